@@ -1,0 +1,217 @@
+//! A client of the control plane's HTTP API.
+
+use std::env;
+
+use anyhow::{Context, Result};
+use reqwest::{Method, StatusCode, header::ACCEPT};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use crate::report::hinted;
+
+const DEFAULT_URL: &str = "http://127.0.0.1:3000";
+
+#[derive(Clone, Debug)]
+pub struct Api {
+    base: String,
+    /// Sent as a bearer token, where the API asks for one.
+    token: Option<String>,
+    pub http: reqwest::Client,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Created {
+    pub id: String,
+    pub status: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct RunDetail {
+    pub run: Run,
+    #[serde(default)]
+    pub steps: Vec<Step>,
+    #[serde(default)]
+    pub artifacts: Vec<Artifact>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Run {
+    pub id: String,
+    pub status: String,
+    #[serde(default)]
+    pub created_at: Option<String>,
+    #[serde(default)]
+    pub goal: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Step {
+    #[serde(default)]
+    pub id: String,
+    pub name: String,
+    pub tool: String,
+    pub status: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Artifact {
+    pub id: String,
+    #[serde(default)]
+    pub name: Option<String>,
+    #[serde(default, rename = "type")]
+    pub media_type: Option<String>,
+    pub uri: String,
+    pub hash: String,
+    #[serde(default)]
+    pub size_bytes: Option<i64>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Event {
+    pub seq: i64,
+    #[serde(rename = "type")]
+    pub kind: String,
+    #[serde(default)]
+    pub step_id: Option<String>,
+    #[serde(default)]
+    pub payload: Value,
+    pub timestamp: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Gate {
+    pub id: String,
+    #[serde(default)]
+    pub step_id: Option<String>,
+    pub gate_type: String,
+    pub status: String,
+}
+
+/// An RFC 9457 problem document.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Problem {
+    title: String,
+    detail: String,
+    request_id: Option<String>,
+    errors: Vec<Offence>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Offence {
+    #[serde(default)]
+    path: String,
+    #[serde(default)]
+    message: String,
+}
+
+impl Api {
+    /// The API at `NOFX_API_URL`, by default the local stack.
+    pub fn from_env() -> Self {
+        let base = env::var("NOFX_API_URL").unwrap_or_else(|_| DEFAULT_URL.to_owned());
+        Self::at(&base)
+    }
+
+    pub fn at(base: &str) -> Self {
+        let token = env::var("NOFX_TOKEN").ok().filter(|token| !token.is_empty());
+        Self { base: base.trim_end_matches('/').to_owned(), token, http: reqwest::Client::new() }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    pub async fn is_healthy(&self) -> bool {
+        let request = self.http.get(self.url("/health")).timeout(std::time::Duration::from_secs(35));
+        request.send().await.is_ok_and(|response| response.status().is_success())
+    }
+
+    pub async fn run(&self, id: &str) -> Result<RunDetail> {
+        self.get(&format!("/runs/{id}")).await
+    }
+
+    /// The events of a run after the one numbered `after`.
+    pub async fn timeline(&self, run_id: &str, after: i64) -> Result<Vec<Event>> {
+        self.get(&format!("/runs/{run_id}/timeline?after={after}")).await
+    }
+
+    pub async fn gates(&self, run_id: &str) -> Result<Vec<Gate>> {
+        self.get(&format!("/runs/{run_id}/gates")).await
+    }
+
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        self.send(Method::GET, path, None).await
+    }
+
+    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T> {
+        self.send(Method::POST, path, Some(body)).await
+    }
+
+    async fn send<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&Value>) -> Result<T> {
+        let url = self.url(path);
+        let mut request = self.http.request(method.clone(), &url).header(ACCEPT, "application/json");
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let response = request.timeout(std::time::Duration::from_mins(1)).send().await.map_err(|error| {
+            if error.is_connect() {
+                let hint = "start the local stack with `nofx dev`, or set NOFX_API_URL";
+                hinted(format!("nothing answers at {}", self.base), hint)
+            } else {
+                anyhow::Error::new(error).context(format!("{method} {url}"))
+            }
+        })?;
+        let status = response.status();
+        let text = response.text().await.with_context(|| format!("{method} {url}: the answer broke off"))?;
+        if !status.is_success() {
+            return Err(refusal(&format!("{method} {path}"), status, &text));
+        }
+        serde_json::from_str(&text).with_context(|| format!("{method} {path}: unexpected answer {}", cut(&text)))
+    }
+}
+
+/// A problem document as an error; its offending paths a line each.
+fn refusal(call: &str, status: StatusCode, text: &str) -> anyhow::Error {
+    let problem: Problem = serde_json::from_str(text).unwrap_or_default();
+    let mut message = format!("{call}: {status}");
+    for part in [&problem.title, &problem.detail] {
+        if !part.is_empty() && !message.contains(part.as_str()) {
+            message.push_str(": ");
+            message.push_str(part);
+        }
+    }
+    if problem.title.is_empty() && problem.detail.is_empty() && !text.is_empty() {
+        message.push_str(": ");
+        message.push_str(cut(text));
+    }
+    for offence in &problem.errors {
+        message.push_str(&format!("\n  {}: {}", offence.path, offence.message));
+    }
+    match (status, problem.request_id) {
+        (StatusCode::UNAUTHORIZED, _) => hinted(message, "set NOFX_TOKEN to an access token of the API"),
+        (_, Some(id)) if status.is_server_error() => hinted(message, format!("the request was {id}; see the logs")),
+        _ => anyhow::Error::msg(message),
+    }
+}
+
+/// The start of a text that is too long to show.
+fn cut(text: &str) -> &str {
+    let end = text.char_indices().nth(300).map_or(text.len(), |(at, _)| at);
+    &text[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_the_offending_paths() {
+        let text = r#"{"title":"Bad Request","status":400,"detail":"the plan is invalid","errors":[{"path":"plan.steps[1].tool","message":"unknown tool"}]}"#;
+        let error = refusal("POST /runs", StatusCode::BAD_REQUEST, text).to_string();
+        assert_eq!(error, "POST /runs: 400 Bad Request: the plan is invalid\n  plan.steps[1].tool: unknown tool");
+        assert_eq!(refusal("GET /x", StatusCode::BAD_GATEWAY, "oops").to_string(), "GET /x: 502 Bad Gateway: oops");
+    }
+}

@@ -1,0 +1,196 @@
+//! `nofx dev`: the local stack in the foreground.
+
+use std::{
+    env,
+    fs::{self, File, TryLockError},
+    io::Write,
+};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    checkout::Checkout,
+    emulator::Emulator,
+    environment, node,
+    port::Ports,
+    postgres::Cluster,
+    process::Ledger,
+    report::{self, hinted},
+    resources::PROVIDER_KEYS,
+    signals::Signals,
+    stack::{self, Options, Stack},
+};
+
+/// What `--reset` removes, below `.local/state`.
+const RESET: [&str; 5] = ["postgres", "postgres.password", "emulator", "logs", "ports.json"];
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Start with an empty database and empty queues
+    #[arg(long)]
+    reset: bool,
+    /// The port of the API and the console
+    #[arg(long, default_value_t = 3000, value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: u16,
+    /// Do not build functions again when a file changes
+    #[arg(long)]
+    no_reload: bool,
+}
+
+impl Args {
+    /// A stack as it is, on this port.
+    pub fn on_port(port: u16) -> Self {
+        Self { reset: false, port, no_reload: false }
+    }
+}
+
+/// The only stack of the checkout: the lock is held as long as it lives.
+#[derive(Debug)]
+pub struct DevStack {
+    stack: Stack,
+    provider_keys: usize,
+    _lock: File,
+}
+
+/// Runs the stack until a signal comes.
+pub async fn run(checkout: &Checkout, args: &Args) -> Result<()> {
+    let mut signals = Signals::listen()?;
+    let mut stack = DevStack::prepare(checkout, args).await?;
+    let started = tokio::select! {
+        started = stack.start(args.port) => started,
+        _ = signals.next() => {
+            report::line("stop", "interrupted");
+            stack.stop().await;
+            return Ok(());
+        }
+    };
+    if started.is_ok() {
+        signals.next().await;
+        report::line("stop", "stopping the stack");
+    }
+    tokio::select! {
+        () = stack.stop() => {}
+        // The second Ctrl-C: whatever is left is killed as the stack is dropped.
+        _ = signals.next() => report::line("stop", "at once"),
+    }
+    started
+}
+
+impl DevStack {
+    /// Makes sure that this is the only stack of the checkout, and that nothing of an earlier one is left.
+    pub async fn prepare(checkout: &Checkout, args: &Args) -> Result<Self> {
+        let state = checkout.state();
+        fs::create_dir_all(&state).with_context(|| format!("cannot create {}", state.display()))?;
+        let lock = lock(checkout)?;
+        let ledger = Ledger::new(state.join("pids.json"));
+        let leftovers = ledger.clone();
+        let ended = tokio::task::spawn_blocking(move || leftovers.end_leftovers()).await?;
+        if !ended.is_empty() {
+            report::line("cleanup", format_args!("ended what an earlier stack left running: {}", ended.join(", ")));
+        }
+        stack::check_port(args.port)?;
+        if args.reset {
+            reset(checkout)?;
+        }
+        let options = Options {
+            state,
+            http_port: Some(args.port),
+            reload: !args.no_reload,
+            durable: true,
+            database_url: env::var("DATABASE_URL").ok().filter(|url| !url.is_empty()),
+            aws_endpoint: env::var("AWS_ENDPOINT_URL").ok().filter(|url| !url.is_empty()),
+            services: Some(Emulator::RUN_SERVICES),
+            sweep_period: stack::sweep_period()?,
+        };
+        let dotenv = checkout.dotenv()?;
+        let provider_keys = PROVIDER_KEYS.iter().filter(|key| dotenv.contains_key(**key)).count();
+        Ok(Self { stack: Stack::new(checkout.clone(), options, ledger), provider_keys, _lock: lock })
+    }
+
+    /// Starts the stack and says where it is.
+    pub async fn start(&mut self, port: u16) -> Result<()> {
+        if let Err(error) = node::check().await {
+            report::line("warning", format_args!("{error:#}: gates of TypeScript workspaces will fail"));
+        }
+        self.stack.start().await?;
+        self.summary(port);
+        Ok(())
+    }
+
+    pub async fn stop(&mut self) {
+        self.stack.stop().await;
+    }
+
+    fn summary(&self, port: u16) {
+        report::line("", "");
+        report::line("API", format_args!("http://127.0.0.1:{port}"));
+        report::line("console", format_args!("http://127.0.0.1:{port}/ui/runs"));
+        match self.provider_keys {
+            0 => report::line("models", "none: codegen fills templates (put a provider key into .env for real ones)"),
+            keys => report::line("models", format_args!("{keys} provider keys from .env")),
+        }
+        report::line("logs", ".local/state/logs");
+        report::line("", "Ctrl-C stops the stack; `nofx env` prints the environment of the functions");
+    }
+}
+
+/// `nofx env`: the variables of the functions, for a shell.
+pub fn print_environment(checkout: &Checkout) -> Result<()> {
+    let ports = Ports::load(checkout.state().join("ports.json"));
+    let never = || hinted("the local stack was never started", "run: nofx dev");
+    let http_port = ports.get("http").ok_or_else(never)?;
+    let database_url = match env::var("DATABASE_URL") {
+        Ok(url) if !url.is_empty() => url,
+        _ => Cluster::open(checkout.state().join("postgres"), ports.get("postgres").ok_or_else(never)?)?.url(),
+    };
+    let aws_endpoint = match env::var("AWS_ENDPOINT_URL") {
+        Ok(url) if !url.is_empty() => url,
+        _ => format!("http://127.0.0.1:{}", ports.get("emulator").ok_or_else(never)?),
+    };
+    let variables = environment::functions(checkout, &database_url, &aws_endpoint, http_port, &checkout.dotenv()?);
+    print!("{}", environment::export_lines(&variables));
+    Ok(())
+}
+
+/// One stack at a time owns `.local/state`.
+fn lock(checkout: &Checkout) -> Result<File> {
+    let path = checkout.state().join("lock");
+    let mut file = File::options()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(&path)
+        .with_context(|| format!("cannot open {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let owner = fs::read_to_string(&path).unwrap_or_default();
+            return Err(hinted(
+                format!("the local stack of this checkout is already running (process {})", owner.trim()),
+                "use it, or stop it with Ctrl-C where it runs",
+            ));
+        }
+        Err(TryLockError::Error(error)) => {
+            return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+        }
+    }
+    file.set_len(0).context("cannot write the lock")?;
+    write!(file, "{}", std::process::id()).context("cannot write the lock")?;
+    Ok(file)
+}
+
+fn reset(checkout: &Checkout) -> Result<()> {
+    for name in RESET {
+        let path = checkout.state().join(name);
+        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        match removed {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot remove {}", path.display()));
+            }
+            _ => {}
+        }
+    }
+    report::line("reset", "the local database, queues and artifacts are gone");
+    Ok(())
+}

@@ -1,0 +1,153 @@
+//! `nofx exec`: runs a command against a throwaway stack. Tests use it.
+
+use std::{
+    fs::{self, File},
+    io::IsTerminal,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use rustix::process::Signal;
+use tokio::{
+    process::{Child, Command},
+    time::timeout,
+};
+use uuid::Uuid;
+
+use crate::{
+    checkout::Checkout,
+    port,
+    process::{self, Ledger},
+    process_table,
+    report::hinted,
+    signals::Signals,
+    stack::{self, Options, Stack},
+};
+
+/// How long the command may take to end after a signal before it is killed.
+const COMMAND_GRACE: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Start the functions as well; their API is in `NOFX_TEST_API_URL`
+    #[arg(long)]
+    functions: bool,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+/// Runs the command; gives its exit code.
+pub async fn run(checkout: &Checkout, args: &Args) -> Result<ExitCode> {
+    let mut signals = Signals::listen()?;
+    let dirs = checkout.local().join("tmp");
+    let (clean_up, dir) = (dirs.clone(), dirs.join(format!("exec-{}", Uuid::new_v4().simple())));
+    tokio::task::spawn_blocking(move || remove_abandoned(&clean_up)).await?;
+    fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    let lock = File::create(dir.join("lock")).context("cannot lock the temporary directory")?;
+    lock.lock().context("cannot lock the temporary directory")?;
+
+    let http_port = if args.functions { Some(port::any_free()?) } else { None };
+    let options = Options {
+        state: dir.clone(),
+        http_port,
+        reload: false,
+        durable: false,
+        database_url: None,
+        aws_endpoint: None,
+        services: None,
+        sweep_period: stack::sweep_period()?,
+    };
+    let mut stack = Stack::new(checkout.clone(), options, Ledger::new(dir.join("pids.json")));
+    let code = tokio::select! {
+        started = stack.start() => match started {
+            Ok(()) => run_command(&args.command, &stack, http_port, &mut signals).await,
+            Err(error) => Err(error),
+        },
+        signal = signals.next() => Ok(interrupted(signal)),
+    };
+    stack.stop().await;
+    drop(lock);
+    if code.is_ok() {
+        let _ = fs::remove_dir_all(&dir);
+    }
+    code
+}
+
+async fn run_command(
+    words: &[String],
+    stack: &Stack,
+    http_port: Option<u16>,
+    signals: &mut Signals,
+) -> Result<ExitCode> {
+    let (program, arguments) = words.split_first().context("no command")?;
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .env("NOFX_TEST_DATABASE_URL", &stack.database_url)
+        .env("NOFX_TEST_AWS_ENDPOINT_URL", &stack.aws_endpoint)
+        .kill_on_drop(true);
+    if let Some(port) = http_port {
+        command.env("NOFX_TEST_API_URL", format!("http://127.0.0.1:{port}"));
+    }
+    // With a terminal the command must stay in the group that may read it, and Ctrl-C reaches it by itself. Without
+    // one it leads a group of its own, so that all of it can be ended.
+    let own_group = !std::io::stdin().is_terminal();
+    if own_group {
+        command.process_group(0);
+    }
+    let mut child = command.spawn().map_err(|error| hinted(format!("cannot run {program}: {error}"), "is it installed?"))?;
+    let signal = tokio::select! {
+        status = child.wait() => return Ok(exit_code(status.context("the command is lost")?)),
+        signal = signals.next() => signal,
+    };
+    end_command(&mut child, signal, own_group).await;
+    Ok(interrupted(signal))
+}
+
+async fn end_command(child: &mut Child, signal: Signal, own_group: bool) {
+    let Some(pid) = child.id() else { return };
+    if own_group {
+        process::signal_group(pid, signal);
+    } else if signal != Signal::INT {
+        process::signal_one(pid, signal);
+    }
+    let _ = timeout(COMMAND_GRACE, child.wait()).await;
+    if own_group {
+        process::signal_group(pid, Signal::KILL);
+    } else if child.id().is_some() {
+        for row in process_table::tree(&process_table::read(), pid) {
+            process::signal_one(row.pid, Signal::KILL);
+        }
+    }
+    let _ = child.wait().await;
+}
+
+fn exit_code(status: std::process::ExitStatus) -> ExitCode {
+    use std::os::unix::process::ExitStatusExt;
+    // As shells do: 128 and the number of the signal.
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
+
+fn interrupted(signal: Signal) -> ExitCode {
+    ExitCode::from(u8::try_from(128 + signal.as_raw()).unwrap_or(1))
+}
+
+/// Ends and removes what killed commands left: their directories, whose locks nobody holds any more.
+fn remove_abandoned(dirs: &Path) {
+    let Ok(entries) = fs::read_dir(dirs) else { return };
+    for dir in entries.flatten().map(|entry| entry.path()).filter(|path| is_ours(path)) {
+        let Ok(lock) = File::open(dir.join("lock")) else { continue };
+        if lock.try_lock().is_ok() {
+            Ledger::new(dir.join("pids.json")).end_leftovers();
+            let _ = fs::remove_dir_all(&dir);
+        }
+    }
+}
+
+fn is_ours(path: &PathBuf) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"exec-"))
+}

@@ -1,0 +1,275 @@
+//! An embedded Postgres: server binaries from the Python environment, a cluster below `.local`, loopback only.
+//!
+//! Postgres refuses to run as root. A command that runs as root therefore starts it as the owner of the checkout or,
+//! if that is root too, as `nobody`.
+
+use std::{
+    fs,
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::Signal;
+use tokio::{process::Command, time::sleep};
+use uuid::Uuid;
+
+use crate::{
+    checkout::Checkout,
+    database,
+    process::{self, Ending, Ledger, Process},
+    python::PythonEnv,
+    report::hinted,
+};
+
+/// Part of the name of the cached template: raise it when the options of `initdb` below change.
+const TEMPLATE_REVISION: u32 = 1;
+/// A server that was killed replays its log first.
+const START_LIMIT: Duration = Duration::from_mins(1);
+const ENDING: Ending = Ending::new(Signal::INT, Duration::from_secs(20));
+
+/// Server binaries, and the user they run as.
+#[derive(Clone, Debug)]
+pub struct Postgres {
+    bin: PathBuf,
+    major: u32,
+    user: Option<RunAs>,
+}
+
+/// The unprivileged user of a command that runs as root.
+#[derive(Clone, Copy, Debug)]
+struct RunAs {
+    uid: u32,
+    gid: u32,
+    /// The checkout lies where this user may not go (`/root`): the server keeps root's right to pass directories.
+    pass_directories: bool,
+}
+
+/// A cluster on disk and how to reach it.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    pub dir: PathBuf,
+    pub port: u16,
+    password: String,
+}
+
+impl Cluster {
+    /// The cluster that [`Postgres::create`] made in `dir`, to listen on `port`.
+    pub fn open(dir: PathBuf, port: u16) -> Result<Self> {
+        let path = password_path(&dir);
+        let password = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(Self { dir, port, password })
+    }
+
+    /// The URL of the database `postgres` for its superuser.
+    pub fn url(&self) -> String {
+        format!("postgresql://postgres:{}@127.0.0.1:{}/postgres", self.password, self.port)
+    }
+}
+
+impl Postgres {
+    /// The newest server of the environment that starts here.
+    pub async fn find(env: &PythonEnv, checkout: &Checkout) -> Result<Self> {
+        let root = rustix::process::geteuid().is_root();
+        for bin in env.postgres_dirs() {
+            let users = if root { unprivileged_users(checkout)? } else { vec![None] };
+            for user in users {
+                let mut postgres = Self { bin: bin.clone(), major: 0, user };
+                if let Some(major) = postgres.version().await {
+                    postgres.major = major;
+                    return Ok(postgres);
+                }
+            }
+        }
+        Err(hinted(
+            "postgres: no server binary starts on this machine",
+            if root {
+                "it does not run as root, and the user nobody may not enter the checkout: move it out of /root, or set DATABASE_URL"
+            } else {
+                "set DATABASE_URL to a Postgres of your own"
+            },
+        ))
+    }
+
+    /// Makes the cluster in `dir` if there is none. `cache` holds one template for all clusters of the checkout.
+    pub async fn create(&self, cache: &Path, dir: &Path, ledger: &Ledger) -> Result<()> {
+        if dir.join("PG_VERSION").is_file() {
+            return self.check_version(dir);
+        }
+        let template = self.template(cache, ledger).await?;
+        let half = dir.with_extension("new");
+        let _ = fs::remove_dir_all(&half);
+        let (from, to, user) = (template.join("data"), half.clone(), self.user);
+        tokio::task::spawn_blocking(move || copy_tree(&from, &to, user)).await?.context("cannot copy the template")?;
+        let password = fs::read_to_string(template.join("password")).context("cannot read the password")?;
+        let _ = fs::remove_file(password_path(dir));
+        write_secret(&password_path(dir), &password)?;
+        fs::rename(&half, dir).with_context(|| format!("cannot create {}", dir.display()))
+    }
+
+    /// Forces a freshly copied cluster to disk, as `initdb` would have done.
+    pub async fn sync(&self, dir: &Path, ledger: &Ledger) -> Result<()> {
+        let mut command = self.command("initdb");
+        command.arg("--sync-only").arg("-D").arg(dir);
+        process::log_to(&mut command, &dir.with_extension("log"))?;
+        process::run("initdb", command, ledger).await?;
+        Ok(())
+    }
+
+    /// Starts the server and waits until it answers.
+    pub async fn start(&self, cluster: &Cluster, log: &Path, ledger: &Ledger) -> Result<Process> {
+        let mut command = self.command("postgres");
+        command.arg("-D").arg(&cluster.dir);
+        let port = format!("port={}", cluster.port);
+        // A socket file would need a short path; 127.0.0.1 is enough. Tests open a database each: 200 connections.
+        for setting in ["listen_addresses=127.0.0.1", &port, "unix_socket_directories=", "max_connections=200"] {
+            command.args(["-c", setting]);
+        }
+        process::log_to(&mut command, log)?;
+        let mut server = Process::spawn("postgres", command, ENDING, ledger)?;
+        let start = Instant::now();
+        loop {
+            tokio::select! {
+                status = server.wait() => {
+                    bail!("postgres ended with {} while it started, see {}", status?, log.display());
+                }
+                () = sleep(Duration::from_millis(20)) => {}
+            }
+            match database::connect(&cluster.url()).await {
+                Ok(_) => return Ok(server),
+                Err(error) if start.elapsed() > START_LIMIT => {
+                    server.end().await;
+                    return Err(error).with_context(|| format!("postgres does not answer, see {}", log.display()));
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn template_dir(&self, cache: &Path) -> PathBuf {
+        cache.join(format!("postgres-{}-{TEMPLATE_REVISION}", self.major))
+    }
+
+    /// A cluster straight from `initdb`, made once: copying it takes a tenth of the time.
+    async fn template(&self, cache: &Path, ledger: &Ledger) -> Result<PathBuf> {
+        let template = self.template_dir(cache);
+        fs::create_dir_all(cache).with_context(|| format!("cannot create {}", cache.display()))?;
+        let lock = fs::File::create(cache.join("lock")).context("cannot lock the cache")?;
+        let _lock = tokio::task::spawn_blocking(move || lock.lock().map(|()| lock)).await?.context("cannot lock")?;
+        if template.is_dir() {
+            return Ok(template);
+        }
+        let half = cache.join(format!("new-{}", Uuid::new_v4().simple()));
+        let data = half.join("data");
+        fs::create_dir_all(&half).with_context(|| format!("cannot create {}", half.display()))?;
+        fs::DirBuilder::new().mode(0o700).create(&data).context("cannot create the data directory")?;
+        let password = half.join("password");
+        write_secret(&password, &Uuid::new_v4().simple().to_string())?;
+        self.give(&data)?;
+        self.give(&password)?;
+
+        let log = cache.join("initdb.log");
+        let mut initdb = self.command("initdb");
+        // The password is random and long, so hashing it thousands of times at each connect protects nothing.
+        initdb.args(["-U", "postgres", "-A", "scram-sha-256", "-c", "scram_iterations=1"]);
+        initdb.args(["-E", "UTF8", "--locale=C", "--no-instructions"]).arg("--pwfile").arg(&password);
+        initdb.arg("-D").arg(&data);
+        process::log_to(&mut initdb, &log)?;
+        if !process::run("initdb", initdb, ledger).await? {
+            let _ = fs::remove_dir_all(&half);
+            bail!("postgres: initdb failed, see {}", log.display());
+        }
+        fs::rename(&half, &template).with_context(|| format!("cannot create {}", template.display()))?;
+        Ok(template)
+    }
+
+    fn check_version(&self, dir: &Path) -> Result<()> {
+        let found = fs::read_to_string(dir.join("PG_VERSION")).context("cannot read the version of the cluster")?;
+        if found.trim() == self.major.to_string() {
+            return Ok(());
+        }
+        Err(hinted(
+            format!("the local database was made by Postgres {}, the server is {}", found.trim(), self.major),
+            "nofx dev --reset starts with an empty one",
+        ))
+    }
+
+    async fn version(&self) -> Option<u32> {
+        let output = self.command("postgres").arg("--version").kill_on_drop(true).output().await.ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        text.rsplit(' ').next()?.split('.').next()?.trim().parse().ok()
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let path = self.bin.join(program);
+        let mut command = match self.user {
+            Some(RunAs { uid, gid, pass_directories: true }) => {
+                let mut command = Command::new("setpriv");
+                command.arg(format!("--reuid={uid}")).arg(format!("--regid={gid}")).arg("--clear-groups");
+                command.args(["--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--"]).arg(path);
+                command
+            }
+            Some(RunAs { uid, gid, pass_directories: false }) => {
+                let mut command = Command::new(path);
+                command.uid(uid).gid(gid);
+                command
+            }
+            None => Command::new(path),
+        };
+        // macOS: without a locale in the environment the server becomes multithreaded at start and gives up.
+        command.current_dir("/").env("LC_ALL", "C").env_remove("PGDATA");
+        command
+    }
+
+    fn give(&self, path: &Path) -> Result<()> {
+        let Some(user) = self.user else { return Ok(()) };
+        chown(path, Some(user.uid), Some(user.gid)).with_context(|| format!("cannot give away {}", path.display()))
+    }
+}
+
+/// Beside the cluster, for the owner of the checkout only.
+fn password_path(dir: &Path) -> PathBuf {
+    dir.with_extension("password")
+}
+
+/// Whom root may start a server as: the owner of the checkout, or `nobody`, who may need help to get there.
+fn unprivileged_users(checkout: &Checkout) -> Result<Vec<Option<RunAs>>> {
+    let owner = fs::metadata(checkout.root()).context("cannot look at the checkout")?;
+    let (uid, gid) = if owner.uid() == 0 { nobody() } else { (owner.uid(), owner.gid()) };
+    Ok([false, true].map(|pass_directories| Some(RunAs { uid, gid, pass_directories })).into())
+}
+
+/// The ids of `nobody`; Linux distributions agree on 65534, macOS uses -2.
+fn nobody() -> (u32, u32) {
+    let id = if cfg!(target_os = "macos") { u32::MAX - 1 } else { 65534 };
+    (id, id)
+}
+
+fn copy_tree(from: &Path, to: &Path, user: Option<RunAs>) -> std::io::Result<()> {
+    let metadata = fs::symlink_metadata(from)?;
+    if metadata.is_dir() {
+        fs::DirBuilder::new().mode(metadata.permissions().mode()).create(to)?;
+        for entry in fs::read_dir(from)? {
+            let entry = entry?;
+            copy_tree(&entry.path(), &to.join(entry.file_name()), user)?;
+        }
+    } else {
+        fs::copy(from, to)?;
+    }
+    match user {
+        Some(user) => chown(to, Some(user.uid), Some(user.gid)),
+        None => Ok(()),
+    }
+}
+
+fn write_secret(path: &Path, secret: &str) -> Result<()> {
+    use std::io::Write;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .with_context(|| format!("cannot create {}", path.display()))?;
+    file.write_all(secret.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,174 @@
+//! `nofx submit`, `nofx watch`, `nofx runs`: runs as a client of the API sees them.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::{
+    api::{Api, Created, Event, Run, RunDetail},
+    report::hinted,
+    workspace,
+};
+
+const LOOK_PERIOD: Duration = Duration::from_millis(300);
+/// An API that restarts (a rebuild, a deployment) is waited for this many times in a row.
+const FAILURES_MAX: u32 = 40;
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct SubmitArgs {
+    /// A file with `{"plan": {...}}`
+    file: PathBuf,
+    /// Show its progress until it ends; exit with 1 unless it succeeded
+    #[arg(long)]
+    watch: bool,
+    /// The directory the plan works on
+    #[arg(long, value_name = "DIR")]
+    workspace: Option<PathBuf>,
+    /// A directory whose files are put over the workspace
+    #[arg(long, value_name = "DIR", requires = "workspace")]
+    overlay: Option<PathBuf>,
+    /// The directory before the change, for gates that judge a difference
+    #[arg(long, value_name = "DIR")]
+    base: Option<PathBuf>,
+}
+
+/// A plan to submit.
+#[derive(Clone, Debug)]
+pub struct Submission<'a> {
+    pub file: &'a Path,
+    pub workspace: Option<&'a Path>,
+    pub overlay: Option<&'a Path>,
+    pub base: Option<&'a Path>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RunPage {
+    Bare(Vec<Run>),
+    Wrapped { runs: Vec<Run> },
+}
+
+/// `nofx submit`; true unless it watched the run fail.
+pub async fn submit(api: &Api, args: &SubmitArgs) -> Result<bool> {
+    let submission = Submission {
+        file: &args.file,
+        workspace: args.workspace.as_deref(),
+        overlay: args.overlay.as_deref(),
+        base: args.base.as_deref(),
+    };
+    let run = create(api, &submission).await?;
+    println!("{}", run.id);
+    if args.watch {
+        return watch(api, &run.id).await;
+    }
+    eprintln!("{} {}; follow it with: nofx watch {}", run.id, run.status, run.id);
+    Ok(true)
+}
+
+/// Uploads what the plan works on and posts it.
+pub async fn create(api: &Api, submission: &Submission<'_>) -> Result<Created> {
+    let path = submission.file.display();
+    let text = fs::read_to_string(submission.file).with_context(|| format!("cannot read {path}"))?;
+    let mut body: Value = serde_json::from_str(&text).with_context(|| format!("{path} is no JSON"))?;
+    if !body.get("plan").is_some_and(Value::is_object) {
+        return Err(hinted(format!("{path} holds no plan"), r#"it looks like {"plan": {"goal": "...", "steps": [...]}}"#));
+    }
+    if let Some(dir) = submission.workspace {
+        body["plan"]["workspace"]["archive"] = json!(workspace::upload(api, dir, submission.overlay).await?);
+    }
+    if let Some(dir) = submission.base {
+        body["plan"]["workspace"]["base"] = json!(workspace::upload(api, dir, None).await?);
+    }
+    api.post("/runs", &body).await
+}
+
+/// `nofx watch`: prints events until the run ends; true if it succeeded.
+pub async fn watch(api: &Api, run_id: &str) -> Result<bool> {
+    let detail = follow(api, run_id, async |_| Ok(())).await?;
+    println!("{} {}", detail.run.id, detail.run.status);
+    Ok(detail.run.status == "succeeded")
+}
+
+/// Prints the events of a run until it ends, and shows `on_blocked` each state in which it waits for somebody.
+pub async fn follow(
+    api: &Api,
+    run_id: &str,
+    on_blocked: impl AsyncFn(&RunDetail) -> Result<()>,
+) -> Result<RunDetail> {
+    let mut after = 0;
+    let mut failures = 0;
+    loop {
+        // The state first: events that come between the two reads are printed before the end is believed.
+        let (detail, events) = match look(api, run_id, after).await {
+            Ok(seen) => seen,
+            Err(error) if failures == FAILURES_MAX || after == 0 => return Err(error),
+            Err(_) => {
+                failures += 1;
+                sleep(LOOK_PERIOD).await;
+                continue;
+            }
+        };
+        failures = 0;
+        let names: BTreeMap<&str, &str> =
+            detail.steps.iter().map(|step| (step.id.as_str(), step.name.as_str())).collect();
+        for event in &events {
+            print_event(event, &names);
+            after = after.max(event.seq);
+        }
+        match detail.run.status.as_str() {
+            "succeeded" | "failed" | "cancelled" if events.is_empty() => return Ok(detail),
+            "blocked" => on_blocked(&detail).await?,
+            _ => {}
+        }
+        if events.is_empty() {
+            sleep(LOOK_PERIOD).await;
+        }
+    }
+}
+
+/// `nofx runs`: the newest runs.
+pub async fn list(api: &Api) -> Result<()> {
+    let runs = match api.get("/runs").await? {
+        RunPage::Bare(runs) | RunPage::Wrapped { runs } => runs,
+    };
+    for run in runs {
+        let (created, goal) = (run.created_at.unwrap_or_default(), run.goal.unwrap_or_default());
+        println!("{}  {:<9}  {created}  {goal}", run.id, run.status);
+    }
+    Ok(())
+}
+
+async fn look(api: &Api, run_id: &str, after: i64) -> Result<(RunDetail, Vec<Event>)> {
+    let detail = api.run(run_id).await?;
+    Ok((detail, api.timeline(run_id, after).await?))
+}
+
+fn print_event(event: &Event, names: &BTreeMap<&str, &str>) {
+    let time = event.timestamp.split_once('T').map_or(event.timestamp.as_str(), |(_, time)| time);
+    let time = time.get(..12).unwrap_or(time);
+    let step = event.step_id.as_deref().map(|id| names.get(id).copied().unwrap_or(id)).unwrap_or_default();
+    println!("  {time}  {:<24} {step:<20} {}", event.kind, summary(&event.payload));
+}
+
+/// What of a payload fits on the line: short values, no nesting.
+fn summary(payload: &Value) -> String {
+    let Some(fields) = payload.as_object() else { return String::new() };
+    let mut words: Vec<String> = Vec::new();
+    for (name, value) in fields {
+        let text = match value {
+            Value::String(text) => text.lines().next().unwrap_or_default().chars().take(100).collect(),
+            Value::Number(_) | Value::Bool(_) => value.to_string(),
+            _ => continue,
+        };
+        words.push(format!("{name}={text}"));
+    }
+    words.join(" ")
+}

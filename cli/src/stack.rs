@@ -1,0 +1,329 @@
+//! A local stack: Postgres, the AWS emulator, the functions, and what AWS does between them. Started in this order,
+//! stopped in reverse.
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use tokio::{process::Command, time::sleep};
+
+use crate::{
+    checkout::Checkout,
+    emulator::Emulator,
+    environment,
+    event_source::EventSource,
+    function::{HTTP_FUNCTIONS, QUEUE_FUNCTIONS, QueueFunction, SWEEPER},
+    function_host::{Health, Host, WarmUp, Workshop, forget_cargo},
+    migrate,
+    port::{self, Ports},
+    postgres::{Cluster, Postgres},
+    process::{Ending, Ledger, Process},
+    process_table,
+    python::PythonEnv,
+    report::{self, hinted},
+    resources::{Aws, Queue},
+    schedule, stop,
+    supervision::{self, Part},
+};
+
+/// How often the process table is read: the longest a dead function stays unseen, on top of the grace of `vitals`.
+const CENSUS_PERIOD: Duration = Duration::from_millis(400);
+const READY_LIMIT: Duration = Duration::from_mins(3);
+/// Invocations in flight may end within this time when the stack stops.
+const DRAIN_LIMIT: Duration = Duration::from_secs(3);
+/// Nothing below these changes a function.
+const NO_REASON_TO_BUILD: &str = "/.git/\n/.local/\n/target/\n/cli/\n/tests/\n/examples/\n/migrations/\n/supabase/\n/localstack/\n*.md\nnode_modules/\ncoverage/\n";
+
+/// What kind of stack.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where its files are.
+    pub state: PathBuf,
+    /// The port of the API; `None` starts no functions.
+    pub http_port: Option<u16>,
+    /// Whether functions are built again when a file changes.
+    pub reload: bool,
+    /// Whether data is to survive a crash of the machine.
+    pub durable: bool,
+    /// A database and an AWS endpoint of the user's own: then none is started.
+    pub database_url: Option<String>,
+    pub aws_endpoint: Option<String>,
+    /// The services of the emulator; all if none are named.
+    pub services: Option<&'static str>,
+    pub sweep_period: Duration,
+}
+
+/// A stack, complete or on its way there.
+#[derive(Debug)]
+pub struct Stack {
+    checkout: Checkout,
+    options: Options,
+    ledger: Ledger,
+    http: reqwest::Client,
+    parts: Vec<Part>,
+    pub database_url: String,
+    pub aws_endpoint: String,
+}
+
+impl Stack {
+    pub fn new(checkout: Checkout, options: Options, ledger: Ledger) -> Self {
+        Self {
+            checkout,
+            options,
+            ledger,
+            http: reqwest::Client::new(),
+            parts: Vec::new(),
+            database_url: String::new(),
+            aws_endpoint: String::new(),
+        }
+    }
+
+    /// Starts everything. What was started before an error is still running afterwards: call [`Stack::stop`].
+    pub async fn start(&mut self) -> Result<()> {
+        let logs = self.options.state.join("logs");
+        fs::create_dir_all(&logs).with_context(|| format!("cannot create {}", logs.display()))?;
+        let env = PythonEnv::ready(&self.checkout, &self.ledger).await?;
+        let mut ports = Ports::load(self.options.state.join("ports.json"));
+        self.start_postgres(&env, &mut ports).await?;
+        self.start_emulator(&env, &mut ports).await?;
+        if let Some(http_port) = self.options.http_port {
+            ports.set("http", http_port)?;
+            self.start_functions(&env, &mut ports, http_port).await?;
+        }
+        Ok(())
+    }
+
+    /// Stops everything, the last started first.
+    pub async fn stop(&mut self) {
+        while let Some(part) = self.parts.pop() {
+            part.stop().await;
+        }
+    }
+
+    async fn start_postgres(&mut self, env: &PythonEnv, ports: &mut Ports) -> Result<()> {
+        let start = Instant::now();
+        if let Some(url) = &self.options.database_url {
+            crate::database::connect(url).await?;
+            self.database_url.clone_from(url);
+            report::took("postgres", "the one of DATABASE_URL answers", start.elapsed());
+            return Ok(());
+        }
+        let postgres = Postgres::find(env, &self.checkout).await?;
+        let cache = self.checkout.local().join("cache");
+        let dir = self.options.state.join("postgres");
+        let is_new = !dir.exists();
+        postgres.create(&cache, &dir, &self.ledger).await?;
+        if is_new && self.options.durable {
+            postgres.sync(&dir, &self.ledger).await?;
+        }
+        let cluster = Cluster::open(dir, ports.pick("postgres")?)?;
+        let log = self.options.state.join("logs/postgres.log");
+        let server = postgres.start(&cluster, &log, &self.ledger).await?;
+        self.database_url = cluster.url();
+        report::took("postgres", format_args!("ready on 127.0.0.1:{}", cluster.port), start.elapsed());
+
+        let ledger = self.ledger.clone();
+        self.parts.push(supervision::keep("postgres", server, move || {
+            let (postgres, cluster, log, ledger) = (postgres.clone(), cluster.clone(), log.clone(), ledger.clone());
+            async move { postgres.start(&cluster, &log, &ledger).await }
+        }));
+        Ok(())
+    }
+
+    async fn start_emulator(&mut self, env: &PythonEnv, ports: &mut Ports) -> Result<()> {
+        let start = Instant::now();
+        if let Some(endpoint) = &self.options.aws_endpoint {
+            self.aws_endpoint.clone_from(endpoint);
+            report::line("emulator", format_args!("the one of AWS_ENDPOINT_URL, {endpoint}"));
+            return Ok(());
+        }
+        let dir = self.options.state.join("emulator");
+        let port = ports.pick("emulator")?;
+        let emulator = Emulator::new(env, dir, port, self.options.services);
+        let log = self.options.state.join("logs/emulator.log");
+        let process = emulator.start(&log, &self.ledger).await?;
+        self.aws_endpoint = emulator.url();
+        report::took("emulator", format_args!("SQS, S3, Secrets Manager on 127.0.0.1:{port}"), start.elapsed());
+
+        let (ledger, aws, prefix) = (self.ledger.clone(), Aws::new(&emulator.url()), environment::queue_prefix());
+        let with_resources = self.options.http_port.is_some();
+        let dotenv = self.checkout.dotenv()?;
+        self.parts.push(supervision::keep("emulator", process, move || {
+            let (emulator, log, ledger) = (emulator.clone(), log.clone(), ledger.clone());
+            let (aws, prefix, dotenv) = (aws.clone(), prefix.clone(), dotenv.clone());
+            async move {
+                let process = emulator.start(&log, &ledger).await?;
+                // It saves queues only when it ends well: after a crash they are made again, and the sweeper sends
+                // the wake-ups that were lost with them.
+                if with_resources {
+                    aws.make_resources(&prefix, &dotenv).await?;
+                }
+                Ok(process)
+            }
+        }));
+        Ok(())
+    }
+
+    async fn start_functions(&mut self, env: &PythonEnv, ports: &mut Ports, http_port: u16) -> Result<()> {
+        let start = Instant::now();
+        let dotenv = self.checkout.dotenv()?;
+        let aws = Aws::new(&self.aws_endpoint);
+        let queues = aws.make_resources(&environment::queue_prefix(), &dotenv).await?;
+        report::took("resources", format_args!("{} queues, bucket, secret", 2 * queues.len()), start.elapsed());
+
+        let start = Instant::now();
+        let count = migrate::migrate(&self.database_url, &self.checkout.migrations()).await?;
+        report::took("migrate", format_args!("{count} applied"), start.elapsed());
+
+        self.build().await?;
+        let start = Instant::now();
+        let workshop = self.workshop(env, &dotenv, http_port)?;
+        let healths = self.start_hosts(&workshop, &queues, &aws, ports, http_port)?;
+        self.wait_ready(healths).await?;
+        self.check_health(http_port).await?;
+        report::took("functions", format_args!("ready on 127.0.0.1:{http_port}"), start.elapsed());
+        Ok(())
+    }
+
+    /// Builds all functions at once, with cargo's own progress: each watch would build its own, unseen.
+    async fn build(&self) -> Result<()> {
+        let start = Instant::now();
+        report::line("build", "building the functions");
+        let mut command = Command::new("cargo");
+        // The whole workspace is selected, as it is in a watch: other features would build everything again.
+        command.args(["build", "--workspace", "--quiet"]);
+        for name in function_names() {
+            command.args(["--bin", name]);
+        }
+        command.current_dir(self.checkout.root());
+        forget_cargo(&mut command);
+        let ending = Ending::new(rustix::process::Signal::TERM, Duration::from_secs(3));
+        let mut cargo = Process::spawn("cargo build", command, ending, &self.ledger).map_err(|error| {
+            hinted(format!("{error:#}"), "Rust is needed: rustup installs the version that rust-toolchain.toml names")
+        })?;
+        if !cargo.wait().await?.success() {
+            bail!("the functions do not compile, see above");
+        }
+        report::took("build", "functions are built", start.elapsed());
+        Ok(())
+    }
+
+    fn workshop(&self, env: &PythonEnv, dotenv: &BTreeMap<String, String>, http_port: u16) -> Result<Workshop> {
+        let ignore_file = self.options.state.join("watch-ignore");
+        fs::write(&ignore_file, NO_REASON_TO_BUILD)
+            .with_context(|| format!("cannot write {}", ignore_file.display()))?;
+        Ok(Workshop {
+            root: self.checkout.root().to_owned(),
+            cargo_lambda: env.program("cargo-lambda"),
+            variables: environment::functions(
+                &self.checkout,
+                &self.database_url,
+                &self.aws_endpoint,
+                http_port,
+                dotenv,
+            ),
+            logs: self.options.state.join("logs"),
+            ignore_file,
+            reload: self.options.reload,
+            ledger: self.ledger.clone(),
+            http: self.http.clone(),
+            census: process_table::census(CENSUS_PERIOD),
+        })
+    }
+
+    fn start_hosts(
+        &mut self,
+        workshop: &Workshop,
+        queues: &[(&'static QueueFunction, Queue)],
+        aws: &Aws,
+        ports: &mut Ports,
+        http_port: u16,
+    ) -> Result<Vec<(&'static str, Health)>> {
+        let mut healths = Vec::new();
+        let host = |name, functions, port, processes| Host { name, functions, port, processes, workshop: workshop.clone() };
+
+        let http_functions = HTTP_FUNCTIONS.iter().map(|&function| WarmUp::Http { function }).collect();
+        let (health, part) = host("http", http_functions, http_port, 1).start();
+        healths.push(("http", health));
+        self.parts.push(part);
+
+        for (function, queue) in queues {
+            let warm_up = WarmUp::Event { function: function.name, body: r#"{"Records":[]}"# };
+            let port = ports.pick(function.name)?;
+            let (health, part) = host(function.name, vec![warm_up], port, function.processes).start();
+            healths.push((function.name, health.clone()));
+            self.parts.push(part);
+
+            let (stopper, stop) = stop::channel();
+            let (aws, http, queue) = (aws.clone(), self.http.clone(), queue.clone());
+            let tasks = EventSource { function, queue, port, aws, http, health }.start(&stop);
+            self.parts.push(Part { stopper, tasks, limit: DRAIN_LIMIT });
+        }
+
+        let port = ports.pick(SWEEPER)?;
+        let (health, part) = host(SWEEPER, vec![WarmUp::Elsewhere { function: SWEEPER }], port, 1).start();
+        healths.push((SWEEPER, health));
+        self.parts.push(part);
+        let (stopper, stop) = stop::channel();
+        let task = schedule::start(port, self.options.sweep_period, self.http.clone(), stop);
+        self.parts.push(Part { stopper, tasks: vec![task], limit: DRAIN_LIMIT });
+        Ok(healths)
+    }
+
+    async fn wait_ready(&self, healths: Vec<(&'static str, Health)>) -> Result<()> {
+        for (name, mut health) in healths {
+            if tokio::time::timeout(READY_LIMIT, health.ready()).await.is_err() {
+                bail!("{name} does not start, see {}", self.options.state.join(format!("logs/{name}.log")).display());
+            }
+        }
+        Ok(())
+    }
+
+    async fn check_health(&self, http_port: u16) -> Result<()> {
+        let url = format!("http://127.0.0.1:{http_port}/health");
+        let start = Instant::now();
+        loop {
+            let answer = match self.http.get(&url).timeout(Duration::from_secs(35)).send().await {
+                Ok(response) if response.status().is_success() => return Ok(()),
+                Ok(response) => format!("{}: {}", response.status(), response.text().await.unwrap_or_default()),
+                Err(error) => error.to_string(),
+            };
+            if start.elapsed() > READY_LIMIT {
+                bail!("the API is not healthy: GET {url} gave {answer}");
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+/// All functions, as their binaries are called.
+fn function_names() -> impl Iterator<Item = &'static str> {
+    let queue_functions = QUEUE_FUNCTIONS.iter().map(|function| function.name);
+    HTTP_FUNCTIONS.into_iter().chain(queue_functions).chain([SWEEPER])
+}
+
+/// The period of the sweeper: short on a laptop, where somebody is watching.
+pub fn sweep_period() -> Result<Duration> {
+    match env::var("NOFX_SWEEP_SECONDS") {
+        Ok(text) => match text.parse::<u64>() {
+            Ok(seconds) if (1..=3600).contains(&seconds) => Ok(Duration::from_secs(seconds)),
+            _ => Err(hinted(format!("NOFX_SWEEP_SECONDS is {text:?}"), "it takes a number of seconds from 1 to 3600")),
+        },
+        Err(_) => Ok(Duration::from_secs(10)),
+    }
+}
+
+/// An error unless `port` can be listened on.
+pub fn check_port(port: u16) -> Result<()> {
+    if port::is_free(port) {
+        return Ok(());
+    }
+    Err(hinted(
+        format!("port {port} is taken by another program"),
+        format!("choose another one: nofx dev --port {}", port.checked_add(1).unwrap_or(3000)),
+    ))
+}

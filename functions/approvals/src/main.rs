@@ -1,0 +1,10 @@
+//! Lambda function `approvals`: gates, and the decisions of people about them.
+
+use shared::context::Ctx;
+use shared::{http, telemetry};
+
+#[tokio::main]
+async fn main() -> Result<(), lambda_http::Error> {
+    telemetry::init();
+    http::run(approvals::router(Ctx::from_env().await?)).await
+}

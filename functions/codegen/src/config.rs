@@ -1,0 +1,152 @@
+//! What an operator can set. Plain values: `shared::config` is the only reader of the environment.
+
+use std::time::Duration;
+
+use shared::config::LlmConfig;
+use shared::error::Error;
+
+use crate::inputs::{Kind, model_problem};
+use crate::provider::{PerProvider, Provider};
+
+/// How codegen asks models. `Default` is what runs when nothing is configured.
+#[derive(Debug, Clone)]
+pub struct CodegenConfig {
+    /// `LLM_ORDER`: which providers may be asked, best first. `None` means all, in the order of [`default_order`].
+    pub order: Option<Vec<Provider>>,
+    /// Without any key, fill in a template in place of failing. For laptops and smoke tests.
+    pub allow_template: bool,
+    /// Replaces a provider's host, version path included: `https://gateway.example/v1`.
+    pub base_urls: PerProvider<Option<String>>,
+    /// The model to ask when a step names none. A suffix such as `-low` or `-high` sets the reasoning effort.
+    pub models: PerProvider<String>,
+    /// Longest wait for one whole answer.
+    pub request_timeout: Duration,
+    pub connect_timeout: Duration,
+    /// Bounds what an answer can cost, reasoning included.
+    pub max_output_tokens: u32,
+    /// Requests to one provider for one step, the first included.
+    pub tries_per_provider: u32,
+    /// Delay before the second try; doubles with each further one, less a jitter.
+    pub backoff: Duration,
+}
+
+impl Default for CodegenConfig {
+    fn default() -> Self {
+        Self {
+            order: None,
+            allow_template: false,
+            base_urls: PerProvider::default(),
+            models: PerProvider {
+                openai: "gpt-6-luna".to_owned(),
+                anthropic: "claude-sonnet-5-5".to_owned(),
+                gemini: "gemini-3.8-flash".to_owned(),
+            },
+            request_timeout: Duration::from_mins(2),
+            connect_timeout: Duration::from_secs(5),
+            max_output_tokens: 16_384,
+            tries_per_provider: 3,
+            backoff: Duration::from_millis(500),
+        }
+    }
+}
+
+/// Whom to ask when `LLM_ORDER` is not set:
+///
+/// | kind     | first     | then      | then   |
+/// |----------|-----------|-----------|--------|
+/// | `text`   | openai    | anthropic | gemini |
+/// | `code`   | anthropic | openai    | gemini |
+/// | `review` | anthropic | gemini    | openai |
+pub fn default_order(kind: Kind) -> [Provider; 3] {
+    match kind {
+        Kind::Text => [Provider::OpenAi, Provider::Anthropic, Provider::Gemini],
+        Kind::Code => [Provider::Anthropic, Provider::OpenAi, Provider::Gemini],
+        Kind::Review => [Provider::Anthropic, Provider::Gemini, Provider::OpenAi],
+    }
+}
+
+impl CodegenConfig {
+    /// Takes over what the environment says. Unknown names are refused at start, not when a step comes.
+    pub fn from_llm(llm: &LlmConfig) -> Result<Self, Error> {
+        let mut config = Self { allow_template: llm.allow_template, ..Self::default() };
+        config.order = Provider::parse_order(llm.order.as_deref().unwrap_or_default())
+            .map_err(|why| Error::invalid("LLM_ORDER", why))?;
+        for (name, base_url, model) in &llm.providers {
+            let provider = name.parse().map_err(|why: String| Error::invalid(*name, why))?;
+            config.base_urls.get_mut(provider).clone_from(base_url);
+            if let Some(model) = model {
+                config.models.get_mut(provider).clone_from(model);
+            }
+        }
+        Ok(config)
+    }
+
+    /// Checks what can only be wrong by configuration, and completes base URLs.
+    pub(crate) fn checked(mut self) -> Result<Self, Error> {
+        for provider in Provider::ALL {
+            if let Some(url) = self.base_urls.get_mut(provider) {
+                *url = base_url(url).map_err(|why| Error::invalid(format!("base_urls.{provider}"), why))?;
+            }
+            if let Some(why) = model_problem(self.models.get(provider), Some(provider)) {
+                return Err(Error::invalid(format!("models.{provider}"), why));
+            }
+        }
+        if self.order.as_ref().is_some_and(Vec::is_empty) {
+            self.order = None;
+        }
+        self.tries_per_provider = self.tries_per_provider.clamp(1, 10);
+        Ok(self)
+    }
+}
+
+/// The URL with the closing slash that joining needs. The message never repeats it: it may hold a password.
+fn base_url(text: &str) -> Result<String, &'static str> {
+    let url = reqwest::Url::parse(text.trim()).map_err(|_| "is not a URL")?;
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        return Err("must be an http or https URL");
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("must not hold a user name or password: keys belong into the secret");
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("must not have a query or a fragment");
+    }
+    let mut text = url.to_string();
+    if !text.ends_with('/') {
+        text.push('/');
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_environment_with_a_typo_is_refused_at_start() {
+        let llm = |order: &str| LlmConfig {
+            secret_id: "nofx/llm".to_owned(),
+            order: Some(order.to_owned()),
+            allow_template: true,
+            providers: vec![
+                ("anthropic", Some("http://127.0.0.1:9/v1".to_owned()), None),
+                ("gemini", None, Some("g-1".to_owned())),
+            ],
+        };
+        let config = CodegenConfig::from_llm(&llm("gemini,anthropic")).unwrap();
+        assert_eq!(config.order, Some(vec![Provider::Gemini, Provider::Anthropic]));
+        assert_eq!((config.models.gemini.as_str(), config.allow_template), ("g-1", true));
+        assert_eq!(config.models.anthropic, CodegenConfig::default().models.anthropic);
+        assert_eq!(config.base_urls.anthropic.as_deref(), Some("http://127.0.0.1:9/v1"));
+        assert!(CodegenConfig::from_llm(&llm("gemini,antropic")).is_err());
+    }
+
+    #[test]
+    fn a_base_url_gets_its_slash_and_a_password_in_it_is_refused_unseen() {
+        assert_eq!(base_url("http://127.0.0.1:9/v1").as_deref(), Ok("http://127.0.0.1:9/v1/"));
+        let refused = base_url("https://user:canary@gateway.example/v1").unwrap_err();
+        assert!(!refused.contains("canary"));
+        assert!(base_url("file:///etc/passwd").is_err());
+        assert!(base_url("https://gateway.example/v1?key=1").is_err());
+    }
+}

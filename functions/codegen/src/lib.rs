@@ -1,0 +1,136 @@
+//! Tool `codegen`: text or code from a model, stored as an artifact.
+//!
+//! Inputs: `{topic, bullets}` or `{prompt}`, and optionally `kind` (`text`, `code`, `review`), `name` (file name, default
+//! `output.md`), `provider`, `model`. A step that names a provider asks that one and no other; otherwise the router falls back
+//! from one provider to the next, and says in outputs, metadata and events who answered and why others did not. Neither
+//! prompts nor texts appear in events or logs.
+
+mod ask;
+mod config;
+mod fault;
+mod inputs;
+mod keys;
+mod prompt;
+mod provider;
+mod report;
+mod router;
+mod usage;
+
+use std::fmt;
+use std::time::Duration;
+
+use shared::domain::{Outcome, StepError};
+use shared::error::Error;
+use shared::storage::{Describe, StepStore};
+use shared::telemetry;
+use shared::worker::{ClaimedStep, Handler};
+use tokio::time::{Instant, timeout_at};
+
+use serde_json::Value;
+
+use crate::ask::Question;
+use crate::inputs::Request;
+use crate::keys::KeyRing;
+use crate::router::Router;
+
+pub use crate::config::{CodegenConfig, default_order};
+pub use crate::inputs::Kind;
+pub use crate::keys::{ApiKey, ProviderKeys};
+pub use crate::provider::{PerProvider, Provider};
+pub use crate::report::Generated;
+pub use crate::usage::TokenUsage;
+
+/// The longest that looking up the keys may take.
+const KEYS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The handler of tool `codegen`.
+pub struct Codegen {
+    keys: KeyRing,
+    router: Router,
+    allow_template: bool,
+}
+
+impl fmt::Debug for Codegen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Codegen").finish_non_exhaustive()
+    }
+}
+
+impl Codegen {
+    /// `keys` looks up the secret `nofx/llm`. Every step calls it, so it should cache, and let a rotated key through after
+    /// a while. `Error::NotFound` from it means that no key is configured.
+    pub fn new<F>(config: CodegenConfig, keys: impl Fn() -> F + Send + Sync + 'static) -> Result<Self, Error>
+    where
+        F: Future<Output = Result<ProviderKeys, Error>> + Send + 'static,
+    {
+        let config = config.checked()?;
+        Ok(Self { keys: KeyRing::new(keys), allow_template: config.allow_template, router: Router::new(config) })
+    }
+
+    /// All of the work but storing its result. `Err` is the outcome of a step that has nothing to store.
+    pub async fn generate(&self, inputs: &Value, timeout: Duration) -> Result<Generated, Box<Outcome>> {
+        let deadline = Instant::now() + timeout;
+        let request = Request::parse(inputs).map_err(|problems| Box::new(report::invalid(problems)))?;
+        let line = self.router.line(&request);
+        if line.is_empty() {
+            return Err(Box::new(report::excluded(&request)));
+        }
+        let keys = match timeout_at(deadline.min(Instant::now() + KEYS_TIMEOUT), self.keys.keys()).await {
+            Ok(Ok(keys)) => keys,
+            Ok(Err(error)) => return Err(Box::new(report::no_keys_told(&error))),
+            Err(late) => {
+                return Err(Box::new(report::no_keys_told(&Error::unavailable("the store of provider keys", late))));
+            }
+        };
+        let message = prompt::message(&request);
+        if !line.iter().any(|provider| keys.get(*provider).is_some()) {
+            // A template stands in where nothing is configured at all, not where a key is missing for what was asked.
+            return if self.allow_template && keys.is_empty() {
+                Ok(report::from_template(&request, &message))
+            } else {
+                Err(Box::new(report::no_provider(&line)))
+            };
+        }
+        let question = Question { instructions: prompt::instructions(&request), message: &message };
+        match self.router.route(&request, question, &keys, deadline).await {
+            Ok(routed) => Ok(report::from_model(&request, question, routed)),
+            Err(left) => Err(Box::new(report::exhausted(&left))),
+        }
+    }
+
+    async fn keep(&self, generated: Generated, store: &StepStore) -> Outcome {
+        let describe = Describe {
+            kind: generated.kind,
+            media_type: generated.media_type,
+            metadata: generated.metadata.clone(),
+            ..Describe::default()
+        };
+        match store.put(&generated.name, describe, generated.text.clone().into_bytes()).await {
+            Ok(artifact) => {
+                let outputs = generated.outputs(&artifact);
+                Outcome { artifacts: vec![artifact], events: generated.events, ..Outcome::succeeded(outputs) }
+            }
+            Err(error) => {
+                telemetry::report(&error, "store a generated text");
+                let told = StepError::new("artifact_not_stored", format!("The text could not be stored: {error}."));
+                let outcome = match error {
+                    Error::Unavailable { .. } => Outcome::retryable(told),
+                    _ => Outcome::failed(told),
+                };
+                // The tokens are spent all the same.
+                Outcome { events: generated.events, ..outcome }
+            }
+        }
+    }
+}
+
+impl Handler for Codegen {
+    async fn handle(&self, step: &ClaimedStep, store: &StepStore) -> Outcome {
+        // Keep back a tenth of the time, for storing what was paid for.
+        let time = step.timeout.mul_f64(0.9);
+        match self.generate(&step.inputs, time).await {
+            Ok(generated) => self.keep(generated, store).await,
+            Err(outcome) => *outcome,
+        }
+    }
+}

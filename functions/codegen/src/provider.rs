@@ -1,0 +1,138 @@
+//! The providers of models, and what is fixed about each of them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use genai::adapter::AdapterKind;
+use serde::Serialize;
+
+/// Whose models can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Provider {
+    #[serde(rename = "openai")]
+    OpenAi,
+    Anthropic,
+    Gemini,
+}
+
+/// One value for each provider.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PerProvider<T> {
+    pub openai: T,
+    pub anthropic: T,
+    pub gemini: T,
+}
+
+impl Provider {
+    pub const ALL: [Self; 3] = [Self::OpenAi, Self::Anthropic, Self::Gemini];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OpenAi => "openai",
+            Self::Anthropic => "anthropic",
+            Self::Gemini => "gemini",
+        }
+    }
+
+    /// Name of the provider's key in the secret `nofx/llm`.
+    pub fn key_name(self) -> &'static str {
+        match self {
+            Self::OpenAi => "OPENAI_API_KEY",
+            Self::Anthropic => "ANTHROPIC_API_KEY",
+            Self::Gemini => "GEMINI_API_KEY",
+        }
+    }
+
+    /// Where requests go unless a base URL is configured. Ends with a slash, includes the API's version.
+    pub(crate) fn default_base_url(self) -> &'static str {
+        match self {
+            Self::OpenAi => "https://api.openai.com/v1/",
+            Self::Anthropic => "https://api.anthropic.com/v1/",
+            Self::Gemini => "https://generativelanguage.googleapis.com/v1beta/",
+        }
+    }
+
+    pub(crate) fn adapter(self) -> AdapterKind {
+        match self {
+            // The Responses API: chat completions hide why an answer is incomplete, and the adapter sends `store: false`.
+            Self::OpenAi => AdapterKind::OpenAIResp,
+            Self::Anthropic => AdapterKind::Anthropic,
+            Self::Gemini => AdapterKind::Gemini,
+        }
+    }
+
+    /// Guesses whose model this is, for inputs that name a model alone.
+    pub(crate) fn of_model(model: &str) -> Option<Self> {
+        let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| model.starts_with(prefix));
+        if starts(&["gpt-", "chatgpt-", "codex-", "o1", "o3", "o4"]) {
+            Some(Self::OpenAi)
+        } else if starts(&["claude-"]) {
+            Some(Self::Anthropic)
+        } else if starts(&["gemini-"]) {
+            Some(Self::Gemini)
+        } else {
+            None
+        }
+    }
+
+    /// Reads `LLM_ORDER`: names with commas between them. Nothing but blanks means that no order is set.
+    pub fn parse_order(text: &str) -> Result<Option<Vec<Self>>, String> {
+        let mut order = Vec::new();
+        for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+            let provider = name.parse()?;
+            if !order.contains(&provider) {
+                order.push(provider);
+            }
+        }
+        Ok((!order.is_empty()).then_some(order))
+    }
+}
+
+impl fmt::Display for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Provider {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|provider| provider.as_str().eq_ignore_ascii_case(name))
+            .ok_or_else(|| "unknown provider; known are openai, anthropic and gemini".to_owned())
+    }
+}
+
+impl<T> PerProvider<T> {
+    pub fn get(&self, provider: Provider) -> &T {
+        match provider {
+            Provider::OpenAi => &self.openai,
+            Provider::Anthropic => &self.anthropic,
+            Provider::Gemini => &self.gemini,
+        }
+    }
+
+    pub fn get_mut(&mut self, provider: Provider) -> &mut T {
+        match provider {
+            Provider::OpenAi => &mut self.openai,
+            Provider::Anthropic => &mut self.anthropic,
+            Provider::Gemini => &mut self.gemini,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_is_read_with_blanks_and_duplicates_and_refused_with_a_typo() {
+        let order = Provider::parse_order(" gemini, OpenAI,,gemini ");
+        assert_eq!(order, Ok(Some(vec![Provider::Gemini, Provider::OpenAi])));
+        assert_eq!(Provider::parse_order(" , "), Ok(None));
+        assert!(Provider::parse_order("openai,antropic").is_err());
+    }
+}

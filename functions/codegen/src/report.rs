@@ -1,0 +1,204 @@
+//! What a step leaves behind: outputs, metadata, events, and the words of its failures.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+use shared::domain::digest::hex;
+use shared::domain::{NewArtifact, NewEvent, Outcome, StepError, Verdict};
+use shared::error::{Error, Problem};
+use shared::telemetry;
+
+use crate::ask::Question;
+use crate::fault::FaultKind;
+use crate::inputs::{Kind, Request};
+use crate::prompt;
+use crate::provider::Provider;
+use crate::router::{Left, Routed};
+use crate::usage::TokenUsage;
+
+/// A text up to this size is repeated in the step's outputs, for steps that use it by reference.
+const MAX_TEXT_IN_OUTPUTS: usize = 16 * 1024;
+const TEMPLATE: &str = "template";
+
+/// A text that awaits storing, and what is told about it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Generated {
+    /// File name of the artifact.
+    pub name: String,
+    /// Kind of the artifact: `text` or `code`.
+    pub kind: &'static str,
+    pub media_type: &'static str,
+    pub text: String,
+    pub metadata: Value,
+    /// Who wrote it; `template` if nobody did.
+    pub provider: &'static str,
+    /// The model that answered.
+    pub model: String,
+    pub events: Vec<NewEvent>,
+}
+
+impl Generated {
+    /// The step's outputs once the text is stored.
+    pub fn outputs(&self, artifact: &NewArtifact) -> Map<String, Value> {
+        let mut outputs = Map::new();
+        outputs.insert("artifact_id".to_owned(), json!(artifact.id));
+        outputs.insert("uri".to_owned(), json!(artifact.uri));
+        outputs.insert("sha256".to_owned(), json!(artifact.hash));
+        outputs.insert("provider".to_owned(), json!(self.provider));
+        outputs.insert("model".to_owned(), json!(self.model));
+        outputs.insert("template".to_owned(), json!(self.provider == TEMPLATE));
+        if self.text.len() <= MAX_TEXT_IN_OUTPUTS {
+            outputs.insert("text".to_owned(), json!(self.text));
+        }
+        outputs
+    }
+}
+
+pub(crate) fn from_model(request: &Request, question: Question<'_>, routed: Routed) -> Generated {
+    let Routed { provider, model_requested, answer, duration, tries, left } = routed;
+    let text = match request.kind {
+        Kind::Code if !request.is_markdown() => prompt::without_fence(&answer.text).to_owned(),
+        _ => answer.text,
+    };
+    let mut events = spent(&left);
+    events.push(usage_event(
+        provider.as_str(),
+        &answer.model_served,
+        &answer.usage,
+        json!({
+            "usable": true,
+            "model_requested": model_requested,
+            "duration_ms": u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+            "tries": tries,
+            "fallback_from": left,
+        }),
+    ));
+    Generated {
+        name: request.name.clone(),
+        kind: artifact_kind(request),
+        media_type: request.media_type(),
+        metadata: json!({
+            "provider": provider,
+            "model_requested": model_requested,
+            "model_served": answer.model_served,
+            "prompt_sha256": sha256(question.message),
+            "instructions_sha256": sha256(question.instructions),
+            "tokens": answer.usage,
+            "attempts": left,
+            "template": false,
+        }),
+        text,
+        provider: provider.as_str(),
+        model: answer.model_served,
+        events,
+    }
+}
+
+pub(crate) fn from_template(request: &Request, message: &str) -> Generated {
+    // The template is Markdown whatever the name promises; it must not be taken for JSON or code.
+    let media_type = if request.is_markdown() { request.media_type() } else { "text/plain; charset=utf-8" };
+    let none = TokenUsage::default();
+    Generated {
+        name: request.name.clone(),
+        kind: "text",
+        media_type,
+        text: prompt::template(request),
+        metadata: json!({
+            "provider": TEMPLATE,
+            "model_requested": request.model,
+            "model_served": TEMPLATE,
+            "prompt_sha256": sha256(message),
+            "tokens": none,
+            "attempts": [],
+            "template": true,
+        }),
+        provider: TEMPLATE,
+        model: TEMPLATE.to_owned(),
+        events: vec![usage_event(
+            TEMPLATE,
+            TEMPLATE,
+            &none,
+            json!({
+                "usable": true, "duration_ms": 0, "tries": 0, "fallback_from": [],
+            }),
+        )],
+    }
+}
+
+pub(crate) fn invalid(problems: Vec<Problem>) -> Outcome {
+    let told: Vec<_> =
+        problems.iter().take(10).map(|problem| format!("{}: {}", problem.path, problem.message)).collect();
+    Outcome::failed(
+        StepError::new("invalid_inputs", format!("The inputs are wrong. {}.", told.join("; ")))
+            .with_details(json!({ "problems": problems.into_iter().take(100).collect::<Vec<_>>() })),
+    )
+}
+
+/// The step names a provider that the operator's order leaves out.
+pub(crate) fn excluded(request: &Request) -> Outcome {
+    let name = request.provider.map_or("none", Provider::as_str);
+    invalid(vec![Problem::new("inputs.provider", format!("{name} is not among the providers that LLM_ORDER allows"))])
+}
+
+pub(crate) fn no_provider(line: &[Provider]) -> Outcome {
+    let names: Vec<_> = line.iter().map(|provider| provider.key_name()).collect();
+    Outcome::failed(StepError::new(
+        "no_provider",
+        format!("No model can be asked: the secret nofx/llm holds no key. Set {} in it.", names.join(" or ")),
+    ))
+}
+
+pub(crate) fn no_keys_told(error: &Error) -> Outcome {
+    telemetry::report(error, "look up the provider keys");
+    let told = StepError::new("keys_unavailable", format!("The provider keys could not be looked up: {error}."));
+    match error {
+        Error::Unavailable { .. } => Outcome::retryable(told),
+        _ => Outcome::failed(told),
+    }
+}
+
+/// Every provider was left. A later attempt may fare better if one of them may.
+pub(crate) fn exhausted(left: &[Left]) -> Outcome {
+    let told: Vec<_> = left.iter().map(|left| format!("{}: {}", left.provider, left.reason)).collect();
+    let error = StepError::new("providers_failed", format!("No provider gave a usable answer. {}.", told.join("; ")))
+        .with_details(json!({ "attempts": left }));
+    let transient: Vec<_> = left.iter().filter(|left| left.kind == FaultKind::Transient).collect();
+    // If one of them asks for no wait there is none to keep.
+    let retry_after: Option<Duration> =
+        transient.iter().map(|left| left.wait.unwrap_or_default()).min().filter(|wait| !wait.is_zero());
+    let outcome = Outcome::failed(error.clone());
+    let verdict = Verdict::Failed { error, retryable: !transient.is_empty(), retry_after };
+    Outcome { verdict, events: spent(left), ..outcome }
+}
+
+/// One event for each unusable answer that was counted, so that the sum over all events is what was spent.
+fn spent(left: &[Left]) -> Vec<NewEvent> {
+    let event = |left: &Left, usage: &TokenUsage| {
+        usage_event(left.provider.as_str(), &left.model, usage, json!({ "usable": false, "reason": left.reason }))
+    };
+    left.iter().flat_map(|left| left.usage.iter().map(move |usage| event(left, usage))).collect()
+}
+
+fn usage_event(provider: &str, model: &str, usage: &TokenUsage, more: Value) -> NewEvent {
+    let mut payload = json!({ "provider": provider, "model": model });
+    if let Value::Object(payload) = &mut payload {
+        for part in [json!(usage), more] {
+            if let Value::Object(part) = part {
+                payload.extend(part);
+            }
+        }
+    }
+    NewEvent { kind: "codegen.usage".to_owned(), payload }
+}
+
+fn artifact_kind(request: &Request) -> &'static str {
+    match request.kind {
+        Kind::Code => "code",
+        Kind::Text | Kind::Review => "text",
+    }
+}
+
+fn sha256(text: &str) -> String {
+    hex(&Sha256::digest(text.as_bytes()))
+}

@@ -1,0 +1,82 @@
+//! What a step may ask for.
+
+use codegen::{CodegenConfig, Provider};
+use serde_json::json;
+
+use crate::support::{codegen, config, failure, generate};
+
+#[tokio::test]
+async fn wrong_inputs_fail_for_good_and_name_the_place() {
+    let codegen = codegen(config(None, None, None), &Provider::ALL);
+    let cases = [
+        (json!("text"), "inputs: "),
+        (json!({}), "inputs.topic: is missing"),
+        (json!({ "topic": "  " }), "inputs.topic: must not be empty"),
+        (json!({ "topic": 7 }), "inputs.topic: must be a string"),
+        (json!({ "topic": "t", "prompt": "p" }), "inputs.prompt: give either"),
+        (json!({ "prompt": "p", "bullets": ["b"] }), "inputs.bullets: belong"),
+        (json!({ "topic": "t", "bullets": "b" }), "inputs.bullets: must be a list"),
+        (json!({ "topic": "t", "bullets": ["b", 1] }), "inputs.bullets[1]: must be a string"),
+        (json!({ "topic": "t", "bullets": vec!["b"; 101] }), "inputs.bullets: must be at most 100"),
+        (json!({ "topic": "t".repeat(5000) }), "inputs.topic: must be at most"),
+        (json!({ "prompt": "p".repeat(200_000) }), "inputs.prompt: must be at most"),
+        (json!({ "prompt": "p", "kind": "poem" }), "inputs.kind: "),
+        (json!({ "prompt": "p", "name": "../x.md" }), "inputs.name: "),
+        (json!({ "prompt": "p", "name": ".hidden" }), "inputs.name: "),
+        (json!({ "prompt": "p", "name": "a/b.md" }), "inputs.name: "),
+        (json!({ "prompt": "p", "provider": "acme" }), "inputs.provider: "),
+        (json!({ "prompt": "p", "model": "llama" }), "inputs.model: is of no provider"),
+        (json!({ "prompt": "p", "provider": "gemini", "model": "x/y" }), "inputs.model: must not contain"),
+        (json!({ "prompt": "p", "provider": "gemini", "model": "gemini-x?key=1" }), "inputs.model: must be"),
+        (
+            json!({ "prompt": "p", "provider": "openai", "model": "anthropic::claude" }),
+            "inputs.model: must not contain",
+        ),
+        (json!({ "prompt": "p", "modle": "gpt" }), "inputs.modle: is not an input"),
+    ];
+    for (inputs, told) in cases {
+        let (error, retryable, _) = failure(&codegen, inputs.clone()).await;
+        assert_eq!((error.code.as_str(), retryable), ("invalid_inputs", false), "{inputs}");
+        assert!(error.message.contains(told), "{} lacks {told}", error.message);
+    }
+}
+
+#[tokio::test]
+async fn every_mistake_is_told_at_once() {
+    let codegen = codegen(config(None, None, None), &Provider::ALL);
+    let (error, ..) = failure(&codegen, json!({ "topic": "", "kind": "poem", "name": "/" })).await;
+    let paths: Vec<_> = error.details["problems"].as_array().unwrap().iter().map(|problem| &problem["path"]).collect();
+    assert_eq!(paths, ["inputs.topic", "inputs.kind", "inputs.name"]);
+}
+
+#[tokio::test]
+async fn null_is_like_absent() {
+    let codegen = codegen(CodegenConfig { allow_template: true, ..CodegenConfig::default() }, &[]);
+    let inputs = json!({ "topic": "t", "bullets": null, "prompt": null, "kind": null, "name": null, "provider": null, "model": null });
+    assert_eq!(generate(&codegen, inputs).await.name, "output.md");
+}
+
+#[tokio::test]
+async fn markup_is_never_stored_as_something_that_a_browser_runs() {
+    let codegen = codegen(CodegenConfig { allow_template: true, ..CodegenConfig::default() }, &[]);
+    let expected = [
+        ("a.md", "text/markdown; charset=utf-8"),
+        ("a.html", "text/plain; charset=utf-8"),
+        ("a.svg", "text/plain; charset=utf-8"),
+    ];
+    for (name, media_type) in expected {
+        let made = generate(&codegen, json!({ "prompt": "p", "name": name })).await;
+        assert_eq!(made.media_type, media_type, "{name}");
+    }
+}
+
+#[test]
+fn a_wrong_configuration_is_refused_at_start() {
+    let mut wrong = CodegenConfig::default();
+    wrong.base_urls.openai = Some("https://user:canary@gateway.example/v1".into());
+    let error = codegen::Codegen::new(wrong, || async { unreachable!("no step runs") }).unwrap_err();
+    assert!(error.to_string().contains("base_urls.openai") && !format!("{error} {error:?}").contains("canary"));
+    let mut wrong = CodegenConfig::default();
+    wrong.models.gemini = "models/x".into();
+    assert!(codegen::Codegen::new(wrong, || async { unreachable!("no step runs") }).is_err());
+}

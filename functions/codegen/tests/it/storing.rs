@@ -1,0 +1,79 @@
+//! The step as a whole: asked, stored, told. S3 is a server that keeps what it is sent.
+
+use std::time::Duration;
+
+use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
+use codegen::{Codegen, Provider};
+use serde_json::{Value, json};
+use shared::domain::{Outcome, RunId, StepId, TenantId, Verdict};
+use shared::storage::Storage;
+use shared::worker::{ClaimedStep, Handler};
+use uuid::Uuid;
+
+use crate::support::{Fake, Reply, codegen, config, openai};
+
+fn storage(s3: &Fake) -> Storage {
+    let config = aws_sdk_s3::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .endpoint_url(&s3.url)
+        .force_path_style(true)
+        .region(Region::new("us-east-1"))
+        .credentials_provider(Credentials::new("id", "secret", None, None, "test"))
+        .retry_config(aws_sdk_s3::config::retry::RetryConfig::disabled())
+        .build();
+    Storage::new(aws_sdk_s3::Client::from_conf(config), "bucket")
+}
+
+fn step(inputs: Value) -> ClaimedStep {
+    ClaimedStep {
+        tenant_id: TenantId("local".into()),
+        run_id: RunId(Uuid::nil()),
+        step_id: StepId(Uuid::nil()),
+        name: "write".into(),
+        tool: "codegen".into(),
+        attempt: 1,
+        inputs,
+        goal: String::new(),
+        workspace: None,
+        timeout: Duration::from_secs(20),
+        timeout_s: None,
+    }
+}
+
+async fn handle(codegen: &Codegen, s3: &Fake, inputs: Value) -> Outcome {
+    let step = step(inputs);
+    codegen.handle(&step, &storage(s3).for_step(&step)).await
+}
+
+async fn writer(text: &str) -> (Fake, Codegen) {
+    let fake = Fake::start(vec![Reply::ok(&openai(text))]).await;
+    let codegen = codegen(config(Some(&fake), None, None), &[Provider::OpenAi]);
+    (fake, codegen)
+}
+
+#[tokio::test]
+async fn the_outputs_point_to_what_was_stored_and_repeat_only_a_small_text() {
+    let s3 = Fake::start(vec![Reply::ok(&json!({}))]).await;
+    for (length, repeated) in [(16 * 1024, true), (16 * 1024 + 1, false)] {
+        let (_, codegen) = writer(&"x".repeat(length)).await;
+        let outcome = handle(&codegen, &s3, json!({ "prompt": "p", "name": "a.md" })).await;
+        let Verdict::Succeeded(outputs) = outcome.verdict else { panic!("{outcome:?}") };
+        let [artifact] = outcome.artifacts.as_slice() else { panic!("one artifact") };
+        assert_eq!((&outputs["uri"], &outputs["sha256"]), (&json!(artifact.uri), &json!(artifact.hash)));
+        assert_eq!((&outputs["provider"], &outputs["template"]), (&json!("openai"), &json!(false)));
+        assert_eq!(outputs.contains_key("text"), repeated);
+        assert_eq!((artifact.kind.as_str(), artifact.size_bytes), ("text", length as u64));
+        assert!(s3.seen().last().unwrap().path.ends_with("/a.md") && artifact.uri.ends_with("/a.md"));
+        assert_eq!(outcome.events.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn tokens_are_told_even_if_the_text_could_not_be_stored() {
+    let s3 = Fake::start(vec![Reply::json(503, &json!({}))]).await;
+    let (_, codegen) = writer("x").await;
+    let outcome = handle(&codegen, &s3, json!({ "prompt": "p" })).await;
+    assert!(matches!(outcome.verdict, Verdict::Failed { retryable: true, .. }));
+    assert_eq!(outcome.events[0].payload["output_tokens"], json!(30));
+    assert!(outcome.artifacts.is_empty());
+}

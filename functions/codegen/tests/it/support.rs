@@ -1,0 +1,179 @@
+//! A provider made of scripted replies, and the bodies that the real ones send.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, Request, Response};
+use codegen::{Codegen, CodegenConfig, Generated, PerProvider, Provider, ProviderKeys};
+use serde_json::{Value, json};
+use shared::domain::{Outcome, StepError, Verdict};
+
+pub const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What a fake provider answers, once.
+#[derive(Clone)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: Vec<(&'static str, String)>,
+    pub body: String,
+    pub delay: Duration,
+}
+
+/// What was asked of a fake provider.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub path: String,
+    pub headers: HeaderMap,
+    pub body: Value,
+}
+
+/// A server that gives its replies in order, the last one again and again.
+pub struct Fake {
+    pub url: String,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+#[derive(Clone)]
+struct Script {
+    replies: Vec<Reply>,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+impl Reply {
+    pub fn json(status: u16, body: &Value) -> Self {
+        let headers = vec![("content-type", "application/json".to_owned())];
+        Self { status, headers, body: body.to_string(), delay: Duration::ZERO }
+    }
+
+    pub fn ok(body: &Value) -> Self {
+        Self::json(200, body)
+    }
+
+    pub fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    pub fn after(mut self, delay: Duration) -> Self {
+        self.delay = delay;
+        self
+    }
+}
+
+impl Fake {
+    pub async fn start(replies: Vec<Reply>) -> Self {
+        let seen = Arc::default();
+        let script = Script { replies, seen: Arc::clone(&seen) };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/v1", listener.local_addr().unwrap());
+        let app = axum::Router::new().fallback(answer).with_state(script);
+        tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        Self { url, seen }
+    }
+
+    pub fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    pub fn calls(&self) -> usize {
+        self.seen().len()
+    }
+}
+
+async fn answer(State(script): State<Script>, request: Request<Body>) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+    let reply = {
+        let mut seen = script.seen.lock().unwrap();
+        let body = serde_json::from_slice(&bytes).unwrap_or_default();
+        seen.push(Seen { path: parts.uri.path().to_owned(), headers: parts.headers, body });
+        script.replies[(seen.len() - 1).min(script.replies.len() - 1)].clone()
+    };
+    tokio::time::sleep(reply.delay).await;
+    let mut response = Response::builder().status(reply.status);
+    for (name, value) in reply.headers {
+        response = response.header(name, value);
+    }
+    response.body(Body::from(reply.body)).unwrap()
+}
+
+/// A configuration with quick retries; a provider without a fake points to a port where nobody listens.
+pub fn config(openai: Option<&Fake>, anthropic: Option<&Fake>, gemini: Option<&Fake>) -> CodegenConfig {
+    let url =
+        |fake: Option<&Fake>| Some(fake.map_or_else(|| "http://127.0.0.1:9/v1".to_owned(), |fake| fake.url.clone()));
+    CodegenConfig {
+        order: Some(Provider::ALL.to_vec()),
+        base_urls: PerProvider { openai: url(openai), anthropic: url(anthropic), gemini: url(gemini) },
+        backoff: Duration::from_millis(1),
+        request_timeout: Duration::from_secs(5),
+        ..CodegenConfig::default()
+    }
+}
+
+/// Codegen with keys for the named providers: `key-openai` and so on.
+pub fn codegen(config: CodegenConfig, keyed: &[Provider]) -> Codegen {
+    let members: serde_json::Map<_, _> =
+        keyed.iter().map(|provider| (provider.key_name().to_owned(), json!(format!("key-{provider}")))).collect();
+    let secret = Value::Object(members).to_string();
+    Codegen::new(config, move || std::future::ready(ProviderKeys::from_secret(&secret))).unwrap()
+}
+
+pub fn topic() -> Value {
+    json!({ "topic": "Gates", "bullets": ["why", "how"] })
+}
+
+pub async fn generate(codegen: &Codegen, inputs: Value) -> Generated {
+    codegen.generate(&inputs, TIMEOUT).await.unwrap_or_else(|outcome| panic!("{outcome:?}"))
+}
+
+/// The error of a generation that must fail, whether it is retryable, and the outcome as a whole.
+pub async fn failure(codegen: &Codegen, inputs: Value) -> (StepError, bool, Outcome) {
+    let outcome = *codegen.generate(&inputs, TIMEOUT).await.unwrap_err();
+    match &outcome.verdict {
+        Verdict::Failed { error, retryable, .. } => (error.clone(), *retryable, outcome),
+        other => panic!("{other:?}"),
+    }
+}
+
+pub fn openai(text: &str) -> Value {
+    json!({
+        "id": "resp_1", "object": "response", "status": "completed", "error": null, "incomplete_details": null,
+        "model": "gpt-6-luna-2026-09-01",
+        "output": [
+            { "type": "reasoning", "id": "rs_1", "summary": [] },
+            { "type": "message", "id": "msg_1", "role": "assistant", "status": "completed",
+              "content": [{ "type": "output_text", "text": text, "annotations": [] }] },
+        ],
+        "usage": { "input_tokens": 100, "input_tokens_details": { "cached_tokens": 40 },
+                   "output_tokens": 30, "output_tokens_details": { "reasoning_tokens": 12 }, "total_tokens": 130 },
+    })
+}
+
+pub fn anthropic(text: &str) -> Value {
+    json!({
+        "id": "msg_1", "type": "message", "role": "assistant", "model": "claude-sonnet-5-5-20260901",
+        "content": [{ "type": "text", "text": text }], "stop_reason": "end_turn", "stop_sequence": null,
+        "usage": { "input_tokens": 10, "cache_creation_input_tokens": 20, "cache_read_input_tokens": 70, "output_tokens": 30 },
+    })
+}
+
+pub fn gemini(text: &str) -> Value {
+    json!({
+        "candidates": [{ "content": { "role": "model", "parts": [{ "text": text }] }, "finishReason": "STOP", "index": 0 }],
+        "usageMetadata": { "promptTokenCount": 100, "cachedContentTokenCount": 40, "candidatesTokenCount": 18,
+                           "thoughtsTokenCount": 12, "totalTokenCount": 130 },
+        "modelVersion": "gemini-3.8-flash-001",
+    })
+}
+
+pub fn openai_error(status: u16, code: &str) -> Reply {
+    Reply::json(status, &json!({ "error": { "message": "a message", "type": code, "code": code, "param": null } }))
+}
+
+/// The body with one member replaced, found by JSON pointer.
+pub fn with(mut body: Value, pointer: &str, value: Value) -> Value {
+    *body.pointer_mut(pointer).unwrap() = value;
+    body
+}

@@ -1,0 +1,51 @@
+//! What happens without a key.
+
+use codegen::{Codegen, CodegenConfig, Provider};
+use serde_json::{Value, json};
+use shared::error::Error;
+
+use crate::support::{codegen, failure, generate, topic};
+
+fn with_template() -> CodegenConfig {
+    CodegenConfig { allow_template: true, ..CodegenConfig::default() }
+}
+
+#[tokio::test]
+async fn without_a_key_nothing_is_made_up_unless_that_is_allowed() {
+    let (error, retryable, _) = failure(&codegen(CodegenConfig::default(), &[]), topic()).await;
+    assert_eq!((error.code.as_str(), retryable), ("no_provider", false));
+    for told in ["nofx/llm", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY"] {
+        assert!(error.message.contains(told), "{} lacks {told}", error.message);
+    }
+}
+
+#[tokio::test]
+async fn an_absent_secret_is_like_no_keys() {
+    let absent = || std::future::ready(Err(Error::NotFound("the secret".into())));
+    let (error, ..) = failure(&Codegen::new(CodegenConfig::default(), absent).unwrap(), topic()).await;
+    assert_eq!(error.code, "no_provider");
+    assert_eq!(generate(&Codegen::new(with_template(), absent).unwrap(), topic()).await.provider, "template");
+}
+
+#[tokio::test]
+async fn a_template_is_the_same_each_time_and_says_what_it_is() {
+    for inputs in [topic(), json!({ "prompt": "first\nsecond", "kind": "code", "name": "main.rs" })] {
+        let made = generate(&codegen(with_template(), &[]), inputs.clone()).await;
+        assert_eq!(made, generate(&codegen(with_template(), &[]), inputs).await);
+        assert!(made.text.lines().take(3).any(|line| line.contains("not written by a model")), "{}", made.text);
+        assert_eq!((&made.metadata["template"], &made.metadata["provider"]), (&json!(true), &json!("template")));
+        assert_eq!(made.metadata["tokens"]["input_tokens"], Value::Null);
+        assert_eq!((made.provider, made.kind), ("template", "text"));
+        assert_eq!(made.events[0].payload["provider"], json!("template"));
+    }
+    let made = generate(&codegen(with_template(), &[]), topic()).await;
+    assert!(made.text.starts_with("# Gates\n") && made.text.contains("## why") && made.text.contains("## how"));
+}
+
+#[tokio::test]
+async fn a_template_never_stands_in_for_a_provider_whose_key_is_missing() {
+    let codegen = codegen(with_template(), &[Provider::Gemini]);
+    let (error, ..) = failure(&codegen, json!({ "prompt": "p", "provider": "openai" })).await;
+    assert_eq!(error.code, "no_provider");
+    assert!(error.message.contains("OPENAI_API_KEY") && !error.message.contains("GEMINI"));
+}

@@ -1,0 +1,9 @@
+//! Lambda function `echo`: serves the queue of tool `echo`.
+
+use echo::Echo;
+use shared::worker::{self, Plain};
+
+#[tokio::main]
+async fn main() -> Result<(), lambda_runtime::Error> {
+    worker::run("echo", |_| Ok(Plain(Echo))).await
+}

@@ -1,0 +1,2 @@
+//! The gates `gate:typecheck`, `gate:lint` and `gate:unit`.
+pub mod coverage;

@@ -1,0 +1,70 @@
+//! Tools `manual:*`: a gate that a person decides. No process waits for it: the step is blocked, and the decision
+//! finishes it.
+
+use serde_json::Value;
+use shared::domain::outcome::{NewGateStatus, OnPass};
+use shared::domain::{GateId, NewGate, Outcome, StepError};
+use shared::storage::StepStore;
+use shared::worker::{ClaimedStep, Handler};
+use uuid::Uuid;
+
+/// Longest reason that a plan may give its approvers.
+const MAX_REASON_CHARS: usize = 2_000;
+
+/// Asks for a decision.
+pub struct Manual;
+
+impl Handler for Manual {
+    async fn handle(&self, step: &ClaimedStep, _: &StepStore) -> Outcome {
+        let reason = match &step.inputs["reason"] {
+            Value::Null => None,
+            Value::String(text) if text.chars().count() <= MAX_REASON_CHARS => Some(text.clone()),
+            _ => {
+                let message = format!("inputs.reason must be a text of at most {MAX_REASON_CHARS} characters");
+                return Outcome::failed(StepError::new("invalid_inputs", message));
+            }
+        };
+        Outcome::blocked(NewGate {
+            id: gate_id(step),
+            gate_type: step.tool.clone(),
+            status: NewGateStatus::Pending,
+            evidence_uri: None,
+            on_pass: OnPass::Finish,
+            expires_after_s: step.timeout_s,
+            reason,
+        })
+    }
+}
+
+/// The same attempt asks for the same gate, however often it is delivered.
+fn gate_id(step: &ClaimedStep) -> GateId {
+    GateId(Uuid::new_v5(&step.step_id.0, &step.attempt.to_be_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn step(attempt: u32) -> ClaimedStep {
+        ClaimedStep {
+            tenant_id: shared::domain::TenantId("local".into()),
+            run_id: shared::domain::RunId(Uuid::from_u128(1)),
+            step_id: shared::domain::StepId(Uuid::from_u128(2)),
+            name: "wait".into(),
+            tool: "manual:deploy".into(),
+            attempt,
+            inputs: serde_json::json!({}),
+            goal: "g".into(),
+            workspace: None,
+            timeout: Duration::from_secs(1),
+            timeout_s: Some(60),
+        }
+    }
+
+    #[test]
+    fn a_repeated_attempt_asks_for_the_same_gate_and_a_retry_for_a_new_one() {
+        assert_eq!(gate_id(&step(1)), gate_id(&step(1)));
+        assert_ne!(gate_id(&step(1)), gate_id(&step(2)));
+    }
+}

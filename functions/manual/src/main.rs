@@ -1,0 +1,9 @@
+//! Lambda function `manual`: serves the queue of tools `manual:*`.
+
+use manual::Manual;
+use shared::worker::{self, Plain};
+
+#[tokio::main]
+async fn main() -> Result<(), lambda_runtime::Error> {
+    worker::run("manual", |_| Ok(Plain(Manual))).await
+}

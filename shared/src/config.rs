@@ -1,0 +1,134 @@
+//! Configuration. The only reader of the environment; each variable is read once, when the function starts.
+//!
+//! | variable | meaning | default |
+//! |---|---|---|
+//! | `DATABASE_URL` | Postgres connection URL | required |
+//! | `DATABASE_CA_FILE` | PEM file with the certificate authority of the database | the public ones |
+//! | `DATABASE_POOL_SIZE` | connections per process | 2 |
+//! | `SQS_PREFIX` | prefix of the queue names | `nofx-` |
+//! | `ARTIFACTS_BUCKET` | bucket of the artifacts | `nofx-artifacts` |
+//! | `ARTIFACTS_ENDPOINT_URL`, `ARTIFACTS_REGION`, `ARTIFACTS_ACCESS_KEY_ID`, `ARTIFACTS_SECRET_ACCESS_KEY` | an S3 endpoint of its own for artifacts | AWS's, or `AWS_ENDPOINT_URL` |
+//! | `NOFX_TENANT` | tenant of requests, until identity exists | `local` |
+//! | `NOFX_PUBLIC_URL` | URL under which clients reach the API | none |
+//! | `LLM_SECRET_ID` | secret with the providers' keys | `nofx/llm` |
+//! | `LLM_ORDER` | providers in order of preference, comma separated | by kind |
+//! | `LLM_ALLOW_TEMPLATE` | without any key, answer from a template and say so | false |
+//! | `OPENAI_BASE_URL`, `ANTHROPIC_BASE_URL`, `GEMINI_BASE_URL` | another server that speaks the provider's format | the provider's |
+//! | `OPENAI_MODEL`, `ANTHROPIC_MODEL`, `GEMINI_MODEL` | model of a provider | codegen's table |
+//! | `GATE_DEFAULT_WORKSPACE`, `GATE_DEFAULT_BASE` | folders that gates judge when a plan names no workspace | none |
+//! | `GATE_WORK_DIR` | where gates work | the temporary folder |
+//! | `MAX_STEPS`, `MAX_INPUTS_BYTES`, `MAX_OUTPUTS_BYTES`, `MAX_PLAN_BYTES` | limits of plans | 1000, 256 KiB, 256 KiB, 1 MiB |
+
+use std::env;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::domain::TenantId;
+use crate::domain::plan::Limits;
+use crate::error::Error;
+
+/// Everything that a function may be told from outside.
+#[derive(Clone)]
+pub struct Config {
+    pub database: DatabaseConfig,
+    pub sqs_prefix: String,
+    pub artifacts: ArtifactsConfig,
+    pub tenant: TenantId,
+    pub public_url: Option<String>,
+    pub llm: LlmConfig,
+    pub gate: GateDefaults,
+    pub limits: Limits,
+}
+
+/// How to reach Postgres.
+#[derive(Clone)]
+pub struct DatabaseConfig {
+    pub url: String,
+    pub ca_file: Option<PathBuf>,
+    pub pool_size: usize,
+}
+
+/// Where artifacts live.
+#[derive(Clone)]
+pub struct ArtifactsConfig {
+    pub bucket: String,
+    pub endpoint_url: Option<String>,
+    pub region: Option<String>,
+    /// Access key id and secret of that endpoint.
+    pub keys: Option<(String, String)>,
+}
+
+/// What the model router may be told.
+#[derive(Clone)]
+pub struct LlmConfig {
+    pub secret_id: String,
+    pub order: Option<String>,
+    pub allow_template: bool,
+    /// Base URL and model by provider: `openai`, `anthropic`, `gemini`.
+    pub providers: Vec<(&'static str, Option<String>, Option<String>)>,
+}
+
+/// What gates judge when a plan names nothing.
+#[derive(Clone)]
+pub struct GateDefaults {
+    pub workspace: Option<PathBuf>,
+    pub base: Option<PathBuf>,
+    pub work_dir: PathBuf,
+}
+
+impl Config {
+    /// Reads the environment.
+    pub fn from_env() -> Result<Self, Error> {
+        Ok(Self {
+            database: DatabaseConfig {
+                url: text("DATABASE_URL").ok_or_else(|| Error::invalid("DATABASE_URL", "is not set"))?,
+                ca_file: text("DATABASE_CA_FILE").map(PathBuf::from),
+                pool_size: parsed("DATABASE_POOL_SIZE")?.unwrap_or(2),
+            },
+            sqs_prefix: text("SQS_PREFIX").unwrap_or_else(|| "nofx-".into()),
+            artifacts: ArtifactsConfig {
+                bucket: text("ARTIFACTS_BUCKET").unwrap_or_else(|| "nofx-artifacts".into()),
+                endpoint_url: text("ARTIFACTS_ENDPOINT_URL").or_else(|| text("AWS_ENDPOINT_URL")),
+                region: text("ARTIFACTS_REGION"),
+                keys: text("ARTIFACTS_ACCESS_KEY_ID").zip(text("ARTIFACTS_SECRET_ACCESS_KEY")),
+            },
+            tenant: TenantId(text("NOFX_TENANT").unwrap_or_else(|| "local".into())),
+            public_url: text("NOFX_PUBLIC_URL"),
+            llm: LlmConfig {
+                secret_id: text("LLM_SECRET_ID").unwrap_or_else(|| "nofx/llm".into()),
+                order: text("LLM_ORDER"),
+                allow_template: parsed("LLM_ALLOW_TEMPLATE")?.unwrap_or(false),
+                providers: vec![
+                    ("openai", text("OPENAI_BASE_URL"), text("OPENAI_MODEL")),
+                    ("anthropic", text("ANTHROPIC_BASE_URL"), text("ANTHROPIC_MODEL")),
+                    ("gemini", text("GEMINI_BASE_URL"), text("GEMINI_MODEL")),
+                ],
+            },
+            gate: GateDefaults {
+                workspace: text("GATE_DEFAULT_WORKSPACE").map(PathBuf::from),
+                base: text("GATE_DEFAULT_BASE").map(PathBuf::from),
+                work_dir: text("GATE_WORK_DIR").map_or_else(|| env::temp_dir().join("nofx-gate"), PathBuf::from),
+            },
+            limits: limits()?,
+        })
+    }
+}
+
+fn limits() -> Result<Limits, Error> {
+    let default = Limits::default();
+    Ok(Limits {
+        steps: parsed("MAX_STEPS")?.unwrap_or(default.steps),
+        inputs_bytes: parsed("MAX_INPUTS_BYTES")?.unwrap_or(default.inputs_bytes),
+        outputs_bytes: parsed("MAX_OUTPUTS_BYTES")?.unwrap_or(default.outputs_bytes),
+        plan_bytes: parsed("MAX_PLAN_BYTES")?.unwrap_or(default.plan_bytes),
+    })
+}
+
+/// An empty variable counts as not set.
+fn text(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn parsed<T: FromStr>(name: &'static str) -> Result<Option<T>, Error> {
+    text(name).map(|value| value.parse().map_err(|_| Error::invalid(name, "is not of the right form"))).transpose()
+}

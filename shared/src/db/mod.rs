@@ -1,0 +1,13 @@
+//! Postgres. Every statement is unnamed (`query_typed`): one round trip, and safe behind a transaction pooler.
+
+pub mod artifact;
+pub mod event;
+pub mod gate;
+pub mod run;
+pub mod step;
+pub mod sweep;
+
+mod pool;
+
+pub(crate) use pool::database_error;
+pub use pool::{Database, Param, connect};

@@ -1,0 +1,179 @@
+//! Steps: claim, finish, and why one waits.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use tokio_postgres::Transaction;
+use tokio_postgres::types::{Json, Type};
+use uuid::Uuid;
+
+use super::pool::{Database, column, database_error};
+use crate::domain::{
+    ArtifactId, ArtifactRef, NewArtifact, NewEvent, NewGate, RunId, StepError, StepId, TenantId, Workspace,
+};
+use crate::error::Error;
+use crate::queue::WakeUp;
+
+/// A step that somebody wants to own.
+#[derive(Debug, Clone, Serialize)]
+pub struct ClaimItem {
+    pub tenant_id: TenantId,
+    pub run_id: RunId,
+    pub step_id: StepId,
+    /// What is left of the invocation.
+    pub lease_s: u32,
+}
+
+/// A step that this attempt owns.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Claimed {
+    pub tenant_id: TenantId,
+    pub run_id: RunId,
+    pub step_id: StepId,
+    pub name: String,
+    pub tool: String,
+    pub attempt: u32,
+    /// Earlier failures of this generation.
+    pub failures: u32,
+    pub max_attempts: u32,
+    pub backoff_ms: u32,
+    pub timeout_s: Option<u32>,
+    pub inputs: Value,
+    /// Outputs of the steps that the inputs refer to, by name.
+    pub upstream: Map<String, Value>,
+    pub goal: String,
+    pub workspace: Option<Workspace>,
+    pub traceparent: Option<String>,
+}
+
+/// What a claim gave.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Claims {
+    pub claimed: Vec<Claimed>,
+    pub skipped: Vec<Skipped>,
+}
+
+/// A step that was not to be had: a stale, early or repeated delivery.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Skipped {
+    pub step_id: StepId,
+    /// The state it is in; `unknown` for no such step of that tenant.
+    pub status: String,
+}
+
+/// The end of one attempt.
+#[derive(Debug, Clone, Serialize)]
+pub struct FinishItem {
+    pub tenant_id: TenantId,
+    pub run_id: RunId,
+    pub step_id: StepId,
+    pub attempt: u32,
+    pub to: FinishTo,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outputs: Option<Map<String, Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<StepError>,
+    pub delay_ms: u64,
+    pub artifacts: Vec<NewArtifact>,
+    pub gates: Vec<NewGate>,
+    pub events: Vec<NewEvent>,
+}
+
+/// The state that an attempt leaves its step in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishTo {
+    Succeeded,
+    Failed,
+    /// Again, after the delay.
+    Ready,
+    Blocked,
+}
+
+/// What finishing did.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Finishes {
+    pub items: Vec<Finished>,
+    /// Steps that became ready.
+    pub ready: Vec<WakeUp>,
+}
+
+/// What became of one finish.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Finished {
+    pub step_id: StepId,
+    pub result: FinishResult,
+    /// State of the step now.
+    pub status: String,
+}
+
+/// Whether a finish counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishResult {
+    Finished,
+    /// The same finish had been recorded before.
+    Repeated,
+    /// The attempt no longer owned its step: nothing changed.
+    Stale,
+}
+
+const CLAIM: &str = "select nofx.steps_claim($1)";
+const FINISH: &str = "select nofx.steps_finish($1)";
+
+/// Claims steps of a batch in one round trip.
+pub async fn steps_claim(db: &Database, items: &[ClaimItem]) -> Result<Claims, Error> {
+    db.transition(CLAIM, &items).await
+}
+
+/// Records the ends of attempts in one round trip.
+pub async fn steps_finish(db: &Database, items: &[FinishItem]) -> Result<Finishes, Error> {
+    db.transition(FINISH, &items).await
+}
+
+/// The same inside a transaction of the caller's, so that its own writes and the finish are one.
+pub async fn steps_finish_in(transaction: &Transaction<'_>, items: &[FinishItem]) -> Result<Finishes, Error> {
+    let rows = transaction.query_typed(FINISH, &[(&Json(items), Type::JSONB)]).await.map_err(database_error)?;
+    let row = rows.first().ok_or_else(|| Error::internal("finish steps", "no row"))?;
+    column::<Json<Finishes>>(row).map(|json| json.0)
+}
+
+/// Artifacts of a tenant by id; ids that are not the tenant's are absent.
+pub async fn artifacts_by_id(
+    db: &Database,
+    tenant: &TenantId,
+    ids: &[ArtifactId],
+) -> Result<HashMap<ArtifactId, ArtifactRef>, Error> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    let sql = "select coalesce(jsonb_agg(jsonb_build_object('id', a.id, 'uri', a.uri, 'hash', a.hash,
+                      'size_bytes', a.size_bytes, 'media_type', a.media_type)), '[]')
+                 from nofx.artifact a
+                where a.tenant_id = $1 and a.id = any ($2)";
+    let found: Option<Json<Vec<ArtifactRef>>> =
+        db.query_value(sql, &[(&tenant.0, Type::TEXT), (&ids, Type::UUID_ARRAY)]).await?;
+    Ok(found.map(|json| json.0).unwrap_or_default().into_iter().map(|artifact| (artifact.id, artifact)).collect())
+}
+
+/// What a step waits for, as facts: its row, its unfinished parents, its gates. `None` when the run has no such step.
+pub async fn step_why(db: &Database, tenant: &TenantId, run: RunId, name: &str) -> Result<Option<Value>, Error> {
+    let sql = "select jsonb_build_object(
+                   'name', s.name, 'tool', s.tool, 'handler', s.handler, 'status', s.status, 'attempt', s.attempt,
+                   'failures', s.failures, 'max_attempts', s.max_attempts, 'workers_lost', s.workers_lost,
+                   'blockers', s.blockers, 'error', s.error, 'ready_at', s.ready_at, 'notify_count', s.notify_count,
+                   'lease_until', s.lease_until, 'run_status', r.status,
+                   'parents', coalesce((
+                       select jsonb_agg(jsonb_build_object('name', p.name, 'status', p.status) order by p.ordinal)
+                         from nofx.step_edge e
+                         join nofx.step p on p.id = e.parent_id
+                        where e.child_id = s.id and p.status <> 'succeeded'), '[]'),
+                   'gates', coalesce((
+                       select jsonb_agg(jsonb_build_object('id', g.id, 'gate_type', g.gate_type, 'status', g.status,
+                                        'reason', g.reason, 'expires_at', g.expires_at) order by g.created_at)
+                         from nofx.gate g
+                        where g.step_id = s.id and g.generation = r.generation), '[]'))
+                 from nofx.step s
+                 join nofx.run r on r.id = s.run_id
+                where s.tenant_id = $1 and s.run_id = $2 and s.name = $3";
+    db.query_value(sql, &[(&tenant.0, Type::TEXT), (&run.0, Type::UUID), (&name, Type::TEXT)]).await
+}

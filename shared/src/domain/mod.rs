@@ -1,0 +1,18 @@
+//! What the control plane knows without looking anything up: ids, plans, states, outcomes, retries, digests.
+//!
+//! Pure: no async, no clock, no randomness, no environment, no AWS types. `now` and jitter are arguments.
+
+pub mod digest;
+pub mod gate;
+pub mod id;
+pub mod outcome;
+pub mod plan;
+pub mod reference;
+pub mod retry;
+pub mod status;
+pub mod tool;
+pub mod trace;
+
+pub use id::{ArtifactId, GateId, RunId, StepId, TenantId};
+pub use outcome::{ArtifactRef, NewArtifact, NewEvent, NewGate, Outcome, StepError, Verdict, Workspace};
+pub use status::{GateStatus, RunStatus, StepStatus};

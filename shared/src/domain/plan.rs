@@ -1,0 +1,381 @@
+//! Plans: what a client posts, checked and turned into steps, edges and blockers.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use serde_json::{Map, Value};
+
+use super::id::ArtifactId;
+use super::reference::referenced_steps;
+use super::tool::{self, HandlerSpec};
+use crate::error::Problem;
+
+/// Bounds on what is accepted. All configurable.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub steps: usize,
+    pub inputs_bytes: usize,
+    pub outputs_bytes: usize,
+    pub plan_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { steps: 1_000, inputs_bytes: 256 << 10, outputs_bytes: 256 << 10, plan_bytes: 1 << 20 }
+    }
+}
+
+const MAX_NAME_CHARS: usize = 200;
+const MAX_GOAL_CHARS: usize = 2_000;
+const MAX_ATTEMPTS: u64 = 20;
+const MAX_BACKOFF_MS: u64 = 900_000;
+const MAX_RUN_TIMEOUT_S: u64 = 31_536_000;
+const DEFAULT_ATTEMPTS: u32 = 3;
+const DEFAULT_BACKOFF_MS: u32 = 1_000;
+
+/// An accepted plan.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    pub goal: String,
+    pub timeout_s: Option<u32>,
+    pub workspace: Option<PlanWorkspace>,
+    /// In the order listed.
+    pub steps: Vec<PlanStep>,
+}
+
+/// Artifacts that the plan's gates judge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlanWorkspace {
+    pub archive: ArtifactId,
+    pub base: Option<ArtifactId>,
+    pub diff: Option<ArtifactId>,
+}
+
+/// One step of an accepted plan.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlanStep {
+    pub name: String,
+    pub tool: String,
+    pub handler: &'static str,
+    pub inputs: Value,
+    /// Positions of the parents in `Plan::steps`, ascending, without repetition.
+    pub parents: Vec<usize>,
+    /// Names of the upstream steps that the inputs refer to.
+    pub refs: BTreeSet<String>,
+    pub max_attempts: u32,
+    pub backoff_ms: u32,
+    pub timeout_s: Option<u32>,
+}
+
+/// Checks a plan. Every problem is told, each with its JSON path from `plan`.
+pub fn parse(plan: &Value, limits: &Limits) -> Result<Plan, Vec<Problem>> {
+    let mut reader = Reader { limits, problems: Vec::new() };
+    let plan = reader.plan(plan);
+    if reader.problems.is_empty() { Ok(plan) } else { Err(reader.problems) }
+}
+
+struct Reader<'a> {
+    limits: &'a Limits,
+    problems: Vec<Problem>,
+}
+
+impl Reader<'_> {
+    fn problem(&mut self, path: impl Into<String>, message: impl Into<String>) {
+        self.problems.push(Problem::new(path, message));
+    }
+
+    fn plan(&mut self, plan: &Value) -> Plan {
+        let empty = Map::new();
+        let object = plan.as_object().unwrap_or_else(|| {
+            self.problem("plan", "must be an object");
+            &empty
+        });
+        let size = plan.to_string().len();
+        if size > self.limits.plan_bytes {
+            self.problem("plan", format!("has {size} bytes; at most {} are accepted", self.limits.plan_bytes));
+        }
+        self.only(object, "plan", &["goal", "timeout_s", "workspace", "steps"]);
+        let goal = self.text(object, "plan", "goal", MAX_GOAL_CHARS);
+        let timeout_s = self.whole(object, "plan", "timeout_s", 1, MAX_RUN_TIMEOUT_S);
+        let workspace = object.get("workspace").and_then(|value| self.workspace(value));
+        let listed = match object.get("steps") {
+            Some(Value::Array(steps)) if steps.is_empty() => {
+                self.problem("plan.steps", "must not be empty");
+                &[][..]
+            }
+            Some(Value::Array(steps)) if steps.len() > self.limits.steps => {
+                let message = format!("has {} steps; at most {} are accepted", steps.len(), self.limits.steps);
+                self.problem("plan.steps", message);
+                &[][..]
+            }
+            Some(Value::Array(steps)) => steps,
+            _ => {
+                self.problem("plan.steps", "must be a list of steps");
+                &[][..]
+            }
+        };
+        let mut steps: Vec<PlanStep> =
+            listed.iter().enumerate().map(|(index, step)| self.step(step, &format!("plan.steps[{index}]"))).collect();
+        self.order(listed, &mut steps);
+        Plan { goal, timeout_s, workspace, steps }
+    }
+
+    fn workspace(&mut self, value: &Value) -> Option<PlanWorkspace> {
+        let path = "plan.workspace";
+        let Some(object) = value.as_object() else {
+            self.problem(path, "must be an object with archive and, optionally, base or diff");
+            return None;
+        };
+        self.only(object, path, &["archive", "base", "diff"]);
+        let archive = self.artifact(object, "archive");
+        let (base, diff) = (self.artifact(object, "base"), self.artifact(object, "diff"));
+        if base.is_some() && diff.is_some() {
+            self.problem(path, "has a base and a diff; one of them tells what changed");
+        }
+        if !object.contains_key("archive") {
+            self.problem(format!("{path}.archive"), "is missing");
+        }
+        Some(PlanWorkspace { archive: archive?, base, diff })
+    }
+
+    fn artifact(&mut self, object: &Map<String, Value>, key: &str) -> Option<ArtifactId> {
+        let value = object.get(key).filter(|value| !value.is_null())?;
+        let id = value.as_str().and_then(|text| text.parse().ok());
+        if id.is_none() {
+            self.problem(format!("plan.workspace.{key}"), "must be the id of an artifact (a UUID)");
+        }
+        id
+    }
+
+    fn step(&mut self, step: &Value, path: &str) -> PlanStep {
+        let empty = Map::new();
+        let object = step.as_object().unwrap_or_else(|| {
+            self.problem(path, "must be an object");
+            &empty
+        });
+        self.only(object, path, &["name", "tool", "inputs", "depends_on", "retry", "timeout_s"]);
+        let name = self.text(object, path, "name", MAX_NAME_CHARS);
+        let tool = self.text(object, path, "tool", MAX_NAME_CHARS);
+        let handler = if tool.is_empty() { None } else { self.handler(&tool, path) };
+        let inputs = self.inputs(object, path);
+        let (refs, malformed) = referenced_steps(&inputs, &format!("{path}.inputs"));
+        self.problems.extend(malformed.into_iter().map(|(path, message)| Problem::new(path, message)));
+        let (max_attempts, backoff_ms) = self.retry(object, path);
+        PlanStep {
+            name,
+            handler: handler.map_or("", |handler| handler.name),
+            inputs,
+            parents: Vec::new(),
+            refs,
+            max_attempts,
+            backoff_ms,
+            timeout_s: handler.and_then(|handler| self.step_timeout(object, path, &tool, handler)),
+            tool,
+        }
+    }
+
+    fn handler(&mut self, tool: &str, path: &str) -> Option<&'static HandlerSpec> {
+        tool::handler_for(tool).map_err(|message| self.problem(format!("{path}.tool"), message)).ok()
+    }
+
+    fn inputs(&mut self, object: &Map<String, Value>, path: &str) -> Value {
+        match object.get("inputs") {
+            None => Value::Object(Map::new()),
+            Some(inputs @ Value::Object(_)) => {
+                let size = inputs.to_string().len();
+                if size > self.limits.inputs_bytes {
+                    let message = format!("has {size} bytes; at most {} are accepted", self.limits.inputs_bytes);
+                    self.problem(format!("{path}.inputs"), message);
+                }
+                inputs.clone()
+            }
+            Some(_) => {
+                self.problem(format!("{path}.inputs"), "must be an object");
+                Value::Object(Map::new())
+            }
+        }
+    }
+
+    fn retry(&mut self, object: &Map<String, Value>, path: &str) -> (u32, u32) {
+        let path = format!("{path}.retry");
+        let Some(retry) = object.get("retry") else { return (DEFAULT_ATTEMPTS, DEFAULT_BACKOFF_MS) };
+        let Some(retry) = retry.as_object() else {
+            self.problem(path, "must be an object with max_attempts and backoff_ms");
+            return (DEFAULT_ATTEMPTS, DEFAULT_BACKOFF_MS);
+        };
+        self.only(retry, &path, &["max_attempts", "backoff_ms"]);
+        (
+            self.whole(retry, &path, "max_attempts", 1, MAX_ATTEMPTS).unwrap_or(DEFAULT_ATTEMPTS),
+            self.whole(retry, &path, "backoff_ms", 0, MAX_BACKOFF_MS).unwrap_or(DEFAULT_BACKOFF_MS),
+        )
+    }
+
+    fn step_timeout(
+        &mut self,
+        object: &Map<String, Value>,
+        path: &str,
+        tool: &str,
+        handler: &HandlerSpec,
+    ) -> Option<u32> {
+        let Some(asked) = object.get("timeout_s") else { return handler.default_timeout_s };
+        match asked.as_u64().map(u32::try_from) {
+            Some(Ok(asked)) if (1..=handler.max_timeout_s).contains(&asked) => Some(asked),
+            _ => {
+                let most = handler.max_timeout_s;
+                self.problem(
+                    format!("{path}.timeout_s"),
+                    format!("must be a whole number from 1 to {most}, the most that {tool} can give"),
+                );
+                None
+            }
+        }
+    }
+
+    /// Parents: as named, or the step before when no step of the plan has the key `depends_on`.
+    fn order(&mut self, listed: &[Value], steps: &mut [PlanStep]) {
+        let mut positions = HashMap::new();
+        for (index, step) in steps.iter().enumerate().filter(|(_, step)| !step.name.is_empty()) {
+            if let Some(first) = positions.insert(step.name.clone(), index) {
+                let message = format!("\"{}\" is also the name of plan.steps[{first}]", step.name);
+                self.problem(format!("plan.steps[{index}].name"), message);
+            }
+        }
+        if listed.iter().any(|step| step.get("depends_on").is_some()) {
+            for (index, step) in listed.iter().enumerate() {
+                steps[index].parents = self.parents(step, index, &positions);
+            }
+        } else {
+            for (index, step) in steps.iter_mut().enumerate().skip(1) {
+                step.parents = vec![index - 1];
+            }
+        }
+        if let Some(cycle) = cycle(steps) {
+            let names: Vec<_> = cycle.iter().map(|&index| format!("\"{}\"", steps[index].name)).collect();
+            let path = format!("plan.steps[{}].depends_on", cycle[0]);
+            self.problem(path, format!("is part of a cycle: {}", names.join(" -> ")));
+            return;
+        }
+        self.references(steps, &positions);
+    }
+
+    fn parents(&mut self, step: &Value, index: usize, positions: &HashMap<String, usize>) -> Vec<usize> {
+        let path = format!("plan.steps[{index}].depends_on");
+        let Some(names) = step.get("depends_on") else { return Vec::new() };
+        let Some(names) = names.as_array() else {
+            self.problem(path, "must be a list of step names");
+            return Vec::new();
+        };
+        let mut parents = BTreeSet::new();
+        for (at, name) in names.iter().enumerate() {
+            match name.as_str().map(|name| (name, positions.get(name))) {
+                Some((_, Some(&parent))) if parent == index => {
+                    self.problem(format!("{path}[{at}]"), "a step cannot depend on itself");
+                }
+                Some((_, Some(&parent))) => {
+                    parents.insert(parent);
+                }
+                Some((name, None)) => {
+                    self.problem(format!("{path}[{at}]"), format!("no step has the name \"{name}\""));
+                }
+                None => self.problem(format!("{path}[{at}]"), "must be the name of a step"),
+            }
+        }
+        parents.into_iter().collect()
+    }
+
+    /// A step may refer to what is upstream of it, and to nothing else.
+    fn references(&mut self, steps: &[PlanStep], positions: &HashMap<String, usize>) {
+        for (index, step) in steps.iter().enumerate().filter(|(_, step)| !step.refs.is_empty()) {
+            let upstream = ancestors(steps, index);
+            for name in &step.refs {
+                let message = match positions.get(name) {
+                    None => format!("refers to \"{name}\", but no step has that name"),
+                    Some(position) if !upstream.contains(position) => {
+                        format!("refers to \"{name}\", which is not upstream of this step")
+                    }
+                    Some(_) => continue,
+                };
+                self.problem(format!("plan.steps[{index}].inputs"), message);
+            }
+        }
+    }
+
+    fn only(&mut self, object: &Map<String, Value>, path: &str, known: &[&str]) {
+        for key in object.keys().filter(|key| !known.contains(&key.as_str())) {
+            self.problem(format!("{path}.{key}"), format!("is not known; there are {}", known.join(", ")));
+        }
+    }
+
+    fn text(&mut self, object: &Map<String, Value>, path: &str, key: &str, most: usize) -> String {
+        let path = format!("{path}.{key}");
+        match object.get(key) {
+            Some(Value::String(text)) if text.trim().is_empty() => self.problem(path, "must not be empty"),
+            Some(Value::String(text)) if text.chars().count() > most => {
+                self.problem(path, format!("must have at most {most} characters"));
+            }
+            // Postgres cannot store it, and no name needs it.
+            Some(Value::String(text)) if text.contains('\0') => self.problem(path, "must not contain NUL"),
+            Some(Value::String(text)) => return text.clone(),
+            Some(_) => self.problem(path, "must be a string"),
+            None => self.problem(path, "is missing"),
+        }
+        String::new()
+    }
+
+    fn whole(&mut self, object: &Map<String, Value>, path: &str, key: &str, least: u64, most: u64) -> Option<u32> {
+        let value = object.get(key)?;
+        let number = value.as_u64().filter(|number| (least..=most).contains(number));
+        if number.is_none() {
+            self.problem(format!("{path}.{key}"), format!("must be a whole number from {least} to {most}"));
+        }
+        number.and_then(|number| u32::try_from(number).ok())
+    }
+}
+
+/// A cycle in walking order (first = last), or none.
+fn cycle(steps: &[PlanStep]) -> Option<Vec<usize>> {
+    // Parents are removed in rounds; what is left over holds a cycle.
+    let mut open: BTreeMap<usize, usize> = steps.iter().enumerate().map(|(i, step)| (i, step.parents.len())).collect();
+    let mut children = vec![Vec::new(); steps.len()];
+    for (index, step) in steps.iter().enumerate() {
+        for &parent in &step.parents {
+            children[parent].push(index);
+        }
+    }
+    let mut roots: Vec<usize> = open.iter().filter(|(_, count)| **count == 0).map(|(&index, _)| index).collect();
+    while let Some(root) = roots.pop() {
+        open.remove(&root);
+        for &child in &children[root] {
+            if let Some(count) = open.get_mut(&child) {
+                *count -= 1;
+                if *count == 0 {
+                    roots.push(child);
+                }
+            }
+        }
+    }
+    let mut walk = vec![*open.keys().next()?];
+    loop {
+        let last = *walk.last()?;
+        let next = *steps[last].parents.iter().find(|parent| open.contains_key(parent))?;
+        if let Some(start) = walk.iter().position(|&seen| seen == next) {
+            walk.push(next);
+            // Walked from child to parent; told from parent to child.
+            return Some(walk[start..].iter().rev().copied().collect());
+        }
+        walk.push(next);
+    }
+}
+
+fn ancestors(steps: &[PlanStep], index: usize) -> HashSet<usize> {
+    let (mut seen, mut open) = (HashSet::new(), steps[index].parents.clone());
+    while let Some(parent) = open.pop() {
+        if seen.insert(parent) {
+            open.extend(&steps[parent].parents);
+        }
+    }
+    seen
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

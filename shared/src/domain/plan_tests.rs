@@ -1,0 +1,144 @@
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+fn problems(plan: &Value) -> Vec<(String, String)> {
+    match parse(plan, &Limits::default()) {
+        Ok(_) => Vec::new(),
+        Err(problems) => problems.into_iter().map(|problem| (problem.path, problem.message)).collect(),
+    }
+}
+
+fn one_problem(plan: &Value, path: &str, words: &str) {
+    let problems = problems(plan);
+    assert!(
+        problems.iter().any(|(at, message)| at == path && message.contains(words)),
+        "no problem at {path} with \"{words}\" in {problems:?}"
+    );
+}
+
+fn plan(steps: Value) -> Value {
+    json!({"goal": "g", "steps": steps})
+}
+
+#[test]
+fn without_depends_on_steps_run_in_the_order_listed() {
+    let steps = json!([{"name": "a", "tool": "echo"}, {"name": "b", "tool": "gate:lint"}, {"name": "c", "tool": "manual:x"}]);
+    let plan = parse(&plan(steps), &Limits::default()).unwrap();
+    let parents: Vec<_> = plan.steps.iter().map(|step| step.parents.clone()).collect();
+    assert_eq!(parents, [vec![], vec![0], vec![1]]);
+    assert_eq!(plan.steps[1].handler, "gate");
+}
+
+#[test]
+fn one_empty_depends_on_makes_the_plan_a_dag() {
+    let steps = json!([{"name": "a", "tool": "echo"}, {"name": "b", "tool": "echo", "depends_on": []}]);
+    let plan = parse(&plan(steps), &Limits::default()).unwrap();
+    assert!(plan.steps.iter().all(|step| step.parents.is_empty()));
+}
+
+#[test]
+fn every_rejection_names_its_place() {
+    let step = |name: &str| json!({"name": name, "tool": "echo"});
+    one_problem(&json!([]), "plan", "object");
+    one_problem(&json!({"goal": "g"}), "plan.steps", "list");
+    one_problem(&plan(json!([])), "plan.steps", "empty");
+    one_problem(&json!({"steps": [step("a")]}), "plan.goal", "missing");
+    one_problem(&plan(json!([step(" ")])), "plan.steps[0].name", "empty");
+    one_problem(&plan(json!([step("a"), step("a")])), "plan.steps[1].name", "plan.steps[0]");
+    one_problem(&plan(json!([{"name": "a", "tool": "bash"}])), "plan.steps[0].tool", "unknown tool \"bash\"");
+    one_problem(&plan(json!([{"name": "a", "tool": "gate:magic"}])), "plan.steps[0].tool", "unknown gate");
+    one_problem(&plan(json!([{"name": "a", "tool": "manual:"}])), "plan.steps[0].tool", "unknown tool");
+    one_problem(
+        &plan(json!([{"name": "a", "tool": "echo", "depends_on": ["b"]}])),
+        "plan.steps[0].depends_on[0]",
+        "no step has the name \"b\"",
+    );
+    one_problem(
+        &plan(json!([{"name": "a", "tool": "echo", "depends_on": ["a"]}])),
+        "plan.steps[0].depends_on[0]",
+        "itself",
+    );
+    one_problem(
+        &plan(json!([
+            {"name": "a", "tool": "echo", "depends_on": ["c"]},
+            {"name": "b", "tool": "echo", "depends_on": ["a"]},
+            {"name": "c", "tool": "echo", "depends_on": ["b"]}
+        ])),
+        "plan.steps[0].depends_on",
+        "cycle",
+    );
+    one_problem(
+        &plan(json!([{"name": "a", "tool": "echo", "timeout_s": 4000}])),
+        "plan.steps[0].timeout_s",
+        "the most that echo can give",
+    );
+    one_problem(
+        &plan(json!([{"name": "a", "tool": "echo", "retry": {"max_attempts": 0}}])),
+        "plan.steps[0].retry.max_attempts",
+        "1 to 20",
+    );
+    one_problem(&plan(json!([{"name": "a", "tool": "echo", "dependsOn": []}])), "plan.steps[0].dependsOn", "not known");
+    one_problem(&json!({"goal": "g", "steps": [step("a")], "workspace": {}}), "plan.workspace.archive", "missing");
+}
+
+#[test]
+fn a_reference_must_lead_upstream() {
+    let steps = json!([
+        {"name": "a", "tool": "echo", "depends_on": []},
+        {"name": "b", "tool": "echo", "depends_on": []},
+        {"name": "c", "tool": "echo", "depends_on": ["b"], "inputs": {"x": "${{ steps.a.outputs.y }}"}}
+    ]);
+    one_problem(&plan(steps), "plan.steps[2].inputs", "not upstream");
+    let steps = json!([{"name": "a", "tool": "echo", "inputs": {"x": "${{ steps.zzz.outputs.y }}"}}]);
+    one_problem(&plan(steps), "plan.steps[0].inputs", "no step has that name");
+    let steps = json!([{"name": "a", "tool": "echo"}, {"name": "b", "tool": "echo"},
+        {"name": "c", "tool": "echo", "inputs": {"x": "${{ steps.a.outputs.y }}"}}]);
+    assert_eq!(problems(&plan(steps)), []);
+}
+
+#[test]
+fn limits_hold() {
+    let many: Vec<_> = (0..1001).map(|i| json!({"name": format!("s{i}"), "tool": "echo"})).collect();
+    one_problem(&plan(json!(many)), "plan.steps", "1001 steps");
+    let inputs = json!({"x": "y".repeat(300 << 10)});
+    one_problem(&plan(json!([{"name": "a", "tool": "echo", "inputs": inputs}])), "plan.steps[0].inputs", "bytes");
+}
+
+proptest! {
+    /// Whatever is accepted can be run: names are unique, parents exist, and an order of execution exists.
+    #[test]
+    fn an_accepted_plan_has_an_order_of_execution(
+        edges in prop::collection::vec((0usize..8, 0usize..8), 0..16), size in 1usize..8,
+    ) {
+        let steps: Vec<_> = (0..size).map(|child| {
+            let parents: Vec<_> = edges.iter().filter(|(_, to)| *to == child)
+                .map(|(from, _)| format!("s{from}")).collect();
+            json!({"name": format!("s{child}"), "tool": "echo", "depends_on": parents})
+        }).collect();
+        match parse(&plan(json!(steps)), &Limits::default()) {
+            Ok(plan) => {
+                let mut done = HashSet::new();
+                for _ in 0..size {
+                    for (index, step) in plan.steps.iter().enumerate() {
+                        if step.parents.iter().all(|parent| done.contains(parent)) {
+                            done.insert(index);
+                        }
+                    }
+                }
+                prop_assert_eq!(done.len(), size);
+            }
+            Err(problems) => prop_assert!(!problems.is_empty()),
+        }
+    }
+
+    /// No input, however odd, makes the reader panic.
+    #[test]
+    fn any_json_is_judged(text in "[\\[\\]{}\":,a-z0-9. $]{0,80}") {
+        if let Ok(value) = serde_json::from_str::<Value>(&text) {
+            let _ = parse(&value, &Limits::default());
+            let _ = parse(&plan(json!([value])), &Limits::default());
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Errors by what the caller does with them.
+
+use std::error::Error as StdError;
+
+use serde::{Deserialize, Serialize};
+
+/// Why something could not be done. `Display` is safe to show to a user; the source is for the log.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The request is wrong; each entry names the place.
+    #[error("{}", summary(.0))]
+    Invalid(Vec<Problem>),
+    #[error("{0} was not found")]
+    NotFound(String),
+    /// The state forbids it, now or for ever.
+    #[error("{0}")]
+    Conflict(String),
+    #[error("{0}")]
+    Forbidden(String),
+    /// The attempt no longer owns its step: nothing was changed.
+    #[error("{0}")]
+    Stale(String),
+    /// Something we depend on is away; trying again may help.
+    #[error("{what} is unavailable")]
+    Unavailable { what: &'static str, #[source] source: Source },
+    #[error("internal error: {what}")]
+    Internal { what: &'static str, #[source] source: Source },
+}
+
+/// The cause of an error, for the log.
+pub type Source = Box<dyn StdError + Send + Sync>;
+
+/// One thing that is wrong with an input, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// JSON path from the body's root: `plan.steps[2].tool`.
+    pub path: String,
+    pub message: String,
+}
+
+impl Problem {
+    pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { path: path.into(), message: message.into() }
+    }
+}
+
+impl Error {
+    /// One wrong place in the input.
+    pub fn invalid(path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Invalid(vec![Problem::new(path, message)])
+    }
+
+    pub fn unavailable(what: &'static str, source: impl Into<Source>) -> Self {
+        Self::Unavailable { what, source: source.into() }
+    }
+
+    pub fn internal(what: &'static str, source: impl Into<Source>) -> Self {
+        Self::Internal { what, source: source.into() }
+    }
+}
+
+fn summary(problems: &[Problem]) -> String {
+    match problems {
+        [one] => format!("{}: {}", one.path, one.message),
+        many => format!("{} problems in the request", many.len()),
+    }
+}

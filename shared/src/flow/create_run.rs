@@ -1,0 +1,118 @@
+//! POST /runs: check the plan, write the run, wake its roots.
+
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use super::wake;
+use crate::context::Ctx;
+use crate::db::run::{self, CreateResult, NewEdge, NewRun, NewStep};
+use crate::domain::plan::{self, Plan, PlanWorkspace};
+use crate::domain::trace::TraceParent;
+use crate::domain::{RunId, RunStatus, StepId, TenantId, digest};
+use crate::error::{Error, Problem};
+
+/// A run that exists now, or existed already under the same idempotency key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Accepted {
+    pub id: RunId,
+    pub status: RunStatus,
+    pub created: bool,
+}
+
+/// What the client asks for.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// `{"plan": {...}}`.
+    pub body: &'a Value,
+    pub idempotency_key: Option<&'a str>,
+    pub traceparent: Option<&'a str>,
+}
+
+const MAX_KEY_BYTES: usize = 255;
+
+/// Creates the run and wakes its roots.
+pub async fn create_run(ctx: &Ctx, tenant: &TenantId, request: &Request<'_>) -> Result<Accepted, Error> {
+    let value = plan_of(request.body)?;
+    let plan = plan::parse(value, &ctx.config.limits).map_err(Error::Invalid)?;
+    if let Some(key) = request.idempotency_key
+        && (key.is_empty() || key.len() > MAX_KEY_BYTES)
+    {
+        return Err(Error::invalid("Idempotency-Key", format!("must have 1 to {MAX_KEY_BYTES} bytes")));
+    }
+    let trace = request
+        .traceparent
+        .and_then(TraceParent::parse)
+        .map_or_else(|| TraceParent::root(Uuid::new_v4()), |parent| parent.child(Uuid::new_v4()));
+    let unreadable = |error| Error::internal("digest the plan", error);
+    let (steps, edges) = nodes(&plan);
+    let created = run::run_create(
+        &ctx.db,
+        &NewRun {
+            id: RunId(Uuid::now_v7()),
+            tenant_id: tenant,
+            goal: &plan.goal,
+            plan: value,
+            plan_digest: digest::canonical_sha256(value).map_err(unreadable)?,
+            request_digest: digest::canonical_sha256(request.body).map_err(unreadable)?,
+            idempotency_key: request.idempotency_key,
+            timeout_s: plan.timeout_s,
+            traceparent: trace.to_string(),
+            workspace: plan.workspace.map(workspace_ids),
+            steps,
+            edges,
+        },
+    )
+    .await?;
+    match (created.result, created.id, created.status) {
+        (CreateResult::Created | CreateResult::Existing, Some(id), Some(status)) => {
+            wake(&ctx.queue, created.ready).await;
+            Ok(Accepted { id, status, created: created.result == CreateResult::Created })
+        }
+        (CreateResult::Conflict, Some(id), _) => {
+            Err(Error::Conflict(format!("this Idempotency-Key was used for another request, which made run {id}")))
+        }
+        (CreateResult::Invalid, ..) => Err(Error::Invalid(created.problems)),
+        _ => Err(Error::internal("create a run", "the database gave no run")),
+    }
+}
+
+fn plan_of(body: &Value) -> Result<&Value, Error> {
+    let object = body.as_object().ok_or_else(|| Error::invalid("", "the body must be a JSON object"))?;
+    let unknown: Vec<_> = object
+        .keys()
+        .filter(|key| *key != "plan")
+        .map(|key| Problem::new(key.clone(), "is not known; the body has the one key plan"))
+        .collect();
+    if !unknown.is_empty() {
+        return Err(Error::Invalid(unknown));
+    }
+    object.get("plan").ok_or_else(|| Error::invalid("plan", "is missing"))
+}
+
+fn nodes(plan: &Plan) -> (Vec<NewStep<'_>>, Vec<NewEdge>) {
+    let ids: Vec<StepId> = plan.steps.iter().map(|_| StepId(Uuid::now_v7())).collect();
+    let steps = plan.steps.iter().enumerate().map(|(index, step)| NewStep {
+        id: ids[index],
+        ordinal: index,
+        name: &step.name,
+        tool: &step.tool,
+        handler: step.handler,
+        inputs: &step.inputs,
+        refs: step.refs.iter().map(String::as_str).collect(),
+        blockers: step.parents.len(),
+        max_attempts: step.max_attempts,
+        backoff_ms: step.backoff_ms,
+        timeout_s: step.timeout_s,
+    });
+    let edges = plan.steps.iter().enumerate().flat_map(|(child, step)| {
+        let ids = &ids;
+        step.parents.iter().map(move |&parent| NewEdge { parent: ids[parent], child: ids[child] })
+    });
+    (steps.collect(), edges.collect())
+}
+
+fn workspace_ids(workspace: PlanWorkspace) -> Value {
+    let roles = [("archive", Some(workspace.archive)), ("base", workspace.base), ("diff", workspace.diff)];
+    let given = roles.into_iter().filter_map(|(role, id)| Some((role.to_owned(), json!(id?))));
+    Value::Object(given.collect::<Map<_, _>>())
+}

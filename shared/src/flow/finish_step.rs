@@ -1,0 +1,79 @@
+//! The end of an attempt: what its outcome means for its step, and the record of it.
+
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::wake;
+use crate::context::Ctx;
+use crate::db::step::{self, Claimed, FinishItem, FinishResult, FinishTo, Finishes};
+use crate::domain::retry::{AfterFailure, RetryPolicy, after_failure};
+use crate::domain::{Outcome, StepError, Verdict};
+use crate::error::Error;
+
+/// Turns an outcome into the record of an attempt's end. `jitter` is in 0..1.
+pub fn conclude(claimed: &Claimed, outcome: Outcome, outputs_limit: usize, jitter: f64) -> FinishItem {
+    let policy = RetryPolicy {
+        max_attempts: claimed.max_attempts,
+        backoff: Duration::from_millis(claimed.backoff_ms.into()),
+    };
+    let (mut to, mut outputs, mut error, mut delay) = (FinishTo::Blocked, None, None, Duration::ZERO);
+    match outcome.verdict {
+        Verdict::Blocked => {}
+        Verdict::Succeeded(map) => {
+            let size = serde_json::to_string(&map).map_or(usize::MAX, |text| text.len());
+            if size > outputs_limit {
+                to = FinishTo::Failed;
+                let message = format!("the outputs have {size} bytes; at most {outputs_limit} are kept");
+                error = Some(StepError::new("outputs_too_large", message));
+            } else {
+                to = FinishTo::Succeeded;
+                outputs = Some(map);
+            }
+        }
+        Verdict::Failed { error: why, retryable, retry_after } => {
+            error = Some(why);
+            to = match after_failure(policy, claimed.failures, retryable, retry_after, jitter) {
+                AfterFailure::Fail => FinishTo::Failed,
+                AfterFailure::Retry(after) => {
+                    delay = after;
+                    FinishTo::Ready
+                }
+            };
+        }
+    }
+    FinishItem {
+        tenant_id: claimed.tenant_id.clone(),
+        run_id: claimed.run_id,
+        step_id: claimed.step_id,
+        attempt: claimed.attempt,
+        to,
+        outputs,
+        error,
+        delay_ms: u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
+        artifacts: outcome.artifacts,
+        gates: outcome.gates,
+        events: outcome.events,
+    }
+}
+
+/// Records ends of attempts in one round trip and wakes what became ready.
+pub async fn finish_steps(ctx: &Ctx, items: &[FinishItem]) -> Result<(), Error> {
+    let finishes = step::steps_finish(&ctx.db, items).await?;
+    announce(ctx, finishes).await;
+    Ok(())
+}
+
+/// What follows the commit of a finish.
+pub async fn announce(ctx: &Ctx, finishes: Finishes) {
+    for item in &finishes.items {
+        match item.result {
+            FinishResult::Finished => info!(step_id = %item.step_id, status = item.status, "finished"),
+            FinishResult::Repeated => info!(step_id = %item.step_id, status = item.status, "finished before"),
+            FinishResult::Stale => {
+                warn!(step_id = %item.step_id, status = item.status, "too late: the attempt no longer owned its step");
+            }
+        }
+    }
+    wake(&ctx.queue, finishes.ready).await;
+}

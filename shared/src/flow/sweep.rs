@@ -1,0 +1,60 @@
+//! Recovery of what stalled. Takes no input; any number may run at once.
+
+use serde::Serialize;
+use tracing::{info, warn};
+
+use crate::context::Ctx;
+use crate::db::sweep::{self, Sweep};
+use crate::error::Error;
+
+/// Most things of a kind that one round recovers (wake-ups: for each handler).
+const LIMIT: i32 = 500;
+/// Most rounds of one kind in one sweep; the next sweep is a minute away.
+const ROUNDS: usize = 20;
+
+/// What a sweep did, by kind.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    pub runs_timed_out: u64,
+    pub gates_expired: u64,
+    pub leases_ended: u64,
+    pub wakeups_sent: u64,
+}
+
+/// Sweeps everything once. A kind that fails does not keep the others from being swept; the last error is returned.
+pub async fn sweep(ctx: &Ctx) -> Result<Report, Error> {
+    let mut report = Report::default();
+    let mut failure = None;
+    for kind in Sweep::ALL {
+        match sweep_kind(ctx, kind).await {
+            Ok(0) => {}
+            Ok(done) => {
+                info!(kind = kind.name(), done, "swept");
+                match kind {
+                    Sweep::Runs => report.runs_timed_out = done,
+                    Sweep::Gates => report.gates_expired = done,
+                    Sweep::Leases => report.leases_ended = done,
+                    Sweep::WakeUps => report.wakeups_sent = done,
+                }
+            }
+            Err(error) => {
+                warn!(kind = kind.name(), %error, "could not be swept");
+                failure = Some(error);
+            }
+        }
+    }
+    failure.map_or(Ok(report), Err)
+}
+
+async fn sweep_kind(ctx: &Ctx, kind: Sweep) -> Result<u64, Error> {
+    let mut done = 0;
+    for _ in 0..ROUNDS {
+        let swept = sweep::sweep(&ctx.db, kind, LIMIT).await?;
+        done += swept.done;
+        ctx.queue.send(swept.ready).await?;
+        if swept.done < u64::from(LIMIT.unsigned_abs()) {
+            break;
+        }
+    }
+    Ok(done)
+}

@@ -1,0 +1,25 @@
+//! What two or more functions of the NOFX control plane need, in reading order.
+
+pub mod domain;
+
+pub mod error;
+
+pub mod config;
+
+pub mod db;
+
+pub mod queue;
+
+pub mod storage;
+
+pub mod secrets;
+
+pub mod context;
+
+pub mod flow;
+
+pub mod worker;
+
+pub mod http;
+
+pub mod telemetry;

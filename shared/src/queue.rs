@@ -1,0 +1,166 @@
+//! Wake-ups over SQS: ids only, because Postgres is the truth.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
+use futures::future;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Mutex, mpsc};
+use uuid::Uuid;
+
+use crate::domain::trace::TraceParent;
+use crate::domain::{RunId, StepId, TenantId};
+use crate::error::Error;
+
+/// A step that is ready, and whose handler should come and claim it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct WakeUp {
+    pub tenant_id: TenantId,
+    pub run_id: RunId,
+    pub step_id: StepId,
+    pub handler: String,
+    /// How long the message should be held back.
+    #[serde(default)]
+    pub delay_ms: u64,
+    pub traceparent: Option<String>,
+}
+
+/// The body of a wake-up's message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    pub tenant_id: TenantId,
+    pub run_id: RunId,
+    pub step_id: StepId,
+    /// W3C trace context of the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+}
+
+/// Where wake-ups go.
+#[derive(Clone)]
+pub enum Queue {
+    Sqs(Sqs),
+    /// In this process: for benchmarks and tests that drive the worker entry points themselves.
+    Channel(mpsc::UnboundedSender<WakeUp>),
+}
+
+/// Queues of AWS or of an emulator.
+#[derive(Clone)]
+pub struct Sqs {
+    client: aws_sdk_sqs::Client,
+    prefix: Arc<str>,
+    urls: Arc<Mutex<HashMap<String, String>>>,
+}
+
+/// SQS holds a message back for at most 15 minutes; the sweeper sees to what is later.
+const MAX_DELAY_S: u64 = 900;
+/// Most entries of a batch call.
+const BATCH: usize = 10;
+
+impl Queue {
+    pub fn sqs(client: aws_sdk_sqs::Client, prefix: &str) -> Self {
+        Self::Sqs(Sqs { client, prefix: prefix.into(), urls: Arc::default() })
+    }
+
+    /// Sends wake-ups, each to its handler's queue. An error means that some may not have been sent: the sweeper sends
+    /// those again, because the step row is the outbox.
+    pub async fn send(&self, wakeups: Vec<WakeUp>) -> Result<(), Error> {
+        match self {
+            Self::Channel(channel) => {
+                for wakeup in wakeups {
+                    channel.send(wakeup).map_err(|error| Error::unavailable("the wake-up channel", error))?;
+                }
+                Ok(())
+            }
+            Self::Sqs(sqs) => sqs.send(wakeups).await,
+        }
+    }
+
+    /// Makes a received message visible again soon. Best effort: without it SQS waits for its own visibility timeout.
+    pub async fn release(&self, handler: &str, receipt_handle: &str, after_s: i32) -> Result<(), Error> {
+        let Self::Sqs(sqs) = self else { return Ok(()) };
+        sqs.client
+            .change_message_visibility()
+            .queue_url(sqs.url(handler).await?)
+            .receipt_handle(receipt_handle)
+            .visibility_timeout(after_s)
+            .send()
+            .await
+            .map_err(|error| Error::unavailable("SQS", error))?;
+        Ok(())
+    }
+}
+
+impl Sqs {
+    async fn send(&self, wakeups: Vec<WakeUp>) -> Result<(), Error> {
+        let mut by_handler: HashMap<String, Vec<WakeUp>> = HashMap::new();
+        for wakeup in wakeups {
+            by_handler.entry(wakeup.handler.clone()).or_default().push(wakeup);
+        }
+        let batches = by_handler.iter().flat_map(|(handler, wakeups)| {
+            wakeups.chunks(BATCH).map(move |batch| self.send_batch(handler, batch))
+        });
+        future::join_all(batches).await.into_iter().collect()
+    }
+
+    async fn send_batch(&self, handler: &str, wakeups: &[WakeUp]) -> Result<(), Error> {
+        let entries = wakeups.iter().enumerate().map(|(index, wakeup)| entry(index, wakeup));
+        let answer = self
+            .client
+            .send_message_batch()
+            .queue_url(self.url(handler).await?)
+            .set_entries(Some(entries.collect::<Result<_, _>>()?))
+            .send()
+            .await
+            .map_err(|error| Error::unavailable("SQS", error))?;
+        match answer.failed() {
+            [] => Ok(()),
+            [first, ..] => Err(Error::unavailable("SQS", format!("refused a wake-up: {}", first.code()))),
+        }
+    }
+
+    async fn url(&self, handler: &str) -> Result<String, Error> {
+        let mut urls = self.urls.lock().await;
+        if let Some(url) = urls.get(handler) {
+            return Ok(url.clone());
+        }
+        let name = queue_name(&self.prefix, handler);
+        let answer = self.client.get_queue_url().queue_name(&name).send().await;
+        let url = answer
+            .map_err(|error| Error::unavailable("SQS", error))?
+            .queue_url
+            .ok_or_else(|| Error::unavailable("SQS", format!("gave no URL for {name}")))?;
+        urls.insert(handler.to_owned(), url.clone());
+        Ok(url)
+    }
+}
+
+/// Name of a handler's queue.
+pub fn queue_name(prefix: &str, handler: &str) -> String {
+    format!("{prefix}step-ready-{handler}")
+}
+
+fn entry(index: usize, wakeup: &WakeUp) -> Result<SendMessageBatchRequestEntry, Error> {
+    let message = Message {
+        tenant_id: wakeup.tenant_id.clone(),
+        run_id: wakeup.run_id,
+        step_id: wakeup.step_id,
+        traceparent: wakeup
+            .traceparent
+            .as_deref()
+            .and_then(TraceParent::parse)
+            .map(|trace| trace.child(Uuid::new_v4()).to_string()),
+    };
+    let body = serde_json::to_string(&message).map_err(|error| Error::internal("encode a wake-up", error))?;
+    // Rounded up: a message that comes early finds nothing to claim.
+    let delay_s = wakeup.delay_ms.div_ceil(1_000).min(MAX_DELAY_S);
+    SendMessageBatchRequestEntry::builder()
+        .id(index.to_string())
+        .message_body(body)
+        .delay_seconds(i32::try_from(delay_s).unwrap_or(i32::MAX))
+        // On a standard queue this is a fairness key, not an order.
+        .message_group_id(&wakeup.tenant_id.0)
+        .build()
+        .map_err(|error| Error::internal("build a wake-up", error))
+}

@@ -1,0 +1,185 @@
+//! Artifacts over S3: AWS, an emulator, or Supabase Storage's S3 endpoint.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use aws_sdk_s3::presigning::PresigningConfig;
+use aws_sdk_s3::primitives::ByteStream;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use crate::domain::digest::hex;
+use crate::domain::{ArtifactId, ArtifactRef, NewArtifact};
+use crate::error::Error;
+use crate::worker::ClaimedStep;
+
+/// The bucket of the artifacts.
+#[derive(Clone)]
+pub struct Storage {
+    client: aws_sdk_s3::Client,
+    bucket: String,
+}
+
+/// Storage as one attempt of one step sees it: writes go below `runs/<run id>/steps/<step id>/`.
+#[derive(Clone)]
+pub struct StepStore {
+    storage: Storage,
+    folder: String,
+}
+
+/// What an object is, beside its bytes.
+#[derive(Debug, Clone, Default)]
+pub struct Describe {
+    /// `text`, `gate_evidence`, ...
+    pub kind: &'static str,
+    pub media_type: &'static str,
+    pub metadata: Value,
+    /// Artifacts that it was made from.
+    pub made_from: Vec<ArtifactId>,
+}
+
+/// A request that somebody else may send for a while.
+#[derive(Debug, Clone)]
+pub struct Signed {
+    pub url: String,
+    /// Headers that the sender must add.
+    pub headers: BTreeMap<String, String>,
+}
+
+impl Storage {
+    pub fn new(client: aws_sdk_s3::Client, bucket: impl Into<String>) -> Self {
+        Self { client, bucket: bucket.into() }
+    }
+
+    /// The part of storage that an attempt may write.
+    pub fn for_step(&self, step: &ClaimedStep) -> StepStore {
+        let folder = format!("runs/{}/steps/{}", step.run_id, step.step_id);
+        let folder = if step.attempt > 1 { format!("{folder}/attempt-{}", step.attempt) } else { folder };
+        StepStore { storage: self.clone(), folder }
+    }
+
+    /// `s3://bucket/key`.
+    pub fn uri(&self, key: &str) -> String {
+        format!("s3://{}/{key}", self.bucket)
+    }
+
+    async fn put(&self, key: &str, media_type: &str, digest: &[u8], bytes: Vec<u8>) -> Result<(), Error> {
+        self.client
+            .put_object()
+            .bucket(&self.bucket)
+            .key(key)
+            .content_type(media_type)
+            .checksum_sha256(STANDARD.encode(digest))
+            .body(ByteStream::from(bytes))
+            .send()
+            .await
+            .map_err(|error| Error::unavailable("artifact storage", error))?;
+        Ok(())
+    }
+
+    /// Reads an artifact and verifies its hash. Larger than `max_bytes` is an error before anything is read.
+    pub async fn get(&self, artifact: &ArtifactRef, max_bytes: u64) -> Result<Vec<u8>, Error> {
+        if artifact.size_bytes > max_bytes {
+            let message = format!("has {} bytes; at most {max_bytes} are read here", artifact.size_bytes);
+            return Err(Error::invalid(format!("artifact {}", artifact.id), message));
+        }
+        let key = self.key(&artifact.uri)?;
+        let answer = match self.client.get_object().bucket(&self.bucket).key(key).send().await {
+            Ok(answer) => answer,
+            Err(error) if error.as_service_error().is_some_and(|error| error.is_no_such_key()) => {
+                return Err(Error::NotFound(format!("the object of artifact {}", artifact.id)));
+            }
+            Err(error) => return Err(Error::unavailable("artifact storage", error)),
+        };
+        let mut body = answer.body;
+        let mut bytes = Vec::new();
+        while let Some(chunk) = body.try_next().await.map_err(|error| Error::unavailable("artifact storage", error))? {
+            bytes.extend_from_slice(&chunk);
+            // What is stored may be larger than what the row says.
+            if bytes.len() as u64 > artifact.size_bytes {
+                break;
+            }
+        }
+        if hex(&Sha256::digest(&bytes)) != artifact.hash {
+            let message = format!("the object of artifact {} is not the one that was recorded", artifact.id);
+            return Err(Error::Conflict(message));
+        }
+        Ok(bytes)
+    }
+
+    /// A URL from which the object can be read for a while.
+    pub async fn sign_download(&self, uri: &str, lasts: Duration) -> Result<Signed, Error> {
+        let request = self.client.get_object().bucket(&self.bucket).key(self.key(uri)?);
+        let signed = request.presigned(presigning(lasts)?).await;
+        Ok(signed_request(&signed.map_err(|error| Error::internal("sign a download", error))?))
+    }
+
+    /// A request that stores exactly the bytes with this sha256 (hex): S3 refuses others.
+    pub async fn sign_upload(
+        &self,
+        key: &str,
+        media_type: &str,
+        sha256: &[u8],
+        size_bytes: u64,
+        lasts: Duration,
+    ) -> Result<Signed, Error> {
+        let request = self
+            .client
+            .put_object()
+            .bucket(&self.bucket)
+            .key(key)
+            .content_type(media_type)
+            .content_length(i64::try_from(size_bytes).unwrap_or(i64::MAX))
+            .checksum_sha256(STANDARD.encode(sha256));
+        let signed = request.presigned(presigning(lasts)?).await;
+        Ok(signed_request(&signed.map_err(|error| Error::internal("sign an upload", error))?))
+    }
+
+    /// Only objects of our own bucket are ever read, whatever a row says.
+    fn key<'a>(&self, uri: &'a str) -> Result<&'a str, Error> {
+        uri.strip_prefix("s3://")
+            .and_then(|rest| rest.strip_prefix(&self.bucket))
+            .and_then(|rest| rest.strip_prefix('/'))
+            .ok_or_else(|| Error::Forbidden(format!("{uri} is not in the artifact bucket")))
+    }
+}
+
+impl StepStore {
+    /// Stores the bytes under `name`, with a sha256 that S3 verifies, and returns the row to put into the outcome.
+    pub async fn put(&self, name: &str, describe: Describe, bytes: Vec<u8>) -> Result<NewArtifact, Error> {
+        let digest = Sha256::digest(&bytes);
+        let key = format!("{}/{name}", self.folder);
+        let size_bytes = bytes.len() as u64;
+        self.storage.put(&key, describe.media_type, &digest, bytes).await?;
+        Ok(NewArtifact {
+            id: ArtifactId(Uuid::now_v7()),
+            name: name.to_owned(),
+            kind: describe.kind.to_owned(),
+            uri: self.storage.uri(&key),
+            hash: hex(&digest),
+            size_bytes,
+            media_type: describe.media_type.to_owned(),
+            metadata: if describe.metadata.is_null() { serde_json::json!({}) } else { describe.metadata },
+            made_from: describe.made_from,
+        })
+    }
+
+    /// Reads an artifact and verifies its hash. Larger than `max_bytes` is an error before anything is read.
+    pub async fn get(&self, artifact: &ArtifactRef, max_bytes: u64) -> Result<Vec<u8>, Error> {
+        self.storage.get(artifact, max_bytes).await
+    }
+}
+
+fn presigning(lasts: Duration) -> Result<PresigningConfig, Error> {
+    PresigningConfig::expires_in(lasts).map_err(|error| Error::internal("sign a request", error))
+}
+
+fn signed_request(request: &aws_sdk_s3::presigning::PresignedRequest) -> Signed {
+    Signed {
+        url: request.uri().to_owned(),
+        headers: request.headers().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+    }
+}
