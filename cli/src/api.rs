@@ -1,6 +1,6 @@
 //! A client of the control plane's HTTP API.
 
-use std::env;
+use std::{env, fmt::Write};
 
 use anyhow::{Context, Result};
 use reqwest::{Method, StatusCode, header::ACCEPT};
@@ -188,7 +188,7 @@ fn refusal(call: &str, status: StatusCode, text: &str) -> anyhow::Error {
         message.push_str(cut(text));
     }
     for offence in &problem.errors {
-        message.push_str(&format!("\n  {}: {}", offence.path, offence.message));
+        let _ = write!(message, "\n  {}: {}", offence.path, offence.message);
     }
     match (status, problem.request_id) {
         (StatusCode::UNAUTHORIZED, _) => hinted(message, "set NOFX_TOKEN to an access token of the API"),

@@ -30,5 +30,9 @@ pub async fn connect(url: &str) -> Result<Client> {
 fn place(config: &tokio_postgres::Config) -> String {
     let hosts: Vec<String> = config.get_hosts().iter().map(|host| format!("{host:?}")).collect();
     let ports: Vec<String> = config.get_ports().iter().map(u16::to_string).collect();
-    format!("the database at {} port {}", hosts.join(","), if ports.is_empty() { "5432".to_owned() } else { ports.join(",") })
+    format!(
+        "the database at {} port {}",
+        hosts.join(","),
+        if ports.is_empty() { "5432".to_owned() } else { ports.join(",") }
+    )
 }

@@ -10,8 +10,7 @@ use crate::{
     checkout::Checkout,
     dev::{Args, DevStack},
     gate::{self, Decision},
-    node,
-    report,
+    node, report,
     run::{self, Submission},
     signals::Signals,
 };

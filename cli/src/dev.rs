@@ -83,8 +83,7 @@ impl DevStack {
         fs::create_dir_all(&state).with_context(|| format!("cannot create {}", state.display()))?;
         let lock = lock(checkout)?;
         let ledger = Ledger::new(state.join("pids.json"));
-        let leftovers = ledger.clone();
-        let ended = tokio::task::spawn_blocking(move || leftovers.end_leftovers()).await?;
+        let ended = ledger.end_leftovers().await;
         if !ended.is_empty() {
             report::line("cleanup", format_args!("ended what an earlier stack left running: {}", ended.join(", ")));
         }

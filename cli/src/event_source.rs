@@ -1,11 +1,7 @@
 //! The event source mapping, played locally: polls a queue, invokes its function with an SQS event, and deletes what
 //! the function did not report as failed.
 
-use std::{
-    collections::BTreeSet,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use aws_sdk_sqs::types::{
@@ -46,7 +42,8 @@ pub struct EventSource {
 
 /// Why an invocation gave no answer.
 enum Unanswered {
-    /// Nobody took it: the messages may come back at once.
+    /// Nobody took it, or whoever did is gone: the messages may come back at once. If the work had begun, its lease is
+    /// what delays it.
     NotTaken(String),
     /// Somebody may still be working on it: the messages come back when their visibility ends.
     Lost(String),
@@ -117,7 +114,7 @@ impl EventSource {
                 }
             },
             Err(Unanswered::NotTaken(problem)) => {
-                report::line(name, format_args!("was not asked: {problem}"));
+                report::line(name, format_args!("{problem}: its messages come again in {SOON_S} s"));
                 self.return_soon(messages).await
             }
             Err(Unanswered::Lost(problem)) => {
@@ -133,11 +130,7 @@ impl EventSource {
     async fn invoke(&self, messages: &[Message]) -> Result<Vec<u8>, Unanswered> {
         let timeout = Duration::from_secs(u64::from(self.function.timeout_s) + 5);
         let url = format!("http://127.0.0.1:{}{}", self.port, invocation_path(self.function.name));
-        let request = self
-            .http
-            .post(url)
-            .timeout(timeout)
-            .json(&sqs_event::event(messages, &self.queue.arn, REGION));
+        let request = self.http.post(url).timeout(timeout).json(&sqs_event::event(messages, &self.queue.arn, REGION));
         let mut health = self.health.clone();
         let epoch = health.epoch();
         let answer = async {

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::IsTerminal,
-    path::{Path, PathBuf},
+    path::Path,
     process::ExitCode,
     time::Duration,
 };
@@ -43,8 +43,8 @@ pub struct Args {
 pub async fn run(checkout: &Checkout, args: &Args) -> Result<ExitCode> {
     let mut signals = Signals::listen()?;
     let dirs = checkout.local().join("tmp");
-    let (clean_up, dir) = (dirs.clone(), dirs.join(format!("exec-{}", Uuid::new_v4().simple())));
-    tokio::task::spawn_blocking(move || remove_abandoned(&clean_up)).await?;
+    let dir = dirs.join(format!("exec-{}", Uuid::new_v4().simple()));
+    remove_abandoned(&dirs).await;
     fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let lock = File::create(dir.join("lock")).context("cannot lock the temporary directory")?;
     lock.lock().context("cannot lock the temporary directory")?;
@@ -98,7 +98,8 @@ async fn run_command(
     if own_group {
         command.process_group(0);
     }
-    let mut child = command.spawn().map_err(|error| hinted(format!("cannot run {program}: {error}"), "is it installed?"))?;
+    let mut child =
+        command.spawn().map_err(|error| hinted(format!("cannot run {program}: {error}"), "is it installed?"))?;
     let signal = tokio::select! {
         status = child.wait() => return Ok(exit_code(status.context("the command is lost")?)),
         signal = signals.next() => signal,
@@ -137,17 +138,17 @@ fn interrupted(signal: Signal) -> ExitCode {
 }
 
 /// Ends and removes what killed commands left: their directories, whose locks nobody holds any more.
-fn remove_abandoned(dirs: &Path) {
+async fn remove_abandoned(dirs: &Path) {
     let Ok(entries) = fs::read_dir(dirs) else { return };
     for dir in entries.flatten().map(|entry| entry.path()).filter(|path| is_ours(path)) {
         let Ok(lock) = File::open(dir.join("lock")) else { continue };
         if lock.try_lock().is_ok() {
-            Ledger::new(dir.join("pids.json")).end_leftovers();
+            Ledger::new(dir.join("pids.json")).end_leftovers().await;
             let _ = fs::remove_dir_all(&dir);
         }
     }
 }
 
-fn is_ours(path: &PathBuf) -> bool {
+fn is_ours(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"exec-"))
 }

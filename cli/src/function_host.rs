@@ -142,7 +142,7 @@ impl Host {
             report::line(self.name, format_args!("{problem}: starting it again"));
             tokio::select! {
                 () = stop.asked() => return,
-                () = sleep(backoff.next()) => {}
+                () = sleep(backoff.next_pause()) => {}
             }
         }
     }

@@ -75,7 +75,12 @@ pub fn read_dir(dir: &Path) -> Result<Vec<Migration>> {
         let sql = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let migration = Migration { version: version.clone(), name, path, sql };
         if let Some(other) = migrations.insert(version, migration.clone()) {
-            bail!("two migrations have the version {}: {} and {}", other.version, other.path.display(), migration.path.display());
+            bail!(
+                "two migrations have the version {}: {} and {}",
+                other.version,
+                other.path.display(),
+                migration.path.display()
+            );
         }
     }
     Ok(migrations.into_values().collect())
@@ -152,9 +157,9 @@ async fn apply_next<'a>(client: &mut Client, migrations: &'a [Migration]) -> Res
 /// A file that ends the transaction it runs in could be applied by half.
 fn refuse_transactions(migration: &Migration, statements: &[String]) -> Result<()> {
     let word = statements.iter().map(|statement| sql_text::first_word(statement));
-    let found = word.into_iter().find(|word| {
-        matches!(word.as_str(), "BEGIN" | "START" | "COMMIT" | "END" | "ROLLBACK" | "ABORT" | "PREPARE")
-    });
+    let found = word
+        .into_iter()
+        .find(|word| matches!(word.as_str(), "BEGIN" | "START" | "COMMIT" | "END" | "ROLLBACK" | "ABORT" | "PREPARE"));
     match found {
         Some(word) => Err(hinted(
             format!("{} holds {word}", migration.path.display()),
@@ -176,7 +181,8 @@ fn explain(migration: &Migration, error: &tokio_postgres::Error) -> anyhow::Erro
         _ => String::new(),
     };
     let detail = cause.detail().map(|detail| format!(" ({detail})")).unwrap_or_default();
-    let place = cause.where_().map(|place| format!(" [{}]", place.lines().next().unwrap_or_default())).unwrap_or_default();
+    let place =
+        cause.where_().map(|place| format!(" [{}]", place.lines().next().unwrap_or_default())).unwrap_or_default();
     anyhow::anyhow!("{}{line}: {}{detail}{place}", migration.path.display(), cause.message())
 }
 

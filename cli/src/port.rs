@@ -28,16 +28,14 @@ impl Ports {
 
     /// The port `part` had before if nobody else took it, a free one otherwise.
     pub fn pick(&mut self, part: &str) -> Result<u16> {
-        let port = match self.get(part).filter(|port| is_free(*port)) {
-            Some(port) => port,
-            None => self.find_free()?,
-        };
-        self.set(part, port)?;
-        Ok(port)
+        let before = self.get(part).filter(|number| is_free(*number));
+        let number = before.map_or_else(|| self.find_free(), Ok)?;
+        self.set(part, number)?;
+        Ok(number)
     }
 
-    pub fn set(&mut self, part: &str, port: u16) -> Result<()> {
-        self.ports.insert(part.to_owned(), port);
+    pub fn set(&mut self, part: &str, number: u16) -> Result<()> {
+        self.ports.insert(part.to_owned(), number);
         let json = serde_json::to_vec(&self.ports).context("cannot encode the ports")?;
         fs::write(&self.path, json).with_context(|| format!("cannot write {}", self.path.display()))
     }

@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde::{Deserialize, Serialize};
 use tokio::{
     process::{Child, Command},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::process_table::{self, Row};
@@ -58,7 +58,7 @@ impl Ledger {
     }
 
     /// Ends what an earlier command left running; gives the names.
-    pub fn end_leftovers(&self) -> Vec<String> {
+    pub async fn end_leftovers(&self) -> Vec<String> {
         let Ok(text) = fs::read_to_string(&self.path) else { return Vec::new() };
         let entries: Vec<Entry> = serde_json::from_str(&text).unwrap_or_default();
         let table = process_table::read();
@@ -70,7 +70,7 @@ impl Ledger {
             .collect();
         for entry in &alive {
             // SIGINT is the fast, clean shutdown of Postgres, and every other part takes it too.
-            end_tree(entry.pid, Ending::new(Signal::INT, Duration::from_secs(5)));
+            end_tree(entry.pid, Ending::new(Signal::INT, Duration::from_secs(5))).await;
         }
         let _ = fs::remove_file(&self.path);
         alive.into_iter().map(|entry| entry.name.clone()).collect()
@@ -163,7 +163,7 @@ impl Drop for Process {
     }
 }
 
-/// Runs `command` to its end, its output in `log`; false if it failed.
+/// Runs `command` to its end; false if it failed.
 pub async fn run(name: &str, command: Command, ledger: &Ledger) -> Result<bool> {
     let ending = Ending::new(Signal::TERM, Duration::from_secs(5));
     Ok(Process::spawn(name, command, ending, ledger)?.wait().await?.success())
@@ -200,13 +200,13 @@ pub fn signal_one(pid: u32, signal: Signal) {
 }
 
 /// Ends a process that is no child of this one, and everything below it.
-fn end_tree(pid: u32, ending: Ending) {
+async fn end_tree(pid: u32, ending: Ending) {
     let rows = process_table::tree(&process_table::read(), pid);
     signal_group(pid, ending.signal);
     signal_one(pid, ending.signal);
-    wait_gone(&rows[..rows.len().min(1)], ending.grace);
+    wait_gone(&rows[..rows.len().min(1)], ending.grace).await;
     kill_rows(&rows);
-    wait_gone(&rows, KILL_WAIT);
+    wait_gone(&rows, KILL_WAIT).await;
 }
 
 /// Kills those of `rows` that still are the processes they were.
@@ -223,10 +223,10 @@ fn is_alive(row: &Row) -> bool {
 }
 
 /// A process that is no child of ours tells nobody when it ends: it can only be looked at.
-fn wait_gone(rows: &[Row], limit: Duration) {
+async fn wait_gone(rows: &[Row], limit: Duration) {
     let start = Instant::now();
     while start.elapsed() < limit && rows.iter().any(is_alive) {
-        std::thread::sleep(Duration::from_millis(20));
+        sleep(Duration::from_millis(20)).await;
     }
 }
 

@@ -37,7 +37,8 @@ impl PythonEnv {
         let text = fs::read(&requirements).with_context(|| format!("cannot read {}", requirements.display()))?;
         let wanted = digest::sha256_hex(&text);
         let stamp = dir.join("requirements.sha256");
-        fs::create_dir_all(checkout.local()).with_context(|| format!("cannot create {}", checkout.local().display()))?;
+        fs::create_dir_all(checkout.local())
+            .with_context(|| format!("cannot create {}", checkout.local().display()))?;
 
         // Two commands at once must not install into the same directory; the lock goes with the file handle.
         let lock = fs::File::create(checkout.local().join("py.lock")).context("cannot lock the Python environment")?;
@@ -84,7 +85,7 @@ impl PythonEnv {
             if self.dir.exists() {
                 fs::remove_dir_all(&self.dir).with_context(|| format!("cannot replace {}", self.dir.display()))?;
             }
-            let mut venv = Command::new(&python);
+            let mut venv = Command::new(python);
             venv.args(["-m", "venv"]).arg(&self.dir);
             process::log_to(&mut venv, &log)?;
             if !process::run("python -m venv", venv, ledger).await? {

@@ -104,14 +104,15 @@ impl Aws {
         let url = match created {
             Ok(output) => output.queue_url,
             // It exists with attributes of its own.
-            Err(_) => self
-                .sqs
-                .get_queue_url()
-                .queue_name(name)
-                .send()
-                .await
-                .with_context(|| format!("cannot create the queue {name}"))?
-                .queue_url,
+            Err(_) => {
+                self.sqs
+                    .get_queue_url()
+                    .queue_name(name)
+                    .send()
+                    .await
+                    .with_context(|| format!("cannot create the queue {name}"))?
+                    .queue_url
+            }
         };
         let url = url.ok_or_else(|| anyhow!("the queue {name} has no URL"))?;
         let attributes = self

@@ -79,7 +79,10 @@ pub async fn create(api: &Api, submission: &Submission<'_>) -> Result<Created> {
     let text = fs::read_to_string(submission.file).with_context(|| format!("cannot read {path}"))?;
     let mut body: Value = serde_json::from_str(&text).with_context(|| format!("{path} is no JSON"))?;
     if !body.get("plan").is_some_and(Value::is_object) {
-        return Err(hinted(format!("{path} holds no plan"), r#"it looks like {"plan": {"goal": "...", "steps": [...]}}"#));
+        return Err(hinted(
+            format!("{path} holds no plan"),
+            r#"it looks like {"plan": {"goal": "...", "steps": [...]}}"#,
+        ));
     }
     if let Some(dir) = submission.workspace {
         body["plan"]["workspace"]["archive"] = json!(workspace::upload(api, dir, submission.overlay).await?);
@@ -98,11 +101,7 @@ pub async fn watch(api: &Api, run_id: &str) -> Result<bool> {
 }
 
 /// Prints the events of a run until it ends, and shows `on_blocked` each state in which it waits for somebody.
-pub async fn follow(
-    api: &Api,
-    run_id: &str,
-    on_blocked: impl AsyncFn(&RunDetail) -> Result<()>,
-) -> Result<RunDetail> {
+pub async fn follow(api: &Api, run_id: &str, on_blocked: impl AsyncFn(&RunDetail) -> Result<()>) -> Result<RunDetail> {
     let mut after = 0;
     let mut failures = 0;
     loop {

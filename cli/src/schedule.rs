@@ -17,12 +17,19 @@ use crate::{
     stop::Stop,
 };
 
+/// A host that does not listen by then is reported by the first tick.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
 /// Invokes the sweeper on `port` every `period`, one invocation at a time.
 pub fn start(port: u16, period: Duration, http: reqwest::Client, mut stop: Stop) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut ticks = interval(period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut was_well = true;
+        tokio::select! {
+            () = stop.asked() => return,
+            _ = crate::port::accepts(port, START_LIMIT) => {}
+        }
         loop {
             tokio::select! {
                 () = stop.asked() => return,

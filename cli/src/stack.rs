@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use futures::future::join_all;
 use tokio::{process::Command, time::sleep};
 
 use crate::{
@@ -64,7 +65,8 @@ pub struct Stack {
     options: Options,
     ledger: Ledger,
     http: reqwest::Client,
-    parts: Vec<Part>,
+    /// What was started, in order; the parts of a tier do not depend on each other.
+    tiers: Vec<Vec<Part>>,
     pub database_url: String,
     pub aws_endpoint: String,
 }
@@ -76,7 +78,7 @@ impl Stack {
             options,
             ledger,
             http: reqwest::Client::new(),
-            parts: Vec::new(),
+            tiers: Vec::new(),
             database_url: String::new(),
             aws_endpoint: String::new(),
         }
@@ -99,8 +101,8 @@ impl Stack {
 
     /// Stops everything, the last started first.
     pub async fn stop(&mut self) {
-        while let Some(part) = self.parts.pop() {
-            part.stop().await;
+        while let Some(tier) = self.tiers.pop() {
+            join_all(tier.into_iter().map(Part::stop)).await;
         }
     }
 
@@ -127,10 +129,10 @@ impl Stack {
         report::took("postgres", format_args!("ready on 127.0.0.1:{}", cluster.port), start.elapsed());
 
         let ledger = self.ledger.clone();
-        self.parts.push(supervision::keep("postgres", server, move || {
+        self.tiers.push(vec![supervision::keep("postgres", server, move || {
             let (postgres, cluster, log, ledger) = (postgres.clone(), cluster.clone(), log.clone(), ledger.clone());
             async move { postgres.start(&cluster, &log, &ledger).await }
-        }));
+        })]);
         Ok(())
     }
 
@@ -152,7 +154,7 @@ impl Stack {
         let (ledger, aws, prefix) = (self.ledger.clone(), Aws::new(&emulator.url()), environment::queue_prefix());
         let with_resources = self.options.http_port.is_some();
         let dotenv = self.checkout.dotenv()?;
-        self.parts.push(supervision::keep("emulator", process, move || {
+        self.tiers.push(vec![supervision::keep("emulator", process, move || {
             let (emulator, log, ledger) = (emulator.clone(), log.clone(), ledger.clone());
             let (aws, prefix, dotenv) = (aws.clone(), prefix.clone(), dotenv.clone());
             async move {
@@ -164,7 +166,7 @@ impl Stack {
                 }
                 Ok(process)
             }
-        }));
+        })]);
         Ok(())
     }
 
@@ -243,34 +245,30 @@ impl Stack {
         ports: &mut Ports,
         http_port: u16,
     ) -> Result<Vec<(&'static str, Health)>> {
-        let mut healths = Vec::new();
-        let host = |name, functions, port, processes| Host { name, functions, port, processes, workshop: workshop.clone() };
-
+        let (mut healths, mut hosts, mut sources) = (Vec::new(), Vec::new(), Vec::new());
+        let mut start = |name, functions, port, processes| {
+            let (health, part) = Host { name, functions, port, processes, workshop: workshop.clone() }.start();
+            healths.push((name, health.clone()));
+            hosts.push(part);
+            health
+        };
         let http_functions = HTTP_FUNCTIONS.iter().map(|&function| WarmUp::Http { function }).collect();
-        let (health, part) = host("http", http_functions, http_port, 1).start();
-        healths.push(("http", health));
-        self.parts.push(part);
-
+        start("http", http_functions, http_port, 1);
         for (function, queue) in queues {
             let warm_up = WarmUp::Event { function: function.name, body: r#"{"Records":[]}"# };
             let port = ports.pick(function.name)?;
-            let (health, part) = host(function.name, vec![warm_up], port, function.processes).start();
-            healths.push((function.name, health.clone()));
-            self.parts.push(part);
-
+            let health = start(function.name, vec![warm_up], port, function.processes);
             let (stopper, stop) = stop::channel();
             let (aws, http, queue) = (aws.clone(), self.http.clone(), queue.clone());
             let tasks = EventSource { function, queue, port, aws, http, health }.start(&stop);
-            self.parts.push(Part { stopper, tasks, limit: DRAIN_LIMIT });
+            sources.push(Part { stopper, tasks, limit: DRAIN_LIMIT });
         }
-
         let port = ports.pick(SWEEPER)?;
-        let (health, part) = host(SWEEPER, vec![WarmUp::Elsewhere { function: SWEEPER }], port, 1).start();
-        healths.push((SWEEPER, health));
-        self.parts.push(part);
+        start(SWEEPER, vec![WarmUp::Elsewhere { function: SWEEPER }], port, 1);
         let (stopper, stop) = stop::channel();
         let task = schedule::start(port, self.options.sweep_period, self.http.clone(), stop);
-        self.parts.push(Part { stopper, tasks: vec![task], limit: DRAIN_LIMIT });
+        sources.push(Part { stopper, tasks: vec![task], limit: DRAIN_LIMIT });
+        self.tiers.extend([hosts, sources]);
         Ok(healths)
     }
 

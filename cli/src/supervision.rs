@@ -59,7 +59,7 @@ impl Backoff {
     }
 
     /// The pause before the next start.
-    pub fn next(&mut self) -> Duration {
+    pub fn next_pause(&mut self) -> Duration {
         if self.started.elapsed() > Self::STABLE {
             self.pause = Self::FIRST;
         }
@@ -103,7 +103,7 @@ where
             let restarted = tokio::select! {
                 () = stop.asked() => return,
                 restarted = async {
-                    sleep(backoff.next()).await;
+                    sleep(backoff.next_pause()).await;
                     start().await
                 } => restarted,
             };

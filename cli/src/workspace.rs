@@ -28,7 +28,8 @@ const UPLOAD_LIMIT: Duration = Duration::from_mins(5);
 #[derive(Debug, Deserialize)]
 struct Upload {
     id: String,
-    upload_url: String,
+    #[serde(rename = "upload_url")]
+    url: String,
     #[serde(default)]
     headers: BTreeMap<String, String>,
 }
@@ -39,7 +40,7 @@ pub async fn upload(api: &Api, dir: &Path, overlay: Option<&Path>) -> Result<Str
     let sha256 = digest::sha256_hex(&archive);
     let body = json!({ "sha256": sha256, "size_bytes": archive.len(), "media_type": "application/gzip" });
     let upload: Upload = api.post("/workspaces", &body).await?;
-    let mut request = api.http.put(&upload.upload_url).timeout(UPLOAD_LIMIT);
+    let mut request = api.http.put(&upload.url).timeout(UPLOAD_LIMIT);
     for (name, value) in &upload.headers {
         request = request.header(name, value);
     }

@@ -22,9 +22,17 @@ pub enum Error {
     Stale(String),
     /// Something we depend on is away; trying again may help.
     #[error("{what} is unavailable")]
-    Unavailable { what: &'static str, #[source] source: Source },
+    Unavailable {
+        what: &'static str,
+        #[source]
+        source: Source,
+    },
     #[error("internal error: {what}")]
-    Internal { what: &'static str, #[source] source: Source },
+    Internal {
+        what: &'static str,
+        #[source]
+        source: Source,
+    },
 }
 
 /// The cause of an error, for the log.

@@ -98,9 +98,9 @@ impl Sqs {
         for wakeup in wakeups {
             by_handler.entry(wakeup.handler.clone()).or_default().push(wakeup);
         }
-        let batches = by_handler.iter().flat_map(|(handler, wakeups)| {
-            wakeups.chunks(BATCH).map(move |batch| self.send_batch(handler, batch))
-        });
+        let batches = by_handler
+            .iter()
+            .flat_map(|(handler, wakeups)| wakeups.chunks(BATCH).map(move |batch| self.send_batch(handler, batch)));
         future::join_all(batches).await.into_iter().collect()
     }
 

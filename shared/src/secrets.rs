@@ -4,18 +4,22 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueError;
 use tokio::sync::Mutex;
 
 use crate::error::Error;
 
 /// A rotated secret is seen after at most this long.
-const FRESH: Duration = Duration::from_secs(300);
+const FRESH: Duration = Duration::from_mins(5);
+
+/// When each secret was read, and its value.
+type Cache = HashMap<String, (Instant, Arc<str>)>;
 
 /// Reads secrets. Values are never logged: the type has no `Debug`.
 #[derive(Clone)]
 pub struct Secrets {
     client: aws_sdk_secretsmanager::Client,
-    cache: Arc<Mutex<HashMap<String, (Instant, Arc<str>)>>>,
+    cache: Arc<Mutex<Cache>>,
 }
 
 impl Secrets {
@@ -33,7 +37,9 @@ impl Secrets {
         }
         let answer = match self.client.get_secret_value().secret_id(id).send().await {
             Ok(answer) => answer,
-            Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) => {
+            Err(error)
+                if error.as_service_error().is_some_and(GetSecretValueError::is_resource_not_found_exception) =>
+            {
                 return Ok(None);
             }
             Err(error) => return Err(Error::unavailable("Secrets Manager", error)),

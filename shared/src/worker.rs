@@ -209,13 +209,12 @@ impl<E: Executor> Worker<E> {
                 Ok(()) => return Vec::new(),
                 Err(error) => error,
             };
-            match (&error, pauses.next()) {
-                (Error::Unavailable { .. }, Some(pause)) => sleep(*pause).await,
-                _ => {
-                    telemetry::report(&error, "record the end of attempts");
-                    return items.iter().map(|item| item.step_id).collect();
-                }
-            }
+            let pause = pauses.next().filter(|_| matches!(error, Error::Unavailable { .. }));
+            let Some(pause) = pause else {
+                telemetry::report(&error, "record the end of attempts");
+                return items.iter().map(|item| item.step_id).collect();
+            };
+            sleep(*pause).await;
         }
     }
 
@@ -326,11 +325,7 @@ async fn workspace_of(ctx: &Ctx, tenant: &TenantId, asked: &Value) -> Result<Wor
     let take = |id: ArtifactId| -> Result<ArtifactRef, Box<Outcome>> {
         found.get(&id).cloned().ok_or_else(|| failed(format!("no artifact has the id {id}")))
     };
-    Ok(Workspace {
-        archive: take(archive)?,
-        base: base.map(&take).transpose()?,
-        diff: diff.map(&take).transpose()?,
-    })
+    Ok(Workspace { archive: take(archive)?, base: base.map(&take).transpose()?, diff: diff.map(&take).transpose()? })
 }
 
 async fn in_time(limit: Duration, work: impl Future<Output = Outcome>) -> Outcome {

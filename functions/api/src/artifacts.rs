@@ -16,7 +16,7 @@ use shared::http::{id_param, json_body};
 use uuid::Uuid;
 
 /// How long a signed URL can be used.
-const SIGNED_FOR: Duration = Duration::from_secs(15 * 60);
+const SIGNED_FOR: Duration = Duration::from_mins(15);
 /// Largest workspace archive.
 const MAX_UPLOAD_BYTES: u64 = 64 << 20;
 
@@ -40,10 +40,8 @@ pub async fn create_workspace(State(ctx): State<Ctx>, body: Bytes) -> Result<Res
     let id = ArtifactId(Uuid::now_v7());
     let tenant = &ctx.config.tenant;
     let key = format!("workspaces/{tenant}/{id}");
-    let signed = ctx
-        .storage
-        .sign_upload(&key, &upload.media_type, &upload.sha256, upload.size_bytes, SIGNED_FOR)
-        .await?;
+    let signed =
+        ctx.storage.sign_upload(&key, &upload.media_type, &upload.sha256, upload.size_bytes, SIGNED_FOR).await?;
     let row = NewArtifact {
         id,
         name: upload.name,

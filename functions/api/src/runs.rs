@@ -131,9 +131,7 @@ async fn control(
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Error> {
     match headers.get("idempotency-key") {
         None => Ok(None),
-        Some(value) => {
-            value.to_str().map(Some).map_err(|_| Error::invalid("Idempotency-Key", "must be visible ASCII"))
-        }
+        Some(value) => value.to_str().map(Some).map_err(|_| Error::invalid("Idempotency-Key", "must be visible ASCII")),
     }
 }
 

@@ -10,10 +10,7 @@ use shared::error::Error;
 use shared::http::id_param;
 
 /// `GET /runs/{id}/steps/{name}/why` -> what exactly the step waits for: a sentence, and the facts behind it.
-pub async fn why(
-    State(ctx): State<Ctx>,
-    Path((id, name)): Path<(String, String)>,
-) -> Result<Json<Value>, Error> {
+pub async fn why(State(ctx): State<Ctx>, Path((id, name)): Path<(String, String)>) -> Result<Json<Value>, Error> {
     let id: RunId = id_param("run", &id)?;
     let mut facts = step::step_why(&ctx.db, &ctx.config.tenant, id, &name)
         .await?
@@ -38,14 +35,12 @@ fn sentence(facts: &Value) -> String {
     let error = facts["error"]["message"].as_str();
     match text("status") {
         "pending" => {
-            let waits: Vec<String> = [
-                ("its parents", names("parents", "name", "")),
-                ("its gates", names("gates", "gate_type", "pending")),
-            ]
-            .into_iter()
-            .filter(|(_, names)| !names.is_empty())
-            .map(|(what, names)| format!("{what}: {names}"))
-            .collect();
+            let waits: Vec<String> =
+                [("its parents", names("parents", "name", "")), ("its gates", names("gates", "gate_type", "pending"))]
+                    .into_iter()
+                    .filter(|(_, names)| !names.is_empty())
+                    .map(|(what, names)| format!("{what}: {names}"))
+                    .collect();
             format!("It waits for {}.", waits.join("; and for "))
         }
         "ready" if text("run_status") == "paused" => "It is ready, but its run is paused.".into(),

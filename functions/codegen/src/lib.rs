@@ -19,14 +19,13 @@ mod usage;
 use std::fmt;
 use std::time::Duration;
 
+use serde_json::Value;
 use shared::domain::{Outcome, StepError};
 use shared::error::Error;
 use shared::storage::{Describe, StepStore};
 use shared::telemetry;
 use shared::worker::{ClaimedStep, Handler};
 use tokio::time::{Instant, timeout_at};
-
-use serde_json::Value;
 
 use crate::ask::Question;
 use crate::inputs::Request;

@@ -50,3 +50,17 @@ impl TokenUsage {
 fn count(tokens: Option<i32>) -> Option<u64> {
     tokens.and_then(|tokens| u64::try_from(tokens).ok())
 }
+
+#[cfg(test)]
+mod tests {
+    use genai::chat::CompletionTokensDetails;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_of_thoughts_alone_is_not_free() {
+        let details = CompletionTokensDetails { reasoning_tokens: Some(7), ..CompletionTokensDetails::default() };
+        let usage = Usage { completion_tokens_details: Some(details), ..Usage::default() };
+        assert_eq!(TokenUsage::from(&usage).output_tokens, Some(7));
+    }
+}

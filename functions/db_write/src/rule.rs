@@ -23,8 +23,7 @@ pub struct Rule {
 /// Rows a statement may touch when a rule names no number.
 const DEFAULT_MAX_ROWS: usize = 100;
 /// Schemas that no rule opens: ours, the database's and Supabase's.
-const OURS: [&str; 7] =
-    ["nofx", "pg_catalog", "information_schema", "supabase_migrations", "auth", "storage", "vault"];
+const OURS: [&str; 7] = ["nofx", "pg_catalog", "information_schema", "supabase_migrations", "auth", "storage", "vault"];
 
 impl Rule {
     /// The tenant's rule for a table.
@@ -40,7 +39,8 @@ impl Rule {
         let sql = "select r.allowed_ops, r.constraints from nofx.db_write_rule r
                     where r.tenant_id = $1 and r.table_name = $2";
         let rows = transaction.query_typed(sql, &[(&tenant.0, Type::TEXT), (&name, Type::TEXT)]).await?;
-        let row = rows.first().ok_or_else(|| Refusal::denied("no_rule", format!("no rule allows writing to {name}")))?;
+        let row =
+            rows.first().ok_or_else(|| Refusal::denied("no_rule", format!("no rule allows writing to {name}")))?;
         let constraints: Value = row.try_get(1)?;
         Ok(Self {
             allowed_ops: row.try_get(0)?,
@@ -110,7 +110,8 @@ mod tests {
             max_rows: 1,
         };
         let insert = |values: Value| json!({"table": "public.products", "op": "insert", "values": values});
-        let update = |key: Value| json!({"table": "public.products", "op": "update", "where": key, "set": {"price": 1}});
+        let update =
+            |key: Value| json!({"table": "public.products", "op": "update", "where": key, "set": {"price": 1}});
         assert_eq!(code(&rule, &insert(json!([{"name": "a"}]))), "allowed");
         assert_eq!(code(&rule, &insert(json!([{"owner": "a"}]))), "column_not_allowed");
         assert_eq!(code(&rule, &insert(json!([{"name": "a"}, {"name": "b"}]))), "too_many_rows");

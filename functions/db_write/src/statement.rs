@@ -32,11 +32,8 @@ pub(crate) async fn execute(
             transaction.query_typed(&sql, &[(&Json(rows), Type::JSONB)]).await?
         }
         Kind::Update { key, set } => {
-            let assignments = set
-                .keys()
-                .map(|column| format!("{0} = s.{0}", quoted(column)))
-                .collect::<Vec<_>>()
-                .join(", ");
+            let assignments =
+                set.keys().map(|column| format!("{0} = s.{0}", quoted(column))).collect::<Vec<_>>().join(", ");
             let sql = format!(
                 "with given as (update {table} t set {assignments}
                      from jsonb_populate_record(null::{table}, $1) k, jsonb_populate_record(null::{table}, $2) s
@@ -73,11 +70,8 @@ pub(crate) fn outcome_of(error: &tokio_postgres::Error) -> Outcome {
 }
 
 fn returning(rule: &Rule, operation: &Operation) -> String {
-    let shown: Vec<&str> = if rule.key.is_empty() {
-        operation.kind.written()
-    } else {
-        rule.key.iter().map(String::as_str).collect()
-    };
+    let shown: Vec<&str> =
+        if rule.key.is_empty() { operation.kind.written() } else { rule.key.iter().map(String::as_str).collect() };
     let pairs: Vec<_> = shown.iter().map(|column| format!("{}, t.{}", literal(column), quoted(column))).collect();
     format!("jsonb_build_object({})", pairs.join(", "))
 }

@@ -167,7 +167,7 @@ fn tls(config: &DatabaseConfig) -> Result<MakeRustlsConnect, Error> {
         let unreadable = |error| Error::internal("read DATABASE_CA_FILE", error);
         for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unreadable(Box::new(error)))? {
             let certificate = certificate.map_err(|error| unreadable(Box::new(error)))?;
-            roots.add(certificate).map_err(|error| unreadable_tls(error))?;
+            roots.add(certificate).map_err(unreadable_tls)?;
         }
     } else {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());

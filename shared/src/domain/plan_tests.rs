@@ -18,13 +18,14 @@ fn one_problem(plan: &Value, path: &str, words: &str) {
     );
 }
 
-fn plan(steps: Value) -> Value {
-    json!({"goal": "g", "steps": steps})
+fn plan(steps: impl Into<Value>) -> Value {
+    json!({"goal": "g", "steps": steps.into()})
 }
 
 #[test]
 fn without_depends_on_steps_run_in_the_order_listed() {
-    let steps = json!([{"name": "a", "tool": "echo"}, {"name": "b", "tool": "gate:lint"}, {"name": "c", "tool": "manual:x"}]);
+    let steps =
+        json!([{"name": "a", "tool": "echo"}, {"name": "b", "tool": "gate:lint"}, {"name": "c", "tool": "manual:x"}]);
     let plan = parse(&plan(steps), &Limits::default()).unwrap();
     let parents: Vec<_> = plan.steps.iter().map(|step| step.parents.clone()).collect();
     assert_eq!(parents, [vec![], vec![0], vec![1]]);

@@ -77,8 +77,7 @@ fn resolve_text(text: &str, upstream: &Map<String, Value>) -> Result<Value, Stri
 }
 
 fn lookup<'a>(reference: &Reference, upstream: &'a Map<String, Value>) -> Result<&'a Value, String> {
-    let outputs =
-        upstream.get(&reference.step).ok_or_else(|| format!("step \"{}\" has no outputs", reference.step))?;
+    let outputs = upstream.get(&reference.step).ok_or_else(|| format!("step \"{}\" has no outputs", reference.step))?;
     reference.path.iter().try_fold(outputs, |value, segment| {
         match segment {
             Segment::Key(key) => value.get(key),
@@ -135,9 +134,8 @@ impl Parser<'_> {
     fn reference(&mut self) -> Result<Reference, String> {
         self.spaces();
         self.expect("steps")?;
-        let step = match self.segment()? {
-            Some(Segment::Key(name)) => name,
-            _ => return Err("a reference names a step: ${{ steps.NAME.outputs.PATH }}".into()),
+        let Some(Segment::Key(step)) = self.segment()? else {
+            return Err("a reference names a step: ${{ steps.NAME.outputs.PATH }}".into());
         };
         if self.segment()? != Some(Segment::Key("outputs".into())) {
             return Err(format!("a reference reads outputs: ${{{{ steps[\"{step}\"].outputs.PATH }}}}"));
@@ -154,9 +152,8 @@ impl Parser<'_> {
     /// `.name`, `["any text"]` or `[3]`.
     fn segment(&mut self) -> Result<Option<Segment>, String> {
         if let Some(rest) = self.rest.strip_prefix('.') {
-            let length = rest
-                .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '-'))
-                .unwrap_or(rest.len());
+            let length =
+                rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '-')).unwrap_or(rest.len());
             if length == 0 {
                 return Err("a reference has a name after each dot".into());
             }
@@ -205,10 +202,7 @@ mod tests {
     #[test]
     fn a_whole_reference_takes_the_type_of_the_value() {
         let inputs = json!({"n": "${{ steps.build.outputs.n }}", "all": ["${{steps.build.outputs}}"]});
-        assert_eq!(
-            resolve(&inputs, &upstream()).unwrap(),
-            json!({"n": 3, "all": [{"n": 3, "list": [{"a": "x"}]}]})
-        );
+        assert_eq!(resolve(&inputs, &upstream()).unwrap(), json!({"n": 3, "all": [{"n": 3, "list": [{"a": "x"}]}]}));
     }
 
     #[test]
@@ -221,14 +215,22 @@ mod tests {
 
     #[test]
     fn a_missing_output_is_an_error_and_never_an_empty_text() {
-        for text in ["${{ steps.build.outputs.nope }}", "${{ steps.other.outputs.n }}", "${{ steps.build.outputs.list[7] }}"] {
+        for text in
+            ["${{ steps.build.outputs.nope }}", "${{ steps.other.outputs.n }}", "${{ steps.build.outputs.list[7] }}"]
+        {
             assert!(resolve(&json!(text), &upstream()).is_err(), "{text}");
         }
     }
 
     #[test]
     fn malformed_references_are_told_with_their_place() {
-        for text in ["${{ steps.a }}", "${{ env.X }}", "${{ steps.a.outputs.x", "${{ steps[\"a].outputs }}", "${{ steps[1].outputs }}"] {
+        for text in [
+            "${{ steps.a }}",
+            "${{ env.X }}",
+            "${{ steps.a.outputs.x",
+            "${{ steps[\"a].outputs }}",
+            "${{ steps[1].outputs }}",
+        ] {
             let (_, problems) = referenced_steps(&json!({"x": [text]}), "inputs");
             assert_eq!(problems.len(), 1, "{text}");
             assert_eq!(problems[0].0, "inputs.x[0]");

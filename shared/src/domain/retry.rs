@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Longest delay: SQS delays a message by at most 15 minutes.
-pub const MAX_DELAY: Duration = Duration::from_secs(900);
+pub const MAX_DELAY: Duration = Duration::from_mins(15);
 
 /// What the plan allows a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -26,9 +26,9 @@ pub const HANDLERS: [HandlerSpec; 5] = [
     },
     HandlerSpec {
         name: "codegen",
-        function_timeout_s: 120,
-        default_timeout_s: Some(90),
-        max_timeout_s: 110,
+        function_timeout_s: 300,
+        default_timeout_s: Some(240),
+        max_timeout_s: 290,
         batch_size: 1,
     },
     // A manual step's timeout is how long its gate waits: up to a year.

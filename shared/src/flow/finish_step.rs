@@ -13,10 +13,8 @@ use crate::error::Error;
 
 /// Turns an outcome into the record of an attempt's end. `jitter` is in 0..1.
 pub fn conclude(claimed: &Claimed, outcome: Outcome, outputs_limit: usize, jitter: f64) -> FinishItem {
-    let policy = RetryPolicy {
-        max_attempts: claimed.max_attempts,
-        backoff: Duration::from_millis(claimed.backoff_ms.into()),
-    };
+    let policy =
+        RetryPolicy { max_attempts: claimed.max_attempts, backoff: Duration::from_millis(claimed.backoff_ms.into()) };
     let (mut to, mut outputs, mut error, mut delay) = (FinishTo::Blocked, None, None, Duration::ZERO);
     match outcome.verdict {
         Verdict::Blocked => {}

@@ -1,0 +1,55 @@
+//! The style sheet and the script: part of the binary, addressed by their content.
+
+use std::sync::LazyLock;
+
+use axum::extract::RawQuery;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use sha2::{Digest, Sha256};
+use shared::domain::digest::hex;
+
+/// A file that pages link to.
+pub struct Asset {
+    path: &'static str,
+    media_type: &'static str,
+    text: &'static str,
+    version: String,
+}
+
+pub static CSS: LazyLock<Asset> = LazyLock::new(|| {
+    Asset::new("static/app.css", "text/css; charset=utf-8", include_str!("../assets/app.css"))
+});
+pub static JS: LazyLock<Asset> = LazyLock::new(|| {
+    Asset::new("static/app.js", "text/javascript; charset=utf-8", include_str!("../assets/app.js"))
+});
+
+impl Asset {
+    fn new(path: &'static str, media_type: &'static str, text: &'static str) -> Self {
+        let mut version = hex(&Sha256::digest(text));
+        version.truncate(16);
+        Self { path, media_type, text, version }
+    }
+
+    /// Below `/ui/`, with the version.
+    pub fn path(&self) -> String {
+        format!("{}?v={}", self.path, self.version)
+    }
+
+    fn answer(&self, query: Option<&str>) -> Response {
+        let asked_for_this = query.is_some_and(|query| query.strip_prefix("v=") == Some(&self.version));
+        // While a deployment is under way, an old function may be asked for the new version: that answer must not stay.
+        let cache = if asked_for_this { "public, max-age=31536000, immutable" } else { "no-store" };
+        let headers = [(header::CONTENT_TYPE, self.media_type), (header::CACHE_CONTROL, cache)];
+        (headers, self.text).into_response()
+    }
+}
+
+/// `GET /ui/static/app.css`.
+pub async fn css(RawQuery(query): RawQuery) -> Response {
+    CSS.answer(query.as_deref())
+}
+
+/// `GET /ui/static/app.js`.
+pub async fn js(RawQuery(query): RawQuery) -> Response {
+    JS.answer(query.as_deref())
+}

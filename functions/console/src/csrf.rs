@@ -1,0 +1,157 @@
+//! Whether a form was sent from one of our own pages: the browser's word for it, and a token that is both in the form and
+//! in a cookie that other sites can neither read nor set.
+
+use axum::http::{HeaderMap, HeaderValue, header};
+use shared::http::header_text;
+use uuid::Uuid;
+
+/// What goes into a page's forms, and the cookie that the reader does not have yet.
+pub struct Token {
+    pub value: String,
+    pub set_cookie: Option<HeaderValue>,
+}
+
+const PLAIN_COOKIE: &str = "nofx-csrf";
+/// Browsers take this prefix from the very host over TLS only, so that no neighbouring subdomain can plant the cookie.
+const HOST_COOKIE: &str = "__Host-nofx-csrf";
+
+/// The reader's token, or a new one.
+pub fn token(headers: &HeaderMap) -> Token {
+    if let Some(value) = cookie(headers) {
+        return Token { value: value.to_owned(), set_cookie: None };
+    }
+    let value = Uuid::new_v4().simple().to_string();
+    let secure = if over_tls(headers) { "; Secure" } else { "" };
+    let cookie = format!("{}={value}; Path=/; SameSite=Strict; HttpOnly{secure}", cookie_name(headers));
+    Token { value, set_cookie: cookie.parse().ok() }
+}
+
+/// Refuses, with a sentence, what was not sent from one of our pages.
+pub fn check(headers: &HeaderMap, public_url: Option<&str>, in_form: &str) -> Result<(), &'static str> {
+    from_our_origin(headers, public_url)?;
+    match cookie(headers) {
+        // The sender knows both, so there is nothing to learn from how long this takes.
+        Some(in_cookie) if in_cookie == in_form => Ok(()),
+        Some(_) => Err("The page with this form is older than your session. Nothing was changed."),
+        None => Err("The form came without its cookie. Nothing was changed."),
+    }
+}
+
+/// Browsers say where a request comes from in `Sec-Fetch-Site`, and older ones in `Origin`; scripts can set neither.
+fn from_our_origin(headers: &HeaderMap, public_url: Option<&str>) -> Result<(), &'static str> {
+    let foreign = Err("The form was sent from another site. Nothing was changed.");
+    if let Some(site) = header_text(headers, "sec-fetch-site") {
+        return if site == "same-origin" { Ok(()) } else { foreign };
+    }
+    let Some(origin) = header_text(headers, "origin").and_then(authority) else { return foreign };
+    let ours = [header_text(headers, "host"), public_url.and_then(authority)];
+    if ours.into_iter().flatten().any(|host| host.eq_ignore_ascii_case(origin)) { Ok(()) } else { foreign }
+}
+
+/// `host:port` of a URL.
+fn authority(url: &str) -> Option<&str> {
+    let (_, rest) = url.split_once("://")?;
+    rest.split('/').next().filter(|authority| !authority.is_empty())
+}
+
+fn over_tls(headers: &HeaderMap) -> bool {
+    header_text(headers, "x-forwarded-proto") == Some("https")
+}
+
+fn cookie_name(headers: &HeaderMap) -> &'static str {
+    if over_tls(headers) { HOST_COOKIE } else { PLAIN_COOKIE }
+}
+
+fn cookie(headers: &HeaderMap) -> Option<&str> {
+    let name = cookie_name(headers);
+    headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|line| line.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .find(|(key, value)| *key == name && is_token(value))
+        .map(|(_, value)| value)
+}
+
+fn is_token(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+    const ELSEWHERE: &str = "fedcba9876543210fedcba9876543210";
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+    }
+
+    fn with_cookie(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = headers(pairs);
+        headers.insert("cookie", format!("theme=dark; {PLAIN_COOKIE}={TOKEN}").parse().unwrap());
+        headers
+    }
+
+    #[test]
+    fn a_form_from_our_own_page_is_taken() {
+        assert_eq!(check(&with_cookie(&[("sec-fetch-site", "same-origin")]), None, TOKEN), Ok(()));
+        let own = with_cookie(&[("origin", "http://nofx.test:3000"), ("host", "NOFX.test:3000")]);
+        assert_eq!(check(&own, None, TOKEN), Ok(()));
+        // Behind a proxy the host is not the one that the browser sees.
+        let proxied = with_cookie(&[("origin", "https://nofx.example"), ("host", "abc.internal")]);
+        assert_eq!(check(&proxied, Some("https://nofx.example/prod"), TOKEN), Ok(()));
+    }
+
+    #[test]
+    fn what_another_site_or_nobody_vouches_for_is_refused() {
+        let foreign: &[&[(&'static str, &str)]] = &[
+            &[],
+            &[("sec-fetch-site", "cross-site")],
+            &[("sec-fetch-site", "same-site")],
+            &[("sec-fetch-site", "none")],
+            &[("origin", "null"), ("host", "nofx.test")],
+            &[("origin", "https://evil.test"), ("host", "nofx.test")],
+            &[("origin", "https://nofx.test.evil.test"), ("host", "nofx.test")],
+        ];
+        for pairs in foreign {
+            assert!(check(&with_cookie(pairs), Some("https://nofx.test"), TOKEN).is_err(), "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_or_missing_token_is_refused() {
+        let own = [("sec-fetch-site", "same-origin")];
+        for in_form in ["", ELSEWHERE] {
+            assert!(check(&with_cookie(&own), None, in_form).is_err());
+            assert!(check(&headers(&own), None, in_form).is_err());
+        }
+        // Both sides empty is no match either.
+        let mut empty = headers(&own);
+        empty.insert("cookie", format!("{PLAIN_COOKIE}=").parse().unwrap());
+        assert!(check(&empty, None, "").is_err());
+    }
+
+    #[test]
+    fn over_tls_only_the_cookie_bound_to_the_host_counts() {
+        let made = token(&headers(&[("x-forwarded-proto", "https")]));
+        let cookie = made.set_cookie.unwrap();
+        let cookie = cookie.to_str().unwrap();
+        assert_eq!(
+            cookie,
+            format!("{HOST_COOKIE}={}; Path=/; SameSite=Strict; HttpOnly; Secure", made.value)
+        );
+        // Planted by a neighbour that speaks plain HTTP.
+        let planted = with_cookie(&[("sec-fetch-site", "same-origin"), ("x-forwarded-proto", "https")]);
+        assert!(check(&planted, None, TOKEN).is_err());
+    }
+
+    #[test]
+    fn a_reader_keeps_the_token_of_his_cookie() {
+        let kept = token(&with_cookie(&[]));
+        assert_eq!(kept.value, TOKEN);
+        assert!(kept.set_cookie.is_none());
+    }
+}

@@ -1,0 +1,117 @@
+//! Reads shaped for the pages: bounded, without inputs and outputs, each in one round trip.
+
+use shared::db::{Database, Param};
+use shared::domain::{RunId, TenantId};
+use shared::error::Error;
+use tokio_postgres::types::{Json, Type};
+
+use crate::view::{Gate, Run, RunList, RunRow};
+
+/// Runs on a page.
+const PAGE: usize = 50;
+/// Gates that the inbox shows.
+const INBOX: usize = 50;
+
+/// Gates as the pages show them; wants `g` a gate, and adds its run, step and approval.
+const GATE: &str = "jsonb_build_object(
+        'id', g.id, 'run_id', g.run_id, 'goal', left(gr.goal, 300), 'step', gs.name, 'gate_type', g.gate_type,
+        'status', g.status, 'reason', left(g.reason, 2000), 'evidence_uri', g.evidence_uri,
+        'evidence_id', (select a.id from nofx.artifact a
+                         where a.tenant_id = $1 and a.run_id = g.run_id and a.uri = g.evidence_uri
+                         order by a.id limit 1),
+        'created_at', g.created_at, 'expires_at', g.expires_at, 'decided_at', g.decided_at,
+        'actor', d.actor, 'decision_reason', d.reason)";
+const GATE_JOINS: &str = "join nofx.run gr on gr.id = g.run_id
+        left join nofx.step gs on gs.id = g.step_id
+        left join nofx.approval d on d.gate_id = g.id";
+
+/// The runs after `after`, newest first, and the gates that wait, oldest first.
+pub async fn run_list(db: &Database, tenant: &TenantId, after: Option<RunId>) -> Result<RunList, Error> {
+    // The cursor is a run: where it stands is looked up, so a made-up one gives an empty page.
+    let sql = format!(
+        "select jsonb_build_array(
+            coalesce((select jsonb_agg(to_jsonb(run)) from (
+                select r.id, r.status, left(r.goal, 300) as goal, r.created_at,
+                       (extract(epoch from coalesce(r.finished_at, now()) - r.started_at) * 1000)::bigint as duration_ms
+                  from nofx.run r
+                 where r.tenant_id = $1
+                   and ($2::uuid is null or (r.created_at, r.id) < (
+                       select c.created_at, c.id from nofx.run c where c.tenant_id = $1 and c.id = $2))
+                 order by r.created_at desc, r.id desc limit {PAGE} + 1) run), '[]'),
+            coalesce((select jsonb_agg(gate.json) from (
+                select {GATE} as json from nofx.gate g {GATE_JOINS}
+                 where g.tenant_id = $1 and g.status = 'pending'
+                 order by g.created_at, g.id limit {INBOX} + 1) gate), '[]'))"
+    );
+    let after_id = after.map(|id| id.0);
+    let params: [Param<'_>; 2] = [(&tenant.0, Type::TEXT), (&after_id, Type::UUID)];
+    let found: Option<Json<(Vec<RunRow>, Vec<Gate>)>> = db.query_value(&sql, &params).await?;
+    let (mut runs, mut inbox) = found.map(|json| json.0).unwrap_or_default();
+    let (goes_on, inbox_goes_on) = (runs.len() > PAGE, inbox.len() > INBOX);
+    runs.truncate(PAGE);
+    inbox.truncate(INBOX);
+    let older = runs.last().filter(|_| goes_on).map(|run| run.id);
+    Ok(RunList { inbox, inbox_goes_on, runs, older, is_continuation: after.is_some() })
+}
+
+/// A run with its steps, gates, artifacts and newest events (those before `before`, if given).
+pub async fn run_fetch(
+    db: &Database,
+    tenant: &TenantId,
+    run: RunId,
+    before: Option<i64>,
+) -> Result<Option<Run>, Error> {
+    let sql = format!(
+        "select jsonb_build_object(
+            'id', r.id, 'status', r.status, 'goal', r.goal, 'generation', r.generation, 'plan_digest', r.plan_digest,
+            'failure', left(r.failure ->> 'message', 2000), 'created_at', r.created_at, 'started_at', r.started_at,
+            'finished_at', r.finished_at, 'deadline_at', r.deadline_at,
+            'duration_ms', (extract(epoch from r.finished_at - r.started_at) * 1000)::bigint,
+            'steps', coalesce((
+                select jsonb_agg(jsonb_build_object(
+                           'ordinal', s.ordinal, 'name', s.name, 'tool', s.tool, 'status', s.status,
+                           'attempt', s.attempt, 'max_attempts', s.max_attempts, 'failures', s.failures,
+                           'workers_lost', s.workers_lost, 'error', left(s.error ->> 'message', 2000),
+                           'ready_at', case when s.status = 'ready' and s.ready_at > now() then s.ready_at end,
+                           'duration_ms', (extract(epoch from s.finished_at - s.started_at) * 1000)::bigint,
+                           'depends_on', coalesce((
+                               select jsonb_agg(jsonb_build_object('ordinal', p.ordinal, 'name', p.name)
+                                                order by p.ordinal)
+                                 from nofx.step_edge e
+                                 join nofx.step p on p.id = e.parent_id
+                                where e.child_id = s.id), '[]')) order by s.ordinal)
+                  from nofx.step s where s.tenant_id = $1 and s.run_id = r.id), '[]'),
+            'gates', coalesce((
+                select jsonb_agg(gate.json) from (
+                    select {GATE} as json from nofx.gate g {GATE_JOINS}
+                     where g.tenant_id = $1 and g.run_id = r.id
+                     order by (g.status = 'pending') desc, g.created_at desc, g.id desc limit 200) gate), '[]'),
+            'artifacts', coalesce((
+                select jsonb_agg(to_jsonb(artifact)) from (
+                    select a.id, s.name as step, a.name, a.type, a.hash, a.size_bytes, a.media_type
+                      from nofx.artifact a
+                      left join nofx.step s on s.id = a.step_id
+                     where a.tenant_id = $1 and a.run_id = r.id
+                     order by a.created_at desc, a.id desc limit 200) artifact), '[]'),
+            'artifacts_total', (
+                select count(*) from nofx.artifact a where a.tenant_id = $1 and a.run_id = r.id),
+            'events', coalesce((
+                select jsonb_agg(to_jsonb(event)) from (
+                    select e.seq, s.name as step, e.type, e.timestamp,
+                           coalesce(e.payload ->> 'gate_type', e.payload ->> 'name') as subject,
+                           case when jsonb_typeof(e.payload -> 'attempt') = 'number'
+                                then e.payload -> 'attempt' end as attempt,
+                           e.payload ->> 'actor' as actor, left(e.payload ->> 'reason', 500) as reason,
+                           left(coalesce(e.payload -> 'error' ->> 'message', e.payload -> 'failure' ->> 'message'),
+                                500) as error
+                      from nofx.event e
+                      left join nofx.step s on s.id = e.step_id
+                     where e.tenant_id = $1 and e.run_id = r.id and ($3::bigint is null or e.seq < $3)
+                     order by e.seq desc limit 200) event), '[]'))
+          from nofx.run r
+         where r.tenant_id = $1 and r.id = $2"
+    );
+    let params: [Param<'_>; 3] = [(&tenant.0, Type::TEXT), (&run.0, Type::UUID), (&before, Type::INT8)];
+    let found: Option<Json<Run>> = db.query_value(&sql, &params).await?;
+    Ok(found.map(|json| json.0))
+}

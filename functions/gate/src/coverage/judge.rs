@@ -1,0 +1,293 @@
+//! The verdict over changed lines.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+use serde::Serialize;
+
+use super::changed::{ChangeSet, ChangedSource, Ignored};
+use super::lines::LineKind;
+use super::paths::{PathIndex, ambiguous};
+use super::threshold::{Threshold, ratio};
+use super::{Arm, CannotJudge, MeasuredFile, Position, Report, Statement};
+
+/// Most line numbers that are listed of one file, most files, and most ignored files; the counts are always whole.
+const LISTED: usize = 200;
+
+/// How to judge.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    pub threshold: Threshold,
+    /// Every arm of a branch on a line must have been taken too.
+    pub strict_arms: bool,
+    /// Where the workspace lay while the tests ran.
+    pub root: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    Passed,
+    Failed,
+    CannotJudge,
+}
+
+/// What was found, in the form of the evidence.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Judgement {
+    pub verdict: Verdict,
+    /// `threshold_met`, `no_executable_change`, `empty_diff`, `below_threshold`, or why there is no verdict.
+    pub code: &'static str,
+    pub reason: String,
+    pub threshold: Threshold,
+    /// covered / (covered + uncovered + unmeasured); `null` when no changed line can run.
+    pub ratio: Option<f64>,
+    pub covered: u64,
+    pub uncovered: u64,
+    pub unmeasured: u64,
+    pub non_executable: u64,
+    pub files: Vec<FileJudgement>,
+    pub ignored: Vec<Ignored>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FileJudgement {
+    pub path: String,
+    pub covered: u64,
+    pub uncovered_lines: Vec<u32>,
+    pub unmeasured_lines: Vec<u32>,
+    /// Lines whose comments tell coverage tools to look away.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ignore_hints: Vec<u32>,
+}
+
+impl Judgement {
+    /// No verdict, for this reason.
+    pub fn unjudged(why: CannotJudge, threshold: Threshold) -> Self {
+        Self {
+            verdict: Verdict::CannotJudge,
+            code: why.code,
+            reason: why.message,
+            threshold,
+            ratio: None,
+            covered: 0,
+            uncovered: 0,
+            unmeasured: 0,
+            non_executable: 0,
+            files: Vec::new(),
+            ignored: Vec::new(),
+        }
+    }
+}
+
+/// Judges the changed lines by the reports; several reports add up.
+pub fn judge(changes: &ChangeSet, reports: &[Report], options: &Options) -> Judgement {
+    match measurements(changes, reports, &options.root) {
+        Ok(measured) => weigh(changes, &measured, options),
+        Err(why) => Judgement::unjudged(why, options.threshold),
+    }
+}
+
+/// The measurements of each source, by its path in the workspace.
+fn measurements(changes: &ChangeSet, reports: &[Report], root: &str) -> Result<BTreeMap<String, MeasuredFile>, CannotJudge> {
+    if reports.is_empty() {
+        return Err(CannotJudge::new("report_missing", "the tests made no coverage report"));
+    }
+    let index = PathIndex::new(changes.files.keys().map(String::as_str), root);
+    let mut measured: BTreeMap<String, MeasuredFile> = BTreeMap::new();
+    for report in reports {
+        let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
+        for file in &report.files {
+            let Some(path) = index.find(&file.path)?.filter(|path| changes.files.get(*path) == Some(&true)) else {
+                continue;
+            };
+            if let Some(other) = seen.insert(path, &file.path) {
+                return Err(ambiguous(&format!("the report's paths {other:?} and {:?} both mean {path}", file.path)));
+            }
+            match measured.get_mut(path) {
+                Some(sum) => add(sum, file),
+                None => {
+                    measured.insert(path.to_string(), file.clone());
+                }
+            }
+        }
+    }
+    if measured.is_empty() {
+        return Err(CannotJudge::new("no_path_matches", "the coverage report measures no source of the workspace"));
+    }
+    Ok(measured)
+}
+
+fn add(sum: &mut MeasuredFile, more: &MeasuredFile) {
+    let mut statements: BTreeMap<(Position, Position), u64> = BTreeMap::new();
+    for statement in sum.statements.iter().chain(&more.statements) {
+        let hits = statements.entry((statement.start, statement.end)).or_default();
+        *hits = hits.saturating_add(statement.hits);
+    }
+    sum.statements = statements.into_iter().map(|((start, end), hits)| Statement { start, end, hits }).collect();
+    let mut arms: BTreeMap<(Position, u32), Arm> = BTreeMap::new();
+    for arm in sum.arms.iter().chain(&more.arms) {
+        let entry = arms.entry((arm.branch, arm.index)).or_insert(Arm { hits: 0, ..*arm });
+        entry.hits = entry.hits.saturating_add(arm.hits);
+    }
+    sum.arms = arms.into_values().collect();
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Line {
+    Covered,
+    Uncovered,
+    Unmeasured,
+    NonExecutable,
+}
+
+fn weigh(changes: &ChangeSet, measured: &BTreeMap<String, MeasuredFile>, options: &Options) -> Judgement {
+    let no_verdict_yet = CannotJudge::new("", "");
+    let mut judgement = Judgement { ignored: changes.ignored.clone(), ..Judgement::unjudged(no_verdict_yet, options.threshold) };
+    for source in &changes.sources {
+        let measurements = measured.get(&source.path);
+        if source.binary && measurements.is_none() {
+            judgement.ignored.push(Ignored { path: source.path.clone(), why: "binary" });
+            continue;
+        }
+        weigh_source(&mut judgement, source, measurements, options.strict_arms);
+    }
+    judgement.ignored.truncate(LISTED);
+    // The files that need work come first, so that a long list never hides them.
+    judgement.files.sort_by_key(|file| file.uncovered_lines.is_empty() && file.unmeasured_lines.is_empty());
+    judgement.files.truncate(LISTED);
+    conclude(judgement, changes.is_empty)
+}
+
+fn weigh_source(judgement: &mut Judgement, source: &ChangedSource, measured: Option<&MeasuredFile>, strict_arms: bool) {
+    let index = measured.map(|file| Index::new(file, &source.changed, strict_arms));
+    let mut file = FileJudgement {
+        path: source.path.clone(),
+        covered: 0,
+        uncovered_lines: Vec::new(),
+        unmeasured_lines: Vec::new(),
+        ignore_hints: source.lines.hints.iter().copied().take(LISTED).collect(),
+    };
+    for number in &source.changed {
+        match weigh_line(*number, source, index.as_ref()) {
+            Line::Covered => file.covered += 1,
+            Line::Uncovered => file.uncovered_lines.push(*number),
+            Line::Unmeasured => file.unmeasured_lines.push(*number),
+            Line::NonExecutable => judgement.non_executable += 1,
+        }
+    }
+    judgement.covered += file.covered;
+    judgement.uncovered += file.uncovered_lines.len() as u64;
+    judgement.unmeasured += file.unmeasured_lines.len() as u64;
+    file.uncovered_lines.truncate(LISTED);
+    file.unmeasured_lines.truncate(LISTED);
+    judgement.files.push(file);
+}
+
+/// The rules, in their order.
+fn weigh_line(number: u32, source: &ChangedSource, index: Option<&Index>) -> Line {
+    let at = usize::try_from(number).ok().and_then(|number| number.checked_sub(1));
+    let kind = at.and_then(|at| source.lines.kinds.get(at)).copied().unwrap_or(LineKind::Code);
+    let starts = index.and_then(|index| index.starts.get(&number));
+    match kind {
+        LineKind::Blank | LineKind::Bracket => return Line::NonExecutable,
+        // Where a statement starts is no comment, whatever the lexer took it for.
+        LineKind::Comment if starts.is_none() => return Line::NonExecutable,
+        LineKind::Comment | LineKind::Code => {}
+    }
+    let Some(index) = index.filter(|_| !source.lines.odd_breaks) else {
+        return Line::Unmeasured;
+    };
+    match starts.or_else(|| index.inside.get(&number)).copied() {
+        Some(true) => Line::Covered,
+        Some(false) => Line::Uncovered,
+        None => Line::NonExecutable,
+    }
+}
+
+/// A file's measurements by line.
+struct Index {
+    /// Lines on which statements start, and whether all of them ran.
+    starts: BTreeMap<u32, bool>,
+    /// For each changed line inside a statement of several lines, whether the innermost one ran.
+    inside: BTreeMap<u32, bool>,
+}
+
+impl Index {
+    fn new(file: &MeasuredFile, changed: &[u32], strict_arms: bool) -> Self {
+        let mut starts: BTreeMap<u32, bool> = BTreeMap::new();
+        for statement in &file.statements {
+            *starts.entry(statement.start.line).or_insert(true) &= statement.hits > 0;
+        }
+        if strict_arms {
+            for arm in &file.arms {
+                if let Some(ran) = starts.get_mut(&arm.line) {
+                    *ran &= arm.hits > 0;
+                }
+            }
+        }
+        Self { inside: innermost(&file.statements, changed), starts }
+    }
+}
+
+/// Of the statements around a line, the innermost: the one that starts last, and of those the one that ends first. One sweep
+/// from the first line to the last, so that a report with absurd ranges costs no more than its own length.
+fn innermost(statements: &[Statement], changed: &[u32]) -> BTreeMap<u32, bool> {
+    let mut by_start: Vec<&Statement> = statements.iter().filter(|statement| statement.end.line > statement.start.line).collect();
+    by_start.sort_by_key(|statement| statement.start);
+    let mut coming = by_start.into_iter().peekable();
+    let mut around: BinaryHeap<(Position, Reverse<Position>, bool)> = BinaryHeap::new();
+    let mut inside = BTreeMap::new();
+    for line in changed {
+        while let Some(statement) = coming.next_if(|statement| statement.start.line < *line) {
+            around.push((statement.start, Reverse(statement.end), statement.hits > 0));
+        }
+        while around.peek().is_some_and(|(_, Reverse(end), _)| end.line < *line) {
+            around.pop();
+        }
+        if let Some((_, _, ran)) = around.peek() {
+            inside.insert(*line, *ran);
+        }
+    }
+    inside
+}
+
+fn conclude(judgement: Judgement, is_empty: bool) -> Judgement {
+    let total = judgement.covered + judgement.uncovered + judgement.unmeasured;
+    let (verdict, code, reason) = if total == 0 && is_empty {
+        (Verdict::Passed, "empty_diff", "nothing differs from the base".to_string())
+    } else if total == 0 {
+        (Verdict::Passed, "no_executable_change", "no changed line can run".to_string())
+    } else {
+        let threshold = judgement.threshold;
+        let share = format!("{} of {total} changed lines are covered, the share must be {threshold}", judgement.covered);
+        if threshold.reached(judgement.covered, total) {
+            (Verdict::Passed, "threshold_met", share)
+        } else {
+            (Verdict::Failed, "below_threshold", format!("{share}: {}", missing(&judgement.files)))
+        }
+    };
+    let ratio = (total > 0).then(|| ratio(judgement.covered, total));
+    Judgement { verdict, code, reason, ratio, ..judgement }
+}
+
+/// The first lines that lack a test, for a message.
+fn missing(files: &[FileJudgement]) -> String {
+    const FILES: usize = 3;
+    const LINES: usize = 5;
+    let list = |lines: &[u32]| lines.iter().take(LINES).map(u32::to_string).collect::<Vec<_>>().join(", ");
+    let mut parts = Vec::new();
+    for file in files.iter().take(FILES) {
+        if !file.uncovered_lines.is_empty() {
+            parts.push(format!("{} lines {} never ran", file.path, list(&file.uncovered_lines)));
+        }
+        if !file.unmeasured_lines.is_empty() {
+            parts.push(format!("{} lines {} are not measured", file.path, list(&file.unmeasured_lines)));
+        }
+    }
+    parts.join("; ")
+}
+
+#[cfg(test)]
+#[path = "judge_tests.rs"]
+mod tests;

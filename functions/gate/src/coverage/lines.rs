@@ -1,0 +1,271 @@
+//! What is on each line of a TypeScript or JavaScript file: nothing, a comment, brackets, or code.
+//!
+//! A lexer, not a parser. It must never take code for a comment, because comments need no tests; the other way round only
+//! asks for more tests than needed. So a file that ends inside a comment is all code, and whoever judges lets a statement
+//! that starts on a line overrule `Comment`.
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LineKind {
+    Blank,
+    Comment,
+    /// Only brackets, commas and semicolons.
+    Bracket,
+    Code,
+}
+
+/// The lines of a file, the first at index 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lines {
+    pub kinds: Vec<LineKind>,
+    /// The file breaks lines in a way that JavaScript counts and a diff does not (a lone CR, U+2028, U+2029): the line
+    /// numbers of a report do not fit.
+    pub odd_breaks: bool,
+    /// Comments that make a coverage tool look away, by line number from 1.
+    pub hints: Vec<u32>,
+}
+
+/// Sorts the lines of a file.
+pub fn classify(text: &[u8]) -> Lines {
+    let mut lexer = Lexer { text, at: 0, mode: Mode::Code, braces: Vec::new(), before: Before::Start, line: Marks::default(), kinds: Vec::new() };
+    lexer.run();
+    let unfinished = matches!(lexer.mode, Mode::Block);
+    let mut kinds = lexer.kinds;
+    if unfinished {
+        kinds.iter_mut().filter(|kind| **kind != LineKind::Blank).for_each(|kind| *kind = LineKind::Code);
+    }
+    Lines { kinds, odd_breaks: has_odd_breaks(text), hints: hints(text) }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Code,
+    Block,
+    Template,
+}
+
+/// The last token, as far as it tells a division from a regular expression.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Before {
+    Start,
+    Value,
+    Operator,
+}
+
+#[derive(Default)]
+struct Marks {
+    code: bool,
+    bracket: bool,
+    comment: bool,
+}
+
+struct Lexer<'a> {
+    text: &'a [u8],
+    at: usize,
+    mode: Mode,
+    /// Open braces; `true` for those of a `${` in a template.
+    braces: Vec<bool>,
+    before: Before,
+    line: Marks,
+    kinds: Vec<LineKind>,
+}
+
+impl Lexer<'_> {
+    fn run(&mut self) {
+        if self.text.starts_with(b"#!") {
+            self.skip_line_comment();
+        }
+        while let Some(&byte) = self.text.get(self.at) {
+            if byte == b'\n' {
+                self.end_line();
+                self.at += 1;
+            } else {
+                match self.mode {
+                    Mode::Code => self.code(byte),
+                    Mode::Block => self.block(byte),
+                    Mode::Template => self.template(byte),
+                }
+            }
+        }
+        if !self.text.is_empty() && !self.text.ends_with(b"\n") {
+            self.end_line();
+        }
+    }
+
+    fn end_line(&mut self) {
+        self.kinds.push(match std::mem::take(&mut self.line) {
+            Marks { code: true, .. } => LineKind::Code,
+            Marks { bracket: true, .. } => LineKind::Bracket,
+            Marks { comment: true, .. } => LineKind::Comment,
+            Marks { .. } => LineKind::Blank,
+        });
+    }
+
+    fn next_is(&self, byte: u8) -> bool {
+        self.text.get(self.at + 1) == Some(&byte)
+    }
+
+    fn code(&mut self, byte: u8) {
+        match byte {
+            b' ' | b'\t' | b'\r' => self.at += 1,
+            b'/' if self.next_is(b'/') => self.skip_line_comment(),
+            b'/' if self.next_is(b'*') => {
+                self.line.comment = true;
+                self.mode = Mode::Block;
+                self.at += 2;
+            }
+            b'/' if self.before != Before::Value && self.skip_regex() => self.value(),
+            b'"' | b'\'' => self.skip_string(byte),
+            b'`' => {
+                self.line.code = true;
+                self.mode = Mode::Template;
+                self.at += 1;
+            }
+            b'{' | b'(' | b'[' | b')' | b']' | b'}' | b',' | b';' => self.bracket(byte),
+            _ if is_word(byte) => self.word(),
+            _ => {
+                self.line.code = true;
+                self.before = Before::Operator;
+                self.at += 1;
+            }
+        }
+    }
+
+    fn bracket(&mut self, byte: u8) {
+        self.line.bracket = true;
+        self.at += 1;
+        match byte {
+            b'{' => self.braces.push(false),
+            b'}' if self.braces.pop() == Some(true) => {
+                self.line.code = true;
+                self.mode = Mode::Template;
+            }
+            _ => {}
+        }
+        // After `)` stands a division or, after an `if (...)`, a regular expression. Reading too much as division is harmless
+        // unless the expression holds quotes or `/*`, which ends in too many lines of code or is overruled by the report.
+        self.before = if matches!(byte, b')' | b']') { Before::Value } else { Before::Operator };
+    }
+
+    fn word(&mut self) {
+        const BEFORE_EXPRESSION: [&[u8]; 13] = [
+            b"return", b"typeof", b"case", b"in", b"of", b"delete", b"void", b"throw", b"new", b"else", b"do", b"await", b"yield",
+        ];
+        let rest = self.text.get(self.at..).unwrap_or_default();
+        let length = rest.iter().position(|byte| !is_word(*byte)).unwrap_or(rest.len());
+        let word = rest.get(..length).unwrap_or_default();
+        self.line.code = true;
+        self.before = if BEFORE_EXPRESSION.contains(&word) { Before::Operator } else { Before::Value };
+        self.at += length;
+    }
+
+    fn value(&mut self) {
+        self.line.code = true;
+        self.before = Before::Value;
+    }
+
+    fn skip_line_comment(&mut self) {
+        self.line.comment = true;
+        let rest = self.text.get(self.at..).unwrap_or_default();
+        self.at += rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
+    }
+
+    /// To the closing quote, or to the end of the line: only an escaped line break leads over it.
+    fn skip_string(&mut self, quote: u8) {
+        self.value();
+        self.at += 1;
+        while let Some(&byte) = self.text.get(self.at) {
+            match byte {
+                b'\n' => return,
+                b'\\' => {
+                    self.at += 1;
+                    if self.text.get(self.at) == Some(&b'\r') && self.next_is(b'\n') {
+                        self.at += 1;
+                    }
+                    if self.text.get(self.at) == Some(&b'\n') {
+                        self.end_line();
+                        self.line.code = true;
+                    }
+                }
+                _ if byte == quote => {
+                    self.at += 1;
+                    return;
+                }
+                _ => {}
+            }
+            self.at += 1;
+        }
+    }
+
+    /// Steps over a regular expression; `false`, and nothing stepped over, when the slash begins none.
+    fn skip_regex(&mut self) -> bool {
+        let mut in_class = false;
+        let mut at = self.at + 1;
+        while let Some(&byte) = self.text.get(at) {
+            match byte {
+                b'\n' => return false,
+                b'\\' if self.text.get(at + 1) != Some(&b'\n') => at += 1,
+                b'[' => in_class = true,
+                b']' => in_class = false,
+                b'/' if !in_class => {
+                    self.at = at + 1;
+                    return true;
+                }
+                _ => {}
+            }
+            at += 1;
+        }
+        false
+    }
+
+    fn block(&mut self, byte: u8) {
+        if byte == b'*' && self.next_is(b'/') {
+            self.mode = Mode::Code;
+            self.at += 1;
+        }
+        if !byte.is_ascii_whitespace() {
+            self.line.comment = true;
+        }
+        self.at += 1;
+    }
+
+    fn template(&mut self, byte: u8) {
+        if !byte.is_ascii_whitespace() {
+            self.line.code = true;
+        }
+        match byte {
+            b'\\' if !matches!(self.text.get(self.at + 1), Some(b'\n' | b'\r')) => self.at += 1,
+            b'`' => {
+                self.mode = Mode::Code;
+                self.before = Before::Value;
+            }
+            b'$' if self.next_is(b'{') => {
+                self.at += 1;
+                self.braces.push(true);
+                self.mode = Mode::Code;
+                self.before = Before::Operator;
+            }
+            _ => {}
+        }
+        self.at += 1;
+    }
+}
+
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | b'#' | b'@') || !byte.is_ascii()
+}
+
+fn has_odd_breaks(text: &[u8]) -> bool {
+    let lone_cr = text.iter().enumerate().any(|(at, byte)| *byte == b'\r' && text.get(at + 1) != Some(&b'\n'));
+    lone_cr || text.windows(3).any(|window| matches!(window, [0xE2, 0x80, 0xA8 | 0xA9]))
+}
+
+fn hints(text: &[u8]) -> Vec<u32> {
+    const HINTS: [&[u8]; 3] = [b"istanbul ignore", b"v8 ignore", b"c8 ignore"];
+    let has_hint = |line: &[u8]| HINTS.iter().any(|hint| line.windows(hint.len()).any(|window| window == *hint));
+    let numbered = text.split(|byte| *byte == b'\n').zip(1_u32..);
+    numbered.filter(|(line, _)| has_hint(line)).map(|(_, number)| number).collect()
+}
+
+#[cfg(test)]
+#[path = "lines_tests.rs"]
+mod tests;

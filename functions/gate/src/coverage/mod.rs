@@ -1,0 +1,77 @@
+//! Coverage of changed lines: which lines changed, which of them can run, which of those did run.
+//!
+//! Pure: bytes in, a judgement out. Every doubt is decided against the change: what is not measured is not covered, and
+//! what cannot be judged fails. Another report format joins by producing [`Report`]s; a format that knows lines only
+//! (LCOV, Cobertura) gives one single-line [`Statement`] for each line.
+
+mod changed;
+mod istanbul;
+mod judge;
+mod lines;
+mod paths;
+mod sources;
+mod threshold;
+mod unified;
+
+use serde::Serialize;
+
+pub use changed::{Base, ChangeSet, Content, Ignored, Tree};
+pub use istanbul::parse as parse_istanbul;
+pub use judge::{FileJudgement, Judgement, Options, Verdict, judge};
+pub use sources::SourceRules;
+pub use threshold::Threshold;
+
+/// What one run of the tests measured.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    pub files: Vec<MeasuredFile>,
+}
+
+/// The measurements of one file, under the path that the report gives it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MeasuredFile {
+    pub path: String,
+    pub statements: Vec<Statement>,
+    pub arms: Vec<Arm>,
+}
+
+/// A statement and how often it ran. Lines count from 1, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Statement {
+    pub start: Position,
+    pub end: Position,
+    pub hits: u64,
+}
+
+/// One way through a branch and how often it was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arm {
+    /// Line on which the arm starts; an implicit `else` has the line of its `if`.
+    pub line: u32,
+    /// Where the branch starts, with the number of the arm: what tells arms apart when reports are added up.
+    pub branch: Position,
+    pub index: u32,
+    pub hits: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position {
+    pub line: u32,
+    pub column: u32,
+}
+
+/// Why no verdict could be reached; as a gate, that is a failure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[error("{message}")]
+pub struct CannotJudge {
+    /// snake_case, for programs.
+    pub code: &'static str,
+    /// A sentence, for people.
+    pub message: String,
+}
+
+impl CannotJudge {
+    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}

@@ -1,0 +1,76 @@
+//! Which files of a workspace are sources whose lines need tests.
+
+use std::collections::BTreeSet;
+
+/// What counts as a source. The rules belong to the deployment: a workspace that could choose them could exclude itself.
+#[derive(Debug, Clone)]
+pub struct SourceRules {
+    /// Without the dot.
+    pub extensions: Vec<String>,
+    /// Folders, at any depth, whose files are tests or made by tools.
+    pub excluded_folders: Vec<String>,
+    /// Marks before the extension: `x.test.ts`.
+    pub excluded_marks: Vec<String>,
+}
+
+impl Default for SourceRules {
+    fn default() -> Self {
+        let owned = |items: &[&str]| items.iter().map(ToString::to_string).collect();
+        Self {
+            extensions: owned(&["ts", "tsx", "mts", "cts", "js", "jsx", "mjs", "cjs"]),
+            excluded_folders: owned(&["node_modules", "test", "tests", "__tests__", "__mocks__", "__fixtures__"]),
+            excluded_marks: owned(&["test", "spec", "d"]),
+        }
+    }
+}
+
+impl SourceRules {
+    /// `None` for a source, else why it is none. `projects` are the folders that hold a package.json ("" for the root).
+    pub fn exclusion(&self, path: &str, projects: &BTreeSet<String>) -> Option<&'static str> {
+        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let Some((stem, extension)) = name.rsplit_once('.') else {
+            return Some("not_a_source");
+        };
+        if !self.extensions.iter().any(|known| known == extension) {
+            return Some("not_a_source");
+        }
+        let in_folder = |part: &str| self.excluded_folders.iter().any(|excluded| excluded == part);
+        let mark = stem.rsplit_once('.').map(|(_, mark)| mark);
+        if folder.split('/').any(in_folder) || mark.is_some_and(|mark| self.excluded_marks.iter().any(|m| m == mark)) {
+            return Some("excluded_test_or_declaration");
+        }
+        if path.split('/').any(|part| part.starts_with('.')) {
+            return Some("excluded_hidden");
+        }
+        // `eslint.config.js` beside a package.json configures a tool; `src/app.config.ts` is a part of the program.
+        (mark == Some("config") && projects.contains(folder)).then_some("excluded_tool_configuration")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exclusion(path: &str) -> Option<&'static str> {
+        SourceRules::default().exclusion(path, &BTreeSet::from([String::new(), "packages/a".to_string()]))
+    }
+
+    #[test]
+    fn programs_are_sources() {
+        for path in ["src/a.ts", "a.js", "packages/a/src/b.tsx", "src/app.config.ts", "src/latest.ts", "src/test.ts", "src/coverage/a.ts"] {
+            assert_eq!(exclusion(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn tests_declarations_and_tool_configuration_are_not() {
+        assert_eq!(exclusion("README.md"), Some("not_a_source"));
+        assert_eq!(exclusion("Makefile"), Some("not_a_source"));
+        assert_eq!(exclusion("src/a.test.ts"), Some("excluded_test_or_declaration"));
+        assert_eq!(exclusion("test/a.ts"), Some("excluded_test_or_declaration"));
+        assert_eq!(exclusion("src/types.d.ts"), Some("excluded_test_or_declaration"));
+        assert_eq!(exclusion("vitest.config.ts"), Some("excluded_tool_configuration"));
+        assert_eq!(exclusion("packages/a/eslint.config.js"), Some("excluded_tool_configuration"));
+        assert_eq!(exclusion(".storybook/main.ts"), Some("excluded_hidden"));
+    }
+}

@@ -1,0 +1,100 @@
+//! The share of changed lines that must be covered, as an exact fraction: 9 of 10 reaches 0.90, whatever 0.9 is in binary.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Serialize, Serializer};
+
+use super::CannotJudge;
+
+/// A fraction between 0 and 1, both included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Threshold {
+    numerator: u64,
+    denominator: u64,
+}
+
+impl Threshold {
+    /// Nine tenths of the changed lines.
+    pub const DEFAULT: Self = Self { numerator: 9, denominator: 10 };
+
+    /// Whether `covered` of `total` lines are enough. Of no lines nothing can be said: that is not for a fraction to decide.
+    pub fn reached(self, covered: u64, total: u64) -> bool {
+        total > 0
+            && u128::from(covered) * u128::from(self.denominator) >= u128::from(self.numerator) * u128::from(total)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        const MAX_DECIMALS: usize = 9;
+        let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
+        let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        if !digits(whole) || !digits(decimals) || decimals.len() > MAX_DECIMALS || whole.len() > 1 {
+            return None;
+        }
+        let denominator = 10_u64.pow(u32::try_from(decimals.len()).ok()?);
+        let numerator = whole.parse::<u64>().ok()? * denominator + decimals.parse::<u64>().ok()?;
+        (numerator <= denominator).then_some(Self { numerator, denominator })
+    }
+}
+
+impl Default for Threshold {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+impl FromStr for Threshold {
+    type Err = CannotJudge;
+
+    fn from_str(text: &str) -> Result<Self, CannotJudge> {
+        Self::parse(text.trim()).ok_or_else(|| {
+            CannotJudge::new("threshold_invalid", format!("the threshold {text:?} is not a decimal number from 0 to 1"))
+        })
+    }
+}
+
+impl fmt::Display for Threshold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        ratio(self.numerator, self.denominator).fmt(f)
+    }
+}
+
+impl Serialize for Threshold {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(ratio(self.numerator, self.denominator))
+    }
+}
+
+/// For display; never for comparison.
+#[expect(clippy::cast_precision_loss, reason = "shown to people and charts, compared exactly elsewhere")]
+pub fn ratio(numerator: u64, denominator: u64) -> f64 {
+    numerator as f64 / denominator as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nine_of_ten_reaches_ninety_percent_exactly() {
+        let threshold: Threshold = "0.90".parse().unwrap();
+        assert!(threshold.reached(9, 10));
+        assert!(!threshold.reached(899_999_999, 1_000_000_000));
+        assert!(Threshold::DEFAULT.reached(9, 10));
+    }
+
+    #[test]
+    fn nothing_of_nothing_reaches_no_threshold_not_even_zero() {
+        assert!(!"0".parse::<Threshold>().unwrap().reached(0, 0));
+    }
+
+    #[test]
+    fn a_threshold_outside_zero_to_one_is_refused() {
+        for text in ["1.01", "2", "-0.1", "NaN", "inf", "", ".", ".5", "1e-1", "0.9.0", "90%", "0.1234567890"] {
+            assert_eq!(text.parse::<Threshold>().unwrap_err().code, "threshold_invalid", "{text}");
+        }
+        for text in ["0", "1", "1.0", "0.875"] {
+            assert!(text.parse::<Threshold>().is_ok(), "{text}");
+        }
+    }
+}

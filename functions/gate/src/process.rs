@@ -1,0 +1,214 @@
+//! Running one command of a workspace: a bare environment, its own process group, a limit in time, captured output.
+//!
+//! Nothing that the command started outlives the call, also when the call itself is dropped: the group is killed whole, and
+//! on Linux whatever left the group is found by a mark in its environment. Memory and network are not limited here; what a
+//! gate could not prevent is said in its evidence.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use sha2::{Digest, Sha256};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::process::Child;
+use tokio::time::timeout;
+
+/// What is kept of the beginning and of the end of the output.
+const HEAD_BYTES: usize = 8 * 1024;
+const TAIL_BYTES: usize = 64 * 1024;
+
+/// The variable by which processes are found that left their group.
+const MARK: &str = "NOFX_GATE_ATTEMPT";
+
+/// A command, with all of its surroundings: nothing is inherited.
+#[derive(Debug, Clone)]
+pub struct Command {
+    /// Program and arguments; the program is looked up in the PATH of `environment`.
+    pub line: Vec<String>,
+    pub folder: PathBuf,
+    pub environment: Vec<(String, String)>,
+    pub limit: Duration,
+    /// Unique to the attempt.
+    pub mark: String,
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub exit: Exit,
+    pub output: Output,
+    pub took: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Code(i32),
+    Signal(i32),
+    TimedOut,
+}
+
+/// Standard output and error as one stream, in the order in which they were written.
+#[derive(Debug, Default)]
+pub struct Output {
+    head: Vec<u8>,
+    tail: VecDeque<u8>,
+    pub bytes: u64,
+    digest: Sha256,
+}
+
+/// Runs the command to its end or to its limit. An error means that it could not be started or followed.
+pub async fn run(command: &Command) -> io::Result<Ended> {
+    // How long output may still come from a pipe whose writers are all dead.
+    const DRAIN: Duration = Duration::from_secs(2);
+    let started = Instant::now();
+    let (mut child, reader) = spawn(command)?;
+    let mut group = Group { leader: child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)), mark: command.mark.clone() };
+    let mut reader = pipe::Receiver::from_owned_fd(reader.into())?;
+    let mut output = Output::default();
+    let status = timeout(command.limit, follow(&mut child, &mut reader, &mut output)).await;
+    // Also after an orderly end: what still runs in the background would hold the pipe open and outlive its gate.
+    group.kill();
+    let exit = match status {
+        Ok(status) => exit_of(status?),
+        Err(_) => {
+            child.wait().await?;
+            Exit::TimedOut
+        }
+    };
+    group.leader = None;
+    let _ = timeout(DRAIN, read_all(&mut reader, &mut output)).await;
+    Ok(Ended { exit, output, took: started.elapsed() })
+}
+
+fn spawn(command: &Command) -> io::Result<(Child, io::PipeReader)> {
+    let (program, arguments) = command.line.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    let (reader, writer) = io::pipe()?;
+    let mut builder = tokio::process::Command::new(program);
+    builder
+        .args(arguments)
+        .current_dir(&command.folder)
+        .env_clear()
+        .envs(command.environment.iter().map(|(name, value)| (name, value)))
+        .env(MARK, &command.mark)
+        .stdin(Stdio::null())
+        .stdout(writer.try_clone()?)
+        .stderr(writer)
+        .process_group(0)
+        .kill_on_drop(true);
+    // The builder owns our copies of the pipe's writing end; they must be closed here for the end of the output to be seen.
+    builder.spawn().map(|child| (child, reader))
+}
+
+async fn follow(child: &mut Child, reader: &mut pipe::Receiver, output: &mut Output) -> io::Result<ExitStatus> {
+    tokio::select! {
+        status = child.wait() => return status,
+        read = read_all(reader, output) => read?,
+    }
+    child.wait().await
+}
+
+async fn read_all(reader: &mut pipe::Receiver, output: &mut Output) -> io::Result<()> {
+    let mut buffer = [0; 16 * 1024];
+    loop {
+        let count = reader.read(&mut buffer).await?;
+        if count == 0 {
+            return Ok(());
+        }
+        output.push(buffer.get(..count).unwrap_or_default());
+    }
+}
+
+fn exit_of(status: ExitStatus) -> Exit {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Exit::Code(code),
+        (None, signal) => Exit::Signal(signal.unwrap_or(0)),
+    }
+}
+
+impl Output {
+    fn push(&mut self, bytes: &[u8]) {
+        self.bytes += bytes.len() as u64;
+        self.digest.update(bytes);
+        let room = HEAD_BYTES.saturating_sub(self.head.len()).min(bytes.len());
+        self.head.extend_from_slice(bytes.get(..room).unwrap_or_default());
+        self.tail.extend(bytes);
+        self.tail.drain(..self.tail.len().saturating_sub(TAIL_BYTES));
+    }
+
+    /// The beginning, for a message.
+    pub fn head(&self) -> String {
+        String::from_utf8_lossy(&self.head).into_owned()
+    }
+
+    /// The end, for the evidence.
+    pub fn tail(&self) -> String {
+        let (first, second) = self.tail.as_slices();
+        String::from_utf8_lossy(&[first, second].concat()).into_owned()
+    }
+
+    /// sha256 of the whole output.
+    pub fn sha256(&self) -> [u8; 32] {
+        self.digest.clone().finalize().into()
+    }
+}
+
+/// The processes of a command; killed when this goes out of scope.
+struct Group {
+    /// `None` once the leader is gone and its number may belong to somebody else.
+    leader: Option<Pid>,
+    mark: String,
+}
+
+impl Group {
+    fn kill(&self) {
+        if let Some(leader) = self.leader {
+            // The only error is that nobody is left.
+            let _ = kill_process_group(leader, Signal::KILL);
+        }
+        // A process that was just being forked is seen in the next round.
+        const ROUNDS: usize = 10;
+        for _ in 0..ROUNDS {
+            let left = marked(&self.mark);
+            if left.is_empty() {
+                return;
+            }
+            for process in left {
+                let _ = kill_process(process, Signal::KILL);
+            }
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if self.leader.is_some() {
+            self.kill();
+        }
+    }
+}
+
+/// Living processes with our mark in their environment. Only Linux tells; elsewhere the group alone is killed.
+fn marked(mark: &str) -> Vec<Pid> {
+    if !cfg!(target_os = "linux") {
+        return Vec::new();
+    }
+    let wanted = format!("{MARK}={mark}");
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let is_ours = |number: &i32| {
+        // The environment of a zombie is empty, so the dead are not found again.
+        let environment = fs::read(format!("/proc/{number}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes())
+    };
+    numbers.filter(is_ours).filter_map(Pid::from_raw).collect()
+}
+
+#[cfg(test)]
+#[path = "process_tests.rs"]
+mod tests;

@@ -1,0 +1,179 @@
+//! Folders of files: walking, copying, comparing.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+use shared::domain::digest::hex;
+
+use crate::attempt::Attempt;
+use crate::coverage::{Content, SourceRules, Tree};
+
+/// Names that are no part of a workspace, wherever they stand: dependencies and history.
+pub const SKIPPED: [&str; 2] = ["node_modules", ".git"];
+
+/// Most files that a folder may hold.
+const MAX_FILES: usize = 200_000;
+
+/// A file of a folder. Paths are relative, with slashes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    File { executable: bool },
+    Link,
+}
+
+/// The files below a folder by path, without those that are no part of a workspace. A folder `coverage` beside a
+/// package.json holds reports of earlier runs.
+pub fn walk(root: &Path) -> io::Result<BTreeMap<String, Kind>> {
+    let mut files = BTreeMap::new();
+    let mut folders = vec![(root.to_path_buf(), String::new())];
+    while let Some((folder, prefix)) = folders.pop() {
+        let is_project = folder.join("package.json").is_file();
+        for entry in fs::read_dir(&folder)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let name = name.to_str().ok_or_else(|| invalid(&format!("a name below {prefix:?} is not UTF-8")))?;
+            if SKIPPED.contains(&name) || (is_project && name == "coverage") {
+                continue;
+            }
+            let path = format!("{prefix}{name}");
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                folders.push((entry.path(), format!("{path}/")));
+            } else if kind.is_symlink() {
+                files.insert(path, Kind::Link);
+            } else if kind.is_file() {
+                let executable = entry.metadata()?.permissions().mode() & 0o100 != 0;
+                files.insert(path, Kind::File { executable });
+            } else {
+                return Err(invalid(&format!("{path} is neither a file nor a folder")));
+            }
+            if files.len() > MAX_FILES {
+                return Err(invalid(&format!("there are more than {MAX_FILES} files")));
+            }
+        }
+    }
+    Ok(files)
+}
+
+fn invalid(message: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, message.to_string())
+}
+
+/// Copies a workspace. Links are left out: where they lead is not ours to decide, and a copy must not reach its origin.
+pub fn copy_workspace(from: &Path, to: &Path, attempt: &Attempt) -> io::Result<()> {
+    for (path, kind) in walk(from)? {
+        attempt.check()?;
+        if let Kind::File { .. } = kind {
+            let target = to.join(&path);
+            if let Some(parent) = target.parent() {
+                fs::create_dir_all(parent)?;
+            }
+            fs::copy(from.join(&path), target)?;
+        }
+    }
+    Ok(())
+}
+
+/// sha256 over the path, the executable bit and the content of each file, in the order of the paths.
+pub fn digest(root: &Path) -> io::Result<String> {
+    let mut sum = Sha256::new();
+    for (path, kind) in walk(root)? {
+        let (mark, content) = match kind {
+            Kind::File { executable: true } => ("x", file_digest(&root.join(&path))?),
+            Kind::File { executable: false } => ("-", file_digest(&root.join(&path))?),
+            Kind::Link => ("l", Sha256::digest(fs::read_link(root.join(&path))?.as_os_str().as_encoded_bytes()).into()),
+        };
+        sum.update(format!("{mark} {} {path}\0", hex(&content)));
+    }
+    Ok(hex(&sum.finalize()))
+}
+
+/// sha256 of a file.
+pub fn file_digest(path: &Path) -> io::Result<[u8; 32]> {
+    let mut sum = Sha256::new();
+    io::copy(&mut File::open(path)?, &mut sum)?;
+    Ok(sum.finalize().into())
+}
+
+/// What a comparison of two workspaces needs of one.
+pub fn read(root: &Path, rules: &SourceRules) -> io::Result<Tree> {
+    let mut tree = Tree::new();
+    for (path, kind) in walk(root)? {
+        let full = root.join(&path);
+        let is_source = path.rsplit_once('.').is_some_and(|(_, end)| rules.extensions.iter().any(|known| known == end));
+        let content = match kind {
+            Kind::File { .. } if is_source => Content::Text(fs::read(full)?),
+            Kind::File { .. } => Content::Other(file_digest(&full)?),
+            Kind::Link => Content::Other(Sha256::digest(fs::read_link(full)?.as_os_str().as_encoded_bytes()).into()),
+        };
+        tree.insert(path, content);
+    }
+    Ok(tree)
+}
+
+/// The folders that hold a package.json, as paths from the root.
+pub fn projects(root: &Path) -> io::Result<Vec<PathBuf>> {
+    let files = walk(root)?;
+    let folder = |path: &String| match path.strip_suffix("package.json") {
+        Some("") => Some(PathBuf::new()),
+        Some(folder) if folder.ends_with('/') => Some(PathBuf::from(folder)),
+        _ => None,
+    };
+    Ok(files.keys().filter_map(folder).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(files: &[&str]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for path in files {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "x").unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn dependencies_history_and_old_reports_are_no_part_of_a_workspace() {
+        let root = folder(&["package.json", "coverage/coverage-final.json", "src/coverage/a.ts", "node_modules/a/b.js", "p/.git/c", "p/d.ts"]);
+        assert_eq!(walk(root.path()).unwrap().into_keys().collect::<Vec<_>>(), ["p/d.ts", "package.json", "src/coverage/a.ts"]);
+    }
+
+    #[test]
+    fn a_copy_has_the_digest_of_its_origin_and_every_change_shows() {
+        let root = folder(&["a.ts", "b/c.sh"]);
+        let work = tempfile::tempdir().unwrap();
+        let attempt = Attempt::begin(work.path()).unwrap();
+        copy_workspace(root.path(), &attempt.workspace(), &attempt).unwrap();
+        let before = digest(root.path()).unwrap();
+        assert_eq!(digest(&attempt.workspace()).unwrap(), before);
+        fs::set_permissions(root.path().join("b/c.sh"), fs::Permissions::from_mode(0o755)).unwrap();
+        assert_ne!(digest(root.path()).unwrap(), before);
+        fs::write(attempt.workspace().join("a.ts"), "y").unwrap();
+        assert_ne!(digest(&attempt.workspace()).unwrap(), before);
+    }
+
+    #[test]
+    fn a_link_out_of_the_workspace_is_not_followed() {
+        let root = folder(&["a.ts"]);
+        std::os::unix::fs::symlink("/etc/hostname", root.path().join("b.ts")).unwrap();
+        let work = tempfile::tempdir().unwrap();
+        let attempt = Attempt::begin(work.path()).unwrap();
+        copy_workspace(root.path(), &attempt.workspace(), &attempt).unwrap();
+        assert!(!attempt.workspace().join("b.ts").exists());
+        assert!(matches!(read(root.path(), &SourceRules::default()).unwrap()["b.ts"], Content::Other(_)));
+    }
+
+    #[test]
+    fn projects_are_found_in_a_monorepo() {
+        let root = folder(&["package.json", "packages/a/package.json", "x-package.json"]);
+        assert_eq!(projects(root.path()).unwrap(), [PathBuf::new(), PathBuf::from("packages/a/")]);
+    }
+}
