@@ -4,12 +4,12 @@ NOFX = cargo run --quiet --bin nofx --
 # cargo-nextest where it is installed, else cargo's own runner: both fail when a test fails, and when none ran.
 TEST = $(NOFX) exec -- ./tests/run
 
-.PHONY: help demo dev test test-unit test-integration test-contract test-chaos test-security test-e2e lint clean
+.PHONY: help demo dev test test-unit test-integration test-functions test-contract test-chaos test-security test-e2e lint clean
 
 help:
 	@echo "make demo   everything from nothing: local stack, plans, live progress"
 	@echo "make dev    the local stack in the foreground, until Ctrl-C"
-	@echo "make test   every suite (make test-unit, -integration, -contract, -chaos, -security, -e2e run one)"
+	@echo "make test   every suite (make test-unit, -integration, -functions, -contract, -chaos, -security, -e2e run one)"
 	@echo "make lint   format, clippy, rustdoc; warnings are errors"
 
 demo:
@@ -24,7 +24,7 @@ test:
 test-unit:
 	@./tests/run unit
 
-test-integration test-contract test-chaos test-security test-e2e:
+test-integration test-functions test-contract test-chaos test-security test-e2e:
 	@$(TEST) $(@:test-%=%)
 
 lint:

@@ -33,9 +33,10 @@ begin
     end if;
 
     with item as (
-        select distinct on (i.step_id) i.*
+        -- Whole keys: a forged message in the batch must not stand in for the true one.
+        select distinct on (i.step_id, i.run_id, i.tenant_id) i.*
           from jsonb_to_recordset(p_items) as i(tenant_id text, run_id uuid, step_id uuid, lease_s integer)
-         order by i.step_id
+         order by i.step_id, i.run_id, i.tenant_id
     ), won as (
         update nofx.step s
            set status = 'running',
@@ -172,18 +173,25 @@ begin
                case when s.id = any (v_done) then 'finished'
                     when a.status in ('succeeded', 'failed', 'blocked')
                          and a.status = case i."to" when 'ready' then 'failed' else i."to" end then 'repeated'
-                    else 'stale' end)),
-           -- A repeated finish may have lost its wake-ups with its answer.
-           array_agg(row(k.run_id, k.id, null, 'ready', null, null, 0)::nofx.change) filter (where k.id is not null)
-      into v_items, v_owed
+                    else 'stale' end))
+      into v_items
       from jsonb_to_recordset(p_items) as i(tenant_id text, step_id uuid, attempt integer, "to" text)
       left join nofx.step s on s.id = i.step_id and s.tenant_id = i.tenant_id
-      left join nofx.attempt a on a.step_id = s.id and a.attempt = i.attempt
-      left join lateral (
-          select c.run_id, c.id
-            from nofx.step c
-           where a.status in ('succeeded', 'failed') and s.id <> all (coalesce(v_done, '{}')) and c.status = 'ready'
-             and (c.id = s.id or c.id in (select e.child_id from nofx.step_edge e where e.parent_id = s.id))) k on true;
+      left join nofx.attempt a on a.step_id = s.id and a.attempt = i.attempt;
+
+    if cardinality(v_done) is distinct from jsonb_array_length(p_items) then
+        -- A repeated finish may have lost its wake-ups with its answer.
+        select array_agg(row(c.run_id, c.id, null, 'ready', null, null, 0)::nofx.change)
+          into v_owed
+          from nofx.step c
+         where c.status = 'ready'
+           and c.id in (select unnest(array[a.step_id, e.child_id])
+                          from jsonb_to_recordset(p_items) as i(tenant_id text, step_id uuid, attempt integer)
+                          join nofx.attempt a on a.step_id = i.step_id and a.attempt = i.attempt
+                                             and a.tenant_id = i.tenant_id
+                          left join nofx.step_edge e on e.parent_id = a.step_id
+                         where a.status in ('succeeded', 'failed') and a.step_id <> all (coalesce(v_done, '{}')));
+    end if;
 
     return jsonb_build_object('items', coalesce(v_items, '[]'), 'ready', nofx.wakeups(v_changes || v_owed, v_now));
 end

@@ -21,6 +21,10 @@ begin
     if v_run.finished_at is not null then
         return jsonb_build_object('result', 'conflict', 'what', 'run', 'status', v_run.status);
     end if;
+    -- Its last running steps are being recorded; nothing may wait in it any more, or it would end with a pending gate.
+    if v_run.steps_failed > 0 or v_run.failure is not null then
+        return jsonb_build_object('result', 'conflict', 'what', 'run', 'status', 'failing');
+    end if;
     v_now := clock_timestamp();
     if p ->> 'step_id' is not null then
         select * into v_step from nofx.step s where s.id = (p ->> 'step_id')::uuid and s.run_id = v_run.id;

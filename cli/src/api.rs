@@ -46,8 +46,6 @@ pub struct Run {
 
 #[derive(Clone, Debug, Deserialize)]
 pub struct Step {
-    #[serde(default)]
-    pub id: String,
     pub name: String,
     pub tool: String,
     pub status: String,
@@ -72,7 +70,7 @@ pub struct Event {
     #[serde(rename = "type")]
     pub kind: String,
     #[serde(default)]
-    pub step_id: Option<String>,
+    pub step: Option<String>,
     #[serde(default)]
     pub payload: Value,
     pub timestamp: String,

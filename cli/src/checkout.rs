@@ -53,6 +53,11 @@ impl Checkout {
         self.root.join("migrations")
     }
 
+    /// What a local database holds beyond its schema.
+    pub fn seed(&self) -> PathBuf {
+        self.root.join("supabase/seed.sql")
+    }
+
     pub fn requirements(&self) -> PathBuf {
         self.root.join("localstack/requirements.txt")
     }

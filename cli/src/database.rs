@@ -1,38 +1,30 @@
 //! Connections to Postgres.
 
-use std::time::Duration;
+use std::{env, path::PathBuf};
 
-use anyhow::{Context, Result};
-use tokio::time::timeout;
-use tokio_postgres::{Client, NoTls};
+use anyhow::Result;
+use shared::config::DatabaseConfig;
+use tokio_postgres::{Client, config::Host};
 
 use crate::report::hinted;
 
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-
-/// Connects to `url`.
+/// Connects to `url`, by TLS as the functions do.
 pub async fn connect(url: &str) -> Result<Client> {
-    let config: tokio_postgres::Config = url.parse().map_err(|error| {
-        hinted(
-            format!("DATABASE_URL is no Postgres URL: {error}"),
-            "it looks like postgresql://user:password@host:5432/database",
-        )
-    })?;
-    let (client, connection) = timeout(CONNECT_LIMIT, config.connect(NoTls))
-        .await
-        .map_err(|_| hinted(format!("no answer from {}", place(&config)), "is the server up, and DATABASE_URL right?"))?
-        .with_context(|| format!("cannot connect to {}", place(&config)))?;
-    tokio::spawn(connection);
-    Ok(client)
+    let ca_file = env::var_os("DATABASE_CA_FILE").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let config = DatabaseConfig { url: url.to_owned(), ca_file, pool_size: 1 };
+    shared::db::connect(&config).await.map_err(|error| {
+        let error = anyhow::Error::new(error);
+        hinted(format!("cannot connect to {}: {error:#}", place(url)), "is the server up, and DATABASE_URL right?")
+    })
 }
 
-/// Where a configuration points, without its secrets.
-fn place(config: &tokio_postgres::Config) -> String {
-    let hosts: Vec<String> = config.get_hosts().iter().map(|host| format!("{host:?}")).collect();
-    let ports: Vec<String> = config.get_ports().iter().map(u16::to_string).collect();
-    format!(
-        "the database at {} port {}",
-        hosts.join(","),
-        if ports.is_empty() { "5432".to_owned() } else { ports.join(",") }
-    )
+/// Where a URL points, without its secrets.
+fn place(url: &str) -> String {
+    let Ok(config) = url.parse::<tokio_postgres::Config>() else { return "the database".to_owned() };
+    let host = match config.get_hosts().first() {
+        Some(Host::Tcp(name)) => name.clone(),
+        Some(Host::Unix(path)) => path.display().to_string(),
+        None => "localhost".to_owned(),
+    };
+    format!("the database at {host}:{}", config.get_ports().first().unwrap_or(&5432))
 }

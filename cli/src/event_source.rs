@@ -18,8 +18,8 @@ use crate::{
     stop::Stop,
 };
 
-/// The longest wait SQS allows.
-const WAIT_S: i32 = 20;
+/// Twenty seconds are allowed. The emulator does not notice a caller that hangs up, and ends only when its polls have.
+const WAIT_S: i32 = 2;
 /// The emulator looks for messages ten times a second while a poll waits: polls that start at different moments of
 /// this period see a message sooner.
 const EMULATOR_PERIOD: Duration = Duration::from_millis(100);
@@ -31,7 +31,7 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 /// The mapping of one queue to one function.
 #[derive(Clone, Debug)]
 pub struct EventSource {
-    pub function: &'static QueueFunction,
+    pub function: QueueFunction,
     pub queue: Queue,
     /// Where the function's host listens.
     pub port: u16,
@@ -92,7 +92,7 @@ impl EventSource {
             .sqs
             .receive_message()
             .queue_url(&self.queue.url)
-            .max_number_of_messages(self.function.batch_size)
+            .max_number_of_messages(i32::try_from(self.function.spec.batch_size).unwrap_or(10))
             .wait_time_seconds(WAIT_S)
             .message_system_attribute_names(MessageSystemAttributeName::All)
             .message_attribute_names("All")
@@ -103,7 +103,7 @@ impl EventSource {
     }
 
     async fn deliver(&self, messages: &[Message]) {
-        let name = self.function.name;
+        let name = self.function.name();
         let ids: BTreeSet<&str> = messages.iter().filter_map(Message::message_id).collect();
         let result = match self.invoke(messages).await {
             Ok(answer) => match sqs_event::verdict(&answer, &ids) {
@@ -128,8 +128,8 @@ impl EventSource {
     }
 
     async fn invoke(&self, messages: &[Message]) -> Result<Vec<u8>, Unanswered> {
-        let timeout = Duration::from_secs(u64::from(self.function.timeout_s) + 5);
-        let url = format!("http://127.0.0.1:{}{}", self.port, invocation_path(self.function.name));
+        let timeout = self.function.timeout() + Duration::from_secs(5);
+        let url = format!("http://127.0.0.1:{}{}", self.port, invocation_path(self.function.name()));
         let request = self.http.post(url).timeout(timeout).json(&sqs_event::event(messages, &self.queue.arn, REGION));
         let mut health = self.health.clone();
         let epoch = health.epoch();

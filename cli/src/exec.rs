@@ -19,6 +19,7 @@ use uuid::Uuid;
 use crate::{
     checkout::Checkout,
     port,
+    postgres::Purpose,
     process::{self, Ledger},
     process_table,
     report::hinted,
@@ -54,16 +55,17 @@ pub async fn run(checkout: &Checkout, args: &Args) -> Result<ExitCode> {
         state: dir.clone(),
         http_port,
         reload: false,
-        durable: false,
+        purpose: Purpose::Throwaway,
         database_url: None,
         aws_endpoint: None,
         services: None,
         sweep_period: stack::sweep_period()?,
     };
-    let mut stack = Stack::new(checkout.clone(), options, Ledger::new(dir.join("pids.json")));
+    let ledger = Ledger::new(dir.join("pids.json"));
+    let mut stack = Stack::new(checkout.clone(), options, ledger.clone());
     let code = tokio::select! {
         started = stack.start() => match started {
-            Ok(()) => run_command(&args.command, &stack, http_port, &mut signals).await,
+            Ok(()) => run_command(&args.command, &stack, http_port, &ledger, &mut signals).await,
             Err(error) => Err(error),
         },
         signal = signals.next() => Ok(interrupted(signal)),
@@ -80,6 +82,7 @@ async fn run_command(
     words: &[String],
     stack: &Stack,
     http_port: Option<u16>,
+    ledger: &Ledger,
     signals: &mut Signals,
 ) -> Result<ExitCode> {
     let (program, arguments) = words.split_first().context("no command")?;
@@ -100,6 +103,9 @@ async fn run_command(
     }
     let mut child =
         command.spawn().map_err(|error| hinted(format!("cannot run {program}: {error}"), "is it installed?"))?;
+    if let Some(pid) = child.id() {
+        ledger.add("command", pid);
+    }
     let signal = tokio::select! {
         status = child.wait() => return Ok(exit_code(status.context("the command is lost")?)),
         signal = signals.next() => signal,

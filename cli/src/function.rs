@@ -1,28 +1,20 @@
-//! The Lambda functions as the local stack runs them: the same numbers that template.yaml gives AWS.
+//! The Lambda functions as the local stack runs them: the numbers of `shared::domain::tool`, which AWS gets as well,
+//! and how many of each work at once here.
 
 use std::time::Duration;
 
+use shared::domain::tool::{HANDLERS, HandlerSpec};
+
 /// A function that a queue feeds.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct QueueFunction {
-    pub name: &'static str,
-    pub timeout_s: u32,
-    pub batch_size: i32,
+    pub spec: &'static HandlerSpec,
     /// Batches in flight at once, each received by a poll of its own: as many as the function can work on soon, so
     /// that no message waits out its visibility behind a slow one.
     pub polls: u32,
     /// Processes of the function.
     pub processes: u32,
 }
-
-/// Every queue function, by the name of its handler.
-pub const QUEUE_FUNCTIONS: [QueueFunction; 5] = [
-    QueueFunction { name: "gate", timeout_s: 600, batch_size: 1, polls: 2, processes: 2 },
-    QueueFunction { name: "codegen", timeout_s: 120, batch_size: 1, polls: 2, processes: 2 },
-    QueueFunction { name: "manual", timeout_s: 30, batch_size: 10, polls: 5, processes: 1 },
-    QueueFunction { name: "db_write", timeout_s: 60, batch_size: 10, polls: 5, processes: 1 },
-    QueueFunction { name: "echo", timeout_s: 30, batch_size: 10, polls: 5, processes: 1 },
-];
 
 /// The functions behind HTTP.
 pub const HTTP_FUNCTIONS: [&str; 3] = ["api", "approvals", "console"];
@@ -33,14 +25,37 @@ pub const SWEEPER_TIMEOUT: Duration = Duration::from_mins(1);
 /// SQS keeps a message invisible for twelve hours at most.
 const VISIBILITY_MAX_S: u32 = 43_200;
 
+/// Every queue function.
+pub fn queue_functions() -> impl Iterator<Item = QueueFunction> {
+    HANDLERS.iter().map(|spec| {
+        // One message at a time means long work: as many messages are taken as there are processes to do it. Short
+        // work gets as many polls as Lambda starts with; its batches may wait for each other.
+        let (polls, processes) = if spec.batch_size == 1 { (2, 2) } else { (5, 1) };
+        QueueFunction { spec, polls, processes }
+    })
+}
+
+/// All functions, as their binaries are called.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    HTTP_FUNCTIONS.into_iter().chain(HANDLERS.iter().map(|spec| spec.name)).chain([SWEEPER])
+}
+
 impl QueueFunction {
+    pub fn name(&self) -> &'static str {
+        self.spec.name
+    }
+
+    pub fn timeout(&self) -> Duration {
+        Duration::from_secs(u64::from(self.spec.function_timeout_s))
+    }
+
     /// AWS advises six times the timeout of the function: room for retries inside the event source.
     pub fn visibility_s(&self) -> u32 {
-        (self.timeout_s * 6).min(VISIBILITY_MAX_S)
+        (self.spec.function_timeout_s * 6).min(VISIBILITY_MAX_S)
     }
 
     pub fn queue(&self, prefix: &str) -> String {
-        format!("{prefix}step-ready-{}", self.name)
+        format!("{prefix}step-ready-{}", self.spec.name)
     }
 
     pub fn dead_letter_queue(&self, prefix: &str) -> String {

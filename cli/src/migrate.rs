@@ -55,6 +55,16 @@ pub async fn migrate(url: &str, dir: &Path) -> Result<usize> {
     Ok(count)
 }
 
+/// Runs the seed of a local database, which changes nothing the second time.
+pub async fn seed(url: &str, path: &Path) -> Result<()> {
+    let sql = match fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        text => text.with_context(|| format!("cannot read {}", path.display()))?,
+    };
+    let client = database::connect(url).await?;
+    client.batch_execute(&sql).await.map_err(|error| explain(path, &sql, &error))
+}
+
 /// `nofx migrate`.
 pub async fn run(url: &str, dir: &Path) -> Result<()> {
     let start = Instant::now();
@@ -142,7 +152,10 @@ async fn apply_next<'a>(client: &mut Client, migrations: &'a [Migration]) -> Res
     };
     let statements = sql_text::split(&migration.sql);
     refuse_transactions(migration, &statements)?;
-    transaction.batch_execute(&migration.sql).await.map_err(|error| explain(migration, &error))?;
+    transaction
+        .batch_execute(&migration.sql)
+        .await
+        .map_err(|error| explain(&migration.path, &migration.sql, &error))?;
     transaction
         .execute_typed(
             "insert into supabase_migrations.schema_migrations (version, statements, name) values ($1, $2, $3)",
@@ -150,7 +163,7 @@ async fn apply_next<'a>(client: &mut Client, migrations: &'a [Migration]) -> Res
         )
         .await
         .context("cannot record the migration")?;
-    transaction.commit().await.map_err(|error| explain(migration, &error))?;
+    transaction.commit().await.map_err(|error| explain(&migration.path, &migration.sql, &error))?;
     Ok(Some(migration))
 }
 
@@ -170,12 +183,12 @@ fn refuse_transactions(migration: &Migration, statements: &[String]) -> Result<(
 }
 
 /// What Postgres said, and the line of the file it said it about.
-fn explain(migration: &Migration, error: &tokio_postgres::Error) -> anyhow::Error {
+fn explain(path: &Path, sql: &str, error: &tokio_postgres::Error) -> anyhow::Error {
     use tokio_postgres::error::ErrorPosition;
-    let Some(cause) = error.as_db_error() else { return anyhow::anyhow!("{}: {error}", migration.path.display()) };
+    let Some(cause) = error.as_db_error() else { return anyhow::anyhow!("{}: {error}", path.display()) };
     let line = match cause.position() {
         Some(ErrorPosition::Original(position)) => {
-            let before = migration.sql.chars().take(*position as usize);
+            let before = sql.chars().take(*position as usize);
             format!(":{}", before.filter(|c| *c == '\n').count() + 1)
         }
         _ => String::new(),
@@ -183,7 +196,7 @@ fn explain(migration: &Migration, error: &tokio_postgres::Error) -> anyhow::Erro
     let detail = cause.detail().map(|detail| format!(" ({detail})")).unwrap_or_default();
     let place =
         cause.where_().map(|place| format!(" [{}]", place.lines().next().unwrap_or_default())).unwrap_or_default();
-    anyhow::anyhow!("{}{line}: {}{detail}{place}", migration.path.display(), cause.message())
+    anyhow::anyhow!("{}{line}: {}{detail}{place}", path.display(), cause.message())
 }
 
 #[cfg(test)]

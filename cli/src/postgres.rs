@@ -7,6 +7,7 @@ use std::{
     fs,
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown},
     path::{Path, PathBuf},
+    process::Stdio,
     time::{Duration, Instant},
 };
 
@@ -28,6 +29,17 @@ const TEMPLATE_REVISION: u32 = 1;
 /// A server that was killed replays its log first.
 const START_LIMIT: Duration = Duration::from_mins(1);
 const ENDING: Ending = Ending::new(Signal::INT, Duration::from_secs(20));
+
+/// What a cluster is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Work that is to survive a crash of the machine.
+    Kept,
+    /// Tests: it goes away soon, and who is not the superuser gets in without a password, as any role.
+    Throwaway,
+}
+
+const TRUST_ROLES: &str = "host all postgres 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n";
 
 /// Server binaries, and the user they run as.
 #[derive(Clone, Debug)]
@@ -64,7 +76,7 @@ impl Cluster {
 
     /// The URL of the database `postgres` for its superuser.
     pub fn url(&self) -> String {
-        format!("postgresql://postgres:{}@127.0.0.1:{}/postgres", self.password, self.port)
+        format!("postgresql://postgres:{}@127.0.0.1:{}/postgres?sslmode=disable", self.password, self.port)
     }
 }
 
@@ -76,7 +88,7 @@ impl Postgres {
             let users = if root { unprivileged_users(checkout)? } else { vec![None] };
             for user in users {
                 let mut postgres = Self { bin: bin.clone(), major: 0, user };
-                if let Some(major) = postgres.version().await {
+                if let Some(major) = postgres.version(&checkout.local()).await {
                     postgres.major = major;
                     return Ok(postgres);
                 }
@@ -93,7 +105,7 @@ impl Postgres {
     }
 
     /// Makes the cluster in `dir` if there is none. `cache` holds one template for all clusters of the checkout.
-    pub async fn create(&self, cache: &Path, dir: &Path, ledger: &Ledger) -> Result<()> {
+    pub async fn create(&self, cache: &Path, dir: &Path, purpose: Purpose, ledger: &Ledger) -> Result<()> {
         if dir.join("PG_VERSION").is_file() {
             return self.check_version(dir);
         }
@@ -102,6 +114,12 @@ impl Postgres {
         let _ = fs::remove_dir_all(&half);
         let (from, to, user) = (template.join("data"), half.clone(), self.user);
         tokio::task::spawn_blocking(move || copy_tree(&from, &to, user)).await?.context("cannot copy the template")?;
+        match purpose {
+            Purpose::Kept => self.sync(&half, ledger).await?,
+            Purpose::Throwaway => {
+                fs::write(half.join("pg_hba.conf"), TRUST_ROLES).context("cannot configure the cluster")?;
+            }
+        }
         let password = fs::read_to_string(template.join("password")).context("cannot read the password")?;
         let _ = fs::remove_file(password_path(dir));
         write_secret(&password_path(dir), &password)?;
@@ -109,12 +127,15 @@ impl Postgres {
     }
 
     /// Forces a freshly copied cluster to disk, as `initdb` would have done.
-    pub async fn sync(&self, dir: &Path, ledger: &Ledger) -> Result<()> {
+    async fn sync(&self, dir: &Path, ledger: &Ledger) -> Result<()> {
         let mut command = self.command("initdb");
         command.arg("--sync-only").arg("-D").arg(dir);
-        process::log_to(&mut command, &dir.with_extension("log"))?;
-        process::run("initdb", command, ledger).await?;
-        Ok(())
+        command.stdout(Stdio::null());
+        if process::run("initdb", command, ledger).await? {
+            Ok(())
+        } else {
+            bail!("postgres: initdb --sync-only failed")
+        }
     }
 
     /// Starts the server and waits until it answers.
@@ -195,8 +216,10 @@ impl Postgres {
         ))
     }
 
-    async fn version(&self) -> Option<u32> {
-        let output = self.command("postgres").arg("--version").kill_on_drop(true).output().await.ok()?;
+    /// The major version; none if the server does not start here, or may not enter `dir`.
+    async fn version(&self, dir: &Path) -> Option<u32> {
+        let mut command = self.command("postgres");
+        let output = command.arg("--version").current_dir(dir).kill_on_drop(true).output().await.ok()?;
         let text = String::from_utf8(output.stdout).ok()?;
         text.rsplit(' ').next()?.split('.').next()?.trim().parse().ok()
     }
@@ -207,7 +230,8 @@ impl Postgres {
             Some(RunAs { uid, gid, pass_directories: true }) => {
                 let mut command = Command::new("setpriv");
                 command.arg(format!("--reuid={uid}")).arg(format!("--regid={gid}")).arg("--clear-groups");
-                command.args(["--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--"]).arg(path);
+                command.args(["--securebits=+no_setuid_fixup", "--inh-caps=-all,+dac_read_search"]);
+                command.args(["--ambient-caps=-all,+dac_read_search", "--"]).arg(path);
                 command
             }
             Some(RunAs { uid, gid, pass_directories: false }) => {

@@ -76,7 +76,8 @@ impl Ledger {
         alive.into_iter().map(|entry| entry.name.clone()).collect()
     }
 
-    fn add(&self, name: &str, pid: u32) {
+    /// Writes a process down.
+    pub fn add(&self, name: &str, pid: u32) {
         let started = process_table::find(pid).map(|row| row.started).unwrap_or_default();
         self.change(|entries| entries.push(Entry { name: name.to_owned(), pid, started }));
     }

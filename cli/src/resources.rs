@@ -8,7 +8,7 @@ use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region, timeout::TimeoutC
 use aws_sdk_sqs::types::QueueAttributeName;
 use serde_json::json;
 
-use crate::function::{QUEUE_FUNCTIONS, QueueFunction};
+use crate::function::{self, QueueFunction};
 
 pub const REGION: &str = "us-east-1";
 pub const ACCESS_KEY_ID: &str = "test";
@@ -73,12 +73,12 @@ impl Aws {
         &self,
         queue_prefix: &str,
         dotenv: &BTreeMap<String, String>,
-    ) -> Result<Vec<(&'static QueueFunction, Queue)>> {
+    ) -> Result<Vec<(QueueFunction, Queue)>> {
         self.make_bucket().await?;
         self.put_llm_secret(dotenv).await?;
         let mut queues = Vec::new();
-        for function in &QUEUE_FUNCTIONS {
-            queues.push((function, self.make_queue(function, queue_prefix).await?));
+        for function in function::queue_functions() {
+            queues.push((function, self.make_queue(&function, queue_prefix).await?));
         }
         Ok(queues)
     }

@@ -1,7 +1,6 @@
 //! `nofx submit`, `nofx watch`, `nofx runs`: runs as a client of the API sees them.
 
 use std::{
-    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     time::Duration,
@@ -50,10 +49,8 @@ pub struct Submission<'a> {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum RunPage {
-    Bare(Vec<Run>),
-    Wrapped { runs: Vec<Run> },
+struct RunPage {
+    runs: Vec<Run>,
 }
 
 /// `nofx submit`; true unless it watched the run fail.
@@ -116,10 +113,8 @@ pub async fn follow(api: &Api, run_id: &str, on_blocked: impl AsyncFn(&RunDetail
             }
         };
         failures = 0;
-        let names: BTreeMap<&str, &str> =
-            detail.steps.iter().map(|step| (step.id.as_str(), step.name.as_str())).collect();
         for event in &events {
-            print_event(event, &names);
+            print_event(event);
             after = after.max(event.seq);
         }
         match detail.run.status.as_str() {
@@ -135,10 +130,8 @@ pub async fn follow(api: &Api, run_id: &str, on_blocked: impl AsyncFn(&RunDetail
 
 /// `nofx runs`: the newest runs.
 pub async fn list(api: &Api) -> Result<()> {
-    let runs = match api.get("/runs").await? {
-        RunPage::Bare(runs) | RunPage::Wrapped { runs } => runs,
-    };
-    for run in runs {
+    let page: RunPage = api.get("/runs").await?;
+    for run in page.runs {
         let (created, goal) = (run.created_at.unwrap_or_default(), run.goal.unwrap_or_default());
         println!("{}  {:<9}  {created}  {goal}", run.id, run.status);
     }
@@ -150,10 +143,10 @@ async fn look(api: &Api, run_id: &str, after: i64) -> Result<(RunDetail, Vec<Eve
     Ok((detail, api.timeline(run_id, after).await?))
 }
 
-fn print_event(event: &Event, names: &BTreeMap<&str, &str>) {
+fn print_event(event: &Event) {
     let time = event.timestamp.split_once('T').map_or(event.timestamp.as_str(), |(_, time)| time);
     let time = time.get(..12).unwrap_or(time);
-    let step = event.step_id.as_deref().map(|id| names.get(id).copied().unwrap_or(id)).unwrap_or_default();
+    let step = event.step.as_deref().unwrap_or_default();
     println!("  {time}  {:<24} {step:<20} {}", event.kind, summary(&event.payload));
 }
 

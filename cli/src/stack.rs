@@ -17,11 +17,11 @@ use crate::{
     emulator::Emulator,
     environment,
     event_source::EventSource,
-    function::{HTTP_FUNCTIONS, QUEUE_FUNCTIONS, QueueFunction, SWEEPER},
+    function::{self, HTTP_FUNCTIONS, QueueFunction, SWEEPER},
     function_host::{Health, Host, WarmUp, Workshop, forget_cargo},
     migrate,
     port::{self, Ports},
-    postgres::{Cluster, Postgres},
+    postgres::{Cluster, Postgres, Purpose},
     process::{Ending, Ledger, Process},
     process_table,
     python::PythonEnv,
@@ -48,8 +48,7 @@ pub struct Options {
     pub http_port: Option<u16>,
     /// Whether functions are built again when a file changes.
     pub reload: bool,
-    /// Whether data is to survive a crash of the machine.
-    pub durable: bool,
+    pub purpose: Purpose,
     /// A database and an AWS endpoint of the user's own: then none is started.
     pub database_url: Option<String>,
     pub aws_endpoint: Option<String>,
@@ -117,11 +116,7 @@ impl Stack {
         let postgres = Postgres::find(env, &self.checkout).await?;
         let cache = self.checkout.local().join("cache");
         let dir = self.options.state.join("postgres");
-        let is_new = !dir.exists();
-        postgres.create(&cache, &dir, &self.ledger).await?;
-        if is_new && self.options.durable {
-            postgres.sync(&dir, &self.ledger).await?;
-        }
+        postgres.create(&cache, &dir, self.options.purpose, &self.ledger).await?;
         let cluster = Cluster::open(dir, ports.pick("postgres")?)?;
         let log = self.options.state.join("logs/postgres.log");
         let server = postgres.start(&cluster, &log, &self.ledger).await?;
@@ -179,6 +174,9 @@ impl Stack {
 
         let start = Instant::now();
         let count = migrate::migrate(&self.database_url, &self.checkout.migrations()).await?;
+        if self.options.database_url.is_none() {
+            migrate::seed(&self.database_url, &self.checkout.seed()).await?;
+        }
         report::took("migrate", format_args!("{count} applied"), start.elapsed());
 
         self.build().await?;
@@ -198,7 +196,7 @@ impl Stack {
         let mut command = Command::new("cargo");
         // The whole workspace is selected, as it is in a watch: other features would build everything again.
         command.args(["build", "--workspace", "--quiet"]);
-        for name in function_names() {
+        for name in function::names() {
             command.args(["--bin", name]);
         }
         command.current_dir(self.checkout.root());
@@ -240,7 +238,7 @@ impl Stack {
     fn start_hosts(
         &mut self,
         workshop: &Workshop,
-        queues: &[(&'static QueueFunction, Queue)],
+        queues: &[(QueueFunction, Queue)],
         aws: &Aws,
         ports: &mut Ports,
         http_port: u16,
@@ -255,9 +253,10 @@ impl Stack {
         let http_functions = HTTP_FUNCTIONS.iter().map(|&function| WarmUp::Http { function }).collect();
         start("http", http_functions, http_port, 1);
         for (function, queue) in queues {
-            let warm_up = WarmUp::Event { function: function.name, body: r#"{"Records":[]}"# };
-            let port = ports.pick(function.name)?;
-            let health = start(function.name, vec![warm_up], port, function.processes);
+            let (function, name) = (*function, function.name());
+            let warm_up = WarmUp::Event { function: name, body: r#"{"Records":[]}"# };
+            let port = ports.pick(name)?;
+            let health = start(name, vec![warm_up], port, function.processes);
             let (stopper, stop) = stop::channel();
             let (aws, http, queue) = (aws.clone(), self.http.clone(), queue.clone());
             let tasks = EventSource { function, queue, port, aws, http, health }.start(&stop);
@@ -296,12 +295,6 @@ impl Stack {
             sleep(Duration::from_millis(100)).await;
         }
     }
-}
-
-/// All functions, as their binaries are called.
-fn function_names() -> impl Iterator<Item = &'static str> {
-    let queue_functions = QUEUE_FUNCTIONS.iter().map(|function| function.name);
-    HTTP_FUNCTIONS.into_iter().chain(queue_functions).chain([SWEEPER])
 }
 
 /// The period of the sweeper: short on a laptop, where somebody is watching.

@@ -17,6 +17,8 @@
 //! | `OPENAI_MODEL`, `ANTHROPIC_MODEL`, `GEMINI_MODEL` | model of a provider | codegen's table |
 //! | `GATE_DEFAULT_WORKSPACE`, `GATE_DEFAULT_BASE` | folders that gates judge when a plan names no workspace | none |
 //! | `GATE_WORK_DIR` | where gates work | the temporary folder |
+//! | `GATE_NPM_USER_CONFIG` | npm settings for the installation alone | `~/.npmrc` where there is one |
+//! | `PATH` | where gates look for `node`; nothing else of it is used | |
 //! | `MAX_STEPS`, `MAX_INPUTS_BYTES`, `MAX_OUTPUTS_BYTES`, `MAX_PLAN_BYTES` | limits of plans | 1000, 256 KiB, 256 KiB, 1 MiB |
 
 use std::env;
@@ -69,11 +71,15 @@ pub struct LlmConfig {
 }
 
 /// What gates judge when a plan names nothing.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct GateDefaults {
     pub workspace: Option<PathBuf>,
     pub base: Option<PathBuf>,
     pub work_dir: PathBuf,
+    /// npm's user settings, for a registry that needs them.
+    pub npm_user_config: Option<PathBuf>,
+    /// Where `node` is looked for.
+    pub search_path: Option<String>,
 }
 
 impl Config {
@@ -107,6 +113,8 @@ impl Config {
             gate: GateDefaults {
                 workspace: text("GATE_DEFAULT_WORKSPACE").map(PathBuf::from),
                 base: text("GATE_DEFAULT_BASE").map(PathBuf::from),
+                npm_user_config: text("GATE_NPM_USER_CONFIG").map(PathBuf::from).or_else(home_npmrc),
+                search_path: text("PATH"),
                 work_dir: text("GATE_WORK_DIR").map_or_else(|| env::temp_dir().join("nofx-gate"), PathBuf::from),
             },
             limits: limits()?,
@@ -122,6 +130,10 @@ fn limits() -> Result<Limits, Error> {
         outputs_bytes: parsed("MAX_OUTPUTS_BYTES")?.unwrap_or(default.outputs_bytes),
         plan_bytes: parsed("MAX_PLAN_BYTES")?.unwrap_or(default.plan_bytes),
     })
+}
+
+fn home_npmrc() -> Option<PathBuf> {
+    text("HOME").map(|home| PathBuf::from(home).join(".npmrc")).filter(|path| path.is_file())
 }
 
 /// An empty variable counts as not set.

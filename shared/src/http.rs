@@ -9,8 +9,10 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
+use lambda_http::RequestExt;
 use lambda_http::request::RequestContext;
 use serde_json::{Value, json};
+use tower::ServiceExt;
 use tracing::{Instrument, error, info, info_span};
 use uuid::Uuid;
 
@@ -27,12 +29,26 @@ pub async fn run(router: Router) -> Result<(), lambda_http::Error> {
 
 /// The router with what every answer has: a request id, a log line, problem documents for what no route answers.
 pub fn with_layers(router: Router) -> Router {
-    router
+    let router = router
         .fallback(async || Error::NotFound("this path".into()).into_response())
         .method_not_allowed_fallback(async || {
             problem(StatusCode::METHOD_NOT_ALLOWED, "this path does not answer this method", &[])
         })
-        .layer(middleware::from_fn(observe))
+        .layer(middleware::from_fn(observe));
+    // Outside the router, because it decides which route is found.
+    Router::new().fallback_service(ServiceExt::<Request>::map_request(router, without_stage))
+}
+
+/// A REST API's stage (`/prod/runs`) is part of the path that the runtime gives; routes are written without it.
+fn without_stage(mut request: Request) -> Request {
+    let path = request.raw_http_path();
+    if !path.is_empty() && path != request.uri().path() && request.uri().path().ends_with(path) {
+        let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+        if let Ok(uri) = format!("{path}{query}").parse() {
+            *request.uri_mut() = uri;
+        }
+    }
+    request
 }
 
 /// The id under which a request is found in the logs: API Gateway's, or the caller's, or a new one.

@@ -10,7 +10,7 @@ use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMe
 use lambda_runtime::{LambdaEvent, service_fn};
 use serde_json::Value;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_postgres::Transaction;
 use tracing::{Instrument, error, info_span, warn};
 
@@ -22,7 +22,7 @@ use crate::domain::{
     ArtifactId, Outcome, RunId, StepError, StepId, TenantId, Verdict, Workspace, outcome::ArtifactRef, reference,
 };
 use crate::error::Error;
-use crate::flow::finish_step::{announce, conclude, finish_steps};
+use crate::flow::finish_step::{announce, conclude, record_ends};
 use crate::queue::Message;
 use crate::storage::StepStore;
 use crate::telemetry;
@@ -80,8 +80,6 @@ pub enum Ended {
 
 /// Kept back from every attempt, to record its end.
 const FINISH_RESERVE: Duration = Duration::from_secs(2);
-/// Tries to record an end, and the pauses between them.
-const FINISH_PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(1)];
 /// When the database is away, messages come back after this long instead of the queue's visibility timeout.
 const RELEASE_AFTER_S: i32 = 5;
 
@@ -200,22 +198,7 @@ impl<E: Executor> Worker<E> {
                 Ended::Recorded(finishes) => announce(&self.ctx, finishes).await,
             }
         }
-        if items.is_empty() {
-            return Vec::new();
-        }
-        let mut pauses = FINISH_PAUSES.iter();
-        loop {
-            let error = match finish_steps(&self.ctx, &items).await {
-                Ok(()) => return Vec::new(),
-                Err(error) => error,
-            };
-            let pause = pauses.next().filter(|_| matches!(error, Error::Unavailable { .. }));
-            let Some(pause) = pause else {
-                telemetry::report(&error, "record the end of attempts");
-                return items.iter().map(|item| item.step_id).collect();
-            };
-            sleep(*pause).await;
-        }
+        record_ends(&self.ctx, items).await
     }
 
     async fn release(&self, deliveries: &[Delivery]) {

@@ -1,1 +1,24 @@
+//! The harness of the suites, in reading order: a stack per test, plans and handlers to put on it, deliveries that the
+//! test controls, time that the test moves, and what it looks at afterwards.
 
+pub mod environment;
+
+pub mod database;
+
+pub mod lab;
+
+pub mod plans;
+
+pub mod script;
+
+pub mod delivery;
+
+pub mod time;
+
+pub mod snapshot;
+
+pub mod invariants;
+
+pub use delivery::Deliver;
+pub use lab::Lab;
+pub use script::Script;

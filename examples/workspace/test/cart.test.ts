@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 
-import { discounted, money, subtotal } from "../src/index.js";
+import { discounted, subtotal } from "../src/cart.js";
+import { money } from "../src/money.js";
 
 describe("cart", () => {
   it("sums prices by quantity", () => {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 
-import { add, allocate, format, money } from "../src/index.js";
+import { add, allocate, format, money } from "../src/money.js";
 
 describe("money", () => {
   it("refuses fractions of a cent", () => {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 
-import { slug } from "../src/index.js";
+import { slug } from "../src/slug.js";
 
 describe("slug", () => {
   it("joins words and drops accents", () => {

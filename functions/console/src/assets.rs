@@ -16,12 +16,10 @@ pub struct Asset {
     version: String,
 }
 
-pub static CSS: LazyLock<Asset> = LazyLock::new(|| {
-    Asset::new("static/app.css", "text/css; charset=utf-8", include_str!("../assets/app.css"))
-});
-pub static JS: LazyLock<Asset> = LazyLock::new(|| {
-    Asset::new("static/app.js", "text/javascript; charset=utf-8", include_str!("../assets/app.js"))
-});
+pub static CSS: LazyLock<Asset> =
+    LazyLock::new(|| Asset::new("static/app.css", "text/css; charset=utf-8", include_str!("../assets/app.css")));
+pub static JS: LazyLock<Asset> =
+    LazyLock::new(|| Asset::new("static/app.js", "text/javascript; charset=utf-8", include_str!("../assets/app.js")));
 
 impl Asset {
     fn new(path: &'static str, media_type: &'static str, text: &'static str) -> Self {

@@ -139,10 +139,7 @@ mod tests {
         let made = token(&headers(&[("x-forwarded-proto", "https")]));
         let cookie = made.set_cookie.unwrap();
         let cookie = cookie.to_str().unwrap();
-        assert_eq!(
-            cookie,
-            format!("{HOST_COOKIE}={}; Path=/; SameSite=Strict; HttpOnly; Secure", made.value)
-        );
+        assert_eq!(cookie, format!("{HOST_COOKIE}={}; Path=/; SameSite=Strict; HttpOnly; Secure", made.value));
         // Planted by a neighbour that speaks plain HTTP.
         let planted = with_cookie(&[("sec-fetch-site", "same-origin"), ("x-forwarded-proto", "https")]);
         assert!(check(&planted, None, TOKEN).is_err());

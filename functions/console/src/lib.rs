@@ -13,9 +13,9 @@ mod read;
 mod routes;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderName, HeaderValue, header};
-use axum::middleware;
+use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post};
 use shared::context::Ctx;
@@ -40,12 +40,14 @@ pub fn router(ctx: Ctx) -> Router {
         .route("/ui/static/app.js", get(assets::js))
         .route("/ui/{*rest}", get(routes::nowhere).fallback(routes::nowhere))
         .layer(DefaultBodyLimit::max(MAX_FORM_BYTES))
-        .layer(middleware::map_response(secure));
+        .layer(middleware::from_fn(secure));
     // `lambda_http` puts the stage of a REST API in front of the path unless it is told not to.
     Router::new().merge(pages.clone()).nest("/{stage}", pages).with_state(ctx)
 }
 
-async fn secure(mut response: Response) -> Response {
+async fn secure(request: Request, next: Next) -> Response {
+    let uri = request.uri().clone();
+    let mut response = routes::as_page(&uri, next.run(request).await);
     let said: [(HeaderName, &'static str); 4] = [
         (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),

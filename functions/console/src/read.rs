@@ -99,9 +99,8 @@ pub async fn run_fetch(
                 select jsonb_agg(to_jsonb(event)) from (
                     select e.seq, s.name as step, e.type, e.timestamp,
                            coalesce(e.payload ->> 'gate_type', e.payload ->> 'name') as subject,
-                           case when jsonb_typeof(e.payload -> 'attempt') = 'number'
-                                then e.payload -> 'attempt' end as attempt,
-                           e.payload ->> 'actor' as actor, left(e.payload ->> 'reason', 500) as reason,
+                           e.payload ->> 'attempt' as attempt, e.payload ->> 'actor' as actor,
+                           left(e.payload ->> 'reason', 500) as reason,
                            left(coalesce(e.payload -> 'error' ->> 'message', e.payload -> 'failure' ->> 'message'),
                                 500) as error
                       from nofx.event e

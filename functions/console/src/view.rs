@@ -121,7 +121,7 @@ pub struct Event {
     pub timestamp: String,
     /// What it was about: a gate, an artifact.
     pub subject: Option<String>,
-    pub attempt: Option<i64>,
+    pub attempt: Option<String>,
     pub actor: Option<String>,
     pub reason: Option<String>,
     pub error: Option<String>,

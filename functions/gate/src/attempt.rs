@@ -2,7 +2,7 @@
 //!
 //! Layout below the work folder:
 //! ```text
-//! attempts/<id>/{workspace,base,home,tmp}   attempts/<id>.lock   installs/<key>/node_modules
+//! attempts/<id>/{workspace,base,home,tmp}   attempts/<id>.lock   installs/
 //! ```
 //! The lock is held as long as the attempt lives, by the operating system: what a killed process left behind is told from
 //! what another process still uses, and wiped by the next attempt.
@@ -47,6 +47,11 @@ impl Attempt {
 
     pub fn workspace(&self) -> PathBuf {
         self.root.join("workspace")
+    }
+
+    /// Where npm puts what the workspace depends on.
+    pub fn dependencies(&self) -> PathBuf {
+        self.workspace().join("node_modules")
     }
 
     pub fn base(&self) -> PathBuf {
@@ -114,7 +119,9 @@ fn unlock(path: &Path) -> io::Result<()> {
 
 fn wipe_dead(attempts: &Path) {
     let Ok(entries) = fs::read_dir(attempts) else { return };
-    for lock_path in entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "lock")) {
+    for lock_path in
+        entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "lock"))
+    {
         let Ok(lock) = File::open(&lock_path) else { continue };
         if lock.try_lock().is_ok() && remove(&lock_path.with_extension("")).is_ok() {
             let _ = fs::remove_file(&lock_path);

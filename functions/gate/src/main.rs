@@ -1,1 +1,21 @@
-fn main() {}
+//! Lambda function `gate`: serves the queue of tools `gate:*`.
+
+use gate::{Gate, GateConfig};
+use shared::config::GateDefaults;
+use shared::worker::{self, Plain};
+
+#[tokio::main]
+async fn main() -> Result<(), lambda_runtime::Error> {
+    worker::run("gate", |ctx| Ok(Plain(Gate::new(config(ctx.config.gate.clone()))))).await
+}
+
+fn config(defaults: GateDefaults) -> GateConfig {
+    let mut config = GateConfig::new(defaults.work_dir);
+    config.default_workspace = defaults.workspace;
+    config.default_base = defaults.base;
+    config.npm_user_config = defaults.npm_user_config;
+    match defaults.search_path {
+        Some(path) => config.with_node_from(&path),
+        None => config,
+    }
+}

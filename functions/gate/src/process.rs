@@ -67,18 +67,18 @@ pub async fn run(command: &Command) -> io::Result<Ended> {
     const DRAIN: Duration = Duration::from_secs(2);
     let started = Instant::now();
     let (mut child, reader) = spawn(command)?;
-    let mut group = Group { leader: child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)), mark: command.mark.clone() };
+    let mut group =
+        Group { leader: child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)), mark: command.mark.clone() };
     let mut reader = pipe::Receiver::from_owned_fd(reader.into())?;
     let mut output = Output::default();
     let status = timeout(command.limit, follow(&mut child, &mut reader, &mut output)).await;
     // Also after an orderly end: what still runs in the background would hold the pipe open and outlive its gate.
     group.kill();
-    let exit = match status {
-        Ok(status) => exit_of(status?),
-        Err(_) => {
-            child.wait().await?;
-            Exit::TimedOut
-        }
+    let exit = if let Ok(status) = status {
+        exit_of(status?)
+    } else {
+        child.wait().await?;
+        Exit::TimedOut
     };
     group.leader = None;
     let _ = timeout(DRAIN, read_all(&mut reader, &mut output)).await;
@@ -113,7 +113,7 @@ async fn follow(child: &mut Child, reader: &mut pipe::Receiver, output: &mut Out
 }
 
 async fn read_all(reader: &mut pipe::Receiver, output: &mut Output) -> io::Result<()> {
-    let mut buffer = [0; 16 * 1024];
+    let mut buffer = vec![0; 16 * 1024];
     loop {
         let count = reader.read(&mut buffer).await?;
         if count == 0 {
@@ -141,9 +141,9 @@ impl Output {
         self.tail.drain(..self.tail.len().saturating_sub(TAIL_BYTES));
     }
 
-    /// The beginning, for a message.
-    pub fn head(&self) -> String {
-        String::from_utf8_lossy(&self.head).into_owned()
+    /// The beginning, if the tail has lost it.
+    pub fn head(&self) -> Option<String> {
+        (self.bytes > self.tail.len() as u64).then(|| String::from_utf8_lossy(&self.head).into_owned())
     }
 
     /// The end, for the evidence.
@@ -167,12 +167,12 @@ struct Group {
 
 impl Group {
     fn kill(&self) {
+        // A process that was just being forked is seen in the next round.
+        const ROUNDS: usize = 10;
         if let Some(leader) = self.leader {
             // The only error is that nobody is left.
             let _ = kill_process_group(leader, Signal::KILL);
         }
-        // A process that was just being forked is seen in the next round.
-        const ROUNDS: usize = 10;
         for _ in 0..ROUNDS {
             let left = marked(&self.mark);
             if left.is_empty() {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -94,9 +94,16 @@ pub fn digest(root: &Path) -> io::Result<String> {
 
 /// sha256 of a file.
 pub fn file_digest(path: &Path) -> io::Result<[u8; 32]> {
+    let mut file = File::open(path)?;
     let mut sum = Sha256::new();
-    io::copy(&mut File::open(path)?, &mut sum)?;
-    Ok(sum.finalize().into())
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let count = file.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(sum.finalize().into());
+        }
+        sum.update(buffer.get(..count).unwrap_or_default());
+    }
 }
 
 /// What a comparison of two workspaces needs of one.
@@ -142,8 +149,18 @@ mod tests {
 
     #[test]
     fn dependencies_history_and_old_reports_are_no_part_of_a_workspace() {
-        let root = folder(&["package.json", "coverage/coverage-final.json", "src/coverage/a.ts", "node_modules/a/b.js", "p/.git/c", "p/d.ts"]);
-        assert_eq!(walk(root.path()).unwrap().into_keys().collect::<Vec<_>>(), ["p/d.ts", "package.json", "src/coverage/a.ts"]);
+        let root = folder(&[
+            "package.json",
+            "coverage/coverage-final.json",
+            "src/coverage/a.ts",
+            "node_modules/a/b.js",
+            "p/.git/c",
+            "p/d.ts",
+        ]);
+        assert_eq!(
+            walk(root.path()).unwrap().into_keys().collect::<Vec<_>>(),
+            ["p/d.ts", "package.json", "src/coverage/a.ts"]
+        );
     }
 
     #[test]

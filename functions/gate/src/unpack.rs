@@ -11,6 +11,7 @@ use flate2::read::MultiGzDecoder;
 use tar::{Archive, Entry, EntryType, PaxExtensions};
 
 use crate::attempt::Attempt;
+use crate::finding::Reason;
 use crate::tree::SKIPPED;
 
 /// How much an archive may hold.
@@ -20,12 +21,15 @@ pub struct Limits {
     pub entries: usize,
 }
 
-/// Why an archive was not unpacked.
+/// Why a workspace could not be laid out.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// The archive is to blame.
     #[error("{0}")]
     Archive(String),
+    /// The plan or the deployment is.
+    #[error("{}", .0.message)]
+    Workspace(Reason),
     /// Our disk is, or the attempt is over.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -41,7 +45,8 @@ pub fn unpack(packed: &[u8], target: &Path, limits: Limits, attempt: &Attempt) -
     // Headers and padding take room beside the contents.
     let most = limits.unpacked_bytes.saturating_add(limits.entries as u64 * 2048);
     let mut archive = Archive::new(MultiGzDecoder::new(packed).take(most));
-    let mut unpacker = Unpacker { target, limits, files: BTreeSet::new(), bytes: 0, entries: 0, named: Named::default() };
+    let mut unpacker =
+        Unpacker { target, limits, files: BTreeSet::new(), bytes: 0, entries: 0, named: Named::default() };
     fs::create_dir_all(target)?;
     for entry in archive.entries().map_err(damaged)?.raw(true) {
         attempt.check()?;
@@ -111,7 +116,13 @@ impl Unpacker<'_> {
         Ok(())
     }
 
-    fn place<R: Read>(&mut self, kind: EntryType, path: &[u8], link: Option<Vec<u8>>, entry: &mut Entry<'_, R>) -> Result<(), Refusal> {
+    fn place<R: Read>(
+        &mut self,
+        kind: EntryType,
+        path: &[u8],
+        link: Option<Vec<u8>>,
+        entry: &mut Entry<'_, R>,
+    ) -> Result<(), Refusal> {
         let path = safe_path(path)?;
         if path.components().any(|part| SKIPPED.iter().any(|skipped| part.as_os_str() == *skipped)) {
             return Ok(());

@@ -23,7 +23,8 @@ fn header(kind: EntryType, path: &str, size: usize, link: &str) -> Header {
 fn pack(entries: &[(EntryType, &str, &str)]) -> Vec<u8> {
     let mut builder = Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
     for (kind, path, content) in entries {
-        let (data, link) = if *kind == EntryType::Regular || kind.is_gnu_longname() { (*content, "") } else { ("", *content) };
+        let (data, link) =
+            if *kind == EntryType::Regular || kind.is_gnu_longname() { (*content, "") } else { ("", *content) };
         builder.append(&header(*kind, path, data.len(), link), data.as_bytes()).unwrap();
     }
     builder.into_inner().unwrap().finish().unwrap()
@@ -36,7 +37,7 @@ fn try_unpack(packed: &[u8]) -> Result<tempfile::TempDir, String> {
     match unpack(packed, &target, LIMITS, &attempt) {
         Ok(()) => Ok(work),
         Err(Refusal::Archive(why)) => Err(why),
-        Err(Refusal::Io(error)) => panic!("{error}"),
+        Err(other) => panic!("{other}"),
     }
 }
 
@@ -45,7 +46,12 @@ const LINK: EntryType = EntryType::Symlink;
 
 #[test]
 fn files_folders_and_links_inside_are_unpacked() {
-    let work = try_unpack(&pack(&[(EntryType::Directory, "./", ""), (FILE, "./a/b.txt", "hello"), (LINK, "a/c", "../a/b.txt")])).unwrap();
+    let work = try_unpack(&pack(&[
+        (EntryType::Directory, "./", ""),
+        (FILE, "./a/b.txt", "hello"),
+        (LINK, "a/c", "../a/b.txt"),
+    ]))
+    .unwrap();
     assert_eq!(fs::read_to_string(work.path().join("target/a/c")).unwrap(), "hello");
 }
 
@@ -74,7 +80,9 @@ fn a_link_out_of_the_workspace_is_refused() {
 
 #[test]
 fn nothing_is_written_through_a_link() {
-    assert!(try_unpack(&pack(&[(EntryType::Directory, "real/", ""), (LINK, "a", "real"), (FILE, "a/b", "x")])).is_err());
+    assert!(
+        try_unpack(&pack(&[(EntryType::Directory, "real/", ""), (LINK, "a", "real"), (FILE, "a/b", "x")])).is_err()
+    );
     assert!(try_unpack(&pack(&[(FILE, "real", "y"), (LINK, "a", "real"), (FILE, "a", "x")])).is_err());
 }
 
@@ -98,7 +106,9 @@ fn too_many_bytes_or_entries_are_refused_without_being_written() {
 #[test]
 fn a_header_cannot_fill_the_memory() {
     let name = "x".repeat(70_000);
-    assert!(try_unpack(&pack(&[(EntryType::GNULongName, "l", &name), (FILE, "a", "x")])).unwrap_err().contains("absurd"));
+    assert!(
+        try_unpack(&pack(&[(EntryType::GNULongName, "l", &name), (FILE, "a", "x")])).unwrap_err().contains("absurd")
+    );
 }
 
 #[test]
@@ -115,6 +125,8 @@ fn what_is_no_archive_is_refused() {
 
 #[test]
 fn dependencies_in_the_archive_are_left_out() {
-    let work = try_unpack(&pack(&[(FILE, "a", "x"), (FILE, "p/node_modules/b/c.js", "evil"), (FILE, ".git/config", "evil")])).unwrap();
+    let work =
+        try_unpack(&pack(&[(FILE, "a", "x"), (FILE, "p/node_modules/b/c.js", "evil"), (FILE, ".git/config", "evil")]))
+            .unwrap();
     assert!(!work.path().join("target/p/node_modules").exists() && !work.path().join("target/.git").exists());
 }

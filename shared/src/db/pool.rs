@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 use tokio_postgres::config::SslMode;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSqlOwned, Json, ToSql, Type};
 use tokio_postgres::{Client, Config as PgConfig, NoTls, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -134,6 +135,10 @@ pub(crate) fn column<T: FromSqlOwned>(row: &Row) -> Result<T, Error> {
 
 /// Tells an absent database from a statement that it refused.
 pub(crate) fn database_error(error: tokio_postgres::Error) -> Error {
+    // JSON may carry NUL; Postgres cannot store it. Whoever sent it is told, instead of a defect of ours.
+    if error.code() == Some(&SqlState::UNTRANSLATABLE_CHARACTER) {
+        return Error::invalid("", "contains the character NUL, which cannot be stored");
+    }
     let gone = match error.as_db_error() {
         // 08 connection, 53 resources, 57 operator intervention, 40 serialisation and deadlock: later may be better.
         Some(refused) => ["08", "53", "57", "40"].iter().any(|class| refused.code().code().starts_with(class)),

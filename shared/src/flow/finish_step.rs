@@ -1,15 +1,21 @@
 //! The end of an attempt: what its outcome means for its step, and the record of it.
 
+use std::slice;
 use std::time::Duration;
 
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::wake;
 use crate::context::Ctx;
 use crate::db::step::{self, Claimed, FinishItem, FinishResult, FinishTo, Finishes};
 use crate::domain::retry::{AfterFailure, RetryPolicy, after_failure};
-use crate::domain::{Outcome, StepError, Verdict};
+use crate::domain::{Outcome, StepError, StepId, Verdict};
 use crate::error::Error;
+use crate::telemetry;
+
+/// Between the tries to record an end.
+const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(1)];
 
 /// Turns an outcome into the record of an attempt's end. `jitter` is in 0..1.
 pub fn conclude(claimed: &Claimed, outcome: Outcome, outputs_limit: usize, jitter: f64) -> FinishItem {
@@ -55,11 +61,64 @@ pub fn conclude(claimed: &Claimed, outcome: Outcome, outputs_limit: usize, jitte
     }
 }
 
-/// Records ends of attempts in one round trip and wakes what became ready.
-pub async fn finish_steps(ctx: &Ctx, items: &[FinishItem]) -> Result<(), Error> {
-    let finishes = step::steps_finish(&ctx.db, items).await?;
-    announce(ctx, finishes).await;
-    Ok(())
+/// Records ends of attempts, in one round trip when nothing goes wrong, and wakes what became ready. The steps whose end
+/// could not be recorded are returned: the database is away, and their attempts are recovered after the lease.
+pub async fn record_ends(ctx: &Ctx, items: Vec<FinishItem>) -> Vec<StepId> {
+    let refused = match finish_patiently(ctx, &items).await {
+        Ok(()) => return Vec::new(),
+        Err(error) => !matches!(error, Error::Unavailable { .. }),
+    };
+    let mut unrecorded = Vec::new();
+    for item in items {
+        let id = item.step_id;
+        // What one of them says cannot be stored: that must not keep the others from being recorded, nor the step itself
+        // from ending.
+        let recorded = refused
+            && match finish_patiently(ctx, slice::from_ref(&item)).await {
+                Ok(()) => true,
+                Err(Error::Unavailable { .. }) => false,
+                Err(error) => finish_patiently(ctx, &[unrecordable(item, &error)]).await.is_ok(),
+            };
+        if !recorded {
+            unrecorded.push(id);
+        }
+    }
+    unrecorded
+}
+
+async fn finish_patiently(ctx: &Ctx, items: &[FinishItem]) -> Result<(), Error> {
+    if items.is_empty() {
+        return Ok(());
+    }
+    let mut pauses = PAUSES.iter();
+    loop {
+        let error = match step::steps_finish(&ctx.db, items).await {
+            Ok(finishes) => {
+                announce(ctx, finishes).await;
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        let pause = pauses.next().filter(|_| matches!(error, Error::Unavailable { .. }));
+        let Some(pause) = pause else {
+            telemetry::report(&error, "record the end of attempts");
+            return Err(error);
+        };
+        sleep(*pause).await;
+    }
+}
+
+fn unrecordable(item: FinishItem, why: &Error) -> FinishItem {
+    FinishItem {
+        to: FinishTo::Failed,
+        outputs: None,
+        error: Some(StepError::new("unrecordable", format!("the outcome cannot be stored: {why}"))),
+        delay_ms: 0,
+        artifacts: Vec::new(),
+        gates: Vec::new(),
+        events: Vec::new(),
+        ..item
+    }
 }
 
 /// What follows the commit of a finish.

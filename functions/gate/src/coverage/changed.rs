@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use similar::{Algorithm, DiffTag, capture_diff_slices_deadline};
 
+use super::CannotJudge;
 use super::lines::{Lines, classify};
 use super::sources::SourceRules;
 use super::unified::{self, FileDiff};
-use super::CannotJudge;
 
 /// The files of a folder by path: relative, with slashes.
 pub type Tree = BTreeMap<String, Content>;
@@ -78,7 +78,12 @@ impl ChangeSet {
             Base::None => head.keys().map(|path| (path.clone(), Changed::All)).collect(),
             Base::Tree(base) => {
                 let base_projects = projects(base);
-                tree_changes(base, head, |path| rules.exclusion(path, &base_projects).is_none())
+                tree_changes(
+                    base,
+                    head,
+                    |path| rules.exclusion(path, &base_projects).is_none(),
+                    |path| exclusion(path).is_none(),
+                )
             }
             Base::Diff(diff) => diff_changes(&unified::parse(diff)?, head, |path| exclusion(path).is_none())?,
         };
@@ -118,7 +123,12 @@ fn source(path: String, text: &[u8], changed: Changed) -> Option<ChangedSource> 
     (!changed.is_empty()).then_some(ChangedSource { path, changed, lines, binary })
 }
 
-fn tree_changes(base: &Tree, head: &Tree, was_source: impl Fn(&str) -> bool) -> BTreeMap<String, Changed> {
+fn tree_changes(
+    base: &Tree,
+    head: &Tree,
+    was_source: impl Fn(&str) -> bool,
+    is_source: impl Fn(&str) -> bool,
+) -> BTreeMap<String, Changed> {
     // A file that moved without an edit changes nothing. Only from a source: a test that becomes a source is new code. Each
     // vanished file excuses one new one, the rest are copies.
     let mut moved: BTreeMap<&Vec<u8>, usize> = BTreeMap::new();
@@ -130,12 +140,14 @@ fn tree_changes(base: &Tree, head: &Tree, was_source: impl Fn(&str) -> bool) -> 
             *moved.entry(text).or_default() += 1;
         }
     }
-    let mut changes = BTreeMap::new();
+    let mut found = BTreeMap::new();
     for (path, content) in head {
         let changed = match (base.get(path), content) {
-            (Some(old), new) if old == new => continue,
-            (Some(Content::Text(old)), Content::Text(new)) if was_source(path) => Changed::Lines(changed_lines(old, new)),
-            (Some(_), _) => Changed::All,
+            // The same bytes may have become a source, when what excluded them is gone.
+            (Some(old), new) if old == new && (was_source(path) || !is_source(path)) => continue,
+            (Some(Content::Text(old)), Content::Text(new)) if was_source(path) => {
+                Changed::Lines(changed_lines(old, new))
+            }
             (None, Content::Text(text)) => match moved.get_mut(text) {
                 Some(left) if *left > 0 => {
                     *left -= 1;
@@ -143,11 +155,11 @@ fn tree_changes(base: &Tree, head: &Tree, was_source: impl Fn(&str) -> bool) -> 
                 }
                 _ => Changed::All,
             },
-            (None, Content::Other(_)) => Changed::All,
+            (Some(_), _) | (None, Content::Other(_)) => Changed::All,
         };
-        changes.insert(path.clone(), changed);
+        found.insert(path.clone(), changed);
     }
-    changes
+    found
 }
 
 /// The lines of `new` that have no counterpart in `old`. A line includes its break: CRLF for LF is a change.
@@ -158,7 +170,7 @@ fn changed_lines(old: &[u8], new: &[u8]) -> Vec<u32> {
     let (old, new) = (split(old), split(new));
     let operations = capture_diff_slices_deadline(Algorithm::Myers, &old, &new, Instant::now().checked_add(PATIENCE));
     let added = operations.iter().filter(|operation| matches!(operation.tag(), DiffTag::Insert | DiffTag::Replace));
-    added.flat_map(|operation| operation.new_range()).filter_map(|index| u32::try_from(index + 1).ok()).collect()
+    added.flat_map(similar::DiffOp::new_range).filter_map(|index| u32::try_from(index + 1).ok()).collect()
 }
 
 fn diff_changes(
@@ -166,7 +178,7 @@ fn diff_changes(
     head: &Tree,
     is_source: impl Fn(&str) -> bool,
 ) -> Result<BTreeMap<String, Changed>, CannotJudge> {
-    let mut changes = BTreeMap::new();
+    let mut found = BTreeMap::new();
     for file in diff {
         let Some(path) = &file.new else { continue };
         let content = head.get(path).ok_or_else(|| mismatch(path, "the workspace has no such file"))?;
@@ -177,11 +189,11 @@ fn diff_changes(
             Content::Other(_) => Vec::new(),
         };
         let changed = if wholly_new { Changed::All } else { Changed::Lines(lines) };
-        if changes.insert(path.clone(), changed).is_some() {
+        if found.insert(path.clone(), changed).is_some() {
             return Err(mismatch(path, "the diff names it twice"));
         }
     }
-    Ok(changes)
+    Ok(found)
 }
 
 /// The added lines, each compared with the workspace: a diff of another state would point at the wrong lines.
@@ -194,7 +206,8 @@ fn hunk_lines(path: &str, file: &FileDiff, text: &[u8]) -> Result<Vec<u32>, Cann
             return Err(mismatch(path, "its hunks are out of order"));
         }
         for (number, (expected, added)) in (hunk.new_start..).zip(&hunk.lines) {
-            let actual = usize::try_from(number).ok().and_then(|number| number.checked_sub(1)).and_then(|at| lines.get(at));
+            let actual =
+                usize::try_from(number).ok().and_then(|number| number.checked_sub(1)).and_then(|at| lines.get(at));
             if actual != Some(&expected.as_slice()) {
                 return Err(mismatch(path, &format!("line {number} is another one in the workspace")));
             }
@@ -215,11 +228,9 @@ fn deleted(base: Base<'_>, head: &Tree) -> Result<Vec<String>, CannotJudge> {
     Ok(match base {
         Base::None => Vec::new(),
         Base::Tree(base) => base.keys().filter(|path| !head.contains_key(*path)).cloned().collect(),
-        Base::Diff(diff) => unified::parse(diff)?
-            .into_iter()
-            .filter(|file| file.new.is_none())
-            .filter_map(|file| file.old)
-            .collect(),
+        Base::Diff(diff) => {
+            unified::parse(diff)?.into_iter().filter(|file| file.new.is_none()).filter_map(|file| file.old).collect()
+        }
     })
 }
 

@@ -69,6 +69,13 @@ fn a_test_that_becomes_a_source_is_new_code() {
 }
 
 #[test]
+fn unchanged_bytes_that_become_a_source_are_new_code() {
+    let base = tree(&[("p/package.json", "{}"), ("p/x.config.ts", "1\n")]);
+    let set = between(Base::Tree(&base), &tree(&[("p/x.config.ts", "1\n")])).unwrap();
+    assert_eq!(changed(&set), [("p/x.config.ts", [1].as_slice())]);
+}
+
+#[test]
 fn equal_trees_are_an_empty_diff() {
     let head = tree(&[("a.ts", "1\n"), ("b.md", "x")]);
     assert!(between(Base::Tree(&head), &head).unwrap().is_empty);
@@ -86,7 +93,8 @@ fn a_diff_names_the_changed_lines() {
 #[test]
 fn a_diff_that_leads_elsewhere_is_refused() {
     let diff = b"--- a/a.ts\n+++ b/a.ts\n@@ -1 +1 @@\n-1\n+2\n";
-    for head in [tree(&[("a.ts", "3\n")]), tree(&[("b.ts", "2\n")]), tree(&[("a.ts", "2")]), tree(&[("a.ts", "2\r\n")])] {
+    for head in [tree(&[("a.ts", "3\n")]), tree(&[("b.ts", "2\n")]), tree(&[("a.ts", "2")]), tree(&[("a.ts", "2\r\n")])]
+    {
         assert_eq!(between(Base::Diff(diff), &head).unwrap_err().code, "diff_mismatch");
     }
     assert!(between(Base::Diff(diff), &tree(&[("a.ts", "2\n")])).is_ok());

@@ -65,7 +65,8 @@ fn measured(key: String, file: File) -> Result<MeasuredFile, CannotJudge> {
     let mut statements = Vec::with_capacity(file.s.len());
     for (id, range) in &file.statement_map {
         let hits = *file.s.get(id).ok_or_else(|| unparsable(&format!("{path} has no count for statement {id}")))?;
-        let start = range.start.position(0).ok_or_else(|| unparsable(&format!("{path}: statement {id} has no start")))?;
+        let start =
+            range.start.position(0).ok_or_else(|| unparsable(&format!("{path}: statement {id} has no start")))?;
         let end = range.end.position(u32::MAX).unwrap_or(Position { line: start.line, column: u32::MAX });
         if end < start {
             return Err(unparsable(&format!("{path}: statement {id} ends before it starts")));

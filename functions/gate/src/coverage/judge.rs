@@ -89,7 +89,11 @@ pub fn judge(changes: &ChangeSet, reports: &[Report], options: &Options) -> Judg
 }
 
 /// The measurements of each source, by its path in the workspace.
-fn measurements(changes: &ChangeSet, reports: &[Report], root: &str) -> Result<BTreeMap<String, MeasuredFile>, CannotJudge> {
+fn measurements(
+    changes: &ChangeSet,
+    reports: &[Report],
+    root: &str,
+) -> Result<BTreeMap<String, MeasuredFile>, CannotJudge> {
     if reports.is_empty() {
         return Err(CannotJudge::new("report_missing", "the tests made no coverage report"));
     }
@@ -143,7 +147,8 @@ enum Line {
 
 fn weigh(changes: &ChangeSet, measured: &BTreeMap<String, MeasuredFile>, options: &Options) -> Judgement {
     let no_verdict_yet = CannotJudge::new("", "");
-    let mut judgement = Judgement { ignored: changes.ignored.clone(), ..Judgement::unjudged(no_verdict_yet, options.threshold) };
+    let mut judgement =
+        Judgement { ignored: changes.ignored.clone(), ..Judgement::unjudged(no_verdict_yet, options.threshold) };
     for source in &changes.sources {
         let measurements = measured.get(&source.path);
         if source.binary && measurements.is_none() {
@@ -233,7 +238,8 @@ impl Index {
 /// Of the statements around a line, the innermost: the one that starts last, and of those the one that ends first. One sweep
 /// from the first line to the last, so that a report with absurd ranges costs no more than its own length.
 fn innermost(statements: &[Statement], changed: &[u32]) -> BTreeMap<u32, bool> {
-    let mut by_start: Vec<&Statement> = statements.iter().filter(|statement| statement.end.line > statement.start.line).collect();
+    let mut by_start: Vec<&Statement> =
+        statements.iter().filter(|statement| statement.end.line > statement.start.line).collect();
     by_start.sort_by_key(|statement| statement.start);
     let mut coming = by_start.into_iter().peekable();
     let mut around: BinaryHeap<(Position, Reverse<Position>, bool)> = BinaryHeap::new();
@@ -260,7 +266,8 @@ fn conclude(judgement: Judgement, is_empty: bool) -> Judgement {
         (Verdict::Passed, "no_executable_change", "no changed line can run".to_string())
     } else {
         let threshold = judgement.threshold;
-        let share = format!("{} of {total} changed lines are covered, the share must be {threshold}", judgement.covered);
+        let share =
+            format!("{} of {total} changed lines are covered, the share must be {threshold}", judgement.covered);
         if threshold.reached(judgement.covered, total) {
             (Verdict::Passed, "threshold_met", share)
         } else {

@@ -6,7 +6,8 @@ use crate::coverage::{Base, Content, SourceRules, Tree, parse_istanbul};
 
 /// A source of the workspace; every line is changed.
 fn changes(files: &[(&str, &str)]) -> ChangeSet {
-    let head: Tree = files.iter().map(|(path, text)| ((*path).to_string(), Content::Text(text.as_bytes().to_vec()))).collect();
+    let head: Tree =
+        files.iter().map(|(path, text)| ((*path).to_string(), Content::Text(text.as_bytes().to_vec()))).collect();
     ChangeSet::between(Base::None, &head, &SourceRules::default()).unwrap()
 }
 
@@ -17,7 +18,13 @@ fn report(path: &str, statements: &[(u32, u32, u64)]) -> Report {
         end: Position { line: *last, column: 9 },
         hits: *hits,
     };
-    Report { files: vec![MeasuredFile { path: path.into(), statements: statements.iter().map(statement).collect(), arms: Vec::new() }] }
+    Report {
+        files: vec![MeasuredFile {
+            path: path.into(),
+            statements: statements.iter().map(statement).collect(),
+            arms: Vec::new(),
+        }],
+    }
 }
 
 fn options(threshold: &str) -> Options {
@@ -30,7 +37,8 @@ fn counts(judgement: &Judgement) -> (u64, u64, u64, u64) {
 
 #[test]
 fn changed_lines_at_zero_hits_fail() {
-    let judgement = judge(&changes(&[("a.ts", "f();\ng();\n")]), &[report("a.ts", &[(1, 1, 0), (2, 2, 0)])], &options("0.9"));
+    let judgement =
+        judge(&changes(&[("a.ts", "f();\ng();\n")]), &[report("a.ts", &[(1, 1, 0), (2, 2, 0)])], &options("0.9"));
     assert_eq!((judgement.verdict, judgement.code), (Verdict::Failed, "below_threshold"));
     assert_eq!(judgement.files[0].uncovered_lines, [1, 2]);
     assert!(judgement.reason.contains("a.ts lines 1, 2 never ran"), "{}", judgement.reason);
@@ -88,20 +96,29 @@ fn later_lines_of_a_statement_follow_the_innermost_statement() {
 
 #[test]
 fn two_statements_on_a_line_must_both_have_run() {
-    let judgement = judge(&changes(&[("a.ts", "if (a) { f() } else { g() }\n")]), &[report("a.ts", &[(1, 1, 5), (1, 1, 5), (1, 1, 0)])], &options("0.9"));
+    let judgement = judge(
+        &changes(&[("a.ts", "if (a) { f() } else { g() }\n")]),
+        &[report("a.ts", &[(1, 1, 5), (1, 1, 5), (1, 1, 0)])],
+        &options("0.9"),
+    );
     assert_eq!(counts(&judgement), (0, 1, 0, 0));
 }
 
 #[test]
 fn code_outside_every_statement_cannot_run() {
-    let judgement = judge(&changes(&[("a.ts", "interface A {\n  b: string;\n}\nf();\n")]), &[report("a.ts", &[(4, 4, 1)])], &options("1"));
+    let judgement = judge(
+        &changes(&[("a.ts", "interface A {\n  b: string;\n}\nf();\n")]),
+        &[report("a.ts", &[(4, 4, 1)])],
+        &options("1"),
+    );
     assert_eq!((counts(&judgement), judgement.verdict), ((1, 0, 0, 3), Verdict::Passed));
 }
 
 #[test]
 fn a_statement_that_the_lexer_took_for_a_comment_still_needs_a_test() {
     let text = "<p>/* x</p>;\nf();\n<p>*/</p>;\n";
-    let judgement = judge(&changes(&[("a.tsx", text)]), &[report("a.tsx", &[(1, 1, 1), (2, 2, 0), (3, 3, 1)])], &options("1"));
+    let judgement =
+        judge(&changes(&[("a.tsx", text)]), &[report("a.tsx", &[(1, 1, 1), (2, 2, 0), (3, 3, 1)])], &options("1"));
     assert_eq!(judgement.files[0].uncovered_lines, [2]);
 }
 
@@ -119,8 +136,14 @@ fn several_reports_add_up() {
 fn nine_of_ten_lines_reach_ninety_percent() {
     let text = "f();\n".repeat(10);
     let hits = |missed: u32| (1..=10).map(|line| (line, line, u64::from(line > missed))).collect::<Vec<_>>();
-    assert_eq!(judge(&changes(&[("a.ts", &text)]), &[report("a.ts", &hits(1))], &options("0.90")).verdict, Verdict::Passed);
-    assert_eq!(judge(&changes(&[("a.ts", &text)]), &[report("a.ts", &hits(2))], &options("0.90")).verdict, Verdict::Failed);
+    assert_eq!(
+        judge(&changes(&[("a.ts", &text)]), &[report("a.ts", &hits(1))], &options("0.90")).verdict,
+        Verdict::Passed
+    );
+    assert_eq!(
+        judge(&changes(&[("a.ts", &text)]), &[report("a.ts", &hits(2))], &options("0.90")).verdict,
+        Verdict::Failed
+    );
 }
 
 #[test]
@@ -144,7 +167,8 @@ fn strict_mode_asks_for_every_arm_on_the_line() {
 
 #[test]
 fn a_file_whose_lines_the_report_counts_otherwise_is_unmeasured() {
-    let judgement = judge(&changes(&[("a.ts", "f();\rg();\n")]), &[report("a.ts", &[(1, 1, 1), (2, 2, 0)])], &options("0.5"));
+    let judgement =
+        judge(&changes(&[("a.ts", "f();\rg();\n")]), &[report("a.ts", &[(1, 1, 1), (2, 2, 0)])], &options("0.5"));
     assert_eq!(counts(&judgement), (0, 0, 1, 0));
 }
 
@@ -160,7 +184,8 @@ fn a_binary_file_is_passed_over_only_when_no_report_measures_it() {
 
 #[test]
 fn absurd_ranges_cost_nothing() {
-    let judgement = judge(&changes(&[("a.ts", "f(\n  1,\n);\n")]), &[report("a.ts", &[(1, u32::MAX, 1)])], &options("1"));
+    let judgement =
+        judge(&changes(&[("a.ts", "f(\n  1,\n);\n")]), &[report("a.ts", &[(1, u32::MAX, 1)])], &options("1"));
     assert_eq!(counts(&judgement), (2, 0, 0, 1));
 }
 

@@ -26,7 +26,15 @@ pub struct Lines {
 
 /// Sorts the lines of a file.
 pub fn classify(text: &[u8]) -> Lines {
-    let mut lexer = Lexer { text, at: 0, mode: Mode::Code, braces: Vec::new(), before: Before::Start, line: Marks::default(), kinds: Vec::new() };
+    let mut lexer = Lexer {
+        text,
+        at: 0,
+        mode: Mode::Code,
+        braces: Vec::new(),
+        before: Before::Start,
+        line: Marks::default(),
+        kinds: Vec::new(),
+    };
     lexer.run();
     let unfinished = matches!(lexer.mode, Mode::Block);
     let mut kinds = lexer.kinds;
@@ -148,7 +156,8 @@ impl Lexer<'_> {
 
     fn word(&mut self) {
         const BEFORE_EXPRESSION: [&[u8]; 13] = [
-            b"return", b"typeof", b"case", b"in", b"of", b"delete", b"void", b"throw", b"new", b"else", b"do", b"await", b"yield",
+            b"return", b"typeof", b"case", b"in", b"of", b"delete", b"void", b"throw", b"new", b"else", b"do",
+            b"await", b"yield",
         ];
         let rest = self.text.get(self.at..).unwrap_or_default();
         let length = rest.iter().position(|byte| !is_word(*byte)).unwrap_or(rest.len());

@@ -48,9 +48,9 @@ impl<'a> PathIndex<'a> {
         match self.suffixes.get(parts.join("/").as_str()).map(Vec::as_slice) {
             None | Some([]) => Ok(None),
             Some([file]) => Ok(Some(file)),
-            Some([first, second, ..]) => Err(ambiguous(&format!(
-                "the report's path {reported:?} may mean {first} or {second}"
-            ))),
+            Some([first, second, ..]) => {
+                Err(ambiguous(&format!("the report's path {reported:?} may mean {first} or {second}")))
+            }
         }
     }
 }
@@ -87,7 +87,9 @@ mod tests {
     #[test]
     fn absolute_paths_of_another_machine_windows_separators_and_relative_paths_are_found() {
         let files = ["src/a.ts", "packages/x/src/b.ts"];
-        for reported in ["/work/root/src/a.ts", "/home/ci/build/src/a.ts", "C:\\ci\\build\\src\\a.ts", "./src/a.ts", "src/a.ts"] {
+        for reported in
+            ["/work/root/src/a.ts", "/home/ci/build/src/a.ts", "C:\\ci\\build\\src\\a.ts", "./src/a.ts", "src/a.ts"]
+        {
             assert_eq!(find(&files, reported), Ok(Some("src/a.ts".into())), "{reported}");
         }
         assert_eq!(find(&files, "src/b.ts"), Ok(Some("packages/x/src/b.ts".into())));

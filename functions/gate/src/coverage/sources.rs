@@ -57,7 +57,15 @@ mod tests {
 
     #[test]
     fn programs_are_sources() {
-        for path in ["src/a.ts", "a.js", "packages/a/src/b.tsx", "src/app.config.ts", "src/latest.ts", "src/test.ts", "src/coverage/a.ts"] {
+        for path in [
+            "src/a.ts",
+            "a.js",
+            "packages/a/src/b.tsx",
+            "src/app.config.ts",
+            "src/latest.ts",
+            "src/test.ts",
+            "src/coverage/a.ts",
+        ] {
             assert_eq!(exclusion(path), None, "{path}");
         }
     }

@@ -139,7 +139,15 @@ fn less(left: u32, at: usize) -> Result<u32, CannotJudge> {
 /// Whether the lines before `---` are the extended header of the same file.
 fn is_git_header_of(lines: &[&[u8]], at: usize) -> bool {
     const EXTENDED: [&[u8]; 9] = [
-        b"index ", b"old mode ", b"new mode ", b"new file mode ", b"deleted file mode ", b"similarity index ", b"dissimilarity index ", b"rename ", b"copy ",
+        b"index ",
+        b"old mode ",
+        b"new mode ",
+        b"new file mode ",
+        b"deleted file mode ",
+        b"similarity index ",
+        b"dissimilarity index ",
+        b"rename ",
+        b"copy ",
     ];
     let before = lines.get(..at).unwrap_or_default().iter().rev();
     before
@@ -198,7 +206,8 @@ fn unquote(text: &str) -> String {
             Some(digit @ b'0'..=b'7') => {
                 let mut value = u32::from(digit - b'0');
                 for _ in 0..2 {
-                    value = value * 8 + rest.next_if(|next| matches!(next, b'0'..=b'7')).map_or(0, |next| u32::from(next - b'0'));
+                    value = value * 8
+                        + rest.next_if(|next| matches!(next, b'0'..=b'7')).map_or(0, |next| u32::from(next - b'0'));
                 }
                 bytes.push(u8::try_from(value).unwrap_or(b'?'));
             }
@@ -254,7 +263,14 @@ mod tests {
 
     #[test]
     fn what_is_no_diff_is_refused() {
-        for text in ["hello", "@@ -1 +1 @@\n-a\n+b\n", "--- a/a\n+++ b/a\n@@ -1,2 +1,2 @@\n a\n", "--- a/a\n+++ b/a\n@@@ -1 -1 +1 @@@\n", "--- a/a\n+++ b/a\n@@ -1 +1 @@\nx\n", "--- a/a\n+++ b/a\n@@ -0,0 +1 @@\n+a\n+b\n"] {
+        for text in [
+            "hello",
+            "@@ -1 +1 @@\n-a\n+b\n",
+            "--- a/a\n+++ b/a\n@@ -1,2 +1,2 @@\n a\n",
+            "--- a/a\n+++ b/a\n@@@ -1 -1 +1 @@@\n",
+            "--- a/a\n+++ b/a\n@@ -1 +1 @@\nx\n",
+            "--- a/a\n+++ b/a\n@@ -0,0 +1 @@\n+a\n+b\n",
+        ] {
             assert_eq!(parse(text.as_bytes()).unwrap_err().code, "diff_unparsable", "{text}");
         }
         assert_eq!(parse(b"").unwrap(), []);

@@ -1,0 +1,120 @@
+//! The form with a decision.
+
+use axum::Form;
+use axum::extract::rejection::FormRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use serde::Deserialize;
+use serde_json::json;
+use shared::context::Ctx;
+use shared::db::gate::{self, GateDecision};
+use shared::domain::GateId;
+use shared::domain::gate::Decision;
+use shared::error::Error;
+use shared::flow::decide_gate::decide_gate;
+use shared::http::{actor_of, id_param};
+
+use crate::csrf;
+use crate::page::{self, Base, Notice, RunPage};
+use crate::routes::{failure, find, see, show};
+
+const MAX_REASON_CHARS: usize = 2_000;
+
+/// `/ui/gates/{id}/{verb}`; a stage may stand before it.
+#[derive(Debug, Deserialize)]
+pub struct GatePath {
+    id: String,
+    verb: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct DecisionForm {
+    #[serde(default)]
+    actor: String,
+    #[serde(default)]
+    reason: String,
+    #[serde(default)]
+    csrf: String,
+}
+
+/// `POST /ui/gates/{id}/{approve|reject|waive}`: 303 back to the run, or the run with the sentence that says why not.
+pub async fn decide(
+    State(ctx): State<Ctx>,
+    Path(path): Path<GatePath>,
+    headers: HeaderMap,
+    form: Result<Form<DecisionForm>, FormRejection>,
+) -> Response {
+    let (decision, gate_id) = match (verb(&path.verb), id_param::<GateId>("gate", &path.id)) {
+        (Some(decision), Ok(id)) => (decision, id),
+        (None, _) => return failure(Base::GATE, &Error::NotFound("This page".into())),
+        (_, Err(error)) => return failure(Base::GATE, &error),
+    };
+    let form = match form {
+        Ok(Form(form)) => form,
+        Err(rejection) => return failure(Base::GATE, &Error::invalid("form", rejection.body_text())),
+    };
+    // Before anything is read: a forged form learns nothing, not even whether the gate exists.
+    if let Err(sentence) = csrf::check(&headers, ctx.config.public_url.as_deref(), &form.csrf) {
+        return failure(Base::GATE, &Error::Forbidden(sentence.to_owned()));
+    }
+    match record(&ctx, gate_id, decision, &form).await {
+        Ok(run_id) => see(&Base::GATE.to(&format!("runs/{run_id}?decided={gate_id}"))),
+        Err(error @ (Error::Conflict(_) | Error::Invalid(_))) => refused(&ctx, &headers, gate_id, &error).await,
+        Err(error) => failure(Base::GATE, &error),
+    }
+}
+
+/// The run's id, as text.
+async fn record(ctx: &Ctx, gate_id: GateId, decision: Decision, form: &DecisionForm) -> Result<String, Error> {
+    let actor = text("actor", &form.actor, 200)?;
+    let actor = actor_of(&json!({"actor": actor}))?;
+    let reason = text("reason", &form.reason, MAX_REASON_CHARS)?;
+    let reason = Some(reason).filter(|reason| !reason.is_empty());
+    let tenant_id = &ctx.config.tenant;
+    let gate = decide_gate(ctx, &GateDecision { tenant_id, gate_id, decision, actor: &actor, reason }).await?;
+    match gate["run_id"].as_str() {
+        Some(run_id) => Ok(run_id.to_owned()),
+        None => Err(Error::internal("decide a gate", "the database gave no run")),
+    }
+}
+
+/// The run as it is now, under the sentence.
+async fn refused(ctx: &Ctx, headers: &HeaderMap, gate_id: GateId, error: &Error) -> Response {
+    let run = match gate::gate_fetch(&ctx.db, &ctx.config.tenant, gate_id).await {
+        Ok(Some(gate)) => find(ctx, gate["run_id"].as_str().unwrap_or_default(), None).await,
+        Ok(None) => Err(Error::NotFound(format!("gate {gate_id}"))),
+        Err(error) => Err(error),
+    };
+    let run = match run {
+        Ok(run) => run,
+        Err(error) => return failure(Base::GATE, &error),
+    };
+    let sentence = error.to_string();
+    let mut response = show(headers, |token| {
+        let notice = Some(Notice::Refused(&sentence));
+        page::run_page(&RunPage { base: Base::GATE, run: &run, token, notice, before: None })
+    });
+    let is_conflict = matches!(error, Error::Conflict(_));
+    *response.status_mut() = if is_conflict { StatusCode::CONFLICT } else { StatusCode::BAD_REQUEST };
+    response
+}
+
+fn verb(text: &str) -> Option<Decision> {
+    match text {
+        "approve" => Some(Decision::Approve),
+        "reject" => Some(Decision::Reject),
+        "waive" => Some(Decision::Waive),
+        _ => None,
+    }
+}
+
+/// A field without what Postgres cannot store or a reader could not see.
+fn text<'a>(name: &str, value: &'a str, most: usize) -> Result<&'a str, Error> {
+    let value = value.trim();
+    let unseen = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
+    if value.chars().count() > most || value.contains(unseen) {
+        return Err(Error::invalid(name, format!("must be a text of at most {most} characters")));
+    }
+    Ok(value)
+}

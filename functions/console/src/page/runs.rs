@@ -1,0 +1,80 @@
+//! The list of runs, below the inbox of gates.
+
+use maud::{Markup, html};
+
+use super::layout::{Base, Frame, badge, frame, moment};
+use super::words;
+use crate::view::{Gate, RunList, RunRow};
+
+/// `GET /ui/runs`.
+pub fn run_list(base: Base, list: &RunList) -> String {
+    let content = html! {
+        @if !list.inbox.is_empty() { (inbox(base, list)) }
+        h1 { "Runs" }
+        @if list.runs.is_empty() {
+            p.empty {
+                @if list.is_continuation { "No older runs." }
+                @else { "No runs yet. Post a plan to " code { "/runs" } " and it appears here." }
+            }
+        } @else {
+            (table(base, &list.runs))
+        }
+        @if list.is_continuation || list.older.is_some() {
+            nav.pages aria-label="Pages" {
+                @if list.is_continuation { a href=(base.to("runs")) { "Newest runs" } }
+                @if let Some(older) = list.older { a href={ (base.to("runs")) "?after=" (older) } rel="next" { "Older runs" } }
+            }
+        }
+    };
+    frame(&Frame { base, title: "Runs", refresh_s: None }, &content)
+}
+
+fn inbox(base: Base, list: &RunList) -> Markup {
+    html! {
+        section.inbox aria-labelledby="inbox" {
+            h2 #inbox { "Waiting for a decision" }
+            ul.plain { @for gate in &list.inbox { (waiting(base, gate)) } }
+            @if list.inbox_goes_on { p.note { "The oldest are shown; more are waiting." } }
+        }
+    }
+}
+
+fn waiting(base: Base, gate: &Gate) -> Markup {
+    html! {
+        li {
+            a href={ (base.to("runs/")) (gate.run_id) "#gate-" (gate.id) } { (gate.gate_type) }
+            " of " bdi { (gate.goal) }
+            @if let Some(step) = &gate.step { ", step " bdi { (step) } }
+            span.note {
+                " – since " (moment(&gate.created_at))
+                @if let Some(at) = &gate.expires_at { ", expires " (moment(at)) }
+            }
+            @if let Some(reason) = &gate.reason { p.quote { bdi { (reason) } } }
+        }
+    }
+}
+
+fn table(base: Base, runs: &[RunRow]) -> Markup {
+    // The roles keep it a table for screen readers where narrow screens show cards.
+    html! {
+        table role="table" {
+            thead role="rowgroup" {
+                tr role="row" { @for head in ["Status", "Goal", "Created", "Duration"] { th role="columnheader" scope="col" { (head) } } }
+            }
+            tbody role="rowgroup" {
+                @for run in runs {
+                    tr role="row" {
+                        td role="cell" data-label="Status" { (badge(&run.status)) }
+                        td.wide role="cell" data-label="Goal" {
+                            a href={ (base.to("runs/")) (run.id) } { bdi { (run.goal) } }
+                        }
+                        td role="cell" data-label="Created" { (moment(&run.created_at)) }
+                        td role="cell" data-label="Duration" {
+                            @if let Some(ms) = run.duration_ms { (words::duration(ms)) } @else { "not started" }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Numbers and states in words.
+
+/// The colour class of a state.
+pub(super) fn tone(status: &str) -> &'static str {
+    match status {
+        "succeeded" | "passed" => "good",
+        "failed" | "expired" => "bad",
+        "blocked" | "paused" | "waived" => "warn",
+        "running" | "ready" => "busy",
+        _ => "quiet",
+    }
+}
+
+/// `2026-11-23T10:00:00.123+00:00` as `2026-11-23 10:00:00 UTC`. What is no such timestamp is shown as it is.
+pub(super) fn plain_time(timestamp: &str) -> String {
+    let Some((date, time)) = timestamp.split_once('T') else { return timestamp.to_owned() };
+    let zone_at = time.find(['+', '-', 'Z']).unwrap_or(time.len());
+    let (clock, zone) = time.split_at(zone_at);
+    let clock = clock.split('.').next().unwrap_or(clock);
+    let zone = if matches!(zone, "Z" | "+00:00") { "UTC" } else { zone };
+    format!("{date} {clock} {zone}").trim_end().to_owned()
+}
+
+/// A duration with its two largest units.
+pub(super) fn duration(ms: i64) -> String {
+    let ms = ms.max(0);
+    let (s, m, h, d) = (ms / 1_000, ms / 60_000, ms / 3_600_000, ms / 86_400_000);
+    if ms < 1_000 {
+        format!("{ms} ms")
+    } else if s < 60 {
+        format!("{s}.{} s", ms % 1_000 / 100)
+    } else if m < 60 {
+        format!("{m} min {} s", s % 60)
+    } else if h < 24 {
+        format!("{h} h {} min", m % 60)
+    } else {
+        format!("{d} d {} h", h % 24)
+    }
+}
+
+/// Bytes with one unit.
+pub(super) fn size(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match UNITS.iter().find(|(unit, _)| bytes >= *unit) {
+        Some((unit, name)) => format!("{}.{} {name}", bytes / unit, bytes % unit * 10 / unit),
+        None => format!("{bytes} B"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_and_sizes_have_readable_units() {
+        let durations = [0, -5, 999, 1_234, 61_000, 3_661_000, 90_000_000].map(duration);
+        assert_eq!(durations, ["0 ms", "0 ms", "999 ms", "1.2 s", "1 min 1 s", "1 h 1 min", "1 d 1 h"]);
+        assert_eq!([0, 1_023, 1_536, 5 << 20].map(size), ["0 B", "1023 B", "1.5 KiB", "5.0 MiB"]);
+    }
+
+    #[test]
+    fn a_timestamp_reads_without_a_script_and_garbage_survives() {
+        assert_eq!(plain_time("2026-11-23T10:00:00.123456+00:00"), "2026-11-23 10:00:00 UTC");
+        assert_eq!(plain_time("2026-11-23T10:00:00+01:00"), "2026-11-23 10:00:00 +01:00");
+        assert_eq!(plain_time("2026-11-23T10:00:00Z"), "2026-11-23 10:00:00 UTC");
+        assert_eq!(plain_time("infinity"), "infinity");
+    }
+}

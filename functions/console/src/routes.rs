@@ -1,0 +1,184 @@
+//! Routes that show something.
+
+use std::time::Duration;
+
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::response::{Html, IntoResponse, Response};
+use serde::Deserialize;
+use shared::context::Ctx;
+use shared::db::artifact;
+use shared::domain::{ArtifactId, RunId};
+use shared::error::Error;
+use shared::http::id_param;
+use shared::telemetry;
+
+use crate::page::{self, Base, Message, Notice, RunPage};
+use crate::view::Run;
+use crate::{csrf, read};
+
+/// How long a signed URL can be used.
+const SIGNED_FOR: Duration = Duration::from_mins(5);
+
+/// An id in the path; a stage may stand before it.
+#[derive(Debug, Deserialize)]
+pub struct IdPath {
+    id: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct ListQuery {
+    after: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct RunQuery {
+    before: Option<String>,
+    decided: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct ArtifactQuery {
+    id: Option<String>,
+}
+
+/// `GET /ui`.
+pub async fn home() -> Response {
+    see("ui/runs")
+}
+
+/// `GET /ui/runs`.
+pub async fn runs(State(ctx): State<Ctx>, Query(query): Query<ListQuery>) -> Response {
+    let after = match query.after.filter(|after| !after.is_empty()).map(|after| id_param("page", &after)).transpose() {
+        Ok(after) => after,
+        Err(error) => return failure(Base::TOP, &error),
+    };
+    match read::run_list(&ctx.db, &ctx.config.tenant, after).await {
+        Ok(list) => Html(page::run_list(Base::TOP, &list)).into_response(),
+        Err(error) => failure(Base::TOP, &error),
+    }
+}
+
+/// `GET /ui/runs/{id}`.
+pub async fn run(
+    State(ctx): State<Ctx>,
+    Path(path): Path<IdPath>,
+    Query(query): Query<RunQuery>,
+    headers: HeaderMap,
+) -> Response {
+    let before = query.before.and_then(|seq| seq.parse().ok());
+    let decided = query.decided.and_then(|id| id.parse().ok());
+    match find(&ctx, &path.id, before).await {
+        Ok(run) => show(&headers, |token| {
+            let notice = decided.map(Notice::Decided);
+            page::run_page(&RunPage { base: Base::RUN, run: &run, token, notice, before })
+        }),
+        Err(error) => failure(Base::RUN, &error),
+    }
+}
+
+/// `GET /ui/runs/{id}/fragment`: goes into the page of the run, so its links are relative to that page.
+pub async fn fragment(State(ctx): State<Ctx>, Path(path): Path<IdPath>, headers: HeaderMap) -> Response {
+    match find(&ctx, &path.id, None).await {
+        Ok(run) => show(&headers, |token| {
+            let page = RunPage { base: Base::RUN, run: &run, token, notice: None, before: None };
+            page::run_live(&page).into_string()
+        }),
+        Err(error) => failure(Base::GATE, &error),
+    }
+}
+
+/// `GET /ui/artifacts/signed?id=`.
+pub async fn signed_artifact(State(ctx): State<Ctx>, Query(query): Query<ArtifactQuery>) -> Response {
+    match sign(&ctx, query.id.as_deref().unwrap_or_default()).await {
+        Ok(url) => (StatusCode::FOUND, [(header::LOCATION, url)]).into_response(),
+        Err(error) => failure(Base(1), &error),
+    }
+}
+
+/// Whatever no page answers.
+pub async fn nowhere(uri: Uri) -> Response {
+    failure(base_of(&uri), &Error::NotFound("This page".into()))
+}
+
+/// A page was asked in a way that it does not answer: mostly a form's address that was reloaded.
+pub async fn wrong_method(uri: Uri) -> Response {
+    let message = Message {
+        title: "Not this way",
+        sentence: "This address does not answer such a request.",
+        hint: Some("Decisions are sent with the buttons on the page of a run."),
+    };
+    (StatusCode::METHOD_NOT_ALLOWED, Html(page::message(base_of(&uri), &message))).into_response()
+}
+
+/// The extractors refuse in plain text; a reader gets a page.
+pub fn as_page(uri: &Uri, response: Response) -> Response {
+    let status = response.status();
+    let is_page =
+        response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
+    if is_page || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let sentence = "This address or form cannot be read.";
+    let title = status.canonical_reason().unwrap_or("Not understood");
+    (status, Html(page::message(base_of(uri), &Message { title, sentence, hint: None }))).into_response()
+}
+
+/// A redirect after which the browser asks with GET. The place is relative to the request's.
+pub fn see(place: &str) -> Response {
+    (StatusCode::SEE_OTHER, [(header::LOCATION, place)]).into_response()
+}
+
+/// A run of the tenant.
+pub async fn find(ctx: &Ctx, id: &str, before: Option<i64>) -> Result<Run, Error> {
+    let id: RunId = id_param("run", id)?;
+    let run = read::run_fetch(&ctx.db, &ctx.config.tenant, id, before).await?;
+    run.ok_or_else(|| Error::NotFound(format!("run {id}")))
+}
+
+/// A page with forms, and the cookie that belongs to them.
+pub fn show(headers: &HeaderMap, render: impl FnOnce(&str) -> String) -> Response {
+    let token = csrf::token(headers);
+    let mut response = Html(render(&token.value)).into_response();
+    if let Some(cookie) = token.set_cookie {
+        response.headers_mut().insert(header::SET_COOKIE, cookie);
+    }
+    response
+}
+
+/// An error as a page.
+pub fn failure(base: Base, error: &Error) -> Response {
+    let sentence = error.to_string();
+    let (status, title, hint) = match error {
+        Error::Invalid(_) => (StatusCode::BAD_REQUEST, "Not understood", None),
+        Error::NotFound(_) => {
+            (StatusCode::NOT_FOUND, "Not found", Some("It may never have existed, or belong to somebody else."))
+        }
+        Error::Conflict(_) | Error::Stale(_) => (StatusCode::CONFLICT, "Too late", None),
+        Error::Forbidden(_) => (StatusCode::FORBIDDEN, "Refused", None),
+        Error::Unavailable { .. } => {
+            (StatusCode::SERVICE_UNAVAILABLE, "Away for the moment", Some("Nothing is lost. Try again in a minute."))
+        }
+        Error::Internal { .. } => {
+            (StatusCode::INTERNAL_SERVER_ERROR, "A defect of ours", Some("The log has the reason."))
+        }
+    };
+    if status.is_server_error() {
+        telemetry::report(error, "show a page");
+    }
+    (status, Html(page::message(base, &Message { title, sentence: &sentence, hint }))).into_response()
+}
+
+async fn sign(ctx: &Ctx, id: &str) -> Result<String, Error> {
+    let id: ArtifactId = id_param("artifact", id)?;
+    let row = artifact::artifact_fetch(&ctx.db, &ctx.config.tenant, id).await?;
+    let row = row.ok_or_else(|| Error::NotFound(format!("artifact {id}")))?;
+    let signed = ctx.storage.sign_download(row["uri"].as_str().unwrap_or_default(), SIGNED_FOR).await?;
+    Ok(signed.url)
+}
+
+/// How deep below `/ui/` an arbitrary path is.
+fn base_of(uri: &Uri) -> Base {
+    let below = uri.path().split_once("/ui/").map_or("", |(_, below)| below);
+    Base(below.matches('/').count())
+}

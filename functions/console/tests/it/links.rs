@@ -1,0 +1,66 @@
+//! Links hold below any prefix.
+
+use console::page::{Base, Message, Notice, RunPage, message, run_list, run_page};
+use console::view::RunList;
+
+use crate::support::{gate, get, run, run_id, run_row};
+
+fn addresses(page: &str) -> Vec<&str> {
+    let after = |attribute: &'static str| {
+        page.match_indices(attribute).filter_map(move |(at, _)| page[at + attribute.len()..].split('"').next())
+    };
+    [" href=\"", " src=\"", " action=\"", " formaction=\"", " data-fragment=\""].into_iter().flat_map(after).collect()
+}
+
+/// The path that a browser at `page` asks for `address`.
+fn resolve(page: &str, address: &str) -> String {
+    let mut folders: Vec<&str> = page.split('/').collect();
+    folders.pop();
+    let path = address.split(['?', '#']).next().unwrap_or_default();
+    for part in path.split('/') {
+        match part {
+            ".." => drop(folders.pop()),
+            other => folders.push(other),
+        }
+    }
+    folders.join("/")
+}
+
+#[test]
+fn every_address_of_every_page_leads_below_ui_whatever_stands_before_it() {
+    let run = run("x", "running");
+    let list =
+        RunList { inbox: vec![gate("x")], runs: vec![run_row("x")], older: Some(run_id()), ..RunList::default() };
+    let shown = |base, notice, before| run_page(&RunPage { base, run: &run, token: "t", notice, before });
+    let note = Message { title: "t", sentence: "s", hint: None };
+    let pages = [
+        ("/ui/runs", run_list(Base::TOP, &list)),
+        ("/ui/runs/1", shown(Base::RUN, None, None)),
+        ("/ui/runs/1", shown(Base::RUN, None, Some(9))),
+        ("/ui/gates/2/approve", shown(Base::GATE, Some(Notice::Refused("no")), None)),
+        ("/ui/a/b/c", message(Base(2), &note)),
+    ];
+    for prefix in ["", "/prod", "/base/path"] {
+        for (place, page) in &pages {
+            let addresses = addresses(page);
+            assert!(addresses.len() > 4);
+            for address in addresses.into_iter().filter(|address| !address.starts_with('#')) {
+                let path = resolve(&format!("{prefix}{place}"), address);
+                let below = path.strip_prefix(&format!("{prefix}/ui/"));
+                let known = ["runs", "static/", "artifacts/signed", "gates/"];
+                let leads = below.is_some_and(|below| known.iter().any(|start| below.starts_with(start)));
+                assert!(leads, "{address} on {prefix}{place} leads to {path}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stage_in_front_of_the_path_is_understood() {
+    for path in ["/prod/ui/static/app.css", "/prod/ui"] {
+        let status = get(path).await.status;
+        assert!(status.is_success() || status.is_redirection(), "{path}: {status}");
+    }
+    // It got as far as the database.
+    assert_eq!(get(&format!("/prod/ui/runs/{}", run_id())).await.status, 503);
+}

@@ -1,0 +1,116 @@
+//! What the router answers: headers, errors, assets, and when a page renews itself.
+
+use axum::body::Body;
+use axum::http::{Request, header};
+use console::page::{Base, RunPage, run_page};
+
+use crate::support::{CSP, get, run, run_id, send};
+
+fn asset(page: &str, name: &str) -> String {
+    let at = page.find(&format!("static/{name}?v=")).unwrap();
+    let path = page[at..].split('"').next().unwrap();
+    format!("/ui/{path}")
+}
+
+#[tokio::test]
+async fn every_answer_forbids_what_it_did_not_bring_along() {
+    let id = run_id();
+    let gets = [
+        "/ui".to_owned(),
+        "/ui/runs".into(),
+        format!("/ui/runs/{id}"),
+        format!("/ui/runs/{id}/fragment"),
+        format!("/ui/artifacts/signed?id={id}"),
+        "/ui/static/app.css".into(),
+        "/ui/no/such/page".into(),
+        "/ui/runs?after=1&after=2".into(),
+        "/ui/runs/%FF".into(),
+        format!("/ui/gates/{id}/approve"),
+    ];
+    for path in gets {
+        let answer = get(&path).await;
+        assert_eq!(answer.header(header::CONTENT_SECURITY_POLICY), CSP, "{path}");
+        assert_eq!(answer.header(header::X_CONTENT_TYPE_OPTIONS), "nosniff", "{path}");
+        assert_eq!(answer.header(header::REFERRER_POLICY), "same-origin", "{path}");
+        assert_eq!(answer.header(header::CACHE_CONTROL), "no-store", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn errors_are_pages_that_say_what_happened() {
+    let id = run_id();
+    let cases = [
+        ("/ui/runs".to_owned(), 503, "unavailable"),
+        (format!("/ui/runs/{id}"), 503, "unavailable"),
+        (format!("/ui/artifacts/signed?id={id}"), 503, "unavailable"),
+        ("/ui/artifacts/signed".into(), 404, "not found"),
+        ("/ui/artifacts/signed?id=%3Cscript%3E".into(), 404, "&lt;script&gt; was not found"),
+        ("/ui/runs/nonsense".into(), 404, "run nonsense was not found"),
+        ("/ui/runs?after=nonsense".into(), 404, "not found"),
+        ("/ui/no/such/page".into(), 404, "not found"),
+        ("/ui/runs/%FF".into(), 400, "cannot be read"),
+        ("/ui/runs?after=1&after=2".into(), 400, "cannot be read"),
+        (format!("/ui/gates/{id}/approve"), 405, "buttons"),
+    ];
+    for (path, status, words) in cases {
+        let answer = get(&path).await;
+        assert_eq!(answer.status, status, "{path}");
+        assert!(answer.header(header::CONTENT_TYPE).starts_with("text/html"), "{path}");
+        assert!(answer.body.contains(words) && answer.body.contains("<h1>"), "{path}: {}", answer.body);
+    }
+    let posted = send(Request::post("/ui/runs").body(Body::empty()).unwrap()).await;
+    assert_eq!(posted.status, 405);
+    assert!(posted.body.contains("<h1>"));
+}
+
+#[tokio::test]
+async fn assets_stay_cached_only_under_their_own_version() {
+    let page = get("/ui/nothing").await.body;
+    for (name, media_type) in [("app.css", "text/css; charset=utf-8"), ("app.js", "text/javascript; charset=utf-8")] {
+        let path = asset(&page, name);
+        let answer = get(&path).await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.header(header::CONTENT_TYPE), media_type);
+        assert_eq!(answer.header(header::CACHE_CONTROL), "public, max-age=31536000, immutable");
+        let other = get(&format!("/ui/static/{name}?v=0000000000000000")).await;
+        assert_eq!(other.header(header::CACHE_CONTROL), "no-store");
+    }
+}
+
+#[test]
+fn nothing_on_a_page_is_inline() {
+    let run = run("x", "running");
+    let page = run_page(&RunPage { base: Base::RUN, run: &run, token: "t", notice: None, before: None });
+    assert!(!page.contains(" style=") && !page.contains("<style"));
+    assert!(!page.contains(" onclick=") && !page.contains("javascript:"));
+    assert!(page.contains("defer></script>"));
+}
+
+#[test]
+fn only_an_open_run_under_its_own_address_renews_itself() {
+    let fragment = |status: &str, base, before| {
+        let run = run("x", status);
+        run_page(&RunPage { base, run: &run, token: "t", notice: None, before }).contains("data-fragment=")
+    };
+    for open in ["queued", "running", "blocked", "paused"] {
+        assert!(fragment(open, Base::RUN, None), "{open}");
+        assert!(!fragment(open, Base::RUN, Some(5)), "older events stay");
+        assert!(!fragment(open, Base::GATE, None), "links of the fragment would lead elsewhere");
+    }
+    for ended in ["succeeded", "failed", "cancelled"] {
+        assert!(!fragment(ended, Base::RUN, None), "{ended}");
+    }
+}
+
+#[test]
+fn without_a_script_an_open_run_reloads_unless_somebody_is_deciding() {
+    let refreshes = |status: &str, is_deciding: bool| {
+        let mut run = run("x", status);
+        run.gates.retain(|gate| is_deciding || !gate.is_pending());
+        let page = RunPage { base: Base::RUN, run: &run, token: "t", notice: None, before: None };
+        run_page(&page).contains("<noscript><meta http-equiv=\"refresh\"")
+    };
+    assert!(refreshes("running", false));
+    assert!(!refreshes("blocked", true), "it would empty the form");
+    assert!(!refreshes("succeeded", false));
+}

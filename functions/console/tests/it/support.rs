@@ -1,0 +1,156 @@
+//! A router whose database is away, and sample data.
+
+use std::path::PathBuf;
+
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, Request, StatusCode, header};
+use console::view::{Artifact, Event, Gate, Parent, Run, RunRow, Step};
+use shared::config::{ArtifactsConfig, Config, DatabaseConfig, GateDefaults, LlmConfig};
+use shared::context::Ctx;
+use shared::domain::plan::Limits;
+use shared::domain::{ArtifactId, GateId, RunId, TenantId};
+use tower::ServiceExt;
+use uuid::Uuid;
+
+pub const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; form-action 'self'; \
+                       base-uri 'none'; frame-ancestors 'none'";
+
+/// The function's router as `main` serves it. Nothing listens where its database should be.
+pub fn router() -> Router {
+    let config = Config {
+        database: DatabaseConfig {
+            url: "postgresql://nobody@127.0.0.1:1/nothing?sslmode=disable".into(),
+            ca_file: None,
+            pool_size: 1,
+        },
+        sqs_prefix: "test-".into(),
+        artifacts: ArtifactsConfig { bucket: "test".into(), endpoint_url: None, region: None, keys: None },
+        tenant: TenantId("local".into()),
+        public_url: None,
+        llm: LlmConfig { secret_id: "none".into(), order: None, allow_template: false, providers: Vec::new() },
+        gate: GateDefaults::default(),
+        limits: Limits::default(),
+    };
+    let sdk = SdkConfig::builder().behavior_version(BehaviorVersion::latest()).region(Region::new("us-east-1")).build();
+    shared::http::with_layers(console::router(Ctx::new(config, &sdk).unwrap()))
+}
+
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn header(&self, name: impl header::AsHeaderName) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+}
+
+pub async fn send(request: Request<Body>) -> Answer {
+    let (parts, body) = router().oneshot(request).await.unwrap().into_parts();
+    let body = String::from_utf8(to_bytes(body, 1 << 20).await.unwrap().into()).unwrap();
+    Answer { status: parts.status, headers: parts.headers, body }
+}
+
+pub async fn get(path: &str) -> Answer {
+    send(Request::get(path).body(Body::empty()).unwrap()).await
+}
+
+pub fn run_id() -> RunId {
+    RunId(Uuid::from_u128(1))
+}
+
+const AT: &str = "2026-11-23T10:00:00.123456+00:00";
+
+pub fn run_row(text: &str) -> RunRow {
+    RunRow { id: run_id(), status: text.into(), goal: text.into(), created_at: text.into(), duration_ms: None }
+}
+
+/// A pending gate with `text` wherever somebody's words are shown.
+pub fn gate(text: &str) -> Gate {
+    Gate {
+        id: GateId(Uuid::from_u128(2)),
+        run_id: run_id(),
+        goal: text.into(),
+        step: Some(text.into()),
+        gate_type: text.into(),
+        status: "pending".into(),
+        reason: Some(text.into()),
+        evidence_uri: Some(text.into()),
+        evidence_id: None,
+        created_at: AT.into(),
+        expires_at: Some(AT.into()),
+        decided_at: None,
+        actor: None,
+        decision_reason: None,
+    }
+}
+
+pub fn decided(text: &str, status: &str) -> Gate {
+    Gate {
+        id: GateId(Uuid::from_u128(3)),
+        status: status.into(),
+        evidence_id: Some(ArtifactId(Uuid::from_u128(4))),
+        actor: Some(text.into()),
+        decision_reason: Some(text.into()),
+        decided_at: Some(AT.into()),
+        ..gate(text)
+    }
+}
+
+/// A run with `text` wherever somebody's words are shown.
+pub fn run(text: &str, status: &str) -> Run {
+    let parents = (0..10).map(|ordinal| Parent { ordinal, name: text.into() }).collect();
+    Run {
+        id: run_id(),
+        status: status.into(),
+        goal: text.into(),
+        generation: 2,
+        plan_digest: text.into(),
+        failure: Some(text.into()),
+        created_at: text.into(),
+        started_at: Some(AT.into()),
+        finished_at: None,
+        deadline_at: Some(AT.into()),
+        duration_ms: Some(1_500),
+        steps: vec![Step {
+            ordinal: 0,
+            name: text.into(),
+            tool: text.into(),
+            status: text.into(),
+            attempt: 3,
+            max_attempts: 3,
+            failures: 2,
+            workers_lost: 1,
+            error: Some(text.into()),
+            ready_at: Some(AT.into()),
+            duration_ms: Some(20),
+            depends_on: parents,
+        }],
+        gates: vec![gate(text), decided(text, "waived")],
+        artifacts: vec![Artifact {
+            id: ArtifactId(Uuid::from_u128(4)),
+            step: Some(text.into()),
+            name: text.into(),
+            kind: text.into(),
+            hash: text.into(),
+            size_bytes: 2_048,
+            media_type: text.into(),
+        }],
+        artifacts_total: 9,
+        events: vec![Event {
+            seq: 7,
+            step: Some(text.into()),
+            kind: text.into(),
+            timestamp: text.into(),
+            subject: Some(text.into()),
+            attempt: Some(text.into()),
+            actor: Some(text.into()),
+            reason: Some(text.into()),
+            error: Some(text.into()),
+        }],
+    }
+}

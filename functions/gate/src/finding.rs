@@ -1,0 +1,225 @@
+//! What a gate found: the verdict and its reason, and the evidence that somebody else can check.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::coverage::Judgement;
+
+/// Why a verdict is as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reason {
+    /// snake_case, for programs.
+    pub code: &'static str,
+    /// For people.
+    pub message: String,
+}
+
+impl Reason {
+    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+/// Something outside of the workspace is in the way: no verdict, and another attempt may fare better.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Trouble {
+    pub code: &'static str,
+    pub message: String,
+}
+
+impl Trouble {
+    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    /// Work on another thread died.
+    #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
+    pub fn stopped(error: tokio::task::JoinError) -> Self {
+        Self::new("gate_stopped", format!("the gate stopped at its own fault: {error}"))
+    }
+}
+
+impl From<std::io::Error> for Trouble {
+    fn from(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::StorageFull {
+            Self::new("disk_full", "the disk of the gate is full")
+        } else {
+            Self::new("work_folder_unavailable", format!("the work folder of the gate cannot be used: {error}"))
+        }
+    }
+}
+
+/// Why an examination ends before its command was judged.
+#[derive(Debug)]
+pub enum Stop {
+    /// The gate fails, for this reason.
+    Failed(Reason),
+    Trouble(Trouble),
+}
+
+impl From<Reason> for Stop {
+    fn from(reason: Reason) -> Self {
+        Self::Failed(reason)
+    }
+}
+
+impl From<Trouble> for Stop {
+    fn from(trouble: Trouble) -> Self {
+        Self::Trouble(trouble)
+    }
+}
+
+impl From<std::io::Error> for Stop {
+    fn from(error: std::io::Error) -> Self {
+        Self::Trouble(error.into())
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GateVerdict {
+    Passed,
+    Failed,
+}
+
+/// The evidence of a gate. Times are in milliseconds, digests sha256 in lower-case hex.
+#[derive(Debug, Clone, Serialize)]
+pub struct Evidence {
+    /// `nofx.gate_evidence.v1`.
+    pub schema: &'static str,
+    /// `typecheck`, `lint` or `unit`.
+    pub gate: String,
+    pub tool: String,
+    pub run_id: String,
+    pub step_id: String,
+    pub attempt: u32,
+    pub verdict: GateVerdict,
+    pub reason: Reason,
+    /// The command that was run, if it came to that, and the text of the script behind it.
+    pub command: Option<Vec<String>>,
+    pub script: Option<String>,
+    pub exit_code: Option<i32>,
+    pub signal: Option<i32>,
+    pub timed_out: bool,
+    /// Since the Unix epoch.
+    pub started_at_ms: u64,
+    pub finished_at_ms: u64,
+    pub install_ms: Option<u64>,
+    pub run_ms: Option<u64>,
+    /// `none`, `stored` or `fresh`.
+    pub install: Option<&'static str>,
+    pub output_bytes: u64,
+    /// The first 8 KiB, when the tail is not the whole.
+    pub output_head: Option<String>,
+    /// The last 64 KiB; paths below the work folder are written relative to the workspace.
+    pub output_tail: String,
+    pub digests: Digests,
+    pub toolchain: Toolchain,
+    pub capabilities: Capabilities,
+    /// `gate:unit` only.
+    pub coverage: Option<Judgement>,
+}
+
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Digests {
+    /// Of the archive as it was stored, or of the files of the default workspace.
+    pub workspace: Option<String>,
+    /// `archive` or `tree`.
+    pub workspace_kind: Option<&'static str>,
+    pub base: Option<String>,
+    /// `archive`, `tree` or `diff`.
+    pub base_kind: Option<&'static str>,
+    pub package_lock: Option<String>,
+    pub output: Option<String>,
+    /// By path in the workspace.
+    pub coverage_reports: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Toolchain {
+    pub node: String,
+    pub npm: String,
+    /// Operating system and processor.
+    pub platform: String,
+}
+
+/// What kept the command in bounds, so that a policy can ask for more.
+#[derive(Debug, Clone, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of a report, not a state")]
+pub struct Capabilities {
+    pub sandbox: &'static str,
+    pub network: &'static str,
+    pub environment: &'static str,
+    pub process_group: bool,
+    /// Processes that leave the group are found and killed.
+    pub detached_processes_killed: bool,
+    pub memory_limited: bool,
+    /// The command runs as the user of the gate.
+    pub own_user: bool,
+}
+
+impl Capabilities {
+    /// What this build does on this operating system.
+    pub fn here() -> Self {
+        Self {
+            sandbox: "none",
+            network: "open",
+            environment: "allow_list",
+            process_group: true,
+            detached_processes_killed: cfg!(target_os = "linux"),
+            memory_limited: false,
+            own_user: false,
+        }
+    }
+}
+
+/// The lines of an output that say most about a failure; without any, its first lines.
+pub fn telling_lines(output: &str) -> String {
+    const LINES: usize = 6;
+    const CHARACTERS: usize = 600;
+    let is_telling = |line: &str| {
+        let lower = line.to_lowercase();
+        lower.contains("error") || lower.contains("fail") || line.trim_start().starts_with(['×', '✖', '✗'])
+    };
+    let lines: Vec<&str> = output.lines().map(str::trim_end).filter(|line| !line.trim().is_empty()).collect();
+    let chosen: Vec<&str> = match lines.iter().position(|line| is_telling(line)) {
+        None => lines.into_iter().take(LINES).collect(),
+        Some(first) => {
+            // A linter names the file once and lists its errors below: the line before the first one belongs to it.
+            let before = first.checked_sub(1).and_then(|at| lines.get(at)).copied();
+            before.into_iter().chain(lines.iter().copied().filter(|line| is_telling(line))).take(LINES).collect()
+        }
+    };
+    let text = chosen.join("\n");
+    match text.char_indices().nth(CHARACTERS) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_message_shows_a_linters_file_and_errors() {
+        let output = "\nsrc/a.ts\n  2:30  error  Unexpected any\n  3:16  error  Expected ===\n\n✖ 2 problems\n";
+        assert_eq!(
+            telling_lines(output),
+            "src/a.ts\n  2:30  error  Unexpected any\n  3:16  error  Expected ===\n✖ 2 problems"
+        );
+    }
+
+    #[test]
+    fn an_output_without_an_error_is_shown_from_its_beginning() {
+        assert_eq!(telling_lines("one\ntwo\n"), "one\ntwo");
+        assert_eq!(telling_lines(""), "");
+    }
+
+    #[test]
+    fn a_message_stays_short() {
+        assert!(telling_lines(&"error é".repeat(1000)).chars().count() <= 601);
+    }
+}

@@ -1,0 +1,170 @@
+//! The worker's side of a gate: archives from storage, the examination, evidence into storage, the outcome.
+
+use serde_json::{Map, Value, json};
+use shared::domain::outcome::{ArtifactRef, NewGateStatus, OnPass};
+use shared::domain::{GateId, NewArtifact, NewGate, Outcome, StepError, Verdict};
+use shared::error::Error;
+use shared::storage::{Describe, StepStore};
+use shared::worker::{ClaimedStep, Handler};
+use uuid::Uuid;
+
+use crate::config::GateConfig;
+use crate::examine::{self, Examiner, Request};
+use crate::finding::{Evidence, GateVerdict, Trouble};
+use crate::workspace::{Archives, Stored};
+
+/// Serves the tools `gate:*`.
+#[derive(Debug)]
+pub struct Gate {
+    examiner: Examiner,
+}
+
+impl Gate {
+    pub fn new(config: GateConfig) -> Self {
+        Self { examiner: Examiner::new(config) }
+    }
+
+    async fn judge(&self, step: &ClaimedStep, store: &StepStore) -> Result<Outcome, Outcome> {
+        let gate = examine::Gate::of_tool(&step.tool).ok_or_else(|| {
+            Outcome::failed(StepError::new("unknown_gate", format!("there is no gate {:?}", step.tool)))
+        })?;
+        let request = Request {
+            gate,
+            tool: step.tool.clone(),
+            tenant: step.tenant_id.to_string(),
+            run_id: step.run_id.to_string(),
+            step_id: step.step_id.to_string(),
+            attempt: step.attempt,
+            timeout: step.timeout,
+            archives: self.fetch(step, store).await?,
+        };
+        let evidence = self.examiner.examine(request).await.map_err(|trouble| retryable(&trouble))?;
+        let artifact = put(step, store, gate, &evidence).await?;
+        Ok(outcome(step, &evidence, artifact))
+    }
+
+    async fn fetch(&self, step: &ClaimedStep, store: &StepStore) -> Result<Option<Archives>, Outcome> {
+        let Some(workspace) = &step.workspace else { return Ok(None) };
+        let needs_base = step.tool == "gate:unit";
+        let base = workspace.base.as_ref().filter(|_| needs_base && workspace.diff.is_none());
+        let diff = workspace.diff.as_ref().filter(|_| needs_base);
+        Ok(Some(Archives {
+            workspace: self.stored(&workspace.archive, store).await?,
+            base: self.optional(base, store).await?,
+            diff: self.optional(diff, store).await?,
+        }))
+    }
+
+    async fn optional(&self, artifact: Option<&ArtifactRef>, store: &StepStore) -> Result<Option<Stored>, Outcome> {
+        match artifact {
+            Some(artifact) => self.stored(artifact, store).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn stored(&self, artifact: &ArtifactRef, store: &StepStore) -> Result<Stored, Outcome> {
+        match store.get(artifact, self.examiner.config().max_packed_bytes).await {
+            Ok(bytes) => Ok(Stored { bytes, hash: artifact.hash.clone() }),
+            Err(error @ (Error::Unavailable { .. } | Error::Internal { .. })) => Err(storage_away(&error)),
+            // Too large, gone, or not what was recorded: no later attempt changes that.
+            Err(error) => Err(Outcome::failed(StepError::new("archive_unusable", error.to_string()))),
+        }
+    }
+}
+
+impl Handler for Gate {
+    async fn handle(&self, step: &ClaimedStep, store: &StepStore) -> Outcome {
+        self.judge(step, store).await.unwrap_or_else(|outcome| outcome)
+    }
+}
+
+fn retryable(trouble: &Trouble) -> Outcome {
+    tracing::warn!(code = trouble.code, error = %trouble, "a gate could not be judged");
+    Outcome::retryable(StepError::new(trouble.code, trouble.message.clone()))
+}
+
+fn storage_away(error: &Error) -> Outcome {
+    tracing::warn!(%error, source = ?std::error::Error::source(error), "a gate could not reach storage");
+    Outcome::retryable(StepError::new("storage_unavailable", error.to_string()))
+}
+
+async fn put(
+    step: &ClaimedStep,
+    store: &StepStore,
+    gate: examine::Gate,
+    evidence: &Evidence,
+) -> Result<NewArtifact, Outcome> {
+    let internal = |error: &dyn std::fmt::Display| {
+        Outcome::retryable(StepError::new("evidence_unwritable", format!("the evidence could not be written: {error}")))
+    };
+    let bytes = serde_json::to_vec_pretty(evidence).map_err(|error| internal(&error))?;
+    let inputs = step
+        .workspace
+        .iter()
+        .flat_map(|workspace| [Some(&workspace.archive), workspace.base.as_ref(), workspace.diff.as_ref()]);
+    let describe = Describe {
+        kind: "gate_evidence",
+        media_type: "application/json",
+        metadata: json!({ "gate": evidence.gate, "verdict": evidence.verdict, "reason": evidence.reason.code }),
+        made_from: inputs.flatten().map(|artifact| artifact.id).collect(),
+    };
+    store.put(&format!("gate-{}.json", gate.name()), describe, bytes).await.map_err(|error| storage_away(&error))
+}
+
+fn outcome(step: &ClaimedStep, evidence: &Evidence, artifact: NewArtifact) -> Outcome {
+    let passed = evidence.verdict == GateVerdict::Passed;
+    let facts = facts(evidence, &artifact);
+    let mut outcome = if passed {
+        Outcome::succeeded(facts)
+    } else {
+        let error = StepError::new(error_code(evidence), evidence.reason.message.clone());
+        Outcome::failed(error.with_details(Value::Object(facts)))
+    };
+    outcome.gates.push(NewGate {
+        id: GateId(Uuid::now_v7()),
+        gate_type: step.tool.clone(),
+        status: if passed { NewGateStatus::Passed } else { NewGateStatus::Failed },
+        evidence_uri: Some(artifact.uri.clone()),
+        on_pass: OnPass::Finish,
+        expires_after_s: None,
+        reason: Some(evidence.reason.message.clone()),
+    });
+    outcome.artifacts.push(artifact);
+    debug_assert!(!matches!(outcome.verdict, Verdict::Blocked));
+    outcome
+}
+
+/// What stops a gate before its command ran has its own code; a judgement is `gate_failed`, with the reason in the details.
+fn error_code(evidence: &Evidence) -> &'static str {
+    match evidence.reason.code {
+        code @ ("no_workspace" | "no_command" | "no_lockfile" | "archive_refused" | "install_failed"
+        | "toolchain_missing") => code,
+        _ => "gate_failed",
+    }
+}
+
+fn facts(evidence: &Evidence, artifact: &NewArtifact) -> Map<String, Value> {
+    let mut facts = Map::new();
+    facts.insert("verdict".into(), json!(evidence.verdict));
+    facts.insert("reason".into(), json!(evidence.reason.code));
+    facts.insert("evidence_uri".into(), json!(artifact.uri));
+    facts.insert("evidence_hash".into(), json!(artifact.hash));
+    facts.insert("exit_code".into(), json!(evidence.exit_code));
+    if let Some(coverage) = &evidence.coverage {
+        facts.insert(
+            "coverage".into(),
+            json!({
+                "ratio": coverage.ratio,
+                "threshold": coverage.threshold,
+                "covered": coverage.covered,
+                "uncovered": coverage.uncovered,
+                "unmeasured": coverage.unmeasured,
+            }),
+        );
+    }
+    facts
+}
+
+#[cfg(test)]
+#[path = "handler_tests.rs"]
+mod tests;

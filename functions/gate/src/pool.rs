@@ -1,0 +1,186 @@
+//! Installations that are kept for the next gate.
+//!
+//! Dependencies are thousands of files: installing them takes seconds, copying them about as long, and links would let one
+//! gate's tests write into the next gate's dependencies. So an installation is **lent**: moved into the workspace, and moved
+//! back when every process of the command is dead. In both directions it is compared, file by file, with what npm had
+//! written: size, mode, inode, and the time of the last change, which no program can set back. What the tests added is
+//! removed, and an installation that they changed is not kept.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use sha2::{Digest, Sha256};
+use shared::domain::digest::hex;
+use uuid::Uuid;
+
+use crate::attempt::{private_folder, remove};
+
+/// Kept installations, in `<folder>/<key>/<id>/{node_modules,manifest}`. Moving `node_modules` out is what claims one, so any
+/// number of processes may share the folder.
+#[derive(Debug)]
+pub struct Pool {
+    folder: PathBuf,
+    most: usize,
+    /// By id. Memory is out of reach of the commands; the file `manifest`, which outlives the process, is not, and is believed
+    /// only while memory knows nothing.
+    known: Mutex<HashMap<String, Arc<Manifest>>>,
+}
+
+/// An installation that lies in a workspace, and what is needed to give it back.
+#[derive(Debug)]
+pub struct Lent {
+    key: String,
+    id: String,
+    manifest: Arc<Manifest>,
+}
+
+/// The facts of every entry below a folder, by path.
+type Manifest = BTreeMap<PathBuf, Facts>;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Facts {
+    mode: u32,
+    inode: u64,
+    /// Size and time of change; not of folders, which change when something is added and removed again.
+    content: Option<(u64, i64, i64)>,
+}
+
+impl Pool {
+    pub fn new(folder: PathBuf, most: usize) -> Self {
+        Self { folder, most, known: Mutex::default() }
+    }
+
+    /// Moves an untouched installation with this key to `target`, if there is one.
+    pub fn lend(&self, key: &str, target: &Path) -> io::Result<Option<Lent>> {
+        let Ok(kept) = fs::read_dir(self.folder.join(key)) else { return Ok(None) };
+        for id in kept.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
+            let place = self.folder.join(key).join(&id);
+            if fs::rename(place.join("node_modules"), target).is_err() {
+                // Lent to somebody else.
+                continue;
+            }
+            let found = manifest(target, usize::MAX)?;
+            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
+            let is_untouched = match &known {
+                Some(known) => **known == found,
+                None => fs::read_to_string(place.join("manifest")).is_ok_and(|written| written == digest(&found)),
+            };
+            if is_untouched {
+                let manifest = known.unwrap_or_else(|| Arc::new(found));
+                return Ok(Some(Lent { key: key.to_string(), id, manifest }));
+            }
+            tracing::warn!(key, "a kept installation was changed and is thrown away");
+            self.forget(&id);
+            remove(target)?;
+            remove(&place)?;
+        }
+        Ok(None)
+    }
+
+    /// Takes note of a fresh installation at `target`, before anything of the workspace could touch it.
+    pub fn note(key: String, target: &Path) -> io::Result<Lent> {
+        let id = Uuid::new_v4().simple().to_string();
+        Ok(Lent { key, id, manifest: Arc::new(manifest(target, usize::MAX)?) })
+    }
+
+    /// Moves an installation back, if its files are as they were.
+    pub fn give_back(&self, lent: Lent, target: &Path) -> io::Result<()> {
+        let Lent { key, id, manifest } = lent;
+        if !settle(target, &manifest)? {
+            self.forget(&id);
+            return remove(&self.folder.join(key).join(id));
+        }
+        let place = self.folder.join(key).join(&id);
+        private_folder(&place)?;
+        fs::write(place.join("manifest"), digest(&manifest))?;
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(id, manifest);
+        fs::rename(target, place.join("node_modules"))?;
+        self.forget_oldest()
+    }
+
+    fn forget(&self, id: &str) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+
+    /// A process that takes one of them right now finds it incomplete, and installs for itself.
+    fn forget_oldest(&self) -> io::Result<()> {
+        let mut kept: Vec<(SystemTime, PathBuf)> = Vec::new();
+        for key in fs::read_dir(&self.folder)? {
+            for place in fs::read_dir(key?.path())? {
+                let place = place?;
+                kept.push((place.metadata()?.modified()?, place.path()));
+            }
+        }
+        kept.sort();
+        for (_, oldest) in kept.iter().take(kept.len().saturating_sub(self.most)) {
+            if let Some(id) = oldest.file_name().and_then(|name| name.to_str()) {
+                self.forget(id);
+            }
+            remove(oldest)?;
+        }
+        Ok(())
+    }
+}
+
+/// Removes what was added, and tells whether the rest is as it was.
+fn settle(root: &Path, expected: &Manifest) -> io::Result<bool> {
+    const MOST_ADDED: usize = 20_000;
+    match fs::symlink_metadata(root) {
+        Ok(found) if found.is_dir() => {}
+        _ => return Ok(false),
+    }
+    let Ok(found) = manifest(root, expected.len() + MOST_ADDED) else { return Ok(false) };
+    let mut removed: Option<&PathBuf> = None;
+    for path in found.keys().filter(|path| !expected.contains_key(*path)) {
+        // A folder stands right before its contents.
+        if removed.is_none_or(|folder| !path.starts_with(folder)) {
+            let full = root.join(path);
+            if fs::symlink_metadata(&full)?.is_dir() {
+                remove(&full)?;
+            } else {
+                fs::remove_file(&full)?;
+            }
+            removed = Some(path);
+        }
+    }
+    Ok(expected.iter().all(|(path, facts)| found.get(path) == Some(facts)))
+}
+
+fn manifest(root: &Path, most: usize) -> io::Result<Manifest> {
+    let mut entries = Manifest::new();
+    let mut folders = vec![PathBuf::new()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(root.join(&folder))? {
+            let entry = entry?;
+            let found = entry.metadata()?;
+            let path = folder.join(entry.file_name());
+            let content = (!found.is_dir()).then(|| (found.size(), found.ctime(), found.ctime_nsec()));
+            if found.is_dir() {
+                folders.push(path.clone());
+            }
+            entries.insert(path, Facts { mode: found.mode(), inode: found.ino(), content });
+            if entries.len() > most {
+                return Err(io::Error::other("too many entries"));
+            }
+        }
+    }
+    Ok(entries)
+}
+
+fn digest(manifest: &Manifest) -> String {
+    let mut sum = Sha256::new();
+    for (path, Facts { mode, inode, content }) in manifest {
+        sum.update(path.as_os_str().as_encoded_bytes());
+        sum.update(format!("\0{mode} {inode} {content:?}\0"));
+    }
+    hex(&sum.finalize())
+}
+
+#[cfg(test)]
+#[path = "pool_tests.rs"]
+mod tests;

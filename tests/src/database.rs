@@ -1,0 +1,127 @@
+//! A database per test, cloned from a template that is made once from the migrations.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::thread;
+
+use sha2::{Digest, Sha256};
+use shared::config::DatabaseConfig;
+use shared::db::connect;
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use crate::environment::{database_url, with_database};
+
+/// Key of the advisory lock under which the template is made. Any constant does, as long as nobody else takes it.
+const TEMPLATE_LOCK: i64 = 0x006e_6f66_785f_7474;
+
+/// A database that is dropped with this value.
+pub struct TestDatabase {
+    name: String,
+    pub url: String,
+}
+
+impl TestDatabase {
+    /// A fresh database with every migration applied.
+    pub async fn create() -> Self {
+        let admin = connect_to(&database_url()).await;
+        let template = template(&admin).await;
+        let name = format!("t_{}", Uuid::new_v4().simple());
+        let sql = format!("create database {name} template {template}");
+        admin.batch_execute(&sql).await.expect("clone the template database");
+        let url = with_database(&database_url(), &name, None);
+        Self { name, url }
+    }
+
+    /// The URL for another role; the throwaway server trusts everybody.
+    pub fn url_as(&self, role: &str) -> String {
+        with_database(&database_url(), &self.name, Some(role))
+    }
+}
+
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        let sql = format!("drop database if exists {} with (force)", self.name);
+        // A test's own runtime may be on its way out already.
+        let dropped = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async { connect_to(&database_url()).await.batch_execute(&sql).await })
+        });
+        // Left-overs go with the throwaway server; a panic here would hide the test's own.
+        let _ = dropped.join();
+    }
+}
+
+/// A connection outside of any pool.
+pub async fn connect_to(url: &str) -> Client {
+    let config = DatabaseConfig { url: url.to_owned(), ca_file: None, pool_size: 1 };
+    connect(&config).await.unwrap_or_else(|error| {
+        let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        panic!("no connection to the test server: {error}: {cause}; start a stack with `make test`")
+    })
+}
+
+/// Migrations in order: name and text.
+pub fn migrations() -> Vec<(String, String)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations");
+    let mut files: Vec<_> = fs::read_dir(folder)
+        .expect("the migrations folder")
+        .map(|entry| entry.expect("a readable folder").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "sql"))
+        .collect();
+    files.sort();
+    files
+        .into_iter()
+        .map(|path| {
+            let name = path.file_stem().expect("a file name").to_string_lossy().into_owned();
+            (name, fs::read_to_string(path).expect("a readable migration"))
+        })
+        .collect()
+}
+
+/// The template's name, which tells its contents: changed migrations make another one.
+async fn template(admin: &Client) -> String {
+    let migrations = migrations();
+    assert!(!migrations.is_empty(), "there are no migrations");
+    let mut digest = Sha256::new();
+    for (name, text) in &migrations {
+        digest.update(name);
+        digest.update(text);
+    }
+    let mut name = "nofx_template_".to_owned();
+    for byte in digest.finalize().iter().take(8) {
+        let _ = write!(name, "{byte:02x}");
+    }
+    if !exists(admin, &name).await {
+        // Nextest runs every test in a process of its own: the first one makes the template, the others wait for it.
+        admin.execute("select pg_advisory_lock($1)", &[&TEMPLATE_LOCK]).await.expect("the template lock");
+        if !exists(admin, &name).await {
+            make_template(admin, &name, &migrations).await;
+        }
+        admin.execute("select pg_advisory_unlock($1)", &[&TEMPLATE_LOCK]).await.expect("the template lock");
+    }
+    name
+}
+
+async fn exists(admin: &Client, name: &str) -> bool {
+    let row = admin.query_one("select exists (select from pg_database where datname = $1)", &[&name]).await;
+    row.expect("look databases up").get(0)
+}
+
+/// Built under another name, so that a template that exists is a whole one.
+async fn make_template(admin: &Client, name: &str, migrations: &[(String, String)]) {
+    let building = format!("{name}_building");
+    admin.batch_execute(&format!("drop database if exists {building} with (force)")).await.expect("drop a torso");
+    admin.batch_execute(&format!("create database {building}")).await.expect("create the template");
+    let client = connect_to(&with_database(&database_url(), &building, None)).await;
+    for (migration, text) in migrations {
+        let applied = client.batch_execute(&format!("begin;\n{text}\ncommit;")).await;
+        applied.unwrap_or_else(|error| panic!("migration {migration} does not apply: {:?}", error.as_db_error()));
+    }
+    drop(client);
+    // Renaming waits for the connection above to end. Nobody can connect from here on, so a clone never meets anybody.
+    let sql = format!("alter database {building} with allow_connections false is_template true");
+    admin.batch_execute(&sql).await.expect("close the template");
+    admin.batch_execute(&format!("alter database {building} rename to {name}")).await.expect("name the template");
+}

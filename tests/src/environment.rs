@@ -1,0 +1,48 @@
+//! Where the test stack is. `make test` starts one and says so in two variables.
+
+use std::env;
+
+/// URL of a superuser's connection to the database `postgres` of a throwaway server.
+pub fn database_url() -> String {
+    variable("NOFX_TEST_DATABASE_URL")
+}
+
+/// Endpoint of the emulator of SQS, S3 and Secrets Manager.
+pub fn aws_endpoint_url() -> String {
+    variable("NOFX_TEST_AWS_ENDPOINT_URL")
+}
+
+/// The same connection URL with another database, and with another user where one is given.
+pub fn with_database(url: &str, database: &str, user: Option<&str>) -> String {
+    let (base, query) = url.split_once('?').map_or((url, None), |(base, query)| (base, Some(query)));
+    let (scheme, rest) = base.split_once("://").expect("a connection URL has a scheme");
+    let authority = rest.split_once('/').map_or(rest, |(authority, _)| authority);
+    let authority = match user {
+        Some(user) => format!("{user}@{}", authority.rsplit_once('@').map_or(authority, |(_, host)| host)),
+        None => authority.to_owned(),
+    };
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    format!("{scheme}://{authority}/{database}{query}")
+}
+
+/// A missing stack fails the test: a suite that skips itself would be green for ever.
+fn variable(name: &str) -> String {
+    match env::var(name) {
+        Ok(value) if !value.is_empty() => value,
+        _ => panic!("{name} is not set: these tests need a stack of their own; run them with `make test`"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_database;
+
+    #[test]
+    fn the_database_of_a_url_is_replaced_and_the_rest_kept() {
+        let url = "postgresql://owner:word@127.0.0.1:5432/postgres?sslmode=disable";
+        assert_eq!(with_database(url, "t_1", None), "postgresql://owner:word@127.0.0.1:5432/t_1?sslmode=disable");
+        assert_eq!(with_database(url, "t_1", Some("w")), "postgresql://w@127.0.0.1:5432/t_1?sslmode=disable");
+        let socket = "postgresql://owner@/postgres?host=%2Frun%2Fpg";
+        assert_eq!(with_database(socket, "t_1", None), "postgresql://owner@/t_1?host=%2Frun%2Fpg");
+    }
+}

@@ -1,0 +1,83 @@
+//! What must hold for every run at every moment, looked up in the rows themselves.
+
+use crate::Lab;
+
+impl Lab {
+    /// Everything that does not hold, one sentence each.
+    pub async fn broken_invariants(&self) -> Vec<String> {
+        let rows = self.admin.query(INVARIANTS, &[]).await.expect("look the invariants up");
+        rows.iter().map(|row| row.get(0)).collect()
+    }
+
+    /// Fails with a list of everything that does not hold.
+    pub async fn assert_invariants(&self) {
+        let broken = self.broken_invariants().await;
+        assert!(broken.is_empty(), "broken invariants:\n{}", broken.join("\n"));
+    }
+}
+
+const INVARIANTS: &str = "
+    with counted as (
+        select r.id, r.status, r.event_seq, r.finished_at is not null as ended, r.paused_at is not null as paused,
+               row(r.steps_pending, r.steps_ready, r.steps_running, r.steps_blocked, r.steps_failed)::text as told,
+               (select row(count(*) filter (where s.status = 'pending'), count(*) filter (where s.status = 'ready'),
+                           count(*) filter (where s.status = 'running'), count(*) filter (where s.status = 'blocked'),
+                           count(*) filter (where s.status = 'failed'))::text
+                  from nofx.step s where s.run_id = r.id) as counted,
+               r.gates_pending,
+               (select count(*) from nofx.gate g
+                 where g.run_id = r.id and g.step_id is null and g.status = 'pending') as gates_counted
+          from nofx.run r
+    ), waiting as (
+        select s.*,
+               (select count(*) from nofx.step_edge e join nofx.step p on p.id = e.parent_id
+                 where e.child_id = s.id and p.status <> 'succeeded')
+               + (select count(*) from nofx.gate g
+                   where g.step_id = s.id and g.status = 'pending' and g.on_pass = 'release') as waits_for
+          from nofx.step s where s.status in ('pending', 'ready', 'running', 'blocked')
+    )
+    select format('run %s: its counters of steps say %s, its steps %s', id, told, counted)
+      from counted where told <> counted
+    union all
+    select format('run %s: counts %s pending gates of its own, has %s', id, gates_pending, gates_counted)
+      from counted where gates_pending <> gates_counted
+    union all
+    select format('run %s: is %s and has a pending gate', c.id, c.status)
+      from counted c where c.ended and exists (select from nofx.gate g where g.run_id = c.id and g.status = 'pending')
+    union all
+    select format('run %s: events are not dense: %s of them, %s to %s, event_seq %s', c.id, e.count, e.min, e.max,
+                  c.event_seq)
+      from counted c
+      left join lateral (select count(*), min(seq), max(seq) from nofx.event where run_id = c.id) e on true
+     where row(e.count, e.min, e.max) is distinct from row(c.event_seq, 1::bigint, c.event_seq)
+    union all
+    select format('step %s: is %s with %s blockers and waits for %s', name, status, blockers, waits_for)
+      from waiting where blockers <> waits_for or (status = 'pending') <> (waits_for > 0)
+    union all
+    select format('step %s: is ready in a %s run, and owed a wake-up at %s', s.name,
+                  case when c.paused then 'paused' else 'going' end, s.notify_at)
+      from nofx.step s join counted c on c.id = s.run_id
+     where s.status = 'ready' and (s.notify_at = 'infinity') <> c.paused
+    union all
+    select format('step %s: is blocked and no gate of it is pending', s.name)
+      from nofx.step s
+     where s.status = 'blocked'
+       and not exists (select from nofx.gate g where g.step_id = s.id and g.status = 'pending')
+    union all
+    select format('step %s: has %s attempts, the newest is said to be %s', s.name, a.count, s.attempt)
+      from nofx.step s
+      left join lateral (select count(*), coalesce(max(attempt), 0) as max
+                           from nofx.attempt where step_id = s.id) a on true
+     where a.count <> s.attempt or a.max <> s.attempt
+    union all
+    select format('step %s: is %s and its attempt %s is %s', s.name, s.status, a.attempt, a.status)
+      from nofx.step s join nofx.attempt a on a.step_id = s.id
+     where (a.status = 'running') <> (s.status = 'running' and a.attempt = s.attempt)
+    union all
+    select format('step %s: completed %s times in one generation', s.name, count(*))
+      from nofx.step s join nofx.event e on e.step_id = s.id and e.type = 'step.succeeded'
+     group by s.id having count(*) > 1
+    union all
+    select format('gate %s: is %s and somebody decided %s', g.gate_type, g.status, a.decision)
+      from nofx.gate g join nofx.approval a on a.gate_id = g.id
+     where g.status <> case a.decision when 'approve' then 'passed' when 'waive' then 'waived' else 'failed' end";

@@ -1,0 +1,131 @@
+//! A stack of a test's own: database, wake-ups in a channel, and names of its own at the emulator.
+
+use std::sync::Arc;
+
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_s3::config::Credentials;
+use shared::config::{ArtifactsConfig, Config, DatabaseConfig, GateDefaults, LlmConfig};
+use shared::context::Ctx;
+use shared::domain::plan::Limits;
+use shared::domain::{RunId, StepId, TenantId};
+use shared::flow::create_run::{Accepted, Request, create_run};
+use shared::queue::{Queue, WakeUp};
+use tokio::sync::{Mutex, mpsc};
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use crate::database::{TestDatabase, connect_to};
+use crate::environment::aws_endpoint_url;
+
+/// What a test works with. Wake-ups wait in a channel until the test delivers them.
+pub struct Lab {
+    pub ctx: Ctx,
+    pub tenant: TenantId,
+    /// For looking at rows and for moving time; not part of what is tested.
+    pub admin: Client,
+    pub(crate) wakeups: Arc<Mutex<mpsc::UnboundedReceiver<WakeUp>>>,
+    // Last: everything above is closed before the database is dropped.
+    pub database: TestDatabase,
+}
+
+impl Lab {
+    /// A database, a channel, and clients of the emulator; buckets and queues are made by the tests that want them.
+    pub async fn new() -> Self {
+        let database = TestDatabase::create().await;
+        let admin = connect_to(&database.url).await;
+        let mut ctx = context(config(&database.url)).await;
+        let (sender, wakeups) = mpsc::unbounded_channel();
+        ctx.queue = Queue::Channel(sender);
+        let tenant = ctx.config.tenant.clone();
+        Self { ctx, tenant, admin, wakeups: Arc::new(Mutex::new(wakeups)), database }
+    }
+
+    /// The same with a bucket for artifacts.
+    pub async fn with_bucket() -> Self {
+        let lab = Self::new().await;
+        create_bucket(&lab.ctx.config.artifacts.bucket).await;
+        lab
+    }
+
+    /// The context of another function of the same stack: a pool and counters of its own.
+    pub async fn another_ctx(&self) -> Ctx {
+        let mut ctx = context(self.ctx.config.clone()).await;
+        ctx.queue = self.ctx.queue.clone();
+        ctx
+    }
+
+    /// Posts a plan.
+    pub async fn submit(&self, plan: &serde_json::Value) -> RunId {
+        self.accept(plan).await.id
+    }
+
+    /// Posts a plan; the whole answer.
+    pub async fn accept(&self, plan: &serde_json::Value) -> Accepted {
+        let body = serde_json::json!({ "plan": plan });
+        let request = Request { body: &body, idempotency_key: None, traceparent: None };
+        create_run(&self.ctx, &self.tenant, &request).await.expect("the plan is accepted")
+    }
+
+    /// A step's id by its name.
+    pub async fn step(&self, run: RunId, name: &str) -> StepId {
+        let sql = "select id from nofx.step where run_id = $1 and name = $2";
+        StepId(self.admin.query_one(sql, &[&run.0, &name]).await.expect("a step of that name").get(0))
+    }
+
+    /// One text column of one row, for short checks.
+    pub async fn text(&self, sql: &str, id: Uuid) -> String {
+        self.admin.query_one(sql, &[&id]).await.expect("one row").get(0)
+    }
+
+    /// A run's state.
+    pub async fn run_status(&self, run: RunId) -> String {
+        self.text("select status from nofx.run where id = $1", run.0).await
+    }
+
+    /// A step's state.
+    pub async fn step_status(&self, step: StepId) -> String {
+        self.text("select status from nofx.step where id = $1", step.0).await
+    }
+}
+
+/// A context that reaches the database at `url` and names of its own at the emulator.
+pub fn config(url: &str) -> Config {
+    let unique = Uuid::new_v4().simple().to_string();
+    Config {
+        database: DatabaseConfig { url: url.to_owned(), ca_file: None, pool_size: 8 },
+        sqs_prefix: format!("t-{unique}-"),
+        artifacts: ArtifactsConfig {
+            bucket: format!("t-{unique}"),
+            endpoint_url: Some(aws_endpoint_url()),
+            region: None,
+            keys: None,
+        },
+        tenant: TenantId("acme".into()),
+        public_url: None,
+        llm: LlmConfig { secret_id: format!("t-{unique}"), order: None, allow_template: false, providers: Vec::new() },
+        gate: GateDefaults::default(),
+        limits: Limits::default(),
+    }
+}
+
+/// A context over the emulator.
+pub async fn context(config: Config) -> Ctx {
+    Ctx::new(config, &sdk().await).expect("a context")
+}
+
+/// Clients' configuration for the emulator, whatever the machine's own AWS profile says.
+pub async fn sdk() -> SdkConfig {
+    aws_config::defaults(BehaviorVersion::latest())
+        .endpoint_url(aws_endpoint_url())
+        .region(Region::new("us-east-1"))
+        .credentials_provider(Credentials::new("test", "test", None, None, "tests"))
+        .load()
+        .await
+}
+
+/// Makes a bucket at the emulator.
+pub async fn create_bucket(name: &str) {
+    let config = aws_sdk_s3::config::Builder::from(&sdk().await).force_path_style(true).build();
+    let client = aws_sdk_s3::Client::from_conf(config);
+    client.create_bucket().bucket(name).send().await.expect("make a bucket");
+}

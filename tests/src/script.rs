@@ -1,0 +1,94 @@
+//! Handlers whose behaviour the test writes.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use serde_json::{Value, json};
+use shared::domain::{Outcome, StepError};
+use shared::storage::{Describe, StepStore};
+use shared::worker::{ClaimedStep, Handler};
+
+type Work = dyn Fn(ClaimedStep, StepStore) -> BoxFuture<'static, Outcome> + Send + Sync;
+
+/// A handler made of a closure; serves every tool.
+#[derive(Clone)]
+pub struct Script(Arc<Work>);
+
+impl Script {
+    pub fn new<F, W>(work: W) -> Self
+    where
+        F: Future<Output = Outcome> + Send + 'static,
+        W: Fn(ClaimedStep, StepStore) -> F + Send + Sync + 'static,
+    {
+        Self(Arc::new(move |step, store| Box::pin(work(step, store))))
+    }
+
+    /// What the deployed functions do, as far as they need nothing but the step: `echo`, `manual:*`, and for `codegen`
+    /// an artifact of a fixed text.
+    pub fn deployed() -> Self {
+        Self::new(|step, store| async move { deployed(&step, &store).await })
+    }
+
+    /// The deployed behaviour, but the tests' own for the steps that `work` answers.
+    pub fn overriding<F, W>(work: W) -> Self
+    where
+        F: Future<Output = Option<Outcome>> + Send + 'static,
+        W: Fn(ClaimedStep, StepStore) -> F + Send + Sync + 'static,
+    {
+        let work = Arc::new(work);
+        Self::new(move |step, store| {
+            let work = work.clone();
+            async move {
+                match work(step.clone(), store.clone()).await {
+                    Some(outcome) => outcome,
+                    None => deployed(&step, &store).await,
+                }
+            }
+        })
+    }
+}
+
+impl Handler for Script {
+    async fn handle(&self, step: &ClaimedStep, store: &StepStore) -> Outcome {
+        (self.0)(step.clone(), store.clone()).await
+    }
+}
+
+async fn deployed(step: &ClaimedStep, store: &StepStore) -> Outcome {
+    match step.tool.as_str() {
+        "echo" => echo::Echo.handle(step, store).await,
+        "codegen" => write_text(step, store).await,
+        tool if tool.starts_with("manual:") => manual::Manual.handle(step, store).await,
+        tool => Outcome::failed(StepError::new("no_script", format!("no script for {tool}"))),
+    }
+}
+
+async fn write_text(step: &ClaimedStep, store: &StepStore) -> Outcome {
+    let describe = Describe { kind: "text", media_type: "text/plain", ..Describe::default() };
+    match store.put("code.txt", describe, format!("code of {}", step.name).into_bytes()).await {
+        Ok(artifact) => {
+            let mut outcome = succeeded(json!({ "artifact_hash": artifact.hash }));
+            outcome.artifacts.push(artifact);
+            outcome
+        }
+        Err(error) => Outcome::retryable(StepError::new("storage", error.to_string())),
+    }
+}
+
+/// Success with these outputs.
+pub fn succeeded(outputs: Value) -> Outcome {
+    match outputs {
+        Value::Object(outputs) => Outcome::succeeded(outputs),
+        other => panic!("outputs are an object, not {other}"),
+    }
+}
+
+/// A failure that a later attempt may mend.
+pub fn flaky() -> Outcome {
+    Outcome::retryable(StepError::new("flaky", "not this time"))
+}
+
+/// A failure for good.
+pub fn broken() -> Outcome {
+    Outcome::failed(StepError::new("broken", "never"))
+}

@@ -1,0 +1,5 @@
+//! The functions on a real database: HTTP routes through both event shapes of API Gateway, and `db_write`.
+
+mod db_write;
+mod gateway;
+mod routes;

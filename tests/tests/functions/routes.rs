@@ -1,0 +1,214 @@
+//! Routes, each through both event shapes.
+
+use nofx_tests::{Deliver, Lab, Script, plans};
+use serde_json::{Value, json};
+
+use crate::gateway::{Gateway, SHAPES};
+
+fn id(answer: &Value) -> String {
+    answer["id"].as_str().expect("an id").to_owned()
+}
+
+fn chain_body() -> Value {
+    json!({"plan": plans::chain(3)})
+}
+
+#[tokio::test]
+async fn a_run_is_created_listed_and_read_through_both_shapes() {
+    for shape in SHAPES {
+        let lab = Lab::new().await;
+        let api = Gateway::api(&lab, shape);
+        let created = api.post("/runs", &chain_body()).await;
+        assert_eq!((created.status, &created.body["status"]), (201, &json!("queued")), "{created:?}");
+        let run = id(&created.body);
+        assert_eq!(created.header("location"), Some(format!("/runs/{run}").as_str()));
+        assert_eq!(created.header("x-request-id"), Some("gateway-1"));
+
+        lab.settle(&Script::deployed(), Deliver::Once).await;
+        let read = api.get(&format!("/runs/{run}")).await.body;
+        assert_eq!(read["run"]["status"], "succeeded");
+        assert_eq!(read["steps"].as_array().map(Vec::len), Some(3));
+        assert_eq!(read["steps"][1]["depends_on"], json!(["s0"]));
+        assert_eq!(read["artifacts"], json!([]));
+        assert_eq!(api.get("/runs").await.body["runs"][0]["id"], json!(run));
+        assert_eq!(api.get(&format!("/runs/{run}/gates")).await.body, json!([]));
+        assert_eq!(api.get(&format!("/runs/{run}/lineage")).await.body["nodes"], json!([]));
+        assert_eq!(api.get("/health").await.body["status"], "ok");
+    }
+}
+
+#[tokio::test]
+async fn pages_of_a_timeline_and_of_runs_meet_without_gap_or_repetition() {
+    for shape in SHAPES {
+        let lab = Lab::new().await;
+        let api = Gateway::api(&lab, shape);
+        let run = id(&api.post("/runs", &chain_body()).await.body);
+        lab.settle(&Script::deployed(), Deliver::Once).await;
+        let mut seen = Vec::new();
+        let mut next = format!("/runs/{run}/timeline?limit=5");
+        loop {
+            let page = api.get(&next).await;
+            seen.extend(page.body.as_array().expect("a bare array").iter().map(|event| event["seq"].clone()));
+            let Some(link) = page.header("link") else { break };
+            let query = link.trim_start_matches('<').split('>').next().expect("a link target");
+            next = format!("/runs/{run}/timeline{query}");
+        }
+        let whole: Vec<_> = (1..=seen.len()).map(|seq| json!(seq)).collect();
+        assert_eq!(seen, whole);
+        assert!(seen.len() > 10);
+
+        let mut all = vec![json!(run)];
+        for _ in 0..4 {
+            all.insert(0, json!(id(&api.post("/runs", &chain_body()).await.body)));
+        }
+        let (mut listed, mut next) = (Vec::new(), "/runs?limit=2".to_owned());
+        loop {
+            let page = api.get(&next).await.body;
+            listed.extend(page["runs"].as_array().expect("runs").iter().map(|run| run["id"].clone()));
+            let Some(cursor) = page["next"].as_str() else { break };
+            next = format!("/runs?limit=2&after={cursor}");
+        }
+        assert_eq!(listed, all);
+    }
+}
+
+#[tokio::test]
+async fn bad_input_is_a_problem_document_with_every_path() {
+    for shape in SHAPES {
+        let lab = Lab::new().await;
+        let api = Gateway::api(&lab, shape);
+        let plan = json!({"plan": {"goal": "g", "steps": [{"name": "", "tool": "bash"}]}});
+        let refused = api.post("/runs", &plan).await;
+        assert_eq!(refused.status, 400);
+        assert_eq!(refused.header("content-type"), Some("application/problem+json"));
+        assert_eq!(refused.body["request_id"], "gateway-1");
+        let errors = refused.body["errors"].as_array().expect("errors");
+        let paths: Vec<_> = errors.iter().filter_map(|error| error["path"].as_str()).collect();
+        assert_eq!(paths, ["plan.steps[0].name", "plan.steps[0].tool"]);
+
+        let broken = api.send("POST", "/runs", &[], Some("{".into())).await;
+        assert_eq!(broken.status, 400);
+        assert!(broken.body["errors"][0]["message"].as_str().is_some_and(|text| text.contains("not JSON")));
+        let archive = "0190a0a0-0000-7000-8000-000000000001";
+        let missing = json!({"plan": {"goal": "g", "steps": [{"name": "a", "tool": "echo"}],
+            "workspace": {"archive": archive}}});
+        let missing = api.post("/runs", &missing).await;
+        assert_eq!((missing.status, &missing.body["errors"][0]["path"]), (400, &json!("plan.workspace.archive")));
+        assert_eq!(api.get("/runs?limit=0").await.status, 400);
+        assert_eq!(api.get("/runs?after=xyz").await.status, 400);
+        assert_eq!(api.get("/runs/nope").await.status, 404);
+        assert_eq!(api.get(&format!("/runs/{archive}/timeline")).await.status, 404);
+        assert_eq!(api.get("/nothing").await.status, 404);
+        assert_eq!(api.send("DELETE", "/runs", &[], None).await.status, 405);
+        let count: i64 = lab.admin.query_one("select count(*) from nofx.run", &[]).await.unwrap().get(0);
+        assert_eq!(count, 0, "what was refused left nothing behind");
+    }
+}
+
+#[tokio::test]
+async fn an_idempotency_key_gives_one_run_and_refuses_another_request() {
+    for shape in SHAPES {
+        let lab = Lab::new().await;
+        let api = Gateway::api(&lab, shape);
+        let key = [("Idempotency-Key", "k1")];
+        let first = api.send("POST", "/runs", &key, Some(chain_body().to_string())).await;
+        let again = api.send("POST", "/runs", &key, Some(chain_body().to_string())).await;
+        assert_eq!((first.status, again.status), (201, 200));
+        assert_eq!(first.body["id"], again.body["id"]);
+        let other = json!({"plan": plans::chain(2)}).to_string();
+        assert_eq!(api.send("POST", "/runs", &key, Some(other)).await.status, 409);
+    }
+}
+
+#[tokio::test]
+async fn a_run_is_paused_resumed_cancelled_and_retried() {
+    for shape in SHAPES {
+        let lab = Lab::new().await;
+        let api = Gateway::api(&lab, shape);
+        let run = id(&api.post("/runs", &chain_body()).await.body);
+        let post = async |what: &str| {
+            let answer = api.send("POST", &format!("/runs/{run}/{what}"), &[], None).await;
+            (answer.status, answer.body["status"].as_str().unwrap_or_default().to_owned())
+        };
+        assert_eq!(post("pause").await, (200, "paused".into()));
+        let why = api.get(&format!("/runs/{run}/steps/s0/why")).await.body;
+        assert!(why["why"].as_str().is_some_and(|why| why.contains("paused")), "{why}");
+        assert_eq!(post("resume").await, (200, "queued".into()));
+        assert_eq!(post("retry").await.0, 409);
+        assert_eq!(post("cancel").await, (200, "cancelled".into()));
+        assert_eq!(post("cancel").await, (200, "cancelled".into()));
+        assert_eq!(post("pause").await.0, 409);
+        assert_eq!(post("retry").await, (200, "queued".into()));
+        lab.settle(&Script::deployed(), Deliver::Once).await;
+        assert_eq!(api.get(&format!("/runs/{run}")).await.body["run"]["status"], "succeeded");
+    }
+}
+
+#[tokio::test]
+async fn a_gate_is_decided_once_and_the_second_decision_changes_nothing() {
+    for shape in SHAPES {
+        let lab = Lab::new().await;
+        let (api, approvals) = (Gateway::api(&lab, shape), Gateway::approvals(&lab, shape));
+        let run = id(&api.post("/runs", &json!({"plan": plans::approval(60)})).await.body);
+        lab.settle(&Script::deployed(), Deliver::Once).await;
+        let gates = api.get(&format!("/runs/{run}/gates")).await.body;
+        let gate = id(&gates[0]);
+        assert_eq!(gates[0]["status"], "pending");
+        assert_eq!(approvals.get("/gates").await.body[0]["id"], json!(gate));
+        let why = api.get(&format!("/runs/{run}/steps/ask/why")).await.body;
+        assert!(why["why"].as_str().is_some_and(|why| why.contains("manual:deploy")), "{why}");
+
+        let approve = approvals.post(&format!("/gates/{gate}/approve"), &json!({"actor": "ann"})).await;
+        assert_eq!((approve.status, &approve.body["status"]), (200, &json!("passed")));
+        assert_eq!(approve.body["approved_by"], "ann");
+        for decision in ["approve", "reject", "waive"] {
+            let again = approvals.post(&format!("/gates/{gate}/{decision}"), &json!({"actor": "bob"})).await;
+            assert_eq!(again.status, 409, "{decision}");
+        }
+        assert_eq!(approvals.get(&format!("/gates/{gate}")).await.body["approved_by"], "ann");
+        lab.settle(&Script::deployed(), Deliver::Once).await;
+        assert_eq!(api.get(&format!("/runs/{run}")).await.body["run"]["status"], "succeeded");
+    }
+}
+
+#[tokio::test]
+async fn a_gate_in_the_first_versions_spelling_keeps_a_run_from_succeeding() {
+    for shape in SHAPES {
+        let lab = Lab::new().await;
+        let (api, approvals) = (Gateway::api(&lab, shape), Gateway::approvals(&lab, shape));
+        let run = id(&api.post("/runs", &chain_body()).await.body);
+        let body = json!({"runId": run, "gateType": "release", "evidenceUri": "s3://x/y"});
+        let gate = approvals.post("/gates", &body).await;
+        assert_eq!((gate.status, &gate.body["gate_type"]), (201, &json!("release")));
+        lab.settle(&Script::deployed(), Deliver::Once).await;
+        assert_eq!(api.get(&format!("/runs/{run}")).await.body["run"]["status"], "blocked");
+        let waived = approvals.post(&format!("/gates/{}/waive", id(&gate.body)), &json!({})).await;
+        assert_eq!(waived.body["status"], "waived");
+        assert_eq!(api.get(&format!("/runs/{run}")).await.body["run"]["status"], "succeeded");
+        let late = approvals.post("/gates", &body).await;
+        assert_eq!(late.status, 409, "{late:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_upload_gives_an_artifact_that_only_its_tenant_sees() {
+    let lab = Lab::with_bucket().await;
+    for shape in SHAPES {
+        let api = Gateway::api(&lab, shape);
+        let body = json!({"sha256": "a".repeat(64), "size_bytes": 3, "media_type": "application/gzip"});
+        let upload = api.post("/workspaces", &body).await;
+        assert_eq!(upload.status, 201, "{upload:?}");
+        let artifact = id(&upload.body);
+        assert!(upload.body["upload_url"].as_str().is_some_and(|url| url.contains(&artifact)));
+        assert_eq!(api.get(&format!("/artifacts/{artifact}")).await.body["hash"], json!("a".repeat(64)));
+        let download = api.get(&format!("/artifacts/{artifact}/download")).await;
+        assert_eq!(download.status, 302);
+        assert!(download.header("location").is_some_and(|url| url.contains("X-Amz-Signature")));
+        let refused = api.post("/workspaces", &json!({"sha256": "A", "size_bytes": 0})).await;
+        assert_eq!(refused.body["errors"].as_array().map(Vec::len), Some(2), "{refused:?}");
+        let sql = "update nofx.artifact set tenant_id = 'other' where id = $1::text::uuid";
+        lab.admin.execute(sql, &[&artifact]).await.unwrap();
+        assert_eq!(api.get(&format!("/artifacts/{artifact}")).await.status, 404);
+        assert_eq!(api.get(&format!("/artifacts/{artifact}/download")).await.status, 404);
+    }
+}

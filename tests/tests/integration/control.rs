@@ -1,0 +1,262 @@
+//! Pause, resume, cancel and retry against steps in every state; gates from outside.
+
+use nofx_tests::delivery::event;
+use nofx_tests::script::{broken, succeeded};
+use nofx_tests::{Deliver, Lab, Script, plans};
+use serde_json::json;
+use shared::db::gate::{self, GateDecision, GateRequest};
+use shared::db::run::Control;
+use shared::domain::gate::Decision;
+use shared::domain::{GateId, RunId, StepId};
+use shared::error::Error;
+use shared::flow::control_run::control_run;
+use shared::flow::decide_gate::decide_gate;
+use uuid::Uuid;
+
+async fn control(lab: &Lab, run: RunId, control: Control) -> Result<shared::db::run::Controlled, Error> {
+    control_run(&lab.ctx, &lab.tenant, run, control, "ann").await
+}
+
+/// A handler in the middle of which something is asked of its run.
+fn asking(lab: &Lab, of_step: &'static str, what: Control) -> Script {
+    let (ctx, tenant) = (lab.ctx.clone(), lab.tenant.clone());
+    Script::overriding(move |step, _| {
+        let (ctx, tenant) = (ctx.clone(), tenant.clone());
+        async move {
+            if step.name == of_step && step.attempt == 1 {
+                control_run(&ctx, &tenant, step.run_id, what, "ann").await.unwrap();
+            }
+            None
+        }
+    })
+}
+
+async fn gate_on(lab: &Lab, run: RunId, step: Option<StepId>) -> (GateId, gate::GateCreated) {
+    let request = GateRequest {
+        id: GateId(Uuid::new_v4()),
+        tenant_id: lab.tenant.clone(),
+        run_id: run,
+        step_id: step,
+        gate_type: "manual:budget".into(),
+        evidence_uri: None,
+        reason: None,
+        expires_after_s: None,
+    };
+    (request.id, gate::gate_create(&lab.ctx.db, &request).await.unwrap())
+}
+
+async fn decide(lab: &Lab, gate_id: GateId, decision: Decision) -> Result<serde_json::Value, Error> {
+    let decision = GateDecision { tenant_id: &lab.tenant, gate_id, decision, actor: "ann", reason: Some("because") };
+    decide_gate(&lab.ctx, &decision).await
+}
+
+#[tokio::test]
+async fn pause_lets_the_running_step_end_and_starts_nothing_after_it() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&plans::chain(3)).await;
+    lab.settle(&asking(&lab, "s0", Control::Pause), Deliver::Thrice).await;
+    let snapshot = lab.snapshot(run).await;
+    assert_eq!(snapshot["run"]["status"], "paused");
+    assert_eq!(snapshot["steps"]["s0"]["status"], "succeeded");
+    assert_eq!(snapshot["steps"]["s1"]["status"], "ready");
+    lab.assert_invariants().await;
+
+    // Wake-ups that were under way when it was paused find nothing.
+    let stray = shared::queue::WakeUp {
+        tenant_id: lab.tenant.clone(),
+        run_id: run,
+        step_id: lab.step(run, "s1").await,
+        handler: "echo".into(),
+        delay_ms: 0,
+        traceparent: None,
+    };
+    let before = lab.everything(run).await;
+    lab.worker("echo", &Script::deployed()).handle_batch(event(&[stray], Deliver::Once), None).await;
+    assert_eq!(lab.everything(run).await, before);
+
+    control(&lab, run, Control::Resume).await.unwrap();
+    lab.settle(&Script::deployed(), Deliver::Once).await;
+    assert_eq!(lab.run_status(run).await, "succeeded");
+}
+
+#[tokio::test]
+async fn pause_and_resume_leave_no_trace_in_what_the_run_comes_to() {
+    let lab = Lab::new().await;
+    let undisturbed = lab.submit(&plans::diamond(3)).await;
+    lab.settle(&Script::deployed(), Deliver::Once).await;
+    let run = lab.submit(&plans::diamond(3)).await;
+    control(&lab, run, Control::Pause).await.unwrap();
+    assert_eq!(control(&lab, run, Control::Pause).await.unwrap().result, "unchanged");
+    lab.settle(&Script::deployed(), Deliver::Once).await;
+    assert_eq!(lab.run_status(run).await, "paused");
+    control(&lab, run, Control::Resume).await.unwrap();
+    assert_eq!(control(&lab, run, Control::Resume).await.unwrap().result, "unchanged");
+    lab.settle(&Script::deployed(), Deliver::Once).await;
+    assert_eq!(lab.snapshot(run).await, lab.snapshot(undisturbed).await);
+}
+
+#[tokio::test]
+async fn cancel_fences_the_step_that_runs_and_says_so() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&plans::chain(3)).await;
+    lab.settle(&asking(&lab, "s1", Control::Cancel), Deliver::Thrice).await;
+    let snapshot = lab.snapshot(run).await;
+    assert_eq!(snapshot["run"]["status"], "cancelled");
+    let status = |name: &str| snapshot["steps"][name]["status"].clone();
+    assert_eq!([status("s0"), status("s1"), status("s2")], ["succeeded", "cancelled", "cancelled"]);
+    assert_eq!(snapshot["steps"]["s1"]["attempts"], json!(["cancelled"]), "its own finish came too late");
+    assert_eq!(snapshot["steps"]["s1"]["outputs"], json!(null));
+    lab.assert_invariants().await;
+}
+
+#[tokio::test]
+async fn cancel_tells_what_it_stopped_and_what_was_at_work() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&plans::diamond(2)).await;
+    let sent = lab.sent().await;
+    let (ctx, tenant) = (lab.ctx.clone(), lab.tenant.clone());
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let tell = std::sync::Arc::new(std::sync::Mutex::new(Some(tell)));
+    let script = Script::new(move |step, _| {
+        let (ctx, tenant, tell) = (ctx.clone(), tenant.clone(), tell.clone());
+        async move {
+            let answer = control_run(&ctx, &tenant, step.run_id, Control::Cancel, "ann").await.unwrap();
+            tell.lock().unwrap().take().unwrap().send(answer).unwrap();
+            succeeded(json!({}))
+        }
+    });
+    lab.worker("echo", &script).handle_batch(event(&sent, Deliver::Once), None).await;
+    let told = told.await.unwrap();
+    assert_eq!(told.result, "cancelled");
+    assert_eq!((told.stopped, told.was_running), (vec!["m0".into(), "m1".into(), "join".into()], vec!["root".into()]));
+    assert_eq!(control(&lab, run, Control::Cancel).await.unwrap().result, "unchanged");
+    let late = control(&lab, run, Control::Pause).await;
+    assert!(matches!(late, Err(Error::Conflict(_))), "{late:?}");
+}
+
+#[tokio::test]
+async fn a_run_of_another_tenant_cannot_be_controlled_or_even_found() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&plans::wide(1)).await;
+    let before = lab.everything(run).await;
+    let mallory = shared::domain::TenantId("mallory".into());
+    for what in [Control::Cancel, Control::Pause, Control::Resume, Control::Retry] {
+        let answer = control_run(&lab.ctx, &mallory, run, what, "mallory").await;
+        assert!(matches!(answer, Err(Error::NotFound(_))), "{what:?}: {answer:?}");
+    }
+    assert_eq!(lab.everything(run).await, before);
+}
+
+#[tokio::test]
+async fn retry_keeps_what_succeeded_and_goes_on_with_attempt_numbers() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&plans::chain(3)).await;
+    let failing = Script::overriding(|step, _| async move { (step.name == "s1").then(broken) });
+    lab.settle(&failing, Deliver::Once).await;
+    assert_eq!(lab.run_status(run).await, "failed");
+    let answer = control(&lab, run, Control::Retry).await.unwrap();
+    assert_eq!((answer.result.as_str(), answer.generation, answer.ready.len()), ("retried", Some(2), 0));
+    assert_eq!(lab.snapshot(run).await["steps"]["s1"]["failures"], 0, "the allowance starts again");
+    lab.assert_invariants().await;
+    lab.settle(&Script::deployed(), Deliver::Thrice).await;
+    let snapshot = lab.snapshot(run).await;
+    assert_eq!(snapshot["run"], json!({ "status": "succeeded", "generation": 2, "failure": null }));
+    let attempts = |name: &str| snapshot["steps"][name]["attempts"].clone();
+    assert_eq!(attempts("s0"), json!(["succeeded"]), "not done again");
+    assert_eq!(attempts("s1"), json!(["failed", "succeeded"]));
+    assert_eq!(attempts("s2"), json!(["succeeded"]));
+    lab.assert_invariants().await;
+}
+
+#[tokio::test]
+async fn retry_asks_the_person_anew() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&plans::approval(3_600)).await;
+    lab.settle(&Script::deployed(), Deliver::Once).await;
+    let first = pending_gate(&lab, run).await;
+    decide(&lab, first, Decision::Reject).await.unwrap();
+    let snapshot = lab.snapshot(run).await;
+    assert_eq!((&snapshot["run"]["status"], &snapshot["steps"]["ask"]["error"]), (&json!("failed"), &json!("gate_rejected")));
+    assert_eq!(snapshot["steps"]["deploy"]["status"], "skipped");
+
+    control(&lab, run, Control::Retry).await.unwrap();
+    lab.settle(&Script::deployed(), Deliver::Once).await;
+    let second = pending_gate(&lab, run).await;
+    assert_ne!(first, second);
+    assert!(matches!(decide(&lab, first, Decision::Approve).await, Err(Error::Conflict(_))), "the old one is decided");
+    decide(&lab, second, Decision::Approve).await.unwrap();
+    lab.settle(&Script::deployed(), Deliver::Once).await;
+    assert_eq!(lab.run_status(run).await, "succeeded");
+    lab.assert_invariants().await;
+}
+
+async fn pending_gate(lab: &Lab, run: RunId) -> GateId {
+    let sql = "select id from nofx.gate where run_id = $1 and status = 'pending'";
+    GateId(lab.admin.query_one(sql, &[&run.0]).await.expect("one pending gate").get(0))
+}
+
+#[tokio::test]
+async fn only_ended_runs_that_did_not_succeed_can_be_retried() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&plans::chain(1)).await;
+    assert!(matches!(control(&lab, run, Control::Retry).await, Err(Error::Conflict(_))));
+    lab.settle(&Script::deployed(), Deliver::Once).await;
+    assert_eq!(lab.run_status(run).await, "succeeded");
+    assert!(matches!(control(&lab, run, Control::Retry).await, Err(Error::Conflict(_))));
+}
+
+#[tokio::test]
+async fn a_gate_in_front_of_a_woken_step_keeps_it_from_being_claimed() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&plans::wide(1)).await;
+    let step = lab.step(run, "s0").await;
+    let (gate, created) = gate_on(&lab, run, Some(step)).await;
+    assert_eq!(created.result, "created");
+    // Its wake-up is under way already.
+    lab.settle(&Script::deployed(), Deliver::Once).await;
+    assert_eq!((lab.step_status(step).await, lab.run_status(run).await), ("pending".into(), "blocked".into()));
+    decide(&lab, gate, Decision::Waive).await.unwrap();
+    lab.settle(&Script::deployed(), Deliver::Once).await;
+    assert_eq!(lab.run_status(run).await, "succeeded");
+}
+
+#[tokio::test]
+async fn a_gate_of_the_run_keeps_it_from_succeeding() {
+    let lab = Lab::new().await;
+    for (decision, end) in [(Decision::Approve, "succeeded"), (Decision::Reject, "failed")] {
+        let run = lab.submit(&plans::wide(1)).await;
+        let (gate, _) = gate_on(&lab, run, None).await;
+        lab.settle(&Script::deployed(), Deliver::Once).await;
+        assert_eq!(lab.run_status(run).await, "blocked");
+        decide(&lab, gate, decision).await.unwrap();
+        assert_eq!(lab.run_status(run).await, end);
+        let (_, late) = gate_on(&lab, run, None).await;
+        assert_eq!((late.result.as_str(), late.what.as_deref()), ("conflict", Some("run")));
+    }
+    lab.assert_invariants().await;
+}
+
+#[tokio::test]
+async fn a_gate_cannot_be_put_in_front_of_a_step_that_has_started() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&plans::chain(2)).await;
+    let first = lab.step(run, "s0").await;
+    lab.worker("echo", &Script::deployed()).handle_batch(event(&lab.sent().await, Deliver::Once), None).await;
+    let (_, created) = gate_on(&lab, run, Some(first)).await;
+    assert_eq!((created.result.as_str(), created.what.as_deref()), ("conflict", Some("step")));
+}
+
+#[tokio::test]
+async fn a_decided_gate_stays_decided() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&plans::approval(3_600)).await;
+    lab.settle(&Script::deployed(), Deliver::Once).await;
+    let gate = pending_gate(&lab, run).await;
+    let decided = decide(&lab, gate, Decision::Approve).await.unwrap();
+    assert_eq!((&decided["status"], &decided["approved_by"]), (&json!("passed"), &json!("ann")));
+    let before = lab.everything(run).await;
+    for decision in [Decision::Approve, Decision::Reject, Decision::Waive] {
+        assert!(matches!(decide(&lab, gate, decision).await, Err(Error::Conflict(_))));
+    }
+    assert_eq!(lab.everything(run).await, before);
+}

@@ -1,0 +1,214 @@
+//! Delivery is at least once, early, late, mixed up and sometimes nonsense.
+
+use std::collections::HashSet;
+
+use nofx_tests::delivery::{body, event, event_of, failed_ids};
+use nofx_tests::script::succeeded;
+use nofx_tests::{Deliver, Lab, Script, plans};
+use serde_json::{Value, json};
+use shared::db::gate::{GateDecision, gate_list_of_run};
+use shared::domain::gate::Decision;
+use shared::domain::{RunId, TenantId};
+use shared::flow::decide_gate::decide_gate;
+use uuid::Uuid;
+
+/// Runs the plan to its end, approving whatever asks for it, and returns what it came to.
+async fn history(lab: &Lab, plan: &Value, deliver: Deliver) -> Value {
+    let run = lab.submit(plan).await;
+    let script = Script::deployed();
+    lab.settle(&script, deliver).await;
+    approve_all(lab, run).await;
+    lab.settle(&script, deliver).await;
+    lab.assert_invariants().await;
+    let snapshot = lab.snapshot(run).await;
+    assert_eq!(snapshot["run"]["status"], "succeeded");
+    for (name, step) in snapshot["steps"].as_object().unwrap() {
+        assert_eq!(step["completed"], 1, "step {name} completes once");
+    }
+    snapshot
+}
+
+async fn approve_all(lab: &Lab, run: RunId) {
+    for gate in gate_list_of_run(&lab.ctx.db, &lab.tenant, run).await.unwrap() {
+        let gate_id = gate["id"].as_str().unwrap().parse().unwrap();
+        let decision = GateDecision {
+            tenant_id: &lab.tenant,
+            gate_id,
+            decision: Decision::Approve,
+            actor: "ann",
+            reason: None,
+        };
+        decide_gate(&lab.ctx, &decision).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn every_message_delivered_thrice_gives_the_same_end_as_once() {
+    let lab = Lab::with_bucket().await;
+    let codegen = json!({ "goal": "write", "steps": [plans::step("write", "codegen", json!({}))] });
+    for plan in [plans::chain(5), plans::diamond(12), plans::approval(3_600), codegen] {
+        let once = history(&lab, &plan, Deliver::Once).await;
+        let thrice = history(&lab, &plan, Deliver::Thrice).await;
+        assert_eq!(thrice, once);
+    }
+}
+
+#[tokio::test]
+async fn outputs_flow_down_a_chain_with_their_types() {
+    let lab = Lab::new().await;
+    let plan = json!({ "goal": "types", "steps": [
+        plans::step("a b", "echo", json!({ "n": 7, "list": [1, { "x": null }] })),
+        plans::step("c", "echo", json!({
+            "whole": "${{ steps[\"a b\"].outputs.list }}", "n": "${{ steps[\"a b\"].outputs.n }}",
+            "text": "n is ${{ steps[\"a b\"].outputs.n }}" })),
+    ] });
+    let run = lab.submit(&plan).await;
+    lab.settle(&Script::deployed(), Deliver::Once).await;
+    let outputs = &lab.snapshot(run).await["steps"]["c"]["outputs"];
+    assert_eq!(*outputs, json!({ "whole": [1, { "x": null }], "n": 7, "text": "n is 7" }));
+}
+
+#[tokio::test]
+async fn a_poison_message_comes_back_and_the_others_of_its_batch_are_done() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&plans::wide(2)).await;
+    let sent = lab.sent().await;
+    let bodies = ["not json".to_owned(), body(&sent[0]), "{\"run_id\":7}".to_owned(), body(&sent[1]), String::new()];
+    let response = lab.worker("echo", &Script::deployed()).handle_batch(event_of(bodies), None).await;
+    assert_eq!(failed_ids(&response), HashSet::from(["m0".into(), "m2".into(), "m4".into()]));
+    assert_eq!(lab.run_status(run).await, "succeeded");
+}
+
+#[tokio::test]
+async fn a_batch_of_poison_alone_asks_the_database_nothing() {
+    let lab = Lab::new().await;
+    let event = event_of(["[]".to_owned()]);
+    let response = lab.worker("echo", &Script::deployed()).handle_batch(event, None).await;
+    assert_eq!(failed_ids(&response), HashSet::from(["m0".into()]));
+    assert_eq!(lab.ctx.db.round_trips(), 0);
+}
+
+#[tokio::test]
+async fn a_message_of_another_tenant_claims_nothing() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&plans::wide(2)).await;
+    let before = lab.everything(run).await;
+    let mut sent = lab.sent().await;
+    sent[0].tenant_id = TenantId("mallory".into());
+    // A run of another tenant named for a step of ours, and the reverse, claim nothing either.
+    sent[1].run_id = RunId(Uuid::new_v4());
+    let worker = lab.worker("echo", &Script::deployed());
+    let response = worker.handle_batch(event(&sent, Deliver::Once), None).await;
+    assert_eq!(failed_ids(&response), HashSet::new(), "such a message would only come back for ever");
+    assert_eq!(lab.everything(run).await, before);
+}
+
+#[tokio::test]
+async fn a_forged_copy_in_the_same_batch_does_not_hide_the_true_message() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&plans::wide(1)).await;
+    let sent = lab.sent().await;
+    for tenant in ["aaaa", "zzzz"] {
+        let mut forged = sent[0].clone();
+        forged.tenant_id = TenantId(tenant.into());
+        let batch = [forged.clone(), sent[0].clone(), forged];
+        lab.worker("echo", &Script::deployed()).handle_batch(event(&batch, Deliver::Once), None).await;
+    }
+    assert_eq!(lab.run_status(run).await, "succeeded");
+}
+
+#[tokio::test]
+async fn an_early_message_is_acknowledged_and_claims_nothing() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&plans::wide(1)).await;
+    let sent = lab.sent().await;
+    let later = "update nofx.step set ready_at = clock_timestamp() + interval '1 minute' where run_id = $1";
+    lab.admin.execute(later, &[&run.0]).await.unwrap();
+    let before = lab.everything(run).await;
+    let worker = lab.worker("echo", &Script::deployed());
+    let response = worker.handle_batch(event(&sent, Deliver::Once), None).await;
+    assert_eq!(failed_ids(&response), HashSet::new());
+    assert_eq!(lab.everything(run).await, before);
+
+    // Half a second early is the skew of clocks, not an early message.
+    let soon = "update nofx.step set ready_at = clock_timestamp() + interval '500 ms' where run_id = $1";
+    lab.admin.execute(soon, &[&run.0]).await.unwrap();
+    worker.handle_batch(event(&sent, Deliver::Once), None).await;
+    assert_eq!(lab.run_status(run).await, "succeeded");
+}
+
+#[tokio::test]
+async fn a_message_for_a_step_that_ended_long_ago_is_acknowledged() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&plans::wide(1)).await;
+    let sent = lab.sent().await;
+    let worker = lab.worker("echo", &Script::deployed());
+    worker.handle_batch(event(&sent, Deliver::Once), None).await;
+    let before = lab.everything(run).await;
+    let response = worker.handle_batch(event(&sent, Deliver::Once), None).await;
+    assert_eq!(failed_ids(&response), HashSet::new());
+    assert_eq!(lab.everything(run).await, before);
+}
+
+#[tokio::test]
+async fn a_message_for_a_running_step_does_not_start_it_again() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&plans::wide(1)).await;
+    let sent = lab.sent().await;
+    let (inner, lab_event) = (lab.worker("echo", &Script::deployed()), event(&sent, Deliver::Once));
+    // While the handler works, the same message arrives at another instance.
+    let outer = Script::new(move |step, _| {
+        let (inner, event) = (inner.clone(), lab_event.clone());
+        async move {
+            let response = inner.handle_batch(event, None).await;
+            succeeded(json!({ "by": "first", "came_back": response.batch_item_failures.len(), "attempt": step.attempt }))
+        }
+    });
+    lab.worker("echo", &outer).handle_batch(event(&sent, Deliver::Once), None).await;
+    let step = &lab.snapshot(run).await["steps"]["s0"];
+    assert_eq!(step["outputs"], json!({ "by": "first", "came_back": 0, "attempt": 1 }));
+    assert_eq!(step["attempts"], json!(["succeeded"]));
+}
+
+#[tokio::test]
+async fn a_step_costs_two_round_trips_and_a_batch_of_ten_no_more() {
+    let lab = Lab::new().await;
+    for count in [1, 10] {
+        lab.submit(&plans::wide(count)).await;
+        let sent = lab.sent().await;
+        assert_eq!(sent.len(), count);
+        let before = lab.ctx.db.round_trips();
+        lab.worker("echo", &Script::deployed()).handle_batch(event(&sent, Deliver::Once), None).await;
+        assert_eq!(lab.ctx.db.round_trips() - before, 2, "round trips for {count} steps");
+    }
+    lab.assert_invariants().await;
+}
+
+#[tokio::test]
+async fn no_outcome_of_a_batch_waits_for_a_slower_one() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&plans::wide(2)).await;
+    let sent = lab.sent().await;
+    let quick = lab.step(run, "s0").await;
+    let (done, wait) = (std::sync::Arc::new(tokio::sync::Notify::new()), lab.step(run, "s1").await);
+    let gate = done.clone();
+    let script = Script::overriding(move |step, _| {
+        let gate = gate.clone();
+        async move {
+            if step.step_id == wait {
+                gate.notified().await;
+            }
+            None
+        }
+    });
+    let worker = lab.worker("echo", &script);
+    let batch = tokio::spawn(async move { worker.handle_batch(event(&sent, Deliver::Once), None).await });
+    // The slow one is let go only once the quick one has been recorded.
+    while lab.step_status(quick).await != "succeeded" {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(lab.step_status(wait).await, "running");
+    done.notify_one();
+    batch.await.unwrap();
+    assert_eq!(lab.run_status(run).await, "succeeded");
+}

@@ -1,0 +1,177 @@
+//! Handlers that fail, break, hang, or ask for what is not there.
+
+use std::time::Duration;
+
+use nofx_tests::delivery::event;
+use nofx_tests::script::{broken, flaky, succeeded};
+use nofx_tests::{Deliver, Lab, Script, plans};
+use serde_json::json;
+use shared::domain::{Outcome, StepError, Verdict};
+
+#[tokio::test]
+async fn a_flaky_step_is_tried_again_until_its_attempts_are_spent() {
+    let lab = Lab::new().await;
+    for (good_attempt, status) in [(3, "succeeded"), (4, "failed")] {
+        let run = lab.submit(&plans::chain(2)).await;
+        let script = Script::overriding(move |step, _| async move {
+            (step.name == "s0" && step.attempt < good_attempt).then(flaky)
+        });
+        lab.settle(&script, Deliver::Thrice).await;
+        let snapshot = lab.snapshot(run).await;
+        assert_eq!(snapshot["run"]["status"], status);
+        assert_eq!(snapshot["steps"]["s0"]["attempt"], 3, "the default of three attempts");
+        lab.assert_invariants().await;
+    }
+}
+
+#[tokio::test]
+async fn delays_between_attempts_double_and_reach_the_wakeup_and_the_row() {
+    let lab = Lab::new().await;
+    let mut plan = plans::wide(1);
+    plan["steps"][0]["retry"] = json!({ "max_attempts": 4, "backoff_ms": 8_000 });
+    lab.submit(&plan).await;
+    let worker = lab.worker("echo", &Script::new(|_, _| async { flaky() }));
+    for (least, most) in [(4_000, 8_000), (8_000, 16_000), (16_000, 32_000)] {
+        let sent = lab.sent().await;
+        lab.delay_over(sent[0].step_id).await;
+        worker.handle_batch(event(&sent, Deliver::Once), None).await;
+        let woken = lab.sent().await;
+        assert!((least..=most).contains(&woken[0].delay_ms), "{} ms", woken[0].delay_ms);
+        let sql = "select (extract(epoch from ready_at - clock_timestamp()) * 1000)::float8,
+                          (extract(epoch from notify_at - ready_at))::float8 from nofx.step where id = $1";
+        let row = lab.admin.query_one(sql, &[&woken[0].step_id.0]).await.unwrap();
+        let (to_ready, to_notify): (f64, f64) = (row.get(0), row.get(1));
+        #[allow(clippy::cast_precision_loss)]
+        let told = woken[0].delay_ms as f64;
+        assert!(to_ready <= told && to_ready > told - 4_000.0, "the row agrees with the wake-up");
+        assert!(to_notify > 0.0, "the sweeper does not wake it before its time");
+        lab.ctx.queue.send(woken).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_final_failure_skips_what_has_not_started_and_records_what_runs() {
+    let lab = Lab::new().await;
+    let plan = json!({ "goal": "g", "steps": [
+        plans::after("bad", &[], json!({})),
+        plans::after("good", &[], json!({})),
+        plans::after("after bad", &["bad"], json!({})),
+        plans::after("after good", &["good"], json!({})),
+    ] });
+    let run = lab.submit(&plan).await;
+    let sent = lab.sent().await;
+    let (watched, bad) = (lab.another_ctx().await, lab.step(run, "bad").await);
+    // The good one ends only after the bad one has been recorded as failed.
+    let script = Script::new(move |step, _| {
+        let db = watched.db.clone();
+        async move {
+            if step.step_id == bad {
+                return broken();
+            }
+            let sql = "select status = 'failed' from nofx.step where id = $1";
+            let params: [shared::db::Param<'_>; 1] = [(&bad.0, tokio_postgres::types::Type::UUID)];
+            while db.query_value::<bool>(sql, &params).await.unwrap() != Some(true) {
+                tokio::task::yield_now().await;
+            }
+            succeeded(json!({ "done": true }))
+        }
+    });
+    lab.worker("echo", &script).handle_batch(event(&sent, Deliver::Once), None).await;
+    let snapshot = lab.snapshot(run).await;
+    let status = |name: &str| snapshot["steps"][name]["status"].clone();
+    assert_eq!(snapshot["run"]["status"], "failed");
+    assert_eq!([status("bad"), status("good")], ["failed", "succeeded"]);
+    assert_eq!([status("after bad"), status("after good")], ["skipped", "skipped"]);
+    assert!(lab.sent().await.is_empty(), "nothing is woken in a run that is failing");
+    lab.assert_invariants().await;
+}
+
+#[tokio::test]
+async fn a_handler_that_panics_fails_its_attempt_and_not_its_batch() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&plans::wide(3)).await;
+    let script = Script::overriding(|step, _| async move {
+        assert!(step.name != "s1" || step.attempt > 1, "a defect of the handler");
+        None
+    });
+    lab.settle(&script, Deliver::Once).await;
+    let snapshot = lab.snapshot(run).await;
+    assert_eq!(snapshot["run"]["status"], "succeeded");
+    assert_eq!(snapshot["steps"]["s1"]["attempts"], json!(["failed", "succeeded"]));
+    assert_eq!(snapshot["steps"]["s0"]["attempts"], json!(["succeeded"]));
+}
+
+#[tokio::test]
+async fn a_handler_that_hangs_is_stopped_at_its_timeout_and_tried_again() {
+    let lab = Lab::new().await;
+    let mut plan = plans::wide(1);
+    plan["steps"][0]["retry"] = json!({ "max_attempts": 1 });
+    let run = lab.submit(&plan).await;
+    let sent = lab.sent().await;
+    let script = Script::new(|_, _| futures::future::pending::<Outcome>());
+    // What is left of the invocation is the limit here: two seconds of it are kept back to record the end.
+    let left = Duration::from_millis(2_020);
+    lab.worker("echo", &script).handle_batch(event(&sent, Deliver::Once), Some(left)).await;
+    let step = &lab.snapshot(run).await["steps"]["s0"];
+    assert_eq!((&step["status"], &step["error"]), (&json!("failed"), &json!("timed_out")));
+}
+
+#[tokio::test]
+async fn outputs_beyond_the_limit_fail_the_step() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&plans::wide(1)).await;
+    let limit = lab.ctx.config.limits.outputs_bytes;
+    let script = Script::new(move |_, _| async move { succeeded(json!({ "text": "x".repeat(limit) })) });
+    lab.settle(&script, Deliver::Once).await;
+    let step = &lab.snapshot(run).await["steps"]["s0"];
+    assert_eq!((&step["status"], &step["error"]), (&json!("failed"), &json!("outputs_too_large")));
+    assert_eq!(step["attempt"], 1, "the same outputs would be as large again");
+}
+
+#[tokio::test]
+async fn a_reference_to_an_output_that_is_not_there_fails_the_step() {
+    let lab = Lab::new().await;
+    let plan = json!({ "goal": "g", "steps": [
+        plans::step("a", "echo", json!({ "x": 1 })),
+        plans::step("b", "echo", json!({ "y": "${{ steps.a.outputs.no_such }}" })),
+    ] });
+    let run = lab.submit(&plan).await;
+    lab.settle(&Script::deployed(), Deliver::Once).await;
+    let snapshot = lab.snapshot(run).await;
+    assert_eq!(snapshot["run"]["status"], "failed");
+    assert_eq!(snapshot["steps"]["b"]["error"], "unresolved_reference");
+    assert_eq!(snapshot["steps"]["b"]["attempt"], 1, "trying again would not help");
+}
+
+#[tokio::test]
+async fn a_text_that_postgres_cannot_store_fails_its_own_step_only() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&plans::wide(2)).await;
+    let script = Script::overriding(|step, _| async move {
+        (step.name == "s0").then(|| succeeded(json!({ "text": "a\u{0}b" })))
+    });
+    lab.settle(&script, Deliver::Once).await;
+    let snapshot = lab.snapshot(run).await;
+    assert_eq!(snapshot["steps"]["s1"]["status"], "succeeded", "its neighbour is recorded");
+    assert_eq!(snapshot["steps"]["s0"]["status"], "failed");
+}
+
+#[tokio::test]
+async fn what_the_other_side_asks_us_to_wait_is_a_floor_for_the_delay() {
+    let lab = Lab::new().await;
+    lab.submit(&plans::wide(1)).await;
+    let sent = lab.sent().await;
+    let script = Script::new(|_, _| async {
+        let mut outcome = Outcome::retryable(StepError::new("busy", "later"));
+        outcome.verdict = match outcome.verdict {
+            Verdict::Failed { error, retryable, .. } => {
+                Verdict::Failed { error, retryable, retry_after: Some(Duration::from_secs(120)) }
+            }
+            other => other,
+        };
+        outcome
+    });
+    lab.worker("echo", &script).handle_batch(event(&sent, Deliver::Once), None).await;
+    let woken = lab.sent().await;
+    assert!((119_000..=120_000).contains(&woken[0].delay_ms), "{} ms", woken[0].delay_ms);
+}

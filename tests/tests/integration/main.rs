@@ -1,0 +1,9 @@
+//! The engine on a real Postgres: transitions, deliveries, races.
+
+mod control;
+mod delivery;
+mod failures;
+mod fencing;
+mod model;
+mod races;
+mod transaction;

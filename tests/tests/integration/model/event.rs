@@ -1,0 +1,171 @@
+//! What may happen to a run, and random choices of it.
+
+use proptest::prelude::*;
+use shared::domain::gate::Decision;
+
+use super::machine::Machine;
+use super::steps::Status;
+
+/// Something that happens.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    Claim(Vec<usize>),
+    Finish(Vec<Finish>),
+    LeaseOver(usize),
+    DelayOver(usize),
+    SweepLeases,
+    GateCreate { name: String, step: Option<usize>, expires: bool },
+    Decide { name: String, generation: u32, decision: Decision },
+    GatesDue,
+    SweepGates,
+    SweepWakeUps,
+    Undeliverable(usize),
+    Pause,
+    Resume,
+    Cancel,
+    Retry,
+    RunTimeout,
+}
+
+/// The end of an attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finish {
+    pub step: usize,
+    pub attempt: u32,
+    pub to: To,
+    /// Name of the gate that a blocked step waits for.
+    pub gate: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum To {
+    Succeeded,
+    Failed,
+    Retry { delayed: bool },
+    Blocked { resume: bool, expires: bool },
+}
+
+/// A random choice; which step or gate it means depends on the state it is made in.
+#[derive(Debug, Clone)]
+pub enum Draw {
+    Claim(Vec<u8>),
+    ClaimAll,
+    /// Ends of running attempts.
+    Finish(Vec<(u8, To)>),
+    /// The end of any attempt of any step: repeated, late, early.
+    FinishAny { step: u8, back: u32, to: To },
+    LeaseOver(u8),
+    DelayOver(u8),
+    SweepLeases,
+    GateCreate { step: Option<u8>, expires: bool },
+    Decide(u8, Decision),
+    GatesDue,
+    SweepGates,
+    SweepWakeUps,
+    Undeliverable(u8),
+    Pause,
+    Resume,
+    Cancel,
+    Retry,
+    RunTimeout,
+}
+
+/// One to six steps, each after some of the ones before it.
+pub fn graphs() -> impl Strategy<Value = Vec<Vec<usize>>> {
+    proptest::collection::vec(any::<u8>(), 1..=6).prop_map(|masks| {
+        let parents = |(step, mask): (usize, u8)| (0..step).filter(|parent| mask >> parent & 1 == 1).collect();
+        masks.into_iter().enumerate().map(parents).collect()
+    })
+}
+
+pub fn draws() -> impl Strategy<Value = Draw> {
+    let decision = prop_oneof![3 => Just(Decision::Approve), 1 => Just(Decision::Reject), 1 => Just(Decision::Waive)];
+    prop_oneof![
+        12 => proptest::collection::vec(any::<u8>(), 1..4).prop_map(Draw::Claim),
+        12 => Just(Draw::ClaimAll),
+        30 => proptest::collection::vec((any::<u8>(), ends()), 1..4).prop_map(Draw::Finish),
+        8 => (any::<u8>(), 0u32..3, ends()).prop_map(|(step, back, to)| Draw::FinishAny { step, back, to }),
+        8 => any::<u8>().prop_map(Draw::LeaseOver),
+        4 => any::<u8>().prop_map(Draw::DelayOver),
+        5 => Just(Draw::SweepLeases),
+        5 => (proptest::option::weighted(0.7, any::<u8>()), any::<bool>())
+            .prop_map(|(step, expires)| Draw::GateCreate { step, expires }),
+        12 => (any::<u8>(), decision).prop_map(|(gate, decision)| Draw::Decide(gate, decision)),
+        2 => Just(Draw::GatesDue),
+        3 => Just(Draw::SweepGates),
+        2 => Just(Draw::SweepWakeUps),
+        1 => any::<u8>().prop_map(Draw::Undeliverable),
+        3 => Just(Draw::Pause),
+        4 => Just(Draw::Resume),
+        2 => Just(Draw::Cancel),
+        6 => Just(Draw::Retry),
+        1 => Just(Draw::RunTimeout),
+    ]
+}
+
+fn ends() -> impl Strategy<Value = To> {
+    prop_oneof![
+        6 => Just(To::Succeeded),
+        1 => Just(To::Failed),
+        2 => any::<bool>().prop_map(|delayed| To::Retry { delayed }),
+        3 => (any::<bool>(), any::<bool>()).prop_map(|(resume, expires)| To::Blocked { resume, expires }),
+    ]
+}
+
+impl Event {
+    /// The event that a choice means now; none when it means nothing.
+    pub fn resolve(draw: &Draw, machine: &Machine) -> Option<Self> {
+        let count = machine.steps.len();
+        let step = |pick: u8| usize::from(pick) % count;
+        // Prefers steps in which the event changes something.
+        let prefer = |pick: u8, status: Status| {
+            let fitting: Vec<usize> = (0..count).filter(|&at| machine.steps[at].status == status).collect();
+            if fitting.is_empty() { step(pick) } else { fitting[usize::from(pick) % fitting.len()] }
+        };
+        Some(match draw {
+            Draw::Claim(picks) => Self::Claim(distinct(picks.iter().map(|&pick| prefer(pick, Status::Ready)))),
+            Draw::ClaimAll => Self::Claim((0..count).collect()),
+            Draw::Finish(ends) => {
+                let steps = distinct(ends.iter().map(|&(pick, _)| prefer(pick, Status::Running)));
+                Self::Finish(steps.iter().zip(ends).map(|(&at, &(_, to))| machine.finish_of(at, 0, to)).collect())
+            }
+            Draw::FinishAny { step: pick, back, to } => Self::Finish(vec![machine.finish_of(step(*pick), *back, *to)]),
+            Draw::LeaseOver(pick) => Self::LeaseOver(prefer(*pick, Status::Running)),
+            Draw::DelayOver(pick) => Self::DelayOver(prefer(*pick, Status::Ready)),
+            Draw::SweepLeases => Self::SweepLeases,
+            Draw::GateCreate { step: pick, expires } => Self::GateCreate {
+                name: machine.next_gate(usize::MAX),
+                step: pick.map(step),
+                expires: *expires,
+            },
+            Draw::Decide(..) if machine.gates.is_empty() => return None,
+            Draw::Decide(pick, decision) => {
+                let pending: Vec<usize> = machine.pending_gates().collect();
+                let from_all = usize::from(*pick) % machine.gates.len();
+                // One in four decides any gate, also one that has been decided.
+                let gate = if pending.is_empty() || pick % 4 == 0 { from_all } else { pending[from_all % pending.len()] };
+                let (name, generation) = machine.gates[gate].key();
+                Self::Decide { name, generation, decision: *decision }
+            }
+            Draw::GatesDue => Self::GatesDue,
+            Draw::SweepGates => Self::SweepGates,
+            Draw::SweepWakeUps => Self::SweepWakeUps,
+            Draw::Undeliverable(pick) => Self::Undeliverable(prefer(*pick, Status::Ready)),
+            Draw::Pause => Self::Pause,
+            Draw::Resume => Self::Resume,
+            Draw::Cancel => Self::Cancel,
+            Draw::Retry => Self::Retry,
+            Draw::RunTimeout => Self::RunTimeout,
+        })
+    }
+}
+
+fn distinct(steps: impl Iterator<Item = usize>) -> Vec<usize> {
+    let mut seen = Vec::new();
+    for step in steps {
+        if !seen.contains(&step) {
+            seen.push(step);
+        }
+    }
+    seen
+}

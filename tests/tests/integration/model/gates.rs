@@ -1,0 +1,181 @@
+//! Gates of the model: in front of a step, of a step at work, of the run.
+
+use shared::domain::gate::Decision;
+
+use super::machine::{Answer, Machine};
+use super::steps::Status;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GateStatus {
+    Pending,
+    Passed,
+    Failed,
+    Waived,
+    Expired,
+    Cancelled,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnPass {
+    Finish,
+    Resume,
+    /// What it bars may go on.
+    Release,
+}
+
+#[derive(Debug, Clone)]
+pub struct Gate {
+    pub name: String,
+    pub generation: u32,
+    /// None for a gate of the run itself.
+    pub step: Option<usize>,
+    pub status: GateStatus,
+    pub on_pass: OnPass,
+    pub expires: bool,
+    pub overdue: bool,
+}
+
+impl GateStatus {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Passed => "passed",
+            Self::Failed => "failed",
+            Self::Waived => "waived",
+            Self::Expired => "expired",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl Gate {
+    pub fn is_pending(&self) -> bool {
+        self.status == GateStatus::Pending
+    }
+
+    pub fn key(&self) -> (String, u32) {
+        (self.name.clone(), self.generation)
+    }
+
+    /// Must it pass before the step is claimed?
+    pub fn bars(&self, step: usize) -> bool {
+        self.step == Some(step) && self.on_pass == OnPass::Release && self.is_pending()
+    }
+}
+
+impl Machine {
+    pub fn pending_gates(&self) -> impl Iterator<Item = usize> {
+        (0..self.gates.len()).filter(|&at| self.gates[at].is_pending())
+    }
+
+    /// A name that no gate has yet, also when several steps ask for one at once.
+    pub fn next_gate(&self, step: usize) -> String {
+        let asked = if step == usize::MAX { "outside".to_owned() } else { format!("step{step}") };
+        format!("manual:{asked}-{}", self.gates.len())
+    }
+
+    /// From outside, in front of a step that has not started or of the end of a run that may still succeed.
+    pub(super) fn gate_create(&mut self, name: &str, step: Option<usize>, expires: bool) -> Answer {
+        if self.ended() || (step.is_none() && self.failing()) {
+            return Answer::of("conflict run");
+        }
+        if let Some(step) = step {
+            if !matches!(self.steps[step].status, Status::Pending | Status::Ready) {
+                return Answer::of("conflict step");
+            }
+            self.steps[step].status = Status::Pending;
+        }
+        self.push_gate(name, step, OnPass::Release, expires);
+        Answer::of("created")
+    }
+
+    pub(super) fn block_on_gate(&mut self, step: usize, name: &str, resume: bool, expires: bool) {
+        self.push_gate(name, Some(step), if resume { OnPass::Resume } else { OnPass::Finish }, expires);
+    }
+
+    fn push_gate(&mut self, name: &str, step: Option<usize>, on_pass: OnPass, expires: bool) {
+        self.gates.push(Gate {
+            name: name.to_owned(),
+            generation: self.generation,
+            step,
+            status: GateStatus::Pending,
+            on_pass,
+            expires,
+            overdue: false,
+        });
+    }
+
+    /// Once, while it is pending and its time is not over.
+    pub(super) fn decide(&mut self, name: &str, generation: u32, decision: Decision) -> Answer {
+        let named = |gate: &Gate| gate.name == name && gate.generation == generation;
+        let gate = self.gates.iter().position(named).expect("a gate of that name");
+        if !self.gates[gate].is_pending() || self.gates[gate].overdue {
+            return Answer::of("conflict");
+        }
+        let was = self.ready();
+        match decision {
+            Decision::Approve => self.pass(gate, GateStatus::Passed),
+            Decision::Waive => self.pass(gate, GateStatus::Waived),
+            Decision::Reject => self.bar(gate, GateStatus::Failed),
+        }
+        Answer { wakes: self.woken(was).wakes, ..Answer::of("decided") }
+    }
+
+    fn pass(&mut self, gate: usize, status: GateStatus) {
+        self.gates[gate].status = status;
+        match (self.gates[gate].on_pass, self.gates[gate].step) {
+            (OnPass::Finish, Some(step)) => self.steps[step].status = Status::Succeeded,
+            (OnPass::Resume, Some(step)) => self.steps[step].make_ready(false),
+            _ => {}
+        }
+        self.release();
+    }
+
+    /// A gate that does not pass fails its step, or the run.
+    fn bar(&mut self, gate: usize, status: GateStatus) {
+        self.gates[gate].status = status;
+        match self.gates[gate].step {
+            Some(step) => self.steps[step].status = Status::Failed,
+            None => self.failed = true,
+        }
+        self.close();
+    }
+
+    pub(super) fn gates_due(&mut self) -> Answer {
+        for gate in self.gates.iter_mut().filter(|gate| gate.is_pending() && gate.expires) {
+            gate.overdue = true;
+        }
+        Answer::default()
+    }
+
+    pub(super) fn sweep_gates(&mut self) -> Answer {
+        // All that are overdue expire together, before what follows from one cancels the others.
+        let overdue: Vec<usize> = self.pending_gates().filter(|&at| self.gates[at].overdue).collect();
+        for &gate in &overdue {
+            self.gates[gate].status = GateStatus::Expired;
+        }
+        for gate in overdue {
+            self.bar(gate, GateStatus::Expired);
+        }
+        Answer::default()
+    }
+
+    /// On retry: barriers from outside that did not pass are asked anew; those of steps come back with their steps.
+    pub(super) fn ask_gates_anew(&mut self) {
+        let unpassed = [GateStatus::Failed, GateStatus::Expired, GateStatus::Cancelled];
+        let anew: Vec<Gate> = self
+            .gates
+            .iter()
+            .filter(|gate| gate.generation == self.generation && gate.on_pass == OnPass::Release)
+            .filter(|gate| unpassed.contains(&gate.status))
+            .filter(|gate| gate.step.is_none_or(|step| self.steps[step].status != Status::Succeeded))
+            .map(|gate| Gate {
+                generation: self.generation + 1,
+                status: GateStatus::Pending,
+                overdue: false,
+                ..gate.clone()
+            })
+            .collect();
+        self.gates.extend(anew);
+    }
+}

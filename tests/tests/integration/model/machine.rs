@@ -1,0 +1,239 @@
+//! The model: facts, and what the design says follows from them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::event::{Event, Finish, To};
+use super::gates::{Gate, GateStatus};
+use super::steps::{AttemptStatus, Status, Step};
+
+/// A run, its steps and its gates.
+pub struct Machine {
+    pub steps: Vec<Step>,
+    pub gates: Vec<Gate>,
+    pub generation: u32,
+    pub(super) paused: bool,
+    pub(super) cancelled: bool,
+    /// A gate of the run did not pass, or its time was over.
+    pub(super) failed: bool,
+}
+
+/// What an event answers: words, and the steps that are owed a wake-up from it.
+#[derive(Debug, PartialEq, Eq, Default)]
+pub struct Answer {
+    pub results: Vec<String>,
+    pub wakes: BTreeSet<usize>,
+}
+
+/// What can be seen from outside.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Seen {
+    pub run: String,
+    pub generation: u32,
+    pub steps: Vec<StepSeen>,
+    /// States by name and generation.
+    pub gates: BTreeMap<(String, u32), String>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct StepSeen {
+    pub status: String,
+    pub failures: u32,
+    pub workers_lost: u32,
+    pub attempts: Vec<String>,
+}
+
+impl Answer {
+    pub fn of(result: &str) -> Self {
+        Self { results: vec![result.to_owned()], wakes: BTreeSet::new() }
+    }
+}
+
+impl Machine {
+    pub fn create(parents: &[Vec<usize>]) -> (Self, BTreeSet<usize>) {
+        let steps = parents.iter().map(|parents| Step::new(parents.clone())).collect();
+        let mut machine =
+            Self { steps, gates: Vec::new(), generation: 1, paused: false, cancelled: false, failed: false };
+        machine.release();
+        let ready = machine.ready();
+        (machine, ready)
+    }
+
+    pub fn apply(&mut self, event: &Event) -> Answer {
+        match event {
+            Event::Claim(steps) => self.claim(steps),
+            Event::Finish(ends) => self.finish(ends),
+            Event::LeaseOver(step) => self.on_step(*step, Status::Running, |step| step.lease_over = true),
+            Event::DelayOver(step) => self.on_step(*step, Status::Ready, |step| step.delayed = false),
+            Event::SweepLeases => {
+                let dead: Vec<usize> = (0..self.steps.len()).filter(|&at| self.steps[at].is_dead()).collect();
+                let was = self.ready();
+                self.lose_workers(&dead);
+                self.woken(was)
+            }
+            Event::GateCreate { name, step, expires } => self.gate_create(name, *step, *expires),
+            Event::Decide { name, generation, decision } => self.decide(name, *generation, *decision),
+            Event::GatesDue => self.gates_due(),
+            Event::SweepGates => self.sweep_gates(),
+            Event::SweepWakeUps => Answer { wakes: self.owed(), ..Answer::default() },
+            Event::Undeliverable(step) => self.undeliverable(*step),
+            Event::Pause => self.pause(),
+            Event::Resume => self.resume(),
+            Event::Cancel => self.cancel(),
+            Event::Retry => self.retry(),
+            Event::RunTimeout => self.time_out(),
+        }
+    }
+
+    /// "Ended comes first, then what people asked for."
+    pub fn status(&self) -> &'static str {
+        let any = |wanted: &[Status]| self.steps.iter().any(|step| wanted.contains(&step.status));
+        let open = any(&[Status::Pending, Status::Ready, Status::Running, Status::Blocked]);
+        if self.cancelled {
+            "cancelled"
+        } else if !open && self.failing() {
+            "failed"
+        } else if !open && !self.gates.iter().any(|gate| gate.step.is_none() && gate.is_pending()) {
+            "succeeded"
+        } else if self.paused {
+            "paused"
+        } else if !any(&[Status::Ready, Status::Running]) {
+            "blocked"
+        } else if self.steps.iter().any(|step| !step.attempts.is_empty()) {
+            "running"
+        } else {
+            "queued"
+        }
+    }
+
+    pub fn ended(&self) -> bool {
+        matches!(self.status(), "succeeded" | "failed" | "cancelled")
+    }
+
+    pub fn seen(&self) -> Seen {
+        Seen {
+            run: self.status().to_owned(),
+            generation: self.generation,
+            steps: self.steps.iter().map(Step::seen).collect(),
+            gates: self.gates.iter().map(|gate| (gate.key(), gate.status.word().to_owned())).collect(),
+        }
+    }
+
+    /// The end of the attempt `back` numbers before the newest one of a step.
+    pub fn finish_of(&self, step: usize, back: u32, to: To) -> Finish {
+        let newest = u32::try_from(self.steps[step].attempts.len()).unwrap();
+        Finish { step, attempt: newest.saturating_sub(back), to, gate: self.next_gate(step) }
+    }
+
+    /// Has a step failed for good, or the run itself? Then nothing starts or waits any more.
+    pub(super) fn failing(&self) -> bool {
+        self.failed || self.steps.iter().any(|step| step.status == Status::Failed)
+    }
+
+    /// Steps whose parents have all succeeded, and in front of which no gate is pending, become ready.
+    pub(super) fn release(&mut self) {
+        for at in 0..self.steps.len() {
+            let free = self.steps[at].parents.iter().all(|&parent| self.steps[parent].status == Status::Succeeded)
+                && !self.gates.iter().any(|gate| gate.bars(at));
+            if self.steps[at].status == Status::Pending && free {
+                self.steps[at].make_ready(false);
+            }
+        }
+    }
+
+    /// After a final failure: what has not started never will, and what waits waits no longer.
+    pub(super) fn close(&mut self) {
+        for step in &mut self.steps {
+            if matches!(step.status, Status::Pending | Status::Ready | Status::Blocked) {
+                step.status = Status::Skipped;
+            }
+        }
+        self.cancel_gates();
+    }
+
+    /// Every open step is fenced at once.
+    fn fence(&mut self) {
+        for step in &mut self.steps {
+            if step.status == Status::Running {
+                step.end_attempt(AttemptStatus::Cancelled);
+            }
+            if step.status.is_open() {
+                step.status = Status::Cancelled;
+            }
+        }
+        self.cancel_gates();
+    }
+
+    fn cancel_gates(&mut self) {
+        self.gates.iter_mut().filter(|gate| gate.is_pending()).for_each(|gate| gate.status = GateStatus::Cancelled);
+    }
+
+    pub(super) fn ready(&self) -> BTreeSet<usize> {
+        (0..self.steps.len()).filter(|&at| self.steps[at].status == Status::Ready).collect()
+    }
+
+    /// Ready steps that somebody should hear of: none of a paused run.
+    fn owed(&self) -> BTreeSet<usize> {
+        if self.paused { BTreeSet::new() } else { self.ready() }
+    }
+
+    /// What became ready since.
+    pub(super) fn woken(&self, was: BTreeSet<usize>) -> Answer {
+        Answer { wakes: self.owed().difference(&was).copied().collect(), ..Answer::default() }
+    }
+
+    fn pause(&mut self) -> Answer {
+        match (self.ended(), self.paused) {
+            (true, _) => Answer::of("conflict"),
+            (false, true) => Answer::of("unchanged"),
+            (false, false) => {
+                self.paused = true;
+                Answer::of("paused")
+            }
+        }
+    }
+
+    fn resume(&mut self) -> Answer {
+        match (self.ended(), self.paused) {
+            (true, _) => Answer::of("conflict"),
+            (false, false) => Answer::of("unchanged"),
+            (false, true) => {
+                self.paused = false;
+                Answer { wakes: self.ready(), ..Answer::of("resumed") }
+            }
+        }
+    }
+
+    fn cancel(&mut self) -> Answer {
+        match self.status() {
+            "cancelled" => Answer::of("unchanged"),
+            "succeeded" | "failed" => Answer::of("conflict"),
+            _ => {
+                self.cancelled = true;
+                self.fence();
+                Answer::of("cancelled")
+            }
+        }
+    }
+
+    fn time_out(&mut self) -> Answer {
+        if !self.ended() {
+            self.failed = true;
+            self.fence();
+        }
+        Answer::default()
+    }
+
+    fn retry(&mut self) -> Answer {
+        if !matches!(self.status(), "failed" | "cancelled") {
+            return Answer::of("conflict");
+        }
+        (self.paused, self.cancelled, self.failed) = (false, false, false);
+        self.ask_gates_anew();
+        self.generation += 1;
+        for step in self.steps.iter_mut().filter(|step| step.status != Status::Succeeded) {
+            step.start_again();
+        }
+        self.release();
+        Answer { wakes: self.ready(), ..Answer::of("retried") }
+    }
+}

@@ -1,0 +1,231 @@
+//! The same events, asked of Postgres through the calls that the functions use.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nofx_tests::Lab;
+use serde_json::{Map, json};
+use shared::db::gate::{self, GateDecision, GateRequest};
+use shared::db::run::{self, Control};
+use shared::db::step::{self, ClaimItem, FinishItem, FinishTo};
+use shared::db::sweep::{self, Sweep};
+use shared::domain::gate::Decision;
+use shared::domain::outcome::{NewGateStatus, OnPass};
+use shared::domain::{GateId, NewGate, RunId, StepError, StepId};
+use shared::queue::WakeUp;
+use uuid::Uuid;
+
+use super::event::{Event, Finish, To};
+use super::machine::{Answer, Seen, StepSeen};
+
+/// One run in Postgres.
+pub struct Postgres<'a> {
+    lab: &'a Lab,
+    pub run: RunId,
+    steps: Vec<StepId>,
+}
+
+const AN_HOUR_S: u32 = 3_600;
+
+impl<'a> Postgres<'a> {
+    pub async fn create(lab: &'a Lab, parents: &[Vec<usize>]) -> (Self, BTreeSet<usize>) {
+        let name = |step: usize| format!("s{step}");
+        let steps: Vec<_> = parents
+            .iter()
+            .enumerate()
+            .map(|(at, parents)| {
+                let parents: Vec<_> = parents.iter().copied().map(name).collect();
+                json!({ "name": name(at), "tool": "echo", "depends_on": parents })
+            })
+            .collect();
+        let run = lab.submit(&json!({ "goal": "a model", "timeout_s": AN_HOUR_S, "steps": steps })).await;
+        let rows = lab.admin.query("select id from nofx.step where run_id = $1 order by ordinal", &[&run.0]).await;
+        let steps = rows.unwrap().iter().map(|row| StepId(row.get(0))).collect();
+        let postgres = Self { lab, run, steps };
+        let ready = postgres.named(&lab.sent().await);
+        (postgres, ready)
+    }
+
+    /// Sweeps look at all runs: a history must not meet the ones before it.
+    pub async fn forget(&self) {
+        self.lab.admin.execute("delete from nofx.run", &[]).await.unwrap();
+    }
+
+    pub async fn apply(&self, event: &Event) -> Answer {
+        let lab = self.lab;
+        match event {
+            Event::Claim(steps) => return self.claim(steps).await,
+            Event::Finish(ends) => return self.finish(ends).await,
+            Event::LeaseOver(step) => lab.lease_over(self.steps[*step]).await,
+            Event::DelayOver(step) => lab.delay_over(self.steps[*step]).await,
+            Event::SweepLeases => return self.sweep(Sweep::Leases).await,
+            Event::GateCreate { name, step, expires } => return self.gate_create(name, *step, *expires).await,
+            Event::Decide { name, generation, decision } => return self.decide(name, *generation, *decision).await,
+            Event::GatesDue => lab.gates_due(self.run).await,
+            Event::SweepGates => return self.sweep(Sweep::Gates).await,
+            Event::SweepWakeUps => {
+                lab.wakeups_due(self.run).await;
+                return self.sweep(Sweep::WakeUps).await;
+            }
+            Event::Undeliverable(step) => {
+                self.no_wakeup_due().await;
+                lab.woken_in_vain(self.steps[*step]).await;
+                return self.sweep(Sweep::WakeUps).await;
+            }
+            Event::Pause => return self.control(Control::Pause).await,
+            Event::Resume => return self.control(Control::Resume).await,
+            Event::Cancel => return self.control(Control::Cancel).await,
+            Event::Retry => return self.control(Control::Retry).await,
+            Event::RunTimeout => {
+                lab.deadline_over(self.run).await;
+                return self.sweep(Sweep::Runs).await;
+            }
+        }
+        Answer::default()
+    }
+
+    pub async fn seen(&self) -> Seen {
+        let (admin, run) = (&self.lab.admin, &self.run.0);
+        let row = admin.query_one("select status, generation from nofx.run where id = $1", &[run]).await.unwrap();
+        let steps = "select s.status, s.failures, s.workers_lost,
+                            array(select a.status from nofx.attempt a where a.step_id = s.id order by a.attempt)
+                       from nofx.step s where s.run_id = $1 order by s.ordinal";
+        let steps = admin.query(steps, &[run]).await.unwrap();
+        let gates = admin.query("select gate_type, generation, status from nofx.gate where run_id = $1", &[run]).await;
+        let count = |number: i32| u32::try_from(number).unwrap();
+        Seen {
+            run: row.get(0),
+            generation: count(row.get(1)),
+            steps: steps
+                .iter()
+                .map(|row| StepSeen {
+                    status: row.get(0),
+                    failures: count(row.get(1)),
+                    workers_lost: count(row.get(2)),
+                    attempts: row.get(3),
+                })
+                .collect(),
+            gates: gates
+                .unwrap()
+                .iter()
+                .map(|row| ((row.get(0), count(row.get(1))), row.get(2)))
+                .collect::<BTreeMap<(String, u32), String>>(),
+        }
+    }
+
+    async fn claim(&self, steps: &[usize]) -> Answer {
+        let item = |&at: &usize| ClaimItem {
+            tenant_id: self.lab.tenant.clone(),
+            run_id: self.run,
+            step_id: self.steps[at],
+            lease_s: AN_HOUR_S,
+        };
+        let items: Vec<_> = steps.iter().map(item).collect();
+        let claims = step::steps_claim(&self.lab.ctx.db, &items).await.unwrap();
+        assert_eq!(claims.claimed.len() + claims.skipped.len(), steps.len(), "every delivery is answered once");
+        let mut results: Vec<_> =
+            claims.claimed.iter().map(|step| format!("{} attempt {}", self.at(step.step_id), step.attempt)).collect();
+        results.sort();
+        Answer { results, wakes: BTreeSet::new() }
+    }
+
+    async fn finish(&self, ends: &[Finish]) -> Answer {
+        let items: Vec<_> = ends.iter().map(|end| self.item(end)).collect();
+        let finishes = step::steps_finish(&self.lab.ctx.db, &items).await.unwrap();
+        let word = |item: &step::Finished| format!("{} {:?}", self.at(item.step_id), item.result).to_lowercase();
+        let mut results: Vec<_> = finishes.items.iter().map(word).collect();
+        results.sort();
+        Answer { results, wakes: self.named(&finishes.ready) }
+    }
+
+    fn item(&self, end: &Finish) -> FinishItem {
+        let (mut outputs, mut error, mut delay_ms, mut gates) = (None, None, 0, Vec::new());
+        let to = match end.to {
+            To::Succeeded => {
+                outputs = Some(Map::new());
+                FinishTo::Succeeded
+            }
+            To::Failed | To::Retry { .. } => {
+                error = Some(StepError::new("drawn", "by the model"));
+                delay_ms = if end.to == (To::Retry { delayed: true }) { u64::from(AN_HOUR_S) * 1_000 } else { 0 };
+                if end.to == To::Failed { FinishTo::Failed } else { FinishTo::Ready }
+            }
+            To::Blocked { resume, expires } => {
+                gates.push(NewGate {
+                    id: GateId(Uuid::new_v4()),
+                    gate_type: end.gate.clone(),
+                    status: NewGateStatus::Pending,
+                    evidence_uri: None,
+                    on_pass: if resume { OnPass::Resume } else { OnPass::Finish },
+                    expires_after_s: expires.then_some(AN_HOUR_S),
+                    reason: None,
+                });
+                FinishTo::Blocked
+            }
+        };
+        FinishItem {
+            tenant_id: self.lab.tenant.clone(),
+            run_id: self.run,
+            step_id: self.steps[end.step],
+            attempt: end.attempt,
+            to,
+            outputs,
+            error,
+            delay_ms,
+            artifacts: Vec::new(),
+            gates,
+            events: Vec::new(),
+        }
+    }
+
+    async fn gate_create(&self, name: &str, step: Option<usize>, expires: bool) -> Answer {
+        let request = GateRequest {
+            id: GateId(Uuid::new_v4()),
+            tenant_id: self.lab.tenant.clone(),
+            run_id: self.run,
+            step_id: step.map(|at| self.steps[at]),
+            gate_type: name.to_owned(),
+            evidence_uri: None,
+            reason: None,
+            expires_after_s: expires.then_some(AN_HOUR_S),
+        };
+        let created = gate::gate_create(&self.lab.ctx.db, &request).await.unwrap();
+        let what = created.what.map(|what| format!(" {what}")).unwrap_or_default();
+        Answer::of(&format!("{}{what}", created.result))
+    }
+
+    async fn decide(&self, name: &str, generation: u32, decision: Decision) -> Answer {
+        let sql = "select id from nofx.gate where run_id = $1 and gate_type = $2 and generation = $3";
+        let generation = i32::try_from(generation).unwrap();
+        let row = self.lab.admin.query_one(sql, &[&self.run.0, &name, &generation]).await.unwrap();
+        let id = GateId(row.get(0));
+        let decision =
+            GateDecision { tenant_id: &self.lab.tenant, gate_id: id, decision, actor: "ann", reason: Some("so") };
+        let decided = gate::gate_decide(&self.lab.ctx.db, &decision).await.unwrap();
+        Answer { wakes: self.named(&decided.ready), ..Answer::of(&decided.result) }
+    }
+
+    async fn control(&self, control: Control) -> Answer {
+        let lab = self.lab;
+        let controlled = run::run_control(&lab.ctx.db, &lab.tenant, self.run, control, "ann").await.unwrap();
+        Answer { wakes: self.named(&controlled.ready), ..Answer::of(&controlled.result) }
+    }
+
+    async fn sweep(&self, kind: Sweep) -> Answer {
+        let swept = sweep::sweep(&self.lab.ctx.db, kind, 100).await.unwrap();
+        Answer { results: Vec::new(), wakes: self.named(&swept.ready) }
+    }
+
+    async fn no_wakeup_due(&self) {
+        let sql = "update nofx.step set notify_at = now() + interval '1 hour'
+                    where run_id = $1 and status = 'ready' and notify_at < 'infinity'";
+        self.lab.admin.execute(sql, &[&self.run.0]).await.unwrap();
+    }
+
+    fn at(&self, step: StepId) -> usize {
+        self.steps.iter().position(|id| *id == step).expect("a step of this run")
+    }
+
+    fn named(&self, wakeups: &[WakeUp]) -> BTreeSet<usize> {
+        wakeups.iter().map(|wakeup| self.at(wakeup.step_id)).collect()
+    }
+}

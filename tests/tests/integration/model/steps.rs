@@ -1,0 +1,230 @@
+//! Steps of the model: claim, finish, lost workers.
+
+use super::event::{Finish, To};
+use super::machine::{Answer, Machine, StepSeen};
+
+/// A worker that dies costs one of these; the next one fails the step.
+const WORKERS_TO_LOSE: u32 = 3;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    Pending,
+    Ready,
+    Running,
+    Blocked,
+    Succeeded,
+    Failed,
+    Skipped,
+    Cancelled,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttemptStatus {
+    Running,
+    Succeeded,
+    Failed,
+    Blocked,
+    Lost,
+    Cancelled,
+}
+
+pub struct Step {
+    pub parents: Vec<usize>,
+    pub status: Status,
+    pub attempts: Vec<AttemptStatus>,
+    pub failures: u32,
+    pub workers_lost: u32,
+    /// Nobody is thought to work on it any more, though it is running.
+    pub lease_over: bool,
+    /// Ready, but not before some time has passed.
+    pub delayed: bool,
+}
+
+impl Status {
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Pending | Self::Ready | Self::Running | Self::Blocked)
+    }
+}
+
+impl To {
+    /// How an attempt that ended so is recorded.
+    fn recorded(self) -> AttemptStatus {
+        match self {
+            Self::Succeeded => AttemptStatus::Succeeded,
+            Self::Failed | Self::Retry { .. } => AttemptStatus::Failed,
+            Self::Blocked { .. } => AttemptStatus::Blocked,
+        }
+    }
+}
+
+impl Step {
+    pub fn new(parents: Vec<usize>) -> Self {
+        Self {
+            parents,
+            status: Status::Pending,
+            attempts: Vec::new(),
+            failures: 0,
+            workers_lost: 0,
+            lease_over: false,
+            delayed: false,
+        }
+    }
+
+    pub fn seen(&self) -> StepSeen {
+        StepSeen {
+            status: format!("{:?}", self.status).to_lowercase(),
+            failures: self.failures,
+            workers_lost: self.workers_lost,
+            attempts: self.attempts.iter().map(|attempt| format!("{attempt:?}").to_lowercase()).collect(),
+        }
+    }
+
+    pub fn is_dead(&self) -> bool {
+        self.status == Status::Running && self.lease_over
+    }
+
+    pub fn make_ready(&mut self, delayed: bool) {
+        self.status = Status::Ready;
+        self.delayed = delayed;
+    }
+
+    pub fn end_attempt(&mut self, how: AttemptStatus) {
+        *self.attempts.last_mut().expect("a running step has an attempt") = how;
+        self.lease_over = false;
+    }
+
+    /// In the next generation: allowances anew, attempt numbers go on.
+    pub fn start_again(&mut self) {
+        self.status = Status::Pending;
+        self.failures = 0;
+        self.workers_lost = 0;
+    }
+
+    fn start(&mut self) {
+        self.status = Status::Running;
+        self.attempts.push(AttemptStatus::Running);
+        self.lease_over = false;
+    }
+}
+
+impl Machine {
+    pub(super) fn on_step(&mut self, step: usize, status: Status, change: impl Fn(&mut Step)) -> Answer {
+        if self.steps[step].status == status {
+            change(&mut self.steps[step]);
+        }
+        Answer::default()
+    }
+
+    /// A batch of deliveries. A step that is running is claimed when its worker is thought dead.
+    pub(super) fn claim(&mut self, steps: &[usize]) -> Answer {
+        if self.paused || self.ended() {
+            return Answer::default();
+        }
+        let dead: Vec<usize> = steps.iter().copied().filter(|&at| self.steps[at].is_dead()).collect();
+        self.lose_workers(&dead);
+        let mut answer = Answer::default();
+        for &at in steps {
+            let step = &mut self.steps[at];
+            if step.status == Status::Ready && !step.delayed {
+                step.start();
+                answer.results.push(format!("{at} attempt {}", step.attempts.len()));
+            }
+        }
+        answer.results.sort();
+        answer
+    }
+
+    pub(super) fn lose_workers(&mut self, dead: &[usize]) {
+        let failing = self.failing();
+        for &at in dead {
+            let step = &mut self.steps[at];
+            step.end_attempt(AttemptStatus::Lost);
+            step.workers_lost += 1;
+            if step.workers_lost > WORKERS_TO_LOSE || failing {
+                step.status = Status::Failed;
+            } else {
+                step.make_ready(false);
+            }
+        }
+        if self.failing() {
+            self.close();
+        }
+    }
+
+    pub(super) fn finish(&mut self, ends: &[Finish]) -> Answer {
+        let was = self.ready();
+        let failing = self.failing();
+        let mut done = vec![false; ends.len()];
+        for (end, done) in ends.iter().zip(&mut done) {
+            let step = &self.steps[end.step];
+            if step.status == Status::Running && end.attempt as usize == step.attempts.len() {
+                *done = true;
+                self.end(end, failing);
+            }
+        }
+        self.release();
+        if self.failing() {
+            self.close();
+        }
+        let mut answer = self.woken(was);
+        for (end, done) in ends.iter().zip(done) {
+            answer.results.push(format!("{} {}", end.step, if done { "finished" } else { self.too_late(end) }));
+            if !done {
+                answer.wakes.extend(self.owed_by(end));
+            }
+        }
+        answer.results.sort();
+        answer
+    }
+
+    /// One attempt that still owned its step. In a failing run nothing is tried again and nothing waits.
+    fn end(&mut self, end: &Finish, failing: bool) {
+        if let To::Blocked { resume, expires } = end.to {
+            self.block_on_gate(end.step, &end.gate, resume, expires);
+        }
+        let step = &mut self.steps[end.step];
+        step.end_attempt(end.to.recorded());
+        match end.to {
+            To::Succeeded => step.status = Status::Succeeded,
+            To::Failed | To::Retry { .. } => {
+                step.failures += 1;
+                match end.to {
+                    To::Retry { delayed } if !failing => step.make_ready(delayed),
+                    _ => step.status = Status::Failed,
+                }
+            }
+            To::Blocked { .. } if failing => step.status = Status::Skipped,
+            To::Blocked { .. } => step.status = Status::Blocked,
+        }
+    }
+
+    /// The answer to an end that no longer counts: known already, or too late.
+    fn too_late(&self, end: &Finish) -> &'static str {
+        match self.attempt(end) {
+            Some(recorded) if recorded == end.to.recorded() => "repeated",
+            _ => "stale",
+        }
+    }
+
+    /// The first answer may have been lost, and with it the wake-ups: they are told again.
+    fn owed_by(&self, end: &Finish) -> Vec<usize> {
+        if !matches!(self.attempt(end), Some(AttemptStatus::Succeeded | AttemptStatus::Failed)) || self.paused {
+            return Vec::new();
+        }
+        let concerned = |at: &usize| *at == end.step || self.steps[*at].parents.contains(&end.step);
+        self.ready().into_iter().filter(concerned).collect()
+    }
+
+    fn attempt(&self, end: &Finish) -> Option<AttemptStatus> {
+        let index = (end.attempt as usize).checked_sub(1)?;
+        self.steps[end.step].attempts.get(index).copied()
+    }
+
+    pub(super) fn undeliverable(&mut self, step: usize) -> Answer {
+        if self.steps[step].status == Status::Ready && !self.paused {
+            self.steps[step].status = Status::Failed;
+            self.close();
+        }
+        Answer::default()
+    }
+}
