@@ -1,6 +1,6 @@
 # The front door. Everything that a command needs beyond Rust, Python (>= 3.10) and Node (>= 20) goes into .local/.
 
-NOFX = cargo run --quiet --bin nofx --
+NOFX = cargo run --bin nofx --
 # cargo-nextest where it is installed, else cargo's own runner: both fail when a test fails, and when none ran.
 TEST = $(NOFX) exec -- ./tests/run
 

@@ -123,24 +123,6 @@ declare
     v_changes nofx.change[];
     v_owed nofx.change[];
 begin
-    with due as (
-        select s.id, s.handler, s.notify_at from nofx.step s
-         where s.status = 'ready' and s.notify_at <= v_now and s.notify_count < 20
-         order by s.notify_at
-         limit p_limit_per_handler * 8
-           for update skip locked
-    ), fair as (
-        select d.id, row_number() over (partition by d.handler order by d.notify_at) as position from due d
-    ), owed as (
-        update nofx.step s
-           set notify_count = s.notify_count + 1,
-               notify_at = v_now + least(interval '1 minute' * power(2, s.notify_count), interval '15 minutes')
-          from fair f
-         where s.id = f.id and f.position <= p_limit_per_handler
-        returning s.run_id, s.id
-    )
-    select array_agg(row(o.run_id, o.id, null, 'ready', null, null, 0)::nofx.change) into v_owed from owed o;
-
     select array_agg(d.id), array_agg(distinct d.run_id) into v_steps, v_runs
       from (select s.id, s.run_id from nofx.step s
              where s.status = 'ready' and s.notify_at <= v_now and s.notify_count >= 20
@@ -166,6 +148,25 @@ begin
             perform nofx.runs_settle(v_changes, v_now);
         end if;
     end if;
+
+    -- Last, because these locks are taken without the runs': whoever holds them waits for nobody any more.
+    with due as (
+        select s.id, s.handler, s.notify_at from nofx.step s
+         where s.status = 'ready' and s.notify_at <= v_now and s.notify_count < 20
+         order by s.notify_at
+         limit p_limit_per_handler * 8
+           for update skip locked
+    ), fair as (
+        select d.id, row_number() over (partition by d.handler order by d.notify_at) as position from due d
+    ), owed as (
+        update nofx.step s
+           set notify_count = s.notify_count + 1,
+               notify_at = v_now + least(interval '1 minute' * power(2, s.notify_count), interval '15 minutes')
+          from fair f
+         where s.id = f.id and f.position <= p_limit_per_handler
+        returning s.run_id, s.id
+    )
+    select array_agg(row(o.run_id, o.id, null, 'ready', null, null, 0)::nofx.change) into v_owed from owed o;
     return jsonb_build_object('done', coalesce(cardinality(v_owed), 0) + coalesce(cardinality(v_changes), 0),
                               'ready', nofx.wakeups(v_owed, v_now));
 end

@@ -44,9 +44,13 @@ impl Checkout {
         self.root.join(".local")
     }
 
-    /// The state of `nofx dev`: kept between starts, removed by `--reset`.
+    /// The state of `nofx dev`: kept between starts, removed by `--reset`. A second stack beside the first one lives in
+    /// the folder that `NOFX_STATE_DIR` names.
     pub fn state(&self) -> PathBuf {
-        self.local().join("state")
+        match env::var_os("NOFX_STATE_DIR").filter(|dir| !dir.is_empty()) {
+            Some(dir) => self.root.join(dir),
+            None => self.local().join("state"),
+        }
     }
 
     pub fn migrations(&self) -> PathBuf {

@@ -29,7 +29,7 @@ struct Sample {
 
 const SAMPLES: [Sample; 4] = [
     Sample {
-        title: "gated codegen: write code, then typecheck, lint and test it",
+        title: "gated codegen: text that only exists because three gates passed",
         file: "gated-codegen.json",
         workspace: true,
         overlay: None,
@@ -81,10 +81,7 @@ pub async fn demo(checkout: &Checkout, port: u16) -> Result<()> {
         _ = signals.next() => Err(interrupted()),
     };
     report::line("stop", "stopping the stack; `nofx dev` keeps it running, with these runs");
-    tokio::select! {
-        () = stack.stop() => {}
-        _ = signals.next() => {}
-    }
+    stack.stop(&mut signals).await;
     done
 }
 

@@ -60,7 +60,7 @@ pub async fn run(checkout: &Checkout, args: &Args) -> Result<()> {
         started = stack.start(args.port) => started,
         _ = signals.next() => {
             report::line("stop", "interrupted");
-            stack.stop().await;
+            stack.stop(&mut signals).await;
             return Ok(());
         }
     };
@@ -68,11 +68,7 @@ pub async fn run(checkout: &Checkout, args: &Args) -> Result<()> {
         signals.next().await;
         report::line("stop", "stopping the stack");
     }
-    tokio::select! {
-        () = stack.stop() => {}
-        // The second Ctrl-C: whatever is left is killed as the stack is dropped.
-        _ = signals.next() => report::line("stop", "at once"),
-    }
+    stack.stop(&mut signals).await;
     started
 }
 
@@ -116,8 +112,14 @@ impl DevStack {
         Ok(())
     }
 
-    pub async fn stop(&mut self) {
-        self.stack.stop().await;
+    /// Stops the stack in order, or, when another signal comes meanwhile, at once.
+    pub async fn stop(&mut self, signals: &mut Signals) {
+        tokio::select! {
+            () = self.stack.stop() => return,
+            _ = signals.next() => {}
+        }
+        report::line("stop", "at once");
+        self.stack.kill().await;
     }
 
     fn summary(&self, port: u16) {

@@ -11,6 +11,7 @@ use rustix::process::Signal;
 use tokio::{process::Command, time::sleep};
 
 use crate::{
+    environment,
     process::{self, Ending, Ledger, Process},
     python::PythonEnv,
 };
@@ -46,9 +47,9 @@ impl Emulator {
         let temporary = self.dir.join("tmp");
         fs::create_dir_all(&temporary).with_context(|| format!("cannot create {}", temporary.display()))?;
         let mut command = Command::new(&self.python);
+        command.args(["-m", "ministack"]).current_dir(&self.dir);
+        environment::keep_back(&mut command);
         command
-            .args(["-m", "ministack"])
-            .current_dir(&self.dir)
             .env("BIND_HOST", "127.0.0.1")
             .env("GATEWAY_PORT", self.port.to_string())
             .env("AWS_ENDPOINT_URL", self.url())

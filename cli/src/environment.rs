@@ -2,13 +2,37 @@
 
 use std::{collections::BTreeMap, env, fmt::Write};
 
+use tokio::process::Command;
+
 use crate::{
     checkout::Checkout,
     resources::{ACCESS_KEY_ID, BUCKET, LLM_SECRET, REGION, SECRET_ACCESS_KEY},
 };
 
 /// Variables the user may set for the functions, in the shell or in `.env`.
-const PASSED_ON: [&str; 4] = ["LLM_ORDER", "OPENAI_BASE_URL", "ANTHROPIC_BASE_URL", "GEMINI_BASE_URL"];
+const PASSED_ON: [&str; 8] = [
+    "LLM_ORDER",
+    "OPENAI_BASE_URL",
+    "ANTHROPIC_BASE_URL",
+    "GEMINI_BASE_URL",
+    "OPENAI_MODEL",
+    "ANTHROPIC_MODEL",
+    "GEMINI_MODEL",
+    "GATE_DEFAULT_BASE",
+];
+
+/// Prefixes of what is kept back from children.
+const KEPT_BACK: [&str; 5] = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "AWS_"];
+
+/// Leaves out of `command` what cargo set for this very command (`cargo run`), which the next cargo must not see, and
+/// whatever of the user's shell points at a real AWS account.
+pub fn keep_back(command: &mut Command) {
+    for (name, _) in env::vars_os() {
+        if KEPT_BACK.iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes())) {
+            command.env_remove(&name);
+        }
+    }
+}
 
 /// The prefix of the queues' names.
 pub fn queue_prefix() -> String {
@@ -37,7 +61,7 @@ pub fn functions(
         ("LLM_SECRET_ID", LLM_SECRET.to_owned()),
         ("LLM_ALLOW_TEMPLATE", "true".to_owned()),
         ("GATE_DEFAULT_WORKSPACE", root.join("examples/workspace").display().to_string()),
-        ("GATE_WORK_DIR", checkout.local().join("gate").display().to_string()),
+        ("GATE_WORK_DIR", checkout.state().join("gate").display().to_string()),
         ("RUST_LOG", env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned())),
     ]);
     for name in PASSED_ON {

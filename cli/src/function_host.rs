@@ -15,8 +15,8 @@ use rustix::process::Signal;
 use tokio::{process::Command, sync::watch, task::JoinSet, time::sleep};
 
 use crate::{
-    port,
-    process::{self, Ending, Ledger, Process},
+    environment, port,
+    process::{self, Ending, Family, Ledger, Process},
     process_table::{self, Row},
     report,
     stop::{self, Stop},
@@ -163,11 +163,11 @@ impl Host {
             }
         }
         let _warm_ups = self.warm_up();
-        let pid = watch.pid();
+        let (pid, family) = (watch.pid(), watch.family());
         let end = tokio::select! {
             () = stop.asked() => End::Asked,
             status = watch.wait() => End::Problem(format!("ended ({})", status?)),
-            problem = self.look_after(pid, log_start, state) => End::Problem(problem),
+            problem = self.look_after(pid, &family, log_start, state) => End::Problem(problem),
         };
         watch.end().await;
         Ok(end)
@@ -180,9 +180,10 @@ impl Host {
         if !self.workshop.reload {
             command.arg("--ignore-changes");
         }
-        command.current_dir(&self.workshop.root).envs(&self.workshop.variables);
+        command.current_dir(&self.workshop.root);
+        environment::keep_back(&mut command);
+        command.envs(&self.workshop.variables);
         command.env("CARGO_LAMBDA_IGNORE_FILE", &self.workshop.ignore_file);
-        forget_cargo(&mut command);
         process::log_to(&mut command, &self.log())?;
         Process::spawn(self.name, command, ENDING, &self.workshop.ledger)
     }
@@ -208,13 +209,14 @@ impl Host {
     }
 
     /// Watches over the functions of the running watch `pid` until one of them needs it started again.
-    async fn look_after(&self, pid: u32, log_start: u64, state: &watch::Sender<State>) -> String {
+    async fn look_after(&self, pid: u32, family: &Family, log_start: u64, state: &watch::Sender<State>) -> String {
         let names: Vec<&str> = self.functions.iter().map(WarmUp::function).collect();
         let mut vitals = Vitals::new(&names);
         let mut census = self.workshop.census.clone();
         let mut log_start = log_start;
         while census.changed().await.is_ok() {
             let table = Arc::clone(&census.borrow_and_update());
+            family.see(&table, pid);
             let rows: Vec<&Row> = table.iter().filter(|row| row.parent == pid).collect();
             let children: Vec<Child<'_>> = rows.iter().filter_map(|row| child(row, &names)).collect();
             for change in vitals.look(&children, Instant::now()) {
@@ -258,17 +260,6 @@ impl Host {
         let (text, end) = read().unwrap_or_default();
         let problem = text.lines().find(|line| line.starts_with("error:") || line.starts_with("error["));
         (problem.map(|line| line.trim_start_matches("error: ").to_owned()), end)
-    }
-}
-
-/// Leaves out of `command` what cargo set for this very command (`cargo run`): the next cargo must not see it.
-pub fn forget_cargo(command: &mut Command) {
-    for (name, _) in std::env::vars_os() {
-        let text = name.to_string_lossy();
-        let of_cargo = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
-        if of_cargo.iter().any(|prefix| text.starts_with(prefix)) {
-            command.env_remove(&name);
-        }
     }
 }
 

@@ -76,6 +76,16 @@ impl Ledger {
         alive.into_iter().map(|entry| entry.name.clone()).collect()
     }
 
+    /// Kills everything that is written down now.
+    pub async fn kill_all(&self) {
+        let table = process_table::read();
+        let pids: Vec<u32> =
+            self.entries.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|entry| entry.pid).collect();
+        let rows: Vec<Row> = pids.into_iter().flat_map(|pid| process_table::tree(&table, pid)).collect();
+        kill_rows(&rows);
+        wait_gone(&rows, KILL_WAIT).await;
+    }
+
     /// Writes a process down.
     pub fn add(&self, name: &str, pid: u32) {
         let started = process_table::find(pid).map(|row| row.started).unwrap_or_default();
@@ -99,6 +109,27 @@ impl Ledger {
     }
 }
 
+/// The processes below a child, as they were last seen: when the child ends first, nothing else leads to them.
+#[derive(Clone, Debug, Default)]
+pub struct Family(Arc<Mutex<Vec<Row>>>);
+
+impl Family {
+    /// Takes in what is below `pid` now. Who was seen before stays in: it may have lost its parent.
+    pub fn see(&self, table: &[Row], pid: u32) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|row| table.contains(row));
+        for row in process_table::tree(table, pid) {
+            if row.pid != pid && !known.contains(&row) {
+                known.push(row);
+            }
+        }
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// A running child. Dropping it kills it and everything below it.
 #[derive(Debug)]
 pub struct Process {
@@ -107,6 +138,7 @@ pub struct Process {
     child: Child,
     ending: Ending,
     ledger: Ledger,
+    family: Family,
     ended: bool,
 }
 
@@ -119,16 +151,30 @@ impl Process {
         let child = command.spawn().with_context(|| format!("{name}: cannot start {}", program.display()))?;
         let pid = child.id().with_context(|| format!("{name} ended at once"))?;
         ledger.add(name, pid);
-        Ok(Self { name: name.to_owned(), pid, child, ending, ledger: ledger.clone(), ended: false })
+        Ok(Self {
+            name: name.to_owned(),
+            pid,
+            child,
+            ending,
+            ledger: ledger.clone(),
+            family: Family::default(),
+            ended: false,
+        })
     }
 
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// Waits for the process to end by itself.
+    /// What is below it; whoever can look regularly should.
+    pub fn family(&self) -> Family {
+        self.family.clone()
+    }
+
+    /// Waits for the process to end by itself, and ends what it leaves behind.
     pub async fn wait(&mut self) -> Result<ExitStatus> {
         let status = self.child.wait().await.with_context(|| format!("{} is lost", self.name))?;
+        kill_rows(&self.family.rows());
         self.forget();
         Ok(status)
     }
@@ -138,11 +184,11 @@ impl Process {
         if self.ended {
             return;
         }
-        let below = process_table::tree(&process_table::read(), self.pid);
+        self.family.see(&process_table::read(), self.pid);
         signal_group(self.pid, self.ending.signal);
         let _ = timeout(self.ending.grace, self.child.wait()).await;
         signal_group(self.pid, Signal::KILL);
-        kill_rows(&below);
+        kill_rows(&self.family.rows());
         let _ = timeout(KILL_WAIT, self.child.wait()).await;
         self.forget();
     }
@@ -156,9 +202,9 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if !self.ended {
-            let below = process_table::tree(&process_table::read(), self.pid);
+            self.family.see(&process_table::read(), self.pid);
             signal_group(self.pid, Signal::KILL);
-            kill_rows(&below);
+            kill_rows(&self.family.rows());
             self.forget();
         }
     }

@@ -17,6 +17,10 @@ use crate::{
     workspace,
 };
 
+/// Lines of an explanation that are shown; the evidence has the rest.
+const EXPLANATION_LINES: usize = 12;
+/// Fields that nobody reads off a terminal.
+const UNREAD: [&str; 2] = ["hash", "plan_digest"];
 const LOOK_PERIOD: Duration = Duration::from_millis(300);
 /// An API that restarts (a rebuild, a deployment) is waited for this many times in a row.
 const FAILURES_MAX: u32 = 40;
@@ -148,13 +152,22 @@ fn print_event(event: &Event) {
     let time = time.get(..12).unwrap_or(time);
     let step = event.step.as_deref().unwrap_or_default();
     println!("  {time}  {:<24} {step:<20} {}", event.kind, summary(&event.payload));
+    for line in explanation(&event.payload).lines().take(EXPLANATION_LINES) {
+        println!("                  {line}");
+    }
+}
+
+/// Why a step failed, or what a gate says in more than a line.
+fn explanation(payload: &Value) -> &str {
+    let error = payload["error"]["message"].as_str();
+    error.or_else(|| payload["reason"].as_str().filter(|reason| reason.contains('\n'))).unwrap_or_default()
 }
 
 /// What of a payload fits on the line: short values, no nesting.
 fn summary(payload: &Value) -> String {
     let Some(fields) = payload.as_object() else { return String::new() };
     let mut words: Vec<String> = Vec::new();
-    for (name, value) in fields {
+    for (name, value) in fields.iter().filter(|(name, _)| !UNREAD.contains(&name.as_str())) {
         let text = match value {
             Value::String(text) => text.lines().next().unwrap_or_default().chars().take(100).collect(),
             Value::Number(_) | Value::Bool(_) => value.to_string(),

@@ -18,7 +18,7 @@ use crate::{
     environment,
     event_source::EventSource,
     function::{self, HTTP_FUNCTIONS, QueueFunction, SWEEPER},
-    function_host::{Health, Host, WarmUp, Workshop, forget_cargo},
+    function_host::{Health, Host, WarmUp, Workshop},
     migrate,
     port::{self, Ports},
     postgres::{Cluster, Postgres, Purpose},
@@ -37,7 +37,7 @@ const READY_LIMIT: Duration = Duration::from_mins(3);
 /// Invocations in flight may end within this time when the stack stops.
 const DRAIN_LIMIT: Duration = Duration::from_secs(3);
 /// Nothing below these changes a function.
-const NO_REASON_TO_BUILD: &str = "/.git/\n/.local/\n/target/\n/cli/\n/tests/\n/examples/\n/migrations/\n/supabase/\n/localstack/\n*.md\nnode_modules/\ncoverage/\n";
+const NO_REASON_TO_BUILD: &str = "/.git/\n/.local/\n/target/\n/cli/\n/tests/\n/examples/\n/migrations/\n/supabase/\n/localstack/\n*.md\nnode_modules/\n";
 
 /// What kind of stack.
 #[derive(Clone, Debug)]
@@ -103,6 +103,15 @@ impl Stack {
         while let Some(tier) = self.tiers.pop() {
             join_all(tier.into_iter().map(Part::stop)).await;
         }
+    }
+
+    /// Ends everything without asking: for whom a stop takes too long.
+    pub async fn kill(&self) {
+        // Asked first, the supervisors do not start again what is killed under them.
+        for part in self.tiers.iter().flatten() {
+            part.stopper.ask();
+        }
+        self.ledger.kill_all().await;
     }
 
     async fn start_postgres(&mut self, env: &PythonEnv, ports: &mut Ports) -> Result<()> {
@@ -195,12 +204,12 @@ impl Stack {
         report::line("build", "building the functions");
         let mut command = Command::new("cargo");
         // The whole workspace is selected, as it is in a watch: other features would build everything again.
-        command.args(["build", "--workspace", "--quiet"]);
+        command.args(["build", "--workspace"]);
         for name in function::names() {
             command.args(["--bin", name]);
         }
         command.current_dir(self.checkout.root());
-        forget_cargo(&mut command);
+        environment::keep_back(&mut command);
         let ending = Ending::new(rustix::process::Signal::TERM, Duration::from_secs(3));
         let mut cargo = Process::spawn("cargo build", command, ending, &self.ledger).map_err(|error| {
             hinted(format!("{error:#}"), "Rust is needed: rustup installs the version that rust-toolchain.toml names")

@@ -79,7 +79,7 @@ pub enum Ended {
 }
 
 /// Kept back from every attempt, to record its end.
-const FINISH_RESERVE: Duration = Duration::from_secs(2);
+const FINISH_RESERVE: Duration = Duration::from_secs(3);
 /// When the database is away, messages come back after this long instead of the queue's visibility timeout.
 const RELEASE_AFTER_S: i32 = 5;
 

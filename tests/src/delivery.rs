@@ -78,7 +78,8 @@ async fn deliver_batch(worker: &Worker<Plain<Script>>, batch: &[WakeUp], deliver
     }
 }
 
-fn worker_on(ctx: &Ctx, handler: &str, script: &Script) -> Worker<Plain<Script>> {
+/// A worker of the handler with this name, on another context.
+pub fn worker_on(ctx: &Ctx, handler: &str, script: &Script) -> Worker<Plain<Script>> {
     let spec = tool::handler(handler).expect("a known handler");
     Worker::new(ctx.clone(), spec, Plain(script.clone()))
 }

@@ -17,6 +17,9 @@ use uuid::Uuid;
 use crate::database::{TestDatabase, connect_to};
 use crate::environment::aws_endpoint_url;
 
+/// Looks at the database before something counts as never coming: some seconds.
+const LOOKS: usize = 30_000;
+
 /// What a test works with. Wake-ups wait in a channel until the test delivers them.
 pub struct Lab {
     pub ctx: Ctx,
@@ -54,6 +57,13 @@ impl Lab {
         ctx
     }
 
+    /// The context of a function that dies, or is cut off from its queues, after each commit: no wake-up gets out.
+    pub async fn ctx_without_queues(&self) -> Ctx {
+        let mut ctx = self.another_ctx().await;
+        ctx.queue = Queue::Channel(mpsc::unbounded_channel().0);
+        ctx
+    }
+
     /// Posts a plan.
     pub async fn submit(&self, plan: &serde_json::Value) -> RunId {
         self.accept(plan).await.id
@@ -70,6 +80,17 @@ impl Lab {
     pub async fn step(&self, run: RunId, name: &str) -> StepId {
         let sql = "select id from nofx.step where run_id = $1 and name = $2";
         StepId(self.admin.query_one(sql, &[&run.0, &name]).await.expect("a step of that name").get(0))
+    }
+
+    /// Looks again and again until the query gives true; never for ever.
+    pub async fn until(&self, what: &str, sql: &str) {
+        for _ in 0..LOOKS {
+            if self.admin.query_one(sql, &[]).await.expect("one row").get(0) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+        panic!("never came: {what}");
     }
 
     /// One text column of one row, for short checks.

@@ -21,14 +21,18 @@ impl Lab {
 
     /// The delay before a step's next attempt is over.
     pub async fn delay_over(&self, step: StepId) {
-        let sql = "update nofx.step set ready_at = least(ready_at, clock_timestamp()) where id = $1 and status = 'ready'";
+        let sql =
+            "update nofx.step set ready_at = least(ready_at, clock_timestamp()) where id = $1 and status = 'ready'";
         self.admin.execute(sql, &[&step.0]).await.expect("move a delay");
     }
 
     /// Every ready step of a run that goes on is owed a wake-up now.
     pub async fn wakeups_due(&self, run: RunId) {
-        let sql = "update nofx.step set notify_at = clock_timestamp() - interval '1 second'
-                    where run_id = $1 and status = 'ready' and notify_at < 'infinity'";
+        // Under the run's lock, as every transition: time itself must not deadlock with the workers.
+        let sql = "with locked as materialized (select id from nofx.run where id = $1 for no key update)
+                   update nofx.step s set notify_at = clock_timestamp() - interval '1 second'
+                     from locked
+                    where s.run_id = locked.id and s.status = 'ready' and s.notify_at < 'infinity'";
         self.admin.execute(sql, &[&run.0]).await.expect("move wake-ups");
     }
 

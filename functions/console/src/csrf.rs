@@ -1,5 +1,5 @@
-//! Whether a form was sent from one of our own pages: the browser's word for it, and a token that is both in the form and
-//! in a cookie that other sites can neither read nor set.
+//! Whether a form was sent from one of our own pages: the browser's word for it, and a token that is both in the form
+//! and in a cookie that other sites can neither read nor set.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use shared::http::header_text;

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 use tokio_postgres::config::SslMode;
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{Severity, SqlState};
 use tokio_postgres::types::{FromSqlOwned, Json, ToSql, Type};
 use tokio_postgres::{Client, Config as PgConfig, NoTls, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -84,7 +84,11 @@ impl Database {
     /// Rows of one statement. Sent a second time when the connection turns out to be dead, so it must be safe to repeat.
     pub async fn query(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
         match self.query_once(sql, params).await {
-            Err(Attempt::ConnectionLost(_)) => self.query_once(sql, params).await.map_err(Attempt::into_error),
+            Err(Attempt::ConnectionLost(_)) => {
+                // What died while the function was frozen died with all its neighbours, and only a use of them tells.
+                self.pool.retain(|_, _| false);
+                self.query_once(sql, params).await.map_err(Attempt::into_error)
+            }
             other => other.map_err(Attempt::into_error),
         }
     }
@@ -102,9 +106,17 @@ impl Database {
         match timeout(QUERY_TIMEOUT, client.query_typed(sql, params)).await {
             Ok(Ok(rows)) => Ok(rows),
             Ok(Err(error)) => {
-                let lost = client.is_closed() || error.is_closed();
+                // A fatal answer is a connection's last word, said before the socket closes.
+                let last_word = error
+                    .as_db_error()
+                    .is_some_and(|error| matches!(error.parsed_severity(), Some(Severity::Fatal | Severity::Panic)));
+                let lost = last_word || client.is_closed() || error.is_closed();
                 let error = database_error(error);
-                Err(if lost { Attempt::ConnectionLost(error) } else { Attempt::Failed(error) })
+                if !lost {
+                    return Err(Attempt::Failed(error));
+                }
+                drop(Object::take(object));
+                Err(Attempt::ConnectionLost(error))
             }
             Err(elapsed) => {
                 // The statement may still be running: this connection must not serve anybody else.

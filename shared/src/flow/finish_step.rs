@@ -61,8 +61,15 @@ pub fn conclude(claimed: &Claimed, outcome: Outcome, outputs_limit: usize, jitte
     }
 }
 
-/// Records ends of attempts, in one round trip when nothing goes wrong, and wakes what became ready. The steps whose end
-/// could not be recorded are returned: the database is away, and their attempts are recovered after the lease.
+/// Records ends of attempts in one round trip and wakes what became ready.
+pub async fn finish_steps(ctx: &Ctx, items: &[FinishItem]) -> Result<(), Error> {
+    let finishes = step::steps_finish(&ctx.db, items).await?;
+    announce(ctx, finishes).await;
+    Ok(())
+}
+
+/// Records ends as [`finish_steps`] does, and again when the database is away for a moment. The
+/// steps whose end could not be recorded are returned: their attempts are recovered after the lease.
 pub async fn record_ends(ctx: &Ctx, items: Vec<FinishItem>) -> Vec<StepId> {
     let refused = match finish_patiently(ctx, &items).await {
         Ok(()) => return Vec::new(),
@@ -92,11 +99,8 @@ async fn finish_patiently(ctx: &Ctx, items: &[FinishItem]) -> Result<(), Error> 
     }
     let mut pauses = PAUSES.iter();
     loop {
-        let error = match step::steps_finish(&ctx.db, items).await {
-            Ok(finishes) => {
-                announce(ctx, finishes).await;
-                return Ok(());
-            }
+        let error = match finish_steps(ctx, items).await {
+            Ok(()) => return Ok(()),
             Err(error) => error,
         };
         let pause = pauses.next().filter(|_| matches!(error, Error::Unavailable { .. }));

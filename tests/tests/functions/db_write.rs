@@ -86,14 +86,23 @@ async fn what_no_rule_allows_changes_nothing_and_says_why() {
         (json!({"table": "public.products", "op": "insert", "values": [{"owner": "me"}]}), "column_not_allowed"),
         (json!({"table": "public.products", "op": "delete", "where": {"name": "a"}}), "predicate_not_allowed"),
         (json!({"table": "public.products", "op": "delete", "where": "1=0; drop table products"}), "invalid_inputs"),
-        (json!({"table": "public.products", "op": "insert", "values": [{"name": "x", "price": 1},
-            {"name": "y", "price": 1}, {"name": "z", "price": 1}]}), "too_many_rows"),
-        (json!({"table": "public.products", "op": "insert", "values": [{"name": "x", "price": -1}]}),
-         "database_refused"),
+        (
+            json!({"table": "public.products", "op": "insert", "values": [{"name": "x", "price": 1},
+            {"name": "y", "price": 1}, {"name": "z", "price": 1}]}),
+            "too_many_rows",
+        ),
+        (
+            json!({"table": "public.products", "op": "insert", "values": [{"name": "x", "price": -1}]}),
+            "database_refused",
+        ),
     ];
     for (inputs, code) in refused {
         let run = write(&lab, inputs.clone()).await;
-        assert_eq!((error_code(&lab, run).await.as_str(), lab.run_status(run).await.as_str()), (code, "failed"), "{inputs}");
+        assert_eq!(
+            (error_code(&lab, run).await.as_str(), lab.run_status(run).await.as_str()),
+            (code, "failed"),
+            "{inputs}"
+        );
     }
     assert_eq!(products(&lab).await, [("a".into(), "1".into())]);
 }
@@ -101,10 +110,15 @@ async fn what_no_rule_allows_changes_nothing_and_says_why() {
 #[tokio::test]
 async fn an_update_that_touches_more_rows_than_allowed_is_rolled_back() {
     let lab = shop().await;
-    lab.admin.batch_execute("create table public.logs (day int, line text);
+    lab.admin
+        .batch_execute(
+            "create table public.logs (day int, line text);
         insert into public.logs values (1, 'a'), (1, 'b'), (1, 'c');
         insert into nofx.db_write_rule (tenant_id, table_name, allowed_ops, constraints) values
-        ('acme', 'public.logs', array['delete'], '{\"key\": [\"day\"], \"max_rows\": 2}')").await.unwrap();
+        ('acme', 'public.logs', array['delete'], '{\"key\": [\"day\"], \"max_rows\": 2}')",
+        )
+        .await
+        .unwrap();
     let run = write(&lab, json!({"table": "public.logs", "op": "delete", "where": {"day": 1}})).await;
     assert_eq!(error_code(&lab, run).await, "too_many_rows");
     let left: i64 = lab.admin.query_one("select count(*) from public.logs", &[]).await.unwrap().get(0);

@@ -176,7 +176,10 @@ async fn retry_asks_the_person_anew() {
     let first = pending_gate(&lab, run).await;
     decide(&lab, first, Decision::Reject).await.unwrap();
     let snapshot = lab.snapshot(run).await;
-    assert_eq!((&snapshot["run"]["status"], &snapshot["steps"]["ask"]["error"]), (&json!("failed"), &json!("gate_rejected")));
+    assert_eq!(
+        (&snapshot["run"]["status"], &snapshot["steps"]["ask"]["error"]),
+        (&json!("failed"), &json!("gate_rejected"))
+    );
     assert_eq!(snapshot["steps"]["deploy"]["status"], "skipped");
 
     control(&lab, run, Control::Retry).await.unwrap();

@@ -31,13 +31,8 @@ async fn history(lab: &Lab, plan: &Value, deliver: Deliver) -> Value {
 async fn approve_all(lab: &Lab, run: RunId) {
     for gate in gate_list_of_run(&lab.ctx.db, &lab.tenant, run).await.unwrap() {
         let gate_id = gate["id"].as_str().unwrap().parse().unwrap();
-        let decision = GateDecision {
-            tenant_id: &lab.tenant,
-            gate_id,
-            decision: Decision::Approve,
-            actor: "ann",
-            reason: None,
-        };
+        let decision =
+            GateDecision { tenant_id: &lab.tenant, gate_id, decision: Decision::Approve, actor: "ann", reason: None };
         decide_gate(&lab.ctx, &decision).await.unwrap();
     }
 }
@@ -161,7 +156,9 @@ async fn a_message_for_a_running_step_does_not_start_it_again() {
         let (inner, event) = (inner.clone(), lab_event.clone());
         async move {
             let response = inner.handle_batch(event, None).await;
-            succeeded(json!({ "by": "first", "came_back": response.batch_item_failures.len(), "attempt": step.attempt }))
+            succeeded(
+                json!({ "by": "first", "came_back": response.batch_item_failures.len(), "attempt": step.attempt }),
+            )
         }
     });
     lab.worker("echo", &outer).handle_batch(event(&sent, Deliver::Once), None).await;
@@ -204,9 +201,8 @@ async fn no_outcome_of_a_batch_waits_for_a_slower_one() {
     let worker = lab.worker("echo", &script);
     let batch = tokio::spawn(async move { worker.handle_batch(event(&sent, Deliver::Once), None).await });
     // The slow one is let go only once the quick one has been recorded.
-    while lab.step_status(quick).await != "succeeded" {
-        tokio::task::yield_now().await;
-    }
+    let recorded = format!("select status = 'succeeded' from nofx.step where id = '{quick}'");
+    lab.until("the end of the quick one", &recorded).await;
     assert_eq!(lab.step_status(wait).await, "running");
     done.notify_one();
     batch.await.unwrap();

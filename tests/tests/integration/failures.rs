@@ -13,9 +13,10 @@ async fn a_flaky_step_is_tried_again_until_its_attempts_are_spent() {
     let lab = Lab::new().await;
     for (good_attempt, status) in [(3, "succeeded"), (4, "failed")] {
         let run = lab.submit(&plans::chain(2)).await;
-        let script = Script::overriding(move |step, _| async move {
-            (step.name == "s0" && step.attempt < good_attempt).then(flaky)
-        });
+        let script =
+            Script::overriding(
+                move |step, _| async move { (step.name == "s0" && step.attempt < good_attempt).then(flaky) },
+            );
         lab.settle(&script, Deliver::Thrice).await;
         let snapshot = lab.snapshot(run).await;
         assert_eq!(snapshot["run"]["status"], status);
@@ -147,9 +148,10 @@ async fn a_reference_to_an_output_that_is_not_there_fails_the_step() {
 async fn a_text_that_postgres_cannot_store_fails_its_own_step_only() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::wide(2)).await;
-    let script = Script::overriding(|step, _| async move {
-        (step.name == "s0").then(|| succeeded(json!({ "text": "a\u{0}b" })))
-    });
+    let script =
+        Script::overriding(
+            |step, _| async move { (step.name == "s0").then(|| succeeded(json!({ "text": "a\u{0}b" }))) },
+        );
     lab.settle(&script, Deliver::Once).await;
     let snapshot = lab.snapshot(run).await;
     assert_eq!(snapshot["steps"]["s1"]["status"], "succeeded", "its neighbour is recorded");

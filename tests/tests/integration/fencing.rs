@@ -60,7 +60,10 @@ async fn late_finish_of_a_dead_lease_changes_nothing() {
     assert_eq!(lab.everything(run).await, before, "neither state nor artifacts nor events");
 
     let child = lab.step(run, "s1").await;
-    assert_eq!(finish(&lab, &end(&second, Outcome::succeeded(Map::new()))).await, (FinishResult::Finished, vec![child]));
+    assert_eq!(
+        finish(&lab, &end(&second, Outcome::succeeded(Map::new()))).await,
+        (FinishResult::Finished, vec![child])
+    );
 }
 
 #[tokio::test]

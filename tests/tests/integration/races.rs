@@ -202,8 +202,7 @@ async fn of_many_decisions_about_a_gate_one_counts() {
         let deciders = [Decision::Approve, Decision::Reject, Decision::Waive, Decision::Approve].map(|decision| {
             let (db, tenant_id) = (lab.ctx.db.clone(), lab.tenant.clone());
             async move {
-                let decision =
-                    GateDecision { tenant_id: &tenant_id, gate_id, decision, actor: "ann", reason: None };
+                let decision = GateDecision { tenant_id: &tenant_id, gate_id, decision, actor: "ann", reason: None };
                 gate::gate_decide(&db, &decision).await.unwrap().result
             }
         });

@@ -5,52 +5,72 @@ use maud::{Markup, html};
 use super::layout::{Base, badge, moment};
 use crate::view::Gate;
 
+/// Verb, words and colour of each decision.
+const BUTTONS: [(&str, &str, &str); 3] =
+    [("approve", "Approve", "good"), ("reject", "Reject", "bad"), ("waive", "Waive", "warn")];
+
 /// The gates. `token` goes into each form.
 pub(super) fn gates(base: Base, gates: &[Gate], token: &str) -> Markup {
     html! {
         section data-region="gates" aria-labelledby="gates" {
             @if !gates.is_empty() {
                 h2 #gates { "Gates" }
-                @for gate in gates { (card(base, gate, token)) }
+                @for gate in gates.iter().filter(|gate| gate.is_pending()) { (waiting(base, gate, token)) }
+                ul.plain { @for gate in gates.iter().filter(|gate| !gate.is_pending()) { (decided(base, gate)) } }
             }
         }
     }
 }
 
-fn card(base: Base, gate: &Gate, token: &str) -> Markup {
+fn waiting(base: Base, gate: &Gate, token: &str) -> Markup {
     html! {
-        article.gate .waits[gate.is_pending()] id={ "gate-" (gate.id) } {
-            h3 id={ "title-" (gate.id) } {
-                (gate.gate_type) " "
-                // Of a gate, pending is what somebody has to act upon.
-                @if gate.is_pending() { span.badge.warn { "pending" } } @else { (badge(&gate.status)) }
-            }
+        article.gate id={ "gate-" (gate.id) } {
+            // Of a gate, pending is what somebody has to act upon.
+            h3 id={ "title-" (gate.id) } { (gate.gate_type) " " span.badge.warn { "pending" } }
             p.note {
-                @if let Some(step) = &gate.step { "Step " bdi { (step) } } @else { "The run itself" }
-                ", asked " (moment(&gate.created_at))
-                @if let (true, Some(at)) = (gate.is_pending(), &gate.expires_at) { ", expires " (moment(at)) }
+                (barred(gate)) ", asked " (moment(&gate.created_at))
+                @if let Some(at) = &gate.expires_at { ", expires " (moment(at)) }
             }
             @if let Some(reason) = &gate.reason { p.quote { bdi { (reason) } } }
-            @if let Some(uri) = &gate.evidence_uri {
-                p {
-                    "Evidence: "
-                    // Whoever made the gate chose the address: only what is one of our artifacts becomes a link.
-                    @if let Some(id) = gate.evidence_id {
-                        a href={ (base.to("artifacts/signed")) "?id=" (id) } { (uri) }
-                    } @else { span.long { (uri) } }
-                }
-            }
-            @if gate.is_pending() { (form(base, gate, token)) } @else { (record(gate)) }
+            (evidence(base, gate))
+            (form(base, gate, token))
         }
     }
 }
 
-fn record(gate: &Gate) -> Markup {
+fn decided(base: Base, gate: &Gate) -> Markup {
     html! {
-        p {
-            @if let Some(actor) = &gate.actor { bdi { (gate.status) " by " (actor) } } @else { (gate.status) }
-            @if let Some(at) = &gate.decided_at { ", " (moment(at)) }
-            @if let Some(reason) = &gate.decision_reason { ": " bdi { (reason) } }
+        li id={ "gate-" (gate.id) } {
+            strong { (gate.gate_type) } " " (badge(&gate.status))
+            span.note {
+                " " (barred(gate))
+                @if let Some(actor) = &gate.actor { ", by " bdi { (actor) } }
+                @if let Some(at) = &gate.decided_at { ", " (moment(at)) }
+            }
+            @if let Some(reason) = &gate.reason { p.quote { bdi { (reason) } } }
+            @if let (Some(actor), Some(said)) = (&gate.actor, &gate.decision_reason) {
+                p.quote { bdi { (actor) } ": " bdi { (said) } }
+            }
+            (evidence(base, gate))
+        }
+    }
+}
+
+/// What cannot go on before the gate has passed.
+fn barred(gate: &Gate) -> Markup {
+    html! { @if let Some(step) = &gate.step { "step " bdi { (step) } } @else { "the run itself" } }
+}
+
+fn evidence(base: Base, gate: &Gate) -> Markup {
+    html! {
+        @if let Some(uri) = &gate.evidence_uri {
+            div.note {
+                "Evidence: "
+                // Whoever made the gate chose the address: only what is one of our artifacts becomes a link.
+                @if let Some(id) = gate.evidence_id {
+                    a href={ (base.to("artifacts/signed")) "?id=" (id) } { (uri) }
+                } @else { (uri) }
+            }
         }
     }
 }
@@ -70,7 +90,7 @@ fn form(base: Base, gate: &Gate, token: &str) -> Markup {
                 textarea id={ "reason-" (gate.id) } name="reason" maxlength="2000" rows="2" {}
             }
             div.buttons {
-                @for (word, label, class) in [("approve", "Approve", "good"), ("reject", "Reject", "bad"), ("waive", "Waive", "warn")] {
+                @for (word, label, class) in BUTTONS {
                     button.(class) type="submit" formaction=(verb(word)) aria-describedby=(title) { (label) }
                 }
             }

@@ -5,7 +5,8 @@ use maud::{DOCTYPE, Markup, html};
 use super::words;
 use crate::assets::{CSS, JS};
 
-/// Where a page stands below `/ui/`: the number of folders between. Links go up by as many and never name what is above.
+/// Where a page stands below `/ui/`: the number of folders between. Links go up by as many and never name what is
+/// above.
 #[derive(Debug, Clone, Copy)]
 pub struct Base(pub usize);
 

@@ -78,7 +78,7 @@ fn notice_of(page: &RunPage<'_>, notice: Notice<'_>) -> Markup {
     match notice {
         Notice::Refused(sentence) => html! {
             div.notice.bad role="alert" {
-                p { strong { "Nothing was changed. " } bdi { (sentence) } }
+                p { strong { "Nothing was changed: " } bdi { (sentence) } }
                 p { a href=(page.base.to(&format!("runs/{}", run.id))) { "Back to the run" } }
             }
         },
@@ -102,11 +102,11 @@ fn summary(run: &Run) -> Markup {
                 @if let Some(at) = &run.started_at { span { "started " (moment(at)) } }
                 @if let Some(at) = &run.finished_at { span { "ended " (moment(at)) } }
                 @if let Some(ms) = run.duration_ms { span { "took " (words::duration(ms)) } }
-                @if let (true, Some(at)) = (run.is_open(), &run.deadline_at) { span { "must end by " (moment(at)) } }
+                @if let (true, Some(at)) = (run.is_open(), &run.deadline_at) { span { "times out " (moment(at)) } }
                 @if run.generation > 1 { span { "generation " (run.generation) } }
             }
             @if let Some(failure) = &run.failure { p.error { bdi { (failure) } } }
-            p.note { "Run " code { (run.id) } ", plan " code.long { (run.plan_digest) } }
+            p.note { "Run " code { (run.id) } ", plan " code { (run.plan_digest) } }
         }
     }
 }
@@ -118,7 +118,9 @@ fn steps(steps: &[Step]) -> Markup {
             table role="table" aria-labelledby="steps" {
                 thead role="rowgroup" {
                     tr role="row" {
-                        @for head in ["Status", "Step", "Depends on", "Attempts", "Duration"] { th role="columnheader" scope="col" { (head) } }
+                        @for head in ["Status", "Step", "Depends on", "Attempts", "Duration"] {
+                            th role="columnheader" scope="col" { (head) }
+                        }
                     }
                 }
                 tbody role="rowgroup" { @for step in steps { (row(step)) } }
@@ -130,12 +132,12 @@ fn steps(steps: &[Step]) -> Markup {
 fn row(step: &Step) -> Markup {
     html! {
         tr role="row" id={ "step-" (step.ordinal) } {
-            td role="cell" data-label="Status" { (badge(&step.status)) }
+            td.short role="cell" data-label="Status" { (badge(&step.status)) }
             td.wide role="cell" data-label="Step" {
                 div {
                     strong { bdi { (step.name) } } " " code { (step.tool) }
                     @if let Some(error) = &step.error { p.error { bdi { (error) } } }
-                    @if let Some(at) = &step.ready_at { p.note { "next try " (moment(at)) } }
+                    @if let Some(at) = &step.ready_at { p.note { "tried again " (moment(at)) } }
                 }
             }
             td role="cell" data-label="Depends on" {
@@ -158,7 +160,7 @@ fn row(step: &Step) -> Markup {
                     @if step.workers_lost > 0 { span.note { " (" (step.workers_lost) " lost)" } }
                 }
             }
-            td role="cell" data-label="Duration" {
+            td.short role="cell" data-label="Duration" {
                 @if let Some(ms) = step.duration_ms { (words::duration(ms)) } @else { "–" }
             }
         }
@@ -186,7 +188,7 @@ fn artifact_item(base: Base, artifact: &Artifact) -> Markup {
                 " " (artifact.kind) ", " (artifact.media_type) ", " (words::size(artifact.size_bytes))
                 @if let Some(step) = &artifact.step { ", of step " bdi { (step) } }
             }
-            div.note { "sha256 " code.long { (artifact.hash) } }
+            div.note { "sha256 " code { (artifact.hash) } }
         }
     }
 }
@@ -218,9 +220,9 @@ fn event_item(event: &Event) -> Markup {
                 strong { (event.kind) }
                 @if let Some(step) = &event.step { " " bdi { (step) } }
                 @if let Some(subject) = &event.subject { " " code { (subject) } }
-                @if let Some(attempt) = &event.attempt { span.note { " attempt " (attempt) } }
-                @if let Some(actor) = &event.actor { span.note { " by " bdi { (actor) } } }
-                span.note { " " (moment(&event.timestamp)) }
+                @if let Some(attempt) = &event.attempt { span.note { ", attempt " (attempt) } }
+                @if let Some(actor) = &event.actor { span.note { ", by " bdi { (actor) } } }
+                span.note { ", " (moment(&event.timestamp)) }
                 @if let Some(reason) = &event.reason { p.quote { bdi { (reason) } } }
                 @if let Some(error) = &event.error { p.error { bdi { (error) } } }
             }

@@ -22,7 +22,9 @@ pub fn run_list(base: Base, list: &RunList) -> String {
         @if list.is_continuation || list.older.is_some() {
             nav.pages aria-label="Pages" {
                 @if list.is_continuation { a href=(base.to("runs")) { "Newest runs" } }
-                @if let Some(older) = list.older { a href={ (base.to("runs")) "?after=" (older) } rel="next" { "Older runs" } }
+                @if let Some(older) = list.older {
+                    a href={ (base.to("runs")) "?after=" (older) } rel="next" { "Older runs" }
+                }
             }
         }
     };
@@ -46,7 +48,7 @@ fn waiting(base: Base, gate: &Gate) -> Markup {
             " of " bdi { (gate.goal) }
             @if let Some(step) = &gate.step { ", step " bdi { (step) } }
             span.note {
-                " – since " (moment(&gate.created_at))
+                ", since " (moment(&gate.created_at))
                 @if let Some(at) = &gate.expires_at { ", expires " (moment(at)) }
             }
             @if let Some(reason) = &gate.reason { p.quote { bdi { (reason) } } }
@@ -59,17 +61,21 @@ fn table(base: Base, runs: &[RunRow]) -> Markup {
     html! {
         table role="table" {
             thead role="rowgroup" {
-                tr role="row" { @for head in ["Status", "Goal", "Created", "Duration"] { th role="columnheader" scope="col" { (head) } } }
+                tr role="row" {
+                    @for head in ["Status", "Goal", "Created", "Duration"] {
+                        th role="columnheader" scope="col" { (head) }
+                    }
+                }
             }
             tbody role="rowgroup" {
                 @for run in runs {
                     tr role="row" {
-                        td role="cell" data-label="Status" { (badge(&run.status)) }
+                        td.short role="cell" data-label="Status" { (badge(&run.status)) }
                         td.wide role="cell" data-label="Goal" {
                             a href={ (base.to("runs/")) (run.id) } { bdi { (run.goal) } }
                         }
-                        td role="cell" data-label="Created" { (moment(&run.created_at)) }
-                        td role="cell" data-label="Duration" {
+                        td.short role="cell" data-label="Created" { (moment(&run.created_at)) }
+                        td.short role="cell" data-label="Duration" {
                             @if let Some(ms) = run.duration_ms { (words::duration(ms)) } @else { "not started" }
                         }
                     }

@@ -1,7 +1,5 @@
 //! A router whose database is away, and sample data.
 
-use std::path::PathBuf;
-
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -14,8 +12,8 @@ use shared::domain::{ArtifactId, GateId, RunId, TenantId};
 use tower::ServiceExt;
 use uuid::Uuid;
 
-pub const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; form-action 'self'; \
-                       base-uri 'none'; frame-ancestors 'none'";
+pub const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 /// The function's router as `main` serves it. Nothing listens where its database should be.
 pub fn router() -> Router {

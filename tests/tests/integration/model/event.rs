@@ -53,11 +53,18 @@ pub enum Draw {
     /// Ends of running attempts.
     Finish(Vec<(u8, To)>),
     /// The end of any attempt of any step: repeated, late, early.
-    FinishAny { step: u8, back: u32, to: To },
+    FinishAny {
+        step: u8,
+        back: u32,
+        to: To,
+    },
     LeaseOver(u8),
     DelayOver(u8),
     SweepLeases,
-    GateCreate { step: Option<u8>, expires: bool },
+    GateCreate {
+        step: Option<u8>,
+        expires: bool,
+    },
     Decide(u8, Decision),
     GatesDue,
     SweepGates,
@@ -133,17 +140,16 @@ impl Event {
             Draw::LeaseOver(pick) => Self::LeaseOver(prefer(*pick, Status::Running)),
             Draw::DelayOver(pick) => Self::DelayOver(prefer(*pick, Status::Ready)),
             Draw::SweepLeases => Self::SweepLeases,
-            Draw::GateCreate { step: pick, expires } => Self::GateCreate {
-                name: machine.next_gate(usize::MAX),
-                step: pick.map(step),
-                expires: *expires,
-            },
+            Draw::GateCreate { step: pick, expires } => {
+                Self::GateCreate { name: machine.next_gate(usize::MAX), step: pick.map(step), expires: *expires }
+            }
             Draw::Decide(..) if machine.gates.is_empty() => return None,
             Draw::Decide(pick, decision) => {
                 let pending: Vec<usize> = machine.pending_gates().collect();
                 let from_all = usize::from(*pick) % machine.gates.len();
                 // One in four decides any gate, also one that has been decided.
-                let gate = if pending.is_empty() || pick % 4 == 0 { from_all } else { pending[from_all % pending.len()] };
+                let gate =
+                    if pending.is_empty() || pick % 4 == 0 { from_all } else { pending[from_all % pending.len()] };
                 let (name, generation) = machine.gates[gate].key();
                 Self::Decide { name, generation, decision: *decision }
             }

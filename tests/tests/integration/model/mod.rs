@@ -27,7 +27,8 @@ fn any_history_ends_as_the_model_says() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let lab = runtime.block_on(Lab::new());
     let cases = env::var("PROPTEST_CASES").map_or(CASES, |cases| cases.parse().expect("PROPTEST_CASES is a number"));
-    let mut runner = TestRunner::new(Config { cases, failure_persistence: None, max_shrink_iters: 4_000, ..Config::default() });
+    let mut runner =
+        TestRunner::new(Config { cases, failure_persistence: None, max_shrink_iters: 4_000, ..Config::default() });
     let histories = (event::graphs(), proptest::collection::vec(event::draws(), 8..60));
     let histories = histories.prop_map(|(parents, draws)| History { parents, draws });
     let outcome = runner.run(&histories, |history| runtime.block_on(replay(&lab, &history)));

@@ -1,0 +1,230 @@
+//! A crash at every hop of every step. The flow then recovers by the sweeper alone: a crash that also lost its message.
+
+use std::sync::Arc;
+
+use nofx_tests::delivery::{event, worker_on};
+use nofx_tests::{Deliver, Lab, Script, plans};
+use serde_json::{Value, json};
+use shared::db::gate::GateDecision;
+use shared::domain::gate::Decision;
+use shared::domain::{GateId, RunId, StepId};
+use shared::flow::create_run::{Request, create_run};
+use shared::flow::decide_gate::decide_gate;
+use shared::flow::sweep::sweep;
+use shared::worker::Handler;
+use tokio::sync::Notify;
+
+/// Where a worker dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hop {
+    /// Before anything: the wake-up is lost.
+    BeforeClaim,
+    /// The step is claimed, and nothing has been stored.
+    AfterClaim,
+    /// The artifact is stored, and the outcome is lost.
+    BeforeFinish,
+    /// The outcome is recorded, and the wake-ups of the children are lost.
+    AfterCommit,
+    /// Everything is done but the acknowledgement: the message comes again.
+    BeforeAcknowledge,
+}
+
+const HOPS: [Hop; 5] = [Hop::BeforeClaim, Hop::AfterClaim, Hop::BeforeFinish, Hop::AfterCommit, Hop::BeforeAcknowledge];
+
+const STEPS: [&str; 4] = ["write", "check", "ask", "deploy"];
+
+fn plan() -> Value {
+    json!({ "goal": "survive", "steps": [
+        plans::step("write", "codegen", json!({})),
+        plans::step("check", "echo", json!({ "hash": "${{ steps.write.outputs.artifact_hash }}" })),
+        plans::step("ask", "manual:deploy", json!({})),
+        plans::step("deploy", "echo", json!({ "hash": "${{ steps.check.outputs.hash }}" })),
+    ] })
+}
+
+#[tokio::test]
+async fn a_crash_at_any_hop_of_any_step_changes_nothing_in_the_end() {
+    let lab = Lab::with_bucket().await;
+    let undisturbed = lab.submit(&plan()).await;
+    drive(&lab, undisturbed, None).await;
+    let expected = lab.outcome(undisturbed).await;
+    assert_eq!(expected["run"]["status"], "succeeded");
+
+    for name in STEPS {
+        for hop in HOPS {
+            let run = lab.submit(&plan()).await;
+            let victim = lab.step(run, name).await;
+            drive(&lab, run, Some((victim, hop))).await;
+            assert_eq!(lab.outcome(run).await, expected, "{hop:?} of {name}");
+            let attempts = &lab.snapshot(run).await["steps"][name]["attempts"];
+            let ended = if name == "ask" { "blocked" } else { "succeeded" };
+            let crashed = matches!(hop, Hop::AfterClaim | Hop::BeforeFinish);
+            let history = if crashed { json!(["lost", ended]) } else { json!([ended]) };
+            assert_eq!(*attempts, history, "{hop:?} of {name}");
+            lab.assert_invariants().await;
+        }
+    }
+}
+
+/// Delivers until the run has ended: with one fault, with the sweeper whenever nothing moves, and with approvals.
+async fn drive(lab: &Lab, run: RunId, mut fault: Option<(StepId, Hop)>) {
+    for _ in 0..60 {
+        for wakeup in lab.sent().await {
+            match fault.take_if(|(victim, _)| *victim == wakeup.step_id) {
+                Some((_, hop)) => strike(lab, &wakeup, hop).await,
+                None => deliver(&lab.ctx, &wakeup, &Script::deployed()).await,
+            }
+        }
+        if lab.run_status(run).await == "succeeded" {
+            return;
+        }
+        approve(lab, &lab.ctx, run).await;
+        lab.leases_over(run).await;
+        lab.wakeups_due(run).await;
+        sweep(&lab.ctx).await.unwrap();
+    }
+    panic!("the run never ends: {}", lab.snapshot(run).await);
+}
+
+async fn strike(lab: &Lab, wakeup: &shared::queue::WakeUp, hop: Hop) {
+    match hop {
+        Hop::BeforeClaim => {}
+        Hop::AfterClaim => die_in_handler(lab, wakeup, false).await,
+        Hop::BeforeFinish => die_in_handler(lab, wakeup, true).await,
+        Hop::AfterCommit => deliver(&lab.ctx_without_queues().await, wakeup, &Script::deployed()).await,
+        Hop::BeforeAcknowledge => {
+            for _ in 0..2 {
+                deliver(&lab.ctx, wakeup, &Script::deployed()).await;
+            }
+        }
+    }
+}
+
+/// The process ends in the middle of the handler: before its work, or after it.
+async fn die_in_handler(lab: &Lab, wakeup: &shared::queue::WakeUp, after_its_work: bool) {
+    let arrived = Arc::new(Notify::new());
+    let tell = arrived.clone();
+    let script = Script::new(move |step, store| {
+        let tell = tell.clone();
+        async move {
+            if after_its_work {
+                Script::deployed().handle(&step, &store).await;
+            }
+            tell.notify_one();
+            futures::future::pending().await
+        }
+    });
+    tokio::select! {
+        () = deliver(&lab.ctx, wakeup, &script) => panic!("the handler was to be cut off"),
+        () = arrived.notified() => {}
+    }
+    assert_eq!(lab.step_status(wakeup.step_id).await, "running");
+    lab.assert_invariants().await;
+}
+
+async fn deliver(ctx: &shared::context::Ctx, wakeup: &shared::queue::WakeUp, script: &Script) {
+    let batch = event(std::slice::from_ref(wakeup), Deliver::Once);
+    let response = worker_on(ctx, &wakeup.handler, script).handle_batch(batch, None).await;
+    assert!(response.batch_item_failures.is_empty());
+}
+
+async fn approve(lab: &Lab, ctx: &shared::context::Ctx, run: RunId) {
+    let sql = "select id from nofx.gate where run_id = $1 and status = 'pending'";
+    for row in lab.admin.query(sql, &[&run.0]).await.unwrap() {
+        let decision = GateDecision {
+            tenant_id: &lab.tenant,
+            gate_id: GateId(row.get(0)),
+            decision: Decision::Approve,
+            actor: "ann",
+            reason: None,
+        };
+        decide_gate(ctx, &decision).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_run_whose_first_wakeups_were_lost_is_accepted_and_goes_on() {
+    let lab = Lab::new().await;
+    let cut_off = lab.ctx_without_queues().await;
+    let body = json!({ "plan": plans::wide(3) });
+    let request = Request { body: &body, idempotency_key: None, traceparent: None };
+    let run =
+        create_run(&cut_off, &lab.tenant, &request).await.expect("the queue being down is no reason to refuse").id;
+    assert!(lab.sent().await.is_empty());
+    assert_eq!(sweep(&lab.ctx).await.unwrap().wakeups_sent, 0, "not owed before its minute is over");
+    lab.wakeups_due(run).await;
+    assert_eq!(sweep(&lab.ctx).await.unwrap().wakeups_sent, 3);
+    lab.settle(&Script::deployed(), Deliver::Once).await;
+    assert_eq!(lab.run_status(run).await, "succeeded");
+}
+
+#[tokio::test]
+async fn a_decision_whose_wakeup_was_lost_counts_and_the_step_behind_it_starts() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&plans::approval(3_600)).await;
+    lab.settle(&Script::deployed(), Deliver::Once).await;
+    approve(&lab, &lab.ctx_without_queues().await, run).await;
+    assert_eq!(lab.step_status(lab.step(run, "deploy").await).await, "ready");
+    lab.wakeups_due(run).await;
+    sweep(&lab.ctx).await.unwrap();
+    lab.settle(&Script::deployed(), Deliver::Once).await;
+    assert_eq!(lab.run_status(run).await, "succeeded");
+}
+
+#[tokio::test]
+async fn a_redelivery_takes_a_dead_step_over_without_waiting_for_the_sweeper() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&plans::chain(1)).await;
+    let sent = lab.sent().await;
+    die_in_handler(&lab, &sent[0], false).await;
+    deliver(&lab.ctx, &sent[0], &Script::deployed()).await;
+    assert_eq!(lab.run_status(run).await, "running", "its lease protects it");
+    lab.lease_over(sent[0].step_id).await;
+    deliver(&lab.ctx, &sent[0], &Script::deployed()).await;
+    assert_eq!(lab.run_status(run).await, "succeeded");
+}
+
+#[tokio::test]
+async fn three_workers_may_be_lost_and_the_fourth_fails_the_step() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&plans::chain(2)).await;
+    let step = lab.step(run, "s0").await;
+    for lost in 1..=4 {
+        let sent = lab.sent().await;
+        assert_eq!(sent.len(), 1, "woken for attempt {lost}");
+        die_in_handler(&lab, &sent[0], false).await;
+        assert_eq!(sweep(&lab.ctx).await.unwrap().leases_ended, 0, "a living lease is left alone");
+        lab.lease_over(step).await;
+        sweep(&lab.ctx).await.unwrap();
+        assert_eq!(lab.step_status(step).await, if lost < 4 { "ready" } else { "failed" });
+    }
+    let snapshot = lab.snapshot(run).await;
+    assert_eq!(snapshot["run"]["status"], "failed");
+    assert_eq!(
+        (&snapshot["steps"]["s0"]["error"], &snapshot["steps"]["s0"]["failures"]),
+        (&json!("worker_lost"), &json!(0))
+    );
+    assert_eq!(snapshot["steps"]["s1"]["status"], "skipped");
+    assert!(lab.sent().await.is_empty());
+    lab.assert_invariants().await;
+}
+
+#[tokio::test]
+async fn a_worker_lost_in_a_paused_run_is_replaced_only_after_resume() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&plans::chain(1)).await;
+    let sent = lab.sent().await;
+    die_in_handler(&lab, &sent[0], false).await;
+    let pause = shared::db::run::Control::Pause;
+    shared::flow::control_run::control_run(&lab.ctx, &lab.tenant, run, pause, "ann").await.unwrap();
+    lab.leases_over(run).await;
+    lab.wakeups_due(run).await;
+    sweep(&lab.ctx).await.unwrap();
+    deliver(&lab.ctx, &sent[0], &Script::deployed()).await;
+    assert_eq!((lab.run_status(run).await, lab.sent().await), ("paused".into(), Vec::new()));
+    lab.assert_invariants().await;
+    let resume = shared::db::run::Control::Resume;
+    shared::flow::control_run::control_run(&lab.ctx, &lab.tenant, run, resume, "ann").await.unwrap();
+    lab.settle(&Script::deployed(), Deliver::Once).await;
+    assert_eq!(lab.run_status(run).await, "succeeded");
+}

@@ -1,0 +1,128 @@
+//! The database goes away: before a claim, under a claim, under a finish, and while a function was frozen.
+
+use std::collections::HashSet;
+
+use nofx_tests::database::connect_to;
+use nofx_tests::delivery::{event, failed_ids, worker_on};
+use nofx_tests::lab::context;
+use nofx_tests::{Deliver, Lab, Script, plans};
+use serde_json::json;
+use shared::domain::RunId;
+use tokio_postgres::Client;
+
+/// Holds the run's lock until it is dropped.
+async fn lock_run(lab: &Lab, run: RunId) -> Client {
+    let client = connect_to(&lab.database.url).await;
+    client.batch_execute("begin").await.unwrap();
+    client.execute("select from nofx.run where id = $1 for update", &[&run.0]).await.unwrap();
+    client
+}
+
+/// Ends the connection that waits for a lock, as soon as there is one.
+async fn kill_the_waiting(lab: &Lab) {
+    let killed = format!("select count(pg_terminate_backend(pid)) > 0 {WAITING}");
+    lab.until("a connection that waits for the lock", &killed).await;
+}
+
+async fn somebody_waits(lab: &Lab) {
+    lab.until("another connection that waits for the lock", &format!("select count(*) > 0 {WAITING}")).await;
+}
+
+const WAITING: &str = "from pg_stat_activity
+    where datname = current_database() and wait_event_type = 'Lock' and pid <> pg_backend_pid()";
+
+#[tokio::test]
+async fn without_a_database_every_message_comes_back_and_nothing_is_lost() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&plans::wide(3)).await;
+    let sent = lab.sent().await;
+    let mut config = lab.ctx.config.clone();
+    // Nobody listens on port 1.
+    config.database.url = "postgresql://nobody@127.0.0.1:1/none?sslmode=disable".into();
+    let cut_off = context(config).await;
+    let response =
+        worker_on(&cut_off, "echo", &Script::deployed()).handle_batch(event(&sent, Deliver::Once), None).await;
+    assert_eq!(failed_ids(&response), HashSet::from(["m0".into(), "m1".into(), "m2".into()]));
+    lab.worker("echo", &Script::deployed()).handle_batch(event(&sent, Deliver::Once), None).await;
+    assert_eq!(lab.run_status(run).await, "succeeded");
+}
+
+#[tokio::test]
+async fn a_database_that_goes_away_under_a_claim_gives_the_messages_back() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&plans::wide(2)).await;
+    let sent = lab.sent().await;
+    let before = lab.everything(run).await;
+    let lock = lock_run(&lab, run).await;
+    let worker = lab.worker("echo", &Script::deployed());
+    let batch = event(&sent, Deliver::Once);
+    let batch = tokio::spawn(async move { worker.handle_batch(batch, None).await });
+    // The claim and its one repetition.
+    kill_the_waiting(&lab).await;
+    kill_the_waiting(&lab).await;
+    let response = batch.await.unwrap();
+    assert_eq!(failed_ids(&response).len(), 2);
+    drop(lock);
+    assert_eq!(lab.everything(run).await, before);
+    lab.worker("echo", &Script::deployed()).handle_batch(event(&sent, Deliver::Once), None).await;
+    assert_eq!(lab.run_status(run).await, "succeeded");
+}
+
+#[tokio::test]
+async fn a_connection_that_dies_under_a_claim_is_replaced_and_the_step_claimed_once() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&plans::wide(1)).await;
+    let sent = lab.sent().await;
+    let lock = lock_run(&lab, run).await;
+    let worker = lab.worker("echo", &Script::deployed());
+    let batch = tokio::spawn(async move { worker.handle_batch(event(&sent, Deliver::Once), None).await });
+    kill_the_waiting(&lab).await;
+    somebody_waits(&lab).await;
+    drop(lock);
+    assert!(batch.await.unwrap().batch_item_failures.is_empty());
+    assert_eq!(lab.snapshot(run).await["steps"]["s0"]["attempts"], json!(["succeeded"]));
+}
+
+#[tokio::test]
+async fn a_connection_that_dies_under_a_finish_is_replaced_and_the_step_finished_once() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&plans::chain(2)).await;
+    let sent = lab.sent().await;
+    let (url, told) = (lab.database.url.clone(), tokio::sync::mpsc::unbounded_channel());
+    let (tell, mut locks) = told;
+    // The lock is taken in the middle of the handler, so that the claim passes and the finish waits.
+    let script = Script::overriding(move |step, _| {
+        let (url, tell) = (url.clone(), tell.clone());
+        async move {
+            let client = connect_to(&url).await;
+            client.batch_execute("begin").await.unwrap();
+            client.execute("select from nofx.run where id = $1 for update", &[&step.run_id.0]).await.unwrap();
+            tell.send(client).unwrap();
+            None
+        }
+    });
+    let worker = lab.worker("echo", &script);
+    let batch = tokio::spawn(async move { worker.handle_batch(event(&sent, Deliver::Once), None).await });
+    let lock = locks.recv().await.unwrap();
+    kill_the_waiting(&lab).await;
+    somebody_waits(&lab).await;
+    drop(lock);
+    assert!(batch.await.unwrap().batch_item_failures.is_empty());
+    assert_eq!(lab.sent().await.len(), 1, "its child is woken once");
+    lab.settle(&Script::deployed(), Deliver::Once).await;
+    assert_eq!(lab.snapshot(run).await["steps"]["s0"]["attempts"], json!(["succeeded"]));
+    lab.assert_invariants().await;
+}
+
+#[tokio::test]
+async fn connections_that_died_while_the_function_was_frozen_are_replaced_unnoticed() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&plans::chain(4)).await;
+    lab.settle(&Script::deployed(), Deliver::Once).await;
+    let run_after = lab.submit(&plans::chain(4)).await;
+    let sql = "select count(pg_terminate_backend(pid)) from pg_stat_activity
+                where datname = current_database() and pid <> pg_backend_pid()";
+    assert!(lab.admin.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) > 0);
+    lab.settle(&Script::deployed(), Deliver::Once).await;
+    assert_eq!((lab.run_status(run).await, lab.run_status(run_after).await), ("succeeded".into(), "succeeded".into()));
+}

@@ -1,0 +1,128 @@
+//! Any number of sweepers may run at once, beside workers: nothing is recovered twice, nothing locks up.
+
+use futures::future::join_all;
+use nofx_tests::delivery::{event, worker_on};
+use nofx_tests::{Deliver, Lab, Script, plans};
+use shared::db::step::{self, ClaimItem};
+use shared::domain::RunId;
+use shared::flow::sweep::{Report, sweep};
+
+const ROUNDS: usize = 12;
+const SWEEPERS: usize = 4;
+
+async fn claim_all(lab: &Lab, run: RunId) -> usize {
+    let sent = lab.sent().await;
+    let item = |wakeup: &shared::queue::WakeUp| ClaimItem {
+        tenant_id: lab.tenant.clone(),
+        run_id: run,
+        step_id: wakeup.step_id,
+        lease_s: 60,
+    };
+    let items: Vec<_> = sent.iter().map(item).collect();
+    step::steps_claim(&lab.ctx.db, &items).await.unwrap().claimed.len()
+}
+
+/// Sweepers of different processes at one moment; their reports added up.
+async fn sweep_at_once(lab: &Lab) -> Report {
+    let mut sweepers = Vec::new();
+    for _ in 0..SWEEPERS {
+        let ctx = lab.another_ctx().await;
+        // Connected beforehand: otherwise the first has swept before the others arrive.
+        drop(ctx.db.client().await.unwrap());
+        sweepers.push(tokio::spawn(async move { sweep(&ctx).await.expect("no deadlock") }));
+    }
+    let mut sum = Report::default();
+    for report in join_all(sweepers).await {
+        let report = report.unwrap();
+        sum.runs_timed_out += report.runs_timed_out;
+        sum.gates_expired += report.gates_expired;
+        sum.leases_ended += report.leases_ended;
+        sum.wakeups_sent += report.wakeups_sent;
+    }
+    sum
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sweepers_at_once_end_each_dead_lease_once() {
+    let lab = Lab::new().await;
+    for _ in 0..ROUNDS {
+        let mut runs = Vec::new();
+        for _ in 0..5 {
+            let run = lab.submit(&plans::wide(4)).await;
+            assert_eq!(claim_all(&lab, run).await, 4);
+            lab.leases_over(run).await;
+            runs.push(run);
+        }
+        let sum = sweep_at_once(&lab).await;
+        assert_eq!(sum.leases_ended, 20);
+        assert_eq!(lab.sent().await.len(), 20, "each is woken once");
+        for run in runs {
+            for step in lab.snapshot(run).await["steps"].as_object().unwrap().values() {
+                assert_eq!((&step["status"], &step["workers_lost"]), (&"ready".into(), &1.into()));
+            }
+        }
+    }
+    lab.assert_invariants().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sweepers_at_once_send_each_owed_wakeup_once() {
+    let lab = Lab::new().await;
+    for _ in 0..ROUNDS {
+        let run = lab.submit(&plans::wide(30)).await;
+        lab.sent().await;
+        lab.wakeups_due(run).await;
+        assert_eq!(sweep_at_once(&lab).await.wakeups_sent, 30);
+        let mut woken: Vec<_> = lab.sent().await.iter().map(|wakeup| wakeup.step_id).collect();
+        woken.sort();
+        woken.dedup();
+        assert_eq!(woken.len(), 30);
+    }
+    lab.assert_invariants().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sweepers_at_once_do_not_deadlock_over_undeliverable_and_owed_steps_of_the_same_runs() {
+    let lab = Lab::new().await;
+    for _ in 0..ROUNDS {
+        let mut runs = Vec::new();
+        for _ in 0..8 {
+            let run = lab.submit(&plans::wide(20)).await;
+            lab.wakeups_due(run).await;
+            lab.woken_in_vain(lab.step(run, "s5").await).await;
+            runs.push(run);
+        }
+        sweep_at_once(&lab).await;
+        sweep_at_once(&lab).await;
+        for run in runs {
+            assert_eq!(lab.run_status(run).await, "failed");
+        }
+        lab.assert_invariants().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sweepers_beside_workers_leave_no_step_behind_and_do_none_twice() {
+    let lab = Lab::new().await;
+    for _ in 0..ROUNDS {
+        let run = lab.submit(&plans::wide(40)).await;
+        let sent = lab.sent().await;
+        let workers = sent.chunks(5).map(|batch| {
+            let (ctx, batch) = (lab.ctx.clone(), event(batch, Deliver::Once));
+            tokio::spawn(async move {
+                let response = worker_on(&ctx, "echo", &Script::deployed()).handle_batch(batch, None).await;
+                assert!(response.batch_item_failures.is_empty());
+            })
+        });
+        let workers: Vec<_> = workers.collect();
+        while !workers.iter().all(tokio::task::JoinHandle::is_finished) {
+            // Owed and dead, from the sweeper's point of view, at any moment.
+            lab.wakeups_due(run).await;
+            sweep(&lab.ctx).await.expect("no deadlock");
+        }
+        join_all(workers).await.into_iter().for_each(|worker| worker.unwrap());
+        lab.settle(&Script::deployed(), Deliver::Once).await;
+        assert_eq!(lab.run_status(run).await, "succeeded");
+        lab.assert_invariants().await;
+    }
+}

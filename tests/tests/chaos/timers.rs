@@ -1,0 +1,131 @@
+//! Every state that could last for ever has a way out.
+
+use nofx_tests::delivery::event;
+use nofx_tests::script::succeeded;
+use nofx_tests::{Deliver, Lab, Script, plans};
+use serde_json::json;
+use shared::db::gate::GateDecision;
+use shared::domain::gate::Decision;
+use shared::domain::{GateId, RunId};
+use shared::error::Error;
+use shared::flow::decide_gate::decide_gate;
+use shared::flow::sweep::sweep;
+
+#[tokio::test]
+async fn a_step_that_nobody_claims_is_woken_ever_more_rarely_and_then_fails() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&plans::chain(2)).await;
+    let step = lab.step(run, "s0").await;
+    lab.sent().await;
+    let mut distances = Vec::new();
+    for wakeup in 1..=20 {
+        lab.wakeups_due(run).await;
+        assert_eq!(sweep(&lab.ctx).await.unwrap().wakeups_sent, 1, "wake-up {wakeup}");
+        assert_eq!(lab.sent().await.len(), 1);
+        let sql =
+            "select round(extract(epoch from notify_at - clock_timestamp()) / 60)::int from nofx.step where id = $1";
+        distances.push(lab.admin.query_one(sql, &[&step.0]).await.unwrap().get::<_, i32>(0));
+    }
+    assert_eq!(distances[..6], [1, 2, 4, 8, 15, 15]);
+    lab.wakeups_due(run).await;
+    sweep(&lab.ctx).await.unwrap();
+    let snapshot = lab.snapshot(run).await;
+    assert_eq!(snapshot["run"]["status"], "failed");
+    assert_eq!(snapshot["steps"]["s0"]["error"], "undeliverable");
+    assert_eq!(snapshot["steps"]["s1"]["status"], "skipped");
+    lab.assert_invariants().await;
+}
+
+#[tokio::test]
+async fn a_run_beyond_its_time_fails_and_fences_what_still_works() {
+    let lab = Lab::new().await;
+    let mut plan = plans::chain(3);
+    plan["timeout_s"] = json!(60);
+    let run = lab.submit(&plan).await;
+    let worker = lab.worker("echo", &Script::deployed());
+    worker.handle_batch(event(&lab.sent().await, Deliver::Once), None).await;
+    let sent = lab.sent().await;
+    let (ctx, admin_lab) = (lab.another_ctx().await, &lab);
+    assert_eq!(sweep(&ctx).await.unwrap().runs_timed_out, 0, "there is time left");
+    // In the middle of the second step the time is over.
+    let (begun, go) =
+        (std::sync::Arc::new(tokio::sync::Notify::new()), std::sync::Arc::new(tokio::sync::Notify::new()));
+    let (begin, wait) = (begun.clone(), go.clone());
+    let script = Script::new(move |_, _| {
+        let (begin, wait) = (begin.clone(), wait.clone());
+        async move {
+            begin.notify_one();
+            wait.notified().await;
+            succeeded(json!({ "late": true }))
+        }
+    });
+    let late = admin_lab.worker("echo", &script);
+    let batch = tokio::spawn(async move { late.handle_batch(event(&sent, Deliver::Once), None).await });
+    begun.notified().await;
+    lab.deadline_over(run).await;
+    assert_eq!(sweep(&ctx).await.unwrap().runs_timed_out, 1);
+    assert_eq!(sweep(&ctx).await.unwrap().runs_timed_out, 0, "once");
+    let before = lab.everything(run).await;
+    go.notify_one();
+    batch.await.unwrap();
+    assert_eq!(lab.everything(run).await, before, "the late finish changes nothing");
+    let snapshot = lab.snapshot(run).await;
+    assert_eq!(
+        (&snapshot["run"]["status"], &snapshot["run"]["failure"]["code"]),
+        (&json!("failed"), &json!("run_timeout"))
+    );
+    let status = |name: &str| snapshot["steps"][name]["status"].clone();
+    assert_eq!([status("s0"), status("s1"), status("s2")], ["succeeded", "cancelled", "cancelled"]);
+    lab.assert_invariants().await;
+}
+
+#[tokio::test]
+async fn a_gate_that_nobody_decides_expires_and_fails_its_step() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&plans::approval(3_600)).await;
+    lab.settle(&Script::deployed(), Deliver::Once).await;
+    assert_eq!(sweep(&lab.ctx).await.unwrap().gates_expired, 0, "its hour has begun");
+    lab.gates_due(run).await;
+
+    // Its time is over, though no sweeper has come by yet.
+    assert!(matches!(approve(&lab, run).await, Err(Error::Conflict(_))));
+    assert_eq!(lab.run_status(run).await, "blocked");
+    assert_eq!(sweep(&lab.ctx).await.unwrap().gates_expired, 1);
+    let snapshot = lab.snapshot(run).await;
+    assert_eq!(snapshot["run"]["status"], "failed");
+    assert_eq!(snapshot["steps"]["ask"]["error"], "gate_expired");
+    assert_eq!(snapshot["steps"]["ask"]["gates"][0]["status"], "expired");
+    assert_eq!(snapshot["steps"]["deploy"]["status"], "skipped");
+    assert!(matches!(approve(&lab, run).await, Err(Error::Conflict(_))));
+    lab.assert_invariants().await;
+}
+
+async fn approve(lab: &Lab, run: RunId) -> Result<serde_json::Value, Error> {
+    let row = lab.admin.query_one("select id from nofx.gate where run_id = $1", &[&run.0]).await.unwrap();
+    let decision = GateDecision {
+        tenant_id: &lab.tenant,
+        gate_id: GateId(row.get(0)),
+        decision: Decision::Approve,
+        actor: "ann",
+        reason: None,
+    };
+    decide_gate(&lab.ctx, &decision).await
+}
+
+#[tokio::test]
+async fn a_paused_run_is_not_woken_but_its_time_runs_out() {
+    let lab = Lab::new().await;
+    let mut plan = plans::chain(1);
+    plan["timeout_s"] = json!(60);
+    let run = lab.submit(&plan).await;
+    lab.sent().await;
+    let pause = shared::db::run::Control::Pause;
+    shared::flow::control_run::control_run(&lab.ctx, &lab.tenant, run, pause, "ann").await.unwrap();
+    lab.wakeups_due(run).await;
+    sweep(&lab.ctx).await.unwrap();
+    assert!(lab.sent().await.is_empty());
+    lab.deadline_over(run).await;
+    sweep(&lab.ctx).await.unwrap();
+    assert_eq!(lab.run_status(run).await, "failed");
+    lab.assert_invariants().await;
+}

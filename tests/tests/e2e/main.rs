@@ -1,0 +1,89 @@
+//! The whole stack, once, as a user starts it: `nofx dev` with every function under `cargo lambda watch`, real gates on the
+//! sample workspace, a function killed in the middle, a stop that leaves nothing, and a start that finds everything again.
+
+mod stack;
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use stack::{Stack, cargo_run, free_port};
+
+const RUNS: usize = 20;
+
+#[tokio::test]
+async fn the_whole_stack_runs_the_demo_survives_a_kill_and_a_restart() {
+    let state = tempfile::tempdir().expect("a folder");
+    let port = free_port();
+    let mut stack = Stack::start(state.path(), port).await;
+
+    let demo = cargo_run(state.path(), &["demo", "--port", &port.to_string()]).output().expect("run the demo");
+    let shown = String::from_utf8_lossy(&demo.stdout);
+    assert!(demo.status.success(), "{shown}\n{}", String::from_utf8_lossy(&demo.stderr));
+    assert!(shown.contains("all 4 plans ended as they must"), "{shown}");
+
+    smoke_requests(&stack).await;
+    kill_in_the_middle(&stack).await;
+    let before = statuses(&stack).await;
+    assert!(before.len() > RUNS);
+
+    let processes = stack.processes();
+    assert!(processes.len() > 10, "the functions are processes of their own: {processes:?}");
+    stack.stop();
+    let left: Vec<_> = processes.into_iter().filter(|process| process.is_alive()).collect();
+    assert_eq!(left, [], "a stopped stack leaves nothing behind");
+
+    let mut again = Stack::start(state.path(), port).await;
+    assert_eq!(statuses(&again).await, before, "state survives a restart");
+    again.stop();
+}
+
+/// The requests that the first version's users have in their notes.
+async fn smoke_requests(stack: &Stack) {
+    let gated = json!({"plan":{"goal":"gated codegen","steps":[{"name":"typecheck","tool":"gate:typecheck"},
+        {"name":"lint","tool":"gate:lint"},{"name":"unit","tool":"gate:unit"},{"name":"generate readme",
+        "tool":"codegen","inputs":{"topic":"Welcome","bullets":["Control plane","Verification","Workers"]}}]}});
+    let run = stack.submit(&gated).await;
+    let ended = stack.follow(&run).await;
+    assert_eq!(ended["run"]["status"], "succeeded", "{ended}");
+    assert_eq!(ended["artifacts"].as_array().map(Vec::len), Some(4), "three pieces of evidence and a text");
+    assert!(stack.text(&format!("/ui/runs/{run}")).await.contains("gated codegen"));
+
+    let manual =
+        json!({"plan":{"goal":"manual deploy","steps":[{"name":"wait deploy approval","tool":"manual:deploy"}]}});
+    let run = stack.submit(&manual).await;
+    stack.wait_for(&run, "blocked").await;
+    let gate = stack.get(&format!("/runs/{run}/gates")).await[0]["id"].as_str().expect("a gate").to_owned();
+    assert_eq!(stack.post(&format!("/gates/{gate}/approve"), &json!({})).await.0, 200);
+    assert_eq!(stack.post(&format!("/gates/{gate}/reject"), &json!({})).await.0, 409);
+    assert_eq!(stack.follow(&run).await["run"]["status"], "succeeded");
+
+    let write = json!({"plan":{"goal":"db write test","steps":[{"name":"insert products","tool":"db_write",
+        "inputs":{"table":"public.products","op":"insert","values":[{"name":"Widget","price":10}]}}]}});
+    let run = stack.submit(&write).await;
+    assert_eq!(stack.follow(&run).await["run"]["status"], "succeeded");
+}
+
+async fn kill_in_the_middle(stack: &Stack) {
+    let chain: Vec<Value> = (0..4).map(|n| json!({"name": format!("s{n}"), "tool": "echo"})).collect();
+    let mut runs = Vec::new();
+    for n in 0..RUNS {
+        runs.push(stack.submit(&json!({"plan": {"goal": format!("kill {n}"), "steps": chain}})).await);
+    }
+    stack.kill_function("echo");
+    for run in &runs {
+        let ended = stack.follow(run).await;
+        assert_eq!(ended["run"]["status"], "succeeded", "{ended}");
+        let mut completed: BTreeMap<&str, usize> = BTreeMap::new();
+        let events = stack.get(&format!("/runs/{run}/timeline?limit=1000")).await;
+        for event in events.as_array().expect("events").iter().filter(|event| event["type"] == "step.succeeded") {
+            *completed.entry(event["step"].as_str().expect("a step")).or_default() += 1;
+        }
+        assert_eq!(completed.values().copied().collect::<Vec<_>>(), [1, 1, 1, 1], "each step completed once");
+    }
+}
+
+async fn statuses(stack: &Stack) -> BTreeMap<String, String> {
+    let runs = stack.get("/runs?limit=1000").await;
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    runs["runs"].as_array().expect("runs").iter().map(|run| (text(&run["id"]), text(&run["status"]))).collect()
+}
