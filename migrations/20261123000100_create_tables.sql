@@ -16,31 +16,97 @@ as $$
         '')
 $$;
 
+-- sha256 in lower-case hex. A domain looks at a value when it is assigned, a CHECK of the table at every update.
+create domain nofx.sha256 as text check (value ~ '^[0-9a-f]{64}$');
+
+-- What ties the columns of the three tables that every transition updates. One function for each CHECK, because Postgres
+-- parses the text of every CHECK of a table anew for every statement that writes to it: written out, they cost more than
+-- all else that a claim or a finish does.
+create function nofx.run_is_sound(
+    p_tenant_id text, p_status text, p_generation integer, p_timeout_s integer, p_pending integer, p_ready integer,
+    p_running integer, p_blocked integer, p_failed integer, p_gates integer, p_paused_at timestamptz,
+    p_cancelled_at timestamptz, p_finished_at timestamptz
+) returns boolean
+    language plpgsql immutable
+as $$
+begin
+    return p_tenant_id <> '' and p_generation >= 1 and coalesce(p_timeout_s, 1) > 0
+        and p_pending >= 0 and p_ready >= 0 and p_running >= 0 and p_blocked >= 0 and p_failed >= 0 and p_gates >= 0
+        and case
+            when p_status in ('queued', 'running', 'blocked') then p_finished_at is null
+            when p_status = 'paused' then p_finished_at is null and p_paused_at is not null
+            when p_status in ('succeeded', 'failed', 'cancelled')
+                then p_finished_at is not null and p_pending + p_ready + p_running + p_blocked = 0
+                     and (p_status <> 'cancelled' or p_cancelled_at is not null)
+            else false
+        end;
+end
+$$;
+
+create function nofx.step_is_sound(
+    p_status text, p_blockers integer, p_attempt integer, p_failures integer, p_workers_lost integer,
+    p_max_attempts integer, p_backoff_ms integer, p_timeout_s integer, p_ready_at timestamptz, p_notify_at timestamptz,
+    p_lease_until timestamptz, p_finished_at timestamptz, p_has_outputs boolean, p_has_error boolean
+) returns boolean
+    language plpgsql immutable
+as $$
+begin
+    return p_blockers >= 0 and p_attempt >= 0 and p_failures >= 0 and p_workers_lost >= 0
+        and p_max_attempts >= 1 and p_backoff_ms >= 0 and coalesce(p_timeout_s, 1) >= 1
+        and (p_status = 'ready') = (p_notify_at is not null)
+        and (p_status = 'running') = (p_lease_until is not null)
+        and (p_status = 'succeeded') = p_has_outputs
+        and case
+            when p_status = 'pending' then p_finished_at is null
+            when p_status = 'ready' then p_finished_at is null and p_blockers = 0 and p_ready_at is not null
+            when p_status = 'running' then p_finished_at is null and p_blockers = 0 and p_attempt >= 1
+            when p_status = 'blocked' then p_finished_at is null and p_blockers = 0
+            when p_status = 'succeeded' then p_finished_at is not null and p_blockers = 0
+            when p_status = 'failed' then p_finished_at is not null and p_has_error
+            when p_status in ('skipped', 'cancelled') then p_finished_at is not null
+            else false
+        end;
+end
+$$;
+
+create function nofx.attempt_is_sound(p_status text, p_attempt integer, p_finished_at timestamptz) returns boolean
+    language plpgsql immutable
+as $$
+begin
+    return p_attempt >= 1
+        and case
+            when p_status = 'running' then p_finished_at is null
+            when p_status in ('succeeded', 'failed', 'blocked', 'lost', 'cancelled') then p_finished_at is not null
+            else false
+        end;
+end
+$$;
+
 create table nofx.run (
     id              uuid primary key,
-    tenant_id       text not null check (tenant_id <> ''),
-    status          text not null default 'queued'
-                    check (status in ('queued', 'running', 'blocked', 'paused', 'succeeded', 'failed', 'cancelled')),
+    tenant_id       text not null,
+    -- queued, running, blocked, paused, succeeded, failed, cancelled
+    status          text not null default 'queued',
     goal            text not null,
     plan            jsonb not null,
     -- sha256 of the plan's canonical JSON (RFC 8785).
-    plan_digest     text not null check (plan_digest ~ '^[0-9a-f]{64}$'),
+    plan_digest     nofx.sha256 not null,
     idempotency_key text,
     -- sha256 of the request that came with the idempotency key.
-    request_digest  text not null check (request_digest ~ '^[0-9a-f]{64}$'),
+    request_digest  nofx.sha256 not null,
     -- References to the artifacts that gates judge: {archive, base, diff}.
     workspace       jsonb,
     traceparent     text,
-    generation      integer not null default 1 check (generation >= 1),
-    timeout_s       integer check (timeout_s > 0),
+    generation      integer not null default 1,
+    timeout_s       integer,
     deadline_at     timestamptz,
-    steps_pending   integer not null default 0 check (steps_pending >= 0),
-    steps_ready     integer not null default 0 check (steps_ready >= 0),
-    steps_running   integer not null default 0 check (steps_running >= 0),
-    steps_blocked   integer not null default 0 check (steps_blocked >= 0),
-    steps_failed    integer not null default 0 check (steps_failed >= 0),
+    steps_pending   integer not null default 0,
+    steps_ready     integer not null default 0,
+    steps_running   integer not null default 0,
+    steps_blocked   integer not null default 0,
+    steps_failed    integer not null default 0,
     -- Pending gates of the run itself (not of a step).
-    gates_pending   integer not null default 0 check (gates_pending >= 0),
+    gates_pending   integer not null default 0,
     event_seq       bigint not null default 0,
     -- Why the run failed when no step did: {code, message}.
     failure         jsonb,
@@ -49,11 +115,9 @@ create table nofx.run (
     paused_at       timestamptz,
     cancelled_at    timestamptz,
     finished_at     timestamptz,
-    check ((status in ('succeeded', 'failed', 'cancelled')) = (finished_at is not null)),
-    check (status <> 'cancelled' or cancelled_at is not null),
-    check (status <> 'paused' or paused_at is not null),
-    check (status not in ('succeeded', 'failed', 'cancelled')
-           or steps_pending + steps_ready + steps_running + steps_blocked = 0)
+    constraint run_is_sound check (nofx.run_is_sound(
+        tenant_id, status, generation, timeout_s, steps_pending, steps_ready, steps_running, steps_blocked,
+        steps_failed, gates_pending, paused_at, cancelled_at, finished_at))
 ) with (fillfactor = 80);
 
 create unique index run_idempotency on nofx.run (tenant_id, idempotency_key) where idempotency_key is not null;
@@ -72,21 +136,20 @@ create table nofx.step (
     outputs      jsonb,
     -- Names of the upstream steps whose outputs the inputs refer to.
     refs         text[] not null default '{}',
-    status       text not null
-                 check (status in ('pending', 'ready', 'running', 'blocked', 'succeeded', 'failed', 'skipped',
-                                   'cancelled')),
+    -- pending, ready, running, blocked, succeeded, failed, skipped, cancelled
+    status       text not null,
     -- Parents that have not succeeded and gates that have not passed.
-    blockers     integer not null check (blockers >= 0),
+    blockers     integer not null,
     -- Number of the newest attempt; fences every later write and never goes back.
-    attempt      integer not null default 0 check (attempt >= 0),
+    attempt      integer not null default 0,
     -- Attempts of this generation that failed by themselves.
-    failures     integer not null default 0 check (failures >= 0),
+    failures     integer not null default 0,
     -- Attempts of this generation whose worker was never heard of again.
-    workers_lost integer not null default 0 check (workers_lost >= 0),
-    max_attempts integer not null check (max_attempts >= 1),
-    backoff_ms   integer not null check (backoff_ms >= 0),
+    workers_lost integer not null default 0,
+    max_attempts integer not null,
+    backoff_ms   integer not null,
     -- How long one attempt may take (for a manual step: how long its gate waits). Null: as long as the invocation lasts.
-    timeout_s    integer check (timeout_s >= 1),
+    timeout_s    integer,
     error        jsonb,
     created_at   timestamptz not null default now(),
     ready_at     timestamptz,
@@ -96,20 +159,17 @@ create table nofx.step (
     lease_until  timestamptz,
     started_at   timestamptz,
     finished_at  timestamptz,
-    unique (run_id, ordinal),
+    -- Not of the ordinals as well: each version of a step is one more entry in every index, and run_create numbers them.
     unique (run_id, name),
-    check ((status = 'ready') = (notify_at is not null)),
-    check (status <> 'ready' or ready_at is not null),
-    check ((status = 'running') = (lease_until is not null)),
-    check ((status in ('succeeded', 'failed', 'skipped', 'cancelled')) = (finished_at is not null)),
-    check (status not in ('ready', 'running', 'blocked', 'succeeded') or blockers = 0),
-    check ((status = 'succeeded') = (outputs is not null)),
-    check (status <> 'failed' or error is not null),
-    check (status <> 'running' or attempt >= 1)
+    constraint step_is_sound check (nofx.step_is_sound(
+        status, blockers, attempt, failures, workers_lost, max_attempts, backoff_ms, timeout_s, ready_at, notify_at,
+        lease_until, finished_at, outputs is not null, error is not null))
 ) with (fillfactor = 80);
 
-create index step_owed on nofx.step (notify_at) where status = 'ready';
-create index step_leased on nofx.step (lease_until) where status = 'running';
+-- Of ready and of running steps alone. The predicates do not name the status, so that a claim or a finish, which does,
+-- never mistakes them for a way to its rows: rows pass through them fast, and they are long with what has passed.
+create index step_owed on nofx.step (notify_at) where notify_at is not null;
+create index step_leased on nofx.step (lease_until) where lease_until is not null;
 
 create table nofx.step_edge (
     parent_id uuid not null references nofx.step (id) on delete cascade,
@@ -121,17 +181,18 @@ create table nofx.step_edge (
 create index step_edge_child on nofx.step_edge (child_id);
 
 create table nofx.attempt (
-    step_id     uuid not null references nofx.step (id) on delete cascade,
-    attempt     integer not null check (attempt >= 1),
+    -- Of a step that steps_claim has just updated: no foreign key needs to look it up again.
+    step_id     uuid not null,
+    attempt     integer not null,
     tenant_id   text not null,
     run_id      uuid not null,
-    status      text not null
-                check (status in ('running', 'succeeded', 'failed', 'blocked', 'lost', 'cancelled')),
+    -- running, succeeded, failed, blocked, lost, cancelled
+    status      text not null,
     error       jsonb,
     started_at  timestamptz not null,
     finished_at timestamptz,
     primary key (step_id, attempt),
-    check ((status = 'running') = (finished_at is null))
+    constraint attempt_is_sound check (nofx.attempt_is_sound(status, attempt, finished_at))
 ) with (fillfactor = 80);
 
 create table nofx.artifact (
@@ -145,7 +206,7 @@ create table nofx.artifact (
     type       text not null,
     uri        text not null,
     -- sha256 in lower-case hex.
-    hash       text not null check (hash ~ '^[0-9a-f]{64}$'),
+    hash       nofx.sha256 not null,
     size_bytes bigint not null check (size_bytes >= 0),
     media_type text not null,
     metadata   jsonb not null default '{}',
@@ -164,7 +225,8 @@ create index artifact_edge_child on nofx.artifact_edge (child_id);
 
 create table nofx.event (
     id        bigint generated always as identity,
-    run_id    uuid not null references nofx.run (id) on delete cascade,
+    -- Of a run that runs_settle has just updated: no foreign key needs to look it up again.
+    run_id    uuid not null,
     -- Dense within the run, given under the run's lock: no reader can skip one that committed late.
     seq       bigint not null,
     tenant_id text not null,
@@ -174,6 +236,31 @@ create table nofx.event (
     timestamp timestamptz not null,
     primary key (run_id, seq)
 );
+
+-- What a foreign key with `on delete cascade` would do for attempts and events.
+create function nofx.attempts_forget() returns trigger
+    language plpgsql
+    set search_path = nofx, pg_temp
+as $$
+begin
+    delete from nofx.attempt a using gone g where a.step_id = g.id;
+    return null;
+end
+$$;
+create trigger attempts_forget after delete on nofx.step
+    referencing old table as gone for each statement execute function nofx.attempts_forget();
+
+create function nofx.events_forget() returns trigger
+    language plpgsql
+    set search_path = nofx, pg_temp
+as $$
+begin
+    delete from nofx.event e using gone g where e.run_id = g.id;
+    return null;
+end
+$$;
+create trigger events_forget after delete on nofx.run
+    referencing old table as gone for each statement execute function nofx.events_forget();
 
 create table nofx.gate (
     id           uuid primary key,

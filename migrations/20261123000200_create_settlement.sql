@@ -32,72 +32,76 @@ $$;
 
 -- Applies changes to their runs: counters, state, timestamps, and the events, numbered densely. The caller holds the
 -- locks of all runs in p_changes. Called once by every transition, last.
+--
+-- Here and in everything that claims and finishes, a loop of statements that each find one row by its key: their plans
+-- cannot be wrong, whatever the statistics of a young or a fast-growing table say, and starting them costs less than one
+-- statement that does it all for a batch.
 create or replace function nofx.runs_settle(p_changes nofx.change[], p_now timestamptz) returns void
     language plpgsql
     set search_path = nofx, pg_temp
 as $$
+declare
+    v_delta record;
+    v_run record;
+    v_status text;
 begin
-    with change as (
-        select c.* from unnest(p_changes) with ordinality
-            as c(run_id, step_id, from_status, to_status, event_type, payload, gates, position)
-    ), delta as (
+    for v_delta in
         select c.run_id,
                count(c.event_type) as events,
-               count(*) filter (where to_status = 'pending') - count(*) filter (where from_status = 'pending') as pending,
-               count(*) filter (where to_status = 'ready') - count(*) filter (where from_status = 'ready') as ready,
-               count(*) filter (where to_status = 'running') - count(*) filter (where from_status = 'running') as running,
-               count(*) filter (where to_status = 'blocked') - count(*) filter (where from_status = 'blocked') as blocked,
-               count(*) filter (where to_status = 'failed') - count(*) filter (where from_status = 'failed') as failed,
+               array_agg(row(c.run_id, c.step_id, null, null, c.event_type, c.payload, null)::nofx.change
+                         order by c.position) filter (where c.event_type is not null) as facts,
+               (count(*) filter (where to_status = 'pending') - count(*) filter (where from_status = 'pending'))::integer as pending,
+               (count(*) filter (where to_status = 'ready') - count(*) filter (where from_status = 'ready'))::integer as ready,
+               (count(*) filter (where to_status = 'running') - count(*) filter (where from_status = 'running'))::integer as running,
+               (count(*) filter (where to_status = 'blocked') - count(*) filter (where from_status = 'blocked'))::integer as blocked,
+               (count(*) filter (where to_status = 'failed') - count(*) filter (where from_status = 'failed'))::integer as failed,
                coalesce(sum(c.gates), 0)::integer as gates,
                bool_or(coalesce(to_status = 'running', false)) as starts
-          from change c
+          from unnest(p_changes) with ordinality
+               as c(run_id, step_id, from_status, to_status, event_type, payload, gates, position)
          group by c.run_id
-    ), counted as (
-        select r.id, r.tenant_id, r.status as old_status, r.event_seq, d.events,
-               (r.steps_pending + d.pending)::integer as steps_pending,
-               (r.steps_ready + d.ready)::integer as steps_ready,
-               (r.steps_running + d.running)::integer as steps_running,
-               (r.steps_blocked + d.blocked)::integer as steps_blocked,
-               (r.steps_failed + d.failed)::integer as steps_failed,
-               r.gates_pending + d.gates as gates_pending,
-               r.failure, r.cancelled_at, r.paused_at, r.started_at is not null or d.starts as started
-          from delta d
-          join nofx.run r on r.id = d.run_id
-    ), next as (
-        select c.*,
-               nofx.run_status(steps_pending + steps_ready + steps_running + steps_blocked,
-                               steps_ready + steps_running,
-                               steps_failed > 0 or failure is not null,
-                               gates_pending, cancelled_at is not null, paused_at is not null, started) as status
-          from counted c
-    ), settled as (
+         order by c.run_id
+    loop
+        select r.tenant_id, r.status, r.event_seq, r.failure, r.cancelled_at, r.paused_at,
+               r.started_at is not null or v_delta.starts as started,
+               r.steps_pending + v_delta.pending as pending, r.steps_ready + v_delta.ready as ready,
+               r.steps_running + v_delta.running as running, r.steps_blocked + v_delta.blocked as blocked,
+               r.steps_failed + v_delta.failed as failed, r.gates_pending + v_delta.gates as gates
+          into v_run
+          from nofx.run r
+         where r.id = v_delta.run_id;
+        v_status := nofx.run_status(v_run.pending + v_run.ready + v_run.running + v_run.blocked,
+                                    v_run.ready + v_run.running, v_run.failed > 0 or v_run.failure is not null,
+                                    v_run.gates, v_run.cancelled_at is not null, v_run.paused_at is not null,
+                                    v_run.started);
         update nofx.run r
-           set status = n.status,
-               steps_pending = n.steps_pending, steps_ready = n.steps_ready, steps_running = n.steps_running,
-               steps_blocked = n.steps_blocked, steps_failed = n.steps_failed, gates_pending = n.gates_pending,
-               event_seq = n.event_seq + n.events + (n.status <> n.old_status)::integer,
-               started_at = case when n.started then coalesce(r.started_at, p_now) end,
-               finished_at = case when n.status in ('succeeded', 'failed', 'cancelled')
+           set status = v_status,
+               steps_pending = v_run.pending, steps_ready = v_run.ready, steps_running = v_run.running,
+               steps_blocked = v_run.blocked, steps_failed = v_run.failed, gates_pending = v_run.gates,
+               event_seq = v_run.event_seq + v_delta.events + (v_status <> v_run.status)::integer,
+               started_at = case when v_run.started then coalesce(r.started_at, p_now) end,
+               finished_at = case when v_status in ('succeeded', 'failed', 'cancelled')
                                   then coalesce(r.finished_at, p_now) end
-          from next n
-         where r.id = n.id
-    )
-    insert into nofx.event (run_id, seq, tenant_id, step_id, type, payload, timestamp)
-    select c.run_id, n.event_seq + row_number() over (partition by c.run_id order by c.position), n.tenant_id,
-           c.step_id, c.event_type, coalesce(c.payload, '{}'), p_now
-      from change c
-      join next n on n.id = c.run_id
-     where c.event_type is not null
-    union all
-    select n.id, n.event_seq + n.events + 1, n.tenant_id, null,
-           case when n.status = 'running' and n.old_status = 'queued' then 'run.started'
-                when n.status = 'running' and n.old_status = 'paused' then 'run.resumed'
-                when n.status = 'running' then 'run.unblocked'
-                when n.status = 'queued' then 'run.queued'
-                else 'run.' || n.status end,
-           case when n.failure is not null then jsonb_build_object('failure', n.failure) else '{}' end, p_now
-      from next n
-     where n.status <> n.old_status;
+         where r.id = v_delta.run_id;
+        if v_delta.facts is not null then
+            insert into nofx.event (run_id, seq, tenant_id, step_id, type, payload, timestamp)
+            select v_delta.run_id, v_run.event_seq + c.position, v_run.tenant_id, c.step_id, c.event_type,
+                   coalesce(c.payload, '{}'), p_now
+              from unnest(v_delta.facts) with ordinality
+                   as c(run_id, step_id, from_status, to_status, event_type, payload, gates, position);
+        end if;
+        if v_status <> v_run.status then
+            insert into nofx.event (run_id, seq, tenant_id, step_id, type, payload, timestamp)
+            values (v_delta.run_id, v_run.event_seq + v_delta.events + 1, v_run.tenant_id, null,
+                    case when v_status = 'running' and v_run.status = 'queued' then 'run.started'
+                         when v_status = 'running' and v_run.status = 'paused' then 'run.resumed'
+                         when v_status = 'running' then 'run.unblocked'
+                         when v_status = 'queued' then 'run.queued'
+                         else 'run.' || v_status end,
+                    case when v_run.failure is not null then jsonb_build_object('failure', v_run.failure)
+                         else '{}' end, p_now);
+        end if;
+    end loop;
 end
 $$;
 
@@ -109,14 +113,19 @@ create or replace function nofx.wakeups(p_changes nofx.change[], p_now timestamp
 as $$
 begin
     return coalesce((
-        select jsonb_agg(jsonb_build_object(
-                   'tenant_id', s.tenant_id, 'run_id', s.run_id, 'step_id', s.id, 'handler', s.handler,
-                   'delay_ms', greatest(0, ceil(extract(epoch from s.ready_at - p_now) * 1000))::bigint,
-                   'traceparent', r.traceparent))
+        select jsonb_agg(w.wakeup)
           from unnest(p_changes) c
-          join nofx.step s on s.id = c.step_id
-          join nofx.run r on r.id = s.run_id
-         where c.to_status = 'ready' and s.status = 'ready' and r.paused_at is null), '[]');
+         cross join lateral (
+            select jsonb_build_object(
+                       'tenant_id', s.tenant_id, 'run_id', s.run_id, 'step_id', s.id, 'handler', s.handler,
+                       'delay_ms', greatest(0, ceil(extract(epoch from s.ready_at - p_now) * 1000))::bigint,
+                       'traceparent', r.traceparent) as wakeup
+              from nofx.step s
+              join nofx.run r on r.id = s.run_id
+             where s.id = c.step_id and s.status = 'ready' and r.paused_at is null
+            -- Looked up one by one, never by a scan of what is ready.
+            offset 0) w
+         where c.to_status = 'ready'), '[]');
 end
 $$;
 
@@ -127,30 +136,33 @@ create or replace function nofx.children_release(p_parents uuid[], p_now timesta
     set search_path = nofx, pg_temp
 as $$
 declare
+    v_child record;
+    v_step record;
     v_changes nofx.change[];
 begin
-    with parent as (
-        select e.child_id, count(*)::integer as n
+    for v_child in
+        select e.child_id, count(*)::integer as parents
           from nofx.step_edge e
          where e.parent_id = any (p_parents)
          group by e.child_id
-    ), child as (
+         -- Ids rise with the ordinals of the steps.
+         order by e.child_id
+    loop
         update nofx.step s
-           set blockers = s.blockers - p.n,
-               status = case when s.blockers = p.n then 'ready' else s.status end,
-               ready_at = case when s.blockers = p.n then p_now end,
-               notify_at = case when s.blockers = p.n
-                                then case when r.paused_at is null then p_now + interval '1 minute'
-                                          else 'infinity' end end,
+           set blockers = s.blockers - v_child.parents,
+               status = case when s.blockers = v_child.parents then 'ready' else s.status end,
+               ready_at = case when s.blockers = v_child.parents then p_now end,
+               notify_at = case when s.blockers = v_child.parents
+                                then case when (select r.paused_at from nofx.run r where r.id = s.run_id) is null
+                                          then p_now + interval '1 minute' else 'infinity' end end,
                notify_count = 0
-          from parent p, nofx.run r
-         where s.id = p.child_id and s.status = 'pending' and r.id = s.run_id
-        returning s.run_id, s.id, s.status, s.ordinal
-    )
-    select array_agg(row(c.run_id, c.id, 'pending', 'ready', 'step.ready', null, 0)::nofx.change order by c.ordinal)
-      into v_changes
-      from child c
-     where c.status = 'ready';
+         where s.id = v_child.child_id and s.status = 'pending'
+        returning s.run_id, s.id, s.status into v_step;
+        if found and v_step.status = 'ready' then
+            v_changes := v_changes
+                || row(v_step.run_id, v_step.id, 'pending', 'ready', 'step.ready', null, 0)::nofx.change;
+        end if;
+    end loop;
     return v_changes;
 end
 $$;

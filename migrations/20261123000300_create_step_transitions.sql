@@ -7,77 +7,89 @@ create or replace function nofx.steps_claim(p_items jsonb) returns jsonb
     language plpgsql
     security definer
     set search_path = nofx, pg_temp
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
-    v_runs uuid[] := array(select (i ->> 'run_id')::uuid from jsonb_array_elements(p_items) i);
     v_now timestamptz;
-    v_dead uuid[];
+    v_item record;
+    v_step record;
+    v_upstream jsonb;
+    v_won uuid[] := '{}';
     v_changes nofx.change[];
-    v_started nofx.change[];
-    v_claimed jsonb;
-    v_won uuid[];
+    v_claimed jsonb[];
+    v_dead uuid[];
 begin
-    perform 1 from nofx.run r where r.id = any (v_runs) order by r.id for no key update;
+    perform 1
+       from nofx.run r
+      where r.id = any (array(select (i ->> 'run_id')::uuid from jsonb_array_elements(p_items) i))
+      order by r.id for no key update;
     v_now := clock_timestamp();
 
-    v_dead := array(
-        select s.id
-          from jsonb_to_recordset(p_items) as i(tenant_id text, run_id uuid, step_id uuid)
-          join nofx.step s on s.id = i.step_id and s.run_id = i.run_id and s.tenant_id = i.tenant_id
-          join nofx.run r on r.id = s.run_id
-         where s.status = 'running' and s.lease_until < v_now and r.paused_at is null);
-    if v_dead <> '{}' then
-        v_changes := nofx.leases_end(v_dead, v_now);
-        -- Settled now, so that what is claimed below starts from true counters.
-        perform nofx.runs_settle(v_changes, v_now);
-    end if;
+    -- A second round only when leases that are over made steps ready.
+    for v_round in 1..2 loop
+        for v_item in
+            select i.* from jsonb_to_recordset(p_items) as i(tenant_id text, run_id uuid, step_id uuid, lease_s integer)
+             order by i.step_id
+        loop
+            -- By the whole key: a forged message in the batch must not stand in for the true one.
+            update nofx.step s
+               set status = 'running',
+                   attempt = s.attempt + 1,
+                   notify_at = null,
+                   started_at = coalesce(s.started_at, v_now),
+                   lease_until = v_now + make_interval(secs => least(s.timeout_s, greatest(v_item.lease_s, 0)) + 5)
+              from nofx.run r
+             where s.id = v_item.step_id and s.run_id = v_item.run_id and s.tenant_id = v_item.tenant_id
+               and r.id = v_item.run_id and r.tenant_id = v_item.tenant_id
+               and s.status = 'ready' and s.ready_at <= v_now + interval '1 second'
+               and r.status in ('queued', 'running', 'blocked')
+            returning s.*, r.goal, r.workspace, r.traceparent into v_step;
+            continue when not found;
 
-    with item as (
-        -- Whole keys: a forged message in the batch must not stand in for the true one.
-        select distinct on (i.step_id, i.run_id, i.tenant_id) i.*
-          from jsonb_to_recordset(p_items) as i(tenant_id text, run_id uuid, step_id uuid, lease_s integer)
-         order by i.step_id, i.run_id, i.tenant_id
-    ), won as (
-        update nofx.step s
-           set status = 'running',
-               attempt = s.attempt + 1,
-               notify_at = null,
-               started_at = coalesce(s.started_at, v_now),
-               lease_until = v_now + make_interval(secs => least(s.timeout_s, greatest(i.lease_s, 0)) + 5)
-          from item i, nofx.run r
-         where s.id = i.step_id and s.run_id = i.run_id and s.tenant_id = i.tenant_id
-           and r.id = i.run_id and r.tenant_id = i.tenant_id
-           and s.status = 'ready' and s.ready_at <= v_now + interval '1 second'
-           and r.status in ('queued', 'running', 'blocked')
-        returning s.*, r.goal, r.workspace, r.traceparent,
-                  (select jsonb_object_agg(u.name, u.outputs)
-                     from nofx.step u
-                    where u.run_id = s.run_id and u.name = any (s.refs)) as upstream
-    ), tried as (
-        insert into nofx.attempt (step_id, attempt, tenant_id, run_id, status, started_at)
-        select w.id, w.attempt, w.tenant_id, w.run_id, 'running', v_now
-          from won w
-    )
-    select array_agg(row(w.run_id, w.id, 'ready', 'running', 'step.started',
-                         jsonb_build_object('attempt', w.attempt), 0)::nofx.change order by w.run_id, w.ordinal),
-           jsonb_agg(jsonb_build_object(
-               'tenant_id', w.tenant_id, 'run_id', w.run_id, 'step_id', w.id, 'name', w.name, 'tool', w.tool,
-               'attempt', w.attempt, 'failures', w.failures, 'max_attempts', w.max_attempts,
-               'backoff_ms', w.backoff_ms, 'timeout_s', w.timeout_s, 'inputs', w.inputs,
-               'upstream', coalesce(w.upstream, '{}'), 'goal', w.goal, 'workspace', w.workspace,
-               'traceparent', w.traceparent)),
-           array_agg(w.id)
-      into v_started, v_claimed, v_won
-      from won w;
-    perform nofx.runs_settle(v_started, v_now);
+            insert into nofx.attempt (step_id, attempt, tenant_id, run_id, status, started_at)
+            values (v_step.id, v_step.attempt, v_step.tenant_id, v_step.run_id, 'running', v_now);
+            v_upstream := '{}';
+            if v_step.refs <> '{}' then
+                select coalesce(jsonb_object_agg(u.name, u.outputs), '{}') into v_upstream
+                  from nofx.step u
+                 where u.run_id = v_step.run_id and u.name = any (v_step.refs);
+            end if;
+            v_won := v_won || v_step.id;
+            v_changes := v_changes || row(v_step.run_id, v_step.id, 'ready', 'running', 'step.started',
+                                          jsonb_build_object('attempt', v_step.attempt), 0)::nofx.change;
+            v_claimed := v_claimed || jsonb_build_object(
+                'tenant_id', v_step.tenant_id, 'run_id', v_step.run_id, 'step_id', v_step.id, 'name', v_step.name,
+                'tool', v_step.tool, 'attempt', v_step.attempt, 'failures', v_step.failures,
+                'max_attempts', v_step.max_attempts, 'backoff_ms', v_step.backoff_ms, 'timeout_s', v_step.timeout_s,
+                'inputs', v_step.inputs, 'upstream', v_upstream, 'goal', v_step.goal,
+                'workspace', v_step.workspace, 'traceparent', v_step.traceparent);
+        end loop;
+        perform nofx.runs_settle(v_changes, v_now);
+        v_changes := null;
+        exit when v_round = 2 or cardinality(v_won) = jsonb_array_length(p_items);
+
+        v_dead := array(
+            select d.id
+              from jsonb_to_recordset(p_items) as i(tenant_id text, run_id uuid, step_id uuid)
+             cross join lateral (
+                select s.id
+                  from nofx.step s
+                  join nofx.run r on r.id = s.run_id
+                 where s.id = i.step_id and s.run_id = i.run_id and s.tenant_id = i.tenant_id
+                   and s.status = 'running' and s.lease_until < v_now and r.paused_at is null
+                offset 0) d);
+        exit when v_dead = '{}';
+        -- Settled at once, so that what is claimed next starts from true counters.
+        perform nofx.runs_settle(nofx.leases_end(v_dead, v_now), v_now);
+    end loop;
 
     return jsonb_build_object(
-        'claimed', coalesce(v_claimed, '[]'),
-        'skipped', coalesce((
+        'claimed', coalesce(to_jsonb(v_claimed), '[]'),
+        'skipped', case when cardinality(v_won) = jsonb_array_length(p_items) then '[]' else coalesce((
             select jsonb_agg(jsonb_build_object('step_id', i.step_id, 'status', coalesce(s.status, 'unknown')))
               from jsonb_to_recordset(p_items) as i(tenant_id text, step_id uuid)
               left join nofx.step s on s.id = i.step_id and s.tenant_id = i.tenant_id
-             where i.step_id <> all (coalesce(v_won, '{}'))), '[]'));
+             where i.step_id <> all (v_won)), '[]') end);
 end
 $$;
 
@@ -90,76 +102,98 @@ create or replace function nofx.steps_finish(p_items jsonb) returns jsonb
     language plpgsql
     security definer
     set search_path = nofx, pg_temp
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
-    v_runs uuid[] := array(select (i ->> 'run_id')::uuid from jsonb_array_elements(p_items) i);
     v_now timestamptz;
-    v_done uuid[];
+    v_item record;
+    v_paused boolean;
+    v_failing boolean;
+    v_verdict text;
+    v_ready_at timestamptz;
+    v_notify_at timestamptz;
+    v_done uuid[] := '{}';
     v_succeeded uuid[];
     v_failed_runs uuid[];
-    v_facts nofx.change[];
+    v_leaves_facts boolean := false;
     v_changes nofx.change[];
-    v_items jsonb;
+    v_items jsonb[];
+    v_answer jsonb;
     v_owed nofx.change[];
 begin
-    perform 1 from nofx.run r where r.id = any (v_runs) order by r.id for no key update;
+    perform 1
+       from nofx.run r
+      where r.id = any (array(select (i ->> 'run_id')::uuid from jsonb_array_elements(p_items) i))
+      order by r.id for no key update;
     v_now := clock_timestamp();
 
-    with item as (
-        select distinct on (i.step_id) i.*, r.paused_at, r.steps_failed > 0 or r.failure is not null as failing
+    for v_item in
+        select i.*, coalesce(jsonb_array_length(i.artifacts) + jsonb_array_length(i.gates)
+                             + jsonb_array_length(i.events), 0) > 0 as leaves_facts
           from jsonb_to_recordset(p_items)
                as i(tenant_id text, run_id uuid, step_id uuid, attempt integer, "to" text, outputs jsonb, error jsonb,
-                    delay_ms integer)
-          join nofx.run r on r.id = i.run_id
+                    delay_ms integer, artifacts jsonb, gates jsonb, events jsonb)
          order by i.step_id
-    ), decided as (
-        -- Nothing starts again or waits in a run that is failing.
-        select i.*, case when i.failing and i."to" = 'ready' then 'failed'
-                         when i.failing and i."to" = 'blocked' then 'skipped'
-                         else i."to" end as verdict,
-               v_now + make_interval(secs => i.delay_ms / 1000.0) as retry_at
-          from item i
-    ), done as (
-        update nofx.step s
-           set status = d.verdict,
-               outputs = case when d.verdict = 'succeeded' then d.outputs end,
-               error = case when d.verdict in ('failed', 'ready') then d.error end,
-               failures = s.failures + (d."to" in ('failed', 'ready'))::integer,
-               lease_until = null,
-               finished_at = case when d.verdict in ('succeeded', 'failed', 'skipped') then v_now end,
-               ready_at = case when d.verdict = 'ready' then d.retry_at else s.ready_at end,
-               notify_at = case when d.verdict = 'ready'
-                                then case when d.paused_at is null then d.retry_at + interval '1 minute'
-                                          else 'infinity' end end,
-               notify_count = 0
-          from decided d
-         where s.id = d.step_id and s.run_id = d.run_id and s.tenant_id = d.tenant_id
-           and s.status = 'running' and s.attempt = d.attempt
-        returning s.run_id, s.id, s.ordinal, s.attempt, d.verdict, d."to" as told, d.error, d.delay_ms
-    ), recorded as (
-        update nofx.attempt a
-           set status = case when d.told = 'ready' then 'failed' else d.told end,
-               error = d.error,
-               finished_at = v_now
-          from done d
-         where a.step_id = d.id and a.attempt = d.attempt
-    )
-    select array_agg(d.id),
-           array_agg(d.id) filter (where d.verdict = 'succeeded'),
-           array_agg(d.run_id) filter (where d.verdict in ('failed', 'skipped')),
-           array_agg(row(d.run_id, d.id, 'running', d.verdict,
-                         case d.verdict when 'ready' then 'step.retrying' else 'step.' || d.verdict end,
-                         jsonb_strip_nulls(jsonb_build_object(
-                             'attempt', d.attempt,
-                             'error', case when d.verdict in ('failed', 'ready') then d.error end,
-                             'delay_ms', case when d.verdict = 'ready' then d.delay_ms end)), 0)::nofx.change
-                     order by d.run_id, d.ordinal)
-      into v_done, v_succeeded, v_failed_runs, v_changes
-      from done d;
+    loop
+        v_verdict := v_item."to";
+        if v_verdict in ('ready', 'blocked') then
+            select r.paused_at is not null, r.steps_failed > 0 or r.failure is not null into v_paused, v_failing
+              from nofx.run r
+             where r.id = v_item.run_id;
+            -- Nothing starts again or waits in a run that is failing.
+            if v_failing then
+                v_verdict := case v_verdict when 'ready' then 'failed' else 'skipped' end;
+            end if;
+        end if;
+        v_ready_at := null;
+        v_notify_at := null;
+        if v_verdict = 'ready' then
+            v_ready_at := v_now + make_interval(secs => v_item.delay_ms / 1000.0);
+            v_notify_at := case when v_paused then 'infinity' else v_ready_at + interval '1 minute' end;
+        end if;
 
-    if v_done is not null then
-        v_facts := nofx.step_facts_insert(p_items, v_done, v_now);
-        v_changes := v_facts || v_changes;
+        update nofx.step s
+           set status = v_verdict,
+               outputs = case when v_verdict = 'succeeded' then v_item.outputs end,
+               error = case when v_verdict in ('failed', 'ready') then v_item.error end,
+               failures = s.failures + (v_item."to" in ('failed', 'ready'))::integer,
+               lease_until = null,
+               finished_at = case when v_verdict in ('succeeded', 'failed', 'skipped') then v_now end,
+               ready_at = coalesce(v_ready_at, s.ready_at),
+               notify_at = v_notify_at,
+               notify_count = 0
+         where s.id = v_item.step_id and s.run_id = v_item.run_id and s.tenant_id = v_item.tenant_id
+           and s.status = 'running' and s.attempt = v_item.attempt;
+        continue when not found;
+
+        update nofx.attempt a
+           set status = case when v_item."to" = 'ready' then 'failed' else v_item."to" end,
+               error = v_item.error,
+               finished_at = v_now
+         where a.step_id = v_item.step_id and a.attempt = v_item.attempt;
+        v_done := v_done || v_item.step_id;
+        v_leaves_facts := v_leaves_facts or v_item.leaves_facts;
+        if v_verdict = 'succeeded' then
+            v_succeeded := v_succeeded || v_item.step_id;
+        elsif v_verdict in ('failed', 'skipped') then
+            v_failed_runs := v_failed_runs || v_item.run_id;
+        end if;
+        v_changes := v_changes || row(
+            v_item.run_id, v_item.step_id, 'running', v_verdict,
+            case v_verdict when 'ready' then 'step.retrying' else 'step.' || v_verdict end,
+            case when v_verdict in ('failed', 'ready')
+                 then jsonb_strip_nulls(jsonb_build_object(
+                          'attempt', v_item.attempt, 'error', v_item.error,
+                          'delay_ms', case when v_verdict = 'ready' then v_item.delay_ms end))
+                 else jsonb_build_object('attempt', v_item.attempt) end, 0)::nofx.change;
+        v_items := v_items
+            || jsonb_build_object('step_id', v_item.step_id, 'status', v_verdict, 'result', 'finished');
+    end loop;
+
+    if v_done <> '{}' then
+        if v_leaves_facts then
+            v_changes := nofx.step_facts_insert(p_items, v_done, v_now) || v_changes;
+        end if;
         if v_succeeded is not null then
             v_changes := v_changes || nofx.children_release(v_succeeded, v_now);
         end if;
@@ -168,18 +202,19 @@ begin
         end if;
         perform nofx.runs_settle(v_changes, v_now);
     end if;
+    v_answer := coalesce(to_jsonb(v_items), '[]');
 
-    select jsonb_agg(jsonb_build_object('step_id', i.step_id, 'status', coalesce(s.status, 'unknown'), 'result',
-               case when s.id = any (v_done) then 'finished'
-                    when a.status in ('succeeded', 'failed', 'blocked')
-                         and a.status = case i."to" when 'ready' then 'failed' else i."to" end then 'repeated'
-                    else 'stale' end))
-      into v_items
-      from jsonb_to_recordset(p_items) as i(tenant_id text, step_id uuid, attempt integer, "to" text)
-      left join nofx.step s on s.id = i.step_id and s.tenant_id = i.tenant_id
-      left join nofx.attempt a on a.step_id = s.id and a.attempt = i.attempt;
-
-    if cardinality(v_done) is distinct from jsonb_array_length(p_items) then
+    -- Whoever was fenced out, or came again, is told the state of its step; so are neighbours that a failure closed.
+    if cardinality(v_done) <> jsonb_array_length(p_items) or v_failed_runs is not null then
+        select jsonb_agg(jsonb_build_object('step_id', i.step_id, 'status', coalesce(s.status, 'unknown'), 'result',
+                   case when s.id = any (v_done) then 'finished'
+                        when a.status in ('succeeded', 'failed', 'blocked')
+                             and a.status = case i."to" when 'ready' then 'failed' else i."to" end then 'repeated'
+                        else 'stale' end))
+          into v_answer
+          from jsonb_to_recordset(p_items) as i(tenant_id text, step_id uuid, attempt integer, "to" text)
+          left join nofx.step s on s.id = i.step_id and s.tenant_id = i.tenant_id
+          left join nofx.attempt a on a.step_id = s.id and a.attempt = i.attempt;
         -- A repeated finish may have lost its wake-ups with its answer.
         select array_agg(row(c.run_id, c.id, null, 'ready', null, null, 0)::nofx.change)
           into v_owed
@@ -190,14 +225,16 @@ begin
                           join nofx.attempt a on a.step_id = i.step_id and a.attempt = i.attempt
                                              and a.tenant_id = i.tenant_id
                           left join nofx.step_edge e on e.parent_id = a.step_id
-                         where a.status in ('succeeded', 'failed') and a.step_id <> all (coalesce(v_done, '{}')));
+                         where a.status in ('succeeded', 'failed') and a.step_id <> all (v_done));
     end if;
 
-    return jsonb_build_object('items', coalesce(v_items, '[]'), 'ready', nofx.wakeups(v_changes || v_owed, v_now));
+    return jsonb_build_object('items', coalesce(v_answer, '[]'),
+                              'ready', nofx.wakeups(v_changes || v_owed, v_now));
 end
 $$;
 
--- Artifacts, gates and events that finished attempts leave behind. Returns their timeline facts.
+-- Artifacts, gates and events that finished attempts leave behind; the ordinary step leaves nothing but its outputs and
+-- is spared these statements. Returns their timeline facts.
 create or replace function nofx.step_facts_insert(p_items jsonb, p_done uuid[], p_now timestamptz)
     returns nofx.change[]
     language plpgsql
@@ -208,12 +245,6 @@ declare
     v_gates nofx.change[];
     v_events nofx.change[];
 begin
-    -- The ordinary step leaves nothing but its outputs: three statements saved.
-    if not jsonb_path_exists(p_items, '$[*] ? (exists (@.artifacts[*]) || exists (@.gates[*]) || exists (@.events[*]))')
-    then
-        return null;
-    end if;
-
     with made as (
         insert into nofx.artifact (id, tenant_id, run_id, step_id, attempt, name, type, uri, hash, size_bytes,
                                    media_type, metadata, created_at)
@@ -272,4 +303,18 @@ begin
 
     return v_events || v_artifacts || v_gates;
 end
+$$;
+
+-- Artifacts of a tenant for a worker, which may read no table. p: {tenant_id, ids: [..]}. Ids that are not the tenant's
+-- are absent. -> [{id, uri, hash, size_bytes, media_type}]
+create or replace function nofx.artifacts_find(p jsonb) returns jsonb
+    language sql stable
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+    select coalesce(jsonb_agg(jsonb_build_object('id', a.id, 'uri', a.uri, 'hash', a.hash,
+                                                 'size_bytes', a.size_bytes, 'media_type', a.media_type)), '[]')
+      from nofx.artifact a
+     where a.tenant_id = p ->> 'tenant_id'
+       and a.id = any (array(select jsonb_array_elements_text(p -> 'ids')::uuid))
 $$;

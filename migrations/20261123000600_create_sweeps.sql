@@ -6,6 +6,7 @@ create or replace function nofx.sweep_leases(p_limit integer) returns jsonb
     language plpgsql
     security definer
     set search_path = nofx, pg_temp
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
     v_now timestamptz := clock_timestamp();
@@ -46,6 +47,7 @@ create or replace function nofx.sweep_gates(p_limit integer) returns jsonb
     language plpgsql
     security definer
     set search_path = nofx, pg_temp
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
     v_now timestamptz := clock_timestamp();
@@ -79,6 +81,7 @@ create or replace function nofx.sweep_runs(p_limit integer) returns jsonb
     language plpgsql
     security definer
     set search_path = nofx, pg_temp
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
     v_now timestamptz := clock_timestamp();
@@ -115,6 +118,7 @@ create or replace function nofx.sweep_wakeups(p_limit_per_handler integer) retur
     language plpgsql
     security definer
     set search_path = nofx, pg_temp
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
     v_now timestamptz := clock_timestamp();
@@ -175,8 +179,9 @@ $$;
 -- Functions are nobody's but their callers'.
 revoke execute on all functions in schema nofx from public;
 grant execute on function nofx.tenant_id() to public;
-grant execute on function nofx.steps_claim(jsonb), nofx.steps_finish(jsonb), nofx.sweep_leases(integer),
-    nofx.sweep_gates(integer), nofx.sweep_runs(integer), nofx.sweep_wakeups(integer) to nofx_worker;
+grant execute on function nofx.steps_claim(jsonb), nofx.steps_finish(jsonb), nofx.artifacts_find(jsonb),
+    nofx.sweep_leases(integer), nofx.sweep_gates(integer), nofx.sweep_runs(integer), nofx.sweep_wakeups(integer)
+    to nofx_worker;
 grant execute on function nofx.run_create(jsonb), nofx.run_cancel(jsonb), nofx.run_pause(jsonb),
     nofx.run_resume(jsonb), nofx.run_retry(jsonb), nofx.gate_create(jsonb), nofx.gate_decide(jsonb),
     nofx.gate_json(uuid) to nofx_api;

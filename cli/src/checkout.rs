@@ -62,8 +62,9 @@ impl Checkout {
         self.root.join("supabase/seed.sql")
     }
 
-    pub fn requirements(&self) -> PathBuf {
-        self.root.join("localstack/requirements.txt")
+    /// What the local stack's servers are made from: package lists, the compose file, LocalStack's hooks.
+    pub fn localstack(&self) -> PathBuf {
+        self.root.join("localstack")
     }
 
     /// The variables of the checkout's `.env`; none if there is no such file.

@@ -1,22 +1,24 @@
 //! The AWS emulator (MiniStack): SQS, S3 and Secrets Manager on one loopback port.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use reqwest::StatusCode;
 use rustix::process::Signal;
-use tokio::{process::Command, time::sleep};
+use tokio::process::Command;
 
 use crate::{
     environment,
-    process::{self, Ending, Ledger, Process},
+    process::{Ending, Ledger, Process},
     python::PythonEnv,
+    server::{self, Sign},
 };
 
-const START_LIMIT: Duration = Duration::from_secs(30);
 /// It saves its state while it ends.
 const ENDING: Ending = Ending::new(Signal::TERM, Duration::from_secs(10));
 
@@ -28,6 +30,7 @@ pub struct Emulator {
     port: u16,
     /// The services it offers; all of them if none are named.
     services: Option<&'static str>,
+    variables: BTreeMap<&'static str, String>,
 }
 
 impl Emulator {
@@ -35,7 +38,14 @@ impl Emulator {
     pub const RUN_SERVICES: &'static str = "sqs,s3,secretsmanager,kms,sts";
 
     pub fn new(env: &PythonEnv, dir: PathBuf, port: u16, services: Option<&'static str>) -> Self {
-        Self { python: env.program("python"), dir, port, services }
+        Self { python: env.program("python"), dir, port, services, variables: BTreeMap::new() }
+    }
+
+    /// With one more variable in its environment, which the functions that it runs inherit.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.variables.insert(name, value.into());
+        self
     }
 
     pub fn url(&self) -> String {
@@ -68,22 +78,8 @@ impl Emulator {
             Some(services) => command.env("SERVICES", services),
             None => command.env_remove("SERVICES"),
         };
-        process::log_to(&mut command, log)?;
-        let mut emulator = Process::spawn("emulator", command, ENDING, ledger)?;
-        let url = format!("{}/_ministack/health", self.url());
-        let start = Instant::now();
-        loop {
-            tokio::select! {
-                status = emulator.wait() => bail!("the emulator ended with {} while it started, see {}", status?, log.display()),
-                () = sleep(Duration::from_millis(50)) => {}
-            }
-            if reqwest::get(&url).await.is_ok_and(|response| response.status().is_success()) {
-                return Ok(emulator);
-            }
-            if start.elapsed() > START_LIMIT {
-                emulator.end().await;
-                bail!("the emulator does not answer, see {}", log.display());
-            }
-        }
+        command.envs(&self.variables);
+        let sign = Sign { url: format!("{}/_ministack/health", self.url()), status: StatusCode::OK };
+        server::start("emulator", command, ENDING, &sign, log, ledger).await
     }
 }

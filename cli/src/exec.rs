@@ -1,12 +1,6 @@
 //! `nofx exec`: runs a command against a throwaway stack. Tests use it.
 
-use std::{
-    fs::{self, File},
-    io::IsTerminal,
-    path::Path,
-    process::ExitCode,
-    time::Duration,
-};
+use std::{io::IsTerminal, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 use rustix::process::Signal;
@@ -14,10 +8,10 @@ use tokio::{
     process::{Child, Command},
     time::timeout,
 };
-use uuid::Uuid;
 
 use crate::{
     checkout::Checkout,
+    contract::Contract,
     port,
     postgres::Purpose,
     process::{self, Ledger},
@@ -25,6 +19,7 @@ use crate::{
     report::hinted,
     signals::Signals,
     stack::{self, Options, Stack},
+    throwaway::Throwaway,
 };
 
 /// How long the command may take to end after a signal before it is killed.
@@ -35,6 +30,9 @@ pub struct Args {
     /// Start the functions as well; their API is in `NOFX_TEST_API_URL`
     #[arg(long)]
     functions: bool,
+    /// Start LocalStack and an S3 server with keys of its own as well, for the contract suite
+    #[arg(long)]
+    localstack: bool,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
@@ -43,16 +41,11 @@ pub struct Args {
 /// Runs the command; gives its exit code.
 pub async fn run(checkout: &Checkout, args: &Args) -> Result<ExitCode> {
     let mut signals = Signals::listen()?;
-    let dirs = checkout.local().join("tmp");
-    let dir = dirs.join(format!("exec-{}", Uuid::new_v4().simple()));
-    remove_abandoned(&dirs).await;
-    fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    let lock = File::create(dir.join("lock")).context("cannot lock the temporary directory")?;
-    lock.lock().context("cannot lock the temporary directory")?;
+    let place = Throwaway::make(checkout, "exec").await?;
 
     let http_port = if args.functions { Some(port::any_free()?) } else { None };
     let options = Options {
-        state: dir.clone(),
+        state: place.dir.clone(),
         http_port,
         reload: false,
         purpose: Purpose::Throwaway,
@@ -61,30 +54,35 @@ pub async fn run(checkout: &Checkout, args: &Args) -> Result<ExitCode> {
         services: None,
         sweep_period: stack::sweep_period()?,
     };
-    let ledger = Ledger::new(dir.join("pids.json"));
-    let mut stack = Stack::new(checkout.clone(), options, ledger.clone());
+    let mut stack = Stack::new(checkout.clone(), options, place.ledger.clone());
+    let mut contract = None;
+    let start = async {
+        if args.localstack {
+            contract = Some(Contract::start(checkout, &place.dir, &place.ledger).await?);
+        }
+        stack.start().await
+    };
     let code = tokio::select! {
-        started = stack.start() => match started {
-            Ok(()) => run_command(&args.command, &stack, http_port, &ledger, &mut signals).await,
+        started = start => match started {
+            Ok(()) => {
+                let mut command = command(&args.command, &stack, http_port)?;
+                command.envs(contract.iter().flat_map(|contract| contract.variables.clone()));
+                run_command(command, &place.ledger, &mut signals).await
+            }
             Err(error) => Err(error),
         },
         signal = signals.next() => Ok(interrupted(signal)),
     };
-    stack.stop().await;
-    drop(lock);
-    if code.is_ok() {
-        let _ = fs::remove_dir_all(&dir);
+    if let Some(contract) = contract {
+        contract.stop().await;
     }
+    stack.stop().await;
+    place.end(code.is_ok());
     code
 }
 
-async fn run_command(
-    words: &[String],
-    stack: &Stack,
-    http_port: Option<u16>,
-    ledger: &Ledger,
-    signals: &mut Signals,
-) -> Result<ExitCode> {
+/// The command, with where everything is.
+fn command(words: &[String], stack: &Stack, http_port: Option<u16>) -> Result<Command> {
     let (program, arguments) = words.split_first().context("no command")?;
     let mut command = Command::new(program);
     command
@@ -95,14 +93,20 @@ async fn run_command(
     if let Some(port) = http_port {
         command.env("NOFX_TEST_API_URL", format!("http://127.0.0.1:{port}"));
     }
+    Ok(command)
+}
+
+async fn run_command(mut command: Command, ledger: &Ledger, signals: &mut Signals) -> Result<ExitCode> {
     // With a terminal the command must stay in the group that may read it, and Ctrl-C reaches it by itself. Without
     // one it leads a group of its own, so that all of it can be ended.
     let own_group = !std::io::stdin().is_terminal();
     if own_group {
         command.process_group(0);
     }
-    let mut child =
-        command.spawn().map_err(|error| hinted(format!("cannot run {program}: {error}"), "is it installed?"))?;
+    let mut child = command.spawn().map_err(|error| {
+        let program = command.as_std().get_program();
+        hinted(format!("cannot run {}: {error}", program.display()), "is it installed?")
+    })?;
     if let Some(pid) = child.id() {
         ledger.add("command", pid);
     }
@@ -141,20 +145,4 @@ fn exit_code(status: std::process::ExitStatus) -> ExitCode {
 
 fn interrupted(signal: Signal) -> ExitCode {
     ExitCode::from(u8::try_from(128 + signal.as_raw()).unwrap_or(1))
-}
-
-/// Ends and removes what killed commands left: their directories, whose locks nobody holds any more.
-async fn remove_abandoned(dirs: &Path) {
-    let Ok(entries) = fs::read_dir(dirs) else { return };
-    for dir in entries.flatten().map(|entry| entry.path()).filter(|path| is_ours(path)) {
-        let Ok(lock) = File::open(dir.join("lock")) else { continue };
-        if lock.try_lock().is_ok() {
-            Ledger::new(dir.join("pids.json")).end_leftovers().await;
-            let _ = fs::remove_dir_all(&dir);
-        }
-    }
-}
-
-fn is_ours(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"exec-"))
 }

@@ -15,6 +15,7 @@ pub mod signals;
 pub mod stop;
 pub mod supervision;
 // The parts of a stack.
+pub mod contract;
 pub mod emulator;
 pub mod event_source;
 pub mod function;
@@ -24,6 +25,7 @@ pub mod postgres;
 pub mod python;
 pub mod resources;
 pub mod schedule;
+pub mod server;
 pub mod sqs_event;
 pub mod stack;
 pub mod vitals;

@@ -2,12 +2,14 @@
 //!
 //! | variable | meaning | default |
 //! |---|---|---|
-//! | `DATABASE_URL` | Postgres connection URL | required |
+//! | `DATABASE_URL` | Postgres connection URL | required, unless `DATABASE_SECRET_ID` is set |
+//! | `DATABASE_SECRET_ID` | secret whose text is that URL | none |
 //! | `DATABASE_CA_FILE` | PEM file with the certificate authority of the database | the public ones |
 //! | `DATABASE_POOL_SIZE` | connections per process | 2 |
 //! | `SQS_PREFIX` | prefix of the queue names | `nofx-` |
 //! | `ARTIFACTS_BUCKET` | bucket of the artifacts | `nofx-artifacts` |
 //! | `ARTIFACTS_ENDPOINT_URL`, `ARTIFACTS_REGION`, `ARTIFACTS_ACCESS_KEY_ID`, `ARTIFACTS_SECRET_ACCESS_KEY` | an S3 endpoint of its own for artifacts | AWS's, or `AWS_ENDPOINT_URL` |
+//! | `ARTIFACTS_SECRET_ID` | secret with the keys of that endpoint: `{"access_key_id": .., "secret_access_key": ..}` | none |
 //! | `NOFX_TENANT` | tenant of requests, until identity exists | `local` |
 //! | `NOFX_PUBLIC_URL` | URL under which clients reach the API | none |
 //! | `LLM_SECRET_ID` | secret with the providers' keys | `nofx/llm` |
@@ -24,6 +26,9 @@
 use std::env;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::Deserialize;
 
 use crate::domain::TenantId;
 use crate::domain::plan::Limits;
@@ -83,11 +88,12 @@ pub struct GateDefaults {
 }
 
 impl Config {
-    /// Reads the environment.
-    pub fn from_env() -> Result<Self, Error> {
+    /// Reads the environment, and, with `open`, the secrets that it names in place of a value: a call each, when the
+    /// function starts.
+    pub async fn from_env(open: impl AsyncFn(&str) -> Result<Option<Arc<str>>, Error>) -> Result<Self, Error> {
         Ok(Self {
             database: DatabaseConfig {
-                url: text("DATABASE_URL").ok_or_else(|| Error::invalid("DATABASE_URL", "is not set"))?,
+                url: database_url(&open).await?,
                 ca_file: text("DATABASE_CA_FILE").map(PathBuf::from),
                 pool_size: parsed("DATABASE_POOL_SIZE")?.unwrap_or(2),
             },
@@ -96,7 +102,7 @@ impl Config {
                 bucket: text("ARTIFACTS_BUCKET").unwrap_or_else(|| "nofx-artifacts".into()),
                 endpoint_url: text("ARTIFACTS_ENDPOINT_URL").or_else(|| text("AWS_ENDPOINT_URL")),
                 region: text("ARTIFACTS_REGION"),
-                keys: text("ARTIFACTS_ACCESS_KEY_ID").zip(text("ARTIFACTS_SECRET_ACCESS_KEY")),
+                keys: artifacts_keys(&open).await?,
             },
             tenant: TenantId(text("NOFX_TENANT").unwrap_or_else(|| "local".into())),
             public_url: text("NOFX_PUBLIC_URL"),
@@ -120,6 +126,45 @@ impl Config {
             limits: limits()?,
         })
     }
+}
+
+async fn database_url(open: impl AsyncFn(&str) -> Result<Option<Arc<str>>, Error>) -> Result<String, Error> {
+    if let Some(url) = text("DATABASE_URL") {
+        return Ok(url);
+    }
+    let secret = secret("DATABASE_SECRET_ID", open).await?;
+    secret.map(|url| url.trim().to_owned()).ok_or_else(|| Error::invalid("DATABASE_URL", "is not set"))
+}
+
+/// Access key id and secret of an S3 endpoint.
+#[derive(Deserialize)]
+struct KeyPair {
+    access_key_id: String,
+    secret_access_key: String,
+}
+
+async fn artifacts_keys(
+    open: impl AsyncFn(&str) -> Result<Option<Arc<str>>, Error>,
+) -> Result<Option<(String, String)>, Error> {
+    let keys = text("ARTIFACTS_ACCESS_KEY_ID").zip(text("ARTIFACTS_SECRET_ACCESS_KEY"));
+    if keys.is_some() {
+        return Ok(keys);
+    }
+    let Some(secret) = secret("ARTIFACTS_SECRET_ID", open).await? else { return Ok(None) };
+    // The parser's message would repeat a part of the secret.
+    let pair: KeyPair = serde_json::from_str(&secret)
+        .map_err(|_| Error::invalid("ARTIFACTS_SECRET_ID", "names a secret that is no pair of keys"))?;
+    Ok(Some((pair.access_key_id, pair.secret_access_key)))
+}
+
+/// The secret that this variable names. One that is named and missing is an error: nothing else may stand in for it.
+async fn secret(
+    name: &'static str,
+    open: impl AsyncFn(&str) -> Result<Option<Arc<str>>, Error>,
+) -> Result<Option<Arc<str>>, Error> {
+    let Some(id) = text(name) else { return Ok(None) };
+    let missing = || Error::invalid(name, "names a secret that does not exist or has no value");
+    open(&id).await?.ok_or_else(missing).map(Some)
 }
 
 fn limits() -> Result<Limits, Error> {

@@ -23,8 +23,9 @@ pub struct Ctx {
 impl Ctx {
     /// From the environment.
     pub async fn from_env() -> Result<Self, Error> {
-        let config = Config::from_env()?;
         let sdk = aws_config::load_defaults(BehaviorVersion::latest()).await;
+        let secrets = Secrets::new(aws_sdk_secretsmanager::Client::new(&sdk));
+        let config = Config::from_env(async |id: &str| secrets.get(id).await).await?;
         Self::new(config, &sdk)
     }
 

@@ -2,7 +2,7 @@
 
 use std::error::Error as StdError;
 
-use serde::{Deserialize, Serialize};
+pub use crate::domain::Problem;
 
 /// Why something could not be done. `Display` is safe to show to a user; the source is for the log.
 #[derive(Debug, thiserror::Error)]
@@ -37,20 +37,6 @@ pub enum Error {
 
 /// The cause of an error, for the log.
 pub type Source = Box<dyn StdError + Send + Sync>;
-
-/// One thing that is wrong with an input, and where.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Problem {
-    /// JSON path from the body's root: `plan.steps[2].tool`.
-    pub path: String,
-    pub message: String,
-}
-
-impl Problem {
-    pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { path: path.into(), message: message.into() }
-    }
-}
 
 impl Error {
     /// One wrong place in the input.

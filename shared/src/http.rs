@@ -5,9 +5,11 @@ use std::panic::AssertUnwindSafe;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::Request;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::handler::Handler;
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use axum::routing::{self, MethodRouter};
 use futures::FutureExt;
 use lambda_http::RequestExt;
 use lambda_http::request::RequestContext;
@@ -21,6 +23,45 @@ use crate::telemetry;
 
 /// Largest body that is read: API Gateway lets 10 MB pass, a plan has at most 1 MiB.
 pub const MAX_BODY_BYTES: usize = 2 << 20;
+
+/// A router that knows its routes: the template's and those of `cargo lambda watch` are held against them.
+pub struct Routes<S> {
+    router: Router<S>,
+    table: Vec<(Method, &'static str)>,
+}
+
+impl<S: Clone + Send + Sync + 'static> Routes<S> {
+    #[must_use]
+    pub fn get<H: Handler<T, S>, T: 'static>(self, path: &'static str, handler: H) -> Self {
+        self.add(Method::GET, path, routing::get(handler))
+    }
+
+    #[must_use]
+    pub fn post<H: Handler<T, S>, T: 'static>(self, path: &'static str, handler: H) -> Self {
+        self.add(Method::POST, path, routing::post(handler))
+    }
+
+    /// Method and path of every route.
+    pub fn table(&self) -> &[(Method, &'static str)] {
+        &self.table
+    }
+
+    pub fn into_router(self) -> Router<S> {
+        self.router
+    }
+
+    fn add(mut self, method: Method, path: &'static str, handler: MethodRouter<S>) -> Self {
+        self.router = self.router.route(path, handler);
+        self.table.push((method, path));
+        self
+    }
+}
+
+impl<S: Clone + Send + Sync + 'static> Default for Routes<S> {
+    fn default() -> Self {
+        Self { router: Router::new(), table: Vec::new() }
+    }
+}
 
 /// Serves a router until the process ends. The `main` of an HTTP function.
 pub async fn run(router: Router) -> Result<(), lambda_http::Error> {

@@ -9,22 +9,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, mpsc};
 use uuid::Uuid;
 
+pub use crate::domain::WakeUp;
 use crate::domain::trace::TraceParent;
 use crate::domain::{RunId, StepId, TenantId};
 use crate::error::Error;
-
-/// A step that is ready, and whose handler should come and claim it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct WakeUp {
-    pub tenant_id: TenantId,
-    pub run_id: RunId,
-    pub step_id: StepId,
-    pub handler: String,
-    /// How long the message should be held back.
-    #[serde(default)]
-    pub delay_ms: u64,
-    pub traceparent: Option<String>,
-}
 
 /// The body of a wake-up's message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

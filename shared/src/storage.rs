@@ -13,9 +13,8 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::domain::digest::hex;
-use crate::domain::{ArtifactId, ArtifactRef, NewArtifact};
+use crate::domain::{ArtifactId, ArtifactRef, ClaimedStep, NewArtifact};
 use crate::error::Error;
-use crate::worker::ClaimedStep;
 
 /// The bucket of the artifacts.
 #[derive(Clone)]

@@ -16,36 +16,17 @@ use tracing::{Instrument, error, info_span, warn};
 
 use crate::context::Ctx;
 use crate::db::step::{self, ClaimItem, Claimed, FinishItem, FinishResult, Finishes, Skipped};
+pub use crate::domain::ClaimedStep;
 use crate::domain::tool::{self, HandlerSpec};
 use crate::domain::trace::TraceParent;
 use crate::domain::{
-    ArtifactId, Outcome, RunId, StepError, StepId, TenantId, Verdict, Workspace, outcome::ArtifactRef, reference,
+    ArtifactId, Outcome, StepError, StepId, TenantId, Verdict, Workspace, outcome::ArtifactRef, reference,
 };
 use crate::error::Error;
 use crate::flow::finish_step::{announce, conclude, record_ends};
 use crate::queue::Message;
 use crate::storage::StepStore;
 use crate::telemetry;
-
-/// A step that this attempt owns, as its handler sees it.
-#[derive(Debug, Clone)]
-pub struct ClaimedStep {
-    pub tenant_id: TenantId,
-    pub run_id: RunId,
-    pub step_id: StepId,
-    pub name: String,
-    pub tool: String,
-    /// Number of this try, from 1; names the storage folder and fences every write.
-    pub attempt: u32,
-    /// References already resolved.
-    pub inputs: Value,
-    pub goal: String,
-    pub workspace: Option<Workspace>,
-    /// How long the handler may work; the worker stops it there.
-    pub timeout: Duration,
-    /// What the plan says, in seconds; for a manual step, how long its gate waits.
-    pub timeout_s: Option<u32>,
-}
 
 /// The code for a family of tools. It gets the claimed step and storage, never the database: what it wants changed it
 /// returns as outcome. It must be safe to run twice: delivery is at least once.

@@ -30,13 +30,8 @@ impl TestDatabase {
         let name = format!("t_{}", Uuid::new_v4().simple());
         let sql = format!("create database {name} template {template}");
         admin.batch_execute(&sql).await.expect("clone the template database");
-        let url = with_database(&database_url(), &name, None);
+        let url = with_database(&database_url(), &name);
         Self { name, url }
-    }
-
-    /// The URL for another role; the throwaway server trusts everybody.
-    pub fn url_as(&self, role: &str) -> String {
-        with_database(&database_url(), &self.name, Some(role))
     }
 }
 
@@ -114,7 +109,7 @@ async fn make_template(admin: &Client, name: &str, migrations: &[(String, String
     let building = format!("{name}_building");
     admin.batch_execute(&format!("drop database if exists {building} with (force)")).await.expect("drop a torso");
     admin.batch_execute(&format!("create database {building}")).await.expect("create the template");
-    let client = connect_to(&with_database(&database_url(), &building, None)).await;
+    let client = connect_to(&with_database(&database_url(), &building)).await;
     for (migration, text) in migrations {
         let applied = client.batch_execute(&format!("begin;\n{text}\ncommit;")).await;
         applied.unwrap_or_else(|error| panic!("migration {migration} does not apply: {:?}", error.as_db_error()));

@@ -1,6 +1,7 @@
 //! Where the test stack is. `make test` starts one and says so in two variables.
 
 use std::env;
+use std::fmt::Write as _;
 
 /// URL of a superuser's connection to the database `postgres` of a throwaway server.
 pub fn database_url() -> String {
@@ -12,17 +13,29 @@ pub fn aws_endpoint_url() -> String {
     variable("NOFX_TEST_AWS_ENDPOINT_URL")
 }
 
-/// The same connection URL with another database, and with another user where one is given.
-pub fn with_database(url: &str, database: &str, user: Option<&str>) -> String {
+/// The same connection URL with another database.
+pub fn with_database(url: &str, database: &str) -> String {
     let (base, query) = url.split_once('?').map_or((url, None), |(base, query)| (base, Some(query)));
     let (scheme, rest) = base.split_once("://").expect("a connection URL has a scheme");
     let authority = rest.split_once('/').map_or(rest, |(authority, _)| authority);
-    let authority = match user {
-        Some(user) => format!("{user}@{}", authority.rsplit_once('@').map_or(authority, |(_, host)| host)),
-        None => authority.to_owned(),
-    };
     let query = query.map(|query| format!("?{query}")).unwrap_or_default();
     format!("{scheme}://{authority}/{database}{query}")
+}
+
+/// The same connection URL in another role, and with a tenant's claims where some are given: as `set role` and `set
+/// request.jwt.claims`, first thing on every connection.
+pub fn with_role(url: &str, role: &str, claims: Option<&str>) -> String {
+    let mut options = format!("-c role={role}");
+    if let Some(claims) = claims {
+        options.push_str(" -c request.jwt.claims=");
+        options.push_str(&claims.replace('\\', "\\\\").replace(' ', "\\ "));
+    }
+    let separator = if url.contains('?') { '&' } else { '?' };
+    let mut url = format!("{url}{separator}options=");
+    for byte in options.bytes() {
+        let _ = write!(url, "%{byte:02X}");
+    }
+    url
 }
 
 /// A missing stack fails the test: a suite that skips itself would be green for ever.
@@ -40,9 +53,8 @@ mod tests {
     #[test]
     fn the_database_of_a_url_is_replaced_and_the_rest_kept() {
         let url = "postgresql://owner:word@127.0.0.1:5432/postgres?sslmode=disable";
-        assert_eq!(with_database(url, "t_1", None), "postgresql://owner:word@127.0.0.1:5432/t_1?sslmode=disable");
-        assert_eq!(with_database(url, "t_1", Some("w")), "postgresql://w@127.0.0.1:5432/t_1?sslmode=disable");
+        assert_eq!(with_database(url, "t_1"), "postgresql://owner:word@127.0.0.1:5432/t_1?sslmode=disable");
         let socket = "postgresql://owner@/postgres?host=%2Frun%2Fpg";
-        assert_eq!(with_database(socket, "t_1", None), "postgresql://owner@/t_1?host=%2Frun%2Fpg");
+        assert_eq!(with_database(socket, "t_1"), "postgresql://owner@/t_1?host=%2Frun%2Fpg");
     }
 }

@@ -1,5 +1,7 @@
 //! What a run has come to, without ids and times: two histories of the same plan can be compared.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 use shared::domain::RunId;
 use uuid::Uuid;
@@ -53,6 +55,13 @@ impl Lab {
         rows.iter().map(|row| row.get(0)).collect()
     }
 
+    /// Fails with what changed since [`Lab::everything`] was asked.
+    pub async fn assert_unchanged(&self, run: RunId, before: &Value) {
+        let mut changes = Vec::new();
+        differences("", before, &self.everything(run).await, &mut changes);
+        assert!(changes.is_empty(), "something changed:\n{}", changes.join("\n"));
+    }
+
     /// Everything that a run's rows say, ids and times included: to show that nothing changed.
     pub async fn everything(&self, run: RunId) -> Value {
         let sql = "select jsonb_build_object(
@@ -65,6 +74,27 @@ impl Lab {
             'approvals', (select jsonb_agg(to_jsonb(p) order by p.id) from nofx.approval p where p.run_id = $1),
             'events', (select jsonb_agg(to_jsonb(e) order by e.seq) from nofx.event e where e.run_id = $1))";
         self.admin.query_one(sql, &[&run.0]).await.expect("everything").get(0)
+    }
+}
+
+fn differences(path: &str, before: &Value, after: &Value, found: &mut Vec<String>) {
+    match (before, after) {
+        (Value::Object(old), Value::Object(new)) => {
+            let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+            for key in keys {
+                differences(&format!("{path}/{key}"), &before[key], &after[key], found);
+            }
+        }
+        (Value::Array(old), Value::Array(new)) if old.len() == new.len() => {
+            for (index, (old, new)) in old.iter().zip(new).enumerate() {
+                differences(&format!("{path}/{index}"), old, new, found);
+            }
+        }
+        (Value::Array(old), Value::Array(new)) => {
+            found.push(format!("{path}: {} rows became {}; the last is {:?}", old.len(), new.len(), new.last()));
+        }
+        _ if before == after => {}
+        _ => found.push(format!("{path}: {before} became {after}")),
     }
 }
 

@@ -7,25 +7,30 @@ mod runs;
 mod steps;
 
 use axum::Router;
-use axum::routing::{get, post};
 use shared::context::Ctx;
+use shared::http::Routes;
 
 /// All routes of the function.
+pub fn routes() -> Routes<Ctx> {
+    Routes::default()
+        .get("/health", health::health)
+        .post("/runs", runs::create)
+        .get("/runs", runs::list)
+        .get("/runs/{id}", runs::fetch)
+        .get("/runs/{id}/timeline", runs::timeline)
+        .get("/runs/{id}/gates", runs::gates)
+        .get("/runs/{id}/lineage", runs::lineage)
+        .post("/runs/{id}/cancel", runs::cancel)
+        .post("/runs/{id}/pause", runs::pause)
+        .post("/runs/{id}/resume", runs::resume)
+        .post("/runs/{id}/retry", runs::retry)
+        .get("/runs/{id}/steps/{name}/why", steps::why)
+        .post("/workspaces", artifacts::create_workspace)
+        .get("/artifacts/{id}", artifacts::fetch)
+        .get("/artifacts/{id}/download", artifacts::download)
+}
+
+/// The function over a context.
 pub fn router(ctx: Ctx) -> Router {
-    Router::new()
-        .route("/health", get(health::health))
-        .route("/runs", post(runs::create).get(runs::list))
-        .route("/runs/{id}", get(runs::fetch))
-        .route("/runs/{id}/timeline", get(runs::timeline))
-        .route("/runs/{id}/gates", get(runs::gates))
-        .route("/runs/{id}/lineage", get(runs::lineage))
-        .route("/runs/{id}/cancel", post(runs::cancel))
-        .route("/runs/{id}/pause", post(runs::pause))
-        .route("/runs/{id}/resume", post(runs::resume))
-        .route("/runs/{id}/retry", post(runs::retry))
-        .route("/runs/{id}/steps/{name}/why", get(steps::why))
-        .route("/workspaces", post(artifacts::create_workspace))
-        .route("/artifacts/{id}", get(artifacts::fetch))
-        .route("/artifacts/{id}/download", get(artifacts::download))
-        .with_state(ctx)
+    routes().into_router().with_state(ctx)
 }

@@ -4,7 +4,6 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::Value;
 use shared::context::Ctx;
@@ -13,7 +12,7 @@ use shared::domain::gate::Decision;
 use shared::domain::{GateId, RunId, StepId};
 use shared::error::{Error, Problem};
 use shared::flow::decide_gate::decide_gate;
-use shared::http::{actor_of, id_param, json_body};
+use shared::http::{Routes, actor_of, id_param, json_body};
 use uuid::Uuid;
 
 /// Most gates of the inbox.
@@ -21,14 +20,19 @@ const INBOX: i64 = 200;
 const MAX_REASON_CHARS: usize = 2_000;
 
 /// All routes of the function.
+pub fn routes() -> Routes<Ctx> {
+    Routes::default()
+        .post("/gates", create)
+        .get("/gates", inbox)
+        .get("/gates/{id}", fetch)
+        .post("/gates/{id}/approve", approve)
+        .post("/gates/{id}/reject", reject)
+        .post("/gates/{id}/waive", waive)
+}
+
+/// The function over a context.
 pub fn router(ctx: Ctx) -> Router {
-    Router::new()
-        .route("/gates", post(create).get(inbox))
-        .route("/gates/{id}", get(fetch))
-        .route("/gates/{id}/approve", post(approve))
-        .route("/gates/{id}/reject", post(reject))
-        .route("/gates/{id}/waive", post(waive))
-        .with_state(ctx)
+    routes().into_router().with_state(ctx)
 }
 
 /// `POST /gates {run_id, step_id, gate_type, evidence_uri, reason, expires_after_s}` -> 201 with the gate. Also in the

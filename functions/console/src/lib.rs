@@ -17,8 +17,9 @@ use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::any;
 use shared::context::Ctx;
+use shared::http::Routes;
 
 /// What every answer says about what may run in, or around, its page. Nothing inline, nothing of others.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
@@ -28,17 +29,25 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
 const MAX_FORM_BYTES: usize = 32 << 10;
 
 /// All routes of the function.
+pub fn routes() -> Routes<Ctx> {
+    Routes::default()
+        .get("/ui", routes::home)
+        .get("/ui/runs", routes::runs)
+        .get("/ui/runs/{id}", routes::run)
+        .get("/ui/runs/{id}/fragment", routes::fragment)
+        .get("/ui/artifacts/signed", routes::signed_artifact)
+        .post("/ui/gates/{id}/{verb}", gates::decide)
+        .get("/ui/static/app.css", assets::css)
+        .get("/ui/static/app.js", assets::js)
+}
+
+/// The function over a context.
 pub fn router(ctx: Ctx) -> Router {
-    let pages = Router::new()
-        .route("/ui", get(routes::home))
-        .route("/ui/runs", get(routes::runs).fallback(routes::wrong_method))
-        .route("/ui/runs/{id}", get(routes::run).fallback(routes::wrong_method))
-        .route("/ui/runs/{id}/fragment", get(routes::fragment).fallback(routes::wrong_method))
-        .route("/ui/artifacts/signed", get(routes::signed_artifact).fallback(routes::wrong_method))
-        .route("/ui/gates/{id}/{verb}", post(gates::decide).fallback(routes::wrong_method))
-        .route("/ui/static/app.css", get(assets::css))
-        .route("/ui/static/app.js", get(assets::js))
-        .route("/ui/{*rest}", get(routes::nowhere).fallback(routes::nowhere))
+    let pages = routes()
+        .into_router()
+        // A page for whatever else is below `/ui`, and for what is asked in a way that no page answers.
+        .route("/ui/{*rest}", any(routes::nowhere))
+        .method_not_allowed_fallback(routes::wrong_method)
         .layer(DefaultBodyLimit::max(MAX_FORM_BYTES))
         .layer(middleware::from_fn(secure));
     // `lambda_http` puts the stage of a REST API in front of the path unless it is told not to.

@@ -5,10 +5,10 @@ use serde_json::Value;
 use tokio_postgres::types::Type;
 
 use super::pool::{Database, column};
+use crate::domain::WakeUp;
 use crate::domain::gate::Decision;
 use crate::domain::{GateId, RunId, StepId, TenantId};
 use crate::error::Error;
-use crate::queue::WakeUp;
 
 /// A gate in front of a step that has not started, or of a run's end.
 #[derive(Debug, Serialize)]

@@ -5,9 +5,9 @@ use serde_json::Value;
 use tokio_postgres::types::Type;
 
 use super::pool::Database;
+use crate::domain::WakeUp;
 use crate::domain::{RunId, RunStatus, StepId, TenantId};
 use crate::error::{Error, Problem};
-use crate::queue::WakeUp;
 
 /// A run to be created, ids given.
 #[derive(Debug, Serialize)]

@@ -6,14 +6,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio_postgres::Transaction;
 use tokio_postgres::types::{Json, Type};
-use uuid::Uuid;
 
 use super::pool::{Database, column, database_error};
+use crate::domain::WakeUp;
 use crate::domain::{
     ArtifactId, ArtifactRef, NewArtifact, NewEvent, NewGate, RunId, StepError, StepId, TenantId, Workspace,
 };
 use crate::error::Error;
-use crate::queue::WakeUp;
 
 /// A step that somebody wants to own.
 #[derive(Debug, Clone, Serialize)]
@@ -145,14 +144,15 @@ pub async fn artifacts_by_id(
     tenant: &TenantId,
     ids: &[ArtifactId],
 ) -> Result<HashMap<ArtifactId, ArtifactRef>, Error> {
-    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-    let sql = "select coalesce(jsonb_agg(jsonb_build_object('id', a.id, 'uri', a.uri, 'hash', a.hash,
-                      'size_bytes', a.size_bytes, 'media_type', a.media_type)), '[]')
-                 from nofx.artifact a
-                where a.tenant_id = $1 and a.id = any ($2)";
-    let found: Option<Json<Vec<ArtifactRef>>> =
-        db.query_value(sql, &[(&tenant.0, Type::TEXT), (&ids, Type::UUID_ARRAY)]).await?;
-    Ok(found.map(|json| json.0).unwrap_or_default().into_iter().map(|artifact| (artifact.id, artifact)).collect())
+    let found: Vec<ArtifactRef> =
+        db.transition("select nofx.artifacts_find($1)", &FindCall { tenant_id: tenant, ids }).await?;
+    Ok(found.into_iter().map(|artifact| (artifact.id, artifact)).collect())
+}
+
+#[derive(Debug, Serialize)]
+struct FindCall<'a> {
+    tenant_id: &'a TenantId,
+    ids: &'a [ArtifactId],
 }
 
 /// What a step waits for, as facts: its row, its unfinished parents, its gates. `None` when the run has no such step.

@@ -4,8 +4,8 @@ use serde::Deserialize;
 use tokio_postgres::types::{Json, Type};
 
 use super::pool::Database;
+use crate::domain::WakeUp;
 use crate::error::Error;
-use crate::queue::WakeUp;
 
 /// What one sweep did.
 #[derive(Debug, Default, Deserialize)]

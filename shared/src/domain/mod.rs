@@ -2,17 +2,23 @@
 //!
 //! Pure: no async, no clock, no randomness, no environment, no AWS types. `now` and jitter are arguments.
 
+pub mod claimed_step;
 pub mod digest;
 pub mod gate;
 pub mod id;
 pub mod outcome;
 pub mod plan;
+pub mod problem;
 pub mod reference;
 pub mod retry;
 pub mod status;
 pub mod tool;
 pub mod trace;
+pub mod wakeup;
 
+pub use claimed_step::ClaimedStep;
 pub use id::{ArtifactId, GateId, RunId, StepId, TenantId};
 pub use outcome::{ArtifactRef, NewArtifact, NewEvent, NewGate, Outcome, StepError, Verdict, Workspace};
+pub use problem::Problem;
 pub use status::{GateStatus, RunStatus, StepStatus};
+pub use wakeup::WakeUp;

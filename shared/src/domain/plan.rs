@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use serde_json::{Map, Value};
 
 use super::id::ArtifactId;
+use super::problem::Problem;
 use super::reference::referenced_steps;
 use super::tool::{self, HandlerSpec};
-use crate::error::Problem;
 
 /// Bounds on what is accepted. All configurable.
 #[derive(Debug, Clone, Copy)]

@@ -1,9 +1,12 @@
 //! The database goes away: before a claim, under a claim, under a finish, and while a function was frozen.
 
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nofx_tests::database::connect_to;
 use nofx_tests::delivery::{event, failed_ids, worker_on};
+use nofx_tests::environment::database_url;
 use nofx_tests::lab::context;
 use nofx_tests::{Deliver, Lab, Script, plans};
 use serde_json::json;
@@ -18,16 +21,20 @@ async fn lock_run(lab: &Lab, run: RunId) -> Client {
     client
 }
 
-/// Ends the connection that waits for a lock, as soon as there is one.
-async fn kill_the_waiting(lab: &Lab) {
-    let killed = format!("select count(pg_terminate_backend(pid)) > 0 {WAITING}");
-    lab.until("a connection that waits for the lock", &killed).await;
+/// Ends the connection that waits for a lock, as soon as there is one. The server shows it for a while after its end:
+/// `before` is the one that was ended before.
+async fn kill_the_waiting(lab: &Lab, before: i32) -> i32 {
+    let others = format!("{WAITING} and pid <> {before}");
+    lab.until("a connection that waits for the lock", &format!("select count(*) > 0 {others}")).await;
+    let killed = format!("select pid from (select pid, pg_terminate_backend(pid) {others}) killed");
+    lab.admin.query_one(&killed, &[]).await.expect("it waits still").get(0)
 }
 
-async fn somebody_waits(lab: &Lab) {
-    lab.until("another connection that waits for the lock", &format!("select count(*) > 0 {WAITING}")).await;
+async fn another_waits(lab: &Lab, before: i32) {
+    lab.until("another connection that waits", &format!("select count(*) > 0 {WAITING} and pid <> {before}")).await;
 }
 
+const NOBODY: i32 = 0;
 const WAITING: &str = "from pg_stat_activity
     where datname = current_database() and wait_event_type = 'Lock' and pid <> pg_backend_pid()";
 
@@ -58,12 +65,12 @@ async fn a_database_that_goes_away_under_a_claim_gives_the_messages_back() {
     let batch = event(&sent, Deliver::Once);
     let batch = tokio::spawn(async move { worker.handle_batch(batch, None).await });
     // The claim and its one repetition.
-    kill_the_waiting(&lab).await;
-    kill_the_waiting(&lab).await;
+    let first = kill_the_waiting(&lab, NOBODY).await;
+    kill_the_waiting(&lab, first).await;
     let response = batch.await.unwrap();
     assert_eq!(failed_ids(&response).len(), 2);
     drop(lock);
-    assert_eq!(lab.everything(run).await, before);
+    lab.assert_unchanged(run, &before).await;
     lab.worker("echo", &Script::deployed()).handle_batch(event(&sent, Deliver::Once), None).await;
     assert_eq!(lab.run_status(run).await, "succeeded");
 }
@@ -76,8 +83,8 @@ async fn a_connection_that_dies_under_a_claim_is_replaced_and_the_step_claimed_o
     let lock = lock_run(&lab, run).await;
     let worker = lab.worker("echo", &Script::deployed());
     let batch = tokio::spawn(async move { worker.handle_batch(event(&sent, Deliver::Once), None).await });
-    kill_the_waiting(&lab).await;
-    somebody_waits(&lab).await;
+    let killed = kill_the_waiting(&lab, NOBODY).await;
+    another_waits(&lab, killed).await;
     drop(lock);
     assert!(batch.await.unwrap().batch_item_failures.is_empty());
     assert_eq!(lab.snapshot(run).await["steps"]["s0"]["attempts"], json!(["succeeded"]));
@@ -104,8 +111,8 @@ async fn a_connection_that_dies_under_a_finish_is_replaced_and_the_step_finished
     let worker = lab.worker("echo", &script);
     let batch = tokio::spawn(async move { worker.handle_batch(event(&sent, Deliver::Once), None).await });
     let lock = locks.recv().await.unwrap();
-    kill_the_waiting(&lab).await;
-    somebody_waits(&lab).await;
+    let killed = kill_the_waiting(&lab, NOBODY).await;
+    another_waits(&lab, killed).await;
     drop(lock);
     assert!(batch.await.unwrap().batch_item_failures.is_empty());
     assert_eq!(lab.sent().await.len(), 1, "its child is woken once");
@@ -125,4 +132,42 @@ async fn connections_that_died_while_the_function_was_frozen_are_replaced_unnoti
     assert!(lab.admin.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) > 0);
     lab.settle(&Script::deployed(), Deliver::Once).await;
     assert_eq!((lab.run_status(run).await, lab.run_status(run_after).await), ("succeeded".into(), "succeeded".into()));
+}
+
+#[tokio::test]
+async fn an_end_that_could_not_be_recorded_brings_its_message_back_and_is_done_again() {
+    let mut lab = Lab::new().await;
+    let run = lab.submit(&plans::chain(2)).await;
+    let sent = lab.sent().await;
+    let server = Arc::new(connect_to(&database_url()).await);
+    let database = lab.text("select current_database()::text where $1::uuid is not null", run.0).await;
+    // While the handler works the database goes away, for longer than a worker is patient.
+    let shut = format!(
+        "alter database {database} with allow_connections false;
+         select pg_terminate_backend(pid) from pg_stat_activity where datname = '{database}'"
+    );
+    let (shutter, times) = (server.clone(), Arc::new(AtomicUsize::new(0)));
+    let script = Script::overriding(move |_, _| {
+        let (shutter, shut, times) = (shutter.clone(), shut.clone(), times.clone());
+        async move {
+            if times.fetch_add(1, Ordering::Relaxed) == 0 {
+                shutter.batch_execute(&shut).await.unwrap();
+            }
+            None
+        }
+    });
+    let worker = lab.worker("echo", &script);
+    let response = worker.handle_batch(event(&sent, Deliver::Once), None).await;
+    assert_eq!(failed_ids(&response), HashSet::from(["m0".into()]));
+
+    server.batch_execute(&format!("alter database {database} with allow_connections true")).await.unwrap();
+    lab.admin = connect_to(&lab.database.url).await;
+    assert_eq!(lab.run_status(run).await, "running", "its end is not known");
+    // The message is there long before the lease is over, and then once more.
+    worker.handle_batch(event(&sent, Deliver::Once), None).await;
+    lab.leases_over(run).await;
+    worker.handle_batch(event(&sent, Deliver::Once), None).await;
+    lab.settle(&script, Deliver::Once).await;
+    assert_eq!(lab.run_status(run).await, "succeeded");
+    assert_eq!(lab.snapshot(run).await["steps"]["s0"]["attempts"], json!(["lost", "succeeded"]));
 }

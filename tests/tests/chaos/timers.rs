@@ -45,12 +45,12 @@ async fn a_run_beyond_its_time_fails_and_fences_what_still_works() {
     let worker = lab.worker("echo", &Script::deployed());
     worker.handle_batch(event(&lab.sent().await, Deliver::Once), None).await;
     let sent = lab.sent().await;
-    let (ctx, admin_lab) = (lab.another_ctx().await, &lab);
+    let ctx = lab.another_ctx().await;
     assert_eq!(sweep(&ctx).await.unwrap().runs_timed_out, 0, "there is time left");
     // In the middle of the second step the time is over.
-    let (begun, go) =
+    let (started, go) =
         (std::sync::Arc::new(tokio::sync::Notify::new()), std::sync::Arc::new(tokio::sync::Notify::new()));
-    let (begin, wait) = (begun.clone(), go.clone());
+    let (begin, wait) = (started.clone(), go.clone());
     let script = Script::new(move |_, _| {
         let (begin, wait) = (begin.clone(), wait.clone());
         async move {
@@ -59,16 +59,16 @@ async fn a_run_beyond_its_time_fails_and_fences_what_still_works() {
             succeeded(json!({ "late": true }))
         }
     });
-    let late = admin_lab.worker("echo", &script);
+    let late = lab.worker("echo", &script);
     let batch = tokio::spawn(async move { late.handle_batch(event(&sent, Deliver::Once), None).await });
-    begun.notified().await;
+    started.notified().await;
     lab.deadline_over(run).await;
     assert_eq!(sweep(&ctx).await.unwrap().runs_timed_out, 1);
     assert_eq!(sweep(&ctx).await.unwrap().runs_timed_out, 0, "once");
     let before = lab.everything(run).await;
     go.notify_one();
     batch.await.unwrap();
-    assert_eq!(lab.everything(run).await, before, "the late finish changes nothing");
+    lab.assert_unchanged(run, &before).await;
     let snapshot = lab.snapshot(run).await;
     assert_eq!(
         (&snapshot["run"]["status"], &snapshot["run"]["failure"]["code"]),

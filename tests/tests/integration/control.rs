@@ -72,7 +72,7 @@ async fn pause_lets_the_running_step_end_and_starts_nothing_after_it() {
     };
     let before = lab.everything(run).await;
     lab.worker("echo", &Script::deployed()).handle_batch(event(&[stray], Deliver::Once), None).await;
-    assert_eq!(lab.everything(run).await, before);
+    lab.assert_unchanged(run, &before).await;
 
     control(&lab, run, Control::Resume).await.unwrap();
     lab.settle(&Script::deployed(), Deliver::Once).await;
@@ -144,7 +144,7 @@ async fn a_run_of_another_tenant_cannot_be_controlled_or_even_found() {
         let answer = control_run(&lab.ctx, &mallory, run, what, "mallory").await;
         assert!(matches!(answer, Err(Error::NotFound(_))), "{what:?}: {answer:?}");
     }
-    assert_eq!(lab.everything(run).await, before);
+    lab.assert_unchanged(run, &before).await;
 }
 
 #[tokio::test]
@@ -261,5 +261,5 @@ async fn a_decided_gate_stays_decided() {
     for decision in [Decision::Approve, Decision::Reject, Decision::Waive] {
         assert!(matches!(decide(&lab, gate, decision).await, Err(Error::Conflict(_))));
     }
-    assert_eq!(lab.everything(run).await, before);
+    lab.assert_unchanged(run, &before).await;
 }

@@ -7,6 +7,8 @@ use nofx_tests::script::{broken, flaky, succeeded};
 use nofx_tests::{Deliver, Lab, Script, plans};
 use serde_json::json;
 use shared::domain::{Outcome, StepError, Verdict};
+use shared::error::Error;
+use shared::flow::create_run::{Request, create_run};
 
 #[tokio::test]
 async fn a_flaky_step_is_tried_again_until_its_attempts_are_spent() {
@@ -38,14 +40,12 @@ async fn delays_between_attempts_double_and_reach_the_wakeup_and_the_row() {
         worker.handle_batch(event(&sent, Deliver::Once), None).await;
         let woken = lab.sent().await;
         assert!((least..=most).contains(&woken[0].delay_ms), "{} ms", woken[0].delay_ms);
-        let sql = "select (extract(epoch from ready_at - clock_timestamp()) * 1000)::float8,
-                          (extract(epoch from notify_at - ready_at))::float8 from nofx.step where id = $1";
+        let sql = "select (extract(epoch from ready_at - clock_timestamp()) * 1000)::bigint, notify_at > ready_at
+                     from nofx.step where id = $1";
         let row = lab.admin.query_one(sql, &[&woken[0].step_id.0]).await.unwrap();
-        let (to_ready, to_notify): (f64, f64) = (row.get(0), row.get(1));
-        #[allow(clippy::cast_precision_loss)]
-        let told = woken[0].delay_ms as f64;
-        assert!(to_ready <= told && to_ready > told - 4_000.0, "the row agrees with the wake-up");
-        assert!(to_notify > 0.0, "the sweeper does not wake it before its time");
+        let (to_ready, told): (i64, i64) = (row.get(0), woken[0].delay_ms.try_into().unwrap());
+        assert!(to_ready <= told && to_ready > told - 4_000, "the row agrees with the wake-up");
+        assert!(row.get::<_, bool>(1), "the sweeper does not wake it before its time");
         lab.ctx.queue.send(woken).await.unwrap();
     }
 }
@@ -155,7 +155,17 @@ async fn a_text_that_postgres_cannot_store_fails_its_own_step_only() {
     lab.settle(&script, Deliver::Once).await;
     let snapshot = lab.snapshot(run).await;
     assert_eq!(snapshot["steps"]["s1"]["status"], "succeeded", "its neighbour is recorded");
-    assert_eq!(snapshot["steps"]["s0"]["status"], "failed");
+    assert_eq!(snapshot["steps"]["s0"]["error"], "unrecordable");
+    lab.assert_invariants().await;
+}
+
+#[tokio::test]
+async fn a_request_that_postgres_cannot_store_is_the_clients_mistake() {
+    let lab = Lab::new().await;
+    let body = json!({ "plan": { "goal": "g", "steps": [plans::step("a", "echo", json!({ "text": "a\u{0}b" }))] } });
+    let request = Request { body: &body, idempotency_key: None, traceparent: None };
+    let answer = create_run(&lab.ctx, &lab.tenant, &request).await;
+    assert!(matches!(answer, Err(Error::Invalid(_))), "{answer:?}");
 }
 
 #[tokio::test]
@@ -167,7 +177,7 @@ async fn what_the_other_side_asks_us_to_wait_is_a_floor_for_the_delay() {
         let mut outcome = Outcome::retryable(StepError::new("busy", "later"));
         outcome.verdict = match outcome.verdict {
             Verdict::Failed { error, retryable, .. } => {
-                Verdict::Failed { error, retryable, retry_after: Some(Duration::from_secs(120)) }
+                Verdict::Failed { error, retryable, retry_after: Some(Duration::from_mins(2)) }
             }
             other => other,
         };

@@ -76,7 +76,7 @@ impl Machine {
 
     /// From outside, in front of a step that has not started or of the end of a run that may still succeed.
     pub(super) fn gate_create(&mut self, name: &str, step: Option<usize>, expires: bool) -> Answer {
-        if self.ended() || (step.is_none() && self.failing()) {
+        if self.ended() || self.failing() {
             return Answer::of("conflict run");
         }
         if let Some(step) = step {

@@ -1,0 +1,76 @@
+//! What stands in for AWS: contexts as each function's process has one, wake-ups in a channel, and event sources that
+//! form batches as Lambda's do.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_lambda_events::sqs::{SqsEvent, SqsMessage};
+use shared::config::{ArtifactsConfig, Config, DatabaseConfig, GateDefaults, LlmConfig};
+use shared::context::Ctx;
+use shared::domain::TenantId;
+use shared::domain::plan::Limits;
+use shared::queue::{Message, Queue, WakeUp};
+use tokio::sync::{Mutex, mpsc};
+
+/// Messages of an invocation, as for every handler whose batch size is not 1.
+pub const BATCH: usize = 10;
+
+/// Where wake-ups wait. Clones are the pollers of one event source.
+#[derive(Clone)]
+pub struct Source(Arc<Mutex<mpsc::UnboundedReceiver<WakeUp>>>);
+
+/// A queue and its event source.
+pub fn queue() -> (Queue, Source) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    (Queue::Channel(sender), Source(Arc::new(Mutex::new(receiver))))
+}
+
+impl Source {
+    /// What one receive call gives: it waits for a message and takes what else is there, up to a batch.
+    pub async fn receive(&self) -> Vec<WakeUp> {
+        let mut receiver = self.0.lock().await;
+        let mut batch = Vec::with_capacity(BATCH);
+        receiver.recv_many(&mut batch, BATCH).await;
+        batch
+    }
+}
+
+/// The context of one function's process: a pool of its own, of the default size.
+pub fn context(url: &str, queue: &Queue) -> Result<Ctx> {
+    let sdk = SdkConfig::builder().behavior_version(BehaviorVersion::latest()).region(Region::new("us-east-1")).build();
+    let mut ctx = Ctx::new(config(url), &sdk)?;
+    ctx.queue = queue.clone();
+    Ok(ctx)
+}
+
+/// The event of a batch.
+pub fn event(batch: &[WakeUp]) -> Result<SqsEvent> {
+    let mut event = SqsEvent::default();
+    for (index, wakeup) in batch.iter().enumerate() {
+        let mut message = SqsMessage::default();
+        message.message_id = Some(format!("m{index}"));
+        message.receipt_handle = Some(format!("r{index}"));
+        message.body = Some(serde_json::to_string(&Message {
+            tenant_id: wakeup.tenant_id.clone(),
+            run_id: wakeup.run_id,
+            step_id: wakeup.step_id,
+            traceparent: wakeup.traceparent.clone(),
+        })?);
+        event.records.push(message);
+    }
+    Ok(event)
+}
+
+fn config(url: &str) -> Config {
+    Config {
+        database: DatabaseConfig { url: url.to_owned(), ca_file: None, pool_size: 2 },
+        sqs_prefix: "bench-".into(),
+        artifacts: ArtifactsConfig { bucket: "bench".into(), endpoint_url: None, region: None, keys: None },
+        tenant: TenantId("bench".into()),
+        public_url: None,
+        llm: LlmConfig { secret_id: "bench".into(), order: None, allow_template: false, providers: Vec::new() },
+        gate: GateDefaults::default(),
+        limits: Limits::default(),
+    }
+}

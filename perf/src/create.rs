@@ -1,0 +1,51 @@
+//! `create`: `POST /runs` through the router of the function, plans of several sizes.
+
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use nofx::report;
+use serde_json::json;
+use tower::ServiceExt;
+
+use crate::bed;
+use crate::figures::{self, Times, rounded};
+use crate::load::chain;
+use crate::server::Server;
+
+/// Steps of the plan, and how often it is posted.
+const PLANS: [(u64, usize); 3] = [(1, 500), (10, 500), (1_000, 50)];
+const WARM_UP: usize = 10;
+
+pub async fn run(server: &Server) -> Result<()> {
+    let database = server.create_database().await?;
+    // Nobody works on these runs, but somebody must take their wake-ups.
+    let (queue, source) = bed::queue();
+    let router = api::router(bed::context(&database.url, &queue)?);
+    for (steps, count) in PLANS {
+        report::line("create", format_args!("{count} plans of {steps} steps"));
+        let body = chain(steps).to_string();
+        let mut times = Times::default();
+        for index in 0..WARM_UP + count {
+            let request = Request::post("/runs").header("content-type", "application/json");
+            let request = request.body(Body::from(body.clone()))?;
+            let start = Instant::now();
+            let response = router.clone().oneshot(request).await?;
+            if index >= WARM_UP {
+                times.add(start.elapsed());
+            }
+            ensure!(response.status() == StatusCode::CREATED, "POST /runs answered {}", response.status());
+            source.receive().await;
+        }
+        figures::print(&json!({
+            "bench": "create",
+            "steps": steps,
+            "posts": times.count(),
+            "p50_ms": rounded(times.percentile_ms(50)),
+            "p99_ms": rounded(times.percentile_ms(99)),
+        }));
+    }
+    drop(router);
+    server.drop_database(database).await
+}

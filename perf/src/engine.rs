@@ -1,0 +1,42 @@
+//! `engine`: how fast steps go through the worker's entry points, and how long a run takes alone.
+
+use anyhow::Result;
+use nofx::report;
+use serde_json::json;
+
+use crate::figures::{self, float, rounded};
+use crate::load::{Load, STEPS_PER_RUN};
+use crate::server::Server;
+
+/// Runs and how many of them are in flight.
+const LOADS: [(u64, u64); 2] = [(1_000, 50), (200, 1)];
+/// Before the clock starts: warm functions, as nearly every invocation meets them.
+const WARM_UP: u64 = 100;
+
+pub async fn run(server: &Server) -> Result<()> {
+    for (runs, conc) in LOADS {
+        report::line("engine", format_args!("{runs} runs of {STEPS_PER_RUN} steps, {conc} in flight"));
+        let database = server.create_database().await?;
+        let load = Load::new(&database)?;
+        load.measure(WARM_UP, conc).await?;
+        let measured = load.measure(runs, conc).await?;
+        drop(load);
+        server.drop_database(database).await?;
+
+        let steps = float(runs * STEPS_PER_RUN);
+        figures::print(&json!({
+            "bench": "engine",
+            "runs": runs,
+            "steps_per_run": STEPS_PER_RUN,
+            "conc": conc,
+            "seconds": rounded(measured.seconds),
+            "steps_per_s": rounded(steps / measured.seconds),
+            "run_p50_ms": rounded(measured.run_times.percentile_ms(50)),
+            "run_p99_ms": rounded(measured.run_times.percentile_ms(99)),
+            "round_trips_per_step": rounded(float(measured.round_trips) / steps),
+            "wal_bytes_per_step": rounded(float(measured.wal_bytes) / steps),
+            "steps_per_invocation": rounded(steps / float(measured.invocations)),
+        }));
+    }
+    Ok(())
+}

@@ -1,0 +1,208 @@
+//! A load of echo chains: so many runs, so many in flight, worked on by invocations of the echo function.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use echo::Echo;
+use futures::future::try_join_all;
+use serde_json::{Value, json};
+use shared::context::Ctx;
+use shared::domain::{RunId, tool};
+use shared::flow::create_run::{Request, create_run};
+use shared::queue::WakeUp;
+use shared::worker::{Plain, Worker};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio_postgres::Client;
+
+use crate::bed::{self, Source};
+use crate::figures::Times;
+use crate::server::Database;
+
+/// Batches that Lambda's event source of a standard queue starts with at once.
+const POLLERS: usize = 5;
+pub const STEPS_PER_RUN: u64 = 5;
+
+/// What a load took.
+pub struct Measured {
+    pub seconds: f64,
+    pub run_times: Times,
+    /// Statements of the workers, without those that created the runs.
+    pub round_trips: u64,
+    pub wal_bytes: u64,
+    pub invocations: u64,
+    /// Wall time of the invocations, each rounded up to a millisecond as it is billed.
+    pub billed_ms: u64,
+}
+
+/// Runs on their way. A chain takes one delivery a step, so that its end is known without asking the database.
+#[derive(Default)]
+struct Board {
+    runs: Mutex<HashMap<RunId, Progress>>,
+    invocations: AtomicU64,
+    billed_ms: AtomicU64,
+}
+
+#[derive(Default)]
+struct Progress {
+    delivered: u64,
+    waiter: Option<oneshot::Sender<()>>,
+}
+
+impl Board {
+    fn runs(&self) -> MutexGuard<'_, HashMap<RunId, Progress>> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes an invocation that is over.
+    fn note(&self, batch: &[WakeUp], took: Duration) {
+        let billed = u64::try_from(took.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX);
+        self.invocations.fetch_add(1, Ordering::Relaxed);
+        self.billed_ms.fetch_add(billed, Ordering::Relaxed);
+        let mut runs = self.runs();
+        for wakeup in batch {
+            let progress = runs.entry(wakeup.run_id).or_default();
+            progress.delivered += 1;
+            if progress.delivered == STEPS_PER_RUN
+                && let Some(waiter) = progress.waiter.take()
+            {
+                let _ = waiter.send(());
+            }
+        }
+    }
+
+    /// Waits until all steps of a run were delivered and handled.
+    async fn ended(&self, run: RunId) -> Result<()> {
+        let (sender, ended) = oneshot::channel();
+        {
+            let mut runs = self.runs();
+            let progress = runs.entry(run).or_default();
+            // The workers may have been faster than the answer to whoever created the run.
+            if progress.delivered == STEPS_PER_RUN {
+                return Ok(());
+            }
+            progress.waiter = Some(sender);
+        }
+        ended.await.context("the run was lost")
+    }
+}
+
+/// Echo chains on one database.
+pub struct Load {
+    api: Ctx,
+    workers: Vec<Ctx>,
+    source: Source,
+    url: String,
+    board: Arc<Board>,
+    plan: Value,
+}
+
+impl Load {
+    pub fn new(database: &Database) -> Result<Self> {
+        let (queue, source) = bed::queue();
+        let workers = (0..POLLERS).map(|_| bed::context(&database.url, &queue)).collect::<Result<_>>()?;
+        Ok(Self {
+            api: bed::context(&database.url, &queue)?,
+            workers,
+            source,
+            url: database.url.clone(),
+            board: Arc::default(),
+            plan: chain(STEPS_PER_RUN),
+        })
+    }
+
+    /// Runs `runs` chains with `conc` in flight; every one must succeed, with one attempt for each step.
+    pub async fn measure(&self, runs: u64, conc: u64) -> Result<Measured> {
+        let admin = nofx::database::connect(&self.url).await?;
+        let round_trips = || self.workers.iter().map(|ctx| ctx.db.round_trips()).sum::<u64>();
+        let (before, wal_before) = (round_trips(), wal_position(&admin).await?);
+        let counted = || (self.board.invocations.load(Ordering::Relaxed), self.board.billed_ms.load(Ordering::Relaxed));
+        let counted_before = counted();
+
+        let mut pollers = JoinSet::new();
+        for ctx in &self.workers {
+            pollers.spawn(poll(self.source.clone(), ctx.clone(), self.board.clone()));
+        }
+        let start = Instant::now();
+        let next = AtomicU64::new(0);
+        let clients = try_join_all((0..conc).map(|_| async {
+            let mut times = Vec::new();
+            while next.fetch_add(1, Ordering::Relaxed) < runs {
+                times.push(self.one().await?);
+            }
+            Ok::<_, anyhow::Error>(times)
+        }));
+        let times = tokio::select! {
+            times = clients => times?,
+            Some(ended) = pollers.join_next() => { ended??; anyhow::bail!("a poller ended") }
+        };
+        let seconds = start.elapsed().as_secs_f64();
+        pollers.shutdown().await;
+
+        let mut run_times = Times::default();
+        run_times.extend(times.into_iter().flatten());
+        let wal_bytes = wal_position(&admin).await? - wal_before;
+        check(&admin).await?;
+        Ok(Measured {
+            seconds,
+            run_times,
+            round_trips: round_trips() - before,
+            wal_bytes,
+            invocations: counted().0 - counted_before.0,
+            billed_ms: counted().1 - counted_before.1,
+        })
+    }
+
+    /// Creates a run and waits for its end.
+    async fn one(&self) -> Result<Duration> {
+        let start = Instant::now();
+        let request = Request { body: &self.plan, idempotency_key: None, traceparent: None };
+        let accepted = create_run(&self.api, &self.api.config.tenant, &request).await?;
+        self.board.ended(accepted.id).await?;
+        Ok(start.elapsed())
+    }
+}
+
+async fn poll(source: Source, ctx: Ctx, board: Arc<Board>) -> Result<()> {
+    let spec = tool::handler("echo").context("no handler echo")?;
+    let worker = Worker::new(ctx, spec, Plain(Echo));
+    loop {
+        let batch = source.receive().await;
+        let event = bed::event(&batch)?;
+        let start = Instant::now();
+        let response = worker.handle_batch(event, None).await;
+        ensure!(response.batch_item_failures.is_empty(), "a batch came back");
+        board.note(&batch, start.elapsed());
+    }
+}
+
+/// Echo steps, each repeating the output of the one before.
+pub fn chain(steps: u64) -> Value {
+    let step = |index: u64| {
+        let said = match index {
+            0 => json!("hello"),
+            _ => json!(format!("${{{{ steps.s{}.outputs.said }}}}", index - 1)),
+        };
+        json!({"name": format!("s{index}"), "tool": "echo", "inputs": {"said": said}})
+    };
+    json!({"plan": {"goal": "benchmark", "steps": (0..steps).map(step).collect::<Vec<_>>()}})
+}
+
+async fn wal_position(admin: &Client) -> Result<u64> {
+    let sql = "select pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint";
+    let rows = admin.query_typed(sql, &[]).await?;
+    Ok(u64::try_from(rows.first().context("no WAL position")?.try_get::<_, i64>(0)?)?)
+}
+
+/// Speed that loses or repeats work is none: every step of every run so far succeeded at its first attempt.
+async fn check(admin: &Client) -> Result<()> {
+    let sql = "select (select count(*) from nofx.run where status <> 'succeeded')
+                    + (select count(*) from nofx.step where status <> 'succeeded' or attempt <> 1)
+                    + (select count(*) from nofx.attempt where status <> 'succeeded')";
+    let wrong: i64 = admin.query_typed(sql, &[]).await?.first().context("no count")?.try_get(0)?;
+    ensure!(wrong == 0, "{wrong} runs, steps or attempts did not succeed at once");
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! `nofx-bench`: the numbers that ARCHITECTURE.md promises, one JSON line each on standard output. Progress and what was
+//! left out go to standard error.
+
+mod bed;
+mod cost;
+mod create;
+mod engine;
+mod figures;
+mod history;
+mod history_fill;
+mod load;
+mod server;
+mod smoke;
+mod stack;
+mod start;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, ValueEnum};
+use nofx::checkout::Checkout;
+use nofx::report;
+
+use crate::server::Server;
+
+/// Benchmarks of the control plane
+#[derive(Debug, Parser)]
+#[command(name = "nofx-bench")]
+struct Cli {
+    /// Run this one alone
+    #[arg(long, value_enum)]
+    only: Option<Bench>,
+    /// Finished steps in the larger tables of `history`
+    #[arg(long, env = "HISTORY", default_value_t = 1_000_000)]
+    history: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Bench {
+    /// Steps per second of echo chains through the worker's entry points
+    Engine,
+    /// `POST /runs` of small and large plans
+    Create,
+    /// Claim, finish, list and sweep beside many finished steps
+    History,
+    /// From exec to the first `next` of each function's binary
+    Start,
+    /// The sample plans on the local stack that is running
+    Stack,
+    /// US dollars per million steps
+    Cost,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(&Cli::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report::print_error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: &Cli) -> Result<()> {
+    let checkout = Checkout::find()?;
+    let wanted = |bench| cli.only.is_none_or(|only| only == bench);
+    // What cannot run here is an error for whoever asked for it by name, and a line for whoever asked for everything.
+    let left_out = |bench: Bench, done: Result<()>| match done {
+        Err(error) if cli.only.is_none() => {
+            report::line("bench", format_args!("{bench:?} is left out: {error:#}"));
+            Ok(())
+        }
+        done => done,
+    };
+    if [Bench::Engine, Bench::Create, Bench::History, Bench::Cost].into_iter().any(wanted) {
+        let server = Server::start(&checkout).await?;
+        let done = run_on(&server, &checkout, cli).await;
+        server.stop().await;
+        done?;
+    }
+    if wanted(Bench::Start) {
+        left_out(Bench::Start, start::run(&checkout).await)?;
+    }
+    if wanted(Bench::Stack) {
+        left_out(Bench::Stack, stack::run(&checkout).await)?;
+    }
+    Ok(())
+}
+
+/// The benchmarks that need a database, each on a fresh one.
+async fn run_on(server: &Server, checkout: &Checkout, cli: &Cli) -> Result<()> {
+    let wanted = |bench| cli.only.is_none_or(|only| only == bench);
+    if wanted(Bench::Engine) {
+        engine::run(server).await?;
+    }
+    if wanted(Bench::Create) {
+        create::run(server).await?;
+    }
+    if wanted(Bench::History) {
+        history::run(server, cli.history).await?;
+    }
+    if wanted(Bench::Cost) {
+        cost::run(server, checkout).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,204 @@
+//! The arrows of STYLE: which room may know which. Read from the sources, so that no arrow appears unnoticed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Rooms of `shared/src`, and the rooms that each may know.
+const ARROWS: [(&str, &[&str]); 12] = [
+    ("domain", &[]),
+    ("error", &["domain"]),
+    ("config", &["domain", "error"]),
+    ("telemetry", &["error"]),
+    ("db", &["domain", "error", "config"]),
+    ("queue", &["domain", "error"]),
+    ("storage", &["domain", "error"]),
+    ("secrets", &["error"]),
+    ("context", &["config", "db", "error", "queue", "secrets", "storage"]),
+    ("flow", &["context", "db", "domain", "error", "queue", "storage", "telemetry"]),
+    ("worker", &["context", "db", "domain", "error", "flow", "queue", "storage", "telemetry"]),
+    ("http", &["domain", "error", "telemetry"]),
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Rust files below a folder, tests aside: path from the folder, and text.
+fn sources(folder: &Path) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut open = vec![folder.to_owned()];
+    while let Some(next) = open.pop() {
+        for entry in fs::read_dir(&next).unwrap_or_else(|error| panic!("{}: {error}", next.display())) {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let name = path.strip_prefix(folder).unwrap().to_string_lossy().into_owned();
+                let text = fs::read_to_string(&path).unwrap();
+                if !name.ends_with("tests.rs") {
+                    found.push((name, text));
+                }
+            }
+        }
+    }
+    found
+}
+
+/// The code of a file: without comments, and without its own tests.
+fn code(text: &str) -> String {
+    let text = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let lines = text.lines().map(|line| line.split("//").next().unwrap_or_default());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn room(file: &str) -> String {
+    file.split('/').next().unwrap().trim_end_matches(".rs").to_owned()
+}
+
+/// First names after `crate::`, also in `use crate::{a, b::c}`.
+fn rooms_named(code: &str) -> BTreeSet<String> {
+    let name = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let mut named = BTreeSet::new();
+    for after in code.split("crate::").skip(1) {
+        match after.strip_prefix('{') {
+            Some(group) => {
+                let mut depth = 0;
+                let mut start = true;
+                for (at, c) in group.char_indices() {
+                    match c {
+                        '{' => depth += 1,
+                        '}' if depth == 0 => break,
+                        '}' => depth -= 1,
+                        ',' if depth == 0 => start = true,
+                        c if start && !c.is_whitespace() => {
+                            named.insert(name(&group[at..]));
+                            start = false;
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            None => {
+                named.insert(name(after));
+            }
+        }
+    }
+    named
+}
+
+#[test]
+fn the_reader_of_imports_reads_them() {
+    let named = rooms_named("use crate::{a, b::{c, d}, e};\nfn f() { crate::g::h() }");
+    assert_eq!(named, ["a", "b", "e", "g"].map(str::to_owned).into());
+}
+
+#[test]
+fn no_room_of_shared_knows_more_than_it_may() {
+    let allowed: BTreeMap<_, _> = ARROWS.into_iter().collect();
+    let mut files = 0;
+    for (file, text) in sources(&root().join("shared/src")) {
+        let from = room(&file);
+        if from == "lib" {
+            continue;
+        }
+        let allowed =
+            allowed.get(from.as_str()).unwrap_or_else(|| panic!("{file} is in a room that STYLE does not know"));
+        for to in rooms_named(&code(&text)) {
+            assert!(to == from || allowed.contains(&to.as_str()), "{file} knows {to}; {from} may know {allowed:?}");
+        }
+        files += 1;
+    }
+    assert!(files > 25, "the sources are somewhere else: {files} files");
+}
+
+#[test]
+fn the_domain_is_pure() {
+    let impure = [
+        "async ",
+        ".await",
+        "tokio",
+        "aws_",
+        "std::env",
+        "std::fs",
+        "SystemTime",
+        "Instant",
+        "now_v7",
+        "new_v4",
+        "fastrand",
+        "tracing",
+    ];
+    for (file, text) in sources(&root().join("shared/src/domain")) {
+        for word in impure {
+            assert!(!code(&text).contains(word), "domain/{file} has {word}");
+        }
+    }
+}
+
+#[test]
+fn one_file_of_shared_reads_the_environment() {
+    let readers: Vec<_> = sources(&root().join("shared/src"))
+        .into_iter()
+        .filter(|(_, text)| code(text).contains("env::var") || code(text).contains("env::vars"))
+        .map(|(file, _)| file)
+        .collect();
+    assert_eq!(readers, ["config.rs"]);
+}
+
+#[test]
+fn handlers_never_see_the_database() {
+    for function in ["codegen", "echo", "gate", "manual"] {
+        for (file, text) in sources(&root().join("functions").join(function).join("src")) {
+            for word in ["shared::db", "tokio_postgres", "shared::flow", "ctx.db"] {
+                assert!(!code(&text).contains(word), "functions/{function}/src/{file} has {word}");
+            }
+        }
+    }
+}
+
+#[test]
+fn functions_never_depend_on_each_other() {
+    let folders: Vec<PathBuf> = fs::read_dir(root().join("functions"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.join("Cargo.toml").exists())
+        .collect();
+    assert!(folders.len() >= 9, "{folders:?}");
+    let manifest = |folder: &Path| fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+    let names: BTreeSet<String> = folders.iter().map(|folder| package(&manifest(folder))).collect();
+    for folder in &folders {
+        let text = manifest(folder);
+        for dependency in dependencies(&text) {
+            assert!(!names.contains(&dependency), "{} depends on {dependency}", package(&text));
+        }
+    }
+    let shared = fs::read_to_string(root().join("shared/Cargo.toml")).unwrap();
+    for dependency in dependencies(&shared) {
+        assert!(!names.contains(&dependency), "shared depends on the function {dependency}");
+    }
+}
+
+fn package(manifest: &str) -> String {
+    let line = manifest.lines().find(|line| line.starts_with("name = ")).expect("a package has a name");
+    line.trim_start_matches("name = ").trim_matches('"').to_owned()
+}
+
+/// Names in every section of dependencies, for tests and builds too.
+fn dependencies(manifest: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut listed = false;
+    for line in manifest.lines().map(str::trim) {
+        if let Some(section) = line.strip_prefix('[') {
+            let section = section.trim_end_matches(']');
+            listed = section.ends_with("dependencies");
+            // [dependencies.name]
+            if let Some((_, name)) = section.split_once("dependencies.") {
+                found.insert(name.to_owned());
+            }
+        } else if listed && line.contains('=') {
+            let name = line.split(['.', '=', ' ']).next().unwrap_or_default();
+            found.insert(name.trim_matches('"').to_owned());
+        }
+    }
+    found
+}

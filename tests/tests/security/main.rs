@@ -1,0 +1,5 @@
+//! Who may do what in the database, what a tenant sees, and which room of the code may know which.
+
+mod architecture;
+mod roles;
+mod tenancy;

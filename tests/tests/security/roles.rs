@@ -1,0 +1,168 @@
+//! Roles and functions: workers only execute transitions; nobody but the callers of a function executes it.
+
+use std::collections::BTreeSet;
+
+use nofx_tests::database::connect_to;
+use nofx_tests::environment::with_role;
+use nofx_tests::lab::context;
+use nofx_tests::{Deliver, Lab, Script, plans};
+use serde_json::json;
+use shared::context::Ctx;
+use shared::domain::NewArtifact;
+use shared::flow::sweep::sweep;
+use tokio_postgres::error::SqlState;
+use uuid::Uuid;
+
+/// What the worker loop and the sweeper call.
+const WORKER: [&str; 7] =
+    ["artifacts_find", "steps_claim", "steps_finish", "sweep_gates", "sweep_leases", "sweep_runs", "sweep_wakeups"];
+/// What the API and the approvals call.
+const API: [&str; 8] =
+    ["gate_create", "gate_decide", "gate_json", "run_cancel", "run_create", "run_pause", "run_resume", "run_retry"];
+/// Names the tenant of a direct reader; tells nothing else.
+const EVERYBODY: &str = "tenant_id";
+
+async fn tables(lab: &Lab) -> Vec<String> {
+    let sql = "select relname::text from pg_class
+                where relnamespace = 'nofx'::regnamespace and relkind in ('r', 'p', 'v', 'm', 'f') order by 1";
+    let tables: Vec<String> = lab.admin.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    assert!(tables.len() >= 10, "{tables:?}");
+    tables
+}
+
+async fn executable(lab: &Lab, role: &str) -> BTreeSet<String> {
+    let sql = "select proname::text from pg_proc
+                where pronamespace = 'nofx'::regnamespace and has_function_privilege($1, oid, 'execute')";
+    lab.admin.query(sql, &[&role]).await.unwrap().iter().map(|row| row.get(0)).collect()
+}
+
+async fn ctx_as(lab: &Lab, role: &str) -> Ctx {
+    let mut config = lab.ctx.config.clone();
+    config.database.url = with_role(&lab.database.url, role, None);
+    let mut ctx = context(config).await;
+    ctx.queue = lab.ctx.queue.clone();
+    ctx
+}
+
+#[tokio::test]
+async fn the_worker_role_holds_no_privilege_on_any_table() {
+    let lab = Lab::new().await;
+    let worker = connect_to(&with_role(&lab.database.url, "nofx_worker", None)).await;
+    let role: String = worker.query_one("select current_user::text", &[]).await.unwrap().get(0);
+    assert_eq!(role, "nofx_worker", "the test would prove nothing as somebody else");
+    for table in tables(&lab).await {
+        for statement in [
+            format!("select * from nofx.{table}"),
+            format!("insert into nofx.{table} default values"),
+            format!("update nofx.{table} set tenant_id = ''"),
+            format!("delete from nofx.{table}"),
+            format!("truncate nofx.{table}"),
+        ] {
+            let error = worker.batch_execute(&statement).await.expect_err(&statement);
+            assert_eq!(error.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{statement}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_api_role_reads_tables_and_writes_none() {
+    let lab = Lab::new().await;
+    let api = connect_to(&with_role(&lab.database.url, "nofx_api", None)).await;
+    for table in tables(&lab).await {
+        api.batch_execute(&format!("select * from nofx.{table}")).await.expect("reading is what it is for");
+        for statement in [
+            format!("insert into nofx.{table} default values"),
+            format!("update nofx.{table} set tenant_id = ''"),
+            format!("delete from nofx.{table}"),
+            format!("truncate nofx.{table}"),
+        ] {
+            let error = api.batch_execute(&statement).await.expect_err(&statement);
+            assert_eq!(error.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{statement}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_role_executes_its_own_functions_and_no_other() {
+    let lab = Lab::new().await;
+    let named = |names: &[&str]| names.iter().chain(&[EVERYBODY]).map(|name| (*name).to_owned()).collect();
+    let expected: BTreeSet<String> = named(&WORKER);
+    assert_eq!(executable(&lab, "nofx_worker").await, expected);
+    let expected: BTreeSet<String> = named(&API);
+    assert_eq!(executable(&lab, "nofx_api").await, expected);
+    // A role that was granted nothing has what the public has.
+    assert_eq!(executable(&lab, "pg_monitor").await, named(&[]));
+}
+
+#[tokio::test]
+async fn a_function_that_runs_as_its_owner_pins_its_search_path() {
+    let lab = Lab::new().await;
+    // Else a caller could put a table of the same name in front of ours.
+    let sql = "select proname::text, coalesce(array_to_string(proconfig, ';'), '') from pg_proc
+                where pronamespace = 'nofx'::regnamespace and prosecdef";
+    let definers = lab.admin.query(sql, &[]).await.unwrap();
+    assert!(definers.len() >= WORKER.len() + API.len() - 1);
+    for row in definers {
+        let (name, settings): (String, String) = (row.get(0), row.get(1));
+        assert!(settings.split(';').any(|setting| setting == "search_path=nofx, pg_temp"), "nofx.{name}: {settings}");
+    }
+}
+
+#[tokio::test]
+async fn the_worker_role_is_enough_for_workers_and_sweeper() {
+    let lab = Lab::with_bucket().await;
+    let worker = ctx_as(&lab, "nofx_worker").await;
+    let plan = json!({ "goal": "all of it", "steps": [
+        plans::step("write", "codegen", json!({})),
+        plans::step("ask", "manual:deploy", json!({})),
+        plans::step("flaky", "echo", json!({ "hash": "${{ steps.write.outputs.artifact_hash }}" })),
+    ] });
+    let run = lab.submit(&plan).await;
+    let script = Script::overriding(|step, _| async move {
+        (step.name == "flaky" && step.attempt == 1).then(nofx_tests::script::flaky)
+    });
+    lab.settle_on(&worker, &script, Deliver::Thrice).await;
+    let gate =
+        "select nofx.gate_decide(jsonb_build_object('tenant_id', tenant_id, 'gate_id', id, 'decision', 'approve',
+                'actor', 'ann')) from nofx.gate where run_id = $1";
+    lab.admin.execute(gate, &[&run.0]).await.unwrap();
+    lab.wakeups_due(run).await;
+    sweep(&worker).await.expect("the sweeper needs no more");
+    lab.settle_on(&worker, &script, Deliver::Once).await;
+    assert_eq!(lab.run_status(run).await, "succeeded");
+}
+
+#[tokio::test]
+async fn a_gate_with_a_workspace_of_its_own_needs_no_more_than_the_worker_role() {
+    let lab = Lab::new().await;
+    let worker = ctx_as(&lab, "nofx_worker").await;
+    let artifact = NewArtifact {
+        id: shared::domain::ArtifactId(Uuid::new_v4()),
+        name: "workspace.tar.gz".into(),
+        kind: "workspace".into(),
+        uri: format!("s3://{}/w", lab.ctx.config.artifacts.bucket),
+        hash: "0".repeat(64),
+        size_bytes: 1,
+        media_type: "application/gzip".into(),
+        metadata: json!({}),
+        made_from: Vec::new(),
+    };
+    shared::db::artifact::artifact_insert_upload(&lab.ctx.db, &lab.tenant, &artifact).await.unwrap();
+    let plan = |id: Uuid| {
+        json!({ "goal": "judge", "steps": [
+            plans::step("lint", "gate:lint", json!({ "workspace": { "archive": id } })) ] })
+    };
+    let script = Script::new(|step, _| async move {
+        nofx_tests::script::succeeded(json!({ "archive": step.workspace.map(|workspace| workspace.archive.hash) }))
+    });
+    let run = lab.submit(&plan(artifact.id.0)).await;
+    lab.settle_on(&worker, &script, Deliver::Once).await;
+    assert_eq!(lab.snapshot(run).await["steps"]["lint"]["outputs"], json!({ "archive": "0".repeat(64) }));
+
+    // Another tenant's artifact is no artifact.
+    let sql = "update nofx.artifact set tenant_id = 'other' where id = $1";
+    lab.admin.execute(sql, &[&artifact.id.0]).await.unwrap();
+    let run = lab.submit(&plan(artifact.id.0)).await;
+    lab.settle_on(&worker, &script, Deliver::Once).await;
+    assert_eq!(lab.snapshot(run).await["steps"]["lint"]["error"], "no_workspace");
+}

@@ -1,0 +1,147 @@
+//! Row level security: who reads directly sees the rows of one tenant.
+
+use std::collections::BTreeMap;
+
+use nofx_tests::database::connect_to;
+use nofx_tests::environment::with_role;
+use nofx_tests::{Deliver, Lab, Script, plans};
+use serde_json::json;
+use shared::db::gate::GateDecision;
+use shared::domain::gate::Decision;
+use shared::domain::{GateId, TenantId};
+use shared::flow::decide_gate::decide_gate;
+use shared::storage::Describe;
+
+/// Leaves a row of the tenant in every table.
+async fn fill(lab: &mut Lab, tenant: &str) {
+    lab.tenant = TenantId(tenant.into());
+    let plan = json!({ "goal": tenant, "steps": [
+        plans::step("one", "codegen", json!({})),
+        plans::step("two", "codegen", json!({})),
+        plans::step("ask", "manual:deploy", json!({})),
+    ] });
+    let run = lab.submit(&plan).await;
+    let first = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let script = Script::overriding(move |step, store| {
+        let first = first.clone();
+        async move {
+            if step.tool != "codegen" {
+                return None;
+            }
+            let made_from = first.lock().unwrap().clone();
+            let describe = Describe { kind: "text", media_type: "text/plain", made_from, ..Describe::default() };
+            let artifact = store.put("x", describe, b"x".to_vec()).await.unwrap();
+            first.lock().unwrap().push(artifact.id);
+            let mut outcome = nofx_tests::script::succeeded(json!({}));
+            outcome.artifacts.push(artifact);
+            Some(outcome)
+        }
+    });
+    lab.settle(&script, Deliver::Once).await;
+    let row = lab.admin.query_one("select id from nofx.gate where run_id = $1", &[&run.0]).await.unwrap();
+    let decision = GateDecision {
+        tenant_id: &lab.tenant,
+        gate_id: GateId(row.get(0)),
+        decision: Decision::Approve,
+        actor: "ann",
+        reason: None,
+    };
+    decide_gate(&lab.ctx, &decision).await.unwrap();
+    let rule =
+        "insert into nofx.db_write_rule (tenant_id, table_name, allowed_ops) values ($1, 'public.t', '{insert}')";
+    lab.admin.execute(rule, &[&tenant]).await.unwrap();
+}
+
+async fn two_tenants() -> Lab {
+    let mut lab = Lab::with_bucket().await;
+    fill(&mut lab, "acme").await;
+    fill(&mut lab, "other").await;
+    lab
+}
+
+/// Rows by table and tenant, as somebody sees them.
+async fn seen(client: &tokio_postgres::Client) -> BTreeMap<(String, String), i64> {
+    let sql = "select relname::text from pg_class where relnamespace = 'nofx'::regnamespace and relkind = 'r'";
+    let mut seen = BTreeMap::new();
+    for table in client.query(sql, &[]).await.unwrap() {
+        let table: String = table.get(0);
+        let counted = format!("select tenant_id, count(*) from nofx.{table} group by 1");
+        for row in client.query(&counted, &[]).await.unwrap() {
+            seen.insert((table.clone(), row.get(0)), row.get(1));
+        }
+    }
+    seen
+}
+
+#[tokio::test]
+async fn a_tenants_reader_sees_its_own_rows_of_every_table_and_no_others() {
+    let lab = two_tenants().await;
+    let all = seen(&lab.admin).await;
+    let tables = all.keys().filter(|(_, tenant)| tenant == "acme").count();
+    assert!(tables >= 10, "a table without rows would prove nothing: {all:?}");
+    assert_eq!(all.len(), 2 * tables);
+    for tenant in ["acme", "other"] {
+        let claims = json!({ "sub": "ann", "app_metadata": { "tenant_id": tenant } }).to_string();
+        let reader = connect_to(&with_role(&lab.database.url, "nofx_api", Some(&claims))).await;
+        let expected: BTreeMap<_, _> =
+            all.iter().filter(|((_, owner), _)| owner == tenant).map(|(key, count)| (key.clone(), *count)).collect();
+        assert_eq!(seen(&reader).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn claims_that_name_no_tenant_see_nothing() {
+    let lab = two_tenants().await;
+    let nobody: [Option<&str>; 6] = [
+        None,
+        Some("{}"),
+        Some(r#"{"tenant_id":"acme"}"#),
+        // What a user may write about itself is no claim.
+        Some(r#"{"user_metadata":{"tenant_id":"acme"}}"#),
+        Some(r#"{"app_metadata":{"tenant_id":null}}"#),
+        Some(r#"{"app_metadata":"acme"}"#),
+    ];
+    for claims in nobody {
+        let reader = connect_to(&with_role(&lab.database.url, "nofx_api", claims)).await;
+        assert_eq!(seen(&reader).await, BTreeMap::new(), "{claims:?}");
+    }
+    let reader = connect_to(&with_role(&lab.database.url, "nofx_api", Some("not json"))).await;
+    assert!(reader.query("select * from nofx.run", &[]).await.is_err(), "claims that nobody can read are refused");
+}
+
+#[tokio::test]
+async fn every_table_names_its_tenant_and_is_guarded() {
+    let lab = Lab::new().await;
+    let sql = "select c.relname::text, c.relrowsecurity,
+                      exists (select from pg_policy p where p.polrelid = c.oid),
+                      exists (select from pg_attribute a where a.attrelid = c.oid and a.attname = 'tenant_id'
+                                                           and a.attnotnull)
+                 from pg_class c where c.relnamespace = 'nofx'::regnamespace and c.relkind in ('r', 'p')";
+    let tables = lab.admin.query(sql, &[]).await.unwrap();
+    assert!(tables.len() >= 10);
+    for row in tables {
+        let facts: (bool, bool, bool) = (row.get(1), row.get(2), row.get(3));
+        assert_eq!(facts, (true, true, true), "{} (guarded, has a policy, has a tenant)", row.get::<_, String>(0));
+    }
+}
+
+#[tokio::test]
+async fn no_transition_reaches_across_tenants() {
+    let lab = two_tenants().await;
+    let run: uuid::Uuid =
+        lab.admin.query_one("select id from nofx.run where tenant_id = 'other'", &[]).await.unwrap().get(0);
+    let before = lab.everything(shared::domain::RunId(run)).await;
+    let call = json!({ "tenant_id": "acme", "run_id": run, "actor": "mallory", "id": uuid::Uuid::new_v4(),
+                       "gate_type": "manual:x" });
+    for function in ["run_cancel", "run_pause", "run_resume", "run_retry", "gate_create"] {
+        let sql = format!("select nofx.{function}($1) ->> 'result'");
+        let result: String = lab.admin.query_one(&sql, &[&call]).await.unwrap().get(0);
+        assert_eq!(result, "not_found", "{function}");
+    }
+    let gate: uuid::Uuid = before["gates"][0]["id"].as_str().unwrap().parse().unwrap();
+    let call = json!({ "tenant_id": "acme", "gate_id": gate, "decision": "approve", "actor": "mallory" });
+    let result: String =
+        lab.admin.query_one("select nofx.gate_decide($1) ->> 'result'", &[&call]).await.unwrap().get(0);
+    assert_eq!(result, "not_found");
+    lab.assert_unchanged(shared::domain::RunId(run), &before).await;
+}
