@@ -3,13 +3,18 @@
 NOFX = cargo run --bin nofx --
 # cargo-nextest where it is installed, else cargo's own runner: both fail when a test fails, and when none ran.
 TEST = $(NOFX) exec -- ./tests/run
+# The contract suite wants LocalStack and an S3 server with keys of its own besides.
+TEST_CONTRACT = $(NOFX) exec --localstack -- ./tests/run
 
-.PHONY: help demo dev test test-unit test-integration test-functions test-contract test-chaos test-security test-e2e lint clean
+.PHONY: help demo dev test test-unit test-integration test-functions test-contract test-chaos test-security test-deploy test-e2e bench deploy deploy-local lint clean
 
 help:
 	@echo "make demo   everything from nothing: local stack, plans, live progress"
 	@echo "make dev    the local stack in the foreground, until Ctrl-C"
-	@echo "make test   every suite (make test-unit, -integration, -functions, -contract, -chaos, -security, -e2e run one)"
+	@echo "make test   every suite (make test-unit, -integration, -functions, -contract, -chaos, -security, -deploy, -e2e run one)"
+	@echo "make bench  the benchmarks, a JSON line each (ONLY=engine|create|history|start|stack|cost runs one)"
+	@echo "make deploy-local   template.yaml on an emulator, and the sample plans there"
+	@echo "make deploy         release builds to AWS (ENV=dev|prod; GUIDED=1 the first time; CA=FILE the database's authority)"
 	@echo "make lint   format, clippy, rustdoc; warnings are errors"
 
 demo:
@@ -19,13 +24,31 @@ dev:
 	@$(NOFX) dev
 
 test:
-	@$(TEST) all
+	@$(TEST_CONTRACT) all
 
 test-unit:
 	@./tests/run unit
 
-test-integration test-functions test-contract test-chaos test-security test-e2e:
+# It starts what it needs by itself.
+test-deploy:
+	@./tests/run deploy
+
+test-contract:
+	@$(TEST_CONTRACT) contract
+
+test-integration test-functions test-chaos test-security test-e2e:
 	@$(TEST) $(@:test-%=%)
+
+# Progress and what is left out go to standard error. HISTORY=5000000 fills the tables as an old installation has them.
+bench:
+	@cargo build --quiet --locked --profile perf --package perf
+	@target/perf/nofx-bench $(if $(ONLY),--only $(ONLY)) $(if $(HISTORY),--history $(HISTORY))
+
+deploy:
+	@$(NOFX) deploy $(or $(ENV),dev) $(if $(GUIDED),--guided) $(if $(CA),--database-ca $(CA))
+
+deploy-local:
+	@$(NOFX) deploy-local
 
 lint:
 	cargo fmt --all --check

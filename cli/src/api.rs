@@ -1,13 +1,13 @@
 //! A client of the control plane's HTTP API.
 
-use std::{env, fmt::Write};
+use std::{env, fmt::Write, time::Duration};
 
 use anyhow::{Context, Result};
-use reqwest::{Method, StatusCode, header::ACCEPT};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, header::ACCEPT};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::report::hinted;
+use crate::{report::hinted, sign::Signer};
 
 const DEFAULT_URL: &str = "http://127.0.0.1:3000";
 
@@ -16,6 +16,8 @@ pub struct Api {
     base: String,
     /// Sent as a bearer token, where the API asks for one.
     token: Option<String>,
+    /// Signs every request, where API Gateway asks for that.
+    signer: Option<Signer>,
     pub http: reqwest::Client,
 }
 
@@ -104,15 +106,20 @@ struct Offence {
 }
 
 impl Api {
-    /// The API at `NOFX_API_URL`, by default the local stack.
-    pub fn from_env() -> Self {
+    /// The API at `NOFX_API_URL`, by default the local stack. One at API Gateway gets signed requests.
+    pub async fn from_env() -> Self {
         let base = env::var("NOFX_API_URL").unwrap_or_else(|_| DEFAULT_URL.to_owned());
-        Self::at(&base)
+        Self { signer: Signer::for_url(&base).await, ..Self::at(&base) }
+    }
+
+    #[must_use]
+    pub fn signed_by(self, signer: Signer) -> Self {
+        Self { signer: Some(signer), ..self }
     }
 
     pub fn at(base: &str) -> Self {
         let token = env::var("NOFX_TOKEN").ok().filter(|token| !token.is_empty());
-        Self { base: base.trim_end_matches('/').to_owned(), token, http: reqwest::Client::new() }
+        Self { base: base.trim_end_matches('/').to_owned(), token, signer: None, http: reqwest::Client::new() }
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -120,8 +127,8 @@ impl Api {
     }
 
     pub async fn is_healthy(&self) -> bool {
-        let request = self.http.get(self.url("/health")).timeout(std::time::Duration::from_secs(35));
-        request.send().await.is_ok_and(|response| response.status().is_success())
+        let request = self.http.get(self.url("/health")).timeout(Duration::from_secs(35));
+        self.execute(request).await.is_ok_and(|response| response.status().is_success())
     }
 
     pub async fn run(&self, id: &str) -> Result<RunDetail> {
@@ -154,12 +161,12 @@ impl Api {
         if let Some(body) = body {
             request = request.json(body);
         }
-        let response = request.timeout(std::time::Duration::from_mins(1)).send().await.map_err(|error| {
-            if error.is_connect() {
+        let response = self.execute(request.timeout(Duration::from_mins(1))).await.map_err(|error| {
+            if error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_connect) {
                 let hint = "start the local stack with `nofx dev`, or set NOFX_API_URL";
                 hinted(format!("nothing answers at {}", self.base), hint)
             } else {
-                anyhow::Error::new(error).context(format!("{method} {url}"))
+                error.context(format!("{method} {url}"))
             }
         })?;
         let status = response.status();
@@ -168,6 +175,14 @@ impl Api {
             return Err(refusal(&format!("{method} {path}"), status, &text));
         }
         serde_json::from_str(&text).with_context(|| format!("{method} {path}: unexpected answer {}", cut(&text)))
+    }
+
+    async fn execute(&self, request: RequestBuilder) -> Result<Response> {
+        let mut request = request.build()?;
+        if let Some(signer) = &self.signer {
+            signer.sign(&mut request).await?;
+        }
+        Ok(self.http.execute(request).await?)
     }
 }
 

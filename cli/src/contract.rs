@@ -45,15 +45,13 @@ impl Contract {
         let start = Instant::now();
         let (localstack_port, s3_port) = (port::any_free()?, port::any_free()?);
         let (id, secret) = (Uuid::new_v4().simple().to_string(), Uuid::new_v4().simple().to_string());
+        let (localstack_dir, s3_dir) = (dir.join("localstack"), dir.join("s3"));
         let (localstack, s3) = tokio::try_join!(
-            start_localstack(&env, checkout, &dir.join("localstack"), localstack_port, &logs, ledger),
-            start_s3(&env, &dir.join("s3"), s3_port, [&id, &secret], &logs, ledger),
+            start_localstack(&env, checkout, &localstack_dir, localstack_port, &logs, ledger),
+            start_s3(&env, &s3_dir, s3_port, [&id, &secret], &logs, ledger),
         )?;
-        report::took(
-            "localstack",
-            format_args!("SQS, S3, Secrets Manager on 127.0.0.1:{localstack_port}"),
-            start.elapsed(),
-        );
+        let what = format_args!("SQS, S3, Secrets Manager on 127.0.0.1:{localstack_port}");
+        report::took("localstack", what, start.elapsed());
         Ok(Self {
             localstack,
             s3,
@@ -93,7 +91,8 @@ async fn start_localstack(
         .env("LOCALSTACK_HOST", &place)
         .env("SQS_ENDPOINT_STRATEGY", "path")
         .env("SERVICES", "sqs,s3,secretsmanager")
-        .env("EAGER_SERVICE_LOADING", "1")
+        // In a container it would take that for its own, and its folders for the ones above.
+        .env("OVERRIDE_IN_DOCKER", "0")
         // It would report its use, fetch a certificate, and become this machine's name server.
         .env("DISABLE_EVENTS", "1")
         .env("SKIP_SSL_CERT_DOWNLOAD", "1")

@@ -85,7 +85,8 @@ pub async fn demo(checkout: &Checkout, port: u16) -> Result<()> {
     done
 }
 
-async fn play(api: &Api, checkout: &Checkout) -> Result<()> {
+/// Runs the samples, each to the end that it must have.
+pub async fn play(api: &Api, checkout: &Checkout) -> Result<()> {
     let mut problems = Vec::new();
     for sample in &SAMPLES {
         println!("\n{}", sample.title);

@@ -1,6 +1,7 @@
 //! `nofx dev`: the local stack in the foreground.
 
 use std::{
+    collections::BTreeMap,
     env,
     fs::{self, File, TryLockError},
     io::Write,
@@ -10,6 +11,7 @@ use anyhow::{Context, Result};
 
 use crate::{
     checkout::Checkout,
+    docker,
     emulator::Emulator,
     environment, node,
     port::Ports,
@@ -35,12 +37,22 @@ pub struct Args {
     /// Do not build functions again when a file changes
     #[arg(long)]
     no_reload: bool,
+    /// LocalStack and Supabase Local in containers, in place of the embedded servers
+    #[arg(long)]
+    docker: bool,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct EnvArgs {
+    /// Of the stack that `nofx dev --docker` started
+    #[arg(long)]
+    docker: bool,
 }
 
 impl Args {
     /// A stack as it is, on this port.
     pub fn on_port(port: u16) -> Self {
-        Self { reset: false, port, no_reload: false }
+        Self { reset: false, port, no_reload: false, docker: false }
     }
 }
 
@@ -49,6 +61,8 @@ impl Args {
 pub struct DevStack {
     stack: Stack,
     provider_keys: usize,
+    /// Where the containers are that go with it.
+    docker: Option<Checkout>,
     _lock: File,
 }
 
@@ -86,20 +100,32 @@ impl DevStack {
         stack::check_port(args.port)?;
         if args.reset {
             reset(checkout)?;
+            if args.docker {
+                docker::reset(checkout).await?;
+            }
         }
+        let variables = if args.docker {
+            docker::up(checkout).await?;
+            docker::variables(checkout).await?
+        } else {
+            BTreeMap::new()
+        };
+        let set = |name| variables.get(name).cloned().or_else(|| env::var(name).ok()).filter(|url| !url.is_empty());
         let options = Options {
             state,
             http_port: Some(args.port),
             reload: !args.no_reload,
             purpose: Purpose::Kept,
-            database_url: env::var("DATABASE_URL").ok().filter(|url| !url.is_empty()),
-            aws_endpoint: env::var("AWS_ENDPOINT_URL").ok().filter(|url| !url.is_empty()),
+            database_url: set("DATABASE_URL"),
+            aws_endpoint: set("AWS_ENDPOINT_URL"),
+            variables,
             services: Some(Emulator::RUN_SERVICES),
             sweep_period: stack::sweep_period()?,
         };
         let dotenv = checkout.dotenv()?;
         let provider_keys = PROVIDER_KEYS.iter().filter(|key| dotenv.contains_key(**key)).count();
-        Ok(Self { stack: Stack::new(checkout.clone(), options, ledger), provider_keys, _lock: lock })
+        let docker = args.docker.then(|| checkout.clone());
+        Ok(Self { stack: Stack::new(checkout.clone(), options, ledger), provider_keys, docker, _lock: lock })
     }
 
     /// Starts the stack and says where it is.
@@ -115,11 +141,20 @@ impl DevStack {
     /// Stops the stack in order, or, when another signal comes meanwhile, at once.
     pub async fn stop(&mut self, signals: &mut Signals) {
         tokio::select! {
-            () = self.stack.stop() => return,
+            () = self.stop_in_order() => return,
             _ = signals.next() => {}
         }
         report::line("stop", "at once");
         self.stack.kill().await;
+    }
+
+    async fn stop_in_order(&mut self) {
+        self.stack.stop().await;
+        if let Some(checkout) = &self.docker
+            && let Err(error) = docker::down(checkout).await
+        {
+            report::print_error(&error);
+        }
     }
 
     fn summary(&self, port: u16) {
@@ -136,19 +171,22 @@ impl DevStack {
 }
 
 /// `nofx env`: the variables of the functions, for a shell.
-pub fn print_environment(checkout: &Checkout) -> Result<()> {
+pub async fn print_environment(checkout: &Checkout, args: &EnvArgs) -> Result<()> {
+    let containers = if args.docker { docker::variables(checkout).await? } else { BTreeMap::new() };
+    let set = |name| containers.get(name).cloned().or_else(|| env::var(name).ok()).filter(|url| !url.is_empty());
     let ports = Ports::load(checkout.state().join("ports.json"));
     let never = || hinted("the local stack was never started", "run: nofx dev");
     let http_port = ports.get("http").ok_or_else(never)?;
-    let database_url = match env::var("DATABASE_URL") {
-        Ok(url) if !url.is_empty() => url,
-        _ => Cluster::open(checkout.state().join("postgres"), ports.get("postgres").ok_or_else(never)?)?.url(),
+    let database_url = match set("DATABASE_URL") {
+        Some(url) => url,
+        None => Cluster::open(checkout.state().join("postgres"), ports.get("postgres").ok_or_else(never)?)?.url(),
     };
-    let aws_endpoint = match env::var("AWS_ENDPOINT_URL") {
-        Ok(url) if !url.is_empty() => url,
-        _ => format!("http://127.0.0.1:{}", ports.get("emulator").ok_or_else(never)?),
+    let aws_endpoint = match set("AWS_ENDPOINT_URL") {
+        Some(url) => url,
+        None => format!("http://127.0.0.1:{}", ports.get("emulator").ok_or_else(never)?),
     };
-    let variables = environment::functions(checkout, &database_url, &aws_endpoint, http_port, &checkout.dotenv()?);
+    let mut variables = environment::functions(checkout, &database_url, &aws_endpoint, http_port, &checkout.dotenv()?);
+    variables.extend(containers);
     print!("{}", environment::export_lines(&variables));
     Ok(())
 }

@@ -10,7 +10,12 @@ use crate::{
 };
 
 /// Variables the user may set for the functions, in the shell or in `.env`.
-const PASSED_ON: [&str; 8] = [
+const PASSED_ON: [&str; 13] = [
+    "ARTIFACTS_BUCKET",
+    "ARTIFACTS_ENDPOINT_URL",
+    "ARTIFACTS_REGION",
+    "ARTIFACTS_ACCESS_KEY_ID",
+    "ARTIFACTS_SECRET_ACCESS_KEY",
     "LLM_ORDER",
     "OPENAI_BASE_URL",
     "ANTHROPIC_BASE_URL",

@@ -1,6 +1,6 @@
 //! `nofx exec`: runs a command against a throwaway stack. Tests use it.
 
-use std::{io::IsTerminal, process::ExitCode, time::Duration};
+use std::{collections::BTreeMap, io::IsTerminal, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 use rustix::process::Signal;
@@ -51,6 +51,7 @@ pub async fn run(checkout: &Checkout, args: &Args) -> Result<ExitCode> {
         purpose: Purpose::Throwaway,
         database_url: None,
         aws_endpoint: None,
+        variables: BTreeMap::new(),
         services: None,
         sweep_period: stack::sweep_period()?,
     };
@@ -64,11 +65,10 @@ pub async fn run(checkout: &Checkout, args: &Args) -> Result<ExitCode> {
     };
     let code = tokio::select! {
         started = start => match started {
-            Ok(()) => {
-                let mut command = command(&args.command, &stack, http_port)?;
-                command.envs(contract.iter().flat_map(|contract| contract.variables.clone()));
-                run_command(command, &place.ledger, &mut signals).await
-            }
+            Ok(()) => match command(&args.command, &stack, contract.as_ref(), http_port) {
+                Ok(command) => run_command(command, &place.ledger, &mut signals).await,
+                Err(error) => Err(error),
+            },
             Err(error) => Err(error),
         },
         signal = signals.next() => Ok(interrupted(signal)),
@@ -82,13 +82,14 @@ pub async fn run(checkout: &Checkout, args: &Args) -> Result<ExitCode> {
 }
 
 /// The command, with where everything is.
-fn command(words: &[String], stack: &Stack, http_port: Option<u16>) -> Result<Command> {
+fn command(words: &[String], stack: &Stack, contract: Option<&Contract>, http_port: Option<u16>) -> Result<Command> {
     let (program, arguments) = words.split_first().context("no command")?;
     let mut command = Command::new(program);
     command
         .args(arguments)
         .env("NOFX_TEST_DATABASE_URL", &stack.database_url)
         .env("NOFX_TEST_AWS_ENDPOINT_URL", &stack.aws_endpoint)
+        .envs(contract.iter().flat_map(|contract| contract.variables.clone()))
         .kill_on_drop(true);
     if let Some(port) = http_port {
         command.env("NOFX_TEST_API_URL", format!("http://127.0.0.1:{port}"));

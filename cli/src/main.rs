@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use nofx::{
     api::Api,
     checkout::Checkout,
-    demo, dev, exec,
+    demo, deploy, deploy_local, dev, exec,
     gate::{self, Decision},
     migrate, report, run,
 };
@@ -30,8 +30,12 @@ enum Command {
     },
     /// Run a command against a throwaway Postgres and AWS emulator
     Exec(exec::Args),
+    /// Build the functions and deploy them to AWS
+    Deploy(deploy::Args),
+    /// Deploy the template to an emulator on this machine and run the sample plans there
+    DeployLocal,
     /// Print the environment of the functions, for a shell
-    Env,
+    Env(dev::EnvArgs),
     /// Apply the migrations that are pending
     Migrate {
         #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
@@ -66,12 +70,14 @@ async fn main() -> ExitCode {
 }
 
 async fn run(command: Command) -> Result<ExitCode> {
-    let api = Api::from_env();
+    let api = Api::from_env().await;
     match command {
         Command::Dev(args) => dev::run(&Checkout::find()?, &args).await?,
         Command::Demo { port } => demo::demo(&Checkout::find()?, port).await?,
         Command::Exec(args) => return exec::run(&Checkout::find()?, &args).await,
-        Command::Env => dev::print_environment(&Checkout::find()?)?,
+        Command::Deploy(args) => deploy::run(&Checkout::find()?, &args).await?,
+        Command::DeployLocal => deploy_local::run(&Checkout::find()?).await?,
+        Command::Env(args) => dev::print_environment(&Checkout::find()?, &args).await?,
         Command::Migrate { database_url, dir } => {
             let dir = dir.map_or_else(|| Ok(Checkout::find()?.migrations()), Ok::<_, anyhow::Error>)?;
             migrate::run(&database_url, &dir).await?;

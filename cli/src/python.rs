@@ -66,7 +66,7 @@ pub const CHECKOV: Tools = Tools {
     requirements: "requirements-checkov.txt",
     program: "checkov",
     what: "checkov into .local/checkov (about 80 MB, once)",
-    oldest: (3, 10),
+    oldest: (3, 11),
 };
 
 /// What the contract suite runs against besides the local stack: LocalStack, and an S3 server with keys of its own.

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::{Context, Result, anyhow};
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region, timeout::TimeoutConfig};
 use aws_sdk_sqs::types::QueueAttributeName;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::function::{self, QueueFunction};
 
@@ -19,6 +19,27 @@ pub const LLM_SECRET: &str = "nofx/llm";
 pub const PROVIDER_KEYS: [&str; 3] = ["OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY"];
 
 const RECEIVES_MAX: u32 = 5;
+
+/// What LocalStack's hook makes: the contents of localstack/init/resources.json, which a test holds against this.
+pub fn as_json() -> Value {
+    let queues: Vec<Value> = function::queue_functions()
+        .map(|function| {
+            json!({
+                "queue": function.queue(""),
+                "dead_letter_queue": function.dead_letter_queue(""),
+                "visibility_s": function.visibility_s(),
+            })
+        })
+        .collect();
+    json!({
+        "region": REGION,
+        "bucket": BUCKET,
+        "secret": LLM_SECRET,
+        "queue_prefix": "nofx-",
+        "receives_max": RECEIVES_MAX,
+        "queues": queues,
+    })
+}
 
 /// Clients of one emulator.
 #[derive(Clone, Debug)]

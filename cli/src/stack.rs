@@ -52,6 +52,8 @@ pub struct Options {
     /// A database and an AWS endpoint of the user's own: then none is started.
     pub database_url: Option<String>,
     pub aws_endpoint: Option<String>,
+    /// What the functions are told beyond that, in place of the stack's own values.
+    pub variables: BTreeMap<&'static str, String>,
     /// The services of the emulator; all if none are named.
     pub services: Option<&'static str>,
     pub sweep_period: Duration,
@@ -188,7 +190,7 @@ impl Stack {
         }
         report::took("migrate", format_args!("{count} applied"), start.elapsed());
 
-        self.build().await?;
+        build(&self.checkout, &self.ledger).await?;
         let start = Instant::now();
         let workshop = self.workshop(env, &dotenv, http_port)?;
         let healths = self.start_hosts(&workshop, &queues, &aws, ports, http_port)?;
@@ -198,43 +200,17 @@ impl Stack {
         Ok(())
     }
 
-    /// Builds all functions at once, with cargo's own progress: each watch would build its own, unseen.
-    async fn build(&self) -> Result<()> {
-        let start = Instant::now();
-        report::line("build", "building the functions");
-        let mut command = Command::new("cargo");
-        // The whole workspace is selected, as it is in a watch: other features would build everything again.
-        command.args(["build", "--workspace"]);
-        for name in function::names() {
-            command.args(["--bin", name]);
-        }
-        command.current_dir(self.checkout.root());
-        environment::keep_back(&mut command);
-        let ending = Ending::new(rustix::process::Signal::TERM, Duration::from_secs(3));
-        let mut cargo = Process::spawn("cargo build", command, ending, &self.ledger).map_err(|error| {
-            hinted(format!("{error:#}"), "Rust is needed: rustup installs the version that rust-toolchain.toml names")
-        })?;
-        if !cargo.wait().await?.success() {
-            bail!("the functions do not compile, see above");
-        }
-        report::took("build", "functions are built", start.elapsed());
-        Ok(())
-    }
-
     fn workshop(&self, env: &PythonEnv, dotenv: &BTreeMap<String, String>, http_port: u16) -> Result<Workshop> {
         let ignore_file = self.options.state.join("watch-ignore");
         fs::write(&ignore_file, NO_REASON_TO_BUILD)
             .with_context(|| format!("cannot write {}", ignore_file.display()))?;
+        let mut variables =
+            environment::functions(&self.checkout, &self.database_url, &self.aws_endpoint, http_port, dotenv);
+        variables.extend(self.options.variables.clone());
         Ok(Workshop {
             root: self.checkout.root().to_owned(),
             cargo_lambda: env.program("cargo-lambda"),
-            variables: environment::functions(
-                &self.checkout,
-                &self.database_url,
-                &self.aws_endpoint,
-                http_port,
-                dotenv,
-            ),
+            variables,
             logs: self.options.state.join("logs"),
             ignore_file,
             reload: self.options.reload,
@@ -304,6 +280,29 @@ impl Stack {
             sleep(Duration::from_millis(100)).await;
         }
     }
+}
+
+/// Builds all functions at once, with cargo's own progress: each watch would build its own, unseen.
+pub async fn build(checkout: &Checkout, ledger: &Ledger) -> Result<()> {
+    let start = Instant::now();
+    report::line("build", "building the functions");
+    let mut command = Command::new("cargo");
+    // The whole workspace is selected, as it is in a watch: other features would build everything again.
+    command.args(["build", "--workspace"]);
+    for name in function::names() {
+        command.args(["--bin", name]);
+    }
+    command.current_dir(checkout.root());
+    environment::keep_back(&mut command);
+    let ending = Ending::new(rustix::process::Signal::TERM, Duration::from_secs(3));
+    let mut cargo = Process::spawn("cargo build", command, ending, ledger).map_err(|error| {
+        hinted(format!("{error:#}"), "Rust is needed: rustup installs the version that rust-toolchain.toml names")
+    })?;
+    if !cargo.wait().await?.success() {
+        bail!("the functions do not compile, see above");
+    }
+    report::took("build", "functions are built", start.elapsed());
+    Ok(())
 }
 
 /// The period of the sweeper: short on a laptop, where somebody is watching.

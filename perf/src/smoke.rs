@@ -25,12 +25,10 @@ pub const PLANS: [SmokePlan; 3] = [
 
 const LIMIT: Duration = Duration::from_mins(10);
 const LOOK_PERIOD: Duration = Duration::from_millis(100);
-/// Most events of one page; the samples have fewer.
-const STARTED: &str = "step.started";
 
 /// The API of the stack that is running.
 pub async fn api() -> Result<Api> {
-    let api = Api::from_env();
+    let api = Api::from_env().await;
     if api.is_healthy().await {
         return Ok(api);
     }
@@ -62,7 +60,7 @@ impl Timeline {
                 "step.ready" => {
                     ready.insert(step, at);
                 }
-                STARTED => waits.extend(ready.remove(step).map(|since| span(since, at))),
+                "step.started" => waits.extend(ready.remove(step).map(|since| span(since, at))),
                 _ => {}
             }
         }
@@ -71,10 +69,6 @@ impl Timeline {
 
     pub fn count(&self, kind: &str) -> u64 {
         self.events.iter().filter(|event| event.kind == kind).map(|_| 1).sum()
-    }
-
-    pub fn attempts(&self) -> u64 {
-        self.count(STARTED)
     }
 }
 

@@ -1,5 +1,6 @@
 //! `start`: from exec to the first `next` of the Runtime API, for the release binary of each function.
 
+use std::env::consts;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -56,11 +57,14 @@ fn functions(checkout: &Checkout) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// The newest release binary, by cargo or by cargo-lambda, which builds for a target. Not what lies in `target/lambda`:
+/// the local deployment puts debug builds there.
 fn binary(checkout: &Checkout, name: &str) -> Option<PathBuf> {
     let target = checkout.root().join("target");
-    [target.join("lambda").join(name).join("bootstrap"), target.join("release").join(name)]
-        .into_iter()
-        .find(|path| path.is_file())
+    let mut folders = vec![target.clone()];
+    folders.extend(["gnu", "musl"].map(|libc| target.join(format!("{}-unknown-linux-{libc}", consts::ARCH))));
+    let built = folders.iter().map(|folder| folder.join("release").join(name)).filter(|path| path.is_file());
+    built.max_by_key(|path| fs::metadata(path).and_then(|data| data.modified()).ok())
 }
 
 async fn measure(name: &str, path: &Path) -> Result<()> {
@@ -80,7 +84,6 @@ async fn measure(name: &str, path: &Path) -> Result<()> {
         "start_p99_ms": rounded(times.percentile_ms(99)),
         "memory_mb": mb(memory[memory.len() / 2] * 1_024),
         "zip_mb": mb(zip_bytes(path)?),
-        "lambda_build": path.ends_with("bootstrap"),
     }));
     Ok(())
 }

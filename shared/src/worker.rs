@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage};
 use lambda_runtime::{LambdaEvent, service_fn};
 use serde_json::Value;
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{JoinError, JoinSet, yield_now};
 use tokio::time::timeout;
 use tokio_postgres::Transaction;
 use tracing::{Instrument, error, info_span, warn};
@@ -153,8 +153,12 @@ impl<E: Executor> Worker<E> {
         let mut unrecorded = Vec::new();
         while let Some(first) = attempts.join_next_with_id().await {
             let mut ended = vec![first];
-            while let Some(next) = attempts.try_join_next_with_id() {
-                ended.push(next);
+            // Neighbours that are about to end get to it first, as long as each turn brings one: they share its commit.
+            let mut known = 0;
+            while known < ended.len() {
+                known = ended.len();
+                yield_now().await;
+                ended.extend(std::iter::from_fn(|| attempts.try_join_next_with_id()));
             }
             let ended = ended.into_iter().filter_map(|joined| match joined {
                 Ok((_, ended)) => Some(ended),

@@ -18,7 +18,8 @@ const TEMPLATE_LOCK: i64 = 0x006e_6f66_785f_7474;
 
 /// A database that is dropped with this value.
 pub struct TestDatabase {
-    name: String,
+    /// Its name at the test server, where it is one of ours.
+    name: Option<String>,
     pub url: String,
 }
 
@@ -31,13 +32,19 @@ impl TestDatabase {
         let sql = format!("create database {name} template {template}");
         admin.batch_execute(&sql).await.expect("clone the template database");
         let url = with_database(&database_url(), &name);
-        Self { name, url }
+        Self { name: Some(name), url }
+    }
+
+    /// A database that somebody else has made, and drops.
+    pub fn at(url: String) -> Self {
+        Self { name: None, url }
     }
 }
 
 impl Drop for TestDatabase {
     fn drop(&mut self) {
-        let sql = format!("drop database if exists {} with (force)", self.name);
+        let Some(name) = &self.name else { return };
+        let sql = format!("drop database if exists {name} with (force)");
         // A test's own runtime may be on its way out already.
         let dropped = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

@@ -13,6 +13,21 @@ pub fn aws_endpoint_url() -> String {
     variable("NOFX_TEST_AWS_ENDPOINT_URL")
 }
 
+/// Endpoint of LocalStack.
+pub fn localstack_endpoint_url() -> String {
+    variable("NOFX_TEST_LOCALSTACK_ENDPOINT_URL")
+}
+
+/// Endpoint of an S3 server that verifies signatures.
+pub fn s3_endpoint_url() -> String {
+    variable("NOFX_TEST_S3_ENDPOINT_URL")
+}
+
+/// The only access key of that server, and its secret.
+pub fn s3_keys() -> (String, String) {
+    (variable("NOFX_TEST_S3_ACCESS_KEY_ID"), variable("NOFX_TEST_S3_SECRET_ACCESS_KEY"))
+}
+
 /// The same connection URL with another database.
 pub fn with_database(url: &str, database: &str) -> String {
     let (base, query) = url.split_once('?').map_or((url, None), |(base, query)| (base, Some(query)));

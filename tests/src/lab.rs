@@ -35,8 +35,14 @@ impl Lab {
     /// A database, a channel, and clients of the emulator; buckets and queues are made by the tests that want them.
     pub async fn new() -> Self {
         let database = TestDatabase::create().await;
+        let config = config(&database.url);
+        Self::on(database, config).await
+    }
+
+    /// The same over a database and with a configuration that the test has made.
+    pub async fn on(database: TestDatabase, config: Config) -> Self {
         let admin = connect_to(&database.url).await;
-        let mut ctx = context(config(&database.url)).await;
+        let mut ctx = context(config).await;
         let (sender, wakeups) = mpsc::unbounded_channel();
         ctx.queue = Queue::Channel(sender);
         let tenant = ctx.config.tenant.clone();
@@ -46,7 +52,7 @@ impl Lab {
     /// The same with a bucket for artifacts.
     pub async fn with_bucket() -> Self {
         let lab = Self::new().await;
-        create_bucket(&lab.ctx.config.artifacts.bucket).await;
+        create_bucket(&sdk().await, &lab.ctx.config.artifacts.bucket).await;
         lab
     }
 
@@ -136,17 +142,25 @@ pub async fn context(config: Config) -> Ctx {
 
 /// Clients' configuration for the emulator, whatever the machine's own AWS profile says.
 pub async fn sdk() -> SdkConfig {
+    sdk_at(&aws_endpoint_url(), "us-east-1", ("test", "test")).await
+}
+
+/// The same for another endpoint, with its region, access key and secret.
+pub async fn sdk_at(endpoint: &str, region: &str, (id, secret): (&str, &str)) -> SdkConfig {
     aws_config::defaults(BehaviorVersion::latest())
-        .endpoint_url(aws_endpoint_url())
-        .region(Region::new("us-east-1"))
-        .credentials_provider(Credentials::new("test", "test", None, None, "tests"))
+        .endpoint_url(endpoint)
+        .region(Region::new(region.to_owned()))
+        .credentials_provider(Credentials::new(id, secret, None, None, "tests"))
         .load()
         .await
 }
 
-/// Makes a bucket at the emulator.
-pub async fn create_bucket(name: &str) {
-    let config = aws_sdk_s3::config::Builder::from(&sdk().await).force_path_style(true).build();
-    let client = aws_sdk_s3::Client::from_conf(config);
-    client.create_bucket().bucket(name).send().await.expect("make a bucket");
+/// A client of S3 that is none of ours.
+pub fn s3(sdk: &SdkConfig) -> aws_sdk_s3::Client {
+    aws_sdk_s3::Client::from_conf(aws_sdk_s3::config::Builder::from(sdk).force_path_style(true).build())
+}
+
+/// Makes a bucket.
+pub async fn create_bucket(sdk: &SdkConfig, name: &str) {
+    s3(sdk).create_bucket().bucket(name).send().await.expect("make a bucket");
 }

@@ -4,22 +4,20 @@ use futures::future::join_all;
 use nofx_tests::delivery::{event, worker_on};
 use nofx_tests::{Deliver, Lab, Script, plans};
 use shared::db::step::{self, ClaimItem};
-use shared::domain::RunId;
+use shared::domain::WakeUp;
 use shared::flow::sweep::{Report, sweep};
 
 const ROUNDS: usize = 12;
 const SWEEPERS: usize = 4;
 
-async fn claim_all(lab: &Lab, run: RunId) -> usize {
+async fn claim_all(lab: &Lab) -> usize {
     let sent = lab.sent().await;
-    let item = |wakeup: &shared::queue::WakeUp| ClaimItem {
-        tenant_id: lab.tenant.clone(),
-        run_id: run,
-        step_id: wakeup.step_id,
-        lease_s: 60,
-    };
-    let items: Vec<_> = sent.iter().map(item).collect();
+    let items: Vec<_> = sent.iter().map(|wakeup| item(lab, wakeup)).collect();
     step::steps_claim(&lab.ctx.db, &items).await.unwrap().claimed.len()
+}
+
+fn item(lab: &Lab, wakeup: &WakeUp) -> ClaimItem {
+    ClaimItem { tenant_id: lab.tenant.clone(), run_id: wakeup.run_id, step_id: wakeup.step_id, lease_s: 60 }
 }
 
 /// Sweepers of different processes at one moment; their reports added up.
@@ -49,7 +47,7 @@ async fn sweepers_at_once_end_each_dead_lease_once() {
         let mut runs = Vec::new();
         for _ in 0..5 {
             let run = lab.submit(&plans::wide(4)).await;
-            assert_eq!(claim_all(&lab, run).await, 4);
+            assert_eq!(claim_all(&lab).await, 4);
             lab.leases_over(run).await;
             runs.push(run);
         }
@@ -106,8 +104,12 @@ async fn sweepers_beside_workers_leave_no_step_behind_and_do_none_twice() {
     let lab = Lab::new().await;
     for _ in 0..ROUNDS {
         let run = lab.submit(&plans::wide(40)).await;
-        let sent = lab.sent().await;
-        let workers = sent.chunks(5).map(|batch| {
+        let mut sent = lab.sent().await;
+        // Half of the steps have been claimed by workers that died.
+        let abandoned = sent.split_off(20);
+        let items: Vec<_> = abandoned.iter().map(|wakeup| item(&lab, wakeup)).collect();
+        assert_eq!(step::steps_claim(&lab.ctx.db, &items).await.unwrap().claimed.len(), 20);
+        let workers = sent.chunks(4).map(|batch| {
             let (ctx, batch) = (lab.ctx.clone(), event(batch, Deliver::Once));
             tokio::spawn(async move {
                 let response = worker_on(&ctx, "echo", &Script::deployed()).handle_batch(batch, None).await;
@@ -115,12 +117,15 @@ async fn sweepers_beside_workers_leave_no_step_behind_and_do_none_twice() {
             })
         });
         let workers: Vec<_> = workers.collect();
-        while !workers.iter().all(tokio::task::JoinHandle::is_finished) {
-            // Owed and dead, from the sweeper's point of view, at any moment.
+        for wakeup in &abandoned {
+            lab.lease_over(wakeup.step_id).await;
             lab.wakeups_due(run).await;
             sweep(&lab.ctx).await.expect("no deadlock");
         }
         join_all(workers).await.into_iter().for_each(|worker| worker.unwrap());
+        // A sweeper passes by a run that is locked; the next one finds it.
+        sweep(&lab.ctx).await.unwrap();
+        lab.assert_invariants().await;
         lab.settle(&Script::deployed(), Deliver::Once).await;
         assert_eq!(lab.run_status(run).await, "succeeded");
         lab.assert_invariants().await;

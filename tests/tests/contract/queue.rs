@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_sqs::types::{MessageSystemAttributeName, QueueAttributeName};
-use nofx_tests::lab::sdk;
 use shared::domain::trace::TraceParent;
 use shared::domain::{RunId, StepId, TenantId};
 use shared::error::Error;
 use shared::queue::{Message, Queue, WakeUp, queue_name};
 use uuid::Uuid;
+
+use crate::target::{Target, against};
 
 /// Queues under a prefix of the test's own.
 struct Queues {
@@ -18,8 +19,8 @@ struct Queues {
 }
 
 impl Queues {
-    async fn new() -> Self {
-        let client = aws_sdk_sqs::Client::new(&sdk().await);
+    async fn new(target: Target) -> Self {
+        let client = aws_sdk_sqs::Client::new(&target.sdk().await);
         let prefix = format!("t-{}-", Uuid::new_v4().simple());
         let queue = Queue::sqs(client.clone(), &prefix);
         Self { client, prefix, queue }
@@ -63,9 +64,17 @@ fn wakeup(handler: &str, tenant: &str) -> WakeUp {
     }
 }
 
-#[tokio::test]
-async fn more_wakeups_than_a_batch_holds_all_arrive_with_their_ids_and_their_trace() {
-    let queues = Queues::new().await;
+against!(Ministack as ministack, Localstack as localstack => [
+    more_wakeups_than_a_batch_holds_all_arrive_with_their_ids_and_their_trace,
+    every_handler_has_its_queue,
+    a_delayed_wakeup_is_held_back_and_the_longest_delay_is_one_that_sqs_takes,
+    a_queue_that_is_not_there_is_told_and_the_others_get_theirs,
+    a_released_message_comes_again_before_its_visibility_timeout,
+    a_message_that_nobody_can_read_ends_in_the_dead_letter_queue,
+]);
+
+async fn more_wakeups_than_a_batch_holds_all_arrive_with_their_ids_and_their_trace(target: Target) {
+    let queues = Queues::new(target).await;
     let url = queues.create("echo", &[]).await;
     let sent: Vec<WakeUp> = (0..23).map(|_| wakeup("echo", "acme")).collect();
     queues.queue.send(sent.clone()).await.unwrap();
@@ -89,9 +98,8 @@ async fn more_wakeups_than_a_batch_holds_all_arrive_with_their_ids_and_their_tra
     }
 }
 
-#[tokio::test]
-async fn every_handler_has_its_queue() {
-    let queues = Queues::new().await;
+async fn every_handler_has_its_queue(target: Target) {
+    let queues = Queues::new(target).await;
     let urls = [queues.create("echo", &[]).await, queues.create("manual", &[]).await];
     let sent = [wakeup("echo", "acme"), wakeup("manual", "other")];
     queues.queue.send(sent.to_vec()).await.unwrap();
@@ -107,9 +115,8 @@ async fn every_handler_has_its_queue() {
     }
 }
 
-#[tokio::test]
-async fn a_delayed_wakeup_is_held_back_and_the_longest_delay_is_one_that_sqs_takes() {
-    let queues = Queues::new().await;
+async fn a_delayed_wakeup_is_held_back_and_the_longest_delay_is_one_that_sqs_takes(target: Target) {
+    let queues = Queues::new(target).await;
     let url = queues.create("echo", &[]).await;
     let delayed = |delay_ms| WakeUp { delay_ms, ..wakeup("echo", "acme") };
     // A millisecond is rounded up to a second; a day is cut to what SQS allows, else it would refuse.
@@ -118,18 +125,16 @@ async fn a_delayed_wakeup_is_held_back_and_the_longest_delay_is_one_that_sqs_tak
     assert_eq!(queues.attribute(&url, QueueAttributeName::ApproximateNumberOfMessagesDelayed).await, "2");
 }
 
-#[tokio::test]
-async fn a_queue_that_is_not_there_is_told_and_the_others_get_theirs() {
-    let queues = Queues::new().await;
+async fn a_queue_that_is_not_there_is_told_and_the_others_get_theirs(target: Target) {
+    let queues = Queues::new(target).await;
     let url = queues.create("echo", &[]).await;
     let answer = queues.queue.send(vec![wakeup("gate", "acme"), wakeup("echo", "acme")]).await;
     assert!(matches!(answer, Err(Error::Unavailable { .. })), "{answer:?}");
     assert_eq!(queues.receive(&url).await.len(), 1);
 }
 
-#[tokio::test]
-async fn a_released_message_comes_again_before_its_visibility_timeout() {
-    let queues = Queues::new().await;
+async fn a_released_message_comes_again_before_its_visibility_timeout(target: Target) {
+    let queues = Queues::new(target).await;
     let url = queues.create("echo", &[(QueueAttributeName::VisibilityTimeout, "600")]).await;
     queues.queue.send(vec![wakeup("echo", "acme")]).await.unwrap();
     let first = queues.receive(&url).await;
@@ -139,9 +144,8 @@ async fn a_released_message_comes_again_before_its_visibility_timeout() {
     assert_eq!(second[0].message_id(), first[0].message_id());
 }
 
-#[tokio::test]
-async fn a_message_that_nobody_can_read_ends_in_the_dead_letter_queue() {
-    let queues = Queues::new().await;
+async fn a_message_that_nobody_can_read_ends_in_the_dead_letter_queue(target: Target) {
+    let queues = Queues::new(target).await;
     let dead = queues.create("echo-dlq", &[]).await;
     let arn = queues.attribute(&dead, QueueAttributeName::QueueArn).await;
     let redrive = serde_json::json!({ "deadLetterTargetArn": arn, "maxReceiveCount": "2" }).to_string();

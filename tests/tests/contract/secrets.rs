@@ -1,12 +1,14 @@
 //! Secrets Manager.
 
-use nofx_tests::lab::sdk;
 use shared::secrets::Secrets;
 use uuid::Uuid;
 
-#[tokio::test]
-async fn a_secret_is_read_once_and_a_missing_one_looked_for_again() {
-    let client = aws_sdk_secretsmanager::Client::new(&sdk().await);
+use crate::target::{Target, against};
+
+against!(Ministack as ministack, Localstack as localstack => [a_secret_is_read_once_and_a_missing_one_looked_for_again]);
+
+async fn a_secret_is_read_once_and_a_missing_one_looked_for_again(target: Target) {
+    let client = aws_sdk_secretsmanager::Client::new(&target.sdk().await);
     let secrets = Secrets::new(client.clone());
     let name = format!("t/{}", Uuid::new_v4());
     assert_eq!(secrets.get(&name).await.unwrap(), None);

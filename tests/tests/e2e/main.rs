@@ -29,7 +29,7 @@ async fn the_whole_stack_runs_the_demo_survives_a_kill_and_a_restart() {
     let processes = stack.processes();
     assert!(processes.len() > 10, "the functions are processes of their own: {processes:?}");
     stack.stop();
-    let left: Vec<_> = processes.into_iter().filter(|process| process.is_alive()).collect();
+    let left: Vec<_> = processes.into_iter().filter(stack::Process::is_alive).collect();
     assert_eq!(left, [], "a stopped stack leaves nothing behind");
 
     let mut again = Stack::start(state.path(), port).await;

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 /// Bound on everything that is waited for: a cold start installs the sample's dependencies, and a killed function's
 /// steps come back after their lease.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_mins(3);
 const LOOK_PERIOD: Duration = Duration::from_millis(200);
 
 /// A running `nofx dev`.

@@ -270,8 +270,10 @@ async fn of_many_posts_with_one_idempotency_key_one_makes_a_run() {
         let accepted: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().ok()).collect();
         assert_eq!(accepted.iter().filter(|accepted| accepted.created).count(), 1);
         assert_eq!(accepted.iter().map(|accepted| accepted.id.0).collect::<BTreeSet<_>>().len(), 1);
-        let refused = answers.iter().filter_map(|answer| answer.as_ref().err());
-        assert!(refused.into_iter().all(|error| matches!(error, shared::error::Error::Conflict(_))));
+        let refused: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
+        assert!(refused.iter().all(|error| matches!(error, shared::error::Error::Conflict(_))));
+        // The one that asked for something else, or all the others if it came first.
+        assert!(matches!(refused.len(), 1 | 5), "{refused:?}");
         let runs: i64 = lab.admin.query_one("select count(*) from nofx.run", &[]).await.unwrap().get(0);
         assert_eq!(usize::try_from(runs).unwrap(), round + 1);
     }

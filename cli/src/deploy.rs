@@ -1,0 +1,117 @@
+//! `nofx deploy`: release builds, and `sam deploy` to an account of AWS.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::ExitStatus,
+};
+
+use anyhow::{Context, Result, bail};
+use tokio::process::Command;
+
+use crate::{
+    checkout::Checkout,
+    function,
+    package::{self, Architecture, DATABASE_CA},
+    process::Ledger,
+    python::{self, PythonEnv},
+    report::{self, hinted},
+    sam,
+    throwaway::Throwaway,
+};
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The environment of samconfig.toml
+    #[arg(default_value = "dev")]
+    environment: String,
+    /// Ask for every parameter, and write the answers into samconfig.toml
+    #[arg(long)]
+    guided: bool,
+    /// Take the binaries in target/lambda as they are
+    #[arg(long)]
+    no_build: bool,
+    /// The certificate authority of the database, in PEM form: it goes into every package
+    #[arg(long, value_name = "FILE")]
+    database_ca: Option<PathBuf>,
+}
+
+/// Deploys, and says what is missing before anything is built.
+pub async fn run(checkout: &Checkout, args: &Args) -> Result<()> {
+    let place = Throwaway::make(checkout, "sam").await?;
+    let done = deploy(checkout, args, &place.ledger).await;
+    place.end(true);
+    done
+}
+
+async fn deploy(checkout: &Checkout, args: &Args, ledger: &Ledger) -> Result<()> {
+    let architecture = check_parameters(checkout, args)?;
+    if !args.no_build {
+        build(checkout, architecture, ledger).await?;
+    }
+    package::check(checkout, architecture)?;
+    if let Some(file) = &args.database_ca {
+        package::add_database_ca(checkout, file)?;
+    }
+    let env = PythonEnv::of(python::DEPLOY, checkout, ledger).await?;
+    let mut command = sam::command(&env, checkout);
+    command.args(["deploy", "--template-file", "template.yaml", "--config-env", &args.environment]);
+    if args.guided {
+        command.arg("--guided");
+    }
+    let status = run_in_terminal(command).await?;
+    if !status.success() {
+        bail!("sam deploy ended with {status}, see above");
+    }
+    report::line("deploy", "done; set NOFX_API_URL to the output ApiUrl: `nofx` signs what it sends there");
+    Ok(())
+}
+
+fn check_parameters(checkout: &Checkout, args: &Args) -> Result<Architecture> {
+    if let Some(endpoint) = env::var("AWS_ENDPOINT_URL").ok().filter(|url| !url.is_empty()) {
+        return Err(hinted(
+            format!("AWS_ENDPOINT_URL points at {endpoint}: that is not AWS"),
+            "unset it, or use make deploy-local",
+        ));
+    }
+    let parameter = |name| sam::parameter(checkout, &args.environment, name);
+    if !args.guided && parameter("DatabaseSecretArn")?.is_none() {
+        return Err(hinted(
+            format!("the parameter DatabaseSecretArn of {} is missing", args.environment),
+            "make a secret whose text is the database's URL; make deploy GUIDED=1 asks for its ARN and keeps it in \
+             samconfig.toml",
+        ));
+    }
+    if parameter("DatabaseCaFile")?.is_some() && args.database_ca.is_none() {
+        return Err(hinted(
+            format!("the parameter DatabaseCaFile is set, and no {DATABASE_CA} is given for the packages"),
+            "make deploy CA=FILE puts it there",
+        ));
+    }
+    parameter("Architecture")?.map_or(Ok(Architecture::Arm64), |name| Architecture::parse(&name))
+}
+
+async fn build(checkout: &Checkout, architecture: Architecture, ledger: &Ledger) -> Result<()> {
+    let local = PythonEnv::ready(checkout, ledger).await?;
+    let zig = PythonEnv::of(python::BUILD, checkout, ledger).await?;
+    let mut command = Command::new(local.program("cargo-lambda"));
+    command.args(["lambda", "build", "--release", "--locked", architecture.build_flag()]);
+    for name in function::names() {
+        command.args(["--bin", name]);
+    }
+    // cargo-lambda finds its cross compiler through the first Python of the path.
+    let bin = zig.program("python").parent().map(Path::to_path_buf);
+    let path = env::var_os("PATH").unwrap_or_default();
+    let path = env::join_paths(bin.into_iter().chain(env::split_paths(&path))).context("PATH is unusable")?;
+    command.env("PATH", path).current_dir(checkout.root()).kill_on_drop(true);
+    if !run_in_terminal(command).await?.success() {
+        bail!("the functions do not compile, see above");
+    }
+    Ok(())
+}
+
+/// In our own process group: it may ask, and Ctrl-C reaches it.
+async fn run_in_terminal(mut command: Command) -> Result<ExitStatus> {
+    let program = command.as_std().get_program().to_owned();
+    command.status().await.with_context(|| format!("cannot run {}", program.display()))
+}

@@ -1,0 +1,75 @@
+//! What LocalStack's hook makes is what `nofx dev` makes, and what the handlers need.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::time::Duration;
+
+use aws_sdk_sqs::types::QueueAttributeName::{All, RedrivePolicy, VisibilityTimeout};
+use nofx::function::queue_functions;
+use nofx::resources::{Aws, BUCKET, LLM_SECRET};
+use nofx_tests::environment::{aws_endpoint_url, localstack_endpoint_url};
+use serde_json::Value;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Visibility and redrive policy of each handler's queue.
+async fn queues(aws: &Aws, prefix: &str) -> BTreeMap<&'static str, (String, Value)> {
+    let mut queues = BTreeMap::new();
+    for function in queue_functions() {
+        let url = aws.sqs.get_queue_url().queue_name(function.queue(prefix)).send().await.expect("a queue").queue_url;
+        let request = aws.sqs.get_queue_attributes().queue_url(url.unwrap()).attribute_names(All);
+        let mut attributes: HashMap<_, _> = request.send().await.unwrap().attributes.unwrap();
+        let redrive = attributes.remove(&RedrivePolicy).expect("a redrive policy");
+        let mut redrive: Value = serde_json::from_str(&redrive).unwrap();
+        let target = redrive["deadLetterTargetArn"].as_str().unwrap();
+        assert!(target.ends_with(&format!(":{}", function.dead_letter_queue(prefix))), "{target}");
+        redrive["deadLetterTargetArn"].take();
+        // A number here and a text there: servers give back what they were given.
+        let receives = redrive["maxReceiveCount"].to_string();
+        redrive["maxReceiveCount"] = receives.trim_matches('"').into();
+        queues.insert(function.name(), (attributes.remove(&VisibilityTimeout).unwrap(), redrive));
+    }
+    queues
+}
+
+async fn hook_is_through() {
+    let url = format!("{}/_localstack/init/ready", localstack_endpoint_url());
+    let waiting = async {
+        loop {
+            let text = reqwest::get(&url).await.unwrap().text().await.unwrap();
+            // The words that the health check of compose.yaml looks for.
+            if text.contains(r#""completed": true"#) {
+                assert!(
+                    text.contains("resources.py") && text.contains("SUCCESSFUL") && !text.contains("ERROR"),
+                    "{text}"
+                );
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.expect("the hook ends");
+}
+
+#[tokio::test]
+async fn the_hook_makes_what_nofx_dev_makes_and_neither_minds_the_other() {
+    hook_is_through().await;
+    let localstack = Aws::new(&localstack_endpoint_url());
+    let by_hook = queues(&localstack, "nofx-").await;
+    localstack.s3.head_bucket().bucket(BUCKET).send().await.expect("the bucket");
+    localstack.secrets.describe_secret().secret_id(LLM_SECRET).send().await.expect("the secret");
+
+    let emulator = Aws::new(&aws_endpoint_url());
+    emulator.make_resources("t-resources-", &BTreeMap::new()).await.unwrap();
+    assert_eq!(by_hook, queues(&emulator, "t-resources-").await);
+
+    localstack.make_resources("nofx-", &BTreeMap::new()).await.expect("what the hook made is taken over");
+    assert_eq!(queues(&localstack, "nofx-").await, by_hook);
+}
+
+#[test]
+fn the_list_of_the_hook_holds_every_handlers_queue_and_no_other() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../localstack/init/resources.json");
+    let list: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    assert_eq!(list, nofx::resources::as_json());
+}

@@ -1,0 +1,154 @@
+//! Migrations and plans on a Postgres with Supabase's roles, schemas and default privileges, by a `postgres` who is no
+//! superuser. A server of its own: roles belong to all databases of one.
+
+use std::path::Path;
+
+use nofx::checkout::Checkout;
+use nofx::postgres::{Cluster, Postgres, Purpose};
+use nofx::process::Process;
+use nofx::python::PythonEnv;
+use nofx::throwaway::Throwaway;
+use nofx::{migrate, port};
+use nofx_tests::database::{TestDatabase, connect_to};
+use nofx_tests::{Deliver, Lab, Script, lab, plans};
+use serde_json::json;
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+
+struct Supabase {
+    server: Process,
+    place: Throwaway,
+    port: u16,
+    checkout: Checkout,
+}
+
+impl Supabase {
+    async fn start() -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let checkout = Checkout::at(root);
+        let place = Throwaway::make(&checkout, "supabase").await.unwrap();
+        let env = PythonEnv::ready(&checkout, &place.ledger).await.unwrap();
+        let postgres = Postgres::find(&env, &checkout).await.unwrap();
+        let dir = place.dir.join("postgres");
+        let cache = checkout.local().join("cache");
+        postgres.create(&cache, &dir, Purpose::Throwaway, &place.ledger).await.unwrap();
+        let cluster = Cluster::open(dir, port::any_free().unwrap()).unwrap();
+        let server = postgres.start(&cluster, &place.dir.join("postgres.log"), &place.ledger).await.unwrap();
+
+        let bootstrap = connect_to(&cluster.url()).await;
+        bootstrap.batch_execute("create role supabase_admin superuser login").await.unwrap();
+        drop(bootstrap);
+        let supabase = Self { server, place, port: cluster.port, checkout };
+        let admin = connect_to(&supabase.url("supabase_admin")).await;
+        // Its name is wanted for somebody with less power; superuser it stays, as the cluster's first role must.
+        admin.batch_execute("alter role postgres rename to bootstrap").await.unwrap();
+        admin.batch_execute(include_str!("supabase.sql")).await.unwrap();
+        supabase
+    }
+
+    fn url(&self, role: &str) -> String {
+        format!("postgresql://{role}:postgres@127.0.0.1:{}/postgres?sslmode=disable", self.port)
+    }
+
+    /// As `supabase start` does: roles, migrations, seed.
+    async fn set_up(&self) {
+        let url = self.url("postgres");
+        let roles = std::fs::read_to_string(self.checkout.root().join("supabase/roles.sql")).unwrap();
+        connect_to(&url).await.batch_execute(&roles).await.expect("the roles");
+        self.migrate().await;
+    }
+
+    async fn migrate(&self) {
+        let url = self.url("postgres");
+        // Through the folder that the Supabase CLI looks into.
+        let count = migrate::migrate(&url, &self.checkout.root().join("supabase/migrations")).await.unwrap();
+        assert!(count > 0);
+        assert_eq!(migrate::migrate(&url, &self.checkout.migrations()).await.unwrap(), 0, "the same files");
+        for _ in 0..2 {
+            migrate::seed(&url, &self.checkout.seed()).await.unwrap();
+        }
+    }
+
+    async fn end(self) {
+        self.server.end().await;
+        self.place.end(true);
+    }
+}
+
+/// A request of the Data API: its login role becomes the token's, with the token's claims.
+async fn request(client: &mut Client, role: &str, tenant: &str, sql: &str) -> Result<Vec<String>, SqlState> {
+    let transaction = client.transaction().await.unwrap();
+    let claims = json!({ "role": role, "app_metadata": { "tenant_id": tenant } }).to_string();
+    transaction.batch_execute(&format!("set local role {role}")).await.unwrap();
+    transaction.execute("select set_config('request.jwt.claims', $1, true)", &[&claims]).await.unwrap();
+    let rows = transaction.query(sql, &[]).await.map_err(|error| error.code().expect("a code").clone())?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+const TABLES: &str = "select relname::text from pg_class
+                       where relnamespace = 'nofx'::regnamespace and relkind in ('r', 'p') order by 1";
+
+#[tokio::test]
+async fn plans_run_where_postgres_is_no_superuser() {
+    let supabase = Supabase::start().await;
+    supabase.set_up().await;
+    let url = supabase.url("postgres");
+    let lab = Lab::on(TestDatabase::at(url.clone()), lab::config(&url)).await;
+    let run = lab.submit(&plans::chain(3)).await;
+    lab.settle(&Script::deployed(), Deliver::Once).await;
+    assert_eq!(lab.run_status(run).await, "succeeded");
+
+    // As a login role of the workers would: nothing but their functions.
+    let worker = connect_to(&url).await;
+    worker.batch_execute("set role nofx_worker").await.expect("roles.sql lets postgres become it");
+    worker.batch_execute("select nofx.sweep_leases(1)").await.unwrap();
+    let refused = worker.batch_execute("select * from nofx.run").await.unwrap_err();
+    assert_eq!(refused.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE));
+    drop((lab, worker));
+    supabase.end().await;
+}
+
+#[tokio::test]
+async fn the_data_api_reaches_nothing_and_when_granted_only_its_tenants_rows() {
+    let supabase = Supabase::start().await;
+    // Without roles.sql, as a hosted project: the first migration makes the roles.
+    supabase.migrate().await;
+    let url = supabase.url("postgres");
+    let mut lab = Lab::on(TestDatabase::at(url.clone()), lab::config(&url)).await;
+    for tenant in ["acme", "other"] {
+        lab.ctx.config.tenant = shared::domain::TenantId(tenant.into());
+        lab.tenant = lab.ctx.config.tenant.clone();
+        lab.submit(&plans::chain(1)).await;
+    }
+    lab.settle(&Script::deployed(), Deliver::Once).await;
+
+    let mut api = connect_to(&supabase.url("authenticator")).await;
+    let tables: Vec<String> = lab.admin.query(TABLES, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    assert!(tables.len() >= 10);
+    for role in ["anon", "authenticated"] {
+        for table in &tables {
+            let sql = format!("select tenant_id from nofx.{table}");
+            let answer = request(&mut api, role, "acme", &sql).await;
+            assert_eq!(answer, Err(SqlState::INSUFFICIENT_PRIVILEGE), "{role}: {sql}");
+        }
+        let answer = request(&mut api, role, "acme", "select nofx.sweep_leases(1)::text").await;
+        assert_eq!(answer, Err(SqlState::INSUFFICIENT_PRIVILEGE), "{role}");
+    }
+
+    // What a project would grant that shows runs through the Data API.
+    let grant =
+        "grant usage on schema nofx to authenticated; grant select on all tables in schema nofx to authenticated";
+    lab.admin.batch_execute(grant).await.unwrap();
+    for tenant in ["acme", "other"] {
+        let seen = request(&mut api, "authenticated", tenant, "select tenant_id from nofx.step").await;
+        assert_eq!(seen, Ok(vec![tenant.to_owned()]));
+        let same = "select (nofx.tenant_id() = auth.jwt() -> 'app_metadata' ->> 'tenant_id')::text";
+        assert_eq!(request(&mut api, "authenticated", tenant, same).await, Ok(vec!["true".to_owned()]));
+    }
+    let seen = request(&mut api, "authenticated", "", "select tenant_id from nofx.run").await;
+    assert_eq!(seen, Ok(Vec::new()), "no tenant, no rows");
+    let answer = request(&mut api, "authenticated", "acme", "delete from nofx.run returning tenant_id").await;
+    assert_eq!(answer, Err(SqlState::INSUFFICIENT_PRIVILEGE));
+    drop((lab, api));
+    supabase.end().await;
+}

@@ -1,0 +1,76 @@
+//! The servers that every belief is held against. A case is a function of its target; each target has a test of its
+//! own, so that a failure says which server disagrees.
+
+use aws_config::SdkConfig;
+use nofx_tests::Lab;
+use nofx_tests::database::TestDatabase;
+use nofx_tests::environment::{aws_endpoint_url, localstack_endpoint_url, s3_endpoint_url, s3_keys};
+use nofx_tests::lab;
+
+/// A server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The local stack's emulator.
+    Ministack,
+    Localstack,
+    /// An S3 server and nothing else, for artifacts: keys and a region of its own, signatures verified, no checksums
+    /// kept. In this shape Supabase Storage takes them.
+    OwnKeys,
+}
+
+/// The region of [`Target::OwnKeys`].
+pub const OWN_REGION: &str = "local";
+
+impl Target {
+    /// Configuration of clients that are none of ours.
+    pub async fn sdk(self) -> SdkConfig {
+        match self {
+            Self::Ministack => lab::sdk().await,
+            Self::Localstack => lab::sdk_at(&localstack_endpoint_url(), "us-east-1", ("test", "test")).await,
+            Self::OwnKeys => {
+                let (id, secret) = s3_keys();
+                lab::sdk_at(&s3_endpoint_url(), OWN_REGION, (&id, &secret)).await
+            }
+        }
+    }
+
+    /// A lab whose artifacts are here. All else is at the emulator: nothing but `ARTIFACTS_*` tells the two apart.
+    pub async fn lab(self) -> Lab {
+        let database = TestDatabase::create().await;
+        let mut config = lab::config(&database.url);
+        match self {
+            Self::Ministack => config.artifacts.endpoint_url = Some(aws_endpoint_url()),
+            Self::Localstack => config.artifacts.endpoint_url = Some(localstack_endpoint_url()),
+            Self::OwnKeys => {
+                config.artifacts.endpoint_url = Some(s3_endpoint_url());
+                config.artifacts.region = Some(OWN_REGION.into());
+                config.artifacts.keys = Some(s3_keys());
+            }
+        }
+        Lab::on(database, config).await
+    }
+
+    /// The same with a bucket.
+    pub async fn lab_with_bucket(self) -> Lab {
+        let lab = self.lab().await;
+        lab::create_bucket(&self.sdk().await, &lab.ctx.config.artifacts.bucket).await;
+        lab
+    }
+}
+
+/// `target => module: case, case;` makes a test of each case in a module for each target.
+macro_rules! against {
+    ($($target:ident as $module:ident),+ => $cases:tt) => {
+        $(mod $module { $crate::target::against!(@cases $target $cases); })+
+    };
+    (@cases $target:ident [$($case:ident),+ $(,)?]) => {
+        $(
+            #[tokio::test]
+            async fn $case() {
+                super::$case($crate::target::Target::$target).await;
+            }
+        )+
+    };
+}
+
+pub(crate) use against;

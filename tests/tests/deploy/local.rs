@@ -1,0 +1,29 @@
+//! The template, deployed to an emulator that enforces its roles, and the sample plans through API Gateway's URL.
+
+use std::process::{Command, Stdio};
+
+#[test]
+#[cfg_attr(
+    not(target_os = "linux"),
+    ignore = "the emulator runs the functions' Linux binaries as processes of its machine"
+)]
+fn the_template_deploys_to_the_emulator_and_the_sample_plans_end_as_they_must() {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["run", "--quiet", "--bin", "nofx", "--", "deploy-local"]);
+    command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).stdin(Stdio::null());
+    let output = command.output().expect("run nofx deploy-local");
+    let (shown, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{shown}\n{said}");
+    assert!(shown.contains("all 4 plans ended as they must"), "{shown}\n{said}");
+}
+
+#[test]
+fn a_deployment_without_its_parameter_says_so_before_anything_is_built() {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["run", "--quiet", "--bin", "nofx", "--", "deploy", "dev"]).env_remove("AWS_ENDPOINT_URL");
+    command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).stdin(Stdio::null());
+    let output = command.output().expect("run nofx deploy");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(said.contains("error: the parameter DatabaseSecretArn of dev is missing\nhint: make a secret"), "{said}");
+}

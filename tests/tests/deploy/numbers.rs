@@ -1,0 +1,90 @@
+//! Numbers that stand in the template and in the code must be the same, and in the right order.
+
+use nofx::function::{self, HTTP_FUNCTIONS, SWEEPER, SWEEPER_TIMEOUT, queue_functions};
+use serde_json::{Value, json};
+
+use crate::template::{functions, of_type, resources, text};
+
+/// What claiming adds to a function's timeout: see `nofx.steps_claim`.
+const LEASE_MARGIN_S: u32 = 5;
+/// After this API Gateway answers for the function.
+const GATEWAY_TIMEOUT_S: u64 = 29;
+
+#[test]
+fn the_template_deploys_every_function_and_no_other() {
+    let mut names: Vec<String> = function::names().map(str::to_owned).collect();
+    names.sort_unstable();
+    assert_eq!(functions().into_keys().collect::<Vec<_>>(), names);
+}
+
+#[test]
+fn every_handler_has_its_queue_with_the_numbers_of_the_code() {
+    let (functions, queues) = (functions(), of_type("AWS::SQS::Queue"));
+    for queue_function in queue_functions() {
+        let (spec, name) = (queue_function.spec, queue_function.name());
+        let properties = &functions[name].1;
+        assert_eq!(properties["Timeout"], json!(spec.function_timeout_s), "{name}");
+        let event = &properties["Events"]["StepReady"]["Properties"];
+        assert_eq!(event["BatchSize"], json!(spec.batch_size), "{name}");
+        assert_eq!(event["FunctionResponseTypes"], json!(["ReportBatchItemFailures"]), "{name}");
+        assert!((2..=1000).contains(&event["ScalingConfig"]["MaximumConcurrency"].as_i64().unwrap_or(0)), "{name}");
+
+        let (logical, _) = text(&event["Queue"]).split_once('.').expect("a queue's ARN");
+        let queue = &queues[logical];
+        assert_eq!(queue["QueueName"], json!(queue_function.queue("${Prefix}")));
+        assert_eq!(queue["VisibilityTimeout"], json!(queue_function.visibility_s()), "{name}");
+        let lease_s = spec.function_timeout_s + LEASE_MARGIN_S;
+        assert!(spec.function_timeout_s < lease_s && lease_s < queue_function.visibility_s(), "{name}");
+
+        let redrive = &queue["RedrivePolicy"];
+        assert_eq!(redrive["maxReceiveCount"], 5);
+        let (dead_letters, _) = text(&redrive["deadLetterTargetArn"]).split_once('.').expect("a queue's ARN");
+        assert_eq!(queues[dead_letters]["QueueName"], json!(queue_function.dead_letter_queue("${Prefix}")));
+        let source = text(&queues[dead_letters]["RedriveAllowPolicy"]["sourceQueueArns"][0]).to_owned();
+        assert!(source.ends_with(&format!(":{}", queue_function.queue("${Prefix}"))), "{source}");
+    }
+    assert_eq!(queues.len(), 2 * queue_functions().count());
+    assert!(queues.values().all(|queue| queue["SqsManagedSseEnabled"] == true));
+}
+
+#[test]
+fn what_has_no_queue_has_its_timeout_too() {
+    let functions = functions();
+    for name in HTTP_FUNCTIONS {
+        assert!(
+            functions[name].1["Timeout"].as_u64().is_some_and(|timeout_s| timeout_s <= GATEWAY_TIMEOUT_S),
+            "{name}"
+        );
+    }
+    let sweeper = &functions[SWEEPER].1;
+    assert_eq!(sweeper["Timeout"], json!(SWEEPER_TIMEOUT.as_secs()));
+    assert_eq!(sweeper["Events"]["EveryMinute"]["Properties"]["Schedule"], "rate(1 minute)");
+}
+
+#[test]
+fn every_function_logs_into_a_group_of_its_own_that_forgets() {
+    let groups = of_type("AWS::Logs::LogGroup");
+    for (name, (_, properties)) in functions() {
+        assert_eq!(properties["FunctionName"], json!(format!("${{Prefix}}{name}")));
+        assert_eq!(properties["LoggingConfig"]["LogFormat"], "JSON");
+        let group = &groups[text(&properties["LoggingConfig"]["LogGroup"])];
+        assert_eq!(group["LogGroupName"], json!(format!("/aws/lambda/${{Prefix}}{name}")));
+    }
+    assert!(groups.values().all(|group| !group["RetentionInDays"].is_null()));
+}
+
+#[test]
+fn the_api_lets_nobody_in_without_a_signature() {
+    let api = &resources()["Api"]["Properties"];
+    assert_eq!(api["Auth"]["DefaultAuthorizer"], "AWS_IAM");
+    // What stands in the way of reading a bucket or a queue in plain text, or in public.
+    let bucket = &resources()["ArtifactsBucket"];
+    let blocked = bucket["Properties"]["PublicAccessBlockConfiguration"].as_object().expect("a block").clone();
+    assert!(blocked.len() == 4 && blocked.values().all(|block| *block == Value::Bool(true)));
+    assert_eq!(bucket["DeletionPolicy"], "Retain");
+    for policy in ["BucketOnlyTls", "QueuesOnlyTls"] {
+        let statement = &resources()[policy]["Properties"]["PolicyDocument"]["Statement"][0];
+        assert_eq!(statement["Effect"], "Deny");
+        assert_eq!(statement["Condition"]["Bool"]["aws:SecureTransport"], "false");
+    }
+}

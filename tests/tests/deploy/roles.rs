@@ -1,0 +1,151 @@
+//! Every role allows what its function's code calls, on what it calls it, and nothing else. The emulator enforces the same
+//! roles in `local.rs`; this test finds what is too much.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use nofx::function::queue_functions;
+use serde_json::Value;
+
+use crate::template::{functions, read, resources, root, text, texts};
+
+/// An action and a resource, as the template writes it.
+type Right = (String, String);
+
+/// Every call that the code makes on a client of AWS, and the action that it needs. A presigned request needs it when it is used.
+const CALLS: [(&str, &str, &str); 6] = [
+    ("queue.rs", "get_queue_url", "sqs:GetQueueUrl"),
+    ("queue.rs", "send_message_batch", "sqs:SendMessage*"),
+    ("queue.rs", "change_message_visibility", "sqs:ChangeMessageVisibility"),
+    ("secrets.rs", "get_secret_value", "secretsmanager:GetSecretValue"),
+    ("storage.rs", "get_object", "s3:GetObject"),
+    ("storage.rs", "put_object", "s3:PutObject"),
+];
+
+/// What a function says to use storage or a secret, and the rights that it needs for that.
+const USES: [(&str, &[(&str, &str)]); 5] = [
+    (".sign_download(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*")]),
+    (".sign_upload(", &[("s3:PutObject", "${ArtifactsBucket.Arn}/workspaces/*")]),
+    // Without the right to list, S3 says "denied" of what is not there.
+    ("store.get(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*"), ("s3:ListBucket", "ArtifactsBucket.Arn")]),
+    ("store.put(", &[("s3:PutObject", "${ArtifactsBucket.Arn}/runs/*")]),
+    ("secrets.get(", &[("secretsmanager:GetSecretValue", "LlmSecret.Id")]),
+];
+
+/// What Lambda does in the name of every function.
+const EVERY: [(&str, &str); 4] = [
+    // The database's URL and, where they are elsewhere, the keys of storage: `shared::config`.
+    ("secretsmanager:GetSecretValue", "DatabaseSecretArn"),
+    ("secretsmanager:GetSecretValue", "StorageSecretArn"),
+    ("xray:PutTraceSegments", "*"),
+    ("xray:PutTelemetryRecords", "*"),
+];
+
+#[test]
+fn every_role_allows_exactly_what_its_function_calls() {
+    let queue_functions: Vec<&str> = queue_functions().map(|function| function.name()).collect();
+    let queues: Vec<String> = queue_functions.iter().map(|name| queue_of(name)).collect();
+    for (name, (logical, properties)) in functions() {
+        let role = text(&properties["Role"]).strip_suffix(".Arn").expect("a role's ARN").to_owned();
+        assert_eq!(role, logical.replace("Function", "Role"), "a role of its own");
+        let right = |action: &str, resource: &str| (action.to_owned(), resource.to_owned());
+        let mut expected: BTreeSet<Right> = EVERY.iter().map(|(action, resource)| right(action, resource)).collect();
+        let logs = format!(
+            "arn:${{AWS::Partition}}:logs:${{AWS::Region}}:${{AWS::AccountId}}:log-group:${{{}}}:*",
+            text(&properties["LoggingConfig"]["LogGroup"])
+        );
+        expected.extend(["logs:CreateLogStream", "logs:PutLogEvents"].map(|action| right(action, &logs)));
+        // Every function makes steps ready: by creating, deciding, controlling, finishing or sweeping.
+        for queue in &queues {
+            expected.extend(["sqs:GetQueueUrl", "sqs:SendMessage*"].map(|action| right(action, queue)));
+        }
+        if queue_functions.contains(&name.as_str()) {
+            let event_source = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"];
+            expected.extend(event_source.map(|action| right(action, &queue_of(&name))));
+            expected.insert(right("sqs:ChangeMessageVisibility", &queue_of(&name)));
+        }
+        let code = sources(&root().join("functions").join(&name).join("src"));
+        for (_, rights) in USES.iter().filter(|(said, _)| code.contains(said)) {
+            expected.extend(rights.iter().map(|(action, resource)| right(action, resource)));
+        }
+        assert_eq!(rights_of(&role), expected, "{name}");
+    }
+}
+
+#[test]
+fn every_call_on_a_client_is_in_the_table() {
+    let mut found = BTreeSet::new();
+    for file in ["queue.rs", "secrets.rs", "storage.rs"] {
+        let code: String = read(&format!("shared/src/{file}")).split_whitespace().collect();
+        for after in code.split("client.").skip(1) {
+            let call: String = after.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            found.insert((file.to_owned(), call));
+        }
+    }
+    let listed: BTreeSet<_> = CALLS.iter().map(|(file, call, _)| ((*file).to_owned(), (*call).to_owned())).collect();
+    assert_eq!(found, listed);
+    // No function has a client of its own.
+    let own = sources(&root().join("functions"));
+    assert!(!own.contains("aws_sdk_"), "a function calls AWS beside shared::{{queue, secrets, storage}}");
+
+    let mut allowed = BTreeSet::new();
+    for (_, (logical, _)) in functions() {
+        allowed.extend(rights_of(&logical.replace("Function", "Role")).into_iter().map(|(action, _)| action));
+    }
+    for (_, call, action) in CALLS {
+        assert!(allowed.contains(action), "no role allows {call}");
+    }
+}
+
+fn queue_of(name: &str) -> String {
+    let functions = functions();
+    text(&functions[name].1["Events"]["StepReady"]["Properties"]["Queue"]).to_owned()
+}
+
+/// What a role allows, by its own policies and by the template's managed ones.
+fn rights_of(role: &str) -> BTreeSet<Right> {
+    let resources = resources();
+    let role = &resources[role]["Properties"];
+    let mut rights = BTreeSet::new();
+    collect(&role["Policies"], &mut rights);
+    for name in texts(&role["ManagedPolicyArns"]) {
+        // Conditions and `AWS::NoValue` are in the list as well.
+        if let Some(policy) = resources.get(&name) {
+            collect(&policy["Properties"]["PolicyDocument"], &mut rights);
+        } else {
+            assert!(matches!(name.as_str(), "HasStorageSecret" | "AWS::NoValue"), "a policy that is not ours: {name}");
+        }
+    }
+    rights
+}
+
+fn collect(value: &Value, rights: &mut BTreeSet<Right>) {
+    match value {
+        Value::Object(statement) if statement.contains_key("Effect") => {
+            assert_eq!(statement["Effect"], "Allow");
+            for action in texts(&statement["Action"]) {
+                rights.extend(texts(&statement["Resource"]).into_iter().map(|resource| (action.clone(), resource)));
+            }
+        }
+        Value::Object(fields) => fields.values().for_each(|value| collect(value, rights)),
+        Value::Array(items) => items.iter().for_each(|value| collect(value, rights)),
+        _ => {}
+    }
+}
+
+/// The code below a folder, tests aside.
+fn sources(folder: &Path) -> String {
+    let mut text = String::new();
+    for entry in fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+        let path = entry.expect("a readable folder").path();
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        if path.is_dir() && name != "tests" && name != "node_modules" {
+            text.push_str(&sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") && !name.ends_with("tests.rs") {
+            let code = fs::read_to_string(&path).expect("a readable source");
+            text.push_str(code.split("#[cfg(test)]").next().unwrap_or_default());
+        }
+    }
+    text
+}

@@ -1,0 +1,64 @@
+//! Three lists of routes must be one: the routers', API Gateway's, and that of `cargo lambda watch`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::template::{functions, read, text};
+
+/// Method, path, function.
+type Route = (String, String, String);
+
+/// The functions' own.
+fn of_routers() -> BTreeSet<Route> {
+    let tables = [("api", api::routes()), ("approvals", approvals::routes()), ("console", console::routes())];
+    let mut routes = BTreeSet::new();
+    for (function, table) in tables {
+        for (method, path) in table.table() {
+            let route = (method.to_string(), (*path).to_owned(), function.to_owned());
+            assert!(routes.insert(route.clone()), "twice: {route:?}");
+        }
+    }
+    routes
+}
+
+#[test]
+fn api_gateway_has_exactly_the_routes_of_the_routers() {
+    let mut routes = BTreeSet::new();
+    for (function, (_, properties)) in functions() {
+        for event in properties["Events"].as_object().into_iter().flat_map(|events| events.values()) {
+            if event["Type"] == "Api" {
+                let event = &event["Properties"];
+                assert_eq!(event["RestApiId"], "Api");
+                // Nothing may take itself out of the API's authorizer.
+                assert!(event["Auth"].is_null(), "{event}");
+                let route = (text(&event["Method"]).to_owned(), text(&event["Path"]).to_owned(), function.clone());
+                assert!(routes.insert(route.clone()), "twice: {route:?}");
+            }
+        }
+    }
+    assert_eq!(routes, of_routers());
+}
+
+#[test]
+fn cargo_lambda_watch_serves_exactly_the_paths_of_the_routers() {
+    let manifest = read("Cargo.toml");
+    let section = manifest.split("[workspace.metadata.lambda.watch.router]").nth(1).expect("the router of the watch");
+    let paths: BTreeMap<String, String> = section
+        .lines()
+        .take_while(|line| !line.starts_with('['))
+        .filter_map(|line| line.split_once('='))
+        .map(|(path, function)| {
+            (path.trim().trim_matches('"').to_owned(), function.trim().trim_matches('"').to_owned())
+        })
+        .collect();
+    let expected: BTreeMap<_, _> = of_routers().into_iter().map(|(_, path, function)| (path, function)).collect();
+    assert_eq!(paths, expected);
+}
+
+#[test]
+fn no_route_is_made_beside_the_tables() {
+    for (function, beside) in [("api", 0), ("approvals", 0), ("console", 1)] {
+        let source = read(&format!("functions/{function}/src/lib.rs"));
+        // The console's page for whatever is not there.
+        assert_eq!(source.matches(".route(").count(), beside, "functions/{function}/src/lib.rs");
+    }
+}

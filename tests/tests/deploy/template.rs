@@ -1,0 +1,71 @@
+//! The template as JSON. Short forms lose their tag: `!Ref X` and `!Sub X` are the text `X`, `!If` is a list.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+use yaml_rust2::{Yaml, YamlLoader};
+
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+pub fn read(path: &str) -> String {
+    let path = root().join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Every resource by its logical name.
+pub fn resources() -> BTreeMap<String, Value> {
+    let documents = YamlLoader::load_from_str(&read("template.yaml")).expect("template.yaml is YAML");
+    let template = json(&documents[0]);
+    let resources = template["Resources"].as_object().expect("resources");
+    resources.iter().map(|(name, resource)| (name.clone(), resource.clone())).collect()
+}
+
+/// Logical names and properties of the resources of a type.
+pub fn of_type(kind: &str) -> BTreeMap<String, Value> {
+    let of_kind = resources().into_iter().filter(|(_, resource)| resource["Type"] == kind);
+    of_kind.map(|(name, mut resource)| (name, resource["Properties"].take())).collect()
+}
+
+/// The functions by the names of their binaries: logical name and properties.
+pub fn functions() -> BTreeMap<String, (String, Value)> {
+    of_type("AWS::Serverless::Function")
+        .into_iter()
+        .map(|(logical, properties)| {
+            let place = text(&properties["CodeUri"]);
+            let name = place.strip_prefix("target/lambda/").and_then(|rest| rest.strip_suffix('/'));
+            (name.unwrap_or_else(|| panic!("{logical} is at {place}")).to_owned(), (logical, properties))
+        })
+        .collect()
+}
+
+pub fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("no text: {value}"))
+}
+
+/// Every text of a value, in order.
+pub fn texts(value: &Value) -> Vec<String> {
+    match value {
+        Value::Array(items) => items.iter().flat_map(texts).collect(),
+        other => vec![text(other).to_owned()],
+    }
+}
+
+fn json(yaml: &Yaml) -> Value {
+    match yaml {
+        Yaml::String(text) => Value::from(text.as_str()),
+        Yaml::Integer(number) => Value::from(*number),
+        Yaml::Boolean(flag) => Value::from(*flag),
+        Yaml::Real(number) => Value::from(number.as_str()),
+        Yaml::Array(items) => items.iter().map(json).collect(),
+        Yaml::Hash(entries) => {
+            let entries = entries.iter().map(|(key, value)| (text(&json(key)).to_owned(), json(value)));
+            Value::Object(entries.collect::<Map<_, _>>())
+        }
+        Yaml::Null => Value::Null,
+        Yaml::Alias(_) | Yaml::BadValue => panic!("the template uses YAML that CloudFormation does not read"),
+    }
+}
