@@ -188,6 +188,8 @@ create table nofx.attempt (
     run_id      uuid not null,
     -- running, succeeded, failed, blocked, lost, cancelled
     status      text not null,
+    -- The call that claimed it: that call again, because its answer was lost, gets the step again.
+    claimed_by  uuid,
     error       jsonb,
     started_at  timestamptz not null,
     finished_at timestamptz,

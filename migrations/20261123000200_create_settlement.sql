@@ -44,12 +44,14 @@ declare
     v_delta record;
     v_run record;
     v_status text;
+    v_runs uuid[];
+    v_tenants text[];
+    v_seqs bigint[];
+    v_facts nofx.change[];
 begin
     for v_delta in
         select c.run_id,
                count(c.event_type) as events,
-               array_agg(row(c.run_id, c.step_id, null, null, c.event_type, c.payload, null)::nofx.change
-                         order by c.position) filter (where c.event_type is not null) as facts,
                (count(*) filter (where to_status = 'pending') - count(*) filter (where from_status = 'pending'))::integer as pending,
                (count(*) filter (where to_status = 'ready') - count(*) filter (where from_status = 'ready'))::integer as ready,
                (count(*) filter (where to_status = 'running') - count(*) filter (where from_status = 'running'))::integer as running,
@@ -57,8 +59,7 @@ begin
                (count(*) filter (where to_status = 'failed') - count(*) filter (where from_status = 'failed'))::integer as failed,
                coalesce(sum(c.gates), 0)::integer as gates,
                bool_or(coalesce(to_status = 'running', false)) as starts
-          from unnest(p_changes) with ordinality
-               as c(run_id, step_id, from_status, to_status, event_type, payload, gates, position)
+          from unnest(p_changes) c
          group by c.run_id
          order by c.run_id
     loop
@@ -83,25 +84,28 @@ begin
                finished_at = case when v_status in ('succeeded', 'failed', 'cancelled')
                                   then coalesce(r.finished_at, p_now) end
          where r.id = v_delta.run_id;
-        if v_delta.facts is not null then
-            insert into nofx.event (run_id, seq, tenant_id, step_id, type, payload, timestamp)
-            select v_delta.run_id, v_run.event_seq + c.position, v_run.tenant_id, c.step_id, c.event_type,
-                   coalesce(c.payload, '{}'), p_now
-              from unnest(v_delta.facts) with ordinality
-                   as c(run_id, step_id, from_status, to_status, event_type, payload, gates, position);
-        end if;
+        v_runs := v_runs || v_delta.run_id;
+        v_tenants := v_tenants || v_run.tenant_id;
+        v_seqs := v_seqs || v_run.event_seq;
         if v_status <> v_run.status then
-            insert into nofx.event (run_id, seq, tenant_id, step_id, type, payload, timestamp)
-            values (v_delta.run_id, v_run.event_seq + v_delta.events + 1, v_run.tenant_id, null,
+            -- After the facts that led to it.
+            v_facts := v_facts || row(v_delta.run_id, null, null, null,
                     case when v_status = 'running' and v_run.status = 'queued' then 'run.started'
                          when v_status = 'running' and v_run.status = 'paused' then 'run.resumed'
                          when v_status = 'running' then 'run.unblocked'
                          when v_status = 'queued' then 'run.queued'
                          else 'run.' || v_status end,
                     case when v_run.failure is not null then jsonb_build_object('failure', v_run.failure)
-                         else '{}' end, p_now);
+                         else '{}' end, null)::nofx.change;
         end if;
     end loop;
+    insert into nofx.event (run_id, seq, tenant_id, step_id, type, payload, timestamp)
+    select c.run_id, r.seq + row_number() over (partition by c.run_id order by c.position), r.tenant_id, c.step_id,
+           c.event_type, coalesce(c.payload, '{}'), p_now
+      from unnest(p_changes || v_facts) with ordinality
+           as c(run_id, step_id, from_status, to_status, event_type, payload, gates, position)
+      join unnest(v_runs, v_tenants, v_seqs) as r(run_id, tenant_id, seq) on r.run_id = c.run_id
+     where c.event_type is not null;
 end
 $$;
 

@@ -1,9 +1,68 @@
 -- Claim and finish: the two transitions around the work of a step.
 
+-- What a worker is told of a step that it has claimed; `upstream` are the outputs that the inputs refer to.
+create or replace function nofx.step_claimed(p_step_id uuid) returns jsonb
+    language plpgsql stable
+    set search_path = nofx, pg_temp
+as $$
+begin
+    return (
+        select jsonb_build_object(
+                   'tenant_id', s.tenant_id, 'run_id', s.run_id, 'step_id', s.id, 'name', s.name, 'tool', s.tool,
+                   'attempt', s.attempt, 'failures', s.failures, 'max_attempts', s.max_attempts,
+                   'backoff_ms', s.backoff_ms, 'timeout_s', s.timeout_s, 'inputs', s.inputs,
+                   'upstream', case when s.refs = '{}' then '{}' else coalesce((
+                       select jsonb_object_agg(u.name, u.outputs)
+                         from nofx.step u
+                        where u.run_id = s.run_id and u.name = any (s.refs)), '{}') end,
+                   'goal', r.goal, 'workspace', r.workspace, 'traceparent', r.traceparent)
+          from nofx.step s
+          join nofx.run r on r.id = s.run_id
+         where s.id = p_step_id);
+end
+$$;
+
+-- Claims one step for p_call, if it is ready (1 s of skew tolerated) and its run is neither paused nor ended. With
+-- p_handler: only if it is that handler's and its timeout is at most p_timeout_s. The caller holds the run's lock, and
+-- settles it. Returns nofx.step_claimed, null when the step is not to be had.
+create or replace function nofx.step_take(
+    p_tenant_id text, p_run_id uuid, p_step_id uuid, p_lease_s integer, p_call uuid, p_handler text,
+    p_timeout_s integer, p_now timestamptz
+) returns jsonb
+    language plpgsql
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_attempt integer;
+begin
+    -- By the whole key: a forged message in a batch must not stand in for the true one.
+    update nofx.step s
+       set status = 'running',
+           attempt = s.attempt + 1,
+           notify_at = null,
+           started_at = coalesce(s.started_at, p_now),
+           lease_until = p_now + make_interval(secs => least(s.timeout_s, greatest(p_lease_s, 0)) + 5)
+      from nofx.run r
+     where s.id = p_step_id and s.run_id = p_run_id and s.tenant_id = p_tenant_id
+       and r.id = p_run_id and r.tenant_id = p_tenant_id
+       and s.status = 'ready' and s.ready_at <= p_now + interval '1 second'
+       and r.status in ('queued', 'running', 'blocked')
+       and (p_handler is null or s.handler = p_handler and s.timeout_s <= p_timeout_s)
+    returning s.attempt into v_attempt;
+    if not found then
+        return null;
+    end if;
+    insert into nofx.attempt (step_id, attempt, tenant_id, run_id, status, claimed_by, started_at)
+    values (p_step_id, v_attempt, p_tenant_id, p_run_id, 'running', p_call, p_now);
+    return nofx.step_claimed(p_step_id);
+end
+$$;
+
 -- Claims steps of a batch. p_items: [{tenant_id, run_id, step_id, lease_s}]; lease_s is what is left of the
--- invocation, null when unknown. Claimed are steps that are ready (1 s of skew tolerated), or whose attempt's lease is
--- over; never those of a paused or ended run, never across tenants. Returns {claimed: [..], skipped: [{step_id, status}]}.
-create or replace function nofx.steps_claim(p_items jsonb) returns jsonb
+-- invocation, null when unknown. Claimed are steps that are ready, or whose attempt's lease is over; never those of a
+-- paused or ended run, never across tenants. The same p_call again (its answer was lost) gets what it has claimed.
+-- Returns {claimed: [..], skipped: [{step_id, status}]}.
+create or replace function nofx.steps_claim(p_items jsonb, p_call uuid default null) returns jsonb
     language plpgsql
     security definer
     set search_path = nofx, pg_temp
@@ -12,8 +71,7 @@ as $$
 declare
     v_now timestamptz;
     v_item record;
-    v_step record;
-    v_upstream jsonb;
+    v_step jsonb;
     v_won uuid[] := '{}';
     v_changes nofx.change[];
     v_claimed jsonb[];
@@ -31,38 +89,13 @@ begin
             select i.* from jsonb_to_recordset(p_items) as i(tenant_id text, run_id uuid, step_id uuid, lease_s integer)
              order by i.step_id
         loop
-            -- By the whole key: a forged message in the batch must not stand in for the true one.
-            update nofx.step s
-               set status = 'running',
-                   attempt = s.attempt + 1,
-                   notify_at = null,
-                   started_at = coalesce(s.started_at, v_now),
-                   lease_until = v_now + make_interval(secs => least(s.timeout_s, greatest(v_item.lease_s, 0)) + 5)
-              from nofx.run r
-             where s.id = v_item.step_id and s.run_id = v_item.run_id and s.tenant_id = v_item.tenant_id
-               and r.id = v_item.run_id and r.tenant_id = v_item.tenant_id
-               and s.status = 'ready' and s.ready_at <= v_now + interval '1 second'
-               and r.status in ('queued', 'running', 'blocked')
-            returning s.*, r.goal, r.workspace, r.traceparent into v_step;
-            continue when not found;
-
-            insert into nofx.attempt (step_id, attempt, tenant_id, run_id, status, started_at)
-            values (v_step.id, v_step.attempt, v_step.tenant_id, v_step.run_id, 'running', v_now);
-            v_upstream := '{}';
-            if v_step.refs <> '{}' then
-                select coalesce(jsonb_object_agg(u.name, u.outputs), '{}') into v_upstream
-                  from nofx.step u
-                 where u.run_id = v_step.run_id and u.name = any (v_step.refs);
-            end if;
-            v_won := v_won || v_step.id;
-            v_changes := v_changes || row(v_step.run_id, v_step.id, 'ready', 'running', 'step.started',
-                                          jsonb_build_object('attempt', v_step.attempt), 0)::nofx.change;
-            v_claimed := v_claimed || jsonb_build_object(
-                'tenant_id', v_step.tenant_id, 'run_id', v_step.run_id, 'step_id', v_step.id, 'name', v_step.name,
-                'tool', v_step.tool, 'attempt', v_step.attempt, 'failures', v_step.failures,
-                'max_attempts', v_step.max_attempts, 'backoff_ms', v_step.backoff_ms, 'timeout_s', v_step.timeout_s,
-                'inputs', v_step.inputs, 'upstream', v_upstream, 'goal', v_step.goal,
-                'workspace', v_step.workspace, 'traceparent', v_step.traceparent);
+            v_step := nofx.step_take(v_item.tenant_id, v_item.run_id, v_item.step_id, v_item.lease_s, p_call, null,
+                                     null, v_now);
+            continue when v_step is null;
+            v_won := v_won || v_item.step_id;
+            v_claimed := v_claimed || v_step;
+            v_changes := v_changes || row(v_item.run_id, v_item.step_id, 'ready', 'running', 'step.started',
+                                          jsonb_build_object('attempt', v_step -> 'attempt'), 0)::nofx.change;
         end loop;
         perform nofx.runs_settle(v_changes, v_now);
         v_changes := null;
@@ -83,13 +116,25 @@ begin
         perform nofx.runs_settle(nofx.leases_end(v_dead, v_now), v_now);
     end loop;
 
+    if cardinality(v_won) = jsonb_array_length(p_items) then
+        return jsonb_build_object('claimed', v_claimed, 'skipped', '[]'::jsonb);
+    end if;
+    for v_item in
+        select a.step_id
+          from jsonb_to_recordset(p_items) as i(tenant_id text, step_id uuid)
+          join nofx.attempt a on a.step_id = i.step_id and a.tenant_id = i.tenant_id
+         where a.claimed_by = p_call and a.status = 'running' and a.step_id <> all (v_won)
+    loop
+        v_won := v_won || v_item.step_id;
+        v_claimed := v_claimed || nofx.step_claimed(v_item.step_id);
+    end loop;
     return jsonb_build_object(
         'claimed', coalesce(to_jsonb(v_claimed), '[]'),
-        'skipped', case when cardinality(v_won) = jsonb_array_length(p_items) then '[]' else coalesce((
+        'skipped', coalesce((
             select jsonb_agg(jsonb_build_object('step_id', i.step_id, 'status', coalesce(s.status, 'unknown')))
               from jsonb_to_recordset(p_items) as i(tenant_id text, step_id uuid)
               left join nofx.step s on s.id = i.step_id and s.tenant_id = i.tenant_id
-             where i.step_id <> all (v_won)), '[]') end);
+             where i.step_id <> all (v_won)), '[]'));
 end
 $$;
 
@@ -97,8 +142,13 @@ $$;
 -- artifacts, gates, events}] where `to` is succeeded, failed, ready (a retry after delay_ms) or blocked. Fenced by
 -- `running` and the attempt number: fenced out changes nothing ("stale"). The same finish again (its answer was lost)
 -- is "repeated" and answers with the stored state and the wake-ups that are still owed.
--- Returns {items: [{step_id, result, status}], ready: [wake-ups]}.
-create or replace function nofx.steps_finish(p_items jsonb) returns jsonb
+--
+-- p_next: {call, handler, lease_s, timeout_s}, of an invocation that can go on: for each step that succeeded one that
+-- thereby became ready is claimed at once, if it is the same handler's and its timeout is at most timeout_s. It needs no
+-- wake-up then. The same call again gets what it has claimed.
+--
+-- Returns {items: [{step_id, result, status}], claimed: [..], ready: [wake-ups]}.
+create or replace function nofx.steps_finish(p_items jsonb, p_next jsonb default null) returns jsonb
     language plpgsql
     security definer
     set search_path = nofx, pg_temp
@@ -116,7 +166,12 @@ declare
     v_succeeded uuid[];
     v_failed_runs uuid[];
     v_leaves_facts boolean := false;
+    v_wakes boolean := false;
     v_changes nofx.change[];
+    v_released nofx.change[];
+    v_child nofx.change;
+    v_step jsonb;
+    v_claimed jsonb[] := '{}';
     v_items jsonb[];
     v_answer jsonb;
     v_owed nofx.change[];
@@ -150,6 +205,7 @@ begin
         if v_verdict = 'ready' then
             v_ready_at := v_now + make_interval(secs => v_item.delay_ms / 1000.0);
             v_notify_at := case when v_paused then 'infinity' else v_ready_at + interval '1 minute' end;
+            v_wakes := true;
         end if;
 
         update nofx.step s
@@ -195,11 +251,28 @@ begin
             v_changes := nofx.step_facts_insert(p_items, v_done, v_now) || v_changes;
         end if;
         if v_succeeded is not null then
-            v_changes := v_changes || nofx.children_release(v_succeeded, v_now);
+            v_released := nofx.children_release(v_succeeded, v_now);
+            v_changes := v_changes || v_released;
         end if;
         if v_failed_runs is not null then
             v_changes := v_changes || nofx.steps_close(v_failed_runs, 'skipped', false, v_now);
         end if;
+        foreach v_child in array coalesce(v_released, '{}') loop
+            v_step := null;
+            if p_next is not null and cardinality(v_claimed) < cardinality(v_succeeded) then
+                v_step := nofx.step_take(
+                    (select r.tenant_id from nofx.run r where r.id = v_child.run_id), v_child.run_id,
+                    v_child.step_id, (p_next ->> 'lease_s')::integer, (p_next ->> 'call')::uuid,
+                    p_next ->> 'handler', (p_next ->> 'timeout_s')::integer, v_now);
+            end if;
+            if v_step is null then
+                v_wakes := true;
+                continue;
+            end if;
+            v_claimed := v_claimed || v_step;
+            v_changes := v_changes || row(v_child.run_id, v_child.step_id, 'ready', 'running', 'step.started',
+                                          jsonb_build_object('attempt', v_step -> 'attempt'), 0)::nofx.change;
+        end loop;
         perform nofx.runs_settle(v_changes, v_now);
     end if;
     v_answer := coalesce(to_jsonb(v_items), '[]');
@@ -226,10 +299,19 @@ begin
                                              and a.tenant_id = i.tenant_id
                           left join nofx.step_edge e on e.parent_id = a.step_id
                          where a.status in ('succeeded', 'failed') and a.step_id <> all (v_done));
+        -- Or the steps that it went on with.
+        select v_claimed || coalesce(array_agg(distinct nofx.step_claimed(a.step_id)), '{}')
+          into v_claimed
+          from jsonb_to_recordset(p_items) as i(tenant_id text, step_id uuid)
+          join nofx.step_edge e on e.parent_id = i.step_id
+          join nofx.attempt a on a.step_id = e.child_id and a.tenant_id = i.tenant_id
+         where i.step_id <> all (v_done)
+           and a.claimed_by = (p_next ->> 'call')::uuid and a.status = 'running';
     end if;
 
-    return jsonb_build_object('items', coalesce(v_answer, '[]'),
-                              'ready', nofx.wakeups(v_changes || v_owed, v_now));
+    return jsonb_build_object(
+        'items', coalesce(v_answer, '[]'), 'claimed', to_jsonb(v_claimed),
+        'ready', case when v_wakes or v_owed is not null then nofx.wakeups(v_changes || v_owed, v_now) else '[]' end);
 end
 $$;
 

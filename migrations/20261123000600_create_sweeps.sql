@@ -179,7 +179,7 @@ $$;
 -- Functions are nobody's but their callers'.
 revoke execute on all functions in schema nofx from public;
 grant execute on function nofx.tenant_id() to public;
-grant execute on function nofx.steps_claim(jsonb), nofx.steps_finish(jsonb), nofx.artifacts_find(jsonb),
+grant execute on function nofx.steps_claim(jsonb, uuid), nofx.steps_finish(jsonb, jsonb), nofx.artifacts_find(jsonb),
     nofx.sweep_leases(integer), nofx.sweep_gates(integer), nofx.sweep_runs(integer), nofx.sweep_wakeups(integer)
     to nofx_worker;
 grant execute on function nofx.run_create(jsonb), nofx.run_cancel(jsonb), nofx.run_pause(jsonb),

@@ -36,10 +36,13 @@ impl Source {
     }
 }
 
-/// The context of one function's process: a pool of its own, of the default size.
-pub fn context(url: &str, queue: &Queue) -> Result<Ctx> {
+/// Connections of one worker's process, as the functions have by default.
+pub const WORKER_POOL: usize = 2;
+
+/// The context of one function's process, or of as many as use `pool_size` connections.
+pub fn context(url: &str, queue: &Queue, pool_size: usize) -> Result<Ctx> {
     let sdk = SdkConfig::builder().behavior_version(BehaviorVersion::latest()).region(Region::new("us-east-1")).build();
-    let mut ctx = Ctx::new(config(url), &sdk)?;
+    let mut ctx = Ctx::new(config(url, pool_size), &sdk)?;
     ctx.queue = queue.clone();
     Ok(ctx)
 }
@@ -62,9 +65,9 @@ pub fn event(batch: &[WakeUp]) -> Result<SqsEvent> {
     Ok(event)
 }
 
-fn config(url: &str) -> Config {
+fn config(url: &str, pool_size: usize) -> Config {
     Config {
-        database: DatabaseConfig { url: url.to_owned(), ca_file: None, pool_size: 2 },
+        database: DatabaseConfig { url: url.to_owned(), ca_file: None, pool_size },
         sqs_prefix: "bench-".into(),
         artifacts: ArtifactsConfig { bucket: "bench".into(), endpoint_url: None, region: None, keys: None },
         tenant: TenantId("bench".into()),

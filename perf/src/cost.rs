@@ -14,7 +14,9 @@ use crate::load::{Load, Measured, STEPS_PER_RUN};
 use crate::server::Server;
 use crate::smoke;
 
-const LOADS: [(u64, u64); 2] = [(500, 50), (100, 1)];
+const LOADS: [(u64, usize); 2] = [(500, 50), (100, 1)];
+/// Runs before the clock starts.
+const WARM_UP: u64 = 50;
 const PRICES: &str = include_str!("../prices.json");
 
 #[derive(Deserialize)]
@@ -64,8 +66,8 @@ pub async fn run(server: &Server, checkout: &Checkout) -> Result<()> {
     for (runs, conc) in LOADS {
         report::line("cost", format_args!("{runs} runs of {STEPS_PER_RUN} steps, {conc} in flight"));
         let database = server.create_database().await?;
-        let load = Load::new(&database)?;
-        load.measure(conc, conc).await?;
+        let load = Load::new(&database, conc)?;
+        load.measure(WARM_UP, conc).await?;
         let calls = calls_of(&load.measure(runs, conc).await?, float(runs * STEPS_PER_RUN));
         drop(load);
         server.drop_database(database).await?;

@@ -22,7 +22,7 @@ pub async fn run(server: &Server) -> Result<()> {
     let database = server.create_database().await?;
     // Nobody works on these runs, but somebody must take their wake-ups.
     let (queue, source) = bed::queue();
-    let router = api::router(bed::context(&database.url, &queue)?);
+    let router = api::router(bed::context(&database.url, &queue, bed::WORKER_POOL)?);
     for (steps, count) in PLANS {
         report::line("create", format_args!("{count} plans of {steps} steps"));
         let body = chain(steps).to_string();

@@ -9,7 +9,7 @@ use crate::load::{Load, STEPS_PER_RUN};
 use crate::server::Server;
 
 /// Runs and how many of them are in flight.
-const LOADS: [(u64, u64); 2] = [(1_000, 50), (200, 1)];
+const LOADS: [(u64, usize); 2] = [(1_000, 50), (200, 1)];
 /// Before the clock starts: warm functions, as nearly every invocation meets them.
 const WARM_UP: u64 = 100;
 
@@ -17,7 +17,7 @@ pub async fn run(server: &Server) -> Result<()> {
     for (runs, conc) in LOADS {
         report::line("engine", format_args!("{runs} runs of {STEPS_PER_RUN} steps, {conc} in flight"));
         let database = server.create_database().await?;
-        let load = Load::new(&database)?;
+        let load = Load::new(&database, conc)?;
         load.measure(WARM_UP, conc).await?;
         let measured = load.measure(runs, conc).await?;
         drop(load);

@@ -76,7 +76,7 @@ struct Bed {
 impl Bed {
     fn new(database: &Database, admin: Client) -> Result<Self> {
         let (queue, source) = bed::queue();
-        Ok(Self { ctx: bed::context(&database.url, &queue)?, source, admin })
+        Ok(Self { ctx: bed::context(&database.url, &queue, bed::WORKER_POOL)?, source, admin })
     }
 
     async fn measure(&self) -> Result<Figures> {
@@ -89,7 +89,7 @@ impl Bed {
             let (claims, took) = timed(steps_claim(&self.ctx.db, &claim)).await?;
             times.entry("claim").or_default().add(took);
             anyhow::ensure!(claims.claimed.len() == 1, "a step was not to be had");
-            let (_, took) = timed(steps_finish(&self.ctx.db, &[finish_of(&wakeup)])).await?;
+            let (_, took) = timed(steps_finish(&self.ctx.db, &[finish_of(&wakeup)], None)).await?;
             times.entry("finish").or_default().add(took);
             // Nobody is told of the next step of the chain: some steps are always ready.
         }

@@ -1,6 +1,7 @@
 //! A load of echo chains: so many runs, so many in flight, worked on by invocations of the echo function.
 
 use std::collections::HashMap;
+use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,10 +11,10 @@ use echo::Echo;
 use futures::future::try_join_all;
 use serde_json::{Value, json};
 use shared::context::Ctx;
-use shared::domain::{RunId, tool};
+use shared::domain::{ClaimedStep, Outcome, RunId, tool};
 use shared::flow::create_run::{Request, create_run};
-use shared::queue::WakeUp;
-use shared::worker::{Plain, Worker};
+use shared::storage::StepStore;
+use shared::worker::{Handler, Plain, Worker};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_postgres::Client;
@@ -38,7 +39,7 @@ pub struct Measured {
     pub billed_ms: u64,
 }
 
-/// Runs on their way. A chain takes one delivery a step, so that its end is known without asking the database.
+/// Runs on their way, and what their invocations took.
 #[derive(Default)]
 struct Board {
     runs: Mutex<HashMap<RunId, Progress>>,
@@ -46,10 +47,9 @@ struct Board {
     billed_ms: AtomicU64,
 }
 
-#[derive(Default)]
-struct Progress {
-    delivered: u64,
-    waiter: Option<oneshot::Sender<()>>,
+enum Progress {
+    Awaited(oneshot::Sender<()>),
+    Ended,
 }
 
 impl Board {
@@ -57,36 +57,46 @@ impl Board {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes an invocation that is over.
-    fn note(&self, batch: &[WakeUp], took: Duration) {
+    /// Notes an invocation that is over, and the runs that ended in it.
+    fn note(&self, ended: Vec<RunId>, took: Duration) {
         let billed = u64::try_from(took.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX);
         self.invocations.fetch_add(1, Ordering::Relaxed);
         self.billed_ms.fetch_add(billed, Ordering::Relaxed);
         let mut runs = self.runs();
-        for wakeup in batch {
-            let progress = runs.entry(wakeup.run_id).or_default();
-            progress.delivered += 1;
-            if progress.delivered == STEPS_PER_RUN
-                && let Some(waiter) = progress.waiter.take()
-            {
+        for run in ended {
+            if let Some(Progress::Awaited(waiter)) = runs.insert(run, Progress::Ended) {
                 let _ = waiter.send(());
             }
         }
     }
 
-    /// Waits until all steps of a run were delivered and handled.
+    /// Waits until the invocation of a run's last step is over.
     async fn ended(&self, run: RunId) -> Result<()> {
         let (sender, ended) = oneshot::channel();
-        {
-            let mut runs = self.runs();
-            let progress = runs.entry(run).or_default();
-            // The workers may have been faster than the answer to whoever created the run.
-            if progress.delivered == STEPS_PER_RUN {
-                return Ok(());
-            }
-            progress.waiter = Some(sender);
+        // The workers may have been faster than the answer to whoever created the run.
+        if let Some(Progress::Ended) = self.runs().insert(run, Progress::Awaited(sender)) {
+            return Ok(());
         }
         ended.await.context("the run was lost")
+    }
+}
+
+/// Echo, and a note of each run whose last step it was given: its end is known without asking the database.
+#[derive(Clone, Default)]
+struct NotingEcho(Arc<Mutex<Vec<RunId>>>);
+
+impl NotingEcho {
+    fn take(&self) -> Vec<RunId> {
+        mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Handler for NotingEcho {
+    async fn handle(&self, step: &ClaimedStep, store: &StepStore) -> Outcome {
+        if step.name == step_name(STEPS_PER_RUN - 1) {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(step.run_id);
+        }
+        Echo.handle(step, store).await
     }
 }
 
@@ -101,12 +111,13 @@ pub struct Load {
 }
 
 impl Load {
-    pub fn new(database: &Database) -> Result<Self> {
+    /// For up to `conc` runs in flight: Lambda gives each request at the API an instance of its own.
+    pub fn new(database: &Database, conc: usize) -> Result<Self> {
         let (queue, source) = bed::queue();
-        let workers = (0..POLLERS).map(|_| bed::context(&database.url, &queue)).collect::<Result<_>>()?;
+        let worker = || bed::context(&database.url, &queue, bed::WORKER_POOL);
         Ok(Self {
-            api: bed::context(&database.url, &queue)?,
-            workers,
+            api: bed::context(&database.url, &queue, conc)?,
+            workers: (0..POLLERS).map(|_| worker()).collect::<Result<_>>()?,
             source,
             url: database.url.clone(),
             board: Arc::default(),
@@ -115,7 +126,7 @@ impl Load {
     }
 
     /// Runs `runs` chains with `conc` in flight; every one must succeed, with one attempt for each step.
-    pub async fn measure(&self, runs: u64, conc: u64) -> Result<Measured> {
+    pub async fn measure(&self, runs: u64, conc: usize) -> Result<Measured> {
         let admin = nofx::database::connect(&self.url).await?;
         let round_trips = || self.workers.iter().map(|ctx| ctx.db.round_trips()).sum::<u64>();
         let (before, wal_before) = (round_trips(), wal_position(&admin).await?);
@@ -168,15 +179,20 @@ impl Load {
 
 async fn poll(source: Source, ctx: Ctx, board: Arc<Board>) -> Result<()> {
     let spec = tool::handler("echo").context("no handler echo")?;
-    let worker = Worker::new(ctx, spec, Plain(Echo));
+    let echo = NotingEcho::default();
+    let worker = Worker::new(ctx, spec, Plain(echo.clone()));
     loop {
         let batch = source.receive().await;
         let event = bed::event(&batch)?;
         let start = Instant::now();
         let response = worker.handle_batch(event, None).await;
         ensure!(response.batch_item_failures.is_empty(), "a batch came back");
-        board.note(&batch, start.elapsed());
+        board.note(echo.take(), start.elapsed());
     }
+}
+
+fn step_name(index: u64) -> String {
+    format!("s{index}")
 }
 
 /// Echo steps, each repeating the output of the one before.
@@ -184,9 +200,9 @@ pub fn chain(steps: u64) -> Value {
     let step = |index: u64| {
         let said = match index {
             0 => json!("hello"),
-            _ => json!(format!("${{{{ steps.s{}.outputs.said }}}}", index - 1)),
+            _ => json!(format!("${{{{ steps.{}.outputs.said }}}}", step_name(index - 1))),
         };
-        json!({"name": format!("s{index}"), "tool": "echo", "inputs": {"said": said}})
+        json!({"name": step_name(index), "tool": "echo", "inputs": {"said": said}})
     };
     json!({"plan": {"goal": "benchmark", "steps": (0..steps).map(step).collect::<Vec<_>>()}})
 }

@@ -1,29 +1,34 @@
 //! The worker loop: SQS event in, claim, handle, finish, wake-ups out, batch response back.
 //!
 //! A batch costs one round trip to claim, and one to finish whatever ended at the same moment; no outcome waits for
-//! another. Each record is judged by itself: what cannot be read, or could not be recorded, goes back to the queue.
+//! another. Where a finish makes a step of the same handler ready that still fits into the invocation, the same round
+//! trip claims it: a chain of steps needs neither a message nor an invocation for each. Each record is judged by itself:
+//! what cannot be read, or could not be recorded, goes back to the queue.
 
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
+use std::{iter, mem};
 
 use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage};
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use lambda_runtime::{LambdaEvent, service_fn};
 use serde_json::Value;
-use tokio::task::{JoinError, JoinSet, yield_now};
 use tokio::time::timeout;
 use tokio_postgres::Transaction;
 use tracing::{Instrument, error, info_span, warn};
+use uuid::Uuid;
 
 use crate::context::Ctx;
-use crate::db::step::{self, ClaimItem, Claimed, FinishItem, FinishResult, Finishes, Skipped};
+use crate::db::step::{self, ClaimItem, Claimed, Continuation, FinishItem, FinishResult, Finishes, Skipped};
 pub use crate::domain::ClaimedStep;
 use crate::domain::tool::{self, HandlerSpec};
 use crate::domain::trace::TraceParent;
-use crate::domain::{
-    ArtifactId, Outcome, StepError, StepId, TenantId, Verdict, Workspace, outcome::ArtifactRef, reference,
-};
+use crate::domain::{ArtifactId, Outcome, StepError, TenantId, Verdict, Workspace, outcome::ArtifactRef, reference};
 use crate::error::Error;
-use crate::flow::finish_step::{announce, conclude, record_ends};
+use crate::flow::finish_step::{Recorded, announce, conclude, record_ends};
 use crate::queue::Message;
 use crate::storage::StepStore;
 use crate::telemetry;
@@ -42,7 +47,13 @@ pub trait TransactionHandler: Send + Sync + 'static {
 
 /// How a claimed step is worked on; see [`Plain`] and [`InTransaction`].
 pub trait Executor: Send + Sync + 'static {
-    fn execute(&self, ctx: &Ctx, claimed: Claimed, step: ClaimedStep) -> impl Future<Output = Ended> + Send;
+    fn execute(
+        &self,
+        ctx: &Ctx,
+        invocation: Invocation,
+        claimed: &Claimed,
+        step: ClaimedStep,
+    ) -> impl Future<Output = Ended> + Send;
 }
 
 /// Works, then finishes.
@@ -57,6 +68,35 @@ pub enum Ended {
     Record(Box<FinishItem>),
     /// Recorded together with its effect.
     Recorded(Finishes),
+}
+
+/// What is left of an invocation.
+#[derive(Debug, Clone, Copy)]
+pub struct Invocation {
+    spec: &'static HandlerSpec,
+    deadline: Instant,
+}
+
+impl Invocation {
+    fn left(self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// The longest that an attempt which starts now may take.
+    fn longest_attempt(self) -> Duration {
+        self.left().saturating_sub(FINISH_RESERVE)
+    }
+
+    /// Goes on with another step; none when there is no time for any.
+    fn next(self) -> Option<Continuation> {
+        let timeout_s = whole_seconds(self.longest_attempt());
+        (timeout_s > 0).then(|| Continuation {
+            call: Uuid::new_v4(),
+            handler: self.spec.name,
+            lease_s: whole_seconds(self.left()),
+            timeout_s,
+        })
+    }
 }
 
 /// Kept back from every attempt, to record its end.
@@ -95,6 +135,13 @@ impl<E> Clone for Worker<E> {
     }
 }
 
+/// What an invocation waits for: attempts that end, and at most one record of such ends, so that those that end
+/// meanwhile share the next one. None of them holds another up.
+enum Turn {
+    Ended(Ended),
+    Recorded(Recorded),
+}
+
 struct Delivery {
     message_id: String,
     receipt_handle: Option<String>,
@@ -120,14 +167,15 @@ impl<E: Executor> Worker<E> {
             }
         }
         if !deliveries.is_empty() {
-            failures.extend(self.work(&deliveries, left).await);
+            let invocation = Invocation { spec: self.spec, deadline: Instant::now() + left };
+            failures.extend(self.work(&deliveries, invocation).await);
         }
         batch_response(failures)
     }
 
     /// Message ids of the deliveries that must come back.
-    async fn work(&self, deliveries: &[Delivery], left: Duration) -> Vec<String> {
-        let lease_s = u32::try_from(left.as_secs()).unwrap_or(u32::MAX);
+    async fn work(&self, deliveries: &[Delivery], invocation: Invocation) -> Vec<String> {
+        let lease_s = whole_seconds(invocation.left());
         let items: Vec<ClaimItem> = deliveries.iter().map(|delivery| claim_item(&delivery.message, lease_s)).collect();
         let claims = match step::steps_claim(&self.ctx.db, &items).await {
             Ok(claims) => claims,
@@ -139,33 +187,32 @@ impl<E: Executor> Worker<E> {
         };
         claims.skipped.iter().for_each(note_skipped);
 
-        let mut attempts = JoinSet::new();
-        let mut owners = std::collections::HashMap::new();
-        for claimed in claims.claimed {
-            let (ctx, executor) = (self.ctx.clone(), self.executor.clone());
-            let owner = claimed.clone();
-            let handle = attempts.spawn(async move {
-                let span = span_of(&claimed);
-                attempt(&ctx, executor.as_ref(), claimed, left).instrument(span).await
-            });
-            owners.insert(handle.id(), owner);
-        }
-        let mut unrecorded = Vec::new();
-        while let Some(first) = attempts.join_next_with_id().await {
-            let mut ended = vec![first];
-            // Neighbours that are about to end get to it first, as long as each turn brings one: they share its commit.
-            let mut known = 0;
-            while known < ended.len() {
-                known = ended.len();
-                yield_now().await;
-                ended.extend(std::iter::from_fn(|| attempts.try_join_next_with_id()));
+        let mut work = FuturesUnordered::new();
+        let attempt = |claimed: Claimed| self.attempt(claimed, invocation).map(Turn::Ended).boxed();
+        work.extend(claims.claimed.into_iter().map(attempt));
+        let (mut ended, mut recording, mut unrecorded) = (Vec::new(), false, Vec::new());
+        while let Some(turn) = work.next().await {
+            // With everything else that is ready now: what ends together shares a commit.
+            let more = iter::from_fn(|| work.next().now_or_never().flatten());
+            let (mut turns, mut claimed) = (vec![turn], Vec::new());
+            turns.extend(more);
+            for turn in turns {
+                match turn {
+                    Turn::Ended(end) => ended.push(end),
+                    Turn::Recorded(recorded) => {
+                        recording = false;
+                        claimed.extend(recorded.claimed);
+                        unrecorded.extend(recorded.unrecorded);
+                    }
+                }
             }
-            let ended = ended.into_iter().filter_map(|joined| match joined {
-                Ok((_, ended)) => Some(ended),
-                Err(error) => owners.get(&error.id()).map(|claimed| panicked(&self.ctx, claimed, &error)),
-            });
-            unrecorded.extend(self.record(ended.collect()).await);
+            work.extend(claimed.into_iter().map(attempt));
+            if !recording && !ended.is_empty() {
+                recording = true;
+                work.push(self.record(mem::take(&mut ended), invocation).map(Turn::Recorded).boxed());
+            }
         }
+        // A step that the invocation went on with has no delivery: the sweeper recovers it after its lease.
         deliveries
             .iter()
             .filter(|delivery| unrecorded.contains(&delivery.message.step_id))
@@ -173,17 +220,32 @@ impl<E: Executor> Worker<E> {
             .collect()
     }
 
-    /// Records ends; the steps whose end could not be recorded are returned. Their attempts are recovered after the
-    /// lease: the message that comes back finds the step running.
-    async fn record(&self, ended: Vec<Ended>) -> Vec<StepId> {
-        let mut items = Vec::new();
+    async fn attempt(&self, claimed: Claimed, invocation: Invocation) -> Ended {
+        let (ctx, span) = (&self.ctx, span_of(&claimed));
+        let work = async {
+            match prepare(ctx, &claimed, invocation).await {
+                Ok(step) => self.executor.execute(ctx, invocation, &claimed, step).await,
+                Err(outcome) => Ended::Record(Box::new(concluded(ctx, &claimed, *outcome))),
+            }
+        };
+        // One handler that breaks down must not take the batch along.
+        match AssertUnwindSafe(work).catch_unwind().instrument(span).await {
+            Ok(ended) => ended,
+            Err(panic) => panicked(ctx, &claimed, panic.as_ref()),
+        }
+    }
+
+    async fn record(&self, ended: Vec<Ended>, invocation: Invocation) -> Recorded {
+        let (mut items, mut claimed) = (Vec::new(), Vec::new());
         for end in ended {
             match end {
                 Ended::Record(item) => items.push(*item),
-                Ended::Recorded(finishes) => announce(&self.ctx, finishes).await,
+                Ended::Recorded(finishes) => claimed.extend(announce(&self.ctx, finishes).await),
             }
         }
-        record_ends(&self.ctx, items).await
+        let mut recorded = record_ends(&self.ctx, items, || invocation.next()).await;
+        recorded.claimed.extend(claimed);
+        recorded
     }
 
     async fn release(&self, deliveries: &[Delivery]) {
@@ -196,16 +258,16 @@ impl<E: Executor> Worker<E> {
 }
 
 impl<H: Handler> Executor for Plain<H> {
-    async fn execute(&self, ctx: &Ctx, claimed: Claimed, step: ClaimedStep) -> Ended {
+    async fn execute(&self, ctx: &Ctx, _: Invocation, claimed: &Claimed, step: ClaimedStep) -> Ended {
         let store = ctx.storage.for_step(&step);
         let outcome = in_time(step.timeout, self.0.handle(&step, &store)).await;
-        Ended::Record(Box::new(concluded(ctx, &claimed, outcome)))
+        Ended::Record(Box::new(concluded(ctx, claimed, outcome)))
     }
 }
 
 impl<H: TransactionHandler> Executor for InTransaction<H> {
-    async fn execute(&self, ctx: &Ctx, claimed: Claimed, step: ClaimedStep) -> Ended {
-        let outcome = match self.commit(ctx, &claimed, &step).await {
+    async fn execute(&self, ctx: &Ctx, invocation: Invocation, claimed: &Claimed, step: ClaimedStep) -> Ended {
+        let outcome = match self.commit(ctx, invocation, claimed, &step).await {
             Ok(Ended::Recorded(finishes)) => return Ended::Recorded(finishes),
             Ok(Ended::Record(item)) => return Ended::Record(item),
             Err(error) => {
@@ -213,12 +275,18 @@ impl<H: TransactionHandler> Executor for InTransaction<H> {
                 Outcome::retryable(StepError::new("database_unavailable", error.to_string()))
             }
         };
-        Ended::Record(Box::new(concluded(ctx, &claimed, outcome)))
+        Ended::Record(Box::new(concluded(ctx, claimed, outcome)))
     }
 }
 
 impl<H: TransactionHandler> InTransaction<H> {
-    async fn commit(&self, ctx: &Ctx, claimed: &Claimed, step: &ClaimedStep) -> Result<Ended, Error> {
+    async fn commit(
+        &self,
+        ctx: &Ctx,
+        invocation: Invocation,
+        claimed: &Claimed,
+        step: &ClaimedStep,
+    ) -> Result<Ended, Error> {
         let mut object = ctx.db.client().await?;
         let client: &mut tokio_postgres::Client = &mut object;
         let transaction = client.transaction().await.map_err(crate::db::database_error)?;
@@ -230,7 +298,8 @@ impl<H: TransactionHandler> InTransaction<H> {
             transaction.rollback().await.map_err(crate::db::database_error)?;
             return Ok(Ended::Record(Box::new(item)));
         }
-        let finishes = step::steps_finish_in(&transaction, std::slice::from_ref(&item)).await?;
+        let next = invocation.next();
+        let finishes = step::steps_finish_in(&transaction, std::slice::from_ref(&item), next.as_ref()).await?;
         let counts = finishes.items.iter().all(|item| item.result == FinishResult::Finished);
         // Fenced out or finished before: somebody else's effect stands, ours must not.
         let end = if counts { transaction.commit().await } else { transaction.rollback().await };
@@ -240,22 +309,15 @@ impl<H: TransactionHandler> InTransaction<H> {
     }
 }
 
-async fn attempt<E: Executor>(ctx: &Ctx, executor: &E, claimed: Claimed, left: Duration) -> Ended {
-    match prepare(ctx, &claimed, left).await {
-        Ok(step) => executor.execute(ctx, claimed, step).await,
-        Err(outcome) => Ended::Record(Box::new(concluded(ctx, &claimed, *outcome))),
-    }
-}
-
 /// The handler's view of a claimed step, or the outcome of one that cannot be worked on.
-async fn prepare(ctx: &Ctx, claimed: &Claimed, left: Duration) -> Result<ClaimedStep, Box<Outcome>> {
+async fn prepare(ctx: &Ctx, claimed: &Claimed, invocation: Invocation) -> Result<ClaimedStep, Box<Outcome>> {
     let inputs = reference::resolve(&claimed.inputs, &claimed.upstream)
         .map_err(|message| Box::new(Outcome::failed(StepError::new("unresolved_reference", message))))?;
     let workspace = match inputs.get("workspace").filter(|_| claimed.tool.starts_with("gate:")) {
         Some(asked) => Some(workspace_of(ctx, &claimed.tenant_id, asked).await?),
         None => claimed.workspace.clone(),
     };
-    let most = left.saturating_sub(FINISH_RESERVE);
+    let most = invocation.longest_attempt();
     let asked = claimed.timeout_s.map_or(most, |seconds| Duration::from_secs(seconds.into()));
     Ok(ClaimedStep {
         tenant_id: claimed.tenant_id.clone(),
@@ -307,8 +369,10 @@ fn concluded(ctx: &Ctx, claimed: &Claimed, outcome: Outcome) -> FinishItem {
     conclude(claimed, outcome, ctx.config.limits.outputs_bytes, fastrand::f64())
 }
 
-fn panicked(ctx: &Ctx, claimed: &Claimed, join: &JoinError) -> Ended {
-    error!(run_id = %claimed.run_id, step_id = %claimed.step_id, tool = claimed.tool, %join, "the handler panicked");
+fn panicked(ctx: &Ctx, claimed: &Claimed, panic: &(dyn Any + Send)) -> Ended {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let said = text.unwrap_or_default();
+    error!(run_id = %claimed.run_id, step_id = %claimed.step_id, tool = claimed.tool, said, "the handler panicked");
     let error = StepError::new("handler_panicked", "the handler broke down; this is a defect of ours");
     Ended::Record(Box::new(concluded(ctx, claimed, Outcome::retryable(error))))
 }
@@ -323,6 +387,11 @@ fn read(record: SqsMessage) -> Result<Delivery, String> {
             Err(message_id)
         }
     }
+}
+
+/// Rounded down: nothing may be promised for a part of a second.
+fn whole_seconds(time: Duration) -> u32 {
+    u32::try_from(time.as_secs()).unwrap_or(u32::MAX)
 }
 
 fn claim_item(message: &Message, lease_s: u32) -> ClaimItem {

@@ -76,9 +76,12 @@ impl Database {
         sql: &'static str,
         input: &(impl Serialize + Sync + std::fmt::Debug),
     ) -> Result<T, Error> {
-        let rows = self.query(sql, &[(&Json(input), Type::JSONB)]).await?;
-        let row = rows.first().ok_or_else(|| Error::internal("call a transition", "no row"))?;
-        column::<Json<T>>(row).map(|json| json.0)
+        self.call(sql, &[(&Json(input), Type::JSONB)]).await
+    }
+
+    /// Calls a function that answers with JSON, one round trip.
+    pub async fn call<T: DeserializeOwned>(&self, sql: &'static str, params: &[Param<'_>]) -> Result<T, Error> {
+        answer(&self.query(sql, params).await?)
     }
 
     /// Rows of one statement. Sent a second time when the connection turns out to be dead, so it must be safe to repeat.
@@ -138,6 +141,12 @@ impl Attempt {
             Self::ConnectionLost(error) | Self::Failed(error) => error,
         }
     }
+}
+
+/// The JSON that a function answered with.
+pub(crate) fn answer<T: DeserializeOwned>(rows: &[Row]) -> Result<T, Error> {
+    let row = rows.first().ok_or_else(|| Error::internal("call a function", "no row"))?;
+    column::<Json<T>>(row).map(|json| json.0)
 }
 
 /// The first column of a row.

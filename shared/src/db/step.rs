@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio_postgres::Transaction;
 use tokio_postgres::types::{Json, Type};
+use uuid::Uuid;
 
-use super::pool::{Database, column, database_error};
+use super::pool::{Database, Param, answer, database_error};
 use crate::domain::WakeUp;
 use crate::domain::{
     ArtifactId, ArtifactRef, NewArtifact, NewEvent, NewGate, RunId, StepError, StepId, TenantId, Workspace,
@@ -90,11 +91,26 @@ pub enum FinishTo {
     Blocked,
 }
 
+/// An invocation that can go on: of the steps that a finish makes ready it claims, for each one that succeeded, one of
+/// the same handler in the same round trip.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Continuation {
+    /// Names this finish: sent again, because its answer was lost, it gets the steps that it has claimed.
+    pub call: Uuid,
+    pub handler: &'static str,
+    /// What is left of the invocation.
+    pub lease_s: u32,
+    /// The longest timeout that a step may have to fit in.
+    pub timeout_s: u32,
+}
+
 /// What finishing did.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Finishes {
     pub items: Vec<Finished>,
-    /// Steps that became ready.
+    /// Steps that the caller goes on with.
+    pub claimed: Vec<Claimed>,
+    /// Steps that became ready and are owed a wake-up.
     pub ready: Vec<WakeUp>,
 }
 
@@ -118,24 +134,29 @@ pub enum FinishResult {
     Stale,
 }
 
-const CLAIM: &str = "select nofx.steps_claim($1)";
-const FINISH: &str = "select nofx.steps_finish($1)";
+const CLAIM: &str = "select nofx.steps_claim($1, $2)";
+const FINISH: &str = "select nofx.steps_finish($1, $2)";
 
 /// Claims steps of a batch in one round trip.
 pub async fn steps_claim(db: &Database, items: &[ClaimItem]) -> Result<Claims, Error> {
-    db.transition(CLAIM, &items).await
+    // Where the connection dies before the answer, the statement is sent again: the name tells that it is the same call.
+    let call = Uuid::new_v4();
+    db.call(CLAIM, &[(&Json(items), Type::JSONB), (&call, Type::UUID)]).await
 }
 
-/// Records the ends of attempts in one round trip.
-pub async fn steps_finish(db: &Database, items: &[FinishItem]) -> Result<Finishes, Error> {
-    db.transition(FINISH, &items).await
+/// Records the ends of attempts in one round trip; with `next` it also claims what the invocation goes on with.
+pub async fn steps_finish(db: &Database, items: &[FinishItem], next: Option<&Continuation>) -> Result<Finishes, Error> {
+    db.call(FINISH, &[(&Json(items), Type::JSONB), (&next.map(Json), Type::JSONB)]).await
 }
 
 /// The same inside a transaction of the caller's, so that its own writes and the finish are one.
-pub async fn steps_finish_in(transaction: &Transaction<'_>, items: &[FinishItem]) -> Result<Finishes, Error> {
-    let rows = transaction.query_typed(FINISH, &[(&Json(items), Type::JSONB)]).await.map_err(database_error)?;
-    let row = rows.first().ok_or_else(|| Error::internal("finish steps", "no row"))?;
-    column::<Json<Finishes>>(row).map(|json| json.0)
+pub async fn steps_finish_in(
+    transaction: &Transaction<'_>,
+    items: &[FinishItem],
+    next: Option<&Continuation>,
+) -> Result<Finishes, Error> {
+    let params: [Param<'_>; 2] = [(&Json(items), Type::JSONB), (&next.map(Json), Type::JSONB)];
+    answer(&transaction.query_typed(FINISH, &params).await.map_err(database_error)?)
 }
 
 /// Artifacts of a tenant by id; ids that are not the tenant's are absent.

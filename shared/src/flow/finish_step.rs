@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use super::wake;
 use crate::context::Ctx;
-use crate::db::step::{self, Claimed, FinishItem, FinishResult, FinishTo, Finishes};
+use crate::db::step::{self, Claimed, Continuation, FinishItem, FinishResult, FinishTo, Finishes};
 use crate::domain::retry::{AfterFailure, RetryPolicy, after_failure};
 use crate::domain::{Outcome, StepError, StepId, Verdict};
 use crate::error::Error;
@@ -61,46 +61,56 @@ pub fn conclude(claimed: &Claimed, outcome: Outcome, outputs_limit: usize, jitte
     }
 }
 
-/// Records ends of attempts in one round trip and wakes what became ready.
-pub async fn finish_steps(ctx: &Ctx, items: &[FinishItem]) -> Result<(), Error> {
-    let finishes = step::steps_finish(&ctx.db, items).await?;
-    announce(ctx, finishes).await;
-    Ok(())
+/// What became of a batch of ends.
+#[derive(Debug, Default)]
+pub struct Recorded {
+    /// Steps that the invocation goes on with.
+    pub claimed: Vec<Claimed>,
+    /// Steps whose end could not be recorded: their attempts are recovered after the lease.
+    pub unrecorded: Vec<StepId>,
 }
 
-/// Records ends as [`finish_steps`] does, and again when the database is away for a moment. The
-/// steps whose end could not be recorded are returned: their attempts are recovered after the lease.
-pub async fn record_ends(ctx: &Ctx, items: Vec<FinishItem>) -> Vec<StepId> {
-    let refused = match finish_patiently(ctx, &items).await {
-        Ok(()) => return Vec::new(),
+/// Records ends of attempts in one round trip and wakes what became ready, and again when the database is away for a
+/// moment. `next` claims what the invocation goes on with.
+pub async fn record_ends(ctx: &Ctx, items: Vec<FinishItem>, next: impl Fn() -> Option<Continuation>) -> Recorded {
+    let mut recorded = Recorded::default();
+    let refused = match finish_patiently(ctx, &items, next()).await {
+        Ok(claimed) => {
+            recorded.claimed = claimed;
+            return recorded;
+        }
         Err(error) => !matches!(error, Error::Unavailable { .. }),
     };
-    let mut unrecorded = Vec::new();
     for item in items {
         let id = item.step_id;
         // What one of them says cannot be stored: that must not keep the others from being recorded, nor the step itself
         // from ending.
-        let recorded = refused
-            && match finish_patiently(ctx, slice::from_ref(&item)).await {
-                Ok(()) => true,
-                Err(Error::Unavailable { .. }) => false,
-                Err(error) => finish_patiently(ctx, &[unrecordable(item, &error)]).await.is_ok(),
-            };
-        if !recorded {
-            unrecorded.push(id);
+        let alone = if refused { finish_alone(ctx, item, next()).await } else { None };
+        match alone {
+            Some(claimed) => recorded.claimed.extend(claimed),
+            None => recorded.unrecorded.push(id),
         }
     }
-    unrecorded
+    recorded
 }
 
-async fn finish_patiently(ctx: &Ctx, items: &[FinishItem]) -> Result<(), Error> {
+/// None when it could not be recorded.
+async fn finish_alone(ctx: &Ctx, item: FinishItem, next: Option<Continuation>) -> Option<Vec<Claimed>> {
+    match finish_patiently(ctx, slice::from_ref(&item), next).await {
+        Ok(claimed) => Some(claimed),
+        Err(Error::Unavailable { .. }) => None,
+        Err(error) => finish_patiently(ctx, &[unrecordable(item, &error)], None).await.ok(),
+    }
+}
+
+async fn finish_patiently(ctx: &Ctx, items: &[FinishItem], next: Option<Continuation>) -> Result<Vec<Claimed>, Error> {
     if items.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let mut pauses = PAUSES.iter();
     loop {
-        let error = match finish_steps(ctx, items).await {
-            Ok(()) => return Ok(()),
+        let error = match step::steps_finish(&ctx.db, items, next.as_ref()).await {
+            Ok(finishes) => return Ok(announce(ctx, finishes).await),
             Err(error) => error,
         };
         let pause = pauses.next().filter(|_| matches!(error, Error::Unavailable { .. }));
@@ -125,8 +135,8 @@ fn unrecordable(item: FinishItem, why: &Error) -> FinishItem {
     }
 }
 
-/// What follows the commit of a finish.
-pub async fn announce(ctx: &Ctx, finishes: Finishes) {
+/// What follows the commit of a finish. Returns the steps that the invocation goes on with.
+pub async fn announce(ctx: &Ctx, finishes: Finishes) -> Vec<Claimed> {
     for item in &finishes.items {
         match item.result {
             FinishResult::Finished => info!(step_id = %item.step_id, status = item.status, "finished"),
@@ -137,4 +147,5 @@ pub async fn announce(ctx: &Ctx, finishes: Finishes) {
         }
     }
     wake(&ctx.queue, finishes.ready).await;
+    finishes.claimed
 }

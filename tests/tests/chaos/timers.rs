@@ -1,5 +1,7 @@
 //! Every state that could last for ever has a way out.
 
+use std::time::Duration;
+
 use nofx_tests::delivery::event;
 use nofx_tests::script::succeeded;
 use nofx_tests::{Deliver, Lab, Script, plans};
@@ -43,7 +45,8 @@ async fn a_run_beyond_its_time_fails_and_fences_what_still_works() {
     plan["timeout_s"] = json!(60);
     let run = lab.submit(&plan).await;
     let worker = lab.worker("echo", &Script::deployed());
-    worker.handle_batch(event(&lab.sent().await, Deliver::Once), None).await;
+    // Too little time for the second step in the same invocation.
+    worker.handle_batch(event(&lab.sent().await, Deliver::Once), Some(Duration::from_secs(10))).await;
     let sent = lab.sent().await;
     let ctx = lab.another_ctx().await;
     assert_eq!(sweep(&ctx).await.unwrap().runs_timed_out, 0, "there is time left");

@@ -1,5 +1,7 @@
 //! Pause, resume, cancel and retry against steps in every state; gates from outside.
 
+use std::time::Duration;
+
 use nofx_tests::delivery::event;
 use nofx_tests::script::{broken, succeeded};
 use nofx_tests::{Deliver, Lab, Script, plans};
@@ -244,7 +246,9 @@ async fn a_gate_cannot_be_put_in_front_of_a_step_that_has_started() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::chain(2)).await;
     let first = lab.step(run, "s0").await;
-    lab.worker("echo", &Script::deployed()).handle_batch(event(&lab.sent().await, Deliver::Once), None).await;
+    // Too little time for the second step in the same invocation.
+    let left = Some(Duration::from_secs(10));
+    lab.worker("echo", &Script::deployed()).handle_batch(event(&lab.sent().await, Deliver::Once), left).await;
     let (_, created) = gate_on(&lab, run, Some(first)).await;
     assert_eq!((created.result.as_str(), created.what.as_deref()), ("conflict", Some("step")));
 }

@@ -23,7 +23,7 @@ fn end(claimed: &Claimed, outcome: Outcome) -> FinishItem {
 }
 
 async fn finish(lab: &Lab, item: &FinishItem) -> (FinishResult, Vec<StepId>) {
-    let finishes = step::steps_finish(&lab.ctx.db, std::slice::from_ref(item)).await.unwrap();
+    let finishes = step::steps_finish(&lab.ctx.db, std::slice::from_ref(item), None).await.unwrap();
     assert_eq!(finishes.items.len(), 1, "one answer for one finish");
     (finishes.items[0].result, finishes.ready.iter().map(|wakeup| wakeup.step_id).collect())
 }

@@ -93,13 +93,13 @@ async fn parents_that_finish_together_wake_their_child_once() {
     for _ in 0..ROUNDS {
         let run = lab.submit(&plans::diamond(8)).await;
         let root = claim(&lab, run, &[lab.step(run, "root").await]).await;
-        step::steps_finish(&lab.ctx.db, &[done(&root[0])]).await.unwrap();
+        step::steps_finish(&lab.ctx.db, &[done(&root[0])], None).await.unwrap();
         let names: Vec<String> = (0..8).map(|index| format!("m{index}")).collect();
         let parents = claim(&lab, run, &steps(&lab, run, &names).await).await;
         assert_eq!(parents.len(), 8);
         let finishes = parents.iter().map(|claimed| {
             let (db, item) = (lab.ctx.db.clone(), done(claimed));
-            async move { step::steps_finish(&db, &[item]).await.unwrap().ready.len() }
+            async move { step::steps_finish(&db, &[item], None).await.unwrap().ready.len() }
         });
         let woken: usize = at_once(finishes.collect()).await.into_iter().sum();
         assert_eq!(woken, 1, "the child hears of it once");
@@ -113,11 +113,11 @@ async fn parents_that_finish_in_one_batch_count_down_their_child_each() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::diamond(5)).await;
     let root = claim(&lab, run, &[lab.step(run, "root").await]).await;
-    step::steps_finish(&lab.ctx.db, &[done(&root[0])]).await.unwrap();
+    step::steps_finish(&lab.ctx.db, &[done(&root[0])], None).await.unwrap();
     let names: Vec<String> = (0..5).map(|index| format!("m{index}")).collect();
     let parents = claim(&lab, run, &steps(&lab, run, &names).await).await;
     let items: Vec<_> = parents.iter().map(done).collect();
-    let finishes = step::steps_finish(&lab.ctx.db, &items).await.unwrap();
+    let finishes = step::steps_finish(&lab.ctx.db, &items, None).await.unwrap();
     assert_eq!(finishes.ready.len(), 1);
     lab.assert_invariants().await;
 }
@@ -134,11 +134,11 @@ async fn a_failure_against_a_siblings_retry_leaves_nothing_to_run() {
         assert_eq!((fails.to, retries.to), (FinishTo::Failed, FinishTo::Ready));
         if round == 0 {
             // The two in one batch.
-            step::steps_finish(&lab.ctx.db, &[fails, retries]).await.unwrap();
+            step::steps_finish(&lab.ctx.db, &[fails, retries], None).await.unwrap();
         } else {
             let finishes = [fails, retries].map(|item| {
                 let db = lab.ctx.db.clone();
-                async move { step::steps_finish(&db, &[item]).await.unwrap() }
+                async move { step::steps_finish(&db, &[item], None).await.unwrap() }
             });
             at_once(finishes.into()).await;
         }
@@ -154,7 +154,7 @@ async fn finishes_against_a_cancel_neither_deadlock_nor_change_a_cancelled_run()
     for _ in 0..ROUNDS {
         let run = lab.submit(&plans::diamond(4)).await;
         let root = claim(&lab, run, &[lab.step(run, "root").await]).await;
-        step::steps_finish(&lab.ctx.db, &[done(&root[0])]).await.unwrap();
+        step::steps_finish(&lab.ctx.db, &[done(&root[0])], None).await.unwrap();
         let names: Vec<String> = (0..4).map(|index| format!("m{index}")).collect();
         let parents = claim(&lab, run, &steps(&lab, run, &names).await).await;
         let (db, tenant) = (lab.ctx.db.clone(), lab.tenant.clone());
@@ -167,7 +167,7 @@ async fn finishes_against_a_cancel_neither_deadlock_nor_change_a_cancelled_run()
         for claimed in &parents {
             let (db, item) = (lab.ctx.db.clone(), done(claimed));
             work.push(Box::pin(async move {
-                let answer = step::steps_finish(&db, &[item]).await.expect("no deadlock");
+                let answer = step::steps_finish(&db, &[item], None).await.expect("no deadlock");
                 Some((answer.items[0].step_id, answer.items[0].result))
             }));
         }
@@ -198,7 +198,7 @@ async fn of_many_decisions_about_a_gate_one_counts() {
             reason: None,
         };
         let item = conclude(&claimed[0], Outcome::blocked(ask), 1 << 20, 0.0);
-        step::steps_finish(&lab.ctx.db, &[item]).await.unwrap();
+        step::steps_finish(&lab.ctx.db, &[item], None).await.unwrap();
         let deciders = [Decision::Approve, Decision::Reject, Decision::Waive, Decision::Approve].map(|decision| {
             let (db, tenant_id) = (lab.ctx.db.clone(), lab.tenant.clone());
             async move {
@@ -228,7 +228,7 @@ async fn a_timeline_reader_beside_many_writers_misses_no_event() {
             for step_id in ids {
                 let item = ClaimItem { tenant_id: tenant_id.clone(), run_id: run, step_id, lease_s: 60 };
                 let claims = step::steps_claim(&db, &[item]).await.unwrap();
-                step::steps_finish(&db, &[done(&claims.claimed[0])]).await.unwrap();
+                step::steps_finish(&db, &[done(&claims.claimed[0])], None).await.unwrap();
             }
         })
     });

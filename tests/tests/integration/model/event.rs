@@ -10,12 +10,24 @@ use super::steps::Status;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     Claim(Vec<usize>),
-    Finish(Vec<Finish>),
+    /// Ends of attempts, by an invocation that may go on with what they make ready.
+    Finish {
+        ends: Vec<Finish>,
+        goes_on: bool,
+    },
     LeaseOver(usize),
     DelayOver(usize),
     SweepLeases,
-    GateCreate { name: String, step: Option<usize>, expires: bool },
-    Decide { name: String, generation: u32, decision: Decision },
+    GateCreate {
+        name: String,
+        step: Option<usize>,
+        expires: bool,
+    },
+    Decide {
+        name: String,
+        generation: u32,
+        decision: Decision,
+    },
     GatesDue,
     SweepGates,
     SweepWakeUps,
@@ -51,7 +63,10 @@ pub enum Draw {
     Claim(Vec<u8>),
     ClaimAll,
     /// Ends of running attempts.
-    Finish(Vec<(u8, To)>),
+    Finish {
+        ends: Vec<(u8, To)>,
+        goes_on: bool,
+    },
     /// The end of any attempt of any step: repeated, late, early.
     FinishAny {
         step: u8,
@@ -90,7 +105,8 @@ pub fn draws() -> impl Strategy<Value = Draw> {
     prop_oneof![
         12 => proptest::collection::vec(any::<u8>(), 1..4).prop_map(Draw::Claim),
         12 => Just(Draw::ClaimAll),
-        30 => proptest::collection::vec((any::<u8>(), ends()), 1..4).prop_map(Draw::Finish),
+        30 => (proptest::collection::vec((any::<u8>(), ends()), 1..4), any::<bool>())
+            .prop_map(|(ends, goes_on)| Draw::Finish { ends, goes_on }),
         8 => (any::<u8>(), 0u32..3, ends()).prop_map(|(step, back, to)| Draw::FinishAny { step, back, to }),
         8 => any::<u8>().prop_map(Draw::LeaseOver),
         4 => any::<u8>().prop_map(Draw::DelayOver),
@@ -132,11 +148,14 @@ impl Event {
         Some(match draw {
             Draw::Claim(picks) => Self::Claim(distinct(picks.iter().map(|&pick| prefer(pick, Status::Ready)))),
             Draw::ClaimAll => Self::Claim((0..count).collect()),
-            Draw::Finish(ends) => {
+            Draw::Finish { ends, goes_on } => {
                 let steps = distinct(ends.iter().map(|&(pick, _)| prefer(pick, Status::Running)));
-                Self::Finish(steps.iter().zip(ends).map(|(&at, &(_, to))| machine.finish_of(at, 0, to)).collect())
+                let ends = steps.iter().zip(ends).map(|(&at, &(_, to))| machine.finish_of(at, 0, to)).collect();
+                Self::Finish { ends, goes_on: *goes_on }
             }
-            Draw::FinishAny { step: pick, back, to } => Self::Finish(vec![machine.finish_of(step(*pick), *back, *to)]),
+            Draw::FinishAny { step: pick, back, to } => {
+                Self::Finish { ends: vec![machine.finish_of(step(*pick), *back, *to)], goes_on: false }
+            }
             Draw::LeaseOver(pick) => Self::LeaseOver(prefer(*pick, Status::Running)),
             Draw::DelayOver(pick) => Self::DelayOver(prefer(*pick, Status::Ready)),
             Draw::SweepLeases => Self::SweepLeases,

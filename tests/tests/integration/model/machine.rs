@@ -61,7 +61,7 @@ impl Machine {
     pub fn apply(&mut self, event: &Event) -> Answer {
         match event {
             Event::Claim(steps) => self.claim(steps),
-            Event::Finish(ends) => self.finish(ends),
+            Event::Finish { ends, goes_on } => self.finish(ends, *goes_on),
             Event::LeaseOver(step) => self.on_step(*step, Status::Running, |step| step.lease_over = true),
             Event::DelayOver(step) => self.on_step(*step, Status::Ready, |step| step.delayed = false),
             Event::SweepLeases => {

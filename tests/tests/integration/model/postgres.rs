@@ -6,7 +6,7 @@ use nofx_tests::Lab;
 use serde_json::{Map, json};
 use shared::db::gate::{self, GateDecision, GateRequest};
 use shared::db::run::{self, Control};
-use shared::db::step::{self, ClaimItem, FinishItem, FinishTo};
+use shared::db::step::{self, ClaimItem, Claimed, Continuation, FinishItem, FinishTo};
 use shared::db::sweep::{self, Sweep};
 use shared::domain::gate::Decision;
 use shared::domain::outcome::{NewGateStatus, OnPass};
@@ -54,7 +54,7 @@ impl<'a> Postgres<'a> {
         let lab = self.lab;
         match event {
             Event::Claim(steps) => return self.claim(steps).await,
-            Event::Finish(ends) => return self.finish(ends).await,
+            Event::Finish { ends, goes_on } => return self.finish(ends, *goes_on).await,
             Event::LeaseOver(step) => lab.lease_over(self.steps[*step]).await,
             Event::DelayOver(step) => lab.delay_over(self.steps[*step]).await,
             Event::SweepLeases => return self.sweep(Sweep::Leases).await,
@@ -122,17 +122,22 @@ impl<'a> Postgres<'a> {
         let items: Vec<_> = steps.iter().map(item).collect();
         let claims = step::steps_claim(&self.lab.ctx.db, &items).await.unwrap();
         assert_eq!(claims.claimed.len() + claims.skipped.len(), steps.len(), "every delivery is answered once");
-        let mut results: Vec<_> =
-            claims.claimed.iter().map(|step| format!("{} attempt {}", self.at(step.step_id), step.attempt)).collect();
+        let mut results = self.attempts(&claims.claimed);
         results.sort();
         Answer { results, wakes: BTreeSet::new() }
     }
 
-    async fn finish(&self, ends: &[Finish]) -> Answer {
+    fn attempts(&self, claimed: &[Claimed]) -> Vec<String> {
+        claimed.iter().map(|step| format!("{} attempt {}", self.at(step.step_id), step.attempt)).collect()
+    }
+
+    async fn finish(&self, ends: &[Finish], goes_on: bool) -> Answer {
         let items: Vec<_> = ends.iter().map(|end| self.item(end)).collect();
-        let finishes = step::steps_finish(&self.lab.ctx.db, &items).await.unwrap();
+        let next = Continuation { call: Uuid::new_v4(), handler: "echo", lease_s: AN_HOUR_S, timeout_s: AN_HOUR_S };
+        let finishes = step::steps_finish(&self.lab.ctx.db, &items, goes_on.then_some(&next)).await.unwrap();
         let word = |item: &step::Finished| format!("{} {:?}", self.at(item.step_id), item.result).to_lowercase();
         let mut results: Vec<_> = finishes.items.iter().map(word).collect();
+        results.extend(self.attempts(&finishes.claimed));
         results.sort();
         Answer { results, wakes: self.named(&finishes.ready) }
     }

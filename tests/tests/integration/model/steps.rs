@@ -1,5 +1,7 @@
 //! Steps of the model: claim, finish, lost workers.
 
+use std::collections::BTreeSet;
+
 use super::event::{Finish, To};
 use super::machine::{Answer, Machine, StepSeen};
 
@@ -151,7 +153,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn finish(&mut self, ends: &[Finish]) -> Answer {
+    pub(super) fn finish(&mut self, ends: &[Finish], goes_on: bool) -> Answer {
         let was = self.ready();
         let failing = self.failing();
         let mut done = vec![false; ends.len()];
@@ -166,7 +168,9 @@ impl Machine {
         if self.failing() {
             self.close();
         }
+        let claimed = if goes_on { self.go_on(ends, &done, &was) } else { Vec::new() };
         let mut answer = self.woken(was);
+        answer.results.extend(claimed);
         for (end, done) in ends.iter().zip(done) {
             answer.results.push(format!("{} {}", end.step, if done { "finished" } else { self.too_late(end) }));
             if !done {
@@ -175,6 +179,30 @@ impl Machine {
         }
         answer.results.sort();
         answer
+    }
+
+    /// Of the children that became ready one is claimed for each parent that succeeded, the first ones of the plan.
+    fn go_on(&mut self, ends: &[Finish], done: &[bool], was: &BTreeSet<usize>) -> Vec<String> {
+        let succeeded: Vec<usize> = ends
+            .iter()
+            .zip(done)
+            .filter(|(end, done)| **done && end.to == To::Succeeded)
+            .map(|(end, _)| end.step)
+            .collect();
+        if self.paused {
+            return Vec::new();
+        }
+        let children: Vec<usize> = self
+            .ready()
+            .into_iter()
+            .filter(|at| !was.contains(at) && self.steps[*at].parents.iter().any(|parent| succeeded.contains(parent)))
+            .take(succeeded.len())
+            .collect();
+        let claim = |&at: &usize| {
+            self.steps[at].start();
+            format!("{at} attempt {}", self.steps[at].attempts.len())
+        };
+        children.iter().map(claim).collect()
     }
 
     /// One attempt that still owned its step. In a failing run nothing is tried again and nothing waits.

@@ -1,0 +1,191 @@
+//! An invocation goes on with what its steps make ready, as far as it may.
+
+use std::time::Duration;
+
+use nofx_tests::delivery::event;
+use nofx_tests::script::{broken, succeeded};
+use nofx_tests::{Deliver, Lab, Script, plans};
+use serde_json::{Map, Value, json};
+use shared::db::run::Control;
+use shared::db::step::{self, ClaimItem, Continuation, FinishItem, FinishResult, FinishTo};
+use shared::domain::RunId;
+use shared::flow::control_run::control_run;
+use uuid::Uuid;
+
+/// Too little for another step of echo, whose timeout is 20 s.
+const NEARLY_OVER: Duration = Duration::from_secs(22);
+
+/// Delivers what was sent to one invocation of echo.
+async fn invoke(lab: &Lab, script: &Script, left: Option<Duration>) {
+    let sent = lab.sent().await;
+    let response = lab.worker("echo", script).handle_batch(event(&sent, Deliver::Once), left).await;
+    assert!(response.batch_item_failures.is_empty());
+}
+
+/// Names of the steps that were woken.
+async fn woken(lab: &Lab) -> Vec<String> {
+    let mut names = Vec::new();
+    for wakeup in lab.sent().await {
+        names.push(lab.text("select name from nofx.step where id = $1", wakeup.step_id.0).await);
+    }
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn a_chain_of_one_handler_takes_one_message_and_a_round_trip_a_step() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&plans::chain(5)).await;
+    let before = lab.ctx.db.round_trips();
+    invoke(&lab, &Script::deployed(), None).await;
+    assert_eq!(lab.ctx.db.round_trips() - before, 1 + 5);
+    assert_eq!(woken(&lab).await, [""; 0]);
+    let snapshot = lab.snapshot(run).await;
+    assert_eq!(snapshot["run"]["status"], "succeeded");
+    assert_eq!(snapshot["steps"]["s4"]["outputs"]["said"], "hello");
+    assert_eq!(snapshot["steps"]["s4"]["attempts"], json!(["succeeded"]));
+    lab.assert_invariants().await;
+}
+
+#[tokio::test]
+async fn for_each_step_that_succeeded_it_goes_on_with_one_and_the_others_are_woken() {
+    let lab = Lab::new().await;
+    lab.submit(&plans::diamond(3)).await;
+    let script = Script::deployed();
+    invoke(&lab, &script, None).await;
+    // The root went on with one of its three children, and that one made nothing ready.
+    assert_eq!(woken(&lab).await, ["m1", "m2"]);
+    lab.assert_invariants().await;
+}
+
+#[tokio::test]
+async fn a_step_of_another_handler_is_woken() {
+    let lab = Lab::new().await;
+    lab.submit(&plans::approval(3_600)).await;
+    invoke(&lab, &Script::deployed(), None).await;
+    assert_eq!(woken(&lab).await, ["ask"]);
+}
+
+#[tokio::test]
+async fn a_step_that_no_longer_fits_into_the_invocation_is_woken() {
+    let lab = Lab::new().await;
+    lab.submit(&plans::chain(2)).await;
+    invoke(&lab, &Script::deployed(), Some(NEARLY_OVER)).await;
+    assert_eq!(woken(&lab).await, ["s1"]);
+    lab.assert_invariants().await;
+}
+
+#[tokio::test]
+async fn a_step_with_a_short_timeout_still_fits() {
+    let lab = Lab::new().await;
+    let mut plan = plans::chain(2);
+    plan["steps"][1]["timeout_s"] = json!(5);
+    let run = lab.submit(&plan).await;
+    invoke(&lab, &Script::deployed(), Some(NEARLY_OVER)).await;
+    assert_eq!(lab.run_status(run).await, "succeeded");
+}
+
+#[tokio::test]
+async fn a_run_that_was_paused_meanwhile_goes_no_further() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&plans::chain(2)).await;
+    let (ctx, tenant) = (lab.ctx.clone(), lab.tenant.clone());
+    let script = Script::overriding(move |step, _| {
+        let (ctx, tenant) = (ctx.clone(), tenant.clone());
+        async move {
+            control_run(&ctx, &tenant, step.run_id, Control::Pause, "ann").await.unwrap();
+            None
+        }
+    });
+    invoke(&lab, &script, None).await;
+    assert_eq!(lab.run_status(run).await, "paused");
+    assert_eq!(lab.snapshot(run).await["steps"]["s1"]["status"], "ready");
+    assert_eq!(woken(&lab).await, [""; 0]);
+    lab.assert_invariants().await;
+}
+
+#[tokio::test]
+async fn a_failure_beside_it_stops_the_branch_that_would_go_on() {
+    let lab = Lab::new().await;
+    let run = lab
+        .submit(&json!({ "goal": "two branches", "steps": [
+            plans::after("good", &[], json!({})),
+            plans::after("bad", &[], json!({})),
+            plans::after("next", &["good"], json!({})),
+        ] }))
+        .await;
+    let script = Script::new(|step, _| async move { if step.name == "bad" { broken() } else { succeeded(json!({})) } });
+    invoke(&lab, &script, None).await;
+    let snapshot = lab.snapshot(run).await;
+    assert_eq!(
+        (&snapshot["run"]["status"], &snapshot["steps"]["next"]["status"]),
+        (&json!("failed"), &json!("skipped"))
+    );
+    assert_eq!(snapshot["steps"]["next"]["attempts"], json!([]));
+    lab.assert_invariants().await;
+}
+
+#[tokio::test]
+async fn a_finish_whose_answer_was_lost_gets_the_steps_that_it_went_on_with_again() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&plans::chain(3)).await;
+    let items = [done(&lab, run, "s0").await];
+    let next = continuation();
+    let first = step::steps_finish(&lab.ctx.db, &items, Some(&next)).await.unwrap();
+    let before = lab.everything(run).await;
+    let again = step::steps_finish(&lab.ctx.db, &items, Some(&next)).await.unwrap();
+    assert_eq!(again.items[0].result, FinishResult::Repeated);
+    assert_eq!((first.claimed.len(), again.claimed.len()), (1, 1));
+    assert_eq!(
+        (first.claimed[0].step_id, first.claimed[0].attempt),
+        (again.claimed[0].step_id, again.claimed[0].attempt)
+    );
+    assert!(again.ready.is_empty(), "somebody works on it");
+    // Whoever else repeats the finish must not work on a step that has an owner.
+    let other = step::steps_finish(&lab.ctx.db, &items, Some(&continuation())).await.unwrap();
+    assert!(other.claimed.is_empty());
+    lab.assert_unchanged(run, &before).await;
+    lab.assert_invariants().await;
+}
+
+#[tokio::test]
+async fn a_claim_whose_answer_was_lost_gets_its_steps_again() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&plans::wide(1)).await;
+    let item = json!([{ "tenant_id": lab.tenant, "run_id": run, "step_id": lab.step(run, "s0").await, "lease_s": 30 }]);
+    let claim = async |call: Uuid| -> Value {
+        lab.admin.query_one("select nofx.steps_claim($1, $2)", &[&item, &call]).await.unwrap().get(0)
+    };
+    let call = Uuid::new_v4();
+    let first = claim(call).await;
+    let before = lab.everything(run).await;
+    assert_eq!(first["claimed"][0]["attempt"], 1);
+    assert_eq!(claim(call).await, first);
+    let other = claim(Uuid::new_v4()).await;
+    assert_eq!((&other["claimed"], &other["skipped"][0]["status"]), (&json!([]), &json!("running")));
+    lab.assert_unchanged(run, &before).await;
+}
+
+fn continuation() -> Continuation {
+    Continuation { call: Uuid::new_v4(), handler: "echo", lease_s: 30, timeout_s: 27 }
+}
+
+/// Claims a step; its success, still to be recorded.
+async fn done(lab: &Lab, run: RunId, name: &str) -> FinishItem {
+    let step_id = lab.step(run, name).await;
+    let item = ClaimItem { tenant_id: lab.tenant.clone(), run_id: run, step_id, lease_s: 30 };
+    assert_eq!(step::steps_claim(&lab.ctx.db, &[item]).await.unwrap().claimed.len(), 1);
+    FinishItem {
+        tenant_id: lab.tenant.clone(),
+        run_id: run,
+        step_id,
+        attempt: 1,
+        to: FinishTo::Succeeded,
+        outputs: Some(Map::from_iter([("said".to_owned(), json!("hello"))])),
+        error: None,
+        delay_ms: 0,
+        artifacts: Vec::new(),
+        gates: Vec::new(),
+        events: Vec::new(),
+    }
+}
