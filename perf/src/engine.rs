@@ -5,24 +5,18 @@ use nofx::report;
 use serde_json::json;
 
 use crate::figures::{self, float, rounded};
-use crate::load::{Load, STEPS_PER_RUN};
+use crate::load::{Load, Measured, STEPS_PER_RUN};
 use crate::server::Server;
 
 /// Runs and how many of them are in flight.
-const LOADS: [(u64, usize); 2] = [(1_000, 50), (200, 1)];
+pub const LOADS: [(u64, usize); 2] = [(1_000, 50), (200, 1)];
 /// Before the clock starts: warm functions, as nearly every invocation meets them.
-const WARM_UP: u64 = 100;
+pub const WARM_UP: u64 = 100;
 
 pub async fn run(server: &Server) -> Result<()> {
     for (runs, conc) in LOADS {
         report::line("engine", format_args!("{runs} runs of {STEPS_PER_RUN} steps, {conc} in flight"));
-        let database = server.create_database().await?;
-        let load = Load::new(&database, conc)?;
-        load.measure(WARM_UP, conc).await?;
-        let measured = load.measure(runs, conc).await?;
-        drop(load);
-        server.drop_database(database).await?;
-
+        let measured = measure(server, runs, conc).await?;
         let steps = float(runs * STEPS_PER_RUN);
         figures::print(&json!({
             "bench": "engine",
@@ -39,4 +33,15 @@ pub async fn run(server: &Server) -> Result<()> {
         }));
     }
     Ok(())
+}
+
+/// One load on a database of its own.
+pub async fn measure(server: &Server, runs: u64, conc: usize) -> Result<Measured> {
+    let database = server.create_database().await?;
+    let load = Load::new(&database, conc)?;
+    load.measure(WARM_UP, conc).await?;
+    let measured = load.measure(runs, conc).await?;
+    drop(load);
+    server.drop_database(database).await?;
+    Ok(measured)
 }

@@ -32,6 +32,13 @@ impl Extend<Duration> for Times {
     }
 }
 
+/// The middle value, the upper one of two; 0 of nothing.
+pub fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
+}
+
 /// Rounded to three significant places or so: nobody reads more.
 pub fn rounded(value: f64) -> Value {
     let places = match value.abs() {

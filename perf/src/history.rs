@@ -153,7 +153,7 @@ impl Bed {
                 }
             }
         }
-        Ok(pages.into_iter().map(|(name, pages)| (name, median(pages))).collect())
+        Ok(pages.into_iter().map(|(name, pages)| (name, figures::median(&pages))).collect())
     }
 
     /// The root of a new run.
@@ -209,9 +209,4 @@ async fn pages_of(admin: &Client, statement: &str) -> Result<f64> {
     let plan: Value = serde_json::from_str(text.context("no plan")?)?;
     let blocks = |name: &str| plan[0]["Plan"][name].as_f64().unwrap_or(0.0);
     Ok(blocks("Shared Hit Blocks") + blocks("Shared Read Blocks"))
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
 }

@@ -9,6 +9,7 @@ mod figures;
 mod history;
 mod history_fill;
 mod load;
+mod restate;
 mod server;
 mod smoke;
 mod stack;
@@ -39,6 +40,8 @@ struct Cli {
 enum Bench {
     /// Steps per second of echo chains through the worker's entry points
     Engine,
+    /// The same loads on Restate, in turns with the engine
+    Restate,
     /// `POST /runs` of small and large plans
     Create,
     /// Claim, finish, list and sweep beside many finished steps
@@ -65,27 +68,30 @@ async fn main() -> ExitCode {
 async fn run(cli: &Cli) -> Result<()> {
     let checkout = Checkout::find()?;
     let wanted = |bench| cli.only.is_none_or(|only| only == bench);
-    // What cannot run here is an error for whoever asked for it by name, and a line for whoever asked for everything.
-    let left_out = |bench: Bench, done: Result<()>| match done {
-        Err(error) if cli.only.is_none() => {
-            report::line("bench", format_args!("{bench:?} is left out: {error:#}"));
-            Ok(())
-        }
-        done => done,
-    };
-    if [Bench::Engine, Bench::Create, Bench::History, Bench::Cost].into_iter().any(wanted) {
+    if [Bench::Engine, Bench::Restate, Bench::Create, Bench::History, Bench::Cost].into_iter().any(wanted) {
         let server = Server::start(&checkout).await?;
         let done = run_on(&server, &checkout, cli).await;
         server.stop().await;
         done?;
     }
     if wanted(Bench::Start) {
-        left_out(Bench::Start, start::run(&checkout).await)?;
+        left_out(cli, Bench::Start, start::run(&checkout).await)?;
     }
     if wanted(Bench::Stack) {
-        left_out(Bench::Stack, stack::run(&checkout).await)?;
+        left_out(cli, Bench::Stack, stack::run(&checkout).await)?;
     }
     Ok(())
+}
+
+/// What cannot run here is an error for whoever asked for it by name, and a line for whoever asked for everything.
+fn left_out(cli: &Cli, bench: Bench, done: Result<()>) -> Result<()> {
+    match done {
+        Err(error) if cli.only.is_none() => {
+            report::line("bench", format_args!("{bench:?} is left out: {error:#}"));
+            Ok(())
+        }
+        done => done,
+    }
 }
 
 /// The benchmarks that need a database, each on a fresh one.
@@ -93,6 +99,9 @@ async fn run_on(server: &Server, checkout: &Checkout, cli: &Cli) -> Result<()> {
     let wanted = |bench| cli.only.is_none_or(|only| only == bench);
     if wanted(Bench::Engine) {
         engine::run(server).await?;
+    }
+    if wanted(Bench::Restate) {
+        left_out(cli, Bench::Restate, restate::run(server, checkout).await)?;
     }
     if wanted(Bench::Create) {
         create::run(server).await?;

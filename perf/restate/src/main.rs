@@ -1,0 +1,53 @@
+//! The benchmark's chain of five steps, each repeating what the one before said, as services of Restate: once with steps
+//! that the handler runs itself (`ctx.run`, journaled), once with steps that are calls of another handler.
+//!
+//! Usage: restate-chain PORT. Listens on 127.0.0.1.
+
+use std::error::Error;
+
+use restate_sdk::prelude::*;
+use tokio::net::TcpListener;
+
+const STEPS: usize = 5;
+
+struct Echo;
+
+#[service]
+impl Echo {
+    #[handler]
+    async fn say(&self, _ctx: Context<'_>, said: String) -> HandlerResult<String> {
+        Ok(said)
+    }
+}
+
+struct Chain;
+
+#[service]
+impl Chain {
+    #[handler]
+    async fn runs(&self, ctx: Context<'_>, said: String) -> HandlerResult<String> {
+        let mut said = said;
+        for _ in 0..STEPS {
+            let before = said;
+            said = ctx.run(|| async move { Ok(before) }).await?;
+        }
+        Ok(said)
+    }
+
+    #[handler]
+    async fn calls(&self, ctx: Context<'_>, said: String) -> HandlerResult<String> {
+        let mut said = said;
+        for _ in 0..STEPS {
+            said = ctx.service_client::<EchoClient>().say(said).call().await?;
+        }
+        Ok(said)
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let port: u16 = std::env::args().nth(1).ok_or("usage: restate-chain PORT")?.parse()?;
+    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+    HttpServer::new(Endpoint::builder().bind(Echo).bind(Chain).build()).serve(listener).await;
+    Ok(())
+}

@@ -1,0 +1,221 @@
+//! `restate`: the engine's loads on Restate, in turns with the engine itself, on the same machine in the same run.
+//!
+//! Restate comes from its npm package, with its defaults (one node, its log synced to disk). Its chain is a service in
+//! Rust (`perf/restate`): five steps that the handler runs itself, and five calls of another handler, which is what a
+//! step of ours is: work that another function may do.
+
+use std::fs;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use futures::future::try_join_all;
+use nofx::checkout::Checkout;
+use nofx::process::{self, Ending, Process};
+use nofx::server::{self, Sign};
+use nofx::throwaway::Throwaway;
+use nofx::{node, port, report};
+use reqwest::StatusCode;
+use rustix::process::Signal;
+use serde_json::json;
+use tokio::process::Command;
+use tokio::time::sleep;
+
+use crate::engine::{self, LOADS, WARM_UP};
+use crate::figures::{self, Times, float, rounded};
+use crate::load::STEPS_PER_RUN;
+use crate::server::Server;
+
+/// Turns of each; the median counts.
+const TURNS: usize = 3;
+/// Handlers of the service `Chain`.
+const HANDLERS: [&str; 2] = ["runs", "calls"];
+const ENDING: Ending = Ending::new(Signal::TERM, Duration::from_secs(10));
+const REGISTRATION_LIMIT: Duration = Duration::from_secs(20);
+
+pub async fn run(server: &Server, checkout: &Checkout) -> Result<()> {
+    let place = Throwaway::make(checkout, "restate").await?;
+    let done = compare(server, checkout, &place).await;
+    place.end(done.is_ok());
+    done
+}
+
+async fn compare(server: &Server, checkout: &Checkout, place: &Throwaway) -> Result<()> {
+    node::check().await?;
+    let restate = Restate::start(checkout, place).await?;
+    for (runs, conc) in LOADS {
+        let mut engine = Turns::default();
+        let mut others = HANDLERS.map(|handler| (handler, Turns::default()));
+        for turn in 1..=TURNS {
+            report::line("restate", format_args!("turn {turn} of {TURNS}, {conc} in flight"));
+            let measured = engine::measure(server, runs, conc).await?;
+            engine.add(runs, measured.seconds, &measured.run_times);
+            for (handler, turns) in &mut others {
+                restate.load(handler, WARM_UP, conc).await?;
+                let (seconds, times) = restate.load(handler, runs, conc).await?;
+                turns.add(runs, seconds, &times);
+            }
+        }
+        for (handler, turns) in &others {
+            figures::print(&json!({
+                "bench": "restate",
+                "version": restate.version,
+                "steps": handler,
+                "runs": runs,
+                "steps_per_run": STEPS_PER_RUN,
+                "conc": conc,
+                "steps_per_s": rounded(turns.steps_per_s()),
+                "run_p50_ms": rounded(turns.run_p50_ms()),
+                "engine_steps_per_s": rounded(engine.steps_per_s()),
+                "engine_run_p50_ms": rounded(engine.run_p50_ms()),
+                "engine_to_restate": rounded(engine.steps_per_s() / turns.steps_per_s()),
+            }));
+        }
+    }
+    restate.stop().await;
+    Ok(())
+}
+
+/// Figures of each turn.
+#[derive(Default)]
+struct Turns {
+    steps_per_s: Vec<f64>,
+    run_p50_ms: Vec<f64>,
+}
+
+impl Turns {
+    fn add(&mut self, runs: u64, seconds: f64, times: &Times) {
+        self.steps_per_s.push(float(runs * STEPS_PER_RUN) / seconds);
+        self.run_p50_ms.push(times.percentile_ms(50));
+    }
+
+    fn steps_per_s(&self) -> f64 {
+        figures::median(&self.steps_per_s)
+    }
+
+    fn run_p50_ms(&self) -> f64 {
+        figures::median(&self.run_p50_ms)
+    }
+}
+
+/// A server and the service that it calls.
+struct Restate {
+    version: String,
+    ingress: String,
+    http: reqwest::Client,
+    server: Process,
+    service: Process,
+}
+
+impl Restate {
+    async fn start(checkout: &Checkout, place: &Throwaway) -> Result<Self> {
+        let program = install(checkout, place).await?;
+        let version = Command::new(&program).arg("--version").output().await.context("restate-server")?.stdout;
+        let version = String::from_utf8_lossy(&version).trim().replace("restate-server ", "");
+
+        let service_port = port::any_free()?;
+        let mut command = Command::new(checkout.root().join("target/restate/release/restate-chain"));
+        command.arg(service_port.to_string());
+        process::log_to(&mut command, &place.dir.join("service.log"))?;
+        let service = Process::spawn("restate-chain", command, ENDING, &place.ledger)?;
+
+        let (ingress, admin, node) = (port::any_free()?, port::any_free()?, port::any_free()?);
+        let mut command = Command::new(&program);
+        command
+            .args(["--no-logo", "--listen-mode", "tcp"])
+            .current_dir(&place.dir)
+            .env("RESTATE_BASE_DIR", place.dir.join("data"))
+            .env("RESTATE_DISABLE_TELEMETRY", "true")
+            .env("RESTATE_LOG_FILTER", "warn")
+            .env("RESTATE_BIND_ADDRESS", format!("127.0.0.1:{node}"))
+            .env("RESTATE_ADMIN__BIND_ADDRESS", format!("127.0.0.1:{admin}"))
+            .env("RESTATE_INGRESS__BIND_ADDRESS", format!("127.0.0.1:{ingress}"));
+        let sign = Sign { url: format!("http://127.0.0.1:{admin}/health"), status: StatusCode::OK };
+        let log = place.dir.join("server.log");
+        let server = server::start("restate-server", command, ENDING, &sign, &log, &place.ledger).await?;
+
+        let restate = Self {
+            version,
+            ingress: format!("http://127.0.0.1:{ingress}"),
+            http: reqwest::Client::new(),
+            server,
+            service,
+        };
+        restate.register(admin, service_port).await?;
+        Ok(restate)
+    }
+
+    async fn stop(self) {
+        self.server.end().await;
+        self.service.end().await;
+    }
+
+    /// Tells the server of the service, as soon as both are there.
+    async fn register(&self, admin: u16, service: u16) -> Result<()> {
+        let url = format!("http://127.0.0.1:{admin}/deployments");
+        let body = json!({ "uri": format!("http://127.0.0.1:{service}") });
+        let start = Instant::now();
+        loop {
+            let answer = self.http.post(&url).json(&body).send().await?;
+            if answer.status().is_success() {
+                // What it is told reaches its partitions a little later.
+                if self.one("runs").await.is_ok() {
+                    return Ok(());
+                }
+            } else if start.elapsed() > REGISTRATION_LIMIT {
+                bail!("restate-server does not take the service: {}", answer.text().await?);
+            }
+            ensure!(start.elapsed() < REGISTRATION_LIMIT, "restate-server does not call the service");
+            sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Calls a handler `runs` times with `conc` in flight; the wall time and that of each call.
+    async fn load(&self, handler: &str, runs: u64, conc: usize) -> Result<(f64, Times)> {
+        let (start, next) = (Instant::now(), AtomicU64::new(0));
+        let clients = try_join_all((0..conc).map(|_| async {
+            let mut times = Vec::new();
+            while next.fetch_add(1, Ordering::Relaxed) < runs {
+                let start = Instant::now();
+                self.one(handler).await?;
+                times.push(start.elapsed());
+            }
+            Ok::<_, anyhow::Error>(times)
+        }));
+        let mut times = Times::default();
+        times.extend(clients.await?.into_iter().flatten());
+        Ok((start.elapsed().as_secs_f64(), times))
+    }
+
+    async fn one(&self, handler: &str) -> Result<()> {
+        let answer = self.http.post(format!("{}/Chain/{handler}", self.ingress)).json("hello").send().await?;
+        let said: String = answer.error_for_status()?.json().await?;
+        ensure!(said == "hello", "the chain said {said}");
+        Ok(())
+    }
+}
+
+/// Installs the server and builds the service; the path of the server.
+async fn install(checkout: &Checkout, place: &Throwaway) -> Result<std::path::PathBuf> {
+    let (source, dir) = (checkout.root().join("perf/restate"), checkout.local().join("restate"));
+    fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    for file in ["package.json", "package-lock.json"] {
+        fs::copy(source.join(file), dir.join(file)).with_context(|| format!("cannot copy {file}"))?;
+    }
+    report::line("restate", "installing the server into .local/restate (about 80 MB), building the service");
+    let mut npm = Command::new("npm");
+    // Its packages bring no script that they need to work.
+    npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&dir).stdout(Stdio::null());
+    ensure!(process::run("npm ci", npm, &place.ledger).await?, "npm ci failed, see above");
+    let mut cargo = Command::new("cargo");
+    cargo
+        .args(["build", "--quiet", "--release", "--locked", "--target-dir"])
+        .arg(checkout.root().join("target/restate"));
+    cargo.arg("--manifest-path").arg(source.join("Cargo.toml"));
+    ensure!(process::run("cargo build", cargo, &place.ledger).await?, "perf/restate does not compile, see above");
+    let packages = dir.join("node_modules/@restatedev");
+    let found = fs::read_dir(&packages).with_context(|| format!("cannot read {}", packages.display()))?;
+    let programs = found.flatten().map(|entry| entry.path().join("bin/restate-server"));
+    programs.into_iter().find(|path| path.is_file()).context("npm has no restate-server for this machine")
+}
