@@ -52,7 +52,9 @@ deploy-local:
 
 lint:
 	cargo fmt --all --check
+	cargo fmt --manifest-path perf/restate/Cargo.toml --check
 	cargo clippy --workspace --all-targets --locked -- --deny warnings
+	cargo clippy --manifest-path perf/restate/Cargo.toml --target-dir target/restate --locked -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --locked
 
 clean:

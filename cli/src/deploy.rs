@@ -16,7 +16,7 @@ use crate::{
     process::Ledger,
     python::{self, PythonEnv},
     report::{self, hinted},
-    sam,
+    sam::{self, Environment},
     throwaway::Throwaway,
 };
 
@@ -45,15 +45,15 @@ pub async fn run(checkout: &Checkout, args: &Args) -> Result<()> {
 }
 
 async fn deploy(checkout: &Checkout, args: &Args, ledger: &Ledger) -> Result<()> {
-    let architecture = check_parameters(checkout, args)?;
+    let environment = Environment::read(checkout, &args.environment)?;
+    let architecture = check_parameters(&environment, args)?;
+    let env = PythonEnv::of(python::DEPLOY, checkout, ledger).await?;
+    check_account(&env, &environment, args.guided).await?;
     if !args.no_build {
         build(checkout, architecture, ledger).await?;
     }
     package::check(checkout, architecture)?;
-    if let Some(file) = &args.database_ca {
-        package::add_database_ca(checkout, file)?;
-    }
-    let env = PythonEnv::of(python::DEPLOY, checkout, ledger).await?;
+    package::set_database_ca(checkout, args.database_ca.as_deref())?;
     let mut command = sam::command(&env, checkout);
     command.args(["deploy", "--template-file", "template.yaml", "--config-env", &args.environment]);
     if args.guided {
@@ -67,28 +67,52 @@ async fn deploy(checkout: &Checkout, args: &Args, ledger: &Ledger) -> Result<()>
     Ok(())
 }
 
-fn check_parameters(checkout: &Checkout, args: &Args) -> Result<Architecture> {
+/// A build takes minutes: that SAM would find no account to deploy to is told before. Asked by the library that SAM
+/// itself asks, so that it knows the same profiles and places.
+async fn check_account(env: &PythonEnv, environment: &Environment, guided: bool) -> Result<()> {
+    const ASK: &str = "import boto3, sys; s = boto3.Session(profile_name=sys.argv[1] or None); \
+                       print('region' if s.region_name else '', 'credentials' if s.get_credentials() else '')";
+    let mut command = Command::new(env.program("python"));
+    command.args(["-c", ASK, environment.option("profile").unwrap_or_default()]).kill_on_drop(true);
+    let output = command.output().await.context("cannot look for an account of AWS")?;
+    let (found, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if !output.status.success() {
+        bail!("AWS's configuration cannot be used: {}", said.lines().last().unwrap_or_default());
+    }
+    if !found.contains("credentials") {
+        return Err(hinted(
+            "there are no credentials of AWS",
+            "aws configure, or AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        ));
+    }
+    if !guided && environment.option("region").is_none() && !found.contains("region") {
+        return Err(hinted("no region of AWS is chosen", "set AWS_DEFAULT_REGION, or region in samconfig.toml"));
+    }
+    Ok(())
+}
+
+fn check_parameters(environment: &Environment, args: &Args) -> Result<Architecture> {
     if let Some(endpoint) = env::var("AWS_ENDPOINT_URL").ok().filter(|url| !url.is_empty()) {
         return Err(hinted(
             format!("AWS_ENDPOINT_URL points at {endpoint}: that is not AWS"),
             "unset it, or use make deploy-local",
         ));
     }
-    let parameter = |name| sam::parameter(checkout, &args.environment, name);
-    if !args.guided && parameter("DatabaseSecretArn")?.is_none() {
+    let parameter = |name| environment.parameter(name);
+    if !args.guided && parameter("DatabaseSecretArn").is_none() {
         return Err(hinted(
             format!("the parameter DatabaseSecretArn of {} is missing", args.environment),
             "make a secret whose text is the database's URL; make deploy GUIDED=1 asks for its ARN and keeps it in \
              samconfig.toml",
         ));
     }
-    if parameter("DatabaseCaFile")?.is_some() && args.database_ca.is_none() {
+    if parameter("DatabaseCaFile").is_some() && args.database_ca.is_none() {
         return Err(hinted(
             format!("the parameter DatabaseCaFile is set, and no {DATABASE_CA} is given for the packages"),
             "make deploy CA=FILE puts it there",
         ));
     }
-    parameter("Architecture")?.map_or(Ok(Architecture::Arm64), |name| Architecture::parse(&name))
+    parameter("Architecture").map_or(Ok(Architecture::Arm64), |name| Architecture::parse(&name))
 }
 
 async fn build(checkout: &Checkout, architecture: Architecture, ledger: &Ledger) -> Result<()> {

@@ -78,12 +78,12 @@ async fn deploy_and_play(checkout: &Checkout, place: &Throwaway) -> Result<()> {
     let tools = PythonEnv::of(python::DEPLOY, checkout, &place.ledger).await?;
     stack::build(checkout, &place.ledger).await?;
     let start = Instant::now();
-    package::take_dev_builds(checkout, &place.ledger).await?;
+    let template = package::take_dev_builds(checkout, &place.dir, &place.ledger).await?;
     let servers = Servers::start(checkout, place, &local, &tools).await?;
     report::took("start", "packages, Postgres, emulator", start.elapsed());
 
     let deploy = Instant::now();
-    sam_deploy(checkout, place, &tools, &servers).await?;
+    sam_deploy(checkout, place, &template, &tools, &servers).await?;
     let api = api_of(&servers.endpoint).await?;
     report::took("deploy", format_args!("template.yaml is at {}", api.url("")), deploy.elapsed());
 
@@ -124,7 +124,13 @@ impl Servers {
     }
 }
 
-async fn sam_deploy(checkout: &Checkout, place: &Throwaway, tools: &PythonEnv, servers: &Servers) -> Result<()> {
+async fn sam_deploy(
+    checkout: &Checkout,
+    place: &Throwaway,
+    template: &Path,
+    tools: &PythonEnv,
+    servers: &Servers,
+) -> Result<()> {
     let aws = Aws::new(&servers.endpoint);
     aws.s3.create_bucket().bucket(PACKAGES_BUCKET).send().await.context("cannot make a bucket for the packages")?;
     let secret = aws.secrets.create_secret().name(DATABASE_SECRET).secret_string(&servers.database_url).send().await;
@@ -132,7 +138,10 @@ async fn sam_deploy(checkout: &Checkout, place: &Throwaway, tools: &PythonEnv, s
 
     let log = place.dir.join("sam.log");
     let mut command = sam::command(tools, checkout);
-    command.args(["deploy", "--template-file", "template.yaml", "--config-env", "local", "--parameter-overrides"]);
+    command.arg("deploy").arg("--template-file").arg(template);
+    // SAM would look for it beside the template.
+    command.arg("--config-file").arg(sam::config(checkout));
+    command.args(["--config-env", "local", "--parameter-overrides"]);
     command.args([
         format!("DatabaseSecretArn={secret_arn}"),
         format!("Architecture={}", Architecture::native()?.name()),

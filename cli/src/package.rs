@@ -1,5 +1,5 @@
-//! The packages of the functions: `target/lambda/<name>/bootstrap`, as `cargo lambda build` makes them and the template
-//! expects them.
+//! The packages of the functions: `target/lambda/<name>/bootstrap` beside the template, as `cargo lambda build` makes them
+//! and the template expects them.
 
 use std::{
     fs,
@@ -14,6 +14,9 @@ use crate::{checkout::Checkout, function, process, process::Ledger, report::hint
 
 /// Name of the database's certificate authority inside a package: `DatabaseCaFile` of the template points at it.
 pub const DATABASE_CA: &str = "database-ca.pem";
+
+/// Where the template looks for the packages, from its own folder.
+const PACKAGES: &str = "target/lambda";
 
 /// What a binary was built for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +59,12 @@ impl Architecture {
         }
     }
 
-    /// From the header of an ELF file; none of anything else.
+    /// Of an ELF file; none of anything else.
+    pub fn of_file(path: &Path) -> Option<Self> {
+        Self::of(&header(path)?)
+    }
+
+    /// From the header of an ELF file.
     fn of(header: &[u8]) -> Option<Self> {
         match (header.get(..4)?, header.get(18..20)?) {
             (b"\x7fELF", [0x3e, 0]) => Some(Self::X86),
@@ -68,7 +76,7 @@ impl Architecture {
 
 /// The folder of a function's package.
 pub fn dir(checkout: &Checkout, name: &str) -> PathBuf {
-    checkout.root().join("target/lambda").join(name)
+    checkout.root().join(PACKAGES).join(name)
 }
 
 /// An error unless every function has a package for `architecture`.
@@ -97,37 +105,46 @@ pub fn check(checkout: &Checkout, architecture: Architecture) -> Result<()> {
     ))
 }
 
-/// Puts the database's certificate authority into every package.
-pub fn add_database_ca(checkout: &Checkout, file: &Path) -> Result<()> {
-    let text = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-    if !text.starts_with(b"-----BEGIN CERTIFICATE-----") {
-        bail!("{} is no certificate in PEM form", file.display());
-    }
+/// Puts the database's certificate authority into every package, or takes an earlier one out.
+pub fn set_database_ca(checkout: &Checkout, file: Option<&Path>) -> Result<()> {
+    let text = match file {
+        Some(file) => {
+            let text = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+            if !text.starts_with(b"-----BEGIN CERTIFICATE-----") {
+                bail!("{} is no certificate in PEM form", file.display());
+            }
+            Some(text)
+        }
+        None => None,
+    };
     for name in function::names() {
         let path = dir(checkout, name).join(DATABASE_CA);
-        fs::write(&path, &text).with_context(|| format!("cannot write {}", path.display()))?;
+        match &text {
+            Some(text) => fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?,
+            None => drop(fs::remove_file(path)),
+        }
     }
     Ok(())
 }
 
-/// Packages of the dev profile, for an emulator on this machine: without their symbols, which are half of them.
-pub async fn take_dev_builds(checkout: &Checkout, ledger: &Ledger) -> Result<()> {
+/// The template in `place`, with packages of the dev profile where it looks for them, for an emulator on this machine:
+/// without their symbols, which are half of them.
+pub async fn take_dev_builds(checkout: &Checkout, place: &Path, ledger: &Ledger) -> Result<PathBuf> {
     for name in function::names() {
         let built = checkout.root().join("target/debug").join(name);
-        let dir = dir(checkout, name);
-        let (bootstrap, half) = (dir.join("bootstrap"), dir.join("bootstrap.new"));
+        let dir = place.join(PACKAGES).join(name);
+        let bootstrap = dir.join("bootstrap");
         fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-        // A certificate of another database would go along.
-        let _ = fs::remove_file(dir.join(DATABASE_CA));
         let mut strip = Command::new("strip");
-        strip.arg("-o").arg(&half).arg(&built);
+        strip.arg("-o").arg(&bootstrap).arg(&built);
         // It comes with the linker; where it does not, the packages are merely large.
         if !process::run("strip", strip, ledger).await.unwrap_or(false) {
-            fs::copy(&built, &half).with_context(|| format!("cannot copy {}", built.display()))?;
+            fs::copy(&built, &bootstrap).with_context(|| format!("cannot copy {}", built.display()))?;
         }
-        fs::rename(&half, &bootstrap).with_context(|| format!("cannot write {}", bootstrap.display()))?;
     }
-    Ok(())
+    let template = place.join("template.yaml");
+    fs::copy(checkout.root().join("template.yaml"), &template).context("cannot copy the template")?;
+    Ok(template)
 }
 
 fn header(path: &Path) -> Option<[u8; 20]> {

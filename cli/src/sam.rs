@@ -1,6 +1,6 @@
 //! The SAM CLI, and what samconfig.toml says.
 
-use std::fs;
+use std::{fs, path::PathBuf};
 
 use anyhow::{Context, Result};
 use tokio::process::Command;
@@ -19,25 +19,51 @@ pub fn command(env: &PythonEnv, checkout: &Checkout) -> Command {
     command
 }
 
-/// A template parameter of an environment in samconfig.toml; an empty one counts as missing.
-pub fn parameter(checkout: &Checkout, environment: &str, name: &str) -> Result<Option<String>> {
-    let path = checkout.root().join("samconfig.toml");
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(find(&text, environment, name))
+/// samconfig.toml.
+pub fn config(checkout: &Checkout) -> PathBuf {
+    checkout.root().join("samconfig.toml")
 }
 
-/// `Name=value`, with or without quotes, in the section of the environment. What SAM writes itself looks like
+/// What samconfig.toml says of one environment.
+pub struct Environment {
+    section: String,
+}
+
+impl Environment {
+    pub fn read(checkout: &Checkout, name: &str) -> Result<Self> {
+        let path = config(checkout);
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(Self::of(&text, name))
+    }
+
+    fn of(text: &str, name: &str) -> Self {
+        let head = format!("[{name}.deploy.parameters]");
+        let lines: Vec<&str> = text
+            .lines()
+            .skip_while(|line| line.trim() != head)
+            .skip(1)
+            .take_while(|line| !line.starts_with('['))
+            .filter(|line| !line.trim_start().starts_with('#'))
+            .collect();
+        Self { section: lines.join("\n") }
+    }
+
+    /// An option of `sam deploy`, such as `region`.
+    pub fn option(&self, name: &str) -> Option<&str> {
+        let mut options = self.section.lines().filter_map(|line| line.split_once('='));
+        let (_, value) = options.find(|(key, _)| key.trim() == name)?;
+        Some(value.trim().trim_matches('"')).filter(|value| !value.is_empty())
+    }
+
+    /// A parameter of the template; an empty one counts as missing.
+    pub fn parameter(&self, name: &str) -> Option<String> {
+        find(&self.section, name)
+    }
+}
+
+/// `Name=value`, with or without quotes. What SAM writes itself looks like
 /// `parameter_overrides = "Name=\"value\" Other=\"x\""`, what people write like `["Name=value", "Other=x"]`.
-fn find(text: &str, environment: &str, name: &str) -> Option<String> {
-    let head = format!("[{environment}.deploy.parameters]");
-    let section: Vec<&str> = text
-        .lines()
-        .skip_while(|line| line.trim() != head)
-        .skip(1)
-        .take_while(|line| !line.starts_with('['))
-        .filter(|line| !line.trim_start().starts_with('#'))
-        .collect();
-    let section = section.join("\n");
+fn find(section: &str, name: &str) -> Option<String> {
     let key = format!("{name}=");
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     let (at, _) = section.match_indices(&key).find(|(at, _)| !section[..*at].ends_with(is_word))?;
@@ -55,6 +81,7 @@ mod tests {
     fn a_parameter_is_found_in_its_own_environment_only() {
         let text = r#"
 [dev.deploy.parameters]
+region = "eu-west-1"
 parameter_overrides = "Architecture=\"arm64\" DatabaseSecretArn=\"arn:a\""
 [prod.deploy.parameters]
 parameter_overrides = [
@@ -62,11 +89,14 @@ parameter_overrides = [
   "Architecture=x86_64", "Prefix=p-",
   "DatabaseSecretArn=", "Tenant=t"]
 "#;
-        assert_eq!(find(text, "dev", "DatabaseSecretArn").as_deref(), Some("arn:a"));
-        assert_eq!(find(text, "dev", "SecretArn"), None);
-        assert_eq!(find(text, "prod", "Architecture").as_deref(), Some("x86_64"));
-        assert_eq!(find(text, "prod", "Tenant").as_deref(), Some("t"));
-        assert_eq!(find(text, "prod", "DatabaseSecretArn"), None);
-        assert_eq!(find(text, "staging", "Architecture"), None);
+        let parameter = |environment, name| Environment::of(text, environment).parameter(name);
+        assert_eq!(parameter("dev", "DatabaseSecretArn").as_deref(), Some("arn:a"));
+        assert_eq!(parameter("dev", "SecretArn"), None);
+        assert_eq!(parameter("prod", "DatabaseSecretArn"), None);
+        assert_eq!(parameter("prod", "Architecture").as_deref(), Some("x86_64"));
+        assert_eq!(parameter("prod", "Tenant").as_deref(), Some("t"));
+        assert_eq!(parameter("staging", "Architecture"), None);
+        assert_eq!(Environment::of(text, "dev").option("region"), Some("eu-west-1"));
+        assert_eq!(Environment::of(text, "prod").option("region"), None);
     }
 }

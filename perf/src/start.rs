@@ -1,6 +1,5 @@
 //! `start`: from exec to the first `next` of the Runtime API, for the release binary of each function.
 
-use std::env::consts;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
 use nofx::checkout::Checkout;
+use nofx::package::{self, Architecture};
 use nofx::report::{self, hinted};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -39,7 +39,7 @@ pub async fn run(checkout: &Checkout) -> Result<()> {
     }
     Err(hinted(
         format!("no release binary of {}", missing.join(", ")),
-        "build them: cargo lambda build --release (or, not as small, cargo build --release)",
+        "cargo build --release builds them, as does make deploy where it deploys to this machine's architecture",
     ))
 }
 
@@ -57,13 +57,11 @@ fn functions(checkout: &Checkout) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// The newest release binary, by cargo or by cargo-lambda, which builds for a target. Not what lies in `target/lambda`:
-/// the local deployment puts debug builds there.
+/// The newer one of what cargo-lambda, which `make deploy` uses, and cargo have built for this machine.
 fn binary(checkout: &Checkout, name: &str) -> Option<PathBuf> {
-    let target = checkout.root().join("target");
-    let mut folders = vec![target.clone()];
-    folders.extend(["gnu", "musl"].map(|libc| target.join(format!("{}-unknown-linux-{libc}", consts::ARCH))));
-    let built = folders.iter().map(|folder| folder.join("release").join(name)).filter(|path| path.is_file());
+    let places = [package::dir(checkout, name).join("bootstrap"), checkout.root().join("target/release").join(name)];
+    let native = Architecture::native().ok()?;
+    let built = places.into_iter().filter(|path| Architecture::of_file(path) == Some(native));
     built.max_by_key(|path| fs::metadata(path).and_then(|data| data.modified()).ok())
 }
 
