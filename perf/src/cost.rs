@@ -1,18 +1,19 @@
 //! `cost`: US dollars per million steps, from counted calls and the price list in `prices.json`.
 //!
-//! Counted are the calls of the control plane: the work of handlers (models, tools, their artifacts) has its own price.
-//! The database is a subscription; its round trips are counted, not priced.
+//! Counted are the calls of the control plane; what handlers work (their time, their artifacts) is priced by itself. The
+//! database is a subscription; its round trips are counted, not priced.
 
 use anyhow::{Context, Result};
+use nofx::api::Api;
 use nofx::checkout::Checkout;
 use nofx::report;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::figures::{self, float, rounded};
 use crate::load::{Load, Measured, STEPS_PER_RUN};
 use crate::server::Server;
-use crate::smoke;
+use crate::smoke::{self, SmokeStack};
 
 const LOADS: [(u64, usize); 2] = [(500, 50), (100, 1)];
 /// Runs before the clock starts.
@@ -36,22 +37,30 @@ struct Prices {
     logs_per_gb: f64,
 }
 
-/// What a laptop cannot tell: distances inside a region, and what a line of a log weighs.
-#[derive(Deserialize, serde::Serialize)]
+/// What a laptop cannot tell: distances inside a region, and what a line of a log weighs. The memory is the template's.
+#[derive(Deserialize, Serialize)]
 struct Assumptions {
-    memory_mb: f64,
+    memory_mb: MemoryMb,
     database_round_trip_ms: f64,
     sqs_send_ms: f64,
     log_bytes_per_invocation: f64,
     log_bytes_per_step: f64,
 }
 
+#[derive(Deserialize, Serialize)]
+struct MemoryMb {
+    gate: f64,
+    other: f64,
+}
+
 /// Calls per step.
 #[derive(Default)]
 struct Calls {
     lambda_requests: f64,
-    /// On this machine; distances are added.
+    /// Without the handlers' own work, on this machine; distances are added.
     billed_ms: f64,
+    /// The handlers' work, as GB x s on this machine.
+    handlers_gb_s: f64,
     sqs_sends: f64,
     sqs_receives: f64,
     sqs_deletes: f64,
@@ -74,10 +83,10 @@ pub async fn run(server: &Server, checkout: &Checkout) -> Result<()> {
         list.print(&format!("engine, {conc} in flight"), &calls);
         alone = calls;
     }
-    match smoke_calls(checkout, &alone).await {
-        Ok(calls) => list.print("sample plans", &calls),
-        Err(error) => report::line("cost", format_args!("the sample plans are left out: {error:#}")),
-    }
+    let stack = SmokeStack::find_or_start(checkout).await?;
+    let calls = smoke_calls(&stack.api, checkout, &list.assumptions.memory_mb, &alone).await;
+    stack.stop().await;
+    list.print("sample plans", &calls?);
     Ok(())
 }
 
@@ -87,8 +96,8 @@ fn calls_of(measured: &Measured, steps: f64) -> Calls {
     Calls {
         lambda_requests: invocations,
         billed_ms: float(measured.billed_ms) / steps,
-        // Each finish sends what it made ready in one call; the last one of a run makes nothing ready.
-        sqs_sends: round_trips - invocations,
+        // Each message came with a call of its own, by whoever created its run.
+        sqs_sends: float(measured.messages) / steps,
         sqs_receives: invocations,
         sqs_deletes: invocations,
         database_round_trips: round_trips,
@@ -96,27 +105,35 @@ fn calls_of(measured: &Measured, steps: f64) -> Calls {
     }
 }
 
-/// Calls of the sample plans, from their timelines: an invocation for each attempt, a wake-up for each ready step. What
-/// the loop around an attempt takes is known from runs alone.
-async fn smoke_calls(checkout: &Checkout, alone: &Calls) -> Result<Calls> {
-    let api = smoke::api().await?;
-    let (mut attempts, mut sends, mut artifacts, mut gates) = (0, 0, 0, 0);
+/// Calls of the sample plans, from their timelines. What the loop around an attempt takes is known from runs alone.
+async fn smoke_calls(api: &Api, checkout: &Checkout, memory_mb: &MemoryMb, alone: &Calls) -> Result<Calls> {
+    let (mut attempts, mut messages, mut artifacts, mut gates, mut gb_s) = (0, 0, 0, 0, 0.0);
     for plan in &smoke::PLANS {
         report::line("cost", plan.file);
-        let timeline = smoke::run_plan(&api, checkout, plan).await?;
-        attempts += timeline.count("step.started");
-        sends += timeline.count("step.ready");
+        // The first time tools may be installed.
+        smoke::run_plan(api, checkout, plan).await?;
+        let timeline = smoke::run_plan(api, checkout, plan).await?;
+        for attempt in timeline.attempts() {
+            attempts += 1;
+            messages += u64::from(attempt.waited.is_some());
+            let memory_mb = if attempt.handler == "gate" { memory_mb.gate } else { memory_mb.other };
+            gb_s += attempt.worked.as_secs_f64() * memory_mb / 1_024.0;
+        }
         artifacts += timeline.count("artifact.created");
         gates += timeline.count("gate.passed");
     }
-    let per_step = |count: u64| float(count) / float(attempts.max(1));
+    let steps = float(attempts.max(1));
+    let per_step = |count: u64| float(count) / steps;
     Ok(Calls {
-        lambda_requests: 1.0,
+        // One message for each invocation, where batches do not fill.
+        lambda_requests: per_step(messages),
         billed_ms: alone.billed_ms,
-        sqs_sends: per_step(sends),
-        sqs_receives: 1.0,
-        sqs_deletes: 1.0,
-        database_round_trips: 2.0,
+        handlers_gb_s: gb_s / steps,
+        sqs_sends: per_step(messages),
+        sqs_receives: per_step(messages),
+        sqs_deletes: per_step(messages),
+        // A claim for each message, a finish for each attempt.
+        database_round_trips: per_step(messages + attempts),
         s3_puts: per_step(artifacts),
         // A gate fetches the archive that it judges.
         s3_gets: per_step(gates),
@@ -133,7 +150,8 @@ impl PriceList {
         let log_bytes = calls.lambda_requests * assumed.log_bytes_per_invocation + assumed.log_bytes_per_step;
         // A million steps at so much a million requests: the millions cancel out.
         let requests = calls.lambda_requests * usd.lambda_requests_per_million;
-        let compute = billed_ms * 1_000.0 * (assumed.memory_mb / 1_024.0) * usd.lambda_gb_second;
+        let compute = billed_ms * 1_000.0 * (assumed.memory_mb.other / 1_024.0) * usd.lambda_gb_second;
+        let work = calls.handlers_gb_s * 1_000_000.0 * usd.lambda_gb_second;
         let queues = sqs * usd.sqs_requests_per_million;
         let logs = log_bytes / 1_000.0 * usd.logs_per_gb;
         let artifacts = calls.s3_puts * usd.s3_puts_per_million + calls.s3_gets * usd.s3_gets_per_million;
@@ -145,7 +163,7 @@ impl PriceList {
                 "lambda_requests": rounded(requests), "lambda_compute": rounded(compute),
                 "sqs": rounded(queues), "logs": rounded(logs),
             },
-            "handlers_usd": { "s3": rounded(artifacts) },
+            "handlers_usd": { "lambda_compute": rounded(work), "s3": rounded(artifacts) },
             "per_step": {
                 "lambda_requests": rounded(calls.lambda_requests), "billed_ms": rounded(billed_ms),
                 "sqs_sends": rounded(calls.sqs_sends), "sqs_receives": rounded(calls.sqs_receives),

@@ -35,6 +35,7 @@ pub struct Measured {
     pub round_trips: u64,
     pub wal_bytes: u64,
     pub invocations: u64,
+    pub messages: u64,
     /// Wall time of the invocations, each rounded up to a millisecond as it is billed.
     pub billed_ms: u64,
 }
@@ -44,6 +45,7 @@ pub struct Measured {
 struct Board {
     runs: Mutex<HashMap<RunId, Progress>>,
     invocations: AtomicU64,
+    messages: AtomicU64,
     billed_ms: AtomicU64,
 }
 
@@ -58,9 +60,10 @@ impl Board {
     }
 
     /// Notes an invocation that is over, and the runs that ended in it.
-    fn note(&self, ended: Vec<RunId>, took: Duration) {
+    fn note(&self, messages: usize, ended: Vec<RunId>, took: Duration) {
         let billed = u64::try_from(took.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX);
         self.invocations.fetch_add(1, Ordering::Relaxed);
+        self.messages.fetch_add(u64::try_from(messages).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.billed_ms.fetch_add(billed, Ordering::Relaxed);
         let mut runs = self.runs();
         for run in ended {
@@ -130,7 +133,10 @@ impl Load {
         let admin = nofx::database::connect(&self.url).await?;
         let round_trips = || self.workers.iter().map(|ctx| ctx.db.round_trips()).sum::<u64>();
         let (before, wal_before) = (round_trips(), wal_position(&admin).await?);
-        let counted = || (self.board.invocations.load(Ordering::Relaxed), self.board.billed_ms.load(Ordering::Relaxed));
+        let counted = || {
+            let board = &self.board;
+            [&board.invocations, &board.messages, &board.billed_ms].map(|count| count.load(Ordering::Relaxed))
+        };
         let counted_before = counted();
 
         let mut pollers = JoinSet::new();
@@ -162,8 +168,9 @@ impl Load {
             run_times,
             round_trips: round_trips() - before,
             wal_bytes,
-            invocations: counted().0 - counted_before.0,
-            billed_ms: counted().1 - counted_before.1,
+            invocations: counted()[0] - counted_before[0],
+            messages: counted()[1] - counted_before[1],
+            billed_ms: counted()[2] - counted_before[2],
         })
     }
 
@@ -187,7 +194,7 @@ async fn poll(source: Source, ctx: Ctx, board: Arc<Board>) -> Result<()> {
         let start = Instant::now();
         let response = worker.handle_batch(event, None).await;
         ensure!(response.batch_item_failures.is_empty(), "a batch came back");
-        board.note(echo.take(), start.elapsed());
+        board.note(batch.len(), echo.take(), start.elapsed());
     }
 }
 

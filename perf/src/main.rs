@@ -48,7 +48,7 @@ enum Bench {
     History,
     /// From exec to the first `next` of each function's binary
     Start,
-    /// The sample plans on the local stack that is running
+    /// The sample plans on the local stack, SQS included
     Stack,
     /// US dollars per million steps
     Cost,

@@ -1,14 +1,20 @@
-//! The sample plans, played on the local stack through its API, and their timelines.
+//! The sample plans, played on a local stack through its API, and their timelines.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::env;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use nofx::api::{Api, Event};
+use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
+use nofx::api::{Api, Event, RunDetail};
 use nofx::checkout::Checkout;
 use nofx::gate::{self, Decision};
-use nofx::report::hinted;
+use nofx::postgres::Purpose;
 use nofx::run::{self, Submission};
+use nofx::stack::{self, Options, Stack};
+use nofx::throwaway::Throwaway;
+use nofx::{node, port, report};
+use shared::domain::tool;
 use tokio::time::{sleep, timeout};
 
 /// A sample that succeeds.
@@ -26,45 +32,95 @@ pub const PLANS: [SmokePlan; 3] = [
 const LIMIT: Duration = Duration::from_mins(10);
 const LOOK_PERIOD: Duration = Duration::from_millis(100);
 
-/// The API of the stack that is running.
-pub async fn api() -> Result<Api> {
-    let api = Api::from_env().await;
-    if api.is_healthy().await {
-        return Ok(api);
+/// The stack of `make dev` (or of `NOFX_API_URL`) if it answers, else one that is started for it.
+pub struct SmokeStack {
+    pub api: Api,
+    own: Option<(Stack, Throwaway)>,
+}
+
+impl SmokeStack {
+    pub async fn find_or_start(checkout: &Checkout) -> Result<Self> {
+        node::check().await?;
+        let api = Api::from_env().await;
+        if env::var_os("NOFX_API_URL").is_some() || api.is_healthy().await {
+            report::line("stack", format_args!("the one at {}", api.url("")));
+            return Ok(Self { api, own: None });
+        }
+        let place = Throwaway::make(checkout, "bench").await?;
+        let http_port = port::any_free()?;
+        let options = Options {
+            state: place.dir.clone(),
+            http_port: Some(http_port),
+            reload: false,
+            purpose: Purpose::Throwaway,
+            database_url: None,
+            aws_endpoint: None,
+            variables: BTreeMap::new(),
+            services: None,
+            sweep_period: stack::sweep_period()?,
+        };
+        let mut stack = Stack::new(checkout.clone(), options, place.ledger.clone());
+        if let Err(error) = stack.start().await {
+            stack.stop().await;
+            place.end(false);
+            return Err(error);
+        }
+        Ok(Self { api: Api::at(&format!("http://127.0.0.1:{http_port}")), own: Some((stack, place)) })
     }
-    Err(hinted(
-        format!("no local stack answers at {}", api.url("/health")),
-        "start one with `make dev`, or set NOFX_API_URL",
-    ))
+
+    /// Stops what was started.
+    pub async fn stop(self) {
+        if let Some((mut stack, place)) = self.own {
+            stack.stop().await;
+            place.end(true);
+        }
+    }
 }
 
 /// What happened to one run.
 pub struct Timeline {
     events: Vec<Event>,
+    /// Handlers of its steps by name.
+    handlers: HashMap<String, &'static str>,
+}
+
+/// An attempt of a step.
+pub struct Attempt {
+    pub handler: &'static str,
+    /// How long its step had been ready, when a message led to it; none when the invocation of another step went on with
+    /// it: that is one transaction, and one time.
+    pub waited: Option<Duration>,
+    pub worked: Duration,
 }
 
 impl Timeline {
     /// From its creation to its end, by the database's clock.
     pub fn wall(&self) -> Duration {
-        let at = |event: Option<&Event>| event.and_then(|event| micros(&event.timestamp)).unwrap_or_default();
-        span(at(self.events.first()), at(self.events.last()))
+        match (self.events.first(), self.events.last()) {
+            (Some(first), Some(last)) => at(last).saturating_sub(at(first)),
+            _ => Duration::ZERO,
+        }
     }
 
-    /// How long each claimed step had been ready.
-    pub fn ready_to_claimed(&self) -> Vec<Duration> {
-        let mut ready = HashMap::new();
-        let mut waits = Vec::new();
+    pub fn attempts(&self) -> Vec<Attempt> {
+        let (mut ready, mut running, mut attempts) = (HashMap::new(), HashMap::new(), Vec::new());
         for event in &self.events {
-            let (Some(step), Some(at)) = (&event.step, micros(&event.timestamp)) else { continue };
+            let (Some(step), at) = (&event.step, at(event)) else { continue };
             match event.kind.as_str() {
-                "step.ready" => {
-                    ready.insert(step, at);
+                "step.ready" => drop(ready.insert(step, at)),
+                "step.started" => {
+                    let waited = ready.remove(step).map(|since| at.saturating_sub(since));
+                    running.insert(step, (at, waited.filter(|waited| !waited.is_zero())));
                 }
-                "step.started" => waits.extend(ready.remove(step).map(|since| span(since, at))),
+                "step.succeeded" | "step.failed" | "step.blocked" | "step.retrying" => {
+                    if let (Some((since, waited)), Some(handler)) = (running.remove(step), self.handlers.get(step)) {
+                        attempts.push(Attempt { handler, waited, worked: at.saturating_sub(since) });
+                    }
+                }
                 _ => {}
             }
         }
-        waits
+        attempts
     }
 
     pub fn count(&self, kind: &str) -> u64 {
@@ -79,18 +135,20 @@ pub async fn run_plan(api: &Api, checkout: &Checkout, plan: &SmokePlan) -> Resul
     let workspace = plan.workspace.then_some(workspace.as_path());
     let created = run::create(api, &Submission { file: &file, workspace, overlay: None, base: None }).await?;
     let ended = timeout(LIMIT, end(api, &created.id)).await;
-    let status = ended.with_context(|| format!("{} did not end", plan.file))??;
-    if status != "succeeded" {
-        bail!("{} {status}", plan.file);
+    let detail = ended.with_context(|| format!("{} did not end", plan.file))??;
+    if detail.run.status != "succeeded" {
+        bail!("{} {}", plan.file, detail.run.status);
     }
-    Ok(Timeline { events: api.timeline(&created.id, 0).await? })
+    let handler = |tool: &str| tool::handler_for(tool).map(|handler| handler.name).map_err(anyhow::Error::msg);
+    let handlers = detail.steps.into_iter().map(|step| Ok((step.name, handler(&step.tool)?))).collect::<Result<_>>()?;
+    Ok(Timeline { events: api.timeline(&created.id, 0).await?, handlers })
 }
 
-async fn end(api: &Api, run_id: &str) -> Result<String> {
+async fn end(api: &Api, run_id: &str) -> Result<RunDetail> {
     loop {
-        let status = api.run(run_id).await?.run.status;
-        match status.as_str() {
-            "succeeded" | "failed" | "cancelled" => return Ok(status),
+        let detail = api.run(run_id).await?;
+        match detail.run.status.as_str() {
+            "succeeded" | "failed" | "cancelled" => return Ok(detail),
             "blocked" => {
                 for gate in api.gates(run_id).await?.iter().filter(|gate| gate.status == "pending") {
                     gate::decide(api, Decision::Approve, &gate.id, Some("bench"), None).await?;
@@ -102,50 +160,9 @@ async fn end(api: &Api, run_id: &str) -> Result<String> {
     }
 }
 
-fn span(from: i64, to: i64) -> Duration {
-    Duration::from_micros(u64::try_from(to - from).unwrap_or(0))
-}
-
-/// Microseconds since 1970 of `2026-11-23T02:44:59.123456+00:00`.
-fn micros(text: &str) -> Option<i64> {
-    let (date, rest) = text.split_once('T')?;
-    let (year, rest_of_date) = date.split_once('-')?;
-    let (month, day) = rest_of_date.split_once('-')?;
-    let sign_at = rest.find(['+', '-', 'Z'])?;
-    let (time, zone) = rest.split_at(sign_at);
-    let mut parts = time.split(':');
-    let (hours, minutes): (i64, i64) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-    let (seconds, fraction) = parts.next().map(|seconds| seconds.split_once('.').unwrap_or((seconds, "0")))?;
-    let fraction: i64 = format!("{fraction:0<6}").get(..6)?.parse().ok()?;
-    let offset: i64 = match zone.trim_start_matches('Z') {
-        "" => 0,
-        zone => {
-            let (hours, minutes) = zone.get(1..)?.split_once(':').unwrap_or((zone.get(1..)?, "0"));
-            let minutes = hours.parse::<i64>().ok()? * 60 + minutes.parse::<i64>().ok()?;
-            if zone.starts_with('-') { -minutes } else { minutes }
-        }
-    };
-    let days = days(year.parse().ok()?, month.parse().ok()?, day.parse().ok()?);
-    let minutes = (days * 24 + hours) * 60 + minutes - offset;
-    Some((minutes * 60 + seconds.parse::<i64>().ok()?) * 1_000_000 + fraction)
-}
-
-/// Days since 1970 of the Gregorian calendar; years are counted from March, so that the leap day is the last one.
-fn days(year: i64, month: i64, day: i64) -> i64 {
-    let (year, month) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
-    year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 719_469
-}
-
-#[cfg(test)]
-mod tests {
-    use super::micros;
-
-    #[test]
-    fn timestamps_of_postgres_are_read() {
-        assert_eq!(micros("1970-01-01T00:00:00+00:00"), Some(0));
-        assert_eq!(micros("2026-11-23T02:44:59.5+00:00"), Some(1_795_401_899_500_000));
-        assert_eq!(micros("2026-11-23T04:14:59.500000+01:30"), Some(1_795_401_899_500_000));
-        assert_eq!(micros("2024-02-29T23:59:59.999999Z"), Some(1_709_251_199_999_999));
-        assert_eq!(micros("yesterday"), None);
-    }
+/// When an event happened, since 1970.
+fn at(event: &Event) -> Duration {
+    let at = DateTime::from_str(&event.timestamp, DateTimeFormat::DateTimeWithOffset);
+    let nanos = at.ok().and_then(|at| u64::try_from(at.as_nanos()).ok());
+    Duration::from_nanos(nanos.unwrap_or_default())
 }

@@ -3,7 +3,7 @@
 use nofx::function::{self, HTTP_FUNCTIONS, SWEEPER, SWEEPER_TIMEOUT, queue_functions};
 use serde_json::{Value, json};
 
-use crate::template::{functions, of_type, resources, text};
+use crate::template::{functions, of_type, parameters, read, resources, text};
 
 /// What claiming adds to a function's timeout: see `nofx.steps_claim`.
 const LEASE_MARGIN_S: u32 = 5;
@@ -87,4 +87,13 @@ fn the_api_lets_nobody_in_without_a_signature() {
         assert_eq!(statement["Effect"], "Deny");
         assert_eq!(statement["Condition"]["Bool"]["aws:SecureTransport"], "false");
     }
+}
+
+#[test]
+fn the_cost_model_counts_with_the_memory_of_the_template() {
+    let prices: Value = serde_json::from_str(&read("perf/prices.json")).expect("a price list");
+    let default = |name: &str| parameters()[name]["Default"].as_f64();
+    let memory_mb = &prices["assumptions"]["memory_mb"];
+    assert_eq!(memory_mb["gate"].as_f64(), default("GateMemory"));
+    assert_eq!(memory_mb["other"].as_f64(), default("WorkerMemory"));
 }

@@ -18,10 +18,20 @@ pub fn read(path: &str) -> String {
 
 /// Every resource by its logical name.
 pub fn resources() -> BTreeMap<String, Value> {
+    section("Resources")
+}
+
+/// Every parameter by its name.
+pub fn parameters() -> BTreeMap<String, Value> {
+    section("Parameters")
+}
+
+fn section(name: &str) -> BTreeMap<String, Value> {
     let documents = YamlLoader::load_from_str(&read("template.yaml")).expect("template.yaml is YAML");
-    let template = json(&documents[0]);
-    let resources = template["Resources"].as_object().expect("resources");
-    resources.iter().map(|(name, resource)| (name.clone(), resource.clone())).collect()
+    match json(&documents[0])[name].take() {
+        Value::Object(entries) => entries.into_iter().collect(),
+        _ => panic!("template.yaml has no {name}"),
+    }
 }
 
 /// Logical names and properties of the resources of a type.
