@@ -12,7 +12,7 @@ help:
 	@echo "make demo   everything from nothing: local stack, plans, live progress"
 	@echo "make dev    the local stack in the foreground, until Ctrl-C"
 	@echo "make test   every suite (make test-unit, -integration, -functions, -contract, -chaos, -security, -deploy, -e2e run one)"
-	@echo "make bench  the benchmarks, a JSON line each (ONLY=engine|create|history|start|stack|cost runs one)"
+	@echo "make bench  the benchmarks, a JSON line each (ONLY=engine|restate|create|history|start|stack|cost runs one)"
 	@echo "make deploy-local   template.yaml on an emulator, and the sample plans there"
 	@echo "make deploy         release builds to AWS (ENV=dev|prod; GUIDED=1 the first time; CA=FILE the database's authority)"
 	@echo "make lint   format, clippy, rustdoc; warnings are errors"
@@ -39,7 +39,7 @@ test-contract:
 test-integration test-functions test-chaos test-security test-e2e:
 	@$(TEST) $(@:test-%=%)
 
-# Progress and what is left out go to standard error. HISTORY=5000000 fills the tables as an old installation has them.
+# Progress and what is left out go to standard error. The history benchmark fills 10 GB of tables; HISTORY=500000 makes it less.
 bench:
 	@cargo build --quiet --locked --profile perf --package perf
 	@target/perf/nofx-bench $(if $(ONLY),--only $(ONLY)) $(if $(HISTORY),--history $(HISTORY))

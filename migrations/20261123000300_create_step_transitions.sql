@@ -66,7 +66,7 @@ create or replace function nofx.steps_claim(p_items jsonb, p_call uuid default n
     language plpgsql
     security definer
     set search_path = nofx, pg_temp
-    set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+    set plan_cache_mode = force_generic_plan set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
     v_now timestamptz;
@@ -152,7 +152,7 @@ create or replace function nofx.steps_finish(p_items jsonb, p_next jsonb default
     language plpgsql
     security definer
     set search_path = nofx, pg_temp
-    set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+    set plan_cache_mode = force_generic_plan set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
     v_now timestamptz;

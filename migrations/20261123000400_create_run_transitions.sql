@@ -7,7 +7,7 @@ create or replace function nofx.run_create(p jsonb) returns jsonb
     language plpgsql
     security definer
     set search_path = nofx, pg_temp
-    set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+    set plan_cache_mode = force_generic_plan set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
     v_now timestamptz := clock_timestamp();
@@ -89,7 +89,7 @@ create or replace function nofx.run_cancel(p jsonb) returns jsonb
     language plpgsql
     security definer
     set search_path = nofx, pg_temp
-    set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+    set plan_cache_mode = force_generic_plan set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
     v_run nofx.run;
@@ -128,7 +128,7 @@ create or replace function nofx.run_pause(p jsonb) returns jsonb
     language plpgsql
     security definer
     set search_path = nofx, pg_temp
-    set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+    set plan_cache_mode = force_generic_plan set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
     v_run nofx.run;
@@ -161,7 +161,7 @@ create or replace function nofx.run_resume(p jsonb) returns jsonb
     language plpgsql
     security definer
     set search_path = nofx, pg_temp
-    set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+    set plan_cache_mode = force_generic_plan set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
     v_run nofx.run;
@@ -205,7 +205,7 @@ create or replace function nofx.run_retry(p jsonb) returns jsonb
     language plpgsql
     security definer
     set search_path = nofx, pg_temp
-    set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+    set plan_cache_mode = force_generic_plan set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
     v_run nofx.run;

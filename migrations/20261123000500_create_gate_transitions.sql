@@ -7,7 +7,7 @@ create or replace function nofx.gate_create(p jsonb) returns jsonb
     language plpgsql
     security definer
     set search_path = nofx, pg_temp
-    set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+    set plan_cache_mode = force_generic_plan set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
     v_run nofx.run;
@@ -146,7 +146,7 @@ create or replace function nofx.gate_decide(p jsonb) returns jsonb
     language plpgsql
     security definer
     set search_path = nofx, pg_temp
-    set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+    set plan_cache_mode = force_generic_plan set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
     v_gate nofx.gate;

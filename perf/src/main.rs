@@ -32,7 +32,7 @@ struct Cli {
     #[arg(long, value_enum)]
     only: Option<Bench>,
     /// Finished steps in the larger tables of `history`
-    #[arg(long, env = "HISTORY", default_value_t = 1_000_000)]
+    #[arg(long, env = "HISTORY", default_value_t = 5_000_000)]
     history: u64,
 }
 
