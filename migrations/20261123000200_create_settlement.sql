@@ -100,11 +100,11 @@ begin
         end if;
     end loop;
     insert into nofx.event (run_id, seq, tenant_id, step_id, type, payload, timestamp)
-    select c.run_id, r.seq + row_number() over (partition by c.run_id order by c.position), r.tenant_id, c.step_id,
-           c.event_type, coalesce(c.payload, '{}'), p_now
+    select c.run_id, v_seqs[r.at] + row_number() over (partition by c.run_id order by c.position), v_tenants[r.at],
+           c.step_id, c.event_type, coalesce(c.payload, '{}'), p_now
       from unnest(p_changes || v_facts) with ordinality
            as c(run_id, step_id, from_status, to_status, event_type, payload, gates, position)
-      join unnest(v_runs, v_tenants, v_seqs) as r(run_id, tenant_id, seq) on r.run_id = c.run_id
+     cross join lateral (select array_position(v_runs, c.run_id) as at) r
      where c.event_type is not null;
 end
 $$;

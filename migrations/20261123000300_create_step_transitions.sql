@@ -41,7 +41,7 @@ begin
            attempt = s.attempt + 1,
            notify_at = null,
            started_at = coalesce(s.started_at, p_now),
-           lease_until = p_now + make_interval(secs => least(s.timeout_s, greatest(p_lease_s, 0)) + 5)
+           lease_until = p_now + make_interval(secs => least(s.timeout_s, p_lease_s) + 5)
       from nofx.run r
      where s.id = p_step_id and s.run_id = p_run_id and s.tenant_id = p_tenant_id
        and r.id = p_run_id and r.tenant_id = p_tenant_id
@@ -59,7 +59,7 @@ end
 $$;
 
 -- Claims steps of a batch. p_items: [{tenant_id, run_id, step_id, lease_s}]; lease_s is what is left of the
--- invocation, null when unknown. Claimed are steps that are ready, or whose attempt's lease is over; never those of a
+-- invocation. Claimed are steps that are ready, or whose attempt's lease is over; never those of a
 -- paused or ended run, never across tenants. The same p_call again (its answer was lost) gets what it has claimed.
 -- Returns {claimed: [..], skipped: [{step_id, status}]}.
 create or replace function nofx.steps_claim(p_items jsonb, p_call uuid default null) returns jsonb
@@ -74,7 +74,7 @@ declare
     v_step jsonb;
     v_won uuid[] := '{}';
     v_changes nofx.change[];
-    v_claimed jsonb[];
+    v_claimed jsonb[] := '{}';
     v_dead uuid[];
 begin
     perform 1
@@ -120,7 +120,7 @@ begin
         return jsonb_build_object('claimed', v_claimed, 'skipped', '[]'::jsonb);
     end if;
     for v_item in
-        select a.step_id
+        select distinct a.step_id
           from jsonb_to_recordset(p_items) as i(tenant_id text, step_id uuid)
           join nofx.attempt a on a.step_id = i.step_id and a.tenant_id = i.tenant_id
          where a.claimed_by = p_call and a.status = 'running' and a.step_id <> all (v_won)
@@ -129,7 +129,7 @@ begin
         v_claimed := v_claimed || nofx.step_claimed(v_item.step_id);
     end loop;
     return jsonb_build_object(
-        'claimed', coalesce(to_jsonb(v_claimed), '[]'),
+        'claimed', to_jsonb(v_claimed),
         'skipped', coalesce((
             select jsonb_agg(jsonb_build_object('step_id', i.step_id, 'status', coalesce(s.status, 'unknown')))
               from jsonb_to_recordset(p_items) as i(tenant_id text, step_id uuid)
@@ -138,14 +138,15 @@ begin
 end
 $$;
 
--- Records the ends of attempts. p_items: [{tenant_id, run_id, step_id, attempt, to, outputs, error, delay_ms,
+-- Records the ends of attempts. p_items: [{tenant_id, run_id, step_id, attempt, call, to, outputs, error, delay_ms,
 -- artifacts, gates, events}] where `to` is succeeded, failed, ready (a retry after delay_ms) or blocked. Fenced by
 -- `running` and the attempt number: fenced out changes nothing ("stale"). The same finish again (its answer was lost)
 -- is "repeated" and answers with the stored state and the wake-ups that are still owed.
 --
--- p_next: {call, handler, lease_s, timeout_s}, of an invocation that can go on: for each step that succeeded one that
--- thereby became ready is claimed at once, if it is the same handler's and its timeout is at most timeout_s. It needs no
--- wake-up then. The same call again gets what it has claimed.
+-- p_next: {call, handler, lease_s, timeout_s}, of an invocation that can go on: of the steps that thereby became ready as
+-- many as succeeded are claimed at once, if they are the same handler's and their timeout is at most timeout_s. They need
+-- no wake-up then. The same call again gets what it has claimed; an item's `call` names an earlier finish of that attempt
+-- whose answer was lost.
 --
 -- Returns {items: [{step_id, result, status}], claimed: [..], ready: [wake-ups]}.
 create or replace function nofx.steps_finish(p_items jsonb, p_next jsonb default null) returns jsonb
@@ -302,11 +303,11 @@ begin
         -- Or the steps that it went on with.
         select v_claimed || coalesce(array_agg(distinct nofx.step_claimed(a.step_id)), '{}')
           into v_claimed
-          from jsonb_to_recordset(p_items) as i(tenant_id text, step_id uuid)
+          from jsonb_to_recordset(p_items) as i(tenant_id text, step_id uuid, call uuid)
           join nofx.step_edge e on e.parent_id = i.step_id
           join nofx.attempt a on a.step_id = e.child_id and a.tenant_id = i.tenant_id
          where i.step_id <> all (v_done)
-           and a.claimed_by = (p_next ->> 'call')::uuid and a.status = 'running';
+           and a.claimed_by in ((p_next ->> 'call')::uuid, i.call) and a.status = 'running';
     end if;
 
     return jsonb_build_object(

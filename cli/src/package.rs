@@ -121,7 +121,10 @@ pub fn set_database_ca(checkout: &Checkout, file: Option<&Path>) -> Result<()> {
         let path = dir(checkout, name).join(DATABASE_CA);
         match &text {
             Some(text) => fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?,
-            None => drop(fs::remove_file(path)),
+            None if path.exists() => {
+                fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+            }
+            None => {}
         }
     }
     Ok(())

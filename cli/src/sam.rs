@@ -37,22 +37,25 @@ impl Environment {
     }
 
     fn of(text: &str, name: &str) -> Self {
-        let head = format!("[{name}.deploy.parameters]");
-        let lines: Vec<&str> = text
-            .lines()
-            .skip_while(|line| line.trim() != head)
-            .skip(1)
-            .take_while(|line| !line.starts_with('['))
-            .filter(|line| !line.trim_start().starts_with('#'))
-            .collect();
-        Self { section: lines.join("\n") }
+        // The command's own section goes before what holds for all commands.
+        let section = |command| {
+            let head = format!("[{name}.{command}.parameters]");
+            let lines = text.lines().skip_while(move |line| line.trim() != head).skip(1);
+            lines.take_while(|line| !line.starts_with('[')).filter(|line| !line.trim_start().starts_with('#'))
+        };
+        Self { section: section("deploy").chain(section("global")).collect::<Vec<_>>().join("\n") }
     }
 
     /// An option of `sam deploy`, such as `region`.
     pub fn option(&self, name: &str) -> Option<&str> {
         let mut options = self.section.lines().filter_map(|line| line.split_once('='));
         let (_, value) = options.find(|(key, _)| key.trim() == name)?;
-        Some(value.trim().trim_matches('"')).filter(|value| !value.is_empty())
+        // A quoted value may have a comment behind it.
+        let value = match value.trim().strip_prefix('"') {
+            Some(quoted) => quoted.split('"').next().unwrap_or_default(),
+            None => value.trim(),
+        };
+        Some(value).filter(|value| !value.is_empty())
     }
 
     /// A parameter of the template; an empty one counts as missing.
@@ -80,6 +83,8 @@ mod tests {
     #[test]
     fn a_parameter_is_found_in_its_own_environment_only() {
         let text = r#"
+[dev.global.parameters]
+profile = "team" # ours
 [dev.deploy.parameters]
 region = "eu-west-1"
 parameter_overrides = "Architecture=\"arm64\" DatabaseSecretArn=\"arn:a\""
@@ -97,6 +102,7 @@ parameter_overrides = [
         assert_eq!(parameter("prod", "Tenant").as_deref(), Some("t"));
         assert_eq!(parameter("staging", "Architecture"), None);
         assert_eq!(Environment::of(text, "dev").option("region"), Some("eu-west-1"));
+        assert_eq!(Environment::of(text, "dev").option("profile"), Some("team"));
         assert_eq!(Environment::of(text, "prod").option("region"), None);
     }
 }

@@ -1,7 +1,8 @@
 //! `cost`: US dollars per million steps, from counted calls and the price list in `prices.json`.
 //!
-//! Counted are the calls of the control plane; what handlers work (their time, their artifacts) is priced by itself. The
-//! database is a subscription; its round trips are counted, not priced.
+//! Counted are the calls of the control plane, the requests that create the runs and decide their gates included; what
+//! handlers work (their time, their artifacts) is priced by itself. The database is a subscription; its round trips are
+//! counted, not priced.
 
 use anyhow::{Context, Result};
 use nofx::api::Api;
@@ -57,6 +58,8 @@ struct MemoryMb {
 #[derive(Default)]
 struct Calls {
     lambda_requests: f64,
+    /// Memory of the functions, on average.
+    memory_mb: f64,
     /// Without the handlers' own work, on this machine; distances are added.
     billed_ms: f64,
     /// The handlers' work, as GB x s on this machine.
@@ -77,7 +80,8 @@ pub async fn run(server: &Server, checkout: &Checkout) -> Result<()> {
         let database = server.create_database().await?;
         let load = Load::new(&database, conc)?;
         load.measure(WARM_UP, conc).await?;
-        let calls = calls_of(&load.measure(runs, conc).await?, float(runs * STEPS_PER_RUN));
+        let memory_mb = list.assumptions.memory_mb.other;
+        let calls = calls_of(&load.measure(runs, conc).await?, float(runs * STEPS_PER_RUN), memory_mb);
         drop(load);
         server.drop_database(database).await?;
         list.print(&format!("engine, {conc} in flight"), &calls);
@@ -85,29 +89,31 @@ pub async fn run(server: &Server, checkout: &Checkout) -> Result<()> {
     }
     let stack = SmokeStack::find_or_start(checkout).await?;
     let calls = smoke_calls(&stack.api, checkout, &list.assumptions.memory_mb, &alone).await;
-    stack.stop().await;
+    stack.stop(calls.is_ok()).await;
     list.print("sample plans", &calls?);
     Ok(())
 }
 
-fn calls_of(measured: &Measured, steps: f64) -> Calls {
+fn calls_of(measured: &Measured, steps: f64, memory_mb: f64) -> Calls {
     let invocations = float(measured.invocations) / steps;
     let round_trips = float(measured.round_trips) / steps;
+    let posts = 1.0 / float(STEPS_PER_RUN);
     Calls {
-        lambda_requests: invocations,
-        billed_ms: float(measured.billed_ms) / steps,
+        lambda_requests: invocations + posts,
+        memory_mb,
+        billed_ms: float(measured.billed_ms + measured.api_billed_ms) / steps,
         // Each message came with a call of its own, by whoever created its run.
         sqs_sends: float(measured.messages) / steps,
         sqs_receives: invocations,
         sqs_deletes: invocations,
-        database_round_trips: round_trips,
+        database_round_trips: round_trips + posts,
         ..Calls::default()
     }
 }
 
 /// Calls of the sample plans, from their timelines. What the loop around an attempt takes is known from runs alone.
 async fn smoke_calls(api: &Api, checkout: &Checkout, memory_mb: &MemoryMb, alone: &Calls) -> Result<Calls> {
-    let (mut attempts, mut messages, mut artifacts, mut gates, mut gb_s) = (0, 0, 0, 0, 0.0);
+    let (mut attempts, mut gate_attempts, mut messages, mut requests, mut artifacts, mut gb_s) = (0, 0, 0, 0, 0, 0.0);
     for plan in &smoke::PLANS {
         report::line("cost", plan.file);
         // The first time tools may be installed.
@@ -116,27 +122,31 @@ async fn smoke_calls(api: &Api, checkout: &Checkout, memory_mb: &MemoryMb, alone
         for attempt in timeline.attempts() {
             attempts += 1;
             messages += u64::from(attempt.waited.is_some());
-            let memory_mb = if attempt.handler == "gate" { memory_mb.gate } else { memory_mb.other };
+            let is_gate = attempt.handler == "gate";
+            gate_attempts += u64::from(is_gate);
+            let memory_mb = if is_gate { memory_mb.gate } else { memory_mb.other };
             gb_s += attempt.worked.as_secs_f64() * memory_mb / 1_024.0;
         }
         artifacts += timeline.count("artifact.created");
-        gates += timeline.count("gate.passed");
+        // To create the run, and to decide what asks a person.
+        requests += 1 + timeline.count("gate.created");
     }
     let steps = float(attempts.max(1));
     let per_step = |count: u64| float(count) / steps;
     Ok(Calls {
         // One message for each invocation, where batches do not fill.
-        lambda_requests: per_step(messages),
+        lambda_requests: per_step(messages + requests),
+        memory_mb: memory_mb.other + (memory_mb.gate - memory_mb.other) * per_step(gate_attempts),
         billed_ms: alone.billed_ms,
         handlers_gb_s: gb_s / steps,
         sqs_sends: per_step(messages),
         sqs_receives: per_step(messages),
         sqs_deletes: per_step(messages),
         // A claim for each message, a finish for each attempt.
-        database_round_trips: per_step(messages + attempts),
+        database_round_trips: per_step(messages + attempts + requests),
         s3_puts: per_step(artifacts),
         // A gate fetches the archive that it judges.
-        s3_gets: per_step(gates),
+        s3_gets: per_step(gate_attempts),
     })
 }
 
@@ -150,7 +160,7 @@ impl PriceList {
         let log_bytes = calls.lambda_requests * assumed.log_bytes_per_invocation + assumed.log_bytes_per_step;
         // A million steps at so much a million requests: the millions cancel out.
         let requests = calls.lambda_requests * usd.lambda_requests_per_million;
-        let compute = billed_ms * 1_000.0 * (assumed.memory_mb.other / 1_024.0) * usd.lambda_gb_second;
+        let compute = billed_ms * 1_000.0 * (calls.memory_mb / 1_024.0) * usd.lambda_gb_second;
         let work = calls.handlers_gb_s * 1_000_000.0 * usd.lambda_gb_second;
         let queues = sqs * usd.sqs_requests_per_million;
         let logs = log_bytes / 1_000.0 * usd.logs_per_gb;

@@ -183,6 +183,7 @@ fn finish_of(wakeup: &WakeUp) -> FinishItem {
         run_id: wakeup.run_id,
         step_id: wakeup.step_id,
         attempt: 1,
+        call: None,
         to: FinishTo::Succeeded,
         outputs: Some(Map::from_iter([("said".to_owned(), json!("hello"))])),
         error: None,

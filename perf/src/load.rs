@@ -38,6 +38,8 @@ pub struct Measured {
     pub messages: u64,
     /// Wall time of the invocations, each rounded up to a millisecond as it is billed.
     pub billed_ms: u64,
+    /// The same of the requests that created the runs.
+    pub api_billed_ms: u64,
 }
 
 /// Runs on their way, and what their invocations took.
@@ -47,6 +49,7 @@ struct Board {
     invocations: AtomicU64,
     messages: AtomicU64,
     billed_ms: AtomicU64,
+    api_billed_ms: AtomicU64,
 }
 
 enum Progress {
@@ -61,10 +64,9 @@ impl Board {
 
     /// Notes an invocation that is over, and the runs that ended in it.
     fn note(&self, messages: usize, ended: Vec<RunId>, took: Duration) {
-        let billed = u64::try_from(took.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX);
         self.invocations.fetch_add(1, Ordering::Relaxed);
         self.messages.fetch_add(u64::try_from(messages).unwrap_or(u64::MAX), Ordering::Relaxed);
-        self.billed_ms.fetch_add(billed, Ordering::Relaxed);
+        self.billed_ms.fetch_add(billed_ms(took), Ordering::Relaxed);
         let mut runs = self.runs();
         for run in ended {
             if let Some(Progress::Awaited(waiter)) = runs.insert(run, Progress::Ended) {
@@ -135,7 +137,8 @@ impl Load {
         let (before, wal_before) = (round_trips(), wal_position(&admin).await?);
         let counted = || {
             let board = &self.board;
-            [&board.invocations, &board.messages, &board.billed_ms].map(|count| count.load(Ordering::Relaxed))
+            let counts = [&board.invocations, &board.messages, &board.billed_ms, &board.api_billed_ms];
+            counts.map(|count| count.load(Ordering::Relaxed))
         };
         let counted_before = counted();
 
@@ -171,6 +174,7 @@ impl Load {
             invocations: counted()[0] - counted_before[0],
             messages: counted()[1] - counted_before[1],
             billed_ms: counted()[2] - counted_before[2],
+            api_billed_ms: counted()[3] - counted_before[3],
         })
     }
 
@@ -179,9 +183,14 @@ impl Load {
         let start = Instant::now();
         let request = Request { body: &self.plan, idempotency_key: None, traceparent: None };
         let accepted = create_run(&self.api, &self.api.config.tenant, &request).await?;
+        self.board.api_billed_ms.fetch_add(billed_ms(start.elapsed()), Ordering::Relaxed);
         self.board.ended(accepted.id).await?;
         Ok(start.elapsed())
     }
+}
+
+fn billed_ms(took: Duration) -> u64 {
+    u64::try_from(took.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX)
 }
 
 async fn poll(source: Source, ctx: Ctx, board: Arc<Board>) -> Result<()> {

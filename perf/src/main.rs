@@ -1,4 +1,4 @@
-//! `nofx-bench`: the numbers that ARCHITECTURE.md promises, one JSON line each on standard output. Progress and what was
+//! `nofx-bench`: the numbers that README.md tells of, one JSON line each on standard output. Progress and what was
 //! left out go to standard error.
 
 mod bed;
@@ -110,7 +110,7 @@ async fn run_on(server: &Server, checkout: &Checkout, cli: &Cli) -> Result<()> {
         history::run(server, cli.history).await?;
     }
     if wanted(Bench::Cost) {
-        cost::run(server, checkout).await?;
+        left_out(cli, Bench::Cost, cost::run(server, checkout).await)?;
     }
     Ok(())
 }

@@ -1,8 +1,9 @@
 //! `restate`: the engine's loads on Restate, in turns with the engine itself, on the same machine in the same run.
 //!
 //! Restate comes from its npm package, with its defaults (one node, its log synced to disk). Its chain is a service in
-//! Rust (`perf/restate`): five steps that the handler runs itself, and five calls of another handler, which is what a
-//! step of ours is: work that another function may do.
+//! Rust (`perf/restate`): five steps that the handler runs itself, and five calls of another handler. Its clients and its
+//! service speak HTTP with the server on this machine, as they must; the engine's clients and handlers are calls inside
+//! the benchmark, and only its database is a server. What that costs Restate is part of its figures.
 
 use std::fs;
 use std::process::Stdio;

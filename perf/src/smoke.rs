@@ -68,11 +68,11 @@ impl SmokeStack {
         Ok(Self { api: Api::at(&format!("http://127.0.0.1:{http_port}")), own: Some((stack, place)) })
     }
 
-    /// Stops what was started.
-    pub async fn stop(self) {
+    /// Stops what was started; its logs stay unless all went well.
+    pub async fn stop(self, well: bool) {
         if let Some((mut stack, place)) = self.own {
             stack.stop().await;
-            place.end(true);
+            place.end(well);
         }
     }
 }
@@ -107,7 +107,7 @@ impl Timeline {
         for event in &self.events {
             let (Some(step), at) = (&event.step, at(event)) else { continue };
             match event.kind.as_str() {
-                "step.ready" => drop(ready.insert(step, at)),
+                "step.ready" | "step.worker_lost" => drop(ready.insert(step, at)),
                 "step.started" => {
                     let waited = ready.remove(step).map(|since| at.saturating_sub(since));
                     running.insert(step, (at, waited.filter(|waited| !waited.is_zero())));
@@ -115,6 +115,10 @@ impl Timeline {
                 "step.succeeded" | "step.failed" | "step.blocked" | "step.retrying" => {
                     if let (Some((since, waited)), Some(handler)) = (running.remove(step), self.handlers.get(step)) {
                         attempts.push(Attempt { handler, waited, worked: at.saturating_sub(since) });
+                    }
+                    if event.kind == "step.retrying" {
+                        let delay_ms = event.payload["delay_ms"].as_u64().unwrap_or_default();
+                        ready.insert(step, at + Duration::from_millis(delay_ms));
                     }
                 }
                 _ => {}

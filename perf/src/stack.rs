@@ -15,7 +15,7 @@ const REPEATS: usize = 10;
 pub async fn run(checkout: &Checkout) -> Result<()> {
     let stack = SmokeStack::find_or_start(checkout).await?;
     let done = measure(checkout, &stack.api).await;
-    stack.stop().await;
+    stack.stop(done.is_ok()).await;
     done
 }
 

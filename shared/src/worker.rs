@@ -1,7 +1,7 @@
 //! The worker loop: SQS event in, claim, handle, finish, wake-ups out, batch response back.
 //!
-//! A batch costs one round trip to claim, and one to finish whatever ended at the same moment; no outcome waits for
-//! another. Where a finish makes a step of the same handler ready that still fits into the invocation, the same round
+//! A batch costs one round trip to claim, and one to finish whatever ended at the same moment or while an earlier record
+//! was under way. Where a finish makes a step of the same handler ready that still fits into the invocation, the same round
 //! trip claims it: a chain of steps needs neither a message nor an invocation for each. Each record is judged by itself:
 //! what cannot be read, or could not be recorded, goes back to the queue.
 
@@ -28,7 +28,8 @@ use crate::domain::tool::{self, HandlerSpec};
 use crate::domain::trace::TraceParent;
 use crate::domain::{ArtifactId, Outcome, StepError, TenantId, Verdict, Workspace, outcome::ArtifactRef, reference};
 use crate::error::Error;
-use crate::flow::finish_step::{Recorded, announce, conclude, record_ends};
+use crate::flow::finish_step::{Recorded, conclude, record_ends};
+use crate::flow::wake;
 use crate::queue::Message;
 use crate::storage::StepStore;
 use crate::telemetry;
@@ -87,15 +88,14 @@ impl Invocation {
         self.left().saturating_sub(FINISH_RESERVE)
     }
 
-    /// Goes on with another step; none when there is no time for any.
-    fn next(self) -> Option<Continuation> {
-        let timeout_s = whole_seconds(self.longest_attempt());
-        (timeout_s > 0).then(|| Continuation {
-            call: Uuid::new_v4(),
+    /// What a finish that happens now may go on with.
+    fn next(self, call: Uuid) -> Continuation {
+        Continuation {
+            call,
             handler: self.spec.name,
             lease_s: whole_seconds(self.left()),
-            timeout_s,
-        })
+            timeout_s: whole_seconds(self.longest_attempt()),
+        }
     }
 }
 
@@ -135,11 +135,12 @@ impl<E> Clone for Worker<E> {
     }
 }
 
-/// What an invocation waits for: attempts that end, and at most one record of such ends, so that those that end
-/// meanwhile share the next one. None of them holds another up.
+/// What an invocation waits for: attempts that end, at most one record of such ends, so that those that end meanwhile
+/// share the next one, and wake-ups on their way. All of it goes on beside each other.
 enum Turn {
     Ended(Ended),
     Recorded(Recorded),
+    Woken,
 }
 
 struct Delivery {
@@ -194,22 +195,30 @@ impl<E: Executor> Worker<E> {
         while let Some(turn) = work.next().await {
             // With everything else that is ready now: what ends together shares a commit.
             let more = iter::from_fn(|| work.next().now_or_never().flatten());
-            let (mut turns, mut claimed) = (vec![turn], Vec::new());
+            let (mut turns, mut done) = (vec![turn], Recorded::default());
             turns.extend(more);
             for turn in turns {
                 match turn {
-                    Turn::Ended(end) => ended.push(end),
+                    Turn::Ended(Ended::Record(item)) => ended.push(*item),
+                    Turn::Ended(Ended::Recorded(finishes)) => done.take(finishes),
                     Turn::Recorded(recorded) => {
                         recording = false;
-                        claimed.extend(recorded.claimed);
+                        done.claimed.extend(recorded.claimed);
+                        done.ready.extend(recorded.ready);
                         unrecorded.extend(recorded.unrecorded);
                     }
+                    Turn::Woken => {}
                 }
             }
-            work.extend(claimed.into_iter().map(attempt));
+            // Their leases run: they start before anybody else is told.
+            work.extend(done.claimed.into_iter().map(attempt));
+            if !done.ready.is_empty() {
+                work.push(wake(&self.ctx.queue, done.ready).map(|()| Turn::Woken).boxed());
+            }
             if !recording && !ended.is_empty() {
                 recording = true;
-                work.push(self.record(mem::take(&mut ended), invocation).map(Turn::Recorded).boxed());
+                let record = record_ends(&self.ctx, mem::take(&mut ended), |call| invocation.next(call));
+                work.push(record.map(Turn::Recorded).boxed());
             }
         }
         // A step that the invocation went on with has no delivery: the sweeper recovers it after its lease.
@@ -235,19 +244,6 @@ impl<E: Executor> Worker<E> {
         }
     }
 
-    async fn record(&self, ended: Vec<Ended>, invocation: Invocation) -> Recorded {
-        let (mut items, mut claimed) = (Vec::new(), Vec::new());
-        for end in ended {
-            match end {
-                Ended::Record(item) => items.push(*item),
-                Ended::Recorded(finishes) => claimed.extend(announce(&self.ctx, finishes).await),
-            }
-        }
-        let mut recorded = record_ends(&self.ctx, items, || invocation.next()).await;
-        recorded.claimed.extend(claimed);
-        recorded
-    }
-
     async fn release(&self, deliveries: &[Delivery]) {
         for receipt in deliveries.iter().filter_map(|delivery| delivery.receipt_handle.as_deref()) {
             if let Err(error) = self.ctx.queue.release(self.spec.name, receipt, RELEASE_AFTER_S).await {
@@ -267,15 +263,16 @@ impl<H: Handler> Executor for Plain<H> {
 
 impl<H: TransactionHandler> Executor for InTransaction<H> {
     async fn execute(&self, ctx: &Ctx, invocation: Invocation, claimed: &Claimed, step: ClaimedStep) -> Ended {
-        let outcome = match self.commit(ctx, invocation, claimed, &step).await {
-            Ok(Ended::Recorded(finishes)) => return Ended::Recorded(finishes),
-            Ok(Ended::Record(item)) => return Ended::Record(item),
+        let call = Uuid::new_v4();
+        match self.commit(ctx, invocation, call, claimed, &step).await {
+            Ok(ended) => ended,
             Err(error) => {
                 telemetry::report(&error, "work in a transaction");
-                Outcome::retryable(StepError::new("database_unavailable", error.to_string()))
+                let outcome = Outcome::retryable(StepError::new("database_unavailable", error.to_string()));
+                // It may have been committed all the same.
+                Ended::Record(Box::new(FinishItem { call: Some(call), ..concluded(ctx, claimed, outcome) }))
             }
-        };
-        Ended::Record(Box::new(concluded(ctx, claimed, outcome)))
+        }
     }
 }
 
@@ -284,6 +281,7 @@ impl<H: TransactionHandler> InTransaction<H> {
         &self,
         ctx: &Ctx,
         invocation: Invocation,
+        call: Uuid,
         claimed: &Claimed,
         step: &ClaimedStep,
     ) -> Result<Ended, Error> {
@@ -291,15 +289,17 @@ impl<H: TransactionHandler> InTransaction<H> {
         let client: &mut tokio_postgres::Client = &mut object;
         let transaction = client.transaction().await.map_err(crate::db::database_error)?;
         ctx.db.count_round_trips(1);
-        let outcome = in_time(step.timeout, self.0.handle(step, &transaction)).await;
+        // The connection may have taken its time.
+        let limit = step.timeout.min(invocation.longest_attempt());
+        let outcome = in_time(limit, self.0.handle(step, &transaction)).await;
         let succeeded = matches!(outcome.verdict, Verdict::Succeeded(_));
         let item = concluded(ctx, claimed, outcome);
         if !succeeded {
             transaction.rollback().await.map_err(crate::db::database_error)?;
             return Ok(Ended::Record(Box::new(item)));
         }
-        let next = invocation.next();
-        let finishes = step::steps_finish_in(&transaction, std::slice::from_ref(&item), next.as_ref()).await?;
+        let next = invocation.next(call);
+        let finishes = step::steps_finish_in(&transaction, std::slice::from_ref(&item), Some(&next)).await?;
         let counts = finishes.items.iter().all(|item| item.result == FinishResult::Finished);
         // Fenced out or finished before: somebody else's effect stands, ours must not.
         let end = if counts { transaction.commit().await } else { transaction.rollback().await };

@@ -69,6 +69,9 @@ pub struct FinishItem {
     pub run_id: RunId,
     pub step_id: StepId,
     pub attempt: u32,
+    /// An earlier finish of this attempt whose answer was lost: it may have claimed what to go on with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub call: Option<Uuid>,
     pub to: FinishTo,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outputs: Option<Map<String, Value>>,
@@ -91,8 +94,8 @@ pub enum FinishTo {
     Blocked,
 }
 
-/// An invocation that can go on: of the steps that a finish makes ready it claims, for each one that succeeded, one of
-/// the same handler in the same round trip.
+/// An invocation that can go on: of the steps of its handler that a finish makes ready it claims as many as succeeded, in
+/// the same round trip.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Continuation {
     /// Names this finish: sent again, because its answer was lost, it gets the steps that it has claimed.
@@ -100,7 +103,7 @@ pub struct Continuation {
     pub handler: &'static str,
     /// What is left of the invocation.
     pub lease_s: u32,
-    /// The longest timeout that a step may have to fit in.
+    /// The longest timeout that a step may have to fit in. 0: nothing more is claimed.
     pub timeout_s: u32,
 }
 

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 use tracing::{info, warn};
+use uuid::Uuid;
 
-use super::wake;
 use crate::context::Ctx;
 use crate::db::step::{self, Claimed, Continuation, FinishItem, FinishResult, FinishTo, Finishes};
 use crate::domain::retry::{AfterFailure, RetryPolicy, after_failure};
-use crate::domain::{Outcome, StepError, StepId, Verdict};
+use crate::domain::{Outcome, StepError, StepId, Verdict, WakeUp};
 use crate::error::Error;
 use crate::telemetry;
 
@@ -51,6 +51,7 @@ pub fn conclude(claimed: &Claimed, outcome: Outcome, outputs_limit: usize, jitte
         run_id: claimed.run_id,
         step_id: claimed.step_id,
         attempt: claimed.attempt,
+        call: None,
         to,
         outputs,
         error,
@@ -66,17 +67,35 @@ pub fn conclude(claimed: &Claimed, outcome: Outcome, outputs_limit: usize, jitte
 pub struct Recorded {
     /// Steps that the invocation goes on with.
     pub claimed: Vec<Claimed>,
+    /// Wake-ups that are owed now.
+    pub ready: Vec<WakeUp>,
     /// Steps whose end could not be recorded: their attempts are recovered after the lease.
     pub unrecorded: Vec<StepId>,
 }
 
-/// Records ends of attempts in one round trip and wakes what became ready, and again when the database is away for a
-/// moment. `next` claims what the invocation goes on with.
-pub async fn record_ends(ctx: &Ctx, items: Vec<FinishItem>, next: impl Fn() -> Option<Continuation>) -> Recorded {
+impl Recorded {
+    /// Takes in what a commit brought.
+    pub fn take(&mut self, finishes: Finishes) {
+        for item in &finishes.items {
+            let (step_id, status) = (item.step_id, item.status.as_str());
+            match item.result {
+                FinishResult::Finished => info!(%step_id, status, "finished"),
+                FinishResult::Repeated => info!(%step_id, status, "finished before"),
+                FinishResult::Stale => warn!(%step_id, status, "too late: the attempt no longer owned its step"),
+            }
+        }
+        self.claimed.extend(finishes.claimed);
+        self.ready.extend(finishes.ready);
+    }
+}
+
+/// Records ends of attempts in one round trip, and again when the database is away for a moment. `next` says, for a call
+/// of that name, what is left of the invocation that can go on.
+pub async fn record_ends(ctx: &Ctx, items: Vec<FinishItem>, next: impl Fn(Uuid) -> Continuation) -> Recorded {
     let mut recorded = Recorded::default();
-    let refused = match finish_patiently(ctx, &items, next()).await {
-        Ok(claimed) => {
-            recorded.claimed = claimed;
+    let refused = match finish_patiently(ctx, &items, &next).await {
+        Ok(finishes) => {
+            recorded.take(finishes);
             return recorded;
         }
         Err(error) => !matches!(error, Error::Unavailable { .. }),
@@ -85,9 +104,9 @@ pub async fn record_ends(ctx: &Ctx, items: Vec<FinishItem>, next: impl Fn() -> O
         let id = item.step_id;
         // What one of them says cannot be stored: that must not keep the others from being recorded, nor the step itself
         // from ending.
-        let alone = if refused { finish_alone(ctx, item, next()).await } else { None };
+        let alone = if refused { finish_alone(ctx, item, &next).await } else { None };
         match alone {
-            Some(claimed) => recorded.claimed.extend(claimed),
+            Some(finishes) => recorded.take(finishes),
             None => recorded.unrecorded.push(id),
         }
     }
@@ -95,22 +114,24 @@ pub async fn record_ends(ctx: &Ctx, items: Vec<FinishItem>, next: impl Fn() -> O
 }
 
 /// None when it could not be recorded.
-async fn finish_alone(ctx: &Ctx, item: FinishItem, next: Option<Continuation>) -> Option<Vec<Claimed>> {
-    match finish_patiently(ctx, slice::from_ref(&item), next).await {
-        Ok(claimed) => Some(claimed),
+async fn finish_alone(ctx: &Ctx, item: FinishItem, next: impl Fn(Uuid) -> Continuation) -> Option<Finishes> {
+    match finish_patiently(ctx, slice::from_ref(&item), &next).await {
+        Ok(finishes) => Some(finishes),
         Err(Error::Unavailable { .. }) => None,
-        Err(error) => finish_patiently(ctx, &[unrecordable(item, &error)], None).await.ok(),
+        Err(error) => finish_patiently(ctx, &[unrecordable(item, &error)], &next).await.ok(),
     }
 }
 
-async fn finish_patiently(ctx: &Ctx, items: &[FinishItem], next: Option<Continuation>) -> Result<Vec<Claimed>, Error> {
-    if items.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mut pauses = PAUSES.iter();
+async fn finish_patiently(
+    ctx: &Ctx,
+    items: &[FinishItem],
+    next: impl Fn(Uuid) -> Continuation,
+) -> Result<Finishes, Error> {
+    let (call, mut pauses) = (Uuid::new_v4(), PAUSES.iter());
     loop {
-        let error = match step::steps_finish(&ctx.db, items, next.as_ref()).await {
-            Ok(finishes) => return Ok(announce(ctx, finishes).await),
+        // The same call each time, with what is left then.
+        let error = match step::steps_finish(&ctx.db, items, Some(&next(call))).await {
+            Ok(finishes) => return Ok(finishes),
             Err(error) => error,
         };
         let pause = pauses.next().filter(|_| matches!(error, Error::Unavailable { .. }));
@@ -133,19 +154,4 @@ fn unrecordable(item: FinishItem, why: &Error) -> FinishItem {
         events: Vec::new(),
         ..item
     }
-}
-
-/// What follows the commit of a finish. Returns the steps that the invocation goes on with.
-pub async fn announce(ctx: &Ctx, finishes: Finishes) -> Vec<Claimed> {
-    for item in &finishes.items {
-        match item.result {
-            FinishResult::Finished => info!(step_id = %item.step_id, status = item.status, "finished"),
-            FinishResult::Repeated => info!(step_id = %item.step_id, status = item.status, "finished before"),
-            FinishResult::Stale => {
-                warn!(step_id = %item.step_id, status = item.status, "too late: the attempt no longer owned its step");
-            }
-        }
-    }
-    wake(&ctx.queue, finishes.ready).await;
-    finishes.claimed
 }

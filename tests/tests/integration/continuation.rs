@@ -152,18 +152,34 @@ async fn a_finish_whose_answer_was_lost_gets_the_steps_that_it_went_on_with_agai
 async fn a_claim_whose_answer_was_lost_gets_its_steps_again() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::wide(1)).await;
-    let item = json!([{ "tenant_id": lab.tenant, "run_id": run, "step_id": lab.step(run, "s0").await, "lease_s": 30 }]);
+    let item = json!({ "tenant_id": lab.tenant, "run_id": run, "step_id": lab.step(run, "s0").await, "lease_s": 30 });
+    // Two messages of one step: it is claimed once, and given back once.
+    let items = json!([item, item]);
     let claim = async |call: Uuid| -> Value {
-        lab.admin.query_one("select nofx.steps_claim($1, $2)", &[&item, &call]).await.unwrap().get(0)
+        lab.admin.query_one("select nofx.steps_claim($1, $2)", &[&items, &call]).await.unwrap().get(0)
     };
     let call = Uuid::new_v4();
     let first = claim(call).await;
     let before = lab.everything(run).await;
-    assert_eq!(first["claimed"][0]["attempt"], 1);
-    assert_eq!(claim(call).await, first);
+    assert_eq!((first["claimed"].as_array().unwrap().len(), &first["claimed"][0]["attempt"]), (1, &json!(1)));
+    assert_eq!(claim(call).await["claimed"], first["claimed"]);
     let other = claim(Uuid::new_v4()).await;
     assert_eq!((&other["claimed"], &other["skipped"][0]["status"]), (&json!([]), &json!("running")));
     lab.assert_unchanged(run, &before).await;
+}
+
+#[tokio::test]
+async fn an_end_that_was_committed_unnoticed_gives_its_successor_back() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&plans::chain(2)).await;
+    let (item, lost) = (done(&lab, run, "s0").await, continuation());
+    let first = step::steps_finish(&lab.ctx.db, std::slice::from_ref(&item), Some(&lost)).await.unwrap();
+    // As a transaction whose commit was not answered is recorded: to be tried again, by another call.
+    let retry = FinishItem { call: Some(lost.call), to: FinishTo::Ready, outputs: None, ..item };
+    let again = step::steps_finish(&lab.ctx.db, &[retry], Some(&continuation())).await.unwrap();
+    assert_eq!(again.items[0].result, FinishResult::Stale);
+    assert_eq!(again.claimed[0].step_id, first.claimed[0].step_id);
+    lab.assert_invariants().await;
 }
 
 fn continuation() -> Continuation {
@@ -180,6 +196,7 @@ async fn done(lab: &Lab, run: RunId, name: &str) -> FinishItem {
         run_id: run,
         step_id,
         attempt: 1,
+        call: None,
         to: FinishTo::Succeeded,
         outputs: Some(Map::from_iter([("said".to_owned(), json!("hello"))])),
         error: None,

@@ -172,6 +172,7 @@ impl<'a> Postgres<'a> {
             run_id: self.run,
             step_id: self.steps[end.step],
             attempt: end.attempt,
+            call: None,
             to,
             outputs,
             error,

@@ -181,7 +181,7 @@ impl Machine {
         answer
     }
 
-    /// Of the children that became ready one is claimed for each parent that succeeded, the first ones of the plan.
+    /// Of the children that became ready as many are claimed as steps succeeded, the first ones of the plan.
     fn go_on(&mut self, ends: &[Finish], done: &[bool], was: &BTreeSet<usize>) -> Vec<String> {
         let succeeded: Vec<usize> = ends
             .iter()
