@@ -1,6 +1,6 @@
 //! `nofx exec`: runs a command against a throwaway stack. Tests use it.
 
-use std::{collections::BTreeMap, io::IsTerminal, process::ExitCode, time::Duration};
+use std::{io::IsTerminal, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 use rustix::process::Signal;
@@ -13,12 +13,11 @@ use crate::{
     checkout::Checkout,
     contract::Contract,
     port,
-    postgres::Purpose,
     process::{self, Ledger},
     process_table,
     report::hinted,
     signals::Signals,
-    stack::{self, Options, Stack},
+    stack::{Options, Stack},
     throwaway::Throwaway,
 };
 
@@ -44,17 +43,7 @@ pub async fn run(checkout: &Checkout, args: &Args) -> Result<ExitCode> {
     let place = Throwaway::make(checkout, "exec").await?;
 
     let http_port = if args.functions { Some(port::any_free()?) } else { None };
-    let options = Options {
-        state: place.dir.clone(),
-        http_port,
-        reload: false,
-        purpose: Purpose::Throwaway,
-        database_url: None,
-        aws_endpoint: None,
-        variables: BTreeMap::new(),
-        services: None,
-        sweep_period: stack::sweep_period()?,
-    };
+    let options = Options::throwaway(&place, http_port)?;
     let mut stack = Stack::new(checkout.clone(), options, place.ledger.clone());
     let mut contract = None;
     let start = async {

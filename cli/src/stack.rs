@@ -29,6 +29,7 @@ use crate::{
     resources::{Aws, Queue},
     schedule, stop,
     supervision::{self, Part},
+    throwaway::Throwaway,
 };
 
 /// How often the process table is read: the longest a dead function stays unseen, on top of the grace of `vitals`.
@@ -57,6 +58,23 @@ pub struct Options {
     /// The services of the emulator; all if none are named.
     pub services: Option<&'static str>,
     pub sweep_period: Duration,
+}
+
+impl Options {
+    /// A stack of its own, for one command; see [`Options::http_port`].
+    pub fn throwaway(place: &Throwaway, http_port: Option<u16>) -> Result<Self> {
+        Ok(Self {
+            state: place.dir.clone(),
+            http_port,
+            reload: false,
+            purpose: Purpose::Throwaway,
+            database_url: None,
+            aws_endpoint: None,
+            variables: BTreeMap::new(),
+            services: None,
+            sweep_period: sweep_period()?,
+        })
+    }
 }
 
 /// A stack, complete or on its way there.

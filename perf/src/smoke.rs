@@ -1,6 +1,6 @@
 //! The sample plans, played on a local stack through its API, and their timelines.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::env;
 use std::time::Duration;
 
@@ -9,9 +9,8 @@ use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 use nofx::api::{Api, Event, RunDetail};
 use nofx::checkout::Checkout;
 use nofx::gate::{self, Decision};
-use nofx::postgres::Purpose;
 use nofx::run::{self, Submission};
-use nofx::stack::{self, Options, Stack};
+use nofx::stack::{Options, Stack};
 use nofx::throwaway::Throwaway;
 use nofx::{node, port, report};
 use shared::domain::tool;
@@ -48,17 +47,7 @@ impl SmokeStack {
         }
         let place = Throwaway::make(checkout, "bench").await?;
         let http_port = port::any_free()?;
-        let options = Options {
-            state: place.dir.clone(),
-            http_port: Some(http_port),
-            reload: false,
-            purpose: Purpose::Throwaway,
-            database_url: None,
-            aws_endpoint: None,
-            variables: BTreeMap::new(),
-            services: None,
-            sweep_period: stack::sweep_period()?,
-        };
+        let options = Options::throwaway(&place, Some(http_port))?;
         let mut stack = Stack::new(checkout.clone(), options, place.ledger.clone());
         if let Err(error) = stack.start().await {
             stack.stop().await;

@@ -5,11 +5,12 @@ use std::time::Duration;
 use nofx_tests::delivery::event;
 use nofx_tests::script::{broken, succeeded};
 use nofx_tests::{Deliver, Lab, Script, plans};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use shared::db::run::Control;
 use shared::db::step::{self, ClaimItem, Continuation, FinishItem, FinishResult, FinishTo};
 use shared::domain::RunId;
 use shared::flow::control_run::control_run;
+use shared::flow::finish_step::conclude;
 use uuid::Uuid;
 
 /// Too little for another step of echo, whose timeout is 20 s.
@@ -190,19 +191,6 @@ fn continuation() -> Continuation {
 async fn done(lab: &Lab, run: RunId, name: &str) -> FinishItem {
     let step_id = lab.step(run, name).await;
     let item = ClaimItem { tenant_id: lab.tenant.clone(), run_id: run, step_id, lease_s: 30 };
-    assert_eq!(step::steps_claim(&lab.ctx.db, &[item]).await.unwrap().claimed.len(), 1);
-    FinishItem {
-        tenant_id: lab.tenant.clone(),
-        run_id: run,
-        step_id,
-        attempt: 1,
-        call: None,
-        to: FinishTo::Succeeded,
-        outputs: Some(Map::from_iter([("said".to_owned(), json!("hello"))])),
-        error: None,
-        delay_ms: 0,
-        artifacts: Vec::new(),
-        gates: Vec::new(),
-        events: Vec::new(),
-    }
+    let claims = step::steps_claim(&lab.ctx.db, &[item]).await.unwrap();
+    conclude(&claims.claimed[0], succeeded(json!({ "said": "hello" })), 1 << 20, 0.0)
 }
