@@ -21,7 +21,8 @@
 //! | `GATE_WORK_DIR` | where gates work | the temporary folder |
 //! | `GATE_NPM_USER_CONFIG` | npm settings for the installation alone | `~/.npmrc` where there is one |
 //! | `PATH` | where gates look for `node`; nothing else of it is used | |
-//! | `MAX_STEPS`, `MAX_INPUTS_BYTES`, `MAX_OUTPUTS_BYTES`, `MAX_PLAN_BYTES` | limits of plans | 1000, 256 KiB, 256 KiB, 1 MiB |
+//! | `MAX_STEPS`, `MAX_EDGES`, `MAX_PLAN_BYTES` | limits of a plan | 1000, 10000, 1 MiB |
+//! | `MAX_INPUTS_BYTES`, `MAX_RESOLVED_BYTES`, `MAX_OUTPUTS_BYTES` | limits of a step: inputs as posted, inputs with their references resolved, outputs | 256 KiB, 1 MiB, 256 KiB |
 
 use std::env;
 use std::path::PathBuf;
@@ -171,6 +172,8 @@ fn limits() -> Result<Limits, Error> {
     let default = Limits::default();
     Ok(Limits {
         steps: parsed("MAX_STEPS")?.unwrap_or(default.steps),
+        edges: parsed("MAX_EDGES")?.unwrap_or(default.edges),
+        resolved_bytes: parsed("MAX_RESOLVED_BYTES")?.unwrap_or(default.resolved_bytes),
         inputs_bytes: parsed("MAX_INPUTS_BYTES")?.unwrap_or(default.inputs_bytes),
         outputs_bytes: parsed("MAX_OUTPUTS_BYTES")?.unwrap_or(default.outputs_bytes),
         plan_bytes: parsed("MAX_PLAN_BYTES")?.unwrap_or(default.plan_bytes),

@@ -2,6 +2,7 @@
 //!
 //! Pure: no async, no clock, no randomness, no environment, no AWS types. `now` and jitter are arguments.
 
+pub mod bounds;
 pub mod claimed_step;
 pub mod digest;
 pub mod gate;

@@ -13,14 +13,30 @@ use super::tool::{self, HandlerSpec};
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     pub steps: usize,
+    /// Dependencies between the steps of a plan.
+    pub edges: usize,
+    /// Of a step's inputs, as posted.
     pub inputs_bytes: usize,
+    /// Of a step's inputs, with its references replaced by what they refer to.
+    pub resolved_bytes: usize,
     pub outputs_bytes: usize,
     pub plan_bytes: usize,
 }
 
+/// Deepest nesting of JSON that is accepted and kept: of a request's body, and of inputs, outputs and what else an attempt
+/// leaves behind. Half of what the parser reads, so that everything kept can be read back inside a larger document.
+pub const MAX_JSON_DEPTH: usize = 64;
+
 impl Default for Limits {
     fn default() -> Self {
-        Self { steps: 1_000, inputs_bytes: 256 << 10, outputs_bytes: 256 << 10, plan_bytes: 1 << 20 }
+        Self {
+            steps: 1_000,
+            edges: 10_000,
+            inputs_bytes: 256 << 10,
+            resolved_bytes: 1 << 20,
+            outputs_bytes: 256 << 10,
+            plan_bytes: 1 << 20,
+        }
     }
 }
 

@@ -1,0 +1,68 @@
+//! Sizes of JSON values, measured without building text.
+
+use std::io;
+
+use serde::Serialize;
+use serde_json::Value;
+
+/// Levels of nesting: 1 for a scalar or an empty list, one more for each list or object around it. Iterative, because a
+/// value that a client sent may be as deep as the parser allows.
+pub fn json_depth(value: &Value) -> usize {
+    let mut deepest = 0;
+    let mut open = vec![(value, 1)];
+    while let Some((value, depth)) = open.pop() {
+        deepest = deepest.max(depth);
+        match value {
+            Value::Array(items) => open.extend(items.iter().map(|item| (item, depth + 1))),
+            Value::Object(map) => open.extend(map.values().map(|item| (item, depth + 1))),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+/// Bytes of the value as compact JSON.
+pub fn json_bytes(value: &impl Serialize) -> usize {
+    struct Counter(usize);
+    impl io::Write for Counter {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut counter = Counter(0);
+    // Only a map with keys that are no text fails, and then there is nothing that could be kept.
+    serde_json::to_writer(&mut counter, value).map_or(usize::MAX, |()| counter.0)
+}
+
+/// The start of a text, at most `most` bytes of it, whole characters, with a note of what was left out.
+pub fn shortened(text: &str, most: usize) -> String {
+    if text.len() <= most {
+        return text.to_owned();
+    }
+    let end = (0..=most).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+    format!("{}... ({} bytes in all)", &text[..end], text.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn depth_and_bytes_are_those_of_the_json_text() {
+        for (value, depth) in [(json!(1), 1), (json!([]), 1), (json!({"a": [1]}), 3), (json!([[], {"b": {}}]), 3)] {
+            assert_eq!(json_depth(&value), depth, "{value}");
+            assert_eq!(json_bytes(&value), value.to_string().len(), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_shortened_text_keeps_whole_characters_and_says_what_is_missing() {
+        assert_eq!(shortened("abc", 3), "abc");
+        assert_eq!(shortened("aüb", 2), "a... (4 bytes in all)");
+    }
+}
