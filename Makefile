@@ -6,12 +6,12 @@ TEST = $(NOFX) exec -- ./tests/run
 # The contract suite wants LocalStack and an S3 server with keys of its own besides.
 TEST_CONTRACT = $(NOFX) exec --localstack -- ./tests/run
 
-.PHONY: help demo dev test test-unit test-integration test-functions test-contract test-chaos test-security test-deploy test-e2e bench deploy deploy-local lint clean
+.PHONY: help demo dev test test-unit test-integration test-functions test-contract test-chaos test-memory test-security test-deploy test-e2e bench deploy deploy-local lint clean
 
 help:
 	@echo "make demo   everything from nothing: local stack, plans, live progress"
 	@echo "make dev    the local stack in the foreground, until Ctrl-C"
-	@echo "make test   every suite (make test-unit, -integration, -functions, -contract, -chaos, -security, -deploy, -e2e run one)"
+	@echo "make test   every suite (make test-unit, -integration, -functions, -contract, -chaos, -memory, -security, -deploy, -e2e run one)"
 	@echo "make bench  the benchmarks, a JSON line each (ONLY=engine|restate|create|history|start|stack|cost runs one)"
 	@echo "make deploy-local   template.yaml on an emulator, and the sample plans there"
 	@echo "make deploy         release builds to AWS (ENV=dev|prod; GUIDED=1 the first time; CA=FILE the database's authority)"
@@ -36,7 +36,7 @@ test-deploy:
 test-contract:
 	@$(TEST_CONTRACT) contract
 
-test-integration test-functions test-chaos test-security test-e2e:
+test-integration test-functions test-chaos test-memory test-security test-e2e:
 	@$(TEST) $(@:test-%=%)
 
 # Progress and what is left out go to standard error. The history benchmark fills 10 GB of tables; HISTORY=500000 makes it less.

@@ -174,7 +174,13 @@ impl Bed {
 }
 
 fn claim_of(wakeup: &WakeUp) -> ClaimItem {
-    ClaimItem { tenant_id: wakeup.tenant_id.clone(), run_id: wakeup.run_id, step_id: wakeup.step_id, lease_s: 30 }
+    ClaimItem {
+        tenant_id: wakeup.tenant_id.clone(),
+        run_id: wakeup.run_id,
+        step_id: wakeup.step_id,
+        lease_s: 30,
+        refs_bytes: 1 << 20,
+    }
 }
 
 fn finish_of(wakeup: &WakeUp) -> FinishItem {
@@ -185,7 +191,7 @@ fn finish_of(wakeup: &WakeUp) -> FinishItem {
         attempt: 1,
         call: None,
         to: FinishTo::Succeeded,
-        outputs: Some(Map::from_iter([("said".to_owned(), json!("hello"))])),
+        outputs: serde_json::value::to_raw_value(&json!({"said": "hello"})).ok(),
         error: None,
         delay_ms: 0,
         artifacts: Vec::new(),

@@ -23,9 +23,15 @@ pub struct Ctx {
 impl Ctx {
     /// From the environment.
     pub async fn from_env() -> Result<Self, Error> {
+        Self::for_connections(1).await
+    }
+
+    /// From the environment, with a pool of at least so many connections.
+    pub async fn for_connections(least: u32) -> Result<Self, Error> {
         let sdk = aws_config::load_defaults(BehaviorVersion::latest()).await;
         let secrets = Secrets::new(aws_sdk_secretsmanager::Client::new(&sdk));
-        let config = Config::from_env(async |id: &str| secrets.get(id).await).await?;
+        let mut config = Config::from_env(async |id: &str| secrets.get(id).await).await?;
+        config.database.pool_size = config.database.pool_size.max(usize::try_from(least).unwrap_or(1));
         Self::new(config, &sdk)
     }
 

@@ -5,6 +5,9 @@
 //! trip claims it: a chain of steps needs neither a message nor an invocation for each. Each record is judged by itself:
 //! what cannot be read, or could not be recorded, goes back to the queue.
 
+mod execute;
+mod prepare;
+
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -15,18 +18,18 @@ use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMe
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use lambda_runtime::{LambdaEvent, service_fn};
-use serde_json::Value;
-use tokio::time::timeout;
 use tokio_postgres::Transaction;
 use tracing::{Instrument, error, info_span, warn};
 use uuid::Uuid;
 
+pub use self::execute::{Ended, Executor, InTransaction, Plain};
+use self::prepare::prepare;
 use crate::context::Ctx;
-use crate::db::step::{self, ClaimItem, Claimed, Continuation, FinishItem, FinishResult, Finishes, Skipped};
+use crate::db::step::{self, ClaimItem, Claimed, Claims, Continuation, FinishItem, Skipped};
 pub use crate::domain::ClaimedStep;
 use crate::domain::tool::{self, HandlerSpec};
 use crate::domain::trace::TraceParent;
-use crate::domain::{ArtifactId, Outcome, StepError, TenantId, Verdict, Workspace, outcome::ArtifactRef, reference};
+use crate::domain::{Outcome, StepError, StepId};
 use crate::error::Error;
 use crate::flow::finish_step::{Recorded, conclude, record_ends};
 use crate::flow::wake;
@@ -41,34 +44,10 @@ pub trait Handler: Send + Sync + 'static {
 }
 
 /// A handler whose effect is in our database: it works in the transaction that also finishes its step, so that the
-/// effect happens exactly once. A failed outcome rolls back.
+/// effect happens exactly once. A failed outcome rolls back. It bounds each of its statements by what is left of the
+/// step's timeout, so that the database itself ends them, and may become another role.
 pub trait TransactionHandler: Send + Sync + 'static {
     fn handle(&self, step: &ClaimedStep, transaction: &Transaction<'_>) -> impl Future<Output = Outcome> + Send;
-}
-
-/// How a claimed step is worked on; see [`Plain`] and [`InTransaction`].
-pub trait Executor: Send + Sync + 'static {
-    fn execute(
-        &self,
-        ctx: &Ctx,
-        invocation: Invocation,
-        claimed: &Claimed,
-        step: ClaimedStep,
-    ) -> impl Future<Output = Ended> + Send;
-}
-
-/// Works, then finishes.
-pub struct Plain<H>(pub H);
-
-/// Works and finishes in one transaction.
-pub struct InTransaction<H>(pub H);
-
-/// An attempt that has ended.
-pub enum Ended {
-    /// Still to be recorded.
-    Record(Box<FinishItem>),
-    /// Recorded together with its effect.
-    Recorded(Finishes),
 }
 
 /// What is left of an invocation.
@@ -76,6 +55,8 @@ pub enum Ended {
 pub struct Invocation {
     spec: &'static HandlerSpec,
     deadline: Instant,
+    /// The most bytes that the values of a step's references may have.
+    refs_bytes: usize,
 }
 
 impl Invocation {
@@ -88,13 +69,14 @@ impl Invocation {
         self.left().saturating_sub(FINISH_RESERVE)
     }
 
-    /// What a finish that happens now may go on with.
+    /// What a finish that happens now may continue with.
     fn next(self, call: Uuid) -> Continuation {
         Continuation {
             call,
             handler: self.spec.name,
             lease_s: whole_seconds(self.left()),
             timeout_s: whole_seconds(self.longest_attempt()),
+            refs_bytes: self.refs_bytes,
         }
     }
 }
@@ -111,7 +93,7 @@ pub async fn run<E: Executor>(
 ) -> Result<(), lambda_runtime::Error> {
     telemetry::init();
     let spec = tool::handler(handler).ok_or("no such handler")?;
-    let ctx = Ctx::from_env().await?;
+    let ctx = Ctx::for_connections(E::connections(spec.batch_size)).await?;
     let worker = Worker::new(ctx.clone(), spec, make(&ctx)?);
     lambda_runtime::run(service_fn(|event: LambdaEvent<SqsEvent>| {
         let left = event.context.deadline().duration_since(SystemTime::now());
@@ -168,7 +150,11 @@ impl<E: Executor> Worker<E> {
             }
         }
         if !deliveries.is_empty() {
-            let invocation = Invocation { spec: self.spec, deadline: Instant::now() + left };
+            let invocation = Invocation {
+                spec: self.spec,
+                deadline: Instant::now() + left,
+                refs_bytes: self.ctx.config.limits.resolved_bytes,
+            };
             failures.extend(self.work(&deliveries, invocation).await);
         }
         batch_response(failures)
@@ -176,16 +162,7 @@ impl<E: Executor> Worker<E> {
 
     /// Message ids of the deliveries that must come back.
     async fn work(&self, deliveries: &[Delivery], invocation: Invocation) -> Vec<String> {
-        let lease_s = whole_seconds(invocation.left());
-        let items: Vec<ClaimItem> = deliveries.iter().map(|delivery| claim_item(&delivery.message, lease_s)).collect();
-        let claims = match step::steps_claim(&self.ctx.db, &items).await {
-            Ok(claims) => claims,
-            Err(error) => {
-                telemetry::report(&error, "claim steps");
-                self.release(deliveries).await;
-                return deliveries.iter().map(|delivery| delivery.message_id.clone()).collect();
-            }
-        };
+        let (claims, unclaimed) = self.claim(deliveries, invocation).await;
         claims.skipped.iter().for_each(note_skipped);
 
         let mut work = FuturesUnordered::new();
@@ -221,12 +198,39 @@ impl<E: Executor> Worker<E> {
                 work.push(record.map(Turn::Recorded).boxed());
             }
         }
-        // A step that the invocation went on with has no delivery: the sweeper recovers it after its lease.
+        // A step that the invocation continued with has no delivery: the sweeper recovers it after its lease.
         deliveries
             .iter()
-            .filter(|delivery| unrecorded.contains(&delivery.message.step_id))
+            .filter(|delivery| {
+                let step = &delivery.message.step_id;
+                unrecorded.contains(step) || unclaimed.contains(step)
+            })
             .map(|delivery| delivery.message_id.clone())
             .collect()
+    }
+
+    /// Claims the steps of a batch, and says which could not be asked for: their messages come back.
+    async fn claim(&self, deliveries: &[Delivery], invocation: Invocation) -> (Claims, Vec<StepId>) {
+        let item = |delivery: &Delivery| claim_item(&delivery.message, invocation);
+        let items: Vec<ClaimItem> = deliveries.iter().map(item).collect();
+        let error = match step::steps_claim(&self.ctx.db, &items).await {
+            Ok(claims) => return (claims, Vec::new()),
+            Err(error) => error,
+        };
+        telemetry::report(&error, "claim steps");
+        let (mut claims, mut unclaimed) = (Claims::default(), Vec::new());
+        // The database was there and refused: what is wrong with one step must not keep its neighbours.
+        let alone = !matches!(error, Error::Unavailable { .. }) && deliveries.len() > 1;
+        for delivery in deliveries {
+            if alone && let Ok(one) = step::steps_claim(&self.ctx.db, &[item(delivery)]).await {
+                claims.claimed.extend(one.claimed);
+                claims.skipped.extend(one.skipped);
+            } else {
+                self.release(delivery).await;
+                unclaimed.push(delivery.message.step_id);
+            }
+        }
+        (claims, unclaimed)
     }
 
     async fn attempt(&self, claimed: Claimed, invocation: Invocation) -> Ended {
@@ -244,125 +248,12 @@ impl<E: Executor> Worker<E> {
         }
     }
 
-    async fn release(&self, deliveries: &[Delivery]) {
-        for receipt in deliveries.iter().filter_map(|delivery| delivery.receipt_handle.as_deref()) {
-            if let Err(error) = self.ctx.queue.release(self.spec.name, receipt, RELEASE_AFTER_S).await {
-                warn!(%error, "the message comes back only after its visibility timeout");
-            }
+    async fn release(&self, delivery: &Delivery) {
+        let Some(receipt) = delivery.receipt_handle.as_deref() else { return };
+        if let Err(error) = self.ctx.queue.release(self.spec.name, receipt, RELEASE_AFTER_S).await {
+            warn!(%error, "the message comes back only after its visibility timeout");
         }
     }
-}
-
-impl<H: Handler> Executor for Plain<H> {
-    async fn execute(&self, ctx: &Ctx, _: Invocation, claimed: &Claimed, step: ClaimedStep) -> Ended {
-        let store = ctx.storage.for_step(&step);
-        let outcome = in_time(step.timeout, self.0.handle(&step, &store)).await;
-        Ended::Record(Box::new(concluded(ctx, claimed, outcome)))
-    }
-}
-
-impl<H: TransactionHandler> Executor for InTransaction<H> {
-    async fn execute(&self, ctx: &Ctx, invocation: Invocation, claimed: &Claimed, step: ClaimedStep) -> Ended {
-        let call = Uuid::new_v4();
-        match self.commit(ctx, invocation, call, claimed, &step).await {
-            Ok(ended) => ended,
-            Err(error) => {
-                telemetry::report(&error, "work in a transaction");
-                let outcome = Outcome::retryable(StepError::new("database_unavailable", error.to_string()));
-                // It may have been committed all the same.
-                Ended::Record(Box::new(FinishItem { call: Some(call), ..concluded(ctx, claimed, outcome) }))
-            }
-        }
-    }
-}
-
-impl<H: TransactionHandler> InTransaction<H> {
-    async fn commit(
-        &self,
-        ctx: &Ctx,
-        invocation: Invocation,
-        call: Uuid,
-        claimed: &Claimed,
-        step: &ClaimedStep,
-    ) -> Result<Ended, Error> {
-        let mut object = ctx.db.client().await?;
-        let client: &mut tokio_postgres::Client = &mut object;
-        let transaction = client.transaction().await.map_err(crate::db::database_error)?;
-        ctx.db.count_round_trips(1);
-        // The connection may have taken its time.
-        let limit = step.timeout.min(invocation.longest_attempt());
-        let outcome = in_time(limit, self.0.handle(step, &transaction)).await;
-        let succeeded = matches!(outcome.verdict, Verdict::Succeeded(_));
-        let item = concluded(ctx, claimed, outcome);
-        if !succeeded {
-            transaction.rollback().await.map_err(crate::db::database_error)?;
-            return Ok(Ended::Record(Box::new(item)));
-        }
-        let next = invocation.next(call);
-        let finishes = step::steps_finish_in(&transaction, std::slice::from_ref(&item), Some(&next)).await?;
-        let counts = finishes.items.iter().all(|item| item.result == FinishResult::Finished);
-        // Fenced out or finished before: somebody else's effect stands, ours must not.
-        let end = if counts { transaction.commit().await } else { transaction.rollback().await };
-        ctx.db.count_round_trips(2);
-        end.map_err(crate::db::database_error)?;
-        Ok(Ended::Recorded(finishes))
-    }
-}
-
-/// The handler's view of a claimed step, or the outcome of one that cannot be worked on.
-async fn prepare(ctx: &Ctx, claimed: &Claimed, invocation: Invocation) -> Result<ClaimedStep, Box<Outcome>> {
-    let inputs = reference::resolve(&claimed.inputs, &claimed.upstream)
-        .map_err(|message| Box::new(Outcome::failed(StepError::new("unresolved_reference", message))))?;
-    let workspace = match inputs.get("workspace").filter(|_| claimed.tool.starts_with("gate:")) {
-        Some(asked) => Some(workspace_of(ctx, &claimed.tenant_id, asked).await?),
-        None => claimed.workspace.clone(),
-    };
-    let most = invocation.longest_attempt();
-    let asked = claimed.timeout_s.map_or(most, |seconds| Duration::from_secs(seconds.into()));
-    Ok(ClaimedStep {
-        tenant_id: claimed.tenant_id.clone(),
-        run_id: claimed.run_id,
-        step_id: claimed.step_id,
-        name: claimed.name.clone(),
-        tool: claimed.tool.clone(),
-        attempt: claimed.attempt,
-        inputs,
-        goal: claimed.goal.clone(),
-        workspace,
-        timeout: asked.min(most),
-        timeout_s: claimed.timeout_s,
-    })
-}
-
-/// A gate step may name a workspace of its own, such as an upstream step's output. Costs a round trip of its own.
-async fn workspace_of(ctx: &Ctx, tenant: &TenantId, asked: &Value) -> Result<Workspace, Box<Outcome>> {
-    let failed = |message: String| Box::new(Outcome::failed(StepError::new("no_workspace", message)));
-    let id = |role: &str| match &asked[role] {
-        Value::Null => Ok(None),
-        value => value
-            .as_str()
-            .and_then(|text| text.parse::<ArtifactId>().ok())
-            .map(Some)
-            .ok_or_else(|| failed(format!("inputs.workspace.{role} must be the id of an artifact"))),
-    };
-    let archive = id("archive")?.ok_or_else(|| failed("inputs.workspace.archive is missing".into()))?;
-    let (base, diff) = (id("base")?, id("diff")?);
-    let wanted: Vec<_> = [Some(archive), base, diff].into_iter().flatten().collect();
-    let found = step::artifacts_by_id(&ctx.db, tenant, &wanted).await.map_err(|error| {
-        telemetry::report(&error, "look artifacts up");
-        Box::new(Outcome::retryable(StepError::new("database_unavailable", error.to_string())))
-    })?;
-    let take = |id: ArtifactId| -> Result<ArtifactRef, Box<Outcome>> {
-        found.get(&id).cloned().ok_or_else(|| failed(format!("no artifact has the id {id}")))
-    };
-    Ok(Workspace { archive: take(archive)?, base: base.map(&take).transpose()?, diff: diff.map(&take).transpose()? })
-}
-
-async fn in_time(limit: Duration, work: impl Future<Output = Outcome>) -> Outcome {
-    timeout(limit, work).await.unwrap_or_else(|_| {
-        let message = format!("did not end within {} s", limit.as_secs());
-        Outcome::retryable(StepError::new("timed_out", message))
-    })
 }
 
 fn concluded(ctx: &Ctx, claimed: &Claimed, outcome: Outcome) -> FinishItem {
@@ -394,8 +285,14 @@ fn whole_seconds(time: Duration) -> u32 {
     u32::try_from(time.as_secs()).unwrap_or(u32::MAX)
 }
 
-fn claim_item(message: &Message, lease_s: u32) -> ClaimItem {
-    ClaimItem { tenant_id: message.tenant_id.clone(), run_id: message.run_id, step_id: message.step_id, lease_s }
+fn claim_item(message: &Message, invocation: Invocation) -> ClaimItem {
+    ClaimItem {
+        tenant_id: message.tenant_id.clone(),
+        run_id: message.run_id,
+        step_id: message.step_id,
+        lease_s: whole_seconds(invocation.left()),
+        refs_bytes: invocation.refs_bytes,
+    }
 }
 
 fn note_skipped(skipped: &Skipped) {

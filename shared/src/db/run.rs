@@ -1,5 +1,7 @@
 //! Runs: create, control, read.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_postgres::types::Type;
@@ -36,11 +38,21 @@ pub struct NewStep<'a> {
     pub tool: &'a str,
     pub handler: &'a str,
     pub inputs: &'a Value,
-    pub refs: Vec<&'a str>,
+    /// Names of the steps that the inputs refer to.
+    pub refs: BTreeSet<&'a str>,
+    /// What they refer to in the outputs of those steps.
+    pub ref_paths: Vec<RefPath<'a>>,
     pub blockers: usize,
     pub max_attempts: u32,
     pub backoff_ms: u32,
     pub timeout_s: Option<u32>,
+}
+
+/// A place in a step's outputs.
+#[derive(Debug, Serialize)]
+pub struct RefPath<'a> {
+    pub step: &'a str,
+    pub path: &'a [String],
 }
 
 /// `child` waits for `parent`.

@@ -2,17 +2,16 @@
 
 use std::collections::HashMap;
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio_postgres::Transaction;
 use tokio_postgres::types::{Json, Type};
 use uuid::Uuid;
 
 use super::pool::{Database, Param, answer, database_error};
 use crate::domain::WakeUp;
-use crate::domain::{
-    ArtifactId, ArtifactRef, NewArtifact, NewEvent, NewGate, RunId, StepError, StepId, TenantId, Workspace,
-};
+use crate::domain::{ArtifactId, ArtifactRef, NewArtifact, NewEvent, NewGate, RunId, StepError, StepId, TenantId};
 use crate::error::Error;
 
 /// A step that somebody wants to own.
@@ -23,9 +22,12 @@ pub struct ClaimItem {
     pub step_id: StepId,
     /// What is left of the invocation.
     pub lease_s: u32,
+    /// The most bytes that the values of its references may have.
+    pub refs_bytes: usize,
 }
 
-/// A step that this attempt owns.
+/// A step that this attempt owns. What plans and outcomes put into it stays text here, so that what cannot be read of one
+/// step is the matter of that step alone.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Claimed {
     pub tenant_id: TenantId,
@@ -39,22 +41,38 @@ pub struct Claimed {
     pub max_attempts: u32,
     pub backoff_ms: u32,
     pub timeout_s: Option<u32>,
-    pub inputs: Value,
-    /// Outputs of the steps that the inputs refer to, by name.
-    pub upstream: Map<String, Value>,
+    pub inputs: Box<RawValue>,
+    /// The values that the inputs refer to; `None` when they have more than `ClaimItem::refs_bytes` bytes.
+    pub refs: Option<Vec<Ref>>,
     pub goal: String,
-    pub workspace: Option<Workspace>,
+    /// A `domain::Workspace`.
+    pub workspace: Option<Box<RawValue>>,
     pub traceparent: Option<String>,
 }
 
-/// What a claim gave.
+/// A value that a step's inputs refer to.
 #[derive(Debug, Clone, Deserialize)]
+pub struct Ref {
+    pub step: String,
+    pub path: Vec<String>,
+    /// `None` where the outputs have nothing there.
+    #[serde(default, deserialize_with = "present")]
+    pub value: Option<Box<RawValue>>,
+}
+
+/// A JSON null that is there is a value.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::<RawValue>::deserialize(deserializer).map(Some)
+}
+
+/// What a claim gave.
+#[derive(Debug, Clone, Default, Deserialize)]
 pub struct Claims {
     pub claimed: Vec<Claimed>,
     pub skipped: Vec<Skipped>,
 }
 
-/// A step that was not to be had: a stale, early or repeated delivery.
+/// A step that could not be claimed: a stale, early or repeated delivery.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Skipped {
     pub step_id: StepId,
@@ -74,7 +92,7 @@ pub struct FinishItem {
     pub call: Option<Uuid>,
     pub to: FinishTo,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub outputs: Option<Map<String, Value>>,
+    pub outputs: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<StepError>,
     pub delay_ms: u64,
@@ -105,6 +123,8 @@ pub struct Continuation {
     pub lease_s: u32,
     /// The longest timeout that a step may have to fit in. 0: nothing more is claimed.
     pub timeout_s: u32,
+    /// The most bytes that the values of a step's references may have.
+    pub refs_bytes: usize,
 }
 
 /// What finishing did.

@@ -1,9 +1,55 @@
-//! Sizes of JSON values, measured without building text.
+//! Sizes of JSON values, measured before they are built.
 
 use std::io;
 
 use serde::Serialize;
 use serde_json::Value;
+
+/// What a JSON text costs whoever reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Length of the text.
+    pub bytes: usize,
+    /// Levels of nesting: 1 for a scalar, one more for each list or object around it.
+    pub depth: usize,
+    /// Bytes of memory that the parsed value takes at most: a short text can hold many small objects.
+    pub memory: usize,
+}
+
+impl Shape {
+    /// Of a well-formed JSON text; one pass, nothing is allocated.
+    pub fn of(json: &str) -> Self {
+        let (mut open, mut deepest, mut memory) = (0_usize, 0_usize, 32 + json.len());
+        let (mut in_string, mut escaped) = (false, false);
+        for byte in json.bytes() {
+            if in_string {
+                match byte {
+                    _ if escaped => escaped = false,
+                    b'\\' => escaped = true,
+                    b'"' => in_string = false,
+                    _ => {}
+                }
+                continue;
+            }
+            match byte {
+                b'"' => in_string = true,
+                b'{' | b'[' => {
+                    open += 1;
+                    deepest = deepest.max(open);
+                    // The first node of a map has room for eleven entries; a list starts with room for four.
+                    memory += if byte == b'{' { 640 } else { 128 };
+                }
+                b'}' | b']' => open = open.saturating_sub(1),
+                // Nodes of a map are half full at worst, lists grow by doubling.
+                b':' => memory += 130,
+                b',' => memory += 48,
+                _ => {}
+            }
+        }
+        // A scalar inside the innermost list or object is one level more, and an empty one has none.
+        Self { bytes: json.len(), depth: deepest + 1, memory }
+    }
+}
 
 /// Levels of nesting: 1 for a scalar or an empty list, one more for each list or object around it. Iterative, because a
 /// value that a client sent may be as deep as the parser allows.
@@ -58,6 +104,20 @@ mod tests {
             assert_eq!(json_depth(&value), depth, "{value}");
             assert_eq!(json_bytes(&value), value.to_string().len(), "{value}");
         }
+    }
+
+    #[test]
+    fn the_shape_of_a_text_bounds_the_value() {
+        for value in [json!(1), json!({"a": [1, {"b": "}{[]\\\"["}]}), json!([[[[]]]]), json!([{"": 0}, {"": 0}])] {
+            let text = value.to_string();
+            let shape = Shape::of(&text);
+            assert_eq!(shape.bytes, text.len());
+            let depth = json_depth(&value);
+            assert!((depth..=depth + 1).contains(&shape.depth), "{value}: {shape:?}");
+            assert!(shape.memory >= shape.bytes + 32);
+        }
+        // Measured: a map with one entry takes one node of 632 bytes.
+        assert!(Shape::of(r#"[{"":0},{"":0}]"#).memory >= 2 * 632);
     }
 
     #[test]

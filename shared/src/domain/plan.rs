@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
+use super::bounds::Shape;
 use super::id::ArtifactId;
 use super::problem::Problem;
-use super::reference::referenced_steps;
+use super::reference::{Reference, references};
 use super::tool::{self, HandlerSpec};
 
 /// Bounds on what is accepted. All configurable.
@@ -26,6 +27,13 @@ pub struct Limits {
 /// Deepest nesting of JSON that is accepted and kept: of a request's body, and of inputs, outputs and what else an attempt
 /// leaves behind. Half of what the parser reads, so that everything kept can be read back inside a larger document.
 pub const MAX_JSON_DEPTH: usize = 64;
+
+/// Memory that a step's inputs, as posted and as resolved, and its outputs may take once they are parsed, in bytes. A
+/// worker holds those of a whole batch.
+pub const MAX_JSON_MEMORY: usize = 8 << 20;
+
+/// Different references of one step. Each is looked up while the run is locked.
+const MAX_REFERENCES: usize = 1_000;
 
 impl Default for Limits {
     fn default() -> Self {
@@ -75,8 +83,8 @@ pub struct PlanStep {
     pub inputs: Value,
     /// Positions of the parents in `Plan::steps`, ascending, without repetition.
     pub parents: Vec<usize>,
-    /// Names of the upstream steps that the inputs refer to.
-    pub refs: BTreeSet<String>,
+    /// What the inputs refer to upstream.
+    pub refs: BTreeSet<Reference>,
     pub max_attempts: u32,
     pub backoff_ms: u32,
     pub timeout_s: Option<u32>,
@@ -173,8 +181,12 @@ impl Reader<'_> {
         let tool = self.text(object, path, "tool", MAX_NAME_CHARS);
         let handler = if tool.is_empty() { None } else { self.handler(&tool, path) };
         let inputs = self.inputs(object, path);
-        let (refs, malformed) = referenced_steps(&inputs, &format!("{path}.inputs"));
+        let (refs, malformed) = references(&inputs, &format!("{path}.inputs"));
         self.problems.extend(malformed.into_iter().map(|(path, message)| Problem::new(path, message)));
+        if refs.len() > MAX_REFERENCES {
+            let message = format!("has {} different references; at most {MAX_REFERENCES} are accepted", refs.len());
+            self.problem(format!("{path}.inputs"), message);
+        }
         let (max_attempts, backoff_ms) = self.retry(object, path);
         PlanStep {
             name,
@@ -197,9 +209,14 @@ impl Reader<'_> {
         match object.get("inputs") {
             None => Value::Object(Map::new()),
             Some(inputs @ Value::Object(_)) => {
-                let size = inputs.to_string().len();
-                if size > self.limits.inputs_bytes {
-                    let message = format!("has {size} bytes; at most {} are accepted", self.limits.inputs_bytes);
+                let shape = Shape::of(&inputs.to_string());
+                let (bytes, memory, most) = (shape.bytes, shape.memory, self.limits.inputs_bytes);
+                if bytes > most {
+                    self.problem(format!("{path}.inputs"), format!("has {bytes} bytes; at most {most} are accepted"));
+                } else if memory > MAX_JSON_MEMORY {
+                    let message = format!(
+                        "has so many parts that it takes {memory} bytes of memory; at most {MAX_JSON_MEMORY} are accepted"
+                    );
                     self.problem(format!("{path}.inputs"), message);
                 }
                 inputs.clone()
@@ -302,7 +319,8 @@ impl Reader<'_> {
     fn references(&mut self, steps: &[PlanStep], positions: &HashMap<String, usize>) {
         for (index, step) in steps.iter().enumerate().filter(|(_, step)| !step.refs.is_empty()) {
             let upstream = ancestors(steps, index);
-            for name in &step.refs {
+            let names: BTreeSet<&str> = step.refs.iter().map(|reference| reference.step.as_str()).collect();
+            for name in names {
                 let message = match positions.get(name) {
                     None => format!("refers to \"{name}\", but no step has that name"),
                     Some(position) if !upstream.contains(position) => {

@@ -4,20 +4,80 @@
 //! A string that is one whole reference takes the JSON type of the value; inside a longer string the value is written
 //! into the text. `$${{` stands for a literal `${{`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
+use super::bounds::Shape;
+
 /// A parsed reference.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Reference {
     pub step: String,
-    pub path: Vec<Segment>,
+    /// Keys of objects and positions in lists, as Postgres' `#>` takes them.
+    pub path: Vec<String>,
 }
 
-/// One part of a path into outputs.
+/// A value that the inputs refer to.
+#[derive(Debug, Clone)]
+pub struct Referred {
+    pub value: Value,
+    pub shape: Shape,
+}
+
+impl Referred {
+    pub fn new(value: Value, text: &str) -> Self {
+        Self { value, shape: Shape::of(text) }
+    }
+
+    /// What stands at a path below.
+    fn at(&self, path: &[String]) -> Option<Self> {
+        let found = path.iter().try_fold(&self.value, |value, part| match value {
+            Value::Array(items) => items.get(part.parse::<usize>().ok()?),
+            other => other.get(part),
+        })?;
+        Some(Self::new(found.clone(), &found.to_string()))
+    }
+}
+
+/// Adds what `inputs` refer to inside of whole outputs: the claims of runs of before the paths of references were stored
+/// hand those out.
+pub fn look_inside(inputs: &Value, referents: &mut Referents) {
+    if referents.keys().all(|reference| !reference.path.is_empty()) {
+        return;
+    }
+    for reference in references(inputs, "").0 {
+        let whole = Reference { step: reference.step.clone(), path: Vec::new() };
+        if !referents.contains_key(&reference)
+            && let Some(outputs) = referents.get(&whole)
+        {
+            let found = outputs.as_ref().and_then(|outputs| outputs.at(&reference.path));
+            referents.insert(reference, found);
+        }
+    }
+}
+
+/// The values of a step's references; `None` where the outputs have nothing at that path.
+pub type Referents = BTreeMap<Reference, Option<Referred>>;
+
+/// How large inputs may become.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    pub bytes: usize,
+    pub memory: usize,
+    pub depth: usize,
+}
+
+/// Why inputs cannot be resolved; the text is for the plan's author.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Segment {
+pub enum Unresolved {
+    Missing(String),
+    TooLarge(String),
+}
+
+/// One part of a path as it is written.
+#[derive(Debug, PartialEq, Eq)]
+enum Segment {
     Key(String),
     Index(usize),
 }
@@ -28,62 +88,103 @@ enum Piece<'a> {
     Reference(Reference),
 }
 
-/// Names of the steps that `inputs` refers to; each malformed reference with its JSON path below `path`.
-pub fn referenced_steps(inputs: &Value, path: &str) -> (BTreeSet<String>, Vec<(String, String)>) {
-    let (mut names, mut problems) = (BTreeSet::new(), Vec::new());
+/// What `inputs` refers to; each malformed reference with its JSON path below `path`.
+pub fn references(inputs: &Value, path: &str) -> (BTreeSet<Reference>, Vec<(String, String)>) {
+    let (mut found, mut problems) = (BTreeSet::new(), Vec::new());
     walk(inputs, path, &mut |text, place| match pieces(text) {
-        Ok(pieces) => names.extend(pieces.into_iter().filter_map(|piece| match piece {
-            Piece::Reference(reference) => Some(reference.step),
+        Ok(pieces) => found.extend(pieces.into_iter().filter_map(|piece| match piece {
+            Piece::Reference(reference) => Some(reference),
             Piece::Text(_) | Piece::Open => None,
         })),
         Err(message) => problems.push((place.to_owned(), message)),
     });
-    (names, problems)
+    (found, problems)
 }
 
-/// Replaces every reference by the upstream value. `upstream` maps step names to their outputs.
-pub fn resolve(inputs: &Value, upstream: &Map<String, Value>) -> Result<Value, String> {
-    Ok(match inputs {
-        Value::String(text) => resolve_text(text, upstream)?,
-        Value::Array(items) => {
-            Value::Array(items.iter().map(|item| resolve(item, upstream)).collect::<Result<_, _>>()?)
-        }
-        Value::Object(map) => Value::Object(
-            map.iter()
-                .map(|(key, value)| Ok((key.clone(), resolve(value, upstream)?)))
-                .collect::<Result<_, String>>()?,
-        ),
-        other => other.clone(),
-    })
+/// Replaces every reference of `inputs`, which have the shape `shape`, by its value. Stops before the result would leave
+/// its room.
+pub fn resolve(inputs: Value, shape: Shape, referents: &Referents, room: Room) -> Result<Value, Unresolved> {
+    let mut resolver = Resolver { referents, room, bytes: 0, memory: 0 };
+    resolver.take(shape, 0)?;
+    resolver.value(inputs, 1)
 }
 
-fn resolve_text(text: &str, upstream: &Map<String, Value>) -> Result<Value, String> {
-    let pieces = pieces(text)?;
-    if let [Piece::Reference(reference)] = pieces.as_slice() {
-        return lookup(reference, upstream).cloned();
+struct Resolver<'a> {
+    referents: &'a Referents,
+    room: Room,
+    bytes: usize,
+    memory: usize,
+}
+
+impl Resolver<'_> {
+    fn value(&mut self, value: Value, depth: usize) -> Result<Value, Unresolved> {
+        Ok(match value {
+            Value::String(text) if text.contains("${{") => self.text(&text, depth)?,
+            Value::Array(items) => {
+                Value::Array(items.into_iter().map(|item| self.value(item, depth + 1)).collect::<Result<_, _>>()?)
+            }
+            Value::Object(map) => Value::Object(
+                map.into_iter()
+                    .map(|(key, value)| Ok((key, self.value(value, depth + 1)?)))
+                    .collect::<Result<Map<_, _>, Unresolved>>()?,
+            ),
+            other => other,
+        })
     }
-    let mut resolved = String::with_capacity(text.len());
-    for piece in &pieces {
-        match piece {
-            Piece::Text(text) => resolved.push_str(text),
-            Piece::Open => resolved.push_str("${{"),
-            Piece::Reference(reference) => match lookup(reference, upstream)? {
-                Value::String(value) => resolved.push_str(value),
-                other => resolved.push_str(&other.to_string()),
-            },
+
+    fn text(&mut self, text: &str, depth: usize) -> Result<Value, Unresolved> {
+        let pieces = pieces(text).map_err(Unresolved::Missing)?;
+        if let [Piece::Reference(reference)] = pieces.as_slice() {
+            let referred = lookup(reference, self.referents)?;
+            self.take(referred.shape, depth - 1)?;
+            return Ok(referred.value.clone());
         }
+        let mut resolved = String::with_capacity(text.len());
+        for piece in &pieces {
+            match piece {
+                Piece::Text(text) => resolved.push_str(text),
+                Piece::Open => resolved.push_str("${{"),
+                Piece::Reference(reference) => {
+                    let referred = lookup(reference, self.referents)?;
+                    // Written into a text it is as long as its own text, and a scalar.
+                    let bytes = referred.shape.bytes;
+                    self.take(Shape { bytes, depth: 1, memory: bytes }, depth - 1)?;
+                    match &referred.value {
+                        Value::String(value) => resolved.push_str(value),
+                        other => resolved.push_str(&other.to_string()),
+                    }
+                }
+            }
+        }
+        Ok(Value::String(resolved))
     }
-    Ok(Value::String(resolved))
+
+    /// Takes room for a value inside of `depth` lists and objects.
+    fn take(&mut self, shape: Shape, depth: usize) -> Result<(), Unresolved> {
+        self.bytes += shape.bytes;
+        self.memory += shape.memory;
+        let Room { bytes, memory, depth: deepest } = self.room;
+        let message = if self.bytes > bytes {
+            format!("with their references resolved, the inputs have more than {bytes} bytes")
+        } else if self.memory > memory {
+            format!("with their references resolved, the inputs take more than {memory} bytes of memory")
+        } else if depth + shape.depth > deepest {
+            format!("with their references resolved, the inputs are nested deeper than {deepest} levels")
+        } else {
+            return Ok(());
+        };
+        Err(Unresolved::TooLarge(message))
+    }
 }
 
-fn lookup<'a>(reference: &Reference, upstream: &'a Map<String, Value>) -> Result<&'a Value, String> {
-    let outputs = upstream.get(&reference.step).ok_or_else(|| format!("step \"{}\" has no outputs", reference.step))?;
-    reference.path.iter().try_fold(outputs, |value, segment| {
-        match segment {
-            Segment::Key(key) => value.get(key),
-            Segment::Index(index) => value.get(index),
-        }
-        .ok_or_else(|| format!("the outputs of step \"{}\" have no {segment:?}", reference.step))
+fn lookup<'a>(reference: &Reference, referents: &'a Referents) -> Result<&'a Referred, Unresolved> {
+    referents.get(reference).and_then(Option::as_ref).ok_or_else(|| {
+        let Reference { step, path } = reference;
+        Unresolved::Missing(if path.is_empty() {
+            format!("step \"{step}\" has no outputs")
+        } else {
+            format!("the outputs of step \"{step}\" have no {}", path.join("."))
+        })
     })
 }
 
@@ -142,7 +243,10 @@ impl Parser<'_> {
         }
         let mut path = Vec::new();
         while let Some(segment) = self.segment()? {
-            path.push(segment);
+            path.push(match segment {
+                Segment::Key(key) => key,
+                Segment::Index(index) => index.to_string(),
+            });
         }
         self.spaces();
         self.expect("}}")?;
@@ -194,23 +298,44 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn upstream() -> Map<String, Value> {
-        let value = json!({"build": {"n": 3, "list": [{"a": "x"}]}, "a name": {"out put": "y"}});
-        value.as_object().cloned().unwrap()
+    const ROOM: Room = Room { bytes: 1_000, memory: 100_000, depth: 8 };
+
+    fn reference(step: &str, path: &[&str]) -> Reference {
+        Reference { step: step.into(), path: path.iter().map(|&part| part.to_owned()).collect() }
+    }
+
+    /// As a claim gives them: each reference of the inputs with its value in these outputs.
+    fn resolved(inputs: &Value, outputs: &Value, room: Room) -> Result<Value, Unresolved> {
+        let (found, problems) = references(inputs, "inputs");
+        assert_eq!(problems, []);
+        let value = |reference: &Reference| {
+            let mut at = outputs.get(&reference.step)?;
+            for part in &reference.path {
+                at = if at.is_array() { at.get(part.parse::<usize>().ok()?) } else { at.get(part) }?;
+            }
+            Some(Referred::new(at.clone(), &at.to_string()))
+        };
+        let referents = found.into_iter().map(|reference| (reference.clone(), value(&reference))).collect();
+        resolve(inputs.clone(), Shape::of(&inputs.to_string()), &referents, room)
+    }
+
+    fn outputs() -> Value {
+        json!({"build": {"n": 3, "list": [{"a": "x"}]}, "a name": {"out put": "y"}})
     }
 
     #[test]
     fn a_whole_reference_takes_the_type_of_the_value() {
         let inputs = json!({"n": "${{ steps.build.outputs.n }}", "all": ["${{steps.build.outputs}}"]});
-        assert_eq!(resolve(&inputs, &upstream()).unwrap(), json!({"n": 3, "all": [{"n": 3, "list": [{"a": "x"}]}]}));
+        let expected = json!({"n": 3, "all": [{"n": 3, "list": [{"a": "x"}]}]});
+        assert_eq!(resolved(&inputs, &outputs(), ROOM).unwrap(), expected);
     }
 
     #[test]
     fn inside_text_the_value_is_written_out() {
         let inputs = json!(r#"n=${{ steps.build.outputs.n }} ${{ steps["a name"].outputs["out put"] }} $${{ no }}"#);
-        assert_eq!(resolve(&inputs, &upstream()).unwrap(), json!("n=3 y ${{ no }}"));
+        assert_eq!(resolved(&inputs, &outputs(), ROOM).unwrap(), json!("n=3 y ${{ no }}"));
         let inputs = json!("${{ steps.build.outputs.list[0].a }}!");
-        assert_eq!(resolve(&inputs, &upstream()).unwrap(), json!("x!"));
+        assert_eq!(resolved(&inputs, &outputs(), ROOM).unwrap(), json!("x!"));
     }
 
     #[test]
@@ -218,12 +343,39 @@ mod tests {
         for text in
             ["${{ steps.build.outputs.nope }}", "${{ steps.other.outputs.n }}", "${{ steps.build.outputs.list[7] }}"]
         {
-            assert!(resolve(&json!(text), &upstream()).is_err(), "{text}");
+            assert!(matches!(resolved(&json!(text), &outputs(), ROOM), Err(Unresolved::Missing(_))), "{text}");
         }
     }
 
     #[test]
-    fn malformed_references_are_told_with_their_place() {
+    fn references_that_multiply_are_stopped_before_they_are_built() {
+        let outputs = json!({"a": {"text": "x".repeat(400), "deep": [[[[[[1]]]]]]}});
+        let text = |reference: &str| format!("${{{{ steps.a.outputs.{reference} }}}}");
+        let cases = [
+            (json!([text("text"), text("text"), text("text")]), "1000 bytes"),
+            (json!(format!("{} {} {}", text("text"), text("text"), text("text"))), "1000 bytes"),
+            (json!([[text("deep")]]), "8 levels"),
+        ];
+        for (inputs, expected) in cases {
+            let Err(Unresolved::TooLarge(message)) = resolved(&inputs, &outputs, ROOM) else {
+                panic!("{inputs} was resolved");
+            };
+            assert!(message.contains(expected), "{message}");
+        }
+        assert!(resolved(&json!([text("deep")]), &outputs, ROOM).is_ok());
+        let narrow = Room { memory: 1_500, ..ROOM };
+        assert!(matches!(resolved(&json!([text("deep")]), &outputs, narrow), Err(Unresolved::TooLarge(_))));
+    }
+
+    #[test]
+    fn references_are_found_once_each_with_their_paths() {
+        let inputs = json!(["${{ steps.a.outputs.x[1] }}", {"k": "${{steps.a.outputs.x[1]}} ${{ steps.b.outputs }}"}]);
+        let (found, _) = references(&inputs, "inputs");
+        assert_eq!(found, [reference("a", &["x", "1"]), reference("b", &[])].into());
+    }
+
+    #[test]
+    fn malformed_references_are_named_with_their_place() {
         for text in [
             "${{ steps.a }}",
             "${{ env.X }}",
@@ -231,7 +383,7 @@ mod tests {
             "${{ steps[\"a].outputs }}",
             "${{ steps[1].outputs }}",
         ] {
-            let (_, problems) = referenced_steps(&json!({"x": [text]}), "inputs");
+            let (_, problems) = references(&json!({"x": [text]}), "inputs");
             assert_eq!(problems.len(), 1, "{text}");
             assert_eq!(problems[0].0, "inputs.x[0]");
         }

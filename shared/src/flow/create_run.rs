@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::wake;
 use crate::context::Ctx;
-use crate::db::run::{self, CreateResult, NewEdge, NewRun, NewStep};
+use crate::db::run::{self, CreateResult, NewEdge, NewRun, NewStep, RefPath};
 use crate::domain::plan::{self, Plan, PlanWorkspace};
 use crate::domain::trace::TraceParent;
 use crate::domain::{RunId, RunStatus, StepId, TenantId, digest};
@@ -98,7 +98,8 @@ fn nodes(plan: &Plan) -> (Vec<NewStep<'_>>, Vec<NewEdge>) {
         tool: &step.tool,
         handler: step.handler,
         inputs: &step.inputs,
-        refs: step.refs.iter().map(String::as_str).collect(),
+        refs: step.refs.iter().map(|reference| reference.step.as_str()).collect(),
+        ref_paths: step.refs.iter().map(|reference| RefPath { step: &reference.step, path: &reference.path }).collect(),
         blockers: step.parents.len(),
         max_attempts: step.max_attempts,
         backoff_ms: step.backoff_ms,

@@ -3,19 +3,28 @@
 use std::slice;
 use std::time::Duration;
 
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
 use tokio::time::sleep;
 use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::context::Ctx;
 use crate::db::step::{self, Claimed, Continuation, FinishItem, FinishResult, FinishTo, Finishes};
+use crate::domain::bounds::{Shape, json_bytes, json_depth, shortened};
+use crate::domain::plan::{MAX_JSON_DEPTH, MAX_JSON_MEMORY};
 use crate::domain::retry::{AfterFailure, RetryPolicy, after_failure};
-use crate::domain::{Outcome, StepError, StepId, Verdict, WakeUp};
+use crate::domain::{NewArtifact, NewEvent, Outcome, StepError, StepId, Verdict, WakeUp};
 use crate::error::Error;
 use crate::telemetry;
 
 /// Between the tries to record an end.
 const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(1)];
+
+/// Longest message of an error that is kept, in bytes.
+const MAX_MESSAGE_BYTES: usize = 4 << 10;
+/// Largest details of an error, payload of an event or metadata of an artifact, in bytes.
+const MAX_DETAILS_BYTES: usize = 64 << 10;
 
 /// Turns an outcome into the record of an attempt's end. `jitter` is in 0..1.
 pub fn conclude(claimed: &Claimed, outcome: Outcome, outputs_limit: usize, jitter: f64) -> FinishItem {
@@ -24,19 +33,18 @@ pub fn conclude(claimed: &Claimed, outcome: Outcome, outputs_limit: usize, jitte
     let (mut to, mut outputs, mut error, mut delay) = (FinishTo::Blocked, None, None, Duration::ZERO);
     match outcome.verdict {
         Verdict::Blocked => {}
-        Verdict::Succeeded(map) => {
-            let size = serde_json::to_string(&map).map_or(usize::MAX, |text| text.len());
-            if size > outputs_limit {
-                to = FinishTo::Failed;
-                let message = format!("the outputs have {size} bytes; at most {outputs_limit} are kept");
-                error = Some(StepError::new("outputs_too_large", message));
-            } else {
+        Verdict::Succeeded(map) => match kept_outputs(&map, outputs_limit) {
+            Ok(kept) => {
                 to = FinishTo::Succeeded;
-                outputs = Some(map);
+                outputs = Some(kept);
             }
-        }
+            Err(message) => {
+                to = FinishTo::Failed;
+                error = Some(StepError::new("outputs_too_large", message));
+            }
+        },
         Verdict::Failed { error: why, retryable, retry_after } => {
-            error = Some(why);
+            error = Some(bounded(why));
             to = match after_failure(policy, claimed.failures, retryable, retry_after, jitter) {
                 AfterFailure::Fail => FinishTo::Failed,
                 AfterFailure::Retry(after) => {
@@ -56,10 +64,52 @@ pub fn conclude(claimed: &Claimed, outcome: Outcome, outputs_limit: usize, jitte
         outputs,
         error,
         delay_ms: u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
-        artifacts: outcome.artifacts,
+        artifacts: outcome
+            .artifacts
+            .into_iter()
+            .map(|artifact| NewArtifact { metadata: bounded_value(artifact.metadata), ..artifact })
+            .collect(),
         gates: outcome.gates,
-        events: outcome.events,
+        events: outcome
+            .events
+            .into_iter()
+            .map(|event| NewEvent { payload: bounded_value(event.payload), ..event })
+            .collect(),
     }
+}
+
+/// The text of outputs that can be stored and read back, or why there is none.
+fn kept_outputs(outputs: &Map<String, Value>, most_bytes: usize) -> Result<Box<RawValue>, String> {
+    let kept = serde_json::value::to_raw_value(outputs).map_err(|error| error.to_string())?;
+    let Shape { bytes, depth, memory } = Shape::of(kept.get());
+    if bytes > most_bytes {
+        Err(format!("the outputs have {bytes} bytes; at most {most_bytes} are kept"))
+    } else if depth > MAX_JSON_DEPTH {
+        Err(format!("the outputs are nested {depth} levels deep; at most {MAX_JSON_DEPTH} are kept"))
+    } else if memory > MAX_JSON_MEMORY {
+        let most = MAX_JSON_MEMORY;
+        Err(format!("the outputs have so many parts that they take {memory} bytes of memory; at most {most} are kept"))
+    } else {
+        Ok(kept)
+    }
+}
+
+/// An error that fits into rows, pages and terminals.
+fn bounded(error: StepError) -> StepError {
+    StepError {
+        code: shortened(&error.code, 100),
+        message: shortened(&error.message, MAX_MESSAGE_BYTES),
+        details: bounded_value(error.details),
+    }
+}
+
+/// A value that is kept whole, or a note of its size in its place.
+fn bounded_value(value: Value) -> Value {
+    let bytes = json_bytes(&value);
+    if bytes <= MAX_DETAILS_BYTES && json_depth(&value) <= MAX_JSON_DEPTH {
+        return value;
+    }
+    json!({"omitted": format!("{bytes} bytes are too many, or too deeply nested, to be kept")})
 }
 
 /// What became of a batch of ends.

@@ -17,7 +17,13 @@ async fn claim_all(lab: &Lab) -> usize {
 }
 
 fn item(lab: &Lab, wakeup: &WakeUp) -> ClaimItem {
-    ClaimItem { tenant_id: lab.tenant.clone(), run_id: wakeup.run_id, step_id: wakeup.step_id, lease_s: 60 }
+    ClaimItem {
+        tenant_id: lab.tenant.clone(),
+        run_id: wakeup.run_id,
+        step_id: wakeup.step_id,
+        lease_s: 60,
+        refs_bytes: 1 << 20,
+    }
 }
 
 /// Sweepers of different processes at one moment; their reports added up.

@@ -184,13 +184,13 @@ async fn an_end_that_was_committed_unnoticed_gives_its_successor_back() {
 }
 
 fn continuation() -> Continuation {
-    Continuation { call: Uuid::new_v4(), handler: "echo", lease_s: 30, timeout_s: 27 }
+    Continuation { call: Uuid::new_v4(), handler: "echo", lease_s: 30, timeout_s: 27, refs_bytes: 1 << 20 }
 }
 
 /// Claims a step; its success, still to be recorded.
 async fn done(lab: &Lab, run: RunId, name: &str) -> FinishItem {
     let step_id = lab.step(run, name).await;
-    let item = ClaimItem { tenant_id: lab.tenant.clone(), run_id: run, step_id, lease_s: 30 };
+    let item = ClaimItem { tenant_id: lab.tenant.clone(), run_id: run, step_id, lease_s: 30, refs_bytes: 1 << 20 };
     let claims = step::steps_claim(&lab.ctx.db, &[item]).await.unwrap();
     conclude(&claims.claimed[0], succeeded(json!({ "said": "hello" })), 1 << 20, 0.0)
 }

@@ -1,5 +1,6 @@
 //! The engine on a real Postgres: transitions, deliveries, races.
 
+mod bounds;
 mod continuation;
 mod control;
 mod delivery;

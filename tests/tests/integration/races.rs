@@ -21,7 +21,13 @@ use uuid::Uuid;
 const ROUNDS: usize = 25;
 
 async fn claim(lab: &Lab, run: RunId, steps: &[StepId]) -> Vec<Claimed> {
-    let item = |&step_id: &StepId| ClaimItem { tenant_id: lab.tenant.clone(), run_id: run, step_id, lease_s: 60 };
+    let item = |&step_id: &StepId| ClaimItem {
+        tenant_id: lab.tenant.clone(),
+        run_id: run,
+        step_id,
+        lease_s: 60,
+        refs_bytes: 1 << 20,
+    };
     let items: Vec<_> = steps.iter().map(item).collect();
     step::steps_claim(&lab.ctx.db, &items).await.unwrap().claimed
 }
@@ -57,7 +63,8 @@ async fn of_many_claimants_one_gets_the_step() {
     for _ in 0..ROUNDS {
         let run = lab.submit(&plans::wide(1)).await;
         let id = lab.step(run, "s0").await;
-        let item = ClaimItem { tenant_id: lab.tenant.clone(), run_id: run, step_id: id, lease_s: 60 };
+        let item =
+            ClaimItem { tenant_id: lab.tenant.clone(), run_id: run, step_id: id, lease_s: 60, refs_bytes: 1 << 20 };
         let claimants = (0..6).map(|_| {
             let (db, item) = (lab.ctx.db.clone(), item.clone());
             async move { step::steps_claim(&db, &[item]).await.unwrap().claimed.len() }
@@ -76,7 +83,8 @@ async fn of_many_claimants_one_takes_over_a_dead_lease() {
         let id = lab.step(run, "s0").await;
         claim(&lab, run, &[id]).await;
         lab.lease_over(id).await;
-        let item = ClaimItem { tenant_id: lab.tenant.clone(), run_id: run, step_id: id, lease_s: 60 };
+        let item =
+            ClaimItem { tenant_id: lab.tenant.clone(), run_id: run, step_id: id, lease_s: 60, refs_bytes: 1 << 20 };
         let claimants = (0..6).map(|_| {
             let (db, item) = (lab.ctx.db.clone(), item.clone());
             async move { step::steps_claim(&db, &[item]).await.unwrap().claimed }
@@ -226,7 +234,8 @@ async fn a_timeline_reader_beside_many_writers_misses_no_event() {
         let (db, tenant_id, ids) = (lab.ctx.db.clone(), lab.tenant.clone(), ids.to_vec());
         tokio::spawn(async move {
             for step_id in ids {
-                let item = ClaimItem { tenant_id: tenant_id.clone(), run_id: run, step_id, lease_s: 60 };
+                let item =
+                    ClaimItem { tenant_id: tenant_id.clone(), run_id: run, step_id, lease_s: 60, refs_bytes: 1 << 20 };
                 let claims = step::steps_claim(&db, &[item]).await.unwrap();
                 step::steps_finish(&db, &[done(&claims.claimed[0])], None).await.unwrap();
             }

@@ -118,6 +118,7 @@ impl<'a> Postgres<'a> {
             run_id: self.run,
             step_id: self.steps[at],
             lease_s: AN_HOUR_S,
+            refs_bytes: 1 << 20,
         };
         let items: Vec<_> = steps.iter().map(item).collect();
         let claims = step::steps_claim(&self.lab.ctx.db, &items).await.unwrap();
@@ -133,7 +134,13 @@ impl<'a> Postgres<'a> {
 
     async fn finish(&self, ends: &[Finish], goes_on: bool) -> Answer {
         let items: Vec<_> = ends.iter().map(|end| self.item(end)).collect();
-        let next = Continuation { call: Uuid::new_v4(), handler: "echo", lease_s: AN_HOUR_S, timeout_s: AN_HOUR_S };
+        let next = Continuation {
+            call: Uuid::new_v4(),
+            handler: "echo",
+            lease_s: AN_HOUR_S,
+            timeout_s: AN_HOUR_S,
+            refs_bytes: 1 << 20,
+        };
         let finishes = step::steps_finish(&self.lab.ctx.db, &items, goes_on.then_some(&next)).await.unwrap();
         let word = |item: &step::Finished| format!("{} {:?}", self.at(item.step_id), item.result).to_lowercase();
         let mut results: Vec<_> = finishes.items.iter().map(word).collect();
@@ -146,7 +153,7 @@ impl<'a> Postgres<'a> {
         let (mut outputs, mut error, mut delay_ms, mut gates) = (None, None, 0, Vec::new());
         let to = match end.to {
             To::Succeeded => {
-                outputs = Some(Map::new());
+                outputs = serde_json::value::to_raw_value(&Map::new()).ok();
                 FinishTo::Succeeded
             }
             To::Failed | To::Retry { .. } => {

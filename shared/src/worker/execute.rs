@@ -1,0 +1,128 @@
+//! How a claimed step is worked on: its handler's work, then the record of its end, or both in one transaction.
+
+use std::time::Duration;
+
+use deadpool_postgres::Object;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::{Handler, Invocation, TransactionHandler, concluded};
+use crate::context::Ctx;
+use crate::db::database_error;
+use crate::db::step::{self, Claimed, FinishItem, FinishResult, FinishTo, Finishes};
+use crate::domain::{ClaimedStep, Outcome, StepError};
+use crate::error::Error;
+use crate::telemetry;
+
+/// How a claimed step is worked on; see [`Plain`] and [`InTransaction`].
+pub trait Executor: Send + Sync + 'static {
+    fn execute(
+        &self,
+        ctx: &Ctx,
+        invocation: Invocation,
+        claimed: &Claimed,
+        step: ClaimedStep,
+    ) -> impl Future<Output = Ended> + Send;
+
+    /// Connections that a batch of so many steps needs at once.
+    fn connections(_batch_size: u32) -> u32 {
+        1
+    }
+}
+
+/// Works, then finishes.
+pub struct Plain<H>(pub H);
+
+/// Works and finishes in one transaction.
+pub struct InTransaction<H>(pub H);
+
+/// An attempt that has ended.
+pub enum Ended {
+    /// Still to be recorded.
+    Record(Box<FinishItem>),
+    /// Recorded together with its effect.
+    Recorded(Finishes),
+}
+
+/// A transaction handler bounds its own statements by the step's timeout. This much later its connection is given up.
+const GRACE: Duration = Duration::from_secs(2);
+/// The handler may have become another role, and set timeouts of its own.
+const BEFORE_FINISH: &str = "set local role none; set local statement_timeout = '10s'; set local lock_timeout = '10s'";
+
+impl<H: Handler> Executor for Plain<H> {
+    async fn execute(&self, ctx: &Ctx, _: Invocation, claimed: &Claimed, step: ClaimedStep) -> Ended {
+        let store = ctx.storage.for_step(&step);
+        let worked = timeout(step.timeout, self.0.handle(&step, &store)).await;
+        let outcome = worked.unwrap_or_else(|_| timed_out(step.timeout));
+        Ended::Record(Box::new(concluded(ctx, claimed, outcome)))
+    }
+}
+
+impl<H: TransactionHandler> Executor for InTransaction<H> {
+    async fn execute(&self, ctx: &Ctx, invocation: Invocation, claimed: &Claimed, step: ClaimedStep) -> Ended {
+        let call = Uuid::new_v4();
+        match self.commit(ctx, invocation, call, claimed, step).await {
+            Ok(ended) => ended,
+            Err(error) => {
+                telemetry::report(&error, "work in a transaction");
+                let outcome = if matches!(error, Error::Unavailable { .. }) {
+                    Outcome::retryable(StepError::new("database_unavailable", error.to_string()))
+                } else {
+                    let message = format!("the outcome cannot be stored: {error}");
+                    Outcome::failed(StepError::new("unrecordable", message))
+                };
+                // It may have been committed all the same.
+                Ended::Record(Box::new(FinishItem { call: Some(call), ..concluded(ctx, claimed, outcome) }))
+            }
+        }
+    }
+
+    /// One for each step, so that a write that waits for a lock keeps no other from starting; one to record failures.
+    fn connections(batch_size: u32) -> u32 {
+        batch_size + 1
+    }
+}
+
+impl<H: TransactionHandler> InTransaction<H> {
+    async fn commit(
+        &self,
+        ctx: &Ctx,
+        invocation: Invocation,
+        call: Uuid,
+        claimed: &Claimed,
+        mut step: ClaimedStep,
+    ) -> Result<Ended, Error> {
+        let mut object = ctx.db.client().await?;
+        let client: &mut tokio_postgres::Client = &mut object;
+        let transaction = client.transaction().await.map_err(database_error)?;
+        ctx.db.count_round_trips(1);
+        // The connection may have taken its time.
+        step.timeout = step.timeout.min(invocation.longest_attempt());
+        let Ok(outcome) = timeout(step.timeout + GRACE, self.0.handle(&step, &transaction)).await else {
+            drop(transaction);
+            // Its statement may still be running: this connection must not serve anybody else.
+            drop(Object::take(object));
+            return Ok(Ended::Record(Box::new(concluded(ctx, claimed, timed_out(step.timeout)))));
+        };
+        let item = concluded(ctx, claimed, outcome);
+        // What is recorded decides, not what the handler returned: its outputs may be refused.
+        if item.to != FinishTo::Succeeded {
+            transaction.rollback().await.map_err(database_error)?;
+            return Ok(Ended::Record(Box::new(item)));
+        }
+        transaction.batch_execute(BEFORE_FINISH).await.map_err(database_error)?;
+        let next = invocation.next(call);
+        let finishes = step::steps_finish_in(&transaction, std::slice::from_ref(&item), Some(&next)).await?;
+        let counts = finishes.items.iter().all(|item| item.result == FinishResult::Finished);
+        // Fenced out or finished before: somebody else's effect stands, ours must not.
+        let end = if counts { transaction.commit().await } else { transaction.rollback().await };
+        ctx.db.count_round_trips(3);
+        end.map_err(database_error)?;
+        Ok(Ended::Recorded(finishes))
+    }
+}
+
+fn timed_out(limit: Duration) -> Outcome {
+    let message = format!("did not end within {} s", limit.as_secs());
+    Outcome::retryable(StepError::new("timed_out", message))
+}

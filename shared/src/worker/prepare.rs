@@ -1,0 +1,112 @@
+//! From a claimed row to what a handler sees: references resolved within their limits, the workspace looked up.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::Invocation;
+use crate::context::Ctx;
+use crate::db::step::{self, Claimed, Ref};
+use crate::domain::bounds::Shape;
+use crate::domain::outcome::ArtifactRef;
+use crate::domain::plan::{Limits, MAX_JSON_DEPTH, MAX_JSON_MEMORY};
+use crate::domain::reference::{self, Reference, Referents, Referred, Room, Unresolved};
+use crate::domain::{ArtifactId, ClaimedStep, Outcome, StepError, TenantId, Workspace};
+use crate::telemetry;
+
+/// The handler's view of a claimed step, or the outcome of one that cannot be worked on.
+pub(super) async fn prepare(ctx: &Ctx, claimed: &Claimed, invocation: Invocation) -> Result<ClaimedStep, Box<Outcome>> {
+    let inputs = resolved_inputs(claimed, &ctx.config.limits)
+        .map_err(|(code, message)| Box::new(Outcome::failed(StepError::new(code, message))))?;
+    let workspace = match inputs.get("workspace").filter(|_| claimed.tool.starts_with("gate:")) {
+        Some(asked) => Some(workspace_of(ctx, &claimed.tenant_id, asked).await?),
+        None => planned_workspace(claimed)?,
+    };
+    let most = invocation.longest_attempt();
+    let asked = claimed.timeout_s.map_or(most, |seconds| Duration::from_secs(seconds.into()));
+    Ok(ClaimedStep {
+        tenant_id: claimed.tenant_id.clone(),
+        run_id: claimed.run_id,
+        step_id: claimed.step_id,
+        name: claimed.name.clone(),
+        tool: claimed.tool.clone(),
+        attempt: claimed.attempt,
+        inputs,
+        goal: claimed.goal.clone(),
+        workspace,
+        timeout: asked.min(most),
+        timeout_s: claimed.timeout_s,
+    })
+}
+
+/// A step's inputs with every reference replaced; else a code and a sentence. Sizes are judged before anything is built.
+fn resolved_inputs(claimed: &Claimed, limits: &Limits) -> Result<Value, (&'static str, String)> {
+    let unreadable = |error: serde_json::Error| ("unreadable_inputs", format!("the inputs cannot be read: {error}"));
+    let room = Room { bytes: limits.resolved_bytes, memory: MAX_JSON_MEMORY, depth: MAX_JSON_DEPTH };
+    let too_large = |message: String| ("inputs_too_large", message);
+    let Some(refs) = &claimed.refs else {
+        return Err(too_large(format!("the values that the inputs refer to have more than {} bytes", room.bytes)));
+    };
+    let memory: usize = refs.iter().filter_map(|found| Some(Shape::of(found.value.as_ref()?.get()).memory)).sum();
+    if memory > room.memory {
+        let most = room.memory;
+        return Err(too_large(format!(
+            "the values that the inputs refer to take {memory} bytes of memory; at most {most} may"
+        )));
+    }
+    let mut referents = Referents::new();
+    for Ref { step, path, value } in refs {
+        let reference = Reference { step: step.clone(), path: path.clone() };
+        let referred = value.as_ref().map(|raw| -> Result<_, serde_json::Error> {
+            Ok(Referred::new(serde_json::from_str(raw.get())?, raw.get()))
+        });
+        referents.insert(reference, referred.transpose().map_err(unreadable)?);
+    }
+    let shape = Shape::of(claimed.inputs.get());
+    if shape.memory > room.memory {
+        return Err(too_large(format!(
+            "the inputs take {} bytes of memory; at most {} may",
+            shape.memory, room.memory
+        )));
+    }
+    let inputs = serde_json::from_str(claimed.inputs.get()).map_err(unreadable)?;
+    reference::look_inside(&inputs, &mut referents);
+    reference::resolve(inputs, shape, &referents, room).map_err(|why| match why {
+        Unresolved::Missing(message) => ("unresolved_reference", message),
+        Unresolved::TooLarge(message) => too_large(message),
+    })
+}
+
+/// The workspace that the plan names.
+fn planned_workspace(claimed: &Claimed) -> Result<Option<Workspace>, Box<Outcome>> {
+    let read = |raw: &RawValue| serde_json::from_str(raw.get());
+    claimed.workspace.as_deref().map(read).transpose().map_err(|error| {
+        let message = format!("the workspace of the run cannot be read: {error}");
+        Box::new(Outcome::failed(StepError::new("no_workspace", message)))
+    })
+}
+
+/// A gate step may name a workspace of its own, such as an upstream step's output. Costs a round trip of its own.
+async fn workspace_of(ctx: &Ctx, tenant: &TenantId, asked: &Value) -> Result<Workspace, Box<Outcome>> {
+    let failed = |message: String| Box::new(Outcome::failed(StepError::new("no_workspace", message)));
+    let id = |role: &str| match &asked[role] {
+        Value::Null => Ok(None),
+        value => value
+            .as_str()
+            .and_then(|text| text.parse::<ArtifactId>().ok())
+            .map(Some)
+            .ok_or_else(|| failed(format!("inputs.workspace.{role} must be the id of an artifact"))),
+    };
+    let archive = id("archive")?.ok_or_else(|| failed("inputs.workspace.archive is missing".into()))?;
+    let (base, diff) = (id("base")?, id("diff")?);
+    let wanted: Vec<_> = [Some(archive), base, diff].into_iter().flatten().collect();
+    let found = step::artifacts_by_id(&ctx.db, tenant, &wanted).await.map_err(|error| {
+        telemetry::report(&error, "look artifacts up");
+        Box::new(Outcome::retryable(StepError::new("database_unavailable", error.to_string())))
+    })?;
+    let take = |id: ArtifactId| -> Result<ArtifactRef, Box<Outcome>> {
+        found.get(&id).cloned().ok_or_else(|| failed(format!("no artifact has the id {id}")))
+    };
+    Ok(Workspace { archive: take(archive)?, base: base.map(&take).transpose()?, diff: diff.map(&take).transpose()? })
+}

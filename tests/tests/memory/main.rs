@@ -1,0 +1,80 @@
+//! The memory of an invocation is bounded: a suite of its own, because the peak is that of the whole process.
+#![cfg(target_os = "linux")]
+
+use std::fs;
+use std::sync::Arc;
+
+use nofx_tests::delivery::{event, failed_ids};
+use nofx_tests::{Deliver, Lab, Script, plans};
+use serde_json::{Value, json};
+use shared::domain::tool;
+use tokio::sync::Barrier;
+
+/// What ARCHITECTURE promises for a batch of ten, less what an idle function takes.
+const MOST_KIB: u64 = 124 << 10;
+
+/// `VmHWM` of /proc/self/status: the most memory that this process ever had.
+fn peak_kib() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").expect("the process's status");
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("a peak");
+    line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number of KiB")
+}
+
+fn forget_peak() {
+    // proc(5): 5 resets the peak.
+    fs::write("/proc/self/clear_refs", "5").expect("reset the peak");
+}
+
+/// As many small parts as a step's inputs may have.
+fn crumbs() -> Value {
+    json!((0..9_000).map(|_| json!({ "": 0 })).collect::<Vec<_>>())
+}
+
+#[tokio::test]
+async fn a_batch_of_the_worst_steps_stays_within_its_memory() {
+    let lab = Lab::new().await;
+    let batch = tool::handler("echo").expect("a handler").batch_size;
+    let mut runs = Vec::new();
+    for index in 0..batch {
+        // Every other one is as finely divided as may be, or refers to far more than it may resolve.
+        let plan = if index % 2 == 0 {
+            json!({ "goal": "crumbs", "steps": [
+                plans::step("a", "echo", json!({ "crumbs": crumbs() })),
+                plans::step("b", "echo", json!({ "crumbs": "${{ steps.a.outputs.crumbs }}" })),
+            ] })
+        } else {
+            let many: Vec<_> = (0..5_000).map(|_| "${{ steps.a.outputs.text }}").collect();
+            json!({ "goal": "multiply", "steps": [
+                plans::step("a", "echo", json!({ "text": "x".repeat(250_000) })),
+                plans::step("b", "echo", json!({ "many": many })),
+            ] })
+        };
+        runs.push(lab.submit(&plan).await);
+    }
+    // All of them at once hold what they were given.
+    let together = Arc::new(Barrier::new(batch as usize));
+    let script = Script::overriding(move |step, _| {
+        let together = together.clone();
+        async move {
+            if step.name == "a" {
+                together.wait().await;
+            }
+            None
+        }
+    });
+    let worker = lab.worker("echo", &script);
+    let sent = lab.sent().await;
+    assert_eq!(sent.len(), batch as usize, "one batch");
+    let event = event(&sent, Deliver::Once);
+    forget_peak();
+    let before = peak_kib();
+    let response = worker.handle_batch(event, None).await;
+    let grown = peak_kib() - before;
+    assert!(failed_ids(&response).is_empty());
+    for (index, run) in runs.iter().enumerate() {
+        let expected = if index % 2 == 0 { "succeeded" } else { "failed" };
+        assert_eq!(lab.run_status(*run).await, expected);
+    }
+    println!("a batch of {batch} grew the process by {grown} KiB");
+    assert!(grown < MOST_KIB, "{grown} KiB");
+}
