@@ -9,6 +9,10 @@ begin
     if not exists (select from pg_roles where rolname = 'nofx_worker') then
         create role nofx_worker nologin;
     end if;
+    if not exists (select from pg_roles where rolname = 'nofx_writer') then
+        create role nofx_writer nologin;
+    end if;
 end
 $$;
-grant nofx_api, nofx_worker to postgres;
+grant nofx_api, nofx_worker, nofx_writer to postgres;
+grant nofx_writer to nofx_worker;

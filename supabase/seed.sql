@@ -6,6 +6,15 @@ create table if not exists public.products (
     created_at timestamptz not null default now()
 );
 
+-- On a laptop a rule alone decides what plans write: the role that writes may use every table that `postgres` makes. In
+-- production grant it each table by name.
+grant usage on schema public to nofx_writer;
+grant select, insert, update, delete on all tables in schema public to nofx_writer;
+grant usage on all sequences in schema public to nofx_writer;
+alter default privileges grant usage on schemas to nofx_writer;
+alter default privileges grant select, insert, update, delete on tables to nofx_writer;
+alter default privileges grant usage on sequences to nofx_writer;
+
 insert into nofx.db_write_rule (tenant_id, table_name, allowed_ops, constraints)
 values ('local', 'public.products', array['insert', 'update'],
         '{"columns": ["name", "price"], "key": ["id"], "max_rows": 100}')

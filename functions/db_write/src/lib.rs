@@ -1,14 +1,20 @@
 //! Tool `db_write`: writes rows of a table that a rule allows, in the transaction that also finishes the step: delivered
-//! twice, executed once. A plan holds no SQL text.
+//! twice, executed once. A plan holds no SQL text. `docs/db_write.md` explains the model.
 
 mod operation;
+mod refusal;
 mod rule;
 mod statement;
+mod target;
 
-use serde_json::{Value, json};
-use shared::domain::{NewEvent, Outcome, StepError};
+use serde_json::json;
+use shared::domain::{NewEvent, Outcome};
 use shared::worker::{ClaimedStep, TransactionHandler};
+use tokio::time::Instant;
 use tokio_postgres::Transaction;
+
+use crate::refusal::Refusal;
+use crate::statement::{Session, Written};
 
 pub use operation::Operation;
 pub use rule::Rule;
@@ -19,47 +25,57 @@ pub struct DbWrite;
 impl TransactionHandler for DbWrite {
     async fn handle(&self, step: &ClaimedStep, transaction: &Transaction<'_>) -> Outcome {
         match write(step, transaction).await {
-            Ok((operation, rows)) => succeeded(&operation, &rows),
-            Err(Refusal::Denied(error)) => Outcome::failed(error),
-            Err(Refusal::Database(error)) => statement::outcome_of(&error),
+            Ok((operation, written)) => succeeded(&operation, written),
+            Err(refusal) => refusal.outcome(),
         }
     }
 }
 
-/// Why nothing was written.
-pub(crate) enum Refusal {
-    Denied(StepError),
-    Database(tokio_postgres::Error),
-}
-
-impl From<tokio_postgres::Error> for Refusal {
-    fn from(error: tokio_postgres::Error) -> Self {
-        Self::Database(error)
-    }
-}
-
-impl Refusal {
-    pub(crate) fn denied(code: &str, message: impl Into<String>) -> Self {
-        Self::Denied(StepError::new(code, message))
-    }
-}
-
-async fn write(step: &ClaimedStep, transaction: &Transaction<'_>) -> Result<(Operation, Vec<Value>), Refusal> {
+async fn write(step: &ClaimedStep, transaction: &Transaction<'_>) -> Result<(Operation, Vec<Written>), Refusal> {
     let operation = Operation::parse(&step.inputs)?;
-    let rule = Rule::fetch(transaction, &step.tenant_id, &operation.table).await?;
+    let table = &operation.table;
+    let session = Session { transaction, tenant: &step.tenant_id, deadline: Instant::now() + step.timeout };
+    let look = session.look(table).await?;
+    if look.closed {
+        return Err(Refusal::denied("no_rule", format!("the schema {} is not for plans to write", table.schema)));
+    }
+    let (Some(row), Some(role)) = (look.rule, look.role) else {
+        return Err(Refusal::denied("no_rule", format!("no rule allows writing to {table}")));
+    };
+    let rule = Rule::read(row.allowed_ops, &row.constraints)?;
     rule.check(&operation)?;
-    let rows = statement::execute(transaction, &operation, &rule).await?;
-    if rows.len() > rule.max_rows {
-        let message = format!("touches {} rows; the rule allows {} a statement", rows.len(), rule.max_rows);
+    role.check()?;
+    let target = look.target.ok_or_else(|| Refusal::denied("unknown_table", format!("there is no table {table}")))?;
+    target.check(&operation, &rule)?;
+
+    session.become_role(&role.name).await?;
+    session.check_numbers(&operation).await?;
+    let written = session.execute(&operation, &rule).await?;
+    let rows = written.len();
+    if rows > rule.constraints.max_rows {
+        let message = format!("touches {rows} rows; the rule allows {} a statement", rule.constraints.max_rows);
         return Err(Refusal::denied("too_many_rows", message));
     }
-    Ok((operation, rows))
+    if let Some(expected) = operation.expected_rows
+        && rows != expected
+    {
+        let message = format!("touched {rows} rows where {expected} were expected");
+        return Err(Refusal::denied("unexpected_rows", message));
+    }
+    if written.iter().any(|row| !row.same) {
+        let message = format!("a trigger or rewrite rule of {table} stored other values than were asked for");
+        return Err(Refusal::denied("unexpected_effects", message));
+    }
+    session.force_constraints().await?;
+    let account = session.account(table).await?.since(&look.effects);
+    account.check(&target, &operation, &rule, u64::try_from(rows).unwrap_or(u64::MAX))?;
+    Ok((operation, written))
 }
 
-fn succeeded(operation: &Operation, rows: &[Value]) -> Outcome {
-    let facts = json!({"table": operation.table.to_string(), "op": operation.kind.name(), "rows": rows.len()});
+fn succeeded(operation: &Operation, written: Vec<Written>) -> Outcome {
+    let facts = json!({"table": operation.table.to_string(), "op": operation.kind.name(), "rows": written.len()});
     let mut outputs = facts.as_object().cloned().unwrap_or_default();
-    outputs.insert("keys".into(), json!(rows));
+    outputs.insert("keys".into(), written.into_iter().map(|row| row.key).collect());
     let mut outcome = Outcome::succeeded(outputs);
     // Counts and names only: rows of data stay out of the timeline.
     outcome.events.push(NewEvent { kind: "db_write.executed".into(), payload: facts });

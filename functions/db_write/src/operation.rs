@@ -1,20 +1,25 @@
-//! What a plan asks to be written: `{table, op, values, where, set}`.
+//! What a plan asks to be written: `{table, op, values, where, set, expected_rows}`.
 //!
 //! - insert: `values` is a list of objects with the same columns;
 //! - update: `where` is an object of key columns, `set` an object of columns;
 //! - delete: `where` is an object of key columns.
+//!
+//! An insert must write every row that it lists. With `expected_rows` an update or a delete must touch exactly so many.
 
 use std::fmt;
 
 use serde_json::{Map, Value};
 
-use crate::Refusal;
+use crate::refusal::Refusal;
+use crate::rule::MAX_ROWS;
 
 /// A parsed operation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Operation {
     pub table: Table,
     pub kind: Kind,
+    /// How many rows it must touch.
+    pub expected_rows: Option<usize>,
 }
 
 /// `schema.table`.
@@ -32,9 +37,6 @@ pub enum Kind {
     Delete { key: Map<String, Value> },
 }
 
-/// Bounds what one statement carries, whatever the rule says.
-const MAX_ROWS: usize = 1_000;
-
 impl Operation {
     /// Reads a step's inputs.
     pub(crate) fn parse(inputs: &Value) -> Result<Self, Refusal> {
@@ -42,9 +44,9 @@ impl Operation {
         let object = inputs.as_object().ok_or_else(|| invalid("inputs must be an object".into()))?;
         let op = object.get("op").and_then(Value::as_str).unwrap_or_default();
         let allowed: &[&str] = match op {
-            "insert" => &["table", "op", "values"],
-            "update" => &["table", "op", "where", "set"],
-            "delete" => &["table", "op", "where"],
+            "insert" => &["table", "op", "values", "expected_rows"],
+            "update" => &["table", "op", "where", "set", "expected_rows"],
+            "delete" => &["table", "op", "where", "expected_rows"],
             _ => return Err(invalid("inputs.op must be insert, update or delete".into())),
         };
         if let Some(unknown) = object.keys().find(|key| !allowed.contains(&key.as_str())) {
@@ -61,7 +63,28 @@ impl Operation {
             "update" => Kind::Update { key: columns("where")?, set: columns("set")? },
             _ => Kind::Delete { key: columns("where")? },
         };
-        Ok(Self { table, kind })
+        let expected = match object.get("expected_rows") {
+            None => None,
+            Some(value) => Some(
+                value
+                    .as_u64()
+                    .and_then(|rows| usize::try_from(rows).ok())
+                    .filter(|rows| *rows <= MAX_ROWS)
+                    .ok_or_else(|| {
+                        invalid(format!("inputs.expected_rows must be a whole number from 0 to {MAX_ROWS}"))
+                    })?,
+            ),
+        };
+        let listed = match &kind {
+            Kind::Insert { rows } => Some(rows.len()),
+            Kind::Update { .. } | Kind::Delete { .. } => None,
+        };
+        if let (Some(listed), Some(expected)) = (listed, expected)
+            && listed != expected
+        {
+            return Err(invalid(format!("inputs.values has {listed} rows, but inputs.expected_rows is {expected}")));
+        }
+        Ok(Self { table, kind, expected_rows: listed.or(expected) })
     }
 }
 
@@ -149,6 +172,8 @@ mod tests {
         assert!(refused(&json!({"table": "products", "op": "insert"})).contains("public.products"));
         assert!(refused(&json!({"table": "a.b", "op": "truncate"})).contains("insert, update or delete"));
         assert!(refused(&json!({"table": "a.b", "op": "insert", "sql": "x", "values": []})).contains("inputs.sql"));
+        let many = json!({"table": "a.b", "op": "delete", "where": {"id": 1}, "expected_rows": -1});
+        assert!(refused(&many).contains("inputs.expected_rows"));
     }
 
     #[test]

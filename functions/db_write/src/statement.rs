@@ -1,88 +1,205 @@
-//! Operation -> SQL: quoted identifiers, every value in bound JSON parameters whose types the table itself gives.
+//! Operation -> SQL: quoted identifiers, every value in bound JSON parameters whose types the table itself gives, every
+//! function and operator by its schema.
 
-use serde_json::{Map, Value};
-use shared::domain::{Outcome, StepError};
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+use shared::domain::TenantId;
+use shared::domain::number;
+use tokio::time::{Duration, Instant};
 use tokio_postgres::Transaction;
 use tokio_postgres::types::{Json, ToSql, Type};
 
-use crate::Refusal;
 use crate::operation::{Kind, Operation, Table};
+use crate::refusal::Refusal;
 use crate::rule::Rule;
+use crate::target::{Account, Look};
 
-/// A statement that waits for somebody else's lock, or runs long, gives up well within the step's time.
-const SESSION: &str = "set local lock_timeout = '5s'; set local statement_timeout = '20s'";
+/// Longest wait for somebody else's lock.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Executes and returns the key columns of each touched row (the written ones where the rule names no key).
-pub(crate) async fn execute(
-    transaction: &Transaction<'_>,
-    operation: &Operation,
-    rule: &Rule,
-) -> Result<Vec<Value>, Refusal> {
-    transaction.batch_execute(SESSION).await?;
-    let table = quoted_table(&operation.table);
-    let returning = returning(rule, operation);
-    let rows = match &operation.kind {
-        Kind::Insert { rows } => {
-            let columns = list(rows[0].keys());
-            let sql = format!(
-                "with given as (insert into {table} ({columns})
-                     select {columns} from jsonb_populate_recordset(null::{table}, $1) returning *)
-                 select {returning} from given t"
-            );
-            transaction.query_typed(&sql, &[(&Json(rows), Type::JSONB)]).await?
-        }
-        Kind::Update { key, set } => {
-            let assignments =
-                set.keys().map(|column| format!("{0} = s.{0}", quoted(column))).collect::<Vec<_>>().join(", ");
-            let sql = format!(
-                "with given as (update {table} t set {assignments}
-                     from jsonb_populate_record(null::{table}, $1) k, jsonb_populate_record(null::{table}, $2) s
-                    where {} returning t.*)
-                 select {returning} from given t",
-                predicate(key)
-            );
-            let params: [(&(dyn ToSql + Sync), Type); 2] = [(&Json(key), Type::JSONB), (&Json(set), Type::JSONB)];
-            transaction.query_typed(&sql, &params).await?
-        }
-        Kind::Delete { key } => {
-            let sql = format!(
-                "with given as (delete from {table} t using jsonb_populate_record(null::{table}, $1) k
-                    where {} returning t.*)
-                 select {returning} from given t",
-                predicate(key)
-            );
-            transaction.query_typed(&sql, &[(&Json(key), Type::JSONB)]).await?
-        }
-    };
-    rows.iter().map(|row| row.try_get(0).map_err(Refusal::from)).collect()
+/// The transaction of one write.
+pub(crate) struct Session<'a> {
+    pub transaction: &'a Transaction<'a>,
+    pub tenant: &'a TenantId,
+    /// When the step's timeout is over: the database ends the statement that runs then.
+    pub deadline: Instant,
 }
 
-/// A refusal of the database in words; what may pass is tried again.
-pub(crate) fn outcome_of(error: &tokio_postgres::Error) -> Outcome {
-    let Some(refused) = error.as_db_error() else {
-        return Outcome::retryable(StepError::new("database_unavailable", "the database is unavailable"));
-    };
-    let code = refused.code().code();
-    // Serialisation and locks, resources, operator intervention.
-    let transient = ["40", "53", "55", "57"].iter().any(|class| code.starts_with(class));
-    let error = StepError::new("database_refused", format!("the database refused it: {} ({code})", refused.message()));
-    if transient { Outcome::retryable(error) } else { Outcome::failed(error) }
+/// A row that was written.
+pub(crate) struct Written {
+    /// Its key columns; the written ones where the rule names no key. Numbers that JSON cannot hold exactly are texts.
+    pub key: Value,
+    /// Whether the written columns hold what was asked for.
+    pub same: bool,
 }
 
-fn returning(rule: &Rule, operation: &Operation) -> String {
-    let shown: Vec<&str> =
-        if rule.key.is_empty() { operation.kind.written() } else { rule.key.iter().map(String::as_str).collect() };
-    let pairs: Vec<_> = shown.iter().map(|column| format!("{}, t.{}", literal(column), quoted(column))).collect();
-    format!("jsonb_build_object({})", pairs.join(", "))
+impl Session<'_> {
+    /// Rule, role and target in one round trip.
+    pub async fn look(&self, table: &Table) -> Result<Look, Refusal> {
+        let facts = json!({"tenant_id": self.tenant, "schema": table.schema, "table": table.name});
+        self.call("select nofx.db_write_look($1)", &facts).await
+    }
+
+    /// What the transaction did to any table, and the target as it is now. As the worker again.
+    pub async fn account(&self, table: &Table) -> Result<Account, Refusal> {
+        let facts = json!({"schema": table.schema, "table": table.name});
+        self.call("select nofx.db_write_account($1)", &facts).await
+    }
+
+    /// From here on nothing but the role's own rights counts, no name is looked up outside the database's own schema, and
+    /// policies see the tenant.
+    pub async fn become_role(&self, role: &str) -> Result<(), Refusal> {
+        let claims = json!({"role": role, "app_metadata": {"tenant_id": self.tenant}}).to_string();
+        let sql = "select pg_catalog.set_config('request.jwt.claims', $1, true)";
+        let settings = format!(
+            "{}; set local search_path = pg_catalog, pg_temp; set local role {}",
+            self.timeouts(),
+            quoted(role)
+        );
+        self.transaction.query_typed(sql, &[(&claims, Type::TEXT)]).await?;
+        Ok(self.transaction.batch_execute(&settings).await?)
+    }
+
+    /// Refuses numbers that a column would round: what is stored is what was asked for, or nothing.
+    pub async fn check_numbers(&self, operation: &Operation) -> Result<(), Refusal> {
+        let rows: Vec<&Map<String, Value>> = match &operation.kind {
+            Kind::Insert { rows } => rows.iter().collect(),
+            Kind::Update { key, set } => vec![key, set],
+            Kind::Delete { key } => vec![key],
+        };
+        let sql = format!(
+            "select distinct e.key
+               from pg_catalog.jsonb_array_elements($1) as g(v)
+              cross join lateral (
+                 select pg_catalog.to_jsonb(pg_catalog.jsonb_populate_record(null::{table}, g.v)) as j offset 0) as p
+              cross join lateral pg_catalog.jsonb_each(g.v) as e(key, value)
+              where pg_catalog.jsonb_typeof(p.j operator(pg_catalog.->) e.key) operator(pg_catalog.=) 'number'
+                and case
+                        when pg_catalog.jsonb_typeof(e.value) operator(pg_catalog.=) 'number'
+                          or (e.value operator(pg_catalog.#>>) '{{}}')
+                             operator(pg_catalog.~) '^\\s*[-+]?([0-9]+\\.?[0-9]*|\\.[0-9]+)([eE][-+]?[0-9]+)?\\s*$'
+                        then (e.value operator(pg_catalog.#>>) '{{}}')::pg_catalog.numeric
+                             operator(pg_catalog.<>) (p.j operator(pg_catalog.->>) e.key)::pg_catalog.numeric
+                        else false
+                    end",
+            table = quoted_table(&operation.table)
+        );
+        let inexact = self.transaction.query_typed(&sql, &[(&Json(rows), Type::JSONB)]).await?;
+        let Some(row) = inexact.first() else { return Ok(()) };
+        let column: String = row.try_get(0)?;
+        let message =
+            format!("column \"{column}\" of {} cannot hold the number exactly as it is given", operation.table);
+        Err(Refusal::denied("inexact_number", message))
+    }
+
+    /// Writes, and returns each touched row.
+    pub async fn execute(&self, operation: &Operation, rule: &Rule) -> Result<Vec<Written>, Refusal> {
+        let table = quoted_table(&operation.table);
+        let key = &rule.constraints.key;
+        let shown: Vec<&str> =
+            if key.is_empty() { operation.kind.written() } else { key.iter().map(String::as_str).collect() };
+        let (shown, stored) = (object("t", &shown), object("t", &operation.kind.written()));
+        let rows = match &operation.kind {
+            Kind::Insert { rows } => {
+                let columns = operation.kind.written();
+                let sql = format!(
+                    "with source as materialized (
+                         select e.n as n, pg_catalog.jsonb_populate_record(null::{table}, e.v) as r
+                           from pg_catalog.jsonb_array_elements($1) with ordinality as e(v, n)
+                     ), given as (
+                         insert into {table} as t ({names})
+                         select {values} from source order by source.n
+                         returning {shown} as key, {stored} as stored
+                     ), numbered as (
+                         select pg_catalog.row_number() over () as n, given.key, given.stored from given
+                     ), asked as (
+                         select source.n, {asked} as stored from source
+                     )
+                     select numbered.key, numbered.stored operator(pg_catalog.=) asked.stored
+                       from numbered join asked on asked.n operator(pg_catalog.=) numbered.n",
+                    names = columns.iter().map(|column| quoted(column)).collect::<Vec<_>>().join(", "),
+                    values = columns
+                        .iter()
+                        .map(|column| format!("(source.r).{}", quoted(column)))
+                        .collect::<Vec<_>>()
+                        .join(", "),
+                    asked = object("(source.r)", &columns),
+                );
+                self.transaction.query_typed(&sql, &[(&Json(rows), Type::JSONB)]).await?
+            }
+            Kind::Update { key, set } => {
+                let columns = operation.kind.written();
+                let sql = format!(
+                    "with source as materialized (
+                         select pg_catalog.jsonb_populate_record(null::{table}, $1) as k,
+                                pg_catalog.jsonb_populate_record(null::{table}, $2) as s
+                     ), given as (
+                         update {table} as t set {assignments} from source where {predicate}
+                         returning {shown} as key, {stored} as stored
+                     )
+                     select given.key, given.stored operator(pg_catalog.=) (select {asked} from source) from given",
+                    assignments = columns
+                        .iter()
+                        .map(|column| format!("{0} = (source.s).{0}", quoted(column)))
+                        .collect::<Vec<_>>()
+                        .join(", "),
+                    predicate = predicate(key),
+                    asked = object("(source.s)", &columns),
+                );
+                let params: [(&(dyn ToSql + Sync), Type); 2] = [(&Json(key), Type::JSONB), (&Json(set), Type::JSONB)];
+                self.transaction.query_typed(&sql, &params).await?
+            }
+            Kind::Delete { key } => {
+                let sql = format!(
+                    "with source as materialized (select pg_catalog.jsonb_populate_record(null::{table}, $1) as k),
+                     given as (delete from {table} as t using source where {} returning {shown} as key)
+                     select given.key, true from given",
+                    predicate(key)
+                );
+                self.transaction.query_typed(&sql, &[(&Json(key), Type::JSONB)]).await?
+            }
+        };
+        rows.iter()
+            .map(|row| {
+                let key: Json<Box<RawValue>> = row.try_get(0)?;
+                let key = serde_json::from_str(&number::quoted_where_inexact(key.0.get())).unwrap_or_default();
+                Ok(Written { key, same: row.try_get(1)? })
+            })
+            .collect()
+    }
+
+    /// Everything that would only be looked at by the commit is looked at now, still as the role that writes.
+    pub async fn force_constraints(&self) -> Result<(), Refusal> {
+        let settings = format!("{}; set constraints all immediate; reset role", self.timeouts());
+        Ok(self.transaction.batch_execute(&settings).await?)
+    }
+
+    /// What is left of the step's time, for the statements that follow.
+    fn timeouts(&self) -> String {
+        let left = self.deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let (statement, lock) = (left.as_millis(), left.min(LOCK_TIMEOUT).as_millis());
+        format!("set local statement_timeout = {statement}; set local lock_timeout = {lock}")
+    }
+
+    async fn call<T: DeserializeOwned>(&self, sql: &str, facts: &Value) -> Result<T, Refusal> {
+        let row = self.transaction.query_typed(sql, &[(&Json(facts), Type::JSONB)]).await?;
+        let answer = row.first().map(|row| row.try_get::<_, Json<T>>(0)).transpose()?;
+        answer.map(|json| json.0).ok_or_else(|| Refusal::denied("database_refused", "the database gave no answer"))
+    }
+}
+
+/// A JSON object of these columns. Of a subquery, so that their number is not limited to a function's arguments; the alias
+/// is no name that a column could have by accident.
+fn object(of: &str, columns: &[&str]) -> String {
+    let columns: Vec<_> = columns.iter().map(|column| format!("{of}.{0} as {0}", quoted(column))).collect();
+    format!("(select pg_catalog.to_jsonb(\"nofx.row\") from (select {}) as \"nofx.row\")", columns.join(", "))
 }
 
 fn predicate(key: &Map<String, Value>) -> String {
     // `=` and not `is not distinct from`: a null finds nothing.
-    key.keys().map(|column| format!("t.{0} = k.{0}", quoted(column))).collect::<Vec<_>>().join(" and ")
-}
-
-fn list<'a>(columns: impl Iterator<Item = &'a String>) -> String {
-    columns.map(|column| quoted(column)).collect::<Vec<_>>().join(", ")
+    let equal = |column: &String| format!("t.{0} operator(pg_catalog.=) (source.k).{0}", quoted(column));
+    key.keys().map(equal).collect::<Vec<_>>().join(" and ")
 }
 
 fn quoted_table(table: &Table) -> String {
@@ -92,9 +209,4 @@ fn quoted_table(table: &Table) -> String {
 /// A delimited identifier (SQL: quotes inside are doubled).
 fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// A string literal; standard_conforming_strings has been on since PostgreSQL 9.1.
-fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
 }

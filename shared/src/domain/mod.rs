@@ -7,6 +7,7 @@ pub mod claimed_step;
 pub mod digest;
 pub mod gate;
 pub mod id;
+pub mod number;
 pub mod outcome;
 pub mod plan;
 pub mod problem;

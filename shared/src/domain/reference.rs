@@ -363,7 +363,7 @@ mod tests {
             assert!(message.contains(expected), "{message}");
         }
         assert!(resolved(&json!([text("deep")]), &outputs, ROOM).is_ok());
-        let narrow = Room { memory: 1_500, ..ROOM };
+        let narrow = Room { memory: 1_000, ..ROOM };
         assert!(matches!(resolved(&json!([text("deep")]), &outputs, narrow), Err(Unresolved::TooLarge(_))));
     }
 

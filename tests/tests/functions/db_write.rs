@@ -14,11 +14,32 @@ const TABLE: &str = "create table public.products (id int generated always as id
 async fn shop() -> Lab {
     let lab = Lab::new().await;
     lab.admin.batch_execute(TABLE).await.unwrap();
+    open(&lab).await;
     let rule = "insert into nofx.db_write_rule (tenant_id, table_name, allowed_ops, constraints) values
         ('acme', 'public.products', array['insert', 'update', 'delete'],
          '{\"columns\": [\"name\", \"price\"], \"key\": [\"id\"], \"max_rows\": 2}')";
     lab.admin.batch_execute(rule).await.unwrap();
     lab
+}
+
+/// What the database's owner does: the writer may use every table of `public`.
+async fn open(lab: &Lab) {
+    let grant = "grant select, insert, update, delete on all tables in schema public to nofx_writer";
+    lab.admin.batch_execute(grant).await.unwrap();
+}
+
+/// A table that this SQL makes, and a rule for it.
+async fn with_rule(lab: &Lab, sql: &str, table: &str, constraints: Value) {
+    lab.admin.batch_execute(sql).await.unwrap();
+    open(lab).await;
+    let ops = vec!["insert", "update", "delete"];
+    let rule = "insert into nofx.db_write_rule (tenant_id, table_name, allowed_ops, constraints)
+                values ('acme', $1, $2, $3)";
+    lab.admin.execute(rule, &[&table, &ops, &constraints]).await.unwrap();
+}
+
+async fn number(lab: &Lab, sql: &str) -> i64 {
+    lab.admin.query_one(sql, &[]).await.unwrap().get(0)
 }
 
 fn worker(lab: &Lab) -> Worker<InTransaction<DbWrite>> {
@@ -93,7 +114,7 @@ async fn what_no_rule_allows_changes_nothing_and_says_why() {
         ),
         (
             json!({"table": "public.products", "op": "insert", "values": [{"name": "x", "price": -1}]}),
-            "database_refused",
+            "check_violation",
         ),
     ];
     for (inputs, code) in refused {
@@ -119,6 +140,7 @@ async fn an_update_that_touches_more_rows_than_allowed_is_rolled_back() {
         )
         .await
         .unwrap();
+    open(&lab).await;
     let run = write(&lab, json!({"table": "public.logs", "op": "delete", "where": {"day": 1}})).await;
     assert_eq!(error_code(&lab, run).await, "too_many_rows");
     let left: i64 = lab.admin.query_one("select count(*) from public.logs", &[]).await.unwrap().get(0);
@@ -148,4 +170,393 @@ async fn an_attempt_that_was_cancelled_meanwhile_takes_its_rows_back() {
     working.await.unwrap();
     assert_eq!(lab.step_status(step).await, "cancelled");
     assert_eq!(products(&lab).await, []);
+}
+
+#[tokio::test]
+async fn a_failed_step_leaves_no_row_even_when_its_outputs_are_what_fails() {
+    let lab = Lab::new().await;
+    let rule = json!({"columns": ["c"], "max_rows": 200});
+    with_rule(&lab, "create table public.wide (c char(2000))", "public.wide", rule).await;
+    let values: Vec<_> = (0..200).map(|n| json!({"c": n.to_string()})).collect();
+    let run = write(&lab, json!({"table": "public.wide", "op": "insert", "values": values})).await;
+    assert_eq!(error_code(&lab, run).await, "outputs_too_large");
+    assert_eq!(number(&lab, "select count(*) from public.wide").await, 0);
+}
+
+#[tokio::test]
+async fn a_number_is_stored_as_it_was_given_or_not_at_all() {
+    let lab = Lab::new().await;
+    let sql = "create table public.exact (id numeric primary key, price numeric(12, 2), f real, m money)";
+    with_rule(&lab, sql, "public.exact", json!({"columns": ["id", "price", "f", "m"], "key": ["id"]})).await;
+    let insert = |row: Value| json!({"table": "public.exact", "op": "insert", "values": [row]});
+    for row in [
+        json!({"id": 1, "price": 10.005}),
+        json!({"id": 1, "price": "10.005"}),
+        json!({"id": 1, "f": 16_777_217}),
+        json!({"id": 1, "f": "0.1234567890123"}),
+    ] {
+        let run = write(&lab, insert(row.clone())).await;
+        assert_eq!(error_code(&lab, run).await, "inexact_number", "{row}");
+    }
+    let huge = "12345678901234567890123.5";
+    let run = write(&lab, insert(json!({"id": huge, "price": "9999999999.99", "f": 0.5, "m": "$1,000.50"}))).await;
+    assert_eq!(lab.run_status(run).await, "succeeded");
+    let stored: String = lab.admin.query_one("select id::text from public.exact", &[]).await.unwrap().get(0);
+    assert_eq!(stored, huge);
+    let outputs = lab.snapshot(run).await["steps"]["write"]["outputs"].clone();
+    assert_eq!(outputs["keys"], json!([{"id": huge}]), "no double has touched it on its way back");
+    let update = json!({"table": "public.exact", "op": "update", "where": {"id": huge}, "set": {"price": 1.999}});
+    let run = write(&lab, update).await;
+    assert_eq!(error_code(&lab, run).await, "inexact_number");
+}
+
+#[tokio::test]
+async fn nothing_in_a_search_path_stands_in_for_the_databases_own() {
+    let mut lab = Lab::new().await;
+    let sql = "create type public.letter as enum ('a', 'b');
+        create table public.letters (k public.letter primary key, n int);
+        insert into public.letters values ('a', 1), ('b', 2);
+        create function public.always(public.letter, public.letter) returns boolean language sql immutable as 'select true';
+        create operator public.= (leftarg = public.letter, rightarg = public.letter, function = public.always);
+        create function public.jsonb_build_object(variadic text[]) returns jsonb language sql as $$select '{\"forged\": 1}'::jsonb$$;
+        create function public.to_jsonb(anyelement) returns jsonb language sql as $$select '{\"forged\": 1}'::jsonb$$;
+        grant execute on all functions in schema public to public";
+    with_rule(&lab, sql, "public.letters", json!({"columns": ["n"], "key": ["k"]})).await;
+    let path = "alter database %I set search_path = public, pg_catalog";
+    lab.admin
+        .batch_execute(&format!("do $$ begin execute format('{path}', current_database()); end $$"))
+        .await
+        .unwrap();
+    // Connections that are opened from here on have that path.
+    lab.ctx = lab.another_ctx().await;
+    let update = json!({"table": "public.letters", "op": "update", "where": {"k": "a"}, "set": {"n": 7}});
+    let run = write(&lab, update).await;
+    let outputs = lab.snapshot(run).await["steps"]["write"]["outputs"].clone();
+    assert_eq!(outputs["keys"], json!([{"k": "a"}]));
+    assert_eq!(number(&lab, "select count(*) from public.letters where n = 7").await, 1);
+}
+
+const FAMILY: &str = "create table public.parent (id int primary key, name text);
+    create table public.child (id int primary key, parent_id int references public.parent on delete cascade on update cascade);
+    create table public.grandchild (id int primary key, child_id int references public.child on delete set null);
+    insert into public.parent select n, 'p' from generate_series(1, 3) n;
+    insert into public.child select n, 1 from generate_series(1, 50) n;
+    insert into public.grandchild select n, n from generate_series(1, 50) n";
+
+#[tokio::test]
+async fn what_cascades_is_counted_and_needs_the_rules_word() {
+    let lab = Lab::new().await;
+    let delete = json!({"table": "public.parent", "op": "delete", "where": {"id": 1}});
+    let rule =
+        |dependants: Value| json!({"columns": ["id", "name"], "key": ["id"], "max_rows": 1, "dependants": dependants});
+    with_rule(&lab, FAMILY, "public.parent", rule(json!({}))).await;
+    let set = async |dependants: Value| {
+        lab.admin.execute("update nofx.db_write_rule set constraints = $1", &[&rule(dependants)]).await.unwrap();
+    };
+    let refused = [
+        json!({}),
+        json!({"public.child": 50}),
+        json!({"public.child": 49, "public.grandchild": 50}),
+        json!({"public.child": 50, "public.grandchild": 49}),
+    ];
+    for dependants in refused {
+        set(dependants.clone()).await;
+        let run = write(&lab, delete.clone()).await;
+        assert_eq!(error_code(&lab, run).await, "cascade_not_allowed", "{dependants}");
+        assert_eq!(number(&lab, "select count(*) from public.child").await, 50);
+    }
+    set(json!({})).await;
+    let rename = json!({"table": "public.parent", "op": "update", "where": {"id": 1}, "set": {"name": "q"}});
+    assert_eq!(lab.run_status(write(&lab, rename).await).await, "succeeded", "no key changes, nothing cascades");
+    let renumber = json!({"table": "public.parent", "op": "update", "where": {"id": 1}, "set": {"id": 9}});
+    assert_eq!(error_code(&lab, write(&lab, renumber).await).await, "cascade_not_allowed");
+    set(json!({"public.child": 50, "public.grandchild": 50})).await;
+    assert_eq!(lab.run_status(write(&lab, delete).await).await, "succeeded");
+    assert_eq!(number(&lab, "select count(*) from public.child").await, 0);
+    assert_eq!(number(&lab, "select count(*) from public.grandchild where child_id is null").await, 50);
+}
+
+#[tokio::test]
+async fn a_trigger_runs_only_as_it_was_when_the_rule_pinned_it() {
+    let lab = Lab::new().await;
+    let sql = "create table public.notes (id int primary key, body text);
+        create table public.audit (body text);
+        create function public.note() returns trigger language plpgsql as
+            $$ begin insert into public.audit values (new.body); return new; end $$;
+        create trigger note after insert on public.notes for each row execute function public.note()";
+    let rule = |more: Value| {
+        let mut rule = json!({"columns": ["id", "body"], "key": ["id"]});
+        rule.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap());
+        rule
+    };
+    with_rule(&lab, sql, "public.notes", rule(json!({}))).await;
+    let set = async |more: Value| {
+        lab.admin.execute("update nofx.db_write_rule set constraints = $1", &[&rule(more)]).await.unwrap();
+    };
+    let insert = |id: i32| json!({"table": "public.notes", "op": "insert", "values": [{"id": id, "body": "x"}]});
+    assert_eq!(error_code(&lab, write(&lab, insert(1)).await).await, "trigger_not_allowed");
+    let target: Value =
+        lab.admin.query_one("select nofx.db_write_target('public', 'notes')", &[]).await.unwrap().get(0);
+    let pinned = target["triggers"].clone();
+    assert!(pinned["public.notes.note"].is_string(), "{target}");
+    set(json!({"triggers": pinned})).await;
+    assert_eq!(error_code(&lab, write(&lab, insert(1)).await).await, "cascade_not_allowed", "it writes elsewhere");
+    set(json!({"triggers": pinned, "dependants": {"public.audit": 1}})).await;
+    assert_eq!(lab.run_status(write(&lab, insert(1)).await).await, "succeeded");
+    let changed = "create or replace function public.note() returns trigger language plpgsql as
+        $$ begin insert into public.audit values ('other'); return new; end $$";
+    lab.admin.batch_execute(changed).await.unwrap();
+    assert_eq!(error_code(&lab, write(&lab, insert(2)).await).await, "trigger_not_allowed");
+    assert_eq!(number(&lab, "select count(*) from public.audit").await, 1);
+}
+
+#[tokio::test]
+async fn a_trigger_that_swallows_or_rewrites_a_row_fails_the_write() {
+    let lab = Lab::new().await;
+    let sql = "create table public.notes (id int primary key, body text);
+        create function public.meddle() returns trigger language plpgsql as
+            $$ begin if new.body = 'swallow' then return null; end if; new.body := 'rewritten'; return new; end $$;
+        create trigger meddle before insert or update on public.notes for each row execute function public.meddle();
+        create function public.spare() returns trigger language plpgsql as $$ begin return null; end $$;
+        create trigger spare before delete on public.notes for each row execute function public.spare()";
+    with_rule(&lab, sql, "public.notes", json!({})).await;
+    let target: Value =
+        lab.admin.query_one("select nofx.db_write_target('public', 'notes')", &[]).await.unwrap().get(0);
+    let rule = json!({"columns": ["id", "body"], "key": ["id"], "triggers": target["triggers"]});
+    lab.admin.execute("update nofx.db_write_rule set constraints = $1", &[&rule]).await.unwrap();
+    let insert = |body: &str| json!({"table": "public.notes", "op": "insert", "values": [{"id": 1, "body": body}]});
+    assert_eq!(error_code(&lab, write(&lab, insert("swallow")).await).await, "unexpected_rows");
+    assert_eq!(error_code(&lab, write(&lab, insert("x")).await).await, "unexpected_effects");
+    lab.admin.batch_execute("insert into public.notes values (1, 'x')").await.unwrap();
+    let delete = json!({"table": "public.notes", "op": "delete", "where": {"id": 1}, "expected_rows": 1});
+    assert_eq!(error_code(&lab, write(&lab, delete).await).await, "unexpected_rows");
+    assert_eq!(number(&lab, "select count(*) from public.notes").await, 1);
+}
+
+#[tokio::test]
+async fn only_as_many_rows_as_expected_are_touched() {
+    let lab = shop().await;
+    write(&lab, json!({"table": "public.products", "op": "insert", "values": [{"name": "a", "price": 1}]})).await;
+    let update = |id: i32, expected: i32| {
+        json!({"table": "public.products", "op": "update", "where": {"id": id}, "set": {"price": 5},
+               "expected_rows": expected})
+    };
+    assert_eq!(error_code(&lab, write(&lab, update(7, 1)).await).await, "unexpected_rows");
+    assert_eq!(error_code(&lab, write(&lab, update(1, 0)).await).await, "unexpected_rows");
+    assert_eq!(lab.run_status(write(&lab, update(1, 1)).await).await, "succeeded");
+    assert_eq!(products(&lab).await, [("a".into(), "5".into())]);
+}
+
+#[tokio::test]
+async fn the_writer_has_no_rights_but_its_own() {
+    let lab = shop().await;
+    // A policy of the tenant holds, and the control plane's own tables are out of reach, also by a pinned trigger.
+    lab.admin
+        .batch_execute(
+            "alter table public.products enable row level security;
+             create policy mine on public.products using (true)
+                 with check (owner = current_setting('request.jwt.claims')::jsonb -> 'app_metadata' ->> 'tenant_id');
+             update nofx.db_write_rule set constraints = constraints || '{\"columns\": [\"name\", \"price\", \"owner\"]}'",
+        )
+        .await
+        .unwrap();
+    let insert = |owner: &str| json!({"table": "public.products", "op": "insert", "values": [{"name": "a", "price": 1, "owner": owner}]});
+    assert_eq!(error_code(&lab, write(&lab, insert("other")).await).await, "not_permitted");
+    assert_eq!(lab.run_status(write(&lab, insert("acme")).await).await, "succeeded");
+    lab.admin.batch_execute("revoke insert on public.products from nofx_writer").await.unwrap();
+    assert_eq!(error_code(&lab, write(&lab, insert("acme")).await).await, "not_permitted");
+    for (role, code) in
+        [("postgres", "role_not_allowed"), ("nobody_at_all", "role_not_allowed"), ("nofx_api", "role_not_allowed")]
+    {
+        let sql = "update nofx.db_write_rule set constraints = constraints || jsonb_build_object('role', $1::text)";
+        lab.admin.execute(sql, &[&role]).await.unwrap();
+        assert_eq!(error_code(&lab, write(&lab, insert("acme")).await).await, code, "{role}");
+    }
+}
+
+#[tokio::test]
+async fn a_trigger_cannot_reach_the_control_plane() {
+    let lab = Lab::new().await;
+    let sql = "create table public.notes (id int primary key);
+        create function public.reach() returns trigger language plpgsql as $$ begin
+            insert into nofx.db_write_rule (tenant_id, table_name, allowed_ops) values ('acme', 'public.x', '{insert}');
+            return new; end $$;
+        create trigger reach before insert on public.notes for each row execute function public.reach()";
+    with_rule(&lab, sql, "public.notes", json!({})).await;
+    let target: Value =
+        lab.admin.query_one("select nofx.db_write_target('public', 'notes')", &[]).await.unwrap().get(0);
+    let rule = json!({"columns": ["id"], "triggers": target["triggers"], "dependants": {"nofx.db_write_rule": 9}});
+    lab.admin.execute("update nofx.db_write_rule set constraints = $1", &[&rule]).await.unwrap();
+    let run = write(&lab, json!({"table": "public.notes", "op": "insert", "values": [{"id": 1}]})).await;
+    assert_eq!(error_code(&lab, run).await, "not_permitted");
+    assert_eq!(number(&lab, "select count(*) from nofx.db_write_rule").await, 1);
+}
+
+#[tokio::test]
+async fn views_and_their_like_need_the_rules_word_and_never_reach_a_closed_schema() {
+    let lab = Lab::new().await;
+    let sql = "create table public.base (id int primary key, n int);
+        create view public.shown as select * from public.base;
+        create view public.inner_view as select tenant_id, table_name, allowed_ops, constraints from nofx.db_write_rule;
+        create view public.leak as select * from public.inner_view;
+        create table public.animal (id int);
+        create table public.dog () inherits (public.animal)";
+    with_rule(&lab, sql, "public.shown", json!({"columns": ["id", "n"], "key": ["id"]})).await;
+    let insert = |table: &str, row: Value| json!({"table": table, "op": "insert", "values": [row]});
+    let row = json!({"id": 1, "n": 1});
+    assert_eq!(error_code(&lab, write(&lab, insert("public.shown", row.clone())).await).await, "target_not_allowed");
+    let allowed = json!({"columns": ["id", "n"], "key": ["id"], "allow": ["view"], "dependants": {"public.base": 1}});
+    lab.admin.execute("update nofx.db_write_rule set constraints = $1", &[&allowed]).await.unwrap();
+    assert_eq!(lab.run_status(write(&lab, insert("public.shown", row)).await).await, "succeeded");
+    assert_eq!(number(&lab, "select count(*) from public.base").await, 1);
+
+    let leak = json!({"columns": ["tenant_id", "table_name", "allowed_ops", "constraints"], "allow": ["view"]});
+    with_rule(&lab, "select 1", "public.leak", leak).await;
+    let forged =
+        json!({"tenant_id": "acme", "table_name": "public.base", "allowed_ops": ["delete"], "constraints": {}});
+    assert_eq!(error_code(&lab, write(&lab, insert("public.leak", forged)).await).await, "target_not_allowed");
+    with_rule(&lab, "select 1", "public.animal", json!({"columns": ["id"]})).await;
+    let run = write(&lab, insert("public.animal", json!({"id": 1}))).await;
+    assert_eq!(error_code(&lab, run).await, "target_not_allowed");
+}
+
+#[tokio::test]
+async fn partitions_are_one_table() {
+    let lab = Lab::new().await;
+    let sql = "create table public.parts (id int primary key, n int) partition by range (id);
+        create table public.low partition of public.parts for values from (0) to (10);
+        create table public.high partition of public.parts for values from (10) to (20)";
+    with_rule(&lab, sql, "public.parts", json!({"columns": ["id", "n"], "key": ["id"]})).await;
+    let insert = json!({"table": "public.parts", "op": "insert", "values": [{"id": 1, "n": 1}, {"id": 11, "n": 1}]});
+    assert_eq!(lab.run_status(write(&lab, insert).await).await, "succeeded");
+    let moved =
+        json!({"table": "public.parts", "op": "update", "where": {"id": 1}, "set": {"id": 12}, "expected_rows": 1});
+    assert_eq!(lab.run_status(write(&lab, moved).await).await, "succeeded");
+    assert_eq!(number(&lab, "select count(*) from public.high").await, 2);
+}
+
+#[tokio::test]
+async fn a_refusal_of_the_database_has_a_code_of_its_own() {
+    let lab = Lab::new().await;
+    let sql = "create table public.parent (id int primary key);
+        create table public.strict (id smallint primary key, name varchar(3) not null, at timestamptz, j int,
+            parent_id int references public.parent deferrable initially deferred, unique (j) deferrable initially deferred)";
+    let columns = json!({"columns": ["id", "name", "at", "parent_id", "j", "nope"], "key": ["id"]});
+    with_rule(&lab, sql, "public.strict", columns).await;
+    lab.admin.batch_execute("insert into public.strict values (1, 'a', null, 1, null)").await.unwrap();
+    let cases = [
+        (json!({"id": 1, "name": "a"}), "unique_violation"),
+        (json!({"id": 99_999, "name": "a"}), "out_of_range"),
+        (json!({"id": 2, "name": "abcd"}), "value_too_long"),
+        (json!({"id": 2, "name": null}), "not_null_violation"),
+        (json!({"id": 2, "name": "a", "parent_id": 7}), "foreign_key_violation"),
+        (json!({"id": 2, "name": "a", "j": 1}), "unique_violation"),
+        (json!({"id": 2, "name": "a", "at": "never ever"}), "invalid_value"),
+        (json!({"id": 2, "name": "a", "nope": 1}), "unknown_column"),
+        (json!({"id": "x".repeat(200_000), "name": "a"}), "invalid_value"),
+    ];
+    for (row, code) in cases {
+        let run = write(&lab, json!({"table": "public.strict", "op": "insert", "values": [row]})).await;
+        assert_eq!(error_code(&lab, run).await, code);
+        let sql = "select octet_length(error::text)::bigint from nofx.step where run_id = $1";
+        let bytes: i64 = lab.admin.query_one(sql, &[&run.0]).await.unwrap().get(0);
+        assert!(bytes < 2_000, "{code}: {bytes} bytes");
+    }
+    assert_eq!(number(&lab, "select count(*) from public.strict").await, 1);
+}
+
+#[tokio::test]
+async fn a_statement_ends_at_the_steps_timeout_and_its_attempts_are_kept_to_the_letter() {
+    let lab = Lab::new().await;
+    let sql = "create table public.slow (id int primary key);
+        create function public.sleep() returns trigger language plpgsql as
+            $$ begin perform pg_catalog.pg_sleep(600); return new; end $$;
+        create trigger sleep before insert on public.slow for each row execute function public.sleep()";
+    with_rule(&lab, sql, "public.slow", json!({})).await;
+    let target: Value = lab.admin.query_one("select nofx.db_write_target('public', 'slow')", &[]).await.unwrap().get(0);
+    let rule = json!({"columns": ["id"], "triggers": target["triggers"]});
+    lab.admin.execute("update nofx.db_write_rule set constraints = $1", &[&rule]).await.unwrap();
+    let mut step =
+        plans::step("write", "db_write", json!({"table": "public.slow", "op": "insert", "values": [{"id": 1}]}));
+    step["timeout_s"] = json!(1);
+    step["retry"] = json!({"max_attempts": 1});
+    let run = lab.submit(&json!({"goal": "g", "steps": [step]})).await;
+    let wakeups = lab.sent().await;
+    worker(&lab).handle_batch(event_of([body(&wakeups[0])]), None).await;
+    let step = lab.snapshot(run).await["steps"]["write"].clone();
+    assert_eq!((&step["status"], &step["error"], &step["attempt"]), (&json!("failed"), &json!("timed_out"), &json!(1)));
+    let busy = "select count(*) from pg_stat_activity where state = 'active' and query like '%public%slow%'
+                 and pid <> pg_backend_pid()";
+    assert_eq!(number(&lab, busy).await, 0, "nothing is left running in the database");
+}
+
+#[tokio::test]
+async fn writes_that_wait_for_a_lock_keep_no_other_from_its_connection() {
+    let mut lab = shop().await;
+    lab.ctx = {
+        let mut config = lab.ctx.config.clone();
+        // As `worker::run` sizes it for a batch.
+        config.database.pool_size = <InTransaction<DbWrite> as shared::worker::Executor>::connections(10) as usize;
+        let queue = lab.ctx.queue.clone();
+        shared::context::Ctx { queue, ..nofx_tests::lab::context(config).await }
+    };
+    with_rule(&lab, "create table public.held (id int primary key)", "public.held", json!({"columns": ["id"]})).await;
+    let mut runs = Vec::new();
+    for n in 0..10 {
+        let inputs = if n < 8 {
+            json!({"table": "public.held", "op": "insert", "values": [{"id": n}]})
+        } else {
+            json!({"table": "public.products", "op": "insert", "values": [{"name": "a", "price": 1}]})
+        };
+        runs.push(lab.submit(&json!({"goal": "g", "steps": [plans::step("write", "db_write", inputs)]})).await);
+    }
+    let wakeups = lab.sent().await;
+    lab.admin.batch_execute("begin; lock table public.held in exclusive mode").await.unwrap();
+    let worker = worker(&lab);
+    let working = tokio::spawn(async move { worker.handle_batch(event_of(wakeups.iter().map(body)), None).await });
+    let other = nofx_tests::database::connect_to(&lab.database.url).await;
+    let done = "select count(*) = 2 from nofx.step where status = 'succeeded'";
+    while !other.query_one(done, &[]).await.unwrap().get::<_, bool>(0) {
+        tokio::task::yield_now().await;
+    }
+    lab.admin.batch_execute("commit").await.unwrap();
+    working.await.unwrap();
+    for run in &runs {
+        assert_eq!(lab.run_status(*run).await, "succeeded");
+    }
+}
+
+#[tokio::test]
+async fn a_rule_that_can_be_read_in_two_ways_cannot_be_stored() {
+    let lab = shop().await;
+    for constraints in [
+        json!({"max_rows": "1"}),
+        json!({"max_rows": -1}),
+        json!({"max_rows": 1.5}),
+        json!({"maxrows": 1}),
+        json!({"columns": "name"}),
+        json!({"columns": ["a", "a"]}),
+        json!({"key": [1]}),
+        json!({"triggers": {"public.t.x": "short"}}),
+        json!({"dependants": {"child": 1}}),
+        json!({"allow": ["all"]}),
+        json!({"role": 1}),
+    ] {
+        let sql = "update nofx.db_write_rule set constraints = $1";
+        let error = lab.admin.execute(sql, &[&constraints]).await.expect_err(&constraints.to_string());
+        assert_eq!(error.code().map(|code| code.code()), Some("23514"), "{constraints}");
+    }
+    let closed =
+        "insert into nofx.db_write_rule (tenant_id, table_name, allowed_ops) values ('acme', 'nofx.run', '{insert}')";
+    assert!(lab.admin.execute(closed, &[]).await.is_err());
+    // One of before the check stays in the table, and allows nothing.
+    lab.admin
+        .batch_execute(
+            "alter table nofx.db_write_rule drop constraint rule_is_sound;
+             update nofx.db_write_rule set constraints = '{\"columns\": [\"name\", \"price\"], \"max_rows\": \"1\"}'",
+        )
+        .await
+        .unwrap();
+    let insert = json!({"table": "public.products", "op": "insert", "values": [{"name": "a", "price": 1}]});
+    assert_eq!(error_code(&lab, write(&lab, insert).await).await, "no_rule");
 }

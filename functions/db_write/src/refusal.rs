@@ -1,0 +1,96 @@
+//! Why nothing was written, in words and codes.
+
+use serde_json::json;
+use shared::domain::bounds::shortened;
+use shared::domain::{Outcome, StepError};
+use tokio_postgres::error::DbError;
+
+/// Longest message of the database that is repeated, in bytes: it may quote a value.
+const MAX_DATABASE_MESSAGE: usize = 500;
+
+/// Why nothing was written.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    Denied(StepError),
+    Database(tokio_postgres::Error),
+}
+
+impl From<tokio_postgres::Error> for Refusal {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl Refusal {
+    pub(crate) fn denied(code: &str, message: impl Into<String>) -> Self {
+        Self::Denied(StepError::new(code, message))
+    }
+
+    /// What follows for the step: what may pass is tried again.
+    pub(crate) fn outcome(self) -> Outcome {
+        match self {
+            Self::Denied(error) => Outcome::failed(error),
+            Self::Database(error) => match error.as_db_error() {
+                Some(refused) => of_database(refused),
+                None => Outcome::retryable(StepError::new("database_unavailable", "the database is unavailable")),
+            },
+        }
+    }
+}
+
+fn of_database(refused: &DbError) -> Outcome {
+    let state = refused.code().code();
+    let (code, transient) = code_of(state);
+    let said = shortened(refused.message(), MAX_DATABASE_MESSAGE);
+    let mut message = match code {
+        "timed_out" => "the statement did not end within the step's timeout".to_owned(),
+        "lock_timeout" => "somebody else held a lock on the rows or the table for too long".to_owned(),
+        _ => format!("the database refused it: {said} ({state})"),
+    };
+    if code == "not_permitted" {
+        message.push_str("; the role of the rule needs a grant or a policy for this");
+    }
+    let details = json!({"sqlstate": state, "constraint": refused.constraint(), "column": refused.column()});
+    let error = StepError::new(code, message).with_details(details);
+    if transient { Outcome::retryable(error) } else { Outcome::failed(error) }
+}
+
+/// A code for a SQLSTATE (PostgreSQL, appendix A), and whether trying again may help.
+fn code_of(state: &str) -> (&'static str, bool) {
+    match state {
+        "57014" => ("timed_out", true),
+        "55P03" => ("lock_timeout", true),
+        "40001" => ("serialization_failure", true),
+        "40P01" => ("deadlock_detected", true),
+        "23502" => ("not_null_violation", false),
+        "23503" => ("foreign_key_violation", false),
+        "23505" => ("unique_violation", false),
+        "23514" => ("check_violation", false),
+        "23P01" => ("exclusion_violation", false),
+        "22001" => ("value_too_long", false),
+        "22003" | "22008" => ("out_of_range", false),
+        "22P02" | "22007" | "22P05" | "22021" => ("invalid_value", false),
+        "42501" => ("not_permitted", false),
+        "42703" => ("unknown_column", false),
+        "42P01" | "3F000" => ("unknown_table", false),
+        // Connections, resources, operator intervention.
+        _ if ["08", "53", "57"].iter().any(|class| state.starts_with(class)) => ("database_unavailable", true),
+        _ => ("database_refused", false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_by_itself_is_tried_again_and_nothing_else() {
+        for state in ["57014", "55P03", "40001", "40P01", "53300", "57P01", "08006"] {
+            assert!(code_of(state).1, "{state}");
+        }
+        // Class 55 holds more than locks: an object that is not in the state for it stays so.
+        for state in ["55000", "55006", "23505", "22003", "42501", "P0001", "XX000"] {
+            assert!(!code_of(state).1, "{state}");
+        }
+    }
+}

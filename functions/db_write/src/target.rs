@@ -1,0 +1,261 @@
+//! What stands behind a table's name, and what a write did beyond its own rows: facts of the catalog, judged by the rule.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::operation::{Kind, Operation};
+use crate::refusal::Refusal;
+use crate::rule::{Allowance, Rule};
+
+/// The answer of `nofx.db_write_look`.
+#[derive(Debug, Deserialize)]
+pub struct Look {
+    /// Whether no rule can open the table's schema.
+    pub closed: bool,
+    pub rule: Option<RuleRow>,
+    pub role: Option<Role>,
+    pub target: Option<Target>,
+    /// What the connection had changed before.
+    #[serde(default)]
+    pub effects: Vec<Effect>,
+}
+
+/// A rule as it is stored.
+#[derive(Debug, Deserialize)]
+pub struct RuleRow {
+    pub allowed_ops: Vec<String>,
+    pub constraints: Value,
+}
+
+/// The role that would write.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Role {
+    pub name: String,
+    pub exists: bool,
+    /// It, or a role that it belongs to, is a superuser or bypasses row level security.
+    pub superuser: bool,
+    /// Whether the worker may become it.
+    pub member: bool,
+    /// Whether it sees our own schema.
+    pub reaches_us: bool,
+}
+
+/// A table as the catalog knows it. Two of them are equal only if nothing changed that a rule relies on.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Target {
+    pub oid: i64,
+    /// `schema.table`.
+    pub table: String,
+    /// `relkind` of `pg_class`.
+    pub kind: char,
+    /// Whether the server counts changed rows.
+    pub counts: bool,
+    /// The table, its partitions and whoever inherits from it.
+    pub members: Vec<String>,
+    pub inherited: bool,
+    /// Tables of closed schemas that a view or a cascade reaches.
+    pub closed: Vec<String>,
+    /// Enabled triggers and rewrite rules on everything that is reached, with the sha256 of their definitions.
+    pub triggers: BTreeMap<String, String>,
+    pub foreign_keys: Vec<ForeignKey>,
+}
+
+/// A foreign key that changes its own side when the other one changes.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct ForeignKey {
+    pub parent: String,
+    pub child: String,
+    /// `confdeltype` and `confupdtype` of `pg_constraint`: c cascade, n set null, d set default, a and r nothing.
+    pub on_delete: char,
+    pub on_update: char,
+    pub parent_columns: Vec<String>,
+    pub child_columns: Vec<String>,
+}
+
+/// The answer of `nofx.db_write_account`.
+#[derive(Debug, Deserialize)]
+pub struct Account {
+    pub target: Option<Target>,
+    pub effects: Vec<Effect>,
+}
+
+/// Rows of one table that the connection has changed.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Effect {
+    pub table: String,
+    /// The partitioned table that it belongs to, else itself.
+    pub root: String,
+    pub inserted: u64,
+    pub updated: u64,
+    pub deleted: u64,
+}
+
+impl Role {
+    pub(crate) fn check(&self) -> Result<(), Refusal> {
+        let Self { name, .. } = self;
+        let why = if !self.exists {
+            format!("the role {name} of the rule does not exist")
+        } else if self.superuser {
+            format!(
+                "the role {name} of the rule is a superuser or bypasses row level security, or belongs to one who does"
+            )
+        } else if self.reaches_us {
+            format!("the role {name} of the rule reaches the control plane's own schema")
+        } else if !self.member {
+            format!("the worker may not become the role {name} of the rule; grant {name} to its login role")
+        } else {
+            return Ok(());
+        };
+        Err(Refusal::denied("role_not_allowed", why))
+    }
+}
+
+impl Target {
+    /// Refuses a target that could do more than the rule says.
+    pub(crate) fn check(&self, operation: &Operation, rule: &Rule) -> Result<(), Refusal> {
+        let table = &self.table;
+        let refused = |why: String| Err(Refusal::denied("target_not_allowed", why));
+        let needed = match self.kind {
+            'r' | 'p' => None,
+            'v' => Some((Allowance::View, "a view")),
+            'f' => Some((Allowance::ForeignTable, "a foreign table")),
+            _ => return refused(format!("{table} is no table")),
+        };
+        if let Some((allowance, what)) = needed
+            && !rule.allows(allowance)
+        {
+            return refused(format!("{table} is {what}, and the rule does not allow that"));
+        }
+        if self.inherited && !rule.allows(Allowance::Inheritance) {
+            return refused(format!("other tables inherit from {table}, and the rule does not allow that"));
+        }
+        if let Some(closed) = self.closed.first() {
+            return refused(format!("{table} reaches {closed}, which is not for plans to write"));
+        }
+        if !self.counts {
+            return refused("the server does not count changed rows (track_counts is off)".into());
+        }
+        self.check_triggers(rule)?;
+        let reached = self.cascades(operation);
+        match reached.iter().find(|child| !rule.constraints.dependants.contains_key(**child)) {
+            None => Ok(()),
+            Some(child) => {
+                let op = operation.kind.name();
+                let message =
+                    format!("{op} on {table} cascades to {child}, which the rule does not list in dependants");
+                Err(Refusal::denied("cascade_not_allowed", message))
+            }
+        }
+    }
+
+    fn check_triggers(&self, rule: &Rule) -> Result<(), Refusal> {
+        for (name, digest) in &self.triggers {
+            let message = match rule.constraints.triggers.get(name) {
+                Some(pinned) if pinned == digest => continue,
+                Some(_) => format!("{name} has changed since the rule pinned it; its sha256 is {digest} now"),
+                None => format!("the trigger or rewrite rule {name} (sha256 {digest}) is not pinned by the rule"),
+            };
+            return Err(Refusal::denied("trigger_not_allowed", message));
+        }
+        Ok(())
+    }
+
+    /// Tables that foreign keys would change along with this operation.
+    fn cascades(&self, operation: &Operation) -> BTreeSet<&str> {
+        // Tables to look from, with the columns that change there; all of them where rows go away.
+        let own = |columns: Option<BTreeSet<&'_ str>>| -> Vec<(&str, Option<BTreeSet<String>>)> {
+            let columns = columns.map(|columns| columns.into_iter().map(str::to_owned).collect());
+            self.members.iter().map(|member| (member.as_str(), columns.clone())).collect()
+        };
+        let mut open = match &operation.kind {
+            Kind::Insert { .. } => return BTreeSet::new(),
+            Kind::Update { set, .. } => own(Some(set.keys().map(String::as_str).collect())),
+            Kind::Delete { .. } => own(None),
+        };
+        let (mut reached, mut seen) = (BTreeSet::new(), BTreeSet::new());
+        while let Some((table, columns)) = open.pop() {
+            if !seen.insert((table, columns.clone())) {
+                continue;
+            }
+            for key in self.foreign_keys.iter().filter(|key| key.parent == table) {
+                let changes = match &columns {
+                    None => key.on_delete,
+                    Some(columns) if key.parent_columns.iter().any(|column| columns.contains(column)) => key.on_update,
+                    Some(_) => continue,
+                };
+                if !matches!(changes, 'c' | 'n' | 'd') {
+                    continue;
+                }
+                reached.insert(key.child.as_str());
+                let gone = columns.is_none() && changes == 'c';
+                open.push((&key.child, (!gone).then(|| key.child_columns.iter().cloned().collect())));
+            }
+        }
+        reached
+    }
+}
+
+impl Account {
+    /// What was changed since those effects were counted.
+    pub(crate) fn since(mut self, before: &[Effect]) -> Self {
+        for effect in &mut self.effects {
+            if let Some(old) = before.iter().find(|old| old.table == effect.table) {
+                effect.inserted = effect.inserted.saturating_sub(old.inserted);
+                effect.updated = effect.updated.saturating_sub(old.updated);
+                effect.deleted = effect.deleted.saturating_sub(old.deleted);
+            }
+        }
+        self.effects.retain(|effect| effect.inserted + effect.updated + effect.deleted > 0);
+        self
+    }
+
+    /// Refuses a write that did anything but what was asked: `rows` rows of its own, and what the rule lists.
+    pub(crate) fn check(&self, before: &Target, operation: &Operation, rule: &Rule, rows: u64) -> Result<(), Refusal> {
+        if self.target.as_ref() != Some(before) {
+            let message = format!("{} was changed while it was written", before.table);
+            return Err(Refusal::denied("target_changed", message));
+        }
+        let (mut inserted, mut updated, mut deleted) = (0, 0, 0);
+        let mut others: BTreeMap<&str, u64> = BTreeMap::new();
+        for effect in &self.effects {
+            if before.members.contains(&effect.table) {
+                inserted += effect.inserted;
+                updated += effect.updated;
+                deleted += effect.deleted;
+            } else {
+                *others.entry(&effect.root).or_default() += effect.inserted + effect.updated + effect.deleted;
+            }
+        }
+        let as_asked = match operation.kind {
+            Kind::Insert { .. } => (inserted, updated, deleted) == (rows, 0, 0),
+            // A row that moves to another partition is deleted here and inserted there.
+            Kind::Update { .. } => inserted == deleted && updated + inserted == rows,
+            Kind::Delete { .. } => (inserted, updated, deleted) == (0, 0, rows),
+        };
+        // Rows behind a view are those of its tables, and those of a foreign table are counted elsewhere.
+        if matches!(before.kind, 'r' | 'p') && !as_asked {
+            let message = format!(
+                "{} had {inserted} rows inserted, {updated} updated and {deleted} deleted, where {rows} were asked for",
+                before.table
+            );
+            return Err(Refusal::denied("unexpected_effects", message));
+        }
+        for (table, changed) in others {
+            let message = match rule.constraints.dependants.get(table) {
+                Some(most) if changed <= *most => continue,
+                Some(most) => format!("it would also change {changed} rows of {table}; the rule allows {most}"),
+                None => format!(
+                    "it would also change {changed} rows of {table}, which the rule does not list in dependants"
+                ),
+            };
+            return Err(Refusal::denied("cascade_not_allowed", message));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "target_tests.rs"]
+mod tests;

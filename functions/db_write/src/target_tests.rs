@@ -1,0 +1,139 @@
+use serde_json::json;
+
+use super::*;
+
+fn target(kind: char) -> Target {
+    let key = |parent: &str, child: &str, on_delete, on_update| ForeignKey {
+        parent: format!("public.{parent}"),
+        child: format!("public.{child}"),
+        on_delete,
+        on_update,
+        parent_columns: vec!["id".into()],
+        child_columns: vec!["parent_id".into()],
+    };
+    Target {
+        oid: 1,
+        table: "public.parent".into(),
+        kind,
+        counts: true,
+        members: vec!["public.parent".into()],
+        inherited: false,
+        closed: Vec::new(),
+        triggers: BTreeMap::new(),
+        foreign_keys: vec![
+            key("parent", "child", 'c', 'c'),
+            key("child", "grandchild", 'n', 'a'),
+            key("parent", "stranger", 'a', 'a'),
+        ],
+    }
+}
+
+fn rule(constraints: Value) -> Rule {
+    Rule::read(vec!["insert".into(), "update".into(), "delete".into()], &constraints)
+        .unwrap_or_else(|_| panic!("a rule"))
+}
+
+fn operation(inputs: Value) -> Operation {
+    Operation::parse(&inputs).unwrap_or_else(|_| panic!("an operation"))
+}
+
+fn delete() -> Operation {
+    operation(json!({"table": "public.parent", "op": "delete", "where": {"id": 1}}))
+}
+
+fn update(column: &str) -> Operation {
+    operation(json!({"table": "public.parent", "op": "update", "where": {"id": 1}, "set": {column: 2}}))
+}
+
+fn code(checked: Result<(), Refusal>) -> String {
+    match checked {
+        Ok(()) => "allowed".into(),
+        Err(Refusal::Denied(error)) => error.code,
+        Err(Refusal::Database(_)) => panic!("no database here"),
+    }
+}
+
+#[test]
+fn cascades_are_walked_from_the_operation() {
+    let target = target('r');
+    assert_eq!(target.cascades(&delete()), ["public.child", "public.grandchild"].into());
+    // The child keeps its own key when its parent's changes, so nothing goes on from there.
+    assert_eq!(target.cascades(&update("id")), ["public.child"].into());
+    assert_eq!(target.cascades(&update("name")), BTreeSet::new());
+    let insert = operation(json!({"table": "public.parent", "op": "insert", "values": [{"id": 1}]}));
+    assert_eq!(target.cascades(&insert), BTreeSet::new());
+}
+
+#[test]
+fn what_is_no_plain_table_needs_to_be_allowed() {
+    let none = rule(json!({"dependants": {"public.child": 1, "public.grandchild": 1}}));
+    assert_eq!(code(target('r').check(&delete(), &none)), "allowed");
+    for kind in ['v', 'f', 'm', 'S', 'i'] {
+        assert_eq!(code(target(kind).check(&delete(), &none)), "target_not_allowed", "{kind}");
+    }
+    let open = rule(json!({"dependants": {"public.child": 1, "public.grandchild": 1}, "allow": ["view"]}));
+    assert_eq!(code(target('v').check(&delete(), &open)), "allowed");
+    let refused = [
+        Target { closed: vec!["nofx.run".into()], ..target('v') },
+        Target { inherited: true, ..target('r') },
+        Target { counts: false, ..target('r') },
+    ];
+    for target in refused {
+        assert_eq!(code(target.check(&delete(), &open)), "target_not_allowed", "{target:?}");
+    }
+    assert_eq!(code(target('r').check(&delete(), &rule(json!({})))), "cascade_not_allowed");
+}
+
+#[test]
+fn a_trigger_runs_only_as_the_rule_has_seen_it() {
+    let digest = "a".repeat(64);
+    let triggers = BTreeMap::from([("public.parent.audit".to_owned(), digest.clone())]);
+    let target = Target { triggers, foreign_keys: Vec::new(), ..target('r') };
+    assert_eq!(code(target.check(&delete(), &rule(json!({})))), "trigger_not_allowed");
+    let changed = rule(json!({"triggers": {"public.parent.audit": "b".repeat(64)}}));
+    assert_eq!(code(target.check(&delete(), &changed)), "trigger_not_allowed");
+    let pinned = rule(json!({"triggers": {"public.parent.audit": digest}}));
+    assert_eq!(code(target.check(&delete(), &pinned)), "allowed");
+}
+
+#[test]
+fn every_changed_row_is_accounted_for() {
+    let before = target('r');
+    let effect = |table: &str, inserted, updated, deleted| Effect {
+        table: format!("public.{table}"),
+        root: format!("public.{table}"),
+        inserted,
+        updated,
+        deleted,
+    };
+    let check = |effects: Vec<Effect>, constraints: Value, rows| {
+        let account = Account { target: Some(before.clone()), effects };
+        code(account.check(&before, &delete(), &rule(constraints), rows))
+    };
+    let listed = json!({"dependants": {"public.child": 2}});
+    assert_eq!(check(vec![effect("parent", 0, 0, 1)], json!({}), 1), "allowed");
+    assert_eq!(check(vec![effect("parent", 0, 0, 1), effect("child", 0, 0, 2)], listed.clone(), 1), "allowed");
+    assert_eq!(check(vec![effect("parent", 0, 0, 1), effect("child", 0, 1, 2)], listed, 1), "cascade_not_allowed");
+    assert_eq!(check(vec![effect("parent", 0, 0, 1), effect("child", 0, 0, 1)], json!({}), 1), "cascade_not_allowed");
+    // The server counts nothing, or a trigger did more.
+    assert_eq!(check(vec![], json!({}), 1), "unexpected_effects");
+    assert_eq!(check(vec![effect("parent", 1, 0, 1)], json!({}), 1), "unexpected_effects");
+    let moved = Account { target: Some(before.clone()), effects: vec![effect("parent", 2, 1, 2)] };
+    assert_eq!(code(moved.check(&before, &update("name"), &rule(json!({})), 3)), "allowed");
+    let replaced = Account { target: Some(Target { oid: 2, ..before.clone() }), effects: Vec::new() };
+    assert_eq!(code(replaced.check(&before, &delete(), &rule(json!({})), 0)), "target_changed");
+}
+
+#[test]
+fn a_role_with_more_than_its_own_rights_does_not_write() {
+    let role = Role { name: "w".into(), exists: true, superuser: false, member: true, reaches_us: false };
+    assert_eq!(code(role.check()), "allowed");
+    for refused in [
+        Role { exists: false, ..role.clone() },
+        Role { superuser: true, ..role.clone() },
+        Role { member: false, ..role.clone() },
+        Role { reaches_us: true, ..role.clone() },
+    ] {
+        assert_eq!(code(refused.check()), "role_not_allowed", "{refused:?}");
+    }
+}

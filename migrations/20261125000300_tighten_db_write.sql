@@ -1,0 +1,308 @@
+-- db_write under stricter rules: a role for the writes, strictly read rules, what a write did beyond its own rows, and a
+-- record of every change of a rule.
+
+-- The role that writes rows for plans, unless a rule names another one. It logs in nowhere and owns nothing; which tables
+-- it may write at all is for the database's owner to grant. Whoever runs the migrations and the workers may become it.
+do $$
+begin
+    if not exists (select from pg_roles where rolname = 'nofx_writer') then
+        create role nofx_writer nologin;
+        execute format('grant nofx_writer to %I', current_user);
+        grant nofx_writer to nofx_worker;
+    end if;
+end
+$$;
+
+-- Schemas that no rule opens: the database's, ours and Supabase's.
+create function nofx.schema_is_closed(p_schema text) returns boolean
+    language sql immutable
+    set search_path = ''
+as $$
+    select p_schema like 'pg\_%' or p_schema in (
+        'nofx', 'information_schema', 'supabase_migrations', 'auth', 'storage', 'vault', 'realtime', 'extensions',
+        'graphql', 'graphql_public', 'cron', 'net', 'pgbouncer')
+$$;
+
+-- Whether a list holds nothing but different texts.
+create function nofx.is_name_list(p jsonb) returns boolean
+    language plpgsql immutable
+    set search_path = nofx, pg_temp
+as $$
+begin
+    return jsonb_typeof(p) = 'array'
+        and not exists (select from jsonb_array_elements(p) e where jsonb_typeof(e) <> 'string' or e #>> '{}' = '')
+        and (select count(*) = count(distinct e) from jsonb_array_elements(p) e);
+end
+$$;
+
+-- Whether a rule can be read in one way only. What is not known, or is of another type, is no rule.
+create function nofx.rule_is_sound(p_table text, p_ops text[], p jsonb) returns boolean
+    language plpgsql immutable
+    set search_path = nofx, pg_temp
+as $$
+begin
+    return not nofx.schema_is_closed(split_part(p_table, '.', 1))
+        and cardinality(p_ops) between 1 and 3
+        and p - array['columns', 'key', 'max_rows', 'role', 'triggers', 'dependants', 'allow'] = '{}'
+        and nofx.is_name_list(coalesce(p -> 'columns', '[]'))
+        and nofx.is_name_list(coalesce(p -> 'key', '[]'))
+        and (not p ? 'max_rows' or p ->> 'max_rows' ~ '^[1-9][0-9]{0,3}$' and jsonb_typeof(p -> 'max_rows') = 'number'
+             and (p ->> 'max_rows')::integer <= 1000)
+        and (not p ? 'role' or jsonb_typeof(p -> 'role') = 'string' and p ->> 'role' <> '')
+        and jsonb_typeof(coalesce(p -> 'triggers', '{}')) = 'object'
+        and not exists (select from jsonb_each(coalesce(p -> 'triggers', '{}')) t
+                         where jsonb_typeof(t.value) <> 'string' or t.value #>> '{}' !~ '^[0-9a-f]{64}$')
+        and jsonb_typeof(coalesce(p -> 'dependants', '{}')) = 'object'
+        and not exists (select from jsonb_each(coalesce(p -> 'dependants', '{}')) d
+                         where d.key !~ '^[^.]+\.[^.]+$' or jsonb_typeof(d.value) <> 'number'
+                            or d.value #>> '{}' !~ '^[0-9]{1,6}$')
+        and nofx.is_name_list(coalesce(p -> 'allow', '[]'))
+        and coalesce(p -> 'allow', '[]') <@ '["view", "foreign_table", "inheritance"]';
+end
+$$;
+
+-- Not valid: rules of before stay where they are. Each is read as strictly when it is used.
+alter table nofx.db_write_rule add constraint rule_is_sound
+    check (nofx.rule_is_sound(table_name, allowed_ops, constraints)) not valid;
+alter table nofx.db_write_rule add column updated_at timestamptz not null default now();
+
+-- Facts of a tenant that belong to no run.
+create table nofx.tenant_event (
+    id        bigint generated always as identity primary key,
+    tenant_id text not null,
+    -- rule.set, rule.deleted
+    type      text not null,
+    -- What it is about: a rule's table.
+    subject   text not null,
+    actor     text not null,
+    payload   jsonb not null default '{}',
+    timestamp timestamptz not null default clock_timestamp()
+);
+create index tenant_event_subject on nofx.tenant_event (tenant_id, subject, id);
+alter table nofx.tenant_event enable row level security;
+create policy tenant_isolation on nofx.tenant_event for select using (tenant_id = (select nofx.tenant_id()));
+grant select on nofx.tenant_event to nofx_api;
+
+-- Every change of a rule, whoever makes it and how.
+create function nofx.rule_changed() returns trigger
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_rule nofx.db_write_rule := coalesce(new, old);
+begin
+    insert into nofx.tenant_event (tenant_id, type, subject, actor, payload)
+    values (v_rule.tenant_id, case when new is null then 'rule.deleted' else 'rule.set' end, v_rule.table_name,
+            coalesce(nullif(current_setting('nofx.actor', true), ''), 'database:' || session_user),
+            jsonb_build_object(
+                'before', case when old is not null
+                               then jsonb_build_object('allowed_ops', old.allowed_ops) || old.constraints end,
+                'after', case when new is not null
+                              then jsonb_build_object('allowed_ops', new.allowed_ops) || new.constraints end));
+    return null;
+end
+$$;
+create trigger rule_changed after insert or update or delete on nofx.db_write_rule
+    for each row execute function nofx.rule_changed();
+
+-- p: {tenant_id, table_name, actor, allowed_ops, constraints} -> {result: created|replaced}
+create function nofx.rule_set(p jsonb) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_created boolean;
+begin
+    perform set_config('nofx.actor', p ->> 'actor', true);
+    insert into nofx.db_write_rule (tenant_id, table_name, allowed_ops, constraints)
+    values (p ->> 'tenant_id', p ->> 'table_name', array(select jsonb_array_elements_text(p -> 'allowed_ops')),
+            p -> 'constraints')
+        on conflict (tenant_id, table_name) do update
+           set allowed_ops = excluded.allowed_ops, constraints = excluded.constraints, updated_at = now()
+    returning xmax = 0 into v_created;
+    return jsonb_build_object('result', case when v_created then 'created' else 'replaced' end);
+end
+$$;
+
+-- p: {tenant_id, table_name, actor} -> {result: deleted|not_found}
+create function nofx.rule_delete(p jsonb) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+begin
+    perform set_config('nofx.actor', p ->> 'actor', true);
+    delete from nofx.db_write_rule r where r.tenant_id = p ->> 'tenant_id' and r.table_name = p ->> 'table_name';
+    return jsonb_build_object('result', case when found then 'deleted' else 'not_found' end);
+end
+$$;
+
+-- A table as a rule names it.
+create function nofx.table_label(p_relation oid) returns text
+    language sql stable
+    set search_path = ''
+as $$
+    select n.nspname || '.' || c.relname
+      from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = p_relation
+$$;
+
+-- What stands behind a table's name: everything that could make a write do more than it says. Null: no such table.
+-- {oid, table, kind, counts, members: [tables], inherited, closed: [tables], triggers: {name: sha256},
+--  foreign_keys: [{parent, child, on_delete, on_update, parent_columns, child_columns}]}
+-- `members` are the table itself, its partitions and whoever inherits from it. `triggers` are enabled triggers and rewrite
+-- rules of the members and of every table that a cascade reaches, with the sha256 of their definition and of their
+-- function's. `closed` are tables of closed schemas that a view or a cascade reaches.
+create function nofx.db_write_target(p_schema text, p_table text) returns jsonb
+    language plpgsql stable
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_oid oid;
+    v_kind "char";
+    v_members oid[];
+    v_reached oid[];
+    v_read oid[];
+begin
+    select c.oid, c.relkind into v_oid, v_kind
+      from pg_class c join pg_namespace n on n.oid = c.relnamespace
+     where n.nspname = p_schema and c.relname = p_table;
+    if not found then
+        return null;
+    end if;
+    with recursive member(id) as (
+        select v_oid union select i.inhrelid from member m join pg_inherits i on i.inhparent = m.id
+    )
+    select array_agg(m.id) into v_members from member m;
+    -- Over foreign keys that change their own side; a key of a partition stands for that of its parent.
+    with recursive reached(id) as (
+        select unnest(v_members || pg_partition_root(v_oid)::oid)
+        union
+        select k.conrelid
+          from reached r
+          join pg_constraint k on k.confrelid = r.id and k.contype = 'f'
+         where k.confdeltype in ('c', 'n', 'd') or k.confupdtype in ('c', 'n', 'd')
+    )
+    select array_agg(r.id) into v_reached from reached r where r.id is not null;
+    with recursive read(id) as (
+        select v_oid
+        union
+        select d.refobjid
+          from read r
+          join pg_rewrite w on w.ev_class = r.id
+          join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid
+                          and d.refclassid = 'pg_class'::regclass
+    )
+    select array_agg(r.id) into v_read from read r;
+    return jsonb_build_object(
+        'oid', v_oid::bigint, 'table', nofx.table_label(v_oid), 'kind', v_kind,
+        'counts', current_setting('track_counts') = 'on',
+        'members', (select jsonb_agg(nofx.table_label(m) order by m) from unnest(v_members) m),
+        'inherited', exists (select from pg_inherits i join pg_class c on c.oid = i.inhrelid
+                              where i.inhparent = any (v_members) and not c.relispartition),
+        'closed', coalesce((
+            select jsonb_agg(distinct nofx.table_label(c.oid))
+              from pg_class c join pg_namespace n on n.oid = c.relnamespace
+             where c.oid = any (v_read || v_reached) and nofx.schema_is_closed(n.nspname)), '[]'),
+        'triggers', coalesce((
+            select jsonb_object_agg(d.name, encode(sha256(convert_to(d.definition, 'UTF8')), 'hex'))
+              from (select nofx.table_label(t.tgrelid) || '.' || t.tgname as name,
+                           concat_ws(E'\n', pg_get_triggerdef(t.oid), pg_get_functiondef(t.tgfoid),
+                                     p.proowner::regrole, t.tgenabled) as definition
+                      from pg_trigger t join pg_proc p on p.oid = t.tgfoid
+                     where t.tgrelid = any (v_members || v_reached) and not t.tgisinternal and t.tgenabled <> 'D'
+                    union all
+                    select nofx.table_label(w.ev_class) || '.' || w.rulename,
+                           concat_ws(E'\n', pg_get_ruledef(w.oid), w.ev_enabled)
+                      from pg_rewrite w
+                     where w.ev_class = any (v_members || v_reached) and w.rulename <> '_RETURN'
+                       and w.ev_enabled <> 'D') d), '{}'),
+        'foreign_keys', coalesce((
+            select jsonb_agg(jsonb_build_object(
+                       'parent', nofx.table_label(k.confrelid), 'child', nofx.table_label(k.conrelid),
+                       'on_delete', k.confdeltype, 'on_update', k.confupdtype,
+                       'parent_columns', (select jsonb_agg(a.attname) from pg_attribute a
+                                           where a.attrelid = k.confrelid and a.attnum = any (k.confkey)),
+                       'child_columns', (select jsonb_agg(a.attname) from pg_attribute a
+                                          where a.attrelid = k.conrelid and a.attnum = any (k.conkey)))
+                       order by k.oid)
+              from pg_constraint k
+             where k.contype = 'f' and k.confrelid = any (v_reached) and k.conparentid = 0
+               and (k.confdeltype in ('c', 'n', 'd') or k.confupdtype in ('c', 'n', 'd'))), '[]'));
+end
+$$;
+
+-- Rows that this connection has changed and not yet reported, by table: [{table, root, inserted, updated, deleted}]. The
+-- server reports when a connection is idle, so transactions of before may be in it: what one transaction did is the
+-- difference between two looks. Rows that cascades and triggers changed are in it, also those of tables that the role
+-- cannot see. `root` is the partitioned table that a partition belongs to.
+create function nofx.db_write_effects() returns jsonb
+    language sql volatile
+    set search_path = nofx, pg_temp
+as $$
+    select coalesce(jsonb_agg(jsonb_build_object(
+               'table', s.schemaname || '.' || s.relname,
+               'root', nofx.table_label(coalesce(pg_partition_root(s.relid)::oid, s.relid)),
+               'inserted', s.n_tup_ins, 'updated', s.n_tup_upd, 'deleted', s.n_tup_del)), '[]')
+      from pg_stat_xact_user_tables s
+     where s.n_tup_ins + s.n_tup_upd + s.n_tup_del > 0
+$$;
+
+-- What a write needs to know before it begins. p: {tenant_id, schema, table}
+-- -> {closed, rule: {allowed_ops, constraints}, role: {name, exists, superuser, member, reaches_us}, target, effects}
+create function nofx.db_write_look(p jsonb) returns jsonb
+    language plpgsql volatile
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_rule record;
+    v_role text;
+begin
+    select r.allowed_ops, r.constraints into v_rule
+      from nofx.db_write_rule r
+     where r.tenant_id = p ->> 'tenant_id' and r.table_name = (p ->> 'schema') || '.' || (p ->> 'table');
+    if not found then
+        return jsonb_build_object('closed', nofx.schema_is_closed(p ->> 'schema'), 'rule', null);
+    end if;
+    v_role := coalesce(v_rule.constraints ->> 'role', 'nofx_writer');
+    return jsonb_build_object(
+        'closed', nofx.schema_is_closed(p ->> 'schema'),
+        'rule', jsonb_build_object('allowed_ops', v_rule.allowed_ops, 'constraints', v_rule.constraints),
+        'role', coalesce((
+            with recursive belongs(id) as (
+                select r.oid from pg_roles r where r.rolname = v_role
+                union
+                select m.roleid from belongs b join pg_auth_members m on m.member = b.id
+            )
+            select jsonb_build_object(
+                       'name', v_role, 'exists', count(*) > 0,
+                       'superuser', coalesce(bool_or(r.rolsuper or r.rolbypassrls), false),
+                       'member', coalesce(bool_or(r.rolname = v_role and pg_has_role(session_user, r.oid, 'member')), false),
+                       'reaches_us', coalesce(bool_or(has_schema_privilege(r.oid, 'nofx', 'usage')), false))
+              from belongs b join pg_roles r on r.oid = b.id), '{}'),
+        'target', nofx.db_write_target(p ->> 'schema', p ->> 'table'),
+        'effects', nofx.db_write_effects());
+end
+$$;
+
+-- What a write has done, in the transaction that did it. p: {schema, table} -> {target, effects}
+create function nofx.db_write_account(p jsonb) returns jsonb
+    language plpgsql volatile
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+begin
+    return jsonb_build_object('target', nofx.db_write_target(p ->> 'schema', p ->> 'table'),
+                              'effects', nofx.db_write_effects());
+end
+$$;
+
+revoke execute on function nofx.schema_is_closed(text), nofx.is_name_list(jsonb),
+    nofx.rule_is_sound(text, text[], jsonb), nofx.rule_changed(), nofx.rule_set(jsonb), nofx.rule_delete(jsonb),
+    nofx.table_label(oid), nofx.db_write_target(text, text), nofx.db_write_effects(), nofx.db_write_look(jsonb), nofx.db_write_account(jsonb)
+    from public;
+grant execute on function nofx.db_write_look(jsonb), nofx.db_write_account(jsonb) to nofx_worker;
+grant execute on function nofx.rule_set(jsonb), nofx.rule_delete(jsonb), nofx.db_write_target(text, text) to nofx_api;

@@ -1,0 +1,170 @@
+//! Numbers of a JSON text that this process cannot hold exactly. JSON (RFC 8259, section 6) sets no limit; what is read
+//! into a 64-bit integer or double must come out again as the same decimal number, or it was changed without a word.
+
+use std::fmt::Write as _;
+use std::ops::Range;
+
+/// A number that would change, and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inexact {
+    /// As `plan.steps[0].inputs.price`; empty for the whole document.
+    pub path: String,
+    pub token: Range<usize>,
+}
+
+enum Frame {
+    List(usize),
+    Object(String),
+}
+
+/// The inexact numbers of a well-formed JSON text, at most `most` of them.
+pub fn inexact_numbers(json: &str, most: usize) -> Vec<Inexact> {
+    let bytes = json.as_bytes();
+    let (mut frames, mut found, mut at) = (Vec::new(), Vec::new(), 0);
+    while at < bytes.len() && found.len() < most {
+        let start = at;
+        match bytes[at] {
+            b'"' => {
+                at = end_of_string(bytes, at);
+                // A key is followed by a colon.
+                let is_key = json[at..].trim_start().starts_with(':');
+                if is_key && let Some(Frame::Object(key)) = frames.last_mut() {
+                    *key = serde_json::from_str(&json[start..at]).unwrap_or_default();
+                }
+                continue;
+            }
+            b'{' => frames.push(Frame::Object(String::new())),
+            b'[' => frames.push(Frame::List(0)),
+            b'}' | b']' => {
+                frames.pop();
+            }
+            b',' => {
+                if let Some(Frame::List(index)) = frames.last_mut() {
+                    *index += 1;
+                }
+            }
+            b'-' | b'0'..=b'9' => {
+                at = (start..bytes.len())
+                    .find(|&at| !matches!(bytes[at], b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9'))
+                    .unwrap_or(bytes.len());
+                if !is_exact(&json[start..at]) {
+                    found.push(Inexact { path: path_of(&frames), token: start..at });
+                }
+                continue;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    found
+}
+
+/// The same text with every inexact number as a string.
+pub fn quoted_where_inexact(json: &str) -> String {
+    let mut quoted = String::with_capacity(json.len());
+    let mut from = 0;
+    for number in inexact_numbers(json, usize::MAX) {
+        quoted.push_str(&json[from..number.token.start]);
+        quoted.push('"');
+        quoted.push_str(&json[number.token.clone()]);
+        quoted.push('"');
+        from = number.token.end;
+    }
+    quoted.push_str(&json[from..]);
+    quoted
+}
+
+fn end_of_string(bytes: &[u8], start: usize) -> usize {
+    let mut at = start + 1;
+    while at < bytes.len() && bytes[at] != b'"' {
+        at += if bytes[at] == b'\\' { 2 } else { 1 };
+    }
+    (at + 1).min(bytes.len())
+}
+
+fn path_of(frames: &[Frame]) -> String {
+    let mut path = String::new();
+    for frame in frames {
+        match frame {
+            Frame::List(index) => {
+                let _ = write!(path, "[{index}]");
+            }
+            Frame::Object(key) if path.is_empty() => path.push_str(key),
+            Frame::Object(key) => {
+                path.push('.');
+                path.push_str(key);
+            }
+        }
+    }
+    path
+}
+
+/// Whether a JSON number comes back as the same decimal number.
+fn is_exact(token: &str) -> bool {
+    if token.parse::<i64>().is_ok() || token.parse::<u64>().is_ok() {
+        return true;
+    }
+    let Ok(double) = token.parse::<f64>() else { return false };
+    // The shortest text that reads as the same double is what is written again.
+    double.is_finite() && decimal(token) == decimal(&format!("{double:e}"))
+}
+
+/// Significant digits, and the power of ten of the last of them.
+fn decimal(token: &str) -> Option<(String, i64)> {
+    let (mantissa, exponent) = token.split_once(['e', 'E']).unwrap_or((token, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = format!("{}{fraction}", whole.trim_start_matches('-'));
+    let digits = digits.trim_start_matches('0');
+    let significant = digits.trim_end_matches('0');
+    if significant.is_empty() {
+        return Some((String::new(), 0));
+    }
+    let dropped = i64::try_from(digits.len() - significant.len()).ok()?;
+    let fraction = i64::try_from(fraction.len()).ok()?;
+    Some((significant.to_owned(), exponent.parse::<i64>().ok()?.checked_sub(fraction)?.checked_add(dropped)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_double_or_an_integer_holds_is_exact_and_nothing_else() {
+        for exact in [
+            "0",
+            "-0",
+            "0.0",
+            "0.1",
+            "-2.50",
+            "1e3",
+            "1E+3",
+            "9007199254740993",
+            "18446744073709551615",
+            "1e22",
+            "1.5e-7",
+        ] {
+            assert!(is_exact(exact), "{exact}");
+        }
+        for inexact in [
+            "12345678901234567890123",
+            "0.12345678901234567890",
+            "1e400",
+            "-1e400",
+            "1e-400",
+            "9007199254740993.5",
+            "1e99999999999999999999",
+        ] {
+            assert!(!is_exact(inexact), "{inexact}");
+        }
+    }
+
+    #[test]
+    fn an_inexact_number_is_named_by_its_path_and_texts_are_left_alone() {
+        let json = r#"{"a": [1, {"b \"1e999\": ,": 1e400}], "c": "1e400", "1e400": 12345678901234567890123}"#;
+        let found = inexact_numbers(json, 9);
+        let told: Vec<_> = found.iter().map(|number| (number.path.as_str(), &json[number.token.clone()])).collect();
+        assert_eq!(told, [("a[1].b \"1e999\": ,", "1e400"), ("1e400", "12345678901234567890123")]);
+        let quoted = quoted_where_inexact(json);
+        assert!(quoted.ends_with(r#""1e400": "12345678901234567890123"}"#), "{quoted}");
+    }
+}
