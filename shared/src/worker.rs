@@ -34,10 +34,26 @@ use crate::queue::Message;
 use crate::storage::StepStore;
 use crate::telemetry;
 
+mod ownership;
+
+pub use ownership::Ownership;
+
 /// The code for a family of tools. It gets the claimed step and storage, never the database: what it wants changed it
 /// returns as outcome. It must be safe to run twice: delivery is at least once.
 pub trait Handler: Send + Sync + 'static {
     fn handle(&self, step: &ClaimedStep, store: &StepStore) -> impl Future<Output = Outcome> + Send;
+
+    /// What the worker calls. A handler whose work costs money overrides it and stops when `ownership` is lost; every other
+    /// handler works on, and its finish is fenced out.
+    fn handle_while_owned(
+        &self,
+        step: &ClaimedStep,
+        store: &StepStore,
+        ownership: &Ownership,
+    ) -> impl Future<Output = Outcome> + Send {
+        let _ = ownership;
+        self.handle(step, store)
+    }
 }
 
 /// A handler whose effect is in our database: it works in the transaction that also finishes its step, so that the
@@ -256,7 +272,8 @@ impl<E: Executor> Worker<E> {
 impl<H: Handler> Executor for Plain<H> {
     async fn execute(&self, ctx: &Ctx, _: Invocation, claimed: &Claimed, step: ClaimedStep) -> Ended {
         let store = ctx.storage.for_step(&step);
-        let outcome = in_time(step.timeout, self.0.handle(&step, &store)).await;
+        let ownership = Ownership::of(&ctx.db, claimed);
+        let outcome = in_time(step.timeout, self.0.handle_while_owned(&step, &store, &ownership)).await;
         Ended::Record(Box::new(concluded(ctx, claimed, outcome)))
     }
 }

@@ -14,8 +14,17 @@ use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
 /// What the worker loop and the sweeper call.
-const WORKER: [&str; 7] =
-    ["artifacts_find", "steps_claim", "steps_finish", "sweep_gates", "sweep_leases", "sweep_runs", "sweep_wakeups"];
+const WORKER: [&str; 9] = [
+    "artifacts_find",
+    "attempt_is_live",
+    "attempt_usage_record",
+    "steps_claim",
+    "steps_finish",
+    "sweep_gates",
+    "sweep_leases",
+    "sweep_runs",
+    "sweep_wakeups",
+];
 /// What the API and the approvals call.
 const API: [&str; 8] =
     ["gate_create", "gate_decide", "gate_json", "run_cancel", "run_create", "run_pause", "run_resume", "run_retry"];

@@ -13,16 +13,16 @@ const KEY: &str = "canary-key";
 const SECRET: &str = r#"{"OPENAI_API_KEY":"canary-key","ANTHROPIC_API_KEY":"canary-key"}"#;
 
 fn keyed(fake: &Fake) -> Codegen {
-    Codegen::new(config(Some(fake), Some(fake), None), || std::future::ready(ProviderKeys::from_secret(SECRET)))
+    Codegen::new(config(Some(fake), Some(fake), None), |_| std::future::ready(ProviderKeys::from_secret(SECRET)))
         .unwrap()
 }
 
 #[tokio::test]
 async fn a_provider_that_echoes_key_and_prompt_does_not_get_them_shown() {
     let echo = json!({ "error": { "type": KEY, "code": KEY, "message": format!("{KEY} canary-prompt"), "param": "canary prompt" } });
-    let html = Reply { headers: vec![("content-type", "text/html".into())], ..Reply::ok(&echo) };
+    let html = Reply::ok(&echo).with_header("content-type", "text/html");
     let unreadable = Reply::ok(&json!({ "id": KEY, "text": "canary-prompt" }));
-    let broken = Reply { body: format!("{{{KEY} canary-prompt"), ..Reply::ok(&echo) };
+    let broken = Reply::ok(&echo).body(format!("{{{KEY} canary-prompt"), 1);
     for reply in [Reply::json(400, &echo), Reply::json(401, &echo), Reply::json(500, &echo), html, unreadable, broken] {
         let fake = Fake::start(vec![reply]).await;
         let codegen = keyed(&fake);
