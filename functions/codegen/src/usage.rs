@@ -81,7 +81,7 @@ impl TokenUsage {
 
 /// A count, if it is one. No answer has more tokens than 32 bits hold.
 fn count(value: Option<&Value>) -> Option<u64> {
-    value?.as_u64().filter(|count| *count <= u64::from(u32::MAX))
+    value?.as_u64().filter(|count| u32::try_from(*count).is_ok())
 }
 
 /// A part of a total: left out, it is zero.

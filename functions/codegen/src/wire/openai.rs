@@ -53,12 +53,10 @@ fn problem(body: &Value, items: &[Value]) -> Option<String> {
     }
     // `incomplete` stands both for the token limit and for the filter.
     let detail = body.get("incomplete_details").and_then(|details| text(details, "reason"));
-    match (status, detail.and_then(known)) {
-        (Some("incomplete"), Some(reason)) => Some(format!("the answer is cut off: {reason}")),
-        _ => {
-            let code = body.get("error").and_then(|error| text(error, "code")).and_then(known);
-            let code = code.map(|code| format!(" ({code})")).unwrap_or_default();
-            stop_problem(status).map(|problem| problem + &code)
-        }
+    if let (Some("incomplete"), Some(reason)) = (status, detail.and_then(known)) {
+        return Some(format!("the answer is cut off: {reason}"));
     }
+    let code = body.get("error").and_then(|error| text(error, "code")).and_then(known);
+    let code = code.map(|code| format!(" ({code})")).unwrap_or_default();
+    stop_problem(status).map(|problem| problem + &code)
 }

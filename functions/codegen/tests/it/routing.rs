@@ -145,6 +145,51 @@ async fn a_hanging_provider_leaves_time_for_the_next_one() {
 }
 
 #[tokio::test]
+async fn an_impatient_step_does_not_shut_a_healthy_provider_out_for_others() {
+    let slow = Reply::ok(&openai("late")).after(Duration::from_mins(1));
+    let (first, _, codegen) = two(vec![slow, Reply::ok(&openai("x"))]).await;
+    let impatient = codegen.generate(&topic(), Duration::from_millis(400), &Ownership::certain()).await;
+    assert_eq!(impatient.unwrap().provider, "anthropic");
+    assert_eq!((generate(&codegen, topic()).await.provider, first.calls()), ("openai", 2));
+}
+
+#[tokio::test]
+async fn a_provider_that_hangs_for_the_whole_request_timeout_cools_down() {
+    let slow = Reply::ok(&openai("late")).after(Duration::from_mins(1));
+    let first = Fake::start(vec![slow]).await;
+    let second = Fake::start(vec![Reply::ok(&anthropic("x"))]).await;
+    let short = config(Some(&first), Some(&second), None);
+    let codegen = codegen(CodegenConfig { request_timeout: Duration::from_millis(150), ..short }, &TWO);
+    for calls in [2, 2] {
+        assert_eq!((generate(&codegen, topic()).await.provider, first.calls()), ("anthropic", calls));
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_empty_or_breaks_off_is_left_and_may_be_asked_for_by_the_next_attempt() {
+    let whole = openai("x").to_string();
+    for body in ["", " \n", "{", &whole[..whole.len() / 2]] {
+        let (first, _, all) = two(vec![Reply::ok(&json!({})).body(body, 1)]).await;
+        assert_eq!((generate(&all, topic()).await.provider, first.calls()), ("anthropic", 1), "{body}");
+        let alone = codegen(config(Some(&first), None, None), &[Provider::OpenAi]);
+        let (error, retryable, _) = failure(&alone, topic()).await;
+        assert!(retryable && error.message.contains("empty or breaks off"), "{body}: {}", error.message);
+    }
+}
+
+#[tokio::test]
+async fn a_wait_of_nothing_keeps_the_routers_own_backoff() {
+    for value in ["0", "Thu, 01 Jan 1970 00:00:00 GMT"] {
+        let limited = openai_error(429, "rate_limit_exceeded").with_header("retry-after", value);
+        let fake = Fake::start(vec![limited, Reply::ok(&openai("x"))]).await;
+        let slow = CodegenConfig { backoff: Duration::from_millis(600), ..config(Some(&fake), None, None) };
+        let started = Instant::now();
+        generate(&codegen(slow, &[Provider::OpenAi]), topic()).await;
+        assert!(started.elapsed() >= Duration::from_millis(300), "{value}");
+    }
+}
+
+#[tokio::test]
 async fn the_time_of_a_step_is_never_exceeded() {
     let fake = Fake::start(vec![Reply::ok(&openai("late")).after(Duration::from_mins(1))]).await;
     let all = config(Some(&fake), Some(&fake), Some(&fake));
