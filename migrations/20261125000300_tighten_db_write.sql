@@ -251,7 +251,7 @@ as $$
 $$;
 
 -- What a write needs to know before it begins. p: {tenant_id, schema, table}
--- -> {closed, rule: {allowed_ops, constraints}, role: {name, exists, superuser, member, reaches_us}, target, effects}
+-- -> {closed, rule: {allowed_ops, constraints}, role: {name, state}, target, effects}
 create function nofx.db_write_look(p jsonb) returns jsonb
     language plpgsql volatile
     security definer
@@ -278,10 +278,13 @@ begin
                 select m.roleid from belongs b join pg_auth_members m on m.member = b.id
             )
             select jsonb_build_object(
-                       'name', v_role, 'exists', count(*) > 0,
-                       'superuser', coalesce(bool_or(r.rolsuper or r.rolbypassrls), false),
-                       'member', coalesce(bool_or(r.rolname = v_role and pg_has_role(session_user, r.oid, 'member')), false),
-                       'reaches_us', coalesce(bool_or(has_schema_privilege(r.oid, 'nofx', 'usage')), false))
+                       'name', v_role,
+                       'state', case when count(*) = 0 then 'missing'
+                                     when bool_or(r.rolsuper or r.rolbypassrls) then 'superuser'
+                                     when bool_or(has_schema_privilege(r.oid, 'nofx', 'usage')) then 'reaches_us'
+                                     when not bool_or(r.rolname = v_role and pg_has_role(session_user, r.oid, 'member'))
+                                          then 'no_member'
+                                     else 'usable' end)
               from belongs b join pg_roles r on r.oid = b.id), '{}'),
         'target', nofx.db_write_target(p ->> 'schema', p ->> 'table'),
         'effects', nofx.db_write_effects());

@@ -72,7 +72,7 @@ fn config(url: &str, pool_size: usize) -> Config {
         artifacts: ArtifactsConfig { bucket: "bench".into(), endpoint_url: None, region: None, keys: None },
         tenant: TenantId("bench".into()),
         public_url: None,
-        llm: LlmConfig { secret_id: "bench".into(), order: None, allow_template: false, providers: Vec::new() },
+        llm: LlmConfig { secret_id: "bench".into(), ..LlmConfig::default() },
         gate: GateDefaults::default(),
         limits: Limits::default(),
     }

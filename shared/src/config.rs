@@ -15,6 +15,9 @@
 //! | `LLM_SECRET_ID` | secret with the providers' keys | `nofx/llm` |
 //! | `LLM_ORDER` | providers in order of preference, comma separated | by kind |
 //! | `LLM_ALLOW_TEMPLATE` | without any key, answer from a template and say so | false |
+//! | `LLM_REQUEST_TIMEOUT_S` | longest wait for one whole answer, in seconds | 240 |
+//! | `LLM_MAX_OUTPUT_TOKENS` | tokens that an answer may have, reasoning included | 16384 |
+//! | `LLM_TRIES` | requests to one provider for one step, the first included (1 to 10) | 3 |
 //! | `OPENAI_BASE_URL`, `ANTHROPIC_BASE_URL`, `GEMINI_BASE_URL` | another server that speaks the provider's format | the provider's |
 //! | `OPENAI_MODEL`, `ANTHROPIC_MODEL`, `GEMINI_MODEL` | model of a provider | codegen's table |
 //! | `GATE_DEFAULT_WORKSPACE`, `GATE_DEFAULT_BASE` | folders that gates judge when a plan names no workspace | none |
@@ -25,6 +28,7 @@
 //! | `MAX_INPUTS_BYTES`, `MAX_RESOLVED_BYTES`, `MAX_OUTPUTS_BYTES` | limits of a step: inputs as posted, inputs with their references resolved, outputs | 256 KiB, 1 MiB, 256 KiB |
 
 use std::env;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -67,11 +71,14 @@ pub struct ArtifactsConfig {
 }
 
 /// What the model router may be told.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct LlmConfig {
     pub secret_id: String,
     pub order: Option<String>,
     pub allow_template: bool,
+    pub request_timeout_s: Option<u32>,
+    pub max_output_tokens: Option<u32>,
+    pub tries: Option<u32>,
     /// Base URL and model by provider: `openai`, `anthropic`, `gemini`.
     pub providers: Vec<(&'static str, Option<String>, Option<String>)>,
 }
@@ -111,6 +118,9 @@ impl Config {
                 secret_id: text("LLM_SECRET_ID").unwrap_or_else(|| "nofx/llm".into()),
                 order: text("LLM_ORDER"),
                 allow_template: parsed("LLM_ALLOW_TEMPLATE")?.unwrap_or(false),
+                request_timeout_s: positive("LLM_REQUEST_TIMEOUT_S")?,
+                max_output_tokens: positive("LLM_MAX_OUTPUT_TOKENS")?,
+                tries: positive("LLM_TRIES")?,
                 providers: vec![
                     ("openai", text("OPENAI_BASE_URL"), text("OPENAI_MODEL")),
                     ("anthropic", text("ANTHROPIC_BASE_URL"), text("ANTHROPIC_MODEL")),
@@ -191,4 +201,9 @@ fn text(name: &str) -> Option<String> {
 
 fn parsed<T: FromStr>(name: &'static str) -> Result<Option<T>, Error> {
     text(name).map(|value| value.parse().map_err(|_| Error::invalid(name, "is not of the right form"))).transpose()
+}
+
+fn positive(name: &'static str) -> Result<Option<u32>, Error> {
+    let number = parsed::<NonZeroU32>(name)?;
+    Ok(number.map(NonZeroU32::get))
 }

@@ -6,6 +6,7 @@
 //! what cannot be read, or could not be recorded, goes back to the queue.
 
 mod execute;
+mod ownership;
 mod prepare;
 
 use std::any::Any;
@@ -23,6 +24,7 @@ use tracing::{Instrument, error, info_span, warn};
 use uuid::Uuid;
 
 pub use self::execute::{Ended, Executor, InTransaction, Plain};
+pub use self::ownership::Ownership;
 use self::prepare::prepare;
 use crate::context::Ctx;
 use crate::db::step::{self, ClaimItem, Claimed, Claims, Continuation, FinishItem, Skipped};
@@ -41,6 +43,18 @@ use crate::telemetry;
 /// returns as outcome. It must be safe to run twice: delivery is at least once.
 pub trait Handler: Send + Sync + 'static {
     fn handle(&self, step: &ClaimedStep, store: &StepStore) -> impl Future<Output = Outcome> + Send;
+
+    /// What the worker calls. A handler whose work costs money overrides it and stops when `ownership` is lost; every other
+    /// handler works on, and its finish is fenced out.
+    fn handle_while_owned(
+        &self,
+        step: &ClaimedStep,
+        store: &StepStore,
+        ownership: &Ownership,
+    ) -> impl Future<Output = Outcome> + Send {
+        let _ = ownership;
+        self.handle(step, store)
+    }
 }
 
 /// A handler whose effect is in our database: it works in the transaction that also finishes its step, so that the

@@ -129,7 +129,7 @@ pub fn config(url: &str) -> Config {
         },
         tenant: TenantId("acme".into()),
         public_url: None,
-        llm: LlmConfig { secret_id: format!("t-{unique}"), order: None, allow_template: false, providers: Vec::new() },
+        llm: LlmConfig { secret_id: format!("t-{unique}"), ..LlmConfig::default() },
         gate: GateDefaults::default(),
         limits: Limits::default(),
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use shared::config::LlmConfig;
+use shared::domain::plan::Limits;
 use shared::error::Error;
 
 use crate::inputs::{Kind, model_problem};
@@ -17,9 +18,9 @@ pub struct CodegenConfig {
     pub allow_template: bool,
     /// Replaces a provider's host, version path included: `https://gateway.example/v1`.
     pub base_urls: PerProvider<Option<String>>,
-    /// The model to ask when a step names none. A suffix such as `-low` or `-high` sets the reasoning effort.
+    /// The model to ask when a step names none.
     pub models: PerProvider<String>,
-    /// Longest wait for one whole answer.
+    /// Longest wait for one whole answer. A step's own time is mostly shorter.
     pub request_timeout: Duration,
     pub connect_timeout: Duration,
     /// Bounds what an answer can cost, reasoning included.
@@ -28,6 +29,8 @@ pub struct CodegenConfig {
     pub tries_per_provider: u32,
     /// Delay before the second try; doubles with each further one, less a jitter.
     pub backoff: Duration,
+    /// Bytes that a step's outputs may have as JSON. A text that fits in is repeated there.
+    pub outputs_bytes: usize,
 }
 
 impl Default for CodegenConfig {
@@ -41,11 +44,12 @@ impl Default for CodegenConfig {
                 anthropic: "claude-sonnet-5-5".to_owned(),
                 gemini: "gemini-3.8-flash".to_owned(),
             },
-            request_timeout: Duration::from_mins(2),
+            request_timeout: Duration::from_mins(4),
             connect_timeout: Duration::from_secs(5),
             max_output_tokens: 16_384,
             tries_per_provider: 3,
             backoff: Duration::from_millis(500),
+            outputs_bytes: Limits::default().outputs_bytes,
         }
     }
 }
@@ -71,6 +75,11 @@ impl CodegenConfig {
         let mut config = Self { allow_template: llm.allow_template, ..Self::default() };
         config.order = Provider::parse_order(llm.order.as_deref().unwrap_or_default())
             .map_err(|why| Error::invalid("LLM_ORDER", why))?;
+        if let Some(seconds) = llm.request_timeout_s {
+            config.request_timeout = Duration::from_secs(seconds.into());
+        }
+        config.max_output_tokens = llm.max_output_tokens.unwrap_or(config.max_output_tokens);
+        config.tries_per_provider = llm.tries.unwrap_or(config.tries_per_provider);
         for (name, base_url, model) in &llm.providers {
             let provider = name.parse().map_err(|why: String| Error::invalid(*name, why))?;
             config.base_urls.get_mut(provider).clone_from(base_url);
@@ -128,6 +137,9 @@ mod tests {
             secret_id: "nofx/llm".to_owned(),
             order: Some(order.to_owned()),
             allow_template: true,
+            request_timeout_s: Some(7),
+            max_output_tokens: Some(99),
+            tries: None,
             providers: vec![
                 ("anthropic", Some("http://127.0.0.1:9/v1".to_owned()), None),
                 ("gemini", None, Some("g-1".to_owned())),
@@ -135,6 +147,8 @@ mod tests {
         };
         let config = CodegenConfig::from_llm(&llm("gemini,anthropic")).unwrap();
         assert_eq!(config.order, Some(vec![Provider::Gemini, Provider::Anthropic]));
+        assert_eq!((config.request_timeout, config.max_output_tokens), (Duration::from_secs(7), 99));
+        assert_eq!(config.tries_per_provider, CodegenConfig::default().tries_per_provider);
         assert_eq!((config.models.gemini.as_str(), config.allow_template), ("g-1", true));
         assert_eq!(config.models.anthropic, CodegenConfig::default().models.anthropic);
         assert_eq!(config.base_urls.anthropic.as_deref(), Some("http://127.0.0.1:9/v1"));

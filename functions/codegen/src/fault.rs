@@ -1,15 +1,15 @@
 //! Why a request gave no usable answer, and what that means for the next one.
 //!
-//! A provider's own message is never repeated: it can echo the prompt or a part of the key. Codes and types are, when they look
-//! like identifiers.
+//! A provider's own words are never repeated: they can echo the prompt or a part of the key. Codes and types are judged as they
+//! come, and shown when they are known (`shown`).
 
 use std::time::{Duration, SystemTime};
 
-use genai::webc;
 use reqwest::header::HeaderMap;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::shown::known;
 use crate::usage::TokenUsage;
 
 /// A longer wait than this is not believed.
@@ -45,7 +45,7 @@ pub enum FaultKind {
 
 /// One request that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub(crate) struct Fault {
     pub kind: FaultKind,
     pub status: Option<u16>,
     /// Safe to show.
@@ -53,7 +53,7 @@ pub struct Fault {
     /// How long the provider asks us to wait.
     pub wait: Option<Duration>,
     pub timed_out: bool,
-    /// The provider says that the same request need not be tried again.
+    /// The same request need not be tried again in this step.
     pub final_word: bool,
     /// An unusable answer may have been billed.
     pub usage: Option<Box<TokenUsage>>,
@@ -73,93 +73,73 @@ impl Fault {
         Self::new(FaultKind::Unusable, reason)
     }
 
-    pub fn of(error: &genai::Error) -> Self {
-        match error {
-            genai::Error::WebModelCall { webc_error, .. } | genai::Error::WebAdapterCall { webc_error, .. } => {
-                of_web(webc_error)
-            }
-            genai::Error::HttpError { status, body, headers, .. } => of_status(status.as_u16(), body, headers),
-            genai::Error::ChatResponseGeneration { response_body, .. } => Self::unusable(of_unreadable(response_body)),
-            _ => Self::new(FaultKind::Rejected, "the request could not be made"),
-        }
+    /// A 200 that is empty or ends in the middle. It was paid for, so it is not asked for again at once, but a later attempt may
+    /// fare better.
+    pub fn broken_off() -> Self {
+        Self { final_word: true, ..Self::new(FaultKind::Transient, "the answer is empty or breaks off") }
     }
-}
 
-fn of_web(error: &webc::Error) -> Fault {
-    match error {
-        webc::Error::ResponseFailedStatus { status, body, headers } => of_status(status.as_u16(), body, headers),
-        webc::Error::Reqwest(error) if error.is_timeout() => {
-            Fault { timed_out: true, ..Fault::new(FaultKind::Transient, "the request timed out") }
+    pub fn of_transport(error: &reqwest::Error) -> Self {
+        if error.is_builder() {
+            Self::new(FaultKind::Rejected, "the request could not be built")
+        } else if error.is_connect() {
+            // One that took the whole time to connect is worth one more try, like an answer that did not come.
+            Self { timed_out: error.is_timeout(), ..Self::new(FaultKind::Transient, "the connection failed") }
+        } else {
+            Self::new(FaultKind::Transient, "the connection broke off")
         }
-        webc::Error::Reqwest(error) if error.is_connect() => Fault::new(FaultKind::Transient, "the connection failed"),
-        webc::Error::Reqwest(error) if error.is_builder() => {
-            Fault::new(FaultKind::Rejected, "the request could not be built")
-        }
-        webc::Error::Reqwest(_) => Fault::new(FaultKind::Transient, "the connection broke off"),
-        webc::Error::ResponseFailedNotJson { .. } | webc::Error::ResponseFailedInvalidJson { .. } => {
-            Fault::unusable("the answer is not JSON")
-        }
-        webc::Error::JsonValueExt(_) => Fault::unusable("the answer is unreadable"),
     }
-}
 
-/// A 200 that genai could not read. Gemini tells a blocked prompt in this way.
-fn of_unreadable(body: &Value) -> String {
-    match body.pointer("/promptFeedback/blockReason").and_then(Value::as_str).and_then(identifier) {
-        Some(reason) => format!("the prompt was blocked: {reason}"),
-        None => "the answer is unreadable".to_owned(),
-    }
-}
-
-fn of_status(status: u16, body: &str, headers: &HeaderMap) -> Fault {
-    let told = Told::read(body);
-    let mut kind = match status {
-        _ if status == 402 || told.is_billing() => FaultKind::Billing,
-        401 | 403 => FaultKind::Auth,
-        400 if told.ids.iter().any(|id| id.eq_ignore_ascii_case("API_KEY_INVALID")) => FaultKind::Auth,
-        408 | 409 | 425 | 429 | 500..=599 => FaultKind::Transient,
-        _ => FaultKind::Rejected,
-    };
-    let should_retry = header(headers, "x-should-retry");
-    if should_retry == Some("true") && kind == FaultKind::Rejected {
-        kind = FaultKind::Transient;
-    }
-    let mut reason = match status {
-        300..=399 => format!("{status} redirects are not followed"),
-        _ => status.to_string(),
-    };
-    for id in &told.ids {
-        reason.push(' ');
-        reason.push_str(id);
-    }
-    Fault {
-        status: Some(status),
-        wait: wait_of(headers).or(told.wait).map(|wait| wait.min(MAX_ASKED_WAIT)),
-        final_word: should_retry == Some("false"),
-        ..Fault::new(kind, reason)
+    /// What an answer means that is no 200.
+    pub fn of_status(status: u16, body: &Value, headers: &HeaderMap) -> Self {
+        let told = Told::read(body);
+        let mut kind = match status {
+            _ if status == 402 || told.is_billing() => FaultKind::Billing,
+            401 | 403 => FaultKind::Auth,
+            400 if told.ids.iter().any(|id| id.eq_ignore_ascii_case("API_KEY_INVALID")) => FaultKind::Auth,
+            408 | 409 | 425 | 429 | 500..=599 => FaultKind::Transient,
+            _ => FaultKind::Rejected,
+        };
+        let should_retry = header(headers, "x-should-retry");
+        if should_retry == Some("true") && kind == FaultKind::Rejected {
+            kind = FaultKind::Transient;
+        }
+        let mut reason = match status {
+            300..=399 => format!("{status} redirects are not followed"),
+            _ => status.to_string(),
+        };
+        for id in told.ids.iter().filter_map(|id| known(id)) {
+            reason.push(' ');
+            reason.push_str(id);
+        }
+        Self {
+            status: Some(status),
+            wait: wait_of(headers).or(told.wait).map(|wait| wait.min(MAX_ASKED_WAIT)),
+            final_word: should_retry == Some("false"),
+            ..Self::new(kind, reason)
+        }
     }
 }
 
 /// What an error body says, in the shapes of all three providers:
 /// `{error: {type, code, param}}`, `{type: "error", error: {type}}`, `{error: {status, details: [{reason, ...}]}}`.
 #[derive(Default)]
-struct Told {
-    ids: Vec<String>,
+struct Told<'b> {
+    ids: Vec<&'b str>,
     out_of_credit: bool,
     daily_quota: bool,
     wait: Option<Duration>,
 }
 
-impl Told {
-    fn read(body: &str) -> Self {
+impl<'b> Told<'b> {
+    fn read(body: &'b Value) -> Self {
         let mut told = Self::default();
-        let Ok(body) = serde_json::from_str::<Value>(body) else { return told };
         // Google wraps errors into a list at times.
         let Some(error) = body.get("error").or_else(|| body.pointer("/0/error")) else { return told };
         let details = error.get("details").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let named = ["type", "code", "status", "param"].into_iter().filter_map(|name| error.get(name));
         for value in named.chain(details.iter().take(8).filter_map(|detail| detail.get("reason"))) {
-            if let Some(id) = value.as_str().and_then(identifier)
+            if let Some(id) = value.as_str()
                 && !told.ids.contains(&id)
             {
                 told.ids.push(id);
@@ -186,18 +166,12 @@ impl Told {
     }
 
     fn is_billing(&self) -> bool {
-        let tells = |id: &String| {
+        let tells = |id: &&str| {
             let id = id.to_ascii_lowercase();
             BILLING_WORDS.iter().any(|word| id.contains(word))
         };
         self.out_of_credit || self.daily_quota || self.ids.iter().any(tells)
     }
-}
-
-/// The text, if it can be nothing but a name.
-pub(crate) fn identifier(text: &str) -> Option<String> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-[]/:".contains(&byte);
-    (!text.is_empty() && text.len() <= 100 && text.bytes().all(allowed)).then(|| text.to_owned())
 }
 
 fn wait_of(headers: &HeaderMap) -> Option<Duration> {

@@ -10,7 +10,7 @@ const KNOWN: [&str; 7] = ["topic", "bullets", "kind", "prompt", "name", "provide
 const MAX_TOPIC_BYTES: usize = 4 * 1024;
 const MAX_BULLETS: usize = 100;
 const MAX_BULLET_BYTES: usize = 4 * 1024;
-const MAX_PROMPT_BYTES: usize = 128 * 1024;
+pub(crate) const MAX_PROMPT_BYTES: usize = 128 * 1024;
 const MAX_NAME_BYTES: usize = 100;
 const MAX_MODEL_BYTES: usize = 100;
 

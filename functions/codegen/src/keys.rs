@@ -1,10 +1,12 @@
 //! Provider keys: looked up when a step needs them (the source caches), never shown.
 
 use std::fmt;
+use std::time::Instant;
 
 use futures::future::BoxFuture;
 use serde_json::Value;
 use shared::error::Error;
+use shared::telemetry;
 
 use crate::provider::{PerProvider, Provider};
 
@@ -14,10 +16,20 @@ pub struct ApiKey(String);
 
 /// The keys that are configured; a provider without one is not asked.
 #[derive(Debug, Clone, Default)]
-pub struct ProviderKeys(PerProvider<Option<ApiKey>>);
+pub struct ProviderKeys(PerProvider<Member>);
 
-/// Looks the keys up, for example in Secrets Manager. `Error::NotFound` means that there are none.
-type Load = Box<dyn Fn() -> BoxFuture<'static, Result<ProviderKeys, Error>> + Send + Sync>;
+/// A provider's member of the secret.
+#[derive(Debug, Clone, Default)]
+enum Member {
+    #[default]
+    Missing,
+    /// Something that cannot be a key. It is this provider's trouble alone.
+    Malformed,
+    Key(ApiKey),
+}
+
+/// Looks the keys up, for example in Secrets Manager: as they were lately, or as read after a moment.
+type Load = Box<dyn Fn(Option<Instant>) -> BoxFuture<'static, Result<ProviderKeys, Error>> + Send + Sync>;
 
 /// Where the keys come from.
 pub(crate) struct KeyRing(Load);
@@ -36,48 +48,103 @@ impl ApiKey {
 
 impl ProviderKeys {
     /// Reads the secret `nofx/llm`: a JSON object with the members of [`Provider::key_name`]. A member that is absent, null
-    /// or blank means no key. What is wrong is told without repeating any of it.
+    /// or blank means no key, and one that cannot be a key disables its provider. What is wrong is told without repeating any
+    /// of it.
     pub fn from_secret(json: &str) -> Result<Self, Error> {
-        let unreadable = |why: &'static str| Error::internal("the secret with the provider keys is unreadable", why);
         let Ok(Value::Object(members)) = serde_json::from_str(json) else {
-            return Err(unreadable("not a JSON object"));
+            return Err(Error::internal("the secret with the provider keys is unreadable", "not a JSON object"));
         };
         let mut keys = PerProvider::default();
         for provider in Provider::ALL {
             *keys.get_mut(provider) = match members.get(provider.key_name()) {
-                None | Some(Value::Null) => None,
-                Some(Value::String(text)) if text.trim().is_empty() => None,
+                None | Some(Value::Null) => Member::Missing,
+                Some(Value::String(text)) if text.trim().is_empty() => Member::Missing,
                 Some(Value::String(text)) if text.trim().bytes().all(|byte| byte.is_ascii_graphic()) => {
-                    Some(ApiKey(text.trim().to_owned()))
+                    Member::Key(ApiKey(text.trim().to_owned()))
                 }
-                Some(_) => return Err(unreadable("a key is not a string of visible ASCII characters")),
+                Some(_) => Member::Malformed,
             };
         }
         Ok(Self(keys))
     }
 
     pub(crate) fn get(&self, provider: Provider) -> Option<&ApiKey> {
-        self.0.get(provider).as_ref()
+        match self.0.get(provider) {
+            Member::Key(key) => Some(key),
+            Member::Missing | Member::Malformed => None,
+        }
     }
 
+    /// Whether nothing is configured at all.
     pub(crate) fn is_empty(&self) -> bool {
-        Provider::ALL.into_iter().all(|provider| self.get(provider).is_none())
+        Provider::ALL.into_iter().all(|provider| matches!(self.0.get(provider), Member::Missing))
+    }
+
+    /// Why a provider has no key.
+    pub(crate) fn problem(&self, provider: Provider) -> String {
+        let name = provider.key_name();
+        match self.0.get(provider) {
+            Member::Malformed => format!("{name} is not a string of visible ASCII characters"),
+            Member::Missing | Member::Key(_) => format!("{name} is not configured"),
+        }
     }
 }
 
 impl KeyRing {
-    pub(crate) fn new<F>(load: impl Fn() -> F + Send + Sync + 'static) -> Self
+    pub(crate) fn new<F>(load: impl Fn(Option<Instant>) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Result<ProviderKeys, Error>> + Send + 'static,
     {
-        Self(Box::new(move || Box::pin(load())))
+        Self(Box::new(move |moment| Box::pin(load(moment))))
     }
 
-    pub(crate) async fn keys(&self) -> Result<ProviderKeys, Error> {
-        match (self.0)().await {
+    /// The keys that `suffice`, or, if those at hand do not, the keys as they are now. An operator who mends a secret need not
+    /// wait for a cache.
+    pub(crate) async fn keys(&self, suffice: impl Fn(&ProviderKeys) -> bool) -> Result<ProviderKeys, Error> {
+        let asked = Instant::now();
+        match self.load(None).await {
+            Ok(keys) if suffice(&keys) => Ok(keys),
+            Err(error @ Error::Unavailable { .. }) => Err(error),
+            // None, malformed, or refused before.
+            Ok(_) | Err(_) => self.load(Some(asked)).await,
+        }
+    }
+
+    async fn load(&self, moment: Option<Instant>) -> Result<ProviderKeys, Error> {
+        match (self.0)(moment).await {
             Err(Error::NotFound(_)) => Ok(ProviderKeys::default()),
             looked_up => looked_up,
         }
+    }
+}
+
+/// The keys of one step.
+pub(crate) struct StepKeys<'a> {
+    ring: &'a KeyRing,
+    now: ProviderKeys,
+    renewed: bool,
+}
+
+impl<'a> StepKeys<'a> {
+    pub(crate) fn new(ring: &'a KeyRing, now: ProviderKeys) -> Self {
+        Self { ring, now, renewed: false }
+    }
+
+    pub(crate) fn now(&self) -> &ProviderKeys {
+        &self.now
+    }
+
+    /// Another key in place of one that was refused in a request made at `moment`: the secret is read again, once in a step,
+    /// for it may have been rotated.
+    pub(crate) async fn renew(&mut self, provider: Provider, refused: &ApiKey, moment: Instant) -> Option<ApiKey> {
+        if !self.renewed {
+            self.renewed = true;
+            match self.ring.load(Some(moment)).await {
+                Ok(keys) => self.now = keys,
+                Err(error) => telemetry::report(&error, "read the provider keys again"),
+            }
+        }
+        self.now.get(provider).filter(|key| *key != refused).cloned()
     }
 }
 
@@ -97,9 +164,21 @@ mod tests {
     fn neither_debug_nor_a_broken_secret_shows_a_key() {
         let keys = ProviderKeys::from_secret(r#"{"OPENAI_API_KEY":"canary"}"#).unwrap();
         assert!(!format!("{keys:?}").contains("canary"));
-        for broken in [r#""canary""#, r#"{"OPENAI_API_KEY":"canary"#, r#"{"OPENAI_API_KEY":["canary"]}"#, "canary"] {
+        for broken in [r#""canary""#, r#"{"OPENAI_API_KEY":"canary"#, r#"["canary"]"#, "canary"] {
             let error = ProviderKeys::from_secret(broken).unwrap_err();
             assert!(!format!("{error} {error:?}").contains("canary"), "{broken}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_member_disables_its_own_provider_alone() {
+        for malformed in [r#"["canary"]"#, "7", r#""canary key""#, r#""canaryü""#, r#"{"canary":1}"#] {
+            let json = format!(r#"{{"OPENAI_API_KEY":{malformed},"GEMINI_API_KEY":"g"}}"#);
+            let keys = ProviderKeys::from_secret(&json).unwrap();
+            assert!(keys.get(Provider::OpenAi).is_none() && keys.get(Provider::Gemini).is_some(), "{malformed}");
+            let told = keys.problem(Provider::OpenAi);
+            assert!(told.contains("OPENAI_API_KEY is not a string") && !told.contains("canary"), "{told}");
+            assert!(!ProviderKeys::from_secret(&format!(r#"{{"OPENAI_API_KEY":{malformed}}}"#)).unwrap().is_empty());
         }
     }
 }

@@ -7,6 +7,8 @@
 
 mod ask;
 mod config;
+mod cooldown;
+mod exchange;
 mod fault;
 mod inputs;
 mod keys;
@@ -14,7 +16,9 @@ mod prompt;
 mod provider;
 mod report;
 mod router;
+mod shown;
 mod usage;
+mod wire;
 
 use std::fmt;
 use std::time::Duration;
@@ -24,13 +28,13 @@ use shared::domain::{Outcome, StepError};
 use shared::error::Error;
 use shared::storage::{Describe, StepStore};
 use shared::telemetry;
-use shared::worker::{ClaimedStep, Handler};
+use shared::worker::{ClaimedStep, Handler, Ownership};
 use tokio::time::{Instant, timeout_at};
 
 use crate::ask::Question;
 use crate::inputs::Request;
-use crate::keys::KeyRing;
-use crate::router::Router;
+use crate::keys::{KeyRing, StepKeys};
+use crate::router::{Router, Task, Unanswered};
 
 pub use crate::config::{CodegenConfig, default_order};
 pub use crate::inputs::Kind;
@@ -47,6 +51,7 @@ pub struct Codegen {
     keys: KeyRing,
     router: Router,
     allow_template: bool,
+    outputs_bytes: usize,
 }
 
 impl fmt::Debug for Codegen {
@@ -56,45 +61,65 @@ impl fmt::Debug for Codegen {
 }
 
 impl Codegen {
-    /// `keys` looks up the secret `nofx/llm`. Every step calls it, so it should cache, and let a rotated key through after
-    /// a while. `Error::NotFound` from it means that no key is configured.
-    pub fn new<F>(config: CodegenConfig, keys: impl Fn() -> F + Send + Sync + 'static) -> Result<Self, Error>
+    /// `keys` looks up the secret `nofx/llm`. Every step calls it, so it should cache; with a moment it must give what was read
+    /// after that moment, because a provider has refused a key or none was found. `Error::NotFound` from it means that no key is
+    /// configured.
+    pub fn new<F>(
+        config: CodegenConfig,
+        keys: impl Fn(Option<std::time::Instant>) -> F + Send + Sync + 'static,
+    ) -> Result<Self, Error>
     where
         F: Future<Output = Result<ProviderKeys, Error>> + Send + 'static,
     {
         let config = config.checked()?;
-        Ok(Self { keys: KeyRing::new(keys), allow_template: config.allow_template, router: Router::new(config) })
+        Ok(Self {
+            keys: KeyRing::new(keys),
+            allow_template: config.allow_template,
+            outputs_bytes: config.outputs_bytes,
+            router: Router::new(config),
+        })
     }
 
     /// All of the work but storing its result. `Err` is the outcome of a step that has nothing to store.
-    pub async fn generate(&self, inputs: &Value, timeout: Duration) -> Result<Generated, Box<Outcome>> {
+    /// Nothing is asked any more once `ownership` is lost.
+    pub async fn generate(
+        &self,
+        inputs: &Value,
+        timeout: Duration,
+        ownership: &Ownership,
+    ) -> Result<Generated, Box<Outcome>> {
         let deadline = Instant::now() + timeout;
         let request = Request::parse(inputs).map_err(|problems| Box::new(report::invalid(problems)))?;
         let line = self.router.line(&request);
         if line.is_empty() {
             return Err(Box::new(report::excluded(&request)));
         }
-        let keys = match timeout_at(deadline.min(Instant::now() + KEYS_TIMEOUT), self.keys.keys()).await {
-            Ok(Ok(keys)) => keys,
-            Ok(Err(error)) => return Err(Box::new(report::no_keys_told(&error))),
-            Err(late) => {
-                return Err(Box::new(report::no_keys_told(&Error::unavailable("the store of provider keys", late))));
-            }
-        };
+        let keys = self.look_up(&line, deadline).await.map_err(|error| Box::new(report::no_keys_told(&error)))?;
         let message = prompt::message(&request);
         if !line.iter().any(|provider| keys.get(*provider).is_some()) {
             // A template stands in where nothing is configured at all, not where a key is missing for what was asked.
             return if self.allow_template && keys.is_empty() {
                 Ok(report::from_template(&request, &message))
             } else {
-                Err(Box::new(report::no_provider(&line)))
+                Err(Box::new(report::no_provider(&line, &keys)))
             };
         }
         let question = Question { instructions: prompt::instructions(&request), message: &message };
-        match self.router.route(&request, question, &keys, deadline).await {
+        let task = Task { request: &request, question, ownership, deadline };
+        match self.router.route(&task, &mut StepKeys::new(&self.keys, keys)).await {
             Ok(routed) => Ok(report::from_model(&request, question, routed)),
-            Err(left) => Err(Box::new(report::exhausted(&left))),
+            Err(Unanswered { left, taken_away: true }) => Err(Box::new(report::taken_away(&left))),
+            Err(Unanswered { left, taken_away: false }) => Err(Box::new(report::exhausted(&left))),
         }
+    }
+
+    async fn look_up(&self, line: &[Provider], deadline: Instant) -> Result<ProviderKeys, Error> {
+        // A key that was refused lately may have been replaced; so may none.
+        let suffice = |keys: &ProviderKeys| {
+            line.iter().any(|provider| keys.get(*provider).is_some()) && !self.router.has_refused(line, keys)
+        };
+        let keys = timeout_at(deadline.min(Instant::now() + KEYS_TIMEOUT), self.keys.keys(suffice)).await;
+        keys.unwrap_or_else(|late| Err(Error::unavailable("the store of provider keys", late)))
     }
 
     async fn keep(&self, generated: Generated, store: &StepStore) -> Outcome {
@@ -106,7 +131,7 @@ impl Codegen {
         };
         match store.put(&generated.name, describe, generated.text.clone().into_bytes()).await {
             Ok(artifact) => {
-                let outputs = generated.outputs(&artifact);
+                let outputs = generated.outputs(&artifact, self.outputs_bytes);
                 Outcome { artifacts: vec![artifact], events: generated.events, ..Outcome::succeeded(outputs) }
             }
             Err(error) => {
@@ -125,9 +150,13 @@ impl Codegen {
 
 impl Handler for Codegen {
     async fn handle(&self, step: &ClaimedStep, store: &StepStore) -> Outcome {
+        self.handle_while_owned(step, store, &Ownership::certain()).await
+    }
+
+    async fn handle_while_owned(&self, step: &ClaimedStep, store: &StepStore, ownership: &Ownership) -> Outcome {
         // Keep back a tenth of the time, for storing what was paid for.
         let time = step.timeout.mul_f64(0.9);
-        match self.generate(&step.inputs, time).await {
+        match self.generate(&step.inputs, time, ownership).await {
             Ok(generated) => self.keep(generated, store).await,
             Err(outcome) => *outcome,
         }

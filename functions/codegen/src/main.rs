@@ -1,5 +1,7 @@
 //! Lambda function of tool `codegen`.
 
+use std::time::Instant;
+
 use codegen::{Codegen, CodegenConfig, ProviderKeys};
 use shared::worker::{self, Plain};
 
@@ -7,14 +9,19 @@ use shared::worker::{self, Plain};
 async fn main() -> Result<(), lambda_runtime::Error> {
     worker::run("codegen", |ctx| {
         let (secrets, id) = (ctx.secrets.clone(), ctx.config.llm.secret_id.clone());
-        let keys = move || {
+        let keys = move |moment: Option<Instant>| {
             let (secrets, id) = (secrets.clone(), id.clone());
             async move {
-                let secret = secrets.get(&id).await?;
+                let secret = match moment {
+                    None => secrets.get(&id).await?,
+                    Some(moment) => secrets.get_read_after(&id, moment).await?,
+                };
                 secret.map_or_else(|| Ok(ProviderKeys::default()), |json| ProviderKeys::from_secret(&json))
             }
         };
-        Ok(Plain(Codegen::new(CodegenConfig::from_llm(&ctx.config.llm)?, keys)?))
+        let limits = &ctx.config.limits;
+        let config = CodegenConfig { outputs_bytes: limits.outputs_bytes, ..CodegenConfig::from_llm(&ctx.config.llm)? };
+        Ok(Plain(Codegen::new(config, keys)?))
     })
     .await
 }

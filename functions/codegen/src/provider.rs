@@ -3,7 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use genai::adapter::AdapterKind;
 use serde::Serialize;
 
 /// Whose models can be asked.
@@ -50,15 +49,6 @@ impl Provider {
             Self::OpenAi => "https://api.openai.com/v1/",
             Self::Anthropic => "https://api.anthropic.com/v1/",
             Self::Gemini => "https://generativelanguage.googleapis.com/v1beta/",
-        }
-    }
-
-    pub(crate) fn adapter(self) -> AdapterKind {
-        match self {
-            // The Responses API: chat completions hide why an answer is incomplete, and the adapter sends `store: false`.
-            Self::OpenAi => AdapterKind::OpenAIResp,
-            Self::Anthropic => AdapterKind::Anthropic,
-            Self::Gemini => AdapterKind::Gemini,
         }
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
+use shared::domain::bounds::json_bytes;
 use shared::domain::digest::hex;
 use shared::domain::{NewArtifact, NewEvent, Outcome, StepError, Verdict};
 use shared::error::{Error, Problem};
@@ -11,14 +12,13 @@ use shared::telemetry;
 
 use crate::ask::Question;
 use crate::fault::FaultKind;
-use crate::inputs::{Kind, Request};
+use crate::inputs::{Kind, MAX_PROMPT_BYTES, Request};
+use crate::keys::ProviderKeys;
 use crate::prompt;
 use crate::provider::Provider;
 use crate::router::{Left, Routed};
 use crate::usage::TokenUsage;
 
-/// A text up to this size is repeated in the step's outputs, for steps that use it by reference.
-const MAX_TEXT_IN_OUTPUTS: usize = 16 * 1024;
 const TEMPLATE: &str = "template";
 
 /// A text that awaits storing, and what is told about it.
@@ -39,8 +39,9 @@ pub struct Generated {
 }
 
 impl Generated {
-    /// The step's outputs once the text is stored.
-    pub fn outputs(&self, artifact: &NewArtifact) -> Map<String, Value> {
+    /// The step's outputs once the text is stored. They repeat the text, for steps that use it by reference, if it is no longer
+    /// than a prompt may be and all of it fits into `most` bytes.
+    pub fn outputs(&self, artifact: &NewArtifact, most: usize) -> Map<String, Value> {
         let mut outputs = Map::new();
         outputs.insert("artifact_id".to_owned(), json!(artifact.id));
         outputs.insert("uri".to_owned(), json!(artifact.uri));
@@ -48,8 +49,11 @@ impl Generated {
         outputs.insert("provider".to_owned(), json!(self.provider));
         outputs.insert("model".to_owned(), json!(self.model));
         outputs.insert("template".to_owned(), json!(self.provider == TEMPLATE));
-        if self.text.len() <= MAX_TEXT_IN_OUTPUTS {
+        if self.text.len() <= MAX_PROMPT_BYTES {
             outputs.insert("text".to_owned(), json!(self.text));
+            if json_bytes(&outputs) > most {
+                outputs.remove("text");
+            }
         }
         outputs
     }
@@ -141,12 +145,24 @@ pub(crate) fn excluded(request: &Request) -> Outcome {
     invalid(vec![Problem::new("inputs.provider", format!("{name} is not among the providers that LLM_ORDER allows"))])
 }
 
-pub(crate) fn no_provider(line: &[Provider]) -> Outcome {
+pub(crate) fn no_provider(line: &[Provider], keys: &ProviderKeys) -> Outcome {
     let names: Vec<_> = line.iter().map(|provider| provider.key_name()).collect();
+    let problems: Vec<_> = line.iter().map(|provider| keys.problem(*provider)).collect();
     Outcome::failed(StepError::new(
         "no_provider",
-        format!("No model can be asked: the secret nofx/llm holds no key. Set {} in it.", names.join(" or ")),
+        format!(
+            "No model can be asked: the secret nofx/llm holds no key ({}). Set {} in it.",
+            problems.join("; "),
+            names.join(" or ")
+        ),
     ))
+}
+
+/// The step was taken away: nothing more was asked, and the end of this attempt does not count. Its events do.
+pub(crate) fn taken_away(left: &[Left]) -> Outcome {
+    let error =
+        StepError::new("step_taken_away", "The step was cancelled or taken over, so no provider was asked any more.");
+    Outcome { events: spent(left), ..Outcome::failed(error) }
 }
 
 pub(crate) fn no_keys_told(error: &Error) -> Outcome {

@@ -2,30 +2,32 @@
 //!
 //! *Retry* asks the same model again, *fallback* asks the next provider, *cooldown* lets later steps of this process ask a
 //! provider last that has just failed them. While other providers remain, one may use half of the time that is left, so
-//! that a hanging provider cannot take the whole step with it.
+//! that a hanging provider cannot take the whole step with it. Before each request, and every two seconds while one is under
+//! way, the router looks whether the step is still its own: a cancelled step spends nothing more.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
+use shared::worker::Ownership;
 use tokio::sync::OnceCell;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
-use crate::ask::{Answer, Question, ask, client};
+use crate::ask::{Answer, Question, ask};
 use crate::config::{CodegenConfig, default_order};
+use crate::cooldown::Cooldowns;
+use crate::exchange::client;
 use crate::fault::{Fault, FaultKind};
 use crate::inputs::Request;
-use crate::keys::ProviderKeys;
-use crate::provider::{PerProvider, Provider};
+use crate::keys::{ApiKey, ProviderKeys, StepKeys};
+use crate::provider::Provider;
 use crate::usage::TokenUsage;
 
 /// A provider that asks for a longer wait is left for the next one.
 const MAX_WAIT: Duration = Duration::from_secs(10);
 /// With less time left than this a request is not worth its cost.
 const MIN_TRY: Duration = Duration::from_millis(100);
-const TRANSIENT_COOLDOWN: Duration = Duration::from_secs(15);
-const AUTH_COOLDOWN: Duration = Duration::from_mins(1);
-const MAX_COOLDOWN: Duration = Duration::from_mins(5);
+/// A provider that gave no answer for so long has failed. One that had less time, because its step had, has not.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A provider that was left without an answer, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -44,6 +46,9 @@ pub struct Left {
     /// What unusable answers may have cost, one entry for each that told it.
     #[serde(skip)]
     pub usage: Vec<TokenUsage>,
+    /// The step had less time than an answer may take, and nothing else went wrong.
+    #[serde(skip)]
+    pub hasty: bool,
 }
 
 /// An answer, and the way to it.
@@ -57,27 +62,49 @@ pub(crate) struct Routed {
     pub left: Vec<Left>,
 }
 
-/// A provider that failed lately.
-#[derive(Debug, Clone)]
-struct Cooldown {
-    until: Instant,
-    kind: FaultKind,
-    reason: String,
+/// No usable answer, and why each provider was left.
+pub(crate) struct Unanswered {
+    pub left: Vec<Left>,
+    /// The step is owned no longer.
+    pub taken_away: bool,
+}
+
+/// A step's work.
+pub(crate) struct Task<'a> {
+    pub request: &'a Request,
+    pub question: Question<'a>,
+    pub ownership: &'a Ownership,
+    pub deadline: Instant,
 }
 
 pub(crate) struct Router {
     config: CodegenConfig,
     /// Built on first use, off the path of a cold start.
-    client: OnceCell<genai::Client>,
-    cooldowns: Mutex<PerProvider<Option<Cooldown>>>,
+    client: OnceCell<reqwest::Client>,
+    cooldowns: Cooldowns,
 }
 
 /// What one provider gave: an answer and the number of tries, or why it was left.
 type Tried = Result<(Answer, Duration, u32), Left>;
 
+/// One provider's turn in a step.
+struct Turn<'a> {
+    provider: Provider,
+    model: &'a str,
+    /// The newest one: a refused key is replaced when the secret holds another.
+    key: ApiKey,
+    /// When the turn ends.
+    slot: Instant,
+    tries: u32,
+    spent: Vec<TokenUsage>,
+    /// A fault that was the provider's own.
+    has_failed: bool,
+    taken_away: bool,
+}
+
 impl Router {
     pub(crate) fn new(config: CodegenConfig) -> Self {
-        Self { config, client: OnceCell::new(), cooldowns: Mutex::default() }
+        Self { config, client: OnceCell::new(), cooldowns: Cooldowns::default() }
     }
 
     /// Whom this request may ask, best first.
@@ -86,106 +113,127 @@ impl Router {
         order.into_iter().filter(|provider| request.provider.is_none_or(|only| only == *provider)).collect()
     }
 
-    /// Asks one provider after the other until one gives a usable answer. `Err` tells why each was left.
-    pub(crate) async fn route(
-        &self,
-        request: &Request,
-        question: Question<'_>,
-        keys: &ProviderKeys,
-        deadline: Instant,
-    ) -> Result<Routed, Vec<Left>> {
-        let line = self.line(request);
+    /// Whether one of these keys was refused lately.
+    pub(crate) fn has_refused(&self, line: &[Provider], keys: &ProviderKeys) -> bool {
+        let refused = |provider: &Provider| {
+            let cooldown = keys.get(*provider).and_then(|key| self.cooldowns.get(*provider, key));
+            cooldown.is_some_and(|cooldown| cooldown.kind == FaultKind::Auth)
+        };
+        line.iter().any(refused)
+    }
+
+    /// Asks one provider after the other until one gives a usable answer.
+    pub(crate) async fn route(&self, task: &Task<'_>, keys: &mut StepKeys<'_>) -> Result<Routed, Unanswered> {
+        let line = self.line(task.request);
         let mut left = Vec::new();
-        let askable = line.iter().filter(|provider| keys.get(**provider).is_some()).count();
-        let cooling: Vec<_> = line.iter().filter(|p| keys.get(**p).is_some() && self.cooldown(**p).is_some()).collect();
+        let is_cooling = |provider: &Provider| {
+            keys.now().get(*provider).is_some_and(|key| self.cooldowns.get(*provider, key).is_some())
+        };
+        let askable = line.iter().filter(|provider| keys.now().get(**provider).is_some()).count();
+        let cooling = line.iter().filter(|provider| is_cooling(provider)).count();
         // When all are cooling down, asking is better than failing without having asked.
-        let ignore_cooldowns = cooling.len() == askable;
-        let mut remaining = if ignore_cooldowns { askable } else { askable - cooling.len() };
+        let ignore_cooldowns = cooling == askable;
+        let mut remaining = if ignore_cooldowns { askable } else { askable - cooling };
         for provider in line {
-            let model = request.model.as_ref().unwrap_or(self.config.models.get(provider));
+            let model = task.request.model.as_ref().unwrap_or(self.config.models.get(provider));
             let entry = |fault: Fault| Left::of(provider, model, 0, fault);
-            let Some(key) = keys.get(provider) else {
-                left.push(entry(Fault::new(FaultKind::NoKey, format!("{} is not configured", provider.key_name()))));
+            let Some(key) = keys.now().get(provider).cloned() else {
+                left.push(entry(Fault::new(FaultKind::NoKey, keys.now().problem(provider))));
                 continue;
             };
-            if let Some(cooldown) = self.cooldown(provider).filter(|_| !ignore_cooldowns) {
+            if let Some(cooldown) = self.cooldowns.get(provider, &key).filter(|_| !ignore_cooldowns) {
                 let reason = format!("cooling down after: {}", cooldown.reason);
                 let wait = Some(cooldown.until.saturating_duration_since(Instant::now()));
                 left.push(entry(Fault { wait, ..Fault::new(cooldown.kind, reason) }));
                 continue;
             }
             remaining = remaining.saturating_sub(1);
-            let time_left = deadline.saturating_duration_since(Instant::now());
+            let time_left = task.deadline.saturating_duration_since(Instant::now());
             let slot = Instant::now() + if remaining == 0 { time_left } else { time_left / 2 };
-            match self.try_provider((provider, model, key), question, slot).await {
+            let mut turn = Turn::new(provider, model, key, slot);
+            match self.take(&mut turn, task, keys).await {
                 Ok((answer, duration, tries)) => {
-                    self.warm_up(provider);
+                    self.cooldowns.end(provider);
                     let model_requested = model.clone();
                     return Ok(Routed { provider, model_requested, answer, duration, tries, left });
                 }
                 Err(why) => {
                     tracing::warn!(%provider, model, kind = ?why.kind, status = why.status, reason = why.reason, tries = why.tries,
                         "provider left without an answer");
-                    self.cool_down(&why);
+                    if turn.taken_away {
+                        left.push(why);
+                        return Err(Unanswered { left, taken_away: true });
+                    }
+                    self.cooldowns.start(&why, &turn.key);
                     left.push(why);
                 }
             }
         }
-        Err(left)
+        Err(Unanswered { left, taken_away: false })
     }
 
-    async fn try_provider(
-        &self,
-        target: (Provider, &String, &crate::keys::ApiKey),
-        question: Question<'_>,
-        slot: Instant,
-    ) -> Tried {
-        let (provider, model, key) = target;
+    /// Asks one provider until it answers, or is left.
+    async fn take(&self, turn: &mut Turn<'_>, task: &Task<'_>, keys: &mut StepKeys<'_>) -> Tried {
         let client = self.client.get_or_try_init(|| async { client(&self.config) }).await;
-        let client = client.map_err(|fault| Left::of(provider, model, 0, fault))?;
-        let mut spent = Vec::new();
-        let mut tries = 0;
+        let client = client.map_err(|fault| turn.leave(fault))?;
         loop {
-            let started = Instant::now();
-            let limit = self.config.request_timeout.min(slot.saturating_duration_since(started));
+            let limit = self.config.request_timeout.min(turn.slot.saturating_duration_since(Instant::now()));
             if limit < MIN_TRY {
-                let fault = Fault::new(FaultKind::Transient, "the step has no time left for it");
-                return Err(Left::of(provider, model, tries, fault));
+                return Err(turn.leave(Fault::new(FaultKind::Transient, "the step has no time left for it")));
             }
-            tries += 1;
-            let fault = match ask(client, &self.config, (provider, model, key), question, limit).await {
-                Ok(answer) => return Ok((answer, started.elapsed(), tries)),
+            if !task.ownership.holds().await {
+                turn.taken_away = true;
+                return Err(turn.leave(Fault::new(FaultKind::Transient, "the step was cancelled or taken over")));
+            }
+            let (started, asked) = (Instant::now(), std::time::Instant::now());
+            turn.tries += 1;
+            let target = (turn.provider, turn.model, &turn.key);
+            let answer = tokio::select! {
+                answer = ask(client, &self.config, target, task.question, limit) => answer,
+                () = task.ownership.lost() => {
+                    turn.taken_away = true;
+                    // It may be billed all the same, and nobody will tell how much.
+                    turn.spent.push(TokenUsage::default());
+                    let reason = "given up: the step was cancelled or taken over";
+                    return Err(turn.leave(Fault::new(FaultKind::Transient, reason)));
+                }
+            };
+            let fault = match answer {
+                Ok(answer) => return Ok((answer, started.elapsed(), turn.tries)),
                 Err(fault) => fault,
             };
-            spent.extend(fault.usage.as_deref().copied());
-            let time_left = slot.saturating_duration_since(Instant::now());
-            let Some(delay) = retry_delay(&fault, tries, &self.config, time_left, fastrand::f64()) else {
-                return Err(Left { usage: spent, ..Left::of(provider, model, tries, fault) });
+            turn.spent.extend(fault.usage.as_deref().copied());
+            let had = started.elapsed();
+            turn.has_failed |= !fault.timed_out || had >= PATIENCE.min(self.config.request_timeout) || had < limit;
+            if fault.kind == FaultKind::Auth
+                && let Ok(Some(key)) = timeout_at(turn.slot, keys.renew(turn.provider, &turn.key, asked)).await
+            {
+                tracing::info!(provider = %turn.provider, model = turn.model, "asking again with the key that the secret holds now");
+                turn.key = key;
+                continue;
+            }
+            let time_left = turn.slot.saturating_duration_since(Instant::now());
+            let Some(delay) = retry_delay(&fault, turn.tries, &self.config, time_left, fastrand::f64()) else {
+                return Err(turn.leave(fault));
             };
-            tracing::info!(%provider, model, reason = fault.reason, tries, delay_ms = delay.as_secs_f64() * 1e3, "asking again");
+            tracing::info!(provider = %turn.provider, model = turn.model, reason = fault.reason, tries = turn.tries,
+                delay_ms = delay.as_secs_f64() * 1e3, "asking again");
             tokio::time::sleep(delay).await;
         }
     }
+}
 
-    fn cooldown(&self, provider: Provider) -> Option<Cooldown> {
-        let cooldowns = self.cooldowns.lock().unwrap_or_else(PoisonError::into_inner);
-        cooldowns.get(provider).clone().filter(|cooldown| cooldown.until > Instant::now())
+impl<'a> Turn<'a> {
+    fn new(provider: Provider, model: &'a str, key: ApiKey, slot: Instant) -> Self {
+        Self { provider, model, key, slot, tries: 0, spent: Vec::new(), has_failed: false, taken_away: false }
     }
 
-    fn cool_down(&self, left: &Left) {
-        let time = match left.kind {
-            // A provider that was not even asked (no time left) has shown nothing.
-            FaultKind::Transient if left.tries > 0 => left.wait.unwrap_or(TRANSIENT_COOLDOWN).min(MAX_COOLDOWN),
-            FaultKind::Auth => AUTH_COOLDOWN,
-            FaultKind::Billing => MAX_COOLDOWN,
-            FaultKind::Transient | FaultKind::Rejected | FaultKind::Unusable | FaultKind::NoKey => return,
-        };
-        let cooldown = Cooldown { until: Instant::now() + time, kind: left.kind, reason: left.reason.clone() };
-        *self.cooldowns.lock().unwrap_or_else(PoisonError::into_inner).get_mut(left.provider) = Some(cooldown);
-    }
-
-    fn warm_up(&self, provider: Provider) {
-        *self.cooldowns.lock().unwrap_or_else(PoisonError::into_inner).get_mut(provider) = None;
+    fn leave(&mut self, fault: Fault) -> Left {
+        Left {
+            usage: std::mem::take(&mut self.spent),
+            hasty: !self.has_failed,
+            ..Left::of(self.provider, self.model, self.tries, fault)
+        }
     }
 }
 
@@ -200,6 +248,7 @@ impl Left {
             tries,
             wait: fault.wait,
             usage: Vec::new(),
+            hasty: false,
         }
     }
 }
@@ -218,7 +267,9 @@ fn retry_delay(
         return None;
     }
     let backoff = config.backoff.saturating_mul(1 << (tries - 1).min(10)).min(MAX_WAIT);
-    let delay = fault.wait.unwrap_or_else(|| backoff.mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0));
+    let backoff = backoff.mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0);
+    // A wait of nothing is not an invitation to ask in a loop.
+    let delay = fault.wait.map_or(backoff, |wait| wait.max(backoff));
     (delay <= MAX_WAIT && delay + MIN_TRY < time_left).then_some(delay)
 }
 
@@ -247,6 +298,7 @@ mod tests {
         let config = CodegenConfig::default();
         let asks = |seconds| Fault { wait: Some(Duration::from_secs(seconds)), ..transient() };
         assert_eq!(retry_delay(&asks(7), 1, &config, LONG, 0.5), Some(Duration::from_secs(7)));
+        assert_eq!(retry_delay(&asks(0), 1, &config, LONG, 0.0), Some(config.backoff), "its own backoff at least");
         assert_eq!(retry_delay(&asks(11), 1, &config, LONG, 0.5), None);
         assert_eq!(retry_delay(&asks(u64::MAX), 1, &config, LONG, 0.5), None);
     }

@@ -1,13 +1,13 @@
 //! Tokens, counted alike for every provider.
 
-use genai::chat::Usage;
 use serde::Serialize;
+use serde_json::Value;
 
 /// What one answer used. `None` is "not told", which is not zero.
 ///
 /// The providers count differently; here `input_tokens` always includes tokens read from and written to a cache, and
 /// `output_tokens` always includes reasoning. (Anthropic's `input_tokens` excludes its cache, Gemini's `candidatesTokenCount`
-/// excludes thoughts; genai adds them back.)
+/// excludes thoughts.) A counter that is no count, such as a negative number or a text, is not told either.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct TokenUsage {
     pub input_tokens: Option<u64>,
@@ -17,50 +17,112 @@ pub struct TokenUsage {
     pub reasoning_tokens: Option<u64>,
 }
 
-impl From<&Usage> for TokenUsage {
-    fn from(usage: &Usage) -> Self {
-        let input = usage.prompt_tokens_details.as_ref();
-        let output = usage.completion_tokens_details.as_ref();
-        let reasoning = count(output.and_then(|details| details.reasoning_tokens));
-        // Gemini leaves `candidatesTokenCount` out when nothing but thoughts was made.
-        let output_tokens = count(usage.completion_tokens).or(reasoning);
-        let input_tokens = count(usage.prompt_tokens);
-        // Where a total is told, a detail that is not told is zero: genai maps zero to "not told".
-        let part = |total: Option<u64>, detail: Option<u64>| total.map(|_| detail.unwrap_or(0));
-        Self {
-            input_tokens,
-            output_tokens,
-            cached_input_tokens: part(input_tokens, count(input.and_then(|details| details.cached_tokens))),
-            cache_write_input_tokens: part(
-                input_tokens,
-                count(input.and_then(|details| details.cache_creation_tokens)),
-            ),
-            reasoning_tokens: part(output_tokens, reasoning),
-        }
-    }
-}
-
 impl TokenUsage {
+    pub(crate) fn openai(usage: Option<&Value>) -> Self {
+        let at = |pointer: &str| usage.and_then(|usage| usage.pointer(pointer));
+        Self {
+            input_tokens: count(at("/input_tokens")),
+            output_tokens: count(at("/output_tokens")),
+            cached_input_tokens: part(at("/input_tokens_details/cached_tokens")),
+            cache_write_input_tokens: Some(0),
+            reasoning_tokens: part(at("/output_tokens_details/reasoning_tokens")),
+        }
+        .without_parts_of_nothing()
+    }
+
+    pub(crate) fn anthropic(usage: Option<&Value>) -> Self {
+        let at = |pointer: &str| usage.and_then(|usage| usage.pointer(pointer));
+        let (read, written) = (part(at("/cache_read_input_tokens")), part(at("/cache_creation_input_tokens")));
+        Self {
+            input_tokens: sum([count(at("/input_tokens")), read, written]),
+            output_tokens: count(at("/output_tokens")),
+            cached_input_tokens: read,
+            cache_write_input_tokens: written,
+            reasoning_tokens: part(at("/output_tokens_details/thinking_tokens")),
+        }
+        .without_parts_of_nothing()
+    }
+
+    pub(crate) fn gemini(usage: Option<&Value>) -> Self {
+        let at = |pointer: &str| usage.and_then(|usage| usage.pointer(pointer));
+        let thoughts = at("/thoughtsTokenCount");
+        let output_tokens = match at("/candidatesTokenCount") {
+            // Left out when nothing but thoughts was made.
+            None | Some(Value::Null) => count(thoughts),
+            told => sum([count(told), part(thoughts)]),
+        };
+        Self {
+            input_tokens: sum([count(at("/promptTokenCount")), part(at("/toolUsePromptTokenCount"))]),
+            output_tokens,
+            cached_input_tokens: part(at("/cachedContentTokenCount")),
+            cache_write_input_tokens: Some(0),
+            reasoning_tokens: part(thoughts),
+        }
+        .without_parts_of_nothing()
+    }
+
     /// Whether the provider told anything.
     pub fn is_told(&self) -> bool {
         self.input_tokens.is_some() || self.output_tokens.is_some()
     }
+
+    /// A part that is left out is zero only where its total is told.
+    fn without_parts_of_nothing(mut self) -> Self {
+        if self.input_tokens.is_none() {
+            self.cached_input_tokens = None;
+            self.cache_write_input_tokens = None;
+        }
+        if self.output_tokens.is_none() {
+            self.reasoning_tokens = None;
+        }
+        self
+    }
 }
 
-fn count(tokens: Option<i32>) -> Option<u64> {
-    tokens.and_then(|tokens| u64::try_from(tokens).ok())
+/// A count, if it is one. No answer has more tokens than 32 bits hold.
+fn count(value: Option<&Value>) -> Option<u64> {
+    value?.as_u64().filter(|count| u32::try_from(*count).is_ok())
+}
+
+/// A part of a total: left out, it is zero.
+fn part(value: Option<&Value>) -> Option<u64> {
+    match value {
+        None | Some(Value::Null) => Some(0),
+        told => count(told),
+    }
+}
+
+/// Told only if each of its parts is.
+fn sum<const N: usize>(parts: [Option<u64>; N]) -> Option<u64> {
+    parts.into_iter().try_fold(0u64, |sum, part| Some(sum.saturating_add(part?)))
 }
 
 #[cfg(test)]
 mod tests {
-    use genai::chat::CompletionTokensDetails;
+    use serde_json::json;
 
     use super::*;
 
     #[test]
     fn an_answer_of_thoughts_alone_is_not_free() {
-        let details = CompletionTokensDetails { reasoning_tokens: Some(7), ..CompletionTokensDetails::default() };
-        let usage = Usage { completion_tokens_details: Some(details), ..Usage::default() };
-        assert_eq!(TokenUsage::from(&usage).output_tokens, Some(7));
+        assert_eq!(TokenUsage::gemini(Some(&json!({ "thoughtsTokenCount": 7 }))).output_tokens, Some(7));
+    }
+
+    #[test]
+    fn what_is_no_count_is_not_told() {
+        for odd in [json!(-1), json!(1.5), json!("7"), json!(true), json!([]), json!(1u64 << 32), json!(1e30)] {
+            let told = TokenUsage::openai(Some(&json!({ "input_tokens": odd, "output_tokens": 3 })));
+            assert_eq!((told.input_tokens, told.cached_input_tokens), (None, None), "{odd}");
+            assert_eq!((told.output_tokens, told.reasoning_tokens), (Some(3), Some(0)), "{odd}");
+            let told = TokenUsage::anthropic(Some(&json!({ "input_tokens": 1, "cache_read_input_tokens": odd })));
+            assert_eq!(told.input_tokens, None, "{odd}: a sum with an unknown part is unknown");
+            let told = TokenUsage::gemini(Some(&json!({ "candidatesTokenCount": 1, "thoughtsTokenCount": odd })));
+            assert_eq!(told.output_tokens, None, "{odd}");
+        }
+        for nothing in [json!(null), json!("many"), json!([1])] {
+            for read in [TokenUsage::openai, TokenUsage::anthropic, TokenUsage::gemini] {
+                assert_eq!(read(Some(&nothing)), TokenUsage::default(), "{nothing}");
+            }
+        }
     }
 }

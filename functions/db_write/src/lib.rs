@@ -39,16 +39,16 @@ async fn write(step: &ClaimedStep, transaction: &Transaction<'_>) -> Result<(Ope
     if look.closed {
         return Err(Refusal::denied("no_rule", format!("the schema {} is not for plans to write", table.schema)));
     }
-    let (Some(row), Some(role)) = (look.rule, look.role) else {
+    let (Some(stored), Some(writer)) = (look.rule, look.role) else {
         return Err(Refusal::denied("no_rule", format!("no rule allows writing to {table}")));
     };
-    let rule = Rule::read(row.allowed_ops, &row.constraints)?;
+    let rule = Rule::read(stored.allowed_ops, &stored.constraints)?;
     rule.check(&operation)?;
-    role.check()?;
+    writer.check()?;
     let target = look.target.ok_or_else(|| Refusal::denied("unknown_table", format!("there is no table {table}")))?;
     target.check(&operation, &rule)?;
 
-    session.become_role(&role.name).await?;
+    session.become_role(&writer.name).await?;
     session.check_numbers(&operation).await?;
     let written = session.execute(&operation, &rule).await?;
     let rows = written.len();

@@ -33,13 +33,21 @@ pub struct RuleRow {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Role {
     pub name: String,
-    pub exists: bool,
+    pub state: RoleState,
+}
+
+/// Whether a role may write for plans.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RoleState {
+    Usable,
+    Missing,
     /// It, or a role that it belongs to, is a superuser or bypasses row level security.
-    pub superuser: bool,
-    /// Whether the worker may become it.
-    pub member: bool,
-    /// Whether it sees our own schema.
-    pub reaches_us: bool,
+    Superuser,
+    /// It sees our own schema.
+    ReachesUs,
+    /// The worker may not become it.
+    NoMember,
 }
 
 /// A table as the catalog knows it. Two of them are equal only if nothing changed that a rule relies on.
@@ -95,18 +103,16 @@ pub struct Effect {
 impl Role {
     pub(crate) fn check(&self) -> Result<(), Refusal> {
         let Self { name, .. } = self;
-        let why = if !self.exists {
-            format!("the role {name} of the rule does not exist")
-        } else if self.superuser {
-            format!(
+        let why = match self.state {
+            RoleState::Usable => return Ok(()),
+            RoleState::Missing => format!("the role {name} of the rule does not exist"),
+            RoleState::Superuser => format!(
                 "the role {name} of the rule is a superuser or bypasses row level security, or belongs to one who does"
-            )
-        } else if self.reaches_us {
-            format!("the role {name} of the rule reaches the control plane's own schema")
-        } else if !self.member {
-            format!("the worker may not become the role {name} of the rule; grant {name} to its login role")
-        } else {
-            return Ok(());
+            ),
+            RoleState::ReachesUs => format!("the role {name} of the rule reaches the control plane's own schema"),
+            RoleState::NoMember => {
+                format!("the worker may not become the role {name} of the rule; grant {name} to its login role")
+            }
         };
         Err(Refusal::denied("role_not_allowed", why))
     }

@@ -101,6 +101,22 @@ pub struct FinishItem {
     pub events: Vec<NewEvent>,
 }
 
+/// Names one attempt.
+#[derive(Debug, Clone, Serialize)]
+pub struct AttemptKey {
+    pub tenant_id: TenantId,
+    pub run_id: RunId,
+    pub step_id: StepId,
+    pub attempt: u32,
+}
+
+impl AttemptKey {
+    pub fn of(claimed: &Claimed) -> Self {
+        let Claimed { tenant_id, run_id, step_id, attempt, .. } = claimed;
+        Self { tenant_id: tenant_id.clone(), run_id: *run_id, step_id: *step_id, attempt: *attempt }
+    }
+}
+
 /// The state that an attempt leaves its step in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -180,6 +196,32 @@ pub async fn steps_finish_in(
 ) -> Result<Finishes, Error> {
     let params: [Param<'_>; 2] = [(&Json(items), Type::JSONB), (&next.map(Json), Type::JSONB)];
     answer(&transaction.query_typed(FINISH, &params).await.map_err(database_error)?)
+}
+
+/// Whether the attempt still owns its step.
+pub async fn attempt_is_live(db: &Database, attempt: &AttemptKey) -> Result<bool, Error> {
+    db.transition("select nofx.attempt_is_live($1)", attempt).await
+}
+
+/// The event that tells what was spent.
+pub const USAGE_EVENT: &str = "codegen.usage";
+
+/// Records what an attempt spent whose finish was fenced out: its usage events, and nothing else of it. Returns how many were
+/// recorded; a second call records none.
+pub async fn attempt_usage_record(db: &Database, item: &FinishItem) -> Result<u32, Error> {
+    let FinishItem { tenant_id, run_id, step_id, attempt, events, .. } = item;
+    let events = events.iter().filter(|event| event.kind == USAGE_EVENT).collect();
+    let call = UsageCall { tenant_id, run_id: *run_id, step_id: *step_id, attempt: *attempt, events };
+    db.transition("select nofx.attempt_usage_record($1)", &call).await
+}
+
+#[derive(Debug, Serialize)]
+struct UsageCall<'a> {
+    tenant_id: &'a TenantId,
+    run_id: RunId,
+    step_id: StepId,
+    attempt: u32,
+    events: Vec<&'a NewEvent>,
 }
 
 /// Artifacts of a tenant by id; ids that are not the tenant's are absent.

@@ -10,7 +10,9 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::context::Ctx;
-use crate::db::step::{self, Claimed, Continuation, FinishItem, FinishResult, FinishTo, Finishes};
+use crate::db::step::{
+    self, Claimed, Continuation, FinishItem, FinishResult, FinishTo, Finished, Finishes, USAGE_EVENT,
+};
 use crate::domain::bounds::{Shape, json_bytes, json_depth, shortened};
 use crate::domain::plan::{MAX_JSON_DEPTH, MAX_JSON_MEMORY};
 use crate::domain::retry::{AfterFailure, RetryPolicy, after_failure};
@@ -145,6 +147,7 @@ pub async fn record_ends(ctx: &Ctx, items: Vec<FinishItem>, next: impl Fn(Uuid) 
     let mut recorded = Recorded::default();
     let refused = match finish_patiently(ctx, &items, &next).await {
         Ok(finishes) => {
+            record_late_usage(ctx, &items, &finishes).await;
             recorded.take(finishes);
             return recorded;
         }
@@ -166,9 +169,25 @@ pub async fn record_ends(ctx: &Ctx, items: Vec<FinishItem>, next: impl Fn(Uuid) 
 /// None when it could not be recorded.
 async fn finish_alone(ctx: &Ctx, item: FinishItem, next: impl Fn(Uuid) -> Continuation) -> Option<Finishes> {
     match finish_patiently(ctx, slice::from_ref(&item), &next).await {
-        Ok(finishes) => Some(finishes),
+        Ok(finishes) => {
+            record_late_usage(ctx, slice::from_ref(&item), &finishes).await;
+            Some(finishes)
+        }
         Err(Error::Unavailable { .. }) => None,
         Err(error) => finish_patiently(ctx, &[unrecordable(item, &error)], &next).await.ok(),
+    }
+}
+
+/// Records what attempts spent whose finish came too late: the money is gone, whoever owns the step now.
+async fn record_late_usage(ctx: &Ctx, items: &[FinishItem], finishes: &Finishes) {
+    let stale = |item: &&FinishItem| {
+        let is = |end: &Finished| end.step_id == item.step_id && end.result == FinishResult::Stale;
+        item.events.iter().any(|event| event.kind == USAGE_EVENT) && finishes.items.iter().any(is)
+    };
+    for item in items.iter().filter(stale) {
+        if let Err(error) = step::attempt_usage_record(&ctx.db, item).await {
+            telemetry::report(&error, "record what a late attempt spent");
+        }
     }
 }
 

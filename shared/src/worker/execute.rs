@@ -6,7 +6,7 @@ use deadpool_postgres::Object;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{Handler, Invocation, TransactionHandler, concluded};
+use super::{Handler, Invocation, Ownership, TransactionHandler, concluded};
 use crate::context::Ctx;
 use crate::db::database_error;
 use crate::db::step::{self, Claimed, FinishItem, FinishResult, FinishTo, Finishes};
@@ -52,7 +52,8 @@ const BEFORE_FINISH: &str = "set local role none; set local statement_timeout = 
 impl<H: Handler> Executor for Plain<H> {
     async fn execute(&self, ctx: &Ctx, _: Invocation, claimed: &Claimed, step: ClaimedStep) -> Ended {
         let store = ctx.storage.for_step(&step);
-        let worked = timeout(step.timeout, self.0.handle(&step, &store)).await;
+        let ownership = Ownership::of(&ctx.db, claimed);
+        let worked = timeout(step.timeout, self.0.handle_while_owned(&step, &store, &ownership)).await;
         let outcome = worked.unwrap_or_else(|_| timed_out(step.timeout));
         Ended::Record(Box::new(concluded(ctx, claimed, outcome)))
     }

@@ -14,8 +14,10 @@ use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
 /// What the worker loop and the sweeper call.
-const WORKER: [&str; 9] = [
+const WORKER: [&str; 11] = [
     "artifacts_find",
+    "attempt_is_live",
+    "attempt_usage_record",
     "db_write_account",
     "db_write_look",
     "steps_claim",

@@ -74,9 +74,9 @@ async fn markup_is_never_stored_as_something_that_a_browser_runs() {
 fn a_wrong_configuration_is_refused_at_start() {
     let mut wrong = CodegenConfig::default();
     wrong.base_urls.openai = Some("https://user:canary@gateway.example/v1".into());
-    let error = codegen::Codegen::new(wrong, || async { unreachable!("no step runs") }).unwrap_err();
+    let error = codegen::Codegen::new(wrong, |_| async { unreachable!("no step runs") }).unwrap_err();
     assert!(error.to_string().contains("base_urls.openai") && !format!("{error} {error:?}").contains("canary"));
     let mut wrong = CodegenConfig::default();
     wrong.models.gemini = "models/x".into();
-    assert!(codegen::Codegen::new(wrong, || async { unreachable!("no step runs") }).is_err());
+    assert!(codegen::Codegen::new(wrong, |_| async { unreachable!("no step runs") }).is_err());
 }

@@ -1,6 +1,9 @@
 //! Codegen against servers on real sockets that speak the formats of the three providers.
 
+mod bounds;
+mod cancel;
 mod inputs;
+mod keys;
 mod routing;
 mod secrecy;
 mod storing;

@@ -1,12 +1,12 @@
 //! Retry, fallback and cooldown.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use codegen::{Codegen, CodegenConfig, Kind, Provider, ProviderKeys, default_order};
 use serde_json::json;
 use shared::domain::Verdict;
 use shared::error::Error;
+use shared::worker::Ownership;
 
 use crate::support::{Fake, Reply, anthropic, codegen, config, failure, gemini, generate, openai, openai_error, topic};
 
@@ -101,26 +101,6 @@ async fn an_exhausted_account_is_never_asked_again() {
 }
 
 #[tokio::test]
-async fn a_refused_key_fails_for_good_and_a_rotated_one_works_in_the_next_step() {
-    let invalid =
-        json!({ "error": { "code": 400, "status": "INVALID_ARGUMENT", "details": [{ "reason": "API_KEY_INVALID" }] } });
-    for reply in [openai_error(401, "invalid_api_key"), openai_error(403, "forbidden"), Reply::json(400, &invalid)] {
-        let fake = Fake::start(vec![reply, Reply::ok(&openai("x"))]).await;
-        let looked_up = AtomicUsize::new(0);
-        let codegen = Codegen::new(config(Some(&fake), None, None), move || {
-            let number = looked_up.fetch_add(1, Ordering::SeqCst);
-            std::future::ready(ProviderKeys::from_secret(&format!(r#"{{"OPENAI_API_KEY":"key-{number}"}}"#)))
-        });
-        let codegen = codegen.unwrap();
-        let (error, retryable, _) = failure(&codegen, topic()).await;
-        assert_eq!(error.details["attempts"][0]["kind"], json!("auth"));
-        assert!(!retryable && fake.calls() == 1);
-        generate(&codegen, topic()).await;
-        assert_eq!(fake.seen()[1].headers["authorization"], "Bearer key-1");
-    }
-}
-
-#[tokio::test]
 async fn a_rejected_request_goes_to_the_next_provider_and_is_not_repeated() {
     for reply in [openai_error(400, "invalid_value"), openai_error(404, "model_not_found")] {
         let (first, _, codegen) = two(vec![reply]).await;
@@ -149,8 +129,7 @@ async fn a_provider_that_nobody_listens_for_is_left() {
 
 #[tokio::test]
 async fn a_page_of_html_is_no_answer() {
-    let page =
-        Reply { body: "<html>".into(), headers: vec![("content-type", "text/html".into())], ..Reply::ok(&json!({})) };
+    let page = Reply::ok(&json!({})).with_header("content-type", "text/html").body("<html>", 1);
     let (_, _, codegen) = two(vec![page]).await;
     assert_eq!(generate(&codegen, topic()).await.metadata["attempts"][0]["reason"], json!("the answer is not JSON"));
 }
@@ -160,9 +139,54 @@ async fn a_hanging_provider_leaves_time_for_the_next_one() {
     let hanging = Reply::ok(&openai("late")).after(Duration::from_mins(1));
     let (first, _, codegen) = two(vec![hanging]).await;
     let started = Instant::now();
-    let made = codegen.generate(&topic(), Duration::from_secs(2)).await.unwrap();
+    let made = codegen.generate(&topic(), Duration::from_secs(2), &Ownership::certain()).await.unwrap();
     assert_eq!((made.provider, first.calls()), ("anthropic", 1));
     assert!(started.elapsed() < Duration::from_secs(2));
+}
+
+#[tokio::test]
+async fn an_impatient_step_does_not_shut_a_healthy_provider_out_for_others() {
+    let slow = Reply::ok(&openai("late")).after(Duration::from_mins(1));
+    let (first, _, codegen) = two(vec![slow, Reply::ok(&openai("x"))]).await;
+    let impatient = codegen.generate(&topic(), Duration::from_millis(400), &Ownership::certain()).await;
+    assert_eq!(impatient.unwrap().provider, "anthropic");
+    assert_eq!((generate(&codegen, topic()).await.provider, first.calls()), ("openai", 2));
+}
+
+#[tokio::test]
+async fn a_provider_that_hangs_for_the_whole_request_timeout_cools_down() {
+    let slow = Reply::ok(&openai("late")).after(Duration::from_mins(1));
+    let first = Fake::start(vec![slow]).await;
+    let second = Fake::start(vec![Reply::ok(&anthropic("x"))]).await;
+    let short = config(Some(&first), Some(&second), None);
+    let codegen = codegen(CodegenConfig { request_timeout: Duration::from_millis(150), ..short }, &TWO);
+    for calls in [2, 2] {
+        assert_eq!((generate(&codegen, topic()).await.provider, first.calls()), ("anthropic", calls));
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_empty_or_breaks_off_is_left_and_may_be_asked_for_by_the_next_attempt() {
+    let whole = openai("x").to_string();
+    for body in ["", " \n", "{", &whole[..whole.len() / 2]] {
+        let (first, _, all) = two(vec![Reply::ok(&json!({})).body(body, 1)]).await;
+        assert_eq!((generate(&all, topic()).await.provider, first.calls()), ("anthropic", 1), "{body}");
+        let alone = codegen(config(Some(&first), None, None), &[Provider::OpenAi]);
+        let (error, retryable, _) = failure(&alone, topic()).await;
+        assert!(retryable && error.message.contains("empty or breaks off"), "{body}: {}", error.message);
+    }
+}
+
+#[tokio::test]
+async fn a_wait_of_nothing_keeps_the_routers_own_backoff() {
+    for value in ["0", "Thu, 01 Jan 1970 00:00:00 GMT"] {
+        let limited = openai_error(429, "rate_limit_exceeded").with_header("retry-after", value);
+        let fake = Fake::start(vec![limited, Reply::ok(&openai("x"))]).await;
+        let slow = CodegenConfig { backoff: Duration::from_millis(600), ..config(Some(&fake), None, None) };
+        let started = Instant::now();
+        generate(&codegen(slow, &[Provider::OpenAi]), topic()).await;
+        assert!(started.elapsed() >= Duration::from_millis(300), "{value}");
+    }
 }
 
 #[tokio::test]
@@ -171,7 +195,7 @@ async fn the_time_of_a_step_is_never_exceeded() {
     let all = config(Some(&fake), Some(&fake), Some(&fake));
     let codegen = codegen(all, &Provider::ALL);
     let started = Instant::now();
-    let outcome = codegen.generate(&topic(), Duration::from_secs(1)).await.unwrap_err();
+    let outcome = codegen.generate(&topic(), Duration::from_secs(1), &Ownership::certain()).await.unwrap_err();
     assert!(started.elapsed() < Duration::from_millis(1300));
     assert!(matches!(outcome.verdict, Verdict::Failed { retryable: true, .. }));
 }
@@ -241,7 +265,7 @@ async fn without_an_order_the_kind_decides_who_is_asked_first() {
 #[tokio::test]
 async fn a_secret_store_that_is_away_is_waited_for_by_a_later_attempt() {
     for (unavailable, expected) in [(true, true), (false, false)] {
-        let codegen = Codegen::new(CodegenConfig::default(), move || async move {
+        let codegen = Codegen::new(CodegenConfig::default(), move |_| async move {
             Err(if unavailable {
                 Error::unavailable("the secret store", "away")
             } else {
@@ -251,7 +275,8 @@ async fn a_secret_store_that_is_away_is_waited_for_by_a_later_attempt() {
         let (error, retryable, _) = failure(&codegen.unwrap(), topic()).await;
         assert_eq!((error.code.as_str(), retryable), ("keys_unavailable", expected));
     }
-    let hanging = Codegen::new(CodegenConfig::default(), std::future::pending::<Result<ProviderKeys, Error>>).unwrap();
-    let outcome = hanging.generate(&topic(), Duration::from_millis(100)).await.unwrap_err();
+    let hanging =
+        Codegen::new(CodegenConfig::default(), |_| std::future::pending::<Result<ProviderKeys, Error>>()).unwrap();
+    let outcome = hanging.generate(&topic(), Duration::from_millis(100), &Ownership::certain()).await.unwrap_err();
     assert!(matches!(outcome.verdict, Verdict::Failed { retryable: true, .. }));
 }

@@ -7,22 +7,23 @@ use serde_json::json;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata};
 
-use crate::support::{Fake, Reply, anthropic, config, failure, generate, openai};
+use crate::support::{Fake, Reply, anthropic, config, failure, gemini, generate, openai, with};
 
 const KEY: &str = "canary-key";
-const SECRET: &str = r#"{"OPENAI_API_KEY":"canary-key","ANTHROPIC_API_KEY":"canary-key"}"#;
+const SECRET: &str =
+    r#"{"OPENAI_API_KEY":"canary-key","ANTHROPIC_API_KEY":"canary-key","GEMINI_API_KEY":"canary-key"}"#;
 
 fn keyed(fake: &Fake) -> Codegen {
-    Codegen::new(config(Some(fake), Some(fake), None), || std::future::ready(ProviderKeys::from_secret(SECRET)))
+    Codegen::new(config(Some(fake), Some(fake), Some(fake)), |_| std::future::ready(ProviderKeys::from_secret(SECRET)))
         .unwrap()
 }
 
 #[tokio::test]
 async fn a_provider_that_echoes_key_and_prompt_does_not_get_them_shown() {
     let echo = json!({ "error": { "type": KEY, "code": KEY, "message": format!("{KEY} canary-prompt"), "param": "canary prompt" } });
-    let html = Reply { headers: vec![("content-type", "text/html".into())], ..Reply::ok(&echo) };
+    let html = Reply::ok(&echo).with_header("content-type", "text/html");
     let unreadable = Reply::ok(&json!({ "id": KEY, "text": "canary-prompt" }));
-    let broken = Reply { body: format!("{{{KEY} canary-prompt"), ..Reply::ok(&echo) };
+    let broken = Reply::ok(&echo).body(format!("{{{KEY} canary-prompt"), 1);
     for reply in [Reply::json(400, &echo), Reply::json(401, &echo), Reply::json(500, &echo), html, unreadable, broken] {
         let fake = Fake::start(vec![reply]).await;
         let codegen = keyed(&fake);
@@ -30,6 +31,64 @@ async fn a_provider_that_echoes_key_and_prompt_does_not_get_them_shown() {
         let shown = format!("{error:?} {outcome:?} {codegen:?}");
         assert!(!shown.contains("canary"), "{shown}");
         assert!(fake.seen().iter().all(|seen| seen.body.to_string().contains("canary-prompt")), "the canary was sent");
+    }
+}
+
+/// Whatever a provider may say in place of a name, a code, a type or a reason.
+fn echoes(word: &str) -> Vec<Reply> {
+    let error = json!({ "error": { "type": word, "code": word, "param": word, "status": word, "details": [{ "reason": word }] } });
+    let list = json!([{ "error": { "status": word } }]);
+    let ended = |body: serde_json::Value, pointer: &str| Reply::ok(&with(body, pointer, json!(word)));
+    let incomplete = with(openai("half"), "/status", json!("incomplete"));
+    let failed = with(openai("x"), "/status", json!("failed"));
+    vec![
+        Reply::json(400, &error),
+        Reply::json(401, &error),
+        Reply::json(429, &error),
+        Reply::json(500, &error),
+        Reply::json(418, &list),
+        ended(openai("x"), "/status"),
+        Reply::ok(&with(incomplete, "/incomplete_details", json!({ "reason": word }))),
+        Reply::ok(&with(failed, "/error", json!({ "code": word, "message": word }))),
+        ended(openai("x"), "/output/1/type"),
+        ended(anthropic("x"), "/stop_reason"),
+        ended(gemini("x"), "/candidates/0/finishReason"),
+        Reply::ok(&json!({ "promptFeedback": { "blockReason": word } })),
+    ]
+}
+
+#[tokio::test]
+async fn no_field_of_a_provider_carries_a_part_of_the_key_or_the_prompt() {
+    // The key, its start, its end, it shortened, and the prompt.
+    for word in [KEY, "canary-k", "nary-key", "can..key", "canary-prompt", "canary_prompt"] {
+        for provider in ["openai", "anthropic", "gemini"] {
+            for reply in echoes(word) {
+                let fake = Fake::start(vec![reply.clone()]).await;
+                let inputs = json!({ "prompt": "canary-prompt canary_prompt", "provider": provider });
+                // What one provider's format cannot say is unreadable to it.
+                let (error, _, outcome) = failure(&keyed(&fake), inputs).await;
+                let shown = format!("{error:?} {outcome:?}");
+                assert!(!shown.contains("nary") && !shown.contains("can.."), "{word}: {shown}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_that_calls_its_model_by_the_key_or_the_prompt_is_not_repeated() {
+    for word in [KEY, "gpt-6-luna-canary-key", "canary-prompt", "gpt-6-luna-canary-prompt", "can..key", "canary\u{0}"] {
+        let bodies = [
+            ("openai", with(openai("x"), "/model", json!(word))),
+            ("anthropic", with(anthropic("x"), "/model", json!(word))),
+            ("gemini", with(gemini("x"), "/modelVersion", json!(word))),
+        ];
+        for (provider, body) in bodies {
+            let fake = Fake::start(vec![Reply::ok(&body)]).await;
+            let made = generate(&keyed(&fake), json!({ "prompt": "canary-prompt", "provider": provider })).await;
+            assert_eq!(made.model, "unknown", "{word}");
+            let shown = format!("{:?} {}", made.events, made.metadata);
+            assert!(!shown.contains("canary"), "{shown}");
+        }
     }
 }
 

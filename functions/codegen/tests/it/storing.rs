@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
-use codegen::{Codegen, Provider};
+use codegen::{Codegen, CodegenConfig, Provider};
 use serde_json::{Value, json};
 use shared::domain::{Outcome, RunId, StepId, TenantId, Verdict};
 use shared::storage::Storage;
@@ -54,7 +54,8 @@ async fn writer(text: &str) -> (Fake, Codegen) {
 #[tokio::test]
 async fn the_outputs_point_to_what_was_stored_and_repeat_only_a_small_text() {
     let s3 = Fake::start(vec![Reply::ok(&json!({}))]).await;
-    for (length, repeated) in [(16 * 1024, true), (16 * 1024 + 1, false)] {
+    // As long as a prompt may be.
+    for (length, repeated) in [(128 * 1024, true), (128 * 1024 + 1, false)] {
         let (_, codegen) = writer(&"x".repeat(length)).await;
         let outcome = handle(&codegen, &s3, json!({ "prompt": "p", "name": "a.md" })).await;
         let Verdict::Succeeded(outputs) = outcome.verdict else { panic!("{outcome:?}") };
@@ -65,6 +66,19 @@ async fn the_outputs_point_to_what_was_stored_and_repeat_only_a_small_text() {
         assert_eq!((artifact.kind.as_str(), artifact.size_bytes), ("text", length as u64));
         assert!(s3.seen().last().unwrap().path.ends_with("/a.md") && artifact.uri.ends_with("/a.md"));
         assert_eq!(outcome.events.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_text_that_would_burst_the_outputs_is_left_out_of_them() {
+    let s3 = Fake::start(vec![Reply::ok(&json!({}))]).await;
+    // Each of them takes six bytes as JSON.
+    for (length, repeated) in [(100, true), (200, false)] {
+        let fake = Fake::start(vec![Reply::ok(&openai(&"\u{1}".repeat(length)))]).await;
+        let config = CodegenConfig { outputs_bytes: 1000 + 300, ..config(Some(&fake), None, None) };
+        let outcome = handle(&codegen(config, &[Provider::OpenAi]), &s3, json!({ "prompt": "p" })).await;
+        let Verdict::Succeeded(outputs) = outcome.verdict else { panic!("{outcome:?}") };
+        assert_eq!(outputs.contains_key("text"), repeated, "{length}");
     }
 }
 

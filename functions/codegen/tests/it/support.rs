@@ -1,5 +1,7 @@
 //! A provider made of scripted replies, and the bodies that the real ones send.
 
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -7,8 +9,10 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, Request, Response};
 use codegen::{Codegen, CodegenConfig, Generated, PerProvider, Provider, ProviderKeys};
+use futures::StreamExt;
 use serde_json::{Value, json};
 use shared::domain::{Outcome, StepError, Verdict};
+use shared::worker::Ownership;
 
 pub const TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -17,7 +21,9 @@ pub const TIMEOUT: Duration = Duration::from_secs(20);
 pub struct Reply {
     pub status: u16,
     pub headers: Vec<(&'static str, String)>,
-    pub body: String,
+    pub body: Vec<u8>,
+    /// How often the body is sent, one after the other, in an answer of unknown length.
+    pub times: usize,
     pub delay: Duration,
 }
 
@@ -33,25 +39,35 @@ pub struct Seen {
 pub struct Fake {
     pub url: String,
     seen: Arc<Mutex<Vec<Seen>>>,
+    sent: Arc<AtomicUsize>,
 }
 
 #[derive(Clone)]
 struct Script {
     replies: Vec<Reply>,
     seen: Arc<Mutex<Vec<Seen>>>,
+    sent: Arc<AtomicUsize>,
 }
 
 impl Reply {
     pub fn json(status: u16, body: &Value) -> Self {
         let headers = vec![("content-type", "application/json".to_owned())];
-        Self { status, headers, body: body.to_string(), delay: Duration::ZERO }
+        Self { status, headers, body: body.to_string().into_bytes(), times: 1, delay: Duration::ZERO }
     }
 
     pub fn ok(body: &Value) -> Self {
         Self::json(200, body)
     }
 
+    /// Other bytes, sent as often as said: `usize::MAX` never ends.
+    pub fn body(mut self, body: impl Into<Vec<u8>>, times: usize) -> Self {
+        (self.body, self.times) = (body.into(), times);
+        self
+    }
+
+    /// With this header in place of one of the same name.
     pub fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.retain(|(other, _)| *other != name);
         self.headers.push((name, value.into()));
         self
     }
@@ -64,17 +80,22 @@ impl Reply {
 
 impl Fake {
     pub async fn start(replies: Vec<Reply>) -> Self {
-        let seen = Arc::default();
-        let script = Script { replies, seen: Arc::clone(&seen) };
+        let (seen, sent) = (Arc::default(), Arc::default());
+        let script = Script { replies, seen: Arc::clone(&seen), sent: Arc::clone(&sent) };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/v1", listener.local_addr().unwrap());
         let app = axum::Router::new().fallback(answer).with_state(script);
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        Self { url, seen }
+        Self { url, seen, sent }
     }
 
     pub fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
+    }
+
+    /// Bytes of bodies that went out.
+    pub fn sent(&self) -> usize {
+        self.sent.load(Ordering::SeqCst)
     }
 
     pub fn calls(&self) -> usize {
@@ -96,7 +117,16 @@ async fn answer(State(script): State<Script>, request: Request<Body>) -> Respons
     for (name, value) in reply.headers {
         response = response.header(name, value);
     }
-    response.body(Body::from(reply.body)).unwrap()
+    let (body, sent) = (axum::body::Bytes::from(reply.body), script.sent);
+    sent.fetch_add(body.len(), Ordering::SeqCst);
+    if reply.times == 1 {
+        return response.body(Body::from(body)).unwrap();
+    }
+    let chunks = futures::stream::iter(0..reply.times).map(move |_| {
+        sent.fetch_add(body.len(), Ordering::SeqCst);
+        Ok::<_, Infallible>(body.clone())
+    });
+    response.body(Body::from_stream(chunks)).unwrap()
 }
 
 /// A configuration with quick retries; a provider without a fake points to a port where nobody listens.
@@ -117,7 +147,7 @@ pub fn codegen(config: CodegenConfig, keyed: &[Provider]) -> Codegen {
     let members: serde_json::Map<_, _> =
         keyed.iter().map(|provider| (provider.key_name().to_owned(), json!(format!("key-{provider}")))).collect();
     let secret = Value::Object(members).to_string();
-    Codegen::new(config, move || std::future::ready(ProviderKeys::from_secret(&secret))).unwrap()
+    Codegen::new(config, move |_| std::future::ready(ProviderKeys::from_secret(&secret))).unwrap()
 }
 
 pub fn topic() -> Value {
@@ -125,12 +155,12 @@ pub fn topic() -> Value {
 }
 
 pub async fn generate(codegen: &Codegen, inputs: Value) -> Generated {
-    codegen.generate(&inputs, TIMEOUT).await.unwrap_or_else(|outcome| panic!("{outcome:?}"))
+    codegen.generate(&inputs, TIMEOUT, &Ownership::certain()).await.unwrap_or_else(|outcome| panic!("{outcome:?}"))
 }
 
 /// The error of a generation that must fail, whether it is retryable, and the outcome as a whole.
 pub async fn failure(codegen: &Codegen, inputs: Value) -> (StepError, bool, Outcome) {
-    let outcome = *codegen.generate(&inputs, TIMEOUT).await.unwrap_err();
+    let outcome = *codegen.generate(&inputs, TIMEOUT, &Ownership::certain()).await.unwrap_err();
     match &outcome.verdict {
         Verdict::Failed { error, retryable, .. } => (error.clone(), *retryable, outcome),
         other => panic!("{other:?}"),

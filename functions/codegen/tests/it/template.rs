@@ -21,7 +21,7 @@ async fn without_a_key_nothing_is_made_up_unless_that_is_allowed() {
 
 #[tokio::test]
 async fn an_absent_secret_is_like_no_keys() {
-    let absent = || std::future::ready(Err(Error::NotFound("the secret".into())));
+    let absent = |_| std::future::ready(Err(Error::NotFound("the secret".into())));
     let (error, ..) = failure(&Codegen::new(CodegenConfig::default(), absent).unwrap(), topic()).await;
     assert_eq!(error.code, "no_provider");
     assert_eq!(generate(&Codegen::new(with_template(), absent).unwrap(), topic()).await.provider, "template");

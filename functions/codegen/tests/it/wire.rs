@@ -108,6 +108,109 @@ async fn an_answer_with_status_200_that_is_no_answer_is_never_taken() {
 }
 
 #[tokio::test]
+async fn a_models_name_goes_over_the_wire_as_it_is_given() {
+    for model in ["qwen3-max", "o5-low", "gpt-6-luna-high", "claude-x-minimal", "some-zero"] {
+        let all = [Reply::ok(&openai("x")), Reply::ok(&anthropic("x")), Reply::ok(&gemini("x"))];
+        for (provider, reply) in Provider::ALL.into_iter().zip(all) {
+            let fake = Fake::start(vec![reply]).await;
+            let codegen = codegen(config(Some(&fake), Some(&fake), Some(&fake)), &[provider]);
+            let made = generate(&codegen, json!({ "prompt": "p", "provider": provider, "model": model })).await;
+            assert_eq!(made.metadata["model_requested"], json!(model));
+            let seen = &fake.seen()[0];
+            match provider {
+                Provider::Gemini => assert_eq!(seen.path, format!("/v1/models/{model}:generateContent")),
+                _ => assert_eq!(seen.body["model"], json!(model)),
+            }
+            assert!(seen.body.get("reasoning").is_none() && seen.body.get("output_config").is_none(), "{}", seen.body);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_nul_in_an_answer_makes_it_unusable_and_its_tokens_count() {
+    for (provider, body) in [
+        (Provider::OpenAi, openai("a\u{0}b")),
+        (Provider::Anthropic, anthropic("a\u{0}b")),
+        (Provider::Gemini, gemini("\u{0}")),
+    ] {
+        let fake = Fake::start(vec![Reply::ok(&body)]).await;
+        let codegen = codegen(config(Some(&fake), Some(&fake), Some(&fake)), &[provider]);
+        let (error, retryable, outcome) = failure(&codegen, json!({ "prompt": "p", "provider": provider })).await;
+        assert!(error.message.contains("the answer contains the character NUL") && !retryable, "{}", error.message);
+        assert_eq!(outcome.events[0].payload["output_tokens"], json!(30));
+        assert!(!format!("{outcome:?}").contains("\\0"));
+    }
+}
+
+#[tokio::test]
+async fn an_answer_with_a_tool_call_beside_its_text_is_unusable() {
+    let call = json!({ "type": "function_call", "name": "f", "call_id": "c", "arguments": "{}" });
+    let block = json!({ "type": "server_tool_use", "id": "t", "name": "f", "input": {} });
+    let part = json!({ "functionCall": { "name": "f", "args": {} } });
+    let beside = |mut body: Value, pointer: &str, value: &Value| {
+        body.pointer_mut(pointer).unwrap().as_array_mut().unwrap().push(value.clone());
+        body
+    };
+    for (provider, body) in [
+        (Provider::OpenAi, beside(openai("a preamble"), "/output", &call)),
+        (Provider::Anthropic, beside(anthropic("a preamble"), "/content", &block)),
+        (Provider::Gemini, beside(gemini("a preamble"), "/candidates/0/content/parts", &part)),
+    ] {
+        let fake = Fake::start(vec![Reply::ok(&body)]).await;
+        let codegen = codegen(config(Some(&fake), Some(&fake), Some(&fake)), &[provider]);
+        let (error, _, outcome) = failure(&codegen, json!({ "prompt": "p", "provider": provider })).await;
+        assert!(error.message.contains("the model asked for a tool"), "{}", error.message);
+        assert_eq!(outcome.events[0].payload["input_tokens"], json!(100), "{provider}");
+    }
+}
+
+#[tokio::test]
+async fn text_that_is_not_utf8_is_unusable_and_a_content_type_is_read_in_any_case() {
+    let mut body = openai("?").to_string().into_bytes();
+    let at = body.iter().position(|byte| *byte == b'?').unwrap();
+    body[at] = 0xff;
+    let fake = Fake::start(vec![
+        Reply::ok(&json!({})).body(body, 1),
+        Reply::ok(&openai("x")).with_header("content-type", "Application/JSON; charset=UTF-8"),
+    ]);
+    let fake = fake.await;
+    let codegen = codegen(config(Some(&fake), None, None), &[Provider::OpenAi]);
+    let (error, ..) = failure(&codegen, topic()).await;
+    assert!(error.message.contains("the answer is not UTF-8"), "{}", error.message);
+    assert_eq!(generate(&codegen, topic()).await.text, "x");
+}
+
+#[tokio::test]
+async fn the_tokens_of_a_blocked_prompt_are_told() {
+    let blocked = json!({ "promptFeedback": { "blockReason": "SAFETY" }, "usageMetadata": { "promptTokenCount": 7 } });
+    let fake = Fake::start(vec![Reply::ok(&blocked)]).await;
+    let codegen = codegen(config(None, None, Some(&fake)), &[Provider::Gemini]);
+    let (error, _, outcome) = failure(&codegen, topic()).await;
+    assert!(error.message.contains("the prompt was blocked: SAFETY"), "{}", error.message);
+    assert_eq!(outcome.events[0].payload["input_tokens"], json!(7));
+    assert_eq!(outcome.events[0].payload["output_tokens"], Value::Null);
+}
+
+#[tokio::test]
+async fn odd_counters_neither_discard_a_good_answer_nor_count() {
+    for odd in [json!(null), json!(-1), json!(1.5), json!("9"), json!(5_000_000_000_u64), json!([]), json!(1e300)] {
+        for (provider, body, pointer, name) in [
+            (Provider::OpenAi, openai("x"), "/usage/input_tokens", "input_tokens"),
+            (Provider::OpenAi, openai("x"), "/usage", "output_tokens"),
+            (Provider::Anthropic, anthropic("x"), "/usage", "input_tokens"),
+            (Provider::Anthropic, anthropic("x"), "/usage/output_tokens", "output_tokens"),
+            (Provider::Gemini, gemini("x"), "/usageMetadata", "output_tokens"),
+            (Provider::Gemini, gemini("x"), "/usageMetadata/promptTokenCount", "input_tokens"),
+        ] {
+            let fake = Fake::start(vec![Reply::ok(&with(body, pointer, odd.clone()))]).await;
+            let codegen = codegen(config(Some(&fake), Some(&fake), Some(&fake)), &[provider]);
+            let made = generate(&codegen, topic()).await;
+            assert_eq!((made.text.as_str(), &made.metadata["tokens"][name]), ("x", &Value::Null), "{provider} {odd}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_an_unusable_answer_cost_is_told() {
     let half = with(anthropic("half"), "/stop_reason", json!("max_tokens"));
     let (first, second) = (Fake::start(vec![Reply::ok(&half)]).await, Fake::start(vec![Reply::ok(&gemini("x"))]).await);

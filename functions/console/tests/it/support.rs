@@ -27,7 +27,7 @@ pub fn router() -> Router {
         artifacts: ArtifactsConfig { bucket: "test".into(), endpoint_url: None, region: None, keys: None },
         tenant: TenantId("local".into()),
         public_url: None,
-        llm: LlmConfig { secret_id: "none".into(), order: None, allow_template: false, providers: Vec::new() },
+        llm: LlmConfig { secret_id: "none".into(), ..LlmConfig::default() },
         gate: GateDefaults::default(),
         limits: Limits::default(),
     };

@@ -1,0 +1,41 @@
+//! Gemini's `generateContent`.
+
+use serde_json::{Value, json};
+
+use super::{Reply, TOOL_CALL, UNREADABLE, list, stop_problem, text};
+use crate::ask::Question;
+use crate::shown::known;
+use crate::usage::TokenUsage;
+
+/// Parts that ask for something to be run, or tell of it.
+const TOOL_PARTS: [&str; 4] = ["functionCall", "toolCall", "executableCode", "codeExecutionResult"];
+
+/// The model stands in the URL.
+pub(super) fn body(question: Question<'_>, most: u32) -> Value {
+    json!({
+        "systemInstruction": { "parts": [{ "text": question.instructions }] },
+        "contents": [{ "role": "user", "parts": [{ "text": question.message }] }],
+        "generationConfig": { "maxOutputTokens": most },
+    })
+}
+
+pub(super) fn read(body: &Value) -> Reply<'_> {
+    let candidate = list(body, "candidates").first();
+    let parts = candidate.and_then(|candidate| candidate.get("content")).map(|content| list(content, "parts"));
+    let parts = parts.unwrap_or_default();
+    let is_thought = |part: &Value| part.get("thought").and_then(Value::as_bool) == Some(true);
+    let asks = |part: &Value| TOOL_PARTS.iter().any(|name| part.get(name).is_some());
+    let blocked = body.get("promptFeedback").and_then(|feedback| text(feedback, "blockReason"));
+    Reply {
+        text: parts.iter().filter(|part| !is_thought(part)).filter_map(|part| text(part, "text")).collect(),
+        model: text(body, "modelVersion"),
+        usage: TokenUsage::gemini(body.get("usageMetadata")),
+        problem: match (blocked, candidate) {
+            // A blocked prompt has no candidate, but its tokens count.
+            (Some(reason), _) => Some(format!("the prompt was blocked: {}", known(reason).unwrap_or("unknown"))),
+            (None, None) => Some(UNREADABLE.to_owned()),
+            (None, Some(_)) if parts.iter().any(asks) => Some(TOOL_CALL.to_owned()),
+            (None, Some(candidate)) => stop_problem(text(candidate, "finishReason")),
+        },
+    }
+}

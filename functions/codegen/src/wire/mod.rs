@@ -1,0 +1,108 @@
+//! The formats of the three providers: how a question is put, and how an answer reads.
+
+mod anthropic;
+mod gemini;
+mod openai;
+
+use reqwest::header::{ACCEPT_ENCODING, HeaderName, HeaderValue};
+use reqwest::{Client, RequestBuilder};
+use serde_json::Value;
+
+use crate::ask::Question;
+use crate::config::CodegenConfig;
+use crate::fault::Fault;
+use crate::keys::ApiKey;
+use crate::provider::Provider;
+use crate::shown::known;
+use crate::usage::TokenUsage;
+
+/// What an answer says. `problem` is why it cannot be used; its tokens count all the same.
+pub(crate) struct Reply<'b> {
+    pub text: String,
+    pub model: Option<&'b str>,
+    pub usage: TokenUsage,
+    pub problem: Option<String>,
+}
+
+/// The request that asks `model`. The model's name goes over the wire as it is given.
+pub(crate) fn request(
+    client: &Client,
+    config: &CodegenConfig,
+    (provider, model, key): (Provider, &str, &ApiKey),
+    question: Question<'_>,
+) -> Result<RequestBuilder, Fault> {
+    let base_url = config.base_urls.get(provider).as_deref().unwrap_or(provider.default_base_url());
+    let most = config.max_output_tokens;
+    let (path, name, value, body) = match provider {
+        Provider::OpenAi => {
+            let value = format!("Bearer {}", key.expose());
+            ("responses".to_owned(), "authorization", value, openai::body(model, question, most))
+        }
+        Provider::Anthropic => {
+            ("messages".to_owned(), "x-api-key", key.expose().to_owned(), anthropic::body(model, question, most))
+        }
+        Provider::Gemini => {
+            let path = format!("models/{model}:generateContent");
+            (path, "x-goog-api-key", key.expose().to_owned(), gemini::body(question, most))
+        }
+    };
+    let mut value = HeaderValue::from_str(&value).map_err(|_| Fault::unusable("the key does not fit into a header"))?;
+    value.set_sensitive(true);
+    let request = client
+        .post(format!("{base_url}{path}"))
+        .header(HeaderName::from_static(name), value)
+        .header(ACCEPT_ENCODING, "gzip")
+        .json(&body);
+    Ok(match provider {
+        Provider::Anthropic => request.header("anthropic-version", anthropic::VERSION),
+        Provider::OpenAi | Provider::Gemini => request,
+    })
+}
+
+pub(crate) fn read(provider: Provider, body: &Value) -> Reply<'_> {
+    match provider {
+        Provider::OpenAi => openai::read(body),
+        Provider::Anthropic => anthropic::read(body),
+        Provider::Gemini => gemini::read(body),
+    }
+}
+
+const UNREADABLE: &str = "the answer is unreadable";
+const TOOL_CALL: &str = "the model asked for a tool";
+
+/// Why the model stopped, if that makes its answer unusable. Not to be told a reason counts: half an answer must not pass.
+fn stop_problem(reason: Option<&str>) -> Option<String> {
+    let Some(reason) = reason else { return Some("the answer does not say that it is complete".to_owned()) };
+    let said = known(reason).unwrap_or("unknown");
+    Some(match reason {
+        "completed" | "end_turn" | "stop_sequence" | "STOP" | "stop" => return None,
+        "incomplete" | "max_tokens" | "model_context_window_exceeded" | "MAX_TOKENS" | "length" => {
+            format!("the answer is cut off: {said}")
+        }
+        "refusal"
+        | "content_filter"
+        | "SAFETY"
+        | "RECITATION"
+        | "BLOCKLIST"
+        | "PROHIBITED_CONTENT"
+        | "SPII"
+        | "LANGUAGE"
+        | "IMAGE_SAFETY"
+        | "IMAGE_PROHIBITED_CONTENT"
+        | "IMAGE_RECITATION" => {
+            format!("the model refused: {said}")
+        }
+        "tool_use" | "tool_calls" | "function_call" => TOOL_CALL.to_owned(),
+        _ => format!("the answer ended with {said}"),
+    })
+}
+
+/// The member `name` of an object as a list; empty if it is none.
+fn list<'b>(value: &'b Value, name: &str) -> &'b [Value] {
+    value.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+}
+
+/// The member `name` of an object as a text.
+fn text<'b>(value: &'b Value, name: &str) -> Option<&'b str> {
+    value.get(name).and_then(Value::as_str)
+}

@@ -1,0 +1,62 @@
+//! OpenAI's Responses API. Chat completions hide why an answer is incomplete.
+
+use serde_json::{Value, json};
+
+use super::{Reply, TOOL_CALL, UNREADABLE, list, stop_problem, text};
+use crate::ask::Question;
+use crate::shown::known;
+use crate::usage::TokenUsage;
+
+/// `store: false`: the provider must not keep the conversation.
+pub(super) fn body(model: &str, question: Question<'_>, most: u32) -> Value {
+    json!({
+        "model": model,
+        "store": false,
+        "stream": false,
+        "instructions": question.instructions,
+        "input": [{ "role": "user", "content": question.message }],
+        "max_output_tokens": most,
+    })
+}
+
+pub(super) fn read(body: &Value) -> Reply<'_> {
+    let items = list(body, "output");
+    let messages = || items.iter().filter(|item| text(item, "type") == Some("message"));
+    let parts = || messages().flat_map(|message| list(message, "content"));
+    Reply {
+        text: parts()
+            .filter(|part| text(part, "type") == Some("output_text"))
+            .filter_map(|part| text(part, "text"))
+            .collect(),
+        model: text(body, "model"),
+        usage: TokenUsage::openai(body.get("usage")),
+        problem: problem(body, items)
+            // A refused answer is complete all the same: the refusal is one of its parts.
+            .or_else(|| parts().any(|part| text(part, "type") == Some("refusal")).then(|| "the model refused".into()))
+            .or_else(|| {
+                let cut = messages().any(|message| text(message, "status") == Some("incomplete"));
+                cut.then(|| "the answer is cut off".into())
+            }),
+    }
+}
+
+fn problem(body: &Value, items: &[Value]) -> Option<String> {
+    let status = text(body, "status");
+    if status.is_none() && items.is_empty() {
+        return Some(UNREADABLE.to_owned());
+    }
+    // `function_call`, `custom_tool_call`, `mcp_approval_request`, ...
+    let asks =
+        |item: &Value| text(item, "type").is_some_and(|kind| kind.ends_with("_call") || kind.ends_with("_request"));
+    if items.iter().any(asks) {
+        return Some(TOOL_CALL.to_owned());
+    }
+    // `incomplete` stands both for the token limit and for the filter.
+    let detail = body.get("incomplete_details").and_then(|details| text(details, "reason"));
+    if let (Some("incomplete"), Some(reason)) = (status, detail.and_then(known)) {
+        return Some(format!("the answer is cut off: {reason}"));
+    }
+    let code = body.get("error").and_then(|error| text(error, "code")).and_then(known);
+    let code = code.map(|code| format!(" ({code})")).unwrap_or_default();
+    stop_problem(status).map(|problem| problem + &code)
+}

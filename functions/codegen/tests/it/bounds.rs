@@ -1,0 +1,88 @@
+//! Answers of any size cost a few megabytes at most.
+
+use std::io::Write;
+
+use codegen::Provider;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::json;
+
+use crate::support::{Fake, Reply, anthropic, codegen, config, generate, openai, openai_error, topic};
+
+const MB: usize = 1 << 20;
+const MAX_BYTES: usize = 8 * MB;
+const TWO: [Provider; 2] = [Provider::OpenAi, Provider::Anthropic];
+
+fn gzip(bytes: &[u8], times: usize) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    for _ in 0..times {
+        encoder.write_all(bytes).unwrap();
+    }
+    encoder.finish().unwrap()
+}
+
+/// The reason for which OpenAI is left with this reply, how often it was asked, and how many bytes it got rid of.
+async fn left(reply: Reply) -> (String, usize, usize) {
+    let first = Fake::start(vec![reply]).await;
+    let second = Fake::start(vec![Reply::ok(&anthropic("from the second"))]).await;
+    let made = generate(&codegen(config(Some(&first), Some(&second), None), &TWO), topic()).await;
+    assert_eq!(made.provider, "anthropic");
+    let reason = made.metadata["attempts"][0]["reason"].as_str().unwrap().to_owned();
+    (reason, first.calls(), first.sent())
+}
+
+#[tokio::test]
+async fn an_endless_answer_is_left_when_it_is_too_long_and_the_next_provider_answers() {
+    let chunk = vec![b'x'; 64 * 1024];
+    let endless = Reply::ok(&json!({})).body(chunk, usize::MAX);
+    let (reason, calls, sent) = left(endless).await;
+    assert_eq!((reason.as_str(), calls), ("the answer is longer than 8388608 bytes", 1));
+    // What the sockets hold on both sides comes on top.
+    assert!(sent < 32 * MB, "{sent} bytes were taken");
+}
+
+#[tokio::test]
+async fn an_endless_error_is_judged_by_its_status() {
+    for (status, calls, told) in [(500, 3, "500"), (401, 1, "401"), (400, 1, "400")] {
+        let endless = openai_error(status, "x").body(vec![b' '; 64 * 1024], usize::MAX);
+        let (reason, asked, sent) = left(endless).await;
+        assert_eq!((reason.as_str(), asked), (told, calls));
+        assert!(sent < calls * 16 * MB, "{sent} bytes were taken");
+    }
+}
+
+#[tokio::test]
+async fn a_compressed_bomb_is_left_like_any_other_long_answer() {
+    let bomb = gzip(&vec![b' '; MB], 100);
+    assert!(bomb.len() < MB, "it is small on the wire");
+    for status in [200, 500] {
+        let reply = Reply::json(status, &json!({})).with_header("content-encoding", "gzip").body(bomb.clone(), 1);
+        let (reason, ..) = left(reply).await;
+        assert!(reason == "the answer is longer than 8388608 bytes" || reason == "500", "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn compressed_bytes_that_bring_nothing_are_counted_too() {
+    // The header, then empty blocks without end.
+    let blocks = [&gzip(b"", 0)[..10], &[0, 0, 0, 0xff, 0xff].repeat(MAX_BYTES / 5)].concat();
+    let reply = Reply::ok(&json!({})).with_header("content-encoding", "gzip").body(blocks, 1);
+    assert_eq!(left(reply).await.0, "the answer is longer than 8388608 bytes");
+}
+
+#[tokio::test]
+async fn a_small_answer_that_would_grow_when_parsed_is_left() {
+    let many = format!(r#"{{"output":[{}{{}}]}}"#, r#"{"":0},"#.repeat(100_000));
+    assert_eq!(left(Reply::ok(&json!({})).body(many, 1)).await.0, "the answer has more than 20000 values");
+}
+
+#[tokio::test]
+async fn a_compressed_answer_is_read_and_other_encodings_are_refused() {
+    let body = gzip(openai("compressed").to_string().as_bytes(), 1);
+    let fake = Fake::start(vec![Reply::ok(&json!({})).with_header("content-encoding", "gzip").body(body, 1)]).await;
+    let codegen = codegen(config(Some(&fake), None, None), &[Provider::OpenAi]);
+    assert_eq!(generate(&codegen, topic()).await.text, "compressed");
+    assert_eq!(fake.seen()[0].headers["accept-encoding"], "gzip");
+    let (reason, ..) = left(Reply::ok(&openai("x")).with_header("content-encoding", "br")).await;
+    assert_eq!(reason, "the answer is compressed in a way that was not asked for");
+}
