@@ -130,15 +130,15 @@ mod tests {
         }
     }
 
-    fn rule(ops: &[&str], constraints: Value) -> Rule {
+    fn rule(ops: &[&str], constraints: &Value) -> Rule {
         let ops = ops.iter().map(|&op| op.to_owned()).collect();
-        Rule::read(ops, &constraints).unwrap_or_else(|_| panic!("a rule: {constraints}"))
+        Rule::read(ops, constraints).unwrap_or_else(|_| panic!("a rule: {constraints}"))
     }
 
     #[test]
     fn only_what_the_rule_names_is_allowed() {
         let constraints = json!({"columns": ["name", "price"], "key": ["id"], "max_rows": 1});
-        let rule = rule(&["insert", "update"], constraints);
+        let rule = rule(&["insert", "update"], &constraints);
         let insert = |values: Value| json!({"table": "public.products", "op": "insert", "values": values});
         let update =
             |key: Value| json!({"table": "public.products", "op": "update", "where": key, "set": {"price": 1}});
@@ -178,7 +178,7 @@ mod tests {
                 "{constraints}"
             );
         }
-        let defaults = rule(&["insert"], json!({})).constraints;
+        let defaults = rule(&["insert"], &json!({})).constraints;
         assert_eq!((defaults.max_rows, defaults.role.as_str()), (100, "nofx_writer"));
     }
 }
