@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
+use super::place::strings;
+
 /// A parsed reference.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reference {
@@ -22,6 +24,9 @@ pub enum Segment {
     Index(usize),
 }
 
+/// Most malformed references that are told of one step.
+const MAX_PROBLEMS: usize = 100;
+
 enum Piece<'a> {
     Text(&'a str),
     Open,
@@ -31,12 +36,14 @@ enum Piece<'a> {
 /// Names of the steps that `inputs` refers to; each malformed reference with its JSON path below `path`.
 pub fn referenced_steps(inputs: &Value, path: &str) -> (BTreeSet<String>, Vec<(String, String)>) {
     let (mut names, mut problems) = (BTreeSet::new(), Vec::new());
-    walk(inputs, path, &mut |text, place| match pieces(text) {
+    strings(inputs, path, &mut |text, place| match pieces(text) {
         Ok(pieces) => names.extend(pieces.into_iter().filter_map(|piece| match piece {
             Piece::Reference(reference) => Some(reference.step),
             Piece::Text(_) | Piece::Open => None,
         })),
-        Err(message) => problems.push((place.to_owned(), message)),
+        // A step may hold very many: whoever reads them mends the first ones first.
+        Err(message) if problems.len() < MAX_PROBLEMS => problems.push((place.path(), message)),
+        Err(_) => {}
     });
     (names, problems)
 }
@@ -85,23 +92,6 @@ fn lookup<'a>(reference: &Reference, upstream: &'a Map<String, Value>) -> Result
         }
         .ok_or_else(|| format!("the outputs of step \"{}\" have no {segment:?}", reference.step))
     })
-}
-
-fn walk(value: &Value, path: &str, visit: &mut impl FnMut(&str, &str)) {
-    match value {
-        Value::String(text) => visit(text, path),
-        Value::Array(items) => {
-            for (index, item) in items.iter().enumerate() {
-                walk(item, &format!("{path}[{index}]"), visit);
-            }
-        }
-        Value::Object(map) => {
-            for (key, item) in map {
-                walk(item, &format!("{path}.{key}"), visit);
-            }
-        }
-        _ => {}
-    }
 }
 
 fn pieces(text: &str) -> Result<Vec<Piece<'_>>, String> {
