@@ -251,7 +251,7 @@ as $$
 $$;
 
 -- What a write needs to know before it begins. p: {tenant_id, schema, table}
--- -> {closed, rule: {allowed_ops, constraints}, role: {name, state}, target, effects}
+-- -> {closed, rule: {allowed_ops, ..constraints}, role: {name, state}, target, effects}
 create function nofx.db_write_look(p jsonb) returns jsonb
     language plpgsql volatile
     security definer
@@ -270,7 +270,7 @@ begin
     v_role := coalesce(v_rule.constraints ->> 'role', 'nofx_writer');
     return jsonb_build_object(
         'closed', nofx.schema_is_closed(p ->> 'schema'),
-        'rule', jsonb_build_object('allowed_ops', v_rule.allowed_ops, 'constraints', v_rule.constraints),
+        'rule', v_rule.constraints || jsonb_build_object('allowed_ops', v_rule.allowed_ops),
         'role', coalesce((
             with recursive belongs(id) as (
                 select r.oid from pg_roles r where r.rolname = v_role

@@ -10,7 +10,8 @@ use crate::{
     checkout::Checkout,
     dev::{Args, DevStack},
     gate::{self, Decision},
-    node, report,
+    node,
+    report::{self, printable},
     run::{self, Submission},
     signals::Signals,
 };
@@ -120,7 +121,8 @@ async fn play_one(api: &Api, checkout: &Checkout, sample: &Sample) -> Result<Run
     let submission =
         Submission { file: &file, workspace: workspace.as_deref(), overlay: overlay.as_deref(), base: None };
     let created = run::create(api, &submission).await?;
-    println!("  run {}  {}", created.id, api.url(&format!("/ui/runs/{}", created.id)));
+    let id = printable(&created.id);
+    println!("  run {id}  {}", api.url(&format!("/ui/runs/{id}")));
     run::follow(api, &created.id, async |detail| approve_all(api, &detail.run.id).await).await
 }
 
@@ -128,7 +130,7 @@ async fn play_one(api: &Api, checkout: &Checkout, sample: &Sample) -> Result<Run
 async fn approve_all(api: &Api, run_id: &str) -> Result<()> {
     for gate in api.gates(run_id).await? {
         if gate.status == "pending" {
-            println!("  approving the gate {} ({}) as demo", gate.gate_type, gate.id);
+            println!("  approving the gate {} ({}) as demo", printable(&gate.gate_type), printable(&gate.id));
             gate::decide(api, Decision::Approve, &gate.id, Some("demo"), Some("nofx demo")).await?;
         }
     }
@@ -136,16 +138,18 @@ async fn approve_all(api: &Api, run_id: &str) -> Result<()> {
 }
 
 fn print_result(api: &Api, detail: &RunDetail) {
-    println!("  {}", detail.run.status);
+    println!("  {}", printable(&detail.run.status));
     for step in &detail.steps {
-        println!("    {:<10} {:<20} {}", step.status, step.name, step.tool);
+        let (status, name) = (printable(&step.status), printable(&step.name));
+        println!("    {status:<10} {name:<20} {}", printable(&step.tool));
     }
     for artifact in &detail.artifacts {
         let name = artifact.name.as_deref().unwrap_or("artifact");
         let size = artifact.size_bytes.map(|bytes| format!("{bytes} bytes, ")).unwrap_or_default();
-        println!("    {name} ({size}{})", artifact.media_type.as_deref().unwrap_or("unknown type"));
-        println!("      {}", artifact.uri);
-        println!("      {}", api.url(&format!("/artifacts/{}/download", artifact.id)));
+        let kind = artifact.media_type.as_deref().unwrap_or("unknown type");
+        println!("    {} ({size}{})", printable(name), printable(kind));
+        println!("      {}", printable(&artifact.uri));
+        println!("      {}", api.url(&format!("/artifacts/{}/download", printable(&artifact.id))));
     }
 }
 

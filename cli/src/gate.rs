@@ -5,7 +5,7 @@ use std::env;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::api::Api;
+use crate::{api::Api, report::printable};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -41,7 +41,7 @@ pub async fn run(api: &Api, decision: Decision, args: &Args) -> Result<()> {
     let name = args.name.clone().or_else(|| env::var("USER").ok().filter(|name| !name.is_empty()));
     let gate = decide(api, decision, &args.gate_id, name.as_deref(), args.reason.as_deref()).await?;
     let status = gate.get("status").and_then(Value::as_str).unwrap_or("decided");
-    println!("{} {status}", args.gate_id);
+    println!("{} {}", args.gate_id, printable(status));
     Ok(())
 }
 

@@ -23,6 +23,16 @@ pub fn hinted(message: impl Into<String>, hint: impl Into<String>) -> anyhow::Er
     anyhow::Error::new(Hinted { message: message.into(), hint: hint.into() })
 }
 
+/// Words of others as they may be shown: what a terminal would obey, or what would hide the rest of the line, is escaped.
+pub fn printable(text: &str) -> String {
+    let is_obeyed = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_obeyed(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown
+}
+
 /// Prints `error: ...` and, where one is known, `hint: ...`.
 pub fn print_error(error: &anyhow::Error) {
     eprintln!("error: {error:#}");
@@ -39,4 +49,15 @@ pub fn line(part: &str, message: impl fmt::Display) {
 /// A line that ends with the time something took.
 pub fn took(part: &str, message: impl fmt::Display, time: Duration) {
     line(part, format_args!("{message} ({:.1} s)", time.as_secs_f64()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::printable;
+
+    #[test]
+    fn a_terminal_gets_no_orders_from_the_words_of_others() {
+        assert_eq!(printable("a\u{1b}[31m\r\nb\u{9b}x\u{202e}"), "a\\u{1b}[31m\\r\\nb\\u{9b}x\\u{202e}");
+        assert_eq!(printable("Größe: 5 µm – ok"), "Größe: 5 µm – ok");
+    }
 }

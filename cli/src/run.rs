@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use crate::{
     api::{Api, Created, Event, Run, RunDetail},
-    report::hinted,
+    report::{hinted, printable},
     workspace,
 };
 
@@ -66,11 +66,12 @@ pub async fn submit(api: &Api, args: &SubmitArgs) -> Result<bool> {
         base: args.base.as_deref(),
     };
     let run = create(api, &submission).await?;
-    println!("{}", run.id);
+    let id = printable(&run.id);
+    println!("{id}");
     if args.watch {
         return watch(api, &run.id).await;
     }
-    eprintln!("{} {}; follow it with: nofx watch {}", run.id, run.status, run.id);
+    eprintln!("{id} {}; follow it with: nofx watch {id}", printable(&run.status));
     Ok(true)
 }
 
@@ -97,7 +98,7 @@ pub async fn create(api: &Api, submission: &Submission<'_>) -> Result<Created> {
 /// `nofx watch`: prints events until the run ends; true if it succeeded.
 pub async fn watch(api: &Api, run_id: &str) -> Result<bool> {
     let detail = follow(api, run_id, async |_| Ok(())).await?;
-    println!("{} {}", detail.run.id, detail.run.status);
+    println!("{} {}", printable(&detail.run.id), printable(&detail.run.status));
     Ok(detail.run.status == "succeeded")
 }
 
@@ -122,7 +123,7 @@ pub async fn follow(api: &Api, run_id: &str, on_blocked: impl AsyncFn(&RunDetail
             after = after.max(event.seq);
         }
         match detail.run.status.as_str() {
-            "succeeded" | "failed" | "cancelled" if events.is_empty() => return Ok(detail),
+            "succeeded" | "failed" | "cancelled" if events.is_empty() => return api.whole_run(run_id).await,
             "blocked" => on_blocked(&detail).await?,
             _ => {}
         }
@@ -137,7 +138,8 @@ pub async fn list(api: &Api) -> Result<()> {
     let page: RunPage = api.get("/runs").await?;
     for run in page.runs {
         let (created, goal) = (run.created_at.unwrap_or_default(), run.goal.unwrap_or_default());
-        println!("{}  {:<9}  {created}  {goal}", run.id, run.status);
+        let (id, status) = (printable(&run.id), printable(&run.status));
+        println!("{id}  {status:<9}  {}  {}", printable(&created), printable(&goal));
     }
     Ok(())
 }
@@ -150,10 +152,11 @@ async fn look(api: &Api, run_id: &str, after: i64) -> Result<(RunDetail, Vec<Eve
 fn print_event(event: &Event) {
     let time = event.timestamp.split_once('T').map_or(event.timestamp.as_str(), |(_, time)| time);
     let time = time.get(..12).unwrap_or(time);
-    let step = event.step.as_deref().unwrap_or_default();
-    println!("  {time}  {:<24} {step:<20} {}", event.kind, summary(&event.payload));
+    let (time, kind) = (printable(time), printable(&event.kind));
+    let step = printable(event.step.as_deref().unwrap_or_default());
+    println!("  {time}  {kind:<24} {step:<20} {}", printable(&summary(&event.payload)));
     for line in explanation(&event.payload).lines().take(EXPLANATION_LINES) {
-        println!("                  {line}");
+        println!("                  {}", printable(line));
     }
 }
 

@@ -55,6 +55,7 @@ impl Error {
 
 fn summary(problems: &[Problem]) -> String {
     match problems {
+        [one] if one.path.is_empty() => one.message.clone(),
         [one] => format!("{}: {}", one.path, one.message),
         many => format!("{} problems in the request", many.len()),
     }

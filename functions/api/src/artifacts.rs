@@ -3,22 +3,42 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use shared::context::Ctx;
 use shared::db::artifact;
-use shared::domain::{ArtifactId, NewArtifact};
-use shared::error::{Error, Problem};
-use shared::http::{id_param, json_body};
+use shared::domain::{ArtifactId, NewArtifact, RunId};
+use shared::error::Error;
+use shared::http::{Body, Names, Query, id_param, next_link, not_given_out};
 use uuid::Uuid;
+
+use crate::runs::must_exist;
 
 /// How long a signed URL can be used.
 const SIGNED_FOR: Duration = Duration::from_mins(15);
 /// Largest workspace archive.
 const MAX_UPLOAD_BYTES: u64 = 64 << 20;
+
+/// `GET /runs/{id}/artifacts?after=&limit=` -> `{artifacts, next}` in the order of their making.
+pub async fn list(State(ctx): State<Ctx>, Path(id): Path<String>, query: Query) -> Result<Response, Error> {
+    let id: RunId = id_param("run", &id)?;
+    let (after, limit) = (query.after::<ArtifactId>()?, query.limit()?);
+    let page = artifact::artifact_list(&ctx.db, &ctx.config.tenant, id, after, limit).await?;
+    if page.items.is_empty() {
+        must_exist(&ctx, id).await?;
+        if let Some(after) = after
+            && artifact::artifact_fetch(&ctx.db, &ctx.config.tenant, after).await?.is_none()
+        {
+            return Err(not_given_out());
+        }
+    }
+    let next = page.next();
+    let mut response = Json(json!({"artifacts": page.items, "next": next})).into_response();
+    response.headers_mut().extend(next.and_then(|next| next_link("", next, limit)));
+    Ok(response)
+}
 
 /// `GET /artifacts/{id}` -> the artifact's row.
 pub async fn fetch(State(ctx): State<Ctx>, Path(id): Path<String>) -> Result<Json<Value>, Error> {
@@ -35,8 +55,8 @@ pub async fn download(State(ctx): State<Ctx>, Path(id): Path<String>) -> Result<
 
 /// `POST /workspaces {sha256, size_bytes, media_type, name}` -> 201 `{id, upload_url, headers, expires_in_s}`. The URL
 /// takes exactly the bytes with that sha256; the id then stands in a plan's `workspace`.
-pub async fn create_workspace(State(ctx): State<Ctx>, body: Bytes) -> Result<Response, Error> {
-    let upload = Upload::parse(&json_body(&body)?)?;
+pub async fn create_workspace(State(ctx): State<Ctx>, body: Body) -> Result<Response, Error> {
+    let upload = Upload::parse(&body)?;
     let id = ArtifactId(Uuid::now_v7());
     let tenant = &ctx.config.tenant;
     let key = format!("workspaces/{tenant}/{id}");
@@ -64,6 +84,12 @@ pub async fn create_workspace(State(ctx): State<Ctx>, body: Bytes) -> Result<Res
     Ok((StatusCode::CREATED, Json(answer)).into_response())
 }
 
+const SHA256: Names = &["sha256"];
+const SIZE_BYTES: Names = &["size_bytes"];
+const MEDIA_TYPE: Names = &["media_type"];
+const NAME: Names = &["name"];
+const MEDIA_TYPES: [&str; 3] = ["application/gzip", "text/x-diff", "text/plain"];
+
 struct Upload {
     sha256: Vec<u8>,
     size_bytes: u64,
@@ -72,43 +98,26 @@ struct Upload {
 }
 
 impl Upload {
-    fn parse(body: &Value) -> Result<Self, Error> {
-        let mut problems = Vec::new();
-        let sha256 = body["sha256"].as_str().and_then(from_hex).unwrap_or_else(|| {
-            problems.push(Problem::new("sha256", "must be the archive's sha256: 64 lower-case hex digits"));
-            Vec::new()
-        });
-        let size_bytes = body["size_bytes"].as_u64().filter(|size| (1..=MAX_UPLOAD_BYTES).contains(size));
-        let size_bytes = size_bytes.unwrap_or_else(|| {
-            problems.push(Problem::new("size_bytes", format!("must be a whole number from 1 to {MAX_UPLOAD_BYTES}")));
-            0
-        });
-        let media_type = match &body["media_type"] {
-            Value::Null => "application/gzip".to_owned(),
-            Value::String(given) if matches!(given.as_str(), "application/gzip" | "text/x-diff" | "text/plain") => {
-                given.clone()
-            }
-            _ => {
-                let allowed = "must be application/gzip (a tar.gz), text/x-diff or text/plain (a unified diff)";
-                problems.push(Problem::new("media_type", allowed));
-                String::new()
-            }
-        };
-        let name = match &body["name"] {
-            Value::Null => "workspace".to_owned(),
-            Value::String(name) if !name.is_empty() && name.chars().count() <= 200 && !name.contains('\0') => {
-                name.clone()
-            }
-            _ => {
-                problems.push(Problem::new("name", "must have 1 to 200 characters"));
-                String::new()
-            }
-        };
-        if problems.is_empty() {
-            Ok(Self { sha256, size_bytes, media_type, name })
-        } else {
-            Err(Error::Invalid(problems))
+    fn parse(body: &Body) -> Result<Self, Error> {
+        let mut fields = body.fields(&[SHA256, SIZE_BYTES, MEDIA_TYPE, NAME])?;
+        let sha256 = fields.given(SHA256).and_then(|(_, value)| value.as_str()).and_then(from_hex);
+        if sha256.is_none() {
+            fields.problem("sha256", "must be the archive's sha256: 64 lower-case hex digits");
         }
+        let size_bytes = fields.whole(SIZE_BYTES, 1, MAX_UPLOAD_BYTES);
+        let size_bytes = fields.required(SIZE_BYTES, size_bytes);
+        let media_type = fields.text(MEDIA_TYPE, 100).unwrap_or_else(|| "application/gzip".to_owned());
+        if !MEDIA_TYPES.contains(&media_type.as_str()) {
+            let allowed = "must be application/gzip (a tar.gz), text/x-diff or text/plain (a unified diff)";
+            fields.problem("media_type", allowed);
+        }
+        let name = fields.text(NAME, 200).unwrap_or_else(|| "workspace".to_owned());
+        if name.is_empty() {
+            fields.problem("name", "must not be empty");
+        }
+        let (Some(sha256), Some(size_bytes)) = (sha256, size_bytes) else { return Err(fields.refusal()) };
+        fields.finish()?;
+        Ok(Self { sha256, size_bytes, media_type, name })
     }
 }
 

@@ -1,8 +1,8 @@
 //! HTTP routes of runs, timelines, artifacts, lineage, workspaces and health.
 
 mod artifacts;
+mod control;
 mod health;
-mod page;
 mod runs;
 mod steps;
 
@@ -12,19 +12,24 @@ use shared::http::Routes;
 
 /// All routes of the function.
 pub fn routes() -> Routes<Ctx> {
+    const PAGE: &[&str] = &["after", "limit"];
     Routes::default()
         .get("/health", health::health)
         .post("/runs", runs::create)
-        .get("/runs", runs::list)
+        .get_with("/runs", PAGE, runs::list)
         .get("/runs/{id}", runs::fetch)
-        .get("/runs/{id}/timeline", runs::timeline)
-        .get("/runs/{id}/gates", runs::gates)
+        .get("/runs/{id}/plan", runs::plan)
+        .get_with("/runs/{id}/timeline", PAGE, runs::timeline)
+        .get_with("/runs/{id}/gates", PAGE, runs::gates)
         .get("/runs/{id}/lineage", runs::lineage)
-        .post("/runs/{id}/cancel", runs::cancel)
-        .post("/runs/{id}/pause", runs::pause)
-        .post("/runs/{id}/resume", runs::resume)
-        .post("/runs/{id}/retry", runs::retry)
+        .post("/runs/{id}/cancel", control::cancel)
+        .post("/runs/{id}/pause", control::pause)
+        .post("/runs/{id}/resume", control::resume)
+        .post("/runs/{id}/retry", control::retry)
+        .get_with("/runs/{id}/steps", PAGE, steps::list)
+        .get("/runs/{id}/steps/{name}", steps::fetch)
         .get("/runs/{id}/steps/{name}/why", steps::why)
+        .get_with("/runs/{id}/artifacts", PAGE, artifacts::list)
         .post("/workspaces", artifacts::create_workspace)
         .get("/artifacts/{id}", artifacts::fetch)
         .get("/artifacts/{id}/download", artifacts::download)
@@ -32,5 +37,5 @@ pub fn routes() -> Routes<Ctx> {
 
 /// The function over a context.
 pub fn router(ctx: Ctx) -> Router {
-    routes().into_router().with_state(ctx)
+    routes().into_router(ctx.config.public_url.as_deref()).with_state(ctx)
 }

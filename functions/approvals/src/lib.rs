@@ -1,6 +1,5 @@
 //! HTTP routes of gates: create, list, read, approve, reject, waive.
 
-use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -9,21 +8,26 @@ use serde_json::Value;
 use shared::context::Ctx;
 use shared::db::gate::{self, GateDecision, GateRequest};
 use shared::domain::gate::Decision;
-use shared::domain::{GateId, RunId, StepId};
-use shared::error::{Error, Problem};
+use shared::domain::{GateId, RunId};
+use shared::error::Error;
 use shared::flow::decide_gate::decide_gate;
-use shared::http::{Routes, actor_of, id_param, json_body};
+use shared::http::{ACTOR, Body, MAX_REASON_CHARS, Names, Query, REASON, Routes, id_param, next_link, not_given_out};
 use uuid::Uuid;
 
-/// Most gates of the inbox.
-const INBOX: i64 = 200;
-const MAX_REASON_CHARS: usize = 2_000;
+// Fields of a new gate, each also in the first version's spelling.
+const RUN_ID: Names = &["run_id", "runId"];
+const STEP_ID: Names = &["step_id", "stepId"];
+const GATE_TYPE: Names = &["gate_type", "gateType"];
+const EVIDENCE_URI: Names = &["evidence_uri", "evidenceUri"];
+const EXPIRES_AFTER_S: Names = &["expires_after_s"];
+/// A year.
+const MAX_EXPIRY_S: u32 = 31_536_000;
 
 /// All routes of the function.
 pub fn routes() -> Routes<Ctx> {
     Routes::default()
         .post("/gates", create)
-        .get("/gates", inbox)
+        .get_with("/gates", &["after", "limit"], inbox)
         .get("/gates/{id}", fetch)
         .post("/gates/{id}/approve", approve)
         .post("/gates/{id}/reject", reject)
@@ -32,13 +36,13 @@ pub fn routes() -> Routes<Ctx> {
 
 /// The function over a context.
 pub fn router(ctx: Ctx) -> Router {
-    routes().into_router().with_state(ctx)
+    routes().into_router(ctx.config.public_url.as_deref()).with_state(ctx)
 }
 
 /// `POST /gates {run_id, step_id, gate_type, evidence_uri, reason, expires_after_s}` -> 201 with the gate. Also in the
 /// first version's spelling: `runId, stepId, gateType, evidenceUri`.
-async fn create(State(ctx): State<Ctx>, body: Bytes) -> Result<Response, Error> {
-    let request = parse(&ctx, &json_body(&body)?)?;
+async fn create(State(ctx): State<Ctx>, body: Body) -> Result<Response, Error> {
+    let request = parse(&ctx, &body)?;
     let created = gate::gate_create(&ctx.db, &request).await?;
     let what = created.what.as_deref().unwrap_or("run");
     match created.result.as_str() {
@@ -55,9 +59,19 @@ async fn create(State(ctx): State<Ctx>, body: Bytes) -> Result<Response, Error> 
     }
 }
 
-/// `GET /gates` -> the gates that wait for a decision, oldest first.
-async fn inbox(State(ctx): State<Ctx>) -> Result<Json<Vec<Value>>, Error> {
-    gate::gate_list_pending(&ctx.db, &ctx.config.tenant, INBOX).await.map(Json)
+/// `GET /gates?after=&limit=` -> the gates that wait for a decision, oldest first; a bare array.
+async fn inbox(State(ctx): State<Ctx>, query: Query) -> Result<Response, Error> {
+    let (after, limit) = (query.after::<GateId>()?, query.limit()?);
+    let page = gate::gate_list_pending(&ctx.db, &ctx.config.tenant, after, limit).await?;
+    if let (true, Some(after)) = (page.items.is_empty(), after)
+        && !gate::gate_exists(&ctx.db, &ctx.config.tenant, after).await?
+    {
+        return Err(not_given_out());
+    }
+    let link = page.next().and_then(|next| next_link("", next, limit));
+    let mut response = Json(page.items).into_response();
+    response.headers_mut().extend(link);
+    Ok(response)
 }
 
 /// `GET /gates/{id}`.
@@ -68,90 +82,58 @@ async fn fetch(State(ctx): State<Ctx>, Path(id): Path<String>) -> Result<Json<Va
 }
 
 /// `POST /gates/{id}/approve {actor, reason}`.
-async fn approve(state: State<Ctx>, path: Path<String>, body: Bytes) -> Result<Json<Value>, Error> {
+async fn approve(state: State<Ctx>, path: Path<String>, body: Body) -> Result<Json<Value>, Error> {
     decide(state, path, &body, Decision::Approve).await
 }
 
 /// `POST /gates/{id}/reject {actor, reason}`.
-async fn reject(state: State<Ctx>, path: Path<String>, body: Bytes) -> Result<Json<Value>, Error> {
+async fn reject(state: State<Ctx>, path: Path<String>, body: Body) -> Result<Json<Value>, Error> {
     decide(state, path, &body, Decision::Reject).await
 }
 
 /// `POST /gates/{id}/waive {actor, reason}`.
-async fn waive(state: State<Ctx>, path: Path<String>, body: Bytes) -> Result<Json<Value>, Error> {
+async fn waive(state: State<Ctx>, path: Path<String>, body: Body) -> Result<Json<Value>, Error> {
     decide(state, path, &body, Decision::Waive).await
 }
 
 async fn decide(
     State(ctx): State<Ctx>,
     Path(id): Path<String>,
-    body: &Bytes,
+    body: &Body,
     decision: Decision,
 ) -> Result<Json<Value>, Error> {
     let gate_id: GateId = id_param("gate", &id)?;
-    let body = json_body(body)?;
-    let actor = actor_of(&body)?;
-    let reason = text(&body, &["reason"], MAX_REASON_CHARS)?;
+    let mut fields = body.fields_if_any(&[ACTOR, REASON]);
+    let (actor, reason) = (fields.actor(), fields.text(REASON, MAX_REASON_CHARS));
+    fields.finish()?;
     let tenant_id = &ctx.config.tenant;
     let decision = GateDecision { tenant_id, gate_id, decision, actor: &actor, reason: reason.as_deref() };
     decide_gate(&ctx, &decision).await.map(Json)
 }
 
-fn parse(ctx: &Ctx, body: &Value) -> Result<GateRequest, Error> {
-    if !body.is_object() {
-        return Err(Error::invalid("", "the body must be a JSON object"));
+fn parse(ctx: &Ctx, body: &Body) -> Result<GateRequest, Error> {
+    let mut fields = body.fields(&[RUN_ID, STEP_ID, GATE_TYPE, EVIDENCE_URI, REASON, EXPIRES_AFTER_S])?;
+    let run_id = fields.id::<RunId>(RUN_ID, "a run");
+    let run_id = fields.required(RUN_ID, run_id);
+    let step_id = fields.id(STEP_ID, "a step");
+    let gate_type = fields.text(GATE_TYPE, 100);
+    let gate_type = fields.required(GATE_TYPE, gate_type);
+    if gate_type.as_deref().is_some_and(|kind| kind.trim().is_empty()) {
+        fields.problem("gate_type", "must not be empty");
     }
-    let run_id = text(body, &["run_id", "runId"], 36)?
-        .and_then(|id| id.parse::<RunId>().ok())
-        .ok_or_else(|| Error::invalid("run_id", "must be the id of a run"))?;
-    let step_id = text(body, &["step_id", "stepId"], 36)?
-        .map(|id| id.parse::<StepId>().map_err(|_| Error::invalid("step_id", "must be the id of a step")))
-        .transpose()?;
-    let expires_after_s = match &body["expires_after_s"] {
-        Value::Null => None,
-        value => Some(
-            value
-                .as_u64()
-                .and_then(|seconds| u32::try_from(seconds).ok())
-                .filter(|seconds| (1..=31_536_000).contains(seconds))
-                .ok_or_else(|| Error::invalid("expires_after_s", "must be a whole number from 1 to 31536000"))?,
-        ),
-    };
+    let evidence_uri = fields.text(EVIDENCE_URI, 2_000);
+    let reason = fields.text(REASON, MAX_REASON_CHARS);
+    let expires_after_s = fields.whole(EXPIRES_AFTER_S, 1, MAX_EXPIRY_S.into());
+    let (Some(run_id), Some(gate_type)) = (run_id, gate_type) else { return Err(fields.refusal()) };
+    fields.finish()?;
     Ok(GateRequest {
         id: GateId(Uuid::now_v7()),
         tenant_id: ctx.config.tenant.clone(),
         run_id,
         step_id,
-        gate_type: text(body, &["gate_type", "gateType"], 100)?
-            .filter(|kind| !kind.trim().is_empty())
-            .ok_or_else(|| Error::Invalid(vec![Problem::new("gate_type", "is missing")]))?,
-        evidence_uri: text(body, &["evidence_uri", "evidenceUri"], 2_000)?,
-        reason: text(body, &["reason"], MAX_REASON_CHARS)?,
-        expires_after_s,
+        gate_type,
+        evidence_uri,
+        reason,
+        expires_after_s: expires_after_s.and_then(|seconds| u32::try_from(seconds).ok()),
     })
-}
-
-/// The first of the keys that is there, as text.
-fn text(body: &Value, keys: &[&str], most: usize) -> Result<Option<String>, Error> {
-    let Some((key, value)) = keys.iter().map(|key| (key, &body[*key])).find(|(_, value)| !value.is_null()) else {
-        return Ok(None);
-    };
-    match value {
-        Value::String(text) if text.chars().count() <= most && !text.contains('\0') => Ok(Some(text.clone())),
-        _ => Err(Error::invalid(*key, format!("must be a text of at most {most} characters"))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn both_spellings_are_read_and_a_wrong_type_names_its_key() {
-        let keys = ["gate_type", "gateType"];
-        assert_eq!(text(&json!({"gateType": "x"}), &keys, 9).unwrap().as_deref(), Some("x"));
-        assert_eq!(text(&json!({}), &keys, 9).unwrap(), None);
-        assert!(text(&json!({"gateType": 3}), &keys, 9).unwrap_err().to_string().starts_with("gateType"));
-    }
 }

@@ -2,11 +2,11 @@
 
 use std::sync::LazyLock;
 
-use axum::extract::RawQuery;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 use shared::domain::digest::hex;
+use shared::http::Query;
 
 /// A file that pages link to.
 pub struct Asset {
@@ -33,8 +33,8 @@ impl Asset {
         format!("{}?v={}", self.path, self.version)
     }
 
-    fn answer(&self, query: Option<&str>) -> Response {
-        let asked_for_this = query.is_some_and(|query| query.strip_prefix("v=") == Some(&self.version));
+    fn answer(&self, query: &Query) -> Response {
+        let asked_for_this = query.get("v") == Some(&self.version);
         // While a deployment is under way, an old function may be asked for the new version: that answer must not stay.
         let cache = if asked_for_this { "public, max-age=31536000, immutable" } else { "no-store" };
         let headers = [(header::CONTENT_TYPE, self.media_type), (header::CACHE_CONTROL, cache)];
@@ -43,11 +43,11 @@ impl Asset {
 }
 
 /// `GET /ui/static/app.css`.
-pub async fn css(RawQuery(query): RawQuery) -> Response {
-    CSS.answer(query.as_deref())
+pub async fn css(query: Query) -> Response {
+    CSS.answer(&query)
 }
 
 /// `GET /ui/static/app.js`.
-pub async fn js(RawQuery(query): RawQuery) -> Response {
-    JS.answer(query.as_deref())
+pub async fn js(query: Query) -> Response {
+    JS.answer(&query)
 }

@@ -1,25 +1,21 @@
 //! The form with a decision.
 
-use axum::Form;
-use axum::extract::rejection::FormRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::Deserialize;
-use serde_json::json;
 use shared::context::Ctx;
 use shared::db::gate::{self, GateDecision};
 use shared::domain::GateId;
 use shared::domain::gate::Decision;
 use shared::error::Error;
 use shared::flow::decide_gate::decide_gate;
-use shared::http::{actor_of, id_param};
+use shared::http::{ACTOR_RULE, Form, MAX_REASON_CHARS, actor_name, id_param};
 
 use crate::csrf;
 use crate::page::{self, Base, Notice, RunPage};
 use crate::routes::{failure, find, see, show};
-
-const MAX_REASON_CHARS: usize = 2_000;
+use crate::view::Focus;
 
 /// `/ui/gates/{id}/{verb}`; a stage may stand before it.
 #[derive(Debug, Deserialize)]
@@ -28,34 +24,15 @@ pub struct GatePath {
     verb: String,
 }
 
-#[derive(Debug, Deserialize)]
-pub struct DecisionForm {
-    #[serde(default)]
-    actor: String,
-    #[serde(default)]
-    reason: String,
-    #[serde(default)]
-    csrf: String,
-}
-
 /// `POST /ui/gates/{id}/{approve|reject|waive}`: 303 back to the run, or the run with the sentence that says why not.
-pub async fn decide(
-    State(ctx): State<Ctx>,
-    Path(path): Path<GatePath>,
-    headers: HeaderMap,
-    form: Result<Form<DecisionForm>, FormRejection>,
-) -> Response {
+pub async fn decide(State(ctx): State<Ctx>, Path(path): Path<GatePath>, headers: HeaderMap, form: Form) -> Response {
     let (decision, gate_id) = match (verb(&path.verb), id_param::<GateId>("gate", &path.id)) {
         (Some(decision), Ok(id)) => (decision, id),
         (None, _) => return failure(Base::GATE, &Error::NotFound("This page".into())),
         (_, Err(error)) => return failure(Base::GATE, &error),
     };
-    let form = match form {
-        Ok(Form(form)) => form,
-        Err(rejection) => return failure(Base::GATE, &Error::invalid("form", rejection.body_text())),
-    };
     // Before anything is read: a forged form learns nothing, not even whether the gate exists.
-    if let Err(sentence) = csrf::check(&headers, ctx.config.public_url.as_deref(), &form.csrf) {
+    if let Err(sentence) = csrf::check(&headers, ctx.config.public_url.as_deref(), form.text("csrf")) {
         return failure(Base::GATE, &Error::Forbidden(sentence.to_owned()));
     }
     match record(&ctx, gate_id, decision, &form).await {
@@ -66,10 +43,9 @@ pub async fn decide(
 }
 
 /// The run's id, as text.
-async fn record(ctx: &Ctx, gate_id: GateId, decision: Decision, form: &DecisionForm) -> Result<String, Error> {
-    let actor = text("actor", &form.actor, 200)?;
-    let actor = actor_of(&json!({"actor": actor}))?;
-    let reason = text("reason", &form.reason, MAX_REASON_CHARS)?;
+async fn record(ctx: &Ctx, gate_id: GateId, decision: Decision, form: &Form) -> Result<String, Error> {
+    let actor = actor_name(form.text("actor")).ok_or_else(|| Error::invalid("actor", ACTOR_RULE))?;
+    let reason = reason_of(form.text("reason"))?;
     let reason = Some(reason).filter(|reason| !reason.is_empty());
     let tenant_id = &ctx.config.tenant;
     let gate = decide_gate(ctx, &GateDecision { tenant_id, gate_id, decision, actor: &actor, reason }).await?;
@@ -82,7 +58,10 @@ async fn record(ctx: &Ctx, gate_id: GateId, decision: Decision, form: &DecisionF
 /// The run as it is now, under the sentence.
 async fn refused(ctx: &Ctx, headers: &HeaderMap, gate_id: GateId, error: &Error) -> Response {
     let run = match gate::gate_fetch(&ctx.db, &ctx.config.tenant, gate_id).await {
-        Ok(Some(gate)) => find(ctx, gate["run_id"].as_str().unwrap_or_default(), None).await,
+        Ok(Some(gate)) => {
+            let focus = Focus { gate: Some(gate_id), ..Focus::default() };
+            find(ctx, gate["run_id"].as_str().unwrap_or_default(), focus, None).await
+        }
         Ok(None) => Err(Error::NotFound(format!("gate {gate_id}"))),
         Err(error) => Err(error),
     };
@@ -109,12 +88,12 @@ fn verb(text: &str) -> Option<Decision> {
     }
 }
 
-/// A field without what Postgres cannot store or a reader could not see.
-fn text<'a>(name: &str, value: &'a str, most: usize) -> Result<&'a str, Error> {
+/// A reason without what Postgres cannot store or a reader could not see.
+fn reason_of(value: &str) -> Result<&str, Error> {
     let value = value.trim();
     let unseen = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
-    if value.chars().count() > most || value.contains(unseen) {
-        return Err(Error::invalid(name, format!("must be a text of at most {most} characters")));
+    if value.chars().count() > MAX_REASON_CHARS || value.contains(unseen) {
+        return Err(Error::invalid("reason", format!("must be a text of at most {MAX_REASON_CHARS} characters")));
     }
     Ok(value)
 }

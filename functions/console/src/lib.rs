@@ -13,7 +13,7 @@ mod read;
 mod routes;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request};
+use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
@@ -25,30 +25,26 @@ use shared::http::Routes;
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
                                        form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-/// A decision is a name and a reason.
-const MAX_FORM_BYTES: usize = 32 << 10;
-
 /// All routes of the function.
 pub fn routes() -> Routes<Ctx> {
     Routes::default()
         .get("/ui", routes::home)
-        .get("/ui/runs", routes::runs)
-        .get("/ui/runs/{id}", routes::run)
-        .get("/ui/runs/{id}/fragment", routes::fragment)
-        .get("/ui/artifacts/signed", routes::signed_artifact)
-        .post("/ui/gates/{id}/{verb}", gates::decide)
-        .get("/ui/static/app.css", assets::css)
-        .get("/ui/static/app.js", assets::js)
+        .get_with("/ui/runs", &["after", "inbox"], routes::runs)
+        .get_with("/ui/runs/{id}", &["before", "decided", "gate", "steps"], routes::run)
+        .get_with("/ui/runs/{id}/fragment", &["gate", "steps"], routes::fragment)
+        .get_with("/ui/artifacts/signed", &["id"], routes::signed_artifact)
+        .post_form("/ui/gates/{id}/{verb}", &["actor", "reason", "csrf"], gates::decide)
+        .get_with("/ui/static/app.css", &["v"], assets::css)
+        .get_with("/ui/static/app.js", &["v"], assets::js)
 }
 
 /// The function over a context.
 pub fn router(ctx: Ctx) -> Router {
     let pages = routes()
-        .into_router()
+        .into_router(ctx.config.public_url.as_deref())
         // A page for whatever else is below `/ui`, and for what is asked in a way that no page answers.
         .route("/ui/{*rest}", any(routes::nowhere))
         .method_not_allowed_fallback(routes::wrong_method)
-        .layer(DefaultBodyLimit::max(MAX_FORM_BYTES))
         .layer(middleware::from_fn(secure));
     // `lambda_http` puts the stage of a REST API in front of the path unless it is told not to.
     Router::new().merge(pages.clone()).nest("/{stage}", pages).with_state(ctx)

@@ -1,16 +1,22 @@
 //! Reads shaped for the pages: bounded, without inputs and outputs, each in one round trip.
 
 use shared::db::{Database, Param};
-use shared::domain::{RunId, TenantId};
+use shared::domain::{GateId, RunId, TenantId};
 use shared::error::Error;
 use tokio_postgres::types::{Json, Type};
 
-use crate::view::{Gate, Run, RunList, RunRow};
+use crate::view::{Focus, Gate, Run, RunList, RunRow};
 
 /// Runs on a page.
 const PAGE: usize = 50;
 /// Gates that the inbox shows.
 const INBOX: usize = 50;
+/// Steps on a page of a run.
+pub const STEPS: i64 = 100;
+/// Parents of a step that are named.
+const PARENTS: usize = 8;
+/// Gates on the page of a run: those that wait come first.
+const GATES: usize = 50;
 
 /// Gates as the pages show them; wants `g` a gate, and adds its run, step and approval.
 const GATE: &str = "jsonb_build_object(
@@ -25,9 +31,14 @@ const GATE_JOINS: &str = "join nofx.run gr on gr.id = g.run_id
         left join nofx.step gs on gs.id = g.step_id
         left join nofx.approval d on d.gate_id = g.id";
 
-/// The runs after `after`, newest first, and the gates that wait, oldest first.
-pub async fn run_list(db: &Database, tenant: &TenantId, after: Option<RunId>) -> Result<RunList, Error> {
-    // The cursor is a run: where it stands is looked up, so a made-up one gives an empty page.
+/// The runs after `after`, newest first, and the gates that wait after `inbox_after`, oldest first.
+pub async fn run_list(
+    db: &Database,
+    tenant: &TenantId,
+    after: Option<RunId>,
+    inbox_after: Option<GateId>,
+) -> Result<RunList, Error> {
+    // The cursor is a run or a gate: where it stands is looked up, so a made-up one gives an empty page.
     let sql = format!(
         "select jsonb_build_array(
             coalesce((select jsonb_agg(to_jsonb(run)) from (
@@ -41,24 +52,29 @@ pub async fn run_list(db: &Database, tenant: &TenantId, after: Option<RunId>) ->
             coalesce((select jsonb_agg(gate.json) from (
                 select {GATE} as json from nofx.gate g {GATE_JOINS}
                  where g.tenant_id = $1 and g.status = 'pending'
+                   and ($3::uuid is null or (g.created_at, g.id) > (
+                       select c.created_at, c.id from nofx.gate c where c.tenant_id = $1 and c.id = $3))
                  order by g.created_at, g.id limit {INBOX} + 1) gate), '[]'))"
     );
-    let after_id = after.map(|id| id.0);
-    let params: [Param<'_>; 2] = [(&tenant.0, Type::TEXT), (&after_id, Type::UUID)];
+    let (after_id, inbox_id) = (after.map(|id| id.0), inbox_after.map(|id| id.0));
+    let params: [Param<'_>; 3] = [(&tenant.0, Type::TEXT), (&after_id, Type::UUID), (&inbox_id, Type::UUID)];
     let found: Option<Json<(Vec<RunRow>, Vec<Gate>)>> = db.query_value(&sql, &params).await?;
     let (mut runs, mut inbox) = found.map(|json| json.0).unwrap_or_default();
     let (goes_on, inbox_goes_on) = (runs.len() > PAGE, inbox.len() > INBOX);
     runs.truncate(PAGE);
     inbox.truncate(INBOX);
     let older = runs.last().filter(|_| goes_on).map(|run| run.id);
-    Ok(RunList { inbox, inbox_goes_on, runs, older, is_continuation: after.is_some() })
+    let inbox_next = inbox.last().filter(|_| inbox_goes_on).map(|gate| gate.id);
+    let (is_continuation, inbox_is_continuation) = (after.is_some(), inbox_after.is_some());
+    Ok(RunList { inbox, inbox_next, inbox_is_continuation, runs, older, is_continuation })
 }
 
-/// A run with its steps, gates, artifacts and newest events (those before `before`, if given).
+/// A run with a page of its steps, its gates, artifacts and newest events (those before `before`, if given).
 pub async fn run_fetch(
     db: &Database,
     tenant: &TenantId,
     run: RunId,
+    focus: Focus,
     before: Option<i64>,
 ) -> Result<Option<Run>, Error> {
     let sql = format!(
@@ -71,24 +87,31 @@ pub async fn run_fetch(
                 select jsonb_agg(jsonb_build_object(
                            'ordinal', s.ordinal, 'name', s.name, 'tool', s.tool, 'status', s.status,
                            'attempt', s.attempt, 'max_attempts', s.max_attempts, 'failures', s.failures,
-                           'workers_lost', s.workers_lost, 'error', left(s.error ->> 'message', 2000),
+                           'workers_lost', s.workers_lost, 'error', left(s.error ->> 'message', 1000),
                            'ready_at', case when s.status = 'ready' and s.ready_at > now() then s.ready_at end,
                            'duration_ms', (extract(epoch from s.finished_at - s.started_at) * 1000)::bigint,
+                           'parents_total', (select count(*) from nofx.step_edge e where e.child_id = s.id),
                            'depends_on', coalesce((
-                               select jsonb_agg(jsonb_build_object('ordinal', p.ordinal, 'name', p.name)
-                                                order by p.ordinal)
-                                 from nofx.step_edge e
-                                 join nofx.step p on p.id = e.parent_id
-                                where e.child_id = s.id), '[]')) order by s.ordinal)
-                  from nofx.step s where s.tenant_id = $1 and s.run_id = r.id), '[]'),
+                               select jsonb_agg(to_jsonb(parent)) from (
+                                   select p.ordinal, p.name
+                                     from nofx.step_edge e
+                                     join nofx.step p on p.id = e.parent_id
+                                    where e.child_id = s.id order by p.ordinal limit {PARENTS}) parent), '[]'))
+                       order by s.ordinal)
+                  from nofx.step s
+                 where s.tenant_id = $1 and s.run_id = r.id and s.ordinal >= $4 and s.ordinal - $4 < {STEPS}), '[]'),
+            'steps_total', (select count(*) from nofx.step s where s.tenant_id = $1 and s.run_id = r.id),
             'gates', coalesce((
                 select jsonb_agg(gate.json) from (
                     select {GATE} as json from nofx.gate g {GATE_JOINS}
                      where g.tenant_id = $1 and g.run_id = r.id
-                     order by (g.status = 'pending') desc, g.created_at desc, g.id desc limit 200) gate), '[]'),
+                     order by g.id is not distinct from $5::uuid desc, (g.status = 'pending') desc,
+                              case when g.status = 'pending' then g.created_at end, g.created_at desc, g.id desc
+                     limit {GATES}) gate), '[]'),
+            'gates_total', (select count(*) from nofx.gate g where g.tenant_id = $1 and g.run_id = r.id),
             'artifacts', coalesce((
                 select jsonb_agg(to_jsonb(artifact)) from (
-                    select a.id, s.name as step, a.name, a.type, a.hash, a.size_bytes, a.media_type
+                    select a.id, s.name as step, left(a.name, 200) as name, left(a.type, 200) as type, a.hash, a.size_bytes, a.media_type
                       from nofx.artifact a
                       left join nofx.step s on s.id = a.step_id
                      where a.tenant_id = $1 and a.run_id = r.id
@@ -110,7 +133,14 @@ pub async fn run_fetch(
           from nofx.run r
          where r.tenant_id = $1 and r.id = $2"
     );
-    let params: [Param<'_>; 3] = [(&tenant.0, Type::TEXT), (&run.0, Type::UUID), (&before, Type::INT8)];
+    let gate = focus.gate.map(|id| id.0);
+    let params: [Param<'_>; 5] = [
+        (&tenant.0, Type::TEXT),
+        (&run.0, Type::UUID),
+        (&before, Type::INT8),
+        (&focus.steps_from, Type::INT8),
+        (&gate, Type::UUID),
+    ];
     let found: Option<Json<Run>> = db.query_value(&sql, &params).await?;
-    Ok(found.map(|json| json.0))
+    Ok(found.map(|json| Run { focus, ..json.0 }))
 }

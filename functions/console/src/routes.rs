@@ -1,20 +1,21 @@
 //! Routes that show something.
 
+use std::str::FromStr;
 use std::time::Duration;
 
-use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse, Response};
 use serde::Deserialize;
 use shared::context::Ctx;
 use shared::db::artifact;
 use shared::domain::{ArtifactId, RunId};
 use shared::error::Error;
-use shared::http::id_param;
+use shared::http::{Query, detail_of, id_param};
 use shared::telemetry;
 
 use crate::page::{self, Base, Message, Notice, RunPage};
-use crate::view::Run;
+use crate::view::{Focus, Run};
 use crate::{csrf, read};
 
 /// How long a signed URL can be used.
@@ -26,50 +27,33 @@ pub struct IdPath {
     id: String,
 }
 
-#[derive(Debug, Deserialize)]
-pub struct ListQuery {
-    after: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-pub struct RunQuery {
-    before: Option<String>,
-    decided: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-pub struct ArtifactQuery {
-    id: Option<String>,
-}
-
 /// `GET /ui`.
 pub async fn home() -> Response {
     see("ui/runs")
 }
 
-/// `GET /ui/runs`.
-pub async fn runs(State(ctx): State<Ctx>, Query(query): Query<ListQuery>) -> Response {
-    let after = match query.after.filter(|after| !after.is_empty()).map(|after| id_param("page", &after)).transpose() {
-        Ok(after) => after,
-        Err(error) => return failure(Base::TOP, &error),
+/// `GET /ui/runs`: the runs after the one with the id `after`, and the gates that wait after the one with the id `inbox`.
+pub async fn runs(State(ctx): State<Ctx>, query: Query) -> Response {
+    let (after, inbox) = match (cursor(&query, "after"), cursor(&query, "inbox")) {
+        (Ok(after), Ok(inbox)) => (after, inbox),
+        (Err(error), _) | (_, Err(error)) => return failure(Base::TOP, &error),
     };
-    match read::run_list(&ctx.db, &ctx.config.tenant, after).await {
+    match read::run_list(&ctx.db, &ctx.config.tenant, after, inbox).await {
         Ok(list) => Html(page::run_list(Base::TOP, &list)).into_response(),
         Err(error) => failure(Base::TOP, &error),
     }
 }
 
 /// `GET /ui/runs/{id}`.
-pub async fn run(
-    State(ctx): State<Ctx>,
-    Path(path): Path<IdPath>,
-    Query(query): Query<RunQuery>,
-    headers: HeaderMap,
-) -> Response {
-    let before = query.before.and_then(|seq| seq.parse().ok());
-    let decided = query.decided.and_then(|id| id.parse().ok());
-    match find(&ctx, &path.id, before).await {
-        Ok(run) => show(&headers, |token| {
+pub async fn run(State(ctx): State<Ctx>, Path(path): Path<IdPath>, query: Query, headers: HeaderMap) -> Response {
+    let decided = query.get("decided").and_then(|id| id.parse().ok());
+    let read = async || {
+        let (before, mut focus) = (number(&query, "before")?, focus(&query)?);
+        focus.gate = focus.gate.or(decided);
+        Ok((before, find(&ctx, &path.id, focus, before).await?))
+    };
+    match read().await {
+        Ok((before, run)) => show(&headers, |token| {
             let notice = decided.map(Notice::Decided);
             page::run_page(&RunPage { base: Base::RUN, run: &run, token, notice, before })
         }),
@@ -78,8 +62,12 @@ pub async fn run(
 }
 
 /// `GET /ui/runs/{id}/fragment`: goes into the page of the run, so its links are relative to that page.
-pub async fn fragment(State(ctx): State<Ctx>, Path(path): Path<IdPath>, headers: HeaderMap) -> Response {
-    match find(&ctx, &path.id, None).await {
+pub async fn fragment(State(ctx): State<Ctx>, Path(path): Path<IdPath>, query: Query, headers: HeaderMap) -> Response {
+    let run = match focus(&query) {
+        Ok(focus) => find(&ctx, &path.id, focus, None).await,
+        Err(error) => Err(error),
+    };
+    match run {
         Ok(run) => show(&headers, |token| {
             let page = RunPage { base: Base::RUN, run: &run, token, notice: None, before: None };
             page::run_live(&page).into_string()
@@ -89,8 +77,8 @@ pub async fn fragment(State(ctx): State<Ctx>, Path(path): Path<IdPath>, headers:
 }
 
 /// `GET /ui/artifacts/signed?id=`.
-pub async fn signed_artifact(State(ctx): State<Ctx>, Query(query): Query<ArtifactQuery>) -> Response {
-    match sign(&ctx, query.id.as_deref().unwrap_or_default()).await {
+pub async fn signed_artifact(State(ctx): State<Ctx>, query: Query) -> Response {
+    match sign(&ctx, query.get("id").unwrap_or_default()).await {
         Ok(url) => (StatusCode::FOUND, [(header::LOCATION, url)]).into_response(),
         Err(error) => failure(Base(1), &error),
     }
@@ -102,7 +90,10 @@ pub async fn nowhere(uri: Uri) -> Response {
 }
 
 /// A page was asked in a way that it does not answer: mostly a form's address that was reloaded.
-pub async fn wrong_method(uri: Uri) -> Response {
+pub async fn wrong_method(method: Method, uri: Uri) -> Response {
+    if method == Method::OPTIONS {
+        return StatusCode::NO_CONTENT.into_response();
+    }
     let message = Message {
         title: "Not this way",
         sentence: "This address does not answer such a request.",
@@ -111,7 +102,7 @@ pub async fn wrong_method(uri: Uri) -> Response {
     (StatusCode::METHOD_NOT_ALLOWED, Html(page::message(base_of(&uri), &message))).into_response()
 }
 
-/// The extractors refuse in plain text; a reader gets a page.
+/// What is refused before a page is asked is a problem document; a reader gets a page that says the same.
 pub fn as_page(uri: &Uri, response: Response) -> Response {
     let status = response.status();
     let is_page =
@@ -119,7 +110,7 @@ pub fn as_page(uri: &Uri, response: Response) -> Response {
     if is_page || !(status.is_client_error() || status.is_server_error()) {
         return response;
     }
-    let sentence = "This address or form cannot be read.";
+    let sentence = detail_of(&response).unwrap_or("This address or form cannot be read.");
     let title = status.canonical_reason().unwrap_or("Not understood");
     (status, Html(page::message(base_of(uri), &Message { title, sentence, hint: None }))).into_response()
 }
@@ -130,9 +121,9 @@ pub fn see(place: &str) -> Response {
 }
 
 /// A run of the tenant.
-pub async fn find(ctx: &Ctx, id: &str, before: Option<i64>) -> Result<Run, Error> {
+pub async fn find(ctx: &Ctx, id: &str, focus: Focus, before: Option<i64>) -> Result<Run, Error> {
     let id: RunId = id_param("run", id)?;
-    let run = read::run_fetch(&ctx.db, &ctx.config.tenant, id, before).await?;
+    let run = read::run_fetch(&ctx.db, &ctx.config.tenant, id, focus, before).await?;
     run.ok_or_else(|| Error::NotFound(format!("run {id}")))
 }
 
@@ -167,6 +158,25 @@ pub fn failure(base: Base, error: &Error) -> Response {
         telemetry::report(error, "show a page");
     }
     (status, Html(page::message(base, &Message { title, sentence: &sentence, hint }))).into_response()
+}
+
+/// An id that a link of ours has put into the address.
+fn cursor<T: FromStr>(query: &Query, name: &str) -> Result<Option<T>, Error> {
+    query.get(name).filter(|id| !id.is_empty()).map(|id| id_param("page", id)).transpose()
+}
+
+fn number(query: &Query, name: &str) -> Result<Option<i64>, Error> {
+    let number = query.get(name).map(|text| text.parse().ok().filter(|number| *number >= 0));
+    match number {
+        None => Ok(None),
+        Some(None) => Err(Error::invalid(name, "must be a whole number")),
+        Some(number) => Ok(number),
+    }
+}
+
+/// What of a large run is shown.
+fn focus(query: &Query) -> Result<Focus, Error> {
+    Ok(Focus { steps_from: number(query, "steps")?.unwrap_or(0), gate: cursor(query, "gate")? })
 }
 
 async fn sign(ctx: &Ctx, id: &str) -> Result<String, Error> {

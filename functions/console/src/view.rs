@@ -8,8 +8,10 @@ use shared::domain::{ArtifactId, GateId, RunId};
 #[derive(Debug, Clone, Default)]
 pub struct RunList {
     pub inbox: Vec<Gate>,
-    /// Whether more gates wait than are shown.
-    pub inbox_goes_on: bool,
+    /// The last gate that is shown, when more wait.
+    pub inbox_next: Option<GateId>,
+    /// Whether the inbox does not begin with the oldest.
+    pub inbox_is_continuation: bool,
     pub runs: Vec<RunRow>,
     /// The last run of this page, when older ones follow.
     pub older: Option<RunId>,
@@ -44,12 +46,27 @@ pub struct Run {
     pub deadline_at: Option<String>,
     /// From the start to the end, once there is one.
     pub duration_ms: Option<i64>,
+    /// A page of them, in the plan's order.
     pub steps: Vec<Step>,
+    pub steps_total: usize,
     pub gates: Vec<Gate>,
+    pub gates_total: usize,
     pub artifacts: Vec<Artifact>,
     pub artifacts_total: usize,
     /// Newest first.
     pub events: Vec<Event>,
+    /// What of it the reader has asked for.
+    #[serde(skip)]
+    pub focus: Focus,
+}
+
+/// What of a large run is shown.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Focus {
+    /// Ordinal of the first step.
+    pub steps_from: i64,
+    /// A gate that is shown before all others.
+    pub gate: Option<GateId>,
 }
 
 /// A step of a run.
@@ -67,7 +84,9 @@ pub struct Step {
     /// When it is tried next, if that is later than now.
     pub ready_at: Option<String>,
     pub duration_ms: Option<i64>,
+    /// The first of them.
     pub depends_on: Vec<Parent>,
+    pub parents_total: usize,
 }
 
 /// A step that another one waits for.

@@ -17,7 +17,6 @@ use crate::refusal::Refusal;
 use crate::statement::{Session, Written};
 
 pub use operation::Operation;
-pub use rule::Rule;
 
 /// Executes operations under the tenant's rules.
 pub struct DbWrite;
@@ -42,8 +41,8 @@ async fn write(step: &ClaimedStep, transaction: &Transaction<'_>) -> Result<(Ope
     let (Some(stored), Some(writer)) = (look.rule, look.role) else {
         return Err(Refusal::denied("no_rule", format!("no rule allows writing to {table}")));
     };
-    let rule = Rule::read(stored.allowed_ops, &stored.constraints)?;
-    rule.check(&operation)?;
+    let rule = rule::read(&stored)?;
+    rule::check(&rule, &operation)?;
     writer.check()?;
     let target = look.target.ok_or_else(|| Refusal::denied("unknown_table", format!("there is no table {table}")))?;
     target.check(&operation, &rule)?;
@@ -52,8 +51,8 @@ async fn write(step: &ClaimedStep, transaction: &Transaction<'_>) -> Result<(Ope
     session.check_numbers(&operation).await?;
     let written = session.execute(&operation, &rule).await?;
     let rows = written.len();
-    if rows > rule.constraints.max_rows {
-        let message = format!("touches {rows} rows; the rule allows {} a statement", rule.constraints.max_rows);
+    if rows > rule.max_rows {
+        let message = format!("touches {rows} rows; the rule allows {} a statement", rule.max_rows);
         return Err(Refusal::denied("too_many_rows", message));
     }
     if let Some(expected) = operation.expected_rows
@@ -73,7 +72,7 @@ async fn write(step: &ClaimedStep, transaction: &Transaction<'_>) -> Result<(Ope
 }
 
 fn succeeded(operation: &Operation, written: Vec<Written>) -> Outcome {
-    let facts = json!({"table": operation.table.to_string(), "op": operation.kind.name(), "rows": written.len()});
+    let facts = json!({"table": operation.table.to_string(), "op": operation.kind.op().name(), "rows": written.len()});
     let mut outputs = facts.as_object().cloned().unwrap_or_default();
     outputs.insert("keys".into(), written.into_iter().map(|row| row.key).collect());
     let mut outcome = Outcome::succeeded(outputs);

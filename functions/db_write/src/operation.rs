@@ -9,9 +9,9 @@
 use std::fmt;
 
 use serde_json::{Map, Value};
+use shared::domain::rule::{MAX_ROWS, Op};
 
 use crate::refusal::Refusal;
-use crate::rule::MAX_ROWS;
 
 /// A parsed operation.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,12 +89,11 @@ impl Operation {
 }
 
 impl Kind {
-    /// As a rule's `allowed_ops` names it.
-    pub fn name(&self) -> &'static str {
+    pub fn op(&self) -> Op {
         match self {
-            Self::Insert { .. } => "insert",
-            Self::Update { .. } => "update",
-            Self::Delete { .. } => "delete",
+            Self::Insert { .. } => Op::Insert,
+            Self::Update { .. } => Op::Update,
+            Self::Delete { .. } => Op::Delete,
         }
     }
 

@@ -6,13 +6,13 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use shared::domain::TenantId;
 use shared::domain::number;
+use shared::domain::rule::Rule;
 use tokio::time::{Duration, Instant};
 use tokio_postgres::Transaction;
 use tokio_postgres::types::{Json, ToSql, Type};
 
 use crate::operation::{Kind, Operation, Table};
 use crate::refusal::Refusal;
-use crate::rule::Rule;
 use crate::target::{Account, Look};
 
 /// Longest wait for somebody else's lock.
@@ -96,7 +96,7 @@ impl Session<'_> {
     /// Writes, and returns each touched row.
     pub async fn execute(&self, operation: &Operation, rule: &Rule) -> Result<Vec<Written>, Refusal> {
         let table = quoted_table(&operation.table);
-        let key = &rule.constraints.key;
+        let key = &rule.key;
         let shown: Vec<&str> =
             if key.is_empty() { operation.kind.written() } else { key.iter().map(String::as_str).collect() };
         let (shown, stored) = (object("t", &shown), object("t", &operation.kind.written()));

@@ -3,30 +3,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::operation::{Kind, Operation};
 use crate::refusal::Refusal;
-use crate::rule::{Allowance, Rule};
+use shared::domain::rule::{Allowance, Rule};
 
 /// The answer of `nofx.db_write_look`.
 #[derive(Debug, Deserialize)]
 pub struct Look {
     /// Whether no rule can open the table's schema.
     pub closed: bool,
-    pub rule: Option<RuleRow>,
+    /// As it is stored.
+    pub rule: Option<Map<String, Value>>,
     pub role: Option<Role>,
     pub target: Option<Target>,
     /// What the connection had changed before.
     #[serde(default)]
     pub effects: Vec<Effect>,
-}
-
-/// A rule as it is stored.
-#[derive(Debug, Deserialize)]
-pub struct RuleRow {
-    pub allowed_ops: Vec<String>,
-    pub constraints: Value,
 }
 
 /// The role that would write.
@@ -145,10 +139,10 @@ impl Target {
         }
         self.check_triggers(rule)?;
         let reached = self.cascades(operation);
-        match reached.iter().find(|child| !rule.constraints.dependants.contains_key(**child)) {
+        match reached.iter().find(|child| !rule.dependants.contains_key(**child)) {
             None => Ok(()),
             Some(child) => {
-                let op = operation.kind.name();
+                let op = operation.kind.op().name();
                 let message =
                     format!("{op} on {table} cascades to {child}, which the rule does not list in dependants");
                 Err(Refusal::denied("cascade_not_allowed", message))
@@ -158,7 +152,7 @@ impl Target {
 
     fn check_triggers(&self, rule: &Rule) -> Result<(), Refusal> {
         for (name, digest) in &self.triggers {
-            let message = match rule.constraints.triggers.get(name) {
+            let message = match rule.triggers.get(name) {
                 Some(pinned) if pinned == digest => continue,
                 Some(_) => format!("{name} has changed since the rule pinned it; its sha256 is {digest} now"),
                 None => format!("the trigger or rewrite rule {name} (sha256 {digest}) is not pinned by the rule"),
@@ -249,7 +243,7 @@ impl Account {
             return Err(Refusal::denied("unexpected_effects", message));
         }
         for (table, changed) in others {
-            let message = match rule.constraints.dependants.get(table) {
+            let message = match rule.dependants.get(table) {
                 Some(most) if changed <= *most => continue,
                 Some(most) => format!("it would also change {changed} rows of {table}; the rule allows {most}"),
                 None => format!(

@@ -1,9 +1,10 @@
 //! Artifacts: rows of uploads, reads, lineage.
 
 use serde_json::Value;
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::types::Type;
 
-use super::pool::Database;
+use super::page::{INLINE_BYTES, Page, page};
+use super::pool::{Database, Param};
 use crate::domain::{ArtifactId, NewArtifact, RunId, TenantId};
 use crate::error::Error;
 
@@ -12,7 +13,7 @@ pub async fn artifact_insert_upload(db: &Database, tenant: &TenantId, artifact: 
     let sql = "insert into nofx.artifact (id, tenant_id, name, type, uri, hash, size_bytes, media_type)
                values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict (id) do nothing";
     let size_bytes = i64::try_from(artifact.size_bytes).unwrap_or(i64::MAX);
-    let params: [(&(dyn ToSql + Sync), Type); 8] = [
+    let params: [Param<'_>; 8] = [
         (&artifact.id.0, Type::UUID),
         (&tenant.0, Type::TEXT),
         (&artifact.name, Type::TEXT),
@@ -32,33 +33,84 @@ pub async fn artifact_fetch(db: &Database, tenant: &TenantId, id: ArtifactId) ->
     db.query_value(sql, &[(&tenant.0, Type::TEXT), (&id.0, Type::UUID)]).await
 }
 
-/// Artifacts of a run and the edges between them: `{nodes, edges: [{from, to}]}`. The run's workspace artifacts are nodes
-/// too.
+/// Artifacts of a run in the order of their making, after the one with the id `after`. Large metadata is null, and
+/// `metadata_omitted: {bytes, href}` tells where it is.
+pub async fn artifact_list(
+    db: &Database,
+    tenant: &TenantId,
+    run: RunId,
+    after: Option<ArtifactId>,
+    limit: i64,
+) -> Result<Page, Error> {
+    let behind = if after.is_some() {
+        "(a.created_at, a.id) > (select c.created_at, c.id from nofx.artifact c where c.run_id = $3 and c.id = $4)"
+    } else {
+        "$4::uuid is null"
+    };
+    let sql = format!(
+        "select jsonb_build_object(
+                    'id', a.id, 'step_id', a.step_id, 'attempt', a.attempt, 'name', a.name, 'type', a.type,
+                    'uri', a.uri, 'hash', a.hash, 'size_bytes', a.size_bytes, 'media_type', a.media_type,
+                    'metadata', case when size.metadata <= {INLINE_BYTES} then a.metadata end,
+                    'created_at', a.created_at)
+                || case when size.metadata > {INLINE_BYTES}
+                        then jsonb_build_object('metadata_omitted', jsonb_build_object(
+                                 'bytes', size.metadata, 'href', '/artifacts/' || a.id)) else '{{}}' end as json
+           from nofx.artifact a
+          cross join lateral (select octet_length(a.metadata::text) as metadata offset 0) size
+          where a.tenant_id = $1 and a.run_id = $3 and {behind} order by a.created_at, a.id limit $2 + 1"
+    );
+    let after = after.map(|id| id.0);
+    let params: [Param<'_>; 4] =
+        [(&tenant.0, Type::TEXT), (&limit, Type::INT8), (&run.0, Type::UUID), (&after, Type::UUID)];
+    page(db, &sql, limit, &params).await
+}
+
+/// Most artifacts and edges of a lineage.
+const LINEAGE_NODES: usize = 1_000;
+const LINEAGE_EDGES: usize = 4_000;
+
+/// Artifacts of a run and the edges between them: `{run_id, nodes, edges: [{from, to}]}`. The run's workspace artifacts
+/// are nodes too. A lineage that is larger than what is shown has `truncated: true`.
 pub async fn run_lineage(db: &Database, tenant: &TenantId, run: RunId) -> Result<Option<Value>, Error> {
-    let sql = "with recursive made as (
-                   select a.id from nofx.artifact a where a.tenant_id = $1 and a.run_id = $2
-                   union
-                   select e.parent_id from made m join nofx.artifact_edge e on e.child_id = m.id
-               ), given as (
-                   select (w.value ->> 'id')::uuid as id
-                     from nofx.run r cross join jsonb_each(coalesce(r.workspace, '{}')) w
-                    where r.tenant_id = $1 and r.id = $2
-               )
-               select jsonb_build_object(
-                   'run_id', r.id,
-                   'nodes', coalesce((
-                       select jsonb_agg(jsonb_build_object('id', a.id, 'run_id', a.run_id, 'step_id', a.step_id,
-                                  'step', s.name, 'attempt', a.attempt, 'name', a.name, 'type', a.type, 'hash', a.hash)
-                                  order by a.created_at, a.id)
-                         from nofx.artifact a
-                         left join nofx.step s on s.id = a.step_id
-                        where a.tenant_id = $1
-                          and a.id in (select m.id from made m union select g.id from given g)), '[]'),
-                   'edges', coalesce((
-                       select jsonb_agg(jsonb_build_object('from', e.parent_id, 'to', e.child_id)
-                                        order by e.parent_id, e.child_id)
-                         from nofx.artifact_edge e
-                        where e.tenant_id = $1 and e.child_id in (select m.id from made m)), '[]'))
-                 from nofx.run r where r.tenant_id = $1 and r.id = $2";
-    db.query_value(sql, &[(&tenant.0, Type::TEXT), (&run.0, Type::UUID)]).await
+    // The limits end the recursion, too: Postgres makes no more of it than is read.
+    let sql = format!(
+        "with recursive made as (
+             select a.id from nofx.artifact a where a.tenant_id = $1 and a.run_id = $2
+             union
+             select e.parent_id from made m join nofx.artifact_edge e on e.child_id = m.id
+         ), given as (
+             select (w.value ->> 'id')::uuid as id
+               from nofx.run r cross join jsonb_each(coalesce(r.workspace, '{{}}')) w
+              where r.tenant_id = $1 and r.id = $2
+         ), found as materialized (
+             select g.id from given g union select m.id from (select m.id from made m limit {LINEAGE_NODES} + 1) m
+         ), node as materialized (
+             select a.id, a.created_at, jsonb_build_object(
+                        'id', a.id, 'run_id', a.run_id, 'step_id', a.step_id, 'step', s.name, 'attempt', a.attempt,
+                        'name', left(a.name, 200), 'type', left(a.type, 200), 'hash', a.hash) as json
+               from found f
+               join nofx.artifact a on a.id = f.id and a.tenant_id = $1
+               left join nofx.step s on s.id = a.step_id
+              order by a.created_at, a.id limit {LINEAGE_NODES}
+         ), edge as materialized (
+             select e.parent_id, e.child_id
+               from nofx.artifact_edge e
+              where e.tenant_id = $1
+                and e.child_id in (select n.id from node n) and e.parent_id in (select n.id from node n)
+              order by e.parent_id, e.child_id limit {LINEAGE_EDGES} + 1
+         )
+         select jsonb_build_object(
+                    'run_id', r.id,
+                    'nodes', coalesce((select jsonb_agg(n.json order by n.created_at, n.id) from node n), '[]'),
+                    'edges', coalesce((
+                        select jsonb_agg(jsonb_build_object('from', e.parent_id, 'to', e.child_id)
+                                         order by e.parent_id, e.child_id)
+                          from (select * from edge order by parent_id, child_id limit {LINEAGE_EDGES}) e), '[]'))
+                || case when (select count(*) from found) > {LINEAGE_NODES}
+                          or (select count(*) from edge) > {LINEAGE_EDGES}
+                        then '{{\"truncated\": true}}'::jsonb else '{{}}' end
+           from nofx.run r where r.tenant_id = $1 and r.id = $2"
+    );
+    db.query_value(&sql, &[(&tenant.0, Type::TEXT), (&run.0, Type::UUID)]).await
 }

@@ -5,9 +5,12 @@ pub mod event;
 pub mod gate;
 pub mod run;
 pub mod step;
+pub mod step_view;
 pub mod sweep;
 
+mod page;
 mod pool;
 
+pub use page::Page;
 pub(crate) use pool::database_error;
 pub use pool::{Database, Param, connect};

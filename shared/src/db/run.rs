@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_postgres::types::Type;
 
-use super::pool::Database;
+use super::page::{Page, page};
+use super::pool::{Database, Param};
 use crate::domain::WakeUp;
 use crate::domain::{RunId, RunStatus, StepId, TenantId};
 use crate::error::{Error, Problem};
@@ -144,60 +145,51 @@ pub async fn run_control(
     db.transition(sql, &ControlCall { tenant_id: tenant, run_id: run, actor }).await
 }
 
-/// Runs of a tenant, newest first: `limit` of them after the cursor (a run's created_at and id).
-pub async fn run_list(
-    db: &Database,
-    tenant: &TenantId,
-    after: Option<&(String, RunId)>,
-    limit: i64,
-) -> Result<Vec<Value>, Error> {
-    let columns = "jsonb_build_object('id', r.id, 'status', r.status, 'goal', r.goal, 'generation', r.generation,
-                   'created_at', r.created_at, 'started_at', r.started_at, 'finished_at', r.finished_at,
-                   'failure', r.failure)";
-    let order = "order by r.created_at desc, r.id desc limit $2";
-    let rows = if let Some((created_at, id)) = after {
-        let sql = format!(
-            "select {columns} from nofx.run r
-              where r.tenant_id = $1 and (r.created_at, r.id) < ($3::text::timestamptz, $4) {order}"
-        );
-        let params: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 4] =
-            [(&tenant.0, Type::TEXT), (&limit, Type::INT8), (created_at, Type::TEXT), (&id.0, Type::UUID)];
-        db.query(&sql, &params).await?
+/// Runs of a tenant, newest first, after the one with the id `after`.
+pub async fn run_list(db: &Database, tenant: &TenantId, after: Option<RunId>, limit: i64) -> Result<Page, Error> {
+    // Two texts, because the index is not used where the cursor may be absent.
+    let behind = if after.is_some() {
+        "(r.created_at, r.id) < (select c.created_at, c.id from nofx.run c where c.tenant_id = $1 and c.id = $3)"
     } else {
-        let sql = format!("select {columns} from nofx.run r where r.tenant_id = $1 {order}");
-        db.query(&sql, &[(&tenant.0, Type::TEXT), (&limit, Type::INT8)]).await?
+        "$3::uuid is null"
     };
-    rows.iter().map(super::pool::column).collect()
+    let sql = format!(
+        "select jsonb_build_object('id', r.id, 'status', r.status, 'goal', r.goal, 'generation', r.generation,
+                    'created_at', r.created_at, 'started_at', r.started_at, 'finished_at', r.finished_at,
+                    'failure', r.failure) as json
+           from nofx.run r
+          where r.tenant_id = $1 and {behind} order by r.created_at desc, r.id desc limit $2 + 1"
+    );
+    let after = after.map(|id| id.0);
+    let params: [Param<'_>; 3] = [(&tenant.0, Type::TEXT), (&limit, Type::INT8), (&after, Type::UUID)];
+    page(db, &sql, limit, &params).await
 }
 
-/// A run with its steps and artifacts: `{run, steps, artifacts}`.
+/// Largest plan that is shown with its run.
+const PLAN_INLINE_BYTES: i32 = 64 << 10;
+
+/// A run. A large plan is null, and `plan_omitted: {bytes, href}` tells where it is.
 pub async fn run_fetch(db: &Database, tenant: &TenantId, run: RunId) -> Result<Option<Value>, Error> {
-    let sql = "select jsonb_build_object(
-                   'run', jsonb_build_object(
-                       'id', r.id, 'status', r.status, 'goal', r.goal, 'plan', r.plan, 'plan_digest', r.plan_digest,
-                       'generation', r.generation, 'failure', r.failure, 'timeout_s', r.timeout_s,
-                       'deadline_at', r.deadline_at, 'created_at', r.created_at, 'started_at', r.started_at,
-                       'paused_at', r.paused_at, 'finished_at', r.finished_at),
-                   'steps', coalesce((
-                       select jsonb_agg(jsonb_build_object(
-                                  'id', s.id, 'name', s.name, 'tool', s.tool, 'status', s.status, 'inputs', s.inputs,
-                                  'outputs', s.outputs, 'error', s.error, 'attempt', s.attempt, 'blockers', s.blockers,
-                                  'ready_at', s.ready_at, 'started_at', s.started_at, 'finished_at', s.finished_at,
-                                  'depends_on', coalesce((
-                                      select jsonb_agg(p.name order by p.ordinal)
-                                        from nofx.step_edge e
-                                        join nofx.step p on p.id = e.parent_id
-                                       where e.child_id = s.id), '[]')) order by s.ordinal)
-                         from nofx.step s where s.run_id = r.id), '[]'),
-                   'artifacts', coalesce((
-                       select jsonb_agg(jsonb_build_object(
-                                  'id', a.id, 'step_id', a.step_id, 'attempt', a.attempt, 'name', a.name,
-                                  'type', a.type, 'uri', a.uri, 'hash', a.hash, 'size_bytes', a.size_bytes,
-                                  'media_type', a.media_type, 'metadata', a.metadata, 'created_at', a.created_at)
-                                  order by a.created_at, a.id)
-                         from nofx.artifact a where a.run_id = r.id), '[]'))
-                 from nofx.run r
-                where r.tenant_id = $1 and r.id = $2";
+    let sql = format!(
+        "select jsonb_build_object(
+                    'id', r.id, 'status', r.status, 'goal', r.goal,
+                    'plan', case when size.plan <= {PLAN_INLINE_BYTES} then r.plan end, 'plan_digest', r.plan_digest,
+                    'generation', r.generation, 'failure', r.failure, 'timeout_s', r.timeout_s,
+                    'deadline_at', r.deadline_at, 'created_at', r.created_at, 'started_at', r.started_at,
+                    'paused_at', r.paused_at, 'finished_at', r.finished_at)
+                || case when size.plan > {PLAN_INLINE_BYTES}
+                        then jsonb_build_object('plan_omitted', jsonb_build_object(
+                                 'bytes', size.plan, 'href', '/runs/' || r.id || '/plan')) else '{{}}' end
+           from nofx.run r
+          cross join lateral (select octet_length(r.plan::text) as plan offset 0) size
+          where r.tenant_id = $1 and r.id = $2"
+    );
+    db.query_value(&sql, &[(&tenant.0, Type::TEXT), (&run.0, Type::UUID)]).await
+}
+
+/// A run's plan, as it was posted.
+pub async fn run_plan(db: &Database, tenant: &TenantId, run: RunId) -> Result<Option<Value>, Error> {
+    let sql = "select r.plan from nofx.run r where r.tenant_id = $1 and r.id = $2";
     db.query_value(sql, &[(&tenant.0, Type::TEXT), (&run.0, Type::UUID)]).await
 }
 

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio_postgres::Transaction;
 use tokio_postgres::types::{Json, Type};
@@ -239,27 +238,4 @@ pub async fn artifacts_by_id(
 struct FindCall<'a> {
     tenant_id: &'a TenantId,
     ids: &'a [ArtifactId],
-}
-
-/// What a step waits for, as facts: its row, its unfinished parents, its gates. `None` when the run has no such step.
-pub async fn step_why(db: &Database, tenant: &TenantId, run: RunId, name: &str) -> Result<Option<Value>, Error> {
-    let sql = "select jsonb_build_object(
-                   'name', s.name, 'tool', s.tool, 'handler', s.handler, 'status', s.status, 'attempt', s.attempt,
-                   'failures', s.failures, 'max_attempts', s.max_attempts, 'workers_lost', s.workers_lost,
-                   'blockers', s.blockers, 'error', s.error, 'ready_at', s.ready_at, 'notify_count', s.notify_count,
-                   'lease_until', s.lease_until, 'run_status', r.status,
-                   'parents', coalesce((
-                       select jsonb_agg(jsonb_build_object('name', p.name, 'status', p.status) order by p.ordinal)
-                         from nofx.step_edge e
-                         join nofx.step p on p.id = e.parent_id
-                        where e.child_id = s.id and p.status <> 'succeeded'), '[]'),
-                   'gates', coalesce((
-                       select jsonb_agg(jsonb_build_object('id', g.id, 'gate_type', g.gate_type, 'status', g.status,
-                                        'reason', g.reason, 'expires_at', g.expires_at) order by g.created_at)
-                         from nofx.gate g
-                        where g.step_id = s.id and g.generation = r.generation), '[]'))
-                 from nofx.step s
-                 join nofx.run r on r.id = s.run_id
-                where s.tenant_id = $1 and s.run_id = $2 and s.name = $3";
-    db.query_value(sql, &[(&tenant.0, Type::TEXT), (&run.0, Type::UUID), (&name, Type::TEXT)]).await
 }

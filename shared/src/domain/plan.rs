@@ -1,11 +1,13 @@
 //! Plans: what a client posts, checked and turned into steps, edges and blockers.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use serde_json::{Map, Value};
 
-use super::bounds::Shape;
+use super::bounds::{Shape, json_bytes};
+use super::graph::{Ancestors, sorted};
 use super::id::ArtifactId;
+use super::place::first_nul;
 use super::problem::Problem;
 use super::reference::{Reference, references};
 use super::tool::{self, HandlerSpec};
@@ -113,7 +115,7 @@ impl Reader<'_> {
             self.problem("plan", "must be an object");
             &empty
         });
-        let size = plan.to_string().len();
+        let size = json_bytes(plan);
         if size > self.limits.plan_bytes {
             self.problem("plan", format!("has {size} bytes; at most {} are accepted", self.limits.plan_bytes));
         }
@@ -219,6 +221,9 @@ impl Reader<'_> {
                     );
                     self.problem(format!("{path}.inputs"), message);
                 }
+                if let Some(path) = first_nul(inputs, &format!("{path}.inputs")) {
+                    self.problem(path, "contains the character NUL, which cannot be stored");
+                }
                 inputs.clone()
             }
             Some(_) => {
@@ -273,6 +278,9 @@ impl Reader<'_> {
             }
         }
         if listed.iter().any(|step| step.get("depends_on").is_some()) {
+            if !self.edges_fit(listed) {
+                return;
+            }
             for (index, step) in listed.iter().enumerate() {
                 steps[index].parents = self.parents(step, index, &positions);
             }
@@ -281,13 +289,25 @@ impl Reader<'_> {
                 step.parents = vec![index - 1];
             }
         }
-        if let Some(cycle) = cycle(steps) {
-            let names: Vec<_> = cycle.iter().map(|&index| format!("\"{}\"", steps[index].name)).collect();
-            let path = format!("plan.steps[{}].depends_on", cycle[0]);
-            self.problem(path, format!("is part of a cycle: {}", names.join(" -> ")));
-            return;
+        let parents: Vec<&[usize]> = steps.iter().map(|step| step.parents.as_slice()).collect();
+        match sorted(&parents) {
+            Ok(order) => self.references(steps, &positions, &Ancestors::of(&parents, &order)),
+            Err(cycle) => {
+                let names: Vec<_> = cycle.iter().map(|&index| format!("\"{}\"", steps[index].name)).collect();
+                let path = format!("plan.steps[{}].depends_on", cycle.first().copied().unwrap_or_default());
+                self.problem(path, format!("is part of a cycle: {}", names.join(" -> ")));
+            }
         }
-        self.references(steps, &positions);
+    }
+
+    /// Counted before any of them is looked at.
+    fn edges_fit(&mut self, listed: &[Value]) -> bool {
+        let named = |step: &Value| step.get("depends_on").and_then(Value::as_array).map_or(0, Vec::len);
+        let (edges, most) = (listed.iter().map(named).sum::<usize>(), self.limits.edges);
+        if edges > most {
+            self.problem("plan.steps", format!("has {edges} dependencies; at most {most} are accepted"));
+        }
+        edges <= most
     }
 
     fn parents(&mut self, step: &Value, index: usize, positions: &HashMap<String, usize>) -> Vec<usize> {
@@ -316,14 +336,13 @@ impl Reader<'_> {
     }
 
     /// A step may refer to what is upstream of it, and to nothing else.
-    fn references(&mut self, steps: &[PlanStep], positions: &HashMap<String, usize>) {
-        for (index, step) in steps.iter().enumerate().filter(|(_, step)| !step.refs.is_empty()) {
-            let upstream = ancestors(steps, index);
+    fn references(&mut self, steps: &[PlanStep], positions: &HashMap<String, usize>, upstream: &Ancestors) {
+        for (index, step) in steps.iter().enumerate() {
             let names: BTreeSet<&str> = step.refs.iter().map(|reference| reference.step.as_str()).collect();
             for name in names {
                 let message = match positions.get(name) {
                     None => format!("refers to \"{name}\", but no step has that name"),
-                    Some(position) if !upstream.contains(position) => {
+                    Some(&position) if !upstream.contains(index, position) => {
                         format!("refers to \"{name}\", which is not upstream of this step")
                     }
                     Some(_) => continue,
@@ -363,51 +382,6 @@ impl Reader<'_> {
         }
         number.and_then(|number| u32::try_from(number).ok())
     }
-}
-
-/// A cycle in walking order (first = last), or none.
-fn cycle(steps: &[PlanStep]) -> Option<Vec<usize>> {
-    // Parents are removed in rounds; what is left over holds a cycle.
-    let mut open: BTreeMap<usize, usize> = steps.iter().enumerate().map(|(i, step)| (i, step.parents.len())).collect();
-    let mut children = vec![Vec::new(); steps.len()];
-    for (index, step) in steps.iter().enumerate() {
-        for &parent in &step.parents {
-            children[parent].push(index);
-        }
-    }
-    let mut roots: Vec<usize> = open.iter().filter(|(_, count)| **count == 0).map(|(&index, _)| index).collect();
-    while let Some(root) = roots.pop() {
-        open.remove(&root);
-        for &child in &children[root] {
-            if let Some(count) = open.get_mut(&child) {
-                *count -= 1;
-                if *count == 0 {
-                    roots.push(child);
-                }
-            }
-        }
-    }
-    let mut walk = vec![*open.keys().next()?];
-    loop {
-        let last = *walk.last()?;
-        let next = *steps[last].parents.iter().find(|parent| open.contains_key(parent))?;
-        if let Some(start) = walk.iter().position(|&seen| seen == next) {
-            walk.push(next);
-            // Walked from child to parent; told from parent to child.
-            return Some(walk[start..].iter().rev().copied().collect());
-        }
-        walk.push(next);
-    }
-}
-
-fn ancestors(steps: &[PlanStep], index: usize) -> HashSet<usize> {
-    let (mut seen, mut open) = (HashSet::new(), steps[index].parents.clone());
-    while let Some(parent) = open.pop() {
-        if seen.insert(parent) {
-            open.extend(&steps[parent].parents);
-        }
-    }
-    seen
 }
 
 #[cfg(test)]

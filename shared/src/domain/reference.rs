@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use super::bounds::Shape;
+use super::place::strings;
 
 /// A parsed reference.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,6 +83,9 @@ enum Segment {
     Index(usize),
 }
 
+/// Most malformed references that are told of one step.
+const MAX_PROBLEMS: usize = 100;
+
 enum Piece<'a> {
     Text(&'a str),
     Open,
@@ -91,12 +95,14 @@ enum Piece<'a> {
 /// What `inputs` refers to; each malformed reference with its JSON path below `path`.
 pub fn references(inputs: &Value, path: &str) -> (BTreeSet<Reference>, Vec<(String, String)>) {
     let (mut found, mut problems) = (BTreeSet::new(), Vec::new());
-    walk(inputs, path, &mut |text, place| match pieces(text) {
+    strings(inputs, path, &mut |text, place| match pieces(text) {
         Ok(pieces) => found.extend(pieces.into_iter().filter_map(|piece| match piece {
             Piece::Reference(reference) => Some(reference),
             Piece::Text(_) | Piece::Open => None,
         })),
-        Err(message) => problems.push((place.to_owned(), message)),
+        // A step may hold very many: whoever reads them mends the first ones first.
+        Err(message) if problems.len() < MAX_PROBLEMS => problems.push((place.path(), message)),
+        Err(_) => {}
     });
     (found, problems)
 }
@@ -186,23 +192,6 @@ fn lookup<'a>(reference: &Reference, referents: &'a Referents) -> Result<&'a Ref
             format!("the outputs of step \"{step}\" have no {}", path.join("."))
         })
     })
-}
-
-fn walk(value: &Value, path: &str, visit: &mut impl FnMut(&str, &str)) {
-    match value {
-        Value::String(text) => visit(text, path),
-        Value::Array(items) => {
-            for (index, item) in items.iter().enumerate() {
-                walk(item, &format!("{path}[{index}]"), visit);
-            }
-        }
-        Value::Object(map) => {
-            for (key, item) in map {
-                walk(item, &format!("{path}.{key}"), visit);
-            }
-        }
-        _ => {}
-    }
 }
 
 fn pieces(text: &str) -> Result<Vec<Piece<'_>>, String> {

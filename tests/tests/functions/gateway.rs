@@ -1,5 +1,7 @@
 //! What API Gateway sends a function, in both of its shapes.
 
+use std::collections::BTreeMap;
+
 use axum::Router;
 use lambda_http::request::LambdaRequest;
 use lambda_http::{Adapter, Context, LambdaEvent};
@@ -24,6 +26,7 @@ pub struct Answer {
     pub status: u64,
     pub headers: Value,
     pub body: Value,
+    pub bytes: usize,
 }
 
 /// A client of one function.
@@ -39,6 +42,10 @@ impl Gateway {
 
     pub fn approvals(lab: &Lab, shape: Shape) -> Self {
         Self { router: shared::http::with_layers(approvals::router(lab.ctx.clone())), shape }
+    }
+
+    pub fn console(lab: &Lab, shape: Shape) -> Self {
+        Self { router: shared::http::with_layers(console::router(lab.ctx.clone())), shape }
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -57,12 +64,14 @@ impl Gateway {
         };
         let payload: LambdaRequest = serde_json::from_value(event).expect("an event of API Gateway");
         let adapter = Adapter::from(self.router.clone());
-        let answer = adapter.oneshot(LambdaEvent::new(payload, Context::default())).await.expect("an answer");
+        let event = LambdaEvent::new(shared::http::mend(payload), Context::default());
+        let answer = adapter.oneshot(event).await.expect("an answer");
         let answer = serde_json::to_value(&answer).expect("an answer is JSON");
         let text = answer["body"].as_str().unwrap_or_default();
         Answer {
             status: answer["statusCode"].as_u64().expect("a status"),
             headers: json!({"one": answer["headers"], "many": answer["multiValueHeaders"]}),
+            bytes: text.len(),
             body: serde_json::from_str(text).unwrap_or_else(|_| json!(text)),
         }
     }
@@ -82,8 +91,11 @@ fn split(path: &str) -> (&str, &str) {
 
 fn rest_event(method: &str, path: &str, headers: &[(&str, &str)], body: Option<&str>) -> Value {
     let (path, query) = split(path);
-    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-    let query: serde_json::Map<_, _> = pairs.map(|(key, value)| (key.to_owned(), json!([value]))).collect();
+    let mut values: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (key, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
+        values.entry(key).or_default().push(value);
+    }
+    let query = json!(values);
     let mut all = vec![("content-type", "application/json"), ("host", "api.example")];
     all.extend(headers);
     let all: serde_json::Map<_, _> = all.into_iter().map(|(key, value)| (key.to_owned(), json!([value]))).collect();

@@ -2,4 +2,6 @@
 
 mod db_write;
 mod gateway;
+mod hostile;
+mod pages;
 mod routes;

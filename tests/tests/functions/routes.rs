@@ -51,6 +51,7 @@ async fn pages_of_a_timeline_and_of_runs_meet_without_gap_or_repetition() {
             seen.extend(page.body.as_array().expect("a bare array").iter().map(|event| event["seq"].clone()));
             let Some(link) = page.header("link") else { break };
             let query = link.trim_start_matches('<').split('>').next().expect("a link target");
+            assert!(query.starts_with("?after="), "{query}");
             next = format!("/runs/{run}/timeline{query}");
         }
         let whole: Vec<_> = (1..=seen.len()).map(|seq| json!(seq)).collect();

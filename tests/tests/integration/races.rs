@@ -245,7 +245,7 @@ async fn a_timeline_reader_beside_many_writers_misses_no_event() {
     let (mut cursor, mut seen, mut reads) = (0, Vec::new(), 0);
     loop {
         let over = writers.iter().all(tokio::task::JoinHandle::is_finished);
-        let page = event_list(&lab.ctx.db, &lab.tenant, run, cursor, 7).await.unwrap();
+        let page = event_list(&lab.ctx.db, &lab.tenant, run, cursor, 7).await.unwrap().items;
         seen.extend(page.iter().map(|event| event["seq"].as_i64().unwrap()));
         cursor = seen.last().copied().unwrap_or(0);
         reads += 1;

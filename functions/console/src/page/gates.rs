@@ -3,20 +3,27 @@
 use maud::{Markup, html};
 
 use super::layout::{Base, badge, moment};
-use crate::view::Gate;
+use crate::view::{Gate, Run};
 
 /// Verb, words and colour of each decision.
 const BUTTONS: [(&str, &str, &str); 3] =
     [("approve", "Approve", "good"), ("reject", "Reject", "bad"), ("waive", "Waive", "warn")];
 
 /// The gates. `token` goes into each form.
-pub(super) fn gates(base: Base, gates: &[Gate], token: &str) -> Markup {
+pub(super) fn gates(base: Base, run: &Run, token: &str) -> Markup {
+    let gates = &run.gates;
     html! {
         section data-region="gates" aria-labelledby="gates" {
             @if !gates.is_empty() {
                 h2 #gates { "Gates" }
                 @for gate in gates.iter().filter(|gate| gate.is_pending()) { (waiting(base, gate, token)) }
                 ul.plain { @for gate in gates.iter().filter(|gate| !gate.is_pending()) { (decided(base, gate)) } }
+                @if run.gates_total > gates.len() {
+                    p.note {
+                        (gates.len()) " of " (run.gates_total) " gates are shown. "
+                        a href=(base.to("runs")) { "The inbox" } " leads to each one that waits."
+                    }
+                }
             }
         }
     }

@@ -6,12 +6,11 @@ use shared::domain::GateId;
 use super::gates::gates;
 use super::layout::{Base, Frame, badge, frame, moment};
 use super::words;
+use crate::read::STEPS;
 use crate::view::{Artifact, Event, Run, Step};
 
 /// Seconds between two pages for a reader without scripts.
 const REFRESH_S: u32 = 10;
-/// Parents of a step that are named.
-const PARENTS: usize = 8;
 
 /// A run, and how it is to be shown.
 #[derive(Debug, Clone, Copy)]
@@ -61,12 +60,15 @@ pub fn run_page(page: &RunPage<'_>) -> String {
 /// `GET /ui/runs/{id}/fragment`: what changes while a run is open, in regions that the script replaces one by one.
 pub fn run_live(page: &RunPage<'_>) -> Markup {
     let (base, run) = (page.base, page.run);
-    let fragment = page.is_live().then(|| base.to(&format!("runs/{}/fragment", run.id)));
+    let fragment = page.is_live().then(|| {
+        let gate = run.focus.gate.map(|id| format!("&gate={id}")).unwrap_or_default();
+        base.to(&format!("runs/{}/fragment?steps={}{gate}", run.id, run.focus.steps_from))
+    });
     html! {
         div #live data-status=(run.status) data-fragment=[fragment] {
             (summary(run))
-            (gates(base, &run.gates, page.token))
-            (steps(&run.steps))
+            (gates(base, run, page.token))
+            (steps(base, run))
             (artifacts(base, run))
             (timeline(base, run, page.before))
         }
@@ -111,7 +113,7 @@ fn summary(run: &Run) -> Markup {
     }
 }
 
-fn steps(steps: &[Step]) -> Markup {
+fn steps(base: Base, run: &Run) -> Markup {
     html! {
         section data-region="steps" aria-labelledby="steps" {
             h2 #steps { "Steps" }
@@ -123,13 +125,43 @@ fn steps(steps: &[Step]) -> Markup {
                         }
                     }
                 }
-                tbody role="rowgroup" { @for step in steps { (row(step)) } }
+                tbody role="rowgroup" { @for step in &run.steps { (row(base, run, step)) } }
+            }
+            (pages_of_steps(base, run))
+        }
+    }
+}
+
+fn pages_of_steps(base: Base, run: &Run) -> Markup {
+    let first = run.focus.steps_from;
+    let next = run.steps.last().map(|step| step.ordinal + 1);
+    let next = next.filter(|&next| usize::try_from(next).is_ok_and(|next| next < run.steps_total));
+    html! {
+        @if first > 0 || next.is_some() {
+            p.note { (run.steps.len()) " of " (run.steps_total) " steps are shown." }
+            nav.pages aria-label="Pages of the steps" {
+                @if first > 0 {
+                    a href=(steps_page(base, run, (first - STEPS).max(0))) rel="prev" { "Steps before" }
+                }
+                @if let Some(next) = next { a href=(steps_page(base, run, next)) rel="next" { "More steps" } }
             }
         }
     }
 }
 
-fn row(step: &Step) -> Markup {
+fn steps_page(base: Base, run: &Run, from: i64) -> String {
+    format!("{}?steps={from}#steps", base.to(&format!("runs/{}", run.id)))
+}
+
+/// A step may stand on another page of the steps.
+fn address(base: Base, run: &Run, ordinal: i64) -> String {
+    if run.steps.iter().any(|step| step.ordinal == ordinal) {
+        return format!("#step-{ordinal}");
+    }
+    format!("{}?steps={ordinal}#step-{ordinal}", base.to(&format!("runs/{}", run.id)))
+}
+
+fn row(base: Base, run: &Run, step: &Step) -> Markup {
     html! {
         tr role="row" id={ "step-" (step.ordinal) } {
             td.short role="cell" data-label="Status" { (badge(&step.status)) }
@@ -142,14 +174,14 @@ fn row(step: &Step) -> Markup {
             }
             td role="cell" data-label="Depends on" {
                 span {
-                    @for (index, parent) in step.depends_on.iter().take(PARENTS).enumerate() {
+                    @for (index, parent) in step.depends_on.iter().enumerate() {
                         @if index > 0 { ", " }
-                        a href={ "#step-" (parent.ordinal) } { bdi { (parent.name) } }
+                        a href=(address(base, run, parent.ordinal)) { bdi { (parent.name) } }
                     }
-                    @match step.depends_on.len() {
-                        0 => { "nothing" }
-                        many if many > PARENTS => { " and " (many - PARENTS) " more" }
-                        _ => {}
+                    @match step.parents_total.saturating_sub(step.depends_on.len()) {
+                        0 if step.depends_on.is_empty() => { "nothing" }
+                        0 => {}
+                        more => { " and " (more) " more" }
                     }
                 }
             }

@@ -9,7 +9,7 @@ use crate::view::{Gate, RunList, RunRow};
 /// `GET /ui/runs`.
 pub fn run_list(base: Base, list: &RunList) -> String {
     let content = html! {
-        @if !list.inbox.is_empty() { (inbox(base, list)) }
+        @if !list.inbox.is_empty() || list.inbox_is_continuation { (inbox(base, list)) }
         h1 { "Runs" }
         @if list.runs.is_empty() {
             p.empty {
@@ -36,7 +36,14 @@ fn inbox(base: Base, list: &RunList) -> Markup {
         section.inbox aria-labelledby="inbox" {
             h2 #inbox { "Waiting for a decision" }
             ul.plain { @for gate in &list.inbox { (waiting(base, gate)) } }
-            @if list.inbox_goes_on { p.note { "The oldest are shown; more are waiting." } }
+            @if list.inbox_is_continuation || list.inbox_next.is_some() {
+                nav.pages aria-label="Pages of what waits" {
+                    @if list.inbox_is_continuation { a href=(base.to("runs")) { "Those that wait longest" } }
+                    @if let Some(next) = list.inbox_next {
+                        a href={ (base.to("runs")) "?inbox=" (next) } rel="next" { "More that wait" }
+                    }
+                }
+            }
         }
     }
 }
@@ -44,7 +51,7 @@ fn inbox(base: Base, list: &RunList) -> Markup {
 fn waiting(base: Base, gate: &Gate) -> Markup {
     html! {
         li {
-            a href={ (base.to("runs/")) (gate.run_id) "#gate-" (gate.id) } { (gate.gate_type) }
+            a href={ (base.to("runs/")) (gate.run_id) "?gate=" (gate.id) "#gate-" (gate.id) } { (gate.gate_type) }
             " of " bdi { (gate.goal) }
             @if let Some(step) = &gate.step { ", step " bdi { (step) } }
             span.note {

@@ -35,7 +35,8 @@ fn hostile_words_in_the_list_and_in_messages_are_only_words() {
     for text in HOSTILE {
         let list = RunList {
             inbox: vec![gate(text)],
-            inbox_goes_on: true,
+            inbox_next: Some(gate(text).id),
+            inbox_is_continuation: true,
             runs: vec![run_row(text)],
             older: Some(run_id()),
             is_continuation: true,

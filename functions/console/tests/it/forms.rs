@@ -75,10 +75,27 @@ async fn what_is_no_decision_is_refused_with_a_page() {
     let ours = [OURS, ("cookie", cookie.as_str())];
     assert_eq!(decide("destroy", &ours, &form(TOKEN)).await.status, 404);
     let too_large = format!("actor=ada&csrf={TOKEN}&reason={}", "x".repeat(100_000));
-    for body in ["actor=%FF&actor=twice", too_large.as_str()] {
+    let unknown = format!("{}&acter=ada", form(TOKEN));
+    let twice = format!("{}&actor=bob", form(TOKEN));
+    let cases = [("actor=%FF", 400), (&twice, 400), (&unknown, 400), (&too_large, 413)];
+    for (body, status) in cases {
         let answer = decide("approve", &ours, body).await;
-        assert_eq!(answer.status, 400);
+        assert_eq!(answer.status, status, "{body:.80}");
         assert!(answer.body.contains("<h1>"));
+    }
+}
+
+#[tokio::test]
+async fn a_form_of_another_type_is_refused_with_a_page() {
+    let cookie = format!("nofx-csrf={TOKEN}");
+    for kind in ["text/plain", "application/json", "multipart/form-data; boundary=x"] {
+        let request = Request::post(format!("/ui/gates/{}/approve", run_id()))
+            .header(header::CONTENT_TYPE, kind)
+            .header(OURS.0, OURS.1)
+            .header(header::COOKIE, &cookie);
+        let answer = send(request.body(Body::from(form(TOKEN))).unwrap()).await;
+        assert_eq!(answer.status, 415, "{kind}");
+        assert!(answer.body.contains("<h1>") && answer.body.contains("x-www-form-urlencoded"), "{}", answer.body);
     }
 }
 

@@ -48,8 +48,11 @@ async fn errors_are_pages_that_say_what_happened() {
         ("/ui/runs/nonsense".into(), 404, "run nonsense was not found"),
         ("/ui/runs?after=nonsense".into(), 404, "not found"),
         ("/ui/no/such/page".into(), 404, "not found"),
-        ("/ui/runs/%FF".into(), 400, "cannot be read"),
-        ("/ui/runs?after=1&after=2".into(), 400, "cannot be read"),
+        ("/ui/runs/%FF".into(), 400, "not UTF-8"),
+        ("/ui/runs?after=1&after=2".into(), 400, "more than once"),
+        ("/ui/runs?page=2".into(), 400, "is not known; there are after, inbox"),
+        ("/ui/runs/%00".into(), 404, "not found"),
+        (format!("/ui/runs/{id}?steps=-1"), 400, "whole number"),
         (format!("/ui/gates/{id}/approve"), 405, "buttons"),
     ];
     for (path, status, words) in cases {
@@ -113,4 +116,17 @@ fn without_a_script_an_open_run_reloads_unless_somebody_is_deciding() {
     assert!(refreshes("running", false));
     assert!(!refreshes("blocked", true), "it would empty the form");
     assert!(!refreshes("succeeded", false));
+}
+
+#[test]
+fn a_large_run_shows_a_page_of_its_steps_and_leads_to_the_others() {
+    let run = run("x", "running");
+    let page = run_page(&RunPage { base: Base::RUN, run: &run, token: "t", notice: None, before: None });
+    let here = format!("../runs/{}", run_id());
+    for words in ["1 of 300 steps", "2 of 99 gates", "and 2 more", &format!("{here}?steps=0#steps")] {
+        assert!(page.contains(words), "{words}");
+    }
+    // A parent on another page, and the fragment that keeps this one.
+    assert!(page.contains(&format!("{here}?steps=3#step-3")));
+    assert!(page.contains(&format!("{here}/fragment?steps=100&amp;gate=")));
 }

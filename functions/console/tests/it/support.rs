@@ -4,7 +4,7 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode, header};
-use console::view::{Artifact, Event, Gate, Parent, Run, RunRow, Step};
+use console::view::{Artifact, Event, Focus, Gate, Parent, Run, RunRow, Step};
 use shared::config::{ArtifactsConfig, Config, DatabaseConfig, GateDefaults, LlmConfig};
 use shared::context::Ctx;
 use shared::domain::plan::Limits;
@@ -127,8 +127,11 @@ pub fn run(text: &str, status: &str) -> Run {
             ready_at: Some(AT.into()),
             duration_ms: Some(20),
             depends_on: parents,
+            parents_total: 12,
         }],
+        steps_total: 300,
         gates: vec![gate(text), decided(text, "waived")],
+        gates_total: 99,
         artifacts: vec![Artifact {
             id: ArtifactId(Uuid::from_u128(4)),
             step: Some(text.into()),
@@ -150,5 +153,6 @@ pub fn run(text: &str, status: &str) -> Run {
             reason: Some(text.into()),
             error: Some(text.into()),
         }],
+        focus: Focus { steps_from: 100, gate: Some(GateId(Uuid::from_u128(2))) },
     }
 }

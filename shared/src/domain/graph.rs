@@ -1,0 +1,93 @@
+//! The graph of a plan's steps, in time linear in steps and edges (and a bit for each pair of steps).
+
+/// Positions in an order in which parents come before children; or a cycle, told from parent to child, first = last.
+pub(super) fn sorted(parents: &[&[usize]]) -> Result<Vec<usize>, Vec<usize>> {
+    let mut open: Vec<usize> = parents.iter().map(|parents| parents.len()).collect();
+    let mut children = vec![Vec::new(); parents.len()];
+    for (child, parents) in parents.iter().enumerate() {
+        for &parent in *parents {
+            children[parent].push(child);
+        }
+    }
+    let mut order: Vec<usize> = (0..parents.len()).filter(|&step| open[step] == 0).collect();
+    let mut next = 0;
+    while let Some(&step) = order.get(next) {
+        next += 1;
+        for &child in &children[step] {
+            open[child] -= 1;
+            if open[child] == 0 {
+                order.push(child);
+            }
+        }
+    }
+    if order.len() == parents.len() { Ok(order) } else { Err(cycle(parents, &open)) }
+}
+
+/// Every step that is still open has an open parent: walking up from any of them ends in a circle.
+fn cycle(parents: &[&[usize]], open: &[usize]) -> Vec<usize> {
+    let mut seen_at = vec![None; parents.len()];
+    let mut walk = Vec::new();
+    let mut here = open.iter().position(|&count| count > 0);
+    while let Some(step) = here {
+        walk.push(step);
+        if let Some(start) = seen_at[step] {
+            return walk[start..].iter().rev().copied().collect();
+        }
+        seen_at[step] = Some(walk.len() - 1);
+        here = parents[step].iter().copied().find(|&parent| open[parent] > 0);
+    }
+    walk
+}
+
+/// What is upstream of each step.
+pub(super) struct Ancestors {
+    words: usize,
+    bits: Vec<u64>,
+}
+
+impl Ancestors {
+    /// `order` is that of [`sorted`].
+    pub fn of(parents: &[&[usize]], order: &[usize]) -> Self {
+        let words = parents.len().div_ceil(64);
+        let mut bits = vec![0; words * parents.len()];
+        for &step in order {
+            for &parent in parents[step] {
+                for word in 0..words {
+                    bits[step * words + word] |= bits[parent * words + word];
+                }
+                bits[step * words + parent / 64] |= 1 << (parent % 64);
+            }
+        }
+        Self { words, bits }
+    }
+
+    pub fn contains(&self, step: usize, ancestor: usize) -> bool {
+        self.bits[step * self.words + ancestor / 64] & (1 << (ancestor % 64)) != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ancestors_are_all_that_is_upstream_and_nothing_else() {
+        // 0 -> 1 -> 3 -> 70, 2 -> 3; the others stand alone.
+        let mut parents = vec![&[][..]; 71];
+        (parents[1], parents[3], parents[70]) = (&[0], &[1, 2], &[3]);
+        let ancestors = Ancestors::of(&parents, &sorted(&parents).unwrap());
+        let of = |step| (0..71).filter(|&other| ancestors.contains(step, other)).collect::<Vec<_>>();
+        assert_eq!((of(70), of(3), of(0), of(69)), (vec![0, 1, 2, 3], vec![0, 1, 2], vec![], vec![]));
+    }
+
+    #[test]
+    fn a_cycle_is_told_from_parent_to_child() {
+        let parents: [&[usize]; 5] = [&[], &[0, 3], &[1], &[2], &[3]];
+        let cycle = sorted(&parents).unwrap_err();
+        assert_eq!(cycle.first(), cycle.last());
+        assert_eq!(cycle.len(), 4);
+        for pair in cycle.windows(2) {
+            assert!(parents[pair[1]].contains(&pair[0]), "{cycle:?}");
+        }
+    }
+}

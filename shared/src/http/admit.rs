@@ -1,0 +1,141 @@
+//! What holds for every route: the address is readable, the query string and the body are what the route takes, and no
+//! page of another site sent it. A route declares what it takes, and its handler sees nothing else.
+
+use axum::body::{self, Bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use percent_encoding::percent_decode_str;
+
+use super::body::Body;
+use super::origin::{Sender, sender};
+use super::problem::problem;
+use super::query::{Form, Query};
+use crate::error::Error;
+
+/// Largest body that is read: API Gateway lets 10 MB pass, a plan has at most 1 MiB.
+pub const MAX_BODY_BYTES: usize = 2 << 20;
+/// A form has a name and a reason.
+pub const MAX_FORM_BYTES: usize = 32 << 10;
+
+/// What a route takes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Takes {
+    /// Parameters of the query string.
+    pub query: &'static [&'static str],
+    pub body: Kind,
+}
+
+/// What stands in the body.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind {
+    /// Nothing that is read.
+    Nothing,
+    /// One JSON object, or nothing.
+    Json,
+    /// A form of a page, with these fields.
+    Form(&'static [&'static str]),
+}
+
+/// Why a request does not reach its route.
+enum Refusal {
+    TooLarge(usize),
+    /// The type that the body should have.
+    WrongType(&'static str),
+    Wrong(Error),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Wrong(error)
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        match self {
+            Self::TooLarge(most) => {
+                problem(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body has more than {most} bytes"), &[])
+            }
+            Self::WrongType(wanted) => {
+                let detail = format!("the body needs the header content-type: {wanted}");
+                problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, &detail, &[])
+            }
+            Self::Wrong(error) => error.into_response(),
+        }
+    }
+}
+
+/// Lets a request through to its route, or answers with what is wrong with it.
+pub(super) async fn admit(State(takes): State<Takes>, request: Request, next: Next) -> Response {
+    match admitted(takes, request).await {
+        Ok(request) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+async fn admitted(takes: Takes, mut request: Request) -> Result<Request, Refusal> {
+    readable_path(request.uri().path())?;
+    let query = Query::read(request.uri().query().unwrap_or_default(), takes.query)?;
+    request.extensions_mut().insert(query);
+    let most = match takes.body {
+        Kind::Nothing => return Ok(request),
+        Kind::Json => MAX_BODY_BYTES,
+        Kind::Form(_) => MAX_FORM_BYTES,
+    };
+    let (mut parts, body) = request.into_parts();
+    // Whatever `Content-Length` says.
+    let bytes = body::to_bytes(body, most).await.map_err(|_| Refusal::TooLarge(most))?;
+    if !bytes.is_empty() {
+        right_type(takes.body, &parts.headers)?;
+    }
+    if let Kind::Form(fields) = takes.body {
+        parts.extensions.insert(form(&bytes, fields)?);
+    } else {
+        parts.extensions.insert(Body::read(&bytes)?);
+    }
+    Ok(Request::from_parts(parts, bytes.into()))
+}
+
+/// Refuses what a page of another site made a browser send. Reading changes nothing, and browsers keep the answer from
+/// that page themselves.
+pub(super) async fn from_our_site(State(public_url): State<Option<String>>, request: Request, next: Next) -> Response {
+    let reads = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
+    if !reads && sender(request.headers(), public_url.as_deref()) == Sender::Foreign {
+        let detail = "the request was sent from another site; nothing was changed";
+        return problem(StatusCode::FORBIDDEN, detail, &[]);
+    }
+    next.run(request).await
+}
+
+fn readable_path(path: &str) -> Result<(), Error> {
+    match percent_decode_str(path).decode_utf8() {
+        Err(_) => Err(Error::invalid("", "the path is not UTF-8 in percent-encoding")),
+        // Nothing has NUL in its name, and Postgres could not even look for it.
+        Ok(path) if path.contains('\0') => Err(Error::NotFound("this path".into())),
+        Ok(_) => Ok(()),
+    }
+}
+
+fn form(bytes: &Bytes, fields: &[&str]) -> Result<Form, Error> {
+    let text = std::str::from_utf8(bytes).map_err(|_| Error::invalid("", "the form is not UTF-8"))?;
+    Form::read(text, fields)
+}
+
+fn right_type(kind: Kind, headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut types = headers.get_all(header::CONTENT_TYPE).iter();
+    let essence = match (types.next().map(|value| value.to_str()), types.next()) {
+        (Some(Ok(one)), None) => one.split(';').next().unwrap_or_default().trim().to_ascii_lowercase(),
+        _ => String::new(),
+    };
+    let (is_right, wanted) = match kind {
+        Kind::Form(_) => (essence == "application/x-www-form-urlencoded", "application/x-www-form-urlencoded"),
+        Kind::Nothing | Kind::Json => {
+            let is_json =
+                essence.strip_prefix("application/").is_some_and(|sub| sub == "json" || sub.ends_with("+json"));
+            (is_json, "application/json")
+        }
+    };
+    if is_right { Ok(()) } else { Err(Refusal::WrongType(wanted)) }
+}

@@ -1,0 +1,170 @@
+//! Problem documents (RFC 9457), bounded: whatever a client sent, its own words come back shortened.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use crate::domain::bounds::{json_bytes, shortened};
+use crate::error::{Error, Problem};
+use crate::telemetry;
+
+const PROBLEM_JSON: &str = "application/problem+json";
+/// Most entries of `errors`, and the most bytes that they have together: a document stays well below 64 KiB.
+const MAX_ERRORS: usize = 100;
+const MAX_ERRORS_BYTES: usize = 40 << 10;
+const MAX_PATH_BYTES: usize = 300;
+const MAX_MESSAGE_BYTES: usize = 600;
+const MAX_DETAIL_BYTES: usize = 1_000;
+
+/// The document of an answer that is a problem, until the request's id is put into it.
+#[derive(Debug, Clone)]
+pub(super) struct Document(Value);
+
+/// A problem document.
+pub fn problem(status: StatusCode, detail: &str, errors: &[Problem]) -> Response {
+    let title = status.canonical_reason().unwrap_or("Error");
+    let mut document = json!({"type": "about:blank", "title": title, "status": status.as_u16()});
+    let mut detail = shown(detail, MAX_DETAIL_BYTES);
+    if !errors.is_empty() {
+        let listed = listed(errors);
+        let more = errors.len() - listed.len();
+        if more > 0 {
+            detail = format!("{detail}: {} are listed, and {} more", listed.len(), grouped(more));
+            document["more"] = json!(more);
+        }
+        document["errors"] = json!(listed);
+    }
+    document["detail"] = json!(detail);
+    let headers = [(header::CONTENT_TYPE, PROBLEM_JSON)];
+    let mut response = (status, headers, document.to_string()).into_response();
+    response.extensions_mut().insert(Document(document));
+    response
+}
+
+/// What a problem answer says, for functions that say it on a page.
+pub fn detail_of(response: &Response) -> Option<&str> {
+    response.extensions().get::<Document>().and_then(|document| document.0["detail"].as_str())
+}
+
+/// The answer with the request's id in it. What is neither a problem document nor ours becomes one: libraries below the
+/// routes refuse in plain text.
+pub(super) fn with_id(mut response: Response, id: &str, is_head: bool) -> Response {
+    let status = response.status();
+    let is_error = status.is_client_error() || status.is_server_error();
+    let document = response.extensions_mut().remove::<Document>();
+    // Extensions get lost where a layer builds its answer anew; the type says then what it is.
+    let is_foreign = is_error && document.is_none() && !is_written_here(&response);
+    let document = match document {
+        Some(document) if response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == PROBLEM_JSON) => {
+            Some(document)
+        }
+        _ if is_foreign => {
+            let allow = response.headers().get(header::ALLOW).cloned();
+            response = problem(status, "the request cannot be answered as it is", &[]);
+            response.headers_mut().extend(allow.map(|allow| (header::ALLOW, allow)));
+            response.extensions_mut().remove::<Document>()
+        }
+        _ => None,
+    };
+    let Some(Document(mut document)) = document else { return response };
+    document["request_id"] = json!(id);
+    let (mut parts, _) = response.into_parts();
+    parts.headers.remove(header::CONTENT_LENGTH);
+    let body = if is_head { String::new() } else { document.to_string() };
+    Response::from_parts(parts, body.into())
+}
+
+fn is_written_here(response: &Response) -> bool {
+    let kind = response.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    kind.is_some_and(|kind| kind.starts_with(b"text/html") || kind.starts_with(b"application/"))
+}
+
+fn listed(errors: &[Problem]) -> Vec<Problem> {
+    let mut bytes = 0;
+    let short = errors
+        .iter()
+        .take(MAX_ERRORS)
+        .map(|error| Problem::new(shown(&error.path, MAX_PATH_BYTES), shown(&error.message, MAX_MESSAGE_BYTES)));
+    short
+        .take_while(|error| {
+            bytes += json_bytes(error);
+            bytes <= MAX_ERRORS_BYTES
+        })
+        .collect()
+}
+
+/// Words of a client as they are shown: shortened, and without what a terminal would obey.
+pub fn shown(text: &str, most: usize) -> String {
+    shortened(text, most).replace(char::is_control, "\u{fffd}")
+}
+
+/// 59900 as 59,900.
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let status = match &self {
+            Self::Invalid(_) => StatusCode::BAD_REQUEST,
+            Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::Conflict(_) | Self::Stale(_) => StatusCode::CONFLICT,
+            Self::Forbidden(_) => StatusCode::FORBIDDEN,
+            Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Internal { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        if status.is_server_error() {
+            telemetry::report(&self, "answer a request");
+        }
+        match &self {
+            Self::Invalid(problems) => problem(status, &self.to_string(), problems),
+            // What broke inside is for the log.
+            Self::Internal { .. } => problem(status, "this is a defect of ours; the log has the reason", &[]),
+            _ => problem(status, &self.to_string(), &[]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document(errors: &[Problem]) -> Value {
+        let error = Error::Invalid(errors.to_vec());
+        let mut response = error.into_response();
+        response.extensions_mut().remove::<Document>().unwrap().0
+    }
+
+    #[test]
+    fn sixty_thousand_problems_are_a_small_document_that_counts_them() {
+        let errors: Vec<_> = (0..60_000).map(|key| Problem::new(format!("key{key}"), "is not known")).collect();
+        let document = document(&errors);
+        assert_eq!(document["errors"].as_array().map(Vec::len), Some(100));
+        assert_eq!(document["more"], 59_900);
+        assert!(document["detail"].as_str().unwrap().ends_with("100 are listed, and 59,900 more"), "{document}");
+    }
+
+    #[test]
+    fn hostile_words_come_back_short_and_harmless() {
+        let hostile = "\"\\\u{1b}[31m\n".repeat(100_000);
+        let errors = vec![Problem::new(hostile.clone(), hostile); 500];
+        let document = document(&errors);
+        let text = document.to_string();
+        assert!(text.len() < 64 << 10, "{} bytes", text.len());
+        assert!(!text.contains("\\u001b") && !text.contains("\\n"));
+        assert!(!document["errors"].as_array().unwrap().is_empty());
+    }
+
+    #[test]
+    fn thousands_are_grouped() {
+        assert_eq!([7, 999, 1_000, 59_900, 1_234_567].map(grouped), ["7", "999", "1,000", "59,900", "1,234,567"]);
+    }
+}

@@ -1,0 +1,252 @@
+//! What every route refuses, and how. Walked over the tables of the functions, so that a new route is covered by itself.
+
+use axum::http::Method;
+use nofx_tests::Lab;
+use serde_json::json;
+
+use crate::gateway::{Answer, Gateway, Shape};
+
+const ID: &str = "0190a0a0-0000-7000-8000-000000000001";
+/// A page of the console has no JSON.
+const PAGES: &str = "/ui";
+
+/// Method and path of every route, and the function that has it.
+fn all(lab: &Lab, shape: Shape) -> Vec<(Gateway, Vec<(Method, &'static str)>)> {
+    let tables =
+        [api::routes().table().to_vec(), approvals::routes().table().to_vec(), console::routes().table().to_vec()];
+    let gateways = [Gateway::api(lab, shape), Gateway::approvals(lab, shape), Gateway::console(lab, shape)];
+    gateways.into_iter().zip(tables).collect()
+}
+
+/// The path with `word` for each parameter that is no id, and for ids too where `ids` says so.
+fn filled(path: &str, word: &str, ids: bool) -> String {
+    let id = if ids { word } else { ID };
+    let verb = if ids { word } else { "approve" };
+    path.replace("{id}", id).replace("{name}", word).replace("{verb}", verb)
+}
+
+/// A problem document, or a page with a sentence; small, and with the status.
+#[track_caller]
+fn assert_refused(answer: &Answer, status: u64, what: &str) {
+    assert_eq!(answer.status, status, "{what}: {answer:?}");
+    assert!(answer.bytes < 64 << 10, "{what}: {} bytes", answer.bytes);
+    let kind = answer.header("content-type").unwrap_or_default().to_owned();
+    if what.contains(PAGES) && kind.starts_with("text/html") {
+        assert!(answer.body.as_str().is_some_and(|page| page.contains("<h1>")), "{what}: {answer:?}");
+        return;
+    }
+    assert_eq!(kind, "application/problem+json", "{what}: {answer:?}");
+    assert_eq!((&answer.body["status"], &answer.body["request_id"]), (&json!(status), &json!("gateway-1")), "{what}");
+    assert!(answer.body["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{what}: {answer:?}");
+}
+
+#[tokio::test]
+async fn no_route_takes_a_query_string_that_it_does_not_know() {
+    let lab = Lab::new().await;
+    for (gateway, table) in all(&lab, Shape::Http) {
+        for (method, path) in table {
+            for query in ["nonsense=1", "after=1&after=2", "after=%FF", "%FF=1", "after=%zz", "limit=%", "limit=1%00"] {
+                let path = format!("{}?{query}", filled(path, "a", false));
+                let answer = gateway.send(method.as_str(), &path, &[], None).await;
+                assert_refused(&answer, 400, &format!("{method} {path}"));
+            }
+        }
+    }
+    for (gateway, table) in all(&lab, Shape::Rest) {
+        for (method, path) in table {
+            for query in ["nonsense=1", "after=1&after=2"] {
+                let path = format!("{}?{query}", filled(path, "a", false));
+                assert_refused(
+                    &gateway.send(method.as_str(), &path, &[], None).await,
+                    400,
+                    &format!("{method} {path}"),
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_segment_of_a_path_breaks_a_route() {
+    let lab = Lab::new().await;
+    let long = "a".repeat(20_000);
+    let segments = [("%FF", 400), ("a%00b", 404), ("%00", 404), (long.as_str(), 404), ("%zz", 404), ("%2e%2e%2f", 404)];
+    for (gateway, table) in all(&lab, Shape::Http) {
+        for (method, path) in table.iter().filter(|(_, path)| path.contains('{')) {
+            for (segment, status) in segments {
+                for ids in [true, false] {
+                    let path = filled(path, segment, ids);
+                    let answer = gateway.send(method.as_str(), &path, &[], None).await;
+                    // With ids that are in order, only a name can be wrong.
+                    if ids || path.contains(segment) {
+                        assert_refused(&answer, status, &format!("{method} {path:.200}"));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_path_answers_its_methods_alone_and_says_which() {
+    let lab = Lab::new().await;
+    for (gateway, table) in all(&lab, Shape::Http) {
+        for (method, path) in &table {
+            let path = filled(path, "a", false);
+            for wrong in ["DELETE", "PUT", "PATCH", "TRACE", "BREW"] {
+                let answer = gateway.send(wrong, &path, &[], None).await;
+                assert_refused(&answer, 405, &format!("{wrong} {path}"));
+                let allowed = answer.header("allow").unwrap_or_default();
+                assert!(allowed.split(',').any(|allowed| allowed == method.as_str()), "{wrong} {path}: {allowed:?}");
+            }
+            let options = gateway.send("OPTIONS", &path, &[], None).await;
+            assert_eq!((options.status, options.bytes), (204, 0), "{path}");
+            assert!(options.header("allow").is_some_and(|allowed| allowed.contains(method.as_str())), "{path}");
+            if *method == Method::GET {
+                let (get, head) = (gateway.get(&path).await, gateway.send("HEAD", &path, &[], None).await);
+                assert_eq!((head.status, head.bytes), (get.status, 0), "{path}");
+                assert!(get.status < 500 || path == "/health", "{path}: {get:?}");
+            }
+        }
+        for path in ["/nothing", "/", "//", "/runs/", "/RUNS", "/%FF", "/%00"] {
+            assert_refused(&gateway.get(path).await, 404, &format!("{PAGES} {path}"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_is_one_json_object_of_known_keys() {
+    let lab = Lab::new().await;
+    let deep = format!("{{\"actor\":{}1{}}}", "[".repeat(70), "]".repeat(70));
+    let deepest = "[".repeat(100_000);
+    let unknown: Vec<String> = (0..60_000).map(|key| format!("\"k{key}\":1")).collect();
+    let unknown = format!("{{{}}}", unknown.join(","));
+    let bodies = [
+        "[]",
+        "\"x\"",
+        "1",
+        "null",
+        "true",
+        "{",
+        "{}{}",
+        "\u{feff}{}",
+        "{\"acter\":\"ann\"}",
+        "{\"expires_in_s\":1}",
+        "{\"actor\":\"a\",\"actor\":\"b\"}",
+        "{\"actor\":\"a\\u0000\"}",
+        "{\"actor\":{\"a\":1}}",
+        &deep,
+        &deepest,
+        &unknown,
+    ];
+    for (gateway, table) in all(&lab, Shape::Http) {
+        for (_, path) in table.iter().filter(|(method, path)| method == Method::POST && !path.starts_with(PAGES)) {
+            let path = filled(path, "a", false);
+            for body in bodies {
+                let answer = gateway.send("POST", &path, &[], Some(body.to_owned())).await;
+                assert_refused(&answer, 400, &format!("POST {path} {body:.60}"));
+            }
+            let errors = gateway.send("POST", &path, &[], Some(unknown.clone())).await.body;
+            assert!(errors["errors"].as_array().is_some_and(|errors| errors.len() == 100), "{path}: {errors}");
+            assert!(errors["detail"].as_str().is_some_and(|detail| detail.contains("and 59,9")), "{path}: {errors}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_has_its_type_and_a_size() {
+    let lab = Lab::new().await;
+    let large = format!("{{\"actor\":\"{}\"}}", "x".repeat(3 << 20));
+    for (gateway, table) in all(&lab, Shape::Http) {
+        for (_, path) in table.iter().filter(|(method, _)| method == Method::POST) {
+            let path = filled(path, "a", false);
+            for kind in
+                ["text/plain", "", "multipart/form-data", "application/jsonx", "text/json", "application/json, a/b"]
+            {
+                let answer = gateway.send("POST", &path, &[("content-type", kind)], Some("{}".into())).await;
+                assert_refused(&answer, 415, &format!("POST {path} {kind}"));
+            }
+            for length in ["0", "5", "99999999999999999999", "-1", "x"] {
+                let answer = gateway.send("POST", &path, &[("content-length", length)], Some(large.clone())).await;
+                assert_refused(&answer, 413, &format!("POST {path} content-length {length}"));
+            }
+            // As good as JSON: whatever follows is about what stands in it.
+            if !path.starts_with(PAGES) {
+                for kind in ["application/json; charset=utf-8", "APPLICATION/JSON", "application/vnd.nofx+json"] {
+                    let answer = gateway.send("POST", &path, &[("content-type", kind)], Some("[]".into())).await;
+                    assert_refused(&answer, 400, &format!("POST {path} {kind}"));
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_page_of_another_site_changes_anything() {
+    let lab = Lab::new().await;
+    let foreign: &[&[(&str, &str)]] = &[
+        &[("origin", "https://evil.test")],
+        &[("origin", "null")],
+        &[("origin", "https://api.example.evil.test")],
+        &[("sec-fetch-site", "cross-site")],
+        &[("sec-fetch-site", "same-site"), ("origin", "https://api.example")],
+    ];
+    for (gateway, table) in all(&lab, Shape::Http) {
+        for (method, path) in &table {
+            let path = filled(path, "a", false);
+            for headers in foreign {
+                for body in [None, Some("{}".to_owned())] {
+                    let answer = gateway.send(method.as_str(), &path, headers, body).await;
+                    if *method == Method::GET {
+                        assert_ne!(answer.status, 403, "{path}: reading is for the browser to forbid");
+                    } else {
+                        assert_refused(&answer, 403, &format!("{method} {path} {headers:?}"));
+                    }
+                }
+            }
+            if *method == Method::POST && !path.starts_with(PAGES) {
+                for ours in [&[("origin", "https://api.example")][..], &[("sec-fetch-site", "none")], &[]] {
+                    assert_ne!(gateway.send("POST", &path, ours, None).await.status, 403, "{path} {ours:?}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_is_none_is_answered_like_any_other() {
+    let lab = Lab::new().await;
+    for shape in [Shape::Http, Shape::Rest] {
+        let gateway = Gateway::api(&lab, shape);
+        for headers in [("host", "a b"), ("host", ""), ("x-forwarded-proto", "ht tp"), ("x-forwarded-proto", "://")] {
+            let answer = gateway.send("GET", &format!("/runs/{ID}"), &[headers], None).await;
+            assert_refused(&answer, 404, &format!("{headers:?}"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_made_up_cursor_is_refused_by_every_list() {
+    let lab = Lab::new().await;
+    let (api, approvals) = (Gateway::api(&lab, Shape::Http), Gateway::approvals(&lab, Shape::Http));
+    let run = lab.submit(&nofx_tests::plans::chain(1)).await;
+    let lists = ["/runs".to_owned(), "/gates".into()]
+        .into_iter()
+        .chain(["steps", "artifacts", "gates"].map(|list| format!("/runs/{run}/{list}")));
+    // base64 of `2026-13-33|..`, and what else has been a cursor.
+    let cursors =
+        ["MjAyNi0xMy0zM3wwMTkw", "x", "-1", "9999999999999999999999", "infinity", "294277-01-01", "a%27b", ID];
+    for list in lists {
+        let gateway = if list == "/gates" { &approvals } else { &api };
+        for cursor in cursors {
+            let answer = gateway.get(&format!("{list}?after={cursor}")).await;
+            assert_refused(&answer, 400, &format!("{list} {cursor}"));
+        }
+        assert_eq!(gateway.get(&format!("{list}?after=&limit=1")).await.status, 200, "{list}");
+    }
+    for seq in ["x", "-1", "1.0", "+1", "9999999999999999999999"] {
+        let seq = seq.replace('+', "%2B");
+        assert_refused(&api.get(&format!("/runs/{run}/timeline?after={seq}")).await, 400, &seq);
+    }
+    assert_eq!(api.get(&format!("/runs/{run}/timeline?after=9223372036854775807")).await.body, json!([]));
+}
