@@ -106,7 +106,7 @@ $$;
 create trigger rule_changed after insert or update or delete on nofx.db_write_rule
     for each row execute function nofx.rule_changed();
 
--- p: {tenant_id, table_name, actor, allowed_ops, constraints} -> {result: created|replaced}
+-- p: {tenant_id, table_name, actor, allowed_ops, constraints} -> {result: created|replaced|closed}
 create function nofx.rule_set(p jsonb) returns jsonb
     language plpgsql
     security definer
@@ -115,6 +115,9 @@ as $$
 declare
     v_created boolean;
 begin
+    if nofx.schema_is_closed(split_part(p ->> 'table_name', '.', 1)) then
+        return jsonb_build_object('result', 'closed');
+    end if;
     perform set_config('nofx.actor', p ->> 'actor', true);
     insert into nofx.db_write_rule (tenant_id, table_name, allowed_ops, constraints)
     values (p ->> 'tenant_id', p ->> 'table_name', array(select jsonb_array_elements_text(p -> 'allowed_ops')),

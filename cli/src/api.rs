@@ -191,8 +191,16 @@ impl Api {
         Ok(self.send(Method::POST, &self.url(path), Some(body)).await?.0)
     }
 
+    pub async fn put<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T> {
+        Ok(self.send(Method::PUT, &self.url(path), Some(body)).await?.0)
+    }
+
+    pub async fn delete<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T> {
+        Ok(self.send(Method::DELETE, &self.url(path), Some(body)).await?.0)
+    }
+
     /// A list from its first page to its last, as the API's links lead.
-    async fn pages<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>> {
+    pub async fn pages<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>> {
         let mut pages = Vec::new();
         let mut url = self.url(path);
         for _ in 0..MAX_PAGES {

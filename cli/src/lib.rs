@@ -40,6 +40,7 @@ pub mod sql_text;
 // The API's client.
 pub mod api;
 pub mod gate;
+pub mod rules;
 pub mod run;
 pub mod sign;
 pub mod workspace;

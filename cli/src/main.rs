@@ -7,7 +7,7 @@ use nofx::{
     checkout::Checkout,
     demo, deploy, deploy_local, dev, exec,
     gate::{self, Decision},
-    migrate, report, run,
+    migrate, report, rules, run,
 };
 
 /// The command of the NOFX control plane
@@ -56,6 +56,9 @@ enum Command {
     Reject(gate::Args),
     /// Let a gate pass without its evidence
     Waive(gate::Args),
+    /// Read and change which tables plans may write
+    #[command(subcommand)]
+    Rules(rules::Command),
 }
 
 #[tokio::main]
@@ -88,6 +91,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Approve(args) => gate::run(&api, Decision::Approve, &args).await?,
         Command::Reject(args) => gate::run(&api, Decision::Reject, &args).await?,
         Command::Waive(args) => gate::run(&api, Decision::Waive, &args).await?,
+        Command::Rules(command) => rules::run(&api, &command).await?,
     }
     Ok(ExitCode::SUCCESS)
 }

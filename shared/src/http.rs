@@ -63,6 +63,18 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         self.add(Method::POST, path, Takes { query: &[], body: Kind::Json }, routing::post(handler))
     }
 
+    /// A route that puts a JSON object in the place of what was there.
+    #[must_use]
+    pub fn put<H: Handler<T, S>, T: 'static>(self, path: &'static str, handler: H) -> Self {
+        self.add(Method::PUT, path, Takes { query: &[], body: Kind::Json }, routing::put(handler))
+    }
+
+    /// A route that deletes; its body says who does.
+    #[must_use]
+    pub fn delete<H: Handler<T, S>, T: 'static>(self, path: &'static str, handler: H) -> Self {
+        self.add(Method::DELETE, path, Takes { query: &[], body: Kind::Json }, routing::delete(handler))
+    }
+
     /// A route that takes a page's form, with these fields.
     #[must_use]
     pub fn post_form<H: Handler<T, S>, T: 'static>(

@@ -1,8 +1,9 @@
-//! HTTP routes of runs, timelines, artifacts, lineage, workspaces and health.
+//! HTTP routes of runs, timelines, artifacts, lineage, workspaces, rules and health.
 
 mod artifacts;
 mod control;
 mod health;
+mod rules;
 mod runs;
 mod steps;
 
@@ -30,6 +31,10 @@ pub fn routes() -> Routes<Ctx> {
         .get("/runs/{id}/steps/{name}", steps::fetch)
         .get("/runs/{id}/steps/{name}/why", steps::why)
         .get_with("/runs/{id}/artifacts", PAGE, artifacts::list)
+        .get_with("/rules", PAGE, rules::list)
+        .get("/rules/{table}", rules::fetch)
+        .put("/rules/{table}", rules::set)
+        .delete("/rules/{table}", rules::delete)
         .post("/workspaces", artifacts::create_workspace)
         .get("/artifacts/{id}", artifacts::fetch)
         .get("/artifacts/{id}/download", artifacts::download)

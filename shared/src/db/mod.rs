@@ -3,6 +3,7 @@
 pub mod artifact;
 pub mod event;
 pub mod gate;
+pub mod rule;
 pub mod run;
 pub mod step;
 pub mod step_view;

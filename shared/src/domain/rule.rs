@@ -206,7 +206,7 @@ impl<'a> Reader<'a> {
         for (name, value) in entries {
             match read(value) {
                 _ if !is_dotted(name, parts) => {
-                    self.problem(key, format!("has a name that is not of the form {shape}"))
+                    self.problem(key, format!("has a name that is not of the form {shape}"));
                 }
                 Some(value) => {
                     found.insert(name.clone(), value);

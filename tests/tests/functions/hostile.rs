@@ -22,7 +22,11 @@ fn all(lab: &Lab, shape: Shape) -> Vec<(Gateway, Vec<(Method, &'static str)>)> {
 fn filled(path: &str, word: &str, ids: bool) -> String {
     let id = if ids { word } else { ID };
     let verb = if ids { word } else { "approve" };
-    path.replace("{id}", id).replace("{name}", word).replace("{verb}", verb)
+    path.replace("{id}", id).replace("{name}", word).replace("{table}", word).replace("{verb}", verb)
+}
+
+fn writes(method: &Method) -> bool {
+    [Method::POST, Method::PUT, Method::DELETE].contains(method)
 }
 
 /// A problem document, or a page with a sentence; small, and with the status.
@@ -74,6 +78,9 @@ async fn no_segment_of_a_path_breaks_a_route() {
     for (gateway, table) in all(&lab, Shape::Http) {
         for (method, path) in table.iter().filter(|(_, path)| path.contains('{')) {
             for (segment, status) in segments {
+                // What a PUT would make is told that its name is wrong; for all others it cannot exist.
+                let names = method == Method::PUT && !segment.contains("%00");
+                let status = if names { 400 } else { status };
                 for ids in [true, false] {
                     let path = filled(path, segment, ids);
                     let answer = gateway.send(method.as_str(), &path, &[], None).await;
@@ -91,9 +98,10 @@ async fn no_segment_of_a_path_breaks_a_route() {
 async fn a_path_answers_its_methods_alone_and_says_which() {
     let lab = Lab::new().await;
     for (gateway, table) in all(&lab, Shape::Http) {
-        for (method, path) in &table {
-            let path = filled(path, "a", false);
-            for wrong in ["DELETE", "PUT", "PATCH", "TRACE", "BREW"] {
+        for (method, route) in &table {
+            let path = filled(route, "a", false);
+            let known = |wrong: &str| table.iter().any(|(method, known)| known == route && method == wrong);
+            for wrong in ["DELETE", "PUT", "PATCH", "TRACE", "BREW"].into_iter().filter(|wrong| !known(wrong)) {
                 let answer = gateway.send(wrong, &path, &[], None).await;
                 assert_refused(&answer, 405, &format!("{wrong} {path}"));
                 let allowed = answer.header("allow").unwrap_or_default();
@@ -140,13 +148,13 @@ async fn a_body_is_one_json_object_of_known_keys() {
         &unknown,
     ];
     for (gateway, table) in all(&lab, Shape::Http) {
-        for (_, path) in table.iter().filter(|(method, path)| method == Method::POST && !path.starts_with(PAGES)) {
-            let path = filled(path, "a", false);
+        for (method, path) in table.iter().filter(|(method, path)| writes(method) && !path.starts_with(PAGES)) {
+            let (method, path) = (method.as_str(), filled(path, "a.b", false));
             for body in bodies {
-                let answer = gateway.send("POST", &path, &[], Some(body.to_owned())).await;
-                assert_refused(&answer, 400, &format!("POST {path} {body:.60}"));
+                let answer = gateway.send(method, &path, &[], Some(body.to_owned())).await;
+                assert_refused(&answer, 400, &format!("{method} {path} {body:.60}"));
             }
-            let errors = gateway.send("POST", &path, &[], Some(unknown.clone())).await.body;
+            let errors = gateway.send(method, &path, &[], Some(unknown.clone())).await.body;
             assert!(errors["errors"].as_array().is_some_and(|errors| errors.len() == 100), "{path}: {errors}");
             assert!(errors["detail"].as_str().is_some_and(|detail| detail.contains("and 59,9")), "{path}: {errors}");
         }
@@ -158,23 +166,23 @@ async fn a_body_has_its_type_and_a_size() {
     let lab = Lab::new().await;
     let large = format!("{{\"actor\":\"{}\"}}", "x".repeat(3 << 20));
     for (gateway, table) in all(&lab, Shape::Http) {
-        for (_, path) in table.iter().filter(|(method, _)| method == Method::POST) {
-            let path = filled(path, "a", false);
+        for (method, path) in table.iter().filter(|(method, _)| writes(method)) {
+            let (method, path) = (method.as_str(), filled(path, "a", false));
             for kind in
                 ["text/plain", "", "multipart/form-data", "application/jsonx", "text/json", "application/json, a/b"]
             {
-                let answer = gateway.send("POST", &path, &[("content-type", kind)], Some("{}".into())).await;
-                assert_refused(&answer, 415, &format!("POST {path} {kind}"));
+                let answer = gateway.send(method, &path, &[("content-type", kind)], Some("{}".into())).await;
+                assert_refused(&answer, 415, &format!("{method} {path} {kind}"));
             }
             for length in ["0", "5", "99999999999999999999", "-1", "x"] {
-                let answer = gateway.send("POST", &path, &[("content-length", length)], Some(large.clone())).await;
-                assert_refused(&answer, 413, &format!("POST {path} content-length {length}"));
+                let answer = gateway.send(method, &path, &[("content-length", length)], Some(large.clone())).await;
+                assert_refused(&answer, 413, &format!("{method} {path} content-length {length}"));
             }
             // As good as JSON: whatever follows is about what stands in it.
             if !path.starts_with(PAGES) {
                 for kind in ["application/json; charset=utf-8", "APPLICATION/JSON", "application/vnd.nofx+json"] {
-                    let answer = gateway.send("POST", &path, &[("content-type", kind)], Some("[]".into())).await;
-                    assert_refused(&answer, 400, &format!("POST {path} {kind}"));
+                    let answer = gateway.send(method, &path, &[("content-type", kind)], Some("[]".into())).await;
+                    assert_refused(&answer, 400, &format!("{method} {path} {kind}"));
                 }
             }
         }
@@ -230,7 +238,7 @@ async fn a_made_up_cursor_is_refused_by_every_list() {
     let lab = Lab::new().await;
     let (api, approvals) = (Gateway::api(&lab, Shape::Http), Gateway::approvals(&lab, Shape::Http));
     let run = lab.submit(&nofx_tests::plans::chain(1)).await;
-    let lists = ["/runs".to_owned(), "/gates".into()]
+    let lists = ["/runs".to_owned(), "/gates".into(), "/rules".into()]
         .into_iter()
         .chain(["steps", "artifacts", "gates"].map(|list| format!("/runs/{run}/{list}")));
     // base64 of `2026-13-33|..`, and what else has been a cursor.

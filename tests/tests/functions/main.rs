@@ -5,3 +5,4 @@ mod gateway;
 mod hostile;
 mod pages;
 mod routes;
+mod rules;

@@ -1,0 +1,84 @@
+//! Rules of `db_write`: list, read, set, delete. `docs/db_write.md` explains them.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use shared::context::Ctx;
+use shared::db::rule::{self, RuleResult};
+use shared::domain::rule::{FIELDS, Rule, is_table_name};
+use shared::error::Error;
+use shared::http::{ACTOR, Body, Names, Query, next_link, not_given_out, shown};
+use uuid::Uuid;
+
+/// What the body of a `PUT` has: a rule, and who sets it.
+const KNOWN: [Names; 9] = [
+    ACTOR,
+    &["allowed_ops"],
+    &["columns"],
+    &["key"],
+    &["max_rows"],
+    &["role"],
+    &["triggers"],
+    &["dependants"],
+    &["allow"],
+];
+
+/// `GET /rules?after=&limit=` -> `{rules, next}`, by the name of their table.
+pub async fn list(State(ctx): State<Ctx>, query: Query) -> Result<Response, Error> {
+    let (after, limit) = (query.after::<Uuid>()?, query.limit()?);
+    if let Some(after) = after
+        && !rule::rule_exists(&ctx.db, &ctx.config.tenant, after).await?
+    {
+        return Err(not_given_out());
+    }
+    let page = rule::rule_list(&ctx.db, &ctx.config.tenant, after, limit).await?;
+    let next = page.next();
+    let mut response = Json(json!({"rules": page.items, "next": next})).into_response();
+    response.headers_mut().extend(next.and_then(|next| next_link("", next, limit)));
+    Ok(response)
+}
+
+/// `GET /rules/{table}` -> the rule, `target` (what stands behind the name: triggers with their digests, foreign keys;
+/// null when there is no such table) and `changes`, the newest first.
+pub async fn fetch(State(ctx): State<Ctx>, Path(table): Path<String>) -> Result<Json<Value>, Error> {
+    let found = rule::rule_fetch(&ctx.db, &ctx.config.tenant, &table).await?;
+    found.map(Json).ok_or_else(|| no_rule(&table))
+}
+
+/// `PUT /rules/{table} {allowed_ops, columns, key, max_rows, role, triggers, dependants, allow, actor}` -> 201 with the
+/// rule, 200 when it replaced one.
+pub async fn set(State(ctx): State<Ctx>, Path(table): Path<String>, body: Body) -> Result<Response, Error> {
+    if !is_table_name(&table) {
+        return Err(Error::invalid("table", "must be a name like public.products"));
+    }
+    let mut fields = body.fields(&KNOWN)?;
+    let actor = fields.actor();
+    fields.finish()?;
+    let mut rule = body.object()?.as_object().cloned().unwrap_or_default();
+    rule.retain(|key, _| FIELDS.contains(&key.as_str()));
+    let rule = Rule::parse(&rule).map_err(Error::Invalid)?;
+    let result = rule::rule_set(&ctx.db, &ctx.config.tenant, &table, &actor, &rule).await?;
+    if result == RuleResult::Closed {
+        return Err(Error::invalid("table", "is in a schema that is not for plans to write"));
+    }
+    let stored = rule::rule_fetch(&ctx.db, &ctx.config.tenant, &table).await?.ok_or_else(|| no_rule(&table))?;
+    let status = if result == RuleResult::Created { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(stored)).into_response())
+}
+
+/// `DELETE /rules/{table} {actor}` -> what was deleted.
+pub async fn delete(State(ctx): State<Ctx>, Path(table): Path<String>, body: Body) -> Result<Json<Value>, Error> {
+    let mut fields = body.fields_if_any(&[ACTOR]);
+    let actor = fields.actor();
+    fields.finish()?;
+    match rule::rule_delete(&ctx.db, &ctx.config.tenant, &table, &actor).await? {
+        RuleResult::NotFound => Err(no_rule(&table)),
+        _ => Ok(Json(json!({"table": table, "result": "deleted"}))),
+    }
+}
+
+fn no_rule(table: &str) -> Error {
+    Error::NotFound(format!("a rule for {}", shown(table, 150)))
+}

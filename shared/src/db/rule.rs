@@ -1,0 +1,110 @@
+//! Rules of `db_write`: set, delete, read.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use super::page::{Page, page};
+use super::pool::{Database, Param};
+use crate::domain::TenantId;
+use crate::domain::rule::{Op, Rule};
+use crate::error::Error;
+
+/// A rule to be stored for `schema.table`.
+#[derive(Debug, Serialize)]
+struct SetCall<'a> {
+    tenant_id: &'a TenantId,
+    table_name: &'a str,
+    actor: &'a str,
+    allowed_ops: &'a [Op],
+    /// The rest of the rule: a [`Rule`] without its operations.
+    constraints: Value,
+}
+
+/// What changing a rule gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RuleResult {
+    Created,
+    Replaced,
+    Deleted,
+    NotFound,
+    /// The table is in a schema that no rule opens.
+    Closed,
+}
+
+#[derive(Debug, Serialize)]
+struct DeleteCall<'a> {
+    tenant_id: &'a TenantId,
+    table_name: &'a str,
+    actor: &'a str,
+}
+
+#[derive(Debug, Deserialize)]
+struct Answer {
+    result: RuleResult,
+}
+
+/// Columns of a rule as the API shows it.
+const RULE: &str =
+    "r.constraints || jsonb_build_object('id', r.id, 'table', r.table_name, 'allowed_ops', r.allowed_ops,
+                    'created_at', r.created_at, 'updated_at', r.updated_at)";
+
+/// Stores a rule, in place of the table's old one.
+pub async fn rule_set(
+    db: &Database,
+    tenant: &TenantId,
+    table: &str,
+    actor: &str,
+    rule: &Rule,
+) -> Result<RuleResult, Error> {
+    let mut constraints = serde_json::to_value(rule).map_err(|error| Error::internal("write a rule", error))?;
+    if let Value::Object(fields) = &mut constraints {
+        fields.remove("allowed_ops");
+    }
+    let call = SetCall { tenant_id: tenant, table_name: table, actor, allowed_ops: &rule.allowed_ops, constraints };
+    db.transition("select nofx.rule_set($1)", &call).await.map(|answer: Answer| answer.result)
+}
+
+/// Deletes a rule: nothing is allowed any more.
+pub async fn rule_delete(db: &Database, tenant: &TenantId, table: &str, actor: &str) -> Result<RuleResult, Error> {
+    let call = DeleteCall { tenant_id: tenant, table_name: table, actor };
+    db.transition("select nofx.rule_delete($1)", &call).await.map(|answer: Answer| answer.result)
+}
+
+/// Rules of a tenant by the name of their table, after the one with the id `after`.
+pub async fn rule_list(db: &Database, tenant: &TenantId, after: Option<Uuid>, limit: i64) -> Result<Page, Error> {
+    let sql = format!(
+        "select {RULE} as json from nofx.db_write_rule r
+          where r.tenant_id = $1
+            and ($3::uuid is null or r.table_name > (
+                select c.table_name from nofx.db_write_rule c where c.tenant_id = $1 and c.id = $3))
+          order by r.table_name limit $2 + 1"
+    );
+    let params: [Param<'_>; 3] = [(&tenant.0, Type::TEXT), (&limit, Type::INT8), (&after, Type::UUID)];
+    page(db, &sql, limit, &params).await
+}
+
+/// Whether the tenant has such a rule.
+pub async fn rule_exists(db: &Database, tenant: &TenantId, rule: Uuid) -> Result<bool, Error> {
+    let sql = "select exists (select from nofx.db_write_rule r where r.tenant_id = $1 and r.id = $2)";
+    Ok(db.query_value(sql, &[(&tenant.0, Type::TEXT), (&rule, Type::UUID)]).await?.unwrap_or(false))
+}
+
+/// A table's rule with what stands behind the table's name now, and the newest changes of the rule.
+pub async fn rule_fetch(db: &Database, tenant: &TenantId, table: &str) -> Result<Option<Value>, Error> {
+    let sql = format!(
+        "select {RULE} || jsonb_build_object(
+                    'target', nofx.db_write_target(split_part(r.table_name, '.', 1), split_part(r.table_name, '.', 2)),
+                    'changes', coalesce((
+                        select jsonb_agg(to_jsonb(change)) from (
+                            select e.type, e.actor, e.payload, e.timestamp
+                              from nofx.tenant_event e
+                             where e.tenant_id = $1 and e.subject = r.table_name
+                             order by e.id desc limit 20) change), '[]'))
+           from nofx.db_write_rule r
+          where r.tenant_id = $1 and r.table_name = $2"
+    );
+    db.query_value(&sql, &[(&tenant.0, Type::TEXT), (&table, Type::TEXT)]).await
+}
