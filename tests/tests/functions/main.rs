@@ -1,6 +1,7 @@
 //! The functions on a real database: HTTP routes through both event shapes of API Gateway, and `db_write`.
 
 mod db_write;
+mod docs;
 mod gateway;
 mod hostile;
 mod pages;
