@@ -12,7 +12,7 @@ pub use body::{ACTOR, ACTOR_RULE, Body, Fields, MAX_REASON_CHARS, Names, REASON,
 pub use event::mend;
 pub use origin::{Sender, sender};
 pub use problem::{detail_of, problem, shown};
-pub use query::{DEFAULT_LIMIT, Form, Query, encoded, next_link, not_given_out};
+pub use query::{DEFAULT_LIMIT, Form, Query, encoded, next_link, not_given_out, page_of};
 
 use std::panic::AssertUnwindSafe;
 

@@ -11,7 +11,7 @@ use shared::context::Ctx;
 use shared::db::artifact;
 use shared::domain::{ArtifactId, NewArtifact, RunId};
 use shared::error::Error;
-use shared::http::{Body, Names, Query, id_param, next_link, not_given_out};
+use shared::http::{Body, Names, Query, id_param, not_given_out, page_of};
 use uuid::Uuid;
 
 use crate::runs::must_exist;
@@ -35,9 +35,7 @@ pub async fn list(State(ctx): State<Ctx>, Path(id): Path<String>, query: Query) 
         }
     }
     let next = page.next();
-    let mut response = Json(json!({"artifacts": page.items, "next": next})).into_response();
-    response.headers_mut().extend(next.and_then(|next| next_link("", next, limit)));
-    Ok(response)
+    Ok(page_of("artifacts", page.items, next.as_deref(), limit))
 }
 
 /// `GET /artifacts/{id}` -> the artifact's row.

@@ -10,7 +10,7 @@ use shared::db::{artifact, event, gate, run};
 use shared::domain::{GateId, RunId};
 use shared::error::Error;
 use shared::flow::create_run::{Request, create_run};
-use shared::http::{Body, DEFAULT_LIMIT, Query, header_text, id_param, next_link, not_given_out};
+use shared::http::{Body, DEFAULT_LIMIT, Query, header_text, id_param, next_link, not_given_out, page_of};
 
 use crate::steps;
 
@@ -38,9 +38,7 @@ pub async fn list(State(ctx): State<Ctx>, query: Query) -> Result<Response, Erro
         return Err(not_given_out());
     }
     let next = page.next();
-    let mut response = Json(json!({"runs": page.items, "next": next})).into_response();
-    response.headers_mut().extend(next.and_then(|next| next_link("", next, limit)));
-    Ok(response)
+    Ok(page_of("runs", page.items, next.as_deref(), limit))
 }
 
 /// `GET /runs/{id}` -> `{run, steps, artifacts}`: the run, and the first page of its steps and of its artifacts. Where more
@@ -49,6 +47,7 @@ pub async fn list(State(ctx): State<Ctx>, query: Query) -> Result<Response, Erro
 pub async fn fetch(State(ctx): State<Ctx>, Path(id): Path<String>) -> Result<Response, Error> {
     let id: RunId = id_param("run", &id)?;
     let tenant = &ctx.config.tenant;
+    // The run first: steps may then be newer than its state, but a run that has ended never shows an open step.
     let run = run::run_fetch(&ctx.db, tenant, id).await?.ok_or_else(|| no_run(id))?;
     let steps = steps::page(&ctx, id, None, DEFAULT_LIMIT).await?;
     let artifacts = artifact::artifact_list(&ctx.db, tenant, id, None, DEFAULT_LIMIT).await?;
@@ -58,7 +57,7 @@ pub async fn fetch(State(ctx): State<Ctx>, Path(id): Path<String>) -> Result<Res
     {
         if let Some(next) = next {
             answer[key] = json!(next);
-            links.extend(next_link(&format!("{id}/{list}"), next, DEFAULT_LIMIT));
+            links.extend(next_link(&format!("{id}/{list}"), &next, DEFAULT_LIMIT));
         }
     }
     let mut response = Json(answer).into_response();
@@ -83,9 +82,7 @@ pub async fn timeline(State(ctx): State<Ctx>, Path(id): Path<String>, query: Que
         must_exist(&ctx, id).await?;
     }
     let next = page.items.last().filter(|_| page.more).map(|event| event["seq"].to_string());
-    let mut response = Json(page.items).into_response();
-    response.headers_mut().extend(next.and_then(|next| next_link("", &next, limit)));
-    Ok(response)
+    Ok(page_of("", page.items, next.as_deref(), limit))
 }
 
 /// `GET /runs/{id}/gates?after=&limit=` -> a bare array, oldest first.
@@ -101,10 +98,8 @@ pub async fn gates(State(ctx): State<Ctx>, Path(id): Path<String>, query: Query)
             return Err(not_given_out());
         }
     }
-    let link = page.next().and_then(|next| next_link("", next, limit));
-    let mut response = Json(page.items).into_response();
-    response.headers_mut().extend(link);
-    Ok(response)
+    let next = page.next();
+    Ok(page_of("", page.items, next.as_deref(), limit))
 }
 
 /// `GET /runs/{id}/lineage` -> `{run_id, nodes, edges}`, and `truncated: true` where there is more of it.

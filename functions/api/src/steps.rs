@@ -2,13 +2,13 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde_json::{Value, json};
 use shared::context::Ctx;
 use shared::db::{Page, step_view};
 use shared::domain::{RunId, StepId};
 use shared::error::Error;
-use shared::http::{Query, encoded, id_param, next_link, not_given_out, shown};
+use shared::http::{Query, encoded, id_param, not_given_out, page_of, shown};
 
 use crate::runs::must_exist;
 
@@ -30,9 +30,7 @@ pub async fn list(State(ctx): State<Ctx>, Path(id): Path<String>, query: Query) 
         must_exist(&ctx, id).await?;
     }
     let next = page.next();
-    let mut response = Json(json!({"steps": page.items, "next": next})).into_response();
-    response.headers_mut().extend(next.and_then(|next| next_link("", next, limit)));
-    Ok(response)
+    Ok(page_of("steps", page.items, next.as_deref(), limit))
 }
 
 /// Steps of a run. What is too large for a list has the address of the step that shows it.

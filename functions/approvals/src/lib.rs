@@ -11,7 +11,7 @@ use shared::domain::gate::Decision;
 use shared::domain::{GateId, RunId};
 use shared::error::Error;
 use shared::flow::decide_gate::decide_gate;
-use shared::http::{ACTOR, Body, MAX_REASON_CHARS, Names, Query, REASON, Routes, id_param, next_link, not_given_out};
+use shared::http::{ACTOR, Body, MAX_REASON_CHARS, Names, Query, REASON, Routes, id_param, not_given_out, page_of};
 use uuid::Uuid;
 
 // Fields of a new gate, each also in the first version's spelling.
@@ -68,10 +68,8 @@ async fn inbox(State(ctx): State<Ctx>, query: Query) -> Result<Response, Error> 
     {
         return Err(not_given_out());
     }
-    let link = page.next().and_then(|next| next_link("", next, limit));
-    let mut response = Json(page.items).into_response();
-    response.headers_mut().extend(link);
-    Ok(response)
+    let next = page.next();
+    Ok(page_of("", page.items, next.as_deref(), limit))
 }
 
 /// `GET /gates/{id}`.

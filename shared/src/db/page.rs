@@ -6,7 +6,7 @@ use super::pool::{Database, Param, column};
 use crate::error::Error;
 
 /// Most bytes of a page's rows, as JSON. A row that alone has more is a page of its own.
-pub const PAGE_BYTES: i64 = 512 << 10;
+pub const PAGE_BYTES: i64 = 384 << 10;
 /// Largest value that is shown inside a list. What is larger is said to be left out, and has an address of its own.
 pub const INLINE_BYTES: i32 = 16 << 10;
 
@@ -19,8 +19,8 @@ pub struct Page {
 
 impl Page {
     /// The id of the last row, where more follow: the cursor of the next page.
-    pub fn next(&self) -> Option<&str> {
-        self.items.last().filter(|_| self.more).and_then(|item| item["id"].as_str())
+    pub fn next(&self) -> Option<String> {
+        self.items.last().filter(|_| self.more).and_then(|item| item["id"].as_str()).map(str::to_owned)
     }
 }
 

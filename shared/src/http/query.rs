@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use serde_json::{Value, json};
 
 use super::problem::shown;
 use crate::error::{Error, Problem};
@@ -83,6 +86,15 @@ impl Form {
 pub fn next_link(target: &str, after: &str, limit: i64) -> Option<(HeaderName, HeaderValue)> {
     let value = format!("<{target}?after={}&limit={limit}>; rel=\"next\"", encoded(after));
     HeaderValue::from_str(&value).ok().map(|value| (header::LINK, value))
+}
+
+/// A page of a list: `{key: items, next}`, or a bare array where `key` is empty, and a `Link` to the next page.
+pub fn page_of(key: &str, items: Vec<Value>, next: Option<&str>, limit: i64) -> Response {
+    let link = next.and_then(|next| next_link("", next, limit));
+    let body = if key.is_empty() { Value::Array(items) } else { json!({key: items, "next": next}) };
+    let mut response = Json(body).into_response();
+    response.headers_mut().extend(link);
+    response
 }
 
 /// A text as one segment of a path, or one value of a query.
