@@ -6,5 +6,6 @@ mod delivery;
 mod failures;
 mod fencing;
 mod model;
+mod ownership;
 mod races;
 mod transaction;
