@@ -10,13 +10,16 @@ use crate::{
 };
 
 /// Variables the user may set for the functions, in the shell or in `.env`.
-const PASSED_ON: [&str; 13] = [
+const PASSED_ON: [&str; 16] = [
     "ARTIFACTS_BUCKET",
     "ARTIFACTS_ENDPOINT_URL",
     "ARTIFACTS_REGION",
     "ARTIFACTS_ACCESS_KEY_ID",
     "ARTIFACTS_SECRET_ACCESS_KEY",
     "LLM_ORDER",
+    "LLM_REQUEST_TIMEOUT_S",
+    "LLM_MAX_OUTPUT_TOKENS",
+    "LLM_TRIES",
     "OPENAI_BASE_URL",
     "ANTHROPIC_BASE_URL",
     "GEMINI_BASE_URL",

@@ -39,8 +39,8 @@ impl Cooldowns {
 
     pub(crate) fn start(&self, left: &Left, key: &ApiKey) {
         let time = match left.kind {
-            // A provider that was not even asked (no time left), or that a hasty step did not wait for, has shown nothing.
-            FaultKind::Transient if left.tries > 0 && !left.hasty => left.wait.unwrap_or(TRANSIENT).min(LONGEST),
+            // A provider that was not even asked (no time left), or that a short step did not wait for, has shown nothing.
+            FaultKind::Transient if left.tries > 0 && !left.cut_short => left.wait.unwrap_or(TRANSIENT).min(LONGEST),
             FaultKind::Auth => AUTH,
             FaultKind::Billing => LONGEST,
             FaultKind::Transient | FaultKind::Rejected | FaultKind::Unusable | FaultKind::NoKey => return,

@@ -66,7 +66,7 @@ pub(crate) async fn exchange(request: RequestBuilder) -> Result<Response, Fault>
 async fn read(mut response: reqwest::Response, headers: &HeaderMap, most: usize) -> Result<Vec<u8>, Fault> {
     let mut body = Body::new(headers, most)?;
     while let Some(chunk) = response.chunk().await.map_err(|error| Fault::of_transport(&error))? {
-        body.take(&chunk)?;
+        body.push(&chunk)?;
     }
     body.finish()
 }
@@ -89,7 +89,7 @@ impl Body {
         }
     }
 
-    fn take(&mut self, chunk: &[u8]) -> Result<(), Fault> {
+    fn push(&mut self, chunk: &[u8]) -> Result<(), Fault> {
         match self {
             Self::Plain(bounded) => bounded.write_all(chunk).map_err(|_| too_long(bounded.most)),
             Self::Gzip { received, decoder } => {
@@ -163,7 +163,7 @@ mod tests {
         let headers = HeaderMap::from_iter([(CONTENT_ENCODING, reqwest::header::HeaderValue::from_static(encoding))]);
         let mut body = Body::new(&headers, 1000)?;
         for chunk in chunks {
-            body.take(chunk)?;
+            body.push(chunk)?;
         }
         body.finish()
     }

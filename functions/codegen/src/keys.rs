@@ -121,17 +121,17 @@ impl KeyRing {
 /// The keys of one step.
 pub(crate) struct StepKeys<'a> {
     ring: &'a KeyRing,
-    now: ProviderKeys,
+    current: ProviderKeys,
     renewed: bool,
 }
 
 impl<'a> StepKeys<'a> {
-    pub(crate) fn new(ring: &'a KeyRing, now: ProviderKeys) -> Self {
-        Self { ring, now, renewed: false }
+    pub(crate) fn new(ring: &'a KeyRing, current: ProviderKeys) -> Self {
+        Self { ring, current, renewed: false }
     }
 
-    pub(crate) fn now(&self) -> &ProviderKeys {
-        &self.now
+    pub(crate) fn current(&self) -> &ProviderKeys {
+        &self.current
     }
 
     /// Another key in place of one that was refused in a request made at `moment`: the secret is read again, once in a step,
@@ -140,11 +140,11 @@ impl<'a> StepKeys<'a> {
         if !self.renewed {
             self.renewed = true;
             match self.ring.load(Some(moment)).await {
-                Ok(keys) => self.now = keys,
+                Ok(keys) => self.current = keys,
                 Err(error) => telemetry::report(&error, "read the provider keys again"),
             }
         }
-        self.now.get(provider).filter(|key| *key != refused).cloned()
+        self.current.get(provider).filter(|key| *key != refused).cloned()
     }
 }
 

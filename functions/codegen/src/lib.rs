@@ -34,7 +34,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::ask::Question;
 use crate::inputs::Request;
 use crate::keys::{KeyRing, StepKeys};
-use crate::router::{Router, Task, Unanswered};
+use crate::router::{RouteFailure, Router, Task};
 
 pub use crate::config::{CodegenConfig, default_order};
 pub use crate::inputs::Kind;
@@ -108,8 +108,8 @@ impl Codegen {
         let task = Task { request: &request, question, ownership, deadline };
         match self.router.route(&task, &mut StepKeys::new(&self.keys, keys)).await {
             Ok(routed) => Ok(report::from_model(&request, question, routed)),
-            Err(Unanswered { left, taken_away: true }) => Err(Box::new(report::taken_away(&left))),
-            Err(Unanswered { left, taken_away: false }) => Err(Box::new(report::exhausted(&left))),
+            Err(RouteFailure { left, ownership_lost: true }) => Err(Box::new(report::ownership_lost(&left))),
+            Err(RouteFailure { left, ownership_lost: false }) => Err(Box::new(report::exhausted(&left))),
         }
     }
 

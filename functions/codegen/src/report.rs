@@ -159,9 +159,9 @@ pub(crate) fn no_provider(line: &[Provider], keys: &ProviderKeys) -> Outcome {
 }
 
 /// The step was taken away: nothing more was asked, and the end of this attempt does not count. Its events do.
-pub(crate) fn taken_away(left: &[Left]) -> Outcome {
+pub(crate) fn ownership_lost(left: &[Left]) -> Outcome {
     let error =
-        StepError::new("step_taken_away", "The step was cancelled or taken over, so no provider was asked any more.");
+        StepError::new("ownership_lost", "The step was cancelled or taken over, so no provider was asked any more.");
     Outcome { events: spent(left), ..Outcome::failed(error) }
 }
 

@@ -48,7 +48,7 @@ pub struct Left {
     pub usage: Vec<TokenUsage>,
     /// The step had less time than an answer may take, and nothing else went wrong.
     #[serde(skip)]
-    pub hasty: bool,
+    pub cut_short: bool,
 }
 
 /// An answer, and the way to it.
@@ -63,10 +63,10 @@ pub(crate) struct Routed {
 }
 
 /// No usable answer, and why each provider was left.
-pub(crate) struct Unanswered {
+pub(crate) struct RouteFailure {
     pub left: Vec<Left>,
     /// The step is owned no longer.
-    pub taken_away: bool,
+    pub ownership_lost: bool,
 }
 
 /// A step's work.
@@ -99,7 +99,7 @@ struct Turn<'a> {
     spent: Vec<TokenUsage>,
     /// A fault that was the provider's own.
     has_failed: bool,
-    taken_away: bool,
+    ownership_lost: bool,
 }
 
 impl Router {
@@ -123,13 +123,13 @@ impl Router {
     }
 
     /// Asks one provider after the other until one gives a usable answer.
-    pub(crate) async fn route(&self, task: &Task<'_>, keys: &mut StepKeys<'_>) -> Result<Routed, Unanswered> {
+    pub(crate) async fn route(&self, task: &Task<'_>, keys: &mut StepKeys<'_>) -> Result<Routed, RouteFailure> {
         let line = self.line(task.request);
         let mut left = Vec::new();
         let is_cooling = |provider: &Provider| {
-            keys.now().get(*provider).is_some_and(|key| self.cooldowns.get(*provider, key).is_some())
+            keys.current().get(*provider).is_some_and(|key| self.cooldowns.get(*provider, key).is_some())
         };
-        let askable = line.iter().filter(|provider| keys.now().get(**provider).is_some()).count();
+        let askable = line.iter().filter(|provider| keys.current().get(**provider).is_some()).count();
         let cooling = line.iter().filter(|provider| is_cooling(provider)).count();
         // When all are cooling down, asking is better than failing without having asked.
         let ignore_cooldowns = cooling == askable;
@@ -137,8 +137,8 @@ impl Router {
         for provider in line {
             let model = task.request.model.as_ref().unwrap_or(self.config.models.get(provider));
             let entry = |fault: Fault| Left::of(provider, model, 0, fault);
-            let Some(key) = keys.now().get(provider).cloned() else {
-                left.push(entry(Fault::new(FaultKind::NoKey, keys.now().problem(provider))));
+            let Some(key) = keys.current().get(provider).cloned() else {
+                left.push(entry(Fault::new(FaultKind::NoKey, keys.current().problem(provider))));
                 continue;
             };
             if let Some(cooldown) = self.cooldowns.get(provider, &key).filter(|_| !ignore_cooldowns) {
@@ -151,7 +151,7 @@ impl Router {
             let time_left = task.deadline.saturating_duration_since(Instant::now());
             let slot = Instant::now() + if remaining == 0 { time_left } else { time_left / 2 };
             let mut turn = Turn::new(provider, model, key, slot);
-            match self.take(&mut turn, task, keys).await {
+            match self.ask_provider(&mut turn, task, keys).await {
                 Ok((answer, duration, tries)) => {
                     self.cooldowns.end(provider);
                     let model_requested = model.clone();
@@ -160,20 +160,20 @@ impl Router {
                 Err(why) => {
                     tracing::warn!(%provider, model, kind = ?why.kind, status = why.status, reason = why.reason, tries = why.tries,
                         "provider left without an answer");
-                    if turn.taken_away {
+                    if turn.ownership_lost {
                         left.push(why);
-                        return Err(Unanswered { left, taken_away: true });
+                        return Err(RouteFailure { left, ownership_lost: true });
                     }
                     self.cooldowns.start(&why, &turn.key);
                     left.push(why);
                 }
             }
         }
-        Err(Unanswered { left, taken_away: false })
+        Err(RouteFailure { left, ownership_lost: false })
     }
 
     /// Asks one provider until it answers, or is left.
-    async fn take(&self, turn: &mut Turn<'_>, task: &Task<'_>, keys: &mut StepKeys<'_>) -> Tried {
+    async fn ask_provider(&self, turn: &mut Turn<'_>, task: &Task<'_>, keys: &mut StepKeys<'_>) -> Tried {
         let client = self.client.get_or_try_init(|| async { client(&self.config) }).await;
         let client = client.map_err(|fault| turn.leave(fault))?;
         loop {
@@ -182,7 +182,7 @@ impl Router {
                 return Err(turn.leave(Fault::new(FaultKind::Transient, "the step has no time left for it")));
             }
             if !task.ownership.holds().await {
-                turn.taken_away = true;
+                turn.ownership_lost = true;
                 return Err(turn.leave(Fault::new(FaultKind::Transient, "the step was cancelled or taken over")));
             }
             let (started, asked) = (Instant::now(), std::time::Instant::now());
@@ -191,7 +191,7 @@ impl Router {
             let answer = tokio::select! {
                 answer = ask(client, &self.config, target, task.question, limit) => answer,
                 () = task.ownership.lost() => {
-                    turn.taken_away = true;
+                    turn.ownership_lost = true;
                     // It may be billed all the same, and nobody will tell how much.
                     turn.spent.push(TokenUsage::default());
                     let reason = "given up: the step was cancelled or taken over";
@@ -225,13 +225,13 @@ impl Router {
 
 impl<'a> Turn<'a> {
     fn new(provider: Provider, model: &'a str, key: ApiKey, slot: Instant) -> Self {
-        Self { provider, model, key, slot, tries: 0, spent: Vec::new(), has_failed: false, taken_away: false }
+        Self { provider, model, key, slot, tries: 0, spent: Vec::new(), has_failed: false, ownership_lost: false }
     }
 
     fn leave(&mut self, fault: Fault) -> Left {
         Left {
             usage: std::mem::take(&mut self.spent),
-            hasty: !self.has_failed,
+            cut_short: !self.has_failed,
             ..Left::of(self.provider, self.model, self.tries, fault)
         }
     }
@@ -248,7 +248,7 @@ impl Left {
             tries,
             wait: fault.wait,
             usage: Vec::new(),
-            hasty: false,
+            cut_short: false,
         }
     }
 }

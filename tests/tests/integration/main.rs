@@ -7,5 +7,6 @@ mod delivery;
 mod failures;
 mod fencing;
 mod model;
+mod ownership;
 mod races;
 mod transaction;

@@ -32,7 +32,9 @@ pub(super) fn read(body: &Value) -> Reply<'_> {
         usage: TokenUsage::openai(body.get("usage")),
         problem: problem(body, items)
             // A refused answer is complete all the same: the refusal is one of its parts.
-            .or_else(|| parts().any(|part| text(part, "type") == Some("refusal")).then(|| "the model refused".into()))
+            .or_else(|| {
+                parts().any(|part| text(part, "type") == Some("refusal")).then(|| "the model refused: refusal".into())
+            })
             .or_else(|| {
                 let cut = messages().any(|message| text(message, "status") == Some("incomplete"));
                 cut.then(|| "the answer is cut off".into())

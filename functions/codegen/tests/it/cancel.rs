@@ -21,9 +21,9 @@ fn owned_for(looks: usize) -> Ownership {
     Ownership::new(Duration::from_millis(20), move || ready(looked.fetch_add(1, Ordering::SeqCst) < looks).boxed())
 }
 
-fn assert_taken_away(outcome: &Outcome) {
+fn assert_ownership_lost(outcome: &Outcome) {
     let Verdict::Failed { error, retryable, .. } = &outcome.verdict else { panic!("{outcome:?}") };
-    assert_eq!((error.code.as_str(), *retryable), ("step_taken_away", false));
+    assert_eq!((error.code.as_str(), *retryable), ("ownership_lost", false));
 }
 
 fn told(events: &[NewEvent]) -> Vec<(&Value, &Value, &Value)> {
@@ -38,7 +38,7 @@ async fn a_cancelled_step_asks_nobody() {
     let fake = Fake::start(vec![Reply::ok(&openai("x"))]).await;
     let codegen = codegen(config(Some(&fake), None, None), &TWO);
     let outcome = codegen.generate(&topic(), TIMEOUT, &owned_for(0)).await.unwrap_err();
-    assert_taken_away(&outcome);
+    assert_ownership_lost(&outcome);
     assert_eq!((fake.calls(), outcome.events.len()), (0, 0));
 }
 
@@ -53,7 +53,7 @@ async fn after_a_cancel_neither_the_next_provider_nor_the_same_one_is_asked() {
         let ownership =
             Ownership::new(Duration::MAX, move || ready(looked.fetch_add(1, Ordering::SeqCst) == 0).boxed());
         let outcome = codegen.generate(&topic(), TIMEOUT, &ownership).await.unwrap_err();
-        assert_taken_away(&outcome);
+        assert_ownership_lost(&outcome);
         assert_eq!((first.calls(), second.calls()), (1, 0));
         let expected = [(&json!("openai"), &json!(false), &json!(30))];
         assert_eq!(told(&outcome.events), if spent { &expected[..] } else { &[] });
@@ -68,7 +68,7 @@ async fn a_cancel_gives_up_the_request_that_is_under_way_and_tells_that_its_cost
     let started = Instant::now();
     let outcome = codegen.generate(&topic(), TIMEOUT, &owned_for(3)).await.unwrap_err();
     assert!(started.elapsed() < Duration::from_secs(3), "it did not wait for the answer");
-    assert_taken_away(&outcome);
+    assert_ownership_lost(&outcome);
     assert_eq!((hanging.calls(), second.calls()), (1, 0));
     assert_eq!(told(&outcome.events), [(&json!("openai"), &json!(false), &Value::Null)]);
 }

@@ -109,9 +109,9 @@ async fn logs_hold_neither_prompt_nor_text_nor_key() {
     let logs = Logs::default();
     // For the whole process, since per-thread ones race for the cache of call sites; so other tests are watched as well.
     tracing::subscriber::set_global_default(logs.clone()).unwrap();
-    let echo = json!({ "error": { "code": "server_error", "message": format!("{KEY} canary-prompt") } });
-    let fake =
-        Fake::start(vec![Reply::json(500, &echo), Reply::json(401, &echo), Reply::ok(&anthropic("canary-text"))]).await;
+    let echo = json!({ "error": { "code": "server_error", "type": KEY, "param": "canary-prompt", "message": format!("{KEY} canary-prompt") } });
+    let answer = Reply::ok(&with(anthropic("canary-text"), "/model", json!(KEY)));
+    let fake = Fake::start(vec![Reply::json(500, &echo), Reply::json(401, &echo), answer]).await;
     generate(&keyed(&fake), json!({ "prompt": "canary-prompt" })).await;
     let lines = logs.0.lock().unwrap().join("\n");
     assert!(lines.contains("asking again") && lines.contains("provider left without an answer"), "{lines}");

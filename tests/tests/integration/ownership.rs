@@ -1,0 +1,139 @@
+//! An attempt that lost its step learns of it, and what it spent is told all the same.
+
+use nofx_tests::delivery::event;
+use nofx_tests::{Deliver, Lab, plans};
+use serde_json::{Map, Value, json};
+use shared::context::Ctx;
+use shared::db::run::Control;
+use shared::db::step::{self, AttemptKey, ClaimItem, Claimed, FinishItem, FinishResult};
+use shared::domain::{NewEvent, Outcome, RunId, StepId, TenantId, tool};
+use shared::flow::control_run::control_run;
+use shared::flow::finish_step::conclude;
+use shared::storage::StepStore;
+use shared::worker::{ClaimedStep, Handler, Ownership, Plain, Worker};
+use uuid::Uuid;
+
+async fn claim(lab: &Lab, run: RunId, step: StepId) -> Claimed {
+    let item = ClaimItem { tenant_id: lab.tenant.clone(), run_id: run, step_id: step, lease_s: 60 };
+    let mut claims = step::steps_claim(&lab.ctx.db, &[item]).await.unwrap();
+    claims.claimed.pop().expect("the step is to be had")
+}
+
+async fn cancel(ctx: &Ctx, run: RunId) {
+    control_run(ctx, &ctx.config.tenant, run, Control::Cancel, "ann").await.unwrap();
+}
+
+fn spent() -> Outcome {
+    let mut outcome = Outcome::succeeded(Map::new());
+    for (kind, tokens) in [("codegen.usage", 7), ("codegen.usage", 8), ("codegen.other", 9)] {
+        outcome.events.push(NewEvent { kind: kind.into(), payload: json!({ "output_tokens": tokens }) });
+    }
+    outcome
+}
+
+fn end(claimed: &Claimed) -> FinishItem {
+    conclude(claimed, spent(), 1 << 20, 0.0)
+}
+
+async fn usage(lab: &Lab, run: RunId) -> Vec<Value> {
+    let sql = "select payload from nofx.event where run_id = $1 and type like 'codegen.%' order by seq";
+    lab.admin.query(sql, &[&run.0]).await.unwrap().iter().map(|row| row.get(0)).collect()
+}
+
+#[tokio::test]
+async fn an_attempt_is_live_until_it_ends_is_cancelled_or_is_followed_by_another() {
+    let lab = Lab::new().await;
+    let live = async |key: &AttemptKey| step::attempt_is_live(&lab.ctx.db, key).await.unwrap();
+    let run = lab.submit(&plans::wide(2)).await;
+    let (id, other) = (lab.step(run, "s0").await, lab.step(run, "s1").await);
+    let first = claim(&lab, run, id).await;
+    let key = AttemptKey::of(&first);
+    assert!(live(&key).await);
+    let strange = [
+        AttemptKey { attempt: 2, ..key.clone() },
+        AttemptKey { tenant_id: TenantId("another".into()), ..key.clone() },
+        AttemptKey { run_id: RunId(Uuid::new_v4()), ..key.clone() },
+        AttemptKey { step_id: other, ..key.clone() },
+    ];
+    for strange in &strange {
+        assert!(!live(strange).await, "{strange:?}");
+    }
+    lab.lease_over(id).await;
+    assert!(live(&key).await, "nobody took it yet");
+    let second = AttemptKey::of(&claim(&lab, run, id).await);
+    assert!(!live(&key).await && live(&second).await);
+
+    control_run(&lab.ctx, &lab.tenant, run, Control::Pause, "ann").await.unwrap();
+    assert!(live(&second).await, "a running step goes on while its run is paused");
+    cancel(&lab.ctx, run).await;
+    assert!(!live(&second).await);
+}
+
+#[tokio::test]
+async fn what_a_cancelled_attempt_spent_is_told_once_and_changes_nothing_else() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&plans::chain(2)).await;
+    let item = end(&claim(&lab, run, lab.step(run, "s0").await).await);
+    cancel(&lab.ctx, run).await;
+    let before = lab.outcome(run).await;
+    let finishes = step::steps_finish(&lab.ctx.db, std::slice::from_ref(&item), None).await.unwrap();
+    assert_eq!(finishes.items[0].result, FinishResult::Stale);
+    for recorded in [2, 0] {
+        assert_eq!(step::attempt_usage_record(&lab.ctx.db, &item).await.unwrap(), recorded);
+    }
+    let expected = [7, 8].map(|tokens| json!({ "output_tokens": tokens, "late_attempt": 1 }));
+    assert_eq!(usage(&lab, run).await, expected);
+    assert_eq!(lab.outcome(run).await, before);
+    lab.assert_invariants().await;
+}
+
+#[tokio::test]
+async fn both_attempts_of_a_step_tell_what_they_spent_when_the_first_one_comes_late() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&plans::wide(1)).await;
+    let id = lab.step(run, "s0").await;
+    let late = end(&claim(&lab, run, id).await);
+    lab.lease_over(id).await;
+    let second = end(&claim(&lab, run, id).await);
+    assert_eq!(step::attempt_usage_record(&lab.ctx.db, &late).await.unwrap(), 2);
+    // One that owns its step, or has ended by itself, tells it with its end and not here.
+    assert_eq!(step::attempt_usage_record(&lab.ctx.db, &second).await.unwrap(), 0);
+    step::steps_finish(&lab.ctx.db, std::slice::from_ref(&second), None).await.unwrap();
+    assert_eq!(step::attempt_usage_record(&lab.ctx.db, &second).await.unwrap(), 0);
+    let strange = FinishItem { tenant_id: TenantId("another".into()), attempt: 1, ..late };
+    assert_eq!(step::attempt_usage_record(&lab.ctx.db, &strange).await.unwrap(), 0);
+    assert_eq!(usage(&lab, run).await.len(), 5);
+    assert_eq!(lab.run_status(run).await, "succeeded");
+    lab.assert_invariants().await;
+}
+
+/// Spends, with its run cancelled in the middle of it.
+struct Spender(Ctx);
+
+impl Handler for Spender {
+    async fn handle(&self, _: &ClaimedStep, _: &StepStore) -> Outcome {
+        unreachable!("the worker calls the other one")
+    }
+
+    async fn handle_while_owned(&self, step: &ClaimedStep, _: &StepStore, ownership: &Ownership) -> Outcome {
+        assert!(ownership.holds().await);
+        cancel(&self.0, step.run_id).await;
+        assert!(!ownership.holds().await);
+        spent()
+    }
+}
+
+#[tokio::test]
+async fn a_handler_learns_of_a_cancel_and_the_worker_records_what_was_spent() {
+    let lab = Lab::new().await;
+    let plan = json!({ "goal": "spend", "steps": [plans::step("write", "codegen", json!({ "prompt": "p" }))] });
+    let run = lab.submit(&plan).await;
+    let sent = lab.sent().await;
+    let spec = tool::handler("codegen").expect("a known handler");
+    let worker = Worker::new(lab.ctx.clone(), spec, Plain(Spender(lab.ctx.clone())));
+    let response = worker.handle_batch(event(&sent, Deliver::Once), None).await;
+    assert!(response.batch_item_failures.is_empty());
+    assert_eq!(lab.run_status(run).await, "cancelled");
+    assert_eq!(usage(&lab, run).await.len(), 2);
+    lab.assert_invariants().await;
+}
