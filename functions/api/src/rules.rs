@@ -9,7 +9,7 @@ use shared::context::Ctx;
 use shared::db::rule::{self, RuleResult};
 use shared::domain::rule::{FIELDS, Rule, is_table_name};
 use shared::error::Error;
-use shared::http::{ACTOR, Body, Names, Query, next_link, not_given_out, shown};
+use shared::http::{ACTOR, Body, Names, Query, not_given_out, page_of, shown};
 use uuid::Uuid;
 
 /// What the body of a `PUT` has: a rule, and who sets it.
@@ -35,9 +35,7 @@ pub async fn list(State(ctx): State<Ctx>, query: Query) -> Result<Response, Erro
     }
     let page = rule::rule_list(&ctx.db, &ctx.config.tenant, after, limit).await?;
     let next = page.next();
-    let mut response = Json(json!({"rules": page.items, "next": next})).into_response();
-    response.headers_mut().extend(next.and_then(|next| next_link("", next, limit)));
-    Ok(response)
+    Ok(page_of("rules", page.items, next.as_deref(), limit))
 }
 
 /// `GET /rules/{table}` -> the rule, `target` (what stands behind the name: triggers with their digests, foreign keys;
