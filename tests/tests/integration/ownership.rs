@@ -14,7 +14,8 @@ use shared::worker::{ClaimedStep, Handler, Ownership, Plain, Worker};
 use uuid::Uuid;
 
 async fn claim(lab: &Lab, run: RunId, step: StepId) -> Claimed {
-    let item = ClaimItem { tenant_id: lab.tenant.clone(), run_id: run, step_id: step, lease_s: 60 };
+    let item =
+        ClaimItem { tenant_id: lab.tenant.clone(), run_id: run, step_id: step, lease_s: 60, refs_bytes: 1 << 20 };
     let mut claims = step::steps_claim(&lab.ctx.db, &[item]).await.unwrap();
     claims.claimed.pop().expect("the step is to be had")
 }
