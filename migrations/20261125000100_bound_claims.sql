@@ -1,63 +1,70 @@
 -- A claim hands out the values that a step refers to, and no others, and stops before they are too many: what one step
 -- refers to can neither fill a worker's memory nor make the answer for its neighbours unreadable.
 
--- What the inputs refer to: [{step, path: [..]}]. Null: a run of before this column; its steps get whole outputs.
-alter table nofx.step add column ref_paths jsonb;
+-- What the inputs refer to in the outputs of the step of the same position in `refs`: a path as Postgres' `#>` takes it, as
+-- text. A step that is referred to twice stands in `refs` twice. Null: a run of before this column; its steps get whole
+-- outputs.
+alter table nofx.step add column ref_paths text[];
+
+-- The values that a step refers to, one by one, until they have more than p_refs_bytes bytes: null then.
+-- [{step, path, value}], without `value` where there is none.
+create function nofx.step_refs(p_run_id uuid, p_refs text[], p_ref_paths text[], p_refs_bytes integer) returns jsonb
+    language plpgsql stable
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_value jsonb;
+    v_values jsonb[] := '{}';
+    v_bytes bigint := 0;
+begin
+    for i in 1..cardinality(p_refs) loop
+        select u.outputs #> coalesce(p_ref_paths[i], '{}')::text[] into v_value
+          from nofx.step u
+         where u.run_id = p_run_id and u.name = p_refs[i];
+        if v_value is null then
+            v_values := v_values
+                || jsonb_build_object('step', p_refs[i], 'path', coalesce(p_ref_paths[i], '{}')::text[]);
+            continue;
+        end if;
+        v_bytes := v_bytes + octet_length(v_value::text);
+        if v_bytes > p_refs_bytes then
+            return null;
+        end if;
+        v_values := v_values || jsonb_build_object('step', p_refs[i], 'path', coalesce(p_ref_paths[i], '{}')::text[],
+                                                   'value', v_value);
+    end loop;
+    return to_jsonb(v_values);
+end
+$$;
 
 -- What a worker learns of a step that it has claimed. With p_refs_bytes: `refs` are the values that the inputs refer to,
--- [{step, path, value}], without `value` where there is none; null when they have more than p_refs_bytes bytes, and then
--- `refs_bytes` says how many were counted. Without it, for workers of before: `upstream`, whole outputs by step.
+-- as nofx.step_refs gives them. Without it, for workers of before: `upstream`, whole outputs by step.
 create function nofx.step_claimed(p_step_id uuid, p_refs_bytes integer) returns jsonb
     language plpgsql stable
     set search_path = nofx, pg_temp
 as $$
 declare
-    v_claimed jsonb;
     v_step record;
-    v_ref record;
-    v_value jsonb;
-    v_values jsonb[] := '{}';
-    v_bytes bigint := 0;
 begin
+    -- Starting a statement costs more than running it: what is not needed is in no statement.
     select s.run_id, s.refs, s.ref_paths,
            jsonb_build_object(
                'tenant_id', s.tenant_id, 'run_id', s.run_id, 'step_id', s.id, 'name', s.name, 'tool', s.tool,
                'attempt', s.attempt, 'failures', s.failures, 'max_attempts', s.max_attempts,
-               'backoff_ms', s.backoff_ms, 'timeout_s', s.timeout_s, 'inputs', s.inputs, 'refs', '[]'::jsonb,
-               'refs_bytes', 0, 'upstream', '{}'::jsonb,
+               'backoff_ms', s.backoff_ms, 'timeout_s', s.timeout_s, 'inputs', s.inputs,
                'goal', r.goal, 'workspace', r.workspace, 'traceparent', r.traceparent) as claimed
       into v_step
       from nofx.step s
       join nofx.run r on r.id = s.run_id
      where s.id = p_step_id;
-    v_claimed := v_step.claimed;
-    if v_step.refs = '{}' then
-        return v_claimed;
-    end if;
     if p_refs_bytes is null then
-        return v_claimed || jsonb_build_object('upstream', coalesce((
+        return v_step.claimed || jsonb_build_object('upstream', coalesce((
             select jsonb_object_agg(u.name, u.outputs)
               from nofx.step u
              where u.run_id = v_step.run_id and u.name = any (v_step.refs)), '{}'));
     end if;
-    for v_ref in
-        select p.step, p.path
-          from jsonb_to_recordset(coalesce(v_step.ref_paths, (
-                   select jsonb_agg(jsonb_build_object('step', name, 'path', '[]'::jsonb))
-                     from unnest(v_step.refs) name))) as p(step text, path text[])
-    loop
-        select u.outputs #> v_ref.path into v_value
-          from nofx.step u
-         where u.run_id = v_step.run_id and u.name = v_ref.step;
-        v_bytes := v_bytes + coalesce(octet_length(v_value::text), 0);
-        if v_bytes > p_refs_bytes then
-            return v_claimed || jsonb_build_object('refs', null, 'refs_bytes', v_bytes);
-        end if;
-        v_values := v_values || (
-            jsonb_build_object('step', v_ref.step, 'path', to_jsonb(v_ref.path))
-            || case when v_value is null then '{}' else jsonb_build_object('value', v_value) end);
-    end loop;
-    return v_claimed || jsonb_build_object('refs', to_jsonb(v_values));
+    return v_step.claimed || jsonb_build_object('refs', case when v_step.refs = '{}' then '[]' else
+        nofx.step_refs(v_step.run_id, v_step.refs, v_step.ref_paths, p_refs_bytes) end);
 end
 $$;
 
@@ -415,7 +422,8 @@ begin
         insert into nofx.step (id, tenant_id, run_id, ordinal, name, tool, handler, inputs, refs, ref_paths, status, blockers,
                                max_attempts, backoff_ms, timeout_s, created_at, ready_at, notify_at)
         select s.id, v_tenant, v_id, s.ordinal, s.name, s.tool, s.handler, s.inputs,
-               array(select jsonb_array_elements_text(s.refs)), s.ref_paths,
+               array(select jsonb_array_elements_text(s.refs)),
+               array(select jsonb_array_elements_text(s.ref_paths)),
                case when s.blockers = 0 then 'ready' else 'pending' end, s.blockers,
                s.max_attempts, s.backoff_ms, s.timeout_s, v_now,
                case when s.blockers = 0 then v_now end,
@@ -444,5 +452,5 @@ begin
 end
 $$;
 
-revoke execute on function nofx.step_claimed(uuid, integer),
+revoke execute on function nofx.step_claimed(uuid, integer), nofx.step_refs(uuid, text[], text[], integer),
     nofx.step_take(text, uuid, uuid, integer, uuid, text, integer, integer, timestamptz) from public;

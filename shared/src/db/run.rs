@@ -1,7 +1,5 @@
 //! Runs: create, control, read.
 
-use std::collections::BTreeSet;
-
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_postgres::types::Type;
@@ -39,21 +37,14 @@ pub struct NewStep<'a> {
     pub tool: &'a str,
     pub handler: &'a str,
     pub inputs: &'a Value,
-    /// Names of the steps that the inputs refer to.
-    pub refs: BTreeSet<&'a str>,
-    /// What they refer to in the outputs of those steps.
-    pub ref_paths: Vec<RefPath<'a>>,
+    /// Names of the steps that the inputs refer to, one for each reference.
+    pub refs: Vec<&'a str>,
+    /// What each of them refers to: a path as text of a Postgres array.
+    pub ref_paths: Vec<String>,
     pub blockers: usize,
     pub max_attempts: u32,
     pub backoff_ms: u32,
     pub timeout_s: Option<u32>,
-}
-
-/// A place in a step's outputs.
-#[derive(Debug, Serialize)]
-pub struct RefPath<'a> {
-    pub step: &'a str,
-    pub path: &'a [String],
 }
 
 /// `child` waits for `parent`.

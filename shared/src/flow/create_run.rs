@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::wake;
 use crate::context::Ctx;
-use crate::db::run::{self, CreateResult, NewEdge, NewRun, NewStep, RefPath};
+use crate::db::run::{self, CreateResult, NewEdge, NewRun, NewStep};
 use crate::domain::plan::{self, Plan, PlanWorkspace};
 use crate::domain::trace::TraceParent;
 use crate::domain::{RunId, RunStatus, StepId, TenantId, digest};
@@ -99,7 +99,7 @@ fn nodes(plan: &Plan) -> (Vec<NewStep<'_>>, Vec<NewEdge>) {
         handler: step.handler,
         inputs: &step.inputs,
         refs: step.refs.iter().map(|reference| reference.step.as_str()).collect(),
-        ref_paths: step.refs.iter().map(|reference| RefPath { step: &reference.step, path: &reference.path }).collect(),
+        ref_paths: step.refs.iter().map(|reference| array_text(&reference.path)).collect(),
         blockers: step.parents.len(),
         max_attempts: step.max_attempts,
         backoff_ms: step.backoff_ms,
@@ -112,8 +112,26 @@ fn nodes(plan: &Plan) -> (Vec<NewStep<'_>>, Vec<NewEdge>) {
     (steps.collect(), edges.collect())
 }
 
+/// The text of a Postgres array (PostgreSQL documentation, section 8.15.6): every element quoted.
+fn array_text(elements: &[String]) -> String {
+    let quoted = elements.iter().map(|element| format!("\"{}\"", element.replace('\\', "\\\\").replace('"', "\\\"")));
+    format!("{{{}}}", quoted.collect::<Vec<_>>().join(","))
+}
+
 fn workspace_ids(workspace: PlanWorkspace) -> Value {
     let roles = [("archive", Some(workspace.archive)), ("base", workspace.base), ("diff", workspace.diff)];
     let given = roles.into_iter().filter_map(|(role, id)| Some((role.to_owned(), json!(id?))));
     Value::Object(given.collect::<Map<_, _>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_an_array_of_quoted_elements() {
+        let path = ["a".to_owned(), "b,\"c\"\\".to_owned(), String::new()];
+        assert_eq!(array_text(&path), r#"{"a","b,\"c\"\\",""}"#);
+        assert_eq!(array_text(&[]), "{}");
+    }
 }
