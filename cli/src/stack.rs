@@ -18,7 +18,7 @@ use crate::{
     checkout::Checkout,
     emulator::Emulator,
     environment,
-    event_source::EventSource,
+    event_source::{EventSource, WAIT_MAX_S, WAIT_SHORT_S},
     front::{Front, routes::Routes, runtime_api::Functions, server},
     function::{self, HTTP_FUNCTIONS, QueueFunction, SWEEPER},
     function_host::{Health, Host, Runtime, WarmUp, Workshop},
@@ -145,7 +145,7 @@ impl Stack {
             report::took("postgres", "the one of DATABASE_URL answers", start.elapsed());
             return Ok(());
         }
-        let postgres = Postgres::find(env, &self.checkout).await?;
+        let postgres = Postgres::find_for(env, &self.checkout, &self.options.state).await?;
         let cache = self.checkout.local().join("cache");
         let dir = self.options.state.join("postgres");
         postgres.create(&cache, &dir, self.options.purpose, &self.ledger).await?;
@@ -277,6 +277,7 @@ impl Stack {
         };
         let http_functions = HTTP_FUNCTIONS.iter().map(|&function| WarmUp::Start { function }).collect();
         start("http", http_functions, ports.pick("http-host")?, 1, Some(runtime));
+        let wait_s = if self.options.aws_endpoint.is_some() { WAIT_SHORT_S } else { WAIT_MAX_S };
         for (function, queue) in queues {
             let (function, name) = (*function, function.name());
             let warm_up = WarmUp::Event { function: name, body: r#"{"Records":[]}"# };
@@ -284,7 +285,7 @@ impl Stack {
             let health = start(name, vec![warm_up], port, function.processes, None);
             let (stopper, stop) = stop::channel();
             let (aws, http, queue) = (aws.clone(), self.http.clone(), queue.clone());
-            let tasks = EventSource { function, queue, port, aws, http, health }.start(&stop);
+            let tasks = EventSource { function, queue, wait_s, port, aws, http, health }.start(&stop);
             sources.push(Part { stopper, tasks, limit: DRAIN_LIMIT });
         }
         let port = ports.pick(SWEEPER)?;
