@@ -20,6 +20,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::json;
+use shared::domain::bounds;
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -34,6 +35,8 @@ pub const MAX_BODY_BYTES: usize = 10 * 1024 * 1024;
 const ANSWER_LIMIT: Duration = Duration::from_secs(29);
 /// How long a request may take to arrive.
 const BODY_LIMIT: Duration = Duration::from_secs(30);
+/// How much of what a function says of its failure is passed on.
+const MAX_MESSAGE_BYTES: usize = 2_000;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What the front knows.
@@ -124,6 +127,7 @@ impl Front {
                 format!("the function {function} did not answer within {limit_s} s and may still be at work"),
             ),
             Failure::Error(message) => {
+                let message = bounds::shortened(&message, MAX_MESSAGE_BYTES);
                 Refusal::new(StatusCode::BAD_GATEWAY, format!("the function {function} failed: {message}"))
             }
             Failure::TooLarge(size) => Refusal::new(

@@ -310,3 +310,25 @@ fn child<'a>(row: &Row, names: &[&'a str]) -> Option<Child<'a>> {
     let built = words.nth(1)?;
     names.iter().find(|name| **name == built).map(|name| Child::Build(name))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_function_runs_with_its_own_port_of_our_runtime_api() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = dir.path().join("a \"b\" c.sh");
+        let ports = BTreeMap::from([("api".to_owned(), 4001), ("console".to_owned(), 4002)]);
+        let runtime = Runtime::at(&ports, script.clone()).unwrap();
+        assert!(runtime.cargo_config().ends_with(r#"a \"b\" c.sh"]"#), "{}", runtime.cargo_config());
+        let output = std::process::Command::new("/bin/sh")
+            .arg(script)
+            .args(["/bin/sh", "-c", "echo $AWS_LAMBDA_RUNTIME_API"])
+            .env("AWS_LAMBDA_FUNCTION_NAME", "console")
+            .env("AWS_LAMBDA_RUNTIME_API", "http://127.0.0.1:9/.rt/console")
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "127.0.0.1:4002\n");
+    }
+}

@@ -247,15 +247,15 @@ impl Stack {
         let routes = Routes::load(&self.checkout).await?;
         let functions = Arc::new(Functions::new(routes.functions()));
         let front = serve(http_port, Front::new(routes, Arc::clone(&functions)).router(), || ()).await?;
-        let (mut runtime_ports, mut parts) = (BTreeMap::new(), Vec::new());
+        let (mut runtime_ports, mut servers) = (BTreeMap::new(), Vec::new());
         for (name, function) in functions.iter() {
             let port = ports.pick(&format!("{name}-runtime"))?;
             let process = Arc::clone(function);
-            parts.push(serve(port, Arc::clone(function).router(), move || process.presence()).await?);
+            servers.push(serve(port, Arc::clone(function).router(), move || process.presence()).await?);
             runtime_ports.insert(name.to_owned(), port);
         }
         // They outlive the functions, so that what those are answering when the stack stops still goes out.
-        self.tiers.push(parts);
+        self.tiers.push(servers);
         Ok((Runtime::at(&runtime_ports, self.options.state.join("run-function.sh"))?, front))
     }
 

@@ -253,7 +253,7 @@ fn refused(status: StatusCode, kind: &str, message: &str) -> Response {
 mod tests {
     use super::*;
 
-    const LONG: Duration = Duration::from_secs(60);
+    const LONG: Duration = Duration::from_mins(1);
     const SHORT: Duration = Duration::from_millis(10);
 
     #[tokio::test]

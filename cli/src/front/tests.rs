@@ -91,7 +91,7 @@ async fn problem_of(response: reqwest::Response) -> (u16, String) {
     (status, document["detail"].as_str().unwrap().to_owned())
 }
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 #[tokio::test]
 async fn an_unknown_path_gives_the_functions_own_kind_of_document_and_no_name_of_a_function() {
