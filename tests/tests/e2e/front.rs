@@ -19,7 +19,7 @@ pub async fn holds(stack: &Stack) {
     a_function_that_is_killed_answers_again(stack).await;
 }
 
-/// `cargo lambda watch` loses one in fifty answers of this size to four clients, and one in three of megabytes.
+/// `cargo lambda watch` by itself loses about one in fifty of the smaller ones to four clients, and more of the larger.
 async fn large_answers_arrive_whole(stack: &Stack) {
     let client = Client::new();
     for (size, steps, requests) in [(4_000, 2, REQUESTS), (100_000, 8, 5)] {
