@@ -19,6 +19,8 @@ use crate::{
     server::{self, Sign},
 };
 
+/// MiniStack, started by a program that lets long polls wait for messages: its own look for them ten times a second.
+const PROGRAM: &str = include_str!("emulator.py");
 /// It saves its state while it ends.
 const ENDING: Ending = Ending::new(Signal::TERM, Duration::from_secs(10));
 
@@ -56,8 +58,10 @@ impl Emulator {
     pub async fn start(&self, log: &Path, ledger: &Ledger) -> Result<Process> {
         let temporary = self.dir.join("tmp");
         fs::create_dir_all(&temporary).with_context(|| format!("cannot create {}", temporary.display()))?;
+        let program = self.dir.join("emulator.py");
+        fs::write(&program, PROGRAM).with_context(|| format!("cannot write {}", program.display()))?;
         let mut command = Command::new(&self.python);
-        command.args(["-m", "ministack"]).current_dir(&self.dir);
+        command.arg(program).current_dir(&self.dir);
         environment::keep_back(&mut command);
         command
             .env("BIND_HOST", "127.0.0.1")

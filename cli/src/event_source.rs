@@ -18,11 +18,10 @@ use crate::{
     stop::Stop,
 };
 
-/// Twenty seconds are allowed. The emulator does not notice a caller that hangs up, and ends only when its polls have.
-const WAIT_S: i32 = 2;
-/// The emulator looks for messages ten times a second while a poll waits: polls that start at different moments of
-/// this period see a message sooner.
-const EMULATOR_PERIOD: Duration = Duration::from_millis(100);
+/// The longest that SQS allows. The emulator of the stack wakes a waiting poll as soon as there is a message.
+pub const WAIT_MAX_S: i32 = 20;
+/// For an emulator that outlives the stack: it may not notice that a caller hung up, and give that call a message.
+pub const WAIT_SHORT_S: i32 = 2;
 /// When the function could not even be asked, its messages come back this soon.
 const SOON_S: i32 = 2;
 const RETRY_FIRST: Duration = Duration::from_millis(200);
@@ -33,6 +32,8 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 pub struct EventSource {
     pub function: QueueFunction,
     pub queue: Queue,
+    /// How long a poll waits for messages.
+    pub wait_s: i32,
     /// Where the function's host listens.
     pub port: u16,
     pub aws: Aws,
@@ -53,13 +54,10 @@ impl EventSource {
     /// Starts the polls of this mapping.
     pub fn start(self, stop: &Stop) -> Vec<JoinHandle<()>> {
         let source = Arc::new(self);
-        (0..source.function.polls)
-            .map(|number| tokio::spawn(Arc::clone(&source).poll_until(number, stop.clone())))
-            .collect()
+        (0..source.function.polls).map(|_| tokio::spawn(Arc::clone(&source).poll_until(stop.clone()))).collect()
     }
 
-    async fn poll_until(self: Arc<Self>, number: u32, mut stop: Stop) {
-        sleep(EMULATOR_PERIOD * number / self.function.polls).await;
+    async fn poll_until(self: Arc<Self>, mut stop: Stop) {
         let mut health = self.health.clone();
         let mut pause = RETRY_FIRST;
         loop {
@@ -93,7 +91,7 @@ impl EventSource {
             .receive_message()
             .queue_url(&self.queue.url)
             .max_number_of_messages(i32::try_from(self.function.spec.batch_size).unwrap_or(10))
-            .wait_time_seconds(WAIT_S)
+            .wait_time_seconds(self.wait_s)
             .message_system_attribute_names(MessageSystemAttributeName::All)
             .message_attribute_names("All")
             .send()

@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Write,
     fs::{self, File},
     io::{Read, Seek, SeekFrom},
     path::PathBuf,
@@ -10,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 use tokio::{process::Command, sync::watch, task::JoinSet, time::sleep};
 
@@ -54,8 +55,8 @@ pub struct Workshop {
 pub enum WarmUp {
     /// An event with this body.
     Event { function: &'static str, body: &'static str },
-    /// A GET of `/health`.
-    Http { function: &'static str },
+    /// A request that starts the function and that nobody answers: it asks the stack's own Runtime API for work.
+    Start { function: &'static str },
     /// Somebody else invokes it anyway.
     Elsewhere { function: &'static str },
 }
@@ -63,7 +64,7 @@ pub enum WarmUp {
 impl WarmUp {
     fn function(&self) -> &'static str {
         match self {
-            Self::Event { function, .. } | Self::Http { function } | Self::Elsewhere { function } => function,
+            Self::Event { function, .. } | Self::Start { function } | Self::Elsewhere { function } => function,
         }
     }
 }
@@ -76,7 +77,37 @@ pub struct Host {
     pub port: u16,
     /// Processes of each function.
     pub processes: u32,
+    /// The Runtime API of its functions, in place of cargo-lambda's.
+    pub runtime: Option<Runtime>,
     pub workshop: Workshop,
+}
+
+/// A Runtime API of ours. cargo-lambda sets the address of its own for every function it starts and lets nobody set
+/// another one; but it starts them with `cargo run`, and cargo runs them through a program if it is told one.
+#[derive(Clone, Debug)]
+pub struct Runtime {
+    script: PathBuf,
+}
+
+impl Runtime {
+    /// With a port for each function; the script that says so to them is written to `script`.
+    pub fn at(ports: &BTreeMap<String, u16>, script: PathBuf) -> Result<Self> {
+        let mut text =
+            "# Runs a function with the Runtime API of the local stack.\ncase \"$AWS_LAMBDA_FUNCTION_NAME\" in\n"
+                .to_owned();
+        for (name, port) in ports {
+            let _ = writeln!(text, "{name}) export AWS_LAMBDA_RUNTIME_API=127.0.0.1:{port} ;;");
+        }
+        text.push_str("esac\nexec \"$@\"\n");
+        fs::write(&script, text).with_context(|| format!("cannot write {}", script.display()))?;
+        Ok(Self { script })
+    }
+
+    /// What tells cargo to run programs through the script. A string of JSON is one of TOML as well.
+    fn cargo_config(&self) -> String {
+        let script = serde_json::Value::from(self.script.to_string_lossy());
+        format!("target.'cfg(all())'.runner = [\"/bin/sh\", {script}]")
+    }
 }
 
 /// Whether the functions of a host can be asked.
@@ -180,6 +211,9 @@ impl Host {
         if !self.workshop.reload {
             command.arg("--ignore-changes");
         }
+        if let Some(runtime) = &self.runtime {
+            command.args(["--config", &runtime.cargo_config()]);
+        }
         command.current_dir(&self.workshop.root);
         environment::keep_back(&mut command);
         command.envs(&self.workshop.variables);
@@ -198,7 +232,7 @@ impl Host {
                 WarmUp::Event { function, body } => {
                     http.post(format!("{base}{}", crate::function::invocation_path(function))).body(*body)
                 }
-                WarmUp::Http { function } => http.get(format!("{base}/lambda-url/{function}/health")),
+                WarmUp::Start { function } => http.get(format!("{base}/lambda-url/{function}/")),
                 WarmUp::Elsewhere { .. } => continue,
             };
             warm_ups.spawn(async move {
@@ -275,4 +309,26 @@ fn child<'a>(row: &Row, names: &[&'a str]) -> Option<Child<'a>> {
     let mut words = arguments.split_whitespace().skip_while(|word| *word != "--bin");
     let built = words.nth(1)?;
     names.iter().find(|name| **name == built).map(|name| Child::Build(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_function_runs_with_its_own_port_of_our_runtime_api() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = dir.path().join("a \"b\" c.sh");
+        let ports = BTreeMap::from([("api".to_owned(), 4001), ("console".to_owned(), 4002)]);
+        let runtime = Runtime::at(&ports, script.clone()).unwrap();
+        assert!(runtime.cargo_config().ends_with(r#"a \"b\" c.sh"]"#), "{}", runtime.cargo_config());
+        let output = std::process::Command::new("/bin/sh")
+            .arg(script)
+            .args(["/bin/sh", "-c", "echo $AWS_LAMBDA_RUNTIME_API"])
+            .env("AWS_LAMBDA_FUNCTION_NAME", "console")
+            .env("AWS_LAMBDA_RUNTIME_API", "http://127.0.0.1:9/.rt/console")
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "127.0.0.1:4002\n");
+    }
 }

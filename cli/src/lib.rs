@@ -20,6 +20,7 @@ pub mod contract;
 pub mod docker;
 pub mod emulator;
 pub mod event_source;
+pub mod front;
 pub mod function;
 pub mod function_host;
 pub mod node;

@@ -81,18 +81,30 @@ impl Cluster {
 }
 
 impl Postgres {
-    /// The newest server of the environment that starts here.
+    /// The newest server of the environment that starts here and may enter the checkout.
     pub async fn find(env: &PythonEnv, checkout: &Checkout) -> Result<Self> {
+        Self::find_for(env, checkout, &checkout.local()).await
+    }
+
+    /// The same for a cluster below `state`, which may lie elsewhere.
+    pub async fn find_for(env: &PythonEnv, checkout: &Checkout, state: &Path) -> Result<Self> {
         let root = rustix::process::geteuid().is_root();
+        let mut kept_out = None;
         for bin in env.postgres_dirs() {
             let users = if root { unprivileged_users(checkout)? } else { vec![None] };
             for user in users {
                 let mut postgres = Self { bin: bin.clone(), major: 0, user };
                 if let Some(major) = postgres.version(&checkout.local()).await {
-                    postgres.major = major;
-                    return Ok(postgres);
+                    if postgres.version(state).await.is_some() {
+                        postgres.major = major;
+                        return Ok(postgres);
+                    }
+                    kept_out = user;
                 }
             }
+        }
+        if let Some(user) = kept_out {
+            return Err(kept_out_of(state, user));
         }
         Err(hinted(
             "postgres: no server binary starts on this machine",
@@ -264,6 +276,40 @@ fn unprivileged_users(checkout: &Checkout) -> Result<Vec<Option<RunAs>>> {
     Ok([false, true].map(|pass_directories| Some(RunAs { uid, gid, pass_directories })).into())
 }
 
+/// The error of a state folder that the server's user cannot reach.
+fn kept_out_of(state: &Path, user: RunAs) -> anyhow::Error {
+    let folder = closed_folder(state, user.uid, user.gid).unwrap_or_else(|| state.to_owned());
+    let folder = folder.display();
+    hinted(
+        format!(
+            "postgres: it runs as the user {} because it refuses to run as root, and that user may not enter {folder}, \
+             where its files are to be",
+            user.uid
+        ),
+        format!(
+            "let it pass: chmod o+x {folder}; or set NOFX_STATE_DIR to a folder outside, or DATABASE_URL to a Postgres of \
+             your own"
+        ),
+    )
+}
+
+/// The first folder on the way to `path` that a user may not enter, by the permissions that it has.
+fn closed_folder(path: &Path, uid: u32, gid: u32) -> Option<PathBuf> {
+    let mut folders: Vec<&Path> = path.ancestors().collect();
+    folders.reverse();
+    let closed = folders.into_iter().find(|folder| {
+        fs::metadata(folder).is_ok_and(|metadata| {
+            let may_enter = match (metadata.uid() == uid, metadata.gid() == gid) {
+                (true, _) => 0o100,
+                (false, true) => 0o010,
+                (false, false) => 0o001,
+            };
+            metadata.permissions().mode() & may_enter == 0
+        })
+    });
+    closed.map(Path::to_owned)
+}
+
 /// The ids of `nobody`; Linux distributions agree on 65534, macOS uses -2.
 fn nobody() -> (u32, u32) {
     let id = if cfg!(target_os = "macos") { u32::MAX - 1 } else { 65534 };
@@ -296,4 +342,24 @@ fn write_secret(path: &Path, secret: &str) -> Result<()> {
         .open(path)
         .with_context(|| format!("cannot create {}", path.display()))?;
     file.write_all(secret.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_folder_that_the_servers_user_cannot_enter_is_named_with_what_to_do() {
+        let base = tempfile::tempdir().unwrap();
+        fs::set_permissions(base.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let closed = base.path().join("closed");
+        let state = closed.join("state");
+        fs::create_dir_all(&state).unwrap();
+        fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+        let owner = fs::metadata(&closed).unwrap();
+        let stranger = RunAs { uid: owner.uid() + 1, gid: owner.gid() + 1, pass_directories: false };
+        let error = kept_out_of(&state, stranger).to_string();
+        assert!(error.contains(&format!("may not enter {},", closed.display())), "{error}");
+        assert_eq!(closed_folder(&closed, owner.uid(), owner.gid()), None);
+    }
 }

@@ -41,23 +41,66 @@ pub fn arguments(pid: u32) -> String {
     output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
 }
 
-/// The table, read again every `period` for as long as somebody looks: no system tells a process when the child of
-/// another one ends.
+/// A table that holds this process and everything that was ever seen below it, at least; read again every `period` for as long as somebody looks: no
+/// system tells a process when the child of another one ends.
 pub fn census(period: Duration) -> watch::Receiver<Arc<Vec<Row>>> {
     let (sender, receiver) = watch::channel(Arc::default());
     tokio::spawn(async move {
         let mut ticks = interval(period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut census = Census::of(std::process::id());
         loop {
             tokio::select! {
                 () = sender.closed() => return,
                 _ = ticks.tick() => {}
             }
-            let Ok(table) = tokio::task::spawn_blocking(read).await else { return };
+            let counted = tokio::task::spawn_blocking(move || {
+                let some = |pids: &[u32]| pids.iter().copied().filter_map(find).collect();
+                // `ps` reads all of them anyway.
+                let table = if cfg!(target_os = "linux") { census.count(&pids(), some) } else { read_ps() };
+                (census, table)
+            });
+            let Ok((next, table)) = counted.await else { return };
+            census = next;
             sender.send_replace(Arc::new(table));
         }
     });
     receiver
+}
+
+/// Counts a family again and again without reading every process of the machine each time.
+#[derive(Debug)]
+struct Census {
+    root: u32,
+    /// Processes of others, which need not be read again soon.
+    strangers: BTreeSet<u32>,
+    family: BTreeSet<u32>,
+    counts: u32,
+}
+
+impl Census {
+    /// An id may pass from a stranger to a relative between two counts: it is read again after so many.
+    const FULL_EVERY: u32 = 25;
+
+    fn of(root: u32) -> Self {
+        Self { root, strangers: BTreeSet::new(), family: BTreeSet::new(), counts: 0 }
+    }
+
+    /// The rows of the family among the processes `alive`, of which `read` gives the rows.
+    fn count(&mut self, alive: &[u32], read: impl Fn(&[u32]) -> Vec<Row>) -> Vec<Row> {
+        if self.counts.is_multiple_of(Self::FULL_EVERY) {
+            self.strangers.clear();
+        }
+        self.counts = self.counts.wrapping_add(1);
+        let unknown: Vec<u32> = alive.iter().copied().filter(|pid| !self.strangers.contains(pid)).collect();
+        let rows = read(&unknown);
+        // Who was of the family stays: it may have lost the parent through which it belonged.
+        let mut family: BTreeSet<u32> = tree(&rows, self.root).into_iter().map(|row| row.pid).collect();
+        family.extend(rows.iter().map(|row| row.pid).filter(|pid| self.family.contains(pid)));
+        self.strangers = alive.iter().copied().filter(|pid| !family.contains(pid)).collect();
+        self.family = family;
+        rows.into_iter().filter(|row| self.family.contains(&row.pid)).collect()
+    }
 }
 
 /// `pid` and everything below it, parents first.
@@ -77,12 +120,13 @@ pub fn tree(table: &[Row], pid: u32) -> Vec<Row> {
 }
 
 fn read_proc() -> Vec<Row> {
+    pids().into_iter().filter_map(find).collect()
+}
+
+/// The ids of all processes, of Linux.
+fn pids() -> Vec<u32> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    entries
-        .flatten()
-        .filter(|entry| entry.file_name().as_encoded_bytes().first().is_some_and(u8::is_ascii_digit))
-        .filter_map(|entry| parse_stat(&fs::read_to_string(entry.path().join("stat")).ok()?))
-        .collect()
+    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
 /// `pid (program) state parent ... starttime ...`; the program's name may hold spaces and parentheses.
@@ -150,6 +194,37 @@ mod tests {
         let table = [row(1, 0), row(10, 1), row(13, 12), row(12, 10), row(20, 1)];
         let ids: Vec<u32> = tree(&table, 10).iter().map(|row| row.pid).collect();
         assert_eq!(ids, [10, 12, 13]);
+    }
+
+    #[test]
+    fn a_census_reads_strangers_once_and_misses_no_relative() {
+        let row = |pid, parent| Row { pid, parent, program: String::new(), started: String::new() };
+        let mut census = Census::of(10);
+        let mut count = |table: &[Row]| {
+            let alive: Vec<u32> = table.iter().map(|row| row.pid).collect();
+            let read = std::cell::RefCell::new(Vec::new());
+            let counted = census.count(&alive, |pids| {
+                read.borrow_mut().extend_from_slice(pids);
+                table.iter().filter(|row| pids.contains(&row.pid)).cloned().collect()
+            });
+            (counted.iter().map(|row| row.pid).collect::<Vec<_>>(), read.into_inner())
+        };
+        let (one, ten, eleven, stranger) = (row(1, 0), row(10, 1), row(11, 10), row(20, 1));
+        let mut table = vec![one, ten, eleven, stranger];
+        assert_eq!(count(&table), (vec![10, 11], vec![1, 10, 11, 20]));
+        assert_eq!(count(&table), (vec![10, 11], vec![10, 11]));
+        // A grandchild comes; then its parent ends and init takes it.
+        table.push(row(12, 11));
+        assert_eq!(count(&table), (vec![10, 11, 12], vec![10, 11, 12]));
+        table.retain(|row| row.pid != 11);
+        table[3].parent = 1;
+        assert_eq!(count(&table), (vec![10, 12], vec![10, 12]));
+        // A new stranger is read once; the id of an old one may come to a relative.
+        table.push(row(21, 1));
+        assert_eq!(count(&table).1, [10, 12, 21]);
+        table[2] = row(20, 10);
+        let found = (0..Census::FULL_EVERY).any(|_| count(&table).0.contains(&20));
+        assert!(found);
     }
 
     #[test]

@@ -23,27 +23,45 @@ pub fn hinted(message: impl Into<String>, hint: impl Into<String>) -> anyhow::Er
     anyhow::Error::new(Hinted { message: message.into(), hint: hint.into() })
 }
 
-/// Words of others as they may be shown: what a terminal would obey, or what would hide the rest of the line, is escaped.
+/// `text` for a terminal. What came from outside may hold control characters that move the cursor, hide text or change
+/// its direction: they are shown as escapes (`\u{1b}`). Line breaks and tabs are among them.
 pub fn printable(text: &str) -> String {
-    let is_obeyed = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        if is_obeyed(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
+    let mut printable = String::with_capacity(text.len());
+    for character in text.chars() {
+        if is_harmful(character) {
+            printable.extend(character.escape_unicode());
+        } else {
+            printable.push(character);
+        }
     }
-    shown
+    printable
+}
+
+/// C0, DEL and C1; marks, embeddings, overrides and isolates of direction; separators of lines and paragraphs.
+fn is_harmful(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        )
+}
+
+/// [`printable`], line by line: our own messages may have several.
+fn printable_lines(text: &str) -> String {
+    text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
 }
 
 /// Prints `error: ...` and, where one is known, `hint: ...`.
 pub fn print_error(error: &anyhow::Error) {
-    eprintln!("error: {error:#}");
+    eprintln!("error: {}", printable_lines(&format!("{error:#}")));
     if let Some(hinted) = error.chain().find_map(|cause| cause.downcast_ref::<Hinted>()) {
-        eprintln!("hint: {}", hinted.hint);
+        eprintln!("hint: {}", printable_lines(&hinted.hint));
     }
 }
 
 /// One line about one part of the stack.
 pub fn line(part: &str, message: impl fmt::Display) {
-    eprintln!("{part:<10} {message}");
+    eprintln!("{part:<10} {}", printable_lines(&message.to_string()));
 }
 
 /// A line that ends with the time something took.
@@ -53,11 +71,20 @@ pub fn took(part: &str, message: impl fmt::Display, time: Duration) {
 
 #[cfg(test)]
 mod tests {
-    use super::printable;
+    use super::*;
 
     #[test]
-    fn a_terminal_gets_no_orders_from_the_words_of_others() {
-        assert_eq!(printable("a\u{1b}[31m\r\nb\u{9b}x\u{202e}"), "a\\u{1b}[31m\\r\\nb\\u{9b}x\\u{202e}");
-        assert_eq!(printable("Größe: 5 µm – ok"), "Größe: 5 µm – ok");
+    fn control_characters_from_outside_do_not_reach_the_terminal() {
+        assert_eq!(printable("a\u{1b}[2Jb"), "a\\u{1b}[2Jb");
+        assert_eq!(printable("\r\n\t\0\u{7f}\u{9b}"), "\\u{d}\\u{a}\\u{9}\\u{0}\\u{7f}\\u{9b}");
+        assert_eq!(printable("\u{202e}gpj.exe\u{2066}\u{200f}\u{2028}"), "\\u{202e}gpj.exe\\u{2066}\\u{200f}\\u{2028}");
+    }
+
+    #[test]
+    fn what_people_write_stays_as_it_is() {
+        for text in ["goal: größer, 漢字, שלום", "🧪 👩‍🔬 done", ""] {
+            assert_eq!(printable(text), text);
+        }
+        assert_eq!(printable_lines("one\ntwo\u{1b}"), "one\ntwo\\u{1b}");
     }
 }

@@ -5,10 +5,12 @@ use std::{
     collections::BTreeMap,
     env, fs,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
+use axum::Router;
 use futures::future::join_all;
 use tokio::{process::Command, time::sleep};
 
@@ -16,9 +18,10 @@ use crate::{
     checkout::Checkout,
     emulator::Emulator,
     environment,
-    event_source::EventSource,
+    event_source::{EventSource, WAIT_MAX_S, WAIT_SHORT_S},
+    front::{Front, routes::Routes, runtime_api::Functions, server},
     function::{self, HTTP_FUNCTIONS, QueueFunction, SWEEPER},
-    function_host::{Health, Host, WarmUp, Workshop},
+    function_host::{Health, Host, Runtime, WarmUp, Workshop},
     migrate,
     port::{self, Ports},
     postgres::{Cluster, Postgres, Purpose},
@@ -142,7 +145,7 @@ impl Stack {
             report::took("postgres", "the one of DATABASE_URL answers", start.elapsed());
             return Ok(());
         }
-        let postgres = Postgres::find(env, &self.checkout).await?;
+        let postgres = Postgres::find_for(env, &self.checkout, &self.options.state).await?;
         let cache = self.checkout.local().join("cache");
         let dir = self.options.state.join("postgres");
         postgres.create(&cache, &dir, self.options.purpose, &self.ledger).await?;
@@ -211,7 +214,8 @@ impl Stack {
         build(&self.checkout, &self.ledger).await?;
         let start = Instant::now();
         let workshop = self.workshop(env, &dotenv, http_port)?;
-        let healths = self.start_hosts(&workshop, &queues, &aws, ports, http_port)?;
+        let (runtime, front) = self.start_front(ports, http_port).await?;
+        let healths = self.start_hosts(&workshop, runtime, front, &queues, &aws, ports)?;
         self.wait_ready(healths).await?;
         self.check_health(http_port).await?;
         report::took("functions", format_args!("ready on 127.0.0.1:{http_port}"), start.elapsed());
@@ -238,35 +242,54 @@ impl Stack {
         })
     }
 
+    /// Starts the front on `http_port`, and behind it the Runtime API from which the HTTP functions take requests.
+    async fn start_front(&mut self, ports: &mut Ports, http_port: u16) -> Result<(Runtime, Part)> {
+        let routes = Routes::load(&self.checkout).await?;
+        let functions = Arc::new(Functions::new(routes.functions()));
+        let front = serve(http_port, Front::new(routes, Arc::clone(&functions)).router(), || ()).await?;
+        let (mut runtime_ports, mut servers) = (BTreeMap::new(), Vec::new());
+        for (name, function) in functions.iter() {
+            let port = ports.pick(&format!("{name}-runtime"))?;
+            let process = Arc::clone(function);
+            servers.push(serve(port, Arc::clone(function).router(), move || process.presence()).await?);
+            runtime_ports.insert(name.to_owned(), port);
+        }
+        // They outlive the functions, so that what those are answering when the stack stops still goes out.
+        self.tiers.push(servers);
+        Ok((Runtime::at(&runtime_ports, self.options.state.join("run-function.sh"))?, front))
+    }
+
     fn start_hosts(
         &mut self,
         workshop: &Workshop,
+        runtime: Runtime,
+        front: Part,
         queues: &[(QueueFunction, Queue)],
         aws: &Aws,
         ports: &mut Ports,
-        http_port: u16,
     ) -> Result<Vec<(&'static str, Health)>> {
-        let (mut healths, mut hosts, mut sources) = (Vec::new(), Vec::new(), Vec::new());
-        let mut start = |name, functions, port, processes| {
-            let (health, part) = Host { name, functions, port, processes, workshop: workshop.clone() }.start();
+        let (mut healths, mut hosts, mut sources) = (Vec::new(), Vec::new(), vec![front]);
+        let mut start = |name, functions, port, processes, runtime| {
+            let (health, part) = Host { name, functions, port, processes, runtime, workshop: workshop.clone() }.start();
             healths.push((name, health.clone()));
             hosts.push(part);
             health
         };
-        let http_functions = HTTP_FUNCTIONS.iter().map(|&function| WarmUp::Http { function }).collect();
-        start("http", http_functions, http_port, 1);
+        let http_functions = HTTP_FUNCTIONS.iter().map(|&function| WarmUp::Start { function }).collect();
+        start("http", http_functions, ports.pick("http-host")?, 1, Some(runtime));
+        let wait_s = if self.options.aws_endpoint.is_some() { WAIT_SHORT_S } else { WAIT_MAX_S };
         for (function, queue) in queues {
             let (function, name) = (*function, function.name());
             let warm_up = WarmUp::Event { function: name, body: r#"{"Records":[]}"# };
             let port = ports.pick(name)?;
-            let health = start(name, vec![warm_up], port, function.processes);
+            let health = start(name, vec![warm_up], port, function.processes, None);
             let (stopper, stop) = stop::channel();
             let (aws, http, queue) = (aws.clone(), self.http.clone(), queue.clone());
-            let tasks = EventSource { function, queue, port, aws, http, health }.start(&stop);
+            let tasks = EventSource { function, queue, wait_s, port, aws, http, health }.start(&stop);
             sources.push(Part { stopper, tasks, limit: DRAIN_LIMIT });
         }
         let port = ports.pick(SWEEPER)?;
-        start(SWEEPER, vec![WarmUp::Elsewhere { function: SWEEPER }], port, 1);
+        start(SWEEPER, vec![WarmUp::Elsewhere { function: SWEEPER }], port, 1, None);
         let (stopper, stop) = stop::channel();
         let task = schedule::start(port, self.options.sweep_period, self.http.clone(), stop);
         sources.push(Part { stopper, tasks: vec![task], limit: DRAIN_LIMIT });
@@ -298,6 +321,18 @@ impl Stack {
             sleep(Duration::from_millis(100)).await;
         }
     }
+}
+
+/// Serves `router` on `port`; see [`server::serve`].
+async fn serve<P: Send + 'static>(
+    port: u16,
+    router: Router,
+    presence: impl Fn() -> P + Send + 'static,
+) -> Result<Part> {
+    let listener = server::listen(port).await.with_context(|| format!("cannot listen on port {port}"))?;
+    let (stopper, stop) = stop::channel();
+    let tasks = vec![tokio::spawn(server::serve(listener, router, presence, stop))];
+    Ok(Part { stopper, tasks, limit: DRAIN_LIMIT })
 }
 
 /// Builds all functions at once, with cargo's own progress: each watch would build its own, unseen.

@@ -60,6 +60,14 @@ impl Stack {
         stack
     }
 
+    pub async fn until_healthy(&self) {
+        let start = Instant::now();
+        while !self.is_healthy().await {
+            assert!(start.elapsed() < PATIENCE, "the API does not become healthy again");
+            sleep(LOOK_PERIOD).await;
+        }
+    }
+
     /// Ctrl-C, and a clean end.
     pub fn stop(&mut self) {
         kill_process(Pid::from_child(&self.child), Signal::INT).expect("interrupt nofx dev");
@@ -106,6 +114,11 @@ impl Stack {
         assert_eq!(count, 1, "one process of {name}");
     }
 
+    /// The processes of a function.
+    pub fn pids(&self, name: &str) -> Vec<Pid> {
+        self.processes().into_iter().filter(|process| process.name == name).map(|process| process.pid).collect()
+    }
+
     /// All processes below `nofx dev`.
     pub fn processes(&self) -> Vec<Process> {
         let listed = Command::new("ps").args(["-A", "-o", "pid=,ppid=,comm="]).output().expect("ps");
@@ -129,7 +142,7 @@ impl Stack {
         processes
     }
 
-    fn at(&self, path: &str) -> String {
+    pub fn at(&self, path: &str) -> String {
         format!("{}{path}", self.url)
     }
 
