@@ -7,7 +7,7 @@
 alter table nofx.step add column ref_paths text[];
 
 -- The values that a step refers to, one by one, until they have more than p_refs_bytes bytes: null then.
--- [{step, path, value}], without `value` where there is none.
+-- [{step, path, value}]; a reference to nothing is not in it.
 create function nofx.step_refs(p_run_id uuid, p_refs text[], p_ref_paths text[], p_refs_bytes integer) returns jsonb
     language plpgsql stable
     set search_path = nofx, pg_temp
@@ -21,11 +21,7 @@ begin
         select u.outputs #> coalesce(p_ref_paths[i], '{}')::text[] into v_value
           from nofx.step u
          where u.run_id = p_run_id and u.name = p_refs[i];
-        if v_value is null then
-            v_values := v_values
-                || jsonb_build_object('step', p_refs[i], 'path', coalesce(p_ref_paths[i], '{}')::text[]);
-            continue;
-        end if;
+        continue when v_value is null;
         v_bytes := v_bytes + octet_length(v_value::text);
         if v_bytes > p_refs_bytes then
             return null;
@@ -37,34 +33,48 @@ begin
 end
 $$;
 
+-- Whole outputs by step, for workers of before.
+create function nofx.step_upstream(p_run_id uuid, p_refs text[]) returns jsonb
+    language plpgsql stable
+    set search_path = nofx, pg_temp
+as $$
+begin
+    return coalesce((select jsonb_object_agg(u.name, u.outputs)
+                       from nofx.step u
+                      where u.run_id = p_run_id and u.name = any (p_refs)), '{}');
+end
+$$;
+
 -- What a worker learns of a step that it has claimed. With p_refs_bytes: `refs` are the values that the inputs refer to,
--- as nofx.step_refs gives them. Without it, for workers of before: `upstream`, whole outputs by step.
+-- as nofx.step_refs gives them. Without it: `upstream`, as nofx.step_upstream gives it.
 create function nofx.step_claimed(p_step_id uuid, p_refs_bytes integer) returns jsonb
     language plpgsql stable
     set search_path = nofx, pg_temp
 as $$
-declare
-    v_step record;
 begin
-    -- Starting a statement costs more than running it: what is not needed is in no statement.
-    select s.run_id, s.refs, s.ref_paths,
-           jsonb_build_object(
-               'tenant_id', s.tenant_id, 'run_id', s.run_id, 'step_id', s.id, 'name', s.name, 'tool', s.tool,
-               'attempt', s.attempt, 'failures', s.failures, 'max_attempts', s.max_attempts,
-               'backoff_ms', s.backoff_ms, 'timeout_s', s.timeout_s, 'inputs', s.inputs,
-               'goal', r.goal, 'workspace', r.workspace, 'traceparent', r.traceparent) as claimed
-      into v_step
-      from nofx.step s
-      join nofx.run r on r.id = s.run_id
-     where s.id = p_step_id;
     if p_refs_bytes is null then
-        return v_step.claimed || jsonb_build_object('upstream', coalesce((
-            select jsonb_object_agg(u.name, u.outputs)
-              from nofx.step u
-             where u.run_id = v_step.run_id and u.name = any (v_step.refs)), '{}'));
+        return nofx.step_claimed(p_step_id, 0) || jsonb_build_object('upstream', (
+            select nofx.step_upstream(s.run_id, s.refs) from nofx.step s where s.id = p_step_id));
     end if;
-    return v_step.claimed || jsonb_build_object('refs', case when v_step.refs = '{}' then '[]' else
-        nofx.step_refs(v_step.run_id, v_step.refs, v_step.ref_paths, p_refs_bytes) end);
+    -- One statement: starting one costs more than running it. A single value is as small as outputs are.
+    return (
+        select jsonb_build_object(
+                   'tenant_id', s.tenant_id, 'run_id', s.run_id, 'step_id', s.id, 'name', s.name, 'tool', s.tool,
+                   'attempt', s.attempt, 'failures', s.failures, 'max_attempts', s.max_attempts,
+                   'backoff_ms', s.backoff_ms, 'timeout_s', s.timeout_s, 'inputs', s.inputs,
+                   'refs', case when s.refs = '{}' then '[]'
+                                when cardinality(s.refs) = 1 and s.ref_paths is not null then coalesce((
+                                    select jsonb_build_array(jsonb_build_object(
+                                               'step', u.name, 'path', s.ref_paths[1]::text[],
+                                               'value', u.outputs #> s.ref_paths[1]::text[]))
+                                      from nofx.step u
+                                     where u.run_id = s.run_id and u.name = s.refs[1]
+                                       and u.outputs #> s.ref_paths[1]::text[] is not null), '[]')
+                                else nofx.step_refs(s.run_id, s.refs, s.ref_paths, p_refs_bytes) end,
+                   'goal', r.goal, 'workspace', r.workspace, 'traceparent', r.traceparent)
+          from nofx.step s
+          join nofx.run r on r.id = s.run_id
+         where s.id = p_step_id);
 end
 $$;
 
@@ -422,14 +432,13 @@ begin
         insert into nofx.step (id, tenant_id, run_id, ordinal, name, tool, handler, inputs, refs, ref_paths, status, blockers,
                                max_attempts, backoff_ms, timeout_s, created_at, ready_at, notify_at)
         select s.id, v_tenant, v_id, s.ordinal, s.name, s.tool, s.handler, s.inputs,
-               array(select jsonb_array_elements_text(s.refs)),
-               array(select jsonb_array_elements_text(s.ref_paths)),
+               s.refs, s.ref_paths,
                case when s.blockers = 0 then 'ready' else 'pending' end, s.blockers,
                s.max_attempts, s.backoff_ms, s.timeout_s, v_now,
                case when s.blockers = 0 then v_now end,
                case when s.blockers = 0 then v_now + interval '1 minute' end
           from jsonb_to_recordset(p -> 'steps')
-               as s(id uuid, ordinal integer, name text, tool text, handler text, inputs jsonb, refs jsonb, ref_paths jsonb,
+               as s(id uuid, ordinal integer, name text, tool text, handler text, inputs jsonb, refs text[], ref_paths text[],
                     blockers integer, max_attempts integer, backoff_ms integer, timeout_s integer)
         returning id, status, ordinal
     )
@@ -452,5 +461,5 @@ begin
 end
 $$;
 
-revoke execute on function nofx.step_claimed(uuid, integer), nofx.step_refs(uuid, text[], text[], integer),
+revoke execute on function nofx.step_upstream(uuid, text[]), nofx.step_claimed(uuid, integer), nofx.step_refs(uuid, text[], text[], integer),
     nofx.step_take(text, uuid, uuid, integer, uuid, text, integer, integer, timestamptz) from public;

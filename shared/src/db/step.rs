@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio_postgres::Transaction;
 use tokio_postgres::types::{Json, Type};
@@ -41,7 +41,7 @@ pub struct Claimed {
     pub backoff_ms: u32,
     pub timeout_s: Option<u32>,
     pub inputs: Box<RawValue>,
-    /// The values that the inputs refer to; `None` when they have more than `ClaimItem::refs_bytes` bytes.
+    /// The values that the inputs refer to, without those that are not there; `None` when they have more than `ClaimItem::refs_bytes` bytes.
     pub refs: Option<Vec<Ref>>,
     pub goal: String,
     /// A `domain::Workspace`.
@@ -54,14 +54,7 @@ pub struct Claimed {
 pub struct Ref {
     pub step: String,
     pub path: Vec<String>,
-    /// `None` where the outputs have nothing there.
-    #[serde(default, deserialize_with = "present")]
-    pub value: Option<Box<RawValue>>,
-}
-
-/// A JSON null that is there is a value.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
-    Box::<RawValue>::deserialize(deserializer).map(Some)
+    pub value: Box<RawValue>,
 }
 
 /// What a claim gave.

@@ -50,16 +50,15 @@ pub fn look_inside(inputs: &Value, referents: &mut Referents) {
     for reference in references(inputs, "").0 {
         let whole = Reference { step: reference.step.clone(), path: Vec::new() };
         if !referents.contains_key(&reference)
-            && let Some(outputs) = referents.get(&whole)
+            && let Some(found) = referents.get(&whole).and_then(|outputs| outputs.at(&reference.path))
         {
-            let found = outputs.as_ref().and_then(|outputs| outputs.at(&reference.path));
             referents.insert(reference, found);
         }
     }
 }
 
-/// The values of a step's references; `None` where the outputs have nothing at that path.
-pub type Referents = BTreeMap<Reference, Option<Referred>>;
+/// The values of a step's references; those that are not there are missing.
+pub type Referents = BTreeMap<Reference, Referred>;
 
 /// How large inputs may become.
 #[derive(Debug, Clone, Copy)]
@@ -184,7 +183,7 @@ impl Resolver<'_> {
 }
 
 fn lookup<'a>(reference: &Reference, referents: &'a Referents) -> Result<&'a Referred, Unresolved> {
-    referents.get(reference).and_then(Option::as_ref).ok_or_else(|| {
+    referents.get(reference).ok_or_else(|| {
         let Reference { step, path } = reference;
         Unresolved::Missing(if path.is_empty() {
             format!("step \"{step}\" has no outputs")
@@ -304,7 +303,8 @@ mod tests {
             }
             Some(Referred::new(at.clone(), &at.to_string()))
         };
-        let referents = found.into_iter().map(|reference| (reference.clone(), value(&reference))).collect();
+        let referents =
+            found.into_iter().filter_map(|reference| Some((reference.clone(), value(&reference)?))).collect();
         resolve(inputs.clone(), Shape::of(&inputs.to_string()), &referents, room)
     }
 

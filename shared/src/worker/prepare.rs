@@ -48,7 +48,7 @@ fn resolved_inputs(claimed: &Claimed, limits: &Limits) -> Result<Value, (&'stati
     let Some(refs) = &claimed.refs else {
         return Err(too_large(format!("the values that the inputs refer to have more than {} bytes", room.bytes)));
     };
-    let memory: usize = refs.iter().filter_map(|found| Some(Shape::of(found.value.as_ref()?.get()).memory)).sum();
+    let memory: usize = refs.iter().map(|found| Shape::of(found.value.get()).memory).sum();
     if memory > room.memory {
         let most = room.memory;
         return Err(too_large(format!(
@@ -58,10 +58,8 @@ fn resolved_inputs(claimed: &Claimed, limits: &Limits) -> Result<Value, (&'stati
     let mut referents = Referents::new();
     for Ref { step, path, value } in refs {
         let reference = Reference { step: step.clone(), path: path.clone() };
-        let referred = value.as_ref().map(|raw| -> Result<_, serde_json::Error> {
-            Ok(Referred::new(serde_json::from_str(raw.get())?, raw.get()))
-        });
-        referents.insert(reference, referred.transpose().map_err(unreadable)?);
+        let read = serde_json::from_str(value.get()).map_err(unreadable)?;
+        referents.insert(reference, Referred::new(read, value.get()));
     }
     let shape = Shape::of(claimed.inputs.get());
     if shape.memory > room.memory {
