@@ -5,7 +5,7 @@
 //! | `DATABASE_URL` | Postgres connection URL | required, unless `DATABASE_SECRET_ID` is set |
 //! | `DATABASE_SECRET_ID` | secret whose text is that URL | none |
 //! | `DATABASE_CA_FILE` | PEM file with the certificate authority of the database | the public ones |
-//! | `DATABASE_POOL_SIZE` | connections per process | 2 |
+//! | `DATABASE_POOL_SIZE` | connections per process; `db_write` has at least one for each write of a batch, and one more | 2 |
 //! | `SQS_PREFIX` | prefix of the queue names | `nofx-` |
 //! | `ARTIFACTS_BUCKET` | bucket of the artifacts | `nofx-artifacts` |
 //! | `ARTIFACTS_ENDPOINT_URL`, `ARTIFACTS_REGION`, `ARTIFACTS_ACCESS_KEY_ID`, `ARTIFACTS_SECRET_ACCESS_KEY` | an S3 endpoint of its own for artifacts | AWS's, or `AWS_ENDPOINT_URL` |
