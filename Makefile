@@ -12,7 +12,7 @@ help:
 	@echo "make demo   everything from nothing: local stack, plans, live progress"
 	@echo "make dev    the local stack in the foreground, until Ctrl-C"
 	@echo "make test   every suite (make test-unit, -integration, -functions, -contract, -chaos, -memory, -security, -deploy, -e2e run one)"
-	@echo "make bench  the benchmarks, a JSON line each (ONLY=engine|restate|create|history|start|stack|cost runs one)"
+	@echo "make bench  the benchmarks, a JSON line each (ONLY=engine|restate|create|history|start|stack|cost|soak runs one)"
 	@echo "make deploy-local   template.yaml on an emulator, and the sample plans there"
 	@echo "make deploy         release builds to AWS (ENV=dev|prod; GUIDED=1 the first time; CA=FILE the database's authority)"
 	@echo "make lint   format, clippy, rustdoc; warnings are errors"
@@ -42,7 +42,7 @@ test-integration test-functions test-chaos test-memory test-security test-e2e:
 # Progress and what is left out go to standard error. The history benchmark fills 10 GB of tables; HISTORY=500000 makes it less.
 bench:
 	@cargo build --quiet --locked --profile perf --package perf
-	@target/perf/nofx-bench $(if $(ONLY),--only $(ONLY)) $(if $(HISTORY),--history $(HISTORY))
+	@target/perf/nofx-bench $(if $(ONLY),--only $(ONLY)) $(if $(HISTORY),--history $(HISTORY)) $(if $(MINUTES),--minutes $(MINUTES))
 
 deploy:
 	@$(NOFX) deploy $(or $(ENV),dev) $(if $(GUIDED),--guided) $(if $(CA),--database-ca $(CA))

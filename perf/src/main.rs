@@ -12,6 +12,7 @@ mod load;
 mod restate;
 mod server;
 mod smoke;
+mod soak;
 mod stack;
 mod start;
 
@@ -34,6 +35,9 @@ struct Cli {
     /// Finished steps in the larger tables of `history`
     #[arg(long, env = "HISTORY", default_value_t = 5_000_000)]
     history: u64,
+    /// Minutes of `soak`
+    #[arg(long, env = "MINUTES", default_value_t = 20)]
+    minutes: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -52,6 +56,8 @@ enum Bench {
     Stack,
     /// US dollars per million steps
     Cost,
+    /// Ordinary and hostile requests for minutes, and the functions' memory; only by name
+    Soak,
 }
 
 #[tokio::main]
@@ -79,6 +85,9 @@ async fn run(cli: &Cli) -> Result<()> {
     }
     if wanted(Bench::Stack) {
         left_out(cli, Bench::Stack, stack::run(&checkout).await)?;
+    }
+    if cli.only == Some(Bench::Soak) {
+        soak::run(&checkout, cli.minutes).await?;
     }
     Ok(())
 }
