@@ -6,24 +6,32 @@
 -- outputs.
 alter table nofx.step add column ref_paths text[];
 
--- The values that a step refers to, one by one, until they have more than p_refs_bytes bytes: null then.
+-- The values that a step refers to, until they have more than p_refs_bytes bytes, or the outputs that they are in more than
+-- 64 times that: null then. References are in the order of their steps, so each step's outputs are read once.
 -- [{step, path, value}]; a reference to nothing is not in it.
 create function nofx.step_refs(p_run_id uuid, p_refs text[], p_ref_paths text[], p_refs_bytes integer) returns jsonb
     language plpgsql stable
     set search_path = nofx, pg_temp
 as $$
 declare
+    v_outputs jsonb;
     v_value jsonb;
     v_values jsonb[] := '{}';
+    v_read bigint := 0;
     v_bytes bigint := 0;
 begin
     for i in 1..cardinality(p_refs) loop
-        select u.outputs #> coalesce(p_ref_paths[i], '{}')::text[] into v_value
-          from nofx.step u
-         where u.run_id = p_run_id and u.name = p_refs[i];
+        if i = 1 or p_refs[i] <> p_refs[i - 1] then
+            -- A copy in memory: what is stored is compressed, and every look into it would unpack it again.
+            select u.outputs || '{}' into v_outputs
+              from nofx.step u
+             where u.run_id = p_run_id and u.name = p_refs[i];
+            v_read := v_read + coalesce(pg_column_size(v_outputs), 0);
+        end if;
+        v_value := v_outputs #> coalesce(p_ref_paths[i], '{}')::text[];
         continue when v_value is null;
         v_bytes := v_bytes + octet_length(v_value::text);
-        if v_bytes > p_refs_bytes then
+        if v_bytes > p_refs_bytes or v_read > p_refs_bytes * 64::bigint then
             return null;
         end if;
         v_values := v_values || jsonb_build_object('step', p_refs[i], 'path', coalesce(p_ref_paths[i], '{}')::text[],

@@ -55,7 +55,8 @@ begin
         and jsonb_typeof(coalesce(p -> 'dependants', '{}')) = 'object'
         and not exists (select from jsonb_each(coalesce(p -> 'dependants', '{}')) d
                          where d.key !~ '^[^.]+\.[^.]+$' or jsonb_typeof(d.value) <> 'number'
-                            or d.value #>> '{}' !~ '^[0-9]{1,6}$')
+                            or d.value #>> '{}' !~ '^[0-9]{1,6}$'
+                            or nofx.schema_is_closed(split_part(d.key, '.', 1)))
         and nofx.is_name_list(coalesce(p -> 'allow', '[]'))
         and coalesce(p -> 'allow', '[]') <@ '["view", "foreign_table", "inheritance"]';
 end
@@ -115,7 +116,9 @@ as $$
 declare
     v_created boolean;
 begin
-    if nofx.schema_is_closed(split_part(p ->> 'table_name', '.', 1)) then
+    if exists (select from jsonb_object_keys(jsonb_build_object(p ->> 'table_name', 0)
+                                             || coalesce(p -> 'constraints' -> 'dependants', '{}')) name
+                where nofx.schema_is_closed(split_part(name, '.', 1))) then
         return jsonb_build_object('result', 'closed');
     end if;
     perform set_config('nofx.actor', p ->> 'actor', true);
@@ -142,6 +145,19 @@ begin
 end
 $$;
 
+-- The keys of an object; none of what is no object.
+create function nofx.keys_of(p jsonb) returns text[]
+    language plpgsql immutable
+    set search_path = nofx, pg_temp
+as $$
+begin
+    if jsonb_typeof(p) is distinct from 'object' then
+        return '{}';
+    end if;
+    return array(select jsonb_object_keys(p));
+end
+$$;
+
 -- A table as a rule names it.
 create function nofx.table_label(p_relation oid) returns text
     language sql stable
@@ -152,12 +168,15 @@ as $$
 $$;
 
 -- What stands behind a table's name: everything that could make a write do more than it says. Null: no such table.
--- {oid, table, kind, counts, members: [tables], inherited, closed: [tables], triggers: {name: sha256},
+-- {oid, table, kind, counts, members: [tables], inherited, closed: [tables], definer_views: [views],
+--  triggers: {name: sha256}, deferrable: [triggers],
 --  foreign_keys: [{parent, child, on_delete, on_update, parent_columns, child_columns}]}
 -- `members` are the table itself, its partitions and whoever inherits from it. `triggers` are enabled triggers and rewrite
--- rules of the members and of every table that a cascade reaches, with the sha256 of their definition and of their
--- function's. `closed` are tables of closed schemas that a view or a cascade reaches.
-create function nofx.db_write_target(p_schema text, p_table text) returns jsonb
+-- rules (`rule:name`) of the members, of what a view reads, of every table that a cascade reaches, and of p_dependants, with
+-- the sha256 of their definition and of their function's; `deferrable` are those that could run after everything was
+-- counted. `closed` are tables of closed schemas that a view or a cascade reaches, `definer_views` views that read with
+-- their owner's rights.
+create function nofx.db_write_target(p_schema text, p_table text, p_dependants text[] default '{}') returns jsonb
     language plpgsql stable
     security definer
     set search_path = nofx, pg_temp
@@ -166,8 +185,8 @@ declare
     v_oid oid;
     v_kind "char";
     v_members oid[];
-    v_reached oid[];
     v_read oid[];
+    v_reached oid[];
 begin
     select c.oid, c.relkind into v_oid, v_kind
       from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -179,16 +198,6 @@ begin
         select v_oid union select i.inhrelid from member m join pg_inherits i on i.inhparent = m.id
     )
     select array_agg(m.id) into v_members from member m;
-    -- Over foreign keys that change their own side; a key of a partition stands for that of its parent.
-    with recursive reached(id) as (
-        select unnest(v_members || pg_partition_root(v_oid)::oid)
-        union
-        select k.conrelid
-          from reached r
-          join pg_constraint k on k.confrelid = r.id and k.contype = 'f'
-         where k.confdeltype in ('c', 'n', 'd') or k.confupdtype in ('c', 'n', 'd')
-    )
-    select array_agg(r.id) into v_reached from reached r where r.id is not null;
     with recursive read(id) as (
         select v_oid
         union
@@ -199,6 +208,18 @@ begin
                           and d.refclassid = 'pg_class'::regclass
     )
     select array_agg(r.id) into v_read from read r;
+    -- Over foreign keys that change their own side; a key of a partition stands for that of its parent.
+    with recursive reached(id) as (
+        select unnest(v_members || v_read || pg_partition_root(v_oid)::oid
+                      || array(select c.oid from pg_class c join pg_namespace n on n.oid = c.relnamespace
+                                where n.nspname || '.' || c.relname = any (p_dependants)))
+        union
+        select k.conrelid
+          from reached r
+          join pg_constraint k on k.confrelid = r.id and k.contype = 'f'
+         where k.confdeltype in ('c', 'n', 'd') or k.confupdtype in ('c', 'n', 'd')
+    )
+    select array_agg(r.id) into v_reached from reached r where r.id is not null;
     return jsonb_build_object(
         'oid', v_oid::bigint, 'table', nofx.table_label(v_oid), 'kind', v_kind,
         'counts', current_setting('track_counts') = 'on',
@@ -208,20 +229,30 @@ begin
         'closed', coalesce((
             select jsonb_agg(distinct nofx.table_label(c.oid))
               from pg_class c join pg_namespace n on n.oid = c.relnamespace
-             where c.oid = any (v_read || v_reached) and nofx.schema_is_closed(n.nspname)), '[]'),
+             where c.oid = any (v_reached) and nofx.schema_is_closed(n.nspname)), '[]'),
+        'definer_views', coalesce((
+            select jsonb_agg(nofx.table_label(c.oid) order by c.oid)
+              from pg_class c
+             where c.oid = any (v_read) and c.relkind = 'v'
+               and not coalesce(c.reloptions && array['security_invoker=true', 'security_invoker=on',
+                                                      'security_invoker=1', 'security_invoker=yes'], false)), '[]'),
         'triggers', coalesce((
             select jsonb_object_agg(d.name, encode(sha256(convert_to(d.definition, 'UTF8')), 'hex'))
               from (select nofx.table_label(t.tgrelid) || '.' || t.tgname as name,
                            concat_ws(E'\n', pg_get_triggerdef(t.oid), pg_get_functiondef(t.tgfoid),
                                      p.proowner::regrole, t.tgenabled) as definition
                       from pg_trigger t join pg_proc p on p.oid = t.tgfoid
-                     where t.tgrelid = any (v_members || v_reached) and not t.tgisinternal and t.tgenabled <> 'D'
+                     where t.tgrelid = any (v_reached) and not t.tgisinternal and t.tgenabled <> 'D'
                     union all
-                    select nofx.table_label(w.ev_class) || '.' || w.rulename,
+                    select nofx.table_label(w.ev_class) || '.rule:' || w.rulename,
                            concat_ws(E'\n', pg_get_ruledef(w.oid), w.ev_enabled)
                       from pg_rewrite w
-                     where w.ev_class = any (v_members || v_reached) and w.rulename <> '_RETURN'
+                     where w.ev_class = any (v_reached) and w.rulename <> '_RETURN'
                        and w.ev_enabled <> 'D') d), '{}'),
+        'deferrable', coalesce((
+            select jsonb_agg(nofx.table_label(t.tgrelid) || '.' || t.tgname order by t.oid)
+              from pg_trigger t
+             where t.tgrelid = any (v_reached) and not t.tgisinternal and t.tgenabled <> 'D' and t.tgdeferrable), '[]'),
         'foreign_keys', coalesce((
             select jsonb_agg(jsonb_build_object(
                        'parent', nofx.table_label(k.confrelid), 'child', nofx.table_label(k.conrelid),
@@ -237,7 +268,7 @@ begin
 end
 $$;
 
--- Rows that this connection has changed and not yet reported, by table: [{table, root, inserted, updated, deleted}]. The
+-- Rows that this connection has changed and not yet reported, by table: [{table, root, closed, inserted, updated, deleted}]. The
 -- server reports when a connection is idle, so transactions of before may be in it: what one transaction did is the
 -- difference between two looks. Rows that cascades and triggers changed are in it, also those of tables that the role
 -- cannot see. `root` is the partitioned table that a partition belongs to.
@@ -248,6 +279,7 @@ as $$
     select coalesce(jsonb_agg(jsonb_build_object(
                'table', s.schemaname || '.' || s.relname,
                'root', nofx.table_label(coalesce(pg_partition_root(s.relid)::oid, s.relid)),
+               'closed', nofx.schema_is_closed(s.schemaname),
                'inserted', s.n_tup_ins, 'updated', s.n_tup_upd, 'deleted', s.n_tup_del)), '[]')
       from pg_stat_xact_user_tables s
      where s.n_tup_ins + s.n_tup_upd + s.n_tup_del > 0
@@ -284,31 +316,44 @@ begin
                        'name', v_role,
                        'state', case when count(*) = 0 then 'missing'
                                      when bool_or(r.rolsuper or r.rolbypassrls) then 'superuser'
+                                     -- Policies do not hold for a table's owner.
+                                     when exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace
+                                                   where n.nspname = p ->> 'schema' and c.relname = p ->> 'table'
+                                                     and c.relowner = any (array_agg(r.oid))) then 'owner'
                                      when bool_or(has_schema_privilege(r.oid, 'nofx', 'usage')) then 'reaches_us'
                                      when not bool_or(r.rolname = v_role and pg_has_role(session_user, r.oid, 'member'))
                                           then 'no_member'
                                      else 'usable' end)
               from belongs b join pg_roles r on r.oid = b.id), '{}'),
-        'target', nofx.db_write_target(p ->> 'schema', p ->> 'table'),
+        'target', nofx.db_write_target(p ->> 'schema', p ->> 'table', nofx.keys_of(v_rule.constraints -> 'dependants')),
         'effects', nofx.db_write_effects());
 end
 $$;
 
--- What a write has done, in the transaction that did it. p: {schema, table} -> {target, effects}
+-- What a write has done, in the transaction that did it. p: {schema, table, dependants: [tables]}
+-- -> {target, effects, alters}. `alters`: a table was truncated or its definition changed, which no counter shows; only such
+-- statements lock a table against readers.
 create function nofx.db_write_account(p jsonb) returns jsonb
     language plpgsql volatile
     security definer
     set search_path = nofx, pg_temp
 as $$
 begin
-    return jsonb_build_object('target', nofx.db_write_target(p ->> 'schema', p ->> 'table'),
-                              'effects', nofx.db_write_effects());
+    return jsonb_build_object(
+        'target', nofx.db_write_target(p ->> 'schema', p ->> 'table',
+                                       array(select jsonb_array_elements_text(p -> 'dependants'))),
+        'effects', nofx.db_write_effects(),
+        'alters', exists (select from pg_locks l
+                           where l.pid = pg_backend_pid() and l.locktype = 'relation'
+                             and l.mode = 'AccessExclusiveLock'));
 end
 $$;
 
 revoke execute on function nofx.schema_is_closed(text), nofx.is_name_list(jsonb),
     nofx.rule_is_sound(text, text[], jsonb), nofx.rule_changed(), nofx.rule_set(jsonb), nofx.rule_delete(jsonb),
-    nofx.table_label(oid), nofx.db_write_target(text, text), nofx.db_write_effects(), nofx.db_write_look(jsonb), nofx.db_write_account(jsonb)
+    nofx.keys_of(jsonb), nofx.table_label(oid),
+    nofx.db_write_target(text, text, text[]), nofx.db_write_effects(), nofx.db_write_look(jsonb), nofx.db_write_account(jsonb)
     from public;
 grant execute on function nofx.db_write_look(jsonb), nofx.db_write_account(jsonb) to nofx_worker;
-grant execute on function nofx.rule_set(jsonb), nofx.rule_delete(jsonb), nofx.db_write_target(text, text) to nofx_api;
+grant execute on function nofx.rule_set(jsonb), nofx.rule_delete(jsonb), nofx.db_write_target(text, text, text[]),
+    nofx.keys_of(jsonb) to nofx_api;

@@ -27,7 +27,7 @@ use uuid::Uuid;
 use event::Unfit;
 use routes::Routes;
 use runtime_api::{Failure, Functions};
-use server::{Unread, read_body};
+use server::{Arriving, Unread, read_request};
 
 /// The largest body, as of API Gateway.
 pub const MAX_BODY_BYTES: usize = 10 * 1024 * 1024;
@@ -44,6 +44,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub struct Front {
     routes: Routes,
     functions: Arc<Functions>,
+    arriving: Arriving,
     answer_limit: Duration,
 }
 
@@ -64,7 +65,7 @@ impl Refusal {
 
 impl Front {
     pub fn new(routes: Routes, functions: Arc<Functions>) -> Self {
-        Self { routes, functions, answer_limit: ANSWER_LIMIT }
+        Self { routes, functions, arriving: Arriving::default(), answer_limit: ANSWER_LIMIT }
     }
 
     pub fn router(self) -> Router {
@@ -76,12 +77,24 @@ impl Front {
         let path = parts.uri.path();
         let function =
             self.routes.function(path).ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "this path was not found"))?;
+        // A page whose name was made to lead here (DNS rebinding) would count as one of our own.
+        if !event::is_local_host(&parts.headers) {
+            let detail = "this stack answers to the hosts 127.0.0.1 and localhost alone";
+            return Err(Refusal::new(StatusCode::MISDIRECTED_REQUEST, detail));
+        }
         if announces_too_much(&parts.headers) {
             return Err(too_large());
         }
-        let body = match timeout(BODY_LIMIT, read_body(body, MAX_BODY_BYTES)).await {
+        let body = match timeout(BODY_LIMIT, read_request(body, MAX_BODY_BYTES, &self.arriving)).await {
             Ok(Ok(body)) => body,
             Ok(Err(Unread::TooLarge(_))) => return Err(too_large()),
+            Ok(Err(Unread::Crowded)) => {
+                let detail = "too many other requests are arriving; this one was not taken and may be sent again";
+                return Err(Refusal {
+                    retry_after_s: Some(1),
+                    ..Refusal::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+                });
+            }
             Ok(Err(Unread::Broken)) => {
                 return Err(Refusal::new(StatusCode::BAD_REQUEST, "the body ended before its end"));
             }

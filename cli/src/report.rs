@@ -37,12 +37,12 @@ pub fn printable(text: &str) -> String {
     printable
 }
 
-/// C0, DEL and C1; marks, embeddings, overrides and isolates of direction; separators of lines and paragraphs.
+/// C0, DEL and C1; what has no width; marks, embeddings, overrides and isolates of direction; separators of lines and paragraphs.
 fn is_harmful(character: char) -> bool {
     character.is_control()
         || matches!(
             character,
-            '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+            '\u{061c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}' | '\u{2066}'..='\u{2069}' | '\u{feff}'
         )
 }
 

@@ -37,6 +37,8 @@ use crate::{
 
 /// How often the process table is read: the longest a dead function stays unseen, on top of the grace of `vitals`.
 const CENSUS_PERIOD: Duration = Duration::from_millis(400);
+/// A client that sends no whole head of a request for so long is cut off.
+const HEAD_LIMIT: Duration = Duration::from_mins(1);
 const READY_LIMIT: Duration = Duration::from_mins(3);
 /// Invocations in flight may end within this time when the stack stops.
 const DRAIN_LIMIT: Duration = Duration::from_secs(3);
@@ -246,12 +248,13 @@ impl Stack {
     async fn start_front(&mut self, ports: &mut Ports, http_port: u16) -> Result<(Runtime, Part)> {
         let routes = Routes::load(&self.checkout).await?;
         let functions = Arc::new(Functions::new(routes.functions()));
-        let front = serve(http_port, Front::new(routes, Arc::clone(&functions)).router(), || ()).await?;
+        let front =
+            serve(http_port, Front::new(routes, Arc::clone(&functions)).router(), || (), Some(HEAD_LIMIT)).await?;
         let (mut runtime_ports, mut servers) = (BTreeMap::new(), Vec::new());
         for (name, function) in functions.iter() {
             let port = ports.pick(&format!("{name}-runtime"))?;
             let process = Arc::clone(function);
-            servers.push(serve(port, Arc::clone(function).router(), move || process.presence()).await?);
+            servers.push(serve(port, Arc::clone(function).router(), move || process.presence(), None).await?);
             runtime_ports.insert(name.to_owned(), port);
         }
         // They outlive the functions, so that what those are answering when the stack stops still goes out.
@@ -328,10 +331,11 @@ async fn serve<P: Send + 'static>(
     port: u16,
     router: Router,
     presence: impl Fn() -> P + Send + 'static,
+    head_limit: Option<Duration>,
 ) -> Result<Part> {
     let listener = server::listen(port).await.with_context(|| format!("cannot listen on port {port}"))?;
     let (stopper, stop) = stop::channel();
-    let tasks = vec![tokio::spawn(server::serve(listener, router, presence, stop))];
+    let tasks = vec![tokio::spawn(server::serve(listener, router, presence, head_limit, stop))];
     Ok(Part { stopper, tasks, limit: DRAIN_LIMIT })
 }
 

@@ -34,6 +34,22 @@ const HOP_BY_HOP: [&str; 9] = [
 /// What Lambda tells its runtime stands in headers with this prefix: no client may speak in its name.
 const RUNTIME_PREFIX: &str = "lambda-runtime-";
 
+/// What says who sent a request is for whoever judges it, whatever `Connection` says.
+const FOR_THE_FUNCTION: [&str; 6] =
+    ["host", "origin", "sec-fetch-site", "content-type", "authorization", "idempotency-key"];
+
+/// Whether a request was sent to a name of this machine's own. One without a host comes from no browser.
+pub fn is_local_host(headers: &HeaderMap) -> bool {
+    headers.get_all(header::HOST).iter().all(|value| {
+        let host = value.to_str().ok().and_then(|text| text.parse::<Authority>().ok());
+        // What is no host at all is told so later.
+        host.is_none_or(|authority| {
+            let host = authority.host().to_ascii_lowercase();
+            ["127.0.0.1", "localhost", "[::1]"].contains(&host.as_str()) || host.ends_with(".localhost")
+        })
+    })
+}
+
 /// Why a request cannot be handed to a function.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Unfit {
@@ -104,7 +120,9 @@ fn passed_on(headers: &HeaderMap) -> impl Iterator<Item = &HeaderName> {
         .collect();
     headers.keys().filter(move |name| {
         let name = name.as_str();
-        !HOP_BY_HOP.contains(&name) && !name.starts_with(RUNTIME_PREFIX) && !named.iter().any(|other| other == name)
+        !HOP_BY_HOP.contains(&name)
+            && !name.starts_with(RUNTIME_PREFIX)
+            && (FOR_THE_FUNCTION.contains(&name) || !named.iter().any(|other| other == name))
     })
 }
 

@@ -223,7 +223,7 @@ async fn respond(State(function): State<Arc<Function>>, Path(id): Path<Uuid>, bo
             function.answer(id, Err(Failure::TooLarge(size)));
             refused(StatusCode::PAYLOAD_TOO_LARGE, "Function.ResponseSizeTooLarge", "the answer is too large")
         }
-        Err(Unread::Broken) => {
+        Err(Unread::Broken | Unread::Crowded) => {
             function.answer(id, Err(Failure::Ended));
             refused(StatusCode::BAD_REQUEST, "InvalidRequest", "the answer ended early")
         }

@@ -44,7 +44,7 @@ async fn start<P: Send + 'static>(router: Router, presence: impl Fn() -> P + Sen
     let listener = server::listen(0).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let (stopper, stop) = stop::channel();
-    tokio::spawn(server::serve(listener, router, presence, stop));
+    tokio::spawn(server::serve(listener, router, presence, None, stop));
     (url, stopper)
 }
 
@@ -181,4 +181,37 @@ async fn a_failed_function_and_a_useless_answer_are_no_bare_500() {
         assert!(detail.contains(said), "{detail}");
         played.await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_name_that_was_made_to_lead_here_reaches_no_function() {
+    let place = place(Duration::from_secs(10)).await;
+    for host in ["evil.test:3000", "127.0.0.1.evil.test", "10.0.0.1"] {
+        let request = place.client.post(format!("{}/echo", place.front)).header("host", host);
+        let answer = request.header("origin", format!("http://{host}")).send().await.unwrap();
+        assert_eq!(answer.status(), 421, "{host}");
+        assert_eq!(answer.headers()["content-type"], "application/problem+json", "{host}");
+    }
+    for host in ["localhost:3000", "nofx.localhost", "[::1]:3000", "127.0.0.1"] {
+        let played = place.play(Act::Answer(10));
+        let answer = place.client.get(format!("{}/echo", place.front)).header("host", host).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{host}");
+        played.await.unwrap();
+    }
+}
+
+#[test]
+fn no_header_that_says_who_asks_is_dropped_by_a_word_of_the_client() {
+    let (parts, ()) = axum::http::Request::post("/echo")
+        .header("connection", "origin, sec-fetch-site, x-own")
+        .header("origin", "http://evil.test")
+        .header("sec-fetch-site", "cross-site")
+        .header("x-own", "1")
+        .body(())
+        .unwrap()
+        .into_parts();
+    let now = DateTime::from_secs(0);
+    let event = event::from_request(&parts, &axum::body::Bytes::new(), Uuid::nil(), now).unwrap();
+    assert_eq!(event["headers"]["sec-fetch-site"], "cross-site");
+    assert_eq!((&event["headers"]["origin"], event["headers"].get("x-own")), (&json!("http://evil.test"), None));
 }

@@ -1,6 +1,7 @@
 //! Tool `db_write`: writes rows of a table that a rule allows, in the transaction that also finishes the step: delivered
 //! twice, executed once. A plan holds no SQL text. `docs/db_write.md` explains the model.
 
+mod faithful;
 mod operation;
 mod refusal;
 mod rule;
@@ -33,8 +34,8 @@ impl TransactionHandler for DbWrite {
 async fn write(step: &ClaimedStep, transaction: &Transaction<'_>) -> Result<(Operation, Vec<Written>), Refusal> {
     let operation = Operation::parse(&step.inputs)?;
     let table = &operation.table;
-    let session = Session { transaction, tenant: &step.tenant_id, deadline: Instant::now() + step.timeout };
-    let look = session.look(table).await?;
+    let deadline = Instant::now() + step.timeout;
+    let look = statement::look(transaction, &step.tenant_id, table).await?;
     if look.closed {
         return Err(Refusal::denied("no_rule", format!("the schema {} is not for plans to write", table.schema)));
     }
@@ -47,8 +48,9 @@ async fn write(step: &ClaimedStep, transaction: &Transaction<'_>) -> Result<(Ope
     let target = look.target.ok_or_else(|| Refusal::denied("unknown_table", format!("there is no table {table}")))?;
     target.check(&operation, &rule)?;
 
-    session.become_role(&writer.name).await?;
-    session.check_numbers(&operation).await?;
+    let session = Session { transaction, tenant: &step.tenant_id, role: &writer.name, deadline };
+    session.claim_tenant().await?;
+    session.check_values(&operation).await?;
     let written = session.execute(&operation, &rule).await?;
     let rows = written.len();
     if rows > rule.max_rows {
@@ -66,7 +68,7 @@ async fn write(step: &ClaimedStep, transaction: &Transaction<'_>) -> Result<(Ope
         return Err(Refusal::denied("unexpected_effects", message));
     }
     session.force_constraints().await?;
-    let account = session.account(table).await?.since(&look.effects);
+    let account = session.account(table, &rule).await?.since(&look.effects);
     account.check(&target, &operation, &rule, u64::try_from(rows).unwrap_or(u64::MAX))?;
     Ok((operation, written))
 }

@@ -11,6 +11,7 @@ use tokio::time::{Duration, Instant};
 use tokio_postgres::Transaction;
 use tokio_postgres::types::{Json, ToSql, Type};
 
+use crate::faithful;
 use crate::operation::{Kind, Operation, Table};
 use crate::refusal::Refusal;
 use crate::target::{Account, Look};
@@ -22,6 +23,8 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct Session<'a> {
     pub transaction: &'a Transaction<'a>,
     pub tenant: &'a TenantId,
+    /// Who writes.
+    pub role: &'a str,
     /// When the step's timeout is over: the database ends the statement that runs then.
     pub deadline: Instant,
 }
@@ -35,66 +38,63 @@ pub(crate) struct Written {
 }
 
 impl Session<'_> {
-    /// Rule, role and target in one round trip.
-    pub async fn look(&self, table: &Table) -> Result<Look, Refusal> {
-        let facts = json!({"tenant_id": self.tenant, "schema": table.schema, "table": table.name});
-        self.call("select nofx.db_write_look($1)", &facts).await
-    }
-
     /// What the transaction did to any table, and the target as it is now. As the worker again.
-    pub async fn account(&self, table: &Table) -> Result<Account, Refusal> {
-        let facts = json!({"schema": table.schema, "table": table.name});
-        self.call("select nofx.db_write_account($1)", &facts).await
+    pub async fn account(&self, table: &Table, rule: &Rule) -> Result<Account, Refusal> {
+        let dependants: Vec<_> = rule.dependants.keys().collect();
+        let facts = json!({"schema": table.schema, "table": table.name, "dependants": dependants});
+        call(self.transaction, "select nofx.db_write_account($1)", &facts).await
     }
 
-    /// From here on nothing but the role's own rights counts, no name is looked up outside the database's own schema, and
-    /// policies see the tenant.
-    pub async fn become_role(&self, role: &str) -> Result<(), Refusal> {
-        let claims = json!({"role": role, "app_metadata": {"tenant_id": self.tenant}}).to_string();
+    /// Policies of the table see the tenant.
+    pub async fn claim_tenant(&self) -> Result<(), Refusal> {
+        let claims = json!({"role": self.role, "app_metadata": {"tenant_id": self.tenant}}).to_string();
         let sql = "select pg_catalog.set_config('request.jwt.claims', $1, true)";
+        self.transaction.query_typed(sql, &[(&claims, Type::TEXT)]).await?;
+        Ok(())
+    }
+
+    /// Refuses values that the table's types would change: what is stored is what was asked for, or nothing.
+    pub async fn check_values(&self, operation: &Operation) -> Result<(), Refusal> {
+        let empty = Map::new();
+        let (rows, key): (Vec<&Map<String, Value>>, &Map<String, Value>) = match &operation.kind {
+            Kind::Insert { rows } => (rows.iter().collect(), &empty),
+            Kind::Update { key, set } => (vec![key, set], key),
+            Kind::Delete { key } => (vec![key], key),
+        };
+        self.become_role().await?;
+        let sql = format!(
+            "select pg_catalog.to_jsonb(pg_catalog.jsonb_populate_record(null::{table}, g.v))
+               from pg_catalog.jsonb_array_elements($1) with ordinality as g(v, n) order by g.n",
+            table = quoted_table(&operation.table)
+        );
+        let read = self.transaction.query_typed(&sql, &[(&Json(&rows), Type::JSONB)]).await?;
+        for (given, row) in rows.iter().zip(&read) {
+            let text: Json<Box<RawValue>> = row.try_get(0)?;
+            let stored: Value = serde_json::from_str(&number::quoted_where_inexact(text.0.get())).unwrap_or_default();
+            for (column, value) in *given {
+                let is_key = std::ptr::eq(*given, key);
+                if !faithful::is_kept(value, &stored[column]) || is_key && !faithful::is_same(value, &stored[column]) {
+                    return Err(faithful::refusal(&operation.table.to_string(), column, is_key));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// From here on nothing but the role's own rights counts, and no name is looked up outside the database's own schema.
+    /// Said again before each statement: a function of the table's own could have changed it.
+    async fn become_role(&self) -> Result<(), Refusal> {
         let settings = format!(
             "{}; set local search_path = pg_catalog, pg_temp; set local role {}",
             self.timeouts(),
-            quoted(role)
+            quoted(self.role)
         );
-        self.transaction.query_typed(sql, &[(&claims, Type::TEXT)]).await?;
         Ok(self.transaction.batch_execute(&settings).await?)
-    }
-
-    /// Refuses numbers that a column would round: what is stored is what was asked for, or nothing.
-    pub async fn check_numbers(&self, operation: &Operation) -> Result<(), Refusal> {
-        let rows: Vec<&Map<String, Value>> = match &operation.kind {
-            Kind::Insert { rows } => rows.iter().collect(),
-            Kind::Update { key, set } => vec![key, set],
-            Kind::Delete { key } => vec![key],
-        };
-        let sql = format!(
-            "select distinct e.key
-               from pg_catalog.jsonb_array_elements($1) as g(v)
-              cross join lateral (
-                 select pg_catalog.to_jsonb(pg_catalog.jsonb_populate_record(null::{table}, g.v)) as j offset 0) as p
-              cross join lateral pg_catalog.jsonb_each(g.v) as e(key, value)
-              where pg_catalog.jsonb_typeof(p.j operator(pg_catalog.->) e.key) operator(pg_catalog.=) 'number'
-                and case
-                        when pg_catalog.jsonb_typeof(e.value) operator(pg_catalog.=) 'number'
-                          or (e.value operator(pg_catalog.#>>) '{{}}')
-                             operator(pg_catalog.~) '^\\s*[-+]?([0-9]+\\.?[0-9]*|\\.[0-9]+)([eE][-+]?[0-9]+)?\\s*$'
-                        then (e.value operator(pg_catalog.#>>) '{{}}')::pg_catalog.numeric
-                             operator(pg_catalog.<>) (p.j operator(pg_catalog.->>) e.key)::pg_catalog.numeric
-                        else false
-                    end",
-            table = quoted_table(&operation.table)
-        );
-        let inexact = self.transaction.query_typed(&sql, &[(&Json(rows), Type::JSONB)]).await?;
-        let Some(row) = inexact.first() else { return Ok(()) };
-        let column: String = row.try_get(0)?;
-        let message =
-            format!("column \"{column}\" of {} cannot hold the number exactly as it is given", operation.table);
-        Err(Refusal::denied("inexact_number", message))
     }
 
     /// Writes, and returns each touched row.
     pub async fn execute(&self, operation: &Operation, rule: &Rule) -> Result<Vec<Written>, Refusal> {
+        self.become_role().await?;
         let table = quoted_table(&operation.table);
         let key = &rule.key;
         let shown: Vec<&str> =
@@ -171,6 +171,7 @@ impl Session<'_> {
 
     /// Everything that would only be looked at by the commit is looked at now, still as the role that writes.
     pub async fn force_constraints(&self) -> Result<(), Refusal> {
+        self.become_role().await?;
         let settings = format!("{}; set constraints all immediate; reset role", self.timeouts());
         Ok(self.transaction.batch_execute(&settings).await?)
     }
@@ -181,19 +182,25 @@ impl Session<'_> {
         let (statement, lock) = (left.as_millis(), left.min(LOCK_TIMEOUT).as_millis());
         format!("set local statement_timeout = {statement}; set local lock_timeout = {lock}")
     }
-
-    async fn call<T: DeserializeOwned>(&self, sql: &str, facts: &Value) -> Result<T, Refusal> {
-        let row = self.transaction.query_typed(sql, &[(&Json(facts), Type::JSONB)]).await?;
-        let answer = row.first().map(|row| row.try_get::<_, Json<T>>(0)).transpose()?;
-        answer.map(|json| json.0).ok_or_else(|| Refusal::denied("database_refused", "the database gave no answer"))
-    }
 }
 
-/// A JSON object of these columns. Of a subquery, so that their number is not limited to a function's arguments; the alias
-/// is no name that a column could have by accident.
+/// Rule, role and target in one round trip.
+pub(crate) async fn look(transaction: &Transaction<'_>, tenant: &TenantId, table: &Table) -> Result<Look, Refusal> {
+    let facts = json!({"tenant_id": tenant, "schema": table.schema, "table": table.name});
+    call(transaction, "select nofx.db_write_look($1)", &facts).await
+}
+
+async fn call<T: DeserializeOwned>(transaction: &Transaction<'_>, sql: &str, facts: &Value) -> Result<T, Refusal> {
+    let row = transaction.query_typed(sql, &[(&Json(facts), Type::JSONB)]).await?;
+    let answer = row.first().map(|row| row.try_get::<_, Json<T>>(0)).transpose()?;
+    answer.map(|json| json.0).ok_or_else(|| Refusal::denied("database_refused", "the database gave no answer"))
+}
+
+/// A JSON object of these columns. Of a subquery, so that their number is not limited to a function's arguments; `.*`
+/// names the subquery's row, also where a column has the same name.
 fn object(of: &str, columns: &[&str]) -> String {
     let columns: Vec<_> = columns.iter().map(|column| format!("{of}.{0} as {0}", quoted(column))).collect();
-    format!("(select pg_catalog.to_jsonb(\"nofx.row\") from (select {}) as \"nofx.row\")", columns.join(", "))
+    format!("(select pg_catalog.to_jsonb(\"nofx.row\".*) from (select {}) as \"nofx.row\")", columns.join(", "))
 }
 
 fn predicate(key: &Map<String, Value>) -> String {

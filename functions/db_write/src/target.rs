@@ -40,6 +40,8 @@ pub enum RoleState {
     Superuser,
     /// It sees our own schema.
     ReachesUs,
+    /// It owns the table: policies would not hold.
+    Owner,
     /// The worker may not become it.
     NoMember,
 }
@@ -59,8 +61,12 @@ pub struct Target {
     pub inherited: bool,
     /// Tables of closed schemas that a view or a cascade reaches.
     pub closed: Vec<String>,
+    /// Views behind the name that read with their owner's rights.
+    pub definer_views: Vec<String>,
     /// Enabled triggers and rewrite rules on everything that is reached, with the sha256 of their definitions.
     pub triggers: BTreeMap<String, String>,
+    /// Triggers among them that could run after everything was counted.
+    pub deferrable: Vec<String>,
     pub foreign_keys: Vec<ForeignKey>,
 }
 
@@ -81,6 +87,8 @@ pub struct ForeignKey {
 pub struct Account {
     pub target: Option<Target>,
     pub effects: Vec<Effect>,
+    /// Whether a table was truncated or altered, which no counter shows.
+    pub alters: bool,
 }
 
 /// Rows of one table that the connection has changed.
@@ -89,6 +97,8 @@ pub struct Effect {
     pub table: String,
     /// The partitioned table that it belongs to, else itself.
     pub root: String,
+    /// Whether no rule can open its schema.
+    pub closed: bool,
     pub inserted: u64,
     pub updated: u64,
     pub deleted: u64,
@@ -104,6 +114,7 @@ impl Role {
                 "the role {name} of the rule is a superuser or bypasses row level security, or belongs to one who does"
             ),
             RoleState::ReachesUs => format!("the role {name} of the rule reaches the control plane's own schema"),
+            RoleState::Owner => format!("the role {name} of the rule owns the table, so its policies would not hold"),
             RoleState::NoMember => {
                 format!("the worker may not become the role {name} of the rule; grant {name} to its login role")
             }
@@ -134,6 +145,11 @@ impl Target {
         if let Some(closed) = self.closed.first() {
             return refused(format!("{table} reaches {closed}, which is not for plans to write"));
         }
+        if let Some(view) = self.definer_views.first() {
+            let message =
+                format!("the view {view} reads with its owner's rights; make it one with security_invoker = true");
+            return refused(message);
+        }
         if !self.counts {
             return refused("the server does not count changed rows (track_counts is off)".into());
         }
@@ -151,6 +167,10 @@ impl Target {
     }
 
     fn check_triggers(&self, rule: &Rule) -> Result<(), Refusal> {
+        if let Some(name) = self.deferrable.first() {
+            let message = format!("the trigger {name} is deferrable: it could run after everything was counted");
+            return Err(Refusal::denied("trigger_not_allowed", message));
+        }
         for (name, digest) in &self.triggers {
             let message = match rule.triggers.get(name) {
                 Some(pinned) if pinned == digest => continue,
@@ -217,9 +237,17 @@ impl Account {
             let message = format!("{} was changed while it was written", before.table);
             return Err(Refusal::denied("target_changed", message));
         }
+        if self.alters {
+            let message = "a trigger or function truncated or altered a table, which cannot be counted";
+            return Err(Refusal::denied("unexpected_effects", message));
+        }
         let (mut inserted, mut updated, mut deleted) = (0, 0, 0);
         let mut others: BTreeMap<&str, u64> = BTreeMap::new();
         for effect in &self.effects {
+            if effect.closed {
+                let message = format!("it would also change {}, which is not for plans to write", effect.table);
+                return Err(Refusal::denied("cascade_not_allowed", message));
+            }
             if before.members.contains(&effect.table) {
                 inserted += effect.inserted;
                 updated += effect.updated;
@@ -234,8 +262,11 @@ impl Account {
             Kind::Update { .. } => inserted == deleted && updated + inserted == rows,
             Kind::Delete { .. } => (inserted, updated, deleted) == (0, 0, rows),
         };
+        // A key of the table to itself may cascade within it.
+        let beyond = (inserted + updated + deleted).saturating_sub(rows);
+        let listed = rule.dependants.get(&before.table).is_some_and(|most| beyond <= *most);
         // Rows behind a view are those of its tables, and those of a foreign table are counted elsewhere.
-        if matches!(before.kind, 'r' | 'p') && !as_asked {
+        if matches!(before.kind, 'r' | 'p') && !as_asked && !listed {
             let message = format!(
                 "{} had {inserted} rows inserted, {updated} updated and {deleted} deleted, where {rows} were asked for",
                 before.table

@@ -19,6 +19,8 @@ fn target(kind: char) -> Target {
         members: vec!["public.parent".into()],
         inherited: false,
         closed: Vec::new(),
+        definer_views: Vec::new(),
+        deferrable: Vec::new(),
         triggers: BTreeMap::new(),
         foreign_keys: vec![
             key("parent", "child", 'c', 'c'),
@@ -78,6 +80,7 @@ fn what_is_no_plain_table_needs_to_be_allowed() {
         Target { closed: vec!["nofx.run".into()], ..target('v') },
         Target { inherited: true, ..target('r') },
         Target { counts: false, ..target('r') },
+        Target { definer_views: vec!["public.parent".into()], ..target('v') },
     ];
     for target in refused {
         assert_eq!(code(target.check(&delete(), &open)), "target_not_allowed", "{target:?}");
@@ -95,6 +98,8 @@ fn a_trigger_runs_only_as_the_rule_has_seen_it() {
     assert_eq!(code(target.check(&delete(), &changed)), "trigger_not_allowed");
     let pinned = rule(&json!({"triggers": {"public.parent.audit": digest}}));
     assert_eq!(code(target.check(&delete(), &pinned)), "allowed");
+    let deferrable = Target { deferrable: vec!["public.parent.audit".into()], ..target };
+    assert_eq!(code(deferrable.check(&delete(), &pinned)), "trigger_not_allowed");
 }
 
 #[test]
@@ -103,12 +108,13 @@ fn every_changed_row_is_accounted_for() {
     let effect = |table: &str, inserted, updated, deleted| Effect {
         table: format!("public.{table}"),
         root: format!("public.{table}"),
+        closed: false,
         inserted,
         updated,
         deleted,
     };
     let check = |effects: Vec<Effect>, constraints: Value, rows| {
-        let account = Account { target: Some(before.clone()), effects };
+        let account = Account { target: Some(before.clone()), effects, alters: false };
         code(account.check(&before, &delete(), &rule(&constraints), rows))
     };
     let listed = json!({"dependants": {"public.child": 2}});
@@ -116,12 +122,23 @@ fn every_changed_row_is_accounted_for() {
     assert_eq!(check(vec![effect("parent", 0, 0, 1), effect("child", 0, 0, 2)], listed.clone(), 1), "allowed");
     assert_eq!(check(vec![effect("parent", 0, 0, 1), effect("child", 0, 1, 2)], listed, 1), "cascade_not_allowed");
     assert_eq!(check(vec![effect("parent", 0, 0, 1), effect("child", 0, 0, 1)], json!({}), 1), "cascade_not_allowed");
+    // A tree: its own rows go along, as many as the rule says.
+    let own = json!({"dependants": {"public.parent": 2}});
+    assert_eq!(check(vec![effect("parent", 0, 0, 3)], own.clone(), 1), "allowed");
+    assert_eq!(check(vec![effect("parent", 0, 0, 4)], own, 1), "unexpected_effects");
+    let ours = Effect { closed: true, ..effect("child", 1, 0, 0) };
+    assert_eq!(
+        check(vec![effect("parent", 0, 0, 1), ours], json!({"dependants": {"public.child": 9}}), 1),
+        "cascade_not_allowed"
+    );
+    let truncated = Account { target: Some(before.clone()), effects: vec![effect("parent", 0, 0, 1)], alters: true };
+    assert_eq!(code(truncated.check(&before, &delete(), &rule(&json!({})), 1)), "unexpected_effects");
     // The server counts nothing, or a trigger did more.
     assert_eq!(check(vec![], json!({}), 1), "unexpected_effects");
     assert_eq!(check(vec![effect("parent", 1, 0, 1)], json!({}), 1), "unexpected_effects");
-    let moved = Account { target: Some(before.clone()), effects: vec![effect("parent", 2, 1, 2)] };
+    let moved = Account { target: Some(before.clone()), effects: vec![effect("parent", 2, 1, 2)], alters: false };
     assert_eq!(code(moved.check(&before, &update("name"), &rule(&json!({})), 3)), "allowed");
-    let replaced = Account { target: Some(Target { oid: 2, ..before.clone() }), effects: Vec::new() };
+    let replaced = Account { target: Some(Target { oid: 2, ..before.clone() }), effects: Vec::new(), alters: false };
     assert_eq!(code(replaced.check(&before, &delete(), &rule(&json!({})), 0)), "target_changed");
 }
 
@@ -129,7 +146,7 @@ fn every_changed_row_is_accounted_for() {
 fn a_role_with_more_than_its_own_rights_does_not_write() {
     let role = |state: &str| Role::deserialize(json!({"name": "w", "state": state})).unwrap();
     assert_eq!(code(role("usable").check()), "allowed");
-    for state in ["missing", "superuser", "reaches_us", "no_member"] {
+    for state in ["missing", "superuser", "owner", "reaches_us", "no_member"] {
         assert_eq!(code(role(state).check()), "role_not_allowed", "{state}");
     }
 }

@@ -96,7 +96,8 @@ pub async fn rule_exists(db: &Database, tenant: &TenantId, rule: Uuid) -> Result
 pub async fn rule_fetch(db: &Database, tenant: &TenantId, table: &str) -> Result<Option<Value>, Error> {
     let sql = format!(
         "select {RULE} || jsonb_build_object(
-                    'target', nofx.db_write_target(split_part(r.table_name, '.', 1), split_part(r.table_name, '.', 2)),
+                    'target', nofx.db_write_target(split_part(r.table_name, '.', 1), split_part(r.table_name, '.', 2),
+                                                   nofx.keys_of(r.constraints -> 'dependants')),
                     'changes', coalesce((
                         select jsonb_agg(to_jsonb(change)) from (
                             select e.type, e.actor, e.payload, e.timestamp

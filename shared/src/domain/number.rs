@@ -109,6 +109,24 @@ fn is_exact(token: &str) -> bool {
     double.is_finite() && decimal(token) == decimal(&format!("{double:e}"))
 }
 
+/// Whether two texts are the same decimal number. What is no JSON number is none, whatever a database reads it as.
+pub fn same_number(one: &str, other: &str) -> bool {
+    match (signed(one), signed(other)) {
+        (Some(one), Some(other)) => one == other,
+        _ => false,
+    }
+}
+
+/// Sign, significant digits and exponent of a number in JSON's notation; zero has no sign.
+fn signed(text: &str) -> Option<(bool, String, i64)> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let looks = digits.starts_with(|c: char| c.is_ascii_digit())
+        && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-'))
+        && digits.parse::<f64>().is_ok();
+    let (significant, exponent) = decimal(text).filter(|_| looks)?;
+    Some((digits.len() < text.len() && !significant.is_empty(), significant, exponent))
+}
+
 /// Significant digits, and the power of ten of the last of them.
 fn decimal(token: &str) -> Option<(String, i64)> {
     let (mantissa, exponent) = token.split_once(['e', 'E']).unwrap_or((token, "0"));

@@ -180,6 +180,9 @@ impl Reader<'_> {
         });
         self.only(object, path, &["name", "tool", "inputs", "depends_on", "retry", "timeout_s"]);
         let name = self.text(object, path, "name", MAX_NAME_CHARS);
+        if [".", ".."].contains(&name.as_str()) {
+            self.problem(format!("{path}.name"), "must be no . or .., which no address can hold");
+        }
         let tool = self.text(object, path, "tool", MAX_NAME_CHARS);
         let handler = if tool.is_empty() { None } else { self.handler(&tool, path) };
         let inputs = self.inputs(object, path);

@@ -170,6 +170,13 @@ fn too_many_dependencies_are_counted_and_not_judged_one_by_one() {
 }
 
 #[test]
+fn a_name_that_no_address_can_hold_is_refused() {
+    for name in [".", ".."] {
+        one_problem(&plan(json!([{"name": name, "tool": "echo"}])), "plan.steps[0].name", "no address");
+    }
+}
+
+#[test]
 fn nul_in_inputs_is_refused_with_its_path() {
     let steps = json!([{"name": "a", "tool": "echo", "inputs": {"list": [{"k": "x\0"}]}}]);
     one_problem(&plan(steps), "plan.steps[0].inputs.list[0].k", "NUL");

@@ -258,6 +258,16 @@ impl Parser<'_> {
             let Some(Ok(key)) = strings.next() else {
                 return Err("a reference's [\"...\"] is not a JSON string".into());
             };
+            if key.contains('\0') {
+                return Err("a reference's [\"...\"] contains NUL, which no output can have".into());
+            }
+            // Postgres would take it for a position in a list, counted from the end or with blanks before it.
+            let looks_like_number = key.trim_start().parse::<i64>().is_ok();
+            if looks_like_number && !key.bytes().all(|byte| byte.is_ascii_digit()) {
+                return Err(format!(
+                    "a reference's [\"{key}\"] is neither a key nor a position; positions look like [0]"
+                ));
+            }
             self.rest = &rest[strings.byte_offset()..];
             self.expect("]")?;
             return Ok(Some(Segment::Key(key)));
@@ -371,6 +381,9 @@ mod tests {
             "${{ steps.a.outputs.x",
             "${{ steps[\"a].outputs }}",
             "${{ steps[1].outputs }}",
+            "${{ steps.a.outputs[\"-1\"] }}",
+            "${{ steps.a.outputs[\" 1\"] }}",
+            "${{ steps.a.outputs[\"\\u0000\"] }}",
         ] {
             let (_, problems) = references(&json!({"x": [text]}), "inputs");
             assert_eq!(problems.len(), 1, "{text}");

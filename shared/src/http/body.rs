@@ -12,12 +12,15 @@ use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use crate::domain::bounds::{json_depth, shortened};
+use crate::domain::bounds::{Shape, json_depth, shortened};
 use crate::domain::number::inexact_numbers;
 use crate::domain::place::Place;
 use crate::domain::plan::MAX_JSON_DEPTH;
 use crate::error::{Error, Problem};
 
+/// Memory that a body may take once it is parsed. It is there up to three times: as it came, as a plan, on its way to the
+/// database.
+const MAX_BODY_MEMORY: usize = 32 << 20;
 /// Inexact numbers that are named; whoever sent them writes all of them in one way.
 const MAX_INEXACT: usize = 100;
 
@@ -182,6 +185,16 @@ pub fn json_body(bytes: &Bytes) -> Result<Value, Error> {
         return Ok(Value::Null);
     }
     let too_deep = || Error::invalid("", format!("the body is nested deeper than {MAX_JSON_DEPTH} levels"));
+    // Before anything is built: a short text can hold very many small objects.
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let memory = Shape::of(text).memory;
+        if memory > MAX_BODY_MEMORY {
+            let message = format!(
+                "the body has so many parts that it takes {memory} bytes of memory; at most {MAX_BODY_MEMORY} are accepted"
+            );
+            return Err(Error::invalid("", message));
+        }
+    }
     let value: Value = serde_json::from_slice(bytes).map_err(|error| {
         // The parser's own limit is higher than ours.
         if error.to_string().starts_with("recursion limit exceeded") {
@@ -316,6 +329,13 @@ mod tests {
         assert!(body(r#"{"a":1,"\u0061":2}"#).is_err(), "escapes do not hide it");
         let fine = r#"{"a":{"a":[{"a":1.5e300},{"a":-1}]},"b":[null,true,"x",12345678901234567890]}"#;
         assert!(body(fine).is_ok());
+    }
+
+    #[test]
+    fn a_short_body_of_many_parts_is_refused_before_it_is_built() {
+        let crumbs = format!("{{\"a\":[{}]}}", vec!["{\"\":0}"; 100_000].join(","));
+        assert!(body(&crumbs).unwrap_err().to_string().contains("bytes of memory"));
+        assert!(body(&format!("{{\"a\":[{}]}}", vec!["0"; 400_000].join(","))).is_ok());
     }
 
     #[test]

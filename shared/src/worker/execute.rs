@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use deadpool_postgres::Object;
 use tokio::time::timeout;
+use tokio_postgres::Transaction;
 use uuid::Uuid;
 
 use super::{Handler, Invocation, Ownership, TransactionHandler, concluded};
@@ -47,7 +48,7 @@ pub enum Ended {
 /// A transaction handler bounds its own statements by the step's timeout. This much later its connection is given up.
 const GRACE: Duration = Duration::from_secs(2);
 /// The handler may have become another role, and set timeouts of its own.
-const BEFORE_FINISH: &str = "set local role none; set local statement_timeout = '10s'; set local lock_timeout = '10s'";
+const BEFORE_FINISH: &str = "reset role; set local statement_timeout = '10s'; set local lock_timeout = '10s'";
 
 impl<H: Handler> Executor for Plain<H> {
     async fn execute(&self, ctx: &Ctx, _: Invocation, claimed: &Claimed, step: ClaimedStep) -> Ended {
@@ -106,6 +107,25 @@ impl<H: TransactionHandler> InTransaction<H> {
             return Ok(Ended::Record(Box::new(concluded(ctx, claimed, timed_out(step.timeout)))));
         };
         let item = concluded(ctx, claimed, outcome);
+        let ended = self.end(ctx, invocation, call, transaction, item).await;
+        // Triggers and functions of the handler's tables ran on this connection: what they set or locked for the session
+        // ends here.
+        let clean = client.batch_execute("discard all").await.is_ok();
+        ctx.db.count_round_trips(1);
+        if !clean {
+            drop(Object::take(object));
+        }
+        ended
+    }
+
+    async fn end(
+        &self,
+        ctx: &Ctx,
+        invocation: Invocation,
+        call: Uuid,
+        transaction: Transaction<'_>,
+        item: FinishItem,
+    ) -> Result<Ended, Error> {
         // What is recorded decides, not what the handler returned: its outputs may be refused.
         if item.to != FinishTo::Succeeded {
             transaction.rollback().await.map_err(database_error)?;

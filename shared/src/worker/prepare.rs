@@ -46,7 +46,10 @@ fn resolved_inputs(claimed: &Claimed, limits: &Limits) -> Result<Value, (&'stati
     let room = Room { bytes: limits.resolved_bytes, memory: MAX_JSON_MEMORY, depth: MAX_JSON_DEPTH };
     let too_large = |message: String| ("inputs_too_large", message);
     let Some(refs) = &claimed.refs else {
-        return Err(too_large(format!("the values that the inputs refer to have more than {} bytes", room.bytes)));
+        return Err(too_large(format!(
+            "the values that the inputs refer to, or the outputs around them, have too many bytes; at most {} are resolved",
+            room.bytes
+        )));
     };
     let memory: usize = refs.iter().map(|found| Shape::of(found.value.get()).memory).sum();
     if memory > room.memory {

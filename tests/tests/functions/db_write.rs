@@ -189,17 +189,20 @@ async fn a_failed_step_leaves_no_row_even_when_its_outputs_are_what_fails() {
 #[tokio::test]
 async fn a_number_is_stored_as_it_was_given_or_not_at_all() {
     let lab = Lab::new().await;
-    let sql = "create table public.exact (id numeric primary key, price numeric(12, 2), f real, m money)";
-    with_rule(&lab, sql, "public.exact", json!({"columns": ["id", "price", "f", "m"], "key": ["id"]})).await;
+    let sql = "create table public.exact (id numeric primary key, price numeric(12, 2), f real, m money, many numeric(12, 2)[])";
+    with_rule(&lab, sql, "public.exact", json!({"columns": ["id", "price", "f", "m", "many"], "key": ["id"]})).await;
     let insert = |row: Value| json!({"table": "public.exact", "op": "insert", "values": [row]});
     for row in [
         json!({"id": 1, "price": 10.005}),
         json!({"id": 1, "price": "10.005"}),
         json!({"id": 1, "f": 16_777_217}),
         json!({"id": 1, "f": "0.1234567890123"}),
+        json!({"id": 1, "price": "10.00_5"}),
+        json!({"id": 1, "m": 10.005}),
+        json!({"id": 1, "many": [10.005]}),
     ] {
         let run = write(&lab, insert(row.clone())).await;
-        assert_eq!(error_code(&lab, run).await, "inexact_number", "{row}");
+        assert_eq!(error_code(&lab, run).await, "inexact_value", "{row}");
     }
     let huge = "12345678901234567890123.5";
     let run = write(&lab, insert(json!({"id": huge, "price": "9999999999.99", "f": 0.5, "m": "$1,000.50"}))).await;
@@ -210,7 +213,21 @@ async fn a_number_is_stored_as_it_was_given_or_not_at_all() {
     assert_eq!(outputs["keys"], json!([{"id": huge}]), "no double has touched it on its way back");
     let update = json!({"table": "public.exact", "op": "update", "where": {"id": huge}, "set": {"price": 1.999}});
     let run = write(&lab, update).await;
-    assert_eq!(error_code(&lab, run).await, "inexact_number");
+    assert_eq!(error_code(&lab, run).await, "inexact_value");
+}
+
+#[tokio::test]
+async fn a_key_finds_the_row_that_was_named_or_none() {
+    let lab = Lab::new().await;
+    let sql = "create table public.days (k date primary key); insert into public.days values ('2026-01-01');
+        create table public.names (k name primary key)";
+    with_rule(&lab, sql, "public.days", json!({"key": ["k"]})).await;
+    let delete = |key: &str| json!({"table": "public.days", "op": "delete", "where": {"k": key}});
+    assert_eq!(error_code(&lab, write(&lab, delete("2026-01-01T23:59:59-11:00")).await).await, "inexact_key");
+    assert_eq!(lab.run_status(write(&lab, delete("2026-01-01")).await).await, "succeeded");
+    with_rule(&lab, "select 1", "public.names", json!({"key": ["k"]})).await;
+    let long = json!({"table": "public.names", "op": "delete", "where": {"k": "x".repeat(70)}});
+    assert_eq!(error_code(&lab, write(&lab, long).await).await, "inexact_key");
 }
 
 #[tokio::test]

@@ -104,6 +104,21 @@ async fn many_upstream_outputs_are_never_handed_out_beyond_the_limit() {
 }
 
 #[tokio::test]
+async fn a_thousand_references_into_one_large_output_are_all_found() {
+    let lab = Lab::new().await;
+    let list: Vec<_> = (0..60_000).map(|n| n % 10).collect();
+    let parts: Vec<_> = (0..1_000).map(|n| format!("${{{{ steps.a.outputs.list[{n}] }}}}")).collect();
+    let plan = json!({ "goal": "g", "steps": [
+        plans::step("a", "echo", json!({ "list": list })),
+        plans::step("b", "echo", json!({ "parts": parts })),
+    ] });
+    let run = lab.submit(&plan).await;
+    lab.settle(&Script::deployed(), Deliver::Once).await;
+    let found = lab.snapshot(run).await["steps"]["b"]["outputs"]["parts"].clone();
+    assert_eq!(found, json!((0..1_000).map(|n| n % 10).collect::<Vec<_>>()));
+}
+
+#[tokio::test]
 async fn a_reference_to_null_is_null_and_to_nothing_a_failure() {
     let lab = Lab::new().await;
     let plan = json!({ "goal": "g", "steps": [

@@ -28,11 +28,12 @@ const WORKER: [&str; 11] = [
     "sweep_wakeups",
 ];
 /// What the API and the approvals call.
-const API: [&str; 11] = [
+const API: [&str; 12] = [
     "db_write_target",
     "gate_create",
     "gate_decide",
     "gate_json",
+    "keys_of",
     "run_cancel",
     "run_create",
     "run_pause",

@@ -113,8 +113,11 @@ async fn a_trigger_cannot_reach_the_control_plane() {
     with_rule(&lab, sql, "public.notes", json!({})).await;
     let target: Value =
         lab.admin.query_one("select nofx.db_write_target('public', 'notes')", &[]).await.unwrap().get(0);
-    let rule = json!({"columns": ["id"], "triggers": target["triggers"], "dependants": {"nofx.db_write_rule": 9}});
-    lab.admin.execute("update nofx.db_write_rule set constraints = $1", &[&rule]).await.unwrap();
+    let set = "update nofx.db_write_rule set constraints = $1";
+    let open = json!({"columns": ["id"], "triggers": target["triggers"], "dependants": {"nofx.db_write_rule": 9}});
+    lab.admin.execute(set, &[&open]).await.expect_err("no rule opens that schema");
+    let rule = json!({"columns": ["id"], "triggers": target["triggers"]});
+    lab.admin.execute(set, &[&rule]).await.unwrap();
     let run = write(&lab, json!({"table": "public.notes", "op": "insert", "values": [{"id": 1}]})).await;
     assert_eq!(error_code(&lab, run).await, "not_permitted");
     assert_eq!(number(&lab, "select count(*) from nofx.db_write_rule").await, 1);
@@ -124,7 +127,7 @@ async fn a_trigger_cannot_reach_the_control_plane() {
 async fn views_and_their_like_need_the_rules_word_and_never_reach_a_closed_schema() {
     let lab = Lab::new().await;
     let sql = "create table public.base (id int primary key, n int);
-        create view public.shown as select * from public.base;
+        create view public.shown with (security_invoker = true) as select * from public.base;
         create view public.inner_view as select tenant_id, table_name, allowed_ops, constraints from nofx.db_write_rule;
         create view public.leak as select * from public.inner_view;
         create table public.animal (id int);
@@ -146,6 +149,115 @@ async fn views_and_their_like_need_the_rules_word_and_never_reach_a_closed_schem
     with_rule(&lab, "select 1", "public.animal", json!({"columns": ["id"]})).await;
     let run = write(&lab, insert("public.animal", json!({"id": 1}))).await;
     assert_eq!(error_code(&lab, run).await, "target_not_allowed");
+}
+
+#[tokio::test]
+async fn a_view_that_reads_with_its_owners_rights_is_refused() {
+    let lab = Lab::new().await;
+    let sql = "create table public.base (id int primary key); create view public.shown as select * from public.base";
+    let rule = json!({"columns": ["id"], "allow": ["view"], "dependants": {"public.base": 1}});
+    with_rule(&lab, sql, "public.shown", rule).await;
+    let run = write(&lab, json!({"table": "public.shown", "op": "insert", "values": [{"id": 1}]})).await;
+    assert_eq!(error_code(&lab, run).await, "target_not_allowed");
+}
+
+#[tokio::test]
+async fn a_trigger_is_pinned_by_its_kind_and_also_on_what_it_writes() {
+    let lab = Lab::new().await;
+    let sql = "create table public.c1 (id int primary key);
+        create rule audit as on delete to public.c1 do instead nothing";
+    with_rule(&lab, sql, "public.c1", json!({})).await;
+    let pin = async |dependants: Value| {
+        let names: Vec<String> = dependants.as_object().unwrap().keys().cloned().collect();
+        let sql = "select nofx.db_write_target('public', 'c1', $1)";
+        let target: Value = lab.admin.query_one(sql, &[&names]).await.unwrap().get(0);
+        let rule = json!({"columns": ["id"], "triggers": target["triggers"], "dependants": dependants});
+        lab.admin.execute("update nofx.db_write_rule set constraints = $1", &[&rule]).await.unwrap();
+    };
+    pin(json!({"public.c2": 9})).await;
+    let evil = "create table public.c2 (id int);
+        create function public.evil() returns trigger language plpgsql as
+            $$ begin insert into public.c2 values (1); return new; end $$;
+        create trigger audit before insert on public.c1 for each row execute function public.evil();
+        grant all on public.c2 to nofx_writer";
+    lab.admin.batch_execute(evil).await.unwrap();
+    let insert = json!({"table": "public.c1", "op": "insert", "values": [{"id": 1}]});
+    assert_eq!(error_code(&lab, write(&lab, insert.clone()).await).await, "trigger_not_allowed");
+    // Pinned, and then its own table gets a trigger, and at last one that would run at the commit.
+    pin(json!({"public.c2": 9})).await;
+    assert_eq!(lab.run_status(write(&lab, insert.clone()).await).await, "succeeded");
+    lab.admin
+        .batch_execute(
+            "create function public.later() returns trigger language plpgsql as $$ begin return null; end $$;
+             create constraint trigger later after insert on public.c2 deferrable initially deferred
+                 for each row execute function public.later(); delete from public.c1",
+        )
+        .await
+        .unwrap();
+    assert_eq!(error_code(&lab, write(&lab, insert.clone()).await).await, "trigger_not_allowed");
+    pin(json!({"public.c2": 9})).await;
+    assert_eq!(error_code(&lab, write(&lab, insert).await).await, "trigger_not_allowed", "deferrable ones never");
+}
+
+#[tokio::test]
+async fn what_no_counter_shows_is_refused() {
+    let lab = Lab::new().await;
+    let sql = "create table public.notes (id int primary key); create table public.victim (id int);
+        insert into public.victim values (1);
+        create function public.wipe() returns trigger language plpgsql security definer as
+            $$ begin truncate public.victim; return new; end $$;
+        create trigger wipe before insert on public.notes for each row execute function public.wipe()";
+    with_rule(&lab, sql, "public.notes", json!({})).await;
+    let target: Value =
+        lab.admin.query_one("select nofx.db_write_target('public', 'notes')", &[]).await.unwrap().get(0);
+    let rule = json!({"columns": ["id"], "triggers": target["triggers"]});
+    lab.admin.execute("update nofx.db_write_rule set constraints = $1", &[&rule]).await.unwrap();
+    let run = write(&lab, json!({"table": "public.notes", "op": "insert", "values": [{"id": 1}]})).await;
+    assert_eq!(error_code(&lab, run).await, "unexpected_effects");
+    assert_eq!(number(&lab, "select count(*) from public.victim").await, 1);
+}
+
+#[tokio::test]
+async fn a_function_of_the_table_escapes_neither_the_role_nor_into_the_next_write() {
+    let mut lab = Lab::new().await;
+    // One connection for every write, and one to record: what is set on it would be seen by the next.
+    lab.ctx.config.database.pool_size = 2;
+    lab.ctx = lab.another_ctx().await;
+    let sql = "create function public.escape(int) returns boolean language plpgsql as $$ begin
+            perform set_config('role', 'none', true);
+            perform set_config('default_transaction_read_only', 'on', false);
+            perform pg_advisory_lock(77);
+            return true; end $$;
+        create domain public.dm as int;
+        create table public.held (id public.dm primary key, x int);
+        insert into public.held values (1, 1);
+        alter domain public.dm add constraint escapes check (public.escape(value)) not valid";
+    with_rule(&lab, sql, "public.held", json!({"columns": ["x"], "key": ["id"]})).await;
+    lab.admin.batch_execute("revoke update on public.held from nofx_writer").await.unwrap();
+    let update = json!({"table": "public.held", "op": "update", "where": {"id": 1}, "set": {"x": 666}});
+    assert_eq!(error_code(&lab, write(&lab, update).await).await, "not_permitted");
+    assert_eq!(number(&lab, "select x::bigint from public.held").await, 1);
+    with_rule(&lab, "create table public.next (id int primary key)", "public.next", json!({"columns": ["id"]})).await;
+    for id in 1..4 {
+        let run = write(&lab, json!({"table": "public.next", "op": "insert", "values": [{"id": id}]})).await;
+        assert_eq!(lab.run_status(run).await, "succeeded", "nothing of the write before is left on the connection");
+    }
+    let locks = "select count(*) from pg_locks where locktype = 'advisory' and objid = 77 and pid <> pg_backend_pid()";
+    assert_eq!(number(&lab, locks).await, 0);
+}
+
+#[tokio::test]
+async fn a_tree_loses_its_branches_only_as_far_as_the_rule_says() {
+    let lab = Lab::new().await;
+    let sql = "create table public.tree (id int primary key, up int references public.tree on delete cascade);
+        insert into public.tree values (1, null), (2, 1), (3, 1)";
+    with_rule(&lab, sql, "public.tree", json!({"key": ["id"], "dependants": {"public.tree": 1}})).await;
+    let delete = json!({"table": "public.tree", "op": "delete", "where": {"id": 1}});
+    assert_eq!(error_code(&lab, write(&lab, delete.clone()).await).await, "unexpected_effects");
+    let more =
+        "update nofx.db_write_rule set constraints = '{\"key\": [\"id\"], \"dependants\": {\"public.tree\": 2}}'";
+    lab.admin.batch_execute(more).await.unwrap();
+    assert_eq!(lab.run_status(write(&lab, delete).await).await, "succeeded");
 }
 
 #[tokio::test]

@@ -1,0 +1,102 @@
+//! Whether a value survives the types of its column: numbers as the same decimal number, texts uncut.
+
+use serde_json::Value;
+use shared::domain::number::same_number;
+
+use crate::refusal::Refusal;
+
+/// Whether what is stored holds what was given. A text may be read as another notation of the same thing, such as a
+/// moment of time, but no number may change and no text be cut.
+pub(crate) fn is_kept(given: &Value, stored: &Value) -> bool {
+    match (given, stored) {
+        (Value::Array(given), Value::Array(stored)) => {
+            given.len() == stored.len() && given.iter().zip(stored).all(|(given, stored)| is_kept(given, stored))
+        }
+        (Value::Object(given), Value::Object(stored)) => {
+            given.iter().all(|(key, given)| is_kept(given, stored.get(key).unwrap_or(&Value::Null)))
+        }
+        (Value::Number(given), Value::Number(stored)) => same_number(&given.to_string(), &stored.to_string()),
+        // A number that is stored as a text, or one that a double cannot hold.
+        (Value::Number(given), Value::String(stored)) => same_number(&given.to_string(), stored),
+        // Only what is written like a number; there is more than one notation for the others.
+        (Value::String(given), Value::Number(stored)) => same_number(given, &stored.to_string()),
+        (Value::String(given), Value::String(stored)) => {
+            // A `character(n)` is filled with blanks.
+            let stored = stored.trim_end_matches(' ');
+            let given = given.trim_end_matches(' ');
+            given == stored || !given.starts_with(stored) && (!is_number(given) || same_number(given, stored))
+        }
+        _ => true,
+    }
+}
+
+/// Whether a key is given as the database writes it: another notation could find another row.
+pub(crate) fn is_same(given: &Value, stored: &Value) -> bool {
+    match (given, stored) {
+        (Value::String(given), Value::String(stored)) => {
+            given.eq_ignore_ascii_case(stored) || same_number(given, stored)
+        }
+        (Value::Null, _) | (Value::Bool(_), Value::Bool(_)) => true,
+        _ => is_kept(given, stored),
+    }
+}
+
+pub(crate) fn refusal(table: &str, column: &str, is_key: bool) -> Refusal {
+    if is_key {
+        let message = format!("the key column \"{column}\" of {table} must be given as the database writes it");
+        return Refusal::denied("inexact_key", message);
+    }
+    let message = format!("column \"{column}\" of {table} cannot hold the value exactly as it is given");
+    Refusal::denied("inexact_value", message)
+}
+
+fn is_number(text: &str) -> bool {
+    same_number(text, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn no_number_changes_at_any_depth() {
+        for (given, stored) in [
+            (json!(10.5), json!(10.50)),
+            (json!("10.00"), json!(10)),
+            (json!("12345678901234567890.5"), json!("12345678901234567890.5")),
+            (json!([1.5, [2]]), json!([1.5, [2]])),
+            (json!({"p": 1}), json!({"p": 1, "q": null})),
+            (json!(5), json!("5")),
+            (json!("2026-01-01T00:00:00Z"), json!("2026-01-01T00:00:00+00:00")),
+            (json!("x"), json!("x    ")),
+            (json!("5"), json!("5    ")),
+            (json!(null), json!(null)),
+        ] {
+            assert!(is_kept(&given, &stored), "{given} {stored}");
+        }
+        for (given, stored) in [
+            (json!(10.005), json!(10.01)),
+            (json!("10.00_5"), json!(10.01)),
+            (json!("0x10"), json!(16)),
+            (json!([10.005]), json!([10.01])),
+            (json!({"p": 10.005}), json!({"p": 10.01, "q": null})),
+            (json!(10.005), json!("$10.01")),
+            (json!("10.005"), json!("$10.01")),
+            (json!(-1), json!(1)),
+            (json!("xxxx"), json!("xxx")),
+            (json!("apple"), json!("a")),
+        ] {
+            assert!(!is_kept(&given, &stored), "{given} {stored}");
+        }
+    }
+
+    #[test]
+    fn a_key_finds_the_row_that_was_named() {
+        assert!(is_same(&json!("A0EE"), &json!("a0ee")));
+        assert!(is_same(&json!(null), &json!(null)));
+        assert!(is_same(&json!("7"), &json!(7)));
+        assert!(!is_same(&json!("2026-01-01T23:59:59-11:00"), &json!("2026-01-01")));
+        assert!(!is_same(&json!("xxxx"), &json!("xxx")));
+    }
+}
