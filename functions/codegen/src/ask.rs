@@ -70,7 +70,9 @@ fn judge(target: (Provider, &str, &ApiKey), question: Question<'_>, response: &R
     }
     let body = parse(body)?;
     let wire::Reply { text, model: served, usage, problem } = wire::read(provider, &body);
-    match problem.or_else(|| text_problem(&text)) {
+    // A gateway that is set up wrongly may say which key it was given.
+    let repeats_key = text.contains(key.expose()).then(|| "the answer repeats the key".to_owned());
+    match problem.or(repeats_key).or_else(|| text_problem(&text)) {
         None => {
             let served = served.and_then(|served| served_model(served, model, key, question.message));
             Ok(Answer { text, model_served: served.unwrap_or_else(|| "unknown".to_owned()), usage })

@@ -6,6 +6,8 @@
 
 use crate::keys::ApiKey;
 
+/// The same for the key, whose characters are random: a shortened key shows its start.
+const KEY_SHARED: usize = 5;
 /// A text that shares this many characters with a secret counts as a part of it.
 const SHARED: usize = 8;
 /// Shorter ones are in other words by chance.
@@ -77,13 +79,15 @@ pub(crate) fn served_model(served: &str, requested: &str, key: &ApiKey, prompt: 
     }
     let (name, requested) = (served.to_ascii_lowercase(), requested.to_ascii_lowercase());
     let (key, prompt) = (key.expose().to_ascii_lowercase(), prompt.to_lowercase());
-    if shares(&name, &key) {
+    // What the plan asked for may be repeated, whatever key and prompt say; only the rest of the name can be theirs.
+    let rest = name.strip_prefix(&requested).unwrap_or(&name);
+    // Separators could be put anywhere between the characters of either.
+    if shares(&name, &key) || parts(&bare(rest), KEY_SHARED).any(|part| bare(&key).contains(part)) {
         return None;
     }
-    // What the plan asked for may be repeated, whatever the prompt says; only the rest of the name can be the prompt's.
-    let rest = name.strip_prefix(&requested).unwrap_or(&name);
     let says_prompt = (rest == name && prompt.contains(rest))
         || shares(rest, &prompt)
+        || parts(&bare(rest), SHARED).any(|part| bare(&prompt).contains(part))
         || words(&prompt).any(|word| rest.contains(word));
     (!says_prompt).then(|| served.to_owned())
 }
@@ -95,8 +99,17 @@ fn shares(name: &str, secret: &str) -> bool {
     }
     let holds = secret.len() >= MIN_WORD && name.contains(secret);
     let is_held = name.len() >= MIN_WORD && !is_version(name) && secret.contains(name);
-    let windows = name.as_bytes().windows(SHARED).filter_map(|part| str::from_utf8(part).ok());
-    holds || is_held || windows.into_iter().any(|part| secret.contains(part))
+    holds || is_held || parts(name, SHARED).any(|part| secret.contains(part))
+}
+
+/// Every part of a text with this many bytes.
+fn parts(text: &str, length: usize) -> impl Iterator<Item = &str> {
+    text.as_bytes().windows(length).filter_map(|part| str::from_utf8(part).ok())
+}
+
+/// Letters and digits alone.
+fn bare(text: &str) -> String {
+    text.chars().filter(char::is_ascii_alphanumeric).collect()
 }
 
 /// An ending that models have: digits and what is put between them.
@@ -141,6 +154,14 @@ mod tests {
             assert!(!shown(name, "p"), "{name}");
             assert!(name.len() < SHARED || !shown(&format!("gpt-6-luna-{name}"), "p"), "{name}");
         }
+    }
+
+    #[test]
+    fn separators_hide_neither_key_nor_prompt() {
+        for name in ["sk-pr-ojAb3-dEf6h-Ij9kL", "sk.pro", "x-Ab3.dE-f6"] {
+            assert!(!shown(name, "p"), "{name}");
+        }
+        assert!(!shown("swo-rdf-ish-ope", "swordfish opens the vault"));
     }
 
     #[test]

@@ -146,3 +146,13 @@ impl tracing::Subscriber for Logs {
 
     fn exit(&self, _: &Id) {}
 }
+
+#[tokio::test]
+async fn an_answer_that_repeats_the_key_is_not_kept() {
+    for reply in [openai("your key is canary-key"), anthropic("canary-key"), gemini("the key: canary-key.")] {
+        let fake = Fake::start(vec![Reply::ok(&reply)]).await;
+        let (error, _, outcome) = failure(&keyed(&fake), json!({ "prompt": "p" })).await;
+        assert!(error.message.contains("repeats the key"), "{error:?}");
+        assert!(!format!("{error:?} {outcome:?}").contains(KEY));
+    }
+}
