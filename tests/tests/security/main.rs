@@ -1,5 +1,6 @@
 //! Who may do what in the database, what a tenant sees, and which room of the code may know which.
 
 mod architecture;
+mod catalogue;
 mod roles;
 mod tenancy;
