@@ -83,7 +83,7 @@ pub struct Host {
 }
 
 /// A Runtime API of ours. cargo-lambda sets the address of its own for every function it starts and lets nobody set
-/// another one; but it starts them with `cargo run`, and cargo runs them through a program if it is told one.
+/// another one; but it starts them with `cargo run`, and cargo runs them through the program that `runner` names.
 #[derive(Clone, Debug)]
 pub struct Runtime {
     script: PathBuf,

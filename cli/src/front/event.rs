@@ -42,7 +42,7 @@ const FOR_THE_FUNCTION: [&str; 6] =
 pub fn is_local_host(headers: &HeaderMap) -> bool {
     headers.get_all(header::HOST).iter().all(|value| {
         let host = value.to_str().ok().and_then(|text| text.parse::<Authority>().ok());
-        // What is no host at all is told so later.
+        // A value that is no host at all is refused later.
         host.is_none_or(|authority| {
             let host = authority.host().to_ascii_lowercase();
             ["127.0.0.1", "localhost", "[::1]"].contains(&host.as_str()) || host.ends_with(".localhost")

@@ -237,7 +237,7 @@ async fn fail(State(function): State<Arc<Function>>, Path(id): Path<Uuid>, body:
     accepted(function.answer(id, Err(Failure::Error(message.to_owned()))))
 }
 
-/// Who answers too late is told so, as Lambda does.
+/// A late answer gets an error, as from Lambda.
 fn accepted(waited_for: bool) -> Response {
     if waited_for {
         return (StatusCode::ACCEPTED, Json(json!({ "status": "OK" }))).into_response();

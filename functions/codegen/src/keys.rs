@@ -48,7 +48,7 @@ impl ApiKey {
 
 impl ProviderKeys {
     /// Reads the secret `nofx/llm`: a JSON object with the members of [`Provider::key_name`]. A member that is absent, null
-    /// or blank means no key, and one that cannot be a key disables its provider. What is wrong is told without repeating any
+    /// or blank means no key, and one that cannot be a key disables its provider. Errors say what is wrong without repeating any
     /// of it.
     pub fn from_secret(json: &str) -> Result<Self, Error> {
         let Ok(Value::Object(members)) = serde_json::from_str(json) else {

@@ -66,7 +66,7 @@ impl TokenUsage {
         self.input_tokens.is_some() || self.output_tokens.is_some()
     }
 
-    /// A part that is left out is zero only where its total is told.
+    /// A missing part counts as zero only where the total is given.
     fn without_parts_of_nothing(mut self) -> Self {
         if self.input_tokens.is_none() {
             self.cached_input_tokens = None;

@@ -82,7 +82,7 @@ enum Segment {
     Index(usize),
 }
 
-/// Most malformed references that are told of one step.
+/// Most malformed references that are reported for one step.
 const MAX_PROBLEMS: usize = 100;
 
 enum Piece<'a> {

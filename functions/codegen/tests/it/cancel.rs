@@ -1,4 +1,4 @@
-//! A step that was cancelled spends nothing more, and what it spent is told.
+//! A cancelled step spends nothing more, and its spending is on record.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
