@@ -46,9 +46,9 @@ struct Answer {
     result: RuleResult,
 }
 
-/// Columns of a rule as the API shows it.
+/// A rule as the API shows it, with the defaults of what it does not name (`domain::rule`).
 const RULE: &str =
-    "r.constraints || jsonb_build_object('id', r.id, 'table', r.table_name, 'allowed_ops', r.allowed_ops,
+    "jsonb_build_object('max_rows', 100, 'role', 'nofx_writer') || r.constraints || jsonb_build_object('id', r.id, 'table', r.table_name, 'allowed_ops', r.allowed_ops,
                     'created_at', r.created_at, 'updated_at', r.updated_at)";
 
 /// Stores a rule, in place of the table's old one.

@@ -38,9 +38,12 @@ async fn a_rule_is_set_replaced_read_and_deleted_and_each_change_is_an_event() {
     let list = api.get("/rules").await.body;
     assert_eq!((list["rules"].as_array().unwrap().len(), &list["next"]), (1, &Value::Null));
 
-    // By hand it is on record as well.
-    lab.admin.batch_execute("update nofx.db_write_rule set allowed_ops = '{insert,delete}'").await.unwrap();
+    // By hand it is on record as well, and what it does not name is shown as it counts.
+    let by_hand = "update nofx.db_write_rule set allowed_ops = '{insert,delete}', constraints = '{}'";
+    lab.admin.batch_execute(by_hand).await.unwrap();
     let rule = api.get("/rules/public.notes").await.body;
+    let counts = (shared::domain::rule::DEFAULT_MAX_ROWS, shared::domain::rule::DEFAULT_ROLE);
+    assert_eq!((&rule["max_rows"], &rule["role"]), (&json!(counts.0), &json!(counts.1)));
     assert_eq!(rule["changes"][0]["actor"], "database:postgres");
 
     let deleted = api.send("DELETE", "/rules/public.notes", &[], Some(json!({"actor": "ann"}).to_string())).await;
