@@ -24,7 +24,8 @@ pub(crate) fn is_kept(given: &Value, stored: &Value) -> bool {
             // A `character(n)` is filled with blanks.
             let stored = stored.trim_end_matches(' ');
             let given = given.trim_end_matches(' ');
-            given == stored || !given.starts_with(stored) && (!is_number(given) || same_number(given, stored))
+            let cut = given.strip_prefix(stored).is_some_and(|rest| !is_midnight(stored, rest));
+            given == stored || !cut && (!is_number(given) || same_number(given, stored))
         }
         _ => true,
     }
@@ -50,6 +51,14 @@ pub(crate) fn refusal(table: &str, column: &str, is_key: bool) -> Refusal {
     Refusal::denied("inexact_value", message)
 }
 
+/// Whether what is left out of a date or a time is zero: `2026-01-01` for `2026-01-01T00:00:00Z`.
+fn is_midnight(stored: &str, rest: &str) -> bool {
+    let is_digit = |at: usize| stored.as_bytes().get(at).is_some_and(u8::is_ascii_digit);
+    let is_date = (0..4).all(is_digit) && stored.as_bytes().get(4) == Some(&b'-');
+    let is_time = (0..2).all(is_digit) && stored.as_bytes().get(2) == Some(&b':');
+    (is_date || is_time) && rest.bytes().all(|byte| b"T 0:.Z+-".contains(&byte))
+}
+
 fn is_number(text: &str) -> bool {
     same_number(text, text)
 }
@@ -69,6 +78,9 @@ mod tests {
             (json!({"p": 1}), json!({"p": 1, "q": null})),
             (json!(5), json!("5")),
             (json!("2026-01-01T00:00:00Z"), json!("2026-01-01T00:00:00+00:00")),
+            (json!("2026-01-01T08:30:00.000Z"), json!("2026-01-01T08:30:00")),
+            (json!("2026-01-01T00:00:00Z"), json!("2026-01-01")),
+            (json!("12:00:00.000"), json!("12:00:00")),
             (json!("x"), json!("x    ")),
             (json!("5"), json!("5    ")),
             (json!(null), json!(null)),
@@ -86,6 +98,8 @@ mod tests {
             (json!(-1), json!(1)),
             (json!("xxxx"), json!("xxx")),
             (json!("apple"), json!("a")),
+            (json!("2026-01-01T23:59:59"), json!("2026-01-01")),
+            (json!("x000"), json!("x")),
         ] {
             assert!(!is_kept(&given, &stored), "{given} {stored}");
         }

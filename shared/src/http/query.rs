@@ -18,7 +18,7 @@ use crate::error::{Error, Problem};
 /// Rows on a page, where the client does not say.
 pub const DEFAULT_LIMIT: i64 = 100;
 const MAX_LIMIT: i64 = 1_000;
-/// Most problems that are told of one query string or form.
+/// Most problems that are reported for one query string or form.
 const MAX_PROBLEMS: usize = 1_000;
 
 /// The pairs of a request's query string. Every route has them: what it does not know was refused before.

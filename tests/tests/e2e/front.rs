@@ -72,8 +72,7 @@ async fn what_no_function_answers_is_a_problem_document(stack: &Stack) {
     problem(answer, 413).await;
 }
 
-/// A request meets a process that was killed: whatever it is told, it is told soon and in a document, and the next
-/// process answers.
+/// A request that meets a killed process gets a document soon, and the next process answers.
 async fn a_function_that_is_killed_answers_again(stack: &Stack) {
     stack.kill_function("api");
     let client = Client::builder().timeout(Duration::from_secs(40)).build().expect("a client");

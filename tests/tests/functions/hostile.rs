@@ -78,7 +78,7 @@ async fn no_segment_of_a_path_breaks_a_route() {
     for (gateway, table) in all(&lab, Shape::Http) {
         for (method, path) in table.iter().filter(|(_, path)| path.contains('{')) {
             for (segment, status) in segments {
-                // What a PUT would make is told that its name is wrong; for all others it cannot exist.
+                // A PUT of a malformed name is a bad request; for all other methods it cannot exist.
                 let names = method == Method::PUT && !segment.contains("%00");
                 let status = if names { 400 } else { status };
                 for ids in [true, false] {

@@ -16,7 +16,7 @@ async fn claim(lab: &Lab, run: RunId, step: StepId) -> Claimed {
     let item =
         ClaimItem { tenant_id: lab.tenant.clone(), run_id: run, step_id: step, lease_s: LEASE_S, refs_bytes: 1 << 20 };
     let mut claims = step::steps_claim(&lab.ctx.db, &[item]).await.unwrap();
-    claims.claimed.pop().expect("the step is to be had")
+    claims.claimed.pop().expect("the step can be claimed")
 }
 
 fn end(claimed: &Claimed, outcome: Outcome) -> FinishItem {

@@ -1,4 +1,4 @@
-//! An attempt that lost its step learns of it, and what it spent is told all the same.
+//! An attempt that lost its step notices, and its spending is recorded all the same.
 
 use nofx_tests::delivery::event;
 use nofx_tests::{Deliver, Lab, plans};
@@ -17,7 +17,7 @@ async fn claim(lab: &Lab, run: RunId, step: StepId) -> Claimed {
     let item =
         ClaimItem { tenant_id: lab.tenant.clone(), run_id: run, step_id: step, lease_s: 60, refs_bytes: 1 << 20 };
     let mut claims = step::steps_claim(&lab.ctx.db, &[item]).await.unwrap();
-    claims.claimed.pop().expect("the step is to be had")
+    claims.claimed.pop().expect("the step can be claimed")
 }
 
 async fn cancel(ctx: &Ctx, run: RunId) {
