@@ -1,4 +1,4 @@
-//! The arrows of STYLE: which room may know which. Read from the sources, so that no arrow appears unnoticed.
+//! Which room may import which, as CONTRIBUTING.md says. Read from the sources, so that no import goes unnoticed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -102,14 +102,26 @@ fn no_room_of_shared_knows_more_than_it_may() {
         if from == "lib" {
             continue;
         }
-        let allowed =
-            allowed.get(from.as_str()).unwrap_or_else(|| panic!("{file} is in a room that STYLE does not know"));
+        let allowed = allowed
+            .get(from.as_str())
+            .unwrap_or_else(|| panic!("{file} is in a room that CONTRIBUTING.md does not list"));
         for to in rooms_named(&code(&text)) {
             assert!(to == from || allowed.contains(&to.as_str()), "{file} knows {to}; {from} may know {allowed:?}");
         }
         files += 1;
     }
     assert!(files > 25, "the sources are somewhere else: {files} files");
+}
+
+#[test]
+fn contributing_lists_these_rooms() {
+    let page = fs::read_to_string(root().join("CONTRIBUTING.md")).unwrap();
+    for (room, allowed) in ARROWS {
+        let names: Vec<String> = allowed.iter().map(|name| format!("`{name}`")).collect();
+        let names = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+        let row = format!("| `{room}` | {names} |");
+        assert!(page.contains(&row), "CONTRIBUTING.md has no row {row}");
+    }
 }
 
 #[test]
