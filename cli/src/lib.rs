@@ -6,7 +6,6 @@
 pub mod checkout;
 pub mod digest;
 pub mod environment;
-pub mod report;
 // Processes and the ports they listen on.
 pub mod port;
 pub mod process;
@@ -35,9 +34,7 @@ pub mod sqs_event;
 pub mod stack;
 pub mod vitals;
 // Migrations.
-pub mod database;
-pub mod migrate;
-pub mod sql_text;
+pub use nofx_local::{database, migrate, report};
 // The API's client.
 pub mod api;
 pub mod gate;

@@ -14,8 +14,9 @@ use tokio_postgres::{Client, types::Type};
 use crate::{
     database,
     report::{self, hinted},
-    sql_text,
 };
+
+mod sql_text;
 
 /// Held by each transaction that applies a file: two runs at once apply each file once.
 const LOCK_KEY: i64 = 0x6e6f_6678_6d69_6772;
