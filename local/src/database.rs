@@ -1,10 +1,12 @@
 //! Connections to Postgres.
 
-use std::{env, path::PathBuf};
+use std::env;
+use std::path::PathBuf;
 
 use anyhow::Result;
 use shared::config::DatabaseConfig;
-use tokio_postgres::{Client, config::Host};
+use tokio_postgres::Client;
+use tokio_postgres::config::Host;
 
 use crate::report::hinted;
 

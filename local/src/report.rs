@@ -1,7 +1,8 @@
 //! What the command says. Progress goes to stderr, so that `nofx exec` leaves the output of its command alone, and
 //! every failure leaves through [`print_error`]: one line, and a hint when somebody knows what to do about it.
 
-use std::{fmt, time::Duration};
+use std::fmt;
+use std::time::Duration;
 
 /// A failure that knows what the reader can do about it.
 #[derive(Debug)]

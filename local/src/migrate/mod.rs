@@ -1,20 +1,17 @@
 //! `nofx migrate`: applies migrations/*.sql in order and records them where the Supabase CLI does, so that either can
 //! go on where the other stopped.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use tokio_postgres::{Client, types::Type};
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
 
-use crate::{
-    database,
-    report::{self, hinted},
-};
+use crate::database;
+use crate::report::{self, hinted};
 
 mod sql_text;
 
