@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use nofx_tests::catalogue::{Catalogue, shape};
 use serde_json::{Value, json};
+
 use stack::{Stack, cargo_run, free_port};
 
 const RUNS: usize = 20;
