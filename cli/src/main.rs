@@ -4,7 +4,9 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use nofx::client::api::Api;
 use nofx::client::gate::Decision;
-use nofx::commands::{decide, demo, deploy, deploy_local, dev, env, exec, migrate, rules, runs, submit, watch};
+use nofx::commands::{
+    decide, demo, deploy, deploy_local, dev, env, exec, migrate, migration, rules, runs, submit, watch,
+};
 use nofx_local::checkout::Checkout;
 use nofx_local::report;
 
@@ -32,6 +34,8 @@ enum Command {
     Env(env::Args),
     /// Apply the migrations that are pending
     Migrate(migrate::Args),
+    /// Write the next migration, with the SQL functions that changed
+    Migration(migration::Args),
     /// Submit a plan
     Submit(submit::Args),
     /// Show the progress of a run until it ends
@@ -70,6 +74,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::DeployLocal => deploy_local::run(&Checkout::find()?).await?,
         Command::Env(args) => env::run(&Checkout::find()?, &args).await?,
         Command::Migrate(args) => migrate::run(&args).await?,
+        Command::Migration(args) => migration::run(&args)?,
         Command::Submit(args) => return Ok(success(submit::run(&api, &args).await?)),
         Command::Watch(args) => return Ok(success(watch::watch(&api, &args.run_id).await?)),
         Command::Runs => runs::run(&api).await?,

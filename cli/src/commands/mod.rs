@@ -8,6 +8,7 @@ pub mod dev;
 pub mod env;
 pub mod exec;
 pub mod migrate;
+pub mod migration;
 pub mod rules;
 pub mod runs;
 pub mod submit;
