@@ -1,10 +1,10 @@
 //! `nofx rules`: which tables plans may write, and how.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::{env, fs};
+use std::env;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Args, Subcommand, ValueEnum};
 use nofx_local::report::{hinted, printable};
 use serde::Deserialize;
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use shared::http::encoded;
 
 use crate::client::api::Api;
+use crate::client::document;
 
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
@@ -33,7 +34,7 @@ pub enum Command {
 pub struct SetArgs {
     /// The table, as schema.table
     table: String,
-    /// A file with the whole rule as JSON, in place of the options below
+    /// A file with the whole rule, in JSON or YAML (- is standard input), in place of the options below
     #[arg(long, value_name = "FILE", conflicts_with_all = ["ops", "columns", "key", "max_rows", "role", "dependants", "allow"])]
     file: Option<PathBuf>,
     /// What plans may do
@@ -143,14 +144,13 @@ async fn set(api: &Api, args: &SetArgs) -> Result<()> {
     Ok(())
 }
 
-fn read(file: &PathBuf) -> Result<Value> {
-    let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let rule: Value = serde_json::from_str(&text).with_context(|| format!("{} is no JSON", file.display()))?;
+fn read(file: &Path) -> Result<Value> {
+    let rule = document::read(file)?;
     if rule.is_object() {
         return Ok(rule);
     }
     Err(hinted(
-        format!("{} holds no rule", file.display()),
+        format!("{} holds no rule", document::name(file)),
         r#"it looks like {"allowed_ops": ["insert"], "columns": ["name"]}"#,
     ))
 }

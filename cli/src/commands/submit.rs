@@ -11,7 +11,7 @@ use crate::commands::watch::watch;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// A file with `{"plan": {...}}`
+    /// The plan, in JSON or YAML: {"plan": {"goal": ..., "steps": [...]}}; - reads standard input
     file: PathBuf,
     /// Show its progress until it ends; exit with 1 unless it succeeded
     #[arg(long)]
