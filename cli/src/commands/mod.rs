@@ -12,3 +12,4 @@ pub mod rules;
 pub mod runs;
 pub mod submit;
 pub mod watch;
+mod who;

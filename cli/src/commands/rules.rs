@@ -1,7 +1,6 @@
 //! `nofx rules`: which tables plans may write, and how.
 
 use std::collections::BTreeMap;
-use std::env;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -13,6 +12,7 @@ use shared::http::encoded;
 
 use crate::client::api::Api;
 use crate::client::document;
+use crate::commands::who::Who;
 
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
@@ -65,13 +65,6 @@ pub struct SetArgs {
     who: Who,
 }
 
-#[derive(Clone, Debug, Args)]
-pub struct Who {
-    /// Who changes the rule, where the API takes the caller's word for it
-    #[arg(long = "as", value_name = "NAME")]
-    name: Option<String>,
-}
-
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Op {
     Insert,
@@ -106,12 +99,6 @@ pub async fn run(api: &Api, command: &Command) -> Result<()> {
             println!("{} no rule any more", printable(table));
             Ok(())
         }
-    }
-}
-
-impl Who {
-    fn name(&self) -> Option<String> {
-        self.name.clone().or_else(|| env::var("USER").ok().filter(|name| !name.is_empty()))
     }
 }
 
