@@ -20,6 +20,11 @@ pub async fn connect(url: &str) -> Result<Client> {
     })
 }
 
+/// An error unless the database can be reached.
+pub async fn check(url: &str) -> Result<()> {
+    connect(url).await.map(drop)
+}
+
 /// Where a URL points, without its secrets.
 fn place(url: &str) -> String {
     let Ok(config) = url.parse::<tokio_postgres::Config>() else { return "the database".to_owned() };
