@@ -10,9 +10,9 @@ use crate::commands::who::Who;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// The gate to decide
+    /// Id of the gate, as `nofx watch` prints it
     gate_id: String,
-    /// Why, for whoever reads the record
+    /// The reason, kept with the decision
     #[arg(long)]
     reason: Option<String>,
     #[command(flatten)]

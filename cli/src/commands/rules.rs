@@ -18,12 +18,16 @@ use crate::commands::who::Who;
 pub enum Command {
     /// List the rules
     List,
-    /// Show a table's rule, what stands behind the table's name, and who changed the rule
-    Show { table: String },
-    /// Allow plans to write a table, in place of its old rule
+    /// Show a table's rule, its triggers and foreign keys, and who changed the rule
+    Show {
+        /// The table, as schema.table
+        table: String,
+    },
+    /// Allow plans to write a table; replaces its rule, if there is one
     Set(SetArgs),
     /// Forbid plans to write a table
     Delete {
+        /// The table, as schema.table
         table: String,
         #[command(flatten)]
         who: Who,
@@ -34,31 +38,31 @@ pub enum Command {
 pub struct SetArgs {
     /// The table, as schema.table
     table: String,
-    /// A file with the whole rule, in JSON or YAML (- is standard input), in place of the options below
+    /// File with the whole rule, as JSON or YAML, instead of the options below; - reads standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["ops", "columns", "key", "max_rows", "role", "dependants", "allow"])]
     file: Option<PathBuf>,
-    /// What plans may do
+    /// Operations that are allowed, separated by commas
     #[arg(long, value_delimiter = ',', required_unless_present = "file")]
     ops: Vec<Op>,
-    /// Columns that plans may write
+    /// Columns that plans may write, separated by commas
     #[arg(long, value_delimiter = ',')]
     columns: Vec<String>,
-    /// Columns that find the rows of an update or a delete
+    /// Columns that select the rows of an update or a delete, separated by commas
     #[arg(long, value_delimiter = ',')]
     key: Vec<String>,
-    /// Most rows of one write
-    #[arg(long)]
+    /// Largest number of rows of one write
+    #[arg(long, value_name = "ROWS")]
     max_rows: Option<u32>,
-    /// The database role that writes
+    /// Database role that writes
     #[arg(long)]
     role: Option<String>,
-    /// Another table that cascades and triggers may change, with its most rows
+    /// Another table that cascades and triggers may change, and its largest number of rows; may be repeated
     #[arg(long = "dependant", value_name = "TABLE=ROWS", value_parser = dependant)]
     dependants: Vec<(String, u64)>,
-    /// What is no plain table and may be written all the same
+    /// Kinds of relation that are allowed besides plain tables, separated by commas
     #[arg(long, value_delimiter = ',')]
     allow: Vec<Allowance>,
-    /// Pin the triggers as they are now: a change of one of them voids the rule
+    /// Pin the triggers as they are now: the rule no longer holds once one of them changes
     #[arg(long)]
     pin_triggers: bool,
     #[command(flatten)]

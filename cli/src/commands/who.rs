@@ -4,7 +4,7 @@ use std::env;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Who {
-    /// The name for the record, where the API does not know who calls; by default that of the user ($USER)
+    /// Your name, for the record [default: $USER]
     #[arg(long = "as", value_name = "NAME")]
     name: Option<String>,
 }
