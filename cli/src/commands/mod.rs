@@ -13,3 +13,4 @@ pub mod rules;
 pub mod runs;
 pub mod submit;
 pub mod watch;
+mod who;

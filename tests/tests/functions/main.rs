@@ -8,3 +8,4 @@ mod hostile;
 mod pages;
 mod routes;
 mod rules;
+mod submit;
