@@ -7,7 +7,7 @@ use shared::worker::{self, Plain};
 
 #[tokio::main]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    worker::run("codegen", |ctx| {
+    worker::run(env!("CARGO_PKG_NAME"), |ctx| {
         let (secrets, id) = (ctx.secrets.clone(), ctx.config.llm.secret_id.clone());
         let keys = move |moment: Option<Instant>| {
             let (secrets, id) = (secrets.clone(), id.clone());

@@ -30,14 +30,12 @@ pub enum Gate {
 }
 
 impl Gate {
-    /// The gate of a tool, if it is one.
+    pub const ALL: [Self; 3] = [Self::Typecheck, Self::Lint, Self::Unit];
+
+    /// The gate of a tool `gate:<name>`, if there is one of that name.
     pub fn of_tool(tool: &str) -> Option<Self> {
-        match tool {
-            "gate:typecheck" => Some(Self::Typecheck),
-            "gate:lint" => Some(Self::Lint),
-            "gate:unit" => Some(Self::Unit),
-            _ => None,
-        }
+        let name = tool.strip_prefix("gate:")?;
+        Self::ALL.into_iter().find(|gate| gate.name() == name)
     }
 
     pub fn name(self) -> &'static str {

@@ -6,7 +6,7 @@ use shared::worker::{self, Plain};
 
 #[tokio::main]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    worker::run("gate", |ctx| Ok(Plain(Gate::new(config(ctx.config.gate.clone()))))).await
+    worker::run(env!("CARGO_PKG_NAME"), |ctx| Ok(Plain(Gate::new(config(ctx.config.gate.clone()))))).await
 }
 
 fn config(defaults: GateDefaults) -> GateConfig {

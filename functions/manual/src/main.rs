@@ -5,5 +5,5 @@ use shared::worker::{self, Plain};
 
 #[tokio::main]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    worker::run("manual", |_| Ok(Plain(Manual))).await
+    worker::run(env!("CARGO_PKG_NAME"), |_| Ok(Plain(Manual))).await
 }
