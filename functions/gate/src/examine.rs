@@ -8,9 +8,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use shared::domain::digest::{hex, sha256_hex};
 use tokio::sync::OnceCell;
-use tokio::task::spawn_blocking;
 
 use crate::attempt::Attempt;
+use crate::blocking::spawn_blocking;
 use crate::config::GateConfig;
 use crate::coverage::{CannotJudge, ChangeSet, Judgement, Options, Report, Verdict, judge, parse_istanbul};
 use crate::finding::{Capabilities, Digests, Evidence, GateVerdict, Reason, Stop, Toolchain, Trouble, telling_lines};

@@ -6,6 +6,7 @@ mod control;
 mod delivery;
 mod failures;
 mod fencing;
+mod logs;
 mod model;
 mod ownership;
 mod races;
