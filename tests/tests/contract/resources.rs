@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use aws_sdk_sqs::types::QueueAttributeName::{All, RedrivePolicy, VisibilityTimeout};
-use nofx::function::queue_functions;
-use nofx::resources::{Aws, BUCKET, LLM_SECRET};
+use nofx_local::aws::resources::{Aws, BUCKET, LLM_SECRET};
+use nofx_local::function::queue_functions;
 use nofx_tests::environment::{aws_endpoint_url, localstack_endpoint_url};
 use serde_json::Value;
 

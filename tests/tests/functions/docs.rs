@@ -6,8 +6,8 @@ use std::path::Path;
 
 use ::db_write::DbWrite;
 use clap::Parser;
-use nofx::api::Api;
-use nofx::rules;
+use nofx::client::api::Api;
+use nofx::commands::rules;
 use nofx_tests::Lab;
 use nofx_tests::delivery::{body, event_of};
 use serde_json::{Value, json};
@@ -78,4 +78,5 @@ async fn every_example_of_the_page_does_what_it_says() {
     }
     let rule: Value = api.get("/rules/public.orders").await.expect("the last rule");
     assert_eq!(rule["dependants"], json!({ "public.order_lines": 500 }));
+    lab.assert_invariants().await;
 }

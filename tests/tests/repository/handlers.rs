@@ -39,7 +39,7 @@ fn every_handler_has_a_crate_and_every_crate_with_a_queue_is_a_handler() {
 fn localstack_gets_the_queue_of_every_handler_and_no_other() {
     let path = "localstack/init/resources.json";
     let list: Value = serde_json::from_str(&read(&root().join(path))).expect("JSON");
-    let made = nofx::resources::as_json();
+    let made = nofx_local::aws::resources::as_json();
     assert_eq!(list, made, "{path} must be\n{made:#}");
 }
 
