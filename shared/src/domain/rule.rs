@@ -54,7 +54,7 @@ pub const DEFAULT_MAX_ROWS: usize = 100;
 /// The role that writes when a rule names none.
 pub const DEFAULT_ROLE: &str = "nofx_writer";
 /// Fields of a rule.
-pub const FIELDS: &[Names] =
+const FIELDS: &[Names] =
     &[&["allowed_ops"], &["columns"], &["key"], &["max_rows"], &["role"], &["triggers"], &["dependants"], &["allow"]];
 const MAX_DEPENDANT_ROWS: u64 = 999_999;
 /// Most entries of each list and map.
@@ -63,7 +63,7 @@ const MAX_ENTRIES: usize = 1_000;
 const MAX_NAME_BYTES: usize = 63;
 
 impl Rule {
-    /// Reads a rule: an object of [`FIELDS`], of which only `allowed_ops` is required. Every problem is reported.
+    /// Reads a rule: an object of which only `allowed_ops` is required. Every problem is reported.
     pub fn parse(rule: &Value) -> Result<Self, Vec<Problem>> {
         fields::read(rule, "", FIELDS, Null::Wrong, |fields| {
             let allowed_ops = words(fields, "allowed_ops", "insert, update or delete");

@@ -15,9 +15,9 @@ use super::query::{Form, Query};
 use crate::error::Error;
 
 /// Largest body that is read: API Gateway lets 10 MB pass, a plan has at most 1 MiB.
-pub const MAX_BODY_BYTES: usize = 2 << 20;
+const MAX_BODY_BYTES: usize = 2 << 20;
 /// A form has a name and a reason.
-pub const MAX_FORM_BYTES: usize = 32 << 10;
+const MAX_FORM_BYTES: usize = 32 << 10;
 
 /// What a route takes.
 #[derive(Debug, Clone, Copy)]

@@ -116,7 +116,7 @@ pub fn reason(fields: &mut Fields<'_, '_>) -> Option<String> {
 
 /// The body as JSON; an empty one is `null`. Refused are a key that stands twice in an object (parsers disagree about
 /// which one counts), and nesting that could not be read back inside a larger document.
-pub fn json_body(bytes: &Bytes) -> Result<Value, Error> {
+fn json_body(bytes: &Bytes) -> Result<Value, Error> {
     if bytes.is_empty() {
         return Ok(Value::Null);
     }
