@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::operation::{Kind, Operation};
 use crate::refusal::Refusal;
@@ -15,7 +15,7 @@ pub struct Look {
     /// Whether no rule can open the table's schema.
     pub closed: bool,
     /// As it is stored.
-    pub rule: Option<Map<String, Value>>,
+    pub rule: Option<Value>,
     pub role: Option<Role>,
     pub target: Option<Target>,
     /// What the connection had changed before.
