@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use nofx::client::api::Api;
 use nofx::client::gate::Decision;
 use nofx::commands::{
-    decide, demo, deploy, deploy_local, dev, env, exec, migrate, migration, rules, runs, submit, watch,
+    decide, demo, deploy, deploy_local, dev, env, exec, migrate, migration, plan, rules, runs, submit, watch,
 };
 use nofx_local::checkout::Checkout;
 use nofx_local::report;
@@ -20,7 +20,7 @@ struct Cli {
 
 const AFTER_HELP: &str = "\
 Environment:
-  NOFX_API_URL  The API that submit, watch, runs, approve, reject, waive and rules call [default: http://127.0.0.1:3000]
+  NOFX_API_URL  The API that plan check, submit, watch, runs, approve, reject, waive and rules call [default: http://127.0.0.1:3000]
 
 Exit status:
   0  success
@@ -46,6 +46,9 @@ enum Command {
     Migrate(migrate::Args),
     /// Write the next migration, with the SQL functions that changed
     Migration(migration::Args),
+    /// Check a plan, or print the schema of plans
+    #[command(subcommand)]
+    Plan(plan::Command),
     /// Submit a plan, and print the id of its run
     Submit(submit::Args),
     /// Print the events of a run until it ends
@@ -85,6 +88,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Env(args) => env::run(&Checkout::find()?, &args).await?,
         Command::Migrate(args) => migrate::run(&args).await?,
         Command::Migration(args) => migration::run(&args)?,
+        Command::Plan(command) => plan::run(&api, &command).await?,
         Command::Submit(args) => return Ok(success(submit::run(&api, &args).await?)),
         Command::Watch(args) => return Ok(success(watch::watch(&api, &args.run_id).await?)),
         Command::Runs => runs::run(&api).await?,

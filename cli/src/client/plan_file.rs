@@ -8,9 +8,15 @@ use serde_json::Value;
 
 use crate::client::document;
 
+/// Where editors find the schema of the file. The API refuses it, as any key that is not the plan.
+const SCHEMA: &str = "$schema";
+
 /// The object with the plan in it; `-` is standard input.
 pub fn read(path: &Path) -> Result<Value> {
-    let body = document::read(path)?;
+    let mut body = document::read(path)?;
+    if let Some(fields) = body.as_object_mut() {
+        fields.remove(SCHEMA);
+    }
     if body.get("plan").is_some_and(Value::is_object) {
         return Ok(body);
     }
@@ -18,4 +24,31 @@ pub fn read(path: &Path) -> Result<Value> {
         format!("{} holds no plan", document::name(path)),
         r#"a plan looks like {"plan": {"goal": "...", "steps": [{"name": "...", "tool": "..."}]}}, or the same in YAML"#,
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_address_of_the_schema_stays_here_and_everything_else_is_posted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("plan.json");
+        fs::write(&path, r#"{"$schema": "plan.schema.json", "plan": {"$schema": 1}, "more": 2}"#).unwrap();
+        assert_eq!(read(&path).unwrap(), json!({"plan": {"$schema": 1}, "more": 2}));
+    }
+
+    #[test]
+    fn a_file_without_a_plan_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        for text in [r#"{"$schema": "plan.schema.json"}"#, "[]", r#"{"plan": []}"#] {
+            let path = dir.path().join("plan.json");
+            fs::write(&path, text).unwrap();
+            assert!(read(&path).unwrap_err().to_string().ends_with("plan.json holds no plan"), "{text}");
+        }
+    }
 }

@@ -9,6 +9,7 @@ pub mod env;
 pub mod exec;
 pub mod migrate;
 pub mod migration;
+pub mod plan;
 pub mod rules;
 pub mod runs;
 pub mod submit;

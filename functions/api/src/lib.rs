@@ -1,8 +1,9 @@
-//! HTTP routes of runs, timelines, artifacts, lineage, workspaces, rules and health.
+//! HTTP routes of plans, runs, timelines, artifacts, lineage, workspaces, rules and health.
 
 mod artifacts;
 mod control;
 mod health;
+mod plans;
 mod rules;
 mod runs;
 mod steps;
@@ -16,6 +17,7 @@ pub fn routes() -> Routes<Ctx> {
     const PAGE: &[&str] = &["after", "limit"];
     Routes::default()
         .get("/health", health::health)
+        .post("/plans/check", plans::check)
         .post("/runs", runs::create)
         .get_with("/runs", PAGE, runs::list)
         .get("/runs/{id}", runs::fetch)

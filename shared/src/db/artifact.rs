@@ -6,7 +6,7 @@ use tokio_postgres::types::Type;
 use super::page::{INLINE_BYTES, Page, page};
 use super::pool::{Database, Param};
 use crate::domain::{ArtifactId, NewArtifact, RunId, TenantId};
-use crate::error::Error;
+use crate::error::{Error, Problem};
 
 /// Records an upload that belongs to no run yet. Safe to repeat.
 pub async fn artifact_insert_upload(db: &Database, tenant: &TenantId, artifact: &NewArtifact) -> Result<(), Error> {
@@ -31,6 +31,17 @@ pub async fn artifact_insert_upload(db: &Database, tenant: &TenantId, artifact: 
 pub async fn artifact_fetch(db: &Database, tenant: &TenantId, id: ArtifactId) -> Result<Option<Value>, Error> {
     let sql = "select to_jsonb(a) from nofx.artifact a where a.tenant_id = $1 and a.id = $2";
     db.query_value(sql, &[(&tenant.0, Type::TEXT), (&id.0, Type::UUID)]).await
+}
+
+/// Which artifacts of a workspace (ids by role) the tenant does not have: the problems that `nofx.run_create` finds.
+pub async fn workspace_problems(db: &Database, tenant: &TenantId, workspace: &Value) -> Result<Vec<Problem>, Error> {
+    let sql = "select coalesce(jsonb_agg(jsonb_build_object('path', 'plan.workspace.' || w.key,
+                                                            'message', format('no artifact has the id %s', w.value))), '[]')
+                 from jsonb_each_text($2) w
+                 left join nofx.artifact a on a.id = w.value::uuid and a.tenant_id = $1
+                where a.id is null";
+    let found = db.query_value(sql, &[(&tenant.0, Type::TEXT), (workspace, Type::JSONB)]).await?;
+    serde_json::from_value(found.unwrap_or(Value::Null)).map_err(|error| Error::internal("read problems", error))
 }
 
 /// Artifacts of a run in the order of their making, after the one with the id `after`. Large metadata is null, and

@@ -39,6 +39,15 @@ fn cycle(parents: &[&[usize]], open: &[usize]) -> Vec<usize> {
     walk
 }
 
+/// The longest way down to each step, in edges; `order` is that of [`sorted`].
+pub(super) fn levels(parents: &[&[usize]], order: &[usize]) -> Vec<usize> {
+    let mut levels = vec![0; parents.len()];
+    for &step in order {
+        levels[step] = parents[step].iter().map(|&parent| levels[parent] + 1).max().unwrap_or(0);
+    }
+    levels
+}
+
 /// What is upstream of each step.
 pub(super) struct Ancestors {
     words: usize,
@@ -78,6 +87,12 @@ mod tests {
         let ancestors = Ancestors::of(&parents, &sorted(&parents).unwrap());
         let of = |step| (0..71).filter(|&other| ancestors.contains(step, other)).collect::<Vec<_>>();
         assert_eq!((of(70), of(3), of(0), of(69)), (vec![0, 1, 2, 3], vec![0, 1, 2], vec![], vec![]));
+    }
+
+    #[test]
+    fn a_level_is_the_longest_way_down() {
+        let parents: [&[usize]; 5] = [&[4], &[], &[0, 1], &[], &[3]];
+        assert_eq!(levels(&parents, &sorted(&parents).unwrap()), [2, 0, 3, 0, 1]);
     }
 
     #[test]

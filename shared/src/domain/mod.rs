@@ -13,6 +13,7 @@ pub mod number;
 pub mod outcome;
 pub mod place;
 pub mod plan;
+pub mod plan_schema;
 pub mod problem;
 pub mod reference;
 pub mod retry;

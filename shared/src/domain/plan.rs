@@ -1,12 +1,13 @@
 //! Plans: what a client posts, checked and turned into steps, edges and blockers.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
 use super::bounds::{Shape, json_bytes};
 use super::fields::{self, Fields, Most, Names, Null};
-use super::graph::{Ancestors, sorted};
+use super::graph::{Ancestors, levels, sorted};
 use super::id::ArtifactId;
 use super::place::first_nul;
 use super::problem::Problem;
@@ -51,13 +52,31 @@ impl Default for Limits {
     }
 }
 
-const MAX_NAME_CHARS: usize = 200;
-const MAX_GOAL_CHARS: usize = 2_000;
-const MAX_ATTEMPTS: u64 = 20;
-const MAX_BACKOFF_MS: u64 = 900_000;
-const MAX_RUN_TIMEOUT_S: u64 = 31_536_000;
-const DEFAULT_ATTEMPTS: u32 = 3;
-const DEFAULT_BACKOFF_MS: u32 = 1_000;
+// The reader below and the schema in `plan_schema` share these.
+pub(super) const MAX_NAME_CHARS: usize = 200;
+pub(super) const MAX_GOAL_CHARS: usize = 2_000;
+pub(super) const ATTEMPTS: RangeInclusive<u64> = 1..=20;
+pub(super) const BACKOFF_MS: RangeInclusive<u64> = 0..=900_000;
+pub(super) const RUN_TIMEOUT_S: RangeInclusive<u64> = 1..=31_536_000;
+pub(super) const DEFAULT_ATTEMPTS: u32 = 3;
+pub(super) const DEFAULT_BACKOFF_MS: u32 = 1_000;
+/// No address can hold them.
+pub(super) const FORBIDDEN_NAMES: [&str; 2] = [".", ".."];
+
+/// The fields of an object in a plan.
+pub(super) struct Object {
+    pub known: &'static [Names],
+    pub required: &'static [&'static str],
+}
+
+pub(super) const PLAN: Object =
+    Object { known: &[&["goal"], &["timeout_s"], &["workspace"], &["steps"]], required: &["goal", "steps"] };
+pub(super) const WORKSPACE: Object = Object { known: &[&["archive"], &["base"], &["diff"]], required: &["archive"] };
+pub(super) const STEP: Object = Object {
+    known: &[&["name"], &["tool"], &["inputs"], &["depends_on"], &["retry"], &["timeout_s"]],
+    required: &["name", "tool"],
+};
+pub(super) const RETRY: Object = Object { known: &[&["max_attempts"], &["backoff_ms"]], required: &[] };
 
 /// An accepted plan.
 #[derive(Debug, Clone, PartialEq)]
@@ -93,9 +112,18 @@ pub struct PlanStep {
     pub timeout_s: Option<u32>,
 }
 
+impl Plan {
+    /// For each step how many others must succeed one after the other before it can start.
+    pub fn levels(&self) -> Vec<usize> {
+        let parents: Vec<&[usize]> = self.steps.iter().map(|step| step.parents.as_slice()).collect();
+        // An accepted plan has no cycle.
+        levels(&parents, &sorted(&parents).unwrap_or_default())
+    }
+}
+
 /// Checks a plan. Every problem is reported with its JSON path from `plan`.
 pub fn parse(plan: &Value, limits: &Limits) -> Result<Plan, Vec<Problem>> {
-    fields::read(plan, "plan", PLAN, Null::Wrong, |fields| {
+    fields::read(plan, "plan", PLAN.known, Null::Wrong, |fields| {
         let size = json_bytes(plan);
         if size > limits.plan_bytes {
             fields.problem_here(format!("has {size} bytes; at most {} are accepted", limits.plan_bytes));
@@ -104,18 +132,13 @@ pub fn parse(plan: &Value, limits: &Limits) -> Result<Plan, Vec<Problem>> {
     })
 }
 
-const PLAN: &[Names] = &[&["goal"], &["timeout_s"], &["workspace"], &["steps"]];
-const WORKSPACE: &[Names] = &[&["archive"], &["base"], &["diff"]];
-const STEP: &[Names] = &[&["name"], &["tool"], &["inputs"], &["depends_on"], &["retry"], &["timeout_s"]];
-const RETRY: &[Names] = &[&["max_attempts"], &["backoff_ms"]];
-
 fn read_plan(fields: &mut Fields<'_, '_>, limits: &Limits) -> Option<Plan> {
-    fields.require(&["goal", "steps"]);
+    fields.require(PLAN.required);
     let goal = fields.filled("goal", Most::Chars(MAX_GOAL_CHARS)).map(str::to_owned);
-    let timeout_s = fields.whole("timeout_s", 1..=MAX_RUN_TIMEOUT_S);
-    let workspace = fields.object("workspace", WORKSPACE, read_workspace).flatten();
+    let timeout_s = fields.whole("timeout_s", RUN_TIMEOUT_S);
+    let workspace = fields.object("workspace", WORKSPACE.known, read_workspace).flatten();
     let listed = fields.read("steps", |value| listed_steps(value, limits)).unwrap_or_default();
-    let mut steps = fields.objects("steps", listed, STEP, |fields| read_step(fields, limits));
+    let mut steps = fields.objects("steps", listed, STEP.known, |fields| read_step(fields, limits));
     connect(fields, listed, &mut steps, limits);
     Some(Plan { goal: goal?, timeout_s, workspace, steps })
 }
@@ -132,7 +155,7 @@ fn listed_steps<'a>(value: &'a Value, limits: &Limits) -> Result<&'a [Value], St
 }
 
 fn read_workspace(fields: &mut Fields<'_, '_>) -> Option<PlanWorkspace> {
-    fields.require(&["archive"]);
+    fields.require(WORKSPACE.required);
     let archive = fields.id("archive", "an artifact");
     let (base, diff) = (optional_artifact(fields, "base"), optional_artifact(fields, "diff"));
     if base.is_some() && diff.is_some() {
@@ -148,9 +171,9 @@ fn optional_artifact(fields: &mut Fields<'_, '_>, name: &str) -> Option<Artifact
 }
 
 fn read_step(fields: &mut Fields<'_, '_>, limits: &Limits) -> PlanStep {
-    fields.require(&["name", "tool"]);
+    fields.require(STEP.required);
     let name = fields.filled("name", Most::Chars(MAX_NAME_CHARS)).unwrap_or_default();
-    if [".", ".."].contains(&name) {
+    if FORBIDDEN_NAMES.contains(&name) {
         fields.problem("name", "must be no . or .., which no address can hold");
     }
     let tool = fields.filled("tool", Most::Chars(MAX_NAME_CHARS)).unwrap_or_default();
@@ -162,8 +185,8 @@ fn read_step(fields: &mut Fields<'_, '_>, limits: &Limits) -> PlanStep {
         let message = format!("has {} different references; at most {MAX_REFERENCES} are accepted", refs.len());
         fields.problem("inputs", message);
     }
-    let retry = fields.object("retry", RETRY, |fields| {
-        (fields.whole("max_attempts", 1..=MAX_ATTEMPTS), fields.whole("backoff_ms", 0..=MAX_BACKOFF_MS))
+    let retry = fields.object("retry", RETRY.known, |fields| {
+        (fields.whole("max_attempts", ATTEMPTS), fields.whole("backoff_ms", BACKOFF_MS))
     });
     let (max_attempts, backoff_ms) = retry.unwrap_or_default();
     PlanStep {

@@ -6,6 +6,8 @@
 pub struct HandlerSpec {
     pub name: &'static str,
     pub tools: Tools,
+    /// What its tools do, for the author of a plan.
+    pub about: &'static str,
     /// Timeout of the Lambda function in seconds.
     pub function_timeout_s: u32,
     /// Timeout of a step that names none; `None` when only the invocation limits it.
@@ -32,6 +34,7 @@ pub const HANDLERS: &[HandlerSpec] = &[
     HandlerSpec {
         name: "gate",
         tools: Tools::Listed(&["gate:typecheck", "gate:lint", "gate:unit"]),
+        about: "Runs the workspace's npm script of that name and judges the result.",
         function_timeout_s: 600,
         default_timeout_s: Some(300),
         max_timeout_s: 580,
@@ -41,6 +44,7 @@ pub const HANDLERS: &[HandlerSpec] = &[
     HandlerSpec {
         name: "codegen",
         tools: Tools::Listed(&["codegen"]),
+        about: "Asks a model and stores its answer as an artifact.",
         function_timeout_s: 300,
         default_timeout_s: Some(240),
         max_timeout_s: 290,
@@ -50,6 +54,7 @@ pub const HANDLERS: &[HandlerSpec] = &[
     HandlerSpec {
         name: "manual",
         tools: Tools::Prefixed("manual:"),
+        about: "Waits for a person's decision.",
         function_timeout_s: 30,
         // A manual step's timeout is how long its gate waits: up to a year.
         default_timeout_s: None,
@@ -60,6 +65,7 @@ pub const HANDLERS: &[HandlerSpec] = &[
     HandlerSpec {
         name: "db_write",
         tools: Tools::Listed(&["db_write"]),
+        about: "Writes rows of one table.",
         function_timeout_s: 60,
         default_timeout_s: Some(30),
         max_timeout_s: 50,
@@ -69,6 +75,7 @@ pub const HANDLERS: &[HandlerSpec] = &[
     HandlerSpec {
         name: "echo",
         tools: Tools::Listed(&["echo"]),
+        about: "Returns its inputs.",
         function_timeout_s: 30,
         default_timeout_s: Some(20),
         max_timeout_s: 25,
@@ -130,6 +137,11 @@ pub fn names() -> Vec<String> {
         Tools::Prefixed(prefix) => vec![format!("{prefix}<what>")],
     };
     HANDLERS.iter().flat_map(of).collect()
+}
+
+/// A regular expression of the tools behind a prefix.
+pub(super) fn prefixed_pattern(prefix: &str) -> String {
+    format!("^{prefix}[A-Za-z0-9_.-]{{1,{MAX_WORD_BYTES}}}$")
 }
 
 fn is_word(text: &str) -> bool {

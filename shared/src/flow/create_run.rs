@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::wake;
 use crate::context::Ctx;
 use crate::db::run::{self, CreateResult, NewEdge, NewRun, NewStep};
-use crate::domain::plan::{self, Plan, PlanWorkspace};
+use crate::domain::plan::{self, Limits, Plan, PlanWorkspace};
 use crate::domain::trace::TraceParent;
 use crate::domain::{RunId, RunStatus, StepId, TenantId, digest};
 use crate::error::{Error, Problem};
@@ -32,8 +32,7 @@ const MAX_KEY_BYTES: usize = 255;
 
 /// Creates the run and wakes its roots.
 pub async fn create_run(ctx: &Ctx, tenant: &TenantId, request: &Request<'_>) -> Result<Accepted, Error> {
-    let value = plan_of(request.body)?;
-    let plan = plan::parse(value, &ctx.config.limits).map_err(Error::Invalid)?;
+    let (value, plan) = read_plan(request.body, &ctx.config.limits)?;
     if let Some(key) = request.idempotency_key
         && (key.is_empty() || key.len() > MAX_KEY_BYTES)
     {
@@ -71,9 +70,16 @@ pub async fn create_run(ctx: &Ctx, tenant: &TenantId, request: &Request<'_>) -> 
         (CreateResult::Conflict, Some(id), _) => {
             Err(Error::Conflict(format!("this Idempotency-Key was used for another request, which made run {id}")))
         }
-        (CreateResult::Invalid, ..) => Err(Error::Invalid(created.problems)),
+        (CreateResult::Invalid, ..) => Err(missing_artifacts(created.problems)),
         _ => Err(Error::internal("create a run", "the database gave no run")),
     }
+}
+
+/// The plan of a request, checked as far as that needs no database.
+pub(super) fn read_plan<'a>(body: &'a Value, limits: &Limits) -> Result<(&'a Value, Plan), Error> {
+    let value = plan_of(body)?;
+    let plan = plan::parse(value, limits).map_err(Error::Invalid)?;
+    Ok((value, plan))
 }
 
 fn plan_of(body: &Value) -> Result<&Value, Error> {
@@ -118,7 +124,14 @@ fn array_text(elements: &[String]) -> String {
     format!("{{{}}}", quoted.collect::<Vec<_>>().join(","))
 }
 
-fn workspace_ids(workspace: PlanWorkspace) -> Value {
+/// Artifacts of a workspace that are not there, in one order whichever query found them.
+pub(super) fn missing_artifacts(mut problems: Vec<Problem>) -> Error {
+    problems.sort_by(|one, other| one.path.cmp(&other.path));
+    Error::Invalid(problems)
+}
+
+/// Artifact ids by role, as `nofx.run_create` takes them.
+pub(super) fn workspace_ids(workspace: PlanWorkspace) -> Value {
     let roles = [("archive", Some(workspace.archive)), ("base", workspace.base), ("diff", workspace.diff)];
     let given = roles.into_iter().filter_map(|(role, id)| Some((role.to_owned(), json!(id?))));
     Value::Object(given.collect::<Map<_, _>>())

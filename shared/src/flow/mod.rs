@@ -1,5 +1,6 @@
 //! The verbs: each is one transition of the database and, after its commit, the wake-ups that it owes.
 
+pub mod check_plan;
 pub mod control_run;
 pub mod create_run;
 pub mod decide_gate;

@@ -6,6 +6,7 @@ mod docs;
 mod gateway;
 mod hostile;
 mod pages;
+mod plans;
 mod routes;
 mod rules;
 mod submit;

@@ -1,0 +1,106 @@
+//! `nofx plan`: what a plan means, before it runs.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Subcommand;
+use nofx_local::report::printable;
+use shared::domain::plan::Limits;
+use shared::domain::plan_schema;
+use shared::view::{CheckedStep, PlanChecked};
+
+use crate::client::api::Api;
+use crate::client::plan_file;
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Ask the API whether it would accept a plan, and print its steps in the order in which they can start
+    Check {
+        /// File with the plan, as JSON or YAML (.yaml, .yml); - reads standard input
+        file: PathBuf,
+    },
+    /// Print the JSON Schema of plans, for editors and for programs that write plans
+    Schema,
+}
+
+/// `nofx plan`.
+pub async fn run(api: &Api, command: &Command) -> Result<()> {
+    match command {
+        Command::Check { file } => {
+            let plan: PlanChecked = api.post("/plans/check", &plan_file::read(file)?).await?;
+            print!("{}", shown(plan));
+        }
+        Command::Schema => print!("{}", schema()),
+    }
+    Ok(())
+}
+
+/// The text of `plan.schema.json`.
+pub fn schema() -> String {
+    format!("{:#}\n", plan_schema::schema(&Limits::default()))
+}
+
+/// A line for each step. Steps on one level can run side by side.
+fn shown(mut plan: PlanChecked) -> String {
+    plan.steps.sort_by_key(|step| step.level);
+    let width = |of: fn(&CheckedStep) -> &str| plan.steps.iter().map(|step| printable(of(step)).chars().count()).max();
+    let (name, tool) = (width(|step| &step.name).unwrap_or(0), width(|step| &step.tool).unwrap_or(0));
+    let mut text = format!("valid: {}\n", printable(&plan.goal));
+    for step in &plan.steps {
+        let line = format!(
+            "{:>4}  {:name$}  {:tool$}  {}",
+            step.level + 1,
+            printable(&step.name),
+            printable(&step.tool),
+            details(step)
+        );
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn details(step: &CheckedStep) -> String {
+    let timeout = step.timeout_s.map_or("no timeout".to_owned(), |seconds| format!("{seconds} s"));
+    let attempts =
+        if step.max_attempts == 1 { "1 attempt".to_owned() } else { format!("{} attempts", step.max_attempts) };
+    let parents: Vec<String> = step.depends_on.iter().map(|name| printable(name)).collect();
+    let after = if parents.is_empty() { String::new() } else { format!("  after {}", parents.join(", ")) };
+    format!("{timeout}, {attempts}{after}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_shown_in_the_order_in_which_they_can_start() {
+        let step = |name: &str, level, depends_on: &[&str], timeout_s, max_attempts| CheckedStep {
+            name: name.into(),
+            tool: if timeout_s.is_none() { "manual:release".into() } else { "echo".into() },
+            handler: "echo".into(),
+            level,
+            depends_on: depends_on.iter().map(|name| (*name).to_owned()).collect(),
+            references: Vec::new(),
+            timeout_s,
+            max_attempts,
+            backoff_ms: 1_000,
+        };
+        let plan = PlanChecked {
+            goal: "a\u{1b}b".into(),
+            timeout_s: None,
+            steps: vec![
+                step("ask", 1, &["b", "first"], None, 1),
+                step("first", 0, &[], Some(20), 3),
+                step("b", 0, &[], Some(5), 3),
+            ],
+        };
+        let lines = [
+            "valid: a\\u{1b}b",
+            "   1  first  echo            20 s, 3 attempts",
+            "   1  b      echo            5 s, 3 attempts",
+            "   2  ask    manual:release  no timeout, 1 attempt  after b, first",
+        ];
+        assert_eq!(shown(plan), lines.join("\n") + "\n");
+    }
+}

@@ -1,0 +1,170 @@
+//! JSON Schema (2020-12) of a plan, for editors and for programs that write plans. It is made from the tables and bounds of
+//! the reader in `plan`, and accepts every plan that the reader accepts. The reader checks more: that names are unique, that
+//! dependencies and references lead somewhere, sizes.
+
+use std::ops::RangeInclusive;
+
+use serde_json::{Map, Value, json};
+
+use super::plan::{
+    ATTEMPTS, BACKOFF_MS, DEFAULT_ATTEMPTS, DEFAULT_BACKOFF_MS, FORBIDDEN_NAMES, Limits, MAX_GOAL_CHARS,
+    MAX_NAME_CHARS, Object, PLAN, RETRY, RUN_TIMEOUT_S, STEP, WORKSPACE,
+};
+use super::tool::{HANDLERS, HandlerSpec, Tools, prefixed_pattern};
+
+/// Neither blank nor with NUL. The reader knows more kinds of white space.
+const FILLED: &str = r"^[^\u0000]*[^ \t\n\r\u0000][^\u0000]*$";
+/// A UUID as it is usually written, or without hyphens, in braces or as a URN.
+const UUID: &str = "[0-9A-Fa-f]{8}-?([0-9A-Fa-f]{4}-?){3}[0-9A-Fa-f]{12}";
+
+/// The schema of `{"plan": {...}}`, the body of `POST /runs`.
+pub fn schema(limits: &Limits) -> Value {
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "NOFX plan",
+        "description": "A goal and a graph of steps, as `nofx submit` and `POST /runs` take it.",
+        "type": "object",
+        "properties": {
+            "$schema": {
+                "type": "string",
+                "description": "Where this schema is, for editors. `nofx` leaves it out when it posts the plan.",
+            },
+            "plan": {"$ref": "#/$defs/plan"},
+        },
+        "required": ["plan"],
+        "additionalProperties": false,
+        "$defs": {
+            "plan": object(&PLAN, "A goal and its steps.", |field| plan_field(field, limits)),
+            "workspace": workspace(),
+            "step": step(limits),
+            "retry": object(&RETRY, "When a retryable failure is tried again.", retry_field),
+            "name": text(MAX_NAME_CHARS, "The name of a step."),
+        },
+    })
+}
+
+fn plan_field(field: &str, limits: &Limits) -> Value {
+    match field {
+        "goal" => text(MAX_GOAL_CHARS, "What the plan is for."),
+        "timeout_s" => whole(
+            &RUN_TIMEOUT_S,
+            "How long a run may take, in seconds. Then its open steps are cancelled, and it fails with `run_timeout`.",
+        ),
+        "workspace" => json!({"$ref": "#/$defs/workspace"}),
+        "steps" => json!({
+            "description": "The steps. If none of them has `depends_on`, each waits for the one before.",
+            "type": "array", "items": {"$ref": "#/$defs/step"}, "minItems": 1, "maxItems": limits.steps,
+        }),
+        other => no_schema(other),
+    }
+}
+
+fn workspace() -> Value {
+    let mut schema = object(&WORKSPACE, "Uploaded files that the plan's gates judge.", |field| match field {
+        "archive" => json!({"description": "Artifact id of the workspace.", "type": "string", "pattern": UUID}),
+        "base" => json!({
+            "description": "Artifact id of the workspace before the change; instead of `diff`.",
+            "type": ["string", "null"], "pattern": UUID,
+        }),
+        "diff" => json!({
+            "description": "Artifact id of a unified diff of the change; instead of `base`.",
+            "type": ["string", "null"], "pattern": UUID,
+        }),
+        other => no_schema(other),
+    });
+    let given = json!({"type": "string"});
+    schema["not"] = json!({"properties": {"base": given, "diff": given}, "required": ["base", "diff"]});
+    schema
+}
+
+fn step(limits: &Limits) -> Value {
+    let mut schema = object(&STEP, "One call of a tool.", |field| step_field(field, limits));
+    let bounded = |handler: &HandlerSpec| {
+        let mut timeout_s = json!({"maximum": handler.max_timeout_s});
+        if let Some(default_s) = handler.default_timeout_s {
+            timeout_s["default"] = json!(default_s);
+        }
+        json!({
+            "if": {"properties": {"tool": tools(handler)}, "required": ["tool"]},
+            "then": {"properties": {"timeout_s": timeout_s}},
+        })
+    };
+    schema["allOf"] = HANDLERS.iter().map(bounded).collect();
+    schema
+}
+
+fn step_field(field: &str, limits: &Limits) -> Value {
+    match field {
+        "name" => json!({
+            "description": "Unique in the plan.", "$ref": "#/$defs/name", "not": {"enum": FORBIDDEN_NAMES},
+        }),
+        "tool" => json!({
+            "description": "What the step does.",
+            "anyOf": HANDLERS.iter().map(|handler| {
+                let mut schema = tools(handler);
+                schema["description"] = json!(handler.about);
+                schema
+            }).collect::<Value>(),
+        }),
+        "inputs" => json!({
+            "description": format!(
+                "What the tool takes; at most {} bytes. `${{{{ steps.NAME.outputs.PATH }}}}` stands for an output of a step upstream.",
+                limits.inputs_bytes
+            ),
+            "type": "object", "default": {},
+        }),
+        "depends_on" => json!({
+            "description": "Steps that must succeed first.",
+            "type": "array", "items": {"$ref": "#/$defs/name"},
+        }),
+        "retry" => json!({"$ref": "#/$defs/retry"}),
+        "timeout_s" => json!({
+            "description": "How long one attempt may take, in seconds; for `manual:` how long the gate waits.",
+            "type": "integer", "minimum": 1,
+        }),
+        other => no_schema(other),
+    }
+}
+
+fn retry_field(field: &str) -> Value {
+    let (mut schema, default) = match field {
+        "max_attempts" => (whole(&ATTEMPTS, "How often the step may fail."), DEFAULT_ATTEMPTS),
+        "backoff_ms" => (
+            whole(&BACKOFF_MS, "The first delay, in milliseconds. It doubles with each failure, up to 15 minutes."),
+            DEFAULT_BACKOFF_MS,
+        ),
+        other => no_schema(other),
+    };
+    schema["default"] = json!(default);
+    schema
+}
+
+/// The tools of a handler.
+fn tools(handler: &HandlerSpec) -> Value {
+    match handler.tools {
+        Tools::Listed(tools) => json!({"enum": tools}),
+        Tools::Prefixed(prefix) => json!({"type": "string", "pattern": prefixed_pattern(prefix)}),
+    }
+}
+
+fn object(object: &Object, about: &str, describe: impl Fn(&str) -> Value) -> Value {
+    let names = object.known.iter().filter_map(|names| names.first());
+    let properties: Map<String, Value> = names.map(|name| ((*name).to_owned(), describe(name))).collect();
+    json!({
+        "description": about,
+        "type": "object", "properties": properties, "required": object.required, "additionalProperties": false,
+    })
+}
+
+fn text(max_chars: usize, about: &str) -> Value {
+    json!({"description": about, "type": "string", "minLength": 1, "maxLength": max_chars, "pattern": FILLED})
+}
+
+fn whole(range: &RangeInclusive<u64>, about: &str) -> Value {
+    json!({"description": about, "type": "integer", "minimum": range.start(), "maximum": range.end()})
+}
+
+/// The tables of the reader have a field that this file does not describe. A test makes the schema, so none is forgotten.
+fn no_schema(field: &str) -> ! {
+    unreachable!("the field {field} of a plan has no schema")
+}

@@ -1,0 +1,42 @@
+//! POST /plans/check: what POST /runs would say to a plan, without a run.
+
+use serde_json::Value;
+
+use super::create_run::{missing_artifacts, read_plan, workspace_ids};
+use crate::context::Ctx;
+use crate::db::artifact;
+use crate::domain::TenantId;
+use crate::domain::plan::{Plan, PlanStep};
+use crate::error::Error;
+use crate::view::{CheckedStep, OutputReference, PlanChecked};
+
+/// The plan of the body `{"plan": {...}}`, with its defaults; or the error that `create_run` would return.
+pub async fn check_plan(ctx: &Ctx, tenant: &TenantId, body: &Value) -> Result<PlanChecked, Error> {
+    let (_, plan) = read_plan(body, &ctx.config.limits)?;
+    if let Some(workspace) = plan.workspace {
+        let problems = artifact::workspace_problems(&ctx.db, tenant, &workspace_ids(workspace)).await?;
+        if !problems.is_empty() {
+            return Err(missing_artifacts(problems));
+        }
+    }
+    Ok(resolved(&plan))
+}
+
+fn resolved(plan: &Plan) -> PlanChecked {
+    let step = |(step, level): (&PlanStep, usize)| CheckedStep {
+        name: step.name.clone(),
+        tool: step.tool.clone(),
+        handler: step.handler.to_owned(),
+        level,
+        depends_on: step.parents.iter().map(|&parent| plan.steps[parent].name.clone()).collect(),
+        references: step.refs.iter().cloned().map(|of| OutputReference { step: of.step, path: of.path }).collect(),
+        timeout_s: step.timeout_s,
+        max_attempts: step.max_attempts,
+        backoff_ms: step.backoff_ms,
+    };
+    PlanChecked {
+        goal: plan.goal.clone(),
+        timeout_s: plan.timeout_s,
+        steps: plan.steps.iter().zip(plan.levels()).map(step).collect(),
+    }
+}

@@ -1,0 +1,39 @@
+//! Plans that were checked and not posted.
+
+use serde::{Deserialize, Serialize};
+
+/// A plan that `POST /runs` would accept, with everything that it leaves to defaults.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanChecked {
+    pub goal: String,
+    pub timeout_s: Option<u32>,
+    /// In the order listed.
+    pub steps: Vec<CheckedStep>,
+}
+
+/// A step of such a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckedStep {
+    pub name: String,
+    pub tool: String,
+    /// The handler that serves the tool.
+    pub handler: String,
+    /// 0 if the step starts at once; else one more than the highest level of the steps that it waits for.
+    pub level: usize,
+    /// Names of the steps that it waits for, in the order listed.
+    pub depends_on: Vec<String>,
+    /// What its inputs take from the outputs of steps upstream.
+    pub references: Vec<OutputReference>,
+    /// How long one attempt may take, in seconds; null if nothing but the tool limits it.
+    pub timeout_s: Option<u32>,
+    pub max_attempts: u32,
+    pub backoff_ms: u32,
+}
+
+/// A place in a step's outputs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputReference {
+    pub step: String,
+    /// Keys of objects and positions in lists; empty for the whole outputs.
+    pub path: Vec<String>,
+}
