@@ -19,6 +19,8 @@ pub mod snapshot;
 
 pub mod catalogue;
 
+pub mod documents;
+
 pub mod invariants;
 
 pub use delivery::Deliver;

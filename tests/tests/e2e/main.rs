@@ -1,6 +1,8 @@
 //! The whole stack, once, as a user starts it: `nofx dev` with every function under `cargo lambda watch`, real gates on the
-//! sample workspace, a function killed in the middle, a stop that leaves nothing, and a start that finds everything again.
+//! sample workspace, the examples of the documents, a function killed in the middle, a stop that leaves nothing, and a
+//! start that finds everything again.
 
+mod documents;
 mod front;
 mod long_polls;
 mod stack;
@@ -26,6 +28,7 @@ async fn the_whole_stack_runs_the_demo_survives_a_kill_and_a_restart() {
     assert!(shown.contains("all 4 plans ended as they must"), "{shown}");
 
     smoke_requests(&stack).await;
+    documents::hold(&stack, state.path()).await;
     front::holds(&stack).await;
     kill_in_the_middle(&stack).await;
     let before = statuses(&stack).await;

@@ -146,7 +146,8 @@ impl Stack {
         format!("{}{path}", self.url)
     }
 
-    async fn until(&self, run: &str, statuses: &[&str]) -> Value {
+    /// The run once it has one of these states.
+    pub async fn until(&self, run: &str, statuses: &[&str]) -> Value {
         let start = Instant::now();
         loop {
             let detail = self.get(&format!("/runs/{run}")).await;

@@ -2,7 +2,6 @@
 
 mod codegen;
 mod db_write;
-mod docs;
 mod gateway;
 mod hostile;
 mod pages;
