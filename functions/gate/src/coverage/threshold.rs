@@ -1,4 +1,5 @@
-//! The share of changed lines that must be covered, as an exact fraction: 9 of 10 reaches 0.90, whatever 0.9 is in binary.
+//! The share of changed lines that must be covered, as an exact fraction: 9 of 10 reaches 0.90. Floating point would
+//! not guarantee that.
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,7 +19,7 @@ impl Threshold {
     /// Nine tenths of the changed lines.
     pub const DEFAULT: Self = Self { numerator: 9, denominator: 10 };
 
-    /// Whether `covered` of `total` lines are enough. Of no lines nothing can be said: that is not for a fraction to decide.
+    /// Whether `covered` of `total` lines are enough. False for no lines: the caller decides that case.
     pub fn reached(self, covered: u64, total: u64) -> bool {
         total > 0
             && u128::from(covered) * u128::from(self.denominator) >= u128::from(self.numerator) * u128::from(total)
@@ -65,8 +66,8 @@ impl Serialize for Threshold {
     }
 }
 
-/// For display; never for comparison.
-#[expect(clippy::cast_precision_loss, reason = "shown to people and charts, compared exactly elsewhere")]
+/// For display only, never for comparison.
+#[expect(clippy::cast_precision_loss, reason = "for display only; comparisons are exact")]
 pub fn ratio(numerator: u64, denominator: u64) -> f64 {
     numerator as f64 / denominator as f64
 }
