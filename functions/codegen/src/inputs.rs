@@ -1,4 +1,4 @@
-//! The inputs of a codegen step: judged as a whole, so that every mistake is told at once.
+//! Reads the inputs of a codegen step, and collects every problem in them.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -14,7 +14,7 @@ pub(crate) const MAX_PROMPT_BYTES: usize = 128 * 1024;
 const MAX_NAME_BYTES: usize = 100;
 const MAX_MODEL_BYTES: usize = 100;
 
-/// What is wanted; decides whom to ask first and how.
+/// The kind of text. It decides which provider is asked first, and with which instructions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -24,7 +24,7 @@ pub enum Kind {
     Review,
 }
 
-/// What the text is to be made from.
+/// What the model writes about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     Topic { topic: String, bullets: Vec<String> },
@@ -38,9 +38,9 @@ pub struct Request {
     pub source: Source,
     /// File name of the artifact.
     pub name: String,
-    /// Ask this provider and no other.
+    /// Ask only this provider.
     pub provider: Option<Provider>,
-    /// Ask for this model; `provider` is then set.
+    /// Ask for this model. `provider` is set then.
     pub model: Option<String>,
 }
 
@@ -71,7 +71,7 @@ impl Request {
         }
     }
 
-    /// The media type that fits the file name. Markup that a browser would run is served as plain text.
+    /// The media type for the file name. Markup in which a browser would run scripts is plain text.
     pub fn media_type(&self) -> &'static str {
         if self.is_markdown() {
             "text/markdown; charset=utf-8"
@@ -87,7 +87,7 @@ impl Request {
     }
 }
 
-/// Why this cannot be a model's name, if it cannot. It becomes part of a URL for Gemini.
+/// Why this cannot be a model's name, if so. For Gemini it becomes part of a URL.
 pub(crate) fn model_problem(model: &str, provider: Option<Provider>) -> Option<&'static str> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:/".contains(&byte);
     if model.is_empty() || model.len() > MAX_MODEL_BYTES || !model.bytes().all(allowed) {
@@ -111,7 +111,7 @@ impl<'a> Reader<'a> {
     fn refuse_unknown(&mut self) {
         for key in self.inputs.keys().filter(|key| !KNOWN.contains(&key.as_str())).take(10) {
             let short: String = key.chars().take(40).collect();
-            self.refuse(&short, format!("is not an input of codegen; known are {}", KNOWN.join(", ")));
+            self.refuse(&short, format!("is not an input of codegen; the inputs are {}", KNOWN.join(", ")));
         }
     }
 
@@ -121,8 +121,8 @@ impl<'a> Reader<'a> {
         let bullets = self.bullets();
         let has = |key| self.inputs.get(key).is_some_and(|value| !value.is_null());
         match (has("prompt"), has("topic")) {
-            (true, true) => self.refuse("prompt", "give either a prompt, or a topic with bullets"),
-            (true, false) if has("bullets") => self.refuse("bullets", "belong to a topic; a prompt stands alone"),
+            (true, true) => self.refuse("prompt", "give either a prompt, or a topic with bullets, not both"),
+            (true, false) if has("bullets") => self.refuse("bullets", "belong to a topic; a prompt has none"),
             (false, false) => self.refuse("topic", "is missing: give a topic with bullets, or a prompt"),
             _ => {}
         }
@@ -188,7 +188,7 @@ impl<'a> Reader<'a> {
         if provider.is_none() && !self.inputs.contains_key("provider") {
             provider = Provider::of_model(model);
             if provider.is_none() {
-                self.refuse("model", "is of no provider that its name tells; name the provider too");
+                self.refuse("model", "does not tell its provider; name the provider too");
             }
         }
         if let Some(why) = model_problem(model, provider) {
