@@ -1,5 +1,6 @@
-//! Tool `db_write`: writes rows of a table that a rule allows, in the transaction that also finishes the step: delivered
-//! twice, executed once. A plan holds no SQL text. `docs/db_write.md` explains the model.
+//! Tool `db_write`: writes rows of a table that a rule allows. The write is part of the transaction that finishes the
+//! step, so a message that is delivered twice writes once. A plan contains no SQL. `docs/db_write.md` explains the
+//! model.
 
 mod faithful;
 mod operation;
@@ -19,7 +20,7 @@ use crate::statement::{Session, Written};
 
 pub use operation::Operation;
 
-/// Executes operations under the tenant's rules.
+/// Executes operations that the tenant's rules allow.
 pub struct DbWrite;
 
 impl TransactionHandler for DbWrite {
@@ -37,7 +38,7 @@ async fn write(step: &ClaimedStep, transaction: &Transaction<'_>) -> Result<(Ope
     let deadline = Instant::now() + step.timeout;
     let look = statement::look(transaction, &step.tenant_id, table).await?;
     if look.closed {
-        return Err(Refusal::denied("no_rule", format!("the schema {} is not for plans to write", table.schema)));
+        return Err(Refusal::denied("no_rule", format!("plans may not write to the schema {}", table.schema)));
     }
     let (Some(stored), Some(writer)) = (look.rule, look.role) else {
         return Err(Refusal::denied("no_rule", format!("no rule allows writing to {table}")));
@@ -54,17 +55,17 @@ async fn write(step: &ClaimedStep, transaction: &Transaction<'_>) -> Result<(Ope
     let written = session.execute(&operation, &rule).await?;
     let rows = written.len();
     if rows > rule.max_rows {
-        let message = format!("touches {rows} rows; the rule allows {} a statement", rule.max_rows);
+        let message = format!("touches {rows} rows; the rule allows {} per write", rule.max_rows);
         return Err(Refusal::denied("too_many_rows", message));
     }
     if let Some(expected) = operation.expected_rows
         && rows != expected
     {
-        let message = format!("touched {rows} rows where {expected} were expected");
+        let message = format!("touched {rows} rows; expected_rows is {expected}");
         return Err(Refusal::denied("unexpected_rows", message));
     }
     if written.iter().any(|row| !row.same) {
-        let message = format!("a trigger or rewrite rule of {table} stored other values than were asked for");
+        let message = format!("a trigger or rewrite rule of {table} stored other values than the plan gave");
         return Err(Refusal::denied("unexpected_effects", message));
     }
     session.force_constraints().await?;
@@ -78,7 +79,7 @@ fn succeeded(operation: &Operation, written: Vec<Written>) -> Outcome {
     let mut outputs = facts.as_object().cloned().unwrap_or_default();
     outputs.insert("keys".into(), written.into_iter().map(|row| row.key).collect());
     let mut outcome = Outcome::succeeded(outputs);
-    // Counts and names only: rows of data stay out of the timeline.
+    // Only counts and names: the timeline must not contain data.
     outcome.events.push(NewEvent { kind: "db_write.executed".into(), payload: facts });
     outcome
 }

@@ -1,10 +1,11 @@
-//! What a plan asks to be written: `{table, op, values, where, set, expected_rows}`.
+//! The inputs of a step: `{table, op, values, where, set, expected_rows}`.
 //!
 //! - insert: `values` is a list of objects with the same columns;
 //! - update: `where` is an object of key columns, `set` an object of columns;
 //! - delete: `where` is an object of key columns.
 //!
-//! An insert must write every row that it lists. With `expected_rows` an update or a delete must touch exactly so many.
+//! An insert must write all rows in `values`. With `expected_rows`, an update or delete must touch exactly that many
+//! rows.
 
 use std::fmt;
 
@@ -50,7 +51,10 @@ impl Operation {
             _ => return Err(invalid("inputs.op must be insert, update or delete".into())),
         };
         if let Some(unknown) = object.keys().find(|key| !allowed.contains(&key.as_str())) {
-            return Err(invalid(format!("inputs.{unknown} is not known for {op}; there are {}", allowed.join(", "))));
+            return Err(invalid(format!(
+                "inputs.{unknown} is not an input of {op}; the inputs are {}",
+                allowed.join(", ")
+            )));
         }
         let table = Table::parse(object.get("table").and_then(Value::as_str).unwrap_or_default())
             .ok_or_else(|| invalid("inputs.table must be a name like public.products".into()))?;
@@ -97,7 +101,7 @@ impl Kind {
         }
     }
 
-    /// Columns that would be written.
+    /// Columns that it writes.
     pub fn written(&self) -> Vec<&str> {
         match self {
             Self::Insert { rows } => rows.first().into_iter().flat_map(Map::keys).map(String::as_str).collect(),
@@ -106,7 +110,7 @@ impl Kind {
         }
     }
 
-    /// Columns that find the rows.
+    /// Columns by which it finds rows.
     pub fn finding(&self) -> Vec<&str> {
         match self {
             Self::Insert { .. } => Vec::new(),

@@ -1,5 +1,5 @@
-//! Operation -> SQL: quoted identifiers, every value in bound JSON parameters whose types the table itself gives, every
-//! function and operator by its schema.
+//! Translates an operation to SQL. Identifiers are quoted. Values are bound JSON parameters, which the table's own
+//! types read. Functions and operators are named with their schema.
 
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -16,36 +16,37 @@ use crate::operation::{Kind, Operation, Table};
 use crate::refusal::Refusal;
 use crate::target::{Account, Look};
 
-/// Longest wait for somebody else's lock.
+/// Longest wait for a lock of another session.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The transaction of one write.
 pub(crate) struct Session<'a> {
     pub transaction: &'a Transaction<'a>,
     pub tenant: &'a TenantId,
-    /// Who writes.
+    /// The database role that writes.
     pub role: &'a str,
-    /// When the step's timeout is over: the database ends the statement that runs then.
+    /// When the step's timeout ends. The database then cancels the running statement.
     pub deadline: Instant,
 }
 
 /// A row that was written.
 pub(crate) struct Written {
-    /// Its key columns; the written ones where the rule names no key. Numbers that JSON cannot hold exactly are texts.
+    /// Its key columns, or the written columns if the rule has no key. Numbers that JSON cannot hold exactly are
+    /// strings.
     pub key: Value,
-    /// Whether the written columns hold what was asked for.
+    /// Whether the written columns have the given values.
     pub same: bool,
 }
 
 impl Session<'_> {
-    /// What the transaction did to any table, and the target as it is now. As the worker again.
+    /// What the transaction changed in any table, and the target as it is now. Runs as the worker again.
     pub async fn account(&self, table: &Table, rule: &Rule) -> Result<Account, Refusal> {
         let dependants: Vec<_> = rule.dependants.keys().collect();
         let facts = json!({"schema": table.schema, "table": table.name, "dependants": dependants});
         call(self.transaction, "select nofx.db_write_account($1)", &facts).await
     }
 
-    /// Policies of the table see the tenant.
+    /// Sets the claims in which policies of the table find the tenant.
     pub async fn claim_tenant(&self) -> Result<(), Refusal> {
         let claims = json!({"role": self.role, "app_metadata": {"tenant_id": self.tenant}}).to_string();
         let sql = "select pg_catalog.set_config('request.jwt.claims', $1, true)";
@@ -53,7 +54,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Refuses values that the table's types would change: what is stored is what was asked for, or nothing.
+    /// Refuses values that the table's types would change.
     pub async fn check_values(&self, operation: &Operation) -> Result<(), Refusal> {
         let empty = Map::new();
         let (rows, key): (Vec<&Map<String, Value>>, &Map<String, Value>) = match &operation.kind {
@@ -81,8 +82,8 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// From here on nothing but the role's own rights counts, and no name is looked up outside the database's own schema.
-    /// Said again before each statement: a function of the table's own could have changed it.
+    /// Switches to the role and its rights, and limits name lookups to Postgres' own schema. Call it before each
+    /// statement, because a function of the table could have changed the settings.
     async fn become_role(&self) -> Result<(), Refusal> {
         let settings = format!(
             "{}; set local search_path = pg_catalog, pg_temp; set local role {}",
@@ -169,14 +170,14 @@ impl Session<'_> {
             .collect()
     }
 
-    /// Everything that would only be looked at by the commit is looked at now, still as the role that writes.
+    /// Checks now, still as the writing role, the constraints that are otherwise checked at commit.
     pub async fn force_constraints(&self) -> Result<(), Refusal> {
         self.become_role().await?;
         let settings = format!("{}; set constraints all immediate; reset role", self.timeouts());
         Ok(self.transaction.batch_execute(&settings).await?)
     }
 
-    /// What is left of the step's time, for the statements that follow.
+    /// Timeouts for the next statements, from the step's remaining time.
     fn timeouts(&self) -> String {
         let left = self.deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         let (statement, lock) = (left.as_millis(), left.min(LOCK_TIMEOUT).as_millis());
@@ -184,7 +185,7 @@ impl Session<'_> {
     }
 }
 
-/// Rule, role and target in one round trip.
+/// Reads rule, role and target in one round trip.
 pub(crate) async fn look(transaction: &Transaction<'_>, tenant: &TenantId, table: &Table) -> Result<Look, Refusal> {
     let facts = json!({"tenant_id": tenant, "schema": table.schema, "table": table.name});
     call(transaction, "select nofx.db_write_look($1)", &facts).await
@@ -193,18 +194,18 @@ pub(crate) async fn look(transaction: &Transaction<'_>, tenant: &TenantId, table
 async fn call<T: DeserializeOwned>(transaction: &Transaction<'_>, sql: &str, facts: &Value) -> Result<T, Refusal> {
     let row = transaction.query_typed(sql, &[(&Json(facts), Type::JSONB)]).await?;
     let answer = row.first().map(|row| row.try_get::<_, Json<T>>(0)).transpose()?;
-    answer.map(|json| json.0).ok_or_else(|| Refusal::denied("database_refused", "the database gave no answer"))
+    answer.map(|json| json.0).ok_or_else(|| Refusal::denied("database_refused", "the database returned no answer"))
 }
 
-/// A JSON object of these columns. Of a subquery, so that their number is not limited to a function's arguments; `.*`
-/// names the subquery's row, also where a column has the same name.
+/// A JSON object of these columns. It is built from a subquery, because a function has a limited number of arguments.
+/// `.*` means the subquery's row even if a column has the same name.
 fn object(of: &str, columns: &[&str]) -> String {
     let columns: Vec<_> = columns.iter().map(|column| format!("{of}.{0} as {0}", quoted(column))).collect();
     format!("(select pg_catalog.to_jsonb(\"nofx.row\".*) from (select {}) as \"nofx.row\")", columns.join(", "))
 }
 
 fn predicate(key: &Map<String, Value>) -> String {
-    // `=` and not `is not distinct from`: a null finds nothing.
+    // `=`, not `is not distinct from`: null matches no row.
     let equal = |column: &String| format!("t.{0} operator(pg_catalog.=) (source.k).{0}", quoted(column));
     key.keys().map(equal).collect::<Vec<_>>().join(" and ")
 }
@@ -213,7 +214,7 @@ fn quoted_table(table: &Table) -> String {
     format!("{}.{}", quoted(&table.schema), quoted(&table.name))
 }
 
-/// A delimited identifier (SQL: quotes inside are doubled).
+/// A quoted identifier, with quotes in it doubled.
 fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

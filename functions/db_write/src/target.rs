@@ -1,4 +1,5 @@
-//! What stands behind a table's name, and what a write did beyond its own rows: facts of the catalog, judged by the rule.
+//! What a table's name refers to, and what a write changed besides its own rows. The facts come from the catalog, and
+//! the rule judges them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,18 +13,18 @@ use shared::domain::rule::{Allowance, Rule};
 /// The answer of `nofx.db_write_look`.
 #[derive(Debug, Deserialize)]
 pub struct Look {
-    /// Whether no rule can open the table's schema.
+    /// Whether the table's schema is closed to every rule.
     pub closed: bool,
-    /// As it is stored.
+    /// The rule as stored.
     pub rule: Option<Map<String, Value>>,
     pub role: Option<Role>,
     pub target: Option<Target>,
-    /// What the connection had changed before.
+    /// What the connection had changed before this write.
     #[serde(default)]
     pub effects: Vec<Effect>,
 }
 
-/// The role that would write.
+/// The role that is to write.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Role {
     pub name: String,
@@ -36,17 +37,17 @@ pub struct Role {
 pub enum RoleState {
     Usable,
     Missing,
-    /// It, or a role that it belongs to, is a superuser or bypasses row level security.
+    /// It, or a role that it is a member of, is a superuser or bypasses row level security.
     Superuser,
-    /// It sees our own schema.
+    /// It can use the schema `nofx`.
     ReachesUs,
-    /// It owns the table: policies would not hold.
+    /// It owns the table, so policies do not apply to it.
     Owner,
-    /// The worker may not become it.
+    /// The worker's login is not a member of it.
     NoMember,
 }
 
-/// A table as the catalog knows it. Two of them are equal only if nothing changed that a rule relies on.
+/// A table as the catalog describes it. If two descriptions are equal, nothing changed that a rule relies on.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Target {
     pub oid: i64,
@@ -56,26 +57,26 @@ pub struct Target {
     pub kind: char,
     /// Whether the server counts changed rows.
     pub counts: bool,
-    /// The table, its partitions and whoever inherits from it.
+    /// The table, its partitions and the tables that inherit from it.
     pub members: Vec<String>,
     pub inherited: bool,
-    /// Tables of closed schemas that a view or a cascade reaches.
+    /// Tables of closed schemas that a view or cascade reaches.
     pub closed: Vec<String>,
-    /// Views behind the name that read with their owner's rights.
+    /// Views behind the name that run with their owner's rights.
     pub definer_views: Vec<String>,
-    /// Enabled triggers and rewrite rules on everything that is reached, with the sha256 of their definitions.
+    /// Enabled triggers and rewrite rules of all reached tables, with the sha256 of their definitions.
     pub triggers: BTreeMap<String, String>,
-    /// Triggers among them that could run after everything was counted.
+    /// Those of them that could run after rows were counted.
     pub deferrable: Vec<String>,
     pub foreign_keys: Vec<ForeignKey>,
 }
 
-/// A foreign key that changes its own side when the other one changes.
+/// A foreign key that changes its child's rows when the parent changes.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct ForeignKey {
     pub parent: String,
     pub child: String,
-    /// `confdeltype` and `confupdtype` of `pg_constraint`: c cascade, n set null, d set default, a and r nothing.
+    /// `confdeltype` and `confupdtype` of `pg_constraint`: c cascade, n set null, d set default, a and r no change.
     pub on_delete: char,
     pub on_update: char,
     pub parent_columns: Vec<String>,
@@ -87,7 +88,7 @@ pub struct ForeignKey {
 pub struct Account {
     pub target: Option<Target>,
     pub effects: Vec<Effect>,
-    /// Whether a table was truncated or altered, which no counter shows.
+    /// Whether a table was truncated or altered, which row counters do not show.
     pub alters: bool,
 }
 
@@ -95,9 +96,9 @@ pub struct Account {
 #[derive(Debug, Clone, Deserialize)]
 pub struct Effect {
     pub table: String,
-    /// The partitioned table that it belongs to, else itself.
+    /// The partitioned table that it belongs to, else the table itself.
     pub root: String,
-    /// Whether no rule can open its schema.
+    /// Whether its schema is closed to every rule.
     pub closed: bool,
     pub inserted: u64,
     pub updated: u64,
@@ -109,14 +110,14 @@ impl Role {
         let Self { name, .. } = self;
         let why = match self.state {
             RoleState::Usable => return Ok(()),
-            RoleState::Missing => format!("the role {name} of the rule does not exist"),
+            RoleState::Missing => format!("the rule's role {name} does not exist"),
             RoleState::Superuser => format!(
-                "the role {name} of the rule is a superuser or bypasses row level security, or belongs to one who does"
+                "the rule's role {name}, or a role that it is a member of, is a superuser or bypasses row level security"
             ),
-            RoleState::ReachesUs => format!("the role {name} of the rule reaches the control plane's own schema"),
-            RoleState::Owner => format!("the role {name} of the rule owns the table, so its policies would not hold"),
+            RoleState::ReachesUs => format!("the rule's role {name} can use the schema nofx"),
+            RoleState::Owner => format!("the rule's role {name} owns the table, so its policies would not apply"),
             RoleState::NoMember => {
-                format!("the worker may not become the role {name} of the rule; grant {name} to its login role")
+                format!("the worker is not a member of the rule's role {name}; grant {name} to its login role")
             }
         };
         Err(Refusal::denied("role_not_allowed", why))
@@ -124,7 +125,7 @@ impl Role {
 }
 
 impl Target {
-    /// Refuses a target that could do more than the rule says.
+    /// Refuses a target that could do more than the rule allows.
     pub(crate) fn check(&self, operation: &Operation, rule: &Rule) -> Result<(), Refusal> {
         let table = &self.table;
         let refused = |why: String| Err(Refusal::denied("target_not_allowed", why));
@@ -132,7 +133,7 @@ impl Target {
             'r' | 'p' => None,
             'v' => Some((Allowance::View, "a view")),
             'f' => Some((Allowance::ForeignTable, "a foreign table")),
-            _ => return refused(format!("{table} is no table")),
+            _ => return refused(format!("{table} is not a table")),
         };
         if let Some((allowance, what)) = needed
             && !rule.allows(allowance)
@@ -143,11 +144,10 @@ impl Target {
             return refused(format!("other tables inherit from {table}, and the rule does not allow that"));
         }
         if let Some(closed) = self.closed.first() {
-            return refused(format!("{table} reaches {closed}, which is not for plans to write"));
+            return refused(format!("{table} reaches {closed}, which plans may not write"));
         }
         if let Some(view) = self.definer_views.first() {
-            let message =
-                format!("the view {view} reads with its owner's rights; make it one with security_invoker = true");
+            let message = format!("the view {view} runs with its owner's rights; set security_invoker = true on it");
             return refused(message);
         }
         if !self.counts {
@@ -168,23 +168,23 @@ impl Target {
 
     fn check_triggers(&self, rule: &Rule) -> Result<(), Refusal> {
         if let Some(name) = self.deferrable.first() {
-            let message = format!("the trigger {name} is deferrable: it could run after everything was counted");
+            let message = format!("the trigger {name} is deferrable, so it could run after rows were counted");
             return Err(Refusal::denied("trigger_not_allowed", message));
         }
         for (name, digest) in &self.triggers {
             let message = match rule.triggers.get(name) {
                 Some(pinned) if pinned == digest => continue,
-                Some(_) => format!("{name} has changed since the rule pinned it; its sha256 is {digest} now"),
-                None => format!("the trigger or rewrite rule {name} (sha256 {digest}) is not pinned by the rule"),
+                Some(_) => format!("{name} has changed since it was pinned; its sha256 is now {digest}"),
+                None => format!("the rule does not pin the trigger or rewrite rule {name} (sha256 {digest})"),
             };
             return Err(Refusal::denied("trigger_not_allowed", message));
         }
         Ok(())
     }
 
-    /// Tables that foreign keys would change along with this operation.
+    /// Tables that foreign keys would change with this operation.
     fn cascades(&self, operation: &Operation) -> BTreeSet<&str> {
-        // Tables to look from, with the columns that change there; all of them where rows go away.
+        // Tables to follow, each with the columns that change. `None` if rows are deleted.
         let own = |columns: Option<BTreeSet<&'_ str>>| -> Vec<(&str, Option<BTreeSet<String>>)> {
             let columns = columns.map(|columns| columns.into_iter().map(str::to_owned).collect());
             self.members.iter().map(|member| (member.as_str(), columns.clone())).collect()
@@ -218,7 +218,7 @@ impl Target {
 }
 
 impl Account {
-    /// What was changed since those effects were counted.
+    /// Only what was changed since these effects were counted.
     pub(crate) fn since(mut self, before: &[Effect]) -> Self {
         for effect in &mut self.effects {
             if let Some(old) = before.iter().find(|old| old.table == effect.table) {
@@ -231,21 +231,21 @@ impl Account {
         self
     }
 
-    /// Refuses a write that did anything but what was asked: `rows` rows of its own, and what the rule lists.
+    /// Refuses a write that changed anything except `rows` rows of its own and what the rule lists.
     pub(crate) fn check(&self, before: &Target, operation: &Operation, rule: &Rule, rows: u64) -> Result<(), Refusal> {
         if self.target.as_ref() != Some(before) {
-            let message = format!("{} was changed while it was written", before.table);
+            let message = format!("{} was altered during the write", before.table);
             return Err(Refusal::denied("target_changed", message));
         }
         if self.alters {
-            let message = "a trigger or function truncated or altered a table, which cannot be counted";
+            let message = "a trigger or function truncated or altered a table; such changes cannot be counted";
             return Err(Refusal::denied("unexpected_effects", message));
         }
         let (mut inserted, mut updated, mut deleted) = (0, 0, 0);
         let mut others: BTreeMap<&str, u64> = BTreeMap::new();
         for effect in &self.effects {
             if effect.closed {
-                let message = format!("it would also change {}, which is not for plans to write", effect.table);
+                let message = format!("it would also change {}, which plans may not write", effect.table);
                 return Err(Refusal::denied("cascade_not_allowed", message));
             }
             if before.members.contains(&effect.table) {
@@ -258,17 +258,17 @@ impl Account {
         }
         let as_asked = match operation.kind {
             Kind::Insert { .. } => (inserted, updated, deleted) == (rows, 0, 0),
-            // A row that moves to another partition is deleted here and inserted there.
+            // A row that moves to another partition counts as deleted and inserted.
             Kind::Update { .. } => inserted == deleted && updated + inserted == rows,
             Kind::Delete { .. } => (inserted, updated, deleted) == (0, 0, rows),
         };
-        // A key of the table to itself may cascade within it.
+        // A foreign key from the table to itself may cascade within it.
         let beyond = (inserted + updated + deleted).saturating_sub(rows);
         let listed = rule.dependants.get(&before.table).is_some_and(|most| beyond <= *most);
-        // Rows behind a view are those of its tables, and those of a foreign table are counted elsewhere.
+        // The rows of a view are counted for its tables, and those of a foreign table by its server.
         if matches!(before.kind, 'r' | 'p') && !as_asked && !listed {
             let message = format!(
-                "{} had {inserted} rows inserted, {updated} updated and {deleted} deleted, where {rows} were asked for",
+                "the write inserted {inserted}, updated {updated} and deleted {deleted} rows of {}; it was meant to touch {rows}",
                 before.table
             );
             return Err(Refusal::denied("unexpected_effects", message));

@@ -60,7 +60,7 @@ fn code(checked: Result<(), Refusal>) -> String {
 fn cascades_are_walked_from_the_operation() {
     let target = target('r');
     assert_eq!(target.cascades(&delete()), ["public.child", "public.grandchild"].into());
-    // The child keeps its own key when its parent's changes, so nothing goes on from there.
+    // The child keeps its own key when its parent's key changes, so the cascade ends there.
     assert_eq!(target.cascades(&update("id")), ["public.child"].into());
     assert_eq!(target.cascades(&update("name")), BTreeSet::new());
     let insert = operation(&json!({"table": "public.parent", "op": "insert", "values": [{"id": 1}]}));
@@ -122,7 +122,7 @@ fn every_changed_row_is_accounted_for() {
     assert_eq!(check(vec![effect("parent", 0, 0, 1), effect("child", 0, 0, 2)], listed.clone(), 1), "allowed");
     assert_eq!(check(vec![effect("parent", 0, 0, 1), effect("child", 0, 1, 2)], listed, 1), "cascade_not_allowed");
     assert_eq!(check(vec![effect("parent", 0, 0, 1), effect("child", 0, 0, 1)], json!({}), 1), "cascade_not_allowed");
-    // A tree: its own rows go along, as many as the rule says.
+    // A tree: its own rows cascade, as many as the rule allows.
     let own = json!({"dependants": {"public.parent": 2}});
     assert_eq!(check(vec![effect("parent", 0, 0, 3)], own.clone(), 1), "allowed");
     assert_eq!(check(vec![effect("parent", 0, 0, 4)], own, 1), "unexpected_effects");
@@ -133,7 +133,7 @@ fn every_changed_row_is_accounted_for() {
     );
     let truncated = Account { target: Some(before.clone()), effects: vec![effect("parent", 0, 0, 1)], alters: true };
     assert_eq!(code(truncated.check(&before, &delete(), &rule(&json!({})), 1)), "unexpected_effects");
-    // The server counts nothing, or a trigger did more.
+    // The server counted nothing, or a trigger did more.
     assert_eq!(check(vec![], json!({}), 1), "unexpected_effects");
     assert_eq!(check(vec![effect("parent", 1, 0, 1)], json!({}), 1), "unexpected_effects");
     let moved = Account { target: Some(before.clone()), effects: vec![effect("parent", 2, 1, 2)], alters: false };
