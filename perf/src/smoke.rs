@@ -1,4 +1,4 @@
-//! The sample plans, played on a local stack through its API, and their timelines.
+//! Runs the sample plans on a local stack through its API, and reads their timelines.
 
 use std::collections::HashMap;
 use std::env;
@@ -32,7 +32,7 @@ pub const PLANS: [SmokePlan; 3] = [
 const LIMIT: Duration = Duration::from_mins(10);
 const LOOK_PERIOD: Duration = Duration::from_millis(100);
 
-/// The stack of `make dev` (or of `NOFX_API_URL`) if it answers, else one that is started for it.
+/// The stack of `make dev` (or of `NOFX_API_URL`) if it answers, else a new one.
 pub struct SmokeStack {
     pub api: Api,
     own: Option<(Stack, Throwaway)>,
@@ -58,7 +58,7 @@ impl SmokeStack {
         Ok(Self { api: Api::at(&format!("http://127.0.0.1:{http_port}")), own: Some((stack, place)) })
     }
 
-    /// Stops what was started; its logs stay unless all went well.
+    /// Stops the stack if it was started here. Its logs are kept unless `well`.
     pub async fn stop(self, well: bool) {
         if let Some((mut stack, place)) = self.own {
             stack.stop().await;
@@ -70,15 +70,15 @@ impl SmokeStack {
 /// What happened to one run.
 pub struct Timeline {
     events: Vec<Event>,
-    /// Handlers of its steps by name.
+    /// The handler of each step, by the step's name.
     handlers: HashMap<String, &'static str>,
 }
 
 /// An attempt of a step.
 pub struct Attempt {
     pub handler: &'static str,
-    /// How long its step had been ready, when a message led to it; none when the invocation of another step went on with
-    /// it: that is one transaction, and one time.
+    /// How long its step was ready before, if a message started the attempt. None if the invocation of another step
+    /// continued with it, because then both happen in one transaction and have the same time.
     pub waited: Option<Duration>,
     pub worked: Duration,
 }
@@ -122,7 +122,7 @@ impl Timeline {
     }
 }
 
-/// Plays a plan to its end. Gates that ask a person pass at once.
+/// Runs a plan to its end. Gates that wait for a person are approved at once.
 pub async fn run_plan(api: &Api, checkout: &Checkout, plan: &SmokePlan) -> Result<Timeline> {
     let examples = checkout.root().join("examples");
     let (file, workspace) = (examples.join(plan.file), examples.join("workspace"));
