@@ -1,4 +1,4 @@
-//! Pause, resume, cancel and retry against steps in every state; gates from outside.
+//! Pause, resume, cancel and retry with steps in every state, and gates that `POST /gates` creates.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ async fn control(lab: &Lab, run: RunId, control: Control) -> Result<shared::db::
     control_run(&lab.ctx, &lab.tenant, run, control, "ann").await
 }
 
-/// A handler in the middle of which something is asked of its run.
+/// A handler during which a request controls its run.
 fn asking(lab: &Lab, of_step: &'static str, what: Control) -> Script {
     let (ctx, tenant) = (lab.ctx.clone(), lab.tenant.clone());
     Script::overriding(move |step, _| {
@@ -63,7 +63,7 @@ async fn pause_lets_the_running_step_end_and_starts_nothing_after_it() {
     assert_eq!(snapshot["steps"]["s1"]["status"], "ready");
     lab.assert_invariants().await;
 
-    // Wake-ups that were under way when it was paused find nothing.
+    // Wake-ups that were in flight when it was paused claim nothing.
     let stray = shared::queue::WakeUp {
         tenant_id: lab.tenant.clone(),
         run_id: run,
@@ -106,7 +106,7 @@ async fn cancel_fences_the_step_that_runs_and_says_so() {
     assert_eq!(snapshot["run"]["status"], "cancelled");
     let status = |name: &str| snapshot["steps"][name]["status"].clone();
     assert_eq!([status("s0"), status("s1"), status("s2")], ["succeeded", "cancelled", "cancelled"]);
-    assert_eq!(snapshot["steps"]["s1"]["attempts"], json!(["cancelled"]), "its own finish came too late");
+    assert_eq!(snapshot["steps"]["s1"]["attempts"], json!(["cancelled"]), "its own finish was too late");
     assert_eq!(snapshot["steps"]["s1"]["outputs"], json!(null));
     lab.assert_invariants().await;
 }
@@ -158,7 +158,7 @@ async fn retry_keeps_what_succeeded_and_goes_on_with_attempt_numbers() {
     assert_eq!(lab.run_status(run).await, "failed");
     let answer = control(&lab, run, Control::Retry).await.unwrap();
     assert_eq!((answer.result.as_str(), answer.generation, answer.ready.len()), ("retried", Some(2), 0));
-    assert_eq!(lab.snapshot(run).await["steps"]["s1"]["failures"], 0, "the allowance starts again");
+    assert_eq!(lab.snapshot(run).await["steps"]["s1"]["failures"], 0, "failures are counted from 0 again");
     lab.assert_invariants().await;
     lab.settle(&Script::deployed(), Deliver::Thrice).await;
     let snapshot = lab.snapshot(run).await;
@@ -188,7 +188,7 @@ async fn retry_asks_the_person_anew() {
     lab.settle(&Script::deployed(), Deliver::Once).await;
     let second = pending_gate(&lab, run).await;
     assert_ne!(first, second);
-    assert!(matches!(decide(&lab, first, Decision::Approve).await, Err(Error::Conflict(_))), "the old one is decided");
+    assert!(matches!(decide(&lab, first, Decision::Approve).await, Err(Error::Conflict(_))), "the old gate is decided");
     decide(&lab, second, Decision::Approve).await.unwrap();
     lab.settle(&Script::deployed(), Deliver::Once).await;
     assert_eq!(lab.run_status(run).await, "succeeded");
@@ -217,7 +217,7 @@ async fn a_gate_in_front_of_a_woken_step_keeps_it_from_being_claimed() {
     let step = lab.step(run, "s0").await;
     let (gate, created) = gate_on(&lab, run, Some(step)).await;
     assert_eq!(created.result, "created");
-    // Its wake-up is under way already.
+    // Its wake-up is already in flight.
     lab.settle(&Script::deployed(), Deliver::Once).await;
     assert_eq!((lab.step_status(step).await, lab.run_status(run).await), ("pending".into(), "blocked".into()));
     decide(&lab, gate, Decision::Waive).await.unwrap();
@@ -246,7 +246,7 @@ async fn a_gate_cannot_be_put_in_front_of_a_step_that_has_started() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::chain(2)).await;
     let first = lab.step(run, "s0").await;
-    // Too little time for the second step in the same invocation.
+    // Too little time for the second step in this invocation.
     let left = Some(Duration::from_secs(10));
     lab.worker("echo", &Script::deployed()).handle_batch(event(&lab.sent().await, Deliver::Once), left).await;
     let (_, created) = gate_on(&lab, run, Some(first)).await;

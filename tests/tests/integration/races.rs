@@ -1,4 +1,5 @@
-//! Connections at the same moment, many rounds each. A round that never meets is no test: rounds start at a barrier.
+//! Concurrent calls on several connections, in many rounds. Each round starts at a barrier, so that the calls really
+//! overlap.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -44,7 +45,7 @@ fn done(claimed: &Claimed) -> FinishItem {
     conclude(claimed, Outcome::succeeded(Map::new()), 1 << 20, 0.0)
 }
 
-/// Runs the futures from one moment on, each as a task of its own.
+/// Starts the futures at the same time, each in its own task.
 async fn at_once<T: Send + 'static>(work: Vec<impl Future<Output = T> + Send + 'static>) -> Vec<T> {
     let barrier = Arc::new(Barrier::new(work.len()));
     let tasks = work.into_iter().map(|work| {
@@ -110,7 +111,7 @@ async fn parents_that_finish_together_wake_their_child_once() {
             async move { step::steps_finish(&db, &[item], None).await.unwrap().ready.len() }
         });
         let woken: usize = at_once(finishes.collect()).await.into_iter().sum();
-        assert_eq!(woken, 1, "the child hears of it once");
+        assert_eq!(woken, 1, "the child is woken once");
         assert_eq!(lab.step_status(lab.step(run, "join").await).await, "ready");
     }
     lab.assert_invariants().await;
@@ -141,7 +142,7 @@ async fn a_failure_against_a_siblings_retry_leaves_nothing_to_run() {
         let retries = conclude(&claimed[1], Outcome::retryable(StepError::new("flaky", "now")), 1 << 20, 0.0);
         assert_eq!((fails.to, retries.to), (FinishTo::Failed, FinishTo::Ready));
         if round == 0 {
-            // The two in one batch.
+            // Both in one batch.
             step::steps_finish(&lab.ctx.db, &[fails, retries], None).await.unwrap();
         } else {
             let finishes = [fails, retries].map(|item| {
@@ -267,7 +268,7 @@ async fn of_many_posts_with_one_idempotency_key_one_makes_a_run() {
         let posts = (0..6).map(|post| {
             let (ctx, tenant) = (lab.ctx.clone(), lab.tenant.clone());
             async move {
-                // One of them asks for something else under the same key.
+                // One of them posts a different plan with the same key.
                 let width = if post == 5 { 2 } else { 1 };
                 let body = json!({ "plan": plans::wide(width) });
                 let key = format!("key-{round}");
@@ -281,7 +282,7 @@ async fn of_many_posts_with_one_idempotency_key_one_makes_a_run() {
         assert_eq!(accepted.iter().map(|accepted| accepted.id.0).collect::<BTreeSet<_>>().len(), 1);
         let refused: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
         assert!(refused.iter().all(|error| matches!(error, shared::error::Error::Conflict(_))));
-        // The one that asked for something else, or all the others if it came first.
+        // Refused is the one with the different plan, or all others if that one came first.
         assert!(matches!(refused.len(), 1 | 5), "{refused:?}");
         let runs: i64 = lab.admin.query_one("select count(*) from nofx.run", &[]).await.unwrap().get(0);
         assert_eq!(usize::try_from(runs).unwrap(), round + 1);

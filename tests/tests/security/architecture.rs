@@ -1,10 +1,10 @@
-//! Which room may import which, as CONTRIBUTING.md says. Read from the sources, so that no import goes unnoticed.
+//! Checks in the sources that each room imports only those that CONTRIBUTING.md allows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Rooms of a crate, and the rooms that each may know.
+/// Rooms of a crate, and the rooms that each may import.
 type Arrows = [(&'static str, &'static [&'static str])];
 
 const SHARED: &Arrows = &[
@@ -62,7 +62,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Rust files below a folder, tests aside: path from the folder, and text.
+/// Rust files below a folder, without tests: relative path and text.
 fn sources(folder: &Path) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut open = vec![folder.to_owned()];
@@ -94,7 +94,7 @@ fn room(file: &str) -> String {
     file.split('/').next().unwrap().trim_end_matches(".rs").to_owned()
 }
 
-/// First names after `krate::`, also in `use krate::{a, b::c}`.
+/// The first names after `krate::`, including those in `use krate::{a, b::c}`.
 fn rooms_named(code: &str, krate: &str) -> BTreeSet<String> {
     let name = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
     let mut named = BTreeSet::new();
@@ -140,16 +140,16 @@ fn assert_arrows(folder: &str, arrows: &Arrows, min_files: usize) {
             continue;
         }
         let allowed =
-            allowed.get(from.as_str()).unwrap_or_else(|| panic!("{folder}/{file} is in a room without arrows"));
+            allowed.get(from.as_str()).unwrap_or_else(|| panic!("{folder}/{file} is in a room that is not listed"));
         for to in rooms_named(&code(&text), "crate") {
             assert!(
                 to == from || allowed.contains(&to.as_str()),
-                "{folder}/{file} knows {to}; {from} may know {allowed:?}"
+                "{folder}/{file} imports {to}; {from} may import {allowed:?}"
             );
         }
         files += 1;
     }
-    assert!(files >= min_files, "the sources are somewhere else: {files} files in {folder}");
+    assert!(files >= min_files, "only {files} files in {folder}; did the sources move?");
 }
 
 #[test]
@@ -171,7 +171,10 @@ fn no_room_of_the_command_knows_more_than_it_may() {
 fn a_client_of_the_api_needs_no_local_stack() {
     for (file, text) in sources(&root().join("cli/src/client")) {
         let named = rooms_named(&code(&text), "nofx_local");
-        assert!(named.iter().all(|room| room == "report"), "cli/src/client/{file} knows {named:?} of the local stack");
+        assert!(
+            named.iter().all(|room| room == "report"),
+            "cli/src/client/{file} imports {named:?} of the local stack"
+        );
     }
 }
 
@@ -240,7 +243,7 @@ fn functions_never_depend_on_each_other() {
     assert!(folders.len() >= 9, "{folders:?}");
     let manifest = |folder: &Path| fs::read_to_string(folder.join("Cargo.toml")).unwrap();
     let mut names: BTreeSet<String> = folders.iter().map(|folder| package(&manifest(folder))).collect();
-    // Nor on what only a developer's machine needs.
+    // Nor on crates that only a developer's machine needs.
     names.extend(["nofx-local", "nofx"].map(str::to_owned));
     for folder in &folders {
         let text = manifest(folder);
@@ -259,7 +262,7 @@ fn package(manifest: &str) -> String {
     line.trim_start_matches("name = ").trim_matches('"').to_owned()
 }
 
-/// Names in every section of dependencies, for tests and builds too.
+/// Names in all sections of dependencies, including those for tests and builds.
 fn dependencies(manifest: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut listed = false;

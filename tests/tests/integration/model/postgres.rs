@@ -1,4 +1,4 @@
-//! The same events, asked of Postgres through the calls that the functions use.
+//! Applies the events to Postgres, through the calls that the functions use.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,7 +45,7 @@ impl<'a> Postgres<'a> {
         (postgres, ready)
     }
 
-    /// Sweeps look at all runs: a history must not meet the ones before it.
+    /// Deletes the run, because sweeps look at all runs, and the next history must not see it.
     pub async fn forget(&self) {
         self.lab.admin.execute("delete from nofx.run", &[]).await.unwrap();
     }
