@@ -1,6 +1,6 @@
-//! What the control plane knows without looking anything up: ids, plans, states, outcomes, retries, digests.
+//! The pure core: ids, plans, states, outcomes, retries and digests.
 //!
-//! Pure: no async, no clock, no randomness, no environment, no AWS types. `now` and jitter are arguments.
+//! No async, no clock, no randomness, no environment, no AWS types. The current time and jitter are arguments.
 
 pub mod bounds;
 pub mod claimed_step;

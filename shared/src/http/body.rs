@@ -1,4 +1,4 @@
-//! Bodies: one JSON object, read strictly.
+//! Request bodies: one JSON object, read strictly.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -18,15 +18,15 @@ use crate::domain::place::Place;
 use crate::domain::plan::MAX_JSON_DEPTH;
 use crate::error::{Error, Problem};
 
-/// Memory that a body may take once it is parsed. It is there up to three times: as it came, as a plan, on its way to the
+/// Memory that a parsed body may take. There are up to three copies: the body, the plan, and the message to the
 /// database.
 const MAX_BODY_MEMORY: usize = 32 << 20;
-/// Inexact numbers that are named; whoever sent them writes all of them in one way.
+/// Most inexact numbers that are reported.
 const MAX_INEXACT: usize = 100;
 
 static EMPTY: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
 
-/// A request's body: a JSON object, or nothing. Whatever else was sent has been refused before.
+/// A request's body: a JSON object or nothing. Everything else was refused before.
 #[derive(Debug, Clone, Default)]
 pub struct Body(Arc<Value>);
 
@@ -39,18 +39,18 @@ impl Body {
         }
     }
 
-    /// The object. Nothing is no object.
+    /// The object. An error if there is no body.
     pub fn object(&self) -> Result<&Value, Error> {
         if self.0.is_object() { Ok(&self.0) } else { Err(not_an_object()) }
     }
 
-    /// The fields of an object that must be there. `known` lists them all, each with its other spellings.
+    /// The fields of the object, which must exist. `known` lists all fields, each with its other spellings.
     pub fn fields(&self, known: &[Names]) -> Result<Fields<'_>, Error> {
         let object = self.0.as_object().ok_or_else(not_an_object)?;
         Ok(Fields::of(object, known))
     }
 
-    /// The same where no body is as good as `{}`.
+    /// The same, but no body counts as `{}`.
     pub fn fields_if_any(&self, known: &[Names]) -> Fields<'_> {
         Fields::of(self.0.as_object().unwrap_or(&EMPTY), known)
     }
@@ -68,16 +68,16 @@ fn not_an_object() -> Error {
     Error::invalid("", "the body must be a JSON object")
 }
 
-/// Spellings of one field. The first is its name; others are those of the first version, which had camel case.
+/// Spellings of a field. The first is its name. The others are those of the first version, which used camel case.
 pub type Names = &'static [&'static str];
 
-/// Who asks, as the body says it.
+/// The field that names the actor.
 pub const ACTOR: Names = &["actor", "approved_by", "approvedBy"];
 pub const REASON: Names = &["reason"];
 pub const MAX_REASON_CHARS: usize = 2_000;
 const MAX_ACTOR_CHARS: usize = 200;
 
-/// The fields of an object. Reading notes what is wrong; `finish` tells all of it.
+/// The fields of an object. Reading collects problems, and `finish` returns them.
 #[derive(Debug)]
 pub struct Fields<'a> {
     object: &'a Map<String, Value>,
@@ -88,14 +88,14 @@ impl<'a> Fields<'a> {
     fn of(object: &'a Map<String, Value>, known: &[Names]) -> Self {
         let mut problems = Vec::new();
         let names: Vec<_> = known.iter().filter_map(|names| names.first().copied()).collect();
-        let unknown = format!("is not known; there are {}", names.join(", "));
+        let unknown = format!("is not a known field; the fields are {}", names.join(", "));
         for key in object.keys().filter(|key| !known.iter().any(|names| names.contains(&key.as_str()))) {
             problems.push(Problem::new(key, unknown.as_str()));
         }
         for names in known {
             let mut given = names.iter().filter(|name| object.contains_key(**name));
             if let (Some(first), Some(second)) = (given.next(), given.next()) {
-                problems.push(Problem::new(*second, format!("is the same as {first}; give one of them")));
+                problems.push(Problem::new(*second, format!("is another name of {first}; give only one of them")));
             }
         }
         Self { object, problems }
@@ -105,12 +105,12 @@ impl<'a> Fields<'a> {
         self.problems.push(Problem::new(path, message));
     }
 
-    /// A text of at most `most` characters, without NUL.
+    /// A string of at most `most` characters, without NUL.
     pub fn text(&mut self, names: Names, most: usize) -> Option<String> {
         let (key, value) = self.given(names)?;
         match value.as_str().filter(|text| text.chars().count() <= most && !text.contains('\0')) {
             Some(text) => Some(text.to_owned()),
-            None => self.refuse(key, format!("must be a text of at most {most} characters, without NUL")),
+            None => self.refuse(key, format!("must be a string of at most {most} characters, without NUL")),
         }
     }
 
@@ -123,7 +123,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// An id; `what` is that of a run, of a step.
+    /// An id. `what` says of what, such as `a run`.
     pub fn id<T: FromStr>(&mut self, names: Names, what: &str) -> Option<T> {
         let (key, value) = self.given(names)?;
         match value.as_str().and_then(|text| text.parse().ok()) {
@@ -132,14 +132,14 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Who asks, as far as that is known before identity exists: the name given, else anonymous.
+    /// The actor. Until identity exists it is the given name, else `anonymous`.
     pub fn actor(&mut self) -> String {
         let Some((key, value)) = self.given(ACTOR) else { return "anonymous".to_owned() };
         let name = value.as_str().map(actor_name).unwrap_or_default();
         name.or_else(|| self.refuse(key, ACTOR_RULE)).unwrap_or_default()
     }
 
-    /// The value, or a note that the field is missing, unless one says already what is wrong with it.
+    /// The value. If it is missing, that is a problem, unless the field already has one.
     pub fn required<T>(&mut self, names: Names, value: Option<T>) -> Option<T> {
         if value.is_none() && self.given(names).is_none() {
             self.problem(names.first().copied().unwrap_or_default(), "is missing");
@@ -147,18 +147,18 @@ impl<'a> Fields<'a> {
         value
     }
 
-    /// A field that is there and not null, under the name that the client used.
+    /// A field that is present and not null, with the spelling that the client used.
     pub fn given(&self, names: Names) -> Option<(&'static str, &'a Value)> {
         let given = names.iter().filter_map(|name| Some((*name, self.object.get(*name)?)));
         given.into_iter().find(|(_, value)| !value.is_null())
     }
 
-    /// Everything that is wrong.
+    /// All problems as an error.
     pub fn finish(self) -> Result<(), Error> {
         if self.problems.is_empty() { Ok(()) } else { Err(Error::Invalid(self.problems)) }
     }
 
-    /// The same, where a value is known to be absent.
+    /// The same, if there is known to be a problem.
     pub fn refusal(self) -> Error {
         Error::Invalid(self.problems)
     }
@@ -171,32 +171,31 @@ impl<'a> Fields<'a> {
 
 pub const ACTOR_RULE: &str = "must be a name of 1 to 200 characters, without control characters";
 
-/// A name that stays in the record.
+/// The actor's name, as it is recorded.
 pub fn actor_name(text: &str) -> Option<String> {
     let name = text.trim();
     let is_name = !name.is_empty() && name.chars().count() <= MAX_ACTOR_CHARS && !name.contains(char::is_control);
     is_name.then(|| name.to_owned())
 }
 
-/// The body as JSON; an empty one is `null`. Refused are a key that stands twice in an object (parsers disagree about
-/// which one counts), and nesting that could not be read back inside a larger document.
+/// Parses the body as JSON. An empty body is `null`. Refuses repeated keys in an object (parsers disagree about which
+/// one counts), and nesting that could not be read back inside a larger document.
 pub fn json_body(bytes: &Bytes) -> Result<Value, Error> {
     if bytes.is_empty() {
         return Ok(Value::Null);
     }
     let too_deep = || Error::invalid("", format!("the body is nested deeper than {MAX_JSON_DEPTH} levels"));
-    // Before anything is built: a short text can hold very many small objects.
+    // Check before parsing: a short text can contain very many small objects.
     if let Ok(text) = std::str::from_utf8(bytes) {
         let memory = Shape::of(text).memory;
         if memory > MAX_BODY_MEMORY {
-            let message = format!(
-                "the body has so many parts that it takes {memory} bytes of memory; at most {MAX_BODY_MEMORY} are accepted"
-            );
+            let message =
+                format!("the body takes {memory} bytes of memory once parsed; at most {MAX_BODY_MEMORY} are accepted");
             return Err(Error::invalid("", message));
         }
     }
     let value: Value = serde_json::from_slice(bytes).map_err(|error| {
-        // The parser's own limit is higher than ours.
+        // The parser's limit is higher than ours.
         if error.to_string().starts_with("recursion limit exceeded") {
             return too_deep();
         }
@@ -205,32 +204,32 @@ pub fn json_body(bytes: &Bytes) -> Result<Value, Error> {
     if json_depth(&value) > MAX_JSON_DEPTH {
         return Err(too_deep());
     }
-    // Over the text, because the value no longer shows it: a number that would change, a key that stands twice.
+    // Inexact numbers and repeated keys are only visible in the text.
     numbers_are_exact(bytes)?;
     let mut twice = None;
     let read = Once { twice: &mut twice, place: Place::Root("") };
     let done = read.deserialize(&mut serde_json::Deserializer::from_slice(bytes));
     match (twice, done) {
-        (Some(path), _) => Err(Error::invalid(path, "stands twice in the same object")),
+        (Some(path), _) => Err(Error::invalid(path, "is repeated in the same object")),
         (None, Ok(())) => Ok(value),
         (None, Err(error)) => Err(Error::invalid("", format!("the body is not JSON: {error}"))),
     }
 }
 
-/// Refuses numbers that would be stored as others.
+/// Refuses numbers that could not be stored exactly.
 fn numbers_are_exact(bytes: &Bytes) -> Result<(), Error> {
     let text = std::str::from_utf8(bytes).map_err(|_| Error::invalid("", "the body is not UTF-8"))?;
     let problems: Vec<_> = inexact_numbers(text, MAX_INEXACT)
         .into_iter()
         .map(|number| {
             let written = shortened(&text[number.token], 100);
-            Problem::new(number.path, format!("{written} cannot be kept exactly; write it as a string"))
+            Problem::new(number.path, format!("{written} cannot be stored exactly; write it as a string"))
         })
         .collect();
     if problems.is_empty() { Ok(()) } else { Err(Error::Invalid(problems)) }
 }
 
-/// Reads a value and keeps nothing of it; ends at a key that stands twice, and says where.
+/// Reads a value without keeping it. Stops at a repeated key, and records its place.
 struct Once<'a> {
     twice: &'a mut Option<String>,
     place: Place<'a>,
@@ -292,7 +291,7 @@ impl<'de> Visitor<'de> for Once<'_> {
             let place = Place::Key(&self.place, &key);
             if seen.contains(&key) {
                 *self.twice = Some(place.path());
-                return Err(de::Error::custom("a key stands twice"));
+                return Err(de::Error::custom("a key is repeated"));
             }
             entries.next_value_seed(Once { twice: &mut *self.twice, place })?;
             seen.insert(key);
@@ -325,8 +324,8 @@ mod tests {
     #[test]
     fn a_key_that_stands_twice_is_refused_with_its_path() {
         let error = body(r#"{"a":[{"b":1},{"b":{"c":1,"d":2,"c":{}}}]}"#).unwrap_err();
-        assert_eq!(error.to_string(), "a[1].b.c: stands twice in the same object");
-        assert!(body(r#"{"a":1,"\u0061":2}"#).is_err(), "escapes do not hide it");
+        assert_eq!(error.to_string(), "a[1].b.c: is repeated in the same object");
+        assert!(body(r#"{"a":1,"\u0061":2}"#).is_err(), "an escaped key is the same key");
         let fine = r#"{"a":{"a":[{"a":1.5e300},{"a":-1}]},"b":[null,true,"x",12345678901234567890]}"#;
         assert!(body(fine).is_ok());
     }
@@ -341,7 +340,7 @@ mod tests {
     #[test]
     fn a_number_that_would_be_stored_as_another_is_refused_with_its_path() {
         let error = body(r#"{"a":[{"b":1},12345678901234567890123]}"#).unwrap_err();
-        assert_eq!(error.to_string(), "a[1]: 12345678901234567890123 cannot be kept exactly; write it as a string");
+        assert_eq!(error.to_string(), "a[1]: 12345678901234567890123 cannot be stored exactly; write it as a string");
     }
 
     #[test]
@@ -369,11 +368,11 @@ mod tests {
         assert_eq!(read(r#"{"gate_type":"x","approvedBy":" ann "}"#), Ok(("x".into(), "ann".into())));
         assert_eq!(
             read(r#"{"gateType":3}"#).unwrap_err(),
-            "gateType: must be a text of at most 9 characters, without NUL"
+            "gateType: must be a string of at most 9 characters, without NUL"
         );
         assert_eq!(read("").unwrap_err(), "gate_type: is missing");
         let typo = read(r#"{"gate_type":"x","acter":"ann"}"#).unwrap_err();
-        assert_eq!(typo, "acter: is not known; there are gate_type, actor, reason");
+        assert_eq!(typo, "acter: is not a known field; the fields are gate_type, actor, reason");
         assert!(read(r#"{"gate_type":"x","actor":"ann","approved_by":"bob"}"#).is_err());
         for name in ["\"\"", "\"  \"", "7", "\"a\\u0000b\"", "\"a\\u001b[31mb\""] {
             assert!(read(&format!("{{\"gate_type\":\"x\",\"actor\":{name}}}")).is_err(), "{name}");
