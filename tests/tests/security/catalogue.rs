@@ -26,7 +26,19 @@ fn sources(folder: &Path, found: &mut Vec<String>) {
 }
 
 /// What precedes a quoted code in the sources.
-const BEFORE: [&str; 5] = ["StepError::new(", "denied(", "String| (", "=> (", "'code', "];
+const BEFORE: [&str; 11] = [
+    "StepError::new(",
+    "denied(",
+    "String| (",
+    "=> (",
+    "'code', ",
+    "Reason::new(",
+    "Trouble::new(",
+    "CannotJudge::new(",
+    "Self::new(",
+    "Verdict::Passed, ",
+    "Verdict::Failed, ",
+];
 
 fn codes(text: &str) -> BTreeSet<String> {
     let mut codes = BTreeSet::new();
@@ -57,7 +69,7 @@ fn all_sources() -> Vec<String> {
 fn every_code_of_the_sources_is_in_the_catalogue() {
     let found = all_sources();
     let codes: BTreeSet<String> = found.iter().flat_map(|text| codes(text)).collect();
-    assert!(codes.len() > 40, "too few codes found; do the sources write them differently now? {codes:?}");
+    assert!(codes.len() > 60, "too few codes found; do the sources write them differently now? {codes:?}");
     let pages = ["docs/errors.md", "docs/db_write.md"].map(|page| fs::read_to_string(root().join(page)).expect(page));
     let missing: Vec<_> =
         codes.iter().filter(|code| !pages.iter().any(|page| page.contains(&format!("`{code}`")))).collect();
