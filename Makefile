@@ -6,13 +6,14 @@ TEST = $(NOFX) exec -- ./tests/run
 # The contract suite also needs LocalStack and a second S3 server.
 TEST_CONTRACT = $(NOFX) exec --localstack -- ./tests/run
 
-.PHONY: help demo dev test test-unit test-integration test-functions test-contract test-chaos test-memory test-security test-deploy test-e2e bench deploy deploy-local lint clean
+.PHONY: help demo dev test test-unit test-integration test-functions test-contract test-chaos test-memory test-security test-deploy test-e2e bench migration deploy deploy-local lint clean
 
 help:
 	@echo "make demo   start the local stack, run the sample plans and show their progress"
 	@echo "make dev    run the local stack in the foreground until Ctrl-C"
 	@echo "make test   run every suite (one: make test-unit, -integration, -functions, -contract, -chaos, -memory, -security, -deploy, -e2e)"
 	@echo "make bench  run the benchmarks and print a JSON line for each (one: ONLY=engine|restate|create|history|start|stack|cost|soak)"
+	@echo "make migration NAME=..   write the next migration, with the SQL functions that changed"
 	@echo "make deploy-local   deploy template.yaml to an emulator and run the sample plans there"
 	@echo "make deploy         deploy release builds to AWS (ENV=dev|prod; first time: GUIDED=1; CA=FILE for the database's CA certificate)"
 	@echo "make lint   check format, clippy and rustdoc; warnings are errors"
@@ -43,6 +44,9 @@ test-integration test-functions test-chaos test-memory test-security test-e2e:
 bench:
 	@cargo build --quiet --locked --profile perf --package perf
 	@target/perf/nofx-bench $(if $(ONLY),--only $(ONLY)) $(if $(HISTORY),--history $(HISTORY)) $(if $(MINUTES),--minutes $(MINUTES))
+
+migration:
+	@$(NOFX) migration $(or $(NAME),$(error usage: make migration NAME=add_step_labels))
 
 deploy:
 	@$(NOFX) deploy $(or $(ENV),dev) $(if $(GUIDED),--guided) $(if $(CA),--database-ca $(CA))

@@ -1,12 +1,12 @@
 //! A database per test, cloned from a template that is made from the migrations once.
 
-use std::fmt::Write as _;
-use std::path::Path;
-use std::{fs, thread};
+use std::path::{Path, PathBuf};
+use std::thread;
 
-use sha2::{Digest, Sha256};
+use nofx_local::migrate;
 use shared::config::DatabaseConfig;
 use shared::db::connect;
+use shared::domain::digest::sha256_hex;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
@@ -63,43 +63,23 @@ pub async fn connect_to(url: &str) -> Client {
     })
 }
 
-/// The migrations in order: name and text.
-pub fn migrations() -> Vec<(String, String)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations");
-    let mut files: Vec<_> = fs::read_dir(folder)
-        .expect("the migrations folder")
-        .map(|entry| entry.expect("a readable folder").path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "sql"))
-        .collect();
-    files.sort();
-    files
-        .into_iter()
-        .map(|path| {
-            let name = path.file_stem().expect("a file name").to_string_lossy().into_owned();
-            (name, fs::read_to_string(path).expect("a readable migration"))
-        })
-        .collect()
+fn migrations() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations")
 }
 
 /// Makes the template if it is missing. Its name contains a digest of the migrations, so changed migrations get a new
 /// one.
 async fn template(admin: &Client) -> String {
-    let migrations = migrations();
-    assert!(!migrations.is_empty(), "there are no migrations");
-    let mut digest = Sha256::new();
-    for (name, text) in &migrations {
-        digest.update(name);
-        digest.update(text);
-    }
-    let mut name = "nofx_template_".to_owned();
-    for byte in digest.finalize().iter().take(8) {
-        let _ = write!(name, "{byte:02x}");
-    }
+    let files = migrate::read_dir(&migrations()).expect("the migrations");
+    let functions = migrate::functions::read_dir(&migrations()).expect("the functions");
+    let texts = files.iter().map(|file| &file.sql).chain(functions.iter().map(|file| &file.sql));
+    let digest = sha256_hex(texts.map(String::as_str).collect::<String>().as_bytes());
+    let name = format!("nofx_template_{}", &digest[..16]);
     if !exists(admin, &name).await {
         // Nextest runs each test in its own process. The first one makes the template, and the others wait for it.
         admin.execute("select pg_advisory_lock($1)", &[&TEMPLATE_LOCK]).await.expect("the template lock");
         if !exists(admin, &name).await {
-            make_template(admin, &name, &migrations).await;
+            make_template(admin, &name).await;
         }
         admin.execute("select pg_advisory_unlock($1)", &[&TEMPLATE_LOCK]).await.expect("the template lock");
     }
@@ -112,21 +92,19 @@ async fn exists(admin: &Client, name: &str) -> bool {
 }
 
 /// Builds the template under another name, so that a template that exists is complete.
-async fn make_template(admin: &Client, name: &str, migrations: &[(String, String)]) {
+async fn make_template(admin: &Client, name: &str) {
     let building = format!("{name}_building");
     admin
         .batch_execute(&format!("drop database if exists {building} with (force)"))
         .await
         .expect("drop an incomplete template");
     admin.batch_execute(&format!("create database {building}")).await.expect("create the template");
-    let client = connect_to(&with_database(&database_url(), &building)).await;
-    for (migration, text) in migrations {
-        let applied = client.batch_execute(&format!("begin;\n{text}\ncommit;")).await;
-        applied.unwrap_or_else(|error| panic!("migration {migration} does not apply: {:?}", error.as_db_error()));
-    }
-    drop(client);
-    // Renaming waits for the connection above to end. No new connection is allowed from here on, because a template can
-    // only be cloned while nobody is connected.
+    let url = with_database(&database_url(), &building);
+    migrate::migrate(&url, &migrations())
+        .await
+        .unwrap_or_else(|error| panic!("the migrations do not apply: {error:#}"));
+    // Renaming waits for the connection of the migrations to end. No new connection is allowed from here on, because a
+    // template can only be cloned while nobody is connected.
     let sql = format!("alter database {building} with allow_connections false is_template true");
     admin.batch_execute(&sql).await.expect("close the template");
     admin.batch_execute(&format!("alter database {building} rename to {name}")).await.expect("name the template");
