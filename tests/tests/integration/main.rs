@@ -6,6 +6,7 @@ mod control;
 mod delivery;
 mod failures;
 mod fencing;
+mod footprint;
 mod migrations;
 mod model;
 mod ownership;
