@@ -21,7 +21,7 @@ const DOCUMENTED_API: &str = "http://127.0.0.1:3000";
 const PRELUDE: &str = r#"
 set -euo pipefail
 nofx() { target/debug/nofx "$@"; }
-curl() { command curl --fail --max-time 60 "$@"; }
+curl() { command curl --fail --show-error --max-time 60 "$@"; }
 make() { command make --dry-run "$@"; }
 jq() { python3 -c '
 import json, re, sys
