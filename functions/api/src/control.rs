@@ -8,7 +8,7 @@ use shared::db::run::Control;
 use shared::domain::RunId;
 use shared::error::Error;
 use shared::flow::control_run::control_run;
-use shared::http::{ACTOR, Body, id_param};
+use shared::http::{Body, id_param};
 
 /// `POST /runs/{id}/cancel` -> what was stopped, and what was running and will not count.
 pub async fn cancel(state: State<Ctx>, path: Path<String>, body: Body) -> Result<Json<Value>, Error> {
@@ -37,9 +37,7 @@ async fn control(
     control: Control,
 ) -> Result<Json<Value>, Error> {
     let id: RunId = id_param("run", &id)?;
-    let mut fields = body.fields_if_any(&[ACTOR]);
-    let actor = fields.actor();
-    fields.finish()?;
+    let actor = body.only_actor()?;
     let done = control_run(&ctx, &ctx.config.tenant, id, control, &actor).await?;
     let mut answer = json!({"id": id, "status": done.status, "result": done.result});
     match control {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::operation::{Kind, Operation};
 use crate::refusal::Refusal;
@@ -16,7 +16,7 @@ pub struct Look {
     /// Whether the table's schema is closed to every rule.
     pub closed: bool,
     /// The rule as stored.
-    pub rule: Option<Map<String, Value>>,
+    pub rule: Option<Value>,
     pub role: Option<Role>,
     pub target: Option<Target>,
     /// What the connection had changed before this write.

@@ -7,6 +7,7 @@
 //! usable report the gate fails.
 
 mod attempt;
+mod blocking;
 mod config;
 pub mod coverage;
 mod examine;

@@ -28,9 +28,9 @@ pub fn hook_variable() -> (&'static str, String) {
     let queues: Vec<Value> = function::queue_functions()
         .map(|function| {
             json!({
-                "queue": function.queue(""),
-                "dead_letter_queue": function.dead_letter_queue(""),
-                "visibility_s": function.visibility_s(),
+                "queue": function.spec.queue(""),
+                "dead_letter_queue": function.spec.dead_letter_queue(""),
+                "visibility_s": function.spec.visibility_s(),
             })
         })
         .collect();
@@ -95,14 +95,14 @@ impl Aws {
     }
 
     async fn make_queue(&self, function: &QueueFunction, prefix: &str) -> Result<Queue> {
-        let dead_letters = self.make_plain_queue(&function.dead_letter_queue(prefix)).await?;
-        let queue = self.make_plain_queue(&function.queue(prefix)).await?;
+        let dead_letters = self.make_plain_queue(&function.spec.dead_letter_queue(prefix)).await?;
+        let queue = self.make_plain_queue(&function.spec.queue(prefix)).await?;
         let redrive = json!({ "deadLetterTargetArn": dead_letters.arn, "maxReceiveCount": RECEIVES_MAX.to_string() });
         // Attributes are set apart from the creation: SQS refuses to create a queue again with other attributes.
         self.sqs
             .set_queue_attributes()
             .queue_url(&queue.url)
-            .attributes(QueueAttributeName::VisibilityTimeout, function.visibility_s().to_string())
+            .attributes(QueueAttributeName::VisibilityTimeout, function.spec.visibility_s().to_string())
             .attributes(QueueAttributeName::RedrivePolicy, redrive.to_string())
             .send()
             .await

@@ -52,7 +52,7 @@ pub fn read_dir(migrations: &Path) -> Result<Vec<FunctionFile>> {
     for entry in entries {
         let path = entry.with_context(|| format!("cannot read {}", dir.display()))?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-        if name.ends_with(".sql") {
+        if path.extension().is_some_and(|extension| extension == "sql") {
             let sql = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
             files.push(FunctionFile { name, path, sql });
         }
@@ -88,7 +88,7 @@ pub async fn apply<'a>(client: &mut Client, files: &'a [FunctionFile]) -> Result
 }
 
 /// Files whose text differs from the applied one; all of them once a tool has changed.
-pub fn pending<'a>(files: &'a [FunctionFile], applied: &HashMap<String, String>) -> Vec<&'a FunctionFile> {
+fn pending<'a>(files: &'a [FunctionFile], applied: &HashMap<String, String>) -> Vec<&'a FunctionFile> {
     let is_new = |file: &&FunctionFile| applied.get(&file.name) != Some(&file.digest());
     let all = files.iter().filter(is_new).any(FunctionFile::is_tool);
     files.iter().filter(|file| all || is_new(file)).collect()

@@ -13,6 +13,7 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode
 use serde_json::{Value, json};
 
 use super::problem::shown;
+use crate::domain::fields::{self, Fields, Names, Null};
 use crate::error::{Error, Problem};
 
 /// Rows on a page if the client gives no limit.
@@ -27,7 +28,7 @@ pub struct Query(Arc<BTreeMap<String, String>>);
 
 /// The pairs of a posted form. Unknown ones were refused before.
 #[derive(Debug, Clone, Default)]
-pub struct Form(Arc<BTreeMap<String, String>>);
+pub struct Form(Arc<Value>);
 
 impl Query {
     pub(super) fn read(text: &str, known: &[&str]) -> Result<Self, Error> {
@@ -71,13 +72,23 @@ pub fn not_given_out() -> Error {
 }
 
 impl Form {
-    pub(super) fn read(text: &str, known: &[&str]) -> Result<Self, Error> {
-        pairs(text, known, "field").map(|pairs| Self(Arc::new(pairs)))
+    pub(super) fn parse(text: &str, known: &[&str]) -> Result<Self, Error> {
+        let filled = pairs(text, known, "field")?.into_iter().filter(|(_, text)| !text.is_empty());
+        Ok(Self(Arc::new(filled.map(|(name, text)| (name, Value::from(text))).collect())))
     }
 
     /// A field's text. Empty if the field is absent.
     pub fn text(&self, name: &str) -> &str {
-        self.0.get(name).map(String::as_str).unwrap_or_default()
+        self.0[name].as_str().unwrap_or_default()
+    }
+
+    /// What `read` makes of the fields that are filled in; `known` lists them all.
+    pub fn read<'a, T>(
+        &'a self,
+        known: &'static [Names],
+        read: impl FnOnce(&mut Fields<'a, '_>) -> Option<T>,
+    ) -> Result<T, Error> {
+        fields::read(&self.0, "", known, Null::Absent, read).map_err(Error::Invalid)
     }
 }
 

@@ -15,13 +15,14 @@ const PATIENCE: Duration = Duration::from_secs(20);
 async fn queues(aws: &Aws, prefix: &str) -> BTreeMap<&'static str, (String, Value)> {
     let mut queues = BTreeMap::new();
     for function in queue_functions() {
-        let url = aws.sqs.get_queue_url().queue_name(function.queue(prefix)).send().await.expect("a queue").queue_url;
+        let url =
+            aws.sqs.get_queue_url().queue_name(function.spec.queue(prefix)).send().await.expect("a queue").queue_url;
         let request = aws.sqs.get_queue_attributes().queue_url(url.unwrap()).attribute_names(All);
         let mut attributes: HashMap<_, _> = request.send().await.unwrap().attributes.unwrap();
         let redrive = attributes.remove(&RedrivePolicy).expect("a redrive policy");
         let mut redrive: Value = serde_json::from_str(&redrive).unwrap();
         let target = redrive["deadLetterTargetArn"].as_str().unwrap();
-        assert!(target.ends_with(&format!(":{}", function.dead_letter_queue(prefix))), "{target}");
+        assert!(target.ends_with(&format!(":{}", function.spec.dead_letter_queue(prefix))), "{target}");
         redrive["deadLetterTargetArn"].take();
         // A number or a string: servers return what they received.
         let receives = redrive["maxReceiveCount"].to_string();

@@ -53,6 +53,24 @@ pub fn functions() -> BTreeMap<String, (String, Value)> {
         .collect()
 }
 
+/// One of the functions: logical name and properties.
+pub fn function(name: &str) -> (String, Value) {
+    let found = functions().remove(name);
+    found.unwrap_or_else(|| panic!("template.yaml has no function whose code is at target/lambda/{name}/"))
+}
+
+/// One of the queues.
+pub fn queue(logical: &str) -> Value {
+    let found = of_type("AWS::SQS::Queue").remove(logical);
+    found.unwrap_or_else(|| panic!("template.yaml has no queue {logical}"))
+}
+
+/// The resource of a `!GetAtt Resource.Arn`; `owner` and `key` say where it stands.
+pub fn resource_of(arn: &Value, owner: &str, key: &str) -> String {
+    let logical = arn.as_str().and_then(|arn| arn.strip_suffix(".Arn"));
+    logical.unwrap_or_else(|| panic!("{key} of {owner} in template.yaml is no ARN of a resource: {arn}")).to_owned()
+}
+
 pub fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("no text: {value}"))
 }

@@ -7,6 +7,8 @@ mod delivery;
 mod failures;
 mod fencing;
 mod footprint;
+
+mod logs;
 mod migrations;
 mod model;
 mod ownership;
