@@ -7,3 +7,4 @@ mod hostile;
 mod pages;
 mod routes;
 mod rules;
+mod shapes;
