@@ -27,7 +27,7 @@ pub use self::execute::{Ended, Executor, InTransaction, Plain};
 pub use self::ownership::Ownership;
 use self::prepare::prepare;
 use crate::context::Ctx;
-use crate::db::step::{self, ClaimItem, Claimed, Claims, Continuation, FinishItem, Skipped};
+use crate::db::step::{self, ClaimItem, Claimed, Claims, Continuation, FinishItem, Known, Skipped};
 pub use crate::domain::ClaimedStep;
 use crate::domain::tool::{self, HandlerSpec};
 use crate::domain::trace::TraceParent;
@@ -310,10 +310,9 @@ fn claim_item(message: &Message, invocation: Invocation) -> ClaimItem {
 }
 
 fn note_skipped(skipped: &Skipped) {
-    if skipped.status == "unknown" {
-        warn!(step_id = %skipped.step_id, "a wake-up for no step of its tenant: dropped");
-    } else {
-        tracing::debug!(step_id = %skipped.step_id, status = skipped.status, "nothing to claim");
+    match skipped.status {
+        Known::Unknown => warn!(step_id = %skipped.step_id, "a wake-up for no step of its tenant: dropped"),
+        Known::Is(status) => tracing::debug!(step_id = %skipped.step_id, %status, "nothing to claim"),
     }
 }
 

@@ -96,6 +96,11 @@ impl Database {
         }
     }
 
+    /// Whether the database holds our schema.
+    pub async fn has_schema(&self) -> Result<bool, Error> {
+        Ok(self.query_value("select to_regclass('nofx.run') is not null", &[]).await?.unwrap_or(false))
+    }
+
     /// The first column of the only row, if there is one.
     pub async fn query_value<T: FromSqlOwned>(&self, sql: &str, params: &[Param<'_>]) -> Result<Option<T>, Error> {
         self.query(sql, params).await?.first().map(column).transpose()
@@ -141,6 +146,11 @@ impl Attempt {
             Self::ConnectionLost(error) | Self::Failed(error) => error,
         }
     }
+}
+
+/// Ends what was set, locked or prepared on a connection; false when it must not be used again.
+pub(crate) async fn session_discard(client: &Client) -> bool {
+    client.batch_execute("discard all").await.is_ok()
 }
 
 /// The JSON that a function answered with.

@@ -129,11 +129,11 @@ impl Recorded {
     /// Takes in what a commit brought.
     pub fn take(&mut self, finishes: Finishes) {
         for item in &finishes.items {
-            let (step_id, status) = (item.step_id, item.status.as_str());
+            let (step_id, status) = (item.step_id, item.status);
             match item.result {
-                FinishResult::Finished => info!(%step_id, status, "finished"),
-                FinishResult::Repeated => info!(%step_id, status, "finished before"),
-                FinishResult::Stale => warn!(%step_id, status, "too late: the attempt no longer owned its step"),
+                FinishResult::Finished => info!(%step_id, %status, "finished"),
+                FinishResult::Repeated => info!(%step_id, %status, "finished before"),
+                FinishResult::Stale => warn!(%step_id, %status, "too late: the attempt no longer owned its step"),
             }
         }
         self.claimed.extend(finishes.claimed);

@@ -5,17 +5,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Rooms of `shared/src`, and the rooms that each may know.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("domain", &[]),
+    ("view", &["domain"]),
     ("error", &["domain"]),
     ("config", &["domain", "error"]),
     ("telemetry", &["error"]),
-    ("db", &["domain", "error", "config"]),
+    ("db", &["domain", "view", "error", "config"]),
     ("queue", &["domain", "error"]),
     ("storage", &["domain", "error"]),
     ("secrets", &["error"]),
     ("context", &["config", "db", "error", "queue", "secrets", "storage"]),
-    ("flow", &["context", "db", "domain", "error", "queue", "storage", "telemetry"]),
+    ("flow", &["context", "db", "domain", "error", "queue", "storage", "telemetry", "view"]),
     ("worker", &["context", "db", "domain", "error", "flow", "queue", "storage", "telemetry"]),
     ("http", &["domain", "error", "telemetry"]),
 ];
