@@ -5,9 +5,9 @@
 //! counted, not priced.
 
 use anyhow::{Context, Result};
-use nofx::api::Api;
-use nofx::checkout::Checkout;
-use nofx::report;
+use nofx::client::api::Api;
+use nofx_local::checkout::Checkout;
+use nofx_local::report;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 

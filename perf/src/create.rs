@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
-use nofx::report;
+use nofx_local::report;
 use serde_json::json;
 use tower::ServiceExt;
 

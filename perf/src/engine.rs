@@ -1,7 +1,7 @@
 //! `engine`: how fast steps go through the worker's entry points, and how long a run takes alone.
 
 use anyhow::Result;
-use nofx::report;
+use nofx_local::report;
 use serde_json::json;
 
 use crate::figures::{self, float, rounded};

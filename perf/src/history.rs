@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use nofx::report;
+use nofx_local::{database, report};
 use serde_json::{Map, Value, json};
 use shared::context::Ctx;
 use shared::db::step::{ClaimItem, FinishItem, FinishTo, steps_claim, steps_finish};
@@ -51,7 +51,7 @@ pub async fn run(server: &Server, large: u64) -> Result<()> {
 
 async fn beside(server: &Server, finished: u64) -> Result<Figures> {
     let database = server.create_database().await?;
-    let admin = nofx::database::connect(&database.url).await?;
+    let admin = database::connect(&database.url).await?;
     let start = Instant::now();
     fill(&admin, finished / STEPS_PER_RUN).await?;
     report::took("history", format_args!("{finished} finished steps"), start.elapsed());

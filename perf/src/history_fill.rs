@@ -1,7 +1,7 @@
 //! Finished runs in bulk, as a long-lived installation has them.
 
 use anyhow::Result;
-use nofx::report;
+use nofx_local::report;
 use tokio_postgres::Client;
 
 /// Ids rise with time, as UUIDs of version 7 do; runs are older than any that a benchmark makes.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use echo::Echo;
 use futures::future::try_join_all;
+use nofx_local::database;
 use serde_json::{Value, json};
 use shared::context::Ctx;
 use shared::domain::{ClaimedStep, Outcome, RunId, tool};
@@ -132,7 +133,7 @@ impl Load {
 
     /// Runs `runs` chains with `conc` in flight; every one must succeed, with one attempt for each step.
     pub async fn measure(&self, runs: u64, conc: usize) -> Result<Measured> {
-        let admin = nofx::database::connect(&self.url).await?;
+        let admin = database::connect(&self.url).await?;
         let round_trips = || self.workers.iter().map(|ctx| ctx.db.round_trips()).sum::<u64>();
         let (before, wal_before) = (round_trips(), wal_position(&admin).await?);
         let counted = || {

@@ -20,8 +20,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
-use nofx::checkout::Checkout;
-use nofx::report;
+use nofx_local::checkout::Checkout;
+use nofx_local::report;
 
 use crate::server::Server;
 

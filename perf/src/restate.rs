@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use futures::future::try_join_all;
-use nofx::checkout::Checkout;
-use nofx::process::{self, Ending, Process};
-use nofx::server::{self, Sign};
-use nofx::throwaway::Throwaway;
-use nofx::{node, port, report};
+use nofx_local::checkout::Checkout;
+use nofx_local::process::server::{self, Probe};
+use nofx_local::process::{self, Ending, Process};
+use nofx_local::throwaway::Throwaway;
+use nofx_local::tools::node;
+use nofx_local::{port, report};
 use reqwest::StatusCode;
 use rustix::process::Signal;
 use serde_json::json;
@@ -132,9 +133,9 @@ impl Restate {
             .env("RESTATE_BIND_ADDRESS", format!("127.0.0.1:{node}"))
             .env("RESTATE_ADMIN__BIND_ADDRESS", format!("127.0.0.1:{admin}"))
             .env("RESTATE_INGRESS__BIND_ADDRESS", format!("127.0.0.1:{ingress}"));
-        let sign = Sign { url: format!("http://127.0.0.1:{admin}/health"), status: StatusCode::OK };
+        let probe = Probe { url: format!("http://127.0.0.1:{admin}/health"), status: StatusCode::OK };
         let log = place.dir.join("server.log");
-        let server = server::start("restate-server", command, ENDING, &sign, &log, &place.ledger).await?;
+        let server = server::start("restate-server", command, ENDING, &probe, &log, &place.ledger).await?;
 
         let restate = Self {
             version,

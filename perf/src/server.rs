@@ -1,14 +1,15 @@
 //! The Postgres under the benchmarks: the one of `DATABASE_URL`, or one of our own with its default durability. Each
 //! benchmark gets a fresh database on it.
 
-use std::{env, fs, path::PathBuf};
+use std::path::PathBuf;
+use std::{env, fs};
 
 use anyhow::{Context, Result};
-use nofx::checkout::Checkout;
-use nofx::postgres::{Cluster, Postgres, Purpose};
-use nofx::process::{Ledger, Process};
-use nofx::python::PythonEnv;
-use nofx::{database, migrate, port, report};
+use nofx_local::checkout::Checkout;
+use nofx_local::postgres::{Cluster, Postgres, Purpose};
+use nofx_local::process::{Ledger, Process};
+use nofx_local::tools::python::PythonEnv;
+use nofx_local::{database, migrate, port, report};
 use uuid::Uuid;
 
 /// A server.

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
-use nofx::api::{Api, Event, RunDetail};
-use nofx::checkout::Checkout;
-use nofx::gate::{self, Decision};
-use nofx::run::{self, Submission};
-use nofx::stack::{Options, Stack};
-use nofx::throwaway::Throwaway;
-use nofx::{node, port, report};
+use nofx::client::api::{Api, Event, RunDetail};
+use nofx::client::gate::{self, Decision};
+use nofx::client::submission::{self, Submission};
+use nofx_local::checkout::Checkout;
+use nofx_local::stack::{Options, Stack};
+use nofx_local::throwaway::Throwaway;
+use nofx_local::tools::node;
+use nofx_local::{port, report};
 use shared::domain::tool;
 use tokio::time::{sleep, timeout};
 
@@ -126,7 +127,7 @@ pub async fn run_plan(api: &Api, checkout: &Checkout, plan: &SmokePlan) -> Resul
     let examples = checkout.root().join("examples");
     let (file, workspace) = (examples.join(plan.file), examples.join("workspace"));
     let workspace = plan.workspace.then_some(workspace.as_path());
-    let created = run::create(api, &Submission { file: &file, workspace, overlay: None, base: None }).await?;
+    let created = submission::create(api, &Submission { file: &file, workspace, overlay: None, base: None }).await?;
     let ended = timeout(LIMIT, end(api, &created.id)).await;
     let detail = ended.with_context(|| format!("{} did not end", plan.file))??;
     if detail.run.status != "succeeded" {

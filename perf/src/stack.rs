@@ -1,9 +1,9 @@
 //! `stack`: the sample plans on the local stack, SQS and functions included. Its functions are builds of the dev profile.
 
 use anyhow::Result;
-use nofx::api::Api;
-use nofx::checkout::Checkout;
-use nofx::report;
+use nofx::client::api::Api;
+use nofx_local::checkout::Checkout;
+use nofx_local::report;
 use serde_json::json;
 
 use crate::figures::{self, Times, rounded};

@@ -1,9 +1,8 @@
 //! A database per test, cloned from a template that is made once from the migrations.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::path::Path;
-use std::thread;
+use std::{fs, thread};
 
 use sha2::{Digest, Sha256};
 use shared::config::DatabaseConfig;

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use aws_sdk_sqs::types::QueueAttributeName::{All, RedrivePolicy, VisibilityTimeout};
-use nofx::function::queue_functions;
-use nofx::resources::{Aws, BUCKET, LLM_SECRET};
+use nofx_local::aws::resources::{self, Aws, BUCKET, LLM_SECRET};
+use nofx_local::function::queue_functions;
 use nofx_tests::environment::{aws_endpoint_url, localstack_endpoint_url};
 use serde_json::Value;
 
@@ -71,5 +71,5 @@ async fn the_hook_makes_what_nofx_dev_makes_and_neither_minds_the_other() {
 fn the_list_of_the_hook_holds_every_handlers_queue_and_no_other() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../localstack/init/resources.json");
     let list: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    assert_eq!(list, nofx::resources::as_json());
+    assert_eq!(list, resources::as_json());
 }

@@ -3,12 +3,12 @@
 
 use std::path::Path;
 
-use nofx::checkout::Checkout;
-use nofx::postgres::{Cluster, Postgres, Purpose};
-use nofx::process::Process;
-use nofx::python::PythonEnv;
-use nofx::throwaway::Throwaway;
-use nofx::{migrate, port};
+use nofx_local::checkout::Checkout;
+use nofx_local::postgres::{Cluster, Postgres, Purpose};
+use nofx_local::process::Process;
+use nofx_local::throwaway::Throwaway;
+use nofx_local::tools::python::PythonEnv;
+use nofx_local::{migrate, port};
 use nofx_tests::database::{TestDatabase, connect_to};
 use nofx_tests::{Deliver, Lab, Script, lab, plans};
 use serde_json::json;

@@ -2,10 +2,9 @@
 //! own, so that a failure says which server disagrees.
 
 use aws_config::SdkConfig;
-use nofx_tests::Lab;
 use nofx_tests::database::TestDatabase;
 use nofx_tests::environment::{aws_endpoint_url, localstack_endpoint_url, s3_endpoint_url, s3_keys};
-use nofx_tests::lab;
+use nofx_tests::{Lab, lab};
 
 /// A server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,9 +2,9 @@
 
 use std::process::Command;
 
-use nofx::checkout::Checkout;
-use nofx::process::Ledger;
-use nofx::python::{CHECKOV, DEPLOY, PythonEnv, Tools};
+use nofx_local::checkout::Checkout;
+use nofx_local::process::Ledger;
+use nofx_local::tools::python::{CHECKOV, DEPLOY, PythonEnv, Tools};
 
 use crate::template::{read, root};
 

@@ -1,6 +1,6 @@
 //! Numbers that stand in the template and in the code must be the same, and in the right order.
 
-use nofx::function::{self, HTTP_FUNCTIONS, SWEEPER, SWEEPER_TIMEOUT, queue_functions};
+use nofx_local::function::{self, HTTP_FUNCTIONS, SWEEPER, SWEEPER_TIMEOUT, queue_functions};
 use serde_json::{Value, json};
 
 use crate::template::{functions, of_type, parameters, read, resources, text};

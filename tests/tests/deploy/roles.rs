@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use nofx::function::queue_functions;
+use nofx_local::function::queue_functions;
 use serde_json::Value;
 
 use crate::template::{functions, read, resources, root, text, texts};

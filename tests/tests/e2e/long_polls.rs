@@ -4,7 +4,7 @@
 use std::env;
 use std::time::{Duration, Instant};
 
-use nofx::resources::Aws;
+use nofx_local::aws::resources::Aws;
 use uuid::Uuid;
 
 /// The longest wait that SQS allows. No poll here takes that long.

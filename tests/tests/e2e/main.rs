@@ -8,6 +8,7 @@ mod stack;
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
+
 use stack::{Stack, cargo_run, free_port};
 
 const RUNS: usize = 20;

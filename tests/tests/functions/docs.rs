@@ -6,8 +6,8 @@ use std::path::Path;
 
 use ::db_write::DbWrite;
 use clap::Parser;
-use nofx::api::Api;
-use nofx::rules;
+use nofx::client::api::Api;
+use nofx::commands::rules;
 use nofx_tests::Lab;
 use nofx_tests::delivery::{body, event_of};
 use serde_json::{Value, json};

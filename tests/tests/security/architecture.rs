@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Rooms of `shared/src`, and the rooms that each may know.
-const ARROWS: [(&str, &[&str]); 13] = [
+/// Rooms of a crate, and the rooms that each may know.
+type Arrows = [(&'static str, &'static [&'static str])];
+
+const SHARED: &Arrows = &[
     ("domain", &[]),
     ("view", &["domain"]),
     ("error", &["domain"]),
@@ -20,6 +22,42 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ("worker", &["context", "db", "domain", "error", "flow", "queue", "storage", "telemetry"]),
     ("http", &["domain", "error", "telemetry"]),
 ];
+
+const LOCAL: &Arrows = &[
+    ("report", &[]),
+    ("port", &[]),
+    ("function", &[]),
+    ("checkout", &["report"]),
+    ("process", &["report"]),
+    ("throwaway", &["checkout", "process"]),
+    ("tools", &["checkout", "process", "report"]),
+    ("database", &["report"]),
+    ("migrate", &["database", "report"]),
+    ("postgres", &["checkout", "database", "process", "report", "tools"]),
+    ("aws", &["checkout", "function", "port", "process", "report", "tools"]),
+    ("lambda", &["aws", "function", "port", "process", "report"]),
+    ("front", &["aws", "checkout", "process"]),
+    (
+        "stack",
+        &[
+            "aws",
+            "checkout",
+            "database",
+            "front",
+            "function",
+            "lambda",
+            "migrate",
+            "port",
+            "postgres",
+            "process",
+            "report",
+            "throwaway",
+            "tools",
+        ],
+    ),
+];
+
+const CLI: &Arrows = &[("client", &[]), ("deploy", &[]), ("commands", &["client", "deploy"])];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -57,11 +95,11 @@ fn room(file: &str) -> String {
     file.split('/').next().unwrap().trim_end_matches(".rs").to_owned()
 }
 
-/// First names after `crate::`, also in `use crate::{a, b::c}`.
-fn rooms_named(code: &str) -> BTreeSet<String> {
+/// First names after `krate::`, also in `use krate::{a, b::c}`.
+fn rooms_named(code: &str, krate: &str) -> BTreeSet<String> {
     let name = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
     let mut named = BTreeSet::new();
-    for after in code.split("crate::").skip(1) {
+    for after in code.split(&format!("{krate}::")).skip(1) {
         match after.strip_prefix('{') {
             Some(group) => {
                 let mut depth = 0;
@@ -90,27 +128,52 @@ fn rooms_named(code: &str) -> BTreeSet<String> {
 
 #[test]
 fn the_reader_of_imports_reads_them() {
-    let named = rooms_named("use crate::{a, b::{c, d}, e};\nfn f() { crate::g::h() }");
+    let named = rooms_named("use crate::{a, b::{c, d}, e};\nfn f() { crate::g::h() }", "crate");
     assert_eq!(named, ["a", "b", "e", "g"].map(str::to_owned).into());
+}
+
+fn assert_arrows(folder: &str, arrows: &Arrows, min_files: usize) {
+    let allowed: BTreeMap<_, _> = arrows.iter().copied().collect();
+    let mut files = 0;
+    for (file, text) in sources(&root().join(folder)) {
+        let from = room(&file);
+        if from == "lib" || from == "main" {
+            continue;
+        }
+        let allowed =
+            allowed.get(from.as_str()).unwrap_or_else(|| panic!("{folder}/{file} is in a room without arrows"));
+        for to in rooms_named(&code(&text), "crate") {
+            assert!(
+                to == from || allowed.contains(&to.as_str()),
+                "{folder}/{file} knows {to}; {from} may know {allowed:?}"
+            );
+        }
+        files += 1;
+    }
+    assert!(files >= min_files, "the sources are somewhere else: {files} files in {folder}");
 }
 
 #[test]
 fn no_room_of_shared_knows_more_than_it_may() {
-    let allowed: BTreeMap<_, _> = ARROWS.into_iter().collect();
-    let mut files = 0;
-    for (file, text) in sources(&root().join("shared/src")) {
-        let from = room(&file);
-        if from == "lib" {
-            continue;
-        }
-        let allowed =
-            allowed.get(from.as_str()).unwrap_or_else(|| panic!("{file} is in a room that STYLE does not know"));
-        for to in rooms_named(&code(&text)) {
-            assert!(to == from || allowed.contains(&to.as_str()), "{file} knows {to}; {from} may know {allowed:?}");
-        }
-        files += 1;
+    assert_arrows("shared/src", SHARED, 25);
+}
+
+#[test]
+fn no_room_of_the_local_stack_knows_more_than_it_may() {
+    assert_arrows("local/src", LOCAL, 30);
+}
+
+#[test]
+fn no_room_of_the_command_knows_more_than_it_may() {
+    assert_arrows("cli/src", CLI, 20);
+}
+
+#[test]
+fn a_client_of_the_api_needs_no_local_stack() {
+    for (file, text) in sources(&root().join("cli/src/client")) {
+        let named = rooms_named(&code(&text), "nofx_local");
+        assert!(named.iter().all(|room| room == "report"), "cli/src/client/{file} knows {named:?} of the local stack");
     }
-    assert!(files > 25, "the sources are somewhere else: {files} files");
 }
 
 #[test]
@@ -166,7 +229,9 @@ fn functions_never_depend_on_each_other() {
         .collect();
     assert!(folders.len() >= 9, "{folders:?}");
     let manifest = |folder: &Path| fs::read_to_string(folder.join("Cargo.toml")).unwrap();
-    let names: BTreeSet<String> = folders.iter().map(|folder| package(&manifest(folder))).collect();
+    let mut names: BTreeSet<String> = folders.iter().map(|folder| package(&manifest(folder))).collect();
+    // Nor on what only a developer's machine needs.
+    names.extend(["nofx-local", "nofx"].map(str::to_owned));
     for folder in &folders {
         let text = manifest(folder);
         for dependency in dependencies(&text) {

@@ -1,0 +1,7 @@
+//! A client of the control plane's HTTP API.
+
+pub mod api;
+pub mod gate;
+pub mod sign;
+pub mod submission;
+pub mod workspace;

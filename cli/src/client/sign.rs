@@ -1,0 +1,84 @@
+//! Signatures of requests (AWS Signature Version 4), for an API that only lets in who may sign for its account.
+
+use std::time::SystemTime;
+
+use anyhow::{Context, Result};
+use aws_config::BehaviorVersion;
+use aws_sdk_s3::config::{Credentials, ProvideCredentials, SharedCredentialsProvider};
+use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
+use aws_sigv4::sign::v4::SigningParams;
+use nofx_local::report::hinted;
+use reqwest::header::HeaderName;
+use reqwest::{Request, Url};
+
+/// Signs for one service in one region.
+#[derive(Clone, Debug)]
+pub struct Signer {
+    credentials: SharedCredentialsProvider,
+    region: String,
+    service: &'static str,
+}
+
+impl Signer {
+    /// With fixed credentials.
+    pub fn new(credentials: Credentials, region: &str, service: &'static str) -> Self {
+        let credentials = SharedCredentialsProvider::new(credentials);
+        Self { credentials, region: region.to_owned(), service }
+    }
+
+    /// With the credentials of the environment or profile, where the URL is one of API Gateway's.
+    pub async fn for_url(url: &str) -> Option<Self> {
+        let region = region_of(url)?;
+        let credentials = aws_config::load_defaults(BehaviorVersion::latest()).await.credentials_provider()?;
+        Some(Self { credentials, region, service: "execute-api" })
+    }
+
+    /// Adds the signature to the headers of a request.
+    pub async fn sign(&self, request: &mut Request) -> Result<()> {
+        let found = self.credentials.provide_credentials().await.map_err(|error| {
+            let hint = "the API asks for signed requests: set AWS_PROFILE or AWS_ACCESS_KEY_ID";
+            hinted(format!("no AWS credentials: {error}"), hint)
+        })?;
+        let identity = found.into();
+        let params = SigningParams::builder()
+            .identity(&identity)
+            .region(&self.region)
+            .name(self.service)
+            .time(SystemTime::now())
+            .settings(SigningSettings::default())
+            .build()?
+            .into();
+        let headers = request.headers().iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+        let body = request.body().and_then(reqwest::Body::as_bytes).unwrap_or_default();
+        let (method, url) = (request.method().as_str(), request.url().as_str());
+        let signable = SignableRequest::new(method, url, headers, SignableBody::Bytes(body))?;
+        let (instructions, _) = sign(signable, &params).context("cannot sign the request")?.into_parts();
+        for (name, value) in instructions.headers() {
+            request.headers_mut().insert(HeaderName::from_bytes(name.as_bytes())?, value.parse()?);
+        }
+        Ok(())
+    }
+}
+
+/// The region of `https://ID.execute-api.REGION.amazonaws.com`; none of any other URL.
+fn region_of(url: &str) -> Option<String> {
+    let url = Url::parse(url).ok()?;
+    let mut labels = url.host_str()?.split('.').skip(1);
+    (labels.next()? == "execute-api").then_some(())?;
+    let region = labels.next()?;
+    (labels.next()? == "amazonaws").then(|| region.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_urls_of_api_gateway_are_signed_for() {
+        let region = region_of("https://a1b2.execute-api.eu-central-1.amazonaws.com/v1");
+        assert_eq!(region.as_deref(), Some("eu-central-1"));
+        assert_eq!(region_of("http://127.0.0.1:3000"), None);
+        assert_eq!(region_of("https://execute-api.example.com"), None);
+        assert_eq!(region_of("https://a.execute-api.eu-central-1.example.com"), None);
+    }
+}

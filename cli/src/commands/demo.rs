@@ -1,0 +1,180 @@
+//! `nofx demo`: the sample plans from nothing, each followed to the end it must have.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use nofx_local::checkout::Checkout;
+use nofx_local::port;
+use nofx_local::process::signals::Signals;
+use nofx_local::report::{self, printable};
+use nofx_local::tools::node;
+use tokio::time::timeout;
+
+use crate::client::api::{Api, RunDetail};
+use crate::client::gate::{self, Decision};
+use crate::client::submission::{self, Submission};
+use crate::commands::dev::{self, DevStack};
+use crate::commands::watch::follow;
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The port of the local stack
+    #[arg(long, default_value_t = 3000, value_parser = clap::value_parser!(u16).range(1..))]
+    port: u16,
+}
+
+/// The gates install and run a TypeScript toolchain the first time.
+const PLAN_LIMIT: Duration = Duration::from_mins(15);
+
+/// A sample and how it must end.
+struct Sample {
+    title: &'static str,
+    file: &'static str,
+    workspace: bool,
+    overlay: Option<&'static str>,
+    status: &'static str,
+}
+
+const SAMPLES: [Sample; 4] = [
+    Sample {
+        title: "gated codegen: text that only exists because three gates passed",
+        file: "gated-codegen.json",
+        workspace: true,
+        overlay: None,
+        status: "succeeded",
+    },
+    Sample {
+        title: "manual deploy: waits for an approval",
+        file: "manual-deploy.json",
+        workspace: false,
+        overlay: None,
+        status: "succeeded",
+    },
+    Sample {
+        title: "database write: only what a rule allows",
+        file: "db-write.json",
+        workspace: false,
+        overlay: None,
+        status: "succeeded",
+    },
+    Sample {
+        title: "lint failure: the gate stops the rest",
+        file: "lint-failure.json",
+        workspace: true,
+        overlay: Some("overlay-lint-failure"),
+        status: "failed",
+    },
+];
+
+/// Runs the samples against the local stack that is running, or one of its own.
+pub async fn run(checkout: &Checkout, args: &Args) -> Result<()> {
+    let port = args.port;
+    node::check().await?;
+    let api = Api::at(&format!("http://127.0.0.1:{port}"));
+    let mut signals = Signals::listen()?;
+    let interrupted = || anyhow::anyhow!("interrupted");
+    let healthy = !port::is_free(port) && api.is_healthy().await;
+    if healthy {
+        report::line("demo", "using the local stack that is running");
+        return tokio::select! {
+            done = play(&api, checkout) => done,
+            _ = signals.next() => Err(interrupted()),
+        };
+    }
+    let mut stack = DevStack::prepare(checkout, &dev::Args::on_port(port)).await?;
+    let done = tokio::select! {
+        done = async {
+            stack.start(port).await?;
+            play(&api, checkout).await
+        } => done,
+        _ = signals.next() => Err(interrupted()),
+    };
+    report::line("stop", "stopping the stack; `nofx dev` keeps it running, with these runs");
+    stack.stop(&mut signals).await;
+    done
+}
+
+/// Runs the samples, each to the end that it must have.
+pub async fn play(api: &Api, checkout: &Checkout) -> Result<()> {
+    let mut problems = Vec::new();
+    for sample in &SAMPLES {
+        println!("\n{}", sample.title);
+        let problem = match timeout(PLAN_LIMIT, play_one(api, checkout, sample)).await {
+            Ok(Ok(detail)) => {
+                print_result(api, &detail);
+                deviation(sample, &detail)
+            }
+            Ok(Err(error)) => Some(format!("{error:#}")),
+            Err(_) => Some(format!("did not end within {} minutes", PLAN_LIMIT.as_secs() / 60)),
+        };
+        if let Some(problem) = problem {
+            println!("  NOT as expected: {problem}");
+            problems.push(format!("{}: {problem}", sample.file));
+        }
+    }
+    println!();
+    if problems.is_empty() {
+        println!("succeeded: all {} plans ended as they must", SAMPLES.len());
+        println!("console: {}", api.url("/ui/runs"));
+        return Ok(());
+    }
+    bail!("{} of {} plans did not end as they must: {}", problems.len(), SAMPLES.len(), problems.join("; "));
+}
+
+async fn play_one(api: &Api, checkout: &Checkout, sample: &Sample) -> Result<RunDetail> {
+    let examples = checkout.root().join("examples");
+    let file = examples.join(sample.file);
+    let workspace: Option<PathBuf> = sample.workspace.then(|| examples.join("workspace"));
+    let overlay = sample.overlay.map(|overlay| examples.join(overlay));
+    let submission =
+        Submission { file: &file, workspace: workspace.as_deref(), overlay: overlay.as_deref(), base: None };
+    let created = submission::create(api, &submission).await?;
+    let id = printable(&created.id);
+    println!("  run {id}  {}", api.url(&format!("/ui/runs/{id}")));
+    follow(api, &created.id, async |detail| approve_all(api, &detail.run.id).await).await
+}
+
+/// Plays the approver. A gate somebody else decided meanwhile is no problem.
+async fn approve_all(api: &Api, run_id: &str) -> Result<()> {
+    for gate in api.gates(run_id).await? {
+        if gate.status == "pending" {
+            println!("  approving the gate {} ({}) as demo", printable(&gate.gate_type), printable(&gate.id));
+            gate::decide(api, Decision::Approve, &gate.id, Some("demo"), Some("nofx demo")).await?;
+        }
+    }
+    Ok(())
+}
+
+fn print_result(api: &Api, detail: &RunDetail) {
+    println!("  {}", printable(&detail.run.status));
+    for step in &detail.steps {
+        let (status, name) = (printable(&step.status), printable(&step.name));
+        println!("    {status:<10} {name:<20} {}", printable(&step.tool));
+    }
+    for artifact in &detail.artifacts {
+        let name = artifact.name.as_deref().unwrap_or("artifact");
+        let size = artifact.size_bytes.map(|bytes| format!("{bytes} bytes, ")).unwrap_or_default();
+        let kind = artifact.media_type.as_deref().unwrap_or("unknown type");
+        println!("    {} ({size}{})", printable(name), printable(kind));
+        println!("      {}", printable(&artifact.uri));
+        println!("      {}", api.url(&format!("/artifacts/{}/download", printable(&artifact.id))));
+    }
+}
+
+/// How a run ended otherwise than it must.
+fn deviation(sample: &Sample, detail: &RunDetail) -> Option<String> {
+    let status = &detail.run.status;
+    if status != sample.status {
+        return Some(format!("{status} instead of {}", sample.status));
+    }
+    if sample.status != "failed" {
+        return None;
+    }
+    let mut after_failure = detail.steps.iter().skip_while(|step| step.status != "failed");
+    if after_failure.next().is_none() {
+        return Some("no step failed".to_owned());
+    }
+    let ran = after_failure.find(|step| step.status != "skipped")?;
+    Some(format!("the step {} is {} although a step before it failed", ran.name, ran.status))
+}

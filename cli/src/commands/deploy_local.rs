@@ -1,0 +1,206 @@
+//! `nofx deploy-local`: the template that goes to AWS, deployed to an emulator that enforces its roles, and the sample plans
+//! through API Gateway's URL. Everything is started for it, and thrown away afterwards.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use aws_sdk_s3::config::Credentials;
+use nofx_local::aws::emulator::Emulator;
+use nofx_local::aws::resources::{ACCESS_KEY_ID, Aws, REGION, SECRET_ACCESS_KEY};
+use nofx_local::checkout::Checkout;
+use nofx_local::postgres::{Cluster, Postgres, Purpose};
+use nofx_local::process::signals::Signals;
+use nofx_local::process::{self, Process};
+use nofx_local::report::{self, hinted};
+use nofx_local::throwaway::Throwaway;
+use nofx_local::tools::node;
+use nofx_local::tools::python::{self, PythonEnv};
+use nofx_local::{migrate, port, stack};
+use reqwest::StatusCode;
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::process::Command;
+use tokio::time::sleep;
+
+use crate::client::api::Api;
+use crate::client::sign::Signer;
+use crate::commands::demo;
+use crate::deploy::package::{self, Architecture};
+use crate::deploy::sam;
+
+/// Where SAM puts the packages; samconfig.toml names it too.
+const PACKAGES_BUCKET: &str = "nofx-packages";
+const DATABASE_SECRET: &str = "nofx/database-url";
+/// The name of the API in the template, with the prefix that it has by default.
+const API: &str = "nofx-api";
+const HEALTH_LIMIT: Duration = Duration::from_secs(30);
+/// Lines of SAM's output that a failure shows.
+const SHOWN_LINES: usize = 25;
+
+/// What the stack is deployed to. Dropped, it is killed.
+struct Servers {
+    postgres: Process,
+    emulator: Process,
+    database_url: String,
+    endpoint: String,
+}
+
+/// Deploys, plays the samples, and stops.
+pub async fn run(checkout: &Checkout) -> Result<()> {
+    if !cfg!(target_os = "linux") {
+        return Err(hinted(
+            "deploy-local works on Linux only: the emulator runs the functions' Linux binaries as processes of its machine",
+            "nofx dev runs the same functions here",
+        ));
+    }
+    node::check().await?;
+    let mut signals = Signals::listen()?;
+    let place = Throwaway::make(checkout, "deploy").await?;
+    let done = tokio::select! {
+        done = deploy_and_play(checkout, &place) => done,
+        _ = signals.next() => Err(anyhow!("interrupted")),
+    };
+    if done.is_err() {
+        report::line("logs", place.dir.display());
+    }
+    place.end(done.is_ok());
+    done
+}
+
+async fn deploy_and_play(checkout: &Checkout, place: &Throwaway) -> Result<()> {
+    let local = PythonEnv::ready(checkout, &place.ledger).await?;
+    let tools = PythonEnv::of(python::DEPLOY, checkout, &place.ledger).await?;
+    stack::build(checkout, &place.ledger).await?;
+    let start = Instant::now();
+    let template = package::take_dev_builds(checkout, &place.dir, &place.ledger).await?;
+    let servers = Servers::start(checkout, place, &local, &tools).await?;
+    report::took("start", "packages, Postgres, emulator", start.elapsed());
+
+    let deploy = Instant::now();
+    sam_deploy(checkout, place, &template, &tools, &servers).await?;
+    let api = api_of(&servers.endpoint).await?;
+    report::took("deploy", format_args!("template.yaml is at {}", api.url("")), deploy.elapsed());
+
+    let plans = Instant::now();
+    let done = demo::play(&api, checkout).await;
+    report::took("plans", "ended", plans.elapsed());
+    servers.stop().await;
+    done?;
+    report::took("deploy", "from built binaries to the end of the last plan", start.elapsed());
+    Ok(())
+}
+
+impl Servers {
+    async fn start(checkout: &Checkout, place: &Throwaway, local: &PythonEnv, tools: &PythonEnv) -> Result<Self> {
+        let postgres = Postgres::find(local, checkout).await?;
+        let dir = place.dir.join("postgres");
+        postgres.create(&checkout.local().join("cache"), &dir, Purpose::Throwaway, &place.ledger).await?;
+        let cluster = Cluster::open(dir, port::any_free()?)?;
+        let server = postgres.start(&cluster, &place.dir.join("postgres.log"), &place.ledger).await?;
+        let database_url = cluster.url();
+        migrate::migrate(&database_url, &checkout.migrations()).await?;
+        migrate::seed(&database_url, &checkout.seed()).await?;
+
+        let emulator = Emulator::new(tools, place.dir.join("emulator"), port::any_free()?, None)
+            // Signatures are verified and policies enforced: a right that a role lacks is missed here already.
+            .with("AUTH", "true")
+            .with("PERSIST_STATE", "0")
+            .with("S3_PERSIST", "0")
+            // Installed dependencies are worth keeping.
+            .with("GATE_WORK_DIR", checkout.local().join("gate").display().to_string());
+        let process = emulator.start(&place.dir.join("emulator.log"), &place.ledger).await?;
+        Ok(Self { postgres: server, emulator: process, database_url, endpoint: emulator.url() })
+    }
+
+    async fn stop(self) {
+        self.emulator.end().await;
+        self.postgres.end().await;
+    }
+}
+
+async fn sam_deploy(
+    checkout: &Checkout,
+    place: &Throwaway,
+    template: &Path,
+    tools: &PythonEnv,
+    servers: &Servers,
+) -> Result<()> {
+    let aws = Aws::new(&servers.endpoint);
+    aws.s3.create_bucket().bucket(PACKAGES_BUCKET).send().await.context("cannot make a bucket for the packages")?;
+    let secret = aws.secrets.create_secret().name(DATABASE_SECRET).secret_string(&servers.database_url).send().await;
+    let secret_arn = secret.context("cannot make the secret of the database")?.arn.unwrap_or_default();
+
+    let log = place.dir.join("sam.log");
+    let mut command = sam::command(tools, checkout);
+    command.arg("deploy").arg("--template-file").arg(template);
+    // SAM would look for it beside the template.
+    command.arg("--config-file").arg(sam::config(checkout));
+    command.args(["--config-env", "local", "--parameter-overrides"]);
+    command.args([
+        format!("DatabaseSecretArn={secret_arn}"),
+        format!("Architecture={}", Architecture::native()?.name()),
+        "Tenant=local".to_owned(),
+        "AllowTemplateAnswers=true".to_owned(),
+    ]);
+    to_emulator(&mut command, &servers.endpoint);
+    process::log_to(&mut command, &log)?;
+    if process::run("sam deploy", command, &place.ledger).await? {
+        return Ok(());
+    }
+    bail!("sam deploy failed:\n{}", last_lines(&log));
+}
+
+/// Nothing of the user's own accounts may be reached.
+fn to_emulator(command: &mut Command, endpoint: &str) {
+    process::keep_back(command);
+    command
+        .env("AWS_ENDPOINT_URL", endpoint)
+        .env("AWS_REGION", REGION)
+        .env("AWS_DEFAULT_REGION", REGION)
+        .env("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID)
+        .env("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY)
+        .env("AWS_CONFIG_FILE", "/dev/null")
+        .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+        .env("AWS_EC2_METADATA_DISABLED", "true");
+}
+
+#[derive(Deserialize)]
+struct RestApis {
+    item: Vec<RestApi>,
+}
+
+#[derive(Deserialize)]
+struct RestApi {
+    id: String,
+    name: String,
+}
+
+/// The API of the stack, as soon as it is healthy.
+async fn api_of(endpoint: &str) -> Result<Api> {
+    let credentials = || Credentials::new(ACCESS_KEY_ID, SECRET_ACCESS_KEY, None, None, "emulator");
+    let gateway = Api::at(endpoint).signed_by(Signer::new(credentials(), REGION, "apigateway"));
+    let apis: RestApis = gateway.get("/restapis").await?;
+    let id = apis.item.into_iter().find(|api| api.name == API).context("the stack has no API")?.id;
+    let url = format!("{endpoint}/restapis/{id}/v1/_user_request_");
+    let unsigned = reqwest::get(format!("{url}/health")).await.context("the API does not answer")?.status();
+    if unsigned != StatusCode::FORBIDDEN {
+        bail!("a request without a signature got {unsigned}, not 403");
+    }
+    let api = Api::at(&url).signed_by(Signer::new(credentials(), REGION, "execute-api"));
+    let start = Instant::now();
+    while !api.is_healthy().await {
+        if start.elapsed() > HEALTH_LIMIT {
+            api.get::<Value>("/health").await.context("the API is not healthy")?;
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+    Ok(api)
+}
+
+fn last_lines(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n")
+}

@@ -1,0 +1,200 @@
+//! `nofx dev`: the local stack in the foreground.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs::{self, File, TryLockError};
+use std::io::Write;
+
+use anyhow::{Context, Result};
+use nofx_local::aws::emulator::Emulator;
+use nofx_local::aws::resources::PROVIDER_KEYS;
+use nofx_local::checkout::Checkout;
+use nofx_local::postgres::Purpose;
+use nofx_local::process::Ledger;
+use nofx_local::process::signals::Signals;
+use nofx_local::report::{self, hinted};
+use nofx_local::stack::{self, Options, Stack, docker};
+use nofx_local::tools::node;
+
+/// What `--reset` removes, below `.local/state`.
+const RESET: [&str; 5] = ["postgres", "postgres.password", "emulator", "logs", "ports.json"];
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Start with an empty database and empty queues
+    #[arg(long)]
+    reset: bool,
+    /// The port of the API and the console
+    #[arg(long, default_value_t = 3000, value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: u16,
+    /// Do not build functions again when a file changes
+    #[arg(long)]
+    no_reload: bool,
+    /// LocalStack and Supabase Local in containers, in place of the embedded servers
+    #[arg(long)]
+    docker: bool,
+}
+
+impl Args {
+    /// A stack as it is, on this port.
+    pub fn on_port(port: u16) -> Self {
+        Self { reset: false, port, no_reload: false, docker: false }
+    }
+}
+
+/// The only stack of the checkout: the lock is held as long as it lives.
+#[derive(Debug)]
+pub struct DevStack {
+    stack: Stack,
+    provider_keys: usize,
+    /// Where the containers are that go with it.
+    docker: Option<Checkout>,
+    _lock: File,
+}
+
+/// Runs the stack until a signal comes.
+pub async fn run(checkout: &Checkout, args: &Args) -> Result<()> {
+    let mut signals = Signals::listen()?;
+    let mut stack = DevStack::prepare(checkout, args).await?;
+    let started = tokio::select! {
+        started = stack.start(args.port) => started,
+        _ = signals.next() => {
+            report::line("stop", "interrupted");
+            stack.stop(&mut signals).await;
+            return Ok(());
+        }
+    };
+    if started.is_ok() {
+        signals.next().await;
+        report::line("stop", "stopping the stack");
+    }
+    stack.stop(&mut signals).await;
+    started
+}
+
+impl DevStack {
+    /// Makes sure that this is the only stack of the checkout, and that nothing of an earlier one is left.
+    pub async fn prepare(checkout: &Checkout, args: &Args) -> Result<Self> {
+        let state = checkout.state();
+        fs::create_dir_all(&state).with_context(|| format!("cannot create {}", state.display()))?;
+        let lock = lock(checkout)?;
+        let ledger = Ledger::new(state.join("pids.json"));
+        let ended = ledger.end_leftovers().await;
+        if !ended.is_empty() {
+            report::line("cleanup", format_args!("ended what an earlier stack left running: {}", ended.join(", ")));
+        }
+        stack::check_port(args.port)?;
+        if args.reset {
+            reset(checkout)?;
+            if args.docker {
+                docker::reset(checkout).await?;
+            }
+        }
+        let variables = if args.docker {
+            docker::up(checkout).await?;
+            docker::variables(checkout).await?
+        } else {
+            BTreeMap::new()
+        };
+        let set = |name| variables.get(name).cloned().or_else(|| env::var(name).ok()).filter(|url| !url.is_empty());
+        let options = Options {
+            state,
+            http_port: Some(args.port),
+            reload: !args.no_reload,
+            purpose: Purpose::Kept,
+            database_url: set("DATABASE_URL"),
+            aws_endpoint: set("AWS_ENDPOINT_URL"),
+            variables,
+            services: Some(Emulator::RUN_SERVICES),
+            sweep_period: stack::sweep_period()?,
+        };
+        let dotenv = checkout.dotenv()?;
+        let provider_keys = PROVIDER_KEYS.iter().filter(|key| dotenv.contains_key(**key)).count();
+        let docker = args.docker.then(|| checkout.clone());
+        Ok(Self { stack: Stack::new(checkout.clone(), options, ledger), provider_keys, docker, _lock: lock })
+    }
+
+    /// Starts the stack and says where it is.
+    pub async fn start(&mut self, port: u16) -> Result<()> {
+        if let Err(error) = node::check().await {
+            report::line("warning", format_args!("{error:#}: gates of TypeScript workspaces will fail"));
+        }
+        self.stack.start().await?;
+        self.summary(port);
+        Ok(())
+    }
+
+    /// Stops the stack in order, or, when another signal comes meanwhile, at once.
+    pub async fn stop(&mut self, signals: &mut Signals) {
+        tokio::select! {
+            () = self.stop_in_order() => return,
+            _ = signals.next() => {}
+        }
+        report::line("stop", "at once");
+        self.stack.kill().await;
+    }
+
+    async fn stop_in_order(&mut self) {
+        self.stack.stop().await;
+        if let Some(checkout) = &self.docker
+            && let Err(error) = docker::down(checkout).await
+        {
+            report::print_error(&error);
+        }
+    }
+
+    fn summary(&self, port: u16) {
+        report::line("", "");
+        report::line("API", format_args!("http://127.0.0.1:{port}"));
+        report::line("console", format_args!("http://127.0.0.1:{port}/ui/runs"));
+        match self.provider_keys {
+            0 => report::line("models", "none: codegen fills templates (put a provider key into .env for real ones)"),
+            keys => report::line("models", format_args!("{keys} provider keys from .env")),
+        }
+        report::line("logs", ".local/state/logs");
+        report::line("", "Ctrl-C stops the stack; `nofx env` prints the environment of the functions");
+    }
+}
+
+/// One stack at a time owns `.local/state`.
+fn lock(checkout: &Checkout) -> Result<File> {
+    let path = checkout.state().join("lock");
+    let mut file = File::options()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(&path)
+        .with_context(|| format!("cannot open {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let owner = fs::read_to_string(&path).unwrap_or_default();
+            return Err(hinted(
+                format!("the local stack of this checkout is already running (process {})", owner.trim()),
+                "use it, or stop it with Ctrl-C where it runs",
+            ));
+        }
+        Err(TryLockError::Error(error)) => {
+            return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+        }
+    }
+    file.set_len(0).context("cannot write the lock")?;
+    write!(file, "{}", std::process::id()).context("cannot write the lock")?;
+    Ok(file)
+}
+
+fn reset(checkout: &Checkout) -> Result<()> {
+    for name in RESET {
+        let path = checkout.state().join(name);
+        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        match removed {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot remove {}", path.display()));
+            }
+            _ => {}
+        }
+    }
+    report::line("reset", "the local database, queues and artifacts are gone");
+    Ok(())
+}

@@ -1,0 +1,39 @@
+//! `nofx env`: the variables of the functions, for a shell.
+
+use std::collections::BTreeMap;
+use std::env;
+
+use anyhow::Result;
+use nofx_local::checkout::Checkout;
+use nofx_local::port::Ports;
+use nofx_local::postgres::Cluster;
+use nofx_local::report::hinted;
+use nofx_local::stack::{docker, environment};
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Of the stack that `nofx dev --docker` started
+    #[arg(long)]
+    docker: bool,
+}
+
+/// Prints them as `export` lines.
+pub async fn run(checkout: &Checkout, args: &Args) -> Result<()> {
+    let containers = if args.docker { docker::variables(checkout).await? } else { BTreeMap::new() };
+    let set = |name| containers.get(name).cloned().or_else(|| env::var(name).ok()).filter(|url| !url.is_empty());
+    let ports = Ports::load(checkout.state().join("ports.json"));
+    let never = || hinted("the local stack was never started", "run: nofx dev");
+    let http_port = ports.get("http").ok_or_else(never)?;
+    let database_url = match set("DATABASE_URL") {
+        Some(url) => url,
+        None => Cluster::open(checkout.state().join("postgres"), ports.get("postgres").ok_or_else(never)?)?.url(),
+    };
+    let aws_endpoint = match set("AWS_ENDPOINT_URL") {
+        Some(url) => url,
+        None => format!("http://127.0.0.1:{}", ports.get("emulator").ok_or_else(never)?),
+    };
+    let mut variables = environment::functions(checkout, &database_url, &aws_endpoint, http_port, &checkout.dotenv()?);
+    variables.extend(containers);
+    print!("{}", environment::export_lines(&variables));
+    Ok(())
+}

@@ -1,0 +1,134 @@
+//! `nofx exec`: runs a command against a throwaway stack. Tests use it.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nofx_local::aws::contract::Contract;
+use nofx_local::checkout::Checkout;
+use nofx_local::port;
+use nofx_local::process::signals::Signals;
+use nofx_local::process::{self, Ledger, table};
+use nofx_local::report::hinted;
+use nofx_local::stack::{Options, Stack};
+use nofx_local::throwaway::Throwaway;
+use rustix::process::Signal;
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+/// How long the command may take to end after a signal before it is killed.
+const COMMAND_GRACE: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Start the functions as well; their API is in `NOFX_TEST_API_URL`
+    #[arg(long)]
+    functions: bool,
+    /// Start LocalStack and an S3 server with keys of its own as well, for the contract suite
+    #[arg(long)]
+    localstack: bool,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+/// Runs the command; gives its exit code.
+pub async fn run(checkout: &Checkout, args: &Args) -> Result<ExitCode> {
+    let mut signals = Signals::listen()?;
+    let place = Throwaway::make(checkout, "exec").await?;
+
+    let http_port = if args.functions { Some(port::any_free()?) } else { None };
+    let options = Options::throwaway(&place, http_port)?;
+    let mut stack = Stack::new(checkout.clone(), options, place.ledger.clone());
+    let mut contract = None;
+    let start = async {
+        if args.localstack {
+            contract = Some(Contract::start(checkout, &place.dir, &place.ledger).await?);
+        }
+        stack.start().await
+    };
+    let code = tokio::select! {
+        started = start => match started {
+            Ok(()) => match command(&args.command, &stack, contract.as_ref(), http_port) {
+                Ok(command) => run_command(command, &place.ledger, &mut signals).await,
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(error),
+        },
+        signal = signals.next() => Ok(interrupted(signal)),
+    };
+    if let Some(contract) = contract {
+        contract.stop().await;
+    }
+    stack.stop().await;
+    place.end(code.is_ok());
+    code
+}
+
+/// The command, with where everything is.
+fn command(words: &[String], stack: &Stack, contract: Option<&Contract>, http_port: Option<u16>) -> Result<Command> {
+    let (program, arguments) = words.split_first().context("no command")?;
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .env("NOFX_TEST_DATABASE_URL", &stack.database_url)
+        .env("NOFX_TEST_AWS_ENDPOINT_URL", &stack.aws_endpoint)
+        .envs(contract.iter().flat_map(|contract| contract.variables.clone()))
+        .kill_on_drop(true);
+    if let Some(port) = http_port {
+        command.env("NOFX_TEST_API_URL", format!("http://127.0.0.1:{port}"));
+    }
+    Ok(command)
+}
+
+async fn run_command(mut command: Command, ledger: &Ledger, signals: &mut Signals) -> Result<ExitCode> {
+    // With a terminal the command must stay in the group that may read it, and Ctrl-C reaches it by itself. Without
+    // one it leads a group of its own, so that all of it can be ended.
+    let own_group = !std::io::stdin().is_terminal();
+    if own_group {
+        command.process_group(0);
+    }
+    let mut child = command.spawn().map_err(|error| {
+        let program = command.as_std().get_program();
+        hinted(format!("cannot run {}: {error}", program.display()), "is it installed?")
+    })?;
+    if let Some(pid) = child.id() {
+        ledger.add("command", pid);
+    }
+    let signal = tokio::select! {
+        status = child.wait() => return Ok(exit_code(status.context("the command is lost")?)),
+        signal = signals.next() => signal,
+    };
+    end_command(&mut child, signal, own_group).await;
+    Ok(interrupted(signal))
+}
+
+async fn end_command(child: &mut Child, signal: Signal, own_group: bool) {
+    let Some(pid) = child.id() else { return };
+    if own_group {
+        process::signal_group(pid, signal);
+    } else if signal != Signal::INT {
+        process::signal_one(pid, signal);
+    }
+    let _ = timeout(COMMAND_GRACE, child.wait()).await;
+    if own_group {
+        process::signal_group(pid, Signal::KILL);
+    } else if child.id().is_some() {
+        for row in table::tree(&table::read(), pid) {
+            process::signal_one(row.pid, Signal::KILL);
+        }
+    }
+    let _ = child.wait().await;
+}
+
+fn exit_code(status: std::process::ExitStatus) -> ExitCode {
+    use std::os::unix::process::ExitStatusExt;
+    // As shells do: 128 and the number of the signal.
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
+
+fn interrupted(signal: Signal) -> ExitCode {
+    ExitCode::from(u8::try_from(128 + signal.as_raw()).unwrap_or(1))
+}

@@ -1,0 +1,14 @@
+//! The commands of `nofx`, a file each: arguments, and what it does.
+
+pub mod decide;
+pub mod demo;
+pub mod deploy;
+pub mod deploy_local;
+pub mod dev;
+pub mod env;
+pub mod exec;
+pub mod migrate;
+pub mod rules;
+pub mod runs;
+pub mod submit;
+pub mod watch;

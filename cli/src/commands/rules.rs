@@ -1,0 +1,257 @@
+//! `nofx rules`: which tables plans may write, and how.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::{env, fs};
+
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand, ValueEnum};
+use nofx_local::report::{hinted, printable};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use shared::http::encoded;
+
+use crate::client::api::Api;
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// List the rules
+    List,
+    /// Show a table's rule, what stands behind the table's name, and who changed the rule
+    Show { table: String },
+    /// Allow plans to write a table, in place of its old rule
+    Set(SetArgs),
+    /// Forbid plans to write a table
+    Delete {
+        table: String,
+        #[command(flatten)]
+        who: Who,
+    },
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct SetArgs {
+    /// The table, as schema.table
+    table: String,
+    /// A file with the whole rule as JSON, in place of the options below
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["ops", "columns", "key", "max_rows", "role", "dependants", "allow"])]
+    file: Option<PathBuf>,
+    /// What plans may do
+    #[arg(long, value_delimiter = ',', required_unless_present = "file")]
+    ops: Vec<Op>,
+    /// Columns that plans may write
+    #[arg(long, value_delimiter = ',')]
+    columns: Vec<String>,
+    /// Columns that find the rows of an update or a delete
+    #[arg(long, value_delimiter = ',')]
+    key: Vec<String>,
+    /// Most rows of one write
+    #[arg(long)]
+    max_rows: Option<u32>,
+    /// The database role that writes
+    #[arg(long)]
+    role: Option<String>,
+    /// Another table that cascades and triggers may change, with its most rows
+    #[arg(long = "dependant", value_name = "TABLE=ROWS", value_parser = dependant)]
+    dependants: Vec<(String, u64)>,
+    /// What is no plain table and may be written all the same
+    #[arg(long, value_delimiter = ',')]
+    allow: Vec<Allowance>,
+    /// Pin the triggers as they are now: a change of one of them voids the rule
+    #[arg(long)]
+    pin_triggers: bool,
+    #[command(flatten)]
+    who: Who,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Who {
+    /// Who changes the rule, where the API takes the caller's word for it
+    #[arg(long = "as", value_name = "NAME")]
+    name: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Op {
+    Insert,
+    Update,
+    Delete,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Allowance {
+    View,
+    ForeignTable,
+    Inheritance,
+}
+
+#[derive(Debug, Deserialize)]
+struct Page {
+    rules: Vec<Value>,
+}
+
+/// `nofx rules`.
+pub async fn run(api: &Api, command: &Command) -> Result<()> {
+    match command {
+        Command::List => list(api).await,
+        Command::Show { table } => {
+            let rule: Value = api.get(&path(table)).await?;
+            println!("{}", printable_json(&rule)?);
+            Ok(())
+        }
+        Command::Set(args) => set(api, args).await,
+        Command::Delete { table, who } => {
+            let _: Value = api.delete(&path(table), &json!({"actor": who.name()})).await?;
+            println!("{} no rule any more", printable(table));
+            Ok(())
+        }
+    }
+}
+
+impl Who {
+    fn name(&self) -> Option<String> {
+        self.name.clone().or_else(|| env::var("USER").ok().filter(|name| !name.is_empty()))
+    }
+}
+
+async fn list(api: &Api) -> Result<()> {
+    let pages: Vec<Page> = api.pages("/rules").await?;
+    for rule in pages.iter().flat_map(|page| &page.rules) {
+        println!("{}", line(rule));
+    }
+    Ok(())
+}
+
+async fn set(api: &Api, args: &SetArgs) -> Result<()> {
+    let mut rule = match &args.file {
+        Some(file) => read(file)?,
+        None => of_options(args),
+    };
+    if let Some(name) = args.who.name() {
+        rule["actor"] = json!(name);
+    }
+    let mut stored: Value = api.put(&path(&args.table), &rule).await?;
+    let triggers = &stored["target"]["triggers"];
+    if args.pin_triggers && stored["triggers"] != *triggers {
+        rule["triggers"] = triggers.clone();
+        stored = api.put(&path(&args.table), &rule).await?;
+    }
+    println!("{}", line(&stored));
+    for note in notes(&stored) {
+        eprintln!("{}", printable(&note));
+    }
+    Ok(())
+}
+
+fn read(file: &PathBuf) -> Result<Value> {
+    let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let rule: Value = serde_json::from_str(&text).with_context(|| format!("{} is no JSON", file.display()))?;
+    if rule.is_object() {
+        return Ok(rule);
+    }
+    Err(hinted(
+        format!("{} holds no rule", file.display()),
+        r#"it looks like {"allowed_ops": ["insert"], "columns": ["name"]}"#,
+    ))
+}
+
+fn of_options(args: &SetArgs) -> Value {
+    let words = |values: Vec<clap::builder::PossibleValue>| -> Vec<String> {
+        values.iter().map(|value| value.get_name().replace('-', "_")).collect()
+    };
+    let mut rule = json!({
+        "allowed_ops": words(args.ops.iter().filter_map(ValueEnum::to_possible_value).collect()),
+        "columns": args.columns,
+        "key": args.key,
+        "dependants": args.dependants.iter().cloned().collect::<BTreeMap<_, _>>(),
+        "allow": words(args.allow.iter().filter_map(ValueEnum::to_possible_value).collect()),
+    });
+    if let Some(max_rows) = args.max_rows {
+        rule["max_rows"] = json!(max_rows);
+    }
+    if let Some(role) = &args.role {
+        rule["role"] = json!(role);
+    }
+    rule
+}
+
+/// What still keeps the rule from being used.
+fn notes(stored: &Value) -> Vec<String> {
+    let Some(target) = stored["target"].as_object() else {
+        return vec!["there is no such table yet".to_owned()];
+    };
+    let mut notes = Vec::new();
+    for (name, digest) in target.get("triggers").and_then(Value::as_object).into_iter().flatten() {
+        if stored["triggers"].get(name) != Some(digest) {
+            notes.push(format!("the trigger {name} is not pinned: no write passes until it is (--pin-triggers)"));
+        }
+    }
+    let cascades =
+        |key: &Value| ["on_delete", "on_update"].iter().any(|on| matches!(key[*on].as_str(), Some("c" | "n" | "d")));
+    for key in target.get("foreign_keys").and_then(Value::as_array).into_iter().flatten().filter(|key| cascades(key)) {
+        let child = key["child"].as_str().unwrap_or_default();
+        if stored["dependants"].get(child).is_none() {
+            notes.push(format!("changes may cascade to {child}: such a write needs --dependant {child}=ROWS"));
+        }
+    }
+    notes
+}
+
+fn line(rule: &Value) -> String {
+    let list = |key: &str| {
+        let names = rule[key].as_array().into_iter().flatten().filter_map(Value::as_str);
+        names.collect::<Vec<_>>().join(",")
+    };
+    let text = format!(
+        "{}  {}  columns {}  key {}  at most {} rows  as {}",
+        rule["table"].as_str().unwrap_or_default(),
+        list("allowed_ops"),
+        list("columns"),
+        list("key"),
+        rule["max_rows"],
+        rule["role"].as_str().unwrap_or_default()
+    );
+    printable(&text)
+}
+
+/// Many lines, each without control characters.
+fn printable_json(value: &Value) -> Result<String> {
+    let text = serde_json::to_string_pretty(value)?;
+    Ok(text.lines().map(printable).collect::<Vec<_>>().join("\n"))
+}
+
+fn dependant(text: &str) -> Result<(String, u64), String> {
+    let (table, rows) = text.split_once('=').ok_or("must look like public.orders=100")?;
+    let rows = rows.parse().map_err(|_| "the rows must be a whole number".to_owned())?;
+    Ok((table.to_owned(), rows))
+}
+
+fn path(table: &str) -> String {
+    format!("/rules/{}", encoded(table))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_still_stands_in_the_way_is_named() {
+        let stored = json!({
+            "triggers": {}, "dependants": {},
+            "target": {
+                "triggers": {"public.notes.audit": "a"},
+                "foreign_keys": [{"child": "public.child", "on_delete": "c", "on_update": "a"}],
+            },
+        });
+        let notes = notes(&stored).join("\n");
+        assert!(notes.contains("public.notes.audit is not pinned"), "{notes}");
+        assert!(notes.contains("--dependant public.child=ROWS"), "{notes}");
+    }
+
+    #[test]
+    fn a_dependant_has_a_table_and_a_number() {
+        assert_eq!(dependant("public.orders=100"), Ok(("public.orders".to_owned(), 100)));
+        assert!(dependant("public.orders").is_err());
+        assert!(dependant("public.orders=many").is_err());
+    }
+}

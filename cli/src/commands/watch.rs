@@ -1,0 +1,98 @@
+//! `nofx watch`: what happens to a run, until it ends.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use nofx_local::report::printable;
+use serde_json::Value;
+use tokio::time::sleep;
+
+use crate::client::api::{Api, Event, RunDetail};
+
+/// Lines of an explanation that are shown; the evidence has the rest.
+const EXPLANATION_LINES: usize = 12;
+/// Fields that nobody reads off a terminal.
+const UNREAD: [&str; 2] = ["hash", "plan_digest"];
+const LOOK_PERIOD: Duration = Duration::from_millis(300);
+/// An API that restarts (a rebuild, a deployment) is waited for this many times in a row.
+const FAILURES_MAX: u32 = 40;
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    pub run_id: String,
+}
+
+/// `nofx watch`: prints events until the run ends; true if it succeeded.
+pub async fn watch(api: &Api, run_id: &str) -> Result<bool> {
+    let detail = follow(api, run_id, async |_| Ok(())).await?;
+    println!("{} {}", printable(&detail.run.id), printable(&detail.run.status));
+    Ok(detail.run.status == "succeeded")
+}
+
+/// Prints the events of a run until it ends, and shows `on_blocked` each state in which it waits for somebody.
+pub async fn follow(api: &Api, run_id: &str, on_blocked: impl AsyncFn(&RunDetail) -> Result<()>) -> Result<RunDetail> {
+    let mut after = 0;
+    let mut failures = 0;
+    loop {
+        // The state first: events that come between the two reads are printed before the end is believed.
+        let (detail, events) = match look(api, run_id, after).await {
+            Ok(seen) => seen,
+            Err(error) if failures == FAILURES_MAX || after == 0 => return Err(error),
+            Err(_) => {
+                failures += 1;
+                sleep(LOOK_PERIOD).await;
+                continue;
+            }
+        };
+        failures = 0;
+        for event in &events {
+            print_event(event);
+            after = after.max(event.seq);
+        }
+        match detail.run.status.as_str() {
+            "succeeded" | "failed" | "cancelled" if events.is_empty() => return api.whole_run(run_id).await,
+            "blocked" => on_blocked(&detail).await?,
+            _ => {}
+        }
+        if events.is_empty() {
+            sleep(LOOK_PERIOD).await;
+        }
+    }
+}
+
+async fn look(api: &Api, run_id: &str, after: i64) -> Result<(RunDetail, Vec<Event>)> {
+    let detail = api.run(run_id).await?;
+    Ok((detail, api.timeline(run_id, after).await?))
+}
+
+fn print_event(event: &Event) {
+    let time = event.timestamp.split_once('T').map_or(event.timestamp.as_str(), |(_, time)| time);
+    let time = time.get(..12).unwrap_or(time);
+    let (time, kind) = (printable(time), printable(&event.kind));
+    let step = printable(event.step.as_deref().unwrap_or_default());
+    println!("  {time}  {kind:<24} {step:<20} {}", printable(&summary(&event.payload)));
+    for line in explanation(&event.payload).lines().take(EXPLANATION_LINES) {
+        println!("                  {}", printable(line));
+    }
+}
+
+/// Why a step failed, or what a gate says in more than a line.
+fn explanation(payload: &Value) -> &str {
+    let error = payload["error"]["message"].as_str();
+    error.or_else(|| payload["reason"].as_str().filter(|reason| reason.contains('\n'))).unwrap_or_default()
+}
+
+/// What of a payload fits on the line: short values, no nesting.
+fn summary(payload: &Value) -> String {
+    let Some(fields) = payload.as_object() else { return String::new() };
+    let mut words: Vec<String> = Vec::new();
+    for (name, value) in fields.iter().filter(|(name, _)| !UNREAD.contains(&name.as_str())) {
+        let text = match value {
+            Value::String(text) => text.lines().next().unwrap_or_default().chars().take(100).collect(),
+            Value::Number(_) | Value::Bool(_) => value.to_string(),
+            _ => continue,
+        };
+        words.push(format!("{name}={text}"));
+    }
+    words.join(" ")
+}

@@ -1,0 +1,178 @@
+//! The packages of the functions: `target/lambda/<name>/bootstrap` beside the template, as `cargo lambda build` makes them
+//! and the template expects them.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use nofx_local::checkout::Checkout;
+use nofx_local::function;
+use nofx_local::process::{self, Ledger};
+use nofx_local::report::hinted;
+use tokio::process::Command;
+
+/// Name of the database's certificate authority inside a package: `DatabaseCaFile` of the template points at it.
+pub const DATABASE_CA: &str = "database-ca.pem";
+
+/// Where the template looks for the packages, from its own folder.
+const PACKAGES: &str = "target/lambda";
+
+/// What a binary was built for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Architecture {
+    Arm64,
+    X86,
+}
+
+impl Architecture {
+    /// That of this machine.
+    pub fn native() -> Result<Self> {
+        match std::env::consts::ARCH {
+            "aarch64" => Ok(Self::Arm64),
+            "x86_64" => Ok(Self::X86),
+            other => bail!("Lambda has no functions for {other}"),
+        }
+    }
+
+    /// From its name in the template.
+    pub fn parse(name: &str) -> Result<Self> {
+        match name {
+            "arm64" => Ok(Self::Arm64),
+            "x86_64" => Ok(Self::X86),
+            other => bail!("the parameter Architecture is {other}; it takes arm64 or x86_64"),
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Arm64 => "arm64",
+            Self::X86 => "x86_64",
+        }
+    }
+
+    /// What cargo-lambda calls it.
+    pub fn build_flag(self) -> &'static str {
+        match self {
+            Self::Arm64 => "--arm64",
+            Self::X86 => "--x86-64",
+        }
+    }
+
+    /// Of an ELF file; none of anything else.
+    pub fn of_file(path: &Path) -> Option<Self> {
+        Self::of(&header(path)?)
+    }
+
+    /// From the header of an ELF file.
+    fn of(header: &[u8]) -> Option<Self> {
+        match (header.get(..4)?, header.get(18..20)?) {
+            (b"\x7fELF", [0x3e, 0]) => Some(Self::X86),
+            (b"\x7fELF", [0xb7, 0]) => Some(Self::Arm64),
+            _ => None,
+        }
+    }
+}
+
+/// The folder of a function's package.
+pub fn dir(checkout: &Checkout, name: &str) -> PathBuf {
+    checkout.root().join(PACKAGES).join(name)
+}
+
+/// An error unless every function has a package for `architecture`.
+pub fn check(checkout: &Checkout, architecture: Architecture) -> Result<()> {
+    let mut missing = Vec::new();
+    for name in function::names() {
+        let path = dir(checkout, name).join("bootstrap");
+        match header(&path).map(|header| Architecture::of(&header)) {
+            None => missing.push(name),
+            Some(Some(found)) if found == architecture => {}
+            Some(found) => {
+                let (found, wanted) = (found.map_or("something else", Architecture::name), architecture.name());
+                return Err(hinted(
+                    format!("{} is built for {found}, the parameter Architecture says {wanted}", path.display()),
+                    "without --no-build it is built for what samconfig.toml says",
+                ));
+            }
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(hinted(
+        format!("the binaries are not built: target/lambda has none of {}", missing.join(", ")),
+        format!("make deploy builds them, as does cargo lambda build --release {}", architecture.build_flag()),
+    ))
+}
+
+/// Puts the database's certificate authority into every package, or takes an earlier one out.
+pub fn set_database_ca(checkout: &Checkout, file: Option<&Path>) -> Result<()> {
+    let text = match file {
+        Some(file) => {
+            let text = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+            if !text.starts_with(b"-----BEGIN CERTIFICATE-----") {
+                bail!("{} is no certificate in PEM form", file.display());
+            }
+            Some(text)
+        }
+        None => None,
+    };
+    for name in function::names() {
+        let path = dir(checkout, name).join(DATABASE_CA);
+        match &text {
+            Some(text) => fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?,
+            None if path.exists() => {
+                fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+            }
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// The template in `place`, with packages of the dev profile where it looks for them, for an emulator on this machine:
+/// without their symbols, which are half of them.
+pub async fn take_dev_builds(checkout: &Checkout, place: &Path, ledger: &Ledger) -> Result<PathBuf> {
+    for name in function::names() {
+        let built = checkout.root().join("target/debug").join(name);
+        let dir = place.join(PACKAGES).join(name);
+        let bootstrap = dir.join("bootstrap");
+        fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        let mut strip = Command::new("strip");
+        strip.arg("-o").arg(&bootstrap).arg(&built);
+        // It comes with the linker; where it does not, the packages are merely large.
+        if !process::run("strip", strip, ledger).await.unwrap_or(false) {
+            fs::copy(&built, &bootstrap).with_context(|| format!("cannot copy {}", built.display()))?;
+        }
+    }
+    let template = place.join("template.yaml");
+    fs::copy(checkout.root().join("template.yaml"), &template).context("cannot copy the template")?;
+    Ok(template)
+}
+
+fn header(path: &Path) -> Option<[u8; 20]> {
+    let mut header = [0; 20];
+    fs::File::open(path).ok()?.read_exact(&mut header).ok()?;
+    Some(header)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_architecture_is_read_from_the_header_of_a_binary() {
+        let elf = |machine| [b"\x7fELF".as_slice(), &[0; 14], &[machine, 0]].concat();
+        assert_eq!(Architecture::of(&elf(0x3e)), Some(Architecture::X86));
+        assert_eq!(Architecture::of(&elf(0xb7)), Some(Architecture::Arm64));
+        assert_eq!(Architecture::of(&elf(0x28)), None);
+        assert_eq!(Architecture::of(b"#!/bin/sh and something"), None);
+    }
+
+    #[test]
+    fn a_checkout_without_binaries_says_that_they_are_not_built() {
+        let empty = tempfile::tempdir().unwrap();
+        let error = check(&Checkout::at(empty.path()), Architecture::Arm64).unwrap_err();
+        assert!(error.to_string().starts_with("the binaries are not built"), "{error}");
+    }
+}

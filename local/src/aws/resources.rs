@@ -1,0 +1,186 @@
+//! What the control plane needs from AWS, made in the emulator: queues, the bucket for artifacts, the secret with the
+//! provider keys. Making them again changes nothing.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_sqs::types::QueueAttributeName;
+use serde_json::{Value, json};
+
+use crate::function::{self, QueueFunction};
+
+pub const REGION: &str = "us-east-1";
+pub const ACCESS_KEY_ID: &str = "test";
+pub const SECRET_ACCESS_KEY: &str = "test";
+pub const BUCKET: &str = "nofx-artifacts";
+pub const LLM_SECRET: &str = "nofx/llm";
+/// The keys that go from `.env` into the secret.
+pub const PROVIDER_KEYS: [&str; 3] = ["OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY"];
+
+const RECEIVES_MAX: u32 = 5;
+
+/// What LocalStack's hook makes: the contents of localstack/init/resources.json, which a test holds against this.
+pub fn as_json() -> Value {
+    let queues: Vec<Value> = function::queue_functions()
+        .map(|function| {
+            json!({
+                "queue": function.queue(""),
+                "dead_letter_queue": function.dead_letter_queue(""),
+                "visibility_s": function.visibility_s(),
+            })
+        })
+        .collect();
+    json!({
+        "region": REGION,
+        "bucket": BUCKET,
+        "secret": LLM_SECRET,
+        "queue_prefix": "nofx-",
+        "receives_max": RECEIVES_MAX,
+        "queues": queues,
+    })
+}
+
+/// Clients of one emulator.
+#[derive(Clone, Debug)]
+pub struct Aws {
+    pub sqs: aws_sdk_sqs::Client,
+    pub s3: aws_sdk_s3::Client,
+    pub secrets: aws_sdk_secretsmanager::Client,
+}
+
+/// A queue that feeds a function.
+#[derive(Clone, Debug)]
+pub struct Queue {
+    pub url: String,
+    pub arn: String,
+}
+
+impl Aws {
+    pub fn new(endpoint: &str) -> Self {
+        let credentials = || Credentials::new(ACCESS_KEY_ID, SECRET_ACCESS_KEY, None, None, "local stack");
+        let timeouts = TimeoutConfig::builder().connect_timeout(Duration::from_secs(2)).build();
+        let sqs = aws_sdk_sqs::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(REGION))
+            .endpoint_url(endpoint)
+            .credentials_provider(credentials())
+            .timeout_config(timeouts.clone())
+            .build();
+        let s3 = aws_sdk_s3::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(REGION))
+            .endpoint_url(endpoint)
+            .credentials_provider(credentials())
+            .timeout_config(timeouts.clone())
+            .force_path_style(true)
+            .build();
+        let secrets = aws_sdk_secretsmanager::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(REGION))
+            .endpoint_url(endpoint)
+            .credentials_provider(credentials())
+            .timeout_config(timeouts)
+            .build();
+        Self {
+            sqs: aws_sdk_sqs::Client::from_conf(sqs),
+            s3: aws_sdk_s3::Client::from_conf(s3),
+            secrets: aws_sdk_secretsmanager::Client::from_conf(secrets),
+        }
+    }
+
+    /// Makes everything that is missing; gives the queue of each function, in their order.
+    pub async fn make_resources(
+        &self,
+        queue_prefix: &str,
+        dotenv: &BTreeMap<String, String>,
+    ) -> Result<Vec<(QueueFunction, Queue)>> {
+        self.make_bucket().await?;
+        self.put_llm_secret(dotenv).await?;
+        let mut queues = Vec::new();
+        for function in function::queue_functions() {
+            queues.push((function, self.make_queue(&function, queue_prefix).await?));
+        }
+        Ok(queues)
+    }
+
+    async fn make_queue(&self, function: &QueueFunction, prefix: &str) -> Result<Queue> {
+        let dead_letters = self.make_plain_queue(&function.dead_letter_queue(prefix)).await?;
+        let queue = self.make_plain_queue(&function.queue(prefix)).await?;
+        let redrive = json!({ "deadLetterTargetArn": dead_letters.arn, "maxReceiveCount": RECEIVES_MAX.to_string() });
+        // Attributes are set apart from the creation: SQS refuses to create a queue again with other attributes.
+        self.sqs
+            .set_queue_attributes()
+            .queue_url(&queue.url)
+            .attributes(QueueAttributeName::VisibilityTimeout, function.visibility_s().to_string())
+            .attributes(QueueAttributeName::RedrivePolicy, redrive.to_string())
+            .send()
+            .await
+            .with_context(|| format!("cannot configure the queue {}", queue.url))?;
+        Ok(queue)
+    }
+
+    async fn make_plain_queue(&self, name: &str) -> Result<Queue> {
+        let created = self.sqs.create_queue().queue_name(name).send().await;
+        let url = match created {
+            Ok(output) => output.queue_url,
+            // It exists with attributes of its own.
+            Err(_) => {
+                self.sqs
+                    .get_queue_url()
+                    .queue_name(name)
+                    .send()
+                    .await
+                    .with_context(|| format!("cannot create the queue {name}"))?
+                    .queue_url
+            }
+        };
+        let url = url.ok_or_else(|| anyhow!("the queue {name} has no URL"))?;
+        let attributes = self
+            .sqs
+            .get_queue_attributes()
+            .queue_url(&url)
+            .attribute_names(QueueAttributeName::QueueArn)
+            .send()
+            .await
+            .with_context(|| format!("cannot look at the queue {name}"))?;
+        let arn = attributes
+            .attributes
+            .and_then(|mut attributes| attributes.remove(&QueueAttributeName::QueueArn))
+            .ok_or_else(|| anyhow!("the queue {name} has no ARN"))?;
+        Ok(Queue { url, arn })
+    }
+
+    async fn make_bucket(&self) -> Result<()> {
+        if self.s3.head_bucket().bucket(BUCKET).send().await.is_ok() {
+            return Ok(());
+        }
+        self.s3
+            .create_bucket()
+            .bucket(BUCKET)
+            .send()
+            .await
+            .with_context(|| format!("cannot create the bucket {BUCKET}"))?;
+        Ok(())
+    }
+
+    async fn put_llm_secret(&self, dotenv: &BTreeMap<String, String>) -> Result<()> {
+        let keys: BTreeMap<&str, &String> =
+            PROVIDER_KEYS.iter().filter_map(|key| Some((*key, dotenv.get(*key)?))).collect();
+        let text = serde_json::to_string(&keys).context("cannot encode the provider keys")?;
+        let put = self.secrets.put_secret_value().secret_id(LLM_SECRET).secret_string(&text).send().await;
+        if put.is_ok() {
+            return Ok(());
+        }
+        self.secrets
+            .create_secret()
+            .name(LLM_SECRET)
+            .secret_string(text)
+            .send()
+            .await
+            .with_context(|| format!("cannot create the secret {LLM_SECRET}"))?;
+        Ok(())
+    }
+}

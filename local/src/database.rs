@@ -1,0 +1,32 @@
+//! Connections to Postgres.
+
+use std::env;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use shared::config::DatabaseConfig;
+use tokio_postgres::Client;
+use tokio_postgres::config::Host;
+
+use crate::report::hinted;
+
+/// Connects to `url`, by TLS as the functions do.
+pub async fn connect(url: &str) -> Result<Client> {
+    let ca_file = env::var_os("DATABASE_CA_FILE").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let config = DatabaseConfig { url: url.to_owned(), ca_file, pool_size: 1 };
+    shared::db::connect(&config).await.map_err(|error| {
+        let error = anyhow::Error::new(error);
+        hinted(format!("cannot connect to {}: {error:#}", place(url)), "is the server up, and DATABASE_URL right?")
+    })
+}
+
+/// Where a URL points, without its secrets.
+fn place(url: &str) -> String {
+    let Ok(config) = url.parse::<tokio_postgres::Config>() else { return "the database".to_owned() };
+    let host = match config.get_hosts().first() {
+        Some(Host::Tcp(name)) => name.clone(),
+        Some(Host::Unix(path)) => path.display().to_string(),
+        None => "localhost".to_owned(),
+    };
+    format!("the database at {host}:{}", config.get_ports().first().unwrap_or(&5432))
+}

@@ -1,0 +1,193 @@
+//! The event source mapping, played locally: polls a queue, invokes its function with an SQS event, and deletes what
+//! the function did not report as failed.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use aws_sdk_sqs::types::{
+    ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry, Message, MessageSystemAttributeName,
+};
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use crate::aws::resources::{Aws, Queue, REGION};
+use crate::function::{QueueFunction, invocation_path};
+use crate::lambda::host::Health;
+use crate::lambda::sqs_event::{self, Verdict};
+use crate::process::stop::Stop;
+use crate::report;
+
+/// The longest that SQS allows. The emulator of the stack wakes a waiting poll as soon as there is a message.
+pub const WAIT_MAX_S: i32 = 20;
+/// For an emulator that outlives the stack: it may not notice that a caller hung up, and give that call a message.
+pub const WAIT_SHORT_S: i32 = 2;
+/// When the function could not even be asked, its messages come back this soon.
+const SOON_S: i32 = 2;
+const RETRY_FIRST: Duration = Duration::from_millis(200);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// The mapping of one queue to one function.
+#[derive(Clone, Debug)]
+pub struct EventSource {
+    pub function: QueueFunction,
+    pub queue: Queue,
+    /// How long a poll waits for messages.
+    pub wait_s: i32,
+    /// Where the function's host listens.
+    pub port: u16,
+    pub aws: Aws,
+    pub http: reqwest::Client,
+    pub health: Health,
+}
+
+/// Why an invocation gave no answer.
+enum Unanswered {
+    /// Nobody took it, or whoever did is gone: the messages may come back at once. If the work had begun, its lease is
+    /// what delays it.
+    NotTaken(String),
+    /// Somebody may still be working on it: the messages come back when their visibility ends.
+    Lost(String),
+}
+
+impl EventSource {
+    /// Starts the polls of this mapping.
+    pub fn start(self, stop: &Stop) -> Vec<JoinHandle<()>> {
+        let source = Arc::new(self);
+        (0..source.function.polls).map(|_| tokio::spawn(Arc::clone(&source).poll_until(stop.clone()))).collect()
+    }
+
+    async fn poll_until(self: Arc<Self>, mut stop: Stop) {
+        let mut health = self.health.clone();
+        let mut pause = RETRY_FIRST;
+        loop {
+            let received = tokio::select! {
+                () = stop.asked() => return,
+                messages = async { health.ready().await; self.receive().await } => messages,
+            };
+            match received {
+                // Not raced with the stop: what was received is worked on to its end.
+                Ok(messages) if !messages.is_empty() => {
+                    self.deliver(&messages).await;
+                    pause = RETRY_FIRST;
+                }
+                Ok(_) => pause = RETRY_FIRST,
+                // The supervisor reports an emulator that is down; here there is only waiting.
+                Err(_) => {
+                    tokio::select! {
+                        () = stop.asked() => return,
+                        () = sleep(pause) => {}
+                    }
+                    pause = (pause * 2).min(RETRY_MAX);
+                }
+            }
+        }
+    }
+
+    async fn receive(&self) -> Result<Vec<Message>> {
+        let output = self
+            .aws
+            .sqs
+            .receive_message()
+            .queue_url(&self.queue.url)
+            .max_number_of_messages(i32::try_from(self.function.spec.batch_size).unwrap_or(10))
+            .wait_time_seconds(self.wait_s)
+            .message_system_attribute_names(MessageSystemAttributeName::All)
+            .message_attribute_names("All")
+            .send()
+            .await
+            .context("cannot receive")?;
+        Ok(output.messages.unwrap_or_default())
+    }
+
+    async fn deliver(&self, messages: &[Message]) {
+        let name = self.function.name();
+        let ids: BTreeSet<&str> = messages.iter().filter_map(Message::message_id).collect();
+        let result = match self.invoke(messages).await {
+            Ok(answer) => match sqs_event::verdict(&answer, &ids) {
+                Verdict::DoneExcept(failed) => self.delete(messages, &failed).await,
+                Verdict::Failed(problem) => {
+                    report::line(name, format_args!("failed: {problem}"));
+                    Ok(())
+                }
+            },
+            Err(Unanswered::NotTaken(problem)) => {
+                report::line(name, format_args!("{problem}: its messages come again in {SOON_S} s"));
+                self.return_soon(messages).await
+            }
+            Err(Unanswered::Lost(problem)) => {
+                report::line(name, format_args!("gave no answer: {problem}"));
+                Ok(())
+            }
+        };
+        if let Err(error) = result {
+            report::line(name, format_args!("{error:#}"));
+        }
+    }
+
+    async fn invoke(&self, messages: &[Message]) -> Result<Vec<u8>, Unanswered> {
+        let timeout = self.function.timeout() + Duration::from_secs(5);
+        let url = format!("http://127.0.0.1:{}{}", self.port, invocation_path(self.function.name()));
+        let request = self.http.post(url).timeout(timeout).json(&sqs_event::event(messages, &self.queue.arn, REGION));
+        let mut health = self.health.clone();
+        let epoch = health.epoch();
+        let answer = async {
+            let response = request.send().await?;
+            let status = response.status();
+            Ok::<_, reqwest::Error>((status, response.bytes().await?))
+        };
+        let answer = tokio::select! {
+            answer = answer => answer,
+            // A host never answers for a process that died: without this the poll would wait for the timeout.
+            () = health.changed_since(epoch) => return Err(Unanswered::NotTaken("its process ended".to_owned())),
+        };
+        match answer {
+            Ok((status, body)) if status.is_success() => Ok(body.to_vec()),
+            Ok((status, _)) => Err(Unanswered::NotTaken(format!("its host answered {status}"))),
+            Err(error) if error.is_connect() => Err(Unanswered::NotTaken("its host is down".to_owned())),
+            Err(error) if error.is_timeout() => Err(Unanswered::Lost(format!("none within {} s", timeout.as_secs()))),
+            Err(error) => Err(Unanswered::Lost(error.to_string())),
+        }
+    }
+
+    async fn delete(&self, messages: &[Message], failed: &BTreeSet<String>) -> Result<()> {
+        let done = messages.iter().filter(|message| message.message_id().is_none_or(|id| !failed.contains(id)));
+        let entries: Vec<_> = done
+            .enumerate()
+            .map(|(index, message)| {
+                DeleteMessageBatchRequestEntry::builder()
+                    .id(index.to_string())
+                    .receipt_handle(message.receipt_handle().unwrap_or_default())
+                    .build()
+            })
+            .collect::<Result<_, _>>()?;
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let request = self.aws.sqs.delete_message_batch().queue_url(&self.queue.url).set_entries(Some(entries));
+        // They come again, and a claim that gives no step acknowledges them: once more is not worse.
+        let output = request.send().await.context("cannot delete messages")?;
+        if !output.failed.is_empty() {
+            bail!("cannot delete {} messages", output.failed.len());
+        }
+        Ok(())
+    }
+
+    async fn return_soon(&self, messages: &[Message]) -> Result<()> {
+        let entries: Vec<_> = messages
+            .iter()
+            .enumerate()
+            .map(|(index, message)| {
+                ChangeMessageVisibilityBatchRequestEntry::builder()
+                    .id(index.to_string())
+                    .receipt_handle(message.receipt_handle().unwrap_or_default())
+                    .visibility_timeout(SOON_S)
+                    .build()
+            })
+            .collect::<Result<_, _>>()?;
+        let request = self.aws.sqs.change_message_visibility_batch().queue_url(&self.queue.url);
+        request.set_entries(Some(entries)).send().await.context("cannot return messages")?;
+        Ok(())
+    }
+}

@@ -1,0 +1,91 @@
+//! What the command says. Progress goes to stderr, so that `nofx exec` leaves the output of its command alone, and
+//! every failure leaves through [`print_error`]: one line, and a hint when somebody knows what to do about it.
+
+use std::fmt;
+use std::time::Duration;
+
+/// A failure that knows what the reader can do about it.
+#[derive(Debug)]
+pub struct Hinted {
+    message: String,
+    hint: String,
+}
+
+impl fmt::Display for Hinted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Hinted {}
+
+/// An error with a hint.
+pub fn hinted(message: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
+    anyhow::Error::new(Hinted { message: message.into(), hint: hint.into() })
+}
+
+/// `text` for a terminal. What came from outside may hold control characters that move the cursor, hide text or change
+/// its direction: they are shown as escapes (`\u{1b}`). Line breaks and tabs are among them.
+pub fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for character in text.chars() {
+        if is_harmful(character) {
+            printable.extend(character.escape_unicode());
+        } else {
+            printable.push(character);
+        }
+    }
+    printable
+}
+
+/// C0, DEL and C1; what has no width; marks, embeddings, overrides and isolates of direction; separators of lines and paragraphs.
+fn is_harmful(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{061c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}' | '\u{2066}'..='\u{2069}' | '\u{feff}'
+        )
+}
+
+/// [`printable`], line by line: our own messages may have several.
+fn printable_lines(text: &str) -> String {
+    text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
+}
+
+/// Prints `error: ...` and, where one is known, `hint: ...`.
+pub fn print_error(error: &anyhow::Error) {
+    eprintln!("error: {}", printable_lines(&format!("{error:#}")));
+    if let Some(hinted) = error.chain().find_map(|cause| cause.downcast_ref::<Hinted>()) {
+        eprintln!("hint: {}", printable_lines(&hinted.hint));
+    }
+}
+
+/// One line about one part of the stack.
+pub fn line(part: &str, message: impl fmt::Display) {
+    eprintln!("{part:<10} {}", printable_lines(&message.to_string()));
+}
+
+/// A line that ends with the time something took.
+pub fn took(part: &str, message: impl fmt::Display, time: Duration) {
+    line(part, format_args!("{message} ({:.1} s)", time.as_secs_f64()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_from_outside_do_not_reach_the_terminal() {
+        assert_eq!(printable("a\u{1b}[2Jb"), "a\\u{1b}[2Jb");
+        assert_eq!(printable("\r\n\t\0\u{7f}\u{9b}"), "\\u{d}\\u{a}\\u{9}\\u{0}\\u{7f}\\u{9b}");
+        assert_eq!(printable("\u{202e}gpj.exe\u{2066}\u{200f}\u{2028}"), "\\u{202e}gpj.exe\\u{2066}\\u{200f}\\u{2028}");
+    }
+
+    #[test]
+    fn what_people_write_stays_as_it_is() {
+        for text in ["goal: größer, 漢字, שלום", "🧪 👩‍🔬 done", ""] {
+            assert_eq!(printable(text), text);
+        }
+        assert_eq!(printable_lines("one\ntwo\u{1b}"), "one\ntwo\\u{1b}");
+    }
+}

@@ -1,0 +1,121 @@
+//! The Docker variant of the local stack: LocalStack by compose, Postgres, Auth and Storage by the Supabase CLI, handed
+//! on through the variables that name any database, AWS endpoint or S3 endpoint. No engine was there to try it when it
+//! was written: it is therefore no more than a list of commands, and a CI job on a Docker host runs them.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::process::Stdio;
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+use tokio::process::Command;
+
+use crate::checkout::Checkout;
+use crate::process;
+use crate::report::{self, hinted};
+
+/// Where compose.yaml publishes LocalStack.
+const AWS_ENDPOINT_URL: &str = "http://127.0.0.1:4566";
+/// The bucket of supabase/config.toml.
+const BUCKET: &str = "artifacts";
+
+const NEEDED: &str =
+    "nofx dev --docker needs Docker with compose, running, and the Supabase CLI; nofx dev needs neither";
+
+const COMPOSE: [&str; 4] = ["docker", "compose", "--file", "localstack/compose.yaml"];
+const UP: [&[&str]; 2] = [&["up", "--detach", "--wait"], &["supabase", "start"]];
+const DOWN: [&[&str]; 2] = [&["down"], &["supabase", "stop"]];
+const RESET: [&[&str]; 2] = [&["down", "--volumes"], &["supabase", "stop", "--no-backup"]];
+
+/// What of `supabase status --output json` is used.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+struct Status {
+    db_url: String,
+    storage_s3_url: String,
+    s3_protocol_region: String,
+    s3_protocol_access_key_id: String,
+    s3_protocol_access_key_secret: String,
+}
+
+/// Starts the containers that are not running.
+pub async fn up(checkout: &Checkout) -> Result<()> {
+    run_both(checkout, UP).await
+}
+
+/// Stops them. The database stays; LocalStack keeps nothing, and the sweeper sends what its queues have lost.
+pub async fn down(checkout: &Checkout) -> Result<()> {
+    run_both(checkout, DOWN).await
+}
+
+/// Stops them and forgets the database.
+pub async fn reset(checkout: &Checkout) -> Result<()> {
+    run_both(checkout, RESET).await
+}
+
+/// Where they are: `DATABASE_URL`, `AWS_ENDPOINT_URL` and `ARTIFACTS_*`.
+pub async fn variables(checkout: &Checkout) -> Result<BTreeMap<&'static str, String>> {
+    let mut command = command(checkout, &["supabase", "status", "--output", "json"]);
+    let output = command.stderr(Stdio::inherit()).output().await.map_err(|error| missing("supabase", &error))?;
+    if !output.status.success() {
+        return Err(hinted("Supabase Local does not run", "start it with nofx dev --docker"));
+    }
+    from_status(&output.stdout)
+}
+
+fn from_status(json: &[u8]) -> Result<BTreeMap<&'static str, String>> {
+    let status: Status = serde_json::from_slice(json).context("supabase status: not what its CLI prints")?;
+    Ok(BTreeMap::from([
+        // It listens without TLS.
+        ("DATABASE_URL", format!("{}?sslmode=disable", status.db_url)),
+        ("AWS_ENDPOINT_URL", AWS_ENDPOINT_URL.to_owned()),
+        ("ARTIFACTS_BUCKET", BUCKET.to_owned()),
+        ("ARTIFACTS_ENDPOINT_URL", status.storage_s3_url),
+        ("ARTIFACTS_REGION", status.s3_protocol_region),
+        ("ARTIFACTS_ACCESS_KEY_ID", status.s3_protocol_access_key_id),
+        ("ARTIFACTS_SECRET_ACCESS_KEY", status.s3_protocol_access_key_secret),
+    ]))
+}
+
+async fn run_both(checkout: &Checkout, [compose, supabase]: [&[&str]; 2]) -> Result<()> {
+    for words in [&[&COMPOSE, compose].concat(), supabase] {
+        report::line("docker", words.join(" "));
+        let status = command(checkout, words).status().await.map_err(|error| missing(words[0], &error))?;
+        if !status.success() {
+            return Err(hinted(format!("{} failed with {status}", words.join(" ")), NEEDED));
+        }
+    }
+    Ok(())
+}
+
+fn command(checkout: &Checkout, words: &[&str]) -> Command {
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).current_dir(checkout.root()).stdin(Stdio::null()).kill_on_drop(true);
+    process::keep_back(&mut command);
+    command
+}
+
+fn missing(program: &str, error: &io::Error) -> anyhow::Error {
+    hinted(format!("{program} does not start: {error}"), NEEDED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_of_supabase_becomes_our_variables() {
+        let json = br#"{"API_URL": "http://127.0.0.1:54321",
+            "DB_URL": "postgresql://postgres:postgres@127.0.0.1:54322/postgres",
+            "STORAGE_S3_URL": "http://127.0.0.1:54321/storage/v1/s3", "S3_PROTOCOL_REGION": "local",
+            "S3_PROTOCOL_ACCESS_KEY_ID": "id", "S3_PROTOCOL_ACCESS_KEY_SECRET": "secret"}"#;
+        let variables = from_status(json).unwrap();
+        assert_eq!(
+            variables["DATABASE_URL"],
+            "postgresql://postgres:postgres@127.0.0.1:54322/postgres?sslmode=disable"
+        );
+        assert_eq!(variables["ARTIFACTS_ENDPOINT_URL"], "http://127.0.0.1:54321/storage/v1/s3");
+        assert_eq!(variables["ARTIFACTS_SECRET_ACCESS_KEY"], "secret");
+        assert!(from_status(b"{}").is_err(), "without Storage there is nowhere to put artifacts");
+    }
+}

