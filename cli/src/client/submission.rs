@@ -6,8 +6,9 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use nofx_local::report::hinted;
 use serde_json::{Value, json};
+use shared::view::RunCreated;
 
-use crate::client::api::{Api, Created};
+use crate::client::api::Api;
 use crate::client::workspace;
 
 /// A plan to submit.
@@ -20,7 +21,7 @@ pub struct Submission<'a> {
 }
 
 /// Uploads what the plan works on and posts it.
-pub async fn create(api: &Api, submission: &Submission<'_>) -> Result<Created> {
+pub async fn create(api: &Api, submission: &Submission<'_>) -> Result<RunCreated> {
     let path = submission.file.display();
     let text = fs::read_to_string(submission.file).with_context(|| format!("cannot read {path}"))?;
     let mut body: Value = serde_json::from_str(&text).with_context(|| format!("{path} is no JSON"))?;

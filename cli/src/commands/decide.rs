@@ -3,11 +3,10 @@
 use std::env;
 
 use anyhow::Result;
-use nofx_local::report::printable;
-use serde_json::Value;
+use shared::domain::gate::Decision;
 
 use crate::client::api::Api;
-use crate::client::gate::{self, Decision};
+use crate::client::gate;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -25,7 +24,6 @@ pub struct Args {
 pub async fn run(api: &Api, decision: Decision, args: &Args) -> Result<()> {
     let name = args.name.clone().or_else(|| env::var("USER").ok().filter(|name| !name.is_empty()));
     let gate = gate::decide(api, decision, &args.gate_id, name.as_deref(), args.reason.as_deref()).await?;
-    let status = gate.get("status").and_then(Value::as_str).unwrap_or("decided");
-    println!("{} {}", args.gate_id, printable(status));
+    println!("{} {}", gate.id, gate.status);
     Ok(())
 }

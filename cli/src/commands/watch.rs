@@ -5,9 +5,11 @@ use std::time::Duration;
 use anyhow::Result;
 use nofx_local::report::printable;
 use serde_json::Value;
+use shared::domain::RunStatus;
+use shared::view::{Event, RunDetail};
 use tokio::time::sleep;
 
-use crate::client::api::{Api, Event, RunDetail};
+use crate::client::api::Api;
 
 /// Lines of an explanation that are shown; the evidence has the rest.
 const EXPLANATION_LINES: usize = 12;
@@ -25,8 +27,8 @@ pub struct Args {
 /// `nofx watch`: prints events until the run ends; true if it succeeded.
 pub async fn watch(api: &Api, run_id: &str) -> Result<bool> {
     let detail = follow(api, run_id, async |_| Ok(())).await?;
-    println!("{} {}", printable(&detail.run.id), printable(&detail.run.status));
-    Ok(detail.run.status == "succeeded")
+    println!("{} {}", detail.run.id, detail.run.status);
+    Ok(detail.run.status == RunStatus::Succeeded)
 }
 
 /// Prints the events of a run until it ends, and shows `on_blocked` each state in which it waits for somebody.
@@ -49,9 +51,9 @@ pub async fn follow(api: &Api, run_id: &str, on_blocked: impl AsyncFn(&RunDetail
             print_event(event);
             after = after.max(event.seq);
         }
-        match detail.run.status.as_str() {
-            "succeeded" | "failed" | "cancelled" if events.is_empty() => return api.whole_run(run_id).await,
-            "blocked" => on_blocked(&detail).await?,
+        match detail.run.status {
+            status if status.is_terminal() && events.is_empty() => return api.whole_run(run_id).await,
+            RunStatus::Blocked => on_blocked(&detail).await?,
             _ => {}
         }
         if events.is_empty() {
@@ -66,12 +68,13 @@ async fn look(api: &Api, run_id: &str, after: i64) -> Result<(RunDetail, Vec<Eve
 }
 
 fn print_event(event: &Event) {
-    let time = event.timestamp.split_once('T').map_or(event.timestamp.as_str(), |(_, time)| time);
+    let time = event.timestamp.0.split_once('T').map_or(event.timestamp.0.as_str(), |(_, time)| time);
     let time = time.get(..12).unwrap_or(time);
     let (time, kind) = (printable(time), printable(&event.kind));
     let step = printable(event.step.as_deref().unwrap_or_default());
-    println!("  {time}  {kind:<24} {step:<20} {}", printable(&summary(&event.payload)));
-    for line in explanation(&event.payload).lines().take(EXPLANATION_LINES) {
+    let payload = serde_json::from_str(event.payload.get()).unwrap_or_default();
+    println!("  {time}  {kind:<24} {step:<20} {}", printable(&summary(&payload)));
+    for line in explanation(&payload).lines().take(EXPLANATION_LINES) {
         println!("                  {}", printable(line));
     }
 }
