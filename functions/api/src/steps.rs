@@ -118,7 +118,7 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn of(more: Value) -> String {
+    fn of(more: &Value) -> String {
         let mut facts = json!({"name": "s", "tool": "echo", "handler": "echo", "status": "ready", "run_status": "running",
             "attempt": 0, "failures": 0, "max_attempts": 3, "workers_lost": 0, "blockers": 0, "error": null,
             "ready_at": null, "notify_count": 0, "lease_until": null, "parents": [], "gates": []});
@@ -131,12 +131,12 @@ mod tests {
         let gate = |gate_type: &str, status: &str| json!({"id": uuid::Uuid::nil(), "gate_type": gate_type, "status": status, "reason": null, "expires_at": null});
         let facts = json!({"status": "pending", "parents": [{"name": "build", "status": "running"}],
             "gates": [gate("manual:go", "pending"), gate("manual:gone", "waived")]});
-        assert_eq!(of(facts), "It waits for its parents: build (running); and for its gates: manual:go.");
+        assert_eq!(of(&facts), "It waits for its parents: build (running); and for its gates: manual:go.");
     }
 
     #[test]
     fn a_step_of_a_paused_run_says_so() {
-        assert!(of(json!({"status": "ready", "run_status": "paused"})).contains("paused"));
+        assert!(of(&json!({"status": "ready", "run_status": "paused"})).contains("paused"));
     }
 
     #[test]
