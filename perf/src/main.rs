@@ -1,4 +1,4 @@
-//! `nofx-bench`: the numbers that README.md tells of, one JSON line each on standard output. Progress and what was
+//! `nofx-bench`: the benchmarks of docs/numbers.md, one JSON line each on standard output. Progress and what was
 //! left out go to standard error.
 
 mod bed;

@@ -1,12 +1,19 @@
 //! What must hold for every run at every moment, looked up in the rows themselves.
 
+use tokio_postgres::Row;
+
 use crate::Lab;
+use crate::catalogue::Catalogue;
 
 impl Lab {
     /// Everything that does not hold, one sentence each.
     pub async fn broken_invariants(&self) -> Vec<String> {
         let rows = self.admin.query(INVARIANTS, &[]).await.expect("look the invariants up");
-        rows.iter().map(|row| row.get(0)).collect()
+        let broken = rows.iter().map(|row| row.get(0));
+        let shapes = self.admin.query(SHAPES, &[]).await.expect("look the events up");
+        let catalogue = Catalogue::read();
+        let undocumented = shapes.iter().flat_map(|row| undocumented(&catalogue, row));
+        broken.chain(undocumented).collect()
     }
 
     /// Fails with a list of everything that does not hold.
@@ -15,6 +22,23 @@ impl Lab {
         assert!(broken.is_empty(), "broken invariants:\n{}", broken.join("\n"));
     }
 }
+
+fn undocumented(catalogue: &Catalogue, row: &Row) -> Vec<String> {
+    let (keys, types): (Vec<String>, Vec<String>) = (row.get(1), row.get(2));
+    catalogue.problems(row.get(0), &keys.into_iter().zip(types).collect())
+}
+
+/// Every kind of event with the keys of its payload and their types. Handlers of tests may note `test.*`.
+const SHAPES: &str = "
+    with noted as (
+        select type, payload from nofx.event union all select type, payload from nofx.tenant_event
+    )
+    select distinct n.type, p.keys, p.types
+      from noted n
+     cross join lateral (select coalesce(array_agg(f.key order by f.key), '{}') as keys,
+                                coalesce(array_agg(jsonb_typeof(f.value) order by f.key), '{}') as types
+                           from jsonb_each(n.payload) f) p
+     where n.type not like 'test.%'";
 
 const INVARIANTS: &str = "
     with counted as (

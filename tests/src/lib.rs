@@ -17,6 +17,8 @@ pub mod time;
 
 pub mod snapshot;
 
+pub mod catalogue;
+
 pub mod invariants;
 
 pub use delivery::Deliver;

@@ -7,6 +7,7 @@ mod stack;
 
 use std::collections::BTreeMap;
 
+use nofx_tests::catalogue::{Catalogue, shape};
 use serde_json::{Value, json};
 
 use stack::{Stack, cargo_run, free_port};
@@ -41,6 +42,16 @@ async fn the_whole_stack_runs_the_demo_survives_a_kill_and_a_restart() {
     again.stop();
 }
 
+/// Every event of a run is as docs/events.md says.
+async fn events_are_documented(stack: &Stack, run: &str) {
+    let catalogue = Catalogue::read();
+    let events = stack.get(&format!("/runs/{run}/timeline?limit=1000")).await;
+    for event in events.as_array().expect("events") {
+        let problems = catalogue.problems(event["type"].as_str().expect("a type"), &shape(&event["payload"]));
+        assert!(problems.is_empty(), "{problems:?}");
+    }
+}
+
 /// The requests that the first version's users have in their notes.
 async fn smoke_requests(stack: &Stack) {
     let gated = json!({"plan":{"goal":"gated codegen","steps":[{"name":"typecheck","tool":"gate:typecheck"},
@@ -50,6 +61,7 @@ async fn smoke_requests(stack: &Stack) {
     let ended = stack.follow(&run).await;
     assert_eq!(ended["run"]["status"], "succeeded", "{ended}");
     assert_eq!(ended["artifacts"].as_array().map(Vec::len), Some(4), "three pieces of evidence and a text");
+    events_are_documented(stack, &run).await;
     assert!(stack.text(&format!("/ui/runs/{run}")).await.contains("gated codegen"));
 
     let manual =
@@ -60,11 +72,13 @@ async fn smoke_requests(stack: &Stack) {
     assert_eq!(stack.post(&format!("/gates/{gate}/approve"), &json!({})).await.0, 200);
     assert_eq!(stack.post(&format!("/gates/{gate}/reject"), &json!({})).await.0, 409);
     assert_eq!(stack.follow(&run).await["run"]["status"], "succeeded");
+    events_are_documented(stack, &run).await;
 
     let write = json!({"plan":{"goal":"db write test","steps":[{"name":"insert products","tool":"db_write",
         "inputs":{"table":"public.products","op":"insert","values":[{"name":"Widget","price":10}]}}]}});
     let run = stack.submit(&write).await;
     assert_eq!(stack.follow(&run).await["run"]["status"], "succeeded");
+    events_are_documented(stack, &run).await;
 }
 
 async fn kill_in_the_middle(stack: &Stack) {

@@ -60,6 +60,7 @@ async fn write(lab: &Lab, inputs: Value) -> RunId {
         let twice = wakeups.iter().flat_map(|wakeup| [body(wakeup), body(wakeup)]);
         worker.handle_batch(event_of(twice), None).await;
     }
+    lab.assert_invariants().await;
     run
 }
 

@@ -78,4 +78,5 @@ async fn every_example_of_the_page_does_what_it_says() {
     }
     let rule: Value = api.get("/rules/public.orders").await.expect("the last rule");
     assert_eq!(rule["dependants"], json!({ "public.order_lines": 500 }));
+    lab.assert_invariants().await;
 }

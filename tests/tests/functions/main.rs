@@ -1,5 +1,6 @@
-//! The functions on a real database: HTTP routes through both event shapes of API Gateway, and `db_write`.
+//! The functions on a real database: HTTP routes through both event shapes of API Gateway, and handlers.
 
+mod codegen;
 mod db_write;
 mod docs;
 mod gateway;

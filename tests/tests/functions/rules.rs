@@ -55,6 +55,7 @@ async fn a_rule_is_set_replaced_read_and_deleted_and_each_change_is_an_event() {
         "select string_agg(type || ' ' || actor, ', ' order by id) from nofx.tenant_event where tenant_id = 'acme'";
     let events: String = lab.admin.query_one(sql, &[]).await.unwrap().get(0);
     assert_eq!(events, "rule.set ann, rule.set bob, rule.set database:postgres, rule.deleted ann");
+    lab.assert_invariants().await;
 }
 
 #[tokio::test]

@@ -24,10 +24,17 @@ async fn cancel(ctx: &Ctx, run: RunId) {
     control_run(ctx, &ctx.config.tenant, run, Control::Cancel, "ann").await.unwrap();
 }
 
+fn payload(tokens: u32) -> Value {
+    json!({
+        "provider": "openai", "model": "m", "usable": false, "reason": "cut off", "input_tokens": null,
+        "output_tokens": tokens, "cached_input_tokens": null, "cache_write_input_tokens": null, "reasoning_tokens": 0,
+    })
+}
+
 fn spent() -> Outcome {
     let mut outcome = Outcome::succeeded(Map::new());
-    for (kind, tokens) in [("codegen.usage", 7), ("codegen.usage", 8), ("codegen.other", 9)] {
-        outcome.events.push(NewEvent { kind: kind.into(), payload: json!({ "output_tokens": tokens }) });
+    for (kind, tokens) in [("codegen.usage", 7), ("codegen.usage", 8), ("test.noted", 9)] {
+        outcome.events.push(NewEvent { kind: kind.into(), payload: payload(tokens) });
     }
     outcome
 }
@@ -37,7 +44,8 @@ fn end(claimed: &Claimed) -> FinishItem {
 }
 
 async fn usage(lab: &Lab, run: RunId) -> Vec<Value> {
-    let sql = "select payload from nofx.event where run_id = $1 and type like 'codegen.%' order by seq";
+    let sql =
+        "select payload from nofx.event where run_id = $1 and type in ('codegen.usage', 'test.noted') order by seq";
     lab.admin.query(sql, &[&run.0]).await.unwrap().iter().map(|row| row.get(0)).collect()
 }
 
@@ -82,7 +90,11 @@ async fn what_a_cancelled_attempt_spent_is_told_once_and_changes_nothing_else() 
     for recorded in [2, 0] {
         assert_eq!(step::attempt_usage_record(&lab.ctx.db, &item).await.unwrap(), recorded);
     }
-    let expected = [7, 8].map(|tokens| json!({ "output_tokens": tokens, "late_attempt": 1 }));
+    let expected = [7, 8].map(|tokens| {
+        let mut payload = payload(tokens);
+        payload["late_attempt"] = json!(1);
+        payload
+    });
     assert_eq!(usage(&lab, run).await, expected);
     assert_eq!(lab.outcome(run).await, before);
     lab.assert_invariants().await;

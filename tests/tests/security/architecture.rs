@@ -1,4 +1,4 @@
-//! The arrows of STYLE: which room may know which. Read from the sources, so that no arrow appears unnoticed.
+//! Which room may import which, as CONTRIBUTING.md says. Read from the sources, so that no import goes unnoticed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -173,6 +173,17 @@ fn a_client_of_the_api_needs_no_local_stack() {
     for (file, text) in sources(&root().join("cli/src/client")) {
         let named = rooms_named(&code(&text), "nofx_local");
         assert!(named.iter().all(|room| room == "report"), "cli/src/client/{file} knows {named:?} of the local stack");
+    }
+}
+
+#[test]
+fn contributing_lists_these_rooms() {
+    let page = fs::read_to_string(root().join("CONTRIBUTING.md")).unwrap();
+    for (room, allowed) in SHARED {
+        let names: Vec<String> = allowed.iter().map(|name| format!("`{name}`")).collect();
+        let names = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+        let row = format!("| `{room}` | {names} |");
+        assert!(page.contains(&row), "CONTRIBUTING.md has no row {row}");
     }
 }
 

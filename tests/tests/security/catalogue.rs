@@ -1,8 +1,11 @@
-//! The catalogue of errors lists every code that a step can fail with.
+//! The pages of errors, events and configuration list every code, event type and variable of the sources.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use nofx_tests::catalogue::Catalogue;
+use shared::domain::tool::HANDLERS;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the checkout").to_owned()
@@ -42,16 +45,76 @@ fn codes(text: &str) -> BTreeSet<String> {
     codes
 }
 
-#[test]
-fn every_code_of_the_sources_is_in_the_catalogue() {
+fn all_sources() -> Vec<String> {
     let mut found = Vec::new();
     for folder in ["functions", "shared/src", "migrations"] {
         sources(&root().join(folder), &mut found);
     }
+    found
+}
+
+#[test]
+fn every_code_of_the_sources_is_in_the_catalogue() {
+    let found = all_sources();
     let codes: BTreeSet<String> = found.iter().flat_map(|text| codes(text)).collect();
     assert!(codes.len() > 40, "the sources write codes in another way now: {codes:?}");
     let pages = ["docs/errors.md", "docs/db_write.md"].map(|page| fs::read_to_string(root().join(page)).expect(page));
     let missing: Vec<_> =
         codes.iter().filter(|code| !pages.iter().any(|page| page.contains(&format!("`{code}`")))).collect();
     assert!(missing.is_empty(), "not in docs/errors.md: {missing:?}");
+}
+
+/// What events are about, besides handlers.
+const NOUNS: [&str; 5] = ["artifact", "gate", "rule", "run", "step"];
+
+/// Words in quotes that look like an event type, such as `run.created`; `step.` where the rest is a state.
+fn event_kinds(text: &str) -> BTreeSet<String> {
+    let quoted = text.split(['"', '\'']);
+    let is_kind = |word: &&str| {
+        word.split_once('.').is_some_and(|(noun, verb)| {
+            (NOUNS.contains(&noun) || HANDLERS.iter().any(|handler| handler.name == noun))
+                && verb.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+        })
+    };
+    quoted.filter(is_kind).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_event_of_the_sources_is_in_the_catalogue_and_the_other_way_round() {
+    let sources = all_sources();
+    let (open, whole): (BTreeSet<_>, BTreeSet<_>) =
+        sources.iter().flat_map(|text| event_kinds(text)).partition(|kind| kind.ends_with('.'));
+    let catalogue = Catalogue::read();
+    let listed: BTreeSet<String> = catalogue.kinds().map(str::to_owned).collect();
+    let missing: Vec<_> = whole.difference(&listed).collect();
+    assert!(missing.is_empty(), "not in docs/events.md: {missing:?}");
+
+    // The rest of a type that is put together is a state, in quotes somewhere in the migrations.
+    let is_state = |word: &str| sources.iter().any(|text| text.contains(&format!("'{word}'")));
+    let is_made = |kind: &&String| {
+        kind.split_once('.').is_some_and(|(noun, verb)| open.contains(&format!("{noun}.")) && is_state(verb))
+    };
+    let invented: Vec<_> = listed.difference(&whole).filter(|kind| !is_made(kind)).collect();
+    assert!(invented.is_empty(), "no source writes these events: {invented:?}");
+}
+
+#[test]
+fn every_writer_of_the_catalogue_of_events_exists() {
+    let sources = all_sources();
+    let exists = |writer: &&str| sources.iter().any(|text| text.contains(&format!("function nofx.{writer}(")));
+    let missing: BTreeSet<_> =
+        Catalogue::read().writers().filter(|writer| !exists(writer)).map(str::to_owned).collect();
+    assert!(missing.is_empty(), "no such function: {missing:?}");
+}
+
+#[test]
+fn every_variable_of_the_functions_is_on_the_page_of_configuration() {
+    let source = fs::read_to_string(root().join("shared/src/config.rs")).expect("the reader of the environment");
+    let page = fs::read_to_string(root().join("docs/configuration.md")).expect("the page");
+    let quoted = source.split('"').filter(|word| word.len() > 3 && word.contains('_'));
+    let variables: BTreeSet<&str> =
+        quoted.filter(|word| word.chars().all(|c| c.is_ascii_uppercase() || c == '_')).collect();
+    assert!(variables.len() > 20, "the variables are read in another way now: {variables:?}");
+    let missing: Vec<_> = variables.iter().filter(|name| !page.contains(&format!("`{name}`"))).collect();
+    assert!(missing.is_empty(), "not in docs/configuration.md: {missing:?}");
 }

@@ -2,5 +2,6 @@
 
 mod architecture;
 mod catalogue;
+mod links;
 mod roles;
 mod tenancy;

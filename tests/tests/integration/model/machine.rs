@@ -1,4 +1,4 @@
-//! The model: facts, and what the design says follows from them.
+//! The model: facts, and what follows from them.
 
 use std::collections::{BTreeMap, BTreeSet};
 

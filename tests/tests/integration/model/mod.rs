@@ -1,7 +1,7 @@
-//! Random histories, applied to a model of the three machines and to Postgres: both must tell the same story.
+//! Random histories, applied to a model of the three state machines and to Postgres: both must give the same answers.
 //!
-//! The model is written from the design, section 5, not from the SQL: it counts nothing, it derives every state from
-//! the facts (which parents succeeded, which gates are pending), where the SQL keeps counters.
+//! The model follows "States" in ARCHITECTURE.md, not the SQL. It counts nothing: it derives every state from the facts
+//! (which parents succeeded, which gates are pending), where the SQL keeps counters.
 
 mod event;
 mod gates;
