@@ -3,48 +3,62 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use nofx::client::api::Api;
-use nofx::commands::{decide, demo, deploy, deploy_local, dev, env, exec, migrate, rules, runs, submit, watch};
+use nofx::commands::{
+    decide, demo, deploy, deploy_local, dev, env, exec, migrate, migration, rules, runs, submit, watch,
+};
 use nofx_local::checkout::Checkout;
 use nofx_local::report;
 use shared::domain::gate::Decision;
 
 /// The command of the NOFX control plane
 #[derive(Debug, Parser)]
-#[command(name = "nofx", version)]
+#[command(name = "nofx", version, after_help = AFTER_HELP)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
+const AFTER_HELP: &str = "\
+Environment:
+  NOFX_API_URL  The API that submit, watch, runs, approve, reject, waive and rules call [default: http://127.0.0.1:3000]
+
+Exit status:
+  0  success
+  1  failure, or the watched run did not succeed
+  2  wrong usage
+  exec passes on the status of its command, or gives 128 and the number of the signal that ended it.";
+
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the local stack in the foreground
+    /// Run the local stack in the foreground, until Ctrl-C
     Dev(dev::Args),
-    /// Run the sample plans and show what comes of them
+    /// Run the sample plans, and check that each ends as it should
     Demo(demo::Args),
-    /// Run a command against a throwaway Postgres and AWS emulator
+    /// Run a command with a throwaway Postgres and AWS emulator
     Exec(exec::Args),
     /// Build the functions and deploy them to AWS
     Deploy(deploy::Args),
-    /// Deploy the template to an emulator on this machine and run the sample plans there
+    /// Deploy to an emulator on this machine, and run the sample plans there
     DeployLocal,
-    /// Print the environment of the functions, for a shell
+    /// Print the functions' environment variables, for a shell: eval "$(nofx env)"
     Env(env::Args),
-    /// Apply the migrations that are pending
+    /// Apply pending migrations to a database
     Migrate(migrate::Args),
-    /// Submit a plan
+    /// Write the next migration, with the SQL functions that changed
+    Migration(migration::Args),
+    /// Submit a plan, and print the id of its run
     Submit(submit::Args),
-    /// Show the progress of a run until it ends
+    /// Print the events of a run until it ends
     Watch(watch::Args),
     /// List the newest runs
     Runs,
-    /// Let a gate pass
+    /// Approve a gate: what waits for it goes ahead
     Approve(decide::Args),
-    /// Fail a gate
+    /// Reject a gate: what waits for it fails
     Reject(decide::Args),
-    /// Let a gate pass without its evidence
+    /// Waive a gate: let it pass without evidence
     Waive(decide::Args),
-    /// Read and change which tables plans may write
+    /// Show and change which tables plans may write
     #[command(subcommand)]
     Rules(rules::Command),
 }
@@ -70,6 +84,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::DeployLocal => deploy_local::run(&Checkout::find()?).await?,
         Command::Env(args) => env::run(&Checkout::find()?, &args).await?,
         Command::Migrate(args) => migrate::run(&args).await?,
+        Command::Migration(args) => migration::run(&args)?,
         Command::Submit(args) => return Ok(success(submit::run(&api, &args).await?)),
         Command::Watch(args) => return Ok(success(watch::watch(&api, &args.run_id).await?)),
         Command::Runs => runs::run(&api).await?,

@@ -16,8 +16,16 @@ pub async fn connect(url: &str) -> Result<Client> {
     let config = DatabaseConfig { url: url.to_owned(), ca_file, pool_size: 1 };
     shared::db::connect(&config).await.map_err(|error| {
         let error = anyhow::Error::new(error);
-        hinted(format!("cannot connect to {}: {error:#}", place(url)), "is the server up, and DATABASE_URL right?")
+        hinted(
+            format!("cannot connect to {}: {error:#}", place(url)),
+            "check that the server is up and that the URL is right",
+        )
     })
+}
+
+/// An error unless the database can be reached.
+pub async fn check(url: &str) -> Result<()> {
+    connect(url).await.map(drop)
 }
 
 /// Where a URL points, without its secrets.

@@ -22,9 +22,6 @@ pub const HTTP_FUNCTIONS: [&str; 3] = ["api", "approvals", "console"];
 pub const SWEEPER: &str = "sweeper";
 pub const SWEEPER_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// SQS keeps a message invisible for twelve hours at most.
-const VISIBILITY_MAX_S: u32 = 43_200;
-
 /// Every queue function.
 pub fn queue_functions() -> impl Iterator<Item = QueueFunction> {
     HANDLERS.iter().map(|spec| {
@@ -47,19 +44,6 @@ impl QueueFunction {
 
     pub fn timeout(&self) -> Duration {
         Duration::from_secs(u64::from(self.spec.function_timeout_s))
-    }
-
-    /// AWS advises six times the timeout of the function: room for retries inside the event source.
-    pub fn visibility_s(&self) -> u32 {
-        (self.spec.function_timeout_s * 6).min(VISIBILITY_MAX_S)
-    }
-
-    pub fn queue(&self, prefix: &str) -> String {
-        format!("{prefix}step-ready-{}", self.spec.name)
-    }
-
-    pub fn dead_letter_queue(&self, prefix: &str) -> String {
-        format!("{}-dlq", self.queue(prefix))
     }
 }
 

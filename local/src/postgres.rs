@@ -7,24 +7,21 @@ use std::fs;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 use tokio::process::Command;
-use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::checkout::Checkout;
 use crate::database;
-use crate::process::{self, Ending, Ledger, Process};
+use crate::process::{self, Ending, Ledger, Process, server};
 use crate::report::hinted;
 use crate::tools::python::PythonEnv;
 
 /// Part of the name of the cached template: raise it when the options of `initdb` below change.
 const TEMPLATE_REVISION: u32 = 1;
-/// A server that was killed replays its log first.
-const START_LIMIT: Duration = Duration::from_mins(1);
 const ENDING: Ending = Ending::new(Signal::INT, Duration::from_secs(20));
 
 /// What a cluster is for.
@@ -156,25 +153,8 @@ impl Postgres {
         for setting in ["listen_addresses=127.0.0.1", &port, "unix_socket_directories=", "max_connections=200"] {
             command.args(["-c", setting]);
         }
-        process::log_to(&mut command, log)?;
-        let mut server = Process::spawn("postgres", command, ENDING, ledger)?;
-        let start = Instant::now();
-        loop {
-            tokio::select! {
-                status = server.wait() => {
-                    bail!("postgres ended with {} while it started, see {}", status?, log.display());
-                }
-                () = sleep(Duration::from_millis(20)) => {}
-            }
-            match database::connect(&cluster.url()).await {
-                Ok(_) => return Ok(server),
-                Err(error) if start.elapsed() > START_LIMIT => {
-                    server.end().await;
-                    return Err(error).with_context(|| format!("postgres does not answer, see {}", log.display()));
-                }
-                Err(_) => {}
-            }
-        }
+        let url = cluster.url();
+        server::start("postgres", command, ENDING, log, ledger, || database::check(&url)).await
     }
 
     fn template_dir(&self, cache: &Path) -> PathBuf {

@@ -15,7 +15,7 @@ use shared::context::Ctx;
 use shared::domain::{ClaimedStep, Outcome, RunId, tool};
 use shared::flow::create_run::{Request, create_run};
 use shared::storage::StepStore;
-use shared::worker::{Handler, Plain, Worker};
+use shared::worker::{Handler, WorkThenRecord, Worker};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_postgres::Client;
@@ -197,7 +197,7 @@ fn billed_ms(took: Duration) -> u64 {
 async fn poll(source: Source, ctx: Ctx, board: Arc<Board>) -> Result<()> {
     let spec = tool::handler("echo").context("no handler echo")?;
     let echo = NotingEcho::default();
-    let worker = Worker::new(ctx, spec, Plain(echo.clone()));
+    let worker = Worker::new(ctx, spec, WorkThenRecord(echo.clone()));
     loop {
         let batch = source.receive().await;
         let event = bed::event(&batch)?;

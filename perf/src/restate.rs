@@ -135,7 +135,7 @@ impl Restate {
             .env("RESTATE_INGRESS__BIND_ADDRESS", format!("127.0.0.1:{ingress}"));
         let probe = Probe { url: format!("http://127.0.0.1:{admin}/health"), status: StatusCode::OK };
         let log = place.dir.join("server.log");
-        let server = server::start("restate-server", command, ENDING, &probe, &log, &place.ledger).await?;
+        let server = server::start_http("restate-server", command, ENDING, &probe, &log, &place.ledger).await?;
 
         let restate = Self {
             version,

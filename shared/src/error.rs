@@ -17,9 +17,6 @@ pub enum Error {
     Conflict(String),
     #[error("{0}")]
     Forbidden(String),
-    /// The attempt no longer owns its step: nothing was changed.
-    #[error("{0}")]
-    Stale(String),
     /// Something we depend on is away; trying again may help.
     #[error("{what} is unavailable")]
     Unavailable {

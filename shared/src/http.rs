@@ -7,8 +7,8 @@ mod origin;
 mod problem;
 mod query;
 
-pub use admit::{MAX_BODY_BYTES, MAX_FORM_BYTES};
-pub use body::{ACTOR, ACTOR_RULE, Body, Fields, MAX_REASON_CHARS, Names, REASON, actor_name, json_body};
+pub use admit::MAX_BODY_BYTES;
+pub use body::{ACTOR, Body, MAX_REASON_CHARS, REASON, actor, json_body, reason};
 pub use event::mend;
 pub use origin::{Sender, sender};
 pub use problem::{detail_of, problem, shown};

@@ -10,6 +10,7 @@ use tokio::sync::{Mutex, mpsc};
 use uuid::Uuid;
 
 pub use crate::domain::WakeUp;
+use crate::domain::tool::queue_name;
 use crate::domain::trace::TraceParent;
 use crate::domain::{RunId, StepId, TenantId};
 use crate::error::Error;
@@ -122,11 +123,6 @@ impl Sqs {
         urls.insert(handler.to_owned(), url.clone());
         Ok(url)
     }
-}
-
-/// Name of a handler's queue.
-pub fn queue_name(prefix: &str, handler: &str) -> String {
-    format!("{prefix}step-ready-{handler}")
 }
 
 fn entry(index: usize, wakeup: &WakeUp) -> Result<SendMessageBatchRequestEntry, Error> {

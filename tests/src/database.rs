@@ -1,12 +1,12 @@
 //! A database per test, cloned from a template that is made once from the migrations.
 
-use std::fmt::Write as _;
-use std::path::Path;
-use std::{fs, thread};
+use std::path::{Path, PathBuf};
+use std::thread;
 
-use sha2::{Digest, Sha256};
+use nofx_local::migrate;
 use shared::config::DatabaseConfig;
 use shared::db::connect;
+use shared::domain::digest::sha256_hex;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
@@ -63,42 +63,22 @@ pub async fn connect_to(url: &str) -> Client {
     })
 }
 
-/// Migrations in order: name and text.
-pub fn migrations() -> Vec<(String, String)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations");
-    let mut files: Vec<_> = fs::read_dir(folder)
-        .expect("the migrations folder")
-        .map(|entry| entry.expect("a readable folder").path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "sql"))
-        .collect();
-    files.sort();
-    files
-        .into_iter()
-        .map(|path| {
-            let name = path.file_stem().expect("a file name").to_string_lossy().into_owned();
-            (name, fs::read_to_string(path).expect("a readable migration"))
-        })
-        .collect()
+fn migrations() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations")
 }
 
 /// The template's name, which tells its contents: changed migrations make another one.
 async fn template(admin: &Client) -> String {
-    let migrations = migrations();
-    assert!(!migrations.is_empty(), "there are no migrations");
-    let mut digest = Sha256::new();
-    for (name, text) in &migrations {
-        digest.update(name);
-        digest.update(text);
-    }
-    let mut name = "nofx_template_".to_owned();
-    for byte in digest.finalize().iter().take(8) {
-        let _ = write!(name, "{byte:02x}");
-    }
+    let files = migrate::read_dir(&migrations()).expect("the migrations");
+    let functions = migrate::functions::read_dir(&migrations()).expect("the functions");
+    let texts = files.iter().map(|file| &file.sql).chain(functions.iter().map(|file| &file.sql));
+    let digest = sha256_hex(texts.map(String::as_str).collect::<String>().as_bytes());
+    let name = format!("nofx_template_{}", &digest[..16]);
     if !exists(admin, &name).await {
         // Nextest runs every test in a process of its own: the first one makes the template, the others wait for it.
         admin.execute("select pg_advisory_lock($1)", &[&TEMPLATE_LOCK]).await.expect("the template lock");
         if !exists(admin, &name).await {
-            make_template(admin, &name, &migrations).await;
+            make_template(admin, &name).await;
         }
         admin.execute("select pg_advisory_unlock($1)", &[&TEMPLATE_LOCK]).await.expect("the template lock");
     }
@@ -111,17 +91,15 @@ async fn exists(admin: &Client, name: &str) -> bool {
 }
 
 /// Built under another name, so that a template that exists is a whole one.
-async fn make_template(admin: &Client, name: &str, migrations: &[(String, String)]) {
+async fn make_template(admin: &Client, name: &str) {
     let building = format!("{name}_building");
     admin.batch_execute(&format!("drop database if exists {building} with (force)")).await.expect("drop a torso");
     admin.batch_execute(&format!("create database {building}")).await.expect("create the template");
-    let client = connect_to(&with_database(&database_url(), &building)).await;
-    for (migration, text) in migrations {
-        let applied = client.batch_execute(&format!("begin;\n{text}\ncommit;")).await;
-        applied.unwrap_or_else(|error| panic!("migration {migration} does not apply: {:?}", error.as_db_error()));
-    }
-    drop(client);
-    // Renaming waits for the connection above to end. Nobody can connect from here on, so a clone never meets anybody.
+    let url = with_database(&database_url(), &building);
+    migrate::migrate(&url, &migrations())
+        .await
+        .unwrap_or_else(|error| panic!("the migrations do not apply: {error:#}"));
+    // Renaming waits for the connection of the migrations to end. Nobody can connect from here on, so a clone never meets anybody.
     let sql = format!("alter database {building} with allow_connections false is_template true");
     admin.batch_execute(&sql).await.expect("close the template");
     admin.batch_execute(&format!("alter database {building} rename to {name}")).await.expect("name the template");

@@ -6,7 +6,7 @@ use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent, SqsMessage};
 use shared::context::Ctx;
 use shared::domain::tool;
 use shared::queue::{Message, WakeUp};
-use shared::worker::{Plain, Worker};
+use shared::worker::{WorkThenRecord, Worker};
 
 use crate::{Lab, Script};
 
@@ -23,7 +23,7 @@ const MOST_BATCHES: usize = 2_000;
 
 impl Lab {
     /// A worker of the handler with this name.
-    pub fn worker(&self, handler: &str, script: &Script) -> Worker<Plain<Script>> {
+    pub fn worker(&self, handler: &str, script: &Script) -> Worker<WorkThenRecord<Script>> {
         worker_on(&self.ctx, handler, script)
     }
 
@@ -69,7 +69,7 @@ impl Lab {
     }
 }
 
-async fn deliver_batch(worker: &Worker<Plain<Script>>, batch: &[WakeUp], deliver: Deliver) {
+async fn deliver_batch(worker: &Worker<WorkThenRecord<Script>>, batch: &[WakeUp], deliver: Deliver) {
     let response = worker.handle_batch(event(batch, deliver), None).await;
     assert_eq!(failed_ids(&response), HashSet::new(), "no message comes back from a sound batch");
     if deliver == Deliver::Thrice {
@@ -79,9 +79,9 @@ async fn deliver_batch(worker: &Worker<Plain<Script>>, batch: &[WakeUp], deliver
 }
 
 /// A worker of the handler with this name, on another context.
-pub fn worker_on(ctx: &Ctx, handler: &str, script: &Script) -> Worker<Plain<Script>> {
+pub fn worker_on(ctx: &Ctx, handler: &str, script: &Script) -> Worker<WorkThenRecord<Script>> {
     let spec = tool::handler(handler).expect("a known handler");
-    Worker::new(ctx.clone(), spec, Plain(script.clone()))
+    Worker::new(ctx.clone(), spec, WorkThenRecord(script.clone()))
 }
 
 /// The event for a batch. Message ids are `m0`, `m1`, ... in the order of the batch.

@@ -141,13 +141,16 @@ impl Api {
         if let Some(body) = body {
             request = request.json(body);
         }
-        let response = self.execute(request.timeout(Duration::from_mins(1))).await.map_err(|error| {
-            if error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_connect) {
+        let response = self.execute(request.timeout(Duration::from_mins(1))).await;
+        let response = response.map_err(|error| match error.downcast_ref::<reqwest::Error>() {
+            Some(failure) if failure.is_connect() => {
                 let hint = "start the local stack with `nofx dev`, or set NOFX_API_URL";
                 hinted(format!("nothing answers at {}", self.base), hint)
-            } else {
-                error.context(format!("{method} {url}"))
             }
+            Some(failure) if failure.is_builder() => {
+                hinted(format!("{} is not a URL", self.base), "NOFX_API_URL looks like http://127.0.0.1:3000")
+            }
+            _ => error.context(format!("{method} {url}")),
         })?;
         let (status, headers) = (response.status(), response.headers().clone());
         let text = response.text().await.with_context(|| format!("{method} {url}: the answer broke off"))?;
@@ -197,7 +200,11 @@ fn refusal(call: &str, status: StatusCode, text: &str) -> anyhow::Error {
         message.push_str(&cut(text));
     }
     for offence in &problem.errors {
-        let _ = write!(message, "\n  {}: {}", printable(&offence.path), printable(&offence.message));
+        let offence = format!("{}: {}", printable(&offence.path), printable(&offence.message));
+        // A single one is the detail already.
+        if !message.ends_with(&offence) {
+            let _ = write!(message, "\n  {offence}");
+        }
     }
     match problem.request_id {
         Some(id) if status.is_server_error() => {
@@ -238,6 +245,9 @@ mod tests {
         let text = r#"{"title":"Bad Request","status":400,"detail":"the plan is invalid","errors":[{"path":"plan.steps[1].tool","message":"unknown tool"}]}"#;
         let error = refusal("POST /runs", StatusCode::BAD_REQUEST, text).to_string();
         assert_eq!(error, "POST /runs: 400 Bad Request: the plan is invalid\n  plan.steps[1].tool: unknown tool");
+        let single = r#"{"title":"Bad Request","status":400,"detail":"plan.steps: must not be empty","errors":[{"path":"plan.steps","message":"must not be empty"}]}"#;
+        let error = refusal("POST /runs", StatusCode::BAD_REQUEST, single).to_string();
+        assert_eq!(error, "POST /runs: 400 Bad Request: plan.steps: must not be empty");
         assert_eq!(refusal("GET /x", StatusCode::BAD_GATEWAY, "oops").to_string(), "GET /x: 502 Bad Gateway: oops");
         assert!(!refusal("GET /x", StatusCode::BAD_GATEWAY, "\u{1b}[2J").to_string().contains('\u{1b}'));
     }

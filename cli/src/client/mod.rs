@@ -1,7 +1,10 @@
 //! A client of the control plane's HTTP API.
 
 pub mod api;
+pub mod document;
 pub mod gate;
+pub mod plan_file;
 pub mod sign;
 pub mod submission;
 pub mod workspace;
+mod yaml;

@@ -1,29 +1,26 @@
 //! `nofx approve`, `nofx reject`, `nofx waive`: decisions on gates.
 
-use std::env;
-
 use anyhow::Result;
 use shared::domain::gate::Decision;
 
 use crate::client::api::Api;
 use crate::client::gate;
+use crate::commands::who::Who;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// The gate to decide
+    /// Id of the gate, as `nofx watch` prints it
     gate_id: String,
-    /// Why, for whoever reads the record
+    /// The reason, kept with the decision
     #[arg(long)]
     reason: Option<String>,
-    /// Who decides, where the API takes the caller's word for it
-    #[arg(long = "as", value_name = "NAME")]
-    name: Option<String>,
+    #[command(flatten)]
+    who: Who,
 }
 
 /// Decides and prints the gate's new state.
 pub async fn run(api: &Api, decision: Decision, args: &Args) -> Result<()> {
-    let name = args.name.clone().or_else(|| env::var("USER").ok().filter(|name| !name.is_empty()));
-    let gate = gate::decide(api, decision, &args.gate_id, name.as_deref(), args.reason.as_deref()).await?;
+    let gate = gate::decide(api, decision, &args.gate_id, args.who.name().as_deref(), args.reason.as_deref()).await?;
     println!("{} {}", gate.id, gate.status);
     Ok(())
 }

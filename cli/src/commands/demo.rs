@@ -22,8 +22,8 @@ use crate::commands::watch::follow;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// The port of the local stack
-    #[arg(long, default_value_t = 3000, value_parser = clap::value_parser!(u16).range(1..))]
+    /// Port of the local stack; one that runs there is used, otherwise one is started for the demo
+    #[arg(long, default_value_t = dev::DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,
 }
 

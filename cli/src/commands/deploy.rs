@@ -18,16 +18,16 @@ use crate::deploy::sam::{self, Environment};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// The environment of samconfig.toml
+    /// Which environment of samconfig.toml
     #[arg(default_value = "dev")]
     environment: String,
-    /// Ask for every parameter, and write the answers into samconfig.toml
+    /// Ask for every parameter, and save the answers in samconfig.toml
     #[arg(long)]
     guided: bool,
-    /// Take the binaries in target/lambda as they are
+    /// Deploy the binaries in target/lambda without building them
     #[arg(long)]
     no_build: bool,
-    /// The certificate authority of the database, in PEM form: it goes into every package
+    /// Certificate authority of the database (PEM), to be put into every package
     #[arg(long, value_name = "FILE")]
     database_ca: Option<PathBuf>,
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::fs::{self, File, TryLockError};
 use std::io::Write;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use nofx_local::aws::emulator::Emulator;
@@ -16,21 +17,23 @@ use nofx_local::report::{self, hinted};
 use nofx_local::stack::{self, Options, Stack, docker};
 use nofx_local::tools::node;
 
+/// Where the client commands look for the API.
+pub const DEFAULT_PORT: u16 = 3000;
 /// What `--reset` removes, below `.local/state`.
 const RESET: [&str; 5] = ["postgres", "postgres.password", "emulator", "logs", "ports.json"];
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Start with an empty database and empty queues
+    /// Delete the local database, queues and artifacts first
     #[arg(long)]
     reset: bool,
-    /// The port of the API and the console
-    #[arg(long, default_value_t = 3000, value_parser = clap::value_parser!(u16).range(1..))]
+    /// Port of the API and the console
+    #[arg(long, default_value_t = DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
     pub port: u16,
-    /// Do not build functions again when a file changes
+    /// Do not rebuild the functions when a file changes
     #[arg(long)]
     no_reload: bool,
-    /// LocalStack and Supabase Local in containers, in place of the embedded servers
+    /// Use LocalStack and Supabase Local in Docker instead of the embedded servers
     #[arg(long)]
     docker: bool,
 }
@@ -47,6 +50,7 @@ impl Args {
 pub struct DevStack {
     stack: Stack,
     provider_keys: usize,
+    logs: PathBuf,
     /// Where the containers are that go with it.
     docker: Option<Checkout>,
     _lock: File,
@@ -97,6 +101,7 @@ impl DevStack {
             BTreeMap::new()
         };
         let set = |name| variables.get(name).cloned().or_else(|| env::var(name).ok()).filter(|url| !url.is_empty());
+        let logs = state.join("logs");
         let options = Options {
             state,
             http_port: Some(args.port),
@@ -111,7 +116,7 @@ impl DevStack {
         let dotenv = checkout.dotenv()?;
         let provider_keys = PROVIDER_KEYS.iter().filter(|key| dotenv.contains_key(**key)).count();
         let docker = args.docker.then(|| checkout.clone());
-        Ok(Self { stack: Stack::new(checkout.clone(), options, ledger), provider_keys, docker, _lock: lock })
+        Ok(Self { stack: Stack::new(checkout.clone(), options, ledger), provider_keys, logs, docker, _lock: lock })
     }
 
     /// Starts the stack and says where it is.
@@ -151,8 +156,10 @@ impl DevStack {
             0 => report::line("models", "none: codegen fills templates (put a provider key into .env for real ones)"),
             keys => report::line("models", format_args!("{keys} provider keys from .env")),
         }
-        report::line("logs", ".local/state/logs");
-        report::line("", "Ctrl-C stops the stack; `nofx env` prints the environment of the functions");
+        report::line("logs", self.logs.display());
+        let url = if port == DEFAULT_PORT { String::new() } else { format!("NOFX_API_URL=http://127.0.0.1:{port} ") };
+        report::line("try", format_args!("{url}nofx submit examples/release.yaml --watch"));
+        report::line("", "Ctrl-C stops the stack");
     }
 }
 

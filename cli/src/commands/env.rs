@@ -12,7 +12,7 @@ use nofx_local::stack::{docker, environment};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Of the stack that `nofx dev --docker` started
+    /// Print the variables of a stack that `nofx dev --docker` started
     #[arg(long)]
     docker: bool,
 }

@@ -22,13 +22,13 @@ const COMMAND_GRACE: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Start the functions as well; their API is in `NOFX_TEST_API_URL`
+    /// Also start the functions; NOFX_TEST_API_URL is the URL of their API
     #[arg(long)]
     functions: bool,
-    /// Start LocalStack and an S3 server with keys of its own as well, for the contract suite
+    /// Also start LocalStack and a second S3 server, for the contract tests
     #[arg(long)]
     localstack: bool,
-    /// The command and its arguments
+    /// The command and its arguments; it finds the servers in NOFX_TEST_DATABASE_URL and NOFX_TEST_AWS_ENDPOINT_URL
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
 }

@@ -8,9 +8,10 @@ use nofx_local::migrate;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
+    /// Connection URL of the database: postgresql://USER:PASSWORD@HOST:PORT/NAME
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
     database_url: String,
-    /// The directory of the migrations; by default the checkout's
+    /// Directory of the migrations [default: migrations/ of the checkout]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }

@@ -1,10 +1,9 @@
 //! `nofx rules`: which tables plans may write, and how.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::{env, fs};
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Args, Subcommand, ValueEnum};
 use nofx_local::report::{hinted, printable};
 use serde_json::{Value, json};
@@ -12,17 +11,23 @@ use shared::http::encoded;
 use shared::view::{ForeignKey, Rule, RuleDeleted, RuleDetail, RulePage};
 
 use crate::client::api::Api;
+use crate::client::document;
+use crate::commands::who::Who;
 
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// List the rules
     List,
-    /// Show a table's rule, what stands behind the table's name, and who changed the rule
-    Show { table: String },
-    /// Allow plans to write a table, in place of its old rule
+    /// Show a table's rule, its triggers and foreign keys, and who changed the rule
+    Show {
+        /// The table, as schema.table
+        table: String,
+    },
+    /// Allow plans to write a table; replaces its rule, if there is one
     Set(SetArgs),
     /// Forbid plans to write a table
     Delete {
+        /// The table, as schema.table
         table: String,
         #[command(flatten)]
         who: Who,
@@ -33,42 +38,35 @@ pub enum Command {
 pub struct SetArgs {
     /// The table, as schema.table
     table: String,
-    /// A file with the whole rule as JSON, in place of the options below
+    /// File with the whole rule, as JSON or YAML, instead of the options below; - reads standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["ops", "columns", "key", "max_rows", "role", "dependants", "allow"])]
     file: Option<PathBuf>,
-    /// What plans may do
+    /// Operations that are allowed, separated by commas
     #[arg(long, value_delimiter = ',', required_unless_present = "file")]
     ops: Vec<Op>,
-    /// Columns that plans may write
+    /// Columns that plans may write, separated by commas
     #[arg(long, value_delimiter = ',')]
     columns: Vec<String>,
-    /// Columns that find the rows of an update or a delete
+    /// Columns that select the rows of an update or a delete, separated by commas
     #[arg(long, value_delimiter = ',')]
     key: Vec<String>,
-    /// Most rows of one write
-    #[arg(long)]
+    /// Largest number of rows of one write
+    #[arg(long, value_name = "ROWS")]
     max_rows: Option<u32>,
-    /// The database role that writes
+    /// Database role that writes
     #[arg(long)]
     role: Option<String>,
-    /// Another table that cascades and triggers may change, with its most rows
+    /// Another table that cascades and triggers may change, and its largest number of rows; may be repeated
     #[arg(long = "dependant", value_name = "TABLE=ROWS", value_parser = dependant)]
     dependants: Vec<(String, u64)>,
-    /// What is no plain table and may be written all the same
+    /// Kinds of relation that are allowed besides plain tables, separated by commas
     #[arg(long, value_delimiter = ',')]
     allow: Vec<Allowance>,
-    /// Pin the triggers as they are now: a change of one of them voids the rule
+    /// Pin the triggers as they are now: the rule no longer holds once one of them changes
     #[arg(long)]
     pin_triggers: bool,
     #[command(flatten)]
     who: Who,
-}
-
-#[derive(Clone, Debug, Args)]
-pub struct Who {
-    /// Who changes the rule, where the API takes the caller's word for it
-    #[arg(long = "as", value_name = "NAME")]
-    name: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -103,12 +101,6 @@ pub async fn run(api: &Api, command: &Command) -> Result<()> {
     }
 }
 
-impl Who {
-    fn name(&self) -> Option<String> {
-        self.name.clone().or_else(|| env::var("USER").ok().filter(|name| !name.is_empty()))
-    }
-}
-
 async fn list(api: &Api) -> Result<()> {
     let pages: Vec<RulePage> = api.pages("/rules").await?;
     for rule in pages.iter().flat_map(|page| &page.rules) {
@@ -138,14 +130,13 @@ async fn set(api: &Api, args: &SetArgs) -> Result<()> {
     Ok(())
 }
 
-fn read(file: &PathBuf) -> Result<Value> {
-    let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let rule: Value = serde_json::from_str(&text).with_context(|| format!("{} is no JSON", file.display()))?;
+fn read(file: &Path) -> Result<Value> {
+    let rule = document::read(file)?;
     if rule.is_object() {
         return Ok(rule);
     }
     Err(hinted(
-        format!("{} holds no rule", file.display()),
+        format!("{} holds no rule", document::name(file)),
         r#"it looks like {"allowed_ops": ["insert"], "columns": ["name"]}"#,
     ))
 }

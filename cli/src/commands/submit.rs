@@ -9,19 +9,20 @@ use crate::client::submission::{self, Submission};
 use crate::commands::watch::watch;
 
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "docs/plans.md describes plans, and examples/ has some.")]
 pub struct Args {
-    /// A file with `{"plan": {...}}`
+    /// File with the plan, as JSON or YAML (.yaml, .yml); - reads standard input
     file: PathBuf,
-    /// Show its progress until it ends; exit with 1 unless it succeeded
+    /// Print the events of the run until it ends; exit with 1 unless it succeeds
     #[arg(long)]
     watch: bool,
-    /// The directory the plan works on
+    /// Upload this directory as the workspace that the plan works on
     #[arg(long, value_name = "DIR")]
     workspace: Option<PathBuf>,
-    /// A directory whose files are put over the workspace
+    /// Add the files of this directory to the workspace, replacing those of the same name
     #[arg(long, value_name = "DIR", requires = "workspace")]
     overlay: Option<PathBuf>,
-    /// The directory before the change, for gates that judge a difference
+    /// Upload this directory as the state before the change, for gates that compare the two
     #[arg(long, value_name = "DIR")]
     base: Option<PathBuf>,
 }

@@ -1,11 +1,12 @@
 //! `nofx watch`: what happens to a run, until it ends.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use anyhow::Result;
 use nofx_local::report::printable;
 use serde_json::Value;
-use shared::domain::RunStatus;
+use shared::domain::{GateStatus, RunStatus, StepStatus};
 use shared::view::{Event, RunDetail};
 use tokio::time::sleep;
 
@@ -21,12 +22,21 @@ const FAILURES_MAX: u32 = 40;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
+    /// Id of the run, as `nofx submit` and `nofx runs` print it
     pub run_id: String,
 }
 
-/// `nofx watch`: prints events until the run ends; true if it succeeded.
+/// `nofx watch`: prints events until the run ends, and what it waits for; true if it succeeded.
 pub async fn watch(api: &Api, run_id: &str) -> Result<bool> {
-    let detail = follow(api, run_id, async |_| Ok(())).await?;
+    let told = RefCell::new(None);
+    let detail = follow(api, run_id, async |detail| {
+        let blocked = blocked_steps(detail);
+        if told.borrow().as_ref() != Some(&blocked) && print_pending_gates(api, run_id).await.is_ok() {
+            told.replace(Some(blocked));
+        }
+        Ok(())
+    })
+    .await?;
     println!("{} {}", detail.run.id, detail.run.status);
     Ok(detail.run.status == RunStatus::Succeeded)
 }
@@ -60,6 +70,19 @@ pub async fn follow(api: &Api, run_id: &str, on_blocked: impl AsyncFn(&RunDetail
             sleep(LOOK_PERIOD).await;
         }
     }
+}
+
+fn blocked_steps(detail: &RunDetail) -> Vec<String> {
+    detail.steps.iter().filter(|step| step.status == StepStatus::Blocked).map(|step| step.name.clone()).collect()
+}
+
+/// What the run waits for, and the command that decides it.
+async fn print_pending_gates(api: &Api, run_id: &str) -> Result<()> {
+    for gate in api.gates(run_id).await?.iter().filter(|gate| gate.status == GateStatus::Pending) {
+        let (kind, id) = (printable(&gate.gate_type), gate.id);
+        println!("  the gate {kind} waits for a decision: nofx approve {id}, or nofx reject {id}");
+    }
+    Ok(())
 }
 
 async fn look(api: &Api, run_id: &str, after: i64) -> Result<(RunDetail, Vec<Event>)> {

@@ -9,9 +9,10 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use shared::context::Ctx;
 use shared::db::artifact;
+use shared::domain::fields::{Most, Names};
 use shared::domain::{ArtifactId, NewArtifact, RunId};
 use shared::error::Error;
-use shared::http::{Body, Names, Query, id_param, not_given_out, page_of};
+use shared::http::{Body, Query, id_param, not_given_out, page_of};
 use shared::view::{Artifact, ArtifactPage, Upload};
 use uuid::Uuid;
 
@@ -83,10 +84,7 @@ pub async fn create_workspace(State(ctx): State<Ctx>, body: Body) -> Result<Resp
     Ok((StatusCode::CREATED, Json(upload)).into_response())
 }
 
-const SHA256: Names = &["sha256"];
-const SIZE_BYTES: Names = &["size_bytes"];
-const MEDIA_TYPE: Names = &["media_type"];
-const NAME: Names = &["name"];
+const UPLOAD: &[Names] = &[&["sha256"], &["size_bytes"], &["media_type"], &["name"]];
 const MEDIA_TYPES: [&str; 3] = ["application/gzip", "text/x-diff", "text/plain"];
 
 struct NewUpload {
@@ -98,25 +96,23 @@ struct NewUpload {
 
 impl NewUpload {
     fn parse(body: &Body) -> Result<Self, Error> {
-        let mut fields = body.fields(&[SHA256, SIZE_BYTES, MEDIA_TYPE, NAME])?;
-        let sha256 = fields.given(SHA256).and_then(|(_, value)| value.as_str()).and_then(from_hex);
-        if sha256.is_none() {
-            fields.problem("sha256", "must be the archive's sha256: 64 lower-case hex digits");
-        }
-        let size_bytes = fields.whole(SIZE_BYTES, 1, MAX_UPLOAD_BYTES);
-        let size_bytes = fields.required(SIZE_BYTES, size_bytes);
-        let media_type = fields.text(MEDIA_TYPE, 100).unwrap_or_else(|| "application/gzip".to_owned());
-        if !MEDIA_TYPES.contains(&media_type.as_str()) {
-            let allowed = "must be application/gzip (a tar.gz), text/x-diff or text/plain (a unified diff)";
-            fields.problem("media_type", allowed);
-        }
-        let name = fields.text(NAME, 200).unwrap_or_else(|| "workspace".to_owned());
-        if name.is_empty() {
-            fields.problem("name", "must not be empty");
-        }
-        let (Some(sha256), Some(size_bytes)) = (sha256, size_bytes) else { return Err(fields.refusal()) };
-        fields.finish()?;
-        Ok(Self { sha256, size_bytes, media_type, name })
+        body.read(UPLOAD, |fields| {
+            fields.require(&["sha256", "size_bytes"]);
+            let sha256 = fields.read("sha256", |value| {
+                let digest = value.as_str().and_then(from_hex);
+                digest.ok_or_else(|| "must be the archive's sha256: 64 lower-case hex digits".to_owned())
+            });
+            let size_bytes = fields.whole("size_bytes", 1..=MAX_UPLOAD_BYTES);
+            let media_type = fields.read("media_type", |value| {
+                let known = MEDIA_TYPES.into_iter().find(|known| value == known);
+                known.ok_or_else(|| {
+                    "must be application/gzip (a tar.gz), text/x-diff or text/plain (a unified diff)".to_owned()
+                })
+            });
+            let name = fields.filled("name", Most::Chars(200)).unwrap_or("workspace").to_owned();
+            let media_type = media_type.unwrap_or(MEDIA_TYPES[0]).to_owned();
+            Some(Self { sha256: sha256?, size_bytes: size_bytes?, media_type, name })
+        })
     }
 }
 

@@ -7,7 +7,7 @@ use shared::db::run::Control;
 use shared::domain::RunId;
 use shared::error::Error;
 use shared::flow::control_run::control_run;
-use shared::http::{ACTOR, Body, id_param};
+use shared::http::{Body, id_param};
 use shared::view::RunChange;
 
 /// `POST /runs/{id}/cancel` -> what was stopped, and what was running and will not count.
@@ -37,8 +37,6 @@ async fn control(
     control: Control,
 ) -> Result<Json<RunChange>, Error> {
     let id: RunId = id_param("run", &id)?;
-    let mut fields = body.fields_if_any(&[ACTOR]);
-    let actor = fields.actor();
-    fields.finish()?;
+    let actor = body.only_actor()?;
     control_run(&ctx, &ctx.config.tenant, id, control, &actor).await.map(Json)
 }

@@ -6,24 +6,11 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use shared::context::Ctx;
 use shared::db::rule::{self, RuleSet};
-use shared::domain::rule::{FIELDS, Rule, is_table_name};
+use shared::domain::rule::{Rule, is_table_name};
 use shared::error::Error;
-use shared::http::{ACTOR, Body, Names, Query, not_given_out, page_of, shown};
+use shared::http::{Body, Query, not_given_out, page_of, shown};
 use shared::view::{RuleDeleted, RuleDetail, RulePage};
 use uuid::Uuid;
-
-/// What the body of a `PUT` has: a rule, and who sets it.
-const KNOWN: [Names; 9] = [
-    ACTOR,
-    &["allowed_ops"],
-    &["columns"],
-    &["key"],
-    &["max_rows"],
-    &["role"],
-    &["triggers"],
-    &["dependants"],
-    &["allow"],
-];
 
 /// `GET /rules?after=&limit=` -> `{rules, next}`, by the name of their table.
 pub async fn list(State(ctx): State<Ctx>, query: Query) -> Result<Response, Error> {
@@ -51,11 +38,7 @@ pub async fn set(State(ctx): State<Ctx>, Path(table): Path<String>, body: Body) 
     if !is_table_name(&table) {
         return Err(Error::invalid("table", "must be a name like public.products"));
     }
-    let mut fields = body.fields(&KNOWN)?;
-    let actor = fields.actor();
-    fields.finish()?;
-    let mut rule = body.object()?.as_object().cloned().unwrap_or_default();
-    rule.retain(|key, _| FIELDS.contains(&key.as_str()));
+    let (actor, rule) = body.without_actor()?;
     let rule = Rule::parse(&rule).map_err(Error::Invalid)?;
     let result = rule::rule_set(&ctx.db, &ctx.config.tenant, &table, &actor, &rule).await?;
     if result == RuleSet::Closed {
@@ -68,9 +51,7 @@ pub async fn set(State(ctx): State<Ctx>, Path(table): Path<String>, body: Body) 
 
 /// `DELETE /rules/{table} {actor}` -> what was deleted.
 pub async fn delete(State(ctx): State<Ctx>, Path(table): Path<String>, body: Body) -> Result<Json<RuleDeleted>, Error> {
-    let mut fields = body.fields_if_any(&[ACTOR]);
-    let actor = fields.actor();
-    fields.finish()?;
+    let actor = body.only_actor()?;
     match rule::rule_delete(&ctx.db, &ctx.config.tenant, &table, &actor).await? {
         rule::RuleDeleted::NotFound => Err(no_rule(&table)),
         rule::RuleDeleted::Deleted => Ok(Json(RuleDeleted { table, result: "deleted".to_owned() })),

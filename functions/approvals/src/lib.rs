@@ -6,22 +6,26 @@ use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use shared::context::Ctx;
 use shared::db::gate::{self, Barred, GateCreated, GateDecision, GateRequest, Started};
+use shared::domain::GateId;
+use shared::domain::fields::{Most, Names};
 use shared::domain::gate::Decision;
-use shared::domain::{GateId, RunId};
 use shared::error::Error;
 use shared::flow::decide_gate::decide_gate;
-use shared::http::{ACTOR, Body, MAX_REASON_CHARS, Names, Query, REASON, Routes, id_param, not_given_out, page_of};
+use shared::http::{ACTOR, Body, Query, REASON, Routes, actor, id_param, not_given_out, page_of, reason};
 use shared::view::Gate;
 use uuid::Uuid;
 
-// Fields of a new gate, each also in the first version's spelling.
-const RUN_ID: Names = &["run_id", "runId"];
-const STEP_ID: Names = &["step_id", "stepId"];
-const GATE_TYPE: Names = &["gate_type", "gateType"];
-const EVIDENCE_URI: Names = &["evidence_uri", "evidenceUri"];
-const EXPIRES_AFTER_S: Names = &["expires_after_s"];
+/// Fields of a new gate, each also in the first version's spelling.
+const NEW_GATE: &[Names] = &[
+    &["run_id", "runId"],
+    &["step_id", "stepId"],
+    &["gate_type", "gateType"],
+    &["evidence_uri", "evidenceUri"],
+    REASON,
+    &["expires_after_s"],
+];
 /// A year.
-const MAX_EXPIRY_S: u32 = 31_536_000;
+const MAX_EXPIRY_S: u64 = 31_536_000;
 
 /// All routes of the function.
 pub fn routes() -> Routes<Ctx> {
@@ -98,37 +102,28 @@ async fn decide(
     decision: Decision,
 ) -> Result<Json<Gate>, Error> {
     let gate_id: GateId = id_param("gate", &id)?;
-    let mut fields = body.fields_if_any(&[ACTOR, REASON]);
-    let (actor, reason) = (fields.actor(), fields.text(REASON, MAX_REASON_CHARS));
-    fields.finish()?;
+    let (actor, reason) = body.read_if_any(&[ACTOR, REASON], |fields| Some((actor(fields), reason(fields))))?;
     let tenant_id = &ctx.config.tenant;
     let decision = GateDecision { tenant_id, gate_id, decision, actor: &actor, reason: reason.as_deref() };
     decide_gate(&ctx, &decision).await.map(Json)
 }
 
 fn parse(ctx: &Ctx, body: &Body) -> Result<GateRequest, Error> {
-    let mut fields = body.fields(&[RUN_ID, STEP_ID, GATE_TYPE, EVIDENCE_URI, REASON, EXPIRES_AFTER_S])?;
-    let run_id = fields.id::<RunId>(RUN_ID, "a run");
-    let run_id = fields.required(RUN_ID, run_id);
-    let step_id = fields.id(STEP_ID, "a step");
-    let gate_type = fields.text(GATE_TYPE, 100);
-    let gate_type = fields.required(GATE_TYPE, gate_type);
-    if gate_type.as_deref().is_some_and(|kind| kind.trim().is_empty()) {
-        fields.problem("gate_type", "must not be empty");
-    }
-    let evidence_uri = fields.text(EVIDENCE_URI, 2_000);
-    let reason = fields.text(REASON, MAX_REASON_CHARS);
-    let expires_after_s = fields.whole(EXPIRES_AFTER_S, 1, MAX_EXPIRY_S.into());
-    let (Some(run_id), Some(gate_type)) = (run_id, gate_type) else { return Err(fields.refusal()) };
-    fields.finish()?;
-    Ok(GateRequest {
-        id: GateId(Uuid::now_v7()),
-        tenant_id: ctx.config.tenant.clone(),
-        run_id,
-        step_id,
-        gate_type,
-        evidence_uri,
-        reason,
-        expires_after_s: expires_after_s.and_then(|seconds| u32::try_from(seconds).ok()),
+    body.read(NEW_GATE, |fields| {
+        fields.require(&["run_id", "gate_type"]);
+        let (run_id, step_id) = (fields.id("run_id", "a run"), fields.id("step_id", "a step"));
+        let gate_type = fields.filled("gate_type", Most::Chars(100)).map(str::to_owned);
+        let evidence_uri = fields.text("evidence_uri", Most::Chars(2_000)).map(str::to_owned);
+        let (reason, expires_after_s) = (reason(fields), fields.whole("expires_after_s", 1..=MAX_EXPIRY_S));
+        Some(GateRequest {
+            id: GateId(Uuid::now_v7()),
+            tenant_id: ctx.config.tenant.clone(),
+            run_id: run_id?,
+            step_id,
+            gate_type: gate_type?,
+            evidence_uri,
+            reason,
+            expires_after_s,
+        })
     })
 }

@@ -1,12 +1,13 @@
-//! The inputs of a codegen step: judged as a whole, so that every mistake is told at once.
+//! The inputs of a codegen step: judged as a whole, so that every mistake is reported at once.
 
 use serde::Serialize;
-use serde_json::{Map, Value};
-use shared::error::Problem;
+use serde_json::Value;
+use shared::domain::Problem;
+use shared::domain::fields::{self, Fields, Most, Names, Null};
 
 use crate::provider::Provider;
 
-const KNOWN: [&str; 7] = ["topic", "bullets", "kind", "prompt", "name", "provider", "model"];
+const KNOWN: &[Names] = &[&["topic"], &["bullets"], &["kind"], &["prompt"], &["name"], &["provider"], &["model"]];
 const MAX_TOPIC_BYTES: usize = 4 * 1024;
 const MAX_BULLETS: usize = 100;
 const MAX_BULLET_BYTES: usize = 4 * 1024;
@@ -56,19 +57,13 @@ impl Kind {
 
 impl Request {
     pub fn parse(inputs: &Value) -> Result<Self, Vec<Problem>> {
-        let Value::Object(inputs) = inputs else {
-            return Err(vec![Problem::new("inputs", "must be an object")]);
-        };
-        let mut reader = Reader { inputs, problems: Vec::new() };
-        reader.refuse_unknown();
-        let source = reader.source();
-        let kind = reader.kind();
-        let name = reader.name();
-        let (provider, model) = reader.target();
-        match source {
-            Some(source) if reader.problems.is_empty() => Ok(Self { kind, source, name, provider, model }),
-            _ => Err(reader.problems),
-        }
+        fields::read(inputs, "inputs", KNOWN, Null::Absent, |fields| {
+            let source = source(fields);
+            let kind = kind(fields).unwrap_or_default();
+            let name = name(fields);
+            let (provider, model) = target(fields);
+            Some(Self { kind, source: source?, name, provider, model })
+        })
     }
 
     /// The media type that fits the file name. Markup that a browser would run is served as plain text.
@@ -102,126 +97,60 @@ pub(crate) fn model_problem(model: &str, provider: Option<Provider>) -> Option<&
     None
 }
 
-struct Reader<'a> {
-    inputs: &'a Map<String, Value>,
-    problems: Vec<Problem>,
+fn source(fields: &mut Fields<'_, '_>) -> Option<Source> {
+    let prompt = trimmed(fields, "prompt", MAX_PROMPT_BYTES);
+    let topic = trimmed(fields, "topic", MAX_TOPIC_BYTES);
+    let bullets = fields.list("bullets", MAX_BULLETS, |bullet| {
+        fields::filled(bullet, Most::Bytes(MAX_BULLET_BYTES)).map(|bullet| bullet.trim().to_owned())
+    });
+    let has = |name| fields.value(name).is_some();
+    match (has("prompt"), has("topic")) {
+        (true, true) => fields.problem("prompt", "give either a prompt, or a topic with bullets"),
+        (true, false) if has("bullets") => fields.problem("bullets", "belong to a topic; a prompt stands alone"),
+        (false, false) => fields.problem("topic", "is missing: give a topic with bullets, or a prompt"),
+        _ => {}
+    }
+    match (prompt, topic) {
+        (Some(prompt), _) => Some(Source::Prompt(prompt.to_owned())),
+        (None, Some(topic)) => Some(Source::Topic { topic: topic.to_owned(), bullets }),
+        (None, None) => None,
+    }
 }
 
-impl<'a> Reader<'a> {
-    fn refuse_unknown(&mut self) {
-        for key in self.inputs.keys().filter(|key| !KNOWN.contains(&key.as_str())).take(10) {
-            let short: String = key.chars().take(40).collect();
-            self.refuse(&short, format!("is not an input of codegen; known are {}", KNOWN.join(", ")));
-        }
-    }
+fn kind(fields: &mut Fields<'_, '_>) -> Option<Kind> {
+    fields.read("kind", |value| match value.as_str().map(str::trim) {
+        Some("text") => Ok(Kind::Text),
+        Some("code") => Ok(Kind::Code),
+        Some("review") => Ok(Kind::Review),
+        _ => Err("must be text, code or review".to_owned()),
+    })
+}
 
-    fn source(&mut self) -> Option<Source> {
-        let prompt = self.text("prompt", MAX_PROMPT_BYTES);
-        let topic = self.text("topic", MAX_TOPIC_BYTES);
-        let bullets = self.bullets();
-        let has = |key| self.inputs.get(key).is_some_and(|value| !value.is_null());
-        match (has("prompt"), has("topic")) {
-            (true, true) => self.refuse("prompt", "give either a prompt, or a topic with bullets"),
-            (true, false) if has("bullets") => self.refuse("bullets", "belong to a topic; a prompt stands alone"),
-            (false, false) => self.refuse("topic", "is missing: give a topic with bullets, or a prompt"),
-            _ => {}
-        }
-        match (prompt, topic) {
-            (Some(prompt), _) => Some(Source::Prompt(prompt.to_owned())),
-            (None, Some(topic)) => Some(Source::Topic { topic: topic.to_owned(), bullets }),
-            (None, None) => None,
-        }
+fn name(fields: &mut Fields<'_, '_>) -> String {
+    let name = trimmed(fields, "name", MAX_NAME_BYTES).unwrap_or("output.md");
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if name.starts_with('.') || !name.bytes().all(allowed) {
+        fields.problem("name", "must be a file name of A-Z, a-z, 0-9 and ._- that does not start with a dot");
     }
+    name.to_owned()
+}
 
-    fn bullets(&mut self) -> Vec<String> {
-        let items = match self.inputs.get("bullets") {
-            None | Some(Value::Null) => return Vec::new(),
-            Some(Value::Array(items)) => items,
-            Some(_) => {
-                self.refuse("bullets", "must be a list of strings");
-                return Vec::new();
-            }
-        };
-        if items.len() > MAX_BULLETS {
-            self.refuse("bullets", format!("must be at most {MAX_BULLETS}"));
-            return Vec::new();
-        }
-        let mut bullets = Vec::with_capacity(items.len());
-        for (index, item) in items.iter().enumerate() {
-            if let Some(text) = self.check_text(&format!("bullets[{index}]"), item, MAX_BULLET_BYTES) {
-                bullets.push(text.to_owned());
-            }
-        }
-        bullets
+fn target(fields: &mut Fields<'_, '_>) -> (Option<Provider>, Option<String>) {
+    let named = fields.read("provider", |value| value.as_str().unwrap_or_default().trim().parse());
+    let Some(model) = trimmed(fields, "model", MAX_MODEL_BYTES) else { return (named, None) };
+    let is_named = fields.value("provider").is_some();
+    let provider = if is_named { named } else { Provider::of_model(model) };
+    if provider.is_none() && !is_named {
+        fields.problem("model", "is of no provider that its name tells; name the provider too");
     }
+    if let Some(why) = model_problem(model, provider) {
+        fields.problem("model", why);
+    }
+    (provider, Some(model.to_owned()))
+}
 
-    fn kind(&mut self) -> Kind {
-        match self.text("kind", 40) {
-            None | Some("text") => Kind::Text,
-            Some("code") => Kind::Code,
-            Some("review") => Kind::Review,
-            Some(_) => {
-                self.refuse("kind", "must be text, code or review");
-                Kind::Text
-            }
-        }
-    }
-
-    fn name(&mut self) -> String {
-        let name = self.text("name", MAX_NAME_BYTES).unwrap_or("output.md");
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        if name.starts_with('.') || !name.bytes().all(allowed) {
-            self.refuse("name", "must be a file name of A-Z, a-z, 0-9 and ._- that does not start with a dot");
-        }
-        name.to_owned()
-    }
-
-    fn target(&mut self) -> (Option<Provider>, Option<String>) {
-        let mut provider = None;
-        if let Some(name) = self.text("provider", 40) {
-            match name.parse() {
-                Ok(known) => provider = Some(known),
-                Err(why) => self.refuse("provider", why),
-            }
-        }
-        let Some(model) = self.text("model", MAX_MODEL_BYTES) else { return (provider, None) };
-        if provider.is_none() && !self.inputs.contains_key("provider") {
-            provider = Provider::of_model(model);
-            if provider.is_none() {
-                self.refuse("model", "is of no provider that its name tells; name the provider too");
-            }
-        }
-        if let Some(why) = model_problem(model, provider) {
-            self.refuse("model", why);
-        }
-        (provider, Some(model.to_owned()))
-    }
-
-    /// The text of an optional input.
-    fn text(&mut self, key: &str, max_bytes: usize) -> Option<&'a str> {
-        let value = self.inputs.get(key).filter(|value| !value.is_null())?;
-        self.check_text(key, value, max_bytes)
-    }
-
-    fn check_text<'v>(&mut self, path: &str, value: &'v Value, max_bytes: usize) -> Option<&'v str> {
-        let Some(text) = value.as_str() else {
-            self.refuse(path, "must be a string");
-            return None;
-        };
-        let trimmed = text.trim();
-        if trimmed.is_empty() {
-            self.refuse(path, "must not be empty");
-        } else if text.len() > max_bytes {
-            self.refuse(path, format!("must be at most {max_bytes} bytes"));
-        } else {
-            return Some(trimmed);
-        }
-        None
-    }
-
-    fn refuse(&mut self, path: &str, message: impl Into<String>) {
-        self.problems.push(Problem::new(format!("inputs.{path}"), message));
-    }
+fn trimmed<'a>(fields: &mut Fields<'a, '_>, name: &str, most_bytes: usize) -> Option<&'a str> {
+    fields.filled(name, Most::Bytes(most_bytes)).map(str::trim)
 }
 
 fn has_extension(name: &str, extension: &str) -> bool {

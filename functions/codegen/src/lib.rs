@@ -89,7 +89,8 @@ impl Codegen {
         ownership: &Ownership,
     ) -> Result<Generated, Box<Outcome>> {
         let deadline = Instant::now() + timeout;
-        let request = Request::parse(inputs).map_err(|problems| Box::new(report::invalid(problems)))?;
+        let request = Request::parse(inputs)
+            .map_err(|problems| Box::new(Outcome::failed(StepError::invalid_inputs(problems))))?;
         let line = self.router.line(&request);
         if line.is_empty() {
             return Err(Box::new(report::excluded(&request)));

@@ -3,11 +3,11 @@
 use std::time::Instant;
 
 use codegen::{Codegen, CodegenConfig, ProviderKeys};
-use shared::worker::{self, Plain};
+use shared::worker::{self, WorkThenRecord};
 
 #[tokio::main]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    worker::run("codegen", |ctx| {
+    worker::run(env!("CARGO_PKG_NAME"), |ctx| {
         let (secrets, id) = (ctx.secrets.clone(), ctx.config.llm.secret_id.clone());
         let keys = move |moment: Option<Instant>| {
             let (secrets, id) = (secrets.clone(), id.clone());
@@ -21,7 +21,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
         };
         let limits = &ctx.config.limits;
         let config = CodegenConfig { outputs_bytes: limits.outputs_bytes, ..CodegenConfig::from_llm(&ctx.config.llm)? };
-        Ok(Plain(Codegen::new(config, keys)?))
+        Ok(WorkThenRecord(Codegen::new(config, keys)?))
     })
     .await
 }

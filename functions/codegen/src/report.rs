@@ -130,19 +130,11 @@ pub(crate) fn from_template(request: &Request, message: &str) -> Generated {
     }
 }
 
-pub(crate) fn invalid(problems: Vec<Problem>) -> Outcome {
-    let told: Vec<_> =
-        problems.iter().take(10).map(|problem| format!("{}: {}", problem.path, problem.message)).collect();
-    Outcome::failed(
-        StepError::new("invalid_inputs", format!("The inputs are wrong. {}.", told.join("; ")))
-            .with_details(json!({ "problems": problems.into_iter().take(100).collect::<Vec<_>>() })),
-    )
-}
-
 /// The step names a provider that the operator's order leaves out.
 pub(crate) fn excluded(request: &Request) -> Outcome {
     let name = request.provider.map_or("none", Provider::as_str);
-    invalid(vec![Problem::new("inputs.provider", format!("{name} is not among the providers that LLM_ORDER allows"))])
+    let message = format!("{name} is not among the providers that LLM_ORDER allows");
+    Outcome::failed(StepError::invalid_inputs(vec![Problem::new("inputs.provider", message)]))
 }
 
 pub(crate) fn no_provider(line: &[Provider], keys: &ProviderKeys) -> Outcome {

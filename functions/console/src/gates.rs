@@ -11,7 +11,7 @@ use shared::domain::gate::Decision;
 use shared::domain::{GateId, RunId};
 use shared::error::Error;
 use shared::flow::decide_gate::decide_gate;
-use shared::http::{ACTOR_RULE, Form, MAX_REASON_CHARS, actor_name, id_param};
+use shared::http::{self, ACTOR, Form, REASON, id_param};
 
 use crate::csrf;
 use crate::page::{self, Base, Notice, RunPage};
@@ -44,9 +44,16 @@ pub async fn decide(State(ctx): State<Ctx>, Path(path): Path<GatePath>, headers:
 
 /// The id of the gate's run.
 async fn record(ctx: &Ctx, gate_id: GateId, decision: Decision, form: &Form) -> Result<RunId, Error> {
-    let actor = actor_name(form.text("actor")).ok_or_else(|| Error::invalid("actor", ACTOR_RULE))?;
-    let reason = reason_of(form.text("reason"))?;
-    let reason = Some(reason).filter(|reason| !reason.is_empty());
+    let (actor, reason) = form.read(&[ACTOR, REASON, &["csrf"]], |fields| {
+        fields.require(&["actor"]);
+        let (actor, reason) = (http::actor(fields), http::reason(fields));
+        let unseen = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
+        if reason.as_deref().is_some_and(|reason| reason.contains(unseen)) {
+            fields.problem("reason", "must not contain control characters, which nobody could see");
+        }
+        Some((actor, reason))
+    })?;
+    let reason = reason.as_deref().map(str::trim).filter(|reason| !reason.is_empty());
     let tenant_id = &ctx.config.tenant;
     let gate = decide_gate(ctx, &GateDecision { tenant_id, gate_id, decision, actor: &actor, reason }).await?;
     Ok(gate.run_id)
@@ -83,14 +90,4 @@ fn verb(text: &str) -> Option<Decision> {
         "waive" => Some(Decision::Waive),
         _ => None,
     }
-}
-
-/// A reason without what Postgres cannot store or a reader could not see.
-fn reason_of(value: &str) -> Result<&str, Error> {
-    let value = value.trim();
-    let unseen = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
-    if value.chars().count() > MAX_REASON_CHARS || value.contains(unseen) {
-        return Err(Error::invalid("reason", format!("must be a text of at most {MAX_REASON_CHARS} characters")));
-    }
-    Ok(value)
 }

@@ -10,7 +10,7 @@ mod target;
 
 use serde_json::json;
 use shared::db::db_write::{WriteSession, db_write_look};
-use shared::domain::{NewEvent, Outcome};
+use shared::domain::{NewEvent, Outcome, StepError};
 use shared::worker::{ClaimedStep, TransactionHandler};
 use tokio::time::Instant;
 use tokio_postgres::Transaction;
@@ -33,7 +33,8 @@ impl TransactionHandler for DbWrite {
 }
 
 async fn write(step: &ClaimedStep, transaction: &Transaction<'_>) -> Result<(Operation, Vec<Written>), Refusal> {
-    let operation = Operation::parse(&step.inputs)?;
+    let operation =
+        Operation::parse(&step.inputs).map_err(|problems| Refusal::Denied(StepError::invalid_inputs(problems)))?;
     let table = &operation.table;
     let deadline = Instant::now() + step.timeout;
     let look = db_write_look(transaction, &step.tenant_id, &table.schema, &table.name).await?.ok_or_else(no_answer)?;

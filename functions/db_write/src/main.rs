@@ -5,5 +5,5 @@ use shared::worker::{self, InTransaction};
 
 #[tokio::main]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    worker::run("db_write", |_| Ok(InTransaction(DbWrite))).await
+    worker::run(env!("CARGO_PKG_NAME"), |_| Ok(InTransaction(DbWrite))).await
 }

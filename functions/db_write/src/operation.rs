@@ -8,10 +8,11 @@
 
 use std::fmt;
 
+use serde::Deserialize;
 use serde_json::{Map, Value};
+use shared::domain::Problem;
+use shared::domain::fields::{self, Fields, Names, Null};
 use shared::domain::rule::{MAX_ROWS, Op};
-
-use crate::refusal::Refusal;
 
 /// A parsed operation.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,55 +38,63 @@ pub enum Kind {
     Delete { key: Map<String, Value> },
 }
 
+const INSERT: &[Names] = &[&["table"], &["op"], &["values"], &["expected_rows"]];
+const UPDATE: &[Names] = &[&["table"], &["op"], &["where"], &["set"], &["expected_rows"]];
+const DELETE: &[Names] = &[&["table"], &["op"], &["where"], &["expected_rows"]];
+const ANY: &[Names] = &[&["table"], &["op"], &["values"], &["where"], &["set"], &["expected_rows"]];
+
 impl Operation {
     /// Reads a step's inputs.
-    pub(crate) fn parse(inputs: &Value) -> Result<Self, Refusal> {
-        let invalid = |message: String| Refusal::denied("invalid_inputs", message);
-        let object = inputs.as_object().ok_or_else(|| invalid("inputs must be an object".into()))?;
-        let op = object.get("op").and_then(Value::as_str).unwrap_or_default();
-        let allowed: &[&str] = match op {
-            "insert" => &["table", "op", "values", "expected_rows"],
-            "update" => &["table", "op", "where", "set", "expected_rows"],
-            "delete" => &["table", "op", "where", "expected_rows"],
-            _ => return Err(invalid("inputs.op must be insert, update or delete".into())),
+    pub(crate) fn parse(inputs: &Value) -> Result<Self, Vec<Problem>> {
+        let op = Op::deserialize(&inputs["op"]).ok();
+        let known = match op {
+            Some(Op::Insert) => INSERT,
+            Some(Op::Update) => UPDATE,
+            Some(Op::Delete) => DELETE,
+            None => ANY,
         };
-        if let Some(unknown) = object.keys().find(|key| !allowed.contains(&key.as_str())) {
-            return Err(invalid(format!("inputs.{unknown} is not known for {op}; there are {}", allowed.join(", "))));
-        }
-        let table = Table::parse(object.get("table").and_then(Value::as_str).unwrap_or_default())
-            .ok_or_else(|| invalid("inputs.table must be a name like public.products".into()))?;
-        let columns = |name: &str| match object.get(name) {
-            Some(Value::Object(columns)) if !columns.is_empty() => Ok(columns.clone()),
-            _ => Err(invalid(format!("inputs.{name} must be an object with at least one column"))),
-        };
-        let kind = match op {
-            "insert" => Kind::Insert { rows: rows(object.get("values")).map_err(invalid)? },
-            "update" => Kind::Update { key: columns("where")?, set: columns("set")? },
-            _ => Kind::Delete { key: columns("where")? },
-        };
-        let expected = match object.get("expected_rows") {
-            None => None,
-            Some(value) => Some(
-                value
-                    .as_u64()
-                    .and_then(|rows| usize::try_from(rows).ok())
-                    .filter(|rows| *rows <= MAX_ROWS)
-                    .ok_or_else(|| {
-                        invalid(format!("inputs.expected_rows must be a whole number from 0 to {MAX_ROWS}"))
-                    })?,
-            ),
-        };
-        let listed = match &kind {
-            Kind::Insert { rows } => Some(rows.len()),
-            Kind::Update { .. } | Kind::Delete { .. } => None,
-        };
-        if let (Some(listed), Some(expected)) = (listed, expected)
-            && listed != expected
-        {
-            return Err(invalid(format!("inputs.values has {listed} rows, but inputs.expected_rows is {expected}")));
-        }
-        Ok(Self { table, kind, expected_rows: listed.or(expected) })
+        fields::read(inputs, "inputs", known, Null::Wrong, |fields| {
+            fields.require(&["table"]);
+            let table = fields.read("table", |value| {
+                let table = value.as_str().and_then(Table::parse);
+                table.ok_or_else(|| "must be a name like public.products".to_owned())
+            });
+            let expected_rows = fields.whole("expected_rows", 0..=MAX_ROWS as u64);
+            let Some(op) = op else {
+                fields.problem("op", "must be insert, update or delete");
+                return None;
+            };
+            let kind = match op {
+                Op::Insert => Kind::Insert { rows: listed_rows(fields, expected_rows)? },
+                Op::Update => {
+                    let (key, set) = (columns(fields, "where"), columns(fields, "set"));
+                    Kind::Update { key: key?, set: set? }
+                }
+                Op::Delete => Kind::Delete { key: columns(fields, "where")? },
+            };
+            let listed = if let Kind::Insert { rows } = &kind { Some(rows.len()) } else { None };
+            Some(Self { table: table?, kind, expected_rows: listed.or(expected_rows) })
+        })
     }
+}
+
+fn columns(fields: &mut Fields<'_, '_>, name: &str) -> Option<Map<String, Value>> {
+    fields.require(&[name]);
+    fields.read(name, |value| {
+        let columns = value.as_object().filter(|columns| !columns.is_empty()).cloned();
+        columns.ok_or_else(|| "must be an object with at least one column".to_owned())
+    })
+}
+
+/// The rows of an insert; `expected` must be their number.
+fn listed_rows(fields: &mut Fields<'_, '_>, expected: Option<usize>) -> Option<Vec<Map<String, Value>>> {
+    fields.require(&["values"]);
+    let rows = fields.read("values", rows)?;
+    if let Some(expected) = expected.filter(|expected| *expected != rows.len()) {
+        let message = format!("is {expected}, but inputs.values has {} rows", rows.len());
+        fields.problem("expected_rows", message);
+    }
+    Some(rows)
 }
 
 impl Kind {
@@ -129,21 +138,17 @@ impl fmt::Display for Table {
     }
 }
 
-fn rows(values: Option<&Value>) -> Result<Vec<Map<String, Value>>, String> {
-    let Some(Value::Array(values)) = values else {
-        return Err("inputs.values must be a list of rows".into());
-    };
-    if values.is_empty() || values.len() > MAX_ROWS {
-        return Err(format!("inputs.values must have 1 to {MAX_ROWS} rows"));
-    }
+fn rows(values: &Value) -> Result<Vec<Map<String, Value>>, String> {
+    let values = values.as_array().filter(|values| (1..=MAX_ROWS).contains(&values.len()));
+    let values = values.ok_or_else(|| format!("must be a list of 1 to {MAX_ROWS} rows"))?;
     let rows: Option<Vec<_>> = values.iter().map(|row| row.as_object().cloned()).collect();
-    let rows = rows.ok_or("each row of inputs.values must be an object")?;
+    let rows = rows.ok_or("must be a list of objects")?;
     let first = &rows[0];
     if first.is_empty() {
-        return Err("the rows of inputs.values have no column".into());
+        return Err("has rows without a column".to_owned());
     }
     if rows.iter().any(|row| row.len() != first.len() || !row.keys().all(|key| first.contains_key(key))) {
-        return Err("the rows of inputs.values must all have the same columns".into());
+        return Err("has rows that do not all have the same columns".to_owned());
     }
     Ok(rows)
 }
@@ -152,18 +157,16 @@ fn rows(values: Option<&Value>) -> Result<Vec<Map<String, Value>>, String> {
 mod tests {
     use super::*;
     use serde_json::json;
+    use shared::domain::StepError;
 
     fn refused(inputs: &Value) -> String {
-        match Operation::parse(inputs) {
-            Err(Refusal::Denied(error)) => error.message,
-            other => panic!("not refused: {:?}", other.is_ok()),
-        }
+        StepError::invalid_inputs(Operation::parse(inputs).expect_err("a refusal")).message
     }
 
     #[test]
     fn sql_text_has_no_place_in_a_plan() {
         let text = json!({"table": "public.products", "op": "delete", "where": "1=0; drop table products"});
-        assert!(refused(&text).contains("inputs.where must be an object"));
+        assert!(refused(&text).contains("inputs.where: must be an object"));
         let empty = json!({"table": "public.products", "op": "delete", "where": {}});
         assert!(refused(&empty).contains("at least one column"));
         let missing = json!({"table": "public.products", "op": "update", "set": {"price": 1}});

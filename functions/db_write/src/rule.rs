@@ -1,14 +1,14 @@
 //! What a rule allows of an operation, before anything is sent. No rule means no, and so does a rule that cannot be read in
 //! one way only.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use shared::domain::rule::Rule;
 
 use crate::operation::{Kind, Operation};
 use crate::refusal::Refusal;
 
 /// Reads a rule as it is stored.
-pub(crate) fn read(stored: &Map<String, Value>) -> Result<Rule, Refusal> {
+pub(crate) fn read(stored: &Value) -> Result<Rule, Refusal> {
     Rule::parse(stored).map_err(|problems| {
         let why: Vec<_> = problems.iter().map(|problem| format!("{} {}", problem.path, problem.message)).collect();
         let message = format!("the rule for this table cannot be read, so it allows nothing: {}", why.join("; "));
@@ -66,7 +66,7 @@ mod tests {
     fn only_what_the_rule_names_is_allowed() {
         let stored =
             json!({"allowed_ops": ["insert", "update"], "columns": ["name", "price"], "key": ["id"], "max_rows": 1});
-        let mut rule = read(stored.as_object().unwrap()).unwrap_or_else(|_| panic!("a rule"));
+        let mut rule = read(&stored).unwrap_or_else(|_| panic!("a rule"));
         let insert = |values: Value| json!({"table": "public.products", "op": "insert", "values": values});
         let update =
             |key: Value| json!({"table": "public.products", "op": "update", "where": key, "set": {"price": 1}});
@@ -85,6 +85,6 @@ mod tests {
     #[test]
     fn a_rule_that_was_stored_before_rules_were_read_strictly_allows_nothing() {
         let stored = json!({"allowed_ops": ["insert"], "max_rows": "1"});
-        assert!(matches!(read(stored.as_object().unwrap()), Err(Refusal::Denied(_))));
+        assert!(matches!(read(&stored), Err(Refusal::Denied(_))));
     }
 }

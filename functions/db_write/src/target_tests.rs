@@ -36,7 +36,7 @@ fn target(kind: char) -> Target {
 fn rule(constraints: &Value) -> Rule {
     let mut stored = json!({"allowed_ops": ["insert", "update", "delete"]});
     stored.as_object_mut().unwrap().extend(constraints.as_object().cloned().unwrap());
-    Rule::parse(stored.as_object().unwrap()).unwrap_or_else(|_| panic!("a rule"))
+    Rule::parse(&stored).unwrap_or_else(|_| panic!("a rule"))
 }
 
 fn operation(inputs: &Value) -> Operation {

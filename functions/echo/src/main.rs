@@ -1,9 +1,9 @@
 //! Lambda function `echo`: serves the queue of tool `echo`.
 
 use echo::Echo;
-use shared::worker::{self, Plain};
+use shared::worker::{self, WorkThenRecord};
 
 #[tokio::main]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    worker::run("echo", |_| Ok(Plain(Echo))).await
+    worker::run(env!("CARGO_PKG_NAME"), |_| Ok(WorkThenRecord(Echo))).await
 }

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use shared::domain::digest::{hex, sha256_hex};
 use tokio::sync::OnceCell;
-use tokio::task::spawn_blocking;
 
 use crate::attempt::Attempt;
+use crate::blocking::spawn_blocking;
 use crate::config::GateConfig;
 use crate::coverage::{CannotJudge, ChangeSet, Judgement, Options, Report, Verdict, judge, parse_istanbul};
 use crate::finding::{Capabilities, Digests, Evidence, GateVerdict, Reason, Stop, Toolchain, Trouble, telling_lines};
@@ -30,14 +30,12 @@ pub enum Gate {
 }
 
 impl Gate {
-    /// The gate of a tool, if it is one.
+    pub const ALL: [Self; 3] = [Self::Typecheck, Self::Lint, Self::Unit];
+
+    /// The gate of a tool `gate:<name>`, if there is one of that name.
     pub fn of_tool(tool: &str) -> Option<Self> {
-        match tool {
-            "gate:typecheck" => Some(Self::Typecheck),
-            "gate:lint" => Some(Self::Lint),
-            "gate:unit" => Some(Self::Unit),
-            _ => None,
-        }
+        let name = tool.strip_prefix("gate:")?;
+        Self::ALL.into_iter().find(|gate| gate.name() == name)
     }
 
     pub fn name(self) -> &'static str {

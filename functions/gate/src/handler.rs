@@ -36,16 +36,21 @@ impl Gate {
             step_id: step.step_id.to_string(),
             attempt: step.attempt,
             timeout: step.timeout,
-            archives: self.fetch(step, store).await?,
+            archives: self.fetch(gate, step, store).await?,
         };
         let evidence = self.examiner.examine(request).await.map_err(|trouble| retryable(&trouble))?;
         let artifact = put(step, store, gate, &evidence).await?;
         Ok(outcome(step, &evidence, artifact))
     }
 
-    async fn fetch(&self, step: &ClaimedStep, store: &StepStore) -> Result<Option<Archives>, Outcome> {
+    async fn fetch(
+        &self,
+        gate: examine::Gate,
+        step: &ClaimedStep,
+        store: &StepStore,
+    ) -> Result<Option<Archives>, Outcome> {
         let Some(workspace) = &step.workspace else { return Ok(None) };
-        let needs_base = step.tool == "gate:unit";
+        let needs_base = gate == examine::Gate::Unit;
         let base = workspace.base.as_ref().filter(|_| needs_base && workspace.diff.is_none());
         let diff = workspace.diff.as_ref().filter(|_| needs_base);
         Ok(Some(Archives {

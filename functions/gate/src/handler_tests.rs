@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use shared::domain::tool::{self, Tools};
 use shared::domain::{ArtifactId, RunId, StepId, TenantId};
 
 use super::*;
@@ -79,6 +80,13 @@ async fn a_judgement_against_the_workspace_has_one_code_for_programs() {
     let outcome = outcome(&step("gate:lint"), &evidence, artifact());
     let Verdict::Failed { error, .. } = &outcome.verdict else { panic!("{outcome:?}") };
     assert_eq!((error.code.as_str(), error.details["reason"].as_str()), ("gate_failed", Some("below_threshold")));
+}
+
+#[test]
+fn every_gate_of_the_table_can_be_examined() {
+    let Some(Tools::Listed(tools)) = tool::handler("gate").map(|handler| handler.tools) else { panic!("no list") };
+    let gates = examine::Gate::ALL.map(|gate| format!("gate:{}", gate.name()));
+    assert_eq!(tools, gates);
 }
 
 #[test]

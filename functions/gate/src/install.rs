@@ -4,9 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::task::spawn_blocking;
-
 use crate::attempt::Attempt;
+use crate::blocking::spawn_blocking;
 use crate::config::GateConfig;
 use crate::finding::{Reason, Toolchain, Trouble, telling_lines};
 use crate::package::Package;

@@ -5,6 +5,7 @@
 //! comes out. Everything fails closed: without a workspace, a command, a lock or a usable report there is no pass.
 
 mod attempt;
+mod blocking;
 mod config;
 pub mod coverage;
 mod examine;

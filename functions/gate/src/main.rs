@@ -2,11 +2,11 @@
 
 use gate::{Gate, GateConfig};
 use shared::config::GateDefaults;
-use shared::worker::{self, Plain};
+use shared::worker::{self, WorkThenRecord};
 
 #[tokio::main]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    worker::run("gate", |ctx| Ok(Plain(Gate::new(config(ctx.config.gate.clone()))))).await
+    worker::run(env!("CARGO_PKG_NAME"), |ctx| Ok(WorkThenRecord(Gate::new(config(ctx.config.gate.clone()))))).await
 }
 
 fn config(defaults: GateDefaults) -> GateConfig {

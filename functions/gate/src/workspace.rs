@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use shared::domain::digest::hex;
-use tokio::task::spawn_blocking;
 
 use crate::attempt::{Attempt, remove};
+use crate::blocking::spawn_blocking;
 use crate::config::GateConfig;
 use crate::coverage::{Base, CannotJudge, ChangeSet, SourceRules};
 use crate::finding::{Digests, Reason, Stop, Trouble};

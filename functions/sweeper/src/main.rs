@@ -10,11 +10,5 @@ use shared::telemetry;
 async fn main() -> Result<(), Error> {
     telemetry::init();
     let ctx = Ctx::from_env().await?;
-    lambda_runtime::run(service_fn(|_: LambdaEvent<Value>| async {
-        sweep(&ctx).await.map_err(|error| {
-            telemetry::report(&error, "sweep");
-            Error::from(error)
-        })
-    }))
-    .await
+    lambda_runtime::run(service_fn(|_: LambdaEvent<Value>| async { sweep(&ctx).await.map_err(Error::from) })).await
 }

@@ -12,6 +12,7 @@ use rustix::process::Signal;
 use tokio::process::Command;
 use uuid::Uuid;
 
+use crate::aws::resources;
 use crate::checkout::Checkout;
 use crate::process::server::{self, Probe};
 use crate::process::{self, Ending, Ledger, Process};
@@ -86,6 +87,7 @@ async fn start_localstack(
         .env("LOCALSTACK_HOST", &place)
         .env("SQS_ENDPOINT_STRATEGY", "path")
         .env("SERVICES", "sqs,s3,secretsmanager")
+        .envs([resources::hook_variable()])
         // In a container it would take that for its own, and its folders for the ones above.
         .env("OVERRIDE_IN_DOCKER", "0")
         // It would report its use, fetch a certificate, and become this machine's name server.
@@ -97,7 +99,7 @@ async fn start_localstack(
         .env("TMPDIR", temporary)
         .env("LS_LOG", "warning");
     let probe = Probe { url: format!("http://{place}/_localstack/health"), status: StatusCode::OK };
-    server::start("localstack", command, ENDING, &probe, &logs.join("localstack.log"), ledger).await
+    server::start_http("localstack", command, ENDING, &probe, &logs.join("localstack.log"), ledger).await
 }
 
 async fn start_s3(
@@ -118,7 +120,7 @@ async fn start_s3(
         .env("NANIO_SECRET_KEY", secret);
     // It is up when it refuses a request without a signature.
     let probe = Probe { url: format!("http://127.0.0.1:{port}/"), status: StatusCode::FORBIDDEN };
-    server::start("s3", command, ENDING, &probe, &logs.join("s3.log"), ledger).await
+    server::start_http("s3", command, ENDING, &probe, &logs.join("s3.log"), ledger).await
 }
 
 fn python(env: &PythonEnv, dir: &Path) -> Command {

@@ -79,6 +79,6 @@ impl Emulator {
         };
         command.envs(&self.variables);
         let probe = Probe { url: format!("{}/_ministack/health", self.url()), status: StatusCode::OK };
-        server::start("emulator", command, ENDING, &probe, log, ledger).await
+        server::start_http("emulator", command, ENDING, &probe, log, ledger).await
     }
 }

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use aws_sdk_s3::config::timeout::TimeoutConfig;
-use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_s3::config::{Credentials, SharedCredentialsProvider};
 use aws_sdk_sqs::types::QueueAttributeName;
 use serde_json::{Value, json};
 
@@ -22,25 +23,26 @@ pub const PROVIDER_KEYS: [&str; 3] = ["OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GE
 
 const RECEIVES_MAX: u32 = 5;
 
-/// What LocalStack's hook makes: the contents of localstack/init/resources.json, which a test holds against this.
-pub fn as_json() -> Value {
+/// The variable that tells LocalStack's hook what to make: the same as [`Aws::make_resources`] makes.
+pub fn hook_variable() -> (&'static str, String) {
     let queues: Vec<Value> = function::queue_functions()
         .map(|function| {
             json!({
-                "queue": function.queue(""),
-                "dead_letter_queue": function.dead_letter_queue(""),
-                "visibility_s": function.visibility_s(),
+                "queue": function.spec.queue(""),
+                "dead_letter_queue": function.spec.dead_letter_queue(""),
+                "visibility_s": function.spec.visibility_s(),
             })
         })
         .collect();
-    json!({
+    let resources = json!({
         "region": REGION,
         "bucket": BUCKET,
         "secret": LLM_SECRET,
         "queue_prefix": "nofx-",
         "receives_max": RECEIVES_MAX,
         "queues": queues,
-    })
+    });
+    ("NOFX_RESOURCES", resources.to_string())
 }
 
 /// Clients of one emulator.
@@ -60,34 +62,20 @@ pub struct Queue {
 
 impl Aws {
     pub fn new(endpoint: &str) -> Self {
-        let credentials = || Credentials::new(ACCESS_KEY_ID, SECRET_ACCESS_KEY, None, None, "local stack");
         let timeouts = TimeoutConfig::builder().connect_timeout(Duration::from_secs(2)).build();
-        let sqs = aws_sdk_sqs::Config::builder()
+        let credentials = Credentials::new(ACCESS_KEY_ID, SECRET_ACCESS_KEY, None, None, "local stack");
+        let sdk = SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new(REGION))
             .endpoint_url(endpoint)
-            .credentials_provider(credentials())
-            .timeout_config(timeouts.clone())
-            .build();
-        let s3 = aws_sdk_s3::Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(Region::new(REGION))
-            .endpoint_url(endpoint)
-            .credentials_provider(credentials())
-            .timeout_config(timeouts.clone())
-            .force_path_style(true)
-            .build();
-        let secrets = aws_sdk_secretsmanager::Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(Region::new(REGION))
-            .endpoint_url(endpoint)
-            .credentials_provider(credentials())
+            .credentials_provider(SharedCredentialsProvider::new(credentials))
             .timeout_config(timeouts)
             .build();
+        let s3 = aws_sdk_s3::config::Builder::from(&sdk).force_path_style(true).build();
         Self {
-            sqs: aws_sdk_sqs::Client::from_conf(sqs),
+            sqs: aws_sdk_sqs::Client::new(&sdk),
             s3: aws_sdk_s3::Client::from_conf(s3),
-            secrets: aws_sdk_secretsmanager::Client::from_conf(secrets),
+            secrets: aws_sdk_secretsmanager::Client::new(&sdk),
         }
     }
 
@@ -107,14 +95,14 @@ impl Aws {
     }
 
     async fn make_queue(&self, function: &QueueFunction, prefix: &str) -> Result<Queue> {
-        let dead_letters = self.make_plain_queue(&function.dead_letter_queue(prefix)).await?;
-        let queue = self.make_plain_queue(&function.queue(prefix)).await?;
+        let dead_letters = self.make_plain_queue(&function.spec.dead_letter_queue(prefix)).await?;
+        let queue = self.make_plain_queue(&function.spec.queue(prefix)).await?;
         let redrive = json!({ "deadLetterTargetArn": dead_letters.arn, "maxReceiveCount": RECEIVES_MAX.to_string() });
         // Attributes are set apart from the creation: SQS refuses to create a queue again with other attributes.
         self.sqs
             .set_queue_attributes()
             .queue_url(&queue.url)
-            .attributes(QueueAttributeName::VisibilityTimeout, function.visibility_s().to_string())
+            .attributes(QueueAttributeName::VisibilityTimeout, function.spec.visibility_s().to_string())
             .attributes(QueueAttributeName::RedrivePolicy, redrive.to_string())
             .send()
             .await

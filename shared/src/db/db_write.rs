@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_postgres::types::{Json, Type};
 use tokio_postgres::{Error, Row, Transaction};
@@ -23,7 +23,7 @@ pub struct Look {
     /// Whether no rule can open the table's schema.
     pub closed: bool,
     /// As it is stored.
-    pub rule: Option<Map<String, Value>>,
+    pub rule: Option<Value>,
     pub role: Option<Role>,
     pub target: Option<Target>,
     /// What the connection had changed before.

@@ -5,6 +5,7 @@
 pub mod bounds;
 pub mod claimed_step;
 pub mod digest;
+pub mod fields;
 pub mod gate;
 mod graph;
 pub mod id;

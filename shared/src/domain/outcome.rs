@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::id::{ArtifactId, GateId};
+use super::problem::Problem;
 
 /// The end of an attempt, and what it leaves behind.
 #[derive(Debug, Clone, PartialEq)]
@@ -129,6 +130,14 @@ pub struct NewEvent {
 impl StepError {
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
         Self { code: code.into(), message: message.into(), details: Value::Null }
+    }
+
+    /// The handler refuses the inputs. The message names the first problems, the details the first hundred.
+    pub fn invalid_inputs(mut problems: Vec<Problem>) -> Self {
+        let first = problems.iter().take(10).map(|problem| format!("{}: {}", problem.path, problem.message));
+        let message = format!("The inputs are wrong. {}.", first.collect::<Vec<_>>().join("; "));
+        problems.truncate(100);
+        Self::new("invalid_inputs", message).with_details(json!({ "problems": problems }))
     }
 
     #[must_use]

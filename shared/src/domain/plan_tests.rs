@@ -45,13 +45,14 @@ fn one_empty_depends_on_makes_the_plan_a_dag() {
 fn every_rejection_names_its_place() {
     let step = |name: &str| json!({"name": name, "tool": "echo"});
     one_problem(&json!([]), "plan", "object");
-    one_problem(&json!({"goal": "g"}), "plan.steps", "list");
+    one_problem(&json!({"goal": "g"}), "plan.steps", "missing");
+    one_problem(&json!({"goal": "g", "steps": {}}), "plan.steps", "list");
     one_problem(&plan(json!([])), "plan.steps", "empty");
     one_problem(&json!({"steps": [step("a")]}), "plan.goal", "missing");
     one_problem(&plan(json!([step(" ")])), "plan.steps[0].name", "empty");
     one_problem(&plan(json!([step("a"), step("a")])), "plan.steps[1].name", "plan.steps[0]");
     one_problem(&plan(json!([{"name": "a", "tool": "bash"}])), "plan.steps[0].tool", "unknown tool \"bash\"");
-    one_problem(&plan(json!([{"name": "a", "tool": "gate:magic"}])), "plan.steps[0].tool", "unknown gate");
+    one_problem(&plan(json!([{"name": "a", "tool": "gate:magic"}])), "plan.steps[0].tool", "unknown tool");
     one_problem(&plan(json!([{"name": "a", "tool": "manual:"}])), "plan.steps[0].tool", "unknown tool");
     one_problem(
         &plan(json!([{"name": "a", "tool": "echo", "depends_on": ["b"]}])),

@@ -1,11 +1,12 @@
 //! Rules of `db_write`: which table a tenant's plans may write, and how. Read strictly, because a misread rule opens more
 //! than its author meant.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Value, json};
 
+use super::fields::{self, Fields, Names, Null};
 use super::problem::Problem;
 
 /// What plans may do with a table.
@@ -53,7 +54,8 @@ pub const DEFAULT_MAX_ROWS: usize = 100;
 /// The role that writes when a rule names none.
 pub const DEFAULT_ROLE: &str = "nofx_writer";
 /// Fields of a rule.
-pub const FIELDS: [&str; 8] = ["allowed_ops", "columns", "key", "max_rows", "role", "triggers", "dependants", "allow"];
+const FIELDS: &[Names] =
+    &[&["allowed_ops"], &["columns"], &["key"], &["max_rows"], &["role"], &["triggers"], &["dependants"], &["allow"]];
 const MAX_DEPENDANT_ROWS: u64 = 999_999;
 /// Most entries of each list and map.
 const MAX_ENTRIES: usize = 1_000;
@@ -61,33 +63,30 @@ const MAX_ENTRIES: usize = 1_000;
 const MAX_NAME_BYTES: usize = 63;
 
 impl Rule {
-    /// Reads a rule: an object of [`FIELDS`], of which only `allowed_ops` is required. Every problem is named.
-    pub fn parse(object: &Map<String, Value>) -> Result<Self, Vec<Problem>> {
-        let mut reader = Reader { object, problems: Vec::new() };
-        for key in object.keys().filter(|key| !FIELDS.contains(&key.as_str())) {
-            reader.problem(key, format!("is not known; there are {}", FIELDS.join(", ")));
-        }
-        let allowed_ops: Vec<Op> = reader.words("allowed_ops", "insert, update or delete");
-        if allowed_ops.is_empty() && reader.problems.iter().all(|problem| !problem.path.starts_with("allowed_ops")) {
-            reader.problem("allowed_ops", "must name at least one of insert, update and delete");
-        }
-        let rule = Self {
-            allowed_ops,
-            columns: reader.names("columns"),
-            key: reader.names("key"),
-            max_rows: reader.max_rows(),
-            role: reader.role(),
-            triggers: reader.map("triggers", 3, "the sha256 of its definition (64 lower-case hex digits)", |value| {
-                let digits =
-                    |text: &&str| text.len() == 64 && text.bytes().all(|byte| b"0123456789abcdef".contains(&byte));
-                value.as_str().filter(digits).map(str::to_owned)
-            }),
-            dependants: reader.map("dependants", 2, "a whole number of rows from 0 to 999999", |value| {
-                value.as_u64().filter(|rows| *rows <= MAX_DEPENDANT_ROWS)
-            }),
-            allow: reader.words("allow", "view, foreign_table or inheritance"),
-        };
-        if reader.problems.is_empty() { Ok(rule) } else { Err(reader.problems) }
+    /// Reads a rule: an object of which only `allowed_ops` is required. Every problem is reported.
+    pub fn parse(rule: &Value) -> Result<Self, Vec<Problem>> {
+        fields::read(rule, "", FIELDS, Null::Wrong, |fields| {
+            let allowed_ops = words(fields, "allowed_ops", "insert, update or delete");
+            if fields.value("allowed_ops").is_none_or(|ops| *ops == json!([])) {
+                fields.problem("allowed_ops", "must name at least one of insert, update and delete");
+            }
+            Some(Self {
+                allowed_ops,
+                columns: columns(fields, "columns"),
+                key: columns(fields, "key"),
+                max_rows: fields.whole("max_rows", 1..=MAX_ROWS as u64).unwrap_or(DEFAULT_MAX_ROWS),
+                role: role(fields).unwrap_or_else(|| DEFAULT_ROLE.to_owned()),
+                triggers: named(fields, "triggers", 3, |value| {
+                    let digest = value.as_str().filter(|text| is_sha256(text)).map(str::to_owned);
+                    digest.ok_or("must be the sha256 of its definition (64 lower-case hex digits)")
+                }),
+                dependants: named(fields, "dependants", 2, |value| {
+                    let rows = value.as_u64().filter(|rows| *rows <= MAX_DEPENDANT_ROWS);
+                    rows.ok_or("must be a whole number of rows from 0 to 999999")
+                }),
+                allow: words(fields, "allow", "view, foreign_table or inheritance"),
+            })
+        })
     }
 
     pub fn allows(&self, allowance: Allowance) -> bool {
@@ -111,121 +110,78 @@ pub fn is_table_name(text: &str) -> bool {
 }
 
 fn is_dotted(text: &str, parts: usize) -> bool {
-    let plain = |part: &str| !part.is_empty() && part.len() <= MAX_NAME_BYTES && !part.contains(char::is_control);
-    text.split('.').count() == parts && text.split('.').all(plain)
+    text.split('.').count() == parts && text.split('.').all(is_name)
 }
 
-struct Reader<'a> {
-    object: &'a Map<String, Value>,
-    problems: Vec<Problem>,
+/// A name of Postgres, in one part.
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.len() <= MAX_NAME_BYTES && !text.contains(char::is_control)
 }
 
-impl<'a> Reader<'a> {
-    fn problem(&mut self, path: &str, message: impl Into<String>) {
-        self.problems.push(Problem::new(path, message));
-    }
+/// A list of column names, each once.
+fn columns(fields: &mut Fields<'_, '_>, name: &str) -> Vec<String> {
+    let mut seen = HashSet::new();
+    fields.list(name, MAX_ENTRIES, |value| {
+        let column = value.as_str().filter(|name| is_name(name));
+        let column = column.ok_or_else(|| format!("must be a column's name of 1 to {MAX_NAME_BYTES} bytes"))?;
+        if seen.insert(column) { Ok(column.to_owned()) } else { Err("stands twice in the list".to_owned()) }
+    })
+}
 
-    fn list(&mut self, key: &str) -> &'a [Value] {
-        match self.object.get(key) {
-            None => &[],
-            Some(Value::Array(items)) if items.len() <= MAX_ENTRIES => items,
-            Some(_) => {
-                self.problem(key, format!("must be a list of at most {MAX_ENTRIES} entries"));
-                &[]
+/// A list of known words, each once.
+fn words<T: for<'de> Deserialize<'de>>(fields: &mut Fields<'_, '_>, name: &str, known: &str) -> Vec<T> {
+    let mut seen = Vec::new();
+    fields.list(name, MAX_ENTRIES, |value| {
+        let word = T::deserialize(value).map_err(|_| format!("must be {known}"))?;
+        if seen.contains(&value) {
+            return Err("stands twice in the list".to_owned());
+        }
+        seen.push(value);
+        Ok(word)
+    })
+}
+
+fn role(fields: &mut Fields<'_, '_>) -> Option<String> {
+    fields.read("role", |value| {
+        let role = value.as_str().filter(|name| is_name(name)).map(str::to_owned);
+        role.ok_or_else(|| format!("must be a role's name of 1 to {MAX_NAME_BYTES} bytes"))
+    })
+}
+
+/// An object whose keys are dotted names of so many parts.
+fn named<T>(
+    fields: &mut Fields<'_, '_>,
+    name: &str,
+    parts: usize,
+    read: impl Fn(&Value) -> Result<T, &'static str>,
+) -> BTreeMap<String, T> {
+    let entries = fields.read(name, |value| {
+        let entries = value.as_object().filter(|entries| entries.len() <= MAX_ENTRIES);
+        entries.ok_or_else(|| format!("must be an object of at most {MAX_ENTRIES} entries"))
+    });
+    let shape = if parts == 2 { "schema.table" } else { "schema.table.name" };
+    let mut found = BTreeMap::new();
+    for (key, value) in entries.into_iter().flatten() {
+        match read(value) {
+            _ if !is_dotted(key, parts) => {
+                fields.problem(name, format!("has a name that is not of the form {shape}"));
             }
+            Ok(value) => {
+                found.insert(key.clone(), value);
+            }
+            Err(message) => fields.problem(&format!("{name}.{key}"), message),
         }
     }
+    found
+}
 
-    fn names(&mut self, key: &str) -> Vec<String> {
-        let mut names: Vec<String> = Vec::new();
-        for (at, item) in self.list(key).iter().enumerate() {
-            match item.as_str().filter(|name| is_dotted(&name.replace('.', "_"), 1)) {
-                Some(name) if names.iter().any(|known| known == name) => {
-                    self.problem(&format!("{key}[{at}]"), "stands twice in the list");
-                }
-                Some(name) => names.push(name.to_owned()),
-                None => self.problem(
-                    &format!("{key}[{at}]"),
-                    format!("must be a column's name of 1 to {MAX_NAME_BYTES} bytes"),
-                ),
-            }
-        }
-        names
-    }
-
-    fn words<T: for<'de> Deserialize<'de> + PartialEq>(&mut self, key: &str, known: &str) -> Vec<T> {
-        let mut words: Vec<T> = Vec::new();
-        for (at, item) in self.list(key).iter().enumerate() {
-            match T::deserialize(item) {
-                Ok(word) if words.contains(&word) => self.problem(&format!("{key}[{at}]"), "stands twice in the list"),
-                Ok(word) => words.push(word),
-                Err(_) => self.problem(&format!("{key}[{at}]"), format!("must be {known}")),
-            }
-        }
-        words
-    }
-
-    fn max_rows(&mut self) -> usize {
-        let Some(value) = self.object.get("max_rows") else { return DEFAULT_MAX_ROWS };
-        let rows =
-            value.as_u64().and_then(|rows| usize::try_from(rows).ok()).filter(|rows| (1..=MAX_ROWS).contains(rows));
-        rows.unwrap_or_else(|| {
-            self.problem("max_rows", format!("must be a whole number from 1 to {MAX_ROWS}"));
-            DEFAULT_MAX_ROWS
-        })
-    }
-
-    fn role(&mut self) -> String {
-        match self.object.get("role") {
-            None => DEFAULT_ROLE.to_owned(),
-            Some(Value::String(role)) if is_dotted(&role.replace('.', "_"), 1) => role.clone(),
-            Some(_) => {
-                self.problem("role", format!("must be a role's name of 1 to {MAX_NAME_BYTES} bytes"));
-                DEFAULT_ROLE.to_owned()
-            }
-        }
-    }
-
-    fn map<T>(
-        &mut self,
-        key: &str,
-        parts: usize,
-        what: &str,
-        read: impl Fn(&Value) -> Option<T>,
-    ) -> BTreeMap<String, T> {
-        let entries = match self.object.get(key) {
-            None => return BTreeMap::new(),
-            Some(Value::Object(entries)) if entries.len() <= MAX_ENTRIES => entries,
-            Some(_) => {
-                self.problem(key, format!("must be an object of at most {MAX_ENTRIES} entries"));
-                return BTreeMap::new();
-            }
-        };
-        let shape = if parts == 2 { "schema.table" } else { "schema.table.name" };
-        let mut found = BTreeMap::new();
-        for (name, value) in entries {
-            match read(value) {
-                _ if !is_dotted(name, parts) => {
-                    self.problem(key, format!("has a name that is not of the form {shape}"));
-                }
-                Some(value) => {
-                    found.insert(name.clone(), value);
-                }
-                None => self.problem(&format!("{key}.{name}"), format!("must be {what}")),
-            }
-        }
-        found
-    }
+fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| b"0123456789abcdef".contains(&byte))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
-
-    fn parse(rule: &Value) -> Result<Rule, Vec<Problem>> {
-        Rule::parse(rule.as_object().unwrap())
-    }
 
     #[test]
     fn a_rule_that_can_be_read_in_two_ways_is_no_rule() {
@@ -253,18 +209,18 @@ mod tests {
         for (more, path) in misread {
             let mut rule = json!({"allowed_ops": ["insert"]});
             rule.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap());
-            let problems = parse(&rule).unwrap_err();
+            let problems = Rule::parse(&rule).unwrap_err();
             assert_eq!(problems.iter().map(|problem| problem.path.as_str()).collect::<Vec<_>>(), [path], "{more}");
         }
-        assert!(parse(&json!({})).is_err());
+        assert!(Rule::parse(&json!({})).is_err());
     }
 
     #[test]
     fn a_rule_is_written_as_it_is_read() {
-        let rule = parse(&json!({"allowed_ops": ["insert"]})).unwrap();
+        let rule = Rule::parse(&json!({"allowed_ops": ["insert"]})).unwrap();
         assert_eq!((rule.max_rows, rule.role.as_str()), (100, "nofx_writer"));
         let written = serde_json::to_value(&rule).unwrap();
-        assert_eq!(parse(&written).unwrap(), rule);
+        assert_eq!(Rule::parse(&written).unwrap(), rule);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use tokio::time::sleep;
-use tracing::{info, warn};
+use tracing::{Instrument, Span, info, warn};
 use uuid::Uuid;
 
 use crate::context::Ctx;
@@ -114,10 +114,16 @@ fn bounded_value(value: Value) -> Value {
     json!({"omitted": format!("{bytes} bytes are too many, or too deeply nested, to be kept")})
 }
 
+/// The end of an attempt that waits for its record, and the span that its log lines belong to.
+pub struct End {
+    pub item: FinishItem,
+    pub span: Span,
+}
+
 /// What became of a batch of ends.
 #[derive(Debug, Default)]
 pub struct Recorded {
-    /// Steps that the invocation goes on with.
+    /// Steps that the invocation continues with.
     pub claimed: Vec<Claimed>,
     /// Wake-ups that are owed now.
     pub ready: Vec<WakeUp>,
@@ -126,68 +132,97 @@ pub struct Recorded {
 }
 
 impl Recorded {
-    /// Takes in what a commit brought.
-    pub fn take(&mut self, finishes: Finishes) {
-        for item in &finishes.items {
-            let (step_id, status) = (item.step_id, item.status);
-            match item.result {
-                FinishResult::Finished => info!(%step_id, %status, "finished"),
-                FinishResult::Repeated => info!(%step_id, %status, "finished before"),
-                FinishResult::Stale => warn!(%step_id, %status, "too late: the attempt no longer owned its step"),
-            }
-        }
-        self.claimed.extend(finishes.claimed);
-        self.ready.extend(finishes.ready);
+    /// What a commit brought; `note` sees each end.
+    pub fn of(finishes: Finishes, note: impl FnMut(&Finished)) -> Self {
+        finishes.items.iter().for_each(note);
+        Self { claimed: finishes.claimed, ready: finishes.ready, unrecorded: Vec::new() }
+    }
+}
+
+/// Logs how an attempt ended, in the span that is current.
+pub fn note_finished(item: &FinishItem, finished: &Finished) {
+    let (status, code) = (finished.status, item.error.as_ref().map(|error| error.code.as_str()));
+    match finished.result {
+        FinishResult::Finished => info!(%status, code, "finished"),
+        FinishResult::Repeated => info!(%status, code, "finished before"),
+        FinishResult::Stale => warn!(%status, code, "too late: the attempt no longer owned its step"),
     }
 }
 
 /// Records ends of attempts in one round trip, and again when the database is away for a moment. `next` says, for a call
-/// of that name, what is left of the invocation that can go on.
-pub async fn record_ends(ctx: &Ctx, items: Vec<FinishItem>, next: impl Fn(Uuid) -> Continuation) -> Recorded {
-    let mut recorded = Recorded::default();
-    let refused = match finish_patiently(ctx, &items, &next).await {
+/// of that name, what is left of the invocation that can continue.
+pub async fn record_ends(ctx: &Ctx, ends: Vec<End>, next: impl Fn(Uuid) -> Continuation) -> Recorded {
+    let (items, spans): (Vec<_>, Vec<_>) = ends.into_iter().map(|End { item, span }| (item, span)).unzip();
+    match finish_patiently(ctx, &items, &next).await {
         Ok(finishes) => {
-            record_late_usage(ctx, &items, &finishes).await;
-            recorded.take(finishes);
-            return recorded;
+            for (item, span) in items.iter().zip(&spans) {
+                record_late_usage(ctx, item, &finishes).instrument(span.clone()).await;
+            }
+            Recorded::of(finishes, |finished| {
+                let ended = items.iter().zip(&spans).find(|(item, _)| item.step_id == finished.step_id);
+                if let Some((item, span)) = ended {
+                    span.in_scope(|| note_finished(item, finished));
+                }
+            })
         }
-        Err(error) => !matches!(error, Error::Unavailable { .. }),
-    };
-    for item in items {
-        let id = item.step_id;
+        Err(error @ Error::Unavailable { .. }) => {
+            telemetry::report(&error, "record the ends of attempts");
+            for span in &spans {
+                span.in_scope(note_unrecorded);
+            }
+            Recorded { unrecorded: items.iter().map(|item| item.step_id).collect(), ..Recorded::default() }
+        }
         // What one of them says cannot be stored: that must not keep the others from being recorded, nor the step itself
         // from ending.
-        let alone = if refused { finish_alone(ctx, item, &next).await } else { None };
-        match alone {
-            Some(finishes) => recorded.take(finishes),
-            None => recorded.unrecorded.push(id),
+        Err(_) => {
+            let mut recorded = Recorded::default();
+            for (item, span) in items.into_iter().zip(spans) {
+                let alone = record_alone(ctx, item, &next).instrument(span).await;
+                recorded.claimed.extend(alone.claimed);
+                recorded.ready.extend(alone.ready);
+                recorded.unrecorded.extend(alone.unrecorded);
+            }
+            recorded
         }
-    }
-    recorded
-}
-
-/// None when it could not be recorded.
-async fn finish_alone(ctx: &Ctx, item: FinishItem, next: impl Fn(Uuid) -> Continuation) -> Option<Finishes> {
-    match finish_patiently(ctx, slice::from_ref(&item), &next).await {
-        Ok(finishes) => {
-            record_late_usage(ctx, slice::from_ref(&item), &finishes).await;
-            Some(finishes)
-        }
-        Err(Error::Unavailable { .. }) => None,
-        Err(error) => finish_patiently(ctx, &[unrecordable(item, &error)], &next).await.ok(),
     }
 }
 
-/// Records what attempts spent whose finish came too late: the money is gone, whoever owns the step now.
-async fn record_late_usage(ctx: &Ctx, items: &[FinishItem], finishes: &Finishes) {
-    let stale = |item: &&FinishItem| {
-        let is = |end: &Finished| end.step_id == item.step_id && end.result == FinishResult::Stale;
-        item.events.iter().any(|event| event.kind == USAGE_EVENT) && finishes.items.iter().any(is)
-    };
-    for item in items.iter().filter(stale) {
-        if let Err(error) = step::attempt_usage_record(&ctx.db, item).await {
-            telemetry::report(&error, "record what a late attempt spent");
-        }
+/// Records one end; where the database refuses it, that it cannot be stored.
+async fn record_alone(ctx: &Ctx, item: FinishItem, next: impl Fn(Uuid) -> Continuation) -> Recorded {
+    let id = item.step_id;
+    let mut recorded = record_one(ctx, &item, &next).await;
+    if let Err(error) = &recorded
+        && !matches!(error, Error::Unavailable { .. })
+    {
+        recorded = record_one(ctx, &unrecordable(item, error), &next).await;
+    }
+    recorded.unwrap_or_else(|_| {
+        note_unrecorded();
+        Recorded { unrecorded: vec![id], ..Recorded::default() }
+    })
+}
+
+async fn record_one(ctx: &Ctx, item: &FinishItem, next: impl Fn(Uuid) -> Continuation) -> Result<Recorded, Error> {
+    let finishes = finish_patiently(ctx, slice::from_ref(item), next)
+        .await
+        .inspect_err(|error| telemetry::report(error, "record the end of an attempt"))?;
+    record_late_usage(ctx, item, &finishes).await;
+    Ok(Recorded::of(finishes, |finished| note_finished(item, finished)))
+}
+
+fn note_unrecorded() {
+    warn!("the end was not recorded: the step is recovered after its lease");
+}
+
+/// Records what an attempt spent whose finish came too late: the money is gone, whoever owns the step now.
+async fn record_late_usage(ctx: &Ctx, item: &FinishItem, finishes: &Finishes) {
+    let spent = item.events.iter().any(|event| event.kind == USAGE_EVENT);
+    let is_late = |end: &Finished| end.step_id == item.step_id && end.result == FinishResult::Stale;
+    if spent
+        && finishes.items.iter().any(is_late)
+        && let Err(error) = step::attempt_usage_record(&ctx.db, item).await
+    {
+        telemetry::report(&error, "record what a late attempt spent");
     }
 }
 
@@ -203,12 +238,10 @@ async fn finish_patiently(
             Ok(finishes) => return Ok(finishes),
             Err(error) => error,
         };
-        let pause = pauses.next().filter(|_| matches!(error, Error::Unavailable { .. }));
-        let Some(pause) = pause else {
-            telemetry::report(&error, "record the end of attempts");
-            return Err(error);
-        };
-        sleep(*pause).await;
+        match pauses.next().filter(|_| matches!(error, Error::Unavailable { .. })) {
+            Some(pause) => sleep(*pause).await,
+            None => return Err(error),
+        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! Recovery of what stalled. Takes no input; any number may run at once.
 
 use serde::Serialize;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::context::Ctx;
 use crate::db::sweep::{self, Sweep};
 use crate::error::Error;
+use crate::telemetry;
 
 /// Most things of a kind that one round recovers (wake-ups: for each handler).
 const LIMIT: i32 = 500;
@@ -21,7 +22,8 @@ pub struct Report {
     pub wakeups_sent: u64,
 }
 
-/// Sweeps everything once. A kind that fails does not keep the others from being swept; the last error is returned.
+/// Sweeps everything once. A kind that fails does not keep the others from being swept; each failure is logged,
+/// and the last one returned.
 pub async fn sweep(ctx: &Ctx) -> Result<Report, Error> {
     let mut report = Report::default();
     let mut failure = None;
@@ -38,7 +40,7 @@ pub async fn sweep(ctx: &Ctx) -> Result<Report, Error> {
                 }
             }
             Err(error) => {
-                warn!(kind = kind.name(), %error, "could not be swept");
+                telemetry::report(&error, &format!("sweep {}", kind.name()));
                 failure = Some(error);
             }
         }

@@ -17,7 +17,7 @@ use crate::error::Error;
 /// Largest body that is read: API Gateway lets 10 MB pass, a plan has at most 1 MiB.
 pub const MAX_BODY_BYTES: usize = 2 << 20;
 /// A form has a name and a reason.
-pub const MAX_FORM_BYTES: usize = 32 << 10;
+const MAX_FORM_BYTES: usize = 32 << 10;
 
 /// What a route takes.
 #[derive(Debug, Clone, Copy)]
@@ -93,7 +93,7 @@ async fn admitted(takes: Takes, mut request: Request) -> Result<Request, Refusal
     if let Kind::Form(fields) = takes.body {
         parts.extensions.insert(form(&bytes, fields)?);
     } else {
-        parts.extensions.insert(Body::read(&bytes)?);
+        parts.extensions.insert(Body::parse(&bytes)?);
     }
     Ok(Request::from_parts(parts, bytes.into()))
 }
@@ -120,7 +120,7 @@ fn readable_path(path: &str) -> Result<(), Error> {
 
 fn form(bytes: &Bytes, fields: &[&str]) -> Result<Form, Error> {
     let text = std::str::from_utf8(bytes).map_err(|_| Error::invalid("", "the form is not UTF-8"))?;
-    Form::read(text, fields)
+    Form::parse(text, fields)
 }
 
 fn right_type(kind: Kind, headers: &HeaderMap) -> Result<(), Refusal> {

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::str::FromStr;
 use std::sync::{Arc, LazyLock};
 
 use axum::body::Bytes;
@@ -13,6 +12,7 @@ use serde::de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use crate::domain::bounds::{Shape, json_depth, shortened};
+use crate::domain::fields::{self, Fields, Most, Names, Null};
 use crate::domain::number::inexact_numbers;
 use crate::domain::place::Place;
 use crate::domain::plan::MAX_JSON_DEPTH;
@@ -24,14 +24,14 @@ const MAX_BODY_MEMORY: usize = 32 << 20;
 /// Inexact numbers that are named; whoever sent them writes all of them in one way.
 const MAX_INEXACT: usize = 100;
 
-static EMPTY: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
+static EMPTY: LazyLock<Value> = LazyLock::new(|| Value::Object(Map::new()));
 
 /// A request's body: a JSON object, or nothing. Whatever else was sent has been refused before.
 #[derive(Debug, Clone, Default)]
 pub struct Body(Arc<Value>);
 
 impl Body {
-    pub(super) fn read(bytes: &Bytes) -> Result<Self, Error> {
+    pub(super) fn parse(bytes: &Bytes) -> Result<Self, Error> {
         match json_body(bytes)? {
             Value::Null if bytes.is_empty() => Ok(Self::default()),
             object @ Value::Object(_) => Ok(Self(Arc::new(object))),
@@ -44,15 +44,36 @@ impl Body {
         if self.0.is_object() { Ok(&self.0) } else { Err(not_an_object()) }
     }
 
-    /// The fields of an object that must be there. `known` lists them all, each with its other spellings.
-    pub fn fields(&self, known: &[Names]) -> Result<Fields<'_>, Error> {
-        let object = self.0.as_object().ok_or_else(not_an_object)?;
-        Ok(Fields::of(object, known))
+    /// What `read` makes of the fields of an object that must be there; `known` lists them all. Null is the same as no field.
+    pub fn read<'a, T>(
+        &'a self,
+        known: &'static [Names],
+        read: impl FnOnce(&mut Fields<'a, '_>) -> Option<T>,
+    ) -> Result<T, Error> {
+        fields::read(self.object()?, "", known, Null::Absent, read).map_err(Error::Invalid)
     }
 
-    /// The same where no body is as good as `{}`.
-    pub fn fields_if_any(&self, known: &[Names]) -> Fields<'_> {
-        Fields::of(self.0.as_object().unwrap_or(&EMPTY), known)
+    /// Who asks, where no body is as good as `{}`.
+    pub fn only_actor(&self) -> Result<String, Error> {
+        self.read_if_any(&[ACTOR], |fields| Some(actor(fields)))
+    }
+
+    /// The same as `read` where no body is as good as `{}`.
+    pub fn read_if_any<'a, T>(
+        &'a self,
+        known: &'static [Names],
+        read: impl FnOnce(&mut Fields<'a, '_>) -> Option<T>,
+    ) -> Result<T, Error> {
+        let object = if self.0.is_object() { &self.0 } else { &*EMPTY };
+        fields::read(object, "", known, Null::Absent, read).map_err(Error::Invalid)
+    }
+
+    /// Who asks, and the object without that.
+    pub fn without_actor(&self) -> Result<(String, Value), Error> {
+        let mut rest = self.object()?.as_object().cloned().unwrap_or_default();
+        let asking = ACTOR.iter().filter_map(|name| rest.remove_entry(*name)).collect();
+        let actor = fields::read(&Value::Object(asking), "", &[ACTOR], Null::Absent, |fields| Some(actor(fields)));
+        Ok((actor.map_err(Error::Invalid)?, Value::Object(rest)))
     }
 }
 
@@ -68,114 +89,29 @@ fn not_an_object() -> Error {
     Error::invalid("", "the body must be a JSON object")
 }
 
-/// Spellings of one field. The first is its name; others are those of the first version, which had camel case.
-pub type Names = &'static [&'static str];
-
 /// Who asks, as the body says it.
 pub const ACTOR: Names = &["actor", "approved_by", "approvedBy"];
 pub const REASON: Names = &["reason"];
 pub const MAX_REASON_CHARS: usize = 2_000;
 const MAX_ACTOR_CHARS: usize = 200;
 
-/// The fields of an object. Reading notes what is wrong; `finish` tells all of it.
-#[derive(Debug)]
-pub struct Fields<'a> {
-    object: &'a Map<String, Value>,
-    problems: Vec<Problem>,
+/// Who asks, as far as that is known before identity exists: the name given, else anonymous. The name stays in the record.
+pub fn actor(fields: &mut Fields<'_, '_>) -> String {
+    if fields.value("actor").is_none() {
+        return "anonymous".to_owned();
+    }
+    let name = fields.read("actor", |value| {
+        let name = value.as_str().unwrap_or_default().trim();
+        let is_name = !name.is_empty() && name.chars().count() <= MAX_ACTOR_CHARS && !name.contains(char::is_control);
+        let rule = || format!("must be a name of 1 to {MAX_ACTOR_CHARS} characters, without control characters");
+        is_name.then(|| name.to_owned()).ok_or_else(rule)
+    });
+    name.unwrap_or_default()
 }
 
-impl<'a> Fields<'a> {
-    fn of(object: &'a Map<String, Value>, known: &[Names]) -> Self {
-        let mut problems = Vec::new();
-        let names: Vec<_> = known.iter().filter_map(|names| names.first().copied()).collect();
-        let unknown = format!("is not known; there are {}", names.join(", "));
-        for key in object.keys().filter(|key| !known.iter().any(|names| names.contains(&key.as_str()))) {
-            problems.push(Problem::new(key, unknown.as_str()));
-        }
-        for names in known {
-            let mut given = names.iter().filter(|name| object.contains_key(**name));
-            if let (Some(first), Some(second)) = (given.next(), given.next()) {
-                problems.push(Problem::new(*second, format!("is the same as {first}; give one of them")));
-            }
-        }
-        Self { object, problems }
-    }
-
-    pub fn problem(&mut self, path: &str, message: impl Into<String>) {
-        self.problems.push(Problem::new(path, message));
-    }
-
-    /// A text of at most `most` characters, without NUL.
-    pub fn text(&mut self, names: Names, most: usize) -> Option<String> {
-        let (key, value) = self.given(names)?;
-        match value.as_str().filter(|text| text.chars().count() <= most && !text.contains('\0')) {
-            Some(text) => Some(text.to_owned()),
-            None => self.refuse(key, format!("must be a text of at most {most} characters, without NUL")),
-        }
-    }
-
-    /// A whole number.
-    pub fn whole(&mut self, names: Names, least: u64, most: u64) -> Option<u64> {
-        let (key, value) = self.given(names)?;
-        match value.as_u64().filter(|number| (least..=most).contains(number)) {
-            Some(number) => Some(number),
-            None => self.refuse(key, format!("must be a whole number from {least} to {most}")),
-        }
-    }
-
-    /// An id; `what` is that of a run, of a step.
-    pub fn id<T: FromStr>(&mut self, names: Names, what: &str) -> Option<T> {
-        let (key, value) = self.given(names)?;
-        match value.as_str().and_then(|text| text.parse().ok()) {
-            Some(id) => Some(id),
-            None => self.refuse(key, format!("must be the id of {what}")),
-        }
-    }
-
-    /// Who asks, as far as that is known before identity exists: the name given, else anonymous.
-    pub fn actor(&mut self) -> String {
-        let Some((key, value)) = self.given(ACTOR) else { return "anonymous".to_owned() };
-        let name = value.as_str().map(actor_name).unwrap_or_default();
-        name.or_else(|| self.refuse(key, ACTOR_RULE)).unwrap_or_default()
-    }
-
-    /// The value, or a note that the field is missing, unless one says already what is wrong with it.
-    pub fn required<T>(&mut self, names: Names, value: Option<T>) -> Option<T> {
-        if value.is_none() && self.given(names).is_none() {
-            self.problem(names.first().copied().unwrap_or_default(), "is missing");
-        }
-        value
-    }
-
-    /// A field that is there and not null, under the name that the client used.
-    pub fn given(&self, names: Names) -> Option<(&'static str, &'a Value)> {
-        let given = names.iter().filter_map(|name| Some((*name, self.object.get(*name)?)));
-        given.into_iter().find(|(_, value)| !value.is_null())
-    }
-
-    /// Everything that is wrong.
-    pub fn finish(self) -> Result<(), Error> {
-        if self.problems.is_empty() { Ok(()) } else { Err(Error::Invalid(self.problems)) }
-    }
-
-    /// The same, where a value is known to be absent.
-    pub fn refusal(self) -> Error {
-        Error::Invalid(self.problems)
-    }
-
-    fn refuse<T>(&mut self, key: &str, message: impl Into<String>) -> Option<T> {
-        self.problem(key, message);
-        None
-    }
-}
-
-pub const ACTOR_RULE: &str = "must be a name of 1 to 200 characters, without control characters";
-
-/// A name that stays in the record.
-pub fn actor_name(text: &str) -> Option<String> {
-    let name = text.trim();
-    let is_name = !name.is_empty() && name.chars().count() <= MAX_ACTOR_CHARS && !name.contains(char::is_control);
-    is_name.then(|| name.to_owned())
+/// Why somebody decides so.
+pub fn reason(fields: &mut Fields<'_, '_>) -> Option<String> {
+    fields.text("reason", Most::Chars(MAX_REASON_CHARS)).map(str::to_owned)
 }
 
 /// The body as JSON; an empty one is `null`. Refused are a key that stands twice in an object (parsers disagree about
@@ -310,7 +246,7 @@ mod tests {
     use super::*;
 
     fn body(text: &str) -> Result<Body, Error> {
-        Body::read(&Bytes::copy_from_slice(text.as_bytes()))
+        Body::parse(&Bytes::copy_from_slice(text.as_bytes()))
     }
 
     #[test]
@@ -355,28 +291,16 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_known_spelt_once_and_of_their_type() {
-        const KIND: Names = &["gate_type", "gateType"];
-        let read = |text: &str| {
-            let body = body(text).unwrap();
-            let mut fields = body.fields_if_any(&[KIND, ACTOR, REASON]);
-            let kind = fields.text(KIND, 9);
-            let kind = fields.required(KIND, kind);
-            let actor = fields.actor();
-            fields.finish().map(|()| (kind.unwrap(), actor)).map_err(|error| error.to_string())
-        };
-        assert_eq!(read(r#"{"gateType":"x","reason":null}"#), Ok(("x".into(), "anonymous".into())));
-        assert_eq!(read(r#"{"gate_type":"x","approvedBy":" ann "}"#), Ok(("x".into(), "ann".into())));
-        assert_eq!(
-            read(r#"{"gateType":3}"#).unwrap_err(),
-            "gateType: must be a text of at most 9 characters, without NUL"
-        );
-        assert_eq!(read("").unwrap_err(), "gate_type: is missing");
-        let typo = read(r#"{"gate_type":"x","acter":"ann"}"#).unwrap_err();
-        assert_eq!(typo, "acter: is not known; there are gate_type, actor, reason");
-        assert!(read(r#"{"gate_type":"x","actor":"ann","approved_by":"bob"}"#).is_err());
+    fn whoever_asks_has_a_readable_name() {
+        let read = |text: &str| body(text).unwrap().only_actor().map_err(|error| error.to_string());
+        assert_eq!(read(""), Ok("anonymous".into()));
+        assert_eq!(read(r#"{"approvedBy":" ann "}"#), Ok("ann".into()));
+        assert_eq!(read(r#"{"acter":"ann"}"#).unwrap_err(), "acter: is not known; there are actor");
+        assert!(read(r#"{"actor":"ann","approved_by":"bob"}"#).is_err());
         for name in ["\"\"", "\"  \"", "7", "\"a\\u0000b\"", "\"a\\u001b[31mb\""] {
-            assert!(read(&format!("{{\"gate_type\":\"x\",\"actor\":{name}}}")).is_err(), "{name}");
+            assert!(read(&format!("{{\"actor\":{name}}}")).is_err(), "{name}");
         }
+        let (actor, rest) = body(r#"{"actor":"ann","columns":["a"]}"#).unwrap().without_actor().unwrap();
+        assert_eq!((actor.as_str(), rest), ("ann", serde_json::json!({"columns": ["a"]})));
     }
 }

@@ -12,8 +12,10 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::problem::shown;
+use crate::domain::fields::{self, Fields, Names, Null};
 use crate::error::{Error, Problem};
 
 /// Rows on a page, where the client does not say.
@@ -28,7 +30,7 @@ pub struct Query(Arc<BTreeMap<String, String>>);
 
 /// The pairs of a posted form, likewise.
 #[derive(Debug, Clone, Default)]
-pub struct Form(Arc<BTreeMap<String, String>>);
+pub struct Form(Arc<Value>);
 
 impl Query {
     pub(super) fn read(text: &str, known: &[&str]) -> Result<Self, Error> {
@@ -72,13 +74,23 @@ pub fn not_given_out() -> Error {
 }
 
 impl Form {
-    pub(super) fn read(text: &str, known: &[&str]) -> Result<Self, Error> {
-        pairs(text, known, "field").map(|pairs| Self(Arc::new(pairs)))
+    pub(super) fn parse(text: &str, known: &[&str]) -> Result<Self, Error> {
+        let filled = pairs(text, known, "field")?.into_iter().filter(|(_, text)| !text.is_empty());
+        Ok(Self(Arc::new(filled.map(|(name, text)| (name, Value::from(text))).collect())))
     }
 
     /// A field's text; an absent one is empty.
     pub fn text(&self, name: &str) -> &str {
-        self.0.get(name).map(String::as_str).unwrap_or_default()
+        self.0[name].as_str().unwrap_or_default()
+    }
+
+    /// What `read` makes of the fields that are filled in; `known` lists them all.
+    pub fn read<'a, T>(
+        &'a self,
+        known: &'static [Names],
+        read: impl FnOnce(&mut Fields<'a, '_>) -> Option<T>,
+    ) -> Result<T, Error> {
+        fields::read(&self.0, "", known, Null::Absent, read).map_err(Error::Invalid)
     }
 }
 

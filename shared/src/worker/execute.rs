@@ -7,15 +7,17 @@ use tokio::time::timeout;
 use tokio_postgres::Transaction;
 use uuid::Uuid;
 
-use super::{Handler, Invocation, Ownership, TransactionHandler, concluded};
+use super::attempt::concluded;
+use super::{Handler, Invocation, Ownership, TransactionHandler};
 use crate::context::Ctx;
-use crate::db::step::{self, Claimed, FinishItem, FinishResult, FinishTo, Finishes};
+use crate::db::step::{self, Claimed, FinishItem, FinishResult, FinishTo};
 use crate::db::{database_error, session_discard};
 use crate::domain::{ClaimedStep, Outcome, StepError};
 use crate::error::Error;
+use crate::flow::finish_step::{Recorded, note_finished};
 use crate::telemetry;
 
-/// How a claimed step is worked on; see [`Plain`] and [`InTransaction`].
+/// How a claimed step is worked on; see [`WorkThenRecord`] and [`InTransaction`].
 pub trait Executor: Send + Sync + 'static {
     fn execute(
         &self,
@@ -31,30 +33,30 @@ pub trait Executor: Send + Sync + 'static {
     }
 }
 
-/// Works, then finishes.
-pub struct Plain<H>(pub H);
+/// Lets the handler work, and leaves its end to a record that the batch shares.
+pub struct WorkThenRecord<H>(pub H);
 
-/// Works and finishes in one transaction.
+/// Lets the handler work in the transaction that also finishes its step.
 pub struct InTransaction<H>(pub H);
 
 /// An attempt that has ended.
 pub enum Ended {
     /// Still to be recorded.
-    Record(Box<FinishItem>),
+    ToRecord(Box<FinishItem>),
     /// Recorded together with its effect.
-    Recorded(Finishes),
+    Recorded(Recorded),
 }
 
 /// A transaction handler bounds its own statements by the step's timeout. This much later its connection is given up.
 const GRACE: Duration = Duration::from_secs(2);
 
-impl<H: Handler> Executor for Plain<H> {
+impl<H: Handler> Executor for WorkThenRecord<H> {
     async fn execute(&self, ctx: &Ctx, _: Invocation, claimed: &Claimed, step: ClaimedStep) -> Ended {
         let store = ctx.storage.for_step(&step);
         let ownership = Ownership::of(&ctx.db, claimed);
         let worked = timeout(step.timeout, self.0.handle_while_owned(&step, &store, &ownership)).await;
         let outcome = worked.unwrap_or_else(|_| timed_out(step.timeout));
-        Ended::Record(Box::new(concluded(ctx, claimed, outcome)))
+        Ended::ToRecord(Box::new(concluded(ctx, claimed, outcome)))
     }
 }
 
@@ -72,7 +74,7 @@ impl<H: TransactionHandler> Executor for InTransaction<H> {
                     Outcome::failed(StepError::new("unrecordable", message))
                 };
                 // It may have been committed all the same.
-                Ended::Record(Box::new(FinishItem { call: Some(call), ..concluded(ctx, claimed, outcome) }))
+                Ended::ToRecord(Box::new(FinishItem { call: Some(call), ..concluded(ctx, claimed, outcome) }))
             }
         }
     }
@@ -102,7 +104,7 @@ impl<H: TransactionHandler> InTransaction<H> {
             drop(transaction);
             // Its statement may still be running: this connection must not serve anybody else.
             drop(Object::take(object));
-            return Ok(Ended::Record(Box::new(concluded(ctx, claimed, timed_out(step.timeout)))));
+            return Ok(Ended::ToRecord(Box::new(concluded(ctx, claimed, timed_out(step.timeout)))));
         };
         let item = concluded(ctx, claimed, outcome);
         let ended = self.end(ctx, invocation, call, transaction, item).await;
@@ -127,16 +129,16 @@ impl<H: TransactionHandler> InTransaction<H> {
         // What is recorded decides, not what the handler returned: its outputs may be refused.
         if item.to != FinishTo::Succeeded {
             transaction.rollback().await.map_err(database_error)?;
-            return Ok(Ended::Record(Box::new(item)));
+            return Ok(Ended::ToRecord(Box::new(item)));
         }
-        let next = invocation.next(call);
+        let next = invocation.continuation(call);
         let finishes = step::steps_finish_in(&transaction, std::slice::from_ref(&item), Some(&next)).await?;
         let counts = finishes.items.iter().all(|item| item.result == FinishResult::Finished);
         // Fenced out or finished before: somebody else's effect stands, ours must not.
         let end = if counts { transaction.commit().await } else { transaction.rollback().await };
         ctx.db.count_round_trips(3);
         end.map_err(database_error)?;
-        Ok(Ended::Recorded(finishes))
+        Ok(Ended::Recorded(Recorded::of(finishes, |finished| note_finished(&item, finished))))
     }
 }
 

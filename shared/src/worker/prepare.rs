@@ -19,7 +19,8 @@ use crate::telemetry;
 pub(super) async fn prepare(ctx: &Ctx, claimed: &Claimed, invocation: Invocation) -> Result<ClaimedStep, Box<Outcome>> {
     let inputs = resolved_inputs(claimed, &ctx.config.limits)
         .map_err(|(code, message)| Box::new(Outcome::failed(StepError::new(code, message))))?;
-    let workspace = match inputs.get("workspace").filter(|_| claimed.tool.starts_with("gate:")) {
+    let workspace = match inputs.get("workspace") {
+        _ if !invocation.spec.takes_workspace => None,
         Some(asked) => Some(workspace_of(ctx, &claimed.tenant_id, asked).await?),
         None => planned_workspace(claimed)?,
     };
@@ -88,7 +89,7 @@ fn planned_workspace(claimed: &Claimed) -> Result<Option<Workspace>, Box<Outcome
     })
 }
 
-/// A gate step may name a workspace of its own, such as an upstream step's output. Costs a round trip of its own.
+/// A step may name a workspace of its own, such as an upstream step's output. Costs a round trip of its own.
 async fn workspace_of(ctx: &Ctx, tenant: &TenantId, asked: &Value) -> Result<Workspace, Box<Outcome>> {
     let failed = |message: String| Box::new(Outcome::failed(StepError::new("no_workspace", message)));
     let id = |role: &str| match &asked[role] {

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_sqs::types::{MessageSystemAttributeName, QueueAttributeName};
+use shared::domain::tool::queue_name;
 use shared::domain::trace::TraceParent;
 use shared::domain::{RunId, StepId, TenantId};
 use shared::error::Error;
-use shared::queue::{Message, Queue, WakeUp, queue_name};
+use shared::queue::{Message, Queue, WakeUp};
 use uuid::Uuid;
 
 use crate::target::{Target, against};

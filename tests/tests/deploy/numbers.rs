@@ -3,7 +3,9 @@
 use nofx_local::function::{self, HTTP_FUNCTIONS, SWEEPER, SWEEPER_TIMEOUT, queue_functions};
 use serde_json::{Value, json};
 
-use crate::template::{functions, of_type, parameters, read, resources, text};
+use crate::template::{
+    self, function, functions, of_type, parameters, queue, read, resource_of, resources, text, texts,
+};
 
 /// What claiming adds to a function's timeout: see `nofx.steps_claim`.
 const LEASE_MARGIN_S: u32 = 5;
@@ -19,44 +21,46 @@ fn the_template_deploys_every_function_and_no_other() {
 
 #[test]
 fn every_handler_has_its_queue_with_the_numbers_of_the_code() {
-    let (functions, queues) = (functions(), of_type("AWS::SQS::Queue"));
     for queue_function in queue_functions() {
         let (spec, name) = (queue_function.spec, queue_function.name());
-        let properties = &functions[name].1;
+        let (_, properties) = function(name);
         assert_eq!(properties["Timeout"], json!(spec.function_timeout_s), "{name}");
         let event = &properties["Events"]["StepReady"]["Properties"];
         assert_eq!(event["BatchSize"], json!(spec.batch_size), "{name}");
         assert_eq!(event["FunctionResponseTypes"], json!(["ReportBatchItemFailures"]), "{name}");
         assert!((2..=1000).contains(&event["ScalingConfig"]["MaximumConcurrency"].as_i64().unwrap_or(0)), "{name}");
 
-        let (logical, _) = text(&event["Queue"]).split_once('.').expect("a queue's ARN");
-        let queue = &queues[logical];
-        assert_eq!(queue["QueueName"], json!(queue_function.queue("${Prefix}")));
-        assert_eq!(queue["VisibilityTimeout"], json!(queue_function.visibility_s()), "{name}");
+        let queue = queue(&resource_of(&event["Queue"], name, "Events.StepReady.Queue"));
+        assert_eq!(queue["QueueName"], json!(spec.queue("${Prefix}")), "{name}");
+        assert_eq!(queue["VisibilityTimeout"], json!(spec.visibility_s()), "{name}");
         let lease_s = spec.function_timeout_s + LEASE_MARGIN_S;
-        assert!(spec.function_timeout_s < lease_s && lease_s < queue_function.visibility_s(), "{name}");
+        assert!(spec.function_timeout_s < lease_s && lease_s < spec.visibility_s(), "{name}");
 
         let redrive = &queue["RedrivePolicy"];
-        assert_eq!(redrive["maxReceiveCount"], 5);
-        let (dead_letters, _) = text(&redrive["deadLetterTargetArn"]).split_once('.').expect("a queue's ARN");
-        assert_eq!(queues[dead_letters]["QueueName"], json!(queue_function.dead_letter_queue("${Prefix}")));
-        let source = text(&queues[dead_letters]["RedriveAllowPolicy"]["sourceQueueArns"][0]).to_owned();
-        assert!(source.ends_with(&format!(":{}", queue_function.queue("${Prefix}"))), "{source}");
+        assert_eq!(redrive["maxReceiveCount"], 5, "{name}");
+        let dead_letters =
+            template::queue(&resource_of(&redrive["deadLetterTargetArn"], name, "RedrivePolicy.deadLetterTargetArn"));
+        assert_eq!(dead_letters["QueueName"], json!(spec.dead_letter_queue("${Prefix}")), "{name}");
+        let source = &dead_letters["RedriveAllowPolicy"]["sourceQueueArns"][0];
+        let ends = source.as_str().is_some_and(|source| source.ends_with(&format!(":{}", spec.queue("${Prefix}"))));
+        assert!(ends, "RedriveAllowPolicy.sourceQueueArns of the dead letters of {name} is {source}");
     }
+    let queues = of_type("AWS::SQS::Queue");
     assert_eq!(queues.len(), 2 * queue_functions().count());
-    assert!(queues.values().all(|queue| queue["SqsManagedSseEnabled"] == true));
+    let only_tls = texts(&resources()["QueuesOnlyTls"]["Properties"]["Queues"]);
+    for (logical, queue) in queues {
+        assert_eq!(queue["SqsManagedSseEnabled"], true, "{logical}");
+        assert!(only_tls.contains(&logical), "QueuesOnlyTls of template.yaml leaves {logical} out");
+    }
 }
 
 #[test]
 fn what_has_no_queue_has_its_timeout_too() {
-    let functions = functions();
     for name in HTTP_FUNCTIONS {
-        assert!(
-            functions[name].1["Timeout"].as_u64().is_some_and(|timeout_s| timeout_s <= GATEWAY_TIMEOUT_S),
-            "{name}"
-        );
+        let (_, properties) = function(name);
+        assert!(properties["Timeout"].as_u64().is_some_and(|timeout_s| timeout_s <= GATEWAY_TIMEOUT_S), "{name}");
     }
-    let sweeper = &functions[SWEEPER].1;
+    let (_, sweeper) = function(SWEEPER);
     assert_eq!(sweeper["Timeout"], json!(SWEEPER_TIMEOUT.as_secs()));
     assert_eq!(sweeper["Events"]["EveryMinute"]["Properties"]["Schedule"], "rate(1 minute)");
 }
@@ -67,7 +71,8 @@ fn every_function_logs_into_a_group_of_its_own_that_forgets() {
     for (name, (_, properties)) in functions() {
         assert_eq!(properties["FunctionName"], json!(format!("${{Prefix}}{name}")));
         assert_eq!(properties["LoggingConfig"]["LogFormat"], "JSON");
-        let group = &groups[text(&properties["LoggingConfig"]["LogGroup"])];
+        let group = groups.get(text(&properties["LoggingConfig"]["LogGroup"]));
+        let group = group.unwrap_or_else(|| panic!("template.yaml has no log group of {name}"));
         assert_eq!(group["LogGroupName"], json!(format!("/aws/lambda/${{Prefix}}{name}")));
     }
     assert!(groups.values().all(|group| !group["RetentionInDays"].is_null()));

@@ -8,7 +8,7 @@ use std::path::Path;
 use nofx_local::function::queue_functions;
 use serde_json::Value;
 
-use crate::template::{functions, read, resources, root, text, texts};
+use crate::template::{function, functions, read, resources, root, text, texts};
 
 /// An action and a resource, as the template writes it.
 type Right = (String, String);
@@ -69,7 +69,13 @@ fn every_role_allows_exactly_what_its_function_calls() {
         for (_, rights) in USES.iter().filter(|(said, _)| code.contains(said)) {
             expected.extend(rights.iter().map(|(action, resource)| right(action, resource)));
         }
-        assert_eq!(rights_of(&role), expected, "{name}");
+        let rights = rights_of(&role);
+        let (missing, needless) = (expected.difference(&rights), rights.difference(&expected));
+        let (missing, needless): (Vec<_>, Vec<_>) = (missing.collect(), needless.collect());
+        assert!(
+            missing.is_empty() && needless.is_empty(),
+            "{role} lacks {missing:?}, and has for nothing {needless:?}"
+        );
     }
 }
 
@@ -99,14 +105,14 @@ fn every_call_on_a_client_is_in_the_table() {
 }
 
 fn queue_of(name: &str) -> String {
-    let functions = functions();
-    text(&functions[name].1["Events"]["StepReady"]["Properties"]["Queue"]).to_owned()
+    let (_, properties) = function(name);
+    text(&properties["Events"]["StepReady"]["Properties"]["Queue"]).to_owned()
 }
 
 /// What a role allows, by its own policies and by the template's managed ones.
 fn rights_of(role: &str) -> BTreeSet<Right> {
     let resources = resources();
-    let role = &resources[role]["Properties"];
+    let role = &resources.get(role).unwrap_or_else(|| panic!("template.yaml has no role {role}"))["Properties"];
     let mut rights = BTreeSet::new();
     collect(&role["Policies"], &mut rights);
     for name in texts(&role["ManagedPolicyArns"]) {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use saphyr::{LoadableYamlNode, Scalar, Yaml};
 use serde_json::{Map, Value};
-use yaml_rust2::{Yaml, YamlLoader};
 
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -27,7 +27,8 @@ pub fn parameters() -> BTreeMap<String, Value> {
 }
 
 fn section(name: &str) -> BTreeMap<String, Value> {
-    let documents = YamlLoader::load_from_str(&read("template.yaml")).expect("template.yaml is YAML");
+    let text = read("template.yaml");
+    let documents = Yaml::load_from_str(&text).expect("template.yaml is YAML");
     match json(&documents[0])[name].take() {
         Value::Object(entries) => entries.into_iter().collect(),
         _ => panic!("template.yaml has no {name}"),
@@ -52,6 +53,24 @@ pub fn functions() -> BTreeMap<String, (String, Value)> {
         .collect()
 }
 
+/// One of the functions: logical name and properties.
+pub fn function(name: &str) -> (String, Value) {
+    let found = functions().remove(name);
+    found.unwrap_or_else(|| panic!("template.yaml has no function whose code is at target/lambda/{name}/"))
+}
+
+/// One of the queues.
+pub fn queue(logical: &str) -> Value {
+    let found = of_type("AWS::SQS::Queue").remove(logical);
+    found.unwrap_or_else(|| panic!("template.yaml has no queue {logical}"))
+}
+
+/// The resource of a `!GetAtt Resource.Arn`; `owner` and `key` say where it stands.
+pub fn resource_of(arn: &Value, owner: &str, key: &str) -> String {
+    let logical = arn.as_str().and_then(|arn| arn.strip_suffix(".Arn"));
+    logical.unwrap_or_else(|| panic!("{key} of {owner} in template.yaml is no ARN of a resource: {arn}")).to_owned()
+}
+
 pub fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("no text: {value}"))
 }
@@ -66,16 +85,19 @@ pub fn texts(value: &Value) -> Vec<String> {
 
 fn json(yaml: &Yaml) -> Value {
     match yaml {
-        Yaml::String(text) => Value::from(text.as_str()),
-        Yaml::Integer(number) => Value::from(*number),
-        Yaml::Boolean(flag) => Value::from(*flag),
-        Yaml::Real(number) => Value::from(number.as_str()),
-        Yaml::Array(items) => items.iter().map(json).collect(),
-        Yaml::Hash(entries) => {
+        Yaml::Value(Scalar::String(text)) => Value::from(text.as_ref()),
+        Yaml::Value(Scalar::Integer(number)) => Value::from(*number),
+        Yaml::Value(Scalar::Boolean(flag)) => Value::from(*flag),
+        Yaml::Value(Scalar::FloatingPoint(number)) => Value::from(number.into_inner()),
+        Yaml::Value(Scalar::Null) => Value::Null,
+        Yaml::Sequence(items) => items.iter().map(json).collect(),
+        Yaml::Mapping(entries) => {
             let entries = entries.iter().map(|(key, value)| (text(&json(key)).to_owned(), json(value)));
             Value::Object(entries.collect::<Map<_, _>>())
         }
-        Yaml::Null => Value::Null,
-        Yaml::Alias(_) | Yaml::BadValue => panic!("the template uses YAML that CloudFormation does not read"),
+        Yaml::Tagged(_, inner) => json(inner),
+        Yaml::Representation(..) | Yaml::Alias(_) | Yaml::BadValue => {
+            panic!("the template uses YAML that CloudFormation does not read: {yaml:?}")
+        }
     }
 }

@@ -6,7 +6,7 @@ use nofx_tests::delivery::event;
 use nofx_tests::{Deliver, Lab, plans};
 use serde_json::{Value, json};
 use shared::domain::tool;
-use shared::worker::{Plain, Worker};
+use shared::worker::{WorkThenRecord, Worker};
 use tokio::net::TcpListener;
 
 /// A server that is both providers: `OpenAI`'s answer is cut off, Anthropic's is complete.
@@ -28,7 +28,7 @@ async fn providers() -> String {
 }
 
 /// A worker of `codegen` with this secret of provider keys.
-fn worker(lab: &Lab, url: &str, secret: &'static str) -> Worker<Plain<Codegen>> {
+fn worker(lab: &Lab, url: &str, secret: &'static str) -> Worker<WorkThenRecord<Codegen>> {
     let url = Some(url.to_owned());
     let config = CodegenConfig {
         order: Some(vec![Provider::OpenAi, Provider::Anthropic]),
@@ -38,7 +38,7 @@ fn worker(lab: &Lab, url: &str, secret: &'static str) -> Worker<Plain<Codegen>> 
     };
     let codegen = Codegen::new(config, move |_| std::future::ready(ProviderKeys::from_secret(secret)));
     let spec = tool::handler("codegen").expect("a handler");
-    Worker::new(lab.ctx.clone(), spec, Plain(codegen.expect("a configuration")))
+    Worker::new(lab.ctx.clone(), spec, WorkThenRecord(codegen.expect("a configuration")))
 }
 
 #[tokio::test]

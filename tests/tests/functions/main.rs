@@ -9,3 +9,4 @@ mod pages;
 mod routes;
 mod rules;
 mod shapes;
+mod submit;

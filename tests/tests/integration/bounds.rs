@@ -165,19 +165,6 @@ async fn a_run_of_before_the_paths_of_references_goes_on() {
 }
 
 #[tokio::test]
-async fn a_worker_of_before_gets_whole_outputs() {
-    let lab = Lab::new().await;
-    let run = lab.submit(&plans::chain(2)).await;
-    let item = json!([{ "tenant_id": lab.tenant, "run_id": run, "step_id": lab.step(run, "s0").await, "lease_s": 30 }]);
-    lab.admin.query_one("select nofx.steps_claim($1)", &[&item]).await.unwrap();
-    let end = json!([{ "tenant_id": lab.tenant, "run_id": run, "step_id": lab.step(run, "s0").await, "attempt": 1,
-        "to": "succeeded", "outputs": { "said": "hello" }, "delay_ms": 0 }]);
-    let next = json!({ "call": uuid::Uuid::new_v4(), "handler": "echo", "lease_s": 30, "timeout_s": 27 });
-    let answer: Value = lab.admin.query_one("select nofx.steps_finish($1, $2)", &[&end, &next]).await.unwrap().get(0);
-    assert_eq!(answer["claimed"][0]["upstream"], json!({ "s0": { "said": "hello" } }));
-}
-
-#[tokio::test]
 async fn a_step_whose_claim_the_database_refuses_keeps_no_neighbour() {
     let lab = Lab::new().await;
     let refused = lab.submit(&plans::wide(1)).await;

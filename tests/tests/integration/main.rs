@@ -6,6 +6,10 @@ mod control;
 mod delivery;
 mod failures;
 mod fencing;
+mod footprint;
+
+mod logs;
+mod migrations;
 mod model;
 mod ownership;
 mod races;

@@ -10,7 +10,7 @@ use shared::domain::{NewEvent, Outcome, RunId, StepId, TenantId, tool};
 use shared::flow::control_run::control_run;
 use shared::flow::finish_step::conclude;
 use shared::storage::StepStore;
-use shared::worker::{ClaimedStep, Handler, Ownership, Plain, Worker};
+use shared::worker::{ClaimedStep, Handler, Ownership, WorkThenRecord, Worker};
 use uuid::Uuid;
 
 async fn claim(lab: &Lab, run: RunId, step: StepId) -> Claimed {
@@ -143,7 +143,7 @@ async fn a_handler_learns_of_a_cancel_and_the_worker_records_what_was_spent() {
     let run = lab.submit(&plan).await;
     let sent = lab.sent().await;
     let spec = tool::handler("codegen").expect("a known handler");
-    let worker = Worker::new(lab.ctx.clone(), spec, Plain(Spender(lab.ctx.clone())));
+    let worker = Worker::new(lab.ctx.clone(), spec, WorkThenRecord(Spender(lab.ctx.clone())));
     let response = worker.handle_batch(event(&sent, Deliver::Once), None).await;
     assert!(response.batch_item_failures.is_empty());
     assert_eq!(lab.run_status(run).await, "cancelled");

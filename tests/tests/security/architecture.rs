@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use shared::domain::tool::HANDLERS;
+
 /// Rooms of a crate, and the rooms that each may know.
 type Arrows = [(&'static str, &'static [&'static str])];
 
@@ -280,7 +282,8 @@ fn sql_stands_beside_its_table_and_nowhere_else() {
 
 #[test]
 fn handlers_never_see_the_database() {
-    for function in ["codegen", "echo", "gate", "manual"] {
+    // The one exception works in the transaction that also finishes its step.
+    for function in HANDLERS.iter().map(|handler| handler.name).filter(|name| *name != "db_write") {
         for (file, text) in sources(&root().join("functions").join(function).join("src")) {
             for word in ["shared::db", "tokio_postgres", "shared::flow", "ctx.db"] {
                 assert!(!code(&text).contains(word), "functions/{function}/src/{file} has {word}");

@@ -17,7 +17,7 @@ async fn wrong_inputs_fail_for_good_and_name_the_place() {
         (json!({ "prompt": "p", "bullets": ["b"] }), "inputs.bullets: belong"),
         (json!({ "topic": "t", "bullets": "b" }), "inputs.bullets: must be a list"),
         (json!({ "topic": "t", "bullets": ["b", 1] }), "inputs.bullets[1]: must be a string"),
-        (json!({ "topic": "t", "bullets": vec!["b"; 101] }), "inputs.bullets: must be at most 100"),
+        (json!({ "topic": "t", "bullets": vec!["b"; 101] }), "inputs.bullets: must be a list of at most 100"),
         (json!({ "topic": "t".repeat(5000) }), "inputs.topic: must be at most"),
         (json!({ "prompt": "p".repeat(200_000) }), "inputs.prompt: must be at most"),
         (json!({ "prompt": "p", "kind": "poem" }), "inputs.kind: "),
@@ -32,7 +32,7 @@ async fn wrong_inputs_fail_for_good_and_name_the_place() {
             json!({ "prompt": "p", "provider": "openai", "model": "anthropic::claude" }),
             "inputs.model: must not contain",
         ),
-        (json!({ "prompt": "p", "modle": "gpt" }), "inputs.modle: is not an input"),
+        (json!({ "prompt": "p", "modle": "gpt" }), "inputs.modle: is not known"),
     ];
     for (inputs, told) in cases {
         let (error, retryable, _) = failure(&codegen, inputs.clone()).await;

@@ -4,8 +4,8 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode, header};
-use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde::de::value::{Error, StrDeserializer};
+use serde::de::{DeserializeOwned, IntoDeserializer};
 use shared::config::{ArtifactsConfig, Config, DatabaseConfig, GateDefaults, LlmConfig};
 use shared::context::Ctx;
 use shared::db::console::{Artifact, Event, Focus, Gate, Parent, Run, RunRow, Step};
@@ -69,7 +69,8 @@ fn at() -> Timestamp {
 
 /// A state by its word.
 fn state<T: DeserializeOwned>(word: &str) -> T {
-    serde_json::from_value(json!(word)).expect("a state")
+    let word: StrDeserializer<'_, Error> = word.into_deserializer();
+    T::deserialize(word).expect("a state")
 }
 
 pub fn run_row(text: &str) -> RunRow {

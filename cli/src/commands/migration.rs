@@ -1,0 +1,18 @@
+//! `nofx migration`: writes the next versioned file.
+
+use anyhow::Result;
+use nofx_local::checkout::Checkout;
+use nofx_local::migrate::release;
+use nofx_local::report;
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// What it does, such as add_step_labels
+    name: String,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let path = release::write(&Checkout::find()?.migrations(), &args.name)?;
+    report::line("migration", format_args!("wrote {}", path.display()));
+    Ok(())
+}

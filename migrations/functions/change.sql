@@ -1,0 +1,38 @@
+-- How transitions write down what they did: an array of nofx.change, which nofx.runs_settle turns into counters, states and events.
+-- These are plain SQL without settings of their own, so the planner inlines them: a name costs nothing.
+
+-- A step went from one state to another. Without an event: the timeline does not show it.
+create or replace function nofx.step_change(
+    p_run_id uuid, p_step_id uuid, p_from text, p_to text, p_event text, p_payload jsonb default null
+) returns nofx.change
+    language sql immutable
+as $$
+    select row(p_run_id, p_step_id, p_from, p_to, p_event, p_payload, 0)::nofx.change
+$$;
+
+-- An event that changes no state, of a step or (p_step_id null) of the run.
+create or replace function nofx.fact(p_run_id uuid, p_step_id uuid, p_event text, p_payload jsonb default null)
+    returns nofx.change
+    language sql immutable
+as $$
+    select row(p_run_id, p_step_id, null, null, p_event, p_payload, 0)::nofx.change
+$$;
+
+-- A gate appeared (p_pending 1), went (-1) or was decided when it was made (0). Gates of the run itself count in its row.
+create or replace function nofx.gate_change(
+    p_run_id uuid, p_step_id uuid, p_event text, p_payload jsonb, p_pending integer
+) returns nofx.change
+    language sql immutable
+as $$
+    select row(p_run_id, p_step_id, null, null, p_event, p_payload,
+               case when p_step_id is null then p_pending else 0 end)::nofx.change
+$$;
+
+-- The steps that changes made ready.
+create or replace function nofx.made_ready(p_changes nofx.change[]) returns uuid[]
+    language sql immutable
+as $$
+    select array(select c.step_id from unnest(p_changes) c where c.to_status = 'ready')
+$$;
+revoke execute on function nofx.step_change(uuid, uuid, text, text, text, jsonb), nofx.fact(uuid, uuid, text, jsonb),
+    nofx.gate_change(uuid, uuid, text, jsonb, integer), nofx.made_ready(nofx.change[]) from public;

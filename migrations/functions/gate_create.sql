@@ -1,0 +1,53 @@
+-- A gate in front of a step that has not started, or of the end of a run.
+-- p: {tenant_id, id, run_id, step_id, gate_type, evidence_uri, reason, expires_after_s}
+-- -> {result: created|conflict|not_found, what, status}
+create or replace function nofx.gate_create(p jsonb) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_run nofx.run;
+    v_step nofx.step;
+    v_now timestamptz;
+begin
+    select * into v_run from nofx.run r
+     where r.id = (p ->> 'run_id')::uuid and r.tenant_id = p ->> 'tenant_id' for no key update;
+    if not found then
+        return jsonb_build_object('result', 'not_found', 'what', 'run');
+    end if;
+    if v_run.finished_at is not null then
+        return jsonb_build_object('result', 'conflict', 'what', 'run', 'status', v_run.status);
+    end if;
+    -- Its last running steps are being recorded; nothing may wait in it any more, or it would end with a pending gate.
+    if nofx.is_failing(v_run.steps_failed, v_run.failure) then
+        return jsonb_build_object('result', 'conflict', 'what', 'run', 'status', 'failing');
+    end if;
+    v_now := clock_timestamp();
+    if p ->> 'step_id' is not null then
+        select * into v_step from nofx.step s where s.id = (p ->> 'step_id')::uuid and s.run_id = v_run.id;
+        if not found then
+            return jsonb_build_object('result', 'not_found', 'what', 'step');
+        end if;
+        if v_step.status not in ('pending', 'ready') then
+            return jsonb_build_object('result', 'conflict', 'what', 'step', 'status', v_step.status);
+        end if;
+        update nofx.step s
+           set status = 'pending', blockers = s.blockers + 1, ready_at = null, notify_at = null
+         where s.id = v_step.id;
+    end if;
+
+    insert into nofx.gate (id, tenant_id, run_id, step_id, gate_type, status, on_pass, generation, evidence_uri, reason,
+                           expires_at, created_at)
+    values ((p ->> 'id')::uuid, v_run.tenant_id, v_run.id, v_step.id, p ->> 'gate_type', 'pending', 'release',
+            v_run.generation, p ->> 'evidence_uri', p ->> 'reason',
+            v_now + make_interval(secs => (p ->> 'expires_after_s')::integer), v_now);
+    perform nofx.runs_settle(array[
+        nofx.gate_change(v_run.id, v_step.id, 'gate.created',
+                         jsonb_build_object('gate_id', p ->> 'id', 'gate_type', p ->> 'gate_type'), 1),
+        nofx.step_change(v_run.id, v_step.id, v_step.status, case when v_step.id is not null then 'pending' end, null)],
+        v_now);
+    return jsonb_build_object('result', 'created', 'status', 'pending');
+end
+$$;
+select nofx.transition_declare('nofx.gate_create(jsonb)', 'nofx_api');

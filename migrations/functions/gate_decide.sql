@@ -1,0 +1,45 @@
+-- p: {tenant_id, gate_id, decision: approve|reject|waive, actor, reason}. Decides a pending gate, once; the step that
+-- waits for it goes on, and what depends on it becomes ready, in the same transaction.
+-- -> {result: decided|conflict|not_found, gate: {..}, ready: [wake-ups]}
+create or replace function nofx.gate_decide(p jsonb) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_gate nofx.gate;
+    v_now timestamptz;
+    v_status text := case p ->> 'decision' when 'approve' then 'passed' when 'waive' then 'waived'
+                                           when 'reject' then 'failed' end;
+    v_changes nofx.change[];
+begin
+    perform 1 from nofx.run r
+      where r.id = (select g.run_id from nofx.gate g
+                     where g.id = (p ->> 'gate_id')::uuid and g.tenant_id = p ->> 'tenant_id')
+        for no key update;
+    if not found then
+        return jsonb_build_object('result', 'not_found');
+    end if;
+    v_now := clock_timestamp();
+    select * into strict v_gate from nofx.gate g where g.id = (p ->> 'gate_id')::uuid;
+    -- A gate whose time is over is the sweeper's, even if it has not come by yet.
+    if v_gate.status <> 'pending' or v_gate.expires_at < v_now then
+        return jsonb_build_object('result', 'conflict', 'gate', nofx.gate_json(v_gate.id));
+    end if;
+
+    update nofx.gate g
+       set status = v_status, decided_at = v_now,
+           approved_by = case when v_status <> 'failed' then p ->> 'actor' end,
+           approved_at = case when v_status <> 'failed' then v_now end
+     where g.id = v_gate.id;
+    insert into nofx.approval (tenant_id, run_id, gate_id, decision, actor, reason, created_at)
+    values (v_gate.tenant_id, v_gate.run_id, v_gate.id, p ->> 'decision', p ->> 'actor', p ->> 'reason', v_now);
+
+    v_changes := nofx.gates_conclude(array[v_gate.id],
+        jsonb_build_object('decision', p ->> 'decision', 'actor', p ->> 'actor', 'reason', p ->> 'reason'), v_now);
+    perform nofx.runs_settle(v_changes, v_now);
+    return jsonb_build_object('result', 'decided', 'gate', nofx.gate_json(v_gate.id),
+                              'ready', nofx.wakeups(nofx.made_ready(v_changes), v_now));
+end
+$$;
+select nofx.transition_declare('nofx.gate_decide(jsonb)', 'nofx_api');

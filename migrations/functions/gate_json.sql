@@ -1,0 +1,18 @@
+-- A gate as the API shows it.
+create or replace function nofx.gate_json(p_gate uuid) returns jsonb
+    language sql stable
+    set search_path = nofx, pg_temp
+as $$
+    select jsonb_build_object(
+               'id', g.id, 'run_id', g.run_id, 'step_id', g.step_id, 'gate_type', g.gate_type, 'status', g.status,
+               'on_pass', g.on_pass, 'generation', g.generation, 'evidence_uri', g.evidence_uri, 'reason', g.reason,
+               'approved_by', g.approved_by, 'approved_at', g.approved_at, 'expires_at', g.expires_at,
+               'created_at', g.created_at, 'decided_at', g.decided_at,
+               'decision', (select jsonb_build_object('decision', a.decision, 'actor', a.actor, 'reason', a.reason,
+                                                      'created_at', a.created_at)
+                              from nofx.approval a where a.gate_id = g.id))
+      from nofx.gate g
+     where g.id = p_gate
+$$;
+revoke execute on function nofx.gate_json(uuid) from public;
+grant execute on function nofx.gate_json(uuid) to nofx_api;

@@ -1,0 +1,78 @@
+-- p: {tenant_id, run_id, actor}. A failed or cancelled run goes on as its next generation: what succeeded is kept, the
+-- rest starts again with blockers counted anew, allowances start again, attempt numbers go on, gates that did not pass
+-- are asked anew. -> {result: retried|conflict|not_found, status, generation, ready: [wake-ups]}
+create or replace function nofx.run_retry(p jsonb) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_run nofx.run;
+    v_now timestamptz;
+    v_steps nofx.change[];
+    v_gates nofx.change[];
+begin
+    select * into v_run from nofx.run r
+     where r.id = (p ->> 'run_id')::uuid and r.tenant_id = p ->> 'tenant_id' for no key update;
+    if not found then
+        return jsonb_build_object('result', 'not_found');
+    end if;
+    if v_run.status not in ('failed', 'cancelled') then
+        return jsonb_build_object('result', 'conflict', 'status', v_run.status, 'ready', '[]'::jsonb);
+    end if;
+    v_now := clock_timestamp();
+    update nofx.run r
+       set status = 'queued', generation = r.generation + 1, failure = null, finished_at = null, cancelled_at = null,
+           paused_at = null, deadline_at = v_now + make_interval(secs => r.timeout_s)
+     where r.id = v_run.id;
+
+    -- Barriers that were asked for from outside; the gates of handlers come back with their steps.
+    with anew as (
+        insert into nofx.gate (id, tenant_id, run_id, step_id, gate_type, status, on_pass, generation, reason,
+                               evidence_uri, expires_at, created_at)
+        select gen_random_uuid(), g.tenant_id, g.run_id, g.step_id, g.gate_type, 'pending', g.on_pass,
+               v_run.generation + 1, g.reason, g.evidence_uri, v_now + (g.expires_at - g.created_at), v_now
+          from nofx.gate g
+          left join nofx.step s on s.id = g.step_id
+         where g.run_id = v_run.id and g.on_pass = 'release' and g.generation = v_run.generation
+           and g.status in ('failed', 'expired', 'cancelled') and s.status is distinct from 'succeeded'
+        returning id, step_id, gate_type
+    )
+    select array_agg(nofx.gate_change(v_run.id, a.step_id, 'gate.created',
+                                      jsonb_build_object('gate_id', a.id, 'gate_type', a.gate_type), 1) order by a.id)
+      into v_gates
+      from anew a;
+
+    with old as (
+        select s.id, s.status,
+               (select count(*) from nofx.step_edge e join nofx.step q on q.id = e.parent_id
+                 where e.child_id = s.id and q.status <> 'succeeded')
+               + (select count(*) from nofx.gate g where g.step_id = s.id and g.status = 'pending') as blockers
+          from nofx.step s
+         where s.run_id = v_run.id and s.status <> 'succeeded'
+    ), anew as (
+        update nofx.step s
+           set status = case when o.blockers = 0 then 'ready' else 'pending' end,
+               blockers = o.blockers, failures = 0, workers_lost = 0, outputs = null, error = null,
+               started_at = null, finished_at = null, notify_count = 0,
+               ready_at = case when o.blockers = 0 then v_now end,
+               notify_at = case when o.blockers = 0 then nofx.wakeup_due(v_now, null) end
+          from old o
+         where s.id = o.id
+        returning s.id, o.status as was, s.status, s.ordinal
+    )
+    select array_agg(nofx.step_change(v_run.id, a.id, a.was, a.status, case when a.status = 'ready' then 'step.ready' end)
+                     order by a.ordinal)
+      into v_steps
+      from anew a;
+
+    perform nofx.runs_settle(
+        nofx.fact(v_run.id, null, 'run.retried',
+                  jsonb_build_object('actor', p ->> 'actor', 'generation', v_run.generation + 1))
+        || v_gates || v_steps, v_now);
+    return jsonb_build_object('result', 'retried', 'generation', v_run.generation + 1,
+                              'status', (select r.status from nofx.run r where r.id = v_run.id),
+                              'ready', nofx.wakeups(nofx.made_ready(v_steps), v_now));
+end
+$$;
+select nofx.transition_declare('nofx.run_retry(jsonb)', 'nofx_api');

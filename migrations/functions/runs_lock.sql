@@ -1,0 +1,24 @@
+-- The lock that every transition takes first: the rows of its runs, in id order. Steps and gates change only under it.
+
+-- Waits for all of them.
+create or replace function nofx.runs_lock(p_runs uuid[]) returns void
+    language plpgsql
+    set search_path = nofx, pg_temp
+as $$
+begin
+    perform 1 from nofx.run r where r.id = any (p_runs) order by r.id for no key update;
+end
+$$;
+
+-- Locks those of the runs that nobody else holds; null when there are none.
+create or replace function nofx.runs_lock_free(p_runs uuid[]) returns uuid[]
+    language plpgsql
+    set search_path = nofx, pg_temp
+as $$
+begin
+    return (select array_agg(l.id)
+              from (select r.id from nofx.run r
+                     where r.id = any (p_runs) order by r.id for no key update skip locked) l);
+end
+$$;
+revoke execute on function nofx.runs_lock(uuid[]), nofx.runs_lock_free(uuid[]) from public;

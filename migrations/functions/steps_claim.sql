@@ -1,0 +1,101 @@
+-- Starts those of the steps that are ready (1 s of clock skew tolerated) and whose run lets steps start. The caller holds the runs'
+-- locks. Returns their changes, null when there are none.
+create or replace function nofx.steps_start(p_items jsonb, p_call uuid, p_now timestamptz) returns nofx.change[]
+    language plpgsql
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_changes nofx.change[];
+begin
+    with started as (
+        -- Found by the whole key: a forged message in a batch must not stand in for the true one.
+        update nofx.step s
+           set status = 'running',
+               attempt = s.attempt + 1,
+               notify_at = null,
+               started_at = coalesce(s.started_at, p_now),
+               lease_until = nofx.lease_end(p_now, s.timeout_s, i.lease_s)
+          from jsonb_to_recordset(p_items) as i(tenant_id text, run_id uuid, step_id uuid, lease_s integer)
+         -- The id alone finds the row: the index of (run_id, name) would read every step of the run.
+         where s.id = i.step_id and s.run_id is not distinct from i.run_id and s.tenant_id = i.tenant_id
+           and s.status = 'ready' and s.ready_at <= p_now + interval '1 second'
+           and (select nofx.lets_start(r.status) from nofx.run r where r.id = i.run_id and r.tenant_id = i.tenant_id)
+        returning s.tenant_id, s.run_id, s.id, s.attempt
+    ), recorded as (
+        insert into nofx.attempt (step_id, attempt, tenant_id, run_id, status, claimed_by, started_at)
+        select s.id, s.attempt, s.tenant_id, s.run_id, 'running', p_call, p_now
+          from started s
+    )
+    select array_agg(nofx.step_change(s.run_id, s.id, 'ready', 'running', 'step.started',
+                                      jsonb_build_object('attempt', s.attempt)) order by s.id)
+      into v_changes
+      from started s;
+    return v_changes;
+end
+$$;
+
+-- Claims steps of a batch. p_items: [{tenant_id, run_id, step_id, lease_s, refs_bytes}]; lease_s is what is left of the
+-- invocation, refs_bytes the most that the values of a step's references may have. Claimed are steps that are ready, or
+-- whose attempt's lease is over; never those of a paused or ended run, never across tenants. The same p_call again (its
+-- answer was lost) gets what it has claimed. Returns {claimed: [..], skipped: [{step_id, status}]}.
+create or replace function nofx.steps_claim(p_items jsonb, p_call uuid default null) returns json
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_now timestamptz;
+    v_refs_bytes integer := p_items -> 0 ->> 'refs_bytes';
+    v_changes nofx.change[];
+    v_started nofx.change[];
+    v_lost uuid[];
+    v_won uuid[];
+begin
+    perform nofx.runs_lock(array(select (i ->> 'run_id')::uuid from jsonb_array_elements(p_items) i));
+    v_now := clock_timestamp();
+    v_started := nofx.steps_start(p_items, p_call, v_now);
+    if v_started is not null then
+        perform nofx.runs_settle(v_started, v_now);
+    end if;
+    if cardinality(v_started) = jsonb_array_length(p_items) then
+        return json_build_object(
+            'claimed', nofx.steps_claimed(array(select c.step_id from unnest(v_started) c), v_refs_bytes), 'skipped', '[]'::jsonb);
+    end if;
+
+    -- Leases that are over make steps ready. Settled at once, so that what is claimed next starts from true counters.
+    v_lost := array(
+        select s.id
+          from jsonb_to_recordset(p_items) as i(tenant_id text, run_id uuid, step_id uuid)
+         cross join lateral (
+            select s.id
+              from nofx.step s
+              join nofx.run r on r.id = s.run_id
+             where s.id = i.step_id and s.run_id is not distinct from i.run_id and s.tenant_id = i.tenant_id
+               and s.status = 'running' and s.lease_until < v_now and r.paused_at is null
+            offset 0) s);
+    if v_lost <> '{}' then
+        perform nofx.runs_settle(nofx.leases_end(v_lost, v_now), v_now);
+        v_changes := nofx.steps_start(p_items, p_call, v_now);
+        if v_changes is not null then
+            perform nofx.runs_settle(v_changes, v_now);
+        end if;
+    end if;
+    v_won := array(
+        select c.step_id from unnest(v_started || v_changes) c
+        union
+        -- What this very call has claimed before.
+        select a.step_id
+          from jsonb_to_recordset(p_items) as i(tenant_id text, step_id uuid)
+          join nofx.attempt a on a.step_id = i.step_id and a.tenant_id = i.tenant_id
+         where a.claimed_by = p_call and a.status = 'running');
+    return json_build_object(
+        'claimed', nofx.steps_claimed(v_won, v_refs_bytes),
+        'skipped', coalesce((
+            select jsonb_agg(jsonb_build_object('step_id', i.step_id, 'status', coalesce(s.status, 'unknown')))
+              from jsonb_to_recordset(p_items) as i(tenant_id text, step_id uuid)
+              left join nofx.step s on s.id = i.step_id and s.tenant_id = i.tenant_id
+             where i.step_id <> all (v_won)), '[]'));
+end
+$$;
+select nofx.transition_declare('nofx.steps_claim(jsonb, uuid)', 'nofx_worker');
+revoke execute on function nofx.steps_start(jsonb, uuid, timestamptz) from public;

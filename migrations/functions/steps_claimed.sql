@@ -1,0 +1,73 @@
+-- What a worker gets of the steps that it has claimed.
+
+-- The values that one step refers to: [{step, path, value}], without references to nothing. Null when the values have more than
+-- p_refs_bytes bytes, or the outputs that they are in more than 64 times that. References are in the order of their steps, so each
+-- step's outputs are read once.
+create or replace function nofx.step_refs(p_run_id uuid, p_refs text[], p_ref_paths text[], p_refs_bytes integer) returns jsonb
+    language plpgsql stable
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_outputs jsonb;
+    v_value jsonb;
+    v_values jsonb[] := '{}';
+    v_read bigint := 0;
+    v_bytes bigint := 0;
+begin
+    for i in 1..cardinality(p_refs) loop
+        if i = 1 or p_refs[i] <> p_refs[i - 1] then
+            -- Appending makes a copy in memory. Stored outputs are compressed, and each look into them would unpack them again.
+            select u.outputs || '{}' into v_outputs
+              from nofx.step u
+             where u.run_id = p_run_id and u.name = p_refs[i];
+            v_read := v_read + coalesce(pg_column_size(v_outputs), 0);
+        end if;
+        v_value := v_outputs #> coalesce(p_ref_paths[i], '{}')::text[];
+        continue when v_value is null;
+        v_bytes := v_bytes + octet_length(v_value::text);
+        if v_bytes > p_refs_bytes or v_read > p_refs_bytes * 64::bigint then
+            return null;
+        end if;
+        v_values := v_values || jsonb_build_object('step', p_refs[i], 'path', coalesce(p_ref_paths[i], '{}')::text[],
+                                                   'value', v_value);
+    end loop;
+    return to_jsonb(v_values);
+end
+$$;
+
+-- Claimed steps in id order, as `Claimed` in shared/src/db/step.rs reads them; `refs` as nofx.step_refs gives them.
+create or replace function nofx.steps_claimed(p_steps uuid[], p_refs_bytes integer) returns json
+    language plpgsql stable
+    set search_path = nofx, pg_temp
+as $$
+begin
+    if p_steps = '{}' then
+        return '[]';
+    end if;
+    return (
+        select json_agg(json_build_object(
+                   'tenant_id', s.tenant_id, 'run_id', s.run_id, 'step_id', s.id, 'name', s.name, 'tool', s.tool,
+                   'attempt', s.attempt, 'failures', s.failures, 'max_attempts', s.max_attempts,
+                   'backoff_ms', s.backoff_ms, 'timeout_s', s.timeout_s, 'inputs', s.inputs, 'refs', s.refs,
+                   'goal', s.goal, 'workspace', s.workspace, 'traceparent', s.traceparent) order by s.id)
+          from unnest(p_steps) c(id)
+         cross join lateral (
+            select s.tenant_id, s.run_id, s.id, s.name, s.tool, s.attempt, s.failures, s.max_attempts, s.backoff_ms,
+                   s.timeout_s, s.inputs, r.goal, r.workspace, r.traceparent,
+                   case when s.refs = '{}' then '[]'
+                        -- Most steps refer to one value, which is as small as outputs are: no call for those.
+                        when cardinality(s.refs) = 1 then coalesce((
+                            select jsonb_build_array(jsonb_build_object('step', u.name, 'path', u.path,
+                                                                        'value', u.outputs #> u.path))
+                              from (select u.name, u.outputs, coalesce(s.ref_paths[1], '{}')::text[] as path
+                                      from nofx.step u
+                                     where u.run_id = s.run_id and u.name = s.refs[1] offset 0) u
+                             where u.outputs #> u.path is not null), '[]')
+                        else nofx.step_refs(s.run_id, s.refs, s.ref_paths, p_refs_bytes) end as refs
+              from nofx.step s
+              join nofx.run r on r.id = s.run_id
+             where s.id = c.id
+            offset 0) s);
+end
+$$;
+revoke execute on function nofx.step_refs(uuid, text[], text[], integer), nofx.steps_claimed(uuid[], integer) from public;

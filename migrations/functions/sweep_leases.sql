@@ -1,0 +1,28 @@
+-- Attempts whose lease is over.
+create or replace function nofx.sweep_leases(p_limit integer) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_now timestamptz := clock_timestamp();
+    v_steps uuid[];
+    v_runs uuid[];
+    v_changes nofx.change[];
+begin
+    select array_agg(d.id), array_agg(distinct d.run_id) into v_steps, v_runs
+      from (select s.id, s.run_id from nofx.step s
+             where s.status = 'running' and s.lease_until < v_now
+             order by s.lease_until limit p_limit) d;
+    v_runs := nofx.runs_lock_free(v_runs);
+    if v_runs is null then
+        return jsonb_build_object('done', 0, 'ready', '[]'::jsonb);
+    end if;
+    v_now := clock_timestamp();
+    v_changes := nofx.leases_end(array(select s.id from nofx.step s
+                                        where s.id = any (v_steps) and s.run_id = any (v_runs)), v_now);
+    perform nofx.runs_settle(v_changes, v_now);
+    return jsonb_build_object('done', coalesce(cardinality(v_changes), 0), 'ready', nofx.wakeups(nofx.made_ready(v_changes), v_now));
+end
+$$;
+select nofx.sweep_declare('nofx.sweep_leases(integer)');

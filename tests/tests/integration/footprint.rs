@@ -1,0 +1,65 @@
+//! What a transition reads: the rows of its own batch, whatever else is in the tables and whenever its plans were made.
+
+use nofx_tests::database::connect_to;
+use nofx_tests::{Lab, plans};
+use serde_json::{Value, json};
+use shared::domain::{RunId, StepId};
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+/// Pages that claiming a step and finishing it may touch. They are about 120: index levels, heap pages, and each again for every
+/// statement. A scan of the steps in these tests touches thousands.
+const MOST_PAGES: f64 = 250.0;
+
+async fn pages_of(session: &Client, statement: &str) -> f64 {
+    let explained = format!("explain (analyze, buffers, timing off, format json) {statement}");
+    let plan: Value = session.query_one(&explained, &[]).await.unwrap().get(0);
+    let blocks = |name: &str| plan[0]["Plan"][name].as_f64().unwrap();
+    blocks("Shared Hit Blocks") + blocks("Shared Read Blocks")
+}
+
+/// Pages that a claim and a finish of the step touch, in a session that keeps its plans.
+async fn claim_and_finish(lab: &Lab, session: &Client, run: RunId, step: StepId) -> (f64, f64) {
+    let (tenant, call) = (&lab.tenant, Uuid::new_v4());
+    let item = json!([{ "tenant_id": tenant, "run_id": run, "step_id": step, "lease_s": 30, "refs_bytes": 1 << 20 }]);
+    let claim = pages_of(session, &format!("select nofx.steps_claim('{item}', '{call}')")).await;
+    let item = json!([{ "tenant_id": tenant, "run_id": run, "step_id": step, "attempt": 1, "to": "succeeded",
+        "outputs": { "said": "hello" }, "delay_ms": 0, "artifacts": [], "gates": [], "events": [] }]);
+    let next = json!({ "call": call, "handler": "echo", "lease_s": 30, "timeout_s": 27, "refs_bytes": 1 << 20 });
+    let finish = pages_of(session, &format!("select nofx.steps_finish('{item}', '{next}')")).await;
+    assert_eq!(lab.step_status(step).await, "succeeded");
+    (claim, finish)
+}
+
+#[tokio::test]
+async fn plans_made_while_a_table_was_young_read_no_more_once_it_has_grown() {
+    let lab = Lab::new().await;
+    let session = connect_to(&lab.database.url).await;
+    // Nothing makes the session plan again: that is what a vacuum would do, some time later.
+    for table in ["run", "step", "step_edge", "attempt", "event"] {
+        let sql = format!("alter table nofx.{table} set (autovacuum_enabled = off)");
+        lab.admin.batch_execute(&sql).await.unwrap();
+    }
+    let first = lab.submit(&plans::chain(3)).await;
+    lab.admin.batch_execute("vacuum analyze").await.unwrap();
+    claim_and_finish(&lab, &session, first, lab.step(first, "s0").await).await;
+
+    for _ in 0..20 {
+        lab.submit(&plans::chain(100)).await;
+    }
+    let last = lab.submit(&plans::chain(3)).await;
+    let (claim, finish) = claim_and_finish(&lab, &session, last, lab.step(last, "s0").await).await;
+    assert!(claim < MOST_PAGES && finish < MOST_PAGES, "a claim reads {claim} pages, a finish {finish}");
+}
+
+#[tokio::test]
+async fn a_step_of_a_wide_run_is_found_without_reading_its_siblings() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&plans::wide(1000)).await;
+    let session = connect_to(&lab.database.url).await;
+    let (claim, finish) = claim_and_finish(&lab, &session, run, lab.step(run, "s500").await).await;
+    assert!(claim < MOST_PAGES && finish < MOST_PAGES, "a claim reads {claim} pages, a finish {finish}");
+    lab.admin.batch_execute("analyze").await.unwrap();
+    let (claim, finish) = claim_and_finish(&lab, &session, run, lab.step(run, "s501").await).await;
+    assert!(claim < MOST_PAGES && finish < MOST_PAGES, "after ANALYZE a claim reads {claim} pages, a finish {finish}");
+}

@@ -1,0 +1,3 @@
+//! What the repository says about itself in several places must agree. Reads files; needs no server.
+
+mod handlers;
