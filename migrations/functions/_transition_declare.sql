@@ -5,8 +5,13 @@
 -- connection keeps its plans for hours. A plan made while a table was young would scan the whole table after it has grown.
 --   plan_cache_mode = force_generic_plan   plan once a session, not for each of the first five calls
 --   enable_seqscan, _hashjoin, _mergejoin  only nested loops over index look-ups find a batch's rows without reading a table
---   cpu_tuple_cost, random_page_cost       count the rows that a plan touches, not pages: a young table has one page
+--   cpu_tuple_cost, cpu_index_tuple_cost,
+--   random_page_cost                       count the rows that a plan touches, not pages: a young table has one page
 --   jit                                    compiling costs more than any transition
+--
+-- They cannot help where a table had a handful of rows: reading its whole index costs as much as a look-up then. Joins by key are therefore
+-- written `s.id = any (array[i.step_id])`. Postgres cannot merge-join on that, so it has no reason to read an index in its order, and a
+-- look-up is the only way that is left. `is not distinct from` checks a column without offering its index.
 create or replace function nofx.transition_declare(p_function regprocedure, p_role regrole) returns void
     language plpgsql
     set search_path = nofx, pg_temp
@@ -16,7 +21,7 @@ declare
 begin
     foreach v_setting in array array[
         'plan_cache_mode = force_generic_plan', 'enable_seqscan = off', 'enable_hashjoin = off', 'enable_mergejoin = off',
-        'cpu_tuple_cost = 1', 'random_page_cost = 1', 'jit = off']
+        'cpu_tuple_cost = 1', 'cpu_index_tuple_cost = 1', 'random_page_cost = 1', 'jit = off']
     loop
         execute format('alter function %s set %s', p_function, v_setting);
     end loop;

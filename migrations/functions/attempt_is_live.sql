@@ -6,7 +6,7 @@ create or replace function nofx.attempt_is_live(p jsonb) returns jsonb
 as $$
     select to_jsonb(exists (
         select from nofx.step s
-         where s.id = (p ->> 'step_id')::uuid and s.run_id = (p ->> 'run_id')::uuid
+         where s.id = (p ->> 'step_id')::uuid and s.run_id is not distinct from (p ->> 'run_id')::uuid
            and s.tenant_id = p ->> 'tenant_id'
            and s.status = 'running' and s.attempt = (p ->> 'attempt')::integer))
 $$;

@@ -12,11 +12,7 @@ declare
     v_attempt integer := (p ->> 'attempt')::integer;
     v_changes nofx.change[];
 begin
-    perform 1
-       from nofx.run r
-      where r.id = v_run_id and r.tenant_id = p ->> 'tenant_id'
-        for no key update;
-    if not found then
+    if nofx.run_lock(p ->> 'tenant_id', v_run_id) is null then
         return '0';
     end if;
     perform 1

@@ -15,8 +15,8 @@ declare
 begin
     with child as (
         select e.child_id as id, count(*)::integer as parents
-          from nofx.step_edge e
-         where e.parent_id = any (p_parents)
+          from unnest(p_parents) p(id)
+         cross join lateral (select e.child_id from nofx.step_edge e where e.parent_id = p.id offset 0) e
          group by e.child_id
     ), due as (
         select c.id, c.parents, s.is_ready, s.paused_at,
@@ -28,7 +28,7 @@ begin
                    and s.timeout_s <= (p_next ->> 'timeout_s')::integer
                    and nofx.lets_start(r.status) and r.id <> all (coalesce(p_failing, '{}')) as continues
               from nofx.step s
-              join nofx.run r on r.id = s.run_id
+              join nofx.run r on r.id = any (array[s.run_id])
              where s.id = c.id and s.status = 'pending'
             offset 0) s
     ), released as (
@@ -43,7 +43,7 @@ begin
                lease_until = case when d.starts
                                   then nofx.lease_end(p_now, s.timeout_s, (p_next ->> 'lease_s')::integer) end
           from due d
-         where s.id = d.id
+         where s.id = any (array[d.id])
         returning s.tenant_id, s.run_id, s.id, s.status, s.attempt
     ), started as (
         insert into nofx.attempt (step_id, attempt, tenant_id, run_id, status, claimed_by, started_at)

@@ -48,7 +48,7 @@ begin
                notify_at = case when v.verdict = 'ready' then nofx.wakeup_due(p_now, v.paused_at) end,
                notify_count = 0
           from verdict v
-         where s.id = v.id
+         where s.id = any (array[v.id])
         returning s.run_id, s.id, v.was, s.status, s.error, s.ordinal
     )
     select array_agg(nofx.step_change(m.run_id, m.id, m.was, m.status, 'step.' || m.status,

@@ -12,7 +12,7 @@ begin
         select s.id, r.paused_at,
                s.workers_lost >= nofx.max_workers_lost() or nofx.is_failing(r.steps_failed, r.failure) as fails
           from nofx.step s
-          join nofx.run r on r.id = s.run_id
+          join nofx.run r on r.id = any (array[s.run_id])
          where s.id = any (p_steps) and s.status = 'running' and s.lease_until < p_now
     ), ended as (
         update nofx.step s
@@ -28,13 +28,13 @@ begin
                                      format('the worker of attempt %s never answered (%s workers lost)', s.attempt,
                                             s.workers_lost + 1)) end
           from over o
-         where s.id = o.id
+         where s.id = any (array[o.id])
         returning s.run_id, s.id, s.status, s.attempt, s.error, s.workers_lost
     ), lost as (
         update nofx.attempt a
            set status = 'lost', finished_at = p_now
           from ended e
-         where a.step_id = e.id and a.attempt = e.attempt
+         where a.step_id = any (array[e.id]) and a.attempt = e.attempt
     )
     select array_agg(nofx.step_change(e.run_id, e.id, 'running', e.status,
                          case when e.status = 'failed' then 'step.failed' else 'step.worker_lost' end,

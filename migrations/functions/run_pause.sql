@@ -9,9 +9,8 @@ declare
     v_run nofx.run;
     v_now timestamptz;
 begin
-    select * into v_run from nofx.run r
-     where r.id = (p ->> 'run_id')::uuid and r.tenant_id = p ->> 'tenant_id' for no key update;
-    if not found then
+    v_run := nofx.run_lock(p ->> 'tenant_id', (p ->> 'run_id')::uuid);
+    if v_run.id is null then
         return jsonb_build_object('result', 'not_found');
     end if;
     if v_run.finished_at is not null or v_run.paused_at is not null then

@@ -12,9 +12,8 @@ declare
     v_steps nofx.change[];
     v_gates nofx.change[];
 begin
-    select * into v_run from nofx.run r
-     where r.id = (p ->> 'run_id')::uuid and r.tenant_id = p ->> 'tenant_id' for no key update;
-    if not found then
+    v_run := nofx.run_lock(p ->> 'tenant_id', (p ->> 'run_id')::uuid);
+    if v_run.id is null then
         return jsonb_build_object('result', 'not_found');
     end if;
     if v_run.status not in ('failed', 'cancelled') then
@@ -58,7 +57,7 @@ begin
                ready_at = case when o.blockers = 0 then v_now end,
                notify_at = case when o.blockers = 0 then nofx.wakeup_due(v_now, null) end
           from old o
-         where s.id = o.id
+         where s.id = any (array[o.id])
         returning s.id, o.status as was, s.status, s.ordinal
     )
     select array_agg(nofx.step_change(v_run.id, a.id, a.was, a.status, case when a.status = 'ready' then 'step.ready' end)

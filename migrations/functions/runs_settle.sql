@@ -58,7 +58,7 @@ begin
                       from nofx.run r
                      where r.id = d.run_id offset 0) n
              offset 0) v
-         where r.id = v.id
+         where r.id = any (array[v.id])
         returning r.id, r.tenant_id, r.status, v.was, v.seq, v.events, v.failure
     )
     insert into nofx.event (run_id, seq, tenant_id, step_id, type, payload, timestamp)

@@ -16,10 +16,9 @@ begin
                started_at = coalesce(s.started_at, p_now),
                lease_until = nofx.lease_end(p_now, s.timeout_s, i.lease_s)
           from jsonb_to_recordset(p_items) as i(tenant_id text, run_id uuid, step_id uuid, lease_s integer)
-         -- The id alone finds the row: the index of (run_id, name) would read every step of the run.
-         where s.id = i.step_id and s.run_id is not distinct from i.run_id and s.tenant_id = i.tenant_id
+         where s.id = any (array[i.step_id]) and s.run_id is not distinct from i.run_id and s.tenant_id = i.tenant_id
            and s.status = 'ready' and s.ready_at <= p_now + interval '1 second'
-           and (select nofx.lets_start(r.status) from nofx.run r where r.id = i.run_id and r.tenant_id = i.tenant_id)
+           and (select nofx.lets_start(r.status) from nofx.run r where r.id = i.run_id and r.tenant_id is not distinct from i.tenant_id)
         returning s.tenant_id, s.run_id, s.id, s.attempt
     ), recorded as (
         insert into nofx.attempt (step_id, attempt, tenant_id, run_id, status, claimed_by, started_at)
@@ -69,7 +68,7 @@ begin
          cross join lateral (
             select s.id
               from nofx.step s
-              join nofx.run r on r.id = s.run_id
+              join nofx.run r on r.id = any (array[s.run_id])
              where s.id = i.step_id and s.run_id is not distinct from i.run_id and s.tenant_id = i.tenant_id
                and s.status = 'running' and s.lease_until < v_now and r.paused_at is null
             offset 0) s);

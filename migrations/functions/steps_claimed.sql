@@ -65,7 +65,7 @@ begin
                              where u.outputs #> u.path is not null), '[]')
                         else nofx.step_refs(s.run_id, s.refs, s.ref_paths, p_refs_bytes) end as refs
               from nofx.step s
-              join nofx.run r on r.id = s.run_id
+              join nofx.run r on r.id = any (array[s.run_id])
              where s.id = c.id
             offset 0) s);
 end

@@ -19,13 +19,13 @@ begin
         update nofx.step s
            set status = p_status, finished_at = p_now, notify_at = null, lease_until = null
           from open o
-         where s.id = o.id
+         where s.id = any (array[o.id])
         returning s.run_id, s.id, o.status as was, s.ordinal, s.attempt
     ), fenced as (
         update nofx.attempt a
            set status = 'cancelled', finished_at = p_now
           from closed c
-         where c.was = 'running' and a.step_id = c.id and a.attempt = c.attempt
+         where c.was = 'running' and a.step_id = any (array[c.id]) and a.attempt = c.attempt
     )
     select array_agg(nofx.step_change(c.run_id, c.id, c.was, p_status, 'step.' || p_status,
                                       jsonb_build_object('was', c.was)) order by c.ordinal)

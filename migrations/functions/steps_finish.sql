@@ -36,8 +36,7 @@ begin
                notify_at = case when i.verdict = 'ready' then nofx.wakeup_due(i.retry_at, i.paused_at) end,
                notify_count = 0
           from item i
-         -- The id alone finds the row: the index of (run_id, name) would read every step of the run.
-         where s.id = i.step_id and s.run_id is not distinct from i.run_id and s.tenant_id = i.tenant_id
+         where s.id = any (array[i.step_id]) and s.run_id is not distinct from i.run_id and s.tenant_id = i.tenant_id
            and s.status = 'running' and s.attempt = i.attempt
         returning s.run_id, s.id, s.attempt, s.status, i."to", i.error, i.delay_ms
     ), closed as (
@@ -46,7 +45,7 @@ begin
                error = e.error,
                finished_at = p_now
           from ended e
-         where a.step_id = e.id and a.attempt = e.attempt
+         where a.step_id = any (array[e.id]) and a.attempt = e.attempt
     )
     select array_agg(nofx.step_change(
                e.run_id, e.id, 'running', e.status, case e.status when 'ready' then 'step.retrying' else 'step.' || e.status end,

@@ -16,7 +16,7 @@ begin
          cross join lateral (
             select s.tenant_id, s.run_id, s.id, s.handler, s.ready_at, r.traceparent
               from nofx.step s
-              join nofx.run r on r.id = s.run_id
+              join nofx.run r on r.id = any (array[s.run_id])
              where s.id = w.id and s.status = 'ready' and r.paused_at is null
             -- Looked up one by one, never by a scan of what is ready.
             offset 0) s), '[]');

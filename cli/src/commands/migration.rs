@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use nofx_local::checkout::Checkout;
-use nofx_local::migrate::release;
+use nofx_local::migrate::{self, release};
 use nofx_local::report;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -13,6 +13,6 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<()> {
     let path = release::write(&Checkout::find()?.migrations(), &args.name)?;
-    report::line("migration", format_args!("wrote {}", path.display()));
+    report::line("migration", format_args!("wrote {}", migrate::shown(&path)));
     Ok(())
 }

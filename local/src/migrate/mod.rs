@@ -2,9 +2,9 @@
 //! continue where the other stopped. Then it applies the SQL functions whose text changed.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+use std::{env, fs};
 
 use anyhow::{Context, Result, bail};
 use tokio_postgres::types::Type;
@@ -50,16 +50,22 @@ pub async fn migrate(url: &str, dir: &Path) -> Result<usize> {
     let mut client = database::connect(url).await?;
     let mut count = 0;
     while let Some(migration) = apply_next(&mut client, &migrations).await? {
-        report::line("migrate", format_args!("applied {}", migration.path.display()));
+        report::line("migrate", format_args!("applied {}", shown(&migration.path)));
         count += 1;
     }
     let applied = functions::apply(&mut client, &functions).await?;
     match applied.as_slice() {
         [] => {}
-        [file] => report::line("migrate", format_args!("applied {}", file.path.display())),
+        [file] => report::line("migrate", format_args!("applied {}", shown(&file.path))),
         files => report::line("migrate", format_args!("applied {} files of functions", files.len())),
     }
     Ok(count + applied.len())
+}
+
+/// A path as a person in this folder would write it.
+pub fn shown(path: &Path) -> String {
+    let here = env::current_dir().unwrap_or_default();
+    path.strip_prefix(here).unwrap_or(path).display().to_string()
 }
 
 /// Runs the seed of a local database, which changes nothing the second time.

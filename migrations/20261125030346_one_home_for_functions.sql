@@ -39,9 +39,14 @@ $$;
 create trigger edges_forget after delete on nofx.step
     referencing old table as gone for each statement execute function nofx.edges_forget();
 
+-- Without the id as a key: a look-up of one run by its id could take this index too, and read all of the tenant's runs. Lists sort the few runs
+-- that were created in the same microsecond.
+drop index nofx.run_list;
+create index run_list on nofx.run (tenant_id, created_at desc) include (id);
+
 -- What follows was copied from the files below functions/: change those, never this.
 
--- functions/_transition_declare.sql sha256=406ad83a1f1c408194ecaa8212a0055c4f5113d0750292fe68d1859d80b062c0
+-- functions/_transition_declare.sql sha256=bbbb97c619a94b14daef0998a49c387017c5d5e6a65ba6bde7b0f72ee8259e9c
 -- Makes a function callable from outside: by one role, with the planner settings that every transition needs. Each file here that
 -- defines such a function ends with a call of this one, because `create or replace` resets a function's settings.
 --
@@ -49,8 +54,13 @@ create trigger edges_forget after delete on nofx.step
 -- connection keeps its plans for hours. A plan made while a table was young would scan the whole table after it has grown.
 --   plan_cache_mode = force_generic_plan   plan once a session, not for each of the first five calls
 --   enable_seqscan, _hashjoin, _mergejoin  only nested loops over index look-ups find a batch's rows without reading a table
---   cpu_tuple_cost, random_page_cost       count the rows that a plan touches, not pages: a young table has one page
+--   cpu_tuple_cost, cpu_index_tuple_cost,
+--   random_page_cost                       count the rows that a plan touches, not pages: a young table has one page
 --   jit                                    compiling costs more than any transition
+--
+-- They cannot help where a table had a handful of rows: reading its whole index costs as much as a look-up then. Joins by key are therefore
+-- written `s.id = any (array[i.step_id])`. Postgres cannot merge-join on that, so it has no reason to read an index in its order, and a
+-- look-up is the only way that is left. `is not distinct from` checks a column without offering its index.
 create or replace function nofx.transition_declare(p_function regprocedure, p_role regrole) returns void
     language plpgsql
     set search_path = nofx, pg_temp
@@ -60,7 +70,7 @@ declare
 begin
     foreach v_setting in array array[
         'plan_cache_mode = force_generic_plan', 'enable_seqscan = off', 'enable_hashjoin = off', 'enable_mergejoin = off',
-        'cpu_tuple_cost = 1', 'random_page_cost = 1', 'jit = off']
+        'cpu_tuple_cost = 1', 'cpu_index_tuple_cost = 1', 'random_page_cost = 1', 'jit = off']
     loop
         execute format('alter function %s set %s', p_function, v_setting);
     end loop;
@@ -101,7 +111,7 @@ as $$
 $$;
 select nofx.transition_declare('nofx.artifacts_find(jsonb)', 'nofx_worker');
 
--- functions/attempt_is_live.sql sha256=b61c9554980954a4bdc7909b756b6d5f66f59f6a0a681a18c208845236915c0d
+-- functions/attempt_is_live.sql sha256=770e0dab146673d27d403d7793b61d2b07845c9c42d8712c8f5e3e3bf11afcad
 -- Whether an attempt still owns its step. p: {tenant_id, run_id, step_id, attempt}. One row by its key, no lock. -> boolean
 create or replace function nofx.attempt_is_live(p jsonb) returns jsonb
     language sql stable
@@ -110,13 +120,13 @@ create or replace function nofx.attempt_is_live(p jsonb) returns jsonb
 as $$
     select to_jsonb(exists (
         select from nofx.step s
-         where s.id = (p ->> 'step_id')::uuid and s.run_id = (p ->> 'run_id')::uuid
+         where s.id = (p ->> 'step_id')::uuid and s.run_id is not distinct from (p ->> 'run_id')::uuid
            and s.tenant_id = p ->> 'tenant_id'
            and s.status = 'running' and s.attempt = (p ->> 'attempt')::integer))
 $$;
 select nofx.transition_declare('nofx.attempt_is_live(jsonb)', 'nofx_worker');
 
--- functions/attempt_usage_record.sql sha256=5afade6f16319710b2e43dbb75eda686aeb4cf7613838aaf0c362591135f0f2c
+-- functions/attempt_usage_record.sql sha256=2247c5c74b1ef7c58647b88aa0390ed605f0f7f737e46a6ae1a026bb03a0a781
 -- Records the usage events of an attempt that was fenced out (cancelled, or its lease was over), as events of its run; nothing
 -- else of the attempt counts. p: {tenant_id, run_id, step_id, attempt, events: [{type, payload}]}. Each event says of which
 -- attempt it is (late_attempt), and a repeated call finds it and records nothing. -> how many were recorded
@@ -131,11 +141,7 @@ declare
     v_attempt integer := (p ->> 'attempt')::integer;
     v_changes nofx.change[];
 begin
-    perform 1
-       from nofx.run r
-      where r.id = v_run_id and r.tenant_id = p ->> 'tenant_id'
-        for no key update;
-    if not found then
+    if nofx.run_lock(p ->> 'tenant_id', v_run_id) is null then
         return '0';
     end if;
     perform 1
@@ -251,7 +257,7 @@ $$;
 revoke execute on function nofx.step_change(uuid, uuid, text, text, text, jsonb), nofx.fact(uuid, uuid, text, jsonb),
     nofx.gate_change(uuid, uuid, text, jsonb, integer), nofx.made_ready(nofx.change[]) from public;
 
--- functions/children_release.sql sha256=8bb55d88be8c5c0f2716278b3acc40258077e72318d3774764f65e083d1a2682
+-- functions/children_release.sql sha256=317cdec1585a015c668ed2e7d451d13b1647ec584d2e202cb486680a782b5576
 -- Counts down the blockers of the children of steps that succeeded; the ones that reach zero become ready. The caller
 -- holds the runs' locks: two parents that finish at once cannot lose the wake-up.
 --
@@ -269,8 +275,8 @@ declare
 begin
     with child as (
         select e.child_id as id, count(*)::integer as parents
-          from nofx.step_edge e
-         where e.parent_id = any (p_parents)
+          from unnest(p_parents) p(id)
+         cross join lateral (select e.child_id from nofx.step_edge e where e.parent_id = p.id offset 0) e
          group by e.child_id
     ), due as (
         select c.id, c.parents, s.is_ready, s.paused_at,
@@ -282,7 +288,7 @@ begin
                    and s.timeout_s <= (p_next ->> 'timeout_s')::integer
                    and nofx.lets_start(r.status) and r.id <> all (coalesce(p_failing, '{}')) as continues
               from nofx.step s
-              join nofx.run r on r.id = s.run_id
+              join nofx.run r on r.id = any (array[s.run_id])
              where s.id = c.id and s.status = 'pending'
             offset 0) s
     ), released as (
@@ -297,7 +303,7 @@ begin
                lease_until = case when d.starts
                                   then nofx.lease_end(p_now, s.timeout_s, (p_next ->> 'lease_s')::integer) end
           from due d
-         where s.id = d.id
+         where s.id = any (array[d.id])
         returning s.tenant_id, s.run_id, s.id, s.status, s.attempt
     ), started as (
         insert into nofx.attempt (step_id, attempt, tenant_id, run_id, status, claimed_by, started_at)
@@ -526,7 +532,7 @@ revoke execute on function nofx.keys_of(jsonb), nofx.table_label(oid), nofx.db_w
 grant execute on function nofx.db_write_look(jsonb), nofx.db_write_account(jsonb) to nofx_worker;
 grant execute on function nofx.db_write_target(text, text, text[]), nofx.keys_of(jsonb) to nofx_api;
 
--- functions/gate_create.sql sha256=9c0634e07f2d4de127b8422c0a5126812e1223c67683e8ce5eba9fbaa249c6b4
+-- functions/gate_create.sql sha256=f0ed3777812e8be400b02522d6b036e1bd46c12dc41fa48e027954694fe14640
 -- A gate in front of a step that has not started, or of the end of a run.
 -- p: {tenant_id, id, run_id, step_id, gate_type, evidence_uri, reason, expires_after_s}
 -- -> {result: created|conflict|not_found, what, status}
@@ -540,9 +546,8 @@ declare
     v_step nofx.step;
     v_now timestamptz;
 begin
-    select * into v_run from nofx.run r
-     where r.id = (p ->> 'run_id')::uuid and r.tenant_id = p ->> 'tenant_id' for no key update;
-    if not found then
+    v_run := nofx.run_lock(p ->> 'tenant_id', (p ->> 'run_id')::uuid);
+    if v_run.id is null then
         return jsonb_build_object('result', 'not_found', 'what', 'run');
     end if;
     if v_run.finished_at is not null then
@@ -648,7 +653,7 @@ $$;
 revoke execute on function nofx.gate_json(uuid) from public;
 grant execute on function nofx.gate_json(uuid) to nofx_api;
 
--- functions/gates_conclude.sql sha256=8d47f3969e7d150cc2a4decfd9fc10d5a56c75b9c8abe4009267606c5caaf9a2
+-- functions/gates_conclude.sql sha256=cb7cf56a25a7ef04ff16fa7e47706c29e12fac826259b9e874e24950fccbf730
 -- What follows when gates end: passing ones let their step or run go on, the others fail it. p_gates: ids of gates that
 -- were just written as passed, waived, failed or expired. The caller holds the runs' locks.
 create or replace function nofx.gates_conclude(p_gates uuid[], p_payload jsonb, p_now timestamptz)
@@ -699,7 +704,7 @@ begin
                notify_at = case when v.verdict = 'ready' then nofx.wakeup_due(p_now, v.paused_at) end,
                notify_count = 0
           from verdict v
-         where s.id = v.id
+         where s.id = any (array[v.id])
         returning s.run_id, s.id, v.was, s.status, s.error, s.ordinal
     )
     select array_agg(nofx.step_change(m.run_id, m.id, m.was, m.status, 'step.' || m.status,
@@ -734,7 +739,7 @@ end
 $$;
 revoke execute on function nofx.gates_conclude(uuid[], jsonb, timestamptz) from public;
 
--- functions/leases_end.sql sha256=9c4b3f3fe192036262c558406a622efc7a468532d867d21c21e3c6468726de99
+-- functions/leases_end.sql sha256=90652523da81be7303d58e902d456b3bfcfe09aee936428c8f47ebbe5faa0092
 -- Ends attempts whose lease is over. The step is ready again, at the price of one of its lost workers. When that allowance is spent, or
 -- its run is failing, the step fails, and the rest of its run is closed. The caller holds the runs' locks.
 create or replace function nofx.leases_end(p_steps uuid[], p_now timestamptz) returns nofx.change[]
@@ -749,7 +754,7 @@ begin
         select s.id, r.paused_at,
                s.workers_lost >= nofx.max_workers_lost() or nofx.is_failing(r.steps_failed, r.failure) as fails
           from nofx.step s
-          join nofx.run r on r.id = s.run_id
+          join nofx.run r on r.id = any (array[s.run_id])
          where s.id = any (p_steps) and s.status = 'running' and s.lease_until < p_now
     ), ended as (
         update nofx.step s
@@ -765,13 +770,13 @@ begin
                                      format('the worker of attempt %s never answered (%s workers lost)', s.attempt,
                                             s.workers_lost + 1)) end
           from over o
-         where s.id = o.id
+         where s.id = any (array[o.id])
         returning s.run_id, s.id, s.status, s.attempt, s.error, s.workers_lost
     ), lost as (
         update nofx.attempt a
            set status = 'lost', finished_at = p_now
           from ended e
-         where a.step_id = e.id and a.attempt = e.attempt
+         where a.step_id = any (array[e.id]) and a.attempt = e.attempt
     )
     select array_agg(nofx.step_change(e.run_id, e.id, 'running', e.status,
                          case when e.status = 'failed' then 'step.failed' else 'step.worker_lost' end,
@@ -1005,7 +1010,7 @@ revoke execute on function nofx.schema_is_closed(text), nofx.is_name_list(jsonb)
     nofx.rule_changed(), nofx.rule_set(jsonb), nofx.rule_delete(jsonb) from public;
 grant execute on function nofx.rule_set(jsonb), nofx.rule_delete(jsonb) to nofx_api;
 
--- functions/run_cancel.sql sha256=8878b0d2436b71317810510f043bb20778e743ddf916f1163e621bf7927a63f7
+-- functions/run_cancel.sql sha256=b8b998fce57f7fda8cac09e1fb75b1223446c46b1352957671600ef63bb9b35a
 -- p: {tenant_id, run_id, actor}. Fences every open step at once. Cancelling a cancelled run changes nothing.
 -- -> {result: cancelled|unchanged|conflict|not_found, status, stopped: [names], was_running: [names]}
 create or replace function nofx.run_cancel(p jsonb) returns jsonb
@@ -1018,9 +1023,8 @@ declare
     v_now timestamptz;
     v_changes nofx.change[];
 begin
-    select * into v_run from nofx.run r
-     where r.id = (p ->> 'run_id')::uuid and r.tenant_id = p ->> 'tenant_id' for no key update;
-    if not found then
+    v_run := nofx.run_lock(p ->> 'tenant_id', (p ->> 'run_id')::uuid);
+    if v_run.id is null then
         return jsonb_build_object('result', 'not_found');
     end if;
     if v_run.finished_at is not null then
@@ -1143,7 +1147,7 @@ end
 $$;
 select nofx.transition_declare('nofx.run_create(jsonb)', 'nofx_api');
 
--- functions/run_pause.sql sha256=a277aa296c6637215031c0b880409baa9efd8a36b77d1276ea7f9001b61defe0
+-- functions/run_pause.sql sha256=92c8a0ea3b437d05cd5c2ba877fed0f7b7e9522df371a5f7100944989205c342
 -- p: {tenant_id, run_id, actor}. Stops claims; running steps go on and are recorded. Pausing a paused run changes nothing.
 -- -> {result: paused|unchanged|conflict|not_found, status, still_running: [names]}
 create or replace function nofx.run_pause(p jsonb) returns jsonb
@@ -1155,9 +1159,8 @@ declare
     v_run nofx.run;
     v_now timestamptz;
 begin
-    select * into v_run from nofx.run r
-     where r.id = (p ->> 'run_id')::uuid and r.tenant_id = p ->> 'tenant_id' for no key update;
-    if not found then
+    v_run := nofx.run_lock(p ->> 'tenant_id', (p ->> 'run_id')::uuid);
+    if v_run.id is null then
         return jsonb_build_object('result', 'not_found');
     end if;
     if v_run.finished_at is not null or v_run.paused_at is not null then
@@ -1177,7 +1180,7 @@ end
 $$;
 select nofx.transition_declare('nofx.run_pause(jsonb)', 'nofx_api');
 
--- functions/run_resume.sql sha256=81a72c01eb3beeb086dbbe9c7105900fefa7417190a66d42bbd60c5fe6697bde
+-- functions/run_resume.sql sha256=8bb13eaaf4879b6c34976fce3145d91c4368079b2a83b88b8d23a63f988b691f
 -- p: {tenant_id, run_id, actor}. Every ready step is owed a wake-up now. Resuming a run that goes on changes nothing.
 -- -> {result: resumed|unchanged|conflict|not_found, status, ready: [wake-ups]}
 create or replace function nofx.run_resume(p jsonb) returns jsonb
@@ -1190,9 +1193,8 @@ declare
     v_now timestamptz;
     v_ready uuid[];
 begin
-    select * into v_run from nofx.run r
-     where r.id = (p ->> 'run_id')::uuid and r.tenant_id = p ->> 'tenant_id' for no key update;
-    if not found then
+    v_run := nofx.run_lock(p ->> 'tenant_id', (p ->> 'run_id')::uuid);
+    if v_run.id is null then
         return jsonb_build_object('result', 'not_found');
     end if;
     if v_run.finished_at is not null or v_run.paused_at is null then
@@ -1221,7 +1223,7 @@ end
 $$;
 select nofx.transition_declare('nofx.run_resume(jsonb)', 'nofx_api');
 
--- functions/run_retry.sql sha256=8f5b87c62ab164652ffe65be76499b419c974d7fe1d10d5d80b084aee091b647
+-- functions/run_retry.sql sha256=d7f25c96b2a72837b6eeea857c608995a2c110d823e43c61415f6ebce416dc88
 -- p: {tenant_id, run_id, actor}. A failed or cancelled run goes on as its next generation: what succeeded is kept, the
 -- rest starts again with blockers counted anew, allowances start again, attempt numbers go on, gates that did not pass
 -- are asked anew. -> {result: retried|conflict|not_found, status, generation, ready: [wake-ups]}
@@ -1236,9 +1238,8 @@ declare
     v_steps nofx.change[];
     v_gates nofx.change[];
 begin
-    select * into v_run from nofx.run r
-     where r.id = (p ->> 'run_id')::uuid and r.tenant_id = p ->> 'tenant_id' for no key update;
-    if not found then
+    v_run := nofx.run_lock(p ->> 'tenant_id', (p ->> 'run_id')::uuid);
+    if v_run.id is null then
         return jsonb_build_object('result', 'not_found');
     end if;
     if v_run.status not in ('failed', 'cancelled') then
@@ -1282,7 +1283,7 @@ begin
                ready_at = case when o.blockers = 0 then v_now end,
                notify_at = case when o.blockers = 0 then nofx.wakeup_due(v_now, null) end
           from old o
-         where s.id = o.id
+         where s.id = any (array[o.id])
         returning s.id, o.status as was, s.status, s.ordinal
     )
     select array_agg(nofx.step_change(v_run.id, a.id, a.was, a.status, case when a.status = 'ready' then 'step.ready' end)
@@ -1301,7 +1302,7 @@ end
 $$;
 select nofx.transition_declare('nofx.run_retry(jsonb)', 'nofx_api');
 
--- functions/runs_lock.sql sha256=36aa8a781f130f2d95d5d7a15013b6e0f95045b5783eda22a77be258918e5583
+-- functions/runs_lock.sql sha256=846145e0251723c649de4ffe0380e63cb74d9ff0405552c264e1289324b13508
 -- The lock that every transition takes first: the rows of its runs, in id order. Steps and gates change only under it.
 
 -- Waits for all of them.
@@ -1311,6 +1312,23 @@ create or replace function nofx.runs_lock(p_runs uuid[]) returns void
 as $$
 begin
     perform 1 from nofx.run r where r.id = any (p_runs) order by r.id for no key update;
+end
+$$;
+
+-- Waits for one, of this tenant; all null when there is none.
+create or replace function nofx.run_lock(p_tenant_id text, p_run_id uuid) returns nofx.run
+    language plpgsql
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_run nofx.run;
+begin
+    select * into v_run
+      from nofx.run r
+     -- Not `=`: the index of a tenant's runs would read all of them.
+     where r.id = p_run_id and r.tenant_id is not distinct from p_tenant_id
+       for no key update;
+    return v_run;
 end
 $$;
 
@@ -1325,9 +1343,9 @@ begin
                      where r.id = any (p_runs) order by r.id for no key update skip locked) l);
 end
 $$;
-revoke execute on function nofx.runs_lock(uuid[]), nofx.runs_lock_free(uuid[]) from public;
+revoke execute on function nofx.runs_lock(uuid[]), nofx.run_lock(text, uuid), nofx.runs_lock_free(uuid[]) from public;
 
--- functions/runs_settle.sql sha256=779b028c3e603a3f80884fdcb04cb93a03dadf76e09fa3ccefa27faa7ac275d6
+-- functions/runs_settle.sql sha256=92c88ecc22bfc96fb526dbb5af71ec50c6df4d5ac47314e852f290e28f3f1c12
 -- The one place that settles a run.
 
 -- The state of a run as it follows from its counters. Ended comes first, then what people asked for.
@@ -1388,7 +1406,7 @@ begin
                       from nofx.run r
                      where r.id = d.run_id offset 0) n
              offset 0) v
-         where r.id = v.id
+         where r.id = any (array[v.id])
         returning r.id, r.tenant_id, r.status, v.was, v.seq, v.events, v.failure
     )
     insert into nofx.event (run_id, seq, tenant_id, step_id, type, payload, timestamp)
@@ -1490,7 +1508,7 @@ end
 $$;
 revoke execute on function nofx.step_facts_insert(jsonb, uuid[], timestamptz) from public;
 
--- functions/steps_claim.sql sha256=5642ce371ad652295c407fbedda7c7ff04b4072c619e38224eedecb6c1ed05b2
+-- functions/steps_claim.sql sha256=a925eabe614a67abe1e4eed17f90e21fdb8212fddb3138ca6ea98880440fb0bd
 -- Starts those of the steps that are ready (1 s of clock skew tolerated) and whose run lets steps start. The caller holds the runs'
 -- locks. Returns their changes, null when there are none.
 create or replace function nofx.steps_start(p_items jsonb, p_call uuid, p_now timestamptz) returns nofx.change[]
@@ -1509,10 +1527,9 @@ begin
                started_at = coalesce(s.started_at, p_now),
                lease_until = nofx.lease_end(p_now, s.timeout_s, i.lease_s)
           from jsonb_to_recordset(p_items) as i(tenant_id text, run_id uuid, step_id uuid, lease_s integer)
-         -- The id alone finds the row: the index of (run_id, name) would read every step of the run.
-         where s.id = i.step_id and s.run_id is not distinct from i.run_id and s.tenant_id = i.tenant_id
+         where s.id = any (array[i.step_id]) and s.run_id is not distinct from i.run_id and s.tenant_id = i.tenant_id
            and s.status = 'ready' and s.ready_at <= p_now + interval '1 second'
-           and (select nofx.lets_start(r.status) from nofx.run r where r.id = i.run_id and r.tenant_id = i.tenant_id)
+           and (select nofx.lets_start(r.status) from nofx.run r where r.id = i.run_id and r.tenant_id is not distinct from i.tenant_id)
         returning s.tenant_id, s.run_id, s.id, s.attempt
     ), recorded as (
         insert into nofx.attempt (step_id, attempt, tenant_id, run_id, status, claimed_by, started_at)
@@ -1562,7 +1579,7 @@ begin
          cross join lateral (
             select s.id
               from nofx.step s
-              join nofx.run r on r.id = s.run_id
+              join nofx.run r on r.id = any (array[s.run_id])
              where s.id = i.step_id and s.run_id is not distinct from i.run_id and s.tenant_id = i.tenant_id
                and s.status = 'running' and s.lease_until < v_now and r.paused_at is null
             offset 0) s);
@@ -1593,7 +1610,7 @@ $$;
 select nofx.transition_declare('nofx.steps_claim(jsonb, uuid)', 'nofx_worker');
 revoke execute on function nofx.steps_start(jsonb, uuid, timestamptz) from public;
 
--- functions/steps_claimed.sql sha256=7ef85d15d269e05f85cc15372c2020b95f36e0656692343a2ec316e25f9b5108
+-- functions/steps_claimed.sql sha256=7666f0f20ed1bbc540a43b03678c984042438670035c684a19452b1f2dd95205
 -- What a worker gets of the steps that it has claimed.
 
 -- The values that one step refers to: [{step, path, value}], without references to nothing. Null when the values have more than
@@ -1661,14 +1678,14 @@ begin
                              where u.outputs #> u.path is not null), '[]')
                         else nofx.step_refs(s.run_id, s.refs, s.ref_paths, p_refs_bytes) end as refs
               from nofx.step s
-              join nofx.run r on r.id = s.run_id
+              join nofx.run r on r.id = any (array[s.run_id])
              where s.id = c.id
             offset 0) s);
 end
 $$;
 revoke execute on function nofx.step_refs(uuid, text[], text[], integer), nofx.steps_claimed(uuid[], integer) from public;
 
--- functions/steps_close.sql sha256=efebea4b4ab391f9f0c26328cd7c6ac85d0e53fc69e640305522c17ea9bb39ef
+-- functions/steps_close.sql sha256=7c1f0982ddfadf95421e12a44b08d2fa4911bcd0e6cfcceee44793714722e14a
 -- Closes what is still open of runs that end early. After a failure (p_running false): running steps go on and are
 -- recorded; everything that has not started is skipped. On cancel and run timeout (p_running true): every open step is
 -- fenced at once, so that a late finish changes nothing. Pending gates are cancelled either way.
@@ -1690,13 +1707,13 @@ begin
         update nofx.step s
            set status = p_status, finished_at = p_now, notify_at = null, lease_until = null
           from open o
-         where s.id = o.id
+         where s.id = any (array[o.id])
         returning s.run_id, s.id, o.status as was, s.ordinal, s.attempt
     ), fenced as (
         update nofx.attempt a
            set status = 'cancelled', finished_at = p_now
           from closed c
-         where c.was = 'running' and a.step_id = c.id and a.attempt = c.attempt
+         where c.was = 'running' and a.step_id = any (array[c.id]) and a.attempt = c.attempt
     )
     select array_agg(nofx.step_change(c.run_id, c.id, c.was, p_status, 'step.' || p_status,
                                       jsonb_build_object('was', c.was)) order by c.ordinal)
@@ -1719,7 +1736,7 @@ end
 $$;
 revoke execute on function nofx.steps_close(uuid[], text, boolean, timestamptz) from public;
 
--- functions/steps_finish.sql sha256=9228d97e152110b1924486aac6231f0dab7ece8939aaa32ab78e044596f3a8d8
+-- functions/steps_finish.sql sha256=f7853bebbbe560d1829079b1b7a341ebcc126769b9beb8571fc2d5b4d069a8dc
 -- The end of attempts: record them, release what depended on them, continue with what can start at once, and answer a repeated call.
 
 -- Records ends under their fence (`running` and the attempt's number), and closes the attempts. The caller holds the runs' locks.
@@ -1758,8 +1775,7 @@ begin
                notify_at = case when i.verdict = 'ready' then nofx.wakeup_due(i.retry_at, i.paused_at) end,
                notify_count = 0
           from item i
-         -- The id alone finds the row: the index of (run_id, name) would read every step of the run.
-         where s.id = i.step_id and s.run_id is not distinct from i.run_id and s.tenant_id = i.tenant_id
+         where s.id = any (array[i.step_id]) and s.run_id is not distinct from i.run_id and s.tenant_id = i.tenant_id
            and s.status = 'running' and s.attempt = i.attempt
         returning s.run_id, s.id, s.attempt, s.status, i."to", i.error, i.delay_ms
     ), closed as (
@@ -1768,7 +1784,7 @@ begin
                error = e.error,
                finished_at = p_now
           from ended e
-         where a.step_id = e.id and a.attempt = e.attempt
+         where a.step_id = any (array[e.id]) and a.attempt = e.attempt
     )
     select array_agg(nofx.step_change(
                e.run_id, e.id, 'running', e.status, case e.status when 'ready' then 'step.retrying' else 'step.' || e.status end,
@@ -2064,7 +2080,7 @@ as $$
 $$;
 grant execute on function nofx.tenant_id() to public;
 
--- functions/wakeups.sql sha256=0b47e5813cd0be35be726dd568ca5d12225d7d7b00d4bbaa56d47956e9e36af6
+-- functions/wakeups.sql sha256=76ad8cbbbbf297289cb9143fd93abb86f40d32de326b0a2f956e667b6817dd95
 -- Wake-ups for those of the steps that are ready; none for paused runs. [{tenant_id, run_id, step_id, handler, delay_ms, traceparent}]
 create or replace function nofx.wakeups(p_steps uuid[], p_now timestamptz) returns jsonb
     language plpgsql stable
@@ -2083,7 +2099,7 @@ begin
          cross join lateral (
             select s.tenant_id, s.run_id, s.id, s.handler, s.ready_at, r.traceparent
               from nofx.step s
-              join nofx.run r on r.id = s.run_id
+              join nofx.run r on r.id = any (array[s.run_id])
              where s.id = w.id and s.status = 'ready' and r.paused_at is null
             -- Looked up one by one, never by a scan of what is ready.
             offset 0) s), '[]');
