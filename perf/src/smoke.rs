@@ -6,15 +6,18 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
-use nofx::client::api::{Api, Event, RunDetail};
-use nofx::client::gate::{self, Decision};
+use nofx::client::api::Api;
+use nofx::client::gate;
 use nofx::client::submission::{self, Submission};
 use nofx_local::checkout::Checkout;
 use nofx_local::stack::{Options, Stack};
 use nofx_local::throwaway::Throwaway;
 use nofx_local::tools::node;
 use nofx_local::{port, report};
-use shared::domain::tool;
+use serde_json::Value;
+use shared::domain::gate::Decision;
+use shared::domain::{GateStatus, RunStatus, tool};
+use shared::view::{Event, RunDetail};
 use tokio::time::{sleep, timeout};
 
 /// A sample that succeeds.
@@ -107,8 +110,7 @@ impl Timeline {
                         attempts.push(Attempt { handler, waited, worked: at.saturating_sub(since) });
                     }
                     if event.kind == "step.retrying" {
-                        let delay_ms = event.payload["delay_ms"].as_u64().unwrap_or_default();
-                        ready.insert(step, at + Duration::from_millis(delay_ms));
+                        ready.insert(step, at + delay(event));
                     }
                 }
                 _ => {}
@@ -128,24 +130,25 @@ pub async fn run_plan(api: &Api, checkout: &Checkout, plan: &SmokePlan) -> Resul
     let (file, workspace) = (examples.join(plan.file), examples.join("workspace"));
     let workspace = plan.workspace.then_some(workspace.as_path());
     let created = submission::create(api, &Submission { file: &file, workspace, overlay: None, base: None }).await?;
-    let ended = timeout(LIMIT, end(api, &created.id)).await;
+    let id = created.id.to_string();
+    let ended = timeout(LIMIT, end(api, &id)).await;
     let detail = ended.with_context(|| format!("{} did not end", plan.file))??;
-    if detail.run.status != "succeeded" {
+    if detail.run.status != RunStatus::Succeeded {
         bail!("{} {}", plan.file, detail.run.status);
     }
     let handler = |tool: &str| tool::handler_for(tool).map(|handler| handler.name).map_err(anyhow::Error::msg);
     let handlers = detail.steps.into_iter().map(|step| Ok((step.name, handler(&step.tool)?))).collect::<Result<_>>()?;
-    Ok(Timeline { events: api.timeline(&created.id, 0).await?, handlers })
+    Ok(Timeline { events: api.timeline(&id, 0).await?, handlers })
 }
 
 async fn end(api: &Api, run_id: &str) -> Result<RunDetail> {
     loop {
         let detail = api.run(run_id).await?;
-        match detail.run.status.as_str() {
-            "succeeded" | "failed" | "cancelled" => return Ok(detail),
-            "blocked" => {
-                for gate in api.gates(run_id).await?.iter().filter(|gate| gate.status == "pending") {
-                    gate::decide(api, Decision::Approve, &gate.id, Some("bench"), None).await?;
+        match detail.run.status {
+            status if status.is_terminal() => return Ok(detail),
+            RunStatus::Blocked => {
+                for gate in api.gates(run_id).await?.iter().filter(|gate| gate.status == GateStatus::Pending) {
+                    gate::decide(api, Decision::Approve, &gate.id.to_string(), Some("bench"), None).await?;
                 }
             }
             _ => {}
@@ -154,9 +157,15 @@ async fn end(api: &Api, run_id: &str) -> Result<RunDetail> {
     }
 }
 
+/// How long a retry waits.
+fn delay(event: &Event) -> Duration {
+    let payload: Value = serde_json::from_str(event.payload.get()).unwrap_or_default();
+    Duration::from_millis(payload["delay_ms"].as_u64().unwrap_or_default())
+}
+
 /// When an event happened, since 1970.
 fn at(event: &Event) -> Duration {
-    let at = DateTime::from_str(&event.timestamp, DateTimeFormat::DateTimeWithOffset);
+    let at = DateTime::from_str(&event.timestamp.0, DateTimeFormat::DateTimeWithOffset);
     let nanos = at.ok().and_then(|at| u64::try_from(at.as_nanos()).ok());
     Duration::from_nanos(nanos.unwrap_or_default())
 }

@@ -2,6 +2,8 @@
 
 pub mod domain;
 
+pub mod view;
+
 pub mod error;
 
 pub mod config;

@@ -10,13 +10,14 @@ mod statement;
 mod target;
 
 use serde_json::json;
+use shared::db::db_write::{WriteSession, db_write_look};
 use shared::domain::{NewEvent, Outcome, StepError};
 use shared::worker::{ClaimedStep, TransactionHandler};
 use tokio::time::Instant;
 use tokio_postgres::Transaction;
 
 use crate::refusal::Refusal;
-use crate::statement::{Session, Written};
+use crate::statement::Written;
 
 pub use operation::Operation;
 
@@ -37,7 +38,7 @@ async fn write(step: &ClaimedStep, transaction: &Transaction<'_>) -> Result<(Ope
         Operation::parse(&step.inputs).map_err(|problems| Refusal::Denied(StepError::invalid_inputs(problems)))?;
     let table = &operation.table;
     let deadline = Instant::now() + step.timeout;
-    let look = statement::look(transaction, &step.tenant_id, table).await?;
+    let look = db_write_look(transaction, &step.tenant_id, &table.schema, &table.name).await?.ok_or_else(no_answer)?;
     if look.closed {
         return Err(Refusal::denied("no_rule", format!("plans may not write to the schema {}", table.schema)));
     }
@@ -46,14 +47,14 @@ async fn write(step: &ClaimedStep, transaction: &Transaction<'_>) -> Result<(Ope
     };
     let rule = rule::read(&stored)?;
     rule::check(&rule, &operation)?;
-    writer.check()?;
+    target::check_role(&writer)?;
     let target = look.target.ok_or_else(|| Refusal::denied("unknown_table", format!("there is no table {table}")))?;
-    target.check(&operation, &rule)?;
+    target::check_target(&target, &operation, &rule)?;
 
-    let session = Session { transaction, tenant: &step.tenant_id, role: &writer.name, deadline };
+    let session = WriteSession { transaction, tenant: &step.tenant_id, role: &writer.name, deadline };
     session.claim_tenant().await?;
-    session.check_values(&operation).await?;
-    let written = session.execute(&operation, &rule).await?;
+    statement::check_values(&session, &operation).await?;
+    let written = statement::execute(&session, &operation, &rule).await?;
     let rows = written.len();
     if rows > rule.max_rows {
         let message = format!("touches {rows} rows; the rule allows {} per write", rule.max_rows);
@@ -70,9 +71,15 @@ async fn write(step: &ClaimedStep, transaction: &Transaction<'_>) -> Result<(Ope
         return Err(Refusal::denied("unexpected_effects", message));
     }
     session.force_constraints().await?;
-    let account = session.account(table, &rule).await?.since(&look.effects);
-    account.check(&target, &operation, &rule, u64::try_from(rows).unwrap_or(u64::MAX))?;
+    let dependants: Vec<_> = rule.dependants.keys().collect();
+    let account = session.account(&table.schema, &table.name, &dependants).await?.ok_or_else(no_answer)?;
+    let account = account.since(&look.effects);
+    target::check_account(&account, &target, &operation, &rule, u64::try_from(rows).unwrap_or(u64::MAX))?;
     Ok((operation, written))
+}
+
+fn no_answer() -> Refusal {
+    Refusal::denied("database_refused", "the database gave no answer")
 }
 
 fn succeeded(operation: &Operation, written: Vec<Written>) -> Outcome {

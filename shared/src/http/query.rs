@@ -1,6 +1,7 @@
 //! Query strings and forms: pairs that the route knows, each at most once, in valid UTF-8.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -10,7 +11,8 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
 use super::problem::shown;
 use crate::domain::fields::{self, Fields, Names, Null};
@@ -99,11 +101,10 @@ pub fn next_link(target: &str, after: &str, limit: i64) -> Option<(HeaderName, H
     HeaderValue::from_str(&value).ok().map(|value| (header::LINK, value))
 }
 
-/// A page of a list: `{key: items, next}`, or a bare array if `key` is empty, with a `Link` to the next page.
-pub fn page_of(key: &str, items: Vec<Value>, next: Option<&str>, limit: i64) -> Response {
-    let link = next.and_then(|next| next_link("", next, limit));
-    let body = if key.is_empty() { Value::Array(items) } else { json!({key: items, "next": next}) };
-    let mut response = Json(body).into_response();
+/// A page of a list, with a `Link` to the next page after the row `next`, if there is one.
+pub fn page_of(page: impl Serialize, next: Option<impl Display>, limit: i64) -> Response {
+    let link = next.and_then(|next| next_link("", &next.to_string(), limit));
+    let mut response = Json(page).into_response();
     response.headers_mut().extend(link);
     response
 }

@@ -12,6 +12,7 @@ use shared::domain::{GateId, RunId};
 use shared::error::Error;
 use shared::flow::decide_gate::decide_gate;
 use shared::flow::sweep::sweep;
+use shared::view::Gate;
 
 #[tokio::test]
 async fn a_step_that_nobody_claims_is_woken_ever_more_rarely_and_then_fails() {
@@ -103,7 +104,7 @@ async fn a_gate_that_nobody_decides_expires_and_fails_its_step() {
     lab.assert_invariants().await;
 }
 
-async fn approve(lab: &Lab, run: RunId) -> Result<serde_json::Value, Error> {
+async fn approve(lab: &Lab, run: RunId) -> Result<Gate, Error> {
     let row = lab.admin.query_one("select id from nofx.gate where run_id = $1", &[&run.0]).await.unwrap();
     let decision = GateDecision {
         tenant_id: &lab.tenant,

@@ -7,4 +7,5 @@ mod hostile;
 mod pages;
 mod routes;
 mod rules;
+mod shapes;
 mod submit;

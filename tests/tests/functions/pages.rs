@@ -97,6 +97,19 @@ async fn a_page_ends_early_where_its_rows_are_large() {
 }
 
 #[tokio::test]
+async fn numbers_that_the_database_spells_out_come_back_as_short_as_they_were_sent() {
+    let lab = Lab::new().await;
+    let api = Gateway::api(&lab, Shape::Http);
+    let numbers = vec![json!(1e300); 30_000];
+    let run = lab.submit(&json!({"goal": "g", "steps": [plans::step("s", "echo", json!({"n": numbers}))]})).await;
+    let (plan, step) = (api.get(&format!("/runs/{run}/plan")).await, api.get(&format!("/runs/{run}/steps/s")).await);
+    for answer in [&plan, &step] {
+        assert!(answer.bytes < 300_000, "{} bytes", answer.bytes);
+    }
+    assert_eq!((&plan.body["steps"][0]["inputs"]["n"], &step.body["inputs"]["n"]), (&json!(numbers), &json!(numbers)));
+}
+
+#[tokio::test]
 async fn a_small_run_reads_as_it_always_did() {
     let lab = Lab::new().await;
     let api = Gateway::api(&lab, Shape::Http);

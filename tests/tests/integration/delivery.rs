@@ -30,9 +30,8 @@ async fn history(lab: &Lab, plan: &Value, deliver: Deliver) -> Value {
 
 async fn approve_all(lab: &Lab, run: RunId) {
     for gate in gate_list_of_run(&lab.ctx.db, &lab.tenant, run, None, 100).await.unwrap().items {
-        let gate_id = gate["id"].as_str().unwrap().parse().unwrap();
-        let decision =
-            GateDecision { tenant_id: &lab.tenant, gate_id, decision: Decision::Approve, actor: "ann", reason: None };
+        let (tenant_id, decision) = (&lab.tenant, Decision::Approve);
+        let decision = GateDecision { tenant_id, gate_id: gate.id, decision, actor: "ann", reason: None };
         decide_gate(&lab.ctx, &decision).await.unwrap();
     }
 }

@@ -6,7 +6,8 @@ use nofx_tests::delivery::event;
 use nofx_tests::script::{broken, flaky, succeeded};
 use nofx_tests::{Deliver, Lab, Script, plans};
 use serde_json::json;
-use shared::domain::{Outcome, StepError, Verdict};
+use shared::db::step_view::step_fetch;
+use shared::domain::{Outcome, StepError, StepStatus, Verdict};
 use shared::error::Error;
 use shared::flow::create_run::{Request, create_run};
 
@@ -61,17 +62,15 @@ async fn a_final_failure_skips_what_has_not_started_and_records_what_runs() {
     ] });
     let run = lab.submit(&plan).await;
     let sent = lab.sent().await;
-    let (watched, bad) = (lab.another_ctx().await, lab.step(run, "bad").await);
-    // The good step ends only after the bad one was recorded as failed.
+    let watched = lab.another_ctx().await;
+    // The good one ends only after the bad one has been recorded as failed.
     let script = Script::new(move |step, _| {
-        let db = watched.db.clone();
+        let (db, tenant) = (watched.db.clone(), watched.config.tenant.clone());
         async move {
-            if step.step_id == bad {
+            if step.name == "bad" {
                 return broken();
             }
-            let sql = "select status = 'failed' from nofx.step where id = $1";
-            let params: [shared::db::Param<'_>; 1] = [(&bad.0, tokio_postgres::types::Type::UUID)];
-            while db.query_value::<bool>(sql, &params).await.unwrap() != Some(true) {
+            while step_fetch(&db, &tenant, run, "bad").await.unwrap().unwrap().status != StepStatus::Failed {
                 tokio::task::yield_now().await;
             }
             succeeded(json!({ "done": true }))

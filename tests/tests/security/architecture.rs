@@ -11,15 +11,16 @@ type Arrows = [(&'static str, &'static [&'static str])];
 
 const SHARED: &Arrows = &[
     ("domain", &[]),
+    ("view", &["domain"]),
     ("error", &["domain"]),
     ("config", &["domain", "error"]),
     ("telemetry", &["error"]),
-    ("db", &["domain", "error", "config"]),
+    ("db", &["domain", "view", "error", "config"]),
     ("queue", &["domain", "error"]),
     ("storage", &["domain", "error"]),
     ("secrets", &["error"]),
     ("context", &["config", "db", "error", "queue", "secrets", "storage"]),
-    ("flow", &["context", "db", "domain", "error", "queue", "storage", "telemetry"]),
+    ("flow", &["context", "db", "domain", "error", "queue", "storage", "telemetry", "view"]),
     ("worker", &["context", "db", "domain", "error", "flow", "queue", "storage", "telemetry"]),
     ("http", &["domain", "error", "telemetry"]),
 ];
@@ -222,6 +223,64 @@ fn one_file_of_shared_reads_the_environment() {
         .map(|(file, _)| file)
         .collect();
     assert_eq!(readers, ["config.rs"]);
+}
+
+/// Beginnings of statements, and ways to send them.
+const SQL: [&str; 17] = [
+    "\"select ",
+    "\"insert into ",
+    "\"update nofx.",
+    "\"delete from ",
+    "\"with source as ",
+    "\"begin",
+    "\"create schema ",
+    "\"create table ",
+    "\"set local ",
+    "\"set constraints ",
+    "\"reset role",
+    "\"discard all",
+    ".query_typed(",
+    ".query_one(",
+    ".simple_query(",
+    ".batch_execute(",
+    ".prepare(",
+];
+
+/// Where SQL may stand outside of `shared/src/db`, and why.
+const SQL_ELSEWHERE: [(&str, &str); 2] = [
+    ("functions/db_write/src/statement.rs", "the statement of a plan, made of its table and its columns"),
+    ("local/src/migrate/", "applies migrations and keeps their history"),
+];
+
+/// What of SQL stands in a file; line breaks in front of a statement do not hide it.
+fn sql_in(text: &str) -> Vec<&'static str> {
+    let code = code(text).to_lowercase();
+    let words = code.split_whitespace().collect::<Vec<_>>().join(" ").replace("\" ", "\"");
+    SQL.into_iter().filter(|sql| words.contains(sql)).collect()
+}
+
+#[test]
+fn sql_stands_beside_its_table_and_nowhere_else() {
+    assert_eq!(sql_in("let sql = \"\n    SELECT 1\"; client.query_typed(sql, &[])"), ["\"select ", ".query_typed("]);
+    let mut files = 0;
+    let mut used = BTreeSet::new();
+    for folder in ["shared/src", "functions", "cli/src", "local/src"] {
+        for (file, text) in sources(&root().join(folder)) {
+            let file = format!("{folder}/{file}");
+            if file.starts_with("shared/src/db/") || file.contains("/tests/") {
+                continue;
+            }
+            files += 1;
+            let found = sql_in(&text);
+            let allowed = SQL_ELSEWHERE.into_iter().find(|(place, _)| file.starts_with(place));
+            match allowed {
+                Some((place, _)) if !found.is_empty() => drop(used.insert(place)),
+                _ => assert!(found.is_empty(), "{file} has SQL: {found:?}; its place is shared/src/db"),
+            }
+        }
+    }
+    assert!(files > 150, "the sources are somewhere else: {files} files");
+    assert_eq!(used.len(), SQL_ELSEWHERE.len(), "an exception that nothing needs: {used:?}");
 }
 
 #[test]
