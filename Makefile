@@ -1,22 +1,22 @@
-# The front door. Everything that a command needs beyond Rust, Python (>= 3.10) and Node (>= 20) goes into .local/.
+# Needs Rust, Python (>= 3.10) and Node (>= 20). Everything else goes into .local/.
 
 NOFX = cargo run --bin nofx --
-# cargo-nextest where it is installed, else cargo's own runner: both fail when a test fails, and when none ran.
+# Uses cargo-nextest if it is installed, else `cargo test`. Either fails if a test fails or none ran.
 TEST = $(NOFX) exec -- ./tests/run
-# The contract suite wants LocalStack and an S3 server with keys of its own besides.
+# The contract suite also needs LocalStack and a second S3 server.
 TEST_CONTRACT = $(NOFX) exec --localstack -- ./tests/run
 
 .PHONY: help demo dev test test-unit test-integration test-functions test-contract test-chaos test-memory test-security test-deploy test-e2e bench migration deploy deploy-local lint clean
 
 help:
-	@echo "make demo   everything from nothing: local stack, plans, live progress"
-	@echo "make dev    the local stack in the foreground, until Ctrl-C"
-	@echo "make test   every suite (make test-unit, -integration, -functions, -contract, -chaos, -memory, -security, -deploy, -e2e run one)"
-	@echo "make bench  the benchmarks, a JSON line each (ONLY=engine|restate|create|history|start|stack|cost|soak runs one)"
-	@echo "make migration NAME=..   the next migration, with the SQL functions that changed"
-	@echo "make deploy-local   template.yaml on an emulator, and the sample plans there"
-	@echo "make deploy         release builds to AWS (ENV=dev|prod; GUIDED=1 the first time; CA=FILE the database's authority)"
-	@echo "make lint   dependencies, format, clippy, rustdoc; warnings are errors"
+	@echo "make demo   start the local stack, run the sample plans and show their progress"
+	@echo "make dev    run the local stack in the foreground until Ctrl-C"
+	@echo "make test   run every suite (one: make test-unit, -integration, -functions, -contract, -chaos, -memory, -security, -deploy, -e2e)"
+	@echo "make bench  run the benchmarks and print a JSON line for each (one: ONLY=engine|restate|create|history|start|stack|cost|soak)"
+	@echo "make migration NAME=..   write the next migration, with the SQL functions that changed"
+	@echo "make deploy-local   deploy template.yaml to an emulator and run the sample plans there"
+	@echo "make deploy         deploy release builds to AWS (ENV=dev|prod; first time: GUIDED=1; CA=FILE for the database's CA certificate)"
+	@echo "make lint   check dependencies, format, clippy and rustdoc; warnings are errors"
 
 demo:
 	@$(NOFX) demo
@@ -30,7 +30,7 @@ test:
 test-unit:
 	@./tests/run unit
 
-# It starts what it needs by itself.
+# This suite starts its own servers.
 test-deploy:
 	@./tests/run deploy
 
@@ -40,7 +40,7 @@ test-contract:
 test-integration test-functions test-chaos test-memory test-security test-e2e:
 	@$(TEST) $(@:test-%=%)
 
-# Progress and what is left out go to standard error. The history benchmark fills 10 GB of tables; HISTORY=500000 makes it less.
+# Progress and skipped benchmarks go to standard error. The history benchmark fills 10 GB of tables; HISTORY=500000 fills less.
 bench:
 	@cargo build --quiet --locked --profile perf --package perf
 	@target/perf/nofx-bench $(if $(ONLY),--only $(ONLY)) $(if $(HISTORY),--history $(HISTORY)) $(if $(MINUTES),--minutes $(MINUTES))

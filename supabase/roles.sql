@@ -1,6 +1,6 @@
--- Roles of the local cluster; the Supabase CLI runs this before the migrations. They are the ones that the first
--- migration makes where they are missing: here `postgres`, who is no superuser on Supabase, may also become them
--- (`set role nofx_worker`), as it may become `anon` and `authenticated`.
+-- Roles of the local cluster. The Supabase CLI runs this file before the migrations. The first migration creates the same
+-- roles if they are missing. Here `postgres`, which is not a superuser on Supabase, also becomes a member of them, so that it
+-- can `set role nofx_worker`, as it can with `anon` and `authenticated`.
 do $$
 begin
     if not exists (select from pg_roles where rolname = 'nofx_api') then

@@ -1,4 +1,4 @@
--- Seed of the local tenant, for the local stack and `supabase start`: a table that plans may write, and its rule.
+-- Seed of the local stack and of `supabase start`: a table that plans of the tenant `local` may write, and its rule.
 create table if not exists public.products (
     id         bigint generated always as identity primary key,
     name       text not null check (name <> ''),
@@ -6,8 +6,8 @@ create table if not exists public.products (
     created_at timestamptz not null default now()
 );
 
--- On a laptop a rule alone decides what plans write: the role that writes may use every table that `postgres` makes. In
--- production grant it each table by name.
+-- On a laptop the rule alone decides what plans may write: the writer's role may use every table that `postgres` creates. In
+-- production grant each table by name.
 grant usage on schema public to nofx_writer;
 grant select, insert, update, delete on all tables in schema public to nofx_writer;
 grant usage on all sequences in schema public to nofx_writer;

@@ -3,12 +3,12 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use nofx::client::api::Api;
-use nofx::client::gate::Decision;
 use nofx::commands::{
     decide, demo, deploy, deploy_local, dev, env, exec, migrate, migration, plan, rules, runs, submit, watch,
 };
 use nofx_local::checkout::Checkout;
 use nofx_local::report;
+use shared::domain::gate::Decision;
 
 /// The command of the NOFX control plane
 #[derive(Debug, Parser)]

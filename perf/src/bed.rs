@@ -1,5 +1,5 @@
-//! What stands in for AWS: contexts as each function's process has one, wake-ups in a channel, and event sources that
-//! form batches as Lambda's do.
+//! Replacements for AWS: a context for each function's process, a channel for wake-ups, and event sources that form
+//! batches as Lambda does.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use shared::domain::plan::Limits;
 use shared::queue::{Message, Queue, WakeUp};
 use tokio::sync::{Mutex, mpsc};
 
-/// Messages of an invocation, as for every handler whose batch size is not 1.
+/// Messages per invocation: the batch size of all handlers whose batch size is not 1.
 pub const BATCH: usize = 10;
 
-/// Where wake-ups wait. Clones are the pollers of one event source.
+/// The receiving end of the queue. Its clones are the pollers of one event source.
 #[derive(Clone)]
 pub struct Source(Arc<Mutex<mpsc::UnboundedReceiver<WakeUp>>>);
 
@@ -27,7 +27,7 @@ pub fn queue() -> (Queue, Source) {
 }
 
 impl Source {
-    /// What one receive call gives: it waits for a message and takes what else is there, up to a batch.
+    /// One receive call: waits for a message, and takes the others that are there, up to a batch.
     pub async fn receive(&self) -> Vec<WakeUp> {
         let mut receiver = self.0.lock().await;
         let mut batch = Vec::with_capacity(BATCH);
@@ -36,10 +36,10 @@ impl Source {
     }
 }
 
-/// Connections of one worker's process, as the functions have by default.
+/// Connections of one worker's process: the functions' default.
 pub const WORKER_POOL: usize = 2;
 
-/// The context of one function's process, or of as many as use `pool_size` connections.
+/// The context of one function's process, or of several that share `pool_size` connections.
 pub fn context(url: &str, queue: &Queue, pool_size: usize) -> Result<Ctx> {
     let sdk = SdkConfig::builder().behavior_version(BehaviorVersion::latest()).region(Region::new("us-east-1")).build();
     let mut ctx = Ctx::new(config(url, pool_size), &sdk)?;

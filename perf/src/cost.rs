@@ -1,8 +1,8 @@
 //! `cost`: US dollars per million steps, from counted calls and the price list in `prices.json`.
 //!
-//! Counted are the calls of the control plane, the requests that create the runs and decide their gates included; what
-//! handlers work (their time, their artifacts) is priced by itself. The database is a subscription; its round trips are
-//! counted, not priced.
+//! It counts the calls of the control plane, including the requests that create runs and decide gates. The handlers'
+//! own work (their time and artifacts) is priced separately. The database is a subscription, so its round trips are
+//! counted but not priced.
 
 use anyhow::{Context, Result};
 use nofx::client::api::Api;
@@ -17,7 +17,7 @@ use crate::server::Server;
 use crate::smoke::{self, SmokeStack};
 
 const LOADS: [(u64, usize); 2] = [(500, 50), (100, 1)];
-/// Runs before the clock starts.
+/// Runs before the measurement.
 const WARM_UP: u64 = 50;
 const PRICES: &str = include_str!("../prices.json");
 
@@ -38,7 +38,8 @@ struct Prices {
     logs_per_gb: f64,
 }
 
-/// What a laptop cannot tell: distances inside a region, and what a line of a log weighs. The memory is the template's.
+/// What a laptop cannot measure: latencies inside a region and sizes of logs. The memory sizes are those of the
+/// template.
 #[derive(Deserialize, Serialize)]
 struct Assumptions {
     memory_mb: MemoryMb,
@@ -58,11 +59,11 @@ struct MemoryMb {
 #[derive(Default)]
 struct Calls {
     lambda_requests: f64,
-    /// Memory of the functions, on average.
+    /// Average memory size of the functions.
     memory_mb: f64,
-    /// Without the handlers' own work, on this machine; distances are added.
+    /// Measured on this machine, without the handlers' own work. The assumed latencies are added.
     billed_ms: f64,
-    /// The handlers' work, as GB x s on this machine.
+    /// The handlers' own work in GB x s, measured on this machine.
     handlers_gb_s: f64,
     sqs_sends: f64,
     sqs_receives: f64,
@@ -102,7 +103,7 @@ fn calls_of(measured: &Measured, steps: f64, memory_mb: f64) -> Calls {
         lambda_requests: invocations + posts,
         memory_mb,
         billed_ms: float(measured.billed_ms + measured.api_billed_ms) / steps,
-        // Each message came with a call of its own, by whoever created its run.
+        // Each message was sent with a call of its own, when its run was created.
         sqs_sends: float(measured.messages) / steps,
         sqs_receives: invocations,
         sqs_deletes: invocations,
@@ -111,12 +112,13 @@ fn calls_of(measured: &Measured, steps: f64, memory_mb: f64) -> Calls {
     }
 }
 
-/// Calls of the sample plans, from their timelines. What the loop around an attempt takes is known from runs alone.
+/// Calls of the sample plans, from their timelines. The time around an attempt comes from the load with one run in
+/// flight.
 async fn smoke_calls(api: &Api, checkout: &Checkout, memory_mb: &MemoryMb, alone: &Calls) -> Result<Calls> {
     let (mut attempts, mut gate_attempts, mut messages, mut requests, mut artifacts, mut gb_s) = (0, 0, 0, 0, 0, 0.0);
     for plan in &smoke::PLANS {
         report::line("cost", plan.file);
-        // The first time tools may be installed.
+        // The first run may install tools.
         smoke::run_plan(api, checkout, plan).await?;
         let timeline = smoke::run_plan(api, checkout, plan).await?;
         for attempt in timeline.attempts() {
@@ -128,13 +130,13 @@ async fn smoke_calls(api: &Api, checkout: &Checkout, memory_mb: &MemoryMb, alone
             gb_s += attempt.worked.as_secs_f64() * memory_mb / 1_024.0;
         }
         artifacts += timeline.count("artifact.created");
-        // To create the run, and to decide what asks a person.
+        // One request creates the run, and one decides each gate.
         requests += 1 + timeline.count("gate.created");
     }
     let steps = float(attempts.max(1));
     let per_step = |count: u64| float(count) / steps;
     Ok(Calls {
-        // One message for each invocation, where batches do not fill.
+        // One message per invocation, because batches are not full here.
         lambda_requests: per_step(messages + requests),
         memory_mb: memory_mb.other + (memory_mb.gate - memory_mb.other) * per_step(gate_attempts),
         billed_ms: alone.billed_ms,
@@ -142,10 +144,10 @@ async fn smoke_calls(api: &Api, checkout: &Checkout, memory_mb: &MemoryMb, alone
         sqs_sends: per_step(messages),
         sqs_receives: per_step(messages),
         sqs_deletes: per_step(messages),
-        // A claim for each message, a finish for each attempt.
+        // One claim per message, and one finish per attempt.
         database_round_trips: per_step(messages + attempts + requests),
         s3_puts: per_step(artifacts),
-        // A gate fetches the archive that it judges.
+        // A gate downloads the archive that it judges.
         s3_gets: per_step(gate_attempts),
     })
 }
@@ -158,7 +160,7 @@ impl PriceList {
             + calls.sqs_sends * assumed.sqs_send_ms;
         let sqs = calls.sqs_sends + calls.sqs_receives + calls.sqs_deletes;
         let log_bytes = calls.lambda_requests * assumed.log_bytes_per_invocation + assumed.log_bytes_per_step;
-        // A million steps at so much a million requests: the millions cancel out.
+        // The cost of a million steps with prices per million requests: the millions cancel out.
         let requests = calls.lambda_requests * usd.lambda_requests_per_million;
         let compute = billed_ms * 1_000.0 * (calls.memory_mb / 1_024.0) * usd.lambda_gb_second;
         let work = calls.handlers_gb_s * 1_000_000.0 * usd.lambda_gb_second;

@@ -1,4 +1,4 @@
-//! `create`: `POST /runs` through the router of the function, plans of several sizes.
+//! `create`: `POST /runs` through the function's router, with plans of several sizes.
 
 use std::time::Instant;
 
@@ -14,13 +14,13 @@ use crate::figures::{self, Times, rounded};
 use crate::load::chain;
 use crate::server::Server;
 
-/// Steps of the plan, and how often it is posted.
+/// Number of steps in the plan, and how often it is posted.
 const PLANS: [(u64, usize); 3] = [(1, 500), (10, 500), (1_000, 50)];
 const WARM_UP: usize = 10;
 
 pub async fn run(server: &Server) -> Result<()> {
     let database = server.create_database().await?;
-    // Nobody works on these runs, but somebody must take their wake-ups.
+    // No worker runs here, but something must receive the wake-ups.
     let (queue, source) = bed::queue();
     let router = api::router(bed::context(&database.url, &queue, bed::WORKER_POOL)?);
     for (steps, count) in PLANS {

@@ -1,4 +1,4 @@
-//! `engine`: how fast steps go through the worker's entry points, and how long a run takes alone.
+//! `engine`: steps per second through the worker's entry points, and the time of a run that is alone.
 
 use anyhow::Result;
 use nofx_local::report;
@@ -8,9 +8,9 @@ use crate::figures::{self, float, rounded};
 use crate::load::{Load, Measured, STEPS_PER_RUN};
 use crate::server::Server;
 
-/// Runs and how many of them are in flight.
+/// Number of runs, and how many of them are in flight.
 pub const LOADS: [(u64, usize); 2] = [(1_000, 50), (200, 1)];
-/// Before the clock starts: warm functions, as nearly every invocation meets them.
+/// Runs before the measurement, because nearly every invocation on AWS finds a warm function.
 pub const WARM_UP: u64 = 100;
 
 pub async fn run(server: &Server) -> Result<()> {
@@ -35,7 +35,7 @@ pub async fn run(server: &Server) -> Result<()> {
     Ok(())
 }
 
-/// One load on a database of its own.
+/// Measures one load on a new database.
 pub async fn measure(server: &Server, runs: u64, conc: usize) -> Result<Measured> {
     let database = server.create_database().await?;
     let load = Load::new(&database, conc)?;

@@ -1,10 +1,10 @@
-//! Figures: percentiles, rounding, and the line they are printed on.
+//! Percentiles, rounding, and the output line.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// Times of the same thing.
+/// Durations of the same operation.
 #[derive(Default)]
 pub struct Times(Vec<Duration>);
 
@@ -13,7 +13,7 @@ impl Times {
         self.0.push(time);
     }
 
-    /// The nearest-rank percentile in milliseconds; 0 of nothing.
+    /// The nearest-rank percentile in milliseconds, or 0 without values.
     pub fn percentile_ms(&self, percent: usize) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_unstable();
@@ -32,14 +32,14 @@ impl Extend<Duration> for Times {
     }
 }
 
-/// The middle value, the upper one of two; 0 of nothing.
+/// The middle value, the upper of two middle values, or 0 without values.
 pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
 }
 
-/// Rounded to three significant places or so: nobody reads more.
+/// Rounds to about three significant digits.
 pub fn rounded(value: f64) -> Value {
     let places = match value.abs() {
         large if large >= 1_000.0 => 1.0,
@@ -50,13 +50,13 @@ pub fn rounded(value: f64) -> Value {
     json!((value * places).round() / places)
 }
 
-/// A count as a float: none here comes near 2^52.
+/// A count as a float. Counts here are far below 2^52.
 #[expect(clippy::cast_precision_loss, reason = "counts of a benchmark stay far below 2^52")]
 pub fn float(count: u64) -> f64 {
     count as f64
 }
 
-/// Prints a benchmark's line.
+/// Prints the line of a benchmark.
 pub fn print(line: &Value) {
     println!("{line}");
 }

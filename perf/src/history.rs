@@ -1,4 +1,4 @@
-//! `history`: what a transition costs beside many finished steps, in time and in pages that it touches.
+//! `history`: what a transition costs, in time and in pages touched, if the tables hold many finished steps.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -23,12 +23,12 @@ use crate::server::{Database, Server};
 
 const SMALL: u64 = 10_000;
 const SAMPLES: usize = 400;
-/// Each is a call of its own, after as many that warm the session's plans.
+/// Number of measured calls. As many calls before them warm the session's plans.
 const PAGE_SAMPLES: usize = 40;
-/// Steps that each sweep finds due.
+/// Number of steps that are due for each sweep.
 const DUE: i64 = 20;
 
-/// Median time and pages by operation.
+/// Median time and pages of each operation.
 type Figures = BTreeMap<&'static str, (f64, f64)>;
 
 pub async fn run(server: &Server, large: u64) -> Result<()> {
@@ -88,10 +88,10 @@ impl Bed {
             let claim = [claim_of(&wakeup)];
             let (claims, took) = timed(steps_claim(&self.ctx.db, &claim)).await?;
             times.entry("claim").or_default().add(took);
-            anyhow::ensure!(claims.claimed.len() == 1, "a step was not to be had");
+            anyhow::ensure!(claims.claimed.len() == 1, "a ready step could not be claimed");
             let (_, took) = timed(steps_finish(&self.ctx.db, &[finish_of(&wakeup)], None)).await?;
             times.entry("finish").or_default().add(took);
-            // Nobody is told of the next step of the chain: some steps are always ready.
+            // No wake-up for the next step of the chain: some steps always stay ready.
         }
         let last = last.context("no run")?;
         for _ in 0..SAMPLES {
@@ -112,7 +112,7 @@ impl Bed {
         Ok(pages.into_iter().map(|(name, pages)| (name, (times[name].percentile_ms(50), pages))).collect())
     }
 
-    /// Pages that the calls touch, by EXPLAIN: it counts those of the statements inside a function too.
+    /// Pages that the calls touch, from EXPLAIN, which includes the statements inside functions.
     async fn measure_pages(&self, last: RunId) -> Result<BTreeMap<&'static str, f64>> {
         let mut pages: BTreeMap<&'static str, Vec<f64>> = BTreeMap::new();
         let tenant = &self.ctx.config.tenant;
@@ -156,7 +156,7 @@ impl Bed {
         Ok(pages.into_iter().map(|(name, pages)| (name, figures::median(&pages))).collect())
     }
 
-    /// The root of a new run.
+    /// Creates a run, and returns the wake-up of its first step.
     async fn ready_step(&self) -> Result<WakeUp> {
         let body = chain(STEPS_PER_RUN);
         let request = Request { body: &body, idempotency_key: None, traceparent: None };

@@ -1,10 +1,10 @@
-//! Finished runs in bulk, as a long-lived installation has them.
+//! Fills the tables with finished runs, as in a long-lived installation.
 
 use anyhow::Result;
 use nofx_local::report;
 use tokio_postgres::Client;
 
-/// Ids rise with time, as UUIDs of version 7 do; runs are older than any that a benchmark makes.
+/// Ids rise with time, as UUIDs of version 7 do. The runs are older than all runs of a benchmark.
 const FILL: &str = "
     create function pg_temp.run_id(p_run bigint) returns uuid language sql immutable as
         $$ select ('01900000-0000-7000-8000-' || lpad(to_hex(p_run), 12, '0'))::uuid $$;
@@ -40,16 +40,16 @@ const FILL: &str = "
 
 /// Writes `runs` runs of five succeeded steps.
 pub async fn fill(admin: &Client, runs: u64) -> Result<()> {
-    // What is consistent by construction needs no foreign key to look each row up.
+    // Skip the foreign key checks: the rows are consistent by construction.
     if admin.batch_execute("set session_replication_role = replica").await.is_err() {
-        report::line("history", "this role may not switch triggers off: filling the tables takes longer");
+        report::line("history", "this role may not disable triggers, so filling the tables takes longer");
     }
     admin.batch_execute(&FILL.replace(":runs", &runs.to_string())).await?;
     admin.batch_execute("reset session_replication_role").await?;
-    // Statistics as autovacuum would have made them, and no clean-up left over for the measured calls.
+    // Collect the statistics that autovacuum would collect, and leave no clean-up to the measured calls.
     admin.batch_execute("vacuum (analyze)").await?;
     admin.batch_execute("checkpoint").await.or_else(|_| {
-        report::line("history", "this role may not ask for a checkpoint: expect noise");
+        report::line("history", "this role may not run a checkpoint, so expect noise");
         Ok(())
     })
 }

@@ -1,4 +1,4 @@
-//! A load of echo chains: so many runs, so many in flight, worked on by invocations of the echo function.
+//! A load of echo chains with a given number of runs in flight, executed by invocations of the echo function.
 
 use std::collections::HashMap;
 use std::mem;
@@ -24,26 +24,26 @@ use crate::bed::{self, Source};
 use crate::figures::Times;
 use crate::server::Database;
 
-/// Batches that Lambda's event source of a standard queue starts with at once.
+/// Number of concurrent batches with which Lambda's event source of a standard queue starts.
 const POLLERS: usize = 5;
 pub const STEPS_PER_RUN: u64 = 5;
 
-/// What a load took.
+/// The result of a load.
 pub struct Measured {
     pub seconds: f64,
     pub run_times: Times,
-    /// Statements of the workers, without those that created the runs.
+    /// Statements of the workers, without those of the requests that created the runs.
     pub round_trips: u64,
     pub wal_bytes: u64,
     pub invocations: u64,
     pub messages: u64,
-    /// Wall time of the invocations, each rounded up to a millisecond as it is billed.
+    /// Wall time of the invocations, each rounded up to a millisecond as AWS bills it.
     pub billed_ms: u64,
     /// The same of the requests that created the runs.
     pub api_billed_ms: u64,
 }
 
-/// Runs on their way, and what their invocations took.
+/// Runs in flight, and the time of their invocations.
 #[derive(Default)]
 struct Board {
     runs: Mutex<HashMap<RunId, Progress>>,
@@ -63,7 +63,7 @@ impl Board {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes an invocation that is over, and the runs that ended in it.
+    /// Records an invocation that ended, and the runs that ended in it.
     fn note(&self, messages: usize, ended: Vec<RunId>, took: Duration) {
         self.invocations.fetch_add(1, Ordering::Relaxed);
         self.messages.fetch_add(u64::try_from(messages).unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -79,7 +79,7 @@ impl Board {
     /// Waits until the invocation of a run's last step is over.
     async fn ended(&self, run: RunId) -> Result<()> {
         let (sender, ended) = oneshot::channel();
-        // The workers may have been faster than the answer to whoever created the run.
+        // The workers may have ended the run before its creator got the answer.
         if let Some(Progress::Ended) = self.runs().insert(run, Progress::Awaited(sender)) {
             return Ok(());
         }
@@ -87,7 +87,7 @@ impl Board {
     }
 }
 
-/// Echo, and a note of each run whose last step it was given: its end is known without asking the database.
+/// Echo that records each run whose last step it got, so that its end is known without a query.
 #[derive(Clone, Default)]
 struct NotingEcho(Arc<Mutex<Vec<RunId>>>);
 
@@ -117,7 +117,8 @@ pub struct Load {
 }
 
 impl Load {
-    /// For up to `conc` runs in flight: Lambda gives each request at the API an instance of its own.
+    /// For up to `conc` runs in flight. The API gets a pool of that size, because Lambda runs one instance per
+    /// concurrent request.
     pub fn new(database: &Database, conc: usize) -> Result<Self> {
         let (queue, source) = bed::queue();
         let worker = || bed::context(&database.url, &queue, bed::WORKER_POOL);
@@ -131,7 +132,7 @@ impl Load {
         })
     }
 
-    /// Runs `runs` chains with `conc` in flight; every one must succeed, with one attempt for each step.
+    /// Runs `runs` chains with `conc` in flight. Each must succeed with one attempt per step.
     pub async fn measure(&self, runs: u64, conc: usize) -> Result<Measured> {
         let admin = database::connect(&self.url).await?;
         let round_trips = || self.workers.iter().map(|ctx| ctx.db.round_trips()).sum::<u64>();
@@ -212,7 +213,7 @@ fn step_name(index: u64) -> String {
     format!("s{index}")
 }
 
-/// Echo steps, each repeating the output of the one before.
+/// A plan of echo steps. Each repeats the output of the one before.
 pub fn chain(steps: u64) -> Value {
     let step = |index: u64| {
         let said = match index {
@@ -230,12 +231,13 @@ async fn wal_position(admin: &Client) -> Result<u64> {
     Ok(u64::try_from(rows.first().context("no WAL position")?.try_get::<_, i64>(0)?)?)
 }
 
-/// Speed that loses or repeats work is none: every step of every run so far succeeded at its first attempt.
+/// Fails unless every step of every run so far succeeded at its first attempt. Speed counts only if no work is lost or
+/// repeated.
 async fn check(admin: &Client) -> Result<()> {
     let sql = "select (select count(*) from nofx.run where status <> 'succeeded')
                     + (select count(*) from nofx.step where status <> 'succeeded' or attempt <> 1)
                     + (select count(*) from nofx.attempt where status <> 'succeeded')";
     let wrong: i64 = admin.query_typed(sql, &[]).await?.first().context("no count")?.try_get(0)?;
-    ensure!(wrong == 0, "{wrong} runs, steps or attempts did not succeed at once");
+    ensure!(wrong == 0, "{wrong} runs, steps or attempts did not succeed at the first attempt");
     Ok(())
 }

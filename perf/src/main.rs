@@ -1,5 +1,5 @@
-//! `nofx-bench`: the benchmarks of docs/numbers.md, one JSON line each on standard output. Progress and what was
-//! left out go to standard error.
+//! `nofx-bench`: the benchmarks of docs/numbers.md. Each prints one JSON line to standard output. Progress and skipped
+//! benchmarks go to standard error.
 
 mod bed;
 mod cost;
@@ -29,7 +29,7 @@ use crate::server::Server;
 #[derive(Debug, Parser)]
 #[command(name = "nofx-bench")]
 struct Cli {
-    /// Run this one alone
+    /// Run only this benchmark
     #[arg(long, value_enum)]
     only: Option<Bench>,
     /// Finished steps in the larger tables of `history`
@@ -44,19 +44,19 @@ struct Cli {
 enum Bench {
     /// Steps per second of echo chains through the worker's entry points
     Engine,
-    /// The same loads on Restate, in turns with the engine
+    /// The same loads on Restate, alternating with the engine
     Restate,
     /// `POST /runs` of small and large plans
     Create,
-    /// Claim, finish, list and sweep beside many finished steps
+    /// Claim, finish, list and sweep with many finished steps in the tables
     History,
-    /// From exec to the first `next` of each function's binary
+    /// Time from exec to the first `next` of each function's binary
     Start,
-    /// The sample plans on the local stack, SQS included
+    /// The sample plans on the local stack, with SQS
     Stack,
     /// US dollars per million steps
     Cost,
-    /// Ordinary and hostile requests for minutes, and the functions' memory; only by name
+    /// Memory of the functions under ordinary and hostile requests for some minutes; runs only by name
     Soak,
 }
 
@@ -92,18 +92,18 @@ async fn run(cli: &Cli) -> Result<()> {
     Ok(())
 }
 
-/// What cannot run here is an error for whoever asked for it by name, and a line for whoever asked for everything.
+/// A benchmark that cannot run here is an error if it was asked for by name, else a line of output.
 fn left_out(cli: &Cli, bench: Bench, done: Result<()>) -> Result<()> {
     match done {
         Err(error) if cli.only.is_none() => {
-            report::line("bench", format_args!("{bench:?} is left out: {error:#}"));
+            report::line("bench", format_args!("skipped {bench:?}: {error:#}"));
             Ok(())
         }
         done => done,
     }
 }
 
-/// The benchmarks that need a database, each on a fresh one.
+/// The benchmarks that need a database. Each gets a new one.
 async fn run_on(server: &Server, checkout: &Checkout, cli: &Cli) -> Result<()> {
     let wanted = |bench| cli.only.is_none_or(|only| only == bench);
     if wanted(Bench::Engine) {

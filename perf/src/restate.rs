@@ -1,9 +1,9 @@
-//! `restate`: the engine's loads on Restate, in turns with the engine itself, on the same machine in the same run.
+//! `restate`: the engine's loads on Restate, alternating with the engine on the same machine in the same run.
 //!
 //! Restate comes from its npm package, with its defaults (one node, its log synced to disk). Its chain is a service in
-//! Rust (`perf/restate`): five steps that the handler runs itself, and five calls of another handler. Its clients and its
-//! service speak HTTP with the server on this machine, as they must; the engine's clients and handlers are calls inside
-//! the benchmark, and only its database is a server. What that costs Restate is part of its figures.
+//! Rust (`perf/restate`): five steps that the handler runs itself, and five calls of another handler. Restate's clients
+//! and service talk to its server over HTTP on this machine; there is no other way. The engine's clients and handlers
+//! are calls inside the benchmark, and only its database is a server. Restate's numbers include the cost of HTTP.
 
 use std::fs;
 use std::process::Stdio;
@@ -29,7 +29,7 @@ use crate::figures::{self, Times, float, rounded};
 use crate::load::STEPS_PER_RUN;
 use crate::server::Server;
 
-/// Turns of each; the median counts.
+/// Number of turns of each. The median counts.
 const TURNS: usize = 3;
 /// Handlers of the service `Chain`.
 const HANDLERS: [&str; 2] = ["runs", "calls"];
@@ -79,7 +79,7 @@ async fn compare(server: &Server, checkout: &Checkout, place: &Throwaway) -> Res
     Ok(())
 }
 
-/// Figures of each turn.
+/// Results of each turn.
 #[derive(Default)]
 struct Turns {
     steps_per_s: Vec<f64>,
@@ -153,7 +153,7 @@ impl Restate {
         self.service.end().await;
     }
 
-    /// Tells the server of the service, as soon as both are there.
+    /// Registers the service once server and service are up.
     async fn register(&self, admin: u16, service: u16) -> Result<()> {
         let url = format!("http://127.0.0.1:{admin}/deployments");
         let body = json!({ "uri": format!("http://127.0.0.1:{service}") });
@@ -161,19 +161,19 @@ impl Restate {
         loop {
             let answer = self.http.post(&url).json(&body).send().await?;
             if answer.status().is_success() {
-                // What it is told reaches its partitions a little later.
+                // The registration reaches the partitions a little later.
                 if self.one("runs").await.is_ok() {
                     return Ok(());
                 }
             } else if start.elapsed() > REGISTRATION_LIMIT {
-                bail!("restate-server does not take the service: {}", answer.text().await?);
+                bail!("restate-server refuses the service: {}", answer.text().await?);
             }
             ensure!(start.elapsed() < REGISTRATION_LIMIT, "restate-server does not call the service");
             sleep(Duration::from_millis(200)).await;
         }
     }
 
-    /// Calls a handler `runs` times with `conc` in flight; the wall time and that of each call.
+    /// Calls a handler `runs` times with `conc` in flight. Returns the wall time in total and of each call.
     async fn load(&self, handler: &str, runs: u64, conc: usize) -> Result<(f64, Times)> {
         let (start, next) = (Instant::now(), AtomicU64::new(0));
         let clients = try_join_all((0..conc).map(|_| async {
@@ -198,7 +198,7 @@ impl Restate {
     }
 }
 
-/// Installs the server and builds the service; the path of the server.
+/// Installs the server and builds the service. Returns the path of the server.
 async fn install(checkout: &Checkout, place: &Throwaway) -> Result<std::path::PathBuf> {
     let (source, dir) = (checkout.root().join("perf/restate"), checkout.local().join("restate"));
     fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
@@ -207,7 +207,7 @@ async fn install(checkout: &Checkout, place: &Throwaway) -> Result<std::path::Pa
     }
     report::line("restate", "installing the server into .local/restate (about 80 MB), building the service");
     let mut npm = Command::new("npm");
-    // Its packages bring no script that they need to work.
+    // Its packages work without their install scripts.
     npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&dir).stdout(Stdio::null());
     ensure!(process::run("npm ci", npm, &place.ledger).await?, "npm ci failed, see above");
     let mut cargo = Command::new("cargo");
@@ -219,5 +219,5 @@ async fn install(checkout: &Checkout, place: &Throwaway) -> Result<std::path::Pa
     let packages = dir.join("node_modules/@restatedev");
     let found = fs::read_dir(&packages).with_context(|| format!("cannot read {}", packages.display()))?;
     let programs = found.flatten().map(|entry| entry.path().join("bin/restate-server"));
-    programs.into_iter().find(|path| path.is_file()).context("npm has no restate-server for this machine")
+    programs.into_iter().find(|path| path.is_file()).context("the npm packages have no restate-server for this machine")
 }

@@ -1,5 +1,5 @@
-//! The Postgres under the benchmarks: the one of `DATABASE_URL`, or one of our own with its default durability. Each
-//! benchmark gets a fresh database on it.
+//! The Postgres server of the benchmarks: that of `DATABASE_URL`, else a new one with default durability. Each
+//! benchmark gets a new database on it.
 
 use std::path::PathBuf;
 use std::{env, fs};
@@ -19,7 +19,7 @@ pub struct Server {
     own: Option<(Process, PathBuf)>,
 }
 
-/// A database with every migration applied; dropped by [`Server::drop_database`].
+/// A database with all migrations applied. [`Server::drop_database`] drops it.
 pub struct Database {
     pub url: String,
     name: String,
@@ -37,7 +37,7 @@ impl Server {
         let python = PythonEnv::ready(checkout, &ledger).await?;
         let postgres = Postgres::find(&python, checkout).await?;
         let data = dir.join("postgres");
-        // Who may log in is all that a throwaway cluster does otherwise: fsync and synchronous_commit stay on.
+        // A throwaway cluster differs only in who may log in. fsync and synchronous_commit stay on.
         postgres.create(&checkout.local().join("cache"), &data, Purpose::Throwaway, &ledger).await?;
         let cluster = Cluster::open(data, port::any_free()?)?;
         let process = postgres.start(&cluster, &dir.join("postgres.log"), &ledger).await?;
@@ -59,7 +59,7 @@ impl Server {
         if durable != "onon" {
             report::line(
                 "bench",
-                "fsync or synchronous_commit is off on this server: its figures compare with nothing",
+                "fsync or synchronous_commit is off on this server, so its numbers cannot be compared with others",
             );
         }
         let name = format!("nofx_bench_{}", Uuid::new_v4().simple());

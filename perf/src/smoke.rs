@@ -1,4 +1,4 @@
-//! The sample plans, played on a local stack through its API, and their timelines.
+//! Runs the sample plans on a local stack through its API, and reads their timelines.
 
 use std::collections::HashMap;
 use std::env;
@@ -6,15 +6,18 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
-use nofx::client::api::{Api, Event, RunDetail};
-use nofx::client::gate::{self, Decision};
+use nofx::client::api::Api;
+use nofx::client::gate;
 use nofx::client::submission::{self, Submission};
 use nofx_local::checkout::Checkout;
 use nofx_local::stack::{Options, Stack};
 use nofx_local::throwaway::Throwaway;
 use nofx_local::tools::node;
 use nofx_local::{port, report};
-use shared::domain::tool;
+use serde_json::Value;
+use shared::domain::gate::Decision;
+use shared::domain::{GateStatus, RunStatus, tool};
+use shared::view::{Event, RunDetail};
 use tokio::time::{sleep, timeout};
 
 /// A sample that succeeds.
@@ -32,7 +35,7 @@ pub const PLANS: [SmokePlan; 3] = [
 const LIMIT: Duration = Duration::from_mins(10);
 const LOOK_PERIOD: Duration = Duration::from_millis(100);
 
-/// The stack of `make dev` (or of `NOFX_API_URL`) if it answers, else one that is started for it.
+/// The stack of `make dev` (or of `NOFX_API_URL`) if it answers, else a new one.
 pub struct SmokeStack {
     pub api: Api,
     own: Option<(Stack, Throwaway)>,
@@ -58,7 +61,7 @@ impl SmokeStack {
         Ok(Self { api: Api::at(&format!("http://127.0.0.1:{http_port}")), own: Some((stack, place)) })
     }
 
-    /// Stops what was started; its logs stay unless all went well.
+    /// Stops the stack if it was started here. Its logs are kept unless `well`.
     pub async fn stop(self, well: bool) {
         if let Some((mut stack, place)) = self.own {
             stack.stop().await;
@@ -70,15 +73,15 @@ impl SmokeStack {
 /// What happened to one run.
 pub struct Timeline {
     events: Vec<Event>,
-    /// Handlers of its steps by name.
+    /// The handler of each step, by the step's name.
     handlers: HashMap<String, &'static str>,
 }
 
 /// An attempt of a step.
 pub struct Attempt {
     pub handler: &'static str,
-    /// How long its step had been ready, when a message led to it; none when the invocation of another step went on with
-    /// it: that is one transaction, and one time.
+    /// How long its step was ready before, if a message started the attempt. None if the invocation of another step
+    /// continued with it, because then both happen in one transaction and have the same time.
     pub waited: Option<Duration>,
     pub worked: Duration,
 }
@@ -107,8 +110,7 @@ impl Timeline {
                         attempts.push(Attempt { handler, waited, worked: at.saturating_sub(since) });
                     }
                     if event.kind == "step.retrying" {
-                        let delay_ms = event.payload["delay_ms"].as_u64().unwrap_or_default();
-                        ready.insert(step, at + Duration::from_millis(delay_ms));
+                        ready.insert(step, at + delay(event));
                     }
                 }
                 _ => {}
@@ -122,30 +124,31 @@ impl Timeline {
     }
 }
 
-/// Plays a plan to its end. Gates that ask a person pass at once.
+/// Runs a plan to its end. Gates that wait for a person are approved at once.
 pub async fn run_plan(api: &Api, checkout: &Checkout, plan: &SmokePlan) -> Result<Timeline> {
     let examples = checkout.root().join("examples");
     let (file, workspace) = (examples.join(plan.file), examples.join("workspace"));
     let workspace = plan.workspace.then_some(workspace.as_path());
     let created = submission::create(api, &Submission { file: &file, workspace, overlay: None, base: None }).await?;
-    let ended = timeout(LIMIT, end(api, &created.id)).await;
+    let id = created.id.to_string();
+    let ended = timeout(LIMIT, end(api, &id)).await;
     let detail = ended.with_context(|| format!("{} did not end", plan.file))??;
-    if detail.run.status != "succeeded" {
+    if detail.run.status != RunStatus::Succeeded {
         bail!("{} {}", plan.file, detail.run.status);
     }
     let handler = |tool: &str| tool::handler_for(tool).map(|handler| handler.name).map_err(anyhow::Error::msg);
     let handlers = detail.steps.into_iter().map(|step| Ok((step.name, handler(&step.tool)?))).collect::<Result<_>>()?;
-    Ok(Timeline { events: api.timeline(&created.id, 0).await?, handlers })
+    Ok(Timeline { events: api.timeline(&id, 0).await?, handlers })
 }
 
 async fn end(api: &Api, run_id: &str) -> Result<RunDetail> {
     loop {
         let detail = api.run(run_id).await?;
-        match detail.run.status.as_str() {
-            "succeeded" | "failed" | "cancelled" => return Ok(detail),
-            "blocked" => {
-                for gate in api.gates(run_id).await?.iter().filter(|gate| gate.status == "pending") {
-                    gate::decide(api, Decision::Approve, &gate.id, Some("bench"), None).await?;
+        match detail.run.status {
+            status if status.is_terminal() => return Ok(detail),
+            RunStatus::Blocked => {
+                for gate in api.gates(run_id).await?.iter().filter(|gate| gate.status == GateStatus::Pending) {
+                    gate::decide(api, Decision::Approve, &gate.id.to_string(), Some("bench"), None).await?;
                 }
             }
             _ => {}
@@ -154,9 +157,15 @@ async fn end(api: &Api, run_id: &str) -> Result<RunDetail> {
     }
 }
 
+/// How long a retry waits.
+fn delay(event: &Event) -> Duration {
+    let payload: Value = serde_json::from_str(event.payload.get()).unwrap_or_default();
+    Duration::from_millis(payload["delay_ms"].as_u64().unwrap_or_default())
+}
+
 /// When an event happened, since 1970.
 fn at(event: &Event) -> Duration {
-    let at = DateTime::from_str(&event.timestamp, DateTimeFormat::DateTimeWithOffset);
+    let at = DateTime::from_str(&event.timestamp.0, DateTimeFormat::DateTimeWithOffset);
     let nanos = at.ok().and_then(|at| u64::try_from(at.as_nanos()).ok());
     Duration::from_nanos(nanos.unwrap_or_default())
 }

@@ -1,5 +1,5 @@
-//! `soak`: ordinary and hostile requests for minutes, and the memory of every function meanwhile (Linux only: it reads
-//! `/proc`). Runs only when it is asked for by name.
+//! `soak`: sends ordinary and hostile requests for some minutes and watches the memory of every function (Linux only:
+//! it reads `/proc`). It runs only by name.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,11 +20,11 @@ use crate::smoke::SmokeStack;
 
 /// Requests in flight.
 const CLIENTS: usize = 4;
-/// Memory is read this often, and told for each quarter of the soak.
+/// How often memory is read. The output has the maximum of each quarter of the soak.
 const LOOK_PERIOD: Duration = Duration::from_secs(5);
 const QUARTERS: usize = 4;
 
-/// What the clients saw.
+/// What the clients received.
 #[derive(Default)]
 struct Seen {
     requests: AtomicU64,
@@ -61,7 +61,7 @@ async fn soak(checkout: &Checkout, base: &str, time: Duration) -> Result<()> {
         "server_errors": count(&seen.server_errors), "foreign_answers": count(&seen.foreign),
         "unanswered": count(&seen.unanswered),
     }));
-    ensure!(!memory.is_empty(), "no function of this checkout runs here");
+    ensure!(!memory.is_empty(), "no function of this checkout is running");
     Ok(())
 }
 
@@ -154,7 +154,7 @@ fn hostile_requests() -> Vec<Make> {
     ]
 }
 
-/// The most memory of each function in each quarter of the soak, in KiB, over its processes.
+/// The largest memory of each function's processes in each quarter of the soak, in KiB.
 async fn watch(checkout: &Checkout, start: Instant, time: Duration) -> BTreeMap<&'static str, [u64; QUARTERS]> {
     let mut memory: BTreeMap<&'static str, [u64; QUARTERS]> = BTreeMap::new();
     let (mut looks, mut pending) = (interval(LOOK_PERIOD), JoinSet::new());
@@ -173,7 +173,7 @@ async fn watch(checkout: &Checkout, start: Instant, time: Duration) -> BTreeMap<
     memory
 }
 
-/// Resident memory of the functions whose binaries are this checkout's, in KiB: the largest process of each.
+/// Resident memory in KiB of the functions that run this checkout's binaries: the largest process of each.
 fn resident(root: &Path) -> BTreeMap<&'static str, u64> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {

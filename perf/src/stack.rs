@@ -1,4 +1,4 @@
-//! `stack`: the sample plans on the local stack, SQS and functions included. Its functions are builds of the dev profile.
+//! `stack`: the sample plans on the local stack, with SQS and functions. The functions are built with the dev profile.
 
 use anyhow::Result;
 use nofx::client::api::Api;
@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::figures::{self, Times, rounded};
 use crate::smoke::{PLANS, SmokeStack, run_plan};
 
-/// The first run of a plan may install tools and start functions; it is not counted.
+/// Measured runs of each plan. A first run, which may install tools and start functions, is not measured.
 const REPEATS: usize = 10;
 
 pub async fn run(checkout: &Checkout) -> Result<()> {

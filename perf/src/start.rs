@@ -1,4 +1,4 @@
-//! `start`: from exec to the first `next` of the Runtime API, for the release binary of each function.
+//! `start`: the time from exec to the first `next` of the Runtime API, for each function's release binary.
 
 use std::fs;
 use std::io::Write;
@@ -39,11 +39,11 @@ pub async fn run(checkout: &Checkout) -> Result<()> {
     }
     Err(hinted(
         format!("no release binary of {}", missing.join(", ")),
-        "cargo build --release builds them, as does make deploy where it deploys to this machine's architecture",
+        "run: cargo build --release (make deploy builds them too, if it deploys to this machine's architecture)",
     ))
 }
 
-/// The functions of the checkout: folders of `functions/` with a `main.rs`.
+/// The functions of the checkout: the folders in `functions/` that have a `main.rs`.
 fn functions(checkout: &Checkout) -> Result<Vec<String>> {
     let folder = checkout.root().join("functions");
     let mut names = Vec::new();
@@ -57,7 +57,7 @@ fn functions(checkout: &Checkout) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// The newer one of what cargo-lambda, which `make deploy` uses, and cargo have built for this machine.
+/// The binary for this machine that cargo or cargo-lambda (which `make deploy` uses) built last.
 fn binary(checkout: &Checkout, name: &str) -> Option<PathBuf> {
     let places = [package::dir(checkout, name).join("bootstrap"), checkout.root().join("target/release").join(name)];
     let native = Architecture::native().ok()?;
@@ -86,7 +86,7 @@ async fn measure(name: &str, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Starts a binary as Lambda would; the time to its first `next` and its resident memory then.
+/// Starts a binary as Lambda does. Returns the time to its first `next` and its resident memory at that time.
 async fn start_once(name: &str, path: &Path) -> Result<(Duration, u64)> {
     let runtime_api = TcpListener::bind("127.0.0.1:0").await.context("cannot listen")?;
     let address = runtime_api.local_addr().context("cannot listen")?;
@@ -103,7 +103,7 @@ async fn start_once(name: &str, path: &Path) -> Result<(Duration, u64)> {
         ("AWS_REGION", "us-east-1"),
         ("AWS_ACCESS_KEY_ID", "bench"),
         ("AWS_SECRET_ACCESS_KEY", "bench"),
-        // Nothing may connect before it is used.
+        // A URL where nothing listens: a function must not connect before it has work.
         ("DATABASE_URL", "postgresql://bench@127.0.0.1:1/bench?sslmode=require"),
     ]);
     let start = Instant::now();
@@ -118,23 +118,23 @@ async fn start_once(name: &str, path: &Path) -> Result<(Duration, u64)> {
             bail!("{name} did not start: its first request was {}", line.trim_end());
         }
         let took = start.elapsed();
-        // The connection stays open until the memory has been looked at: the function waits for its first event.
+        // The connection stays open until the memory is read, so that the function keeps waiting for its first event.
         let memory = resident_kib(pid).await?;
         drop(reader);
         Ok((took, memory))
     });
     let measured = tokio::select! {
         took = took => took.with_context(|| format!("{name} did not ask for its first event"))?,
-        status = child.wait() => bail!("{name} ended with {} before its first event", status?),
+        status = child.wait() => bail!("{name} exited with {} before its first event", status?),
     };
     child.kill().await.context("cannot end the function")?;
     measured
 }
 
-/// By `ps`, which Linux and macOS have alike.
+/// Resident memory in KiB, from `ps`, which works the same on Linux and macOS.
 async fn resident_kib(pid: u32) -> Result<u64> {
     let output = Command::new("ps").args(["-o", "rss=", "-p", &pid.to_string()]).output().await.context("ps")?;
-    String::from_utf8_lossy(&output.stdout).trim().parse().context("ps gave no number")
+    String::from_utf8_lossy(&output.stdout).trim().parse().context("ps printed no number")
 }
 
 fn zip_bytes(path: &Path) -> Result<u64> {

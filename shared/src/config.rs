@@ -1,29 +1,29 @@
-//! Configuration. The only reader of the environment; each variable is read once, when the function starts.
+//! Configuration. This is the only reader of the environment. It reads each variable once, when the function starts.
 //!
 //! | variable | meaning | default |
 //! |---|---|---|
 //! | `DATABASE_URL` | Postgres connection URL | required, unless `DATABASE_SECRET_ID` is set |
 //! | `DATABASE_SECRET_ID` | secret whose text is that URL | none |
-//! | `DATABASE_CA_FILE` | PEM file with the certificate authority of the database | the public ones |
+//! | `DATABASE_CA_FILE` | PEM file with the database's CA certificate | the public ones |
 //! | `DATABASE_POOL_SIZE` | connections per process; `db_write` has at least one for each write of a batch, and one more | 2 |
 //! | `SQS_PREFIX` | prefix of the queue names | `nofx-` |
 //! | `ARTIFACTS_BUCKET` | bucket of the artifacts | `nofx-artifacts` |
-//! | `ARTIFACTS_ENDPOINT_URL`, `ARTIFACTS_REGION`, `ARTIFACTS_ACCESS_KEY_ID`, `ARTIFACTS_SECRET_ACCESS_KEY` | an S3 endpoint of its own for artifacts | AWS's, or `AWS_ENDPOINT_URL` |
+//! | `ARTIFACTS_ENDPOINT_URL`, `ARTIFACTS_REGION`, `ARTIFACTS_ACCESS_KEY_ID`, `ARTIFACTS_SECRET_ACCESS_KEY` | a separate S3 endpoint for artifacts | AWS's, or `AWS_ENDPOINT_URL` |
 //! | `ARTIFACTS_SECRET_ID` | secret with the keys of that endpoint: `{"access_key_id": .., "secret_access_key": ..}` | none |
 //! | `NOFX_TENANT` | tenant of requests, until identity exists | `local` |
-//! | `NOFX_PUBLIC_URL` | URL under which clients reach the API | none |
+//! | `NOFX_PUBLIC_URL` | URL under which browsers reach the API | none |
 //! | `LLM_SECRET_ID` | secret with the providers' keys | `nofx/llm` |
-//! | `LLM_ORDER` | providers in order of preference, comma separated | by kind |
-//! | `LLM_ALLOW_TEMPLATE` | without any key, answer from a template and say so | false |
+//! | `LLM_ORDER` | providers in order of preference, separated by commas | by kind |
+//! | `LLM_ALLOW_TEMPLATE` | if no provider key is set, fill in a template and say so | false |
 //! | `LLM_REQUEST_TIMEOUT_S` | longest wait for one whole answer, in seconds | 240 |
 //! | `LLM_MAX_OUTPUT_TOKENS` | tokens that an answer may have, reasoning included | 16384 |
 //! | `LLM_TRIES` | requests to one provider for one step, the first included (1 to 10) | 3 |
 //! | `OPENAI_BASE_URL`, `ANTHROPIC_BASE_URL`, `GEMINI_BASE_URL` | another server that speaks the provider's format | the provider's |
 //! | `OPENAI_MODEL`, `ANTHROPIC_MODEL`, `GEMINI_MODEL` | model of a provider | codegen's table |
-//! | `GATE_DEFAULT_WORKSPACE`, `GATE_DEFAULT_BASE` | folders that gates judge when a plan names no workspace | none |
+//! | `GATE_DEFAULT_WORKSPACE`, `GATE_DEFAULT_BASE` | folders that gates judge if a plan names no workspace | none |
 //! | `GATE_WORK_DIR` | where gates work | the temporary folder |
-//! | `GATE_NPM_USER_CONFIG` | npm settings for the installation alone | `~/.npmrc` where there is one |
-//! | `PATH` | where gates look for `node`; nothing else of it is used | |
+//! | `GATE_NPM_USER_CONFIG` | npm settings for installing dependencies only | `~/.npmrc` if it exists |
+//! | `PATH` | where gates look for `node`; nothing else in it is used | |
 //! | `MAX_STEPS`, `MAX_EDGES`, `MAX_PLAN_BYTES` | limits of a plan | 1000, 10000, 1 MiB |
 //! | `MAX_INPUTS_BYTES`, `MAX_RESOLVED_BYTES`, `MAX_OUTPUTS_BYTES` | limits of a step: inputs as posted, inputs with their references resolved, outputs | 256 KiB, 1 MiB, 256 KiB |
 
@@ -39,7 +39,7 @@ use crate::domain::TenantId;
 use crate::domain::plan::Limits;
 use crate::error::Error;
 
-/// Everything that a function may be told from outside.
+/// The whole configuration of a function.
 #[derive(Clone)]
 pub struct Config {
     pub database: DatabaseConfig,
@@ -60,7 +60,7 @@ pub struct DatabaseConfig {
     pub pool_size: usize,
 }
 
-/// Where artifacts live.
+/// Where artifacts are stored.
 #[derive(Clone)]
 pub struct ArtifactsConfig {
     pub bucket: String,
@@ -70,7 +70,7 @@ pub struct ArtifactsConfig {
     pub keys: Option<(String, String)>,
 }
 
-/// What the model router may be told.
+/// Configuration of the model router.
 #[derive(Clone, Default)]
 pub struct LlmConfig {
     pub secret_id: String,
@@ -83,7 +83,7 @@ pub struct LlmConfig {
     pub providers: Vec<(&'static str, Option<String>, Option<String>)>,
 }
 
-/// What gates judge when a plan names nothing.
+/// Configuration of gates, with the workspace that they judge if a plan names none.
 #[derive(Clone, Default)]
 pub struct GateDefaults {
     pub workspace: Option<PathBuf>,
@@ -91,13 +91,12 @@ pub struct GateDefaults {
     pub work_dir: PathBuf,
     /// npm's user settings, for a registry that needs them.
     pub npm_user_config: Option<PathBuf>,
-    /// Where `node` is looked for.
+    /// The search path in which gates look for `node`.
     pub search_path: Option<String>,
 }
 
 impl Config {
-    /// Reads the environment, and, with `open`, the secrets that it names in place of a value: a call each, when the
-    /// function starts.
+    /// Reads the environment. `open` reads the secrets that variables name instead of a value, one call each.
     pub async fn from_env(open: impl AsyncFn(&str) -> Result<Option<Arc<str>>, Error>) -> Result<Self, Error> {
         Ok(Self {
             database: DatabaseConfig {
@@ -162,13 +161,17 @@ async fn artifacts_keys(
         return Ok(keys);
     }
     let Some(secret) = secret("ARTIFACTS_SECRET_ID", open).await? else { return Ok(None) };
-    // The parser's message would repeat a part of the secret.
-    let pair: KeyPair = serde_json::from_str(&secret)
-        .map_err(|_| Error::invalid("ARTIFACTS_SECRET_ID", "names a secret that is no pair of keys"))?;
+    // The parser's message could repeat a part of the secret.
+    let pair: KeyPair = serde_json::from_str(&secret).map_err(|_| {
+        Error::invalid(
+            "ARTIFACTS_SECRET_ID",
+            "names a secret that is not {\"access_key_id\": .., \"secret_access_key\": ..}",
+        )
+    })?;
     Ok(Some((pair.access_key_id, pair.secret_access_key)))
 }
 
-/// The secret that this variable names. One that is named and missing is an error: nothing else may stand in for it.
+/// The secret that this variable names. If the secret is missing, that is an error: there is no fallback.
 async fn secret(
     name: &'static str,
     open: impl AsyncFn(&str) -> Result<Option<Arc<str>>, Error>,
@@ -200,7 +203,7 @@ fn text(name: &str) -> Option<String> {
 }
 
 fn parsed<T: FromStr>(name: &'static str) -> Result<Option<T>, Error> {
-    text(name).map(|value| value.parse().map_err(|_| Error::invalid(name, "is not of the right form"))).transpose()
+    text(name).map(|value| value.parse().map_err(|_| Error::invalid(name, "is malformed"))).transpose()
 }
 
 fn positive(name: &'static str) -> Result<Option<u32>, Error> {

@@ -1,4 +1,4 @@
-//! What a function holds while it is warm: configuration, pool, clients. Nothing connects before it is used.
+//! What a warm function keeps: configuration, pool and clients. Nothing connects before its first use.
 
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_s3::config::{Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation};
@@ -26,7 +26,7 @@ impl Ctx {
         Self::for_connections(1).await
     }
 
-    /// From the environment, with a pool of at least so many connections.
+    /// From the environment, with a pool of at least `least` connections.
     pub async fn for_connections(least: u32) -> Result<Self, Error> {
         let sdk = aws_config::load_defaults(BehaviorVersion::latest()).await;
         let secrets = Secrets::new(aws_sdk_secretsmanager::Client::new(&sdk));
@@ -35,7 +35,7 @@ impl Ctx {
         Self::new(config, &sdk)
     }
 
-    /// From values.
+    /// From given values.
     pub fn new(config: Config, sdk: &SdkConfig) -> Result<Self, Error> {
         Ok(Self {
             db: Database::new(&config.database)?,
@@ -49,7 +49,7 @@ impl Ctx {
 
 fn s3_client(artifacts: &ArtifactsConfig, sdk: &SdkConfig) -> aws_sdk_s3::Client {
     let mut config = aws_sdk_s3::config::Builder::from(sdk)
-        // We send the sha256 ourselves; checksums beyond it are refused by some S3-compatible servers.
+        // We send the sha256 ourselves. Some S3-compatible servers refuse other checksums.
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
     if let Some(endpoint) = &artifacts.endpoint_url {

@@ -1,4 +1,5 @@
-//! What the HTTP functions share: the server loop, the routes and what each of them takes, problem documents (RFC 9457).
+//! Shared by the HTTP functions: the server loop, routes with the parameters that they take, problem documents (RFC
+//! 9457).
 
 mod admit;
 mod body;
@@ -33,20 +34,20 @@ use uuid::Uuid;
 use crate::error::Error;
 use admit::{Kind, Takes, admit, from_our_site};
 
-/// A router that knows its routes: the template's and those of `cargo lambda watch` are held against them.
+/// A router that lists its routes. Tests compare them with those of the template and of `cargo lambda watch`.
 pub struct Routes<S> {
     router: Router<S>,
     table: Vec<(Method, &'static str)>,
 }
 
 impl<S: Clone + Send + Sync + 'static> Routes<S> {
-    /// A route that reads, and takes no parameters.
+    /// A `GET` route without parameters.
     #[must_use]
     pub fn get<H: Handler<T, S>, T: 'static>(self, path: &'static str, handler: H) -> Self {
         self.get_with(path, &[], handler)
     }
 
-    /// A route that reads, and the parameters of its query string.
+    /// A `GET` route with the parameters of its query string.
     #[must_use]
     pub fn get_with<H: Handler<T, S>, T: 'static>(
         self,
@@ -57,25 +58,25 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         self.add(Method::GET, path, Takes { query, body: Kind::Nothing }, routing::get(handler))
     }
 
-    /// A route that takes a JSON object.
+    /// A `POST` route that takes a JSON object.
     #[must_use]
     pub fn post<H: Handler<T, S>, T: 'static>(self, path: &'static str, handler: H) -> Self {
         self.add(Method::POST, path, Takes { query: &[], body: Kind::Json }, routing::post(handler))
     }
 
-    /// A route that puts a JSON object in the place of what was there.
+    /// A `PUT` route that takes a JSON object.
     #[must_use]
     pub fn put<H: Handler<T, S>, T: 'static>(self, path: &'static str, handler: H) -> Self {
         self.add(Method::PUT, path, Takes { query: &[], body: Kind::Json }, routing::put(handler))
     }
 
-    /// A route that deletes; its body says who does.
+    /// A `DELETE` route. Its body may name the actor.
     #[must_use]
     pub fn delete<H: Handler<T, S>, T: 'static>(self, path: &'static str, handler: H) -> Self {
         self.add(Method::DELETE, path, Takes { query: &[], body: Kind::Json }, routing::delete(handler))
     }
 
-    /// A route that takes a page's form, with these fields.
+    /// A `POST` route that takes the form of a page, with these fields.
     #[must_use]
     pub fn post_form<H: Handler<T, S>, T: 'static>(
         self,
@@ -91,8 +92,8 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         &self.table
     }
 
-    /// The router. Its routes refuse what pages of other sites send; `public_url` is the URL under which browsers see us,
-    /// where that is not the `Host`.
+    /// The router. Its routes refuse writes from pages of other sites. `public_url` is the URL that browsers use, if it
+    /// is not that of the `Host` header.
     pub fn into_router(self, public_url: Option<&str>) -> Router<S> {
         let public_url = public_url.map(str::to_owned);
         self.router.layer(middleware::from_fn_with_state(public_url, from_our_site))
@@ -119,25 +120,25 @@ pub async fn run(router: Router) -> Result<(), lambda_http::Error> {
     lambda_runtime::run(ServiceExt::<LambdaEvent<LambdaRequest>>::map_request(function, mended)).await
 }
 
-/// The router with what every answer has: a request id, a log line, problem documents for what no route answers.
+/// Adds what every answer has: a request id, a log line, and a problem document if no route answers.
 pub fn with_layers(router: Router) -> Router {
     let router = router
         .fallback(async || Error::NotFound("this path".into()).into_response())
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn(observe));
-    // Outside the router, because it decides which route is found.
+    // Outside of the router, because it changes the path by which a route is found.
     Router::new().fallback_service(ServiceExt::<Request>::map_request(router, without_stage))
 }
 
-/// The router adds the header `Allow`, which is all that `OPTIONS` asks for.
+/// Answers `OPTIONS`, and refuses other methods. The router adds the header `Allow`.
 async fn wrong_method(method: Method) -> Response {
     if method == Method::OPTIONS {
         return StatusCode::NO_CONTENT.into_response();
     }
-    problem(StatusCode::METHOD_NOT_ALLOWED, "this path does not answer this method", &[])
+    problem(StatusCode::METHOD_NOT_ALLOWED, "this path does not have this method", &[])
 }
 
-/// A REST API's stage (`/prod/runs`) is part of the path that the runtime gives; routes are written without it.
+/// Removes a REST API's stage from the path (`/prod/runs`), because routes are written without it.
 fn without_stage(mut request: Request) -> Request {
     let path = request.raw_http_path();
     if !path.is_empty() && path != request.uri().path() && request.uri().path().ends_with(path) {
@@ -149,7 +150,7 @@ fn without_stage(mut request: Request) -> Request {
     request
 }
 
-/// The id under which a request is found in the logs: API Gateway's, or the caller's, or a new one.
+/// Logs a request under its id: API Gateway's, or the caller's, or a new one.
 async fn observe(request: Request, next: Next) -> Response {
     let id = request_id(&request);
     let is_head = request.method() == Method::HEAD;
@@ -180,7 +181,7 @@ fn request_id(request: &Request) -> String {
     from_gateway.unwrap_or_else(|| Uuid::now_v7().to_string())
 }
 
-/// A path parameter that is an id. Anything else cannot exist.
+/// A path parameter that is an id. Anything else is not found.
 pub fn id_param<T: std::str::FromStr>(what: &str, text: &str) -> Result<T, Error> {
     text.parse().map_err(|_| Error::NotFound(format!("{what} {}", shown(text, 80))))
 }

@@ -1,4 +1,4 @@
-//! What two or more functions of the NOFX control plane need, in reading order.
+//! Code that several functions of the NOFX control plane share, in reading order.
 
 pub mod domain;
 

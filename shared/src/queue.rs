@@ -1,4 +1,4 @@
-//! Wake-ups over SQS: ids only, because Postgres is the truth.
+//! Wake-ups over SQS. They carry only ids, because Postgres is the truth.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::domain::trace::TraceParent;
 use crate::domain::{RunId, StepId, TenantId};
 use crate::error::Error;
 
-/// The body of a wake-up's message.
+/// The message body of a wake-up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     pub tenant_id: TenantId,
@@ -30,7 +30,7 @@ pub struct Message {
 #[derive(Clone)]
 pub enum Queue {
     Sqs(Sqs),
-    /// In this process: for benchmarks and tests that drive the worker entry points themselves.
+    /// A channel in this process, for benchmarks and tests that call the worker's entry points.
     Channel(mpsc::UnboundedSender<WakeUp>),
 }
 
@@ -42,9 +42,9 @@ pub struct Sqs {
     urls: Arc<Mutex<HashMap<String, String>>>,
 }
 
-/// SQS holds a message back for at most 15 minutes; the sweeper sees to what is later.
+/// SQS delays a message by at most 15 minutes. If a step is due later, the sweeper wakes it again.
 const MAX_DELAY_S: u64 = 900;
-/// Most entries of a batch call.
+/// Most entries in a batch call.
 const BATCH: usize = 10;
 
 impl Queue {
@@ -52,7 +52,7 @@ impl Queue {
         Self::Sqs(Sqs { client, prefix: prefix.into(), urls: Arc::default() })
     }
 
-    /// Sends wake-ups, each to its handler's queue. An error means that some may not have been sent: the sweeper sends
+    /// Sends wake-ups, each to its handler's queue. An error means that some may not have been sent. The sweeper sends
     /// those again, because the step row is the outbox.
     pub async fn send(&self, wakeups: Vec<WakeUp>) -> Result<(), Error> {
         match self {
@@ -66,7 +66,8 @@ impl Queue {
         }
     }
 
-    /// Makes a received message visible again soon. Best effort: without it SQS waits for its own visibility timeout.
+    /// Makes a received message visible again after `after_s` seconds. Best effort: otherwise it becomes visible after
+    /// the queue's visibility timeout.
     pub async fn release(&self, handler: &str, receipt_handle: &str, after_s: i32) -> Result<(), Error> {
         let Self::Sqs(sqs) = self else { return Ok(()) };
         sqs.client
@@ -119,7 +120,7 @@ impl Sqs {
         let url = answer
             .map_err(|error| Error::unavailable("SQS", error))?
             .queue_url
-            .ok_or_else(|| Error::unavailable("SQS", format!("gave no URL for {name}")))?;
+            .ok_or_else(|| Error::unavailable("SQS", format!("returned no URL for {name}")))?;
         urls.insert(handler.to_owned(), url.clone());
         Ok(url)
     }
@@ -137,13 +138,13 @@ fn entry(index: usize, wakeup: &WakeUp) -> Result<SendMessageBatchRequestEntry, 
             .map(|trace| trace.child(Uuid::new_v4()).to_string()),
     };
     let body = serde_json::to_string(&message).map_err(|error| Error::internal("encode a wake-up", error))?;
-    // Rounded up: a message that comes early finds nothing to claim.
+    // Rounded up, because a message that arrives early finds nothing to claim.
     let delay_s = wakeup.delay_ms.div_ceil(1_000).min(MAX_DELAY_S);
     SendMessageBatchRequestEntry::builder()
         .id(index.to_string())
         .message_body(body)
         .delay_seconds(i32::try_from(delay_s).unwrap_or(i32::MAX))
-        // On a standard queue this is a fairness key, not an order.
+        // On a standard queue this is a key for fairness between tenants, and does not order messages.
         .message_group_id(&wakeup.tenant_id.0)
         .build()
         .map_err(|error| Error::internal("build a wake-up", error))

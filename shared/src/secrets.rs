@@ -1,4 +1,4 @@
-//! Secrets Manager, cached for the life of a warm function.
+//! Reads secrets from Secrets Manager, with a cache.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,15 +9,15 @@ use tokio::sync::Mutex;
 
 use crate::error::Error;
 
-/// A rotated secret is seen after at most this long.
+/// How long a value is cached: a rotated secret is seen after at most this time.
 const FRESH: Duration = Duration::from_mins(1);
-/// However often a newer value is asked for, the secret is read at most four times a second.
+/// Least time between two reads of a secret, however often a newer value is asked for.
 const MIN_INTERVAL: Duration = Duration::from_millis(250);
 
-/// When each secret was read, and its value.
+/// The value of each secret, and when it was read.
 type Cache = HashMap<String, (Instant, Arc<str>)>;
 
-/// Reads secrets. Values are never logged: the type has no `Debug`.
+/// Reads secrets. There is no `Debug`, so that values are never logged.
 #[derive(Clone)]
 pub struct Secrets {
     client: aws_sdk_secretsmanager::Client,
@@ -29,26 +29,26 @@ impl Secrets {
         Self { client, cache: Arc::default() }
     }
 
-    /// The secret's text, as it was at most a minute ago; `None` when no such secret exists. Absence is not remembered.
+    /// The secret's text, at most a minute old. `None` if the secret does not exist, which is not cached.
     pub async fn get(&self, id: &str) -> Result<Option<Arc<str>>, Error> {
         self.read_unless(id, |read| read.elapsed() < FRESH).await
     }
 
-    /// The secret's text as it was read after `moment`. For a caller that found the value which [`Secrets::get`] gave it
-    /// missing, malformed or refused: the secret may have been mended since. Callers that wait together share one read.
+    /// The secret's text, read after `moment`. For callers whose value from [`Secrets::get`] was missing, malformed or
+    /// refused: the secret may have been corrected since. Concurrent callers share one read.
     pub async fn get_read_after(&self, id: &str, moment: Instant) -> Result<Option<Arc<str>>, Error> {
         self.read_unless(id, |read| read > moment || read.elapsed() < MIN_INTERVAL).await
     }
 
     async fn read_unless(&self, id: &str, fresh: impl Fn(Instant) -> bool) -> Result<Option<Arc<str>>, Error> {
-        // Held while reading, so that callers that wait together share one read.
+        // Held while reading, so that concurrent callers share one read.
         let mut cache = self.cache.lock().await;
         if let Some((read, value)) = cache.get(id)
             && fresh(*read)
         {
             return Ok(Some(value.clone()));
         }
-        // Its value counts as of the moment it was asked for.
+        // The value counts as read when the request is sent.
         let read = Instant::now();
         let answer = match self.client.get_secret_value().secret_id(id).send().await {
             Ok(answer) => answer,

@@ -1,4 +1,4 @@
-//! Artifacts over S3: AWS, an emulator, or Supabase Storage's S3 endpoint.
+//! Artifacts over S3: on AWS, an emulator, or the S3 endpoint of Supabase Storage.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,14 +23,14 @@ pub struct Storage {
     bucket: String,
 }
 
-/// Storage as one attempt of one step sees it: writes go below `runs/<run id>/steps/<step id>/`.
+/// Storage for one attempt of one step. It writes below `runs/<run id>/steps/<step id>/`.
 #[derive(Clone)]
 pub struct StepStore {
     storage: Storage,
     folder: String,
 }
 
-/// What an object is, beside its bytes.
+/// The properties of an object besides its bytes.
 #[derive(Debug, Clone, Default)]
 pub struct Describe {
     /// `text`, `gate_evidence`, ...
@@ -41,7 +41,7 @@ pub struct Describe {
     pub made_from: Vec<ArtifactId>,
 }
 
-/// A request that somebody else may send for a while.
+/// A signed request that anybody may send for a limited time.
 #[derive(Debug, Clone)]
 pub struct Signed {
     pub url: String,
@@ -54,7 +54,7 @@ impl Storage {
         Self { client, bucket: bucket.into() }
     }
 
-    /// The part of storage that an attempt may write.
+    /// The store of an attempt.
     pub fn for_step(&self, step: &ClaimedStep) -> StepStore {
         let folder = format!("runs/{}/steps/{}", step.run_id, step.step_id);
         let folder = if step.attempt > 1 { format!("{folder}/attempt-{}", step.attempt) } else { folder };
@@ -80,10 +80,10 @@ impl Storage {
         Ok(())
     }
 
-    /// Reads an artifact and verifies its hash. Larger than `max_bytes` is an error before anything is read.
+    /// Reads an artifact and verifies its hash. If it is larger than `max_bytes`, fails before reading.
     pub async fn get(&self, artifact: &ArtifactRef, max_bytes: u64) -> Result<Vec<u8>, Error> {
         if artifact.size_bytes > max_bytes {
-            let message = format!("has {} bytes; at most {max_bytes} are read here", artifact.size_bytes);
+            let message = format!("has {} bytes; at most {max_bytes} are allowed here", artifact.size_bytes);
             return Err(Error::invalid(format!("artifact {}", artifact.id), message));
         }
         let key = self.key(&artifact.uri)?;
@@ -98,26 +98,26 @@ impl Storage {
         let mut bytes = Vec::new();
         while let Some(chunk) = body.try_next().await.map_err(|error| Error::unavailable("artifact storage", error))? {
             bytes.extend_from_slice(&chunk);
-            // What is stored may be larger than what the row says.
+            // The object may be larger than its row says.
             if bytes.len() as u64 > artifact.size_bytes {
                 break;
             }
         }
         if hex(&Sha256::digest(&bytes)) != artifact.hash {
-            let message = format!("the object of artifact {} is not the one that was recorded", artifact.id);
+            let message = format!("the object of artifact {} has changed since it was recorded", artifact.id);
             return Err(Error::Conflict(message));
         }
         Ok(bytes)
     }
 
-    /// A URL from which the object can be read for a while.
+    /// A URL from which the object can be read for a limited time.
     pub async fn sign_download(&self, uri: &str, lasts: Duration) -> Result<Signed, Error> {
         let request = self.client.get_object().bucket(&self.bucket).key(self.key(uri)?);
         let signed = request.presigned(presigning(lasts)?).await;
         Ok(signed_request(&signed.map_err(|error| Error::internal("sign a download", error))?))
     }
 
-    /// A request that stores exactly the bytes with this sha256 (hex): S3 refuses others.
+    /// A request that uploads the bytes with this sha256 (hex). S3 refuses other bytes.
     pub async fn sign_upload(
         &self,
         key: &str,
@@ -138,7 +138,7 @@ impl Storage {
         Ok(signed_request(&signed.map_err(|error| Error::internal("sign an upload", error))?))
     }
 
-    /// Only objects of our own bucket are ever read, whatever a row says.
+    /// The key of an object in our own bucket. Others are refused, whatever a row says.
     fn key<'a>(&self, uri: &'a str) -> Result<&'a str, Error> {
         uri.strip_prefix("s3://")
             .and_then(|rest| rest.strip_prefix(&self.bucket))
@@ -148,7 +148,7 @@ impl Storage {
 }
 
 impl StepStore {
-    /// Stores the bytes under `name`, with a sha256 that S3 verifies, and returns the row to put into the outcome.
+    /// Stores the bytes under `name`, with a sha256 that S3 verifies. Returns the row for the outcome.
     pub async fn put(&self, name: &str, describe: Describe, bytes: Vec<u8>) -> Result<NewArtifact, Error> {
         let digest = Sha256::digest(&bytes);
         let key = format!("{}/{name}", self.folder);
@@ -167,7 +167,7 @@ impl StepStore {
         })
     }
 
-    /// Reads an artifact and verifies its hash. Larger than `max_bytes` is an error before anything is read.
+    /// Reads an artifact and verifies its hash. If it is larger than `max_bytes`, fails before reading.
     pub async fn get(&self, artifact: &ArtifactRef, max_bytes: u64) -> Result<Vec<u8>, Error> {
         self.storage.get(artifact, max_bytes).await
     }

@@ -1,15 +1,15 @@
-//! Logs as JSON lines. Never a secret, a token, a prompt or a row of data.
+//! Logs as JSON lines. Never log a secret, a token, a prompt or a row of data.
 
 use tracing::error;
 
 use crate::error::Error;
 
-/// Starts logging, once, first thing in `main`. Level by `RUST_LOG`, format by `AWS_LAMBDA_LOG_FORMAT`.
+/// Starts logging. Call it once, at the start of `main`. `RUST_LOG` sets the level, `AWS_LAMBDA_LOG_FORMAT` the format.
 pub fn init() {
     lambda_runtime::tracing::init_default_subscriber();
 }
 
-/// Logs an error at the boundary where it ends, with the chain of its causes.
+/// Logs an error where it ends, with its chain of causes.
 pub fn report(error: &Error, doing: &str) {
     let mut causes = String::new();
     let mut source = std::error::Error::source(error);
@@ -18,5 +18,5 @@ pub fn report(error: &Error, doing: &str) {
         causes.push_str(&cause.to_string());
         source = cause.source();
     }
-    error!(doing, error = %error, causes, "could not be done");
+    error!(doing, error = %error, causes, "failed");
 }

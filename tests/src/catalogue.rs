@@ -1,4 +1,4 @@
-//! The catalogue of events, `docs/events.md`, as something that events are checked against.
+//! Reads the catalogue of events, `docs/events.md`, and checks events against it.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ const PAGE: &str = include_str!("../../docs/events.md");
 /// A field of a payload.
 #[derive(Debug, PartialEq, Eq)]
 struct Field {
-    /// JSON types that it may have, as Postgres' `jsonb_typeof` names them.
+    /// JSON types that it may have, with the names of Postgres' `jsonb_typeof`.
     types: Vec<String>,
     optional: bool,
 }
@@ -54,12 +54,12 @@ impl Catalogue {
         self.0.values().flat_map(|entry| entry.writers.iter().map(String::as_str))
     }
 
-    /// What of an event is not as the page says, one sentence each.
+    /// The differences between an event and the page, one sentence each.
     pub fn problems(&self, kind: &str, payload: &Shape) -> Vec<String> {
         let Some(Entry { fields, .. }) = self.0.get(kind) else {
             return vec![format!("{kind} is not in docs/events.md")];
         };
-        // A handler's payload that was too large to keep.
+        // A payload of a handler that was too large to store.
         if payload.keys().eq(["omitted"]) {
             return Vec::new();
         }
@@ -93,7 +93,7 @@ fn type_of(value: &Value) -> &'static str {
     }
 }
 
-/// `` `goal` string, `failure?` object or null `` as fields; `none` is no field.
+/// Parses fields such as `` `goal` string, `failure?` object or null ``. `none` means no field.
 fn fields(cell: &str) -> BTreeMap<String, Field> {
     const TYPES: [&str; 6] = ["null", "boolean", "number", "string", "array", "object"];
     let listed = cell.split(", ").filter(|field| *field != "none");

@@ -1,4 +1,4 @@
-//! A database per test, cloned from a template that is made once from the migrations.
+//! A database per test, cloned from a template that is made from the migrations once.
 
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -12,18 +12,18 @@ use uuid::Uuid;
 
 use crate::environment::{database_url, with_database};
 
-/// Key of the advisory lock under which the template is made. Any constant does, as long as nobody else takes it.
+/// Key of the advisory lock for making the template. Any constant that nothing else uses will do.
 const TEMPLATE_LOCK: i64 = 0x006e_6f66_785f_7474;
 
-/// A database that is dropped with this value.
+/// A database that is dropped when this value is dropped.
 pub struct TestDatabase {
-    /// Its name at the test server, where it is one of ours.
+    /// Its name on the test server, if this value owns it.
     name: Option<String>,
     pub url: String,
 }
 
 impl TestDatabase {
-    /// A fresh database with every migration applied.
+    /// Creates a database with all migrations applied.
     pub async fn create() -> Self {
         let admin = connect_to(&database_url()).await;
         let template = template(&admin).await;
@@ -34,7 +34,7 @@ impl TestDatabase {
         Self { name: Some(name), url }
     }
 
-    /// A database that somebody else has made, and drops.
+    /// A database that somebody else creates and drops.
     pub fn at(url: String) -> Self {
         Self { name: None, url }
     }
@@ -44,17 +44,17 @@ impl Drop for TestDatabase {
     fn drop(&mut self) {
         let Some(name) = &self.name else { return };
         let sql = format!("drop database if exists {name} with (force)");
-        // A test's own runtime may be on its way out already.
+        // In a runtime of its own, because the test's may be shutting down.
         let dropped = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async { connect_to(&database_url()).await.batch_execute(&sql).await })
         });
-        // Left-overs go with the throwaway server; a panic here would hide the test's own.
+        // Errors are ignored: the throwaway server is deleted anyway, and a panic here would hide the test's own.
         let _ = dropped.join();
     }
 }
 
-/// A connection outside of any pool.
+/// Connects without a pool.
 pub async fn connect_to(url: &str) -> Client {
     let config = DatabaseConfig { url: url.to_owned(), ca_file: None, pool_size: 1 };
     connect(&config).await.unwrap_or_else(|error| {
@@ -67,7 +67,8 @@ fn migrations() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations")
 }
 
-/// The template's name, which tells its contents: changed migrations make another one.
+/// Makes the template if it is missing. Its name contains a digest of the migrations, so changed migrations get a new
+/// one.
 async fn template(admin: &Client) -> String {
     let files = migrate::read_dir(&migrations()).expect("the migrations");
     let functions = migrate::functions::read_dir(&migrations()).expect("the functions");
@@ -75,7 +76,7 @@ async fn template(admin: &Client) -> String {
     let digest = sha256_hex(texts.map(String::as_str).collect::<String>().as_bytes());
     let name = format!("nofx_template_{}", &digest[..16]);
     if !exists(admin, &name).await {
-        // Nextest runs every test in a process of its own: the first one makes the template, the others wait for it.
+        // Nextest runs each test in its own process. The first one makes the template, and the others wait for it.
         admin.execute("select pg_advisory_lock($1)", &[&TEMPLATE_LOCK]).await.expect("the template lock");
         if !exists(admin, &name).await {
             make_template(admin, &name).await;
@@ -90,16 +91,20 @@ async fn exists(admin: &Client, name: &str) -> bool {
     row.expect("look databases up").get(0)
 }
 
-/// Built under another name, so that a template that exists is a whole one.
+/// Builds the template under another name, so that a template that exists is complete.
 async fn make_template(admin: &Client, name: &str) {
     let building = format!("{name}_building");
-    admin.batch_execute(&format!("drop database if exists {building} with (force)")).await.expect("drop a torso");
+    admin
+        .batch_execute(&format!("drop database if exists {building} with (force)"))
+        .await
+        .expect("drop an incomplete template");
     admin.batch_execute(&format!("create database {building}")).await.expect("create the template");
     let url = with_database(&database_url(), &building);
     migrate::migrate(&url, &migrations())
         .await
         .unwrap_or_else(|error| panic!("the migrations do not apply: {error:#}"));
-    // Renaming waits for the connection of the migrations to end. Nobody can connect from here on, so a clone never meets anybody.
+    // Renaming waits for the connection of the migrations to end. No new connection is allowed from here on, because a
+    // template can only be cloned while nobody is connected.
     let sql = format!("alter database {building} with allow_connections false is_template true");
     admin.batch_execute(&sql).await.expect("close the template");
     admin.batch_execute(&format!("alter database {building} rename to {name}")).await.expect("name the template");

@@ -1,4 +1,4 @@
-//! Deliveries that the test controls: what a queue and Lambda's event source do between a wake-up and a worker.
+//! Deliveries that the test controls. They replace the queue and Lambda's event source.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -14,11 +14,11 @@ use crate::{Lab, Script};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deliver {
     Once,
-    /// Twice in one batch, and once more when the batch has been worked on.
+    /// Twice in one batch, and once more after the batch is done.
     Thrice,
 }
 
-/// Far more wake-ups than any plan of these tests needs: a flow that goes on for ever fails here.
+/// Far more batches than any plan of the tests needs. A flow that never ends fails here.
 const MOST_BATCHES: usize = 2_000;
 
 impl Lab {
@@ -27,7 +27,7 @@ impl Lab {
         worker_on(&self.ctx, handler, script)
     }
 
-    /// The wake-ups that were sent and not delivered yet.
+    /// The wake-ups that were sent and not yet delivered.
     pub async fn sent(&self) -> Vec<WakeUp> {
         let mut wakeups = self.wakeups.lock().await;
         let mut sent = Vec::new();
@@ -37,13 +37,13 @@ impl Lab {
         sent
     }
 
-    /// Delivers everything, and what that makes ready, until no wake-up is left. Delayed ones are delivered as if their
-    /// time had come.
+    /// Delivers wake-ups until none is left, including those that the deliveries cause. It ends the delay of delayed
+    /// ones.
     pub async fn settle(&self, script: &Script, deliver: Deliver) {
         self.settle_on(&self.ctx, script, deliver).await;
     }
 
-    /// The same by the workers of another context.
+    /// The same, with workers of another context.
     pub async fn settle_on(&self, ctx: &Ctx, script: &Script, deliver: Deliver) {
         for _ in 0..MOST_BATCHES {
             let sent = self.sent().await;
@@ -65,16 +65,16 @@ impl Lab {
                 }
             }
         }
-        panic!("the flow never comes to rest");
+        panic!("the flow never ends");
     }
 }
 
 async fn deliver_batch(worker: &Worker<WorkThenRecord<Script>>, batch: &[WakeUp], deliver: Deliver) {
     let response = worker.handle_batch(event(batch, deliver), None).await;
-    assert_eq!(failed_ids(&response), HashSet::new(), "no message comes back from a sound batch");
+    assert_eq!(failed_ids(&response), HashSet::new(), "a batch without errors returns no message");
     if deliver == Deliver::Thrice {
         let again = worker.handle_batch(event(batch, Deliver::Once), None).await;
-        assert_eq!(failed_ids(&again), HashSet::new(), "a message that comes again is acknowledged");
+        assert_eq!(failed_ids(&again), HashSet::new(), "a message that is delivered again is acknowledged");
     }
 }
 
@@ -108,7 +108,7 @@ pub fn event_of(bodies: impl IntoIterator<Item = String>) -> SqsEvent {
     event
 }
 
-/// What SQS carries for a wake-up.
+/// The SQS message body of a wake-up.
 pub fn body(wakeup: &WakeUp) -> String {
     let message = Message {
         tenant_id: wakeup.tenant_id.clone(),
@@ -119,7 +119,7 @@ pub fn body(wakeup: &WakeUp) -> String {
     serde_json::to_string(&message).expect("a message is JSON")
 }
 
-/// Ids of the messages that come back.
+/// Ids of the messages that are returned to the queue.
 pub fn failed_ids(response: &SqsBatchResponse) -> HashSet<String> {
     response.batch_item_failures.iter().map(|failure| failure.item_identifier.clone()).collect()
 }

@@ -1,9 +1,9 @@
-//! Where the test stack is. `make test` starts one and says so in two variables.
+//! Where the test stack is. `make test` starts one and sets these variables.
 
 use std::env;
 use std::fmt::Write as _;
 
-/// URL of a superuser's connection to the database `postgres` of a throwaway server.
+/// URL with which a superuser connects to the database `postgres` of a throwaway server.
 pub fn database_url() -> String {
     variable("NOFX_TEST_DATABASE_URL")
 }
@@ -23,12 +23,12 @@ pub fn s3_endpoint_url() -> String {
     variable("NOFX_TEST_S3_ENDPOINT_URL")
 }
 
-/// The only access key of that server, and its secret.
+/// The access key of that server, and its secret.
 pub fn s3_keys() -> (String, String) {
     (variable("NOFX_TEST_S3_ACCESS_KEY_ID"), variable("NOFX_TEST_S3_SECRET_ACCESS_KEY"))
 }
 
-/// The same connection URL with another database.
+/// The connection URL with another database.
 pub fn with_database(url: &str, database: &str) -> String {
     let (base, query) = url.split_once('?').map_or((url, None), |(base, query)| (base, Some(query)));
     let (scheme, rest) = base.split_once("://").expect("a connection URL has a scheme");
@@ -37,8 +37,8 @@ pub fn with_database(url: &str, database: &str) -> String {
     format!("{scheme}://{authority}/{database}{query}")
 }
 
-/// The same connection URL in another role, and with a tenant's claims where some are given: as `set role` and `set
-/// request.jwt.claims`, first thing on every connection.
+/// The connection URL with another role and, if given, a tenant's claims, as if each connection started with `set role`
+/// and `set request.jwt.claims`.
 pub fn with_role(url: &str, role: &str, claims: Option<&str>) -> String {
     let mut options = format!("-c role={role}");
     if let Some(claims) = claims {
@@ -53,11 +53,11 @@ pub fn with_role(url: &str, role: &str, claims: Option<&str>) -> String {
     url
 }
 
-/// A missing stack fails the test: a suite that skips itself would be green for ever.
+/// A missing stack fails the test. A suite that skips itself would always pass.
 fn variable(name: &str) -> String {
     match env::var(name) {
         Ok(value) if !value.is_empty() => value,
-        _ => panic!("{name} is not set: these tests need a stack of their own; run them with `make test`"),
+        _ => panic!("{name} is not set: these tests need a stack; run them with `make test`"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What must hold for every run at every moment, looked up in the rows themselves.
+//! Invariants of all runs at all times, checked on the rows.
 
 use tokio_postgres::Row;
 
@@ -6,17 +6,17 @@ use crate::Lab;
 use crate::catalogue::Catalogue;
 
 impl Lab {
-    /// Everything that does not hold, one sentence each.
+    /// The broken invariants, one sentence each.
     pub async fn broken_invariants(&self) -> Vec<String> {
-        let rows = self.admin.query(INVARIANTS, &[]).await.expect("look the invariants up");
+        let rows = self.admin.query(INVARIANTS, &[]).await.expect("query the invariants");
         let broken = rows.iter().map(|row| row.get(0));
-        let shapes = self.admin.query(SHAPES, &[]).await.expect("look the events up");
+        let shapes = self.admin.query(SHAPES, &[]).await.expect("query the events");
         let catalogue = Catalogue::read();
         let undocumented = shapes.iter().flat_map(|row| undocumented(&catalogue, row));
         broken.chain(undocumented).collect()
     }
 
-    /// Fails with a list of everything that does not hold.
+    /// Panics with a list of the broken invariants.
     pub async fn assert_invariants(&self) {
         let broken = self.broken_invariants().await;
         assert!(broken.is_empty(), "broken invariants:\n{}", broken.join("\n"));
@@ -28,7 +28,7 @@ fn undocumented(catalogue: &Catalogue, row: &Row) -> Vec<String> {
     catalogue.problems(row.get(0), &keys.into_iter().zip(types).collect())
 }
 
-/// Every kind of event with the keys of its payload and their types. Handlers of tests may note `test.*`.
+/// Every event type with the keys of its payloads and their types, except `test.*`, which handlers of tests may write.
 const SHAPES: &str = "
     with noted as (
         select type, payload from nofx.event union all select type, payload from nofx.tenant_event

@@ -1,4 +1,4 @@
-//! A stack of a test's own: database, wake-ups in a channel, and names of its own at the emulator.
+//! A test's own stack: a database, a channel for wake-ups, and unique names at the emulator.
 
 use std::sync::Arc;
 
@@ -17,29 +17,29 @@ use uuid::Uuid;
 use crate::database::{TestDatabase, connect_to};
 use crate::environment::aws_endpoint_url;
 
-/// Looks at the database before something counts as never coming: some seconds.
+/// How often the database is polled before a wait fails: some seconds.
 const LOOKS: usize = 30_000;
 
-/// What a test works with. Wake-ups wait in a channel until the test delivers them.
+/// The stack of a test. Wake-ups stay in a channel until the test delivers them.
 pub struct Lab {
     pub ctx: Ctx,
     pub tenant: TenantId,
-    /// For looking at rows and for moving time; not part of what is tested.
+    /// For reading rows and moving time. It is not part of what is tested.
     pub admin: Client,
     pub(crate) wakeups: Arc<Mutex<mpsc::UnboundedReceiver<WakeUp>>>,
-    // Last: everything above is closed before the database is dropped.
+    // Last, so that everything above is closed before the database is dropped.
     pub database: TestDatabase,
 }
 
 impl Lab {
-    /// A database, a channel, and clients of the emulator; buckets and queues are made by the tests that want them.
+    /// A database, a channel, and clients of the emulator. Tests that need buckets or queues create them.
     pub async fn new() -> Self {
         let database = TestDatabase::create().await;
         let config = config(&database.url);
         Self::on(database, config).await
     }
 
-    /// The same over a database and with a configuration that the test has made.
+    /// The same on a given database, with a given configuration.
     pub async fn on(database: TestDatabase, config: Config) -> Self {
         let admin = connect_to(&database.url).await;
         let mut ctx = context(config).await;
@@ -56,14 +56,14 @@ impl Lab {
         lab
     }
 
-    /// The context of another function of the same stack: a pool and counters of its own.
+    /// The context of another function of this stack, with its own pool and counters.
     pub async fn another_ctx(&self) -> Ctx {
         let mut ctx = context(self.ctx.config.clone()).await;
         ctx.queue = self.ctx.queue.clone();
         ctx
     }
 
-    /// The context of a function that dies, or is cut off from its queues, after each commit: no wake-up gets out.
+    /// The context of a function that sends no wake-up, as if it died or lost its queues after each commit.
     pub async fn ctx_without_queues(&self) -> Ctx {
         let mut ctx = self.another_ctx().await;
         ctx.queue = Queue::Channel(mpsc::unbounded_channel().0);
@@ -75,7 +75,7 @@ impl Lab {
         self.accept(plan).await.id
     }
 
-    /// Posts a plan; the whole answer.
+    /// Posts a plan, and returns the whole answer.
     pub async fn accept(&self, plan: &serde_json::Value) -> Accepted {
         let body = serde_json::json!({ "plan": plan });
         let request = Request { body: &body, idempotency_key: None, traceparent: None };
@@ -88,7 +88,7 @@ impl Lab {
         StepId(self.admin.query_one(sql, &[&run.0, &name]).await.expect("a step of that name").get(0))
     }
 
-    /// Looks again and again until the query gives true; never for ever.
+    /// Polls until the query returns true. Panics after some seconds.
     pub async fn until(&self, what: &str, sql: &str) {
         for _ in 0..LOOKS {
             if self.admin.query_one(sql, &[]).await.expect("one row").get(0) {
@@ -96,10 +96,10 @@ impl Lab {
             }
             tokio::task::yield_now().await;
         }
-        panic!("never came: {what}");
+        panic!("waited in vain for {what}");
     }
 
-    /// One text column of one row, for short checks.
+    /// One text column of one row.
     pub async fn text(&self, sql: &str, id: Uuid) -> String {
         self.admin.query_one(sql, &[&id]).await.expect("one row").get(0)
     }
@@ -115,7 +115,7 @@ impl Lab {
     }
 }
 
-/// A context that reaches the database at `url` and names of its own at the emulator.
+/// A configuration for the database at `url`, with unique names at the emulator.
 pub fn config(url: &str) -> Config {
     let unique = Uuid::new_v4().simple().to_string();
     Config {
@@ -140,7 +140,7 @@ pub async fn context(config: Config) -> Ctx {
     Ctx::new(config, &sdk().await).expect("a context")
 }
 
-/// Clients' configuration for the emulator, whatever the machine's own AWS profile says.
+/// Client configuration for the emulator. It ignores the machine's AWS profile.
 pub async fn sdk() -> SdkConfig {
     sdk_at(&aws_endpoint_url(), "us-east-1", ("test", "test")).await
 }
@@ -155,7 +155,7 @@ pub async fn sdk_at(endpoint: &str, region: &str, (id, secret): (&str, &str)) ->
         .await
 }
 
-/// A client of S3 that is none of ours.
+/// An S3 client that is independent of the code under test.
 pub fn s3(sdk: &SdkConfig) -> aws_sdk_s3::Client {
     aws_sdk_s3::Client::from_conf(aws_sdk_s3::config::Builder::from(sdk).force_path_style(true).build())
 }

@@ -1,5 +1,5 @@
-//! The harness of the suites, in reading order: a stack per test, plans and handlers to put on it, deliveries that the
-//! test controls, time that the test moves, and what it looks at afterwards.
+//! The harness of the suites, in reading order: a stack per test, plans and handlers, deliveries that the test
+//! controls, time that the test moves, and what it checks afterwards.
 
 pub mod environment;
 
@@ -18,6 +18,8 @@ pub mod time;
 pub mod snapshot;
 
 pub mod catalogue;
+
+pub mod documents;
 
 pub mod invariants;
 

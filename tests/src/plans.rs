@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-/// `count` echo steps, each after the one before and repeating its output.
+/// `count` echo steps in a chain. Each repeats the output of the one before.
 pub fn chain(count: usize) -> Value {
     let steps: Vec<Value> = (0..count)
         .map(|index| {
@@ -16,7 +16,7 @@ pub fn chain(count: usize) -> Value {
     json!({ "goal": "a chain", "steps": steps })
 }
 
-/// One root, `width` steps beside each other, and one step that joins them.
+/// A root, `width` steps side by side, and a step that joins them.
 pub fn diamond(width: usize) -> Value {
     let middle: Vec<String> = (0..width).map(|index| format!("m{index}")).collect();
     let mut steps = vec![after("root", &[], json!({ "n": 1 }))];
@@ -29,13 +29,13 @@ pub fn diamond(width: usize) -> Value {
     json!({ "goal": "a diamond", "steps": steps })
 }
 
-/// `count` roots that nothing joins.
+/// `count` steps side by side.
 pub fn wide(count: usize) -> Value {
     let steps: Vec<Value> = (0..count).map(|index| after(&format!("s{index}"), &[], json!({ "i": index }))).collect();
-    json!({ "goal": "beside each other", "steps": steps })
+    json!({ "goal": "side by side", "steps": steps })
 }
 
-/// An echo step, a person's decision, and an echo step behind it.
+/// An echo step, a person's decision, and another echo step.
 pub fn approval(expires_after_s: u32) -> Value {
     let mut gate = step("ask", "manual:deploy", json!({ "reason": "may it be deployed?" }));
     gate["timeout_s"] = json!(expires_after_s);
@@ -46,12 +46,12 @@ pub fn approval(expires_after_s: u32) -> Value {
     ] })
 }
 
-/// A step of a plan that is ordered by its list.
+/// A step of a plan without `depends_on`.
 pub fn step(name: &str, tool: &str, inputs: Value) -> Value {
     json!({ "name": name, "tool": tool, "inputs": inputs })
 }
 
-/// An echo step of a DAG.
+/// An echo step with parents.
 pub fn after(name: &str, parents: &[&str], inputs: Value) -> Value {
     json!({ "name": name, "tool": "echo", "inputs": inputs, "depends_on": parents })
 }

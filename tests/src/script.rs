@@ -1,4 +1,4 @@
-//! Handlers whose behaviour the test writes.
+//! Handlers whose behaviour the test defines.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use shared::worker::{ClaimedStep, Handler};
 
 type Work = dyn Fn(ClaimedStep, StepStore) -> BoxFuture<'static, Outcome> + Send + Sync;
 
-/// A handler made of a closure; serves every tool.
+/// A handler made of a closure. It serves every tool.
 #[derive(Clone)]
 pub struct Script(Arc<Work>);
 
@@ -23,13 +23,13 @@ impl Script {
         Self(Arc::new(move |step, store| Box::pin(work(step, store))))
     }
 
-    /// What the deployed functions do, as far as they need nothing but the step: `echo`, `manual:*`, and for `codegen`
-    /// an artifact of a fixed text.
+    /// The behaviour of the deployed functions, if it depends only on the step: `echo`, `manual:*`, and for `codegen`
+    /// an artifact with a fixed text.
     pub fn deployed() -> Self {
         Self::new(|step, store| async move { deployed(&step, &store).await })
     }
 
-    /// The deployed behaviour, but the tests' own for the steps that `work` answers.
+    /// The deployed behaviour, except for steps for which `work` returns an outcome.
     pub fn overriding<F, W>(work: W) -> Self
     where
         F: Future<Output = Option<Outcome>> + Send + 'static,
@@ -83,12 +83,12 @@ pub fn succeeded(outputs: Value) -> Outcome {
     }
 }
 
-/// A failure that a later attempt may mend.
+/// A failure that a retry may fix.
 pub fn flaky() -> Outcome {
     Outcome::retryable(StepError::new("flaky", "not this time"))
 }
 
-/// A failure for good.
+/// A failure that a retry cannot fix.
 pub fn broken() -> Outcome {
     Outcome::failed(StepError::new("broken", "never"))
 }

@@ -1,4 +1,4 @@
-//! What a run has come to, without ids and times: two histories of the same plan can be compared.
+//! The result of a run without ids and times, so that two histories of the same plan can be compared.
 
 use std::collections::BTreeSet;
 
@@ -37,7 +37,7 @@ impl Lab {
         snapshot
     }
 
-    /// The same without what a crash leaves behind: the numbers and the list of attempts.
+    /// The same without what a crash changes: the numbers and the list of attempts.
     pub async fn outcome(&self, run: RunId) -> Value {
         let mut snapshot = self.snapshot(run).await;
         for step in snapshot["steps"].as_object_mut().expect("steps").values_mut() {
@@ -55,14 +55,14 @@ impl Lab {
         rows.iter().map(|row| row.get(0)).collect()
     }
 
-    /// Fails with what changed since [`Lab::everything`] was asked.
+    /// Panics with the differences from an earlier [`Lab::everything`].
     pub async fn assert_unchanged(&self, run: RunId, before: &Value) {
         let mut changes = Vec::new();
         differences("", before, &self.everything(run).await, &mut changes);
         assert!(changes.is_empty(), "something changed:\n{}", changes.join("\n"));
     }
 
-    /// Everything that a run's rows say, ids and times included: to show that nothing changed.
+    /// All rows of a run with ids and times, to show that nothing changed.
     pub async fn everything(&self, run: RunId) -> Value {
         let sql = "select jsonb_build_object(
             'run', (select to_jsonb(r) from nofx.run r where r.id = $1),

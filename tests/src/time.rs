@@ -1,34 +1,34 @@
-//! Time that the test moves. Nothing ever waits: what a clock would have brought is written into the rows.
+//! Moves time. No test waits: these functions write into the rows what the passing of time would have changed.
 
 use shared::domain::{RunId, StepId};
 
 use crate::Lab;
 
 impl Lab {
-    /// The lease of a running step is over.
+    /// Ends the lease of a running step.
     pub async fn lease_over(&self, step: StepId) {
         let sql = "update nofx.step set lease_until = clock_timestamp() - interval '1 second'
                     where id = $1 and status = 'running'";
         self.admin.execute(sql, &[&step.0]).await.expect("move a lease");
     }
 
-    /// The leases of all running steps of a run are over.
+    /// Ends the leases of all running steps of a run.
     pub async fn leases_over(&self, run: RunId) {
         let sql = "update nofx.step set lease_until = clock_timestamp() - interval '1 second'
                     where run_id = $1 and status = 'running'";
         self.admin.execute(sql, &[&run.0]).await.expect("move leases");
     }
 
-    /// The delay before a step's next attempt is over.
+    /// Ends the delay before a step's next attempt.
     pub async fn delay_over(&self, step: StepId) {
         let sql =
             "update nofx.step set ready_at = least(ready_at, clock_timestamp()) where id = $1 and status = 'ready'";
         self.admin.execute(sql, &[&step.0]).await.expect("move a delay");
     }
 
-    /// Every ready step of a run that goes on is owed a wake-up now.
+    /// Makes a wake-up due for every ready step of an active run.
     pub async fn wakeups_due(&self, run: RunId) {
-        // Under the run's lock, as every transition: time itself must not deadlock with the workers.
+        // Takes the run's lock, as every transition does, so that it cannot deadlock with the workers.
         let sql = "with locked as materialized (select id from nofx.run where id = $1 for no key update)
                    update nofx.step s set notify_at = clock_timestamp() - interval '1 second'
                      from locked
@@ -36,16 +36,16 @@ impl Lab {
         self.admin.execute(sql, &[&run.0]).await.expect("move wake-ups");
     }
 
-    /// A step has been woken as often as a step is, without anybody claiming it.
+    /// Pretends that a step was woken the maximum number of times, and nobody claimed it.
     pub async fn woken_in_vain(&self, step: StepId) {
         let sql = "update nofx.step set notify_at = clock_timestamp() - interval '1 second', notify_count = 20
                     where id = $1 and status = 'ready' and notify_at < 'infinity'";
         self.admin.execute(sql, &[&step.0]).await.expect("move wake-ups");
     }
 
-    /// The gates of a run that wait for a limited time have waited it out.
+    /// Ends the waiting time of a run's gates that have one.
     pub async fn gates_due(&self, run: RunId) {
-        // Their beginning moves too: how long they waited must stay true.
+        // Their start moves too, so that the time between stays the same.
         let sql = "update nofx.gate
                       set created_at = created_at - (expires_at - clock_timestamp()) - interval '1 second',
                           expires_at = clock_timestamp() - interval '1 second'
@@ -53,7 +53,7 @@ impl Lab {
         self.admin.execute(sql, &[&run.0]).await.expect("move gates");
     }
 
-    /// A run's time is over.
+    /// Ends the time that a run may take.
     pub async fn deadline_over(&self, run: RunId) {
         let sql = "update nofx.run set deadline_at = clock_timestamp() - interval '1 second'
                     where id = $1 and deadline_at is not null and finished_at is null";

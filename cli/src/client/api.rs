@@ -11,6 +11,7 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use shared::view::{ArtifactPage, Event, Gate, RunDetail, StepPage};
 
 use crate::client::sign::Signer;
 
@@ -24,87 +25,6 @@ pub struct Api {
     /// Signs every request, where API Gateway asks for that.
     signer: Option<Signer>,
     pub http: reqwest::Client,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-pub struct Created {
-    pub id: String,
-    pub status: String,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-pub struct RunDetail {
-    pub run: Run,
-    #[serde(default)]
-    pub steps: Vec<Step>,
-    #[serde(default)]
-    pub artifacts: Vec<Artifact>,
-    /// Cursor of the steps that do not stand in `steps`.
-    #[serde(default)]
-    steps_next: Option<String>,
-    #[serde(default)]
-    artifacts_next: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct StepPage {
-    steps: Vec<Step>,
-}
-
-#[derive(Deserialize)]
-struct ArtifactPage {
-    artifacts: Vec<Artifact>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-pub struct Run {
-    pub id: String,
-    pub status: String,
-    #[serde(default)]
-    pub created_at: Option<String>,
-    #[serde(default)]
-    pub goal: Option<String>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-pub struct Step {
-    pub name: String,
-    pub tool: String,
-    pub status: String,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-pub struct Artifact {
-    pub id: String,
-    #[serde(default)]
-    pub name: Option<String>,
-    #[serde(default, rename = "type")]
-    pub media_type: Option<String>,
-    pub uri: String,
-    pub hash: String,
-    #[serde(default)]
-    pub size_bytes: Option<i64>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-pub struct Event {
-    pub seq: i64,
-    #[serde(rename = "type")]
-    pub kind: String,
-    #[serde(default)]
-    pub step: Option<String>,
-    #[serde(default)]
-    pub payload: Value,
-    pub timestamp: String,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-pub struct Gate {
-    pub id: String,
-    #[serde(default)]
-    pub step_id: Option<String>,
-    pub gate_type: String,
-    pub status: String,
 }
 
 /// An RFC 9457 problem document.

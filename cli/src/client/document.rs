@@ -14,7 +14,7 @@ use crate::client::yaml;
 const MAX_FILE_BYTES: u64 = 8 << 20;
 
 /// The value of a document, null if it is empty; `-` is standard input. What the API would refuse to read is refused here
-/// too, such as a key that stands twice.
+/// too, such as a repeated key.
 pub fn read(path: &Path) -> Result<Value> {
     let text = text_of(path)?;
     let value = if is_yaml(path, &text) {
@@ -96,14 +96,14 @@ mod tests {
                 "{\"a\": 1,\n\"b\" 2}".as_bytes(),
                 "plan.json: the body is not JSON: expected `:` at line 2 column 5",
             ),
-            ("plan.json", b"{\"a\": {\"b\": 1, \"b\": 2}}", "plan.json: a.b: stands twice in the same object"),
+            ("plan.json", b"{\"a\": {\"b\": 1, \"b\": 2}}", "plan.json: a.b: is repeated in the same object"),
             (
                 "plan.json",
                 b"{\"a\": 1e400}",
                 "plan.json: the body is not JSON: number out of range at line 1 column 11",
             ),
             ("plan.json", b"a: 1", "plan.json: the body is not JSON: expected value at line 1 column 1"),
-            ("plan.yaml", b"a: 1\na: 2", "plan.yaml: line 2: the key a stands twice in the same object"),
+            ("plan.yaml", b"a: 1\na: 2", "plan.yaml: line 2: the key a is repeated in the same object"),
             ("plan.yaml", b"\xff", "plan.yaml is not UTF-8 text"),
             ("plan.yaml", &large, "plan.yaml is larger than 8 MiB"),
         ] {

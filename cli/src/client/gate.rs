@@ -1,26 +1,11 @@
 //! Decisions on gates.
 
 use anyhow::Result;
-use serde_json::{Value, json};
+use serde_json::json;
+use shared::domain::gate::Decision;
+use shared::view::Gate;
 
 use crate::client::api::Api;
-
-#[derive(Clone, Copy, Debug)]
-pub enum Decision {
-    Approve,
-    Reject,
-    Waive,
-}
-
-impl Decision {
-    fn verb(self) -> &'static str {
-        match self {
-            Self::Approve => "approve",
-            Self::Reject => "reject",
-            Self::Waive => "waive",
-        }
-    }
-}
 
 /// Decides a gate.
 pub async fn decide(
@@ -29,7 +14,7 @@ pub async fn decide(
     gate_id: &str,
     name: Option<&str>,
     reason: Option<&str>,
-) -> Result<Value> {
+) -> Result<Gate> {
     let mut body = json!({});
     if let Some(name) = name {
         body["approved_by"] = json!(name);
@@ -37,5 +22,10 @@ pub async fn decide(
     if let Some(reason) = reason {
         body["reason"] = json!(reason);
     }
-    api.post(&format!("/gates/{gate_id}/{}", decision.verb()), &body).await
+    let verb = match decision {
+        Decision::Approve => "approve",
+        Decision::Reject => "reject",
+        Decision::Waive => "waive",
+    };
+    api.post(&format!("/gates/{gate_id}/{verb}"), &body).await
 }

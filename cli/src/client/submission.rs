@@ -4,8 +4,9 @@ use std::path::Path;
 
 use anyhow::Result;
 use serde_json::json;
+use shared::view::RunCreated;
 
-use crate::client::api::{Api, Created};
+use crate::client::api::Api;
 use crate::client::{plan_file, workspace};
 
 /// A plan to submit.
@@ -18,7 +19,7 @@ pub struct Submission<'a> {
 }
 
 /// Uploads what the plan works on and posts it.
-pub async fn create(api: &Api, submission: &Submission<'_>) -> Result<Created> {
+pub async fn create(api: &Api, submission: &Submission<'_>) -> Result<RunCreated> {
     let mut body = plan_file::read(submission.file)?;
     if let Some(dir) = submission.workspace {
         body["plan"]["workspace"]["archive"] = json!(workspace::upload(api, dir, submission.overlay).await?);

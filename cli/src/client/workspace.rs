@@ -10,9 +10,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use flate2::{Compression, GzBuilder};
 use nofx_local::report::{self, hinted};
-use serde::Deserialize;
 use serde_json::json;
-use shared::domain::digest;
+use shared::domain::{ArtifactId, digest};
+use shared::view::Upload;
 
 use crate::client::api::Api;
 
@@ -21,22 +21,13 @@ const SKIPPED: [&str; 3] = ["node_modules", ".git", "coverage"];
 const UNPACKED_MAX_BYTES: u64 = 256 * 1024 * 1024;
 const UPLOAD_LIMIT: Duration = Duration::from_mins(5);
 
-#[derive(Debug, Deserialize)]
-struct Upload {
-    id: String,
-    #[serde(rename = "upload_url")]
-    url: String,
-    #[serde(default)]
-    headers: BTreeMap<String, String>,
-}
-
 /// Packs `dir`, with the files of `overlay` over it, and uploads it; gives the artifact's id.
-pub async fn upload(api: &Api, dir: &Path, overlay: Option<&Path>) -> Result<String> {
+pub async fn upload(api: &Api, dir: &Path, overlay: Option<&Path>) -> Result<ArtifactId> {
     let archive = pack(dir, overlay)?;
     let sha256 = digest::sha256_hex(&archive);
     let body = json!({ "sha256": sha256, "size_bytes": archive.len(), "media_type": "application/gzip" });
     let upload: Upload = api.post("/workspaces", &body).await?;
-    let mut request = api.http.put(&upload.url).timeout(UPLOAD_LIMIT);
+    let mut request = api.http.put(&upload.upload_url).timeout(UPLOAD_LIMIT);
     for (name, value) in &upload.headers {
         request = request.header(name, value);
     }

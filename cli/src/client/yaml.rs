@@ -126,7 +126,7 @@ impl<'a> Reader<'a> {
             }
             let (key, key_bytes) = self.key(event, depth)?;
             if entries.contains_key(&key) {
-                return Err(format!("the key {key} stands twice in the same object"));
+                return Err(format!("the key {key} is repeated in the same object"));
             }
             let event = self.next()?;
             let value = self.node(event, depth + 1)?;
@@ -271,8 +271,8 @@ plan:
     #[test]
     fn what_json_cannot_say_is_refused_with_its_line() {
         for (text, expected) in [
-            ("a: 1\nb: 2\na: 3\n", "line 3: the key a stands twice in the same object"),
-            ("a:\n  {b: 1, \"b\": 2}", "line 2: the key b stands twice in the same object"),
+            ("a: 1\nb: 2\na: 3\n", "line 3: the key a is repeated in the same object"),
+            ("a:\n  {b: 1, \"b\": 2}", "line 2: the key b is repeated in the same object"),
             (
                 "a: 1\nb: 12345678901234567890123\n",
                 "line 2: 12345678901234567890123 cannot be kept exactly; quote it to make it a text",

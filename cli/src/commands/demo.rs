@@ -9,10 +9,13 @@ use nofx_local::port;
 use nofx_local::process::signals::Signals;
 use nofx_local::report::{self, printable};
 use nofx_local::tools::node;
+use shared::domain::gate::Decision;
+use shared::domain::{GateStatus, RunStatus, StepStatus};
+use shared::view::RunDetail;
 use tokio::time::timeout;
 
-use crate::client::api::{Api, RunDetail};
-use crate::client::gate::{self, Decision};
+use crate::client::api::Api;
+use crate::client::gate;
 use crate::client::submission::{self, Submission};
 use crate::commands::dev::{self, DevStack};
 use crate::commands::watch::follow;
@@ -33,7 +36,7 @@ struct Sample {
     file: &'static str,
     workspace: bool,
     overlay: Option<&'static str>,
-    status: &'static str,
+    status: RunStatus,
 }
 
 const SAMPLES: [Sample; 4] = [
@@ -42,28 +45,28 @@ const SAMPLES: [Sample; 4] = [
         file: "gated-codegen.json",
         workspace: true,
         overlay: None,
-        status: "succeeded",
+        status: RunStatus::Succeeded,
     },
     Sample {
         title: "manual deploy: waits for an approval",
         file: "manual-deploy.json",
         workspace: false,
         overlay: None,
-        status: "succeeded",
+        status: RunStatus::Succeeded,
     },
     Sample {
         title: "database write: only what a rule allows",
         file: "db-write.json",
         workspace: false,
         overlay: None,
-        status: "succeeded",
+        status: RunStatus::Succeeded,
     },
     Sample {
         title: "lint failure: the gate stops the rest",
         file: "lint-failure.json",
         workspace: true,
         overlay: Some("overlay-lint-failure"),
-        status: "failed",
+        status: RunStatus::Failed,
     },
 ];
 
@@ -130,51 +133,48 @@ async fn play_one(api: &Api, checkout: &Checkout, sample: &Sample) -> Result<Run
     let submission =
         Submission { file: &file, workspace: workspace.as_deref(), overlay: overlay.as_deref(), base: None };
     let created = submission::create(api, &submission).await?;
-    let id = printable(&created.id);
+    let id = created.id.to_string();
     println!("  run {id}  {}", api.url(&format!("/ui/runs/{id}")));
-    follow(api, &created.id, async |detail| approve_all(api, &detail.run.id).await).await
+    follow(api, &id, async |_| approve_all(api, &id).await).await
 }
 
 /// Plays the approver. A gate somebody else decided meanwhile is no problem.
 async fn approve_all(api: &Api, run_id: &str) -> Result<()> {
     for gate in api.gates(run_id).await? {
-        if gate.status == "pending" {
-            println!("  approving the gate {} ({}) as demo", printable(&gate.gate_type), printable(&gate.id));
-            gate::decide(api, Decision::Approve, &gate.id, Some("demo"), Some("nofx demo")).await?;
+        if gate.status == GateStatus::Pending {
+            println!("  approving the gate {} ({}) as demo", printable(&gate.gate_type), gate.id);
+            gate::decide(api, Decision::Approve, &gate.id.to_string(), Some("demo"), Some("nofx demo")).await?;
         }
     }
     Ok(())
 }
 
 fn print_result(api: &Api, detail: &RunDetail) {
-    println!("  {}", printable(&detail.run.status));
+    println!("  {}", detail.run.status);
     for step in &detail.steps {
-        let (status, name) = (printable(&step.status), printable(&step.name));
-        println!("    {status:<10} {name:<20} {}", printable(&step.tool));
+        println!("    {:<10} {:<20} {}", step.status, printable(&step.name), printable(&step.tool));
     }
     for artifact in &detail.artifacts {
-        let name = artifact.name.as_deref().unwrap_or("artifact");
-        let size = artifact.size_bytes.map(|bytes| format!("{bytes} bytes, ")).unwrap_or_default();
-        let kind = artifact.media_type.as_deref().unwrap_or("unknown type");
-        println!("    {} ({size}{})", printable(name), printable(kind));
+        let (name, kind) = (printable(&artifact.name), printable(&artifact.kind));
+        println!("    {name} ({} bytes, {kind})", artifact.size_bytes);
         println!("      {}", printable(&artifact.uri));
-        println!("      {}", api.url(&format!("/artifacts/{}/download", printable(&artifact.id))));
+        println!("      {}", api.url(&format!("/artifacts/{}/download", artifact.id)));
     }
 }
 
 /// How a run ended otherwise than it must.
 fn deviation(sample: &Sample, detail: &RunDetail) -> Option<String> {
-    let status = &detail.run.status;
+    let status = detail.run.status;
     if status != sample.status {
         return Some(format!("{status} instead of {}", sample.status));
     }
-    if sample.status != "failed" {
+    if sample.status != RunStatus::Failed {
         return None;
     }
-    let mut after_failure = detail.steps.iter().skip_while(|step| step.status != "failed");
+    let mut after_failure = detail.steps.iter().skip_while(|step| step.status != StepStatus::Failed);
     if after_failure.next().is_none() {
         return Some("no step failed".to_owned());
     }
-    let ran = after_failure.find(|step| step.status != "skipped")?;
+    let ran = after_failure.find(|step| step.status != StepStatus::Skipped)?;
     Some(format!("the step {} is {} although a step before it failed", ran.name, ran.status))
 }

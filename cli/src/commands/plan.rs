@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn steps_are_shown_in_the_order_in_which_they_can_start() {
-        let step = |name: &str, level, depends_on: &[&str], timeout_s, max_attempts| CheckedStep {
+        let step = |name: &str, level, depends_on: &[&str], timeout_s: Option<u32>, max_attempts| CheckedStep {
             name: name.into(),
             tool: if timeout_s.is_none() { "manual:release".into() } else { "echo".into() },
             handler: "echo".into(),

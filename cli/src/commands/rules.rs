@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::{Args, Subcommand, ValueEnum};
 use nofx_local::report::{hinted, printable};
-use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::http::encoded;
+use shared::view::{ForeignKey, Rule, RuleDeleted, RuleDetail, RulePage};
 
 use crate::client::api::Api;
 use crate::client::document;
@@ -83,11 +83,6 @@ enum Allowance {
     Inheritance,
 }
 
-#[derive(Debug, Deserialize)]
-struct Page {
-    rules: Vec<Value>,
-}
-
 /// `nofx rules`.
 pub async fn run(api: &Api, command: &Command) -> Result<()> {
     match command {
@@ -99,7 +94,7 @@ pub async fn run(api: &Api, command: &Command) -> Result<()> {
         }
         Command::Set(args) => set(api, args).await,
         Command::Delete { table, who } => {
-            let _: Value = api.delete(&path(table), &json!({"actor": who.name()})).await?;
+            let _: RuleDeleted = api.delete(&path(table), &json!({"actor": who.name()})).await?;
             println!("{} no rule any more", printable(table));
             Ok(())
         }
@@ -107,7 +102,7 @@ pub async fn run(api: &Api, command: &Command) -> Result<()> {
 }
 
 async fn list(api: &Api) -> Result<()> {
-    let pages: Vec<Page> = api.pages("/rules").await?;
+    let pages: Vec<RulePage> = api.pages("/rules").await?;
     for rule in pages.iter().flat_map(|page| &page.rules) {
         println!("{}", line(rule));
     }
@@ -122,13 +117,13 @@ async fn set(api: &Api, args: &SetArgs) -> Result<()> {
     if let Some(name) = args.who.name() {
         rule["actor"] = json!(name);
     }
-    let mut stored: Value = api.put(&path(&args.table), &rule).await?;
-    let triggers = &stored["target"]["triggers"];
-    if args.pin_triggers && stored["triggers"] != *triggers {
-        rule["triggers"] = triggers.clone();
+    let mut stored: RuleDetail = api.put(&path(&args.table), &rule).await?;
+    let triggers = json!(stored.target.as_ref().map(|target| &target.triggers));
+    if args.pin_triggers && stored.rule.triggers.as_ref() != Some(&triggers) {
+        rule["triggers"] = triggers;
         stored = api.put(&path(&args.table), &rule).await?;
     }
-    println!("{}", line(&stored));
+    println!("{}", line(&stored.rule));
     for note in notes(&stored) {
         eprintln!("{}", printable(&note));
     }
@@ -167,40 +162,39 @@ fn of_options(args: &SetArgs) -> Value {
 }
 
 /// What still keeps the rule from being used.
-fn notes(stored: &Value) -> Vec<String> {
-    let Some(target) = stored["target"].as_object() else {
+fn notes(stored: &RuleDetail) -> Vec<String> {
+    let Some(target) = &stored.target else {
         return vec!["there is no such table yet".to_owned()];
     };
     let mut notes = Vec::new();
-    for (name, digest) in target.get("triggers").and_then(Value::as_object).into_iter().flatten() {
-        if stored["triggers"].get(name) != Some(digest) {
+    for (name, digest) in &target.triggers {
+        let pinned = stored.rule.triggers.as_ref().and_then(|triggers| triggers[name].as_str());
+        if pinned != Some(digest) {
             notes.push(format!("the trigger {name} is not pinned: no write passes until it is (--pin-triggers)"));
         }
     }
-    let cascades =
-        |key: &Value| ["on_delete", "on_update"].iter().any(|on| matches!(key[*on].as_str(), Some("c" | "n" | "d")));
-    for key in target.get("foreign_keys").and_then(Value::as_array).into_iter().flatten().filter(|key| cascades(key)) {
-        let child = key["child"].as_str().unwrap_or_default();
-        if stored["dependants"].get(child).is_none() {
+    let cascades = |key: &&ForeignKey| [key.on_delete, key.on_update].iter().any(|on| matches!(on, 'c' | 'n' | 'd'));
+    for ForeignKey { child, .. } in target.foreign_keys.iter().filter(cascades) {
+        if stored.rule.dependants.as_ref().is_none_or(|dependants| dependants.get(child).is_none()) {
             notes.push(format!("changes may cascade to {child}: such a write needs --dependant {child}=ROWS"));
         }
     }
     notes
 }
 
-fn line(rule: &Value) -> String {
-    let list = |key: &str| {
-        let names = rule[key].as_array().into_iter().flatten().filter_map(Value::as_str);
+fn line(rule: &Rule) -> String {
+    let list = |names: &Option<Value>| {
+        let names = names.as_ref().and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
         names.collect::<Vec<_>>().join(",")
     };
     let text = format!(
         "{}  {}  columns {}  key {}  at most {} rows  as {}",
-        rule["table"].as_str().unwrap_or_default(),
-        list("allowed_ops"),
-        list("columns"),
-        list("key"),
-        rule["max_rows"],
-        rule["role"].as_str().unwrap_or_default()
+        rule.table,
+        rule.allowed_ops.iter().map(|op| op.name()).collect::<Vec<_>>().join(","),
+        list(&rule.columns),
+        list(&rule.key),
+        rule.max_rows,
+        rule.role.as_str().unwrap_or_default()
     );
     printable(&text)
 }
@@ -228,12 +222,18 @@ mod tests {
     #[test]
     fn what_still_stands_in_the_way_is_named() {
         let stored = json!({
-            "triggers": {}, "dependants": {},
+            "id": "0190a0a0-0000-7000-8000-000000000001", "table": "public.notes", "allowed_ops": ["insert"],
+            "max_rows": 1, "role": "nofx_writer", "triggers": {}, "dependants": {}, "changes": [],
+            "created_at": "2026-11-23T10:00:00+00:00", "updated_at": "2026-11-23T10:00:00+00:00",
             "target": {
+                "oid": 1, "table": "public.notes", "kind": "r", "counts": true, "members": ["public.notes"],
+                "inherited": false, "closed": [], "definer_views": [], "deferrable": [],
                 "triggers": {"public.notes.audit": "a"},
-                "foreign_keys": [{"child": "public.child", "on_delete": "c", "on_update": "a"}],
+                "foreign_keys": [{"parent": "public.notes", "child": "public.child", "on_delete": "c", "on_update": "a",
+                                  "parent_columns": ["id"], "child_columns": ["note_id"]}],
             },
         });
+        let stored = serde_json::from_str(&stored.to_string()).unwrap();
         let notes = notes(&stored).join("\n");
         assert!(notes.contains("public.notes.audit is not pinned"), "{notes}");
         assert!(notes.contains("--dependant public.child=ROWS"), "{notes}");

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use nofx_local::report::printable;
 
 use crate::client::api::Api;
 use crate::client::submission::{self, Submission};
@@ -37,11 +36,11 @@ pub async fn run(api: &Api, args: &Args) -> Result<bool> {
         base: args.base.as_deref(),
     };
     let run = submission::create(api, &submission).await?;
-    let id = printable(&run.id);
+    let id = run.id.to_string();
     println!("{id}");
     if args.watch {
-        return watch(api, &run.id).await;
+        return watch(api, &id).await;
     }
-    eprintln!("{id} {}; follow it with: nofx watch {id}", printable(&run.status));
+    eprintln!("{id} {}; follow it with: nofx watch {id}", run.status);
     Ok(true)
 }

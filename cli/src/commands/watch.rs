@@ -6,9 +6,11 @@ use std::time::Duration;
 use anyhow::Result;
 use nofx_local::report::printable;
 use serde_json::Value;
+use shared::domain::{GateStatus, RunStatus, StepStatus};
+use shared::view::{Event, RunDetail};
 use tokio::time::sleep;
 
-use crate::client::api::{Api, Event, RunDetail};
+use crate::client::api::Api;
 
 /// Lines of an explanation that are shown; the evidence has the rest.
 const EXPLANATION_LINES: usize = 12;
@@ -35,8 +37,8 @@ pub async fn watch(api: &Api, run_id: &str) -> Result<bool> {
         Ok(())
     })
     .await?;
-    println!("{} {}", printable(&detail.run.id), printable(&detail.run.status));
-    Ok(detail.run.status == "succeeded")
+    println!("{} {}", detail.run.id, detail.run.status);
+    Ok(detail.run.status == RunStatus::Succeeded)
 }
 
 /// Prints the events of a run until it ends, and shows `on_blocked` each state in which it waits for somebody.
@@ -59,9 +61,9 @@ pub async fn follow(api: &Api, run_id: &str, on_blocked: impl AsyncFn(&RunDetail
             print_event(event);
             after = after.max(event.seq);
         }
-        match detail.run.status.as_str() {
-            "succeeded" | "failed" | "cancelled" if events.is_empty() => return api.whole_run(run_id).await,
-            "blocked" => on_blocked(&detail).await?,
+        match detail.run.status {
+            status if status.is_terminal() && events.is_empty() => return api.whole_run(run_id).await,
+            RunStatus::Blocked => on_blocked(&detail).await?,
             _ => {}
         }
         if events.is_empty() {
@@ -71,13 +73,13 @@ pub async fn follow(api: &Api, run_id: &str, on_blocked: impl AsyncFn(&RunDetail
 }
 
 fn blocked_steps(detail: &RunDetail) -> Vec<String> {
-    detail.steps.iter().filter(|step| step.status == "blocked").map(|step| step.name.clone()).collect()
+    detail.steps.iter().filter(|step| step.status == StepStatus::Blocked).map(|step| step.name.clone()).collect()
 }
 
 /// What the run waits for, and the command that decides it.
 async fn print_pending_gates(api: &Api, run_id: &str) -> Result<()> {
-    for gate in api.gates(run_id).await?.iter().filter(|gate| gate.status == "pending") {
-        let (kind, id) = (printable(&gate.gate_type), printable(&gate.id));
+    for gate in api.gates(run_id).await?.iter().filter(|gate| gate.status == GateStatus::Pending) {
+        let (kind, id) = (printable(&gate.gate_type), gate.id);
         println!("  the gate {kind} waits for a decision: nofx approve {id}, or nofx reject {id}");
     }
     Ok(())
@@ -89,12 +91,13 @@ async fn look(api: &Api, run_id: &str, after: i64) -> Result<(RunDetail, Vec<Eve
 }
 
 fn print_event(event: &Event) {
-    let time = event.timestamp.split_once('T').map_or(event.timestamp.as_str(), |(_, time)| time);
+    let time = event.timestamp.0.split_once('T').map_or(event.timestamp.0.as_str(), |(_, time)| time);
     let time = time.get(..12).unwrap_or(time);
     let (time, kind) = (printable(time), printable(&event.kind));
     let step = printable(event.step.as_deref().unwrap_or_default());
-    println!("  {time}  {kind:<24} {step:<20} {}", printable(&summary(&event.payload)));
-    for line in explanation(&event.payload).lines().take(EXPLANATION_LINES) {
+    let payload = serde_json::from_str(event.payload.get()).unwrap_or_default();
+    println!("  {time}  {kind:<24} {step:<20} {}", printable(&summary(&payload)));
+    for line in explanation(&payload).lines().take(EXPLANATION_LINES) {
         println!("                  {}", printable(line));
     }
 }

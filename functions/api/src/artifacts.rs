@@ -6,13 +6,14 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
+use serde_json::json;
 use shared::context::Ctx;
 use shared::db::artifact;
 use shared::domain::fields::{Most, Names};
 use shared::domain::{ArtifactId, NewArtifact, RunId};
 use shared::error::Error;
 use shared::http::{Body, Query, id_param, not_given_out, page_of};
+use shared::view::{Artifact, ArtifactPage, Upload};
 use uuid::Uuid;
 
 use crate::runs::must_exist;
@@ -35,19 +36,19 @@ pub async fn list(State(ctx): State<Ctx>, Path(id): Path<String>, query: Query) 
             return Err(not_given_out());
         }
     }
-    let next = page.next();
-    Ok(page_of("artifacts", page.items, next.as_deref(), limit))
+    let next = page.next(|artifact| artifact.id);
+    Ok(page_of(ArtifactPage { artifacts: page.items, next }, next, limit))
 }
 
 /// `GET /artifacts/{id}` -> the artifact's row.
-pub async fn fetch(State(ctx): State<Ctx>, Path(id): Path<String>) -> Result<Json<Value>, Error> {
+pub async fn fetch(State(ctx): State<Ctx>, Path(id): Path<String>) -> Result<Json<Artifact>, Error> {
     find(&ctx, &id).await.map(Json)
 }
 
 /// `GET /artifacts/{id}/download` -> 302 to a signed URL.
 pub async fn download(State(ctx): State<Ctx>, Path(id): Path<String>) -> Result<Response, Error> {
     let row = find(&ctx, &id).await?;
-    let signed = ctx.storage.sign_download(row["uri"].as_str().unwrap_or_default(), SIGNED_FOR).await?;
+    let signed = ctx.storage.sign_download(&row.uri, SIGNED_FOR).await?;
     let headers = [(header::LOCATION, signed.url), (header::CACHE_CONTROL, "no-store".into())];
     Ok((StatusCode::FOUND, headers).into_response())
 }
@@ -55,7 +56,7 @@ pub async fn download(State(ctx): State<Ctx>, Path(id): Path<String>) -> Result<
 /// `POST /workspaces {sha256, size_bytes, media_type, name}` -> 201 `{id, upload_url, headers, expires_in_s}`. The URL
 /// takes exactly the bytes with that sha256; the id then stands in a plan's `workspace`.
 pub async fn create_workspace(State(ctx): State<Ctx>, body: Body) -> Result<Response, Error> {
-    let upload = Upload::parse(&body)?;
+    let upload = NewUpload::parse(&body)?;
     let id = ArtifactId(Uuid::now_v7());
     let tenant = &ctx.config.tenant;
     let key = format!("workspaces/{tenant}/{id}");
@@ -73,27 +74,27 @@ pub async fn create_workspace(State(ctx): State<Ctx>, body: Body) -> Result<Resp
         made_from: Vec::new(),
     };
     artifact::artifact_insert_upload(&ctx.db, tenant, &row).await?;
-    let answer = json!({
-        "id": id,
-        "uri": row.uri,
-        "upload_url": signed.url,
-        "headers": signed.headers,
-        "expires_in_s": SIGNED_FOR.as_secs(),
-    });
-    Ok((StatusCode::CREATED, Json(answer)).into_response())
+    let upload = Upload {
+        id,
+        uri: row.uri,
+        upload_url: signed.url,
+        headers: signed.headers,
+        expires_in_s: SIGNED_FOR.as_secs(),
+    };
+    Ok((StatusCode::CREATED, Json(upload)).into_response())
 }
 
 const UPLOAD: &[Names] = &[&["sha256"], &["size_bytes"], &["media_type"], &["name"]];
 const MEDIA_TYPES: [&str; 3] = ["application/gzip", "text/x-diff", "text/plain"];
 
-struct Upload {
+struct NewUpload {
     sha256: Vec<u8>,
     size_bytes: u64,
     media_type: String,
     name: String,
 }
 
-impl Upload {
+impl NewUpload {
     fn parse(body: &Body) -> Result<Self, Error> {
         body.read(UPLOAD, |fields| {
             fields.require(&["sha256", "size_bytes"]);
@@ -123,7 +124,7 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
     (0..64).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
 }
 
-async fn find(ctx: &Ctx, id: &str) -> Result<Value, Error> {
+async fn find(ctx: &Ctx, id: &str) -> Result<Artifact, Error> {
     let id: ArtifactId = id_param("artifact", id)?;
     artifact::artifact_fetch(&ctx.db, &ctx.config.tenant, id)
         .await?

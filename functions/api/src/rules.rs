@@ -4,12 +4,12 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
 use shared::context::Ctx;
-use shared::db::rule::{self, RuleResult};
+use shared::db::rule::{self, RuleSet};
 use shared::domain::rule::{Rule, is_table_name};
 use shared::error::Error;
 use shared::http::{Body, Query, not_given_out, page_of, shown};
+use shared::view::{RuleDeleted, RuleDetail, RulePage};
 use uuid::Uuid;
 
 /// `GET /rules?after=&limit=` -> `{rules, next}`, by the name of their table.
@@ -21,13 +21,13 @@ pub async fn list(State(ctx): State<Ctx>, query: Query) -> Result<Response, Erro
         return Err(not_given_out());
     }
     let page = rule::rule_list(&ctx.db, &ctx.config.tenant, after, limit).await?;
-    let next = page.next();
-    Ok(page_of("rules", page.items, next.as_deref(), limit))
+    let next = page.next(|rule| rule.id);
+    Ok(page_of(RulePage { rules: page.items, next }, next, limit))
 }
 
 /// `GET /rules/{table}` -> the rule, `target` (what stands behind the name: triggers with their digests, foreign keys;
 /// null when there is no such table) and `changes`, the newest first.
-pub async fn fetch(State(ctx): State<Ctx>, Path(table): Path<String>) -> Result<Json<Value>, Error> {
+pub async fn fetch(State(ctx): State<Ctx>, Path(table): Path<String>) -> Result<Json<RuleDetail>, Error> {
     let found = rule::rule_fetch(&ctx.db, &ctx.config.tenant, &table).await?;
     found.map(Json).ok_or_else(|| no_rule(&table))
 }
@@ -41,20 +41,20 @@ pub async fn set(State(ctx): State<Ctx>, Path(table): Path<String>, body: Body) 
     let (actor, rule) = body.without_actor()?;
     let rule = Rule::parse(&rule).map_err(Error::Invalid)?;
     let result = rule::rule_set(&ctx.db, &ctx.config.tenant, &table, &actor, &rule).await?;
-    if result == RuleResult::Closed {
+    if result == RuleSet::Closed {
         return Err(Error::invalid("table", "is in a schema that is not for plans to write"));
     }
     let stored = rule::rule_fetch(&ctx.db, &ctx.config.tenant, &table).await?.ok_or_else(|| no_rule(&table))?;
-    let status = if result == RuleResult::Created { StatusCode::CREATED } else { StatusCode::OK };
+    let status = if result == RuleSet::Created { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(stored)).into_response())
 }
 
 /// `DELETE /rules/{table} {actor}` -> what was deleted.
-pub async fn delete(State(ctx): State<Ctx>, Path(table): Path<String>, body: Body) -> Result<Json<Value>, Error> {
+pub async fn delete(State(ctx): State<Ctx>, Path(table): Path<String>, body: Body) -> Result<Json<RuleDeleted>, Error> {
     let actor = body.only_actor()?;
     match rule::rule_delete(&ctx.db, &ctx.config.tenant, &table, &actor).await? {
-        RuleResult::NotFound => Err(no_rule(&table)),
-        _ => Ok(Json(json!({"table": table, "result": "deleted"}))),
+        rule::RuleDeleted::NotFound => Err(no_rule(&table)),
+        rule::RuleDeleted::Deleted => Ok(Json(RuleDeleted { table, result: "deleted".to_owned() })),
     }
 }
 

@@ -4,13 +4,14 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
+use serde_json::value::RawValue;
 use shared::context::Ctx;
 use shared::db::{artifact, event, gate, run};
 use shared::domain::{GateId, RunId};
 use shared::error::Error;
 use shared::flow::create_run::{Request, create_run};
 use shared::http::{Body, DEFAULT_LIMIT, Query, header_text, id_param, next_link, not_given_out, page_of};
+use shared::view::{Lineage, RunCreated, RunDetail, RunPage};
 
 use crate::steps;
 
@@ -24,7 +25,7 @@ pub async fn create(State(ctx): State<Ctx>, headers: HeaderMap, body: Body) -> R
     let accepted = create_run(&ctx, &ctx.config.tenant, &request).await?;
     let status = if accepted.created { StatusCode::CREATED } else { StatusCode::OK };
     let location = format!("/runs/{}", accepted.id);
-    let answer = json!({"id": accepted.id, "status": accepted.status});
+    let answer = RunCreated { id: accepted.id, status: accepted.status };
     Ok((status, [(header::LOCATION, location)], Json(answer)).into_response())
 }
 
@@ -37,8 +38,8 @@ pub async fn list(State(ctx): State<Ctx>, query: Query) -> Result<Response, Erro
     {
         return Err(not_given_out());
     }
-    let next = page.next();
-    Ok(page_of("runs", page.items, next.as_deref(), limit))
+    let next = page.next(|run| run.id);
+    Ok(page_of(RunPage { runs: page.items, next }, next, limit))
 }
 
 /// `GET /runs/{id}` -> `{run, steps, artifacts}`: the run, and the first page of its steps and of its artifacts. Where more
@@ -51,24 +52,22 @@ pub async fn fetch(State(ctx): State<Ctx>, Path(id): Path<String>) -> Result<Res
     let run = run::run_fetch(&ctx.db, tenant, id).await?.ok_or_else(|| no_run(id))?;
     let steps = steps::page(&ctx, id, None, DEFAULT_LIMIT).await?;
     let artifacts = artifact::artifact_list(&ctx.db, tenant, id, None, DEFAULT_LIMIT).await?;
-    let mut answer = json!({"run": run, "steps": steps.items, "artifacts": artifacts.items});
-    let mut links = Vec::new();
-    for (key, list, next) in [("steps_next", "steps", steps.next()), ("artifacts_next", "artifacts", artifacts.next())]
-    {
-        if let Some(next) = next {
-            answer[key] = json!(next);
-            links.extend(next_link(&format!("{id}/{list}"), &next, DEFAULT_LIMIT));
-        }
-    }
-    let mut response = Json(answer).into_response();
-    for (name, link) in links {
+    let (steps_next, artifacts_next) = (steps.next(|step| step.id), artifacts.next(|artifact| artifact.id));
+    let link = |list: &str, next: String| next_link(&format!("{id}/{list}"), &next, DEFAULT_LIMIT);
+    let links = [
+        steps_next.and_then(|next| link("steps", next.to_string())),
+        artifacts_next.and_then(|next| link("artifacts", next.to_string())),
+    ];
+    let detail = RunDetail { run, steps: steps.items, artifacts: artifacts.items, steps_next, artifacts_next };
+    let mut response = Json(detail).into_response();
+    for (name, link) in links.into_iter().flatten() {
         response.headers_mut().append(name, link);
     }
     Ok(response)
 }
 
 /// `GET /runs/{id}/plan` -> the plan as it was posted.
-pub async fn plan(State(ctx): State<Ctx>, Path(id): Path<String>) -> Result<Json<Value>, Error> {
+pub async fn plan(State(ctx): State<Ctx>, Path(id): Path<String>) -> Result<Json<Box<RawValue>>, Error> {
     let id: RunId = id_param("run", &id)?;
     run::run_plan(&ctx.db, &ctx.config.tenant, id).await?.map(Json).ok_or_else(|| no_run(id))
 }
@@ -81,8 +80,8 @@ pub async fn timeline(State(ctx): State<Ctx>, Path(id): Path<String>, query: Que
     if page.items.is_empty() {
         must_exist(&ctx, id).await?;
     }
-    let next = page.items.last().filter(|_| page.more).map(|event| event["seq"].to_string());
-    Ok(page_of("", page.items, next.as_deref(), limit))
+    let next = page.next(|event| event.seq);
+    Ok(page_of(page.items, next, limit))
 }
 
 /// `GET /runs/{id}/gates?after=&limit=` -> a bare array, oldest first.
@@ -98,12 +97,12 @@ pub async fn gates(State(ctx): State<Ctx>, Path(id): Path<String>, query: Query)
             return Err(not_given_out());
         }
     }
-    let next = page.next();
-    Ok(page_of("", page.items, next.as_deref(), limit))
+    let next = page.next(|gate| gate.id);
+    Ok(page_of(page.items, next, limit))
 }
 
 /// `GET /runs/{id}/lineage` -> `{run_id, nodes, edges}`, and `truncated: true` where there is more of it.
-pub async fn lineage(State(ctx): State<Ctx>, Path(id): Path<String>) -> Result<Json<Value>, Error> {
+pub async fn lineage(State(ctx): State<Ctx>, Path(id): Path<String>) -> Result<Json<Lineage>, Error> {
     let id: RunId = id_param("run", &id)?;
     artifact::run_lineage(&ctx.db, &ctx.config.tenant, id).await?.map(Json).ok_or_else(|| no_run(id))
 }

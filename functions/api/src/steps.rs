@@ -3,12 +3,12 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::Response;
-use serde_json::{Value, json};
 use shared::context::Ctx;
 use shared::db::{Page, step_view};
-use shared::domain::{RunId, StepId};
+use shared::domain::{GateStatus, RunId, RunStatus, StepId, StepStatus, Timestamp};
 use shared::error::Error;
 use shared::http::{Query, encoded, id_param, not_given_out, page_of, shown};
+use shared::view::{Step, StepPage, StepWhy};
 
 use crate::runs::must_exist;
 
@@ -29,37 +29,34 @@ pub async fn list(State(ctx): State<Ctx>, Path(id): Path<String>, query: Query) 
     if page.items.is_empty() {
         must_exist(&ctx, id).await?;
     }
-    let next = page.next();
-    Ok(page_of("steps", page.items, next.as_deref(), limit))
+    let next = page.next(|step| step.id);
+    Ok(page_of(StepPage { steps: page.items, next }, next, limit))
 }
 
 /// Steps of a run. What is too large for a list has the address of the step that shows it.
-pub async fn page(ctx: &Ctx, run: RunId, after: Option<StepId>, limit: i64) -> Result<Page, Error> {
+pub async fn page(ctx: &Ctx, run: RunId, after: Option<StepId>, limit: i64) -> Result<Page<Step>, Error> {
     let mut page = step_view::step_list(&ctx.db, &ctx.config.tenant, run, after, limit).await?;
     for step in &mut page.items {
-        let name = encoded(step["name"].as_str().unwrap_or_default());
-        for key in ["inputs_omitted", "outputs_omitted"] {
-            if let Some(Value::Object(omitted)) = step.get_mut(key) {
-                omitted.insert("href".to_owned(), json!(format!("/runs/{run}/steps/{name}")));
-            }
+        for omitted in [&mut step.inputs_omitted, &mut step.outputs_omitted].into_iter().flatten() {
+            omitted.href = format!("/runs/{run}/steps/{}", encoded(&step.name));
         }
     }
     Ok(page)
 }
 
 /// `GET /runs/{id}/steps/{name}` -> the step with its inputs and outputs, however large.
-pub async fn fetch(State(ctx): State<Ctx>, Path((id, name)): Path<(String, String)>) -> Result<Json<Value>, Error> {
+pub async fn fetch(State(ctx): State<Ctx>, Path((id, name)): Path<(String, String)>) -> Result<Json<Step>, Error> {
     let id: RunId = id_param("run", &id)?;
     let step = step_view::step_fetch(&ctx.db, &ctx.config.tenant, id, &name).await?;
     step.map(Json).ok_or_else(|| no_step(id, &name))
 }
 
 /// `GET /runs/{id}/steps/{name}/why` -> what exactly the step waits for: a sentence, and the facts behind it.
-pub async fn why(State(ctx): State<Ctx>, Path((id, name)): Path<(String, String)>) -> Result<Json<Value>, Error> {
+pub async fn why(State(ctx): State<Ctx>, Path((id, name)): Path<(String, String)>) -> Result<Json<StepWhy>, Error> {
     let id: RunId = id_param("run", &id)?;
     let facts = step_view::step_why(&ctx.db, &ctx.config.tenant, id, &name).await?;
     let mut facts = facts.ok_or_else(|| no_step(id, &name))?;
-    facts["why"] = json!(sentence(&facts));
+    facts.why = sentence(&facts);
     Ok(Json(facts))
 }
 
@@ -67,68 +64,83 @@ fn no_step(run: RunId, name: &str) -> Error {
     Error::NotFound(format!("step \"{}\" of run {run}", shown(name, 80)))
 }
 
-fn sentence(facts: &Value) -> String {
-    let text = |key: &str| facts[key].as_str().unwrap_or_default();
-    let names = |key: &str, field: &str, wanted: &str| {
-        let listed = facts[key].as_array().into_iter().flatten();
-        let named: Vec<_> = listed.filter(|item| wanted.is_empty() || item["status"] == wanted).collect();
-        let more = named.len().saturating_sub(NAMES);
-        let more = (more > 0).then(|| format!("{more} more"));
-        let named = named.into_iter().take(NAMES);
-        named
-            .map(|item| match (wanted, item["status"].as_str()) {
-                ("", Some(status)) => format!("{} ({status})", item[field].as_str().unwrap_or_default()),
-                _ => item[field].as_str().unwrap_or_default().to_owned(),
-            })
-            .chain(more)
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
-    let error = facts["error"]["message"].as_str();
-    match text("status") {
-        "pending" => {
-            let waits: Vec<String> =
-                [("its parents", names("parents", "name", "")), ("its gates", names("gates", "gate_type", "pending"))]
-                    .into_iter()
-                    .filter(|(_, names)| !names.is_empty())
-                    .map(|(what, names)| format!("{what}: {names}"))
-                    .collect();
+fn sentence(facts: &StepWhy) -> String {
+    let error = facts.error.as_ref().map(|error| error.message.as_str());
+    let moment = |at: &Option<Timestamp>| at.as_ref().map(Timestamp::to_string).unwrap_or_default();
+    match facts.status {
+        StepStatus::Pending => {
+            let parents = facts.parents.iter().map(|parent| format!("{} ({})", parent.name, parent.status));
+            let waits: Vec<String> = [("its parents", listed(parents)), ("its gates", listed(pending_gates(facts)))]
+                .into_iter()
+                .filter(|(_, names)| !names.is_empty())
+                .map(|(what, names)| format!("{what}: {names}"))
+                .collect();
             format!("It waits for {}.", waits.join("; and for "))
         }
-        "ready" if text("run_status") == "paused" => "It is ready, but its run is paused.".into(),
-        "ready" => match error {
-            Some(error) => format!("It is tried again at {} after a failure: {error}", text("ready_at")),
+        StepStatus::Ready if facts.run_status == RunStatus::Paused => "It is ready, but its run is paused.".into(),
+        StepStatus::Ready => match error {
+            Some(error) => format!("It is tried again at {} after a failure: {error}", moment(&facts.ready_at)),
             None => format!(
                 "It has been ready since {} and waits for a worker of handler {}.",
-                text("ready_at"),
-                text("handler")
+                moment(&facts.ready_at),
+                facts.handler
             ),
         },
-        "running" => format!(
+        StepStatus::Running => format!(
             "Attempt {} is at work; if its worker is lost, it is tried again after {}.",
-            facts["attempt"],
-            text("lease_until")
+            facts.attempt,
+            moment(&facts.lease_until)
         ),
-        "blocked" => format!("It waits for a decision about {}.", names("gates", "gate_type", "pending")),
-        "failed" => format!("It failed: {}", error.unwrap_or("no reason was recorded")),
-        "skipped" => "It was skipped because another step of the run failed.".into(),
-        other => format!("It waits for nothing: it is {other}."),
+        StepStatus::Blocked => format!("It waits for a decision about {}.", listed(pending_gates(facts))),
+        StepStatus::Failed => format!("It failed: {}", error.unwrap_or("no reason was recorded")),
+        StepStatus::Skipped => "It was skipped because another step of the run failed.".into(),
+        StepStatus::Succeeded | StepStatus::Cancelled => format!("It waits for nothing: it is {}.", facts.status),
     }
+}
+
+fn pending_gates(facts: &StepWhy) -> impl Iterator<Item = String> {
+    facts.gates.iter().filter(|gate| gate.status == GateStatus::Pending).map(|gate| gate.gate_type.clone())
+}
+
+/// The first of them, and how many more there are.
+fn listed(names: impl Iterator<Item = String>) -> String {
+    let mut names: Vec<_> = names.collect();
+    let more = names.len().saturating_sub(NAMES);
+    if more > 0 {
+        names.truncate(NAMES);
+        names.push(format!("{more} more"));
+    }
+    names.join(", ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::{Value, json};
+
+    fn of(more: &Value) -> String {
+        let mut facts = json!({"name": "s", "tool": "echo", "handler": "echo", "status": "ready", "run_status": "running",
+            "attempt": 0, "failures": 0, "max_attempts": 3, "workers_lost": 0, "blockers": 0, "error": null,
+            "ready_at": null, "notify_count": 0, "lease_until": null, "parents": [], "gates": []});
+        facts.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap());
+        sentence(&serde_json::from_str(&facts.to_string()).unwrap())
+    }
 
     #[test]
     fn a_pending_step_names_its_parents_and_gates() {
+        let gate = |gate_type: &str, status: &str| json!({"id": uuid::Uuid::nil(), "gate_type": gate_type, "status": status, "reason": null, "expires_at": null});
         let facts = json!({"status": "pending", "parents": [{"name": "build", "status": "running"}],
-            "gates": [{"gate_type": "manual:go", "status": "pending"}]});
-        assert_eq!(sentence(&facts), "It waits for its parents: build (running); and for its gates: manual:go.");
+            "gates": [gate("manual:go", "pending"), gate("manual:gone", "waived")]});
+        assert_eq!(of(&facts), "It waits for its parents: build (running); and for its gates: manual:go.");
     }
 
     #[test]
     fn a_step_of_a_paused_run_says_so() {
-        assert!(sentence(&json!({"status": "ready", "run_status": "paused"})).contains("paused"));
+        assert!(of(&json!({"status": "ready", "run_status": "paused"})).contains("paused"));
+    }
+
+    #[test]
+    fn many_names_are_counted() {
+        assert!(listed((0..23).map(|index| format!("s{index}"))).ends_with("s18, s19, 3 more"));
     }
 }

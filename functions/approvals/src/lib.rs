@@ -4,15 +4,15 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
-use serde_json::Value;
 use shared::context::Ctx;
-use shared::db::gate::{self, GateDecision, GateRequest};
+use shared::db::gate::{self, Barred, GateCreated, GateDecision, GateRequest, Started};
 use shared::domain::GateId;
 use shared::domain::fields::{Most, Names};
 use shared::domain::gate::Decision;
 use shared::error::Error;
 use shared::flow::decide_gate::decide_gate;
 use shared::http::{ACTOR, Body, Query, REASON, Routes, actor, id_param, not_given_out, page_of, reason};
+use shared::view::Gate;
 use uuid::Uuid;
 
 /// Fields of a new gate, each also in the first version's spelling.
@@ -47,20 +47,17 @@ pub fn router(ctx: Ctx) -> Router {
 /// first version's spelling: `runId, stepId, gateType, evidenceUri`.
 async fn create(State(ctx): State<Ctx>, body: Body) -> Result<Response, Error> {
     let request = parse(&ctx, &body)?;
-    let created = gate::gate_create(&ctx.db, &request).await?;
-    let what = created.what.as_deref().unwrap_or("run");
-    match created.result.as_str() {
-        "created" => {
+    let started = match gate::gate_create(&ctx.db, &request).await? {
+        GateCreated::Created => {
             let gate = gate::gate_fetch(&ctx.db, &request.tenant_id, request.id).await?;
-            Ok((StatusCode::CREATED, Json(gate)).into_response())
+            return Ok((StatusCode::CREATED, Json(gate)).into_response());
         }
-        "conflict" => {
-            let status = created.status.unwrap_or_default();
-            Err(Error::Conflict(format!("the {what} is {status}: a gate can only stand before what has not started")))
-        }
-        _ if what == "step" => Err(Error::NotFound("that step of the run".into())),
-        _ => Err(Error::NotFound(format!("run {}", request.run_id))),
-    }
+        GateCreated::Conflict(Started::Run { status }) => format!("the run is {status}"),
+        GateCreated::Conflict(Started::Step { status }) => format!("the step is {status}"),
+        GateCreated::NotFound { what: Barred::Step } => return Err(Error::NotFound("that step of the run".into())),
+        GateCreated::NotFound { what: Barred::Run } => return Err(Error::NotFound(format!("run {}", request.run_id))),
+    };
+    Err(Error::Conflict(format!("{started}: a gate can only stand before what has not started")))
 }
 
 /// `GET /gates?after=&limit=` -> the gates that wait for a decision, oldest first; a bare array.
@@ -72,29 +69,29 @@ async fn inbox(State(ctx): State<Ctx>, query: Query) -> Result<Response, Error> 
     {
         return Err(not_given_out());
     }
-    let next = page.next();
-    Ok(page_of("", page.items, next.as_deref(), limit))
+    let next = page.next(|gate| gate.id);
+    Ok(page_of(page.items, next, limit))
 }
 
 /// `GET /gates/{id}`.
-async fn fetch(State(ctx): State<Ctx>, Path(id): Path<String>) -> Result<Json<Value>, Error> {
+async fn fetch(State(ctx): State<Ctx>, Path(id): Path<String>) -> Result<Json<Gate>, Error> {
     let id: GateId = id_param("gate", &id)?;
     let gate = gate::gate_fetch(&ctx.db, &ctx.config.tenant, id).await?;
     gate.map(Json).ok_or_else(|| Error::NotFound(format!("gate {id}")))
 }
 
 /// `POST /gates/{id}/approve {actor, reason}`.
-async fn approve(state: State<Ctx>, path: Path<String>, body: Body) -> Result<Json<Value>, Error> {
+async fn approve(state: State<Ctx>, path: Path<String>, body: Body) -> Result<Json<Gate>, Error> {
     decide(state, path, &body, Decision::Approve).await
 }
 
 /// `POST /gates/{id}/reject {actor, reason}`.
-async fn reject(state: State<Ctx>, path: Path<String>, body: Body) -> Result<Json<Value>, Error> {
+async fn reject(state: State<Ctx>, path: Path<String>, body: Body) -> Result<Json<Gate>, Error> {
     decide(state, path, &body, Decision::Reject).await
 }
 
 /// `POST /gates/{id}/waive {actor, reason}`.
-async fn waive(state: State<Ctx>, path: Path<String>, body: Body) -> Result<Json<Value>, Error> {
+async fn waive(state: State<Ctx>, path: Path<String>, body: Body) -> Result<Json<Gate>, Error> {
     decide(state, path, &body, Decision::Waive).await
 }
 
@@ -103,7 +100,7 @@ async fn decide(
     Path(id): Path<String>,
     body: &Body,
     decision: Decision,
-) -> Result<Json<Value>, Error> {
+) -> Result<Json<Gate>, Error> {
     let gate_id: GateId = id_param("gate", &id)?;
     let (actor, reason) = body.read_if_any(&[ACTOR, REASON], |fields| Some((actor(fields), reason(fields))))?;
     let tenant_id = &ctx.config.tenant;

@@ -1,4 +1,4 @@
-//! One request to one model, and the judgement whether its answer can be used.
+//! Sends one request to one model, and decides whether the answer is usable.
 
 use std::time::Duration;
 
@@ -15,9 +15,9 @@ use crate::shown::served_model;
 use crate::usage::TokenUsage;
 use crate::wire;
 
-/// A longer answer is not taken: it would not fit into what a step may leave behind.
+/// A longer text is refused.
 const MAX_TEXT_BYTES: usize = 4 * 1024 * 1024;
-/// An answer has some hundred values. Parsed, a value takes up to a hundred times its text.
+/// A real answer has a few hundred values. Parsed, a value takes up to a hundred times the memory of its text.
 const MAX_VALUES: usize = 20_000;
 
 /// What a model is asked.
@@ -31,12 +31,12 @@ pub(crate) struct Question<'a> {
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub text: String,
-    /// The model as the provider calls it, which can differ from the one asked for.
+    /// The provider's name of the model that answered. It can differ from the requested one.
     pub model_served: String,
     pub usage: TokenUsage,
 }
 
-/// Asks once, for at most `limit`.
+/// Asks once and waits at most `limit`.
 pub(crate) async fn ask(
     client: &Client,
     config: &CodegenConfig,
@@ -70,7 +70,7 @@ fn judge(target: (Provider, &str, &ApiKey), question: Question<'_>, response: &R
     }
     let body = parse(body)?;
     let wire::Reply { text, model: served, usage, problem } = wire::read(provider, &body);
-    // A gateway that is set up wrongly may say which key it was given.
+    // A misconfigured gateway may echo the key that it received.
     let repeats_key = text.contains(key.expose()).then(|| "the answer repeats the key".to_owned());
     match problem.or(repeats_key).or_else(|| text_problem(&text)) {
         None => {
@@ -87,7 +87,7 @@ fn text_problem(text: &str) -> Option<String> {
     } else if text.len() > MAX_TEXT_BYTES {
         Some(format!("the answer is longer than {MAX_TEXT_BYTES} bytes"))
     } else if text.contains('\0') {
-        // Postgres cannot keep it, and a text without it would not be what the model wrote.
+        // Postgres cannot store it, and a text without it would not be what the model wrote.
         Some("the answer contains the character NUL".to_owned())
     } else {
         None
@@ -100,7 +100,7 @@ fn is_json(headers: &HeaderMap) -> bool {
     media_type == "application/json" || (media_type.starts_with("application/") && media_type.ends_with("+json"))
 }
 
-/// The JSON of a body. No part of it is repeated in the fault.
+/// Parses the JSON of a body. The fault never repeats any part of it.
 fn parse(body: &[u8]) -> Result<Value, Fault> {
     let Ok(text) = str::from_utf8(body) else { return Err(Fault::unusable("the answer is not UTF-8")) };
     if values(text) > MAX_VALUES {
@@ -110,7 +110,7 @@ fn parse(body: &[u8]) -> Result<Value, Fault> {
         .map_err(|error| if error.is_eof() { Fault::broken_off() } else { Fault::unusable("the answer is not JSON") })
 }
 
-/// Values of a JSON text, counted by what stands before them: cheap, and never too few.
+/// An upper bound on the number of values in a JSON text: it counts the characters that precede values.
 fn values(text: &str) -> usize {
     let (mut values, mut in_string, mut escaped) = (1, false, false);
     for byte in text.bytes() {

@@ -1,4 +1,4 @@
-//! What an operator can set. Plain values: `shared::config` is the only reader of the environment.
+//! Settings of an operator. Plain values: only `shared::config` reads the environment.
 
 use std::time::Duration;
 
@@ -9,27 +9,27 @@ use shared::error::Error;
 use crate::inputs::{Kind, model_problem};
 use crate::provider::{PerProvider, Provider};
 
-/// How codegen asks models. `Default` is what runs when nothing is configured.
+/// How codegen asks models. `Default` applies if nothing is configured.
 #[derive(Debug, Clone)]
 pub struct CodegenConfig {
     /// `LLM_ORDER`: which providers may be asked, best first. `None` means all, in the order of [`default_order`].
     pub order: Option<Vec<Provider>>,
-    /// Without any key, fill in a template in place of failing. For laptops and smoke tests.
+    /// If no key is configured, fill in a template instead of failing. For laptops and smoke tests.
     pub allow_template: bool,
     /// Replaces a provider's host, version path included: `https://gateway.example/v1`.
     pub base_urls: PerProvider<Option<String>>,
-    /// The model to ask when a step names none.
+    /// The model to ask if a step names none.
     pub models: PerProvider<String>,
-    /// Longest wait for one whole answer. A step's own time is mostly shorter.
+    /// Longest wait for one whole answer. The step's own time is usually shorter.
     pub request_timeout: Duration,
     pub connect_timeout: Duration,
-    /// Bounds what an answer can cost, reasoning included.
+    /// Limits the tokens, and so the cost, of an answer, reasoning included.
     pub max_output_tokens: u32,
     /// Requests to one provider for one step, the first included.
     pub tries_per_provider: u32,
-    /// Delay before the second try; doubles with each further one, less a jitter.
+    /// Delay before the second try. It doubles with each further try; jitter shortens it by up to half.
     pub backoff: Duration,
-    /// Bytes that a step's outputs may have as JSON. A text that fits in is repeated there.
+    /// Bytes that a step's outputs may have as JSON. The outputs contain the text if it fits.
     pub outputs_bytes: usize,
 }
 
@@ -54,7 +54,7 @@ impl Default for CodegenConfig {
     }
 }
 
-/// Whom to ask when `LLM_ORDER` is not set:
+/// The order in which providers are asked if `LLM_ORDER` is not set:
 ///
 /// | kind     | first     | then      | then   |
 /// |----------|-----------|-----------|--------|
@@ -70,7 +70,7 @@ pub fn default_order(kind: Kind) -> [Provider; 3] {
 }
 
 impl CodegenConfig {
-    /// Takes over what the environment says. Unknown names are refused at start, not when a step comes.
+    /// Reads the configuration. Unknown names are an error when the function starts, not when a step arrives.
     pub fn from_llm(llm: &LlmConfig) -> Result<Self, Error> {
         let mut config = Self { allow_template: llm.allow_template, ..Self::default() };
         config.order = Provider::parse_order(llm.order.as_deref().unwrap_or_default())
@@ -90,7 +90,7 @@ impl CodegenConfig {
         Ok(config)
     }
 
-    /// Checks what can only be wrong by configuration, and completes base URLs.
+    /// Validates the configuration, and completes base URLs.
     pub(crate) fn checked(mut self) -> Result<Self, Error> {
         for provider in Provider::ALL {
             if let Some(url) = self.base_urls.get_mut(provider) {
@@ -108,14 +108,14 @@ impl CodegenConfig {
     }
 }
 
-/// The URL with the closing slash that joining needs. The message never repeats it: it may hold a password.
+/// The URL with the trailing slash that joining needs. The error never repeats the URL, because it may hold a password.
 fn base_url(text: &str) -> Result<String, &'static str> {
     let url = reqwest::Url::parse(text.trim()).map_err(|_| "is not a URL")?;
     if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
         return Err("must be an http or https URL");
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("must not hold a user name or password: keys belong into the secret");
+        return Err("must not contain a user name or password; put keys into the secret");
     }
     if url.query().is_some() || url.fragment().is_some() {
         return Err("must not have a query or a fragment");

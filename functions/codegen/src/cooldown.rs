@@ -1,4 +1,4 @@
-//! Providers that failed lately: later steps of this process ask them last.
+//! Providers that failed recently. Later steps of this process ask them last.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -14,13 +14,13 @@ const TRANSIENT: Duration = Duration::from_secs(15);
 const AUTH: Duration = Duration::from_mins(1);
 const LONGEST: Duration = Duration::from_mins(5);
 
-/// A provider that failed lately.
+/// A provider that failed recently.
 #[derive(Debug, Clone)]
 pub(crate) struct Cooldown {
     pub until: Instant,
     pub kind: FaultKind,
     pub reason: String,
-    /// The key with which it failed, where another key would have fared better.
+    /// The key with which it failed, if another key may work.
     key: Option<ApiKey>,
 }
 
@@ -29,7 +29,7 @@ pub(crate) struct Cooldown {
 pub(crate) struct Cooldowns(Mutex<PerProvider<Option<Cooldown>>>);
 
 impl Cooldowns {
-    /// The cooldown of a provider that would be asked with this key.
+    /// The cooldown that applies to a provider and key.
     pub(crate) fn get(&self, provider: Provider, key: &ApiKey) -> Option<Cooldown> {
         let cooldowns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let cooldown = cooldowns.get(provider).clone()?;
@@ -39,7 +39,8 @@ impl Cooldowns {
 
     pub(crate) fn start(&self, left: &Left, key: &ApiKey) {
         let time = match left.kind {
-            // A provider that was not even asked (no time left), or that a short step did not wait for, has shown nothing.
+            // Nothing is known about a provider that was not asked (no time left), or that a short step did not wait
+            // for.
             FaultKind::Transient if left.tries > 0 && !left.cut_short => left.wait.unwrap_or(TRANSIENT).min(LONGEST),
             FaultKind::Auth => AUTH,
             FaultKind::Billing => LONGEST,

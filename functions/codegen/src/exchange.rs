@@ -1,10 +1,7 @@
-//! One HTTP exchange in bounded memory.
+//! One HTTP exchange within bounded memory.
 //!
-//! Decision: requests and answers are written and read here and in `wire`, not by a client library. genai 0.7 did it before:
-//! it reads whole bodies, of any size and compressed or not, takes only a finished reqwest client (so nothing can be counted
-//! on the way), cuts endings such as `-max` off model names, drops refusals, tool calls and the usage of blocked prompts, and
-//! counts tokens in 32 bits. Its request builders are usable without its exchange, but what it then saves is three JSON
-//! objects. Reqwest's own decompression stays off, because it counts neither side.
+//! It uses no client library for the providers: docs/decisions/0022-providers-without-client-libraries.md says why.
+//! Reqwest's own decompression is off, because it limits neither the compressed nor the decompressed size.
 
 use std::io::{self, Write as _};
 use std::time::Duration;
@@ -17,22 +14,22 @@ use tokio::time::timeout;
 use crate::config::CodegenConfig;
 use crate::fault::Fault;
 
-/// Room for the longest text that is taken, escapes included. Counts for compressed and for decompressed bytes.
+/// Room for the longest accepted text with its escapes. The limit holds for compressed and for decompressed bytes.
 pub(crate) const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;
-/// Errors are a few hundred bytes. One that is longer is judged by its status alone.
+/// Error bodies have a few hundred bytes. A longer one is ignored, and the status alone decides.
 const MAX_ERROR_BYTES: usize = 256 * 1024;
-/// So is one whose body takes longer than this.
+/// An error body that takes longer than this is ignored too.
 const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What came back.
+/// The answer to a request.
 pub(crate) struct Response {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Vec<u8>,
 }
 
-/// A client that neither follows redirects (they would carry keys elsewhere), nor retries (the router does), nor reads the
-/// environment (proxies), nor decompresses. HTTP/1 takes at most 100 headers and 400 kB of them.
+/// A client that does not follow redirects (they would send keys elsewhere), retry (the router does), read the
+/// environment (proxies) or decompress. With HTTP/1 it accepts at most 100 headers of 400 kB in total.
 pub(crate) fn client(config: &CodegenConfig) -> Result<Client, Fault> {
     Client::builder()
         .redirect(reqwest::redirect::Policy::none())
@@ -49,7 +46,7 @@ pub(crate) fn client(config: &CodegenConfig) -> Result<Client, Fault> {
         .map_err(|_| Fault::unusable("the HTTP client cannot be built"))
 }
 
-/// Sends a request and reads its answer. An answer that is left unread closes its connection.
+/// Sends a request and reads its answer. Dropping an unread answer closes the connection.
 pub(crate) async fn exchange(request: RequestBuilder) -> Result<Response, Fault> {
     let mut response = request.send().await.map_err(|error| Fault::of_transport(&error))?;
     let status = response.status();
@@ -71,21 +68,21 @@ async fn read(mut response: reqwest::Response, headers: &HeaderMap, most: usize)
     body.finish()
 }
 
-/// A body on its way. Both sides of a compressed one are counted.
+/// A body that is being read. If it is compressed, both its compressed and its decompressed bytes are counted.
 enum Body {
     Plain(Bounded),
     Gzip { received: usize, decoder: Box<GzDecoder<Bounded>> },
 }
 
 impl Body {
-    /// Only gzip is asked for; a server may also send the plain text.
+    /// We accept only gzip. A server may also send the body uncompressed.
     fn new(headers: &HeaderMap, most: usize) -> Result<Self, Fault> {
         let bounded = Bounded { bytes: Vec::new(), most };
         let encoding = headers.get(CONTENT_ENCODING).map(|value| value.to_str().unwrap_or("?").trim());
         match encoding.map(str::to_ascii_lowercase).as_deref() {
             None | Some("" | "identity") => Ok(Self::Plain(bounded)),
             Some("gzip" | "x-gzip") => Ok(Self::Gzip { received: 0, decoder: Box::new(GzDecoder::new(bounded)) }),
-            Some(_) => Err(Fault::unusable("the answer is compressed in a way that was not asked for")),
+            Some(_) => Err(Fault::unusable("the answer has an encoding that was not asked for")),
         }
     }
 
@@ -100,7 +97,7 @@ impl Body {
                 }
                 decoder.write_all(chunk).map_err(|error| match error.kind() {
                     io::ErrorKind::FileTooLarge => too_long(most),
-                    _ => Fault::unusable("the answer's compression is broken"),
+                    _ => Fault::unusable("the answer is not valid gzip"),
                 })
             }
         }
@@ -109,7 +106,7 @@ impl Body {
     fn finish(self) -> Result<Vec<u8>, Fault> {
         match self {
             Self::Plain(bounded) => Ok(bounded.bytes),
-            // Nothing at all is an empty answer, which has a fault of its own.
+            // No bytes at all: an empty answer, which has its own fault.
             Self::Gzip { received: 0, .. } => Ok(Vec::new()),
             Self::Gzip { decoder, .. } => {
                 let most = decoder.get_ref().most;
@@ -126,7 +123,7 @@ fn too_long(most: usize) -> Fault {
     Fault::unusable(format!("the answer is longer than {most} bytes"))
 }
 
-/// Keeps what fits, and refuses the write that does not.
+/// A buffer with a limit. A write beyond it fails.
 struct Bounded {
     bytes: Vec<u8>,
     most: usize,
@@ -175,7 +172,7 @@ mod tests {
             assert_eq!(body("identity", &[&text]).is_ok(), fits);
             assert_eq!(body("GZIP", &[&gzip(&text)]).is_ok(), fits, "decompressed bytes count");
         }
-        // Blocks of nothing: bytes come in and none go out.
+        // Empty blocks: compressed bytes that decompress to nothing.
         let nothing = [&gzip(b"")[..10], &[0, 0, 0, 0xff, 0xff].repeat(200)].concat();
         assert_eq!(body("gzip", &[&nothing]), Err(too_long(1000)), "compressed bytes count");
     }
@@ -186,7 +183,7 @@ mod tests {
         assert_eq!(body("gzip", &[&whole[..10], &whole[10..]]), Ok(b"{}".to_vec()));
         assert_eq!(body("gzip", &[&whole[..whole.len() - 4]]), Err(Fault::broken_off()));
         assert!(body("gzip", &[&whole, &whole]).is_err(), "one member, as all servers send it");
-        assert_eq!(body("gzip", &[b"plain text"]).unwrap_err().reason, "the answer's compression is broken");
+        assert_eq!(body("gzip", &[b"plain text"]).unwrap_err().reason, "the answer is not valid gzip");
         assert!(body("br", &[]).unwrap_err().reason.contains("not asked for"));
     }
 }

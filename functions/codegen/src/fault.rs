@@ -1,7 +1,7 @@
-//! Why a request gave no usable answer, and what that means for the next one.
+//! Why a request gave no usable answer, and what follows for the next request.
 //!
-//! A provider's own words are never repeated: they can echo the prompt or a part of the key. Codes and types are judged as they
-//! come, and shown when they are known (`shown`).
+//! A provider's words are never repeated, because they can echo the prompt or a part of the key. Codes and types are
+//! used as received, and shown only if they are known (`shown`).
 
 use std::time::{Duration, SystemTime};
 
@@ -12,9 +12,9 @@ use serde_json::Value;
 use crate::shown::known;
 use crate::usage::TokenUsage;
 
-/// A longer wait than this is not believed.
+/// A longer wait than this is ignored.
 const MAX_ASKED_WAIT: Duration = Duration::from_hours(1);
-/// A code or type with one of these in it tells that money or quota is at its end.
+/// A code or type that contains one of these means that money or quota has run out.
 const BILLING_WORDS: [&str; 7] = [
     "billing",
     "credit",
@@ -25,21 +25,21 @@ const BILLING_WORDS: [&str; 7] = [
     "spend_limit",
 ];
 
-/// What to do about it.
+/// The kind of a fault, by what to do about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FaultKind {
-    /// May pass by itself: try again, or another provider.
+    /// It may pass by itself: retry, or ask another provider.
     Transient,
-    /// No money or no quota left: only a person can help.
+    /// Money or quota has run out: a person must act.
     Billing,
-    /// The key is refused.
+    /// The provider refused the key.
     Auth,
-    /// The request is refused; it would be again.
+    /// The provider refused the request, and would again.
     Rejected,
-    /// An answer came that is no answer: refused, cut off, empty, unreadable.
+    /// The answer cannot be used: a refusal, cut off, empty or unreadable.
     Unusable,
-    /// No key is configured, so nothing was asked.
+    /// No key is configured, so the provider was not asked.
     NoKey,
 }
 
@@ -50,12 +50,12 @@ pub(crate) struct Fault {
     pub status: Option<u16>,
     /// Safe to show.
     pub reason: String,
-    /// How long the provider asks us to wait.
+    /// How long the provider asks clients to wait.
     pub wait: Option<Duration>,
     pub timed_out: bool,
-    /// The same request need not be tried again in this step.
+    /// Do not repeat the same request in this step.
     pub final_word: bool,
-    /// An unusable answer may have been billed.
+    /// Tokens of an unusable answer, which may have been billed.
     pub usage: Option<Box<TokenUsage>>,
 }
 
@@ -73,8 +73,8 @@ impl Fault {
         Self::new(FaultKind::Unusable, reason)
     }
 
-    /// A 200 that is empty or ends in the middle. It was paid for, so it is not asked for again at once, but a later attempt may
-    /// fare better.
+    /// A 200 whose body is empty or ends early. It was billed, so this step does not repeat the request, but a later
+    /// attempt may.
     pub fn broken_off() -> Self {
         Self { final_word: true, ..Self::new(FaultKind::Transient, "the answer is empty or breaks off") }
     }
@@ -83,14 +83,14 @@ impl Fault {
         if error.is_builder() {
             Self::new(FaultKind::Rejected, "the request could not be built")
         } else if error.is_connect() {
-            // One that took the whole time to connect is worth one more try, like an answer that did not come.
+            // A connect timeout is treated like a request timeout: one more try.
             Self { timed_out: error.is_timeout(), ..Self::new(FaultKind::Transient, "the connection failed") }
         } else {
             Self::new(FaultKind::Transient, "the connection broke off")
         }
     }
 
-    /// What an answer means that is no 200.
+    /// The fault of an answer whose status is not 200.
     pub fn of_status(status: u16, body: &Value, headers: &HeaderMap) -> Self {
         let told = Told::read(body);
         let mut kind = match status {
@@ -121,7 +121,7 @@ impl Fault {
     }
 }
 
-/// What an error body says, in the shapes of all three providers:
+/// What an error body says, in the formats of all three providers:
 /// `{error: {type, code, param}}`, `{type: "error", error: {type}}`, `{error: {status, details: [{reason, ...}]}}`.
 #[derive(Default)]
 struct Told<'b> {
@@ -134,7 +134,7 @@ struct Told<'b> {
 impl<'b> Told<'b> {
     fn read(body: &'b Value) -> Self {
         let mut told = Self::default();
-        // Google wraps errors into a list at times.
+        // Google sometimes wraps errors in a list.
         let Some(error) = body.get("error").or_else(|| body.pointer("/0/error")) else { return told };
         let details = error.get("details").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let named = ["type", "code", "status", "param"].into_iter().filter_map(|name| error.get(name));
@@ -145,7 +145,7 @@ impl<'b> Told<'b> {
                 told.ids.push(id);
             }
         }
-        // Anthropic tells an empty account with a plain 400; its message is the only sign.
+        // Anthropic answers a plain 400 if the account is empty. Only the message shows that.
         let message = error.get("message").and_then(Value::as_str).unwrap_or_default();
         told.out_of_credit = message.to_ascii_lowercase().contains("credit balance is too low");
         for detail in details.iter().take(8) {

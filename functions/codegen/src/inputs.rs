@@ -1,4 +1,4 @@
-//! The inputs of a codegen step: judged as a whole, so that every mistake is reported at once.
+//! Reads the inputs of a codegen step, and collects every problem in them.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -15,7 +15,7 @@ pub(crate) const MAX_PROMPT_BYTES: usize = 128 * 1024;
 const MAX_NAME_BYTES: usize = 100;
 const MAX_MODEL_BYTES: usize = 100;
 
-/// What is wanted; decides whom to ask first and how.
+/// The kind of text. It decides which provider is asked first, and with which instructions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -25,7 +25,7 @@ pub enum Kind {
     Review,
 }
 
-/// What the text is to be made from.
+/// What the model writes about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     Topic { topic: String, bullets: Vec<String> },
@@ -39,9 +39,9 @@ pub struct Request {
     pub source: Source,
     /// File name of the artifact.
     pub name: String,
-    /// Ask this provider and no other.
+    /// Ask only this provider.
     pub provider: Option<Provider>,
-    /// Ask for this model; `provider` is then set.
+    /// Ask for this model. `provider` is set then.
     pub model: Option<String>,
 }
 
@@ -66,7 +66,7 @@ impl Request {
         })
     }
 
-    /// The media type that fits the file name. Markup that a browser would run is served as plain text.
+    /// The media type for the file name. Markup in which a browser would run scripts is plain text.
     pub fn media_type(&self) -> &'static str {
         if self.is_markdown() {
             "text/markdown; charset=utf-8"
@@ -82,7 +82,7 @@ impl Request {
     }
 }
 
-/// Why this cannot be a model's name, if it cannot. It becomes part of a URL for Gemini.
+/// Why this cannot be a model's name, if so. For Gemini it becomes part of a URL.
 pub(crate) fn model_problem(model: &str, provider: Option<Provider>) -> Option<&'static str> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:/".contains(&byte);
     if model.is_empty() || model.len() > MAX_MODEL_BYTES || !model.bytes().all(allowed) {
@@ -105,8 +105,8 @@ fn source(fields: &mut Fields<'_, '_>) -> Option<Source> {
     });
     let has = |name| fields.value(name).is_some();
     match (has("prompt"), has("topic")) {
-        (true, true) => fields.problem("prompt", "give either a prompt, or a topic with bullets"),
-        (true, false) if has("bullets") => fields.problem("bullets", "belong to a topic; a prompt stands alone"),
+        (true, true) => fields.problem("prompt", "give either a prompt, or a topic with bullets, not both"),
+        (true, false) if has("bullets") => fields.problem("bullets", "belong to a topic; a prompt has none"),
         (false, false) => fields.problem("topic", "is missing: give a topic with bullets, or a prompt"),
         _ => {}
     }
@@ -141,7 +141,7 @@ fn target(fields: &mut Fields<'_, '_>) -> (Option<Provider>, Option<String>) {
     let is_named = fields.value("provider").is_some();
     let provider = if is_named { named } else { Provider::of_model(model) };
     if provider.is_none() && !is_named {
-        fields.problem("model", "is of no provider that its name tells; name the provider too");
+        fields.problem("model", "does not tell its provider; name the provider too");
     }
     if let Some(why) = model_problem(model, provider) {
         fields.problem("model", why);

@@ -1,4 +1,4 @@
-//! Provider keys: looked up when a step needs them (the source caches), never shown.
+//! Provider keys. They are looked up when a step needs them (the source caches them), and never shown.
 
 use std::fmt;
 use std::time::Instant;
@@ -10,11 +10,11 @@ use shared::telemetry;
 
 use crate::provider::{PerProvider, Provider};
 
-/// A provider's key. Its `Debug` shows nothing of it, and it has no `Display`.
+/// A provider's key. `Debug` does not show it, and there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ApiKey(String);
 
-/// The keys that are configured; a provider without one is not asked.
+/// The configured keys. A provider without a key is not asked.
 #[derive(Debug, Clone, Default)]
 pub struct ProviderKeys(PerProvider<Member>);
 
@@ -23,12 +23,12 @@ pub struct ProviderKeys(PerProvider<Member>);
 enum Member {
     #[default]
     Missing,
-    /// Something that cannot be a key. It is this provider's trouble alone.
+    /// A value that cannot be a key. It disables only this provider.
     Malformed,
     Key(ApiKey),
 }
 
-/// Looks the keys up, for example in Secrets Manager: as they were lately, or as read after a moment.
+/// Looks up the keys, for example in Secrets Manager. With an instant, they must have been read after it.
 type Load = Box<dyn Fn(Option<Instant>) -> BoxFuture<'static, Result<ProviderKeys, Error>> + Send + Sync>;
 
 /// Where the keys come from.
@@ -47,9 +47,9 @@ impl ApiKey {
 }
 
 impl ProviderKeys {
-    /// Reads the secret `nofx/llm`: a JSON object with the members of [`Provider::key_name`]. A member that is absent, null
-    /// or blank means no key, and one that cannot be a key disables its provider. Errors say what is wrong without repeating any
-    /// of it.
+    /// Reads the text of the secret: a JSON object whose members are named by [`Provider::key_name`]. A member that is
+    /// absent, null or blank means that there is no key. One that cannot be a key disables its provider. Errors never
+    /// repeat any part of the text.
     pub fn from_secret(json: &str) -> Result<Self, Error> {
         let Ok(Value::Object(members)) = serde_json::from_str(json) else {
             return Err(Error::internal("the secret with the provider keys is unreadable", "not a JSON object"));
@@ -75,7 +75,7 @@ impl ProviderKeys {
         }
     }
 
-    /// Whether nothing is configured at all.
+    /// Whether no key is configured, not even a malformed one.
     pub(crate) fn is_empty(&self) -> bool {
         Provider::ALL.into_iter().all(|provider| matches!(self.0.get(provider), Member::Missing))
     }
@@ -98,14 +98,14 @@ impl KeyRing {
         Self(Box::new(move |moment| Box::pin(load(moment))))
     }
 
-    /// The keys that `suffice`, or, if those at hand do not, the keys as they are now. An operator who mends a secret need not
-    /// wait for a cache.
+    /// The cached keys if they `suffice`, else freshly read ones. So an operator who corrects the secret need not wait
+    /// for the cache.
     pub(crate) async fn keys(&self, suffice: impl Fn(&ProviderKeys) -> bool) -> Result<ProviderKeys, Error> {
         let asked = Instant::now();
         match self.load(None).await {
             Ok(keys) if suffice(&keys) => Ok(keys),
             Err(error @ Error::Unavailable { .. }) => Err(error),
-            // None, malformed, or refused before.
+            // No key, a malformed one, or one that was refused before.
             Ok(_) | Err(_) => self.load(Some(asked)).await,
         }
     }
@@ -134,8 +134,8 @@ impl<'a> StepKeys<'a> {
         &self.current
     }
 
-    /// Another key in place of one that was refused in a request made at `moment`: the secret is read again, once in a step,
-    /// for it may have been rotated.
+    /// Another key instead of one that was refused in a request at `moment`, if the secret holds one now. The secret
+    /// may have been rotated, so it is read again, once per step.
     pub(crate) async fn renew(&mut self, provider: Provider, refused: &ApiKey, moment: Instant) -> Option<ApiKey> {
         if !self.renewed {
             self.renewed = true;

@@ -1,9 +1,9 @@
 //! Tool `codegen`: text or code from a model, stored as an artifact.
 //!
-//! Inputs: `{topic, bullets}` or `{prompt}`, and optionally `kind` (`text`, `code`, `review`), `name` (file name, default
-//! `output.md`), `provider`, `model`. A step that names a provider asks that one and no other; otherwise the router falls back
-//! from one provider to the next, and says in outputs, metadata and events who answered and why others did not. Neither
-//! prompts nor texts appear in events or logs.
+//! Inputs: `{topic, bullets}` or `{prompt}`, and optionally `kind` (`text`, `code`, `review`), `name` (file name,
+//! default `output.md`), `provider`, `model`. A step that names a provider asks only that one. Otherwise the router
+//! falls back from one provider to the next. Outputs, metadata and events say who answered and why others did not.
+//! Events and logs contain neither prompts nor texts.
 
 mod ask;
 mod config;
@@ -43,7 +43,7 @@ pub use crate::provider::{PerProvider, Provider};
 pub use crate::report::Generated;
 pub use crate::usage::TokenUsage;
 
-/// The longest that looking up the keys may take.
+/// Time limit for looking up the keys.
 const KEYS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The handler of tool `codegen`.
@@ -61,9 +61,9 @@ impl fmt::Debug for Codegen {
 }
 
 impl Codegen {
-    /// `keys` looks up the secret `nofx/llm`. Every step calls it, so it should cache; with a moment it must give what was read
-    /// after that moment, because a provider has refused a key or none was found. `Error::NotFound` from it means that no key is
-    /// configured.
+    /// `keys` looks up the secret that `LLM_SECRET_ID` names. Every step calls it, so it should cache. If it gets an
+    /// instant, it must return keys that were read after it, because a provider refused a key or none was found.
+    /// `Error::NotFound` means that no key is configured.
     pub fn new<F>(
         config: CodegenConfig,
         keys: impl Fn(Option<std::time::Instant>) -> F + Send + Sync + 'static,
@@ -80,8 +80,8 @@ impl Codegen {
         })
     }
 
-    /// All of the work but storing its result. `Err` is the outcome of a step that has nothing to store.
-    /// Nothing is asked any more once `ownership` is lost.
+    /// Does all the work except storing the result. `Err` is the outcome of a step that has nothing to store. Once
+    /// `ownership` is lost, no provider is asked any more.
     pub async fn generate(
         &self,
         inputs: &Value,
@@ -98,7 +98,8 @@ impl Codegen {
         let keys = self.look_up(&line, deadline).await.map_err(|error| Box::new(report::no_keys_told(&error)))?;
         let message = prompt::message(&request);
         if !line.iter().any(|provider| keys.get(*provider).is_some()) {
-            // A template stands in where nothing is configured at all, not where a key is missing for what was asked.
+            // The template is used only if no key is configured at all, not if the key of the requested provider is
+            // missing.
             return if self.allow_template && keys.is_empty() {
                 Ok(report::from_template(&request, &message))
             } else {
@@ -115,7 +116,7 @@ impl Codegen {
     }
 
     async fn look_up(&self, line: &[Provider], deadline: Instant) -> Result<ProviderKeys, Error> {
-        // A key that was refused lately may have been replaced; so may none.
+        // A key that was refused recently may have been replaced, and a missing one may have been added.
         let suffice = |keys: &ProviderKeys| {
             line.iter().any(|provider| keys.get(*provider).is_some()) && !self.router.has_refused(line, keys)
         };
@@ -142,7 +143,7 @@ impl Codegen {
                     Error::Unavailable { .. } => Outcome::retryable(told),
                     _ => Outcome::failed(told),
                 };
-                // The tokens are spent all the same.
+                // The tokens were spent anyway.
                 Outcome { events: generated.events, ..outcome }
             }
         }
@@ -155,7 +156,7 @@ impl Handler for Codegen {
     }
 
     async fn handle_while_owned(&self, step: &ClaimedStep, store: &StepStore, ownership: &Ownership) -> Outcome {
-        // Keep back a tenth of the time, for storing what was paid for.
+        // Reserve a tenth of the time for storing the answer.
         let time = step.timeout.mul_f64(0.9);
         match self.generate(&step.inputs, time, ownership).await {
             Ok(generated) => self.keep(generated, store).await,

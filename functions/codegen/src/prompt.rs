@@ -1,10 +1,10 @@
-//! What a model is told, and the template that stands in for it.
+//! The prompt of a model, and the template that is used if no provider is configured.
 
 use std::fmt::Write as _;
 
 use crate::inputs::{Kind, Request, Source};
 
-/// The message that a model answers. Depends on the inputs alone, so its hash can be recomputed from them.
+/// The message to the model. It depends only on the inputs, so that its hash can be recomputed from them.
 pub fn message(request: &Request) -> String {
     match &request.source {
         Source::Prompt(prompt) => prompt.clone(),
@@ -21,7 +21,7 @@ pub fn message(request: &Request) -> String {
     }
 }
 
-/// The standing instructions for a kind of work.
+/// The system instructions for a kind of work.
 pub fn instructions(request: &Request) -> &'static str {
     match request.kind {
         Kind::Text => {
@@ -44,7 +44,7 @@ pub fn instructions(request: &Request) -> &'static str {
     }
 }
 
-/// The same inputs always give the same text, which says of itself that no model wrote it.
+/// The same inputs always give the same text. It says that no model wrote it.
 pub fn template(request: &Request) -> String {
     const NOTICE: &str = "> Filled in from a template, not written by a model: no provider key is configured.";
     match &request.source {
@@ -67,7 +67,8 @@ pub fn template(request: &Request) -> String {
     }
 }
 
-/// Takes off the one fence that models put around a whole file although told not to; any other text stays as it is.
+/// Removes a code fence around the whole text, which models add although the prompt forbids it. Other text is
+/// unchanged.
 pub fn without_fence(text: &str) -> &str {
     let trimmed = text.trim();
     let inside = trimmed

@@ -1,11 +1,11 @@
-//! The providers of models, and what is fixed about each of them.
+//! The providers of models, and their constants.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::Serialize;
 
-/// Whose models can be asked.
+/// A provider of models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Provider {
@@ -34,7 +34,7 @@ impl Provider {
         }
     }
 
-    /// Name of the provider's key in the secret `nofx/llm`.
+    /// Name of the provider's key in the secret.
     pub fn key_name(self) -> &'static str {
         match self {
             Self::OpenAi => "OPENAI_API_KEY",
@@ -43,7 +43,7 @@ impl Provider {
         }
     }
 
-    /// Where requests go unless a base URL is configured. Ends with a slash, includes the API's version.
+    /// The base URL if none is configured. It includes the API's version and ends with a slash.
     pub(crate) fn default_base_url(self) -> &'static str {
         match self {
             Self::OpenAi => "https://api.openai.com/v1/",
@@ -52,7 +52,7 @@ impl Provider {
         }
     }
 
-    /// Guesses whose model this is, for inputs that name a model alone.
+    /// Guesses the provider of a model, for inputs that name only a model.
     pub(crate) fn of_model(model: &str) -> Option<Self> {
         let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| model.starts_with(prefix));
         if starts(&["gpt-", "chatgpt-", "codex-", "o1", "o3", "o4"]) {
@@ -66,7 +66,7 @@ impl Provider {
         }
     }
 
-    /// Reads `LLM_ORDER`: names with commas between them. Nothing but blanks means that no order is set.
+    /// Reads `LLM_ORDER`: names separated by commas. `None` if it is blank.
     pub fn parse_order(text: &str) -> Result<Option<Vec<Self>>, String> {
         let mut order = Vec::new();
         for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
@@ -92,7 +92,7 @@ impl FromStr for Provider {
         Self::ALL
             .into_iter()
             .find(|provider| provider.as_str().eq_ignore_ascii_case(name))
-            .ok_or_else(|| "unknown provider; known are openai, anthropic and gemini".to_owned())
+            .ok_or_else(|| "unknown provider; use openai, anthropic or gemini".to_owned())
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a step leaves behind: outputs, metadata, events, and the words of its failures.
+//! What a step returns: outputs, metadata, events and errors.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::usage::TokenUsage;
 
 const TEMPLATE: &str = "template";
 
-/// A text that awaits storing, and what is told about it.
+/// A text that is ready to be stored, and the facts about it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Generated {
     /// File name of the artifact.
@@ -31,7 +31,7 @@ pub struct Generated {
     pub media_type: &'static str,
     pub text: String,
     pub metadata: Value,
-    /// Who wrote it; `template` if nobody did.
+    /// Who wrote it, or `template` if no model did.
     pub provider: &'static str,
     /// The model that answered.
     pub model: String,
@@ -39,8 +39,8 @@ pub struct Generated {
 }
 
 impl Generated {
-    /// The step's outputs once the text is stored. They repeat the text, for steps that use it by reference, if it is no longer
-    /// than a prompt may be and all of it fits into `most` bytes.
+    /// The step's outputs once the text is stored. They contain the text, so that other steps can refer to it, unless
+    /// it is longer than a prompt may be or the outputs would have more than `most` bytes.
     pub fn outputs(&self, artifact: &NewArtifact, most: usize) -> Map<String, Value> {
         let mut outputs = Map::new();
         outputs.insert("artifact_id".to_owned(), json!(artifact.id));
@@ -100,7 +100,7 @@ pub(crate) fn from_model(request: &Request, question: Question<'_>, routed: Rout
 }
 
 pub(crate) fn from_template(request: &Request, message: &str) -> Generated {
-    // The template is Markdown whatever the name promises; it must not be taken for JSON or code.
+    // The template is Markdown, whatever the file name says. It must not be served as JSON or code.
     let media_type = if request.is_markdown() { request.media_type() } else { "text/plain; charset=utf-8" };
     let none = TokenUsage::default();
     Generated {
@@ -130,10 +130,10 @@ pub(crate) fn from_template(request: &Request, message: &str) -> Generated {
     }
 }
 
-/// The step names a provider that the operator's order leaves out.
+/// The step names a provider that the operator's order does not include.
 pub(crate) fn excluded(request: &Request) -> Outcome {
     let name = request.provider.map_or("none", Provider::as_str);
-    let message = format!("{name} is not among the providers that LLM_ORDER allows");
+    let message = format!("{name} is not one of the providers in LLM_ORDER");
     Outcome::failed(StepError::invalid_inputs(vec![Problem::new("inputs.provider", message)]))
 }
 
@@ -143,17 +143,20 @@ pub(crate) fn no_provider(line: &[Provider], keys: &ProviderKeys) -> Outcome {
     Outcome::failed(StepError::new(
         "no_provider",
         format!(
-            "No model can be asked: the secret nofx/llm holds no key ({}). Set {} in it.",
+            "No model can be asked, because a provider key is missing ({}). Set {} in the secret that LLM_SECRET_ID names.",
             problems.join("; "),
             names.join(" or ")
         ),
     ))
 }
 
-/// The step was taken away: nothing more was asked, and the end of this attempt does not count. Its events do.
+/// The step was cancelled or its lease was lost, so no further provider was asked. The end of this attempt does not
+/// count, but its events do.
 pub(crate) fn ownership_lost(left: &[Left]) -> Outcome {
-    let error =
-        StepError::new("ownership_lost", "The step was cancelled or taken over, so no provider was asked any more.");
+    let error = StepError::new(
+        "ownership_lost",
+        "The step was cancelled or its lease was lost, so no further provider was asked.",
+    );
     Outcome { events: spent(left), ..Outcome::failed(error) }
 }
 
@@ -166,13 +169,13 @@ pub(crate) fn no_keys_told(error: &Error) -> Outcome {
     }
 }
 
-/// Every provider was left. A later attempt may fare better if one of them may.
+/// No provider gave a usable answer. The outcome is retryable if one of them may recover.
 pub(crate) fn exhausted(left: &[Left]) -> Outcome {
     let told: Vec<_> = left.iter().map(|left| format!("{}: {}", left.provider, left.reason)).collect();
     let error = StepError::new("providers_failed", format!("No provider gave a usable answer. {}.", told.join("; ")))
         .with_details(json!({ "attempts": left }));
     let transient: Vec<_> = left.iter().filter(|left| left.kind == FaultKind::Transient).collect();
-    // If one of them asks for no wait there is none to keep.
+    // The shortest wait counts: if one provider asks for none, there is none.
     let retry_after: Option<Duration> =
         transient.iter().map(|left| left.wait.unwrap_or_default()).min().filter(|wait| !wait.is_zero());
     let outcome = Outcome::failed(error.clone());
@@ -180,7 +183,7 @@ pub(crate) fn exhausted(left: &[Left]) -> Outcome {
     Outcome { verdict, events: spent(left), ..outcome }
 }
 
-/// One event for each unusable answer that was counted, so that the sum over all events is what was spent.
+/// One event for each unusable answer, so that the sum over all events is what was spent.
 fn spent(left: &[Left]) -> Vec<NewEvent> {
     let event = |left: &Left, usage: &TokenUsage| {
         usage_event(left.provider.as_str(), &left.model, usage, json!({ "usable": false, "reason": left.reason }))

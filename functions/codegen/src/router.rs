@@ -1,9 +1,9 @@
-//! Whom to ask, again or next: the only retry loop on the way to a model.
+//! Decides which provider to ask, and whether to ask again. This is the only retry loop on the way to a model.
 //!
-//! *Retry* asks the same model again, *fallback* asks the next provider, *cooldown* lets later steps of this process ask a
-//! provider last that has just failed them. While other providers remain, one may use half of the time that is left, so
-//! that a hanging provider cannot take the whole step with it. Before each request, and every two seconds while one is under
-//! way, the router looks whether the step is still its own: a cancelled step spends nothing more.
+//! *Retry* asks the same model again. *Fallback* asks the next provider. *Cooldown* makes later steps of this process
+//! ask a provider last that has just failed. While other providers remain, one provider may use half of the remaining
+//! time, so that a hanging provider cannot use up the whole step. Before each request, and every two seconds during
+//! one, the router checks that the worker still owns the step, so that a cancelled step spends nothing more.
 
 use std::time::Duration;
 
@@ -22,14 +22,14 @@ use crate::keys::{ApiKey, ProviderKeys, StepKeys};
 use crate::provider::Provider;
 use crate::usage::TokenUsage;
 
-/// A provider that asks for a longer wait is left for the next one.
+/// If a provider asks for a longer wait, the next provider is asked.
 const MAX_WAIT: Duration = Duration::from_secs(10);
-/// With less time left than this a request is not worth its cost.
+/// With less time than this no request is sent: it could only cost money.
 const MIN_TRY: Duration = Duration::from_millis(100);
-/// A provider that gave no answer for so long has failed. One that had less time, because its step had, has not.
+/// A provider that did not answer for this long has failed. One that had less time, because the step had, has not.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A provider that was left without an answer, and why.
+/// A provider that gave no usable answer, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Left {
     pub provider: Provider,
@@ -39,19 +39,19 @@ pub struct Left {
     pub reason: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// Requests that were made; none if the provider was cooling down or has no key.
+    /// Number of requests: 0 if the provider was cooling down or has no key.
     pub tries: u32,
     #[serde(skip)]
     pub wait: Option<Duration>,
-    /// What unusable answers may have cost, one entry for each that told it.
+    /// Tokens of unusable answers, one entry for each that reported them.
     #[serde(skip)]
     pub usage: Vec<TokenUsage>,
-    /// The step had less time than an answer may take, and nothing else went wrong.
+    /// Only the step's short time prevented an answer.
     #[serde(skip)]
     pub cut_short: bool,
 }
 
-/// An answer, and the way to it.
+/// An answer, and which providers failed before it.
 #[derive(Debug)]
 pub(crate) struct Routed {
     pub provider: Provider,
@@ -62,10 +62,10 @@ pub(crate) struct Routed {
     pub left: Vec<Left>,
 }
 
-/// No usable answer, and why each provider was left.
+/// No usable answer, and why not from each provider.
 pub(crate) struct RouteFailure {
     pub left: Vec<Left>,
-    /// The step is owned no longer.
+    /// The worker no longer owns the step.
     pub ownership_lost: bool,
 }
 
@@ -79,25 +79,25 @@ pub(crate) struct Task<'a> {
 
 pub(crate) struct Router {
     config: CodegenConfig,
-    /// Built on first use, off the path of a cold start.
+    /// Built on first use, so that a cold start does not wait for it.
     client: OnceCell<reqwest::Client>,
     cooldowns: Cooldowns,
 }
 
-/// What one provider gave: an answer and the number of tries, or why it was left.
+/// The result of one provider: an answer with its duration and the number of tries, or why there is none.
 type Tried = Result<(Answer, Duration, u32), Left>;
 
 /// One provider's turn in a step.
 struct Turn<'a> {
     provider: Provider,
     model: &'a str,
-    /// The newest one: a refused key is replaced when the secret holds another.
+    /// Replaced if the provider refuses it and the secret holds another.
     key: ApiKey,
     /// When the turn ends.
     slot: Instant,
     tries: u32,
     spent: Vec<TokenUsage>,
-    /// A fault that was the provider's own.
+    /// At least one fault was the provider's own.
     has_failed: bool,
     ownership_lost: bool,
 }
@@ -107,13 +107,13 @@ impl Router {
         Self { config, client: OnceCell::new(), cooldowns: Cooldowns::default() }
     }
 
-    /// Whom this request may ask, best first.
+    /// The providers that this request may ask, best first.
     pub(crate) fn line(&self, request: &Request) -> Vec<Provider> {
         let order = self.config.order.clone().unwrap_or_else(|| default_order(request.kind).to_vec());
         order.into_iter().filter(|provider| request.provider.is_none_or(|only| only == *provider)).collect()
     }
 
-    /// Whether one of these keys was refused lately.
+    /// Whether a provider recently refused one of these keys.
     pub(crate) fn has_refused(&self, line: &[Provider], keys: &ProviderKeys) -> bool {
         let refused = |provider: &Provider| {
             let cooldown = keys.get(*provider).and_then(|key| self.cooldowns.get(*provider, key));
@@ -122,7 +122,7 @@ impl Router {
         line.iter().any(refused)
     }
 
-    /// Asks one provider after the other until one gives a usable answer.
+    /// Asks one provider after another until one gives a usable answer.
     pub(crate) async fn route(&self, task: &Task<'_>, keys: &mut StepKeys<'_>) -> Result<Routed, RouteFailure> {
         let line = self.line(task.request);
         let mut left = Vec::new();
@@ -131,7 +131,7 @@ impl Router {
         };
         let askable = line.iter().filter(|provider| keys.current().get(**provider).is_some()).count();
         let cooling = line.iter().filter(|provider| is_cooling(provider)).count();
-        // When all are cooling down, asking is better than failing without having asked.
+        // If all are cooling down, ask them anyway: failing without a request would be worse.
         let ignore_cooldowns = cooling == askable;
         let mut remaining = if ignore_cooldowns { askable } else { askable - cooling };
         for provider in line {
@@ -159,7 +159,7 @@ impl Router {
                 }
                 Err(why) => {
                     tracing::warn!(%provider, model, kind = ?why.kind, status = why.status, reason = why.reason, tries = why.tries,
-                        "provider left without an answer");
+                        "no usable answer from the provider");
                     if turn.ownership_lost {
                         left.push(why);
                         return Err(RouteFailure { left, ownership_lost: true });
@@ -172,18 +172,20 @@ impl Router {
         Err(RouteFailure { left, ownership_lost: false })
     }
 
-    /// Asks one provider until it answers, or is left.
+    /// Asks one provider until it answers or no retry makes sense.
     async fn ask_provider(&self, turn: &mut Turn<'_>, task: &Task<'_>, keys: &mut StepKeys<'_>) -> Tried {
         let client = self.client.get_or_try_init(|| async { client(&self.config) }).await;
         let client = client.map_err(|fault| turn.leave(fault))?;
         loop {
             let limit = self.config.request_timeout.min(turn.slot.saturating_duration_since(Instant::now()));
             if limit < MIN_TRY {
-                return Err(turn.leave(Fault::new(FaultKind::Transient, "the step has no time left for it")));
+                return Err(turn.leave(Fault::new(FaultKind::Transient, "the step had no time left")));
             }
             if !task.ownership.holds().await {
                 turn.ownership_lost = true;
-                return Err(turn.leave(Fault::new(FaultKind::Transient, "the step was cancelled or taken over")));
+                return Err(
+                    turn.leave(Fault::new(FaultKind::Transient, "the step was cancelled or its lease was lost"))
+                );
             }
             let (started, asked) = (Instant::now(), std::time::Instant::now());
             turn.tries += 1;
@@ -192,9 +194,9 @@ impl Router {
                 answer = ask(client, &self.config, target, task.question, limit) => answer,
                 () = task.ownership.lost() => {
                     turn.ownership_lost = true;
-                    // It may be billed all the same, and nobody will tell how much.
+                    // It may still be billed, and its tokens will never be known.
                     turn.spent.push(TokenUsage::default());
-                    let reason = "given up: the step was cancelled or taken over";
+                    let reason = "stopped: the step was cancelled or its lease was lost";
                     return Err(turn.leave(Fault::new(FaultKind::Transient, reason)));
                 }
             };
@@ -208,7 +210,7 @@ impl Router {
             if fault.kind == FaultKind::Auth
                 && let Ok(Some(key)) = timeout_at(turn.slot, keys.renew(turn.provider, &turn.key, asked)).await
             {
-                tracing::info!(provider = %turn.provider, model = turn.model, "asking again with the key that the secret holds now");
+                tracing::info!(provider = %turn.provider, model = turn.model, "asking again with the new key from the secret");
                 turn.key = key;
                 continue;
             }
@@ -253,7 +255,7 @@ impl Left {
     }
 }
 
-/// How long to wait before the same model is asked again; `None` if it should not be. `jitter` is in 0..1.
+/// How long to wait before asking the same model again. `None` if it should not be asked again. `jitter` is in 0..1.
 fn retry_delay(
     fault: &Fault,
     tries: u32,
@@ -261,14 +263,14 @@ fn retry_delay(
     time_left: Duration,
     jitter: f64,
 ) -> Option<Duration> {
-    // One more try after a timeout: each costs its whole limit.
+    // Only one more try after a timeout, because each takes its whole limit.
     let allowed = if fault.timed_out { config.tries_per_provider.min(2) } else { config.tries_per_provider };
     if fault.kind != FaultKind::Transient || fault.final_word || tries >= allowed {
         return None;
     }
     let backoff = config.backoff.saturating_mul(1 << (tries - 1).min(10)).min(MAX_WAIT);
     let backoff = backoff.mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0);
-    // A wait of nothing is not an invitation to ask in a loop.
+    // Wait at least the backoff, even if the provider asks for a wait of 0.
     let delay = fault.wait.map_or(backoff, |wait| wait.max(backoff));
     (delay <= MAX_WAIT && delay + MIN_TRY < time_left).then_some(delay)
 }

@@ -1,16 +1,17 @@
-//! What of a provider's words may be shown.
+//! Which words of a provider may be shown.
 //!
-//! A provider, or a gateway that poses as one, can send the key or the prompt back in any field, whole or in part. So words are
-//! never passed on: codes, types and reasons are shown only if they are on the list below, as our own text, and anything else is
-//! left out. Names of models cannot be listed; one is shown if it has the shape of a name and shares nothing with key or prompt.
+//! A provider, or a gateway in front of it, can return the key or the prompt in any field, whole or in part. So its
+//! words are never passed on. A code, type or reason is shown only if it is on the list below. Names of models cannot
+//! be listed. One is shown if it looks like a name and shares nothing with the key or the prompt.
 
 use crate::keys::ApiKey;
 
-/// The same for the key, whose characters are random: a shortened key shows its start.
+/// Letters and digits of the key that a name may not contain in sequence. They are random, so a few in common are not a
+/// coincidence.
 const KEY_SHARED: usize = 5;
-/// A text that shares this many characters with a secret counts as a part of it.
+/// A name that shares this many characters with the key or the prompt counts as a part of it.
 const SHARED: usize = 8;
-/// Shorter ones are in other words by chance.
+/// Shorter words occur in other words by chance.
 const MIN_WORD: usize = 4;
 /// The longest run of letters and digits in a model's name. Keys, hashes and encoded texts have longer ones.
 const MAX_RUN: usize = 16;
@@ -47,7 +48,7 @@ const KNOWN: &[&str] = &[
     "PERMISSION_DENIED", "QUOTA_EXCEEDED", "RATE_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED", "RESOURCE_QUOTA_EXCEEDED",
     "SECURITY_POLICY_VIOLATED", "SERVICE_DISABLED", "SERVICE_NOT_VISIBLE", "UNAUTHENTICATED", "UNAVAILABLE",
     "UNIMPLEMENTED", "UNKNOWN", "USER_PROJECT_DENIED",
-    // Why an answer ended.
+    // Reasons why an answer ended.
     "cancelled", "content_filter", "failed", "function_call", "in_progress", "incomplete", "length",
     "model_context_window_exceeded", "pause_turn", "queued", "refusal", "tool_calls", "tool_use", "BLOCKLIST",
     "BLOCK_REASON_UNSPECIFIED", "FINISH_REASON_UNSPECIFIED", "IMAGE_OTHER", "IMAGE_PROHIBITED_CONTENT",
@@ -68,7 +69,7 @@ pub(crate) fn served_model(served: &str, requested: &str, key: &ApiKey, prompt: 
     }
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-:/@".contains(&byte);
     let longest_run = served.split(|c: char| !c.is_ascii_alphanumeric()).map(str::len).max().unwrap_or(0);
-    // Two dots shorten a key: `sk-ab..yz`.
+    // Two dots may stand for the middle of a key: `sk-ab..yz`.
     let is_name = !served.is_empty()
         && served.len() <= MAX_MODEL_BYTES
         && served.bytes().all(allowed)
@@ -79,9 +80,9 @@ pub(crate) fn served_model(served: &str, requested: &str, key: &ApiKey, prompt: 
     }
     let (name, requested) = (served.to_ascii_lowercase(), requested.to_ascii_lowercase());
     let (key, prompt) = (key.expose().to_ascii_lowercase(), prompt.to_lowercase());
-    // What the plan asked for may be repeated, whatever key and prompt say; only the rest of the name can be theirs.
+    // The requested model's name may always be shown. Only the rest of the name can come from the key or the prompt.
     let rest = name.strip_prefix(&requested).unwrap_or(&name);
-    // Separators could be put anywhere between the characters of either.
+    // Compare without separators, which could stand anywhere between the characters.
     if shares(&name, &key) || parts(&bare(rest), KEY_SHARED).any(|part| bare(&key).contains(part)) {
         return None;
     }
@@ -92,7 +93,7 @@ pub(crate) fn served_model(served: &str, requested: &str, key: &ApiKey, prompt: 
     (!says_prompt).then(|| served.to_owned())
 }
 
-/// Whether a name holds the secret, or a part of it that is long enough to be no chance.
+/// Whether a name contains the secret, or a part of it that is too long to be a coincidence.
 fn shares(name: &str, secret: &str) -> bool {
     if name == secret {
         return true;
@@ -107,17 +108,17 @@ fn parts(text: &str, length: usize) -> impl Iterator<Item = &str> {
     text.as_bytes().windows(length).filter_map(|part| str::from_utf8(part).ok())
 }
 
-/// Letters and digits alone.
+/// Only the letters and digits.
 fn bare(text: &str) -> String {
     text.chars().filter(char::is_ascii_alphanumeric).collect()
 }
 
-/// An ending that models have: digits and what is put between them.
+/// Whether this can be the version at the end of a model's name: digits and separators.
 fn is_version(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_digit() || b"-.:@_".contains(&byte))
 }
 
-/// Words that would be recognised; years and other short numbers are also in the names of models.
+/// The words that are looked for. Not years and other short numbers, which occur in model names too.
 fn words(prompt: &str) -> impl Iterator<Item = &str> {
     prompt
         .split(|c: char| !c.is_alphanumeric())

@@ -1,13 +1,14 @@
-//! Tokens, counted alike for every provider.
+//! Token counts, with the same meaning for every provider.
 
 use serde::Serialize;
 use serde_json::Value;
 
-/// What one answer used. `None` is "not told", which is not zero.
+/// The tokens of one answer. `None` means "not reported", which is not zero.
 ///
-/// The providers count differently; here `input_tokens` always includes tokens read from and written to a cache, and
-/// `output_tokens` always includes reasoning. (Anthropic's `input_tokens` excludes its cache, Gemini's `candidatesTokenCount`
-/// excludes thoughts.) A counter that is no count, such as a negative number or a text, is not told either.
+/// The providers count differently. Here `input_tokens` always includes tokens read from and written to a cache, and
+/// `output_tokens` always includes reasoning. (Anthropic's `input_tokens` excludes its cache, Gemini's
+/// `candidatesTokenCount` excludes thoughts.) A value that is not a count, such as a negative number or a text, is "not
+/// reported" too.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct TokenUsage {
     pub input_tokens: Option<u64>,
@@ -47,7 +48,7 @@ impl TokenUsage {
         let at = |pointer: &str| usage.and_then(|usage| usage.pointer(pointer));
         let thoughts = at("/thoughtsTokenCount");
         let output_tokens = match at("/candidatesTokenCount") {
-            // Left out when nothing but thoughts was made.
+            // Gemini leaves it out if there were only thoughts.
             None | Some(Value::Null) => count(thoughts),
             told => sum([count(told), part(thoughts)]),
         };
@@ -61,12 +62,12 @@ impl TokenUsage {
         .without_parts_of_nothing()
     }
 
-    /// Whether the provider told anything.
+    /// Whether the provider reported anything.
     pub fn is_told(&self) -> bool {
         self.input_tokens.is_some() || self.output_tokens.is_some()
     }
 
-    /// A missing part counts as zero only where the total is given.
+    /// A missing part counts as zero only if its total is reported.
     fn without_parts_of_nothing(mut self) -> Self {
         if self.input_tokens.is_none() {
             self.cached_input_tokens = None;
@@ -79,12 +80,12 @@ impl TokenUsage {
     }
 }
 
-/// A count, if it is one. No answer has more tokens than 32 bits hold.
+/// The value as a count, if it is one of at most 32 bits: no answer has more tokens.
 fn count(value: Option<&Value>) -> Option<u64> {
     value?.as_u64().filter(|count| u32::try_from(*count).is_ok())
 }
 
-/// A part of a total: left out, it is zero.
+/// A part of a total. Providers leave out parts that are zero.
 fn part(value: Option<&Value>) -> Option<u64> {
     match value {
         None | Some(Value::Null) => Some(0),
@@ -92,7 +93,7 @@ fn part(value: Option<&Value>) -> Option<u64> {
     }
 }
 
-/// Told only if each of its parts is.
+/// Reported only if each of the parts is.
 fn sum<const N: usize>(parts: [Option<u64>; N]) -> Option<u64> {
     parts.into_iter().try_fold(0u64, |sum, part| Some(sum.saturating_add(part?)))
 }

@@ -5,9 +5,10 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::Deserialize;
 use shared::context::Ctx;
+use shared::db::console::Focus;
 use shared::db::gate::{self, GateDecision};
-use shared::domain::GateId;
 use shared::domain::gate::Decision;
+use shared::domain::{GateId, RunId};
 use shared::error::Error;
 use shared::flow::decide_gate::decide_gate;
 use shared::http::{self, ACTOR, Form, REASON, id_param};
@@ -15,7 +16,6 @@ use shared::http::{self, ACTOR, Form, REASON, id_param};
 use crate::csrf;
 use crate::page::{self, Base, Notice, RunPage};
 use crate::routes::{failure, find, see, show};
-use crate::view::Focus;
 
 /// `/ui/gates/{id}/{verb}`; a stage may stand before it.
 #[derive(Debug, Deserialize)]
@@ -42,8 +42,8 @@ pub async fn decide(State(ctx): State<Ctx>, Path(path): Path<GatePath>, headers:
     }
 }
 
-/// The run's id, as text.
-async fn record(ctx: &Ctx, gate_id: GateId, decision: Decision, form: &Form) -> Result<String, Error> {
+/// The id of the gate's run.
+async fn record(ctx: &Ctx, gate_id: GateId, decision: Decision, form: &Form) -> Result<RunId, Error> {
     let (actor, reason) = form.read(&[ACTOR, REASON, &["csrf"]], |fields| {
         fields.require(&["actor"]);
         let (actor, reason) = (http::actor(fields), http::reason(fields));
@@ -56,10 +56,7 @@ async fn record(ctx: &Ctx, gate_id: GateId, decision: Decision, form: &Form) -> 
     let reason = reason.as_deref().map(str::trim).filter(|reason| !reason.is_empty());
     let tenant_id = &ctx.config.tenant;
     let gate = decide_gate(ctx, &GateDecision { tenant_id, gate_id, decision, actor: &actor, reason }).await?;
-    match gate["run_id"].as_str() {
-        Some(run_id) => Ok(run_id.to_owned()),
-        None => Err(Error::internal("decide a gate", "the database gave no run")),
-    }
+    Ok(gate.run_id)
 }
 
 /// The run as it is now, under the sentence.
@@ -67,7 +64,7 @@ async fn refused(ctx: &Ctx, headers: &HeaderMap, gate_id: GateId, error: &Error)
     let run = match gate::gate_fetch(&ctx.db, &ctx.config.tenant, gate_id).await {
         Ok(Some(gate)) => {
             let focus = Focus { gate: Some(gate_id), ..Focus::default() };
-            find(ctx, gate["run_id"].as_str().unwrap_or_default(), focus, None).await
+            find(ctx, gate.run_id, focus, None).await
         }
         Ok(None) => Err(Error::NotFound(format!("gate {gate_id}"))),
         Err(error) => Err(error),

@@ -4,12 +4,10 @@
 //! base path of a custom domain, or none.
 
 pub mod page;
-pub mod view;
 
 mod assets;
 mod csrf;
 mod gates;
-mod read;
 mod routes;
 
 use axum::Router;

@@ -9,14 +9,14 @@ use axum::response::{Html, IntoResponse, Response};
 use serde::Deserialize;
 use shared::context::Ctx;
 use shared::db::artifact;
+use shared::db::console::{self, Focus, Run};
 use shared::domain::{ArtifactId, RunId};
 use shared::error::Error;
 use shared::http::{Query, detail_of, id_param};
 use shared::telemetry;
 
+use crate::csrf;
 use crate::page::{self, Base, Message, Notice, RunPage};
-use crate::view::{Focus, Run};
-use crate::{csrf, read};
 
 /// How long a signed URL can be used.
 const SIGNED_FOR: Duration = Duration::from_mins(5);
@@ -38,7 +38,7 @@ pub async fn runs(State(ctx): State<Ctx>, query: Query) -> Response {
         (Ok(after), Ok(inbox)) => (after, inbox),
         (Err(error), _) | (_, Err(error)) => return failure(Base::TOP, &error),
     };
-    match read::run_list(&ctx.db, &ctx.config.tenant, after, inbox).await {
+    match console::run_list(&ctx.db, &ctx.config.tenant, after, inbox).await {
         Ok(list) => Html(page::run_list(Base::TOP, &list)).into_response(),
         Err(error) => failure(Base::TOP, &error),
     }
@@ -50,7 +50,7 @@ pub async fn run(State(ctx): State<Ctx>, Path(path): Path<IdPath>, query: Query,
     let read = async || {
         let (before, mut focus) = (number(&query, "before")?, focus(&query)?);
         focus.gate = focus.gate.or(decided);
-        Ok((before, find(&ctx, &path.id, focus, before).await?))
+        Ok((before, find(&ctx, id_param("run", &path.id)?, focus, before).await?))
     };
     match read().await {
         Ok((before, run)) => show(&headers, |token| {
@@ -63,11 +63,11 @@ pub async fn run(State(ctx): State<Ctx>, Path(path): Path<IdPath>, query: Query,
 
 /// `GET /ui/runs/{id}/fragment`: goes into the page of the run, so its links are relative to that page.
 pub async fn fragment(State(ctx): State<Ctx>, Path(path): Path<IdPath>, query: Query, headers: HeaderMap) -> Response {
-    let run = match focus(&query) {
-        Ok(focus) => find(&ctx, &path.id, focus, None).await,
-        Err(error) => Err(error),
+    let read = async || {
+        let focus = focus(&query)?;
+        find(&ctx, id_param("run", &path.id)?, focus, None).await
     };
-    match run {
+    match read().await {
         Ok(run) => show(&headers, |token| {
             let page = RunPage { base: Base::RUN, run: &run, token, notice: None, before: None };
             page::run_live(&page).into_string()
@@ -121,9 +121,8 @@ pub fn see(place: &str) -> Response {
 }
 
 /// A run of the tenant.
-pub async fn find(ctx: &Ctx, id: &str, focus: Focus, before: Option<i64>) -> Result<Run, Error> {
-    let id: RunId = id_param("run", id)?;
-    let run = read::run_fetch(&ctx.db, &ctx.config.tenant, id, focus, before).await?;
+pub async fn find(ctx: &Ctx, id: RunId, focus: Focus, before: Option<i64>) -> Result<Run, Error> {
+    let run = console::run_fetch(&ctx.db, &ctx.config.tenant, id, focus, before).await?;
     run.ok_or_else(|| Error::NotFound(format!("run {id}")))
 }
 
@@ -183,7 +182,7 @@ async fn sign(ctx: &Ctx, id: &str) -> Result<String, Error> {
     let id: ArtifactId = id_param("artifact", id)?;
     let row = artifact::artifact_fetch(&ctx.db, &ctx.config.tenant, id).await?;
     let row = row.ok_or_else(|| Error::NotFound(format!("artifact {id}")))?;
-    let signed = ctx.storage.sign_download(row["uri"].as_str().unwrap_or_default(), SIGNED_FOR).await?;
+    let signed = ctx.storage.sign_download(&row.uri, SIGNED_FOR).await?;
     Ok(signed.url)
 }
 

@@ -1,12 +1,12 @@
-//! Whether a value survives the types of its column: numbers as the same decimal number, texts uncut.
+//! Checks that a column stores a value unchanged: numbers as the same decimal number, texts uncut.
 
 use serde_json::Value;
 use shared::domain::number::same_number;
 
 use crate::refusal::Refusal;
 
-/// Whether what is stored holds what was given. A text may be read as another notation of the same thing, such as a
-/// moment of time, but no number may change and no text be cut.
+/// Whether the stored value equals the given one. A text may be stored in another notation of the same value, such as a
+/// timestamp, but no number may change and no text may be cut.
 pub(crate) fn is_kept(given: &Value, stored: &Value) -> bool {
     match (given, stored) {
         (Value::Array(given), Value::Array(stored)) => {
@@ -16,12 +16,12 @@ pub(crate) fn is_kept(given: &Value, stored: &Value) -> bool {
             given.iter().all(|(key, given)| is_kept(given, stored.get(key).unwrap_or(&Value::Null)))
         }
         (Value::Number(given), Value::Number(stored)) => same_number(&given.to_string(), &stored.to_string()),
-        // A number that is stored as a text, or one that a double cannot hold.
+        // A number in a text column, or one that a double cannot hold.
         (Value::Number(given), Value::String(stored)) => same_number(&given.to_string(), stored),
-        // Only what is written like a number; there is more than one notation for the others.
+        // Only if the text is written as a number. Other values have several notations.
         (Value::String(given), Value::Number(stored)) => same_number(given, &stored.to_string()),
         (Value::String(given), Value::String(stored)) => {
-            // A `character(n)` is filled with blanks.
+            // Postgres pads `character(n)` with spaces.
             let stored = stored.trim_end_matches(' ');
             let given = given.trim_end_matches(' ');
             let cut = given.strip_prefix(stored).is_some_and(|rest| !is_midnight(stored, rest));
@@ -31,7 +31,7 @@ pub(crate) fn is_kept(given: &Value, stored: &Value) -> bool {
     }
 }
 
-/// Whether a key is given as the database writes it: another notation could find another row.
+/// Whether a key is given in the database's notation. Another notation could match another row.
 pub(crate) fn is_same(given: &Value, stored: &Value) -> bool {
     match (given, stored) {
         (Value::String(given), Value::String(stored)) => {
@@ -44,14 +44,14 @@ pub(crate) fn is_same(given: &Value, stored: &Value) -> bool {
 
 pub(crate) fn refusal(table: &str, column: &str, is_key: bool) -> Refusal {
     if is_key {
-        let message = format!("the key column \"{column}\" of {table} must be given as the database writes it");
+        let message = format!("the key column \"{column}\" of {table} must be given in the notation of the database");
         return Refusal::denied("inexact_key", message);
     }
-    let message = format!("column \"{column}\" of {table} cannot hold the value exactly as it is given");
+    let message = format!("column \"{column}\" of {table} cannot store the value exactly as given");
     Refusal::denied("inexact_value", message)
 }
 
-/// Whether what is left out of a date or a time is zero: `2026-01-01` for `2026-01-01T00:00:00Z`.
+/// Whether the part that is missing from a stored date or time is zero: `2026-01-01` for `2026-01-01T00:00:00Z`.
 fn is_midnight(stored: &str, rest: &str) -> bool {
     let is_digit = |at: usize| stored.as_bytes().get(at).is_some_and(u8::is_ascii_digit);
     let is_date = (0..4).all(is_digit) && stored.as_bytes().get(4) == Some(&b'-');

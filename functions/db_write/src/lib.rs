@@ -1,5 +1,6 @@
-//! Tool `db_write`: writes rows of a table that a rule allows, in the transaction that also finishes the step: delivered
-//! twice, executed once. A plan holds no SQL text. `docs/db_write.md` explains the model.
+//! Tool `db_write`: writes rows of a table that a rule allows. The write is part of the transaction that finishes the
+//! step, so a message that is delivered twice writes once. A plan contains no SQL. `docs/db_write.md` explains the
+//! model.
 
 mod faithful;
 mod operation;
@@ -9,17 +10,18 @@ mod statement;
 mod target;
 
 use serde_json::json;
+use shared::db::db_write::{WriteSession, db_write_look};
 use shared::domain::{NewEvent, Outcome, StepError};
 use shared::worker::{ClaimedStep, TransactionHandler};
 use tokio::time::Instant;
 use tokio_postgres::Transaction;
 
 use crate::refusal::Refusal;
-use crate::statement::{Session, Written};
+use crate::statement::Written;
 
 pub use operation::Operation;
 
-/// Executes operations under the tenant's rules.
+/// Executes operations that the tenant's rules allow.
 pub struct DbWrite;
 
 impl TransactionHandler for DbWrite {
@@ -36,42 +38,48 @@ async fn write(step: &ClaimedStep, transaction: &Transaction<'_>) -> Result<(Ope
         Operation::parse(&step.inputs).map_err(|problems| Refusal::Denied(StepError::invalid_inputs(problems)))?;
     let table = &operation.table;
     let deadline = Instant::now() + step.timeout;
-    let look = statement::look(transaction, &step.tenant_id, table).await?;
+    let look = db_write_look(transaction, &step.tenant_id, &table.schema, &table.name).await?.ok_or_else(no_answer)?;
     if look.closed {
-        return Err(Refusal::denied("no_rule", format!("the schema {} is not for plans to write", table.schema)));
+        return Err(Refusal::denied("no_rule", format!("plans may not write to the schema {}", table.schema)));
     }
     let (Some(stored), Some(writer)) = (look.rule, look.role) else {
         return Err(Refusal::denied("no_rule", format!("no rule allows writing to {table}")));
     };
     let rule = rule::read(&stored)?;
     rule::check(&rule, &operation)?;
-    writer.check()?;
+    target::check_role(&writer)?;
     let target = look.target.ok_or_else(|| Refusal::denied("unknown_table", format!("there is no table {table}")))?;
-    target.check(&operation, &rule)?;
+    target::check_target(&target, &operation, &rule)?;
 
-    let session = Session { transaction, tenant: &step.tenant_id, role: &writer.name, deadline };
+    let session = WriteSession { transaction, tenant: &step.tenant_id, role: &writer.name, deadline };
     session.claim_tenant().await?;
-    session.check_values(&operation).await?;
-    let written = session.execute(&operation, &rule).await?;
+    statement::check_values(&session, &operation).await?;
+    let written = statement::execute(&session, &operation, &rule).await?;
     let rows = written.len();
     if rows > rule.max_rows {
-        let message = format!("touches {rows} rows; the rule allows {} a statement", rule.max_rows);
+        let message = format!("touches {rows} rows; the rule allows {} per write", rule.max_rows);
         return Err(Refusal::denied("too_many_rows", message));
     }
     if let Some(expected) = operation.expected_rows
         && rows != expected
     {
-        let message = format!("touched {rows} rows where {expected} were expected");
+        let message = format!("touched {rows} rows; expected_rows is {expected}");
         return Err(Refusal::denied("unexpected_rows", message));
     }
     if written.iter().any(|row| !row.same) {
-        let message = format!("a trigger or rewrite rule of {table} stored other values than were asked for");
+        let message = format!("a trigger or rewrite rule of {table} stored other values than the plan gave");
         return Err(Refusal::denied("unexpected_effects", message));
     }
     session.force_constraints().await?;
-    let account = session.account(table, &rule).await?.since(&look.effects);
-    account.check(&target, &operation, &rule, u64::try_from(rows).unwrap_or(u64::MAX))?;
+    let dependants: Vec<_> = rule.dependants.keys().collect();
+    let account = session.account(&table.schema, &table.name, &dependants).await?.ok_or_else(no_answer)?;
+    let account = account.since(&look.effects);
+    target::check_account(&account, &target, &operation, &rule, u64::try_from(rows).unwrap_or(u64::MAX))?;
     Ok((operation, written))
+}
+
+fn no_answer() -> Refusal {
+    Refusal::denied("database_refused", "the database gave no answer")
 }
 
 fn succeeded(operation: &Operation, written: Vec<Written>) -> Outcome {
@@ -79,7 +87,7 @@ fn succeeded(operation: &Operation, written: Vec<Written>) -> Outcome {
     let mut outputs = facts.as_object().cloned().unwrap_or_default();
     outputs.insert("keys".into(), written.into_iter().map(|row| row.key).collect());
     let mut outcome = Outcome::succeeded(outputs);
-    // Counts and names only: rows of data stay out of the timeline.
+    // Only counts and names: the timeline must not contain data.
     outcome.events.push(NewEvent { kind: "db_write.executed".into(), payload: facts });
     outcome
 }

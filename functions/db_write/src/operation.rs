@@ -1,10 +1,11 @@
-//! What a plan asks to be written: `{table, op, values, where, set, expected_rows}`.
+//! The inputs of a step: `{table, op, values, where, set, expected_rows}`.
 //!
 //! - insert: `values` is a list of objects with the same columns;
 //! - update: `where` is an object of key columns, `set` an object of columns;
 //! - delete: `where` is an object of key columns.
 //!
-//! An insert must write every row that it lists. With `expected_rows` an update or a delete must touch exactly so many.
+//! An insert must write all rows in `values`. With `expected_rows`, an update or delete must touch exactly that many
+//! rows.
 
 use std::fmt;
 
@@ -106,7 +107,7 @@ impl Kind {
         }
     }
 
-    /// Columns that would be written.
+    /// Columns that it writes.
     pub fn written(&self) -> Vec<&str> {
         match self {
             Self::Insert { rows } => rows.first().into_iter().flat_map(Map::keys).map(String::as_str).collect(),
@@ -115,7 +116,7 @@ impl Kind {
         }
     }
 
-    /// Columns that find the rows.
+    /// Columns by which it finds rows.
     pub fn finding(&self) -> Vec<&str> {
         match self {
             Self::Insert { .. } => Vec::new(),

@@ -1,11 +1,11 @@
-//! Why nothing was written, in words and codes.
+//! Why nothing was written, as codes and messages.
 
 use serde_json::json;
 use shared::domain::bounds::shortened;
 use shared::domain::{Outcome, StepError};
 use tokio_postgres::error::DbError;
 
-/// Longest message of the database that is repeated, in bytes: it may quote a value.
+/// How much of a database message is repeated, in bytes. It may quote a value.
 const MAX_DATABASE_MESSAGE: usize = 500;
 
 /// Why nothing was written.
@@ -26,7 +26,7 @@ impl Refusal {
         Self::Denied(StepError::new(code, message))
     }
 
-    /// What follows for the step: what may pass is tried again.
+    /// The outcome of the step: retryable if the cause may pass by itself.
     pub(crate) fn outcome(self) -> Outcome {
         match self {
             Self::Denied(error) => Outcome::failed(error),
@@ -44,18 +44,18 @@ fn of_database(refused: &DbError) -> Outcome {
     let said = shortened(refused.message(), MAX_DATABASE_MESSAGE);
     let mut message = match code {
         "timed_out" => "the statement did not end within the step's timeout".to_owned(),
-        "lock_timeout" => "somebody else held a lock on the rows or the table for too long".to_owned(),
-        _ => format!("the database refused it: {said} ({state})"),
+        "lock_timeout" => "another session held a lock on the rows or the table for too long".to_owned(),
+        _ => format!("the database refused the write: {said} ({state})"),
     };
     if code == "not_permitted" {
-        message.push_str("; the role of the rule needs a grant or a policy for this");
+        message.push_str("; the rule's role needs a grant or a policy for this");
     }
     let details = json!({"sqlstate": state, "constraint": refused.constraint(), "column": refused.column()});
     let error = StepError::new(code, message).with_details(details);
     if transient { Outcome::retryable(error) } else { Outcome::failed(error) }
 }
 
-/// A code for a SQLSTATE (PostgreSQL, appendix A), and whether trying again may help.
+/// The code for a SQLSTATE (PostgreSQL, appendix A), and whether a retry may help.
 fn code_of(state: &str) -> (&'static str, bool) {
     match state {
         "57014" => ("timed_out", true),
@@ -73,7 +73,7 @@ fn code_of(state: &str) -> (&'static str, bool) {
         "42501" => ("not_permitted", false),
         "42703" => ("unknown_column", false),
         "42P01" | "3F000" => ("unknown_table", false),
-        // Connections, resources, operator intervention.
+        // Classes 08, 53 and 57: connection exception, insufficient resources, operator intervention.
         _ if ["08", "53", "57"].iter().any(|class| state.starts_with(class)) => ("database_unavailable", true),
         _ => ("database_refused", false),
     }
@@ -88,7 +88,7 @@ mod tests {
         for state in ["57014", "55P03", "40001", "40P01", "53300", "57P01", "08006"] {
             assert!(code_of(state).1, "{state}");
         }
-        // Class 55 holds more than locks: an object that is not in the state for it stays so.
+        // Class 55 is not only locks: a retry does not help if an object is in the wrong state.
         for state in ["55000", "55006", "23505", "22003", "42501", "P0001", "XX000"] {
             assert!(!code_of(state).1, "{state}");
         }

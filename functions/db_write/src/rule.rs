@@ -1,5 +1,5 @@
-//! What a rule allows of an operation, before anything is sent. No rule means no, and so does a rule that cannot be read in
-//! one way only.
+//! Checks an operation against the rule, before any SQL is sent. Without a rule, or with one that is ambiguous, nothing
+//! is allowed.
 
 use serde_json::Value;
 use shared::domain::rule::Rule;
@@ -33,7 +33,7 @@ pub(crate) fn check(rule: &Rule, operation: &Operation) -> Result<(), Refusal> {
     let whole_key = finding.len() == key.len() && key.iter().all(|key| finding.contains(&key.as_str()));
     if !matches!(operation.kind, Kind::Insert { .. }) && (!whole_key || key.is_empty()) {
         let message = if key.is_empty() {
-            format!("the rule for {table} names no key, so no row can be found for {}", op.name())
+            format!("the rule for {table} has no key, so {} cannot find rows", op.name())
         } else {
             format!("{} on {table} must find rows by exactly {}", op.name(), key.join(", "))
         };

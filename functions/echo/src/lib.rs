@@ -1,4 +1,4 @@
-//! Tool `echo`: the outputs are the inputs. For smoke tests and benchmarks.
+//! Tool `echo`: returns its inputs as outputs. For smoke tests and benchmarks.
 
 use serde_json::Value;
 use shared::domain::Outcome;
@@ -12,7 +12,7 @@ impl Handler for Echo {
     async fn handle(&self, step: &ClaimedStep, _: &StepStore) -> Outcome {
         match &step.inputs {
             Value::Object(inputs) => Outcome::succeeded(inputs.clone()),
-            // Plans are only accepted with an object.
+            // Plans whose inputs are not an object are refused.
             _ => Outcome::succeeded(serde_json::Map::new()),
         }
     }

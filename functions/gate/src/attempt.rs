@@ -1,11 +1,11 @@
-//! The folder of one attempt: fresh when it begins, gone when it ends.
+//! The folder of one attempt: empty at its start and deleted at its end.
 //!
 //! Layout below the work folder:
 //! ```text
 //! attempts/<id>/{workspace,base,home,tmp}   attempts/<id>.lock   installs/
 //! ```
-//! The lock is held as long as the attempt lives, by the operating system: what a killed process left behind is told from
-//! what another process still uses, and wiped by the next attempt.
+//! The attempt holds a file lock, which the operating system releases when the process dies. An attempt whose lock is free
+//! is therefore dead, and the next attempt deletes its folder.
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
@@ -15,10 +15,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use uuid::Uuid;
 
-/// Wiped when the last owner lets go; work on other threads holds it too, so that nothing is written after the wipe.
+/// The folder is deleted when the last owner drops this. Work on other threads owns it too, so nothing is written after
+/// the deletion.
 #[derive(Debug)]
 pub struct Attempt {
-    /// Unique; also the mark of its processes.
+    /// Unique. Its processes carry it as their mark.
     pub id: String,
     root: PathBuf,
     lock_path: PathBuf,
@@ -27,11 +28,11 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// A fresh folder below `work_dir`; wipes what dead attempts left there.
+    /// Creates a folder below `work_dir`, and deletes what dead attempts left there.
     pub fn begin(work_dir: &Path) -> io::Result<Self> {
         let attempts = work_dir.join("attempts");
         private_folder(&attempts)?;
-        // Absolute and without links: coverage reports name files by the path that the tests saw.
+        // Absolute and free of links, because coverage reports name files by the path that the tests saw.
         let attempts = attempts.canonicalize()?;
         wipe_dead(&attempts);
         let id: String = Uuid::new_v4().simple().to_string().chars().take(16).collect();
@@ -49,7 +50,7 @@ impl Attempt {
         self.root.join("workspace")
     }
 
-    /// Where npm puts what the workspace depends on.
+    /// Where npm installs the dependencies of the workspace.
     pub fn dependencies(&self) -> PathBuf {
         self.workspace().join("node_modules")
     }
@@ -66,12 +67,12 @@ impl Attempt {
         self.root.join("tmp")
     }
 
-    /// Tells work on other threads to stop.
+    /// Makes work on other threads stop at its next check.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
     }
 
-    /// An error once the attempt is over.
+    /// Returns an error once the attempt is cancelled.
     pub fn check(&self) -> io::Result<()> {
         if self.cancelled.load(Ordering::Relaxed) { Err(io::Error::from(io::ErrorKind::Interrupted)) } else { Ok(()) }
     }
@@ -79,19 +80,19 @@ impl Attempt {
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        // What cannot be wiped now is wiped by the next attempt: its lock is free then.
+        // If the deletion fails, the next attempt repeats it, because the lock is free then.
         if remove(&self.root).is_ok() {
             let _ = fs::remove_file(&self.lock_path);
         }
     }
 }
 
-/// A folder that other users cannot read, and its parents.
+/// Creates a folder that other users cannot read, and its parents.
 pub fn private_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// Removes a folder, also when its owner made parts of it unwritable.
+/// Removes a folder, even if parts of it are not writable.
 pub fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {

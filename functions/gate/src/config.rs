@@ -1,4 +1,4 @@
-//! What a deployment decides about its gates. Plain values: nobody but `shared::config` reads the environment.
+//! Settings of a deployment for its gates. Plain values: only `shared::config` reads the environment.
 
 use std::env;
 use std::path::{self, PathBuf};
@@ -9,22 +9,22 @@ use crate::unpack::Limits;
 
 #[derive(Debug, Clone)]
 pub struct GateConfig {
-    /// The folder that is judged when a plan names no workspace, and the one it is compared with.
+    /// The folder that is judged if a plan names no workspace, and the base that it is compared with.
     pub default_workspace: Option<PathBuf>,
     pub default_base: Option<PathBuf>,
-    /// For attempts and stored installations; nothing else may live there.
+    /// Holds attempts and stored installations, and nothing else.
     pub work_dir: PathBuf,
     /// PATH of every command: where `node`, `npm` and `sh` are found.
     pub search_path: String,
-    /// npm's download cache. Its contents are verified against the lock, so attempts may share it.
+    /// npm's download cache. npm verifies its contents against the lockfile, so attempts may share it.
     pub npm_cache: PathBuf,
-    /// npm settings of the installation alone, for a registry that needs them; never visible to the workspace's commands
-    /// through their environment.
+    /// npm settings for the installation, for a registry that needs them. The environment of the workspace's commands
+    /// does not contain them.
     pub npm_user_config: Option<PathBuf>,
     pub install_timeout: Duration,
-    /// How much of a step's time is kept for judging and for storing the evidence.
+    /// How much of a step's time is reserved for judging and for storing the evidence.
     pub margin: Duration,
-    /// Installations that are kept; the oldest goes first.
+    /// How many installations are kept. The oldest are deleted first.
     pub max_installs: usize,
     pub max_packed_bytes: u64,
     pub unpack: Limits,
@@ -39,9 +39,9 @@ pub struct GateConfig {
 }
 
 impl GateConfig {
-    /// The defaults, working in this folder.
+    /// The defaults, with this work folder.
     pub fn new(work_dir: PathBuf) -> Self {
-        // Commands run in other folders than ours.
+        // Absolute, because commands run in other folders than this process.
         let work_dir = path::absolute(&work_dir).unwrap_or(work_dir);
         let names = |names: &[&str]| names.iter().map(ToString::to_string).collect();
         Self {
@@ -66,8 +66,8 @@ impl GateConfig {
         }
     }
 
-    /// Puts the folder of the `node` that this PATH would find in front: version managers keep it in unusual places. The
-    /// rest of that PATH is not taken over.
+    /// Adds the folder in which this PATH finds `node`, in front: version managers keep it in unusual places. The rest
+    /// of this PATH is not used.
     #[must_use]
     pub fn with_node_from(mut self, search_path: &str) -> Self {
         let has_node = |folder: &PathBuf| folder.is_absolute() && folder.join("node").is_file();

@@ -1,4 +1,5 @@
-//! One examination: lay the workspace out, install, run the command, judge. No storage, no database: bytes in, finding out.
+//! One examination: lay out the workspace, install, run the command, judge. It uses neither storage nor database: bytes
+//! in, findings out.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,7 +22,7 @@ use crate::process::{self, Command, Ended, Exit};
 use crate::tree;
 use crate::workspace::{Archives, Laid, lay};
 
-/// What a gate asks.
+/// What a gate checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gate {
     Typecheck,
@@ -55,7 +56,7 @@ impl Gate {
     }
 }
 
-/// What is to be examined, and for whom.
+/// What to examine, and for whom.
 #[derive(Debug, Clone)]
 pub struct Request {
     pub gate: Gate,
@@ -76,7 +77,7 @@ pub struct Examiner {
     toolchain: OnceCell<Toolchain>,
 }
 
-/// Ends an attempt whose future was dropped: what works for it on other threads stops, and the last one wipes.
+/// Cancels an attempt whose future was dropped. Its work on other threads stops, and the last owner deletes the folder.
 struct Ending(Arc<Attempt>);
 
 impl Drop for Ending {
@@ -95,9 +96,9 @@ impl Examiner {
         &self.config
     }
 
-    /// Examines. A workspace that fails is a finding; trouble is what the workspace cannot help.
+    /// Examines a workspace. A failed check is a finding. `Trouble` is what the workspace is not at fault for.
     pub async fn examine(&self, request: Request) -> Result<Evidence, Trouble> {
-        // A short step keeps a quarter of its time at most.
+        // A short step reserves at most a quarter of its time.
         let margin = self.config.margin.min(request.timeout / 4);
         let deadline = Instant::now() + request.timeout.saturating_sub(margin);
         let work_dir = self.config.work_dir.clone();
@@ -111,7 +112,7 @@ impl Examiner {
             give_back(&self.pool, &attempt, lent).await;
         }
         drop(ending);
-        // Off this thread: thousands of files may have to go.
+        // On another thread, because thousands of files may have to be deleted.
         let _ = spawn_blocking(move || drop(attempt)).await;
         let (verdict, reason) = match ended {
             Ok(reason) => (GateVerdict::Passed, reason),
@@ -121,7 +122,7 @@ impl Examiner {
         Ok(Evidence { verdict, reason, finished_at_ms: now_ms(), ..evidence })
     }
 
-    /// The reason to pass.
+    /// The reason why the gate passes.
     async fn work(
         &self,
         request: Request,
@@ -161,7 +162,7 @@ impl Examiner {
         Ok(conclude(script, evidence)?)
     }
 
-    /// Versions of what runs the commands; asked for once.
+    /// Versions of Node and npm, asked for once per process.
     async fn toolchain(&self, attempt: &Attempt) -> Result<Toolchain, Stop> {
         if let Some(known) = self.toolchain.get() {
             return Ok(known.clone());
@@ -182,7 +183,7 @@ impl Examiner {
         };
         let Ok(Ended { exit: Exit::Code(0), output, .. }) = process::run(&command).await else {
             let path = &self.config.search_path;
-            let message = format!("{program} cannot be run from {path}, so no command of a workspace can");
+            let message = format!("{program} cannot be run from PATH {path}, so no command of the workspace can run");
             return Err(Reason::new("toolchain_missing", message));
         };
         Ok(output.tail().trim().to_string())
@@ -213,7 +214,7 @@ impl Examiner {
     }
 }
 
-/// The Istanbul reports of the root and of each package: fresh ones only.
+/// The Istanbul reports of the root and of each package. Reports from before the tests are refused.
 fn read_reports(
     root: &Path,
     marker: &Path,
@@ -223,7 +224,7 @@ fn read_reports(
     let unreadable = |path: &Path, why: &str| {
         CannotJudge::new("report_unparsable", format!("the coverage report {} cannot be read: {why}", path.display()))
     };
-    // Both times come from the file system's clock, which may lag behind ours.
+    // Compare with a file's time, because the file system's clock may lag behind the process's clock.
     let began = fs::metadata(marker)
         .and_then(|found| found.modified())
         .map_err(|error| unreadable(marker, &error.to_string()))?;
@@ -232,10 +233,10 @@ fn read_reports(
         let path = project.join("coverage/coverage-final.json");
         let Ok(found) = fs::symlink_metadata(root.join(&path)) else { continue };
         if !found.is_file() || found.len() > most {
-            return Err(unreadable(&path, "it is no file of a sensible size"));
+            return Err(unreadable(&path, &format!("it is not a file of at most {most} bytes")));
         }
         if found.modified().map_err(|error| unreadable(&path, &error.to_string()))? < began {
-            let message = format!("the coverage report {} was made before the tests began", path.display());
+            let message = format!("the coverage report {} was written before the tests began", path.display());
             return Err(CannotJudge::new("report_stale", message));
         }
         let bytes = fs::read(root.join(&path)).map_err(|error| unreadable(&path, &error.to_string()))?;
@@ -254,7 +255,7 @@ fn begin(request: &Request) -> Evidence {
         step_id: request.step_id.clone(),
         attempt: request.attempt,
         verdict: GateVerdict::Failed,
-        reason: Reason::new("unfinished", "the gate was not finished"),
+        reason: Reason::new("unfinished", "the gate did not finish"),
         command: None,
         script: None,
         exit_code: None,
@@ -316,7 +317,7 @@ fn conclude(script: &str, evidence: &Evidence) -> Result<Reason, Reason> {
     let gate = &evidence.gate;
     let output = format!("{}\n{}", evidence.output_head.as_deref().unwrap_or_default(), evidence.output_tail);
     let said = || match telling_lines(&output) {
-        lines if lines.is_empty() => " and said nothing".to_string(),
+        lines if lines.is_empty() => " and printed nothing".to_string(),
         lines => format!(":\n{lines}"),
     };
     if evidence.timed_out {
@@ -327,14 +328,14 @@ fn conclude(script: &str, evidence: &Evidence) -> Result<Reason, Reason> {
         Some(code) => {
             return Err(Reason::new(
                 "command_failed",
-                format!("{gate}: `npm run {script}` ended with {code}{}", said()),
+                format!("{gate}: `npm run {script}` exited with code {code}{}", said()),
             ));
         }
         None => {
             let signal = evidence.signal.unwrap_or(0);
             return Err(Reason::new(
                 "command_killed",
-                format!("{gate}: `npm run {script}` was ended by signal {signal}{}", said()),
+                format!("{gate}: `npm run {script}` was killed by signal {signal}{}", said()),
             ));
         }
     }

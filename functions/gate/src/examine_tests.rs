@@ -41,7 +41,7 @@ impl Sample {
         Examiner::new(self.config.clone()).examine(request(gate, archives, timeout)).await.unwrap()
     }
 
-    /// Nothing of an attempt may be left.
+    /// Asserts that no file of an attempt is left.
     fn assert_wiped(&self) {
         let left: Vec<_> =
             fs::read_dir(self.work.path().join("attempts")).unwrap().flatten().map(|entry| entry.path()).collect();
@@ -77,7 +77,7 @@ fn reporting(hits: &[u64]) -> String {
 
 fn unit_sample(hits: &[u64]) -> Sample {
     let sample = Sample::new(&[("coverage", "node make-report.cjs")]);
-    // The leading dot keeps the script itself from being a source that needs coverage.
+    // Because of the leading dot the script itself is not a source that needs coverage.
     sample.write("package.json", &json!({"scripts": {"coverage": "node .report.cjs"}}).to_string());
     sample.write(".report.cjs", &reporting(hits));
     sample.write("src/a.js", &"f();\n".repeat(hits.len()));
@@ -107,7 +107,10 @@ async fn a_failing_command_fails_with_a_reason_that_a_person_understands() {
         (evidence.verdict, evidence.reason.code, evidence.exit_code),
         (GateVerdict::Failed, "command_failed", Some(2))
     );
-    assert_eq!(evidence.reason.message, "lint: `npm run lint` ended with 2:\nsrc/a.ts\n  2:3  error  Unexpected any");
+    assert_eq!(
+        evidence.reason.message,
+        "lint: `npm run lint` exited with code 2:\nsrc/a.ts\n  2:3  error  Unexpected any"
+    );
     sample.assert_wiped();
 }
 
@@ -247,7 +250,7 @@ async fn only_changed_lines_are_judged_when_there_is_a_base() {
     fs::write(base.path().join("src/a.js"), "f();\n").unwrap();
     sample.config.default_base = Some(base.path().to_path_buf());
     let coverage = sample.examine(Gate::Unit).await.coverage.unwrap();
-    // Of two equal lines one is new.
+    // One of the two equal lines is new.
     assert_eq!(coverage.covered + coverage.uncovered, 1);
 }
 
@@ -353,6 +356,6 @@ async fn a_workspace_that_locks_its_folders_is_still_wiped() {
     sample.examine(Gate::Lint).await;
     sample.assert_wiped();
     assert!(fs::metadata(sample.work.path()).unwrap().permissions().mode() & 0o100 != 0);
-    // The row of a gate that passed says so.
+    // The row of a gate that passed says so too.
     assert_eq!(serde_json::to_value(NewGateStatus::Passed).unwrap(), "passed");
 }

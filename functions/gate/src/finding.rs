@@ -1,4 +1,4 @@
-//! What a gate found: the verdict and its reason, and the evidence that somebody else can check.
+//! What a gate found: the verdict with its reason, and the evidence that others can check.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::coverage::Judgement;
 
-/// Why a verdict is as it is.
+/// The reason for a verdict.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Reason {
     /// snake_case, for programs.
@@ -21,7 +21,7 @@ impl Reason {
     }
 }
 
-/// Something outside of the workspace is in the way: no verdict, and another attempt may fare better.
+/// A problem outside of the workspace. There is no verdict, and a retry may succeed.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Trouble {
@@ -34,10 +34,10 @@ impl Trouble {
         Self { code, message: message.into() }
     }
 
-    /// Work on another thread died.
-    #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
+    /// Work on another thread panicked or was cancelled.
+    #[expect(clippy::needless_pass_by_value, reason = "map_err passes the error by value")]
     pub fn stopped(error: tokio::task::JoinError) -> Self {
-        Self::new("gate_stopped", format!("the gate stopped at its own fault: {error}"))
+        Self::new("gate_stopped", format!("the gate stopped because of a defect in NOFX: {error}"))
     }
 }
 
@@ -51,7 +51,7 @@ impl From<std::io::Error> for Trouble {
     }
 }
 
-/// Why an examination ends before its command was judged.
+/// Why an examination ends without judging its command.
 #[derive(Debug)]
 pub enum Stop {
     /// The gate fails, for this reason.
@@ -97,7 +97,7 @@ pub struct Evidence {
     pub attempt: u32,
     pub verdict: GateVerdict,
     pub reason: Reason,
-    /// The command that was run, if it came to that, and the text of the script behind it.
+    /// The command and the text of its script, if there is one.
     pub command: Option<Vec<String>>,
     pub script: Option<String>,
     pub exit_code: Option<i32>,
@@ -111,9 +111,9 @@ pub struct Evidence {
     /// `none`, `stored` or `fresh`.
     pub install: Option<&'static str>,
     pub output_bytes: u64,
-    /// The first 8 KiB, when the tail is not the whole.
+    /// The first 8 KiB, if the tail is not the whole output.
     pub output_head: Option<String>,
-    /// The last 64 KiB; paths below the work folder are written relative to the workspace.
+    /// The last 64 KiB. Paths in the workspace are relative to it.
     pub output_tail: String,
     pub digests: Digests,
     pub toolchain: Toolchain,
@@ -124,7 +124,7 @@ pub struct Evidence {
 
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Digests {
-    /// Of the archive as it was stored, or of the files of the default workspace.
+    /// Of the stored archive, or of the files of the default workspace.
     pub workspace: Option<String>,
     /// `archive` or `tree`.
     pub workspace_kind: Option<&'static str>,
@@ -145,9 +145,9 @@ pub struct Toolchain {
     pub platform: String,
 }
 
-/// What kept the command in bounds, so that a policy can ask for more.
+/// How the command was isolated, so that a policy can demand more.
 #[derive(Debug, Clone, Serialize)]
-#[expect(clippy::struct_excessive_bools, reason = "independent facts of a report, not a state")]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of a report, not one state")]
 pub struct Capabilities {
     pub sandbox: &'static str,
     pub network: &'static str,
@@ -175,7 +175,7 @@ impl Capabilities {
     }
 }
 
-/// The lines of an output that say most about a failure; without any, its first lines.
+/// The lines of an output that say most about a failure, else its first lines.
 pub fn telling_lines(output: &str) -> String {
     const LINES: usize = 6;
     const CHARACTERS: usize = 600;
@@ -187,7 +187,7 @@ pub fn telling_lines(output: &str) -> String {
     let chosen: Vec<&str> = match lines.iter().position(|line| is_telling(line)) {
         None => lines.into_iter().take(LINES).collect(),
         Some(first) => {
-            // A linter names the file once and lists its errors below: the line before the first one belongs to it.
+            // A linter prints the file's name and its errors below it, so take the line before the first error too.
             let before = first.checked_sub(1).and_then(|at| lines.get(at)).copied();
             before.into_iter().chain(lines.iter().copied().filter(|line| is_telling(line))).take(LINES).collect()
         }

@@ -1,4 +1,4 @@
-//! The worker's side of a gate: archives from storage, the examination, evidence into storage, the outcome.
+//! The handler of gates: reads archives from storage, examines, stores the evidence and returns the outcome.
 
 use serde_json::{Map, Value, json};
 use shared::domain::outcome::{ArtifactRef, NewGateStatus, OnPass};
@@ -71,7 +71,7 @@ impl Gate {
         match store.get(artifact, self.examiner.config().max_packed_bytes).await {
             Ok(bytes) => Ok(Stored { bytes, hash: artifact.hash.clone() }),
             Err(error @ (Error::Unavailable { .. } | Error::Internal { .. })) => Err(storage_away(&error)),
-            // Too large, gone, or not what was recorded: no later attempt changes that.
+            // Too large, gone, or not what was recorded: a retry cannot fix that.
             Err(error) => Err(Outcome::failed(StepError::new("archive_unusable", error.to_string()))),
         }
     }
@@ -139,7 +139,8 @@ fn outcome(step: &ClaimedStep, evidence: &Evidence, artifact: NewArtifact) -> Ou
     outcome
 }
 
-/// What stops a gate before its command ran has its own code; a judgement is `gate_failed`, with the reason in the details.
+/// A gate that stops before its command ran has the code of its reason. A judgement is `gate_failed`, with the reason
+/// in the details.
 fn error_code(evidence: &Evidence) -> &'static str {
     match evidence.reason.code {
         code @ ("no_workspace" | "no_command" | "no_lockfile" | "archive_refused" | "install_failed"

@@ -35,7 +35,7 @@ fn artifact() -> NewArtifact {
     }
 }
 
-/// What the examiner finds when there is nothing to judge.
+/// The findings of the examiner if there is nothing to judge.
 async fn evidence() -> Evidence {
     let work = tempfile::tempdir().unwrap();
     let examiner = Examiner::new(GateConfig::new(PathBuf::from(work.path())));

@@ -1,4 +1,4 @@
-//! The install phase: `npm ci` without scripts, unless a kept installation serves.
+//! The install phase: `npm ci` without install scripts, unless a kept installation can be used.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,20 +12,20 @@ use crate::package::Package;
 use crate::pool::{Lent, Pool};
 use crate::process::{self, Command, Ended, Exit};
 
-/// How the dependencies came into the workspace.
+/// How the dependencies got into the workspace.
 #[derive(Debug)]
 pub enum Installed {
     /// There are none.
     None,
-    /// From an earlier gate.
+    /// Installed by an earlier gate.
     Stored(Duration, Lent),
-    /// Just now; `Some` if the next gate may have them.
+    /// Installed now. `Some` if the next gate may use them.
     Fresh(Duration, Option<Lent>),
-    /// They did not, and the workspace is to blame.
+    /// Not installed, by the workspace's fault.
     Refused(Reason, Option<Box<Ended>>),
 }
 
-/// Brings the dependencies of the attempt's workspace in place.
+/// Installs the dependencies of the attempt's workspace.
 pub async fn install(
     pool: &Arc<Pool>,
     config: &GateConfig,
@@ -38,12 +38,13 @@ pub async fn install(
         return Ok(Installed::None);
     }
     if package.lock.is_none() {
-        let message = "dependencies are declared but there is no package-lock.json, so what is installed would be a matter of luck";
+        let message =
+            "package.json declares dependencies, but there is no package-lock.json that pins them; commit one";
         return Ok(Installed::Refused(Reason::new("no_lockfile", message), None));
     }
     let started = Instant::now();
     let (tenant, toolchain) = surroundings;
-    // Tenants never share an installation: what one could tamper with, another must not run.
+    // Tenants never share an installation, so that none runs files that another could change.
     let key = package.install_key(&[tenant, &toolchain.node, &toolchain.npm, &toolchain.platform]);
     if let Some(key) = key.clone() {
         let (pool, attempt) = (Arc::clone(pool), Arc::clone(attempt));
@@ -59,11 +60,12 @@ pub async fn install(
     let Some(key) = key else { return Ok(Installed::Fresh(started.elapsed(), None)) };
     let noted = Arc::clone(attempt);
     let lent = spawn_blocking(move || Pool::note(key, &noted.dependencies())).await.map_err(Trouble::stopped)?;
-    // A lock whose packages are all optional may install nothing; then there is nothing to keep.
+    // If all packages are optional, nothing may have been installed. Then there is nothing to keep.
     Ok(Installed::Fresh(started.elapsed(), lent.ok()))
 }
 
-/// Keeps an installation for the next gate, once no process of the command is left. Failing to is no failure of the gate.
+/// Keeps an installation for the next gate. Call it once all processes of the command are dead. An error here does not
+/// fail the gate.
 pub async fn give_back(pool: &Arc<Pool>, attempt: &Arc<Attempt>, lent: Lent) {
     let (pool, attempt) = (Arc::clone(pool), Arc::clone(attempt));
     let kept = spawn_blocking(move || pool.give_back(lent, &attempt.dependencies())).await;
@@ -89,7 +91,7 @@ fn npm_ci(config: &GateConfig, attempt: &Attempt, limit: Duration) -> Command {
     }
 }
 
-/// All that a command of a workspace sees: no credentials, no endpoints, no settings of the user.
+/// The whole environment of a workspace's command: no credentials, no endpoints, no settings of the user.
 pub fn bare_environment(config: &GateConfig, attempt: &Attempt) -> Vec<(String, String)> {
     let text = |path: PathBuf| path.to_string_lossy().into_owned();
     [
@@ -107,7 +109,7 @@ pub fn bare_environment(config: &GateConfig, attempt: &Attempt) -> Vec<(String, 
     .to_vec()
 }
 
-/// Tells what another attempt may cure from what the workspace has to change.
+/// Separates what a retry may fix from what the workspace must change.
 fn blame(ended: Ended) -> Result<Installed, Trouble> {
     const AWAY: [&str; 12] = [
         "ENOTFOUND",

@@ -1,8 +1,10 @@
-//! The gates `gate:typecheck`, `gate:lint` and `gate:unit`: run a workspace's own check, judge it, keep the evidence.
+//! The gates `gate:typecheck`, `gate:lint` and `gate:unit`: run a workspace's own check, judge the result and keep the
+//! evidence.
 //!
-//! `handler` is the worker's side, `examine` one examination; below it `workspace` (with `unpack` and `tree`) lays out what
-//! is judged, `install` (with `pool`) brings the dependencies, `process` runs commands, `coverage` judges changed lines, `finding` is what
-//! comes out. Everything fails closed: without a workspace, a command, a lock or a usable report there is no pass.
+//! `handler` is called by the worker. `examine` runs one examination: `workspace` (with `unpack` and `tree`) lays out
+//! the files, `install` (with `pool`) installs the dependencies, `process` runs commands, and `coverage` judges the
+//! changed lines. `finding` is the result. Everything fails closed: without a workspace, a command, a lockfile or a
+//! usable report the gate fails.
 
 mod attempt;
 mod blocking;

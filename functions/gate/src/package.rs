@@ -1,4 +1,4 @@
-//! What a workspace says about itself: its scripts, its dependencies, and the lock that pins them.
+//! A workspace's package.json: its scripts, its dependencies, and the lockfile that pins them.
 
 use std::fs;
 use std::io;
@@ -10,7 +10,7 @@ use shared::domain::digest::{canonical_sha256, hex};
 
 use crate::finding::{Reason, Stop};
 
-/// A package.json, read before anything of the workspace ran.
+/// A package.json, read before any code of the workspace ran.
 #[derive(Debug)]
 pub struct Package {
     fields: Map<String, Value>,
@@ -23,7 +23,7 @@ pub struct Package {
 #[derive(Debug)]
 pub struct Lock {
     pub sha256: String,
-    /// Everything it pins comes from a registry: the same lock gives the same files in another folder.
+    /// All pinned packages come from a registry, so the same lockfile gives the same files in any folder.
     pub is_portable: bool,
 }
 
@@ -38,7 +38,7 @@ impl Package {
         };
         let fields = match serde_json::from_slice(&text) {
             Ok(Value::Object(fields)) => fields,
-            Ok(_) => return Err(unreadable("it is no object").into()),
+            Ok(_) => return Err(unreadable("it is not a JSON object").into()),
             Err(error) => return Err(unreadable(&error.to_string()).into()),
         };
         let mut lock = None;
@@ -52,7 +52,7 @@ impl Package {
         Ok(Self { fields, lock, settings })
     }
 
-    /// The text of the first of these scripts that exists, with its name.
+    /// The name and text of the first of these scripts that exists.
     pub fn script<'a>(&'a self, names: &'a [String]) -> Option<(&'a str, &'a str)> {
         let scripts = self.fields.get("scripts")?;
         let text = |name: &String| scripts.get(name).and_then(Value::as_str).filter(|text| !text.trim().is_empty());
@@ -68,10 +68,11 @@ impl Package {
         DEPENDENCY_FIELDS.into_iter().chain(["workspaces"]).any(is_filled)
     }
 
-    /// Names an installation: equal keys give equal files. `None` when they may not.
+    /// Key of an installation: equal keys mean equal files. `None` if that cannot be guaranteed.
     pub fn install_key(&self, surroundings: &[&str]) -> Option<String> {
         let lock = self.lock.as_ref().filter(|lock| lock.is_portable)?;
-        // With other dependencies than the lock's, `npm ci` refuses; a stored installation must not hide that.
+        // `npm ci` fails if package.json and lockfile disagree. A stored installation must not hide that, so the
+        // declared dependencies are part of the key.
         let declared: Map<String, Value> = DEPENDENCY_FIELDS
             .into_iter()
             .chain(["peerDependencies", "bundleDependencies", "overrides", "workspaces", "engines"])
@@ -85,7 +86,7 @@ fn unreadable(why: &str) -> Reason {
     Reason::new("no_command", format!("package.json cannot be read: {why}"))
 }
 
-/// A file of ordinary size, if it is there; a link is not followed.
+/// A file of ordinary size, if it exists. Links are not followed.
 fn read_small(path: &Path) -> io::Result<Option<Vec<u8>>> {
     const MOST: u64 = 32 * 1024 * 1024;
     match fs::symlink_metadata(path) {

@@ -1,10 +1,10 @@
-//! Installations that are kept for the next gate.
+//! Keeps installed dependencies for the next gate.
 //!
-//! Dependencies are thousands of files: installing them takes seconds, copying them about as long, and links would let one
-//! gate's tests write into the next gate's dependencies. So an installation is **lent**: moved into the workspace, and moved
-//! back when every process of the command is dead. In both directions it is compared, file by file, with what npm had
-//! written: size, mode, inode, and the time of the last change, which no program can set back. What the tests added is
-//! removed, and an installation that they changed is not kept.
+//! Dependencies are thousands of files. Installing them takes seconds, copying them takes about as long, and links
+//! would let the tests of one gate write into the dependencies of the next. So an installation is **lent**: it is moved
+//! into the workspace, and moved back once every process of the command is dead. Each time all files are compared with
+//! what npm had written: size, mode, inode and time of the last change (ctime), which no program can set back. Files
+//! that the tests added are removed. An installation that they changed is deleted.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -20,18 +20,18 @@ use uuid::Uuid;
 
 use crate::attempt::{private_folder, remove};
 
-/// Kept installations, in `<folder>/<key>/<id>/{node_modules,manifest}`. Moving `node_modules` out is what claims one, so any
-/// number of processes may share the folder.
+/// Kept installations, in `<folder>/<key>/<id>/{node_modules,manifest}`. Whoever moves `node_modules` out has claimed
+/// it, so any number of processes may share the folder.
 #[derive(Debug)]
 pub struct Pool {
     folder: PathBuf,
     most: usize,
-    /// By id. Memory is out of reach of the commands; the file `manifest`, which outlives the process, is not, and is believed
-    /// only while memory knows nothing.
+    /// By id. Commands cannot change this map. They could change the file `manifest`, which outlives the process, so
+    /// the file is used only for installations that are not in the map.
     known: Mutex<HashMap<String, Arc<Manifest>>>,
 }
 
-/// An installation that lies in a workspace, and what is needed to give it back.
+/// An installation that is in a workspace, with what is needed to give it back.
 #[derive(Debug)]
 pub struct Lent {
     key: String,
@@ -46,7 +46,7 @@ type Manifest = BTreeMap<PathBuf, Facts>;
 struct Facts {
     mode: u32,
     inode: u64,
-    /// Size and time of change; not of folders, which change when something is added and removed again.
+    /// Size and time of change. None for folders, which change when an entry is added and removed again.
     content: Option<(u64, i64, i64)>,
 }
 
@@ -55,13 +55,13 @@ impl Pool {
         Self { folder, most, known: Mutex::default() }
     }
 
-    /// Moves an untouched installation with this key to `target`, if there is one.
+    /// Moves an unchanged installation with this key to `target`, if there is one.
     pub fn lend(&self, key: &str, target: &Path) -> io::Result<Option<Lent>> {
         let Ok(kept) = fs::read_dir(self.folder.join(key)) else { return Ok(None) };
         for id in kept.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
             let place = self.folder.join(key).join(&id);
             if fs::rename(place.join("node_modules"), target).is_err() {
-                // Lent to somebody else.
+                // Another attempt has it.
                 continue;
             }
             let found = manifest(target, usize::MAX)?;
@@ -74,7 +74,7 @@ impl Pool {
                 let manifest = known.unwrap_or_else(|| Arc::new(found));
                 return Ok(Some(Lent { key: key.to_string(), id, manifest }));
             }
-            tracing::warn!(key, "a kept installation was changed and is thrown away");
+            tracing::warn!(key, "a kept installation was changed and is deleted");
             self.forget(&id);
             remove(target)?;
             remove(&place)?;
@@ -82,13 +82,13 @@ impl Pool {
         Ok(None)
     }
 
-    /// Takes note of a fresh installation at `target`, before anything of the workspace could touch it.
+    /// Records a new installation at `target`, before any code of the workspace can change it.
     pub fn note(key: String, target: &Path) -> io::Result<Lent> {
         let id = Uuid::new_v4().simple().to_string();
         Ok(Lent { key, id, manifest: Arc::new(manifest(target, usize::MAX)?) })
     }
 
-    /// Moves an installation back, if its files are as they were.
+    /// Moves an installation back if its files are unchanged.
     pub fn give_back(&self, lent: Lent, target: &Path) -> io::Result<()> {
         let Lent { key, id, manifest } = lent;
         if !settle(target, &manifest)? {
@@ -107,7 +107,8 @@ impl Pool {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
     }
 
-    /// A process that takes one of them right now finds it incomplete, and installs for itself.
+    /// Deletes the oldest above the limit. A process that takes one of them meanwhile finds it incomplete and installs
+    /// anew.
     fn forget_oldest(&self) -> io::Result<()> {
         let mut kept: Vec<(SystemTime, PathBuf)> = Vec::new();
         for key in fs::read_dir(&self.folder)? {
@@ -127,7 +128,7 @@ impl Pool {
     }
 }
 
-/// Removes what was added, and tells whether the rest is as it was.
+/// Removes what was added. True if the rest is unchanged.
 fn settle(root: &Path, expected: &Manifest) -> io::Result<bool> {
     const MOST_ADDED: usize = 20_000;
     match fs::symlink_metadata(root) {
@@ -137,7 +138,7 @@ fn settle(root: &Path, expected: &Manifest) -> io::Result<bool> {
     let Ok(found) = manifest(root, expected.len() + MOST_ADDED) else { return Ok(false) };
     let mut removed: Option<&PathBuf> = None;
     for path in found.keys().filter(|path| !expected.contains_key(*path)) {
-        // A folder stands right before its contents.
+        // In this order a folder comes right before its contents.
         if removed.is_none_or(|folder| !path.starts_with(folder)) {
             let full = root.join(path);
             if fs::symlink_metadata(&full)?.is_dir() {

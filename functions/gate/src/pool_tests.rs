@@ -2,7 +2,7 @@ use std::os::unix::fs::symlink;
 
 use super::*;
 
-/// A workspace with an installation, as npm would leave it, that was kept once.
+/// A workspace with an installation, as npm leaves it, that was kept once.
 struct Kept {
     work: tempfile::TempDir,
     pool: Pool,
@@ -41,7 +41,7 @@ impl Kept {
     }
 }
 
-/// The same length, and even the time of modification set back.
+/// Keeps the length, and sets the modification time back.
 fn tamper(file: &Path) {
     let modified = fs::metadata(file).unwrap().modified().unwrap();
     fs::write(file, "evil").unwrap();

@@ -1,8 +1,8 @@
-//! Running one command of a workspace: a bare environment, its own process group, a limit in time, captured output.
+//! Runs one command of a workspace with a bare environment, its own process group, a time limit and captured output.
 //!
-//! Nothing that the command started outlives the call, also when the call itself is dropped: the group is killed whole, and
-//! on Linux whatever left the group is found by a mark in its environment. Memory and network are not limited here; what a
-//! gate could not prevent is said in its evidence.
+//! Nothing that the command started outlives the call, even if the call is dropped. The whole group is killed. On
+//! Linux, processes that left the group are found by a mark in their environment and killed too. Memory and network are
+//! not limited. The evidence says what a gate could not prevent.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -18,17 +18,17 @@ use tokio::net::unix::pipe;
 use tokio::process::Child;
 use tokio::time::timeout;
 
-/// What is kept of the beginning and of the end of the output.
+/// How much of the start and of the end of the output is kept.
 const HEAD_BYTES: usize = 8 * 1024;
 const TAIL_BYTES: usize = 64 * 1024;
 
-/// The variable by which processes are found that left their group.
+/// The environment variable that marks processes, so that those which left their group are found.
 const MARK: &str = "NOFX_GATE_ATTEMPT";
 
-/// A command, with all of its surroundings: nothing is inherited.
+/// A command with its whole environment: it inherits nothing.
 #[derive(Debug, Clone)]
 pub struct Command {
-    /// Program and arguments; the program is looked up in the PATH of `environment`.
+    /// Program and arguments. The program is looked up in the PATH of `environment`.
     pub line: Vec<String>,
     pub folder: PathBuf,
     pub environment: Vec<(String, String)>,
@@ -52,7 +52,7 @@ pub enum Exit {
     TimedOut,
 }
 
-/// Standard output and error as one stream, in the order in which they were written.
+/// Standard output and standard error as one stream, in the order of writing.
 #[derive(Debug, Default)]
 pub struct Output {
     head: Vec<u8>,
@@ -61,9 +61,9 @@ pub struct Output {
     digest: Sha256,
 }
 
-/// Runs the command to its end or to its limit. An error means that it could not be started or followed.
+/// Runs the command until it ends or its time is over. An error means that it could not be started or watched.
 pub async fn run(command: &Command) -> io::Result<Ended> {
-    // How long output may still come from a pipe whose writers are all dead.
+    // How long to read on once all writers of the pipe are dead.
     const DRAIN: Duration = Duration::from_secs(2);
     let started = Instant::now();
     let (mut child, reader) = spawn(command)?;
@@ -72,7 +72,7 @@ pub async fn run(command: &Command) -> io::Result<Ended> {
     let mut reader = pipe::Receiver::from_owned_fd(reader.into())?;
     let mut output = Output::default();
     let status = timeout(command.limit, follow(&mut child, &mut reader, &mut output)).await;
-    // Also after an orderly end: what still runs in the background would hold the pipe open and outlive its gate.
+    // Kill even after a normal end: a background process would keep the pipe open and outlive the gate.
     group.kill();
     let exit = if let Ok(status) = status {
         exit_of(status?)
@@ -100,7 +100,8 @@ fn spawn(command: &Command) -> io::Result<(Child, io::PipeReader)> {
         .stderr(writer)
         .process_group(0)
         .kill_on_drop(true);
-    // The builder owns our copies of the pipe's writing end; they must be closed here for the end of the output to be seen.
+    // The builder owns our copies of the pipe's write end. The reader sees the end of the output only once they are
+    // closed, which dropping the builder here does.
     builder.spawn().map(|child| (child, reader))
 }
 
@@ -141,7 +142,7 @@ impl Output {
         self.tail.drain(..self.tail.len().saturating_sub(TAIL_BYTES));
     }
 
-    /// The beginning, if the tail has lost it.
+    /// The start, if the tail does not include it.
     pub fn head(&self) -> Option<String> {
         (self.bytes > self.tail.len() as u64).then(|| String::from_utf8_lossy(&self.head).into_owned())
     }
@@ -158,19 +159,19 @@ impl Output {
     }
 }
 
-/// The processes of a command; killed when this goes out of scope.
+/// The processes of a command. They are killed when this is dropped.
 struct Group {
-    /// `None` once the leader is gone and its number may belong to somebody else.
+    /// `None` once the leader was collected, because its number may then belong to another process.
     leader: Option<Pid>,
     mark: String,
 }
 
 impl Group {
     fn kill(&self) {
-        // A process that was just being forked is seen in the next round.
+        // The next round finds a process that was just being forked.
         const ROUNDS: usize = 10;
         if let Some(leader) = self.leader {
-            // The only error is that nobody is left.
+            // It fails only if no process is left.
             let _ = kill_process_group(leader, Signal::KILL);
         }
         for _ in 0..ROUNDS {
@@ -193,7 +194,8 @@ impl Drop for Group {
     }
 }
 
-/// Living processes with our mark in their environment. Only Linux tells; elsewhere the group alone is killed.
+/// Living processes with our mark in their environment. Only Linux shows the environment; elsewhere only the group is
+/// killed.
 fn marked(mark: &str) -> Vec<Pid> {
     if !cfg!(target_os = "linux") {
         return Vec::new();

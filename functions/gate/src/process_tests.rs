@@ -15,7 +15,7 @@ fn shell(script: &str, limit: Duration) -> (tempfile::TempDir, Command) {
 const LONG: Duration = Duration::from_secs(20);
 
 fn is_alive(pid: &str) -> bool {
-    // A killed process may stay a zombie until its new parent looks after it.
+    // A killed process may stay a zombie until its new parent collects it.
     let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     state.rsplit(')').next().is_some_and(|rest| !rest.trim().is_empty() && !rest.trim().starts_with('Z'))
 }
@@ -41,7 +41,7 @@ async fn exit_codes_and_signals_are_told_apart() {
 
 #[tokio::test]
 async fn a_command_sees_no_variable_but_ours() {
-    // Cargo sets variables for its tests; none of them may arrive.
+    // Cargo sets variables for its tests. The command must not see any of them.
     assert!(std::env::var("CARGO_MANIFEST_DIR").is_ok());
     let (_folder, command) = shell("env", LONG);
     let seen = run(&command).await.unwrap().output.tail();
@@ -110,7 +110,7 @@ async fn a_dropped_call_leaves_no_process_and_no_zombie() {
         wait_until("the end of a process", || !is_alive(pid.trim())).await;
     }
     let leader = fs::read_to_string(folder.path().join("leader")).unwrap();
-    // Children are collected when the runtime hears of the next one's end.
+    // The runtime collects dead children when the next child ends.
     wait_until("the leader's collection", || !fs::exists(format!("/proc/{}", leader.trim())).unwrap()).await;
 }
 

@@ -1,4 +1,4 @@
-//! Folders of files: walking, copying, comparing.
+//! Walks, copies and compares folders.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -12,7 +12,7 @@ use shared::domain::digest::hex;
 use crate::attempt::Attempt;
 use crate::coverage::{Content, SourceRules, Tree};
 
-/// Names that are no part of a workspace, wherever they stand: dependencies and history.
+/// Names that are not part of a workspace, at any depth: dependencies and history.
 pub const SKIPPED: [&str; 2] = ["node_modules", ".git"];
 
 /// Most files that a folder may hold.
@@ -25,8 +25,8 @@ pub enum Kind {
     Link,
 }
 
-/// The files below a folder by path, without those that are no part of a workspace. A folder `coverage` beside a
-/// package.json holds reports of earlier runs.
+/// The files below a folder by path, without those that are not part of a workspace. A folder `coverage` next to a
+/// package.json is left out too, because it holds reports of earlier runs.
 pub fn walk(root: &Path) -> io::Result<BTreeMap<String, Kind>> {
     let mut files = BTreeMap::new();
     let mut folders = vec![(root.to_path_buf(), String::new())];
@@ -63,7 +63,7 @@ fn invalid(message: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, message.to_string())
 }
 
-/// Copies a workspace. Links are left out: where they lead is not ours to decide, and a copy must not reach its origin.
+/// Copies a workspace without its links, because a link could lead from the copy back to the original or elsewhere.
 pub fn copy_workspace(from: &Path, to: &Path, attempt: &Attempt) -> io::Result<()> {
     for (path, kind) in walk(from)? {
         attempt.check()?;
@@ -106,7 +106,7 @@ pub fn file_digest(path: &Path) -> io::Result<[u8; 32]> {
     }
 }
 
-/// What a comparison of two workspaces needs of one.
+/// Reads what a comparison needs of a workspace.
 pub fn read(root: &Path, rules: &SourceRules) -> io::Result<Tree> {
     let mut tree = Tree::new();
     for (path, kind) in walk(root)? {

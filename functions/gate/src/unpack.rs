@@ -1,5 +1,5 @@
-//! Unpacking an archive that somebody else made. Everything that could write outside of the target, or more than allowed, is
-//! refused as a whole: a workspace that was unpacked in part would be judged in part.
+//! Unpacks archives from untrusted sources. An archive that would write outside of the target, or more than allowed, is
+//! refused as a whole: a gate must never judge a part of a workspace.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -21,16 +21,16 @@ pub struct Limits {
     pub entries: usize,
 }
 
-/// Why a workspace could not be laid out.
+/// Why a workspace could not be laid out, by whose fault it is.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    /// The archive is to blame.
+    /// The archive is at fault.
     #[error("{0}")]
     Archive(String),
-    /// The plan or the deployment is.
+    /// The plan or the deployment is at fault.
     #[error("{}", .0.message)]
     Workspace(Reason),
-    /// Our disk is, or the attempt is over.
+    /// The disk failed, or the attempt was cancelled.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -39,10 +39,10 @@ fn refused(message: impl Into<String>) -> Refusal {
     Refusal::Archive(message.into())
 }
 
-/// Unpacks a tar.gz into an empty folder. Dependencies and history inside the archive are left out: they are installed and
-/// compared, not trusted.
+/// Unpacks a tar.gz into an empty folder, without the dependencies (`node_modules`) and the history (`.git`) in it: the
+/// gate installs dependencies itself.
 pub fn unpack(packed: &[u8], target: &Path, limits: Limits, attempt: &Attempt) -> Result<(), Refusal> {
-    // Headers and padding take room beside the contents.
+    // Headers and padding add to the contents.
     let most = limits.unpacked_bytes.saturating_add(limits.entries as u64 * 2048);
     let mut archive = Archive::new(MultiGzDecoder::new(packed).take(most));
     let mut unpacker =
@@ -58,12 +58,12 @@ pub fn unpack(packed: &[u8], target: &Path, limits: Limits, attempt: &Attempt) -
     Ok(())
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
+#[expect(clippy::needless_pass_by_value, reason = "map_err passes the error by value")]
 fn damaged(error: io::Error) -> Refusal {
     refused(format!("the archive cannot be read as tar.gz: {error}"))
 }
 
-/// What an extension header says about the entry after it.
+/// What an extension header says about the next entry.
 #[derive(Default)]
 struct Named {
     path: Option<Vec<u8>>,
@@ -89,7 +89,7 @@ impl Unpacker<'_> {
             EntryType::GNULongName => self.named.path = Some(long_name(&mut entry)?),
             EntryType::GNULongLink => self.named.link = Some(long_name(&mut entry)?),
             EntryType::XHeader => self.extension(&mut entry)?,
-            // Written by `git archive`: a comment with the commit.
+            // `git archive` writes one: a comment with the commit.
             EntryType::XGlobalHeader => {}
             kind => {
                 let named = std::mem::take(&mut self.named);
@@ -108,7 +108,7 @@ impl Unpacker<'_> {
             match extension.key_bytes() {
                 b"path" => self.named.path = Some(extension.value_bytes().to_vec()),
                 b"linkpath" => self.named.link = Some(extension.value_bytes().to_vec()),
-                // It would overrule the size that we count by.
+                // It would override the size in the header, which the limit counts.
                 b"size" => return Err(refused("the archive holds a file of more than 8 GiB")),
                 _ => {}
             }
@@ -139,14 +139,17 @@ impl Unpacker<'_> {
         Ok(())
     }
 
-    /// Makes a folder below the target, of which no part is a link: writing through one would end elsewhere.
+    /// Creates a folder below the target. No part of its path may be a link, because a link could lead out of the
+    /// target.
     fn real_folder(&self, path: &Path) -> Result<PathBuf, Refusal> {
         let mut folder = self.target.to_path_buf();
         for part in path.components() {
             folder.push(part);
             match fs::symlink_metadata(&folder) {
                 Ok(found) if found.is_dir() => {}
-                Ok(_) => return Err(refused(format!("{} leads through something that is no folder", path.display()))),
+                Ok(_) => {
+                    return Err(refused(format!("{} leads through something that is not a folder", path.display())));
+                }
                 Err(_) => fs::create_dir(&folder)?,
             }
         }
@@ -154,9 +157,9 @@ impl Unpacker<'_> {
     }
 
     fn fresh(&mut self, path: &Path) -> Result<PathBuf, Refusal> {
-        let name = path.file_name().ok_or_else(|| refused("a file without a name"))?;
+        let name = path.file_name().ok_or_else(|| refused("the archive holds a file without a name"))?;
         let full = self.real_folder(path.parent().unwrap_or(Path::new("")))?.join(name);
-        // Also where the file system takes `A` and `a` for one name.
+        // The second check catches file systems on which `A` and `a` are the same name.
         if !self.files.insert(path.to_path_buf()) || fs::symlink_metadata(&full).is_ok() {
             return Err(refused(format!("{} is in the archive twice", path.display())));
         }
@@ -176,8 +179,9 @@ impl Unpacker<'_> {
         copy(entry, &mut file, size)
     }
 
-    /// A link may lead to another place of the workspace, never out of it. Since every folder above it is real, the leading
-    /// `..` count exactly; a `..` after a name could climb from wherever that name leads, so there may be none.
+    /// A link may point to another place in the workspace, never out of it. All folders above the link are real, so
+    /// each leading `..` goes up by exactly one. A `..` after a name is refused, because that name may itself be a
+    /// link.
     fn link(&mut self, path: &Path, to: &[u8]) -> Result<(), Refusal> {
         let outside = || refused(format!("{} is a link that may lead out of the workspace", path.display()));
         let to = PathBuf::from(std::str::from_utf8(to).map_err(|_| outside())?);
@@ -199,7 +203,7 @@ impl Unpacker<'_> {
     }
 }
 
-/// Copies exactly `size` bytes; tells a damaged archive from a full disk.
+/// Copies exactly `size` bytes. Read errors blame the archive, write errors the disk.
 fn copy<R: Read>(from: &mut Entry<'_, R>, to: &mut File, size: u64) -> Result<(), Refusal> {
     use std::io::Write;
     let mut buffer = vec![0; 64 * 1024];
@@ -215,13 +219,13 @@ fn copy<R: Read>(from: &mut Entry<'_, R>, to: &mut File, size: u64) -> Result<()
     Ok(())
 }
 
-/// The body of an extension header. Real ones are short; without a limit one header could fill our memory.
+/// The body of an extension header. Real ones are short. Without a limit one header could fill the memory.
 fn small<R: Read>(entry: &mut Entry<'_, R>) -> Result<Vec<u8>, Refusal> {
     const MOST: u64 = 64 * 1024;
     let mut bytes = Vec::new();
     entry.take(MOST + 1).read_to_end(&mut bytes).map_err(damaged)?;
     if bytes.len() as u64 > MOST {
-        return Err(refused("the archive has a header of absurd length"));
+        return Err(refused(format!("the archive has a header of more than {MOST} bytes")));
     }
     Ok(bytes)
 }

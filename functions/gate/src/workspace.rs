@@ -1,4 +1,4 @@
-//! Laying out what is judged: the workspace, and what it is compared with.
+//! Lays out what is judged: the workspace, and the base that it is compared with.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::finding::{Digests, Reason, Stop, Trouble};
 use crate::tree;
 use crate::unpack::{Limits, Refusal, unpack};
 
-/// The stored objects that a plan's workspace names, read and verified.
+/// The stored objects that the plan's workspace names, read and verified.
 #[derive(Debug, Clone)]
 pub struct Archives {
     pub workspace: Stored,
@@ -38,11 +38,11 @@ enum Origin {
     Diff(Vec<u8>),
 }
 
-/// A workspace that lies ready, nothing of it having run yet.
+/// A workspace that is ready. None of its code has run yet.
 #[derive(Debug)]
 pub struct Laid {
     pub digests: Digests,
-    /// The changed lines; asked for by `gate:unit` only. The tests could rewrite their sources, so this is settled first.
+    /// The changed lines, for `gate:unit` only. They are determined first, because the tests could rewrite the sources.
     pub changes: Option<Result<ChangeSet, CannotJudge>>,
 }
 
@@ -107,7 +107,7 @@ fn lay_default(config: &GateConfig, attempt: &Attempt, needs_changes: bool) -> R
         ));
     };
     if !from.is_dir() {
-        return Err(no_workspace("the default workspace is not there, so there is nothing to judge"));
+        return Err(no_workspace("the default workspace does not exist, so there is nothing to judge"));
     }
     tree::copy_workspace(from, &attempt.workspace(), attempt)?;
     let mut digests = Digests {
@@ -120,7 +120,7 @@ fn lay_default(config: &GateConfig, attempt: &Attempt, needs_changes: bool) -> R
             (digests.base, digests.base_kind) = (Some(tree::digest(base)?), Some("tree"));
             Origin::Folder(base.clone())
         }
-        // A base that is gone is as good as none: every line counts as changed.
+        // Without a base, or if its folder is missing, every line counts as changed.
         Some(_) | None => Origin::Nothing,
     };
     finish(digests, &origin, &config.sources, attempt, needs_changes)
@@ -138,7 +138,7 @@ fn finish(
     Ok(Laid { digests, changes })
 }
 
-/// Reports that came with the workspace were not made by our tests. And what is no part of a workspace must not run either.
+/// Removes reports that came with the workspace, because this gate's tests did not write them.
 fn remove_reports(root: &Path) -> Result<(), Refusal> {
     for project in tree::projects(root)? {
         let reports = root.join(project).join("coverage");

@@ -1,4 +1,4 @@
-//! Tools `manual:*`: a gate that a person decides. No process waits for it: the step is blocked, and the decision
+//! Tools `manual:*`: a gate that a person decides. No process waits for it. The step is blocked until the decision
 //! finishes it.
 
 use serde_json::Value;
@@ -8,7 +8,7 @@ use shared::storage::StepStore;
 use shared::worker::{ClaimedStep, Handler};
 use uuid::Uuid;
 
-/// Longest reason that a plan may give its approvers.
+/// Longest reason that a plan may give to its approvers.
 const MAX_REASON_CHARS: usize = 2_000;
 
 /// Asks for a decision.
@@ -20,7 +20,7 @@ impl Handler for Manual {
             Value::Null => None,
             Value::String(text) if text.chars().count() <= MAX_REASON_CHARS => Some(text.clone()),
             _ => {
-                let message = format!("inputs.reason must be a text of at most {MAX_REASON_CHARS} characters");
+                let message = format!("inputs.reason must be a string of at most {MAX_REASON_CHARS} characters");
                 return Outcome::failed(StepError::new("invalid_inputs", message));
             }
         };
@@ -36,7 +36,7 @@ impl Handler for Manual {
     }
 }
 
-/// The same attempt asks for the same gate, however often it is delivered.
+/// An attempt asks for the same gate each time its message is delivered.
 fn gate_id(step: &ClaimedStep) -> GateId {
     GateId(Uuid::new_v5(&step.step_id.0, &step.attempt.to_be_bytes()))
 }

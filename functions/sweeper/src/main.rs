@@ -1,4 +1,4 @@
-//! Lambda function `sweeper`: recovers what stalled. Runs on a schedule and takes no input.
+//! Lambda function `sweeper`: recovers stalled runs. It runs on a schedule and takes no input.
 
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use serde_json::Value;

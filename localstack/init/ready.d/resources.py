@@ -1,5 +1,5 @@
-"""Makes the queues, the bucket and the secret that NOFX_RESOURCES lists when LocalStack is ready, in the container as in
-host mode. LocalStack runs it in its own process. Making them again changes nothing."""
+"""Creates the queues, the bucket and the secret that NOFX_RESOURCES lists once LocalStack is ready, both in the container
+and in host mode. LocalStack runs it in its own process. Running it again changes nothing."""
 
 import json
 import os
@@ -25,7 +25,7 @@ sqs = client("sqs")
 
 
 def make_queue(name, attributes):
-    # Attributes are set apart from the creation: SQS refuses to create a queue again with other attributes.
+    # Set attributes in a second call: SQS refuses to create an existing queue with different attributes.
     url = sqs.create_queue(QueueName=name)["QueueUrl"]
     if attributes:
         sqs.set_queue_attributes(QueueUrl=url, Attributes=attributes)
@@ -39,7 +39,7 @@ for queue in wanted["queues"]:
     attributes = {"VisibilityTimeout": str(queue["visibility_s"]), "RedrivePolicy": json.dumps(redrive)}
     make_queue(prefix + queue["queue"], attributes)
 
-# In us-east-1 a bucket that is one's own may be made again.
+# In us-east-1, creating a bucket that you own succeeds.
 client("s3").create_bucket(Bucket=wanted["bucket"])
 
 try:

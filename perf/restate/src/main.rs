@@ -1,5 +1,5 @@
-//! The benchmark's chain of five steps, each repeating what the one before said, as services of Restate: once with steps
-//! that the handler runs itself (`ctx.run`, journaled), once with steps that are calls of another handler.
+//! The benchmark's chain of five steps as Restate services. Each step repeats the result of the one before. One handler
+//! runs the steps itself (`ctx.run`, journaled), the other calls another handler for each step.
 //!
 //! Usage: restate-chain PORT. Listens on 127.0.0.1.
 

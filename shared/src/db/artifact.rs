@@ -5,8 +5,10 @@ use tokio_postgres::types::Type;
 
 use super::page::{INLINE_BYTES, Page, page};
 use super::pool::{Database, Param};
+use super::row;
 use crate::domain::{ArtifactId, NewArtifact, RunId, TenantId};
 use crate::error::{Error, Problem};
+use crate::view::{Artifact, ArtifactSummary, Lineage};
 
 /// Records an upload that belongs to no run yet. Safe to repeat.
 pub async fn artifact_insert_upload(db: &Database, tenant: &TenantId, artifact: &NewArtifact) -> Result<(), Error> {
@@ -27,10 +29,12 @@ pub async fn artifact_insert_upload(db: &Database, tenant: &TenantId, artifact: 
     Ok(())
 }
 
-/// An artifact's row as JSON.
-pub async fn artifact_fetch(db: &Database, tenant: &TenantId, id: ArtifactId) -> Result<Option<Value>, Error> {
-    let sql = "select to_jsonb(a) from nofx.artifact a where a.tenant_id = $1 and a.id = $2";
-    db.query_value(sql, &[(&tenant.0, Type::TEXT), (&id.0, Type::UUID)]).await
+/// An artifact; `None` when the tenant has no such artifact.
+pub async fn artifact_fetch(db: &Database, tenant: &TenantId, id: ArtifactId) -> Result<Option<Artifact>, Error> {
+    let sql = "select a.id, a.tenant_id, a.run_id, a.step_id, a.attempt, a.name, a.type, a.uri, a.hash, a.size_bytes,
+                      a.media_type, a.metadata, a.created_at
+                 from nofx.artifact a where a.tenant_id = $1 and a.id = $2";
+    row::fetch(db, sql, &[(&tenant.0, Type::TEXT), (&id.0, Type::UUID)]).await
 }
 
 /// Which artifacts of a workspace (ids by role) the tenant does not have: the problems that `nofx.run_create` finds.
@@ -52,21 +56,18 @@ pub async fn artifact_list(
     run: RunId,
     after: Option<ArtifactId>,
     limit: i64,
-) -> Result<Page, Error> {
+) -> Result<Page<ArtifactSummary>, Error> {
     let behind = if after.is_some() {
         "(a.created_at, a.id) > (select c.created_at, c.id from nofx.artifact c where c.run_id = $3 and c.id = $4)"
     } else {
         "$4::uuid is null"
     };
     let sql = format!(
-        "select jsonb_build_object(
-                    'id', a.id, 'step_id', a.step_id, 'attempt', a.attempt, 'name', a.name, 'type', a.type,
-                    'uri', a.uri, 'hash', a.hash, 'size_bytes', a.size_bytes, 'media_type', a.media_type,
-                    'metadata', case when size.metadata <= {INLINE_BYTES} then a.metadata end,
-                    'created_at', a.created_at)
-                || case when size.metadata > {INLINE_BYTES}
-                        then jsonb_build_object('metadata_omitted', jsonb_build_object(
-                                 'bytes', size.metadata, 'href', '/artifacts/' || a.id)) else '{{}}' end as json
+        "select a.id, a.step_id, a.attempt, a.name, a.type, a.uri, a.hash, a.size_bytes, a.media_type, a.created_at,
+                case when size.metadata <= {INLINE_BYTES} then a.metadata end as metadata,
+                case when size.metadata > {INLINE_BYTES}
+                     then json_build_object('bytes', size.metadata, 'href', '/artifacts/' || a.id)
+                end as metadata_omitted
            from nofx.artifact a
           cross join lateral (select octet_length(a.metadata::text) as metadata offset 0) size
           where a.tenant_id = $1 and a.run_id = $3 and {behind} order by a.created_at, a.id limit $2 + 1"
@@ -81,9 +82,8 @@ pub async fn artifact_list(
 const LINEAGE_NODES: usize = 1_000;
 const LINEAGE_EDGES: usize = 4_000;
 
-/// Artifacts of a run and the edges between them: `{run_id, nodes, edges: [{from, to}]}`. The run's workspace artifacts
-/// are nodes too. A lineage that is larger than what is shown has `truncated: true`.
-pub async fn run_lineage(db: &Database, tenant: &TenantId, run: RunId) -> Result<Option<Value>, Error> {
+/// Artifacts of a run and the edges between them. The run's workspace artifacts are nodes too.
+pub async fn run_lineage(db: &Database, tenant: &TenantId, run: RunId) -> Result<Option<Lineage>, Error> {
     // The limits end the recursion, too: Postgres makes no more of it than is read.
     let sql = format!(
         "with recursive made as (
@@ -97,9 +97,8 @@ pub async fn run_lineage(db: &Database, tenant: &TenantId, run: RunId) -> Result
          ), found as materialized (
              select g.id from given g union select m.id from (select m.id from made m limit {LINEAGE_NODES} + 1) m
          ), node as materialized (
-             select a.id, a.created_at, jsonb_build_object(
-                        'id', a.id, 'run_id', a.run_id, 'step_id', a.step_id, 'step', s.name, 'attempt', a.attempt,
-                        'name', left(a.name, 200), 'type', left(a.type, 200), 'hash', a.hash) as json
+             select a.id, a.created_at, a.run_id, a.step_id, s.name as step, a.attempt, left(a.name, 200) as name,
+                    left(a.type, 200) as type, a.hash
                from found f
                join nofx.artifact a on a.id = f.id and a.tenant_id = $1
                left join nofx.step s on s.id = a.step_id
@@ -111,17 +110,15 @@ pub async fn run_lineage(db: &Database, tenant: &TenantId, run: RunId) -> Result
                 and e.child_id in (select n.id from node n) and e.parent_id in (select n.id from node n)
               order by e.parent_id, e.child_id limit {LINEAGE_EDGES} + 1
          )
-         select jsonb_build_object(
-                    'run_id', r.id,
-                    'nodes', coalesce((select jsonb_agg(n.json order by n.created_at, n.id) from node n), '[]'),
-                    'edges', coalesce((
-                        select jsonb_agg(jsonb_build_object('from', e.parent_id, 'to', e.child_id)
-                                         order by e.parent_id, e.child_id)
-                          from (select * from edge order by parent_id, child_id limit {LINEAGE_EDGES}) e), '[]'))
-                || case when (select count(*) from found) > {LINEAGE_NODES}
-                          or (select count(*) from edge) > {LINEAGE_EDGES}
-                        then '{{\"truncated\": true}}'::jsonb else '{{}}' end
+         select r.id as run_id,
+                coalesce((select json_agg(n order by n.created_at, n.id) from node n), '[]') as nodes,
+                coalesce((
+                    select json_agg(shown)
+                      from (select e.parent_id as \"from\", e.child_id as \"to\"
+                              from edge e order by e.parent_id, e.child_id limit {LINEAGE_EDGES}) shown), '[]') as edges,
+                (select count(*) from found) > {LINEAGE_NODES}
+                    or (select count(*) from edge) > {LINEAGE_EDGES} as truncated
            from nofx.run r where r.tenant_id = $1 and r.id = $2"
     );
-    db.query_value(&sql, &[(&tenant.0, Type::TEXT), (&run.0, Type::UUID)]).await
+    row::fetch(db, &sql, &[(&tenant.0, Type::TEXT), (&run.0, Type::UUID)]).await
 }

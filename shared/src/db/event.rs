@@ -6,12 +6,18 @@ use super::page::{Page, page};
 use super::pool::{Database, Param};
 use crate::domain::{RunId, TenantId};
 use crate::error::Error;
+use crate::view::Event;
 
 /// Events of a run with a sequence number above `after`, in order, at most `limit`. Numbers are dense and given under the
 /// run's lock, so a reader that goes on from the last one it saw misses nothing.
-pub async fn event_list(db: &Database, tenant: &TenantId, run: RunId, after: i64, limit: i64) -> Result<Page, Error> {
-    let sql = "select jsonb_build_object('id', e.id, 'run_id', e.run_id, 'seq', e.seq, 'step_id', e.step_id,
-                      'step', s.name, 'type', e.type, 'payload', e.payload, 'timestamp', e.timestamp) as json
+pub async fn event_list(
+    db: &Database,
+    tenant: &TenantId,
+    run: RunId,
+    after: i64,
+    limit: i64,
+) -> Result<Page<Event>, Error> {
+    let sql = "select e.id, e.run_id, e.seq, e.step_id, s.name as step, e.type, e.payload, e.timestamp
                  from nofx.event e
                  left join nofx.step s on s.id = e.step_id
                 where e.tenant_id = $1 and e.run_id = $3 and e.seq > $4

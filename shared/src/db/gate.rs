@@ -1,15 +1,17 @@
 //! Gates: create, decide, list.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use tokio_postgres::types::Type;
 
 use super::page::{Page, page};
 use super::pool::{Database, Param};
-use crate::domain::WakeUp;
+use super::row;
 use crate::domain::gate::Decision;
-use crate::domain::{GateId, RunId, StepId, TenantId};
+use crate::domain::{GateId, RunId, StepId, StepStatus, TenantId, WakeUp};
 use crate::error::Error;
+use crate::view::Gate;
 
 /// A gate in front of a step that has not started, or of a run's end.
 #[derive(Debug, Serialize)]
@@ -25,13 +27,45 @@ pub struct GateRequest {
 }
 
 /// What creating a gate gave.
-#[derive(Debug, Deserialize)]
-pub struct GateCreated {
-    /// created, conflict or not_found.
-    pub result: String,
-    /// run or step: what stood in the way.
-    pub what: Option<String>,
-    pub status: Option<String>,
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+#[serde(tag = "result", rename_all = "snake_case")]
+pub enum GateCreated {
+    Created,
+    Conflict(Started),
+    NotFound { what: Barred },
+}
+
+/// What a gate stands before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Barred {
+    Run,
+    Step,
+}
+
+/// What is too far on to get a gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(tag = "what", rename_all = "snake_case")]
+pub enum Started {
+    Run { status: EndOfRun },
+    Step { status: StepStatus },
+}
+
+/// A run that has ended, or is about to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndOfRun {
+    /// A step has failed, and others are still at work.
+    Failing,
+    Succeeded,
+    Failed,
+    Cancelled,
+}
+
+impl fmt::Display for EndOfRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
 }
 
 /// Somebody's decision about a gate.
@@ -44,15 +78,19 @@ pub struct GateDecision<'a> {
     pub reason: Option<&'a str>,
 }
 
-/// What deciding gave.
+/// What deciding gave, with the gate as it is now.
 #[derive(Debug, Deserialize)]
-pub struct GateDecided {
-    /// decided, conflict or not_found.
-    pub result: String,
-    /// The gate as it is now.
-    pub gate: Option<Value>,
-    #[serde(default)]
-    pub ready: Vec<WakeUp>,
+#[serde(tag = "result", rename_all = "snake_case")]
+pub enum GateDecided {
+    Decided {
+        gate: Gate,
+        ready: Vec<WakeUp>,
+    },
+    /// It was decided before, or its time is over.
+    Conflict {
+        gate: Gate,
+    },
+    NotFound,
 }
 
 /// Creates a pending gate.
@@ -65,10 +103,18 @@ pub async fn gate_decide(db: &Database, decision: &GateDecision<'_>) -> Result<G
     db.transition("select nofx.gate_decide($1)", decision).await
 }
 
+/// A gate as the API shows it; wants `g` a gate.
+const GATE: &str =
+    "g.id, g.run_id, g.step_id, g.gate_type, g.status, g.on_pass, g.generation, g.evidence_uri, g.reason,
+                    g.approved_by, g.approved_at, g.expires_at, g.created_at, g.decided_at,
+                    (select to_json(made) from (
+                        select a.decision, a.actor, a.reason, a.created_at
+                          from nofx.approval a where a.gate_id = g.id) made) as decision";
+
 /// A gate; `None` when the tenant has no such gate.
-pub async fn gate_fetch(db: &Database, tenant: &TenantId, gate: GateId) -> Result<Option<Value>, Error> {
-    let sql = "select nofx.gate_json(g.id) from nofx.gate g where g.tenant_id = $1 and g.id = $2";
-    db.query_value(sql, &[(&tenant.0, Type::TEXT), (&gate.0, Type::UUID)]).await
+pub async fn gate_fetch(db: &Database, tenant: &TenantId, gate: GateId) -> Result<Option<Gate>, Error> {
+    let sql = format!("select {GATE} from nofx.gate g where g.tenant_id = $1 and g.id = $2");
+    row::fetch(db, &sql, &[(&tenant.0, Type::TEXT), (&gate.0, Type::UUID)]).await
 }
 
 /// Gates of a run, oldest first, after the one with the id `after`.
@@ -78,7 +124,7 @@ pub async fn gate_list_of_run(
     run: RunId,
     after: Option<GateId>,
     limit: i64,
-) -> Result<Page, Error> {
+) -> Result<Page<Gate>, Error> {
     list(db, tenant, Some(run), after, limit).await
 }
 
@@ -88,7 +134,7 @@ pub async fn gate_list_pending(
     tenant: &TenantId,
     after: Option<GateId>,
     limit: i64,
-) -> Result<Page, Error> {
+) -> Result<Page<Gate>, Error> {
     list(db, tenant, None, after, limit).await
 }
 
@@ -98,7 +144,7 @@ async fn list(
     run: Option<RunId>,
     after: Option<GateId>,
     limit: i64,
-) -> Result<Page, Error> {
+) -> Result<Page<Gate>, Error> {
     let which = if run.is_some() { "g.run_id = $3" } else { "$3::uuid is null and g.status = 'pending'" };
     // Two texts, because the index is not used where the cursor may be absent.
     let behind = if after.is_some() {
@@ -107,7 +153,7 @@ async fn list(
         "$4::uuid is null"
     };
     let sql = format!(
-        "select nofx.gate_json(g.id) as json from nofx.gate g
+        "select {GATE} from nofx.gate g
           where g.tenant_id = $1 and {which} and {behind} order by g.created_at, g.id limit $2 + 1"
     );
     let (run, after) = (run.map(|id| id.0), after.map(|id| id.0));
@@ -118,6 +164,6 @@ async fn list(
 
 /// Whether the tenant has such a gate.
 pub async fn gate_exists(db: &Database, tenant: &TenantId, gate: GateId) -> Result<bool, Error> {
-    let sql = "select exists (select from nofx.gate g where g.tenant_id = $1 and g.id = $2)";
-    Ok(db.query_value(sql, &[(&tenant.0, Type::TEXT), (&gate.0, Type::UUID)]).await?.unwrap_or(false))
+    let sql = "select from nofx.gate g where g.tenant_id = $1 and g.id = $2";
+    row::exists(db, sql, &[(&tenant.0, Type::TEXT), (&gate.0, Type::UUID)]).await
 }

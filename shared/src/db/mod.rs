@@ -1,6 +1,8 @@
 //! Postgres. Every statement is unnamed (`query_typed`): one round trip, and safe behind a transaction pooler.
 
 pub mod artifact;
+pub mod console;
+pub mod db_write;
 pub mod event;
 pub mod gate;
 pub mod rule;
@@ -11,7 +13,8 @@ pub mod sweep;
 
 mod page;
 mod pool;
+mod row;
 
 pub use page::Page;
-pub(crate) use pool::database_error;
 pub use pool::{Database, Param, connect};
+pub(crate) use pool::{database_error, session_discard};

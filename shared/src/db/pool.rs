@@ -71,7 +71,7 @@ impl Database {
     }
 
     /// Calls a transition function: JSON in, JSON out, one round trip.
-    pub async fn transition<T: DeserializeOwned>(
+    pub(super) async fn transition<T: DeserializeOwned>(
         &self,
         sql: &'static str,
         input: &(impl Serialize + Sync + std::fmt::Debug),
@@ -80,12 +80,12 @@ impl Database {
     }
 
     /// Calls a function that answers with JSON, one round trip.
-    pub async fn call<T: DeserializeOwned>(&self, sql: &'static str, params: &[Param<'_>]) -> Result<T, Error> {
+    pub(super) async fn call<T: DeserializeOwned>(&self, sql: &'static str, params: &[Param<'_>]) -> Result<T, Error> {
         answer(&self.query(sql, params).await?)
     }
 
     /// Rows of one statement. Sent a second time when the connection turns out to be dead, so it must be safe to repeat.
-    pub async fn query(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
+    pub(super) async fn query(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
         match self.query_once(sql, params).await {
             Err(Attempt::ConnectionLost(_)) => {
                 // What died while the function was frozen died with all its neighbours, and only a use of them tells.
@@ -96,8 +96,17 @@ impl Database {
         }
     }
 
+    /// Whether the database holds our schema.
+    pub async fn has_schema(&self) -> Result<bool, Error> {
+        Ok(self.query_value("select to_regclass('nofx.run') is not null", &[]).await?.unwrap_or(false))
+    }
+
     /// The first column of the only row, if there is one.
-    pub async fn query_value<T: FromSqlOwned>(&self, sql: &str, params: &[Param<'_>]) -> Result<Option<T>, Error> {
+    pub(super) async fn query_value<T: FromSqlOwned>(
+        &self,
+        sql: &str,
+        params: &[Param<'_>],
+    ) -> Result<Option<T>, Error> {
         self.query(sql, params).await?.first().map(column).transpose()
     }
 
@@ -143,14 +152,19 @@ impl Attempt {
     }
 }
 
+/// Ends what was set, locked or prepared on a connection; false when it must not be used again.
+pub(crate) async fn session_discard(client: &Client) -> bool {
+    client.batch_execute("discard all").await.is_ok()
+}
+
 /// The JSON that a function answered with.
-pub(crate) fn answer<T: DeserializeOwned>(rows: &[Row]) -> Result<T, Error> {
+pub(super) fn answer<T: DeserializeOwned>(rows: &[Row]) -> Result<T, Error> {
     let row = rows.first().ok_or_else(|| Error::internal("call a function", "no row"))?;
     column::<Json<T>>(row).map(|json| json.0)
 }
 
 /// The first column of a row.
-pub(crate) fn column<T: FromSqlOwned>(row: &Row) -> Result<T, Error> {
+pub(super) fn column<T: FromSqlOwned>(row: &Row) -> Result<T, Error> {
     row.try_get(0).map_err(|error| Error::internal("read a database answer", error))
 }
 

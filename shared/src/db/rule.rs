@@ -7,9 +7,11 @@ use uuid::Uuid;
 
 use super::page::{Page, page};
 use super::pool::{Database, Param};
+use super::row;
 use crate::domain::TenantId;
-use crate::domain::rule::{Op, Rule};
+use crate::domain::rule::{DEFAULT_MAX_ROWS, DEFAULT_ROLE, Op, Rule};
 use crate::error::Error;
+use crate::view::{self, RuleDetail};
 
 /// A rule to be stored for `schema.table`.
 #[derive(Debug, Serialize)]
@@ -22,16 +24,22 @@ struct SetCall<'a> {
     constraints: Value,
 }
 
-/// What changing a rule gave.
+/// What storing a rule gave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RuleResult {
+#[serde(tag = "result", rename_all = "snake_case")]
+pub enum RuleSet {
     Created,
     Replaced,
-    Deleted,
-    NotFound,
     /// The table is in a schema that no rule opens.
     Closed,
+}
+
+/// What deleting a rule gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(tag = "result", rename_all = "snake_case")]
+pub enum RuleDeleted {
+    Deleted,
+    NotFound,
 }
 
 #[derive(Debug, Serialize)]
@@ -41,15 +49,16 @@ struct DeleteCall<'a> {
     actor: &'a str,
 }
 
-#[derive(Debug, Deserialize)]
-struct Answer {
-    result: RuleResult,
+/// A rule as the API shows it, with the defaults of what it does not name; wants `r` a rule.
+fn columns() -> String {
+    format!(
+        "r.id, r.table_name as \"table\", r.allowed_ops, r.constraints -> 'columns' as columns,
+         r.constraints -> 'key' as key, coalesce(r.constraints -> 'max_rows', to_jsonb({DEFAULT_MAX_ROWS})) as max_rows,
+         coalesce(r.constraints -> 'role', to_jsonb('{DEFAULT_ROLE}'::text)) as role,
+         r.constraints -> 'triggers' as triggers, r.constraints -> 'dependants' as dependants,
+         r.constraints -> 'allow' as allow, r.created_at, r.updated_at"
+    )
 }
-
-/// A rule as the API shows it, with the defaults of what it does not name (`domain::rule`).
-const RULE: &str =
-    "jsonb_build_object('max_rows', 100, 'role', 'nofx_writer') || r.constraints || jsonb_build_object('id', r.id, 'table', r.table_name, 'allowed_ops', r.allowed_ops,
-                    'created_at', r.created_at, 'updated_at', r.updated_at)";
 
 /// Stores a rule, in place of the table's old one.
 pub async fn rule_set(
@@ -58,29 +67,35 @@ pub async fn rule_set(
     table: &str,
     actor: &str,
     rule: &Rule,
-) -> Result<RuleResult, Error> {
+) -> Result<RuleSet, Error> {
     let mut constraints = serde_json::to_value(rule).map_err(|error| Error::internal("write a rule", error))?;
     if let Value::Object(fields) = &mut constraints {
         fields.remove("allowed_ops");
     }
     let call = SetCall { tenant_id: tenant, table_name: table, actor, allowed_ops: &rule.allowed_ops, constraints };
-    db.transition("select nofx.rule_set($1)", &call).await.map(|answer: Answer| answer.result)
+    db.transition("select nofx.rule_set($1)", &call).await
 }
 
 /// Deletes a rule: nothing is allowed any more.
-pub async fn rule_delete(db: &Database, tenant: &TenantId, table: &str, actor: &str) -> Result<RuleResult, Error> {
+pub async fn rule_delete(db: &Database, tenant: &TenantId, table: &str, actor: &str) -> Result<RuleDeleted, Error> {
     let call = DeleteCall { tenant_id: tenant, table_name: table, actor };
-    db.transition("select nofx.rule_delete($1)", &call).await.map(|answer: Answer| answer.result)
+    db.transition("select nofx.rule_delete($1)", &call).await
 }
 
 /// Rules of a tenant by the name of their table, after the one with the id `after`.
-pub async fn rule_list(db: &Database, tenant: &TenantId, after: Option<Uuid>, limit: i64) -> Result<Page, Error> {
+pub async fn rule_list(
+    db: &Database,
+    tenant: &TenantId,
+    after: Option<Uuid>,
+    limit: i64,
+) -> Result<Page<view::Rule>, Error> {
     let sql = format!(
-        "select {RULE} as json from nofx.db_write_rule r
+        "select {} from nofx.db_write_rule r
           where r.tenant_id = $1
             and ($3::uuid is null or r.table_name > (
                 select c.table_name from nofx.db_write_rule c where c.tenant_id = $1 and c.id = $3))
-          order by r.table_name limit $2 + 1"
+          order by r.table_name limit $2 + 1",
+        columns()
     );
     let params: [Param<'_>; 3] = [(&tenant.0, Type::TEXT), (&limit, Type::INT8), (&after, Type::UUID)];
     page(db, &sql, limit, &params).await
@@ -88,24 +103,25 @@ pub async fn rule_list(db: &Database, tenant: &TenantId, after: Option<Uuid>, li
 
 /// Whether the tenant has such a rule.
 pub async fn rule_exists(db: &Database, tenant: &TenantId, rule: Uuid) -> Result<bool, Error> {
-    let sql = "select exists (select from nofx.db_write_rule r where r.tenant_id = $1 and r.id = $2)";
-    Ok(db.query_value(sql, &[(&tenant.0, Type::TEXT), (&rule, Type::UUID)]).await?.unwrap_or(false))
+    let sql = "select from nofx.db_write_rule r where r.tenant_id = $1 and r.id = $2";
+    row::exists(db, sql, &[(&tenant.0, Type::TEXT), (&rule, Type::UUID)]).await
 }
 
 /// A table's rule with what stands behind the table's name now, and the newest changes of the rule.
-pub async fn rule_fetch(db: &Database, tenant: &TenantId, table: &str) -> Result<Option<Value>, Error> {
+pub async fn rule_fetch(db: &Database, tenant: &TenantId, table: &str) -> Result<Option<RuleDetail>, Error> {
     let sql = format!(
-        "select {RULE} || jsonb_build_object(
-                    'target', nofx.db_write_target(split_part(r.table_name, '.', 1), split_part(r.table_name, '.', 2),
-                                                   nofx.keys_of(r.constraints -> 'dependants')),
-                    'changes', coalesce((
-                        select jsonb_agg(to_jsonb(change)) from (
-                            select e.type, e.actor, e.payload, e.timestamp
-                              from nofx.tenant_event e
-                             where e.tenant_id = $1 and e.subject = r.table_name
-                             order by e.id desc limit 20) change), '[]'))
+        "select {},
+                nofx.db_write_target(split_part(r.table_name, '.', 1), split_part(r.table_name, '.', 2),
+                                     nofx.keys_of(r.constraints -> 'dependants')) as target,
+                coalesce((
+                    select json_agg(change) from (
+                        select e.type, e.actor, e.payload, e.timestamp
+                          from nofx.tenant_event e
+                         where e.tenant_id = $1 and e.subject = r.table_name
+                         order by e.id desc limit 20) change), '[]') as changes
            from nofx.db_write_rule r
-          where r.tenant_id = $1 and r.table_name = $2"
+          where r.tenant_id = $1 and r.table_name = $2",
+        columns()
     );
-    db.query_value(&sql, &[(&tenant.0, Type::TEXT), (&table, Type::TEXT)]).await
+    row::fetch(db, &sql, &[(&tenant.0, Type::TEXT), (&table, Type::TEXT)]).await
 }

@@ -2,13 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio_postgres::types::Type;
 
 use super::page::{Page, page};
 use super::pool::{Database, Param};
-use crate::domain::WakeUp;
-use crate::domain::{RunId, RunStatus, StepId, TenantId};
+use super::row;
+use crate::domain::{RunId, RunStatus, StepId, TenantId, WakeUp};
 use crate::error::{Error, Problem};
+use crate::view::{Run, RunSummary};
 
 /// A run to be created, ids given.
 #[derive(Debug, Serialize)]
@@ -54,28 +56,27 @@ pub struct NewEdge {
     pub child: StepId,
 }
 
-/// What creating gave.
+/// What creating a run gave.
 #[derive(Debug, Deserialize)]
-pub struct Created {
-    pub result: CreateResult,
-    pub id: Option<RunId>,
-    pub status: Option<RunStatus>,
-    #[serde(default)]
-    pub ready: Vec<WakeUp>,
-    #[serde(default)]
-    pub problems: Vec<Problem>,
-}
-
-/// Whether a run was created.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CreateResult {
-    Created,
+#[serde(tag = "result", rename_all = "snake_case")]
+pub enum RunCreated {
+    Created {
+        id: RunId,
+        status: RunStatus,
+        ready: Vec<WakeUp>,
+    },
     /// The same idempotency key and the same request came before.
-    Existing,
+    Existing {
+        id: RunId,
+        status: RunStatus,
+    },
     /// The same idempotency key came before with another request.
-    Conflict,
-    Invalid,
+    Conflict {
+        id: RunId,
+    },
+    Invalid {
+        problems: Vec<Problem>,
+    },
 }
 
 /// What a person asks of a run.
@@ -89,22 +90,31 @@ pub enum Control {
 
 /// What controlling a run gave.
 #[derive(Debug, Deserialize)]
-pub struct Controlled {
-    /// cancelled, paused, resumed, retried, unchanged, conflict or not_found.
-    pub result: String,
-    pub status: Option<RunStatus>,
+#[serde(tag = "result", rename_all = "snake_case")]
+pub enum Controlled {
+    Cancelled(Changes),
+    Paused(Changes),
+    Resumed(Changes),
+    Retried(Changes),
+    /// It was so before.
+    Unchanged(Changes),
+    /// Its state forbids it.
+    Conflict {
+        status: RunStatus,
+    },
+    NotFound,
+}
+
+/// What controlling a run changed; the lists are those of `view::RunChange`.
+#[derive(Debug, Deserialize)]
+pub struct Changes {
+    pub status: RunStatus,
     pub generation: Option<u32>,
     #[serde(default)]
     pub ready: Vec<WakeUp>,
-    /// Names of the steps that had not started and never will.
-    #[serde(default)]
-    pub stopped: Vec<String>,
-    /// Names of the steps that were at work, and whose results will not count.
-    #[serde(default)]
-    pub was_running: Vec<String>,
-    /// Names of the steps that go on and will be recorded.
-    #[serde(default)]
-    pub still_running: Vec<String>,
+    pub stopped: Option<Vec<String>>,
+    pub was_running: Option<Vec<String>>,
+    pub still_running: Option<Vec<String>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -115,7 +125,7 @@ struct ControlCall<'a> {
 }
 
 /// Creates a run with its steps, edges and first events.
-pub async fn run_create(db: &Database, run: &NewRun<'_>) -> Result<Created, Error> {
+pub async fn run_create(db: &Database, run: &NewRun<'_>) -> Result<RunCreated, Error> {
     db.transition("select nofx.run_create($1)", run).await
 }
 
@@ -137,7 +147,12 @@ pub async fn run_control(
 }
 
 /// Runs of a tenant, newest first, after the one with the id `after`.
-pub async fn run_list(db: &Database, tenant: &TenantId, after: Option<RunId>, limit: i64) -> Result<Page, Error> {
+pub async fn run_list(
+    db: &Database,
+    tenant: &TenantId,
+    after: Option<RunId>,
+    limit: i64,
+) -> Result<Page<RunSummary>, Error> {
     // Two texts, because the index is not used where the cursor may be absent.
     let behind = if after.is_some() {
         "(r.created_at, r.id) < (select c.created_at, c.id from nofx.run c where c.tenant_id = $1 and c.id = $3)"
@@ -145,9 +160,7 @@ pub async fn run_list(db: &Database, tenant: &TenantId, after: Option<RunId>, li
         "$3::uuid is null"
     };
     let sql = format!(
-        "select jsonb_build_object('id', r.id, 'status', r.status, 'goal', r.goal, 'generation', r.generation,
-                    'created_at', r.created_at, 'started_at', r.started_at, 'finished_at', r.finished_at,
-                    'failure', r.failure) as json
+        "select r.id, r.status, r.goal, r.generation, r.created_at, r.started_at, r.finished_at, r.failure
            from nofx.run r
           where r.tenant_id = $1 and {behind} order by r.created_at desc, r.id desc limit $2 + 1"
     );
@@ -160,32 +173,34 @@ pub async fn run_list(db: &Database, tenant: &TenantId, after: Option<RunId>, li
 const PLAN_INLINE_BYTES: i32 = 64 << 10;
 
 /// A run. A large plan is null, and `plan_omitted: {bytes, href}` tells where it is.
-pub async fn run_fetch(db: &Database, tenant: &TenantId, run: RunId) -> Result<Option<Value>, Error> {
+pub async fn run_fetch(db: &Database, tenant: &TenantId, run: RunId) -> Result<Option<Run>, Error> {
     let sql = format!(
-        "select jsonb_build_object(
-                    'id', r.id, 'status', r.status, 'goal', r.goal,
-                    'plan', case when size.plan <= {PLAN_INLINE_BYTES} then r.plan end, 'plan_digest', r.plan_digest,
-                    'generation', r.generation, 'failure', r.failure, 'timeout_s', r.timeout_s,
-                    'deadline_at', r.deadline_at, 'created_at', r.created_at, 'started_at', r.started_at,
-                    'paused_at', r.paused_at, 'finished_at', r.finished_at)
-                || case when size.plan > {PLAN_INLINE_BYTES}
-                        then jsonb_build_object('plan_omitted', jsonb_build_object(
-                                 'bytes', size.plan, 'href', '/runs/' || r.id || '/plan')) else '{{}}' end
+        "select r.id, r.status, r.goal, r.plan_digest, r.generation, r.failure, r.timeout_s, r.deadline_at,
+                r.created_at, r.started_at, r.paused_at, r.finished_at,
+                case when size.plan <= {PLAN_INLINE_BYTES} then r.plan end as plan,
+                case when size.plan > {PLAN_INLINE_BYTES}
+                     then json_build_object('bytes', size.plan, 'href', '/runs/' || r.id || '/plan')
+                end as plan_omitted
            from nofx.run r
           cross join lateral (select octet_length(r.plan::text) as plan offset 0) size
           where r.tenant_id = $1 and r.id = $2"
     );
-    db.query_value(&sql, &[(&tenant.0, Type::TEXT), (&run.0, Type::UUID)]).await
+    row::fetch(db, &sql, &[(&tenant.0, Type::TEXT), (&run.0, Type::UUID)]).await
 }
 
 /// A run's plan, as it was posted.
-pub async fn run_plan(db: &Database, tenant: &TenantId, run: RunId) -> Result<Option<Value>, Error> {
+pub async fn run_plan(db: &Database, tenant: &TenantId, run: RunId) -> Result<Option<Box<RawValue>>, Error> {
+    #[derive(Deserialize)]
+    struct Row {
+        plan: Box<RawValue>,
+    }
     let sql = "select r.plan from nofx.run r where r.tenant_id = $1 and r.id = $2";
-    db.query_value(sql, &[(&tenant.0, Type::TEXT), (&run.0, Type::UUID)]).await
+    let row: Option<Row> = row::fetch(db, sql, &[(&tenant.0, Type::TEXT), (&run.0, Type::UUID)]).await?;
+    Ok(row.map(|row| row.plan))
 }
 
 /// Whether the tenant has such a run.
 pub async fn run_exists(db: &Database, tenant: &TenantId, run: RunId) -> Result<bool, Error> {
-    let sql = "select exists (select from nofx.run r where r.tenant_id = $1 and r.id = $2)";
-    Ok(db.query_value(sql, &[(&tenant.0, Type::TEXT), (&run.0, Type::UUID)]).await?.unwrap_or(false))
+    let sql = "select from nofx.run r where r.tenant_id = $1 and r.id = $2";
+    row::exists(db, sql, &[(&tenant.0, Type::TEXT), (&run.0, Type::UUID)]).await
 }

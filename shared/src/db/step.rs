@@ -1,6 +1,7 @@
 //! Steps: claim, finish, and why one waits.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -9,8 +10,9 @@ use tokio_postgres::types::{Json, Type};
 use uuid::Uuid;
 
 use super::pool::{Database, Param, answer, database_error};
-use crate::domain::WakeUp;
-use crate::domain::{ArtifactId, ArtifactRef, NewArtifact, NewEvent, NewGate, RunId, StepError, StepId, TenantId};
+use crate::domain::{
+    ArtifactId, ArtifactRef, NewArtifact, NewEvent, NewGate, RunId, StepError, StepId, StepStatus, TenantId, WakeUp,
+};
 use crate::error::Error;
 
 /// A step that somebody wants to own.
@@ -68,8 +70,26 @@ pub struct Claims {
 #[derive(Debug, Clone, Deserialize)]
 pub struct Skipped {
     pub step_id: StepId,
-    /// The state it is in; `unknown` for no such step of that tenant.
-    pub status: String,
+    pub status: Known,
+}
+
+/// The state of a step that a call has named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Known {
+    /// The tenant has no such step.
+    Unknown,
+    #[serde(untagged)]
+    Is(StepStatus),
+}
+
+impl fmt::Display for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown => f.pad("unknown"),
+            Self::Is(status) => status.fmt(f),
+        }
+    }
 }
 
 /// The end of one attempt.
@@ -151,7 +171,7 @@ pub struct Finished {
     pub step_id: StepId,
     pub result: FinishResult,
     /// State of the step now.
-    pub status: String,
+    pub status: Known,
 }
 
 /// Whether a finish counted.
@@ -167,6 +187,8 @@ pub enum FinishResult {
 
 const CLAIM: &str = "select nofx.steps_claim($1, $2)";
 const FINISH: &str = "select nofx.steps_finish($1, $2)";
+/// Who worked in the transaction may have become another role, and set timeouts of its own.
+const BEFORE_FINISH: &str = "reset role; set local statement_timeout = '10s'; set local lock_timeout = '10s'";
 
 /// Claims steps of a batch in one round trip.
 pub async fn steps_claim(db: &Database, items: &[ClaimItem]) -> Result<Claims, Error> {
@@ -180,12 +202,13 @@ pub async fn steps_finish(db: &Database, items: &[FinishItem], next: Option<&Con
     db.call(FINISH, &[(&Json(items), Type::JSONB), (&next.map(Json), Type::JSONB)]).await
 }
 
-/// The same inside a transaction of the caller's, so that its own writes and the finish are one.
+/// The same inside a transaction of the caller's, so that its own writes and the finish are one: two round trips.
 pub async fn steps_finish_in(
     transaction: &Transaction<'_>,
     items: &[FinishItem],
     next: Option<&Continuation>,
 ) -> Result<Finishes, Error> {
+    transaction.batch_execute(BEFORE_FINISH).await.map_err(database_error)?;
     let params: [Param<'_>; 2] = [(&Json(items), Type::JSONB), (&next.map(Json), Type::JSONB)];
     answer(&transaction.query_typed(FINISH, &params).await.map_err(database_error)?)
 }

@@ -1,35 +1,30 @@
 //! Steps as the API shows them. Large values are left out of lists.
 
-use serde_json::Value;
 use tokio_postgres::types::Type;
 
 use super::page::{INLINE_BYTES, Page, page};
 use super::pool::{Database, Param};
+use super::row;
 use crate::domain::{RunId, StepId, TenantId};
 use crate::error::Error;
+use crate::view::{Step, StepWhy};
 
-/// A step as JSON; wants `s` a step. Inputs and outputs above `most` bytes are null, and `inputs_omitted: {bytes}` or
-/// `outputs_omitted` tells how large they are.
+/// A step as the API shows it; wants `s` a step. Inputs and outputs above `most` bytes are left out, and the size of what
+/// is left out is told, but not its address.
 fn columns(most: i32) -> String {
     format!(
-        "jsonb_build_object(
-             'id', s.id, 'name', s.name, 'tool', s.tool, 'status', s.status,
-             'inputs', case when size.inputs <= {most} then s.inputs end,
-             'outputs', case when size.outputs <= {most} then s.outputs end,
-             'error', case when size.error <= {most} then s.error
-                           else jsonb_build_object('code', s.error -> 'code', 'is_shortened', true,
-                                                   'message', left(s.error ->> 'message', 2000)) end,
-             'attempt', s.attempt, 'blockers', s.blockers,
-             'ready_at', s.ready_at, 'started_at', s.started_at, 'finished_at', s.finished_at,
-             'depends_on', coalesce((
-                 select jsonb_agg(p.name order by p.ordinal)
-                   from nofx.step_edge e
-                   join nofx.step p on p.id = e.parent_id
-                  where e.child_id = s.id), '[]'))
-         || case when size.inputs > {most}
-                 then jsonb_build_object('inputs_omitted', jsonb_build_object('bytes', size.inputs)) else '{{}}' end
-         || case when size.outputs > {most}
-                 then jsonb_build_object('outputs_omitted', jsonb_build_object('bytes', size.outputs)) else '{{}}' end"
+        "s.id, s.name, s.tool, s.status, s.attempt, s.blockers, s.ready_at, s.started_at, s.finished_at,
+         case when size.inputs <= {most} then s.inputs end as inputs,
+         case when size.inputs > {most} then json_build_object('bytes', size.inputs) end as inputs_omitted,
+         case when size.outputs <= {most} then s.outputs end as outputs,
+         case when size.outputs > {most} then json_build_object('bytes', size.outputs) end as outputs_omitted,
+         case when size.error <= {most} then s.error
+              else jsonb_build_object('code', s.error -> 'code', 'is_shortened', true,
+                                      'message', left(s.error ->> 'message', 2000)) end as error,
+         array(select p.name
+                 from nofx.step_edge e
+                 join nofx.step p on p.id = e.parent_id
+                where e.child_id = s.id order by p.ordinal) as depends_on"
     )
 }
 
@@ -45,11 +40,11 @@ pub async fn step_list(
     run: RunId,
     after: Option<StepId>,
     limit: i64,
-) -> Result<Page, Error> {
+) -> Result<Page<Step>, Error> {
     let columns = columns(INLINE_BYTES);
     let after = after.map(|id| id.0);
     let sql = format!(
-        "select {columns} as json from nofx.step s {SIZES}
+        "select {columns} from nofx.step s {SIZES}
           where s.tenant_id = $1 and s.run_id = $3
             and s.ordinal > coalesce((select c.ordinal from nofx.step c where c.run_id = $3 and c.id = $4), -1)
           order by s.ordinal limit $2 + 1"
@@ -60,41 +55,38 @@ pub async fn step_list(
 }
 
 /// One step, whole. `None` when the run has no such step.
-pub async fn step_fetch(db: &Database, tenant: &TenantId, run: RunId, name: &str) -> Result<Option<Value>, Error> {
+pub async fn step_fetch(db: &Database, tenant: &TenantId, run: RunId, name: &str) -> Result<Option<Step>, Error> {
     let columns = columns(i32::MAX);
     let sql =
         format!("select {columns} from nofx.step s {SIZES} where s.tenant_id = $1 and s.run_id = $2 and s.name = $3");
-    db.query_value(&sql, &[(&tenant.0, Type::TEXT), (&run.0, Type::UUID), (&name, Type::TEXT)]).await
+    row::fetch(db, &sql, &[(&tenant.0, Type::TEXT), (&run.0, Type::UUID), (&name, Type::TEXT)]).await
 }
 
 /// Whether the run has a step of that id.
 pub async fn step_exists(db: &Database, tenant: &TenantId, run: RunId, step: StepId) -> Result<bool, Error> {
-    let sql = "select exists (select from nofx.step s where s.tenant_id = $1 and s.run_id = $2 and s.id = $3)";
-    let params: [Param<'_>; 3] = [(&tenant.0, Type::TEXT), (&run.0, Type::UUID), (&step.0, Type::UUID)];
-    Ok(db.query_value(sql, &params).await?.unwrap_or(false))
+    let sql = "select from nofx.step s where s.tenant_id = $1 and s.run_id = $2 and s.id = $3";
+    row::exists(db, sql, &[(&tenant.0, Type::TEXT), (&run.0, Type::UUID), (&step.0, Type::UUID)]).await
 }
 
-/// What a step waits for, as facts: its row, its unfinished parents, its gates. `None` when the run has no such step.
-pub async fn step_why(db: &Database, tenant: &TenantId, run: RunId, name: &str) -> Result<Option<Value>, Error> {
-    let sql = "select jsonb_build_object(
-                   'name', s.name, 'tool', s.tool, 'handler', s.handler, 'status', s.status, 'attempt', s.attempt,
-                   'failures', s.failures, 'max_attempts', s.max_attempts, 'workers_lost', s.workers_lost,
-                   'blockers', s.blockers, 'error', s.error, 'ready_at', s.ready_at, 'notify_count', s.notify_count,
-                   'lease_until', s.lease_until, 'run_status', r.status,
-                   'parents', coalesce((
-                       select jsonb_agg(jsonb_build_object('name', p.name, 'status', p.status) order by p.ordinal)
-                         from nofx.step_edge e
-                         join nofx.step p on p.id = e.parent_id
-                        where e.child_id = s.id and p.status <> 'succeeded'), '[]'),
-                   'gates', coalesce((
-                       select jsonb_agg(gate.json) from (
-                           select jsonb_build_object('id', g.id, 'gate_type', g.gate_type, 'status', g.status,
-                                                     'reason', g.reason, 'expires_at', g.expires_at) as json
-                             from nofx.gate g
-                            where g.step_id = s.id and g.generation = r.generation
-                            order by (g.status = 'pending') desc, g.created_at, g.id limit 100) gate), '[]'))
+/// What a step waits for, as facts, without the sentence. `None` when the run has no such step.
+pub async fn step_why(db: &Database, tenant: &TenantId, run: RunId, name: &str) -> Result<Option<StepWhy>, Error> {
+    let sql = "select s.name, s.tool, s.handler, s.status, s.attempt, s.failures, s.max_attempts, s.workers_lost,
+                      s.blockers, s.error, s.ready_at, s.notify_count, s.lease_until, r.status as run_status,
+                      coalesce((
+                          select json_agg(parent) from (
+                              select p.name, p.status
+                                from nofx.step_edge e
+                                join nofx.step p on p.id = e.parent_id
+                               where e.child_id = s.id and p.status <> 'succeeded' order by p.ordinal) parent), '[]'
+                      ) as parents,
+                      coalesce((
+                          select json_agg(gate) from (
+                              select g.id, g.gate_type, g.status, g.reason, g.expires_at
+                                from nofx.gate g
+                               where g.step_id = s.id and g.generation = r.generation
+                               order by (g.status = 'pending') desc, g.created_at, g.id limit 100) gate), '[]') as gates
                  from nofx.step s
                  join nofx.run r on r.id = s.run_id
                 where s.tenant_id = $1 and s.run_id = $2 and s.name = $3";
-    db.query_value(sql, &[(&tenant.0, Type::TEXT), (&run.0, Type::UUID), (&name, Type::TEXT)]).await
+    row::fetch(db, sql, &[(&tenant.0, Type::TEXT), (&run.0, Type::UUID), (&name, Type::TEXT)]).await
 }

@@ -1,23 +1,23 @@
-//! Sizes of JSON values, measured before they are built.
+//! Sizes of JSON values, measured on the text before a value is built.
 
 use std::io;
 
 use serde::Serialize;
 use serde_json::Value;
 
-/// What a JSON text costs whoever reads it.
+/// The cost of parsing a JSON text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
     /// Length of the text.
     pub bytes: usize,
     /// Levels of nesting: 1 for a scalar, one more for each list or object around it.
     pub depth: usize,
-    /// Bytes of memory that the parsed value takes at most: a short text can hold many small objects.
+    /// Upper bound in bytes for the memory of the parsed value. A short text can contain many small objects.
     pub memory: usize,
 }
 
 impl Shape {
-    /// Of a well-formed JSON text; one pass, nothing is allocated.
+    /// Measures a well-formed JSON text in one pass without allocation.
     pub fn of(json: &str) -> Self {
         let (mut open, mut deepest, mut memory) = (0_usize, 0_usize, 32 + json.len());
         let (mut in_string, mut escaped) = (false, false);
@@ -36,23 +36,23 @@ impl Shape {
                 b'{' | b'[' => {
                     open += 1;
                     deepest = deepest.max(open);
-                    // The first node of a map has room for eleven entries; a list starts with room for four.
+                    // The first node of a map has room for 11 entries. A list starts with room for 4.
                     memory += if byte == b'{' { 640 } else { 128 };
                 }
                 b'}' | b']' => open = open.saturating_sub(1),
-                // Nodes of a map are half full at worst, lists grow by doubling.
+                // Nodes of a map are at least half full. Lists grow by doubling.
                 b':' => memory += 130,
                 b',' => memory += 48,
                 _ => {}
             }
         }
-        // A scalar inside the innermost list or object is one level more, and an empty one has none.
+        // A scalar in the innermost list or object is one more level. An empty list or object has none.
         Self { bytes: json.len(), depth: deepest + 1, memory }
     }
 }
 
-/// Levels of nesting: 1 for a scalar or an empty list, one more for each list or object around it. Iterative, because a
-/// value that a client sent may be as deep as the parser allows.
+/// Levels of nesting: 1 for a scalar or an empty list, one more for each list or object around it. It is iterative,
+/// because a client's value may be as deep as the parser allows.
 pub fn json_depth(value: &Value) -> usize {
     let mut deepest = 0;
     let mut open = vec![(value, 1)];
@@ -80,11 +80,11 @@ pub fn json_bytes(value: &impl Serialize) -> usize {
         }
     }
     let mut counter = Counter(0);
-    // Only a map with keys that are no text fails, and then there is nothing that could be kept.
+    // It fails only for a map whose keys are not strings. Such a value cannot be stored.
     serde_json::to_writer(&mut counter, value).map_or(usize::MAX, |()| counter.0)
 }
 
-/// The start of a text, at most `most` bytes of it, whole characters, with a note of what was left out.
+/// At most the first `most` bytes of a text, cut between characters. A cut text ends with its total size.
 pub fn shortened(text: &str, most: usize) -> String {
     if text.len() <= most {
         return text.to_owned();

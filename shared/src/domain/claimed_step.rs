@@ -1,4 +1,4 @@
-//! A step at work, as its handler sees it.
+//! A claimed step, as its handler sees it.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ pub struct ClaimedStep {
     pub step_id: StepId,
     pub name: String,
     pub tool: String,
-    /// Number of this try, from 1; names the storage folder and fences every write.
+    /// Number of the attempt, from 1. It names the storage folder and fences every write.
     pub attempt: u32,
-    /// References already resolved.
+    /// The inputs with their references resolved.
     pub inputs: Value,
     pub goal: String,
     pub workspace: Option<Workspace>,
-    /// How long the handler may work; the worker stops it there.
+    /// How long the handler may work. The worker stops it then.
     pub timeout: Duration,
-    /// What the plan says, in seconds; for a manual step, how long its gate waits.
+    /// The plan's timeout in seconds. For a manual step it is how long its gate waits.
     pub timeout_s: Option<u32>,
 }

@@ -1,4 +1,4 @@
-//! Digests that two parties can compare.
+//! sha256 digests of bytes and of canonical JSON.
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};

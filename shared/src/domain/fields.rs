@@ -1,5 +1,5 @@
-//! The one reader of JSON objects that others wrote: plans, bodies of requests, inputs of steps, rules. It reads field by
-//! field, carries on after a mistake, and reports every mistake with its path.
+//! The one reader of JSON objects from outside: plans, request bodies, inputs of steps, rules. It reads field by field,
+//! continues after a problem, and collects every problem with its path.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::place::Place;
 use super::problem::Problem;
 
-/// Spellings of one field. The first is its name; the others are those of the first version, which had camel case.
+/// Spellings of a field. The first is its name. The others are those of the first version, which used camel case.
 pub type Names = &'static [&'static str];
 
 /// What null means in a field.
@@ -38,8 +38,8 @@ pub struct Fields<'a, 'p> {
     problems: &'p mut Vec<Problem>,
 }
 
-/// Reads the object `value`, which its author knows as `name` (empty for a body). `known` lists every field. The result is
-/// what `read` makes of the fields, or everything that is wrong.
+/// Reads the object `value`, which its author knows as `name` (empty for a body). `known` lists all fields. Returns the
+/// result of `read`, or all problems.
 pub fn read<'a, T>(
     value: &'a Value,
     name: &str,
@@ -76,33 +76,33 @@ impl<'a, 'p> Fields<'a, 'p> {
         for key in self.object.keys() {
             if !self.known.iter().any(|names| names.contains(&key.as_str())) {
                 let names: Vec<&str> = self.known.iter().filter_map(|names| names.first().copied()).collect();
-                self.problem(key, format!("is not known; there are {}", names.join(", ")));
+                self.problem(key, format!("is not a known field; the fields are {}", names.join(", ")));
             }
         }
         for names in self.known {
             let mut given = names.iter().filter(|name| self.object.contains_key(**name));
             if let (Some(first), Some(second)) = (given.next(), given.next()) {
-                self.problem(second, format!("is the same as {first}; give one of them"));
+                self.problem(second, format!("is another name of {first}; give only one of them"));
             }
         }
     }
 
-    /// Notes what is wrong with a field.
+    /// Adds a problem of a field.
     pub fn problem(&mut self, key: &str, message: impl Into<String>) {
         self.problems.push(Problem::new(Place::Key(&self.place, key).path(), message));
     }
 
-    /// Notes what is wrong with an entry of a list.
+    /// Adds a problem of an entry in a list.
     pub fn problem_at(&mut self, key: &str, index: usize, message: impl Into<String>) {
         self.problems.push(Problem::new(Place::Index(&Place::Key(&self.place, key), index).path(), message));
     }
 
-    /// Notes what is wrong with the object itself.
+    /// Adds a problem of the object itself.
     pub fn problem_here(&mut self, message: impl Into<String>) {
         self.problems.push(Problem::new(self.place.path(), message));
     }
 
-    /// Notes what somebody else found below the object.
+    /// Adds problems that another reader found in the object.
     pub fn problems(&mut self, found: impl IntoIterator<Item = Problem>) {
         self.problems.extend(found);
     }
@@ -112,7 +112,7 @@ impl<'a, 'p> Fields<'a, 'p> {
         Place::Key(&self.place, key).path()
     }
 
-    /// Notes which of these fields are missing.
+    /// Adds a problem for each of these fields that is missing.
     pub fn require(&mut self, names: &[&str]) {
         for name in names {
             if self.value(name).is_none() {
@@ -121,30 +121,30 @@ impl<'a, 'p> Fields<'a, 'p> {
         }
     }
 
-    /// The value of a field that is there.
+    /// The value of a field, if it is present.
     pub fn value(&self, name: &str) -> Option<&'a Value> {
         self.given(name).map(|(_, value)| value)
     }
 
-    /// The same, under the name that the client used.
+    /// The same, with the spelling that the client used.
     fn given(&self, name: &str) -> Option<(&'static str, &'a Value)> {
         let names = self.known.iter().find(|names| names.first() == Some(&name))?;
         let mut given = names.iter().filter_map(|name| Some((*name, self.object.get(*name)?)));
         given.find(|(_, value)| self.null == Null::Wrong || !value.is_null())
     }
 
-    /// What `read` makes of a field that is there; its error is a sentence about the value.
+    /// Reads a field with `read`, if it is present. An error of `read` becomes the field's problem.
     pub fn read<T>(&mut self, name: &str, read: impl FnOnce(&'a Value) -> Result<T, String>) -> Option<T> {
         let (key, value) = self.given(name)?;
         read(value).map_err(|message| self.problem(key, message)).ok()
     }
 
-    /// A text without NUL, which Postgres cannot store.
+    /// A string without NUL, which Postgres cannot store.
     pub fn text(&mut self, name: &str, most: Most) -> Option<&'a str> {
         self.read(name, |value| text(value, most))
     }
 
-    /// A text that is not blank.
+    /// A string that is not blank.
     pub fn filled(&mut self, name: &str, most: Most) -> Option<&'a str> {
         self.read(name, |value| filled(value, most))
     }
@@ -158,7 +158,7 @@ impl<'a, 'p> Fields<'a, 'p> {
         })
     }
 
-    /// An id; `what` is that of a run, of a step.
+    /// An id. `what` says of what, such as `a run`.
     pub fn id<T: FromStr>(&mut self, name: &str, what: &str) -> Option<T> {
         self.read(name, |value| {
             let id = value.as_str().and_then(|text| text.parse().ok());
@@ -166,7 +166,7 @@ impl<'a, 'p> Fields<'a, 'p> {
         })
     }
 
-    /// What `read` makes of each entry of a list of at most `most`; entries with a problem are left out.
+    /// Reads each entry of a list of at most `most` entries. Entries with a problem are left out.
     pub fn list<T>(&mut self, name: &str, most: usize, mut read: impl FnMut(&'a Value) -> Result<T, String>) -> Vec<T> {
         let entries = self.read(name, |value| {
             let entries = value.as_array().filter(|entries| entries.len() <= most);
@@ -182,7 +182,7 @@ impl<'a, 'p> Fields<'a, 'p> {
         list
     }
 
-    /// What `read` makes of a field that is an object; `known` lists its fields.
+    /// Reads a field that is an object. `known` lists its fields.
     pub fn object<T>(
         &mut self,
         name: &str,
@@ -211,7 +211,7 @@ impl<'a, 'p> Fields<'a, 'p> {
     }
 }
 
-/// A text without NUL.
+/// A string without NUL.
 pub fn text(value: &Value, most: Most) -> Result<&str, String> {
     let text = value.as_str().ok_or("must be a string")?;
     let fits = match most {
@@ -227,7 +227,7 @@ pub fn text(value: &Value, most: Most) -> Result<&str, String> {
     }
 }
 
-/// A text that is not blank.
+/// A string that is not blank.
 pub fn filled(value: &Value, most: Most) -> Result<&str, String> {
     let text = text(value, most)?;
     if text.trim().is_empty() { Err("must not be empty".to_owned()) } else { Ok(text) }
@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(
             wrong(&value, Null::Absent),
             [
-                "inputs.acter: is not known; there are gate_type, count, names, inner",
+                "inputs.acter: is not a known field; the fields are gate_type, count, names, inner",
                 "inputs.gateType: must not be empty",
                 "inputs.count: must be a whole number from 1 to 300",
                 "inputs.names[0]: must be a string",
@@ -279,7 +279,7 @@ mod tests {
         assert_eq!(
             wrong(&more, Null::Absent),
             [
-                "inputs.gateType: is the same as gate_type; give one of them",
+                "inputs.gateType: is another name of gate_type; give only one of them",
                 "inputs.count: must be a whole number from 1 to 300",
                 "inputs.names: must be a list of at most 2 entries",
                 "inputs.inner: must be an object",

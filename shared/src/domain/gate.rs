@@ -1,13 +1,13 @@
-//! Decisions of people about gates.
+//! Decisions about gates.
 
 use serde::{Deserialize, Serialize};
 
-/// What somebody decided about a pending gate.
+/// A person's decision about a pending gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Decision {
     Approve,
     Reject,
-    /// Let it pass although it was not shown to be right; the word stays in the record.
+    /// Let it pass without evidence. The record says that it was waived.
     Waive,
 }

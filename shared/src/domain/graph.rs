@@ -1,6 +1,8 @@
-//! The graph of a plan's steps, in time linear in steps and edges (and a bit for each pair of steps).
+//! The graph of a plan's steps. Time is linear in steps and edges. [`Ancestors`] takes one bit of memory per pair of
+//! steps.
 
-/// Positions in an order in which parents come before children; or a cycle, told from parent to child, first = last.
+/// Positions in an order in which parents come before children. Or a cycle from parent to child, whose first and last
+/// positions are equal.
 pub(super) fn sorted(parents: &[&[usize]]) -> Result<Vec<usize>, Vec<usize>> {
     let mut open: Vec<usize> = parents.iter().map(|parents| parents.len()).collect();
     let mut children = vec![Vec::new(); parents.len()];
@@ -23,7 +25,7 @@ pub(super) fn sorted(parents: &[&[usize]]) -> Result<Vec<usize>, Vec<usize>> {
     if order.len() == parents.len() { Ok(order) } else { Err(cycle(parents, &open)) }
 }
 
-/// Every step that is still open has an open parent: walking up from any of them ends in a circle.
+/// Finds a cycle. Every open step has an open parent, so walking up from any of them ends in a cycle.
 fn cycle(parents: &[&[usize]], open: &[usize]) -> Vec<usize> {
     let mut seen_at = vec![None; parents.len()];
     let mut walk = Vec::new();
@@ -48,14 +50,14 @@ pub(super) fn levels(parents: &[&[usize]], order: &[usize]) -> Vec<usize> {
     levels
 }
 
-/// What is upstream of each step.
+/// All steps upstream of each step.
 pub(super) struct Ancestors {
     words: usize,
     bits: Vec<u64>,
 }
 
 impl Ancestors {
-    /// `order` is that of [`sorted`].
+    /// `order` is the result of [`sorted`].
     pub fn of(parents: &[&[usize]], order: &[usize]) -> Self {
         let words = parents.len().div_ceil(64);
         let mut bits = vec![0; words * parents.len()];
@@ -81,7 +83,7 @@ mod tests {
 
     #[test]
     fn ancestors_are_all_that_is_upstream_and_nothing_else() {
-        // 0 -> 1 -> 3 -> 70, 2 -> 3; the others stand alone.
+        // 0 -> 1 -> 3 -> 70 and 2 -> 3. The other steps have no edges.
         let mut parents = vec![&[][..]; 71];
         (parents[1], parents[3], parents[70]) = (&[0], &[1, 2], &[3]);
         let ancestors = Ancestors::of(&parents, &sorted(&parents).unwrap());

@@ -1,4 +1,4 @@
-//! Newtype ids: a step's id cannot be passed where a run's is meant.
+//! Newtype ids, so that a step's id cannot be passed as a run's id.
 
 use std::fmt;
 use std::str::FromStr;
@@ -38,7 +38,7 @@ uuid_id!(
     StepId
 );
 uuid_id!(
-    /// A barrier in front of a step or of a run's end.
+    /// A gate before a step or before a run's end.
     GateId
 );
 uuid_id!(
@@ -46,7 +46,7 @@ uuid_id!(
     ArtifactId
 );
 
-/// Whose data a row is. Part of every query.
+/// The tenant that a row belongs to. Part of every query.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TenantId(pub String);

@@ -1,6 +1,6 @@
-//! What the control plane knows without looking anything up: ids, plans, states, outcomes, retries, digests.
+//! The pure core: ids, plans, states, outcomes, retries and digests.
 //!
-//! Pure: no async, no clock, no randomness, no environment, no AWS types. `now` and jitter are arguments.
+//! No async, no clock, no randomness, no environment, no AWS types. The current time and jitter are arguments.
 
 pub mod bounds;
 pub mod claimed_step;
@@ -19,6 +19,7 @@ pub mod reference;
 pub mod retry;
 pub mod rule;
 pub mod status;
+pub mod timestamp;
 pub mod tool;
 pub mod trace;
 pub mod wakeup;
@@ -28,4 +29,5 @@ pub use id::{ArtifactId, GateId, RunId, StepId, TenantId};
 pub use outcome::{ArtifactRef, NewArtifact, NewEvent, NewGate, Outcome, StepError, Verdict, Workspace};
 pub use problem::Problem;
 pub use status::{GateStatus, RunStatus, StepStatus};
+pub use timestamp::Timestamp;
 pub use wakeup::WakeUp;

@@ -1,15 +1,15 @@
-//! Numbers of a JSON text that this process cannot hold exactly. JSON (RFC 8259, section 6) sets no limit; what is read
-//! into a 64-bit integer or double must come out again as the same decimal number, or it was changed without a word.
+//! Finds numbers in a JSON text that cannot be stored exactly. JSON (RFC 8259, section 6) sets no limit on numbers. A
+//! number is exact if it is the same decimal number after reading it into a 64-bit integer or a double.
 
 use std::fmt::Write as _;
 use std::ops::Range;
 
 use serde_json::Number;
 
-/// A number that would change, and where it stands.
+/// A number that would change, and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inexact {
-    /// As `plan.steps[0].inputs.price`; empty for the whole document.
+    /// Such as `plan.steps[0].inputs.price`. Empty for the whole document.
     pub path: String,
     pub token: Range<usize>,
 }
@@ -28,7 +28,7 @@ pub fn inexact_numbers(json: &str, most: usize) -> Vec<Inexact> {
         match bytes[at] {
             b'"' => {
                 at = end_of_string(bytes, at);
-                // A key is followed by a colon.
+                // A string before a colon is a key.
                 let is_key = json[at..].trim_start().starts_with(':');
                 if is_key && let Some(Frame::Object(key)) = frames.last_mut() {
                     *key = serde_json::from_str(&json[start..at]).unwrap_or_default();
@@ -61,7 +61,7 @@ pub fn inexact_numbers(json: &str, most: usize) -> Vec<Inexact> {
     found
 }
 
-/// The same text with every inexact number as a string.
+/// The text with every inexact number written as a string.
 pub fn quoted_where_inexact(json: &str) -> String {
     let mut quoted = String::with_capacity(json.len());
     let mut from = 0;
@@ -101,17 +101,18 @@ fn path_of(frames: &[Frame]) -> String {
     path
 }
 
-/// Whether a JSON number comes back as the same decimal number.
+/// Whether a JSON number stays the same decimal number.
 fn is_exact(token: &str) -> bool {
     if token.parse::<i64>().is_ok() || token.parse::<u64>().is_ok() {
         return true;
     }
     let Ok(double) = token.parse::<f64>() else { return false };
-    // Two shortest texts may read as the same double: serde_json's is the one that is written again.
+    // Two shortest texts can read as the same double. serde_json writes this one.
     Number::from_f64(double).is_some_and(|written| decimal(token) == decimal(&written.to_string()))
 }
 
-/// Whether two texts are the same decimal number. What is no JSON number is none, whatever a database reads it as.
+/// Whether two texts are the same decimal number. Only JSON notation counts, even if a database would read other
+/// notations.
 pub fn same_number(one: &str, other: &str) -> bool {
     match (signed(one), signed(other)) {
         (Some(one), Some(other)) => one == other,
@@ -119,7 +120,7 @@ pub fn same_number(one: &str, other: &str) -> bool {
     }
 }
 
-/// Sign, significant digits and exponent of a number in JSON's notation; zero has no sign.
+/// Sign, significant digits and exponent of a number in JSON notation. Zero has no sign.
 fn signed(text: &str) -> Option<(bool, String, i64)> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let looks = digits.starts_with(|c: char| c.is_ascii_digit())
@@ -129,7 +130,7 @@ fn signed(text: &str) -> Option<(bool, String, i64)> {
     Some((digits.len() < text.len() && !significant.is_empty(), significant, exponent))
 }
 
-/// Significant digits, and the power of ten of the last of them.
+/// Significant digits, and the power of ten of the last digit.
 fn decimal(token: &str) -> Option<(String, i64)> {
     let (mantissa, exponent) = token.split_once(['e', 'E']).unwrap_or((token, "0"));
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));

@@ -1,4 +1,4 @@
-//! What a handler returns: the facts of one attempt. What follows from them for other steps is the database's to decide.
+//! What a handler returns: the facts of one attempt. The database decides what follows for other steps.
 
 use std::time::Duration;
 
@@ -8,26 +8,26 @@ use serde_json::{Map, Value, json};
 use super::id::{ArtifactId, GateId};
 use super::problem::Problem;
 
-/// The end of an attempt, and what it leaves behind.
+/// The end of an attempt, and what it produced.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
     pub verdict: Verdict,
     /// Stored objects that become artifact rows in the finishing transaction.
     pub artifacts: Vec<NewArtifact>,
-    /// Gates that become rows: the automatic ones with their evidence, a manual one when the verdict is `Blocked`.
+    /// Gates that become rows: an automatic gate with its evidence, or a manual gate if the verdict is `Blocked`.
     pub gates: Vec<NewGate>,
-    /// Further facts for the timeline, such as the tokens that a model call used.
+    /// More events for the timeline, such as the tokens of a model call.
     pub events: Vec<NewEvent>,
 }
 
 /// How the attempt ended.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {
-    /// Done; these are the step's outputs.
+    /// The attempt succeeded with these outputs.
     Succeeded(Map<String, Value>),
-    /// Not done. `retryable` says that a later attempt may fare better; `retry_after` is a floor for its delay.
+    /// The attempt failed. `retryable` means that a retry may succeed. `retry_after` is the least delay before it.
     Failed { error: StepError, retryable: bool, retry_after: Option<Duration> },
-    /// Waits for one of `gates`, at no cost.
+    /// The step waits for one of `gates`.
     Blocked,
 }
 
@@ -40,12 +40,12 @@ pub struct StepError {
     pub details: Value,
 }
 
-/// An object that was stored and awaits its row.
+/// A stored object that has no row yet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NewArtifact {
     pub id: ArtifactId,
     pub name: String,
-    /// What it is to the control plane: `text`, `gate_evidence`, ...
+    /// Its type: `text`, `gate_evidence`, ...
     #[serde(rename = "type")]
     pub kind: String,
     /// `s3://bucket/key`.
@@ -60,7 +60,7 @@ pub struct NewArtifact {
     pub made_from: Vec<ArtifactId>,
 }
 
-/// A stored object, found by its artifact row.
+/// A stored object, as its artifact row describes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArtifactRef {
     pub id: ArtifactId,
@@ -71,35 +71,35 @@ pub struct ArtifactRef {
     pub media_type: String,
 }
 
-/// The files that a gate judges, and what they are compared with.
+/// The files that a gate judges, and the base that they are compared with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Workspace {
     pub archive: ArtifactRef,
     #[serde(default)]
     pub base: Option<ArtifactRef>,
-    /// A unified diff that leads from the base to the archive; stands in for `base`.
+    /// A unified diff from the base to the archive, instead of `base`.
     #[serde(default)]
     pub diff: Option<ArtifactRef>,
 }
 
-/// A gate row to be written with the finish.
+/// A gate row that the finish writes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NewGate {
     pub id: GateId,
     /// `manual:deploy`, `gate:lint`, ...: the tool that asked for it.
     pub gate_type: String,
     pub status: NewGateStatus,
-    /// Where the evidence is stored, if there is any yet.
+    /// Where the evidence is stored, if there is any.
     pub evidence_uri: Option<String>,
     /// What a passing decision does with a blocked step.
     pub on_pass: OnPass,
-    /// Pending gates expire after so long; without it they wait for ever.
+    /// Seconds after which a pending gate expires. Without it the gate never expires.
     pub expires_after_s: Option<u32>,
-    /// What the decider sees, or why the gate was judged as it was.
+    /// What the approver reads, or the reason for the verdict.
     pub reason: Option<String>,
 }
 
-/// The states in which a handler may leave a gate.
+/// The states that a handler may give a gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NewGateStatus {
@@ -118,7 +118,7 @@ pub enum OnPass {
     Resume,
 }
 
-/// A fact for the timeline.
+/// An event for the timeline.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NewEvent {
     /// `noun.verb`, for example `codegen.usage`.
@@ -148,22 +148,22 @@ impl StepError {
 }
 
 impl Outcome {
-    /// Done, with these outputs.
+    /// Success with these outputs.
     pub fn succeeded(outputs: Map<String, Value>) -> Self {
         Self::of(Verdict::Succeeded(outputs))
     }
 
-    /// Not done, and trying again would not help.
+    /// A failure that a retry cannot fix.
     pub fn failed(error: StepError) -> Self {
         Self::of(Verdict::Failed { error, retryable: false, retry_after: None })
     }
 
-    /// Not done, but a later attempt may fare better.
+    /// A failure that a retry may fix.
     pub fn retryable(error: StepError) -> Self {
         Self::of(Verdict::Failed { error, retryable: true, retry_after: None })
     }
 
-    /// Waits for this gate.
+    /// The step waits for this gate.
     pub fn blocked(gate: NewGate) -> Self {
         Self { gates: vec![gate], ..Self::of(Verdict::Blocked) }
     }

@@ -1,4 +1,4 @@
-//! Places inside JSON values, and walks that know where they are.
+//! Places in JSON values, and walks that track them.
 
 use std::fmt;
 
@@ -6,13 +6,13 @@ use serde_json::Value;
 
 use super::bounds::shortened;
 
-/// Most bytes of a path. Keys may be as long as the document: thousands of such paths would be larger than memory.
+/// Longest path in bytes. Keys may be as long as the document, and thousands of such paths would not fit into memory.
 const MAX_PATH_BYTES: usize = 400;
 
-/// Where in a document. A link to the place above it, so that a walk writes no text for what is in order.
+/// A place in a document. It links to the place above it, so that a walk builds a path only if there is a problem.
 #[derive(Debug, Clone, Copy)]
 pub enum Place<'a> {
-    /// The document, under the name that its reader knows; empty for a body itself.
+    /// The document, under the name that its author knows. Empty for a request body.
     Root(&'a str),
     Key(&'a Place<'a>, &'a str),
     Index(&'a Place<'a>, usize),
@@ -45,7 +45,7 @@ pub fn strings(value: &Value, name: &str, visit: &mut impl FnMut(&str, &Place<'_
     });
 }
 
-/// The first place whose key or text holds NUL, which Postgres cannot store.
+/// The first place whose key or string contains NUL, which Postgres cannot store.
 pub fn first_nul(value: &Value, name: &str) -> Option<String> {
     let mut found = None;
     walk(value, &Place::Root(name), &mut |value, place| {

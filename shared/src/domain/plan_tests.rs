@@ -83,7 +83,11 @@ fn every_rejection_names_its_place() {
         "plan.steps[0].retry.max_attempts",
         "1 to 20",
     );
-    one_problem(&plan(json!([{"name": "a", "tool": "echo", "dependsOn": []}])), "plan.steps[0].dependsOn", "not known");
+    one_problem(
+        &plan(json!([{"name": "a", "tool": "echo", "dependsOn": []}])),
+        "plan.steps[0].dependsOn",
+        "not a known field",
+    );
     one_problem(&json!({"goal": "g", "steps": [step("a")], "workspace": {}}), "plan.workspace.archive", "missing");
 }
 

@@ -1,11 +1,11 @@
-//! What is wrong with an input.
+//! Problems in an input.
 
 use serde::{Deserialize, Serialize};
 
-/// One thing that is wrong with an input, and where.
+/// A problem in an input, and its place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// JSON path from the body's root: `plan.steps[2].tool`.
+    /// JSON path from the body's root, such as `plan.steps[2].tool`.
     pub path: String,
     pub message: String,
 }

@@ -1,8 +1,8 @@
-//! References of a step's inputs to upstream outputs: `${{ steps.NAME.outputs.PATH }}` or
+//! References in a step's inputs to upstream outputs: `${{ steps.NAME.outputs.PATH }}` or
 //! `${{ steps["a name"].outputs.PATH }}`.
 //!
-//! A string that is one whole reference takes the JSON type of the value; inside a longer string the value is written
-//! into the text. `$${{` stands for a literal `${{`.
+//! A string that is nothing but a reference becomes the value with its JSON type. In a longer string the value is
+//! inserted as text. `$${{` is a literal `${{`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ use super::place::strings;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Reference {
     pub step: String,
-    /// Keys of objects and positions in lists, as Postgres' `#>` takes them.
+    /// Keys of objects and positions in lists, in the form that Postgres' `#>` takes.
     pub path: Vec<String>,
 }
 
@@ -31,7 +31,7 @@ impl Referred {
         Self { value, shape: Shape::of(text) }
     }
 
-    /// What stands at a path below.
+    /// The value at a path below this one.
     fn at(&self, path: &[String]) -> Option<Self> {
         let found = path.iter().try_fold(&self.value, |value, part| match value {
             Value::Array(items) => items.get(part.parse::<usize>().ok()?),
@@ -41,8 +41,8 @@ impl Referred {
     }
 }
 
-/// Adds what `inputs` refer to inside of whole outputs: the claims of runs of before the paths of references were stored
-/// hand those out.
+/// Adds the values inside whole outputs to which `inputs` refer. Claims return whole outputs for runs from before the
+/// paths of references were stored.
 pub fn look_inside(inputs: &Value, referents: &mut Referents) {
     if referents.keys().all(|reference| !reference.path.is_empty()) {
         return;
@@ -57,7 +57,7 @@ pub fn look_inside(inputs: &Value, referents: &mut Referents) {
     }
 }
 
-/// The values of a step's references; those that are not there are missing.
+/// The values of a step's references. A reference without a value is absent.
 pub type Referents = BTreeMap<Reference, Referred>;
 
 /// How large inputs may become.
@@ -68,14 +68,14 @@ pub struct Room {
     pub depth: usize,
 }
 
-/// Why inputs cannot be resolved; the text is for the plan's author.
+/// Why inputs cannot be resolved. The message is for the plan's author.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unresolved {
     Missing(String),
     TooLarge(String),
 }
 
-/// One part of a path as it is written.
+/// One part of a path, as written.
 #[derive(Debug, PartialEq, Eq)]
 enum Segment {
     Key(String),
@@ -91,7 +91,7 @@ enum Piece<'a> {
     Reference(Reference),
 }
 
-/// What `inputs` refers to; each malformed reference with its JSON path below `path`.
+/// The references in `inputs`, and each malformed one with its JSON path below `path`.
 pub fn references(inputs: &Value, path: &str) -> (BTreeSet<Reference>, Vec<(String, String)>) {
     let (mut found, mut problems) = (BTreeSet::new(), Vec::new());
     strings(inputs, path, &mut |text, place| match pieces(text) {
@@ -99,15 +99,15 @@ pub fn references(inputs: &Value, path: &str) -> (BTreeSet<Reference>, Vec<(Stri
             Piece::Reference(reference) => Some(reference),
             Piece::Text(_) | Piece::Open => None,
         })),
-        // A step may hold very many: whoever reads them mends the first ones first.
+        // A step may have very many. The first ones are enough to start with.
         Err(message) if problems.len() < MAX_PROBLEMS => problems.push((place.path(), message)),
         Err(_) => {}
     });
     (found, problems)
 }
 
-/// Replaces every reference of `inputs`, which have the shape `shape`, by its value. Stops before the result would leave
-/// its room.
+/// Replaces every reference in `inputs`, whose shape is `shape`, with its value. Stops before the result exceeds
+/// `room`.
 pub fn resolve(inputs: Value, shape: Shape, referents: &Referents, room: Room) -> Result<Value, Unresolved> {
     let mut resolver = Resolver { referents, room, bytes: 0, memory: 0 };
     resolver.take(shape, 0)?;
@@ -151,7 +151,7 @@ impl Resolver<'_> {
                 Piece::Open => resolved.push_str("${{"),
                 Piece::Reference(reference) => {
                     let referred = lookup(reference, self.referents)?;
-                    // Written into a text it is as long as its own text, and a scalar.
+                    // Inserted as text it is as long as its JSON, and a scalar.
                     let bytes = referred.shape.bytes;
                     self.take(Shape { bytes, depth: 1, memory: bytes }, depth - 1)?;
                     match &referred.value {
@@ -164,7 +164,7 @@ impl Resolver<'_> {
         Ok(Value::String(resolved))
     }
 
-    /// Takes room for a value inside of `depth` lists and objects.
+    /// Takes room for a value inside `depth` lists and objects.
     fn take(&mut self, shape: Shape, depth: usize) -> Result<(), Unresolved> {
         self.bytes += shape.bytes;
         self.memory += shape.memory;
@@ -224,10 +224,10 @@ impl Parser<'_> {
         self.spaces();
         self.expect("steps")?;
         let Some(Segment::Key(step)) = self.segment()? else {
-            return Err("a reference names a step: ${{ steps.NAME.outputs.PATH }}".into());
+            return Err("a reference must name a step: ${{ steps.NAME.outputs.PATH }}".into());
         };
         if self.segment()? != Some(Segment::Key("outputs".into())) {
-            return Err(format!("a reference reads outputs: ${{{{ steps[\"{step}\"].outputs.PATH }}}}"));
+            return Err(format!("a reference must read outputs: ${{{{ steps[\"{step}\"].outputs.PATH }}}}"));
         }
         let mut path = Vec::new();
         while let Some(segment) = self.segment()? {
@@ -247,7 +247,7 @@ impl Parser<'_> {
             let length =
                 rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '-')).unwrap_or(rest.len());
             if length == 0 {
-                return Err("a reference has a name after each dot".into());
+                return Err("a reference must have a name after each dot".into());
             }
             self.rest = &rest[length..];
             return Ok(Some(Segment::Key(rest[..length].to_owned())));
@@ -261,19 +261,17 @@ impl Parser<'_> {
             if key.contains('\0') {
                 return Err("a reference's [\"...\"] contains NUL, which no output can have".into());
             }
-            // Postgres would take it for a position in a list, counted from the end or with blanks before it.
+            // Postgres would read it as a position in a list, counted from the end or with leading spaces.
             let looks_like_number = key.trim_start().parse::<i64>().is_ok();
             if looks_like_number && !key.bytes().all(|byte| byte.is_ascii_digit()) {
-                return Err(format!(
-                    "a reference's [\"{key}\"] is neither a key nor a position; positions look like [0]"
-                ));
+                return Err(format!("a reference's [\"{key}\"] looks like a position; write positions like [0]"));
             }
             self.rest = &rest[strings.byte_offset()..];
             self.expect("]")?;
             return Ok(Some(Segment::Key(key)));
         }
         let length = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-        let index = rest[..length].parse().map_err(|_| "a reference's [..] holds a number or a \"string\"")?;
+        let index = rest[..length].parse().map_err(|_| "a reference's [..] must contain a number or a \"string\"")?;
         self.rest = &rest[length..];
         self.expect("]")?;
         Ok(Some(Segment::Index(index)))
@@ -285,7 +283,7 @@ impl Parser<'_> {
 
     fn expect(&mut self, token: &str) -> Result<(), String> {
         self.rest = self.rest.strip_prefix(token).ok_or_else(|| {
-            format!("a reference looks like ${{{{ steps.NAME.outputs.PATH }}}}; \"{token}\" is missing")
+            format!("\"{token}\" is missing; a reference looks like ${{{{ steps.NAME.outputs.PATH }}}}")
         })?;
         Ok(())
     }
@@ -302,7 +300,7 @@ mod tests {
         Reference { step: step.into(), path: path.iter().map(|&part| part.to_owned()).collect() }
     }
 
-    /// As a claim gives them: each reference of the inputs with its value in these outputs.
+    /// Resolves as after a claim: each reference of the inputs has its value in these outputs.
     fn resolved(inputs: &Value, outputs: &Value, room: Room) -> Result<Value, Unresolved> {
         let (found, problems) = references(inputs, "inputs");
         assert_eq!(problems, []);

@@ -1,20 +1,20 @@
-//! What follows from an attempt that failed.
+//! What follows after an attempt failed.
 
 use std::time::Duration;
 
-/// Longest delay: SQS delays a message by at most 15 minutes.
+/// Longest delay. SQS delays a message by at most 15 minutes.
 pub const MAX_DELAY: Duration = Duration::from_mins(15);
 
-/// What the plan allows a step.
+/// The plan's retry settings of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPolicy {
     /// Attempts in all, the first one included.
     pub max_attempts: u32,
-    /// Delay before the second attempt; doubles from there.
+    /// Delay before the second attempt. It doubles with each further one.
     pub backoff: Duration,
 }
 
-/// The next thing for a step whose attempt failed.
+/// What follows for a step whose attempt failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterFailure {
     Retry(Duration),
@@ -22,7 +22,7 @@ pub enum AfterFailure {
 }
 
 /// Decides after a failed attempt. `failures` counts earlier failures of this generation, `jitter` is in 0..1, and
-/// `floor` is what the other side asked us to wait.
+/// `floor` is the least delay that the called service asked for.
 pub fn after_failure(
     policy: RetryPolicy,
     failures: u32,
@@ -34,7 +34,7 @@ pub fn after_failure(
         return AfterFailure::Fail;
     }
     let doubled = policy.backoff.saturating_mul(2u32.saturating_pow(failures.min(20))).min(MAX_DELAY);
-    // Between half and the whole: spread out, but never at once.
+    // A random time between half of the delay and all of it.
     let spread = doubled.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0);
     AfterFailure::Retry(spread.max(floor.unwrap_or_default()).min(MAX_DELAY))
 }

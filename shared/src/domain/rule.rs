@@ -124,7 +124,7 @@ fn columns(fields: &mut Fields<'_, '_>, name: &str) -> Vec<String> {
     fields.list(name, MAX_ENTRIES, |value| {
         let column = value.as_str().filter(|name| is_name(name));
         let column = column.ok_or_else(|| format!("must be a column's name of 1 to {MAX_NAME_BYTES} bytes"))?;
-        if seen.insert(column) { Ok(column.to_owned()) } else { Err("stands twice in the list".to_owned()) }
+        if seen.insert(column) { Ok(column.to_owned()) } else { Err("is repeated in the list".to_owned()) }
     })
 }
 
@@ -134,7 +134,7 @@ fn words<T: for<'de> Deserialize<'de>>(fields: &mut Fields<'_, '_>, name: &str, 
     fields.list(name, MAX_ENTRIES, |value| {
         let word = T::deserialize(value).map_err(|_| format!("must be {known}"))?;
         if seen.contains(&value) {
-            return Err("stands twice in the list".to_owned());
+            return Err("is repeated in the list".to_owned());
         }
         seen.push(value);
         Ok(word)

@@ -1,5 +1,7 @@
 //! States of runs, steps and gates. Terminal states absorb; only `retry` of a run leaves one.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// State of a run.
@@ -52,8 +54,25 @@ impl RunStatus {
     }
 }
 
-impl StepStatus {
-    pub fn is_terminal(self) -> bool {
-        matches!(self, Self::Succeeded | Self::Failed | Self::Skipped | Self::Cancelled)
+/// Shows a state as the word that stands for it in JSON and in the database.
+macro_rules! display_as_word {
+    ($($status:ty),+) => {
+        $(impl fmt::Display for $status {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.serialize(f)
+            }
+        })+
+    };
+}
+
+display_as_word!(RunStatus, StepStatus, GateStatus);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_shown_as_its_word() {
+        assert_eq!(format!("{} {:<9}|", RunStatus::Cancelled, StepStatus::Ready), "cancelled ready    |");
     }
 }

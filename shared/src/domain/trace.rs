@@ -13,7 +13,7 @@ pub struct TraceParent {
 }
 
 impl TraceParent {
-    /// Parses a `traceparent` header; anything but a valid version 00 value is no trace.
+    /// Parses a `traceparent` header. `None` unless it is a valid version 00 value.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('-');
         let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
@@ -47,7 +47,7 @@ impl TraceParent {
         Self { trace_id: random.as_u128().max(1), span_id: span_of(random), flags: 1 }
     }
 
-    /// The trace's id, 32 hex digits.
+    /// The trace's id: 32 hex digits.
     pub fn trace_id(self) -> String {
         format!("{:032x}", self.trace_id)
     }

@@ -1,17 +1,17 @@
-//! What a transition owes after its commit.
+//! Wake-ups, which are sent after a transition's commit.
 
 use serde::Deserialize;
 
 use super::id::{RunId, StepId, TenantId};
 
-/// A step that is ready, and whose handler should come and claim it.
+/// Tells a handler that a step is ready to be claimed.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct WakeUp {
     pub tenant_id: TenantId,
     pub run_id: RunId,
     pub step_id: StepId,
     pub handler: String,
-    /// How long the message should be held back.
+    /// Delay of the message in milliseconds.
     #[serde(default)]
     pub delay_ms: u64,
     pub traceparent: Option<String>,

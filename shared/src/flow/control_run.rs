@@ -3,8 +3,9 @@
 use super::wake;
 use crate::context::Ctx;
 use crate::db::run::{self, Control, Controlled};
-use crate::domain::{RunId, TenantId};
+use crate::domain::{RunId, RunStatus, TenantId};
 use crate::error::Error;
+use crate::view::{Changed, RunChange};
 
 /// Asks something of a run. A conflict tells the state that forbids it; nothing has changed then.
 pub async fn control_run(
@@ -13,20 +14,29 @@ pub async fn control_run(
     id: RunId,
     control: Control,
     actor: &str,
-) -> Result<Controlled, Error> {
-    let mut controlled = run::run_control(&ctx.db, tenant, id, control, actor).await?;
-    match controlled.result.as_str() {
-        "not_found" => Err(Error::NotFound(format!("run {id}"))),
-        "conflict" => Err(Error::Conflict(refusal(control, &controlled))),
-        _ => {
-            wake(&ctx.queue, std::mem::take(&mut controlled.ready)).await;
-            Ok(controlled)
-        }
-    }
+) -> Result<RunChange, Error> {
+    let (result, changes) = match run::run_control(&ctx.db, tenant, id, control, actor).await? {
+        Controlled::Cancelled(changes) => (Changed::Cancelled, changes),
+        Controlled::Paused(changes) => (Changed::Paused, changes),
+        Controlled::Resumed(changes) => (Changed::Resumed, changes),
+        Controlled::Retried(changes) => (Changed::Retried, changes),
+        Controlled::Unchanged(changes) => (Changed::Unchanged, changes),
+        Controlled::Conflict { status } => return Err(Error::Conflict(refusal(control, status))),
+        Controlled::NotFound => return Err(Error::NotFound(format!("run {id}"))),
+    };
+    wake(&ctx.queue, changes.ready).await;
+    Ok(RunChange {
+        id,
+        status: changes.status,
+        result,
+        stopped: changes.stopped,
+        was_running: changes.was_running,
+        still_running: changes.still_running,
+        generation: changes.generation,
+    })
 }
 
-fn refusal(control: Control, controlled: &Controlled) -> String {
-    let status = controlled.status.map_or("unknown".to_owned(), |status| format!("{status:?}").to_lowercase());
+fn refusal(control: Control, status: RunStatus) -> String {
     match control {
         Control::Retry => format!("only a failed or cancelled run can be retried; this one is {status}"),
         Control::Cancel => format!("the run has ended already: it is {status}"),

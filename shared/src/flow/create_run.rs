@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::wake;
 use crate::context::Ctx;
-use crate::db::run::{self, CreateResult, NewEdge, NewRun, NewStep};
+use crate::db::run::{self, NewEdge, NewRun, NewStep, RunCreated};
 use crate::domain::plan::{self, Limits, Plan, PlanWorkspace};
 use crate::domain::trace::TraceParent;
 use crate::domain::{RunId, RunStatus, StepId, TenantId, digest};
@@ -62,16 +62,16 @@ pub async fn create_run(ctx: &Ctx, tenant: &TenantId, request: &Request<'_>) -> 
         },
     )
     .await?;
-    match (created.result, created.id, created.status) {
-        (CreateResult::Created | CreateResult::Existing, Some(id), Some(status)) => {
-            wake(&ctx.queue, created.ready).await;
-            Ok(Accepted { id, status, created: created.result == CreateResult::Created })
+    match created {
+        RunCreated::Created { id, status, ready } => {
+            wake(&ctx.queue, ready).await;
+            Ok(Accepted { id, status, created: true })
         }
-        (CreateResult::Conflict, Some(id), _) => {
+        RunCreated::Existing { id, status } => Ok(Accepted { id, status, created: false }),
+        RunCreated::Conflict { id } => {
             Err(Error::Conflict(format!("this Idempotency-Key was used for another request, which made run {id}")))
         }
-        (CreateResult::Invalid, ..) => Err(missing_artifacts(created.problems)),
-        _ => Err(Error::internal("create a run", "the database gave no run")),
+        RunCreated::Invalid { problems } => Err(missing_artifacts(problems)),
     }
 }
 

@@ -1,29 +1,28 @@
 //! Approve, reject, waive.
 
-use serde_json::Value;
-
 use super::wake;
 use crate::context::Ctx;
-use crate::db::gate::{self, GateDecision};
+use crate::db::gate::{self, GateDecided, GateDecision};
+use crate::domain::GateStatus;
 use crate::error::Error;
+use crate::view::Gate;
 
 /// Decides a pending gate and wakes what becomes ready. A second decision is a conflict and changes nothing.
-pub async fn decide_gate(ctx: &Ctx, decision: &GateDecision<'_>) -> Result<Value, Error> {
-    let decided = gate::gate_decide(&ctx.db, decision).await?;
-    let gate = decided.gate.unwrap_or_default();
-    match decided.result.as_str() {
-        "decided" => {
-            wake(&ctx.queue, decided.ready).await;
+pub async fn decide_gate(ctx: &Ctx, decision: &GateDecision<'_>) -> Result<Gate, Error> {
+    match gate::gate_decide(&ctx.db, decision).await? {
+        GateDecided::Decided { gate, ready } => {
+            wake(&ctx.queue, ready).await;
             Ok(gate)
         }
-        "conflict" => {
-            let status = gate["status"].as_str().unwrap_or("decided");
-            let by = gate["decision"]["actor"].as_str().map(|actor| format!(" by {actor}")).unwrap_or_default();
-            Err(Error::Conflict(match status {
-                "pending" => "the gate's time is over".to_owned(),
-                _ => format!("the gate has been decided already: it is {status}{by}"),
-            }))
-        }
-        _ => Err(Error::NotFound(format!("gate {}", decision.gate_id))),
+        GateDecided::Conflict { gate } => Err(Error::Conflict(refusal(&gate))),
+        GateDecided::NotFound => Err(Error::NotFound(format!("gate {}", decision.gate_id))),
     }
+}
+
+fn refusal(gate: &Gate) -> String {
+    if gate.status == GateStatus::Pending {
+        return "the gate's time is over".to_owned();
+    }
+    let by = gate.decision.as_ref().map(|decision| format!(" by {}", decision.actor)).unwrap_or_default();
+    format!("the gate has been decided already: it is {}{by}", gate.status)
 }

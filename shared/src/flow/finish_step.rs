@@ -141,11 +141,11 @@ impl Recorded {
 
 /// Logs how an attempt ended, in the span that is current.
 pub fn note_finished(item: &FinishItem, finished: &Finished) {
-    let (status, code) = (finished.status.as_str(), item.error.as_ref().map(|error| error.code.as_str()));
+    let (status, code) = (finished.status, item.error.as_ref().map(|error| error.code.as_str()));
     match finished.result {
-        FinishResult::Finished => info!(status, code, "finished"),
-        FinishResult::Repeated => info!(status, code, "finished before"),
-        FinishResult::Stale => warn!(status, code, "too late: the attempt no longer owned its step"),
+        FinishResult::Finished => info!(%status, code, "finished"),
+        FinishResult::Repeated => info!(%status, code, "finished before"),
+        FinishResult::Stale => warn!(%status, code, "too late: the attempt no longer owned its step"),
     }
 }
 

@@ -1,5 +1,5 @@
-//! What holds for every route: the address is readable, the query string and the body are what the route takes, and no
-//! page of another site sent it. A route declares what it takes, and its handler sees nothing else.
+//! Checks for every route: the path is readable, query string and body are what the route takes, and no page of another
+//! site sent the request. A route declares what it takes, and its handler gets nothing else.
 
 use axum::body::{self, Bytes};
 use axum::extract::{Request, State};
@@ -14,23 +14,23 @@ use super::problem::problem;
 use super::query::{Form, Query};
 use crate::error::Error;
 
-/// Largest body that is read: API Gateway lets 10 MB pass, a plan has at most 1 MiB.
+/// Largest body. API Gateway allows 10 MB, and a plan has at most 1 MiB.
 pub const MAX_BODY_BYTES: usize = 2 << 20;
-/// A form has a name and a reason.
+/// Largest form. It has a name and a reason.
 const MAX_FORM_BYTES: usize = 32 << 10;
 
 /// What a route takes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Takes {
-    /// Parameters of the query string.
+    /// Known parameters of the query string.
     pub query: &'static [&'static str],
     pub body: Kind,
 }
 
-/// What stands in the body.
+/// What the body contains.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Kind {
-    /// Nothing that is read.
+    /// The body is ignored.
     Nothing,
     /// One JSON object, or nothing.
     Json,
@@ -38,10 +38,10 @@ pub(super) enum Kind {
     Form(&'static [&'static str]),
 }
 
-/// Why a request does not reach its route.
+/// Why a request is refused before its route.
 enum Refusal {
     TooLarge(usize),
-    /// The type that the body should have.
+    /// The content type that the body should have.
     WrongType(&'static str),
     Wrong(Error),
 }
@@ -67,7 +67,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// Lets a request through to its route, or answers with what is wrong with it.
+/// Passes a request to its route, or answers why not.
 pub(super) async fn admit(State(takes): State<Takes>, request: Request, next: Next) -> Response {
     match admitted(takes, request).await {
         Ok(request) => next.run(request).await,
@@ -85,7 +85,7 @@ async fn admitted(takes: Takes, mut request: Request) -> Result<Request, Refusal
         Kind::Form(_) => MAX_FORM_BYTES,
     };
     let (mut parts, body) = request.into_parts();
-    // Whatever `Content-Length` says.
+    // Do not trust `Content-Length`.
     let bytes = body::to_bytes(body, most).await.map_err(|_| Refusal::TooLarge(most))?;
     if !bytes.is_empty() {
         right_type(takes.body, &parts.headers)?;
@@ -98,12 +98,12 @@ async fn admitted(takes: Takes, mut request: Request) -> Result<Request, Refusal
     Ok(Request::from_parts(parts, bytes.into()))
 }
 
-/// Refuses what a page of another site made a browser send. Reading changes nothing, and browsers keep the answer from
-/// that page themselves.
+/// Refuses writes that a page of another site made a browser send. Reads change nothing, and browsers hide their
+/// answers from that page.
 pub(super) async fn from_our_site(State(public_url): State<Option<String>>, request: Request, next: Next) -> Response {
     let reads = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
     if !reads && sender(request.headers(), public_url.as_deref()) == Sender::Foreign {
-        let detail = "the request was sent from another site; nothing was changed";
+        let detail = "the request came from a page of another site; nothing was changed";
         return problem(StatusCode::FORBIDDEN, detail, &[]);
     }
     next.run(request).await
@@ -111,8 +111,8 @@ pub(super) async fn from_our_site(State(public_url): State<Option<String>>, requ
 
 fn readable_path(path: &str) -> Result<(), Error> {
     match percent_decode_str(path).decode_utf8() {
-        Err(_) => Err(Error::invalid("", "the path is not UTF-8 in percent-encoding")),
-        // Nothing has NUL in its name, and Postgres could not even look for it.
+        Err(_) => Err(Error::invalid("", "the path is not percent-encoded UTF-8")),
+        // No name contains NUL, and Postgres cannot store it.
         Ok(path) if path.contains('\0') => Err(Error::NotFound("this path".into())),
         Ok(_) => Ok(()),
     }

@@ -1,4 +1,4 @@
-//! Bodies: one JSON object, read strictly.
+//! Request bodies: one JSON object, read strictly.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -18,15 +18,15 @@ use crate::domain::place::Place;
 use crate::domain::plan::MAX_JSON_DEPTH;
 use crate::error::{Error, Problem};
 
-/// Memory that a body may take once it is parsed. It is there up to three times: as it came, as a plan, on its way to the
+/// Memory that a parsed body may take. There are up to three copies: the body, the plan, and the message to the
 /// database.
 const MAX_BODY_MEMORY: usize = 32 << 20;
-/// Inexact numbers that are named; whoever sent them writes all of them in one way.
+/// Most inexact numbers that are reported.
 const MAX_INEXACT: usize = 100;
 
 static EMPTY: LazyLock<Value> = LazyLock::new(|| Value::Object(Map::new()));
 
-/// A request's body: a JSON object, or nothing. Whatever else was sent has been refused before.
+/// A request's body: a JSON object or nothing. Everything else was refused before.
 #[derive(Debug, Clone, Default)]
 pub struct Body(Arc<Value>);
 
@@ -39,12 +39,13 @@ impl Body {
         }
     }
 
-    /// The object. Nothing is no object.
+    /// The object. An error if there is no body.
     pub fn object(&self) -> Result<&Value, Error> {
         if self.0.is_object() { Ok(&self.0) } else { Err(not_an_object()) }
     }
 
-    /// What `read` makes of the fields of an object that must be there; `known` lists them all. Null is the same as no field.
+    /// Reads the fields of the object, which must exist, with `read`. `known` lists all fields. Null counts as no
+    /// field.
     pub fn read<'a, T>(
         &'a self,
         known: &'static [Names],
@@ -53,12 +54,12 @@ impl Body {
         fields::read(self.object()?, "", known, Null::Absent, read).map_err(Error::Invalid)
     }
 
-    /// Who asks, where no body is as good as `{}`.
+    /// The actor. No body counts as `{}`.
     pub fn only_actor(&self) -> Result<String, Error> {
         self.read_if_any(&[ACTOR], |fields| Some(actor(fields)))
     }
 
-    /// The same as `read` where no body is as good as `{}`.
+    /// The same as `read`, but no body counts as `{}`.
     pub fn read_if_any<'a, T>(
         &'a self,
         known: &'static [Names],
@@ -68,7 +69,7 @@ impl Body {
         fields::read(object, "", known, Null::Absent, read).map_err(Error::Invalid)
     }
 
-    /// Who asks, and the object without that.
+    /// The actor, and the object without the actor's field.
     pub fn without_actor(&self) -> Result<(String, Value), Error> {
         let mut rest = self.object()?.as_object().cloned().unwrap_or_default();
         let asking = ACTOR.iter().filter_map(|name| rest.remove_entry(*name)).collect();
@@ -89,13 +90,13 @@ fn not_an_object() -> Error {
     Error::invalid("", "the body must be a JSON object")
 }
 
-/// Who asks, as the body says it.
+/// The field that names the actor.
 pub const ACTOR: Names = &["actor", "approved_by", "approvedBy"];
 pub const REASON: Names = &["reason"];
 pub const MAX_REASON_CHARS: usize = 2_000;
 const MAX_ACTOR_CHARS: usize = 200;
 
-/// Who asks, as far as that is known before identity exists: the name given, else anonymous. The name stays in the record.
+/// The actor, as it is recorded. Until identity exists it is the given name, else `anonymous`.
 pub fn actor(fields: &mut Fields<'_, '_>) -> String {
     if fields.value("actor").is_none() {
         return "anonymous".to_owned();
@@ -109,30 +110,29 @@ pub fn actor(fields: &mut Fields<'_, '_>) -> String {
     name.unwrap_or_default()
 }
 
-/// Why somebody decides so.
+/// The reason of a decision.
 pub fn reason(fields: &mut Fields<'_, '_>) -> Option<String> {
     fields.text("reason", Most::Chars(MAX_REASON_CHARS)).map(str::to_owned)
 }
 
-/// The body as JSON; an empty one is `null`. Refused are a key that stands twice in an object (parsers disagree about
-/// which one counts), and nesting that could not be read back inside a larger document.
+/// Parses the body as JSON. An empty body is `null`. Refuses repeated keys in an object (parsers disagree about which
+/// one counts), and nesting that could not be read back inside a larger document.
 pub fn json_body(bytes: &Bytes) -> Result<Value, Error> {
     if bytes.is_empty() {
         return Ok(Value::Null);
     }
     let too_deep = || Error::invalid("", format!("the body is nested deeper than {MAX_JSON_DEPTH} levels"));
-    // Before anything is built: a short text can hold very many small objects.
+    // Check before parsing: a short text can contain very many small objects.
     if let Ok(text) = std::str::from_utf8(bytes) {
         let memory = Shape::of(text).memory;
         if memory > MAX_BODY_MEMORY {
-            let message = format!(
-                "the body has so many parts that it takes {memory} bytes of memory; at most {MAX_BODY_MEMORY} are accepted"
-            );
+            let message =
+                format!("the body takes {memory} bytes of memory once parsed; at most {MAX_BODY_MEMORY} are accepted");
             return Err(Error::invalid("", message));
         }
     }
     let value: Value = serde_json::from_slice(bytes).map_err(|error| {
-        // The parser's own limit is higher than ours.
+        // The parser's limit is higher than ours.
         if error.to_string().starts_with("recursion limit exceeded") {
             return too_deep();
         }
@@ -141,32 +141,32 @@ pub fn json_body(bytes: &Bytes) -> Result<Value, Error> {
     if json_depth(&value) > MAX_JSON_DEPTH {
         return Err(too_deep());
     }
-    // Over the text, because the value no longer shows it: a number that would change, a key that stands twice.
+    // Inexact numbers and repeated keys are only visible in the text.
     numbers_are_exact(bytes)?;
     let mut twice = None;
     let read = Once { twice: &mut twice, place: Place::Root("") };
     let done = read.deserialize(&mut serde_json::Deserializer::from_slice(bytes));
     match (twice, done) {
-        (Some(path), _) => Err(Error::invalid(path, "stands twice in the same object")),
+        (Some(path), _) => Err(Error::invalid(path, "is repeated in the same object")),
         (None, Ok(())) => Ok(value),
         (None, Err(error)) => Err(Error::invalid("", format!("the body is not JSON: {error}"))),
     }
 }
 
-/// Refuses numbers that would be stored as others.
+/// Refuses numbers that could not be stored exactly.
 fn numbers_are_exact(bytes: &Bytes) -> Result<(), Error> {
     let text = std::str::from_utf8(bytes).map_err(|_| Error::invalid("", "the body is not UTF-8"))?;
     let problems: Vec<_> = inexact_numbers(text, MAX_INEXACT)
         .into_iter()
         .map(|number| {
             let written = shortened(&text[number.token], 100);
-            Problem::new(number.path, format!("{written} cannot be kept exactly; write it as a string"))
+            Problem::new(number.path, format!("{written} cannot be stored exactly; write it as a string"))
         })
         .collect();
     if problems.is_empty() { Ok(()) } else { Err(Error::Invalid(problems)) }
 }
 
-/// Reads a value and keeps nothing of it; ends at a key that stands twice, and says where.
+/// Reads a value without keeping it. Stops at a repeated key, and records its place.
 struct Once<'a> {
     twice: &'a mut Option<String>,
     place: Place<'a>,
@@ -228,7 +228,7 @@ impl<'de> Visitor<'de> for Once<'_> {
             let place = Place::Key(&self.place, &key);
             if seen.contains(&key) {
                 *self.twice = Some(place.path());
-                return Err(de::Error::custom("a key stands twice"));
+                return Err(de::Error::custom("a key is repeated"));
             }
             entries.next_value_seed(Once { twice: &mut *self.twice, place })?;
             seen.insert(key);
@@ -261,8 +261,8 @@ mod tests {
     #[test]
     fn a_key_that_stands_twice_is_refused_with_its_path() {
         let error = body(r#"{"a":[{"b":1},{"b":{"c":1,"d":2,"c":{}}}]}"#).unwrap_err();
-        assert_eq!(error.to_string(), "a[1].b.c: stands twice in the same object");
-        assert!(body(r#"{"a":1,"\u0061":2}"#).is_err(), "escapes do not hide it");
+        assert_eq!(error.to_string(), "a[1].b.c: is repeated in the same object");
+        assert!(body(r#"{"a":1,"\u0061":2}"#).is_err(), "an escaped key is the same key");
         let fine = r#"{"a":{"a":[{"a":1.5e300},{"a":-1}]},"b":[null,true,"x",12345678901234567890]}"#;
         assert!(body(fine).is_ok());
     }
@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn a_number_that_would_be_stored_as_another_is_refused_with_its_path() {
         let error = body(r#"{"a":[{"b":1},12345678901234567890123]}"#).unwrap_err();
-        assert_eq!(error.to_string(), "a[1]: 12345678901234567890123 cannot be kept exactly; write it as a string");
+        assert_eq!(error.to_string(), "a[1]: 12345678901234567890123 cannot be stored exactly; write it as a string");
     }
 
     #[test]
@@ -295,7 +295,7 @@ mod tests {
         let read = |text: &str| body(text).unwrap().only_actor().map_err(|error| error.to_string());
         assert_eq!(read(""), Ok("anonymous".into()));
         assert_eq!(read(r#"{"approvedBy":" ann "}"#), Ok("ann".into()));
-        assert_eq!(read(r#"{"acter":"ann"}"#).unwrap_err(), "acter: is not known; there are actor");
+        assert_eq!(read(r#"{"acter":"ann"}"#).unwrap_err(), "acter: is not a known field; the fields are actor");
         assert!(read(r#"{"actor":"ann","approved_by":"bob"}"#).is_err());
         for name in ["\"\"", "\"  \"", "7", "\"a\\u0000b\"", "\"a\\u001b[31mb\""] {
             assert!(read(&format!("{{\"actor\":{name}}}")).is_err(), "{name}");

@@ -1,14 +1,14 @@
-//! Events of API Gateway, before `lambda_http` makes requests of them.
+//! Cleans events of API Gateway before `lambda_http` turns them into requests.
 //!
-//! It builds the request's URL from the `Host` and `X-Forwarded-Proto` that the client sent, and panics where that is no
-//! URL: each such request would be a 502, and a new process.
+//! `lambda_http` builds the request's URL from the client's `Host` and `X-Forwarded-Proto`, and panics if the result is
+//! not a URL. Each such request would get a 502 and end the process.
 
 use axum::http::uri::{PathAndQuery, Uri};
 use axum::http::{HeaderMap, HeaderName, header};
 use lambda_http::request::LambdaRequest;
 use url::Url;
 
-/// Takes out of an event what no request can be built from. What is left answers with a problem document by itself.
+/// Removes from an event what would cause a panic. The rest gets a problem document in the usual way.
 pub fn mend(mut event: LambdaRequest) -> LambdaRequest {
     match &mut event {
         LambdaRequest::ApiGatewayV1(event) => {
@@ -47,7 +47,7 @@ fn mend_host(host: &mut Option<String>) {
     }
 }
 
-/// Both of the parsers that it will meet take it.
+/// Whether both URL parsers accept this host.
 fn is_host(host: &str) -> bool {
     let url = format!("https://{host}/");
     Url::parse(&url).is_ok_and(|url| url.as_str().parse::<Uri>().is_ok()) && !host.contains(['/', '?', '#', '@', '\\'])
@@ -59,7 +59,7 @@ fn mend_path(path: &mut Option<String>) {
         path.starts_with('/') && url.is_ok_and(|url| url.as_str().parse::<Uri>().is_ok())
     };
     if path.as_deref().is_some_and(|path| !path.is_empty() && !is_path(path)) {
-        // A path that no route has.
+        // No route has this path.
         *path = Some("/-".to_owned());
     }
 }
@@ -68,7 +68,7 @@ fn mend_query(query: &mut Option<String>) {
     let is_query =
         |query: &str| format!("/?{query}").parse::<PathAndQuery>().is_ok_and(|uri| uri.query() == Some(query));
     if query.as_deref().is_some_and(|query| !query.is_empty() && !is_query(query)) {
-        // An escape that is none, which every route refuses.
+        // An invalid escape, which every route refuses.
         *query = Some("%".to_owned());
     }
 }

@@ -1,23 +1,24 @@
-//! Whether a page of another site made a reader's browser send a request.
+//! Detects requests that a page of another site made a browser send.
 //!
-//! Browsers say so in `Sec-Fetch-Site`, and in `Origin`; scripts can set neither. Programs send neither.
+//! Browsers send `Sec-Fetch-Site` and `Origin`, and scripts cannot set them. Other programs send neither.
 
 use axum::http::{HeaderMap, HeaderName, header};
 
 use super::header_text;
 
-/// Where a request comes from, as far as its headers tell.
+/// Where a request comes from, according to its headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sender {
     /// One of our own pages.
     Own,
-    /// A page of another site, or one that hides where it is from.
+    /// A page of another site, or one whose site is unknown.
     Foreign,
-    /// No page: a program, or an address that a reader typed.
+    /// No page: another program, or an address that a user typed.
     NoPage,
 }
 
-/// Reads the sender off the headers. `public_url` is the URL under which browsers see us, where that is not the `Host`.
+/// Determines the sender from the headers. `public_url` is the URL that browsers use, if it is not that of the `Host`
+/// header.
 pub fn sender(headers: &HeaderMap, public_url: Option<&str>) -> Sender {
     match only(headers, &SEC_FETCH_SITE) {
         Once(Some("same-origin")) => return Sender::Own,
@@ -44,7 +45,7 @@ fn authority(url: &str) -> Option<&str> {
     rest.split('/').next().filter(|authority| !authority.is_empty())
 }
 
-/// A header that stands once, with text in it, or not at all.
+/// A header that may occur at most once, with a text value.
 enum Header<'a> {
     Once(Option<&'a str>),
     Unreadable,
@@ -81,7 +82,7 @@ mod tests {
             (&[("sec-fetch-site", b"none")], Sender::NoPage),
             (&[("sec-fetch-site", b"same-origin")], Sender::Own),
             (&[("origin", b"http://NOFX.test:3000")], Sender::Own),
-            // Behind a proxy the host is not the one that the browser sees.
+            // Behind a proxy the host differs from the one that the browser uses.
             (&[("origin", b"https://public.test")], Sender::Own),
             (&[("sec-fetch-site", b"cross-site")], Sender::Foreign),
             (&[("sec-fetch-site", b"same-site")], Sender::Foreign),

@@ -1,4 +1,4 @@
-//! Problem documents (RFC 9457), bounded: whatever a client sent, its own words come back shortened.
+//! Problem documents (RFC 9457) of bounded size: the client's own words are shortened.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -9,14 +9,14 @@ use crate::error::{Error, Problem};
 use crate::telemetry;
 
 const PROBLEM_JSON: &str = "application/problem+json";
-/// Most entries of `errors`, and the most bytes that they have together: a document stays well below 64 KiB.
+/// Most entries of `errors`, and their most bytes in total. So a document stays well below 64 KiB.
 const MAX_ERRORS: usize = 100;
 const MAX_ERRORS_BYTES: usize = 40 << 10;
 const MAX_PATH_BYTES: usize = 300;
 const MAX_MESSAGE_BYTES: usize = 600;
 const MAX_DETAIL_BYTES: usize = 1_000;
 
-/// The document of an answer that is a problem, until the request's id is put into it.
+/// The problem document of an answer, until the request's id is added.
 #[derive(Debug, Clone)]
 pub(super) struct Document(Value);
 
@@ -29,7 +29,7 @@ pub fn problem(status: StatusCode, detail: &str, errors: &[Problem]) -> Response
         let listed = listed(errors);
         let more = errors.len() - listed.len();
         if more > 0 {
-            detail = format!("{detail}: {} are listed, and {} more", listed.len(), grouped(more));
+            detail = format!("{detail}: {} are listed, {} more are not", listed.len(), grouped(more));
             document["more"] = json!(more);
         }
         document["errors"] = json!(listed);
@@ -41,18 +41,18 @@ pub fn problem(status: StatusCode, detail: &str, errors: &[Problem]) -> Response
     response
 }
 
-/// What a problem answer says, for functions that say it on a page.
+/// The `detail` of a problem answer, for functions that show it on a page.
 pub fn detail_of(response: &Response) -> Option<&str> {
     response.extensions().get::<Document>().and_then(|document| document.0["detail"].as_str())
 }
 
-/// The answer with the request's id in it. What is neither a problem document nor ours becomes one: libraries below the
-/// routes refuse in plain text.
+/// Adds the request's id to a problem document. An error answer that we did not write becomes a problem document,
+/// because libraries below the routes answer in plain text.
 pub(super) fn with_id(mut response: Response, id: &str, is_head: bool) -> Response {
     let status = response.status();
     let is_error = status.is_client_error() || status.is_server_error();
     let document = response.extensions_mut().remove::<Document>();
-    // Extensions get lost where a layer builds its answer anew; the type says then what it is.
+    // A layer that rebuilds an answer loses the extension. Then the content type shows that we wrote it.
     let is_foreign = is_error && document.is_none() && !is_written_here(&response);
     let document = match document {
         Some(document) if response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == PROBLEM_JSON) => {
@@ -60,7 +60,7 @@ pub(super) fn with_id(mut response: Response, id: &str, is_head: bool) -> Respon
         }
         _ if is_foreign => {
             let allow = response.headers().get(header::ALLOW).cloned();
-            response = problem(status, "the request cannot be answered as it is", &[]);
+            response = problem(status, "the request is not valid", &[]);
             response.headers_mut().extend(allow.map(|allow| (header::ALLOW, allow)));
             response.extensions_mut().remove::<Document>()
         }
@@ -93,7 +93,7 @@ fn listed(errors: &[Problem]) -> Vec<Problem> {
         .collect()
 }
 
-/// Words of a client as they are shown: shortened, and without what a terminal would obey.
+/// A client's text as it is shown: shortened, and without control characters.
 pub fn shown(text: &str, most: usize) -> String {
     shortened(text, most).replace(char::is_control, "\u{fffd}")
 }
@@ -126,7 +126,7 @@ impl IntoResponse for Error {
         }
         match &self {
             Self::Invalid(problems) => problem(status, &self.to_string(), problems),
-            // What broke inside is for the log.
+            // Only the log has the cause.
             Self::Internal { .. } => problem(status, "this is a defect of ours; the log has the reason", &[]),
             _ => problem(status, &self.to_string(), &[]),
         }
@@ -149,7 +149,7 @@ mod tests {
         let document = document(&errors);
         assert_eq!(document["errors"].as_array().map(Vec::len), Some(100));
         assert_eq!(document["more"], 59_900);
-        assert!(document["detail"].as_str().unwrap().ends_with("100 are listed, and 59,900 more"), "{document}");
+        assert!(document["detail"].as_str().unwrap().ends_with("100 are listed, 59,900 more are not"), "{document}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! Query strings and forms: pairs that the route knows, each once, in readable UTF-8.
+//! Query strings and forms: pairs that the route knows, each at most once, in valid UTF-8.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -10,23 +11,24 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
 use super::problem::shown;
 use crate::domain::fields::{self, Fields, Names, Null};
 use crate::error::{Error, Problem};
 
-/// Rows on a page, where the client does not say.
+/// Rows on a page if the client gives no limit.
 pub const DEFAULT_LIMIT: i64 = 100;
 const MAX_LIMIT: i64 = 1_000;
 /// Most problems that are reported for one query string or form.
 const MAX_PROBLEMS: usize = 1_000;
 
-/// The pairs of a request's query string. Every route has them: what it does not know was refused before.
+/// The pairs of a request's query string. Unknown ones were refused before.
 #[derive(Debug, Clone, Default)]
 pub struct Query(Arc<BTreeMap<String, String>>);
 
-/// The pairs of a posted form, likewise.
+/// The pairs of a posted form. Unknown ones were refused before.
 #[derive(Debug, Clone, Default)]
 pub struct Form(Arc<Value>);
 
@@ -49,7 +51,7 @@ impl Query {
         }
     }
 
-    /// `after`: the cursor of a list, which is the id of the last row that the client has seen.
+    /// `after`: the cursor of a list, which is the id of the last row that the client has.
     pub fn after<T: FromStr>(&self) -> Result<Option<T>, Error> {
         match self.get("after") {
             None | Some("") => Ok(None),
@@ -57,7 +59,7 @@ impl Query {
         }
     }
 
-    /// `after` of a timeline: the seq of the last event that the client has seen.
+    /// `after` of a timeline: the `seq` of the last event that the client has.
     pub fn after_seq(&self) -> Result<i64, Error> {
         match self.get("after") {
             None | Some("") => Ok(0),
@@ -66,9 +68,9 @@ impl Query {
     }
 }
 
-/// A cursor that no page can have led to.
+/// The error for a cursor that no page returned.
 pub fn not_given_out() -> Error {
-    Error::invalid("after", "is not a cursor that this list has given out")
+    Error::invalid("after", "is not a cursor of this list")
 }
 
 impl Form {
@@ -77,7 +79,7 @@ impl Form {
         Ok(Self(Arc::new(filled.map(|(name, text)| (name, Value::from(text))).collect())))
     }
 
-    /// A field's text; an absent one is empty.
+    /// A field's text. Empty if the field is absent.
     pub fn text(&self, name: &str) -> &str {
         self.0[name].as_str().unwrap_or_default()
     }
@@ -92,29 +94,28 @@ impl Form {
     }
 }
 
-/// `Link: <target?after=..&limit=..>; rel="next"` (RFC 8288). The target is relative to the request, so that it holds
-/// behind any prefix; an empty one is the list itself.
+/// `Link: <target?after=..&limit=..>; rel="next"` (RFC 8288). The target is relative to the request, so that it works
+/// with any path prefix. An empty target is the list itself.
 pub fn next_link(target: &str, after: &str, limit: i64) -> Option<(HeaderName, HeaderValue)> {
     let value = format!("<{target}?after={}&limit={limit}>; rel=\"next\"", encoded(after));
     HeaderValue::from_str(&value).ok().map(|value| (header::LINK, value))
 }
 
-/// A page of a list: `{key: items, next}`, or a bare array where `key` is empty, and a `Link` to the next page.
-pub fn page_of(key: &str, items: Vec<Value>, next: Option<&str>, limit: i64) -> Response {
-    let link = next.and_then(|next| next_link("", next, limit));
-    let body = if key.is_empty() { Value::Array(items) } else { json!({key: items, "next": next}) };
-    let mut response = Json(body).into_response();
+/// A page of a list, with a `Link` to the next page after the row `next`, if there is one.
+pub fn page_of(page: impl Serialize, next: Option<impl Display>, limit: i64) -> Response {
+    let link = next.and_then(|next| next_link("", &next.to_string(), limit));
+    let mut response = Json(page).into_response();
     response.headers_mut().extend(link);
     response
 }
 
-/// A text as one segment of a path, or one value of a query.
+/// Percent-encodes a text for one segment of a path or one value of a query.
 pub fn encoded(text: &str) -> String {
     const ESCAPED: &percent_encoding::AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
     utf8_percent_encode(text, ESCAPED).to_string()
 }
 
-/// A number of digits alone: no sign, no space.
+/// A number that consists only of digits.
 fn whole(text: &str) -> Option<i64> {
     Some(text).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit())).and_then(|text| text.parse().ok())
 }
@@ -124,17 +125,17 @@ fn pairs(text: &str, known: &[&str], what: &str) -> Result<BTreeMap<String, Stri
     for pair in text.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         let (Some(key), Some(value)) = (decoded(key), decoded(value)) else {
-            problems.push(Problem::new(shown(key, 100), "is not UTF-8 in percent-encoding"));
+            problems.push(Problem::new(shown(key, 100), "is not percent-encoded UTF-8"));
             continue;
         };
         if !known.contains(&key.as_str()) {
             let message = match known {
-                [] => format!("is not known; there is no {what}"),
-                known => format!("is not known; there are {}", known.join(", ")),
+                [] => format!("is not a known {what}; there are none"),
+                known => format!("is not a known {what}; use {}", known.join(", ")),
             };
             problems.push(Problem::new(key, message));
         } else if pairs.insert(key.clone(), value).is_some() {
-            problems.push(Problem::new(key, "stands more than once"));
+            problems.push(Problem::new(key, "is given more than once"));
         }
         if problems.len() == MAX_PROBLEMS {
             break;
@@ -143,7 +144,7 @@ fn pairs(text: &str, known: &[&str], what: &str) -> Result<BTreeMap<String, Stri
     if problems.is_empty() { Ok(pairs) } else { Err(Error::Invalid(problems)) }
 }
 
-/// `None`: an escape that is none, bytes that are no UTF-8, or NUL, which nothing here has in it.
+/// `None` for an invalid escape, for bytes that are not UTF-8, and for NUL, which no value contains.
 fn decoded(text: &str) -> Option<String> {
     let escapes = text.split('%').skip(1);
     for escape in escapes {
@@ -184,7 +185,7 @@ mod tests {
         for bad in ["x=1", "limit=1&limit=2", "after=%FF", "after=%", "after=%4", "after=%zz", "%00=1", "after=%00"] {
             assert!(Query::read(bad, &known).is_err(), "{bad}");
         }
-        assert!(Query::read("a=1", &[]).unwrap_err().to_string().contains("there is no parameter"));
+        assert!(Query::read("a=1", &[]).unwrap_err().to_string().contains("there are none"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::Invocation;
 use super::delivery::Delivery;
 use super::span;
 use crate::context::Ctx;
-use crate::db::step::{self, Claimed, Skipped};
+use crate::db::step::{self, Claimed, Known, Skipped};
 use crate::domain::StepId;
 use crate::error::Error;
 use crate::telemetry;
@@ -63,10 +63,9 @@ async fn claim_some(ctx: &Ctx, deliveries: &[Delivery], invocation: Invocation) 
 }
 
 fn note_skipped(skipped: &Skipped) {
-    if skipped.status == "unknown" {
-        warn!("a wake-up for no step of its tenant: dropped");
-    } else {
-        debug!(status = skipped.status, "nothing to claim");
+    match skipped.status {
+        Known::Unknown => warn!("a wake-up for no step of its tenant: dropped"),
+        Known::Is(status) => debug!(%status, "nothing to claim"),
     }
 }
 

@@ -10,8 +10,8 @@ use uuid::Uuid;
 use super::attempt::concluded;
 use super::{Handler, Invocation, Ownership, TransactionHandler};
 use crate::context::Ctx;
-use crate::db::database_error;
 use crate::db::step::{self, Claimed, FinishItem, FinishResult, FinishTo};
+use crate::db::{database_error, session_discard};
 use crate::domain::{ClaimedStep, Outcome, StepError};
 use crate::error::Error;
 use crate::flow::finish_step::{Recorded, note_finished};
@@ -49,8 +49,6 @@ pub enum Ended {
 
 /// A transaction handler bounds its own statements by the step's timeout. This much later its connection is given up.
 const GRACE: Duration = Duration::from_secs(2);
-/// The handler may have become another role, and set timeouts of its own.
-const BEFORE_FINISH: &str = "reset role; set local statement_timeout = '10s'; set local lock_timeout = '10s'";
 
 impl<H: Handler> Executor for WorkThenRecord<H> {
     async fn execute(&self, ctx: &Ctx, _: Invocation, claimed: &Claimed, step: ClaimedStep) -> Ended {
@@ -112,7 +110,7 @@ impl<H: TransactionHandler> InTransaction<H> {
         let ended = self.end(ctx, invocation, call, transaction, item).await;
         // Triggers and functions of the handler's tables ran on this connection: what they set or locked for the session
         // ends here.
-        let clean = client.batch_execute("discard all").await.is_ok();
+        let clean = session_discard(client).await;
         ctx.db.count_round_trips(1);
         if !clean {
             drop(Object::take(object));
@@ -133,7 +131,6 @@ impl<H: TransactionHandler> InTransaction<H> {
             transaction.rollback().await.map_err(database_error)?;
             return Ok(Ended::ToRecord(Box::new(item)));
         }
-        transaction.batch_execute(BEFORE_FINISH).await.map_err(database_error)?;
         let next = invocation.continuation(call);
         let finishes = step::steps_finish_in(&transaction, std::slice::from_ref(&item), Some(&next)).await?;
         let counts = finishes.items.iter().all(|item| item.result == FinishResult::Finished);

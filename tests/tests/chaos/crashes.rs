@@ -1,4 +1,4 @@
-//! A crash at every hop of every step. The flow then recovers by the sweeper alone: a crash that also lost its message.
+//! A crash at every hop of every step. Only the sweeper recovers the flow, as if each crash also lost the message.
 
 use std::sync::Arc;
 
@@ -17,15 +17,15 @@ use tokio::sync::Notify;
 /// Where a worker dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Hop {
-    /// Before anything: the wake-up is lost.
+    /// Before the claim: the wake-up is lost.
     BeforeClaim,
-    /// The step is claimed, and nothing has been stored.
+    /// The step is claimed, and nothing is stored.
     AfterClaim,
-    /// The artifact is stored, and the outcome is lost.
+    /// The artifact is stored, but the outcome is lost.
     BeforeFinish,
-    /// The outcome is recorded, and the wake-ups of the children are lost.
+    /// The outcome is recorded, but the wake-ups of the children are lost.
     AfterCommit,
-    /// Everything is done but the acknowledgement: the message comes again.
+    /// Only the acknowledgement is missing: the message is delivered again.
     BeforeAcknowledge,
 }
 
@@ -66,7 +66,7 @@ async fn a_crash_at_any_hop_of_any_step_changes_nothing_in_the_end() {
     }
 }
 
-/// Delivers until the run has ended: with one fault, with the sweeper whenever nothing moves, and with approvals.
+/// Delivers until the run has ended. Injects one fault, sweeps whenever nothing moves, and approves gates.
 async fn drive(lab: &Lab, run: RunId, mut fault: Option<(StepId, Hop)>) {
     for _ in 0..60 {
         for wakeup in lab.sent().await {
@@ -100,7 +100,7 @@ async fn strike(lab: &Lab, wakeup: &shared::queue::WakeUp, hop: Hop) {
     }
 }
 
-/// The process ends in the middle of the handler: before its work, or after it.
+/// The process dies in the handler, before or after its work.
 async fn die_in_handler(lab: &Lab, wakeup: &shared::queue::WakeUp, after_its_work: bool) {
     let arrived = Arc::new(Notify::new());
     let tell = arrived.clone();
@@ -115,7 +115,7 @@ async fn die_in_handler(lab: &Lab, wakeup: &shared::queue::WakeUp, after_its_wor
         }
     });
     tokio::select! {
-        () = deliver(&lab.ctx, wakeup, &script) => panic!("the handler was to be cut off"),
+        () = deliver(&lab.ctx, wakeup, &script) => panic!("the handler should have been cut off"),
         () = arrived.notified() => {}
     }
     assert_eq!(lab.step_status(wakeup.step_id).await, "running");
@@ -148,10 +148,9 @@ async fn a_run_whose_first_wakeups_were_lost_is_accepted_and_goes_on() {
     let cut_off = lab.ctx_without_queues().await;
     let body = json!({ "plan": plans::wide(3) });
     let request = Request { body: &body, idempotency_key: None, traceparent: None };
-    let run =
-        create_run(&cut_off, &lab.tenant, &request).await.expect("the queue being down is no reason to refuse").id;
+    let run = create_run(&cut_off, &lab.tenant, &request).await.expect("a run is accepted while the queue is down").id;
     assert!(lab.sent().await.is_empty());
-    assert_eq!(sweep(&lab.ctx).await.unwrap().wakeups_sent, 0, "not owed before its minute is over");
+    assert_eq!(sweep(&lab.ctx).await.unwrap().wakeups_sent, 0, "no wake-up is due before its minute is over");
     lab.wakeups_due(run).await;
     assert_eq!(sweep(&lab.ctx).await.unwrap().wakeups_sent, 3);
     lab.settle(&Script::deployed(), Deliver::Once).await;
@@ -193,7 +192,7 @@ async fn three_workers_may_be_lost_and_the_fourth_fails_the_step() {
         let sent = lab.sent().await;
         assert_eq!(sent.len(), 1, "woken for attempt {lost}");
         die_in_handler(&lab, &sent[0], false).await;
-        assert_eq!(sweep(&lab.ctx).await.unwrap().leases_ended, 0, "a living lease is left alone");
+        assert_eq!(sweep(&lab.ctx).await.unwrap().leases_ended, 0, "a lease that has not ended is left alone");
         lab.lease_over(step).await;
         sweep(&lab.ctx).await.unwrap();
         assert_eq!(lab.step_status(step).await, if lost < 4 { "ready" } else { "failed" });

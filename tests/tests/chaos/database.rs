@@ -1,4 +1,4 @@
-//! The database goes away: before a claim, under a claim, under a finish, and while a function was frozen.
+//! The database fails before a claim, during a claim, during a finish, and while a function is frozen.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use serde_json::json;
 use shared::domain::RunId;
 use tokio_postgres::Client;
 
-/// Holds the run's lock until it is dropped.
+/// Holds the run's lock until the connection is dropped.
 async fn lock_run(lab: &Lab, run: RunId) -> Client {
     let client = connect_to(&lab.database.url).await;
     client.batch_execute("begin").await.unwrap();
@@ -21,13 +21,13 @@ async fn lock_run(lab: &Lab, run: RunId) -> Client {
     client
 }
 
-/// Ends the connection that waits for a lock, as soon as there is one. The server shows it for a while after its end:
-/// `before` is the one that was ended before.
+/// Kills the connection that waits for a lock, once there is one. The server still shows a killed connection for a
+/// while: `before` is the one that was killed last.
 async fn kill_the_waiting(lab: &Lab, before: i32) -> i32 {
     let others = format!("{WAITING} and pid <> {before}");
     lab.until("a connection that waits for the lock", &format!("select count(*) > 0 {others}")).await;
     let killed = format!("select pid from (select pid, pg_terminate_backend(pid) {others}) killed");
-    lab.admin.query_one(&killed, &[]).await.expect("it waits still").get(0)
+    lab.admin.query_one(&killed, &[]).await.expect("it is still waiting").get(0)
 }
 
 async fn another_waits(lab: &Lab, before: i32) {
@@ -64,7 +64,7 @@ async fn a_database_that_goes_away_under_a_claim_gives_the_messages_back() {
     let worker = lab.worker("echo", &Script::deployed());
     let batch = event(&sent, Deliver::Once);
     let batch = tokio::spawn(async move { worker.handle_batch(batch, None).await });
-    // The claim and its one repetition.
+    // The claim and its one retry.
     let first = kill_the_waiting(&lab, NOBODY).await;
     kill_the_waiting(&lab, first).await;
     let response = batch.await.unwrap();
@@ -97,7 +97,7 @@ async fn a_connection_that_dies_under_a_finish_is_replaced_and_the_step_finished
     let sent = lab.sent().await;
     let (url, told) = (lab.database.url.clone(), tokio::sync::mpsc::unbounded_channel());
     let (tell, mut locks) = told;
-    // The lock is taken in the middle of the handler, so that the claim passes and the finish waits.
+    // The handler takes the lock, so that the claim succeeds and the finish waits.
     let script = Script::overriding(move |step, _| {
         let (url, tell) = (url.clone(), tell.clone());
         async move {
@@ -118,7 +118,7 @@ async fn a_connection_that_dies_under_a_finish_is_replaced_and_the_step_finished
     another_waits(&lab, killed).await;
     drop(lock);
     assert!(batch.await.unwrap().batch_item_failures.is_empty());
-    assert!(lab.sent().await.is_empty(), "it went on with the child");
+    assert!(lab.sent().await.is_empty(), "it continued with the child");
     let steps = &lab.snapshot(run).await["steps"];
     assert_eq!([&steps["s0"]["attempts"], &steps["s1"]["attempts"]], [&json!(["succeeded"]); 2]);
     lab.assert_invariants().await;
@@ -144,7 +144,7 @@ async fn an_end_that_could_not_be_recorded_brings_its_message_back_and_is_done_a
     let sent = lab.sent().await;
     let server = Arc::new(connect_to(&database_url()).await);
     let database = lab.text("select current_database()::text where $1::uuid is not null", run.0).await;
-    // While the handler works the database goes away, for longer than a worker is patient.
+    // While the handler works, the database fails for longer than a worker waits.
     let shut = format!(
         "alter database {database} with allow_connections false;
          select pg_terminate_backend(pid) from pg_stat_activity where datname = '{database}'"
@@ -165,8 +165,8 @@ async fn an_end_that_could_not_be_recorded_brings_its_message_back_and_is_done_a
 
     server.batch_execute(&format!("alter database {database} with allow_connections true")).await.unwrap();
     lab.admin = connect_to(&lab.database.url).await;
-    assert_eq!(lab.run_status(run).await, "running", "its end is not known");
-    // The message is there long before the lease is over, and then once more.
+    assert_eq!(lab.run_status(run).await, "running", "its end is not recorded");
+    // The message is delivered long before the lease ends, and once after it.
     worker.handle_batch(event(&sent, Deliver::Once), None).await;
     lab.leases_over(run).await;
     worker.handle_batch(event(&sent, Deliver::Once), None).await;

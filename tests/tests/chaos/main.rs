@@ -1,4 +1,5 @@
-//! Crashes, losses and time-outs: whatever dies, and wherever, the end state is the undisturbed one or a clear failure.
+//! Crashes, losses and timeouts. Whatever dies at whatever point, the run ends as if nothing had happened, or with a
+//! clear failure.
 
 mod crashes;
 mod database;

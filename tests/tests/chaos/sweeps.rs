@@ -1,4 +1,4 @@
-//! Any number of sweepers may run at once, beside workers: nothing is recovered twice, nothing locks up.
+//! Several sweepers may run concurrently with workers: nothing is recovered twice, and nothing deadlocks.
 
 use futures::future::join_all;
 use nofx_tests::delivery::{event, worker_on};
@@ -26,12 +26,12 @@ fn item(lab: &Lab, wakeup: &WakeUp) -> ClaimItem {
     }
 }
 
-/// Sweepers of different processes at one moment; their reports added up.
+/// Runs sweepers of different processes at the same time, and adds up their reports.
 async fn sweep_at_once(lab: &Lab) -> Report {
     let mut sweepers = Vec::new();
     for _ in 0..SWEEPERS {
         let ctx = lab.another_ctx().await;
-        // Connected beforehand: otherwise the first has swept before the others arrive.
+        // Connect first. Otherwise the first sweeper is done before the others start.
         drop(ctx.db.client().await.unwrap());
         sweepers.push(tokio::spawn(async move { sweep(&ctx).await.expect("no deadlock") }));
     }
@@ -111,7 +111,7 @@ async fn sweepers_beside_workers_leave_no_step_behind_and_do_none_twice() {
     for _ in 0..ROUNDS {
         let run = lab.submit(&plans::wide(40)).await;
         let mut sent = lab.sent().await;
-        // Half of the steps have been claimed by workers that died.
+        // Half of the steps were claimed by workers that died.
         let abandoned = sent.split_off(20);
         let items: Vec<_> = abandoned.iter().map(|wakeup| item(&lab, wakeup)).collect();
         assert_eq!(step::steps_claim(&lab.ctx.db, &items).await.unwrap().claimed.len(), 20);
@@ -129,7 +129,7 @@ async fn sweepers_beside_workers_leave_no_step_behind_and_do_none_twice() {
             sweep(&lab.ctx).await.expect("no deadlock");
         }
         join_all(workers).await.into_iter().for_each(|worker| worker.unwrap());
-        // A sweeper passes by a run that is locked; the next one finds it.
+        // A sweeper skips a locked run. The next one finds it.
         sweep(&lab.ctx).await.unwrap();
         lab.assert_invariants().await;
         lab.settle(&Script::deployed(), Deliver::Once).await;

@@ -1,4 +1,4 @@
-//! Every state that could last for ever has a way out.
+//! Every state that could last forever has a time limit.
 
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use shared::domain::{GateId, RunId};
 use shared::error::Error;
 use shared::flow::decide_gate::decide_gate;
 use shared::flow::sweep::sweep;
+use shared::view::Gate;
 
 #[tokio::test]
 async fn a_step_that_nobody_claims_is_woken_ever_more_rarely_and_then_fails() {
@@ -45,12 +46,12 @@ async fn a_run_beyond_its_time_fails_and_fences_what_still_works() {
     plan["timeout_s"] = json!(60);
     let run = lab.submit(&plan).await;
     let worker = lab.worker("echo", &Script::deployed());
-    // Too little time for the second step in the same invocation.
+    // Too little time for the second step in this invocation.
     worker.handle_batch(event(&lab.sent().await, Deliver::Once), Some(Duration::from_secs(10))).await;
     let sent = lab.sent().await;
     let ctx = lab.another_ctx().await;
     assert_eq!(sweep(&ctx).await.unwrap().runs_timed_out, 0, "there is time left");
-    // In the middle of the second step the time is over.
+    // The time ends during the second step.
     let (started, go) =
         (std::sync::Arc::new(tokio::sync::Notify::new()), std::sync::Arc::new(tokio::sync::Notify::new()));
     let (begin, wait) = (started.clone(), go.clone());
@@ -87,10 +88,10 @@ async fn a_gate_that_nobody_decides_expires_and_fails_its_step() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::approval(3_600)).await;
     lab.settle(&Script::deployed(), Deliver::Once).await;
-    assert_eq!(sweep(&lab.ctx).await.unwrap().gates_expired, 0, "its hour has begun");
+    assert_eq!(sweep(&lab.ctx).await.unwrap().gates_expired, 0, "its hour is not over");
     lab.gates_due(run).await;
 
-    // Its time is over, though no sweeper has come by yet.
+    // Its time is over, although no sweeper has run yet.
     assert!(matches!(approve(&lab, run).await, Err(Error::Conflict(_))));
     assert_eq!(lab.run_status(run).await, "blocked");
     assert_eq!(sweep(&lab.ctx).await.unwrap().gates_expired, 1);
@@ -103,7 +104,7 @@ async fn a_gate_that_nobody_decides_expires_and_fails_its_step() {
     lab.assert_invariants().await;
 }
 
-async fn approve(lab: &Lab, run: RunId) -> Result<serde_json::Value, Error> {
+async fn approve(lab: &Lab, run: RunId) -> Result<Gate, Error> {
     let row = lab.admin.query_one("select id from nofx.gate where run_id = $1", &[&run.0]).await.unwrap();
     let decision = GateDecision {
         tenant_id: &lab.tenant,

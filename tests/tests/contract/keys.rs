@@ -1,4 +1,4 @@
-//! Artifacts with keys of their own: they sign every request, and nothing else gets in.
+//! An artifact store with its own keys: they sign every request, and no other key is accepted.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
@@ -25,7 +25,7 @@ async fn keys_that_are_not_the_servers_neither_write_nor_read() {
     let lab = Target::OwnKeys.lab_with_bucket().await;
     let artifact = store(&lab, 1).put("a.txt", describe(), b"hello".to_vec()).await.unwrap();
     let (id, secret) = s3_keys();
-    // The last ones are those of everything else that this lab talks to.
+    // The last pair are the keys of all other services of this lab.
     for (id, secret) in [(&*id, "another"), ("another", &*secret), ("test", "test")] {
         let mut other = lab.ctx.config.clone();
         other.artifacts.keys = Some((id.to_owned(), secret.to_owned()));
@@ -65,11 +65,11 @@ async fn an_upload_cannot_be_given_another_hash_than_it_was_signed_for() {
     for (name, value) in &signed.headers {
         request = request.header(name, value.replace(&hash, &other));
     }
-    assert!(url != signed.url || signed.headers.values().any(|value| *value == hash), "the hash is in there");
+    assert!(url != signed.url || signed.headers.values().any(|value| *value == hash), "the request contains the hash");
     assert_eq!(request.send().await.unwrap().status(), 403);
 }
 
-/// Some servers refuse what they do not know, such as the checksums that newer SDKs add to every request by themselves.
+/// Some servers refuse headers that they do not know, such as the checksums that newer SDKs add to every request.
 #[tokio::test]
 async fn a_write_carries_no_checksum_beyond_its_hash() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,5 +1,5 @@
-//! What we believe of SQS, S3 and Secrets Manager, held against two emulators through our own clients; of an S3 server
-//! with keys of its own, and of a Postgres as Supabase sets it up.
+//! Our assumptions about SQS, S3 and Secrets Manager, tested with our clients against two emulators. Also about an S3
+//! server with its own keys, and a Postgres as Supabase configures it.
 
 mod target;
 

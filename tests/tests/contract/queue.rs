@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::target::{Target, against};
 
-/// Queues under a prefix of the test's own.
+/// Queues under a unique prefix.
 struct Queues {
     client: aws_sdk_sqs::Client,
     prefix: String,
@@ -95,7 +95,7 @@ async fn more_wakeups_than_a_batch_holds_all_arrive_with_their_ids_and_their_tra
         let trace = |text: &Option<String>| TraceParent::parse(text.as_deref().unwrap()).unwrap();
         let (of_run, of_message) = (trace(&wakeup.traceparent), trace(&body.traceparent));
         assert_eq!(of_message.trace_id(), of_run.trace_id());
-        assert_ne!(of_message.to_string(), of_run.to_string(), "a span of its own");
+        assert_ne!(of_message.to_string(), of_run.to_string(), "its own span");
     }
 }
 
@@ -120,7 +120,7 @@ async fn a_delayed_wakeup_is_held_back_and_the_longest_delay_is_one_that_sqs_tak
     let queues = Queues::new(target).await;
     let url = queues.create("echo", &[]).await;
     let delayed = |delay_ms| WakeUp { delay_ms, ..wakeup("echo", "acme") };
-    // A millisecond is rounded up to a second; a day is cut to what SQS allows, else it would refuse.
+    // A millisecond is rounded up to a second. A day is cut to the maximum of SQS, which refuses more.
     queues.queue.send(vec![delayed(1), delayed(86_400_000)]).await.unwrap();
     assert!(queues.receive(&url).await.is_empty());
     assert_eq!(queues.attribute(&url, QueueAttributeName::ApproximateNumberOfMessagesDelayed).await, "2");
@@ -156,7 +156,7 @@ async fn a_message_that_nobody_can_read_ends_in_the_dead_letter_queue(target: Ta
     for _ in 0..2 {
         let messages = queues.receive(&url).await;
         ids.insert(messages[0].message_id().unwrap().to_owned());
-        // What a worker does by naming it in `batchItemFailures`, and time by going by.
+        // As if a worker named it in `batchItemFailures` and the visibility timeout passed.
         queues.queue.release("echo", messages[0].receipt_handle().unwrap(), 0).await.unwrap();
     }
     assert!(queues.receive(&url).await.is_empty());

@@ -1,4 +1,4 @@
-//! What LocalStack's hook makes is what `nofx dev` makes, and what the handlers need.
+//! LocalStack's hook creates the same resources as `nofx dev`, and those that the handlers need.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -24,7 +24,7 @@ async fn queues(aws: &Aws, prefix: &str) -> BTreeMap<&'static str, (String, Valu
         let target = redrive["deadLetterTargetArn"].as_str().unwrap();
         assert!(target.ends_with(&format!(":{}", function.spec.dead_letter_queue(prefix))), "{target}");
         redrive["deadLetterTargetArn"].take();
-        // A number here and a text there: servers give back what they were given.
+        // A number or a string: servers return what they received.
         let receives = redrive["maxReceiveCount"].to_string();
         redrive["maxReceiveCount"] = receives.trim_matches('"').into();
         queues.insert(function.name(), (attributes.remove(&VisibilityTimeout).unwrap(), redrive));
@@ -37,7 +37,7 @@ async fn hook_is_through() {
     let waiting = async {
         loop {
             let text = reqwest::get(&url).await.unwrap().text().await.unwrap();
-            // The words that the health check of compose.yaml looks for.
+            // The health check of compose.yaml looks for this text.
             if text.contains(r#""completed": true"#) {
                 assert!(
                     text.contains("resources.py") && text.contains("SUCCESSFUL") && !text.contains("ERROR"),
@@ -63,6 +63,6 @@ async fn the_hook_makes_what_nofx_dev_makes_and_neither_minds_the_other() {
     emulator.make_resources("t-resources-", &BTreeMap::new()).await.unwrap();
     assert_eq!(by_hook, queues(&emulator, "t-resources-").await);
 
-    localstack.make_resources("nofx-", &BTreeMap::new()).await.expect("what the hook made is taken over");
+    localstack.make_resources("nofx-", &BTreeMap::new()).await.expect("existing resources are accepted");
     assert_eq!(queues(&localstack, "nofx-").await, by_hook);
 }

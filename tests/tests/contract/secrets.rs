@@ -16,13 +16,13 @@ async fn a_secret_is_read_once_and_a_missing_one_looked_for_again(target: Target
     assert_eq!(secrets.get(&name).await.unwrap(), None);
 
     client.create_secret().name(&name).secret_string("first").send().await.unwrap();
-    assert_eq!(secrets.get(&name).await.unwrap().as_deref(), Some("first"), "its absence was not remembered");
+    assert_eq!(secrets.get(&name).await.unwrap().as_deref(), Some("first"), "its absence was not cached");
 
     client.put_secret_value().secret_id(&name).secret_string("second").send().await.unwrap();
-    assert_eq!(secrets.get(&name).await.unwrap().as_deref(), Some("first"), "remembered for a while");
+    assert_eq!(secrets.get(&name).await.unwrap().as_deref(), Some("first"), "cached for a while");
     assert_eq!(Secrets::new(client.clone()).get(&name).await.unwrap().as_deref(), Some("second"));
 
-    // Who asks for a newer one gets it, at most a quarter of a second later; then everybody has it.
+    // A caller that asks for a newer value gets it within a quarter of a second. Then the cache has it.
     let moment = Instant::now();
     while secrets.get_read_after(&name, moment).await.unwrap().as_deref() != Some("second") {
         assert!(moment.elapsed().as_secs() < 10, "it was never read again");
@@ -31,5 +31,5 @@ async fn a_secret_is_read_once_and_a_missing_one_looked_for_again(target: Target
     assert_eq!(secrets.get(&name).await.unwrap().as_deref(), Some("second"));
     client.put_secret_value().secret_id(&name).secret_string("third").send().await.unwrap();
     let value = secrets.get_read_after(&name, moment).await.unwrap();
-    assert_eq!(value.as_deref(), Some("second"), "it was read after that moment already");
+    assert_eq!(value.as_deref(), Some("second"), "it was already read after that instant");
 }

@@ -1,4 +1,4 @@
-//! Artifacts over S3. What is stored is what was hashed, or it is refused: by S3, and by us when we read it.
+//! Artifacts over S3. An object must match its hash: S3 checks it on upload, and we check it on download.
 
 use std::time::Duration;
 
@@ -80,7 +80,7 @@ async fn what_is_put_is_read_back_and_carries_its_hash(target: Target) {
         s3(&target.sdk().await).head_object().bucket(&lab.ctx.config.artifacts.bucket).key(key_of(&lab, &artifact.uri));
     let object = object.checksum_mode(ChecksumMode::Enabled).send().await.unwrap();
     assert_eq!(object.content_type(), Some("text/plain"));
-    // Who keeps no checksums must not mind being sent one: the reader verifies the hash that the row holds.
+    // A server that stores no checksums must ignore one. The reader verifies the hash from the row.
     let kept = (target != Target::OwnKeys).then_some("LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=");
     assert_eq!(object.checksum_sha256(), kept);
 
@@ -113,7 +113,7 @@ async fn an_object_that_is_too_large_missing_or_elsewhere_is_told_apart(target: 
     let gone = ArtifactRef { uri: format!("s3://{bucket}/runs/none"), ..artifact.clone() };
     assert!(matches!(lab.ctx.storage.get(&gone, MIB).await, Err(Error::NotFound(_))));
 
-    // A bucket whose name begins with ours exists and holds the very object.
+    // A bucket whose name starts with ours exists and holds this object.
     let neighbour = format!("{bucket}-x");
     create_bucket(&target.sdk().await, &neighbour).await;
     s3(&target.sdk().await)
@@ -135,7 +135,7 @@ async fn an_object_that_is_too_large_missing_or_elsewhere_is_told_apart(target: 
 
 async fn storage_that_is_away_is_told_as_such(target: Target) {
     let lab = target.lab().await;
-    // No bucket was made.
+    // No bucket was created.
     let put = store(&lab, 1).put("a", describe(), b"x".to_vec()).await;
     assert!(matches!(put, Err(Error::Unavailable { .. })), "{put:?}");
 }
@@ -143,7 +143,7 @@ async fn storage_that_is_away_is_told_as_such(target: Target) {
 async fn a_signed_upload_takes_the_bytes_it_was_signed_for_and_a_signed_download_gives_them(target: Target) {
     let lab = target.lab_with_bucket().await;
     let bytes = b"the very bytes".to_vec();
-    let artifact = upload(&lab, &bytes, bytes.clone()).await.expect("the right bytes are taken");
+    let artifact = upload(&lab, &bytes, bytes.clone()).await.expect("the right bytes are accepted");
     assert_eq!(lab.ctx.storage.get(&artifact, MIB).await.unwrap(), bytes);
 
     let signed = lab.ctx.storage.sign_download(&artifact.uri, MINUTE).await.unwrap();
@@ -154,11 +154,11 @@ async fn a_signed_upload_takes_the_bytes_it_was_signed_for_and_a_signed_download
 
 async fn a_signed_upload_of_other_bytes_never_becomes_a_readable_artifact(target: Target) {
     let lab = target.lab_with_bucket().await;
-    // As many bytes, and others.
+    // Different bytes of the same length.
     match upload(&lab, b"the very bytes", b"the evil bytes".to_vec()).await {
-        // S3 itself refuses: the checksum is part of what was signed.
+        // S3 refuses them, because the checksum is signed.
         Err(status) => assert_eq!(status, 400),
-        // An emulator may not look: then the reader does.
+        // An emulator may not check. Then the reader does.
         Ok(artifact) => {
             let read = lab.ctx.storage.get(&artifact, MIB).await;
             assert!(matches!(read, Err(Error::Conflict(_))), "{read:?}");
@@ -166,7 +166,7 @@ async fn a_signed_upload_of_other_bytes_never_becomes_a_readable_artifact(target
     }
 }
 
-/// Sends `body` with a request that was signed for `signed_for`; the artifact, or the status of a refusal.
+/// Sends `body` with a request that was signed for `signed_for`. Returns the artifact, or the status of the refusal.
 async fn upload(lab: &Lab, signed_for: &[u8], body: Vec<u8>) -> Result<ArtifactRef, u16> {
     let digest = Sha256::digest(signed_for);
     let key = format!("workspaces/{}", Uuid::new_v4());

@@ -1,5 +1,5 @@
-//! Migrations and plans on a Postgres with Supabase's roles, schemas and default privileges, by a `postgres` who is no
-//! superuser. A server of its own: roles belong to all databases of one.
+//! Migrations and plans on a Postgres with Supabase's roles, schemas and default privileges, where `postgres` is not a
+//! superuser. It needs its own server, because all databases of a server share its roles.
 
 use std::path::Path;
 
@@ -40,7 +40,7 @@ impl Supabase {
         drop(bootstrap);
         let supabase = Self { server, place, port: cluster.port, checkout };
         let admin = connect_to(&supabase.url("supabase_admin")).await;
-        // Its name is wanted for somebody with less power; superuser it stays, as the cluster's first role must.
+        // Rename it, because an ordinary role gets this name. The cluster's first role must stay a superuser.
         admin.batch_execute("alter role postgres rename to bootstrap").await.unwrap();
         admin.batch_execute(include_str!("supabase.sql")).await.unwrap();
         supabase
@@ -50,7 +50,7 @@ impl Supabase {
         format!("postgresql://{role}:postgres@127.0.0.1:{}/postgres?sslmode=disable", self.port)
     }
 
-    /// As `supabase start` does: roles, migrations, seed.
+    /// Runs roles, migrations and seed, as `supabase start` does.
     async fn set_up(&self) {
         let url = self.url("postgres");
         let roles = std::fs::read_to_string(self.checkout.root().join("supabase/roles.sql")).unwrap();
@@ -60,7 +60,7 @@ impl Supabase {
 
     async fn migrate(&self) {
         let url = self.url("postgres");
-        // Through the folder that the Supabase CLI looks into.
+        // From the folder that the Supabase CLI uses.
         let count = migrate::migrate(&url, &self.checkout.root().join("supabase/migrations")).await.unwrap();
         assert!(count > 0);
         assert_eq!(migrate::migrate(&url, &self.checkout.migrations()).await.unwrap(), 0, "the same files");
@@ -75,7 +75,7 @@ impl Supabase {
     }
 }
 
-/// A request of the Data API: its login role becomes the token's, with the token's claims.
+/// A request of the Data API: its login role switches to the token's role, with the token's claims.
 async fn request(client: &mut Client, role: &str, tenant: &str, sql: &str) -> Result<Vec<String>, SqlState> {
     let transaction = client.transaction().await.unwrap();
     let claims = json!({ "role": role, "app_metadata": { "tenant_id": tenant } }).to_string();
@@ -98,9 +98,9 @@ async fn plans_run_where_postgres_is_no_superuser() {
     lab.settle(&Script::deployed(), Deliver::Once).await;
     assert_eq!(lab.run_status(run).await, "succeeded");
 
-    // As a login role of the workers would: nothing but their functions.
+    // As a login role of the workers: it may only execute their functions.
     let worker = connect_to(&url).await;
-    worker.batch_execute("set role nofx_worker").await.expect("roles.sql lets postgres become it");
+    worker.batch_execute("set role nofx_worker").await.expect("roles.sql makes postgres a member");
     worker.batch_execute("select nofx.sweep_leases(1)").await.unwrap();
     let refused = worker.batch_execute("select * from nofx.run").await.unwrap_err();
     assert_eq!(refused.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE));
@@ -111,7 +111,7 @@ async fn plans_run_where_postgres_is_no_superuser() {
 #[tokio::test]
 async fn the_data_api_reaches_nothing_and_when_granted_only_its_tenants_rows() {
     let supabase = Supabase::start().await;
-    // Without roles.sql, as a hosted project: the first migration makes the roles.
+    // Without roles.sql, as in a hosted project: the first migration creates the roles.
     supabase.migrate().await;
     let url = supabase.url("postgres");
     let mut lab = Lab::on(TestDatabase::at(url.clone()), lab::config(&url)).await;
@@ -135,7 +135,7 @@ async fn the_data_api_reaches_nothing_and_when_granted_only_its_tenants_rows() {
         assert_eq!(answer, Err(SqlState::INSUFFICIENT_PRIVILEGE), "{role}");
     }
 
-    // What a project would grant that shows runs through the Data API.
+    // The grants of a project that exposes runs through the Data API.
     let grant =
         "grant usage on schema nofx to authenticated; grant select on all tables in schema nofx to authenticated";
     lab.admin.batch_execute(grant).await.unwrap();

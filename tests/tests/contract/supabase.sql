@@ -1,5 +1,5 @@
--- A Postgres as Supabase hands it over: its roles, its schemas, what they may do by default. Run as a superuser who is
--- not `postgres`: that one is an ordinary role there, who may make roles and databases.
+-- A Postgres as Supabase provides it: its roles, schemas and default privileges. Run it as a superuser other than
+-- `postgres`, which is an ordinary role there that may create roles and databases.
 create role postgres login createrole createdb replication bypassrls password 'postgres';
 alter database postgres owner to postgres;
 
@@ -22,7 +22,7 @@ create schema graphql_public;
 create schema vault;
 grant usage on schema auth, storage, public to postgres, anon, authenticated, service_role;
 
--- The most open of Supabase's defaults: whatever `postgres` makes in `public`, the Data API may use.
+-- The most permissive of Supabase's defaults: the Data API may use everything that `postgres` creates in `public`.
 alter default privileges for role postgres in schema public
     grant all on tables to postgres, anon, authenticated, service_role;
 alter default privileges for role postgres in schema public

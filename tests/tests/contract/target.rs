@@ -1,5 +1,5 @@
-//! The servers that every belief is held against. A case is a function of its target; each target has a test of its
-//! own, so that a failure says which server disagrees.
+//! The servers that the contract is tested against. A case is a function of its target. Each target gets its own test,
+//! so that a failure names the server.
 
 use aws_config::SdkConfig;
 use nofx_tests::database::TestDatabase;
@@ -12,8 +12,8 @@ pub enum Target {
     /// The local stack's emulator.
     Ministack,
     Localstack,
-    /// An S3 server and nothing else, for artifacts: keys and a region of its own, signatures verified, no checksums
-    /// kept. In this shape Supabase Storage takes them.
+    /// Only an S3 server, for artifacts. It has its own keys and region, verifies signatures and stores no checksums,
+    /// like Supabase Storage.
     OwnKeys,
 }
 
@@ -21,7 +21,7 @@ pub enum Target {
 pub const OWN_REGION: &str = "local";
 
 impl Target {
-    /// Configuration of clients that are none of ours.
+    /// Configuration of clients that are independent of the code under test.
     pub async fn sdk(self) -> SdkConfig {
         match self {
             Self::Ministack => lab::sdk().await,
@@ -33,7 +33,8 @@ impl Target {
         }
     }
 
-    /// A lab whose artifacts are here. All else is at the emulator: nothing but `ARTIFACTS_*` tells the two apart.
+    /// A lab that stores its artifacts here. Everything else is at the emulator. Only the `ARTIFACTS_*` variables
+    /// differ.
     pub async fn lab(self) -> Lab {
         let database = TestDatabase::create().await;
         let mut config = lab::config(&database.url);

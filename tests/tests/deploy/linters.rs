@@ -1,4 +1,5 @@
-//! The template passes `sam validate --lint`, cfn-lint and checkov; exceptions stand with their reasons in .checkov.yaml.
+//! The template passes `sam validate --lint`, cfn-lint and checkov. .checkov.yaml lists the exceptions with their
+//! reasons.
 
 use std::process::Command;
 
@@ -21,7 +22,7 @@ fn passes(env: &PythonEnv, program: &str, args: &[&str]) {
     command.env("AWS_DEFAULT_REGION", "us-east-1").env("SAM_CLI_TELEMETRY", "0").env_remove("AWS_ENDPOINT_URL");
     let output = command.output().unwrap_or_else(|error| panic!("{program}: {error}"));
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} ended with {}:\n{said}", output.status);
+    assert!(output.status.success(), "{program} exited with {}:\n{said}", output.status);
 }
 
 #[tokio::test]

@@ -1,12 +1,9 @@
-//! The template, deployed to an emulator that enforces its roles, and the sample plans through API Gateway's URL.
+//! Deploys the template to an emulator that enforces its roles, and runs the sample plans through API Gateway's URL.
 
 use std::process::{Command, Stdio};
 
 #[test]
-#[cfg_attr(
-    not(target_os = "linux"),
-    ignore = "the emulator runs the functions' Linux binaries as processes of its machine"
-)]
+#[cfg_attr(not(target_os = "linux"), ignore = "the emulator runs the functions' Linux binaries on this machine")]
 fn the_template_deploys_to_the_emulator_and_the_sample_plans_end_as_they_must() {
     let mut command = Command::new(env!("CARGO"));
     command.args(["run", "--quiet", "--bin", "nofx", "--", "deploy-local"]);

@@ -1,4 +1,4 @@
-//! What goes to AWS: the template against the code it deploys, its linters, and a deployment to the emulator.
+//! The deployment: compares the template with the code, runs its linters, and deploys it to the emulator.
 
 mod linters;
 mod local;

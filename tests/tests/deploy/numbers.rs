@@ -1,4 +1,4 @@
-//! Numbers that stand in the template and in the code must be the same, and in the right order.
+//! Compares the numbers in the template with those in the code, and checks their order.
 
 use nofx_local::function::{self, HTTP_FUNCTIONS, SWEEPER, SWEEPER_TIMEOUT, queue_functions};
 use serde_json::{Value, json};
@@ -7,9 +7,9 @@ use crate::template::{
     self, function, functions, of_type, parameters, queue, read, resource_of, resources, text, texts,
 };
 
-/// What claiming adds to a function's timeout: see `nofx.steps_claim`.
+/// What a claim adds to a function's timeout: see `nofx.steps_claim`.
 const LEASE_MARGIN_S: u32 = 5;
-/// After this API Gateway answers for the function.
+/// After this time API Gateway answers instead of the function.
 const GATEWAY_TIMEOUT_S: u64 = 29;
 
 #[test]
@@ -82,7 +82,7 @@ fn every_function_logs_into_a_group_of_its_own_that_forgets() {
 fn the_api_lets_nobody_in_without_a_signature() {
     let api = &resources()["Api"]["Properties"];
     assert_eq!(api["Auth"]["DefaultAuthorizer"], "AWS_IAM");
-    // What stands in the way of reading a bucket or a queue in plain text, or in public.
+    // What prevents that a bucket or queue is read without TLS, or by the public.
     let bucket = &resources()["ArtifactsBucket"];
     let blocked = bucket["Properties"]["PublicAccessBlockConfiguration"].as_object().expect("a block").clone();
     assert!(blocked.len() == 4 && blocked.values().all(|block| *block == Value::Bool(true)));

@@ -1,5 +1,5 @@
-//! Every role allows what its function's code calls, on what it calls it, and nothing else. The emulator enforces the same
-//! roles in `local.rs`; this test finds what is too much.
+//! Every role allows the calls of its function's code on the resources that it uses, and nothing else. In `local.rs`
+//! the emulator enforces the roles, which finds missing rights. This test also finds unneeded ones.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,10 +10,10 @@ use serde_json::Value;
 
 use crate::template::{function, functions, read, resources, root, text, texts};
 
-/// An action and a resource, as the template writes it.
+/// An action and a resource, as written in the template.
 type Right = (String, String);
 
-/// Every call that the code makes on a client of AWS, and the action that it needs. A presigned request needs it when it is used.
+/// Every call of the code to AWS, and the action that it needs. A presigned request needs it when it is used.
 const CALLS: [(&str, &str, &str); 6] = [
     ("queue.rs", "get_queue_url", "sqs:GetQueueUrl"),
     ("queue.rs", "send_message_batch", "sqs:SendMessage*"),
@@ -23,19 +23,19 @@ const CALLS: [(&str, &str, &str); 6] = [
     ("storage.rs", "put_object", "s3:PutObject"),
 ];
 
-/// What a function says to use storage or a secret, and the rights that it needs for that.
+/// Code with which a function uses storage or a secret, and the rights that it needs for that.
 const USES: [(&str, &[(&str, &str)]); 5] = [
     (".sign_download(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*")]),
     (".sign_upload(", &[("s3:PutObject", "${ArtifactsBucket.Arn}/workspaces/*")]),
-    // Without the right to list, S3 says "denied" of what is not there.
+    // Without the right to list, S3 answers "access denied" for a missing object.
     ("store.get(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*"), ("s3:ListBucket", "ArtifactsBucket.Arn")]),
     ("store.put(", &[("s3:PutObject", "${ArtifactsBucket.Arn}/runs/*")]),
     ("secrets.get(", &[("secretsmanager:GetSecretValue", "LlmSecret.Id")]),
 ];
 
-/// What Lambda does in the name of every function.
+/// The rights that every function needs.
 const EVERY: [(&str, &str); 4] = [
-    // The database's URL and, where they are elsewhere, the keys of storage: `shared::config`.
+    // The database's URL and the keys of another artifact store: see `shared::config`.
     ("secretsmanager:GetSecretValue", "DatabaseSecretArn"),
     ("secretsmanager:GetSecretValue", "StorageSecretArn"),
     ("xray:PutTraceSegments", "*"),
@@ -48,7 +48,7 @@ fn every_role_allows_exactly_what_its_function_calls() {
     let queues: Vec<String> = queue_functions.iter().map(|name| queue_of(name)).collect();
     for (name, (logical, properties)) in functions() {
         let role = text(&properties["Role"]).strip_suffix(".Arn").expect("a role's ARN").to_owned();
-        assert_eq!(role, logical.replace("Function", "Role"), "a role of its own");
+        assert_eq!(role, logical.replace("Function", "Role"), "its own role");
         let right = |action: &str, resource: &str| (action.to_owned(), resource.to_owned());
         let mut expected: BTreeSet<Right> = EVERY.iter().map(|(action, resource)| right(action, resource)).collect();
         let logs = format!(
@@ -56,7 +56,7 @@ fn every_role_allows_exactly_what_its_function_calls() {
             text(&properties["LoggingConfig"]["LogGroup"])
         );
         expected.extend(["logs:CreateLogStream", "logs:PutLogEvents"].map(|action| right(action, &logs)));
-        // Every function makes steps ready: by creating, deciding, controlling, finishing or sweeping.
+        // Every function makes steps ready: it creates, controls, finishes or sweeps runs, or decides gates.
         for queue in &queues {
             expected.extend(["sqs:GetQueueUrl", "sqs:SendMessage*"].map(|action| right(action, queue)));
         }
@@ -91,9 +91,9 @@ fn every_call_on_a_client_is_in_the_table() {
     }
     let listed: BTreeSet<_> = CALLS.iter().map(|(file, call, _)| ((*file).to_owned(), (*call).to_owned())).collect();
     assert_eq!(found, listed);
-    // No function has a client of its own.
+    // No function creates its own client.
     let own = sources(&root().join("functions"));
-    assert!(!own.contains("aws_sdk_"), "a function calls AWS beside shared::{{queue, secrets, storage}}");
+    assert!(!own.contains("aws_sdk_"), "a function calls AWS outside of shared::{{queue, secrets, storage}}");
 
     let mut allowed = BTreeSet::new();
     for (_, (logical, _)) in functions() {
@@ -109,18 +109,18 @@ fn queue_of(name: &str) -> String {
     text(&properties["Events"]["StepReady"]["Properties"]["Queue"]).to_owned()
 }
 
-/// What a role allows, by its own policies and by the template's managed ones.
+/// What a role allows, in its own policies and in the template's managed policies.
 fn rights_of(role: &str) -> BTreeSet<Right> {
     let resources = resources();
     let role = &resources.get(role).unwrap_or_else(|| panic!("template.yaml has no role {role}"))["Properties"];
     let mut rights = BTreeSet::new();
     collect(&role["Policies"], &mut rights);
     for name in texts(&role["ManagedPolicyArns"]) {
-        // Conditions and `AWS::NoValue` are in the list as well.
+        // The list also contains conditions and `AWS::NoValue`.
         if let Some(policy) = resources.get(&name) {
             collect(&policy["Properties"]["PolicyDocument"], &mut rights);
         } else {
-            assert!(matches!(name.as_str(), "HasStorageSecret" | "AWS::NoValue"), "a policy that is not ours: {name}");
+            assert!(matches!(name.as_str(), "HasStorageSecret" | "AWS::NoValue"), "an unknown policy: {name}");
         }
     }
     rights
@@ -140,7 +140,7 @@ fn collect(value: &Value, rights: &mut BTreeSet<Right>) {
     }
 }
 
-/// The code below a folder, tests aside.
+/// The code below a folder, without tests.
 fn sources(folder: &Path) -> String {
     let mut text = String::new();
     for entry in fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {

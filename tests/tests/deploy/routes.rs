@@ -1,4 +1,4 @@
-//! Three lists of routes must be one: the routers', API Gateway's, and that of `cargo lambda watch`.
+//! Three lists of routes must be equal: those of the routers, of API Gateway and of `cargo lambda watch`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use crate::template::{functions, read, text};
 /// Method, path, function.
 type Route = (String, String, String);
 
-/// The functions' own.
+/// The routes of the functions' routers.
 fn of_routers() -> BTreeSet<Route> {
     let tables = [("api", api::routes()), ("approvals", approvals::routes()), ("console", console::routes())];
     let mut routes = BTreeSet::new();
@@ -28,7 +28,7 @@ fn api_gateway_has_exactly_the_routes_of_the_routers() {
             if event["Type"] == "Api" {
                 let event = &event["Properties"];
                 assert_eq!(event["RestApiId"], "Api");
-                // Nothing may take itself out of the API's authorizer.
+                // No route may bypass the API's authorizer.
                 assert!(event["Auth"].is_null(), "{event}");
                 let route = (text(&event["Method"]).to_owned(), text(&event["Path"]).to_owned(), function.clone());
                 assert!(routes.insert(route.clone()), "twice: {route:?}");
@@ -58,7 +58,7 @@ fn cargo_lambda_watch_serves_exactly_the_paths_of_the_routers() {
 fn no_route_is_made_beside_the_tables() {
     for (function, beside) in [("api", 0), ("approvals", 0), ("console", 1)] {
         let source = read(&format!("functions/{function}/src/lib.rs"));
-        // The console's page for whatever is not there.
+        // The console's "not found" page.
         assert_eq!(source.matches(".route(").count(), beside, "functions/{function}/src/lib.rs");
     }
 }

@@ -1,4 +1,4 @@
-//! The template as JSON. Short forms lose their tag: `!Ref X` and `!Sub X` are the text `X`, `!If` is a list.
+//! Reads the template as JSON. Short forms lose their tag: `!Ref X` and `!Sub X` become the string `X`, `!If` a list.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -41,7 +41,7 @@ pub fn of_type(kind: &str) -> BTreeMap<String, Value> {
     of_kind.map(|(name, mut resource)| (name, resource["Properties"].take())).collect()
 }
 
-/// The functions by the names of their binaries: logical name and properties.
+/// The functions by the name of their binary: logical name and properties.
 pub fn functions() -> BTreeMap<String, (String, Value)> {
     of_type("AWS::Serverless::Function")
         .into_iter()
@@ -75,7 +75,7 @@ pub fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("no text: {value}"))
 }
 
-/// Every text of a value, in order.
+/// Every string in a value, in order.
 pub fn texts(value: &Value) -> Vec<String> {
     match value {
         Value::Array(items) => items.iter().flat_map(texts).collect(),

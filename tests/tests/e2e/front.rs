@@ -1,4 +1,4 @@
-//! The front of the stack: large answers arrive whole, and no header or path of a client harms a function.
+//! The HTTP front of the stack: large answers arrive complete, and no header or path of a client harms a function.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::stack::Stack;
 
-/// Clients at the same time, and requests of each.
+/// Number of concurrent clients, and requests of each.
 const CLIENTS: usize = 4;
 const REQUESTS: usize = 50;
 
@@ -19,7 +19,8 @@ pub async fn holds(stack: &Stack) {
     a_function_that_is_killed_answers_again(stack).await;
 }
 
-/// `cargo lambda watch` by itself loses about one in fifty of the smaller ones to four clients, and more of the larger.
+/// `cargo lambda watch` alone loses about one in fifty of the smaller answers with four clients, and more of the
+/// larger.
 async fn large_answers_arrive_whole(stack: &Stack) {
     let client = Client::new();
     for (size, steps, requests) in [(4_000, 2, REQUESTS), (100_000, 8, 5)] {
@@ -40,7 +41,7 @@ async fn large_answers_arrive_whole(stack: &Stack) {
             lost
         };
         let lost: usize = join_all((0..CLIENTS).map(one)).await.into_iter().sum();
-        assert_eq!(lost, 0, "of answers over steps of {size} bytes");
+        assert_eq!(lost, 0, "lost answers about steps of {size} bytes");
     }
 }
 
@@ -66,13 +67,13 @@ async fn what_no_function_answers_is_a_problem_document(stack: &Stack) {
     for path in ["/nowhere", "/lambda-url/api/health", "/2015-03-31/functions/echo/invocations"] {
         let answer = client.post(stack.at(path)).body("{}").send().await.expect("an answer");
         let text = problem(answer, 404).await;
-        assert!(!text.contains("approvals"), "names of functions are nobody's business: {text}");
+        assert!(!text.contains("approvals"), "the names of functions are not shown: {text}");
     }
     let answer = client.post(stack.at("/runs")).body(vec![b' '; 11 << 20]).send().await.expect("an answer");
     problem(answer, 413).await;
 }
 
-/// A request that meets a killed process gets a document soon, and the next process answers.
+/// A request to a killed process soon gets a problem document, and the next process answers.
 async fn a_function_that_is_killed_answers_again(stack: &Stack) {
     stack.kill_function("api");
     let client = Client::builder().timeout(Duration::from_secs(40)).build().expect("a client");

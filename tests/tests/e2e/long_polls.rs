@@ -1,5 +1,5 @@
-//! The stack's emulator wakes a waiting poll when a message may be received, instead of looking ten times a second: a
-//! poll that slept through one would delay a step by its whole wait.
+//! The stack's emulator wakes a waiting poll once a message can be received, instead of polling ten times a second. A
+//! poll that missed a message would delay its step by the whole wait.
 
 use std::env;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nofx_local::aws::resources::Aws;
 use uuid::Uuid;
 
-/// The longest wait that SQS allows. No poll here takes that long.
+/// The longest wait that SQS allows. No poll here may take that long.
 const WAIT_S: i32 = 20;
 const SOON: Duration = Duration::from_secs(10);
 
@@ -24,7 +24,7 @@ impl Queue {
         Self { sqs, url: created.queue_url.expect("a URL") }
     }
 
-    /// The receipts of what a poll receives, and how long it waited.
+    /// The receipt handles that a poll receives, and how long it waited.
     async fn receive(&self, visibility_s: i32) -> (Vec<String>, Duration) {
         let start = Instant::now();
         let request = self.sqs.receive_message().queue_url(&self.url).wait_time_seconds(WAIT_S);
@@ -42,7 +42,7 @@ impl Queue {
 #[tokio::test]
 async fn a_waiting_poll_wakes_for_a_message_a_delay_and_a_redelivery() {
     let queue = Queue::make().await;
-    // Whichever comes first, the poll or the message: both orders must end soon.
+    // The poll or the message may come first. Both orders must end soon.
     let ((received, waited), ()) = tokio::join!(queue.receive(1), queue.send(0));
     assert_eq!(received.len(), 1);
     assert!(waited < SOON, "a message: {waited:?}");
@@ -53,7 +53,7 @@ async fn a_waiting_poll_wakes_for_a_message_a_delay_and_a_redelivery() {
 
     let returned = queue.sqs.change_message_visibility().queue_url(&queue.url).receipt_handle(&again[0]);
     let ((third, waited), _) = tokio::join!(queue.receive(1), returned.visibility_timeout(0).send());
-    assert_eq!(third.len(), 1, "it was given back");
+    assert_eq!(third.len(), 1, "it was returned");
     assert!(waited < SOON, "a return: {waited:?}");
     queue.sqs.delete_message().queue_url(&queue.url).receipt_handle(&third[0]).send().await.expect("deleted");
 

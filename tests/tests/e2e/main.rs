@@ -1,6 +1,7 @@
-//! The whole stack, once, as a user starts it: `nofx dev` with every function under `cargo lambda watch`, real gates on the
-//! sample workspace, a function killed in the middle, a stop that leaves nothing, and a start that finds everything again.
+//! The whole stack as a user starts it with `nofx dev`: real gates on the sample workspace, the examples of the
+//! documents, a function that is killed, a stop that leaves nothing behind, and a restart that keeps all state.
 
+mod documents;
 mod front;
 mod long_polls;
 mod stack;
@@ -26,13 +27,14 @@ async fn the_whole_stack_runs_the_demo_survives_a_kill_and_a_restart() {
     assert!(shown.contains("all 4 plans ended as they must"), "{shown}");
 
     smoke_requests(&stack).await;
+    documents::hold(&stack, state.path()).await;
     front::holds(&stack).await;
     kill_in_the_middle(&stack).await;
     let before = statuses(&stack).await;
     assert!(before.len() > RUNS);
 
     let processes = stack.processes();
-    assert!(processes.len() > 10, "the functions are processes of their own: {processes:?}");
+    assert!(processes.len() > 10, "each function is a process: {processes:?}");
     stack.stop();
     let left: Vec<_> = processes.into_iter().filter(stack::Process::is_alive).collect();
     assert_eq!(left, [], "a stopped stack leaves nothing behind");
@@ -42,7 +44,7 @@ async fn the_whole_stack_runs_the_demo_survives_a_kill_and_a_restart() {
     again.stop();
 }
 
-/// Every event of a run is as docs/events.md says.
+/// Every event of a run matches docs/events.md.
 async fn events_are_documented(stack: &Stack, run: &str) {
     let catalogue = Catalogue::read();
     let events = stack.get(&format!("/runs/{run}/timeline?limit=1000")).await;
@@ -52,7 +54,7 @@ async fn events_are_documented(stack: &Stack, run: &str) {
     }
 }
 
-/// The requests that the first version's users have in their notes.
+/// The smoke requests of the first version, which users may have in their notes.
 async fn smoke_requests(stack: &Stack) {
     let gated = json!({"plan":{"goal":"gated codegen","steps":[{"name":"typecheck","tool":"gate:typecheck"},
         {"name":"lint","tool":"gate:lint"},{"name":"unit","tool":"gate:unit"},{"name":"generate readme",

@@ -10,8 +10,8 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
 use tokio::time::sleep;
 
-/// Bound on everything that is waited for: a cold start installs the sample's dependencies, and a killed function's
-/// steps come back after their lease.
+/// Limit of every wait. A cold start installs the sample's dependencies, and a killed function's steps are ready again
+/// only after their lease.
 const PATIENCE: Duration = Duration::from_mins(3);
 const LOOK_PERIOD: Duration = Duration::from_millis(200);
 
@@ -29,7 +29,7 @@ pub struct Process {
     name: String,
 }
 
-/// The `nofx` command on a state folder of its own.
+/// The `nofx` command with its own state folder.
 pub fn cargo_run(state: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO"));
     command.args(["run", "--quiet", "--bin", "nofx", "--"]).args(args);
@@ -53,7 +53,7 @@ impl Stack {
         let mut stack = Self { child, client, url: format!("http://127.0.0.1:{port}") };
         let start = Instant::now();
         while !stack.is_healthy().await {
-            assert!(stack.child.try_wait().expect("a child").is_none(), "nofx dev ended by itself");
+            assert!(stack.child.try_wait().expect("a child").is_none(), "nofx dev exited");
             assert!(start.elapsed() < PATIENCE, "the API does not become healthy");
             sleep(LOOK_PERIOD).await;
         }
@@ -68,11 +68,11 @@ impl Stack {
         }
     }
 
-    /// Ctrl-C, and a clean end.
+    /// Sends Ctrl-C, and expects a clean exit.
     pub fn stop(&mut self) {
         kill_process(Pid::from_child(&self.child), Signal::INT).expect("interrupt nofx dev");
         let ended = self.child.wait().expect("nofx dev ends");
-        assert!(ended.success(), "nofx dev ended with {ended}");
+        assert!(ended.success(), "nofx dev exited with {ended}");
     }
 
     async fn is_healthy(&self) -> bool {
@@ -146,7 +146,8 @@ impl Stack {
         format!("{}{path}", self.url)
     }
 
-    async fn until(&self, run: &str, statuses: &[&str]) -> Value {
+    /// The run once it has one of these states.
+    pub async fn until(&self, run: &str, statuses: &[&str]) -> Value {
         let start = Instant::now();
         loop {
             let detail = self.get(&format!("/runs/{run}")).await;
@@ -160,7 +161,7 @@ impl Stack {
 }
 
 impl Drop for Stack {
-    /// A failing test leaves no stack behind either.
+    /// Stops the stack if a test fails.
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
             let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);

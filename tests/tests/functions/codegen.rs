@@ -1,4 +1,4 @@
-//! `codegen` with a real worker: what it spends is in the timeline, as the catalogue of events says.
+//! `codegen` with a real worker: the timeline has what it spent, as docs/events.md says.
 
 use ::codegen::{Codegen, CodegenConfig, PerProvider, Provider, ProviderKeys};
 use axum::{Json, Router, routing};
@@ -9,7 +9,7 @@ use shared::domain::tool;
 use shared::worker::{WorkThenRecord, Worker};
 use tokio::net::TcpListener;
 
-/// A server that is both providers: `OpenAI`'s answer is cut off, Anthropic's is complete.
+/// A server for both providers. `OpenAI`'s answer is cut off, Anthropic's is complete.
 async fn providers() -> String {
     let cut_off = json!({
         "status": "incomplete", "incomplete_details": { "reason": "max_output_tokens" }, "model": "gpt", "output": [],

@@ -1,4 +1,4 @@
-//! `db_write` on a real table: exactly once, or not at all.
+//! `db_write` on a real table: it writes exactly once or not at all.
 
 mod effects;
 
@@ -25,13 +25,13 @@ async fn shop() -> Lab {
     lab
 }
 
-/// What the database's owner does: the writer may use every table of `public`.
+/// The grants of the database's owner: the writer may use every table in `public`.
 async fn open(lab: &Lab) {
     let grant = "grant select, insert, update, delete on all tables in schema public to nofx_writer";
     lab.admin.batch_execute(grant).await.unwrap();
 }
 
-/// A table that this SQL makes, and a rule for it.
+/// Creates a table with this SQL, and a rule for it.
 async fn with_rule(lab: &Lab, sql: &str, table: &str, constraints: Value) {
     lab.admin.batch_execute(sql).await.unwrap();
     open(lab).await;
@@ -49,7 +49,7 @@ fn worker(lab: &Lab) -> Worker<InTransaction<DbWrite>> {
     Worker::new(lab.ctx.clone(), tool::handler("db_write").expect("a handler"), InTransaction(DbWrite))
 }
 
-/// Runs one operation; every message is delivered three times.
+/// Runs one operation, and delivers each message three times.
 async fn write(lab: &Lab, inputs: Value) -> RunId {
     let mut step = plans::step("write", "db_write", inputs);
     step["retry"] = json!({"max_attempts": 1});
@@ -157,7 +157,7 @@ async fn an_attempt_that_was_cancelled_meanwhile_takes_its_rows_back() {
     let inputs = json!({"table": "public.products", "op": "insert", "values": [{"name": "a", "price": 1}]});
     let run = lab.submit(&json!({"goal": "g", "steps": [plans::step("write", "db_write", inputs)]})).await;
     let wakeups = lab.sent().await;
-    // The table's lock holds the insert up between claim and finish.
+    // The lock on the table stops the insert between claim and finish.
     lab.admin.batch_execute("begin; lock table public.products in exclusive mode").await.unwrap();
     let worker = worker(&lab);
     let working = tokio::spawn(async move { worker.handle_batch(event_of([body(&wakeups[0])]), None).await });
@@ -204,7 +204,7 @@ async fn a_number_is_stored_as_it_was_given_or_not_at_all() {
         let run = write(&lab, insert(row.clone())).await;
         assert_eq!(error_code(&lab, run).await, "inexact_value", "{row}");
     }
-    // A number from PostgreSQL 16 on, and no number before.
+    // PostgreSQL 16 and later read this as a number, earlier versions do not.
     let run = write(&lab, insert(json!({"id": 1, "price": "10.00_5"}))).await;
     assert!(["inexact_value", "invalid_value"].contains(&error_code(&lab, run).await.as_str()));
     let huge = "12345678901234567890123.5";
@@ -213,7 +213,7 @@ async fn a_number_is_stored_as_it_was_given_or_not_at_all() {
     let stored: String = lab.admin.query_one("select id::text from public.exact", &[]).await.unwrap().get(0);
     assert_eq!(stored, huge);
     let outputs = lab.snapshot(run).await["steps"]["write"]["outputs"].clone();
-    assert_eq!(outputs["keys"], json!([{"id": huge}]), "no double has touched it on its way back");
+    assert_eq!(outputs["keys"], json!([{"id": huge}]), "it is not rounded to a double in the answer");
     let update = json!({"table": "public.exact", "op": "update", "where": {"id": huge}, "set": {"price": 1.999}});
     let run = write(&lab, update).await;
     assert_eq!(error_code(&lab, run).await, "inexact_value");
@@ -250,7 +250,7 @@ async fn nothing_in_a_search_path_stands_in_for_the_databases_own() {
         .batch_execute(&format!("do $$ begin execute format('{path}', current_database()); end $$"))
         .await
         .unwrap();
-    // Connections that are opened from here on have that path.
+    // New connections have that search path.
     lab.ctx = lab.another_ctx().await;
     let update = json!({"table": "public.letters", "op": "update", "where": {"k": "a"}, "set": {"n": 7}});
     let run = write(&lab, update).await;
@@ -276,7 +276,7 @@ async fn only_as_many_rows_as_expected_are_touched() {
 #[tokio::test]
 async fn the_writer_has_no_rights_but_its_own() {
     let lab = shop().await;
-    // A policy of the tenant holds, and the control plane's own tables are out of reach, also by a pinned trigger.
+    // A policy for the tenant applies. The control plane's own tables stay closed, even to a pinned trigger.
     lab.admin
         .batch_execute(
             "alter table public.products enable row level security;
@@ -352,7 +352,7 @@ async fn a_statement_ends_at_the_steps_timeout_and_its_attempts_are_kept_to_the_
     assert_eq!((&step["status"], &step["error"], &step["attempt"]), (&json!("failed"), &json!("timed_out"), &json!(1)));
     let busy = "select count(*) from pg_stat_activity where state = 'active' and query like '%public%slow%'
                  and pid <> pg_backend_pid()";
-    assert_eq!(number(&lab, busy).await, 0, "nothing is left running in the database");
+    assert_eq!(number(&lab, busy).await, 0, "no statement is still running in the database");
 }
 
 #[tokio::test]
@@ -360,7 +360,7 @@ async fn writes_that_wait_for_a_lock_keep_no_other_from_its_connection() {
     let mut lab = shop().await;
     lab.ctx = {
         let mut config = lab.ctx.config.clone();
-        // As `worker::run` sizes it for a batch.
+        // The size that `worker::run` chooses for a batch.
         config.database.pool_size = <InTransaction<DbWrite> as shared::worker::Executor>::connections(10) as usize;
         let queue = lab.ctx.queue.clone();
         shared::context::Ctx { queue, ..nofx_tests::lab::context(config).await }
@@ -414,7 +414,7 @@ async fn a_rule_that_can_be_read_in_two_ways_cannot_be_stored() {
     let closed =
         "insert into nofx.db_write_rule (tenant_id, table_name, allowed_ops) values ('acme', 'nofx.run', '{insert}')";
     assert!(lab.admin.execute(closed, &[]).await.is_err());
-    // One of before the check stays in the table, and allows nothing.
+    // A rule from before the check stays in the table, and allows nothing.
     lab.admin
         .batch_execute(
             "alter table nofx.db_write_rule drop constraint rule_is_sound;

@@ -1,4 +1,4 @@
-//! What API Gateway sends a function, in both of its shapes.
+//! Sends requests to a function as API Gateway does, in both event formats.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use nofx_tests::Lab;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-/// Which API Gateway stands before the function.
+/// The kind of API Gateway in front of the function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
     /// REST API, payload format 1.0.
@@ -20,7 +20,7 @@ pub enum Shape {
 
 pub const SHAPES: [Shape; 2] = [Shape::Rest, Shape::Http];
 
-/// What came back.
+/// The answer of a function.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u64,
@@ -56,7 +56,7 @@ impl Gateway {
         self.send("POST", path, &[], Some(body.to_string())).await
     }
 
-    /// Sends one request through the event that this gateway would make of it.
+    /// Sends a request as the event that this gateway makes of it.
     pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<String>) -> Answer {
         let event = match self.shape {
             Shape::Rest => rest_event(method, path, headers, body.as_deref()),
@@ -80,7 +80,7 @@ impl Gateway {
 impl Answer {
     /// A header's first value.
     pub fn header(&self, name: &str) -> Option<&str> {
-        // The REST shape lists values, the HTTP shape has one each.
+        // The REST format has a list of values per header, the HTTP format one value.
         self.headers["many"][name][0].as_str().or_else(|| self.headers["one"][name].as_str())
     }
 }

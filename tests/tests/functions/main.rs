@@ -1,12 +1,12 @@
-//! The functions on a real database: HTTP routes through both event shapes of API Gateway, and handlers.
+//! The functions on a real database: HTTP routes through both event formats of API Gateway, and handlers.
 
 mod codegen;
 mod db_write;
-mod docs;
 mod gateway;
 mod hostile;
 mod pages;
 mod plans;
 mod routes;
 mod rules;
+mod shapes;
 mod submit;

@@ -1,4 +1,4 @@
-//! Routes, each through both event shapes.
+//! Routes, each through both event formats.
 
 use nofx_tests::{Deliver, Lab, Script, plans};
 use serde_json::{Value, json};
@@ -102,7 +102,7 @@ async fn bad_input_is_a_problem_document_with_every_path() {
         assert_eq!(api.get("/nothing").await.status, 404);
         assert_eq!(api.send("DELETE", "/runs", &[], None).await.status, 405);
         let count: i64 = lab.admin.query_one("select count(*) from nofx.run", &[]).await.unwrap().get(0);
-        assert_eq!(count, 0, "what was refused left nothing behind");
+        assert_eq!(count, 0, "a refused request stores nothing");
     }
 }
 

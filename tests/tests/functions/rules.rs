@@ -1,4 +1,4 @@
-//! Rules through the API: set, read, deleted, and every change on record.
+//! Rules through the API: set, read and delete them. Every change is recorded.
 
 use nofx_tests::Lab;
 use serde_json::{Value, json};
@@ -38,7 +38,7 @@ async fn a_rule_is_set_replaced_read_and_deleted_and_each_change_is_an_event() {
     let list = api.get("/rules").await.body;
     assert_eq!((list["rules"].as_array().unwrap().len(), &list["next"]), (1, &Value::Null));
 
-    // By hand it is on record as well, and what it does not name is shown as it counts.
+    // A change with SQL is recorded too. Fields that it does not set are shown with their defaults.
     let by_hand = "update nofx.db_write_rule set allowed_ops = '{insert,delete}', constraints = '{}'";
     lab.admin.batch_execute(by_hand).await.unwrap();
     let rule = api.get("/rules/public.notes").await.body;

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
+use nofx::client::api::Api;
 use nofx::client::submission::{self, Submission};
 use nofx_tests::script::Script;
 use nofx_tests::{Deliver, Lab};
 use serde_json::json;
-
-use crate::docs::serve;
+use shared::http::with_layers;
+use tokio::net::TcpListener;
 
 #[tokio::test]
 async fn the_example_in_yaml_runs_to_its_approval() {
@@ -15,8 +16,7 @@ async fn the_example_in_yaml_runs_to_its_approval() {
     let api = serve(&lab).await;
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/release.yaml");
     let submission = Submission { file: &file, workspace: None, overlay: None, base: None };
-    let run = submission::create(&api, &submission).await.expect("the example is accepted");
-    let id = run.id.parse().expect("a run's id");
+    let id = submission::create(&api, &submission).await.expect("the example is accepted").id;
 
     lab.settle(&Script::deployed(), Deliver::Once).await;
 
@@ -26,4 +26,13 @@ async fn the_example_in_yaml_runs_to_its_approval() {
     assert_eq!(steps["notes"]["outputs"], notes);
     assert_eq!(steps["approve"]["status"], "blocked");
     lab.assert_invariants().await;
+}
+
+/// The API over HTTP, for as long as the test runs.
+async fn serve(lab: &Lab) -> Api {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let router = with_layers(api::router(lab.ctx.clone()));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    Api::at(&url)
 }

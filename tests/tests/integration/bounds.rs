@@ -1,4 +1,4 @@
-//! What one step's row, references or size do to it, they do to no neighbour of its batch.
+//! A step that fails because of its row, its references or its size does not affect the other steps of its batch.
 
 use nofx_tests::delivery::{event, failed_ids};
 use nofx_tests::script::succeeded;
@@ -22,11 +22,11 @@ async fn innocents(lab: &Lab) -> Vec<RunId> {
     runs
 }
 
-/// One batch for all: the step of `run` and those of its neighbours.
+/// Delivers all wake-ups in one batch: the step of `run` and its neighbours.
 async fn deliver(lab: &Lab, script: &Script) -> Vec<WakeUp> {
     let sent = lab.sent().await;
     let response = lab.worker("echo", script).handle_batch(event(&sent, Deliver::Once), None).await;
-    assert!(failed_ids(&response).is_empty(), "no message comes back");
+    assert!(failed_ids(&response).is_empty(), "no message is returned");
     sent
 }
 
@@ -139,7 +139,7 @@ async fn a_reference_to_null_is_null_and_to_nothing_a_failure() {
 #[tokio::test]
 async fn a_row_that_no_parser_reads_fails_its_own_step_at_claim_and_at_finish() {
     let lab = Lab::new().await;
-    // As an earlier version could accept it.
+    // An earlier version could accept such inputs.
     let unreadable = format!("{{\"x\": {}1{}}}", "[".repeat(200), "]".repeat(200));
     let claimed = lab.submit(&plans::wide(1)).await;
     let continued = lab.submit(&plans::chain(2)).await;
@@ -159,7 +159,7 @@ async fn a_run_of_before_the_paths_of_references_goes_on() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::chain(3)).await;
     lab.admin.execute("update nofx.step set ref_paths = null where run_id = $1", &[&run.0]).await.unwrap();
-    // Its references are whole outputs then, and the worker finds the path in them.
+    // Then its references are whole outputs, in which the worker resolves the path.
     lab.settle(&Script::deployed(), Deliver::Once).await;
     assert_eq!(lab.snapshot(run).await["steps"]["s2"]["outputs"]["said"], "hello");
 }
@@ -181,7 +181,7 @@ async fn a_step_whose_claim_the_database_refuses_keeps_no_neighbour() {
     let sent = lab.sent().await;
     let response = lab.worker("echo", &Script::deployed()).handle_batch(event(&sent, Deliver::Once), None).await;
     let index = sent.iter().position(|wakeup| wakeup.run_id == refused).unwrap();
-    assert_eq!(failed_ids(&response), [format!("m{index}")].into(), "its own message comes back");
+    assert_eq!(failed_ids(&response), [format!("m{index}")].into(), "only its own message is returned");
     all_succeeded(&lab, &neighbours).await;
 }
 

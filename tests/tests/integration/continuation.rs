@@ -1,4 +1,4 @@
-//! An invocation goes on with what its steps make ready, as far as it may.
+//! An invocation continues with steps that its own steps made ready, within its limits.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use uuid::Uuid;
 /// Too little for another step of echo, whose timeout is 20 s.
 const NEARLY_OVER: Duration = Duration::from_secs(22);
 
-/// Delivers what was sent to one invocation of echo.
+/// Delivers all sent wake-ups to one invocation of echo.
 async fn invoke(lab: &Lab, script: &Script, left: Option<Duration>) {
     let sent = lab.sent().await;
     let response = lab.worker("echo", script).handle_batch(event(&sent, Deliver::Once), left).await;
@@ -54,7 +54,7 @@ async fn for_each_step_that_succeeded_it_goes_on_with_one_and_the_others_are_wok
     lab.submit(&plans::diamond(3)).await;
     let script = Script::deployed();
     invoke(&lab, &script, None).await;
-    // The root went on with one of its three children, and that one made nothing ready.
+    // The invocation continued with one of the root's three children, which made no step ready.
     assert_eq!(woken(&lab).await, ["m1", "m2"]);
     lab.assert_invariants().await;
 }
@@ -141,8 +141,8 @@ async fn a_finish_whose_answer_was_lost_gets_the_steps_that_it_went_on_with_agai
         (first.claimed[0].step_id, first.claimed[0].attempt),
         (again.claimed[0].step_id, again.claimed[0].attempt)
     );
-    assert!(again.ready.is_empty(), "somebody works on it");
-    // Whoever else repeats the finish must not work on a step that has an owner.
+    assert!(again.ready.is_empty(), "a worker has claimed it");
+    // Another call that repeats the finish must not get a step that has an owner.
     let other = step::steps_finish(&lab.ctx.db, &items, Some(&continuation())).await.unwrap();
     assert!(other.claimed.is_empty());
     lab.assert_unchanged(run, &before).await;
@@ -154,7 +154,7 @@ async fn a_claim_whose_answer_was_lost_gets_its_steps_again() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::wide(1)).await;
     let item = json!({ "tenant_id": lab.tenant, "run_id": run, "step_id": lab.step(run, "s0").await, "lease_s": 30 });
-    // Two messages of one step: it is claimed once, and given back once.
+    // Two messages for one step: it is claimed once and returned once.
     let items = json!([item, item]);
     let claim = async |call: Uuid| -> Value {
         lab.admin.query_one("select nofx.steps_claim($1, $2)", &[&items, &call]).await.unwrap().get(0)
@@ -175,7 +175,7 @@ async fn an_end_that_was_committed_unnoticed_gives_its_successor_back() {
     let run = lab.submit(&plans::chain(2)).await;
     let (item, lost) = (done(&lab, run, "s0").await, continuation());
     let first = step::steps_finish(&lab.ctx.db, std::slice::from_ref(&item), Some(&lost)).await.unwrap();
-    // As a transaction whose commit was not answered is recorded: to be tried again, by another call.
+    // A transaction whose commit got no answer is recorded like this, by another call: ready for a retry.
     let retry = FinishItem { call: Some(lost.call), to: FinishTo::Ready, outputs: None, ..item };
     let again = step::steps_finish(&lab.ctx.db, &[retry], Some(&continuation())).await.unwrap();
     assert_eq!(again.items[0].result, FinishResult::Stale);
@@ -187,7 +187,7 @@ fn continuation() -> Continuation {
     Continuation { call: Uuid::new_v4(), handler: "echo", lease_s: 30, timeout_s: 27, refs_bytes: 1 << 20 }
 }
 
-/// Claims a step; its success, still to be recorded.
+/// Claims a step, and returns its success, which is not yet recorded.
 async fn done(lab: &Lab, run: RunId, name: &str) -> FinishItem {
     let step_id = lab.step(run, name).await;
     let item = ClaimItem { tenant_id: lab.tenant.clone(), run_id: run, step_id, lease_s: 30, refs_bytes: 1 << 20 };

@@ -1,4 +1,4 @@
-//! Pause, resume, cancel and retry against steps in every state; gates from outside.
+//! Pause, resume, cancel and retry with steps in every state, and gates that `POST /gates` creates.
 
 use std::time::Duration;
 
@@ -6,20 +6,21 @@ use nofx_tests::delivery::event;
 use nofx_tests::script::{broken, succeeded};
 use nofx_tests::{Deliver, Lab, Script, plans};
 use serde_json::json;
-use shared::db::gate::{self, GateDecision, GateRequest};
+use shared::db::gate::{self, GateCreated, GateDecision, GateRequest, Started};
 use shared::db::run::Control;
 use shared::domain::gate::Decision;
-use shared::domain::{GateId, RunId, StepId};
+use shared::domain::{GateId, GateStatus, RunId, StepId, StepStatus};
 use shared::error::Error;
 use shared::flow::control_run::control_run;
 use shared::flow::decide_gate::decide_gate;
+use shared::view::{Changed, Gate, RunChange};
 use uuid::Uuid;
 
-async fn control(lab: &Lab, run: RunId, control: Control) -> Result<shared::db::run::Controlled, Error> {
+async fn control(lab: &Lab, run: RunId, control: Control) -> Result<RunChange, Error> {
     control_run(&lab.ctx, &lab.tenant, run, control, "ann").await
 }
 
-/// A handler in the middle of which something is asked of its run.
+/// A handler during which a request controls its run.
 fn asking(lab: &Lab, of_step: &'static str, what: Control) -> Script {
     let (ctx, tenant) = (lab.ctx.clone(), lab.tenant.clone());
     Script::overriding(move |step, _| {
@@ -33,7 +34,7 @@ fn asking(lab: &Lab, of_step: &'static str, what: Control) -> Script {
     })
 }
 
-async fn gate_on(lab: &Lab, run: RunId, step: Option<StepId>) -> (GateId, gate::GateCreated) {
+async fn gate_on(lab: &Lab, run: RunId, step: Option<StepId>) -> (GateId, GateCreated) {
     let request = GateRequest {
         id: GateId(Uuid::new_v4()),
         tenant_id: lab.tenant.clone(),
@@ -47,7 +48,7 @@ async fn gate_on(lab: &Lab, run: RunId, step: Option<StepId>) -> (GateId, gate::
     (request.id, gate::gate_create(&lab.ctx.db, &request).await.unwrap())
 }
 
-async fn decide(lab: &Lab, gate_id: GateId, decision: Decision) -> Result<serde_json::Value, Error> {
+async fn decide(lab: &Lab, gate_id: GateId, decision: Decision) -> Result<Gate, Error> {
     let decision = GateDecision { tenant_id: &lab.tenant, gate_id, decision, actor: "ann", reason: Some("because") };
     decide_gate(&lab.ctx, &decision).await
 }
@@ -63,7 +64,7 @@ async fn pause_lets_the_running_step_end_and_starts_nothing_after_it() {
     assert_eq!(snapshot["steps"]["s1"]["status"], "ready");
     lab.assert_invariants().await;
 
-    // Wake-ups that were under way when it was paused find nothing.
+    // Wake-ups that were in flight when it was paused claim nothing.
     let stray = shared::queue::WakeUp {
         tenant_id: lab.tenant.clone(),
         run_id: run,
@@ -88,11 +89,11 @@ async fn pause_and_resume_leave_no_trace_in_what_the_run_comes_to() {
     lab.settle(&Script::deployed(), Deliver::Once).await;
     let run = lab.submit(&plans::diamond(3)).await;
     control(&lab, run, Control::Pause).await.unwrap();
-    assert_eq!(control(&lab, run, Control::Pause).await.unwrap().result, "unchanged");
+    assert_eq!(control(&lab, run, Control::Pause).await.unwrap().result, Changed::Unchanged);
     lab.settle(&Script::deployed(), Deliver::Once).await;
     assert_eq!(lab.run_status(run).await, "paused");
     control(&lab, run, Control::Resume).await.unwrap();
-    assert_eq!(control(&lab, run, Control::Resume).await.unwrap().result, "unchanged");
+    assert_eq!(control(&lab, run, Control::Resume).await.unwrap().result, Changed::Unchanged);
     lab.settle(&Script::deployed(), Deliver::Once).await;
     assert_eq!(lab.snapshot(run).await, lab.snapshot(undisturbed).await);
 }
@@ -106,7 +107,7 @@ async fn cancel_fences_the_step_that_runs_and_says_so() {
     assert_eq!(snapshot["run"]["status"], "cancelled");
     let status = |name: &str| snapshot["steps"][name]["status"].clone();
     assert_eq!([status("s0"), status("s1"), status("s2")], ["succeeded", "cancelled", "cancelled"]);
-    assert_eq!(snapshot["steps"]["s1"]["attempts"], json!(["cancelled"]), "its own finish came too late");
+    assert_eq!(snapshot["steps"]["s1"]["attempts"], json!(["cancelled"]), "its own finish was too late");
     assert_eq!(snapshot["steps"]["s1"]["outputs"], json!(null));
     lab.assert_invariants().await;
 }
@@ -129,9 +130,10 @@ async fn cancel_tells_what_it_stopped_and_what_was_at_work() {
     });
     lab.worker("echo", &script).handle_batch(event(&sent, Deliver::Once), None).await;
     let told = told.await.unwrap();
-    assert_eq!(told.result, "cancelled");
-    assert_eq!((told.stopped, told.was_running), (vec!["m0".into(), "m1".into(), "join".into()], vec!["root".into()]));
-    assert_eq!(control(&lab, run, Control::Cancel).await.unwrap().result, "unchanged");
+    assert_eq!(told.result, Changed::Cancelled);
+    assert_eq!(told.stopped.unwrap(), ["m0", "m1", "join"]);
+    assert_eq!(told.was_running.unwrap(), ["root"]);
+    assert_eq!(control(&lab, run, Control::Cancel).await.unwrap().result, Changed::Unchanged);
     let late = control(&lab, run, Control::Pause).await;
     assert!(matches!(late, Err(Error::Conflict(_))), "{late:?}");
 }
@@ -150,6 +152,21 @@ async fn a_run_of_another_tenant_cannot_be_controlled_or_even_found() {
 }
 
 #[tokio::test]
+async fn an_answer_that_no_transition_gives_is_a_defect_and_no_success() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&plans::wide(1)).await;
+    for answer in [r#"{"result": "melted", "status": "running"}"#, r#"{"result": "paused", "status": "melted"}"#, "{}"]
+    {
+        let sql = format!(
+            "create or replace function nofx.run_pause(p jsonb) returns jsonb language sql as $$ select '{answer}'::jsonb $$"
+        );
+        lab.admin.batch_execute(&sql).await.unwrap();
+        let paused = control(&lab, run, Control::Pause).await;
+        assert!(matches!(paused, Err(Error::Internal { .. })), "{answer}: {paused:?}");
+    }
+}
+
+#[tokio::test]
 async fn retry_keeps_what_succeeded_and_goes_on_with_attempt_numbers() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::chain(3)).await;
@@ -157,8 +174,8 @@ async fn retry_keeps_what_succeeded_and_goes_on_with_attempt_numbers() {
     lab.settle(&failing, Deliver::Once).await;
     assert_eq!(lab.run_status(run).await, "failed");
     let answer = control(&lab, run, Control::Retry).await.unwrap();
-    assert_eq!((answer.result.as_str(), answer.generation, answer.ready.len()), ("retried", Some(2), 0));
-    assert_eq!(lab.snapshot(run).await["steps"]["s1"]["failures"], 0, "the allowance starts again");
+    assert_eq!((answer.result, answer.generation), (Changed::Retried, Some(2)));
+    assert_eq!(lab.snapshot(run).await["steps"]["s1"]["failures"], 0, "failures are counted from 0 again");
     lab.assert_invariants().await;
     lab.settle(&Script::deployed(), Deliver::Thrice).await;
     let snapshot = lab.snapshot(run).await;
@@ -188,7 +205,7 @@ async fn retry_asks_the_person_anew() {
     lab.settle(&Script::deployed(), Deliver::Once).await;
     let second = pending_gate(&lab, run).await;
     assert_ne!(first, second);
-    assert!(matches!(decide(&lab, first, Decision::Approve).await, Err(Error::Conflict(_))), "the old one is decided");
+    assert!(matches!(decide(&lab, first, Decision::Approve).await, Err(Error::Conflict(_))), "the old gate is decided");
     decide(&lab, second, Decision::Approve).await.unwrap();
     lab.settle(&Script::deployed(), Deliver::Once).await;
     assert_eq!(lab.run_status(run).await, "succeeded");
@@ -216,7 +233,7 @@ async fn a_gate_in_front_of_a_woken_step_keeps_it_from_being_claimed() {
     let run = lab.submit(&plans::wide(1)).await;
     let step = lab.step(run, "s0").await;
     let (gate, created) = gate_on(&lab, run, Some(step)).await;
-    assert_eq!(created.result, "created");
+    assert_eq!(created, GateCreated::Created);
     // Its wake-up is under way already.
     lab.settle(&Script::deployed(), Deliver::Once).await;
     assert_eq!((lab.step_status(step).await, lab.run_status(run).await), ("pending".into(), "blocked".into()));
@@ -236,7 +253,7 @@ async fn a_gate_of_the_run_keeps_it_from_succeeding() {
         decide(&lab, gate, decision).await.unwrap();
         assert_eq!(lab.run_status(run).await, end);
         let (_, late) = gate_on(&lab, run, None).await;
-        assert_eq!((late.result.as_str(), late.what.as_deref()), ("conflict", Some("run")));
+        assert!(matches!(late, GateCreated::Conflict(Started::Run { .. })), "{late:?}");
     }
     lab.assert_invariants().await;
 }
@@ -246,11 +263,12 @@ async fn a_gate_cannot_be_put_in_front_of_a_step_that_has_started() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::chain(2)).await;
     let first = lab.step(run, "s0").await;
-    // Too little time for the second step in the same invocation.
+    // Too little time for the second step in this invocation.
     let left = Some(Duration::from_secs(10));
     lab.worker("echo", &Script::deployed()).handle_batch(event(&lab.sent().await, Deliver::Once), left).await;
     let (_, created) = gate_on(&lab, run, Some(first)).await;
-    assert_eq!((created.result.as_str(), created.what.as_deref()), ("conflict", Some("step")));
+    let started = Started::Step { status: StepStatus::Succeeded };
+    assert_eq!(created, GateCreated::Conflict(started));
 }
 
 #[tokio::test]
@@ -260,7 +278,7 @@ async fn a_decided_gate_stays_decided() {
     lab.settle(&Script::deployed(), Deliver::Once).await;
     let gate = pending_gate(&lab, run).await;
     let decided = decide(&lab, gate, Decision::Approve).await.unwrap();
-    assert_eq!((&decided["status"], &decided["approved_by"]), (&json!("passed"), &json!("ann")));
+    assert_eq!((decided.status, decided.approved_by.as_deref()), (GateStatus::Passed, Some("ann")));
     let before = lab.everything(run).await;
     for decision in [Decision::Approve, Decision::Reject, Decision::Waive] {
         assert!(matches!(decide(&lab, gate, decision).await, Err(Error::Conflict(_))));

@@ -1,4 +1,4 @@
-//! Delivery is at least once, early, late, mixed up and sometimes nonsense.
+//! Messages arrive more than once, early, late, out of order, and sometimes malformed.
 
 use std::collections::HashSet;
 
@@ -12,7 +12,7 @@ use shared::domain::{RunId, TenantId};
 use shared::flow::decide_gate::decide_gate;
 use uuid::Uuid;
 
-/// Runs the plan to its end, approving whatever asks for it, and returns what it came to.
+/// Runs the plan to its end, approves its gates, and returns the result.
 async fn history(lab: &Lab, plan: &Value, deliver: Deliver) -> Value {
     let run = lab.submit(plan).await;
     let script = Script::deployed();
@@ -30,9 +30,8 @@ async fn history(lab: &Lab, plan: &Value, deliver: Deliver) -> Value {
 
 async fn approve_all(lab: &Lab, run: RunId) {
     for gate in gate_list_of_run(&lab.ctx.db, &lab.tenant, run, None, 100).await.unwrap().items {
-        let gate_id = gate["id"].as_str().unwrap().parse().unwrap();
-        let decision =
-            GateDecision { tenant_id: &lab.tenant, gate_id, decision: Decision::Approve, actor: "ann", reason: None };
+        let (tenant_id, decision) = (&lab.tenant, Decision::Approve);
+        let decision = GateDecision { tenant_id, gate_id: gate.id, decision, actor: "ann", reason: None };
         decide_gate(&lab.ctx, &decision).await.unwrap();
     }
 }
@@ -90,11 +89,15 @@ async fn a_message_of_another_tenant_claims_nothing() {
     let before = lab.everything(run).await;
     let mut sent = lab.sent().await;
     sent[0].tenant_id = TenantId("mallory".into());
-    // A run of another tenant named for a step of ours, and the reverse, claim nothing either.
+    // A message with a step and another tenant's run, or the reverse, claims nothing either.
     sent[1].run_id = RunId(Uuid::new_v4());
     let worker = lab.worker("echo", &Script::deployed());
     let response = worker.handle_batch(event(&sent, Deliver::Once), None).await;
-    assert_eq!(failed_ids(&response), HashSet::new(), "such a message would only come back for ever");
+    assert_eq!(
+        failed_ids(&response),
+        HashSet::new(),
+        "such a message is not returned, because it would come back forever"
+    );
     lab.assert_unchanged(run, &before).await;
 }
 
@@ -125,7 +128,7 @@ async fn an_early_message_is_acknowledged_and_claims_nothing() {
     assert_eq!(failed_ids(&response), HashSet::new());
     lab.assert_unchanged(run, &before).await;
 
-    // Half a second early is the skew of clocks, not an early message.
+    // Half a second early is clock skew, not an early message.
     let soon = "update nofx.step set ready_at = clock_timestamp() + interval '500 ms' where run_id = $1";
     lab.admin.execute(soon, &[&run.0]).await.unwrap();
     worker.handle_batch(event(&sent, Deliver::Once), None).await;
@@ -200,9 +203,9 @@ async fn no_outcome_of_a_batch_waits_for_a_slower_one() {
     });
     let worker = lab.worker("echo", &script);
     let batch = tokio::spawn(async move { worker.handle_batch(event(&sent, Deliver::Once), None).await });
-    // The slow one is let go only once the quick one has been recorded.
+    // The slow step ends only after the quick one was recorded.
     let recorded = format!("select status = 'succeeded' from nofx.step where id = '{quick}'");
-    lab.until("the end of the quick one", &recorded).await;
+    lab.until("the end of the quick step", &recorded).await;
     assert_eq!(lab.step_status(wait).await, "running");
     done.notify_one();
     batch.await.unwrap();

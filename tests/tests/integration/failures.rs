@@ -1,4 +1,4 @@
-//! Handlers that fail, break, hang, or ask for what is not there.
+//! Handlers that fail, panic or hang, and references to missing values.
 
 use std::time::Duration;
 
@@ -6,7 +6,8 @@ use nofx_tests::delivery::event;
 use nofx_tests::script::{broken, flaky, succeeded};
 use nofx_tests::{Deliver, Lab, Script, plans};
 use serde_json::json;
-use shared::domain::{Outcome, StepError, Verdict};
+use shared::db::step_view::step_fetch;
+use shared::domain::{Outcome, StepError, StepStatus, Verdict};
 use shared::error::Error;
 use shared::flow::create_run::{Request, create_run};
 
@@ -61,17 +62,15 @@ async fn a_final_failure_skips_what_has_not_started_and_records_what_runs() {
     ] });
     let run = lab.submit(&plan).await;
     let sent = lab.sent().await;
-    let (watched, bad) = (lab.another_ctx().await, lab.step(run, "bad").await);
+    let watched = lab.another_ctx().await;
     // The good one ends only after the bad one has been recorded as failed.
     let script = Script::new(move |step, _| {
-        let db = watched.db.clone();
+        let (db, tenant) = (watched.db.clone(), watched.config.tenant.clone());
         async move {
-            if step.step_id == bad {
+            if step.name == "bad" {
                 return broken();
             }
-            let sql = "select status = 'failed' from nofx.step where id = $1";
-            let params: [shared::db::Param<'_>; 1] = [(&bad.0, tokio_postgres::types::Type::UUID)];
-            while db.query_value::<bool>(sql, &params).await.unwrap() != Some(true) {
+            while step_fetch(&db, &tenant, run, "bad").await.unwrap().unwrap().status != StepStatus::Failed {
                 tokio::task::yield_now().await;
             }
             succeeded(json!({ "done": true }))
@@ -83,7 +82,7 @@ async fn a_final_failure_skips_what_has_not_started_and_records_what_runs() {
     assert_eq!(snapshot["run"]["status"], "failed");
     assert_eq!([status("bad"), status("good")], ["failed", "succeeded"]);
     assert_eq!([status("after bad"), status("after good")], ["skipped", "skipped"]);
-    assert!(lab.sent().await.is_empty(), "nothing is woken in a run that is failing");
+    assert!(lab.sent().await.is_empty(), "no step is woken in a failing run");
     lab.assert_invariants().await;
 }
 
@@ -110,7 +109,7 @@ async fn a_handler_that_hangs_is_stopped_at_its_timeout_and_tried_again() {
     let run = lab.submit(&plan).await;
     let sent = lab.sent().await;
     let script = Script::new(|_, _| futures::future::pending::<Outcome>());
-    // What is left of the invocation is the limit here: two seconds of it are kept back to record the end.
+    // The invocation's remaining time is the limit here. Two seconds of it are reserved to record the end.
     let left = Duration::from_millis(2_020);
     lab.worker("echo", &script).handle_batch(event(&sent, Deliver::Once), Some(left)).await;
     let step = &lab.snapshot(run).await["steps"]["s0"];
@@ -126,7 +125,7 @@ async fn outputs_beyond_the_limit_fail_the_step() {
     lab.settle(&script, Deliver::Once).await;
     let step = &lab.snapshot(run).await["steps"]["s0"];
     assert_eq!((&step["status"], &step["error"]), (&json!("failed"), &json!("outputs_too_large")));
-    assert_eq!(step["attempt"], 1, "the same outputs would be as large again");
+    assert_eq!(step["attempt"], 1, "a retry would give the same outputs");
 }
 
 #[tokio::test]
@@ -141,7 +140,7 @@ async fn a_reference_to_an_output_that_is_not_there_fails_the_step() {
     let snapshot = lab.snapshot(run).await;
     assert_eq!(snapshot["run"]["status"], "failed");
     assert_eq!(snapshot["steps"]["b"]["error"], "unresolved_reference");
-    assert_eq!(snapshot["steps"]["b"]["attempt"], 1, "trying again would not help");
+    assert_eq!(snapshot["steps"]["b"]["attempt"], 1, "a retry would not help");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Who no longer owns a step changes nothing; who asks twice is told what was stored.
+//! A worker that no longer owns a step changes nothing. A repeated finish gets the stored answer.
 
 use nofx_tests::delivery::event;
 use nofx_tests::script::{flaky, succeeded};
@@ -91,14 +91,14 @@ async fn a_repeated_finish_is_told_so_and_gives_the_owed_wakeups_again() {
     assert_eq!((result, ready.len()), (FinishResult::Finished, 3));
     let before = lab.everything(run).await;
 
-    // The answer was lost on its way: the worker asks again.
+    // The answer was lost, so the worker repeats the call.
     let (again, mut owed) = finish(&lab, &item).await;
     ready.sort();
     owed.sort();
     assert_eq!((again, &owed), (FinishResult::Repeated, &ready));
     lab.assert_unchanged(run, &before).await;
 
-    // Steps that somebody claimed meanwhile are owed nothing.
+    // Steps that were claimed meanwhile need no wake-up.
     claim(&lab, run, ready[0]).await;
     let mut owed = finish(&lab, &item).await.1;
     owed.sort();
@@ -158,7 +158,7 @@ async fn an_attempt_owns_its_step_no_longer_than_its_invocation_lasts() {
                 where run_id = $1 order by ordinal";
     let rows = lab.admin.query(sql, &[&run.0]).await.unwrap();
     let leases: Vec<f64> = rows.iter().map(|row| row.get(1)).collect();
-    // Five seconds beyond the step's own timeout (the default of `echo` is 20 s), which is less than what is left.
+    // Five seconds more than the step's timeout (20 s by default for `echo`), which is less than the remaining time.
     assert_eq!(leases, [8.0, 25.0]);
 }
 
@@ -194,7 +194,7 @@ async fn a_retried_attempt_writes_to_a_folder_of_its_own() {
     assert_eq!(uris, ["attempt-2/x", "x"]);
 }
 
-/// What follows the step's own folder.
+/// The part of the URI after the step's folder.
 fn uri_without_ids(artifact: &Value) -> String {
     let folder = format!("steps/{}/", artifact["step_id"].as_str().unwrap());
     artifact["uri"].as_str().unwrap().split_once(&folder).unwrap().1.to_owned()

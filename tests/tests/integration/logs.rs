@@ -105,7 +105,7 @@ async fn every_line_about_an_attempt_says_which_and_every_error_is_logged_once()
         "s1": ["INFO finished broken"],
         "s2": ["INFO finished flaky"],
         "s3": ["ERROR the handler panicked", "INFO finished handler_panicked"],
-        "s4": ["ERROR could not be done", "INFO finished unrecordable"],
+        "s4": ["ERROR failed", "INFO finished unrecordable"],
         "late": ["WARN too late: the attempt no longer owned its step"],
     });
     assert_eq!(json!(lines.by_step(&steps)), expected);

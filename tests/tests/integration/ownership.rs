@@ -1,4 +1,4 @@
-//! An attempt that lost its step notices, and its spending is recorded all the same.
+//! An attempt that lost its step notices it, and what it spent is still recorded.
 
 use nofx_tests::delivery::event;
 use nofx_tests::{Deliver, Lab, plans};
@@ -68,12 +68,12 @@ async fn an_attempt_is_live_until_it_ends_is_cancelled_or_is_followed_by_another
         assert!(!live(strange).await, "{strange:?}");
     }
     lab.lease_over(id).await;
-    assert!(live(&key).await, "nobody took it yet");
+    assert!(live(&key).await, "no other worker has it yet");
     let second = AttemptKey::of(&claim(&lab, run, id).await);
     assert!(!live(&key).await && live(&second).await);
 
     control_run(&lab.ctx, &lab.tenant, run, Control::Pause, "ann").await.unwrap();
-    assert!(live(&second).await, "a running step goes on while its run is paused");
+    assert!(live(&second).await, "a running step continues while its run is paused");
     cancel(&lab.ctx, run).await;
     assert!(!live(&second).await);
 }
@@ -109,7 +109,7 @@ async fn both_attempts_of_a_step_tell_what_they_spent_when_the_first_one_comes_l
     lab.lease_over(id).await;
     let second = end(&claim(&lab, run, id).await);
     assert_eq!(step::attempt_usage_record(&lab.ctx.db, &late).await.unwrap(), 2);
-    // One that owns its step, or has ended by itself, tells it with its end and not here.
+    // An attempt that owns its step, or has ended, reports what it spent with its end, not here.
     assert_eq!(step::attempt_usage_record(&lab.ctx.db, &second).await.unwrap(), 0);
     step::steps_finish(&lab.ctx.db, std::slice::from_ref(&second), None).await.unwrap();
     assert_eq!(step::attempt_usage_record(&lab.ctx.db, &second).await.unwrap(), 0);
@@ -120,12 +120,12 @@ async fn both_attempts_of_a_step_tell_what_they_spent_when_the_first_one_comes_l
     lab.assert_invariants().await;
 }
 
-/// Spends, with its run cancelled in the middle of it.
+/// A handler that spends tokens. Its run is cancelled meanwhile.
 struct Spender(Ctx);
 
 impl Handler for Spender {
     async fn handle(&self, _: &ClaimedStep, _: &StepStore) -> Outcome {
-        unreachable!("the worker calls the other one")
+        unreachable!("the worker calls handle_while_owned")
     }
 
     async fn handle_while_owned(&self, step: &ClaimedStep, _: &StepStore, ownership: &Ownership) -> Outcome {

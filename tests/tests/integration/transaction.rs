@@ -1,4 +1,4 @@
-//! Handlers that work in the transaction that finishes their step: the effect happens exactly once, or not at all.
+//! Handlers that work in the transaction that finishes their step. Their effect happens exactly once or not at all.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use tokio_postgres::Transaction;
 
 type Before = dyn Fn(ClaimedStep) -> BoxFuture<'static, Option<Outcome>> + Send + Sync;
 
-/// Writes a row, and then answers what the test wants.
+/// Writes a row, then returns the outcome that the test chose.
 struct Writes(Arc<Before>);
 
 impl TransactionHandler for Writes {

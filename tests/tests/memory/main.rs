@@ -1,4 +1,4 @@
-//! The memory of an invocation is bounded: a suite of its own, because the peak is that of the whole process.
+//! The memory of an invocation is bounded. This is a separate suite, because the peak is that of the whole process.
 #![cfg(target_os = "linux")]
 
 use std::fs;
@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use shared::domain::tool;
 use tokio::sync::Barrier;
 
-/// What ARCHITECTURE promises for a batch of ten, less what an idle function takes.
+/// The limit in ARCHITECTURE.md for a batch of ten, without the memory of an idle function.
 const MOST_KIB: u64 = 124 << 10;
 
-/// `VmHWM` of /proc/self/status: the most memory that this process ever had.
+/// `VmHWM` of /proc/self/status: the peak memory of this process.
 fn peak_kib() -> u64 {
     let status = fs::read_to_string("/proc/self/status").expect("the process's status");
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("a peak");
@@ -21,11 +21,11 @@ fn peak_kib() -> u64 {
 }
 
 fn forget_peak() {
-    // proc(5): 5 resets the peak.
+    // See proc(5): writing 5 resets the peak.
     fs::write("/proc/self/clear_refs", "5").expect("reset the peak");
 }
 
-/// As many small parts as a step's inputs may have.
+/// The largest number of small values that a step's inputs may have.
 fn crumbs() -> Value {
     json!((0..9_000).map(|_| json!({ "": 0 })).collect::<Vec<_>>())
 }
@@ -36,7 +36,7 @@ async fn a_batch_of_the_worst_steps_stays_within_its_memory() {
     let batch = tool::handler("echo").expect("a handler").batch_size;
     let mut runs = Vec::new();
     for index in 0..batch {
-        // Every other one is as finely divided as may be, or refers to far more than it may resolve.
+        // Half of the plans have as many values as allowed. The others refer to far more than may be resolved.
         let plan = if index % 2 == 0 {
             json!({ "goal": "crumbs", "steps": [
                 plans::step("a", "echo", json!({ "crumbs": crumbs() })),
@@ -51,7 +51,7 @@ async fn a_batch_of_the_worst_steps_stays_within_its_memory() {
         };
         runs.push(lab.submit(&plan).await);
     }
-    // All of them at once hold what they were given.
+    // All steps hold their inputs at the same time.
     let together = Arc::new(Barrier::new(batch as usize));
     let script = Script::overriding(move |step, _| {
         let together = together.clone();

@@ -1,4 +1,4 @@
-//! Which room may import which, as CONTRIBUTING.md says. Read from the sources, so that no import goes unnoticed.
+//! Checks in the sources that each room imports only those that CONTRIBUTING.md allows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -6,20 +6,21 @@ use std::path::{Path, PathBuf};
 
 use shared::domain::tool::HANDLERS;
 
-/// Rooms of a crate, and the rooms that each may know.
+/// Rooms of a crate, and the rooms that each may import.
 type Arrows = [(&'static str, &'static [&'static str])];
 
 const SHARED: &Arrows = &[
     ("domain", &[]),
+    ("view", &["domain"]),
     ("error", &["domain"]),
     ("config", &["domain", "error"]),
     ("telemetry", &["error"]),
-    ("db", &["domain", "error", "config"]),
+    ("db", &["domain", "view", "error", "config"]),
     ("queue", &["domain", "error"]),
     ("storage", &["domain", "error"]),
     ("secrets", &["error"]),
     ("context", &["config", "db", "error", "queue", "secrets", "storage"]),
-    ("flow", &["context", "db", "domain", "error", "queue", "storage", "telemetry"]),
+    ("flow", &["context", "db", "domain", "error", "queue", "storage", "telemetry", "view"]),
     ("worker", &["context", "db", "domain", "error", "flow", "queue", "storage", "telemetry"]),
     ("http", &["domain", "error", "telemetry"]),
 ];
@@ -64,7 +65,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Rust files below a folder, tests aside: path from the folder, and text.
+/// Rust files below a folder, without tests: relative path and text.
 fn sources(folder: &Path) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut open = vec![folder.to_owned()];
@@ -96,7 +97,7 @@ fn room(file: &str) -> String {
     file.split('/').next().unwrap().trim_end_matches(".rs").to_owned()
 }
 
-/// First names after `krate::`, also in `use krate::{a, b::c}`.
+/// The first names after `krate::`, including those in `use krate::{a, b::c}`.
 fn rooms_named(code: &str, krate: &str) -> BTreeSet<String> {
     let name = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
     let mut named = BTreeSet::new();
@@ -142,16 +143,16 @@ fn assert_arrows(folder: &str, arrows: &Arrows, min_files: usize) {
             continue;
         }
         let allowed =
-            allowed.get(from.as_str()).unwrap_or_else(|| panic!("{folder}/{file} is in a room without arrows"));
+            allowed.get(from.as_str()).unwrap_or_else(|| panic!("{folder}/{file} is in a room that is not listed"));
         for to in rooms_named(&code(&text), "crate") {
             assert!(
                 to == from || allowed.contains(&to.as_str()),
-                "{folder}/{file} knows {to}; {from} may know {allowed:?}"
+                "{folder}/{file} imports {to}; {from} may import {allowed:?}"
             );
         }
         files += 1;
     }
-    assert!(files >= min_files, "the sources are somewhere else: {files} files in {folder}");
+    assert!(files >= min_files, "only {files} files in {folder}; did the sources move?");
 }
 
 #[test]
@@ -173,7 +174,10 @@ fn no_room_of_the_command_knows_more_than_it_may() {
 fn a_client_of_the_api_needs_no_local_stack() {
     for (file, text) in sources(&root().join("cli/src/client")) {
         let named = rooms_named(&code(&text), "nofx_local");
-        assert!(named.iter().all(|room| room == "report"), "cli/src/client/{file} knows {named:?} of the local stack");
+        assert!(
+            named.iter().all(|room| room == "report"),
+            "cli/src/client/{file} imports {named:?} of the local stack"
+        );
     }
 }
 
@@ -221,6 +225,64 @@ fn one_file_of_shared_reads_the_environment() {
     assert_eq!(readers, ["config.rs"]);
 }
 
+/// Beginnings of statements, and ways to send them.
+const SQL: [&str; 17] = [
+    "\"select ",
+    "\"insert into ",
+    "\"update nofx.",
+    "\"delete from ",
+    "\"with source as ",
+    "\"begin",
+    "\"create schema ",
+    "\"create table ",
+    "\"set local ",
+    "\"set constraints ",
+    "\"reset role",
+    "\"discard all",
+    ".query_typed(",
+    ".query_one(",
+    ".simple_query(",
+    ".batch_execute(",
+    ".prepare(",
+];
+
+/// Where SQL may stand outside of `shared/src/db`, and why.
+const SQL_ELSEWHERE: [(&str, &str); 2] = [
+    ("functions/db_write/src/statement.rs", "the statement of a plan, made of its table and its columns"),
+    ("local/src/migrate/", "applies migrations and keeps their history"),
+];
+
+/// What of SQL stands in a file; line breaks in front of a statement do not hide it.
+fn sql_in(text: &str) -> Vec<&'static str> {
+    let code = code(text).to_lowercase();
+    let words = code.split_whitespace().collect::<Vec<_>>().join(" ").replace("\" ", "\"");
+    SQL.into_iter().filter(|sql| words.contains(sql)).collect()
+}
+
+#[test]
+fn sql_stands_beside_its_table_and_nowhere_else() {
+    assert_eq!(sql_in("let sql = \"\n    SELECT 1\"; client.query_typed(sql, &[])"), ["\"select ", ".query_typed("]);
+    let mut files = 0;
+    let mut used = BTreeSet::new();
+    for folder in ["shared/src", "functions", "cli/src", "local/src"] {
+        for (file, text) in sources(&root().join(folder)) {
+            let file = format!("{folder}/{file}");
+            if file.starts_with("shared/src/db/") || file.contains("/tests/") {
+                continue;
+            }
+            files += 1;
+            let found = sql_in(&text);
+            let allowed = SQL_ELSEWHERE.into_iter().find(|(place, _)| file.starts_with(place));
+            match allowed {
+                Some((place, _)) if !found.is_empty() => drop(used.insert(place)),
+                _ => assert!(found.is_empty(), "{file} has SQL: {found:?}; its place is shared/src/db"),
+            }
+        }
+    }
+    assert!(files > 150, "the sources are somewhere else: {files} files");
+    assert_eq!(used.len(), SQL_ELSEWHERE.len(), "an exception that nothing needs: {used:?}");
+}
+
 #[test]
 fn handlers_never_see_the_database() {
     // The one exception works in the transaction that also finishes its step.
@@ -243,7 +305,7 @@ fn functions_never_depend_on_each_other() {
     assert!(folders.len() >= 9, "{folders:?}");
     let manifest = |folder: &Path| fs::read_to_string(folder.join("Cargo.toml")).unwrap();
     let mut names: BTreeSet<String> = folders.iter().map(|folder| package(&manifest(folder))).collect();
-    // Nor on what only a developer's machine needs.
+    // Nor on crates that only a developer's machine needs.
     names.extend(["nofx-local", "nofx"].map(str::to_owned));
     for folder in &folders {
         let text = manifest(folder);
@@ -262,7 +324,7 @@ fn package(manifest: &str) -> String {
     line.trim_start_matches("name = ").trim_matches('"').to_owned()
 }
 
-/// Names in every section of dependencies, for tests and builds too.
+/// Names in all sections of dependencies, including those for tests and builds.
 fn dependencies(manifest: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut listed = false;

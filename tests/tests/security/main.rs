@@ -1,4 +1,4 @@
-//! Who may do what in the database, what a tenant sees, and which room of the code may know which.
+//! Rights of the database roles, visibility of tenants' rows, architecture, and the catalogues in `docs`.
 
 mod architecture;
 mod catalogue;

@@ -1,4 +1,4 @@
-//! Roles and functions: workers only execute transitions; nobody but the callers of a function executes it.
+//! Database roles: workers only execute transitions, and only the callers of a function may execute it.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use shared::flow::sweep::sweep;
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
-/// What the worker loop and the sweeper call.
+/// The functions that the worker and the sweeper call.
 const WORKER: [&str; 11] = [
     "artifacts_find",
     "attempt_is_live",
@@ -27,7 +27,7 @@ const WORKER: [&str; 11] = [
     "sweep_runs",
     "sweep_wakeups",
 ];
-/// What the API and the approvals call.
+/// The functions that api and approvals call.
 const API: [&str; 12] = [
     "db_write_target",
     "gate_create",
@@ -42,7 +42,7 @@ const API: [&str; 12] = [
     "rule_delete",
     "rule_set",
 ];
-/// Names the tenant of a direct reader; tells nothing else.
+/// Returns only the tenant of the current session.
 const EVERYBODY: &str = "tenant_id";
 
 async fn tables(lab: &Lab) -> Vec<String> {
@@ -72,7 +72,7 @@ async fn the_worker_role_holds_no_privilege_on_any_table() {
     let lab = Lab::new().await;
     let worker = connect_to(&with_role(&lab.database.url, "nofx_worker", None)).await;
     let role: String = worker.query_one("select current_user::text", &[]).await.unwrap().get(0);
-    assert_eq!(role, "nofx_worker", "the test would prove nothing as somebody else");
+    assert_eq!(role, "nofx_worker", "the test proves nothing with another role");
     for table in tables(&lab).await {
         for statement in [
             format!("select * from nofx.{table}"),
@@ -92,7 +92,7 @@ async fn the_api_role_reads_tables_and_writes_none() {
     let lab = Lab::new().await;
     let api = connect_to(&with_role(&lab.database.url, "nofx_api", None)).await;
     for table in tables(&lab).await {
-        api.batch_execute(&format!("select * from nofx.{table}")).await.expect("reading is what it is for");
+        api.batch_execute(&format!("select * from nofx.{table}")).await.expect("it may read");
         for statement in [
             format!("insert into nofx.{table} default values"),
             format!("update nofx.{table} set tenant_id = ''"),
@@ -113,14 +113,14 @@ async fn each_role_executes_its_own_functions_and_no_other() {
     assert_eq!(executable(&lab, "nofx_worker").await, expected);
     let expected: BTreeSet<String> = named(&API);
     assert_eq!(executable(&lab, "nofx_api").await, expected);
-    // A role that was granted nothing has what the public has.
+    // A role without grants has the rights of PUBLIC.
     assert_eq!(executable(&lab, "pg_monitor").await, named(&[]));
 }
 
 #[tokio::test]
 async fn a_function_that_runs_as_its_owner_pins_its_search_path() {
     let lab = Lab::new().await;
-    // Else a caller could put a table of the same name in front of ours.
+    // Otherwise a caller could create a table of the same name that is found first.
     let sql = "select proname::text, coalesce(array_to_string(proconfig, ';'), '') from pg_proc
                 where pronamespace = 'nofx'::regnamespace and prosecdef";
     let definers = lab.admin.query(sql, &[]).await.unwrap();
@@ -182,7 +182,7 @@ async fn a_gate_with_a_workspace_of_its_own_needs_no_more_than_the_worker_role()
     lab.settle_on(&worker, &script, Deliver::Once).await;
     assert_eq!(lab.snapshot(run).await["steps"]["lint"]["outputs"], json!({ "archive": "0".repeat(64) }));
 
-    // Another tenant's artifact is no artifact.
+    // Another tenant's artifact is not found.
     let sql = "update nofx.artifact set tenant_id = 'other' where id = $1";
     lab.admin.execute(sql, &[&artifact.id.0]).await.unwrap();
     let run = lab.submit(&plan(artifact.id.0)).await;

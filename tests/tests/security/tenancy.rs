@@ -1,4 +1,4 @@
-//! Row level security: who reads directly sees the rows of one tenant.
+//! Row level security: a direct reader sees the rows of one tenant.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use shared::domain::{GateId, TenantId};
 use shared::flow::decide_gate::decide_gate;
 use shared::storage::Describe;
 
-/// Leaves a row of the tenant in every table.
+/// Creates a row of the tenant in every table.
 async fn fill(lab: &mut Lab, tenant: &str) {
     lab.tenant = TenantId(tenant.into());
     let plan = json!({ "goal": tenant, "steps": [
@@ -59,7 +59,7 @@ async fn two_tenants() -> Lab {
     lab
 }
 
-/// Rows by table and tenant, as somebody sees them.
+/// Number of rows by table and tenant that a client sees.
 async fn seen(client: &tokio_postgres::Client) -> BTreeMap<(String, String), i64> {
     let sql = "select relname::text from pg_class where relnamespace = 'nofx'::regnamespace and relkind = 'r'";
     let mut seen = BTreeMap::new();
@@ -78,7 +78,7 @@ async fn a_tenants_reader_sees_its_own_rows_of_every_table_and_no_others() {
     let lab = two_tenants().await;
     let all = seen(&lab.admin).await;
     let tables = all.keys().filter(|(_, tenant)| tenant == "acme").count();
-    assert!(tables >= 10, "a table without rows would prove nothing: {all:?}");
+    assert!(tables >= 10, "a table without rows proves nothing: {all:?}");
     assert_eq!(all.len(), 2 * tables);
     for tenant in ["acme", "other"] {
         let claims = json!({ "sub": "ann", "app_metadata": { "tenant_id": tenant } }).to_string();
@@ -96,7 +96,7 @@ async fn claims_that_name_no_tenant_see_nothing() {
         None,
         Some("{}"),
         Some(r#"{"tenant_id":"acme"}"#),
-        // What a user may write about itself is no claim.
+        // Users can write their own `user_metadata`, so it does not count.
         Some(r#"{"user_metadata":{"tenant_id":"acme"}}"#),
         Some(r#"{"app_metadata":{"tenant_id":null}}"#),
         Some(r#"{"app_metadata":"acme"}"#),
@@ -106,7 +106,7 @@ async fn claims_that_name_no_tenant_see_nothing() {
         assert_eq!(seen(&reader).await, BTreeMap::new(), "{claims:?}");
     }
     let reader = connect_to(&with_role(&lab.database.url, "nofx_api", Some("not json"))).await;
-    assert!(reader.query("select * from nofx.run", &[]).await.is_err(), "claims that nobody can read are refused");
+    assert!(reader.query("select * from nofx.run", &[]).await.is_err(), "malformed claims are refused");
 }
 
 #[tokio::test]

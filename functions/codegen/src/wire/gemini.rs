@@ -7,10 +7,10 @@ use crate::ask::Question;
 use crate::shown::known;
 use crate::usage::TokenUsage;
 
-/// Parts that ask for something to be run, or tell of it.
+/// Parts that ask to run something, or give its result.
 const TOOL_PARTS: [&str; 4] = ["functionCall", "toolCall", "executableCode", "codeExecutionResult"];
 
-/// The model stands in the URL.
+/// The body of a request. The model is in the URL.
 pub(super) fn body(question: Question<'_>, most: u32) -> Value {
     json!({
         "systemInstruction": { "parts": [{ "text": question.instructions }] },

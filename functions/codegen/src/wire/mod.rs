@@ -1,4 +1,4 @@
-//! The formats of the three providers: how a question is put, and how an answer reads.
+//! The formats of the three providers: how to write a request, and how to read an answer.
 
 mod anthropic;
 mod gemini;
@@ -16,7 +16,7 @@ use crate::provider::Provider;
 use crate::shown::known;
 use crate::usage::TokenUsage;
 
-/// What an answer says. `problem` is why it cannot be used; its tokens count all the same.
+/// What an answer says. `problem` is why it cannot be used. Its tokens count in either case.
 pub(crate) struct Reply<'b> {
     pub text: String,
     pub model: Option<&'b str>,
@@ -24,7 +24,7 @@ pub(crate) struct Reply<'b> {
     pub problem: Option<String>,
 }
 
-/// The request that asks `model`. The model's name goes over the wire as it is given.
+/// The request that asks `model`. The model's name is sent unchanged.
 pub(crate) fn request(
     client: &Client,
     config: &CodegenConfig,
@@ -46,7 +46,7 @@ pub(crate) fn request(
             (path, "x-goog-api-key", key.expose().to_owned(), gemini::body(question, most))
         }
     };
-    let mut value = HeaderValue::from_str(&value).map_err(|_| Fault::unusable("the key does not fit into a header"))?;
+    let mut value = HeaderValue::from_str(&value).map_err(|_| Fault::unusable("the key cannot be sent in a header"))?;
     value.set_sensitive(true);
     let request = client
         .post(format!("{base_url}{path}"))
@@ -70,7 +70,8 @@ pub(crate) fn read(provider: Provider, body: &Value) -> Reply<'_> {
 const UNREADABLE: &str = "the answer is unreadable";
 const TOOL_CALL: &str = "the model asked for a tool";
 
-/// Why the model stopped, if that makes its answer unusable. Not to be told a reason counts: half an answer must not pass.
+/// Why the model stopped, if that makes its answer unusable. An answer without a reason is unusable, because it may be
+/// incomplete.
 fn stop_problem(reason: Option<&str>) -> Option<String> {
     let Some(reason) = reason else { return Some("the answer does not say that it is complete".to_owned()) };
     let said = known(reason).unwrap_or("unknown");
@@ -97,7 +98,7 @@ fn stop_problem(reason: Option<&str>) -> Option<String> {
     })
 }
 
-/// The member `name` of an object as a list; empty if it is none.
+/// The member `name` of an object as a list. Empty if it is not a list.
 fn list<'b>(value: &'b Value, name: &str) -> &'b [Value] {
     value.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! OpenAI's Responses API. Chat completions hide why an answer is incomplete.
+//! OpenAI's Responses API. The chat completions API does not say why an answer is incomplete.
 
 use serde_json::{Value, json};
 
@@ -31,7 +31,7 @@ pub(super) fn read(body: &Value) -> Reply<'_> {
         model: text(body, "model"),
         usage: TokenUsage::openai(body.get("usage")),
         problem: problem(body, items)
-            // A refused answer is complete all the same: the refusal is one of its parts.
+            // A refusal has the status `completed`: it is one of the parts.
             .or_else(|| {
                 parts().any(|part| text(part, "type") == Some("refusal")).then(|| "the model refused: refusal".into())
             })
@@ -53,7 +53,7 @@ fn problem(body: &Value, items: &[Value]) -> Option<String> {
     if items.iter().any(asks) {
         return Some(TOOL_CALL.to_owned());
     }
-    // `incomplete` stands both for the token limit and for the filter.
+    // `incomplete` means either the token limit or the content filter.
     let detail = body.get("incomplete_details").and_then(|details| text(details, "reason"));
     if let (Some("incomplete"), Some(reason)) = (status, detail.and_then(known)) {
         return Some(format!("the answer is cut off: {reason}"));

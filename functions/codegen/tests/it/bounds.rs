@@ -1,4 +1,4 @@
-//! Answers of any size cost a few megabytes at most.
+//! An answer of any size takes at most a few megabytes of memory.
 
 use std::io::Write;
 
@@ -21,7 +21,7 @@ fn gzip(bytes: &[u8], times: usize) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// The reason for which OpenAI is left with this reply, how often it was asked, and how many bytes it got rid of.
+/// The reason why this reply of OpenAI is unusable, how often it was asked, and how many bytes it could send.
 async fn left(reply: Reply) -> (String, usize, usize) {
     let first = Fake::start(vec![reply]).await;
     let second = Fake::start(vec![Reply::ok(&anthropic("from the second"))]).await;
@@ -37,7 +37,7 @@ async fn an_endless_answer_is_left_when_it_is_too_long_and_the_next_provider_ans
     let endless = Reply::ok(&json!({})).body(chunk, usize::MAX);
     let (reason, calls, sent) = left(endless).await;
     assert_eq!((reason.as_str(), calls), ("the answer is longer than 8388608 bytes", 1));
-    // What the sockets hold on both sides comes on top.
+    // The sockets' buffers on both sides add to the limit.
     assert!(sent < 32 * MB, "{sent} bytes were taken");
 }
 
@@ -64,7 +64,7 @@ async fn a_compressed_bomb_is_left_like_any_other_long_answer() {
 
 #[tokio::test]
 async fn compressed_bytes_that_bring_nothing_are_counted_too() {
-    // The header, then empty blocks without end.
+    // The header, then endless empty blocks.
     let blocks = [&gzip(b"", 0)[..10], &[0, 0, 0, 0xff, 0xff].repeat(MAX_BYTES / 5)].concat();
     let reply = Reply::ok(&json!({})).with_header("content-encoding", "gzip").body(blocks, 1);
     assert_eq!(left(reply).await.0, "the answer is longer than 8388608 bytes");
@@ -84,5 +84,5 @@ async fn a_compressed_answer_is_read_and_other_encodings_are_refused() {
     assert_eq!(generate(&codegen, topic()).await.text, "compressed");
     assert_eq!(fake.seen()[0].headers["accept-encoding"], "gzip");
     let (reason, ..) = left(Reply::ok(&openai("x")).with_header("content-encoding", "br")).await;
-    assert_eq!(reason, "the answer is compressed in a way that was not asked for");
+    assert_eq!(reason, "the answer has an encoding that was not asked for");
 }

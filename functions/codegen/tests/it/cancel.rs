@@ -1,4 +1,4 @@
-//! A cancelled step spends nothing more, and its spending is on record.
+//! A cancelled step spends nothing more, and what it spent is recorded.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ use crate::support::{Fake, Reply, TIMEOUT, anthropic, codegen, config, openai, o
 
 const TWO: [Provider; 2] = [Provider::OpenAi, Provider::Anthropic];
 
-/// Owned for so many looks.
+/// Owned for this many checks.
 fn owned_for(looks: usize) -> Ownership {
     let looked = Arc::new(AtomicUsize::new(0));
     Ownership::new(Duration::from_millis(20), move || ready(looked.fetch_add(1, Ordering::SeqCst) < looks).boxed())
@@ -48,7 +48,7 @@ async fn after_a_cancel_neither_the_next_provider_nor_the_same_one_is_asked() {
     for (reply, spent) in [(half, true), (openai_error(500, "server_error"), false)] {
         let (first, second) = (Fake::start(vec![reply]).await, Fake::start(vec![Reply::ok(&anthropic("x"))]).await);
         let codegen = codegen(config(Some(&first), Some(&second), None), &TWO);
-        // The one look is that before the first request.
+        // The one check is the one before the first request.
         let looked = Arc::new(AtomicUsize::new(0));
         let ownership =
             Ownership::new(Duration::MAX, move || ready(looked.fetch_add(1, Ordering::SeqCst) == 0).boxed());

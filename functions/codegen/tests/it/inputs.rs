@@ -1,4 +1,4 @@
-//! What a step may ask for.
+//! The inputs that a step may have.
 
 use codegen::{CodegenConfig, Provider};
 use serde_json::json;
@@ -25,14 +25,14 @@ async fn wrong_inputs_fail_for_good_and_name_the_place() {
         (json!({ "prompt": "p", "name": ".hidden" }), "inputs.name: "),
         (json!({ "prompt": "p", "name": "a/b.md" }), "inputs.name: "),
         (json!({ "prompt": "p", "provider": "acme" }), "inputs.provider: "),
-        (json!({ "prompt": "p", "model": "llama" }), "inputs.model: is of no provider"),
+        (json!({ "prompt": "p", "model": "llama" }), "inputs.model: does not tell its provider"),
         (json!({ "prompt": "p", "provider": "gemini", "model": "x/y" }), "inputs.model: must not contain"),
         (json!({ "prompt": "p", "provider": "gemini", "model": "gemini-x?key=1" }), "inputs.model: must be"),
         (
             json!({ "prompt": "p", "provider": "openai", "model": "anthropic::claude" }),
             "inputs.model: must not contain",
         ),
-        (json!({ "prompt": "p", "modle": "gpt" }), "inputs.modle: is not known"),
+        (json!({ "prompt": "p", "modle": "gpt" }), "inputs.modle: is not a known field"),
     ];
     for (inputs, told) in cases {
         let (error, retryable, _) = failure(&codegen, inputs.clone()).await;

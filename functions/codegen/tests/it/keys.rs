@@ -1,4 +1,4 @@
-//! Keys that are rotated, mended or broken while steps run.
+//! Keys that are rotated, corrected or broken while steps run.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +9,7 @@ use shared::error::Error;
 
 use crate::support::{Fake, Reply, anthropic, config, failure, gemini, generate, openai, openai_error, topic};
 
-/// A secret that a cache holds: `cached` until somebody asks for what was read after a moment, `now` from then on.
+/// A secret behind a cache: `cached` until a caller asks for keys read after an instant, `now` from then on.
 fn secret(config: CodegenConfig, cached: &'static str, now: &'static str) -> (Codegen, Arc<AtomicUsize>) {
     let reads = Arc::new(AtomicUsize::new(0));
     let counted = reads.clone();
@@ -58,7 +58,7 @@ async fn a_provider_whose_key_was_replaced_no_longer_cools_down() {
     let second = Fake::start(vec![Reply::ok(&anthropic("x"))]).await;
     let reads = Arc::new(AtomicUsize::new(0));
     let codegen = Codegen::new(config(Some(&first), Some(&second), None), move |moment| {
-        // The first step's second look still finds the old key.
+        // The first step still finds the old key when it looks again.
         let reads = if moment.is_some() { reads.fetch_add(1, Ordering::SeqCst) } else { 0 };
         let key = if reads > 0 { "new" } else { "old" };
         std::future::ready(ProviderKeys::from_secret(&format!(

@@ -1,4 +1,4 @@
-//! Codegen against servers on real sockets that speak the formats of the three providers.
+//! Codegen against fake providers: servers on real sockets that use the formats of the three providers.
 
 mod bounds;
 mod cancel;

@@ -12,7 +12,7 @@ use crate::support::{Fake, Reply, anthropic, codegen, config, failure, gemini, g
 
 const TWO: [Provider; 2] = [Provider::OpenAi, Provider::Anthropic];
 
-/// OpenAI with these replies first, a working Anthropic next.
+/// OpenAI, asked first, with these replies, and a working Anthropic.
 async fn two(replies: Vec<Reply>) -> (Fake, Fake, Codegen) {
     let first = Fake::start(replies).await;
     let second = Fake::start(vec![Reply::ok(&anthropic("from the second"))]).await;

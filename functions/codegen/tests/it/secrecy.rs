@@ -1,4 +1,4 @@
-//! Keys, prompts and texts stay out of whatever is shown: a canary in each looks for leaks.
+//! Keys, prompts and texts never appear in what is shown. A canary in each of them detects leaks.
 
 use std::sync::{Arc, Mutex};
 
@@ -34,7 +34,7 @@ async fn a_provider_that_echoes_key_and_prompt_does_not_get_them_shown() {
     }
 }
 
-/// Whatever a provider may say in place of a name, a code, a type or a reason.
+/// Replies in which a provider returns this word as a name, a code, a type or a reason.
 fn echoes(word: &str) -> Vec<Reply> {
     let error = json!({ "error": { "type": word, "code": word, "param": word, "status": word, "details": [{ "reason": word }] } });
     let list = json!([{ "error": { "status": word } }]);
@@ -59,13 +59,13 @@ fn echoes(word: &str) -> Vec<Reply> {
 
 #[tokio::test]
 async fn no_field_of_a_provider_carries_a_part_of_the_key_or_the_prompt() {
-    // The key, its start, its end, it shortened, and the prompt.
+    // The key, its start, its end, a shortened form, and the prompt.
     for word in [KEY, "canary-k", "nary-key", "can..key", "canary-prompt", "canary_prompt"] {
         for provider in ["openai", "anthropic", "gemini"] {
             for reply in echoes(word) {
                 let fake = Fake::start(vec![reply.clone()]).await;
                 let inputs = json!({ "prompt": "canary-prompt canary_prompt", "provider": provider });
-                // What one provider's format cannot say is unreadable to it.
+                // A reply in another provider's format is unreadable.
                 let (error, _, outcome) = failure(&keyed(&fake), inputs).await;
                 let shown = format!("{error:?} {outcome:?}");
                 assert!(!shown.contains("nary") && !shown.contains("can.."), "{word}: {shown}");
@@ -107,18 +107,19 @@ async fn neither_events_nor_metadata_hold_the_prompt_the_text_or_the_key() {
 #[tokio::test]
 async fn logs_hold_neither_prompt_nor_text_nor_key() {
     let logs = Logs::default();
-    // For the whole process, since per-thread ones race for the cache of call sites; so other tests are watched as well.
+    // Set for the whole process, because per-thread subscribers race for the cache of call sites. So it also records
+    // other tests in this process.
     tracing::subscriber::set_global_default(logs.clone()).unwrap();
     let echo = json!({ "error": { "code": "server_error", "type": KEY, "param": "canary-prompt", "message": format!("{KEY} canary-prompt") } });
     let answer = Reply::ok(&with(anthropic("canary-text"), "/model", json!(KEY)));
     let fake = Fake::start(vec![Reply::json(500, &echo), Reply::json(401, &echo), answer]).await;
     generate(&keyed(&fake), json!({ "prompt": "canary-prompt" })).await;
     let lines = logs.0.lock().unwrap().join("\n");
-    assert!(lines.contains("asking again") && lines.contains("provider left without an answer"), "{lines}");
+    assert!(lines.contains("asking again") && lines.contains("no usable answer from the provider"), "{lines}");
     assert!(!lines.contains("canary"), "{lines}");
 }
 
-/// Whatever is logged, by whichever crate and at whichever level.
+/// Records everything that any crate logs at any level.
 #[derive(Clone, Default)]
 struct Logs(Arc<Mutex<Vec<String>>>);
 

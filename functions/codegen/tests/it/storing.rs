@@ -1,4 +1,4 @@
-//! The step as a whole: asked, stored, told. S3 is a server that keeps what it is sent.
+//! Whole steps: ask, store, report. S3 is a server that keeps what it receives.
 
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ async fn writer(text: &str) -> (Fake, Codegen) {
 #[tokio::test]
 async fn the_outputs_point_to_what_was_stored_and_repeat_only_a_small_text() {
     let s3 = Fake::start(vec![Reply::ok(&json!({}))]).await;
-    // As long as a prompt may be.
+    // The longest prompt.
     for (length, repeated) in [(128 * 1024, true), (128 * 1024 + 1, false)] {
         let (_, codegen) = writer(&"x".repeat(length)).await;
         let outcome = handle(&codegen, &s3, json!({ "prompt": "p", "name": "a.md" })).await;
@@ -72,7 +72,7 @@ async fn the_outputs_point_to_what_was_stored_and_repeat_only_a_small_text() {
 #[tokio::test]
 async fn a_text_that_would_burst_the_outputs_is_left_out_of_them() {
     let s3 = Fake::start(vec![Reply::ok(&json!({}))]).await;
-    // Each of them takes six bytes as JSON.
+    // Each of these characters takes six bytes as JSON.
     for (length, repeated) in [(100, true), (200, false)] {
         let fake = Fake::start(vec![Reply::ok(&openai(&"\u{1}".repeat(length)))]).await;
         let config = CodegenConfig { outputs_bytes: 1000 + 300, ..config(Some(&fake), None, None) };

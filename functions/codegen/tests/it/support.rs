@@ -1,4 +1,4 @@
-//! A provider made of scripted replies, and the bodies that the real ones send.
+//! Fake providers with scripted replies, and the bodies that real providers send.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,18 +16,18 @@ use shared::worker::Ownership;
 
 pub const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What a fake provider answers, once.
+/// One answer of a fake provider.
 #[derive(Clone)]
 pub struct Reply {
     pub status: u16,
     pub headers: Vec<(&'static str, String)>,
     pub body: Vec<u8>,
-    /// How often the body is sent, one after the other, in an answer of unknown length.
+    /// How often the body is sent in one answer of unknown length.
     pub times: usize,
     pub delay: Duration,
 }
 
-/// What was asked of a fake provider.
+/// A request that a fake provider received.
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub path: String,
@@ -35,7 +35,7 @@ pub struct Seen {
     pub body: Value,
 }
 
-/// A server that gives its replies in order, the last one again and again.
+/// A server that gives its replies in order, and repeats the last one.
 pub struct Fake {
     pub url: String,
     seen: Arc<Mutex<Vec<Seen>>>,
@@ -59,13 +59,13 @@ impl Reply {
         Self::json(200, body)
     }
 
-    /// Other bytes, sent as often as said: `usize::MAX` never ends.
+    /// With this body, sent `times` times. `usize::MAX` never ends.
     pub fn body(mut self, body: impl Into<Vec<u8>>, times: usize) -> Self {
         (self.body, self.times) = (body.into(), times);
         self
     }
 
-    /// With this header in place of one of the same name.
+    /// With this header. It replaces one of the same name.
     pub fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.retain(|(other, _)| *other != name);
         self.headers.push((name, value.into()));
@@ -93,7 +93,7 @@ impl Fake {
         self.seen.lock().unwrap().clone()
     }
 
-    /// Bytes of bodies that went out.
+    /// Number of body bytes sent.
     pub fn sent(&self) -> usize {
         self.sent.load(Ordering::SeqCst)
     }
@@ -129,7 +129,7 @@ async fn answer(State(script): State<Script>, request: Request<Body>) -> Respons
     response.body(Body::from_stream(chunks)).unwrap()
 }
 
-/// A configuration with quick retries; a provider without a fake points to a port where nobody listens.
+/// A configuration with quick retries. A provider without a fake gets the URL of a port that nobody listens on.
 pub fn config(openai: Option<&Fake>, anthropic: Option<&Fake>, gemini: Option<&Fake>) -> CodegenConfig {
     let url =
         |fake: Option<&Fake>| Some(fake.map_or_else(|| "http://127.0.0.1:9/v1".to_owned(), |fake| fake.url.clone()));
@@ -202,7 +202,7 @@ pub fn openai_error(status: u16, code: &str) -> Reply {
     Reply::json(status, &json!({ "error": { "message": "a message", "type": code, "code": code, "param": null } }))
 }
 
-/// The body with one member replaced, found by JSON pointer.
+/// The body with the value at this JSON pointer replaced.
 pub fn with(mut body: Value, pointer: &str, value: Value) -> Value {
     *body.pointer_mut(pointer).unwrap() = value;
     body

@@ -1,4 +1,4 @@
-//! What happens without a key.
+//! What happens if no key is configured.
 
 use codegen::{Codegen, CodegenConfig, Provider};
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ fn with_template() -> CodegenConfig {
 async fn without_a_key_nothing_is_made_up_unless_that_is_allowed() {
     let (error, retryable, _) = failure(&codegen(CodegenConfig::default(), &[]), topic()).await;
     assert_eq!((error.code.as_str(), retryable), ("no_provider", false));
-    for told in ["nofx/llm", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY"] {
+    for told in ["LLM_SECRET_ID", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY"] {
         assert!(error.message.contains(told), "{} lacks {told}", error.message);
     }
 }

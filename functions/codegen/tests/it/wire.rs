@@ -1,4 +1,4 @@
-//! Each provider's format: requests, answers, what counts as no answer, and how tokens are counted.
+//! Each provider's format: requests, answers, unusable answers and token counts.
 
 use codegen::Provider;
 use serde_json::{Value, json};

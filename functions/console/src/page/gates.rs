@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::layout::{Base, badge, moment};
-use crate::view::{Gate, Run};
+use shared::db::console::{Gate, Run};
 
 /// Verb, words and colour of each decision.
 const BUTTONS: [(&str, &str, &str); 3] =
@@ -48,7 +48,7 @@ fn waiting(base: Base, gate: &Gate, token: &str) -> Markup {
 fn decided(base: Base, gate: &Gate) -> Markup {
     html! {
         li id={ "gate-" (gate.id) } {
-            strong { (gate.gate_type) } " " (badge(&gate.status))
+            strong { (gate.gate_type) } " " (badge(gate.status))
             span.note {
                 " " (barred(gate))
                 @if let Some(actor) = &gate.actor { ", by " bdi { (actor) } }

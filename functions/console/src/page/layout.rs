@@ -1,6 +1,9 @@
 //! The frame of every page, and the small pieces that several of them show.
 
+use std::fmt::Display;
+
 use maud::{DOCTYPE, Markup, html};
+use shared::domain::Timestamp;
 
 use super::words;
 use crate::assets::{CSS, JS};
@@ -59,11 +62,11 @@ pub(super) fn frame(frame: &Frame<'_>, content: &Markup) -> String {
 }
 
 /// A state as a coloured word.
-pub(super) fn badge(status: &str) -> Markup {
+pub(super) fn badge(status: impl Display + Copy) -> Markup {
     html! { span class={ "badge " (words::tone(status)) } { (status) } }
 }
 
 /// A moment: the timestamp as it is; the script turns it into words of the reader's language.
-pub(super) fn moment(timestamp: &str) -> Markup {
-    html! { time datetime=(timestamp) { (words::plain_time(timestamp)) } }
+pub(super) fn moment(timestamp: &Timestamp) -> Markup {
+    html! { time datetime=(timestamp) { (words::plain_time(&timestamp.0)) } }
 }

@@ -1,13 +1,12 @@
 //! One run.
 
 use maud::{Markup, html};
+use shared::db::console::{Artifact, Event, Gate, Run, STEPS, Step};
 use shared::domain::GateId;
 
 use super::gates::gates;
 use super::layout::{Base, Frame, badge, frame, moment};
 use super::words;
-use crate::read::STEPS;
-use crate::view::{Artifact, Event, Run, Step};
 
 /// Seconds between two pages for a reader without scripts.
 const REFRESH_S: u32 = 10;
@@ -44,7 +43,7 @@ impl RunPage<'_> {
 pub fn run_page(page: &RunPage<'_>) -> String {
     let run = page.run;
     // A reload would empty a form that somebody is filling in.
-    let is_deciding = run.gates.iter().any(crate::view::Gate::is_pending);
+    let is_deciding = run.gates.iter().any(Gate::is_pending);
     let refresh_s = (page.is_live() && !is_deciding).then_some(REFRESH_S);
     let content = html! {
         @if let Some(notice) = page.notice { (notice_of(page, notice)) }
@@ -86,7 +85,7 @@ fn notice_of(page: &RunPage<'_>, notice: Notice<'_>) -> Markup {
         },
         Notice::Decided(id) => html! {
             @if let Some(gate) = run.gates.iter().find(|gate| gate.id == id && gate.actor.is_some()) {
-                div.notice.(words::tone(&gate.status)) role="status" {
+                div.notice.(words::tone(gate.status)) role="status" {
                     p { "The gate " bdi { (gate.gate_type) } " is " strong { (gate.status) }
                         @if let Some(actor) = &gate.actor { " by " bdi { (actor) } } "." }
                 }
@@ -99,7 +98,7 @@ fn summary(run: &Run) -> Markup {
     html! {
         section data-region="summary" {
             p.facts {
-                (badge(&run.status))
+                (badge(run.status))
                 span { "created " (moment(&run.created_at)) }
                 @if let Some(at) = &run.started_at { span { "started " (moment(at)) } }
                 @if let Some(at) = &run.finished_at { span { "ended " (moment(at)) } }
@@ -164,7 +163,7 @@ fn address(base: Base, run: &Run, ordinal: i64) -> String {
 fn row(base: Base, run: &Run, step: &Step) -> Markup {
     html! {
         tr role="row" id={ "step-" (step.ordinal) } {
-            td.short role="cell" data-label="Status" { (badge(&step.status)) }
+            td.short role="cell" data-label="Status" { (badge(step.status)) }
             td.wide role="cell" data-label="Step" {
                 div {
                     strong { bdi { (step.name) } } " " code { (step.tool) }

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::layout::{Base, Frame, badge, frame, moment};
 use super::words;
-use crate::view::{Gate, RunList, RunRow};
+use shared::db::console::{Gate, RunList, RunRow};
 
 /// `GET /ui/runs`.
 pub fn run_list(base: Base, list: &RunList) -> String {
@@ -77,7 +77,7 @@ fn table(base: Base, runs: &[RunRow]) -> Markup {
             tbody role="rowgroup" {
                 @for run in runs {
                     tr role="row" {
-                        td.short role="cell" data-label="Status" { (badge(&run.status)) }
+                        td.short role="cell" data-label="Status" { (badge(run.status)) }
                         td.wide role="cell" data-label="Goal" {
                             a href={ (base.to("runs/")) (run.id) } { bdi { (run.goal) } }
                         }

@@ -1,8 +1,10 @@
 //! Numbers and states in words.
 
+use std::fmt::Display;
+
 /// The colour class of a state.
-pub(super) fn tone(status: &str) -> &'static str {
-    match status {
+pub(super) fn tone(status: impl Display) -> &'static str {
+    match status.to_string().as_str() {
         "succeeded" | "passed" => "good",
         "failed" | "expired" => "bad",
         "blocked" | "paused" | "waived" => "warn",

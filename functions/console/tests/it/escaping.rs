@@ -1,7 +1,7 @@
 //! Words of others stay words.
 
 use console::page::{Base, Message, Notice, RunPage, message, run_list, run_page};
-use console::view::RunList;
+use shared::db::console::RunList;
 
 use crate::support::{gate, run, run_id, run_row};
 

@@ -1,7 +1,7 @@
 //! Links hold below any prefix.
 
 use console::page::{Base, Message, Notice, RunPage, message, run_list, run_page};
-use console::view::RunList;
+use shared::db::console::RunList;
 
 use crate::support::{gate, get, run, run_id, run_row};
 

@@ -4,11 +4,13 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode, header};
-use console::view::{Artifact, Event, Focus, Gate, Parent, Run, RunRow, Step};
+use serde::de::value::{Error, StrDeserializer};
+use serde::de::{DeserializeOwned, IntoDeserializer};
 use shared::config::{ArtifactsConfig, Config, DatabaseConfig, GateDefaults, LlmConfig};
 use shared::context::Ctx;
+use shared::db::console::{Artifact, Event, Focus, Gate, Parent, Run, RunRow, Step};
 use shared::domain::plan::Limits;
-use shared::domain::{ArtifactId, GateId, RunId, TenantId};
+use shared::domain::{ArtifactId, GateId, GateStatus, RunId, RunStatus, StepStatus, TenantId, Timestamp};
 use tower::ServiceExt;
 use uuid::Uuid;
 
@@ -61,10 +63,19 @@ pub fn run_id() -> RunId {
     RunId(Uuid::from_u128(1))
 }
 
-const AT: &str = "2026-11-23T10:00:00.123456+00:00";
+fn at() -> Timestamp {
+    Timestamp("2026-11-23T10:00:00.123456+00:00".into())
+}
+
+/// A state by its word.
+fn state<T: DeserializeOwned>(word: &str) -> T {
+    let word: StrDeserializer<'_, Error> = word.into_deserializer();
+    T::deserialize(word).expect("a state")
+}
 
 pub fn run_row(text: &str) -> RunRow {
-    RunRow { id: run_id(), status: text.into(), goal: text.into(), created_at: text.into(), duration_ms: None }
+    let created_at = Timestamp(text.into());
+    RunRow { id: run_id(), status: RunStatus::Running, goal: text.into(), created_at, duration_ms: None }
 }
 
 /// A pending gate with `text` wherever somebody's words are shown.
@@ -75,12 +86,12 @@ pub fn gate(text: &str) -> Gate {
         goal: text.into(),
         step: Some(text.into()),
         gate_type: text.into(),
-        status: "pending".into(),
+        status: GateStatus::Pending,
         reason: Some(text.into()),
         evidence_uri: Some(text.into()),
         evidence_id: None,
-        created_at: AT.into(),
-        expires_at: Some(AT.into()),
+        created_at: at(),
+        expires_at: Some(at()),
         decided_at: None,
         actor: None,
         decision_reason: None,
@@ -90,11 +101,11 @@ pub fn gate(text: &str) -> Gate {
 pub fn decided(text: &str, status: &str) -> Gate {
     Gate {
         id: GateId(Uuid::from_u128(3)),
-        status: status.into(),
+        status: state(status),
         evidence_id: Some(ArtifactId(Uuid::from_u128(4))),
         actor: Some(text.into()),
         decision_reason: Some(text.into()),
-        decided_at: Some(AT.into()),
+        decided_at: Some(at()),
         ..gate(text)
     }
 }
@@ -104,27 +115,27 @@ pub fn run(text: &str, status: &str) -> Run {
     let parents = (0..10).map(|ordinal| Parent { ordinal, name: text.into() }).collect();
     Run {
         id: run_id(),
-        status: status.into(),
+        status: state(status),
         goal: text.into(),
         generation: 2,
         plan_digest: text.into(),
         failure: Some(text.into()),
-        created_at: text.into(),
-        started_at: Some(AT.into()),
+        created_at: Timestamp(text.into()),
+        started_at: Some(at()),
         finished_at: None,
-        deadline_at: Some(AT.into()),
+        deadline_at: Some(at()),
         duration_ms: Some(1_500),
         steps: vec![Step {
             ordinal: 0,
             name: text.into(),
             tool: text.into(),
-            status: text.into(),
+            status: StepStatus::Ready,
             attempt: 3,
             max_attempts: 3,
             failures: 2,
             workers_lost: 1,
             error: Some(text.into()),
-            ready_at: Some(AT.into()),
+            ready_at: Some(at()),
             duration_ms: Some(20),
             depends_on: parents,
             parents_total: 12,
@@ -146,7 +157,7 @@ pub fn run(text: &str, status: &str) -> Run {
             seq: 7,
             step: Some(text.into()),
             kind: text.into(),
-            timestamp: text.into(),
+            timestamp: Timestamp(text.into()),
             subject: Some(text.into()),
             attempt: Some(text.into()),
             actor: Some(text.into()),

@@ -14,7 +14,7 @@ use super::unified::{self, FileDiff};
 /// The files of a folder by path: relative, with slashes.
 pub type Tree = BTreeMap<String, Content>;
 
-/// A file, as much of it as a comparison needs.
+/// What a comparison needs of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
     /// A file with the name of a source.
@@ -29,7 +29,7 @@ pub enum Base<'a> {
     /// Nothing: every line is new.
     None,
     Tree(&'a Tree),
-    /// A unified diff that leads to the workspace.
+    /// A unified diff from the base to the workspace.
     Diff(&'a [u8]),
 }
 
@@ -40,14 +40,14 @@ pub struct Ignored {
     pub why: &'static str,
 }
 
-/// A source with its changed lines, as it was before any command ran.
+/// A source with its changed lines, read before any command ran.
 #[derive(Debug, Clone)]
 pub struct ChangedSource {
     pub path: String,
     /// Line numbers from 1, ascending.
     pub changed: Vec<u32>,
     pub lines: Lines,
-    /// Holds a NUL where text has none: ignored, unless a report measures it.
+    /// It contains a NUL near its start. It is ignored unless a report measures it.
     pub binary: bool,
 }
 
@@ -57,9 +57,9 @@ pub struct ChangeSet {
     /// Sources with at least one changed line.
     pub sources: Vec<ChangedSource>,
     pub ignored: Vec<Ignored>,
-    /// All files of the workspace, and which of them are sources: what a report's paths may mean.
+    /// All files of the workspace, and whether each is a source. Paths of a report are looked up here.
     pub files: BTreeMap<String, bool>,
-    /// Nothing at all differs from the base.
+    /// No file differs from the base.
     pub is_empty: bool,
 }
 
@@ -69,7 +69,7 @@ enum Changed {
 }
 
 impl ChangeSet {
-    /// Compares. Fails only on a diff that cannot be read or does not lead to the workspace.
+    /// Compares the workspace with its base. Fails only if a diff cannot be read or does not match the workspace.
     pub fn between(base: Base<'_>, head: &Tree, rules: &SourceRules) -> Result<Self, CannotJudge> {
         let projects = |tree: &Tree| tree.keys().filter_map(|path| project_folder(path)).collect::<BTreeSet<String>>();
         let head_projects = projects(head);
@@ -129,8 +129,8 @@ fn tree_changes(
     was_source: impl Fn(&str) -> bool,
     is_source: impl Fn(&str) -> bool,
 ) -> BTreeMap<String, Changed> {
-    // A file that moved without an edit changes nothing. Only from a source: a test that becomes a source is new code. Each
-    // vanished file excuses one new one, the rest are copies.
+    // A source that moved without an edit has no changed lines. A test that becomes a source is new code. Each file
+    // that is gone accounts for one new file with the same contents. Further ones are copies, and count as new.
     let mut moved: BTreeMap<&Vec<u8>, usize> = BTreeMap::new();
     for (path, content) in base {
         if let Content::Text(text) = content
@@ -143,7 +143,7 @@ fn tree_changes(
     let mut found = BTreeMap::new();
     for (path, content) in head {
         let changed = match (base.get(path), content) {
-            // The same bytes may have become a source, when what excluded them is gone.
+            // A file with the same bytes may be a source now, because the reason to exclude it is gone.
             (Some(old), new) if old == new && (was_source(path) || !is_source(path)) => continue,
             (Some(Content::Text(old)), Content::Text(new)) if was_source(path) => {
                 Changed::Lines(changed_lines(old, new))
@@ -162,9 +162,10 @@ fn tree_changes(
     found
 }
 
-/// The lines of `new` that have no counterpart in `old`. A line includes its break: CRLF for LF is a change.
+/// The lines of `new` that have no counterpart in `old`. A line includes its line break, so CRLF instead of LF is a
+/// change.
 fn changed_lines(old: &[u8], new: &[u8]) -> Vec<u32> {
-    // Past it the search for the smallest difference stops, and more lines count as changed than had to.
+    // After this time the search for the smallest difference stops, and more lines than necessary may count as changed.
     const PATIENCE: Duration = Duration::from_secs(2);
     let split = |text| <[u8]>::split_inclusive(text, |byte| *byte == b'\n').collect::<Vec<_>>();
     let (old, new) = (split(old), split(new));
@@ -196,7 +197,7 @@ fn diff_changes(
     Ok(found)
 }
 
-/// The added lines, each compared with the workspace: a diff of another state would point at the wrong lines.
+/// The added lines. Each is compared with the workspace, because a diff of another state would name the wrong lines.
 fn hunk_lines(path: &str, file: &FileDiff, text: &[u8]) -> Result<Vec<u32>, CannotJudge> {
     let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
     let mut changed = Vec::new();
@@ -209,7 +210,7 @@ fn hunk_lines(path: &str, file: &FileDiff, text: &[u8]) -> Result<Vec<u32>, Cann
             let actual =
                 usize::try_from(number).ok().and_then(|number| number.checked_sub(1)).and_then(|at| lines.get(at));
             if actual != Some(&expected.as_slice()) {
-                return Err(mismatch(path, &format!("line {number} is another one in the workspace")));
+                return Err(mismatch(path, &format!("line {number} differs in the workspace")));
             }
             if *added {
                 changed.push(number);
@@ -221,7 +222,7 @@ fn hunk_lines(path: &str, file: &FileDiff, text: &[u8]) -> Result<Vec<u32>, Cann
 }
 
 fn mismatch(path: &str, why: &str) -> CannotJudge {
-    CannotJudge::new("diff_mismatch", format!("the diff does not lead to the workspace: {path}: {why}"))
+    CannotJudge::new("diff_mismatch", format!("the diff does not match the workspace: {path}: {why}"))
 }
 
 fn deleted(base: Base<'_>, head: &Tree) -> Result<Vec<String>, CannotJudge> {

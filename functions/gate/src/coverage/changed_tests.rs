@@ -120,7 +120,7 @@ proptest! {
                 prop_assert!(changed.contains(&number), "line {number} of {new:?} against {old:?}");
             }
         }
-        // What is left when the changed lines go is a subsequence of the base.
+        // Without the changed lines, the rest is a subsequence of the base.
         let kept: Vec<&String> = new.iter().zip(1_u32..).filter(|(_, n)| !changed.contains(n)).map(|(line, _)| line).collect();
         let mut rest = old.iter();
         prop_assert!(kept.iter().all(|line| rest.any(|other| other == *line)));

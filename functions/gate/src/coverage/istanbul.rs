@@ -1,4 +1,4 @@
-//! Istanbul's `coverage-final.json`: a map from file path to `{path, statementMap, branchMap, s, b}`.
+//! Reads Istanbul's `coverage-final.json`: a map from file path to `{path, statementMap, branchMap, s, b}`.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ struct Range {
     end: Place,
 }
 
-/// An implicit `else` has neither; an end at infinity is written as a column of null.
+/// An implicit `else` has neither. The end of a line is written as column null.
 #[derive(Deserialize, Clone, Copy, Default)]
 struct Place {
     #[serde(default)]
@@ -41,10 +41,10 @@ struct Branch {
     locations: Vec<Range>,
 }
 
-/// Reads a report, or says why it is none. A report of no files is none: it would let everything through.
+/// Reads a report, or says why it cannot. A report without files is an error: it would measure nothing.
 pub fn parse(bytes: &[u8]) -> Result<Report, CannotJudge> {
     let files: BTreeMap<String, File> =
-        serde_json::from_slice(bytes).map_err(|error| unparsable(&format!("it is not Istanbul's JSON: {error}")))?;
+        serde_json::from_slice(bytes).map_err(|error| unparsable(&format!("it is not Istanbul JSON: {error}")))?;
     if files.is_empty() {
         return Err(CannotJudge::new("report_empty", "the coverage report names no file"));
     }
@@ -58,7 +58,7 @@ fn unparsable(why: &str) -> CannotJudge {
 
 fn measured(key: String, file: File) -> Result<MeasuredFile, CannotJudge> {
     let path = file.path.unwrap_or(key);
-    // A statement without a count would otherwise vanish and with it the lines it covers.
+    // Otherwise a statement without a count would be dropped, and its lines with it.
     if file.s.len() != file.statement_map.len() || file.b.len() != file.branch_map.len() {
         return Err(unparsable(&format!("{path} has counts for other statements or branches than it lists")));
     }

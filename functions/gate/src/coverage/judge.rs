@@ -1,4 +1,4 @@
-//! The verdict over changed lines.
+//! Judges the coverage of changed lines.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -11,16 +11,16 @@ use super::paths::{PathIndex, ambiguous};
 use super::threshold::{Threshold, ratio};
 use super::{Arm, CannotJudge, MeasuredFile, Position, Report, Statement};
 
-/// Most line numbers that are listed of one file, most files, and most ignored files; the counts are always whole.
+/// How many line numbers of a file, how many files and how many ignored files are listed. Counts are always complete.
 const LISTED: usize = 200;
 
 /// How to judge.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     pub threshold: Threshold,
-    /// Every arm of a branch on a line must have been taken too.
+    /// Also require that every arm of a branch on a line was taken.
     pub strict_arms: bool,
-    /// Where the workspace lay while the tests ran.
+    /// The workspace's folder while the tests ran.
     pub root: String,
 }
 
@@ -32,7 +32,7 @@ pub enum Verdict {
     CannotJudge,
 }
 
-/// What was found, in the form of the evidence.
+/// The result, as the evidence shows it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Judgement {
     pub verdict: Verdict,
@@ -40,7 +40,7 @@ pub struct Judgement {
     pub code: &'static str,
     pub reason: String,
     pub threshold: Threshold,
-    /// covered / (covered + uncovered + unmeasured); `null` when no changed line can run.
+    /// covered / (covered + uncovered + unmeasured). `null` if no changed line is executable.
     pub ratio: Option<f64>,
     pub covered: u64,
     pub uncovered: u64,
@@ -56,7 +56,7 @@ pub struct FileJudgement {
     pub covered: u64,
     pub uncovered_lines: Vec<u32>,
     pub unmeasured_lines: Vec<u32>,
-    /// Lines whose comments tell coverage tools to look away.
+    /// Lines with comments that make coverage tools ignore code.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ignore_hints: Vec<u32>,
 }
@@ -80,7 +80,7 @@ impl Judgement {
     }
 }
 
-/// Judges the changed lines by the reports; several reports add up.
+/// Judges the changed lines by the reports. Hits of several reports are added up.
 pub fn judge(changes: &ChangeSet, reports: &[Report], options: &Options) -> Judgement {
     match measurements(changes, reports, &options.root) {
         Ok(measured) => weigh(changes, &measured, options),
@@ -95,7 +95,7 @@ fn measurements(
     root: &str,
 ) -> Result<BTreeMap<String, MeasuredFile>, CannotJudge> {
     if reports.is_empty() {
-        return Err(CannotJudge::new("report_missing", "the tests made no coverage report"));
+        return Err(CannotJudge::new("report_missing", "the tests wrote no coverage report"));
     }
     let index = PathIndex::new(changes.files.keys().map(String::as_str), root);
     let mut measured: BTreeMap<String, MeasuredFile> = BTreeMap::new();
@@ -158,7 +158,7 @@ fn weigh(changes: &ChangeSet, measured: &BTreeMap<String, MeasuredFile>, options
         weigh_source(&mut judgement, source, measurements, options.strict_arms);
     }
     judgement.ignored.truncate(LISTED);
-    // The files that need work come first, so that a long list never hides them.
+    // Files with uncovered lines come first, so that cutting the list keeps them.
     judgement.files.sort_by_key(|file| file.uncovered_lines.is_empty() && file.unmeasured_lines.is_empty());
     judgement.files.truncate(LISTED);
     conclude(judgement, changes.is_empty)
@@ -189,14 +189,14 @@ fn weigh_source(judgement: &mut Judgement, source: &ChangedSource, measured: Opt
     judgement.files.push(file);
 }
 
-/// The rules, in their order.
+/// The rules, in order.
 fn weigh_line(number: u32, source: &ChangedSource, index: Option<&Index>) -> Line {
     let at = usize::try_from(number).ok().and_then(|number| number.checked_sub(1));
     let kind = at.and_then(|at| source.lines.kinds.get(at)).copied().unwrap_or(LineKind::Code);
     let starts = index.and_then(|index| index.starts.get(&number));
     match kind {
         LineKind::Blank | LineKind::Bracket => return Line::NonExecutable,
-        // Where a statement starts is no comment, whatever the lexer took it for.
+        // A line on which a statement starts is not a comment, even if the lexer took it for one.
         LineKind::Comment if starts.is_none() => return Line::NonExecutable,
         LineKind::Comment | LineKind::Code => {}
     }
@@ -214,7 +214,7 @@ fn weigh_line(number: u32, source: &ChangedSource, index: Option<&Index>) -> Lin
 struct Index {
     /// Lines on which statements start, and whether all of them ran.
     starts: BTreeMap<u32, bool>,
-    /// For each changed line inside a statement of several lines, whether the innermost one ran.
+    /// For each changed line inside statements of several lines, whether the innermost statement ran.
     inside: BTreeMap<u32, bool>,
 }
 
@@ -235,8 +235,9 @@ impl Index {
     }
 }
 
-/// Of the statements around a line, the innermost: the one that starts last, and of those the one that ends first. One sweep
-/// from the first line to the last, so that a report with absurd ranges costs no more than its own length.
+/// For each line, whether the innermost statement around it ran. Innermost is the one that starts last, and of those
+/// the one that ends first. One sweep over the lines, so that the cost is bounded by the report's length whatever its
+/// ranges.
 fn innermost(statements: &[Statement], changed: &[u32]) -> BTreeMap<u32, bool> {
     let mut by_start: Vec<&Statement> =
         statements.iter().filter(|statement| statement.end.line > statement.start.line).collect();
@@ -263,11 +264,11 @@ fn conclude(judgement: Judgement, is_empty: bool) -> Judgement {
     let (verdict, code, reason) = if total == 0 && is_empty {
         (Verdict::Passed, "empty_diff", "nothing differs from the base".to_string())
     } else if total == 0 {
-        (Verdict::Passed, "no_executable_change", "no changed line can run".to_string())
+        (Verdict::Passed, "no_executable_change", "no changed line is executable".to_string())
     } else {
         let threshold = judgement.threshold;
         let share =
-            format!("{} of {total} changed lines are covered, the share must be {threshold}", judgement.covered);
+            format!("{} of {total} changed lines are covered; the required share is {threshold}", judgement.covered);
         if threshold.reached(judgement.covered, total) {
             (Verdict::Passed, "threshold_met", share)
         } else {
@@ -278,7 +279,7 @@ fn conclude(judgement: Judgement, is_empty: bool) -> Judgement {
     Judgement { verdict, code, reason, ratio, ..judgement }
 }
 
-/// The first lines that lack a test, for a message.
+/// The first lines without coverage, for a message.
 fn missing(files: &[FileJudgement]) -> String {
     const FILES: usize = 3;
     const LINES: usize = 5;

@@ -4,7 +4,7 @@ use serde_json::json;
 use super::*;
 use crate::coverage::{Base, Content, SourceRules, Tree, parse_istanbul};
 
-/// A source of the workspace; every line is changed.
+/// A source of the workspace of which every line is changed.
 fn changes(files: &[(&str, &str)]) -> ChangeSet {
     let head: Tree =
         files.iter().map(|(path, text)| ((*path).to_string(), Content::Text(text.as_bytes().to_vec()))).collect();
@@ -89,7 +89,8 @@ fn one_path_for_two_sources_or_two_paths_for_one_cannot_be_judged() {
 fn later_lines_of_a_statement_follow_the_innermost_statement() {
     let text = "const a = f(\n  1,\n  () => {\n    g(\n      2,\n    );\n  },\n);\n";
     let judgement = judge(&changes(&[("a.ts", text)]), &[report("a.ts", &[(1, 8, 1), (4, 6, 0)])], &options("0.9"));
-    // Lines 1, 2 and 3 belong to the outer statement that ran, 4 and 5 to the inner one that did not; the rest is brackets.
+    // Lines 1 to 3 belong to the outer statement, which ran, 4 and 5 to the inner one, which did not. The rest is
+    // brackets.
     assert_eq!(counts(&judgement), (3, 2, 0, 3));
     assert_eq!(judgement.files[0].uncovered_lines, [4, 5]);
 }
@@ -190,7 +191,7 @@ fn absurd_ranges_cost_nothing() {
 }
 
 proptest! {
-    /// The sweep agrees with looking at every statement for every line.
+    /// The sweep gives the same result as comparing every line with every statement.
     #[test]
     fn the_innermost_statement_is_the_one_that_starts_last(
         ranges in proptest::collection::vec((1_u32..12, 0_u32..6, any::<bool>()), 0..12)
@@ -209,7 +210,7 @@ proptest! {
         }
     }
 
-    /// Fewer hits never make a better verdict, and every changed line is counted once.
+    /// Fewer hits never improve the verdict, and every changed line is counted once.
     #[test]
     fn a_missed_statement_never_helps(hits in proptest::collection::vec(0_u64..2, 1..10), missed in 0_usize..10) {
         let set = changes(&[("a.ts", &"f();\n".repeat(hits.len()))]);

@@ -1,8 +1,8 @@
-//! What is on each line of a TypeScript or JavaScript file: nothing, a comment, brackets, or code.
+//! What each line of a TypeScript or JavaScript file holds: nothing, a comment, brackets or code.
 //!
-//! A lexer, not a parser. It must never take code for a comment, because comments need no tests; the other way round only
-//! asks for more tests than needed. So a file that ends inside a comment is all code, and whoever judges lets a statement
-//! that starts on a line overrule `Comment`.
+//! A lexer, not a parser. It must never take code for a comment, because comments need no tests. The opposite mistake
+//! only asks for more tests than needed. So a file that ends inside a comment counts as code throughout, and the judge
+//! treats a line on which a statement starts as code, even if it is a `Comment` here.
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LineKind {
@@ -17,14 +17,14 @@ pub enum LineKind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lines {
     pub kinds: Vec<LineKind>,
-    /// The file breaks lines in a way that JavaScript counts and a diff does not (a lone CR, U+2028, U+2029): the line
-    /// numbers of a report do not fit.
+    /// The file has line breaks that JavaScript counts and a diff does not (a lone CR, U+2028, U+2029), so the line
+    /// numbers of a report do not match.
     pub odd_breaks: bool,
-    /// Comments that make a coverage tool look away, by line number from 1.
+    /// Line numbers, from 1, of comments that make coverage tools ignore code.
     pub hints: Vec<u32>,
 }
 
-/// Sorts the lines of a file.
+/// Classifies the lines of a file.
 pub fn classify(text: &[u8]) -> Lines {
     let mut lexer = Lexer {
         text,
@@ -51,7 +51,7 @@ enum Mode {
     Template,
 }
 
-/// The last token, as far as it tells a division from a regular expression.
+/// What the last token was. It decides whether a slash is a division or starts a regular expression.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Before {
     Start,
@@ -149,8 +149,9 @@ impl Lexer<'_> {
             }
             _ => {}
         }
-        // After `)` stands a division or, after an `if (...)`, a regular expression. Reading too much as division is harmless
-        // unless the expression holds quotes or `/*`, which ends in too many lines of code or is overruled by the report.
+        // A slash after `)` is a division or, after `if (...)`, a regular expression. Taking it for a division is
+        // harmless unless the expression contains quotes or `/*`. Then too many lines count as code, or the report
+        // corrects it.
         self.before = if matches!(byte, b')' | b']') { Before::Value } else { Before::Operator };
     }
 
@@ -178,7 +179,7 @@ impl Lexer<'_> {
         self.at += rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
     }
 
-    /// To the closing quote, or to the end of the line: only an escaped line break leads over it.
+    /// Skips to the closing quote or to the end of the line. Only an escaped line break continues the string.
     fn skip_string(&mut self, quote: u8) {
         self.value();
         self.at += 1;
@@ -205,7 +206,7 @@ impl Lexer<'_> {
         }
     }
 
-    /// Steps over a regular expression; `false`, and nothing stepped over, when the slash begins none.
+    /// Skips a regular expression. Returns `false`, and skips nothing, if the slash does not start one.
     fn skip_regex(&mut self) -> bool {
         let mut in_class = false;
         let mut at = self.at + 1;

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// One letter a line: blank, comment, bracket, (c)ode as `x`.
+/// One character per line: `_` blank, `/` comment, `)` bracket, `x` code.
 fn kinds(text: &str) -> String {
     let letter = |kind: &LineKind| match kind {
         LineKind::Blank => '_',

@@ -1,8 +1,8 @@
-//! Coverage of changed lines: which lines changed, which of them can run, which of those did run.
+//! Coverage of changed lines: which lines changed, which of them are executable, and which of those ran.
 //!
-//! Pure: bytes in, a judgement out. Every doubt is decided against the change: what is not measured is not covered, and
-//! what cannot be judged fails. Another report format joins by producing [`Report`]s; a format that knows lines only
-//! (LCOV, Cobertura) gives one single-line [`Statement`] for each line.
+//! Pure: bytes in, a judgement out. Every doubt counts against the change: a line that is not measured is not covered,
+//! and what cannot be judged fails. To add another report format, produce [`Report`]s from it. A format that has only
+//! lines (LCOV, Cobertura) becomes one single-line [`Statement`] for each line.
 
 mod changed;
 mod istanbul;
@@ -27,7 +27,7 @@ pub struct Report {
     pub files: Vec<MeasuredFile>,
 }
 
-/// The measurements of one file, under the path that the report gives it.
+/// The measurements of one file, under its path in the report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MeasuredFile {
     pub path: String,
@@ -35,7 +35,7 @@ pub struct MeasuredFile {
     pub arms: Vec<Arm>,
 }
 
-/// A statement and how often it ran. Lines count from 1, both ends included.
+/// A statement and how often it ran. Lines count from 1. Both ends are included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Statement {
     pub start: Position,
@@ -46,9 +46,9 @@ pub struct Statement {
 /// One way through a branch and how often it was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arm {
-    /// Line on which the arm starts; an implicit `else` has the line of its `if`.
+    /// Line on which the arm starts. An implicit `else` has the line of its `if`.
     pub line: u32,
-    /// Where the branch starts, with the number of the arm: what tells arms apart when reports are added up.
+    /// Where the branch starts. With `index` it identifies the arm when reports are added up.
     pub branch: Position,
     pub index: u32,
     pub hits: u64,
@@ -60,13 +60,13 @@ pub struct Position {
     pub column: u32,
 }
 
-/// Why no verdict could be reached; as a gate, that is a failure.
+/// Why there is no verdict. The gate fails then.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
 #[error("{message}")]
 pub struct CannotJudge {
     /// snake_case, for programs.
     pub code: &'static str,
-    /// A sentence, for people.
+    /// For people.
     pub message: String,
 }
 

@@ -1,23 +1,23 @@
-//! Finding the file of the workspace that a report's path means.
+//! Finds the workspace's file that a path in a report means.
 //!
-//! Reports are made elsewhere too: with absolute paths of another machine, Windows separators, or paths relative to a
-//! package of a monorepo. A path means the file with the longest common suffix, where the suffix is the whole of one of
-//! the two: `/ci/build/src/a.ts` and `src/a.ts`, or `src/a.ts` and `packages/x/src/a.ts`.
+//! A report may have absolute paths of another machine, Windows separators, or paths relative to a package of a
+//! monorepo. A path means the file with the longest common suffix, if one of the two paths is that whole suffix:
+//! `/ci/build/src/a.ts` means `src/a.ts`, and `src/a.ts` means `packages/x/src/a.ts`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::CannotJudge;
 
-/// The files of the workspace, ready to be looked up.
+/// The files of the workspace, indexed for lookups.
 pub struct PathIndex<'a> {
     files: BTreeSet<&'a str>,
-    /// Every proper suffix at a folder's border, with the files that end so.
+    /// Every proper suffix that starts after a slash, with the files that have it.
     suffixes: BTreeMap<&'a str, Vec<&'a str>>,
     root: Vec<String>,
 }
 
 impl<'a> PathIndex<'a> {
-    /// `root` is where the workspace lay while the tests ran; paths below it are exact.
+    /// `root` is the workspace's folder while the tests ran. Paths below it are exact.
     pub fn new(files: impl Iterator<Item = &'a str>, root: &str) -> Self {
         let files: BTreeSet<&str> = files.collect();
         let mut suffixes: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -29,14 +29,14 @@ impl<'a> PathIndex<'a> {
         Self { files, suffixes, root: components(root) }
     }
 
-    /// The file that `reported` means; `None` when it is none of ours.
+    /// The file that `reported` means. `None` if it is not in the workspace.
     pub fn find(&self, reported: &str) -> Result<Option<&'a str>, CannotJudge> {
         let parts = components(reported);
         if !self.root.is_empty() && parts.len() > self.root.len() && parts.starts_with(&self.root) {
-            // Below our root a path means itself or a file that is gone, never one that merely ends alike.
+            // A path below the root means exactly that file, or none if it is gone. Suffixes do not count.
             return Ok(self.files.get(parts[self.root.len()..].join("/").as_str()).copied());
         }
-        // A dependency's `src/index.ts` is not ours.
+        // A dependency's `src/index.ts` is not the workspace's.
         if parts.iter().any(|part| part == "node_modules") {
             return Ok(None);
         }
@@ -55,7 +55,7 @@ impl<'a> PathIndex<'a> {
     }
 }
 
-/// Two paths that mean one file, or one path that means two: hits would go to the wrong lines.
+/// Two paths mean one file, or one path means two: hits would be counted for the wrong lines.
 pub fn ambiguous(message: &str) -> CannotJudge {
     CannotJudge::new("ambiguous_path", message)
 }

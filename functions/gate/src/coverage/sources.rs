@@ -1,15 +1,15 @@
-//! Which files of a workspace are sources whose lines need tests.
+//! Decides which files of a workspace are sources, whose lines need tests.
 
 use std::collections::BTreeSet;
 
-/// What counts as a source. The rules belong to the deployment: a workspace that could choose them could exclude itself.
+/// What counts as a source. The deployment sets the rules: a workspace that set them could exclude itself.
 #[derive(Debug, Clone)]
 pub struct SourceRules {
     /// Without the dot.
     pub extensions: Vec<String>,
-    /// Folders, at any depth, whose files are tests or made by tools.
+    /// Names of folders, at any depth, whose files are tests or generated.
     pub excluded_folders: Vec<String>,
-    /// Marks before the extension: `x.test.ts`.
+    /// Words before the extension, such as `test` in `x.test.ts`.
     pub excluded_marks: Vec<String>,
 }
 
@@ -25,7 +25,8 @@ impl Default for SourceRules {
 }
 
 impl SourceRules {
-    /// `None` for a source, else why it is none. `projects` are the folders that hold a package.json ("" for the root).
+    /// `None` for a source, else why it is not one. `projects` are the folders that hold a package.json ("" for the
+    /// root).
     pub fn exclusion(&self, path: &str, projects: &BTreeSet<String>) -> Option<&'static str> {
         let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
         let Some((stem, extension)) = name.rsplit_once('.') else {
@@ -42,7 +43,7 @@ impl SourceRules {
         if path.split('/').any(|part| part.starts_with('.')) {
             return Some("excluded_hidden");
         }
-        // `eslint.config.js` beside a package.json configures a tool; `src/app.config.ts` is a part of the program.
+        // `eslint.config.js` next to a package.json configures a tool. `src/app.config.ts` is part of the program.
         (mark == Some("config") && projects.contains(folder)).then_some("excluded_tool_configuration")
     }
 }

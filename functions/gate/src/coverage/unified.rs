@@ -1,4 +1,4 @@
-//! Reading a unified diff, as `git diff` and `diff -u` write it. Strict: what is not understood is no diff.
+//! Reads unified diffs, as `git diff` and `diff -u` write them. Strict: what it does not understand is an error.
 
 use super::CannotJudge;
 
@@ -7,7 +7,7 @@ use super::CannotJudge;
 pub struct FileDiff {
     /// `None` for a file that is new.
     pub old: Option<String>,
-    /// `None` for a file that is gone.
+    /// `None` for a file that was deleted.
     pub new: Option<String>,
     pub hunks: Vec<Hunk>,
     /// The new file is a copy: its old path is still there.
@@ -16,7 +16,7 @@ pub struct FileDiff {
     pub binary: bool,
 }
 
-/// The new side of a run of lines.
+/// The new side of a hunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hunk {
     /// Number of the first line, from 1.
@@ -29,7 +29,7 @@ fn unparsable(line: usize, why: &str) -> CannotJudge {
     CannotJudge::new("diff_unparsable", format!("the diff cannot be read at line {}: {why}", line + 1))
 }
 
-/// Reads a diff. Text around the files, such as a commit message, is passed over.
+/// Reads a diff. Text around the files, such as a commit message, is skipped.
 pub fn parse(diff: &[u8]) -> Result<Vec<FileDiff>, CannotJudge> {
     let lines: Vec<&[u8]> = diff.split_inclusive(|byte| *byte == b'\n').collect();
     let mut reader = Reader { lines, at: 0, files: Vec::new() };
@@ -73,14 +73,14 @@ impl Reader<'_> {
                 _ => self.files.push(FileDiff { old, new, ..FileDiff::default() }),
             }
         } else if line.starts_with("@@@") {
-            return Err(unparsable(here, "it has several old sides"));
+            return Err(unparsable(here, "it compares with several old versions"));
         } else if line.starts_with("@@ ") {
             self.hunk(here, &line)?;
         } else if let Some(file) = self.files.last_mut() {
             if file.hunks.is_empty() {
                 extended(file, &line);
             } else if line.starts_with(['+', ' ']) {
-                // Passed over, an added line would need no test.
+                // If it were skipped, an added line would need no test.
                 return Err(unparsable(here, "a hunk is longer than its header says"));
             }
         }
@@ -89,14 +89,14 @@ impl Reader<'_> {
 
     fn hunk(&mut self, here: usize, header: &str) -> Result<(), CannotJudge> {
         let ((_, mut old_left), (new_start, mut new_left)) =
-            ranges(header).ok_or_else(|| unparsable(here, "its header is not a hunk's"))?;
+            ranges(header).ok_or_else(|| unparsable(here, "its hunk header is not valid"))?;
         let mut lines: Vec<(Vec<u8>, bool)> = Vec::new();
         while old_left > 0 || new_left > 0 {
             let line = *self.lines.get(self.at).ok_or_else(|| unparsable(self.at, "a hunk is cut off"))?;
             let (mark, text) = line.split_first().map_or((b' ', line), |(mark, text)| (*mark, text));
             match mark {
                 b' ' | b'\n' | b'\r' => {
-                    // Some tools strip the blank that marks an empty line.
+                    // Some tools strip the space in front of an empty line.
                     let text = if mark == b' ' { text } else { line };
                     lines.push((text.to_vec(), false));
                     (old_left, new_left) = (less(old_left, self.at)?, less(new_left, self.at)?);
@@ -112,12 +112,12 @@ impl Reader<'_> {
             self.at += 1;
             self.no_line_break(mark, &mut lines);
         }
-        let file = self.files.last_mut().ok_or_else(|| unparsable(here, "a hunk of no file"))?;
+        let file = self.files.last_mut().ok_or_else(|| unparsable(here, "a hunk without a file"))?;
         file.hunks.push(Hunk { new_start, lines });
         Ok(())
     }
 
-    /// `\ No newline at end of file` speaks of the line before it.
+    /// `\ No newline at end of file` is about the line before it.
     fn no_line_break(&mut self, mark: u8, lines: &mut [(Vec<u8>, bool)]) {
         if !self.lines.get(self.at).is_some_and(|line| line.starts_with(b"\\")) {
             return;
@@ -136,7 +136,7 @@ fn less(left: u32, at: usize) -> Result<u32, CannotJudge> {
     left.checked_sub(1).ok_or_else(|| unparsable(at, "a hunk is longer than its header says"))
 }
 
-/// Whether the lines before `---` are the extended header of the same file.
+/// Whether the lines before `---` are Git's extended header of the same file.
 fn is_git_header_of(lines: &[&[u8]], at: usize) -> bool {
     const EXTENDED: [&[u8]; 9] = [
         b"index ",
@@ -171,7 +171,7 @@ fn extended(file: &mut FileDiff, line: &str) {
     }
 }
 
-/// `a/x b/x`: the two are equal but for their prefix, unless other headers tell the paths.
+/// `a/x b/x`: the two differ only in their prefix, unless other headers give the paths.
 fn git_paths(text: &str) -> Option<(Option<String>, Option<String>)> {
     if text.starts_with('"') {
         let (old, new) = text.split_once("\" ")?;
@@ -188,7 +188,7 @@ fn side(text: &str, prefix: &str) -> Option<String> {
     (path != "/dev/null").then(|| path.strip_prefix(prefix).unwrap_or(&path).to_string())
 }
 
-/// Git puts paths with unusual bytes in quotes, with C's escapes.
+/// Git quotes paths with unusual bytes, with the escapes of C.
 fn unquote(text: &str) -> String {
     let Some(inner) = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
         return text.to_string();

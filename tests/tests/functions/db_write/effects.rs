@@ -1,4 +1,4 @@
-//! What a write does beyond its own rows: cascades, triggers, views, partitions.
+//! What a write changes besides its own rows: cascades, triggers, views and partitions.
 
 use nofx_tests::Lab;
 use serde_json::{Value, json};
@@ -36,7 +36,7 @@ async fn what_cascades_is_counted_and_needs_the_rules_word() {
     }
     set(json!({})).await;
     let rename = json!({"table": "public.parent", "op": "update", "where": {"id": 1}, "set": {"name": "q"}});
-    assert_eq!(lab.run_status(write(&lab, rename).await).await, "succeeded", "no key changes, nothing cascades");
+    assert_eq!(lab.run_status(write(&lab, rename).await).await, "succeeded", "no key changes, so nothing cascades");
     let renumber = json!({"table": "public.parent", "op": "update", "where": {"id": 1}, "set": {"id": 9}});
     assert_eq!(error_code(&lab, write(&lab, renumber).await).await, "cascade_not_allowed");
     set(json!({"public.child": 50, "public.grandchild": 50})).await;
@@ -183,7 +183,7 @@ async fn a_trigger_is_pinned_by_its_kind_and_also_on_what_it_writes() {
     lab.admin.batch_execute(evil).await.unwrap();
     let insert = json!({"table": "public.c1", "op": "insert", "values": [{"id": 1}]});
     assert_eq!(error_code(&lab, write(&lab, insert.clone()).await).await, "trigger_not_allowed");
-    // Pinned, and then its own table gets a trigger, and at last one that would run at the commit.
+    // Pin, then add a trigger to its own table, then one that would run at commit.
     pin(json!({"public.c2": 9})).await;
     assert_eq!(lab.run_status(write(&lab, insert.clone()).await).await, "succeeded");
     lab.admin
@@ -220,7 +220,7 @@ async fn what_no_counter_shows_is_refused() {
 #[tokio::test]
 async fn a_function_of_the_table_escapes_neither_the_role_nor_into_the_next_write() {
     let mut lab = Lab::new().await;
-    // One connection for every write, and one to record: what is set on it would be seen by the next.
+    // One connection for all writes, and one to record. The next write would see what is set on the first.
     lab.ctx.config.database.pool_size = 2;
     lab.ctx = lab.another_ctx().await;
     let sql = "create function public.escape(int) returns boolean language plpgsql as $$ begin
@@ -240,7 +240,7 @@ async fn a_function_of_the_table_escapes_neither_the_role_nor_into_the_next_writ
     with_rule(&lab, "create table public.next (id int primary key)", "public.next", json!({"columns": ["id"]})).await;
     for id in 1..4 {
         let run = write(&lab, json!({"table": "public.next", "op": "insert", "values": [{"id": id}]})).await;
-        assert_eq!(lab.run_status(run).await, "succeeded", "nothing of the write before is left on the connection");
+        assert_eq!(lab.run_status(run).await, "succeeded", "the connection keeps nothing of the write before");
     }
     let locks = "select count(*) from pg_locks where locktype = 'advisory' and objid = 77 and pid <> pg_backend_pid()";
     assert_eq!(number(&lab, locks).await, 0);

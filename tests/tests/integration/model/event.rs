@@ -1,4 +1,4 @@
-//! What may happen to a run, and random choices of it.
+//! The events that can happen to a run, and random choices of them.
 
 use proptest::prelude::*;
 use shared::domain::gate::Decision;
@@ -6,11 +6,11 @@ use shared::domain::gate::Decision;
 use super::machine::Machine;
 use super::steps::Status;
 
-/// Something that happens.
+/// An event.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     Claim(Vec<usize>),
-    /// Ends of attempts, by an invocation that may go on with what they make ready.
+    /// Attempts end, in an invocation that may continue with the steps that they make ready.
     Finish {
         ends: Vec<Finish>,
         goes_on: bool,
@@ -45,7 +45,7 @@ pub struct Finish {
     pub step: usize,
     pub attempt: u32,
     pub to: To,
-    /// Name of the gate that a blocked step waits for.
+    /// Name of the gate that a blocked step is waiting for.
     pub gate: String,
 }
 
@@ -57,17 +57,17 @@ pub enum To {
     Blocked { resume: bool, expires: bool },
 }
 
-/// A random choice; which step or gate it means depends on the state it is made in.
+/// A random choice. The state decides which step or gate it means.
 #[derive(Debug, Clone)]
 pub enum Draw {
     Claim(Vec<u8>),
     ClaimAll,
-    /// Ends of running attempts.
+    /// Running attempts end.
     Finish {
         ends: Vec<(u8, To)>,
         goes_on: bool,
     },
-    /// The end of any attempt of any step: repeated, late, early.
+    /// Any attempt of any step ends: repeated, late or early.
     FinishAny {
         step: u8,
         back: u32,
@@ -92,7 +92,7 @@ pub enum Draw {
     RunTimeout,
 }
 
-/// One to six steps, each after some of the ones before it.
+/// One to six steps. Each depends on some of the earlier ones.
 pub fn graphs() -> impl Strategy<Value = Vec<Vec<usize>>> {
     proptest::collection::vec(any::<u8>(), 1..=6).prop_map(|masks| {
         let parents = |(step, mask): (usize, u8)| (0..step).filter(|parent| mask >> parent & 1 == 1).collect();
@@ -136,11 +136,11 @@ fn ends() -> impl Strategy<Value = To> {
 }
 
 impl Event {
-    /// The event that a choice means now; none when it means nothing.
+    /// The event that a choice means in this state, if any.
     pub fn resolve(draw: &Draw, machine: &Machine) -> Option<Self> {
         let count = machine.steps.len();
         let step = |pick: u8| usize::from(pick) % count;
-        // Prefers steps in which the event changes something.
+        // Prefer steps that the event changes.
         let prefer = |pick: u8, status: Status| {
             let fitting: Vec<usize> = (0..count).filter(|&at| machine.steps[at].status == status).collect();
             if fitting.is_empty() { step(pick) } else { fitting[usize::from(pick) % fitting.len()] }
@@ -166,7 +166,7 @@ impl Event {
             Draw::Decide(pick, decision) => {
                 let pending: Vec<usize> = machine.pending_gates().collect();
                 let from_all = usize::from(*pick) % machine.gates.len();
-                // One in four decides any gate, also one that has been decided.
+                // One in four decides any gate, even one that is already decided.
                 let gate =
                     if pending.is_empty() || pick % 4 == 0 { from_all } else { pending[from_all % pending.len()] };
                 let (name, generation) = machine.gates[gate].key();

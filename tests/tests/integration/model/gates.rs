@@ -1,4 +1,4 @@
-//! Gates of the model: in front of a step, of a step at work, of the run.
+//! Gates of the model: before a step, of a blocked step, and of the run.
 
 use shared::domain::gate::Decision;
 
@@ -19,7 +19,7 @@ pub enum GateStatus {
 pub enum OnPass {
     Finish,
     Resume,
-    /// What it bars may go on.
+    /// The step or run that it blocks may continue.
     Release,
 }
 
@@ -57,7 +57,7 @@ impl Gate {
         (self.name.clone(), self.generation)
     }
 
-    /// Must it pass before the step is claimed?
+    /// Whether it must pass before the step can be claimed.
     pub fn bars(&self, step: usize) -> bool {
         self.step == Some(step) && self.on_pass == OnPass::Release && self.is_pending()
     }
@@ -68,13 +68,13 @@ impl Machine {
         (0..self.gates.len()).filter(|&at| self.gates[at].is_pending())
     }
 
-    /// A name that no gate has yet, also when several steps ask for one at once.
+    /// An unused gate name, even if several steps ask for a gate at once.
     pub fn next_gate(&self, step: usize) -> String {
         let asked = if step == usize::MAX { "outside".to_owned() } else { format!("step{step}") };
         format!("manual:{asked}-{}", self.gates.len())
     }
 
-    /// From outside, in front of a step that has not started or of the end of a run that may still succeed.
+    /// `POST /gates`: before a step that has not started, or before the end of a run that may still succeed.
     pub(super) fn gate_create(&mut self, name: &str, step: Option<usize>, expires: bool) -> Answer {
         if self.ended() || self.failing() {
             return Answer::of("conflict run");
@@ -105,7 +105,7 @@ impl Machine {
         });
     }
 
-    /// Once, while it is pending and its time is not over.
+    /// Decides a gate, once, while it is pending and its time is not over.
     pub(super) fn decide(&mut self, name: &str, generation: u32, decision: Decision) -> Answer {
         let named = |gate: &Gate| gate.name == name && gate.generation == generation;
         let gate = self.gates.iter().position(named).expect("a gate of that name");
@@ -149,7 +149,7 @@ impl Machine {
     }
 
     pub(super) fn sweep_gates(&mut self) -> Answer {
-        // All that are overdue expire together, before what follows from one cancels the others.
+        // All overdue gates expire together, before the consequences of one cancel the others.
         let overdue: Vec<usize> = self.pending_gates().filter(|&at| self.gates[at].overdue).collect();
         for &gate in &overdue {
             self.gates[gate].status = GateStatus::Expired;
@@ -160,7 +160,7 @@ impl Machine {
         Answer::default()
     }
 
-    /// On retry: barriers from outside that did not pass are asked anew; those of steps come back with their steps.
+    /// On retry, gates from `POST /gates` that did not pass are created again. Gates of steps return with their steps.
     pub(super) fn ask_gates_anew(&mut self) {
         let unpassed = [GateStatus::Failed, GateStatus::Expired, GateStatus::Cancelled];
         let anew: Vec<Gate> = self

@@ -1,4 +1,4 @@
-//! The model: facts, and what follows from them.
+//! The model: the facts of a run, and the states that follow from them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,14 +17,14 @@ pub struct Machine {
     pub(super) failed: bool,
 }
 
-/// What an event answers: words, and the steps that are owed a wake-up from it.
+/// The answer to an event: its results, and the steps that it must wake.
 #[derive(Debug, PartialEq, Eq, Default)]
 pub struct Answer {
     pub results: Vec<String>,
     pub wakes: BTreeSet<usize>,
 }
 
-/// What can be seen from outside.
+/// What is visible from outside.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Seen {
     pub run: String,
@@ -84,7 +84,7 @@ impl Machine {
         }
     }
 
-    /// "Ended comes first, then what people asked for."
+    /// Derived in this order: an end, then what people requested, then the steps.
     pub fn status(&self) -> &'static str {
         let any = |wanted: &[Status]| self.steps.iter().any(|step| wanted.contains(&step.status));
         let open = any(&[Status::Pending, Status::Ready, Status::Running, Status::Blocked]);
@@ -124,12 +124,12 @@ impl Machine {
         Finish { step, attempt: newest.saturating_sub(back), to, gate: self.next_gate(step) }
     }
 
-    /// Has a step failed for good, or the run itself? Then nothing starts or waits any more.
+    /// Whether a step failed for good, or the run itself did. Then no step starts or waits any more.
     pub(super) fn failing(&self) -> bool {
         self.failed || self.steps.iter().any(|step| step.status == Status::Failed)
     }
 
-    /// Steps whose parents have all succeeded, and in front of which no gate is pending, become ready.
+    /// Makes steps ready whose parents have all succeeded and that no pending gate blocks.
     pub(super) fn release(&mut self) {
         for at in 0..self.steps.len() {
             let free = self.steps[at].parents.iter().all(|&parent| self.steps[parent].status == Status::Succeeded)
@@ -140,7 +140,7 @@ impl Machine {
         }
     }
 
-    /// After a final failure: what has not started never will, and what waits waits no longer.
+    /// After a final failure: skips steps that have not started, and cancels pending gates.
     pub(super) fn close(&mut self) {
         for step in &mut self.steps {
             if matches!(step.status, Status::Pending | Status::Ready | Status::Blocked) {
@@ -150,7 +150,7 @@ impl Machine {
         self.cancel_gates();
     }
 
-    /// Every open step is fenced at once.
+    /// Fences every open step.
     fn fence(&mut self) {
         for step in &mut self.steps {
             if step.status == Status::Running {
@@ -171,12 +171,12 @@ impl Machine {
         (0..self.steps.len()).filter(|&at| self.steps[at].status == Status::Ready).collect()
     }
 
-    /// Ready steps that somebody should hear of: none of a paused run.
+    /// Ready steps that must be woken. None in a paused run.
     fn owed(&self) -> BTreeSet<usize> {
         if self.paused { BTreeSet::new() } else { self.ready() }
     }
 
-    /// What became ready since.
+    /// The steps that became ready since.
     pub(super) fn woken(&self, was: BTreeSet<usize>) -> Answer {
         Answer { wakes: self.owed().difference(&was).copied().collect(), ..Answer::default() }
     }

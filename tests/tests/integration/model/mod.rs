@@ -1,7 +1,7 @@
-//! Random histories, applied to a model of the three state machines and to Postgres: both must give the same answers.
+//! Applies random histories to a model of the three state machines and to Postgres. Both must give the same answers.
 //!
-//! The model follows "States" in ARCHITECTURE.md, not the SQL. It counts nothing: it derives every state from the facts
-//! (which parents succeeded, which gates are pending), where the SQL keeps counters.
+//! The model follows "States" in ARCHITECTURE.md, not the SQL. It has no counters: it derives every state from the
+//! facts (which parents succeeded, which gates are pending). The SQL keeps counters.
 
 mod event;
 mod gates;
@@ -19,7 +19,7 @@ use event::{Draw, Event};
 use machine::Machine;
 use postgres::Postgres;
 
-/// Enough for every kind of event in many states, and few enough for a minute's coffee; `PROPTEST_CASES` sets more.
+/// Enough for every event in many states, within about a minute. `PROPTEST_CASES` overrides it.
 const CASES: u32 = 64;
 
 #[test]
@@ -43,7 +43,7 @@ struct History {
     draws: Vec<Draw>,
 }
 
-/// Short: the failure itself tells the history as it was understood.
+/// Short, because the failure's message contains the history.
 impl fmt::Debug for History {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} steps, {} choices", self.parents.len(), self.draws.len())

@@ -1,11 +1,11 @@
-//! The same events, asked of Postgres through the calls that the functions use.
+//! Applies the events to Postgres, through the calls that the functions use.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use nofx_tests::Lab;
 use serde_json::{Map, json};
-use shared::db::gate::{self, GateDecision, GateRequest};
-use shared::db::run::{self, Control};
+use shared::db::gate::{self, Barred, GateCreated, GateDecided, GateDecision, GateRequest, Started};
+use shared::db::run::{self, Control, Controlled};
 use shared::db::step::{self, ClaimItem, Claimed, Continuation, FinishItem, FinishTo};
 use shared::db::sweep::{self, Sweep};
 use shared::domain::gate::Decision;
@@ -45,7 +45,7 @@ impl<'a> Postgres<'a> {
         (postgres, ready)
     }
 
-    /// Sweeps look at all runs: a history must not meet the ones before it.
+    /// Deletes the run, because sweeps look at all runs, and the next history must not see it.
     pub async fn forget(&self) {
         self.lab.admin.execute("delete from nofx.run", &[]).await.unwrap();
     }
@@ -201,9 +201,13 @@ impl<'a> Postgres<'a> {
             reason: None,
             expires_after_s: expires.then_some(AN_HOUR_S),
         };
-        let created = gate::gate_create(&self.lab.ctx.db, &request).await.unwrap();
-        let what = created.what.map(|what| format!(" {what}")).unwrap_or_default();
-        Answer::of(&format!("{}{what}", created.result))
+        Answer::of(match gate::gate_create(&self.lab.ctx.db, &request).await.unwrap() {
+            GateCreated::Created => "created",
+            GateCreated::Conflict(Started::Run { .. }) => "conflict run",
+            GateCreated::Conflict(Started::Step { .. }) => "conflict step",
+            GateCreated::NotFound { what: Barred::Run } => "not_found run",
+            GateCreated::NotFound { what: Barred::Step } => "not_found step",
+        })
     }
 
     async fn decide(&self, name: &str, generation: u32, decision: Decision) -> Answer {
@@ -213,14 +217,26 @@ impl<'a> Postgres<'a> {
         let id = GateId(row.get(0));
         let decision =
             GateDecision { tenant_id: &self.lab.tenant, gate_id: id, decision, actor: "ann", reason: Some("so") };
-        let decided = gate::gate_decide(&self.lab.ctx.db, &decision).await.unwrap();
-        Answer { wakes: self.named(&decided.ready), ..Answer::of(&decided.result) }
+        match gate::gate_decide(&self.lab.ctx.db, &decision).await.unwrap() {
+            GateDecided::Decided { ready, .. } => Answer { wakes: self.named(&ready), ..Answer::of("decided") },
+            GateDecided::Conflict { .. } => Answer::of("conflict"),
+            GateDecided::NotFound => Answer::of("not_found"),
+        }
     }
 
     async fn control(&self, control: Control) -> Answer {
         let lab = self.lab;
-        let controlled = run::run_control(&lab.ctx.db, &lab.tenant, self.run, control, "ann").await.unwrap();
-        Answer { wakes: self.named(&controlled.ready), ..Answer::of(&controlled.result) }
+        let (result, changes) =
+            match run::run_control(&lab.ctx.db, &lab.tenant, self.run, control, "ann").await.unwrap() {
+                Controlled::Cancelled(changes) => ("cancelled", changes),
+                Controlled::Paused(changes) => ("paused", changes),
+                Controlled::Resumed(changes) => ("resumed", changes),
+                Controlled::Retried(changes) => ("retried", changes),
+                Controlled::Unchanged(changes) => ("unchanged", changes),
+                Controlled::Conflict { .. } => return Answer::of("conflict"),
+                Controlled::NotFound => return Answer::of("not_found"),
+            };
+        Answer { wakes: self.named(&changes.ready), ..Answer::of(result) }
     }
 
     async fn sweep(&self, kind: Sweep) -> Answer {

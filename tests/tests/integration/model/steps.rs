@@ -1,11 +1,11 @@
-//! Steps of the model: claim, finish, lost workers.
+//! Steps of the model: claims, finishes and lost workers.
 
 use std::collections::BTreeSet;
 
 use super::event::{Finish, To};
 use super::machine::{Answer, Machine, StepSeen};
 
-/// A worker that dies costs one of these; the next one fails the step.
+/// How many workers a step may lose. The next lost worker fails it.
 const WORKERS_TO_LOSE: u32 = 3;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,9 +36,9 @@ pub struct Step {
     pub attempts: Vec<AttemptStatus>,
     pub failures: u32,
     pub workers_lost: u32,
-    /// Nobody is thought to work on it any more, though it is running.
+    /// It is running, but its lease is over.
     pub lease_over: bool,
-    /// Ready, but not before some time has passed.
+    /// Ready, but only after a delay.
     pub delayed: bool,
 }
 
@@ -49,7 +49,7 @@ impl Status {
 }
 
 impl To {
-    /// How an attempt that ended so is recorded.
+    /// How such an end of an attempt is recorded.
     fn recorded(self) -> AttemptStatus {
         match self {
             Self::Succeeded => AttemptStatus::Succeeded,
@@ -95,7 +95,7 @@ impl Step {
         self.lease_over = false;
     }
 
-    /// In the next generation: allowances anew, attempt numbers go on.
+    /// Starts the next generation: failures count from 0 again, attempt numbers continue.
     pub fn start_again(&mut self) {
         self.status = Status::Pending;
         self.failures = 0;
@@ -117,7 +117,7 @@ impl Machine {
         Answer::default()
     }
 
-    /// A batch of deliveries. A step that is running is claimed when its worker is thought dead.
+    /// A batch of deliveries. A running step is claimed again once its lease is over.
     pub(super) fn claim(&mut self, steps: &[usize]) -> Answer {
         if self.paused || self.ended() {
             return Answer::default();
@@ -181,7 +181,7 @@ impl Machine {
         answer
     }
 
-    /// Of the children that became ready as many are claimed as steps succeeded, the first ones of the plan.
+    /// Claims as many of the children that became ready as steps succeeded, in the order of the plan.
     fn go_on(&mut self, ends: &[Finish], done: &[bool], was: &BTreeSet<usize>) -> Vec<String> {
         let succeeded: Vec<usize> = ends
             .iter()
@@ -205,7 +205,7 @@ impl Machine {
         children.iter().map(claim).collect()
     }
 
-    /// One attempt that still owned its step. In a failing run nothing is tried again and nothing waits.
+    /// Ends an attempt that still owned its step. In a failing run no step is retried and none waits.
     fn end(&mut self, end: &Finish, failing: bool) {
         if let To::Blocked { resume, expires } = end.to {
             self.block_on_gate(end.step, &end.gate, resume, expires);
@@ -226,7 +226,7 @@ impl Machine {
         }
     }
 
-    /// The answer to an end that no longer counts: known already, or too late.
+    /// The answer to an end that no longer counts: already known, or too late.
     fn too_late(&self, end: &Finish) -> &'static str {
         match self.attempt(end) {
             Some(recorded) if recorded == end.to.recorded() => "repeated",
@@ -234,7 +234,7 @@ impl Machine {
         }
     }
 
-    /// The first answer may have been lost, and with it the wake-ups: they are told again.
+    /// The first answer may have been lost, so a repeated one contains its wake-ups again.
     fn owed_by(&self, end: &Finish) -> Vec<usize> {
         if !matches!(self.attempt(end), Some(AttemptStatus::Succeeded | AttemptStatus::Failed)) || self.paused {
             return Vec::new();

@@ -1,0 +1,306 @@
+//! What the console's pages show: bounded, without inputs and outputs, each page in one round trip.
+
+use serde::Deserialize;
+use tokio_postgres::types::Type;
+
+use super::pool::{Database, Param};
+use super::row;
+use crate::domain::{ArtifactId, GateId, GateStatus, RunId, RunStatus, StepStatus, TenantId, Timestamp};
+use crate::error::Error;
+
+/// Runs on a page.
+const PAGE: usize = 50;
+/// Gates that the inbox shows.
+const INBOX: usize = 50;
+/// Steps on a page of a run.
+pub const STEPS: i64 = 100;
+/// Parents of a step that are named.
+const PARENTS: usize = 8;
+/// Gates on the page of a run: those that wait come first.
+const GATES: usize = 50;
+
+/// The list of runs, and above it the gates that wait for somebody.
+#[derive(Debug, Clone, Default)]
+pub struct RunList {
+    pub inbox: Vec<Gate>,
+    /// The last gate that is shown, when more wait.
+    pub inbox_next: Option<GateId>,
+    /// Whether the inbox does not begin with the oldest.
+    pub inbox_is_continuation: bool,
+    pub runs: Vec<RunRow>,
+    /// The last run of this page, when older ones follow.
+    pub older: Option<RunId>,
+    /// Whether this is not the first page.
+    pub is_continuation: bool,
+}
+
+/// A run in the list.
+#[derive(Debug, Clone, Deserialize)]
+pub struct RunRow {
+    pub id: RunId,
+    pub status: RunStatus,
+    pub goal: String,
+    pub created_at: Timestamp,
+    /// From the start to the end, or until now.
+    pub duration_ms: Option<i64>,
+}
+
+/// One run.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Run {
+    pub id: RunId,
+    pub status: RunStatus,
+    pub goal: String,
+    pub generation: i64,
+    pub plan_digest: String,
+    /// Why it failed when no step did.
+    pub failure: Option<String>,
+    pub created_at: Timestamp,
+    pub started_at: Option<Timestamp>,
+    pub finished_at: Option<Timestamp>,
+    pub deadline_at: Option<Timestamp>,
+    /// From the start to the end, once there is one.
+    pub duration_ms: Option<i64>,
+    /// A page of them, in the plan's order.
+    pub steps: Vec<Step>,
+    pub steps_total: usize,
+    pub gates: Vec<Gate>,
+    pub gates_total: usize,
+    pub artifacts: Vec<Artifact>,
+    pub artifacts_total: usize,
+    /// Newest first.
+    pub events: Vec<Event>,
+    /// What of it the reader has asked for.
+    #[serde(skip)]
+    pub focus: Focus,
+}
+
+/// What of a large run is shown.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Focus {
+    /// Ordinal of the first step.
+    pub steps_from: i64,
+    /// A gate that is shown before all others.
+    pub gate: Option<GateId>,
+}
+
+/// A step of a run.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Step {
+    pub ordinal: i64,
+    pub name: String,
+    pub tool: String,
+    pub status: StepStatus,
+    pub attempt: i64,
+    pub max_attempts: i64,
+    pub failures: i64,
+    pub workers_lost: i64,
+    pub error: Option<String>,
+    /// When it is tried next, if that is later than now.
+    pub ready_at: Option<Timestamp>,
+    pub duration_ms: Option<i64>,
+    /// The first of them.
+    pub depends_on: Vec<Parent>,
+    pub parents_total: usize,
+}
+
+/// A step that another one waits for.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Parent {
+    pub ordinal: i64,
+    pub name: String,
+}
+
+/// A gate, wherever it is shown.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Gate {
+    pub id: GateId,
+    pub run_id: RunId,
+    pub goal: String,
+    /// Name of the step it stands before; a gate of the run itself has none.
+    pub step: Option<String>,
+    pub gate_type: String,
+    pub status: GateStatus,
+    pub reason: Option<String>,
+    pub evidence_uri: Option<String>,
+    /// The artifact of the run that is stored there.
+    pub evidence_id: Option<ArtifactId>,
+    pub created_at: Timestamp,
+    pub expires_at: Option<Timestamp>,
+    pub decided_at: Option<Timestamp>,
+    pub actor: Option<String>,
+    pub decision_reason: Option<String>,
+}
+
+/// A stored output.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Artifact {
+    pub id: ArtifactId,
+    pub step: Option<String>,
+    pub name: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub hash: String,
+    pub size_bytes: u64,
+    pub media_type: String,
+}
+
+/// A fact of the timeline.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Event {
+    pub seq: i64,
+    pub step: Option<String>,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub timestamp: Timestamp,
+    /// What it was about: a gate, an artifact.
+    pub subject: Option<String>,
+    pub attempt: Option<String>,
+    pub actor: Option<String>,
+    pub reason: Option<String>,
+    pub error: Option<String>,
+}
+
+impl Run {
+    /// Whether something may still happen by itself.
+    pub fn is_open(&self) -> bool {
+        !self.status.is_terminal()
+    }
+}
+
+impl Gate {
+    pub fn is_pending(&self) -> bool {
+        self.status == GateStatus::Pending
+    }
+}
+
+/// A gate as the pages show it, with its run, its step and the decision about it; wants `g` a gate and [`GATE_JOINS`].
+const GATE: &str = "g.id, g.run_id, left(gr.goal, 300) as goal, gs.name as step, g.gate_type, g.status,
+        left(g.reason, 2000) as reason, g.evidence_uri,
+        (select a.id from nofx.artifact a
+          where a.tenant_id = $1 and a.run_id = g.run_id and a.uri = g.evidence_uri
+          order by a.id limit 1) as evidence_id,
+        g.created_at, g.expires_at, g.decided_at, d.actor, d.reason as decision_reason";
+const GATE_JOINS: &str = "join nofx.run gr on gr.id = g.run_id
+        left join nofx.step gs on gs.id = g.step_id
+        left join nofx.approval d on d.gate_id = g.id";
+
+/// The runs after `after`, newest first, and the gates that wait after `inbox_after`, oldest first.
+pub async fn run_list(
+    db: &Database,
+    tenant: &TenantId,
+    after: Option<RunId>,
+    inbox_after: Option<GateId>,
+) -> Result<RunList, Error> {
+    #[derive(Deserialize)]
+    struct Found {
+        runs: Vec<RunRow>,
+        inbox: Vec<Gate>,
+    }
+    // The cursor is a run or a gate: where it stands is looked up, so a made-up one gives an empty page.
+    let sql = format!(
+        "select coalesce((select json_agg(run) from (
+                    select r.id, r.status, left(r.goal, 300) as goal, r.created_at,
+                           (extract(epoch from coalesce(r.finished_at, now()) - r.started_at) * 1000)::bigint
+                               as duration_ms
+                      from nofx.run r
+                     where r.tenant_id = $1
+                       and ($2::uuid is null or (r.created_at, r.id) < (
+                           select c.created_at, c.id from nofx.run c where c.tenant_id = $1 and c.id = $2))
+                     order by r.created_at desc, r.id desc limit {PAGE} + 1) run), '[]') as runs,
+                coalesce((select json_agg(gate) from (
+                    select {GATE} from nofx.gate g {GATE_JOINS}
+                     where g.tenant_id = $1 and g.status = 'pending'
+                       and ($3::uuid is null or (g.created_at, g.id) > (
+                           select c.created_at, c.id from nofx.gate c where c.tenant_id = $1 and c.id = $3))
+                     order by g.created_at, g.id limit {INBOX} + 1) gate), '[]') as inbox"
+    );
+    let (after_id, inbox_id) = (after.map(|id| id.0), inbox_after.map(|id| id.0));
+    let params: [Param<'_>; 3] = [(&tenant.0, Type::TEXT), (&after_id, Type::UUID), (&inbox_id, Type::UUID)];
+    let found: Option<Found> = row::fetch(db, &sql, &params).await?;
+    let Found { mut runs, mut inbox } = found.ok_or_else(|| Error::internal("list runs", "no row"))?;
+    let (goes_on, inbox_goes_on) = (runs.len() > PAGE, inbox.len() > INBOX);
+    runs.truncate(PAGE);
+    inbox.truncate(INBOX);
+    let older = runs.last().filter(|_| goes_on).map(|run| run.id);
+    let inbox_next = inbox.last().filter(|_| inbox_goes_on).map(|gate| gate.id);
+    let (is_continuation, inbox_is_continuation) = (after.is_some(), inbox_after.is_some());
+    Ok(RunList { inbox, inbox_next, inbox_is_continuation, runs, older, is_continuation })
+}
+
+/// A run with a page of its steps, its gates, artifacts and newest events (those before `before`, if given).
+pub async fn run_fetch(
+    db: &Database,
+    tenant: &TenantId,
+    run: RunId,
+    focus: Focus,
+    before: Option<i64>,
+) -> Result<Option<Run>, Error> {
+    let sql = format!(
+        "select r.id, r.status, r.goal, r.generation, r.plan_digest, left(r.failure ->> 'message', 2000) as failure,
+                r.created_at, r.started_at, r.finished_at, r.deadline_at,
+                (extract(epoch from r.finished_at - r.started_at) * 1000)::bigint as duration_ms,
+                coalesce((select json_agg(step) from ({}) step), '[]') as steps,
+                (select count(*) from nofx.step s where s.tenant_id = $1 and s.run_id = r.id) as steps_total,
+                coalesce((select json_agg(gate) from (
+                    select {GATE} from nofx.gate g {GATE_JOINS}
+                     where g.tenant_id = $1 and g.run_id = r.id
+                     order by g.id is not distinct from $5::uuid desc, (g.status = 'pending') desc,
+                              case when g.status = 'pending' then g.created_at end, g.created_at desc, g.id desc
+                     limit {GATES}) gate), '[]') as gates,
+                (select count(*) from nofx.gate g where g.tenant_id = $1 and g.run_id = r.id) as gates_total,
+                coalesce((select json_agg(artifact) from ({ARTIFACTS_OF_RUN}) artifact), '[]') as artifacts,
+                (select count(*) from nofx.artifact a where a.tenant_id = $1 and a.run_id = r.id) as artifacts_total,
+                coalesce((select json_agg(event) from ({EVENTS_OF_RUN}) event), '[]') as events
+           from nofx.run r
+          where r.tenant_id = $1 and r.id = $2",
+        steps_of_run()
+    );
+    let gate = focus.gate.map(|id| id.0);
+    let params: [Param<'_>; 5] = [
+        (&tenant.0, Type::TEXT),
+        (&run.0, Type::UUID),
+        (&before, Type::INT8),
+        (&focus.steps_from, Type::INT8),
+        (&gate, Type::UUID),
+    ];
+    let found: Option<Run> = row::fetch(db, &sql, &params).await?;
+    Ok(found.map(|run| Run { focus, ..run }))
+}
+
+// Parts of the page of the run `r`, in the order in which they are shown.
+
+fn steps_of_run() -> String {
+    format!(
+        "select s.ordinal, s.name, s.tool, s.status, s.attempt, s.max_attempts, s.failures, s.workers_lost,
+                left(s.error ->> 'message', 1000) as error,
+                case when s.status = 'ready' and s.ready_at > now() then s.ready_at end as ready_at,
+                (extract(epoch from s.finished_at - s.started_at) * 1000)::bigint as duration_ms,
+                (select count(*) from nofx.step_edge e where e.child_id = s.id) as parents_total,
+                coalesce((select json_agg(parent) from (
+                    select p.ordinal, p.name
+                      from nofx.step_edge e
+                      join nofx.step p on p.id = e.parent_id
+                     where e.child_id = s.id order by p.ordinal limit {PARENTS}) parent), '[]') as depends_on
+           from nofx.step s
+          where s.tenant_id = $1 and s.run_id = r.id and s.ordinal >= $4 and s.ordinal - $4 < {STEPS}
+          order by s.ordinal"
+    )
+}
+
+const ARTIFACTS_OF_RUN: &str =
+    "select a.id, s.name as step, left(a.name, 200) as name, left(a.type, 200) as type, a.hash, a.size_bytes, a.media_type
+       from nofx.artifact a
+       left join nofx.step s on s.id = a.step_id
+      where a.tenant_id = $1 and a.run_id = r.id
+      order by a.created_at desc, a.id desc limit 200";
+
+const EVENTS_OF_RUN: &str = "select e.seq, s.name as step, e.type, e.timestamp,
+            coalesce(e.payload ->> 'gate_type', e.payload ->> 'name') as subject,
+            e.payload ->> 'attempt' as attempt, e.payload ->> 'actor' as actor,
+            left(e.payload ->> 'reason', 500) as reason,
+            left(coalesce(e.payload -> 'error' ->> 'message', e.payload -> 'failure' ->> 'message'), 500) as error
+       from nofx.event e
+       left join nofx.step s on s.id = e.step_id
+      where e.tenant_id = $1 and e.run_id = r.id and ($3::bigint is null or e.seq < $3)
+      order by e.seq desc limit 200";

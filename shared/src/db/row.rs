@@ -1,0 +1,63 @@
+//! Rows as structs. A statement selects plain columns, Postgres writes each row as JSON, and serde reads it by the columns'
+//! names: a resource has one list of fields.
+
+use std::borrow::Cow;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::pool::{Database, Param};
+use crate::error::Error;
+
+/// The only row of `sql`, if there is one.
+pub(super) async fn fetch<T: DeserializeOwned>(
+    db: &Database,
+    sql: &str,
+    params: &[Param<'_>],
+) -> Result<Option<T>, Error> {
+    let as_json = format!("select to_json(found)::text from ({sql}) found");
+    let text: Option<String> = db.query_value(&as_json, params).await?;
+    text.map(|text| read(&text)).transpose()
+}
+
+/// Whether `sql` selects a row.
+pub(super) async fn exists(db: &Database, sql: &str, params: &[Param<'_>]) -> Result<bool, Error> {
+    let exists = format!("select exists ({sql})");
+    Ok(db.query_value(&exists, params).await?.unwrap_or(false))
+}
+
+/// A row from its JSON.
+pub(super) fn read<T: DeserializeOwned>(json: &str) -> Result<T, Error> {
+    let unreadable = |error| Error::internal("read a row", error);
+    serde_json::from_str(&with_short_numbers(json).map_err(unreadable)?).map_err(unreadable)
+}
+
+/// More digits than the numbers have that clients write.
+const LONG: usize = 32;
+
+/// Postgres writes the number 1e300 with 301 digits. A row with such numbers would be many times as large as what was
+/// stored, so they are written short again.
+fn with_short_numbers(json: &str) -> Result<Cow<'_, str>, serde_json::Error> {
+    let is_digit = |byte: &u8| byte.is_ascii_digit() || *byte == b'.';
+    // Digits of a text are in the way too; they come out as they went in.
+    let has_long_numbers = json.as_bytes().split(|byte| !is_digit(byte)).any(|digits| digits.len() > LONG);
+    if !has_long_numbers {
+        return Ok(Cow::Borrowed(json));
+    }
+    let value: Value = serde_json::from_str(json)?;
+    serde_json::to_string(&value).map(Cow::Owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_number_is_written_short_and_everything_else_stays_as_it_is() {
+        let long = format!("{{\"b\": 1{}, \"a\": 1.50, \"c\": \"{}\"}}", "0".repeat(300), "7".repeat(40));
+        let short = with_short_numbers(&long).unwrap();
+        assert_eq!(short, format!("{{\"a\":1.5,\"b\":1e+300,\"c\":\"{}\"}}", "7".repeat(40)));
+        let plain = r#"{"b": 12345678901234567890, "a": 1.50}"#;
+        assert!(matches!(with_short_numbers(plain).unwrap(), Cow::Borrowed(text) if text == plain));
+    }
+}

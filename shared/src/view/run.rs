@@ -1,0 +1,140 @@
+//! Runs.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{ArtifactSummary, Failure, Omitted, Step};
+use crate::domain::{ArtifactId, RunId, RunStatus, StepId, Timestamp};
+
+/// A run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Run {
+    pub id: RunId,
+    pub status: RunStatus,
+    pub goal: String,
+    /// As it was posted; null where `plan_omitted` says so.
+    pub plan: Option<Box<RawValue>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan_omitted: Option<Omitted>,
+    /// sha256 of the plan's canonical JSON (RFC 8785), in lower-case hex.
+    pub plan_digest: String,
+    /// 1, and one more with each retry.
+    pub generation: u32,
+    /// Why it failed when no step did.
+    pub failure: Option<Failure>,
+    pub timeout_s: Option<u32>,
+    pub deadline_at: Option<Timestamp>,
+    pub created_at: Timestamp,
+    pub started_at: Option<Timestamp>,
+    pub paused_at: Option<Timestamp>,
+    pub finished_at: Option<Timestamp>,
+}
+
+/// A run in a list.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RunSummary {
+    pub id: RunId,
+    pub status: RunStatus,
+    pub goal: String,
+    pub generation: u32,
+    pub created_at: Timestamp,
+    pub started_at: Option<Timestamp>,
+    pub finished_at: Option<Timestamp>,
+    pub failure: Option<Failure>,
+}
+
+/// A page of runs, newest first.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RunPage {
+    pub runs: Vec<RunSummary>,
+    /// `after` of the next page.
+    pub next: Option<RunId>,
+}
+
+/// A run with the first page of its steps and of its artifacts.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RunDetail {
+    pub run: Run,
+    pub steps: Vec<Step>,
+    pub artifacts: Vec<ArtifactSummary>,
+    /// `after` of the next page of steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps_next: Option<StepId>,
+    /// `after` of the next page of artifacts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifacts_next: Option<ArtifactId>,
+}
+
+/// A run that exists now.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RunCreated {
+    pub id: RunId,
+    pub status: RunStatus,
+}
+
+/// What cancelling, pausing, resuming or retrying a run did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunChange {
+    pub id: RunId,
+    /// The run's state now.
+    pub status: RunStatus,
+    pub result: Changed,
+    /// Cancel: names of the steps that had not started and never will.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<Vec<String>>,
+    /// Cancel: names of the steps that were at work, and whose results will not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub was_running: Option<Vec<String>>,
+    /// Pause: names of the steps at work, whose ends will be recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub still_running: Option<Vec<String>>,
+    /// Retry: the generation that starts now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u32>,
+}
+
+/// What changed of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Changed {
+    Cancelled,
+    Paused,
+    Resumed,
+    Retried,
+    /// It was so before.
+    Unchanged,
+}
+
+/// Artifacts of a run, and which was made from which.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Lineage {
+    pub run_id: RunId,
+    pub nodes: Vec<LineageNode>,
+    pub edges: Vec<LineageEdge>,
+    /// Whether it is larger than what is shown.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub truncated: bool,
+}
+
+/// An artifact of a lineage. One that was uploaded has no run and no step.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LineageNode {
+    pub id: ArtifactId,
+    pub run_id: Option<RunId>,
+    pub step_id: Option<StepId>,
+    /// The step's name.
+    pub step: Option<String>,
+    pub attempt: Option<u32>,
+    pub name: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// sha256 in lower-case hex.
+    pub hash: String,
+}
+
+/// `to` was made from `from`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LineageEdge {
+    pub from: ArtifactId,
+    pub to: ArtifactId,
+}

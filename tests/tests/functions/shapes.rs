@@ -1,0 +1,276 @@
+//! Every answer of the API as the files of `shapes` record it: names, nulls, absent keys, the format of timestamps. Ids,
+//! timestamps and long texts are placeholders. `UPDATE=1` records the answers anew.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::{env, fs};
+
+use nofx_tests::{Deliver, Lab, Script, plans, script};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::gateway::{Answer, Gateway, Shape};
+
+/// Longer texts are recorded by their length.
+const TEXT: usize = 400;
+
+/// The recorded answers of one test.
+#[derive(Default)]
+struct Record(BTreeMap<String, Value>);
+
+impl Record {
+    fn keep(&mut self, name: &str, answer: &Answer) -> Value {
+        let kept = json!({"status": answer.status, "link": answer.header("link").map(redacted_text), "body": redacted(&answer.body)});
+        assert!(self.0.insert(name.to_owned(), kept).is_none(), "{name} is recorded twice");
+        answer.body.clone()
+    }
+
+    /// Compares with the part of the file that has this name, or replaces it.
+    fn compare(self, part: &str) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/functions/shapes/{part}.json"));
+        let text = format!("{:#}\n", json!(self.0));
+        if env::var_os("UPDATE").is_some() {
+            fs::create_dir_all(path.parent().expect("a folder")).expect("make the folder");
+            fs::write(&path, text).expect("record the answers");
+            return;
+        }
+        let recorded = fs::read_to_string(&path).expect("a record; UPDATE=1 makes it");
+        let recorded: BTreeMap<String, Value> = serde_json::from_str(&recorded).expect("the record is JSON");
+        for (name, answer) in &self.0 {
+            let before = recorded.get(name);
+            assert_eq!(before.map(|value| format!("{value:#}")), Some(format!("{answer:#}")), "{part}: {name}");
+        }
+        assert_eq!(self.0.len(), recorded.len(), "{part}: the record has other answers");
+    }
+}
+
+fn redacted(value: &Value) -> Value {
+    match value {
+        Value::String(text) => json!(redacted_text(text)),
+        Value::Array(items) => items.iter().map(redacted).collect(),
+        Value::Object(entries) => entries
+            .iter()
+            .map(|(key, value)| (redacted_text(key), redacted(value)))
+            .collect::<serde_json::Map<_, _>>()
+            .into(),
+        other => other.clone(),
+    }
+}
+
+fn redacted_text(text: &str) -> String {
+    if text.len() > TEXT {
+        return format!("<{} bytes>", text.len());
+    }
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "-:+.".contains(c);
+    let mut shown = String::new();
+    for piece in text.split_inclusive(|c| !is_part(c)) {
+        let word = piece.trim_end_matches(|c| !is_part(c) || c == '.');
+        // Buckets and prefixes of a test are called t-<id>.
+        let id = word.trim_start_matches("t-");
+        let placeholder = match id.parse::<Uuid>() {
+            Ok(_) => word.replace(id, "<id>"),
+            Err(_) if is_moment(word) => "<time>".to_owned(),
+            Err(_) => word.to_owned(),
+        };
+        shown.push_str(&placeholder);
+        shown.push_str(&piece[word.len()..]);
+    }
+    shown
+}
+
+/// `2026-11-23T10:00:00.123456+00:00`, with six digits of a second or fewer.
+fn is_moment(text: &str) -> bool {
+    let Some((date, time)) = text.strip_suffix("+00:00").and_then(|text| text.split_once('T')) else { return false };
+    let (clock, fraction) = time.split_once('.').unwrap_or((time, "0"));
+    let shaped = |text: &str, shape: &str| {
+        text.len() == shape.len()
+            && text.chars().zip(shape.chars()).all(|(c, s)| if s == '0' { c.is_ascii_digit() } else { c == s })
+    };
+    shaped(date, "0000-00-00")
+        && shaped(clock, "00:00:00")
+        && fraction.len() <= 6
+        && shaped(fraction, &"0".repeat(fraction.len()))
+}
+
+fn plan_of_many_kinds() -> Value {
+    let mut ask = plans::step("ask", "manual:deploy", json!({"reason": "may it?"}));
+    ask["depends_on"] = json!(["write"]);
+    ask["timeout_s"] = json!(600);
+    let mut write =
+        plans::step("write", "codegen", json!({"topic": "t", "n": 1.50, "text": "${{ steps.large.outputs.text }}"}));
+    write["depends_on"] = json!(["large"]);
+    json!({"goal": "many kinds", "timeout_s": 3600, "steps": [
+        plans::after("large", &[], json!({"text": "x".repeat(20_000)})),
+        write,
+        ask,
+        plans::after("last/ü", &["ask", "large"], json!({"decision": "${{ steps.ask.outputs.decision }}"})),
+    ]})
+}
+
+#[tokio::test]
+async fn a_run_and_what_belongs_to_it() {
+    let lab = Lab::with_bucket().await;
+    let (api, approvals) = (Gateway::api(&lab, Shape::Http), Gateway::approvals(&lab, Shape::Http));
+    let mut record = Record::default();
+    let key = [("Idempotency-Key", "one")];
+    let body = json!({"plan": plan_of_many_kinds()}).to_string();
+    let created = record.keep("POST /runs", &api.send("POST", "/runs", &key, Some(body.clone())).await);
+    record.keep("POST /runs again", &api.send("POST", "/runs", &key, Some(body)).await);
+    let other = json!({"plan": plans::chain(1)}).to_string();
+    record.keep("POST /runs with another plan", &api.send("POST", "/runs", &key, Some(other)).await);
+    let run = format!("/runs/{}", created["id"].as_str().expect("an id"));
+    record.keep("why, ready", &api.get(&format!("{run}/steps/large/why")).await);
+    lab.settle(&Script::deployed(), Deliver::Once).await;
+    for (what, at) in [("blocked", "ask"), ("pending", "last%2F%C3%BC"), ("succeeded", "large")] {
+        record.keep(&format!("why, {what}"), &api.get(&format!("{run}/steps/{at}/why")).await);
+    }
+    record.keep("GET /gates", &approvals.get("/gates").await);
+    let gates = record.keep("GET /runs/{id}/gates", &api.get(&format!("{run}/gates")).await);
+    let gate = format!("/gates/{}", gates[0]["id"].as_str().expect("a gate"));
+    let on_step = json!({"runId": created["id"], "gateType": "release", "evidenceUri": "s3://x/y", "reason": "r",
+        "expires_after_s": 60});
+    let own = record.keep("POST /gates", &approvals.post("/gates", &on_step).await);
+    record.keep("approve", &approvals.post(&format!("{gate}/approve"), &json!({"actor": "ann", "reason": "ok"})).await);
+    record.keep("approve again", &approvals.post(&format!("{gate}/approve"), &json!({"actor": "bob"})).await);
+    lab.settle(&Script::deployed(), Deliver::Once).await;
+    record.keep("GET /runs/{id}, blocked", &api.get(&run).await);
+    let own = format!("/gates/{}", own["id"].as_str().expect("a gate"));
+    record.keep("reject", &approvals.post(&format!("{own}/reject"), &json!({"actor": "ann", "reason": "no"})).await);
+    record.keep("GET /gates/{id}", &approvals.get(&own).await);
+    record.keep("POST /gates, too late", &approvals.post("/gates", &on_step).await);
+    let read = record.keep("GET /runs/{id}, failed", &api.get(&run).await);
+    for path in [
+        "steps",
+        "steps?limit=1",
+        "steps/large",
+        "steps/write",
+        "steps/none",
+        "artifacts",
+        "timeline",
+        "timeline?limit=2",
+        "lineage",
+        "plan",
+        "gates?limit=1",
+    ] {
+        record.keep(&format!("GET /runs/{{id}}/{path}"), &api.get(&format!("{run}/{path}")).await);
+    }
+    record.keep("GET /runs", &api.get("/runs?limit=1").await);
+    let artifact = read["artifacts"][0]["id"].as_str().expect("an artifact").to_owned();
+    record.keep("GET /artifacts/{id}", &api.get(&format!("/artifacts/{artifact}")).await);
+    let sql = "update nofx.artifact set metadata = jsonb_build_object('text', repeat('x', 20000))";
+    lab.admin.execute(sql, &[]).await.expect("make the metadata large");
+    record.keep("GET /runs/{id}/artifacts, large", &api.get(&format!("{run}/artifacts?limit=1")).await);
+    record.compare("run");
+}
+
+#[tokio::test]
+async fn a_run_is_controlled() {
+    let lab = Lab::new().await;
+    let (api, approvals) = (Gateway::api(&lab, Shape::Http), Gateway::approvals(&lab, Shape::Http));
+    let mut record = Record::default();
+    let large = json!({"goal": "large", "steps": (0..12).map(|index| plans::step(&format!("s{index}"), "echo", json!({"text": "y".repeat(9_000)}))).collect::<Vec<_>>()});
+    let created = api.post("/runs", &json!({"plan": large})).await.body;
+    let run = format!("/runs/{}", created["id"].as_str().expect("an id"));
+    for (name, verb) in [
+        ("pause", "pause"),
+        ("pause again", "pause"),
+        ("why, paused", ""),
+        ("resume", "resume"),
+        ("resume again", "resume"),
+        ("retry too early", "retry"),
+        ("cancel", "cancel"),
+        ("cancel again", "cancel"),
+        ("pause too late", "pause"),
+        ("resume too late", "resume"),
+        ("retry", "retry"),
+    ] {
+        let answer = match verb {
+            "" => api.get(&format!("{run}/steps/s0/why")).await,
+            verb => api.send("POST", &format!("{run}/{verb}"), &[], None).await,
+        };
+        record.keep(name, &answer);
+    }
+    let step = api.get(&format!("{run}/steps/s7")).await.body["id"].clone();
+    let before_step = json!({"run_id": created["id"], "step_id": step, "gate_type": "look"});
+    record.keep("POST /gates before a step", &approvals.post("/gates", &before_step).await);
+    record.keep("GET /runs/{id}, large", &api.get(&run).await);
+    let break_down = Script::overriding(|step, _| async move {
+        (step.name == "s2").then(|| match step.attempt {
+            1 => script::flaky(),
+            _ => shared::domain::Outcome::failed(
+                shared::domain::StepError::new("broken", "z".repeat(3_000))
+                    .with_details(json!({"a": ["b".repeat(20_000)]})),
+            ),
+        })
+    });
+    lab.settle(&break_down, Deliver::Once).await;
+    for name in ["s2", "s3"] {
+        record.keep(&format!("why, {name}"), &api.get(&format!("{run}/steps/{name}/why")).await);
+        record.keep(&format!("step {name}"), &api.get(&format!("{run}/steps/{name}")).await);
+    }
+    record.keep("GET /runs/{id}/steps", &api.get(&format!("{run}/steps?limit=4")).await);
+    record.keep("GET /runs", &api.get("/runs").await);
+    record.keep("cancel too late", &api.send("POST", &format!("{run}/cancel"), &[], None).await);
+    let missing = json!({"run_id": created["id"], "step_id": Uuid::nil(), "gate_type": "look"});
+    record.keep("POST /gates before no step", &approvals.post("/gates", &missing).await);
+    let nowhere = json!({"run_id": Uuid::nil(), "gate_type": "look"});
+    record.keep("POST /gates of no run", &approvals.post("/gates", &nowhere).await);
+    for verb in ["cancel", "pause", "resume", "retry"] {
+        let path = format!("/runs/{}/{verb}", Uuid::nil());
+        record.keep(&format!("{verb} no run"), &api.send("POST", &path, &[], None).await);
+    }
+    record.compare("control");
+}
+
+#[tokio::test]
+async fn a_gate_before_a_started_step() {
+    let lab = Lab::new().await;
+    let (api, approvals) = (Gateway::api(&lab, Shape::Http), Gateway::approvals(&lab, Shape::Http));
+    let mut record = Record::default();
+    let created = api.post("/runs", &json!({"plan": plans::approval(60)})).await.body;
+    lab.settle(&Script::deployed(), Deliver::Once).await;
+    let run = format!("/runs/{}", created["id"].as_str().expect("an id"));
+    let step = api.get(&format!("{run}/steps/build")).await.body["id"].clone();
+    let late = json!({"run_id": created["id"], "step_id": step, "gate_type": "look"});
+    record.keep("POST /gates, step done", &approvals.post("/gates", &late).await);
+    let gate = api.get(&format!("{run}/gates")).await.body[0]["id"].clone();
+    let gate = format!("/gates/{}", gate.as_str().expect("a gate"));
+    lab.admin.execute("update nofx.gate set expires_at = now() - interval '1 s'", &[]).await.expect("let it expire");
+    record.keep("approve, expired", &approvals.post(&format!("{gate}/approve"), &json!({})).await);
+    lab.admin.execute("update nofx.gate set expires_at = null", &[]).await.expect("let it wait");
+    record.keep("waive", &approvals.post(&format!("{gate}/waive"), &json!({})).await);
+    let nothing = format!("/gates/{}", Uuid::nil());
+    record.keep("approve nothing", &approvals.post(&format!("{nothing}/approve"), &json!({})).await);
+    record.keep("GET nothing", &approvals.get(&nothing).await);
+    record.compare("gate");
+}
+
+#[tokio::test]
+async fn a_rule() {
+    let lab = Lab::new().await;
+    let sql = "create table public.notes (id int primary key, of int references public.notes on delete cascade);
+               create function public.note() returns trigger language plpgsql as $$ begin return new; end $$;
+               create trigger note before insert on public.notes for each row execute function public.note()";
+    lab.admin.batch_execute(sql).await.expect("a table");
+    let api = Gateway::api(&lab, Shape::Http);
+    let mut record = Record::default();
+    let rule = json!({"allowed_ops": ["insert", "delete"], "columns": ["id"], "key": ["id"], "max_rows": 7,
+        "dependants": {"public.notes": 5}, "allow": ["view"], "actor": "ann"});
+    let put = async |table: &str, rule: &Value| {
+        api.send("PUT", &format!("/rules/{table}"), &[], Some(rule.to_string())).await
+    };
+    let mut stored = put("public.notes", &rule).await;
+    // The digest of a trigger's definition is another one on each version of Postgres; so is the table's number.
+    stored.body["target"]["oid"] = json!("<oid>");
+    stored.body["target"]["triggers"]["public.notes.note"] = json!("<sha256>");
+    record.keep("PUT /rules/{table}", &stored);
+    record.keep("PUT /rules/{table} again", &put("public.absent", &json!({"allowed_ops": ["update"]})).await);
+    record.keep("GET /rules", &api.get("/rules").await);
+    record.keep("GET /rules, a page", &api.get("/rules?limit=1").await);
+    record.keep("GET /rules/{table}", &api.get("/rules/public.absent").await);
+    record.keep("DELETE /rules/{table}", &api.send("DELETE", "/rules/public.absent", &[], None).await);
+    record.keep("DELETE /rules/{table} again", &api.send("DELETE", "/rules/public.absent", &[], None).await);
+    record.keep("PUT /rules/{table}, closed", &put("nofx.run", &json!({"allowed_ops": ["update"]})).await);
+    record.keep("GET /health", &api.get("/health").await);
+    record.compare("rule");
+}
