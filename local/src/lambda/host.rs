@@ -260,11 +260,12 @@ impl Host {
                         let (problem, end) = self.build_problem(log_start);
                         log_start = end;
                         match problem {
-                            // cargo-lambda builds again when a file changes; until then there is nothing to do.
-                            Some(problem) => report::line(
+                            // With hot reload cargo-lambda builds again when a file changes; until then there is nothing to do.
+                            Some(problem) if self.workshop.reload => report::line(
                                 &name,
                                 format_args!("does not compile: {problem} (see {})", self.log().display()),
                             ),
+                            Some(problem) => return format!("{name} does not start: {problem}"),
                             None => return format!("{name} ends as soon as it starts, see {}", self.log().display()),
                         }
                     }

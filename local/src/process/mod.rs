@@ -179,7 +179,7 @@ impl Process {
     /// Waits for the process to end by itself, and ends what it leaves behind.
     pub async fn wait(&mut self) -> Result<ExitStatus> {
         let status = self.child.wait().await.with_context(|| format!("{} is lost", self.name))?;
-        kill_rows(&self.family.rows());
+        self.end_family().await;
         self.forget();
         Ok(status)
     }
@@ -193,9 +193,16 @@ impl Process {
         signal_group(self.pid, self.ending.signal);
         let _ = timeout(self.ending.grace, self.child.wait()).await;
         signal_group(self.pid, Signal::KILL);
-        kill_rows(&self.family.rows());
         let _ = timeout(KILL_WAIT, self.child.wait()).await;
+        self.end_family().await;
         self.forget();
+    }
+
+    /// Kills what was below the process, and waits until it is gone: a signal only asks the kernel.
+    async fn end_family(&self) {
+        let rows = self.family.rows();
+        kill_rows(&rows);
+        wait_gone(&rows, KILL_WAIT).await;
     }
 
     fn forget(&mut self) {
@@ -295,4 +302,49 @@ async fn wait_gone(rows: &[Row], limit: Duration) {
 fn to_pid(pid: u32) -> Option<Pid> {
     // Zero and one would address this process's own group and init: never a child of ours.
     Pid::from_raw(i32::try_from(pid).ok()?).filter(|pid| pid.as_raw_nonzero().get() > 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A shell, and below it one in a process group of its own, whose 100 MB take the kernel some time to take back.
+    const SLOW_TO_DIE: &str = r"set -m
+        (x=$(head -c 100000000 /dev/zero | tr '\0' x); : > ready; sleep 1000; echo $x) &
+        wait";
+
+    async fn shell(dir: &Path) -> Process {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", SLOW_TO_DIE]).current_dir(dir);
+        let ledger = Ledger::new(dir.join("pids.json"));
+        let process = Process::spawn("shell", command, Ending::new(Signal::TERM, KILL_WAIT), &ledger).unwrap();
+        while !dir.join("ready").exists() {
+            sleep(Duration::from_millis(10)).await;
+        }
+        process
+    }
+
+    #[tokio::test]
+    async fn an_ended_process_has_left_nothing_behind_when_its_end_returns() {
+        let dir = tempfile::tempdir().unwrap();
+        let process = shell(dir.path()).await;
+        let below = table::tree(&table::read(), process.pid());
+        assert!(below.len() >= 3, "{below:?}");
+        process.end().await;
+        let alive: Vec<_> = below.into_iter().filter(is_alive).collect();
+        assert_eq!(alive, []);
+    }
+
+    #[tokio::test]
+    async fn a_process_that_ends_by_itself_takes_along_what_it_started() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut process = shell(dir.path()).await;
+        let table = table::read();
+        process.family().see(&table, process.pid());
+        let below = table::tree(&table, process.pid());
+        signal_one(process.pid(), Signal::KILL);
+        process.wait().await.unwrap();
+        let alive: Vec<_> = below.into_iter().filter(is_alive).collect();
+        assert_eq!(alive, []);
+    }
 }

@@ -5,8 +5,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nofx_local::process::table;
 use reqwest::Client;
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::time::sleep;
 
@@ -172,6 +173,7 @@ impl Drop for Stack {
 
 impl Process {
     pub fn is_alive(&self) -> bool {
-        test_kill_process(self.pid).is_ok()
+        // A process that has ended and that nobody has asked about still has its id.
+        u32::try_from(self.pid.as_raw_nonzero().get()).is_ok_and(|pid| table::find(pid).is_some())
     }
 }
