@@ -6,10 +6,9 @@ use std::sync::Arc;
 use anyhow::Result;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_lambda_events::sqs::{SqsEvent, SqsMessage};
-use shared::config::{ArtifactsConfig, Config, DatabaseConfig, GateDefaults, LlmConfig};
+use shared::config::{Config, DatabaseConfig};
 use shared::context::Ctx;
 use shared::domain::TenantId;
-use shared::domain::plan::Limits;
 use shared::queue::{Message, Queue, WakeUp};
 use tokio::sync::{Mutex, mpsc};
 
@@ -66,14 +65,6 @@ pub fn event(batch: &[WakeUp]) -> Result<SqsEvent> {
 }
 
 fn config(url: &str, pool_size: usize) -> Config {
-    Config {
-        database: DatabaseConfig { url: url.to_owned(), ca_file: None, pool_size },
-        sqs_prefix: "bench-".into(),
-        artifacts: ArtifactsConfig { bucket: "bench".into(), endpoint_url: None, region: None, keys: None },
-        tenant: TenantId("bench".into()),
-        public_url: None,
-        llm: LlmConfig { secret_id: "bench".into(), ..LlmConfig::default() },
-        gate: GateDefaults::default(),
-        limits: Limits::default(),
-    }
+    let database = DatabaseConfig { url: url.to_owned(), ca_file: None, pool_size };
+    Config { tenant: TenantId("bench".into()), ..Config::new(database) }
 }

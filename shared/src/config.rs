@@ -96,27 +96,47 @@ pub struct GateDefaults {
 }
 
 impl Config {
+    /// Every setting at its default, over this database.
+    pub fn new(database: DatabaseConfig) -> Self {
+        Self {
+            database,
+            sqs_prefix: "nofx-".into(),
+            artifacts: ArtifactsConfig {
+                bucket: "nofx-artifacts".into(),
+                endpoint_url: None,
+                region: None,
+                keys: None,
+            },
+            tenant: TenantId("local".into()),
+            public_url: None,
+            llm: LlmConfig { secret_id: "nofx/llm".into(), ..LlmConfig::default() },
+            gate: GateDefaults::default(),
+            limits: Limits::default(),
+        }
+    }
+
     /// Reads the environment. `open` reads the secrets that variables name instead of a value, one call each.
     pub async fn from_env(open: impl AsyncFn(&str) -> Result<Option<Arc<str>>, Error>) -> Result<Self, Error> {
+        let default = Self::new(DatabaseConfig {
+            url: database_url(&open).await?,
+            ca_file: text("DATABASE_CA_FILE").map(PathBuf::from),
+            pool_size: parsed("DATABASE_POOL_SIZE")?.unwrap_or(2),
+        });
         Ok(Self {
-            database: DatabaseConfig {
-                url: database_url(&open).await?,
-                ca_file: text("DATABASE_CA_FILE").map(PathBuf::from),
-                pool_size: parsed("DATABASE_POOL_SIZE")?.unwrap_or(2),
-            },
-            sqs_prefix: text("SQS_PREFIX").unwrap_or_else(|| "nofx-".into()),
+            database: default.database,
+            sqs_prefix: text("SQS_PREFIX").unwrap_or(default.sqs_prefix),
             artifacts: ArtifactsConfig {
-                bucket: text("ARTIFACTS_BUCKET").unwrap_or_else(|| "nofx-artifacts".into()),
+                bucket: text("ARTIFACTS_BUCKET").unwrap_or(default.artifacts.bucket),
                 endpoint_url: text("ARTIFACTS_ENDPOINT_URL").or_else(|| text("AWS_ENDPOINT_URL")),
                 region: text("ARTIFACTS_REGION"),
                 keys: artifacts_keys(&open).await?,
             },
-            tenant: TenantId(text("NOFX_TENANT").unwrap_or_else(|| "local".into())),
+            tenant: text("NOFX_TENANT").map_or(default.tenant, TenantId),
             public_url: text("NOFX_PUBLIC_URL"),
             llm: LlmConfig {
-                secret_id: text("LLM_SECRET_ID").unwrap_or_else(|| "nofx/llm".into()),
+                secret_id: text("LLM_SECRET_ID").unwrap_or(default.llm.secret_id),
                 order: text("LLM_ORDER"),
-                allow_template: parsed("LLM_ALLOW_TEMPLATE")?.unwrap_or(false),
+                allow_template: parsed("LLM_ALLOW_TEMPLATE")?.unwrap_or(default.llm.allow_template),
                 request_timeout_s: positive("LLM_REQUEST_TIMEOUT_S")?,
                 max_output_tokens: positive("LLM_MAX_OUTPUT_TOKENS")?,
                 tries: positive("LLM_TRIES")?,
@@ -133,7 +153,7 @@ impl Config {
                 search_path: text("PATH"),
                 work_dir: text("GATE_WORK_DIR").map_or_else(|| env::temp_dir().join("nofx-gate"), PathBuf::from),
             },
-            limits: limits()?,
+            limits: limits(default.limits)?,
         })
     }
 }
@@ -181,8 +201,7 @@ async fn secret(
     open(&id).await?.ok_or_else(missing).map(Some)
 }
 
-fn limits() -> Result<Limits, Error> {
-    let default = Limits::default();
+fn limits(default: Limits) -> Result<Limits, Error> {
     Ok(Limits {
         steps: parsed("MAX_STEPS")?.unwrap_or(default.steps),
         edges: parsed("MAX_EDGES")?.unwrap_or(default.edges),

@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_s3::config::Credentials;
-use shared::config::{ArtifactsConfig, Config, DatabaseConfig, GateDefaults, LlmConfig};
+use shared::config::{ArtifactsConfig, Config, DatabaseConfig, LlmConfig};
 use shared::context::Ctx;
-use shared::domain::plan::Limits;
 use shared::domain::{RunId, StepId, TenantId};
 use shared::flow::create_run::{Accepted, Request, create_run};
 use shared::queue::{Queue, WakeUp};
@@ -118,20 +117,13 @@ impl Lab {
 /// A configuration for the database at `url`, with unique names at the emulator.
 pub fn config(url: &str) -> Config {
     let unique = Uuid::new_v4().simple().to_string();
+    let bucket = format!("t-{unique}");
     Config {
-        database: DatabaseConfig { url: url.to_owned(), ca_file: None, pool_size: 8 },
         sqs_prefix: format!("t-{unique}-"),
-        artifacts: ArtifactsConfig {
-            bucket: format!("t-{unique}"),
-            endpoint_url: Some(aws_endpoint_url()),
-            region: None,
-            keys: None,
-        },
+        artifacts: ArtifactsConfig { bucket, endpoint_url: Some(aws_endpoint_url()), region: None, keys: None },
         tenant: TenantId("acme".into()),
-        public_url: None,
         llm: LlmConfig { secret_id: format!("t-{unique}"), ..LlmConfig::default() },
-        gate: GateDefaults::default(),
-        limits: Limits::default(),
+        ..Config::new(DatabaseConfig { url: url.to_owned(), ca_file: None, pool_size: 8 })
     }
 }
 

@@ -189,4 +189,5 @@ fn announces_too_much(headers: &HeaderMap) -> bool {
 }
 
 #[cfg(test)]
+#[path = "front_tests.rs"]
 mod tests;

@@ -1,4 +1,9 @@
-//! What the repository says about itself in several places must agree. Reads files; needs no server.
+//! What the repository says about itself in several places must agree, and which room of the code may know which. Reads files;
+//! needs no server.
 
+mod architecture;
+mod catalogue;
 mod handlers;
+mod links;
+mod placement;
 mod plan_schema;

@@ -1,7 +1,4 @@
-//! Rights of the database roles, visibility of tenants' rows, architecture, and the catalogues in `docs`.
+//! Who may do what in the database, and what a tenant sees.
 
-mod architecture;
-mod catalogue;
-mod links;
 mod roles;
 mod tenancy;

@@ -6,11 +6,10 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use serde::de::value::{Error, StrDeserializer};
 use serde::de::{DeserializeOwned, IntoDeserializer};
-use shared::config::{ArtifactsConfig, Config, DatabaseConfig, GateDefaults, LlmConfig};
+use shared::config::{Config, DatabaseConfig};
 use shared::context::Ctx;
 use shared::db::console::{Artifact, Event, Focus, Gate, Parent, Run, RunRow, Step};
-use shared::domain::plan::Limits;
-use shared::domain::{ArtifactId, GateId, GateStatus, RunId, RunStatus, StepStatus, TenantId, Timestamp};
+use shared::domain::{ArtifactId, GateId, GateStatus, RunId, RunStatus, StepStatus, Timestamp};
 use tower::ServiceExt;
 use uuid::Uuid;
 
@@ -19,20 +18,8 @@ pub const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; 
 
 /// The function's router as `main` serves it. Nothing listens where its database should be.
 pub fn router() -> Router {
-    let config = Config {
-        database: DatabaseConfig {
-            url: "postgresql://nobody@127.0.0.1:1/nothing?sslmode=disable".into(),
-            ca_file: None,
-            pool_size: 1,
-        },
-        sqs_prefix: "test-".into(),
-        artifacts: ArtifactsConfig { bucket: "test".into(), endpoint_url: None, region: None, keys: None },
-        tenant: TenantId("local".into()),
-        public_url: None,
-        llm: LlmConfig { secret_id: "none".into(), ..LlmConfig::default() },
-        gate: GateDefaults::default(),
-        limits: Limits::default(),
-    };
+    let url = "postgresql://nobody@127.0.0.1:1/nothing?sslmode=disable".into();
+    let config = Config::new(DatabaseConfig { url, ca_file: None, pool_size: 1 });
     let sdk = SdkConfig::builder().behavior_version(BehaviorVersion::latest()).region(Region::new("us-east-1")).build();
     shared::http::with_layers(console::router(Ctx::new(config, &sdk).unwrap()))
 }
