@@ -1,5 +1,5 @@
--- Artifacts of a tenant for a worker, which may read no table. p: {tenant_id, ids: [..]}. Ids that are not the tenant's
--- are absent. -> [{id, uri, hash, size_bytes, media_type}]
+-- Finds artifacts of a tenant for a worker, which may not read tables. p: {tenant_id, ids: [..]}
+-- -> [{id, uri, hash, size_bytes, media_type}], without ids that the tenant does not have.
 create or replace function nofx.artifacts_find(p jsonb) returns jsonb
     language sql stable
     security definer

@@ -1,4 +1,4 @@
--- Whether an attempt still owns its step. p: {tenant_id, run_id, step_id, attempt}. One row by its key, no lock. -> boolean
+-- Whether an attempt still owns its step. Reads one row by its key and takes no lock. p: {tenant_id, run_id, step_id, attempt} -> boolean
 create or replace function nofx.attempt_is_live(p jsonb) returns jsonb
     language sql stable
     security definer

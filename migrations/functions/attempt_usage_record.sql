@@ -1,6 +1,6 @@
--- Records the usage events of an attempt that was fenced out (cancelled, or its lease was over), as events of its run; nothing
--- else of the attempt counts. p: {tenant_id, run_id, step_id, attempt, events: [{type, payload}]}. Each event says of which
--- attempt it is (late_attempt), and a repeated call finds it and records nothing. -> how many were recorded
+-- Records what a fenced-out attempt (cancelled, or its lease ended) has spent: its usage events, and nothing else.
+-- p: {tenant_id, run_id, step_id, attempt, events: [{type, payload}]}
+-- -> how many events were recorded. Each carries `late_attempt`. A repeated call finds them and records nothing.
 create or replace function nofx.attempt_usage_record(p jsonb) returns jsonb
     language plpgsql
     security definer

@@ -1,5 +1,5 @@
--- What foreign keys with `on delete cascade` would do for steps, edges, attempts and events. Each is the function of a statement
--- trigger after delete; `gone` are the deleted runs or steps.
+-- Statement triggers after delete. They do what foreign keys with `on delete cascade` would do for steps, edges, attempts and events. `gone`
+-- are the deleted runs or steps.
 
 create or replace function nofx.attempts_forget() returns trigger
     language plpgsql

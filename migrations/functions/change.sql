@@ -1,7 +1,7 @@
--- How transitions write down what they did: an array of nofx.change, which nofx.runs_settle turns into counters, states and events.
--- These are plain SQL without settings of their own, so the planner inlines them: a name costs nothing.
+-- A transition collects what it did as nofx.change[]; nofx.runs_settle turns that into counters, states and events. These
+-- constructors are plain SQL without settings of their own: the planner inlines them, so they cost nothing.
 
--- A step went from one state to another. Without an event: the timeline does not show it.
+-- A step changes its state. With no event, the timeline does not show it.
 create or replace function nofx.step_change(
     p_run_id uuid, p_step_id uuid, p_from text, p_to text, p_event text, p_payload jsonb default null
 ) returns nofx.change
@@ -10,7 +10,7 @@ as $$
     select row(p_run_id, p_step_id, p_from, p_to, p_event, p_payload, 0)::nofx.change
 $$;
 
--- An event that changes no state, of a step or (p_step_id null) of the run.
+-- An event that changes no state: of a step, or of the run (p_step_id null).
 create or replace function nofx.fact(p_run_id uuid, p_step_id uuid, p_event text, p_payload jsonb default null)
     returns nofx.change
     language sql immutable
@@ -18,7 +18,7 @@ as $$
     select row(p_run_id, p_step_id, null, null, p_event, p_payload, 0)::nofx.change
 $$;
 
--- A gate appeared (p_pending 1), went (-1) or was decided when it was made (0). Gates of the run itself count in its row.
+-- A gate becomes pending (p_pending 1) or is no longer pending (-1). Only gates of the run itself are counted in its row.
 create or replace function nofx.gate_change(
     p_run_id uuid, p_step_id uuid, p_event text, p_payload jsonb, p_pending integer
 ) returns nofx.change
@@ -28,7 +28,7 @@ as $$
                case when p_step_id is null then p_pending else 0 end)::nofx.change
 $$;
 
--- The steps that changes made ready.
+-- The steps that became ready.
 create or replace function nofx.made_ready(p_changes nofx.change[]) returns uuid[]
     language sql immutable
 as $$

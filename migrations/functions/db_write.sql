@@ -1,4 +1,4 @@
--- The keys of an object; none of what is no object.
+-- The keys of an object; an empty array for any other value.
 create or replace function nofx.keys_of(p jsonb) returns text[]
     language plpgsql immutable
     set search_path = nofx, pg_temp
@@ -11,7 +11,7 @@ begin
 end
 $$;
 
--- A table as a rule names it.
+-- A table's name as rules write it: schema.table.
 create or replace function nofx.table_label(p_relation oid) returns text
     language sql stable
     set search_path = ''
@@ -20,15 +20,17 @@ as $$
       from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = p_relation
 $$;
 
--- What stands behind a table's name: everything that could make a write do more than it says. Null: no such table.
--- {oid, table, kind, counts, members: [tables], inherited, closed: [tables], definer_views: [views],
---  triggers: {name: sha256}, deferrable: [triggers],
---  foreign_keys: [{parent, child, on_delete, on_update, parent_columns, child_columns}]}
--- `members` are the table itself, its partitions and whoever inherits from it. `triggers` are enabled triggers and rewrite
--- rules (`rule:name`) of the members, of what a view reads, of every table that a cascade reaches, and of p_dependants, with
--- the sha256 of their definition and of their function's; `deferrable` are those that could run after everything was
--- counted. `closed` are tables of closed schemas that a view or a cascade reaches, `definer_views` views that read with
--- their owner's rights.
+-- Everything about a table that could make a write do more than it says. Null if there is no such table.
+-- -> {oid, table, kind, counts, members: [tables], inherited, closed: [tables], definer_views: [views],
+--     triggers: {name: sha256}, deferrable: [triggers],
+--     foreign_keys: [{parent, child, on_delete, on_update, parent_columns, child_columns}]}
+--
+-- members        the table, its partitions, and the tables that inherit from it
+-- triggers       enabled triggers and rewrite rules (`rule:name`) of the members, of what a view reads, of every table that a cascade
+--                reaches, and of p_dependants; each with the sha256 of its definition and of its function's definition
+-- deferrable     those of them that could run after rows were counted
+-- closed         tables of closed schemas that a view or a cascade reaches
+-- definer_views  views that read with their owner's rights
 create or replace function nofx.db_write_target(p_schema text, p_table text, p_dependants text[] default '{}') returns jsonb
     language plpgsql stable
     security definer
@@ -61,7 +63,7 @@ begin
                           and d.refclassid = 'pg_class'::regclass
     )
     select array_agg(r.id) into v_read from read r;
-    -- Over foreign keys that change their own side; a key of a partition stands for that of its parent.
+    -- Follows foreign keys that change their child's rows. The key of a partitioned table stands for those of its partitions.
     with recursive reached(id) as (
         select unnest(v_members || v_read || pg_partition_root(v_oid)::oid
                       || array(select c.oid from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -121,10 +123,10 @@ begin
 end
 $$;
 
--- Rows that this connection has changed and not yet reported, by table: [{table, root, closed, inserted, updated, deleted}]. The
--- server reports when a connection is idle, so transactions of before may be in it: what one transaction did is the
--- difference between two looks. Rows that cascades and triggers changed are in it, also those of tables that the role
--- cannot see. `root` is the partitioned table that a partition belongs to.
+-- Rows that this connection has changed and not yet reported, by table: [{table, root, closed, inserted, updated, deleted}]. `root` is the
+-- partitioned table that a partition belongs to. Rows that cascades and triggers changed are included, also in tables that the role cannot
+-- see. The server reports only when a connection is idle, so the counts may include earlier transactions: what one transaction did is the
+-- difference of two calls.
 create or replace function nofx.db_write_effects() returns jsonb
     language sql volatile
     set search_path = nofx, pg_temp
@@ -169,7 +171,7 @@ begin
                        'name', v_role,
                        'state', case when count(*) = 0 then 'missing'
                                      when bool_or(r.rolsuper or r.rolbypassrls) then 'superuser'
-                                     -- Policies do not hold for a table's owner.
+                                     -- Policies do not apply to a table's owner.
                                      when exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace
                                                    where n.nspname = p ->> 'schema' and c.relname = p ->> 'table'
                                                      and c.relowner = any (array_agg(r.oid))) then 'owner'
@@ -183,9 +185,9 @@ begin
 end
 $$;
 
--- What a write has done, in the transaction that did it. p: {schema, table, dependants: [tables]}
--- -> {target, effects, alters}. `alters`: a table was truncated or its definition changed, which no counter shows; only such
--- statements lock a table against readers.
+-- What a write has done, within its transaction. p: {schema, table, dependants: [tables]}
+-- -> {target, effects, alters}. `alters`: a table was truncated or altered, which no counter shows. Only such statements lock a table against
+-- readers.
 create or replace function nofx.db_write_account(p jsonb) returns jsonb
     language plpgsql volatile
     security definer

@@ -1,4 +1,4 @@
--- A gate in front of a step that has not started, or of the end of a run.
+-- Puts a gate before a step that has not started, or before the end of a run.
 -- p: {tenant_id, id, run_id, step_id, gate_type, evidence_uri, reason, expires_after_s}
 -- -> {result: created|conflict|not_found, what, status}
 create or replace function nofx.gate_create(p jsonb) returns jsonb
@@ -18,7 +18,7 @@ begin
     if v_run.finished_at is not null then
         return jsonb_build_object('result', 'conflict', 'what', 'run', 'status', v_run.status);
     end if;
-    -- Its last running steps are being recorded; nothing may wait in it any more, or it would end with a pending gate.
+    -- A failing run only records its last running steps. A new gate would leave it ended with a pending gate.
     if nofx.is_failing(v_run.steps_failed, v_run.failure) then
         return jsonb_build_object('result', 'conflict', 'what', 'run', 'status', 'failing');
     end if;

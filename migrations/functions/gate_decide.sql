@@ -1,5 +1,5 @@
--- p: {tenant_id, gate_id, decision: approve|reject|waive, actor, reason}. Decides a pending gate, once; the step that
--- waits for it goes on, and what depends on it becomes ready, in the same transaction.
+-- Decides a pending gate, once. In the same transaction its step continues, and what depends on that step becomes ready.
+-- p: {tenant_id, gate_id, decision: approve|reject|waive, actor, reason}
 -- -> {result: decided|conflict|not_found, gate: {..}, ready: [wake-ups]}
 create or replace function nofx.gate_decide(p jsonb) returns jsonb
     language plpgsql
@@ -22,7 +22,7 @@ begin
     end if;
     v_now := clock_timestamp();
     select * into strict v_gate from nofx.gate g where g.id = (p ->> 'gate_id')::uuid;
-    -- A gate whose time is over is the sweeper's, even if it has not come by yet.
+    -- An expired gate belongs to the sweeper, even before the next sweep.
     if v_gate.status <> 'pending' or v_gate.expires_at < v_now then
         return jsonb_build_object('result', 'conflict', 'gate', nofx.gate_json(v_gate.id));
     end if;

@@ -1,5 +1,5 @@
--- What follows when gates end: passing ones let their step or run go on, the others fail it. p_gates: ids of gates that
--- were just written as passed, waived, failed or expired. The caller holds the runs' locks.
+-- Applies the ends of gates: a gate that passed lets its step or run continue, any other fails it. p_gates: gates that the caller has just
+-- written as passed, waived, failed or expired. The caller holds the runs' locks.
 create or replace function nofx.gates_conclude(p_gates uuid[], p_payload jsonb, p_now timestamptz)
     returns nofx.change[]
     language plpgsql

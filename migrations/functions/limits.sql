@@ -10,18 +10,18 @@ create or replace function nofx.max_wakeups() returns integer
     language sql immutable
 as $$ select 20 $$;
 
--- When the lease of an attempt ends that starts now: after its timeout or the rest of the invocation, whichever is shorter, and a margin
--- in which the worker records the end.
+-- The end of the lease of an attempt that starts now: its timeout or the rest of the invocation, whichever is shorter, plus 5 s in which the
+-- worker records the end.
 create or replace function nofx.lease_end(p_now timestamptz, p_timeout_s integer, p_invocation_s integer) returns timestamptz
     language sql stable
 as $$ select p_now + make_interval(secs => least(p_timeout_s, p_invocation_s) + 5) $$;
 
--- From when the sweeper owes a ready step a wake-up: a minute after the one that its transition sends; never while its run is paused.
+-- When the sweeper owes a ready step a wake-up: one minute after the wake-up that its transition sends, never while its run is paused.
 create or replace function nofx.wakeup_due(p_ready_at timestamptz, p_paused_at timestamptz) returns timestamptz
     language sql stable
 as $$ select case when p_paused_at is null then p_ready_at + interval '1 minute' else 'infinity' end $$;
 
--- Whether a step of a failing run exists that failed, or the run itself has: nothing starts or waits in it any more.
+-- Whether a run is failing: one of its steps has failed, or the run itself. Nothing starts or waits in it any more.
 create or replace function nofx.is_failing(p_steps_failed integer, p_failure jsonb) returns boolean
     language sql immutable
 as $$ select p_steps_failed > 0 or p_failure is not null $$;

@@ -1,4 +1,5 @@
--- What ties the columns of a row together. Tables call these in their CHECKs.
+-- CHECK constraints of tables that transitions write: which columns go with which state. One function for each table, because Postgres parses
+-- the text of a CHECK again for every statement.
 create or replace function nofx.run_is_sound(
     p_tenant_id text, p_status text, p_generation integer, p_timeout_s integer, p_pending integer, p_ready integer,
     p_running integer, p_blocked integer, p_failed integer, p_gates integer, p_paused_at timestamptz,

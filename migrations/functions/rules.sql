@@ -1,4 +1,4 @@
--- Schemas that no rule opens: the database's, ours and Supabase's.
+-- Whether no rule may open the schema: those of Postgres, of the control plane, and of Supabase.
 create or replace function nofx.schema_is_closed(p_schema text) returns boolean
     language sql immutable
     set search_path = ''
@@ -8,7 +8,7 @@ as $$
         'graphql', 'graphql_public', 'cron', 'net', 'pgbouncer')
 $$;
 
--- Whether a list holds nothing but different texts.
+-- Whether the value is a list of different, non-empty texts.
 create or replace function nofx.is_name_list(p jsonb) returns boolean
     language plpgsql immutable
     set search_path = nofx, pg_temp
@@ -20,7 +20,7 @@ begin
 end
 $$;
 
--- Whether a rule can be read in one way only. What is not known, or is of another type, is no rule.
+-- Whether a rule has exactly one meaning. Unknown keys and other types are refused.
 create or replace function nofx.rule_is_sound(p_table text, p_ops text[], p jsonb) returns boolean
     language plpgsql immutable
     set search_path = nofx, pg_temp
@@ -47,7 +47,7 @@ begin
 end
 $$;
 
--- Every change of a rule, whoever makes it and how.
+-- Trigger: records every change of a rule, whoever makes it and in whatever way.
 create or replace function nofx.rule_changed() returns trigger
     language plpgsql
     security definer
@@ -68,7 +68,7 @@ begin
 end
 $$;
 
--- p: {tenant_id, table_name, actor, allowed_ops, constraints} -> {result: created|replaced|closed}
+-- Sets the rule of a table. p: {tenant_id, table_name, actor, allowed_ops, constraints} -> {result: created|replaced|closed}
 create or replace function nofx.rule_set(p jsonb) returns jsonb
     language plpgsql
     security definer
@@ -93,7 +93,7 @@ begin
 end
 $$;
 
--- p: {tenant_id, table_name, actor} -> {result: deleted|not_found}
+-- Deletes the rule of a table. p: {tenant_id, table_name, actor} -> {result: deleted|not_found}
 create or replace function nofx.rule_delete(p jsonb) returns jsonb
     language plpgsql
     security definer

@@ -1,4 +1,4 @@
--- p: {tenant_id, run_id, actor}. Fences every open step at once. Cancelling a cancelled run changes nothing.
+-- Cancels a run: fences every open step at once. Cancelling a cancelled run changes nothing. p: {tenant_id, run_id, actor}
 -- -> {result: cancelled|unchanged|conflict|not_found, status, stopped: [names], was_running: [names]}
 create or replace function nofx.run_cancel(p jsonb) returns jsonb
     language plpgsql

@@ -1,10 +1,10 @@
--- Creates a run with its steps, edges and first events. Nobody else can know of the run yet, so it needs no lock and no settlement: it is
--- written once, with its counters.
+-- Creates a run with its steps, edges and first events. Nobody else knows the run yet, so it needs no lock and no settlement: each row is
+-- written once, the run's with its counters.
 --
 -- p: {tenant_id, id, goal, plan, plan_digest, request_digest, idempotency_key, timeout_s, traceparent,
 --     workspace: {archive, base, diff} (artifact ids), steps: [..], edges: [{parent, child}]}
--- -> {result: created, id, status, ready: [wake-ups]}; existing (same key, same request), conflict (same key, other request) with the
--- run's id and status; invalid with problems.
+-- -> {result: created, id, status, ready: [wake-ups]}. With `existing` (same key, same request) and `conflict` (same key, other request): id
+-- and status of the run that has the key. With `invalid`: problems.
 create or replace function nofx.run_create(p jsonb) returns jsonb
     language plpgsql
     security definer
@@ -83,8 +83,8 @@ begin
         return jsonb_build_object('result', 'created', 'id', v_id, 'status', 'queued', 'ready', v_ready);
     end if;
 
-    -- A second statement, with a snapshot of its own: it sees the winner of a race. The id itself is taken when this
-    -- very call is repeated because its answer was lost.
+    -- A second statement has a snapshot of its own and sees the winner of a race. The id itself is taken if this call is a retry whose first
+    -- answer was lost.
     select r.id, r.status, r.request_digest into strict v_run
       from nofx.run r
      where r.tenant_id = v_tenant and (r.id = v_id or r.idempotency_key = p ->> 'idempotency_key')

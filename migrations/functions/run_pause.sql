@@ -1,4 +1,4 @@
--- p: {tenant_id, run_id, actor}. Stops claims; running steps go on and are recorded. Pausing a paused run changes nothing.
+-- Pauses a run: no step starts, running steps end and are recorded. Pausing a paused run changes nothing. p: {tenant_id, run_id, actor}
 -- -> {result: paused|unchanged|conflict|not_found, status, still_running: [names]}
 create or replace function nofx.run_pause(p jsonb) returns jsonb
     language plpgsql

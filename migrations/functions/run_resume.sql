@@ -1,4 +1,4 @@
--- p: {tenant_id, run_id, actor}. Every ready step is owed a wake-up now. Resuming a run that goes on changes nothing.
+-- Resumes a paused run: every ready step is owed a wake-up now. Resuming any other open run changes nothing. p: {tenant_id, run_id, actor}
 -- -> {result: resumed|unchanged|conflict|not_found, status, ready: [wake-ups]}
 create or replace function nofx.run_resume(p jsonb) returns jsonb
     language plpgsql

@@ -1,6 +1,6 @@
--- p: {tenant_id, run_id, actor}. A failed or cancelled run goes on as its next generation: what succeeded is kept, the
--- rest starts again with blockers counted anew, allowances start again, attempt numbers go on, gates that did not pass
--- are asked anew. -> {result: retried|conflict|not_found, status, generation, ready: [wake-ups]}
+-- Starts the next generation of a failed or cancelled run. Steps that succeeded stay. All others start again: blockers are counted again,
+-- failures and lost workers start at 0, attempt numbers continue. Gates that did not pass are asked again. p: {tenant_id, run_id, actor}
+-- -> {result: retried|conflict|not_found, status, generation, ready: [wake-ups]}
 create or replace function nofx.run_retry(p jsonb) returns jsonb
     language plpgsql
     security definer
@@ -25,8 +25,8 @@ begin
            paused_at = null, deadline_at = v_now + make_interval(secs => r.timeout_s)
      where r.id = v_run.id;
 
-    -- Barriers that were asked for from outside; the gates of handlers come back with their steps.
-    with anew as (
+    -- Gates that clients put before steps. Gates of handlers come back when their steps run.
+    with renewed as (
         insert into nofx.gate (id, tenant_id, run_id, step_id, gate_type, status, on_pass, generation, reason,
                                evidence_uri, expires_at, created_at)
         select gen_random_uuid(), g.tenant_id, g.run_id, g.step_id, g.gate_type, 'pending', g.on_pass,
@@ -40,7 +40,7 @@ begin
     select array_agg(nofx.gate_change(v_run.id, a.step_id, 'gate.created',
                                       jsonb_build_object('gate_id', a.id, 'gate_type', a.gate_type), 1) order by a.id)
       into v_gates
-      from anew a;
+      from renewed a;
 
     with old as (
         select s.id, s.status,
@@ -49,7 +49,7 @@ begin
                + (select count(*) from nofx.gate g where g.step_id = s.id and g.status = 'pending') as blockers
           from nofx.step s
          where s.run_id = v_run.id and s.status <> 'succeeded'
-    ), anew as (
+    ), renewed as (
         update nofx.step s
            set status = case when o.blockers = 0 then 'ready' else 'pending' end,
                blockers = o.blockers, failures = 0, workers_lost = 0, outputs = null, error = null,
@@ -63,7 +63,7 @@ begin
     select array_agg(nofx.step_change(v_run.id, a.id, a.was, a.status, case when a.status = 'ready' then 'step.ready' end)
                      order by a.ordinal)
       into v_steps
-      from anew a;
+      from renewed a;
 
     perform nofx.runs_settle(
         nofx.fact(v_run.id, null, 'run.retried',

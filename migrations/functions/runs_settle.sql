@@ -1,6 +1,6 @@
 -- The one place that settles a run.
 
--- The state of a run as it follows from its counters. Ended comes first, then what people asked for.
+-- The state of a run, as it follows from its counters. Ended states come first, then what people asked for.
 create or replace function nofx.run_status(
     p_open integer, p_active integer, p_failed boolean, p_gates integer,
     p_cancelled boolean, p_paused boolean, p_started boolean
@@ -18,8 +18,8 @@ as $$
     end
 $$;
 
--- Applies changes to their runs: counters, state, timestamps, and the events, numbered densely. The caller holds the
--- locks of all runs in p_changes. Called by every transition, last.
+-- Applies changes to their runs: counters, state, timestamps, and densely numbered events. The caller holds the locks of all runs in
+-- p_changes. Every transition but run_create calls it, last.
 create or replace function nofx.runs_settle(p_changes nofx.change[], p_now timestamptz) returns void
     language plpgsql
     set search_path = nofx, pg_temp
@@ -71,7 +71,6 @@ begin
     -- The run's own change comes after the facts that led to it.
     select s.id, s.seq + s.events + 1, s.tenant_id, null,
            case when s.status = 'running' and s.was = 'queued' then 'run.started'
-                when s.status = 'running' and s.was = 'paused' then 'run.resumed'
                 when s.status = 'running' then 'run.unblocked'
                 else 'run.' || s.status end,
            case when s.failure is not null then jsonb_build_object('failure', s.failure) else '{}' end, p_now

@@ -1,5 +1,5 @@
--- Artifacts, gates and events that finished attempts leave behind. Returns their timeline facts; null when there are none, which is
--- the ordinary case and costs one statement.
+-- Stores the artifacts, gates and events that finished attempts leave behind. Returns their events; null if there are none, which is the usual
+-- case.
 create or replace function nofx.step_facts_insert(p_items jsonb, p_done uuid[], p_now timestamptz)
     returns nofx.change[]
     language plpgsql

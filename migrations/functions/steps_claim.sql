@@ -1,5 +1,5 @@
--- Starts those of the steps that are ready (1 s of clock skew tolerated) and whose run lets steps start. The caller holds the runs'
--- locks. Returns their changes, null when there are none.
+-- Starts the steps that are ready (1 s of clock skew is tolerated) and whose run lets steps start. The caller holds the runs' locks. Returns the
+-- changes, null if there are none.
 create or replace function nofx.steps_start(p_items jsonb, p_call uuid, p_now timestamptz) returns nofx.change[]
     language plpgsql
     set search_path = nofx, pg_temp
@@ -8,7 +8,7 @@ declare
     v_changes nofx.change[];
 begin
     with started as (
-        -- Found by the whole key: a forged message in a batch must not stand in for the true one.
+        -- Matched by the whole key: a forged message in a batch cannot stand in for the true one.
         update nofx.step s
            set status = 'running',
                attempt = s.attempt + 1,
@@ -33,10 +33,10 @@ begin
 end
 $$;
 
--- Claims steps of a batch. p_items: [{tenant_id, run_id, step_id, lease_s, refs_bytes}]; lease_s is what is left of the
--- invocation, refs_bytes the most that the values of a step's references may have. Claimed are steps that are ready, or
--- whose attempt's lease is over; never those of a paused or ended run, never across tenants. The same p_call again (its
--- answer was lost) gets what it has claimed. Returns {claimed: [..], skipped: [{step_id, status}]}.
+-- Claims steps of a batch. p_items: [{tenant_id, run_id, step_id, lease_s, refs_bytes}]; lease_s is what is left of the invocation, refs_bytes
+-- the largest size of the values that a step refers to. A step can be claimed if it is ready, or if its attempt's lease is over; never in a
+-- paused or ended run, never across tenants. A retry with the same p_call, after a lost answer, receives what the first call claimed.
+-- -> {claimed: [..], skipped: [{step_id, status}]}
 create or replace function nofx.steps_claim(p_items jsonb, p_call uuid default null) returns json
     language plpgsql
     security definer
@@ -61,7 +61,7 @@ begin
             'claimed', nofx.steps_claimed(array(select c.step_id from unnest(v_started) c), v_refs_bytes), 'skipped', '[]'::jsonb);
     end if;
 
-    -- Leases that are over make steps ready. Settled at once, so that what is claimed next starts from true counters.
+    -- Ended leases make steps ready. Settled first, so that the next claim starts from true counters.
     v_lost := array(
         select s.id
           from jsonb_to_recordset(p_items) as i(tenant_id text, run_id uuid, step_id uuid)
@@ -82,7 +82,7 @@ begin
     v_won := array(
         select c.step_id from unnest(v_started || v_changes) c
         union
-        -- What this very call has claimed before.
+        -- What an earlier try of this call has claimed.
         select a.step_id
           from jsonb_to_recordset(p_items) as i(tenant_id text, step_id uuid)
           join nofx.attempt a on a.step_id = i.step_id and a.tenant_id = i.tenant_id

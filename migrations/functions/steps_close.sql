@@ -1,6 +1,6 @@
--- Closes what is still open of runs that end early. After a failure (p_running false): running steps go on and are
--- recorded; everything that has not started is skipped. On cancel and run timeout (p_running true): every open step is
--- fenced at once, so that a late finish changes nothing. Pending gates are cancelled either way.
+-- Closes runs that end early. After a failure (p_running false) running steps end and are recorded, and everything that has not started
+-- is skipped. On a cancel or a run timeout (p_running true) every open step is fenced at once, so a late finish changes nothing. Pending gates are
+-- cancelled in both cases.
 create or replace function nofx.steps_close(p_runs uuid[], p_status text, p_running boolean, p_now timestamptz)
     returns nofx.change[]
     language plpgsql

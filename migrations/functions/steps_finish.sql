@@ -1,7 +1,7 @@
 -- The end of attempts: record them, release what depended on them, continue with what can start at once, and answer a repeated call.
 
--- Records ends under their fence (`running` and the attempt's number), and closes the attempts. The caller holds the runs' locks.
--- Returns the changes of the steps that counted, null when none did.
+-- Records ends under their fence (`running` and the attempt's number) and closes the attempts. The caller holds the runs' locks. Returns the
+-- changes of the steps that counted, null if none did.
 create or replace function nofx.steps_record(p_items jsonb, p_now timestamptz) returns nofx.change[]
     language plpgsql
     set search_path = nofx, pg_temp
@@ -60,9 +60,9 @@ begin
 end
 $$;
 
--- What a finish answers to items that did not count, and to neighbours that a failure closed: the state of each step. p_done: the steps
--- that counted. A finish that was recorded before is "repeated"; its answer, with its wake-ups and what it claimed, may have been lost:
--- the same again. -> {items, owed: [step ids], claimed: [step ids]}
+-- The answer for items that did not count, and for neighbours that a failure closed. p_done: the steps that counted. A finish that was already
+-- recorded is "repeated": its first answer may have been lost, so it gets the owed wake-ups and the claimed steps again.
+-- -> {items: [{step_id, result, status}], owed: [step ids], claimed: [step ids]}
 create or replace function nofx.steps_repeat(p_items jsonb, p_done uuid[], p_call uuid) returns jsonb
     language plpgsql stable
     set search_path = nofx, pg_temp
@@ -99,14 +99,13 @@ end
 $$;
 
 -- Records the ends of attempts. p_items: [{tenant_id, run_id, step_id, attempt, call, to, outputs, error, delay_ms,
--- artifacts, gates, events}] where `to` is succeeded, failed, ready (a retry after delay_ms) or blocked. Fenced by
--- `running` and the attempt number: fenced out changes nothing ("stale"). The same finish again (its answer was lost)
--- is "repeated" and answers with the stored state and the wake-ups that are still owed.
+-- artifacts, gates, events}], where `to` is succeeded, failed, ready (a retry after delay_ms) or blocked. An item that is fenced out changes
+-- nothing ("stale"). An item that was already recorded is "repeated".
 --
--- p_next: as nofx.children_release takes it. Steps that start at once need no wake-up. The same call again gets what it has claimed;
--- an item's `call` names an earlier finish of that attempt whose answer was lost.
+-- p_next: as nofx.children_release takes it. Steps that start at once need no wake-up. A retry with the same call receives what the first
+-- call claimed; an item's `call` names an earlier finish of that attempt whose answer was lost.
 --
--- Returns {items: [{step_id, result, status}], claimed: [..], ready: [wake-ups]}.
+-- -> {items: [{step_id, result: finished|repeated|stale, status}], claimed: [..], ready: [wake-ups]}
 create or replace function nofx.steps_finish(p_items jsonb, p_next jsonb default null) returns json
     language plpgsql
     security definer

@@ -1,4 +1,4 @@
--- Gates that nobody decided in time.
+-- Expires gates that nobody decided in time. -> {done, ready: [wake-ups]}
 create or replace function nofx.sweep_gates(p_limit integer) returns jsonb
     language plpgsql
     security definer

@@ -1,4 +1,5 @@
--- Attempts whose lease is over.
+-- Ends attempts whose lease is over. Sweeps may run side by side: each skips runs that another transaction holds, and a later sweep finds
+-- them. -> {done, ready: [wake-ups]}
 create or replace function nofx.sweep_leases(p_limit integer) returns jsonb
     language plpgsql
     security definer

@@ -1,4 +1,4 @@
--- Runs whose time is over: every open step is fenced, and the run fails.
+-- Fails runs whose deadline has passed, and fences their open steps. -> {done, ready: []}
 create or replace function nofx.sweep_runs(p_limit integer) returns jsonb
     language plpgsql
     security definer

@@ -1,5 +1,5 @@
--- Ready steps that are owed a wake-up: its distance doubles from one to fifteen minutes. A step that is never claimed
--- although it was woken 20 times fails as undeliverable.
+-- Sends wake-ups that ready steps are owed, after 1, 2, 4, 8 and then every 15 minutes. After 20 of them without a claim the step fails as
+-- `undeliverable`. -> {done, ready: [wake-ups]}
 create or replace function nofx.sweep_wakeups(p_limit_per_handler integer) returns jsonb
     language plpgsql
     security definer
@@ -38,7 +38,8 @@ begin
         end if;
     end if;
 
-    -- Last, because these locks are taken without the runs': whoever holds them waits for nobody any more.
+    -- Candidates for eight handlers. With more than eight busy ones a sweep still wakes the steps that have waited longest.
+    -- Last, because these locks are taken without the runs' locks: their holder waits for nobody.
     with due as (
         select s.id, s.handler, s.notify_at from nofx.step s
          where s.status = 'ready' and s.notify_at <= v_now and s.notify_count < nofx.max_wakeups()
@@ -52,7 +53,7 @@ begin
            set notify_count = s.notify_count + 1,
                notify_at = v_now + least(interval '1 minute' * power(2, s.notify_count), interval '15 minutes')
           from fair f
-         where s.id = f.id and f.position <= p_limit_per_handler
+         where s.id = any (array[f.id]) and f.position <= p_limit_per_handler
         returning s.id
     )
     select coalesce(array_agg(o.id), '{}') into v_owed from owed o;

@@ -1,4 +1,4 @@
--- The tenant of a direct (row level security) reader, with or without Supabase's auth schema.
+-- The tenant of a reader under row level security, from the claims of its JWT. Works with and without Supabase's auth schema.
 create or replace function nofx.tenant_id() returns text
     language sql stable
     set search_path = ''

@@ -1,4 +1,4 @@
--- Wake-ups for those of the steps that are ready; none for paused runs. [{tenant_id, run_id, step_id, handler, delay_ms, traceparent}]
+-- Wake-ups for those of the steps that are ready, none for paused runs. -> [{tenant_id, run_id, step_id, handler, delay_ms, traceparent}]
 create or replace function nofx.wakeups(p_steps uuid[], p_now timestamptz) returns jsonb
     language plpgsql stable
     set search_path = nofx, pg_temp
@@ -18,7 +18,7 @@ begin
               from nofx.step s
               join nofx.run r on r.id = any (array[s.run_id])
              where s.id = w.id and s.status = 'ready' and r.paused_at is null
-            -- Looked up one by one, never by a scan of what is ready.
+            -- One look-up for each, never a scan of all that is ready.
             offset 0) s), '[]');
 end
 $$;

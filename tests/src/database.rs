@@ -10,7 +10,7 @@ use shared::domain::digest::sha256_hex;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::environment::{database_url, with_database};
+use crate::environment::{database_url, with_database, with_login};
 
 /// Key of the advisory lock for making the template. Any constant that nothing else uses will do.
 const TEMPLATE_LOCK: i64 = 0x006e_6f66_785f_7474;
@@ -103,6 +103,15 @@ async fn make_template(admin: &Client, name: &str) {
     migrate::migrate(&url, &migrations())
         .await
         .unwrap_or_else(|error| panic!("the migrations do not apply: {error:#}"));
+    let (name_of_login, password) = WORKER;
+    let login = format!(
+        "do $$ begin
+            if not exists (select from pg_roles where rolname = '{name_of_login}') then
+                create role {name_of_login} login password '{password}' in role nofx_worker;
+            end if;
+        end $$"
+    );
+    admin.batch_execute(&login).await.expect("create the worker's login");
     // Renaming waits for the connection of the migrations to end. No new connection is allowed from here on, because a
     // template can only be cloned while nobody is connected.
     let sql = format!("alter database {building} with allow_connections false is_template true");

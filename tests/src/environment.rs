@@ -63,12 +63,13 @@ fn variable(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::with_database;
+    use super::{with_database, with_login};
 
     #[test]
     fn the_database_of_a_url_is_replaced_and_the_rest_kept() {
         let url = "postgresql://owner:word@127.0.0.1:5432/postgres?sslmode=disable";
         assert_eq!(with_database(url, "t_1"), "postgresql://owner:word@127.0.0.1:5432/t_1?sslmode=disable");
+        assert_eq!(with_login(url, "a", "b"), "postgresql://a:b@127.0.0.1:5432/postgres?sslmode=disable");
         let socket = "postgresql://owner@/postgres?host=%2Frun%2Fpg";
         assert_eq!(with_database(socket, "t_1"), "postgresql://owner@/t_1?host=%2Frun%2Fpg");
     }

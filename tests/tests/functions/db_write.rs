@@ -45,8 +45,9 @@ async fn number(lab: &Lab, sql: &str) -> i64 {
     lab.admin.query_one(sql, &[]).await.unwrap().get(0)
 }
 
-fn worker(lab: &Lab) -> Worker<InTransaction<DbWrite>> {
-    Worker::new(lab.ctx.clone(), tool::handler("db_write").expect("a handler"), InTransaction(DbWrite))
+/// With a login of its own: everything here holds for the role `nofx_worker`.
+async fn worker(lab: &Lab) -> Worker<InTransaction<DbWrite>> {
+    Worker::new(lab.worker_ctx().await, tool::handler("db_write").expect("a handler"), InTransaction(DbWrite))
 }
 
 /// Runs one operation, and delivers each message three times.
@@ -55,7 +56,7 @@ async fn write(lab: &Lab, inputs: Value) -> RunId {
     step["retry"] = json!({"max_attempts": 1});
     let run = lab.submit(&json!({"goal": "g", "steps": [step]})).await;
     let wakeups = lab.sent().await;
-    let worker = worker(lab);
+    let worker = worker(lab).await;
     for _ in 0..2 {
         let twice = wakeups.iter().flat_map(|wakeup| [body(wakeup), body(wakeup)]);
         worker.handle_batch(event_of(twice), None).await;
@@ -159,7 +160,7 @@ async fn an_attempt_that_was_cancelled_meanwhile_takes_its_rows_back() {
     let wakeups = lab.sent().await;
     // The lock on the table stops the insert between claim and finish.
     lab.admin.batch_execute("begin; lock table public.products in exclusive mode").await.unwrap();
-    let worker = worker(&lab);
+    let worker = worker(&lab).await;
     let working = tokio::spawn(async move { worker.handle_batch(event_of([body(&wakeups[0])]), None).await });
     let step = lab.step(run, "write").await;
     let waiting = "select exists (select from pg_locks where relation = 'public.products'::regclass and not granted)";
@@ -347,7 +348,7 @@ async fn a_statement_ends_at_the_steps_timeout_and_its_attempts_are_kept_to_the_
     step["retry"] = json!({"max_attempts": 1});
     let run = lab.submit(&json!({"goal": "g", "steps": [step]})).await;
     let wakeups = lab.sent().await;
-    worker(&lab).handle_batch(event_of([body(&wakeups[0])]), None).await;
+    worker(&lab).await.handle_batch(event_of([body(&wakeups[0])]), None).await;
     let step = lab.snapshot(run).await["steps"]["write"].clone();
     assert_eq!((&step["status"], &step["error"], &step["attempt"]), (&json!("failed"), &json!("timed_out"), &json!(1)));
     let busy = "select count(*) from pg_stat_activity where state = 'active' and query like '%public%slow%'
@@ -377,7 +378,7 @@ async fn writes_that_wait_for_a_lock_keep_no_other_from_its_connection() {
     }
     let wakeups = lab.sent().await;
     lab.admin.batch_execute("begin; lock table public.held in exclusive mode").await.unwrap();
-    let worker = worker(&lab);
+    let worker = worker(&lab).await;
     let working = tokio::spawn(async move { worker.handle_batch(event_of(wakeups.iter().map(body)), None).await });
     let other = nofx_tests::database::connect_to(&lab.database.url).await;
     let done = "select count(*) = 2 from nofx.step where status = 'succeeded'";

@@ -95,9 +95,9 @@ end
 $$;
 revoke execute on function nofx.sweep_declare(regprocedure) from public;
 
--- functions/artifacts_find.sql sha256=862506f189844879c44c631710821b8bfb09e67a2db81fa66104065ae6575b6f
--- Artifacts of a tenant for a worker, which may read no table. p: {tenant_id, ids: [..]}. Ids that are not the tenant's
--- are absent. -> [{id, uri, hash, size_bytes, media_type}]
+-- functions/artifacts_find.sql sha256=bd817a4b73fc367f46ee3d72c65dbeba9fb4c89825428ffb0f7bfa5924d5e1d1
+-- Finds artifacts of a tenant for a worker, which may not read tables. p: {tenant_id, ids: [..]}
+-- -> [{id, uri, hash, size_bytes, media_type}], without ids that the tenant does not have.
 create or replace function nofx.artifacts_find(p jsonb) returns jsonb
     language sql stable
     security definer
@@ -111,8 +111,8 @@ as $$
 $$;
 select nofx.transition_declare('nofx.artifacts_find(jsonb)', 'nofx_worker');
 
--- functions/attempt_is_live.sql sha256=770e0dab146673d27d403d7793b61d2b07845c9c42d8712c8f5e3e3bf11afcad
--- Whether an attempt still owns its step. p: {tenant_id, run_id, step_id, attempt}. One row by its key, no lock. -> boolean
+-- functions/attempt_is_live.sql sha256=73131e78a851632a1ee08a532545b26225f13ae2940ff9dda3a8638f7b0ca96f
+-- Whether an attempt still owns its step. Reads one row by its key and takes no lock. p: {tenant_id, run_id, step_id, attempt} -> boolean
 create or replace function nofx.attempt_is_live(p jsonb) returns jsonb
     language sql stable
     security definer
@@ -126,10 +126,10 @@ as $$
 $$;
 select nofx.transition_declare('nofx.attempt_is_live(jsonb)', 'nofx_worker');
 
--- functions/attempt_usage_record.sql sha256=2247c5c74b1ef7c58647b88aa0390ed605f0f7f737e46a6ae1a026bb03a0a781
--- Records the usage events of an attempt that was fenced out (cancelled, or its lease was over), as events of its run; nothing
--- else of the attempt counts. p: {tenant_id, run_id, step_id, attempt, events: [{type, payload}]}. Each event says of which
--- attempt it is (late_attempt), and a repeated call finds it and records nothing. -> how many were recorded
+-- functions/attempt_usage_record.sql sha256=620b4db08ffe2878839ff4605fba03b75241b0bd94921f2e5fecf2a3109579ec
+-- Records what a fenced-out attempt (cancelled, or its lease ended) has spent: its usage events, and nothing else.
+-- p: {tenant_id, run_id, step_id, attempt, events: [{type, payload}]}
+-- -> how many events were recorded. Each carries `late_attempt`. A repeated call finds them and records nothing.
 create or replace function nofx.attempt_usage_record(p jsonb) returns jsonb
     language plpgsql
     security definer
@@ -170,9 +170,9 @@ end
 $$;
 select nofx.transition_declare('nofx.attempt_usage_record(jsonb)', 'nofx_worker');
 
--- functions/cascades.sql sha256=cd6aed0984cb5deca547edeebc62c6c8a625a1f740c4a72d1588900f86ec694e
--- What foreign keys with `on delete cascade` would do for steps, edges, attempts and events. Each is the function of a statement
--- trigger after delete; `gone` are the deleted runs or steps.
+-- functions/cascades.sql sha256=3d9aacbdba25e8c116fb57a20dd8043607f25de1c0a28b21871fe4bd85e93f80
+-- Statement triggers after delete. They do what foreign keys with `on delete cascade` would do for steps, edges, attempts and events. `gone`
+-- are the deleted runs or steps.
 
 create or replace function nofx.attempts_forget() returns trigger
     language plpgsql
@@ -217,11 +217,11 @@ $$;
 
 revoke execute on function nofx.attempts_forget(), nofx.events_forget(), nofx.steps_forget(), nofx.edges_forget() from public;
 
--- functions/change.sql sha256=160ca7894c939e8bd64cc535583edf878efcd8f5e1dfab62d53a672cbcc3f6b8
--- How transitions write down what they did: an array of nofx.change, which nofx.runs_settle turns into counters, states and events.
--- These are plain SQL without settings of their own, so the planner inlines them: a name costs nothing.
+-- functions/change.sql sha256=73faca73ae55ae3f6bacbc2bee1ee40514a4db5ccec3bc981c3dedcfe3b27365
+-- A transition collects what it did as nofx.change[]; nofx.runs_settle turns that into counters, states and events. These
+-- constructors are plain SQL without settings of their own: the planner inlines them, so they cost nothing.
 
--- A step went from one state to another. Without an event: the timeline does not show it.
+-- A step changes its state. With no event, the timeline does not show it.
 create or replace function nofx.step_change(
     p_run_id uuid, p_step_id uuid, p_from text, p_to text, p_event text, p_payload jsonb default null
 ) returns nofx.change
@@ -230,7 +230,7 @@ as $$
     select row(p_run_id, p_step_id, p_from, p_to, p_event, p_payload, 0)::nofx.change
 $$;
 
--- An event that changes no state, of a step or (p_step_id null) of the run.
+-- An event that changes no state: of a step, or of the run (p_step_id null).
 create or replace function nofx.fact(p_run_id uuid, p_step_id uuid, p_event text, p_payload jsonb default null)
     returns nofx.change
     language sql immutable
@@ -238,7 +238,7 @@ as $$
     select row(p_run_id, p_step_id, null, null, p_event, p_payload, 0)::nofx.change
 $$;
 
--- A gate appeared (p_pending 1), went (-1) or was decided when it was made (0). Gates of the run itself count in its row.
+-- A gate becomes pending (p_pending 1) or is no longer pending (-1). Only gates of the run itself are counted in its row.
 create or replace function nofx.gate_change(
     p_run_id uuid, p_step_id uuid, p_event text, p_payload jsonb, p_pending integer
 ) returns nofx.change
@@ -248,7 +248,7 @@ as $$
                case when p_step_id is null then p_pending else 0 end)::nofx.change
 $$;
 
--- The steps that changes made ready.
+-- The steps that became ready.
 create or replace function nofx.made_ready(p_changes nofx.change[]) returns uuid[]
     language sql immutable
 as $$
@@ -323,8 +323,8 @@ end
 $$;
 revoke execute on function nofx.children_release(uuid[], jsonb, uuid[], timestamptz) from public;
 
--- functions/db_write.sql sha256=0f7c18ba3751d1d300be6aecaea3115639447c8a747fa646e8a92ad5bb45660a
--- The keys of an object; none of what is no object.
+-- functions/db_write.sql sha256=21da15acc1666a4b95b05eaf6caae4b722b9bf0785641a5bb2615974059ac3f8
+-- The keys of an object; an empty array for any other value.
 create or replace function nofx.keys_of(p jsonb) returns text[]
     language plpgsql immutable
     set search_path = nofx, pg_temp
@@ -337,7 +337,7 @@ begin
 end
 $$;
 
--- A table as a rule names it.
+-- A table's name as rules write it: schema.table.
 create or replace function nofx.table_label(p_relation oid) returns text
     language sql stable
     set search_path = ''
@@ -346,15 +346,17 @@ as $$
       from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = p_relation
 $$;
 
--- What stands behind a table's name: everything that could make a write do more than it says. Null: no such table.
--- {oid, table, kind, counts, members: [tables], inherited, closed: [tables], definer_views: [views],
---  triggers: {name: sha256}, deferrable: [triggers],
---  foreign_keys: [{parent, child, on_delete, on_update, parent_columns, child_columns}]}
--- `members` are the table itself, its partitions and whoever inherits from it. `triggers` are enabled triggers and rewrite
--- rules (`rule:name`) of the members, of what a view reads, of every table that a cascade reaches, and of p_dependants, with
--- the sha256 of their definition and of their function's; `deferrable` are those that could run after everything was
--- counted. `closed` are tables of closed schemas that a view or a cascade reaches, `definer_views` views that read with
--- their owner's rights.
+-- Everything about a table that could make a write do more than it says. Null if there is no such table.
+-- -> {oid, table, kind, counts, members: [tables], inherited, closed: [tables], definer_views: [views],
+--     triggers: {name: sha256}, deferrable: [triggers],
+--     foreign_keys: [{parent, child, on_delete, on_update, parent_columns, child_columns}]}
+--
+-- members        the table, its partitions, and the tables that inherit from it
+-- triggers       enabled triggers and rewrite rules (`rule:name`) of the members, of what a view reads, of every table that a cascade
+--                reaches, and of p_dependants; each with the sha256 of its definition and of its function's definition
+-- deferrable     those of them that could run after rows were counted
+-- closed         tables of closed schemas that a view or a cascade reaches
+-- definer_views  views that read with their owner's rights
 create or replace function nofx.db_write_target(p_schema text, p_table text, p_dependants text[] default '{}') returns jsonb
     language plpgsql stable
     security definer
@@ -387,7 +389,7 @@ begin
                           and d.refclassid = 'pg_class'::regclass
     )
     select array_agg(r.id) into v_read from read r;
-    -- Over foreign keys that change their own side; a key of a partition stands for that of its parent.
+    -- Follows foreign keys that change their child's rows. The key of a partitioned table stands for those of its partitions.
     with recursive reached(id) as (
         select unnest(v_members || v_read || pg_partition_root(v_oid)::oid
                       || array(select c.oid from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -447,10 +449,10 @@ begin
 end
 $$;
 
--- Rows that this connection has changed and not yet reported, by table: [{table, root, closed, inserted, updated, deleted}]. The
--- server reports when a connection is idle, so transactions of before may be in it: what one transaction did is the
--- difference between two looks. Rows that cascades and triggers changed are in it, also those of tables that the role
--- cannot see. `root` is the partitioned table that a partition belongs to.
+-- Rows that this connection has changed and not yet reported, by table: [{table, root, closed, inserted, updated, deleted}]. `root` is the
+-- partitioned table that a partition belongs to. Rows that cascades and triggers changed are included, also in tables that the role cannot
+-- see. The server reports only when a connection is idle, so the counts may include earlier transactions: what one transaction did is the
+-- difference of two calls.
 create or replace function nofx.db_write_effects() returns jsonb
     language sql volatile
     set search_path = nofx, pg_temp
@@ -495,7 +497,7 @@ begin
                        'name', v_role,
                        'state', case when count(*) = 0 then 'missing'
                                      when bool_or(r.rolsuper or r.rolbypassrls) then 'superuser'
-                                     -- Policies do not hold for a table's owner.
+                                     -- Policies do not apply to a table's owner.
                                      when exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace
                                                    where n.nspname = p ->> 'schema' and c.relname = p ->> 'table'
                                                      and c.relowner = any (array_agg(r.oid))) then 'owner'
@@ -509,9 +511,9 @@ begin
 end
 $$;
 
--- What a write has done, in the transaction that did it. p: {schema, table, dependants: [tables]}
--- -> {target, effects, alters}. `alters`: a table was truncated or its definition changed, which no counter shows; only such
--- statements lock a table against readers.
+-- What a write has done, within its transaction. p: {schema, table, dependants: [tables]}
+-- -> {target, effects, alters}. `alters`: a table was truncated or altered, which no counter shows. Only such statements lock a table against
+-- readers.
 create or replace function nofx.db_write_account(p jsonb) returns jsonb
     language plpgsql volatile
     security definer
@@ -532,8 +534,8 @@ revoke execute on function nofx.keys_of(jsonb), nofx.table_label(oid), nofx.db_w
 grant execute on function nofx.db_write_look(jsonb), nofx.db_write_account(jsonb) to nofx_worker;
 grant execute on function nofx.db_write_target(text, text, text[]), nofx.keys_of(jsonb) to nofx_api;
 
--- functions/gate_create.sql sha256=f0ed3777812e8be400b02522d6b036e1bd46c12dc41fa48e027954694fe14640
--- A gate in front of a step that has not started, or of the end of a run.
+-- functions/gate_create.sql sha256=51b571daab4751ac44428bec006c6b4b3efd492319e18475be5efea71e2b316f
+-- Puts a gate before a step that has not started, or before the end of a run.
 -- p: {tenant_id, id, run_id, step_id, gate_type, evidence_uri, reason, expires_after_s}
 -- -> {result: created|conflict|not_found, what, status}
 create or replace function nofx.gate_create(p jsonb) returns jsonb
@@ -553,7 +555,7 @@ begin
     if v_run.finished_at is not null then
         return jsonb_build_object('result', 'conflict', 'what', 'run', 'status', v_run.status);
     end if;
-    -- Its last running steps are being recorded; nothing may wait in it any more, or it would end with a pending gate.
+    -- A failing run only records its last running steps. A new gate would leave it ended with a pending gate.
     if nofx.is_failing(v_run.steps_failed, v_run.failure) then
         return jsonb_build_object('result', 'conflict', 'what', 'run', 'status', 'failing');
     end if;
@@ -586,9 +588,9 @@ end
 $$;
 select nofx.transition_declare('nofx.gate_create(jsonb)', 'nofx_api');
 
--- functions/gate_decide.sql sha256=f707890285e5dc9029429236453b2c31abea273157a88706e86cfc4136d8cb46
--- p: {tenant_id, gate_id, decision: approve|reject|waive, actor, reason}. Decides a pending gate, once; the step that
--- waits for it goes on, and what depends on it becomes ready, in the same transaction.
+-- functions/gate_decide.sql sha256=7f6394c3802084f21efe05800007a58b215e40d9f9b9b9c563922e0b906d8c62
+-- Decides a pending gate, once. In the same transaction its step continues, and what depends on that step becomes ready.
+-- p: {tenant_id, gate_id, decision: approve|reject|waive, actor, reason}
 -- -> {result: decided|conflict|not_found, gate: {..}, ready: [wake-ups]}
 create or replace function nofx.gate_decide(p jsonb) returns jsonb
     language plpgsql
@@ -611,7 +613,7 @@ begin
     end if;
     v_now := clock_timestamp();
     select * into strict v_gate from nofx.gate g where g.id = (p ->> 'gate_id')::uuid;
-    -- A gate whose time is over is the sweeper's, even if it has not come by yet.
+    -- An expired gate belongs to the sweeper, even before the next sweep.
     if v_gate.status <> 'pending' or v_gate.expires_at < v_now then
         return jsonb_build_object('result', 'conflict', 'gate', nofx.gate_json(v_gate.id));
     end if;
@@ -653,9 +655,9 @@ $$;
 revoke execute on function nofx.gate_json(uuid) from public;
 grant execute on function nofx.gate_json(uuid) to nofx_api;
 
--- functions/gates_conclude.sql sha256=cb7cf56a25a7ef04ff16fa7e47706c29e12fac826259b9e874e24950fccbf730
--- What follows when gates end: passing ones let their step or run go on, the others fail it. p_gates: ids of gates that
--- were just written as passed, waived, failed or expired. The caller holds the runs' locks.
+-- functions/gates_conclude.sql sha256=f20673db9e1b9bb2181533a500b429fbd2f3618398b74ba7e60fa54868aa7366
+-- Applies the ends of gates: a gate that passed lets its step or run continue, any other fails it. p_gates: gates that the caller has just
+-- written as passed, waived, failed or expired. The caller holds the runs' locks.
 create or replace function nofx.gates_conclude(p_gates uuid[], p_payload jsonb, p_now timestamptz)
     returns nofx.change[]
     language plpgsql
@@ -739,9 +741,9 @@ end
 $$;
 revoke execute on function nofx.gates_conclude(uuid[], jsonb, timestamptz) from public;
 
--- functions/leases_end.sql sha256=90652523da81be7303d58e902d456b3bfcfe09aee936428c8f47ebbe5faa0092
--- Ends attempts whose lease is over. The step is ready again, at the price of one of its lost workers. When that allowance is spent, or
--- its run is failing, the step fails, and the rest of its run is closed. The caller holds the runs' locks.
+-- functions/leases_end.sql sha256=1f65291bf53e9b4c6bb6a640344dc9b1e3d6e868637c123060ff7fe23ec69720
+-- Ends attempts whose lease is over. Each costs its step one lost worker, and the step becomes ready again. If that allowance is spent, or the
+-- run is failing, the step fails and the rest of its run is closed. The caller holds the runs' locks.
 create or replace function nofx.leases_end(p_steps uuid[], p_now timestamptz) returns nofx.change[]
     language plpgsql
     set search_path = nofx, pg_temp
@@ -793,7 +795,7 @@ end
 $$;
 revoke execute on function nofx.leases_end(uuid[], timestamptz) from public;
 
--- functions/limits.sql sha256=bc193e9123911339e2150cd54254ef35ef0fcb01078baad102fcac5f389bcca6
+-- functions/limits.sql sha256=ce5d4bea5cb0e9b1d77e127b1a375f350204e2b54a5a4f17b3b07628a3e0cf52
 -- Numbers and rules that several transitions share. Inlined like those of change.sql.
 
 -- Workers that a step may lose in one generation before it fails as `worker_lost`.
@@ -806,18 +808,18 @@ create or replace function nofx.max_wakeups() returns integer
     language sql immutable
 as $$ select 20 $$;
 
--- When the lease of an attempt ends that starts now: after its timeout or the rest of the invocation, whichever is shorter, and a margin
--- in which the worker records the end.
+-- The end of the lease of an attempt that starts now: its timeout or the rest of the invocation, whichever is shorter, plus 5 s in which the
+-- worker records the end.
 create or replace function nofx.lease_end(p_now timestamptz, p_timeout_s integer, p_invocation_s integer) returns timestamptz
     language sql stable
 as $$ select p_now + make_interval(secs => least(p_timeout_s, p_invocation_s) + 5) $$;
 
--- From when the sweeper owes a ready step a wake-up: a minute after the one that its transition sends; never while its run is paused.
+-- When the sweeper owes a ready step a wake-up: one minute after the wake-up that its transition sends, never while its run is paused.
 create or replace function nofx.wakeup_due(p_ready_at timestamptz, p_paused_at timestamptz) returns timestamptz
     language sql stable
 as $$ select case when p_paused_at is null then p_ready_at + interval '1 minute' else 'infinity' end $$;
 
--- Whether a step of a failing run exists that failed, or the run itself has: nothing starts or waits in it any more.
+-- Whether a run is failing: one of its steps has failed, or the run itself. Nothing starts or waits in it any more.
 create or replace function nofx.is_failing(p_steps_failed integer, p_failure jsonb) returns boolean
     language sql immutable
 as $$ select p_steps_failed > 0 or p_failure is not null $$;
@@ -830,8 +832,9 @@ as $$ select p_run_status in ('queued', 'running', 'blocked') $$;
 revoke execute on function nofx.max_workers_lost(), nofx.max_wakeups(), nofx.lease_end(timestamptz, integer, integer),
     nofx.wakeup_due(timestamptz, timestamptz), nofx.is_failing(integer, jsonb), nofx.lets_start(text) from public;
 
--- functions/row_checks.sql sha256=94efbd411712373fd632adcc85ea6dfaeb6851ea16a083f0dc340eb109c2fcdf
--- What ties the columns of a row together. Tables call these in their CHECKs.
+-- functions/row_checks.sql sha256=3486b26243d6e07e48743fc496e7c5455cc3f215f5c672fad6274cc7ed5fa8b5
+-- CHECK constraints of tables that transitions write: which columns go with which state. One function for each table, because Postgres parses
+-- the text of a CHECK again for every statement.
 create or replace function nofx.run_is_sound(
     p_tenant_id text, p_status text, p_generation integer, p_timeout_s integer, p_pending integer, p_ready integer,
     p_running integer, p_blocked integer, p_failed integer, p_gates integer, p_paused_at timestamptz,
@@ -898,8 +901,8 @@ revoke execute on function
                        timestamptz, timestamptz, boolean, boolean),
     nofx.attempt_is_sound(text, integer, timestamptz) from public;
 
--- functions/rules.sql sha256=6233ee25024bdb8a672c2c2607eb2b5ae73227e3504b9d62fef6d43944134e24
--- Schemas that no rule opens: the database's, ours and Supabase's.
+-- functions/rules.sql sha256=f8a51b53a71cc26133671246e76ca550005750ce038cd78bbc07dd2560bab9d0
+-- Whether no rule may open the schema: those of Postgres, of the control plane, and of Supabase.
 create or replace function nofx.schema_is_closed(p_schema text) returns boolean
     language sql immutable
     set search_path = ''
@@ -909,7 +912,7 @@ as $$
         'graphql', 'graphql_public', 'cron', 'net', 'pgbouncer')
 $$;
 
--- Whether a list holds nothing but different texts.
+-- Whether the value is a list of different, non-empty texts.
 create or replace function nofx.is_name_list(p jsonb) returns boolean
     language plpgsql immutable
     set search_path = nofx, pg_temp
@@ -921,7 +924,7 @@ begin
 end
 $$;
 
--- Whether a rule can be read in one way only. What is not known, or is of another type, is no rule.
+-- Whether a rule has exactly one meaning. Unknown keys and other types are refused.
 create or replace function nofx.rule_is_sound(p_table text, p_ops text[], p jsonb) returns boolean
     language plpgsql immutable
     set search_path = nofx, pg_temp
@@ -948,7 +951,7 @@ begin
 end
 $$;
 
--- Every change of a rule, whoever makes it and how.
+-- Trigger: records every change of a rule, whoever makes it and in whatever way.
 create or replace function nofx.rule_changed() returns trigger
     language plpgsql
     security definer
@@ -969,7 +972,7 @@ begin
 end
 $$;
 
--- p: {tenant_id, table_name, actor, allowed_ops, constraints} -> {result: created|replaced|closed}
+-- Sets the rule of a table. p: {tenant_id, table_name, actor, allowed_ops, constraints} -> {result: created|replaced|closed}
 create or replace function nofx.rule_set(p jsonb) returns jsonb
     language plpgsql
     security definer
@@ -994,7 +997,7 @@ begin
 end
 $$;
 
--- p: {tenant_id, table_name, actor} -> {result: deleted|not_found}
+-- Deletes the rule of a table. p: {tenant_id, table_name, actor} -> {result: deleted|not_found}
 create or replace function nofx.rule_delete(p jsonb) returns jsonb
     language plpgsql
     security definer
@@ -1010,8 +1013,8 @@ revoke execute on function nofx.schema_is_closed(text), nofx.is_name_list(jsonb)
     nofx.rule_changed(), nofx.rule_set(jsonb), nofx.rule_delete(jsonb) from public;
 grant execute on function nofx.rule_set(jsonb), nofx.rule_delete(jsonb) to nofx_api;
 
--- functions/run_cancel.sql sha256=b8b998fce57f7fda8cac09e1fb75b1223446c46b1352957671600ef63bb9b35a
--- p: {tenant_id, run_id, actor}. Fences every open step at once. Cancelling a cancelled run changes nothing.
+-- functions/run_cancel.sql sha256=3a14bc6d5daeec44e33ec14c8895b44dd58391b7ae084a587bb4c2ac809ff4d3
+-- Cancels a run: fences every open step at once. Cancelling a cancelled run changes nothing. p: {tenant_id, run_id, actor}
 -- -> {result: cancelled|unchanged|conflict|not_found, status, stopped: [names], was_running: [names]}
 create or replace function nofx.run_cancel(p jsonb) returns jsonb
     language plpgsql
@@ -1048,14 +1051,14 @@ end
 $$;
 select nofx.transition_declare('nofx.run_cancel(jsonb)', 'nofx_api');
 
--- functions/run_create.sql sha256=d7c576cc20762a9d06a95f80c7742daad025e8db9a9a148f96b22664ef063a3b
--- Creates a run with its steps, edges and first events. Nobody else can know of the run yet, so it needs no lock and no settlement: it is
--- written once, with its counters.
+-- functions/run_create.sql sha256=ee8c8fab1d723966fff3212432b59f9ead8e67fa7302b7c6e435482c24e9f7fe
+-- Creates a run with its steps, edges and first events. Nobody else knows the run yet, so it needs no lock and no settlement: each row is
+-- written once, the run's with its counters.
 --
 -- p: {tenant_id, id, goal, plan, plan_digest, request_digest, idempotency_key, timeout_s, traceparent,
 --     workspace: {archive, base, diff} (artifact ids), steps: [..], edges: [{parent, child}]}
--- -> {result: created, id, status, ready: [wake-ups]}; existing (same key, same request), conflict (same key, other request) with the
--- run's id and status; invalid with problems.
+-- -> {result: created, id, status, ready: [wake-ups]}. With `existing` (same key, same request) and `conflict` (same key, other request): id
+-- and status of the run that has the key. With `invalid`: problems.
 create or replace function nofx.run_create(p jsonb) returns jsonb
     language plpgsql
     security definer
@@ -1134,8 +1137,8 @@ begin
         return jsonb_build_object('result', 'created', 'id', v_id, 'status', 'queued', 'ready', v_ready);
     end if;
 
-    -- A second statement, with a snapshot of its own: it sees the winner of a race. The id itself is taken when this
-    -- very call is repeated because its answer was lost.
+    -- A second statement has a snapshot of its own and sees the winner of a race. The id itself is taken if this call is a retry whose first
+    -- answer was lost.
     select r.id, r.status, r.request_digest into strict v_run
       from nofx.run r
      where r.tenant_id = v_tenant and (r.id = v_id or r.idempotency_key = p ->> 'idempotency_key')
@@ -1147,8 +1150,8 @@ end
 $$;
 select nofx.transition_declare('nofx.run_create(jsonb)', 'nofx_api');
 
--- functions/run_pause.sql sha256=92c8a0ea3b437d05cd5c2ba877fed0f7b7e9522df371a5f7100944989205c342
--- p: {tenant_id, run_id, actor}. Stops claims; running steps go on and are recorded. Pausing a paused run changes nothing.
+-- functions/run_pause.sql sha256=5478887ed536d4549bb3fdaded541fa2fbbac14309a261c30cb7d9962fbebfa9
+-- Pauses a run: no step starts, running steps end and are recorded. Pausing a paused run changes nothing. p: {tenant_id, run_id, actor}
 -- -> {result: paused|unchanged|conflict|not_found, status, still_running: [names]}
 create or replace function nofx.run_pause(p jsonb) returns jsonb
     language plpgsql
@@ -1180,8 +1183,8 @@ end
 $$;
 select nofx.transition_declare('nofx.run_pause(jsonb)', 'nofx_api');
 
--- functions/run_resume.sql sha256=8bb13eaaf4879b6c34976fce3145d91c4368079b2a83b88b8d23a63f988b691f
--- p: {tenant_id, run_id, actor}. Every ready step is owed a wake-up now. Resuming a run that goes on changes nothing.
+-- functions/run_resume.sql sha256=1b1118c168e9b4953437067f76cc6cebef9bc87d9d0215b5aadba082370c5a6b
+-- Resumes a paused run: every ready step is owed a wake-up now. Resuming any other open run changes nothing. p: {tenant_id, run_id, actor}
 -- -> {result: resumed|unchanged|conflict|not_found, status, ready: [wake-ups]}
 create or replace function nofx.run_resume(p jsonb) returns jsonb
     language plpgsql
@@ -1223,10 +1226,10 @@ end
 $$;
 select nofx.transition_declare('nofx.run_resume(jsonb)', 'nofx_api');
 
--- functions/run_retry.sql sha256=d7f25c96b2a72837b6eeea857c608995a2c110d823e43c61415f6ebce416dc88
--- p: {tenant_id, run_id, actor}. A failed or cancelled run goes on as its next generation: what succeeded is kept, the
--- rest starts again with blockers counted anew, allowances start again, attempt numbers go on, gates that did not pass
--- are asked anew. -> {result: retried|conflict|not_found, status, generation, ready: [wake-ups]}
+-- functions/run_retry.sql sha256=2154066f7a83ed9e3d62b66a9f549f1879c2e203f331ad91a9da6466bdd4801a
+-- Starts the next generation of a failed or cancelled run. Steps that succeeded stay. All others start again: blockers are counted again,
+-- failures and lost workers start at 0, attempt numbers continue. Gates that did not pass are asked again. p: {tenant_id, run_id, actor}
+-- -> {result: retried|conflict|not_found, status, generation, ready: [wake-ups]}
 create or replace function nofx.run_retry(p jsonb) returns jsonb
     language plpgsql
     security definer
@@ -1251,8 +1254,8 @@ begin
            paused_at = null, deadline_at = v_now + make_interval(secs => r.timeout_s)
      where r.id = v_run.id;
 
-    -- Barriers that were asked for from outside; the gates of handlers come back with their steps.
-    with anew as (
+    -- Gates that clients put before steps. Gates of handlers come back when their steps run.
+    with renewed as (
         insert into nofx.gate (id, tenant_id, run_id, step_id, gate_type, status, on_pass, generation, reason,
                                evidence_uri, expires_at, created_at)
         select gen_random_uuid(), g.tenant_id, g.run_id, g.step_id, g.gate_type, 'pending', g.on_pass,
@@ -1266,7 +1269,7 @@ begin
     select array_agg(nofx.gate_change(v_run.id, a.step_id, 'gate.created',
                                       jsonb_build_object('gate_id', a.id, 'gate_type', a.gate_type), 1) order by a.id)
       into v_gates
-      from anew a;
+      from renewed a;
 
     with old as (
         select s.id, s.status,
@@ -1275,7 +1278,7 @@ begin
                + (select count(*) from nofx.gate g where g.step_id = s.id and g.status = 'pending') as blockers
           from nofx.step s
          where s.run_id = v_run.id and s.status <> 'succeeded'
-    ), anew as (
+    ), renewed as (
         update nofx.step s
            set status = case when o.blockers = 0 then 'ready' else 'pending' end,
                blockers = o.blockers, failures = 0, workers_lost = 0, outputs = null, error = null,
@@ -1289,7 +1292,7 @@ begin
     select array_agg(nofx.step_change(v_run.id, a.id, a.was, a.status, case when a.status = 'ready' then 'step.ready' end)
                      order by a.ordinal)
       into v_steps
-      from anew a;
+      from renewed a;
 
     perform nofx.runs_settle(
         nofx.fact(v_run.id, null, 'run.retried',
@@ -1345,10 +1348,10 @@ end
 $$;
 revoke execute on function nofx.runs_lock(uuid[]), nofx.run_lock(text, uuid), nofx.runs_lock_free(uuid[]) from public;
 
--- functions/runs_settle.sql sha256=92c88ecc22bfc96fb526dbb5af71ec50c6df4d5ac47314e852f290e28f3f1c12
+-- functions/runs_settle.sql sha256=b5a09c3b12e202fd81a07bd951fc169cc0207ccc6b2ac2e196ca4e7b66209871
 -- The one place that settles a run.
 
--- The state of a run as it follows from its counters. Ended comes first, then what people asked for.
+-- The state of a run, as it follows from its counters. Ended states come first, then what people asked for.
 create or replace function nofx.run_status(
     p_open integer, p_active integer, p_failed boolean, p_gates integer,
     p_cancelled boolean, p_paused boolean, p_started boolean
@@ -1366,8 +1369,8 @@ as $$
     end
 $$;
 
--- Applies changes to their runs: counters, state, timestamps, and the events, numbered densely. The caller holds the
--- locks of all runs in p_changes. Called by every transition, last.
+-- Applies changes to their runs: counters, state, timestamps, and densely numbered events. The caller holds the locks of all runs in
+-- p_changes. Every transition but run_create calls it, last.
 create or replace function nofx.runs_settle(p_changes nofx.change[], p_now timestamptz) returns void
     language plpgsql
     set search_path = nofx, pg_temp
@@ -1419,7 +1422,6 @@ begin
     -- The run's own change comes after the facts that led to it.
     select s.id, s.seq + s.events + 1, s.tenant_id, null,
            case when s.status = 'running' and s.was = 'queued' then 'run.started'
-                when s.status = 'running' and s.was = 'paused' then 'run.resumed'
                 when s.status = 'running' then 'run.unblocked'
                 else 'run.' || s.status end,
            case when s.failure is not null then jsonb_build_object('failure', s.failure) else '{}' end, p_now
@@ -1430,9 +1432,9 @@ $$;
 revoke execute on function nofx.run_status(integer, integer, boolean, integer, boolean, boolean, boolean),
     nofx.runs_settle(nofx.change[], timestamptz) from public;
 
--- functions/step_facts_insert.sql sha256=121cf61fe23b118559b6cb39badad37dc85d606a0573028f99f8c4cc5e5b2a69
--- Artifacts, gates and events that finished attempts leave behind. Returns their timeline facts; null when there are none, which is
--- the ordinary case and costs one statement.
+-- functions/step_facts_insert.sql sha256=5d27639f93cee22cfc18a0ad70aa9221d705c0f065aeac6010bbe5ebbcbf755c
+-- Stores the artifacts, gates and events that finished attempts leave behind. Returns their events; null if there are none, which is the usual
+-- case.
 create or replace function nofx.step_facts_insert(p_items jsonb, p_done uuid[], p_now timestamptz)
     returns nofx.change[]
     language plpgsql
@@ -1508,9 +1510,9 @@ end
 $$;
 revoke execute on function nofx.step_facts_insert(jsonb, uuid[], timestamptz) from public;
 
--- functions/steps_claim.sql sha256=a925eabe614a67abe1e4eed17f90e21fdb8212fddb3138ca6ea98880440fb0bd
--- Starts those of the steps that are ready (1 s of clock skew tolerated) and whose run lets steps start. The caller holds the runs'
--- locks. Returns their changes, null when there are none.
+-- functions/steps_claim.sql sha256=4fdf213e78f3f4b350844b1b21df0289e68a9e2f1229b949519f1b82405f4139
+-- Starts the steps that are ready (1 s of clock skew is tolerated) and whose run lets steps start. The caller holds the runs' locks. Returns the
+-- changes, null if there are none.
 create or replace function nofx.steps_start(p_items jsonb, p_call uuid, p_now timestamptz) returns nofx.change[]
     language plpgsql
     set search_path = nofx, pg_temp
@@ -1519,7 +1521,7 @@ declare
     v_changes nofx.change[];
 begin
     with started as (
-        -- Found by the whole key: a forged message in a batch must not stand in for the true one.
+        -- Matched by the whole key: a forged message in a batch cannot stand in for the true one.
         update nofx.step s
            set status = 'running',
                attempt = s.attempt + 1,
@@ -1544,10 +1546,10 @@ begin
 end
 $$;
 
--- Claims steps of a batch. p_items: [{tenant_id, run_id, step_id, lease_s, refs_bytes}]; lease_s is what is left of the
--- invocation, refs_bytes the most that the values of a step's references may have. Claimed are steps that are ready, or
--- whose attempt's lease is over; never those of a paused or ended run, never across tenants. The same p_call again (its
--- answer was lost) gets what it has claimed. Returns {claimed: [..], skipped: [{step_id, status}]}.
+-- Claims steps of a batch. p_items: [{tenant_id, run_id, step_id, lease_s, refs_bytes}]; lease_s is what is left of the invocation, refs_bytes
+-- the largest size of the values that a step refers to. A step can be claimed if it is ready, or if its attempt's lease is over; never in a
+-- paused or ended run, never across tenants. A retry with the same p_call, after a lost answer, receives what the first call claimed.
+-- -> {claimed: [..], skipped: [{step_id, status}]}
 create or replace function nofx.steps_claim(p_items jsonb, p_call uuid default null) returns json
     language plpgsql
     security definer
@@ -1572,7 +1574,7 @@ begin
             'claimed', nofx.steps_claimed(array(select c.step_id from unnest(v_started) c), v_refs_bytes), 'skipped', '[]'::jsonb);
     end if;
 
-    -- Leases that are over make steps ready. Settled at once, so that what is claimed next starts from true counters.
+    -- Ended leases make steps ready. Settled first, so that the next claim starts from true counters.
     v_lost := array(
         select s.id
           from jsonb_to_recordset(p_items) as i(tenant_id text, run_id uuid, step_id uuid)
@@ -1593,7 +1595,7 @@ begin
     v_won := array(
         select c.step_id from unnest(v_started || v_changes) c
         union
-        -- What this very call has claimed before.
+        -- What an earlier try of this call has claimed.
         select a.step_id
           from jsonb_to_recordset(p_items) as i(tenant_id text, step_id uuid)
           join nofx.attempt a on a.step_id = i.step_id and a.tenant_id = i.tenant_id
@@ -1685,10 +1687,10 @@ end
 $$;
 revoke execute on function nofx.step_refs(uuid, text[], text[], integer), nofx.steps_claimed(uuid[], integer) from public;
 
--- functions/steps_close.sql sha256=7c1f0982ddfadf95421e12a44b08d2fa4911bcd0e6cfcceee44793714722e14a
--- Closes what is still open of runs that end early. After a failure (p_running false): running steps go on and are
--- recorded; everything that has not started is skipped. On cancel and run timeout (p_running true): every open step is
--- fenced at once, so that a late finish changes nothing. Pending gates are cancelled either way.
+-- functions/steps_close.sql sha256=e466a70eae6dadedc9597ad0eeb506690859353cbbc257a319945374097c9a07
+-- Closes runs that end early. After a failure (p_running false) running steps end and are recorded, and everything that has not started
+-- is skipped. On a cancel or a run timeout (p_running true) every open step is fenced at once, so a late finish changes nothing. Pending gates are
+-- cancelled in both cases.
 create or replace function nofx.steps_close(p_runs uuid[], p_status text, p_running boolean, p_now timestamptz)
     returns nofx.change[]
     language plpgsql
@@ -1736,11 +1738,11 @@ end
 $$;
 revoke execute on function nofx.steps_close(uuid[], text, boolean, timestamptz) from public;
 
--- functions/steps_finish.sql sha256=f7853bebbbe560d1829079b1b7a341ebcc126769b9beb8571fc2d5b4d069a8dc
+-- functions/steps_finish.sql sha256=51d0f92912121cf716e49087516229d6eff6385d9b76199465903f411277931d
 -- The end of attempts: record them, release what depended on them, continue with what can start at once, and answer a repeated call.
 
--- Records ends under their fence (`running` and the attempt's number), and closes the attempts. The caller holds the runs' locks.
--- Returns the changes of the steps that counted, null when none did.
+-- Records ends under their fence (`running` and the attempt's number) and closes the attempts. The caller holds the runs' locks. Returns the
+-- changes of the steps that counted, null if none did.
 create or replace function nofx.steps_record(p_items jsonb, p_now timestamptz) returns nofx.change[]
     language plpgsql
     set search_path = nofx, pg_temp
@@ -1799,9 +1801,9 @@ begin
 end
 $$;
 
--- What a finish answers to items that did not count, and to neighbours that a failure closed: the state of each step. p_done: the steps
--- that counted. A finish that was recorded before is "repeated"; its answer, with its wake-ups and what it claimed, may have been lost:
--- the same again. -> {items, owed: [step ids], claimed: [step ids]}
+-- The answer for items that did not count, and for neighbours that a failure closed. p_done: the steps that counted. A finish that was already
+-- recorded is "repeated": its first answer may have been lost, so it gets the owed wake-ups and the claimed steps again.
+-- -> {items: [{step_id, result, status}], owed: [step ids], claimed: [step ids]}
 create or replace function nofx.steps_repeat(p_items jsonb, p_done uuid[], p_call uuid) returns jsonb
     language plpgsql stable
     set search_path = nofx, pg_temp
@@ -1838,14 +1840,13 @@ end
 $$;
 
 -- Records the ends of attempts. p_items: [{tenant_id, run_id, step_id, attempt, call, to, outputs, error, delay_ms,
--- artifacts, gates, events}] where `to` is succeeded, failed, ready (a retry after delay_ms) or blocked. Fenced by
--- `running` and the attempt number: fenced out changes nothing ("stale"). The same finish again (its answer was lost)
--- is "repeated" and answers with the stored state and the wake-ups that are still owed.
+-- artifacts, gates, events}], where `to` is succeeded, failed, ready (a retry after delay_ms) or blocked. An item that is fenced out changes
+-- nothing ("stale"). An item that was already recorded is "repeated".
 --
--- p_next: as nofx.children_release takes it. Steps that start at once need no wake-up. The same call again gets what it has claimed;
--- an item's `call` names an earlier finish of that attempt whose answer was lost.
+-- p_next: as nofx.children_release takes it. Steps that start at once need no wake-up. A retry with the same call receives what the first
+-- call claimed; an item's `call` names an earlier finish of that attempt whose answer was lost.
 --
--- Returns {items: [{step_id, result, status}], claimed: [..], ready: [wake-ups]}.
+-- -> {items: [{step_id, result: finished|repeated|stale, status}], claimed: [..], ready: [wake-ups]}
 create or replace function nofx.steps_finish(p_items jsonb, p_next jsonb default null) returns json
     language plpgsql
     security definer
@@ -1901,8 +1902,8 @@ $$;
 select nofx.transition_declare('nofx.steps_finish(jsonb, jsonb)', 'nofx_worker');
 revoke execute on function nofx.steps_record(jsonb, timestamptz), nofx.steps_repeat(jsonb, uuid[], uuid) from public;
 
--- functions/sweep_gates.sql sha256=1739921f88bf741b25db087f930265f16490aa77a81c67743424d176fe6da854
--- Gates that nobody decided in time.
+-- functions/sweep_gates.sql sha256=38ef74e2d4086f76df7f3edf6d8e162c9c31566f46315a85d9afeed61a236546
+-- Expires gates that nobody decided in time. -> {done, ready: [wake-ups]}
 create or replace function nofx.sweep_gates(p_limit integer) returns jsonb
     language plpgsql
     security definer
@@ -1936,8 +1937,9 @@ end
 $$;
 select nofx.sweep_declare('nofx.sweep_gates(integer)');
 
--- functions/sweep_leases.sql sha256=c7168e9cfc32afbbd32a1e9649ecde819006783741b5edab17cac324346696c0
--- Attempts whose lease is over.
+-- functions/sweep_leases.sql sha256=6672838c1b278a400dafbf2755fbd7dbd2bda8f1dca78ab609d4dd83fdbd3568
+-- Ends attempts whose lease is over. Sweeps may run side by side: each skips runs that another transaction holds, and a later sweep finds
+-- them. -> {done, ready: [wake-ups]}
 create or replace function nofx.sweep_leases(p_limit integer) returns jsonb
     language plpgsql
     security definer
@@ -1966,8 +1968,8 @@ end
 $$;
 select nofx.sweep_declare('nofx.sweep_leases(integer)');
 
--- functions/sweep_runs.sql sha256=ec032ccf2e1def1a3f0c4cb7785545a423d3509a363f7fb5ddc201f01ef4fdf9
--- Runs whose time is over: every open step is fenced, and the run fails.
+-- functions/sweep_runs.sql sha256=f3a15f7f3a54a5b8b6a6567b764bd42026047248b72189b43c532a2de235443f
+-- Fails runs whose deadline has passed, and fences their open steps. -> {done, ready: []}
 create or replace function nofx.sweep_runs(p_limit integer) returns jsonb
     language plpgsql
     security definer
@@ -2003,9 +2005,9 @@ end
 $$;
 select nofx.sweep_declare('nofx.sweep_runs(integer)');
 
--- functions/sweep_wakeups.sql sha256=6012e534af0a5290ffcdb7c9b521dd58bea20542ef5e58d82f3de2aaafbee2a7
--- Ready steps that are owed a wake-up: its distance doubles from one to fifteen minutes. A step that is never claimed
--- although it was woken 20 times fails as undeliverable.
+-- functions/sweep_wakeups.sql sha256=681a4a35da78b1c4353119c5a8485da6374cfdba0b22bbb695b3f5214857990e
+-- Sends wake-ups that ready steps are owed, after 1, 2, 4, 8 and then every 15 minutes. After 20 of them without a claim the step fails as
+-- `undeliverable`. -> {done, ready: [wake-ups]}
 create or replace function nofx.sweep_wakeups(p_limit_per_handler integer) returns jsonb
     language plpgsql
     security definer
@@ -2044,7 +2046,8 @@ begin
         end if;
     end if;
 
-    -- Last, because these locks are taken without the runs': whoever holds them waits for nobody any more.
+    -- Candidates for eight handlers. With more than eight busy ones a sweep still wakes the steps that have waited longest.
+    -- Last, because these locks are taken without the runs' locks: their holder waits for nobody.
     with due as (
         select s.id, s.handler, s.notify_at from nofx.step s
          where s.status = 'ready' and s.notify_at <= v_now and s.notify_count < nofx.max_wakeups()
@@ -2058,7 +2061,7 @@ begin
            set notify_count = s.notify_count + 1,
                notify_at = v_now + least(interval '1 minute' * power(2, s.notify_count), interval '15 minutes')
           from fair f
-         where s.id = f.id and f.position <= p_limit_per_handler
+         where s.id = any (array[f.id]) and f.position <= p_limit_per_handler
         returning s.id
     )
     select coalesce(array_agg(o.id), '{}') into v_owed from owed o;
@@ -2068,8 +2071,8 @@ end
 $$;
 select nofx.sweep_declare('nofx.sweep_wakeups(integer)');
 
--- functions/tenant_id.sql sha256=1a8d57f505b6682cb2acda2bbab30273e8a3cfd63645fb643437610a63d6d97c
--- The tenant of a direct (row level security) reader, with or without Supabase's auth schema.
+-- functions/tenant_id.sql sha256=909b9a44beff0f922b67dd63b7e374a87a79b006686558e1c0f2a12cc2681357
+-- The tenant of a reader under row level security, from the claims of its JWT. Works with and without Supabase's auth schema.
 create or replace function nofx.tenant_id() returns text
     language sql stable
     set search_path = ''
@@ -2080,8 +2083,8 @@ as $$
 $$;
 grant execute on function nofx.tenant_id() to public;
 
--- functions/wakeups.sql sha256=76ad8cbbbbf297289cb9143fd93abb86f40d32de326b0a2f956e667b6817dd95
--- Wake-ups for those of the steps that are ready; none for paused runs. [{tenant_id, run_id, step_id, handler, delay_ms, traceparent}]
+-- functions/wakeups.sql sha256=55488d0ad5b3cb4d7ea26852626fb428b5ddd0208789bfb1a33c4b0108cd370f
+-- Wake-ups for those of the steps that are ready, none for paused runs. -> [{tenant_id, run_id, step_id, handler, delay_ms, traceparent}]
 create or replace function nofx.wakeups(p_steps uuid[], p_now timestamptz) returns jsonb
     language plpgsql stable
     set search_path = nofx, pg_temp
@@ -2101,7 +2104,7 @@ begin
               from nofx.step s
               join nofx.run r on r.id = any (array[s.run_id])
              where s.id = w.id and s.status = 'ready' and r.paused_at is null
-            -- Looked up one by one, never by a scan of what is ready.
+            -- One look-up for each, never a scan of all that is ready.
             offset 0) s), '[]');
 end
 $$;
