@@ -15,6 +15,9 @@ use crate::environment::{database_url, with_database, with_login};
 /// Key of the advisory lock for making the template. Any constant that nothing else uses will do.
 const TEMPLATE_LOCK: i64 = 0x006e_6f66_785f_7474;
 
+/// A login for workers as in production: a member of `nofx_worker` and of nothing else.
+const WORKER: (&str, &str) = ("nofx_test_worker", "worker");
+
 /// A database that is dropped when this value is dropped.
 pub struct TestDatabase {
     /// Its name on the test server, if this value owns it.
@@ -32,6 +35,11 @@ impl TestDatabase {
         admin.batch_execute(&sql).await.expect("clone the template database");
         let url = with_database(&database_url(), &name);
         Self { name: Some(name), url }
+    }
+
+    /// The URL with the login of workers.
+    pub fn worker_url(&self) -> String {
+        with_login(&self.url, WORKER.0, WORKER.1)
     }
 
     /// A database that somebody else creates and drops.
@@ -103,15 +111,15 @@ async fn make_template(admin: &Client, name: &str) {
     migrate::migrate(&url, &migrations())
         .await
         .unwrap_or_else(|error| panic!("the migrations do not apply: {error:#}"));
-    let (name_of_login, password) = WORKER;
-    let login = format!(
+    let (login, password) = WORKER;
+    let sql = format!(
         "do $$ begin
-            if not exists (select from pg_roles where rolname = '{name_of_login}') then
-                create role {name_of_login} login password '{password}' in role nofx_worker;
+            if not exists (select from pg_roles where rolname = '{login}') then
+                create role {login} login password '{password}' in role nofx_worker;
             end if;
         end $$"
     );
-    admin.batch_execute(&login).await.expect("create the worker's login");
+    admin.batch_execute(&sql).await.expect("create the worker's login");
     // Renaming waits for the connection of the migrations to end. No new connection is allowed from here on, because a
     // template can only be cloned while nobody is connected.
     let sql = format!("alter database {building} with allow_connections false is_template true");

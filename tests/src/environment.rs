@@ -37,6 +37,13 @@ pub fn with_database(url: &str, database: &str) -> String {
     format!("{scheme}://{authority}/{database}{query}")
 }
 
+/// The connection URL with another login and its password.
+pub fn with_login(url: &str, user: &str, password: &str) -> String {
+    let (scheme, rest) = url.split_once("://").expect("a connection URL has a scheme");
+    let host = rest.split_once('@').map_or(rest, |(_, host)| host);
+    format!("{scheme}://{user}:{password}@{host}")
+}
+
 /// The connection URL with another role and, if given, a tenant's claims, as if each connection started with `set role`
 /// and `set request.jwt.claims`.
 pub fn with_role(url: &str, role: &str, claims: Option<&str>) -> String {

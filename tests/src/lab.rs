@@ -62,6 +62,14 @@ impl Lab {
         ctx
     }
 
+    /// The context of a worker with a login of its own, which has the rights of `nofx_worker`.
+    pub async fn worker_ctx(&self) -> Ctx {
+        let mut config = self.ctx.config.clone();
+        config.database.url = self.database.worker_url();
+        let queue = self.ctx.queue.clone();
+        Ctx { queue, ..context(config).await }
+    }
+
     /// The context of a function that sends no wake-up, as if it died or lost its queues after each commit.
     pub async fn ctx_without_queues(&self) -> Ctx {
         let mut ctx = self.another_ctx().await;
