@@ -28,6 +28,13 @@ pub async fn check(url: &str) -> Result<()> {
     connect(url).await.map(drop)
 }
 
+/// The same connection URL with another login. Neither name nor password may need an escape.
+pub fn with_login(url: &str, user: &str, password: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("postgresql", url));
+    let host = rest.split_once('@').map_or(rest, |(_, host)| host);
+    format!("{scheme}://{user}:{password}@{host}")
+}
+
 /// Where a URL points, without its secrets.
 fn place(url: &str) -> String {
     let Ok(config) = url.parse::<tokio_postgres::Config>() else { return "the database".to_owned() };
@@ -37,4 +44,19 @@ fn place(url: &str) -> String {
         None => "localhost".to_owned(),
     };
     format!("the database at {host}:{}", config.get_ports().first().unwrap_or(&5432))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_login_of_a_url_is_replaced_and_the_rest_kept() {
+        for url in [
+            "postgresql://owner:word@db:5432/postgres?sslmode=disable",
+            "postgresql://db:5432/postgres?sslmode=disable",
+        ] {
+            assert_eq!(with_login(url, "a", "b"), "postgresql://a:b@db:5432/postgres?sslmode=disable");
+        }
+    }
 }

@@ -3,20 +3,22 @@
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use nofx_local::database::with_login;
 use nofx_local::migrate;
+use nofx_local::migrate::login::{WORKER_LOGIN, worker_login_with};
 use shared::config::DatabaseConfig;
 use shared::db::connect;
 use shared::domain::digest::sha256_hex;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::environment::{database_url, with_database, with_login};
+use crate::environment::{database_url, with_database};
 
 /// Key of the advisory lock for making the template. Any constant that nothing else uses will do.
 const TEMPLATE_LOCK: i64 = 0x006e_6f66_785f_7474;
 
-/// A login for workers as in production: a member of `nofx_worker` and of nothing else.
-const WORKER: (&str, &str) = ("nofx_test_worker", "worker");
+/// Password of the login of workers at the test server.
+const WORKER_PASSWORD: &str = "worker";
 
 /// A database that is dropped when this value is dropped.
 pub struct TestDatabase {
@@ -39,7 +41,7 @@ impl TestDatabase {
 
     /// The URL with the login of workers.
     pub fn worker_url(&self) -> String {
-        with_login(&self.url, WORKER.0, WORKER.1)
+        with_login(&self.url, WORKER_LOGIN, WORKER_PASSWORD)
     }
 
     /// A database that somebody else creates and drops.
@@ -111,15 +113,7 @@ async fn make_template(admin: &Client, name: &str) {
     migrate::migrate(&url, &migrations())
         .await
         .unwrap_or_else(|error| panic!("the migrations do not apply: {error:#}"));
-    let (login, password) = WORKER;
-    let sql = format!(
-        "do $$ begin
-            if not exists (select from pg_roles where rolname = '{login}') then
-                create role {login} login password '{password}' in role nofx_worker;
-            end if;
-        end $$"
-    );
-    admin.batch_execute(&sql).await.expect("create the worker's login");
+    worker_login_with(&url, WORKER_PASSWORD).await.expect("create the login of workers");
     // Renaming waits for the connection of the migrations to end. No new connection is allowed from here on, because a
     // template can only be cloned while nobody is connected.
     let sql = format!("alter database {building} with allow_connections false is_template true");

@@ -37,13 +37,6 @@ pub fn with_database(url: &str, database: &str) -> String {
     format!("{scheme}://{authority}/{database}{query}")
 }
 
-/// The connection URL with another login and its password.
-pub fn with_login(url: &str, user: &str, password: &str) -> String {
-    let (scheme, rest) = url.split_once("://").expect("a connection URL has a scheme");
-    let host = rest.split_once('@').map_or(rest, |(_, host)| host);
-    format!("{scheme}://{user}:{password}@{host}")
-}
-
 /// The connection URL with another role and, if given, a tenant's claims, as if each connection started with `set role`
 /// and `set request.jwt.claims`.
 pub fn with_role(url: &str, role: &str, claims: Option<&str>) -> String {
@@ -70,13 +63,12 @@ fn variable(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{with_database, with_login};
+    use super::with_database;
 
     #[test]
     fn the_database_of_a_url_is_replaced_and_the_rest_kept() {
         let url = "postgresql://owner:word@127.0.0.1:5432/postgres?sslmode=disable";
         assert_eq!(with_database(url, "t_1"), "postgresql://owner:word@127.0.0.1:5432/t_1?sslmode=disable");
-        assert_eq!(with_login(url, "a", "b"), "postgresql://a:b@127.0.0.1:5432/postgres?sslmode=disable");
         let socket = "postgresql://owner@/postgres?host=%2Frun%2Fpg";
         assert_eq!(with_database(socket, "t_1"), "postgresql://owner@/t_1?host=%2Frun%2Fpg");
     }

@@ -95,9 +95,10 @@ fn check_parameters(environment: &Environment, args: &Args) -> Result<Architectu
         ));
     }
     let parameter = |name| environment.parameter(name);
-    if !args.guided && parameter("DatabaseSecretArn").is_none() {
+    let required = ["DatabaseSecretArn", "WorkerDatabaseSecretArn"];
+    if let Some(missing) = required.into_iter().find(|name| !args.guided && parameter(name).is_none()) {
         return Err(hinted(
-            format!("the parameter DatabaseSecretArn of {} is missing", args.environment),
+            format!("the parameter {missing} of {} is missing", args.environment),
             "make a secret whose text is the database's URL; make deploy GUIDED=1 asks for its ARN and keeps it in \
              samconfig.toml",
         ));

@@ -10,6 +10,7 @@ use aws_sdk_s3::config::Credentials;
 use nofx_local::aws::emulator::Emulator;
 use nofx_local::aws::resources::{ACCESS_KEY_ID, Aws, REGION, SECRET_ACCESS_KEY};
 use nofx_local::checkout::Checkout;
+use nofx_local::migrate::login::worker_login;
 use nofx_local::postgres::{Cluster, Postgres, Purpose};
 use nofx_local::process::signals::Signals;
 use nofx_local::process::{self, Process};
@@ -33,6 +34,7 @@ use crate::deploy::sam;
 /// Where SAM puts the packages; samconfig.toml names it too.
 const PACKAGES_BUCKET: &str = "nofx-packages";
 const DATABASE_SECRET: &str = "nofx/database-url";
+const WORKER_DATABASE_SECRET: &str = "nofx/worker-database-url";
 /// The name of the API in the template, with the prefix that it has by default.
 const API: &str = "nofx-api";
 const HEALTH_LIMIT: Duration = Duration::from_secs(30);
@@ -44,6 +46,7 @@ struct Servers {
     postgres: Process,
     emulator: Process,
     database_url: String,
+    worker_database_url: String,
     endpoint: String,
 }
 
@@ -102,6 +105,7 @@ impl Servers {
         let database_url = cluster.url();
         migrate::migrate(&database_url, &checkout.migrations()).await?;
         migrate::seed(&database_url, &checkout.seed()).await?;
+        let worker_database_url = worker_login(&database_url).await?;
 
         let emulator = Emulator::new(tools, place.dir.join("emulator"), port::any_free()?, None)
             // Signatures are verified and policies enforced: a right that a role lacks is missed here already.
@@ -111,7 +115,8 @@ impl Servers {
             // Installed dependencies are worth keeping.
             .with("GATE_WORK_DIR", checkout.local().join("gate").display().to_string());
         let process = emulator.start(&place.dir.join("emulator.log"), &place.ledger).await?;
-        Ok(Self { postgres: server, emulator: process, database_url, endpoint: emulator.url() })
+        let endpoint = emulator.url();
+        Ok(Self { postgres: server, emulator: process, database_url, worker_database_url, endpoint })
     }
 
     async fn stop(self) {
@@ -129,8 +134,12 @@ async fn sam_deploy(
 ) -> Result<()> {
     let aws = Aws::new(&servers.endpoint);
     aws.s3.create_bucket().bucket(PACKAGES_BUCKET).send().await.context("cannot make a bucket for the packages")?;
-    let secret = aws.secrets.create_secret().name(DATABASE_SECRET).secret_string(&servers.database_url).send().await;
-    let secret_arn = secret.context("cannot make the secret of the database")?.arn.unwrap_or_default();
+    let secret = async |name, url| {
+        let created = aws.secrets.create_secret().name(name).secret_string(url).send().await;
+        Ok::<_, anyhow::Error>(created.context("cannot make the secret of the database")?.arn.unwrap_or_default())
+    };
+    let secret_arn = secret(DATABASE_SECRET, &servers.database_url).await?;
+    let worker_secret_arn = secret(WORKER_DATABASE_SECRET, &servers.worker_database_url).await?;
 
     let log = place.dir.join("sam.log");
     let mut command = sam::command(tools, checkout);
@@ -140,6 +149,7 @@ async fn sam_deploy(
     command.args(["--config-env", "local", "--parameter-overrides"]);
     command.args([
         format!("DatabaseSecretArn={secret_arn}"),
+        format!("WorkerDatabaseSecretArn={worker_secret_arn}"),
         format!("Architecture={}", Architecture::native()?.name()),
         "Tenant=local".to_owned(),
         "AllowTemplateAnswers=true".to_owned(),

@@ -14,6 +14,7 @@ use crate::database;
 use crate::report::{self, hinted};
 
 pub mod functions;
+pub mod login;
 pub mod release;
 mod sql_text;
 

@@ -26,6 +26,7 @@ use crate::function::{self, HTTP_FUNCTIONS, QueueFunction, SWEEPER};
 use crate::lambda::event_source::{EventSource, WAIT_MAX_S, WAIT_SHORT_S};
 use crate::lambda::host::{Health, Host, Runtime, WarmUp, Workshop};
 use crate::lambda::schedule;
+use crate::migrate::login::worker_login;
 use crate::port::{self, Ports};
 use crate::postgres::{Cluster, Postgres, Purpose};
 use crate::process::supervision::{self, Part};
@@ -216,8 +217,9 @@ impl Stack {
         build(&self.checkout, &self.ledger).await?;
         let start = Instant::now();
         let workshop = self.workshop(env, &dotenv, http_port)?;
+        let workers = self.workshop_of_workers(&workshop).await?;
         let (runtime, front) = self.start_front(ports, http_port).await?;
-        let healths = self.start_hosts(&workshop, runtime, front, &queues, &aws, ports)?;
+        let healths = self.start_hosts([&workshop, &workers], runtime, front, &queues, &aws, ports)?;
         self.wait_ready(healths).await?;
         self.check_health(http_port).await?;
         report::took("functions", format_args!("ready on 127.0.0.1:{http_port}"), start.elapsed());
@@ -244,6 +246,16 @@ impl Stack {
         })
     }
 
+    /// The same for the functions behind queues and the sweeper, with a database login of their own. A database of the user's
+    /// own has the login that the user chose.
+    async fn workshop_of_workers(&self, workshop: &Workshop) -> Result<Workshop> {
+        let mut workers = workshop.clone();
+        if self.options.database_url.is_none() {
+            workers.variables.insert("DATABASE_URL", worker_login(&self.database_url).await?);
+        }
+        Ok(workers)
+    }
+
     /// Starts the front on `http_port`, and behind it the Runtime API from which the HTTP functions take requests.
     async fn start_front(&mut self, ports: &mut Ports, http_port: u16) -> Result<(Runtime, Part)> {
         let routes = Routes::load(&self.checkout).await?;
@@ -264,7 +276,7 @@ impl Stack {
 
     fn start_hosts(
         &mut self,
-        workshop: &Workshop,
+        [workshop, workers]: [&Workshop; 2],
         runtime: Runtime,
         front: Part,
         queues: &[(QueueFunction, Queue)],
@@ -272,8 +284,9 @@ impl Stack {
         ports: &mut Ports,
     ) -> Result<Vec<(&'static str, Health)>> {
         let (mut healths, mut hosts, mut sources) = (Vec::new(), Vec::new(), vec![front]);
-        let mut start = |name, functions, port, processes, runtime| {
-            let (health, part) = Host { name, functions, port, processes, runtime, workshop: workshop.clone() }.start();
+        let mut start = |name, functions, port, processes, runtime: Option<Runtime>| {
+            let workshop = if runtime.is_some() { workshop } else { workers }.clone();
+            let (health, part) = Host { name, functions, port, processes, runtime, workshop }.start();
             healths.push((name, health.clone()));
             hosts.push(part);
             health

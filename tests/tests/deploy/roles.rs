@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use nofx_local::function::queue_functions;
+use nofx_local::function::{HTTP_FUNCTIONS, queue_functions};
 use serde_json::Value;
 
 use crate::template::{function, functions, read, resources, root, text, texts};
@@ -34,9 +34,8 @@ const USES: [(&str, &[(&str, &str)]); 5] = [
 ];
 
 /// The rights that every function needs.
-const EVERY: [(&str, &str); 4] = [
-    // The database's URL and the keys of another artifact store: see `shared::config`.
-    ("secretsmanager:GetSecretValue", "DatabaseSecretArn"),
+const EVERY: [(&str, &str); 3] = [
+    // The keys of another artifact store: see `shared::config`.
     ("secretsmanager:GetSecretValue", "StorageSecretArn"),
     ("xray:PutTraceSegments", "*"),
     ("xray:PutTelemetryRecords", "*"),
@@ -51,6 +50,12 @@ fn every_role_allows_exactly_what_its_function_calls() {
         assert_eq!(role, logical.replace("Function", "Role"), "its own role");
         let right = |action: &str, resource: &str| (action.to_owned(), resource.to_owned());
         let mut expected: BTreeSet<Right> = EVERY.iter().map(|(action, resource)| right(action, resource)).collect();
+        // Only HTTP functions read tables; the login of the others can only execute transitions.
+        let is_http = HTTP_FUNCTIONS.contains(&name.as_str());
+        let database = if is_http { "DatabaseSecretArn" } else { "WorkerDatabaseSecretArn" };
+        expected.insert(right("secretsmanager:GetSecretValue", database));
+        let secret = &properties["Environment"]["Variables"]["DATABASE_SECRET_ID"];
+        assert_eq!(secret.as_str().unwrap_or("DatabaseSecretArn"), database, "{name}: DATABASE_SECRET_ID");
         let logs = format!(
             "arn:${{AWS::Partition}}:logs:${{AWS::Region}}:${{AWS::AccountId}}:log-group:${{{}}}:*",
             text(&properties["LoggingConfig"]["LogGroup"])
