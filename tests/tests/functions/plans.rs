@@ -3,11 +3,13 @@
 use std::fs;
 use std::path::Path;
 
+use nofx::commands::plan::{self, Command};
 use nofx_tests::{Lab, plans};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::gateway::{Gateway, SHAPES};
+use crate::submit::serve;
 
 fn examples() -> impl Iterator<Item = Value> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
@@ -105,4 +107,26 @@ async fn an_accepted_plan_is_shown_with_its_defaults_order_and_references() {
     let (created, checked) = (api.post("/runs", &body).await, api.post("/plans/check", &body).await);
     assert_eq!((created.status, checked.status), (400, 400), "another tenant's artifact is none");
     assert_eq!(created.body, checked.body);
+}
+
+#[tokio::test]
+async fn the_command_says_what_the_api_says() {
+    let lab = Lab::new().await;
+    let api = serve(&lab).await;
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/release.yaml");
+    plan::run(&api, &Command::Check { file: example }).await.expect("the example is valid");
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("plan.yaml");
+    fs::write(
+        &file,
+        "$schema: plan.schema.json\nplan: {goal: g, steps: [{name: a, tool: bash}, {name: a, tool: echo}]}",
+    )
+    .unwrap();
+    let refused = plan::run(&api, &Command::Check { file }).await.expect_err("it is not").to_string();
+    assert!(refused.starts_with("POST /plans/check: 400 Bad Request"), "{refused}");
+    for path in ["plan.steps[0].tool: unknown tool", "plan.steps[1].name: "] {
+        assert!(refused.contains(path), "{refused}");
+    }
+    assert!(!refused.contains("$schema"), "{refused}");
 }

@@ -29,7 +29,7 @@ async fn the_example_in_yaml_runs_to_its_approval() {
 }
 
 /// The API over HTTP, for as long as the test runs.
-async fn serve(lab: &Lab) -> Api {
+pub async fn serve(lab: &Lab) -> Api {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     let router = with_layers(api::router(lab.ctx.clone()));
