@@ -17,7 +17,7 @@ use crate::report::hinted;
 /// Starts a section: the file's name and its digest follow.
 const SECTION: &str = "-- functions/";
 
-/// Writes the migration `name` with the version of this second; see [`write_as`].
+/// Writes `<version>_<name>.sql` into the directory with the current second as its version, and returns its path.
 pub fn write(migrations: &Path, name: &str) -> Result<PathBuf> {
     let now = DateTime::from(SystemTime::now()).fmt(DateTimeFormat::DateTime).context("cannot tell the time")?;
     let digits: String = now.chars().filter(char::is_ascii_digit).take("yyyymmddhhmmss".len()).collect();
