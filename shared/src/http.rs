@@ -12,7 +12,7 @@ pub use admit::MAX_BODY_BYTES;
 pub use body::{ACTOR, Body, MAX_REASON_CHARS, REASON, actor, json_body, reason};
 pub use event::mend;
 pub use origin::{Sender, sender};
-pub use problem::{detail_of, problem, shown};
+pub use problem::{detail_of, problem, shown, type_of};
 pub use query::{DEFAULT_LIMIT, Form, Query, encoded, next_link, not_given_out, page_of};
 
 use std::panic::AssertUnwindSafe;
@@ -31,7 +31,7 @@ use tower::ServiceExt;
 use tracing::{Instrument, error, info, info_span};
 use uuid::Uuid;
 
-use crate::error::Error;
+use crate::error::{Code, Error};
 use admit::{Kind, Takes, admit, from_our_site};
 
 /// A router that lists its routes. Tests compare them with those of the template and of `cargo lambda watch`.
@@ -135,7 +135,7 @@ async fn wrong_method(method: Method) -> Response {
     if method == Method::OPTIONS {
         return StatusCode::NO_CONTENT.into_response();
     }
-    problem(StatusCode::METHOD_NOT_ALLOWED, "this path does not have this method", &[])
+    problem(Code::MethodNotAllowed, "this path does not have this method", &[])
 }
 
 /// Removes a REST API's stage from the path (`/prod/runs`), because routes are written without it.
@@ -159,7 +159,7 @@ async fn observe(request: Request, next: Next) -> Response {
         let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
         let response = answer.unwrap_or_else(|_| {
             error!("the route panicked");
-            problem(StatusCode::INTERNAL_SERVER_ERROR, "this is a defect of ours", &[])
+            problem(Code::Internal, "this is a defect of ours", &[])
         });
         info!(status = response.status().as_u16(), "answered");
         let mut response = problem::with_id(response, &id, is_head);

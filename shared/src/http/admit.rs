@@ -3,7 +3,7 @@
 
 use axum::body::{self, Bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use percent_encoding::percent_decode_str;
@@ -12,7 +12,7 @@ use super::body::Body;
 use super::origin::{Sender, sender};
 use super::problem::problem;
 use super::query::{Form, Query};
-use crate::error::Error;
+use crate::error::{Code, Error};
 
 /// Largest body. API Gateway allows 10 MB, and a plan has at most 1 MiB.
 pub const MAX_BODY_BYTES: usize = 2 << 20;
@@ -55,12 +55,10 @@ impl From<Error> for Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         match self {
-            Self::TooLarge(most) => {
-                problem(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body has more than {most} bytes"), &[])
-            }
+            Self::TooLarge(most) => problem(Code::TooLarge, &format!("the body has more than {most} bytes"), &[]),
             Self::WrongType(wanted) => {
                 let detail = format!("the body needs the header content-type: {wanted}");
-                problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, &detail, &[])
+                problem(Code::UnsupportedMediaType, &detail, &[])
             }
             Self::Wrong(error) => error.into_response(),
         }
@@ -104,7 +102,7 @@ pub(super) async fn from_our_site(State(public_url): State<Option<String>>, requ
     let reads = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
     if !reads && sender(request.headers(), public_url.as_deref()) == Sender::Foreign {
         let detail = "the request came from a page of another site; nothing was changed";
-        return problem(StatusCode::FORBIDDEN, detail, &[]);
+        return problem(Code::ForbiddenOrigin, detail, &[]);
     }
     next.run(request).await
 }

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use crate::domain::bounds::{json_bytes, shortened};
-use crate::error::{Error, Problem};
+use crate::error::{Code, Error, Problem};
 use crate::telemetry;
 
 const PROBLEM_JSON: &str = "application/problem+json";
@@ -20,10 +20,12 @@ const MAX_DETAIL_BYTES: usize = 1_000;
 #[derive(Debug, Clone)]
 pub(super) struct Document(Value);
 
-/// A problem document.
-pub fn problem(status: StatusCode, detail: &str, errors: &[Problem]) -> Response {
+/// A problem document with the status of its code. `type` is the address of the code's section in `docs/errors.md`,
+/// which `GET /docs/errors` shows.
+pub fn problem(code: Code, detail: &str, errors: &[Problem]) -> Response {
+    let status = status_of(code);
     let title = status.canonical_reason().unwrap_or("Error");
-    let mut document = json!({"type": "about:blank", "title": title, "status": status.as_u16()});
+    let mut document = json!({"type": type_of(code), "title": title, "status": status.as_u16(), "code": code.as_str()});
     let mut detail = shown(detail, MAX_DETAIL_BYTES);
     if !errors.is_empty() {
         let listed = listed(errors);
@@ -39,6 +41,21 @@ pub fn problem(status: StatusCode, detail: &str, errors: &[Problem]) -> Response
     let mut response = (status, headers, document.to_string()).into_response();
     response.extensions_mut().insert(Document(document));
     response
+}
+
+/// Relative to the server (RFC 9457, section 3.1.1).
+pub fn type_of(code: Code) -> String {
+    format!("/docs/errors#{}", code.as_str())
+}
+
+fn status_of(code: Code) -> StatusCode {
+    StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// The code of an error answer that we did not write.
+fn code_of(status: StatusCode) -> Code {
+    let otherwise = if status.is_server_error() { Code::Internal } else { Code::Invalid };
+    Code::ALL.iter().copied().find(|code| code.status() == status.as_u16()).unwrap_or(otherwise)
 }
 
 /// The `detail` of a problem answer, for functions that show it on a page.
@@ -60,7 +77,7 @@ pub(super) fn with_id(mut response: Response, id: &str, is_head: bool) -> Respon
         }
         _ if is_foreign => {
             let allow = response.headers().get(header::ALLOW).cloned();
-            response = problem(status, "the request is not valid", &[]);
+            response = problem(code_of(status), "the request is not valid", &[]);
             response.headers_mut().extend(allow.map(|allow| (header::ALLOW, allow)));
             response.extensions_mut().remove::<Document>()
         }
@@ -113,22 +130,15 @@ fn grouped(number: usize) -> String {
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        let status = match &self {
-            Self::Invalid(_) => StatusCode::BAD_REQUEST,
-            Self::NotFound(_) => StatusCode::NOT_FOUND,
-            Self::Conflict(_) => StatusCode::CONFLICT,
-            Self::Forbidden(_) => StatusCode::FORBIDDEN,
-            Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Internal { .. } => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        if status.is_server_error() {
+        let code = self.code();
+        if status_of(code).is_server_error() {
             telemetry::report(&self, "answer a request");
         }
         match &self {
-            Self::Invalid(problems) => problem(status, &self.to_string(), problems),
+            Self::Invalid(problems) => problem(code, &self.to_string(), problems),
             // Only the log has the cause.
-            Self::Internal { .. } => problem(status, "this is a defect of ours; the log has the reason", &[]),
-            _ => problem(status, &self.to_string(), &[]),
+            Self::Internal { .. } => problem(code, "this is a defect of ours; the log has the reason", &[]),
+            _ => problem(code, &self.to_string(), &[]),
         }
     }
 }

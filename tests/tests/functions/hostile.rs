@@ -3,6 +3,7 @@
 use axum::http::Method;
 use nofx_tests::Lab;
 use serde_json::json;
+use shared::error::Code;
 
 use crate::gateway::{Answer, Gateway, Shape};
 
@@ -41,6 +42,8 @@ fn assert_refused(answer: &Answer, status: u64, what: &str) {
     }
     assert_eq!(kind, "application/problem+json", "{what}: {answer:?}");
     assert_eq!((&answer.body["status"], &answer.body["request_id"]), (&json!(status), &json!("gateway-1")), "{what}");
+    let code = answer.body["code"].as_str().and_then(|code| Code::ALL.iter().find(|known| known.as_str() == code));
+    assert!(code.is_some_and(|code| u64::from(code.status()) == status), "{what}: {answer:?}");
     assert!(answer.body["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{what}: {answer:?}");
 }
 
