@@ -2,15 +2,18 @@
 
 use std::error::Error as StdError;
 
+use serde::Serialize;
+
 pub use crate::domain::Problem;
 
 macro_rules! codes {
     ($($name:ident = $code:literal, $status:literal;)+) => {
         /// The `code` of a problem document: one for each cause that a program may branch on. `docs/errors.md` says when
         /// each occurs and what to do.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+        #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
         pub enum Code {
-            $($name),+
+            $(#[serde(rename = $code)] $name),+
         }
 
         impl Code {

@@ -2,6 +2,7 @@
 //! database nor HTTP. JSON of plans, outcomes and payloads stays text, so that it is passed on without being parsed.
 
 mod artifact;
+mod document;
 mod event;
 mod gate;
 mod rule;
@@ -9,6 +10,7 @@ mod run;
 mod step;
 
 pub use artifact::{Artifact, ArtifactPage, ArtifactSummary, Upload};
+pub use document::ProblemDocument;
 pub use event::Event;
 pub use gate::{Gate, GateDecision, OnPass};
 pub use rule::{ForeignKey, Rule, RuleChange, RuleDeleted, RuleDetail, RulePage, Target};
@@ -19,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 /// A value that is too large to be shown in its place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Omitted {
     /// Size of the value.
     pub bytes: u64,
@@ -29,6 +32,7 @@ pub struct Omitted {
 
 /// The answer of `GET /health`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Health {
     /// `ok`.
     pub status: String,

@@ -1,7 +1,10 @@
-//! HTTP routes of runs, timelines, artifacts, lineage, workspaces, rules and health.
+//! HTTP routes of runs, timelines, artifacts, lineage, workspaces, rules, health, and the documents of the API.
 
 mod artifacts;
+#[cfg(feature = "openapi")]
+pub mod contract;
 mod control;
+mod docs;
 mod health;
 mod rules;
 mod runs;
@@ -16,6 +19,10 @@ pub fn routes() -> Routes<Ctx> {
     const PAGE: &[&str] = &["after", "limit"];
     Routes::default()
         .get("/health", health::health)
+        .get("/openapi.json", docs::openapi)
+        .get("/docs", docs::reference)
+        .get("/docs/errors", docs::errors)
+        .get("/docs/style.css", docs::style)
         .post("/runs", runs::create)
         .get_with("/runs", PAGE, runs::list)
         .get("/runs/{id}", runs::fetch)

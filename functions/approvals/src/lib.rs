@@ -1,5 +1,8 @@
 //! HTTP routes of gates: create, list, read, approve, reject, waive.
 
+#[cfg(feature = "openapi")]
+pub mod contract;
+
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};

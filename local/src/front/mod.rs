@@ -15,10 +15,9 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
 use shared::domain::bounds;
 use shared::error::Code;
-use shared::http::type_of;
+use shared::view::ProblemDocument;
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -163,16 +162,11 @@ async fn answer(State(front): State<Arc<Front>>, request: Request) -> Response {
 /// The document that the functions give for problems of their own (`shared::http`), with the request's id.
 fn problem(refusal: &Refusal, id: Uuid) -> Response {
     let status = StatusCode::from_u16(refusal.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let document = json!({
-        "type": type_of(refusal.code),
-        "title": status.canonical_reason().unwrap_or("Error"),
-        "status": status.as_u16(),
-        "code": refusal.code.as_str(),
-        "detail": refusal.detail,
-        "request_id": id.to_string(),
-    });
+    let title = status.canonical_reason().unwrap_or("Error");
+    let mut document = ProblemDocument::new(refusal.code, title, refusal.detail.clone());
+    document.request_id = Some(id.to_string());
     let headers = [(header::CONTENT_TYPE, "application/problem+json")];
-    let mut response = (status, headers, document.to_string()).into_response();
+    let mut response = (status, headers, serde_json::to_string(&document).unwrap_or_default()).into_response();
     if let Some(seconds) = refusal.retry_after_s {
         response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     }

@@ -1,7 +1,7 @@
 //! The front and the Runtime API as servers, with a function that this test plays.
 
 use reqwest::Client;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use super::*;

@@ -2,11 +2,11 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
 
 use crate::domain::bounds::{json_bytes, shortened};
 use crate::error::{Code, Error, Problem};
 use crate::telemetry;
+use crate::view::ProblemDocument;
 
 const PROBLEM_JSON: &str = "application/problem+json";
 /// Most entries of `errors`, and their most bytes in total. So a document stays well below 64 KiB.
@@ -18,34 +18,35 @@ const MAX_DETAIL_BYTES: usize = 1_000;
 
 /// The problem document of an answer, until the request's id is added.
 #[derive(Debug, Clone)]
-pub(super) struct Document(Value);
+pub(super) struct Document(ProblemDocument);
 
-/// A problem document with the status of its code. `type` is the address of the code's section in `docs/errors.md`,
-/// which `GET /docs/errors` shows.
+impl Document {
+    fn text(&self) -> String {
+        serde_json::to_string(&self.0).unwrap_or_default()
+    }
+}
+
+/// A problem document with the status of its code.
 pub fn problem(code: Code, detail: &str, errors: &[Problem]) -> Response {
     let status = status_of(code);
-    let title = status.canonical_reason().unwrap_or("Error");
-    let mut document = json!({"type": type_of(code), "title": title, "status": status.as_u16(), "code": code.as_str()});
-    let mut detail = shown(detail, MAX_DETAIL_BYTES);
+    let mut document = ProblemDocument::new(code, title_of(status), shown(detail, MAX_DETAIL_BYTES));
     if !errors.is_empty() {
-        let listed = listed(errors);
-        let more = errors.len() - listed.len();
+        document.errors = listed(errors);
+        let (listed, more) = (document.errors.len(), errors.len() - document.errors.len());
         if more > 0 {
-            detail = format!("{detail}: {} are listed, {} more are not", listed.len(), grouped(more));
-            document["more"] = json!(more);
+            document.detail = format!("{}: {listed} are listed, {} more are not", document.detail, grouped(more));
+            document.more = Some(more);
         }
-        document["errors"] = json!(listed);
     }
-    document["detail"] = json!(detail);
+    let document = Document(document);
     let headers = [(header::CONTENT_TYPE, PROBLEM_JSON)];
-    let mut response = (status, headers, document.to_string()).into_response();
-    response.extensions_mut().insert(Document(document));
+    let mut response = (status, headers, document.text()).into_response();
+    response.extensions_mut().insert(document);
     response
 }
 
-/// Relative to the server (RFC 9457, section 3.1.1).
-pub fn type_of(code: Code) -> String {
-    format!("/docs/errors#{}", code.as_str())
+fn title_of(status: StatusCode) -> &'static str {
+    status.canonical_reason().unwrap_or("Error")
 }
 
 fn status_of(code: Code) -> StatusCode {
@@ -60,7 +61,7 @@ fn code_of(status: StatusCode) -> Code {
 
 /// The `detail` of a problem answer, for functions that show it on a page.
 pub fn detail_of(response: &Response) -> Option<&str> {
-    response.extensions().get::<Document>().and_then(|document| document.0["detail"].as_str())
+    response.extensions().get::<Document>().map(|document| document.0.detail.as_str())
 }
 
 /// Adds the request's id to a problem document. An error answer that we did not write becomes a problem document,
@@ -83,11 +84,11 @@ pub(super) fn with_id(mut response: Response, id: &str, is_head: bool) -> Respon
         }
         _ => None,
     };
-    let Some(Document(mut document)) = document else { return response };
-    document["request_id"] = json!(id);
+    let Some(mut document) = document else { return response };
+    document.0.request_id = Some(id.to_owned());
     let (mut parts, _) = response.into_parts();
     parts.headers.remove(header::CONTENT_LENGTH);
-    let body = if is_head { String::new() } else { document.to_string() };
+    let body = if is_head { String::new() } else { document.text() };
     Response::from_parts(parts, body.into())
 }
 
@@ -145,12 +146,14 @@ impl IntoResponse for Error {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     fn document(errors: &[Problem]) -> Value {
         let error = Error::Invalid(errors.to_vec());
         let mut response = error.into_response();
-        response.extensions_mut().remove::<Document>().unwrap().0
+        serde_json::to_value(response.extensions_mut().remove::<Document>().unwrap().0).unwrap()
     }
 
     #[test]

@@ -4,6 +4,7 @@ use axum::http::Method;
 use nofx_tests::Lab;
 use serde_json::json;
 use shared::error::Code;
+use shared::http::Route;
 
 use crate::gateway::{Answer, Gateway, Shape};
 
@@ -13,8 +14,8 @@ const PAGES: &str = "/ui";
 
 /// Every function, with the method and path of each route.
 fn all(lab: &Lab, shape: Shape) -> Vec<(Gateway, Vec<(Method, &'static str)>)> {
-    let tables =
-        [api::routes().table().to_vec(), approvals::routes().table().to_vec(), console::routes().table().to_vec()];
+    let of = |table: &[Route]| table.iter().map(|route| (route.method.clone(), route.path)).collect();
+    let tables = [of(api::routes().table()), of(approvals::routes().table()), of(console::routes().table())];
     let gateways = [Gateway::api(lab, shape), Gateway::approvals(lab, shape), Gateway::console(lab, shape)];
     gateways.into_iter().zip(tables).collect()
 }
