@@ -102,6 +102,21 @@ const INVARIANTS: &str = "
       from nofx.step s join nofx.event e on e.step_id = s.id and e.type = 'step.succeeded'
      group by s.id having count(*) > 1
     union all
+    select format('step %s: its run is gone', s.name)
+      from nofx.step s where not exists (select from nofx.run r where r.id = s.run_id)
+    union all
+    select format('edge from %s to %s: does not connect two steps of one run', e.parent_id, e.child_id)
+      from nofx.step_edge e
+      left join nofx.step p on p.id = e.parent_id
+      left join nofx.step c on c.id = e.child_id
+     where p.run_id is distinct from c.run_id or p.id is null
+    union all
+    select format('attempt %s of %s: its step is gone', a.attempt, a.step_id)
+      from nofx.attempt a where not exists (select from nofx.step s where s.id = a.step_id)
+    union all
+    select format('event %s of run %s: its run is gone', e.seq, e.run_id)
+      from nofx.event e where not exists (select from nofx.run r where r.id = e.run_id)
+    union all
     select format('gate %s: is %s and somebody decided %s', g.gate_type, g.status, a.decision)
       from nofx.gate g join nofx.approval a on a.gate_id = g.id
      where g.status <> case a.decision when 'approve' then 'passed' when 'waive' then 'waived' else 'failed' end";

@@ -288,3 +288,22 @@ async fn a_decided_gate_stays_decided() {
     }
     lab.assert_unchanged(run, &before).await;
 }
+
+#[tokio::test]
+async fn a_deleted_run_leaves_nothing_behind_and_takes_nothing_else() {
+    let lab = Lab::new().await;
+    let (gone, kept) = (lab.submit(&plans::approval(3_600)).await, lab.submit(&plans::diamond(3)).await);
+    lab.settle(&Script::deployed(), Deliver::Once).await;
+    let before = lab.everything(kept).await;
+    let rows = "select (select count(*) from nofx.step) + (select count(*) from nofx.step_edge)
+                     + (select count(*) from nofx.attempt) + (select count(*) from nofx.event)
+                     + (select count(*) from nofx.gate)";
+    let count = async || lab.admin.query_one(rows, &[]).await.unwrap().get::<_, i64>(0);
+    let all = count().await;
+    lab.admin.execute("delete from nofx.run where id = $1", &[&gone.0]).await.unwrap();
+    lab.assert_unchanged(kept, &before).await;
+    lab.assert_invariants().await;
+    assert!(count().await < all);
+    lab.admin.execute("delete from nofx.run", &[]).await.unwrap();
+    assert_eq!(count().await, 0);
+}
