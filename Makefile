@@ -6,7 +6,7 @@ TEST = $(NOFX) exec -- ./tests/run
 # The contract suite also needs LocalStack and a second S3 server.
 TEST_CONTRACT = $(NOFX) exec --localstack -- ./tests/run
 
-.PHONY: help demo dev test test-unit test-integration test-functions test-contract test-chaos test-memory test-security test-deploy test-e2e bench migration deploy deploy-local lint clean
+.PHONY: help demo dev test test-unit test-integration test-functions test-contract test-chaos test-memory test-security test-deploy test-e2e bench migration openapi deploy deploy-local lint clean
 
 help:
 	@echo "make demo   start the local stack, run the sample plans and show their progress"
@@ -14,6 +14,7 @@ help:
 	@echo "make test   run every suite (one: make test-unit, -integration, -functions, -contract, -chaos, -memory, -security, -deploy, -e2e)"
 	@echo "make bench  run the benchmarks and print a JSON line for each (one: ONLY=engine|restate|create|history|start|stack|cost|soak)"
 	@echo "make migration NAME=..   write the next migration, with the SQL functions that changed"
+	@echo "make openapi  write openapi.json and the pages of GET /docs again, after a change of a route or of an answer"
 	@echo "make deploy-local   deploy template.yaml to an emulator and run the sample plans there"
 	@echo "make deploy         deploy release builds to AWS (ENV=dev|prod; first time: GUIDED=1; CA=FILE for the database's CA certificate)"
 	@echo "make lint   check dependencies, format, clippy and rustdoc; warnings are errors"
@@ -50,6 +51,9 @@ migration:
 
 deploy:
 	@$(NOFX) deploy $(or $(ENV),dev) $(if $(GUIDED),--guided) $(if $(CA),--database-ca $(CA))
+
+openapi:
+	@UPDATE=1 cargo test --quiet --locked --package nofx-tests --test repository openapi
 
 deploy-local:
 	@$(NOFX) deploy-local

@@ -2,7 +2,63 @@
 
 use std::error::Error as StdError;
 
+use serde::Serialize;
+
 pub use crate::domain::Problem;
+
+macro_rules! codes {
+    ($($name:ident = $code:literal, $status:literal;)+) => {
+        /// The `code` of a problem document: one for each cause that a program may branch on. `docs/errors.md` says when
+        /// each occurs and what to do.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+        #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
+        pub enum Code {
+            $(#[serde(rename = $code)] $name),+
+        }
+
+        impl Code {
+            pub const ALL: &[Self] = &[$(Self::$name),+];
+
+            /// In snake_case, as it is written in the document.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $code),+
+                }
+            }
+
+            /// The HTTP status of the answer.
+            pub fn status(self) -> u16 {
+                match self {
+                    $(Self::$name => $status),+
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    Invalid = "invalid", 400;
+    Forbidden = "forbidden", 403;
+    ForbiddenOrigin = "forbidden_origin", 403;
+    NotFound = "not_found", 404;
+    MethodNotAllowed = "method_not_allowed", 405;
+    RequestTimeout = "request_timeout", 408;
+    AlreadyStarted = "already_started", 409;
+    ArtifactChanged = "artifact_changed", 409;
+    GateDecided = "gate_decided", 409;
+    GateExpired = "gate_expired", 409;
+    IdempotencyConflict = "idempotency_conflict", 409;
+    RunFinished = "run_finished", 409;
+    RunNotRetryable = "run_not_retryable", 409;
+    TooLarge = "too_large", 413;
+    UnsupportedMediaType = "unsupported_media_type", 415;
+    MisdirectedRequest = "misdirected_request", 421;
+    Internal = "internal", 500;
+    FunctionFailed = "function_failed", 502;
+    NotTaken = "not_taken", 503;
+    Unavailable = "unavailable", 503;
+    FunctionTimedOut = "function_timed_out", 504;
+}
 
 /// Why something could not be done. `Display` is safe to show to a user; the source is for the log.
 #[derive(Debug, thiserror::Error)]
@@ -12,9 +68,9 @@ pub enum Error {
     Invalid(Vec<Problem>),
     #[error("{0} was not found")]
     NotFound(String),
-    /// The state forbids it, now or for ever.
-    #[error("{0}")]
-    Conflict(String),
+    /// The state forbids it, now or for ever. The code is one of those with status 409.
+    #[error("{1}")]
+    Conflict(Code, String),
     #[error("{0}")]
     Forbidden(String),
     /// Something we depend on is away; trying again may help.
@@ -36,6 +92,18 @@ pub enum Error {
 pub type Source = Box<dyn StdError + Send + Sync>;
 
 impl Error {
+    /// What a program that gets this as an answer branches on.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Invalid(_) => Code::Invalid,
+            Self::NotFound(_) => Code::NotFound,
+            Self::Conflict(code, _) => *code,
+            Self::Forbidden(_) => Code::Forbidden,
+            Self::Unavailable { .. } => Code::Unavailable,
+            Self::Internal { .. } => Code::Internal,
+        }
+    }
+
     /// One wrong place in the input.
     pub fn invalid(path: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Invalid(vec![Problem::new(path, message)])

@@ -3,12 +3,14 @@
 
 mod admit;
 mod body;
+#[cfg(feature = "openapi")]
+pub mod contract;
 mod event;
 mod origin;
 mod problem;
 mod query;
 
-pub use admit::MAX_BODY_BYTES;
+pub use admit::{BodyKind, MAX_BODY_BYTES, Takes};
 pub use body::{ACTOR, Body, MAX_REASON_CHARS, REASON, actor, json_body, reason};
 pub use event::mend;
 pub use origin::{Sender, sender};
@@ -31,13 +33,22 @@ use tower::ServiceExt;
 use tracing::{Instrument, error, info, info_span};
 use uuid::Uuid;
 
-use crate::error::Error;
-use admit::{Kind, Takes, admit, from_our_site};
+use crate::error::{Code, Error};
+use admit::{admit, from_our_site};
 
-/// A router that lists its routes. Tests compare them with those of the template and of `cargo lambda watch`.
+/// A router that lists its routes. Tests compare them with those of the template, of `cargo lambda watch` and of the
+/// API's document.
 pub struct Routes<S> {
     router: Router<S>,
-    table: Vec<(Method, &'static str)>,
+    table: Vec<Route>,
+}
+
+/// A route of the list.
+#[derive(Debug, Clone)]
+pub struct Route {
+    pub method: Method,
+    pub path: &'static str,
+    pub takes: Takes,
 }
 
 impl<S: Clone + Send + Sync + 'static> Routes<S> {
@@ -55,25 +66,25 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         query: &'static [&'static str],
         handler: H,
     ) -> Self {
-        self.add(Method::GET, path, Takes { query, body: Kind::Nothing }, routing::get(handler))
+        self.add(Method::GET, path, Takes { query, body: BodyKind::Nothing }, routing::get(handler))
     }
 
     /// A `POST` route that takes a JSON object.
     #[must_use]
     pub fn post<H: Handler<T, S>, T: 'static>(self, path: &'static str, handler: H) -> Self {
-        self.add(Method::POST, path, Takes { query: &[], body: Kind::Json }, routing::post(handler))
+        self.add(Method::POST, path, Takes { query: &[], body: BodyKind::Json }, routing::post(handler))
     }
 
     /// A `PUT` route that takes a JSON object.
     #[must_use]
     pub fn put<H: Handler<T, S>, T: 'static>(self, path: &'static str, handler: H) -> Self {
-        self.add(Method::PUT, path, Takes { query: &[], body: Kind::Json }, routing::put(handler))
+        self.add(Method::PUT, path, Takes { query: &[], body: BodyKind::Json }, routing::put(handler))
     }
 
     /// A `DELETE` route. Its body may name the actor.
     #[must_use]
     pub fn delete<H: Handler<T, S>, T: 'static>(self, path: &'static str, handler: H) -> Self {
-        self.add(Method::DELETE, path, Takes { query: &[], body: Kind::Json }, routing::delete(handler))
+        self.add(Method::DELETE, path, Takes { query: &[], body: BodyKind::Json }, routing::delete(handler))
     }
 
     /// A `POST` route that takes the form of a page, with these fields.
@@ -84,11 +95,11 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         fields: &'static [&'static str],
         handler: H,
     ) -> Self {
-        self.add(Method::POST, path, Takes { query: &[], body: Kind::Form(fields) }, routing::post(handler))
+        self.add(Method::POST, path, Takes { query: &[], body: BodyKind::Form(fields) }, routing::post(handler))
     }
 
-    /// Method and path of every route.
-    pub fn table(&self) -> &[(Method, &'static str)] {
+    /// Every route.
+    pub fn table(&self) -> &[Route] {
         &self.table
     }
 
@@ -102,7 +113,7 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
     fn add(mut self, method: Method, path: &'static str, takes: Takes, handler: MethodRouter<S>) -> Self {
         let admitted = handler.route_layer(middleware::from_fn_with_state(takes, admit));
         self.router = self.router.route(path, admitted);
-        self.table.push((method, path));
+        self.table.push(Route { method, path, takes });
         self
     }
 }
@@ -135,7 +146,7 @@ async fn wrong_method(method: Method) -> Response {
     if method == Method::OPTIONS {
         return StatusCode::NO_CONTENT.into_response();
     }
-    problem(StatusCode::METHOD_NOT_ALLOWED, "this path does not have this method", &[])
+    problem(Code::MethodNotAllowed, "this path does not have this method", &[])
 }
 
 /// Removes a REST API's stage from the path (`/prod/runs`), because routes are written without it.
@@ -159,7 +170,7 @@ async fn observe(request: Request, next: Next) -> Response {
         let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
         let response = answer.unwrap_or_else(|_| {
             error!("the route panicked");
-            problem(StatusCode::INTERNAL_SERVER_ERROR, "this is a defect of ours", &[])
+            problem(Code::Internal, "this is a defect of ours", &[])
         });
         info!(status = response.status().as_u16(), "answered");
         let mut response = problem::with_id(response, &id, is_head);

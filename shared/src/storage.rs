@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::domain::digest::hex;
 use crate::domain::{ArtifactId, ArtifactRef, ClaimedStep, NewArtifact};
-use crate::error::Error;
+use crate::error::{Code, Error};
 
 /// The bucket of the artifacts.
 #[derive(Clone)]
@@ -105,7 +105,7 @@ impl Storage {
         }
         if hex(&Sha256::digest(&bytes)) != artifact.hash {
             let message = format!("the object of artifact {} has changed since it was recorded", artifact.id);
-            return Err(Error::Conflict(message));
+            return Err(Error::Conflict(Code::ArtifactChanged, message));
         }
         Ok(bytes)
     }

@@ -2,6 +2,7 @@
 //! database nor HTTP. JSON of plans, outcomes and payloads stays text, so that it is passed on without being parsed.
 
 mod artifact;
+mod document;
 mod event;
 mod gate;
 mod plan;
@@ -10,6 +11,7 @@ mod run;
 mod step;
 
 pub use artifact::{Artifact, ArtifactPage, ArtifactSummary, Upload};
+pub use document::ProblemDocument;
 pub use event::Event;
 pub use gate::{Gate, GateDecision, OnPass};
 pub use plan::{CheckedStep, OutputReference, PlanChecked};
@@ -21,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 /// A value that is too large to be shown in its place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Omitted {
     /// Size of the value.
     pub bytes: u64,
@@ -31,6 +34,7 @@ pub struct Omitted {
 
 /// The answer of `GET /health`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Health {
     /// `ok`.
     pub status: String,

@@ -21,6 +21,8 @@ pub mod catalogue;
 
 pub mod documents;
 
+pub mod contract;
+
 pub mod invariants;
 
 pub use delivery::Deliver;

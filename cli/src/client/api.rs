@@ -32,6 +32,7 @@ pub struct Api {
 #[serde(default)]
 struct Problem {
     title: String,
+    code: String,
     detail: String,
     request_id: Option<String>,
     errors: Vec<Offence>,
@@ -189,6 +190,9 @@ fn next_page(url: &str, headers: &HeaderMap) -> Result<Option<String>> {
 fn refusal(call: &str, status: StatusCode, text: &str) -> anyhow::Error {
     let problem: Problem = serde_json::from_str(text).unwrap_or_default();
     let mut message = format!("{call}: {status}");
+    if !problem.code.is_empty() {
+        let _ = write!(message, " ({})", printable(&problem.code));
+    }
     for part in [printable(&problem.title), printable(&problem.detail)] {
         if !part.is_empty() && !message.contains(part.as_str()) {
             message.push_str(": ");

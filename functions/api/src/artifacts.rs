@@ -21,7 +21,7 @@ use crate::runs::must_exist;
 /// How long a signed URL can be used.
 const SIGNED_FOR: Duration = Duration::from_mins(15);
 /// Largest workspace archive.
-const MAX_UPLOAD_BYTES: u64 = 64 << 20;
+pub const MAX_UPLOAD_BYTES: u64 = 64 << 20;
 
 /// `GET /runs/{id}/artifacts?after=&limit=` -> `{artifacts, next}` in the order of their making.
 pub async fn list(State(ctx): State<Ctx>, Path(id): Path<String>, query: Query) -> Result<Response, Error> {
@@ -84,8 +84,8 @@ pub async fn create_workspace(State(ctx): State<Ctx>, body: Body) -> Result<Resp
     Ok((StatusCode::CREATED, Json(upload)).into_response())
 }
 
-const UPLOAD: &[Names] = &[&["sha256"], &["size_bytes"], &["media_type"], &["name"]];
-const MEDIA_TYPES: [&str; 3] = ["application/gzip", "text/x-diff", "text/plain"];
+pub const UPLOAD: &[Names] = &[&["sha256"], &["size_bytes"], &["media_type"], &["name"]];
+pub const MEDIA_TYPES: [&str; 3] = ["application/gzip", "text/x-diff", "text/plain"];
 
 struct NewUpload {
     sha256: Vec<u8>,

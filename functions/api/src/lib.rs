@@ -1,7 +1,10 @@
-//! HTTP routes of plans, runs, timelines, artifacts, lineage, workspaces, rules and health.
+//! HTTP routes of plans, runs, timelines, artifacts, lineage, workspaces, rules, health, and the documents of the API.
 
 mod artifacts;
+#[cfg(feature = "openapi")]
+pub mod contract;
 mod control;
+mod docs;
 mod health;
 mod plans;
 mod rules;
@@ -18,6 +21,10 @@ pub fn routes() -> Routes<Ctx> {
     Routes::default()
         .get("/health", health::health)
         .post("/plans/check", plans::check)
+        .get("/openapi.json", docs::openapi)
+        .get("/docs", docs::reference)
+        .get("/docs/errors", docs::errors)
+        .get("/docs/style.css", docs::style)
         .post("/runs", runs::create)
         .get_with("/runs", PAGE, runs::list)
         .get("/runs/{id}", runs::fetch)

@@ -1,5 +1,8 @@
 //! HTTP routes of gates: create, list, read, approve, reject, waive.
 
+#[cfg(feature = "openapi")]
+pub mod contract;
+
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -9,7 +12,7 @@ use shared::db::gate::{self, Barred, GateCreated, GateDecision, GateRequest, Sta
 use shared::domain::GateId;
 use shared::domain::fields::{Most, Names};
 use shared::domain::gate::Decision;
-use shared::error::Error;
+use shared::error::{Code, Error};
 use shared::flow::decide_gate::decide_gate;
 use shared::http::{ACTOR, Body, Query, REASON, Routes, actor, id_param, not_given_out, page_of, reason};
 use shared::view::Gate;
@@ -57,7 +60,8 @@ async fn create(State(ctx): State<Ctx>, body: Body) -> Result<Response, Error> {
         GateCreated::NotFound { what: Barred::Step } => return Err(Error::NotFound("that step of the run".into())),
         GateCreated::NotFound { what: Barred::Run } => return Err(Error::NotFound(format!("run {}", request.run_id))),
     };
-    Err(Error::Conflict(format!("{started}: a gate can only stand before what has not started")))
+    let detail = format!("{started}: a gate can only stand before what has not started");
+    Err(Error::Conflict(Code::AlreadyStarted, detail))
 }
 
 /// `GET /gates?after=&limit=` -> the gates that wait for a decision, oldest first; a bare array.

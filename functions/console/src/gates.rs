@@ -37,7 +37,7 @@ pub async fn decide(State(ctx): State<Ctx>, Path(path): Path<GatePath>, headers:
     }
     match record(&ctx, gate_id, decision, &form).await {
         Ok(run_id) => see(&Base::GATE.to(&format!("runs/{run_id}?decided={gate_id}"))),
-        Err(error @ (Error::Conflict(_) | Error::Invalid(_))) => refused(&ctx, &headers, gate_id, &error).await,
+        Err(error @ (Error::Conflict(..) | Error::Invalid(_))) => refused(&ctx, &headers, gate_id, &error).await,
         Err(error) => failure(Base::GATE, &error),
     }
 }
@@ -78,7 +78,7 @@ async fn refused(ctx: &Ctx, headers: &HeaderMap, gate_id: GateId, error: &Error)
         let notice = Some(Notice::Refused(&sentence));
         page::run_page(&RunPage { base: Base::GATE, run: &run, token, notice, before: None })
     });
-    let is_conflict = matches!(error, Error::Conflict(_));
+    let is_conflict = matches!(error, Error::Conflict(..));
     *response.status_mut() = if is_conflict { StatusCode::CONFLICT } else { StatusCode::BAD_REQUEST };
     response
 }

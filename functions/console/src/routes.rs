@@ -144,7 +144,7 @@ pub fn failure(base: Base, error: &Error) -> Response {
         Error::NotFound(_) => {
             (StatusCode::NOT_FOUND, "Not found", Some("It may never have existed, or belong to somebody else."))
         }
-        Error::Conflict(_) => (StatusCode::CONFLICT, "Too late", None),
+        Error::Conflict(..) => (StatusCode::CONFLICT, "Too late", None),
         Error::Forbidden(_) => (StatusCode::FORBIDDEN, "Refused", None),
         Error::Unavailable { .. } => {
             (StatusCode::SERVICE_UNAVAILABLE, "Away for the moment", Some("Nothing is lost. Try again in a minute."))

@@ -1,7 +1,7 @@
 //! The front and the Runtime API as servers, with a function that this test plays.
 
 use reqwest::Client;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use super::*;
@@ -101,7 +101,7 @@ async fn an_unknown_path_gives_the_functions_own_kind_of_document_and_no_name_of
     let mut ours: Value = ours.json().await.unwrap();
     assert!(!ours.to_string().contains("echo"), "{ours}");
     assert!(ours.as_object_mut().unwrap().remove("request_id").is_some());
-    let theirs = shared::http::problem(StatusCode::NOT_FOUND, "this path was not found", &[]);
+    let theirs = shared::http::problem(Code::NotFound, "this path was not found", &[]);
     let theirs = axum::body::to_bytes(theirs.into_body(), 1000).await.unwrap();
     assert_eq!(ours, serde_json::from_slice::<Value>(&theirs).unwrap());
 }

@@ -15,8 +15,9 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
 use shared::domain::bounds;
+use shared::error::Code;
+use shared::view::ProblemDocument;
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -47,15 +48,15 @@ pub struct Front {
 /// A request that no function answered.
 #[derive(Debug)]
 struct Refusal {
-    status: StatusCode,
+    code: Code,
     detail: String,
     /// Nobody took the request: it may be sent again, after so many seconds.
     retry_after_s: Option<u32>,
 }
 
 impl Refusal {
-    fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), retry_after_s: None }
+    fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into(), retry_after_s: None }
     }
 }
 
@@ -72,11 +73,11 @@ impl Front {
         let (parts, body) = request.into_parts();
         let path = parts.uri.path();
         let function =
-            self.routes.function(path).ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "this path was not found"))?;
+            self.routes.function(path).ok_or_else(|| Refusal::new(Code::NotFound, "this path was not found"))?;
         // A page whose name was made to lead here (DNS rebinding) would count as one of our own.
         if !event::is_local_host(&parts.headers) {
             let detail = "this stack answers to the hosts 127.0.0.1 and localhost alone";
-            return Err(Refusal::new(StatusCode::MISDIRECTED_REQUEST, detail));
+            return Err(Refusal::new(Code::MisdirectedRequest, detail));
         }
         if announces_too_much(&parts.headers) {
             return Err(too_large());
@@ -86,17 +87,14 @@ impl Front {
             Ok(Err(Unread::TooLarge(_))) => return Err(too_large()),
             Ok(Err(Unread::Crowded)) => {
                 let detail = "too many other requests are arriving; this one was not taken and may be sent again";
-                return Err(Refusal {
-                    retry_after_s: Some(1),
-                    ..Refusal::new(StatusCode::SERVICE_UNAVAILABLE, detail)
-                });
+                return Err(Refusal { retry_after_s: Some(1), ..Refusal::new(Code::NotTaken, detail) });
             }
             Ok(Err(Unread::Broken)) => {
-                return Err(Refusal::new(StatusCode::BAD_REQUEST, "the body ended before its end"));
+                return Err(Refusal::new(Code::Invalid, "the body ended before its end"));
             }
             Err(_) => {
                 let detail = format!("the body did not arrive within {} s", BODY_LIMIT.as_secs());
-                return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, detail));
+                return Err(Refusal::new(Code::RequestTimeout, detail));
             }
         };
         let event = event::from_request(&parts, &body, id, DateTime::from(SystemTime::now())).map_err(|unfit| {
@@ -104,13 +102,13 @@ impl Front {
                 Unfit::Host => "the header host is no host of a URL".to_owned(),
                 Unfit::Header(name) => format!("the value of the header {name} is not UTF-8"),
             };
-            Refusal::new(StatusCode::BAD_REQUEST, detail)
+            Refusal::new(Code::Invalid, detail)
         })?;
         let answer = self.functions.invoke(function, id, event.to_string().into(), self.answer_limit).await;
         let answer = answer.map_err(|failure| self.unanswered(function, failure))?;
         event::to_response(&answer).map_err(|problem| {
             let detail = format!("the function {function} gave an answer that cannot be passed on: {problem}");
-            Refusal::new(StatusCode::BAD_GATEWAY, detail)
+            Refusal::new(Code::FunctionFailed, detail)
         })
     }
 
@@ -118,7 +116,7 @@ impl Front {
         let limit_s = self.answer_limit.as_secs();
         match failure {
             Failure::NotTaken => Refusal {
-                status: StatusCode::SERVICE_UNAVAILABLE,
+                code: Code::NotTaken,
                 detail: format!(
                     "the function {function} did not take the request within {limit_s} s: it starts, is being built, \
                      does not compile, or has too much to do; the request was withdrawn and may be sent again"
@@ -126,21 +124,21 @@ impl Front {
                 retry_after_s: Some(2),
             },
             Failure::Ended => Refusal::new(
-                StatusCode::BAD_GATEWAY,
+                Code::FunctionFailed,
                 format!(
                     "the process of the function {function} ended before it answered; what it did before is not known"
                 ),
             ),
             Failure::TimedOut => Refusal::new(
-                StatusCode::GATEWAY_TIMEOUT,
+                Code::FunctionTimedOut,
                 format!("the function {function} did not answer within {limit_s} s and may still be at work"),
             ),
             Failure::Error(message) => {
                 let message = bounds::shortened(&message, MAX_MESSAGE_BYTES);
-                Refusal::new(StatusCode::BAD_GATEWAY, format!("the function {function} failed: {message}"))
+                Refusal::new(Code::FunctionFailed, format!("the function {function} failed: {message}"))
             }
             Failure::TooLarge(size) => Refusal::new(
-                StatusCode::BAD_GATEWAY,
+                Code::FunctionFailed,
                 format!(
                     "the answer of the function {function} has at least {size} bytes: Lambda takes {}",
                     runtime_api::MAX_ANSWER_BYTES
@@ -163,15 +161,12 @@ async fn answer(State(front): State<Arc<Front>>, request: Request) -> Response {
 
 /// The document that the functions give for problems of their own (`shared::http`), with the request's id.
 fn problem(refusal: &Refusal, id: Uuid) -> Response {
-    let document = json!({
-        "type": "about:blank",
-        "title": refusal.status.canonical_reason().unwrap_or("Error"),
-        "status": refusal.status.as_u16(),
-        "detail": refusal.detail,
-        "request_id": id.to_string(),
-    });
+    let status = StatusCode::from_u16(refusal.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let title = status.canonical_reason().unwrap_or("Error");
+    let mut document = ProblemDocument::new(refusal.code, title, refusal.detail.clone());
+    document.request_id = Some(id.to_string());
     let headers = [(header::CONTENT_TYPE, "application/problem+json")];
-    let mut response = (refusal.status, headers, document.to_string()).into_response();
+    let mut response = (status, headers, serde_json::to_string(&document).unwrap_or_default()).into_response();
     if let Some(seconds) = refusal.retry_after_s {
         response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     }
@@ -179,7 +174,7 @@ fn problem(refusal: &Refusal, id: Uuid) -> Response {
 }
 
 fn too_large() -> Refusal {
-    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than {MAX_BODY_BYTES} bytes"))
+    Refusal::new(Code::TooLarge, format!("the body has more than {MAX_BODY_BYTES} bytes"))
 }
 
 /// Who waits for leave to send a body (`Expect: 100-continue`) is refused before the body comes.

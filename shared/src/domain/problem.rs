@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// A problem in an input, and its place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Problem {
     /// JSON path from the body's root, such as `plan.steps[2].tool`.
     pub path: String,

@@ -31,6 +31,7 @@ pub struct Rule {
 
 /// An operation on rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Op {
     Insert,
@@ -40,6 +41,7 @@ pub enum Op {
 
 /// A kind of target that a rule must name to open it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Allowance {
     View,
@@ -54,7 +56,7 @@ pub const DEFAULT_MAX_ROWS: usize = 100;
 /// The role that writes when a rule names none.
 pub const DEFAULT_ROLE: &str = "nofx_writer";
 /// Fields of a rule.
-const FIELDS: &[Names] =
+pub const FIELDS: &[Names] =
     &[&["allowed_ops"], &["columns"], &["key"], &["max_rows"], &["role"], &["triggers"], &["dependants"], &["allow"]];
 const MAX_DEPENDANT_ROWS: u64 = 999_999;
 /// Most entries of each list and map.

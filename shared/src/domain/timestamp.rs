@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// A moment as RFC 3339 text with up to six digits of a second: `2026-11-23T10:00:00.123456+00:00`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema), schemars(extend("format" = "date-time")))]
 #[serde(transparent)]
 pub struct Timestamp(pub String);
 

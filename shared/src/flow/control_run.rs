@@ -4,7 +4,7 @@ use super::wake;
 use crate::context::Ctx;
 use crate::db::run::{self, Control, Controlled};
 use crate::domain::{RunId, RunStatus, TenantId};
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::view::{Changed, RunChange};
 
 /// Asks something of a run. A conflict tells the state that forbids it; nothing has changed then.
@@ -21,7 +21,7 @@ pub async fn control_run(
         Controlled::Resumed(changes) => (Changed::Resumed, changes),
         Controlled::Retried(changes) => (Changed::Retried, changes),
         Controlled::Unchanged(changes) => (Changed::Unchanged, changes),
-        Controlled::Conflict { status } => return Err(Error::Conflict(refusal(control, status))),
+        Controlled::Conflict { status } => return Err(refusal(control, status)),
         Controlled::NotFound => return Err(Error::NotFound(format!("run {id}"))),
     };
     wake(&ctx.queue, changes.ready).await;
@@ -36,10 +36,13 @@ pub async fn control_run(
     })
 }
 
-fn refusal(control: Control, status: RunStatus) -> String {
-    match control {
-        Control::Retry => format!("only a failed or cancelled run can be retried; this one is {status}"),
-        Control::Cancel => format!("the run has ended already: it is {status}"),
-        Control::Pause | Control::Resume => format!("the run has ended: it is {status}"),
-    }
+fn refusal(control: Control, status: RunStatus) -> Error {
+    let (code, detail) = match control {
+        Control::Retry => {
+            (Code::RunNotRetryable, format!("only a failed or cancelled run can be retried; this one is {status}"))
+        }
+        Control::Cancel => (Code::RunFinished, format!("the run has ended already: it is {status}")),
+        Control::Pause | Control::Resume => (Code::RunFinished, format!("the run has ended: it is {status}")),
+    };
+    Error::Conflict(code, detail)
 }

@@ -9,7 +9,7 @@ use crate::db::run::{self, NewEdge, NewRun, NewStep, RunCreated};
 use crate::domain::plan::{self, Limits, Plan, PlanWorkspace};
 use crate::domain::trace::TraceParent;
 use crate::domain::{RunId, RunStatus, StepId, TenantId, digest};
-use crate::error::{Error, Problem};
+use crate::error::{Code, Error, Problem};
 
 /// A run that exists now, or existed already under the same idempotency key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +69,8 @@ pub async fn create_run(ctx: &Ctx, tenant: &TenantId, request: &Request<'_>) -> 
         }
         RunCreated::Existing { id, status } => Ok(Accepted { id, status, created: false }),
         RunCreated::Conflict { id } => {
-            Err(Error::Conflict(format!("this Idempotency-Key was used for another request, which made run {id}")))
+            let detail = format!("this Idempotency-Key was used for another request, which made run {id}");
+            Err(Error::Conflict(Code::IdempotencyConflict, detail))
         }
         RunCreated::Invalid { problems } => Err(missing_artifacts(problems)),
     }

@@ -4,7 +4,7 @@ use super::wake;
 use crate::context::Ctx;
 use crate::db::gate::{self, GateDecided, GateDecision};
 use crate::domain::GateStatus;
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::view::Gate;
 
 /// Decides a pending gate and wakes what becomes ready. A second decision is a conflict and changes nothing.
@@ -14,15 +14,16 @@ pub async fn decide_gate(ctx: &Ctx, decision: &GateDecision<'_>) -> Result<Gate,
             wake(&ctx.queue, ready).await;
             Ok(gate)
         }
-        GateDecided::Conflict { gate } => Err(Error::Conflict(refusal(&gate))),
+        GateDecided::Conflict { gate } => Err(refusal(&gate)),
         GateDecided::NotFound => Err(Error::NotFound(format!("gate {}", decision.gate_id))),
     }
 }
 
-fn refusal(gate: &Gate) -> String {
+fn refusal(gate: &Gate) -> Error {
     if gate.status == GateStatus::Pending {
-        return "the gate's time is over".to_owned();
+        return Error::Conflict(Code::GateExpired, "the gate's time is over".to_owned());
     }
     let by = gate.decision.as_ref().map(|decision| format!(" by {}", decision.actor)).unwrap_or_default();
-    format!("the gate has been decided already: it is {}{by}", gate.status)
+    let code = if gate.status == GateStatus::Expired { Code::GateExpired } else { Code::GateDecided };
+    Error::Conflict(code, format!("the gate has been decided already: it is {}{by}", gate.status))
 }

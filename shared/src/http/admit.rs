@@ -3,7 +3,7 @@
 
 use axum::body::{self, Bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use percent_encoding::percent_decode_str;
@@ -12,7 +12,7 @@ use super::body::Body;
 use super::origin::{Sender, sender};
 use super::problem::problem;
 use super::query::{Form, Query};
-use crate::error::Error;
+use crate::error::{Code, Error};
 
 /// Largest body. API Gateway allows 10 MB, and a plan has at most 1 MiB.
 pub const MAX_BODY_BYTES: usize = 2 << 20;
@@ -21,15 +21,15 @@ const MAX_FORM_BYTES: usize = 32 << 10;
 
 /// What a route takes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Takes {
+pub struct Takes {
     /// Known parameters of the query string.
     pub query: &'static [&'static str],
-    pub body: Kind,
+    pub body: BodyKind,
 }
 
 /// What the body contains.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Kind {
+pub enum BodyKind {
     /// The body is ignored.
     Nothing,
     /// One JSON object, or nothing.
@@ -55,12 +55,10 @@ impl From<Error> for Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         match self {
-            Self::TooLarge(most) => {
-                problem(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body has more than {most} bytes"), &[])
-            }
+            Self::TooLarge(most) => problem(Code::TooLarge, &format!("the body has more than {most} bytes"), &[]),
             Self::WrongType(wanted) => {
                 let detail = format!("the body needs the header content-type: {wanted}");
-                problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, &detail, &[])
+                problem(Code::UnsupportedMediaType, &detail, &[])
             }
             Self::Wrong(error) => error.into_response(),
         }
@@ -80,9 +78,9 @@ async fn admitted(takes: Takes, mut request: Request) -> Result<Request, Refusal
     let query = Query::read(request.uri().query().unwrap_or_default(), takes.query)?;
     request.extensions_mut().insert(query);
     let most = match takes.body {
-        Kind::Nothing => return Ok(request),
-        Kind::Json => MAX_BODY_BYTES,
-        Kind::Form(_) => MAX_FORM_BYTES,
+        BodyKind::Nothing => return Ok(request),
+        BodyKind::Json => MAX_BODY_BYTES,
+        BodyKind::Form(_) => MAX_FORM_BYTES,
     };
     let (mut parts, body) = request.into_parts();
     // Do not trust `Content-Length`.
@@ -90,7 +88,7 @@ async fn admitted(takes: Takes, mut request: Request) -> Result<Request, Refusal
     if !bytes.is_empty() {
         right_type(takes.body, &parts.headers)?;
     }
-    if let Kind::Form(fields) = takes.body {
+    if let BodyKind::Form(fields) = takes.body {
         parts.extensions.insert(form(&bytes, fields)?);
     } else {
         parts.extensions.insert(Body::parse(&bytes)?);
@@ -104,7 +102,7 @@ pub(super) async fn from_our_site(State(public_url): State<Option<String>>, requ
     let reads = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
     if !reads && sender(request.headers(), public_url.as_deref()) == Sender::Foreign {
         let detail = "the request came from a page of another site; nothing was changed";
-        return problem(StatusCode::FORBIDDEN, detail, &[]);
+        return problem(Code::ForbiddenOrigin, detail, &[]);
     }
     next.run(request).await
 }
@@ -123,15 +121,15 @@ fn form(bytes: &Bytes, fields: &[&str]) -> Result<Form, Error> {
     Form::parse(text, fields)
 }
 
-fn right_type(kind: Kind, headers: &HeaderMap) -> Result<(), Refusal> {
+fn right_type(kind: BodyKind, headers: &HeaderMap) -> Result<(), Refusal> {
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();
     let essence = match (types.next().map(|value| value.to_str()), types.next()) {
         (Some(Ok(one)), None) => one.split(';').next().unwrap_or_default().trim().to_ascii_lowercase(),
         _ => String::new(),
     };
     let (is_right, wanted) = match kind {
-        Kind::Form(_) => (essence == "application/x-www-form-urlencoded", "application/x-www-form-urlencoded"),
-        Kind::Nothing | Kind::Json => {
+        BodyKind::Form(_) => (essence == "application/x-www-form-urlencoded", "application/x-www-form-urlencoded"),
+        BodyKind::Nothing | BodyKind::Json => {
             let is_json =
                 essence.strip_prefix("application/").is_some_and(|sub| sub == "json" || sub.ends_with("+json"));
             (is_json, "application/json")

@@ -94,7 +94,7 @@ fn not_an_object() -> Error {
 pub const ACTOR: Names = &["actor", "approved_by", "approvedBy"];
 pub const REASON: Names = &["reason"];
 pub const MAX_REASON_CHARS: usize = 2_000;
-const MAX_ACTOR_CHARS: usize = 200;
+pub(super) const MAX_ACTOR_CHARS: usize = 200;
 
 /// The actor, as it is recorded. Until identity exists it is the given name, else `anonymous`.
 pub fn actor(fields: &mut Fields<'_, '_>) -> String {

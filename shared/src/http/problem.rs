@@ -2,11 +2,11 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
 
 use crate::domain::bounds::{json_bytes, shortened};
-use crate::error::{Error, Problem};
+use crate::error::{Code, Error, Problem};
 use crate::telemetry;
+use crate::view::ProblemDocument;
 
 const PROBLEM_JSON: &str = "application/problem+json";
 /// Most entries of `errors`, and their most bytes in total. So a document stays well below 64 KiB.
@@ -18,32 +18,50 @@ const MAX_DETAIL_BYTES: usize = 1_000;
 
 /// The problem document of an answer, until the request's id is added.
 #[derive(Debug, Clone)]
-pub(super) struct Document(Value);
+pub(super) struct Document(ProblemDocument);
 
-/// A problem document.
-pub fn problem(status: StatusCode, detail: &str, errors: &[Problem]) -> Response {
-    let title = status.canonical_reason().unwrap_or("Error");
-    let mut document = json!({"type": "about:blank", "title": title, "status": status.as_u16()});
-    let mut detail = shown(detail, MAX_DETAIL_BYTES);
-    if !errors.is_empty() {
-        let listed = listed(errors);
-        let more = errors.len() - listed.len();
-        if more > 0 {
-            detail = format!("{detail}: {} are listed, {} more are not", listed.len(), grouped(more));
-            document["more"] = json!(more);
-        }
-        document["errors"] = json!(listed);
+impl Document {
+    fn text(&self) -> String {
+        serde_json::to_string(&self.0).unwrap_or_default()
     }
-    document["detail"] = json!(detail);
+}
+
+/// A problem document with the status of its code.
+pub fn problem(code: Code, detail: &str, errors: &[Problem]) -> Response {
+    let status = status_of(code);
+    let mut document = ProblemDocument::new(code, title_of(status), shown(detail, MAX_DETAIL_BYTES));
+    if !errors.is_empty() {
+        document.errors = listed(errors);
+        let (listed, more) = (document.errors.len(), errors.len() - document.errors.len());
+        if more > 0 {
+            document.detail = format!("{}: {listed} are listed, {} more are not", document.detail, grouped(more));
+            document.more = Some(more);
+        }
+    }
+    let document = Document(document);
     let headers = [(header::CONTENT_TYPE, PROBLEM_JSON)];
-    let mut response = (status, headers, document.to_string()).into_response();
-    response.extensions_mut().insert(Document(document));
+    let mut response = (status, headers, document.text()).into_response();
+    response.extensions_mut().insert(document);
     response
+}
+
+fn title_of(status: StatusCode) -> &'static str {
+    status.canonical_reason().unwrap_or("Error")
+}
+
+fn status_of(code: Code) -> StatusCode {
+    StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// The code of an error answer that we did not write.
+fn code_of(status: StatusCode) -> Code {
+    let otherwise = if status.is_server_error() { Code::Internal } else { Code::Invalid };
+    Code::ALL.iter().copied().find(|code| code.status() == status.as_u16()).unwrap_or(otherwise)
 }
 
 /// The `detail` of a problem answer, for functions that show it on a page.
 pub fn detail_of(response: &Response) -> Option<&str> {
-    response.extensions().get::<Document>().and_then(|document| document.0["detail"].as_str())
+    response.extensions().get::<Document>().map(|document| document.0.detail.as_str())
 }
 
 /// Adds the request's id to a problem document. An error answer that we did not write becomes a problem document,
@@ -60,17 +78,17 @@ pub(super) fn with_id(mut response: Response, id: &str, is_head: bool) -> Respon
         }
         _ if is_foreign => {
             let allow = response.headers().get(header::ALLOW).cloned();
-            response = problem(status, "the request is not valid", &[]);
+            response = problem(code_of(status), "the request is not valid", &[]);
             response.headers_mut().extend(allow.map(|allow| (header::ALLOW, allow)));
             response.extensions_mut().remove::<Document>()
         }
         _ => None,
     };
-    let Some(Document(mut document)) = document else { return response };
-    document["request_id"] = json!(id);
+    let Some(mut document) = document else { return response };
+    document.0.request_id = Some(id.to_owned());
     let (mut parts, _) = response.into_parts();
     parts.headers.remove(header::CONTENT_LENGTH);
-    let body = if is_head { String::new() } else { document.to_string() };
+    let body = if is_head { String::new() } else { document.text() };
     Response::from_parts(parts, body.into())
 }
 
@@ -113,34 +131,29 @@ fn grouped(number: usize) -> String {
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        let status = match &self {
-            Self::Invalid(_) => StatusCode::BAD_REQUEST,
-            Self::NotFound(_) => StatusCode::NOT_FOUND,
-            Self::Conflict(_) => StatusCode::CONFLICT,
-            Self::Forbidden(_) => StatusCode::FORBIDDEN,
-            Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Internal { .. } => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        if status.is_server_error() {
+        let code = self.code();
+        if status_of(code).is_server_error() {
             telemetry::report(&self, "answer a request");
         }
         match &self {
-            Self::Invalid(problems) => problem(status, &self.to_string(), problems),
+            Self::Invalid(problems) => problem(code, &self.to_string(), problems),
             // Only the log has the cause.
-            Self::Internal { .. } => problem(status, "this is a defect of ours; the log has the reason", &[]),
-            _ => problem(status, &self.to_string(), &[]),
+            Self::Internal { .. } => problem(code, "this is a defect of ours; the log has the reason", &[]),
+            _ => problem(code, &self.to_string(), &[]),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     fn document(errors: &[Problem]) -> Value {
         let error = Error::Invalid(errors.to_vec());
         let mut response = error.into_response();
-        response.extensions_mut().remove::<Document>().unwrap().0
+        serde_json::to_value(response.extensions_mut().remove::<Document>().unwrap().0).unwrap()
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::error::{Error, Problem};
 
 /// Rows on a page if the client gives no limit.
 pub const DEFAULT_LIMIT: i64 = 100;
-const MAX_LIMIT: i64 = 1_000;
+pub(super) const MAX_LIMIT: i64 = 1_000;
 /// Most problems that are reported for one query string or form.
 const MAX_PROBLEMS: usize = 1_000;
 

@@ -10,6 +10,7 @@ use crate::domain::{ArtifactId, RunId, StepId, TenantId, Timestamp};
 
 /// A stored object. One that was uploaded before any run has neither run, step nor attempt.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Artifact {
     pub id: ArtifactId,
     pub tenant_id: TenantId,
@@ -32,6 +33,7 @@ pub struct Artifact {
 
 /// An artifact in a list of its run. Large metadata is null and `metadata_omitted` says so.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct ArtifactSummary {
     pub id: ArtifactId,
     pub step_id: Option<StepId>,
@@ -51,6 +53,7 @@ pub struct ArtifactSummary {
 
 /// A page of artifacts in the order of their making.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct ArtifactPage {
     pub artifacts: Vec<ArtifactSummary>,
     /// `after` of the next page.
@@ -59,6 +62,7 @@ pub struct ArtifactPage {
 
 /// Where a workspace's bytes go.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Upload {
     /// Goes into a plan's `workspace`.
     pub id: ArtifactId,

@@ -7,6 +7,7 @@ use crate::domain::{RunId, StepId, Timestamp};
 
 /// A fact of a run's timeline.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Event {
     pub id: i64,
     pub run_id: RunId,

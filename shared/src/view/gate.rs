@@ -7,6 +7,7 @@ use crate::domain::{GateId, GateStatus, RunId, StepId, Timestamp};
 
 /// A barrier in front of a step or of a run's end.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Gate {
     pub id: GateId,
     pub run_id: RunId,
@@ -31,6 +32,7 @@ pub struct Gate {
 
 /// What somebody decided about a gate.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct GateDecision {
     pub decision: Decision,
     pub actor: String,
@@ -40,6 +42,7 @@ pub struct GateDecision {
 
 /// What passing does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OnPass {
     /// The step that waits has succeeded.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// A plan that `POST /runs` would accept, with everything that it leaves to defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct PlanChecked {
     pub goal: String,
     pub timeout_s: Option<u32>,
@@ -13,6 +14,7 @@ pub struct PlanChecked {
 
 /// A step of such a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct CheckedStep {
     pub name: String,
     pub tool: String,
@@ -32,6 +34,7 @@ pub struct CheckedStep {
 
 /// A place in a step's outputs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct OutputReference {
     pub step: String,
     /// Keys of objects and positions in lists; empty for the whole outputs.

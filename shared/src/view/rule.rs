@@ -13,6 +13,7 @@ use crate::domain::rule::Op;
 /// A table's rule as it is stored. One that was written by hand may lack parts, or hold what no rule may hold; `db_write`
 /// refuses such a rule, and this shows what is in it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Rule {
     pub id: Uuid,
     /// `schema.table`.
@@ -36,6 +37,7 @@ pub struct Rule {
 
 /// A page of rules by the name of their table.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct RulePage {
     pub rules: Vec<Rule>,
     /// `after` of the next page.
@@ -44,6 +46,7 @@ pub struct RulePage {
 
 /// A rule with what it meets.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct RuleDetail {
     #[serde(flatten)]
     pub rule: Rule,
@@ -55,6 +58,7 @@ pub struct RuleDetail {
 
 /// A change of a rule.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct RuleChange {
     /// `rule.set` or `rule.deleted`.
     #[serde(rename = "type")]
@@ -67,6 +71,7 @@ pub struct RuleChange {
 
 /// A rule that is gone.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct RuleDeleted {
     pub table: String,
     /// `deleted`.
@@ -75,6 +80,7 @@ pub struct RuleDeleted {
 
 /// A table as the catalog knows it. Two of them are equal only if nothing changed that a rule relies on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Target {
     pub oid: i64,
     /// `schema.table`.
@@ -99,6 +105,7 @@ pub struct Target {
 
 /// A foreign key that changes its own side when the other one changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct ForeignKey {
     pub parent: String,
     pub child: String,

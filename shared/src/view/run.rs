@@ -8,6 +8,7 @@ use crate::domain::{ArtifactId, RunId, RunStatus, StepId, Timestamp};
 
 /// A run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Run {
     pub id: RunId,
     pub status: RunStatus,
@@ -32,6 +33,7 @@ pub struct Run {
 
 /// A run in a list.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct RunSummary {
     pub id: RunId,
     pub status: RunStatus,
@@ -45,6 +47,7 @@ pub struct RunSummary {
 
 /// A page of runs, newest first.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct RunPage {
     pub runs: Vec<RunSummary>,
     /// `after` of the next page.
@@ -53,6 +56,7 @@ pub struct RunPage {
 
 /// A run with the first page of its steps and of its artifacts.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct RunDetail {
     pub run: Run,
     pub steps: Vec<Step>,
@@ -67,6 +71,7 @@ pub struct RunDetail {
 
 /// A run that exists now.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct RunCreated {
     pub id: RunId,
     pub status: RunStatus,
@@ -74,6 +79,7 @@ pub struct RunCreated {
 
 /// What cancelling, pausing, resuming or retrying a run did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct RunChange {
     pub id: RunId,
     /// The run's state now.
@@ -95,6 +101,7 @@ pub struct RunChange {
 
 /// What changed of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Changed {
     Cancelled,
@@ -107,6 +114,7 @@ pub enum Changed {
 
 /// Artifacts of a run, and which was made from which.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Lineage {
     pub run_id: RunId,
     pub nodes: Vec<LineageNode>,
@@ -118,6 +126,7 @@ pub struct Lineage {
 
 /// An artifact of a lineage. One that was uploaded has no run and no step.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct LineageNode {
     pub id: ArtifactId,
     pub run_id: Option<RunId>,
@@ -134,6 +143,7 @@ pub struct LineageNode {
 
 /// `to` was made from `from`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct LineageEdge {
     pub from: ArtifactId,
     pub to: ArtifactId,

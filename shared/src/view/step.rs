@@ -8,6 +8,7 @@ use crate::domain::{GateId, GateStatus, RunStatus, StepId, StepStatus, Timestamp
 
 /// A step. In lists, large inputs and outputs are null and `.._omitted` says so.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Step {
     pub id: StepId,
     pub name: String,
@@ -34,6 +35,7 @@ pub struct Step {
 
 /// A page of steps in the plan's order.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct StepPage {
     pub steps: Vec<Step>,
     /// `after` of the next page.
@@ -42,6 +44,7 @@ pub struct StepPage {
 
 /// Why a step or a run failed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Failure {
     /// For programs, in snake_case.
     pub code: String,
@@ -56,6 +59,7 @@ pub struct Failure {
 
 /// What a step waits for: a sentence, and the facts behind it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct StepWhy {
     /// The sentence.
     #[serde(default)]
@@ -86,6 +90,7 @@ pub struct StepWhy {
 
 /// A parent that has not succeeded.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct WaitingParent {
     pub name: String,
     pub status: StepStatus,
@@ -93,6 +98,7 @@ pub struct WaitingParent {
 
 /// A gate of a step.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct WaitingGate {
     pub id: GateId,
     pub gate_type: String,

@@ -92,7 +92,7 @@ async fn a_gate_that_nobody_decides_expires_and_fails_its_step() {
     lab.gates_due(run).await;
 
     // Its time is over, although no sweeper has run yet.
-    assert!(matches!(approve(&lab, run).await, Err(Error::Conflict(_))));
+    assert!(matches!(approve(&lab, run).await, Err(Error::Conflict(..))));
     assert_eq!(lab.run_status(run).await, "blocked");
     assert_eq!(sweep(&lab.ctx).await.unwrap().gates_expired, 1);
     let snapshot = lab.snapshot(run).await;
@@ -100,7 +100,7 @@ async fn a_gate_that_nobody_decides_expires_and_fails_its_step() {
     assert_eq!(snapshot["steps"]["ask"]["error"], "gate_expired");
     assert_eq!(snapshot["steps"]["ask"]["gates"][0]["status"], "expired");
     assert_eq!(snapshot["steps"]["deploy"]["status"], "skipped");
-    assert!(matches!(approve(&lab, run).await, Err(Error::Conflict(_))));
+    assert!(matches!(approve(&lab, run).await, Err(Error::Conflict(..))));
     lab.assert_invariants().await;
 }
 

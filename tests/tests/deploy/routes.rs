@@ -12,7 +12,7 @@ fn of_routers() -> BTreeSet<Route> {
     let tables = [("api", api::routes()), ("approvals", approvals::routes()), ("console", console::routes())];
     let mut routes = BTreeSet::new();
     for (function, table) in tables {
-        for (method, path) in table.table() {
+        for shared::http::Route { method, path, .. } in table.table() {
             let route = (method.to_string(), (*path).to_owned(), function.to_owned());
             assert!(routes.insert(route.clone()), "twice: {route:?}");
         }

@@ -92,6 +92,7 @@ async fn problem(answer: Response, status: u16) -> String {
     let text = answer.text().await.expect("a body");
     let document: Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!(document["status"], status);
+    assert!(document["type"].as_str().is_some_and(|kind| kind.ends_with(document["code"].as_str().expect("a code"))));
     assert!(document["request_id"].is_string() && document["detail"].is_string(), "{text}");
     text
 }

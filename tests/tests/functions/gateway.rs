@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::Router;
 use lambda_http::request::LambdaRequest;
 use lambda_http::{Adapter, Context, LambdaEvent};
-use nofx_tests::Lab;
+use nofx_tests::{Lab, contract};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -56,7 +56,7 @@ impl Gateway {
         self.send("POST", path, &[], Some(body.to_string())).await
     }
 
-    /// Sends a request as the event that this gateway makes of it.
+    /// Sends a request as the event that this gateway makes of it. The answer is one that the API's document promises.
     pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<String>) -> Answer {
         let event = match self.shape {
             Shape::Rest => rest_event(method, path, headers, body.as_deref()),
@@ -68,12 +68,16 @@ impl Gateway {
         let answer = adapter.oneshot(event).await.expect("an answer");
         let answer = serde_json::to_value(&answer).expect("an answer is JSON");
         let text = answer["body"].as_str().unwrap_or_default();
-        Answer {
+        let answer = Answer {
             status: answer["statusCode"].as_u64().expect("a status"),
             headers: json!({"one": answer["headers"], "many": answer["multiValueHeaders"]}),
             bytes: text.len(),
             body: serde_json::from_str(text).unwrap_or_else(|_| json!(text)),
-        }
+        };
+        let (path, media_type) = (split(path).0, answer.header("content-type"));
+        let problems = contract::problems(method, path, answer.status, media_type, &answer.body);
+        assert!(problems.is_empty(), "not in the API's document: {problems:?}: {answer:?}");
+        answer
     }
 }
 

@@ -3,6 +3,8 @@
 use axum::http::Method;
 use nofx_tests::Lab;
 use serde_json::json;
+use shared::error::Code;
+use shared::http::Route;
 
 use crate::gateway::{Answer, Gateway, Shape};
 
@@ -12,8 +14,8 @@ const PAGES: &str = "/ui";
 
 /// Every function, with the method and path of each route.
 fn all(lab: &Lab, shape: Shape) -> Vec<(Gateway, Vec<(Method, &'static str)>)> {
-    let tables =
-        [api::routes().table().to_vec(), approvals::routes().table().to_vec(), console::routes().table().to_vec()];
+    let of = |table: &[Route]| table.iter().map(|route| (route.method.clone(), route.path)).collect();
+    let tables = [of(api::routes().table()), of(approvals::routes().table()), of(console::routes().table())];
     let gateways = [Gateway::api(lab, shape), Gateway::approvals(lab, shape), Gateway::console(lab, shape)];
     gateways.into_iter().zip(tables).collect()
 }
@@ -41,6 +43,8 @@ fn assert_refused(answer: &Answer, status: u64, what: &str) {
     }
     assert_eq!(kind, "application/problem+json", "{what}: {answer:?}");
     assert_eq!((&answer.body["status"], &answer.body["request_id"]), (&json!(status), &json!("gateway-1")), "{what}");
+    let code = answer.body["code"].as_str().and_then(|code| Code::ALL.iter().find(|known| known.as_str() == code));
+    assert!(code.is_some_and(|code| u64::from(code.status()) == status), "{what}: {answer:?}");
     assert!(answer.body["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{what}: {answer:?}");
 }
 

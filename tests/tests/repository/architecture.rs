@@ -11,7 +11,7 @@ type Arrows = [(&'static str, &'static [&'static str])];
 
 const SHARED: &Arrows = &[
     ("domain", &[]),
-    ("view", &["domain"]),
+    ("view", &["domain", "error"]),
     ("error", &["domain"]),
     ("config", &["domain", "error"]),
     ("telemetry", &["error"]),
@@ -22,7 +22,7 @@ const SHARED: &Arrows = &[
     ("context", &["config", "db", "error", "queue", "secrets", "storage"]),
     ("flow", &["context", "db", "domain", "error", "queue", "storage", "telemetry", "view"]),
     ("worker", &["context", "db", "domain", "error", "flow", "queue", "storage", "telemetry"]),
-    ("http", &["domain", "error", "telemetry"]),
+    ("http", &["domain", "error", "telemetry", "view"]),
 ];
 
 const LOCAL: &Arrows = &[

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nofx_tests::catalogue::Catalogue;
 use shared::domain::tool::HANDLERS;
+use shared::error::Code;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the checkout").to_owned()
@@ -74,6 +75,24 @@ fn every_code_of_the_sources_is_in_the_catalogue() {
     let missing: Vec<_> =
         codes.iter().filter(|code| !pages.iter().any(|page| page.contains(&format!("`{code}`")))).collect();
     assert!(missing.is_empty(), "not in docs/errors.md: {missing:?}");
+}
+
+/// Codes and statuses of the sections of docs/errors.md that describe refused requests.
+fn described_problems() -> BTreeSet<(String, String)> {
+    let page = fs::read_to_string(root().join("docs/errors.md")).expect("the page");
+    let sections = page.split("\n### `").skip(1);
+    let described = sections.map(|section| {
+        let (code, rest) = section.split_once('`').expect("a code");
+        let status = rest.trim_start().strip_prefix("Status ").expect(code);
+        (code.to_owned(), status.split('.').next().unwrap_or_default().to_owned())
+    });
+    described.collect()
+}
+
+#[test]
+fn every_code_of_a_problem_has_a_section_with_its_status_and_the_other_way_round() {
+    let codes = Code::ALL.iter().map(|code| (code.as_str().to_owned(), code.status().to_string()));
+    assert_eq!(codes.collect::<BTreeSet<_>>(), described_problems());
 }
 
 /// First words of event types, besides the names of handlers.

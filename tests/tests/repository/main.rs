@@ -5,5 +5,6 @@ mod architecture;
 mod catalogue;
 mod handlers;
 mod links;
+mod openapi;
 mod placement;
 mod plan_schema;

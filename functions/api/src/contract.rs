@@ -1,0 +1,233 @@
+//! What the API's document says of these routes.
+
+use axum::http::Method;
+use serde_json::{Value, json};
+use shared::domain::rule::{FIELDS, MAX_ROWS};
+use shared::error::Code;
+use shared::http::ACTOR;
+use shared::http::contract::{Operation, Schemas, object, who_and_why};
+use shared::view::{
+    Artifact, ArtifactPage, Event, Gate, Health, Lineage, PlanChecked, RuleDeleted, RuleDetail, RulePage, RunChange,
+    RunCreated, RunDetail, RunPage, Step, StepPage, StepWhy, Upload,
+};
+
+use crate::artifacts::{MAX_UPLOAD_BYTES, MEDIA_TYPES, UPLOAD};
+
+const RUNS: &str = "Runs";
+const STEPS: &str = "Steps";
+const ARTIFACTS: &str = "Artifacts";
+const RULES: &str = "Rules of db_write";
+const SERVER: &str = "Server";
+
+/// Every route but those of pages.
+pub fn contract(schemas: &mut Schemas) -> Vec<Operation> {
+    [runs(schemas), controls(schemas), steps(schemas), artifacts(schemas), rules(schemas), server(schemas)].concat()
+}
+
+fn get(path: &'static str, id: &'static str, group: &'static str, summary: &'static str) -> Operation {
+    Operation::new(Method::GET, path, id, group, summary)
+}
+
+fn runs(schemas: &mut Schemas) -> Vec<Operation> {
+    let events = schemas.list_of::<Event>();
+    let gates = schemas.list_of::<Gate>();
+    let key = json!({"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"});
+    let example = json!({"plan": {"goal": "say hello", "steps": [
+        {"name": "hello", "tool": "echo", "inputs": {"text": "hello"}},
+        {"name": "approve", "tool": "manual:release", "depends_on": ["hello"], "timeout_s": 3600}]}});
+    vec![
+        Operation::new(Method::POST, "/runs", "createRun", RUNS, "Create a run of a plan.")
+            .header("Idempotency-Key", "Makes it safe to repeat the request: the same key creates one run.", key)
+            .header("traceparent", "W3C trace context; the run continues this trace.", json!({"type": "string"}))
+            .takes(plan_body(), example.clone())
+            .answers(201, "The run was created.", schemas.of::<RunCreated>())
+            .with("Location")
+            .example("run", "POST /runs")
+            .answers(200, "An earlier request with this Idempotency-Key created it.", schemas.of::<RunCreated>())
+            .with("Location")
+            .refuses(&[Code::IdempotencyConflict]),
+        Operation::new(Method::POST, "/plans/check", "checkPlan", RUNS, "Check a plan without creating a run.")
+            .takes(plan_body(), example)
+            .answers(200, "POST /runs would accept the plan.", schemas.of::<PlanChecked>()),
+        get("/runs", "listRuns", RUNS, "List runs, newest first.")
+            .answers(200, "A page.", schemas.of::<RunPage>())
+            .with("Link")
+            .example("run", "GET /runs"),
+        get("/runs/{id}", "fetchRun", RUNS, "Read a run with the first page of its steps and of its artifacts.")
+            .answers(200, "The run.", schemas.of::<RunDetail>())
+            .with("Link")
+            .example("run", "GET /runs/{id}, failed"),
+        get("/runs/{id}/plan", "fetchPlan", RUNS, "Read the plan as it was posted.")
+            .answers(200, "The plan.", json!({"type": "object"}))
+            .example("run", "GET /runs/{id}/plan"),
+        get("/runs/{id}/timeline", "listEvents", RUNS, "List the events of a run, oldest first.")
+            .answers(200, "A page.", events)
+            .with("Link")
+            .example("run", "GET /runs/{id}/timeline?limit=2"),
+        get("/runs/{id}/gates", "listRunGates", RUNS, "List the gates of a run, oldest first.")
+            .answers(200, "A page.", gates)
+            .with("Link"),
+        get("/runs/{id}/lineage", "fetchLineage", RUNS, "Read which artifacts of a run were made from which.")
+            .answers(200, "The graph.", schemas.of::<Lineage>())
+            .example("run", "GET /runs/{id}/lineage"),
+    ]
+}
+
+fn controls(schemas: &mut Schemas) -> Vec<Operation> {
+    let mut control = |path, id, summary, code, example| {
+        Operation::new(Method::POST, path, id, RUNS, summary)
+            .may_take(object(&[ACTOR], &[], who_and_why), json!({"actor": "ann"}))
+            .answers(200, "What changed.", schemas.of::<RunChange>())
+            .example("control", example)
+            .refuses(&[code])
+    };
+    vec![
+        control("/runs/{id}/cancel", "cancelRun", "Cancel a run.", Code::RunFinished, "cancel"),
+        control("/runs/{id}/pause", "pauseRun", "Pause a run: no further step starts.", Code::RunFinished, "pause"),
+        control("/runs/{id}/resume", "resumeRun", "Resume a paused run.", Code::RunFinished, "resume"),
+        control(
+            "/runs/{id}/retry",
+            "retryRun",
+            "Retry a failed or cancelled run as its next generation.",
+            Code::RunNotRetryable,
+            "retry",
+        ),
+    ]
+}
+
+fn steps(schemas: &mut Schemas) -> Vec<Operation> {
+    vec![
+        get("/runs/{id}/steps", "listSteps", STEPS, "List the steps of a run in the order of its plan.")
+            .answers(200, "A page.", schemas.of::<StepPage>())
+            .with("Link")
+            .example("run", "GET /runs/{id}/steps?limit=1"),
+        get("/runs/{id}/steps/{name}", "fetchStep", STEPS, "Read a step with its inputs and outputs, however large.")
+            .answers(200, "The step.", schemas.of::<Step>())
+            .example("run", "GET /runs/{id}/steps/write"),
+        get("/runs/{id}/steps/{name}/why", "explainStep", STEPS, "Read what a step waits for, or how it ended.")
+            .answers(200, "A sentence and the facts behind it.", schemas.of::<StepWhy>())
+            .example("run", "why, pending"),
+    ]
+}
+
+fn artifacts(schemas: &mut Schemas) -> Vec<Operation> {
+    let upload = object(UPLOAD, &["sha256", "size_bytes"], |field| match field {
+        "sha256" => {
+            json!({"description": "Of the archive, in lower-case hex.", "type": "string", "pattern": "^[0-9a-f]{64}$"})
+        }
+        "size_bytes" => json!({"type": "integer", "minimum": 1, "maximum": MAX_UPLOAD_BYTES}),
+        "media_type" => json!({"description": "application/gzip by default.", "enum": media_types()}),
+        "name" => json!({"type": ["string", "null"], "maxLength": 200, "pattern": r"^[^\x00]*[^\s\x00][^\x00]*$"}),
+        other => unreachable!("the field {other} has no schema"),
+    });
+    let example = json!({"sha256": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", "size_bytes": 1024,
+        "name": "workspace.tar.gz"});
+    vec![
+        get("/runs/{id}/artifacts", "listArtifacts", ARTIFACTS, "List the artifacts of a run, oldest first.")
+            .answers(200, "A page.", schemas.of::<ArtifactPage>())
+            .with("Link")
+            .example("run", "GET /runs/{id}/artifacts"),
+        get("/artifacts/{id}", "fetchArtifact", ARTIFACTS, "Read what is recorded about an artifact.")
+            .answers(200, "The artifact.", schemas.of::<Artifact>())
+            .example("run", "GET /artifacts/{id}"),
+        get("/artifacts/{id}/download", "downloadArtifact", ARTIFACTS, "Download an artifact.")
+            .answers(302, "Its bytes are at Location, for 15 minutes.", None)
+            .with("Location")
+            .refuses(&[Code::Forbidden]),
+        Operation::new(
+            Method::POST,
+            "/workspaces",
+            "createWorkspace",
+            ARTIFACTS,
+            "Announce the upload of a workspace.",
+        )
+        .takes(upload, example)
+        .answers(201, "Where to PUT the bytes.", schemas.of::<Upload>()),
+    ]
+}
+
+fn media_types() -> Vec<Value> {
+    MEDIA_TYPES.iter().map(|kind| json!(kind)).chain([Value::Null]).collect()
+}
+
+fn rules(schemas: &mut Schemas) -> Vec<Operation> {
+    let example = json!({"allowed_ops": ["insert"], "columns": ["name", "price"], "max_rows": 100, "actor": "ann"});
+    vec![
+        get("/rules", "listRules", RULES, "List the rules by the name of their table.")
+            .answers(200, "A page.", schemas.of::<RulePage>())
+            .with("Link"),
+        get(
+            "/rules/{table}",
+            "fetchRule",
+            RULES,
+            "Read the rule of a table, what is behind the name, and its changes.",
+        )
+        .answers(200, "The rule.", schemas.of::<RuleDetail>())
+        .example("rule", "GET /rules/{table}"),
+        Operation::new(Method::PUT, "/rules/{table}", "setRule", RULES, "Set the rule of a table.")
+            .takes(rule_body(), example)
+            .answers(201, "The rule is new.", schemas.of::<RuleDetail>())
+            .answers(200, "It replaced another.", schemas.of::<RuleDetail>()),
+        Operation::new(Method::DELETE, "/rules/{table}", "deleteRule", RULES, "Delete the rule of a table.")
+            .may_take(object(&[ACTOR], &[], who_and_why), json!({"actor": "ann"}))
+            .answers(200, "It was deleted.", schemas.of::<RuleDeleted>())
+            .example("rule", "DELETE /rules/{table}"),
+    ]
+}
+
+fn server(schemas: &mut Schemas) -> Vec<Operation> {
+    vec![
+        get("/health", "health", SERVER, "Check that the database answers.")
+            .answers(200, "It does.", schemas.of::<Health>())
+            .example("rule", "GET /health"),
+        get("/openapi.json", "openapi", SERVER, "Read this document.").answers(
+            200,
+            "An OpenAPI document.",
+            json!({"type": "object"}),
+        ),
+    ]
+}
+
+fn plan_body() -> Value {
+    json!({
+        "type": "object",
+        "properties": {"plan": {"description": "plan.schema.json has its schema, docs/plans.md explains it.", "type": "object"}},
+        "required": ["plan"],
+        "additionalProperties": false,
+    })
+}
+
+fn rule_body() -> Value {
+    let names = |about: &str| {
+        json!({
+            "description": about, "type": "array", "maxItems": 1_000, "uniqueItems": true,
+            "items": {"type": "string", "minLength": 1, "maxLength": 63, "pattern": r"^[^\p{Cc}]*$"},
+        })
+    };
+    let mut fields = FIELDS.to_vec();
+    fields.push(ACTOR);
+    object(&fields, &["allowed_ops"], |field| match field {
+        "allowed_ops" => {
+            json!({"type": "array", "minItems": 1, "uniqueItems": true, "items": {"enum": ["insert", "update", "delete"]}})
+        }
+        "columns" => names("Columns that may be written; none by default."),
+        "key" => names("Columns that find rows, all of them together; none by default."),
+        "max_rows" => {
+            json!({"description": "Most rows of one statement.", "type": "integer", "minimum": 1, "maximum": MAX_ROWS, "default": 100})
+        }
+        "role" => json!({"description": "The database role that writes; nofx_writer by default.", "type": "string"}),
+        "triggers" => json!({
+            "description": "Triggers and rewrite rules that may run: schema.table.name, and the sha256 of the definition.",
+            "type": "object", "additionalProperties": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+        }),
+        "dependants" => json!({
+            "description": "Other tables that cascades and triggers may change: schema.table, and the most rows.",
+            "type": "object", "additionalProperties": {"type": "integer", "minimum": 0, "maximum": 999_999},
+        }),
+        "allow" => json!({
+            "description": "What is no plain table and may be written all the same.",
+            "type": "array", "uniqueItems": true, "items": {"enum": ["view", "foreign_table", "inheritance"]},
+        }),
+        other => who_and_why(other),
+    })
+}

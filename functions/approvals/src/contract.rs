@@ -1,0 +1,76 @@
+//! What the API's document says of these routes.
+
+use axum::http::Method;
+use serde_json::{Value, json};
+use shared::error::Code;
+use shared::http::contract::{Operation, Schemas, object, who_and_why};
+use shared::http::{ACTOR, REASON};
+use shared::view::Gate;
+
+use crate::{MAX_EXPIRY_S, NEW_GATE};
+
+const GATES: &str = "Gates";
+
+/// Every route.
+pub fn contract(schemas: &mut Schemas) -> Vec<Operation> {
+    let example = json!({"run_id": "0198c0de-0000-7000-8000-000000000001", "gate_type": "security review",
+        "expires_after_s": 3600});
+    let mut decide = |path, id, summary| {
+        Operation::new(Method::POST, path, id, GATES, summary)
+            .may_take(object(&[ACTOR, REASON], &[], who_and_why), json!({"actor": "ann", "reason": "looks good"}))
+            .answers(200, "The gate, decided.", schemas.of::<Gate>())
+            .refuses(&[Code::GateDecided, Code::GateExpired])
+    };
+    let decisions = [
+        decide("/gates/{id}/approve", "approveGate", "Approve a gate.").example("run", "approve"),
+        decide("/gates/{id}/reject", "rejectGate", "Reject a gate: its step or run fails."),
+        decide("/gates/{id}/waive", "waiveGate", "Let a gate pass without evidence; the record says so."),
+    ];
+    let others = [
+        Operation::new(
+            Method::POST,
+            "/gates",
+            "createGate",
+            GATES,
+            "Put a gate before a run's end or before one of its steps.",
+        )
+        .takes(new_gate(), example)
+        .answers(201, "The gate.", schemas.of::<Gate>())
+        .refuses(&[Code::NotFound, Code::AlreadyStarted]),
+        Operation::new(
+            Method::GET,
+            "/gates",
+            "listGates",
+            GATES,
+            "List the gates that wait for a decision, oldest first.",
+        )
+        .answers(200, "A page.", schemas.list_of::<Gate>())
+        .with("Link"),
+        Operation::new(Method::GET, "/gates/{id}", "fetchGate", GATES, "Read a gate.")
+            .answers(200, "The gate.", schemas.of::<Gate>())
+            .example("run", "GET /gates/{id}"),
+    ];
+    others.into_iter().chain(decisions).collect()
+}
+
+fn new_gate() -> Value {
+    object(NEW_GATE, &["run_id", "gate_type"], |field| match field {
+        "run_id" => json!({"description": "The run.", "type": "string", "format": "uuid"}),
+        "step_id" => json!({
+            "description": "The step that waits; without it, the end of the run does.",
+            "type": ["string", "null"], "format": "uuid",
+        }),
+        "gate_type" => json!({
+            "description": "What it is about.",
+            "type": "string", "minLength": 1, "maxLength": 100, "pattern": r"^[^\x00]*[^\s\x00][^\x00]*$",
+        }),
+        "evidence_uri" => json!({
+            "description": "Where the evidence is.", "type": ["string", "null"], "maxLength": 2_000, "pattern": r"^[^\x00]*$",
+        }),
+        "expires_after_s" => json!({
+            "description": "After so many seconds it expires; never by default.",
+            "type": ["integer", "null"], "minimum": 1, "maximum": MAX_EXPIRY_S,
+        }),
+        other => who_and_why(other),
+    })
+}

@@ -1,0 +1,216 @@
+//! What the API's document, `openapi.json`, says of a route beside what the route itself declares. Only the tests that
+//! make the document use it.
+
+use axum::http::Method;
+use schemars::JsonSchema;
+use schemars::generate::{SchemaGenerator, SchemaSettings};
+use serde_json::{Map, Value, json};
+
+use super::body::{MAX_ACTOR_CHARS, MAX_REASON_CHARS};
+use crate::domain::fields::Names;
+use crate::error::Code;
+
+/// Schemas of answers, by the names of their types.
+pub struct Schemas(SchemaGenerator);
+
+impl Default for Schemas {
+    fn default() -> Self {
+        let settings = SchemaSettings::draft2020_12().for_serialize();
+        let settings = settings.with(|settings| {
+            settings.definitions_path = "/components/schemas".into();
+            settings.meta_schema = None;
+        });
+        Self(settings.into_generator())
+    }
+}
+
+impl Schemas {
+    /// A reference to the schema of a type, which is kept.
+    pub fn of<T: JsonSchema>(&mut self) -> Value {
+        self.0.subschema_for::<T>().to_value()
+    }
+
+    /// The schema of a bare array.
+    pub fn list_of<T: JsonSchema>(&mut self) -> Value {
+        json!({"type": "array", "items": self.of::<T>()})
+    }
+
+    /// The schemas that were kept.
+    pub fn kept(mut self) -> Map<String, Value> {
+        self.0.take_definitions(true)
+    }
+}
+
+/// A route of the API.
+#[derive(Debug, Clone)]
+pub struct Operation {
+    pub method: Method,
+    pub path: &'static str,
+    /// Unique, for generated clients.
+    pub id: &'static str,
+    pub group: &'static str,
+    /// One sentence.
+    pub summary: &'static str,
+    pub headers: Vec<Header>,
+    pub body: Option<RequestBody>,
+    /// Without problems.
+    pub answers: Vec<Answer>,
+    /// Codes of its problems, besides those that follow from its method and path.
+    pub codes: Vec<Code>,
+}
+
+/// A header of a request.
+#[derive(Debug, Clone)]
+pub struct Header {
+    pub name: &'static str,
+    pub about: &'static str,
+    pub schema: Value,
+}
+
+/// The body of a request.
+#[derive(Debug, Clone)]
+pub struct RequestBody {
+    pub schema: Value,
+    pub example: Value,
+    pub is_required: bool,
+}
+
+/// An answer that is not a problem.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: u16,
+    pub about: &'static str,
+    /// None if there is no body.
+    pub schema: Option<Value>,
+    /// Names of its headers, besides `x-request-id`.
+    pub headers: Vec<&'static str>,
+    /// Where `tests/tests/functions/shapes` has one: the file, and the name in it.
+    pub example: Option<(&'static str, &'static str)>,
+}
+
+impl Operation {
+    pub fn new(
+        method: Method,
+        path: &'static str,
+        id: &'static str,
+        group: &'static str,
+        summary: &'static str,
+    ) -> Self {
+        let (headers, answers, codes) = (Vec::new(), Vec::new(), Vec::new());
+        Self { method, path, id, group, summary, headers, body: None, answers, codes }
+    }
+
+    /// Adds an answer. The calls that follow describe it.
+    #[must_use]
+    pub fn answers(mut self, status: u16, about: &'static str, schema: impl Into<Option<Value>>) -> Self {
+        let schema = schema.into();
+        self.answers.push(Answer { status, about, schema, headers: Vec::new(), example: None });
+        self
+    }
+
+    /// The last answer has this header.
+    #[must_use]
+    pub fn with(mut self, header: &'static str) -> Self {
+        self.answers.iter_mut().last().into_iter().for_each(|answer| answer.headers.push(header));
+        self
+    }
+
+    /// The last answer has a recorded example.
+    #[must_use]
+    pub fn example(mut self, file: &'static str, name: &'static str) -> Self {
+        self.answers.iter_mut().last().into_iter().for_each(|answer| answer.example = Some((file, name)));
+        self
+    }
+
+    #[must_use]
+    pub fn takes(mut self, schema: Value, example: Value) -> Self {
+        self.body = Some(RequestBody { schema, example, is_required: true });
+        self
+    }
+
+    /// The same, if the client may send no body.
+    #[must_use]
+    pub fn may_take(mut self, schema: Value, example: Value) -> Self {
+        self.body = Some(RequestBody { schema, example, is_required: false });
+        self
+    }
+
+    #[must_use]
+    pub fn header(mut self, name: &'static str, about: &'static str, schema: Value) -> Self {
+        self.headers.push(Header { name, about, schema });
+        self
+    }
+
+    #[must_use]
+    pub fn refuses(mut self, codes: &[Code]) -> Self {
+        self.codes.extend(codes);
+        self
+    }
+}
+
+/// The schema of an object with the fields of its reader. Other spellings of a field are deprecated.
+pub fn object(known: &[Names], required: &[&str], describe: impl Fn(&str) -> Value) -> Value {
+    let (mut properties, mut rules) = (Map::new(), Vec::new());
+    for names in known {
+        let Some((name, others)) = names.split_first() else { continue };
+        properties.insert((*name).to_owned(), describe(name));
+        for other in others {
+            let mut schema = describe(name);
+            schema["description"] = json!(format!("The same as {name}."));
+            schema["deprecated"] = json!(true);
+            properties.insert((*other).to_owned(), schema);
+        }
+        let one: Vec<_> = names.iter().map(|name| json!({"required": [name]})).collect();
+        let none = json!({"not": {"anyOf": one}});
+        if !others.is_empty() {
+            let may_miss = (!required.contains(name)).then_some(none);
+            rules.push(json!({"oneOf": one.into_iter().chain(may_miss).collect::<Vec<_>>()}));
+        }
+    }
+    let always: Vec<_> = required
+        .iter()
+        .filter(|name| known.iter().any(|names| names.len() == 1 && names.first() == Some(name)))
+        .collect();
+    let mut schema = json!({"type": "object", "properties": properties, "additionalProperties": false});
+    if !always.is_empty() {
+        schema["required"] = json!(always);
+    }
+    if !rules.is_empty() {
+        schema["allOf"] = json!(rules);
+    }
+    schema
+}
+
+/// Schemas of the fields `actor` and `reason`.
+pub fn who_and_why(field: &str) -> Value {
+    match field {
+        "actor" => json!({
+            "description": "Who asks; recorded as given, `anonymous` by default.",
+            "type": ["string", "null"], "minLength": 1, "maxLength": MAX_ACTOR_CHARS, "pattern": r"^[^\p{Cc}]*[^\s\p{Cc}][^\p{Cc}]*$",
+        }),
+        "reason" => json!({
+            "description": "Why.", "type": ["string", "null"], "maxLength": MAX_REASON_CHARS, "pattern": r"^[^\x00]*$",
+        }),
+        other => unreachable!("the field {other} has no schema"),
+    }
+}
+
+/// The schema of a parameter in a path or a query string.
+pub fn parameter(name: &str) -> Value {
+    match name {
+        "id" => json!({"type": "string", "format": "uuid"}),
+        "name" => json!({"description": "Name of a step.", "type": "string", "minLength": 1}),
+        "table" => {
+            json!({"description": "`schema.table`.", "type": "string", "pattern": r"^[^.\p{Cc}]{1,63}\.[^.\p{Cc}]{1,63}$"})
+        }
+        "after" => json!({
+            "description": "Cursor: `next` of the page before, or for a timeline the `seq` of the last event seen.",
+            "type": "string",
+        }),
+        "limit" => json!({
+            "description": "Most rows of the page.",
+            "type": "integer", "minimum": 1, "maximum": super::query::MAX_LIMIT, "default": super::DEFAULT_LIMIT,
+        }),
+        other => unreachable!("the parameter {other} has no schema"),
+    }
+}

@@ -1,0 +1,46 @@
+//! Problem documents.
+
+use serde::Serialize;
+
+use crate::error::{Code, Problem};
+
+/// An error answer (RFC 9457).
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
+pub struct ProblemDocument {
+    /// Address of the code's section on the page of errors, relative to the server.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The status in words.
+    pub title: String,
+    pub status: u16,
+    /// For programs.
+    pub code: Code,
+    /// For people.
+    pub detail: String,
+    /// The wrong places of the input, at most 100 of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<Problem>,
+    /// How many more there are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub more: Option<usize>,
+    /// Finds the request in the log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+}
+
+impl ProblemDocument {
+    /// A document without `errors`.
+    pub fn new(code: Code, title: &str, detail: String) -> Self {
+        Self {
+            kind: format!("/docs/errors#{}", code.as_str()),
+            title: title.to_owned(),
+            status: code.status(),
+            code,
+            detail,
+            errors: Vec::new(),
+            more: None,
+            request_id: None,
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! The API's document, `openapi.json`: made from the routes of the functions, what they say of them, and the types of
+//! their answers. And the check of answers against it.
+
+mod answer;
+mod document;
+mod page;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+pub use answer::problems;
+pub use document::{PAGES, operations};
+
+/// A file of the repository.
+fn path(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file)
+}
+
+/// The files that are made, each with its text.
+pub fn files() -> Vec<(PathBuf, String)> {
+    let document = document::document();
+    let errors = fs::read_to_string(path("docs/errors.md")).expect("the page of errors");
+    vec![
+        (path("functions/api/assets/docs.html"), page::reference(&document)),
+        (path("functions/api/assets/errors.html"), page::errors(&errors)),
+        (path("openapi.json"), format!("{document:#}\n")),
+    ]
+}

@@ -1,0 +1,186 @@
+//! Makes the document.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use axum::http::Method;
+use serde_json::{Map, Value, json};
+use shared::error::Code;
+use shared::http::contract::{Answer, Operation, Schemas, parameter};
+use shared::http::{BodyKind, Route};
+use shared::view::ProblemDocument;
+
+use super::path;
+
+/// Routes that answer with pages and are not in the document.
+pub const PAGES: [&str; 3] = ["/docs", "/docs/errors", "/docs/style.css"];
+
+/// Codes that only the server in front of the functions gives.
+const FRONT: [Code; 4] = [Code::MisdirectedRequest, Code::FunctionFailed, Code::NotTaken, Code::FunctionTimedOut];
+
+/// The routes of the functions, and what the functions say of them.
+pub fn operations(schemas: &mut Schemas) -> (Vec<Route>, Vec<Operation>) {
+    let routes = [api::routes().table().to_vec(), approvals::routes().table().to_vec()].concat();
+    let routes = routes.into_iter().filter(|route| !PAGES.contains(&route.path)).collect();
+    (routes, [api::contract::contract(schemas), approvals::contract::contract(schemas)].concat())
+}
+
+/// An OpenAPI 3.1 document.
+pub fn document() -> Value {
+    let mut schemas = Schemas::default();
+    let (routes, operations) = operations(&mut schemas);
+    let problem = schemas.of::<ProblemDocument>();
+    let mut refusals = BTreeMap::new();
+    let mut paths: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
+    for operation in &operations {
+        let route = routes.iter().find(|route| route.path == operation.path && route.method == operation.method);
+        let route = route.unwrap_or_else(|| panic!("no router has {} {}", operation.method, operation.path));
+        let described = described(operation, route, &problem, &mut refusals);
+        paths.entry(operation.path).or_default().insert(operation.method.as_str().to_lowercase(), described);
+    }
+    let mut groups: Vec<&str> = Vec::new();
+    for operation in &operations {
+        if !groups.contains(&operation.group) {
+            groups.push(operation.group);
+        }
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "NOFX control plane",
+            "version": env!("CARGO_PKG_VERSION"),
+            "summary": "Runs plans durably.",
+            "description": "Lists are pages: `Link` leads to the next one. Every answer has `x-request-id`. Errors are problem documents (RFC 9457); their `type` leads to a section of /docs/errors.",
+            "license": {"name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "tags": groups.iter().map(|name| json!({"name": name})).collect::<Vec<_>>(),
+        "paths": paths,
+        "components": {"headers": headers(), "responses": refusals, "schemas": schemas.kept()},
+    })
+}
+
+fn described(operation: &Operation, route: &Route, problem: &Value, refusals: &mut BTreeMap<String, Value>) -> Value {
+    let mut responses: BTreeMap<String, Value> =
+        operation.answers.iter().map(|answer| (answer.status.to_string(), answered(answer))).collect();
+    let mut codes: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
+    for code in codes_of(operation) {
+        codes.entry(code.status()).or_default().push(code);
+    }
+    for (status, codes) in codes {
+        let name = codes.iter().map(|code| code.as_str()).collect::<Vec<_>>().join("-");
+        responses.insert(status.to_string(), json!({"$ref": format!("#/components/responses/{name}")}));
+        refusals.entry(name).or_insert_with(|| refused(&codes, problem));
+    }
+    let mut described = json!({
+        "operationId": operation.id,
+        "tags": [operation.group],
+        "summary": operation.summary,
+        "responses": responses,
+    });
+    let parameters = parameters(operation, route);
+    if !parameters.is_empty() {
+        described["parameters"] = json!(parameters);
+    }
+    assert_eq!(operation.body.is_some(), matches!(route.takes.body, BodyKind::Json), "{}", operation.id);
+    if let Some(body) = &operation.body {
+        let content = json!({"application/json": {"schema": body.schema, "example": body.example}});
+        described["requestBody"] = json!({"required": body.is_required, "content": content});
+    }
+    described
+}
+
+/// Every code of an operation: its own, and those that follow from its method and path.
+fn codes_of(operation: &Operation) -> BTreeSet<Code> {
+    let always = [Code::Invalid, Code::Internal, Code::Unavailable];
+    let mut codes: BTreeSet<Code> = operation.codes.iter().chain(&always).chain(&FRONT).copied().collect();
+    if operation.path.contains('{') {
+        codes.insert(Code::NotFound);
+    }
+    if operation.method != Method::GET {
+        codes.extend([Code::ForbiddenOrigin, Code::RequestTimeout, Code::TooLarge, Code::UnsupportedMediaType]);
+    }
+    codes
+}
+
+fn parameters(operation: &Operation, route: &Route) -> Vec<Value> {
+    let with = |name: &str, place: &str| {
+        let mut schema = parameter(name);
+        let about = schema.as_object_mut().and_then(|schema| schema.remove("description"));
+        let mut parameter = json!({"name": name, "in": place, "schema": schema});
+        if place == "path" {
+            parameter["required"] = json!(true);
+        }
+        if let Some(about) = about {
+            parameter["description"] = about;
+        }
+        parameter
+    };
+    let in_path = operation.path.split('{').skip(1).filter_map(|rest| rest.split('}').next());
+    let in_path = in_path.map(|name| with(name, "path"));
+    let in_query = route.takes.query.iter().map(|name| with(name, "query"));
+    let in_headers = operation.headers.iter().map(
+        |header| json!({"name": header.name, "in": "header", "description": header.about, "schema": header.schema}),
+    );
+    in_path.chain(in_query).chain(in_headers).collect()
+}
+
+fn answered(answer: &Answer) -> Value {
+    let names = answer.headers.iter().chain(&["x-request-id"]);
+    let headers: Map<_, _> =
+        names.map(|name| ((*name).to_owned(), json!({"$ref": format!("#/components/headers/{name}")}))).collect();
+    let mut described = json!({"description": answer.about, "headers": headers});
+    if let Some(schema) = &answer.schema {
+        let mut content = json!({"schema": schema});
+        if let Some((file, name)) = answer.example {
+            content["example"] = recorded(file, name);
+        }
+        described["content"] = json!({"application/json": content});
+    }
+    described
+}
+
+fn refused(codes: &[Code], problem: &Value) -> Value {
+    let words: Vec<_> = codes.iter().map(|code| code.as_str()).collect();
+    let listed = words.iter().map(|word| format!("[`{word}`](/docs/errors#{word})")).collect::<Vec<_>>().join(" or ");
+    let local = if codes.iter().all(|code| FRONT.contains(code)) { ", from the local stack" } else { "" };
+    json!({
+        "description": format!("{listed}{local}."),
+        "headers": {"x-request-id": {"$ref": "#/components/headers/x-request-id"}},
+        "content": {"application/problem+json": {
+            "schema": {"allOf": [problem, {"properties": {"code": {"enum": words}}}]},
+        }},
+    })
+}
+
+fn headers() -> Value {
+    let text = |about: &str| json!({"description": about, "schema": {"type": "string"}});
+    json!({
+        "x-request-id": {"description": "Finds the request in the log.", "required": true, "schema": {"type": "string"}},
+        "Location": text("Where it is."),
+        "Link": text("If more rows follow, the address of the next page, with rel=\"next\"."),
+    })
+}
+
+/// A recorded answer of the functions, with an id and a moment in the places of theirs.
+fn recorded(file: &str, name: &str) -> Value {
+    let text = fs::read_to_string(path(&format!("tests/tests/functions/shapes/{file}.json"))).expect("a record");
+    let text = text
+        .replace("<id>", "0198c0de-0000-7000-8000-000000000001")
+        .replace("<time>", "2026-11-23T10:00:00.123456+00:00");
+    let answers: Value = serde_json::from_str(&text).expect("the record is JSON");
+    let body = &answers[name]["body"];
+    assert!(!body.is_null(), "{file}.json has no {name}");
+    short(body)
+}
+
+/// The value with the first entry of each list, which is enough for an example.
+fn short(value: &Value) -> Value {
+    match value {
+        Value::Array(items) => items.iter().take(1).map(short).collect(),
+        Value::Object(fields) => {
+            fields.iter().map(|(name, value)| (name.clone(), short(value))).collect::<Map<_, _>>().into()
+        }
+        other => other.clone(),
+    }
+}
