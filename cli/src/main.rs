@@ -53,8 +53,8 @@ enum Command {
     Submit(submit::Args),
     /// Print the events of a run until it ends
     Watch(watch::Args),
-    /// List the newest runs
-    Runs,
+    /// List the newest runs, or those that fit filters
+    Runs(runs::Args),
     /// Approve a gate: what waits for it goes ahead
     Approve(decide::Args),
     /// Reject a gate: what waits for it fails
@@ -91,7 +91,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Plan(command) => plan::run(&api, &command).await?,
         Command::Submit(args) => return Ok(success(submit::run(&api, &args).await?)),
         Command::Watch(args) => return Ok(success(watch::watch(&api, &args.run_id).await?)),
-        Command::Runs => runs::run(&api).await?,
+        Command::Runs(args) => runs::run(&api, &args).await?,
         Command::Approve(args) => decide::run(&api, Decision::Approve, &args).await?,
         Command::Reject(args) => decide::run(&api, Decision::Reject, &args).await?,
         Command::Waive(args) => decide::run(&api, Decision::Waive, &args).await?,

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use nofx_local::{database, report};
 use serde_json::{Map, Value, json};
 use shared::context::Ctx;
+use shared::db::run::RunFilter;
 use shared::db::step::{ClaimItem, FinishItem, FinishTo, steps_claim, steps_finish};
 use shared::db::sweep::{Sweep, sweep};
 use shared::db::{event, run};
@@ -95,7 +96,8 @@ impl Bed {
         }
         let last = last.context("no run")?;
         for _ in 0..SAMPLES {
-            let (_, took) = timed(run::run_list(&self.ctx.db, &self.ctx.config.tenant, None, 50)).await?;
+            let all = RunFilter::default();
+            let (_, took) = timed(run::run_list(&self.ctx.db, &self.ctx.config.tenant, &all, None, 50)).await?;
             times.entry("list").or_default().add(took);
             let (_, took) = timed(event::event_list(&self.ctx.db, &self.ctx.config.tenant, last, 0, 100)).await?;
             times.entry("timeline").or_default().add(took);

@@ -118,6 +118,12 @@ impl Error {
     }
 }
 
+impl From<Problem> for Error {
+    fn from(problem: Problem) -> Self {
+        Self::Invalid(vec![problem])
+    }
+}
+
 fn summary(problems: &[Problem]) -> String {
     match problems {
         [one] if one.path.is_empty() => one.message.clone(),

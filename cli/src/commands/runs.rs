@@ -1,16 +1,121 @@
-//! `nofx runs`: the newest runs.
+//! `nofx runs`: the newest runs, or those that fit.
+
+use std::fmt::Write;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
+use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 use nofx_local::report::printable;
-use shared::view::RunPage;
+use shared::domain::RunId;
+use shared::http::encoded;
+use shared::view::{RunPage, RunSummary};
 
 use crate::client::api::Api;
 
+/// Most runs that are printed.
+const MOST: usize = 100;
+
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Args {
+    /// Only runs in one of these states, such as failed,cancelled
+    #[arg(long, value_name = "STATUS,..")]
+    pub status: Option<String>,
+    /// Only runs with a step of this tool
+    #[arg(long)]
+    pub tool: Option<String>,
+    /// Only runs with this text in their goal, in any case
+    #[arg(long, value_name = "TEXT")]
+    pub goal: Option<String>,
+    /// Only runs created since then: 90s, 30m, 2h or 7d ago, or a moment in RFC 3339
+    #[arg(long, value_name = "AGO|MOMENT", value_parser = |text: &str| since(text, SystemTime::now()))]
+    pub since: Option<String>,
+}
+
 /// Prints a line for each.
-pub async fn run(api: &Api) -> Result<()> {
-    let page: RunPage = api.get("/runs").await?;
-    for run in page.runs {
+pub async fn run(api: &Api, args: &Args) -> Result<()> {
+    for run in find(api, args).await? {
         println!("{}  {:<9}  {}  {}", run.id, run.status, printable(&run.created_at.0), printable(&run.goal));
     }
     Ok(())
+}
+
+/// The newest runs that fit, at most 100.
+pub async fn find(api: &Api, args: &Args) -> Result<Vec<RunSummary>> {
+    let mut runs: Vec<RunSummary> = Vec::new();
+    let mut after = None;
+    loop {
+        let page: RunPage = api.get(&path(args, after)).await?;
+        runs.extend(page.runs);
+        after = page.next;
+        // With a filter, a page may have few runs and still lead to another.
+        if after.is_none() || runs.len() >= MOST {
+            runs.truncate(MOST);
+            return Ok(runs);
+        }
+    }
+}
+
+fn path(args: &Args, after: Option<RunId>) -> String {
+    let mut path = format!("/runs?limit={MOST}");
+    let after = after.map(|id| id.to_string());
+    let Args { status, tool, goal, since } = args;
+    for (name, value) in
+        [("status", status), ("tool", tool), ("goal", goal), ("created_from", since), ("after", &after)]
+    {
+        if let Some(value) = value {
+            let _ = write!(path, "&{name}={}", encoded(value));
+        }
+    }
+    path
+}
+
+/// `2h` as the moment two hours before now; a moment as it is.
+fn since(text: &str, now: SystemTime) -> Result<String, String> {
+    if DateTime::from_str(text, DateTimeFormat::DateTimeWithOffset).is_ok() {
+        return Ok(text.to_owned());
+    }
+    let wrong = || "use 90s, 30m, 2h or 7d, or a moment such as 2026-11-23T10:00:00Z".to_owned();
+    let unit = text.chars().last().ok_or_else(wrong)?;
+    let number: u64 = text[..text.len() - unit.len_utf8()].parse().map_err(|_| wrong())?;
+    let unit_s = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 60 * 60,
+        'd' => 24 * 60 * 60,
+        _ => return Err(wrong()),
+    };
+    let ago = number.checked_mul(unit_s).map(Duration::from_secs).ok_or_else(wrong)?;
+    let moment = now.checked_sub(ago).ok_or_else(wrong)?;
+    DateTime::from(moment).fmt(DateTimeFormat::DateTime).map_err(|_| wrong())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn since_is_a_time_ago_or_a_moment() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_hours(24);
+        let read = |text: &str| since(text, now);
+        for (text, moment) in [
+            ("90s", "1970-01-01T23:58:30Z"),
+            ("30m", "1970-01-01T23:30:00Z"),
+            ("2h", "1970-01-01T22:00:00Z"),
+            ("1d", "1970-01-01T00:00:00Z"),
+            ("2026-11-23T10:00:00+02:00", "2026-11-23T10:00:00+02:00"),
+        ] {
+            assert_eq!(read(text).as_deref(), Ok(moment), "{text}");
+        }
+        for bad in ["", "2", "h", "-2h", "2w", "2 h", "2026-11-23", "99999999999999999999d", "999999999999d", "2ü"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_filters_become_parameters() {
+        let args = Args { goal: Some("a&b".into()), status: Some("failed,blocked".into()), ..Args::default() };
+        assert_eq!(path(&args, None), "/runs?limit=100&status=failed%2Cblocked&goal=a%26b");
+        let after = "0198c0de-0000-7000-8000-000000000001".parse().unwrap();
+        assert!(path(&args, Some(after)).ends_with("&after=0198c0de-0000-7000-8000-000000000001"));
+    }
 }

@@ -37,7 +37,7 @@ pub async fn list(State(ctx): State<Ctx>, Path(id): Path<String>, query: Query) 
         }
     }
     let next = page.next(|artifact| artifact.id);
-    Ok(page_of(ArtifactPage { artifacts: page.items, next }, next, limit))
+    Ok(page_of(ArtifactPage { artifacts: page.items, next }, next, &query))
 }
 
 /// `GET /artifacts/{id}` -> the artifact's row.

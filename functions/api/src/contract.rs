@@ -2,6 +2,7 @@
 
 use axum::http::Method;
 use serde_json::{Value, json};
+use shared::domain::RunStatus;
 use shared::domain::rule::{FIELDS, MAX_ROWS};
 use shared::error::Code;
 use shared::http::ACTOR;
@@ -12,6 +13,7 @@ use shared::view::{
 };
 
 use crate::artifacts::{MAX_UPLOAD_BYTES, MEDIA_TYPES, UPLOAD};
+use crate::run_filter::MAX_TEXT_CHARS;
 
 const RUNS: &str = "Runs";
 const STEPS: &str = "Steps";
@@ -49,7 +51,18 @@ fn runs(schemas: &mut Schemas) -> Vec<Operation> {
         Operation::new(Method::POST, "/plans/check", "checkPlan", RUNS, "Check a plan without creating a run.")
             .takes(plan_body(), example)
             .answers(200, "POST /runs would accept the plan.", schemas.of::<PlanChecked>()),
-        get("/runs", "listRuns", RUNS, "List runs, newest first.")
+        get("/runs", "listRuns", RUNS, "List runs that fit all filters, newest first.")
+            .query(
+                "status",
+                json!({
+                    "description": "In one of these states.",
+                    "type": "array", "minItems": 1, "items": {"enum": RunStatus::ALL},
+                }),
+            )
+            .query("tool", text("With a step of this tool."))
+            .query("goal", text("With this text in the goal, in any case."))
+            .query("created_from", moment("Created at this moment or later."))
+            .query("created_to", moment("Created before this moment."))
             .answers(200, "A page.", schemas.of::<RunPage>())
             .with("Link")
             .example("run", "GET /runs"),
@@ -71,6 +84,14 @@ fn runs(schemas: &mut Schemas) -> Vec<Operation> {
             .answers(200, "The graph.", schemas.of::<Lineage>())
             .example("run", "GET /runs/{id}/lineage"),
     ]
+}
+
+fn text(about: &str) -> Value {
+    json!({"description": about, "type": "string", "minLength": 1, "maxLength": MAX_TEXT_CHARS})
+}
+
+fn moment(about: &str) -> Value {
+    json!({"description": about, "type": "string", "format": "date-time"})
 }
 
 fn controls(schemas: &mut Schemas) -> Vec<Operation> {

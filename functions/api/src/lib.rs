@@ -8,6 +8,7 @@ mod docs;
 mod health;
 mod plans;
 mod rules;
+mod run_filter;
 mod runs;
 mod steps;
 
@@ -26,7 +27,7 @@ pub fn routes() -> Routes<Ctx> {
         .get("/docs/errors", docs::errors)
         .get("/docs/style.css", docs::style)
         .post("/runs", runs::create)
-        .get_with("/runs", PAGE, runs::list)
+        .get_with("/runs", run_filter::PARAMETERS, runs::list)
         .get("/runs/{id}", runs::fetch)
         .get("/runs/{id}/plan", runs::plan)
         .get_with("/runs/{id}/timeline", PAGE, runs::timeline)

@@ -22,7 +22,7 @@ pub async fn list(State(ctx): State<Ctx>, query: Query) -> Result<Response, Erro
     }
     let page = rule::rule_list(&ctx.db, &ctx.config.tenant, after, limit).await?;
     let next = page.next(|rule| rule.id);
-    Ok(page_of(RulePage { rules: page.items, next }, next, limit))
+    Ok(page_of(RulePage { rules: page.items, next }, next, &query))
 }
 
 /// `GET /rules/{table}` -> the rule, `target` (what stands behind the name: triggers with their digests, foreign keys;

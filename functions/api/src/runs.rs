@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::value::RawValue;
 use shared::context::Ctx;
+use shared::db::run::RunList;
 use shared::db::{artifact, event, gate, run};
 use shared::domain::{GateId, RunId};
 use shared::error::Error;
@@ -13,6 +14,7 @@ use shared::flow::create_run::{Request, create_run};
 use shared::http::{Body, DEFAULT_LIMIT, Query, header_text, id_param, next_link, not_given_out, page_of};
 use shared::view::{Lineage, RunCreated, RunDetail, RunPage};
 
+use crate::run_filter::Wanted;
 use crate::steps;
 
 /// `POST /runs {plan}` -> 201 `{id, status}`; 200 when the same `Idempotency-Key` made that run before.
@@ -29,17 +31,16 @@ pub async fn create(State(ctx): State<Ctx>, headers: HeaderMap, body: Body) -> R
     Ok((status, [(header::LOCATION, location)], Json(answer)).into_response())
 }
 
-/// `GET /runs?limit=&after=` -> `{runs, next}`, newest first.
+/// `GET /runs?limit=&after=&status=&tool=&goal=&created_from=&created_to=` -> `{runs, next}`, newest first.
 pub async fn list(State(ctx): State<Ctx>, query: Query) -> Result<Response, Error> {
-    let (after, limit) = (query.after::<RunId>()?, query.limit()?);
-    let page = run::run_list(&ctx.db, &ctx.config.tenant, after, limit).await?;
-    if let (true, Some(after)) = (page.items.is_empty(), after)
+    let Wanted { filter, after, limit } = Wanted::read(&query)?;
+    let RunList { runs, next } = run::run_list(&ctx.db, &ctx.config.tenant, &filter, after, limit).await?;
+    if let (true, None, Some(after)) = (runs.is_empty(), next, after)
         && !run::run_exists(&ctx.db, &ctx.config.tenant, after).await?
     {
         return Err(not_given_out());
     }
-    let next = page.next(|run| run.id);
-    Ok(page_of(RunPage { runs: page.items, next }, next, limit))
+    Ok(page_of(RunPage { runs, next }, next, &query))
 }
 
 /// `GET /runs/{id}` -> `{run, steps, artifacts}`: the run, and the first page of its steps and of its artifacts. Where more
@@ -81,7 +82,7 @@ pub async fn timeline(State(ctx): State<Ctx>, Path(id): Path<String>, query: Que
         must_exist(&ctx, id).await?;
     }
     let next = page.next(|event| event.seq);
-    Ok(page_of(page.items, next, limit))
+    Ok(page_of(page.items, next, &query))
 }
 
 /// `GET /runs/{id}/gates?after=&limit=` -> a bare array, oldest first.
@@ -98,7 +99,7 @@ pub async fn gates(State(ctx): State<Ctx>, Path(id): Path<String>, query: Query)
         }
     }
     let next = page.next(|gate| gate.id);
-    Ok(page_of(page.items, next, limit))
+    Ok(page_of(page.items, next, &query))
 }
 
 /// `GET /runs/{id}/lineage` -> `{run_id, nodes, edges}`, and `truncated: true` where there is more of it.

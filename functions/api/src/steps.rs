@@ -30,7 +30,7 @@ pub async fn list(State(ctx): State<Ctx>, Path(id): Path<String>, query: Query) 
         must_exist(&ctx, id).await?;
     }
     let next = page.next(|step| step.id);
-    Ok(page_of(StepPage { steps: page.items, next }, next, limit))
+    Ok(page_of(StepPage { steps: page.items, next }, next, &query))
 }
 
 /// Steps of a run. What is too large for a list has the address of the step that shows it.

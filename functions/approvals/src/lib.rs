@@ -74,7 +74,7 @@ async fn inbox(State(ctx): State<Ctx>, query: Query) -> Result<Response, Error> 
         return Err(not_given_out());
     }
     let next = page.next(|gate| gate.id);
-    Ok(page_of(page.items, next, limit))
+    Ok(page_of(page.items, next, &query))
 }
 
 /// `GET /gates/{id}`.

@@ -1,5 +1,8 @@
 //! Runs: create, control, read.
 
+use std::collections::BTreeSet;
+use std::time::SystemTime;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -146,27 +149,136 @@ pub async fn run_control(
     db.transition(sql, &ControlCall { tenant_id: tenant, run_id: run, actor }).await
 }
 
-/// Runs of a tenant, newest first, after the one with the id `after`.
+/// Which runs a list shows. The default shows all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RunFilter {
+    /// In one of these states; in any state if there is none.
+    pub statuses: Vec<RunStatus>,
+    /// With a step of this tool.
+    pub tool: Option<String>,
+    /// With this text in the goal, in any case.
+    pub goal: Option<String>,
+    /// Created at this moment or later.
+    pub created_from: Option<SystemTime>,
+    /// Created before this moment.
+    pub created_to: Option<SystemTime>,
+}
+
+/// A page of runs. Where more may follow, `next` is the cursor of the next page.
+#[derive(Debug)]
+pub struct RunList {
+    pub runs: Vec<RunSummary>,
+    pub next: Option<RunId>,
+}
+
+/// Most runs that one page reads to find those that fit its filter.
+const MAX_READ: usize = 10_000;
+/// The same if it also looks for a tool. A run has up to 1,000 steps, and no index finds a tool.
+const MAX_READ_WITH_STEPS: usize = 1_000;
+
+/// Runs of a tenant that fit the filter, newest first, after the one with the id `after`. With a filter that few runs fit, a
+/// page may end early, even empty, and lead to the next page.
 pub async fn run_list(
     db: &Database,
     tenant: &TenantId,
+    filter: &RunFilter,
     after: Option<RunId>,
     limit: i64,
-) -> Result<Page<RunSummary>, Error> {
-    // Two texts, because the index is not used where the cursor may be absent.
-    let behind = if after.is_some() {
-        "(r.created_at, r.id) < (select c.created_at, c.id from nofx.run c where c.tenant_id = $1 and c.id = $3)"
-    } else {
-        "$3::uuid is null"
-    };
-    let sql = format!(
-        "select r.id, r.status, r.goal, r.generation, r.created_at, r.started_at, r.finished_at, r.failure
-           from nofx.run r
-          where r.tenant_id = $1 and {behind} order by r.created_at desc, r.id desc limit $2 + 1"
-    );
+) -> Result<RunList, Error> {
+    // One text for each case, because the index is not used where a bound may be absent.
+    let mut which = String::from("r.tenant_id = $1");
+    if after.is_some() {
+        which += " and (r.created_at, r.id) < (select c.created_at, c.id from nofx.run c where c.tenant_id = $1 and c.id = $3)";
+    }
+    if filter.created_from.is_some() {
+        which += " and r.created_at >= $4";
+    }
+    if filter.created_to.is_some() {
+        which += " and r.created_at < $5";
+    }
+    let statuses: Vec<_> = filter.statuses.iter().map(ToString::to_string).collect();
     let after = after.map(|id| id.0);
-    let params: [Param<'_>; 3] = [(&tenant.0, Type::TEXT), (&limit, Type::INT8), (&after, Type::UUID)];
-    page(db, &sql, limit, &params).await
+    let goal = filter.goal.as_deref().map(in_any_case);
+    let params: [Param<'_>; 8] = [
+        (&tenant.0, Type::TEXT),
+        (&limit, Type::INT8),
+        (&after, Type::UUID),
+        (&filter.created_from, Type::TIMESTAMPTZ),
+        (&filter.created_to, Type::TIMESTAMPTZ),
+        (&statuses, Type::TEXT_ARRAY),
+        (&goal, Type::TEXT),
+        (&filter.tool, Type::TEXT),
+    ];
+    let fits = fits(filter);
+    if fits.is_empty() {
+        let sql = format!(
+            "select {SUMMARY} from nofx.run r where {which} order by r.created_at desc, r.id desc limit $2 + 1"
+        );
+        let page: Page<RunSummary> = page(db, &sql, limit, &params).await?;
+        let next = page.next(|run| run.id);
+        return Ok(RunList { runs: page.items, next });
+    }
+    let most = if filter.tool.is_some() { MAX_READ_WITH_STEPS } else { MAX_READ };
+    // The last run that may be read is a row of the answer in any case: it is the cursor of the next page.
+    let sql = format!(
+        "select r.id, r.n = {most} as is_last, case when r.fits then (select to_json(shown) from (select {SUMMARY}) shown) end as run
+           from (select r.*, row_number() over (order by r.created_at desc, r.id desc) as n, {fits} as fits
+                   from (select {SUMMARY} from nofx.run r
+                          where {which} order by r.created_at desc, r.id desc limit {most}) r) r
+          where r.fits or r.n = {most}
+          order by r.created_at desc, r.id desc limit $2 + 1"
+    );
+    let page: Page<ReadRun> = page(db, &sql, limit, &params).await?;
+    let next = page.items.last().filter(|last| page.more || last.is_last).map(|last| last.id);
+    Ok(RunList { runs: page.items.into_iter().filter_map(|read| read.run).collect(), next })
+}
+
+/// A run in a list; wants `r` a run.
+const SUMMARY: &str = "r.id, r.status, r.goal, r.generation, r.created_at, r.started_at, r.finished_at, r.failure";
+
+/// A run that a page with a filter has read.
+#[derive(Debug, Deserialize)]
+struct ReadRun {
+    id: RunId,
+    /// Whether the page reads no further.
+    is_last: bool,
+    /// None if it does not fit.
+    run: Option<RunSummary>,
+}
+
+/// Whether the run `r` fits, as far as its creation does not tell. Empty if every run fits. The cheap conditions come first.
+fn fits(filter: &RunFilter) -> String {
+    let mut conditions = Vec::new();
+    if !filter.statuses.is_empty() {
+        conditions.push("r.status = any ($6)");
+    }
+    if filter.goal.is_some() {
+        conditions.push("r.goal ~ $7");
+    }
+    if filter.tool.is_some() {
+        conditions.push("exists (select from nofx.step s where s.tenant_id = $1 and s.run_id = r.id and s.tool = $8)");
+    }
+    conditions.join(" and ")
+}
+
+/// A regular expression that finds the text in any case, whatever the database's locale knows of letters.
+fn in_any_case(text: &str) -> String {
+    let mut pattern = String::new();
+    for letter in text.chars() {
+        let (lower, upper) = (letter.to_lowercase(), letter.to_uppercase());
+        // `ß` has two letters in upper case: such letters stand for themselves.
+        let has_cases = lower.len() == 1 && upper.len() == 1;
+        let cases: BTreeSet<char> = lower.chain(upper).filter(|_| has_cases).chain([letter]).collect();
+        if cases.len() > 1 {
+            pattern.push('[');
+            pattern.extend(cases);
+            pattern.push(']');
+        } else {
+            pattern.extend(letter.is_ascii_punctuation().then_some('\\'));
+            pattern.push(letter);
+        }
+    }
+    pattern
 }
 
 /// Largest plan that is shown with its run.
@@ -203,4 +315,15 @@ pub async fn run_plan(db: &Database, tenant: &TenantId, run: RunId) -> Result<Op
 pub async fn run_exists(db: &Database, tenant: &TenantId, run: RunId) -> Result<bool, Error> {
     let sql = "select from nofx.run r where r.tenant_id = $1 and r.id = $2";
     row::exists(db, sql, &[(&tenant.0, Type::TEXT), (&run.0, Type::UUID)]).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_found_in_any_case_and_no_sign_of_it_means_anything_else() {
+        assert_eq!(in_any_case("a1ß Ä"), "[Aa]1ß [Ää]");
+        assert_eq!(in_any_case("***:(.*)\\[^-]"), r"\*\*\*\:\(\.\*\)\\\[\^\-\]");
+    }
 }

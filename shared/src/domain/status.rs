@@ -52,6 +52,9 @@ pub enum GateStatus {
 }
 
 impl RunStatus {
+    pub const ALL: [Self; 7] =
+        [Self::Queued, Self::Running, Self::Blocked, Self::Paused, Self::Succeeded, Self::Failed, Self::Cancelled];
+
     pub fn is_terminal(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
     }

@@ -51,6 +51,8 @@ pub struct Operation {
     pub group: &'static str,
     /// One sentence.
     pub summary: &'static str,
+    /// Schemas of the parameters of its query string, unless `parameter` has them.
+    pub query: Vec<(&'static str, Value)>,
     pub headers: Vec<Header>,
     pub body: Option<RequestBody>,
     /// Without problems.
@@ -96,8 +98,8 @@ impl Operation {
         group: &'static str,
         summary: &'static str,
     ) -> Self {
-        let (headers, answers, codes) = (Vec::new(), Vec::new(), Vec::new());
-        Self { method, path, id, group, summary, headers, body: None, answers, codes }
+        let (query, headers, answers, codes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { method, path, id, group, summary, query, headers, body: None, answers, codes }
     }
 
     /// Adds an answer. The calls that follow describe it.
@@ -132,6 +134,13 @@ impl Operation {
     #[must_use]
     pub fn may_take(mut self, schema: Value, example: Value) -> Self {
         self.body = Some(RequestBody { schema, example, is_required: false });
+        self
+    }
+
+    /// Describes a parameter of the query string. The route declares it.
+    #[must_use]
+    pub fn query(mut self, name: &'static str, schema: Value) -> Self {
+        self.query.push((name, schema));
         self
     }
 
@@ -195,7 +204,7 @@ pub fn who_and_why(field: &str) -> Value {
     }
 }
 
-/// The schema of a parameter in a path or a query string.
+/// The schema of a parameter that several routes take in their path or query string.
 pub fn parameter(name: &str) -> Value {
     match name {
         "id" => json!({"type": "string", "format": "uuid"}),

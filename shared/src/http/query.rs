@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use aws_sdk_sqs::primitives::{DateTime, DateTimeFormat};
 use axum::Json;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -42,35 +44,57 @@ impl Query {
     }
 
     /// `limit`: rows on a page.
-    pub fn limit(&self) -> Result<i64, Error> {
+    pub fn limit(&self) -> Result<i64, Problem> {
         match self.get("limit") {
             None => Ok(DEFAULT_LIMIT),
             Some(text) => whole(text)
                 .filter(|limit| (1..=MAX_LIMIT).contains(limit))
-                .ok_or_else(|| Error::invalid("limit", format!("must be a whole number from 1 to {MAX_LIMIT}"))),
+                .ok_or_else(|| Problem::new("limit", format!("must be a whole number from 1 to {MAX_LIMIT}"))),
         }
     }
 
     /// `after`: the cursor of a list, which is the id of the last row that the client has.
-    pub fn after<T: FromStr>(&self) -> Result<Option<T>, Error> {
+    pub fn after<T: FromStr>(&self) -> Result<Option<T>, Problem> {
         match self.get("after") {
             None | Some("") => Ok(None),
-            Some(text) => text.parse().map(Some).map_err(|_| not_given_out()),
+            Some(text) => text.parse().map(Some).map_err(|_| not_a_cursor()),
         }
     }
 
     /// `after` of a timeline: the `seq` of the last event that the client has.
-    pub fn after_seq(&self) -> Result<i64, Error> {
+    pub fn after_seq(&self) -> Result<i64, Problem> {
         match self.get("after") {
             None | Some("") => Ok(0),
-            Some(text) => whole(text).ok_or_else(|| Error::invalid("after", "must be the seq of an event")),
+            Some(text) => whole(text).ok_or_else(|| Problem::new("after", "must be the seq of an event")),
         }
+    }
+
+    /// A moment in RFC 3339.
+    pub fn moment(&self, name: &str) -> Result<Option<SystemTime>, Problem> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        let moment = DateTime::from_str(text, DateTimeFormat::DateTimeWithOffset).ok();
+        moment.and_then(|moment| moment.try_into().ok()).map(Some).ok_or_else(|| {
+            let hint = if text.contains(' ') { "; write + as %2B" } else { "" };
+            Problem::new(name, format!("must be a moment in RFC 3339, such as 2026-11-23T10:00:00Z{hint}"))
+        })
+    }
+
+    /// `Link` to the page after the row `next` of the same list, with the other parameters of this one.
+    fn next_link(&self, next: &str) -> Option<(HeaderName, HeaderValue)> {
+        let limit = self.limit().unwrap_or(DEFAULT_LIMIT);
+        let others = self.0.iter().filter(|(name, _)| !["after", "limit"].contains(&name.as_str()));
+        let others: String = others.map(|(name, value)| format!("&{name}={}", encoded(value))).collect();
+        link_to("", next, limit, &others)
     }
 }
 
 /// The error for a cursor that no page returned.
 pub fn not_given_out() -> Error {
-    Error::invalid("after", "is not a cursor of this list")
+    not_a_cursor().into()
+}
+
+fn not_a_cursor() -> Problem {
+    Problem::new("after", "is not a cursor of this list")
 }
 
 impl Form {
@@ -97,13 +121,17 @@ impl Form {
 /// `Link: <target?after=..&limit=..>; rel="next"` (RFC 8288). The target is relative to the request, so that it works
 /// with any path prefix. An empty target is the list itself.
 pub fn next_link(target: &str, after: &str, limit: i64) -> Option<(HeaderName, HeaderValue)> {
-    let value = format!("<{target}?after={}&limit={limit}>; rel=\"next\"", encoded(after));
+    link_to(target, after, limit, "")
+}
+
+fn link_to(target: &str, after: &str, limit: i64, others: &str) -> Option<(HeaderName, HeaderValue)> {
+    let value = format!("<{target}?after={}&limit={limit}{others}>; rel=\"next\"", encoded(after));
     HeaderValue::from_str(&value).ok().map(|value| (header::LINK, value))
 }
 
-/// A page of a list, with a `Link` to the next page after the row `next`, if there is one.
-pub fn page_of(page: impl Serialize, next: Option<impl Display>, limit: i64) -> Response {
-    let link = next.and_then(|next| next_link("", &next.to_string(), limit));
+/// A page of a list, with a `Link` to the next page after the row `next`, if there is one. `query` is that of this page.
+pub fn page_of(page: impl Serialize, next: Option<impl Display>, query: &Query) -> Response {
+    let link = next.and_then(|next| query.next_link(&next.to_string()));
     let mut response = Json(page).into_response();
     response.headers_mut().extend(link);
     response
@@ -200,5 +228,27 @@ mod tests {
         assert!(query("after=-1").after_seq().is_err());
         assert!(query("after=MjAyNi0xMy0zM3x4").after::<uuid::Uuid>().is_err());
         assert_eq!(encoded("a/b c%ü"), "a%2Fb%20c%25%C3%BC");
+    }
+
+    #[test]
+    fn moments_are_rfc_3339_with_any_offset() {
+        let read = |text: &str| Query::read(&format!("to={text}"), &["to"]).unwrap().moment("to");
+        let same = |text: &str| read(text).unwrap().unwrap().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        assert_eq!(same("2026-11-23T10:00:00Z"), same("2026-11-23T12:30:00%2B02:30"));
+        assert_eq!(same("1970-01-02T00:00:00.25-00:00").as_millis(), 86_400_250);
+        assert!(read("1965-01-01T00:00:00Z").is_ok() && read("9999-12-31T23:59:59.999999999Z").is_ok());
+        for bad in
+            ["", "2026-11-23", "2026-11-23T10:00:00", "2026-02-30T10:00:00Z", "2026-11-23T25:00:00Z", "now", "1e9"]
+        {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+        assert!(read("2026-11-23T10:00:00+02:00").unwrap_err().message.ends_with("write + as %2B"));
+    }
+
+    #[test]
+    fn the_link_to_the_next_page_keeps_the_other_parameters() {
+        let query = Query::read("after=x&goal=a%26b&limit=7", &["after", "goal", "limit"]).unwrap();
+        let (_, link) = query.next_link("y").unwrap();
+        assert_eq!(link, "<?after=y&limit=7&goal=a%26b>; rel=\"next\"");
     }
 }

@@ -105,7 +105,8 @@ fn codes_of(operation: &Operation) -> BTreeSet<Code> {
 
 fn parameters(operation: &Operation, route: &Route) -> Vec<Value> {
     let with = |name: &str, place: &str| {
-        let mut schema = parameter(name);
+        let own = operation.query.iter().find(|(own, _)| place == "query" && *own == name);
+        let mut schema = own.map_or_else(|| parameter(name), |(_, schema)| schema.clone());
         let about = schema.as_object_mut().and_then(|schema| schema.remove("description"));
         let mut parameter = json!({"name": name, "in": place, "schema": schema});
         if place == "path" {
@@ -113,6 +114,11 @@ fn parameters(operation: &Operation, route: &Route) -> Vec<Value> {
         }
         if let Some(about) = about {
             parameter["description"] = about;
+        }
+        if parameter["schema"]["type"] == "array" {
+            // `a,b`, not one parameter for each.
+            parameter["style"] = json!("form");
+            parameter["explode"] = json!(false);
         }
         parameter
     };

@@ -6,6 +6,7 @@ use axum::Router;
 use lambda_http::request::LambdaRequest;
 use lambda_http::{Adapter, Context, LambdaEvent};
 use nofx_tests::{Lab, contract};
+use reqwest::Url;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -95,9 +96,11 @@ fn split(path: &str) -> (&str, &str) {
 
 fn rest_event(method: &str, path: &str, headers: &[(&str, &str)], body: Option<&str>) -> Value {
     let (path, query) = split(path);
-    let mut values: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for (key, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
-        values.entry(key).or_default().push(value);
+    // API Gateway decodes them.
+    let mut values: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let url = Url::parse(&format!("http://host/?{query}")).expect("a query string");
+    for (key, value) in url.query_pairs() {
+        values.entry(key.into_owned()).or_default().push(value.into_owned());
     }
     let query = json!(values);
     let mut all = vec![("content-type", "application/json"), ("host", "api.example")];

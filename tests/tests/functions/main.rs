@@ -2,6 +2,7 @@
 
 mod codegen;
 mod db_write;
+mod filters;
 mod gateway;
 mod hostile;
 mod pages;
