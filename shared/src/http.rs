@@ -5,6 +5,7 @@ mod admit;
 mod body;
 #[cfg(feature = "openapi")]
 pub mod contract;
+mod etag;
 mod event;
 mod origin;
 mod problem;
@@ -12,6 +13,7 @@ mod query;
 
 pub use admit::{BodyKind, MAX_BODY_BYTES, Takes};
 pub use body::{ACTOR, Body, MAX_REASON_CHARS, REASON, actor, json_body, reason};
+pub use etag::Condition;
 pub use event::mend;
 pub use origin::{Sender, sender};
 pub use problem::{detail_of, problem, shown};

@@ -8,6 +8,8 @@ mod page;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use shared::domain::digest::sha256_hex;
+
 pub use answer::problems;
 pub use document::{PAGES, operations};
 
@@ -20,9 +22,12 @@ fn path(file: &str) -> PathBuf {
 pub fn files() -> Vec<(PathBuf, String)> {
     let document = document::document();
     let errors = fs::read_to_string(path("docs/errors.md")).expect("the page of errors");
+    // Tags of answers contain it: see shared/src/http/etag.rs.
+    let views = sha256_hex(document["components"]["schemas"].to_string().as_bytes());
     vec![
         (path("functions/api/assets/docs.html"), page::reference(&document)),
         (path("functions/api/assets/errors.html"), page::errors(&errors)),
         (path("openapi.json"), format!("{document:#}\n")),
+        (path("shared/src/view/digest.txt"), format!("{views}\n")),
     ]
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nofx_local::report::{hinted, printable};
-use reqwest::header::{ACCEPT, HeaderMap, LINK};
+use reqwest::header::{ACCEPT, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, LINK};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -25,6 +25,20 @@ pub struct Api {
     /// Signs every request, where API Gateway asks for that.
     signer: Option<Signer>,
     pub http: reqwest::Client,
+}
+
+/// An answer that a client asks for again and again.
+#[derive(Debug)]
+pub struct Polled<T> {
+    path: String,
+    /// The newest answer, and its `ETag` if it has one.
+    newest: Option<(Option<HeaderValue>, T)>,
+}
+
+impl<T> Polled<T> {
+    pub fn of(path: String) -> Self {
+        Self { path, newest: None }
+    }
 }
 
 /// An RFC 9457 problem document.
@@ -92,12 +106,27 @@ impl Api {
 
     /// Events of a run after the one numbered `after`: a page of them.
     pub async fn timeline(&self, run_id: &str, after: i64) -> Result<Vec<Event>> {
-        self.get(&format!("/runs/{run_id}/timeline?after={after}")).await
+        self.get(&timeline(run_id, after)).await
     }
 
     pub async fn gates(&self, run_id: &str) -> Result<Vec<Gate>> {
         let pages: Vec<Vec<Gate>> = self.pages(&format!("/runs/{run_id}/gates")).await?;
         Ok(pages.into_iter().flatten().collect())
+    }
+
+    /// The current answer. One that has not changed is not sent again.
+    pub async fn poll<'a, T: DeserializeOwned>(&self, polled: &'a mut Polled<T>) -> Result<&'a T> {
+        let url = self.url(&polled.path);
+        let known = polled.newest.as_ref().and_then(|(tag, _)| tag.as_ref());
+        let (status, headers, text) = self.exchange(Method::GET, &url, None, known).await?;
+        if status != StatusCode::NOT_MODIFIED {
+            let answer = self.answer(&Method::GET, &url, status, &text)?;
+            polled.newest = Some((headers.get(ETAG).cloned(), answer));
+        }
+        match &polled.newest {
+            Some((_, answer)) => Ok(answer),
+            None => bail!("GET {}: {status}, but no answer came before", polled.path),
+        }
     }
 
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
@@ -137,10 +166,24 @@ impl Api {
         url: &str,
         body: Option<&Value>,
     ) -> Result<(T, HeaderMap)> {
-        let path = url.strip_prefix(&self.base).unwrap_or(url);
+        let (status, headers, text) = self.exchange(method.clone(), url, body, None).await?;
+        Ok((self.answer(&method, url, status, &text)?, headers))
+    }
+
+    /// Sends a request. `known` is the `ETag` of an answer that need not be sent again.
+    async fn exchange(
+        &self,
+        method: Method,
+        url: &str,
+        body: Option<&Value>,
+        known: Option<&HeaderValue>,
+    ) -> Result<(StatusCode, HeaderMap, String)> {
         let mut request = self.http.request(method.clone(), url).header(ACCEPT, "application/json");
         if let Some(body) = body {
             request = request.json(body);
+        }
+        if let Some(tag) = known {
+            request = request.header(IF_NONE_MATCH, tag);
         }
         let response = self.execute(request.timeout(Duration::from_mins(1))).await;
         let response = response.map_err(|error| match error.downcast_ref::<reqwest::Error>() {
@@ -155,12 +198,16 @@ impl Api {
         })?;
         let (status, headers) = (response.status(), response.headers().clone());
         let text = response.text().await.with_context(|| format!("{method} {url}: the answer broke off"))?;
+        Ok((status, headers, text))
+    }
+
+    /// The body of a successful answer.
+    fn answer<T: DeserializeOwned>(&self, method: &Method, url: &str, status: StatusCode, text: &str) -> Result<T> {
+        let path = url.strip_prefix(&self.base).unwrap_or(url);
         if !status.is_success() {
-            return Err(refusal(&format!("{method} {path}"), status, &text));
+            return Err(refusal(&format!("{method} {path}"), status, text));
         }
-        let answer = serde_json::from_str(&text)
-            .with_context(|| format!("{method} {path}: unexpected answer {}", cut(&text)))?;
-        Ok((answer, headers))
+        serde_json::from_str(text).with_context(|| format!("{method} {path}: unexpected answer {}", cut(text)))
     }
 
     async fn execute(&self, request: RequestBuilder) -> Result<Response> {
@@ -170,6 +217,11 @@ impl Api {
         }
         Ok(self.http.execute(request).await?)
     }
+}
+
+/// The path of a page of events.
+pub fn timeline(run_id: &str, after: i64) -> String {
+    format!("/runs/{run_id}/timeline?after={after}")
 }
 
 /// Where `Link: <..>; rel="next"` leads from `url`.

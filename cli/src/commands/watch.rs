@@ -10,7 +10,7 @@ use shared::domain::{GateStatus, RunStatus, StepStatus};
 use shared::view::{Event, RunDetail};
 use tokio::time::sleep;
 
-use crate::client::api::Api;
+use crate::client::api::{Api, Polled, timeline};
 
 /// Lines of an explanation that are shown; the evidence has the rest.
 const EXPLANATION_LINES: usize = 12;
@@ -43,13 +43,15 @@ pub async fn watch(api: &Api, run_id: &str) -> Result<bool> {
 
 /// Prints the events of a run until it ends, and shows `on_blocked` each state in which it waits for somebody.
 pub async fn follow(api: &Api, run_id: &str, on_blocked: impl AsyncFn(&RunDetail) -> Result<()>) -> Result<RunDetail> {
-    let mut after = 0;
+    let mut run: Polled<RunDetail> = Polled::of(format!("/runs/{run_id}"));
+    let mut page: Polled<Vec<Event>> = Polled::of(timeline(run_id, 0));
+    let mut has_printed = false;
     let mut failures = 0;
     loop {
         // The state first: events that come between the two reads are printed before the end is believed.
-        let (detail, events) = match look(api, run_id, after).await {
+        let (detail, events) = match look(api, &mut run, &mut page).await {
             Ok(seen) => seen,
-            Err(error) if failures == FAILURES_MAX || after == 0 => return Err(error),
+            Err(error) if failures == FAILURES_MAX || !has_printed => return Err(error),
             Err(_) => {
                 failures += 1;
                 sleep(LOOK_PERIOD).await;
@@ -57,16 +59,17 @@ pub async fn follow(api: &Api, run_id: &str, on_blocked: impl AsyncFn(&RunDetail
             }
         };
         failures = 0;
-        for event in &events {
-            print_event(event);
-            after = after.max(event.seq);
-        }
+        events.iter().for_each(print_event);
+        let last = events.last().map(|event| event.seq);
         match detail.run.status {
-            status if status.is_terminal() && events.is_empty() => return api.whole_run(run_id).await,
-            RunStatus::Blocked => on_blocked(&detail).await?,
+            status if status.is_terminal() && last.is_none() => return api.whole_run(run_id).await,
+            RunStatus::Blocked => on_blocked(detail).await?,
             _ => {}
         }
-        if events.is_empty() {
+        if let Some(seq) = last {
+            has_printed = true;
+            page = Polled::of(timeline(run_id, seq));
+        } else {
             sleep(LOOK_PERIOD).await;
         }
     }
@@ -85,9 +88,13 @@ async fn print_pending_gates(api: &Api, run_id: &str) -> Result<()> {
     Ok(())
 }
 
-async fn look(api: &Api, run_id: &str, after: i64) -> Result<(RunDetail, Vec<Event>)> {
-    let detail = api.run(run_id).await?;
-    Ok((detail, api.timeline(run_id, after).await?))
+async fn look<'a>(
+    api: &Api,
+    run: &'a mut Polled<RunDetail>,
+    page: &'a mut Polled<Vec<Event>>,
+) -> Result<(&'a RunDetail, &'a Vec<Event>)> {
+    let detail = api.poll(run).await?;
+    Ok((detail, api.poll(page).await?))
 }
 
 fn print_event(event: &Event) {

@@ -12,11 +12,11 @@ use shared::db::artifact;
 use shared::domain::fields::{Most, Names};
 use shared::domain::{ArtifactId, NewArtifact, RunId};
 use shared::error::Error;
-use shared::http::{Body, Query, id_param, not_given_out, page_of};
+use shared::http::{Body, Condition, Query, id_param, not_given_out, page_of};
 use shared::view::{Artifact, ArtifactPage, Upload};
 use uuid::Uuid;
 
-use crate::runs::must_exist;
+use crate::runs::version;
 
 /// How long a signed URL can be used.
 const SIGNED_FOR: Duration = Duration::from_mins(15);
@@ -24,20 +24,26 @@ const SIGNED_FOR: Duration = Duration::from_mins(15);
 pub const MAX_UPLOAD_BYTES: u64 = 64 << 20;
 
 /// `GET /runs/{id}/artifacts?after=&limit=` -> `{artifacts, next}` in the order of their making.
-pub async fn list(State(ctx): State<Ctx>, Path(id): Path<String>, query: Query) -> Result<Response, Error> {
+pub async fn list(
+    State(ctx): State<Ctx>,
+    Path(id): Path<String>,
+    query: Query,
+    condition: Condition,
+) -> Result<Response, Error> {
     let id: RunId = id_param("run", &id)?;
     let (after, limit) = (query.after::<ArtifactId>()?, query.limit()?);
-    let page = artifact::artifact_list(&ctx.db, &ctx.config.tenant, id, after, limit).await?;
-    if page.items.is_empty() {
-        must_exist(&ctx, id).await?;
-        if let Some(after) = after
+    let version = version(&ctx, id).await?;
+    let answer = async {
+        let page = artifact::artifact_list(&ctx.db, &ctx.config.tenant, id, after, limit).await?;
+        if let (true, Some(after)) = (page.items.is_empty(), after)
             && artifact::artifact_fetch(&ctx.db, &ctx.config.tenant, after).await?.is_none()
         {
             return Err(not_given_out());
         }
-    }
-    let next = page.next(|artifact| artifact.id);
-    Ok(page_of(ArtifactPage { artifacts: page.items, next }, next, &query))
+        let next = page.next(|artifact| artifact.id);
+        Ok(page_of(ArtifactPage { artifacts: page.items, next }, next, &query))
+    };
+    condition.answer(&version, answer).await
 }
 
 /// `GET /artifacts/{id}` -> the artifact's row.

@@ -56,7 +56,7 @@ fn runs(schemas: &mut Schemas) -> Vec<Operation> {
                 "status",
                 json!({
                     "description": "In one of these states.",
-                    "type": "array", "minItems": 1, "items": {"enum": RunStatus::ALL},
+                    "type": "array", "minItems": 1, "items": {"type": "string", "enum": RunStatus::ALL},
                 }),
             )
             .query("tool", text("With a step of this tool."))
@@ -69,17 +69,20 @@ fn runs(schemas: &mut Schemas) -> Vec<Operation> {
         get("/runs/{id}", "fetchRun", RUNS, "Read a run with the first page of its steps and of its artifacts.")
             .answers(200, "The run.", schemas.of::<RunDetail>())
             .with("Link")
-            .example("run", "GET /runs/{id}, failed"),
+            .example("run", "GET /runs/{id}, failed")
+            .revalidates(),
         get("/runs/{id}/plan", "fetchPlan", RUNS, "Read the plan as it was posted.")
             .answers(200, "The plan.", json!({"type": "object"}))
             .example("run", "GET /runs/{id}/plan"),
         get("/runs/{id}/timeline", "listEvents", RUNS, "List the events of a run, oldest first.")
             .answers(200, "A page.", events)
             .with("Link")
-            .example("run", "GET /runs/{id}/timeline?limit=2"),
+            .example("run", "GET /runs/{id}/timeline?limit=2")
+            .revalidates(),
         get("/runs/{id}/gates", "listRunGates", RUNS, "List the gates of a run, oldest first.")
             .answers(200, "A page.", gates)
-            .with("Link"),
+            .with("Link")
+            .revalidates(),
         get("/runs/{id}/lineage", "fetchLineage", RUNS, "Read which artifacts of a run were made from which.")
             .answers(200, "The graph.", schemas.of::<Lineage>())
             .example("run", "GET /runs/{id}/lineage"),
@@ -121,10 +124,12 @@ fn steps(schemas: &mut Schemas) -> Vec<Operation> {
         get("/runs/{id}/steps", "listSteps", STEPS, "List the steps of a run in the order of its plan.")
             .answers(200, "A page.", schemas.of::<StepPage>())
             .with("Link")
-            .example("run", "GET /runs/{id}/steps?limit=1"),
+            .example("run", "GET /runs/{id}/steps?limit=1")
+            .revalidates(),
         get("/runs/{id}/steps/{name}", "fetchStep", STEPS, "Read a step with its inputs and outputs, however large.")
             .answers(200, "The step.", schemas.of::<Step>())
-            .example("run", "GET /runs/{id}/steps/write"),
+            .example("run", "GET /runs/{id}/steps/write")
+            .revalidates(),
         get("/runs/{id}/steps/{name}/why", "explainStep", STEPS, "Read what a step waits for, or how it ended.")
             .answers(200, "A sentence and the facts behind it.", schemas.of::<StepWhy>())
             .example("run", "why, pending"),
@@ -147,7 +152,8 @@ fn artifacts(schemas: &mut Schemas) -> Vec<Operation> {
         get("/runs/{id}/artifacts", "listArtifacts", ARTIFACTS, "List the artifacts of a run, oldest first.")
             .answers(200, "A page.", schemas.of::<ArtifactPage>())
             .with("Link")
-            .example("run", "GET /runs/{id}/artifacts"),
+            .example("run", "GET /runs/{id}/artifacts")
+            .revalidates(),
         get("/artifacts/{id}", "fetchArtifact", ARTIFACTS, "Read what is recorded about an artifact.")
             .answers(200, "The artifact.", schemas.of::<Artifact>())
             .example("run", "GET /artifacts/{id}"),

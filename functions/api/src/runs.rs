@@ -11,7 +11,7 @@ use shared::db::{artifact, event, gate, run};
 use shared::domain::{GateId, RunId};
 use shared::error::Error;
 use shared::flow::create_run::{Request, create_run};
-use shared::http::{Body, DEFAULT_LIMIT, Query, header_text, id_param, next_link, not_given_out, page_of};
+use shared::http::{Body, Condition, DEFAULT_LIMIT, Query, header_text, id_param, next_link, not_given_out, page_of};
 use shared::view::{Lineage, RunCreated, RunDetail, RunPage};
 
 use crate::run_filter::Wanted;
@@ -46,12 +46,17 @@ pub async fn list(State(ctx): State<Ctx>, query: Query) -> Result<Response, Erro
 /// `GET /runs/{id}` -> `{run, steps, artifacts}`: the run, and the first page of its steps and of its artifacts. Where more
 /// follow there are `steps_next` and `artifacts_next`, cursors of `GET /runs/{id}/steps` and `/artifacts`, and a `Link`
 /// to each.
-pub async fn fetch(State(ctx): State<Ctx>, Path(id): Path<String>) -> Result<Response, Error> {
+pub async fn fetch(State(ctx): State<Ctx>, Path(id): Path<String>, condition: Condition) -> Result<Response, Error> {
     let id: RunId = id_param("run", &id)?;
+    let version = version(&ctx, id).await?;
+    condition.answer(&version, async { detail(&ctx, id).await }).await
+}
+
+async fn detail(ctx: &Ctx, id: RunId) -> Result<Response, Error> {
     let tenant = &ctx.config.tenant;
     // The run first: steps may then be newer than its state, but a run that has ended never shows an open step.
     let run = run::run_fetch(&ctx.db, tenant, id).await?.ok_or_else(|| no_run(id))?;
-    let steps = steps::page(&ctx, id, None, DEFAULT_LIMIT).await?;
+    let steps = steps::page(ctx, id, None, DEFAULT_LIMIT).await?;
     let artifacts = artifact::artifact_list(&ctx.db, tenant, id, None, DEFAULT_LIMIT).await?;
     let (steps_next, artifacts_next) = (steps.next(|step| step.id), artifacts.next(|artifact| artifact.id));
     let link = |list: &str, next: String| next_link(&format!("{id}/{list}"), &next, DEFAULT_LIMIT);
@@ -74,32 +79,44 @@ pub async fn plan(State(ctx): State<Ctx>, Path(id): Path<String>) -> Result<Json
 }
 
 /// `GET /runs/{id}/timeline?after=` -> events in order, a bare array.
-pub async fn timeline(State(ctx): State<Ctx>, Path(id): Path<String>, query: Query) -> Result<Response, Error> {
+pub async fn timeline(
+    State(ctx): State<Ctx>,
+    Path(id): Path<String>,
+    query: Query,
+    condition: Condition,
+) -> Result<Response, Error> {
     let id: RunId = id_param("run", &id)?;
     let (after, limit) = (query.after_seq()?, query.limit()?);
-    let page = event::event_list(&ctx.db, &ctx.config.tenant, id, after, limit).await?;
-    if page.items.is_empty() {
-        must_exist(&ctx, id).await?;
-    }
-    let next = page.next(|event| event.seq);
-    Ok(page_of(page.items, next, &query))
+    let version = version(&ctx, id).await?;
+    let answer = async {
+        let page = event::event_list(&ctx.db, &ctx.config.tenant, id, after, limit).await?;
+        let next = page.next(|event| event.seq);
+        Ok(page_of(page.items, next, &query))
+    };
+    condition.answer(&version, answer).await
 }
 
 /// `GET /runs/{id}/gates?after=&limit=` -> a bare array, oldest first.
-pub async fn gates(State(ctx): State<Ctx>, Path(id): Path<String>, query: Query) -> Result<Response, Error> {
+pub async fn gates(
+    State(ctx): State<Ctx>,
+    Path(id): Path<String>,
+    query: Query,
+    condition: Condition,
+) -> Result<Response, Error> {
     let id: RunId = id_param("run", &id)?;
     let (after, limit) = (query.after::<GateId>()?, query.limit()?);
-    let page = gate::gate_list_of_run(&ctx.db, &ctx.config.tenant, id, after, limit).await?;
-    if page.items.is_empty() {
-        must_exist(&ctx, id).await?;
-        if let Some(after) = after
+    let version = version(&ctx, id).await?;
+    let answer = async {
+        let page = gate::gate_list_of_run(&ctx.db, &ctx.config.tenant, id, after, limit).await?;
+        if let (true, Some(after)) = (page.items.is_empty(), after)
             && !gate::gate_exists(&ctx.db, &ctx.config.tenant, after).await?
         {
             return Err(not_given_out());
         }
-    }
-    let next = page.next(|gate| gate.id);
-    Ok(page_of(page.items, next, &query))
+        let next = page.next(|gate| gate.id);
+        Ok(page_of(page.items, next, &query))
+    };
+    condition.answer(&version, answer).await
 }
 
 /// `GET /runs/{id}/lineage` -> `{run_id, nodes, edges}`, and `truncated: true` where there is more of it.
@@ -119,9 +136,9 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Error> {
     }
 }
 
-/// Tells an empty list from a run that is not there.
-pub async fn must_exist(ctx: &Ctx, id: RunId) -> Result<(), Error> {
-    if run::run_exists(&ctx.db, &ctx.config.tenant, id).await? { Ok(()) } else { Err(no_run(id)) }
+/// The version of the run; not found if there is no such run.
+pub async fn version(ctx: &Ctx, id: RunId) -> Result<String, Error> {
+    run::run_version(&ctx.db, &ctx.config.tenant, id).await?.ok_or_else(|| no_run(id))
 }
 
 fn no_run(id: RunId) -> Error {

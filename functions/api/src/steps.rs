@@ -2,35 +2,40 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use shared::context::Ctx;
-use shared::db::{Page, step_view};
+use shared::db::{Page, run, step_view};
 use shared::domain::{GateStatus, RunId, RunStatus, StepId, StepStatus, Timestamp};
 use shared::error::Error;
-use shared::http::{Query, encoded, id_param, not_given_out, page_of, shown};
+use shared::http::{Condition, Query, encoded, id_param, not_given_out, page_of, shown};
 use shared::view::{Step, StepPage, StepWhy};
 
-use crate::runs::must_exist;
+use crate::runs::version;
 
 /// Names in a sentence.
 const NAMES: usize = 20;
 
 /// `GET /runs/{id}/steps?after=&limit=` -> `{steps, next}` in the plan's order.
-pub async fn list(State(ctx): State<Ctx>, Path(id): Path<String>, query: Query) -> Result<Response, Error> {
+pub async fn list(
+    State(ctx): State<Ctx>,
+    Path(id): Path<String>,
+    query: Query,
+    condition: Condition,
+) -> Result<Response, Error> {
     let id: RunId = id_param("run", &id)?;
     let (after, limit) = (query.after::<StepId>()?, query.limit()?);
-    if let Some(after) = after
-        && !step_view::step_exists(&ctx.db, &ctx.config.tenant, id, after).await?
-    {
-        must_exist(&ctx, id).await?;
-        return Err(not_given_out());
-    }
-    let page = page(&ctx, id, after, limit).await?;
-    if page.items.is_empty() {
-        must_exist(&ctx, id).await?;
-    }
-    let next = page.next(|step| step.id);
-    Ok(page_of(StepPage { steps: page.items, next }, next, &query))
+    let version = version(&ctx, id).await?;
+    let answer = async {
+        if let Some(after) = after
+            && !step_view::step_exists(&ctx.db, &ctx.config.tenant, id, after).await?
+        {
+            return Err(not_given_out());
+        }
+        let page = page(&ctx, id, after, limit).await?;
+        let next = page.next(|step| step.id);
+        Ok(page_of(StepPage { steps: page.items, next }, next, &query))
+    };
+    condition.answer(&version, answer).await
 }
 
 /// Steps of a run. What is too large for a list has the address of the step that shows it.
@@ -45,10 +50,18 @@ pub async fn page(ctx: &Ctx, run: RunId, after: Option<StepId>, limit: i64) -> R
 }
 
 /// `GET /runs/{id}/steps/{name}` -> the step with its inputs and outputs, however large.
-pub async fn fetch(State(ctx): State<Ctx>, Path((id, name)): Path<(String, String)>) -> Result<Json<Step>, Error> {
+pub async fn fetch(
+    State(ctx): State<Ctx>,
+    Path((id, name)): Path<(String, String)>,
+    condition: Condition,
+) -> Result<Response, Error> {
     let id: RunId = id_param("run", &id)?;
-    let step = step_view::step_fetch(&ctx.db, &ctx.config.tenant, id, &name).await?;
-    step.map(Json).ok_or_else(|| no_step(id, &name))
+    let version = run::run_version(&ctx.db, &ctx.config.tenant, id).await?.ok_or_else(|| no_step(id, &name))?;
+    let answer = async {
+        let step = step_view::step_fetch(&ctx.db, &ctx.config.tenant, id, &name).await?;
+        step.map(|step| Json(step).into_response()).ok_or_else(|| no_step(id, &name))
+    };
+    condition.answer(&version, answer).await
 }
 
 /// `GET /runs/{id}/steps/{name}/why` -> what exactly the step waits for: a sentence, and the facts behind it.

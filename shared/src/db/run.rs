@@ -174,7 +174,7 @@ pub struct RunList {
 /// Most runs that one page reads to find those that fit its filter.
 const MAX_READ: usize = 10_000;
 /// The same if it also looks for a tool. A run has up to 1,000 steps, and no index finds a tool.
-const MAX_READ_WITH_STEPS: usize = 1_000;
+const MAX_READ_WITH_STEPS: usize = 500;
 
 /// Runs of a tenant that fit the filter, newest first, after the one with the id `after`. With a filter that few runs fit, a
 /// page may end early, even empty, and lead to the next page.
@@ -256,7 +256,10 @@ fn fits(filter: &RunFilter) -> String {
         conditions.push("r.goal ~ $7");
     }
     if filter.tool.is_some() {
-        conditions.push("exists (select from nofx.step s where s.tenant_id = $1 and s.run_id = r.id and s.tool = $8)");
+        // `offset 0` keeps the planner from reading all steps of the tool once, instead of the steps of each run.
+        conditions.push(
+            "exists (select from nofx.step s where s.tenant_id = $1 and s.run_id = r.id and s.tool = $8 offset 0)",
+        );
     }
     conditions.join(" and ")
 }
@@ -309,6 +312,14 @@ pub async fn run_plan(db: &Database, tenant: &TenantId, run: RunId) -> Result<Op
     let sql = "select r.plan from nofx.run r where r.tenant_id = $1 and r.id = $2";
     let row: Option<Row> = row::fetch(db, sql, &[(&tenant.0, Type::TEXT), (&run.0, Type::UUID)]).await?;
     Ok(row.map(|row| row.plan))
+}
+
+/// The version of a run and of all that belongs to it: steps, events, gates, artifacts. Every transition changes it, because
+/// `nofx.runs_settle` updates the run's row and so its `xmin`, even where it writes no event. Wake-ups that a sweep sends
+/// (`notify_at`, `notify_count` of a step) do not change it.
+pub async fn run_version(db: &Database, tenant: &TenantId, run: RunId) -> Result<Option<String>, Error> {
+    let sql = "select r.event_seq || '.' || r.xmin from nofx.run r where r.tenant_id = $1 and r.id = $2";
+    db.query_value(sql, &[(&tenant.0, Type::TEXT), (&run.0, Type::UUID)]).await
 }
 
 /// Whether the tenant has such a run.

@@ -124,6 +124,17 @@ impl Operation {
         self
     }
 
+    /// The last answer has an `ETag`: a client that has it gets 304.
+    #[must_use]
+    pub fn revalidates(self) -> Self {
+        self.with("ETag")
+            .with("Cache-Control")
+            .header("If-None-Match", "The `ETag` of an answer that the client has.", json!({"type": "string"}))
+            .answers(304, "The client has the current answer.", None)
+            .with("ETag")
+            .with("Cache-Control")
+    }
+
     #[must_use]
     pub fn takes(mut self, schema: Value, example: Value) -> Self {
         self.body = Some(RequestBody { schema, example, is_required: true });

@@ -164,6 +164,8 @@ fn headers() -> Value {
     json!({
         "x-request-id": {"description": "Finds the request in the log.", "required": true, "schema": {"type": "string"}},
         "Location": text("Where it is."),
+        "ETag": text("Changes with the answer; for If-None-Match."),
+        "Cache-Control": text("Caches may keep the answer for this client, and ask whether it is still current."),
         "Link": text("If more rows follow, the address of the next page, with rel=\"next\"."),
     })
 }

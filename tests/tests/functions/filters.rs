@@ -151,8 +151,8 @@ async fn a_page_of_a_filter_reads_a_bounded_number_of_runs_and_leads_to_the_othe
     let (found, pages) = whole(&api, "?tool=gate:lint").await;
     let of_tool = ["run 20500", "run 19500", "run 20"];
     assert_eq!(found, of_tool, "no run of another tenant");
-    assert_eq!(pages, 21, "1,000 runs a page");
-    let (found, pages) = whole(&api, "?tool=gate:lint&created_to=2026-11-01T00:10:00Z").await;
+    assert_eq!(pages, 42, "500 runs a page, and an empty one after the last run");
+    let (found, pages) = whole(&api, "?tool=gate:lint&created_to=2026-11-01T00:05:00Z").await;
     assert_eq!((found, pages), (vec!["run 20".to_owned()], 1));
 
     let client = serve(&lab).await;

@@ -7,6 +7,7 @@ mod gateway;
 mod hostile;
 mod pages;
 mod plans;
+mod polling;
 mod routes;
 mod rules;
 mod shapes;

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use nofx_tests::Lab;
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 use shared::db::gate::{self, Barred, GateCreated, GateDecided, GateDecision, GateRequest, Started};
 use shared::db::run::{self, Control, Controlled};
 use shared::db::step::{self, ClaimItem, Claimed, Continuation, FinishItem, FinishTo};
 use shared::db::sweep::{self, Sweep};
+use shared::db::{event, step_view};
 use shared::domain::gate::Decision;
 use shared::domain::outcome::{NewGateStatus, OnPass};
 use shared::domain::{GateId, NewGate, RunId, StepError, StepId};
@@ -110,6 +111,19 @@ impl<'a> Postgres<'a> {
                 .map(|row| ((row.get(0), count(row.get(1))), row.get(2)))
                 .collect::<BTreeMap<(String, u32), String>>(),
         }
+    }
+
+    /// The run's version, and all that the API shows under it.
+    pub async fn shown(&self) -> (String, Value) {
+        let (db, tenant, run) = (&self.lab.ctx.db, &self.lab.tenant, self.run);
+        let version = run::run_version(db, tenant, run).await.unwrap().expect("the run exists");
+        let shown = json!({
+            "run": run::run_fetch(db, tenant, run).await.unwrap(),
+            "steps": step_view::step_list(db, tenant, run, None, 1_000).await.unwrap().items,
+            "events": event::event_list(db, tenant, run, 0, 1_000).await.unwrap().items,
+            "gates": gate::gate_list_of_run(db, tenant, run, None, 1_000).await.unwrap().items,
+        });
+        (version, shown)
     }
 
     async fn claim(&self, steps: &[usize]) -> Answer {

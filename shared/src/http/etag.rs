@@ -1,0 +1,164 @@
+//! Conditional reads (RFC 9110, section 13.1.2). Answers that clients poll have an `ETag`. A client that sends it back in
+//! `If-None-Match` gets 304 without a body while nothing has changed.
+
+use std::convert::Infallible;
+use std::future::Future;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use crate::domain::digest::sha256_hex;
+use crate::error::Error;
+
+/// Digest of the schemas of all views: after a release that changes what answers look like, no old tag is current. `make
+/// openapi` writes it.
+const VIEWS: &str = include_str!("../view/digest.txt").trim_ascii();
+/// Hex digits of a tag.
+const DIGITS: usize = 32;
+
+/// What the client of a read has already.
+#[derive(Debug, Clone)]
+pub struct Condition {
+    /// Path and query of the request: another page has other tags.
+    target: String,
+    known: Known,
+}
+
+/// The value of `If-None-Match`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Known {
+    /// `*`: any answer.
+    Any,
+    /// Answers with these tags, without their quotes and `W/`.
+    Tags(Vec<Vec<u8>>),
+}
+
+impl Condition {
+    /// The answer with its tag; or 304 if the client has it, without computing it. `version` changes whenever the answer
+    /// changes. It must have been read before the answer is, so that an old answer never has a new tag.
+    pub async fn answer(
+        &self,
+        version: &str,
+        answer: impl Future<Output = Result<Response, Error>>,
+    ) -> Result<Response, Error> {
+        let tag = self.tag(version);
+        let mut response = match &self.known {
+            Known::Tags(tags) if tags.iter().any(|known| known == tag.as_bytes()) => not_modified(),
+            Known::Tags(_) => answer.await?,
+            // True of every answer but an error.
+            Known::Any => answer.await.map(|_| not_modified())?,
+        };
+        // Weak: the answer may be newer than its tag, and the gateway may compress it.
+        if let Ok(tag) = HeaderValue::try_from(format!("W/\"{tag}\"")) {
+            response.headers_mut().insert(header::ETAG, tag);
+        }
+        let ask_again = HeaderValue::from_static("private, no-cache");
+        response.headers_mut().insert(header::CACHE_CONTROL, ask_again);
+        Ok(response)
+    }
+
+    fn tag(&self, version: &str) -> String {
+        let mut digest = sha256_hex(format!("{VIEWS}\n{version}\n{}", self.target).as_bytes());
+        digest.truncate(DIGITS);
+        digest
+    }
+}
+
+fn not_modified() -> Response {
+    StatusCode::NOT_MODIFIED.into_response()
+}
+
+impl Known {
+    /// Several lines of the header are one list. Nothing is known to a client that sends no such list.
+    fn read<'a>(lines: impl Iterator<Item = &'a HeaderValue>) -> Self {
+        let list = lines.map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b',');
+        if list.trim_ascii() == b"*" {
+            return Self::Any;
+        }
+        Self::Tags(tags(&list).unwrap_or_default())
+    }
+}
+
+/// The opaque parts of `"a", W/"b"`: they are compared without their weakness. None for anything else.
+fn tags(list: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let (mut tags, mut rest) = (Vec::new(), list.trim_ascii_start());
+    while !rest.is_empty() {
+        // A list may have empty elements.
+        if let Some(next) = rest.strip_prefix(b",") {
+            rest = next.trim_ascii_start();
+            continue;
+        }
+        let quoted = rest.strip_prefix(b"W/").unwrap_or(rest).strip_prefix(b"\"")?;
+        let end = quoted.iter().position(|byte| *byte == b'"')?;
+        let (tag, after) = quoted.split_at(end);
+        if tag.iter().any(|byte| *byte <= b' ' || *byte == 0x7f) {
+            return None;
+        }
+        tags.push(tag.to_vec());
+        rest = after[1..].trim_ascii_start();
+        if !rest.is_empty() && !rest.starts_with(b",") {
+            return None;
+        }
+    }
+    Some(tags)
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Condition {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let target = parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
+        Ok(Self { target, known: Known::read(parts.headers.get_all(header::IF_NONE_MATCH).iter()) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(lines: &[&str]) -> Known {
+        let lines: Vec<_> = lines.iter().map(|line| HeaderValue::from_bytes(line.as_bytes()).unwrap()).collect();
+        Known::read(lines.iter())
+    }
+
+    #[test]
+    fn the_header_is_a_star_or_a_list_of_tags_weak_or_not() {
+        let tags = |tags: &[&str]| Known::Tags(tags.iter().map(|tag| tag.as_bytes().to_vec()).collect());
+        assert_eq!(read(&[" * "]), Known::Any);
+        assert_eq!(read(&["\"a\""]), tags(&["a"]));
+        assert_eq!(read(&["W/\"a,b\" ,, \"c\"\t,"]), tags(&["a,b", "c"]));
+        assert_eq!(read(&["\"a\"", "W/\"\", \"ü\""]), tags(&["a", "", "ü"]));
+        for none in
+            ["", "a", "\"a", "\"a\" \"b\"", "\"a b\"", "w/\"a\"", "W/a", "*, \"a\"", "\"a\", *", "\"a\"b", "W/ \"a\""]
+        {
+            assert_eq!(read(&[none]), tags(&[]), "{none}");
+        }
+        assert_eq!(read(&[]), tags(&[]));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_the_client_has_is_not_computed() {
+        let condition = |target: &str, known: &[&str]| Condition { target: target.to_owned(), known: read(known) };
+        let full = async || Ok("body".into_response());
+        let tag_of = async |target: &str, version: &str| {
+            let answer = condition(target, &[]).answer(version, full()).await.unwrap();
+            assert_eq!(answer.status(), 200);
+            answer.headers()[header::ETAG].to_str().unwrap().to_owned()
+        };
+        let tag = tag_of("/runs/1?limit=1", "1").await;
+        assert_ne!(tag, tag_of("/runs/1?limit=2", "1").await);
+        assert_ne!(tag, tag_of("/runs/1?limit=1", "2").await);
+        let strong = tag.trim_start_matches("W/");
+        for known in [tag.as_str(), strong, &format!("\"x\", {tag}")] {
+            let never = async { panic!("computed") };
+            let answer = condition("/runs/1?limit=1", &[known]).answer("1", never).await.unwrap();
+            assert_eq!((answer.status().as_u16(), answer.headers()[header::ETAG].as_bytes()), (304, tag.as_bytes()));
+        }
+        let missing = async { Err(Error::NotFound("it".into())) };
+        assert!(condition("/", &["*"]).answer("1", missing).await.is_err());
+        assert_eq!(condition("/", &["*"]).answer("1", full()).await.unwrap().status(), 304);
+        assert_eq!(condition("/", &["\"x\""]).answer("1", full()).await.unwrap().status(), 200);
+    }
+}
