@@ -20,3 +20,5 @@ pub mod function;
 mod lambda;
 // All of it together.
 pub mod stack;
+
+pub use front::MIN_COMPRESSED_BYTES;

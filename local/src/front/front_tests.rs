@@ -215,3 +215,79 @@ fn no_header_that_says_who_asks_is_dropped_by_a_word_of_the_client() {
     assert_eq!(event["headers"]["sec-fetch-site"], "cross-site");
     assert_eq!((&event["headers"]["origin"], event["headers"].get("x-own")), (&json!("http://evil.test"), None));
 }
+
+/// What `path` answers to a client that accepts these encodings.
+async fn accepting(place: &Place, method: &str, path: &str, encodings: &str) -> reqwest::Response {
+    let method = method.parse().unwrap();
+    let request = place.client.request(method, format!("{}{path}", place.front)).header("accept-encoding", encodings);
+    request.send().await.unwrap()
+}
+
+fn encoding(response: &reqwest::Response) -> Option<&str> {
+    response.headers().get("content-encoding").map(|value| value.to_str().unwrap())
+}
+
+async fn unpacked(response: reqwest::Response) -> String {
+    let bytes = response.bytes().await.unwrap();
+    std::io::read_to_string(flate2::read::GzDecoder::new(&bytes[..])).unwrap()
+}
+
+#[tokio::test]
+async fn an_answer_from_the_bound_on_is_compressed_for_a_client_that_accepts_gzip() {
+    let place = place(LONG).await;
+    let least = usize::from(MIN_COMPRESSED_BYTES);
+    for (size, encodings, expected) in [
+        (least - 1, "gzip", None),
+        (least, "gzip", Some("gzip")),
+        (5_900_000, "br;q=1.0, gzip;q=0.5", Some("gzip")),
+        (least, "br, identity", None),
+        (least, "gzip;q=0", None),
+        (least, "", None),
+    ] {
+        let played = place.play(Act::Answer(size));
+        let response = accepting(&place, "GET", "/echo", encodings).await;
+        assert_eq!((response.status().as_u16(), encoding(&response)), (200, expected), "{size} {encodings}");
+        assert_eq!(response.headers().contains_key("vary"), size >= least, "{size} {encodings}");
+        let text = if expected.is_some() { unpacked(response).await } else { response.text().await.unwrap() };
+        assert_eq!(text, "x".repeat(size));
+        played.await.unwrap();
+    }
+}
+
+/// The answer of a function with these headers.
+fn post(status: u16, headers: Value, body: &str) -> Act {
+    let answer = json!({ "statusCode": status, "headers": headers, "body": body }).to_string();
+    Act::Post(Box::leak(answer.into_boxed_str()))
+}
+
+#[tokio::test]
+async fn a_compressed_answer_keeps_its_weak_tag_and_a_problem_document_is_compressed_too() {
+    let place = place(LONG).await;
+    let json_answer = json!({ "text": "x".repeat(2_000) }).to_string();
+    let headers = json!({ "content-type": "application/json", "etag": "W/\"a\"" });
+    let played = place.play(post(200, headers.clone(), &json_answer));
+    let response = accepting(&place, "GET", "/echo", "gzip").await;
+    let tag = response.headers()["etag"].clone();
+    assert_eq!((encoding(&response), tag.to_str().unwrap()), (Some("gzip"), "W/\"a\""));
+    assert_eq!(response.headers()["content-type"], "application/json");
+    assert_eq!(unpacked(response).await, json_answer);
+    played.await.unwrap();
+
+    let problem = json!({ "title": "Bad Request", "status": 400, "detail": "x".repeat(2_000) }).to_string();
+    let played = place.play(post(400, json!({ "content-type": "application/problem+json" }), &problem));
+    let response = accepting(&place, "GET", "/echo", "gzip").await;
+    assert_eq!((response.status().as_u16(), encoding(&response)), (400, Some("gzip")));
+    assert_eq!(response.headers()["content-type"], "application/problem+json");
+    assert_eq!(unpacked(response).await, problem);
+    played.await.unwrap();
+    assert_eq!(encoding(&accepting(&place, "GET", "/nowhere", "gzip").await), None, "a small one");
+
+    for (method, status) in [("GET", 304), ("HEAD", 304), ("HEAD", 200)] {
+        let played = place.play(post(status, headers.clone(), ""));
+        let response = accepting(&place, method, "/echo", "gzip").await;
+        assert_eq!((response.status().as_u16(), encoding(&response)), (status, None), "{method} {status}");
+        assert_eq!(response.headers()["etag"], "W/\"a\"");
+        assert_eq!(response.bytes().await.unwrap().len(), 0);
+        played.await.unwrap();
+    }
+}

@@ -19,6 +19,9 @@ use shared::domain::bounds;
 use shared::error::Code;
 use shared::view::ProblemDocument;
 use tokio::time::timeout;
+use tower_http::CompressionLevel;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::SizeAbove;
 use uuid::Uuid;
 
 use event::Unfit;
@@ -28,6 +31,9 @@ use server::{Arriving, Unread, read_request};
 
 /// The largest body, as of API Gateway.
 pub const MAX_BODY_BYTES: usize = 10 * 1024 * 1024;
+/// The smallest answer that is compressed for a client that accepts gzip: `MinimumCompressionSize` of the API in
+/// template.yaml.
+pub const MIN_COMPRESSED_BYTES: u16 = 1024;
 /// How long a function may take, waiting for its turn included: API Gateway's limit.
 const ANSWER_LIMIT: Duration = Duration::from_secs(29);
 /// How long a request may take to arrive.
@@ -66,7 +72,9 @@ impl Front {
     }
 
     pub fn router(self) -> Router {
-        Router::new().fallback(answer).with_state(Arc::new(self))
+        let gzip = CompressionLayer::new().quality(CompressionLevel::Fastest);
+        let gzip = gzip.compress_when(SizeAbove::new(MIN_COMPRESSED_BYTES));
+        Router::new().fallback(answer).with_state(Arc::new(self)).layer(gzip)
     }
 
     async fn pass_on(&self, request: Request, id: Uuid) -> Result<Response, Refusal> {

@@ -1,5 +1,6 @@
 //! Compares the numbers in the template with those in the code, and checks their order.
 
+use nofx_local::MIN_COMPRESSED_BYTES;
 use nofx_local::function::{self, HTTP_FUNCTIONS, SWEEPER, SWEEPER_TIMEOUT, queue_functions};
 use serde_json::{Value, json};
 
@@ -52,6 +53,12 @@ fn every_handler_has_its_queue_with_the_numbers_of_the_code() {
         assert_eq!(queue["SqsManagedSseEnabled"], true, "{logical}");
         assert!(only_tls.contains(&logical), "QueuesOnlyTls of template.yaml leaves {logical} out");
     }
+}
+
+#[test]
+fn api_gateway_compresses_what_the_local_front_compresses() {
+    let api = of_type("AWS::Serverless::Api").remove("Api").expect("template.yaml has the API");
+    assert_eq!(api["MinimumCompressionSize"], json!(MIN_COMPRESSED_BYTES));
 }
 
 #[test]

@@ -14,6 +14,7 @@ const REQUESTS: usize = 50;
 
 pub async fn holds(stack: &Stack) {
     large_answers_arrive_whole(stack).await;
+    a_large_answer_is_compressed_for_a_client_that_accepts_gzip(stack).await;
     a_poisonous_header_gets_its_answer_and_the_function_lives(stack).await;
     what_no_function_answers_is_a_problem_document(stack).await;
     a_function_that_is_killed_answers_again(stack).await;
@@ -42,6 +43,20 @@ async fn large_answers_arrive_whole(stack: &Stack) {
         };
         let lost: usize = join_all((0..CLIENTS).map(one)).await.into_iter().sum();
         assert_eq!(lost, 0, "lost answers about steps of {size} bytes");
+    }
+}
+
+async fn a_large_answer_is_compressed_for_a_client_that_accepts_gzip(stack: &Stack) {
+    let client = Client::new();
+    for (path, accepted, expected) in
+        [("/openapi.json", "gzip", Some("gzip")), ("/openapi.json", "identity", None), ("/health", "gzip", None)]
+    {
+        let request = client.get(stack.at(path)).header("accept-encoding", accepted);
+        let answer = request.send().await.expect("an answer");
+        let encoding = answer.headers().get("content-encoding").map(|value| value.to_str().expect("text"));
+        assert_eq!(encoding, expected, "{path} {accepted}");
+        let bytes = answer.bytes().await.expect("a body");
+        assert_eq!(bytes.starts_with(&[0x1f, 0x8b]), expected.is_some(), "{path} {accepted}");
     }
 }
 
