@@ -56,6 +56,8 @@ impl Condition {
         }
         let ask_again = HeaderValue::from_static("private, no-cache");
         response.headers_mut().insert(header::CACHE_CONTROL, ask_again);
+        // The gateway may compress the answer. A 304 has the same header (section 15.4.5).
+        response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept-encoding"));
         Ok(response)
     }
 
