@@ -255,7 +255,7 @@ async fn an_answer_from_the_bound_on_is_compressed_for_a_client_that_accepts_gzi
 }
 
 /// The answer of a function with these headers.
-fn post(status: u16, headers: Value, body: &str) -> Act {
+fn post(status: u16, headers: &Value, body: &str) -> Act {
     let answer = json!({ "statusCode": status, "headers": headers, "body": body }).to_string();
     Act::Post(Box::leak(answer.into_boxed_str()))
 }
@@ -265,7 +265,7 @@ async fn a_compressed_answer_keeps_its_weak_tag_and_a_problem_document_is_compre
     let place = place(LONG).await;
     let json_answer = json!({ "text": "x".repeat(2_000) }).to_string();
     let headers = json!({ "content-type": "application/json", "etag": "W/\"a\"" });
-    let played = place.play(post(200, headers.clone(), &json_answer));
+    let played = place.play(post(200, &headers, &json_answer));
     let response = accepting(&place, "GET", "/echo", "gzip").await;
     let tag = response.headers()["etag"].clone();
     assert_eq!((encoding(&response), tag.to_str().unwrap()), (Some("gzip"), "W/\"a\""));
@@ -274,7 +274,7 @@ async fn a_compressed_answer_keeps_its_weak_tag_and_a_problem_document_is_compre
     played.await.unwrap();
 
     let problem = json!({ "title": "Bad Request", "status": 400, "detail": "x".repeat(2_000) }).to_string();
-    let played = place.play(post(400, json!({ "content-type": "application/problem+json" }), &problem));
+    let played = place.play(post(400, &json!({ "content-type": "application/problem+json" }), &problem));
     let response = accepting(&place, "GET", "/echo", "gzip").await;
     assert_eq!((response.status().as_u16(), encoding(&response)), (400, Some("gzip")));
     assert_eq!(response.headers()["content-type"], "application/problem+json");
@@ -283,7 +283,7 @@ async fn a_compressed_answer_keeps_its_weak_tag_and_a_problem_document_is_compre
     assert_eq!(encoding(&accepting(&place, "GET", "/nowhere", "gzip").await), None, "a small one");
 
     for (method, status) in [("GET", 304), ("HEAD", 304), ("HEAD", 200)] {
-        let played = place.play(post(status, headers.clone(), ""));
+        let played = place.play(post(status, &headers, ""));
         let response = accepting(&place, method, "/echo", "gzip").await;
         assert_eq!((response.status().as_u16(), encoding(&response)), (status, None), "{method} {status}");
         assert_eq!(response.headers()["etag"], "W/\"a\"");

@@ -82,8 +82,10 @@ impl Query {
     /// `Link` to the page after the row `next` of the same list, with the other parameters of this one.
     fn next_link(&self, next: &str) -> Option<(HeaderName, HeaderValue)> {
         let limit = self.limit().unwrap_or(DEFAULT_LIMIT);
-        let others = self.0.iter().filter(|(name, _)| !["after", "limit"].contains(&name.as_str()));
-        let others: String = others.map(|(name, value)| format!("&{name}={}", encoded(value))).collect();
+        let mut others = String::new();
+        for (name, value) in self.0.iter().filter(|(name, _)| !["after", "limit"].contains(&name.as_str())) {
+            others.extend(["&", name, "=", &encoded(value)]);
+        }
         link_to("", next, limit, &others)
     }
 }
