@@ -90,7 +90,7 @@ fn runs(schemas: &mut Schemas) -> Vec<Operation> {
 }
 
 fn text(about: &str) -> Value {
-    json!({"description": about, "type": "string", "minLength": 1, "maxLength": MAX_TEXT_CHARS})
+    json!({"description": about, "type": "string", "minLength": 1, "maxLength": MAX_TEXT_CHARS, "pattern": r"^[^\x00]+$"})
 }
 
 fn moment(about: &str) -> Value {
