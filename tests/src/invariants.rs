@@ -98,6 +98,10 @@ const INVARIANTS: &str = "
       from nofx.step s join nofx.attempt a on a.step_id = s.id
      where (a.status = 'running') <> (s.status = 'running' and a.attempt = s.attempt)
     union all
+    select format('step %s: its lease ends %s, that of its attempt %s', s.name, s.lease_until, a.lease_until)
+      from nofx.step s join nofx.attempt a on a.step_id = s.id
+     where a.status = 'running' and a.lease_until is distinct from s.lease_until
+    union all
     select format('step %s: completed %s times in one generation', s.name, count(*))
       from nofx.step s join nofx.event e on e.step_id = s.id and e.type = 'step.succeeded'
      group by s.id having count(*) > 1

@@ -7,16 +7,12 @@ use crate::Lab;
 impl Lab {
     /// Ends the lease of a running step.
     pub async fn lease_over(&self, step: StepId) {
-        let sql = "update nofx.step set lease_until = clock_timestamp() - interval '1 second'
-                    where id = $1 and status = 'running'";
-        self.admin.execute(sql, &[&step.0]).await.expect("move a lease");
+        self.admin.execute(&leases_over("s.id = $1"), &[&step.0]).await.expect("move a lease");
     }
 
     /// Ends the leases of all running steps of a run.
     pub async fn leases_over(&self, run: RunId) {
-        let sql = "update nofx.step set lease_until = clock_timestamp() - interval '1 second'
-                    where run_id = $1 and status = 'running'";
-        self.admin.execute(sql, &[&run.0]).await.expect("move leases");
+        self.admin.execute(&leases_over("s.run_id = $1"), &[&run.0]).await.expect("move leases");
     }
 
     /// Ends the delay before a step's next attempt.
@@ -59,4 +55,18 @@ impl Lab {
                     where id = $1 and deadline_at is not null and finished_at is null";
         self.admin.execute(sql, &[&run.0]).await.expect("move a deadline");
     }
+}
+
+/// Ends the leases of running steps, and the copies of their attempts.
+fn leases_over(of: &str) -> String {
+    format!(
+        "with over as (
+             update nofx.step s set lease_until = clock_timestamp() - interval '1 second'
+              where {of} and s.status = 'running'
+             returning s.id, s.attempt, s.lease_until
+         )
+         update nofx.attempt a set lease_until = o.lease_until
+           from over o
+          where a.step_id = o.id and a.attempt = o.attempt"
+    )
 }

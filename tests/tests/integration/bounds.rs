@@ -119,6 +119,28 @@ async fn a_thousand_references_into_one_large_output_are_all_found() {
 }
 
 #[tokio::test]
+async fn a_claim_that_names_no_limit_gets_no_values() {
+    let lab = Lab::new().await;
+    let plan = json!({ "goal": "g", "steps": [
+        plans::step("a", "echo", json!({ "one": 1, "two": 2 })),
+        plans::step("b", "echo", json!({ "x": "${{ steps.a.outputs.one }}", "y": "${{ steps.a.outputs.two }}" })),
+    ] });
+    let run = lab.submit(&plan).await;
+    let key = async |step: &str| json!({ "tenant_id": lab.tenant, "run_id": run, "step_id": lab.step(run, step).await });
+    let call = async |function: &str, mut item: Value, more: Value| {
+        item.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let sql = format!("select {function}($1::text::jsonb)::jsonb");
+        lab.admin.query_one(&sql, &[&json!([item]).to_string()]).await.unwrap().get::<_, Value>(0)
+    };
+    call("nofx.steps_claim", key("a").await, json!({ "lease_s": 30 })).await;
+    let ended = json!({ "attempt": 1, "to": "succeeded", "outputs": { "one": 1, "two": 2 } });
+    call("nofx.steps_finish", key("a").await, ended).await;
+    let claims = call("nofx.steps_claim", key("b").await, json!({ "lease_s": 30 })).await;
+    assert_eq!(claims["claimed"][0]["name"], "b");
+    assert_eq!(claims["claimed"][0]["refs"], Value::Null);
+}
+
+#[tokio::test]
 async fn a_reference_to_null_is_null_and_to_nothing_a_failure() {
     let lab = Lab::new().await;
     let plan = json!({ "goal": "g", "steps": [
