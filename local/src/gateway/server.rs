@@ -1,4 +1,4 @@
-//! HTTP/1 on a loopback port until asked to stop.
+//! Serves HTTP/1 on a loopback port until a stop signal.
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,15 +14,16 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::process::stop::Stop;
+use crate::process::stop::StopSignal;
 
-/// After an error of `accept`, which means that this process or the machine has no file handles left.
+/// Pause after an error of `accept`, which means that this process or the machine has no file handles left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Connections at once.
+/// Maximum number of open connections.
 const MAX_CONNECTIONS: usize = 1_024;
-/// Bytes of bodies that are on their way at once, over all connections.
-const MAX_ARRIVING_BYTES: usize = 256 << 20;
-/// Of a body that is too large this many times its bound is read and thrown away: whoever still sends does not read.
+/// Maximum total size of bodies that are arriving, over all connections.
+const MAX_BYTES_IN_FLIGHT: usize = 256 << 20;
+/// A body that is too large is read up to this many times its limit and discarded, because a client that still sends does not
+/// read the answer.
 const DRAIN_FACTOR: usize = 8;
 
 /// Listens on `port` of the loopback interface.
@@ -30,29 +31,29 @@ pub async fn listen(port: u16) -> io::Result<TcpListener> {
     TcpListener::bind(("127.0.0.1", port)).await
 }
 
-/// Serves `router`; what `presence` gives is held as long as a connection. With `head_limit`, a connection that sends no
-/// whole head of a request for so long is closed. When asked to stop, what is being answered is
-/// answered; dropping the future ends that as well.
+/// Serves `router`. The value of `connection_guard` is held while a connection is open. With `head_limit`, a connection that sends no
+/// complete request head within that time is closed. After the stop signal, requests in flight are still answered. Dropping the
+/// future aborts them.
 pub async fn serve<P: Send + 'static>(
     listener: TcpListener,
     router: Router,
-    presence: impl Fn() -> P + Send + 'static,
+    connection_guard: impl Fn() -> P + Send + 'static,
     head_limit: Option<Duration>,
-    mut stop: Stop,
+    mut stop: StopSignal,
 ) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            () = stop.asked() => break,
+            () = stop.received() => break,
             accepted = listener.accept() => match accepted {
-                // Whoever opens so many is no reader of pages: the others go on.
+                // Too many connections: close the new one and keep the others.
                 Ok((stream, _)) if connections.len() >= MAX_CONNECTIONS => drop(stream),
                 Ok((stream, _)) => {
                     let connection = serve_connection(stream, router.clone(), head_limit, stop.clone());
-                    let present = presence();
+                    let guard = connection_guard();
                     connections.spawn(async move {
                         connection.await;
-                        drop(present);
+                        drop(guard);
                     });
                 }
                 Err(_) => sleep(ACCEPT_PAUSE).await,
@@ -64,8 +65,8 @@ pub async fn serve<P: Send + 'static>(
     while connections.join_next().await.is_some() {}
 }
 
-async fn serve_connection(stream: TcpStream, router: Router, head_limit: Option<Duration>, mut stop: Stop) {
-    // Answers leave whole: waiting for more to send would only delay the end of each.
+async fn serve_connection(stream: TcpStream, router: Router, head_limit: Option<Duration>, mut stop: StopSignal) {
+    // Send at once: waiting for more data would only delay the end of an answer.
     let _ = stream.set_nodelay(true);
     let service = TowerToHyperService::new(router);
     let connection = http1::Builder::new()
@@ -74,73 +75,77 @@ async fn serve_connection(stream: TcpStream, router: Router, head_limit: Option<
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     tokio::select! {
-        // A connection that breaks is its peer's affair.
+        // Errors of a connection concern only its client.
         _ = connection.as_mut() => return,
-        () = stop.asked() => connection.as_mut().graceful_shutdown(),
+        () = stop.received() => connection.as_mut().graceful_shutdown(),
     }
     let _ = connection.await;
 }
 
 /// Why a body could not be read.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Unread {
-    /// It has more bytes than are allowed; so many were seen.
+pub enum BodyError {
+    /// It exceeds the limit. The number is how many bytes were seen.
     TooLarge(usize),
-    /// It ended before its end.
-    Broken,
-    /// Too many others are on their way.
-    Crowded,
+    /// The connection closed before its end.
+    Incomplete,
+    /// Too many bytes of other bodies are arriving.
+    Overloaded,
 }
 
-/// Bytes of requests that are on their way, over all connections.
+/// Number of bytes of arriving requests, over all connections.
 #[derive(Debug, Default)]
-pub struct Arriving(AtomicUsize);
+pub struct BytesInFlight(AtomicUsize);
 
-/// What one request adds to them, as long as it is read.
-struct Share<'a> {
-    all: &'a Arriving,
+/// The bytes of one request, counted until it has been read.
+struct Reservation<'a> {
+    all: &'a BytesInFlight,
     bytes: usize,
 }
 
-impl Share<'_> {
-    fn add(&mut self, bytes: usize) -> Result<(), Unread> {
+impl Reservation<'_> {
+    fn add(&mut self, bytes: usize) -> Result<(), BodyError> {
         self.bytes += bytes;
         let all = self.all.0.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if all > MAX_ARRIVING_BYTES { Err(Unread::Crowded) } else { Ok(()) }
+        if all > MAX_BYTES_IN_FLIGHT { Err(BodyError::Overloaded) } else { Ok(()) }
     }
 }
 
-impl Drop for Share<'_> {
+impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         self.all.0.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
-/// The whole body of a request, if it has at most `max` bytes, and if it fits beside the others that arrive.
-pub async fn read_request(body: Body, max: usize, arriving: &Arriving) -> Result<Bytes, Unread> {
-    let mut share = Share { all: arriving, bytes: 0 };
-    read(body, max, |bytes| share.add(bytes)).await
+/// The complete body of a request, if it has at most `max` bytes and the total of arriving bodies stays within its limit.
+pub async fn read_request(body: Body, max: usize, in_flight: &BytesInFlight) -> Result<Bytes, BodyError> {
+    let mut reservation = Reservation { all: in_flight, bytes: 0 };
+    read(body, max, |bytes| reservation.add(bytes)).await
 }
 
-/// The whole body, if it has at most `max` bytes.
-pub async fn read_body(body: Body, max: usize) -> Result<Bytes, Unread> {
+/// The complete body, if it has at most `max` bytes.
+pub async fn read_body(body: Body, max: usize) -> Result<Bytes, BodyError> {
     read(body, max, |_| Ok(())).await
 }
 
-async fn read(body: Body, max: usize, mut keep: impl FnMut(usize) -> Result<(), Unread>) -> Result<Bytes, Unread> {
+async fn read(
+    body: Body,
+    max: usize,
+    mut reserve: impl FnMut(usize) -> Result<(), BodyError>,
+) -> Result<Bytes, BodyError> {
     let mut stream = body.into_data_stream();
     let (mut bytes, mut seen) = (Vec::new(), 0_usize);
     while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|_| Unread::Broken)?;
+        let chunk = chunk.map_err(|_| BodyError::Incomplete)?;
         seen = seen.saturating_add(chunk.len());
         if seen <= max {
-            keep(chunk.len())?;
+            reserve(chunk.len())?;
             bytes.extend_from_slice(&chunk);
         } else if seen / DRAIN_FACTOR > max {
             break;
         }
     }
-    if seen > max { Err(Unread::TooLarge(seen)) } else { Ok(bytes.into()) }
+    if seen > max { Err(BodyError::TooLarge(seen)) } else { Ok(bytes.into()) }
 }
 
 #[cfg(test)]
@@ -148,26 +153,26 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_body_is_read_up_to_its_bound_and_not_beyond() {
+    async fn a_body_over_its_limit_is_refused() {
         assert_eq!(read_body(Body::from("12345"), 5).await, Ok(Bytes::from("12345")));
-        assert_eq!(read_body(Body::from("123456"), 5).await, Err(Unread::TooLarge(6)));
+        assert_eq!(read_body(Body::from("123456"), 5).await, Err(BodyError::TooLarge(6)));
         let endless = futures::stream::repeat_with(|| Ok::<_, io::Error>(Bytes::from_static(b"12345")));
-        assert!(matches!(read_body(Body::from_stream(endless), 5).await, Err(Unread::TooLarge(_))));
+        assert!(matches!(read_body(Body::from_stream(endless), 5).await, Err(BodyError::TooLarge(_))));
     }
 
     #[tokio::test]
-    async fn many_bodies_at_once_are_bounded_together() {
-        let (arriving, most) = (Arriving::default(), MAX_ARRIVING_BYTES);
-        let mut share = Share { all: &arriving, bytes: 0 };
-        assert_eq!(share.add(most), Ok(()));
-        assert_eq!(read_request(Body::from("1"), 5, &arriving).await, Err(Unread::Crowded));
-        drop(share);
-        assert_eq!(read_request(Body::from("1"), 5, &arriving).await, Ok(Bytes::from("1")));
+    async fn arriving_bodies_have_a_common_limit() {
+        let (in_flight, max) = (BytesInFlight::default(), MAX_BYTES_IN_FLIGHT);
+        let mut reservation = Reservation { all: &in_flight, bytes: 0 };
+        assert_eq!(reservation.add(max), Ok(()));
+        assert_eq!(read_request(Body::from("1"), 5, &in_flight).await, Err(BodyError::Overloaded));
+        drop(reservation);
+        assert_eq!(read_request(Body::from("1"), 5, &in_flight).await, Ok(Bytes::from("1")));
     }
 
     #[tokio::test]
-    async fn half_a_body_is_not_a_body() {
+    async fn an_incomplete_body_is_an_error() {
         let half = futures::stream::iter([Ok(Bytes::from_static(b"half")), Err(io::Error::other("reset"))]);
-        assert_eq!(read_body(Body::from_stream(half), 100).await, Err(Unread::Broken));
+        assert_eq!(read_body(Body::from_stream(half), 100).await, Err(BodyError::Incomplete));
     }
 }
