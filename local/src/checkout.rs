@@ -42,7 +42,8 @@ impl Checkout {
         self.root.join(".local")
     }
 
-    /// The state of `nofx dev`: kept between starts, removed by `--reset`. `NOFX_STATE_DIR` names another folder, for a second stack.
+    /// The state of `nofx dev`: kept between starts, removed by `--reset`. `NOFX_STATE_DIR` names another folder, for a
+    /// second stack.
     pub fn state(&self) -> PathBuf {
         match env::var_os("NOFX_STATE_DIR").filter(|dir| !dir.is_empty()) {
             Some(dir) => self.root.join(dir),
@@ -75,8 +76,8 @@ impl Checkout {
     }
 }
 
-/// Reads `KEY=value` lines. `export` and one pair of quotes are allowed. `#` starts a comment, also after an unquoted value and a
-/// space. Nothing in values is expanded.
+/// Reads `KEY=value` lines. `export` and one pair of quotes are allowed. `#` starts a comment, also after an unquoted
+/// value and a space. Nothing in values is expanded.
 fn parse_dotenv(text: &str) -> BTreeMap<String, String> {
     let mut variables = BTreeMap::new();
     for line in text.lines() {

@@ -1,4 +1,5 @@
-//! The Lambda functions of the local stack: the settings of `shared::domain::tool`, as on AWS, and the local concurrency of each.
+//! The Lambda functions of the local stack: the settings of `shared::domain::tool`, as on AWS, and the local
+//! concurrency of each.
 
 use std::time::Duration;
 
@@ -8,8 +9,8 @@ use shared::domain::tool::{HANDLERS, HandlerSpec};
 #[derive(Clone, Copy, Debug)]
 pub struct QueueFunction {
     pub spec: &'static HandlerSpec,
-    /// Concurrent polls, each with one batch in flight. Only as many as the function can handle soon, so that no message uses up its
-    /// visibility timeout behind a slow one.
+    /// Concurrent polls, each with one batch in flight. Only as many as the function can handle soon, so that no
+    /// message uses up its visibility timeout behind a slow one.
     pub polls: u32,
     /// Processes of the function.
     pub processes: u32,
@@ -24,8 +25,8 @@ pub const SWEEPER_TIMEOUT: Duration = Duration::from_mins(1);
 /// Every queue function.
 pub fn queue_functions() -> impl Iterator<Item = QueueFunction> {
     HANDLERS.iter().map(|spec| {
-        // A batch size of 1 means long work: one poll for each process. Short work gets as many polls as Lambda starts with, and its
-        // batches may wait for each other.
+        // A batch size of 1 means long work: one poll for each process. Short work gets as many polls as Lambda starts
+        // with, and its batches may wait for each other.
         let (polls, processes) = if spec.batch_size == 1 { (2, 2) } else { (5, 1) };
         QueueFunction { spec, polls, processes }
     })

@@ -1,5 +1,5 @@
-//! The local stack of the NOFX control plane: Postgres, an AWS emulator, the functions, and local replacements of API Gateway, event
-//! sources and schedules. Also the migrations. The `nofx` command, the tests and the benchmarks use it.
+//! The local stack of the NOFX control plane: Postgres, an AWS emulator, the functions, and local replacements of API
+//! Gateway, event sources and schedules. Also the migrations. The `nofx` command, the tests and the benchmarks use it.
 
 // Paths, ports and output.
 pub mod checkout;

@@ -1,7 +1,7 @@
 //! An embedded Postgres: server binaries from the Python environment, a cluster below `.local`, loopback only.
 //!
-//! Postgres refuses to run as root. So a command that runs as root starts it as the owner of the checkout or, if that is root too, as
-//! `nobody`.
+//! Postgres refuses to run as root. So a command that runs as root starts it as the owner of the checkout or, if that
+//! is root too, as `nobody`.
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
@@ -48,7 +48,8 @@ pub struct Postgres {
 struct RunAs {
     uid: u32,
     gid: u32,
-    /// Keep root's right to enter all directories, because the checkout is in one that this user may not enter, such as `/root`.
+    /// Keep root's right to enter all directories, because the checkout is in one that this user may not enter, such as
+    /// `/root`.
     pass_directories: bool,
 }
 
@@ -110,7 +111,8 @@ impl Postgres {
         ))
     }
 
-    /// Creates the cluster in `dir` if there is none. It copies a template in `cache`, which all clusters of the checkout share.
+    /// Creates the cluster in `dir` if there is none. It copies a template in `cache`, which all clusters of the
+    /// checkout share.
     pub async fn create(&self, cache: &Path, dir: &Path, purpose: Purpose, pid_file: &PidFile) -> Result<()> {
         if dir.join("PG_VERSION").is_file() {
             return self.check_version(dir);
@@ -247,7 +249,8 @@ fn password_path(dir: &Path) -> PathBuf {
     dir.with_extension("password")
 }
 
-/// Users as whom root can start a server: the owner of the checkout or `nobody`, without and with the right to enter all directories.
+/// Users as whom root can start a server: the owner of the checkout or `nobody`, without and with the right to enter
+/// all directories.
 fn unprivileged_users(checkout: &Checkout) -> Result<Vec<Option<RunAs>>> {
     let owner = fs::metadata(checkout.root()).context("cannot read the owner of the checkout")?;
     let (uid, gid) = if owner.uid() == 0 { nobody() } else { (owner.uid(), owner.gid()) };

@@ -1,5 +1,5 @@
-//! Output of the command. Progress goes to stderr, so that `nofx exec` does not mix it with the output of its command. Every failure
-//! is printed by [`print_error`]: one line, and a hint if one is known.
+//! Output of the command. Progress goes to stderr, so that `nofx exec` does not mix it with the output of its command.
+//! Every failure is printed by [`print_error`]: one line, and a hint if one is known.
 
 use std::fmt;
 use std::time::Duration;
@@ -24,8 +24,8 @@ pub fn hinted(message: impl Into<String>, hint: impl Into<String>) -> anyhow::Er
     anyhow::Error::new(Hinted { message: message.into(), hint: hint.into() })
 }
 
-/// `text` for a terminal. Text from outside may contain control characters that move the cursor, hide text or change its direction.
-/// They are shown as escapes (`\u{1b}`), line breaks and tabs too.
+/// `text` for a terminal. Text from outside may contain control characters that move the cursor, hide text or change
+/// its direction. They are shown as escapes (`\u{1b}`), line breaks and tabs too.
 pub fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
     for character in text.chars() {
@@ -38,8 +38,8 @@ pub fn printable(text: &str) -> String {
     printable
 }
 
-/// C0, DEL and C1 control characters; zero-width characters; marks, embeddings, overrides and isolates of direction; separators of
-/// lines and paragraphs.
+/// C0, DEL and C1 control characters; zero-width characters; marks, embeddings, overrides and isolates of direction;
+/// separators of lines and paragraphs.
 fn is_harmful(character: char) -> bool {
     character.is_control()
         || matches!(

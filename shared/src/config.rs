@@ -23,7 +23,7 @@
 //! | `GATE_DEFAULT_WORKSPACE`, `GATE_DEFAULT_BASE` | folders that gates judge if a plan names no workspace | none |
 //! | `GATE_WORK_DIR` | where gates work | the temporary folder |
 //! | `GATE_NPM_USER_CONFIG` | npm settings for installing dependencies only | `~/.npmrc` if it exists |
-//! | `PATH` | where gates look for `node`; nothing else in it is used | |
+//! | `PATH` | search path in which gates find `node`; they use nothing else from it | |
 //! | `MAX_STEPS`, `MAX_EDGES`, `MAX_PLAN_BYTES` | limits of a plan | 1000, 10000, 1 MiB |
 //! | `MAX_INPUTS_BYTES`, `MAX_RESOLVED_BYTES`, `MAX_OUTPUTS_BYTES` | limits of a step: inputs as posted, inputs with their references resolved, outputs | 256 KiB, 1 MiB, 256 KiB |
 

@@ -8,7 +8,8 @@ pub use crate::domain::Problem;
 
 macro_rules! codes {
     ($($name:ident = $code:literal, $status:literal;)+) => {
-        /// The `code` of a problem document: one for each cause that a program may branch on. `docs/errors.md` describes each.
+        /// The `code` of a problem document: one for each cause that a program may branch on. `docs/errors.md`
+        /// describes each.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
         #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
         pub enum Code {

@@ -102,8 +102,8 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         &self.table
     }
 
-    /// The router. Its routes refuse writes from pages of other sites. `public_url` is the URL that browsers use, if it is not that of
-    /// the `Host` header.
+    /// The router. Its routes refuse writes from pages of other sites. `public_url` is the URL that browsers use, if it
+    /// is not that of the `Host` header.
     pub fn into_router(self, public_url: Option<&str>) -> Router<S> {
         let public_url = public_url.map(str::to_owned);
         self.router.layer(middleware::from_fn_with_state(public_url, from_our_site))

@@ -52,7 +52,8 @@ impl Queue {
         Self::Sqs(Sqs { client, prefix: prefix.into(), urls: Arc::default() })
     }
 
-    /// Sends wake-ups, each to its handler's queue. An error means that some may not have been sent. The sweeper sends those again.
+    /// Sends wake-ups, each to its handler's queue. An error means that some may not have been sent. The sweeper sends
+    /// those again.
     pub async fn send(&self, wakeups: Vec<WakeUp>) -> Result<(), Error> {
         match self {
             Self::Channel(channel) => {

@@ -1,5 +1,5 @@
-//! Resources of the API: a struct for each, which functions write and clients read. Independent of the database and of HTTP. JSON of
-//! plans, outcomes and payloads stays text, so that it is not parsed on the way.
+//! Resources of the API: a struct for each, which functions write and clients read. Independent of the database and of
+//! HTTP. JSON of plans, outcomes and payloads stays text, so that it is not parsed on the way.
 
 mod artifact;
 mod document;

@@ -13,8 +13,8 @@ use crate::client::yaml;
 /// A request has at most 2 MiB. A file may also contain comments and indentation.
 const MAX_FILE_BYTES: u64 = 8 << 20;
 
-/// The value of a document. Null if it is empty. `-` is standard input. Refuses what the API would refuse to read, such as a repeated
-/// key.
+/// The value of a document. Null if it is empty. `-` is standard input. Refuses what the API would refuse to read, such
+/// as a repeated key.
 pub fn read(path: &Path) -> Result<Value> {
     let text = text_of(path)?;
     let value = if is_yaml(path, &text) {

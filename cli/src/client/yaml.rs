@@ -147,8 +147,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Counts bytes, and refuses too many. An alias counts with its full size each time, so that a short text cannot expand to a huge
-    /// value.
+    /// Counts bytes, and refuses too many. An alias counts with its full size each time, so that a short text cannot
+    /// expand to a huge value.
     fn count(&mut self, bytes: usize) -> Result<(), String> {
         self.expanded_bytes += bytes;
         if self.expanded_bytes <= MAX_BODY_BYTES {

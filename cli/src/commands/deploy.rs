@@ -63,8 +63,8 @@ async fn deploy(checkout: &Checkout, args: &Args, pid_file: &PidFile) -> Result<
     Ok(())
 }
 
-/// Checks before the build that SAM will find credentials and a region, because a build takes minutes. Uses the same library as SAM, so
-/// that it finds the same profiles.
+/// Checks before the build that SAM will find credentials and a region, because a build takes minutes. Uses the same
+/// library as SAM, so that it finds the same profiles.
 async fn check_account(env: &PythonEnv, environment: &Environment, guided: bool) -> Result<()> {
     const SCRIPT: &str = "import boto3, sys; s = boto3.Session(profile_name=sys.argv[1] or None); \
                        print('region' if s.region_name else '', 'credentials' if s.get_credentials() else '')";

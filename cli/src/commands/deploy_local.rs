@@ -1,5 +1,5 @@
-//! `nofx deploy-local`: deploys the template to an emulator that enforces its IAM roles, and runs the sample plans through API
-//! Gateway's URL. It starts its own servers and removes them afterwards.
+//! `nofx deploy-local`: deploys the template to an emulator that enforces its IAM roles, and runs the sample plans
+//! through API Gateway's URL. It starts its own servers and removes them afterwards.
 
 use std::fs;
 use std::path::Path;

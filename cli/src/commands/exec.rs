@@ -83,8 +83,8 @@ fn command(words: &[String], stack: &Stack, contract: Option<&Contract>, http_po
 }
 
 async fn run_command(mut command: Command, pid_file: &PidFile, signals: &mut Signals) -> Result<ExitCode> {
-    // With a terminal, the command must stay in the foreground process group, where Ctrl-C reaches it. Without one, it leads its own
-    // group, so that all of its processes can be ended.
+    // With a terminal, the command must stay in the foreground process group, where Ctrl-C reaches it. Without one, it
+    // leads its own group, so that all of its processes can be ended.
     let own_group = !std::io::stdin().is_terminal();
     if own_group {
         command.process_group(0);

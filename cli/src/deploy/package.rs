@@ -1,4 +1,5 @@
-//! The packages of the functions: `target/lambda/<name>/bootstrap`, as `cargo lambda build` writes them and the template expects them.
+//! The packages of the functions: `target/lambda/<name>/bootstrap`, as `cargo lambda build` writes them and the
+//! template expects them.
 
 use std::fs;
 use std::io::Read;
@@ -129,8 +130,8 @@ pub fn set_database_ca(checkout: &Checkout, file: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
-/// Copies the template to `place`, with packages of dev builds, for an emulator on this machine. Strips symbols, which are half of the
-/// size.
+/// Copies the template to `place`, with packages of dev builds, for an emulator on this machine. Strips symbols, which
+/// are half of the size.
 pub async fn package_dev_builds(checkout: &Checkout, place: &Path, pid_file: &PidFile) -> Result<PathBuf> {
     for name in function::names() {
         let built = checkout.root().join("target/debug").join(name);

@@ -65,8 +65,8 @@ impl Environment {
     }
 }
 
-/// Finds `Name=value`, with or without quotes. SAM writes `parameter_overrides = "Name=\"value\" Other=\"x\""`, people write
-/// `["Name=value", "Other=x"]`.
+/// Finds `Name=value`, with or without quotes. SAM writes `parameter_overrides = "Name=\"value\" Other=\"x\""`, people
+/// write `["Name=value", "Other=x"]`.
 fn find(section: &str, name: &str) -> Option<String> {
     let key = format!("{name}=");
     let is_word = |c: char| c.is_alphanumeric() || c == '_';

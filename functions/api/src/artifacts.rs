@@ -53,8 +53,8 @@ pub async fn download(State(ctx): State<Ctx>, Path(id): Path<String>) -> Result<
     Ok((StatusCode::FOUND, headers).into_response())
 }
 
-/// `POST /workspaces {sha256, size_bytes, media_type, name}` -> 201 `{id, uri, upload_url, headers, expires_in_s}`. The URL accepts only
-/// the bytes with that sha256. The id goes into a plan's `workspace`.
+/// `POST /workspaces {sha256, size_bytes, media_type, name}` -> 201 `{id, uri, upload_url, headers, expires_in_s}`. The
+/// URL accepts only the bytes with that sha256. The id goes into a plan's `workspace`.
 pub async fn create_workspace(State(ctx): State<Ctx>, body: Body) -> Result<Response, Error> {
     let upload = NewUpload::parse(&body)?;
     let id = ArtifactId(Uuid::now_v7());

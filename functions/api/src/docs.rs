@@ -1,4 +1,4 @@
-//! The documents of the API. `make openapi` writes them. They contain no data of a tenant.
+//! The documents of the API. `make openapi` writes the JSON and the HTML. They contain no data of a tenant.
 
 use axum::http::header;
 use axum::response::{IntoResponse, Response};

@@ -25,8 +25,8 @@ pub async fn list(State(ctx): State<Ctx>, query: Query) -> Result<Response, Erro
     Ok(page_of(RulePage { rules: page.items, next }, next, limit))
 }
 
-/// `GET /rules/{table}` -> the rule, `target` (the table's definition: triggers with their digests, foreign keys; null if there is no
-/// such table) and `changes`, newest first.
+/// `GET /rules/{table}` -> the rule, `target` (the table's definition: triggers with their digests, foreign keys; null
+/// if there is no such table) and `changes`, newest first.
 pub async fn fetch(State(ctx): State<Ctx>, Path(table): Path<String>) -> Result<Json<RuleDetail>, Error> {
     let found = rule::rule_fetch(&ctx.db, &ctx.config.tenant, &table).await?;
     found.map(Json).ok_or_else(|| no_rule(&table))

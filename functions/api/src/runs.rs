@@ -15,7 +15,8 @@ use shared::view::{Lineage, RunCreated, RunDetail, RunPage};
 
 use crate::steps;
 
-/// `POST /runs {plan}` -> 201 `{id, status}`, or 200 if an earlier request with the same `Idempotency-Key` created the run.
+/// `POST /runs {plan}` -> 201 `{id, status}`, or 200 if an earlier request with the same `Idempotency-Key` created the
+/// run.
 pub async fn create(State(ctx): State<Ctx>, headers: HeaderMap, body: Body) -> Result<Response, Error> {
     let request = Request {
         body: body.object()?,
@@ -42,12 +43,14 @@ pub async fn list(State(ctx): State<Ctx>, query: Query) -> Result<Response, Erro
     Ok(page_of(RunPage { runs: page.items, next }, next, limit))
 }
 
-/// `GET /runs/{id}` -> `{run, steps, artifacts}`: the run with the first page of its steps and of its artifacts. If more follow,
-/// `steps_next` and `artifacts_next` are cursors for `GET /runs/{id}/steps` and `/artifacts`, and there is a `Link` to each.
+/// `GET /runs/{id}` -> `{run, steps, artifacts}`: the run with the first page of its steps and of its artifacts. If
+/// more follow, `steps_next` and `artifacts_next` are cursors for `GET /runs/{id}/steps` and `/artifacts`, and there is
+/// a `Link` to each.
 pub async fn fetch(State(ctx): State<Ctx>, Path(id): Path<String>) -> Result<Response, Error> {
     let id: RunId = id_param("run", &id)?;
     let tenant = &ctx.config.tenant;
-    // Read the run first. Its steps may then be newer than its state, but a run that has ended never shows an open step.
+    // Read the run first. Its steps may then be newer than its state, but a run that has ended never shows an open
+    // step.
     let run = run::run_fetch(&ctx.db, tenant, id).await?.ok_or_else(|| no_run(id))?;
     let steps = steps::page(&ctx, id, None, DEFAULT_LIMIT).await?;
     let artifacts = artifact::artifact_list(&ctx.db, tenant, id, None, DEFAULT_LIMIT).await?;

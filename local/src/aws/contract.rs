@@ -1,5 +1,5 @@
-//! The servers that the contract suite compares with the local stack's emulator: LocalStack in host mode, with the hooks that its
-//! container runs, and an S3 server with its own keys and region, like Supabase Storage.
+//! The servers that the contract suite compares with the local stack's emulator: LocalStack in host mode, with the
+//! hooks that its container runs, and an S3 server with its own keys and region, like Supabase Storage.
 
 use std::fs;
 use std::os::unix::fs::symlink;

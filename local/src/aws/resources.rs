@@ -1,5 +1,5 @@
-//! Creates the control plane's AWS resources in the emulator: queues, the bucket for artifacts, the secret with the provider keys.
-//! Creating them again changes nothing.
+//! Creates the control plane's AWS resources in the emulator: queues, the bucket for artifacts, the secret with the
+//! provider keys. Creating them again changes nothing.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

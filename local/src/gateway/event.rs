@@ -1,5 +1,5 @@
-//! Converts an HTTP request into a function's event, and a function's answer into a response. The format is API Gateway's payload
-//! format 2.0, which `cargo lambda watch` uses too.
+//! Converts an HTTP request into a function's event, and a function's answer into a response. The format is API
+//! Gateway's payload format 2.0, which `cargo lambda watch` uses too.
 
 use std::collections::BTreeMap;
 

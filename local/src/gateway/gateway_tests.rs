@@ -175,8 +175,8 @@ async fn a_failed_function_and_a_malformed_answer_get_a_problem_document() {
     let servers = start_servers(LONG).await;
     for (act, expected) in [
         (Act::Fail, "the function echo failed: boom"),
-        (Act::Post("nonsense"), "cannot be passed on"),
-        (Act::Post(r#"{"statusCode":1}"#), "cannot be passed on"),
+        (Act::Post("nonsense"), "returned an invalid answer"),
+        (Act::Post(r#"{"statusCode":1}"#), "returned an invalid answer"),
     ] {
         let served = servers.serve_one(act);
         let (status, detail) = servers.problem("/echo").await;

@@ -1,6 +1,6 @@
-//! The HTTP gateway of the local stack, which takes the place of API Gateway. It converts each request into an event for its function
-//! and returns the function's answer. If that fails, it answers with a problem document (RFC 9457) that says whether a function took
-//! the request. It never sends a request twice.
+//! The HTTP gateway of the local stack, which takes the place of API Gateway. It converts each request into an event
+//! for its function and returns the function's answer. If that fails, it answers with a problem document (RFC 9457)
+//! that says whether a function took the request. It never sends a request twice.
 
 pub mod event;
 pub mod routes;
@@ -107,7 +107,7 @@ impl Gateway {
         let answer = self.functions.invoke(function, id, event.to_string().into(), self.answer_limit).await;
         let answer = answer.map_err(|failure| self.unanswered(function, failure))?;
         event::to_response(&answer).map_err(|problem| {
-            let detail = format!("the function {function} gave an answer that cannot be passed on: {problem}");
+            let detail = format!("the function {function} returned an invalid answer: {problem}");
             Refusal::new(Code::FunctionFailed, detail)
         })
     }

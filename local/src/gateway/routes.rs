@@ -1,5 +1,5 @@
-//! Maps paths to functions: reads `[workspace.metadata.lambda.watch.router]` of the workspace. `cargo lambda watch` reads the same
-//! table, and a test compares it with the functions' routes.
+//! Maps paths to functions: reads `[workspace.metadata.lambda.watch.router]` of the workspace. `cargo lambda watch`
+//! reads the same table, and a test compares it with the functions' routes.
 
 use std::collections::BTreeSet;
 

@@ -1,8 +1,8 @@
 //! Lambda's Runtime API for the HTTP functions: each asks for its next invocation and posts the answer.
 //!
-//! `cargo lambda watch` has its own Runtime API, which confirms an answer before it has read all of it and loses some large answers.
-//! This one reads first. It also knows whether a function took an invocation. Each function has its own port, so when all
-//! connections to it close, its process has ended.
+//! `cargo lambda watch` has its own Runtime API, which confirms an answer before it has read all of it and loses some
+//! large answers. This one reads first. It also knows whether a function took an invocation. Each function has its own
+//! port, so when all connections to it close, its process has ended.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

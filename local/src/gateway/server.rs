@@ -22,8 +22,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const MAX_CONNECTIONS: usize = 1_024;
 /// Maximum total size of bodies that are arriving, over all connections.
 const MAX_BYTES_IN_FLIGHT: usize = 256 << 20;
-/// A body that is too large is read up to this many times its limit and discarded, because a client that still sends does not
-/// read the answer.
+/// A body that is too large is read up to this many times its limit and discarded, because a client that still sends
+/// does not read the answer.
 const DRAIN_FACTOR: usize = 8;
 
 /// Listens on `port` of the loopback interface.
@@ -31,9 +31,9 @@ pub async fn listen(port: u16) -> io::Result<TcpListener> {
     TcpListener::bind(("127.0.0.1", port)).await
 }
 
-/// Serves `router`. The value of `connection_guard` is held while a connection is open. With `head_limit`, a connection that sends no
-/// complete request head within that time is closed. After the stop signal, requests in flight are still answered. Dropping the
-/// future aborts them.
+/// Serves `router`. The value of `connection_guard` is held while a connection is open. With `head_limit`, a connection
+/// that sends no complete request head within that time is closed. After the stop signal, requests in flight are still
+/// answered. Dropping the future aborts them.
 pub async fn serve<P: Send + 'static>(
     listener: TcpListener,
     router: Router,
@@ -117,7 +117,8 @@ impl Drop for Reservation<'_> {
     }
 }
 
-/// The complete body of a request, if it has at most `max` bytes and the total of arriving bodies stays within its limit.
+/// The complete body of a request, if it has at most `max` bytes and the total of arriving bodies stays within its
+/// limit.
 pub async fn read_request(body: Body, max: usize, in_flight: &BytesInFlight) -> Result<Bytes, BodyError> {
     let mut reservation = Reservation { all: in_flight, bytes: 0 };
     read(body, max, |bytes| reservation.add(bytes)).await

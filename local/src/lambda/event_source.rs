@@ -1,5 +1,5 @@
-//! The local event source mapping: polls a queue, invokes its function with an SQS event, and deletes the messages that the function
-//! did not report as failed.
+//! The local event source mapping: polls a queue, invokes its function with an SQS event, and deletes the messages that
+//! the function did not report as failed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -44,8 +44,8 @@ pub struct EventSource {
 
 /// Why an invocation has no answer.
 enum InvokeError {
-    /// No process took it, or the process has ended. The messages can return soon. If a step was already claimed, its lease delays the
-    /// retry.
+    /// No process took it, or the process has ended. The messages can return soon. If a step was already claimed, its
+    /// lease delays the retry.
     NotTaken(String),
     /// A process may still be running it. The messages return after their visibility timeout.
     Lost(String),
@@ -117,7 +117,7 @@ impl EventSource {
                 self.return_soon(messages).await
             }
             Err(InvokeError::Lost(problem)) => {
-                report::line(name, format_args!("gave no answer: {problem}"));
+                report::line(name, format_args!("did not answer: {problem}"));
                 Ok(())
             }
         };

@@ -1,5 +1,5 @@
-//! Runs and supervises a `cargo lambda watch` and its functions. Each queue function has its own host, because a host whose function
-//! died is restarted as a whole.
+//! Runs and supervises a `cargo lambda watch` and its functions. Each queue function has its own host, because a host
+//! whose function died is restarted as a whole.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -54,7 +54,8 @@ pub struct HostConfig {
 pub enum WarmUp {
     /// Send an event with this body.
     Event { function: &'static str, body: &'static str },
-    /// Send a request that starts the function. It gets no answer, because the function uses the stack's own Runtime API.
+    /// Send a request that starts the function. It gets no answer, because the function uses the stack's own Runtime
+    /// API.
     Start { function: &'static str },
     /// Send nothing, because something else invokes the function.
     NotNeeded { function: &'static str },
@@ -81,8 +82,8 @@ pub struct Host {
     pub config: HostConfig,
 }
 
-/// Makes functions use the stack's own Runtime API. cargo-lambda always sets the address of its own one. But it starts functions with
-/// `cargo run`, which runs them through the program that the setting `runner` names.
+/// Makes functions use the stack's own Runtime API. cargo-lambda always sets the address of its own one. But it starts
+/// functions with `cargo run`, which runs them through the program that the setting `runner` names.
 #[derive(Clone, Debug)]
 pub struct Runtime {
     script: PathBuf,

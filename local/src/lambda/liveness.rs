@@ -1,5 +1,5 @@
-//! Detects from the child processes of a `cargo lambda watch` whether its functions are alive. cargo-lambda does not report that: it
-//! does not restart a function that died, and does not answer its invocations.
+//! Detects from the child processes of a `cargo lambda watch` whether its functions are alive. cargo-lambda does not
+//! report that: it does not restart a function that died, and does not answer its invocations.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -78,7 +78,8 @@ impl Function {
         let came = processes.iter().any(|pid| !self.processes.contains(pid));
         self.processes = processes;
         if building {
-            // With `--concurrency`, one process may be built while another runs. Only a missing process waits for the build.
+            // With `--concurrency`, one process may be built while another runs. Only a missing process waits for the
+            // build.
             if self.processes.is_empty() || gone || self.missing.is_some() {
                 self.missing = Some(Missing { since: now, built: true });
             }

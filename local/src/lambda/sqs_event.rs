@@ -66,8 +66,8 @@ pub enum BatchResult {
     Failed(String),
 }
 
-/// Reads a function's answer as the event source of AWS does. An empty answer is full success. An item without an id, or with an id
-/// that is not in the batch, fails the whole batch.
+/// Reads a function's answer as the event source of AWS does. An empty answer is full success. An item without an id,
+/// or with an id that is not in the batch, fails the whole batch.
 pub fn batch_result(answer: &[u8], batch: &BTreeSet<&str>) -> BatchResult {
     if answer.iter().all(u8::is_ascii_whitespace) {
         return BatchResult::DoneExcept(BTreeSet::new());

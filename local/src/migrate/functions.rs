@@ -1,5 +1,5 @@
-//! The SQL functions: `migrations/functions/*.sql` has the current text of each. They are applied after the migrations, and again
-//! whenever their text changes.
+//! The SQL functions: `migrations/functions/*.sql` has the current text of each. They are applied after the migrations,
+//! and again whenever their text changes.
 
 use std::collections::HashMap;
 use std::fs;
@@ -40,8 +40,8 @@ impl FunctionFile {
     }
 }
 
-/// The files in the folder `functions` below a directory of migrations, in the order in which they are applied. None without that
-/// folder.
+/// The files in the folder `functions` below a directory of migrations, in the order in which they are applied. None
+/// without that folder.
 pub fn read_dir(migrations: &Path) -> Result<Vec<FunctionFile>> {
     let dir = migrations.join("functions");
     let entries = match fs::read_dir(&dir) {

@@ -1,5 +1,5 @@
-//! `nofx migrate`: applies migrations/*.sql in order and records them in the history table of the Supabase CLI, so that either can
-//! continue where the other stopped. Then it applies the SQL functions whose text changed.
+//! `nofx migrate`: applies migrations/*.sql in order and records them in the history table of the Supabase CLI, so that
+//! either can continue where the other stopped. Then it applies the SQL functions whose text changed.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

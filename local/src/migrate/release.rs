@@ -1,5 +1,5 @@
-//! `nofx migration NAME`: writes the next versioned file, with the SQL functions that changed since the last one. The Supabase CLI
-//! applies only versioned files. With these sections it produces the same database as `nofx migrate`.
+//! `nofx migration NAME`: writes the next versioned file, with the SQL functions that changed since the last one. The
+//! Supabase CLI applies only versioned files. With these sections it produces the same database as `nofx migrate`.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;

@@ -1,5 +1,5 @@
-//! Splits a migration into statements as the Supabase CLI records them: at semicolons outside quotes, dollar quotes, comments and
-//! `BEGIN ATOMIC` bodies. A statement keeps the comments before it, without its semicolon.
+//! Splits a migration into statements as the Supabase CLI records them: at semicolons outside quotes, dollar quotes,
+//! comments and `BEGIN ATOMIC` bodies. A statement keeps the comments before it, without its semicolon.
 
 /// The statements of `sql`, trimmed, in order.
 pub fn split(sql: &str) -> Vec<String> {
@@ -117,8 +117,8 @@ fn is_word_part(c: char) -> bool {
     c.is_alphanumeric() || c == '_' || c == '$'
 }
 
-/// Length of the quoted text at the start of `rest`. A doubled quote is part of it. With `escapes`, so is any character after a
-/// backslash. Unclosed text extends to the end.
+/// Length of the quoted text at the start of `rest`. A doubled quote is part of it. With `escapes`, so is any character
+/// after a backslash. Unclosed text extends to the end.
 fn quoted(rest: &str, quote: char, escapes: bool) -> usize {
     let mut chars = rest.char_indices().skip(1).peekable();
     while let Some((at, c)) = chars.next() {

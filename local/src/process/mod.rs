@@ -1,5 +1,5 @@
-//! Child processes that never outlive the command. Each leads its own process group, is listed in a PID file while it runs, and is
-//! ended together with its descendants.
+//! Child processes that never outlive the command. Each leads its own process group, is listed in a PID file while it
+//! runs, and is ended together with its descendants.
 
 pub mod server;
 pub mod signals;
@@ -114,7 +114,8 @@ impl PidFile {
     }
 }
 
-/// The known descendants of a child. After the child has ended, the process table no longer shows whose descendants they are.
+/// The known descendants of a child. After the child has ended, the process table no longer shows whose descendants
+/// they are.
 #[derive(Clone, Debug, Default)]
 pub struct Descendants(Arc<Mutex<Vec<Row>>>);
 
@@ -148,8 +149,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command` as the leader of its own process group. So Ctrl-C in the terminal reaches only `nofx`, which ends its children in
-    /// order.
+    /// Starts `command` as the leader of its own process group. So Ctrl-C in the terminal reaches only `nofx`, which
+    /// ends its children in order.
     pub fn spawn(name: &str, mut command: Command, termination: Termination, pid_file: &PidFile) -> Result<Self> {
         command.process_group(0).stdin(Stdio::null());
         let program = command.as_std().get_program().to_owned();
@@ -228,8 +229,8 @@ pub async fn run(name: &str, command: Command, pid_file: &PidFile) -> Result<boo
     Ok(Process::spawn(name, command, termination, pid_file)?.wait().await?.success())
 }
 
-/// Removes inherited variables from `command`: those of `cargo run`, which would confuse a nested cargo, and those that point to a
-/// real AWS account.
+/// Removes inherited variables from `command`: those of `cargo run`, which would confuse a nested cargo, and those that
+/// point to a real AWS account.
 pub fn clear_inherited_env(command: &mut Command) {
     for (name, _) in env::vars_os() {
         if CLEARED_PREFIXES.iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes())) {

@@ -14,7 +14,8 @@ use crate::process::{self, PidFile, Process, Termination};
 const START_LIMIT: Duration = Duration::from_mins(1);
 const CHECK_PERIOD: Duration = Duration::from_millis(20);
 
-/// Starts `command`, with its output in `log`, and waits until `check` passes. Ends a server that does not become ready.
+/// Starts `command`, with its output in `log`, and waits until `check` passes. Ends a server that does not become
+/// ready.
 pub async fn start<F: Future<Output = Result<()>>>(
     name: &str,
     mut command: Command,
@@ -54,7 +55,7 @@ pub struct Probe {
 impl Probe {
     async fn check(&self) -> Result<()> {
         let status = reqwest::get(&self.url).await?.status();
-        ensure!(status == self.status, "GET {} gave {status}", self.url);
+        ensure!(status == self.status, "GET {} returned {status}", self.url);
         Ok(())
     }
 }

@@ -43,8 +43,8 @@ pub fn arguments(pid: u32) -> String {
     output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
 }
 
-/// A table with at least this process and its descendants, also those that lost their parent. It is read every `period` while the
-/// receiver exists, because the kernel notifies only a parent when a process ends.
+/// A table with at least this process and its descendants, also those that lost their parent. It is read every `period`
+/// while the receiver exists, because the kernel notifies only a parent when a process ends.
 pub fn poll(period: Duration) -> watch::Receiver<Arc<Vec<Row>>> {
     let (sender, receiver) = watch::channel(Arc::default());
     tokio::spawn(async move {

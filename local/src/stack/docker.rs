@@ -1,6 +1,6 @@
-//! The Docker variant of the local stack: LocalStack by compose, and Postgres, Auth and Storage by the Supabase CLI. The functions find
-//! them through the usual variables for a database, an AWS endpoint and an S3 endpoint. No Docker engine was available to test it, so
-//! it only runs commands; a CI job runs them on a Docker host.
+//! The Docker variant of the local stack: LocalStack by compose, and Postgres, Auth and Storage by the Supabase CLI.
+//! The functions find them through the usual variables for a database, an AWS endpoint and an S3 endpoint. No Docker
+//! engine was available to test it, so it only runs commands; a CI job runs them on a Docker host.
 
 use std::collections::BTreeMap;
 use std::io;

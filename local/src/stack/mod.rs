@@ -1,5 +1,5 @@
-//! A local stack: Postgres, the AWS emulator, the functions, and what invokes them. It starts them in this order and stops them in
-//! reverse.
+//! A local stack: Postgres, the AWS emulator, the functions, and what invokes them. It starts them in this order and
+//! stops them in reverse.
 
 pub mod docker;
 pub mod environment;
@@ -36,7 +36,8 @@ use crate::throwaway::Throwaway;
 use crate::tools::python::PythonEnv;
 use crate::{database, migrate};
 
-/// How often the process table is read. A dead function is noticed after at most this time plus the grace period of `liveness`.
+/// How often the process table is read. A dead function is noticed after at most this time plus the grace period of
+/// `liveness`.
 const PROCESS_POLL_PERIOD: Duration = Duration::from_millis(400);
 /// A client that sends no complete request head within this time is disconnected.
 const HEAD_LIMIT: Duration = Duration::from_mins(1);
@@ -190,8 +191,8 @@ impl Stack {
             let (aws, prefix, dotenv) = (aws.clone(), prefix.clone(), dotenv.clone());
             async move {
                 let process = emulator.start(&log, &pid_file).await?;
-                // It saves its queues only on a clean exit. After a crash they are created again, and the sweeper sends the lost
-                // wake-ups.
+                // It saves its queues only on a clean exit. After a crash they are created again, and the sweeper sends
+                // the lost wake-ups.
                 if with_resources {
                     aws.create_resources(&prefix, &dotenv).await?;
                 }
@@ -246,8 +247,8 @@ impl Stack {
         })
     }
 
-    /// The same for queue functions and the sweeper, with the database login of workers. With the user's own database, they use the
-    /// login of `DATABASE_URL`.
+    /// The same for queue functions and the sweeper, with the database login of workers. With the user's own database,
+    /// they use the login of `DATABASE_URL`.
     async fn worker_host_config(&self, host_config: &HostConfig) -> Result<HostConfig> {
         let mut workers = host_config.clone();
         if self.options.database_url.is_none() {
@@ -332,7 +333,7 @@ impl Stack {
                 Err(error) => error.to_string(),
             };
             if start.elapsed() > READY_LIMIT {
-                bail!("the API is not healthy: GET {url} gave {answer}");
+                bail!("the API is not healthy: GET {url} returned {answer}");
             }
             sleep(Duration::from_millis(100)).await;
         }
@@ -352,7 +353,8 @@ async fn serve<P: Send + 'static>(
     Ok(Part { stop_sender, tasks, limit: DRAIN_LIMIT })
 }
 
-/// Builds all functions at once and shows cargo's progress. Otherwise each watch would build its own, with output in a log.
+/// Builds all functions at once and shows cargo's progress. Otherwise each watch would build its own, with output in a
+/// log.
 pub async fn build(checkout: &Checkout, pid_file: &PidFile) -> Result<()> {
     let start = Instant::now();
     report::line("build", "building the functions");

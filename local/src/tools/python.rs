@@ -1,5 +1,5 @@
-//! Python environments below `.local`, each with the packages that a list in `localstack/` pins. After a change of the list, they are
-//! installed again.
+//! Python environments below `.local`, each with the packages that a list in `localstack/` pins. After a change of the
+//! list, they are installed again.
 
 use std::fs;
 use std::path::{Path, PathBuf};

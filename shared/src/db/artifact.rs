@@ -37,7 +37,8 @@ pub async fn artifact_fetch(db: &Database, tenant: &TenantId, id: ArtifactId) ->
     row::fetch(db, sql, &[(&tenant.0, Type::TEXT), (&id.0, Type::UUID)]).await
 }
 
-/// A problem for each artifact of a workspace (ids by role) that the tenant does not have. `nofx.run_create` reports the same ones.
+/// A problem for each artifact of a workspace (ids by role) that the tenant does not have. `nofx.run_create` reports
+/// the same ones.
 pub async fn workspace_problems(db: &Database, tenant: &TenantId, workspace: &Value) -> Result<Vec<Problem>, Error> {
     let sql = "select coalesce(jsonb_agg(jsonb_build_object('path', 'plan.workspace.' || w.key,
                                                             'message', format('no artifact has the id %s', w.value))), '[]')

@@ -228,7 +228,8 @@ pub async fn run_list(
     Ok(RunList { inbox, inbox_next, inbox_is_continuation, runs, older, is_continuation })
 }
 
-/// A run with a page of its steps, its gates, artifacts and newest events. With `before`, only events before that number.
+/// A run with a page of its steps, its gates, artifacts and newest events. With `before`, only events before that
+/// number.
 pub async fn run_fetch(
     db: &Database,
     tenant: &TenantId,

@@ -1,5 +1,5 @@
-//! The transaction of a `db_write` step: reads the rule, the role and the table, runs the statement as the role, and reports
-//! what changed. The function `db_write` builds the statement.
+//! The transaction of a `db_write` step: reads the rule, the role and the table, runs the statement as the role, and
+//! reports what changed. The function `db_write` builds the statement.
 
 use std::time::Duration;
 
@@ -133,8 +133,8 @@ impl WriteSession<'_> {
         ask(self.transaction, "select nofx.db_write_account($1)", &call).await
     }
 
-    /// Sets the role and a search path that contains only `pg_catalog`. Repeated before each statement, because a trigger's
-    /// function may have changed them.
+    /// Sets the role and a search path that contains only `pg_catalog`. Repeated before each statement, because a
+    /// trigger's function may have changed them.
     async fn become_role(&self) -> Result<(), Error> {
         let settings = format!(
             "{}; set local search_path = pg_catalog, pg_temp; set local role {}",

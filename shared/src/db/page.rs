@@ -25,8 +25,8 @@ impl<T> Page<T> {
     }
 }
 
-/// Runs `sql`, which selects the fields of a `T` in the order of the list. It takes the limit as `$2` and must return one row
-/// more. Postgres sums the sizes, so rows that do not fit are not sent.
+/// Runs `sql`, which selects the fields of a `T` in the order of the list. It takes the limit as `$2` and must return
+/// one row more. Postgres sums the sizes, so rows that do not fit are not sent.
 pub(super) async fn page<T: DeserializeOwned>(
     db: &Database,
     sql: &str,

@@ -84,11 +84,13 @@ impl Database {
         answer(&self.query(sql, params).await?)
     }
 
-    /// Runs one statement. If the connection turns out to be dead, sends it a second time, so it must be safe to repeat.
+    /// Runs one statement. If the connection turns out to be dead, sends it a second time, so it must be safe to
+    /// repeat.
     pub(super) async fn query(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
         match self.query_once(sql, params).await {
             Err(QueryError::ConnectionLost(_)) => {
-                // A function that was frozen has lost all its connections, and only using them shows it. Drop the others too.
+                // A function that was frozen has lost all its connections, and only using them shows it. Drop the
+                // others too.
                 self.pool.retain(|_, _| false);
                 self.query_once(sql, params).await.map_err(QueryError::into_error)
             }

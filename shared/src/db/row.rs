@@ -1,5 +1,5 @@
-//! Rows as structs. A statement selects plain columns, Postgres writes each row as JSON, and serde reads it by column name. So
-//! each resource has one list of fields.
+//! Rows as structs. A statement selects plain columns, Postgres writes each row as JSON, and serde reads it by column
+//! name. So each resource has one list of fields.
 
 use std::borrow::Cow;
 
@@ -35,8 +35,8 @@ pub(super) fn read<T: DeserializeOwned>(json: &str) -> Result<T, Error> {
 /// Numbers with more digits than this are written again. Clients do not write such long ones.
 const MAX_DIGITS: usize = 32;
 
-/// Postgres writes the number 1e300 with 301 digits. A row with such numbers would be many times as large as the stored value,
-/// so they are written in short form again.
+/// Postgres writes the number 1e300 with 301 digits. A row with such numbers would be many times as large as the stored
+/// value, so they are written in short form again.
 fn with_short_numbers(json: &str) -> Result<Cow<'_, str>, serde_json::Error> {
     let is_digit = |byte: &u8| byte.is_ascii_digit() || *byte == b'.';
     // Long digits inside a string also match. Strings stay unchanged.

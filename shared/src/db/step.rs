@@ -27,8 +27,8 @@ pub struct ClaimItem {
     pub refs_bytes: usize,
 }
 
-/// A step that an attempt owns. JSON from plans and outcomes stays text here, so that unreadable JSON fails only its own
-/// step.
+/// A step that an attempt owns. JSON from plans and outcomes stays text here, so that unreadable JSON fails only its
+/// own step.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Claimed {
     pub tenant_id: TenantId,
@@ -221,8 +221,8 @@ pub async fn attempt_is_live(db: &Database, attempt: &AttemptKey) -> Result<bool
 /// The event that records the tokens of a model call.
 pub const USAGE_EVENT: &str = "codegen.usage";
 
-/// Records the usage events of an attempt whose finish was fenced out, and nothing else of it. Returns how many it recorded. A
-/// second call records none.
+/// Records the usage events of an attempt whose finish was fenced out, and nothing else of it. Returns how many it
+/// recorded. A second call records none.
 pub async fn attempt_usage_record(db: &Database, item: &FinishItem) -> Result<u32, Error> {
     let FinishItem { tenant_id, run_id, step_id, attempt, events, .. } = item;
     let events = events.iter().filter(|event| event.kind == USAGE_EVENT).collect();

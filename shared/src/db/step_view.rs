@@ -9,8 +9,8 @@ use crate::domain::{RunId, StepId, TenantId};
 use crate::error::Error;
 use crate::view::{Step, StepWhy};
 
-/// Columns of a step as the API shows it. The query names the step `s`. Inputs and outputs above `max` bytes are left out, and
-/// their size is given. The caller adds their address.
+/// Columns of a step as the API shows it. The query names the step `s`. Inputs and outputs above `max` bytes are left
+/// out, and their size is given. The caller adds their address.
 fn columns(max: i32) -> String {
     format!(
         "s.id, s.name, s.tool, s.status, s.attempt, s.blockers, s.ready_at, s.started_at, s.finished_at,

@@ -51,8 +51,8 @@ impl Shape {
     }
 }
 
-/// Levels of nesting: 1 for a scalar or an empty list, one more for each list or object around it. Iterative, because a client's
-/// value may be as deep as the parser allows.
+/// Levels of nesting: 1 for a scalar or an empty list, one more for each list or object around it. Iterative, because a
+/// client's value may be as deep as the parser allows.
 pub fn json_depth(value: &Value) -> usize {
     let mut deepest = 0;
     let mut open = vec![(value, 1)];

@@ -1,5 +1,5 @@
-//! Reads every JSON object from outside: plans, request bodies, inputs of steps, rules. It reads field by field, continues
-//! after a problem, and collects all problems with their paths.
+//! Reads every JSON object from outside: plans, request bodies, inputs of steps, rules. It reads field by field,
+//! continues after a problem, and collects all problems with their paths.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -38,8 +38,8 @@ pub struct Fields<'a, 'p> {
     problems: &'p mut Vec<Problem>,
 }
 
-/// Reads the object `value`. Paths start with `name`, which is empty for a body. `known` lists all fields. Returns the result
-/// of `read`, or all problems.
+/// Reads the object `value`. Paths start with `name`, which is empty for a body. `known` lists all fields. Returns the
+/// result of `read`, or all problems.
 pub fn read<'a, T>(
     value: &'a Value,
     name: &str,

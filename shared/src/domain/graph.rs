@@ -1,8 +1,8 @@
 //! The graph of a plan's steps. Time is linear in steps and edges. [`Ancestors`] takes one bit of memory per pair of
 //! steps.
 
-/// Positions in topological order, parents first. The error is a cycle from parent to child, whose first and last positions are
-/// equal.
+/// Positions in topological order, parents first. The error is a cycle from parent to child, whose first and last
+/// positions are equal.
 pub(super) fn sorted(parents: &[&[usize]]) -> Result<Vec<usize>, Vec<usize>> {
     let mut open: Vec<usize> = parents.iter().map(|parents| parents.len()).collect();
     let mut children = vec![Vec::new(); parents.len()];

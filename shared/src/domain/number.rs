@@ -1,5 +1,5 @@
-//! Finds numbers in a JSON text that cannot be stored exactly. JSON (RFC 8259, section 6) sets no limit on numbers. A number is
-//! exact if a 64-bit integer or a double holds the same decimal number.
+//! Finds numbers in a JSON text that cannot be stored exactly. JSON (RFC 8259, section 6) sets no limit on numbers. A
+//! number is exact if a 64-bit integer or a double holds the same decimal number.
 
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -111,7 +111,8 @@ fn is_exact(token: &str) -> bool {
     Number::from_f64(double).is_some_and(|written| decimal(token) == decimal(&written.to_string()))
 }
 
-/// Whether two texts are the same decimal number in JSON notation. Other notations that a database would read do not count.
+/// Whether two texts are the same decimal number in JSON notation. Other notations that a database would read do not
+/// count.
 pub fn same_number(one: &str, other: &str) -> bool {
     match (signed(one), signed(other)) {
         (Some(one), Some(other)) => one == other,

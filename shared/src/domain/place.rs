@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use super::bounds::shortened;
 
-/// Maximum length of a path. Keys may be as long as the document, and thousands of such paths would not fit into memory.
+/// Maximum length of a path. Keys may be as long as the document, and thousands of such paths would not fit into
+/// memory.
 const MAX_PATH_BYTES: usize = 400;
 
 /// A place in a document. It refers to its parent, so that a path is built only for a problem.

@@ -28,12 +28,12 @@ pub struct Limits {
     pub plan_bytes: usize,
 }
 
-/// Maximum nesting of JSON in request bodies, inputs, outputs and other results of an attempt. It is half of what the parser
-/// reads, so that stored JSON can be read back inside a larger document.
+/// Maximum nesting of JSON in request bodies, inputs, outputs and other results of an attempt. It is half of what the
+/// parser reads, so that stored JSON can be read back inside a larger document.
 pub const MAX_JSON_DEPTH: usize = 64;
 
-/// Memory in bytes that each of these may take once parsed: a step's inputs as posted, its resolved inputs, its outputs. A worker
-/// holds those of a whole batch.
+/// Memory in bytes that each of these may take once parsed: a step's inputs as posted, its resolved inputs, its
+/// outputs. A worker holds those of a whole batch.
 pub const MAX_JSON_MEMORY: usize = 8 << 20;
 
 /// Maximum number of different references of one step. Each is looked up while the run is locked.
@@ -235,7 +235,8 @@ fn step_timeout(fields: &mut Fields<'_, '_>, tool: &str, handler: &HandlerSpec) 
     })
 }
 
-/// Sets the parents of each step: those that it names, or the step before if no step of the plan has the key `depends_on`.
+/// Sets the parents of each step: those that it names, or the step before if no step of the plan has the key
+/// `depends_on`.
 fn connect(fields: &mut Fields<'_, '_>, listed: &[Value], steps: &mut [PlanStep], limits: &Limits) {
     let mut positions = HashMap::new();
     for (index, step) in steps.iter().enumerate().filter(|(_, step)| !step.name.is_empty()) {

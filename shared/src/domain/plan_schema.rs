@@ -1,6 +1,6 @@
-//! JSON Schema (2020-12) of a plan, for editors and for programs that write plans. It uses the tables and limits of the reader in
-//! `plan`, and accepts every plan that the reader accepts. The reader also checks that names are unique, that dependencies and
-//! references name existing steps, and sizes.
+//! JSON Schema (2020-12) of a plan, for editors and for programs that write plans. It uses the tables and limits of the
+//! reader in `plan`, and accepts every plan that the reader accepts. The reader also checks that names are unique, that
+//! dependencies and references name existing steps, and sizes.
 
 use std::ops::RangeInclusive;
 

@@ -1,8 +1,8 @@
 //! References in a step's inputs to upstream outputs: `${{ steps.NAME.outputs.PATH }}` or
 //! `${{ steps["a name"].outputs.PATH }}`.
 //!
-//! A string that consists of one reference becomes the value with its JSON type. In a longer string the value is inserted as
-//! text. `$${{` is a literal `${{`.
+//! A string that consists of one reference becomes the value with its JSON type. In a longer string the value is
+//! inserted as text. `$${{` is a literal `${{`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,8 +41,8 @@ impl ReferencedValue {
     }
 }
 
-/// Adds the values to which `inputs` refer inside whole outputs. Claims return whole outputs for runs that were created before
-/// paths of references were stored.
+/// Adds the values to which `inputs` refer inside whole outputs. Claims return whole outputs for runs that were created
+/// before paths of references were stored.
 pub fn add_nested_values(inputs: &Value, values: &mut ReferencedValues) {
     if values.keys().all(|reference| !reference.path.is_empty()) {
         return;
@@ -106,7 +106,8 @@ pub fn references(inputs: &Value, path: &str) -> (BTreeSet<Reference>, Vec<(Stri
     (found, problems)
 }
 
-/// Replaces every reference in `inputs`, whose shape is `shape`, with its value. Stops before the result exceeds `limits`.
+/// Replaces every reference in `inputs`, whose shape is `shape`, with its value. Stops before the result exceeds
+/// `limits`.
 pub fn resolve(
     inputs: Value,
     shape: Shape,

@@ -21,8 +21,8 @@ pub enum AfterFailure {
     Fail,
 }
 
-/// Decides after a failed attempt. `failures` counts earlier failures of this generation, `jitter` is in 0..1, and `floor` is the
-/// minimum delay that a called service asked for.
+/// Decides after a failed attempt. `failures` counts earlier failures of this generation, `jitter` is in 0..1, and
+/// `floor` is the minimum delay that a called service asked for.
 pub fn after_failure(
     policy: RetryPolicy,
     failures: u32,

@@ -1,5 +1,5 @@
-//! Rules of `db_write`: which table a tenant's plans may write, and how. They are read strictly, because a misread rule may
-//! allow more than its author meant.
+//! Rules of `db_write`: which table a tenant's plans may write, and how. They are read strictly, because a misread rule
+//! may allow more than its author meant.
 
 use std::collections::{BTreeMap, HashSet};
 

@@ -1,5 +1,5 @@
-//! The table of handlers: the tools, timeouts and batch size of each. Queues, event sources, error texts of plans and the tests of
-//! the template all use it.
+//! The table of handlers: the tools, timeouts and batch size of each. Queues, event sources, error texts of plans and
+//! the tests of the template all use it.
 
 /// A family of tools: one Lambda function, one queue and one crate in `functions/`, all with the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,8 +100,8 @@ impl HandlerSpec {
         format!("{}-dlq", self.queue(prefix))
     }
 
-    /// Visibility timeout of the queue in seconds. AWS advises six times the function's timeout, which leaves time for retries of
-    /// the event source.
+    /// Visibility timeout of the queue in seconds. AWS advises six times the function's timeout, which leaves time for
+    /// retries of the event source.
     pub fn visibility_s(&self) -> u32 {
         (self.function_timeout_s * 6).min(MAX_VISIBILITY_S)
     }

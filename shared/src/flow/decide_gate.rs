@@ -7,7 +7,8 @@ use crate::domain::GateStatus;
 use crate::error::{Code, Error};
 use crate::view::Gate;
 
-/// Decides a pending gate and sends the wake-ups of steps that become ready. A second decision is a conflict and changes nothing.
+/// Decides a pending gate and sends the wake-ups of steps that become ready. A second decision is a conflict and
+/// changes nothing.
 pub async fn decide_gate(ctx: &Ctx, decision: &GateDecision<'_>) -> Result<Gate, Error> {
     match gate::gate_decide(&ctx.db, decision).await? {
         GateDecided::Decided { gate, ready } => {

@@ -25,7 +25,8 @@ const RETRY_DELAYS: [Duration; 2] = [Duration::from_millis(200), Duration::from_
 
 /// Maximum length of an error's message. A longer one is cut.
 const MAX_MESSAGE_BYTES: usize = 4 << 10;
-/// Maximum size of an error's details, an event's payload or an artifact's metadata. Larger ones are replaced by a note.
+/// Maximum size of an error's details, an event's payload or an artifact's metadata. Larger ones are replaced by a
+/// note.
 const MAX_DETAILS_BYTES: usize = 64 << 10;
 
 /// The finish of an attempt that ended with this outcome. `jitter` is in 0..1.
@@ -149,8 +150,8 @@ pub fn log_finished(item: &FinishItem, finished: &Finished) {
     }
 }
 
-/// Records ends of attempts in one round trip, with retries while the database is unavailable. `next` gives the continuation for a
-/// call id and the rest of the invocation.
+/// Records ends of attempts in one round trip, with retries while the database is unavailable. `next` gives the
+/// continuation for a call id and the rest of the invocation.
 pub async fn record_ends(ctx: &Ctx, ends: Vec<AttemptEnd>, next: impl Fn(Uuid) -> Continuation) -> Recorded {
     let (items, spans): (Vec<_>, Vec<_>) = ends.into_iter().map(|AttemptEnd { item, span }| (item, span)).unzip();
     match finish_with_retries(ctx, &items, &next).await {

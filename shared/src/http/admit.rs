@@ -1,5 +1,5 @@
-//! Checks before every route: the path is readable, the query string and body are what the route takes, and no page of another site
-//! sent the request. A route declares what it takes, and its handler gets nothing else.
+//! Checks before every route: the path is readable, the query string and body are what the route takes, and no page of
+//! another site sent the request. A route declares what it takes, and its handler gets nothing else.
 
 use axum::body::{self, Bytes};
 use axum::extract::{Request, State};
@@ -96,8 +96,8 @@ async fn admitted(takes: Takes, mut request: Request) -> Result<Request, Refusal
     Ok(Request::from_parts(parts, bytes.into()))
 }
 
-/// Refuses writes that a page of another site made a browser send. Reads change nothing, and browsers hide their answers from that
-/// page.
+/// Refuses writes that a page of another site made a browser send. Reads change nothing, and browsers hide their
+/// answers from that page.
 pub(super) async fn from_our_site(State(public_url): State<Option<String>>, request: Request, next: Next) -> Response {
     let reads = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
     if !reads && sender(request.headers(), public_url.as_deref()) == Sender::Foreign {

@@ -44,7 +44,8 @@ impl Body {
         if self.0.is_object() { Ok(&self.0) } else { Err(not_an_object()) }
     }
 
-    /// Reads the fields of the object with `read`. `known` lists all fields. Null counts as absent. An error if there is no body.
+    /// Reads the fields of the object with `read`. `known` lists all fields. Null counts as absent. An error if there
+    /// is no body.
     pub fn read<'a, T>(
         &'a self,
         known: &'static [Names],
@@ -114,8 +115,8 @@ pub fn reason(fields: &mut Fields<'_, '_>) -> Option<String> {
     fields.text("reason", Most::Chars(MAX_REASON_CHARS)).map(str::to_owned)
 }
 
-/// Parses the body as JSON. An empty body is `null`. Refuses repeated keys in an object, because parsers disagree about which one
-/// counts, and nesting that could not be read back inside a larger document.
+/// Parses the body as JSON. An empty body is `null`. Refuses repeated keys in an object, because parsers disagree about
+/// which one counts, and nesting that could not be read back inside a larger document.
 pub fn json_body(bytes: &Bytes) -> Result<Value, Error> {
     if bytes.is_empty() {
         return Ok(Value::Null);

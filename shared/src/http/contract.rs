@@ -1,4 +1,5 @@
-//! Describes routes for `openapi.json`: what a route does not declare itself. Only the tests that write the document use it.
+//! Describes routes for `openapi.json`: what a route does not declare itself. Only the tests that write the document
+//! use it.
 
 use axum::http::Method;
 use schemars::JsonSchema;

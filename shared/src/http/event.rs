@@ -1,7 +1,7 @@
 //! Cleans events of API Gateway before `lambda_http` turns them into requests.
 //!
-//! `lambda_http` builds the request's URL from the client's `Host` and `X-Forwarded-Proto`, and panics if the result is not a URL.
-//! Such a request would get a 502 and end the process.
+//! `lambda_http` builds the request's URL from the client's `Host` and `X-Forwarded-Proto`, and panics if the result is
+//! not a URL. Such a request would get a 502 and end the process.
 
 use axum::http::uri::{PathAndQuery, Uri};
 use axum::http::{HeaderMap, HeaderName, header};

@@ -17,7 +17,8 @@ pub enum Sender {
     NoPage,
 }
 
-/// Determines the sender from the headers. `public_url` is the URL that browsers use, if it is not that of the `Host` header.
+/// Determines the sender from the headers. `public_url` is the URL that browsers use, if it is not that of the `Host`
+/// header.
 pub fn sender(headers: &HeaderMap, public_url: Option<&str>) -> Sender {
     match only(headers, &SEC_FETCH_SITE) {
         Once(Some("same-origin")) => return Sender::Own,

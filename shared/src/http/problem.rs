@@ -64,8 +64,8 @@ pub fn detail_of(response: &Response) -> Option<&str> {
     response.extensions().get::<Document>().map(|document| document.0.detail.as_str())
 }
 
-/// Adds the request's id to a problem document. Replaces an error answer that we did not write by a problem document, because
-/// libraries below the routes answer in plain text.
+/// Adds the request's id to a problem document. Replaces an error answer that we did not write by a problem document,
+/// because libraries below the routes answer in plain text.
 pub(super) fn with_id(mut response: Response, id: &str, is_head: bool) -> Response {
     let status = response.status();
     let is_error = status.is_client_error() || status.is_server_error();

@@ -94,8 +94,8 @@ impl Form {
     }
 }
 
-/// `Link: <target?after=..&limit=..>; rel="next"` (RFC 8288). The target is relative to the request, so that it works with any path
-/// prefix. An empty target is the list itself.
+/// `Link: <target?after=..&limit=..>; rel="next"` (RFC 8288). The target is relative to the request, so that it works
+/// with any path prefix. An empty target is the list itself.
 pub fn next_link(target: &str, after: &str, limit: i64) -> Option<(HeaderName, HeaderValue)> {
     let value = format!("<{target}?after={}&limit={limit}>; rel=\"next\"", encoded(after));
     HeaderValue::from_str(&value).ok().map(|value| (header::LINK, value))

@@ -10,8 +10,8 @@ use uuid::Uuid;
 use crate::domain::Timestamp;
 use crate::domain::rule::Op;
 
-/// A table's rule as stored. A rule that was written with SQL may be malformed. `db_write` refuses such a rule, but it is shown
-/// as it is.
+/// A table's rule as stored. A rule that was written with SQL may be malformed. `db_write` refuses such a rule, but it
+/// is shown as it is.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Rule {
@@ -109,8 +109,8 @@ pub struct Target {
 pub struct ForeignKey {
     pub parent: String,
     pub child: String,
-    /// `confdeltype` in `pg_constraint`: c cascade, n set null, d set default, a no action, r restrict. `on_update` is the same for
-    /// `confupdtype`.
+    /// `confdeltype` in `pg_constraint`: c cascade, n set null, d set default, a no action, r restrict. `on_update` is
+    /// the same for `confupdtype`.
     pub on_delete: char,
     pub on_update: char,
     pub parent_columns: Vec<String>,

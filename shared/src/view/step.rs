@@ -6,7 +6,8 @@ use serde_json::value::RawValue;
 use super::Omitted;
 use crate::domain::{GateId, GateStatus, RunStatus, StepId, StepStatus, Timestamp};
 
-/// A step. In lists, large inputs and outputs are null, and `inputs_omitted` and `outputs_omitted` give their size and address.
+/// A step. In lists, large inputs and outputs are null, and `inputs_omitted` and `outputs_omitted` give their size and
+/// address.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Step {

@@ -40,8 +40,8 @@ impl<E: Executor> Worker<E> {
         Self { ctx, spec, executor: Arc::new(executor) }
     }
 
-    /// Works on one batch. `left` is the rest of the invocation. If it is missing or longer than the function's timeout, as in some
-    /// emulators, the whole timeout counts.
+    /// Works on one batch. `left` is the rest of the invocation. If it is missing or longer than the function's
+    /// timeout, as in some emulators, the whole timeout counts.
     pub async fn handle_batch(&self, event: SqsEvent, left: Option<Duration>) -> SqsBatchResponse {
         let invocation = Invocation::new(self.spec, left, self.ctx.config.limits.resolved_bytes);
         let (deliveries, unreadable) = delivery::read(event);
@@ -56,8 +56,8 @@ impl<E: Executor> Worker<E> {
     }
 }
 
-/// The work of an invocation. One task polls all of it. Attempts run concurrently. At most one record of their ends is in flight;
-/// attempts that end meanwhile share the next one.
+/// The work of an invocation. One task polls all of it. Attempts run concurrently. At most one record of their ends is
+/// in flight; attempts that end meanwhile share the next one.
 struct Batch<'a, E> {
     worker: &'a Worker<E>,
     invocation: Invocation,

@@ -11,8 +11,8 @@ use crate::domain::StepId;
 use crate::error::Error;
 use crate::telemetry;
 
-/// The message of a step that could not be claimed becomes visible again after this time, not after the queue's visibility
-/// timeout.
+/// The message of a step that could not be claimed becomes visible again after this time, not after the queue's
+/// visibility timeout.
 const RELEASE_AFTER_S: i32 = 5;
 
 /// Result of claiming a batch.
@@ -23,8 +23,8 @@ pub(super) struct Claim {
     pub unclaimed: Vec<StepId>,
 }
 
-/// Claims the steps of a batch in one round trip. If the database refuses the batch, each step is claimed by itself, so that one bad
-/// step does not affect the others. Stale, early and repeated deliveries find nothing to claim.
+/// Claims the steps of a batch in one round trip. If the database refuses the batch, each step is claimed by itself, so
+/// that one bad step does not affect the others. Stale, early and repeated deliveries find nothing to claim.
 pub(super) async fn claim(ctx: &Ctx, deliveries: &[Delivery], invocation: Invocation) -> Claim {
     let mut claim = Claim::default();
     match claim_deliveries(ctx, deliveries, invocation).await {

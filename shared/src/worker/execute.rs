@@ -108,7 +108,8 @@ impl<H: TransactionHandler> InTransaction<H> {
         };
         let item = finish_item(ctx, claimed, outcome);
         let ended = self.end(ctx, invocation, call, transaction, item).await;
-        // Triggers and functions of the written tables ran on this connection. Remove what they set or locked for the session.
+        // Triggers and functions of the written tables ran on this connection. Remove what they set or locked for the
+        // session.
         let clean = session_discard(client).await;
         ctx.db.count_round_trips(1);
         if !clean {

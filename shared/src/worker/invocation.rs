@@ -21,7 +21,8 @@ pub struct Invocation {
 }
 
 impl Invocation {
-    /// `left` is the rest of the invocation. If it is missing or longer than the function's timeout, the whole timeout counts.
+    /// `left` is the rest of the invocation. If it is missing or longer than the function's timeout, the whole timeout
+    /// counts.
     pub(super) fn new(spec: &'static HandlerSpec, left: Option<Duration>, refs_bytes: usize) -> Self {
         let whole = Duration::from_secs(spec.function_timeout_s.into());
         let left = left.filter(|left| *left <= whole).unwrap_or(whole);

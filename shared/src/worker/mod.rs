@@ -1,13 +1,14 @@
-//! The worker: takes an SQS event, claims its steps, executes and finishes them, sends wake-ups, and returns a batch response.
+//! The worker: takes an SQS event, claims its steps, executes and finishes them, sends wake-ups, and returns a batch
+//! response.
 //!
-//! A batch needs one round trip to claim, and one to finish all attempts that ended at the same moment or while an earlier record
-//! was in flight. If a finish makes a step of the same handler ready that fits into the rest of the invocation, the same round
-//! trip claims it. So a chain of steps needs neither a message nor an invocation for each step. Messages are handled one by one:
-//! those that could not be read or recorded return to the queue.
+//! A batch needs one round trip to claim, and one to finish all attempts that ended at the same moment or while an
+//! earlier record was in flight. If a finish makes a step of the same handler ready that fits into the rest of the
+//! invocation, the same round trip claims it. So a chain of steps needs neither a message nor an invocation for each
+//! step. Messages are handled one by one: those that could not be read or recorded return to the queue.
 //!
-//! In the order of a batch: `delivery` reads the event, `claim` claims its steps, `batch` runs the rest. For each step, `attempt`
-//! calls `prepare` to resolve inputs and `execute` to run the `handler`. `invocation` has the remaining time, `ownership` checks
-//! whether an attempt still owns its step, and `span` has the fields of every log line about a step.
+//! In the order of a batch: `delivery` reads the event, `claim` claims its steps, `batch` runs the rest. For each step,
+//! `attempt` calls `prepare` to resolve inputs and `execute` to run the `handler`. `invocation` has the remaining time,
+//! `ownership` checks whether an attempt still owns its step, and `span` has the fields of every log line about a step.
 
 mod attempt;
 mod batch;

@@ -13,8 +13,8 @@ use crate::telemetry;
 /// Time between two checks while a handler waits, and the longest time for a check. Each check is one round trip.
 const POLL: Duration = Duration::from_secs(2);
 
-/// Tells a handler whether its attempt still owns the step. The attempt loses it by a cancel, the run's timeout or a newer attempt.
-/// From then on its results do not count.
+/// Tells a handler whether its attempt still owns the step. The attempt loses it by a cancel, the run's timeout or a
+/// newer attempt. From then on its results do not count.
 pub struct Ownership {
     poll: Duration,
     check: Box<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>,
