@@ -4,24 +4,24 @@
 //! |---|---|---|
 //! | `DATABASE_URL` | Postgres connection URL | required, unless `DATABASE_SECRET_ID` is set |
 //! | `DATABASE_SECRET_ID` | secret whose text is that URL | none |
-//! | `DATABASE_CA_FILE` | PEM file with the database's CA certificate | the public ones |
+//! | `DATABASE_CA_FILE` | PEM file with the database's CA certificate | the public CAs |
 //! | `DATABASE_POOL_SIZE` | connections per process; `db_write` has at least one for each write of a batch, and one more | 2 |
 //! | `SQS_PREFIX` | prefix of the queue names | `nofx-` |
 //! | `ARTIFACTS_BUCKET` | bucket for artifacts | `nofx-artifacts` |
 //! | `ARTIFACTS_ENDPOINT_URL`, `ARTIFACTS_REGION`, `ARTIFACTS_ACCESS_KEY_ID`, `ARTIFACTS_SECRET_ACCESS_KEY` | a separate S3 endpoint for artifacts | AWS's, or `AWS_ENDPOINT_URL` |
 //! | `ARTIFACTS_SECRET_ID` | secret with the keys of that endpoint: `{"access_key_id": .., "secret_access_key": ..}` | none |
 //! | `NOFX_TENANT` | tenant of requests, until identity exists | `local` |
-//! | `NOFX_PUBLIC_URL` | URL under which browsers reach the API | none |
+//! | `NOFX_PUBLIC_URL` | URL at which browsers reach the API | none |
 //! | `LLM_SECRET_ID` | secret with the providers' keys | `nofx/llm` |
 //! | `LLM_ORDER` | providers in order of preference, separated by commas | by kind |
 //! | `LLM_ALLOW_TEMPLATE` | if no provider key is set, fill in a template and say so | false |
-//! | `LLM_REQUEST_TIMEOUT_S` | longest wait for one whole answer, in seconds | 240 |
-//! | `LLM_MAX_OUTPUT_TOKENS` | tokens that an answer may have, reasoning included | 16384 |
-//! | `LLM_TRIES` | requests to one provider for one step, the first included (1 to 10) | 3 |
-//! | `OPENAI_BASE_URL`, `ANTHROPIC_BASE_URL`, `GEMINI_BASE_URL` | another server that speaks the provider's format | the provider's |
+//! | `LLM_REQUEST_TIMEOUT_S` | timeout of one request, in seconds | 240 |
+//! | `LLM_MAX_OUTPUT_TOKENS` | maximum tokens of an answer, including reasoning | 16384 |
+//! | `LLM_TRIES` | maximum requests to one provider for one step, including the first (1 to 10) | 3 |
+//! | `OPENAI_BASE_URL`, `ANTHROPIC_BASE_URL`, `GEMINI_BASE_URL` | another server with the provider's API | the provider's |
 //! | `OPENAI_MODEL`, `ANTHROPIC_MODEL`, `GEMINI_MODEL` | model of a provider | codegen's table |
 //! | `GATE_DEFAULT_WORKSPACE`, `GATE_DEFAULT_BASE` | folders that gates judge if a plan names no workspace | none |
-//! | `GATE_WORK_DIR` | where gates work | the temporary folder |
+//! | `GATE_WORK_DIR` | folder in which gates work | `nofx-gate` in the temporary folder |
 //! | `GATE_NPM_USER_CONFIG` | npm settings for installing dependencies only | `~/.npmrc` if it exists |
 //! | `PATH` | search path in which gates find `node`; they use nothing else from it | |
 //! | `MAX_STEPS`, `MAX_EDGES`, `MAX_PLAN_BYTES` | limits of a plan | 1000, 10000, 1 MiB |

@@ -38,7 +38,7 @@ pub enum Command {
 pub struct SetArgs {
     /// The table, as schema.table
     table: String,
-    /// File with the whole rule, as JSON or YAML, instead of the options below; - reads standard input
+    /// File with the complete rule, as JSON or YAML, instead of the options below; - reads standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["ops", "columns", "key", "max_rows", "role", "dependants", "allow"])]
     file: Option<PathBuf>,
     /// Operations that are allowed, separated by commas
@@ -50,13 +50,13 @@ pub struct SetArgs {
     /// Columns that select the rows of an update or a delete, separated by commas
     #[arg(long, value_delimiter = ',')]
     key: Vec<String>,
-    /// Largest number of rows of one write
+    /// Maximum number of rows of one write
     #[arg(long, value_name = "ROWS")]
     max_rows: Option<u32>,
     /// Database role that writes
     #[arg(long)]
     role: Option<String>,
-    /// Another table that cascades and triggers may change, and its largest number of rows; may be repeated
+    /// Another table that cascades and triggers may change, and its maximum number of rows; may be repeated
     #[arg(long = "dependant", value_name = "TABLE=ROWS", value_parser = dependant)]
     dependants: Vec<(String, u64)>,
     /// Kinds of relation that are allowed besides plain tables, separated by commas

@@ -120,7 +120,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Error> {
     }
 }
 
-/// Fails if the run does not exist. For empty lists.
+/// Fails if the run does not exist. Distinguishes that from an empty list.
 pub async fn must_exist(ctx: &Ctx, id: RunId) -> Result<(), Error> {
     if run::run_exists(&ctx.db, &ctx.config.tenant, id).await? { Ok(()) } else { Err(no_run(id)) }
 }

@@ -56,13 +56,13 @@ pub fn poll(period: Duration) -> watch::Receiver<Arc<Vec<Row>>> {
                 () = sender.closed() => return,
                 _ = ticks.tick() => {}
             }
-            let scanned = tokio::task::spawn_blocking(move || {
+            let polled = tokio::task::spawn_blocking(move || {
                 let some = |pids: &[u32]| pids.iter().copied().filter_map(find).collect();
                 // `ps` reads all processes anyway.
                 let table = if cfg!(target_os = "linux") { scanner.scan(&pids(), some) } else { read_ps() };
                 (scanner, table)
             });
-            let Ok((next, table)) = scanned.await else { return };
+            let Ok((next, table)) = polled.await else { return };
             scanner = next;
             sender.send_replace(Arc::new(table));
         }
@@ -205,11 +205,11 @@ mod tests {
         let mut count = |table: &[Row]| {
             let alive: Vec<u32> = table.iter().map(|row| row.pid).collect();
             let read = std::cell::RefCell::new(Vec::new());
-            let scanned = scanner.scan(&alive, |pids| {
+            let rows = scanner.scan(&alive, |pids| {
                 read.borrow_mut().extend_from_slice(pids);
                 table.iter().filter(|row| pids.contains(&row.pid)).cloned().collect()
             });
-            (scanned.iter().map(|row| row.pid).collect::<Vec<_>>(), read.into_inner())
+            (rows.iter().map(|row| row.pid).collect::<Vec<_>>(), read.into_inner())
         };
         let (one, ten, eleven, other) = (row(1, 0), row(10, 1), row(11, 10), row(20, 1));
         let mut table = vec![one, ten, eleven, other];

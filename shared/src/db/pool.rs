@@ -184,7 +184,7 @@ pub(crate) fn database_error(error: tokio_postgres::Error) -> Error {
     if is_unavailable { Error::unavailable("the database", error) } else { Error::internal("run a statement", error) }
 }
 
-/// One connection outside any pool, for command line tools. A task of its own serves it.
+/// One connection outside any pool, for command line tools. Its own task serves it.
 pub async fn connect(config: &DatabaseConfig) -> Result<Client, Error> {
     let mut postgres = parse(&config.url)?;
     postgres.connect_timeout(CONNECT_TIMEOUT);

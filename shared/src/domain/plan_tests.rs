@@ -170,8 +170,7 @@ fn too_many_dependencies_are_refused_before_each_is_checked() {
     one_problem(&many, "plan.steps", "has 179900 dependencies; at most 10000 are accepted");
     let largest = at_the_limits(10);
     assert_eq!(problems(&largest), []);
-    // Linear time takes some hundredths of this in a build without optimization. Checking each dependency took 12 to 21
-    // s.
+    // Linear time takes some hundredths of this without optimization. Checking each dependency took 12 to 21 s.
     assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
 }
 

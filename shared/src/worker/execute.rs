@@ -73,7 +73,7 @@ impl<H: TransactionHandler> Executor for InTransaction<H> {
                     let message = format!("the outcome cannot be stored: {error}");
                     Outcome::failed(StepError::new("unrecordable", message))
                 };
-                // The commit may have succeeded anyway. The call id shows that.
+                // The commit may have succeeded anyway. The next finish detects that by the call id.
                 Ended::ToRecord(Box::new(FinishItem { call: Some(call), ..finish_item(ctx, claimed, outcome) }))
             }
         }
