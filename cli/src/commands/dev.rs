@@ -157,7 +157,10 @@ impl DevStack {
         report::line("console", format_args!("http://127.0.0.1:{port}/ui/runs"));
         match self.provider_keys {
             0 => {
-                report::line("models", "none: codegen fills in templates (put a provider key into .env to use a model)")
+                report::line(
+                    "models",
+                    "none: codegen fills in templates (put a provider key into .env to use a model)",
+                );
             }
             keys => report::line("models", format_args!("{keys} provider keys from .env")),
         }

@@ -22,5 +22,5 @@ fn a_deployment_without_its_parameter_says_so_before_anything_is_built() {
     let output = command.output().expect("run nofx deploy");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
-    assert!(said.contains("error: the parameter DatabaseSecretArn of dev is missing\nhint: make a secret"), "{said}");
+    assert!(said.contains("error: the parameter DatabaseSecretArn of dev is missing\nhint: create a secret"), "{said}");
 }
