@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use futures::future::try_join_all;
 use nofx_local::checkout::Checkout;
 use nofx_local::process::server::{self, Probe};
-use nofx_local::process::{self, Ending, Process};
+use nofx_local::process::{self, Process, Termination};
 use nofx_local::throwaway::Throwaway;
 use nofx_local::tools::node;
 use nofx_local::{port, report};
@@ -33,7 +33,7 @@ use crate::server::Server;
 const TURNS: usize = 3;
 /// Handlers of the service `Chain`.
 const HANDLERS: [&str; 2] = ["runs", "calls"];
-const ENDING: Ending = Ending::new(Signal::TERM, Duration::from_secs(10));
+const TERMINATION: Termination = Termination::new(Signal::TERM, Duration::from_secs(10));
 const REGISTRATION_LIMIT: Duration = Duration::from_secs(20);
 
 pub async fn run(server: &Server, checkout: &Checkout) -> Result<()> {
@@ -120,7 +120,7 @@ impl Restate {
         let mut command = Command::new(checkout.root().join("target/restate/release/restate-chain"));
         command.arg(service_port.to_string());
         process::log_to(&mut command, &place.dir.join("service.log"))?;
-        let service = Process::spawn("restate-chain", command, ENDING, &place.ledger)?;
+        let service = Process::spawn("restate-chain", command, TERMINATION, &place.pid_file)?;
 
         let (ingress, admin, node) = (port::any_free()?, port::any_free()?, port::any_free()?);
         let mut command = Command::new(&program);
@@ -135,7 +135,7 @@ impl Restate {
             .env("RESTATE_INGRESS__BIND_ADDRESS", format!("127.0.0.1:{ingress}"));
         let probe = Probe { url: format!("http://127.0.0.1:{admin}/health"), status: StatusCode::OK };
         let log = place.dir.join("server.log");
-        let server = server::start_http("restate-server", command, ENDING, &probe, &log, &place.ledger).await?;
+        let server = server::start_http("restate-server", command, TERMINATION, &probe, &log, &place.pid_file).await?;
 
         let restate = Self {
             version,
@@ -209,13 +209,13 @@ async fn install(checkout: &Checkout, place: &Throwaway) -> Result<std::path::Pa
     let mut npm = Command::new("npm");
     // Its packages work without their install scripts.
     npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&dir).stdout(Stdio::null());
-    ensure!(process::run("npm ci", npm, &place.ledger).await?, "npm ci failed, see above");
+    ensure!(process::run("npm ci", npm, &place.pid_file).await?, "npm ci failed, see above");
     let mut cargo = Command::new("cargo");
     cargo
         .args(["build", "--quiet", "--release", "--locked", "--target-dir"])
         .arg(checkout.root().join("target/restate"));
     cargo.arg("--manifest-path").arg(source.join("Cargo.toml"));
-    ensure!(process::run("cargo build", cargo, &place.ledger).await?, "perf/restate does not compile, see above");
+    ensure!(process::run("cargo build", cargo, &place.pid_file).await?, "perf/restate does not compile, see above");
     let packages = dir.join("node_modules/@restatedev");
     let found = fs::read_dir(&packages).with_context(|| format!("cannot read {}", packages.display()))?;
     let programs = found.flatten().map(|entry| entry.path().join("bin/restate-server"));

@@ -7,7 +7,7 @@ use std::{env, fs};
 use anyhow::{Context, Result};
 use nofx_local::checkout::Checkout;
 use nofx_local::postgres::{Cluster, Postgres, Purpose};
-use nofx_local::process::{Ledger, Process};
+use nofx_local::process::{PidFile, Process};
 use nofx_local::tools::python::PythonEnv;
 use nofx_local::{database, migrate, port, report};
 use uuid::Uuid;
@@ -33,14 +33,14 @@ impl Server {
         }
         let dir = checkout.local().join("tmp").join(format!("bench-{}", Uuid::new_v4().simple()));
         fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-        let ledger = Ledger::new(dir.join("pids.json"));
-        let python = PythonEnv::ready(checkout, &ledger).await?;
+        let pid_file = PidFile::new(dir.join("pids.json"));
+        let python = PythonEnv::ready(checkout, &pid_file).await?;
         let postgres = Postgres::find(&python, checkout).await?;
         let data = dir.join("postgres");
         // A throwaway cluster differs only in who may log in. fsync and synchronous_commit stay on.
-        postgres.create(&checkout.local().join("cache"), &data, Purpose::Throwaway, &ledger).await?;
+        postgres.create(&checkout.local().join("cache"), &data, Purpose::Throwaway, &pid_file).await?;
         let cluster = Cluster::open(data, port::any_free()?)?;
-        let process = postgres.start(&cluster, &dir.join("postgres.log"), &ledger).await?;
+        let process = postgres.start(&cluster, &dir.join("postgres.log"), &pid_file).await?;
         Ok(Self { url: cluster.url(), migrations, own: Some((process, dir)) })
     }
 

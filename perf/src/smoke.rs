@@ -52,7 +52,7 @@ impl SmokeStack {
         let place = Throwaway::make(checkout, "bench").await?;
         let http_port = port::any_free()?;
         let options = Options::throwaway(&place, Some(http_port))?;
-        let mut stack = Stack::new(checkout.clone(), options, place.ledger.clone());
+        let mut stack = Stack::new(checkout.clone(), options, place.pid_file.clone());
         if let Err(error) = stack.start().await {
             stack.stop().await;
             place.end(false);

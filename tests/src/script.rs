@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use shared::domain::{Outcome, StepError};
-use shared::storage::{Describe, StepStore};
+use shared::storage::{ArtifactMeta, StepStore};
 use shared::worker::{ClaimedStep, Handler};
 
 type Work = dyn Fn(ClaimedStep, StepStore) -> BoxFuture<'static, Outcome> + Send + Sync;
@@ -64,7 +64,7 @@ async fn deployed(step: &ClaimedStep, store: &StepStore) -> Outcome {
 }
 
 async fn write_text(step: &ClaimedStep, store: &StepStore) -> Outcome {
-    let describe = Describe { kind: "text", media_type: "text/plain", ..Describe::default() };
+    let describe = ArtifactMeta { kind: "text", media_type: "text/plain", ..ArtifactMeta::default() };
     match store.put("code.txt", describe, format!("code of {}", step.name).into_bytes()).await {
         Ok(artifact) => {
             let mut outcome = succeeded(json!({ "artifact_hash": artifact.hash }));

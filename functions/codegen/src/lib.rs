@@ -26,7 +26,7 @@ use std::time::Duration;
 use serde_json::Value;
 use shared::domain::{Outcome, StepError};
 use shared::error::Error;
-use shared::storage::{Describe, StepStore};
+use shared::storage::{ArtifactMeta, StepStore};
 use shared::telemetry;
 use shared::worker::{ClaimedStep, Handler, Ownership};
 use tokio::time::{Instant, timeout_at};
@@ -125,11 +125,11 @@ impl Codegen {
     }
 
     async fn keep(&self, generated: Generated, store: &StepStore) -> Outcome {
-        let describe = Describe {
+        let describe = ArtifactMeta {
             kind: generated.kind,
             media_type: generated.media_type,
             metadata: generated.metadata.clone(),
-            ..Describe::default()
+            ..ArtifactMeta::default()
         };
         match store.put(&generated.name, describe, generated.text.clone().into_bytes()).await {
             Ok(artifact) => {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shared::db::db_write::{Account, Role, RoleState};
+use shared::db::db_write::{Role, RoleState, WriteReport};
 use shared::domain::rule::{Allowance, Rule};
 use shared::view::Target;
 
@@ -19,9 +19,9 @@ pub(crate) fn check_role(role: &Role) -> Result<(), Refusal> {
         RoleState::Superuser => format!(
             "the rule's role {name}, or a role that it is a member of, is a superuser or bypasses row level security"
         ),
-        RoleState::ReachesUs => format!("the rule's role {name} can use the schema nofx"),
+        RoleState::ReachesNofx => format!("the rule's role {name} can use the schema nofx"),
         RoleState::Owner => format!("the rule's role {name} owns the table, so its policies would not apply"),
-        RoleState::NoMember => {
+        RoleState::NotMember => {
             format!("the worker is not a member of the rule's role {name}; grant {name} to its login role")
         }
     };
@@ -120,7 +120,7 @@ fn cascades<'a>(target: &'a Target, operation: &Operation) -> BTreeSet<&'a str> 
 
 /// Refuses a write that did anything but what was asked: `rows` rows of its own, and what the rule lists.
 pub(crate) fn check_account(
-    account: &Account,
+    account: &WriteReport,
     before: &Target,
     operation: &Operation,
     rule: &Rule,
@@ -300,7 +300,7 @@ mod tests {
             deleted,
         };
         let check = |effects: Vec<Effect>, constraints: Value, rows| {
-            let account = Account { target: Some(before.clone()), effects, alters: false };
+            let account = WriteReport { target: Some(before.clone()), effects, alters: false };
             code(check_account(&account, &before, &delete(), &rule(&constraints), rows))
         };
         let listed = json!({"dependants": {"public.child": 2}});
@@ -321,15 +321,16 @@ mod tests {
             "cascade_not_allowed"
         );
         let truncated =
-            Account { target: Some(before.clone()), effects: vec![effect("parent", 0, 0, 1)], alters: true };
+            WriteReport { target: Some(before.clone()), effects: vec![effect("parent", 0, 0, 1)], alters: true };
         assert_eq!(code(check_account(&truncated, &before, &delete(), &rule(&json!({})), 1)), "unexpected_effects");
         // The server counts nothing, or a trigger did more.
         assert_eq!(check(vec![], json!({}), 1), "unexpected_effects");
         assert_eq!(check(vec![effect("parent", 1, 0, 1)], json!({}), 1), "unexpected_effects");
-        let moved = Account { target: Some(before.clone()), effects: vec![effect("parent", 2, 1, 2)], alters: false };
+        let moved =
+            WriteReport { target: Some(before.clone()), effects: vec![effect("parent", 2, 1, 2)], alters: false };
         assert_eq!(code(check_account(&moved, &before, &update("name"), &rule(&json!({})), 3)), "allowed");
         let replaced =
-            Account { target: Some(Target { oid: 2, ..before.clone() }), effects: Vec::new(), alters: false };
+            WriteReport { target: Some(Target { oid: 2, ..before.clone() }), effects: Vec::new(), alters: false };
         assert_eq!(code(check_account(&replaced, &before, &delete(), &rule(&json!({})), 0)), "target_changed");
     }
 

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 use shared::domain::outcome::{ArtifactRef, NewGateStatus, OnPass};
 use shared::domain::{GateId, NewArtifact, NewGate, Outcome, StepError, Verdict};
 use shared::error::Error;
-use shared::storage::{Describe, StepStore};
+use shared::storage::{ArtifactMeta, StepStore};
 use shared::worker::{ClaimedStep, Handler};
 use uuid::Uuid;
 
@@ -107,7 +107,7 @@ async fn put(
         .workspace
         .iter()
         .flat_map(|workspace| [Some(&workspace.archive), workspace.base.as_ref(), workspace.diff.as_ref()]);
-    let describe = Describe {
+    let describe = ArtifactMeta {
         kind: "gate_evidence",
         media_type: "application/json",
         metadata: json!({ "gate": evidence.gate, "verdict": evidence.verdict, "reason": evidence.reason.code }),

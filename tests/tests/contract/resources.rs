@@ -60,9 +60,9 @@ async fn the_hook_makes_what_nofx_dev_makes_and_neither_minds_the_other() {
     localstack.secrets.describe_secret().secret_id(LLM_SECRET).send().await.expect("the secret");
 
     let emulator = Aws::new(&aws_endpoint_url());
-    emulator.make_resources("t-resources-", &BTreeMap::new()).await.unwrap();
+    emulator.create_resources("t-resources-", &BTreeMap::new()).await.unwrap();
     assert_eq!(by_hook, queues(&emulator, "t-resources-").await);
 
-    localstack.make_resources("nofx-", &BTreeMap::new()).await.expect("existing resources are accepted");
+    localstack.create_resources("nofx-", &BTreeMap::new()).await.expect("existing resources are accepted");
     assert_eq!(queues(&localstack, "nofx-").await, by_hook);
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use shared::domain::{ArtifactId, ArtifactRef, NewArtifact, RunId, StepId};
 use shared::error::Error;
-use shared::storage::{Describe, StepStore};
+use shared::storage::{ArtifactMeta, StepStore};
 use shared::worker::ClaimedStep;
 use uuid::Uuid;
 
@@ -39,8 +39,8 @@ pub fn step(lab: &Lab, attempt: u32) -> ClaimedStep {
     }
 }
 
-pub fn describe() -> Describe {
-    Describe { kind: "text", media_type: "text/plain", metadata: json!({ "lines": 1 }), made_from: Vec::new() }
+pub fn describe() -> ArtifactMeta {
+    ArtifactMeta { kind: "text", media_type: "text/plain", metadata: json!({ "lines": 1 }), made_from: Vec::new() }
 }
 
 pub fn found(artifact: &NewArtifact) -> ArtifactRef {

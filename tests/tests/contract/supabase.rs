@@ -27,13 +27,13 @@ impl Supabase {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let checkout = Checkout::at(root);
         let place = Throwaway::make(&checkout, "supabase").await.unwrap();
-        let env = PythonEnv::ready(&checkout, &place.ledger).await.unwrap();
+        let env = PythonEnv::ready(&checkout, &place.pid_file).await.unwrap();
         let postgres = Postgres::find(&env, &checkout).await.unwrap();
         let dir = place.dir.join("postgres");
         let cache = checkout.local().join("cache");
-        postgres.create(&cache, &dir, Purpose::Throwaway, &place.ledger).await.unwrap();
+        postgres.create(&cache, &dir, Purpose::Throwaway, &place.pid_file).await.unwrap();
         let cluster = Cluster::open(dir, port::any_free().unwrap()).unwrap();
-        let server = postgres.start(&cluster, &place.dir.join("postgres.log"), &place.ledger).await.unwrap();
+        let server = postgres.start(&cluster, &place.dir.join("postgres.log"), &place.pid_file).await.unwrap();
 
         let bootstrap = connect_to(&cluster.url()).await;
         bootstrap.batch_execute("create role supabase_admin superuser login").await.unwrap();

@@ -4,16 +4,16 @@
 use std::process::Command;
 
 use nofx_local::checkout::Checkout;
-use nofx_local::process::Ledger;
+use nofx_local::process::PidFile;
 use nofx_local::tools::python::{CHECKOV, DEPLOY, PythonEnv, Tools};
 
 use crate::template::{read, root};
 
 async fn tools(tools: Tools) -> (PythonEnv, tempfile::TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
-    let ledger = Ledger::new(folder.path().join("pids.json"));
+    let pid_file = PidFile::new(folder.path().join("pids.json"));
     let checkout = Checkout::at(root().canonicalize().expect("the checkout"));
-    (PythonEnv::of(tools, &checkout, &ledger).await.expect("the tools install"), folder)
+    (PythonEnv::of(tools, &checkout, &pid_file).await.expect("the tools install"), folder)
 }
 
 fn passes(env: &PythonEnv, program: &str, args: &[&str]) {

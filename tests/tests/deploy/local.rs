@@ -11,7 +11,7 @@ fn the_template_deploys_to_the_emulator_and_the_sample_plans_end_as_they_must() 
     let output = command.output().expect("run nofx deploy-local");
     let (shown, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{shown}\n{said}");
-    assert!(shown.contains("all 4 plans ended as they must"), "{shown}\n{said}");
+    assert!(shown.contains("all 4 plans ended as expected"), "{shown}\n{said}");
 }
 
 #[test]
@@ -22,5 +22,5 @@ fn a_deployment_without_its_parameter_says_so_before_anything_is_built() {
     let output = command.output().expect("run nofx deploy");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
-    assert!(said.contains("error: the parameter DatabaseSecretArn of dev is missing\nhint: make a secret"), "{said}");
+    assert!(said.contains("error: the parameter DatabaseSecretArn of dev is missing\nhint: create a secret"), "{said}");
 }

@@ -10,7 +10,7 @@ use shared::db::run::Control;
 use shared::db::step::{self, ClaimItem, Continuation, FinishItem, FinishResult, FinishTo};
 use shared::domain::RunId;
 use shared::flow::control_run::control_run;
-use shared::flow::finish_step::conclude;
+use shared::flow::finish_step::finish_item;
 use uuid::Uuid;
 
 /// Too little for another step of echo, whose timeout is 20 s.
@@ -192,5 +192,5 @@ async fn done(lab: &Lab, run: RunId, name: &str) -> FinishItem {
     let step_id = lab.step(run, name).await;
     let item = ClaimItem { tenant_id: lab.tenant.clone(), run_id: run, step_id, lease_s: 30, refs_bytes: 1 << 20 };
     let claims = step::steps_claim(&lab.ctx.db, &[item]).await.unwrap();
-    conclude(&claims.claimed[0], succeeded(json!({ "said": "hello" })), 1 << 20, 0.0)
+    finish_item(&claims.claimed[0], succeeded(json!({ "said": "hello" })), 1 << 20, 0.0)
 }

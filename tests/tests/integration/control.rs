@@ -6,7 +6,7 @@ use nofx_tests::delivery::event;
 use nofx_tests::script::{broken, succeeded};
 use nofx_tests::{Deliver, Lab, Script, plans};
 use serde_json::json;
-use shared::db::gate::{self, GateCreated, GateDecision, GateRequest, Started};
+use shared::db::gate::{self, AlreadyStarted, GateCreated, GateDecision, GateRequest};
 use shared::db::run::Control;
 use shared::domain::gate::Decision;
 use shared::domain::{GateId, GateStatus, RunId, StepId, StepStatus};
@@ -256,7 +256,7 @@ async fn a_gate_of_the_run_keeps_it_from_succeeding() {
         decide(&lab, gate, decision).await.unwrap();
         assert_eq!(lab.run_status(run).await, end);
         let (_, late) = gate_on(&lab, run, None).await;
-        assert!(matches!(late, GateCreated::Conflict(Started::Run { .. })), "{late:?}");
+        assert!(matches!(late, GateCreated::Conflict(AlreadyStarted::Run { .. })), "{late:?}");
     }
     lab.assert_invariants().await;
 }
@@ -270,7 +270,7 @@ async fn a_gate_cannot_be_put_in_front_of_a_step_that_has_started() {
     let left = Some(Duration::from_secs(10));
     lab.worker("echo", &Script::deployed()).handle_batch(event(&lab.sent().await, Deliver::Once), left).await;
     let (_, created) = gate_on(&lab, run, Some(first)).await;
-    let started = Started::Step { status: StepStatus::Succeeded };
+    let started = AlreadyStarted::Step { status: StepStatus::Succeeded };
     assert_eq!(created, GateCreated::Conflict(started));
 }
 

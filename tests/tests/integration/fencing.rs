@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use shared::db::step::{self, ClaimItem, Claimed, FinishItem, FinishResult};
 use shared::domain::outcome::NewEvent;
 use shared::domain::{ArtifactId, NewArtifact, Outcome, RunId, StepError, StepId};
-use shared::flow::finish_step::conclude;
+use shared::flow::finish_step::finish_item;
 use uuid::Uuid;
 
 const LEASE_S: u32 = 60;
@@ -20,7 +20,7 @@ async fn claim(lab: &Lab, run: RunId, step: StepId) -> Claimed {
 }
 
 fn end(claimed: &Claimed, outcome: Outcome) -> FinishItem {
-    conclude(claimed, outcome, 1 << 20, 0.0)
+    finish_item(claimed, outcome, 1 << 20, 0.0)
 }
 
 async fn finish(lab: &Lab, item: &FinishItem) -> (FinishResult, Vec<StepId>) {
@@ -182,7 +182,7 @@ async fn a_retried_attempt_writes_to_a_folder_of_its_own() {
     let plan = json!({ "goal": "write", "steps": [plans::step("write", "codegen", json!({}))] });
     let run = lab.submit(&plan).await;
     let script = Script::new(|step, store| async move {
-        let artifact = store.put("x", shared::storage::Describe::default(), b"x".to_vec()).await.unwrap();
+        let artifact = store.put("x", shared::storage::ArtifactMeta::default(), b"x".to_vec()).await.unwrap();
         let mut outcome = if step.attempt == 1 { flaky() } else { succeeded(json!({})) };
         outcome.artifacts.push(artifact);
         outcome

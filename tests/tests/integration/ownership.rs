@@ -8,7 +8,7 @@ use shared::db::run::Control;
 use shared::db::step::{self, AttemptKey, ClaimItem, Claimed, FinishItem, FinishResult};
 use shared::domain::{NewEvent, Outcome, RunId, StepId, TenantId, tool};
 use shared::flow::control_run::control_run;
-use shared::flow::finish_step::conclude;
+use shared::flow::finish_step::finish_item;
 use shared::storage::StepStore;
 use shared::worker::{ClaimedStep, Handler, Ownership, WorkThenRecord, Worker};
 use uuid::Uuid;
@@ -40,7 +40,7 @@ fn spent() -> Outcome {
 }
 
 fn end(claimed: &Claimed) -> FinishItem {
-    conclude(claimed, spent(), 1 << 20, 0.0)
+    finish_item(claimed, spent(), 1 << 20, 0.0)
 }
 
 async fn usage(lab: &Lab, run: RunId) -> Vec<Value> {

@@ -15,7 +15,7 @@ use shared::domain::gate::Decision;
 use shared::domain::outcome::{NewGateStatus, OnPass};
 use shared::domain::{GateId, NewGate, Outcome, RunId, StepError, StepId};
 use shared::flow::create_run::{Request, create_run};
-use shared::flow::finish_step::conclude;
+use shared::flow::finish_step::finish_item;
 use tokio::sync::Barrier;
 use uuid::Uuid;
 
@@ -42,7 +42,7 @@ async fn steps(lab: &Lab, run: RunId, names: &[String]) -> Vec<StepId> {
 }
 
 fn done(claimed: &Claimed) -> FinishItem {
-    conclude(claimed, Outcome::succeeded(Map::new()), 1 << 20, 0.0)
+    finish_item(claimed, Outcome::succeeded(Map::new()), 1 << 20, 0.0)
 }
 
 /// Starts the futures at the same time, each in its own task.
@@ -138,8 +138,8 @@ async fn a_failure_against_a_siblings_retry_leaves_nothing_to_run() {
         let run = lab.submit(&plans::wide(2)).await;
         let ids = steps(&lab, run, &["s0".into(), "s1".into()]).await;
         let claimed = claim(&lab, run, &ids).await;
-        let fails = conclude(&claimed[0], Outcome::failed(StepError::new("broken", "never")), 1 << 20, 0.0);
-        let retries = conclude(&claimed[1], Outcome::retryable(StepError::new("flaky", "now")), 1 << 20, 0.0);
+        let fails = finish_item(&claimed[0], Outcome::failed(StepError::new("broken", "never")), 1 << 20, 0.0);
+        let retries = finish_item(&claimed[1], Outcome::retryable(StepError::new("flaky", "now")), 1 << 20, 0.0);
         assert_eq!((fails.to, retries.to), (FinishTo::Failed, FinishTo::Ready));
         if round == 0 {
             // Both in one batch.
@@ -206,7 +206,7 @@ async fn of_many_decisions_about_a_gate_one_counts() {
             expires_after_s: None,
             reason: None,
         };
-        let item = conclude(&claimed[0], Outcome::blocked(ask), 1 << 20, 0.0);
+        let item = finish_item(&claimed[0], Outcome::blocked(ask), 1 << 20, 0.0);
         step::steps_finish(&lab.ctx.db, &[item], None).await.unwrap();
         let deciders = [Decision::Approve, Decision::Reject, Decision::Waive, Decision::Approve].map(|decision| {
             let (db, tenant_id) = (lab.ctx.db.clone(), lab.tenant.clone());

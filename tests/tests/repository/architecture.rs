@@ -38,14 +38,14 @@ const LOCAL: &Arrows = &[
     ("postgres", &["checkout", "database", "process", "report", "tools"]),
     ("aws", &["checkout", "function", "port", "process", "report", "tools"]),
     ("lambda", &["aws", "function", "port", "process", "report"]),
-    ("front", &["aws", "checkout", "process"]),
+    ("gateway", &["aws", "checkout", "process"]),
     (
         "stack",
         &[
             "aws",
             "checkout",
             "database",
-            "front",
+            "gateway",
             "function",
             "lambda",
             "migrate",

@@ -10,7 +10,7 @@ use shared::db::gate::GateDecision;
 use shared::domain::gate::Decision;
 use shared::domain::{GateId, TenantId};
 use shared::flow::decide_gate::decide_gate;
-use shared::storage::Describe;
+use shared::storage::ArtifactMeta;
 
 /// Creates a row of the tenant in every table.
 async fn fill(lab: &mut Lab, tenant: &str) {
@@ -29,7 +29,8 @@ async fn fill(lab: &mut Lab, tenant: &str) {
                 return None;
             }
             let made_from = first.lock().unwrap().clone();
-            let describe = Describe { kind: "text", media_type: "text/plain", made_from, ..Describe::default() };
+            let describe =
+                ArtifactMeta { kind: "text", media_type: "text/plain", made_from, ..ArtifactMeta::default() };
             let artifact = store.put("x", describe, b"x".to_vec()).await.unwrap();
             first.lock().unwrap().push(artifact.id);
             let mut outcome = nofx_tests::script::succeeded(json!({}));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nofx_tests::Lab;
 use serde_json::{Map, json};
-use shared::db::gate::{self, Barred, GateCreated, GateDecided, GateDecision, GateRequest, Started};
+use shared::db::gate::{self, AlreadyStarted, GateCreated, GateDecided, GateDecision, GateRequest, GateTarget};
 use shared::db::run::{self, Control, Controlled};
 use shared::db::step::{self, ClaimItem, Claimed, Continuation, FinishItem, FinishTo};
 use shared::db::sweep::{self, Sweep};
@@ -203,10 +203,10 @@ impl<'a> Postgres<'a> {
         };
         Answer::of(match gate::gate_create(&self.lab.ctx.db, &request).await.unwrap() {
             GateCreated::Created => "created",
-            GateCreated::Conflict(Started::Run { .. }) => "conflict run",
-            GateCreated::Conflict(Started::Step { .. }) => "conflict step",
-            GateCreated::NotFound { what: Barred::Run } => "not_found run",
-            GateCreated::NotFound { what: Barred::Step } => "not_found step",
+            GateCreated::Conflict(AlreadyStarted::Run { .. }) => "conflict run",
+            GateCreated::Conflict(AlreadyStarted::Step { .. }) => "conflict step",
+            GateCreated::NotFound { what: GateTarget::Run } => "not_found run",
+            GateCreated::NotFound { what: GateTarget::Step } => "not_found step",
         })
     }
 
