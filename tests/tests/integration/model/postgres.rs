@@ -68,7 +68,7 @@ impl<'a> Postgres<'a> {
             }
             Event::Undeliverable(step) => {
                 self.no_wakeup_due().await;
-                lab.woken_in_vain(self.steps[*step]).await;
+                lab.wakeups_exhausted(self.steps[*step]).await;
                 return self.sweep(Sweep::WakeUps).await;
             }
             Event::Pause => return self.control(Control::Pause).await,
