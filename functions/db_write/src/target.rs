@@ -332,7 +332,8 @@ mod tests {
         // The server counts no rows, or a trigger changed more.
         assert_eq!(check(vec![], json!({}), 1), "unexpected_effects");
         assert_eq!(check(vec![effect("parent", 1, 0, 1)], json!({}), 1), "unexpected_effects");
-        let moved = WriteReport { target: Some(before.clone()), effects: vec![effect("parent", 2, 1, 2)], alters: false };
+        let moved =
+            WriteReport { target: Some(before.clone()), effects: vec![effect("parent", 2, 1, 2)], alters: false };
         assert_eq!(code(check_effects(&moved, &before, &update("name"), &rule(&json!({})), 3)), "allowed");
         let replaced =
             WriteReport { target: Some(Target { oid: 2, ..before.clone() }), effects: Vec::new(), alters: false };

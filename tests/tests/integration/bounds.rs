@@ -126,7 +126,8 @@ async fn a_claim_that_names_no_limit_gets_no_values() {
         plans::step("b", "echo", json!({ "x": "${{ steps.a.outputs.one }}", "y": "${{ steps.a.outputs.two }}" })),
     ] });
     let run = lab.submit(&plan).await;
-    let key = async |step: &str| json!({ "tenant_id": lab.tenant, "run_id": run, "step_id": lab.step(run, step).await });
+    let key =
+        async |step: &str| json!({ "tenant_id": lab.tenant, "run_id": run, "step_id": lab.step(run, step).await });
     let call = async |function: &str, mut item: Value, more: Value| {
         item.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let sql = format!("select {function}($1::text::jsonb)::jsonb");

@@ -40,7 +40,7 @@ fn outcome_with_usage() -> Outcome {
 }
 
 fn end(claimed: &Claimed) -> FinishItem {
-    conclude(claimed, outcome_with_usage(), 1 << 20, 0.0)
+    finish_item(claimed, outcome_with_usage(), 1 << 20, 0.0)
 }
 
 async fn usage(lab: &Lab, run: RunId) -> Vec<Value> {

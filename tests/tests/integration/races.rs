@@ -205,7 +205,7 @@ async fn only_one_of_many_concurrent_decisions_counts() {
             expires_after_s: None,
             reason: None,
         };
-        let item = conclude(&claimed[0], Outcome::blocked(new_gate), 1 << 20, 0.0);
+        let item = finish_item(&claimed[0], Outcome::blocked(new_gate), 1 << 20, 0.0);
         step::steps_finish(&lab.ctx.db, &[item], None).await.unwrap();
         let deciders = [Decision::Approve, Decision::Reject, Decision::Waive, Decision::Approve].map(|decision| {
             let (db, tenant_id) = (lab.ctx.db.clone(), lab.tenant.clone());
