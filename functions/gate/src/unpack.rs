@@ -35,7 +35,7 @@ pub enum WorkspaceError {
     Io(#[from] io::Error),
 }
 
-fn invalid_archive(message: impl Into<String>) -> WorkspaceError {
+fn invalid(message: impl Into<String>) -> WorkspaceError {
     WorkspaceError::Archive(message.into())
 }
 
@@ -53,14 +53,14 @@ pub fn unpack(packed: &[u8], target: &Path, limits: Limits, attempt: &Attempt) -
         unpacker.entry(entry.map_err(damaged)?)?;
     }
     if unpacker.entries == 0 {
-        return Err(invalid_archive("the archive is empty"));
+        return Err(invalid("the archive is empty"));
     }
     Ok(())
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "map_err passes the error by value")]
 fn damaged(error: io::Error) -> WorkspaceError {
-    invalid_archive(format!("the archive cannot be read as tar.gz: {error}"))
+    invalid(format!("the archive cannot be read as tar.gz: {error}"))
 }
 
 /// The path and link target that an extension header gives for the next entry.
@@ -83,7 +83,7 @@ impl Unpacker<'_> {
     fn entry<R: Read>(&mut self, mut entry: Entry<'_, R>) -> Result<(), WorkspaceError> {
         self.entries += 1;
         if self.entries > self.limits.entries {
-            return Err(invalid_archive(format!("the archive has more than {} entries", self.limits.entries)));
+            return Err(invalid(format!("the archive has more than {} entries", self.limits.entries)));
         }
         match entry.header().entry_type() {
             EntryType::GNULongName => self.names.path = Some(long_name(&mut entry)?),
@@ -109,7 +109,7 @@ impl Unpacker<'_> {
                 b"path" => self.names.path = Some(extension.value_bytes().to_vec()),
                 b"linkpath" => self.names.link = Some(extension.value_bytes().to_vec()),
                 // It would override the size in the header, which the byte limit uses.
-                b"size" => return Err(invalid_archive("the archive holds a file of more than 8 GiB")),
+                b"size" => return Err(invalid("the archive holds a file of more than 8 GiB")),
                 _ => {}
             }
         }
@@ -133,10 +133,8 @@ impl Unpacker<'_> {
             }
             EntryType::Regular | EntryType::Continuous => self.file(&path, entry)?,
             EntryType::Symlink => self.link(&path, &link.unwrap_or_default())?,
-            EntryType::Link => {
-                return Err(invalid_archive(format!("{} is a hard link; pack it as a file", path.display())));
-            }
-            _ => return Err(invalid_archive(format!("{} is neither a file nor a folder", path.display()))),
+            EntryType::Link => return Err(invalid(format!("{} is a hard link; pack it as a file", path.display()))),
+            _ => return Err(invalid(format!("{} is neither a file nor a folder", path.display()))),
         }
         Ok(())
     }
@@ -150,10 +148,7 @@ impl Unpacker<'_> {
             match fs::symlink_metadata(&folder) {
                 Ok(found) if found.is_dir() => {}
                 Ok(_) => {
-                    return Err(invalid_archive(format!(
-                        "the path {} goes through an entry that is not a folder",
-                        path.display()
-                    )));
+                    return Err(invalid(format!("{} goes through an entry that is not a folder", path.display())));
                 }
                 Err(_) => fs::create_dir(&folder)?,
             }
@@ -162,11 +157,11 @@ impl Unpacker<'_> {
     }
 
     fn new_path(&mut self, path: &Path) -> Result<PathBuf, WorkspaceError> {
-        let name = path.file_name().ok_or_else(|| invalid_archive("the archive holds a file without a name"))?;
+        let name = path.file_name().ok_or_else(|| invalid("the archive holds a file without a name"))?;
         let full = self.create_folder(path.parent().unwrap_or(Path::new("")))?.join(name);
         // The second check catches file systems on which `A` and `a` are the same name.
         if !self.files.insert(path.to_path_buf()) || fs::symlink_metadata(&full).is_ok() {
-            return Err(invalid_archive(format!("{} is in the archive twice", path.display())));
+            return Err(invalid(format!("{} is in the archive twice", path.display())));
         }
         Ok(full)
     }
@@ -175,7 +170,7 @@ impl Unpacker<'_> {
         let size = entry.header().entry_size().map_err(damaged)?;
         self.bytes = self.bytes.saturating_add(size);
         if self.bytes > self.limits.unpacked_bytes {
-            return Err(invalid_archive(format!("the archive holds more than {} bytes", self.limits.unpacked_bytes)));
+            return Err(invalid(format!("the archive holds more than {} bytes", self.limits.unpacked_bytes)));
         }
         let full = self.new_path(path)?;
         let executable = entry.header().mode().is_ok_and(|mode| mode & 0o100 != 0);
@@ -187,7 +182,7 @@ impl Unpacker<'_> {
     /// Creates a link. It must point to a path inside the workspace. All folders above the link are real, so each
     /// leading `..` goes up exactly one level. A `..` after a name is rejected, because that name may be a link.
     fn link(&mut self, path: &Path, to: &[u8]) -> Result<(), WorkspaceError> {
-        let outside = || invalid_archive(format!("{} is a link that may point outside the workspace", path.display()));
+        let outside = || invalid(format!("{} is a link that may point outside the workspace", path.display()));
         let to = PathBuf::from(std::str::from_utf8(to).map_err(|_| outside())?);
         let mut depth = path.components().count().saturating_sub(1);
         let mut has_name = false;
@@ -215,7 +210,7 @@ fn copy<R: Read>(from: &mut Entry<'_, R>, to: &mut File, size: u64) -> Result<()
     while remaining > 0 {
         let count = from.read(&mut buffer).map_err(damaged)?;
         if count == 0 {
-            return Err(invalid_archive("the archive is truncated"));
+            return Err(invalid("the archive is truncated"));
         }
         to.write_all(buffer.get(..count).unwrap_or_default())?;
         remaining = remaining.saturating_sub(count as u64);
@@ -229,7 +224,7 @@ fn read_extension<R: Read>(entry: &mut Entry<'_, R>) -> Result<Vec<u8>, Workspac
     let mut bytes = Vec::new();
     entry.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(damaged)?;
     if bytes.len() as u64 > MAX_BYTES {
-        return Err(invalid_archive(format!("the archive has a header of more than {MAX_BYTES} bytes")));
+        return Err(invalid(format!("the archive has a header of more than {MAX_BYTES} bytes")));
     }
     Ok(bytes)
 }
@@ -244,8 +239,8 @@ fn long_name<R: Read>(entry: &mut Entry<'_, R>) -> Result<Vec<u8>, WorkspaceErro
 
 /// Parses a relative path that stays below its root.
 fn safe_path(bytes: &[u8]) -> Result<PathBuf, WorkspaceError> {
-    let text = std::str::from_utf8(bytes).map_err(|_| invalid_archive("a path in the archive is not UTF-8"))?;
-    let unsafe_path = || invalid_archive(format!("the path {text:?} leaves the workspace"));
+    let text = std::str::from_utf8(bytes).map_err(|_| invalid("a path in the archive is not UTF-8"))?;
+    let unsafe_path = || invalid(format!("the path {text:?} leaves the workspace"));
     if text.contains('\0') || text.contains('\\') {
         return Err(unsafe_path());
     }

@@ -139,7 +139,7 @@ async fn cancel_returns_the_stopped_and_the_running_steps() {
 }
 
 #[tokio::test]
-async fn a_run_of_another_tenant_cannot_be_controlled_or_even_found() {
+async fn a_run_of_another_tenant_cannot_be_found_or_controlled() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::wide(1)).await;
     let before = lab.everything(run).await;
@@ -152,10 +152,11 @@ async fn a_run_of_another_tenant_cannot_be_controlled_or_even_found() {
 }
 
 #[tokio::test]
-async fn an_answer_that_no_transition_gives_is_a_defect_and_no_success() {
+async fn an_unknown_result_of_a_transition_is_an_error() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::wide(1)).await;
-    for answer in [r#"{"result": "melted", "status": "running"}"#, r#"{"result": "paused", "status": "melted"}"#, "{}"]
+    for answer in
+        [r#"{"result": "unknown", "status": "running"}"#, r#"{"result": "paused", "status": "unknown"}"#, "{}"]
     {
         let sql = format!(
             "create or replace function nofx.run_pause(p jsonb) returns jsonb language sql as $$ select '{answer}'::jsonb $$"
@@ -167,7 +168,7 @@ async fn an_answer_that_no_transition_gives_is_a_defect_and_no_success() {
 }
 
 #[tokio::test]
-async fn retry_keeps_what_succeeded_and_goes_on_with_attempt_numbers() {
+async fn a_retry_keeps_succeeded_steps_and_continues_attempt_numbers() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::chain(3)).await;
     let failing = Script::overriding(|step, _| async move { (step.name == "s1").then(broken) });

@@ -80,7 +80,7 @@ fn plan_of(fields: Value) -> Value {
 }
 
 #[test]
-fn the_schema_and_the_parser_reject_the_same_plans() {
+fn the_schema_and_the_parser_reject_invalid_plans() {
     let validator = validator();
     let with = |field: &str, value: Value| {
         let mut plan = plan_of(json!({}));
