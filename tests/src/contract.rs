@@ -1,5 +1,5 @@
-//! The API's document, `openapi.json`: made from the routes of the functions, what they say of them, and the types of
-//! their answers. And the check of answers against it.
+//! The API's document, `openapi.json`, built from the routes of the functions, their descriptions and the types of their
+//! responses. Also checks responses against it.
 
 mod answer;
 mod document;
@@ -18,16 +18,16 @@ fn path(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file)
 }
 
-/// The files that are made, each with its text.
+/// The generated files, each with its text.
 pub fn files() -> Vec<(PathBuf, String)> {
     let document = document::document();
     let errors = fs::read_to_string(path("docs/errors.md")).expect("the page of errors");
-    // Tags of answers contain it: see shared/src/http/etag.rs.
-    let views = sha256_hex(document["components"]["schemas"].to_string().as_bytes());
+    // Part of every ETag: see shared/src/http/etag.rs.
+    let schemas = sha256_hex(document["components"]["schemas"].to_string().as_bytes());
     vec![
         (path("functions/api/assets/docs.html"), page::reference(&document)),
         (path("functions/api/assets/errors.html"), page::errors(&errors)),
         (path("openapi.json"), format!("{document:#}\n")),
-        (path("shared/src/view/digest.txt"), format!("{views}\n")),
+        (path("shared/src/view/digest.txt"), format!("{schemas}\n")),
     ]
 }

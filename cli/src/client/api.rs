@@ -16,28 +16,28 @@ use shared::view::{ArtifactPage, Event, Gate, RunDetail, StepPage};
 use crate::client::sign::Signer;
 
 const DEFAULT_URL: &str = "http://127.0.0.1:3000";
-/// A list that has more pages never ends.
+/// A list with more pages counts as endless.
 const MAX_PAGES: usize = 1_000;
 
 #[derive(Clone, Debug)]
 pub struct Api {
     base: String,
-    /// Signs every request, where API Gateway asks for that.
+    /// Signs every request, if the API is at API Gateway.
     signer: Option<Signer>,
     pub http: reqwest::Client,
 }
 
-/// An answer that a client asks for again and again.
+/// A resource that a client polls.
 #[derive(Debug)]
 pub struct Polled<T> {
     path: String,
-    /// The newest answer, and its `ETag` if it has one.
-    newest: Option<(Option<HeaderValue>, T)>,
+    /// The last answer with its `ETag`, if it has one.
+    last: Option<(Option<HeaderValue>, T)>,
 }
 
 impl<T> Polled<T> {
-    pub fn of(path: String) -> Self {
-        Self { path, newest: None }
+    pub fn new(path: String) -> Self {
+        Self { path, last: None }
     }
 }
 
@@ -49,11 +49,11 @@ struct Problem {
     code: String,
     detail: String,
     request_id: Option<String>,
-    errors: Vec<Offence>,
+    errors: Vec<ProblemEntry>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Offence {
+struct ProblemEntry {
     #[serde(default)]
     path: String,
     #[serde(default)]
@@ -61,7 +61,7 @@ struct Offence {
 }
 
 impl Api {
-    /// The API at `NOFX_API_URL`, by default the local stack. One at API Gateway gets signed requests.
+    /// The API at `NOFX_API_URL`, by default the local stack. Requests to API Gateway are signed.
     pub async fn from_env() -> Self {
         let base = env::var("NOFX_API_URL").unwrap_or_else(|_| DEFAULT_URL.to_owned());
         Self { signer: Signer::for_url(&base).await, ..Self::at(&base) }
@@ -104,9 +104,9 @@ impl Api {
         Ok(detail)
     }
 
-    /// Events of a run after the one numbered `after`: a page of them.
+    /// One page of a run's events after the one numbered `after`.
     pub async fn timeline(&self, run_id: &str, after: i64) -> Result<Vec<Event>> {
-        self.get(&timeline(run_id, after)).await
+        self.get(&timeline_path(run_id, after)).await
     }
 
     pub async fn gates(&self, run_id: &str) -> Result<Vec<Gate>> {
@@ -114,18 +114,18 @@ impl Api {
         Ok(pages.into_iter().flatten().collect())
     }
 
-    /// The current answer. One that has not changed is not sent again.
+    /// The current answer. The API sends it only if it has changed.
     pub async fn poll<'a, T: DeserializeOwned>(&self, polled: &'a mut Polled<T>) -> Result<&'a T> {
         let url = self.url(&polled.path);
-        let known = polled.newest.as_ref().and_then(|(tag, _)| tag.as_ref());
-        let (status, headers, text) = self.exchange(Method::GET, &url, None, known).await?;
+        let etag = polled.last.as_ref().and_then(|(etag, _)| etag.as_ref());
+        let (status, headers, text) = self.exchange(Method::GET, &url, None, etag).await?;
         if status != StatusCode::NOT_MODIFIED {
-            let answer = self.answer(&Method::GET, &url, status, &text)?;
-            polled.newest = Some((headers.get(ETAG).cloned(), answer));
+            let answer = self.parse(&Method::GET, &url, status, &text)?;
+            polled.last = Some((headers.get(ETAG).cloned(), answer));
         }
-        match &polled.newest {
+        match &polled.last {
             Some((_, answer)) => Ok(answer),
-            None => bail!("GET {}: {status}, but no answer came before", polled.path),
+            None => bail!("GET {}: {status} for the first request", polled.path),
         }
     }
 
@@ -145,7 +145,7 @@ impl Api {
         Ok(self.send(Method::DELETE, &self.url(path), Some(body)).await?.0)
     }
 
-    /// A list from its first page to its last, as the API's links lead.
+    /// All pages of a list. Follows the API's links.
     pub async fn pages<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>> {
         let mut pages = Vec::new();
         let mut url = self.url(path);
@@ -167,23 +167,23 @@ impl Api {
         body: Option<&Value>,
     ) -> Result<(T, HeaderMap)> {
         let (status, headers, text) = self.exchange(method.clone(), url, body, None).await?;
-        Ok((self.answer(&method, url, status, &text)?, headers))
+        Ok((self.parse(&method, url, status, &text)?, headers))
     }
 
-    /// Sends a request. `known` is the `ETag` of an answer that need not be sent again.
+    /// Sends a request and returns the answer as text. `etag` is sent in `If-None-Match`.
     async fn exchange(
         &self,
         method: Method,
         url: &str,
         body: Option<&Value>,
-        known: Option<&HeaderValue>,
+        etag: Option<&HeaderValue>,
     ) -> Result<(StatusCode, HeaderMap, String)> {
         let mut request = self.http.request(method.clone(), url).header(ACCEPT, "application/json");
         if let Some(body) = body {
             request = request.json(body);
         }
-        if let Some(tag) = known {
-            request = request.header(IF_NONE_MATCH, tag);
+        if let Some(etag) = etag {
+            request = request.header(IF_NONE_MATCH, etag);
         }
         let response = self.execute(request.timeout(Duration::from_mins(1))).await;
         let response = response.map_err(|error| match error.downcast_ref::<reqwest::Error>() {
@@ -197,17 +197,17 @@ impl Api {
             _ => error.context(format!("{method} {url}")),
         })?;
         let (status, headers) = (response.status(), response.headers().clone());
-        let text = response.text().await.with_context(|| format!("{method} {url}: the answer broke off"))?;
+        let text = response.text().await.with_context(|| format!("{method} {url}: the answer is incomplete"))?;
         Ok((status, headers, text))
     }
 
-    /// The body of a successful answer.
-    fn answer<T: DeserializeOwned>(&self, method: &Method, url: &str, status: StatusCode, text: &str) -> Result<T> {
+    /// Parses the body of a successful answer.
+    fn parse<T: DeserializeOwned>(&self, method: &Method, url: &str, status: StatusCode, text: &str) -> Result<T> {
         let path = url.strip_prefix(&self.base).unwrap_or(url);
         if !status.is_success() {
-            return Err(refusal(&format!("{method} {path}"), status, text));
+            return Err(error_of(&format!("{method} {path}"), status, text));
         }
-        serde_json::from_str(text).with_context(|| format!("{method} {path}: unexpected answer {}", cut(text)))
+        serde_json::from_str(text).with_context(|| format!("{method} {path}: unexpected answer {}", truncated(text)))
     }
 
     async fn execute(&self, request: RequestBuilder) -> Result<Response> {
@@ -219,12 +219,12 @@ impl Api {
     }
 }
 
-/// The path of a page of events.
-pub fn timeline(run_id: &str, after: i64) -> String {
+/// The path of one page of a run's events.
+pub fn timeline_path(run_id: &str, after: i64) -> String {
     format!("/runs/{run_id}/timeline?after={after}")
 }
 
-/// Where `Link: <..>; rel="next"` leads from `url`.
+/// The URL of the next page in `Link: <..>; rel="next"`, relative to `url`.
 fn next_page(url: &str, headers: &HeaderMap) -> Result<Option<String>> {
     let links = headers.get_all(LINK).iter().filter_map(|link| link.to_str().ok());
     let next = links.filter_map(|link| link.split_once('>')).find(|(_, rest)| rest.contains("rel=\"next\""));
@@ -232,14 +232,14 @@ fn next_page(url: &str, headers: &HeaderMap) -> Result<Option<String>> {
     let target = target.trim_start().trim_start_matches('<');
     let here = Url::parse(url)?;
     match here.join(target) {
-        // Signatures are for this server.
+        // Only this server may get signed requests.
         Ok(next) if next.origin() == here.origin() => Ok(Some(next.into())),
-        _ => bail!("{url} goes on elsewhere: {}", printable(target)),
+        _ => bail!("{url} continues on another server: {}", printable(target)),
     }
 }
 
-/// A problem document as an error; its offending paths a line each.
-fn refusal(call: &str, status: StatusCode, text: &str) -> anyhow::Error {
+/// The error for a problem document, with a line for each problem.
+fn error_of(call: &str, status: StatusCode, text: &str) -> anyhow::Error {
     let problem: Problem = serde_json::from_str(text).unwrap_or_default();
     let mut message = format!("{call}: {status}");
     if !problem.code.is_empty() {
@@ -253,13 +253,13 @@ fn refusal(call: &str, status: StatusCode, text: &str) -> anyhow::Error {
     }
     if problem.title.is_empty() && problem.detail.is_empty() && !text.is_empty() {
         message.push_str(": ");
-        message.push_str(&cut(text));
+        message.push_str(&truncated(text));
     }
-    for offence in &problem.errors {
-        let offence = format!("{}: {}", printable(&offence.path), printable(&offence.message));
-        // A single one is the detail already.
-        if !message.ends_with(&offence) {
-            let _ = write!(message, "\n  {offence}");
+    for entry in &problem.errors {
+        let entry = format!("{}: {}", printable(&entry.path), printable(&entry.message));
+        // A single problem is already in the detail.
+        if !message.ends_with(&entry) {
+            let _ = write!(message, "\n  {entry}");
         }
     }
     match problem.request_id {
@@ -270,8 +270,8 @@ fn refusal(call: &str, status: StatusCode, text: &str) -> anyhow::Error {
     }
 }
 
-/// The start of a text that is too long to show.
-fn cut(text: &str) -> String {
+/// The first 300 characters of a text.
+fn truncated(text: &str) -> String {
     let end = text.char_indices().nth(300).map_or(text.len(), |(at, _)| at);
     printable(&text[..end])
 }
@@ -281,7 +281,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_goes_on_where_its_link_leads() {
+    fn a_list_continues_at_its_link() {
         let at = "https://api.test/prod/runs/1/gates?limit=9";
         let next = |link: &str| {
             let mut headers = HeaderMap::new();
@@ -297,14 +297,14 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_names_the_offending_paths() {
+    fn an_error_lists_the_paths_of_all_problems() {
         let text = r#"{"title":"Bad Request","status":400,"detail":"the plan is invalid","errors":[{"path":"plan.steps[1].tool","message":"unknown tool"}]}"#;
-        let error = refusal("POST /runs", StatusCode::BAD_REQUEST, text).to_string();
+        let error = error_of("POST /runs", StatusCode::BAD_REQUEST, text).to_string();
         assert_eq!(error, "POST /runs: 400 Bad Request: the plan is invalid\n  plan.steps[1].tool: unknown tool");
         let single = r#"{"title":"Bad Request","status":400,"detail":"plan.steps: must not be empty","errors":[{"path":"plan.steps","message":"must not be empty"}]}"#;
-        let error = refusal("POST /runs", StatusCode::BAD_REQUEST, single).to_string();
+        let error = error_of("POST /runs", StatusCode::BAD_REQUEST, single).to_string();
         assert_eq!(error, "POST /runs: 400 Bad Request: plan.steps: must not be empty");
-        assert_eq!(refusal("GET /x", StatusCode::BAD_GATEWAY, "oops").to_string(), "GET /x: 502 Bad Gateway: oops");
-        assert!(!refusal("GET /x", StatusCode::BAD_GATEWAY, "\u{1b}[2J").to_string().contains('\u{1b}'));
+        assert_eq!(error_of("GET /x", StatusCode::BAD_GATEWAY, "oops").to_string(), "GET /x: 502 Bad Gateway: oops");
+        assert!(!error_of("GET /x", StatusCode::BAD_GATEWAY, "\u{1b}[2J").to_string().contains('\u{1b}'));
     }
 }

@@ -1,4 +1,4 @@
-//! What the API's document says of these routes.
+//! Describes the routes of this function for `openapi.json`.
 
 use axum::http::Method;
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ const ARTIFACTS: &str = "Artifacts";
 const RULES: &str = "Rules of db_write";
 const SERVER: &str = "Server";
 
-/// Every route but those of pages.
+/// Every route, except those of pages.
 pub fn contract(schemas: &mut Schemas) -> Vec<Operation> {
     [runs(schemas), controls(schemas), steps(schemas), artifacts(schemas), rules(schemas), server(schemas)].concat()
 }
@@ -51,18 +51,18 @@ fn runs(schemas: &mut Schemas) -> Vec<Operation> {
         Operation::new(Method::POST, "/plans/check", "checkPlan", RUNS, "Check a plan without creating a run.")
             .takes(plan_body(), example)
             .answers(200, "POST /runs would accept the plan.", schemas.of::<PlanChecked>()),
-        get("/runs", "listRuns", RUNS, "List runs that fit all filters, newest first.")
+        get("/runs", "listRuns", RUNS, "List runs that match all filters, newest first.")
             .query(
                 "status",
                 json!({
-                    "description": "In one of these states.",
+                    "description": "The run is in one of these states.",
                     "type": "array", "minItems": 1, "items": {"type": "string", "enum": RunStatus::ALL},
                 }),
             )
-            .query("tool", text("With a step of this tool."))
-            .query("goal", text("With this text in the goal, in any case."))
-            .query("created_from", moment("Created at this moment or later."))
-            .query("created_to", moment("Created before this moment."))
+            .query("tool", text("The run has a step of this tool."))
+            .query("goal", text("The goal contains this text, ignoring case."))
+            .query("created_from", timestamp("The run was created at this time or later."))
+            .query("created_to", timestamp("The run was created before this time."))
             .answers(200, "A page.", schemas.of::<RunPage>())
             .with("Link")
             .example("run", "GET /runs"),
@@ -70,7 +70,7 @@ fn runs(schemas: &mut Schemas) -> Vec<Operation> {
             .answers(200, "The run.", schemas.of::<RunDetail>())
             .with("Link")
             .example("run", "GET /runs/{id}, failed")
-            .revalidates(),
+            .has_etag(),
         get("/runs/{id}/plan", "fetchPlan", RUNS, "Read the plan as it was posted.")
             .answers(200, "The plan.", json!({"type": "object"}))
             .example("run", "GET /runs/{id}/plan"),
@@ -78,11 +78,11 @@ fn runs(schemas: &mut Schemas) -> Vec<Operation> {
             .answers(200, "A page.", events)
             .with("Link")
             .example("run", "GET /runs/{id}/timeline?limit=2")
-            .revalidates(),
+            .has_etag(),
         get("/runs/{id}/gates", "listRunGates", RUNS, "List the gates of a run, oldest first.")
             .answers(200, "A page.", gates)
             .with("Link")
-            .revalidates(),
+            .has_etag(),
         get("/runs/{id}/lineage", "fetchLineage", RUNS, "Read which artifacts of a run were made from which.")
             .answers(200, "The graph.", schemas.of::<Lineage>())
             .example("run", "GET /runs/{id}/lineage"),
@@ -93,7 +93,7 @@ fn text(about: &str) -> Value {
     json!({"description": about, "type": "string", "minLength": 1, "maxLength": MAX_TEXT_CHARS, "pattern": r"^[^\x00]+$"})
 }
 
-fn moment(about: &str) -> Value {
+fn timestamp(about: &str) -> Value {
     json!({"description": about, "type": "string", "format": "date-time"})
 }
 
@@ -125,11 +125,11 @@ fn steps(schemas: &mut Schemas) -> Vec<Operation> {
             .answers(200, "A page.", schemas.of::<StepPage>())
             .with("Link")
             .example("run", "GET /runs/{id}/steps?limit=1")
-            .revalidates(),
+            .has_etag(),
         get("/runs/{id}/steps/{name}", "fetchStep", STEPS, "Read a step with its inputs and outputs, however large.")
             .answers(200, "The step.", schemas.of::<Step>())
             .example("run", "GET /runs/{id}/steps/write")
-            .revalidates(),
+            .has_etag(),
         get("/runs/{id}/steps/{name}/why", "explainStep", STEPS, "Read what a step waits for, or how it ended.")
             .answers(200, "A sentence and the facts behind it.", schemas.of::<StepWhy>())
             .example("run", "why, pending"),
@@ -153,12 +153,12 @@ fn artifacts(schemas: &mut Schemas) -> Vec<Operation> {
             .answers(200, "A page.", schemas.of::<ArtifactPage>())
             .with("Link")
             .example("run", "GET /runs/{id}/artifacts")
-            .revalidates(),
+            .has_etag(),
         get("/artifacts/{id}", "fetchArtifact", ARTIFACTS, "Read what is recorded about an artifact.")
             .answers(200, "The artifact.", schemas.of::<Artifact>())
             .example("run", "GET /artifacts/{id}"),
         get("/artifacts/{id}/download", "downloadArtifact", ARTIFACTS, "Download an artifact.")
-            .answers(302, "Its bytes are at Location, for 15 minutes.", None)
+            .answers(302, "A signed URL for its bytes is in Location, valid for 15 minutes.", None)
             .with("Location")
             .refuses(&[Code::Forbidden]),
         Operation::new(
@@ -187,14 +187,14 @@ fn rules(schemas: &mut Schemas) -> Vec<Operation> {
             "/rules/{table}",
             "fetchRule",
             RULES,
-            "Read the rule of a table, what is behind the name, and its changes.",
+            "Read the rule of a table, the table's definition, and the rule's latest changes.",
         )
         .answers(200, "The rule.", schemas.of::<RuleDetail>())
         .example("rule", "GET /rules/{table}"),
         Operation::new(Method::PUT, "/rules/{table}", "setRule", RULES, "Set the rule of a table.")
             .takes(rule_body(), example)
             .answers(201, "The rule is new.", schemas.of::<RuleDetail>())
-            .answers(200, "It replaced another.", schemas.of::<RuleDetail>()),
+            .answers(200, "The rule replaced another.", schemas.of::<RuleDetail>()),
         Operation::new(Method::DELETE, "/rules/{table}", "deleteRule", RULES, "Delete the rule of a table.")
             .may_take(object(&[ACTOR], &[], who_and_why), json!({"actor": "ann"}))
             .answers(200, "It was deleted.", schemas.of::<RuleDeleted>())
@@ -204,8 +204,8 @@ fn rules(schemas: &mut Schemas) -> Vec<Operation> {
 
 fn server(schemas: &mut Schemas) -> Vec<Operation> {
     vec![
-        get("/health", "health", SERVER, "Check that the database answers.")
-            .answers(200, "It does.", schemas.of::<Health>())
+        get("/health", "health", SERVER, "Check that the database is available.")
+            .answers(200, "It is available.", schemas.of::<Health>())
             .example("rule", "GET /health"),
         get("/openapi.json", "openapi", SERVER, "Read this document.").answers(
             200,
@@ -237,10 +237,10 @@ fn rule_body() -> Value {
         "allowed_ops" => {
             json!({"type": "array", "minItems": 1, "uniqueItems": true, "items": {"enum": ["insert", "update", "delete"]}})
         }
-        "columns" => names("Columns that may be written; none by default."),
-        "key" => names("Columns that find rows, all of them together; none by default."),
+        "columns" => names("Columns that plans may write; none by default."),
+        "key" => names("Columns that together identify rows; none by default."),
         "max_rows" => {
-            json!({"description": "Most rows of one statement.", "type": "integer", "minimum": 1, "maximum": MAX_ROWS, "default": 100})
+            json!({"description": "Maximum number of rows of one write.", "type": "integer", "minimum": 1, "maximum": MAX_ROWS, "default": 100})
         }
         "role" => json!({"description": "The database role that writes; nofx_writer by default.", "type": "string"}),
         "triggers" => json!({
@@ -248,11 +248,11 @@ fn rule_body() -> Value {
             "type": "object", "additionalProperties": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
         }),
         "dependants" => json!({
-            "description": "Other tables that cascades and triggers may change: schema.table, and the most rows.",
+            "description": "Other tables that cascades and triggers may change: schema.table, and the maximum number of rows.",
             "type": "object", "additionalProperties": {"type": "integer", "minimum": 0, "maximum": 999_999},
         }),
         "allow" => json!({
-            "description": "What is no plain table and may be written all the same.",
+            "description": "Allowed targets other than plain tables.",
             "type": "array", "uniqueItems": true, "items": {"enum": ["view", "foreign_table", "inheritance"]},
         }),
         other => who_and_why(other),

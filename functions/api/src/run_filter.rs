@@ -1,35 +1,35 @@
-//! What `GET /runs` is asked for: a page of the runs that fit a filter.
+//! The query string of `GET /runs`: filters and a page.
 
 use shared::db::run::RunFilter;
 use shared::domain::{RunId, RunStatus};
 use shared::error::{Error, Problem};
 use shared::http::{Query, shown};
 
-/// Parameters of the query string.
+/// Names of the parameters.
 pub const PARAMETERS: &[&str] = &["after", "limit", "status", "tool", "goal", "created_from", "created_to"];
-/// Longest name of a tool and longest part of a goal.
+/// Maximum length of `tool` and `goal`.
 pub const MAX_TEXT_CHARS: usize = 200;
 
-/// A page of the list.
+/// The parsed query string.
 #[derive(Debug)]
-pub struct Wanted {
+pub struct ListQuery {
     pub filter: RunFilter,
     pub after: Option<RunId>,
     pub limit: i64,
 }
 
-impl Wanted {
-    /// Reads the query string. The error has every problem.
-    pub fn read(query: &Query) -> Result<Self, Error> {
+impl ListQuery {
+    /// Parses the query string. The error lists every problem.
+    pub fn parse(query: &Query) -> Result<Self, Error> {
         let mut problems = Vec::new();
-        let after = kept(query.after(), &mut problems);
-        let limit = kept(query.limit(), &mut problems);
+        let after = value_or_problem(query.after(), &mut problems);
+        let limit = value_or_problem(query.limit(), &mut problems);
         let filter = RunFilter {
             statuses: statuses(query.get("status"), &mut problems),
-            tool: kept(text(query, "tool"), &mut problems),
-            goal: kept(text(query, "goal"), &mut problems),
-            created_from: kept(query.moment("created_from"), &mut problems),
-            created_to: kept(query.moment("created_to"), &mut problems),
+            tool: value_or_problem(text(query, "tool"), &mut problems),
+            goal: value_or_problem(text(query, "goal"), &mut problems),
+            created_from: value_or_problem(query.timestamp("created_from"), &mut problems),
+            created_to: value_or_problem(query.timestamp("created_to"), &mut problems),
         };
         if filter.created_from.zip(filter.created_to).is_some_and(|(from, to)| from >= to) {
             problems.push(Problem::new("created_to", "must be after created_from"));
@@ -38,15 +38,15 @@ impl Wanted {
     }
 }
 
-/// The value, or nothing and one more problem.
-fn kept<T: Default>(read: Result<T, Problem>, problems: &mut Vec<Problem>) -> T {
+/// The value. After an error, adds the problem and returns the default.
+fn value_or_problem<T: Default>(read: Result<T, Problem>, problems: &mut Vec<Problem>) -> T {
     read.unwrap_or_else(|problem| {
         problems.push(problem);
         T::default()
     })
 }
 
-/// `failed,cancelled`.
+/// States separated by commas, such as `failed,cancelled`.
 fn statuses(text: Option<&str>, problems: &mut Vec<Problem>) -> Vec<RunStatus> {
     let mut statuses = Vec::new();
     for word in text.into_iter().flat_map(|text| text.split(',')) {
@@ -61,7 +61,7 @@ fn statuses(text: Option<&str>, problems: &mut Vec<Problem>) -> Vec<RunStatus> {
 fn unknown(word: &str) -> String {
     let all = RunStatus::ALL.map(|status| status.to_string()).join(", ");
     match word {
-        "" => format!("has an empty word; use {all}, with a comma between two of them"),
+        "" => format!("has an empty item; use {all}, separated by commas"),
         word => format!("\"{}\" is not a status of a run; use {all}", shown(word, 40)),
     }
 }

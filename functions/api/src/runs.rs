@@ -1,4 +1,4 @@
-//! Runs: create, list, read, control.
+//! Runs: create, list, read.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -6,18 +6,18 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::value::RawValue;
 use shared::context::Ctx;
-use shared::db::run::RunList;
 use shared::db::{artifact, event, gate, run};
 use shared::domain::{GateId, RunId};
 use shared::error::Error;
 use shared::flow::create_run::{Request, create_run};
 use shared::http::{Body, Condition, DEFAULT_LIMIT, Query, header_text, id_param, next_link, not_given_out, page_of};
-use shared::view::{Lineage, RunCreated, RunDetail, RunPage};
+use shared::view::{Lineage, RunCreated, RunDetail};
 
-use crate::run_filter::Wanted;
+use crate::run_filter::ListQuery;
 use crate::steps;
 
-/// `POST /runs {plan}` -> 201 `{id, status}`; 200 when the same `Idempotency-Key` made that run before.
+/// `POST /runs {plan}` -> 201 `{id, status}`, or 200 if an earlier request with the same `Idempotency-Key` created the
+/// run.
 pub async fn create(State(ctx): State<Ctx>, headers: HeaderMap, body: Body) -> Result<Response, Error> {
     let request = Request {
         body: body.object()?,
@@ -33,19 +33,20 @@ pub async fn create(State(ctx): State<Ctx>, headers: HeaderMap, body: Body) -> R
 
 /// `GET /runs?limit=&after=&status=&tool=&goal=&created_from=&created_to=` -> `{runs, next}`, newest first.
 pub async fn list(State(ctx): State<Ctx>, query: Query) -> Result<Response, Error> {
-    let Wanted { filter, after, limit } = Wanted::read(&query)?;
-    let RunList { runs, next } = run::run_list(&ctx.db, &ctx.config.tenant, &filter, after, limit).await?;
-    if let (true, None, Some(after)) = (runs.is_empty(), next, after)
+    let ListQuery { filter, after, limit } = ListQuery::parse(&query)?;
+    let page = run::run_list(&ctx.db, &ctx.config.tenant, &filter, after, limit).await?;
+    if let (true, None, Some(after)) = (page.runs.is_empty(), page.next, after)
         && !run::run_exists(&ctx.db, &ctx.config.tenant, after).await?
     {
         return Err(not_given_out());
     }
-    Ok(page_of(RunPage { runs, next }, next, &query))
+    let next = page.next;
+    Ok(page_of(page, next, &query))
 }
 
-/// `GET /runs/{id}` -> `{run, steps, artifacts}`: the run, and the first page of its steps and of its artifacts. Where more
-/// follow there are `steps_next` and `artifacts_next`, cursors of `GET /runs/{id}/steps` and `/artifacts`, and a `Link`
-/// to each.
+/// `GET /runs/{id}` -> `{run, steps, artifacts}`: the run with the first page of its steps and of its artifacts. If
+/// more follow, `steps_next` and `artifacts_next` are cursors for `GET /runs/{id}/steps` and `/artifacts`, and there is
+/// a `Link` to each.
 pub async fn fetch(State(ctx): State<Ctx>, Path(id): Path<String>, condition: Condition) -> Result<Response, Error> {
     let id: RunId = id_param("run", &id)?;
     let version = version(&ctx, id).await?;
@@ -54,7 +55,8 @@ pub async fn fetch(State(ctx): State<Ctx>, Path(id): Path<String>, condition: Co
 
 async fn detail(ctx: &Ctx, id: RunId) -> Result<Response, Error> {
     let tenant = &ctx.config.tenant;
-    // The run first: steps may then be newer than its state, but a run that has ended never shows an open step.
+    // Read the run first. Its steps may then be newer than its state, but a run that has ended never shows an open
+    // step.
     let run = run::run_fetch(&ctx.db, tenant, id).await?.ok_or_else(|| no_run(id))?;
     let steps = steps::page(ctx, id, None, DEFAULT_LIMIT).await?;
     let artifacts = artifact::artifact_list(&ctx.db, tenant, id, None, DEFAULT_LIMIT).await?;
@@ -72,7 +74,7 @@ async fn detail(ctx: &Ctx, id: RunId) -> Result<Response, Error> {
     Ok(response)
 }
 
-/// `GET /runs/{id}/plan` -> the plan as it was posted.
+/// `GET /runs/{id}/plan` -> the plan as posted.
 pub async fn plan(State(ctx): State<Ctx>, Path(id): Path<String>) -> Result<Json<Box<RawValue>>, Error> {
     let id: RunId = id_param("run", &id)?;
     run::run_plan(&ctx.db, &ctx.config.tenant, id).await?.map(Json).ok_or_else(|| no_run(id))
@@ -119,7 +121,7 @@ pub async fn gates(
     condition.answer(&version, answer).await
 }
 
-/// `GET /runs/{id}/lineage` -> `{run_id, nodes, edges}`, and `truncated: true` where there is more of it.
+/// `GET /runs/{id}/lineage` -> `{run_id, nodes, edges}`, and `truncated: true` if there are more.
 pub async fn lineage(State(ctx): State<Ctx>, Path(id): Path<String>) -> Result<Json<Lineage>, Error> {
     let id: RunId = id_param("run", &id)?;
     artifact::run_lineage(&ctx.db, &ctx.config.tenant, id).await?.map(Json).ok_or_else(|| no_run(id))
@@ -136,7 +138,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Error> {
     }
 }
 
-/// The version of the run; not found if there is no such run.
+/// The run's version. Fails if the run does not exist.
 pub async fn version(ctx: &Ctx, id: RunId) -> Result<String, Error> {
     run::run_version(&ctx.db, &ctx.config.tenant, id).await?.ok_or_else(|| no_run(id))
 }

@@ -13,9 +13,9 @@ use super::pool::{Database, Param};
 use super::row;
 use crate::domain::{RunId, RunStatus, StepId, TenantId, WakeUp};
 use crate::error::{Error, Problem};
-use crate::view::{Run, RunSummary};
+use crate::view::{Run, RunPage, RunSummary};
 
-/// A run to be created, ids given.
+/// A run to create. The caller chooses the ids.
 #[derive(Debug, Serialize)]
 pub struct NewRun<'a> {
     pub id: RunId,
@@ -44,7 +44,7 @@ pub struct NewStep<'a> {
     pub inputs: &'a Value,
     /// Names of the steps that the inputs refer to, one for each reference.
     pub refs: Vec<&'a str>,
-    /// What each of them refers to: a path as text of a Postgres array.
+    /// The path of each reference, as text of a Postgres array.
     pub ref_paths: Vec<String>,
     pub blockers: usize,
     pub max_attempts: u32,
@@ -59,7 +59,7 @@ pub struct NewEdge {
     pub child: StepId,
 }
 
-/// What creating a run gave.
+/// Result of creating a run.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "result", rename_all = "snake_case")]
 pub enum RunCreated {
@@ -68,12 +68,12 @@ pub enum RunCreated {
         status: RunStatus,
         ready: Vec<WakeUp>,
     },
-    /// The same idempotency key and the same request came before.
+    /// The idempotency key was used before, with the same request.
     Existing {
         id: RunId,
         status: RunStatus,
     },
-    /// The same idempotency key came before with another request.
+    /// The idempotency key was used before, with another request.
     Conflict {
         id: RunId,
     },
@@ -82,7 +82,7 @@ pub enum RunCreated {
     },
 }
 
-/// What a person asks of a run.
+/// An operation on a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Control {
     Cancel,
@@ -91,7 +91,7 @@ pub enum Control {
     Retry,
 }
 
-/// What controlling a run gave.
+/// Result of an operation on a run.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "result", rename_all = "snake_case")]
 pub enum Controlled {
@@ -99,16 +99,16 @@ pub enum Controlled {
     Paused(Changes),
     Resumed(Changes),
     Retried(Changes),
-    /// It was so before.
+    /// The run was already in this state.
     Unchanged(Changes),
-    /// Its state forbids it.
+    /// The run's state forbids the operation.
     Conflict {
         status: RunStatus,
     },
     NotFound,
 }
 
-/// What controlling a run changed; the lists are those of `view::RunChange`.
+/// What an operation changed. `view::RunChange` describes the lists.
 #[derive(Debug, Deserialize)]
 pub struct Changes {
     pub status: RunStatus,
@@ -149,56 +149,49 @@ pub async fn run_control(
     db.transition(sql, &ControlCall { tenant_id: tenant, run_id: run, actor }).await
 }
 
-/// Which runs a list shows. The default shows all.
+/// Filters of a list of runs. A run must match all of them. The default matches every run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RunFilter {
-    /// In one of these states; in any state if there is none.
+    /// The run is in one of these states. Empty for any state.
     pub statuses: Vec<RunStatus>,
-    /// With a step of this tool.
+    /// The run has a step of this tool.
     pub tool: Option<String>,
-    /// With this text in the goal, in any case.
+    /// The run's goal contains this text, ignoring case.
     pub goal: Option<String>,
-    /// Created at this moment or later.
+    /// The run was created at this time or later.
     pub created_from: Option<SystemTime>,
-    /// Created before this moment.
+    /// The run was created before this time.
     pub created_to: Option<SystemTime>,
 }
 
-/// A page of runs. Where more may follow, `next` is the cursor of the next page.
-#[derive(Debug)]
-pub struct RunList {
-    pub runs: Vec<RunSummary>,
-    pub next: Option<RunId>,
-}
+/// Maximum number of runs that one page reads to find matching ones.
+const MAX_SCANNED: usize = 10_000;
+/// The same with the filter `tool`. A run has up to 1,000 steps, and no index covers their tools.
+const MAX_SCANNED_WITH_STEPS: usize = 500;
 
-/// Most runs that one page reads to find those that fit its filter.
-const MAX_READ: usize = 10_000;
-/// The same if it also looks for a tool. A run has up to 1,000 steps, and no index finds a tool.
-const MAX_READ_WITH_STEPS: usize = 500;
-
-/// Runs of a tenant that fit the filter, newest first, after the one with the id `after`. With a filter that few runs fit, a
-/// page may end early, even empty, and lead to the next page.
+/// Runs of a tenant that match the filter, newest first, after the one with the id `after`. If few runs match, a page can
+/// have fewer rows than `limit`, or none, and still have a next page.
 pub async fn run_list(
     db: &Database,
     tenant: &TenantId,
     filter: &RunFilter,
     after: Option<RunId>,
     limit: i64,
-) -> Result<RunList, Error> {
-    // One text for each case, because the index is not used where a bound may be absent.
-    let mut which = String::from("r.tenant_id = $1");
+) -> Result<RunPage, Error> {
+    // Postgres would not use the index for an optional bound, so the query has only the bounds that are set.
+    let mut range = String::from("r.tenant_id = $1");
     if after.is_some() {
-        which += " and (r.created_at, r.id) < (select c.created_at, c.id from nofx.run c where c.tenant_id = $1 and c.id = $3)";
+        range += " and (r.created_at, r.id) < (select c.created_at, c.id from nofx.run c where c.tenant_id = $1 and c.id = $3)";
     }
     if filter.created_from.is_some() {
-        which += " and r.created_at >= $4";
+        range += " and r.created_at >= $4";
     }
     if filter.created_to.is_some() {
-        which += " and r.created_at < $5";
+        range += " and r.created_at < $5";
     }
     let statuses: Vec<_> = filter.statuses.iter().map(ToString::to_string).collect();
     let after = after.map(|id| id.0);
-    let goal = filter.goal.as_deref().map(in_any_case);
+    let goal = filter.goal.as_deref().map(ignoring_case);
     let params: [Param<'_>; 8] = [
         (&tenant.0, Type::TEXT),
         (&limit, Type::INT8),
@@ -209,45 +202,47 @@ pub async fn run_list(
         (&goal, Type::TEXT),
         (&filter.tool, Type::TEXT),
     ];
-    let fits = fits(filter);
-    if fits.is_empty() {
+    let matches = matches(filter);
+    if matches.is_empty() {
         let sql = format!(
-            "select {SUMMARY} from nofx.run r where {which} order by r.created_at desc, r.id desc limit $2 + 1"
+            "select {SUMMARY} from nofx.run r where {range} order by r.created_at desc, r.id desc limit $2 + 1"
         );
         let page: Page<RunSummary> = page(db, &sql, limit, &params).await?;
         let next = page.next(|run| run.id);
-        return Ok(RunList { runs: page.items, next });
+        return Ok(RunPage { runs: page.items, next });
     }
-    let most = if filter.tool.is_some() { MAX_READ_WITH_STEPS } else { MAX_READ };
-    // The last run that may be read is a row of the answer in any case: it is the cursor of the next page.
+    let max_scanned = if filter.tool.is_some() { MAX_SCANNED_WITH_STEPS } else { MAX_SCANNED };
+    // The last scanned run is always returned, because it is the cursor of the next page.
     let sql = format!(
-        "select r.id, r.n = {most} as is_last, case when r.fits then (select to_json(shown) from (select {SUMMARY}) shown) end as run
-           from (select r.*, row_number() over (order by r.created_at desc, r.id desc) as n, {fits} as fits
+        "select r.id, r.position = {max_scanned} as is_last,
+                case when r.matches then (select to_json(summary) from (select {SUMMARY}) summary) end as run
+           from (select r.*, row_number() over (order by r.created_at desc, r.id desc) as position, {matches} as matches
                    from (select {SUMMARY} from nofx.run r
-                          where {which} order by r.created_at desc, r.id desc limit {most}) r) r
-          where r.fits or r.n = {most}
+                          where {range} order by r.created_at desc, r.id desc limit {max_scanned}) r) r
+          where r.matches or r.position = {max_scanned}
           order by r.created_at desc, r.id desc limit $2 + 1"
     );
-    let page: Page<ReadRun> = page(db, &sql, limit, &params).await?;
+    let page: Page<ScannedRun> = page(db, &sql, limit, &params).await?;
     let next = page.items.last().filter(|last| page.more || last.is_last).map(|last| last.id);
-    Ok(RunList { runs: page.items.into_iter().filter_map(|read| read.run).collect(), next })
+    Ok(RunPage { runs: page.items.into_iter().filter_map(|scanned| scanned.run).collect(), next })
 }
 
-/// A run in a list; wants `r` a run.
+/// Columns of a run in a list. The query names the run `r`.
 const SUMMARY: &str = "r.id, r.status, r.goal, r.generation, r.created_at, r.started_at, r.finished_at, r.failure";
 
-/// A run that a page with a filter has read.
+/// A run that a page with filters has read.
 #[derive(Debug, Deserialize)]
-struct ReadRun {
+struct ScannedRun {
     id: RunId,
-    /// Whether the page reads no further.
+    /// Whether the scan ended here.
     is_last: bool,
-    /// None if it does not fit.
+    /// None if the run does not match.
     run: Option<RunSummary>,
 }
 
-/// Whether the run `r` fits, as far as its creation does not tell. Empty if every run fits. The cheap conditions come first.
-fn fits(filter: &RunFilter) -> String {
+/// The condition for filters that the index does not cover, cheap tests first. The query names the run `r`. Empty without
+/// such filters.
+fn matches(filter: &RunFilter) -> String {
     let mut conditions = Vec::new();
     if !filter.statuses.is_empty() {
         conditions.push("r.status = any ($6)");
@@ -256,7 +251,7 @@ fn fits(filter: &RunFilter) -> String {
         conditions.push("r.goal ~ $7");
     }
     if filter.tool.is_some() {
-        // `offset 0` keeps the planner from reading all steps of the tool once, instead of the steps of each run.
+        // `offset 0` keeps the planner from reading all steps of the tool instead of the steps of each run.
         conditions.push(
             "exists (select from nofx.step s where s.tenant_id = $1 and s.run_id = r.id and s.tool = $8 offset 0)",
         );
@@ -264,12 +259,12 @@ fn fits(filter: &RunFilter) -> String {
     conditions.join(" and ")
 }
 
-/// A regular expression that finds the text in any case, whatever the database's locale knows of letters.
-fn in_any_case(text: &str) -> String {
+/// A regular expression that matches the text, ignoring case. Unlike `ilike`, it does not depend on the database's locale.
+fn ignoring_case(text: &str) -> String {
     let mut pattern = String::new();
     for letter in text.chars() {
         let (lower, upper) = (letter.to_lowercase(), letter.to_uppercase());
-        // `ß` has two letters in upper case: such letters stand for themselves.
+        // The upper case of `ß` is `SS`. Such letters match only themselves.
         let has_cases = lower.len() == 1 && upper.len() == 1;
         let cases: BTreeSet<char> = lower.chain(upper).filter(|_| has_cases).chain([letter]).collect();
         if cases.len() > 1 {
@@ -284,10 +279,10 @@ fn in_any_case(text: &str) -> String {
     pattern
 }
 
-/// Largest plan that is shown with its run.
+/// Maximum size of a plan that is shown with its run.
 const PLAN_INLINE_BYTES: i32 = 64 << 10;
 
-/// A run. A large plan is null, and `plan_omitted: {bytes, href}` tells where it is.
+/// A run. A large plan is null, and `plan_omitted: {bytes, href}` gives its size and address.
 pub async fn run_fetch(db: &Database, tenant: &TenantId, run: RunId) -> Result<Option<Run>, Error> {
     let sql = format!(
         "select r.id, r.status, r.goal, r.plan_digest, r.generation, r.failure, r.timeout_s, r.deadline_at,
@@ -303,7 +298,7 @@ pub async fn run_fetch(db: &Database, tenant: &TenantId, run: RunId) -> Result<O
     row::fetch(db, &sql, &[(&tenant.0, Type::TEXT), (&run.0, Type::UUID)]).await
 }
 
-/// A run's plan, as it was posted.
+/// A run's plan as posted.
 pub async fn run_plan(db: &Database, tenant: &TenantId, run: RunId) -> Result<Option<Box<RawValue>>, Error> {
     #[derive(Deserialize)]
     struct Row {
@@ -314,11 +309,14 @@ pub async fn run_plan(db: &Database, tenant: &TenantId, run: RunId) -> Result<Op
     Ok(row.map(|row| row.plan))
 }
 
-/// The version of a run and of all that belongs to it: steps, events, gates, artifacts. Every transition changes it, because
-/// `nofx.runs_settle` updates the run's row and so its `xmin`, even where it writes no event. Wake-ups that a sweep sends
-/// (`notify_at`, `notify_count` of a step) do not change it.
+/// The version of a run with its steps, events, gates and artifacts. Every transition writes an event, so it changes the
+/// version. The number of the last event is not enough: after a restore, other events can get the same numbers. Their
+/// timestamps differ.
 pub async fn run_version(db: &Database, tenant: &TenantId, run: RunId) -> Result<Option<String>, Error> {
-    let sql = "select r.event_seq || '.' || r.xmin from nofx.run r where r.tenant_id = $1 and r.id = $2";
+    let sql = "select concat_ws('.', r.event_seq, extract(epoch from e.timestamp))
+                 from nofx.run r
+                 left join nofx.event e on e.run_id = r.id and e.seq = r.event_seq
+                where r.tenant_id = $1 and r.id = $2";
     db.query_value(sql, &[(&tenant.0, Type::TEXT), (&run.0, Type::UUID)]).await
 }
 
@@ -333,8 +331,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_found_in_any_case_and_no_sign_of_it_means_anything_else() {
-        assert_eq!(in_any_case("a1ß Ä"), "[Aa]1ß [Ää]");
-        assert_eq!(in_any_case("***:(.*)\\[^-]"), r"\*\*\*\:\(\.\*\)\\\[\^\-\]");
+    fn patterns_ignore_case_and_escape_special_characters() {
+        assert_eq!(ignoring_case("a1ß Ä"), "[Aa]1ß [Ää]");
+        assert_eq!(ignoring_case("***:(.*)\\[^-]"), r"\*\*\*\:\(\.\*\)\\\[\^\-\]");
     }
 }

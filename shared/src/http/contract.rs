@@ -1,5 +1,5 @@
-//! What the API's document, `openapi.json`, says of a route beside what the route itself declares. Only the tests that
-//! make the document use it.
+//! Describes routes for `openapi.json`: what a route does not declare itself. Only the tests that write the document
+//! use it.
 
 use axum::http::Method;
 use schemars::JsonSchema;
@@ -25,7 +25,7 @@ impl Default for Schemas {
 }
 
 impl Schemas {
-    /// A reference to the schema of a type, which is kept.
+    /// A reference to the schema of a type. The schema is kept.
     pub fn of<T: JsonSchema>(&mut self) -> Value {
         self.0.subschema_for::<T>().to_value()
     }
@@ -35,7 +35,7 @@ impl Schemas {
         json!({"type": "array", "items": self.of::<T>()})
     }
 
-    /// The schemas that were kept.
+    /// The kept schemas.
     pub fn kept(mut self) -> Map<String, Value> {
         self.0.take_definitions(true)
     }
@@ -51,13 +51,13 @@ pub struct Operation {
     pub group: &'static str,
     /// One sentence.
     pub summary: &'static str,
-    /// Schemas of the parameters of its query string, unless `parameter` has them.
+    /// Schemas of query parameters that only this operation has. `parameter` has the others.
     pub query: Vec<(&'static str, Value)>,
     pub headers: Vec<Header>,
     pub body: Option<RequestBody>,
-    /// Without problems.
+    /// Answers that are not problems.
     pub answers: Vec<Answer>,
-    /// Codes of its problems, besides those that follow from its method and path.
+    /// Codes of its problems, apart from those that follow from its method and path.
     pub codes: Vec<Code>,
 }
 
@@ -84,9 +84,9 @@ pub struct Answer {
     pub about: &'static str,
     /// None if there is no body.
     pub schema: Option<Value>,
-    /// Names of its headers, besides `x-request-id`.
+    /// Names of its headers, apart from `x-request-id`.
     pub headers: Vec<&'static str>,
-    /// Where `tests/tests/functions/shapes` has one: the file, and the name in it.
+    /// A recorded example in `tests/tests/functions/shapes`: the file, and the name in it.
     pub example: Option<(&'static str, &'static str)>,
 }
 
@@ -102,7 +102,7 @@ impl Operation {
         Self { method, path, id, group, summary, query, headers, body: None, answers, codes }
     }
 
-    /// Adds an answer. The calls that follow describe it.
+    /// Adds an answer. `with` and `example` describe it further.
     #[must_use]
     pub fn answers(mut self, status: u16, about: &'static str, schema: impl Into<Option<Value>>) -> Self {
         let schema = schema.into();
@@ -110,27 +110,27 @@ impl Operation {
         self
     }
 
-    /// The last answer has this header.
+    /// Adds a header to the last answer.
     #[must_use]
     pub fn with(mut self, header: &'static str) -> Self {
         self.answers.iter_mut().last().into_iter().for_each(|answer| answer.headers.push(header));
         self
     }
 
-    /// The last answer has a recorded example.
+    /// Adds a recorded example to the last answer.
     #[must_use]
     pub fn example(mut self, file: &'static str, name: &'static str) -> Self {
         self.answers.iter_mut().last().into_iter().for_each(|answer| answer.example = Some((file, name)));
         self
     }
 
-    /// The last answer has an `ETag`: a client that has it gets 304.
+    /// The last answer has an `ETag`, and a client that sends it gets 304.
     #[must_use]
-    pub fn revalidates(self) -> Self {
+    pub fn has_etag(self) -> Self {
         self.with("ETag")
             .with("Cache-Control")
-            .header("If-None-Match", "The `ETag` of an answer that the client has.", json!({"type": "string"}))
-            .answers(304, "The client has the current answer.", None)
+            .header("If-None-Match", "`ETag` of the answer that the client has.", json!({"type": "string"}))
+            .answers(304, "The answer has not changed.", None)
             .with("ETag")
             .with("Cache-Control")
     }
@@ -148,7 +148,7 @@ impl Operation {
         self
     }
 
-    /// Describes a parameter of the query string. The route declares it.
+    /// Describes a query parameter that the route declares.
     #[must_use]
     pub fn query(mut self, name: &'static str, schema: Value) -> Self {
         self.query.push((name, schema));
@@ -168,7 +168,7 @@ impl Operation {
     }
 }
 
-/// The schema of an object with the fields of its reader. Other spellings of a field are deprecated.
+/// The schema of an object with the fields of its reader. Earlier names of a field are deprecated.
 pub fn object(known: &[Names], required: &[&str], describe: impl Fn(&str) -> Value) -> Value {
     let (mut properties, mut rules) = (Map::new(), Vec::new());
     for names in known {
@@ -215,7 +215,7 @@ pub fn who_and_why(field: &str) -> Value {
     }
 }
 
-/// The schema of a parameter that several routes take in their path or query string.
+/// The schema of a path or query parameter that several routes have.
 pub fn parameter(name: &str) -> Value {
     match name {
         "id" => json!({"type": "string", "format": "uuid"}),

@@ -1,5 +1,5 @@
-//! Conditional reads (RFC 9110, section 13.1.2). Answers that clients poll have an `ETag`. A client that sends it back in
-//! `If-None-Match` gets 304 without a body while nothing has changed.
+//! Conditional requests (RFC 9110, section 13.1.2). Answers that clients poll have an `ETag`. A client that sends it in
+//! `If-None-Match` gets 304 without a body until the answer changes.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -12,58 +12,57 @@ use axum::response::{IntoResponse, Response};
 use crate::domain::digest::sha256_hex;
 use crate::error::Error;
 
-/// Digest of the schemas of all views: after a release that changes what answers look like, no old tag is current. `make
+/// Digest of the schemas of all answers. Every tag contains it, so a release that changes a schema changes all tags. `make
 /// openapi` writes it.
-const VIEWS: &str = include_str!("../view/digest.txt").trim_ascii();
-/// Hex digits of a tag.
-const DIGITS: usize = 32;
+const SCHEMAS_DIGEST: &str = include_str!("../view/digest.txt").trim_ascii();
+/// Length of a tag in hex digits.
+const TAG_DIGITS: usize = 32;
 
-/// What the client of a read has already.
+/// The condition of a request: which answers the client already has.
 #[derive(Debug, Clone)]
 pub struct Condition {
-    /// Path and query of the request: another page has other tags.
+    /// Path and query of the request. Each page has its own tags.
     target: String,
-    known: Known,
+    if_none_match: IfNoneMatch,
 }
 
 /// The value of `If-None-Match`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Known {
-    /// `*`: any answer.
+enum IfNoneMatch {
+    /// `*`, which matches any answer.
     Any,
     /// Answers with these tags, without their quotes and `W/`.
     Tags(Vec<Vec<u8>>),
 }
 
 impl Condition {
-    /// The answer with its tag; or 304 if the client has it, without computing it. `version` changes whenever the answer
-    /// changes. It must have been read before the answer is, so that an old answer never has a new tag.
+    /// The answer with its tag, or 304 if the client has it. A 304 with tags does not compute the answer. `version` must
+    /// change whenever the answer changes. Read it before the answer, so that an old answer never gets a new tag.
     pub async fn answer(
         &self,
         version: &str,
         answer: impl Future<Output = Result<Response, Error>>,
     ) -> Result<Response, Error> {
         let tag = self.tag(version);
-        let mut response = match &self.known {
-            Known::Tags(tags) if tags.iter().any(|known| known == tag.as_bytes()) => not_modified(),
-            Known::Tags(_) => answer.await?,
-            // True of every answer but an error.
-            Known::Any => answer.await.map(|_| not_modified())?,
+        let mut response = match &self.if_none_match {
+            IfNoneMatch::Tags(tags) if tags.iter().any(|known| known == tag.as_bytes()) => not_modified(),
+            IfNoneMatch::Tags(_) => answer.await?,
+            // `*` matches every answer except an error.
+            IfNoneMatch::Any => answer.await.map(|_| not_modified())?,
         };
-        // Weak: the answer may be newer than its tag, and the gateway may compress it.
+        // Weak, because the answer may be newer than its tag and the gateway may compress it.
         if let Ok(tag) = HeaderValue::try_from(format!("W/\"{tag}\"")) {
             response.headers_mut().insert(header::ETAG, tag);
         }
-        let ask_again = HeaderValue::from_static("private, no-cache");
-        response.headers_mut().insert(header::CACHE_CONTROL, ask_again);
-        // The gateway may compress the answer. A 304 has the same header (section 15.4.5).
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+        // The gateway may compress the answer. A 304 needs the same header (section 15.4.5).
         response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept-encoding"));
         Ok(response)
     }
 
     fn tag(&self, version: &str) -> String {
-        let mut digest = sha256_hex(format!("{VIEWS}\n{version}\n{}", self.target).as_bytes());
-        digest.truncate(DIGITS);
+        let mut digest = sha256_hex(format!("{SCHEMAS_DIGEST}\n{version}\n{}", self.target).as_bytes());
+        digest.truncate(TAG_DIGITS);
         digest
     }
 }
@@ -72,8 +71,8 @@ fn not_modified() -> Response {
     StatusCode::NOT_MODIFIED.into_response()
 }
 
-impl Known {
-    /// Several lines of the header are one list. Nothing is known to a client that sends no such list.
+impl IfNoneMatch {
+    /// Several lines of the header form one list. A malformed list counts as empty.
     fn read<'a>(lines: impl Iterator<Item = &'a HeaderValue>) -> Self {
         let list = lines.map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b',');
         if list.trim_ascii() == b"*" {
@@ -83,7 +82,7 @@ impl Known {
     }
 }
 
-/// The opaque parts of `"a", W/"b"`: they are compared without their weakness. None for anything else.
+/// The tags `a` and `b` of `"a", W/"b"`. The comparison ignores `W/`. None if the list is malformed.
 fn tags(list: &[u8]) -> Option<Vec<Vec<u8>>> {
     let (mut tags, mut rest) = (Vec::new(), list.trim_ascii_start());
     while !rest.is_empty() {
@@ -112,7 +111,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Condition {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         let target = parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
-        Ok(Self { target, known: Known::read(parts.headers.get_all(header::IF_NONE_MATCH).iter()) })
+        Ok(Self { target, if_none_match: IfNoneMatch::read(parts.headers.get_all(header::IF_NONE_MATCH).iter()) })
     }
 }
 
@@ -120,29 +119,30 @@ impl<S: Send + Sync> FromRequestParts<S> for Condition {
 mod tests {
     use super::*;
 
-    fn read(lines: &[&str]) -> Known {
+    fn read(lines: &[&str]) -> IfNoneMatch {
         let lines: Vec<_> = lines.iter().map(|line| HeaderValue::from_bytes(line.as_bytes()).unwrap()).collect();
-        Known::read(lines.iter())
+        IfNoneMatch::read(lines.iter())
     }
 
     #[test]
-    fn the_header_is_a_star_or_a_list_of_tags_weak_or_not() {
-        let tags = |tags: &[&str]| Known::Tags(tags.iter().map(|tag| tag.as_bytes().to_vec()).collect());
-        assert_eq!(read(&[" * "]), Known::Any);
+    fn the_header_is_a_star_or_a_list_of_weak_or_strong_tags() {
+        let tags = |tags: &[&str]| IfNoneMatch::Tags(tags.iter().map(|tag| tag.as_bytes().to_vec()).collect());
+        assert_eq!(read(&[" * "]), IfNoneMatch::Any);
         assert_eq!(read(&["\"a\""]), tags(&["a"]));
         assert_eq!(read(&["W/\"a,b\" ,, \"c\"\t,"]), tags(&["a,b", "c"]));
         assert_eq!(read(&["\"a\"", "W/\"\", \"ü\""]), tags(&["a", "", "ü"]));
-        for none in
+        for malformed in
             ["", "a", "\"a", "\"a\" \"b\"", "\"a b\"", "w/\"a\"", "W/a", "*, \"a\"", "\"a\", *", "\"a\"b", "W/ \"a\""]
         {
-            assert_eq!(read(&[none]), tags(&[]), "{none}");
+            assert_eq!(read(&[malformed]), tags(&[]), "{malformed}");
         }
         assert_eq!(read(&[]), tags(&[]));
     }
 
     #[tokio::test]
-    async fn an_answer_that_the_client_has_is_not_computed() {
-        let condition = |target: &str, known: &[&str]| Condition { target: target.to_owned(), known: read(known) };
+    async fn a_matching_tag_gets_304_without_computing_the_answer() {
+        let condition =
+            |target: &str, known: &[&str]| Condition { target: target.to_owned(), if_none_match: read(known) };
         let full = async || Ok("body".into_response());
         let tag_of = async |target: &str, version: &str| {
             let answer = condition(target, &[]).answer(version, full()).await.unwrap();

@@ -1,4 +1,4 @@
-//! Query strings and forms: pairs that the route knows, each at most once, in valid UTF-8.
+//! Query strings and forms: pairs that the route declares, each at most once, in valid UTF-8.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -23,14 +23,14 @@ use crate::error::{Error, Problem};
 /// Rows on a page if the client gives no limit.
 pub const DEFAULT_LIMIT: i64 = 100;
 pub(super) const MAX_LIMIT: i64 = 1_000;
-/// Most problems that are reported for one query string or form.
+/// Maximum number of problems that are reported for one query string or form.
 const MAX_PROBLEMS: usize = 1_000;
 
-/// The pairs of a request's query string. Unknown ones were refused before.
+/// The pairs of a request's query string. Unknown ones were refused earlier.
 #[derive(Debug, Clone, Default)]
 pub struct Query(Arc<BTreeMap<String, String>>);
 
-/// The pairs of a posted form. Unknown ones were refused before.
+/// The pairs of a posted form. Unknown ones were refused earlier.
 #[derive(Debug, Clone, Default)]
 pub struct Form(Arc<Value>);
 
@@ -57,7 +57,7 @@ impl Query {
     pub fn after<T: FromStr>(&self) -> Result<Option<T>, Problem> {
         match self.get("after") {
             None | Some("") => Ok(None),
-            Some(text) => text.parse().map(Some).map_err(|_| not_a_cursor()),
+            Some(text) => text.parse().map(Some).map_err(|_| unknown_cursor()),
         }
     }
 
@@ -69,17 +69,18 @@ impl Query {
         }
     }
 
-    /// A moment in RFC 3339.
-    pub fn moment(&self, name: &str) -> Result<Option<SystemTime>, Problem> {
+    /// A timestamp in RFC 3339.
+    pub fn timestamp(&self, name: &str) -> Result<Option<SystemTime>, Problem> {
         let Some(text) = self.get(name) else { return Ok(None) };
-        let moment = DateTime::from_str(text, DateTimeFormat::DateTimeWithOffset).ok();
-        moment.and_then(|moment| moment.try_into().ok()).map(Some).ok_or_else(|| {
+        let timestamp = DateTime::from_str(text, DateTimeFormat::DateTimeWithOffset).ok();
+        timestamp.and_then(|timestamp| timestamp.try_into().ok()).map(Some).ok_or_else(|| {
+            // In a query string, + means a space.
             let hint = if text.contains(' ') { "; write + as %2B" } else { "" };
-            Problem::new(name, format!("must be a moment in RFC 3339, such as 2026-11-23T10:00:00Z{hint}"))
+            Problem::new(name, format!("must be an RFC 3339 timestamp, such as 2026-11-23T10:00:00Z{hint}"))
         })
     }
 
-    /// `Link` to the page after the row `next` of the same list, with the other parameters of this one.
+    /// `Link` to the page after the row `next` of the same list. Keeps the other parameters of this page.
     fn next_link(&self, next: &str) -> Option<(HeaderName, HeaderValue)> {
         let limit = self.limit().unwrap_or(DEFAULT_LIMIT);
         let mut others = String::new();
@@ -92,10 +93,10 @@ impl Query {
 
 /// The error for a cursor that no page returned.
 pub fn not_given_out() -> Error {
-    not_a_cursor().into()
+    unknown_cursor().into()
 }
 
-fn not_a_cursor() -> Problem {
+fn unknown_cursor() -> Problem {
     Problem::new("after", "is not a cursor of this list")
 }
 
@@ -110,7 +111,7 @@ impl Form {
         self.0[name].as_str().unwrap_or_default()
     }
 
-    /// What `read` makes of the fields that are filled in; `known` lists them all.
+    /// Reads the fields that are not empty with `read`. `known` lists all fields.
     pub fn read<'a, T>(
         &'a self,
         known: &'static [Names],
@@ -131,7 +132,7 @@ fn link_to(target: &str, after: &str, limit: i64, others: &str) -> Option<(Heade
     HeaderValue::from_str(&value).ok().map(|value| (header::LINK, value))
 }
 
-/// A page of a list, with a `Link` to the next page after the row `next`, if there is one. `query` is that of this page.
+/// A page of a list. With `next`, adds a `Link` to the page after that row. `query` is the query of this page.
 pub fn page_of(page: impl Serialize, next: Option<impl Display>, query: &Query) -> Response {
     let link = next.and_then(|next| query.next_link(&next.to_string()));
     let mut response = Json(page).into_response();
@@ -174,7 +175,7 @@ fn pairs(text: &str, known: &[&str], what: &str) -> Result<BTreeMap<String, Stri
     if problems.is_empty() { Ok(pairs) } else { Err(Error::Invalid(problems)) }
 }
 
-/// `None` for an invalid escape, for bytes that are not UTF-8, and for NUL, which no value contains.
+/// `None` for an invalid escape, for bytes that are not UTF-8, and for NUL.
 fn decoded(text: &str) -> Option<String> {
     let escapes = text.split('%').skip(1);
     for escape in escapes {
@@ -233,8 +234,8 @@ mod tests {
     }
 
     #[test]
-    fn moments_are_rfc_3339_with_any_offset() {
-        let read = |text: &str| Query::read(&format!("to={text}"), &["to"]).unwrap().moment("to");
+    fn timestamps_are_rfc_3339_with_any_offset() {
+        let read = |text: &str| Query::read(&format!("to={text}"), &["to"]).unwrap().timestamp("to");
         let same = |text: &str| read(text).unwrap().unwrap().duration_since(SystemTime::UNIX_EPOCH).unwrap();
         assert_eq!(same("2026-11-23T10:00:00Z"), same("2026-11-23T12:30:00%2B02:30"));
         assert_eq!(same("1970-01-02T00:00:00.25-00:00").as_millis(), 86_400_250);

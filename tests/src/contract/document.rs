@@ -1,4 +1,4 @@
-//! Makes the document.
+//! Builds the document.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,10 +15,10 @@ use super::path;
 /// Routes that answer with pages and are not in the document.
 pub const PAGES: [&str; 3] = ["/docs", "/docs/errors", "/docs/style.css"];
 
-/// Codes that only the server in front of the functions gives.
+/// Codes that only the local HTTP front sends.
 const FRONT: [Code; 4] = [Code::MisdirectedRequest, Code::FunctionFailed, Code::NotTaken, Code::FunctionTimedOut];
 
-/// The routes of the functions, and what the functions say of them.
+/// The routes of the functions, and their descriptions.
 pub fn operations(schemas: &mut Schemas) -> (Vec<Route>, Vec<Operation>) {
     let routes = [api::routes().table().to_vec(), approvals::routes().table().to_vec()].concat();
     let routes = routes.into_iter().filter(|route| !PAGES.contains(&route.path)).collect();
@@ -116,7 +116,7 @@ fn parameters(operation: &Operation, route: &Route) -> Vec<Value> {
             parameter["description"] = about;
         }
         if parameter["schema"]["type"] == "array" {
-            // `a,b`, not one parameter for each.
+            // `name=a,b`, not `name=a&name=b`.
             parameter["style"] = json!("form");
             parameter["explode"] = json!(false);
         }
@@ -164,13 +164,13 @@ fn headers() -> Value {
     json!({
         "x-request-id": {"description": "Finds the request in the log.", "required": true, "schema": {"type": "string"}},
         "Location": text("Where it is."),
-        "ETag": text("Changes with the answer; for If-None-Match."),
-        "Cache-Control": text("Caches may keep the answer for this client, and ask whether it is still current."),
+        "ETag": text("Changes whenever the answer changes. Send it in If-None-Match."),
+        "Cache-Control": text("`private, no-cache`: only the client's own cache may store the answer, and it must revalidate it."),
         "Link": text("If more rows follow, the address of the next page, with rel=\"next\"."),
     })
 }
 
-/// A recorded answer of the functions, with an id and a moment in the places of theirs.
+/// A recorded response, with a fixed id and time in place of the real ones.
 fn recorded(file: &str, name: &str) -> Value {
     let text = fs::read_to_string(path(&format!("tests/tests/functions/shapes/{file}.json"))).expect("a record");
     let text = text

@@ -1,4 +1,4 @@
-//! The pages of the document: static HTML without scripts.
+//! Renders the document as static HTML pages without scripts.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use pulldown_cmark::{Event, HeadingLevel, Options, Parser, Tag, TagEnd};
 use serde_json::Value;
 
-/// Every operation of the document.
+/// The page with every operation of the document.
 pub fn reference(document: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let groups: Vec<String> = document["tags"].as_array().into_iter().flatten().map(|tag| text(&tag["name"])).collect();
@@ -47,14 +47,14 @@ pub fn reference(document: &Value) -> String {
     page("API of the NOFX control plane", "docs/style.css", &body)
 }
 
-/// A page of Markdown whose headings have anchors.
+/// Renders a Markdown page whose headings have anchors.
 pub fn errors(markdown: &str) -> String {
     let mut rendered = String::new();
     let parser = Parser::new_ext(markdown, Options::ENABLE_TABLES);
     let mut events: Vec<Event<'_>> = Vec::new();
     for event in parser {
         match event {
-            // The anchor of a heading is its text, so it is only known at the heading's end.
+            // The anchor of a heading is its text, which is known only at the heading's end.
             Event::End(TagEnd::Heading(level)) => {
                 let is_start = |event: &Event<'_>| matches!(event, Event::Start(Tag::Heading { .. }));
                 let start = events.iter().rposition(is_start).expect("the heading's start");
@@ -89,7 +89,7 @@ pub fn errors(markdown: &str) -> String {
     page("Error codes of the NOFX control plane", "style.css", &body)
 }
 
-/// Whether the innermost open link leads to this page.
+/// Whether the innermost open link is to an anchor of this page.
 fn in_anchor_link(events: &[Event<'_>]) -> bool {
     let open = events.iter().rev().find_map(|event| match event {
         Event::Start(Tag::Link { .. }) => Some(true),
@@ -228,7 +228,7 @@ fn fields(schema: &Value) -> Markup {
     }
 }
 
-/// The words of an enumeration; those with a description are alternatives.
+/// The words of an enumeration. Words with a description are alternatives.
 fn words(schema: &Value) -> Vec<String> {
     let listed = |schema: &Value| -> Vec<String> {
         let words = schema["enum"].as_array().into_iter().flatten().chain([&schema["const"]]);
@@ -238,7 +238,7 @@ fn words(schema: &Value) -> Vec<String> {
     listed(schema).into_iter().chain(alternatives).collect()
 }
 
-/// The type of a value in a word, with a link if it has a name.
+/// The type of a value, with a link if it has a name.
 fn kind(schema: &Value) -> Markup {
     if let Some(name) = schema["$ref"].as_str().and_then(|reference| reference.rsplit('/').next()) {
         return html! { a href=(format!("#schema-{name}")) { (name) } };
@@ -266,7 +266,7 @@ fn inline(text: &str) -> Markup {
     let mut rendered = String::new();
     let is_paragraph =
         |event: &Event<'_>| matches!(event, Event::Start(Tag::Paragraph) | Event::End(TagEnd::Paragraph));
-    // Addresses of the document are those of the server; the page may have a prefix.
+    // The document has absolute links, but the page may be below a prefix, so make them relative.
     let text = text.replace("](/docs", "](docs");
     pulldown_cmark::html::push_html(&mut rendered, Parser::new(&text).filter(|event| !is_paragraph(event)));
     PreEscaped(rendered)
@@ -277,12 +277,12 @@ fn first_sentence(description: &Value) -> Markup {
     inline(text.split("\n\n").next().unwrap_or_default())
 }
 
-/// Quotes stay as they are, which makes the page a third smaller.
+/// Does not escape quotes, which makes the page a third smaller.
 fn pretty(value: &Value) -> Markup {
     PreEscaped(format!("{value:#}").replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;"))
 }
 
-/// As GitHub makes it.
+/// The anchor that GitHub gives a heading.
 fn anchor(heading: &str) -> String {
     let kept = heading.to_lowercase().replace(' ', "-");
     kept.chars().filter(|c| c.is_alphanumeric() || "-_".contains(*c)).collect()

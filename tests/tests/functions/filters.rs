@@ -1,4 +1,4 @@
-//! Filters of `GET /runs`: each alone and together, through pages, and over many runs that do not fit.
+//! Filters of `GET /runs`: each alone, combined, with pages, and with many runs that do not match.
 
 use nofx::commands::runs::{self, Args};
 use nofx_tests::{Deliver, Lab, Script, plans};
@@ -12,15 +12,15 @@ fn plan(goal: &str, tools: &[&str]) -> Value {
     json!({"goal": goal, "steps": tools.iter().enumerate().map(step).collect::<Vec<_>>()})
 }
 
-/// Goals of a page, in its order.
+/// The goals on a page, in its order.
 fn goals(page: &Answer) -> Vec<String> {
     assert_eq!(page.status, 200, "{page:?}");
     let runs = page.body["runs"].as_array().expect("runs").iter();
     runs.map(|run| run["goal"].as_str().expect("a goal").to_owned()).collect()
 }
 
-/// Goals of all pages, by `Link`, and the number of pages.
-async fn whole(api: &Gateway, query: &str) -> (Vec<String>, usize) {
+/// Follows `Link` through all pages. Returns the goals and the number of pages.
+async fn all_pages(api: &Gateway, query: &str) -> (Vec<String>, usize) {
     let (mut all, mut next) = (Vec::new(), format!("/runs{query}"));
     for pages in 1..100 {
         let page = api.get(&next).await;
@@ -34,11 +34,11 @@ async fn whole(api: &Gateway, query: &str) -> (Vec<String>, usize) {
         assert!(target.starts_with(&format!("?after={cursor}&limit=")), "{target}");
         next = format!("/runs{target}");
     }
-    panic!("{query} never ends");
+    panic!("{query}: too many pages");
 }
 
 #[tokio::test]
-async fn a_list_shows_the_runs_that_fit_every_filter() {
+async fn a_list_has_the_runs_that_match_all_filters() {
     let lab = Lab::new().await;
     lab.submit(&plan("Deploy Größe", &["echo", "manual:release"])).await;
     lab.submit(&plan("deploy [a-c]+ 50%_", &["echo"])).await;
@@ -72,14 +72,14 @@ async fn a_list_shows_the_runs_that_fit_every_filter() {
             ),
         ] {
             assert_eq!(goals(&api.get(&format!("/runs?{query}")).await), expected, "{query}");
-            let (all, pages) = whole(&api, &format!("?limit=1&{query}")).await;
+            let (all, pages) = all_pages(&api, &format!("?limit=1&{query}")).await;
             assert_eq!((all, pages), (expected.iter().map(ToString::to_string).collect(), expected.len().max(1)));
         }
     }
 }
 
 #[tokio::test]
-async fn a_list_names_every_problem_of_its_filters() {
+async fn the_error_lists_every_invalid_filter() {
     let lab = Lab::new().await;
     let long = "x".repeat(201);
     for shape in SHAPES {
@@ -99,24 +99,24 @@ async fn a_list_names_every_problem_of_its_filters() {
                 "after is not a cursor of this list".to_owned(),
                 "limit must be a whole number from 1 to 1000".to_owned(),
                 format!("status \"done\" is not a status of a run; use {states}"),
-                format!("status has an empty word; use {states}, with a comma between two of them"),
+                format!("status has an empty item; use {states}, separated by commas"),
                 "tool must have from 1 to 200 characters".to_owned(),
                 "goal must have from 1 to 200 characters".to_owned(),
-                "created_from must be a moment in RFC 3339, such as 2026-11-23T10:00:00Z".to_owned(),
+                "created_from must be an RFC 3339 timestamp, such as 2026-11-23T10:00:00Z".to_owned(),
             ]
         );
-        let moment = "2026-11-23T10:00:00Z";
-        let refused = api.get(&format!("/runs?created_from={moment}&created_to={moment}")).await;
+        let time = "2026-11-23T10:00:00Z";
+        let refused = api.get(&format!("/runs?created_from={time}&created_to={time}")).await;
         assert_eq!(refused.body["detail"], "created_to: must be after created_from");
-        let stranger = "0198c0de-0000-7000-8000-000000000001";
+        let unknown = "0198c0de-0000-7000-8000-000000000001";
         for filter in ["status=failed", "tool=echo", "created_from=2026-11-23T10:00:00Z"] {
-            assert_eq!(api.get(&format!("/runs?after={stranger}&{filter}")).await.status, 400, "{filter}");
+            assert_eq!(api.get(&format!("/runs?after={unknown}&{filter}")).await.status, 400, "{filter}");
         }
     }
 }
 
-/// Adds runs that were created a second apart, the oldest first.
-async fn add(lab: &Lab, tenant: &str, count: i32) {
+/// Inserts runs that were created 1 s apart, oldest first.
+async fn insert_runs(lab: &Lab, tenant: &str, count: i32) {
     let sql = "insert into nofx.run (id, tenant_id, goal, plan, plan_digest, request_digest, created_at)
                select gen_random_uuid(), $1, 'run ' || n, '{}', repeat('0', 64), repeat('0', 64),
                       timestamptz '2026-11-01 00:00:00+00' + n * interval '1 second'
@@ -125,10 +125,10 @@ async fn add(lab: &Lab, tenant: &str, count: i32) {
 }
 
 #[tokio::test]
-async fn a_page_of_a_filter_reads_a_bounded_number_of_runs_and_leads_to_the_others() {
+async fn a_filtered_page_reads_a_bounded_number_of_runs() {
     let lab = Lab::new().await;
-    add(&lab, &lab.tenant.0, 20_500).await;
-    add(&lab, "other", 100).await;
+    insert_runs(&lab, &lab.tenant.0, 20_500).await;
+    insert_runs(&lab, "other", 100).await;
     let sql = "insert into nofx.step (id, tenant_id, run_id, ordinal, name, tool, handler, inputs, status, blockers,
                                       max_attempts, backoff_ms)
                select gen_random_uuid(), r.tenant_id, r.id, 0, 's', 'gate:lint', 'gate', '{}', 'pending', 1, 1, 1
@@ -136,33 +136,33 @@ async fn a_page_of_a_filter_reads_a_bounded_number_of_runs_and_leads_to_the_othe
     lab.admin.execute(sql, &[]).await.unwrap();
     let api = Gateway::api(&lab, Shape::Http);
 
-    let (none, pages) = whole(&api, "?status=failed").await;
-    assert_eq!((none.len(), pages), (0, 3), "10,000 runs a page");
-    // One before a bound, at it, and behind it.
+    let (none, pages) = all_pages(&api, "?status=failed").await;
+    assert_eq!((none.len(), pages), (0, 3), "10,000 runs per page");
+    // The last run but one of a page, the last one, and the first one of the next page.
     let sql =
         "update nofx.run set goal = 'wanted ' || goal where goal in ('run 10502', 'run 10501', 'run 10500', 'run 1')";
     lab.admin.execute(sql, &[]).await.unwrap();
     let expected = ["wanted run 10502", "wanted run 10501", "wanted run 10500", "wanted run 1"];
-    for (limit, most) in [(1, 6), (2, 5), (100, 3)] {
-        let (found, pages) = whole(&api, &format!("?limit={limit}&goal=WANTED&status=queued")).await;
+    for (limit, max_pages) in [(1, 6), (2, 5), (100, 3)] {
+        let (found, pages) = all_pages(&api, &format!("?limit={limit}&goal=WANTED&status=queued")).await;
         assert_eq!(found, expected, "{limit}");
-        assert!(pages <= most, "{limit}: {pages} pages");
+        assert!(pages <= max_pages, "{limit}: {pages} pages");
     }
-    let (found, pages) = whole(&api, "?tool=gate:lint").await;
+    let (found, pages) = all_pages(&api, "?tool=gate:lint").await;
     let of_tool = ["run 20500", "run 19500", "run 20"];
     assert_eq!(found, of_tool, "no run of another tenant");
-    assert_eq!(pages, 42, "500 runs a page, and an empty one after the last run");
-    let (found, pages) = whole(&api, "?tool=gate:lint&created_to=2026-11-01T00:05:00Z").await;
+    assert_eq!(pages, 42, "500 runs per page, and an empty last page");
+    let (found, pages) = all_pages(&api, "?tool=gate:lint&created_to=2026-11-01T00:05:00Z").await;
     assert_eq!((found, pages), (vec!["run 20".to_owned()], 1));
 
     let client = serve(&lab).await;
     let args = Args { tool: Some("gate:lint".into()), goal: Some("Run".into()), ..Args::default() };
-    let listed = runs::find(&client, &args).await.unwrap();
+    let listed = runs::list(&client, &args).await.unwrap();
     assert_eq!(listed.iter().map(|run| run.goal.as_str()).collect::<Vec<_>>(), of_tool);
     let args = Args { since: Some("2026-11-01T05:41:30Z".into()), ..Args::default() };
-    assert_eq!(runs::find(&client, &args).await.unwrap().len(), 11);
-    assert_eq!(runs::find(&client, &Args::default()).await.unwrap().len(), 100);
+    assert_eq!(runs::list(&client, &args).await.unwrap().len(), 11);
+    assert_eq!(runs::list(&client, &Args::default()).await.unwrap().len(), 100);
     let args = Args { status: Some("done".into()), ..Args::default() };
-    let refused = runs::find(&client, &args).await.unwrap_err().to_string();
+    let refused = runs::list(&client, &args).await.unwrap_err().to_string();
     assert!(refused.contains("\"done\" is not a status of a run"), "{refused}");
 }

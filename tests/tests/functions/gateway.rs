@@ -10,7 +10,7 @@ use reqwest::Url;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-/// The kind of API Gateway in front of the function.
+/// The event format of API Gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
     /// REST API, payload format 1.0.
@@ -21,7 +21,7 @@ pub enum Shape {
 
 pub const SHAPES: [Shape; 2] = [Shape::Rest, Shape::Http];
 
-/// The answer of a function.
+/// A response of a function.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u64,
@@ -57,7 +57,7 @@ impl Gateway {
         self.send("POST", path, &[], Some(body.to_string())).await
     }
 
-    /// Sends a request as the event that this gateway makes of it. The answer is one that the API's document promises.
+    /// Sends a request as an event of this format, and checks the response against the API's document.
     pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<String>) -> Answer {
         let event = match self.shape {
             Shape::Rest => rest_event(method, path, headers, body.as_deref()),

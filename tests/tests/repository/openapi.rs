@@ -1,4 +1,4 @@
-//! `openapi.json` and its pages are those of the code. `UPDATE=1` writes them.
+//! `openapi.json` and its pages match the code. `UPDATE=1` writes them.
 
 use std::collections::BTreeSet;
 use std::{env, fs};
@@ -7,19 +7,19 @@ use nofx_tests::contract::{files, operations};
 use shared::http::contract::Schemas;
 
 #[test]
-fn the_published_documents_are_those_of_the_code() {
+fn the_published_documents_match_the_code() {
     for (path, text) in files() {
         if env::var_os("UPDATE").is_some() {
             fs::write(&path, text).expect("write the document");
             continue;
         }
         let published = fs::read_to_string(&path).unwrap_or_default();
-        assert!(published == text, "{} differs; `make openapi` writes it again", path.display());
+        assert!(published == text, "{} differs; run `make openapi`", path.display());
     }
 }
 
 #[test]
-fn the_document_has_exactly_the_routes_that_answer_with_json() {
+fn the_document_has_exactly_the_json_routes() {
     let (routes, operations) = operations(&mut Schemas::default());
     let of_routers: BTreeSet<_> = routes.iter().map(|route| (route.path, route.method.as_str())).collect();
     let of_document: BTreeSet<_> = operations.iter().map(|one| (one.path, one.method.as_str())).collect();
@@ -29,12 +29,12 @@ fn the_document_has_exactly_the_routes_that_answer_with_json() {
 }
 
 #[test]
-fn the_pages_are_small_and_ask_nothing_of_others() {
+fn the_pages_are_small_and_load_nothing_external() {
     for (path, text) in files() {
         if path.extension().is_some_and(|extension| extension == "html") {
             assert!(text.len() < 100 << 10, "{}: {} bytes", path.display(), text.len());
-            for outside in ["<script", "style=", "src=", "href=\"http", "href=\"//"] {
-                assert!(!text.contains(outside), "{} contains {outside}", path.display());
+            for external in ["<script", "style=", "src=", "href=\"http", "href=\"//"] {
+                assert!(!text.contains(external), "{} contains {external}", path.display());
             }
         }
     }

@@ -1,10 +1,10 @@
-//! Applies the events to Postgres, through the calls that the functions use.
+//! Applies the events to Postgres with the calls of the functions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use nofx_tests::Lab;
 use serde_json::{Map, Value, json};
-use shared::db::gate::{self, Barred, GateCreated, GateDecided, GateDecision, GateRequest, Started};
+use shared::db::gate::{self, AlreadyStarted, GateCreated, GateDecided, GateDecision, GateRequest, GateTarget};
 use shared::db::run::{self, Control, Controlled};
 use shared::db::step::{self, ClaimItem, Claimed, Continuation, FinishItem, FinishTo};
 use shared::db::sweep::{self, Sweep};
@@ -16,13 +16,19 @@ use shared::queue::WakeUp;
 use uuid::Uuid;
 
 use super::event::{Event, Finish, To};
-use super::machine::{Answer, Seen, StepSeen};
+use super::machine::{Answer, VisibleState, VisibleStep};
 
 /// One run in Postgres.
 pub struct Postgres<'a> {
     lab: &'a Lab,
     pub run: RunId,
     steps: Vec<StepId>,
+}
+
+/// The run, its steps, events and gates, with the version from which the API makes their ETags.
+pub struct ApiAnswers {
+    pub version: String,
+    pub content: Value,
 }
 
 const AN_HOUR_S: u32 = 3_600;
@@ -46,8 +52,8 @@ impl<'a> Postgres<'a> {
         (postgres, ready)
     }
 
-    /// Deletes the run, because sweeps look at all runs, and the next history must not see it.
-    pub async fn forget(&self) {
+    /// Deletes the run, so that the sweeps of the next history do not see it.
+    pub async fn delete_run(&self) {
         self.lab.admin.execute("delete from nofx.run", &[]).await.unwrap();
     }
 
@@ -55,7 +61,7 @@ impl<'a> Postgres<'a> {
         let lab = self.lab;
         match event {
             Event::Claim(steps) => return self.claim(steps).await,
-            Event::Finish { ends, goes_on } => return self.finish(ends, *goes_on).await,
+            Event::Finish { ends, continues } => return self.finish(ends, *continues).await,
             Event::LeaseOver(step) => lab.lease_over(self.steps[*step]).await,
             Event::DelayOver(step) => lab.delay_over(self.steps[*step]).await,
             Event::SweepLeases => return self.sweep(Sweep::Leases).await,
@@ -69,7 +75,7 @@ impl<'a> Postgres<'a> {
             }
             Event::Undeliverable(step) => {
                 self.no_wakeup_due().await;
-                lab.woken_in_vain(self.steps[*step]).await;
+                lab.wakeups_exhausted(self.steps[*step]).await;
                 return self.sweep(Sweep::WakeUps).await;
             }
             Event::Pause => return self.control(Control::Pause).await,
@@ -84,7 +90,7 @@ impl<'a> Postgres<'a> {
         Answer::default()
     }
 
-    pub async fn seen(&self) -> Seen {
+    pub async fn visible_state(&self) -> VisibleState {
         let (admin, run) = (&self.lab.admin, &self.run.0);
         let row = admin.query_one("select status, generation from nofx.run where id = $1", &[run]).await.unwrap();
         let steps = "select s.status, s.failures, s.workers_lost,
@@ -93,12 +99,12 @@ impl<'a> Postgres<'a> {
         let steps = admin.query(steps, &[run]).await.unwrap();
         let gates = admin.query("select gate_type, generation, status from nofx.gate where run_id = $1", &[run]).await;
         let count = |number: i32| u32::try_from(number).unwrap();
-        Seen {
+        VisibleState {
             run: row.get(0),
             generation: count(row.get(1)),
             steps: steps
                 .iter()
-                .map(|row| StepSeen {
+                .map(|row| VisibleStep {
                     status: row.get(0),
                     failures: count(row.get(1)),
                     workers_lost: count(row.get(2)),
@@ -113,17 +119,17 @@ impl<'a> Postgres<'a> {
         }
     }
 
-    /// The run's version, and all that the API shows under it.
-    pub async fn shown(&self) -> (String, Value) {
+    /// What the API answers for the run.
+    pub async fn api_answers(&self) -> ApiAnswers {
         let (db, tenant, run) = (&self.lab.ctx.db, &self.lab.tenant, self.run);
         let version = run::run_version(db, tenant, run).await.unwrap().expect("the run exists");
-        let shown = json!({
+        let content = json!({
             "run": run::run_fetch(db, tenant, run).await.unwrap(),
             "steps": step_view::step_list(db, tenant, run, None, 1_000).await.unwrap().items,
             "events": event::event_list(db, tenant, run, 0, 1_000).await.unwrap().items,
             "gates": gate::gate_list_of_run(db, tenant, run, None, 1_000).await.unwrap().items,
         });
-        (version, shown)
+        ApiAnswers { version, content }
     }
 
     async fn claim(&self, steps: &[usize]) -> Answer {
@@ -146,7 +152,7 @@ impl<'a> Postgres<'a> {
         claimed.iter().map(|step| format!("{} attempt {}", self.at(step.step_id), step.attempt)).collect()
     }
 
-    async fn finish(&self, ends: &[Finish], goes_on: bool) -> Answer {
+    async fn finish(&self, ends: &[Finish], continues: bool) -> Answer {
         let items: Vec<_> = ends.iter().map(|end| self.item(end)).collect();
         let next = Continuation {
             call: Uuid::new_v4(),
@@ -155,7 +161,7 @@ impl<'a> Postgres<'a> {
             timeout_s: AN_HOUR_S,
             refs_bytes: 1 << 20,
         };
-        let finishes = step::steps_finish(&self.lab.ctx.db, &items, goes_on.then_some(&next)).await.unwrap();
+        let finishes = step::steps_finish(&self.lab.ctx.db, &items, continues.then_some(&next)).await.unwrap();
         let word = |item: &step::Finished| format!("{} {:?}", self.at(item.step_id), item.result).to_lowercase();
         let mut results: Vec<_> = finishes.items.iter().map(word).collect();
         results.extend(self.attempts(&finishes.claimed));
@@ -171,7 +177,7 @@ impl<'a> Postgres<'a> {
                 FinishTo::Succeeded
             }
             To::Failed | To::Retry { .. } => {
-                error = Some(StepError::new("drawn", "by the model"));
+                error = Some(StepError::new("chosen", "by the model"));
                 delay_ms = if end.to == (To::Retry { delayed: true }) { u64::from(AN_HOUR_S) * 1_000 } else { 0 };
                 if end.to == To::Failed { FinishTo::Failed } else { FinishTo::Ready }
             }
@@ -217,10 +223,10 @@ impl<'a> Postgres<'a> {
         };
         Answer::of(match gate::gate_create(&self.lab.ctx.db, &request).await.unwrap() {
             GateCreated::Created => "created",
-            GateCreated::Conflict(Started::Run { .. }) => "conflict run",
-            GateCreated::Conflict(Started::Step { .. }) => "conflict step",
-            GateCreated::NotFound { what: Barred::Run } => "not_found run",
-            GateCreated::NotFound { what: Barred::Step } => "not_found step",
+            GateCreated::Conflict(AlreadyStarted::Run { .. }) => "conflict run",
+            GateCreated::Conflict(AlreadyStarted::Step { .. }) => "conflict step",
+            GateCreated::NotFound { what: GateTarget::Run } => "not_found run",
+            GateCreated::NotFound { what: GateTarget::Step } => "not_found step",
         })
     }
 
