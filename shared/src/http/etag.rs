@@ -45,7 +45,7 @@ impl Condition {
     ) -> Result<Response, Error> {
         let tag = self.tag(version);
         let mut response = match &self.if_none_match {
-            IfNoneMatch::Tags(tags) if tags.iter().any(|known| known == tag.as_bytes()) => not_modified(),
+            IfNoneMatch::Tags(tags) if tags.iter().any(|other| other == tag.as_bytes()) => not_modified(),
             IfNoneMatch::Tags(_) => answer.await?,
             // `*` matches every answer except an error.
             IfNoneMatch::Any => answer.await.map(|_| not_modified())?,
@@ -142,7 +142,7 @@ mod tests {
     #[tokio::test]
     async fn a_matching_tag_gets_304_without_computing_the_answer() {
         let condition =
-            |target: &str, known: &[&str]| Condition { target: target.to_owned(), if_none_match: read(known) };
+            |target: &str, tags: &[&str]| Condition { target: target.to_owned(), if_none_match: read(tags) };
         let full = async || Ok("body".into_response());
         let tag_of = async |target: &str, version: &str| {
             let answer = condition(target, &[]).answer(version, full()).await.unwrap();
@@ -153,9 +153,9 @@ mod tests {
         assert_ne!(tag, tag_of("/runs/1?limit=2", "1").await);
         assert_ne!(tag, tag_of("/runs/1?limit=1", "2").await);
         let strong = tag.trim_start_matches("W/");
-        for known in [tag.as_str(), strong, &format!("\"x\", {tag}")] {
+        for sent in [tag.as_str(), strong, &format!("\"x\", {tag}")] {
             let never = async { panic!("computed") };
-            let answer = condition("/runs/1?limit=1", &[known]).answer("1", never).await.unwrap();
+            let answer = condition("/runs/1?limit=1", &[sent]).answer("1", never).await.unwrap();
             assert_eq!((answer.status().as_u16(), answer.headers()[header::ETAG].as_bytes()), (304, tag.as_bytes()));
         }
         let missing = async { Err(Error::NotFound("it".into())) };

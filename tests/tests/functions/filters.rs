@@ -140,11 +140,11 @@ async fn a_filtered_page_reads_a_bounded_number_of_runs() {
     assert_eq!((none.len(), pages), (0, 3), "10,000 runs per page");
     // The last run but one of a page, the last one, and the first one of the next page.
     let sql =
-        "update nofx.run set goal = 'wanted ' || goal where goal in ('run 10502', 'run 10501', 'run 10500', 'run 1')";
+        "update nofx.run set goal = 'match ' || goal where goal in ('run 10502', 'run 10501', 'run 10500', 'run 1')";
     lab.admin.execute(sql, &[]).await.unwrap();
-    let expected = ["wanted run 10502", "wanted run 10501", "wanted run 10500", "wanted run 1"];
+    let expected = ["match run 10502", "match run 10501", "match run 10500", "match run 1"];
     for (limit, max_pages) in [(1, 6), (2, 5), (100, 3)] {
-        let (found, pages) = all_pages(&api, &format!("?limit={limit}&goal=WANTED&status=queued")).await;
+        let (found, pages) = all_pages(&api, &format!("?limit={limit}&goal=MATCH&status=queued")).await;
         assert_eq!(found, expected, "{limit}");
         assert!(pages <= max_pages, "{limit}: {pages} pages");
     }
