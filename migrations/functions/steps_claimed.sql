@@ -17,7 +17,7 @@ declare
 begin
     for i in 1..cardinality(p_refs) loop
         if i = 1 or p_refs[i] <> p_refs[i - 1] then
-            -- Appending makes a copy in memory. Stored outputs are compressed, and each look into them would unpack them again.
+            -- Appending makes a copy in memory. Stored outputs are compressed, and each look-up would decompress them again.
             select u.outputs || '{}' into v_outputs
               from nofx.step u
              where u.run_id = p_run_id and u.name = p_refs[i];
@@ -56,7 +56,7 @@ begin
             select s.tenant_id, s.run_id, s.id, s.name, s.tool, s.attempt, s.failures, s.max_attempts, s.backoff_ms,
                    s.timeout_s, s.inputs, r.goal, r.workspace, r.traceparent,
                    case when s.refs = '{}' then '[]'
-                        -- Most steps refer to one value, which is as small as outputs are: no call for those.
+                        -- Most steps refer to one value. It is no larger than outputs may be, so it needs no check.
                         when cardinality(s.refs) = 1 then coalesce((
                             select jsonb_build_array(jsonb_build_object('step', u.name, 'path', u.path,
                                                                         'value', u.outputs #> u.path))
