@@ -39,7 +39,7 @@ fn runs(schemas: &mut Schemas) -> Vec<Operation> {
         Operation::new(Method::POST, "/runs", "createRun", RUNS, "Create a run of a plan.")
             .header("Idempotency-Key", "Makes it safe to repeat the request: the same key creates one run.", key)
             .header("traceparent", "W3C trace context; the run continues this trace.", json!({"type": "string"}))
-            .takes(plan_body(), example.clone())
+            .takes(schemas.plan(), example.clone())
             .answers(201, "The run was created.", schemas.of::<RunCreated>())
             .with("Location")
             .example("run", "POST /runs")
@@ -47,7 +47,7 @@ fn runs(schemas: &mut Schemas) -> Vec<Operation> {
             .with("Location")
             .refuses(&[Code::IdempotencyConflict]),
         Operation::new(Method::POST, "/plans/check", "checkPlan", RUNS, "Check a plan without creating a run.")
-            .takes(plan_body(), example)
+            .takes(schemas.plan(), example)
             .answers(200, "POST /runs would accept the plan.", schemas.of::<PlanChecked>()),
         get("/runs", "listRuns", RUNS, "List runs, newest first.")
             .answers(200, "A page.", schemas.of::<RunPage>())
@@ -186,15 +186,6 @@ fn server(schemas: &mut Schemas) -> Vec<Operation> {
             json!({"type": "object"}),
         ),
     ]
-}
-
-fn plan_body() -> Value {
-    json!({
-        "type": "object",
-        "properties": {"plan": {"description": "plan.schema.json has its schema, docs/plans.md explains it.", "type": "object"}},
-        "required": ["plan"],
-        "additionalProperties": false,
-    })
 }
 
 fn rule_body() -> Value {

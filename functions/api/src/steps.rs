@@ -7,7 +7,7 @@ use shared::context::Ctx;
 use shared::db::{Page, step_view};
 use shared::domain::{GateStatus, RunId, RunStatus, StepId, StepStatus, Timestamp};
 use shared::error::Error;
-use shared::http::{Query, encoded, id_param, not_given_out, page_of, shown};
+use shared::http::{BasePath, Query, encoded, id_param, not_given_out, page_of, shown};
 use shared::view::{Step, StepPage, StepWhy};
 
 use crate::runs::must_exist;
@@ -16,7 +16,12 @@ use crate::runs::must_exist;
 const NAMES: usize = 20;
 
 /// `GET /runs/{id}/steps?after=&limit=` -> `{steps, next}` in the plan's order.
-pub async fn list(State(ctx): State<Ctx>, Path(id): Path<String>, query: Query) -> Result<Response, Error> {
+pub async fn list(
+    State(ctx): State<Ctx>,
+    base_path: BasePath,
+    Path(id): Path<String>,
+    query: Query,
+) -> Result<Response, Error> {
     let id: RunId = id_param("run", &id)?;
     let (after, limit) = (query.after::<StepId>()?, query.limit()?);
     if let Some(after) = after
@@ -25,7 +30,7 @@ pub async fn list(State(ctx): State<Ctx>, Path(id): Path<String>, query: Query) 
         must_exist(&ctx, id).await?;
         return Err(not_given_out());
     }
-    let page = page(&ctx, id, after, limit).await?;
+    let page = page(&ctx, &base_path, id, after, limit).await?;
     if page.items.is_empty() {
         must_exist(&ctx, id).await?;
     }
@@ -34,11 +39,17 @@ pub async fn list(State(ctx): State<Ctx>, Path(id): Path<String>, query: Query) 
 }
 
 /// Steps of a run. What is too large for a list has the address of the step that shows it.
-pub async fn page(ctx: &Ctx, run: RunId, after: Option<StepId>, limit: i64) -> Result<Page<Step>, Error> {
+pub async fn page(
+    ctx: &Ctx,
+    base_path: &BasePath,
+    run: RunId,
+    after: Option<StepId>,
+    limit: i64,
+) -> Result<Page<Step>, Error> {
     let mut page = step_view::step_list(&ctx.db, &ctx.config.tenant, run, after, limit).await?;
     for step in &mut page.items {
         for omitted in [&mut step.inputs_omitted, &mut step.outputs_omitted].into_iter().flatten() {
-            omitted.href = format!("/runs/{run}/steps/{}", encoded(&step.name));
+            omitted.href = base_path.to(&format!("/runs/{run}/steps/{}", encoded(&step.name)));
         }
     }
     Ok(page)

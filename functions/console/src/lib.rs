@@ -38,14 +38,13 @@ pub fn routes() -> Routes<Ctx> {
 
 /// The function over a context.
 pub fn router(ctx: Ctx) -> Router {
-    let pages = routes()
+    routes()
         .into_router(ctx.config.public_url.as_deref())
         // A page for whatever else is below `/ui`, and for what is asked in a way that no page answers.
         .route("/ui/{*rest}", any(routes::nowhere))
         .method_not_allowed_fallback(routes::wrong_method)
-        .layer(middleware::from_fn(secure));
-    // `lambda_http` puts the stage of a REST API in front of the path unless it is told not to.
-    Router::new().merge(pages.clone()).nest("/{stage}", pages).with_state(ctx)
+        .layer(middleware::from_fn(secure))
+        .with_state(ctx)
 }
 
 async fn secure(request: Request, next: Next) -> Response {

@@ -9,8 +9,8 @@ use crate::domain::{RunId, StepId, TenantId};
 use crate::error::Error;
 use crate::view::{Step, StepWhy};
 
-/// A step as the API shows it; wants `s` a step. Inputs and outputs above `most` bytes are left out, and the size of what
-/// is left out is told, but not its address.
+/// A step as the API shows it; wants `s` a step. Inputs and outputs above `most` bytes are null, and `.._omitted` has their
+/// size, but not their address.
 fn columns(most: i32) -> String {
     format!(
         "s.id, s.name, s.tool, s.status, s.attempt, s.blockers, s.ready_at, s.started_at, s.finished_at,

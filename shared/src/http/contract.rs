@@ -8,16 +8,21 @@ use serde_json::{Map, Value, json};
 
 use super::body::{MAX_ACTOR_CHARS, MAX_REASON_CHARS};
 use crate::domain::fields::Names;
+use crate::domain::plan::Limits;
+use crate::domain::plan_schema;
 use crate::error::Code;
 
-/// Schemas of answers, by the names of their types.
+/// Where the document keeps its schemas.
+const PLACE: &str = "/components/schemas";
+
+/// Schemas by name: those of answers, by their types, and those of a plan.
 pub struct Schemas(SchemaGenerator);
 
 impl Default for Schemas {
     fn default() -> Self {
         let settings = SchemaSettings::draft2020_12().for_serialize();
         let settings = settings.with(|settings| {
-            settings.definitions_path = "/components/schemas".into();
+            settings.definitions_path = PLACE.into();
             settings.meta_schema = None;
         });
         Self(settings.into_generator())
@@ -33,6 +38,19 @@ impl Schemas {
     /// The schema of a bare array.
     pub fn list_of<T: JsonSchema>(&mut self) -> Value {
         json!({"type": "array", "items": self.of::<T>()})
+    }
+
+    /// The schema of `{"plan": {...}}`, with the default limits. That of the plan and its parts are kept.
+    pub fn plan(&mut self) -> Value {
+        let place = format!("#{PLACE}");
+        let parts = plan_schema::definitions(&Limits::default(), &place);
+        self.0.definitions_mut().extend(parts);
+        json!({
+            "type": "object",
+            "properties": {"plan": {"$ref": format!("{place}/{}", plan_schema::PLAN_NAME)}},
+            "required": ["plan"],
+            "additionalProperties": false,
+        })
     }
 
     /// The schemas that were kept.

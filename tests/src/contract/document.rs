@@ -7,8 +7,7 @@ use axum::http::Method;
 use serde_json::{Map, Value, json};
 use shared::error::Code;
 use shared::http::contract::{Answer, Operation, Schemas, parameter};
-use shared::http::{BodyKind, Route};
-use shared::view::ProblemDocument;
+use shared::http::{BodyKind, ProblemDocument, Route};
 
 use super::path;
 

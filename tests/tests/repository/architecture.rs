@@ -11,7 +11,7 @@ type Arrows = [(&'static str, &'static [&'static str])];
 
 const SHARED: &Arrows = &[
     ("domain", &[]),
-    ("view", &["domain", "error"]),
+    ("view", &["domain"]),
     ("error", &["domain"]),
     ("config", &["domain", "error"]),
     ("telemetry", &["error"]),

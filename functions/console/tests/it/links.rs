@@ -3,7 +3,7 @@
 use console::page::{Base, Message, Notice, RunPage, message, run_list, run_page};
 use shared::db::console::RunList;
 
-use crate::support::{gate, get, run, run_id, run_row};
+use crate::support::{gate, run, run_id, run_row};
 
 fn addresses(page: &str) -> Vec<&str> {
     let after = |attribute: &'static str| {
@@ -53,14 +53,4 @@ fn every_address_of_every_page_leads_below_ui_whatever_stands_before_it() {
             }
         }
     }
-}
-
-#[tokio::test]
-async fn a_stage_in_front_of_the_path_is_understood() {
-    for path in ["/prod/ui/static/app.css", "/prod/ui"] {
-        let status = get(path).await.status;
-        assert!(status.is_success() || status.is_redirection(), "{path}: {status}");
-    }
-    // It got as far as the database.
-    assert_eq!(get(&format!("/prod/ui/runs/{}", run_id())).await.status, 503);
 }
