@@ -14,8 +14,8 @@ use super::tool::{HANDLERS, HandlerSpec, Tools, prefixed_pattern};
 
 /// Neither blank nor with NUL. The reader knows more kinds of white space.
 const FILLED: &str = r"^[^\u0000]*[^ \t\n\r\u0000][^\u0000]*$";
-/// A UUID as it is usually written, or without hyphens, in braces or as a URN.
-const UUID: &str = "[0-9A-Fa-f]{8}-?([0-9A-Fa-f]{4}-?){3}[0-9A-Fa-f]{12}";
+/// A UUID as it is usually written, as a URN, in braces, or without hyphens.
+const UUID: &str = r"^((urn:uuid:)?[0-9A-Fa-f]{8}-([0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}|\{[0-9A-Fa-f]{8}-([0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}\}|[0-9A-Fa-f]{32})$";
 
 /// The schema of `{"plan": {...}}`, the body of `POST /runs`.
 pub fn schema(limits: &Limits) -> Value {

@@ -12,6 +12,13 @@ use crate::domain::plan::Limits;
 use crate::domain::plan_schema;
 use crate::error::Code;
 
+// Patterns have neither classes of Unicode nor \x escapes, which not every reader of schemas knows.
+/// Control characters, inside of a class.
+const CONTROL: &str = r"\u0000-\u001f\u007f-\u009f";
+/// Text without NUL, and the same with something in it that can be seen.
+pub const NO_NUL: &str = r"^[^\u0000]*$";
+pub const FILLED: &str = r"^[^\u0000]*[^\s\u0000][^\u0000]*$";
+
 /// Where the document keeps its schemas.
 const PLACE: &str = "/components/schemas";
 
@@ -70,6 +77,8 @@ pub struct Operation {
     /// One sentence.
     pub summary: &'static str,
     pub headers: Vec<Header>,
+    /// Schemas of parameters that have another meaning than elsewhere.
+    pub parameters: Vec<(&'static str, Value)>,
     pub body: Option<RequestBody>,
     /// Without problems.
     pub answers: Vec<Answer>,
@@ -114,8 +123,8 @@ impl Operation {
         group: &'static str,
         summary: &'static str,
     ) -> Self {
-        let (headers, answers, codes) = (Vec::new(), Vec::new(), Vec::new());
-        Self { method, path, id, group, summary, headers, body: None, answers, codes }
+        let (headers, parameters, answers, codes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { method, path, id, group, summary, headers, parameters, body: None, answers, codes }
     }
 
     /// Adds an answer. The calls that follow describe it.
@@ -159,6 +168,13 @@ impl Operation {
         self
     }
 
+    /// The parameter of this name has a schema of its own.
+    #[must_use]
+    pub fn parameter(mut self, name: &'static str, schema: Value) -> Self {
+        self.parameters.push((name, schema));
+        self
+    }
+
     #[must_use]
     pub fn refuses(mut self, codes: &[Code]) -> Self {
         self.codes.extend(codes);
@@ -199,15 +215,27 @@ pub fn object(known: &[Names], required: &[&str], describe: impl Fn(&str) -> Val
     schema
 }
 
+/// The pattern of a name of Postgres with so many parts. Each has at most 63 bytes, which a pattern cannot say.
+pub fn dotted(parts: usize) -> String {
+    let part = format!("[^.{CONTROL}]{{1,63}}");
+    format!("^{}$", vec![part; parts].join(r"\."))
+}
+
+/// The schema of a name of a column or a role.
+pub fn plain_name() -> Value {
+    json!({"type": "string", "minLength": 1, "maxLength": 63, "pattern": format!("^[^{CONTROL}]*$")})
+}
+
 /// Schemas of the fields `actor` and `reason`.
 pub fn who_and_why(field: &str) -> Value {
     match field {
         "actor" => json!({
             "description": "Who asks; recorded as given, `anonymous` by default.",
-            "type": ["string", "null"], "minLength": 1, "maxLength": MAX_ACTOR_CHARS, "pattern": r"^[^\p{Cc}]*[^\s\p{Cc}][^\p{Cc}]*$",
+            "type": ["string", "null"], "minLength": 1, "maxLength": MAX_ACTOR_CHARS,
+            "pattern": format!("^[^{CONTROL}]*[^\\s{CONTROL}][^{CONTROL}]*$"),
         }),
         "reason" => json!({
-            "description": "Why.", "type": ["string", "null"], "maxLength": MAX_REASON_CHARS, "pattern": r"^[^\x00]*$",
+            "description": "Why.", "type": ["string", "null"], "maxLength": MAX_REASON_CHARS, "pattern": NO_NUL,
         }),
         other => unreachable!("the field {other} has no schema"),
     }
@@ -218,12 +246,10 @@ pub fn parameter(name: &str) -> Value {
     match name {
         "id" => json!({"type": "string", "format": "uuid"}),
         "name" => json!({"description": "Name of a step.", "type": "string", "minLength": 1}),
-        "table" => {
-            json!({"description": "`schema.table`.", "type": "string", "pattern": r"^[^.\p{Cc}]{1,63}\.[^.\p{Cc}]{1,63}$"})
-        }
+        "table" => json!({"description": "`schema.table`.", "type": "string", "pattern": dotted(2)}),
         "after" => json!({
-            "description": "Cursor: `next` of the page before, or for a timeline the `seq` of the last event seen.",
-            "type": "string",
+            "description": "Cursor: `next` of the page before, which is the id of its last row. Empty for the first page.",
+            "anyOf": [{"type": "string", "format": "uuid"}, {"const": ""}],
         }),
         "limit" => json!({
             "description": "Most rows of the page.",
