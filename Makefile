@@ -59,17 +59,18 @@ openapi:
 deploy-local:
 	@$(NOFX) deploy-local
 
-SCHEMATHESIS = .local/schemathesis/bin
+SCHEMATHESIS = .local/schemathesis
 
 $(SCHEMATHESIS)/installed: localstack/requirements-schemathesis.txt
-	rm -rf .local/schemathesis
-	python3 -m venv .local/schemathesis
-	$(SCHEMATHESIS)/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps -r $<
+	rm -rf $(SCHEMATHESIS)
+	python3 -m venv $(SCHEMATHESIS)
+	$(SCHEMATHESIS)/bin/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps -r $<
 	touch $@
 
-# Needs a running stack: its state changes a lot. MINUTES=10 takes longer, SEED=1 sends other requests.
+# Needs a running stack, and changes its state a lot. MINUTES=10 takes longer, SEED=1 sends other requests. It keeps files in
+# the folder that it runs in.
 schemathesis: $(SCHEMATHESIS)/installed
-	$(SCHEMATHESIS)/st --config-file tests/schemathesis.toml run $(or $(URL),http://127.0.0.1:3000)/openapi.json \
+	cd $(SCHEMATHESIS) && bin/st --config-file ../../tests/schemathesis.toml run $(or $(URL),http://127.0.0.1:3000)/openapi.json \
 		--checks all --continue-on-failure --max-time $$((60 * $(or $(MINUTES),1))) --seed $(or $(SEED),20261123) \
 		--generation-database none --request-timeout 35
 

@@ -4,11 +4,12 @@
 mod answer;
 mod document;
 mod page;
+mod pretty;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-pub use answer::problems;
+pub use answer::{dead_ends, examples, problems};
 pub use document::{PAGES, operations};
 
 /// A file of the repository.

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use pulldown_cmark::{Event, HeadingLevel, Options, Parser, Tag, TagEnd};
-use serde_json::{Value, json};
+use serde_json::Value;
+
+use super::pretty::pretty;
 
 /// Every operation of the document, by group.
 pub fn reference(document: &Value) -> String {
@@ -317,7 +319,8 @@ fn kind(schema: &Value) -> Markup {
 /// The bounds of a value, and what it is by default.
 fn facts(schema: &Value) -> String {
     let number = |name: &str| schema[name].as_u64();
-    let mut facts = Vec::new();
+    // The first is empty, so that a comma stands before each.
+    let mut facts = vec![String::new()];
     match (number("minimum"), number("maximum").filter(|most| *most < u64::from(u32::MAX))) {
         (Some(least), Some(most)) => facts.push(format!("{least} to {most}")),
         (None, Some(most)) => facts.push(format!("at most {most}")),
@@ -329,7 +332,7 @@ fn facts(schema: &Value) -> String {
         facts.extend(number(name).map(|most| format!("at most {most} {unit}")));
     }
     facts.extend(schema.get("default").map(|default| format!("default {default}")));
-    facts.iter().map(|fact| format!(", {fact}")).collect()
+    facts.join(", ")
 }
 
 /// Text with `code` and [links](to).
@@ -346,51 +349,6 @@ fn inline(text: &str) -> Markup {
 fn first_sentence(description: &Value) -> Markup {
     let text = description.as_str().unwrap_or_default();
     inline(text.split("\n\n").next().unwrap_or_default())
-}
-
-/// JSON that is short stands in one line. Quotes stay as they are, which makes the page a third smaller.
-fn pretty(value: &Value) -> Markup {
-    let mut shown = String::new();
-    spread(value, 0, &mut shown);
-    PreEscaped(shown.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;"))
-}
-
-/// Longest line of an example.
-const LINE: usize = 76;
-
-fn spread(value: &Value, depth: usize, shown: &mut String) {
-    let line = spaced(value);
-    let entries: Vec<(String, &Value)> = match value {
-        Value::Object(fields) => fields.iter().map(|(name, value)| (format!("{}: ", json!(name)), value)).collect(),
-        Value::Array(items) => items.iter().map(|value| (String::new(), value)).collect(),
-        _ => Vec::new(),
-    };
-    if entries.is_empty() || 2 * depth + line.len() <= LINE {
-        shown.push_str(&line);
-        return;
-    }
-    let (open, close) = if value.is_object() { ('{', '}') } else { ('[', ']') };
-    let indent = "  ".repeat(depth);
-    shown.push(open);
-    for (at, (name, value)) in entries.into_iter().enumerate() {
-        shown.push_str(if at > 0 { ",\n" } else { "\n" });
-        shown.push_str(&format!("{indent}  {name}"));
-        spread(value, depth + 1, shown);
-    }
-    shown.push_str(&format!("\n{indent}{close}"));
-}
-
-/// JSON in one line.
-fn spaced(value: &Value) -> String {
-    match value {
-        Value::Object(fields) => {
-            let fields: Vec<_> =
-                fields.iter().map(|(name, value)| format!("{}: {}", json!(name), spaced(value))).collect();
-            format!("{{{}}}", fields.join(", "))
-        }
-        Value::Array(items) => format!("[{}]", items.iter().map(spaced).collect::<Vec<_>>().join(", ")),
-        other => other.to_string(),
-    }
 }
 
 fn text(value: &Value) -> &str {

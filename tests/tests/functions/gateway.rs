@@ -68,9 +68,9 @@ impl Gateway {
         Self::of(console::router(lab.ctx.clone()), &console::routes(), shape)
     }
 
-    fn of(router: Router, routes: &Routes<Ctx>, shape: Shape) -> Self {
-        let routes = routes.table().iter().map(|route| route.path).collect();
-        Self { router: shared::http::with_layers(router), routes, shape }
+    fn of(function: Router, listed: &Routes<Ctx>, shape: Shape) -> Self {
+        let routes = listed.table().iter().map(|route| route.path).collect();
+        Self { router: shared::http::with_layers(function), routes, shape }
     }
 
     pub async fn get(&self, path: &str) -> Answer {
