@@ -35,7 +35,7 @@ fn runs(schemas: &mut Schemas) -> Vec<Operation> {
         "description": "The `seq` of the last event seen. Empty or 0 for the first page.", "default": 0,
         "anyOf": [{"type": "integer", "minimum": 0, "maximum": i64::MAX}, {"const": ""}],
     });
-    let key = json!({"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"});
+    let key = json!({"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"});
     let example = json!({"plan": {"goal": "say hello", "steps": [
         {"name": "hello", "tool": "echo", "inputs": {"text": "hello"}},
         {"name": "approve", "tool": "manual:release", "depends_on": ["hello"], "timeout_s": 3600}]}});

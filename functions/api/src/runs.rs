@@ -121,7 +121,9 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Error> {
         (None, _) => Ok(None),
         (_, Some(_)) => Err(Error::invalid("Idempotency-Key", "must be given once")),
         (Some(value), None) => {
-            value.to_str().map(Some).map_err(|_| Error::invalid("Idempotency-Key", "must be visible ASCII"))
+            // `to_str` lets tabs pass.
+            let key = value.to_str().ok().filter(|key| !key.contains('\t'));
+            key.map(Some).ok_or_else(|| Error::invalid("Idempotency-Key", "must be visible ASCII"))
         }
     }
 }
