@@ -1,7 +1,7 @@
 # Needs Rust, Python (>= 3.10) and Node (>= 20). Everything else goes into .local/.
 
 NOFX = cargo run --bin nofx --
-# Uses cargo-nextest if it is installed, else `cargo test`. Either fails if a test fails or none ran.
+# Uses cargo-nextest if it is installed, else `cargo test`. Fails if a test fails or if none ran.
 TEST = $(NOFX) exec -- ./tests/run
 # The contract suite also needs LocalStack and a second S3 server.
 TEST_CONTRACT = $(NOFX) exec --localstack -- ./tests/run
@@ -14,8 +14,8 @@ help:
 	@echo "make test   run every suite (one: make test-unit, -integration, -functions, -contract, -chaos, -memory, -security, -deploy, -e2e)"
 	@echo "make bench  run the benchmarks and print a JSON line for each (one: ONLY=engine|restate|create|history|start|stack|cost|soak)"
 	@echo "make migration NAME=..   write the next migration, with the SQL functions that changed"
-	@echo "make openapi  write openapi.json and the pages of GET /docs again, after a change of a route or of an answer"
-	@echo "make schemathesis  send requests that follow from openapi.json, and such that break it, to the stack of make dev"
+	@echo "make openapi   write openapi.json and the pages of GET /docs, after a change of a route or of an answer"
+	@echo "make schemathesis   test the stack of make dev against openapi.json"
 	@echo "make deploy-local   deploy template.yaml to an emulator and run the sample plans there"
 	@echo "make deploy         deploy release builds to AWS (ENV=dev|prod; first time: GUIDED=1; CA=FILE for the database's CA certificate)"
 	@echo "make lint   check dependencies, format, clippy and rustdoc; warnings are errors"
@@ -42,7 +42,7 @@ test-contract:
 test-integration test-functions test-chaos test-memory test-security test-e2e:
 	@$(TEST) $(@:test-%=%)
 
-# Progress and skipped benchmarks go to standard error. The history benchmark fills 10 GB of tables; HISTORY=500000 fills less.
+# Progress and skipped benchmarks are printed to standard error. The history benchmark writes 10 GB of tables; HISTORY=500000 writes less.
 bench:
 	@cargo build --quiet --locked --profile perf --package perf
 	@target/perf/nofx-bench $(if $(ONLY),--only $(ONLY)) $(if $(HISTORY),--history $(HISTORY)) $(if $(MINUTES),--minutes $(MINUTES))
@@ -74,7 +74,7 @@ schemathesis: $(SCHEMATHESIS)/installed
 		--checks all --continue-on-failure --max-time $$((60 * $(or $(MINUTES),1))) --seed $(or $(SEED),20261123) \
 		--generation-database none --request-timeout 35
 
-# Programs that check the dependencies: their licences, sources and versions, and whether each is used.
+# Programs that check dependencies: licences, sources, versions, and whether each is used.
 LINTERS = .local/lint/bin
 
 $(LINTERS)/installed: localstack/requirements-lint.txt
@@ -83,7 +83,7 @@ $(LINTERS)/installed: localstack/requirements-lint.txt
 	$(LINTERS)/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps -r $<
 	touch $@
 
-# The tests are left out of cargo-shear: their dependencies are normal ones, so that all builds share one set of features.
+# cargo-shear skips the tests: their dependencies are normal ones, not dev-dependencies, so that all builds share one set of features.
 lint: $(LINTERS)/installed
 	$(LINTERS)/cargo-deny --locked check bans licenses sources
 	$(LINTERS)/cargo-shear --locked --exclude nofx-tests

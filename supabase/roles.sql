@@ -1,6 +1,6 @@
--- Roles of the local cluster. The Supabase CLI runs this file before the migrations. The first migration creates the same
--- roles if they are missing. Here `postgres`, which is not a superuser on Supabase, also becomes a member of them, so that it
--- can `set role nofx_worker`, as it can with `anon` and `authenticated`.
+-- Roles of the local cluster. The Supabase CLI runs this file before the migrations, which create the same roles if they are missing. This
+-- file also makes `postgres` a member of them. On Supabase it is not a superuser, so it needs that for `set role nofx_worker`, as for
+-- `anon` and `authenticated`.
 do $$
 begin
     if not exists (select from pg_roles where rolname = 'nofx_api') then

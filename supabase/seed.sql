@@ -6,8 +6,8 @@ create table if not exists public.products (
     created_at timestamptz not null default now()
 );
 
--- On a laptop the rule alone decides what plans may write: the writer's role may use every table that `postgres` creates. In
--- production grant each table by name.
+-- On a laptop, the writer's role may use every table that `postgres` creates, so only rules decide what plans may write. In production,
+-- grant each table by name.
 grant usage on schema public to nofx_writer;
 grant select, insert, update, delete on all tables in schema public to nofx_writer;
 grant usage on all sequences in schema public to nofx_writer;

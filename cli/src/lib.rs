@@ -1,4 +1,4 @@
-//! The `nofx` command: its commands, and a client of the control plane. The local stack is `nofx_local`.
+//! The `nofx` command: its commands, and a client of the control plane. The crate `nofx_local` has the local stack.
 
 pub mod client;
 pub mod commands;

@@ -26,13 +26,13 @@ Exit status:
   0  success
   1  failure, or the watched run did not succeed
   2  wrong usage
-  exec passes on the status of its command, or gives 128 and the number of the signal that ended it.";
+  exec returns the status of its command, or 128 plus the number of the signal that ended it.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the local stack in the foreground, until Ctrl-C
     Dev(dev::Args),
-    /// Run the sample plans, and check that each ends as it should
+    /// Run the sample plans, and check that each ends as expected
     Demo(demo::Args),
     /// Run a command with a throwaway Postgres and AWS emulator
     Exec(exec::Args),
@@ -55,9 +55,9 @@ enum Command {
     Watch(watch::Args),
     /// List the newest runs
     Runs,
-    /// Approve a gate: what waits for it goes ahead
+    /// Approve a gate: the step or run that waits for it continues
     Approve(decide::Args),
-    /// Reject a gate: what waits for it fails
+    /// Reject a gate: the step or run that waits for it fails
     Reject(decide::Args),
     /// Waive a gate: let it pass without evidence
     Waive(decide::Args),

@@ -1,4 +1,4 @@
-//! The checkout the command works in: where its files are, and what the user's `.env` says.
+//! The checkout that the command works in: paths of its files, and the user's `.env`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,14 +8,14 @@ use anyhow::{Context, Result};
 
 use crate::report::hinted;
 
-/// The root of a NOFX checkout; everything the command writes lies below its `.local/`.
+/// The root of a NOFX checkout. The command writes only below `.local/`.
 #[derive(Clone, Debug)]
 pub struct Checkout {
     root: PathBuf,
 }
 
 impl Checkout {
-    /// The checkout around the working directory.
+    /// The checkout that contains the working directory.
     pub fn find() -> Result<Self> {
         let here = env::current_dir().context("the working directory is gone")?;
         let root = here
@@ -23,7 +23,7 @@ impl Checkout {
             .find(|dir| dir.join("localstack/requirements.txt").is_file() && dir.join("Cargo.toml").is_file())
             .ok_or_else(|| {
                 hinted(
-                    "this directory is in no checkout of NOFX",
+                    "this directory is not in a checkout of NOFX",
                     "change into the checkout: the local stack builds the functions from it",
                 )
             })?;
@@ -42,8 +42,8 @@ impl Checkout {
         self.root.join(".local")
     }
 
-    /// The state of `nofx dev`: kept between starts, removed by `--reset`. A second stack beside the first one lives in
-    /// the folder that `NOFX_STATE_DIR` names.
+    /// The state of `nofx dev`: kept between starts, removed by `--reset`. `NOFX_STATE_DIR` names another folder, for a
+    /// second stack.
     pub fn state(&self) -> PathBuf {
         match env::var_os("NOFX_STATE_DIR").filter(|dir| !dir.is_empty()) {
             Some(dir) => self.root.join(dir),
@@ -55,17 +55,17 @@ impl Checkout {
         self.root.join("migrations")
     }
 
-    /// What a local database holds beyond its schema.
+    /// Initial rows of a local database.
     pub fn seed(&self) -> PathBuf {
         self.root.join("supabase/seed.sql")
     }
 
-    /// What the local stack's servers are made from: package lists, the compose file, LocalStack's hooks.
+    /// Files for the local stack's servers: package lists, the compose file, LocalStack's hooks.
     pub fn localstack(&self) -> PathBuf {
         self.root.join("localstack")
     }
 
-    /// The variables of the checkout's `.env`; none if there is no such file.
+    /// The variables of the checkout's `.env`. Empty if there is no such file.
     pub fn dotenv(&self) -> Result<BTreeMap<String, String>> {
         let path = self.root.join(".env");
         match fs::read_to_string(&path) {
@@ -76,8 +76,8 @@ impl Checkout {
     }
 }
 
-/// `KEY=value` lines; `export` and one pair of quotes are allowed, `#` starts a comment line or, after a space, the
-/// end of an unquoted value. Values are taken literally: nothing is expanded.
+/// Reads `KEY=value` lines. `export` and one pair of quotes are allowed. `#` starts a comment, also after an unquoted
+/// value and a space. Nothing in values is expanded.
 fn parse_dotenv(text: &str) -> BTreeMap<String, String> {
     let mut variables = BTreeMap::new();
     for line in text.lines() {
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dotenv_takes_quotes_comments_and_export() {
+    fn dotenv_accepts_quotes_comments_and_export() {
         let variables = parse_dotenv(
             "# keys\nexport OPENAI_API_KEY=\"sk-a#b\"\nANTHROPIC_API_KEY='x' # mine\nGEMINI_API_KEY=plain # note\n#OFF=1\nEMPTY=\nbroken\n",
         );

@@ -10,7 +10,7 @@ use tokio_postgres::config::Host;
 
 use crate::report::hinted;
 
-/// Connects to `url`, by TLS as the functions do.
+/// Connects to `url` with the same TLS settings as the functions.
 pub async fn connect(url: &str) -> Result<Client> {
     let ca_file = env::var_os("DATABASE_CA_FILE").filter(|path| !path.is_empty()).map(PathBuf::from);
     let config = DatabaseConfig { url: url.to_owned(), ca_file, pool_size: 1 };
@@ -23,19 +23,19 @@ pub async fn connect(url: &str) -> Result<Client> {
     })
 }
 
-/// An error unless the database can be reached.
+/// Fails if the database cannot be reached.
 pub async fn check(url: &str) -> Result<()> {
     connect(url).await.map(drop)
 }
 
-/// The same connection URL with another login. Neither name nor password may need an escape.
+/// The same connection URL with another login. Name and password must not need escaping.
 pub fn with_login(url: &str, user: &str, password: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap_or(("postgresql", url));
     let host = rest.split_once('@').map_or(rest, |(_, host)| host);
     format!("{scheme}://{user}:{password}@{host}")
 }
 
-/// Where a URL points, without its secrets.
+/// Host and port of a URL, without its secrets.
 fn place(url: &str) -> String {
     let Ok(config) = url.parse::<tokio_postgres::Config>() else { return "the database".to_owned() };
     let host = match config.get_hosts().first() {
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_login_of_a_url_is_replaced_and_the_rest_kept() {
+    fn only_the_login_of_a_url_is_replaced() {
         for url in [
             "postgresql://owner:word@db:5432/postgres?sslmode=disable",
             "postgresql://db:5432/postgres?sslmode=disable",

@@ -1,5 +1,5 @@
-//! The Lambda functions as the local stack runs them: the numbers of `shared::domain::tool`, which AWS gets as well,
-//! and how many of each work at once here.
+//! The Lambda functions of the local stack: the settings of `shared::domain::tool`, as on AWS, and the local
+//! concurrency of each.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use shared::domain::tool::{HANDLERS, HandlerSpec};
 #[derive(Clone, Copy, Debug)]
 pub struct QueueFunction {
     pub spec: &'static HandlerSpec,
-    /// Batches in flight at once, each received by a poll of its own: as many as the function can work on soon, so
-    /// that no message waits out its visibility behind a slow one.
+    /// Concurrent polls, each with one batch in flight. Only as many as the function can handle soon, so that no
+    /// message uses up its visibility timeout behind a slow one.
     pub polls: u32,
     /// Processes of the function.
     pub processes: u32,
@@ -25,14 +25,14 @@ pub const SWEEPER_TIMEOUT: Duration = Duration::from_mins(1);
 /// Every queue function.
 pub fn queue_functions() -> impl Iterator<Item = QueueFunction> {
     HANDLERS.iter().map(|spec| {
-        // One message at a time means long work: as many messages are taken as there are processes to do it. Short
-        // work gets as many polls as Lambda starts with; its batches may wait for each other.
+        // A batch size of 1 means long work: one poll for each process. Short work gets as many polls as Lambda starts
+        // with, and its batches may wait for each other.
         let (polls, processes) = if spec.batch_size == 1 { (2, 2) } else { (5, 1) };
         QueueFunction { spec, polls, processes }
     })
 }
 
-/// All functions, as their binaries are called.
+/// The names of all functions, which are also those of their binaries.
 pub fn names() -> impl Iterator<Item = &'static str> {
     HTTP_FUNCTIONS.into_iter().chain(HANDLERS.iter().map(|spec| spec.name)).chain([SWEEPER])
 }

@@ -1,7 +1,7 @@
-//! The local stack of the NOFX control plane: Postgres, an AWS emulator, the functions, and what AWS does between them;
-//! and the migrations of any database of it. The `nofx` command, the tests and the benchmarks are built on it.
+//! The local stack of the NOFX control plane: Postgres, an AWS emulator, the functions, and local replacements of API
+//! Gateway, event sources and schedules. Also the migrations. The `nofx` command, the tests and the benchmarks use it.
 
-// Where things are, and what is said of them.
+// Paths, ports and output.
 pub mod checkout;
 pub mod port;
 pub mod report;
@@ -14,9 +14,9 @@ pub mod aws;
 pub mod database;
 pub mod migrate;
 pub mod postgres;
-// The functions, and what calls them.
-mod front;
+// The functions, and what invokes them.
 pub mod function;
+mod gateway;
 mod lambda;
-// All of it together.
+// The complete stack.
 pub mod stack;

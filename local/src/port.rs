@@ -1,4 +1,4 @@
-//! Ports on the loopback interface: free ones, and the ones a stack had before.
+//! Ports on the loopback interface: free ones, and those that a stack used before.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
-/// Which part of a stack listens where. Kept between starts, so that a URL printed yesterday still works today.
+/// The port of each part of a stack. Kept between starts, so that URLs stay the same.
 #[derive(Debug)]
 pub struct Ports {
     path: PathBuf,
@@ -23,12 +23,12 @@ impl Ports {
         Self { path, ports }
     }
 
-    /// The port of `part`, if it ever had one.
+    /// The last port of `part`, if it had one.
     pub fn get(&self, part: &str) -> Option<u16> {
         self.ports.get(part).copied()
     }
 
-    /// The port `part` had before if nobody else took it, a free one otherwise.
+    /// The last port of `part` if it is free, else another free port.
     pub fn pick(&mut self, part: &str) -> Result<u16> {
         let before = self.get(part).filter(|number| is_free(*number));
         let number = before.map_or_else(|| self.find_free(), Ok)?;
@@ -42,7 +42,7 @@ impl Ports {
         fs::write(&self.path, json).with_context(|| format!("cannot write {}", self.path.display()))
     }
 
-    /// A free port that no part of this stack has: parts that are down still own theirs.
+    /// A free port that no part of this stack uses. Stopped parts keep theirs.
     fn find_free(&self) -> Result<u16> {
         for _ in 0..64 {
             let port = any_free()?;
@@ -54,7 +54,7 @@ impl Ports {
     }
 }
 
-/// A free port, for whoever takes it first.
+/// A free port. Nothing reserves it.
 pub fn any_free() -> Result<u16> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).context("no free port on 127.0.0.1")?;
     Ok(listener.local_addr().context("no free port on 127.0.0.1")?.port())
@@ -64,7 +64,7 @@ pub fn is_free(port: u16) -> bool {
     TcpListener::bind(("127.0.0.1", port)).is_ok()
 }
 
-/// Waits until something accepts connections on `port`; false if nothing does within `limit`.
+/// Waits until a server accepts connections on `port`. False if none does within `limit`.
 pub async fn accepts(port: u16, limit: Duration) -> bool {
     let start = Instant::now();
     while start.elapsed() < limit {

@@ -1,7 +1,7 @@
 //! An embedded Postgres: server binaries from the Python environment, a cluster below `.local`, loopback only.
 //!
-//! Postgres refuses to run as root. A command that runs as root therefore starts it as the owner of the checkout or,
-//! if that is root too, as `nobody`.
+//! Postgres refuses to run as root. So a command that runs as root starts it as the owner of the checkout or, if that
+//! is root too, as `nobody`.
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
@@ -16,26 +16,26 @@ use uuid::Uuid;
 
 use crate::checkout::Checkout;
 use crate::database;
-use crate::process::{self, Ending, Ledger, Process, server};
+use crate::process::{self, PidFile, Process, Termination, server};
 use crate::report::hinted;
 use crate::tools::python::PythonEnv;
 
-/// Part of the name of the cached template: raise it when the options of `initdb` below change.
+/// Part of the name of the cached template. Increase it when the options of `initdb` below change.
 const TEMPLATE_REVISION: u32 = 1;
-const ENDING: Ending = Ending::new(Signal::INT, Duration::from_secs(20));
+const TERMINATION: Termination = Termination::new(Signal::INT, Duration::from_secs(20));
 
-/// What a cluster is for.
+/// How a cluster is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// Work that is to survive a crash of the machine.
-    Kept,
-    /// Tests: it goes away soon, and who is not the superuser gets in without a password, as any role.
+    /// Its data must survive a crash of the machine.
+    Persistent,
+    /// For tests. Every role but the superuser can connect without a password.
     Throwaway,
 }
 
 const TRUST_ROLES: &str = "host all postgres 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n";
 
-/// Server binaries, and the user they run as.
+/// Server binaries, and the user that runs them.
 #[derive(Clone, Debug)]
 pub struct Postgres {
     bin: PathBuf,
@@ -48,11 +48,12 @@ pub struct Postgres {
 struct RunAs {
     uid: u32,
     gid: u32,
-    /// The checkout lies where this user may not go (`/root`): the server keeps root's right to pass directories.
+    /// Keep root's right to enter all directories, because the checkout is in one that this user may not enter, such as
+    /// `/root`.
     pass_directories: bool,
 }
 
-/// A cluster on disk and how to reach it.
+/// A cluster on disk, and how to connect to it.
 #[derive(Clone, Debug)]
 pub struct Cluster {
     pub dir: PathBuf,
@@ -61,7 +62,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// The cluster that [`Postgres::create`] made in `dir`, to listen on `port`.
+    /// The cluster that [`Postgres::create`] created in `dir`. It will listen on `port`.
     pub fn open(dir: PathBuf, port: u16) -> Result<Self> {
         let path = password_path(&dir);
         let password = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -75,15 +76,15 @@ impl Cluster {
 }
 
 impl Postgres {
-    /// The newest server of the environment that starts here and may enter the checkout.
+    /// The newest server that starts on this machine and can access the checkout.
     pub async fn find(env: &PythonEnv, checkout: &Checkout) -> Result<Self> {
         Self::find_for(env, checkout, &checkout.local()).await
     }
 
-    /// The same for a cluster below `state`, which may lie elsewhere.
+    /// The same for a cluster below `state`.
     pub async fn find_for(env: &PythonEnv, checkout: &Checkout, state: &Path) -> Result<Self> {
         let root = rustix::process::geteuid().is_root();
-        let mut kept_out = None;
+        let mut denied = None;
         for bin in env.postgres_dirs() {
             let users = if root { unprivileged_users(checkout)? } else { vec![None] };
             for user in users {
@@ -93,51 +94,52 @@ impl Postgres {
                         postgres.major = major;
                         return Ok(postgres);
                     }
-                    kept_out = user;
+                    denied = user;
                 }
             }
         }
-        if let Some(user) = kept_out {
-            return Err(kept_out_of(state, user));
+        if let Some(user) = denied {
+            return Err(cannot_enter(state, user));
         }
         Err(hinted(
             "postgres: no server binary starts on this machine",
             if root {
-                "it does not run as root, and the user nobody may not enter the checkout: move it out of /root, or set DATABASE_URL"
+                "it does not run as root, and the user nobody cannot enter the checkout: move it out of /root, or set DATABASE_URL"
             } else {
                 "set DATABASE_URL to a Postgres of your own"
             },
         ))
     }
 
-    /// Makes the cluster in `dir` if there is none. `cache` holds one template for all clusters of the checkout.
-    pub async fn create(&self, cache: &Path, dir: &Path, purpose: Purpose, ledger: &Ledger) -> Result<()> {
+    /// Creates the cluster in `dir` if there is none. It copies a template in `cache`, which all clusters of the
+    /// checkout share.
+    pub async fn create(&self, cache: &Path, dir: &Path, purpose: Purpose, pid_file: &PidFile) -> Result<()> {
         if dir.join("PG_VERSION").is_file() {
             return self.check_version(dir);
         }
-        let template = self.template(cache, ledger).await?;
-        let half = dir.with_extension("new");
-        let _ = fs::remove_dir_all(&half);
-        let (from, to, user) = (template.join("data"), half.clone(), self.user);
+        let template = self.template(cache, pid_file).await?;
+        let partial = dir.with_extension("new");
+        let _ = fs::remove_dir_all(&partial);
+        let (from, to, user) = (template.join("data"), partial.clone(), self.user);
         tokio::task::spawn_blocking(move || copy_tree(&from, &to, user)).await?.context("cannot copy the template")?;
         match purpose {
-            Purpose::Kept => self.sync(&half, ledger).await?,
+            Purpose::Persistent => self.sync(&partial, pid_file).await?,
             Purpose::Throwaway => {
-                fs::write(half.join("pg_hba.conf"), TRUST_ROLES).context("cannot configure the cluster")?;
+                fs::write(partial.join("pg_hba.conf"), TRUST_ROLES).context("cannot configure the cluster")?;
             }
         }
         let password = fs::read_to_string(template.join("password")).context("cannot read the password")?;
         let _ = fs::remove_file(password_path(dir));
         write_secret(&password_path(dir), &password)?;
-        fs::rename(&half, dir).with_context(|| format!("cannot create {}", dir.display()))
+        fs::rename(&partial, dir).with_context(|| format!("cannot create {}", dir.display()))
     }
 
-    /// Forces a freshly copied cluster to disk, as `initdb` would have done.
-    async fn sync(&self, dir: &Path, ledger: &Ledger) -> Result<()> {
+    /// Syncs a copied cluster to disk, as `initdb` would do.
+    async fn sync(&self, dir: &Path, pid_file: &PidFile) -> Result<()> {
         let mut command = self.command("initdb");
         command.arg("--sync-only").arg("-D").arg(dir);
         command.stdout(Stdio::null());
-        if process::run("initdb", command, ledger).await? {
+        if process::run("initdb", command, pid_file).await? {
             Ok(())
         } else {
             bail!("postgres: initdb --sync-only failed")
@@ -145,24 +147,24 @@ impl Postgres {
     }
 
     /// Starts the server and waits until it answers.
-    pub async fn start(&self, cluster: &Cluster, log: &Path, ledger: &Ledger) -> Result<Process> {
+    pub async fn start(&self, cluster: &Cluster, log: &Path, pid_file: &PidFile) -> Result<Process> {
         let mut command = self.command("postgres");
         command.arg("-D").arg(&cluster.dir);
         let port = format!("port={}", cluster.port);
-        // A socket file would need a short path; 127.0.0.1 is enough. Tests open a database each: 200 connections.
+        // No Unix socket, because its path must be short. 200 connections, because each test uses its own database.
         for setting in ["listen_addresses=127.0.0.1", &port, "unix_socket_directories=", "max_connections=200"] {
             command.args(["-c", setting]);
         }
         let url = cluster.url();
-        server::start("postgres", command, ENDING, log, ledger, || database::check(&url)).await
+        server::start("postgres", command, TERMINATION, log, pid_file, || database::check(&url)).await
     }
 
     fn template_dir(&self, cache: &Path) -> PathBuf {
         cache.join(format!("postgres-{}-{TEMPLATE_REVISION}", self.major))
     }
 
-    /// A cluster straight from `initdb`, made once: copying it takes a tenth of the time.
-    async fn template(&self, cache: &Path, ledger: &Ledger) -> Result<PathBuf> {
+    /// A new cluster from `initdb`, created once. Copying it takes a tenth of the time.
+    async fn template(&self, cache: &Path, pid_file: &PidFile) -> Result<PathBuf> {
         let template = self.template_dir(cache);
         fs::create_dir_all(cache).with_context(|| format!("cannot create {}", cache.display()))?;
         let lock = fs::File::create(cache.join("lock")).context("cannot lock the cache")?;
@@ -170,27 +172,27 @@ impl Postgres {
         if template.is_dir() {
             return Ok(template);
         }
-        let half = cache.join(format!("new-{}", Uuid::new_v4().simple()));
-        let data = half.join("data");
-        fs::create_dir_all(&half).with_context(|| format!("cannot create {}", half.display()))?;
+        let partial = cache.join(format!("new-{}", Uuid::new_v4().simple()));
+        let data = partial.join("data");
+        fs::create_dir_all(&partial).with_context(|| format!("cannot create {}", partial.display()))?;
         fs::DirBuilder::new().mode(0o700).create(&data).context("cannot create the data directory")?;
-        let password = half.join("password");
+        let password = partial.join("password");
         write_secret(&password, &Uuid::new_v4().simple().to_string())?;
-        self.give(&data)?;
-        self.give(&password)?;
+        self.change_owner(&data)?;
+        self.change_owner(&password)?;
 
         let log = cache.join("initdb.log");
         let mut initdb = self.command("initdb");
-        // The password is random and long, so hashing it thousands of times at each connect protects nothing.
+        // The password is long and random, so repeated hashing at each connect would not make it safer.
         initdb.args(["-U", "postgres", "-A", "scram-sha-256", "-c", "scram_iterations=1"]);
         initdb.args(["-E", "UTF8", "--locale=C", "--no-instructions"]).arg("--pwfile").arg(&password);
         initdb.arg("-D").arg(&data);
         process::log_to(&mut initdb, &log)?;
-        if !process::run("initdb", initdb, ledger).await? {
-            let _ = fs::remove_dir_all(&half);
+        if !process::run("initdb", initdb, pid_file).await? {
+            let _ = fs::remove_dir_all(&partial);
             bail!("postgres: initdb failed, see {}", log.display());
         }
-        fs::rename(&half, &template).with_context(|| format!("cannot create {}", template.display()))?;
+        fs::rename(&partial, &template).with_context(|| format!("cannot create {}", template.display()))?;
         Ok(template)
     }
 
@@ -200,12 +202,12 @@ impl Postgres {
             return Ok(());
         }
         Err(hinted(
-            format!("the local database was made by Postgres {}, the server is {}", found.trim(), self.major),
-            "nofx dev --reset starts with an empty one",
+            format!("the local database is of Postgres {}, the server is {}", found.trim(), self.major),
+            "nofx dev --reset starts with an empty database",
         ))
     }
 
-    /// The major version; none if the server does not start here, or may not enter `dir`.
+    /// The major version. `None` if the server does not start here, or cannot enter `dir`.
     async fn version(&self, dir: &Path) -> Option<u32> {
         let mut command = self.command("postgres");
         let output = command.arg("--version").current_dir(dir).kill_on_drop(true).output().await.ok()?;
@@ -230,47 +232,48 @@ impl Postgres {
             }
             None => Command::new(path),
         };
-        // macOS: without a locale in the environment the server becomes multithreaded at start and gives up.
+        // On macOS, without a locale in the environment, the server becomes multithreaded at start and exits.
         command.current_dir("/").env("LC_ALL", "C").env_remove("PGDATA");
         command
     }
 
-    fn give(&self, path: &Path) -> Result<()> {
+    fn change_owner(&self, path: &Path) -> Result<()> {
         let Some(user) = self.user else { return Ok(()) };
-        chown(path, Some(user.uid), Some(user.gid)).with_context(|| format!("cannot give away {}", path.display()))
+        chown(path, Some(user.uid), Some(user.gid))
+            .with_context(|| format!("cannot change the owner of {}", path.display()))
     }
 }
 
-/// Beside the cluster, for the owner of the checkout only.
+/// The password file, next to the cluster. Only the owner of the checkout can read it.
 fn password_path(dir: &Path) -> PathBuf {
     dir.with_extension("password")
 }
 
-/// Whom root may start a server as: the owner of the checkout, or `nobody`, who may need help to get there.
+/// Users as whom root can start a server: the owner of the checkout or `nobody`, without and with the right to enter
+/// all directories.
 fn unprivileged_users(checkout: &Checkout) -> Result<Vec<Option<RunAs>>> {
-    let owner = fs::metadata(checkout.root()).context("cannot look at the checkout")?;
+    let owner = fs::metadata(checkout.root()).context("cannot read the owner of the checkout")?;
     let (uid, gid) = if owner.uid() == 0 { nobody() } else { (owner.uid(), owner.gid()) };
     Ok([false, true].map(|pass_directories| Some(RunAs { uid, gid, pass_directories })).into())
 }
 
-/// The error of a state folder that the server's user cannot reach.
-fn kept_out_of(state: &Path, user: RunAs) -> anyhow::Error {
+/// The error for a state folder that the server's user cannot enter.
+fn cannot_enter(state: &Path, user: RunAs) -> anyhow::Error {
     let folder = closed_folder(state, user.uid, user.gid).unwrap_or_else(|| state.to_owned());
     let folder = folder.display();
     hinted(
         format!(
-            "postgres: it runs as the user {} because it refuses to run as root, and that user may not enter {folder}, \
-             where its files are to be",
+            "postgres: it refuses to run as root, so it runs as the user {}, and that user cannot enter {folder}, which \
+             contains its files",
             user.uid
         ),
         format!(
-            "let it pass: chmod o+x {folder}; or set NOFX_STATE_DIR to a folder outside, or DATABASE_URL to a Postgres of \
-             your own"
+            "chmod o+x {folder}, or set NOFX_STATE_DIR to another folder, or DATABASE_URL to a Postgres of your own"
         ),
     )
 }
 
-/// The first folder on the way to `path` that a user may not enter, by the permissions that it has.
+/// The first folder on the path to `path` that a user cannot enter, by its permissions.
 fn closed_folder(path: &Path, uid: u32, gid: u32) -> Option<PathBuf> {
     let mut folders: Vec<&Path> = path.ancestors().collect();
     folders.reverse();
@@ -287,7 +290,7 @@ fn closed_folder(path: &Path, uid: u32, gid: u32) -> Option<PathBuf> {
     closed.map(Path::to_owned)
 }
 
-/// The ids of `nobody`; Linux distributions agree on 65534, macOS uses -2.
+/// The ids of `nobody`: 65534 on Linux, -2 on macOS.
 fn nobody() -> (u32, u32) {
     let id = if cfg!(target_os = "macos") { u32::MAX - 1 } else { 65534 };
     (id, id)
@@ -326,7 +329,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_state_folder_that_the_servers_user_cannot_enter_is_named_with_what_to_do() {
+    fn the_error_names_the_folder_that_the_servers_user_cannot_enter() {
         let base = tempfile::tempdir().unwrap();
         fs::set_permissions(base.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let closed = base.path().join("closed");
@@ -335,8 +338,8 @@ mod tests {
         fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
         let owner = fs::metadata(&closed).unwrap();
         let stranger = RunAs { uid: owner.uid() + 1, gid: owner.gid() + 1, pass_directories: false };
-        let error = kept_out_of(&state, stranger).to_string();
-        assert!(error.contains(&format!("may not enter {},", closed.display())), "{error}");
+        let error = cannot_enter(&state, stranger).to_string();
+        assert!(error.contains(&format!("cannot enter {},", closed.display())), "{error}");
         assert_eq!(closed_folder(&closed, owner.uid(), owner.gid()), None);
     }
 }

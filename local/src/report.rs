@@ -1,10 +1,10 @@
-//! What the command says. Progress goes to stderr, so that `nofx exec` leaves the output of its command alone, and
-//! every failure leaves through [`print_error`]: one line, and a hint when somebody knows what to do about it.
+//! Output of the command. Progress goes to stderr, so that `nofx exec` does not mix it with the output of its command.
+//! Every failure is printed by [`print_error`]: one line, and a hint if one is known.
 
 use std::fmt;
 use std::time::Duration;
 
-/// A failure that knows what the reader can do about it.
+/// An error with a hint for the reader.
 #[derive(Debug)]
 pub struct Hinted {
     message: String,
@@ -24,8 +24,8 @@ pub fn hinted(message: impl Into<String>, hint: impl Into<String>) -> anyhow::Er
     anyhow::Error::new(Hinted { message: message.into(), hint: hint.into() })
 }
 
-/// `text` for a terminal. What came from outside may hold control characters that move the cursor, hide text or change
-/// its direction: they are shown as escapes (`\u{1b}`). Line breaks and tabs are among them.
+/// `text` for a terminal. Text from outside may contain control characters that move the cursor, hide text or change
+/// its direction. They are shown as escapes (`\u{1b}`), line breaks and tabs too.
 pub fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
     for character in text.chars() {
@@ -38,7 +38,8 @@ pub fn printable(text: &str) -> String {
     printable
 }
 
-/// C0, DEL and C1; what has no width; marks, embeddings, overrides and isolates of direction; separators of lines and paragraphs.
+/// C0, DEL and C1 control characters; zero-width characters; marks, embeddings, overrides and isolates of direction;
+/// separators of lines and paragraphs.
 fn is_harmful(character: char) -> bool {
     character.is_control()
         || matches!(
@@ -47,12 +48,12 @@ fn is_harmful(character: char) -> bool {
         )
 }
 
-/// [`printable`], line by line: our own messages may have several.
+/// [`printable`] for each line, because our own messages may have several lines.
 fn printable_lines(text: &str) -> String {
     text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
 }
 
-/// Prints `error: ...` and, where one is known, `hint: ...`.
+/// Prints `error: ...` and, if there is a hint, `hint: ...`.
 pub fn print_error(error: &anyhow::Error) {
     eprintln!("error: {}", printable_lines(&format!("{error:#}")));
     if let Some(hinted) = error.chain().find_map(|cause| cause.downcast_ref::<Hinted>()) {
@@ -60,12 +61,12 @@ pub fn print_error(error: &anyhow::Error) {
     }
 }
 
-/// One line about one part of the stack.
+/// Prints a line about a part of the stack.
 pub fn line(part: &str, message: impl fmt::Display) {
     eprintln!("{part:<10} {}", printable_lines(&message.to_string()));
 }
 
-/// A line that ends with the time something took.
+/// Prints a line that ends with a duration.
 pub fn took(part: &str, message: impl fmt::Display, time: Duration) {
     line(part, format_args!("{message} ({:.1} s)", time.as_secs_f64()));
 }
@@ -82,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn what_people_write_stays_as_it_is() {
+    fn ordinary_text_stays_unchanged() {
         for text in ["goal: größer, 漢字, שלום", "🧪 👩‍🔬 done", ""] {
             assert_eq!(printable(text), text);
         }

@@ -1,4 +1,4 @@
-//! Folders of commands that leave nothing behind: below `.local/tmp`, each locked as long as its command lives.
+//! Throwaway folders of commands, below `.local/tmp`. Each is locked while its command runs.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -7,18 +7,18 @@ use anyhow::{Context, Result};
 use uuid::Uuid;
 
 use crate::checkout::Checkout;
-use crate::process::Ledger;
+use crate::process::PidFile;
 
-/// The folder of one command, and the ledger of its processes.
+/// The folder of one command, and the PID file of its processes.
 #[derive(Debug)]
 pub struct Throwaway {
     pub dir: PathBuf,
-    pub ledger: Ledger,
+    pub pid_file: PidFile,
     lock: File,
 }
 
 impl Throwaway {
-    /// A new folder. What killed commands of this name left is ended and removed first.
+    /// Creates a folder. Before that, ends and removes what killed commands of this name left behind.
     pub async fn make(checkout: &Checkout, name: &str) -> Result<Self> {
         let dirs = checkout.local().join("tmp");
         remove_abandoned(&dirs, name).await;
@@ -26,26 +26,26 @@ impl Throwaway {
         fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let lock = File::create(dir.join("lock")).context("cannot lock the temporary directory")?;
         lock.lock().context("cannot lock the temporary directory")?;
-        Ok(Self { ledger: Ledger::new(dir.join("pids.json")), dir, lock })
+        Ok(Self { pid_file: PidFile::new(dir.join("pids.json")), dir, lock })
     }
 
-    /// Removes the folder, unless something went wrong: then its logs are wanted, until the next command.
-    pub fn end(self, well: bool) {
+    /// Removes the folder if the command succeeded. Otherwise its logs stay until the next command.
+    pub fn end(self, succeeded: bool) {
         drop(self.lock);
-        if well {
+        if succeeded {
             let _ = fs::remove_dir_all(&self.dir);
         }
     }
 }
 
-/// Folders whose locks nobody holds any more.
+/// Removes folders whose command no longer runs.
 async fn remove_abandoned(dirs: &Path, name: &str) {
     let Ok(entries) = fs::read_dir(dirs) else { return };
     let prefix = format!("{name}-");
     for dir in entries.flatten().map(|entry| entry.path()).filter(|path| is_named(path, &prefix)) {
         let Ok(lock) = File::open(dir.join("lock")) else { continue };
         if lock.try_lock().is_ok() {
-            Ledger::new(dir.join("pids.json")).end_leftovers().await;
+            PidFile::new(dir.join("pids.json")).end_leftovers().await;
             let _ = fs::remove_dir_all(&dir);
         }
     }

@@ -1,17 +1,16 @@
 -- Counts down the blockers of the children of steps that succeeded; the ones that reach zero become ready. The caller
--- holds the runs' locks: two parents that finish at once cannot lose the wake-up.
+-- holds the runs' locks: two parents that finish at once cannot lose the wake-up. Returns the changes, the steps that started, and those
+-- that are ready and did not start.
 --
 -- p_next: {call, handler, lease_s, timeout_s, refs_bytes} of an invocation that can continue. As many children as p_parents has steps
 -- start at once, in id order, if they are of that handler and their timeout is at most timeout_s; not in the runs p_failing.
 create or replace function nofx.children_release(
-    p_parents uuid[], p_next jsonb, p_failing uuid[], p_now timestamptz
-) returns nofx.change[]
+    p_parents uuid[], p_next jsonb, p_failing uuid[], p_now timestamptz,
+    out changes nofx.change[], out started uuid[], out ready uuid[]
+)
     language plpgsql
     set search_path = nofx, pg_temp
 as $$
-declare
-    v_changes nofx.change[];
-    v_started nofx.change[];
 begin
     with child as (
         select e.child_id as id, count(*)::integer as parents
@@ -44,21 +43,22 @@ begin
                                   then nofx.lease_end(p_now, s.timeout_s, (p_next ->> 'lease_s')::integer) end
           from due d
          where s.id = any (array[d.id])
-        returning s.tenant_id, s.run_id, s.id, s.status, s.attempt
+        returning s.tenant_id, s.run_id, s.id, s.status, s.attempt, s.lease_until
     ), started as (
-        insert into nofx.attempt (step_id, attempt, tenant_id, run_id, status, claimed_by, started_at)
-        select r.id, r.attempt, r.tenant_id, r.run_id, 'running', (p_next ->> 'call')::uuid, p_now
+        insert into nofx.attempt (step_id, attempt, tenant_id, run_id, status, claimed_by, started_at, lease_until)
+        select r.id, r.attempt, r.tenant_id, r.run_id, 'running', (p_next ->> 'call')::uuid, p_now, r.lease_until
           from released r
          where r.status = 'running'
     )
-    select array_agg(nofx.step_change(r.run_id, r.id, 'pending', 'ready', 'step.ready') order by r.id),
-           array_agg(nofx.step_change(r.run_id, r.id, 'ready', 'running', 'step.started',
-                                      jsonb_build_object('attempt', r.attempt)) order by r.id)
-               filter (where r.status = 'running')
-      into v_changes, v_started
+    select array_agg(nofx.step_change(r.run_id, r.id, 'pending', 'ready', 'step.ready') order by r.id)
+           || array_agg(nofx.step_change(r.run_id, r.id, 'ready', 'running', 'step.started',
+                                         jsonb_build_object('attempt', r.attempt)) order by r.id)
+                  filter (where r.status = 'running'),
+           coalesce(array_agg(r.id) filter (where r.status = 'running'), '{}'),
+           coalesce(array_agg(r.id) filter (where r.status = 'ready'), '{}')
+      into changes, started, ready
       from released r
      where r.status <> 'pending';
-    return v_changes || v_started;
 end
 $$;
 revoke execute on function nofx.children_release(uuid[], jsonb, uuid[], timestamptz) from public;

@@ -22,7 +22,7 @@ begin
     end if;
     v_now := clock_timestamp();
     select * into strict v_gate from nofx.gate g where g.id = (p ->> 'gate_id')::uuid;
-    -- An expired gate belongs to the sweeper, even before the next sweep.
+    -- Only the sweeper ends an expired gate, even if it has not run yet.
     if v_gate.status <> 'pending' or v_gate.expires_at < v_now then
         return jsonb_build_object('result', 'conflict', 'gate', nofx.gate_json(v_gate.id));
     end if;

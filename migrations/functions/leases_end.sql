@@ -1,5 +1,5 @@
--- Ends attempts whose lease is over. Each costs its step one lost worker, and the step becomes ready again. If that allowance is spent, or the
--- run is failing, the step fails and the rest of its run is closed. The caller holds the runs' locks.
+-- Ends attempts whose lease is over and counts a lost worker for each. The step becomes ready again, unless it has lost too many workers or
+-- its run is failing: then the step fails and the rest of its run is closed. The caller holds the runs' locks.
 create or replace function nofx.leases_end(p_steps uuid[], p_now timestamptz) returns nofx.change[]
     language plpgsql
     set search_path = nofx, pg_temp

@@ -1,5 +1,5 @@
--- Creates a run with its steps, edges and first events. Nobody else knows the run yet, so it needs no lock and no settlement: each row is
--- written once, the run's with its counters.
+-- Creates a run with its steps, edges and first events. No other transaction can see the run yet, so it takes no lock and does not call
+-- nofx.runs_settle: it writes each row once, and the run's with its counters.
 --
 -- p: {tenant_id, id, goal, plan, plan_digest, request_digest, idempotency_key, timeout_s, traceparent,
 --     workspace: {archive, base, diff} (artifact ids), steps: [..], edges: [{parent, child}]}

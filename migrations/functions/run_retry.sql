@@ -1,5 +1,6 @@
--- Starts the next generation of a failed or cancelled run. Steps that succeeded stay. All others start again: blockers are counted again,
--- failures and lost workers start at 0, attempt numbers continue. Gates that did not pass are asked again. p: {tenant_id, run_id, actor}
+-- Starts the next generation of a failed or cancelled run. Steps that succeeded stay. All others start again: their blockers are counted
+-- again, their failures and lost workers are 0 again, their attempt numbers continue. Gates that did not pass become pending again.
+-- p: {tenant_id, run_id, actor}
 -- -> {result: retried|conflict|not_found, status, generation, ready: [wake-ups]}
 create or replace function nofx.run_retry(p jsonb) returns jsonb
     language plpgsql
@@ -25,7 +26,7 @@ begin
            paused_at = null, deadline_at = v_now + make_interval(secs => r.timeout_s)
      where r.id = v_run.id;
 
-    -- Gates that clients put before steps. Gates of handlers come back when their steps run.
+    -- Only gates that clients put before steps. Handlers create theirs again when their steps run.
     with renewed as (
         insert into nofx.gate (id, tenant_id, run_id, step_id, gate_type, status, on_pass, generation, reason,
                                evidence_uri, expires_at, created_at)

@@ -1,4 +1,4 @@
--- The one place that settles a run.
+-- The only function that changes the counters and the state of a run after its creation.
 
 -- The state of a run, as it follows from its counters. Ended states come first, then what people asked for.
 create or replace function nofx.run_status(

@@ -19,10 +19,10 @@ begin
          where s.id = any (array[i.step_id]) and s.run_id is not distinct from i.run_id and s.tenant_id = i.tenant_id
            and s.status = 'ready' and s.ready_at <= p_now + interval '1 second'
            and (select nofx.lets_start(r.status) from nofx.run r where r.id = i.run_id and r.tenant_id is not distinct from i.tenant_id)
-        returning s.tenant_id, s.run_id, s.id, s.attempt
+        returning s.tenant_id, s.run_id, s.id, s.attempt, s.lease_until
     ), recorded as (
-        insert into nofx.attempt (step_id, attempt, tenant_id, run_id, status, claimed_by, started_at)
-        select s.id, s.attempt, s.tenant_id, s.run_id, 'running', p_call, p_now
+        insert into nofx.attempt (step_id, attempt, tenant_id, run_id, status, claimed_by, started_at, lease_until)
+        select s.id, s.attempt, s.tenant_id, s.run_id, 'running', p_call, p_now, s.lease_until
           from started s
     )
     select array_agg(nofx.step_change(s.run_id, s.id, 'ready', 'running', 'step.started',
@@ -34,7 +34,7 @@ end
 $$;
 
 -- Claims steps of a batch. p_items: [{tenant_id, run_id, step_id, lease_s, refs_bytes}]; lease_s is what is left of the invocation, refs_bytes
--- the largest size of the values that a step refers to. A step can be claimed if it is ready, or if its attempt's lease is over; never in a
+-- (that of the first item counts) the largest size of the values that a step refers to. A step can be claimed if it is ready, or if its attempt's lease is over; never in a
 -- paused or ended run, never across tenants. A retry with the same p_call, after a lost answer, receives what the first call claimed.
 -- -> {claimed: [..], skipped: [{step_id, status}]}
 create or replace function nofx.steps_claim(p_items jsonb, p_call uuid default null) returns json
@@ -43,15 +43,13 @@ create or replace function nofx.steps_claim(p_items jsonb, p_call uuid default n
     set search_path = nofx, pg_temp
 as $$
 declare
-    v_now timestamptz;
+    v_now timestamptz := nofx.runs_lock(p_items);
     v_refs_bytes integer := p_items -> 0 ->> 'refs_bytes';
     v_changes nofx.change[];
     v_started nofx.change[];
     v_lost uuid[];
     v_won uuid[];
 begin
-    perform nofx.runs_lock(array(select (i ->> 'run_id')::uuid from jsonb_array_elements(p_items) i));
-    v_now := clock_timestamp();
     v_started := nofx.steps_start(p_items, p_call, v_now);
     if v_started is not null then
         perform nofx.runs_settle(v_started, v_now);

@@ -1,8 +1,8 @@
 -- What a worker gets of the steps that it has claimed.
 
--- The values that one step refers to: [{step, path, value}], without references to nothing. Null when the values have more than
--- p_refs_bytes bytes, or the outputs that they are in more than 64 times that. References are in the order of their steps, so each
--- step's outputs are read once.
+-- The values that one step refers to: [{step, path, value}], without references to nothing. Null if the values have more than
+-- p_refs_bytes bytes (null: 0), or the outputs that they are in more than 64 times that. References are in the order of their steps,
+-- so each step's outputs are read once.
 create or replace function nofx.step_refs(p_run_id uuid, p_refs text[], p_ref_paths text[], p_refs_bytes integer) returns jsonb
     language plpgsql stable
     set search_path = nofx, pg_temp
@@ -11,12 +11,13 @@ declare
     v_outputs jsonb;
     v_value jsonb;
     v_values jsonb[] := '{}';
+    v_most bigint := coalesce(p_refs_bytes, 0);
     v_read bigint := 0;
     v_bytes bigint := 0;
 begin
     for i in 1..cardinality(p_refs) loop
         if i = 1 or p_refs[i] <> p_refs[i - 1] then
-            -- Appending makes a copy in memory. Stored outputs are compressed, and each look into them would unpack them again.
+            -- Appending makes a copy in memory. Stored outputs are compressed, and each look-up would decompress them again.
             select u.outputs || '{}' into v_outputs
               from nofx.step u
              where u.run_id = p_run_id and u.name = p_refs[i];
@@ -25,7 +26,7 @@ begin
         v_value := v_outputs #> coalesce(p_ref_paths[i], '{}')::text[];
         continue when v_value is null;
         v_bytes := v_bytes + octet_length(v_value::text);
-        if v_bytes > p_refs_bytes or v_read > p_refs_bytes * 64::bigint then
+        if v_bytes > v_most or v_read > v_most * 64 then
             return null;
         end if;
         v_values := v_values || jsonb_build_object('step', p_refs[i], 'path', coalesce(p_ref_paths[i], '{}')::text[],
@@ -55,7 +56,7 @@ begin
             select s.tenant_id, s.run_id, s.id, s.name, s.tool, s.attempt, s.failures, s.max_attempts, s.backoff_ms,
                    s.timeout_s, s.inputs, r.goal, r.workspace, r.traceparent,
                    case when s.refs = '{}' then '[]'
-                        -- Most steps refer to one value, which is as small as outputs are: no call for those.
+                        -- Most steps refer to one value. It is no larger than outputs may be, so it needs no check.
                         when cardinality(s.refs) = 1 then coalesce((
                             select jsonb_build_array(jsonb_build_object('step', u.name, 'path', u.path,
                                                                         'value', u.outputs #> u.path))

@@ -12,9 +12,9 @@ declare
     v_changes nofx.change[];
 begin
     select array_agg(d.id), array_agg(distinct d.run_id) into v_steps, v_runs
-      from (select s.id, s.run_id from nofx.step s
-             where s.status = 'running' and s.lease_until < v_now
-             order by s.lease_until limit p_limit) d;
+      from (select a.step_id as id, a.run_id from nofx.attempt a
+             where a.finished_at is null and a.lease_until < v_now
+             order by a.lease_until limit p_limit) d;
     v_runs := nofx.runs_lock_free(v_runs);
     if v_runs is null then
         return jsonb_build_object('done', 0, 'ready', '[]'::jsonb);

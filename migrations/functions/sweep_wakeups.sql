@@ -38,8 +38,8 @@ begin
         end if;
     end if;
 
-    -- Candidates for eight handlers. With more than eight busy ones a sweep still wakes the steps that have waited longest.
-    -- Last, because these locks are taken without the runs' locks: their holder waits for nobody.
+    -- Candidates for eight handlers. With more busy handlers, a sweep wakes the steps that have waited longest.
+    -- This comes last, because it locks steps without the locks of their runs: after it, this transaction waits for no lock.
     with due as (
         select s.id, s.handler, s.notify_at from nofx.step s
          where s.status = 'ready' and s.notify_at <= v_now and s.notify_count < nofx.max_wakeups()

@@ -18,7 +18,7 @@ begin
               from nofx.step s
               join nofx.run r on r.id = any (array[s.run_id])
              where s.id = w.id and s.status = 'ready' and r.paused_at is null
-            -- One look-up for each, never a scan of all that is ready.
+            -- One look-up by key for each step, never a scan of all ready steps.
             offset 0) s), '[]');
 end
 $$;

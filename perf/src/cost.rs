@@ -1,7 +1,7 @@
 //! `cost`: US dollars per million steps, from counted calls and the price list in `prices.json`.
 //!
-//! It counts the calls of the control plane, including the requests that create runs and decide gates. The handlers'
-//! own work (their time and artifacts) is priced separately. The database is a subscription, so its round trips are
+//! It counts the calls of the control plane, including the requests that create runs and decide gates. It prices the
+//! handlers' own work (their time and artifacts) separately. The database is a subscription, so its round trips are
 //! counted but not priced.
 
 use anyhow::{Context, Result};
@@ -11,14 +11,14 @@ use nofx_local::report;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::figures::{self, float, rounded};
 use crate::load::{Load, Measured, STEPS_PER_RUN};
 use crate::server::Server;
 use crate::smoke::{self, SmokeStack};
+use crate::stats::{self, float, rounded};
 
 const LOADS: [(u64, usize); 2] = [(500, 50), (100, 1)];
 /// Runs before the measurement.
-const WARM_UP: u64 = 50;
+const WARM_UP_RUNS: u64 = 50;
 const PRICES: &str = include_str!("../prices.json");
 
 #[derive(Deserialize)]
@@ -38,7 +38,7 @@ struct Prices {
     logs_per_gb: f64,
 }
 
-/// What a laptop cannot measure: latencies inside a region and sizes of logs. The memory sizes are those of the
+/// Values that a laptop cannot measure: latencies inside a region and sizes of logs. The memory sizes are those of the
 /// template.
 #[derive(Deserialize, Serialize)]
 struct Assumptions {
@@ -61,7 +61,7 @@ struct Calls {
     lambda_requests: f64,
     /// Average memory size of the functions.
     memory_mb: f64,
-    /// Measured on this machine, without the handlers' own work. The assumed latencies are added.
+    /// Measured on this machine, without the handlers' own work. `print` adds the assumed latencies.
     billed_ms: f64,
     /// The handlers' own work in GB x s, measured on this machine.
     handlers_gb_s: f64,
@@ -75,21 +75,21 @@ struct Calls {
 
 pub async fn run(server: &Server, checkout: &Checkout) -> Result<()> {
     let list: PriceList = serde_json::from_str(PRICES).context("perf/prices.json")?;
-    let mut alone = Calls::default();
+    let mut single_run = Calls::default();
     for (runs, conc) in LOADS {
         report::line("cost", format_args!("{runs} runs of {STEPS_PER_RUN} steps, {conc} in flight"));
         let database = server.create_database().await?;
         let load = Load::new(&database, conc)?;
-        load.measure(WARM_UP, conc).await?;
+        load.measure(WARM_UP_RUNS, conc).await?;
         let memory_mb = list.assumptions.memory_mb.other;
         let calls = calls_of(&load.measure(runs, conc).await?, float(runs * STEPS_PER_RUN), memory_mb);
         drop(load);
         server.drop_database(database).await?;
         list.print(&format!("engine, {conc} in flight"), &calls);
-        alone = calls;
+        single_run = calls;
     }
     let stack = SmokeStack::find_or_start(checkout).await?;
-    let calls = smoke_calls(&stack.api, checkout, &list.assumptions.memory_mb, &alone).await;
+    let calls = smoke_calls(&stack.api, checkout, &list.assumptions.memory_mb, &single_run).await;
     stack.stop(calls.is_ok()).await;
     list.print("sample plans", &calls?);
     Ok(())
@@ -103,7 +103,7 @@ fn calls_of(measured: &Measured, steps: f64, memory_mb: f64) -> Calls {
         lambda_requests: invocations + posts,
         memory_mb,
         billed_ms: float(measured.billed_ms + measured.api_billed_ms) / steps,
-        // Each message was sent with a call of its own, when its run was created.
+        // Creating a run sends each message with a separate call.
         sqs_sends: float(measured.messages) / steps,
         sqs_receives: invocations,
         sqs_deletes: invocations,
@@ -112,22 +112,21 @@ fn calls_of(measured: &Measured, steps: f64, memory_mb: f64) -> Calls {
     }
 }
 
-/// Calls of the sample plans, from their timelines. The time around an attempt comes from the load with one run in
-/// flight.
-async fn smoke_calls(api: &Api, checkout: &Checkout, memory_mb: &MemoryMb, alone: &Calls) -> Result<Calls> {
+/// Calls of the sample plans, from their timelines. The overhead per attempt comes from the load with one run in flight.
+async fn smoke_calls(api: &Api, checkout: &Checkout, memory_mb: &MemoryMb, single_run: &Calls) -> Result<Calls> {
     let (mut attempts, mut gate_attempts, mut messages, mut requests, mut artifacts, mut gb_s) = (0, 0, 0, 0, 0, 0.0);
     for plan in &smoke::PLANS {
         report::line("cost", plan.file);
-        // The first run may install tools.
+        // The first run may install tools, so it is not measured.
         smoke::run_plan(api, checkout, plan).await?;
         let timeline = smoke::run_plan(api, checkout, plan).await?;
         for attempt in timeline.attempts() {
             attempts += 1;
-            messages += u64::from(attempt.waited.is_some());
+            messages += u64::from(attempt.wait.is_some());
             let is_gate = attempt.handler == "gate";
             gate_attempts += u64::from(is_gate);
             let memory_mb = if is_gate { memory_mb.gate } else { memory_mb.other };
-            gb_s += attempt.worked.as_secs_f64() * memory_mb / 1_024.0;
+            gb_s += attempt.work.as_secs_f64() * memory_mb / 1_024.0;
         }
         artifacts += timeline.count("artifact.created");
         // One request creates the run, and one decides each gate.
@@ -136,10 +135,10 @@ async fn smoke_calls(api: &Api, checkout: &Checkout, memory_mb: &MemoryMb, alone
     let steps = float(attempts.max(1));
     let per_step = |count: u64| float(count) / steps;
     Ok(Calls {
-        // One message per invocation, because batches are not full here.
+        // One message per invocation, because these plans do not fill batches.
         lambda_requests: per_step(messages + requests),
         memory_mb: memory_mb.other + (memory_mb.gate - memory_mb.other) * per_step(gate_attempts),
-        billed_ms: alone.billed_ms,
+        billed_ms: single_run.billed_ms,
         handlers_gb_s: gb_s / steps,
         sqs_sends: per_step(messages),
         sqs_receives: per_step(messages),
@@ -147,27 +146,27 @@ async fn smoke_calls(api: &Api, checkout: &Checkout, memory_mb: &MemoryMb, alone
         // One claim per message, and one finish per attempt.
         database_round_trips: per_step(messages + attempts + requests),
         s3_puts: per_step(artifacts),
-        // A gate downloads the archive that it judges.
+        // A gate downloads the archive that it checks.
         s3_gets: per_step(gate_attempts),
     })
 }
 
 impl PriceList {
     fn print(&self, load: &str, calls: &Calls) {
-        let (usd, assumed) = (&self.usd, &self.assumptions);
+        let (usd, assumptions) = (&self.usd, &self.assumptions);
         let billed_ms = calls.billed_ms
-            + calls.database_round_trips * assumed.database_round_trip_ms
-            + calls.sqs_sends * assumed.sqs_send_ms;
+            + calls.database_round_trips * assumptions.database_round_trip_ms
+            + calls.sqs_sends * assumptions.sqs_send_ms;
         let sqs = calls.sqs_sends + calls.sqs_receives + calls.sqs_deletes;
-        let log_bytes = calls.lambda_requests * assumed.log_bytes_per_invocation + assumed.log_bytes_per_step;
-        // The cost of a million steps with prices per million requests: the millions cancel out.
+        let log_bytes = calls.lambda_requests * assumptions.log_bytes_per_invocation + assumptions.log_bytes_per_step;
+        // Requests per step times the price per million requests is the price per million steps.
         let requests = calls.lambda_requests * usd.lambda_requests_per_million;
         let compute = billed_ms * 1_000.0 * (calls.memory_mb / 1_024.0) * usd.lambda_gb_second;
         let work = calls.handlers_gb_s * 1_000_000.0 * usd.lambda_gb_second;
         let queues = sqs * usd.sqs_requests_per_million;
         let logs = log_bytes / 1_000.0 * usd.logs_per_gb;
         let artifacts = calls.s3_puts * usd.s3_puts_per_million + calls.s3_gets * usd.s3_gets_per_million;
-        figures::print(&json!({
+        stats::print(&json!({
             "bench": "cost",
             "load": load,
             "usd_per_million_steps": rounded(requests + compute + queues + logs),
@@ -183,7 +182,7 @@ impl PriceList {
                 "database_round_trips": rounded(calls.database_round_trips),
                 "s3_puts": rounded(calls.s3_puts), "s3_gets": rounded(calls.s3_gets),
             },
-            "assumptions": assumed,
+            "assumptions": assumptions,
             "prices": self.source,
         }));
     }

@@ -9,20 +9,20 @@ use nofx_local::report;
 use serde_json::json;
 use tower::ServiceExt;
 
-use crate::bed;
-use crate::figures::{self, Times, rounded};
+use crate::lambda;
 use crate::load::chain;
 use crate::server::Server;
+use crate::stats::{self, Times, rounded};
 
-/// Number of steps in the plan, and how often it is posted.
+/// Number of steps in the plan, and number of requests.
 const PLANS: [(u64, usize); 3] = [(1, 500), (10, 500), (1_000, 50)];
 const WARM_UP: usize = 10;
 
 pub async fn run(server: &Server) -> Result<()> {
     let database = server.create_database().await?;
-    // No worker runs here, but something must receive the wake-ups.
-    let (queue, source) = bed::queue();
-    let router = api::router(bed::context(&database.url, &queue, bed::WORKER_POOL)?);
+    // No worker runs here, so drain the wake-ups below.
+    let (queue, event_source) = lambda::queue();
+    let router = api::router(lambda::context(&database.url, &queue, lambda::WORKER_POOL_SIZE)?);
     for (steps, count) in PLANS {
         report::line("create", format_args!("{count} plans of {steps} steps"));
         let body = chain(steps).to_string();
@@ -36,9 +36,9 @@ pub async fn run(server: &Server) -> Result<()> {
                 times.add(start.elapsed());
             }
             ensure!(response.status() == StatusCode::CREATED, "POST /runs answered {}", response.status());
-            source.receive().await;
+            event_source.receive().await;
         }
-        figures::print(&json!({
+        stats::print(&json!({
             "bench": "create",
             "steps": steps,
             "posts": times.count(),

@@ -1,24 +1,24 @@
-//! `engine`: steps per second through the worker's entry points, and the time of a run that is alone.
+//! `engine`: steps per second through the worker's entry points, and the latency of a single run.
 
 use anyhow::Result;
 use nofx_local::report;
 use serde_json::json;
 
-use crate::figures::{self, float, rounded};
 use crate::load::{Load, Measured, STEPS_PER_RUN};
 use crate::server::Server;
+use crate::stats::{self, float, rounded};
 
-/// Number of runs, and how many of them are in flight.
+/// Number of runs, and number of runs in flight.
 pub const LOADS: [(u64, usize); 2] = [(1_000, 50), (200, 1)];
-/// Runs before the measurement, because nearly every invocation on AWS finds a warm function.
-pub const WARM_UP: u64 = 100;
+/// Runs before the measurement, because nearly every invocation on AWS runs in a warm function.
+pub const WARM_UP_RUNS: u64 = 100;
 
 pub async fn run(server: &Server) -> Result<()> {
     for (runs, conc) in LOADS {
         report::line("engine", format_args!("{runs} runs of {STEPS_PER_RUN} steps, {conc} in flight"));
         let measured = measure(server, runs, conc).await?;
         let steps = float(runs * STEPS_PER_RUN);
-        figures::print(&json!({
+        stats::print(&json!({
             "bench": "engine",
             "runs": runs,
             "steps_per_run": STEPS_PER_RUN,
@@ -39,7 +39,7 @@ pub async fn run(server: &Server) -> Result<()> {
 pub async fn measure(server: &Server, runs: u64, conc: usize) -> Result<Measured> {
     let database = server.create_database().await?;
     let load = Load::new(&database, conc)?;
-    load.measure(WARM_UP, conc).await?;
+    load.measure(WARM_UP_RUNS, conc).await?;
     let measured = load.measure(runs, conc).await?;
     drop(load);
     server.drop_database(database).await?;

@@ -1,4 +1,4 @@
-//! `history`: what a transition costs, in time and in pages touched, if the tables hold many finished steps.
+//! `history`: the time and the pages of each transition when the tables hold many finished steps.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -15,83 +15,83 @@ use shared::flow::create_run::{Request, create_run};
 use shared::queue::WakeUp;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use crate::bed::{self, Source};
-use crate::figures::{self, Times, rounded};
 use crate::history_fill::fill;
+use crate::lambda::{self, EventSource};
 use crate::load::{STEPS_PER_RUN, chain};
 use crate::server::{Database, Server};
+use crate::stats::{self, Times, rounded};
 
-const SMALL: u64 = 10_000;
+const SMALL_HISTORY: u64 = 10_000;
 const SAMPLES: usize = 400;
-/// Number of measured calls. As many calls before them warm the session's plans.
+/// Number of measured calls. The same number of calls before them warms the session's plans.
 const PAGE_SAMPLES: usize = 40;
-/// Number of steps that are due for each sweep.
-const DUE: i64 = 20;
+/// Number of steps that each sweep finds due.
+const DUE_STEPS: i64 = 20;
 
-/// Median time and pages of each operation.
-type Figures = BTreeMap<&'static str, (f64, f64)>;
+/// Median time in milliseconds and median pages of each operation.
+type Measurements = BTreeMap<&'static str, (f64, f64)>;
 
 pub async fn run(server: &Server, large: u64) -> Result<()> {
-    let small = beside(server, SMALL).await?;
-    let large_figures = beside(server, large).await?;
+    let small = measure_with(server, SMALL_HISTORY).await?;
+    let large_measurements = measure_with(server, large).await?;
     let ratio = |pick: fn(&(f64, f64)) -> f64| -> Map<String, Value> {
-        let pairs = small.iter().zip(large_figures.values());
+        let pairs = small.iter().zip(large_measurements.values());
         pairs
             .map(|((name, small), large)| ((*name).to_owned(), rounded(pick(large) / pick(small).max(0.001))))
             .collect()
     };
-    figures::print(&json!({
+    stats::print(&json!({
         "bench": "history",
-        "finished_steps": [SMALL, large],
-        "time_ratio": ratio(|figures| figures.0),
-        "pages_ratio": ratio(|figures| figures.1),
+        "finished_steps": [SMALL_HISTORY, large],
+        "time_ratio": ratio(|(ms, _)| *ms),
+        "pages_ratio": ratio(|(_, pages)| *pages),
     }));
     Ok(())
 }
 
-async fn beside(server: &Server, finished: u64) -> Result<Figures> {
+async fn measure_with(server: &Server, finished: u64) -> Result<Measurements> {
     let database = server.create_database().await?;
     let admin = database::connect(&database.url).await?;
     let start = Instant::now();
     fill(&admin, finished / STEPS_PER_RUN).await?;
     report::took("history", format_args!("{finished} finished steps"), start.elapsed());
-    let figures = Bed::new(&database, admin)?.measure().await?;
+    let measurements = HistoryBench::new(&database, admin)?.measure().await?;
     server.drop_database(database).await?;
 
     let mut line = json!({"bench": "history", "finished_steps": finished});
-    for (name, (ms, pages)) in &figures {
+    for (name, (ms, pages)) in &measurements {
         line[format!("{name}_p50_ms")] = rounded(*ms);
         line[format!("{name}_pages")] = rounded(*pages);
     }
-    figures::print(&line);
-    Ok(figures)
+    stats::print(&line);
+    Ok(measurements)
 }
 
-struct Bed {
+struct HistoryBench {
     ctx: Ctx,
-    source: Source,
+    event_source: EventSource,
     admin: Client,
 }
 
-impl Bed {
+impl HistoryBench {
     fn new(database: &Database, admin: Client) -> Result<Self> {
-        let (queue, source) = bed::queue();
-        Ok(Self { ctx: bed::context(&database.url, &queue, bed::WORKER_POOL)?, source, admin })
+        let (queue, event_source) = lambda::queue();
+        Ok(Self { ctx: lambda::context(&database.url, &queue, lambda::WORKER_POOL_SIZE)?, event_source, admin })
     }
 
-    async fn measure(&self) -> Result<Figures> {
+    async fn measure(&self) -> Result<Measurements> {
         let mut times: BTreeMap<&'static str, Times> = BTreeMap::new();
         let mut last = None;
         for _ in 0..SAMPLES {
             let wakeup = self.ready_step().await?;
             last = Some(wakeup.run_id);
-            let claim = [claim_of(&wakeup)];
+            let claim = [claim_item(&wakeup)];
             let (claims, took) = timed(steps_claim(&self.ctx.db, &claim)).await?;
             times.entry("claim").or_default().add(took);
             anyhow::ensure!(claims.claimed.len() == 1, "a ready step could not be claimed");
-            let (_, took) = timed(steps_finish(&self.ctx.db, &[finish_of(&wakeup)], None)).await?;
+            let (_, took) = timed(steps_finish(&self.ctx.db, &[finish_item(&wakeup)], None)).await?;
             times.entry("finish").or_default().add(took);
-            // No wake-up for the next step of the chain: some steps always stay ready.
+            // The next step of the chain gets no wake-up, so some steps always stay ready.
         }
         let last = last.context("no run")?;
         for _ in 0..SAMPLES {
@@ -112,15 +112,15 @@ impl Bed {
         Ok(pages.into_iter().map(|(name, pages)| (name, (times[name].percentile_ms(50), pages))).collect())
     }
 
-    /// Pages that the calls touch, from EXPLAIN, which includes the statements inside functions.
+    /// Pages that the calls touch. EXPLAIN counts the statements inside functions too.
     async fn measure_pages(&self, last: RunId) -> Result<BTreeMap<&'static str, f64>> {
         let mut pages: BTreeMap<&'static str, Vec<f64>> = BTreeMap::new();
         let tenant = &self.ctx.config.tenant;
         for index in 0..2 * PAGE_SAMPLES {
             let wakeup = self.ready_step().await?;
             self.make_due().await?;
-            let claim = json!([claim_of(&wakeup)]);
-            let finish = json!([finish_of(&wakeup)]);
+            let claim = json!([claim_item(&wakeup)]);
+            let finish = json!([finish_item(&wakeup)]);
             let statements = [
                 ("claim", vec![format!("select nofx.steps_claim('{claim}')")]),
                 ("finish", vec![format!("select nofx.steps_finish('{finish}')")]),
@@ -153,7 +153,7 @@ impl Bed {
                 }
             }
         }
-        Ok(pages.into_iter().map(|(name, pages)| (name, figures::median(&pages))).collect())
+        Ok(pages.into_iter().map(|(name, pages)| (name, stats::median(&pages))).collect())
     }
 
     /// Creates a run, and returns the wake-up of its first step.
@@ -161,19 +161,19 @@ impl Bed {
         let body = chain(STEPS_PER_RUN);
         let request = Request { body: &body, idempotency_key: None, traceparent: None };
         create_run(&self.ctx, &self.ctx.config.tenant, &request).await?;
-        self.source.receive().await.pop().context("no wake-up")
+        self.event_source.receive().await.pop().context("no wake-up")
     }
 
     async fn make_due(&self) -> Result<()> {
         let sql = format!(
             "update nofx.step s set notify_at = now(), notify_count = 0
-              where s.id in (select d.id from nofx.step d where d.status = 'ready' order by d.notify_at limit {DUE})"
+              where s.id in (select d.id from nofx.step d where d.status = 'ready' order by d.notify_at limit {DUE_STEPS})"
         );
         Ok(self.admin.batch_execute(&sql).await?)
     }
 }
 
-fn claim_of(wakeup: &WakeUp) -> ClaimItem {
+fn claim_item(wakeup: &WakeUp) -> ClaimItem {
     ClaimItem {
         tenant_id: wakeup.tenant_id.clone(),
         run_id: wakeup.run_id,
@@ -183,7 +183,7 @@ fn claim_of(wakeup: &WakeUp) -> ClaimItem {
     }
 }
 
-fn finish_of(wakeup: &WakeUp) -> FinishItem {
+fn finish_item(wakeup: &WakeUp) -> FinishItem {
     FinishItem {
         tenant_id: wakeup.tenant_id.clone(),
         run_id: wakeup.run_id,
@@ -191,7 +191,7 @@ fn finish_of(wakeup: &WakeUp) -> FinishItem {
         attempt: 1,
         call: None,
         to: FinishTo::Succeeded,
-        outputs: serde_json::value::to_raw_value(&json!({"said": "hello"})).ok(),
+        outputs: serde_json::value::to_raw_value(&json!({"text": "hello"})).ok(),
         error: None,
         delay_ms: 0,
         artifacts: Vec::new(),
@@ -202,14 +202,13 @@ fn finish_of(wakeup: &WakeUp) -> FinishItem {
 
 async fn timed<T, E>(work: impl Future<Output = Result<T, E>>) -> Result<(T, Duration), E> {
     let start = Instant::now();
-    let done = work.await?;
-    Ok((done, start.elapsed()))
+    let result = work.await?;
+    Ok((result, start.elapsed()))
 }
 
 async fn pages_of(admin: &Client, statement: &str) -> Result<f64> {
-    let answer =
-        admin.simple_query(&format!("explain (analyze, buffers, timing off, format json) {statement}")).await?;
-    let text = answer.iter().find_map(|message| match message {
+    let rows = admin.simple_query(&format!("explain (analyze, buffers, timing off, format json) {statement}")).await?;
+    let text = rows.iter().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => row.get(0),
         _ => None,
     });

@@ -1,11 +1,11 @@
-//! Fills the tables with finished runs, as in a long-lived installation.
+//! Fills the tables with finished runs, like a long-lived installation.
 
 use anyhow::Result;
 use nofx_local::report;
 use tokio_postgres::Client;
 
-/// Ids rise with time, as UUIDs of version 7 do. The runs are older than all runs of a benchmark.
-const FILL: &str = "
+/// Ids increase over time, like UUIDs of version 7. The runs are older than all runs of the benchmark.
+const FILL_SQL: &str = "
     create function pg_temp.run_id(p_run bigint) returns uuid language sql immutable as
         $$ select ('01900000-0000-7000-8000-' || lpad(to_hex(p_run), 12, '0'))::uuid $$;
     create function pg_temp.step_id(p_run bigint, p_ordinal bigint) returns uuid language sql immutable as
@@ -21,8 +21,8 @@ const FILL: &str = "
 
     insert into nofx.step (id, tenant_id, run_id, ordinal, name, tool, handler, inputs, outputs, status, blockers,
                            attempt, max_attempts, backoff_ms, ready_at, started_at, finished_at)
-    select pg_temp.step_id(n, i), 'bench', pg_temp.run_id(n), i, 's' || i, 'echo', 'echo', '{\"said\": \"hello\"}',
-           '{\"said\": \"hello\"}', 'succeeded', 0, 1, 3, 1000, now(), now(), now()
+    select pg_temp.step_id(n, i), 'bench', pg_temp.run_id(n), i, 's' || i, 'echo', 'echo', '{\"text\": \"hello\"}',
+           '{\"text\": \"hello\"}', 'succeeded', 0, 1, 3, 1000, now(), now(), now()
       from generate_series(1::bigint, :runs) n, generate_series(0::bigint, 4) i;
 
     insert into nofx.step_edge (parent_id, child_id, tenant_id)
@@ -42,14 +42,14 @@ const FILL: &str = "
 pub async fn fill(admin: &Client, runs: u64) -> Result<()> {
     // Skip the foreign key checks: the rows are consistent by construction.
     if admin.batch_execute("set session_replication_role = replica").await.is_err() {
-        report::line("history", "this role may not disable triggers, so filling the tables takes longer");
+        report::line("history", "this role cannot disable triggers, so filling the tables takes longer");
     }
-    admin.batch_execute(&FILL.replace(":runs", &runs.to_string())).await?;
+    admin.batch_execute(&FILL_SQL.replace(":runs", &runs.to_string())).await?;
     admin.batch_execute("reset session_replication_role").await?;
-    // Collect the statistics that autovacuum would collect, and leave no clean-up to the measured calls.
+    // Collect the statistics that autovacuum would collect, and clean up before the measured calls.
     admin.batch_execute("vacuum (analyze)").await?;
     admin.batch_execute("checkpoint").await.or_else(|_| {
-        report::line("history", "this role may not run a checkpoint, so expect noise");
+        report::line("history", "this role cannot run a checkpoint, so expect noise");
         Ok(())
     })
 }

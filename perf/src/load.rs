@@ -1,4 +1,4 @@
-//! A load of echo chains with a given number of runs in flight, executed by invocations of the echo function.
+//! A load of echo chains with a given number of runs in flight. Invocations of the echo function execute it.
 
 use std::collections::HashMap;
 use std::mem;
@@ -20,11 +20,11 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_postgres::Client;
 
-use crate::bed::{self, Source};
-use crate::figures::Times;
+use crate::lambda::{self, EventSource};
 use crate::server::Database;
+use crate::stats::Times;
 
-/// Number of concurrent batches with which Lambda's event source of a standard queue starts.
+/// Lambda's event source of a standard queue starts with this number of concurrent batches.
 const POLLERS: usize = 5;
 pub const STEPS_PER_RUN: u64 = 5;
 
@@ -39,65 +39,66 @@ pub struct Measured {
     pub messages: u64,
     /// Wall time of the invocations, each rounded up to a millisecond as AWS bills it.
     pub billed_ms: u64,
-    /// The same of the requests that created the runs.
+    /// The same for the requests that created the runs.
     pub api_billed_ms: u64,
 }
 
-/// Runs in flight, and the time of their invocations.
+/// Tracks the runs in flight, and counts invocations and their time.
 #[derive(Default)]
-struct Board {
-    runs: Mutex<HashMap<RunId, Progress>>,
+struct RunTracker {
+    runs: Mutex<HashMap<RunId, RunState>>,
     invocations: AtomicU64,
     messages: AtomicU64,
     billed_ms: AtomicU64,
     api_billed_ms: AtomicU64,
 }
 
-enum Progress {
-    Awaited(oneshot::Sender<()>),
-    Ended,
+enum RunState {
+    Waiting(oneshot::Sender<()>),
+    Finished,
 }
 
-impl Board {
-    fn runs(&self) -> MutexGuard<'_, HashMap<RunId, Progress>> {
+impl RunTracker {
+    fn runs(&self) -> MutexGuard<'_, HashMap<RunId, RunState>> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records an invocation that ended, and the runs that ended in it.
-    fn note(&self, messages: usize, ended: Vec<RunId>, took: Duration) {
+    /// Records an invocation and the runs that finished in it.
+    fn record(&self, messages: usize, finished: Vec<RunId>, duration: Duration) {
         self.invocations.fetch_add(1, Ordering::Relaxed);
         self.messages.fetch_add(u64::try_from(messages).unwrap_or(u64::MAX), Ordering::Relaxed);
-        self.billed_ms.fetch_add(billed_ms(took), Ordering::Relaxed);
+        self.billed_ms.fetch_add(billed_ms(duration), Ordering::Relaxed);
         let mut runs = self.runs();
-        for run in ended {
-            if let Some(Progress::Awaited(waiter)) = runs.insert(run, Progress::Ended) {
+        for run in finished {
+            if let Some(RunState::Waiting(waiter)) = runs.insert(run, RunState::Finished) {
                 let _ = waiter.send(());
             }
         }
     }
 
-    /// Waits until the invocation of a run's last step is over.
-    async fn ended(&self, run: RunId) -> Result<()> {
-        let (sender, ended) = oneshot::channel();
-        // The workers may have ended the run before its creator got the answer.
-        if let Some(Progress::Ended) = self.runs().insert(run, Progress::Awaited(sender)) {
+    /// Waits for the end of the invocation that runs a run's last step.
+    async fn wait_for(&self, run: RunId) -> Result<()> {
+        let (sender, finished) = oneshot::channel();
+        // The workers may finish the run before its creator gets the response.
+        if let Some(RunState::Finished) = self.runs().insert(run, RunState::Waiting(sender)) {
             return Ok(());
         }
-        ended.await.context("the run was lost")
+        finished.await.context("the load ended before the run")
     }
 }
 
-/// Echo that records each run whose last step it got, so that its end is known without a query.
+/// An echo handler that records each run whose last step it handles. So the benchmark sees the end of a run without a
+/// query.
 #[derive(Clone, Default)]
-struct NotingEcho(Arc<Mutex<Vec<RunId>>>);
+struct RecordingEcho(Arc<Mutex<Vec<RunId>>>);
 
-impl NotingEcho {
+impl RecordingEcho {
     fn take(&self) -> Vec<RunId> {
         mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-impl Handler for NotingEcho {
+impl Handler for RecordingEcho {
     async fn handle(&self, step: &ClaimedStep, store: &StepStore) -> Outcome {
         if step.name == step_name(STEPS_PER_RUN - 1) {
             self.0.lock().unwrap_or_else(PoisonError::into_inner).push(step.run_id);
@@ -106,28 +107,28 @@ impl Handler for NotingEcho {
     }
 }
 
-/// Echo chains on one database.
+/// A load of echo chains on one database.
 pub struct Load {
     api: Ctx,
     workers: Vec<Ctx>,
-    source: Source,
+    event_source: EventSource,
     url: String,
-    board: Arc<Board>,
+    tracker: Arc<RunTracker>,
     plan: Value,
 }
 
 impl Load {
-    /// For up to `conc` runs in flight. The API gets a pool of that size, because Lambda runs one instance per
+    /// Supports up to `conc` runs in flight. The API gets a pool of that size, because Lambda runs one instance per
     /// concurrent request.
     pub fn new(database: &Database, conc: usize) -> Result<Self> {
-        let (queue, source) = bed::queue();
-        let worker = || bed::context(&database.url, &queue, bed::WORKER_POOL);
+        let (queue, event_source) = lambda::queue();
+        let worker = || lambda::context(&database.url, &queue, lambda::WORKER_POOL_SIZE);
         Ok(Self {
-            api: bed::context(&database.url, &queue, conc)?,
+            api: lambda::context(&database.url, &queue, conc)?,
             workers: (0..POLLERS).map(|_| worker()).collect::<Result<_>>()?,
-            source,
+            event_source,
             url: database.url.clone(),
-            board: Arc::default(),
+            tracker: Arc::default(),
             plan: chain(STEPS_PER_RUN),
         })
     }
@@ -136,24 +137,24 @@ impl Load {
     pub async fn measure(&self, runs: u64, conc: usize) -> Result<Measured> {
         let admin = database::connect(&self.url).await?;
         let round_trips = || self.workers.iter().map(|ctx| ctx.db.round_trips()).sum::<u64>();
-        let (before, wal_before) = (round_trips(), wal_position(&admin).await?);
-        let counted = || {
-            let board = &self.board;
-            let counts = [&board.invocations, &board.messages, &board.billed_ms, &board.api_billed_ms];
-            counts.map(|count| count.load(Ordering::Relaxed))
+        let (round_trips_before, wal_before) = (round_trips(), wal_position(&admin).await?);
+        let counts = || {
+            let tracker = &self.tracker;
+            let counters = [&tracker.invocations, &tracker.messages, &tracker.billed_ms, &tracker.api_billed_ms];
+            counters.map(|count| count.load(Ordering::Relaxed))
         };
-        let counted_before = counted();
+        let counts_before = counts();
 
         let mut pollers = JoinSet::new();
         for ctx in &self.workers {
-            pollers.spawn(poll(self.source.clone(), ctx.clone(), self.board.clone()));
+            pollers.spawn(poll(self.event_source.clone(), ctx.clone(), self.tracker.clone()));
         }
         let start = Instant::now();
         let next = AtomicU64::new(0);
         let clients = try_join_all((0..conc).map(|_| async {
             let mut times = Vec::new();
             while next.fetch_add(1, Ordering::Relaxed) < runs {
-                times.push(self.one().await?);
+                times.push(self.run_one().await?);
             }
             Ok::<_, anyhow::Error>(times)
         }));
@@ -171,41 +172,41 @@ impl Load {
         Ok(Measured {
             seconds,
             run_times,
-            round_trips: round_trips() - before,
+            round_trips: round_trips() - round_trips_before,
             wal_bytes,
-            invocations: counted()[0] - counted_before[0],
-            messages: counted()[1] - counted_before[1],
-            billed_ms: counted()[2] - counted_before[2],
-            api_billed_ms: counted()[3] - counted_before[3],
+            invocations: counts()[0] - counts_before[0],
+            messages: counts()[1] - counts_before[1],
+            billed_ms: counts()[2] - counts_before[2],
+            api_billed_ms: counts()[3] - counts_before[3],
         })
     }
 
     /// Creates a run and waits for its end.
-    async fn one(&self) -> Result<Duration> {
+    async fn run_one(&self) -> Result<Duration> {
         let start = Instant::now();
         let request = Request { body: &self.plan, idempotency_key: None, traceparent: None };
         let accepted = create_run(&self.api, &self.api.config.tenant, &request).await?;
-        self.board.api_billed_ms.fetch_add(billed_ms(start.elapsed()), Ordering::Relaxed);
-        self.board.ended(accepted.id).await?;
+        self.tracker.api_billed_ms.fetch_add(billed_ms(start.elapsed()), Ordering::Relaxed);
+        self.tracker.wait_for(accepted.id).await?;
         Ok(start.elapsed())
     }
 }
 
-fn billed_ms(took: Duration) -> u64 {
-    u64::try_from(took.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX)
+fn billed_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX)
 }
 
-async fn poll(source: Source, ctx: Ctx, board: Arc<Board>) -> Result<()> {
+async fn poll(event_source: EventSource, ctx: Ctx, tracker: Arc<RunTracker>) -> Result<()> {
     let spec = tool::handler("echo").context("no handler echo")?;
-    let echo = NotingEcho::default();
+    let echo = RecordingEcho::default();
     let worker = Worker::new(ctx, spec, WorkThenRecord(echo.clone()));
     loop {
-        let batch = source.receive().await;
-        let event = bed::event(&batch)?;
+        let batch = event_source.receive().await;
+        let event = lambda::event(&batch)?;
         let start = Instant::now();
         let response = worker.handle_batch(event, None).await;
-        ensure!(response.batch_item_failures.is_empty(), "a batch came back");
-        board.note(batch.len(), echo.take(), start.elapsed());
+        ensure!(response.batch_item_failures.is_empty(), "a message of the batch failed");
+        tracker.record(batch.len(), echo.take(), start.elapsed());
     }
 }
 
@@ -213,14 +214,14 @@ fn step_name(index: u64) -> String {
     format!("s{index}")
 }
 
-/// A plan of echo steps. Each repeats the output of the one before.
+/// A plan of echo steps. Each repeats the output of the previous one.
 pub fn chain(steps: u64) -> Value {
     let step = |index: u64| {
-        let said = match index {
+        let text = match index {
             0 => json!("hello"),
-            _ => json!(format!("${{{{ steps.{}.outputs.said }}}}", step_name(index - 1))),
+            _ => json!(format!("${{{{ steps.{}.outputs.text }}}}", step_name(index - 1))),
         };
-        json!({"name": step_name(index), "tool": "echo", "inputs": {"said": said}})
+        json!({"name": step_name(index), "tool": "echo", "inputs": {"text": text}})
     };
     json!({"plan": {"goal": "benchmark", "steps": (0..steps).map(step).collect::<Vec<_>>()}})
 }
@@ -231,13 +232,12 @@ async fn wal_position(admin: &Client) -> Result<u64> {
     Ok(u64::try_from(rows.first().context("no WAL position")?.try_get::<_, i64>(0)?)?)
 }
 
-/// Fails unless every step of every run so far succeeded at its first attempt. Speed counts only if no work is lost or
-/// repeated.
+/// Checks that every step of every run succeeded at its first attempt: a fast run must not lose or repeat work.
 async fn check(admin: &Client) -> Result<()> {
     let sql = "select (select count(*) from nofx.run where status <> 'succeeded')
                     + (select count(*) from nofx.step where status <> 'succeeded' or attempt <> 1)
                     + (select count(*) from nofx.attempt where status <> 'succeeded')";
-    let wrong: i64 = admin.query_typed(sql, &[]).await?.first().context("no count")?.try_get(0)?;
-    ensure!(wrong == 0, "{wrong} runs, steps or attempts did not succeed at the first attempt");
+    let failed: i64 = admin.query_typed(sql, &[]).await?.first().context("no count")?.try_get(0)?;
+    ensure!(failed == 0, "{failed} runs, steps or attempts did not succeed at the first attempt");
     Ok(())
 }

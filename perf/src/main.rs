@@ -1,13 +1,12 @@
 //! `nofx-bench`: the benchmarks of docs/numbers.md. Each prints one JSON line to standard output. Progress and skipped
 //! benchmarks go to standard error.
 
-mod bed;
 mod cost;
 mod create;
 mod engine;
-mod figures;
 mod history;
 mod history_fill;
+mod lambda;
 mod load;
 mod restate;
 mod server;
@@ -15,6 +14,7 @@ mod smoke;
 mod soak;
 mod stack;
 mod start;
+mod stats;
 
 use std::process::ExitCode;
 
@@ -56,7 +56,7 @@ enum Bench {
     Stack,
     /// US dollars per million steps
     Cost,
-    /// Memory of the functions under ordinary and hostile requests for some minutes; runs only by name
+    /// Memory of the functions under ordinary and hostile requests for some minutes. Runs only by name
     Soak,
 }
 
@@ -73,18 +73,18 @@ async fn main() -> ExitCode {
 
 async fn run(cli: &Cli) -> Result<()> {
     let checkout = Checkout::find()?;
-    let wanted = |bench| cli.only.is_none_or(|only| only == bench);
-    if [Bench::Engine, Bench::Restate, Bench::Create, Bench::History, Bench::Cost].into_iter().any(wanted) {
+    let is_selected = |bench| cli.only.is_none_or(|only| only == bench);
+    if [Bench::Engine, Bench::Restate, Bench::Create, Bench::History, Bench::Cost].into_iter().any(is_selected) {
         let server = Server::start(&checkout).await?;
-        let done = run_on(&server, &checkout, cli).await;
+        let result = run_on(&server, &checkout, cli).await;
         server.stop().await;
-        done?;
+        result?;
     }
-    if wanted(Bench::Start) {
-        left_out(cli, Bench::Start, start::run(&checkout).await)?;
+    if is_selected(Bench::Start) {
+        skip_unavailable(cli, Bench::Start, start::run(&checkout).await)?;
     }
-    if wanted(Bench::Stack) {
-        left_out(cli, Bench::Stack, stack::run(&checkout).await)?;
+    if is_selected(Bench::Stack) {
+        skip_unavailable(cli, Bench::Stack, stack::run(&checkout).await)?;
     }
     if cli.only == Some(Bench::Soak) {
         soak::run(&checkout, cli.minutes).await?;
@@ -92,34 +92,34 @@ async fn run(cli: &Cli) -> Result<()> {
     Ok(())
 }
 
-/// A benchmark that cannot run here is an error if it was asked for by name, else a line of output.
-fn left_out(cli: &Cli, bench: Bench, done: Result<()>) -> Result<()> {
-    match done {
+/// Reports a benchmark that cannot run here as skipped. It is an error if `--only` names the benchmark.
+fn skip_unavailable(cli: &Cli, bench: Bench, result: Result<()>) -> Result<()> {
+    match result {
         Err(error) if cli.only.is_none() => {
             report::line("bench", format_args!("skipped {bench:?}: {error:#}"));
             Ok(())
         }
-        done => done,
+        result => result,
     }
 }
 
-/// The benchmarks that need a database. Each gets a new one.
+/// Runs the benchmarks that need a database. Each gets a new one.
 async fn run_on(server: &Server, checkout: &Checkout, cli: &Cli) -> Result<()> {
-    let wanted = |bench| cli.only.is_none_or(|only| only == bench);
-    if wanted(Bench::Engine) {
+    let is_selected = |bench| cli.only.is_none_or(|only| only == bench);
+    if is_selected(Bench::Engine) {
         engine::run(server).await?;
     }
-    if wanted(Bench::Restate) {
-        left_out(cli, Bench::Restate, restate::run(server, checkout).await)?;
+    if is_selected(Bench::Restate) {
+        skip_unavailable(cli, Bench::Restate, restate::run(server, checkout).await)?;
     }
-    if wanted(Bench::Create) {
+    if is_selected(Bench::Create) {
         create::run(server).await?;
     }
-    if wanted(Bench::History) {
+    if is_selected(Bench::History) {
         history::run(server, cli.history).await?;
     }
-    if wanted(Bench::Cost) {
-        left_out(cli, Bench::Cost, cost::run(server, checkout).await)?;
+    if is_selected(Bench::Cost) {
+        skip_unavailable(cli, Bench::Cost, cost::run(server, checkout).await)?;
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! The Postgres server of the benchmarks: that of `DATABASE_URL`, else a new one with default durability. Each
-//! benchmark gets a new database on it.
+//! The Postgres server of the benchmarks: the one at `DATABASE_URL`, or a new one with default durability. Each benchmark
+//! gets a new database on it.
 
 use std::path::PathBuf;
 use std::{env, fs};
@@ -7,19 +7,19 @@ use std::{env, fs};
 use anyhow::{Context, Result};
 use nofx_local::checkout::Checkout;
 use nofx_local::postgres::{Cluster, Postgres, Purpose};
-use nofx_local::process::{Ledger, Process};
+use nofx_local::process::{PidFile, Process};
 use nofx_local::tools::python::PythonEnv;
 use nofx_local::{database, migrate, port, report};
 use uuid::Uuid;
 
-/// A server.
+/// A Postgres server.
 pub struct Server {
     url: String,
     migrations: PathBuf,
     own: Option<(Process, PathBuf)>,
 }
 
-/// A database with all migrations applied. [`Server::drop_database`] drops it.
+/// A database with all migrations applied. Drop it with [`Server::drop_database`].
 pub struct Database {
     pub url: String,
     name: String,
@@ -33,14 +33,14 @@ impl Server {
         }
         let dir = checkout.local().join("tmp").join(format!("bench-{}", Uuid::new_v4().simple()));
         fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-        let ledger = Ledger::new(dir.join("pids.json"));
-        let python = PythonEnv::ready(checkout, &ledger).await?;
+        let pid_file = PidFile::new(dir.join("pids.json"));
+        let python = PythonEnv::ready(checkout, &pid_file).await?;
         let postgres = Postgres::find(&python, checkout).await?;
         let data = dir.join("postgres");
-        // A throwaway cluster differs only in who may log in. fsync and synchronous_commit stay on.
-        postgres.create(&checkout.local().join("cache"), &data, Purpose::Throwaway, &ledger).await?;
+        // A throwaway cluster differs only in authentication: fsync and synchronous_commit stay on.
+        postgres.create(&checkout.local().join("cache"), &data, Purpose::Throwaway, &pid_file).await?;
         let cluster = Cluster::open(data, port::any_free()?)?;
-        let process = postgres.start(&cluster, &dir.join("postgres.log"), &ledger).await?;
+        let process = postgres.start(&cluster, &dir.join("postgres.log"), &pid_file).await?;
         Ok(Self { url: cluster.url(), migrations, own: Some((process, dir)) })
     }
 
@@ -53,13 +53,13 @@ impl Server {
 
     pub async fn create_database(&self) -> Result<Database> {
         let admin = database::connect(&self.url).await?;
-        let durable =
+        let durability =
             admin.query_typed("select current_setting('fsync') || current_setting('synchronous_commit')", &[]);
-        let durable: String = durable.await?.first().context("no settings")?.try_get(0)?;
-        if durable != "onon" {
+        let durability: String = durability.await?.first().context("no settings")?.try_get(0)?;
+        if durability != "onon" {
             report::line(
                 "bench",
-                "fsync or synchronous_commit is off on this server, so its numbers cannot be compared with others",
+                "fsync or synchronous_commit is off on this server, so its numbers are not comparable with others",
             );
         }
         let name = format!("nofx_bench_{}", Uuid::new_v4().simple());
@@ -76,7 +76,7 @@ impl Server {
     }
 }
 
-/// The same connection URL with another database.
+/// The connection URL of another database on the same server.
 fn with_database(url: &str, name: &str) -> Result<String> {
     let (base, query) = url.split_once('?').map_or((url, None), |(base, query)| (base, Some(query)));
     let (scheme, rest) = base.split_once("://").context("DATABASE_URL must be of the form postgresql://...")?;

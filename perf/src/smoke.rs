@@ -20,7 +20,7 @@ use shared::domain::{GateStatus, RunStatus, tool};
 use shared::view::{Event, RunDetail};
 use tokio::time::{sleep, timeout};
 
-/// A sample that succeeds.
+/// A sample plan that succeeds.
 pub struct SmokePlan {
     pub file: &'static str,
     workspace: bool,
@@ -32,10 +32,10 @@ pub const PLANS: [SmokePlan; 3] = [
     SmokePlan { file: "db-write.json", workspace: false },
 ];
 
-const LIMIT: Duration = Duration::from_mins(10);
-const LOOK_PERIOD: Duration = Duration::from_millis(100);
+const RUN_TIMEOUT: Duration = Duration::from_mins(10);
+const POLL_PERIOD: Duration = Duration::from_millis(100);
 
-/// The stack of `make dev` (or of `NOFX_API_URL`) if it answers, else a new one.
+/// The stack of `make dev` or at `NOFX_API_URL` if there is one, else a new one.
 pub struct SmokeStack {
     pub api: Api,
     own: Option<(Stack, Throwaway)>,
@@ -46,31 +46,31 @@ impl SmokeStack {
         node::check().await?;
         let api = Api::from_env().await;
         if env::var_os("NOFX_API_URL").is_some() || api.is_healthy().await {
-            report::line("stack", format_args!("the one at {}", api.url("")));
+            report::line("stack", format_args!("using the stack at {}", api.url("")));
             return Ok(Self { api, own: None });
         }
-        let place = Throwaway::make(checkout, "bench").await?;
+        let throwaway = Throwaway::make(checkout, "bench").await?;
         let http_port = port::any_free()?;
-        let options = Options::throwaway(&place, Some(http_port))?;
-        let mut stack = Stack::new(checkout.clone(), options, place.ledger.clone());
+        let options = Options::throwaway(&throwaway, Some(http_port))?;
+        let mut stack = Stack::new(checkout.clone(), options, throwaway.pid_file.clone());
         if let Err(error) = stack.start().await {
             stack.stop().await;
-            place.end(false);
+            throwaway.end(false);
             return Err(error);
         }
-        Ok(Self { api: Api::at(&format!("http://127.0.0.1:{http_port}")), own: Some((stack, place)) })
+        Ok(Self { api: Api::at(&format!("http://127.0.0.1:{http_port}")), own: Some((stack, throwaway)) })
     }
 
-    /// Stops the stack if it was started here. Its logs are kept unless `well`.
-    pub async fn stop(self, well: bool) {
-        if let Some((mut stack, place)) = self.own {
+    /// Stops the stack if this process started it. Keeps its logs unless `succeeded`.
+    pub async fn stop(self, succeeded: bool) {
+        if let Some((mut stack, throwaway)) = self.own {
             stack.stop().await;
-            place.end(well);
+            throwaway.end(succeeded);
         }
     }
 }
 
-/// What happened to one run.
+/// The events of one run.
 pub struct Timeline {
     events: Vec<Event>,
     /// The handler of each step, by the step's name.
@@ -80,15 +80,16 @@ pub struct Timeline {
 /// An attempt of a step.
 pub struct Attempt {
     pub handler: &'static str,
-    /// How long its step was ready before, if a message started the attempt. None if the invocation of another step
-    /// continued with it, because then both happen in one transaction and have the same time.
-    pub waited: Option<Duration>,
-    pub worked: Duration,
+    /// From ready to claimed, if a message started the attempt. `None` if the invocation of another step continued with
+    /// this one: then both events are of one transaction and have the same time.
+    pub wait: Option<Duration>,
+    /// From claimed to finished.
+    pub work: Duration,
 }
 
 impl Timeline {
-    /// From its creation to its end, by the database's clock.
-    pub fn wall(&self) -> Duration {
+    /// From the creation of the run to its end, by the database's clock.
+    pub fn wall_time(&self) -> Duration {
         match (self.events.first(), self.events.last()) {
             (Some(first), Some(last)) => at(last).saturating_sub(at(first)),
             _ => Duration::ZERO,
@@ -102,12 +103,12 @@ impl Timeline {
             match event.kind.as_str() {
                 "step.ready" | "step.worker_lost" => drop(ready.insert(step, at)),
                 "step.started" => {
-                    let waited = ready.remove(step).map(|since| at.saturating_sub(since));
-                    running.insert(step, (at, waited.filter(|waited| !waited.is_zero())));
+                    let wait = ready.remove(step).map(|since| at.saturating_sub(since));
+                    running.insert(step, (at, wait.filter(|wait| !wait.is_zero())));
                 }
                 "step.succeeded" | "step.failed" | "step.blocked" | "step.retrying" => {
-                    if let (Some((since, waited)), Some(handler)) = (running.remove(step), self.handlers.get(step)) {
-                        attempts.push(Attempt { handler, waited, worked: at.saturating_sub(since) });
+                    if let (Some((since, wait)), Some(handler)) = (running.remove(step), self.handlers.get(step)) {
+                        attempts.push(Attempt { handler, wait, work: at.saturating_sub(since) });
                     }
                     if event.kind == "step.retrying" {
                         ready.insert(step, at + delay(event));
@@ -124,15 +125,15 @@ impl Timeline {
     }
 }
 
-/// Runs a plan to its end. Gates that wait for a person are approved at once.
+/// Runs a plan to its end. Approves pending gates at once.
 pub async fn run_plan(api: &Api, checkout: &Checkout, plan: &SmokePlan) -> Result<Timeline> {
     let examples = checkout.root().join("examples");
     let (file, workspace) = (examples.join(plan.file), examples.join("workspace"));
     let workspace = plan.workspace.then_some(workspace.as_path());
     let created = submission::create(api, &Submission { file: &file, workspace, overlay: None, base: None }).await?;
     let id = created.id.to_string();
-    let ended = timeout(LIMIT, end(api, &id)).await;
-    let detail = ended.with_context(|| format!("{} did not end", plan.file))??;
+    let detail = timeout(RUN_TIMEOUT, run_to_end(api, &id)).await;
+    let detail = detail.with_context(|| format!("{} did not end", plan.file))??;
     if detail.run.status != RunStatus::Succeeded {
         bail!("{} {}", plan.file, detail.run.status);
     }
@@ -141,7 +142,7 @@ pub async fn run_plan(api: &Api, checkout: &Checkout, plan: &SmokePlan) -> Resul
     Ok(Timeline { events: api.timeline(&id, 0).await?, handlers })
 }
 
-async fn end(api: &Api, run_id: &str) -> Result<RunDetail> {
+async fn run_to_end(api: &Api, run_id: &str) -> Result<RunDetail> {
     loop {
         let detail = api.run(run_id).await?;
         match detail.run.status {
@@ -153,17 +154,17 @@ async fn end(api: &Api, run_id: &str) -> Result<RunDetail> {
             }
             _ => {}
         }
-        sleep(LOOK_PERIOD).await;
+        sleep(POLL_PERIOD).await;
     }
 }
 
-/// How long a retry waits.
+/// The delay of a retry.
 fn delay(event: &Event) -> Duration {
     let payload: Value = serde_json::from_str(event.payload.get()).unwrap_or_default();
     Duration::from_millis(payload["delay_ms"].as_u64().unwrap_or_default())
 }
 
-/// When an event happened, since 1970.
+/// The time of an event since 1970.
 fn at(event: &Event) -> Duration {
     let at = DateTime::from_str(&event.timestamp.0, DateTimeFormat::DateTimeWithOffset);
     let nanos = at.ok().and_then(|at| u64::try_from(at.as_nanos()).ok());

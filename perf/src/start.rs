@@ -18,10 +18,10 @@ use tokio::net::TcpListener;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::figures::{self, Times, float, rounded};
+use crate::stats::{self, Times, float, rounded};
 
 const STARTS: usize = 20;
-const LIMIT: Duration = Duration::from_secs(10);
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 const NEXT: &str = "GET /2018-06-01/runtime/invocation/next ";
 /// Headers of a zip archive with one entry named `bootstrap`.
 const ZIP_OVERHEAD_BYTES: u64 = 134;
@@ -39,7 +39,7 @@ pub async fn run(checkout: &Checkout) -> Result<()> {
     }
     Err(hinted(
         format!("no release binary of {}", missing.join(", ")),
-        "run: cargo build --release (make deploy builds them too, if it deploys to this machine's architecture)",
+        "run: cargo build --release (or make deploy, if it builds for this machine's architecture)",
     ))
 }
 
@@ -57,11 +57,12 @@ fn functions(checkout: &Checkout) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// The binary for this machine that cargo or cargo-lambda (which `make deploy` uses) built last.
+/// The newest binary for this machine, built by cargo or by cargo-lambda, which `make deploy` uses.
 fn binary(checkout: &Checkout, name: &str) -> Option<PathBuf> {
-    let places = [package::dir(checkout, name).join("bootstrap"), checkout.root().join("target/release").join(name)];
+    let candidates =
+        [package::dir(checkout, name).join("bootstrap"), checkout.root().join("target/release").join(name)];
     let native = Architecture::native().ok()?;
-    let built = places.into_iter().filter(|path| Architecture::of_file(path) == Some(native));
+    let built = candidates.into_iter().filter(|path| Architecture::of_file(path) == Some(native));
     built.max_by_key(|path| fs::metadata(path).and_then(|data| data.modified()).ok())
 }
 
@@ -75,7 +76,7 @@ async fn measure(name: &str, path: &Path) -> Result<()> {
     }
     memory.sort_unstable();
     let mb = |bytes: u64| rounded(float(bytes) / 1_000_000.0);
-    figures::print(&json!({
+    stats::print(&json!({
         "bench": "start",
         "function": name,
         "start_p50_ms": rounded(times.percentile_ms(50)),
@@ -103,13 +104,13 @@ async fn start_once(name: &str, path: &Path) -> Result<(Duration, u64)> {
         ("AWS_REGION", "us-east-1"),
         ("AWS_ACCESS_KEY_ID", "bench"),
         ("AWS_SECRET_ACCESS_KEY", "bench"),
-        // A URL where nothing listens: a function must not connect before it has work.
+        // Nothing listens at this URL: a function must not connect before its first event.
         ("DATABASE_URL", "postgresql://bench@127.0.0.1:1/bench?sslmode=require"),
     ]);
     let start = Instant::now();
     let mut child = command.spawn().with_context(|| format!("cannot start {}", path.display()))?;
     let pid = child.id().with_context(|| format!("{name} ended at once"))?;
-    let took = timeout(LIMIT, async {
+    let start_and_memory = timeout(START_TIMEOUT, async {
         let (connection, _) = runtime_api.accept().await.context("cannot accept")?;
         let mut line = String::new();
         let mut reader = BufReader::new(connection);
@@ -118,13 +119,13 @@ async fn start_once(name: &str, path: &Path) -> Result<(Duration, u64)> {
             bail!("{name} did not start: its first request was {}", line.trim_end());
         }
         let took = start.elapsed();
-        // The connection stays open until the memory is read, so that the function keeps waiting for its first event.
+        // Keep the connection open until the memory is read, so that the function keeps waiting for its first event.
         let memory = resident_kib(pid).await?;
         drop(reader);
         Ok((took, memory))
     });
     let measured = tokio::select! {
-        took = took => took.with_context(|| format!("{name} did not ask for its first event"))?,
+        measured = start_and_memory => measured.with_context(|| format!("{name} did not request its first event"))?,
         status = child.wait() => bail!("{name} exited with {} before its first event", status?),
     };
     child.kill().await.context("cannot end the function")?;
@@ -134,7 +135,7 @@ async fn start_once(name: &str, path: &Path) -> Result<(Duration, u64)> {
 /// Resident memory in KiB, from `ps`, which works the same on Linux and macOS.
 async fn resident_kib(pid: u32) -> Result<u64> {
     let output = Command::new("ps").args(["-o", "rss=", "-p", &pid.to_string()]).output().await.context("ps")?;
-    String::from_utf8_lossy(&output.stdout).trim().parse().context("ps printed no number")
+    String::from_utf8_lossy(&output.stdout).trim().parse().context("ps did not print a number")
 }
 
 fn zip_bytes(path: &Path) -> Result<u64> {

@@ -4,26 +4,26 @@
 //! |---|---|---|
 //! | `DATABASE_URL` | Postgres connection URL | required, unless `DATABASE_SECRET_ID` is set |
 //! | `DATABASE_SECRET_ID` | secret whose text is that URL | none |
-//! | `DATABASE_CA_FILE` | PEM file with the database's CA certificate | the public ones |
+//! | `DATABASE_CA_FILE` | PEM file with the database's CA certificate | the public CAs |
 //! | `DATABASE_POOL_SIZE` | connections per process; `db_write` has at least one for each write of a batch, and one more | 2 |
 //! | `SQS_PREFIX` | prefix of the queue names | `nofx-` |
-//! | `ARTIFACTS_BUCKET` | bucket of the artifacts | `nofx-artifacts` |
+//! | `ARTIFACTS_BUCKET` | bucket for artifacts | `nofx-artifacts` |
 //! | `ARTIFACTS_ENDPOINT_URL`, `ARTIFACTS_REGION`, `ARTIFACTS_ACCESS_KEY_ID`, `ARTIFACTS_SECRET_ACCESS_KEY` | a separate S3 endpoint for artifacts | AWS's, or `AWS_ENDPOINT_URL` |
 //! | `ARTIFACTS_SECRET_ID` | secret with the keys of that endpoint: `{"access_key_id": .., "secret_access_key": ..}` | none |
 //! | `NOFX_TENANT` | tenant of requests, until identity exists | `local` |
-//! | `NOFX_PUBLIC_URL` | URL under which browsers reach the API | none |
+//! | `NOFX_PUBLIC_URL` | URL at which browsers reach the API | none |
 //! | `LLM_SECRET_ID` | secret with the providers' keys | `nofx/llm` |
 //! | `LLM_ORDER` | providers in order of preference, separated by commas | by kind |
 //! | `LLM_ALLOW_TEMPLATE` | if no provider key is set, fill in a template and say so | false |
-//! | `LLM_REQUEST_TIMEOUT_S` | longest wait for one whole answer, in seconds | 240 |
-//! | `LLM_MAX_OUTPUT_TOKENS` | tokens that an answer may have, reasoning included | 16384 |
-//! | `LLM_TRIES` | requests to one provider for one step, the first included (1 to 10) | 3 |
-//! | `OPENAI_BASE_URL`, `ANTHROPIC_BASE_URL`, `GEMINI_BASE_URL` | another server that speaks the provider's format | the provider's |
+//! | `LLM_REQUEST_TIMEOUT_S` | timeout of one request, in seconds | 240 |
+//! | `LLM_MAX_OUTPUT_TOKENS` | maximum tokens of an answer, including reasoning | 16384 |
+//! | `LLM_TRIES` | maximum requests to one provider for one step, including the first (1 to 10) | 3 |
+//! | `OPENAI_BASE_URL`, `ANTHROPIC_BASE_URL`, `GEMINI_BASE_URL` | another server with the provider's API | the provider's |
 //! | `OPENAI_MODEL`, `ANTHROPIC_MODEL`, `GEMINI_MODEL` | model of a provider | codegen's table |
 //! | `GATE_DEFAULT_WORKSPACE`, `GATE_DEFAULT_BASE` | folders that gates judge if a plan names no workspace | none |
-//! | `GATE_WORK_DIR` | where gates work | the temporary folder |
+//! | `GATE_WORK_DIR` | folder in which gates work | `nofx-gate` in the temporary folder |
 //! | `GATE_NPM_USER_CONFIG` | npm settings for installing dependencies only | `~/.npmrc` if it exists |
-//! | `PATH` | where gates look for `node`; nothing else in it is used | |
+//! | `PATH` | search path in which gates find `node`; they use nothing else from it | |
 //! | `MAX_STEPS`, `MAX_EDGES`, `MAX_PLAN_BYTES` | limits of a plan | 1000, 10000, 1 MiB |
 //! | `MAX_INPUTS_BYTES`, `MAX_RESOLVED_BYTES`, `MAX_OUTPUTS_BYTES` | limits of a step: inputs as posted, inputs with their references resolved, outputs | 256 KiB, 1 MiB, 256 KiB |
 
@@ -39,7 +39,7 @@ use crate::domain::TenantId;
 use crate::domain::plan::Limits;
 use crate::error::Error;
 
-/// The whole configuration of a function.
+/// Configuration of a function.
 #[derive(Clone)]
 pub struct Config {
     pub database: DatabaseConfig,
@@ -96,7 +96,7 @@ pub struct GateDefaults {
 }
 
 impl Config {
-    /// Every setting at its default, over this database.
+    /// Default settings with this database.
     pub fn new(database: DatabaseConfig) -> Self {
         Self {
             database,
@@ -115,10 +115,10 @@ impl Config {
         }
     }
 
-    /// Reads the environment. `open` reads the secrets that variables name instead of a value, one call each.
-    pub async fn from_env(open: impl AsyncFn(&str) -> Result<Option<Arc<str>>, Error>) -> Result<Self, Error> {
+    /// Reads the environment. `read_secret` reads the secrets that `.._SECRET_ID` variables name, one call for each.
+    pub async fn from_env(read_secret: impl AsyncFn(&str) -> Result<Option<Arc<str>>, Error>) -> Result<Self, Error> {
         let default = Self::new(DatabaseConfig {
-            url: database_url(&open).await?,
+            url: database_url(&read_secret).await?,
             ca_file: text("DATABASE_CA_FILE").map(PathBuf::from),
             pool_size: parsed("DATABASE_POOL_SIZE")?.unwrap_or(2),
         });
@@ -129,7 +129,7 @@ impl Config {
                 bucket: text("ARTIFACTS_BUCKET").unwrap_or(default.artifacts.bucket),
                 endpoint_url: text("ARTIFACTS_ENDPOINT_URL").or_else(|| text("AWS_ENDPOINT_URL")),
                 region: text("ARTIFACTS_REGION"),
-                keys: artifacts_keys(&open).await?,
+                keys: artifacts_keys(&read_secret).await?,
             },
             tenant: text("NOFX_TENANT").map_or(default.tenant, TenantId),
             public_url: text("NOFX_PUBLIC_URL"),
@@ -158,11 +158,11 @@ impl Config {
     }
 }
 
-async fn database_url(open: impl AsyncFn(&str) -> Result<Option<Arc<str>>, Error>) -> Result<String, Error> {
+async fn database_url(read_secret: impl AsyncFn(&str) -> Result<Option<Arc<str>>, Error>) -> Result<String, Error> {
     if let Some(url) = text("DATABASE_URL") {
         return Ok(url);
     }
-    let secret = secret("DATABASE_SECRET_ID", open).await?;
+    let secret = secret("DATABASE_SECRET_ID", read_secret).await?;
     secret.map(|url| url.trim().to_owned()).ok_or_else(|| Error::invalid("DATABASE_URL", "is not set"))
 }
 
@@ -174,14 +174,14 @@ struct KeyPair {
 }
 
 async fn artifacts_keys(
-    open: impl AsyncFn(&str) -> Result<Option<Arc<str>>, Error>,
+    read_secret: impl AsyncFn(&str) -> Result<Option<Arc<str>>, Error>,
 ) -> Result<Option<(String, String)>, Error> {
     let keys = text("ARTIFACTS_ACCESS_KEY_ID").zip(text("ARTIFACTS_SECRET_ACCESS_KEY"));
     if keys.is_some() {
         return Ok(keys);
     }
-    let Some(secret) = secret("ARTIFACTS_SECRET_ID", open).await? else { return Ok(None) };
-    // The parser's message could repeat a part of the secret.
+    let Some(secret) = secret("ARTIFACTS_SECRET_ID", read_secret).await? else { return Ok(None) };
+    // The parser's message may contain part of the secret.
     let pair: KeyPair = serde_json::from_str(&secret).map_err(|_| {
         Error::invalid(
             "ARTIFACTS_SECRET_ID",
@@ -191,14 +191,14 @@ async fn artifacts_keys(
     Ok(Some((pair.access_key_id, pair.secret_access_key)))
 }
 
-/// The secret that this variable names. If the secret is missing, that is an error: there is no fallback.
+/// The secret that this variable names. A missing secret is an error, because there is no fallback.
 async fn secret(
     name: &'static str,
-    open: impl AsyncFn(&str) -> Result<Option<Arc<str>>, Error>,
+    read_secret: impl AsyncFn(&str) -> Result<Option<Arc<str>>, Error>,
 ) -> Result<Option<Arc<str>>, Error> {
     let Some(id) = text(name) else { return Ok(None) };
     let missing = || Error::invalid(name, "names a secret that does not exist or has no value");
-    open(&id).await?.ok_or_else(missing).map(Some)
+    read_secret(&id).await?.ok_or_else(missing).map(Some)
 }
 
 fn limits(default: Limits) -> Result<Limits, Error> {

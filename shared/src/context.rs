@@ -1,4 +1,4 @@
-//! What a warm function keeps: configuration, pool and clients. Nothing connects before its first use.
+//! What a warm function keeps between invocations: configuration, pool and clients. Each connects on first use.
 
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_s3::config::{Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation};
@@ -21,21 +21,21 @@ pub struct Ctx {
 }
 
 impl Ctx {
-    /// From the environment.
+    /// Reads the configuration from the environment.
     pub async fn from_env() -> Result<Self, Error> {
         Self::for_connections(1).await
     }
 
-    /// From the environment, with a pool of at least `least` connections.
-    pub async fn for_connections(least: u32) -> Result<Self, Error> {
+    /// The same, with a pool of at least `min` connections.
+    pub async fn for_connections(min: u32) -> Result<Self, Error> {
         let sdk = aws_config::load_defaults(BehaviorVersion::latest()).await;
         let secrets = Secrets::new(aws_sdk_secretsmanager::Client::new(&sdk));
         let mut config = Config::from_env(async |id: &str| secrets.get(id).await).await?;
-        config.database.pool_size = config.database.pool_size.max(usize::try_from(least).unwrap_or(1));
+        config.database.pool_size = config.database.pool_size.max(usize::try_from(min).unwrap_or(1));
         Self::new(config, &sdk)
     }
 
-    /// From given values.
+    /// Uses this configuration and these AWS settings.
     pub fn new(config: Config, sdk: &SdkConfig) -> Result<Self, Error> {
         Ok(Self {
             db: Database::new(&config.database)?,

@@ -8,8 +8,8 @@ pub use crate::domain::Problem;
 
 macro_rules! codes {
     ($($name:ident = $code:literal, $status:literal;)+) => {
-        /// The `code` of a problem document: one for each cause that a program may branch on. `docs/errors.md` says when
-        /// each occurs and what to do.
+        /// The `code` of a problem document: one for each cause that a program may branch on. `docs/errors.md`
+        /// describes each.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
         #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
         pub enum Code {
@@ -19,7 +19,7 @@ macro_rules! codes {
         impl Code {
             pub const ALL: &[Self] = &[$(Self::$name),+];
 
-            /// In snake_case, as it is written in the document.
+            /// The code in snake_case, as in the document.
             pub fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$name => $code),+
@@ -60,20 +60,20 @@ codes! {
     FunctionTimedOut = "function_timed_out", 504;
 }
 
-/// Why something could not be done. `Display` is safe to show to a user; the source is for the log.
+/// An error, by what the caller does with it. Its `Display` is safe to show to a user. Its source is for the log.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The request is wrong; each entry names the place.
+    /// The request is not valid. Each entry names a place.
     #[error("{}", summary(.0))]
     Invalid(Vec<Problem>),
     #[error("{0} was not found")]
     NotFound(String),
-    /// The state forbids it, now or for ever. The code is one of those with status 409.
+    /// The state forbids it. The code is one of those with status 409.
     #[error("{1}")]
     Conflict(Code, String),
     #[error("{0}")]
     Forbidden(String),
-    /// Something we depend on is away; trying again may help.
+    /// A dependency is unavailable. A retry may succeed.
     #[error("{what} is unavailable")]
     Unavailable {
         what: &'static str,
@@ -92,7 +92,7 @@ pub enum Error {
 pub type Source = Box<dyn StdError + Send + Sync>;
 
 impl Error {
-    /// What a program that gets this as an answer branches on.
+    /// The code of the problem document that answers with this error.
     pub fn code(&self) -> Code {
         match self {
             Self::Invalid(_) => Code::Invalid,
@@ -104,7 +104,7 @@ impl Error {
         }
     }
 
-    /// One wrong place in the input.
+    /// One problem in the input.
     pub fn invalid(path: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Invalid(vec![Problem::new(path, message)])
     }

@@ -1,5 +1,4 @@
-//! Shared by the HTTP functions: the server loop, routes with the parameters that they take, problem documents (RFC
-//! 9457).
+//! Shared by the HTTP functions: the server loop, routes and their parameters, problem documents (RFC 9457).
 
 mod admit;
 mod base_path;
@@ -136,13 +135,13 @@ pub async fn run(router: Router) -> Result<(), lambda_http::Error> {
     lambda_runtime::run(ServiceExt::<LambdaEvent<LambdaRequest>>::map_request(function, mended)).await
 }
 
-/// Adds what every answer has: a request id, a log line, and a problem document if no route answers.
+/// Adds a request id and a log line to every answer, and a problem document if no route answers.
 pub fn with_layers(router: Router) -> Router {
     let router = router
         .fallback(async || Error::NotFound("this path".into()).into_response())
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn(observe));
-    // Outside of the router, because it changes the path by which a route is found.
+    // Outside the router, because it changes the path that selects the route.
     Router::new().fallback_service(ServiceExt::<Request>::map_request(router, without_base_path))
 }
 
@@ -154,7 +153,7 @@ async fn wrong_method(method: Method) -> Response {
     problem(Code::MethodNotAllowed, "this path does not have this method", &[])
 }
 
-/// Logs a request under its id: API Gateway's, or the caller's, or a new one.
+/// Logs a request with its id: API Gateway's, or a new one.
 async fn observe(request: Request, next: Next) -> Response {
     let id = request_id(&request);
     let base_path = request.extensions().get().cloned().unwrap_or_default();
@@ -186,7 +185,7 @@ fn request_id(request: &Request) -> String {
     from_gateway.unwrap_or_else(|| Uuid::now_v7().to_string())
 }
 
-/// A path parameter that is an id. Anything else is not found.
+/// Parses an id in a path. A malformed id is not found.
 pub fn id_param<T: std::str::FromStr>(what: &str, text: &str) -> Result<T, Error> {
     text.parse().map_err(|_| Error::NotFound(format!("{what} {}", shown(text, 80))))
 }

@@ -1,4 +1,4 @@
-//! Code that several functions of the NOFX control plane share, in reading order.
+//! Code that the functions of the NOFX control plane share. The modules are in reading order.
 
 pub mod domain;
 

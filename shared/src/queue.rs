@@ -1,4 +1,4 @@
-//! Wake-ups over SQS. They carry only ids, because Postgres is the truth.
+//! Wake-ups over SQS. They carry only ids, because Postgres holds all state.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub struct Message {
     pub traceparent: Option<String>,
 }
 
-/// Where wake-ups go.
+/// Where wake-ups are sent.
 #[derive(Clone)]
 pub enum Queue {
     Sqs(Sqs),
@@ -44,7 +44,7 @@ pub struct Sqs {
 
 /// SQS delays a message by at most 15 minutes. If a step is due later, the sweeper wakes it again.
 const MAX_DELAY_S: u64 = 900;
-/// Most entries in a batch call.
+/// Maximum number of entries in a batch call.
 const BATCH: usize = 10;
 
 impl Queue {
@@ -53,7 +53,7 @@ impl Queue {
     }
 
     /// Sends wake-ups, each to its handler's queue. An error means that some may not have been sent. The sweeper sends
-    /// those again, because the step row is the outbox.
+    /// those again.
     pub async fn send(&self, wakeups: Vec<WakeUp>) -> Result<(), Error> {
         match self {
             Self::Channel(channel) => {

@@ -9,15 +9,15 @@ use tokio::sync::Mutex;
 
 use crate::error::Error;
 
-/// How long a value is cached: a rotated secret is seen after at most this time.
-const FRESH: Duration = Duration::from_mins(1);
-/// Least time between two reads of a secret, however often a newer value is asked for.
+/// How long a value is cached. A changed secret is seen after at most this time.
+const CACHE_TTL: Duration = Duration::from_mins(1);
+/// Minimum time between two reads of a secret, even if a newer value is asked for.
 const MIN_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The value of each secret, and when it was read.
 type Cache = HashMap<String, (Instant, Arc<str>)>;
 
-/// Reads secrets. There is no `Debug`, so that values are never logged.
+/// Reads secrets. It does not implement `Debug`, so that values are never logged.
 #[derive(Clone)]
 pub struct Secrets {
     client: aws_sdk_secretsmanager::Client,
@@ -31,7 +31,7 @@ impl Secrets {
 
     /// The secret's text, at most a minute old. `None` if the secret does not exist, which is not cached.
     pub async fn get(&self, id: &str) -> Result<Option<Arc<str>>, Error> {
-        self.read_unless(id, |read| read.elapsed() < FRESH).await
+        self.read_unless(id, |read| read.elapsed() < CACHE_TTL).await
     }
 
     /// The secret's text, read after `moment`. For callers whose value from [`Secrets::get`] was missing, malformed or

@@ -30,9 +30,9 @@ pub struct StepStore {
     folder: String,
 }
 
-/// The properties of an object besides its bytes.
+/// Metadata of a new artifact.
 #[derive(Debug, Clone, Default)]
-pub struct Describe {
+pub struct ArtifactMeta {
     /// `text`, `gate_evidence`, ...
     pub kind: &'static str,
     pub media_type: &'static str,
@@ -54,7 +54,7 @@ impl Storage {
         Self { client, bucket: bucket.into() }
     }
 
-    /// The store of an attempt.
+    /// The storage of an attempt.
     pub fn for_step(&self, step: &ClaimedStep) -> StepStore {
         let folder = format!("runs/{}/steps/{}", step.run_id, step.step_id);
         let folder = if step.attempt > 1 { format!("{folder}/attempt-{}", step.attempt) } else { folder };
@@ -138,7 +138,7 @@ impl Storage {
         Ok(signed_request(&signed.map_err(|error| Error::internal("sign an upload", error))?))
     }
 
-    /// The key of an object in our own bucket. Others are refused, whatever a row says.
+    /// The key of an object in the artifact bucket. Any other URI is refused.
     fn key<'a>(&self, uri: &'a str) -> Result<&'a str, Error> {
         uri.strip_prefix("s3://")
             .and_then(|rest| rest.strip_prefix(&self.bucket))
@@ -149,21 +149,21 @@ impl Storage {
 
 impl StepStore {
     /// Stores the bytes under `name`, with a sha256 that S3 verifies. Returns the row for the outcome.
-    pub async fn put(&self, name: &str, describe: Describe, bytes: Vec<u8>) -> Result<NewArtifact, Error> {
+    pub async fn put(&self, name: &str, meta: ArtifactMeta, bytes: Vec<u8>) -> Result<NewArtifact, Error> {
         let digest = Sha256::digest(&bytes);
         let key = format!("{}/{name}", self.folder);
         let size_bytes = bytes.len() as u64;
-        self.storage.put(&key, describe.media_type, &digest, bytes).await?;
+        self.storage.put(&key, meta.media_type, &digest, bytes).await?;
         Ok(NewArtifact {
             id: ArtifactId(Uuid::now_v7()),
             name: name.to_owned(),
-            kind: describe.kind.to_owned(),
+            kind: meta.kind.to_owned(),
             uri: self.storage.uri(&key),
             hash: hex(&digest),
             size_bytes,
-            media_type: describe.media_type.to_owned(),
-            metadata: if describe.metadata.is_null() { serde_json::json!({}) } else { describe.metadata },
-            made_from: describe.made_from,
+            media_type: meta.media_type.to_owned(),
+            metadata: if meta.metadata.is_null() { serde_json::json!({}) } else { meta.metadata },
+            made_from: meta.made_from,
         })
     }
 

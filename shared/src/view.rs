@@ -1,5 +1,5 @@
-//! What the API shows: a struct for each resource, written by the functions and read by clients. Knows neither the
-//! database nor HTTP. JSON of plans, outcomes and payloads stays text, so that it is passed on without being parsed.
+//! Resources of the API: a struct for each, which functions write and clients read. Independent of the database and of
+//! HTTP. JSON of plans, outcomes and payloads stays text, so that it is not parsed on the way.
 
 mod artifact;
 mod event;
@@ -19,13 +19,13 @@ pub use step::{Failure, Step, StepPage, StepWhy, WaitingGate, WaitingParent};
 
 use serde::{Deserialize, Serialize};
 
-/// A value that is too large to be shown in its place.
+/// A value that is too large for its place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Omitted {
-    /// Size of the value.
+    /// Size of the value as JSON.
     pub bytes: u64,
-    /// Address that shows it.
+    /// Address of a resource with the value.
     #[serde(default)]
     pub href: String,
 }

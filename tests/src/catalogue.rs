@@ -9,12 +9,12 @@ const PAGE: &str = include_str!("../../docs/events.md");
 /// A field of a payload.
 #[derive(Debug, PartialEq, Eq)]
 struct Field {
-    /// JSON types that it may have, with the names of Postgres' `jsonb_typeof`.
+    /// The allowed JSON types, as `jsonb_typeof` of Postgres names them.
     types: Vec<String>,
     optional: bool,
 }
 
-/// Every event type of the page.
+/// The event types on the page.
 #[derive(Debug)]
 pub struct Catalogue(BTreeMap<String, Entry>);
 
@@ -28,7 +28,7 @@ struct Entry {
 pub type Shape = BTreeMap<String, String>;
 
 impl Catalogue {
-    /// Reads the tables whose rows are `type | it happened | written by | payload`.
+    /// Reads the tables with the columns `type | it happened | written by | payload`.
     pub fn read() -> Self {
         let rows = PAGE.lines().filter(|line| line.starts_with("| `"));
         let entries = rows.map(|row| {
@@ -39,34 +39,34 @@ impl Catalogue {
         });
         let mut found = BTreeMap::new();
         for (kind, entry) in entries {
-            assert!(found.insert(kind.clone(), entry).is_none(), "{kind} is on the page twice");
+            assert!(found.insert(kind.clone(), entry).is_none(), "{kind} is twice on the page");
         }
         Self(found)
     }
 
-    /// Names of the event types.
+    /// The names of the event types.
     pub fn kinds(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
 
-    /// Names of the SQL functions that write them.
+    /// The names of the SQL functions that write events.
     pub fn writers(&self) -> impl Iterator<Item = &str> {
         self.0.values().flat_map(|entry| entry.writers.iter().map(String::as_str))
     }
 
-    /// The differences between an event and the page, one sentence each.
+    /// The differences between an event and the page, one sentence for each.
     pub fn problems(&self, kind: &str, payload: &Shape) -> Vec<String> {
         let Some(Entry { fields, .. }) = self.0.get(kind) else {
             return vec![format!("{kind} is not in docs/events.md")];
         };
-        // A payload of a handler that was too large to store.
+        // The handler's payload was too large to store.
         if payload.keys().eq(["omitted"]) {
             return Vec::new();
         }
         let missing = fields
             .iter()
             .filter(|(name, field)| !field.optional && !payload.contains_key(*name))
-            .map(|(name, _)| format!("{kind} has no {name}, which docs/events.md promises"));
+            .map(|(name, _)| format!("{kind} lacks {name}, which docs/events.md lists"));
         let wrong = payload.iter().filter_map(|(name, found)| match fields.get(name) {
             None => Some(format!("{kind} has {name}, which docs/events.md does not list")),
             Some(field) if field.types.contains(found) => None,
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_is_read_as_it_is_written() {
+    fn the_page_is_parsed_and_differences_are_found() {
         let catalogue = Catalogue::read();
         assert!(catalogue.kinds().count() > 30);
         let problems = |payload: Value| catalogue.problems("run.retried", &shape(&payload)).len();
@@ -131,6 +131,6 @@ mod tests {
         let usage = catalogue.0["codegen.usage"].fields["input_tokens"].types.clone();
         assert_eq!(usage, ["number", "null"]);
         assert!(catalogue.0["step.failed"].fields["attempt"].optional);
-        assert_eq!(catalogue.problems("run.unheard_of", &shape(&json!({}))).len(), 1);
+        assert_eq!(catalogue.problems("run.unknown", &shape(&json!({}))).len(), 1);
     }
 }

@@ -1,5 +1,5 @@
-//! The API's document, `openapi.json`: made from the routes of the functions, what they say of them, and the types of
-//! their answers. And the check of answers against it.
+//! The API's document, `openapi.json`, built from the routes of the functions, their descriptions and the types of their
+//! responses. Also checks responses against it.
 
 mod answer;
 mod document;
@@ -17,7 +17,7 @@ fn path(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file)
 }
 
-/// The files that are made, each with its text.
+/// The generated files, each with its text.
 pub fn files() -> Vec<(PathBuf, String)> {
     let document = document::document();
     let errors = fs::read_to_string(path("docs/errors.md")).expect("the page of errors");

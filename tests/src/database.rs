@@ -1,4 +1,4 @@
-//! A database per test, cloned from a template that is made from the migrations once.
+//! A database per test, cloned from a template that has all migrations.
 
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -14,15 +14,15 @@ use uuid::Uuid;
 
 use crate::environment::{database_url, with_database};
 
-/// Key of the advisory lock for making the template. Any constant that nothing else uses will do.
+/// Key of the advisory lock for creating the template. It only has to be unique.
 const TEMPLATE_LOCK: i64 = 0x006e_6f66_785f_7474;
 
-/// Password of the login of workers at the test server.
+/// Password of the workers' login on the test server.
 const WORKER_PASSWORD: &str = "worker";
 
-/// A database that is dropped when this value is dropped.
+/// A database. Dropping this value drops it.
 pub struct TestDatabase {
-    /// Its name on the test server, if this value owns it.
+    /// The name on the test server, if this value owns the database.
     name: Option<String>,
     pub url: String,
 }
@@ -39,12 +39,12 @@ impl TestDatabase {
         Self { name: Some(name), url }
     }
 
-    /// The URL with the login of workers.
+    /// The URL with the workers' login.
     pub fn worker_url(&self) -> String {
         with_login(&self.url, WORKER_LOGIN, WORKER_PASSWORD)
     }
 
-    /// A database that somebody else creates and drops.
+    /// A database that the caller creates and drops.
     pub fn at(url: String) -> Self {
         Self { name: None, url }
     }
@@ -54,12 +54,12 @@ impl Drop for TestDatabase {
     fn drop(&mut self) {
         let Some(name) = &self.name else { return };
         let sql = format!("drop database if exists {name} with (force)");
-        // In a runtime of its own, because the test's may be shutting down.
+        // Use a separate runtime, because the test's runtime may be shutting down.
         let dropped = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async { connect_to(&database_url()).await.batch_execute(&sql).await })
         });
-        // Errors are ignored: the throwaway server is deleted anyway, and a panic here would hide the test's own.
+        // Ignore errors: the throwaway server is deleted anyway, and a panic here would hide the test's failure.
         let _ = dropped.join();
     }
 }
@@ -77,8 +77,8 @@ fn migrations() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations")
 }
 
-/// Makes the template if it is missing. Its name contains a digest of the migrations, so changed migrations get a new
-/// one.
+/// Creates the template if it is missing. Its name contains a digest of the migrations, so changed migrations get a new
+/// template.
 async fn template(admin: &Client) -> String {
     let files = migrate::read_dir(&migrations()).expect("the migrations");
     let functions = migrate::functions::read_dir(&migrations()).expect("the functions");
@@ -86,10 +86,10 @@ async fn template(admin: &Client) -> String {
     let digest = sha256_hex(texts.map(String::as_str).collect::<String>().as_bytes());
     let name = format!("nofx_template_{}", &digest[..16]);
     if !exists(admin, &name).await {
-        // Nextest runs each test in its own process. The first one makes the template, and the others wait for it.
+        // Nextest runs each test in its own process. The first one creates the template while the others wait.
         admin.execute("select pg_advisory_lock($1)", &[&TEMPLATE_LOCK]).await.expect("the template lock");
         if !exists(admin, &name).await {
-            make_template(admin, &name).await;
+            create_template(admin, &name).await;
         }
         admin.execute("select pg_advisory_unlock($1)", &[&TEMPLATE_LOCK]).await.expect("the template lock");
     }
@@ -101,8 +101,8 @@ async fn exists(admin: &Client, name: &str) -> bool {
     row.expect("look databases up").get(0)
 }
 
-/// Builds the template under another name, so that a template that exists is complete.
-async fn make_template(admin: &Client, name: &str) {
+/// Builds the template under a temporary name, so that an existing template is always complete.
+async fn create_template(admin: &Client, name: &str) {
     let building = format!("{name}_building");
     admin
         .batch_execute(&format!("drop database if exists {building} with (force)"))
@@ -114,8 +114,8 @@ async fn make_template(admin: &Client, name: &str) {
         .await
         .unwrap_or_else(|error| panic!("the migrations do not apply: {error:#}"));
     worker_login_with(&url, WORKER_PASSWORD).await.expect("create the login of workers");
-    // Renaming waits for the connection of the migrations to end. No new connection is allowed from here on, because a
-    // template can only be cloned while nobody is connected.
+    // Postgres clones a template only while it has no connections, so forbid new ones. Renaming waits until the
+    // connection of the migrations is closed.
     let sql = format!("alter database {building} with allow_connections false is_template true");
     admin.batch_execute(&sql).await.expect("close the template");
     admin.batch_execute(&format!("alter database {building} rename to {name}")).await.expect("name the template");

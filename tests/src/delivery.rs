@@ -1,4 +1,4 @@
-//! Deliveries that the test controls. They replace the queue and Lambda's event source.
+//! Deliveries under the test's control. They replace the queue and Lambda's event source.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -10,24 +10,24 @@ use shared::worker::{WorkThenRecord, Worker};
 
 use crate::{Lab, Script};
 
-/// How often a message arrives.
+/// How often a message is delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deliver {
     Once,
-    /// Twice in one batch, and once more after the batch is done.
+    /// Twice in one batch, and again after the batch.
     Thrice,
 }
 
-/// Far more batches than any plan of the tests needs. A flow that never ends fails here.
-const MOST_BATCHES: usize = 2_000;
+/// More batches than any plan of the tests needs. A run that never ends exceeds it.
+const MAX_BATCHES: usize = 2_000;
 
 impl Lab {
-    /// A worker of the handler with this name.
+    /// A worker of this handler.
     pub fn worker(&self, handler: &str, script: &Script) -> Worker<WorkThenRecord<Script>> {
         worker_on(&self.ctx, handler, script)
     }
 
-    /// The wake-ups that were sent and not yet delivered.
+    /// Takes the wake-ups that were sent and not yet delivered.
     pub async fn sent(&self) -> Vec<WakeUp> {
         let mut wakeups = self.wakeups.lock().await;
         let mut sent = Vec::new();
@@ -37,15 +37,15 @@ impl Lab {
         sent
     }
 
-    /// Delivers wake-ups until none is left, including those that the deliveries cause. It ends the delay of delayed
+    /// Delivers wake-ups, including those that the deliveries cause, until none is left. Ends the delay of delayed
     /// ones.
     pub async fn settle(&self, script: &Script, deliver: Deliver) {
         self.settle_on(&self.ctx, script, deliver).await;
     }
 
-    /// The same, with workers of another context.
+    /// Like [`Lab::settle`], with workers of another context.
     pub async fn settle_on(&self, ctx: &Ctx, script: &Script, deliver: Deliver) {
-        for _ in 0..MOST_BATCHES {
+        for _ in 0..MAX_BATCHES {
             let sent = self.sent().await;
             if sent.is_empty() {
                 return;
@@ -65,7 +65,7 @@ impl Lab {
                 }
             }
         }
-        panic!("the flow never ends");
+        panic!("the run never ends");
     }
 }
 
@@ -74,24 +74,24 @@ async fn deliver_batch(worker: &Worker<WorkThenRecord<Script>>, batch: &[WakeUp]
     assert_eq!(failed_ids(&response), HashSet::new(), "a batch without errors returns no message");
     if deliver == Deliver::Thrice {
         let again = worker.handle_batch(event(batch, Deliver::Once), None).await;
-        assert_eq!(failed_ids(&again), HashSet::new(), "a message that is delivered again is acknowledged");
+        assert_eq!(failed_ids(&again), HashSet::new(), "a repeated message is acknowledged");
     }
 }
 
-/// A worker of the handler with this name, on another context.
+/// A worker of this handler with another context.
 pub fn worker_on(ctx: &Ctx, handler: &str, script: &Script) -> Worker<WorkThenRecord<Script>> {
     let spec = tool::handler(handler).expect("a known handler");
     Worker::new(ctx.clone(), spec, WorkThenRecord(script.clone()))
 }
 
-/// The event for a batch. Message ids are `m0`, `m1`, ... in the order of the batch.
+/// The SQS event of a batch. Message ids are `m0`, `m1`, ... in the order of the batch.
 pub fn event(batch: &[WakeUp], deliver: Deliver) -> SqsEvent {
     let copies = if deliver == Deliver::Once { 1 } else { 2 };
     let bodies = batch.iter().flat_map(|wakeup| std::iter::repeat_n(body(wakeup), copies));
     event_of(bodies)
 }
 
-/// The event for message bodies.
+/// The SQS event of these message bodies.
 pub fn event_of(bodies: impl IntoIterator<Item = String>) -> SqsEvent {
     let mut event = SqsEvent::default();
     event.records = bodies
@@ -119,7 +119,7 @@ pub fn body(wakeup: &WakeUp) -> String {
     serde_json::to_string(&message).expect("a message is JSON")
 }
 
-/// Ids of the messages that are returned to the queue.
+/// Ids of the messages that the batch returns to the queue.
 pub fn failed_ids(response: &SqsBatchResponse) -> HashSet<String> {
     response.batch_item_failures.iter().map(|failure| failure.item_identifier.clone()).collect()
 }

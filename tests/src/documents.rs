@@ -1,14 +1,14 @@
-//! The documents of this repository: their fenced blocks, and the commands that their sentences name.
+//! Reads the repository's documents: their fenced blocks, and the commands in their sentences.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Languages of blocks that the e2e suite executes. A block that nobody can execute is `text`.
+/// Languages of the blocks that the e2e suite executes. Mark any other block as `text`.
 pub const EXECUTED: [&str; 3] = ["json", "sh", "sql"];
 
-/// A page of Markdown.
+/// A Markdown page.
 pub struct Document {
-    /// Its path in the repository.
+    /// The path in the repository.
     pub path: String,
     text: String,
 }
@@ -16,7 +16,7 @@ pub struct Document {
 /// A fenced block.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Block {
-    /// The line of its first fence, from 1.
+    /// The line of the opening fence, from 1.
     pub line: usize,
     pub language: String,
     pub text: String,
@@ -36,7 +36,7 @@ impl Document {
         paths.into_iter().map(read).collect()
     }
 
-    /// Its fenced blocks, in order.
+    /// The fenced blocks, in order.
     pub fn blocks(&self) -> Vec<Block> {
         let mut blocks = Vec::new();
         let mut open: Option<Block> = None;
@@ -57,7 +57,7 @@ impl Document {
         blocks
     }
 
-    /// The code in its sentences that begins with this program, such as `` `make demo` ``.
+    /// The commands of this program in sentences, such as `` `make demo` ``.
     pub fn commands(&self, program: &str) -> Vec<&str> {
         let start = format!("`{program} ");
         let spans = self.text.match_indices(&start).map(|(at, _)| &self.text[at + 1..]);
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_block_is_executed_or_says_that_it_is_text() {
+    fn every_block_is_executed_or_marked_as_text() {
         let documents = Document::all();
         assert!(documents.len() > 30, "pages are missing");
         let mut executed = 0;
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_and_commands_are_found() {
+    fn blocks_and_commands_are_parsed() {
         let text = "Run `make demo`, not `make`.\n\n```sh\none\n\ntwo\n```\n\n```\nno language\n```\n".to_owned();
         let document = Document { path: "page.md".into(), text };
         assert_eq!(document.commands("make"), ["make demo"]);

@@ -1,9 +1,9 @@
-//! Where the test stack is. `make test` starts one and sets these variables.
+//! The addresses of the test stack. `make test` starts a stack and sets these variables.
 
 use std::env;
 use std::fmt::Write as _;
 
-/// URL with which a superuser connects to the database `postgres` of a throwaway server.
+/// Superuser URL of the database `postgres` on a throwaway server.
 pub fn database_url() -> String {
     variable("NOFX_TEST_DATABASE_URL")
 }
@@ -23,12 +23,12 @@ pub fn s3_endpoint_url() -> String {
     variable("NOFX_TEST_S3_ENDPOINT_URL")
 }
 
-/// The access key of that server, and its secret.
+/// The access key id of that server, and its secret.
 pub fn s3_keys() -> (String, String) {
     (variable("NOFX_TEST_S3_ACCESS_KEY_ID"), variable("NOFX_TEST_S3_SECRET_ACCESS_KEY"))
 }
 
-/// The connection URL with another database.
+/// Replaces the database in a connection URL.
 pub fn with_database(url: &str, database: &str) -> String {
     let (base, query) = url.split_once('?').map_or((url, None), |(base, query)| (base, Some(query)));
     let (scheme, rest) = base.split_once("://").expect("a connection URL has a scheme");
@@ -37,8 +37,8 @@ pub fn with_database(url: &str, database: &str) -> String {
     format!("{scheme}://{authority}/{database}{query}")
 }
 
-/// The connection URL with another role and, if given, a tenant's claims, as if each connection started with `set role`
-/// and `set request.jwt.claims`.
+/// Adds a role and, if given, a tenant's claims to a connection URL, as if each connection started with `set role` and
+/// `set request.jwt.claims`.
 pub fn with_role(url: &str, role: &str, claims: Option<&str>) -> String {
     let mut options = format!("-c role={role}");
     if let Some(claims) = claims {
@@ -53,7 +53,7 @@ pub fn with_role(url: &str, role: &str, claims: Option<&str>) -> String {
     url
 }
 
-/// A missing stack fails the test. A suite that skips itself would always pass.
+/// Fails if the stack is missing: a suite that skips itself would always pass.
 fn variable(name: &str) -> String {
     match env::var(name) {
         Ok(value) if !value.is_empty() => value,
@@ -66,7 +66,7 @@ mod tests {
     use super::with_database;
 
     #[test]
-    fn the_database_of_a_url_is_replaced_and_the_rest_kept() {
+    fn only_the_database_of_a_url_is_replaced() {
         let url = "postgresql://owner:word@127.0.0.1:5432/postgres?sslmode=disable";
         assert_eq!(with_database(url, "t_1"), "postgresql://owner:word@127.0.0.1:5432/t_1?sslmode=disable");
         let socket = "postgresql://owner@/postgres?host=%2Frun%2Fpg";

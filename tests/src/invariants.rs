@@ -1,4 +1,4 @@
-//! Invariants of all runs at all times, checked on the rows.
+//! Checks the invariants of all runs on their rows.
 
 use tokio_postgres::Row;
 
@@ -6,7 +6,7 @@ use crate::Lab;
 use crate::catalogue::Catalogue;
 
 impl Lab {
-    /// The broken invariants, one sentence each.
+    /// The broken invariants, one sentence for each.
     pub async fn broken_invariants(&self) -> Vec<String> {
         let rows = self.admin.query(INVARIANTS, &[]).await.expect("query the invariants");
         let broken = rows.iter().map(|row| row.get(0));
@@ -16,7 +16,7 @@ impl Lab {
         broken.chain(undocumented).collect()
     }
 
-    /// Panics with a list of the broken invariants.
+    /// Panics if an invariant is broken.
     pub async fn assert_invariants(&self) {
         let broken = self.broken_invariants().await;
         assert!(broken.is_empty(), "broken invariants:\n{}", broken.join("\n"));
@@ -28,13 +28,13 @@ fn undocumented(catalogue: &Catalogue, row: &Row) -> Vec<String> {
     catalogue.problems(row.get(0), &keys.into_iter().zip(types).collect())
 }
 
-/// Every event type with the keys of its payloads and their types, except `test.*`, which handlers of tests may write.
+/// Every event type with the keys and types of its payloads, except `test.*`, which test handlers may write.
 const SHAPES: &str = "
-    with noted as (
+    with all_events as (
         select type, payload from nofx.event union all select type, payload from nofx.tenant_event
     )
     select distinct n.type, p.keys, p.types
-      from noted n
+      from all_events n
      cross join lateral (select coalesce(array_agg(f.key order by f.key), '{}') as keys,
                                 coalesce(array_agg(jsonb_typeof(f.value) order by f.key), '{}') as types
                            from jsonb_each(n.payload) f) p
@@ -43,7 +43,7 @@ const SHAPES: &str = "
 const INVARIANTS: &str = "
     with counted as (
         select r.id, r.status, r.event_seq, r.finished_at is not null as ended, r.paused_at is not null as paused,
-               row(r.steps_pending, r.steps_ready, r.steps_running, r.steps_blocked, r.steps_failed)::text as told,
+               row(r.steps_pending, r.steps_ready, r.steps_running, r.steps_blocked, r.steps_failed)::text as recorded,
                (select row(count(*) filter (where s.status = 'pending'), count(*) filter (where s.status = 'ready'),
                            count(*) filter (where s.status = 'running'), count(*) filter (where s.status = 'blocked'),
                            count(*) filter (where s.status = 'failed'))::text
@@ -60,13 +60,13 @@ const INVARIANTS: &str = "
                    where g.step_id = s.id and g.status = 'pending' and g.on_pass = 'release') as waits_for
           from nofx.step s where s.status in ('pending', 'ready', 'running', 'blocked')
     )
-    select format('run %s: its counters of steps say %s, its steps %s', id, told, counted)
-      from counted where told <> counted
+    select format('run %s: its step counters are %s, its steps %s', id, recorded, counted)
+      from counted where recorded <> counted
     union all
-    select format('run %s: counts %s pending gates of its own, has %s', id, gates_pending, gates_counted)
+    select format('run %s: its counter has %s pending gates of the run, the rows %s', id, gates_pending, gates_counted)
       from counted where gates_pending <> gates_counted
     union all
-    select format('run %s: is %s and has a pending gate', c.id, c.status)
+    select format('run %s: is %s but has a pending gate', c.id, c.status)
       from counted c where c.ended and exists (select from nofx.gate g where g.run_id = c.id and g.status = 'pending')
     union all
     select format('run %s: events are not dense: %s of them, %s to %s, event_seq %s', c.id, e.count, e.min, e.max,
@@ -75,34 +75,38 @@ const INVARIANTS: &str = "
       left join lateral (select count(*), min(seq), max(seq) from nofx.event where run_id = c.id) e on true
      where row(e.count, e.min, e.max) is distinct from row(c.event_seq, 1::bigint, c.event_seq)
     union all
-    select format('step %s: is %s with %s blockers and waits for %s', name, status, blockers, waits_for)
+    select format('step %s: is %s with %s blockers but waits for %s', name, status, blockers, waits_for)
       from waiting where blockers <> waits_for or (status = 'pending') <> (waits_for > 0)
     union all
-    select format('step %s: is ready in a %s run, and owed a wake-up at %s', s.name,
-                  case when c.paused then 'paused' else 'going' end, s.notify_at)
+    select format('step %s: is ready in a run that is %s, and its wake-up is due at %s', s.name,
+                  case when c.paused then 'paused' else 'active' end, s.notify_at)
       from nofx.step s join counted c on c.id = s.run_id
      where s.status = 'ready' and (s.notify_at = 'infinity') <> c.paused
     union all
-    select format('step %s: is blocked and no gate of it is pending', s.name)
+    select format('step %s: is blocked but has no pending gate', s.name)
       from nofx.step s
      where s.status = 'blocked'
        and not exists (select from nofx.gate g where g.step_id = s.id and g.status = 'pending')
     union all
-    select format('step %s: has %s attempts, the newest is said to be %s', s.name, a.count, s.attempt)
+    select format('step %s: has %s attempts, but its attempt number is %s', s.name, a.count, s.attempt)
       from nofx.step s
       left join lateral (select count(*), coalesce(max(attempt), 0) as max
                            from nofx.attempt where step_id = s.id) a on true
      where a.count <> s.attempt or a.max <> s.attempt
     union all
-    select format('step %s: is %s and its attempt %s is %s', s.name, s.status, a.attempt, a.status)
+    select format('step %s: is %s but its attempt %s is %s', s.name, s.status, a.attempt, a.status)
       from nofx.step s join nofx.attempt a on a.step_id = s.id
      where (a.status = 'running') <> (s.status = 'running' and a.attempt = s.attempt)
+    union all
+    select format('step %s: its lease ends %s, that of its attempt %s', s.name, s.lease_until, a.lease_until)
+      from nofx.step s join nofx.attempt a on a.step_id = s.id
+     where a.status = 'running' and a.lease_until is distinct from s.lease_until
     union all
     select format('step %s: completed %s times in one generation', s.name, count(*))
       from nofx.step s join nofx.event e on e.step_id = s.id and e.type = 'step.succeeded'
      group by s.id having count(*) > 1
     union all
-    select format('step %s: its run is gone', s.name)
+    select format('step %s: its run does not exist', s.name)
       from nofx.step s where not exists (select from nofx.run r where r.id = s.run_id)
     union all
     select format('edge from %s to %s: does not connect two steps of one run', e.parent_id, e.child_id)
@@ -111,12 +115,12 @@ const INVARIANTS: &str = "
       left join nofx.step c on c.id = e.child_id
      where p.run_id is distinct from c.run_id or p.id is null
     union all
-    select format('attempt %s of %s: its step is gone', a.attempt, a.step_id)
+    select format('attempt %s of %s: its step does not exist', a.attempt, a.step_id)
       from nofx.attempt a where not exists (select from nofx.step s where s.id = a.step_id)
     union all
-    select format('event %s of run %s: its run is gone', e.seq, e.run_id)
+    select format('event %s of run %s: its run does not exist', e.seq, e.run_id)
       from nofx.event e where not exists (select from nofx.run r where r.id = e.run_id)
     union all
-    select format('gate %s: is %s and somebody decided %s', g.gate_type, g.status, a.decision)
+    select format('gate %s: is %s but the decision is %s', g.gate_type, g.status, a.decision)
       from nofx.gate g join nofx.approval a on a.gate_id = g.id
      where g.status <> case a.decision when 'approve' then 'passed' when 'waive' then 'waived' else 'failed' end";

@@ -1,4 +1,4 @@
-//! A test's own stack: a database, a channel for wake-ups, and unique names at the emulator.
+//! The stack of one test: a database, a channel for wake-ups, and unique names at the emulator.
 
 use std::sync::Arc;
 
@@ -16,29 +16,29 @@ use uuid::Uuid;
 use crate::database::{TestDatabase, connect_to};
 use crate::environment::aws_endpoint_url;
 
-/// How often the database is polled before a wait fails: some seconds.
-const LOOKS: usize = 30_000;
+/// How often a wait polls the database before it fails, after some seconds.
+const MAX_POLLS: usize = 30_000;
 
 /// The stack of a test. Wake-ups stay in a channel until the test delivers them.
 pub struct Lab {
     pub ctx: Ctx,
     pub tenant: TenantId,
-    /// For reading rows and moving time. It is not part of what is tested.
+    /// For reading rows and moving time. It is not under test.
     pub admin: Client,
     pub(crate) wakeups: Arc<Mutex<mpsc::UnboundedReceiver<WakeUp>>>,
-    // Last, so that everything above is closed before the database is dropped.
+    // Keep it last: the fields above must be closed before the database is dropped.
     pub database: TestDatabase,
 }
 
 impl Lab {
-    /// A database, a channel, and clients of the emulator. Tests that need buckets or queues create them.
+    /// Creates a database, a channel, and clients of the emulator. Tests create the buckets and queues that they need.
     pub async fn new() -> Self {
         let database = TestDatabase::create().await;
         let config = config(&database.url);
         Self::on(database, config).await
     }
 
-    /// The same on a given database, with a given configuration.
+    /// Like [`Lab::new`], with this database and configuration.
     pub async fn on(database: TestDatabase, config: Config) -> Self {
         let admin = connect_to(&database.url).await;
         let mut ctx = context(config).await;
@@ -48,21 +48,21 @@ impl Lab {
         Self { ctx, tenant, admin, wakeups: Arc::new(Mutex::new(wakeups)), database }
     }
 
-    /// The same with a bucket for artifacts.
+    /// Like [`Lab::new`], with a bucket for artifacts.
     pub async fn with_bucket() -> Self {
         let lab = Self::new().await;
         create_bucket(&sdk().await, &lab.ctx.config.artifacts.bucket).await;
         lab
     }
 
-    /// The context of another function of this stack, with its own pool and counters.
+    /// The context of another function, with its own pool and counters.
     pub async fn another_ctx(&self) -> Ctx {
         let mut ctx = context(self.ctx.config.clone()).await;
         ctx.queue = self.ctx.queue.clone();
         ctx
     }
 
-    /// The context of a worker with a login of its own, which has the rights of `nofx_worker`.
+    /// The context of a worker with its own login, which has the rights of `nofx_worker`.
     pub async fn worker_ctx(&self) -> Ctx {
         let mut config = self.ctx.config.clone();
         config.database.url = self.database.worker_url();
@@ -70,7 +70,7 @@ impl Lab {
         Ctx { queue, ..context(config).await }
     }
 
-    /// The context of a function that sends no wake-up, as if it died or lost its queues after each commit.
+    /// The context of a function whose wake-ups are lost, as if it crashed after each commit.
     pub async fn ctx_without_queues(&self) -> Ctx {
         let mut ctx = self.another_ctx().await;
         ctx.queue = Queue::Channel(mpsc::unbounded_channel().0);
@@ -82,7 +82,7 @@ impl Lab {
         self.accept(plan).await.id
     }
 
-    /// Posts a plan, and returns the whole answer.
+    /// Posts a plan and returns the whole response.
     pub async fn accept(&self, plan: &serde_json::Value) -> Accepted {
         let body = serde_json::json!({ "plan": plan });
         let request = Request { body: &body, idempotency_key: None, traceparent: None };
@@ -97,13 +97,13 @@ impl Lab {
 
     /// Polls until the query returns true. Panics after some seconds.
     pub async fn until(&self, what: &str, sql: &str) {
-        for _ in 0..LOOKS {
+        for _ in 0..MAX_POLLS {
             if self.admin.query_one(sql, &[]).await.expect("one row").get(0) {
                 return;
             }
             tokio::task::yield_now().await;
         }
-        panic!("waited in vain for {what}");
+        panic!("timed out waiting for {what}");
     }
 
     /// One text column of one row.
@@ -135,17 +135,17 @@ pub fn config(url: &str) -> Config {
     }
 }
 
-/// A context over the emulator.
+/// A context that uses the emulator.
 pub async fn context(config: Config) -> Ctx {
     Ctx::new(config, &sdk().await).expect("a context")
 }
 
-/// Client configuration for the emulator. It ignores the machine's AWS profile.
+/// SDK configuration for the emulator. It ignores the machine's AWS profile.
 pub async fn sdk() -> SdkConfig {
     sdk_at(&aws_endpoint_url(), "us-east-1", ("test", "test")).await
 }
 
-/// The same for another endpoint, with its region, access key and secret.
+/// SDK configuration for another endpoint, with its region, access key and secret.
 pub async fn sdk_at(endpoint: &str, region: &str, (id, secret): (&str, &str)) -> SdkConfig {
     aws_config::defaults(BehaviorVersion::latest())
         .endpoint_url(endpoint)
@@ -160,7 +160,7 @@ pub fn s3(sdk: &SdkConfig) -> aws_sdk_s3::Client {
     aws_sdk_s3::Client::from_conf(aws_sdk_s3::config::Builder::from(sdk).force_path_style(true).build())
 }
 
-/// Makes a bucket.
+/// Creates a bucket.
 pub async fn create_bucket(sdk: &SdkConfig, name: &str) {
     s3(sdk).create_bucket().bucket(name).send().await.expect("make a bucket");
 }

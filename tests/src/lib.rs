@@ -1,5 +1,5 @@
-//! The harness of the suites, in reading order: a stack per test, plans and handlers, deliveries that the test
-//! controls, time that the test moves, and what it checks afterwards.
+//! The test harness, in reading order: a stack per test, plans and handlers, deliveries and time under the test's
+//! control, and checks.
 
 pub mod environment;
 

@@ -1,8 +1,8 @@
-//! Plans to post.
+//! Plans for tests.
 
 use serde_json::{Value, json};
 
-/// `count` echo steps in a chain. Each repeats the output of the one before.
+/// `count` echo steps in a chain. Each repeats the output of the previous one.
 pub fn chain(count: usize) -> Value {
     let steps: Vec<Value> = (0..count)
         .map(|index| {
@@ -35,7 +35,7 @@ pub fn wide(count: usize) -> Value {
     json!({ "goal": "side by side", "steps": steps })
 }
 
-/// An echo step, a person's decision, and another echo step.
+/// An echo step, a manual gate, and another echo step.
 pub fn approval(expires_after_s: u32) -> Value {
     let mut gate = step("ask", "manual:deploy", json!({ "reason": "may it be deployed?" }));
     gate["timeout_s"] = json!(expires_after_s);

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use shared::domain::{Outcome, StepError};
-use shared::storage::{Describe, StepStore};
+use shared::storage::{ArtifactMeta, StepStore};
 use shared::worker::{ClaimedStep, Handler};
 
 type Work = dyn Fn(ClaimedStep, StepStore) -> BoxFuture<'static, Outcome> + Send + Sync;
 
-/// A handler made of a closure. It serves every tool.
+/// A handler that calls a closure. It serves every tool.
 #[derive(Clone)]
 pub struct Script(Arc<Work>);
 
@@ -23,13 +23,12 @@ impl Script {
         Self(Arc::new(move |step, store| Box::pin(work(step, store))))
     }
 
-    /// The behaviour of the deployed functions, if it depends only on the step: `echo`, `manual:*`, and for `codegen`
-    /// an artifact with a fixed text.
+    /// Behaves like the deployed functions `echo` and `manual:*`. `codegen` stores an artifact with a fixed text.
     pub fn deployed() -> Self {
         Self::new(|step, store| async move { deployed(&step, &store).await })
     }
 
-    /// The deployed behaviour, except for steps for which `work` returns an outcome.
+    /// Like [`Script::deployed`], except for steps for which `work` returns an outcome.
     pub fn overriding<F, W>(work: W) -> Self
     where
         F: Future<Output = Option<Outcome>> + Send + 'static,
@@ -64,7 +63,7 @@ async fn deployed(step: &ClaimedStep, store: &StepStore) -> Outcome {
 }
 
 async fn write_text(step: &ClaimedStep, store: &StepStore) -> Outcome {
-    let describe = Describe { kind: "text", media_type: "text/plain", ..Describe::default() };
+    let describe = ArtifactMeta { kind: "text", media_type: "text/plain", ..ArtifactMeta::default() };
     match store.put("code.txt", describe, format!("code of {}", step.name).into_bytes()).await {
         Ok(artifact) => {
             let mut outcome = succeeded(json!({ "artifact_hash": artifact.hash }));
@@ -75,7 +74,7 @@ async fn write_text(step: &ClaimedStep, store: &StepStore) -> Outcome {
     }
 }
 
-/// Success with these outputs.
+/// Succeeds with these outputs.
 pub fn succeeded(outputs: Value) -> Outcome {
     match outputs {
         Value::Object(outputs) => Outcome::succeeded(outputs),
@@ -85,10 +84,10 @@ pub fn succeeded(outputs: Value) -> Outcome {
 
 /// A failure that a retry may fix.
 pub fn flaky() -> Outcome {
-    Outcome::retryable(StepError::new("flaky", "not this time"))
+    Outcome::retryable(StepError::new("flaky", "a transient failure"))
 }
 
 /// A failure that a retry cannot fix.
 pub fn broken() -> Outcome {
-    Outcome::failed(StepError::new("broken", "never"))
+    Outcome::failed(StepError::new("broken", "a permanent failure"))
 }

@@ -1,4 +1,4 @@
-//! The result of a run without ids and times, so that two histories of the same plan can be compared.
+//! Snapshots of a run. Those without ids and times can be compared between runs of the same plan.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::Lab;
 
 impl Lab {
-    /// The end state of a run: states, outputs, attempts, gates, artifacts, and how often each step completed.
+    /// A run without ids and times: states, outputs, attempts, gates, artifacts, and how often each step completed.
     pub async fn snapshot(&self, run: RunId) -> Value {
         let sql = "select jsonb_build_object(
             'run', (select jsonb_build_object('status', r.status, 'generation', r.generation, 'failure', r.failure)
@@ -37,7 +37,7 @@ impl Lab {
         snapshot
     }
 
-    /// The same without what a crash changes: the numbers and the list of attempts.
+    /// Like [`Lab::snapshot`], without the fields that a crash changes: the attempts and lost workers.
     pub async fn outcome(&self, run: RunId) -> Value {
         let mut snapshot = self.snapshot(run).await;
         for step in snapshot["steps"].as_object_mut().expect("steps").values_mut() {
@@ -48,21 +48,21 @@ impl Lab {
         snapshot
     }
 
-    /// Types of a run's events, in order.
+    /// The types of a run's events, in order.
     pub async fn event_types(&self, run: RunId) -> Vec<String> {
         let sql = "select type from nofx.event where run_id = $1 order by seq";
         let rows = self.admin.query(sql, &[&run.0]).await.expect("events");
         rows.iter().map(|row| row.get(0)).collect()
     }
 
-    /// Panics with the differences from an earlier [`Lab::everything`].
+    /// Panics if a run differs from an earlier [`Lab::everything`].
     pub async fn assert_unchanged(&self, run: RunId, before: &Value) {
         let mut changes = Vec::new();
         differences("", before, &self.everything(run).await, &mut changes);
-        assert!(changes.is_empty(), "something changed:\n{}", changes.join("\n"));
+        assert!(changes.is_empty(), "the run changed:\n{}", changes.join("\n"));
     }
 
-    /// All rows of a run with ids and times, to show that nothing changed.
+    /// All rows of a run, with ids and times.
     pub async fn everything(&self, run: RunId) -> Value {
         let sql = "select jsonb_build_object(
             'run', (select to_jsonb(r) from nofx.run r where r.id = $1),

@@ -16,13 +16,13 @@ use shared::view::{ArtifactPage, Event, Gate, RunDetail, StepPage};
 use crate::client::sign::Signer;
 
 const DEFAULT_URL: &str = "http://127.0.0.1:3000";
-/// A list that has more pages never ends.
+/// A list with more pages counts as endless.
 const MAX_PAGES: usize = 1_000;
 
 #[derive(Clone, Debug)]
 pub struct Api {
     base: String,
-    /// Signs every request, where API Gateway asks for that.
+    /// Signs every request, if the API is at API Gateway.
     signer: Option<Signer>,
     pub http: reqwest::Client,
 }
@@ -35,11 +35,11 @@ struct Problem {
     code: String,
     detail: String,
     request_id: Option<String>,
-    errors: Vec<Offence>,
+    errors: Vec<ProblemEntry>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Offence {
+struct ProblemEntry {
     #[serde(default)]
     path: String,
     #[serde(default)]
@@ -47,7 +47,7 @@ struct Offence {
 }
 
 impl Api {
-    /// The API at `NOFX_API_URL`, by default the local stack. One at API Gateway gets signed requests.
+    /// The API at `NOFX_API_URL`, by default the local stack. Requests to API Gateway are signed.
     pub async fn from_env() -> Self {
         let base = env::var("NOFX_API_URL").unwrap_or_else(|_| DEFAULT_URL.to_owned());
         Self { signer: Signer::for_url(&base).await, ..Self::at(&base) }
@@ -90,7 +90,7 @@ impl Api {
         Ok(detail)
     }
 
-    /// Events of a run after the one numbered `after`: a page of them.
+    /// One page of a run's events after the one numbered `after`.
     pub async fn timeline(&self, run_id: &str, after: i64) -> Result<Vec<Event>> {
         self.get(&format!("/runs/{run_id}/timeline?after={after}")).await
     }
@@ -116,7 +116,7 @@ impl Api {
         Ok(self.send(Method::DELETE, &self.url(path), Some(body)).await?.0)
     }
 
-    /// A list from its first page to its last, as the API's links lead.
+    /// All pages of a list. Follows the API's links.
     pub async fn pages<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>> {
         let mut pages = Vec::new();
         let mut url = self.url(path);
@@ -154,12 +154,12 @@ impl Api {
             _ => error.context(format!("{method} {url}")),
         })?;
         let (status, headers) = (response.status(), response.headers().clone());
-        let text = response.text().await.with_context(|| format!("{method} {url}: the answer broke off"))?;
+        let text = response.text().await.with_context(|| format!("{method} {url}: the answer is incomplete"))?;
         if !status.is_success() {
-            return Err(refusal(&format!("{method} {path}"), status, &text));
+            return Err(error_of(&format!("{method} {path}"), status, &text));
         }
         let answer = serde_json::from_str(&text)
-            .with_context(|| format!("{method} {path}: unexpected answer {}", cut(&text)))?;
+            .with_context(|| format!("{method} {path}: unexpected answer {}", truncated(&text)))?;
         Ok((answer, headers))
     }
 
@@ -172,7 +172,7 @@ impl Api {
     }
 }
 
-/// Where `Link: <..>; rel="next"` leads from `url`.
+/// The URL of the next page in `Link: <..>; rel="next"`, relative to `url`.
 fn next_page(url: &str, headers: &HeaderMap) -> Result<Option<String>> {
     let links = headers.get_all(LINK).iter().filter_map(|link| link.to_str().ok());
     let next = links.filter_map(|link| link.split_once('>')).find(|(_, rest)| rest.contains("rel=\"next\""));
@@ -180,14 +180,14 @@ fn next_page(url: &str, headers: &HeaderMap) -> Result<Option<String>> {
     let target = target.trim_start().trim_start_matches('<');
     let here = Url::parse(url)?;
     match here.join(target) {
-        // Signatures are for this server.
+        // Only this server may get signed requests.
         Ok(next) if next.origin() == here.origin() => Ok(Some(next.into())),
-        _ => bail!("{url} goes on elsewhere: {}", printable(target)),
+        _ => bail!("{url} continues on another server: {}", printable(target)),
     }
 }
 
-/// A problem document as an error; its offending paths a line each.
-fn refusal(call: &str, status: StatusCode, text: &str) -> anyhow::Error {
+/// The error for a problem document, with a line for each problem.
+fn error_of(call: &str, status: StatusCode, text: &str) -> anyhow::Error {
     let problem: Problem = serde_json::from_str(text).unwrap_or_default();
     let mut message = format!("{call}: {status}");
     if !problem.code.is_empty() {
@@ -201,13 +201,13 @@ fn refusal(call: &str, status: StatusCode, text: &str) -> anyhow::Error {
     }
     if problem.title.is_empty() && problem.detail.is_empty() && !text.is_empty() {
         message.push_str(": ");
-        message.push_str(&cut(text));
+        message.push_str(&truncated(text));
     }
-    for offence in &problem.errors {
-        let offence = format!("{}: {}", printable(&offence.path), printable(&offence.message));
-        // A single one is the detail already.
-        if !message.ends_with(&offence) {
-            let _ = write!(message, "\n  {offence}");
+    for entry in &problem.errors {
+        let entry = format!("{}: {}", printable(&entry.path), printable(&entry.message));
+        // A single problem is already in the detail.
+        if !message.ends_with(&entry) {
+            let _ = write!(message, "\n  {entry}");
         }
     }
     match problem.request_id {
@@ -218,8 +218,8 @@ fn refusal(call: &str, status: StatusCode, text: &str) -> anyhow::Error {
     }
 }
 
-/// The start of a text that is too long to show.
-fn cut(text: &str) -> String {
+/// The first 300 characters of a text.
+fn truncated(text: &str) -> String {
     let end = text.char_indices().nth(300).map_or(text.len(), |(at, _)| at);
     printable(&text[..end])
 }
@@ -229,7 +229,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_goes_on_where_its_link_leads() {
+    fn a_list_continues_at_its_link() {
         let at = "https://api.test/prod/runs/1/gates?limit=9";
         let next = |link: &str| {
             let mut headers = HeaderMap::new();
@@ -245,14 +245,14 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_names_the_offending_paths() {
+    fn an_error_lists_the_paths_of_all_problems() {
         let text = r#"{"title":"Bad Request","status":400,"detail":"the plan is invalid","errors":[{"path":"plan.steps[1].tool","message":"unknown tool"}]}"#;
-        let error = refusal("POST /runs", StatusCode::BAD_REQUEST, text).to_string();
+        let error = error_of("POST /runs", StatusCode::BAD_REQUEST, text).to_string();
         assert_eq!(error, "POST /runs: 400 Bad Request: the plan is invalid\n  plan.steps[1].tool: unknown tool");
         let single = r#"{"title":"Bad Request","status":400,"detail":"plan.steps: must not be empty","errors":[{"path":"plan.steps","message":"must not be empty"}]}"#;
-        let error = refusal("POST /runs", StatusCode::BAD_REQUEST, single).to_string();
+        let error = error_of("POST /runs", StatusCode::BAD_REQUEST, single).to_string();
         assert_eq!(error, "POST /runs: 400 Bad Request: plan.steps: must not be empty");
-        assert_eq!(refusal("GET /x", StatusCode::BAD_GATEWAY, "oops").to_string(), "GET /x: 502 Bad Gateway: oops");
-        assert!(!refusal("GET /x", StatusCode::BAD_GATEWAY, "\u{1b}[2J").to_string().contains('\u{1b}'));
+        assert_eq!(error_of("GET /x", StatusCode::BAD_GATEWAY, "oops").to_string(), "GET /x: 502 Bad Gateway: oops");
+        assert!(!error_of("GET /x", StatusCode::BAD_GATEWAY, "\u{1b}[2J").to_string().contains('\u{1b}'));
     }
 }

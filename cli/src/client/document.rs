@@ -1,4 +1,4 @@
-//! JSON and YAML documents, from a file or from standard input, as the value that the API gets.
+//! Reads JSON and YAML documents from a file or standard input.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -10,11 +10,11 @@ use shared::http::json_body;
 
 use crate::client::yaml;
 
-/// A request has at most 2 MiB; a file may have comments and indentation besides.
+/// A request has at most 2 MiB. A file may also contain comments and indentation.
 const MAX_FILE_BYTES: u64 = 8 << 20;
 
-/// The value of a document, null if it is empty; `-` is standard input. What the API would refuse to read is refused here
-/// too, such as a repeated key.
+/// The value of a document. Null if it is empty. `-` is standard input. Refuses what the API would refuse to read, such
+/// as a repeated key.
 pub fn read(path: &Path) -> Result<Value> {
     let text = text_of(path)?;
     let value = if is_yaml(path, &text) {
@@ -25,7 +25,7 @@ pub fn read(path: &Path) -> Result<Value> {
     value.with_context(|| name(path))
 }
 
-/// What messages call it.
+/// The document's name in messages.
 pub fn name(path: &Path) -> String {
     if is_stdin(path) { "standard input".to_owned() } else { path.display().to_string() }
 }
@@ -47,7 +47,7 @@ fn text_of(path: &Path) -> Result<String> {
     String::from_utf8(bytes).map_err(|_| anyhow!("{name} is not UTF-8 text"))
 }
 
-/// By its name; where that does not say, a document that begins with a brace is JSON.
+/// Decides by the file's extension. Without a known one, a document that starts with a brace is JSON.
 fn is_yaml(path: &Path, text: &str) -> bool {
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("yaml" | "yml") => true,
@@ -68,12 +68,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(name);
         fs::write(&path, text).unwrap();
-        // Without the folder, which has another name each time.
+        // Without the folder, whose name differs each time.
         read(&path).map_err(|error| format!("{error:#}").replace(&format!("{}/", dir.path().display()), ""))
     }
 
     #[test]
-    fn a_document_is_read_as_its_name_says_or_as_it_looks() {
+    fn the_format_follows_from_the_extension_or_the_first_character() {
         for (name, text) in [
             ("plan.json", r#"{"a": [1, "b"]}"#),
             ("plan", " \n{\"a\": [1, \"b\"]}"),
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_named_with_the_place() {
+    fn an_error_names_the_file_and_the_place() {
         let large = vec![b' '; 8 * 1024 * 1024 + 1];
         for (name, text, expected) in [
             (

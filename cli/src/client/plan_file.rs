@@ -1,4 +1,4 @@
-//! Files that hold a plan: the body of `POST /runs`, in JSON or YAML.
+//! Reads plan files: the body of `POST /runs`, in JSON or YAML.
 
 use std::path::Path;
 
@@ -8,10 +8,10 @@ use serde_json::Value;
 
 use crate::client::document;
 
-/// Where editors find the schema of the file. The API refuses it, as any key that is not the plan.
+/// The key in which editors find the schema of the file. It is removed, because the API refuses it.
 const SCHEMA: &str = "$schema";
 
-/// The object with the plan in it; `-` is standard input.
+/// The object with the key `plan`. `-` is standard input.
 pub fn read(path: &Path) -> Result<Value> {
     let mut body = document::read(path)?;
     if let Some(fields) = body.as_object_mut() {
@@ -21,7 +21,7 @@ pub fn read(path: &Path) -> Result<Value> {
         return Ok(body);
     }
     Err(hinted(
-        format!("{} holds no plan", document::name(path)),
+        format!("{} contains no plan", document::name(path)),
         r#"a plan looks like {"plan": {"goal": "...", "steps": [{"name": "...", "tool": "..."}]}}, or the same in YAML"#,
     ))
 }
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_address_of_the_schema_stays_here_and_everything_else_is_posted() {
+    fn only_the_key_of_the_schema_is_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("plan.json");
         fs::write(&path, r#"{"$schema": "plan.schema.json", "plan": {"$schema": 1}, "more": 2}"#).unwrap();
@@ -48,7 +48,7 @@ mod tests {
         for text in [r#"{"$schema": "plan.schema.json"}"#, "[]", r#"{"plan": []}"#] {
             let path = dir.path().join("plan.json");
             fs::write(&path, text).unwrap();
-            assert!(read(&path).unwrap_err().to_string().ends_with("plan.json holds no plan"), "{text}");
+            assert!(read(&path).unwrap_err().to_string().ends_with("plan.json contains no plan"), "{text}");
         }
     }
 }

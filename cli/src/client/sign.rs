@@ -1,4 +1,4 @@
-//! Signatures of requests (AWS Signature Version 4), for an API that only lets in who may sign for its account.
+//! Signs requests (AWS Signature Version 4), for an API with IAM authorization.
 
 use std::time::SystemTime;
 
@@ -11,7 +11,7 @@ use nofx_local::report::hinted;
 use reqwest::header::HeaderName;
 use reqwest::{Request, Url};
 
-/// Signs for one service in one region.
+/// Signs requests for one service in one region.
 #[derive(Clone, Debug)]
 pub struct Signer {
     credentials: SharedCredentialsProvider,
@@ -20,13 +20,13 @@ pub struct Signer {
 }
 
 impl Signer {
-    /// With fixed credentials.
+    /// A signer with fixed credentials.
     pub fn new(credentials: Credentials, region: &str, service: &'static str) -> Self {
         let credentials = SharedCredentialsProvider::new(credentials);
         Self { credentials, region: region.to_owned(), service }
     }
 
-    /// With the credentials of the environment or profile, where the URL is one of API Gateway's.
+    /// A signer with the credentials of the environment or profile, if the URL is one of API Gateway.
     pub async fn for_url(url: &str) -> Option<Self> {
         let region = region_of(url)?;
         let credentials = aws_config::load_defaults(BehaviorVersion::latest()).await.credentials_provider()?;
@@ -36,7 +36,7 @@ impl Signer {
     /// Adds the signature to the headers of a request.
     pub async fn sign(&self, request: &mut Request) -> Result<()> {
         let found = self.credentials.provide_credentials().await.map_err(|error| {
-            let hint = "the API asks for signed requests: set AWS_PROFILE or AWS_ACCESS_KEY_ID";
+            let hint = "the API requires signed requests: set AWS_PROFILE or AWS_ACCESS_KEY_ID";
             hinted(format!("no AWS credentials: {error}"), hint)
         })?;
         let identity = found.into();
@@ -60,7 +60,7 @@ impl Signer {
     }
 }
 
-/// The region of `https://ID.execute-api.REGION.amazonaws.com`; none of any other URL.
+/// The region in `https://ID.execute-api.REGION.amazonaws.com`. `None` for any other URL.
 fn region_of(url: &str) -> Option<String> {
     let url = Url::parse(url).ok()?;
     let mut labels = url.host_str()?.split('.').skip(1);
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_urls_of_api_gateway_are_signed_for() {
+    fn only_requests_to_api_gateway_are_signed() {
         let region = region_of("https://a1b2.execute-api.eu-central-1.amazonaws.com/v1");
         assert_eq!(region.as_deref(), Some("eu-central-1"));
         assert_eq!(region_of("http://127.0.0.1:3000"), None);

@@ -1,4 +1,4 @@
-//! Plans on their way to the API, with the workspaces that they work on.
+//! Submits plans, with the workspaces that they use.
 
 use std::path::Path;
 
@@ -18,7 +18,7 @@ pub struct Submission<'a> {
     pub base: Option<&'a Path>,
 }
 
-/// Uploads what the plan works on and posts it.
+/// Uploads the plan's workspace and base, and posts the plan.
 pub async fn create(api: &Api, submission: &Submission<'_>) -> Result<RunCreated> {
     let mut body = plan_file::read(submission.file)?;
     if let Some(dir) = submission.workspace {

@@ -1,4 +1,4 @@
-//! Workspaces: a directory packed the same way each time, and uploaded as an artifact that a plan can name.
+//! Workspaces: packs a directory reproducibly, and uploads it as an artifact for a plan.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,12 +16,12 @@ use shared::view::Upload;
 
 use crate::client::api::Api;
 
-/// Made again by tools, or no part of the work.
+/// Generated directories, and those that are not part of a workspace.
 const SKIPPED: [&str; 3] = ["node_modules", ".git", "coverage"];
 const UNPACKED_MAX_BYTES: u64 = 256 * 1024 * 1024;
 const UPLOAD_LIMIT: Duration = Duration::from_mins(5);
 
-/// Packs `dir`, with the files of `overlay` over it, and uploads it; gives the artifact's id.
+/// Packs `dir`, with the files of `overlay` over it, and uploads it. Returns the artifact's id.
 pub async fn upload(api: &Api, dir: &Path, overlay: Option<&Path>) -> Result<ArtifactId> {
     let archive = pack(dir, overlay)?;
     let sha256 = digest::sha256_hex(&archive);
@@ -42,7 +42,7 @@ pub async fn upload(api: &Api, dir: &Path, overlay: Option<&Path>) -> Result<Art
     Ok(upload.id)
 }
 
-/// A gzipped tar whose bytes depend on the files' paths, contents and executable bits alone.
+/// A tar.gz whose bytes depend only on the files' paths, contents and executable bits.
 pub fn pack(dir: &Path, overlay: Option<&Path>) -> Result<Vec<u8>> {
     let mut files = BTreeMap::new();
     collect(dir, Path::new(""), &mut files)?;
@@ -50,7 +50,7 @@ pub fn pack(dir: &Path, overlay: Option<&Path>) -> Result<Vec<u8>> {
         collect(overlay, Path::new(""), &mut files)?;
     }
     if files.is_empty() {
-        return Err(hinted(format!("{} holds no files", dir.display()), "name the directory of a workspace"));
+        return Err(hinted(format!("{} contains no files", dir.display()), "name the directory of a workspace"));
     }
     let encoder = GzBuilder::new().mtime(0).write(Vec::new(), Compression::default());
     let mut archive = tar::Builder::new(encoder);
@@ -75,7 +75,7 @@ pub fn pack(dir: &Path, overlay: Option<&Path>) -> Result<Vec<u8>> {
     encoder.finish().context("cannot finish the archive")
 }
 
-/// Maps the name of each file below `dir` to its path. Links are left out: they may lead out of the workspace.
+/// Maps the name of each file below `dir` to its path. Links are skipped, because they may lead out of the workspace.
 fn collect(dir: &Path, prefix: &Path, files: &mut BTreeMap<PathBuf, PathBuf>) -> Result<()> {
     let entries = fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
     for entry in entries {
@@ -90,7 +90,7 @@ fn collect(dir: &Path, prefix: &Path, files: &mut BTreeMap<PathBuf, PathBuf>) ->
         } else if kind.is_file() {
             files.insert(prefix.join(&name), entry.path());
         } else {
-            report::line("workspace", format_args!("left out {}: no regular file", entry.path().display()));
+            report::line("workspace", format_args!("skipped {}: not a regular file", entry.path().display()));
         }
     }
     Ok(())
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_files_give_the_same_bytes_wherever_and_whenever_they_were_written() {
+    fn equal_files_give_equal_archives() {
         let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         write(one.path(), "src/a.ts", "a");
         write(one.path(), "package.json", "{}");
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn an_overlay_replaces_and_adds() {
+    fn an_overlay_replaces_and_adds_files() {
         let (base, overlay) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         write(base.path(), "src/a.ts", "a");
         write(base.path(), "src/b.ts", "b");
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn links_are_left_out() {
+    fn links_are_skipped() {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), "a.ts", "a");
         std::os::unix::fs::symlink("/etc/passwd", dir.path().join("b.ts")).unwrap();

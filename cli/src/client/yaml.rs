@@ -1,4 +1,4 @@
-//! YAML that means exactly one JSON value. What JSON cannot say, or YAML readers disagree about, is refused with its line.
+//! Reads YAML as JSON. Refuses YAML that JSON cannot express or that readers interpret differently, and names the line.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use shared::domain::number::inexact_numbers;
 use shared::domain::plan::MAX_JSON_DEPTH;
 use shared::http::MAX_BODY_BYTES;
 
-/// The value of a YAML document; null if there is none.
+/// The value of a YAML document. Null if there is none.
 pub fn to_json(text: &str) -> Result<Value> {
     let mut reader = Reader { events: Parser::new_from_str(text), line: 1, expanded_bytes: 0, anchors: HashMap::new() };
     reader.document().map_err(|problem| anyhow!("line {}: {problem}", reader.line))
@@ -18,9 +18,9 @@ pub fn to_json(text: &str) -> Result<Value> {
 
 struct Reader<'a> {
     events: Parser<'a, StrInput<'a>>,
-    /// Where the last event began.
+    /// Line of the last event.
     line: usize,
-    /// What has been read so far, aliases replaced by what they stand for.
+    /// Size of what was read so far, with aliases expanded.
     expanded_bytes: usize,
     anchors: HashMap<usize, Node>,
 }
@@ -28,9 +28,9 @@ struct Reader<'a> {
 #[derive(Clone)]
 struct Node {
     value: Value,
-    /// About its size as JSON.
+    /// Approximate size as JSON.
     bytes: usize,
-    /// Levels of nesting; 1 for a scalar.
+    /// Levels of nesting. 1 for a scalar.
     height: usize,
 }
 
@@ -48,7 +48,7 @@ impl<'a> Reader<'a> {
             match self.next()? {
                 Event::DocumentEnd => {}
                 Event::StreamEnd => return Ok(node.value),
-                _ => return Err("a second document begins here; a file holds one".to_owned()),
+                _ => return Err("a second document starts here; a file may contain only one".to_owned()),
             }
         }
     }
@@ -67,14 +67,14 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The node that `event` begins, `depth` levels below the document.
+    /// Reads the node that starts with `event`, at this depth.
     fn node(&mut self, event: Event<'_>, depth: usize) -> Result<Node, String> {
         check_depth(depth)?;
         let (anchor, node) = match event {
             Event::Alias(anchor) => return self.alias(anchor, depth),
             Event::Scalar(text, style, anchor, tag) => {
                 let node = Node { value: scalar(&text, style, tag.as_deref())?, bytes: text.len() + 1, height: 1 };
-                self.spend(node.bytes)?;
+                self.count(node.bytes)?;
                 (anchor, node)
             }
             Event::SequenceStart(anchor, tag) => {
@@ -85,25 +85,25 @@ impl<'a> Reader<'a> {
                 refuse_tag(tag.as_deref())?;
                 (anchor, self.object(depth)?)
             }
-            event => return Err(format!("{event:?} where a value should be")),
+            event => return Err(format!("expected a value, found {event:?}")),
         };
         if anchor > 0 {
-            self.spend(node.bytes)?;
+            self.count(node.bytes)?;
             self.anchors.insert(anchor, node.clone());
         }
         Ok(node)
     }
 
     fn alias(&mut self, anchor: usize, depth: usize) -> Result<Node, String> {
-        let node = self.anchors.get(&anchor).cloned().ok_or("the alias stands inside the value that it repeats")?;
+        let node = self.anchors.get(&anchor).cloned().ok_or("the alias is part of its own value")?;
         check_depth(depth + node.height - 1)?;
-        self.spend(node.bytes)?;
+        self.count(node.bytes)?;
         Ok(node)
     }
 
     fn list(&mut self, depth: usize) -> Result<Node, String> {
         let (mut items, mut bytes, mut height) = (Vec::new(), 2, 1);
-        self.spend(bytes)?;
+        self.count(bytes)?;
         loop {
             match self.next()? {
                 Event::SequenceEnd => return Ok(Node { value: Value::Array(items), bytes, height }),
@@ -118,7 +118,7 @@ impl<'a> Reader<'a> {
 
     fn object(&mut self, depth: usize) -> Result<Node, String> {
         let (mut entries, mut bytes, mut height) = (Map::new(), 2, 1);
-        self.spend(bytes)?;
+        self.count(bytes)?;
         loop {
             let event = self.next()?;
             if matches!(event, Event::MappingEnd) {
@@ -147,8 +147,9 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Aliases can make much of little: what they stand for counts each time.
-    fn spend(&mut self, bytes: usize) -> Result<(), String> {
+    /// Counts bytes, and refuses too many. An alias counts with its full size each time, so that a short text cannot
+    /// expand to a huge value.
+    fn count(&mut self, bytes: usize) -> Result<(), String> {
         self.expanded_bytes += bytes;
         if self.expanded_bytes <= MAX_BODY_BYTES {
             return Ok(());
@@ -164,7 +165,7 @@ fn check_depth(depth: usize) -> Result<(), String> {
     if depth <= MAX_JSON_DEPTH { Ok(()) } else { Err(format!("nested deeper than {MAX_JSON_DEPTH} levels")) }
 }
 
-/// By the core schema of YAML 1.2 (section 10.3): `yes`, `on` and dates are texts.
+/// Reads a scalar by the core schema of YAML 1.2 (section 10.3), in which `yes`, `on` and dates are strings.
 fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Value, String> {
     let is_text = tag.is_some_and(|tag| tag.is_yaml_core_schema() && tag.suffix == "str");
     if !is_text {
@@ -182,7 +183,7 @@ fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Value, St
     }
 }
 
-/// Whether the core schema takes a plain scalar for a number.
+/// Whether a plain scalar is a number in the core schema.
 fn is_number(text: &str) -> bool {
     let is_radix = |prefix: &str, radix: u32| {
         text.strip_prefix(prefix).is_some_and(|digits| !digits.is_empty() && digits.chars().all(|c| c.is_digit(radix)))
@@ -196,7 +197,7 @@ fn is_number(text: &str) -> bool {
 }
 
 fn number(text: &str) -> Result<Value, String> {
-    // `017` is 17 to some readers and 15 to others.
+    // Some readers take `017` for 17, others for 15.
     if serde_json::from_str::<IgnoredAny>(text).is_err() {
         return Err(format!("{text} is not how JSON writes a number; write it in decimal, or quote it"));
     }
@@ -229,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_words_mean_what_yaml_1_2_says() {
+    fn plain_scalars_follow_yaml_1_2() {
         let text = "\
 %YAML 1.2
 ---
@@ -269,7 +270,7 @@ plan:
     }
 
     #[test]
-    fn what_json_cannot_say_is_refused_with_its_line() {
+    fn yaml_that_json_cannot_express_is_refused_with_its_line() {
         for (text, expected) in [
             ("a: 1\nb: 2\na: 3\n", "line 3: the key a is repeated in the same object"),
             ("a:\n  {b: 1, \"b\": 2}", "line 2: the key b is repeated in the same object"),
@@ -294,10 +295,10 @@ plan:
             ("a: !!python/object:os.system x", "line 1: the tag !!python/object:os.system is not supported"),
             ("a:\n- !set {b: 1}", "line 2: the tag !set is not supported"),
             ("a: !list [1]", "line 1: the tag !list is not supported"),
-            ("a: 1\n---\nb: 2\n", "line 2: a second document begins here; a file holds one"),
-            ("a: 1\n...\n---\n", "line 3: a second document begins here; a file holds one"),
+            ("a: 1\n---\nb: 2\n", "line 2: a second document starts here; a file may contain only one"),
+            ("a: 1\n...\n---\n", "line 3: a second document starts here; a file may contain only one"),
             ("a: &x {b: 1}\nc:\n  <<: *x\n", "line 3: merge keys (<<) are not supported; write the keys out"),
-            ("a: &x [*x]", "line 1: the alias stands inside the value that it repeats"),
+            ("a: &x [*x]", "line 1: the alias is part of its own value"),
             ("1: a", "line 1: the key 1 is not a text; quote it if it is meant as one"),
             ("true: a", "line 1: the key true is not a text; quote it if it is meant as one"),
             ("? [a]\n: b", "line 1: a key must be a text"),
@@ -310,11 +311,11 @@ plan:
     }
 
     #[test]
-    fn nesting_ends_where_the_apis_does_with_and_without_aliases() {
+    fn the_nesting_limit_is_that_of_the_api_also_with_aliases() {
         let nested = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
         assert_eq!(to_json(&nested(MAX_JSON_DEPTH - 1)).unwrap(), serde_json::from_str::<Value>(&nested(63)).unwrap());
         assert_eq!(refusal(&nested(MAX_JSON_DEPTH)), "line 1: nested deeper than 64 levels");
-        // The parser looks ahead, and has a limit of its own.
+        // The parser reads ahead and has its own limit.
         assert_eq!(refusal(&"[".repeat(1_000_000)), "line 1: recursion limit exceeded");
         assert_eq!(refusal(&"- ".repeat(1_000_000)), "line 1: nested deeper than 64 levels");
         let by_alias = format!("a: &x {}\nb: {}*x{}\n", nested(40), "[".repeat(40), "]".repeat(40));
@@ -322,7 +323,7 @@ plan:
     }
 
     #[test]
-    fn a_bomb_of_aliases_is_refused_before_it_goes_off() {
+    fn an_alias_bomb_is_refused_before_it_is_expanded() {
         let ten = |item: &str| [item; 10].join(", ");
         let levels = (1..30).map(|level| format!("a{level}: &a{level} [{}]", ten(&format!("*a{}", level - 1))));
         let bomb = format!("a0: &a0 [{}]\n{}\n", ten("x"), levels.collect::<Vec<_>>().join("\n"));

@@ -1,4 +1,4 @@
-//! `nofx demo`: the sample plans from nothing, each followed to the end it must have.
+//! `nofx demo`: runs the sample plans and checks how each ends.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,15 +22,15 @@ use crate::commands::watch::follow;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Port of the local stack; one that runs there is used, otherwise one is started for the demo
+    /// Port of the local stack; if none runs there, the demo starts one
     #[arg(long, default_value_t = dev::DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,
 }
 
-/// The gates install and run a TypeScript toolchain the first time.
+/// The first time, gates install a TypeScript toolchain.
 const PLAN_LIMIT: Duration = Duration::from_mins(15);
 
-/// A sample and how it must end.
+/// A sample plan and its expected status.
 struct Sample {
     title: &'static str,
     file: &'static str,
@@ -41,7 +41,7 @@ struct Sample {
 
 const SAMPLES: [Sample; 4] = [
     Sample {
-        title: "gated codegen: text that only exists because three gates passed",
+        title: "gated codegen: text that is written only after three gates passed",
         file: "gated-codegen.json",
         workspace: true,
         overlay: None,
@@ -70,7 +70,7 @@ const SAMPLES: [Sample; 4] = [
     },
 ];
 
-/// Runs the samples against the local stack that is running, or one of its own.
+/// Runs the samples on the running local stack, or starts one.
 pub async fn run(checkout: &Checkout, args: &Args) -> Result<()> {
     let port = args.port;
     node::check().await?;
@@ -79,9 +79,9 @@ pub async fn run(checkout: &Checkout, args: &Args) -> Result<()> {
     let interrupted = || anyhow::anyhow!("interrupted");
     let healthy = !port::is_free(port) && api.is_healthy().await;
     if healthy {
-        report::line("demo", "using the local stack that is running");
+        report::line("demo", "using the running local stack");
         return tokio::select! {
-            done = play(&api, checkout) => done,
+            done = run_samples(&api, checkout) => done,
             _ = signals.next() => Err(interrupted()),
         };
     }
@@ -89,43 +89,43 @@ pub async fn run(checkout: &Checkout, args: &Args) -> Result<()> {
     let done = tokio::select! {
         done = async {
             stack.start(port).await?;
-            play(&api, checkout).await
+            run_samples(&api, checkout).await
         } => done,
         _ = signals.next() => Err(interrupted()),
     };
-    report::line("stop", "stopping the stack; `nofx dev` keeps it running, with these runs");
+    report::line("stop", "stopping the stack; `nofx dev` starts it again with these runs");
     stack.stop(&mut signals).await;
     done
 }
 
-/// Runs the samples, each to the end that it must have.
-pub async fn play(api: &Api, checkout: &Checkout) -> Result<()> {
+/// Runs the samples and checks how each ends.
+pub async fn run_samples(api: &Api, checkout: &Checkout) -> Result<()> {
     let mut problems = Vec::new();
     for sample in &SAMPLES {
         println!("\n{}", sample.title);
-        let problem = match timeout(PLAN_LIMIT, play_one(api, checkout, sample)).await {
+        let problem = match timeout(PLAN_LIMIT, run_sample(api, checkout, sample)).await {
             Ok(Ok(detail)) => {
                 print_result(api, &detail);
-                deviation(sample, &detail)
+                mismatch(sample, &detail)
             }
             Ok(Err(error)) => Some(format!("{error:#}")),
             Err(_) => Some(format!("did not end within {} minutes", PLAN_LIMIT.as_secs() / 60)),
         };
         if let Some(problem) = problem {
-            println!("  NOT as expected: {problem}");
+            println!("  not as expected: {problem}");
             problems.push(format!("{}: {problem}", sample.file));
         }
     }
     println!();
     if problems.is_empty() {
-        println!("succeeded: all {} plans ended as they must", SAMPLES.len());
+        println!("succeeded: all {} plans ended as expected", SAMPLES.len());
         println!("console: {}", api.url("/ui/runs"));
         return Ok(());
     }
-    bail!("{} of {} plans did not end as they must: {}", problems.len(), SAMPLES.len(), problems.join("; "));
+    bail!("{} of {} plans did not end as expected: {}", problems.len(), SAMPLES.len(), problems.join("; "));
 }
 
-async fn play_one(api: &Api, checkout: &Checkout, sample: &Sample) -> Result<RunDetail> {
+async fn run_sample(api: &Api, checkout: &Checkout, sample: &Sample) -> Result<RunDetail> {
     let examples = checkout.root().join("examples");
     let file = examples.join(sample.file);
     let workspace: Option<PathBuf> = sample.workspace.then(|| examples.join("workspace"));
@@ -138,7 +138,7 @@ async fn play_one(api: &Api, checkout: &Checkout, sample: &Sample) -> Result<Run
     follow(api, &id, async |_| approve_all(api, &id).await).await
 }
 
-/// Plays the approver. A gate somebody else decided meanwhile is no problem.
+/// Approves all pending gates of a run.
 async fn approve_all(api: &Api, run_id: &str) -> Result<()> {
     for gate in api.gates(run_id).await? {
         if gate.status == GateStatus::Pending {
@@ -162,8 +162,8 @@ fn print_result(api: &Api, detail: &RunDetail) {
     }
 }
 
-/// How a run ended otherwise than it must.
-fn deviation(sample: &Sample, detail: &RunDetail) -> Option<String> {
+/// The difference between a run's end and the expected one.
+fn mismatch(sample: &Sample, detail: &RunDetail) -> Option<String> {
     let status = detail.run.status;
     if status != sample.status {
         return Some(format!("{status} instead of {}", sample.status));

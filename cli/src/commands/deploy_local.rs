@@ -1,5 +1,5 @@
-//! `nofx deploy-local`: the template that goes to AWS, deployed to an emulator that enforces its roles, and the sample plans
-//! through API Gateway's URL. Everything is started for it, and thrown away afterwards.
+//! `nofx deploy-local`: deploys the template to an emulator that enforces its IAM roles, and runs the sample plans
+//! through API Gateway's URL. It starts its own servers and removes them afterwards.
 
 use std::fs;
 use std::path::Path;
@@ -31,17 +31,17 @@ use crate::commands::demo;
 use crate::deploy::package::{self, Architecture};
 use crate::deploy::sam;
 
-/// Where SAM puts the packages; samconfig.toml names it too.
+/// The bucket in which SAM puts the packages. samconfig.toml has the same name.
 const PACKAGES_BUCKET: &str = "nofx-packages";
 const DATABASE_SECRET: &str = "nofx/database-url";
 const WORKER_DATABASE_SECRET: &str = "nofx/worker-database-url";
-/// The name of the API in the template, with the prefix that it has by default.
+/// The name of the API in the template, with the default prefix.
 const API: &str = "nofx-api";
 const HEALTH_LIMIT: Duration = Duration::from_secs(30);
-/// Lines of SAM's output that a failure shows.
+/// Number of lines of SAM's output that are shown after a failure.
 const SHOWN_LINES: usize = 25;
 
-/// What the stack is deployed to. Dropped, it is killed.
+/// The servers to which the stack is deployed. Dropping them kills them.
 struct Servers {
     postgres: Process,
     emulator: Process,
@@ -50,11 +50,11 @@ struct Servers {
     endpoint: String,
 }
 
-/// Deploys, plays the samples, and stops.
+/// Deploys, runs the samples, and stops.
 pub async fn run(checkout: &Checkout) -> Result<()> {
     if !cfg!(target_os = "linux") {
         return Err(hinted(
-            "deploy-local works on Linux only: the emulator runs the functions' Linux binaries as processes of its machine",
+            "deploy-local works on Linux only, because the emulator runs the functions as processes",
             "nofx dev runs the same functions here",
         ));
     }
@@ -62,7 +62,7 @@ pub async fn run(checkout: &Checkout) -> Result<()> {
     let mut signals = Signals::listen()?;
     let place = Throwaway::make(checkout, "deploy").await?;
     let done = tokio::select! {
-        done = deploy_and_play(checkout, &place) => done,
+        done = deploy_and_run_samples(checkout, &place) => done,
         _ = signals.next() => Err(anyhow!("interrupted")),
     };
     if done.is_err() {
@@ -72,12 +72,12 @@ pub async fn run(checkout: &Checkout) -> Result<()> {
     done
 }
 
-async fn deploy_and_play(checkout: &Checkout, place: &Throwaway) -> Result<()> {
-    let local = PythonEnv::ready(checkout, &place.ledger).await?;
-    let tools = PythonEnv::of(python::DEPLOY, checkout, &place.ledger).await?;
-    stack::build(checkout, &place.ledger).await?;
+async fn deploy_and_run_samples(checkout: &Checkout, place: &Throwaway) -> Result<()> {
+    let local = PythonEnv::ready(checkout, &place.pid_file).await?;
+    let tools = PythonEnv::of(python::DEPLOY, checkout, &place.pid_file).await?;
+    stack::build(checkout, &place.pid_file).await?;
     let start = Instant::now();
-    let template = package::take_dev_builds(checkout, &place.dir, &place.ledger).await?;
+    let template = package::package_dev_builds(checkout, &place.dir, &place.pid_file).await?;
     let servers = Servers::start(checkout, place, &local, &tools).await?;
     report::took("start", "packages, Postgres, emulator", start.elapsed());
 
@@ -87,7 +87,7 @@ async fn deploy_and_play(checkout: &Checkout, place: &Throwaway) -> Result<()> {
     report::took("deploy", format_args!("template.yaml is at {}", api.url("")), deploy.elapsed());
 
     let plans = Instant::now();
-    let done = demo::play(&api, checkout).await;
+    let done = demo::run_samples(&api, checkout).await;
     report::took("plans", "ended", plans.elapsed());
     servers.stop().await;
     done?;
@@ -99,22 +99,22 @@ impl Servers {
     async fn start(checkout: &Checkout, place: &Throwaway, local: &PythonEnv, tools: &PythonEnv) -> Result<Self> {
         let postgres = Postgres::find(local, checkout).await?;
         let dir = place.dir.join("postgres");
-        postgres.create(&checkout.local().join("cache"), &dir, Purpose::Throwaway, &place.ledger).await?;
+        postgres.create(&checkout.local().join("cache"), &dir, Purpose::Throwaway, &place.pid_file).await?;
         let cluster = Cluster::open(dir, port::any_free()?)?;
-        let server = postgres.start(&cluster, &place.dir.join("postgres.log"), &place.ledger).await?;
+        let server = postgres.start(&cluster, &place.dir.join("postgres.log"), &place.pid_file).await?;
         let database_url = cluster.url();
         migrate::migrate(&database_url, &checkout.migrations()).await?;
         migrate::seed(&database_url, &checkout.seed()).await?;
         let worker_database_url = worker_login(&database_url).await?;
 
         let emulator = Emulator::new(tools, place.dir.join("emulator"), port::any_free()?, None)
-            // Signatures are verified and policies enforced: a right that a role lacks is missed here already.
+            // Verify signatures and enforce policies, so that a missing permission of a role fails here.
             .with("AUTH", "true")
             .with("PERSIST_STATE", "0")
             .with("S3_PERSIST", "0")
-            // Installed dependencies are worth keeping.
+            // Keeps installed dependencies.
             .with("GATE_WORK_DIR", checkout.local().join("gate").display().to_string());
-        let process = emulator.start(&place.dir.join("emulator.log"), &place.ledger).await?;
+        let process = emulator.start(&place.dir.join("emulator.log"), &place.pid_file).await?;
         let endpoint = emulator.url();
         Ok(Self { postgres: server, emulator: process, database_url, worker_database_url, endpoint })
     }
@@ -133,10 +133,12 @@ async fn sam_deploy(
     servers: &Servers,
 ) -> Result<()> {
     let aws = Aws::new(&servers.endpoint);
-    aws.s3.create_bucket().bucket(PACKAGES_BUCKET).send().await.context("cannot make a bucket for the packages")?;
+    aws.s3.create_bucket().bucket(PACKAGES_BUCKET).send().await.context("cannot create the bucket for the packages")?;
     let secret = async |name, url| {
         let created = aws.secrets.create_secret().name(name).secret_string(url).send().await;
-        Ok::<_, anyhow::Error>(created.context("cannot make the secret of the database")?.arn.unwrap_or_default())
+        Ok::<_, anyhow::Error>(
+            created.context("cannot create the secret with the database's URL")?.arn.unwrap_or_default(),
+        )
     };
     let secret_arn = secret(DATABASE_SECRET, &servers.database_url).await?;
     let worker_secret_arn = secret(WORKER_DATABASE_SECRET, &servers.worker_database_url).await?;
@@ -144,7 +146,7 @@ async fn sam_deploy(
     let log = place.dir.join("sam.log");
     let mut command = sam::command(tools, checkout);
     command.arg("deploy").arg("--template-file").arg(template);
-    // SAM would look for it beside the template.
+    // By default SAM looks for it next to the template.
     command.arg("--config-file").arg(sam::config(checkout));
     command.args(["--config-env", "local", "--parameter-overrides"]);
     command.args([
@@ -156,15 +158,15 @@ async fn sam_deploy(
     ]);
     to_emulator(&mut command, &servers.endpoint);
     process::log_to(&mut command, &log)?;
-    if process::run("sam deploy", command, &place.ledger).await? {
+    if process::run("sam deploy", command, &place.pid_file).await? {
         return Ok(());
     }
     bail!("sam deploy failed:\n{}", last_lines(&log));
 }
 
-/// Nothing of the user's own accounts may be reached.
+/// Points AWS clients to the emulator, so that they cannot reach the user's accounts.
 fn to_emulator(command: &mut Command, endpoint: &str) {
-    process::keep_back(command);
+    process::clear_inherited_env(command);
     command
         .env("AWS_ENDPOINT_URL", endpoint)
         .env("AWS_REGION", REGION)
@@ -187,7 +189,7 @@ struct RestApi {
     name: String,
 }
 
-/// The API of the stack, as soon as it is healthy.
+/// Waits until the deployed API is healthy.
 async fn api_of(endpoint: &str) -> Result<Api> {
     let credentials = || Credentials::new(ACCESS_KEY_ID, SECRET_ACCESS_KEY, None, None, "emulator");
     let gateway = Api::at(endpoint).signed_by(Signer::new(credentials(), REGION, "apigateway"));

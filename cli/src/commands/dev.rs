@@ -11,15 +11,15 @@ use nofx_local::aws::emulator::Emulator;
 use nofx_local::aws::resources::PROVIDER_KEYS;
 use nofx_local::checkout::Checkout;
 use nofx_local::postgres::Purpose;
-use nofx_local::process::Ledger;
+use nofx_local::process::PidFile;
 use nofx_local::process::signals::Signals;
 use nofx_local::report::{self, hinted};
 use nofx_local::stack::{self, Options, Stack, docker};
 use nofx_local::tools::node;
 
-/// Where the client commands look for the API.
+/// The port at which client commands expect the API.
 pub const DEFAULT_PORT: u16 = 3000;
-/// What `--reset` removes, below `.local/state`.
+/// Files and folders of the state that `--reset` removes.
 const RESET: [&str; 5] = ["postgres", "postgres.password", "emulator", "logs", "ports.json"];
 
 #[derive(Clone, Debug, clap::Args)]
@@ -39,24 +39,24 @@ pub struct Args {
 }
 
 impl Args {
-    /// A stack as it is, on this port.
+    /// Default options, on this port.
     pub fn on_port(port: u16) -> Self {
         Self { reset: false, port, no_reload: false, docker: false }
     }
 }
 
-/// The only stack of the checkout: the lock is held as long as it lives.
+/// The stack of `nofx dev`. It holds a lock, so that there is only one in a state folder.
 #[derive(Debug)]
 pub struct DevStack {
     stack: Stack,
     provider_keys: usize,
     logs: PathBuf,
-    /// Where the containers are that go with it.
+    /// Set if the stack uses containers.
     docker: Option<Checkout>,
     _lock: File,
 }
 
-/// Runs the stack until a signal comes.
+/// Runs the stack until a signal.
 pub async fn run(checkout: &Checkout, args: &Args) -> Result<()> {
     let mut signals = Signals::listen()?;
     let mut stack = DevStack::prepare(checkout, args).await?;
@@ -77,15 +77,18 @@ pub async fn run(checkout: &Checkout, args: &Args) -> Result<()> {
 }
 
 impl DevStack {
-    /// Makes sure that this is the only stack of the checkout, and that nothing of an earlier one is left.
+    /// Makes sure that this is the only stack in its state folder, and ends processes that an earlier one left behind.
     pub async fn prepare(checkout: &Checkout, args: &Args) -> Result<Self> {
         let state = checkout.state();
         fs::create_dir_all(&state).with_context(|| format!("cannot create {}", state.display()))?;
         let lock = lock(checkout)?;
-        let ledger = Ledger::new(state.join("pids.json"));
-        let ended = ledger.end_leftovers().await;
+        let pid_file = PidFile::new(state.join("pids.json"));
+        let ended = pid_file.end_leftovers().await;
         if !ended.is_empty() {
-            report::line("cleanup", format_args!("ended what an earlier stack left running: {}", ended.join(", ")));
+            report::line(
+                "cleanup",
+                format_args!("ended processes that an earlier stack left running: {}", ended.join(", ")),
+            );
         }
         stack::check_port(args.port)?;
         if args.reset {
@@ -106,7 +109,7 @@ impl DevStack {
             state,
             http_port: Some(args.port),
             reload: !args.no_reload,
-            purpose: Purpose::Kept,
+            purpose: Purpose::Persistent,
             database_url: set("DATABASE_URL"),
             aws_endpoint: set("AWS_ENDPOINT_URL"),
             variables,
@@ -116,10 +119,10 @@ impl DevStack {
         let dotenv = checkout.dotenv()?;
         let provider_keys = PROVIDER_KEYS.iter().filter(|key| dotenv.contains_key(**key)).count();
         let docker = args.docker.then(|| checkout.clone());
-        Ok(Self { stack: Stack::new(checkout.clone(), options, ledger), provider_keys, logs, docker, _lock: lock })
+        Ok(Self { stack: Stack::new(checkout.clone(), options, pid_file), provider_keys, logs, docker, _lock: lock })
     }
 
-    /// Starts the stack and says where it is.
+    /// Starts the stack and prints its addresses.
     pub async fn start(&mut self, port: u16) -> Result<()> {
         if let Err(error) = node::check().await {
             report::line("warning", format_args!("{error:#}: gates of TypeScript workspaces will fail"));
@@ -129,7 +132,7 @@ impl DevStack {
         Ok(())
     }
 
-    /// Stops the stack in order, or, when another signal comes meanwhile, at once.
+    /// Stops the stack in order. After another signal, kills it at once.
     pub async fn stop(&mut self, signals: &mut Signals) {
         tokio::select! {
             () = self.stop_in_order() => return,
@@ -153,7 +156,12 @@ impl DevStack {
         report::line("API", format_args!("http://127.0.0.1:{port}"));
         report::line("console", format_args!("http://127.0.0.1:{port}/ui/runs"));
         match self.provider_keys {
-            0 => report::line("models", "none: codegen fills templates (put a provider key into .env for real ones)"),
+            0 => {
+                report::line(
+                    "models",
+                    "none: codegen fills in templates (put a provider key into .env to use a model)",
+                );
+            }
             keys => report::line("models", format_args!("{keys} provider keys from .env")),
         }
         report::line("logs", self.logs.display());
@@ -163,7 +171,7 @@ impl DevStack {
     }
 }
 
-/// One stack at a time owns `.local/state`.
+/// Locks the state folder.
 fn lock(checkout: &Checkout) -> Result<File> {
     let path = checkout.state().join("lock");
     let mut file = File::options()
@@ -179,7 +187,7 @@ fn lock(checkout: &Checkout) -> Result<File> {
             let owner = fs::read_to_string(&path).unwrap_or_default();
             return Err(hinted(
                 format!("the local stack of this checkout is already running (process {})", owner.trim()),
-                "use it, or stop it with Ctrl-C where it runs",
+                "use it, or stop it with Ctrl-C in its terminal",
             ));
         }
         Err(TryLockError::Error(error)) => {
@@ -202,6 +210,6 @@ fn reset(checkout: &Checkout) -> Result<()> {
             _ => {}
         }
     }
-    report::line("reset", "the local database, queues and artifacts are gone");
+    report::line("reset", "removed the local database, queues and artifacts");
     Ok(())
 }

@@ -17,12 +17,12 @@ pub struct Args {
     docker: bool,
 }
 
-/// Prints them as `export` lines.
+/// Prints the variables as `export` lines.
 pub async fn run(checkout: &Checkout, args: &Args) -> Result<()> {
     let containers = if args.docker { docker::variables(checkout).await? } else { BTreeMap::new() };
     let set = |name| containers.get(name).cloned().or_else(|| env::var(name).ok()).filter(|url| !url.is_empty());
     let ports = Ports::load(checkout.state().join("ports.json"));
-    let never = || hinted("the local stack was never started", "run: nofx dev");
+    let never = || hinted("the local stack was never started", "run nofx dev first");
     let http_port = ports.get("http").ok_or_else(never)?;
     let database_url = match set("DATABASE_URL") {
         Some(url) => url,

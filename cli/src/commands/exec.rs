@@ -9,7 +9,7 @@ use nofx_local::aws::contract::Contract;
 use nofx_local::checkout::Checkout;
 use nofx_local::port;
 use nofx_local::process::signals::Signals;
-use nofx_local::process::{self, Ledger, table};
+use nofx_local::process::{self, PidFile, table};
 use nofx_local::report::hinted;
 use nofx_local::stack::{Options, Stack};
 use nofx_local::throwaway::Throwaway;
@@ -28,30 +28,30 @@ pub struct Args {
     /// Also start LocalStack and a second S3 server, for the contract tests
     #[arg(long)]
     localstack: bool,
-    /// The command and its arguments; it finds the servers in NOFX_TEST_DATABASE_URL and NOFX_TEST_AWS_ENDPOINT_URL
+    /// Command and its arguments; NOFX_TEST_DATABASE_URL and NOFX_TEST_AWS_ENDPOINT_URL are the servers' URLs
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
 
-/// Runs the command; gives its exit code.
+/// Runs the command. Returns its exit code.
 pub async fn run(checkout: &Checkout, args: &Args) -> Result<ExitCode> {
     let mut signals = Signals::listen()?;
     let place = Throwaway::make(checkout, "exec").await?;
 
     let http_port = if args.functions { Some(port::any_free()?) } else { None };
     let options = Options::throwaway(&place, http_port)?;
-    let mut stack = Stack::new(checkout.clone(), options, place.ledger.clone());
+    let mut stack = Stack::new(checkout.clone(), options, place.pid_file.clone());
     let mut contract = None;
     let start = async {
         if args.localstack {
-            contract = Some(Contract::start(checkout, &place.dir, &place.ledger).await?);
+            contract = Some(Contract::start(checkout, &place.dir, &place.pid_file).await?);
         }
         stack.start().await
     };
     let code = tokio::select! {
         started = start => match started {
             Ok(()) => match command(&args.command, &stack, contract.as_ref(), http_port) {
-                Ok(command) => run_command(command, &place.ledger, &mut signals).await,
+                Ok(command) => run_command(command, &place.pid_file, &mut signals).await,
                 Err(error) => Err(error),
             },
             Err(error) => Err(error),
@@ -66,7 +66,7 @@ pub async fn run(checkout: &Checkout, args: &Args) -> Result<ExitCode> {
     code
 }
 
-/// The command, with where everything is.
+/// The command, with the servers' addresses in its environment.
 fn command(words: &[String], stack: &Stack, contract: Option<&Contract>, http_port: Option<u16>) -> Result<Command> {
     let (program, arguments) = words.split_first().context("no command")?;
     let mut command = Command::new(program);
@@ -82,22 +82,22 @@ fn command(words: &[String], stack: &Stack, contract: Option<&Contract>, http_po
     Ok(command)
 }
 
-async fn run_command(mut command: Command, ledger: &Ledger, signals: &mut Signals) -> Result<ExitCode> {
-    // With a terminal the command must stay in the group that may read it, and Ctrl-C reaches it by itself. Without
-    // one it leads a group of its own, so that all of it can be ended.
+async fn run_command(mut command: Command, pid_file: &PidFile, signals: &mut Signals) -> Result<ExitCode> {
+    // With a terminal, the command must stay in the foreground process group, where Ctrl-C reaches it. Without one, it
+    // leads its own group, so that all of its processes can be ended.
     let own_group = !std::io::stdin().is_terminal();
     if own_group {
         command.process_group(0);
     }
     let mut child = command.spawn().map_err(|error| {
         let program = command.as_std().get_program();
-        hinted(format!("cannot run {}: {error}", program.display()), "is it installed?")
+        hinted(format!("cannot run {}: {error}", program.display()), "check that it is installed")
     })?;
     if let Some(pid) = child.id() {
-        ledger.add("command", pid);
+        pid_file.add("command", pid);
     }
     let signal = tokio::select! {
-        status = child.wait() => return Ok(exit_code(status.context("the command is lost")?)),
+        status = child.wait() => return Ok(exit_code(status.context("cannot wait for the command")?)),
         signal = signals.next() => signal,
     };
     end_command(&mut child, signal, own_group).await;
@@ -124,7 +124,7 @@ async fn end_command(child: &mut Child, signal: Signal, own_group: bool) {
 
 fn exit_code(status: std::process::ExitStatus) -> ExitCode {
     use std::os::unix::process::ExitStatusExt;
-    // As shells do: 128 and the number of the signal.
+    // As in shells: 128 plus the number of the signal.
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
     ExitCode::from(u8::try_from(code).unwrap_or(1))
 }

@@ -1,4 +1,4 @@
-//! `nofx migrate`: applies the migrations that are pending.
+//! `nofx migrate`: applies pending migrations.
 
 use std::path::PathBuf;
 

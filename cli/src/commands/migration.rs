@@ -1,4 +1,4 @@
-//! `nofx migration`: writes the next versioned file.
+//! `nofx migration`: writes the next migration.
 
 use anyhow::Result;
 use nofx_local::checkout::Checkout;
@@ -7,7 +7,7 @@ use nofx_local::report;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// What it does, such as add_step_labels
+    /// Name of the migration, such as add_step_labels
     name: String,
 }
 

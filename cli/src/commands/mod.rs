@@ -1,5 +1,6 @@
-//! The commands of `nofx`, a file each: arguments, and what it does.
+//! The commands of `nofx`, each in its own file.
 
+mod actor;
 pub mod decide;
 pub mod demo;
 pub mod deploy;
@@ -14,4 +15,3 @@ pub mod rules;
 pub mod runs;
 pub mod submit;
 pub mod watch;
-mod who;

@@ -1,4 +1,4 @@
-//! `nofx plan`: what a plan means, before it runs.
+//! `nofx plan`: checks plans, and prints their schema.
 
 use std::path::PathBuf;
 
@@ -40,7 +40,7 @@ pub fn schema() -> String {
     format!("{:#}\n", plan_schema::schema(&Limits::default()))
 }
 
-/// A line for each step. Steps on one level can run side by side.
+/// A line for each step. Steps on the same level can run concurrently.
 fn shown(mut plan: PlanChecked) -> String {
     plan.steps.sort_by_key(|step| step.level);
     let width = |of: fn(&CheckedStep) -> &str| plan.steps.iter().map(|step| printable(of(step)).chars().count()).max();

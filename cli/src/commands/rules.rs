@@ -12,7 +12,7 @@ use shared::view::{ForeignKey, Rule, RuleDeleted, RuleDetail, RulePage};
 
 use crate::client::api::Api;
 use crate::client::document;
-use crate::commands::who::Who;
+use crate::commands::actor::Actor;
 
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
@@ -30,7 +30,7 @@ pub enum Command {
         /// The table, as schema.table
         table: String,
         #[command(flatten)]
-        who: Who,
+        actor: Actor,
     },
 }
 
@@ -38,7 +38,7 @@ pub enum Command {
 pub struct SetArgs {
     /// The table, as schema.table
     table: String,
-    /// File with the whole rule, as JSON or YAML, instead of the options below; - reads standard input
+    /// File with the complete rule, as JSON or YAML, instead of the options below; - reads standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["ops", "columns", "key", "max_rows", "role", "dependants", "allow"])]
     file: Option<PathBuf>,
     /// Operations that are allowed, separated by commas
@@ -50,23 +50,23 @@ pub struct SetArgs {
     /// Columns that select the rows of an update or a delete, separated by commas
     #[arg(long, value_delimiter = ',')]
     key: Vec<String>,
-    /// Largest number of rows of one write
+    /// Maximum number of rows of one write
     #[arg(long, value_name = "ROWS")]
     max_rows: Option<u32>,
     /// Database role that writes
     #[arg(long)]
     role: Option<String>,
-    /// Another table that cascades and triggers may change, and its largest number of rows; may be repeated
+    /// Another table that cascades and triggers may change, and its maximum number of rows; may be repeated
     #[arg(long = "dependant", value_name = "TABLE=ROWS", value_parser = dependant)]
     dependants: Vec<(String, u64)>,
     /// Kinds of relation that are allowed besides plain tables, separated by commas
     #[arg(long, value_delimiter = ',')]
     allow: Vec<Allowance>,
-    /// Pin the triggers as they are now: the rule no longer holds once one of them changes
+    /// Pin the current triggers; after a change of one of them, writes are refused
     #[arg(long)]
     pin_triggers: bool,
     #[command(flatten)]
-    who: Who,
+    actor: Actor,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -93,9 +93,9 @@ pub async fn run(api: &Api, command: &Command) -> Result<()> {
             Ok(())
         }
         Command::Set(args) => set(api, args).await,
-        Command::Delete { table, who } => {
-            let _: RuleDeleted = api.delete(&path(table), &json!({"actor": who.name()})).await?;
-            println!("{} no rule any more", printable(table));
+        Command::Delete { table, actor } => {
+            let _: RuleDeleted = api.delete(&path(table), &json!({"actor": actor.name()})).await?;
+            println!("{}  the rule was deleted", printable(table));
             Ok(())
         }
     }
@@ -114,7 +114,7 @@ async fn set(api: &Api, args: &SetArgs) -> Result<()> {
         Some(file) => read(file)?,
         None => of_options(args),
     };
-    if let Some(name) = args.who.name() {
+    if let Some(name) = args.actor.name() {
         rule["actor"] = json!(name);
     }
     let mut stored: RuleDetail = api.put(&path(&args.table), &rule).await?;
@@ -136,8 +136,8 @@ fn read(file: &Path) -> Result<Value> {
         return Ok(rule);
     }
     Err(hinted(
-        format!("{} holds no rule", document::name(file)),
-        r#"it looks like {"allowed_ops": ["insert"], "columns": ["name"]}"#,
+        format!("{} contains no rule", document::name(file)),
+        r#"a rule looks like {"allowed_ops": ["insert"], "columns": ["name"]}"#,
     ))
 }
 
@@ -161,7 +161,7 @@ fn of_options(args: &SetArgs) -> Value {
     rule
 }
 
-/// What still keeps the rule from being used.
+/// Notes about what prevents writes.
 fn notes(stored: &RuleDetail) -> Vec<String> {
     let Some(target) = &stored.target else {
         return vec!["there is no such table yet".to_owned()];
@@ -170,7 +170,7 @@ fn notes(stored: &RuleDetail) -> Vec<String> {
     for (name, digest) in &target.triggers {
         let pinned = stored.rule.triggers.as_ref().and_then(|triggers| triggers[name].as_str());
         if pinned != Some(digest) {
-            notes.push(format!("the trigger {name} is not pinned: no write passes until it is (--pin-triggers)"));
+            notes.push(format!("the trigger {name} is not pinned; writes are refused until it is (--pin-triggers)"));
         }
     }
     let cascades = |key: &&ForeignKey| [key.on_delete, key.on_update].iter().any(|on| matches!(on, 'c' | 'n' | 'd'));
@@ -199,7 +199,7 @@ fn line(rule: &Rule) -> String {
     printable(&text)
 }
 
-/// Many lines, each without control characters.
+/// Indented JSON without control characters.
 fn printable_json(value: &Value) -> Result<String> {
     let text = serde_json::to_string_pretty(value)?;
     Ok(text.lines().map(printable).collect::<Vec<_>>().join("\n"))
@@ -220,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_still_stands_in_the_way_is_named() {
+    fn notes_name_what_prevents_writes() {
         let stored = json!({
             "id": "0190a0a0-0000-7000-8000-000000000001", "table": "public.notes", "allowed_ops": ["insert"],
             "max_rows": 1, "role": "nofx_writer", "triggers": {}, "dependants": {}, "changes": [],

@@ -1,4 +1,4 @@
-//! `nofx runs`: the newest runs.
+//! `nofx runs`: lists the newest runs.
 
 use anyhow::Result;
 use nofx_local::report::printable;
@@ -6,7 +6,7 @@ use shared::view::RunPage;
 
 use crate::client::api::Api;
 
-/// Prints a line for each.
+/// Prints a line for each run.
 pub async fn run(api: &Api) -> Result<()> {
     let page: RunPage = api.get("/runs").await?;
     for run in page.runs {

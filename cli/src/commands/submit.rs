@@ -1,4 +1,4 @@
-//! `nofx submit`: posts a plan, and shows its progress if asked to.
+//! `nofx submit`: posts a plan. With `--watch`, prints its events.
 
 use std::path::PathBuf;
 
@@ -16,18 +16,18 @@ pub struct Args {
     /// Print the events of the run until it ends; exit with 1 unless it succeeds
     #[arg(long)]
     watch: bool,
-    /// Upload this directory as the workspace that the plan works on
+    /// Upload this directory as the plan's workspace
     #[arg(long, value_name = "DIR")]
     workspace: Option<PathBuf>,
     /// Add the files of this directory to the workspace, replacing those of the same name
     #[arg(long, value_name = "DIR", requires = "workspace")]
     overlay: Option<PathBuf>,
-    /// Upload this directory as the state before the change, for gates that compare the two
+    /// Upload this directory as the workspace before the change, for gates that judge the difference
     #[arg(long, value_name = "DIR")]
     base: Option<PathBuf>,
 }
 
-/// `nofx submit`; true unless it watched the run fail.
+/// `nofx submit`. With `--watch`, false unless the run succeeded.
 pub async fn run(api: &Api, args: &Args) -> Result<bool> {
     let submission = Submission {
         file: &args.file,
@@ -41,6 +41,6 @@ pub async fn run(api: &Api, args: &Args) -> Result<bool> {
     if args.watch {
         return watch(api, &id).await;
     }
-    eprintln!("{id} {}; follow it with: nofx watch {id}", run.status);
+    eprintln!("{id} {}; watch it with: nofx watch {id}", run.status);
     Ok(true)
 }

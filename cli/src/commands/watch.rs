@@ -1,4 +1,4 @@
-//! `nofx watch`: what happens to a run, until it ends.
+//! `nofx watch`: prints a run's events until it ends.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -12,12 +12,12 @@ use tokio::time::sleep;
 
 use crate::client::api::Api;
 
-/// Lines of an explanation that are shown; the evidence has the rest.
+/// Maximum number of lines of an explanation. The evidence has all of it.
 const EXPLANATION_LINES: usize = 12;
-/// Fields that nobody reads off a terminal.
-const UNREAD: [&str; 2] = ["hash", "plan_digest"];
-const LOOK_PERIOD: Duration = Duration::from_millis(300);
-/// An API that restarts (a rebuild, a deployment) is waited for this many times in a row.
+/// Fields that are not printed.
+const HIDDEN: [&str; 2] = ["hash", "plan_digest"];
+const POLL_PERIOD: Duration = Duration::from_millis(300);
+/// Maximum number of failed requests in a row. The API may restart, for a rebuild or a deployment.
 const FAILURES_MAX: u32 = 40;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -26,13 +26,13 @@ pub struct Args {
     pub run_id: String,
 }
 
-/// `nofx watch`: prints events until the run ends, and what it waits for; true if it succeeded.
+/// `nofx watch`: prints events, and gates that need a decision, until the run ends. True if the run succeeded.
 pub async fn watch(api: &Api, run_id: &str) -> Result<bool> {
-    let told = RefCell::new(None);
+    let printed = RefCell::new(None);
     let detail = follow(api, run_id, async |detail| {
         let blocked = blocked_steps(detail);
-        if told.borrow().as_ref() != Some(&blocked) && print_pending_gates(api, run_id).await.is_ok() {
-            told.replace(Some(blocked));
+        if printed.borrow().as_ref() != Some(&blocked) && print_pending_gates(api, run_id).await.is_ok() {
+            printed.replace(Some(blocked));
         }
         Ok(())
     })
@@ -41,18 +41,18 @@ pub async fn watch(api: &Api, run_id: &str) -> Result<bool> {
     Ok(detail.run.status == RunStatus::Succeeded)
 }
 
-/// Prints the events of a run until it ends, and shows `on_blocked` each state in which it waits for somebody.
+/// Prints the events of a run until it ends. Calls `on_blocked` while the run is blocked.
 pub async fn follow(api: &Api, run_id: &str, on_blocked: impl AsyncFn(&RunDetail) -> Result<()>) -> Result<RunDetail> {
     let mut after = 0;
     let mut failures = 0;
     loop {
-        // The state first: events that come between the two reads are printed before the end is believed.
-        let (detail, events) = match look(api, run_id, after).await {
-            Ok(seen) => seen,
+        // Read the state first, so that events between the two reads are printed before the end is reported.
+        let (detail, events) = match poll(api, run_id, after).await {
+            Ok(answers) => answers,
             Err(error) if failures == FAILURES_MAX || after == 0 => return Err(error),
             Err(_) => {
                 failures += 1;
-                sleep(LOOK_PERIOD).await;
+                sleep(POLL_PERIOD).await;
                 continue;
             }
         };
@@ -67,7 +67,7 @@ pub async fn follow(api: &Api, run_id: &str, on_blocked: impl AsyncFn(&RunDetail
             _ => {}
         }
         if events.is_empty() {
-            sleep(LOOK_PERIOD).await;
+            sleep(POLL_PERIOD).await;
         }
     }
 }
@@ -76,7 +76,7 @@ fn blocked_steps(detail: &RunDetail) -> Vec<String> {
     detail.steps.iter().filter(|step| step.status == StepStatus::Blocked).map(|step| step.name.clone()).collect()
 }
 
-/// What the run waits for, and the command that decides it.
+/// Prints the gates that the run waits for, with the commands that decide them.
 async fn print_pending_gates(api: &Api, run_id: &str) -> Result<()> {
     for gate in api.gates(run_id).await?.iter().filter(|gate| gate.status == GateStatus::Pending) {
         let (kind, id) = (printable(&gate.gate_type), gate.id);
@@ -85,7 +85,7 @@ async fn print_pending_gates(api: &Api, run_id: &str) -> Result<()> {
     Ok(())
 }
 
-async fn look(api: &Api, run_id: &str, after: i64) -> Result<(RunDetail, Vec<Event>)> {
+async fn poll(api: &Api, run_id: &str, after: i64) -> Result<(RunDetail, Vec<Event>)> {
     let detail = api.run(run_id).await?;
     Ok((detail, api.timeline(run_id, after).await?))
 }
@@ -102,17 +102,17 @@ fn print_event(event: &Event) {
     }
 }
 
-/// Why a step failed, or what a gate says in more than a line.
+/// The message of a failed step, or the reason of a gate if it has several lines.
 fn explanation(payload: &Value) -> &str {
     let error = payload["error"]["message"].as_str();
     error.or_else(|| payload["reason"].as_str().filter(|reason| reason.contains('\n'))).unwrap_or_default()
 }
 
-/// What of a payload fits on the line: short values, no nesting.
+/// The short, unnested values of a payload, for one line.
 fn summary(payload: &Value) -> String {
     let Some(fields) = payload.as_object() else { return String::new() };
     let mut words: Vec<String> = Vec::new();
-    for (name, value) in fields.iter().filter(|(name, _)| !UNREAD.contains(&name.as_str())) {
+    for (name, value) in fields.iter().filter(|(name, _)| !HIDDEN.contains(&name.as_str())) {
         let text = match value {
             Value::String(text) => text.lines().next().unwrap_or_default().chars().take(100).collect(),
             Value::Number(_) | Value::Bool(_) => value.to_string(),

@@ -1,4 +1,4 @@
-//! What goes to AWS: the packages of the functions, and the SAM CLI that deploys them.
+//! Deployment: the packages of the functions, and the SAM CLI.
 
 pub mod package;
 pub mod sam;

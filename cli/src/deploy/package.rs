@@ -1,5 +1,5 @@
-//! The packages of the functions: `target/lambda/<name>/bootstrap` beside the template, as `cargo lambda build` makes them
-//! and the template expects them.
+//! The packages of the functions: `target/lambda/<name>/bootstrap`, as `cargo lambda build` writes them and the
+//! template expects them.
 
 use std::fs;
 use std::io::Read;
@@ -8,17 +8,17 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use nofx_local::checkout::Checkout;
 use nofx_local::function;
-use nofx_local::process::{self, Ledger};
+use nofx_local::process::{self, PidFile};
 use nofx_local::report::hinted;
 use tokio::process::Command;
 
-/// Name of the database's certificate authority inside a package: `DatabaseCaFile` of the template points at it.
+/// Name of the database's CA certificate in a package. The template's parameter `DatabaseCaFile` points to it.
 pub const DATABASE_CA: &str = "database-ca.pem";
 
-/// Where the template looks for the packages, from its own folder.
+/// Folder of the packages, relative to the template.
 const PACKAGES: &str = "target/lambda";
 
-/// What a binary was built for.
+/// The architecture of a binary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Architecture {
     Arm64,
@@ -26,12 +26,12 @@ pub enum Architecture {
 }
 
 impl Architecture {
-    /// That of this machine.
+    /// The architecture of this machine.
     pub fn native() -> Result<Self> {
         match std::env::consts::ARCH {
             "aarch64" => Ok(Self::Arm64),
             "x86_64" => Ok(Self::X86),
-            other => bail!("Lambda has no functions for {other}"),
+            other => bail!("Lambda does not support {other}"),
         }
     }
 
@@ -51,7 +51,7 @@ impl Architecture {
         }
     }
 
-    /// What cargo-lambda calls it.
+    /// The option of cargo-lambda for it.
     pub fn build_flag(self) -> &'static str {
         match self {
             Self::Arm64 => "--arm64",
@@ -59,7 +59,7 @@ impl Architecture {
         }
     }
 
-    /// Of an ELF file; none of anything else.
+    /// The architecture of an ELF file. `None` for any other file.
     pub fn of_file(path: &Path) -> Option<Self> {
         Self::of(&header(path)?)
     }
@@ -79,7 +79,7 @@ pub fn dir(checkout: &Checkout, name: &str) -> PathBuf {
     checkout.root().join(PACKAGES).join(name)
 }
 
-/// An error unless every function has a package for `architecture`.
+/// Fails unless every function has a package for `architecture`.
 pub fn check(checkout: &Checkout, architecture: Architecture) -> Result<()> {
     let mut missing = Vec::new();
     for name in function::names() {
@@ -90,8 +90,8 @@ pub fn check(checkout: &Checkout, architecture: Architecture) -> Result<()> {
             Some(found) => {
                 let (found, wanted) = (found.map_or("something else", Architecture::name), architecture.name());
                 return Err(hinted(
-                    format!("{} is built for {found}, the parameter Architecture says {wanted}", path.display()),
-                    "without --no-build it is built for what samconfig.toml says",
+                    format!("{} is built for {found}, the parameter Architecture is {wanted}", path.display()),
+                    "without --no-build, it is built for the architecture in samconfig.toml",
                 ));
             }
         }
@@ -105,13 +105,13 @@ pub fn check(checkout: &Checkout, architecture: Architecture) -> Result<()> {
     ))
 }
 
-/// Puts the database's certificate authority into every package, or takes an earlier one out.
+/// Puts the database's CA certificate into every package, or removes an earlier one.
 pub fn set_database_ca(checkout: &Checkout, file: Option<&Path>) -> Result<()> {
     let text = match file {
         Some(file) => {
             let text = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
             if !text.starts_with(b"-----BEGIN CERTIFICATE-----") {
-                bail!("{} is no certificate in PEM form", file.display());
+                bail!("{} is not a certificate in PEM format", file.display());
             }
             Some(text)
         }
@@ -130,9 +130,9 @@ pub fn set_database_ca(checkout: &Checkout, file: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
-/// The template in `place`, with packages of the dev profile where it looks for them, for an emulator on this machine:
-/// without their symbols, which are half of them.
-pub async fn take_dev_builds(checkout: &Checkout, place: &Path, ledger: &Ledger) -> Result<PathBuf> {
+/// Copies the template to `place`, with packages of dev builds, for an emulator on this machine. Strips symbols, which
+/// are half of the size.
+pub async fn package_dev_builds(checkout: &Checkout, place: &Path, pid_file: &PidFile) -> Result<PathBuf> {
     for name in function::names() {
         let built = checkout.root().join("target/debug").join(name);
         let dir = place.join(PACKAGES).join(name);
@@ -140,8 +140,8 @@ pub async fn take_dev_builds(checkout: &Checkout, place: &Path, ledger: &Ledger)
         fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let mut strip = Command::new("strip");
         strip.arg("-o").arg(&bootstrap).arg(&built);
-        // It comes with the linker; where it does not, the packages are merely large.
-        if !process::run("strip", strip, ledger).await.unwrap_or(false) {
+        // `strip` usually comes with the linker. Without it, the packages are only larger.
+        if !process::run("strip", strip, pid_file).await.unwrap_or(false) {
             fs::copy(&built, &bootstrap).with_context(|| format!("cannot copy {}", built.display()))?;
         }
     }
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_checkout_without_binaries_says_that_they_are_not_built() {
+    fn missing_binaries_are_reported() {
         let empty = tempfile::tempdir().unwrap();
         let error = check(&Checkout::at(empty.path()), Architecture::Arm64).unwrap_err();
         assert!(error.to_string().starts_with("the binaries are not built"), "{error}");

@@ -1,4 +1,4 @@
-//! The SAM CLI, and what samconfig.toml says.
+//! The SAM CLI, and samconfig.toml.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,24 +8,24 @@ use nofx_local::checkout::Checkout;
 use nofx_local::tools::python::PythonEnv;
 use tokio::process::Command;
 
-/// `sam` in the checkout, telling nobody about it.
+/// `sam` in the checkout, without telemetry.
 pub fn command(env: &PythonEnv, checkout: &Checkout) -> Command {
     let mut command = Command::new(env.program("sam"));
     command
         .current_dir(checkout.root())
         .env("SAM_CLI_TELEMETRY", "0")
-        // Where it keeps its own notes; by default in the user's home.
+        // The folder of its own files, which by default is in the user's home.
         .env("__SAM_CLI_APP_DIR", checkout.local().join("sam"))
         .kill_on_drop(true);
     command
 }
 
-/// samconfig.toml.
+/// Path of samconfig.toml.
 pub fn config(checkout: &Checkout) -> PathBuf {
     checkout.root().join("samconfig.toml")
 }
 
-/// What samconfig.toml says of one environment.
+/// The settings of one environment in samconfig.toml.
 pub struct Environment {
     section: String,
 }
@@ -38,7 +38,7 @@ impl Environment {
     }
 
     fn of(text: &str, name: &str) -> Self {
-        // The command's own section goes before what holds for all commands.
+        // The section of the command comes before that of all commands, because the first match wins.
         let section = |command| {
             let head = format!("[{name}.{command}.parameters]");
             let lines = text.lines().skip_while(move |line| line.trim() != head).skip(1);
@@ -51,7 +51,7 @@ impl Environment {
     pub fn option(&self, name: &str) -> Option<&str> {
         let mut options = self.section.lines().filter_map(|line| line.split_once('='));
         let (_, value) = options.find(|(key, _)| key.trim() == name)?;
-        // A quoted value may have a comment behind it.
+        // A comment may follow a quoted value.
         let value = match value.trim().strip_prefix('"') {
             Some(quoted) => quoted.split('"').next().unwrap_or_default(),
             None => value.trim(),
@@ -59,14 +59,14 @@ impl Environment {
         Some(value).filter(|value| !value.is_empty())
     }
 
-    /// A parameter of the template; an empty one counts as missing.
+    /// A parameter of the template. An empty one counts as missing.
     pub fn parameter(&self, name: &str) -> Option<String> {
         find(&self.section, name)
     }
 }
 
-/// `Name=value`, with or without quotes. What SAM writes itself looks like
-/// `parameter_overrides = "Name=\"value\" Other=\"x\""`, what people write like `["Name=value", "Other=x"]`.
+/// Finds `Name=value`, with or without quotes. SAM writes `parameter_overrides = "Name=\"value\" Other=\"x\""`, people
+/// write `["Name=value", "Other=x"]`.
 fn find(section: &str, name: &str) -> Option<String> {
     let key = format!("{name}=");
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_parameter_is_found_in_its_own_environment_only() {
+    fn a_parameter_is_found_only_in_its_environment() {
         let text = r#"
 [dev.global.parameters]
 profile = "team" # ours

@@ -20,7 +20,7 @@ export function subtotal(lines: readonly Line[], currency = "EUR"): Money {
   }, money(0, currency));
 }
 
-/** The price after a discount: rounded in the buyer's favour, and never below zero. */
+/** The price after a discount, rounded in the buyer's favour and never below zero. */
 export function discounted(price: Money, discount: Discount): Money {
   const reduction =
     discount.kind === "percent"

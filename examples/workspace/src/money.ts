@@ -1,4 +1,4 @@
-/** An amount of money in minor units (cents), so that sums never meet binary fractions. */
+/** An amount of money in minor units (cents), so that sums are exact. */
 export interface Money {
   readonly cents: number;
   readonly currency: string;
@@ -18,7 +18,7 @@ export function add(a: Money, b: Money): Money {
   return money(a.cents + b.cents, a.currency);
 }
 
-/** Splits an amount into shares by weight; the cents that do not divide go to the first shares, so none is lost. */
+/** Splits an amount into shares by weight. Remaining cents go to the first shares, so that the shares add up to the amount. */
 export function allocate(total: Money, weights: readonly number[]): Money[] {
   const sum = weights.reduce((left, right) => left + right, 0);
   if (sum <= 0 || weights.some((weight) => weight < 0)) {

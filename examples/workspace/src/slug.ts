@@ -1,7 +1,7 @@
 const MARKS = /\p{Mark}/gu;
 const SEPARATORS = /[^a-z0-9]+/g;
 
-/** A name as a part of an address: lower case, ASCII, words joined by hyphens, cut at a word's end. */
+/** A name as a part of a URL: lower case, ASCII, words joined by hyphens, cut at the end of a word. */
 export function slug(name: string, maxLength = 60): string {
   const words = name
     .normalize("NFKD")

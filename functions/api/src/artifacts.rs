@@ -18,12 +18,12 @@ use uuid::Uuid;
 
 use crate::runs::must_exist;
 
-/// How long a signed URL can be used.
+/// How long a signed URL is valid.
 const SIGNED_FOR: Duration = Duration::from_mins(15);
-/// Largest workspace archive.
+/// Maximum size of a workspace archive.
 pub const MAX_UPLOAD_BYTES: u64 = 64 << 20;
 
-/// `GET /runs/{id}/artifacts?after=&limit=` -> `{artifacts, next}` in the order of their making.
+/// `GET /runs/{id}/artifacts?after=&limit=` -> `{artifacts, next}` oldest first.
 pub async fn list(
     State(ctx): State<Ctx>,
     base_path: BasePath,
@@ -75,8 +75,8 @@ pub async fn download(State(ctx): State<Ctx>, Path(id): Path<String>) -> Result<
     Ok((StatusCode::FOUND, headers).into_response())
 }
 
-/// `POST /workspaces {sha256, size_bytes, media_type, name}` -> 201 `{id, upload_url, headers, expires_in_s}`. The URL
-/// takes exactly the bytes with that sha256; the id then stands in a plan's `workspace`.
+/// `POST /workspaces {sha256, size_bytes, media_type, name}` -> 201 `{id, uri, upload_url, headers, expires_in_s}`. The
+/// URL accepts only the bytes with that sha256. The id goes into a plan's `workspace`.
 pub async fn create_workspace(State(ctx): State<Ctx>, body: Body) -> Result<Response, Error> {
     let upload = NewUpload::parse(&body)?;
     let id = ArtifactId(Uuid::now_v7());

@@ -1,4 +1,4 @@
-//! What the API's document says of these routes.
+//! Describes the routes of this function for `openapi.json`.
 
 use axum::http::Method;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ const ARTIFACTS: &str = "Artifacts";
 const RULES: &str = "Rules of db_write";
 const SERVER: &str = "Server";
 
-/// Every route but those of pages.
+/// Every route, except those of pages.
 pub fn contract(schemas: &mut Schemas) -> Vec<Operation> {
     [runs(schemas), controls(schemas), steps(schemas), artifacts(schemas), rules(schemas), server(schemas)].concat()
 }
@@ -136,7 +136,7 @@ fn artifacts(schemas: &mut Schemas) -> Vec<Operation> {
             .answers(200, "The artifact.", schemas.of::<Artifact>())
             .example("run", "GET /artifacts/{id}"),
         get("/artifacts/{id}/download", "downloadArtifact", ARTIFACTS, "Download an artifact.")
-            .answers(302, "Its bytes are at Location, for 15 minutes.", None)
+            .answers(302, "A signed URL for its bytes is in Location, valid for 15 minutes.", None)
             .with("Location")
             .refuses(&[Code::Forbidden]),
         Operation::new(
@@ -165,14 +165,14 @@ fn rules(schemas: &mut Schemas) -> Vec<Operation> {
             "/rules/{table}",
             "fetchRule",
             RULES,
-            "Read the rule of a table, what is behind the name, and its changes.",
+            "Read the rule of a table, the table's definition, and the rule's latest changes.",
         )
         .answers(200, "The rule.", schemas.of::<RuleDetail>())
         .example("rule", "GET /rules/{table}"),
         Operation::new(Method::PUT, "/rules/{table}", "setRule", RULES, "Set the rule of a table.")
             .takes(rule_body(), example)
             .answers(201, "The rule is new.", schemas.of::<RuleDetail>())
-            .answers(200, "It replaced another.", schemas.of::<RuleDetail>()),
+            .answers(200, "The rule replaced another.", schemas.of::<RuleDetail>()),
         Operation::new(Method::DELETE, "/rules/{table}", "deleteRule", RULES, "Delete the rule of a table.")
             .may_take(object(&[ACTOR], &[], who_and_why), json!({"actor": "ann"}))
             .answers(200, "It was deleted.", schemas.of::<RuleDeleted>())
@@ -182,8 +182,8 @@ fn rules(schemas: &mut Schemas) -> Vec<Operation> {
 
 fn server(schemas: &mut Schemas) -> Vec<Operation> {
     vec![
-        get("/health", "health", SERVER, "Check that the database answers.")
-            .answers(200, "It does.", schemas.of::<Health>())
+        get("/health", "health", SERVER, "Check that the database is available.")
+            .answers(200, "It is available.", schemas.of::<Health>())
             .example("rule", "GET /health"),
         get("/openapi.json", "openapi", SERVER, "Read this document.").answers(
             200,
@@ -201,10 +201,10 @@ fn rule_body() -> Value {
         "allowed_ops" => {
             json!({"type": "array", "minItems": 1, "uniqueItems": true, "items": {"enum": ["insert", "update", "delete"]}})
         }
-        "columns" => names("Columns that may be written; none by default."),
-        "key" => names("Columns that find rows, all of them together; none by default."),
+        "columns" => names("Columns that plans may write; none by default."),
+        "key" => names("Columns that together identify rows; none by default."),
         "max_rows" => {
-            json!({"description": "Most rows of one statement.", "type": "integer", "minimum": 1, "maximum": MAX_ROWS, "default": 100})
+            json!({"description": "Maximum number of rows of one write.", "type": "integer", "minimum": 1, "maximum": MAX_ROWS, "default": 100})
         }
         "role" => {
             let mut role = plain_name();
@@ -217,12 +217,12 @@ fn rule_body() -> Value {
             "additionalProperties": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
         }),
         "dependants" => json!({
-            "description": "Other tables that cascades and triggers may change: schema.table, and the most rows.",
+            "description": "Other tables that cascades and triggers may change: schema.table, and the maximum number of rows.",
             "type": "object", "maxProperties": 1_000, "propertyNames": {"pattern": dotted(2)},
             "additionalProperties": {"type": "integer", "minimum": 0, "maximum": 999_999},
         }),
         "allow" => json!({
-            "description": "What is no plain table and may be written all the same.",
+            "description": "Allowed targets other than plain tables.",
             "type": "array", "uniqueItems": true, "items": {"enum": ["view", "foreign_table", "inheritance"]},
         }),
         other => who_and_why(other),

@@ -1,4 +1,4 @@
-//! Cancel, pause, resume, retry.
+//! Runs: cancel, pause, resume, retry.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -10,12 +10,12 @@ use shared::flow::control_run::control_run;
 use shared::http::{Body, id_param};
 use shared::view::RunChange;
 
-/// `POST /runs/{id}/cancel` -> what was stopped, and what was running and will not count.
+/// `POST /runs/{id}/cancel` -> the steps that will not start, and those whose results will not count.
 pub async fn cancel(state: State<Ctx>, path: Path<String>, body: Body) -> Result<Json<RunChange>, Error> {
     control(state, path, &body, Control::Cancel).await
 }
 
-/// `POST /runs/{id}/pause` -> what goes on running.
+/// `POST /runs/{id}/pause` -> the steps that are still running.
 pub async fn pause(state: State<Ctx>, path: Path<String>, body: Body) -> Result<Json<RunChange>, Error> {
     control(state, path, &body, Control::Pause).await
 }

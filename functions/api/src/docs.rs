@@ -1,10 +1,10 @@
-//! The API's own documents. The test `openapi` writes them; they contain nothing of a tenant.
+//! The documents of the API. `make openapi` writes the JSON and the HTML. They contain no data of a tenant.
 
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use shared::http::BasePath;
 
-/// Nothing runs in these pages, and nothing comes from elsewhere.
+/// The pages run no scripts and load nothing from other servers.
 const CONTENT_SECURITY_POLICY: &str =
     "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -19,12 +19,12 @@ pub async fn openapi(base_path: BasePath) -> Response {
     document("application/json", here.replace("](/docs", &format!("]({top}docs")))
 }
 
-/// `GET /docs`: the same, readable.
+/// `GET /docs`: the same for people.
 pub async fn reference() -> Response {
     document("text/html; charset=utf-8", include_str!("../assets/docs.html"))
 }
 
-/// `GET /docs/errors`: `docs/errors.md`, to whose sections the `type` of a problem document leads.
+/// `GET /docs/errors`: `docs/errors.md`. The `type` of a problem document is the address of one of its sections.
 pub async fn errors() -> Response {
     document("text/html; charset=utf-8", include_str!("../assets/errors.html"))
 }
@@ -40,7 +40,7 @@ fn document(media_type: &'static str, text: impl IntoResponse) -> Response {
         (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
-        // They change only with a deployment, after which readers should soon see the new ones.
+        // They change only with a deployment. Readers should see the new ones soon after it.
         (header::CACHE_CONTROL, "public, max-age=60"),
     ];
     (headers, text).into_response()

@@ -1,4 +1,4 @@
-//! Health.
+//! Health check.
 
 use axum::Json;
 use axum::extract::State;
@@ -6,7 +6,7 @@ use shared::context::Ctx;
 use shared::error::Error;
 use shared::view::Health;
 
-/// `GET /health` -> 200 when the database answers and holds our schema, else 503.
+/// `GET /health` -> 200 if the database answers and has the schema `nofx`, else 503.
 pub async fn health(State(ctx): State<Ctx>) -> Result<Json<Health>, Error> {
     if ctx.db.has_schema().await? {
         Ok(Json(Health { status: "ok".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() }))

@@ -12,7 +12,7 @@ use shared::http::{Body, Query, not_given_out, page_of, shown};
 use shared::view::{RuleDeleted, RuleDetail, RulePage};
 use uuid::Uuid;
 
-/// `GET /rules?after=&limit=` -> `{rules, next}`, by the name of their table.
+/// `GET /rules?after=&limit=` -> `{rules, next}`, ordered by table name.
 pub async fn list(State(ctx): State<Ctx>, query: Query) -> Result<Response, Error> {
     let (after, limit) = (query.after::<Uuid>()?, query.limit()?);
     if let Some(after) = after
@@ -25,15 +25,15 @@ pub async fn list(State(ctx): State<Ctx>, query: Query) -> Result<Response, Erro
     Ok(page_of(RulePage { rules: page.items, next }, next, limit))
 }
 
-/// `GET /rules/{table}` -> the rule, `target` (what stands behind the name: triggers with their digests, foreign keys;
-/// null when there is no such table) and `changes`, the newest first.
+/// `GET /rules/{table}` -> the rule, `target` (the table's definition: triggers with their digests, foreign keys; null
+/// if there is no such table) and `changes`, newest first.
 pub async fn fetch(State(ctx): State<Ctx>, Path(table): Path<String>) -> Result<Json<RuleDetail>, Error> {
     let found = rule::rule_fetch(&ctx.db, &ctx.config.tenant, &table).await?;
     found.map(Json).ok_or_else(|| no_rule(&table))
 }
 
 /// `PUT /rules/{table} {allowed_ops, columns, key, max_rows, role, triggers, dependants, allow, actor}` -> 201 with the
-/// rule, 200 when it replaced one.
+/// rule, or 200 if it replaced one.
 pub async fn set(State(ctx): State<Ctx>, Path(table): Path<String>, body: Body) -> Result<Response, Error> {
     if !is_table_name(&table) {
         return Err(Error::invalid("table", "must be a name like public.products"));
@@ -42,7 +42,7 @@ pub async fn set(State(ctx): State<Ctx>, Path(table): Path<String>, body: Body) 
     let rule = Rule::parse(&rule).map_err(Error::Invalid)?;
     let result = rule::rule_set(&ctx.db, &ctx.config.tenant, &table, &actor, &rule).await?;
     if result == RuleSet::Closed {
-        return Err(Error::invalid("table", "is in a schema that is not for plans to write"));
+        return Err(Error::invalid("table", "is in a schema that plans may not write"));
     }
     let stored = rule::rule_fetch(&ctx.db, &ctx.config.tenant, &table).await?.ok_or_else(|| no_rule(&table))?;
     let status = if result == RuleSet::Created { StatusCode::CREATED } else { StatusCode::OK };

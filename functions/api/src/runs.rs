@@ -1,4 +1,4 @@
-//! Runs: create, list, read, control.
+//! Runs: create, list, read.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -15,7 +15,8 @@ use shared::view::{Lineage, RunCreated, RunDetail, RunPage};
 
 use crate::{artifacts, steps};
 
-/// `POST /runs {plan}` -> 201 `{id, status}`; 200 when the same `Idempotency-Key` made that run before.
+/// `POST /runs {plan}` -> 201 `{id, status}`, or 200 if an earlier request with the same `Idempotency-Key` created the
+/// run.
 pub async fn create(
     State(ctx): State<Ctx>,
     base_path: BasePath,
@@ -47,13 +48,14 @@ pub async fn list(State(ctx): State<Ctx>, query: Query) -> Result<Response, Erro
     Ok(page_of(RunPage { runs: page.items, next }, next, limit))
 }
 
-/// `GET /runs/{id}` -> `{run, steps, artifacts}`: the run, and the first page of its steps and of its artifacts. Where more
-/// follow there are `steps_next` and `artifacts_next`, cursors of `GET /runs/{id}/steps` and `/artifacts`, and a `Link`
-/// to each.
+/// `GET /runs/{id}` -> `{run, steps, artifacts}`: the run with the first page of its steps and of its artifacts. If
+/// more follow, `steps_next` and `artifacts_next` are cursors for `GET /runs/{id}/steps` and `/artifacts`, and there is
+/// a `Link` to each.
 pub async fn fetch(State(ctx): State<Ctx>, base_path: BasePath, Path(id): Path<String>) -> Result<Response, Error> {
     let id: RunId = id_param("run", &id)?;
     let tenant = &ctx.config.tenant;
-    // The run first: steps may then be newer than its state, but a run that has ended never shows an open step.
+    // Read the run first. Its steps may then be newer than its state, but a run that has ended never shows an open
+    // step.
     let mut run = run::run_fetch(&ctx.db, tenant, id).await?.ok_or_else(|| no_run(id))?;
     if let Some(omitted) = &mut run.plan_omitted {
         omitted.href = base_path.to(&format!("/runs/{id}/plan"));
@@ -74,7 +76,7 @@ pub async fn fetch(State(ctx): State<Ctx>, base_path: BasePath, Path(id): Path<S
     Ok(response)
 }
 
-/// `GET /runs/{id}/plan` -> the plan as it was posted.
+/// `GET /runs/{id}/plan` -> the plan as posted.
 pub async fn plan(State(ctx): State<Ctx>, Path(id): Path<String>) -> Result<Json<Box<RawValue>>, Error> {
     let id: RunId = id_param("run", &id)?;
     run::run_plan(&ctx.db, &ctx.config.tenant, id).await?.map(Json).ok_or_else(|| no_run(id))
@@ -109,7 +111,7 @@ pub async fn gates(State(ctx): State<Ctx>, Path(id): Path<String>, query: Query)
     Ok(page_of(page.items, next, limit))
 }
 
-/// `GET /runs/{id}/lineage` -> `{run_id, nodes, edges}`, and `truncated: true` where there is more of it.
+/// `GET /runs/{id}/lineage` -> `{run_id, nodes, edges}`, and `truncated: true` if there are more.
 pub async fn lineage(State(ctx): State<Ctx>, Path(id): Path<String>) -> Result<Json<Lineage>, Error> {
     let id: RunId = id_param("run", &id)?;
     artifact::run_lineage(&ctx.db, &ctx.config.tenant, id).await?.map(Json).ok_or_else(|| no_run(id))
@@ -128,7 +130,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Error> {
     }
 }
 
-/// Tells an empty list from a run that is not there.
+/// Fails if the run does not exist. Distinguishes that from an empty list.
 pub async fn must_exist(ctx: &Ctx, id: RunId) -> Result<(), Error> {
     if run::run_exists(&ctx.db, &ctx.config.tenant, id).await? { Ok(()) } else { Err(no_run(id)) }
 }

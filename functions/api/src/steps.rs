@@ -1,4 +1,4 @@
-//! Steps: listed, whole, and why one waits.
+//! Steps: list, read, and what one waits for.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -12,7 +12,7 @@ use shared::view::{Step, StepPage, StepWhy};
 
 use crate::runs::must_exist;
 
-/// Names in a sentence.
+/// Maximum number of names in a sentence.
 const NAMES: usize = 20;
 
 /// `GET /runs/{id}/steps?after=&limit=` -> `{steps, next}` in the plan's order.
@@ -38,7 +38,7 @@ pub async fn list(
     Ok(page_of(StepPage { steps: page.items, next }, next, limit))
 }
 
-/// Steps of a run. What is too large for a list has the address of the step that shows it.
+/// A page of steps. A value that is too large for a list has the address of its step.
 pub async fn page(
     ctx: &Ctx,
     base_path: &BasePath,
@@ -62,7 +62,7 @@ pub async fn fetch(State(ctx): State<Ctx>, Path((id, name)): Path<(String, Strin
     step.map(Json).ok_or_else(|| no_step(id, &name))
 }
 
-/// `GET /runs/{id}/steps/{name}/why` -> what exactly the step waits for: a sentence, and the facts behind it.
+/// `GET /runs/{id}/steps/{name}/why` -> what the step waits for: a sentence, and the facts behind it.
 pub async fn why(State(ctx): State<Ctx>, Path((id, name)): Path<(String, String)>) -> Result<Json<StepWhy>, Error> {
     let id: RunId = id_param("run", &id)?;
     let facts = step_view::step_why(&ctx.db, &ctx.config.tenant, id, &name).await?;
@@ -90,7 +90,7 @@ fn sentence(facts: &StepWhy) -> String {
         }
         StepStatus::Ready if facts.run_status == RunStatus::Paused => "It is ready, but its run is paused.".into(),
         StepStatus::Ready => match error {
-            Some(error) => format!("It is tried again at {} after a failure: {error}", moment(&facts.ready_at)),
+            Some(error) => format!("It is retried at {} after a failure: {error}", moment(&facts.ready_at)),
             None => format!(
                 "It has been ready since {} and waits for a worker of handler {}.",
                 moment(&facts.ready_at),
@@ -98,7 +98,7 @@ fn sentence(facts: &StepWhy) -> String {
             ),
         },
         StepStatus::Running => format!(
-            "Attempt {} is at work; if its worker is lost, it is tried again after {}.",
+            "Attempt {} is running; if its worker is lost, the step is retried after {}.",
             facts.attempt,
             moment(&facts.lease_until)
         ),
@@ -113,7 +113,7 @@ fn pending_gates(facts: &StepWhy) -> impl Iterator<Item = String> {
     facts.gates.iter().filter(|gate| gate.status == GateStatus::Pending).map(|gate| gate.gate_type.clone())
 }
 
-/// The first of them, and how many more there are.
+/// The first names, and how many more there are.
 fn listed(names: impl Iterator<Item = String>) -> String {
     let mut names: Vec<_> = names.collect();
     let more = names.len().saturating_sub(NAMES);

@@ -1,4 +1,4 @@
-//! What the API's document says of these routes.
+//! Describes the routes of this function for `openapi.json`.
 
 use axum::http::Method;
 use serde_json::{Value, json};
@@ -18,13 +18,13 @@ pub fn contract(schemas: &mut Schemas) -> Vec<Operation> {
     let mut decide = |path, id, summary| {
         Operation::new(Method::POST, path, id, GATES, summary)
             .may_take(object(&[ACTOR, REASON], &[], who_and_why), json!({"actor": "ann", "reason": "looks good"}))
-            .answers(200, "The gate, decided.", schemas.of::<Gate>())
+            .answers(200, "The decided gate.", schemas.of::<Gate>())
             .refuses(&[Code::GateDecided, Code::GateExpired])
     };
     let decisions = [
         decide("/gates/{id}/approve", "approveGate", "Approve a gate.").example("run", "approve"),
         decide("/gates/{id}/reject", "rejectGate", "Reject a gate: its step or run fails."),
-        decide("/gates/{id}/waive", "waiveGate", "Let a gate pass without evidence; the record says so."),
+        decide("/gates/{id}/waive", "waiveGate", "Pass a gate without evidence. The record says that it was waived."),
     ];
     let others = [
         Operation::new(
@@ -57,18 +57,18 @@ fn new_gate() -> Value {
     object(NEW_GATE, &["run_id", "gate_type"], |field| match field {
         "run_id" => json!({"description": "The run.", "type": "string", "format": "uuid"}),
         "step_id" => json!({
-            "description": "The step that waits; without it, the end of the run does.",
+            "description": "The step that waits for the gate. Without it, the end of the run waits.",
             "type": ["string", "null"], "format": "uuid",
         }),
         "gate_type" => json!({
-            "description": "What it is about.",
+            "description": "What the gate is about.",
             "type": "string", "minLength": 1, "maxLength": 100, "pattern": FILLED,
         }),
         "evidence_uri" => json!({
             "description": "Where the evidence is.", "type": ["string", "null"], "maxLength": 2_000, "pattern": NO_NUL,
         }),
         "expires_after_s" => json!({
-            "description": "After so many seconds it expires; never by default.",
+            "description": "Seconds until the gate expires. By default it never expires.",
             "type": ["integer", "null"], "minimum": 1, "maximum": MAX_EXPIRY_S,
         }),
         other => who_and_why(other),

@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use shared::context::Ctx;
-use shared::db::gate::{self, Barred, GateCreated, GateDecision, GateRequest, Started};
+use shared::db::gate::{self, AlreadyStarted, GateCreated, GateDecision, GateRequest, GateTarget};
 use shared::domain::GateId;
 use shared::domain::fields::{Most, Names};
 use shared::domain::gate::Decision;
@@ -18,7 +18,7 @@ use shared::http::{ACTOR, Body, Query, REASON, Routes, actor, id_param, not_give
 use shared::view::Gate;
 use uuid::Uuid;
 
-/// Fields of a new gate, each also in the first version's spelling.
+/// Fields of a new gate, with their names in the first version.
 const NEW_GATE: &[Names] = &[
     &["run_id", "runId"],
     &["step_id", "stepId"],
@@ -46,8 +46,8 @@ pub fn router(ctx: Ctx) -> Router {
     routes().into_router(ctx.config.public_url.as_deref()).with_state(ctx)
 }
 
-/// `POST /gates {run_id, step_id, gate_type, evidence_uri, reason, expires_after_s}` -> 201 with the gate. Also in the
-/// first version's spelling: `runId, stepId, gateType, evidenceUri`.
+/// `POST /gates {run_id, step_id, gate_type, evidence_uri, reason, expires_after_s}` -> 201 with the gate. The
+/// names of the first version work too: `runId, stepId, gateType, evidenceUri`.
 async fn create(State(ctx): State<Ctx>, body: Body) -> Result<Response, Error> {
     let request = parse(&ctx, &body)?;
     let started = match gate::gate_create(&ctx.db, &request).await? {
@@ -55,12 +55,15 @@ async fn create(State(ctx): State<Ctx>, body: Body) -> Result<Response, Error> {
             let gate = gate::gate_fetch(&ctx.db, &request.tenant_id, request.id).await?;
             return Ok((StatusCode::CREATED, Json(gate)).into_response());
         }
-        GateCreated::Conflict(Started::Run { status }) => format!("the run is {status}"),
-        GateCreated::Conflict(Started::Step { status }) => format!("the step is {status}"),
-        GateCreated::NotFound { what: Barred::Step } => return Err(Error::NotFound("that step of the run".into())),
-        GateCreated::NotFound { what: Barred::Run } => return Err(Error::NotFound(format!("run {}", request.run_id))),
+        GateCreated::Conflict(AlreadyStarted::Run { status }) => format!("the run is {status}"),
+        GateCreated::Conflict(AlreadyStarted::Step { status }) => format!("the step is {status}"),
+        GateCreated::NotFound { what: GateTarget::Step } => return Err(Error::NotFound("that step of the run".into())),
+        GateCreated::NotFound { what: GateTarget::Run } => {
+            return Err(Error::NotFound(format!("run {}", request.run_id)));
+        }
     };
-    let detail = format!("{started}: a gate can only stand before what has not started");
+    let detail =
+        format!("{started}; a gate can only be put before a step that has not started or a run that has not ended");
     Err(Error::Conflict(Code::AlreadyStarted, detail))
 }
 

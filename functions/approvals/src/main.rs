@@ -1,4 +1,4 @@
-//! Lambda function `approvals`: gates, and the decisions of people about them.
+//! Lambda function `approvals`: gates and decisions.
 
 use shared::context::Ctx;
 use shared::{http, telemetry};

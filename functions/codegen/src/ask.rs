@@ -11,18 +11,18 @@ use crate::exchange::{Response, exchange};
 use crate::fault::Fault;
 use crate::keys::ApiKey;
 use crate::provider::Provider;
-use crate::shown::served_model;
+use crate::redact::displayable_model;
 use crate::usage::TokenUsage;
 use crate::wire;
 
-/// A longer text is refused.
+/// Longer texts are rejected.
 const MAX_TEXT_BYTES: usize = 4 * 1024 * 1024;
-/// A real answer has a few hundred values. Parsed, a value takes up to a hundred times the memory of its text.
+/// A real answer has a few hundred values. A parsed value takes up to a hundred times the memory of its text.
 const MAX_VALUES: usize = 20_000;
 
-/// What a model is asked.
+/// What to send to a model.
 #[derive(Clone, Copy)]
-pub(crate) struct Question<'a> {
+pub(crate) struct Prompt<'a> {
     pub instructions: &'a str,
     pub message: &'a str,
 }
@@ -31,20 +31,20 @@ pub(crate) struct Question<'a> {
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub text: String,
-    /// The provider's name of the model that answered. It can differ from the requested one.
+    /// The provider's name for the model that answered. It can differ from the requested model.
     pub model_served: String,
     pub usage: TokenUsage,
 }
 
-/// Asks once and waits at most `limit`.
+/// Sends one request and waits at most `limit`.
 pub(crate) async fn ask(
     client: &Client,
     config: &CodegenConfig,
     target: (Provider, &str, &ApiKey),
-    question: Question<'_>,
+    prompt: Prompt<'_>,
     limit: Duration,
 ) -> Result<Answer, Fault> {
-    let request = wire::request(client, config, target, question)?;
+    let request = wire::request(client, config, target, prompt)?;
     let response = match tokio::time::timeout(limit, exchange(request)).await {
         Ok(response) => response?,
         Err(_) => return Err(Fault::timed_out(limit)),
@@ -56,14 +56,14 @@ pub(crate) async fn ask(
             &response.headers,
         ));
     }
-    judge(target, question, &response)
+    read_answer(target, prompt, &response)
 }
 
-fn judge(target: (Provider, &str, &ApiKey), question: Question<'_>, response: &Response) -> Result<Answer, Fault> {
+fn read_answer(target: (Provider, &str, &ApiKey), prompt: Prompt<'_>, response: &Response) -> Result<Answer, Fault> {
     let (provider, model, key) = target;
     let Response { headers, body, .. } = response;
     if body.iter().all(u8::is_ascii_whitespace) {
-        return Err(Fault::broken_off());
+        return Err(Fault::truncated());
     }
     if !is_json(headers) {
         return Err(Fault::unusable("the answer is not JSON"));
@@ -74,10 +74,10 @@ fn judge(target: (Provider, &str, &ApiKey), question: Question<'_>, response: &R
     let repeats_key = text.contains(key.expose()).then(|| "the answer repeats the key".to_owned());
     match problem.or(repeats_key).or_else(|| text_problem(&text)) {
         None => {
-            let served = served.and_then(|served| served_model(served, model, key, question.message));
+            let served = served.and_then(|served| displayable_model(served, model, key, prompt.message));
             Ok(Answer { text, model_served: served.unwrap_or_else(|| "unknown".to_owned()), usage })
         }
-        Some(reason) => Err(Fault { usage: usage.is_told().then(|| Box::new(usage)), ..Fault::unusable(reason) }),
+        Some(reason) => Err(Fault { usage: usage.is_reported().then(|| Box::new(usage)), ..Fault::unusable(reason) }),
     }
 }
 
@@ -87,7 +87,7 @@ fn text_problem(text: &str) -> Option<String> {
     } else if text.len() > MAX_TEXT_BYTES {
         Some(format!("the answer is longer than {MAX_TEXT_BYTES} bytes"))
     } else if text.contains('\0') {
-        // Postgres cannot store it, and a text without it would not be what the model wrote.
+        // Postgres cannot store it, and removing it would change what the model wrote.
         Some("the answer contains the character NUL".to_owned())
     } else {
         None
@@ -100,18 +100,18 @@ fn is_json(headers: &HeaderMap) -> bool {
     media_type == "application/json" || (media_type.starts_with("application/") && media_type.ends_with("+json"))
 }
 
-/// Parses the JSON of a body. The fault never repeats any part of it.
+/// Parses a JSON body. The fault contains no part of the body.
 fn parse(body: &[u8]) -> Result<Value, Fault> {
     let Ok(text) = str::from_utf8(body) else { return Err(Fault::unusable("the answer is not UTF-8")) };
-    if values(text) > MAX_VALUES {
+    if max_value_count(text) > MAX_VALUES {
         return Err(Fault::unusable(format!("the answer has more than {MAX_VALUES} values")));
     }
     serde_json::from_str(text)
-        .map_err(|error| if error.is_eof() { Fault::broken_off() } else { Fault::unusable("the answer is not JSON") })
+        .map_err(|error| if error.is_eof() { Fault::truncated() } else { Fault::unusable("the answer is not JSON") })
 }
 
 /// An upper bound on the number of values in a JSON text: it counts the characters that precede values.
-fn values(text: &str) -> usize {
+fn max_value_count(text: &str) -> usize {
     let (mut values, mut in_string, mut escaped) = (1, false, false);
     for byte in text.bytes() {
         match byte {
@@ -132,13 +132,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_counted_outside_of_texts_alone() {
-        assert_eq!(values(r#"{"a": [1, 2], "b,[{": "\",["}"#), 5);
-        assert_eq!(values(&json!("x").to_string()), 1);
+    fn only_values_outside_strings_are_counted() {
+        assert_eq!(max_value_count(r#"{"a": [1, 2], "b,[{": "\",["}"#), 5);
+        assert_eq!(max_value_count(&json!("x").to_string()), 1);
     }
 
     #[test]
-    fn a_small_text_with_many_values_is_not_parsed() {
+    fn a_small_text_with_many_values_is_rejected() {
         let wide = format!("[{}0]", "0,".repeat(MAX_VALUES));
         assert!(parse(wide.as_bytes()).unwrap_err().reason.contains("values"));
         let deep = "[".repeat(10_000);

@@ -1,4 +1,4 @@
-//! Settings of an operator. Plain values: only `shared::config` reads the environment.
+//! The operator's settings. Only `shared::config` reads the environment.
 
 use std::time::Duration;
 
@@ -9,27 +9,27 @@ use shared::error::Error;
 use crate::inputs::{Kind, model_problem};
 use crate::provider::{PerProvider, Provider};
 
-/// How codegen asks models. `Default` applies if nothing is configured.
+/// How codegen calls models. `Default` applies if nothing is configured.
 #[derive(Debug, Clone)]
 pub struct CodegenConfig {
     /// `LLM_ORDER`: which providers may be asked, best first. `None` means all, in the order of [`default_order`].
     pub order: Option<Vec<Provider>>,
     /// If no key is configured, fill in a template instead of failing. For laptops and smoke tests.
     pub allow_template: bool,
-    /// Replaces a provider's host, version path included: `https://gateway.example/v1`.
+    /// Replaces a provider's base URL, including the version path: `https://gateway.example/v1`.
     pub base_urls: PerProvider<Option<String>>,
     /// The model to ask if a step names none.
     pub models: PerProvider<String>,
-    /// Longest wait for one whole answer. The step's own time is usually shorter.
+    /// Timeout of one request. The step's own timeout is usually shorter.
     pub request_timeout: Duration,
     pub connect_timeout: Duration,
-    /// Limits the tokens, and so the cost, of an answer, reasoning included.
+    /// Limits the tokens of an answer, including reasoning, and so its cost.
     pub max_output_tokens: u32,
-    /// Requests to one provider for one step, the first included.
+    /// Requests to one provider for one step, including the first.
     pub tries_per_provider: u32,
-    /// Delay before the second try. It doubles with each further try; jitter shortens it by up to half.
+    /// Delay before the second try. Each further try doubles it. Jitter shortens it by up to half.
     pub backoff: Duration,
-    /// Bytes that a step's outputs may have as JSON. The outputs contain the text if it fits.
+    /// Limit on a step's outputs in bytes of JSON. The outputs contain the text if it fits.
     pub outputs_bytes: usize,
 }
 
@@ -70,11 +70,11 @@ pub fn default_order(kind: Kind) -> [Provider; 3] {
 }
 
 impl CodegenConfig {
-    /// Reads the configuration. Unknown names are an error when the function starts, not when a step arrives.
+    /// Reads the configuration. An unknown name fails the start of the function, not a step.
     pub fn from_llm(llm: &LlmConfig) -> Result<Self, Error> {
         let mut config = Self { allow_template: llm.allow_template, ..Self::default() };
         config.order = Provider::parse_order(llm.order.as_deref().unwrap_or_default())
-            .map_err(|why| Error::invalid("LLM_ORDER", why))?;
+            .map_err(|problem| Error::invalid("LLM_ORDER", problem))?;
         if let Some(seconds) = llm.request_timeout_s {
             config.request_timeout = Duration::from_secs(seconds.into());
         }
@@ -108,7 +108,7 @@ impl CodegenConfig {
     }
 }
 
-/// The URL with the trailing slash that joining needs. The error never repeats the URL, because it may hold a password.
+/// Adds the trailing slash that joining needs. The error does not repeat the URL, because it may contain a password.
 fn base_url(text: &str) -> Result<String, &'static str> {
     let url = reqwest::Url::parse(text.trim()).map_err(|_| "is not a URL")?;
     if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_environment_with_a_typo_is_refused_at_start() {
+    fn a_typo_in_the_configuration_fails_the_start() {
         let llm = |order: &str| LlmConfig {
             secret_id: "nofx/llm".to_owned(),
             order: Some(order.to_owned()),
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_base_url_gets_its_slash_and_a_password_in_it_is_refused_unseen() {
+    fn a_base_url_gets_a_trailing_slash_and_a_password_is_rejected_without_being_shown() {
         assert_eq!(base_url("http://127.0.0.1:9/v1").as_deref(), Ok("http://127.0.0.1:9/v1/"));
         let refused = base_url("https://user:canary@gateway.example/v1").unwrap_err();
         assert!(!refused.contains("canary"));

@@ -1,4 +1,4 @@
-//! Providers that failed recently. Later steps of this process ask them last.
+//! Providers that failed recently. Later steps of this process skip them while another provider can be asked.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -8,11 +8,11 @@ use tokio::time::Instant;
 use crate::fault::FaultKind;
 use crate::keys::ApiKey;
 use crate::provider::{PerProvider, Provider};
-use crate::router::Left;
+use crate::router::ProviderFailure;
 
-const TRANSIENT: Duration = Duration::from_secs(15);
-const AUTH: Duration = Duration::from_mins(1);
-const LONGEST: Duration = Duration::from_mins(5);
+const TRANSIENT_COOLDOWN: Duration = Duration::from_secs(15);
+const AUTH_COOLDOWN: Duration = Duration::from_mins(1);
+const MAX_COOLDOWN: Duration = Duration::from_mins(5);
 
 /// A provider that failed recently.
 #[derive(Debug, Clone)]
@@ -20,7 +20,7 @@ pub(crate) struct Cooldown {
     pub until: Instant,
     pub kind: FaultKind,
     pub reason: String,
-    /// The key with which it failed, if another key may work.
+    /// The key that failed, if another key may work.
     key: Option<ApiKey>,
 }
 
@@ -37,18 +37,20 @@ impl Cooldowns {
         (cooldown.until > Instant::now() && !is_other_key).then_some(cooldown)
     }
 
-    pub(crate) fn start(&self, left: &Left, key: &ApiKey) {
-        let time = match left.kind {
-            // Nothing is known about a provider that was not asked (no time left), or that a short step did not wait
-            // for.
-            FaultKind::Transient if left.tries > 0 && !left.cut_short => left.wait.unwrap_or(TRANSIENT).min(LONGEST),
-            FaultKind::Auth => AUTH,
-            FaultKind::Billing => LONGEST,
+    pub(crate) fn start(&self, failure: &ProviderFailure, key: &ApiKey) {
+        let duration = match failure.kind {
+            // A provider that was not asked, or that the step gave too little time, may be healthy.
+            FaultKind::Transient if failure.tries > 0 && !failure.too_little_time => {
+                failure.retry_after.unwrap_or(TRANSIENT_COOLDOWN).min(MAX_COOLDOWN)
+            }
+            FaultKind::Auth => AUTH_COOLDOWN,
+            FaultKind::Billing => MAX_COOLDOWN,
             FaultKind::Transient | FaultKind::Rejected | FaultKind::Unusable | FaultKind::NoKey => return,
         };
-        let key = matches!(left.kind, FaultKind::Auth | FaultKind::Billing).then(|| key.clone());
-        let cooldown = Cooldown { until: Instant::now() + time, kind: left.kind, reason: left.reason.clone(), key };
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(left.provider) = Some(cooldown);
+        let key = matches!(failure.kind, FaultKind::Auth | FaultKind::Billing).then(|| key.clone());
+        let cooldown =
+            Cooldown { until: Instant::now() + duration, kind: failure.kind, reason: failure.reason.clone(), key };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(failure.provider) = Some(cooldown);
     }
 
     pub(crate) fn end(&self, provider: Provider) {

@@ -1,7 +1,7 @@
-//! One HTTP exchange within bounded memory.
+//! One HTTP exchange with bounded memory.
 //!
-//! It uses no client library for the providers: docs/decisions/0022-providers-without-client-libraries.md says why.
-//! Reqwest's own decompression is off, because it limits neither the compressed nor the decompressed size.
+//! docs/decisions/0022-providers-without-client-libraries.md says why it uses no client library of a provider. Reqwest's
+//! decompression is off, because it limits neither the compressed nor the decompressed size.
 
 use std::io::{self, Write as _};
 use std::time::Duration;
@@ -14,11 +14,11 @@ use tokio::time::timeout;
 use crate::config::CodegenConfig;
 use crate::fault::Fault;
 
-/// Room for the longest accepted text with its escapes. The limit holds for compressed and for decompressed bytes.
+/// Fits the longest accepted text with its escapes. The limit applies to compressed and to decompressed bytes.
 pub(crate) const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;
-/// Error bodies have a few hundred bytes. A longer one is ignored, and the status alone decides.
+/// Error bodies have a few hundred bytes. A longer one is ignored, and only the status counts.
 const MAX_ERROR_BYTES: usize = 256 * 1024;
-/// An error body that takes longer than this is ignored too.
+/// An error body that takes longer than this is also ignored.
 const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The answer to a request.
@@ -60,43 +60,43 @@ pub(crate) async fn exchange(request: RequestBuilder) -> Result<Response, Fault>
     Ok(Response { status, headers, body })
 }
 
-async fn read(mut response: reqwest::Response, headers: &HeaderMap, most: usize) -> Result<Vec<u8>, Fault> {
-    let mut body = Body::new(headers, most)?;
+async fn read(mut response: reqwest::Response, headers: &HeaderMap, max_bytes: usize) -> Result<Vec<u8>, Fault> {
+    let mut body = Body::new(headers, max_bytes)?;
     while let Some(chunk) = response.chunk().await.map_err(|error| Fault::of_transport(&error))? {
         body.push(&chunk)?;
     }
     body.finish()
 }
 
-/// A body that is being read. If it is compressed, both its compressed and its decompressed bytes are counted.
+/// A body that is being read. The limit counts both compressed and decompressed bytes.
 enum Body {
-    Plain(Bounded),
-    Gzip { received: usize, decoder: Box<GzDecoder<Bounded>> },
+    Plain(BoundedBuffer),
+    Gzip { received: usize, decoder: Box<GzDecoder<BoundedBuffer>> },
 }
 
 impl Body {
     /// We accept only gzip. A server may also send the body uncompressed.
-    fn new(headers: &HeaderMap, most: usize) -> Result<Self, Fault> {
-        let bounded = Bounded { bytes: Vec::new(), most };
+    fn new(headers: &HeaderMap, max_bytes: usize) -> Result<Self, Fault> {
+        let bounded = BoundedBuffer { bytes: Vec::new(), max_bytes };
         let encoding = headers.get(CONTENT_ENCODING).map(|value| value.to_str().unwrap_or("?").trim());
         match encoding.map(str::to_ascii_lowercase).as_deref() {
             None | Some("" | "identity") => Ok(Self::Plain(bounded)),
             Some("gzip" | "x-gzip") => Ok(Self::Gzip { received: 0, decoder: Box::new(GzDecoder::new(bounded)) }),
-            Some(_) => Err(Fault::unusable("the answer has an encoding that was not asked for")),
+            Some(_) => Err(Fault::unusable("the answer has an encoding that was not requested")),
         }
     }
 
     fn push(&mut self, chunk: &[u8]) -> Result<(), Fault> {
         match self {
-            Self::Plain(bounded) => bounded.write_all(chunk).map_err(|_| too_long(bounded.most)),
+            Self::Plain(bounded) => bounded.write_all(chunk).map_err(|_| too_long(bounded.max_bytes)),
             Self::Gzip { received, decoder } => {
-                let most = decoder.get_ref().most;
+                let max_bytes = decoder.get_ref().max_bytes;
                 *received = received.saturating_add(chunk.len());
-                if *received > most {
-                    return Err(too_long(most));
+                if *received > max_bytes {
+                    return Err(too_long(max_bytes));
                 }
                 decoder.write_all(chunk).map_err(|error| match error.kind() {
-                    io::ErrorKind::FileTooLarge => too_long(most),
+                    io::ErrorKind::FileTooLarge => too_long(max_bytes),
                     _ => Fault::unusable("the answer is not valid gzip"),
                 })
             }
@@ -106,32 +106,32 @@ impl Body {
     fn finish(self) -> Result<Vec<u8>, Fault> {
         match self {
             Self::Plain(bounded) => Ok(bounded.bytes),
-            // No bytes at all: an empty answer, which has its own fault.
+            // An empty answer has its own fault.
             Self::Gzip { received: 0, .. } => Ok(Vec::new()),
             Self::Gzip { decoder, .. } => {
-                let most = decoder.get_ref().most;
+                let max_bytes = decoder.get_ref().max_bytes;
                 decoder.finish().map(|bounded| bounded.bytes).map_err(|error| match error.kind() {
-                    io::ErrorKind::FileTooLarge => too_long(most),
-                    _ => Fault::broken_off(),
+                    io::ErrorKind::FileTooLarge => too_long(max_bytes),
+                    _ => Fault::truncated(),
                 })
             }
         }
     }
 }
 
-fn too_long(most: usize) -> Fault {
-    Fault::unusable(format!("the answer is longer than {most} bytes"))
+fn too_long(max_bytes: usize) -> Fault {
+    Fault::unusable(format!("the answer is longer than {max_bytes} bytes"))
 }
 
 /// A buffer with a limit. A write beyond it fails.
-struct Bounded {
+struct BoundedBuffer {
     bytes: Vec<u8>,
-    most: usize,
+    max_bytes: usize,
 }
 
-impl io::Write for Bounded {
+impl io::Write for BoundedBuffer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.bytes.len() + bytes.len() > self.most {
+        if self.bytes.len() + bytes.len() > self.max_bytes {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
         self.bytes.extend_from_slice(bytes);
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_may_fill_its_bound_and_not_a_byte_more() {
+    fn a_body_may_have_at_most_the_limit() {
         for (length, fits) in [(1000, true), (1001, false)] {
             let text = vec![b'x'; length];
             assert_eq!(body("identity", &[&text]).is_ok(), fits);
@@ -178,12 +178,12 @@ mod tests {
     }
 
     #[test]
-    fn a_compressed_body_that_breaks_off_is_told_from_a_broken_one() {
+    fn a_truncated_gzip_body_is_distinguished_from_an_invalid_one() {
         let whole = gzip(b"{}");
         assert_eq!(body("gzip", &[&whole[..10], &whole[10..]]), Ok(b"{}".to_vec()));
-        assert_eq!(body("gzip", &[&whole[..whole.len() - 4]]), Err(Fault::broken_off()));
-        assert!(body("gzip", &[&whole, &whole]).is_err(), "one member, as all servers send it");
+        assert_eq!(body("gzip", &[&whole[..whole.len() - 4]]), Err(Fault::truncated()));
+        assert!(body("gzip", &[&whole, &whole]).is_err(), "only one gzip member is accepted");
         assert_eq!(body("gzip", &[b"plain text"]).unwrap_err().reason, "the answer is not valid gzip");
-        assert!(body("br", &[]).unwrap_err().reason.contains("not asked for"));
+        assert!(body("br", &[]).unwrap_err().reason.contains("not requested"));
     }
 }

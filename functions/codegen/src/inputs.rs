@@ -1,4 +1,4 @@
-//! Reads the inputs of a codegen step, and collects every problem in them.
+//! Reads the inputs of a codegen step and collects every problem.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -15,7 +15,7 @@ pub(crate) const MAX_PROMPT_BYTES: usize = 128 * 1024;
 const MAX_NAME_BYTES: usize = 100;
 const MAX_MODEL_BYTES: usize = 100;
 
-/// The kind of text. It decides which provider is asked first, and with which instructions.
+/// The kind of text. It selects the instructions and the default order of providers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -25,7 +25,7 @@ pub enum Kind {
     Review,
 }
 
-/// What the model writes about.
+/// The source of the message to the model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     Topic { topic: String, bullets: Vec<String> },
@@ -66,7 +66,7 @@ impl Request {
         })
     }
 
-    /// The media type for the file name. Markup in which a browser would run scripts is plain text.
+    /// The media type for the file name. Markup that can contain scripts, such as HTML, is plain text.
     pub fn media_type(&self) -> &'static str {
         if self.is_markdown() {
             "text/markdown; charset=utf-8"
@@ -82,7 +82,7 @@ impl Request {
     }
 }
 
-/// Why this cannot be a model's name, if so. For Gemini it becomes part of a URL.
+/// Why this is not a valid model name. `None` if it is valid. For Gemini the name becomes part of a URL.
 pub(crate) fn model_problem(model: &str, provider: Option<Provider>) -> Option<&'static str> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:/".contains(&byte);
     if model.is_empty() || model.len() > MAX_MODEL_BYTES || !model.bytes().all(allowed) {
@@ -106,7 +106,7 @@ fn source(fields: &mut Fields<'_, '_>) -> Option<Source> {
     let has = |name| fields.value(name).is_some();
     match (has("prompt"), has("topic")) {
         (true, true) => fields.problem("prompt", "give either a prompt, or a topic with bullets, not both"),
-        (true, false) if has("bullets") => fields.problem("bullets", "belong to a topic; a prompt has none"),
+        (true, false) if has("bullets") => fields.problem("bullets", "are only for a topic; put them into the prompt"),
         (false, false) => fields.problem("topic", "is missing: give a topic with bullets, or a prompt"),
         _ => {}
     }
@@ -141,7 +141,7 @@ fn target(fields: &mut Fields<'_, '_>) -> (Option<Provider>, Option<String>) {
     let is_named = fields.value("provider").is_some();
     let provider = if is_named { named } else { Provider::of_model(model) };
     if provider.is_none() && !is_named {
-        fields.problem("model", "does not tell its provider; name the provider too");
+        fields.problem("model", "is not a known model name; set inputs.provider too");
     }
     if let Some(why) = model_problem(model, provider) {
         fields.problem("model", why);
@@ -149,8 +149,8 @@ fn target(fields: &mut Fields<'_, '_>) -> (Option<Provider>, Option<String>) {
     (provider, Some(model.to_owned()))
 }
 
-fn trimmed<'a>(fields: &mut Fields<'a, '_>, name: &str, most_bytes: usize) -> Option<&'a str> {
-    fields.filled(name, Most::Bytes(most_bytes)).map(str::trim)
+fn trimmed<'a>(fields: &mut Fields<'a, '_>, name: &str, max_bytes: usize) -> Option<&'a str> {
+    fields.filled(name, Most::Bytes(max_bytes)).map(str::trim)
 }
 
 fn has_extension(name: &str, extension: &str) -> bool {

@@ -1,4 +1,4 @@
-//! Provider keys. They are looked up when a step needs them (the source caches them), and never shown.
+//! Provider keys. Each step looks them up (the secret store caches them). They are never shown.
 
 use std::fmt;
 use std::time::Instant;
@@ -16,23 +16,23 @@ pub struct ApiKey(String);
 
 /// The configured keys. A provider without a key is not asked.
 #[derive(Debug, Clone, Default)]
-pub struct ProviderKeys(PerProvider<Member>);
+pub struct ProviderKeys(PerProvider<KeyEntry>);
 
-/// A provider's member of the secret.
+/// A provider's entry in the secret.
 #[derive(Debug, Clone, Default)]
-enum Member {
+enum KeyEntry {
     #[default]
     Missing,
-    /// A value that cannot be a key. It disables only this provider.
+    /// The value is not a valid key. This disables only this provider.
     Malformed,
     Key(ApiKey),
 }
 
-/// Looks up the keys, for example in Secrets Manager. With an instant, they must have been read after it.
+/// Looks up the keys, for example in Secrets Manager. With an instant, the result must have been read after it.
 type Load = Box<dyn Fn(Option<Instant>) -> BoxFuture<'static, Result<ProviderKeys, Error>> + Send + Sync>;
 
-/// Where the keys come from.
-pub(crate) struct KeyRing(Load);
+/// The source of the keys.
+pub(crate) struct KeySource(Load);
 
 impl fmt::Debug for ApiKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -47,9 +47,8 @@ impl ApiKey {
 }
 
 impl ProviderKeys {
-    /// Reads the text of the secret: a JSON object whose members are named by [`Provider::key_name`]. A member that is
-    /// absent, null or blank means that there is no key. One that cannot be a key disables its provider. Errors never
-    /// repeat any part of the text.
+    /// Parses the secret: a JSON object with a member [`Provider::key_name`] for each provider. An absent, null or blank
+    /// member means no key. An invalid one disables its provider. Errors contain no part of the secret.
     pub fn from_secret(json: &str) -> Result<Self, Error> {
         let Ok(Value::Object(members)) = serde_json::from_str(json) else {
             return Err(Error::internal("the secret with the provider keys is unreadable", "not a JSON object"));
@@ -57,12 +56,12 @@ impl ProviderKeys {
         let mut keys = PerProvider::default();
         for provider in Provider::ALL {
             *keys.get_mut(provider) = match members.get(provider.key_name()) {
-                None | Some(Value::Null) => Member::Missing,
-                Some(Value::String(text)) if text.trim().is_empty() => Member::Missing,
+                None | Some(Value::Null) => KeyEntry::Missing,
+                Some(Value::String(text)) if text.trim().is_empty() => KeyEntry::Missing,
                 Some(Value::String(text)) if text.trim().bytes().all(|byte| byte.is_ascii_graphic()) => {
-                    Member::Key(ApiKey(text.trim().to_owned()))
+                    KeyEntry::Key(ApiKey(text.trim().to_owned()))
                 }
-                Some(_) => Member::Malformed,
+                Some(_) => KeyEntry::Malformed,
             };
         }
         Ok(Self(keys))
@@ -70,81 +69,85 @@ impl ProviderKeys {
 
     pub(crate) fn get(&self, provider: Provider) -> Option<&ApiKey> {
         match self.0.get(provider) {
-            Member::Key(key) => Some(key),
-            Member::Missing | Member::Malformed => None,
+            KeyEntry::Key(key) => Some(key),
+            KeyEntry::Missing | KeyEntry::Malformed => None,
         }
     }
 
     /// Whether no key is configured, not even a malformed one.
     pub(crate) fn is_empty(&self) -> bool {
-        Provider::ALL.into_iter().all(|provider| matches!(self.0.get(provider), Member::Missing))
+        Provider::ALL.into_iter().all(|provider| matches!(self.0.get(provider), KeyEntry::Missing))
     }
 
-    /// Why a provider has no key.
+    /// Why a provider has no usable key.
     pub(crate) fn problem(&self, provider: Provider) -> String {
         let name = provider.key_name();
         match self.0.get(provider) {
-            Member::Malformed => format!("{name} is not a string of visible ASCII characters"),
-            Member::Missing | Member::Key(_) => format!("{name} is not configured"),
+            KeyEntry::Malformed => format!("{name} is not a string of visible ASCII characters"),
+            KeyEntry::Missing | KeyEntry::Key(_) => format!("{name} is not configured"),
         }
     }
 }
 
-impl KeyRing {
+impl KeySource {
     pub(crate) fn new<F>(load: impl Fn(Option<Instant>) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Result<ProviderKeys, Error>> + Send + 'static,
     {
-        Self(Box::new(move |moment| Box::pin(load(moment))))
+        Self(Box::new(move |read_after| Box::pin(load(read_after))))
     }
 
-    /// The cached keys if they `suffice`, else freshly read ones. So an operator who corrects the secret need not wait
-    /// for the cache.
-    pub(crate) async fn keys(&self, suffice: impl Fn(&ProviderKeys) -> bool) -> Result<ProviderKeys, Error> {
-        let asked = Instant::now();
+    /// The cached keys if they are usable, else newly read ones. So a corrected secret works at once.
+    pub(crate) async fn keys(&self, is_usable: impl Fn(&ProviderKeys) -> bool) -> Result<ProviderKeys, Error> {
+        let started = Instant::now();
         match self.load(None).await {
-            Ok(keys) if suffice(&keys) => Ok(keys),
+            Ok(keys) if is_usable(&keys) => Ok(keys),
             Err(error @ Error::Unavailable { .. }) => Err(error),
-            // No key, a malformed one, or one that was refused before.
-            Ok(_) | Err(_) => self.load(Some(asked)).await,
+            // There is no key, it is malformed, or a provider rejected it before.
+            Ok(_) | Err(_) => self.load(Some(started)).await,
         }
     }
 
-    async fn load(&self, moment: Option<Instant>) -> Result<ProviderKeys, Error> {
-        match (self.0)(moment).await {
+    async fn load(&self, read_after: Option<Instant>) -> Result<ProviderKeys, Error> {
+        match (self.0)(read_after).await {
             Err(Error::NotFound(_)) => Ok(ProviderKeys::default()),
-            looked_up => looked_up,
+            result => result,
         }
     }
 }
 
 /// The keys of one step.
 pub(crate) struct StepKeys<'a> {
-    ring: &'a KeyRing,
+    source: &'a KeySource,
     current: ProviderKeys,
-    renewed: bool,
+    refreshed: bool,
 }
 
 impl<'a> StepKeys<'a> {
-    pub(crate) fn new(ring: &'a KeyRing, current: ProviderKeys) -> Self {
-        Self { ring, current, renewed: false }
+    pub(crate) fn new(source: &'a KeySource, current: ProviderKeys) -> Self {
+        Self { source, current, refreshed: false }
     }
 
     pub(crate) fn current(&self) -> &ProviderKeys {
         &self.current
     }
 
-    /// Another key instead of one that was refused in a request at `moment`, if the secret holds one now. The secret
-    /// may have been rotated, so it is read again, once per step.
-    pub(crate) async fn renew(&mut self, provider: Provider, refused: &ApiKey, moment: Instant) -> Option<ApiKey> {
-        if !self.renewed {
-            self.renewed = true;
-            match self.ring.load(Some(moment)).await {
+    /// A replacement for a key that the provider rejected in a request at `rejected_at`. The secret may have been
+    /// rotated, so this reads it again, once per step. `None` if the key is still the same.
+    pub(crate) async fn refresh(
+        &mut self,
+        provider: Provider,
+        rejected: &ApiKey,
+        rejected_at: Instant,
+    ) -> Option<ApiKey> {
+        if !self.refreshed {
+            self.refreshed = true;
+            match self.source.load(Some(rejected_at)).await {
                 Ok(keys) => self.current = keys,
                 Err(error) => telemetry::report(&error, "read the provider keys again"),
             }
         }
-        self.current.get(provider).filter(|key| *key != refused).cloned()
+        self.current.get(provider).filter(|key| *key != rejected).cloned()
     }
 }
 
@@ -153,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blank_keys_are_no_keys() {
+    fn a_blank_key_counts_as_missing() {
         let keys = ProviderKeys::from_secret(r#"{"OPENAI_API_KEY":" ","GEMINI_API_KEY":null,"OTHER":1}"#).unwrap();
         assert!(keys.is_empty());
         let keys = ProviderKeys::from_secret(r#"{"OPENAI_API_KEY":"sk-1\n"}"#).unwrap();
@@ -161,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn neither_debug_nor_a_broken_secret_shows_a_key() {
+    fn debug_output_and_errors_never_show_a_key() {
         let keys = ProviderKeys::from_secret(r#"{"OPENAI_API_KEY":"canary"}"#).unwrap();
         assert!(!format!("{keys:?}").contains("canary"));
         for broken in [r#""canary""#, r#"{"OPENAI_API_KEY":"canary"#, r#"["canary"]"#, "canary"] {
@@ -171,13 +174,13 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_member_disables_its_own_provider_alone() {
+    fn a_malformed_key_disables_only_its_provider() {
         for malformed in [r#"["canary"]"#, "7", r#""canary key""#, r#""canaryü""#, r#"{"canary":1}"#] {
             let json = format!(r#"{{"OPENAI_API_KEY":{malformed},"GEMINI_API_KEY":"g"}}"#);
             let keys = ProviderKeys::from_secret(&json).unwrap();
             assert!(keys.get(Provider::OpenAi).is_none() && keys.get(Provider::Gemini).is_some(), "{malformed}");
-            let told = keys.problem(Provider::OpenAi);
-            assert!(told.contains("OPENAI_API_KEY is not a string") && !told.contains("canary"), "{told}");
+            let problem = keys.problem(Provider::OpenAi);
+            assert!(problem.contains("OPENAI_API_KEY is not a string") && !problem.contains("canary"), "{problem}");
             assert!(!ProviderKeys::from_secret(&format!(r#"{{"OPENAI_API_KEY":{malformed}}}"#)).unwrap().is_empty());
         }
     }

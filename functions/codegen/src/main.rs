@@ -9,12 +9,12 @@ use shared::worker::{self, WorkThenRecord};
 async fn main() -> Result<(), lambda_runtime::Error> {
     worker::run(env!("CARGO_PKG_NAME"), |ctx| {
         let (secrets, id) = (ctx.secrets.clone(), ctx.config.llm.secret_id.clone());
-        let keys = move |moment: Option<Instant>| {
+        let keys = move |read_after: Option<Instant>| {
             let (secrets, id) = (secrets.clone(), id.clone());
             async move {
-                let secret = match moment {
+                let secret = match read_after {
                     None => secrets.get(&id).await?,
-                    Some(moment) => secrets.get_read_after(&id, moment).await?,
+                    Some(instant) => secrets.get_read_after(&id, instant).await?,
                 };
                 secret.map_or_else(|| Ok(ProviderKeys::default()), |json| ProviderKeys::from_secret(&json))
             }

@@ -1,10 +1,10 @@
-//! The prompt of a model, and the template that is used if no provider is configured.
+//! The prompt for a model, and the template to use if no provider key is configured.
 
 use std::fmt::Write as _;
 
 use crate::inputs::{Kind, Request, Source};
 
-/// The message to the model. It depends only on the inputs, so that its hash can be recomputed from them.
+/// The message to the model. It depends only on the inputs, so its hash can be recomputed from them.
 pub fn message(request: &Request) -> String {
     match &request.source {
         Source::Prompt(prompt) => prompt.clone(),
@@ -21,7 +21,7 @@ pub fn message(request: &Request) -> String {
     }
 }
 
-/// The system instructions for a kind of work.
+/// The system instructions for a kind of text.
 pub fn instructions(request: &Request) -> &'static str {
     match request.kind {
         Kind::Text => {
@@ -44,7 +44,7 @@ pub fn instructions(request: &Request) -> &'static str {
     }
 }
 
-/// The same inputs always give the same text. It says that no model wrote it.
+/// Fills in the template. The same inputs always give the same text, which says that no model wrote it.
 pub fn template(request: &Request) -> String {
     const NOTICE: &str = "> Filled in from a template, not written by a model: no provider key is configured.";
     match &request.source {
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_fence_around_the_whole_file_is_taken_off() {
+    fn only_a_fence_around_the_whole_file_is_removed() {
         assert_eq!(without_fence("```rust\nfn main() {}\n```\n"), "fn main() {}\n");
         for kept in
             ["fn main() {}\n", "```a\nx\n```\nand\n```b\ny\n```", "text\n```\nx\n```", "```inline```", "```\n```"]

@@ -1,11 +1,11 @@
-//! The providers of models, and their constants.
+//! Model providers and their constants.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::Serialize;
 
-/// A provider of models.
+/// A model provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Provider {
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_order_is_read_with_blanks_and_duplicates_and_refused_with_a_typo() {
+    fn an_order_may_have_blanks_and_duplicates_but_no_unknown_name() {
         let order = Provider::parse_order(" gemini, OpenAI,,gemini ");
         assert_eq!(order, Ok(Some(vec![Provider::Gemini, Provider::OpenAi])));
         assert_eq!(Provider::parse_order(" , "), Ok(None));

@@ -1,4 +1,4 @@
-//! What a step returns: outputs, metadata, events and errors.
+//! The result of a step: outputs, metadata, events and errors.
 
 use std::time::Duration;
 
@@ -10,18 +10,18 @@ use shared::domain::{NewArtifact, NewEvent, Outcome, StepError, Verdict};
 use shared::error::{Error, Problem};
 use shared::telemetry;
 
-use crate::ask::Question;
+use crate::ask::Prompt;
 use crate::fault::FaultKind;
 use crate::inputs::{Kind, MAX_PROMPT_BYTES, Request};
 use crate::keys::ProviderKeys;
 use crate::prompt;
 use crate::provider::Provider;
-use crate::router::{Left, Routed};
+use crate::router::{ProviderFailure, Routed};
 use crate::usage::TokenUsage;
 
 const TEMPLATE: &str = "template";
 
-/// A text that is ready to be stored, and the facts about it.
+/// A text that is ready to be stored, and its metadata.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Generated {
     /// File name of the artifact.
@@ -31,7 +31,7 @@ pub struct Generated {
     pub media_type: &'static str,
     pub text: String,
     pub metadata: Value,
-    /// Who wrote it, or `template` if no model did.
+    /// The provider, or `template` if no model wrote the text.
     pub provider: &'static str,
     /// The model that answered.
     pub model: String,
@@ -40,8 +40,8 @@ pub struct Generated {
 
 impl Generated {
     /// The step's outputs once the text is stored. They contain the text, so that other steps can refer to it, unless
-    /// it is longer than a prompt may be or the outputs would have more than `most` bytes.
-    pub fn outputs(&self, artifact: &NewArtifact, most: usize) -> Map<String, Value> {
+    /// it is longer than a prompt may be or the outputs would exceed `max_bytes`.
+    pub fn outputs(&self, artifact: &NewArtifact, max_bytes: usize) -> Map<String, Value> {
         let mut outputs = Map::new();
         outputs.insert("artifact_id".to_owned(), json!(artifact.id));
         outputs.insert("uri".to_owned(), json!(artifact.uri));
@@ -51,7 +51,7 @@ impl Generated {
         outputs.insert("template".to_owned(), json!(self.provider == TEMPLATE));
         if self.text.len() <= MAX_PROMPT_BYTES {
             outputs.insert("text".to_owned(), json!(self.text));
-            if json_bytes(&outputs) > most {
+            if json_bytes(&outputs) > max_bytes {
                 outputs.remove("text");
             }
         }
@@ -59,13 +59,13 @@ impl Generated {
     }
 }
 
-pub(crate) fn from_model(request: &Request, question: Question<'_>, routed: Routed) -> Generated {
-    let Routed { provider, model_requested, answer, duration, tries, left } = routed;
+pub(crate) fn from_model(request: &Request, prompt: Prompt<'_>, routed: Routed) -> Generated {
+    let Routed { provider, model_requested, answer, duration, tries, failures } = routed;
     let text = match request.kind {
         Kind::Code if !request.is_markdown() => prompt::without_fence(&answer.text).to_owned(),
         _ => answer.text,
     };
-    let mut events = spent(&left);
+    let mut events = usage_of_failures(&failures);
     events.push(usage_event(
         provider.as_str(),
         &answer.model_served,
@@ -75,7 +75,7 @@ pub(crate) fn from_model(request: &Request, question: Question<'_>, routed: Rout
             "model_requested": model_requested,
             "duration_ms": u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
             "tries": tries,
-            "fallback_from": left,
+            "fallback_from": failures,
         }),
     ));
     Generated {
@@ -86,10 +86,10 @@ pub(crate) fn from_model(request: &Request, question: Question<'_>, routed: Rout
             "provider": provider,
             "model_requested": model_requested,
             "model_served": answer.model_served,
-            "prompt_sha256": sha256(question.message),
-            "instructions_sha256": sha256(question.instructions),
+            "prompt_sha256": sha256(prompt.message),
+            "instructions_sha256": sha256(prompt.instructions),
             "tokens": answer.usage,
-            "attempts": left,
+            "attempts": failures,
             "template": false,
         }),
         text,
@@ -100,7 +100,7 @@ pub(crate) fn from_model(request: &Request, question: Question<'_>, routed: Rout
 }
 
 pub(crate) fn from_template(request: &Request, message: &str) -> Generated {
-    // The template is Markdown, whatever the file name says. It must not be served as JSON or code.
+    // The template is always Markdown, so do not serve it as JSON or code even if the file name says so.
     let media_type = if request.is_markdown() { request.media_type() } else { "text/plain; charset=utf-8" };
     let none = TokenUsage::default();
     Generated {
@@ -131,15 +131,15 @@ pub(crate) fn from_template(request: &Request, message: &str) -> Generated {
 }
 
 /// The step names a provider that the operator's order does not include.
-pub(crate) fn excluded(request: &Request) -> Outcome {
+pub(crate) fn provider_excluded(request: &Request) -> Outcome {
     let name = request.provider.map_or("none", Provider::as_str);
     let message = format!("{name} is not one of the providers in LLM_ORDER");
     Outcome::failed(StepError::invalid_inputs(vec![Problem::new("inputs.provider", message)]))
 }
 
-pub(crate) fn no_provider(line: &[Provider], keys: &ProviderKeys) -> Outcome {
-    let names: Vec<_> = line.iter().map(|provider| provider.key_name()).collect();
-    let problems: Vec<_> = line.iter().map(|provider| keys.problem(*provider)).collect();
+pub(crate) fn no_provider(candidates: &[Provider], keys: &ProviderKeys) -> Outcome {
+    let names: Vec<_> = candidates.iter().map(|provider| provider.key_name()).collect();
+    let problems: Vec<_> = candidates.iter().map(|provider| keys.problem(*provider)).collect();
     Outcome::failed(StepError::new(
         "no_provider",
         format!(
@@ -150,45 +150,51 @@ pub(crate) fn no_provider(line: &[Provider], keys: &ProviderKeys) -> Outcome {
     ))
 }
 
-/// The step was cancelled or its lease was lost, so no further provider was asked. The end of this attempt does not
-/// count, but its events do.
-pub(crate) fn ownership_lost(left: &[Left]) -> Outcome {
+/// The step was cancelled or its lease was lost, so no further provider was asked. The database ignores this outcome but
+/// records its usage events.
+pub(crate) fn ownership_lost(failures: &[ProviderFailure]) -> Outcome {
     let error = StepError::new(
         "ownership_lost",
         "The step was cancelled or its lease was lost, so no further provider was asked.",
     );
-    Outcome { events: spent(left), ..Outcome::failed(error) }
+    Outcome { events: usage_of_failures(failures), ..Outcome::failed(error) }
 }
 
-pub(crate) fn no_keys_told(error: &Error) -> Outcome {
+pub(crate) fn keys_unavailable(error: &Error) -> Outcome {
     telemetry::report(error, "look up the provider keys");
-    let told = StepError::new("keys_unavailable", format!("The provider keys could not be looked up: {error}."));
+    let step_error = StepError::new("keys_unavailable", format!("The provider keys could not be looked up: {error}."));
     match error {
-        Error::Unavailable { .. } => Outcome::retryable(told),
-        _ => Outcome::failed(told),
+        Error::Unavailable { .. } => Outcome::retryable(step_error),
+        _ => Outcome::failed(step_error),
     }
 }
 
 /// No provider gave a usable answer. The outcome is retryable if one of them may recover.
-pub(crate) fn exhausted(left: &[Left]) -> Outcome {
-    let told: Vec<_> = left.iter().map(|left| format!("{}: {}", left.provider, left.reason)).collect();
-    let error = StepError::new("providers_failed", format!("No provider gave a usable answer. {}.", told.join("; ")))
-        .with_details(json!({ "attempts": left }));
-    let transient: Vec<_> = left.iter().filter(|left| left.kind == FaultKind::Transient).collect();
-    // The shortest wait counts: if one provider asks for none, there is none.
+pub(crate) fn all_providers_failed(failures: &[ProviderFailure]) -> Outcome {
+    let reasons: Vec<_> = failures.iter().map(|failure| format!("{}: {}", failure.provider, failure.reason)).collect();
+    let error =
+        StepError::new("providers_failed", format!("No provider gave a usable answer. {}.", reasons.join("; ")))
+            .with_details(json!({ "attempts": failures }));
+    let transient: Vec<_> = failures.iter().filter(|failure| failure.kind == FaultKind::Transient).collect();
+    // Use the shortest wait. If a provider asks for no wait, retry without one.
     let retry_after: Option<Duration> =
-        transient.iter().map(|left| left.wait.unwrap_or_default()).min().filter(|wait| !wait.is_zero());
+        transient.iter().map(|failure| failure.retry_after.unwrap_or_default()).min().filter(|wait| !wait.is_zero());
     let outcome = Outcome::failed(error.clone());
     let verdict = Verdict::Failed { error, retryable: !transient.is_empty(), retry_after };
-    Outcome { verdict, events: spent(left), ..outcome }
+    Outcome { verdict, events: usage_of_failures(failures), ..outcome }
 }
 
-/// One event for each unusable answer, so that the sum over all events is what was spent.
-fn spent(left: &[Left]) -> Vec<NewEvent> {
-    let event = |left: &Left, usage: &TokenUsage| {
-        usage_event(left.provider.as_str(), &left.model, usage, json!({ "usable": false, "reason": left.reason }))
+/// One event for each unusable answer, so that all events together add up to the tokens spent.
+fn usage_of_failures(failures: &[ProviderFailure]) -> Vec<NewEvent> {
+    let event = |failure: &ProviderFailure, usage: &TokenUsage| {
+        usage_event(
+            failure.provider.as_str(),
+            &failure.model,
+            usage,
+            json!({ "usable": false, "reason": failure.reason }),
+        )
     };
-    left.iter().flat_map(|left| left.usage.iter().map(move |usage| event(left, usage))).collect()
+    failures.iter().flat_map(|failure| failure.usage.iter().map(move |usage| event(failure, usage))).collect()
 }
 
 fn usage_event(provider: &str, model: &str, usage: &TokenUsage, more: Value) -> NewEvent {

@@ -5,10 +5,10 @@ use serde_json::Value;
 
 /// The tokens of one answer. `None` means "not reported", which is not zero.
 ///
-/// The providers count differently. Here `input_tokens` always includes tokens read from and written to a cache, and
+/// Providers count differently. Here `input_tokens` always includes tokens read from and written to a cache, and
 /// `output_tokens` always includes reasoning. (Anthropic's `input_tokens` excludes its cache, Gemini's
-/// `candidatesTokenCount` excludes thoughts.) A value that is not a count, such as a negative number or a text, is "not
-/// reported" too.
+/// `candidatesTokenCount` excludes thoughts.) A value that is not a count, such as a negative number or a text, counts as
+/// "not reported".
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct TokenUsage {
     pub input_tokens: Option<u64>,
@@ -28,7 +28,7 @@ impl TokenUsage {
             cache_write_input_tokens: Some(0),
             reasoning_tokens: part(at("/output_tokens_details/reasoning_tokens")),
         }
-        .without_parts_of_nothing()
+        .without_orphan_parts()
     }
 
     pub(crate) fn anthropic(usage: Option<&Value>) -> Self {
@@ -41,16 +41,16 @@ impl TokenUsage {
             cache_write_input_tokens: written,
             reasoning_tokens: part(at("/output_tokens_details/thinking_tokens")),
         }
-        .without_parts_of_nothing()
+        .without_orphan_parts()
     }
 
     pub(crate) fn gemini(usage: Option<&Value>) -> Self {
         let at = |pointer: &str| usage.and_then(|usage| usage.pointer(pointer));
         let thoughts = at("/thoughtsTokenCount");
         let output_tokens = match at("/candidatesTokenCount") {
-            // Gemini leaves it out if there were only thoughts.
+            // Gemini omits it if the answer has only thoughts.
             None | Some(Value::Null) => count(thoughts),
-            told => sum([count(told), part(thoughts)]),
+            value => sum([count(value), part(thoughts)]),
         };
         Self {
             input_tokens: sum([count(at("/promptTokenCount")), part(at("/toolUsePromptTokenCount"))]),
@@ -59,16 +59,16 @@ impl TokenUsage {
             cache_write_input_tokens: Some(0),
             reasoning_tokens: part(thoughts),
         }
-        .without_parts_of_nothing()
+        .without_orphan_parts()
     }
 
-    /// Whether the provider reported anything.
-    pub fn is_told(&self) -> bool {
+    /// Whether the provider reported any total.
+    pub fn is_reported(&self) -> bool {
         self.input_tokens.is_some() || self.output_tokens.is_some()
     }
 
-    /// A missing part counts as zero only if its total is reported.
-    fn without_parts_of_nothing(mut self) -> Self {
+    /// Clears the parts of a total that is not reported.
+    fn without_orphan_parts(mut self) -> Self {
         if self.input_tokens.is_none() {
             self.cached_input_tokens = None;
             self.cache_write_input_tokens = None;
@@ -80,20 +80,20 @@ impl TokenUsage {
     }
 }
 
-/// The value as a count, if it is one of at most 32 bits: no answer has more tokens.
+/// The value as a count, if it is a whole number of at most 32 bits: no answer has more tokens.
 fn count(value: Option<&Value>) -> Option<u64> {
     value?.as_u64().filter(|count| u32::try_from(*count).is_ok())
 }
 
-/// A part of a total. Providers leave out parts that are zero.
+/// A part of a total. Providers omit parts that are zero.
 fn part(value: Option<&Value>) -> Option<u64> {
     match value {
         None | Some(Value::Null) => Some(0),
-        told => count(told),
+        value => count(value),
     }
 }
 
-/// Reported only if each of the parts is.
+/// The sum. `None` if a part is not reported.
 fn sum<const N: usize>(parts: [Option<u64>; N]) -> Option<u64> {
     parts.into_iter().try_fold(0u64, |sum, part| Some(sum.saturating_add(part?)))
 }
@@ -105,20 +105,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_of_thoughts_alone_is_not_free() {
+    fn thoughts_count_as_output_tokens() {
         assert_eq!(TokenUsage::gemini(Some(&json!({ "thoughtsTokenCount": 7 }))).output_tokens, Some(7));
     }
 
     #[test]
-    fn what_is_no_count_is_not_told() {
+    fn a_value_that_is_not_a_count_is_not_reported() {
         for odd in [json!(-1), json!(1.5), json!("7"), json!(true), json!([]), json!(1u64 << 32), json!(1e30)] {
-            let told = TokenUsage::openai(Some(&json!({ "input_tokens": odd, "output_tokens": 3 })));
-            assert_eq!((told.input_tokens, told.cached_input_tokens), (None, None), "{odd}");
-            assert_eq!((told.output_tokens, told.reasoning_tokens), (Some(3), Some(0)), "{odd}");
-            let told = TokenUsage::anthropic(Some(&json!({ "input_tokens": 1, "cache_read_input_tokens": odd })));
-            assert_eq!(told.input_tokens, None, "{odd}: a sum with an unknown part is unknown");
-            let told = TokenUsage::gemini(Some(&json!({ "candidatesTokenCount": 1, "thoughtsTokenCount": odd })));
-            assert_eq!(told.output_tokens, None, "{odd}");
+            let usage = TokenUsage::openai(Some(&json!({ "input_tokens": odd, "output_tokens": 3 })));
+            assert_eq!((usage.input_tokens, usage.cached_input_tokens), (None, None), "{odd}");
+            assert_eq!((usage.output_tokens, usage.reasoning_tokens), (Some(3), Some(0)), "{odd}");
+            let usage = TokenUsage::anthropic(Some(&json!({ "input_tokens": 1, "cache_read_input_tokens": odd })));
+            assert_eq!(usage.input_tokens, None, "{odd}: a sum with an unknown part is unknown");
+            let usage = TokenUsage::gemini(Some(&json!({ "candidatesTokenCount": 1, "thoughtsTokenCount": odd })));
+            assert_eq!(usage.output_tokens, None, "{odd}");
         }
         for nothing in [json!(null), json!("many"), json!([1])] {
             for read in [TokenUsage::openai, TokenUsage::anthropic, TokenUsage::gemini] {

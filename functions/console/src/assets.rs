@@ -1,4 +1,4 @@
-//! The style sheet and the script: part of the binary, addressed by their content.
+//! The style sheet and the script. They are compiled into the binary, and their URLs contain a digest of their content.
 
 use std::sync::LazyLock;
 
@@ -28,15 +28,16 @@ impl Asset {
         Self { path, media_type, text, version }
     }
 
-    /// Below `/ui/`, with the version.
+    /// The path below `/ui/`, with the version.
     pub fn path(&self) -> String {
         format!("{}?v={}", self.path, self.version)
     }
 
-    fn answer(&self, query: &Query) -> Response {
-        let asked_for_this = query.get("v") == Some(&self.version);
-        // While a deployment is under way, an old function may be asked for the new version: that answer must not stay.
-        let cache = if asked_for_this { "public, max-age=31536000, immutable" } else { "no-store" };
+    fn response(&self, query: &Query) -> Response {
+        let is_this_version = query.get("v") == Some(&self.version);
+        // During a deployment an old function may receive a request for the new version. Browsers must not cache that
+        // response.
+        let cache = if is_this_version { "public, max-age=31536000, immutable" } else { "no-store" };
         let headers = [(header::CONTENT_TYPE, self.media_type), (header::CACHE_CONTROL, cache)];
         (headers, self.text).into_response()
     }
@@ -44,10 +45,10 @@ impl Asset {
 
 /// `GET /ui/static/app.css`.
 pub async fn css(query: Query) -> Response {
-    CSS.answer(&query)
+    CSS.response(&query)
 }
 
 /// `GET /ui/static/app.js`.
 pub async fn js(query: Query) -> Response {
-    JS.answer(&query)
+    JS.response(&query)
 }

@@ -1,21 +1,21 @@
-//! Whether a form was sent from one of our own pages: the browser's word for it, and a token that is both in the form
-//! and in a cookie that other sites can neither read nor set.
+//! Protects forms against cross-site request forgery. It checks the headers with which browsers report the sender, and
+//! a token that must be both in the form and in a cookie, which other sites can neither read nor set.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use shared::http::{Sender, header_text, sender};
 use uuid::Uuid;
 
-/// What goes into a page's forms, and the cookie that the reader does not have yet.
+/// The token for a page's forms. `set_cookie` is set if the browser does not have the cookie yet.
 pub struct Token {
     pub value: String,
     pub set_cookie: Option<HeaderValue>,
 }
 
 const PLAIN_COOKIE: &str = "nofx-csrf";
-/// Browsers take this prefix from the very host over TLS only, so that no neighbouring subdomain can plant the cookie.
+/// Browsers accept this prefix only over TLS and from the host itself, so no other subdomain can set the cookie.
 const HOST_COOKIE: &str = "__Host-nofx-csrf";
 
-/// The reader's token, or a new one.
+/// The token in the cookie, or a new one.
 pub fn token(headers: &HeaderMap) -> Token {
     if let Some(value) = cookie(headers) {
         return Token { value: value.to_owned(), set_cookie: None };
@@ -26,17 +26,17 @@ pub fn token(headers: &HeaderMap) -> Token {
     Token { value, set_cookie: cookie.parse().ok() }
 }
 
-/// Refuses, with a sentence, what was not sent from one of our pages.
+/// Rejects a form that was not sent from one of our pages. The error is a sentence for the user.
 pub fn check(headers: &HeaderMap, public_url: Option<&str>, in_form: &str) -> Result<(), &'static str> {
-    // Stricter than what holds for every route: a form has a page, and that page is ours.
+    // Stricter than the check for other routes: a form must come from one of our pages.
     if sender(headers, public_url) != Sender::Own {
         return Err("The form was sent from another site. Nothing was changed.");
     }
     match cookie(headers) {
-        // The sender knows both, so there is nothing to learn from how long this takes.
+        // The sender knows both values, so a timing attack reveals nothing.
         Some(in_cookie) if in_cookie == in_form => Ok(()),
-        Some(_) => Err("The page with this form is older than your session. Nothing was changed."),
-        None => Err("The form came without its cookie. Nothing was changed."),
+        Some(_) => Err("The form is older than your session. Reload the page and try again. Nothing was changed."),
+        None => Err("The form was sent without its cookie. Allow cookies and try again. Nothing was changed."),
     }
 }
 
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     const TOKEN: &str = "0123456789abcdef0123456789abcdef";
-    const ELSEWHERE: &str = "fedcba9876543210fedcba9876543210";
+    const OTHER_TOKEN: &str = "fedcba9876543210fedcba9876543210";
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
         pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_form_needs_a_page_of_ours() {
+    fn only_a_form_of_our_own_pages_is_accepted() {
         assert_eq!(check(&with_cookie(&[("sec-fetch-site", "same-origin")]), None, TOKEN), Ok(()));
         let own = with_cookie(&[("origin", "http://nofx.test:3000"), ("host", "NOFX.test:3000")]);
         assert_eq!(check(&own, None, TOKEN), Ok(()));
@@ -94,33 +94,33 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_or_missing_token_is_refused() {
+    fn a_wrong_or_missing_token_is_rejected() {
         let own = [("sec-fetch-site", "same-origin")];
-        for in_form in ["", ELSEWHERE] {
+        for in_form in ["", OTHER_TOKEN] {
             assert!(check(&with_cookie(&own), None, in_form).is_err());
             assert!(check(&headers(&own), None, in_form).is_err());
         }
-        // Both sides empty is no match either.
+        // Two empty tokens do not match.
         let mut empty = headers(&own);
         empty.insert("cookie", format!("{PLAIN_COOKIE}=").parse().unwrap());
         assert!(check(&empty, None, "").is_err());
     }
 
     #[test]
-    fn over_tls_only_the_cookie_bound_to_the_host_counts() {
+    fn over_tls_only_the_host_cookie_is_accepted() {
         let made = token(&headers(&[("x-forwarded-proto", "https")]));
         let cookie = made.set_cookie.unwrap();
         let cookie = cookie.to_str().unwrap();
         assert_eq!(cookie, format!("{HOST_COOKIE}={}; Path=/; SameSite=Strict; HttpOnly; Secure", made.value));
-        // Planted by a neighbour that speaks plain HTTP.
-        let planted = with_cookie(&[("sec-fetch-site", "same-origin"), ("x-forwarded-proto", "https")]);
-        assert!(check(&planted, None, TOKEN).is_err());
+        // A cookie that another subdomain set over plain HTTP.
+        let foreign = with_cookie(&[("sec-fetch-site", "same-origin"), ("x-forwarded-proto", "https")]);
+        assert!(check(&foreign, None, TOKEN).is_err());
     }
 
     #[test]
-    fn a_reader_keeps_the_token_of_his_cookie() {
-        let kept = token(&with_cookie(&[]));
-        assert_eq!(kept.value, TOKEN);
-        assert!(kept.set_cookie.is_none());
+    fn the_token_of_the_cookie_is_reused() {
+        let reused = token(&with_cookie(&[]));
+        assert_eq!(reused.value, TOKEN);
+        assert!(reused.set_cookie.is_none());
     }
 }

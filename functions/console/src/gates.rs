@@ -1,4 +1,4 @@
-//! The form with a decision.
+//! Decisions about gates.
 
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -14,9 +14,9 @@ use shared::http::{self, ACTOR, Form, REASON, id_param};
 
 use crate::csrf;
 use crate::page::{self, Base, Notice, RunPage};
-use crate::routes::{failure, find, see, show};
+use crate::routes::{failure, find, redirect, show};
 
-/// `POST /ui/gates/{id}/{approve|reject|waive}`: 303 back to the run, or the run with the sentence that says why not.
+/// `POST /ui/gates/{id}/{approve|reject|waive}`: redirects to the run (303), or shows the run with the reason why not.
 pub async fn decide(
     State(ctx): State<Ctx>,
     Path((id, decision)): Path<(String, String)>,
@@ -28,25 +28,25 @@ pub async fn decide(
         (None, _) => return failure(Base::GATE, &Error::NotFound("This page".into())),
         (_, Err(error)) => return failure(Base::GATE, &error),
     };
-    // Before anything is read: a forged form learns nothing, not even whether the gate exists.
+    // Check this first: a forged form must not learn whether the gate exists.
     if let Err(sentence) = csrf::check(&headers, ctx.config.public_url.as_deref(), form.text("csrf")) {
         return failure(Base::GATE, &Error::Forbidden(sentence.to_owned()));
     }
     match record(&ctx, gate_id, decision, &form).await {
-        Ok(run_id) => see(&Base::GATE.to(&format!("runs/{run_id}?decided={gate_id}"))),
-        Err(error @ (Error::Conflict(..) | Error::Invalid(_))) => refused(&ctx, &headers, gate_id, &error).await,
+        Ok(run_id) => redirect(&Base::GATE.to(&format!("runs/{run_id}?decided={gate_id}"))),
+        Err(error @ (Error::Conflict(..) | Error::Invalid(_))) => rejected(&ctx, &headers, gate_id, &error).await,
         Err(error) => failure(Base::GATE, &error),
     }
 }
 
-/// The id of the gate's run.
+/// Records the decision. Returns the id of the gate's run.
 async fn record(ctx: &Ctx, gate_id: GateId, decision: Decision, form: &Form) -> Result<RunId, Error> {
     let (actor, reason) = form.read(&[ACTOR, REASON, &["csrf"]], |fields| {
         fields.require(&["actor"]);
         let (actor, reason) = (http::actor(fields), http::reason(fields));
-        let unseen = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
-        if reason.as_deref().is_some_and(|reason| reason.contains(unseen)) {
-            fields.problem("reason", "must not contain control characters, which nobody could see");
+        let is_invisible = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
+        if reason.as_deref().is_some_and(|reason| reason.contains(is_invisible)) {
+            fields.problem("reason", "must not contain control characters");
         }
         Some((actor, reason))
     })?;
@@ -56,8 +56,8 @@ async fn record(ctx: &Ctx, gate_id: GateId, decision: Decision, form: &Form) -> 
     Ok(gate.run_id)
 }
 
-/// The run as it is now, under the sentence.
-async fn refused(ctx: &Ctx, headers: &HeaderMap, gate_id: GateId, error: &Error) -> Response {
+/// The current run, with the error on top.
+async fn rejected(ctx: &Ctx, headers: &HeaderMap, gate_id: GateId, error: &Error) -> Response {
     let run = match gate::gate_fetch(&ctx.db, &ctx.config.tenant, gate_id).await {
         Ok(Some(gate)) => {
             let focus = Focus { gate: Some(gate_id), ..Focus::default() };

@@ -1,6 +1,6 @@
-//! Pages for people: the list of runs with its inbox of gates, a run with its timeline, decisions about gates.
+//! Web pages: the list of runs with an inbox of gates, a run with its timeline, and decisions about gates.
 //!
-//! Every link is relative to the page's own address, so the pages work below any prefix: a stage of API Gateway, the
+//! Every link is relative to the page's own address. So the pages work below any prefix: a stage of API Gateway, the
 //! base path of a custom domain, or none.
 
 pub mod page;
@@ -19,7 +19,7 @@ use axum::routing::any;
 use shared::context::Ctx;
 use shared::http::Routes;
 
-/// What every answer says about what may run in, or around, its page. Nothing inline, nothing of others.
+/// Sent with every response. It allows no inline code, no content of other sites, and no framing.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
                                        form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
@@ -36,31 +36,31 @@ pub fn routes() -> Routes<Ctx> {
         .get_with("/ui/static/app.js", &["v"], assets::js)
 }
 
-/// The function over a context.
+/// The function's router.
 pub fn router(ctx: Ctx) -> Router {
     routes()
         .into_router(ctx.config.public_url.as_deref())
-        // A page for whatever else is below `/ui`, and for what is asked in a way that no page answers.
-        .route("/ui/{*rest}", any(routes::nowhere))
+        // Unknown paths below `/ui` and wrong methods get a page too.
+        .route("/ui/{*rest}", any(routes::not_found))
         .method_not_allowed_fallback(routes::wrong_method)
-        .layer(middleware::from_fn(secure))
+        .layer(middleware::from_fn(with_security_headers))
         .with_state(ctx)
 }
 
-async fn secure(request: Request, next: Next) -> Response {
+async fn with_security_headers(request: Request, next: Next) -> Response {
     let uri = request.uri().clone();
-    let mut response = routes::as_page(&uri, next.run(request).await);
-    let said: [(HeaderName, &'static str); 4] = [
+    let mut response = routes::error_as_page(&uri, next.run(request).await);
+    let headers: [(HeaderName, &'static str); 4] = [
         (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        // With `no-referrer` browsers would send `Origin: null` along with our own forms.
+        // With `no-referrer` browsers would send `Origin: null` with our own forms.
         (header::REFERRER_POLICY, "same-origin"),
         (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     ];
-    for (name, value) in said {
+    for (name, value) in headers {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
-    // What a page shows is of this moment and of this reader.
+    // A page shows current data for one user, so do not cache it.
     response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
 }

@@ -1,4 +1,4 @@
-//! Routes that show something.
+//! Routes that show pages.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -17,15 +17,15 @@ use shared::telemetry;
 use crate::csrf;
 use crate::page::{self, Base, Message, Notice, RunPage};
 
-/// How long a signed URL can be used.
-const SIGNED_FOR: Duration = Duration::from_mins(5);
+/// How long a signed URL is valid.
+const SIGNED_URL_LIFETIME: Duration = Duration::from_mins(5);
 
 /// `GET /ui`.
 pub async fn home() -> Response {
-    see("ui/runs")
+    redirect("ui/runs")
 }
 
-/// `GET /ui/runs`: the runs after the one with the id `after`, and the gates that wait after the one with the id `inbox`.
+/// `GET /ui/runs`: the runs after the run `after`, and the pending gates after the gate `inbox`.
 pub async fn runs(State(ctx): State<Ctx>, query: Query) -> Response {
     let (after, inbox) = match (cursor(&query, "after"), cursor(&query, "inbox")) {
         (Ok(after), Ok(inbox)) => (after, inbox),
@@ -54,7 +54,7 @@ pub async fn run(State(ctx): State<Ctx>, Path(id): Path<String>, query: Query, h
     }
 }
 
-/// `GET /ui/runs/{id}/fragment`: goes into the page of the run, so its links are relative to that page.
+/// `GET /ui/runs/{id}/fragment`: the script inserts it into the run's page, so its links are relative to that page.
 pub async fn fragment(State(ctx): State<Ctx>, Path(id): Path<String>, query: Query, headers: HeaderMap) -> Response {
     let read = async || {
         let focus = focus(&query)?;
@@ -77,26 +77,26 @@ pub async fn signed_artifact(State(ctx): State<Ctx>, query: Query) -> Response {
     }
 }
 
-/// Whatever no page answers.
-pub async fn nowhere(uri: Uri) -> Response {
+/// Unknown paths.
+pub async fn not_found(uri: Uri) -> Response {
     failure(base_of(&uri), &Error::NotFound("This page".into()))
 }
 
-/// A page was asked in a way that it does not answer: mostly a form's address that was reloaded.
+/// A known path with the wrong method, usually the reloaded address of a form.
 pub async fn wrong_method(method: Method, uri: Uri) -> Response {
     if method == Method::OPTIONS {
         return StatusCode::NO_CONTENT.into_response();
     }
     let message = Message {
-        title: "Not this way",
-        sentence: "This address does not answer such a request.",
-        hint: Some("Decisions are sent with the buttons on the page of a run."),
+        title: "Method not allowed",
+        sentence: "This address does not support the method of the request.",
+        hint: Some("To decide a gate, use the buttons on the page of its run."),
     };
     (StatusCode::METHOD_NOT_ALLOWED, Html(page::message(base_of(&uri), &message))).into_response()
 }
 
-/// What is refused before a page is asked is a problem document; a reader gets a page that says the same.
-pub fn as_page(uri: &Uri, response: Response) -> Response {
+/// Turns a problem document, which the router sends for invalid requests, into a page.
+pub fn error_as_page(uri: &Uri, response: Response) -> Response {
     let status = response.status();
     let is_page =
         response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
@@ -104,22 +104,22 @@ pub fn as_page(uri: &Uri, response: Response) -> Response {
         return response;
     }
     let sentence = detail_of(&response).unwrap_or("This address or form cannot be read.");
-    let title = status.canonical_reason().unwrap_or("Not understood");
+    let title = status.canonical_reason().unwrap_or("Invalid request");
     (status, Html(page::message(base_of(uri), &Message { title, sentence, hint: None }))).into_response()
 }
 
-/// A redirect after which the browser asks with GET. The place is relative to the request's.
-pub fn see(place: &str) -> Response {
-    (StatusCode::SEE_OTHER, [(header::LOCATION, place)]).into_response()
+/// A redirect that the browser follows with GET. `location` is relative to the request.
+pub fn redirect(location: &str) -> Response {
+    (StatusCode::SEE_OTHER, [(header::LOCATION, location)]).into_response()
 }
 
-/// A run of the tenant.
+/// Reads a run of the tenant.
 pub async fn find(ctx: &Ctx, id: RunId, focus: Focus, before: Option<i64>) -> Result<Run, Error> {
     let run = console::run_fetch(&ctx.db, &ctx.config.tenant, id, focus, before).await?;
     run.ok_or_else(|| Error::NotFound(format!("run {id}")))
 }
 
-/// A page with forms, and the cookie that belongs to them.
+/// A page with forms, with the cookie for their token.
 pub fn show(headers: &HeaderMap, render: impl FnOnce(&str) -> String) -> Response {
     let token = csrf::token(headers);
     let mut response = Html(render(&token.value)).into_response();
@@ -133,18 +133,16 @@ pub fn show(headers: &HeaderMap, render: impl FnOnce(&str) -> String) -> Respons
 pub fn failure(base: Base, error: &Error) -> Response {
     let sentence = error.to_string();
     let (status, title, hint) = match error {
-        Error::Invalid(_) => (StatusCode::BAD_REQUEST, "Not understood", None),
+        Error::Invalid(_) => (StatusCode::BAD_REQUEST, "Invalid request", None),
         Error::NotFound(_) => {
-            (StatusCode::NOT_FOUND, "Not found", Some("It may never have existed, or belong to somebody else."))
+            (StatusCode::NOT_FOUND, "Not found", Some("It does not exist, or it belongs to another tenant."))
         }
-        Error::Conflict(..) => (StatusCode::CONFLICT, "Too late", None),
-        Error::Forbidden(_) => (StatusCode::FORBIDDEN, "Refused", None),
+        Error::Conflict(..) => (StatusCode::CONFLICT, "Conflict", None),
+        Error::Forbidden(_) => (StatusCode::FORBIDDEN, "Forbidden", None),
         Error::Unavailable { .. } => {
-            (StatusCode::SERVICE_UNAVAILABLE, "Away for the moment", Some("Nothing is lost. Try again in a minute."))
+            (StatusCode::SERVICE_UNAVAILABLE, "Temporarily unavailable", Some("Try again in a minute."))
         }
-        Error::Internal { .. } => {
-            (StatusCode::INTERNAL_SERVER_ERROR, "A defect of ours", Some("The log has the reason."))
-        }
+        Error::Internal { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "Internal error", Some("The log has the cause.")),
     };
     if status.is_server_error() {
         telemetry::report(error, "show a page");
@@ -152,7 +150,7 @@ pub fn failure(base: Base, error: &Error) -> Response {
     (status, Html(page::message(base, &Message { title, sentence: &sentence, hint }))).into_response()
 }
 
-/// An id that a link of ours has put into the address.
+/// An id in the query, which our own links set.
 fn cursor<T: FromStr>(query: &Query, name: &str) -> Result<Option<T>, Error> {
     query.get(name).filter(|id| !id.is_empty()).map(|id| id_param("page", id)).transpose()
 }
@@ -166,7 +164,7 @@ fn number(query: &Query, name: &str) -> Result<Option<i64>, Error> {
     }
 }
 
-/// What of a large run is shown.
+/// Which part of a large run to show.
 fn focus(query: &Query) -> Result<Focus, Error> {
     Ok(Focus { steps_from: number(query, "steps")?.unwrap_or(0), gate: cursor(query, "gate")? })
 }
@@ -175,11 +173,11 @@ async fn sign(ctx: &Ctx, id: &str) -> Result<String, Error> {
     let id: ArtifactId = id_param("artifact", id)?;
     let row = artifact::artifact_fetch(&ctx.db, &ctx.config.tenant, id).await?;
     let row = row.ok_or_else(|| Error::NotFound(format!("artifact {id}")))?;
-    let signed = ctx.storage.sign_download(&row.uri, SIGNED_FOR).await?;
+    let signed = ctx.storage.sign_download(&row.uri, SIGNED_URL_LIFETIME).await?;
     Ok(signed.url)
 }
 
-/// How deep below `/ui/` an arbitrary path is.
+/// The depth of a path below `/ui/`.
 fn base_of(uri: &Uri) -> Base {
     let below = uri.path().split_once("/ui/").map_or("", |(_, below)| below);
     Base(below.matches('/').count())

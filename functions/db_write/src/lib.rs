@@ -1,10 +1,9 @@
-//! Tool `db_write`: writes rows of a table that a rule allows. The write is part of the transaction that finishes the
-//! step, so a message that is delivered twice writes once. A plan contains no SQL. `docs/db_write.md` explains the
-//! model.
+//! Tool `db_write`: writes rows to a table that a rule allows. The same transaction writes the rows and finishes the step,
+//! so a message that is delivered twice writes once. A plan contains no SQL. `docs/db_write.md` explains the model.
 
-mod faithful;
+mod error;
+mod exact;
 mod operation;
-mod refusal;
 mod rule;
 mod statement;
 mod target;
@@ -16,39 +15,40 @@ use shared::worker::{ClaimedStep, TransactionHandler};
 use tokio::time::Instant;
 use tokio_postgres::Transaction;
 
-use crate::refusal::Refusal;
-use crate::statement::Written;
+use crate::error::WriteError;
+use crate::statement::WrittenRow;
 
 pub use operation::Operation;
 
-/// Executes operations that the tenant's rules allow.
+/// The handler of tool `db_write`.
 pub struct DbWrite;
 
 impl TransactionHandler for DbWrite {
     async fn handle(&self, step: &ClaimedStep, transaction: &Transaction<'_>) -> Outcome {
         match write(step, transaction).await {
             Ok((operation, written)) => succeeded(&operation, written),
-            Err(refusal) => refusal.outcome(),
+            Err(error) => error.outcome(),
         }
     }
 }
 
-async fn write(step: &ClaimedStep, transaction: &Transaction<'_>) -> Result<(Operation, Vec<Written>), Refusal> {
+async fn write(step: &ClaimedStep, transaction: &Transaction<'_>) -> Result<(Operation, Vec<WrittenRow>), WriteError> {
     let operation =
-        Operation::parse(&step.inputs).map_err(|problems| Refusal::Denied(StepError::invalid_inputs(problems)))?;
+        Operation::parse(&step.inputs).map_err(|problems| WriteError::Denied(StepError::invalid_inputs(problems)))?;
     let table = &operation.table;
     let deadline = Instant::now() + step.timeout;
-    let look = db_write_look(transaction, &step.tenant_id, &table.schema, &table.name).await?.ok_or_else(no_answer)?;
+    let look = db_write_look(transaction, &step.tenant_id, &table.schema, &table.name).await?.ok_or_else(no_result)?;
     if look.closed {
-        return Err(Refusal::denied("no_rule", format!("plans may not write to the schema {}", table.schema)));
+        return Err(WriteError::denied("no_rule", format!("plans may not write to the schema {}", table.schema)));
     }
     let (Some(stored), Some(writer)) = (look.rule, look.role) else {
-        return Err(Refusal::denied("no_rule", format!("no rule allows writing to {table}")));
+        return Err(WriteError::denied("no_rule", format!("no rule allows writing to {table}")));
     };
     let rule = rule::read(&stored)?;
     rule::check(&rule, &operation)?;
     target::check_role(&writer)?;
-    let target = look.target.ok_or_else(|| Refusal::denied("unknown_table", format!("there is no table {table}")))?;
+    let target =
+        look.target.ok_or_else(|| WriteError::denied("unknown_table", format!("the table {table} does not exist")))?;
     target::check_target(&target, &operation, &rule)?;
 
     let session = WriteSession { transaction, tenant: &step.tenant_id, role: &writer.name, deadline };
@@ -57,37 +57,38 @@ async fn write(step: &ClaimedStep, transaction: &Transaction<'_>) -> Result<(Ope
     let written = statement::execute(&session, &operation, &rule).await?;
     let rows = written.len();
     if rows > rule.max_rows {
-        let message = format!("touches {rows} rows; the rule allows {} per write", rule.max_rows);
-        return Err(Refusal::denied("too_many_rows", message));
+        let message = format!("the write touches {rows} rows; the rule allows {}", rule.max_rows);
+        return Err(WriteError::denied("too_many_rows", message));
     }
     if let Some(expected) = operation.expected_rows
         && rows != expected
     {
-        let message = format!("touched {rows} rows; expected_rows is {expected}");
-        return Err(Refusal::denied("unexpected_rows", message));
+        let message = format!("the write touches {rows} rows; expected_rows is {expected}");
+        return Err(WriteError::denied("unexpected_rows", message));
     }
-    if written.iter().any(|row| !row.same) {
-        let message = format!("a trigger or rewrite rule of {table} stored other values than the plan gave");
-        return Err(Refusal::denied("unexpected_effects", message));
+    if written.iter().any(|row| !row.matches_input) {
+        let message = format!("a trigger or rewrite rule of {table} changed the values of the plan");
+        return Err(WriteError::denied("unexpected_effects", message));
     }
     session.force_constraints().await?;
     let dependants: Vec<_> = rule.dependants.keys().collect();
-    let account = session.account(&table.schema, &table.name, &dependants).await?.ok_or_else(no_answer)?;
+    let account = session.account(&table.schema, &table.name, &dependants).await?.ok_or_else(no_result)?;
     let account = account.since(&look.effects);
-    target::check_account(&account, &target, &operation, &rule, u64::try_from(rows).unwrap_or(u64::MAX))?;
+    target::check_effects(&account, &target, &operation, &rule, u64::try_from(rows).unwrap_or(u64::MAX))?;
     Ok((operation, written))
 }
 
-fn no_answer() -> Refusal {
-    Refusal::denied("database_refused", "the database gave no answer")
+fn no_result() -> WriteError {
+    WriteError::denied("database_refused", "the database returned no result")
 }
 
-fn succeeded(operation: &Operation, written: Vec<Written>) -> Outcome {
-    let facts = json!({"table": operation.table.to_string(), "op": operation.kind.op().name(), "rows": written.len()});
-    let mut outputs = facts.as_object().cloned().unwrap_or_default();
+fn succeeded(operation: &Operation, written: Vec<WrittenRow>) -> Outcome {
+    let summary =
+        json!({"table": operation.table.to_string(), "op": operation.kind.op().name(), "rows": written.len()});
+    let mut outputs = summary.as_object().cloned().unwrap_or_default();
     outputs.insert("keys".into(), written.into_iter().map(|row| row.key).collect());
     let mut outcome = Outcome::succeeded(outputs);
-    // Only counts and names: the timeline must not contain data.
-    outcome.events.push(NewEvent { kind: "db_write.executed".into(), payload: facts });
+    // Only counts and names: events must not contain data.
+    outcome.events.push(NewEvent { kind: "db_write.executed".into(), payload: summary });
     outcome
 }

@@ -20,7 +20,7 @@ use shared::domain::rule::{MAX_ROWS, Op};
 pub struct Operation {
     pub table: Table,
     pub kind: Kind,
-    /// How many rows it must touch.
+    /// The number of rows that the operation must touch.
     pub expected_rows: Option<usize>,
 }
 
@@ -31,7 +31,7 @@ pub struct Table {
     pub name: String,
 }
 
-/// What to do with the table.
+/// The kind of operation, with its rows or columns.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Kind {
     Insert { rows: Vec<Map<String, Value>> },
@@ -66,15 +66,15 @@ impl Operation {
                 return None;
             };
             let kind = match op {
-                Op::Insert => Kind::Insert { rows: listed_rows(fields, expected_rows)? },
+                Op::Insert => Kind::Insert { rows: insert_rows(fields, expected_rows)? },
                 Op::Update => {
                     let (key, set) = (columns(fields, "where"), columns(fields, "set"));
                     Kind::Update { key: key?, set: set? }
                 }
                 Op::Delete => Kind::Delete { key: columns(fields, "where")? },
             };
-            let listed = if let Kind::Insert { rows } = &kind { Some(rows.len()) } else { None };
-            Some(Self { table: table?, kind, expected_rows: listed.or(expected_rows) })
+            let row_count = if let Kind::Insert { rows } = &kind { Some(rows.len()) } else { None };
+            Some(Self { table: table?, kind, expected_rows: row_count.or(expected_rows) })
         })
     }
 }
@@ -87,8 +87,8 @@ fn columns(fields: &mut Fields<'_, '_>, name: &str) -> Option<Map<String, Value>
     })
 }
 
-/// The rows of an insert; `expected` must be their number.
-fn listed_rows(fields: &mut Fields<'_, '_>, expected: Option<usize>) -> Option<Vec<Map<String, Value>>> {
+/// The rows of an insert. `expected` must be their number.
+fn insert_rows(fields: &mut Fields<'_, '_>, expected: Option<usize>) -> Option<Vec<Map<String, Value>>> {
     fields.require(&["values"]);
     let rows = fields.read("values", rows)?;
     if let Some(expected) = expected.filter(|expected| *expected != rows.len()) {
@@ -107,8 +107,8 @@ impl Kind {
         }
     }
 
-    /// Columns that it writes.
-    pub fn written(&self) -> Vec<&str> {
+    /// The columns to write.
+    pub fn written_columns(&self) -> Vec<&str> {
         match self {
             Self::Insert { rows } => rows.first().into_iter().flat_map(Map::keys).map(String::as_str).collect(),
             Self::Update { set, .. } => set.keys().map(String::as_str).collect(),
@@ -116,8 +116,8 @@ impl Kind {
         }
     }
 
-    /// Columns by which it finds rows.
-    pub fn finding(&self) -> Vec<&str> {
+    /// The columns that select rows.
+    pub fn key_columns(&self) -> Vec<&str> {
         match self {
             Self::Insert { .. } => Vec::new(),
             Self::Update { key, .. } | Self::Delete { key } => key.keys().map(String::as_str).collect(),
@@ -128,8 +128,8 @@ impl Kind {
 impl Table {
     fn parse(text: &str) -> Option<Self> {
         let (schema, name) = text.split_once('.')?;
-        let plain = |part: &str| !part.is_empty() && part.len() <= 63 && !part.contains(['.', '\0']);
-        (plain(schema) && plain(name)).then(|| Self { schema: schema.into(), name: name.into() })
+        let is_name = |part: &str| !part.is_empty() && part.len() <= 63 && !part.contains(['.', '\0']);
+        (is_name(schema) && is_name(name)).then(|| Self { schema: schema.into(), name: name.into() })
     }
 }
 
@@ -146,10 +146,10 @@ fn rows(values: &Value) -> Result<Vec<Map<String, Value>>, String> {
     let rows = rows.ok_or("must be a list of objects")?;
     let first = &rows[0];
     if first.is_empty() {
-        return Err("has rows without a column".to_owned());
+        return Err("must have rows with at least one column".to_owned());
     }
     if rows.iter().any(|row| row.len() != first.len() || !row.keys().all(|key| first.contains_key(key))) {
-        return Err("has rows that do not all have the same columns".to_owned());
+        return Err("must have rows with the same columns".to_owned());
     }
     Ok(rows)
 }
@@ -160,28 +160,28 @@ mod tests {
     use serde_json::json;
     use shared::domain::StepError;
 
-    fn refused(inputs: &Value) -> String {
-        StepError::invalid_inputs(Operation::parse(inputs).expect_err("a refusal")).message
+    fn problem(inputs: &Value) -> String {
+        StepError::invalid_inputs(Operation::parse(inputs).expect_err("invalid inputs")).message
     }
 
     #[test]
-    fn sql_text_has_no_place_in_a_plan() {
+    fn sql_in_a_plan_is_rejected() {
         let text = json!({"table": "public.products", "op": "delete", "where": "1=0; drop table products"});
-        assert!(refused(&text).contains("inputs.where: must be an object"));
+        assert!(problem(&text).contains("inputs.where: must be an object"));
         let empty = json!({"table": "public.products", "op": "delete", "where": {}});
-        assert!(refused(&empty).contains("at least one column"));
+        assert!(problem(&empty).contains("at least one column"));
         let missing = json!({"table": "public.products", "op": "update", "set": {"price": 1}});
-        assert!(refused(&missing).contains("inputs.where"));
-        assert!(refused(&json!({"table": "products", "op": "insert"})).contains("public.products"));
-        assert!(refused(&json!({"table": "a.b", "op": "truncate"})).contains("insert, update or delete"));
-        assert!(refused(&json!({"table": "a.b", "op": "insert", "sql": "x", "values": []})).contains("inputs.sql"));
+        assert!(problem(&missing).contains("inputs.where"));
+        assert!(problem(&json!({"table": "products", "op": "insert"})).contains("public.products"));
+        assert!(problem(&json!({"table": "a.b", "op": "truncate"})).contains("insert, update or delete"));
+        assert!(problem(&json!({"table": "a.b", "op": "insert", "sql": "x", "values": []})).contains("inputs.sql"));
         let many = json!({"table": "a.b", "op": "delete", "where": {"id": 1}, "expected_rows": -1});
-        assert!(refused(&many).contains("inputs.expected_rows"));
+        assert!(problem(&many).contains("inputs.expected_rows"));
     }
 
     #[test]
-    fn rows_with_different_columns_are_refused() {
+    fn rows_with_different_columns_are_rejected() {
         let inputs = json!({"table": "a.b", "op": "insert", "values": [{"x": 1}, {"y": 1}]});
-        assert!(refused(&inputs).contains("same columns"));
+        assert!(problem(&inputs).contains("same columns"));
     }
 }

@@ -1,49 +1,48 @@
-//! Checks an operation against the rule, before any SQL is sent. Without a rule, or with one that is ambiguous, nothing
-//! is allowed.
+//! Checks an operation against the rule before the write. Without a readable rule, nothing is allowed.
 
 use serde_json::Value;
 use shared::domain::rule::Rule;
 
+use crate::error::WriteError;
 use crate::operation::{Kind, Operation};
-use crate::refusal::Refusal;
 
-/// Reads a rule as it is stored.
-pub(crate) fn read(stored: &Value) -> Result<Rule, Refusal> {
+/// Reads a stored rule.
+pub(crate) fn read(stored: &Value) -> Result<Rule, WriteError> {
     Rule::parse(stored).map_err(|problems| {
-        let why: Vec<_> = problems.iter().map(|problem| format!("{} {}", problem.path, problem.message)).collect();
-        let message = format!("the rule for this table cannot be read, so it allows nothing: {}", why.join("; "));
-        Refusal::denied("no_rule", message)
+        let problems: Vec<_> = problems.iter().map(|problem| format!("{} {}", problem.path, problem.message)).collect();
+        let message = format!("the rule for this table cannot be read, so it allows nothing: {}", problems.join("; "));
+        WriteError::denied("no_rule", message)
     })
 }
 
-/// Refuses what the rule does not allow.
-pub(crate) fn check(rule: &Rule, operation: &Operation) -> Result<(), Refusal> {
+/// Rejects an operation that the rule does not allow.
+pub(crate) fn check(rule: &Rule, operation: &Operation) -> Result<(), WriteError> {
     let (table, op) = (&operation.table, operation.kind.op());
     let Rule { allowed_ops, columns, key, max_rows, .. } = rule;
     if !allowed_ops.contains(&op) {
         let message = format!("the rule for {table} does not allow {}", op.name());
-        return Err(Refusal::denied("op_not_allowed", message));
+        return Err(WriteError::denied("op_not_allowed", message));
     }
-    let written = operation.kind.written();
-    if let Some(column) = written.iter().find(|column| !columns.iter().any(|allowed| allowed == *column)) {
+    let written_columns = operation.kind.written_columns();
+    if let Some(column) = written_columns.iter().find(|column| !columns.iter().any(|allowed| allowed == *column)) {
         let message = format!("the rule for {table} does not allow writing column \"{column}\"");
-        return Err(Refusal::denied("column_not_allowed", message));
+        return Err(WriteError::denied("column_not_allowed", message));
     }
-    let finding = operation.kind.finding();
-    let whole_key = finding.len() == key.len() && key.iter().all(|key| finding.contains(&key.as_str()));
-    if !matches!(operation.kind, Kind::Insert { .. }) && (!whole_key || key.is_empty()) {
+    let key_columns = operation.kind.key_columns();
+    let is_whole_key = key_columns.len() == key.len() && key.iter().all(|key| key_columns.contains(&key.as_str()));
+    if !matches!(operation.kind, Kind::Insert { .. }) && (!is_whole_key || key.is_empty()) {
         let message = if key.is_empty() {
-            format!("the rule for {table} has no key, so {} cannot find rows", op.name())
+            format!("the rule for {table} has no key, so it allows no {}", op.name())
         } else {
-            format!("{} on {table} must find rows by exactly {}", op.name(), key.join(", "))
+            format!("{} on {table} must select rows by exactly {}", op.name(), key.join(", "))
         };
-        return Err(Refusal::denied("predicate_not_allowed", message));
+        return Err(WriteError::denied("predicate_not_allowed", message));
     }
     if let Kind::Insert { rows } = &operation.kind
         && rows.len() > *max_rows
     {
-        let message = format!("has {} rows; the rule for {table} allows {max_rows}", rows.len());
-        return Err(Refusal::denied("too_many_rows", message));
+        let message = format!("the write has {} rows; the rule for {table} allows {max_rows}", rows.len());
+        return Err(WriteError::denied("too_many_rows", message));
     }
     Ok(())
 }
@@ -57,13 +56,13 @@ mod tests {
         let Ok(operation) = Operation::parse(inputs) else { panic!("not parsed") };
         match check(rule, &operation) {
             Ok(()) => "allowed".into(),
-            Err(Refusal::Denied(error)) => error.code,
-            Err(Refusal::Database(_)) => panic!("no database here"),
+            Err(WriteError::Denied(error)) => error.code,
+            Err(WriteError::Database(_)) => panic!("this test has no database"),
         }
     }
 
     #[test]
-    fn only_what_the_rule_names_is_allowed() {
+    fn only_what_the_rule_lists_is_allowed() {
         let stored =
             json!({"allowed_ops": ["insert", "update"], "columns": ["name", "price"], "key": ["id"], "max_rows": 1});
         let mut rule = read(&stored).unwrap_or_else(|_| panic!("a rule"));
@@ -83,8 +82,8 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_that_was_stored_before_rules_were_read_strictly_allows_nothing() {
+    fn an_invalid_stored_rule_allows_nothing() {
         let stored = json!({"allowed_ops": ["insert"], "max_rows": "1"});
-        assert!(matches!(read(&stored), Err(Refusal::Denied(_))));
+        assert!(matches!(read(&stored), Err(WriteError::Denied(_))));
     }
 }

@@ -1,60 +1,60 @@
-//! What a table's name refers to, and what a write changed besides its own rows. The facts come from the catalog, and
-//! the rule judges them.
+//! Checks the target of a write and its side effects against the rule. The data comes from the database's catalog and
+//! statistics.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shared::db::db_write::{Account, Role, RoleState};
+use shared::db::db_write::{Role, RoleState, WriteReport};
 use shared::domain::rule::{Allowance, Rule};
 use shared::view::Target;
 
+use crate::error::WriteError;
 use crate::operation::{Kind, Operation};
-use crate::refusal::Refusal;
 
-/// Refuses a role with more than its own rights.
-pub(crate) fn check_role(role: &Role) -> Result<(), Refusal> {
+/// Rejects a role that has too many rights, or that the worker cannot use.
+pub(crate) fn check_role(role: &Role) -> Result<(), WriteError> {
     let Role { name, .. } = role;
-    let why = match role.state {
+    let message = match role.state {
         RoleState::Usable => return Ok(()),
         RoleState::Missing => format!("the rule's role {name} does not exist"),
         RoleState::Superuser => format!(
             "the rule's role {name}, or a role that it is a member of, is a superuser or bypasses row level security"
         ),
-        RoleState::ReachesUs => format!("the rule's role {name} can use the schema nofx"),
+        RoleState::ReachesNofx => format!("the rule's role {name} can use the schema nofx"),
         RoleState::Owner => format!("the rule's role {name} owns the table, so its policies would not apply"),
-        RoleState::NoMember => {
+        RoleState::NotMember => {
             format!("the worker is not a member of the rule's role {name}; grant {name} to its login role")
         }
     };
-    Err(Refusal::denied("role_not_allowed", why))
+    Err(WriteError::denied("role_not_allowed", message))
 }
 
-/// Refuses a target that could do more than the rule says.
-pub(crate) fn check_target(target: &Target, operation: &Operation, rule: &Rule) -> Result<(), Refusal> {
+/// Rejects a target that could change more than the rule allows.
+pub(crate) fn check_target(target: &Target, operation: &Operation, rule: &Rule) -> Result<(), WriteError> {
     let table = &target.table;
-    let refused = |why: String| Err(Refusal::denied("target_not_allowed", why));
-    let needed = match target.kind {
+    let rejected = |message: String| Err(WriteError::denied("target_not_allowed", message));
+    let required = match target.kind {
         'r' | 'p' => None,
         'v' => Some((Allowance::View, "a view")),
         'f' => Some((Allowance::ForeignTable, "a foreign table")),
-        _ => return refused(format!("{table} is not a table")),
+        _ => return rejected(format!("{table} is not a table")),
     };
-    if let Some((allowance, what)) = needed
+    if let Some((allowance, what)) = required
         && !rule.allows(allowance)
     {
-        return refused(format!("{table} is {what}, and the rule does not allow that"));
+        return rejected(format!("{table} is {what}, and the rule does not allow that"));
     }
     if target.inherited && !rule.allows(Allowance::Inheritance) {
-        return refused(format!("other tables inherit from {table}, and the rule does not allow that"));
+        return rejected(format!("other tables inherit from {table}, and the rule does not allow that"));
     }
     if let Some(closed) = target.closed.first() {
-        return refused(format!("{table} reaches {closed}, which plans may not write"));
+        return rejected(format!("{table} leads to {closed}, which plans may not write"));
     }
     if let Some(view) = target.definer_views.first() {
         let message = format!("the view {view} runs with its owner's rights; set security_invoker = true on it");
-        return refused(message);
+        return rejected(message);
     }
     if !target.counts {
-        return refused("the server does not count changed rows (track_counts is off)".into());
+        return rejected("the server does not count changed rows (track_counts is off)".into());
     }
     check_triggers(target, rule)?;
     let reached = cascades(target, operation);
@@ -63,15 +63,15 @@ pub(crate) fn check_target(target: &Target, operation: &Operation, rule: &Rule) 
         Some(child) => {
             let op = operation.kind.op().name();
             let message = format!("{op} on {table} cascades to {child}, which the rule does not list in dependants");
-            Err(Refusal::denied("cascade_not_allowed", message))
+            Err(WriteError::denied("cascade_not_allowed", message))
         }
     }
 }
 
-fn check_triggers(target: &Target, rule: &Rule) -> Result<(), Refusal> {
+fn check_triggers(target: &Target, rule: &Rule) -> Result<(), WriteError> {
     if let Some(name) = target.deferrable.first() {
-        let message = format!("the trigger {name} is deferrable, so it could run after rows were counted");
-        return Err(Refusal::denied("trigger_not_allowed", message));
+        let message = format!("the trigger {name} is deferrable, so it could run after the rows were counted");
+        return Err(WriteError::denied("trigger_not_allowed", message));
     }
     for (name, digest) in &target.triggers {
         let message = match rule.triggers.get(name) {
@@ -79,102 +79,104 @@ fn check_triggers(target: &Target, rule: &Rule) -> Result<(), Refusal> {
             Some(_) => format!("{name} has changed since it was pinned; its sha256 is now {digest}"),
             None => format!("the rule does not pin the trigger or rewrite rule {name} (sha256 {digest})"),
         };
-        return Err(Refusal::denied("trigger_not_allowed", message));
+        return Err(WriteError::denied("trigger_not_allowed", message));
     }
     Ok(())
 }
 
-/// Tables that foreign keys would change along with this operation.
+/// The tables that foreign keys change together with this operation.
 fn cascades<'a>(target: &'a Target, operation: &Operation) -> BTreeSet<&'a str> {
-    // Tables to look from, with the columns that change there; all of them where rows go away.
-    let own = |columns: Option<BTreeSet<&'_ str>>| -> Vec<(&str, Option<BTreeSet<String>>)> {
+    // Tables to visit, with the columns that change. `None` means that rows are deleted.
+    let members = |columns: Option<BTreeSet<&'_ str>>| -> Vec<(&str, Option<BTreeSet<String>>)> {
         let columns = columns.map(|columns| columns.into_iter().map(str::to_owned).collect());
         target.members.iter().map(|member| (member.as_str(), columns.clone())).collect()
     };
-    let mut open = match &operation.kind {
+    let mut to_visit = match &operation.kind {
         Kind::Insert { .. } => return BTreeSet::new(),
-        Kind::Update { set, .. } => own(Some(set.keys().map(String::as_str).collect())),
-        Kind::Delete { .. } => own(None),
+        Kind::Update { set, .. } => members(Some(set.keys().map(String::as_str).collect())),
+        Kind::Delete { .. } => members(None),
     };
     let (mut reached, mut seen) = (BTreeSet::new(), BTreeSet::new());
-    while let Some((table, columns)) = open.pop() {
+    while let Some((table, columns)) = to_visit.pop() {
         if !seen.insert((table, columns.clone())) {
             continue;
         }
         for key in target.foreign_keys.iter().filter(|key| key.parent == table) {
-            let changes = match &columns {
+            let action = match &columns {
                 None => key.on_delete,
                 Some(columns) if key.parent_columns.iter().any(|column| columns.contains(column)) => key.on_update,
                 Some(_) => continue,
             };
-            if !matches!(changes, 'c' | 'n' | 'd') {
+            if !matches!(action, 'c' | 'n' | 'd') {
                 continue;
             }
             reached.insert(key.child.as_str());
-            let gone = columns.is_none() && changes == 'c';
-            open.push((&key.child, (!gone).then(|| key.child_columns.iter().cloned().collect())));
+            let deletes = columns.is_none() && action == 'c';
+            to_visit.push((&key.child, (!deletes).then(|| key.child_columns.iter().cloned().collect())));
         }
     }
     reached
 }
 
-/// Refuses a write that did anything but what was asked: `rows` rows of its own, and what the rule lists.
-pub(crate) fn check_account(
-    account: &Account,
+/// Rejects a write that changed more than `rows` rows of its table and the dependants in the rule.
+pub(crate) fn check_effects(
+    account: &WriteReport,
     before: &Target,
     operation: &Operation,
     rule: &Rule,
     rows: u64,
-) -> Result<(), Refusal> {
+) -> Result<(), WriteError> {
     if account.target.as_ref() != Some(before) {
-        let message = format!("{} was altered during the write", before.table);
-        return Err(Refusal::denied("target_changed", message));
+        let message = format!("the table {} was altered during the write", before.table);
+        return Err(WriteError::denied("target_changed", message));
     }
     if account.alters {
-        let message = "a trigger or function truncated or altered a table; such changes cannot be counted";
-        return Err(Refusal::denied("unexpected_effects", message));
+        let message = "a trigger or function truncated or altered a table, which the row counters do not show";
+        return Err(WriteError::denied("unexpected_effects", message));
     }
     let (mut inserted, mut updated, mut deleted) = (0, 0, 0);
-    let mut others: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut other_tables: BTreeMap<&str, u64> = BTreeMap::new();
     for effect in &account.effects {
         if effect.closed {
-            let message = format!("it would also change {}, which plans may not write", effect.table);
-            return Err(Refusal::denied("cascade_not_allowed", message));
+            let message = format!("the write would also change {}, which plans may not write", effect.table);
+            return Err(WriteError::denied("cascade_not_allowed", message));
         }
         if before.members.contains(&effect.table) {
             inserted += effect.inserted;
             updated += effect.updated;
             deleted += effect.deleted;
         } else {
-            *others.entry(&effect.root).or_default() += effect.inserted + effect.updated + effect.deleted;
+            *other_tables.entry(&effect.root).or_default() += effect.inserted + effect.updated + effect.deleted;
         }
     }
-    let as_asked = match operation.kind {
+    let is_as_expected = match operation.kind {
         Kind::Insert { .. } => (inserted, updated, deleted) == (rows, 0, 0),
-        // A row that moves to another partition is deleted here and inserted there.
+        // A row that moves to another partition is deleted in one and inserted into the other.
         Kind::Update { .. } => inserted == deleted && updated + inserted == rows,
         Kind::Delete { .. } => (inserted, updated, deleted) == (0, 0, rows),
     };
-    // A key of the table to itself may cascade within it.
-    let beyond = (inserted + updated + deleted).saturating_sub(rows);
-    let listed = rule.dependants.get(&before.table).is_some_and(|most| beyond <= *most);
-    // Rows behind a view are those of its tables, and those of a foreign table are counted elsewhere.
-    if matches!(before.kind, 'r' | 'p') && !as_asked && !listed {
+    // A foreign key of the table to itself may cascade within it.
+    let extra = (inserted + updated + deleted).saturating_sub(rows);
+    let is_listed = rule.dependants.get(&before.table).is_some_and(|max| extra <= *max);
+    // The counters of a view are those of its tables. The other server counts the rows of a foreign table.
+    if matches!(before.kind, 'r' | 'p') && !is_as_expected && !is_listed {
         let message = format!(
-            "the write inserted {inserted}, updated {updated} and deleted {deleted} rows of {}; it was meant to touch {rows}",
+            "the write inserted {inserted}, updated {updated} and deleted {deleted} rows of {}; {rows} expected",
             before.table
         );
-        return Err(Refusal::denied("unexpected_effects", message));
+        return Err(WriteError::denied("unexpected_effects", message));
     }
-    for (table, changed) in others {
+    for (table, changed) in other_tables {
         let message = match rule.dependants.get(table) {
-            Some(most) if changed <= *most => continue,
-            Some(most) => format!("it would also change {changed} rows of {table}; the rule allows {most}"),
+            Some(max) if changed <= *max => continue,
+            Some(max) => format!("the write would also change {changed} rows of {table}; the rule allows {max}"),
             None => {
-                format!("it would also change {changed} rows of {table}, which the rule does not list in dependants")
+                format!(
+                    "the write would also change {changed} rows of {table}, which the rule does not list in dependants"
+                )
             }
         };
-        return Err(Refusal::denied("cascade_not_allowed", message));
+        return Err(WriteError::denied("cascade_not_allowed", message));
     }
     Ok(())
 }
@@ -234,19 +236,19 @@ mod tests {
         operation(&json!({"table": "public.parent", "op": "update", "where": {"id": 1}, "set": {column: 2}}))
     }
 
-    fn code(checked: Result<(), Refusal>) -> String {
+    fn code(checked: Result<(), WriteError>) -> String {
         match checked {
             Ok(()) => "allowed".into(),
-            Err(Refusal::Denied(error)) => error.code,
-            Err(Refusal::Database(_)) => panic!("no database here"),
+            Err(WriteError::Denied(error)) => error.code,
+            Err(WriteError::Database(_)) => panic!("this test has no database"),
         }
     }
 
     #[test]
-    fn cascades_are_walked_from_the_operation() {
+    fn cascades_follow_the_foreign_keys_of_the_operation() {
         let target = target('r');
         assert_eq!(cascades(&target, &delete()), ["public.child", "public.grandchild"].into());
-        // The child keeps its own key when its parent's changes, so nothing goes on from there.
+        // The child's own key does not change, so the cascade ends there.
         assert_eq!(cascades(&target, &update("id")), ["public.child"].into());
         assert_eq!(cascades(&target, &update("name")), BTreeSet::new());
         let insert = operation(&json!({"table": "public.parent", "op": "insert", "values": [{"id": 1}]}));
@@ -254,28 +256,32 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_plain_table_needs_to_be_allowed() {
-        let none = rule(&json!({"dependants": {"public.child": 1, "public.grandchild": 1}}));
-        assert_eq!(code(check_target(&target('r'), &delete(), &none)), "allowed");
+    fn a_target_that_is_not_a_plain_table_needs_an_allowance() {
+        let without_allowance = rule(&json!({"dependants": {"public.child": 1, "public.grandchild": 1}}));
+        assert_eq!(code(check_target(&target('r'), &delete(), &without_allowance)), "allowed");
         for kind in ['v', 'f', 'm', 'S', 'i'] {
-            assert_eq!(code(check_target(&target(kind), &delete(), &none)), "target_not_allowed", "{kind}");
+            assert_eq!(
+                code(check_target(&target(kind), &delete(), &without_allowance)),
+                "target_not_allowed",
+                "{kind}"
+            );
         }
-        let open = rule(&json!({"dependants": {"public.child": 1, "public.grandchild": 1}, "allow": ["view"]}));
-        assert_eq!(code(check_target(&target('v'), &delete(), &open)), "allowed");
-        let refused = [
+        let with_view = rule(&json!({"dependants": {"public.child": 1, "public.grandchild": 1}, "allow": ["view"]}));
+        assert_eq!(code(check_target(&target('v'), &delete(), &with_view)), "allowed");
+        let rejected = [
             Target { closed: vec!["nofx.run".into()], ..target('v') },
             Target { inherited: true, ..target('r') },
             Target { counts: false, ..target('r') },
             Target { definer_views: vec!["public.parent".into()], ..target('v') },
         ];
-        for target in refused {
-            assert_eq!(code(check_target(&target, &delete(), &open)), "target_not_allowed", "{target:?}");
+        for target in rejected {
+            assert_eq!(code(check_target(&target, &delete(), &with_view)), "target_not_allowed", "{target:?}");
         }
         assert_eq!(code(check_target(&target('r'), &delete(), &rule(&json!({})))), "cascade_not_allowed");
     }
 
     #[test]
-    fn a_trigger_runs_only_as_the_rule_has_seen_it() {
+    fn a_trigger_runs_only_if_the_rule_pins_its_digest() {
         let digest = "a".repeat(64);
         let triggers = BTreeMap::from([("public.parent.audit".to_owned(), digest.clone())]);
         let target = Target { triggers, foreign_keys: Vec::new(), ..target('r') };
@@ -300,8 +306,8 @@ mod tests {
             deleted,
         };
         let check = |effects: Vec<Effect>, constraints: Value, rows| {
-            let account = Account { target: Some(before.clone()), effects, alters: false };
-            code(check_account(&account, &before, &delete(), &rule(&constraints), rows))
+            let account = WriteReport { target: Some(before.clone()), effects, alters: false };
+            code(check_effects(&account, &before, &delete(), &rule(&constraints), rows))
         };
         let listed = json!({"dependants": {"public.child": 2}});
         assert_eq!(check(vec![effect("parent", 0, 0, 1)], json!({}), 1), "allowed");
@@ -311,30 +317,31 @@ mod tests {
             check(vec![effect("parent", 0, 0, 1), effect("child", 0, 0, 1)], json!({}), 1),
             "cascade_not_allowed"
         );
-        // A tree: its own rows cascade, as many as the rule allows.
-        let own = json!({"dependants": {"public.parent": 2}});
-        assert_eq!(check(vec![effect("parent", 0, 0, 3)], own.clone(), 1), "allowed");
-        assert_eq!(check(vec![effect("parent", 0, 0, 4)], own, 1), "unexpected_effects");
-        let ours = Effect { closed: true, ..effect("child", 1, 0, 0) };
+        // A tree: rows of the same table cascade, up to the limit in the rule.
+        let own_rows = json!({"dependants": {"public.parent": 2}});
+        assert_eq!(check(vec![effect("parent", 0, 0, 3)], own_rows.clone(), 1), "allowed");
+        assert_eq!(check(vec![effect("parent", 0, 0, 4)], own_rows, 1), "unexpected_effects");
+        let in_closed_schema = Effect { closed: true, ..effect("child", 1, 0, 0) };
         assert_eq!(
-            check(vec![effect("parent", 0, 0, 1), ours], json!({"dependants": {"public.child": 9}}), 1),
+            check(vec![effect("parent", 0, 0, 1), in_closed_schema], json!({"dependants": {"public.child": 9}}), 1),
             "cascade_not_allowed"
         );
         let truncated =
-            Account { target: Some(before.clone()), effects: vec![effect("parent", 0, 0, 1)], alters: true };
-        assert_eq!(code(check_account(&truncated, &before, &delete(), &rule(&json!({})), 1)), "unexpected_effects");
-        // The server counts nothing, or a trigger did more.
+            WriteReport { target: Some(before.clone()), effects: vec![effect("parent", 0, 0, 1)], alters: true };
+        assert_eq!(code(check_effects(&truncated, &before, &delete(), &rule(&json!({})), 1)), "unexpected_effects");
+        // The server counts no rows, or a trigger changed more.
         assert_eq!(check(vec![], json!({}), 1), "unexpected_effects");
         assert_eq!(check(vec![effect("parent", 1, 0, 1)], json!({}), 1), "unexpected_effects");
-        let moved = Account { target: Some(before.clone()), effects: vec![effect("parent", 2, 1, 2)], alters: false };
-        assert_eq!(code(check_account(&moved, &before, &update("name"), &rule(&json!({})), 3)), "allowed");
+        let moved =
+            WriteReport { target: Some(before.clone()), effects: vec![effect("parent", 2, 1, 2)], alters: false };
+        assert_eq!(code(check_effects(&moved, &before, &update("name"), &rule(&json!({})), 3)), "allowed");
         let replaced =
-            Account { target: Some(Target { oid: 2, ..before.clone() }), effects: Vec::new(), alters: false };
-        assert_eq!(code(check_account(&replaced, &before, &delete(), &rule(&json!({})), 0)), "target_changed");
+            WriteReport { target: Some(Target { oid: 2, ..before.clone() }), effects: Vec::new(), alters: false };
+        assert_eq!(code(check_effects(&replaced, &before, &delete(), &rule(&json!({})), 0)), "target_changed");
     }
 
     #[test]
-    fn a_role_with_more_than_its_own_rights_does_not_write() {
+    fn a_role_with_too_many_rights_is_rejected() {
         let role = |state: &str| Role::deserialize(json!({"name": "w", "state": state})).unwrap();
         assert_eq!(code(check_role(&role("usable"))), "allowed");
         for state in ["missing", "superuser", "owner", "reaches_us", "no_member"] {

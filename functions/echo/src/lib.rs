@@ -5,14 +5,14 @@ use shared::domain::Outcome;
 use shared::storage::StepStore;
 use shared::worker::{ClaimedStep, Handler};
 
-/// Returns its inputs.
+/// The handler of tool `echo`.
 pub struct Echo;
 
 impl Handler for Echo {
     async fn handle(&self, step: &ClaimedStep, _: &StepStore) -> Outcome {
         match &step.inputs {
             Value::Object(inputs) => Outcome::succeeded(inputs.clone()),
-            // Plans whose inputs are not an object are refused.
+            // Unreachable: a plan whose inputs are not an object is rejected.
             _ => Outcome::succeeded(serde_json::Map::new()),
         }
     }

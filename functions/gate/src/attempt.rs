@@ -1,11 +1,11 @@
-//! The folder of one attempt: empty at its start and deleted at its end.
+//! The folder of one attempt. It is empty when the attempt starts and deleted when it ends.
 //!
 //! Layout below the work folder:
 //! ```text
 //! attempts/<id>/{workspace,base,home,tmp}   attempts/<id>.lock   installs/
 //! ```
-//! The attempt holds a file lock, which the operating system releases when the process dies. An attempt whose lock is free
-//! is therefore dead, and the next attempt deletes its folder.
+//! Each attempt holds a file lock, which the operating system releases when the process dies. If the lock is free, the
+//! attempt is dead, and the next attempt deletes its folder.
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
@@ -15,11 +15,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use uuid::Uuid;
 
-/// The folder is deleted when the last owner drops this. Work on other threads owns it too, so nothing is written after
-/// the deletion.
+/// Dropping the last owner deletes the folder. Work on other threads is an owner too, so nothing writes after the
+/// deletion.
 #[derive(Debug)]
 pub struct Attempt {
-    /// Unique. Its processes carry it as their mark.
+    /// Unique. The attempt's processes are tagged with it.
     pub id: String,
     root: PathBuf,
     lock_path: PathBuf,
@@ -28,13 +28,13 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// Creates a folder below `work_dir`, and deletes what dead attempts left there.
+    /// Creates a folder below `work_dir`, and deletes the folders of dead attempts.
     pub fn begin(work_dir: &Path) -> io::Result<Self> {
         let attempts = work_dir.join("attempts");
         private_folder(&attempts)?;
-        // Absolute and free of links, because coverage reports name files by the path that the tests saw.
+        // Resolve links, because coverage reports name files by their resolved paths.
         let attempts = attempts.canonicalize()?;
-        wipe_dead(&attempts);
+        remove_dead_attempts(&attempts);
         let id: String = Uuid::new_v4().simple().to_string().chars().take(16).collect();
         let lock_path = attempts.join(format!("{id}.lock"));
         let lock = File::create_new(&lock_path)?;
@@ -67,27 +67,27 @@ impl Attempt {
         self.root.join("tmp")
     }
 
-    /// Makes work on other threads stop at its next check.
+    /// Stops work on other threads at its next check.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
     }
 
     /// Returns an error once the attempt is cancelled.
-    pub fn check(&self) -> io::Result<()> {
+    pub fn check_cancelled(&self) -> io::Result<()> {
         if self.cancelled.load(Ordering::Relaxed) { Err(io::Error::from(io::ErrorKind::Interrupted)) } else { Ok(()) }
     }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        // If the deletion fails, the next attempt repeats it, because the lock is free then.
+        // If the deletion fails, the next attempt repeats it, because the lock is free.
         if remove(&self.root).is_ok() {
             let _ = fs::remove_file(&self.lock_path);
         }
     }
 }
 
-/// Creates a folder that other users cannot read, and its parents.
+/// Creates a folder, and its parents, that other users cannot read.
 pub fn private_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
@@ -96,7 +96,7 @@ pub fn private_folder(path: &Path) -> io::Result<()> {
 pub fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            unlock(path)?;
+            make_writable(path)?;
             fs::remove_dir_all(path)
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -104,7 +104,7 @@ pub fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-fn unlock(path: &Path) -> io::Result<()> {
+fn make_writable(path: &Path) -> io::Result<()> {
     let mut folders = vec![path.to_path_buf()];
     while let Some(folder) = folders.pop() {
         fs::set_permissions(&folder, Permissions::from_mode(0o700))?;
@@ -118,7 +118,7 @@ fn unlock(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn wipe_dead(attempts: &Path) {
+fn remove_dead_attempts(attempts: &Path) {
     let Ok(entries) = fs::read_dir(attempts) else { return };
     for lock_path in
         entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "lock"))
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_attempt_leaves_nothing_behind() {
+    fn a_dropped_attempt_deletes_its_folder() {
         let work = tempfile::tempdir().unwrap();
         let attempt = Attempt::begin(work.path()).unwrap();
         let locked = attempt.workspace().join("a");
@@ -147,20 +147,20 @@ mod tests {
     }
 
     #[test]
-    fn what_a_dead_process_left_is_wiped_and_what_another_uses_is_not() {
+    fn the_folder_of_a_dead_attempt_is_deleted_and_one_in_use_is_not() {
         let work = tempfile::tempdir().unwrap();
-        let living = Attempt::begin(work.path()).unwrap();
+        let live = Attempt::begin(work.path()).unwrap();
         let attempts = work.path().join("attempts");
         fs::create_dir_all(attempts.join("dead/workspace")).unwrap();
         fs::write(attempts.join("dead.lock"), "").unwrap();
         let next = Attempt::begin(work.path()).unwrap();
         assert!(!attempts.join("dead").exists() && !attempts.join("dead.lock").exists());
-        assert!(living.workspace().exists() && next.workspace().exists());
-        assert_ne!(living.id, next.id);
+        assert!(live.workspace().exists() && next.workspace().exists());
+        assert_ne!(live.id, next.id);
     }
 
     #[test]
-    fn others_cannot_read_an_attempt() {
+    fn other_users_cannot_read_an_attempt() {
         let work = tempfile::tempdir().unwrap();
         let attempt = Attempt::begin(work.path()).unwrap();
         assert_eq!(fs::metadata(attempt.workspace()).unwrap().permissions().mode() & 0o077, 0);

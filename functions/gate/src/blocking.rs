@@ -1,9 +1,9 @@
-//! Work for threads of its own.
+//! Blocking work.
 
 use tokio::task::{self, JoinHandle};
 use tracing::Span;
 
-/// `tokio::task::spawn_blocking`, whose log lines stay those of the attempt.
+/// Like `tokio::task::spawn_blocking`, but keeps the current span, so that log lines carry the attempt's fields.
 pub(crate) fn spawn_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
     let span = Span::current();
     task::spawn_blocking(move || span.in_scope(work))

@@ -1,4 +1,4 @@
-//! Settings of a deployment for its gates. Plain values: only `shared::config` reads the environment.
+//! A deployment's settings for its gates. Only `shared::config` reads the environment.
 
 use std::env;
 use std::path::{self, PathBuf};
@@ -9,10 +9,10 @@ use crate::unpack::Limits;
 
 #[derive(Debug, Clone)]
 pub struct GateConfig {
-    /// The folder that is judged if a plan names no workspace, and the base that it is compared with.
+    /// The folder to check if a plan names no workspace, and the base to compare it with.
     pub default_workspace: Option<PathBuf>,
     pub default_base: Option<PathBuf>,
-    /// Holds attempts and stored installations, and nothing else.
+    /// Holds only attempts and cached installations.
     pub work_dir: PathBuf,
     /// PATH of every command: where `node`, `npm` and `sh` are found.
     pub search_path: String,
@@ -22,9 +22,9 @@ pub struct GateConfig {
     /// does not contain them.
     pub npm_user_config: Option<PathBuf>,
     pub install_timeout: Duration,
-    /// How much of a step's time is reserved for judging and for storing the evidence.
+    /// The part of a step's time reserved for judging coverage and storing the evidence.
     pub margin: Duration,
-    /// How many installations are kept. The oldest are deleted first.
+    /// How many installations the cache holds. It deletes the oldest first.
     pub max_installs: usize,
     pub max_packed_bytes: u64,
     pub unpack: Limits,
@@ -66,8 +66,8 @@ impl GateConfig {
         }
     }
 
-    /// Adds the folder in which this PATH finds `node`, in front: version managers keep it in unusual places. The rest
-    /// of this PATH is not used.
+    /// Puts the folder in which this PATH finds `node` first, because version managers install it in unusual places.
+    /// Ignores the rest of this PATH.
     #[must_use]
     pub fn with_node_from(mut self, search_path: &str) -> Self {
         let has_node = |folder: &PathBuf| folder.is_absolute() && folder.join("node").is_file();
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_folder_of_node_is_taken_from_a_users_path() {
+    fn only_the_folder_of_node_is_used_from_a_users_path() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("node"), "").unwrap();
         let users = format!("/somewhere/secret:{}:/usr/bin", folder.path().display());

@@ -1,5 +1,5 @@
-//! One examination: lay out the workspace, install, run the command, judge. It uses neither storage nor database: bytes
-//! in, findings out.
+//! Runs one gate: prepare the workspace, install dependencies, run the command, judge the result. Uses neither storage
+//! nor database: archives in, evidence out.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,28 +13,30 @@ use tokio::sync::OnceCell;
 use crate::attempt::Attempt;
 use crate::blocking::spawn_blocking;
 use crate::config::GateConfig;
-use crate::coverage::{CannotJudge, ChangeSet, Judgement, Options, Report, Verdict, judge, parse_istanbul};
-use crate::finding::{Capabilities, Digests, Evidence, GateVerdict, Reason, Stop, Toolchain, Trouble, telling_lines};
-use crate::install::{Installed, bare_environment, give_back, install};
+use crate::coverage::{ChangeSet, CoverageError, Judgement, Options, Report, Verdict, judge, parse_istanbul};
+use crate::finding::{
+    Capabilities, Digests, Evidence, ExamineError, GateVerdict, InfraError, Reason, Toolchain, error_lines,
+};
+use crate::install::{Installed, check_in, install, minimal_environment};
+use crate::install_cache::{CheckedOut, InstallCache};
 use crate::package::Package;
-use crate::pool::{Lent, Pool};
-use crate::process::{self, Command, Ended, Exit};
+use crate::process::{self, Command, CommandResult, Exit};
 use crate::tree;
-use crate::workspace::{Archives, Laid, lay};
+use crate::workspace::{Archives, PreparedWorkspace, prepare};
 
-/// What a gate checks.
+/// The check that a gate runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Gate {
+pub enum GateKind {
     Typecheck,
     Lint,
     Unit,
 }
 
-impl Gate {
+impl GateKind {
     pub const ALL: [Self; 3] = [Self::Typecheck, Self::Lint, Self::Unit];
 
-    /// The gate of a tool `gate:<name>`, if there is one of that name.
-    pub fn of_tool(tool: &str) -> Option<Self> {
+    /// The kind of a tool `gate:<name>`. `None` if the name is unknown.
+    pub fn from_tool(tool: &str) -> Option<Self> {
         let name = tool.strip_prefix("gate:")?;
         Self::ALL.into_iter().find(|gate| gate.name() == name)
     }
@@ -59,7 +61,7 @@ impl Gate {
 /// What to examine, and for whom.
 #[derive(Debug, Clone)]
 pub struct Request {
-    pub gate: Gate,
+    pub gate: GateKind,
     pub tool: String,
     pub tenant: String,
     pub run_id: String,
@@ -69,18 +71,18 @@ pub struct Request {
     pub archives: Option<Archives>,
 }
 
-/// Examines workspaces, one attempt at a time or several.
+/// Runs gates. Attempts may run concurrently.
 #[derive(Debug)]
 pub struct Examiner {
     config: GateConfig,
-    pool: Arc<Pool>,
+    installs: Arc<InstallCache>,
     toolchain: OnceCell<Toolchain>,
 }
 
-/// Cancels an attempt whose future was dropped. Its work on other threads stops, and the last owner deletes the folder.
-struct Ending(Arc<Attempt>);
+/// Cancels an attempt whose future is dropped: its work on other threads stops, and the last owner deletes the folder.
+struct CancelOnDrop(Arc<Attempt>);
 
-impl Drop for Ending {
+impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         self.0.cancel();
     }
@@ -88,51 +90,52 @@ impl Drop for Ending {
 
 impl Examiner {
     pub fn new(config: GateConfig) -> Self {
-        let pool = Arc::new(Pool::new(config.work_dir.join("installs"), config.max_installs));
-        Self { config, pool, toolchain: OnceCell::new() }
+        let installs = Arc::new(InstallCache::new(config.work_dir.join("installs"), config.max_installs));
+        Self { config, installs, toolchain: OnceCell::new() }
     }
 
     pub fn config(&self) -> &GateConfig {
         &self.config
     }
 
-    /// Examines a workspace. A failed check is a finding. `Trouble` is what the workspace is not at fault for.
-    pub async fn examine(&self, request: Request) -> Result<Evidence, Trouble> {
+    /// Runs a gate. A failed check is evidence with the verdict `failed`. An `InfraError` is not the workspace's fault.
+    pub async fn examine(&self, request: Request) -> Result<Evidence, InfraError> {
         // A short step reserves at most a quarter of its time.
         let margin = self.config.margin.min(request.timeout / 4);
         let deadline = Instant::now() + request.timeout.saturating_sub(margin);
         let work_dir = self.config.work_dir.clone();
         let attempt = spawn_blocking(move || Attempt::begin(&work_dir));
-        let attempt = Arc::new(attempt.await.map_err(Trouble::stopped)??);
-        let ending = Ending(Arc::clone(&attempt));
-        let mut evidence = begin(&request);
-        let mut lent = None;
-        let ended = self.work(request, &attempt, deadline, &mut evidence, &mut lent).await;
-        if let Some(lent) = lent {
-            give_back(&self.pool, &attempt, lent).await;
+        let attempt = Arc::new(attempt.await.map_err(InfraError::task_failed)??);
+        let cancel_on_drop = CancelOnDrop(Arc::clone(&attempt));
+        let mut evidence = new_evidence(&request);
+        let mut checked_out = None;
+        let result = self.run(request, &attempt, deadline, &mut evidence, &mut checked_out).await;
+        if let Some(checked_out) = checked_out {
+            check_in(&self.installs, &attempt, checked_out).await;
         }
-        drop(ending);
-        // On another thread, because thousands of files may have to be deleted.
+        drop(cancel_on_drop);
+        // Deleting thousands of files blocks, so use another thread.
         let _ = spawn_blocking(move || drop(attempt)).await;
-        let (verdict, reason) = match ended {
+        let (verdict, reason) = match result {
             Ok(reason) => (GateVerdict::Passed, reason),
-            Err(Stop::Failed(reason)) => (GateVerdict::Failed, reason),
-            Err(Stop::Trouble(trouble)) => return Err(trouble),
+            Err(ExamineError::GateFailed(reason)) => (GateVerdict::Failed, reason),
+            Err(ExamineError::Infra(error)) => return Err(error),
         };
         Ok(Evidence { verdict, reason, finished_at_ms: now_ms(), ..evidence })
     }
 
-    /// The reason why the gate passes.
-    async fn work(
+    /// Returns the reason why the gate passes.
+    async fn run(
         &self,
         request: Request,
         attempt: &Arc<Attempt>,
         deadline: Instant,
         evidence: &mut Evidence,
-        lent: &mut Option<Lent>,
-    ) -> Result<Reason, Stop> {
+        checked_out: &mut Option<CheckedOut>,
+    ) -> Result<Reason, ExamineError> {
         let gate = request.gate;
-        let Laid { digests, changes } = lay(request.archives, &self.config, attempt, gate == Gate::Unit).await?;
+        let PreparedWorkspace { digests, changes } =
+            prepare(request.archives, &self.config, attempt, gate == GateKind::Unit).await?;
         evidence.digests = digests;
         let package = Package::read(&attempt.workspace())?;
         evidence.digests.package_lock = package.lock.as_ref().map(|lock| lock.sha256.clone());
@@ -140,30 +143,31 @@ impl Examiner {
         let command = vec!["npm".to_string(), "run".into(), "--silent".into(), script.into()];
         (evidence.command, evidence.script) = (Some(command.clone()), Some(text.to_string()));
         evidence.toolchain = self.toolchain(attempt).await?;
-        let surroundings = (request.tenant.as_str(), &evidence.toolchain);
-        let installed = install(&self.pool, &self.config, attempt, &package, surroundings, left(deadline)).await?;
-        *lent = note_install(installed, evidence, &attempt.workspace())?;
-        let marker = attempt.temporary().join("tests-began");
-        fs::write(&marker, "")?;
+        let environment = (request.tenant.as_str(), &evidence.toolchain);
+        let installed =
+            install(&self.installs, &self.config, attempt, &package, environment, remaining(deadline)).await?;
+        *checked_out = record_install(installed, evidence, &attempt.workspace())?;
+        let start_marker = attempt.temporary().join("tests-started");
+        fs::write(&start_marker, "")?;
         let run = Command {
-            line: command,
-            folder: attempt.workspace(),
-            environment: bare_environment(&self.config, attempt),
-            limit: left(deadline),
-            mark: attempt.id.clone(),
+            argv: command,
+            current_dir: attempt.workspace(),
+            environment: minimal_environment(&self.config, attempt),
+            timeout: remaining(deadline),
+            tag: attempt.id.clone(),
         };
-        let ended = process::run(&run).await?;
-        note_end(&ended, evidence, &attempt.workspace());
-        evidence.run_ms = Some(millis(ended.took));
+        let result = process::run(&run).await?;
+        record_command(&result, evidence, &attempt.workspace());
+        evidence.run_ms = Some(millis(result.duration));
         if let Some(changes) = changes {
-            let (judgement, digests) = self.judge_coverage(changes, attempt, marker).await?;
+            let (judgement, digests) = self.judge_coverage(changes, attempt, start_marker).await?;
             (evidence.coverage, evidence.digests.coverage_reports) = (Some(judgement), digests);
         }
         Ok(conclude(script, evidence)?)
     }
 
-    /// Versions of Node and npm, asked for once per process.
-    async fn toolchain(&self, attempt: &Attempt) -> Result<Toolchain, Stop> {
+    /// The versions of Node and npm, read once per process.
+    async fn toolchain(&self, attempt: &Attempt) -> Result<Toolchain, ExamineError> {
         if let Some(known) = self.toolchain.get() {
             return Ok(known.clone());
         }
@@ -175,15 +179,15 @@ impl Examiner {
 
     async fn version(&self, program: &str, attempt: &Attempt) -> Result<String, Reason> {
         let command = Command {
-            line: vec![program.to_string(), "--version".into()],
-            folder: attempt.home(),
-            environment: bare_environment(&self.config, attempt),
-            limit: Duration::from_secs(30),
-            mark: attempt.id.clone(),
+            argv: vec![program.to_string(), "--version".into()],
+            current_dir: attempt.home(),
+            environment: minimal_environment(&self.config, attempt),
+            timeout: Duration::from_secs(30),
+            tag: attempt.id.clone(),
         };
-        let Ok(Ended { exit: Exit::Code(0), output, .. }) = process::run(&command).await else {
+        let Ok(CommandResult { exit: Exit::Code(0), output, .. }) = process::run(&command).await else {
             let path = &self.config.search_path;
-            let message = format!("{program} cannot be run from PATH {path}, so no command of the workspace can run");
+            let message = format!("{program} cannot run from PATH {path}, so no command of the workspace can run");
             return Err(Reason::new("toolchain_missing", message));
         };
         Ok(output.tail().trim().to_string())
@@ -191,53 +195,53 @@ impl Examiner {
 
     async fn judge_coverage(
         &self,
-        changes: Result<ChangeSet, CannotJudge>,
+        changes: Result<ChangeSet, CoverageError>,
         attempt: &Arc<Attempt>,
-        marker: PathBuf,
-    ) -> Result<(Judgement, BTreeMap<String, String>), Trouble> {
+        start_marker: PathBuf,
+    ) -> Result<(Judgement, BTreeMap<String, String>), InfraError> {
         let config = &self.config;
         let options = Options {
             threshold: config.coverage_threshold,
             strict_arms: config.strict_arms,
             root: attempt.workspace().to_string_lossy().into_owned(),
         };
-        let (most, attempt) = (config.max_report_bytes, Arc::clone(attempt));
+        let (max_bytes, attempt) = (config.max_report_bytes, Arc::clone(attempt));
         let judged = spawn_blocking(move || {
             let mut digests = BTreeMap::new();
             let judgement = changes.and_then(|changes| {
-                let reports = read_reports(&attempt.workspace(), &marker, most, &mut digests)?;
+                let reports = read_reports(&attempt.workspace(), &start_marker, max_bytes, &mut digests)?;
                 Ok(judge(&changes, &reports, &options))
             });
-            (judgement.unwrap_or_else(|why| Judgement::unjudged(why, options.threshold)), digests)
+            (judgement.unwrap_or_else(|error| Judgement::unjudged(error, options.threshold)), digests)
         });
-        judged.await.map_err(Trouble::stopped)
+        judged.await.map_err(InfraError::task_failed)
     }
 }
 
-/// The Istanbul reports of the root and of each package. Reports from before the tests are refused.
+/// Reads the Istanbul reports of the root and of each package. Rejects a report that is older than the tests.
 fn read_reports(
     root: &Path,
-    marker: &Path,
-    most: u64,
+    start_marker: &Path,
+    max_bytes: u64,
     digests: &mut BTreeMap<String, String>,
-) -> Result<Vec<Report>, CannotJudge> {
+) -> Result<Vec<Report>, CoverageError> {
     let unreadable = |path: &Path, why: &str| {
-        CannotJudge::new("report_unparsable", format!("the coverage report {} cannot be read: {why}", path.display()))
+        CoverageError::new("report_unparsable", format!("the coverage report {} cannot be read: {why}", path.display()))
     };
-    // Compare with a file's time, because the file system's clock may lag behind the process's clock.
-    let began = fs::metadata(marker)
+    // Compare two file times, because the file system's clock may lag behind the process's clock.
+    let started = fs::metadata(start_marker)
         .and_then(|found| found.modified())
-        .map_err(|error| unreadable(marker, &error.to_string()))?;
+        .map_err(|error| unreadable(start_marker, &error.to_string()))?;
     let mut reports = Vec::new();
     for project in tree::projects(root).map_err(|error| unreadable(root, &error.to_string()))? {
         let path = project.join("coverage/coverage-final.json");
         let Ok(found) = fs::symlink_metadata(root.join(&path)) else { continue };
-        if !found.is_file() || found.len() > most {
-            return Err(unreadable(&path, &format!("it is not a file of at most {most} bytes")));
+        if !found.is_file() || found.len() > max_bytes {
+            return Err(unreadable(&path, &format!("it is not a file of at most {max_bytes} bytes")));
         }
-        if found.modified().map_err(|error| unreadable(&path, &error.to_string()))? < began {
-            let message = format!("the coverage report {} was written before the tests began", path.display());
-            return Err(CannotJudge::new("report_stale", message));
+        if found.modified().map_err(|error| unreadable(&path, &error.to_string()))? < started {
+            let message = format!("the coverage report {} was written before the tests started", path.display());
+            return Err(CoverageError::new("report_stale", message));
         }
         let bytes = fs::read(root.join(&path)).map_err(|error| unreadable(&path, &error.to_string()))?;
         digests.insert(path.display().to_string(), sha256_hex(&bytes));
@@ -246,7 +250,7 @@ fn read_reports(
     Ok(reports)
 }
 
-fn begin(request: &Request) -> Evidence {
+fn new_evidence(request: &Request) -> Evidence {
     Evidence {
         schema: "nofx.gate_evidence.v1",
         gate: request.gate.name().to_string(),
@@ -271,71 +275,71 @@ fn begin(request: &Request) -> Evidence {
         output_tail: String::new(),
         digests: Digests::default(),
         toolchain: Toolchain::default(),
-        capabilities: Capabilities::here(),
+        capabilities: Capabilities::current(),
         coverage: None,
     }
 }
 
 fn script<'a>(package: &'a Package, names: &'a [String]) -> Result<(&'a str, &'a str), Reason> {
     package.script(names).ok_or_else(|| {
-        let message = format!("package.json has no script named {}, so there is no command to run", names.join(" or "));
+        let message = format!("package.json has no script named {}; add one", names.join(" or "));
         Reason::new("no_command", message)
     })
 }
 
-fn note_install(installed: Installed, evidence: &mut Evidence, root: &Path) -> Result<Option<Lent>, Reason> {
-    let (how, took, lent) = match installed {
-        Installed::None => ("none", None, None),
-        Installed::Stored(took, lent) => ("stored", Some(took), Some(lent)),
-        Installed::Fresh(took, lent) => ("fresh", Some(took), lent),
-        Installed::Refused(reason, ended) => {
-            if let Some(ended) = ended {
-                note_end(&ended, evidence, root);
-                evidence.install_ms = Some(millis(ended.took));
+fn record_install(installed: Installed, evidence: &mut Evidence, root: &Path) -> Result<Option<CheckedOut>, Reason> {
+    let (how, took, checked_out) = match installed {
+        Installed::NotNeeded => ("none", None, None),
+        Installed::FromCache(took, checked_out) => ("stored", Some(took), Some(checked_out)),
+        Installed::New(took, checked_out) => ("fresh", Some(took), checked_out),
+        Installed::Failed(reason, result) => {
+            if let Some(result) = result {
+                record_command(&result, evidence, root);
+                evidence.install_ms = Some(millis(result.duration));
             }
             return Err(reason);
         }
     };
     (evidence.install, evidence.install_ms) = (Some(how), took.map(millis));
-    Ok(lent)
+    Ok(checked_out)
 }
 
-fn note_end(ended: &Ended, evidence: &mut Evidence, root: &Path) {
-    match ended.exit {
+fn record_command(result: &CommandResult, evidence: &mut Evidence, root: &Path) {
+    match result.exit {
         Exit::Code(code) => evidence.exit_code = Some(code),
         Exit::Signal(signal) => evidence.signal = Some(signal),
         Exit::TimedOut => evidence.timed_out = true,
     }
-    evidence.output_bytes = ended.output.bytes;
+    evidence.output_bytes = result.output.bytes;
     let relative = |text: String| text.replace(&format!("{}/", root.display()), "");
-    evidence.output_head = ended.output.head().map(relative);
-    evidence.output_tail = relative(ended.output.tail());
-    evidence.digests.output = Some(hex(&ended.output.sha256()));
+    evidence.output_head = result.output.head().map(relative);
+    evidence.output_tail = relative(result.output.tail());
+    evidence.digests.output = Some(hex(&result.output.sha256()));
 }
 
 fn conclude(script: &str, evidence: &Evidence) -> Result<Reason, Reason> {
     let gate = &evidence.gate;
     let output = format!("{}\n{}", evidence.output_head.as_deref().unwrap_or_default(), evidence.output_tail);
-    let said = || match telling_lines(&output) {
+    let printed = || match error_lines(&output) {
         lines if lines.is_empty() => " and printed nothing".to_string(),
         lines => format!(":\n{lines}"),
     };
     if evidence.timed_out {
-        return Err(Reason::new("timed_out", format!("{gate}: `npm run {script}` did not end in time and was killed")));
+        return Err(Reason::new("timed_out", format!("{gate}: `npm run {script}` timed out and was killed")));
     }
     match evidence.exit_code {
         Some(0) => {}
         Some(code) => {
             return Err(Reason::new(
                 "command_failed",
-                format!("{gate}: `npm run {script}` exited with code {code}{}", said()),
+                format!("{gate}: `npm run {script}` exited with code {code}{}", printed()),
             ));
         }
         None => {
             let signal = evidence.signal.unwrap_or(0);
             return Err(Reason::new(
                 "command_killed",
-                format!("{gate}: `npm run {script}` was killed by signal {signal}{}", said()),
+                format!("{gate}: `npm run {script}` was killed by signal {signal}{}", printed()),
             ));
         }
     }
@@ -351,7 +355,7 @@ fn conclude(script: &str, evidence: &Evidence) -> Result<Reason, Reason> {
     }
 }
 
-fn left(deadline: Instant) -> Duration {
+fn remaining(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())
 }
 

@@ -6,7 +6,7 @@ use serde_json::json;
 use shared::domain::outcome::NewGateStatus;
 
 use super::*;
-use crate::workspace::Stored;
+use crate::workspace::StoredArchive;
 
 /// A workspace with these scripts, no dependencies, and a work folder. Scripts are plain shell and node.
 struct Sample {
@@ -33,23 +33,23 @@ impl Sample {
         fs::write(path, text).unwrap();
     }
 
-    async fn examine(&self, gate: Gate) -> Evidence {
+    async fn examine(&self, gate: GateKind) -> Evidence {
         self.examine_archives(gate, None, Duration::from_mins(1)).await
     }
 
-    async fn examine_archives(&self, gate: Gate, archives: Option<Archives>, timeout: Duration) -> Evidence {
+    async fn examine_archives(&self, gate: GateKind, archives: Option<Archives>, timeout: Duration) -> Evidence {
         Examiner::new(self.config.clone()).examine(request(gate, archives, timeout)).await.unwrap()
     }
 
-    /// Asserts that no file of an attempt is left.
-    fn assert_wiped(&self) {
-        let left: Vec<_> =
+    /// Asserts that no attempt left a file.
+    fn assert_deleted(&self) {
+        let leftover: Vec<_> =
             fs::read_dir(self.work.path().join("attempts")).unwrap().flatten().map(|entry| entry.path()).collect();
-        assert!(left.is_empty(), "{left:?}");
+        assert!(leftover.is_empty(), "{leftover:?}");
     }
 }
 
-fn request(gate: Gate, archives: Option<Archives>, timeout: Duration) -> Request {
+fn request(gate: GateKind, archives: Option<Archives>, timeout: Duration) -> Request {
     Request {
         gate,
         tool: format!("gate:{}", gate.name()),
@@ -63,7 +63,7 @@ fn request(gate: Gate, archives: Option<Archives>, timeout: Duration) -> Request
 }
 
 /// A command that writes an Istanbul report for `src/a.js` with these hits of its lines.
-fn reporting(hits: &[u64]) -> String {
+fn report_script(hits: &[u64]) -> String {
     let place = |line: usize, column: u64| json!({"line": line + 1, "column": column});
     let map: serde_json::Map<_, _> =
         (0..hits.len()).map(|at| (at.to_string(), json!({"start": place(at, 0), "end": place(at, 9)}))).collect();
@@ -77,17 +77,17 @@ fn reporting(hits: &[u64]) -> String {
 
 fn unit_sample(hits: &[u64]) -> Sample {
     let sample = Sample::new(&[("coverage", "node make-report.cjs")]);
-    // Because of the leading dot the script itself is not a source that needs coverage.
+    // A file that starts with a dot is not a source, so the script itself needs no coverage.
     sample.write("package.json", &json!({"scripts": {"coverage": "node .report.cjs"}}).to_string());
-    sample.write(".report.cjs", &reporting(hits));
+    sample.write(".report.cjs", &report_script(hits));
     sample.write("src/a.js", &"f();\n".repeat(hits.len()));
     sample
 }
 
 #[tokio::test]
-async fn a_passing_command_passes_with_its_evidence() {
+async fn a_passing_command_passes_with_evidence() {
     let sample = Sample::new(&[("lint", "echo fine")]);
-    let evidence = sample.examine(Gate::Lint).await;
+    let evidence = sample.examine(GateKind::Lint).await;
     assert_eq!((evidence.verdict, evidence.reason.code), (GateVerdict::Passed, "command_succeeded"));
     assert_eq!((evidence.exit_code, evidence.output_tail.as_str()), (Some(0), "fine\n"));
     assert_eq!(evidence.command.unwrap(), ["npm", "run", "--silent", "lint"]);
@@ -96,13 +96,13 @@ async fn a_passing_command_passes_with_its_evidence() {
     assert_eq!(evidence.digests.workspace_kind, Some("tree"));
     assert!(evidence.toolchain.node.starts_with('v'));
     assert!(evidence.coverage.is_none());
-    sample.assert_wiped();
+    sample.assert_deleted();
 }
 
 #[tokio::test]
-async fn a_failing_command_fails_with_a_reason_that_a_person_understands() {
+async fn a_failing_command_fails_with_its_error_lines() {
     let sample = Sample::new(&[("lint", "echo \"$PWD/src/a.ts\"; echo '  2:3  error  Unexpected any'; exit 2")]);
-    let evidence = sample.examine(Gate::Lint).await;
+    let evidence = sample.examine(GateKind::Lint).await;
     assert_eq!(
         (evidence.verdict, evidence.reason.code, evidence.exit_code),
         (GateVerdict::Failed, "command_failed", Some(2))
@@ -111,25 +111,25 @@ async fn a_failing_command_fails_with_a_reason_that_a_person_understands() {
         evidence.reason.message,
         "lint: `npm run lint` exited with code 2:\nsrc/a.ts\n  2:3  error  Unexpected any"
     );
-    sample.assert_wiped();
+    sample.assert_deleted();
 }
 
 #[tokio::test]
-async fn without_a_workspace_a_package_or_a_script_there_is_no_pass() {
+async fn a_gate_without_a_workspace_package_or_script_fails() {
     let mut sample = Sample::new(&[("lint", "true")]);
-    assert_eq!(sample.examine(Gate::Typecheck).await.reason.code, "no_command");
+    assert_eq!(sample.examine(GateKind::Typecheck).await.reason.code, "no_command");
     fs::remove_file(sample.folder.path().join("package.json")).unwrap();
-    assert_eq!(sample.examine(Gate::Lint).await.reason.code, "no_command");
+    assert_eq!(sample.examine(GateKind::Lint).await.reason.code, "no_command");
     sample.config.default_workspace = None;
-    assert_eq!(sample.examine(Gate::Lint).await.reason.code, "no_workspace");
+    assert_eq!(sample.examine(GateKind::Lint).await.reason.code, "no_workspace");
     sample.config.default_workspace = Some("/nonexistent/workspace".into());
-    assert_eq!(sample.examine(Gate::Lint).await.reason.code, "no_workspace");
+    assert_eq!(sample.examine(GateKind::Lint).await.reason.code, "no_workspace");
 }
 
 #[tokio::test]
-async fn a_command_sees_no_secret_and_not_the_users_home() {
+async fn a_command_sees_no_secret_and_another_home() {
     let sample = Sample::new(&[("lint", "env")]);
-    let seen = sample.examine(Gate::Lint).await.output_tail;
+    let seen = sample.examine(GateKind::Lint).await.output_tail;
     assert!(seen.contains("CI=1") && seen.contains("HOME="));
     let names: Vec<&str> = seen.lines().filter_map(|line| line.split('=').next()).collect();
     let known = [
@@ -157,17 +157,17 @@ async fn a_command_sees_no_secret_and_not_the_users_home() {
 }
 
 #[tokio::test]
-async fn a_command_that_never_ends_is_killed_and_leaves_nothing() {
+async fn a_command_that_never_ends_is_killed_and_its_folder_deleted() {
     let sample = Sample::new(&[("lint", "sleep 60 & sleep 60")]);
     let started = Instant::now();
-    let evidence = sample.examine_archives(Gate::Lint, None, Duration::from_secs(4)).await;
+    let evidence = sample.examine_archives(GateKind::Lint, None, Duration::from_secs(4)).await;
     assert_eq!((evidence.reason.code, evidence.timed_out, evidence.exit_code), ("timed_out", true, None));
     assert!(started.elapsed() < Duration::from_secs(20));
-    sample.assert_wiped();
+    sample.assert_deleted();
 }
 
 #[tokio::test]
-async fn a_dropped_examination_leaves_no_folder() {
+async fn dropping_the_call_deletes_the_folder() {
     let sample = Sample::new(&[("lint", "touch began; sleep 60")]);
     let attempts = sample.work.path().join("attempts");
     let began = || {
@@ -179,46 +179,46 @@ async fn a_dropped_examination_leaves_no_folder() {
     };
     let examiner = Examiner::new(sample.config.clone());
     tokio::select! {
-        _ = examiner.examine(request(Gate::Lint, None, Duration::from_mins(1))) => panic!("it ended by itself"),
+        _ = examiner.examine(request(GateKind::Lint, None, Duration::from_mins(1))) => panic!("the gate ended by itself"),
         () = async { while !began() { tokio::time::sleep(Duration::from_millis(20)).await } } => {}
     }
-    sample.assert_wiped();
+    sample.assert_deleted();
 }
 
 #[tokio::test]
 async fn a_command_cannot_change_the_default_workspace() {
     let sample = Sample::new(&[("lint", "echo evil > package.json")]);
-    sample.examine(Gate::Lint).await;
+    sample.examine(GateKind::Lint).await;
     assert!(fs::read_to_string(sample.folder.path().join("package.json")).unwrap().contains("scripts"));
 }
 
 #[tokio::test]
-async fn dependencies_without_a_lock_are_not_installed() {
+async fn dependencies_without_a_lockfile_are_not_installed() {
     let sample = Sample::new(&[]);
     sample.write("package.json", r#"{"scripts": {"lint": "true"}, "devDependencies": {"a": "1.0.0"}}"#);
-    assert_eq!(sample.examine(Gate::Lint).await.reason.code, "no_lockfile");
+    assert_eq!(sample.examine(GateKind::Lint).await.reason.code, "no_lockfile");
 }
 
 #[tokio::test]
-async fn a_lock_that_does_not_fit_its_package_is_the_workspaces_fault() {
+async fn a_lockfile_that_does_not_match_its_package_fails_the_gate() {
     let sample = Sample::new(&[]);
     sample.write("package.json", r#"{"scripts": {"lint": "true"}, "dependencies": {"a": "1.0.0"}}"#);
     sample.write("package-lock.json", "not json");
-    let evidence = sample.examine(Gate::Lint).await;
+    let evidence = sample.examine(GateKind::Lint).await;
     assert_eq!(evidence.reason.code, "install_failed");
     assert!(evidence.exit_code.is_some_and(|code| code != 0));
 }
 
 #[tokio::test]
-async fn a_gate_without_node_says_so() {
+async fn a_gate_without_node_reports_the_missing_toolchain() {
     let mut sample = Sample::new(&[("lint", "true")]);
     sample.config.search_path = "/nonexistent".into();
-    assert_eq!(sample.examine(Gate::Lint).await.reason.code, "toolchain_missing");
+    assert_eq!(sample.examine(GateKind::Lint).await.reason.code, "toolchain_missing");
 }
 
 #[tokio::test]
 async fn covered_lines_pass_the_unit_gate() {
-    let evidence = unit_sample(&[1, 1]).examine(Gate::Unit).await;
+    let evidence = unit_sample(&[1, 1]).examine(GateKind::Unit).await;
     assert_eq!(
         (evidence.verdict, evidence.reason.code),
         (GateVerdict::Passed, "threshold_met"),
@@ -231,7 +231,7 @@ async fn covered_lines_pass_the_unit_gate() {
 
 #[tokio::test]
 async fn passing_tests_with_uncovered_lines_fail_the_unit_gate() {
-    let evidence = unit_sample(&[1, 0]).examine(Gate::Unit).await;
+    let evidence = unit_sample(&[1, 0]).examine(GateKind::Unit).await;
     assert_eq!(
         (evidence.verdict, evidence.reason.code, evidence.exit_code),
         (GateVerdict::Failed, "below_threshold", Some(0))
@@ -240,7 +240,7 @@ async fn passing_tests_with_uncovered_lines_fail_the_unit_gate() {
 }
 
 #[tokio::test]
-async fn only_changed_lines_are_judged_when_there_is_a_base() {
+async fn with_a_base_only_changed_lines_are_judged() {
     let mut sample = unit_sample(&[0, 1]);
     let base = tempfile::tempdir().unwrap();
     for path in ["package.json", ".report.cjs"] {
@@ -249,46 +249,46 @@ async fn only_changed_lines_are_judged_when_there_is_a_base() {
     fs::create_dir(base.path().join("src")).unwrap();
     fs::write(base.path().join("src/a.js"), "f();\n").unwrap();
     sample.config.default_base = Some(base.path().to_path_buf());
-    let coverage = sample.examine(Gate::Unit).await.coverage.unwrap();
+    let coverage = sample.examine(GateKind::Unit).await.coverage.unwrap();
     // One of the two equal lines is new.
     assert_eq!(coverage.covered + coverage.uncovered, 1);
 }
 
 #[tokio::test]
-async fn a_report_that_came_with_the_workspace_counts_for_nothing() {
+async fn a_report_that_came_with_the_workspace_is_ignored() {
     let sample = unit_sample(&[1]);
     sample.write("coverage/coverage-final.json", r#"{"src/a.js": {"statementMap": {}, "s": {}}}"#);
     sample.write("package.json", r#"{"scripts": {"coverage": "true"}}"#);
-    let evidence = sample.examine(Gate::Unit).await;
+    let evidence = sample.examine(GateKind::Unit).await;
     assert_eq!((evidence.verdict, evidence.reason.code), (GateVerdict::Failed, "report_missing"));
 }
 
 #[tokio::test]
-async fn a_report_made_before_the_tests_began_is_stale() {
+async fn a_report_written_before_the_tests_started_is_stale() {
     let sample = unit_sample(&[1]);
     sample.write(
         "package.json",
         r#"{"scripts": {"coverage": "node .report.cjs && touch -d 2001-01-01 coverage/coverage-final.json"}}"#,
     );
-    assert_eq!(sample.examine(Gate::Unit).await.reason.code, "report_stale");
+    assert_eq!(sample.examine(GateKind::Unit).await.reason.code, "report_stale");
 }
 
 #[tokio::test]
 async fn tests_that_rewrite_their_sources_do_not_hide_changed_lines() {
     let sample = unit_sample(&[0, 0]);
     sample.write("package.json", r#"{"scripts": {"coverage": "node .report.cjs && echo '// nothing' > src/a.js"}}"#);
-    assert_eq!(sample.examine(Gate::Unit).await.reason.code, "below_threshold");
+    assert_eq!(sample.examine(GateKind::Unit).await.reason.code, "below_threshold");
 }
 
 #[tokio::test]
 async fn failing_tests_fail_even_when_every_line_is_covered() {
     let sample = unit_sample(&[1]);
     sample.write("package.json", r#"{"scripts": {"coverage": "node .report.cjs && exit 1"}}"#);
-    let evidence = sample.examine(Gate::Unit).await;
+    let evidence = sample.examine(GateKind::Unit).await;
     assert_eq!((evidence.verdict, evidence.reason.code), (GateVerdict::Failed, "command_failed"));
 }
 
-fn archive(files: &[(&str, &str)]) -> Stored {
+fn archive(files: &[(&str, &str)]) -> StoredArchive {
     let mut builder = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
     for (path, text) in files {
         let mut header = tar::Header::new_gnu();
@@ -296,21 +296,24 @@ fn archive(files: &[(&str, &str)]) -> Stored {
         header.set_mode(0o644);
         builder.append_data(&mut header, path, text.as_bytes()).unwrap();
     }
-    Stored::new(builder.into_inner().unwrap().finish().unwrap())
+    StoredArchive::new(builder.into_inner().unwrap().finish().unwrap())
 }
 
 #[tokio::test]
 async fn an_archive_is_judged_against_its_base_or_its_diff() {
     let sample = Sample::new(&[]);
-    let (package, report) = (r#"{"scripts": {"coverage": "node .report.cjs"}}"#, reporting(&[0, 1]));
+    let (package, report) = (r#"{"scripts": {"coverage": "node .report.cjs"}}"#, report_script(&[0, 1]));
     let workspace = archive(&[("package.json", package), (".report.cjs", &report), ("src/a.js", "f();\ng();\n")]);
     let base = archive(&[("package.json", package), (".report.cjs", &report), ("src/a.js", "f();\n")]);
-    let diff = Stored::new(b"--- a/src/a.js\n+++ b/src/a.js\n@@ -1 +1,2 @@\n f();\n+g();\n".to_vec());
+    let diff = StoredArchive::new(b"--- a/src/a.js\n+++ b/src/a.js\n@@ -1 +1,2 @@\n f();\n+g();\n".to_vec());
     let mut archives = Archives { workspace, base: None, diff: None };
     let long = Duration::from_mins(1);
-    assert_eq!(sample.examine_archives(Gate::Unit, Some(archives.clone()), long).await.reason.code, "below_threshold");
+    assert_eq!(
+        sample.examine_archives(GateKind::Unit, Some(archives.clone()), long).await.reason.code,
+        "below_threshold"
+    );
     archives.base = Some(base);
-    let evidence = sample.examine_archives(Gate::Unit, Some(archives.clone()), long).await;
+    let evidence = sample.examine_archives(GateKind::Unit, Some(archives.clone()), long).await;
     assert_eq!(
         (evidence.reason.code, evidence.digests.base_kind),
         ("threshold_met", Some("archive")),
@@ -318,44 +321,44 @@ async fn an_archive_is_judged_against_its_base_or_its_diff() {
         evidence.reason
     );
     archives.diff = Some(diff);
-    let evidence = sample.examine_archives(Gate::Unit, Some(archives.clone()), long).await;
+    let evidence = sample.examine_archives(GateKind::Unit, Some(archives.clone()), long).await;
     assert_eq!(
         (evidence.reason.code, evidence.digests.base_kind),
         ("threshold_met", Some("diff")),
         "{:?}",
         evidence.reason
     );
-    archives.diff = Some(Stored::new(b"not a diff".to_vec()));
-    assert_eq!(sample.examine_archives(Gate::Unit, Some(archives), long).await.reason.code, "diff_unparsable");
+    archives.diff = Some(StoredArchive::new(b"not a diff".to_vec()));
+    assert_eq!(sample.examine_archives(GateKind::Unit, Some(archives), long).await.reason.code, "diff_unparsable");
 }
 
 #[tokio::test]
-async fn an_archive_that_is_none_is_refused_with_evidence() {
+async fn an_invalid_archive_fails_the_gate_with_evidence() {
     let sample = Sample::new(&[]);
-    let archives = Archives { workspace: Stored::new(b"junk".to_vec()), base: None, diff: None };
-    let evidence = sample.examine_archives(Gate::Lint, Some(archives), Duration::from_mins(1)).await;
+    let archives = Archives { workspace: StoredArchive::new(b"junk".to_vec()), base: None, diff: None };
+    let evidence = sample.examine_archives(GateKind::Lint, Some(archives), Duration::from_mins(1)).await;
     assert_eq!((evidence.verdict, evidence.reason.code), (GateVerdict::Failed, "archive_refused"));
-    sample.assert_wiped();
+    sample.assert_deleted();
 }
 
 #[tokio::test]
-async fn a_work_folder_that_cannot_be_used_is_trouble_and_no_verdict() {
+async fn an_unusable_work_folder_is_an_infrastructure_error() {
     let mut sample = Sample::new(&[("lint", "true")]);
     sample.write("a-file", "");
     sample.config.work_dir = sample.folder.path().join("a-file");
-    let trouble = Examiner::new(sample.config.clone())
-        .examine(request(Gate::Lint, None, Duration::from_secs(9)))
+    let error = Examiner::new(sample.config.clone())
+        .examine(request(GateKind::Lint, None, Duration::from_secs(9)))
         .await
         .unwrap_err();
-    assert_eq!(trouble.code, "work_folder_unavailable");
+    assert_eq!(error.code, "work_folder_unavailable");
 }
 
 #[tokio::test]
-async fn a_workspace_that_locks_its_folders_is_still_wiped() {
+async fn a_workspace_that_locks_its_folders_is_still_deleted() {
     let sample = Sample::new(&[("lint", "mkdir -p a/b && chmod 000 a")]);
-    sample.examine(Gate::Lint).await;
-    sample.assert_wiped();
+    sample.examine(GateKind::Lint).await;
+    sample.assert_deleted();
     assert!(fs::metadata(sample.work.path()).unwrap().permissions().mode() & 0o100 != 0);
-    // The row of a gate that passed says so too.
+    // The status in the gate's row.
     assert_eq!(serde_json::to_value(NewGateStatus::Passed).unwrap(), "passed");
 }

@@ -1,4 +1,4 @@
-//! What a gate found: the verdict with its reason, and the evidence that others can check.
+//! The result of a gate: the verdict, its reason, and the evidence.
 
 use std::collections::BTreeMap;
 
@@ -21,27 +21,27 @@ impl Reason {
     }
 }
 
-/// A problem outside of the workspace. There is no verdict, and a retry may succeed.
+/// A failure outside the workspace. The gate has no verdict, and a retry may succeed.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
-pub struct Trouble {
+pub struct InfraError {
     pub code: &'static str,
     pub message: String,
 }
 
-impl Trouble {
+impl InfraError {
     pub fn new(code: &'static str, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
 
     /// Work on another thread panicked or was cancelled.
     #[expect(clippy::needless_pass_by_value, reason = "map_err passes the error by value")]
-    pub fn stopped(error: tokio::task::JoinError) -> Self {
+    pub fn task_failed(error: tokio::task::JoinError) -> Self {
         Self::new("gate_stopped", format!("the gate stopped because of a defect in NOFX: {error}"))
     }
 }
 
-impl From<std::io::Error> for Trouble {
+impl From<std::io::Error> for InfraError {
     fn from(error: std::io::Error) -> Self {
         if error.kind() == std::io::ErrorKind::StorageFull {
             Self::new("disk_full", "the disk of the gate is full")
@@ -51,29 +51,29 @@ impl From<std::io::Error> for Trouble {
     }
 }
 
-/// Why an examination ends without judging its command.
+/// Why a gate stops early.
 #[derive(Debug)]
-pub enum Stop {
+pub enum ExamineError {
     /// The gate fails, for this reason.
-    Failed(Reason),
-    Trouble(Trouble),
+    GateFailed(Reason),
+    Infra(InfraError),
 }
 
-impl From<Reason> for Stop {
+impl From<Reason> for ExamineError {
     fn from(reason: Reason) -> Self {
-        Self::Failed(reason)
+        Self::GateFailed(reason)
     }
 }
 
-impl From<Trouble> for Stop {
-    fn from(trouble: Trouble) -> Self {
-        Self::Trouble(trouble)
+impl From<InfraError> for ExamineError {
+    fn from(error: InfraError) -> Self {
+        Self::Infra(error)
     }
 }
 
-impl From<std::io::Error> for Stop {
+impl From<std::io::Error> for ExamineError {
     fn from(error: std::io::Error) -> Self {
-        Self::Trouble(error.into())
+        Self::Infra(error.into())
     }
 }
 
@@ -145,7 +145,7 @@ pub struct Toolchain {
     pub platform: String,
 }
 
-/// How the command was isolated, so that a policy can demand more.
+/// How the command was isolated. A policy can require more.
 #[derive(Debug, Clone, Serialize)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts of a report, not one state")]
 pub struct Capabilities {
@@ -153,7 +153,7 @@ pub struct Capabilities {
     pub network: &'static str,
     pub environment: &'static str,
     pub process_group: bool,
-    /// Processes that leave the group are found and killed.
+    /// The gate finds and kills processes that leave the group.
     pub detached_processes_killed: bool,
     pub memory_limited: bool,
     /// The command runs as the user of the gate.
@@ -161,8 +161,8 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// What this build does on this operating system.
-    pub fn here() -> Self {
+    /// The capabilities of this build on this operating system.
+    pub fn current() -> Self {
         Self {
             sandbox: "none",
             network: "open",
@@ -175,24 +175,24 @@ impl Capabilities {
     }
 }
 
-/// The lines of an output that say most about a failure, else its first lines.
-pub fn telling_lines(output: &str) -> String {
+/// The lines of an output that mention an error or a failure, else its first lines.
+pub fn error_lines(output: &str) -> String {
     const LINES: usize = 6;
     const CHARACTERS: usize = 600;
-    let is_telling = |line: &str| {
+    let is_error = |line: &str| {
         let lower = line.to_lowercase();
         lower.contains("error") || lower.contains("fail") || line.trim_start().starts_with(['×', '✖', '✗'])
     };
     let lines: Vec<&str> = output.lines().map(str::trim_end).filter(|line| !line.trim().is_empty()).collect();
-    let chosen: Vec<&str> = match lines.iter().position(|line| is_telling(line)) {
+    let selected: Vec<&str> = match lines.iter().position(|line| is_error(line)) {
         None => lines.into_iter().take(LINES).collect(),
         Some(first) => {
             // A linter prints the file's name and its errors below it, so take the line before the first error too.
             let before = first.checked_sub(1).and_then(|at| lines.get(at)).copied();
-            before.into_iter().chain(lines.iter().copied().filter(|line| is_telling(line))).take(LINES).collect()
+            before.into_iter().chain(lines.iter().copied().filter(|line| is_error(line))).take(LINES).collect()
         }
     };
-    let text = chosen.join("\n");
+    let text = selected.join("\n");
     match text.char_indices().nth(CHARACTERS) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
         None => text,
@@ -204,22 +204,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_message_shows_a_linters_file_and_errors() {
+    fn the_message_shows_the_linters_file_and_errors() {
         let output = "\nsrc/a.ts\n  2:30  error  Unexpected any\n  3:16  error  Expected ===\n\n✖ 2 problems\n";
         assert_eq!(
-            telling_lines(output),
+            error_lines(output),
             "src/a.ts\n  2:30  error  Unexpected any\n  3:16  error  Expected ===\n✖ 2 problems"
         );
     }
 
     #[test]
-    fn an_output_without_an_error_is_shown_from_its_beginning() {
-        assert_eq!(telling_lines("one\ntwo\n"), "one\ntwo");
-        assert_eq!(telling_lines(""), "");
+    fn an_output_without_errors_is_cut_to_its_first_lines() {
+        assert_eq!(error_lines("one\ntwo\n"), "one\ntwo");
+        assert_eq!(error_lines(""), "");
     }
 
     #[test]
-    fn a_message_stays_short() {
-        assert!(telling_lines(&"error é".repeat(1000)).chars().count() <= 601);
+    fn a_long_message_is_cut() {
+        assert!(error_lines(&"error é".repeat(1000)).chars().count() <= 601);
     }
 }

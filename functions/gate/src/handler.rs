@@ -1,17 +1,17 @@
-//! The handler of gates: reads archives from storage, examines, stores the evidence and returns the outcome.
+//! The handler of gates: reads archives from storage, runs the gate, stores the evidence and returns the outcome.
 
 use serde_json::{Map, Value, json};
 use shared::domain::outcome::{ArtifactRef, NewGateStatus, OnPass};
 use shared::domain::{GateId, NewArtifact, NewGate, Outcome, StepError, Verdict};
 use shared::error::Error;
-use shared::storage::{Describe, StepStore};
+use shared::storage::{ArtifactMeta, StepStore};
 use shared::worker::{ClaimedStep, Handler};
 use uuid::Uuid;
 
 use crate::config::GateConfig;
-use crate::examine::{self, Examiner, Request};
-use crate::finding::{Evidence, GateVerdict, Trouble};
-use crate::workspace::{Archives, Stored};
+use crate::examine::{Examiner, GateKind, Request};
+use crate::finding::{Evidence, GateVerdict, InfraError};
+use crate::workspace::{Archives, StoredArchive};
 
 /// Serves the tools `gate:*`.
 #[derive(Debug)]
@@ -24,9 +24,12 @@ impl Gate {
         Self { examiner: Examiner::new(config) }
     }
 
-    async fn judge(&self, step: &ClaimedStep, store: &StepStore) -> Result<Outcome, Outcome> {
-        let gate = examine::Gate::of_tool(&step.tool).ok_or_else(|| {
-            Outcome::failed(StepError::new("unknown_gate", format!("there is no gate {:?}", step.tool)))
+    async fn run(&self, step: &ClaimedStep, store: &StepStore) -> Result<Outcome, Outcome> {
+        let gate = GateKind::from_tool(&step.tool).ok_or_else(|| {
+            Outcome::failed(StepError::new(
+                "unknown_gate",
+                format!("unknown gate {:?}; use gate:typecheck, gate:lint or gate:unit", step.tool),
+            ))
         })?;
         let request = Request {
             gate,
@@ -36,42 +39,46 @@ impl Gate {
             step_id: step.step_id.to_string(),
             attempt: step.attempt,
             timeout: step.timeout,
-            archives: self.fetch(gate, step, store).await?,
+            archives: self.fetch_archives(gate, step, store).await?,
         };
-        let evidence = self.examiner.examine(request).await.map_err(|trouble| retryable(&trouble))?;
-        let artifact = put(step, store, gate, &evidence).await?;
+        let evidence = self.examiner.examine(request).await.map_err(|error| infra_failure(&error))?;
+        let artifact = store_evidence(step, store, gate, &evidence).await?;
         Ok(outcome(step, &evidence, artifact))
     }
 
-    async fn fetch(
+    async fn fetch_archives(
         &self,
-        gate: examine::Gate,
+        gate: GateKind,
         step: &ClaimedStep,
         store: &StepStore,
     ) -> Result<Option<Archives>, Outcome> {
         let Some(workspace) = &step.workspace else { return Ok(None) };
-        let needs_base = gate == examine::Gate::Unit;
+        let needs_base = gate == GateKind::Unit;
         let base = workspace.base.as_ref().filter(|_| needs_base && workspace.diff.is_none());
         let diff = workspace.diff.as_ref().filter(|_| needs_base);
         Ok(Some(Archives {
-            workspace: self.stored(&workspace.archive, store).await?,
-            base: self.optional(base, store).await?,
-            diff: self.optional(diff, store).await?,
+            workspace: self.fetch_archive(&workspace.archive, store).await?,
+            base: self.fetch_optional(base, store).await?,
+            diff: self.fetch_optional(diff, store).await?,
         }))
     }
 
-    async fn optional(&self, artifact: Option<&ArtifactRef>, store: &StepStore) -> Result<Option<Stored>, Outcome> {
+    async fn fetch_optional(
+        &self,
+        artifact: Option<&ArtifactRef>,
+        store: &StepStore,
+    ) -> Result<Option<StoredArchive>, Outcome> {
         match artifact {
-            Some(artifact) => self.stored(artifact, store).await.map(Some),
+            Some(artifact) => self.fetch_archive(artifact, store).await.map(Some),
             None => Ok(None),
         }
     }
 
-    async fn stored(&self, artifact: &ArtifactRef, store: &StepStore) -> Result<Stored, Outcome> {
+    async fn fetch_archive(&self, artifact: &ArtifactRef, store: &StepStore) -> Result<StoredArchive, Outcome> {
         match store.get(artifact, self.examiner.config().max_packed_bytes).await {
-            Ok(bytes) => Ok(Stored { bytes, hash: artifact.hash.clone() }),
-            Err(error @ (Error::Unavailable { .. } | Error::Internal { .. })) => Err(storage_away(&error)),
-            // Too large, gone, or not what was recorded: a retry cannot fix that.
+            Ok(bytes) => Ok(StoredArchive { bytes, hash: artifact.hash.clone() }),
+            Err(error @ (Error::Unavailable { .. } | Error::Internal { .. })) => Err(storage_unavailable(&error)),
+            // The archive is too large, missing, or does not match its hash. A retry cannot fix that.
             Err(error) => Err(Outcome::failed(StepError::new("archive_unusable", error.to_string()))),
         }
     }
@@ -79,24 +86,24 @@ impl Gate {
 
 impl Handler for Gate {
     async fn handle(&self, step: &ClaimedStep, store: &StepStore) -> Outcome {
-        self.judge(step, store).await.unwrap_or_else(|outcome| outcome)
+        self.run(step, store).await.unwrap_or_else(|outcome| outcome)
     }
 }
 
-fn retryable(trouble: &Trouble) -> Outcome {
-    tracing::warn!(code = trouble.code, error = %trouble, "a gate could not be judged");
-    Outcome::retryable(StepError::new(trouble.code, trouble.message.clone()))
+fn infra_failure(error: &InfraError) -> Outcome {
+    tracing::warn!(code = error.code, %error, "an infrastructure error stopped the gate");
+    Outcome::retryable(StepError::new(error.code, error.message.clone()))
 }
 
-fn storage_away(error: &Error) -> Outcome {
-    tracing::warn!(%error, source = ?std::error::Error::source(error), "a gate could not reach storage");
+fn storage_unavailable(error: &Error) -> Outcome {
+    tracing::warn!(%error, source = ?std::error::Error::source(error), "the gate cannot reach storage");
     Outcome::retryable(StepError::new("storage_unavailable", error.to_string()))
 }
 
-async fn put(
+async fn store_evidence(
     step: &ClaimedStep,
     store: &StepStore,
-    gate: examine::Gate,
+    gate: GateKind,
     evidence: &Evidence,
 ) -> Result<NewArtifact, Outcome> {
     let internal = |error: &dyn std::fmt::Display| {
@@ -107,23 +114,23 @@ async fn put(
         .workspace
         .iter()
         .flat_map(|workspace| [Some(&workspace.archive), workspace.base.as_ref(), workspace.diff.as_ref()]);
-    let describe = Describe {
+    let describe = ArtifactMeta {
         kind: "gate_evidence",
         media_type: "application/json",
         metadata: json!({ "gate": evidence.gate, "verdict": evidence.verdict, "reason": evidence.reason.code }),
         made_from: inputs.flatten().map(|artifact| artifact.id).collect(),
     };
-    store.put(&format!("gate-{}.json", gate.name()), describe, bytes).await.map_err(|error| storage_away(&error))
+    store.put(&format!("gate-{}.json", gate.name()), describe, bytes).await.map_err(|error| storage_unavailable(&error))
 }
 
 fn outcome(step: &ClaimedStep, evidence: &Evidence, artifact: NewArtifact) -> Outcome {
     let passed = evidence.verdict == GateVerdict::Passed;
-    let facts = facts(evidence, &artifact);
+    let summary = summary(evidence, &artifact);
     let mut outcome = if passed {
-        Outcome::succeeded(facts)
+        Outcome::succeeded(summary)
     } else {
         let error = StepError::new(error_code(evidence), evidence.reason.message.clone());
-        Outcome::failed(error.with_details(Value::Object(facts)))
+        Outcome::failed(error.with_details(Value::Object(summary)))
     };
     outcome.gates.push(NewGate {
         id: GateId(Uuid::now_v7()),
@@ -139,8 +146,8 @@ fn outcome(step: &ClaimedStep, evidence: &Evidence, artifact: NewArtifact) -> Ou
     outcome
 }
 
-/// A gate that stops before its command ran has the code of its reason. A judgement is `gate_failed`, with the reason
-/// in the details.
+/// A gate that stops before its command runs fails with the code of its reason. Any other failure is `gate_failed`, with
+/// the reason in the details.
 fn error_code(evidence: &Evidence) -> &'static str {
     match evidence.reason.code {
         code @ ("no_workspace" | "no_command" | "no_lockfile" | "archive_refused" | "install_failed"
@@ -149,15 +156,15 @@ fn error_code(evidence: &Evidence) -> &'static str {
     }
 }
 
-fn facts(evidence: &Evidence, artifact: &NewArtifact) -> Map<String, Value> {
-    let mut facts = Map::new();
-    facts.insert("verdict".into(), json!(evidence.verdict));
-    facts.insert("reason".into(), json!(evidence.reason.code));
-    facts.insert("evidence_uri".into(), json!(artifact.uri));
-    facts.insert("evidence_hash".into(), json!(artifact.hash));
-    facts.insert("exit_code".into(), json!(evidence.exit_code));
+fn summary(evidence: &Evidence, artifact: &NewArtifact) -> Map<String, Value> {
+    let mut summary = Map::new();
+    summary.insert("verdict".into(), json!(evidence.verdict));
+    summary.insert("reason".into(), json!(evidence.reason.code));
+    summary.insert("evidence_uri".into(), json!(artifact.uri));
+    summary.insert("evidence_hash".into(), json!(artifact.hash));
+    summary.insert("exit_code".into(), json!(evidence.exit_code));
     if let Some(coverage) = &evidence.coverage {
-        facts.insert(
+        summary.insert(
             "coverage".into(),
             json!({
                 "ratio": coverage.ratio,
@@ -168,7 +175,7 @@ fn facts(evidence: &Evidence, artifact: &NewArtifact) -> Map<String, Value> {
             }),
         );
     }
-    facts
+    summary
 }
 
 #[cfg(test)]
@@ -210,12 +217,12 @@ mod tests {
         }
     }
 
-    /// The findings of the examiner if there is nothing to judge.
+    /// The evidence of a gate without a workspace.
     async fn evidence() -> Evidence {
         let work = tempfile::tempdir().unwrap();
         let examiner = Examiner::new(GateConfig::new(PathBuf::from(work.path())));
         let request = Request {
-            gate: examine::Gate::Lint,
+            gate: GateKind::Lint,
             tool: "gate:lint".into(),
             tenant: "t".into(),
             run_id: "r".into(),
@@ -228,7 +235,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failed_gate_is_a_final_failure_with_a_failed_row_and_its_evidence() {
+    async fn a_failed_gate_fails_the_step_for_good_with_its_row_and_evidence() {
         let outcome = outcome(&step("gate:lint"), &evidence().await, artifact());
         let Verdict::Failed { error, retryable, .. } = &outcome.verdict else { panic!("{outcome:?}") };
         assert_eq!((error.code.as_str(), *retryable), ("no_workspace", false));
@@ -239,7 +246,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_passed_gate_succeeds_with_a_passed_row_and_its_evidence() {
+    async fn a_passed_gate_succeeds_with_its_row_and_evidence() {
         let mut evidence = evidence().await;
         evidence.verdict = GateVerdict::Passed;
         let outcome = outcome(&step("gate:lint"), &evidence, artifact());
@@ -252,7 +259,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_judgement_against_the_workspace_has_one_code_for_programs() {
+    async fn every_failed_check_has_the_code_gate_failed() {
         let mut evidence = evidence().await;
         evidence.reason.code = "below_threshold";
         let outcome = outcome(&step("gate:lint"), &evidence, artifact());
@@ -261,15 +268,15 @@ mod tests {
     }
 
     #[test]
-    fn every_gate_of_the_table_can_be_examined() {
+    fn every_gate_in_the_handler_table_has_a_kind() {
         let Some(Tools::Listed(tools)) = tool::handler("gate").map(|handler| handler.tools) else { panic!("no list") };
-        let gates = examine::Gate::ALL.map(|gate| format!("gate:{}", gate.name()));
+        let gates = GateKind::ALL.map(|gate| format!("gate:{}", gate.name()));
         assert_eq!(tools, gates);
     }
 
     #[test]
-    fn an_unknown_gate_is_none() {
-        assert_eq!(examine::Gate::of_tool("gate:deploy"), None);
-        assert_eq!(examine::Gate::of_tool("gate:"), None);
+    fn an_unknown_gate_has_no_kind() {
+        assert_eq!(GateKind::from_tool("gate:deploy"), None);
+        assert_eq!(GateKind::from_tool("gate:"), None);
     }
 }

@@ -1,4 +1,4 @@
-//! The install phase: `npm ci` without install scripts, unless a kept installation can be used.
+//! Installs dependencies: from the cache if possible, else with `npm ci` without install scripts.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,92 +7,93 @@ use std::time::{Duration, Instant};
 use crate::attempt::Attempt;
 use crate::blocking::spawn_blocking;
 use crate::config::GateConfig;
-use crate::finding::{Reason, Toolchain, Trouble, telling_lines};
+use crate::finding::{InfraError, Reason, Toolchain, error_lines};
+use crate::install_cache::{CheckedOut, InstallCache};
 use crate::package::Package;
-use crate::pool::{Lent, Pool};
-use crate::process::{self, Command, Ended, Exit};
+use crate::process::{self, Command, CommandResult, Exit};
 
 /// How the dependencies got into the workspace.
 #[derive(Debug)]
 pub enum Installed {
-    /// There are none.
-    None,
-    /// Installed by an earlier gate.
-    Stored(Duration, Lent),
+    /// The package has no dependencies.
+    NotNeeded,
+    /// An earlier gate installed them.
+    FromCache(Duration, CheckedOut),
     /// Installed now. `Some` if the next gate may use them.
-    Fresh(Duration, Option<Lent>),
-    /// Not installed, by the workspace's fault.
-    Refused(Reason, Option<Box<Ended>>),
+    New(Duration, Option<CheckedOut>),
+    /// The installation failed, and the workspace is at fault.
+    Failed(Reason, Option<Box<CommandResult>>),
 }
 
 /// Installs the dependencies of the attempt's workspace.
 pub async fn install(
-    pool: &Arc<Pool>,
+    cache: &Arc<InstallCache>,
     config: &GateConfig,
     attempt: &Arc<Attempt>,
     package: &Package,
-    surroundings: (&str, &Toolchain),
-    limit: Duration,
-) -> Result<Installed, Trouble> {
+    environment: (&str, &Toolchain),
+    timeout: Duration,
+) -> Result<Installed, InfraError> {
     if !package.has_dependencies() {
-        return Ok(Installed::None);
+        return Ok(Installed::NotNeeded);
     }
     if package.lock.is_none() {
-        let message =
-            "package.json declares dependencies, but there is no package-lock.json that pins them; commit one";
-        return Ok(Installed::Refused(Reason::new("no_lockfile", message), None));
+        let message = "package.json declares dependencies, but there is no package-lock.json to pin them; commit one";
+        return Ok(Installed::Failed(Reason::new("no_lockfile", message), None));
     }
     let started = Instant::now();
-    let (tenant, toolchain) = surroundings;
-    // Tenants never share an installation, so that none runs files that another could change.
+    let (tenant, toolchain) = environment;
+    // Tenants never share an installation: one could change files that another runs.
     let key = package.install_key(&[tenant, &toolchain.node, &toolchain.npm, &toolchain.platform]);
     if let Some(key) = key.clone() {
-        let (pool, attempt) = (Arc::clone(pool), Arc::clone(attempt));
-        let lent = spawn_blocking(move || pool.lend(&key, &attempt.dependencies()));
-        if let Some(lent) = lent.await.map_err(Trouble::stopped)?? {
-            return Ok(Installed::Stored(started.elapsed(), lent));
+        let (cache, attempt) = (Arc::clone(cache), Arc::clone(attempt));
+        let checked_out = spawn_blocking(move || cache.check_out(&key, &attempt.dependencies()));
+        if let Some(checked_out) = checked_out.await.map_err(InfraError::task_failed)?? {
+            return Ok(Installed::FromCache(started.elapsed(), checked_out));
         }
     }
-    let ended = process::run(&npm_ci(config, attempt, limit)).await?;
-    if ended.exit != Exit::Code(0) {
-        return blame(ended);
+    let result = process::run(&npm_ci(config, attempt, timeout)).await?;
+    if result.exit != Exit::Code(0) {
+        return classify_failure(result);
     }
-    let Some(key) = key else { return Ok(Installed::Fresh(started.elapsed(), None)) };
-    let noted = Arc::clone(attempt);
-    let lent = spawn_blocking(move || Pool::note(key, &noted.dependencies())).await.map_err(Trouble::stopped)?;
-    // If all packages are optional, nothing may have been installed. Then there is nothing to keep.
-    Ok(Installed::Fresh(started.elapsed(), lent.ok()))
+    let Some(key) = key else { return Ok(Installed::New(started.elapsed(), None)) };
+    let attempt = Arc::clone(attempt);
+    let checked_out = spawn_blocking(move || InstallCache::record(key, &attempt.dependencies()))
+        .await
+        .map_err(InfraError::task_failed)?;
+    // If all packages are optional, npm may have installed nothing. Then there is nothing to cache.
+    Ok(Installed::New(started.elapsed(), checked_out.ok()))
 }
 
-/// Keeps an installation for the next gate. Call it once all processes of the command are dead. An error here does not
-/// fail the gate.
-pub async fn give_back(pool: &Arc<Pool>, attempt: &Arc<Attempt>, lent: Lent) {
-    let (pool, attempt) = (Arc::clone(pool), Arc::clone(attempt));
-    let kept = spawn_blocking(move || pool.give_back(lent, &attempt.dependencies())).await;
-    if let Ok(Err(error)) = kept {
-        tracing::debug!(%error, "an installation was not kept");
+/// Returns an installation to the cache. Call it once all processes of the command are dead. An error here does not fail
+/// the gate.
+pub async fn check_in(cache: &Arc<InstallCache>, attempt: &Arc<Attempt>, checked_out: CheckedOut) {
+    let (cache, attempt) = (Arc::clone(cache), Arc::clone(attempt));
+    let returned = spawn_blocking(move || cache.check_in(checked_out, &attempt.dependencies())).await;
+    if let Ok(Err(error)) = returned {
+        tracing::debug!(%error, "an installation was not cached");
     }
 }
 
-fn npm_ci(config: &GateConfig, attempt: &Attempt, limit: Duration) -> Command {
-    let line = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"];
-    let mut environment = bare_environment(config, attempt);
+fn npm_ci(config: &GateConfig, attempt: &Attempt, timeout: Duration) -> Command {
+    let argv = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"];
+    let mut environment = minimal_environment(config, attempt);
     environment.retain(|(name, _)| name != "npm_config_cache");
     environment.push(("npm_config_cache".into(), config.npm_cache.to_string_lossy().into_owned()));
     if let Some(user_config) = &config.npm_user_config {
         environment.push(("npm_config_userconfig".into(), user_config.to_string_lossy().into_owned()));
     }
     Command {
-        line: line.map(str::to_string).to_vec(),
-        folder: attempt.workspace(),
+        argv: argv.map(str::to_string).to_vec(),
+        current_dir: attempt.workspace(),
         environment,
-        limit: limit.min(config.install_timeout),
-        mark: attempt.id.clone(),
+        timeout: timeout.min(config.install_timeout),
+        tag: attempt.id.clone(),
     }
 }
 
-/// The whole environment of a workspace's command: no credentials, no endpoints, no settings of the user.
-pub fn bare_environment(config: &GateConfig, attempt: &Attempt) -> Vec<(String, String)> {
+/// The complete environment of a workspace's command. It has no credentials, no endpoints and no user settings.
+pub fn minimal_environment(config: &GateConfig, attempt: &Attempt) -> Vec<(String, String)> {
     let text = |path: PathBuf| path.to_string_lossy().into_owned();
     [
         ("PATH", config.search_path.clone()),
@@ -109,9 +110,9 @@ pub fn bare_environment(config: &GateConfig, attempt: &Attempt) -> Vec<(String, 
     .to_vec()
 }
 
-/// Separates what a retry may fix from what the workspace must change.
-fn blame(ended: Ended) -> Result<Installed, Trouble> {
-    const AWAY: [&str; 12] = [
+/// Separates failures that a retry may fix from those that the workspace must fix.
+fn classify_failure(result: CommandResult) -> Result<Installed, InfraError> {
+    const NETWORK_ERRORS: [&str; 12] = [
         "ENOTFOUND",
         "EAI_AGAIN",
         "ECONNREFUSED",
@@ -125,19 +126,19 @@ fn blame(ended: Ended) -> Result<Installed, Trouble> {
         "E500",
         "E503",
     ];
-    let output = ended.output.tail();
+    let output = result.output.tail();
     let has_code = |code: &str| output.lines().any(|line| line.starts_with("npm error code ") && line.ends_with(code));
     if has_code("ENOSPC") {
-        return Err(Trouble::new("disk_full", "the disk of the gate is full"));
+        return Err(InfraError::new("disk_full", "the disk of the gate is full"));
     }
-    if ended.exit == Exit::TimedOut {
-        return Err(Trouble::new("install_timed_out", "the dependencies could not be installed in time"));
+    if result.exit == Exit::TimedOut {
+        return Err(InfraError::new("install_timed_out", "installing the dependencies timed out"));
     }
-    if AWAY.into_iter().any(has_code) {
-        return Err(Trouble::new("registry_unavailable", "the package registry cannot be reached"));
+    if NETWORK_ERRORS.into_iter().any(has_code) {
+        return Err(InfraError::new("registry_unavailable", "the package registry cannot be reached"));
     }
-    let message = format!("npm ci failed:\n{}", telling_lines(&output));
-    Ok(Installed::Refused(Reason::new("install_failed", message), Some(Box::new(ended))))
+    let message = format!("npm ci failed:\n{}", error_lines(&output));
+    Ok(Installed::Failed(Reason::new("install_failed", message), Some(Box::new(result))))
 }
 
 #[cfg(test)]
@@ -147,22 +148,22 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_registry_that_is_away_is_trouble_and_a_wrong_lock_is_not() {
+    async fn an_unreachable_registry_is_retryable_and_a_wrong_lockfile_is_not() {
         let outcome = |text: &'static str| async move {
             let folder = tempfile::tempdir().unwrap();
             let command = Command {
-                line: vec!["sh".into(), "-c".into(), format!("echo '{text}'; exit 1")],
-                folder: folder.path().into(),
+                argv: vec!["sh".into(), "-c".into(), format!("echo '{text}'; exit 1")],
+                current_dir: folder.path().into(),
                 environment: vec![("PATH".into(), "/usr/bin:/bin".into())],
-                limit: Duration::from_secs(20),
-                mark: Uuid::new_v4().to_string(),
+                timeout: Duration::from_secs(20),
+                tag: Uuid::new_v4().to_string(),
             };
-            blame(process::run(&command).await.unwrap())
+            classify_failure(process::run(&command).await.unwrap())
         };
         assert_eq!(outcome("npm error code ECONNREFUSED").await.unwrap_err().code, "registry_unavailable");
         assert_eq!(outcome("npm error code ENOSPC").await.unwrap_err().code, "disk_full");
         match outcome("npm error code EUSAGE").await.unwrap() {
-            Installed::Refused(reason, Some(_)) => assert_eq!(reason.code, "install_failed"),
+            Installed::Failed(reason, Some(_)) => assert_eq!(reason.code, "install_failed"),
             other => panic!("{other:?}"),
         }
     }

@@ -8,22 +8,22 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use shared::domain::digest::{canonical_sha256, hex};
 
-use crate::finding::{Reason, Stop};
+use crate::finding::{ExamineError, Reason};
 
-/// A package.json, read before any code of the workspace ran.
+/// A package.json, read before any code of the workspace runs.
 #[derive(Debug)]
 pub struct Package {
     fields: Map<String, Value>,
     pub lock: Option<Lock>,
-    /// sha256 of the project's npm settings, which may change what is installed.
+    /// sha256 of the project's `.npmrc`, which can change what npm installs.
     settings: Option<String>,
 }
 
-/// package-lock.json (or npm-shrinkwrap.json, which npm prefers).
+/// package-lock.json, or npm-shrinkwrap.json, which npm prefers.
 #[derive(Debug)]
 pub struct Lock {
     pub sha256: String,
-    /// All pinned packages come from a registry, so the same lockfile gives the same files in any folder.
+    /// All packages come from a registry, so the same lockfile installs the same files in any folder.
     pub is_portable: bool,
 }
 
@@ -31,9 +31,9 @@ const DEPENDENCY_FIELDS: [&str; 3] = ["dependencies", "devDependencies", "option
 
 impl Package {
     /// Reads the root of a workspace.
-    pub fn read(root: &Path) -> Result<Self, Stop> {
+    pub fn read(root: &Path) -> Result<Self, ExamineError> {
         let Some(text) = read_small(&root.join("package.json"))? else {
-            let message = "there is no package.json at the root of the workspace, so there is no command to run";
+            let message = "the workspace has no package.json at its root, so there is no command to run";
             return Err(Reason::new("no_command", message).into());
         };
         let fields = match serde_json::from_slice(&text) {
@@ -68,17 +68,17 @@ impl Package {
         DEPENDENCY_FIELDS.into_iter().chain(["workspaces"]).any(is_filled)
     }
 
-    /// Key of an installation: equal keys mean equal files. `None` if that cannot be guaranteed.
-    pub fn install_key(&self, surroundings: &[&str]) -> Option<String> {
+    /// Cache key of an installation: equal keys mean equal files. `None` if that cannot be guaranteed.
+    pub fn install_key(&self, environment: &[&str]) -> Option<String> {
         let lock = self.lock.as_ref().filter(|lock| lock.is_portable)?;
-        // `npm ci` fails if package.json and lockfile disagree. A stored installation must not hide that, so the
+        // `npm ci` fails if package.json and lockfile disagree. A cached installation must not hide that, so the
         // declared dependencies are part of the key.
         let declared: Map<String, Value> = DEPENDENCY_FIELDS
             .into_iter()
             .chain(["peerDependencies", "bundleDependencies", "overrides", "workspaces", "engines"])
             .filter_map(|field| Some((field.to_string(), self.fields.get(field)?.clone())))
             .collect();
-        canonical_sha256(&(&lock.sha256, declared, &self.settings, surroundings)).ok()
+        canonical_sha256(&(&lock.sha256, declared, &self.settings, environment)).ok()
     }
 }
 
@@ -86,11 +86,11 @@ fn unreadable(why: &str) -> Reason {
     Reason::new("no_command", format!("package.json cannot be read: {why}"))
 }
 
-/// A file of ordinary size, if it exists. Links are not followed.
+/// Reads a file. `None` if it does not exist, is a link, or is larger than 32 MiB.
 fn read_small(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    const MOST: u64 = 32 * 1024 * 1024;
+    const MAX_BYTES: u64 = 32 * 1024 * 1024;
     match fs::symlink_metadata(path) {
-        Ok(found) if found.is_file() && found.len() <= MOST => fs::read(path).map(Some),
+        Ok(found) if found.is_file() && found.len() <= MAX_BYTES => fs::read(path).map(Some),
         Ok(_) => Ok(None),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
@@ -116,9 +116,9 @@ mod tests {
         for (name, text) in files {
             fs::write(folder.path().join(name), text).unwrap();
         }
-        Package::read(folder.path()).map_err(|stop| match stop {
-            Stop::Failed(reason) => reason,
-            Stop::Trouble(trouble) => panic!("{trouble}"),
+        Package::read(folder.path()).map_err(|error| match error {
+            ExamineError::GateFailed(reason) => reason,
+            ExamineError::Infra(error) => panic!("{error}"),
         })
     }
 
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_script_is_no_command() {
+    fn an_empty_script_is_not_a_command() {
         let package =
             package(&[("package.json", r#"{"scripts": {"lint": " ", "test": "t", "coverage": "c"}}"#)]).unwrap();
         assert_eq!(package.script(&["lint".into()]), None);
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_decides_the_installation_changes_its_key() {
+    fn only_what_affects_the_installation_changes_its_key() {
         let key = |package_json: &str, lock: &str, settings: &str| {
             package(&[("package.json", package_json), ("package-lock.json", lock), (".npmrc", settings)])
                 .unwrap()
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn an_installation_that_depends_on_the_workspace_is_not_kept() {
+    fn an_installation_that_depends_on_the_workspace_is_not_cached() {
         for packages in [
             r#"{"packages": {"": {}, "packages/x": {}}}"#,
             r#"{"packages": {"": {}, "node_modules/x": {"link": true}}}"#,

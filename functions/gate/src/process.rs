@@ -1,8 +1,8 @@
-//! Runs one command of a workspace with a bare environment, its own process group, a time limit and captured output.
+//! Runs one command of a workspace with a minimal environment, its own process group, a timeout and captured output.
 //!
-//! Nothing that the command started outlives the call, even if the call is dropped. The whole group is killed. On
-//! Linux, processes that left the group are found by a mark in their environment and killed too. Memory and network are
-//! not limited. The evidence says what a gate could not prevent.
+//! No process of the command outlives the call, even if the call's future is dropped. The gate kills the whole group. On
+//! Linux it also kills processes that left the group, which it finds by a tag in their environment. Memory and network
+//! are not limited. The evidence lists what the gate does not prevent (`Capabilities`).
 
 use std::collections::VecDeque;
 use std::fs;
@@ -18,31 +18,31 @@ use tokio::net::unix::pipe;
 use tokio::process::Child;
 use tokio::time::timeout;
 
-/// How much of the start and of the end of the output is kept.
+/// How much of the start and the end of the output to keep.
 const HEAD_BYTES: usize = 8 * 1024;
 const TAIL_BYTES: usize = 64 * 1024;
 
-/// The environment variable that marks processes, so that those which left their group are found.
-const MARK: &str = "NOFX_GATE_ATTEMPT";
+/// The environment variable that tags processes, so that the gate finds those that left their group.
+const TAG_VARIABLE: &str = "NOFX_GATE_ATTEMPT";
 
-/// A command with its whole environment: it inherits nothing.
+/// A command and its complete environment. It inherits no variable.
 #[derive(Debug, Clone)]
 pub struct Command {
     /// Program and arguments. The program is looked up in the PATH of `environment`.
-    pub line: Vec<String>,
-    pub folder: PathBuf,
+    pub argv: Vec<String>,
+    pub current_dir: PathBuf,
     pub environment: Vec<(String, String)>,
-    pub limit: Duration,
+    pub timeout: Duration,
     /// Unique to the attempt.
-    pub mark: String,
+    pub tag: String,
 }
 
-/// How a command ended.
+/// The result of a command.
 #[derive(Debug)]
-pub struct Ended {
+pub struct CommandResult {
     pub exit: Exit,
     pub output: Output,
-    pub took: Duration,
+    pub duration: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,18 +61,20 @@ pub struct Output {
     digest: Sha256,
 }
 
-/// Runs the command until it ends or its time is over. An error means that it could not be started or watched.
-pub async fn run(command: &Command) -> io::Result<Ended> {
-    // How long to read on once all writers of the pipe are dead.
+/// Runs the command until it ends or times out. An error means that it could not be started or watched.
+pub async fn run(command: &Command) -> io::Result<CommandResult> {
+    // How long to drain the pipe once all writers are dead.
     const DRAIN: Duration = Duration::from_secs(2);
     let started = Instant::now();
     let (mut child, reader) = spawn(command)?;
-    let mut group =
-        Group { leader: child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)), mark: command.mark.clone() };
+    let mut group = ProcessGroup {
+        leader: child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)),
+        tag: command.tag.clone(),
+    };
     let mut reader = pipe::Receiver::from_owned_fd(reader.into())?;
     let mut output = Output::default();
-    let status = timeout(command.limit, follow(&mut child, &mut reader, &mut output)).await;
-    // Kill even after a normal end: a background process would keep the pipe open and outlive the gate.
+    let status = timeout(command.timeout, read_until_exit(&mut child, &mut reader, &mut output)).await;
+    // Kill even after a normal exit: a background process would keep the pipe open and outlive the gate.
     group.kill();
     let exit = if let Ok(status) = status {
         exit_of(status?)
@@ -82,30 +84,34 @@ pub async fn run(command: &Command) -> io::Result<Ended> {
     };
     group.leader = None;
     let _ = timeout(DRAIN, read_all(&mut reader, &mut output)).await;
-    Ok(Ended { exit, output, took: started.elapsed() })
+    Ok(CommandResult { exit, output, duration: started.elapsed() })
 }
 
 fn spawn(command: &Command) -> io::Result<(Child, io::PipeReader)> {
-    let (program, arguments) = command.line.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    let (program, arguments) = command.argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let (reader, writer) = io::pipe()?;
     let mut builder = tokio::process::Command::new(program);
     builder
         .args(arguments)
-        .current_dir(&command.folder)
+        .current_dir(&command.current_dir)
         .env_clear()
         .envs(command.environment.iter().map(|(name, value)| (name, value)))
-        .env(MARK, &command.mark)
+        .env(TAG_VARIABLE, &command.tag)
         .stdin(Stdio::null())
         .stdout(writer.try_clone()?)
         .stderr(writer)
         .process_group(0)
         .kill_on_drop(true);
-    // The builder owns our copies of the pipe's write end. The reader sees the end of the output only once they are
-    // closed, which dropping the builder here does.
+    // The builder owns our copies of the pipe's write end. Dropping it here closes them, else the reader would never
+    // see the end of the output.
     builder.spawn().map(|child| (child, reader))
 }
 
-async fn follow(child: &mut Child, reader: &mut pipe::Receiver, output: &mut Output) -> io::Result<ExitStatus> {
+async fn read_until_exit(
+    child: &mut Child,
+    reader: &mut pipe::Receiver,
+    output: &mut Output,
+) -> io::Result<ExitStatus> {
     tokio::select! {
         status = child.wait() => return status,
         read = read_all(reader, output) => read?,
@@ -159,34 +165,34 @@ impl Output {
     }
 }
 
-/// The processes of a command. They are killed when this is dropped.
-struct Group {
-    /// `None` once the leader was collected, because its number may then belong to another process.
+/// The processes of a command. Dropping this kills them.
+struct ProcessGroup {
+    /// `None` once the leader was reaped, because another process may then have its pid.
     leader: Option<Pid>,
-    mark: String,
+    tag: String,
 }
 
-impl Group {
+impl ProcessGroup {
     fn kill(&self) {
-        // The next round finds a process that was just being forked.
+        // A process that was being forked shows up in the next round.
         const ROUNDS: usize = 10;
         if let Some(leader) = self.leader {
             // It fails only if no process is left.
             let _ = kill_process_group(leader, Signal::KILL);
         }
         for _ in 0..ROUNDS {
-            let left = marked(&self.mark);
-            if left.is_empty() {
+            let survivors = tagged_processes(&self.tag);
+            if survivors.is_empty() {
                 return;
             }
-            for process in left {
+            for process in survivors {
                 let _ = kill_process(process, Signal::KILL);
             }
         }
     }
 }
 
-impl Drop for Group {
+impl Drop for ProcessGroup {
     fn drop(&mut self) {
         if self.leader.is_some() {
             self.kill();
@@ -194,35 +200,35 @@ impl Drop for Group {
     }
 }
 
-/// Living processes with our mark in their environment. Only Linux shows the environment; elsewhere only the group is
-/// killed.
-fn marked(mark: &str) -> Vec<Pid> {
+/// Running processes with our tag in their environment. Empty except on Linux: other systems do not show the
+/// environment.
+fn tagged_processes(tag: &str) -> Vec<Pid> {
     if !cfg!(target_os = "linux") {
         return Vec::new();
     }
-    let wanted = format!("{MARK}={mark}");
+    let wanted = format!("{TAG_VARIABLE}={tag}");
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let is_ours = |number: &i32| {
-        // The environment of a zombie is empty, so the dead are not found again.
-        let environment = fs::read(format!("/proc/{number}/environ")).unwrap_or_default();
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let is_ours = |pid: &i32| {
+        // The environment of a zombie is empty, so killed processes do not match.
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         environment.split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes())
     };
-    numbers.filter(is_ours).filter_map(Pid::from_raw).collect()
+    pids.filter(is_ours).filter_map(Pid::from_raw).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn shell(script: &str, limit: Duration) -> (tempfile::TempDir, Command) {
+    fn shell(script: &str, timeout: Duration) -> (tempfile::TempDir, Command) {
         let folder = tempfile::tempdir().unwrap();
         let command = Command {
-            line: vec!["sh".into(), "-c".into(), script.into()],
-            folder: folder.path().to_path_buf(),
+            argv: vec!["sh".into(), "-c".into(), script.into()],
+            current_dir: folder.path().to_path_buf(),
             environment: vec![("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())],
-            limit,
-            mark: uuid::Uuid::new_v4().to_string(),
+            timeout,
+            tag: uuid::Uuid::new_v4().to_string(),
         };
         (folder, command)
     }
@@ -230,7 +236,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(20);
 
     fn is_alive(pid: &str) -> bool {
-        // A killed process may stay a zombie until its new parent collects it.
+        // A killed process may stay a zombie until its new parent reaps it.
         let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         state.rsplit(')').next().is_some_and(|rest| !rest.trim().is_empty() && !rest.trim().starts_with('Z'))
     }
@@ -246,16 +252,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn exit_codes_and_signals_are_told_apart() {
+    async fn exit_codes_and_signals_are_distinguished() {
         let (_folder, command) = shell("echo out; echo err >&2; exit 3", LONG);
-        let ended = run(&command).await.unwrap();
-        assert_eq!((ended.exit, ended.output.tail().as_str()), (Exit::Code(3), "out\nerr\n"));
+        let result = run(&command).await.unwrap();
+        assert_eq!((result.exit, result.output.tail().as_str()), (Exit::Code(3), "out\nerr\n"));
         let (_folder, command) = shell("kill -TERM $$", LONG);
         assert_eq!(run(&command).await.unwrap().exit, Exit::Signal(15));
     }
 
     #[tokio::test]
-    async fn a_command_sees_no_variable_but_ours() {
+    async fn a_command_inherits_no_variable() {
         // Cargo sets variables for its tests. The command must not see any of them.
         assert!(std::env::var("CARGO_MANIFEST_DIR").is_ok());
         let (_folder, command) = shell("env", LONG);
@@ -267,7 +273,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn endless_output_is_counted_but_not_kept() {
+    async fn only_the_head_and_tail_of_a_long_output_are_kept() {
         let (_folder, command) = shell("head -c 1000000 /dev/zero | tr '\\0' 'a'; echo end", LONG);
         let output = run(&command).await.unwrap().output;
         assert_eq!(output.bytes, 1_000_004);
@@ -292,18 +298,18 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn what_runs_on_in_the_background_ends_with_its_command() {
+    async fn background_processes_are_killed_when_the_command_exits() {
         let (folder, command) = shell("sleep 60 & echo $! > pid", LONG);
-        let ended = run(&command).await.unwrap();
-        assert_eq!(ended.exit, Exit::Code(0));
-        assert!(ended.took < Duration::from_secs(10), "the pipe was held open");
+        let result = run(&command).await.unwrap();
+        assert_eq!(result.exit, Exit::Code(0));
+        assert!(result.duration < Duration::from_secs(10), "the pipe was held open");
         let pid = fs::read_to_string(folder.path().join("pid")).unwrap();
         wait_until("the end of the background process", || !is_alive(pid.trim())).await;
     }
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn a_process_that_left_its_group_is_killed_too() {
+    async fn a_process_that_left_its_group_is_killed() {
         let (folder, command) =
             shell("setsid sh -c 'echo $$ > pid; exec sleep 60' & while ! [ -s pid ]; do sleep 0.01; done", LONG);
         run(&command).await.unwrap();
@@ -313,11 +319,11 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn a_dropped_call_leaves_no_process_and_no_zombie() {
+    async fn dropping_the_call_leaves_no_process_and_no_zombie() {
         let (folder, command) = shell("sleep 60 & echo $! > child; echo $$ > leader; wait", LONG);
         let pids = ["leader", "child"].map(|file| folder.path().join(file));
         tokio::select! {
-            _ = run(&command) => panic!("it ended by itself"),
+            _ = run(&command) => panic!("the command ended by itself"),
             () = wait_until("its start", || pids.iter().all(|file| fs::read(file).is_ok_and(|pid| pid.ends_with(b"\n")))) => {}
         }
         for file in pids {
@@ -325,14 +331,14 @@ mod tests {
             wait_until("the end of a process", || !is_alive(pid.trim())).await;
         }
         let leader = fs::read_to_string(folder.path().join("leader")).unwrap();
-        // The runtime collects dead children when the next child ends.
-        wait_until("the leader's collection", || !fs::exists(format!("/proc/{}", leader.trim())).unwrap()).await;
+        // The runtime reaps dead children when the next child ends.
+        wait_until("reaping the leader", || !fs::exists(format!("/proc/{}", leader.trim())).unwrap()).await;
     }
 
     #[tokio::test]
-    async fn a_missing_program_is_an_error_and_not_a_verdict() {
+    async fn a_missing_program_is_an_error() {
         let (_folder, mut command) = shell("", LONG);
-        command.line = vec!["no-such-program".into()];
+        command.argv = vec!["no-such-program".into()];
         assert_eq!(run(&command).await.unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

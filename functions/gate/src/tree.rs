@@ -1,4 +1,4 @@
-//! Walks, copies and compares folders.
+//! Walks, copies and hashes folders.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -12,10 +12,10 @@ use shared::domain::digest::hex;
 use crate::attempt::Attempt;
 use crate::coverage::{Content, SourceRules, Tree};
 
-/// Names that are not part of a workspace, at any depth: dependencies and history.
+/// Folders to skip at any depth: dependencies and history.
 pub const SKIPPED: [&str; 2] = ["node_modules", ".git"];
 
-/// Most files that a folder may hold.
+/// The limit on files in a folder.
 const MAX_FILES: usize = 200_000;
 
 /// A file of a folder. Paths are relative, with slashes.
@@ -25,8 +25,8 @@ pub enum Kind {
     Link,
 }
 
-/// The files below a folder by path, without those that are not part of a workspace. A folder `coverage` next to a
-/// package.json is left out too, because it holds reports of earlier runs.
+/// The files below a folder by path, except those in [`SKIPPED`] folders. Also skips a folder `coverage` next to a
+/// package.json, because it holds reports of earlier runs.
 pub fn walk(root: &Path) -> io::Result<BTreeMap<String, Kind>> {
     let mut files = BTreeMap::new();
     let mut folders = vec![(root.to_path_buf(), String::new())];
@@ -63,10 +63,10 @@ fn invalid(message: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, message.to_string())
 }
 
-/// Copies a workspace without its links, because a link could lead from the copy back to the original or elsewhere.
+/// Copies a workspace without its links, because a link could point outside the copy.
 pub fn copy_workspace(from: &Path, to: &Path, attempt: &Attempt) -> io::Result<()> {
     for (path, kind) in walk(from)? {
-        attempt.check()?;
+        attempt.check_cancelled()?;
         if let Kind::File { .. } = kind {
             let target = to.join(&path);
             if let Some(parent) = target.parent() {
@@ -78,35 +78,35 @@ pub fn copy_workspace(from: &Path, to: &Path, attempt: &Attempt) -> io::Result<(
     Ok(())
 }
 
-/// sha256 over the path, the executable bit and the content of each file, in the order of the paths.
+/// sha256 over the path, executable bit and content of each file, in path order.
 pub fn digest(root: &Path) -> io::Result<String> {
-    let mut sum = Sha256::new();
+    let mut hasher = Sha256::new();
     for (path, kind) in walk(root)? {
-        let (mark, content) = match kind {
+        let (flag, content) = match kind {
             Kind::File { executable: true } => ("x", file_digest(&root.join(&path))?),
             Kind::File { executable: false } => ("-", file_digest(&root.join(&path))?),
             Kind::Link => ("l", Sha256::digest(fs::read_link(root.join(&path))?.as_os_str().as_encoded_bytes()).into()),
         };
-        sum.update(format!("{mark} {} {path}\0", hex(&content)));
+        hasher.update(format!("{flag} {} {path}\0", hex(&content)));
     }
-    Ok(hex(&sum.finalize()))
+    Ok(hex(&hasher.finalize()))
 }
 
 /// sha256 of a file.
 pub fn file_digest(path: &Path) -> io::Result<[u8; 32]> {
     let mut file = File::open(path)?;
-    let mut sum = Sha256::new();
+    let mut hasher = Sha256::new();
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let count = file.read(&mut buffer)?;
         if count == 0 {
-            return Ok(sum.finalize().into());
+            return Ok(hasher.finalize().into());
         }
-        sum.update(buffer.get(..count).unwrap_or_default());
+        hasher.update(buffer.get(..count).unwrap_or_default());
     }
 }
 
-/// Reads what a comparison needs of a workspace.
+/// Reads a workspace for a comparison: the text of sources, the hash of other files.
 pub fn read(root: &Path, rules: &SourceRules) -> io::Result<Tree> {
     let mut tree = Tree::new();
     for (path, kind) in walk(root)? {
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn dependencies_history_and_old_reports_are_no_part_of_a_workspace() {
+    fn dependencies_history_and_old_reports_are_skipped() {
         let root = folder(&[
             "package.json",
             "coverage/coverage-final.json",
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_has_the_digest_of_its_origin_and_every_change_shows() {
+    fn a_copy_has_the_same_digest_and_every_change_gives_another() {
         let root = folder(&["a.ts", "b/c.sh"]);
         let work = tempfile::tempdir().unwrap();
         let attempt = Attempt::begin(work.path()).unwrap();
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_out_of_the_workspace_is_not_followed() {
+    fn a_link_that_points_outside_the_workspace_is_not_followed() {
         let root = folder(&["a.ts"]);
         std::os::unix::fs::symlink("/etc/hostname", root.path().join("b.ts")).unwrap();
         let work = tempfile::tempdir().unwrap();

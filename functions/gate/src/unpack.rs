@@ -1,5 +1,5 @@
-//! Unpacks archives from untrusted sources. An archive that would write outside of the target, or more than allowed, is
-//! refused as a whole: a gate must never judge a part of a workspace.
+//! Unpacks untrusted archives. Rejects the whole archive if an entry would be written outside the target or exceeds a
+//! limit: a gate must never check part of a workspace.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -14,20 +14,20 @@ use crate::attempt::Attempt;
 use crate::finding::Reason;
 use crate::tree::SKIPPED;
 
-/// How much an archive may hold.
+/// Limits on an archive's contents.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     pub unpacked_bytes: u64,
     pub entries: usize,
 }
 
-/// Why a workspace could not be laid out, by whose fault it is.
+/// Why a workspace cannot be prepared.
 #[derive(Debug, thiserror::Error)]
-pub enum Refusal {
-    /// The archive is at fault.
+pub enum WorkspaceError {
+    /// The archive is invalid.
     #[error("{0}")]
     Archive(String),
-    /// The plan or the deployment is at fault.
+    /// The plan names no workspace, and the deployment has no usable default.
     #[error("{}", .0.message)]
     Workspace(Reason),
     /// The disk failed, or the attempt was cancelled.
@@ -35,37 +35,37 @@ pub enum Refusal {
     Io(#[from] io::Error),
 }
 
-fn refused(message: impl Into<String>) -> Refusal {
-    Refusal::Archive(message.into())
+fn invalid(message: impl Into<String>) -> WorkspaceError {
+    WorkspaceError::Archive(message.into())
 }
 
-/// Unpacks a tar.gz into an empty folder, without the dependencies (`node_modules`) and the history (`.git`) in it: the
-/// gate installs dependencies itself.
-pub fn unpack(packed: &[u8], target: &Path, limits: Limits, attempt: &Attempt) -> Result<(), Refusal> {
-    // Headers and padding add to the contents.
-    let most = limits.unpacked_bytes.saturating_add(limits.entries as u64 * 2048);
-    let mut archive = Archive::new(MultiGzDecoder::new(packed).take(most));
+/// Unpacks a tar.gz into an empty folder. Skips dependencies (`node_modules`) and history (`.git`): the gate installs
+/// dependencies itself.
+pub fn unpack(packed: &[u8], target: &Path, limits: Limits, attempt: &Attempt) -> Result<(), WorkspaceError> {
+    // Allow for headers and padding.
+    let max_bytes = limits.unpacked_bytes.saturating_add(limits.entries as u64 * 2048);
+    let mut archive = Archive::new(MultiGzDecoder::new(packed).take(max_bytes));
     let mut unpacker =
-        Unpacker { target, limits, files: BTreeSet::new(), bytes: 0, entries: 0, named: Named::default() };
+        Unpacker { target, limits, files: BTreeSet::new(), bytes: 0, entries: 0, names: ExtendedNames::default() };
     fs::create_dir_all(target)?;
     for entry in archive.entries().map_err(damaged)?.raw(true) {
-        attempt.check()?;
+        attempt.check_cancelled()?;
         unpacker.entry(entry.map_err(damaged)?)?;
     }
     if unpacker.entries == 0 {
-        return Err(refused("the archive is empty"));
+        return Err(invalid("the archive is empty"));
     }
     Ok(())
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "map_err passes the error by value")]
-fn damaged(error: io::Error) -> Refusal {
-    refused(format!("the archive cannot be read as tar.gz: {error}"))
+fn damaged(error: io::Error) -> WorkspaceError {
+    invalid(format!("the archive cannot be read as tar.gz: {error}"))
 }
 
-/// What an extension header says about the next entry.
+/// The path and link target that an extension header gives for the next entry.
 #[derive(Default)]
-struct Named {
+struct ExtendedNames {
     path: Option<Vec<u8>>,
     link: Option<Vec<u8>>,
 }
@@ -76,79 +76,79 @@ struct Unpacker<'a> {
     files: BTreeSet<PathBuf>,
     bytes: u64,
     entries: usize,
-    named: Named,
+    names: ExtendedNames,
 }
 
 impl Unpacker<'_> {
-    fn entry<R: Read>(&mut self, mut entry: Entry<'_, R>) -> Result<(), Refusal> {
+    fn entry<R: Read>(&mut self, mut entry: Entry<'_, R>) -> Result<(), WorkspaceError> {
         self.entries += 1;
         if self.entries > self.limits.entries {
-            return Err(refused(format!("the archive has more than {} entries", self.limits.entries)));
+            return Err(invalid(format!("the archive has more than {} entries", self.limits.entries)));
         }
         match entry.header().entry_type() {
-            EntryType::GNULongName => self.named.path = Some(long_name(&mut entry)?),
-            EntryType::GNULongLink => self.named.link = Some(long_name(&mut entry)?),
+            EntryType::GNULongName => self.names.path = Some(long_name(&mut entry)?),
+            EntryType::GNULongLink => self.names.link = Some(long_name(&mut entry)?),
             EntryType::XHeader => self.extension(&mut entry)?,
-            // `git archive` writes one: a comment with the commit.
+            // `git archive` writes one that holds the commit as a comment.
             EntryType::XGlobalHeader => {}
             kind => {
-                let named = std::mem::take(&mut self.named);
-                let path = named.path.unwrap_or_else(|| entry.header().path_bytes().into_owned());
-                let link = named.link.or_else(|| entry.header().link_name_bytes().map(std::borrow::Cow::into_owned));
-                self.place(kind, &path, link, &mut entry)?;
+                let names = std::mem::take(&mut self.names);
+                let path = names.path.unwrap_or_else(|| entry.header().path_bytes().into_owned());
+                let link = names.link.or_else(|| entry.header().link_name_bytes().map(std::borrow::Cow::into_owned));
+                self.write_entry(kind, &path, link, &mut entry)?;
             }
         }
         Ok(())
     }
 
-    fn extension<R: Read>(&mut self, entry: &mut Entry<'_, R>) -> Result<(), Refusal> {
-        let bytes = small(entry)?;
+    fn extension<R: Read>(&mut self, entry: &mut Entry<'_, R>) -> Result<(), WorkspaceError> {
+        let bytes = read_extension(entry)?;
         for extension in PaxExtensions::new(&bytes) {
             let extension = extension.map_err(damaged)?;
             match extension.key_bytes() {
-                b"path" => self.named.path = Some(extension.value_bytes().to_vec()),
-                b"linkpath" => self.named.link = Some(extension.value_bytes().to_vec()),
-                // It would override the size in the header, which the limit counts.
-                b"size" => return Err(refused("the archive holds a file of more than 8 GiB")),
+                b"path" => self.names.path = Some(extension.value_bytes().to_vec()),
+                b"linkpath" => self.names.link = Some(extension.value_bytes().to_vec()),
+                // It would override the size in the header, which the byte limit uses.
+                b"size" => return Err(invalid("the archive holds a file of more than 8 GiB")),
                 _ => {}
             }
         }
         Ok(())
     }
 
-    fn place<R: Read>(
+    fn write_entry<R: Read>(
         &mut self,
         kind: EntryType,
         path: &[u8],
         link: Option<Vec<u8>>,
         entry: &mut Entry<'_, R>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), WorkspaceError> {
         let path = safe_path(path)?;
         if path.components().any(|part| SKIPPED.iter().any(|skipped| part.as_os_str() == *skipped)) {
             return Ok(());
         }
         match kind {
             EntryType::Directory => {
-                self.real_folder(&path)?;
+                self.create_folder(&path)?;
             }
             EntryType::Regular | EntryType::Continuous => self.file(&path, entry)?,
             EntryType::Symlink => self.link(&path, &link.unwrap_or_default())?,
-            EntryType::Link => return Err(refused(format!("{} is a hard link; pack it as a file", path.display()))),
-            _ => return Err(refused(format!("{} is neither a file nor a folder", path.display()))),
+            EntryType::Link => return Err(invalid(format!("{} is a hard link; pack it as a file", path.display()))),
+            _ => return Err(invalid(format!("{} is neither a file nor a folder", path.display()))),
         }
         Ok(())
     }
 
-    /// Creates a folder below the target. No part of its path may be a link, because a link could lead out of the
+    /// Creates a folder below the target. No part of its path may be a link, because a link could point outside the
     /// target.
-    fn real_folder(&self, path: &Path) -> Result<PathBuf, Refusal> {
+    fn create_folder(&self, path: &Path) -> Result<PathBuf, WorkspaceError> {
         let mut folder = self.target.to_path_buf();
         for part in path.components() {
             folder.push(part);
             match fs::symlink_metadata(&folder) {
                 Ok(found) if found.is_dir() => {}
                 Ok(_) => {
-                    return Err(refused(format!("{} leads through something that is not a folder", path.display())));
+                    return Err(invalid(format!("{} goes through an entry that is not a folder", path.display())));
                 }
                 Err(_) => fs::create_dir(&folder)?,
             }
@@ -156,92 +156,91 @@ impl Unpacker<'_> {
         Ok(folder)
     }
 
-    fn fresh(&mut self, path: &Path) -> Result<PathBuf, Refusal> {
-        let name = path.file_name().ok_or_else(|| refused("the archive holds a file without a name"))?;
-        let full = self.real_folder(path.parent().unwrap_or(Path::new("")))?.join(name);
+    fn new_path(&mut self, path: &Path) -> Result<PathBuf, WorkspaceError> {
+        let name = path.file_name().ok_or_else(|| invalid("the archive holds a file without a name"))?;
+        let full = self.create_folder(path.parent().unwrap_or(Path::new("")))?.join(name);
         // The second check catches file systems on which `A` and `a` are the same name.
         if !self.files.insert(path.to_path_buf()) || fs::symlink_metadata(&full).is_ok() {
-            return Err(refused(format!("{} is in the archive twice", path.display())));
+            return Err(invalid(format!("{} is in the archive twice", path.display())));
         }
         Ok(full)
     }
 
-    fn file<R: Read>(&mut self, path: &Path, entry: &mut Entry<'_, R>) -> Result<(), Refusal> {
+    fn file<R: Read>(&mut self, path: &Path, entry: &mut Entry<'_, R>) -> Result<(), WorkspaceError> {
         let size = entry.header().entry_size().map_err(damaged)?;
         self.bytes = self.bytes.saturating_add(size);
         if self.bytes > self.limits.unpacked_bytes {
-            return Err(refused(format!("the archive holds more than {} bytes", self.limits.unpacked_bytes)));
+            return Err(invalid(format!("the archive holds more than {} bytes", self.limits.unpacked_bytes)));
         }
-        let full = self.fresh(path)?;
+        let full = self.new_path(path)?;
         let executable = entry.header().mode().is_ok_and(|mode| mode & 0o100 != 0);
         let mode = if executable { 0o755 } else { 0o644 };
         let mut file: File = OpenOptions::new().write(true).create_new(true).mode(mode).open(full)?;
         copy(entry, &mut file, size)
     }
 
-    /// A link may point to another place in the workspace, never out of it. All folders above the link are real, so
-    /// each leading `..` goes up by exactly one. A `..` after a name is refused, because that name may itself be a
-    /// link.
-    fn link(&mut self, path: &Path, to: &[u8]) -> Result<(), Refusal> {
-        let outside = || refused(format!("{} is a link that may lead out of the workspace", path.display()));
+    /// Creates a link. It must point to a path inside the workspace. All folders above the link are real, so each
+    /// leading `..` goes up exactly one level. A `..` after a name is rejected, because that name may be a link.
+    fn link(&mut self, path: &Path, to: &[u8]) -> Result<(), WorkspaceError> {
+        let outside = || invalid(format!("{} is a link that may point outside the workspace", path.display()));
         let to = PathBuf::from(std::str::from_utf8(to).map_err(|_| outside())?);
         let mut depth = path.components().count().saturating_sub(1);
-        let mut named = false;
+        let mut has_name = false;
         for part in to.components() {
             match part {
-                Component::Normal(_) => named = true,
+                Component::Normal(_) => has_name = true,
                 Component::CurDir => {}
-                Component::ParentDir if !named && depth > 0 => depth -= 1,
+                Component::ParentDir if !has_name && depth > 0 => depth -= 1,
                 _ => return Err(outside()),
             }
         }
         if to.as_os_str().is_empty() {
             return Err(outside());
         }
-        symlink(to, self.fresh(path)?)?;
+        symlink(to, self.new_path(path)?)?;
         Ok(())
     }
 }
 
-/// Copies exactly `size` bytes. Read errors blame the archive, write errors the disk.
-fn copy<R: Read>(from: &mut Entry<'_, R>, to: &mut File, size: u64) -> Result<(), Refusal> {
+/// Copies exactly `size` bytes. A read error means a damaged archive, a write error a failing disk.
+fn copy<R: Read>(from: &mut Entry<'_, R>, to: &mut File, size: u64) -> Result<(), WorkspaceError> {
     use std::io::Write;
     let mut buffer = vec![0; 64 * 1024];
-    let mut left = size;
-    while left > 0 {
+    let mut remaining = size;
+    while remaining > 0 {
         let count = from.read(&mut buffer).map_err(damaged)?;
         if count == 0 {
-            return Err(refused("the archive is cut off"));
+            return Err(invalid("the archive is truncated"));
         }
         to.write_all(buffer.get(..count).unwrap_or_default())?;
-        left = left.saturating_sub(count as u64);
+        remaining = remaining.saturating_sub(count as u64);
     }
     Ok(())
 }
 
-/// The body of an extension header. Real ones are short. Without a limit one header could fill the memory.
-fn small<R: Read>(entry: &mut Entry<'_, R>) -> Result<Vec<u8>, Refusal> {
-    const MOST: u64 = 64 * 1024;
+/// The body of an extension header. The limit keeps one header from filling the memory.
+fn read_extension<R: Read>(entry: &mut Entry<'_, R>) -> Result<Vec<u8>, WorkspaceError> {
+    const MAX_BYTES: u64 = 64 * 1024;
     let mut bytes = Vec::new();
-    entry.take(MOST + 1).read_to_end(&mut bytes).map_err(damaged)?;
-    if bytes.len() as u64 > MOST {
-        return Err(refused(format!("the archive has a header of more than {MOST} bytes")));
+    entry.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(damaged)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(invalid(format!("the archive has a header of more than {MAX_BYTES} bytes")));
     }
     Ok(bytes)
 }
 
-fn long_name<R: Read>(entry: &mut Entry<'_, R>) -> Result<Vec<u8>, Refusal> {
-    let mut name = small(entry)?;
+fn long_name<R: Read>(entry: &mut Entry<'_, R>) -> Result<Vec<u8>, WorkspaceError> {
+    let mut name = read_extension(entry)?;
     while name.last() == Some(&0) {
         name.pop();
     }
     Ok(name)
 }
 
-/// A relative path that stays below its root.
-fn safe_path(bytes: &[u8]) -> Result<PathBuf, Refusal> {
-    let text = std::str::from_utf8(bytes).map_err(|_| refused("a path in the archive is not UTF-8"))?;
-    let unsafe_path = || refused(format!("the path {text:?} leads out of the workspace"));
+/// Parses a relative path that stays below its root.
+fn safe_path(bytes: &[u8]) -> Result<PathBuf, WorkspaceError> {
+    let text = std::str::from_utf8(bytes).map_err(|_| invalid("a path in the archive is not UTF-8"))?;
+    let unsafe_path = || invalid(format!("the path {text:?} leaves the workspace"));
     if text.contains('\0') || text.contains('\\') {
         return Err(unsafe_path());
     }
@@ -296,7 +295,7 @@ mod tests {
         let target = work.path().join("target");
         match unpack(packed, &target, LIMITS, &attempt) {
             Ok(()) => Ok(work),
-            Err(Refusal::Archive(why)) => Err(why),
+            Err(WorkspaceError::Archive(why)) => Err(why),
             Err(other) => panic!("{other}"),
         }
     }
@@ -305,7 +304,7 @@ mod tests {
     const LINK: EntryType = EntryType::Symlink;
 
     #[test]
-    fn files_folders_and_links_inside_are_unpacked() {
+    fn files_folders_and_links_are_unpacked() {
         let work = try_unpack(&pack(&[
             (EntryType::Directory, "./", ""),
             (FILE, "./a/b.txt", "hello"),
@@ -316,10 +315,10 @@ mod tests {
     }
 
     #[test]
-    fn a_path_out_of_the_workspace_is_refused() {
+    fn a_path_outside_the_workspace_is_rejected() {
         for path in ["../evil", "a/../../evil", "/etc/evil", "a\\..\\..\\evil"] {
             let why = try_unpack(&pack(&[(FILE, path, "x")])).unwrap_err();
-            assert!(why.contains("leads out"), "{path}: {why}");
+            assert!(why.contains("leaves the workspace"), "{path}: {why}");
         }
     }
 
@@ -328,11 +327,11 @@ mod tests {
         let name = format!("{}../../../../evil", "a/../".repeat(30));
         let why =
             try_unpack(&pack(&[(EntryType::GNULongName, "././@LongLink", &name), (FILE, "short", "x")])).unwrap_err();
-        assert!(why.contains("leads out"), "{why}");
+        assert!(why.contains("leaves the workspace"), "{why}");
     }
 
     #[test]
-    fn a_link_out_of_the_workspace_is_refused() {
+    fn a_link_that_points_outside_the_workspace_is_rejected() {
         for to in ["/etc", "..", "../..", "b/../..", "b/../../c", ""] {
             assert!(try_unpack(&pack(&[(LINK, "a", to)])).is_err(), "{to}");
         }
@@ -348,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn devices_hard_links_and_doubles_are_refused() {
+    fn devices_hard_links_and_duplicates_are_rejected() {
         for kind in [EntryType::Fifo, EntryType::Char, EntryType::Block, EntryType::Link] {
             assert!(try_unpack(&pack(&[(FILE, "b", "x"), (kind, "a", "b")])).is_err(), "{kind:?}");
         }
@@ -356,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_bytes_or_entries_are_refused_without_being_written() {
+    fn an_archive_with_too_many_bytes_or_entries_is_rejected() {
         let big = "x".repeat(60_000);
         assert!(try_unpack(&pack(&[(FILE, "a", &big), (FILE, "b", &big)])).unwrap_err().contains("bytes"));
         let names: Vec<String> = (0..21).map(|number| number.to_string()).collect();
@@ -375,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_archive_is_refused() {
+    fn invalid_and_truncated_archives_are_rejected() {
         for bytes in [b"".as_slice(), b"hello", &[0x1f, 0x8b, 8, 0]] {
             assert!(try_unpack(bytes).is_err());
         }
@@ -387,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn dependencies_in_the_archive_are_left_out() {
+    fn dependencies_in_the_archive_are_skipped() {
         let work = try_unpack(&pack(&[
             (FILE, "a", "x"),
             (FILE, "p/node_modules/b/c.js", "evil"),

@@ -1,5 +1,5 @@
-//! Tools `manual:*`: a gate that a person decides. No process waits for it. The step is blocked until the decision
-//! finishes it.
+//! Tools `manual:*`: creates a gate that a person decides. The step stays blocked until the decision finishes it. No
+//! process waits.
 
 use serde_json::Value;
 use shared::domain::outcome::{NewGateStatus, OnPass};
@@ -8,10 +8,10 @@ use shared::storage::StepStore;
 use shared::worker::{ClaimedStep, Handler};
 use uuid::Uuid;
 
-/// Longest reason that a plan may give to its approvers.
+/// The limit on the reason that a plan gives to approvers.
 const MAX_REASON_CHARS: usize = 2_000;
 
-/// Asks for a decision.
+/// The handler of tools `manual:*`.
 pub struct Manual;
 
 impl Handler for Manual {
@@ -36,7 +36,7 @@ impl Handler for Manual {
     }
 }
 
-/// An attempt asks for the same gate each time its message is delivered.
+/// The gate's id depends only on the step and the attempt, so a message that is delivered twice creates one gate.
 fn gate_id(step: &ClaimedStep) -> GateId {
     GateId(Uuid::new_v5(&step.step_id.0, &step.attempt.to_be_bytes()))
 }
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repeated_attempt_asks_for_the_same_gate_and_a_retry_for_a_new_one() {
+    fn a_repeated_attempt_has_the_same_gate_and_a_retry_a_new_one() {
         assert_eq!(gate_id(&step(1)), gate_id(&step(1)));
         assert_ne!(gate_id(&step(1)), gate_id(&step(2)));
     }

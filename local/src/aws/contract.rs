@@ -1,5 +1,5 @@
-//! The servers that the contract suite holds the local stack's emulator against: LocalStack in host mode, with the
-//! hooks that its container runs, and an S3 server with keys and a region of its own, as Supabase Storage has them.
+//! The servers that the contract suite compares with the local stack's emulator: LocalStack in host mode, with the
+//! hooks that its container runs, and an S3 server with its own keys and region, like Supabase Storage.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -15,27 +15,27 @@ use uuid::Uuid;
 use crate::aws::resources;
 use crate::checkout::Checkout;
 use crate::process::server::{self, Probe};
-use crate::process::{self, Ending, Ledger, Process};
+use crate::process::{self, PidFile, Process, Termination};
 use crate::tools::python::{CONTRACT, PythonEnv};
 use crate::{port, report};
 
-/// Supabase Storage has this one on a laptop.
+/// The region of Supabase Storage on a laptop.
 pub const S3_REGION: &str = "local";
-const ENDING: Ending = Ending::new(Signal::TERM, Duration::from_secs(5));
+const TERMINATION: Termination = Termination::new(Signal::TERM, Duration::from_secs(5));
 
-/// The servers, running.
+/// The running servers.
 #[derive(Debug)]
 pub struct Contract {
     localstack: Process,
     s3: Process,
-    /// What tells a test where they are.
+    /// Variables with their addresses, for the tests.
     pub variables: [(&'static str, String); 4],
 }
 
 impl Contract {
-    /// Starts both, with their files below `dir`.
-    pub async fn start(checkout: &Checkout, dir: &Path, ledger: &Ledger) -> Result<Self> {
-        let env = PythonEnv::of(CONTRACT, checkout, ledger).await?;
+    /// Starts both servers, with their files below `dir`.
+    pub async fn start(checkout: &Checkout, dir: &Path, pid_file: &PidFile) -> Result<Self> {
+        let env = PythonEnv::of(CONTRACT, checkout, pid_file).await?;
         let logs = dir.join("logs");
         fs::create_dir_all(&logs).with_context(|| format!("cannot create {}", logs.display()))?;
         let start = Instant::now();
@@ -43,8 +43,8 @@ impl Contract {
         let (id, secret) = (Uuid::new_v4().simple().to_string(), Uuid::new_v4().simple().to_string());
         let (localstack_dir, s3_dir) = (dir.join("localstack"), dir.join("s3"));
         let (localstack, s3) = tokio::try_join!(
-            start_localstack(&env, checkout, &localstack_dir, localstack_port, &logs, ledger),
-            start_s3(&env, &s3_dir, s3_port, [&id, &secret], &logs, ledger),
+            start_localstack(&env, checkout, &localstack_dir, localstack_port, &logs, pid_file),
+            start_s3(&env, &s3_dir, s3_port, [&id, &secret], &logs, pid_file),
         )?;
         let what = format_args!("SQS, S3, Secrets Manager on 127.0.0.1:{localstack_port}");
         report::took("localstack", what, start.elapsed());
@@ -71,26 +71,26 @@ async fn start_localstack(
     dir: &Path,
     port: u16,
     logs: &Path,
-    ledger: &Ledger,
+    pid_file: &PidFile,
 ) -> Result<Process> {
     let temporary = new_dir(dir, "tmp")?;
-    // Where the container finds the hooks, seen from the root that it is given.
+    // The path of the hooks in the container, below FILESYSTEM_ROOT.
     let hooks = new_dir(dir, "etc/localstack")?.join("init");
     symlink(checkout.localstack().join("init"), &hooks).with_context(|| format!("cannot link {}", hooks.display()))?;
     let mut command = python(env, dir);
-    let place = format!("127.0.0.1:{port}");
+    let address = format!("127.0.0.1:{port}");
     command
         .args(["-m", "localstack.runtime.main"])
-        .env("GATEWAY_LISTEN", &place)
+        .env("GATEWAY_LISTEN", &address)
         .env("GATEWAY_SERVER", "hypercorn")
-        // URLs of queues that need no name server.
-        .env("LOCALSTACK_HOST", &place)
+        // Queue URLs that need no DNS.
+        .env("LOCALSTACK_HOST", &address)
         .env("SQS_ENDPOINT_STRATEGY", "path")
         .env("SERVICES", "sqs,s3,secretsmanager")
         .envs([resources::hook_variable()])
-        // In a container it would take that for its own, and its folders for the ones above.
+        // If these tests run in a container, LocalStack must not take it for its own and use other folders.
         .env("OVERRIDE_IN_DOCKER", "0")
-        // It would report its use, fetch a certificate, and become this machine's name server.
+        // Send no usage reports, download no certificate, and start no DNS server.
         .env("DISABLE_EVENTS", "1")
         .env("SKIP_SSL_CERT_DOWNLOAD", "1")
         .env("DNS_ADDRESS", "0")
@@ -98,8 +98,8 @@ async fn start_localstack(
         .env("HOME", dir)
         .env("TMPDIR", temporary)
         .env("LS_LOG", "warning");
-    let probe = Probe { url: format!("http://{place}/_localstack/health"), status: StatusCode::OK };
-    server::start_http("localstack", command, ENDING, &probe, &logs.join("localstack.log"), ledger).await
+    let probe = Probe { url: format!("http://{address}/_localstack/health"), status: StatusCode::OK };
+    server::start_http("localstack", command, TERMINATION, &probe, &logs.join("localstack.log"), pid_file).await
 }
 
 async fn start_s3(
@@ -108,7 +108,7 @@ async fn start_s3(
     port: u16,
     [id, secret]: [&str; 2],
     logs: &Path,
-    ledger: &Ledger,
+    pid_file: &PidFile,
 ) -> Result<Process> {
     let data = new_dir(dir, "data")?;
     let mut command = python(env, dir);
@@ -118,14 +118,14 @@ async fn start_s3(
         .arg(data)
         .env("NANIO_ACCESS_KEY", id)
         .env("NANIO_SECRET_KEY", secret);
-    // It is up when it refuses a request without a signature.
+    // It is ready when it refuses an unsigned request.
     let probe = Probe { url: format!("http://127.0.0.1:{port}/"), status: StatusCode::FORBIDDEN };
-    server::start_http("s3", command, ENDING, &probe, &logs.join("s3.log"), ledger).await
+    server::start_http("s3", command, TERMINATION, &probe, &logs.join("s3.log"), pid_file).await
 }
 
 fn python(env: &PythonEnv, dir: &Path) -> Command {
     let mut command = Command::new(env.program("python"));
-    process::keep_back(&mut command);
+    process::clear_inherited_env(&mut command);
     command.current_dir(dir).env("PYTHONDONTWRITEBYTECODE", "1").env("PYTHONUNBUFFERED", "1");
     command
 }

@@ -1,8 +1,8 @@
-"""MiniStack, with long polls that wait for messages instead of looking for them ten times a second.
+"""MiniStack, with long polls that wait for messages instead of checking ten times a second.
 
-A receive of MiniStack 1.5 looks, sleeps for a tenth of a second, and looks again. Here it looks, and then waits until
-something is sent to its queue, until a message of the queue becomes visible (a delay or a visibility timeout ends), or
-until its time is over. When MiniStack is asked to end, all waits end at once.
+A receive of MiniStack 1.5 checks its queue, sleeps for 0.1 s, and checks again. Here it checks once and then waits until a message
+is sent to its queue, until a message becomes visible (its delay or visibility timeout ends), or until its time is over. When
+MiniStack gets a signal to stop, all waits end at once.
 """
 
 import asyncio
@@ -14,46 +14,46 @@ import hypercorn.asyncio
 from ministack import app
 from ministack.services import sqs
 
-# What else may change a queue (a dead-letter queue's redrive, an administrator) is seen after this long.
-LOOK_AGAIN_S = 1.0
-# What makes messages visible.
+# Other changes of a queue, such as a redrive of a dead-letter queue, are seen after this time.
+RECHECK_S = 1.0
+# Actions that make messages visible.
 CHANGES = ("SendMessage", "SendMessageBatch", "ChangeMessageVisibility", "ChangeMessageVisibilityBatch")
 
 actions = sqs._HANDLERS
 receive = actions["ReceiveMessage"]
 changes = {}
-ending = asyncio.Event()
+stopping = asyncio.Event()
 
 
 def name_of(data, queue):
-    """The name of the queue of a request: its URL may name the emulator in several ways."""
+    """The name of a request's queue. URLs may name the emulator's host in several ways."""
     return (data.get("QueueUrl") or queue).rsplit("/", 1)[-1]
 
 
-def tell(name):
-    """Wakes who waits for a queue."""
+def notify(name):
+    """Wakes the receives that wait for a queue."""
     change = changes.pop(name, None)
     if change is not None:
         change.set()
 
 
-def telling(action):
+def notifying(action):
     def act(data, queue):
         answer = action(data, queue)
-        tell(name_of(data, queue))
+        notify(name_of(data, queue))
         return answer
 
     return act
 
 
 def seconds_to_next(data, queue, since):
-    """How long until the next message becomes visible that was not visible at `since`."""
+    """Time until the next message becomes visible that was not visible at `since`."""
     messages = sqs._get_q(data.get("QueueUrl") or queue)["messages"]
     due = [message["visible_at"] for message in messages if message["visible_at"] > since]
-    return max(0.0, min(due, default=since + LOOK_AGAIN_S) - time.time())
+    return max(0.0, min(due, default=since + RECHECK_S) - time.time())
 
 
-async def patient_receive(data, queue):
+async def waiting_receive(data, queue):
     wait_s = data.get("WaitTimeSeconds")
     if wait_s is None:
         attributes = sqs._get_q(data.get("QueueUrl") or queue)["attributes"]
@@ -64,33 +64,33 @@ async def patient_receive(data, queue):
         since = time.time()
         answer = await receive({**data, "WaitTimeSeconds": 0}, queue)
         left_s = deadline - time.monotonic()
-        if answer or left_s <= 0 or ending.is_set():
+        if answer or left_s <= 0 or stopping.is_set():
             return answer
         try:
-            limit_s = min(left_s, seconds_to_next(data, queue, since), LOOK_AGAIN_S)
+            limit_s = min(left_s, seconds_to_next(data, queue, since), RECHECK_S)
             await asyncio.wait_for(change.wait(), limit_s)
         except asyncio.TimeoutError:
             pass
 
 
-def end():
-    ending.set()
+def stop():
+    stopping.set()
     for name in list(changes):
-        tell(name)
+        notify(name)
 
 
 serve = hypercorn.asyncio.serve
 
 
-async def serve_until_ended(application, config):
+async def serve_until_stopped(application, config):
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, end)
-    await serve(application, config, shutdown_trigger=ending.wait)
+        loop.add_signal_handler(number, stop)
+    await serve(application, config, shutdown_trigger=stopping.wait)
 
 
 for name in CHANGES:
-    actions[name] = telling(actions[name])
-actions["ReceiveMessage"] = patient_receive
-hypercorn.asyncio.serve = serve_until_ended
+    actions[name] = notifying(actions[name])
+actions["ReceiveMessage"] = waiting_receive
+hypercorn.asyncio.serve = serve_until_stopped
 app.main()

@@ -11,13 +11,13 @@ use rustix::process::Signal;
 use tokio::process::Command;
 
 use crate::process::server::{self, Probe};
-use crate::process::{self, Ending, Ledger, Process};
+use crate::process::{self, PidFile, Process, Termination};
 use crate::tools::python::PythonEnv;
 
-/// MiniStack, started by a program that lets long polls wait for messages: its own look for them ten times a second.
+/// Starts MiniStack with long polls that wait for messages. MiniStack's own check ten times a second.
 const PROGRAM: &str = include_str!("emulator.py");
-/// It saves its state while it ends.
-const ENDING: Ending = Ending::new(Signal::TERM, Duration::from_secs(10));
+/// It saves its state when it stops.
+const TERMINATION: Termination = Termination::new(Signal::TERM, Duration::from_secs(10));
 
 /// An emulator with its state below `dir`.
 #[derive(Clone, Debug)]
@@ -25,20 +25,20 @@ pub struct Emulator {
     python: PathBuf,
     dir: PathBuf,
     port: u16,
-    /// The services it offers; all of them if none are named.
+    /// The services that it offers. `None` is all of them.
     services: Option<&'static str>,
     variables: BTreeMap<&'static str, String>,
 }
 
 impl Emulator {
-    /// What a running control plane needs, and nothing that starts programs on this machine for whoever asks.
+    /// The services that a running control plane needs. None of them can start programs on this machine.
     pub const RUN_SERVICES: &'static str = "sqs,s3,secretsmanager,kms,sts";
 
     pub fn new(env: &PythonEnv, dir: PathBuf, port: u16, services: Option<&'static str>) -> Self {
         Self { python: env.program("python"), dir, port, services, variables: BTreeMap::new() }
     }
 
-    /// With one more variable in its environment, which the functions that it runs inherit.
+    /// Adds a variable to its environment. Functions that it runs inherit it.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.variables.insert(name, value.into());
@@ -50,14 +50,14 @@ impl Emulator {
     }
 
     /// Starts the emulator and waits until it answers.
-    pub async fn start(&self, log: &Path, ledger: &Ledger) -> Result<Process> {
+    pub async fn start(&self, log: &Path, pid_file: &PidFile) -> Result<Process> {
         let temporary = self.dir.join("tmp");
         fs::create_dir_all(&temporary).with_context(|| format!("cannot create {}", temporary.display()))?;
         let program = self.dir.join("emulator.py");
         fs::write(&program, PROGRAM).with_context(|| format!("cannot write {}", program.display()))?;
         let mut command = Command::new(&self.python);
         command.arg(program).current_dir(&self.dir);
-        process::keep_back(&mut command);
+        process::clear_inherited_env(&mut command);
         command
             .env("BIND_HOST", "127.0.0.1")
             .env("GATEWAY_PORT", self.port.to_string())
@@ -67,7 +67,7 @@ impl Emulator {
             .env("S3_PERSIST", "1")
             .env("S3_DATA_DIR", self.dir.join("s3"))
             .env("TMPDIR", temporary)
-            // Both would open ports of their own.
+            // These would open other ports.
             .env("IOT_MTLS_ENABLED", "0")
             .env("SFTP_ENABLED", "0")
             .env("PYTHONDONTWRITEBYTECODE", "1")
@@ -79,6 +79,6 @@ impl Emulator {
         };
         command.envs(&self.variables);
         let probe = Probe { url: format!("{}/_ministack/health", self.url()), status: StatusCode::OK };
-        server::start_http("emulator", command, ENDING, &probe, log, ledger).await
+        server::start_http("emulator", command, TERMINATION, &probe, log, pid_file).await
     }
 }

@@ -1,4 +1,4 @@
-//! AWS on this machine: the emulator, what the control plane needs in it, and the servers it is compared with.
+//! AWS on this machine: the emulator, the resources in it, and the servers that the contract suite compares it with.
 
 pub mod contract;
 pub mod emulator;

@@ -1,5 +1,5 @@
-//! What the control plane needs from AWS, made in the emulator: queues, the bucket for artifacts, the secret with the
-//! provider keys. Making them again changes nothing.
+//! Creates the control plane's AWS resources in the emulator: queues, the bucket for artifacts, the secret with the
+//! provider keys. Creating them again changes nothing.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,12 +18,12 @@ pub const ACCESS_KEY_ID: &str = "test";
 pub const SECRET_ACCESS_KEY: &str = "test";
 pub const BUCKET: &str = "nofx-artifacts";
 pub const LLM_SECRET: &str = "nofx/llm";
-/// The keys that go from `.env` into the secret.
+/// The keys that are copied from `.env` into the secret.
 pub const PROVIDER_KEYS: [&str; 3] = ["OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY"];
 
 const RECEIVES_MAX: u32 = 5;
 
-/// The variable that tells LocalStack's hook what to make: the same as [`Aws::make_resources`] makes.
+/// The variable that lists for LocalStack's hook what to create: the same as [`Aws::create_resources`] creates.
 pub fn hook_variable() -> (&'static str, String) {
     let queues: Vec<Value> = function::queue_functions()
         .map(|function| {
@@ -79,26 +79,26 @@ impl Aws {
         }
     }
 
-    /// Makes everything that is missing; gives the queue of each function, in their order.
-    pub async fn make_resources(
+    /// Creates everything that is missing. Returns the functions in order, each with its queue.
+    pub async fn create_resources(
         &self,
         queue_prefix: &str,
         dotenv: &BTreeMap<String, String>,
     ) -> Result<Vec<(QueueFunction, Queue)>> {
-        self.make_bucket().await?;
+        self.create_bucket_if_missing().await?;
         self.put_llm_secret(dotenv).await?;
         let mut queues = Vec::new();
         for function in function::queue_functions() {
-            queues.push((function, self.make_queue(&function, queue_prefix).await?));
+            queues.push((function, self.create_queue_pair(&function, queue_prefix).await?));
         }
         Ok(queues)
     }
 
-    async fn make_queue(&self, function: &QueueFunction, prefix: &str) -> Result<Queue> {
-        let dead_letters = self.make_plain_queue(&function.spec.dead_letter_queue(prefix)).await?;
-        let queue = self.make_plain_queue(&function.spec.queue(prefix)).await?;
+    async fn create_queue_pair(&self, function: &QueueFunction, prefix: &str) -> Result<Queue> {
+        let dead_letters = self.create_queue_if_missing(&function.spec.dead_letter_queue(prefix)).await?;
+        let queue = self.create_queue_if_missing(&function.spec.queue(prefix)).await?;
         let redrive = json!({ "deadLetterTargetArn": dead_letters.arn, "maxReceiveCount": RECEIVES_MAX.to_string() });
-        // Attributes are set apart from the creation: SQS refuses to create a queue again with other attributes.
+        // Set attributes in a second call: SQS refuses to create an existing queue with different attributes.
         self.sqs
             .set_queue_attributes()
             .queue_url(&queue.url)
@@ -110,11 +110,11 @@ impl Aws {
         Ok(queue)
     }
 
-    async fn make_plain_queue(&self, name: &str) -> Result<Queue> {
+    async fn create_queue_if_missing(&self, name: &str) -> Result<Queue> {
         let created = self.sqs.create_queue().queue_name(name).send().await;
         let url = match created {
             Ok(output) => output.queue_url,
-            // It exists with attributes of its own.
+            // It exists with other attributes.
             Err(_) => {
                 self.sqs
                     .get_queue_url()
@@ -133,7 +133,7 @@ impl Aws {
             .attribute_names(QueueAttributeName::QueueArn)
             .send()
             .await
-            .with_context(|| format!("cannot look at the queue {name}"))?;
+            .with_context(|| format!("cannot read the attributes of the queue {name}"))?;
         let arn = attributes
             .attributes
             .and_then(|mut attributes| attributes.remove(&QueueAttributeName::QueueArn))
@@ -141,7 +141,7 @@ impl Aws {
         Ok(Queue { url, arn })
     }
 
-    async fn make_bucket(&self) -> Result<()> {
+    async fn create_bucket_if_missing(&self) -> Result<()> {
         if self.s3.head_bucket().bucket(BUCKET).send().await.is_ok() {
             return Ok(());
         }

@@ -1,4 +1,4 @@
-//! The event source mapping, played locally: polls a queue, invokes its function with an SQS event, and deletes what
+//! The local event source mapping: polls a queue, invokes its function with an SQS event, and deletes the messages that
 //! the function did not report as failed.
 
 use std::collections::BTreeSet;
@@ -15,16 +15,16 @@ use tokio::time::sleep;
 use crate::aws::resources::{Aws, Queue, REGION};
 use crate::function::{QueueFunction, invocation_path};
 use crate::lambda::host::Health;
-use crate::lambda::sqs_event::{self, Verdict};
-use crate::process::stop::Stop;
+use crate::lambda::sqs_event::{self, BatchResult};
+use crate::process::stop::StopSignal;
 use crate::report;
 
-/// The longest that SQS allows. The emulator of the stack wakes a waiting poll as soon as there is a message.
+/// Maximum wait of SQS. The stack's emulator answers a waiting poll as soon as there is a message.
 pub const WAIT_MAX_S: i32 = 20;
-/// For an emulator that outlives the stack: it may not notice that a caller hung up, and give that call a message.
+/// For an emulator that outlives the stack. It may not notice that a client disconnected, and give its poll a message.
 pub const WAIT_SHORT_S: i32 = 2;
-/// When the function could not even be asked, its messages come back this soon.
-const SOON_S: i32 = 2;
+/// Messages that no function took become visible again after this time.
+const RETURN_AFTER_S: i32 = 2;
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
@@ -35,48 +35,48 @@ pub struct EventSource {
     pub queue: Queue,
     /// How long a poll waits for messages.
     pub wait_s: i32,
-    /// Where the function's host listens.
+    /// Port of the function's host.
     pub port: u16,
     pub aws: Aws,
     pub http: reqwest::Client,
     pub health: Health,
 }
 
-/// Why an invocation gave no answer.
-enum Unanswered {
-    /// Nobody took it, or whoever did is gone: the messages may come back at once. If the work had begun, its lease is
-    /// what delays it.
+/// Why an invocation has no answer.
+enum InvokeError {
+    /// No process took it, or the process has ended. The messages can return soon. If a step was already claimed, its
+    /// lease delays the retry.
     NotTaken(String),
-    /// Somebody may still be working on it: the messages come back when their visibility ends.
+    /// A process may still be running it. The messages return after their visibility timeout.
     Lost(String),
 }
 
 impl EventSource {
     /// Starts the polls of this mapping.
-    pub fn start(self, stop: &Stop) -> Vec<JoinHandle<()>> {
+    pub fn start(self, stop: &StopSignal) -> Vec<JoinHandle<()>> {
         let source = Arc::new(self);
         (0..source.function.polls).map(|_| tokio::spawn(Arc::clone(&source).poll_until(stop.clone()))).collect()
     }
 
-    async fn poll_until(self: Arc<Self>, mut stop: Stop) {
+    async fn poll_until(self: Arc<Self>, mut stop: StopSignal) {
         let mut health = self.health.clone();
         let mut pause = RETRY_FIRST;
         loop {
             let received = tokio::select! {
-                () = stop.asked() => return,
+                () = stop.received() => return,
                 messages = async { health.ready().await; self.receive().await } => messages,
             };
             match received {
-                // Not raced with the stop: what was received is worked on to its end.
+                // Not cancelled by the stop signal: received messages are handled to the end.
                 Ok(messages) if !messages.is_empty() => {
                     self.deliver(&messages).await;
                     pause = RETRY_FIRST;
                 }
                 Ok(_) => pause = RETRY_FIRST,
-                // The supervisor reports an emulator that is down; here there is only waiting.
+                // The supervisor reports an emulator that is down. Here it is enough to wait.
                 Err(_) => {
                     tokio::select! {
-                        () = stop.asked() => return,
+                        () = stop.received() => return,
                         () = sleep(pause) => {}
                     }
                     pause = (pause * 2).min(RETRY_MAX);
@@ -105,19 +105,19 @@ impl EventSource {
         let name = self.function.name();
         let ids: BTreeSet<&str> = messages.iter().filter_map(Message::message_id).collect();
         let result = match self.invoke(messages).await {
-            Ok(answer) => match sqs_event::verdict(&answer, &ids) {
-                Verdict::DoneExcept(failed) => self.delete(messages, &failed).await,
-                Verdict::Failed(problem) => {
+            Ok(answer) => match sqs_event::batch_result(&answer, &ids) {
+                BatchResult::DoneExcept(failed) => self.delete(messages, &failed).await,
+                BatchResult::Failed(problem) => {
                     report::line(name, format_args!("failed: {problem}"));
                     Ok(())
                 }
             },
-            Err(Unanswered::NotTaken(problem)) => {
-                report::line(name, format_args!("{problem}: its messages come again in {SOON_S} s"));
+            Err(InvokeError::NotTaken(problem)) => {
+                report::line(name, format_args!("{problem}: its messages return in {RETURN_AFTER_S} s"));
                 self.return_soon(messages).await
             }
-            Err(Unanswered::Lost(problem)) => {
-                report::line(name, format_args!("gave no answer: {problem}"));
+            Err(InvokeError::Lost(problem)) => {
+                report::line(name, format_args!("did not answer: {problem}"));
                 Ok(())
             }
         };
@@ -126,7 +126,7 @@ impl EventSource {
         }
     }
 
-    async fn invoke(&self, messages: &[Message]) -> Result<Vec<u8>, Unanswered> {
+    async fn invoke(&self, messages: &[Message]) -> Result<Vec<u8>, InvokeError> {
         let timeout = self.function.timeout() + Duration::from_secs(5);
         let url = format!("http://127.0.0.1:{}{}", self.port, invocation_path(self.function.name()));
         let request = self.http.post(url).timeout(timeout).json(&sqs_event::event(messages, &self.queue.arn, REGION));
@@ -139,15 +139,15 @@ impl EventSource {
         };
         let answer = tokio::select! {
             answer = answer => answer,
-            // A host never answers for a process that died: without this the poll would wait for the timeout.
-            () = health.changed_since(epoch) => return Err(Unanswered::NotTaken("its process ended".to_owned())),
+            // A host does not answer for a process that died. Without this, the poll would wait for the timeout.
+            () = health.changed_since(epoch) => return Err(InvokeError::NotTaken("its process ended".to_owned())),
         };
         match answer {
             Ok((status, body)) if status.is_success() => Ok(body.to_vec()),
-            Ok((status, _)) => Err(Unanswered::NotTaken(format!("its host answered {status}"))),
-            Err(error) if error.is_connect() => Err(Unanswered::NotTaken("its host is down".to_owned())),
-            Err(error) if error.is_timeout() => Err(Unanswered::Lost(format!("none within {} s", timeout.as_secs()))),
-            Err(error) => Err(Unanswered::Lost(error.to_string())),
+            Ok((status, _)) => Err(InvokeError::NotTaken(format!("its host answered {status}"))),
+            Err(error) if error.is_connect() => Err(InvokeError::NotTaken("its host is down".to_owned())),
+            Err(error) if error.is_timeout() => Err(InvokeError::Lost(format!("none within {} s", timeout.as_secs()))),
+            Err(error) => Err(InvokeError::Lost(error.to_string())),
         }
     }
 
@@ -160,7 +160,7 @@ impl EventSource {
             return Ok(());
         }
         let request = self.aws.sqs.delete_message_batch().queue_url(&self.queue.url).set_entries(Some(entries));
-        // They come again, and a claim that gives no step acknowledges them: once more is not worse.
+        // If this fails, they are delivered again and find nothing to claim.
         let output = request.send().await.context("cannot delete messages")?;
         if !output.failed.is_empty() {
             bail!("cannot delete {} messages", output.failed.len());
@@ -172,7 +172,7 @@ impl EventSource {
         let entries: Vec<_> = batch_entries(messages)
             .map(|(id, handle)| {
                 let entry = ChangeMessageVisibilityBatchRequestEntry::builder().id(id).receipt_handle(handle);
-                entry.visibility_timeout(SOON_S).build()
+                entry.visibility_timeout(RETURN_AFTER_S).build()
             })
             .collect::<Result<_, _>>()?;
         let request = self.aws.sqs.change_message_visibility_batch().queue_url(&self.queue.url);

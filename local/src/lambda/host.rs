@@ -1,5 +1,5 @@
-//! A `cargo lambda watch`, kept alive together with the functions it runs. Each queue function has a host of its own:
-//! a host whose function died is started again whole, and must not take other functions with it.
+//! Runs and supervises a `cargo lambda watch` and its functions. Each queue function has its own host, because a host
+//! whose function died is restarted as a whole.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -17,58 +17,59 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::function::invocation_path;
-use crate::lambda::vitals::{Change, Child, Vitals};
-use crate::process::stop::{self, Stop};
+use crate::lambda::liveness::{Change, Child, Liveness};
+use crate::process::stop::{self, StopSignal};
 use crate::process::supervision::{Backoff, Part};
 use crate::process::table::{self, Row};
-use crate::process::{self, Ending, Family, Ledger, Process};
+use crate::process::{self, Descendants, PidFile, Process, Termination};
 use crate::{port, report};
 
 const LISTEN_LIMIT: Duration = Duration::from_secs(30);
-/// A first invocation may wait for a whole build.
+/// The first invocation may wait for a complete build.
 const WARM_LIMIT: Duration = Duration::from_mins(20);
-const ENDING: Ending = Ending::new(Signal::TERM, Duration::from_secs(3));
+const TERMINATION: Termination = Termination::new(Signal::TERM, Duration::from_secs(3));
 /// How much of a log is searched for the reason of a failed build.
 const LOG_TAIL_BYTES: u64 = 64 * 1024;
 
-/// What all hosts of a stack share.
+/// Settings that all hosts of a stack share.
 #[derive(Clone, Debug)]
-pub struct Workshop {
+pub struct HostConfig {
     /// The directory of the Cargo workspace.
     pub root: PathBuf,
     pub cargo_lambda: PathBuf,
     /// The environment of the functions.
     pub variables: BTreeMap<&'static str, String>,
     pub logs: PathBuf,
-    /// A gitignore-style file of what is no reason to build again.
+    /// A file like .gitignore: changes of these files cause no build.
     pub ignore_file: PathBuf,
-    /// Whether functions are built again when a file changes.
+    /// Whether a changed file causes a build.
     pub reload: bool,
-    pub ledger: Ledger,
+    pub pid_file: PidFile,
     pub http: reqwest::Client,
-    pub census: watch::Receiver<Arc<Vec<Row>>>,
+    pub processes: watch::Receiver<Arc<Vec<Row>>>,
 }
 
-/// A request that makes a host start one of its functions: they are lazy.
+/// A request that makes a host start one of its functions. cargo-lambda starts them on the first request.
 #[derive(Clone, Debug)]
 pub enum WarmUp {
-    /// An event with this body.
+    /// Send an event with this body.
     Event { function: &'static str, body: &'static str },
-    /// A request that starts the function and that nobody answers: it asks the stack's own Runtime API for work.
+    /// Send a request that starts the function. It gets no answer, because the function uses the stack's own Runtime
+    /// API.
     Start { function: &'static str },
-    /// Somebody else invokes it anyway.
-    Elsewhere { function: &'static str },
+    /// Send nothing, because something else invokes the function.
+    NotNeeded { function: &'static str },
 }
 
 impl WarmUp {
     fn function(&self) -> &'static str {
         match self {
-            Self::Event { function, .. } | Self::Start { function } | Self::Elsewhere { function } => function,
+            Self::Event { function, .. } | Self::Start { function } | Self::NotNeeded { function } => function,
         }
     }
 }
 
-/// One host.
+/// A host.
 #[derive(Clone, Debug)]
 pub struct Host {
     pub name: &'static str,
@@ -76,20 +77,20 @@ pub struct Host {
     pub port: u16,
     /// Processes of each function.
     pub processes: u32,
-    /// The Runtime API of its functions, in place of cargo-lambda's.
+    /// The Runtime API of its functions, instead of cargo-lambda's.
     pub runtime: Option<Runtime>,
-    pub workshop: Workshop,
+    pub config: HostConfig,
 }
 
-/// A Runtime API of ours. cargo-lambda sets the address of its own for every function it starts and lets nobody set
-/// another one; but it starts them with `cargo run`, and cargo runs them through the program that `runner` names.
+/// Makes functions use the stack's own Runtime API. cargo-lambda always sets the address of its own one. But it starts
+/// functions with `cargo run`, which runs them through the program that the setting `runner` names.
 #[derive(Clone, Debug)]
 pub struct Runtime {
     script: PathBuf,
 }
 
 impl Runtime {
-    /// With a port for each function; the script that says so to them is written to `script`.
+    /// Writes a script that sets the address for each function. `ports` has the port of each.
     pub fn at(ports: &BTreeMap<String, u16>, script: PathBuf) -> Result<Self> {
         let mut text =
             "# Runs a function with the Runtime API of the local stack.\ncase \"$AWS_LAMBDA_FUNCTION_NAME\" in\n"
@@ -102,28 +103,28 @@ impl Runtime {
         Ok(Self { script })
     }
 
-    /// What tells cargo to run programs through the script. A string of JSON is one of TOML as well.
+    /// The setting that makes cargo run programs through the script. A JSON string is also a TOML string.
     fn cargo_config(&self) -> String {
         let script = serde_json::Value::from(self.script.to_string_lossy());
         format!("target.'cfg(all())'.runner = [\"/bin/sh\", {script}]")
     }
 }
 
-/// Whether the functions of a host can be asked.
+/// Whether the functions of a host can be invoked.
 #[derive(Clone, Debug)]
 pub struct Health(watch::Receiver<State>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct State {
     ready: bool,
-    /// Goes up whenever a process of the host is lost.
+    /// Increases whenever a process of the host is lost.
     epoch: u64,
 }
 
 impl Health {
     pub async fn ready(&mut self) {
         if self.0.wait_for(|state| state.ready).await.is_err() {
-            // The host is gone for good: nobody will be ready, and who waits is about to be stopped as well.
+            // The host has stopped for good, and its callers are about to be stopped too.
             std::future::pending::<()>().await;
         }
     }
@@ -132,7 +133,7 @@ impl Health {
         self.0.borrow().epoch
     }
 
-    /// Returns once a process was lost after `epoch`.
+    /// Returns when a process was lost after `epoch`.
     pub async fn changed_since(&mut self, epoch: u64) {
         if self.0.wait_for(|state| state.epoch != epoch).await.is_err() {
             std::future::pending::<()>().await;
@@ -140,51 +141,51 @@ impl Health {
     }
 }
 
-/// Why a host is no longer running.
+/// Why a host ended.
 enum End {
-    Asked,
+    Stopped,
     Problem(String),
 }
 
 impl Host {
-    /// Starts the host and keeps it running.
+    /// Starts the host and restarts it whenever it ends.
     pub fn start(self) -> (Health, Part) {
-        let (stopper, stop) = stop::channel();
+        let (stop_sender, stop) = stop::channel();
         let (state, health) = watch::channel(State::default());
-        let task = tokio::spawn(self.keep(state, stop));
-        (Health(health), Part { stopper, tasks: vec![task], limit: Duration::from_secs(15) })
+        let task = tokio::spawn(self.supervise(state, stop));
+        (Health(health), Part { stop_sender, tasks: vec![task], limit: Duration::from_secs(15) })
     }
 
     pub fn log(&self) -> PathBuf {
-        self.workshop.logs.join(format!("{}.log", self.name))
+        self.config.logs.join(format!("{}.log", self.name))
     }
 
-    async fn keep(self, state: watch::Sender<State>, mut stop: Stop) {
+    async fn supervise(self, state: watch::Sender<State>, mut stop: StopSignal) {
         let mut backoff = Backoff::new();
         loop {
             backoff.started();
             let problem = match self.run(&state, &mut stop).await {
-                Ok(End::Asked) => return,
+                Ok(End::Stopped) => return,
                 Ok(End::Problem(problem)) => problem,
                 Err(error) => format!("{error:#}"),
             };
             state.send_modify(|state| *state = State { ready: false, epoch: state.epoch + 1 });
-            report::line(self.name, format_args!("{problem}: starting it again"));
+            report::line(self.name, format_args!("{problem}: restarting"));
             tokio::select! {
-                () = stop.asked() => return,
+                () = stop.received() => return,
                 () = sleep(backoff.next_pause()) => {}
             }
         }
     }
 
-    /// One life of the host, from its start to its end.
-    async fn run(&self, state: &watch::Sender<State>, stop: &mut Stop) -> Result<End> {
+    /// Runs the host once.
+    async fn run(&self, state: &watch::Sender<State>, stop: &mut StopSignal) -> Result<End> {
         let log_start = fs::metadata(self.log()).map_or(0, |metadata| metadata.len());
         let mut watch = self.spawn()?;
         tokio::select! {
-            () = stop.asked() => {
+            () = stop.received() => {
                 watch.end().await;
-                return Ok(End::Asked);
+                return Ok(End::Stopped);
             }
             status = watch.wait() => bail!("ended ({}) while it started, see {}", status?, self.log().display()),
             accepts = port::accepts(self.port, LISTEN_LIMIT) => if !accepts {
@@ -193,46 +194,46 @@ impl Host {
             }
         }
         let _warm_ups = self.warm_up();
-        let (pid, family) = (watch.pid(), watch.family());
+        let (pid, descendants) = (watch.pid(), watch.descendants());
         let end = tokio::select! {
-            () = stop.asked() => End::Asked,
+            () = stop.received() => End::Stopped,
             status = watch.wait() => End::Problem(format!("ended ({})", status?)),
-            problem = self.look_after(pid, &family, log_start, state) => End::Problem(problem),
+            problem = self.monitor(pid, &descendants, log_start, state) => End::Problem(problem),
         };
         watch.end().await;
         Ok(end)
     }
 
     fn spawn(&self) -> Result<Process> {
-        let mut command = Command::new(&self.workshop.cargo_lambda);
+        let mut command = Command::new(&self.config.cargo_lambda);
         command.args(["lambda", "watch", "--invoke-address", "127.0.0.1", "--disable-cors", "--color", "never"]);
         command.args(["--invoke-port", &self.port.to_string(), "--concurrency", &self.processes.to_string()]);
-        if !self.workshop.reload {
+        if !self.config.reload {
             command.arg("--ignore-changes");
         }
         if let Some(runtime) = &self.runtime {
             command.args(["--config", &runtime.cargo_config()]);
         }
-        command.current_dir(&self.workshop.root);
-        process::keep_back(&mut command);
-        command.envs(&self.workshop.variables);
-        command.env("CARGO_LAMBDA_IGNORE_FILE", &self.workshop.ignore_file);
+        command.current_dir(&self.config.root);
+        process::clear_inherited_env(&mut command);
+        command.envs(&self.config.variables);
+        command.env("CARGO_LAMBDA_IGNORE_FILE", &self.config.ignore_file);
         process::log_to(&mut command, &self.log())?;
-        Process::spawn(self.name, command, ENDING, &self.workshop.ledger)
+        Process::spawn(self.name, command, TERMINATION, &self.config.pid_file)
     }
 
-    /// Asks every function something, so that it starts; the requests end with the set.
+    /// Sends each function a request, so that it starts. Dropping the set aborts the requests.
     fn warm_up(&self) -> JoinSet<()> {
         let mut warm_ups = JoinSet::new();
         for function in &self.functions {
             let base = format!("http://127.0.0.1:{}", self.port);
-            let http = &self.workshop.http;
+            let http = &self.config.http;
             let request = match function {
                 WarmUp::Event { function, body } => {
                     http.post(format!("{base}{}", invocation_path(function))).body(*body)
                 }
                 WarmUp::Start { function } => http.get(format!("{base}/lambda-url/{function}/")),
-                WarmUp::Elsewhere { .. } => continue,
+                WarmUp::NotNeeded { .. } => continue,
             };
             warm_ups.spawn(async move {
                 let _ = request.timeout(WARM_LIMIT).send().await;
@@ -241,18 +242,24 @@ impl Host {
         warm_ups
     }
 
-    /// Watches over the functions of the running watch `pid` until one of them needs it started again.
-    async fn look_after(&self, pid: u32, family: &Family, log_start: u64, state: &watch::Sender<State>) -> String {
+    /// Monitors the functions of the watch `pid`. Returns the problem when one of them needs a restart.
+    async fn monitor(
+        &self,
+        pid: u32,
+        descendants: &Descendants,
+        log_start: u64,
+        state: &watch::Sender<State>,
+    ) -> String {
         let names: Vec<&str> = self.functions.iter().map(WarmUp::function).collect();
-        let mut vitals = Vitals::new(&names);
-        let mut census = self.workshop.census.clone();
+        let mut liveness = Liveness::new(&names);
+        let mut processes = self.config.processes.clone();
         let mut log_start = log_start;
-        while census.changed().await.is_ok() {
-            let table = Arc::clone(&census.borrow_and_update());
-            family.see(&table, pid);
+        while processes.changed().await.is_ok() {
+            let table = Arc::clone(&processes.borrow_and_update());
+            descendants.update(&table, pid);
             let rows: Vec<&Row> = table.iter().filter(|row| row.parent == pid).collect();
             let children: Vec<Child<'_>> = rows.iter().filter_map(|row| child(row, &names)).collect();
-            for change in vitals.look(&children, Instant::now()) {
+            for change in liveness.update(&children, Instant::now()) {
                 match change {
                     Change::Gone(_) => state.send_modify(|state| state.epoch += 1),
                     Change::Died(name) => return format!("the process of {name} ended"),
@@ -260,8 +267,8 @@ impl Host {
                         let (problem, end) = self.build_problem(log_start);
                         log_start = end;
                         match problem {
-                            // With hot reload cargo-lambda builds again when a file changes; until then there is nothing to do.
-                            Some(problem) if self.workshop.reload => report::line(
+                            // With hot reload, cargo-lambda builds again when a file changes.
+                            Some(problem) if self.config.reload => report::line(
                                 &name,
                                 format_args!("does not compile: {problem} (see {})", self.log().display()),
                             ),
@@ -271,17 +278,17 @@ impl Host {
                     }
                 }
             }
-            let ready = vitals.all_well();
+            let ready = liveness.all_running();
             state.send_if_modified(|state| {
                 let changed = state.ready != ready;
                 state.ready = ready;
                 changed
             });
         }
-        "nobody looks at the processes any more".to_owned()
+        "the process table is no longer read".to_owned()
     }
 
-    /// The first compile error in the log after `start`, if there is one, and where the log ends now.
+    /// The first compile error in the log after `start`, if there is one, and the current end of the log.
     fn build_problem(&self, start: u64) -> (Option<String>, u64) {
         let read = || -> std::io::Result<(String, u64)> {
             let mut file = File::open(self.log())?;
@@ -297,7 +304,7 @@ impl Host {
     }
 }
 
-/// What a child of the watch is to its functions.
+/// The function that a child process of the watch is or builds.
 fn child<'a>(row: &Row, names: &[&'a str]) -> Option<Child<'a>> {
     if let Some(name) = names.iter().find(|name| **name == row.program) {
         return Some(Child::Function(name, row.pid));
@@ -316,7 +323,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_function_runs_with_its_own_port_of_our_runtime_api() {
+    fn a_function_gets_its_own_port_of_the_runtime_api() {
         let dir = tempfile::tempdir().unwrap();
         let script = dir.path().join("a \"b\" c.sh");
         let ports = BTreeMap::from([("api".to_owned(), 4001), ("console".to_owned(), 4002)]);

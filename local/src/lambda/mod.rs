@@ -1,7 +1,7 @@
-//! Lambda on this machine: processes of the functions, and what invokes them.
+//! Lambda on this machine: processes of the functions, event sources, and the schedule.
 
 pub mod event_source;
 pub mod host;
+mod liveness;
 pub mod schedule;
 mod sqs_event;
-mod vitals;

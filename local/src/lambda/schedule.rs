@@ -1,4 +1,4 @@
-//! The EventBridge schedule of the sweeper, played locally.
+//! The local schedule of the sweeper, instead of EventBridge.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,38 +10,38 @@ use uuid::Uuid;
 
 use crate::aws::resources::REGION;
 use crate::function::{SWEEPER, SWEEPER_TIMEOUT, invocation_path};
-use crate::process::stop::Stop;
+use crate::process::stop::StopSignal;
 use crate::{port, report};
 
-/// A host that does not listen by then is reported by the first tick.
+/// If the host does not listen by then, the first invocation fails and reports it.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// Invokes the sweeper on `port` every `period`, one invocation at a time.
-pub fn start(port: u16, period: Duration, http: reqwest::Client, mut stop: Stop) -> JoinHandle<()> {
+pub fn start(port: u16, period: Duration, http: reqwest::Client, mut stop: StopSignal) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut ticks = interval(period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut was_well = true;
+        let mut was_ok = true;
         tokio::select! {
-            () = stop.asked() => return,
+            () = stop.received() => return,
             _ = port::accepts(port, START_LIMIT) => {}
         }
         loop {
             tokio::select! {
-                () = stop.asked() => return,
+                () = stop.received() => return,
                 _ = ticks.tick() => {}
             }
             let swept = tokio::select! {
-                () = stop.asked() => return,
+                () = stop.received() => return,
                 swept = sweep(port, &http) => swept,
             };
-            // A sweeper that fails for an hour is said twice: when it begins and when it ends.
-            match (&swept, was_well) {
+            // Report only the first failure and the recovery.
+            match (&swept, was_ok) {
                 (Err(problem), true) => report::line(SWEEPER, format_args!("failed: {problem}")),
                 (Ok(()), false) => report::line(SWEEPER, "works again"),
                 _ => {}
             }
-            was_well = swept.is_ok();
+            was_ok = swept.is_ok();
         }
     })
 }

@@ -1,4 +1,4 @@
-//! The event that Lambda's SQS event source hands to a function, and what the function's answer means.
+//! The event of Lambda's SQS event source, and the meaning of the function's answer.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-/// `{"Records": [...]}`, field by field as AWS writes it.
+/// `{"Records": [...]}` with the same fields as on AWS.
 pub fn event(messages: &[Message], queue_arn: &str, region: &str) -> Value {
     let records: Vec<Value> = messages.iter().map(|message| record(message, queue_arn, region)).collect();
     json!({ "Records": records })
@@ -57,43 +57,43 @@ fn message_attributes(attributes: &HashMap<String, MessageAttributeValue>) -> Ma
         .collect()
 }
 
-/// What to do with the messages of a batch after the function answered.
+/// Result of a batch.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// All but these message ids are done. An empty set is full success.
+pub enum BatchResult {
+    /// All messages succeeded, except those with these ids.
     DoneExcept(BTreeSet<String>),
     /// The whole batch failed.
     Failed(String),
 }
 
-/// Reads a function's answer as the event source does: nothing to report is full success; an item without an id, or
-/// with one that is not in the batch, fails the whole batch.
-pub fn verdict(answer: &[u8], batch: &BTreeSet<&str>) -> Verdict {
+/// Reads a function's answer as the event source of AWS does. An empty answer is full success. An item without an id,
+/// or with an id that is not in the batch, fails the whole batch.
+pub fn batch_result(answer: &[u8], batch: &BTreeSet<&str>) -> BatchResult {
     if answer.iter().all(u8::is_ascii_whitespace) {
-        return Verdict::DoneExcept(BTreeSet::new());
+        return BatchResult::DoneExcept(BTreeSet::new());
     }
     let Ok(answer) = serde_json::from_slice::<Value>(answer) else {
-        return Verdict::Failed("the function's answer is no JSON".to_owned());
+        return BatchResult::Failed("the function's answer is not JSON".to_owned());
     };
     let failures = match answer.get("batchItemFailures") {
         None | Some(Value::Null) => {
-            // cargo-lambda answers an error of the function with status 200 and the error as body.
+            // For an error of the function, cargo-lambda answers with status 200 and the error as body.
             return match answer.get("errorMessage").or_else(|| answer.get("errorType")) {
-                Some(error) => Verdict::Failed(error.as_str().unwrap_or("error without a message").to_owned()),
-                None => Verdict::DoneExcept(BTreeSet::new()),
+                Some(error) => BatchResult::Failed(error.as_str().unwrap_or("error without a message").to_owned()),
+                None => BatchResult::DoneExcept(BTreeSet::new()),
             };
         }
         Some(Value::Array(failures)) => failures,
-        Some(_) => return Verdict::Failed("batchItemFailures is no list".to_owned()),
+        Some(_) => return BatchResult::Failed("batchItemFailures is not a list".to_owned()),
     };
     let mut ids = BTreeSet::new();
     for failure in failures {
         match failure.get("itemIdentifier").and_then(Value::as_str) {
             Some(id) if batch.contains(id) => ids.insert(id.to_owned()),
-            _ => return Verdict::Failed("batchItemFailures names a message that is not in the batch".to_owned()),
+            _ => return BatchResult::Failed("batchItemFailures names a message that is not in the batch".to_owned()),
         };
     }
-    Verdict::DoneExcept(ids)
+    BatchResult::DoneExcept(ids)
 }
 
 #[cfg(test)]
@@ -143,11 +143,11 @@ mod tests {
     #[test]
     fn an_answer_is_read_as_the_event_source_reads_it() {
         let batch = BTreeSet::from(["a", "b"]);
-        let done = |ids: &[&str]| Verdict::DoneExcept(ids.iter().map(|id| (*id).to_owned()).collect());
+        let done = |ids: &[&str]| BatchResult::DoneExcept(ids.iter().map(|id| (*id).to_owned()).collect());
         for success in ["", " \n", "null", "{}", r#"{"batchItemFailures":null}"#, r#"{"batchItemFailures":[]}"#] {
-            assert_eq!(verdict(success.as_bytes(), &batch), done(&[]), "{success}");
+            assert_eq!(batch_result(success.as_bytes(), &batch), done(&[]), "{success}");
         }
-        assert_eq!(verdict(br#"{"batchItemFailures":[{"itemIdentifier":"b"}]}"#, &batch), done(&["b"]));
+        assert_eq!(batch_result(br#"{"batchItemFailures":[{"itemIdentifier":"b"}]}"#, &batch), done(&["b"]));
         for failure in [
             "nonsense",
             r#"{"errorType":"Panic","errorMessage":"boom"}"#,
@@ -156,7 +156,7 @@ mod tests {
             r#"{"batchItemFailures":[{"itemIdentifier":null}]}"#,
             r#"{"batchItemFailures":[{"itemIdentifier":"stranger"}]}"#,
         ] {
-            assert!(matches!(verdict(failure.as_bytes(), &batch), Verdict::Failed(_)), "{failure}");
+            assert!(matches!(batch_result(failure.as_bytes(), &batch), BatchResult::Failed(_)), "{failure}");
         }
     }
 }

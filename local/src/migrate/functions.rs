@@ -1,5 +1,5 @@
-//! The SQL functions: `migrations/functions/*.sql`, the one place where each stands in its current text. They are applied
-//! after the migrations, and again whenever their text changes.
+//! The SQL functions: `migrations/functions/*.sql` has the current text of each. They are applied after the migrations,
+//! and again whenever their text changes.
 
 use std::collections::HashMap;
 use std::fs;
@@ -23,15 +23,15 @@ const APPLIED: &str = "
 /// A file of SQL functions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FunctionFile {
-    /// Such as `steps_claim.sql`. Files are applied in the order of their names; an underscore sorts before letters.
+    /// Such as `steps_claim.sql`. Files are applied in the order of their names. An underscore sorts before letters.
     pub name: String,
     pub path: PathBuf,
     pub sql: String,
 }
 
 impl FunctionFile {
-    /// Other files call its functions while they are applied, so they are applied again after it.
-    fn is_tool(&self) -> bool {
+    /// Other files call its functions while they are applied, so all are applied again after a change of it.
+    fn is_helper(&self) -> bool {
         self.name.starts_with('_')
     }
 
@@ -40,8 +40,8 @@ impl FunctionFile {
     }
 }
 
-/// The files in `functions` below a directory of migrations, in the order in which they are applied; none without that
-/// folder.
+/// The files in the folder `functions` below a directory of migrations, in the order in which they are applied. None
+/// without that folder.
 pub fn read_dir(migrations: &Path) -> Result<Vec<FunctionFile>> {
     let dir = migrations.join("functions");
     let entries = match fs::read_dir(&dir) {
@@ -61,7 +61,7 @@ pub fn read_dir(migrations: &Path) -> Result<Vec<FunctionFile>> {
     Ok(files)
 }
 
-/// Applies the files whose text is not the one that was applied last, in one transaction. Returns them.
+/// Applies the files that changed since they were last applied, in one transaction. Returns them.
 pub async fn apply<'a>(client: &mut Client, files: &'a [FunctionFile]) -> Result<Vec<&'a FunctionFile>> {
     let transaction = begin_locked(client).await?;
     transaction.batch_execute(APPLIED).await.context("cannot create the table of functions")?;
@@ -87,10 +87,10 @@ pub async fn apply<'a>(client: &mut Client, files: &'a [FunctionFile]) -> Result
     Ok(pending)
 }
 
-/// Files whose text differs from the applied one; all of them once a tool has changed.
+/// Files whose text differs from the applied text. All files if a helper changed.
 fn pending<'a>(files: &'a [FunctionFile], applied: &HashMap<String, String>) -> Vec<&'a FunctionFile> {
     let is_new = |file: &&FunctionFile| applied.get(&file.name) != Some(&file.digest());
-    let all = files.iter().filter(is_new).any(FunctionFile::is_tool);
+    let all = files.iter().filter(is_new).any(FunctionFile::is_helper);
     files.iter().filter(|file| all || is_new(file)).collect()
 }
 
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn only_what_changed_is_applied_again() {
-        let before = [file("_tool.sql", "1"), file("a.sql", "1"), file("b.sql", "1")];
+        let before = [file("_helper.sql", "1"), file("a.sql", "1"), file("b.sql", "1")];
         assert_eq!(pending(&before, &HashMap::new()).len(), 3);
         assert_eq!(pending(&before, &applied(&before)), Vec::<&FunctionFile>::new());
         let after = [before[0].clone(), file("a.sql", "2"), before[2].clone()];
@@ -116,9 +116,9 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_tool_applies_every_file_again() {
-        let before = [file("_tool.sql", "1"), file("a.sql", "1")];
-        let after = [file("_tool.sql", "2"), file("a.sql", "1")];
+    fn a_changed_helper_applies_every_file_again() {
+        let before = [file("_helper.sql", "1"), file("a.sql", "1")];
+        let after = [file("_helper.sql", "2"), file("a.sql", "1")];
         assert_eq!(pending(&after, &applied(&before)).len(), 2);
     }
 
@@ -127,10 +127,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(read_dir(dir.path()).unwrap(), []);
         fs::create_dir(dir.path().join("functions")).unwrap();
-        for name in ["b.sql", "a.sql", "_tool.sql", "README.md"] {
+        for name in ["b.sql", "a.sql", "_helper.sql", "README.md"] {
             fs::write(dir.path().join("functions").join(name), "").unwrap();
         }
         let names: Vec<_> = read_dir(dir.path()).unwrap().into_iter().map(|file| file.name).collect();
-        assert_eq!(names, ["_tool.sql", "a.sql", "b.sql"]);
+        assert_eq!(names, ["_helper.sql", "a.sql", "b.sql"]);
     }
 }

@@ -1,14 +1,14 @@
-//! The login of workers. Functions behind queues and the sweeper need only the rights of `nofx_worker`, here as on AWS.
+//! The login of workers. Queue functions and the sweeper need only the rights of `nofx_worker`, here as on AWS.
 
 use anyhow::{Context, Result};
 use uuid::Uuid;
 
 use crate::database::{self, with_login};
 
-/// Its name.
+/// Name of the login.
 pub const WORKER_LOGIN: &str = "nofx_worker_login";
 
-/// Creates the login in a database whose migrations are applied, and returns its URL. Its password is a new one each time.
+/// Creates the login in a migrated database and returns its URL. Each call sets a new password.
 pub async fn worker_login(url: &str) -> Result<String> {
     worker_login_with(url, &Uuid::new_v4().simple().to_string()).await
 }

@@ -1,5 +1,5 @@
-//! `nofx migrate`: applies migrations/*.sql in order and records them where the Supabase CLI does, so that either can
-//! continue where the other stopped. Then it applies the SQL functions whose text changed.
+//! `nofx migrate`: applies migrations/*.sql in order and records them in the history table of the Supabase CLI, so that
+//! either can continue where the other stopped. Then it applies the SQL functions whose text changed.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ pub mod login;
 pub mod release;
 mod sql_text;
 
-/// Held by each transaction that applies a file: two runs at once apply each file once.
+/// Each transaction that applies a file holds this lock, so concurrent runs apply each file once.
 const LOCK_KEY: i64 = 0x6e6f_6678_6d69_6772;
 
 const HISTORY: &str = "
@@ -30,21 +30,21 @@ const HISTORY: &str = "
 /// A migration on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Migration {
-    /// The digits its name starts with; compared as text, as the Supabase CLI does.
+    /// The digits at the start of its name. Compared as text, as the Supabase CLI does.
     pub version: String,
     pub name: String,
     pub path: PathBuf,
     pub sql: String,
 }
 
-/// A migration in the database; rows of old tools have no statements.
+/// An applied migration. Rows of old tools have no statements.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applied {
     pub version: String,
     pub statements: Option<Vec<String>>,
 }
 
-/// Applies what is pending in `dir`; gives how many files that were.
+/// Applies all pending files in `dir`. Returns how many it applied.
 pub async fn migrate(url: &str, dir: &Path) -> Result<usize> {
     let migrations = read_dir(dir)?;
     let functions = functions::read_dir(dir)?;
@@ -63,13 +63,13 @@ pub async fn migrate(url: &str, dir: &Path) -> Result<usize> {
     Ok(count + applied.len())
 }
 
-/// A path as a person in this folder would write it.
+/// A path relative to the working directory, if it is below it.
 pub fn shown(path: &Path) -> String {
     let here = env::current_dir().unwrap_or_default();
     path.strip_prefix(here).unwrap_or(path).display().to_string()
 }
 
-/// Runs the seed of a local database, which changes nothing the second time.
+/// Runs the seed of a local database. Running it again changes nothing.
 pub async fn seed(url: &str, path: &Path) -> Result<()> {
     let sql = match fs::read_to_string(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
@@ -117,7 +117,7 @@ fn parse_name(file_name: &str) -> Option<(String, String)> {
     is_version.then(|| (version.to_owned(), name.to_owned()))
 }
 
-/// The first migration that is not applied yet. An error if history and files contradict each other.
+/// The first migration that is not applied yet. Fails if the history table and the files contradict each other.
 pub fn next_pending<'a>(migrations: &'a [Migration], applied: &[Applied]) -> Result<Option<&'a Migration>> {
     for row in applied {
         let Some(migration) = migrations.iter().find(|migration| migration.version == row.version) else {
@@ -146,7 +146,7 @@ pub fn next_pending<'a>(migrations: &'a [Migration], applied: &[Applied]) -> Res
     }
 }
 
-/// Applies the next pending file, all or nothing.
+/// Applies the next pending file in one transaction.
 async fn apply_next<'a>(client: &mut Client, migrations: &'a [Migration]) -> Result<Option<&'a Migration>> {
     let transaction = begin_locked(client).await?;
     let rows = transaction
@@ -176,7 +176,7 @@ async fn apply_next<'a>(client: &mut Client, migrations: &'a [Migration]) -> Res
     Ok(Some(migration))
 }
 
-/// A transaction that no other run of the migrations shares, with the tables of what was applied.
+/// A transaction that holds the lock of the migrations. Creates the history table if it is missing.
 async fn begin_locked(client: &mut Client) -> Result<Transaction<'_>> {
     let transaction = client.transaction().await.context("cannot begin a transaction")?;
     transaction
@@ -187,7 +187,7 @@ async fn begin_locked(client: &mut Client) -> Result<Transaction<'_>> {
     Ok(transaction)
 }
 
-/// A file that ends the transaction it runs in could be applied by half.
+/// Refuses a file with transaction statements, because it could be applied only in part.
 fn refuse_transactions(path: &Path, sql: &str) -> Result<()> {
     let found = sql_text::split(sql)
         .iter()
@@ -195,14 +195,14 @@ fn refuse_transactions(path: &Path, sql: &str) -> Result<()> {
         .find(|word| matches!(word.as_str(), "BEGIN" | "START" | "COMMIT" | "END" | "ROLLBACK" | "ABORT" | "PREPARE"));
     match found {
         Some(word) => Err(hinted(
-            format!("{} holds {word}", path.display()),
-            "each file already is one transaction: leave transaction statements out",
+            format!("{} contains {word}", path.display()),
+            "each file is one transaction: remove transaction statements",
         )),
         None => Ok(()),
     }
 }
 
-/// What Postgres said, and the line of the file it said it about.
+/// The error of Postgres, with the file and line that caused it.
 fn explain(path: &Path, sql: &str, error: &tokio_postgres::Error) -> anyhow::Error {
     use tokio_postgres::error::ErrorPosition;
     let Some(cause) = error.as_db_error() else { return anyhow::anyhow!("{}: {error}", path.display()) };
@@ -244,14 +244,14 @@ mod tests {
     }
 
     #[test]
-    fn an_older_file_that_came_late_is_refused() {
+    fn a_pending_file_older_than_an_applied_one_is_refused() {
         let files = [file("20260101000000", "select 1;"), file("20260102000000", "select 2;")];
         let error = next_pending(&files, &[row("20260102000000", &["select 2"])]).unwrap_err();
         assert!(error.to_string().contains("older than the newest"), "{error}");
     }
 
     #[test]
-    fn a_changed_file_is_refused_and_layout_is_no_change() {
+    fn a_changed_file_is_refused_unless_only_its_layout_changed() {
         let files = [file("20260101000000", "create table a (\n  b int);\nselect ';';\n")];
         let split_elsewhere = [row("20260101000000", &["create table a (\n  b int)", "select ';'"])];
         assert_eq!(next_pending(&files, &split_elsewhere).unwrap(), None);

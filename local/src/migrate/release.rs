@@ -1,5 +1,5 @@
-//! `nofx migration NAME`: the next versioned file, with the SQL functions that changed since the last one. The Supabase CLI
-//! knows versioned files alone; with these sections it makes the same database as `nofx migrate`.
+//! `nofx migration NAME`: writes the next versioned file, with the SQL functions that changed since the last one. The
+//! Supabase CLI applies only versioned files. With these sections it produces the same database as `nofx migrate`.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -14,21 +14,21 @@ use super::functions::{self, FunctionFile};
 use super::{Migration, read_dir};
 use crate::report::hinted;
 
-/// Starts a section: the file's name and its digest follow.
+/// Starts the line before each function file. The file's name and digest follow.
 const SECTION: &str = "-- functions/";
 
-/// Writes `<version>_<name>.sql` into the directory with the current second as its version, and returns its path.
+/// Writes `<version>_<name>.sql` into the directory and returns its path. The version is the current time.
 pub fn write(migrations: &Path, name: &str) -> Result<PathBuf> {
-    let now = DateTime::from(SystemTime::now()).fmt(DateTimeFormat::DateTime).context("cannot tell the time")?;
+    let now = DateTime::from(SystemTime::now()).fmt(DateTimeFormat::DateTime).context("cannot format the time")?;
     let digits: String = now.chars().filter(char::is_ascii_digit).take("yyyymmddhhmmss".len()).collect();
     write_as(migrations, &digits, name)
 }
 
-/// Writes `<version>_<name>.sql` into the directory, and returns its path. `version` must be newer than every migration's.
+/// The same with this version, which must be newer than that of every migration.
 fn write_as(migrations: &Path, version: &str, name: &str) -> Result<PathBuf> {
     if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_') {
         return Err(hinted(
-            format!("\"{name}\" is no name of a migration"),
+            format!("\"{name}\" is not a name for a migration"),
             "use lower-case letters, digits and underscores, such as add_step_labels",
         ));
     }
@@ -46,7 +46,7 @@ fn write_as(migrations: &Path, version: &str, name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Function files whose text is not in the migrations, or not in its newest section.
+/// Function files whose current text is not in their newest section.
 pub fn unreleased<'a>(functions: &'a [FunctionFile], migrations: &[Migration]) -> Vec<&'a FunctionFile> {
     let lines = migrations.iter().flat_map(|migration| migration.sql.lines());
     let released: HashMap<&str, &str> =
@@ -60,7 +60,7 @@ pub fn unreleased<'a>(functions: &'a [FunctionFile], migrations: &[Migration]) -
 fn text(functions: &[&FunctionFile]) -> String {
     let mut text = "-- Why, in a sentence. Statements on tables go here, before the functions.\n".to_owned();
     if !functions.is_empty() {
-        text.push_str("\n-- What follows was copied from the files below functions/: change those, never this.\n");
+        text.push_str("\n-- Copies of the files in functions/. Change those files, not this one.\n");
     }
     for file in functions {
         let _ = write!(text, "\n{SECTION}{} sha256={}\n{}", file.name, file.digest(), file.sql);
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_file_holds_what_changed_since_the_last_one() {
+    fn a_new_file_contains_what_changed_since_the_last_one() {
         let dir = checkout();
         let first = write_as(dir.path(), "20260101000000", "one").unwrap();
         let first = fs::read_to_string(first).unwrap();
@@ -98,7 +98,7 @@ mod tests {
         let second = fs::read_to_string(write_as(dir.path(), "20260102000000", "two").unwrap()).unwrap();
         assert!(second.contains("select 3;") && !second.contains("select 1;"), "{second}");
 
-        // Back to a text that an older file has: the newest one counts.
+        // An older file has this text, but only the newest section counts.
         fs::write(dir.path().join("functions/b.sql"), "select 2;\n").unwrap();
         assert_eq!(unreleased_names(dir.path()), ["b.sql"]);
     }

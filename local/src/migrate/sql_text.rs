@@ -1,5 +1,5 @@
-//! Splits a migration into its statements, as the Supabase CLI records them: at semicolons outside of quotes, dollar
-//! quotes, comments and `BEGIN ATOMIC` bodies. A statement keeps the comments before it and loses its semicolon.
+//! Splits a migration into statements as the Supabase CLI records them: at semicolons outside quotes, dollar quotes,
+//! comments and `BEGIN ATOMIC` bodies. A statement keeps the comments before it, without its semicolon.
 
 /// The statements of `sql`, trimmed, in order.
 pub fn split(sql: &str) -> Vec<String> {
@@ -22,7 +22,7 @@ pub fn split(sql: &str) -> Vec<String> {
     statements
 }
 
-/// The first word of a statement in upper case, comments skipped; empty if there is none.
+/// The first word of a statement in upper case, without comments. Empty if there is none.
 pub fn first_word(statement: &str) -> String {
     let mut scanner = Scanner { sql: statement, at: 0 };
     while let Some(token) = scanner.next_token() {
@@ -33,7 +33,7 @@ pub fn first_word(statement: &str) -> String {
     String::new()
 }
 
-/// `sql` in a form that compares equal however its statements were split, trimmed or wrapped.
+/// `sql` in a normal form, so that different splitting, trimming or line breaks compare equal.
 pub fn normalise(sql: &str) -> String {
     let statements: Vec<String> =
         split(sql).iter().map(|statement| statement.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
@@ -47,7 +47,7 @@ fn push(statements: &mut Vec<String>, statement: &str) {
     }
 }
 
-/// How deep the scan is inside the body of a SQL-standard function (`BEGIN ATOMIC ... END`).
+/// Nesting inside the body of a SQL-standard function (`BEGIN ATOMIC ... END`).
 #[derive(Default)]
 struct Body {
     depth: u32,
@@ -71,7 +71,7 @@ impl Body {
 enum Token<'a> {
     Word(&'a str),
     Semicolon,
-    /// Anything a semicolon cannot hide behind.
+    /// Any other character, quoted text or comment.
     Other,
 }
 
@@ -81,7 +81,7 @@ struct Scanner<'a> {
 }
 
 impl<'a> Scanner<'a> {
-    /// The next token; quoted text, dollar-quoted text and comments are one `Other` each.
+    /// The next token. Quoted text, dollar-quoted text and comments are one `Other` each.
     fn next_token(&mut self) -> Option<Token<'a>> {
         let rest = &self.sql[self.at..];
         let first = rest.chars().next()?;
@@ -112,13 +112,13 @@ fn is_word_start(c: char) -> bool {
     c.is_alphabetic() || c == '_'
 }
 
-/// A dollar sign inside a name starts no quote.
+/// A dollar sign inside a name does not start a quote.
 fn is_word_part(c: char) -> bool {
     c.is_alphanumeric() || c == '_' || c == '$'
 }
 
-/// The length of the quoted text `rest` starts with; a doubled quote is part of it, and so is, in an escape string,
-/// whatever follows a backslash. An unclosed one reaches to the end.
+/// Length of the quoted text at the start of `rest`. A doubled quote is part of it. With `escapes`, so is any character
+/// after a backslash. Unclosed text extends to the end.
 fn quoted(rest: &str, quote: char, escapes: bool) -> usize {
     let mut chars = rest.char_indices().skip(1).peekable();
     while let Some((at, c)) = chars.next() {
@@ -152,7 +152,7 @@ fn block_comment(rest: &str) -> usize {
     rest.len()
 }
 
-/// The length of `$tag$ ... $tag$`; none if `rest` starts no dollar quote (`$1`).
+/// Length of `$tag$ ... $tag$`. `None` if `rest` does not start with a dollar quote, such as `$1`.
 fn dollar_quoted(rest: &str) -> Option<usize> {
     let tag_end = rest[1..].find('$')? + 2;
     let tag = &rest[..tag_end];
@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn semicolons_in_bodies_quotes_and_comments_split_nothing() {
+    fn semicolons_in_bodies_quotes_and_comments_do_not_split() {
         let function = "create function f() returns text language plpgsql as $body$\nbegin\n  perform 1; -- $$ ;\n  return $$a;b$$;\nend;\n$body$";
         let sql = format!(
             "-- first; comment\n{function};\ninsert into t values ('a;''b', E'it\\'s;', \"c;d\", $1);\n/* one; /* two; */ three; */ select 1;;\nselect 2\n"
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_string_knows_no_backslash() {
+    fn a_backslash_escapes_nothing_in_a_plain_string() {
         assert_eq!(split(r"select '\'; select 2"), [r"select '\'", "select 2"]);
     }
 
@@ -196,19 +196,19 @@ mod tests {
     }
 
     #[test]
-    fn dollars_in_names_and_parameters_are_no_quotes() {
+    fn dollars_in_names_and_parameters_do_not_quote() {
         assert_eq!(split("select a$b; select $1; select c$b").len(), 3);
     }
 
     #[test]
-    fn unclosed_text_reaches_to_the_end() {
+    fn unclosed_text_extends_to_the_end() {
         for sql in ["select 'a; b", "select $x$ a; b", "/* a; b", "select \"a; b"] {
             assert_eq!(split(sql), [sql]);
         }
     }
 
     #[test]
-    fn normalising_forgets_layout_only() {
+    fn normalising_removes_only_layout() {
         let file = "create table a (\n  b int\n);\n\n-- why\nselect 1;\n";
         assert_eq!(normalise(file), normalise("create table a ( b int );\n-- why\nselect 1"));
         assert_ne!(normalise(file), normalise("create table a ( b text ); -- why\nselect 1"));

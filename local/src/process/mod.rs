@@ -1,5 +1,5 @@
-//! Child processes that never outlive the command: each leads its own process group, is written down in a ledger
-//! while it lives, and is ended with everything below it.
+//! Child processes that never outlive the command. Each leads its own process group, is listed in a PID file while it
+//! runs, and is ended together with its descendants.
 
 pub mod server;
 pub mod signals;
@@ -22,30 +22,30 @@ use tokio::time::{sleep, timeout};
 
 use self::table::Row;
 
-/// A log above this size is put aside (`.old`) when its process starts.
+/// A larger log is renamed to `.log.old` when its process starts.
 const LOG_MAX_BYTES: u64 = 16 * 1024 * 1024;
-/// How long processes may take to vanish after SIGKILL: they only wait for the kernel.
+/// Longest wait for a process to disappear after SIGKILL.
 const KILL_WAIT: Duration = Duration::from_secs(3);
 
-/// Prefixes of what is kept back from children.
-const KEPT_BACK: [&str; 5] = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "AWS_"];
+/// Prefixes of variables that child processes do not inherit.
+const CLEARED_PREFIXES: [&str; 5] = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "AWS_"];
 
-/// How a process is asked to end, and how long it may take before it is killed.
+/// The signal that ends a process, and how long it may take before it is killed.
 #[derive(Clone, Copy, Debug)]
-pub struct Ending {
+pub struct Termination {
     pub signal: Signal,
     pub grace: Duration,
 }
 
-impl Ending {
+impl Termination {
     pub const fn new(signal: Signal, grace: Duration) -> Self {
         Self { signal, grace }
     }
 }
 
-/// The processes that are alive now, on disk: what a killed `nofx` leaves behind is found by the next one.
+/// A file that lists the running processes, so that the next `nofx` finds what a killed one left behind.
 #[derive(Clone, Debug)]
-pub struct Ledger {
+pub struct PidFile {
     path: PathBuf,
     entries: Arc<Mutex<Vec<Entry>>>,
 }
@@ -57,31 +57,31 @@ struct Entry {
     started: String,
 }
 
-impl Ledger {
+impl PidFile {
     pub fn new(path: PathBuf) -> Self {
         Self { path, entries: Arc::default() }
     }
 
-    /// Ends what an earlier command left running; gives the names.
+    /// Ends processes that an earlier command left running. Returns their names.
     pub async fn end_leftovers(&self) -> Vec<String> {
         let Ok(text) = fs::read_to_string(&self.path) else { return Vec::new() };
         let entries: Vec<Entry> = serde_json::from_str(&text).unwrap_or_default();
         let table = table::read();
-        // The last started is ended first. An id that was given to another process since is left alone.
+        // Last started, first ended. An id that now belongs to another process is skipped.
         let alive: Vec<&Entry> = entries
             .iter()
             .rev()
             .filter(|entry| table.iter().any(|row| row.pid == entry.pid && row.started == entry.started))
             .collect();
         for entry in &alive {
-            // SIGINT is the fast, clean shutdown of Postgres, and every other part takes it too.
-            end_tree(entry.pid, Ending::new(Signal::INT, Duration::from_secs(5))).await;
+            // SIGINT is the fast shutdown of Postgres, and ends every other part too.
+            end_tree(entry.pid, Termination::new(Signal::INT, Duration::from_secs(5))).await;
         }
         let _ = fs::remove_file(&self.path);
         alive.into_iter().map(|entry| entry.name.clone()).collect()
     }
 
-    /// Kills everything that is written down now.
+    /// Kills all listed processes and their descendants.
     pub async fn kill_all(&self) {
         let table = table::read();
         let pids: Vec<u32> =
@@ -91,7 +91,7 @@ impl Ledger {
         wait_gone(&rows, KILL_WAIT).await;
     }
 
-    /// Writes a process down.
+    /// Adds a process to the file.
     pub fn add(&self, name: &str, pid: u32) {
         let started = table::find(pid).map(|row| row.started).unwrap_or_default();
         self.change(|entries| entries.push(Entry { name: name.to_owned(), pid, started }));
@@ -104,7 +104,7 @@ impl Ledger {
     fn change(&self, change: impl FnOnce(&mut Vec<Entry>)) {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut entries);
-        // The ledger only helps after a crash of this very command: that it cannot be written must not stop the stack.
+        // The file only helps after a crash of this command, so a failed write must not stop the stack.
         let temporary = self.path.with_extension("new");
         if let Ok(json) = serde_json::to_vec(&*entries)
             && fs::write(&temporary, json).is_ok()
@@ -114,13 +114,14 @@ impl Ledger {
     }
 }
 
-/// The processes below a child, as they were last seen: when the child ends first, nothing else leads to them.
+/// The known descendants of a child. After the child has ended, the process table no longer shows whose descendants
+/// they are.
 #[derive(Clone, Debug, Default)]
-pub struct Family(Arc<Mutex<Vec<Row>>>);
+pub struct Descendants(Arc<Mutex<Vec<Row>>>);
 
-impl Family {
-    /// Takes in what is below `pid` now. Who was seen before stays in: it may have lost its parent.
-    pub fn see(&self, table: &[Row], pid: u32) {
+impl Descendants {
+    /// Adds the current descendants of `pid`. Known ones stay while they run, because they may have lost their parent.
+    pub fn update(&self, table: &[Row], pid: u32) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|row| table.contains(row));
         for row in table::tree(table, pid) {
@@ -135,34 +136,34 @@ impl Family {
     }
 }
 
-/// A running child. Dropping it kills it and everything below it.
+/// A running child. Dropping it kills it and its descendants.
 #[derive(Debug)]
 pub struct Process {
     name: String,
     pid: u32,
     child: Child,
-    ending: Ending,
-    ledger: Ledger,
-    family: Family,
+    termination: Termination,
+    pid_file: PidFile,
+    descendants: Descendants,
     ended: bool,
 }
 
 impl Process {
-    /// Starts `command` as the leader of a process group of its own: a Ctrl-C in the terminal reaches only `nofx`,
-    /// which ends its children in order.
-    pub fn spawn(name: &str, mut command: Command, ending: Ending, ledger: &Ledger) -> Result<Self> {
+    /// Starts `command` as the leader of its own process group. So Ctrl-C in the terminal reaches only `nofx`, which
+    /// ends its children in order.
+    pub fn spawn(name: &str, mut command: Command, termination: Termination, pid_file: &PidFile) -> Result<Self> {
         command.process_group(0).stdin(Stdio::null());
         let program = command.as_std().get_program().to_owned();
         let child = command.spawn().with_context(|| format!("{name}: cannot start {}", program.display()))?;
         let pid = child.id().with_context(|| format!("{name} ended at once"))?;
-        ledger.add(name, pid);
+        pid_file.add(name, pid);
         Ok(Self {
             name: name.to_owned(),
             pid,
             child,
-            ending,
-            ledger: ledger.clone(),
-            family: Family::default(),
+            termination,
+            pid_file: pid_file.clone(),
+            descendants: Descendants::default(),
             ended: false,
         })
     }
@@ -171,74 +172,74 @@ impl Process {
         self.pid
     }
 
-    /// What is below it; whoever can look regularly should.
-    pub fn family(&self) -> Family {
-        self.family.clone()
+    /// Its descendants. Update them regularly.
+    pub fn descendants(&self) -> Descendants {
+        self.descendants.clone()
     }
 
-    /// Waits for the process to end by itself, and ends what it leaves behind.
+    /// Waits until the process ends by itself, and kills its descendants.
     pub async fn wait(&mut self) -> Result<ExitStatus> {
         let status = self.child.wait().await.with_context(|| format!("{} is lost", self.name))?;
-        self.end_family().await;
+        self.kill_descendants().await;
         self.forget();
         Ok(status)
     }
 
-    /// Ends the process and everything below it: politely, and after its grace for good.
+    /// Ends the process and its descendants: with its signal, and after the grace period with SIGKILL.
     pub async fn end(mut self) {
         if self.ended {
             return;
         }
-        self.family.see(&table::read(), self.pid);
-        signal_group(self.pid, self.ending.signal);
-        let _ = timeout(self.ending.grace, self.child.wait()).await;
+        self.descendants.update(&table::read(), self.pid);
+        signal_group(self.pid, self.termination.signal);
+        let _ = timeout(self.termination.grace, self.child.wait()).await;
         signal_group(self.pid, Signal::KILL);
         let _ = timeout(KILL_WAIT, self.child.wait()).await;
-        self.end_family().await;
+        self.kill_descendants().await;
         self.forget();
     }
 
-    /// Kills what was below the process, and waits until it is gone: a signal only asks the kernel.
-    async fn end_family(&self) {
-        let rows = self.family.rows();
+    /// Kills the descendants and waits until they are gone.
+    async fn kill_descendants(&self) {
+        let rows = self.descendants.rows();
         kill_rows(&rows);
         wait_gone(&rows, KILL_WAIT).await;
     }
 
     fn forget(&mut self) {
         self.ended = true;
-        self.ledger.remove(self.pid);
+        self.pid_file.remove(self.pid);
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
         if !self.ended {
-            self.family.see(&table::read(), self.pid);
+            self.descendants.update(&table::read(), self.pid);
             signal_group(self.pid, Signal::KILL);
-            kill_rows(&self.family.rows());
+            kill_rows(&self.descendants.rows());
             self.forget();
         }
     }
 }
 
-/// Runs `command` to its end; false if it failed.
-pub async fn run(name: &str, command: Command, ledger: &Ledger) -> Result<bool> {
-    let ending = Ending::new(Signal::TERM, Duration::from_secs(5));
-    Ok(Process::spawn(name, command, ending, ledger)?.wait().await?.success())
+/// Runs `command` to its end. False if it failed.
+pub async fn run(name: &str, command: Command, pid_file: &PidFile) -> Result<bool> {
+    let termination = Termination::new(Signal::TERM, Duration::from_secs(5));
+    Ok(Process::spawn(name, command, termination, pid_file)?.wait().await?.success())
 }
 
-/// Leaves out of `command` what cargo set for this very command (`cargo run`), which the next cargo must not see, and
-/// whatever of the user's shell points at a real AWS account.
-pub fn keep_back(command: &mut Command) {
+/// Removes inherited variables from `command`: those of `cargo run`, which would confuse a nested cargo, and those that
+/// point to a real AWS account.
+pub fn clear_inherited_env(command: &mut Command) {
     for (name, _) in env::vars_os() {
-        if KEPT_BACK.iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes())) {
+        if CLEARED_PREFIXES.iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes())) {
             command.env_remove(&name);
         }
     }
 }
 
-/// Sends the output of `command` to the end of the file `log`.
+/// Appends the output of `command` to the file `log`.
 pub fn log_to(command: &mut Command, log: &Path) -> Result<()> {
     if fs::metadata(log).is_ok_and(|metadata| metadata.len() > LOG_MAX_BYTES) {
         let _ = fs::rename(log, log.with_extension("log.old"));
@@ -254,31 +255,31 @@ pub fn log_to(command: &mut Command, log: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Sends `signal` to the group that `leader` leads; a group that is gone is no error.
+/// Sends `signal` to the process group of `leader`. Does nothing if it is gone.
 pub fn signal_group(leader: u32, signal: Signal) {
     if let Some(pid) = to_pid(leader) {
         let _ = kill_process_group(pid, signal);
     }
 }
 
-/// Sends `signal` to one process; one that is gone is no error.
+/// Sends `signal` to one process. Does nothing if it is gone.
 pub fn signal_one(pid: u32, signal: Signal) {
     if let Some(pid) = to_pid(pid) {
         let _ = kill_process(pid, signal);
     }
 }
 
-/// Ends a process that is no child of this one, and everything below it.
-async fn end_tree(pid: u32, ending: Ending) {
+/// Ends a process that is not a child of this one, and its descendants.
+async fn end_tree(pid: u32, termination: Termination) {
     let rows = table::tree(&table::read(), pid);
-    signal_group(pid, ending.signal);
-    signal_one(pid, ending.signal);
-    wait_gone(&rows[..rows.len().min(1)], ending.grace).await;
+    signal_group(pid, termination.signal);
+    signal_one(pid, termination.signal);
+    wait_gone(&rows[..rows.len().min(1)], termination.grace).await;
     kill_rows(&rows);
     wait_gone(&rows, KILL_WAIT).await;
 }
 
-/// Kills those of `rows` that still are the processes they were.
+/// Kills the processes of `rows`, unless their ids now belong to others.
 fn kill_rows(rows: &[Row]) {
     for row in rows {
         if is_alive(row) {
@@ -291,7 +292,7 @@ fn is_alive(row: &Row) -> bool {
     table::find(row.pid).is_some_and(|now| now.started == row.started)
 }
 
-/// A process that is no child of ours tells nobody when it ends: it can only be looked at.
+/// Polls until the processes are gone, because the kernel notifies only the parent.
 async fn wait_gone(rows: &[Row], limit: Duration) {
     let start = Instant::now();
     while start.elapsed() < limit && rows.iter().any(is_alive) {
@@ -300,7 +301,7 @@ async fn wait_gone(rows: &[Row], limit: Duration) {
 }
 
 fn to_pid(pid: u32) -> Option<Pid> {
-    // Zero and one would address this process's own group and init: never a child of ours.
+    // Zero and one are this process's own group and init.
     Pid::from_raw(i32::try_from(pid).ok()?).filter(|pid| pid.as_raw_nonzero().get() > 1)
 }
 
@@ -308,7 +309,7 @@ fn to_pid(pid: u32) -> Option<Pid> {
 mod tests {
     use super::*;
 
-    /// A shell, and below it one in a process group of its own, whose 100 MB take the kernel some time to take back.
+    /// A shell with a child shell in its own process group. Freeing the child's 100 MB takes the kernel some time.
     const SLOW_TO_DIE: &str = r"set -m
         (x=$(head -c 100000000 /dev/zero | tr '\0' x); : > ready; sleep 1000; echo $x) &
         wait";
@@ -316,8 +317,8 @@ mod tests {
     async fn shell(dir: &Path) -> Process {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", SLOW_TO_DIE]).current_dir(dir);
-        let ledger = Ledger::new(dir.join("pids.json"));
-        let process = Process::spawn("shell", command, Ending::new(Signal::TERM, KILL_WAIT), &ledger).unwrap();
+        let pid_file = PidFile::new(dir.join("pids.json"));
+        let process = Process::spawn("shell", command, Termination::new(Signal::TERM, KILL_WAIT), &pid_file).unwrap();
         while !dir.join("ready").exists() {
             sleep(Duration::from_millis(10)).await;
         }
@@ -325,7 +326,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_ended_process_has_left_nothing_behind_when_its_end_returns() {
+    async fn no_descendant_is_left_when_end_returns() {
         let dir = tempfile::tempdir().unwrap();
         let process = shell(dir.path()).await;
         let below = table::tree(&table::read(), process.pid());
@@ -336,11 +337,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_process_that_ends_by_itself_takes_along_what_it_started() {
+    async fn the_descendants_of_a_process_that_ends_by_itself_are_killed() {
         let dir = tempfile::tempdir().unwrap();
         let mut process = shell(dir.path()).await;
         let table = table::read();
-        process.family().see(&table, process.pid());
+        process.descendants().update(&table, process.pid());
         let below = table::tree(&table, process.pid());
         signal_one(process.pid(), Signal::KILL);
         process.wait().await.unwrap();

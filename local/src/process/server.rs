@@ -1,4 +1,4 @@
-//! Starting a server: it is up when it answers.
+//! Starts a server and waits until it answers.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -8,23 +8,24 @@ use reqwest::StatusCode;
 use tokio::process::Command;
 use tokio::time::sleep;
 
-use crate::process::{self, Ending, Ledger, Process};
+use crate::process::{self, PidFile, Process, Termination};
 
-/// A Postgres that was killed replays its log first.
+/// A Postgres that was killed replays its log at start.
 const START_LIMIT: Duration = Duration::from_mins(1);
 const CHECK_PERIOD: Duration = Duration::from_millis(20);
 
-/// Starts `command`, with its output in `log`, and waits until `check` passes. A server that does not come up is ended.
+/// Starts `command`, with its output in `log`, and waits until `check` passes. Ends a server that does not become
+/// ready.
 pub async fn start<F: Future<Output = Result<()>>>(
     name: &str,
     mut command: Command,
-    ending: Ending,
+    termination: Termination,
     log: &Path,
-    ledger: &Ledger,
+    pid_file: &PidFile,
     check: impl Fn() -> F,
 ) -> Result<Process> {
     process::log_to(&mut command, log)?;
-    let mut server = Process::spawn(name, command, ending, ledger)?;
+    let mut server = Process::spawn(name, command, termination, pid_file)?;
     let start = Instant::now();
     loop {
         tokio::select! {
@@ -44,7 +45,7 @@ pub async fn start<F: Future<Output = Result<()>>>(
     }
 }
 
-/// A request, and the status that it gets once the server is up.
+/// A URL, and the status that it returns when the server is ready.
 #[derive(Clone, Debug)]
 pub struct Probe {
     pub url: String,
@@ -54,19 +55,19 @@ pub struct Probe {
 impl Probe {
     async fn check(&self) -> Result<()> {
         let status = reqwest::get(&self.url).await?.status();
-        ensure!(status == self.status, "GET {} gave {status}", self.url);
+        ensure!(status == self.status, "GET {} returned {status}", self.url);
         Ok(())
     }
 }
 
-/// The same for a server that speaks HTTP: it is up when it answers the probe.
+/// The same for an HTTP server. It is ready when the probe passes.
 pub async fn start_http(
     name: &str,
     command: Command,
-    ending: Ending,
+    termination: Termination,
     probe: &Probe,
     log: &Path,
-    ledger: &Ledger,
+    pid_file: &PidFile,
 ) -> Result<Process> {
-    start(name, command, ending, log, ledger, || probe.check()).await
+    start(name, command, termination, log, pid_file, || probe.check()).await
 }

@@ -1,30 +1,30 @@
-//! A request to stop, seen by every clone.
+//! A stop signal for tasks.
 
 use tokio::sync::watch;
 
-/// Hands out the request. Dropping it asks, too: no task outlives the part of the stack it belongs to.
+/// Sends the stop signal. Dropping it sends the signal too, so no task outlives its part of the stack.
 #[derive(Debug)]
-pub struct Stopper(watch::Sender<bool>);
+pub struct StopSender(watch::Sender<bool>);
 
-/// Waits for the request.
+/// Receives the stop signal. Every clone receives it.
 #[derive(Clone, Debug)]
-pub struct Stop(watch::Receiver<bool>);
+pub struct StopSignal(watch::Receiver<bool>);
 
-pub fn channel() -> (Stopper, Stop) {
+pub fn channel() -> (StopSender, StopSignal) {
     let (sender, receiver) = watch::channel(false);
-    (Stopper(sender), Stop(receiver))
+    (StopSender(sender), StopSignal(receiver))
 }
 
-impl Stopper {
-    pub fn ask(&self) {
+impl StopSender {
+    pub fn send(&self) {
         self.0.send_replace(true);
     }
 }
 
-impl Stop {
-    /// Returns when asked to stop.
-    pub async fn asked(&mut self) {
-        // An error means that the stopper is gone, which asks as well.
-        let _ = self.0.wait_for(|asked| *asked).await;
+impl StopSignal {
+    /// Returns when the signal was sent.
+    pub async fn received(&mut self) {
+        // An error means that the sender was dropped, which is a stop signal too.
+        let _ = self.0.wait_for(|sent| *sent).await;
     }
 }

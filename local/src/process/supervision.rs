@@ -1,4 +1,4 @@
-//! Parts of the stack that are kept running: what ends without being asked to is started again, later each time.
+//! Supervises parts of the stack: restarts what ended without a stop signal, with a growing delay.
 
 use std::time::{Duration, Instant};
 
@@ -7,21 +7,21 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::process::Process;
-use crate::process::stop::{self, Stop, Stopper};
+use crate::process::stop::{self, StopSender, StopSignal};
 use crate::report;
 
-/// A running part: its tasks, and the way to stop them.
+/// A running part of the stack: its tasks, and their stop signal.
 #[derive(Debug)]
 pub struct Part {
-    pub stopper: Stopper,
+    pub stop_sender: StopSender,
     pub tasks: Vec<JoinHandle<()>>,
-    /// How long its tasks may take to stop before they are dropped, and their processes killed.
+    /// How long its tasks may take to stop before they are aborted, which kills their processes.
     pub limit: Duration,
 }
 
 impl Part {
     pub async fn stop(self) {
-        self.stopper.ask();
+        self.stop_sender.send();
         let start = Instant::now();
         for mut task in self.tasks {
             if timeout(self.limit.saturating_sub(start.elapsed()), &mut task).await.is_err() {
@@ -32,7 +32,7 @@ impl Part {
     }
 }
 
-/// Pauses between restarts: short at first, longer while they do not help.
+/// Delays between restarts. Each is twice as long as the one before, up to a maximum.
 #[derive(Debug)]
 pub struct Backoff {
     pause: Duration,
@@ -42,19 +42,19 @@ pub struct Backoff {
 impl Backoff {
     const FIRST: Duration = Duration::from_millis(100);
     const MAX: Duration = Duration::from_secs(30);
-    /// What ran this long has recovered.
+    /// After running this long, the delay starts from the beginning.
     const STABLE: Duration = Duration::from_mins(1);
 
     pub fn new() -> Self {
         Self { pause: Self::FIRST, started: Instant::now() }
     }
 
-    /// Notes a start.
+    /// Records the time of a start.
     pub fn started(&mut self) {
         self.started = Instant::now();
     }
 
-    /// The pause before the next start.
+    /// The delay before the next start.
     pub fn next_pause(&mut self) -> Duration {
         if self.started.elapsed() > Self::STABLE {
             self.pause = Self::FIRST;
@@ -71,18 +71,18 @@ impl Default for Backoff {
     }
 }
 
-/// Keeps a process running: when it ends, `start` makes the next one.
-pub fn keep<F, Fut>(name: &'static str, process: Process, start: F) -> Part
+/// Keeps a process running. When it ends, `start` starts it again.
+pub fn supervise<F, Fut>(name: &'static str, process: Process, start: F) -> Part
 where
     F: Fn() -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<Process>> + Send + 'static,
 {
-    let (stopper, stop) = stop::channel();
-    let task = tokio::spawn(keep_until(name, process, start, stop));
-    Part { stopper, tasks: vec![task], limit: Duration::from_secs(30) }
+    let (stop_sender, stop) = stop::channel();
+    let task = tokio::spawn(supervise_until(name, process, start, stop));
+    Part { stop_sender, tasks: vec![task], limit: Duration::from_secs(30) }
 }
 
-async fn keep_until<F, Fut>(name: &'static str, mut process: Process, start: F, mut stop: Stop)
+async fn supervise_until<F, Fut>(name: &'static str, mut process: Process, start: F, mut stop: StopSignal)
 where
     F: Fn() -> Fut + Send + Sync,
     Fut: Future<Output = Result<Process>> + Send,
@@ -90,14 +90,14 @@ where
     let mut backoff = Backoff::new();
     loop {
         let status = tokio::select! {
-            () = stop.asked() => return process.end().await,
+            () = stop.received() => return process.end().await,
             status = process.wait() => status,
         };
         let ended = Instant::now();
         let how = status.map_or_else(|error| error.to_string(), |status| format!("ended ({status})"));
         process = loop {
             let restarted = tokio::select! {
-                () = stop.asked() => return,
+                () = stop.received() => return,
                 restarted = async {
                     sleep(backoff.next_pause()).await;
                     start().await
@@ -105,10 +105,10 @@ where
             };
             match restarted {
                 Ok(process) => break process,
-                Err(error) => report::line(name, format_args!("{how} and does not start again yet: {error:#}")),
+                Err(error) => report::line(name, format_args!("{how}, and the restart failed: {error:#}")),
             }
         };
         backoff.started();
-        report::took(name, format_args!("{how} and was started again"), ended.elapsed());
+        report::took(name, format_args!("{how} and was restarted"), ended.elapsed());
     }
 }

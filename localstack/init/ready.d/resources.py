@@ -1,5 +1,5 @@
-"""Creates the queues, the bucket and the secret that NOFX_RESOURCES lists once LocalStack is ready, both in the container
-and in host mode. LocalStack runs it in its own process. Running it again changes nothing."""
+"""Creates the queues, the bucket and the secret of NOFX_RESOURCES when LocalStack is ready, in the container and in host mode.
+LocalStack runs it in its own process. Running it again changes nothing."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-//! The benchmark's chain of five steps as Restate services. Each step repeats the result of the one before. One handler
+//! The benchmark's chain of five steps as Restate services. Each step repeats the result of the previous one. One handler
 //! runs the steps itself (`ctx.run`, journaled), the other calls another handler for each step.
 //!
 //! Usage: restate-chain PORT. Listens on 127.0.0.1.
@@ -15,8 +15,8 @@ struct Echo;
 #[service]
 impl Echo {
     #[handler]
-    async fn say(&self, _ctx: Context<'_>, said: String) -> HandlerResult<String> {
-        Ok(said)
+    async fn say(&self, _ctx: Context<'_>, text: String) -> HandlerResult<String> {
+        Ok(text)
     }
 }
 
@@ -25,22 +25,22 @@ struct Chain;
 #[service]
 impl Chain {
     #[handler]
-    async fn runs(&self, ctx: Context<'_>, said: String) -> HandlerResult<String> {
-        let mut said = said;
+    async fn runs(&self, ctx: Context<'_>, text: String) -> HandlerResult<String> {
+        let mut text = text;
         for _ in 0..STEPS {
-            let before = said;
-            said = ctx.run(|| async move { Ok(before) }).await?;
+            let previous = text;
+            text = ctx.run(|| async move { Ok(previous) }).await?;
         }
-        Ok(said)
+        Ok(text)
     }
 
     #[handler]
-    async fn calls(&self, ctx: Context<'_>, said: String) -> HandlerResult<String> {
-        let mut said = said;
+    async fn calls(&self, ctx: Context<'_>, text: String) -> HandlerResult<String> {
+        let mut text = text;
         for _ in 0..STEPS {
-            said = ctx.service_client::<EchoClient>().say(said).call().await?;
+            text = ctx.service_client::<EchoClient>().say(text).call().await?;
         }
-        Ok(said)
+        Ok(text)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Artifacts: rows of uploads, reads, lineage.
+//! Artifacts: upload, read, lineage.
 
 use serde_json::Value;
 use tokio_postgres::types::Type;
@@ -37,7 +37,8 @@ pub async fn artifact_fetch(db: &Database, tenant: &TenantId, id: ArtifactId) ->
     row::fetch(db, sql, &[(&tenant.0, Type::TEXT), (&id.0, Type::UUID)]).await
 }
 
-/// Which artifacts of a workspace (ids by role) the tenant does not have: the problems that `nofx.run_create` finds.
+/// A problem for each artifact of a workspace (ids by role) that the tenant does not have. `nofx.run_create` reports
+/// the same ones.
 pub async fn workspace_problems(db: &Database, tenant: &TenantId, workspace: &Value) -> Result<Vec<Problem>, Error> {
     let sql = "select coalesce(jsonb_agg(jsonb_build_object('path', 'plan.workspace.' || w.key,
                                                             'message', format('no artifact has the id %s', w.value))), '[]')
@@ -48,8 +49,8 @@ pub async fn workspace_problems(db: &Database, tenant: &TenantId, workspace: &Va
     serde_json::from_value(found.unwrap_or(Value::Null)).map_err(|error| Error::internal("read problems", error))
 }
 
-/// Artifacts of a run in the order of their making, after the one with the id `after`. Large metadata is null, and
-/// `metadata_omitted` has its size, but not its address.
+/// Artifacts of a run, oldest first, after the one with the id `after`. Large metadata is null, and
+/// `metadata_omitted` gives its size. The caller adds its address.
 pub async fn artifact_list(
     db: &Database,
     tenant: &TenantId,
@@ -77,13 +78,13 @@ pub async fn artifact_list(
     page(db, &sql, limit, &params).await
 }
 
-/// Most artifacts and edges of a lineage.
+/// Limits of a lineage.
 const LINEAGE_NODES: usize = 1_000;
 const LINEAGE_EDGES: usize = 4_000;
 
 /// Artifacts of a run and the edges between them. The run's workspace artifacts are nodes too.
 pub async fn run_lineage(db: &Database, tenant: &TenantId, run: RunId) -> Result<Option<Lineage>, Error> {
-    // The limits end the recursion, too: Postgres makes no more of it than is read.
+    // The limits also stop the recursion, because Postgres computes only the rows that are read.
     let sql = format!(
         "with recursive made as (
              select a.id from nofx.artifact a where a.tenant_id = $1 and a.run_id = $2

@@ -1,4 +1,4 @@
-//! What the console's pages show: bounded, without inputs and outputs, each page in one round trip.
+//! Reads for the console's pages. Each page takes one round trip and has a bounded size, without inputs and outputs.
 
 use serde::Deserialize;
 use tokio_postgres::types::Type;
@@ -10,25 +10,25 @@ use crate::error::Error;
 
 /// Runs on a page.
 const PAGE: usize = 50;
-/// Gates that the inbox shows.
+/// Gates in the inbox.
 const INBOX: usize = 50;
 /// Steps on a page of a run.
 pub const STEPS: i64 = 100;
-/// Parents of a step that are named.
+/// Parents that a step lists.
 const PARENTS: usize = 8;
-/// Gates on the page of a run: those that wait come first.
+/// Gates on the page of a run, pending ones first.
 const GATES: usize = 50;
 
-/// The list of runs, and above it the gates that wait for somebody.
+/// The list of runs, and the inbox of pending gates above it.
 #[derive(Debug, Clone, Default)]
 pub struct RunList {
     pub inbox: Vec<Gate>,
-    /// The last gate that is shown, when more wait.
+    /// The last gate in the inbox, if more are pending.
     pub inbox_next: Option<GateId>,
-    /// Whether the inbox does not begin with the oldest.
+    /// Whether the inbox starts after the oldest gate.
     pub inbox_is_continuation: bool,
     pub runs: Vec<RunRow>,
-    /// The last run of this page, when older ones follow.
+    /// The last run of this page, if older ones follow.
     pub older: Option<RunId>,
     /// Whether this is not the first page.
     pub is_continuation: bool,
@@ -41,7 +41,7 @@ pub struct RunRow {
     pub status: RunStatus,
     pub goal: String,
     pub created_at: Timestamp,
-    /// From the start to the end, or until now.
+    /// From start to end, or until now.
     pub duration_ms: Option<i64>,
 }
 
@@ -53,15 +53,15 @@ pub struct Run {
     pub goal: String,
     pub generation: i64,
     pub plan_digest: String,
-    /// Why it failed when no step did.
+    /// Why the run failed, if no step failed.
     pub failure: Option<String>,
     pub created_at: Timestamp,
     pub started_at: Option<Timestamp>,
     pub finished_at: Option<Timestamp>,
     pub deadline_at: Option<Timestamp>,
-    /// From the start to the end, once there is one.
+    /// From start to end, once it has ended.
     pub duration_ms: Option<i64>,
-    /// A page of them, in the plan's order.
+    /// One page of steps, in the plan's order.
     pub steps: Vec<Step>,
     pub steps_total: usize,
     pub gates: Vec<Gate>,
@@ -70,17 +70,17 @@ pub struct Run {
     pub artifacts_total: usize,
     /// Newest first.
     pub events: Vec<Event>,
-    /// What of it the reader has asked for.
+    /// What the reader selected.
     #[serde(skip)]
     pub focus: Focus,
 }
 
-/// What of a large run is shown.
+/// The part of a large run that a page shows.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Focus {
     /// Ordinal of the first step.
     pub steps_from: i64,
-    /// A gate that is shown before all others.
+    /// A gate to list first.
     pub gate: Option<GateId>,
 }
 
@@ -96,34 +96,34 @@ pub struct Step {
     pub failures: i64,
     pub workers_lost: i64,
     pub error: Option<String>,
-    /// When it is tried next, if that is later than now.
+    /// Time of the next attempt, if it is in the future.
     pub ready_at: Option<Timestamp>,
     pub duration_ms: Option<i64>,
-    /// The first of them.
+    /// The first parents.
     pub depends_on: Vec<Parent>,
     pub parents_total: usize,
 }
 
-/// A step that another one waits for.
+/// A step that another step waits for.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Parent {
     pub ordinal: i64,
     pub name: String,
 }
 
-/// A gate, wherever it is shown.
+/// A gate, on any page.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Gate {
     pub id: GateId,
     pub run_id: RunId,
     pub goal: String,
-    /// Name of the step it stands before; a gate of the run itself has none.
+    /// Name of the step that waits for it; none for a gate of the run itself.
     pub step: Option<String>,
     pub gate_type: String,
     pub status: GateStatus,
     pub reason: Option<String>,
     pub evidence_uri: Option<String>,
-    /// The artifact of the run that is stored there.
+    /// Id of the artifact at `evidence_uri`.
     pub evidence_id: Option<ArtifactId>,
     pub created_at: Timestamp,
     pub expires_at: Option<Timestamp>,
@@ -145,7 +145,7 @@ pub struct Artifact {
     pub media_type: String,
 }
 
-/// A fact of the timeline.
+/// An event of the timeline.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Event {
     pub seq: i64,
@@ -153,7 +153,7 @@ pub struct Event {
     #[serde(rename = "type")]
     pub kind: String,
     pub timestamp: Timestamp,
-    /// What it was about: a gate, an artifact.
+    /// Type of the gate or name of the artifact that it is about.
     pub subject: Option<String>,
     pub attempt: Option<String>,
     pub actor: Option<String>,
@@ -162,7 +162,7 @@ pub struct Event {
 }
 
 impl Run {
-    /// Whether something may still happen by itself.
+    /// Whether the run can still change without a request.
     pub fn is_open(&self) -> bool {
         !self.status.is_terminal()
     }
@@ -174,7 +174,7 @@ impl Gate {
     }
 }
 
-/// A gate as the pages show it, with its run, its step and the decision about it; wants `g` a gate and [`GATE_JOINS`].
+/// Columns of a gate with its run, step and decision. The query names the gate `g` and adds [`GATE_JOINS`].
 const GATE: &str = "g.id, g.run_id, left(gr.goal, 300) as goal, gs.name as step, g.gate_type, g.status,
         left(g.reason, 2000) as reason, g.evidence_uri,
         (select a.id from nofx.artifact a
@@ -185,7 +185,7 @@ const GATE_JOINS: &str = "join nofx.run gr on gr.id = g.run_id
         left join nofx.step gs on gs.id = g.step_id
         left join nofx.approval d on d.gate_id = g.id";
 
-/// The runs after `after`, newest first, and the gates that wait after `inbox_after`, oldest first.
+/// Runs after `after`, newest first, and pending gates after `inbox_after`, oldest first.
 pub async fn run_list(
     db: &Database,
     tenant: &TenantId,
@@ -197,7 +197,7 @@ pub async fn run_list(
         runs: Vec<RunRow>,
         inbox: Vec<Gate>,
     }
-    // The cursor is a run or a gate: where it stands is looked up, so a made-up one gives an empty page.
+    // A cursor is the id of a run or a gate, and its position is looked up. An unknown id gives an empty page.
     let sql = format!(
         "select coalesce((select json_agg(run) from (
                     select r.id, r.status, left(r.goal, 300) as goal, r.created_at,
@@ -219,16 +219,17 @@ pub async fn run_list(
     let params: [Param<'_>; 3] = [(&tenant.0, Type::TEXT), (&after_id, Type::UUID), (&inbox_id, Type::UUID)];
     let found: Option<Found> = row::fetch(db, &sql, &params).await?;
     let Found { mut runs, mut inbox } = found.ok_or_else(|| Error::internal("list runs", "no row"))?;
-    let (goes_on, inbox_goes_on) = (runs.len() > PAGE, inbox.len() > INBOX);
+    let (has_more, inbox_has_more) = (runs.len() > PAGE, inbox.len() > INBOX);
     runs.truncate(PAGE);
     inbox.truncate(INBOX);
-    let older = runs.last().filter(|_| goes_on).map(|run| run.id);
-    let inbox_next = inbox.last().filter(|_| inbox_goes_on).map(|gate| gate.id);
+    let older = runs.last().filter(|_| has_more).map(|run| run.id);
+    let inbox_next = inbox.last().filter(|_| inbox_has_more).map(|gate| gate.id);
     let (is_continuation, inbox_is_continuation) = (after.is_some(), inbox_after.is_some());
     Ok(RunList { inbox, inbox_next, inbox_is_continuation, runs, older, is_continuation })
 }
 
-/// A run with a page of its steps, its gates, artifacts and newest events (those before `before`, if given).
+/// A run with a page of its steps, its gates, artifacts and newest events. With `before`, only events before that
+/// number.
 pub async fn run_fetch(
     db: &Database,
     tenant: &TenantId,
@@ -268,7 +269,7 @@ pub async fn run_fetch(
     Ok(found.map(|run| Run { focus, ..run }))
 }
 
-// Parts of the page of the run `r`, in the order in which they are shown.
+// Parts of the query for a run `r`, in the order of the page.
 
 fn steps_of_run() -> String {
     format!(

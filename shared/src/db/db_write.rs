@@ -1,5 +1,5 @@
-//! The transaction of a write by `db_write`: what stands behind the table, who writes, and what was changed. The statement
-//! itself is made by the function, of the table and the operation.
+//! The transaction of a `db_write` step: reads the rule, the role and the table, runs the statement as the role, and
+//! reports what changed. The function `db_write` builds the statement.
 
 use std::time::Duration;
 
@@ -14,24 +14,24 @@ use super::pool::Param;
 use crate::domain::TenantId;
 use crate::view::Target;
 
-/// Longest wait for somebody else's lock.
+/// Longest wait for a lock of another session.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a write needs to know before it begins.
+/// What a write reads before it starts.
 #[derive(Debug, Deserialize)]
-pub struct Look {
-    /// Whether no rule can open the table's schema.
+pub struct WriteContext {
+    /// Whether the table is in a schema that no rule can open.
     pub closed: bool,
-    /// As it is stored.
+    /// The rule as stored.
     pub rule: Option<Value>,
     pub role: Option<Role>,
     pub target: Option<Target>,
-    /// What the connection had changed before.
+    /// What the connection had already changed.
     #[serde(default)]
     pub effects: Vec<Effect>,
 }
 
-/// The role that would write.
+/// The role that the write uses.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Role {
     pub name: String,
@@ -44,62 +44,64 @@ pub struct Role {
 pub enum RoleState {
     Usable,
     Missing,
-    /// It, or a role that it belongs to, is a superuser or bypasses row level security.
+    /// It, or a role that it is a member of, is a superuser or bypasses row level security.
     Superuser,
-    /// It sees our own schema.
-    ReachesUs,
-    /// It owns the table: policies would not hold.
+    /// It can use the schema `nofx`.
+    #[serde(rename = "reaches_us")]
+    ReachesNofx,
+    /// It owns the table, so policies do not apply to it.
     Owner,
-    /// The worker may not become it.
-    NoMember,
+    /// The worker's login is not a member of it.
+    #[serde(rename = "no_member")]
+    NotMember,
 }
 
-/// What a transaction has done.
+/// What the transaction changed.
 #[derive(Debug, Deserialize)]
-pub struct Account {
-    /// The target as it is now.
+pub struct WriteReport {
+    /// The table's current definition.
     pub target: Option<Target>,
     pub effects: Vec<Effect>,
-    /// Whether a table was truncated or altered, which no counter shows.
+    /// Whether a table was truncated or altered. Row counters do not show that.
     pub alters: bool,
 }
 
-/// Rows of one table that the connection has changed.
+/// Rows of one table that the connection changed.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Effect {
     pub table: String,
-    /// The partitioned table that it belongs to, else itself.
+    /// The partitioned table that it is part of, or the table itself.
     pub root: String,
-    /// Whether no rule can open its schema.
+    /// Whether it is in a schema that no rule can open.
     pub closed: bool,
     pub inserted: u64,
     pub updated: u64,
     pub deleted: u64,
 }
 
-/// A write that a role does for a tenant.
+/// The session of one write.
 pub struct WriteSession<'a> {
     pub transaction: &'a Transaction<'a>,
     pub tenant: &'a TenantId,
-    /// Who writes.
+    /// The role that writes.
     pub role: &'a str,
-    /// When the step's timeout is over: the database ends the statement that runs then.
+    /// End of the step's timeout. The database cancels a statement that is still running then.
     pub deadline: Instant,
 }
 
-/// Rule, role and target in one round trip; `None` when the database gave no answer.
+/// Reads rule, role and table in one round trip. `None` if the database returned no row.
 pub async fn db_write_look(
     transaction: &Transaction<'_>,
     tenant: &TenantId,
     schema: &str,
     table: &str,
-) -> Result<Option<Look>, Error> {
+) -> Result<Option<WriteContext>, Error> {
     let call = json!({"tenant_id": tenant, "schema": schema, "table": table});
     ask(transaction, "select nofx.db_write_look($1)", &call).await
 }
 
 impl WriteSession<'_> {
-    /// Policies of the table see the tenant.
+    /// Sets the JWT claims, in which the table's policies find the tenant.
     pub async fn claim_tenant(&self) -> Result<(), Error> {
         let claims = json!({"role": self.role, "app_metadata": {"tenant_id": self.tenant}}).to_string();
         let sql = "select pg_catalog.set_config('request.jwt.claims', $1, true)";
@@ -107,27 +109,32 @@ impl WriteSession<'_> {
         Ok(())
     }
 
-    /// Runs a statement as the role that writes.
+    /// Runs a statement as the role.
     pub async fn query(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
         self.become_role().await?;
         self.transaction.query_typed(sql, params).await
     }
 
-    /// Everything that would only be looked at by the commit is looked at now, still as the role that writes.
+    /// Checks deferred constraints now instead of at the commit, still as the role. Then resets the role.
     pub async fn force_constraints(&self) -> Result<(), Error> {
         self.become_role().await?;
         let settings = format!("{}; set constraints all immediate; reset role", self.timeouts());
         self.transaction.batch_execute(&settings).await
     }
 
-    /// What the transaction did to any table, and the target as it is now. As the worker again.
-    pub async fn account(&self, schema: &str, table: &str, dependants: &[&String]) -> Result<Option<Account>, Error> {
+    /// What the transaction changed in any table, and the table's current definition. Call it after the role was reset.
+    pub async fn account(
+        &self,
+        schema: &str,
+        table: &str,
+        dependants: &[&String],
+    ) -> Result<Option<WriteReport>, Error> {
         let call = json!({"schema": schema, "table": table, "dependants": dependants});
         ask(self.transaction, "select nofx.db_write_account($1)", &call).await
     }
 
-    /// From here on nothing but the role's own rights counts, and no name is looked up outside the database's own schema.
-    /// Said again before each statement: a function of the table's own could have changed it.
+    /// Sets the role and a search path that contains only `pg_catalog`. Repeated before each statement, because a
+    /// trigger's function may have changed them.
     async fn become_role(&self) -> Result<(), Error> {
         let settings = format!(
             "{}; set local search_path = pg_catalog, pg_temp; set local role {}",
@@ -137,7 +144,7 @@ impl WriteSession<'_> {
         self.transaction.batch_execute(&settings).await
     }
 
-    /// What is left of the step's time, for the statements that follow.
+    /// Limits the following statements to the rest of the step's time.
     fn timeouts(&self) -> String {
         let left = self.deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         let (statement, lock) = (left.as_millis(), left.min(LOCK_TIMEOUT).as_millis());
@@ -145,8 +152,8 @@ impl WriteSession<'_> {
     }
 }
 
-impl Account {
-    /// What was changed since those effects were counted.
+impl WriteReport {
+    /// Only what changed after `before` was counted.
     #[must_use]
     pub fn since(mut self, before: &[Effect]) -> Self {
         for effect in &mut self.effects {
@@ -161,7 +168,7 @@ impl Account {
     }
 }
 
-/// A delimited identifier (SQL: quotes inside are doubled).
+/// A quoted SQL identifier. Quotes inside it are doubled.
 pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

@@ -8,8 +8,8 @@ use crate::domain::{RunId, TenantId};
 use crate::error::Error;
 use crate::view::Event;
 
-/// Events of a run with a sequence number above `after`, in order, at most `limit`. Numbers are dense and given under the
-/// run's lock, so a reader that goes on from the last one it saw misses nothing.
+/// Events of a run with a sequence number above `after`, in order. Numbers have no gaps and are assigned under the
+/// run's lock, so a reader that continues after the last number it saw misses no event.
 pub async fn event_list(
     db: &Database,
     tenant: &TenantId,

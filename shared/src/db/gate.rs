@@ -13,7 +13,7 @@ use crate::domain::{GateId, RunId, StepId, StepStatus, TenantId, WakeUp};
 use crate::error::Error;
 use crate::view::Gate;
 
-/// A gate in front of a step that has not started, or of a run's end.
+/// A gate before a step that has not started, or before a run's end.
 #[derive(Debug, Serialize)]
 pub struct GateRequest {
     pub id: GateId,
@@ -26,49 +26,49 @@ pub struct GateRequest {
     pub expires_after_s: Option<u32>,
 }
 
-/// What creating a gate gave.
+/// Result of creating a gate.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 #[serde(tag = "result", rename_all = "snake_case")]
 pub enum GateCreated {
     Created,
-    Conflict(Started),
-    NotFound { what: Barred },
+    Conflict(AlreadyStarted),
+    NotFound { what: GateTarget },
 }
 
-/// What a gate stands before.
+/// What waits for a gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Barred {
+pub enum GateTarget {
     Run,
     Step,
 }
 
-/// What is too far on to get a gate.
+/// Why a gate was not created: what it should stop has already started or ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
-pub enum Started {
-    Run { status: EndOfRun },
+pub enum AlreadyStarted {
+    Run { status: ClosedRunStatus },
     Step { status: StepStatus },
 }
 
-/// A run that has ended, or is about to.
+/// Status of a run that accepts no more gates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum EndOfRun {
-    /// A step has failed, and others are still at work.
+pub enum ClosedRunStatus {
+    /// A step has failed, and others are still running.
     Failing,
     Succeeded,
     Failed,
     Cancelled,
 }
 
-impl fmt::Display for EndOfRun {
+impl fmt::Display for ClosedRunStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.serialize(f)
     }
 }
 
-/// Somebody's decision about a gate.
+/// A decision about a gate.
 #[derive(Debug, Serialize)]
 pub struct GateDecision<'a> {
     pub tenant_id: &'a TenantId,
@@ -78,7 +78,7 @@ pub struct GateDecision<'a> {
     pub reason: Option<&'a str>,
 }
 
-/// What deciding gave, with the gate as it is now.
+/// Result of deciding a gate, with the gate's current state.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "result", rename_all = "snake_case")]
 pub enum GateDecided {
@@ -86,24 +86,23 @@ pub enum GateDecided {
         gate: Gate,
         ready: Vec<WakeUp>,
     },
-    /// It was decided before, or its time is over.
+    /// The gate was already decided, or has expired.
     Conflict {
         gate: Gate,
     },
     NotFound,
 }
 
-/// Creates a pending gate.
 pub async fn gate_create(db: &Database, gate: &GateRequest) -> Result<GateCreated, Error> {
     db.transition("select nofx.gate_create($1)", gate).await
 }
 
-/// Decides a pending gate, once.
+/// Decides a gate if it is pending.
 pub async fn gate_decide(db: &Database, decision: &GateDecision<'_>) -> Result<GateDecided, Error> {
     db.transition("select nofx.gate_decide($1)", decision).await
 }
 
-/// A gate as the API shows it; wants `g` a gate.
+/// Columns of a gate as the API shows it. The query names the gate `g`.
 const GATE: &str =
     "g.id, g.run_id, g.step_id, g.gate_type, g.status, g.on_pass, g.generation, g.evidence_uri, g.reason,
                     g.approved_by, g.approved_at, g.expires_at, g.created_at, g.decided_at,
@@ -111,7 +110,7 @@ const GATE: &str =
                         select a.decision, a.actor, a.reason, a.created_at
                           from nofx.approval a where a.gate_id = g.id) made) as decision";
 
-/// A gate; `None` when the tenant has no such gate.
+/// A gate. `None` if the tenant has no such gate.
 pub async fn gate_fetch(db: &Database, tenant: &TenantId, gate: GateId) -> Result<Option<Gate>, Error> {
     let sql = format!("select {GATE} from nofx.gate g where g.tenant_id = $1 and g.id = $2");
     row::fetch(db, &sql, &[(&tenant.0, Type::TEXT), (&gate.0, Type::UUID)]).await
@@ -128,7 +127,7 @@ pub async fn gate_list_of_run(
     list(db, tenant, Some(run), after, limit).await
 }
 
-/// Gates that wait for somebody, oldest first, after the one with the id `after`, which may have been decided since.
+/// Pending gates, oldest first, after the one with the id `after`, which may be decided by now.
 pub async fn gate_list_pending(
     db: &Database,
     tenant: &TenantId,
@@ -146,7 +145,7 @@ async fn list(
     limit: i64,
 ) -> Result<Page<Gate>, Error> {
     let which = if run.is_some() { "g.run_id = $3" } else { "$3::uuid is null and g.status = 'pending'" };
-    // Two texts, because the index is not used where the cursor may be absent.
+    // Two query texts: with an optional cursor in one text Postgres would not use the index.
     let behind = if after.is_some() {
         "(g.created_at, g.id) > (select c.created_at, c.id from nofx.gate c where c.tenant_id = $1 and c.id = $4)"
     } else {

@@ -1,4 +1,4 @@
-//! Pages of lists, bounded in rows and in bytes: a page ends early where its rows are large, and says that more follow.
+//! Pages of lists, bounded in rows and in bytes. A page with large rows ends early and says that more follow.
 
 use serde::de::DeserializeOwned;
 
@@ -6,9 +6,9 @@ use super::pool::{Database, Param, column};
 use super::row;
 use crate::error::Error;
 
-/// Most bytes of a page's rows, as JSON. A row that alone has more is a page of its own.
+/// Maximum size of a page's rows as JSON. A single larger row is a page by itself.
 pub const PAGE_BYTES: i64 = 384 << 10;
-/// Largest value that is shown inside a list. What is larger is said to be left out, and has an address of its own.
+/// Maximum size of a value in a list. A larger value is left out, and its size and address are given instead.
 pub const INLINE_BYTES: i32 = 16 << 10;
 
 /// Rows of a list, and whether more follow.
@@ -19,14 +19,14 @@ pub struct Page<T> {
 }
 
 impl<T> Page<T> {
-    /// The cursor of the next page, where more rows follow: what `cursor` reads of the last row.
+    /// The cursor of the next page, if more rows follow. `cursor` reads it from the last row.
     pub fn next<C>(&self, cursor: impl Fn(&T) -> C) -> Option<C> {
         self.items.last().filter(|_| self.more).map(cursor)
     }
 }
 
-/// Runs `sql`, which selects the fields of a `T` in the order of the list and takes its limit as `$2`, for one row more
-/// than a page has. Sizes are summed where the rows are: what does not fit is not sent.
+/// Runs `sql`, which selects the fields of a `T` in the order of the list. It takes the limit as `$2` and must return
+/// one row more. Postgres sums the sizes, so rows that do not fit are not sent.
 pub(super) async fn page<T: DeserializeOwned>(
     db: &Database,
     sql: &str,

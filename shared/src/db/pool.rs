@@ -20,7 +20,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use crate::config::DatabaseConfig;
 use crate::error::Error;
 
-/// Longest wait for a connection, and for an answer. Beyond it the database counts as away.
+/// Longest wait for a connection, and for an answer. After that the database counts as unavailable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const QUERY_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -35,7 +35,7 @@ pub struct Database {
 pub type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 
 impl Database {
-    /// Prepares the pool; connects when first used.
+    /// Builds the pool. It connects on first use.
     pub fn new(config: &DatabaseConfig) -> Result<Self, Error> {
         let mut postgres = parse(&config.url)?;
         postgres.connect_timeout(CONNECT_TIMEOUT);
@@ -60,12 +60,12 @@ impl Database {
         self.round_trips.load(Ordering::Relaxed)
     }
 
-    /// Counts statements that were sent on a connection of `client`.
+    /// Counts statements that were sent on a connection from [`Database::client`].
     pub fn count_round_trips(&self, sent: u64) {
         self.round_trips.fetch_add(sent, Ordering::Relaxed);
     }
 
-    /// A connection for a transaction of the caller's own.
+    /// A connection for a transaction of the caller.
     pub async fn client(&self) -> Result<Object, Error> {
         self.pool.get().await.map_err(|error| Error::unavailable("the database", error))
     }
@@ -79,20 +79,22 @@ impl Database {
         self.call(sql, &[(&Json(input), Type::JSONB)]).await
     }
 
-    /// Calls a function that answers with JSON, one round trip.
+    /// Calls a function that returns JSON, in one round trip.
     pub(super) async fn call<T: DeserializeOwned>(&self, sql: &'static str, params: &[Param<'_>]) -> Result<T, Error> {
         answer(&self.query(sql, params).await?)
     }
 
-    /// Rows of one statement. Sent a second time when the connection turns out to be dead, so it must be safe to repeat.
+    /// Runs one statement. If the connection turns out to be dead, sends it a second time, so it must be safe to
+    /// repeat.
     pub(super) async fn query(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
         match self.query_once(sql, params).await {
-            Err(Attempt::ConnectionLost(_)) => {
-                // What died while the function was frozen died with all its neighbours, and only a use of them tells.
+            Err(QueryError::ConnectionLost(_)) => {
+                // A function that was frozen has lost all its connections, and only using them shows it. Drop the
+                // others too.
                 self.pool.retain(|_, _| false);
-                self.query_once(sql, params).await.map_err(Attempt::into_error)
+                self.query_once(sql, params).await.map_err(QueryError::into_error)
             }
-            other => other.map_err(Attempt::into_error),
+            other => other.map_err(QueryError::into_error),
         }
     }
 
@@ -110,41 +112,41 @@ impl Database {
         self.query(sql, params).await?.first().map(column).transpose()
     }
 
-    async fn query_once(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Attempt> {
-        let object = self.client().await.map_err(Attempt::Failed)?;
+    async fn query_once(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, QueryError> {
+        let object = self.client().await.map_err(QueryError::Failed)?;
         // deadpool's own type hides `query_typed`.
         let client: &Client = &object;
         self.count_round_trips(1);
         match timeout(QUERY_TIMEOUT, client.query_typed(sql, params)).await {
             Ok(Ok(rows)) => Ok(rows),
             Ok(Err(error)) => {
-                // A fatal answer is a connection's last word, said before the socket closes.
-                let last_word = error
+                // The server sends a fatal error before it closes the socket.
+                let is_fatal = error
                     .as_db_error()
                     .is_some_and(|error| matches!(error.parsed_severity(), Some(Severity::Fatal | Severity::Panic)));
-                let lost = last_word || client.is_closed() || error.is_closed();
+                let lost = is_fatal || client.is_closed() || error.is_closed();
                 let error = database_error(error);
                 if !lost {
-                    return Err(Attempt::Failed(error));
+                    return Err(QueryError::Failed(error));
                 }
                 drop(Object::take(object));
-                Err(Attempt::ConnectionLost(error))
+                Err(QueryError::ConnectionLost(error))
             }
             Err(elapsed) => {
-                // The statement may still be running: this connection must not serve anybody else.
+                // The statement may still be running, so nobody else may use this connection.
                 drop(Object::take(object));
-                Err(Attempt::Failed(Error::unavailable("the database", elapsed)))
+                Err(QueryError::Failed(Error::unavailable("the database", elapsed)))
             }
         }
     }
 }
 
-enum Attempt {
+enum QueryError {
     ConnectionLost(Error),
     Failed(Error),
 }
 
-impl Attempt {
+impl QueryError {
     fn into_error(self) -> Error {
         match self {
             Self::ConnectionLost(error) | Self::Failed(error) => error,
@@ -152,12 +154,12 @@ impl Attempt {
     }
 }
 
-/// Ends what was set, locked or prepared on a connection; false when it must not be used again.
+/// Removes what was set, locked or prepared on a connection. False if the connection must not be used again.
 pub(crate) async fn session_discard(client: &Client) -> bool {
     client.batch_execute("discard all").await.is_ok()
 }
 
-/// The JSON that a function answered with.
+/// The JSON that a function returned.
 pub(super) fn answer<T: DeserializeOwned>(rows: &[Row]) -> Result<T, Error> {
     let row = rows.first().ok_or_else(|| Error::internal("call a function", "no row"))?;
     column::<Json<T>>(row).map(|json| json.0)
@@ -168,21 +170,21 @@ pub(super) fn column<T: FromSqlOwned>(row: &Row) -> Result<T, Error> {
     row.try_get(0).map_err(|error| Error::internal("read a database answer", error))
 }
 
-/// Tells an absent database from a statement that it refused.
+/// Classifies an error: the database is unavailable, or it refused the statement.
 pub(crate) fn database_error(error: tokio_postgres::Error) -> Error {
-    // JSON may carry NUL; Postgres cannot store it. Whoever sent it is told, instead of a defect of ours.
+    // JSON may contain NUL, which Postgres cannot store. That is an error of the sender, not an internal one.
     if error.code() == Some(&SqlState::UNTRANSLATABLE_CHARACTER) {
         return Error::invalid("", "contains the character NUL, which cannot be stored");
     }
-    let gone = match error.as_db_error() {
-        // 08 connection, 53 resources, 57 operator intervention, 40 serialisation and deadlock: later may be better.
+    let is_unavailable = match error.as_db_error() {
+        // 08 connection, 53 resources, 57 operator intervention, 40 serialization and deadlock: a retry may succeed.
         Some(refused) => ["08", "53", "57", "40"].iter().any(|class| refused.code().code().starts_with(class)),
         None => true,
     };
-    if gone { Error::unavailable("the database", error) } else { Error::internal("run a statement", error) }
+    if is_unavailable { Error::unavailable("the database", error) } else { Error::internal("run a statement", error) }
 }
 
-/// One connection outside any pool, served by a task of its own: for command line tools.
+/// One connection outside any pool, for command line tools. Its own task serves it.
 pub async fn connect(config: &DatabaseConfig) -> Result<Client, Error> {
     let mut postgres = parse(&config.url)?;
     postgres.connect_timeout(CONNECT_TIMEOUT);
@@ -197,7 +199,7 @@ pub async fn connect(config: &DatabaseConfig) -> Result<Client, Error> {
 }
 
 fn parse(url: &str) -> Result<PgConfig, Error> {
-    // The parser's message may repeat the URL and with it the password.
+    // The parser's message may contain the URL and so the password.
     url.parse().map_err(|_| Error::invalid("DATABASE_URL", "is not a Postgres connection URL"))
 }
 
@@ -212,11 +214,11 @@ fn tls(config: &DatabaseConfig) -> Result<MakeRustlsConnect, Error> {
     } else {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
-    // Named, not the process default: two crates that each bring a provider would make the default a panic.
+    // Not the process default: rustls panics if two crates each bring a provider.
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let client = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| Error::internal("set TLS up", error))?
+        .map_err(|error| Error::internal("set up TLS", error))?
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(MakeRustlsConnect::new(client))

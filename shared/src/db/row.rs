@@ -1,5 +1,5 @@
-//! Rows as structs. A statement selects plain columns, Postgres writes each row as JSON, and serde reads it by the columns'
-//! names: a resource has one list of fields.
+//! Rows as structs. A statement selects plain columns, Postgres writes each row as JSON, and serde reads it by column
+//! name. So each resource has one list of fields.
 
 use std::borrow::Cow;
 
@@ -32,15 +32,15 @@ pub(super) fn read<T: DeserializeOwned>(json: &str) -> Result<T, Error> {
     serde_json::from_str(&with_short_numbers(json).map_err(unreadable)?).map_err(unreadable)
 }
 
-/// More digits than the numbers have that clients write.
-const LONG: usize = 32;
+/// Numbers with more digits than this are written again. Clients do not write such long ones.
+const MAX_DIGITS: usize = 32;
 
-/// Postgres writes the number 1e300 with 301 digits. A row with such numbers would be many times as large as what was
-/// stored, so they are written short again.
+/// Postgres writes the number 1e300 with 301 digits. A row with such numbers would be many times as large as the stored
+/// value, so they are written in short form again.
 fn with_short_numbers(json: &str) -> Result<Cow<'_, str>, serde_json::Error> {
     let is_digit = |byte: &u8| byte.is_ascii_digit() || *byte == b'.';
-    // Digits of a text are in the way too; they come out as they went in.
-    let has_long_numbers = json.as_bytes().split(|byte| !is_digit(byte)).any(|digits| digits.len() > LONG);
+    // Long digits inside a string also match. Strings stay unchanged.
+    let has_long_numbers = json.as_bytes().split(|byte| !is_digit(byte)).any(|digits| digits.len() > MAX_DIGITS);
     if !has_long_numbers {
         return Ok(Cow::Borrowed(json));
     }

@@ -13,28 +13,28 @@ use crate::domain::rule::{DEFAULT_MAX_ROWS, DEFAULT_ROLE, Op, Rule};
 use crate::error::Error;
 use crate::view::{self, RuleDetail};
 
-/// A rule to be stored for `schema.table`.
+/// A rule to store for `schema.table`.
 #[derive(Debug, Serialize)]
 struct SetCall<'a> {
     tenant_id: &'a TenantId,
     table_name: &'a str,
     actor: &'a str,
     allowed_ops: &'a [Op],
-    /// The rest of the rule: a [`Rule`] without its operations.
+    /// A [`Rule`] without its operations.
     constraints: Value,
 }
 
-/// What storing a rule gave.
+/// Result of storing a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(tag = "result", rename_all = "snake_case")]
 pub enum RuleSet {
     Created,
     Replaced,
-    /// The table is in a schema that no rule opens.
+    /// The table is in a schema that no rule can open.
     Closed,
 }
 
-/// What deleting a rule gave.
+/// Result of deleting a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(tag = "result", rename_all = "snake_case")]
 pub enum RuleDeleted {
@@ -49,7 +49,7 @@ struct DeleteCall<'a> {
     actor: &'a str,
 }
 
-/// A rule as the API shows it, with the defaults of what it does not name; wants `r` a rule.
+/// Columns of a rule as the API shows it, with defaults for missing keys. The query names the rule `r`.
 fn columns() -> String {
     format!(
         "r.id, r.table_name as \"table\", r.allowed_ops, r.constraints -> 'columns' as columns,
@@ -60,7 +60,7 @@ fn columns() -> String {
     )
 }
 
-/// Stores a rule, in place of the table's old one.
+/// Stores a rule. It replaces the table's earlier one.
 pub async fn rule_set(
     db: &Database,
     tenant: &TenantId,
@@ -76,13 +76,13 @@ pub async fn rule_set(
     db.transition("select nofx.rule_set($1)", &call).await
 }
 
-/// Deletes a rule: nothing is allowed any more.
+/// Deletes a rule. Plans can no longer write the table.
 pub async fn rule_delete(db: &Database, tenant: &TenantId, table: &str, actor: &str) -> Result<RuleDeleted, Error> {
     let call = DeleteCall { tenant_id: tenant, table_name: table, actor };
     db.transition("select nofx.rule_delete($1)", &call).await
 }
 
-/// Rules of a tenant by the name of their table, after the one with the id `after`.
+/// Rules of a tenant, ordered by table name, after the one with the id `after`.
 pub async fn rule_list(
     db: &Database,
     tenant: &TenantId,
@@ -107,7 +107,7 @@ pub async fn rule_exists(db: &Database, tenant: &TenantId, rule: Uuid) -> Result
     row::exists(db, sql, &[(&tenant.0, Type::TEXT), (&rule, Type::UUID)]).await
 }
 
-/// A table's rule with what stands behind the table's name now, and the newest changes of the rule.
+/// A table's rule, the table's current definition, and the newest changes of the rule.
 pub async fn rule_fetch(db: &Database, tenant: &TenantId, table: &str) -> Result<Option<RuleDetail>, Error> {
     let sql = format!(
         "select {},

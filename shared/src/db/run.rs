@@ -12,7 +12,7 @@ use crate::domain::{RunId, RunStatus, StepId, TenantId, WakeUp};
 use crate::error::{Error, Problem};
 use crate::view::{Run, RunSummary};
 
-/// A run to be created, ids given.
+/// A run to create. The caller chooses the ids.
 #[derive(Debug, Serialize)]
 pub struct NewRun<'a> {
     pub id: RunId,
@@ -41,7 +41,7 @@ pub struct NewStep<'a> {
     pub inputs: &'a Value,
     /// Names of the steps that the inputs refer to, one for each reference.
     pub refs: Vec<&'a str>,
-    /// What each of them refers to: a path as text of a Postgres array.
+    /// The path of each reference, as text of a Postgres array.
     pub ref_paths: Vec<String>,
     pub blockers: usize,
     pub max_attempts: u32,
@@ -56,7 +56,7 @@ pub struct NewEdge {
     pub child: StepId,
 }
 
-/// What creating a run gave.
+/// Result of creating a run.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "result", rename_all = "snake_case")]
 pub enum RunCreated {
@@ -65,12 +65,12 @@ pub enum RunCreated {
         status: RunStatus,
         ready: Vec<WakeUp>,
     },
-    /// The same idempotency key and the same request came before.
+    /// The idempotency key was used before, with the same request.
     Existing {
         id: RunId,
         status: RunStatus,
     },
-    /// The same idempotency key came before with another request.
+    /// The idempotency key was used before, with another request.
     Conflict {
         id: RunId,
     },
@@ -79,7 +79,7 @@ pub enum RunCreated {
     },
 }
 
-/// What a person asks of a run.
+/// An operation on a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Control {
     Cancel,
@@ -88,7 +88,7 @@ pub enum Control {
     Retry,
 }
 
-/// What controlling a run gave.
+/// Result of an operation on a run.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "result", rename_all = "snake_case")]
 pub enum Controlled {
@@ -96,16 +96,16 @@ pub enum Controlled {
     Paused(Changes),
     Resumed(Changes),
     Retried(Changes),
-    /// It was so before.
+    /// The run was already in this state.
     Unchanged(Changes),
-    /// Its state forbids it.
+    /// The run's state forbids the operation.
     Conflict {
         status: RunStatus,
     },
     NotFound,
 }
 
-/// What controlling a run changed; the lists are those of `view::RunChange`.
+/// What an operation changed. `view::RunChange` describes the lists.
 #[derive(Debug, Deserialize)]
 pub struct Changes {
     pub status: RunStatus,
@@ -153,7 +153,7 @@ pub async fn run_list(
     after: Option<RunId>,
     limit: i64,
 ) -> Result<Page<RunSummary>, Error> {
-    // Two texts, because the index is not used where the cursor may be absent.
+    // Two query texts: with an optional cursor in one text Postgres would not use the index.
     let behind = if after.is_some() {
         "(r.created_at, r.id) < (select c.created_at, c.id from nofx.run c where c.tenant_id = $1 and c.id = $3)"
     } else {
@@ -169,10 +169,10 @@ pub async fn run_list(
     page(db, &sql, limit, &params).await
 }
 
-/// Largest plan that is shown with its run.
+/// Maximum size of a plan that is shown with its run.
 const PLAN_INLINE_BYTES: i32 = 64 << 10;
 
-/// A run. A large plan is null, and `plan_omitted` has its size, but not its address.
+/// A run. A large plan is null, and `plan_omitted` gives its size. The caller adds its address.
 pub async fn run_fetch(db: &Database, tenant: &TenantId, run: RunId) -> Result<Option<Run>, Error> {
     let sql = format!(
         "select r.id, r.status, r.goal, r.plan_digest, r.generation, r.failure, r.timeout_s, r.deadline_at,
@@ -186,7 +186,7 @@ pub async fn run_fetch(db: &Database, tenant: &TenantId, run: RunId) -> Result<O
     row::fetch(db, &sql, &[(&tenant.0, Type::TEXT), (&run.0, Type::UUID)]).await
 }
 
-/// A run's plan, as it was posted.
+/// A run's plan as posted.
 pub async fn run_plan(db: &Database, tenant: &TenantId, run: RunId) -> Result<Option<Box<RawValue>>, Error> {
     #[derive(Deserialize)]
     struct Row {

@@ -1,4 +1,4 @@
-//! Steps: claim, finish, and why one waits.
+//! Steps: claim and finish.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,20 +15,20 @@ use crate::domain::{
 };
 use crate::error::Error;
 
-/// A step that somebody wants to own.
+/// A step to claim.
 #[derive(Debug, Clone, Serialize)]
 pub struct ClaimItem {
     pub tenant_id: TenantId,
     pub run_id: RunId,
     pub step_id: StepId,
-    /// What is left of the invocation.
+    /// Rest of the invocation in seconds.
     pub lease_s: u32,
-    /// The most bytes that the values of its references may have.
+    /// Maximum size of the values of its references, in bytes.
     pub refs_bytes: usize,
 }
 
-/// A step that this attempt owns. What plans and outcomes put into it stays text here, so that what cannot be read of one
-/// step is the matter of that step alone.
+/// A step that an attempt owns. JSON from plans and outcomes stays text here, so that unreadable JSON fails only its
+/// own step.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Claimed {
     pub tenant_id: TenantId,
@@ -43,7 +43,7 @@ pub struct Claimed {
     pub backoff_ms: u32,
     pub timeout_s: Option<u32>,
     pub inputs: Box<RawValue>,
-    /// The values that the inputs refer to, without those that are not there; `None` when they have more than `ClaimItem::refs_bytes` bytes.
+    /// The values that the inputs refer to. Missing ones are absent. `None` if they exceed `ClaimItem::refs_bytes`.
     pub refs: Option<Vec<Ref>>,
     pub goal: String,
     /// A `domain::Workspace`.
@@ -59,35 +59,35 @@ pub struct Ref {
     pub value: Box<RawValue>,
 }
 
-/// What a claim gave.
+/// Result of a claim.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Claims {
     pub claimed: Vec<Claimed>,
     pub skipped: Vec<Skipped>,
 }
 
-/// A step that could not be claimed: a stale, early or repeated delivery.
+/// A step that was not claimed, because the delivery was stale, early or repeated.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Skipped {
     pub step_id: StepId,
-    pub status: Known,
+    pub status: ReportedStatus,
 }
 
-/// The state of a step that a call has named.
+/// The status of a step that a call named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Known {
+pub enum ReportedStatus {
     /// The tenant has no such step.
     Unknown,
     #[serde(untagged)]
-    Is(StepStatus),
+    Known(StepStatus),
 }
 
-impl fmt::Display for Known {
+impl fmt::Display for ReportedStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unknown => f.pad("unknown"),
-            Self::Is(status) => status.fmt(f),
+            Self::Known(status) => status.fmt(f),
         }
     }
 }
@@ -99,7 +99,7 @@ pub struct FinishItem {
     pub run_id: RunId,
     pub step_id: StepId,
     pub attempt: u32,
-    /// An earlier finish of this attempt whose answer was lost: it may have claimed what to go on with.
+    /// Call id of an earlier finish of this attempt whose answer was lost. That call may have claimed further steps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub call: Option<Uuid>,
     pub to: FinishTo,
@@ -113,7 +113,7 @@ pub struct FinishItem {
     pub events: Vec<NewEvent>,
 }
 
-/// Names one attempt.
+/// Identifies an attempt.
 #[derive(Debug, Clone, Serialize)]
 pub struct AttemptKey {
     pub tenant_id: TenantId,
@@ -129,49 +129,49 @@ impl AttemptKey {
     }
 }
 
-/// The state that an attempt leaves its step in.
+/// The status of a step after its attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FinishTo {
     Succeeded,
     Failed,
-    /// Again, after the delay.
+    /// Retried after the delay.
     Ready,
     Blocked,
 }
 
-/// An invocation that can go on: of the steps of its handler that a finish makes ready it claims as many as succeeded, in
-/// the same round trip.
+/// Lets an invocation continue: a finish also claims steps of the same handler that it makes ready, at most as many as
+/// succeeded, in the same round trip.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Continuation {
-    /// Names this finish: sent again, because its answer was lost, it gets the steps that it has claimed.
+    /// Id of this call. A retry with the same id receives the steps that the first call claimed.
     pub call: Uuid,
     pub handler: &'static str,
-    /// What is left of the invocation.
+    /// Rest of the invocation in seconds.
     pub lease_s: u32,
-    /// The longest timeout that a step may have to fit in. 0: nothing more is claimed.
+    /// Longest timeout of a step that still fits, in seconds. With 0 nothing is claimed.
     pub timeout_s: u32,
-    /// The most bytes that the values of a step's references may have.
+    /// Maximum size of the values of a step's references, in bytes.
     pub refs_bytes: usize,
 }
 
-/// What finishing did.
+/// Result of finishing a batch.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Finishes {
     pub items: Vec<Finished>,
-    /// Steps that the caller goes on with.
+    /// Steps that the caller continues with.
     pub claimed: Vec<Claimed>,
-    /// Steps that became ready and are owed a wake-up.
+    /// Wake-ups to send for steps that became ready.
     pub ready: Vec<WakeUp>,
 }
 
-/// What became of one finish.
+/// Result of one finish.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Finished {
     pub step_id: StepId,
     pub result: FinishResult,
-    /// State of the step now.
-    pub status: Known,
+    /// Current status of the step.
+    pub status: ReportedStatus,
 }
 
 /// Whether a finish counted.
@@ -179,30 +179,30 @@ pub struct Finished {
 #[serde(rename_all = "snake_case")]
 pub enum FinishResult {
     Finished,
-    /// The same finish had been recorded before.
+    /// The same finish was recorded before.
     Repeated,
-    /// The attempt no longer owned its step: nothing changed.
+    /// The attempt no longer owned its step, so nothing changed.
     Stale,
 }
 
 const CLAIM: &str = "select nofx.steps_claim($1, $2)";
 const FINISH: &str = "select nofx.steps_finish($1, $2)";
-/// Who worked in the transaction may have become another role, and set timeouts of its own.
+/// The handler may have changed the role and the timeouts of the transaction.
 const BEFORE_FINISH: &str = "reset role; set local statement_timeout = '10s'; set local lock_timeout = '10s'";
 
 /// Claims steps of a batch in one round trip.
 pub async fn steps_claim(db: &Database, items: &[ClaimItem]) -> Result<Claims, Error> {
-    // Where the connection dies before the answer, the statement is sent again: the name tells that it is the same call.
+    // If the connection dies before the answer, the statement is sent again with the same call id.
     let call = Uuid::new_v4();
     db.call(CLAIM, &[(&Json(items), Type::JSONB), (&call, Type::UUID)]).await
 }
 
-/// Records the ends of attempts in one round trip; with `next` it also claims what the invocation goes on with.
+/// Records the ends of attempts in one round trip. With `next` it also claims steps that the invocation continues with.
 pub async fn steps_finish(db: &Database, items: &[FinishItem], next: Option<&Continuation>) -> Result<Finishes, Error> {
     db.call(FINISH, &[(&Json(items), Type::JSONB), (&next.map(Json), Type::JSONB)]).await
 }
 
-/// The same inside a transaction of the caller's, so that its own writes and the finish are one: two round trips.
+/// The same inside the caller's transaction, so that its writes and the finish commit together. Takes two round trips.
 pub async fn steps_finish_in(
     transaction: &Transaction<'_>,
     items: &[FinishItem],
@@ -218,11 +218,11 @@ pub async fn attempt_is_live(db: &Database, attempt: &AttemptKey) -> Result<bool
     db.transition("select nofx.attempt_is_live($1)", attempt).await
 }
 
-/// The event that tells what was spent.
+/// The event that records the tokens of a model call.
 pub const USAGE_EVENT: &str = "codegen.usage";
 
-/// Records what an attempt spent whose finish was fenced out: its usage events, and nothing else of it. Returns how many were
-/// recorded; a second call records none.
+/// Records the usage events of an attempt whose finish was fenced out, and nothing else of it. Returns how many it
+/// recorded. A second call records none.
 pub async fn attempt_usage_record(db: &Database, item: &FinishItem) -> Result<u32, Error> {
     let FinishItem { tenant_id, run_id, step_id, attempt, events, .. } = item;
     let events = events.iter().filter(|event| event.kind == USAGE_EVENT).collect();
@@ -239,7 +239,7 @@ struct UsageCall<'a> {
     events: Vec<&'a NewEvent>,
 }
 
-/// Artifacts of a tenant by id; ids that are not the tenant's are absent.
+/// Artifacts of a tenant by id. Ids of other tenants are absent.
 pub async fn artifacts_by_id(
     db: &Database,
     tenant: &TenantId,

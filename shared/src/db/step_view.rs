@@ -9,16 +9,16 @@ use crate::domain::{RunId, StepId, TenantId};
 use crate::error::Error;
 use crate::view::{Step, StepWhy};
 
-/// A step as the API shows it; wants `s` a step. Inputs and outputs above `most` bytes are null, and `.._omitted` has their
-/// size, but not their address.
-fn columns(most: i32) -> String {
+/// Columns of a step as the API shows it. The query names the step `s`. Inputs and outputs above `max` bytes are left
+/// out, and their size is given. The caller adds their address.
+fn columns(max: i32) -> String {
     format!(
         "s.id, s.name, s.tool, s.status, s.attempt, s.blockers, s.ready_at, s.started_at, s.finished_at,
-         case when size.inputs <= {most} then s.inputs end as inputs,
-         case when size.inputs > {most} then json_build_object('bytes', size.inputs) end as inputs_omitted,
-         case when size.outputs <= {most} then s.outputs end as outputs,
-         case when size.outputs > {most} then json_build_object('bytes', size.outputs) end as outputs_omitted,
-         case when size.error <= {most} then s.error
+         case when size.inputs <= {max} then s.inputs end as inputs,
+         case when size.inputs > {max} then json_build_object('bytes', size.inputs) end as inputs_omitted,
+         case when size.outputs <= {max} then s.outputs end as outputs,
+         case when size.outputs > {max} then json_build_object('bytes', size.outputs) end as outputs_omitted,
+         case when size.error <= {max} then s.error
               else jsonb_build_object('code', s.error -> 'code', 'is_shortened', true,
                                       'message', left(s.error ->> 'message', 2000)) end as error,
          array(select p.name
@@ -28,7 +28,7 @@ fn columns(most: i32) -> String {
     )
 }
 
-/// Sizes of a step's values. `offset 0` keeps the planner from measuring each of them once for every mention.
+/// Sizes of a step's values. `offset 0` keeps the planner from measuring a value each time that it is used.
 const SIZES: &str = "cross join lateral (select octet_length(s.inputs::text) as inputs,
                                                 coalesce(octet_length(s.outputs::text), 0) as outputs,
                                                 coalesce(octet_length(s.error::text), 0) as error offset 0) size";
@@ -54,7 +54,7 @@ pub async fn step_list(
     page(db, &sql, limit, &params).await
 }
 
-/// One step, whole. `None` when the run has no such step.
+/// One step with its full inputs and outputs. `None` if the run has no such step.
 pub async fn step_fetch(db: &Database, tenant: &TenantId, run: RunId, name: &str) -> Result<Option<Step>, Error> {
     let columns = columns(i32::MAX);
     let sql =
@@ -62,13 +62,13 @@ pub async fn step_fetch(db: &Database, tenant: &TenantId, run: RunId, name: &str
     row::fetch(db, &sql, &[(&tenant.0, Type::TEXT), (&run.0, Type::UUID), (&name, Type::TEXT)]).await
 }
 
-/// Whether the run has a step of that id.
+/// Whether the run has a step with that id.
 pub async fn step_exists(db: &Database, tenant: &TenantId, run: RunId, step: StepId) -> Result<bool, Error> {
     let sql = "select from nofx.step s where s.tenant_id = $1 and s.run_id = $2 and s.id = $3";
     row::exists(db, sql, &[(&tenant.0, Type::TEXT), (&run.0, Type::UUID), (&step.0, Type::UUID)]).await
 }
 
-/// What a step waits for, as facts, without the sentence. `None` when the run has no such step.
+/// What a step waits for, without the sentence `why`. `None` if the run has no such step.
 pub async fn step_why(db: &Database, tenant: &TenantId, run: RunId, name: &str) -> Result<Option<StepWhy>, Error> {
     let sql = "select s.name, s.tool, s.handler, s.status, s.attempt, s.failures, s.max_attempts, s.workers_lost,
                       s.blockers, s.error, s.ready_at, s.notify_count, s.lease_until, r.status as run_status,

@@ -1,4 +1,4 @@
-//! What the sweeper asks of the database.
+//! Calls of the sweep functions.
 
 use serde::Deserialize;
 use tokio_postgres::types::{Json, Type};
@@ -7,29 +7,29 @@ use super::pool::Database;
 use crate::domain::WakeUp;
 use crate::error::Error;
 
-/// What one sweep did.
+/// Result of one sweep.
 #[derive(Debug, Default, Deserialize)]
 pub struct Swept {
-    /// How many things it found to do.
+    /// Number of rows that it recovered.
     pub done: u64,
     pub ready: Vec<WakeUp>,
 }
 
-/// Things that stall, and are recovered.
+/// What can stall and is recovered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sweep {
-    /// Attempts whose lease is over.
+    /// Attempts whose lease has ended.
     Leases,
-    /// Gates that nobody decided in time.
+    /// Gates that have expired.
     Gates,
-    /// Runs whose time is over.
+    /// Runs whose deadline has passed.
     Runs,
-    /// Ready steps that are owed a wake-up.
+    /// Ready steps that need another wake-up.
     WakeUps,
 }
 
 impl Sweep {
-    /// All of them, in an order in which what one makes ready the last one may wake.
+    /// All kinds. Wake-ups come last, for steps that the others made ready.
     pub const ALL: [Self; 4] = [Self::Runs, Self::Gates, Self::Leases, Self::WakeUps];
 
     /// For the log.
@@ -43,7 +43,7 @@ impl Sweep {
     }
 }
 
-/// Recovers at most `limit` things (wake-ups: for each handler).
+/// Recovers at most `limit` rows (for wake-ups: of each handler).
 pub async fn sweep(db: &Database, sweep: Sweep, limit: i32) -> Result<Swept, Error> {
     let sql = match sweep {
         Sweep::Leases => "select nofx.sweep_leases($1)",

@@ -5,7 +5,7 @@ use std::io;
 use serde::Serialize;
 use serde_json::Value;
 
-/// The cost of parsing a JSON text.
+/// Size of a JSON text, and of its value once parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
     /// Length of the text.
@@ -51,8 +51,8 @@ impl Shape {
     }
 }
 
-/// Levels of nesting: 1 for a scalar or an empty list, one more for each list or object around it. It is iterative,
-/// because a client's value may be as deep as the parser allows.
+/// Levels of nesting: 1 for a scalar or an empty list, one more for each list or object around it. Iterative, because a
+/// client's value may be as deep as the parser allows.
 pub fn json_depth(value: &Value) -> usize {
     let mut deepest = 0;
     let mut open = vec![(value, 1)];
@@ -84,12 +84,12 @@ pub fn json_bytes(value: &impl Serialize) -> usize {
     serde_json::to_writer(&mut counter, value).map_or(usize::MAX, |()| counter.0)
 }
 
-/// At most the first `most` bytes of a text, cut between characters. A cut text ends with its total size.
-pub fn shortened(text: &str, most: usize) -> String {
-    if text.len() <= most {
+/// At most the first `max` bytes of a text, cut between characters. A cut text ends with its total size.
+pub fn shortened(text: &str, max: usize) -> String {
+    if text.len() <= max {
         return text.to_owned();
     }
-    let end = (0..=most).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+    let end = (0..=max).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
     format!("{}... ({} bytes in all)", &text[..end], text.len())
 }
 

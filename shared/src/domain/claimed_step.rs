@@ -21,7 +21,7 @@ pub struct ClaimedStep {
     pub inputs: Value,
     pub goal: String,
     pub workspace: Option<Workspace>,
-    /// How long the handler may work. The worker stops it then.
+    /// How long the handler may run before the worker stops it.
     pub timeout: Duration,
     /// The plan's timeout in seconds. For a manual step it is how long its gate waits.
     pub timeout_s: Option<u32>,

@@ -36,7 +36,7 @@ mod tests {
     }
 
     #[test]
-    fn digest_of_nothing_is_the_published_one() {
+    fn digest_of_an_empty_text_is_the_published_one() {
         assert_eq!(sha256_hex(b""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
     }
 }

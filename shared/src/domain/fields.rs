@@ -1,5 +1,5 @@
-//! The one reader of JSON objects from outside: plans, request bodies, inputs of steps, rules. It reads field by field,
-//! continues after a problem, and collects every problem with its path.
+//! Reads every JSON object from outside: plans, request bodies, inputs of steps, rules. It reads field by field,
+//! continues after a problem, and collects all problems with their paths.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::place::Place;
 use super::problem::Problem;
 
-/// Spellings of a field. The first is its name. The others are those of the first version, which used camel case.
+/// Names of a field. The first is the current one. The others are those of the first version, which used camel case.
 pub type Names = &'static [&'static str];
 
 /// What null means in a field.
@@ -18,11 +18,11 @@ pub type Names = &'static [&'static str];
 pub enum Null {
     /// The same as no field.
     Absent,
-    /// A value of the wrong type.
+    /// A wrong type.
     Wrong,
 }
 
-/// Longest text of a field.
+/// Maximum length of a text.
 #[derive(Debug, Clone, Copy)]
 pub enum Most {
     Chars(usize),
@@ -38,7 +38,7 @@ pub struct Fields<'a, 'p> {
     problems: &'p mut Vec<Problem>,
 }
 
-/// Reads the object `value`, which its author knows as `name` (empty for a body). `known` lists all fields. Returns the
+/// Reads the object `value`. Paths start with `name`, which is empty for a body. `known` lists all fields. Returns the
 /// result of `read`, or all problems.
 pub fn read<'a, T>(
     value: &'a Value,
@@ -126,7 +126,7 @@ impl<'a, 'p> Fields<'a, 'p> {
         self.given(name).map(|(_, value)| value)
     }
 
-    /// The same, with the spelling that the client used.
+    /// The same, with the name that the client used.
     fn given(&self, name: &str) -> Option<(&'static str, &'a Value)> {
         let names = self.known.iter().find(|names| names.first() == Some(&name))?;
         let mut given = names.iter().filter_map(|name| Some((*name, self.object.get(*name)?)));
@@ -157,7 +157,7 @@ impl<'a, 'p> Fields<'a, 'p> {
         })
     }
 
-    /// An id. `what` says of what, such as `a run`.
+    /// An id. `what` names its kind, such as `a run`.
     pub fn id<T: FromStr>(&mut self, name: &str, what: &str) -> Option<T> {
         self.read(name, |value| {
             let id = value.as_str().and_then(|text| text.parse().ok());

@@ -9,6 +9,6 @@ use serde::{Deserialize, Serialize};
 pub enum Decision {
     Approve,
     Reject,
-    /// Let it pass without evidence. The record says that it was waived.
+    /// Passes the gate without evidence. The record says that it was waived.
     Waive,
 }

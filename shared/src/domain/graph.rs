@@ -1,7 +1,7 @@
 //! The graph of a plan's steps. Time is linear in steps and edges. [`Ancestors`] takes one bit of memory per pair of
 //! steps.
 
-/// Positions in an order in which parents come before children. Or a cycle from parent to child, whose first and last
+/// Positions in topological order, parents first. The error is a cycle from parent to child, whose first and last
 /// positions are equal.
 pub(super) fn sorted(parents: &[&[usize]]) -> Result<Vec<usize>, Vec<usize>> {
     let mut open: Vec<usize> = parents.iter().map(|parents| parents.len()).collect();
@@ -41,7 +41,7 @@ fn cycle(parents: &[&[usize]], open: &[usize]) -> Vec<usize> {
     walk
 }
 
-/// The longest way down to each step, in edges; `order` is that of [`sorted`].
+/// Length in edges of the longest path to each step. `order` is the result of [`sorted`].
 pub(super) fn levels(parents: &[&[usize]], order: &[usize]) -> Vec<usize> {
     let mut levels = vec![0; parents.len()];
     for &step in order {
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ancestors_are_all_that_is_upstream_and_nothing_else() {
+    fn ancestors_are_all_steps_upstream_and_no_others() {
         // 0 -> 1 -> 3 -> 70 and 2 -> 3. The other steps have no edges.
         let mut parents = vec![&[][..]; 71];
         (parents[1], parents[3], parents[70]) = (&[0], &[1, 2], &[3]);
@@ -92,13 +92,13 @@ mod tests {
     }
 
     #[test]
-    fn a_level_is_the_longest_way_down() {
+    fn a_level_is_the_length_of_the_longest_path() {
         let parents: [&[usize]; 5] = [&[4], &[], &[0, 1], &[], &[3]];
         assert_eq!(levels(&parents, &sorted(&parents).unwrap()), [2, 0, 3, 0, 1]);
     }
 
     #[test]
-    fn a_cycle_is_told_from_parent_to_child() {
+    fn a_cycle_is_reported_from_parent_to_child() {
         let parents: [&[usize]; 5] = [&[], &[0, 3], &[1], &[2], &[3]];
         let cycle = sorted(&parents).unwrap_err();
         assert_eq!(cycle.first(), cycle.last());

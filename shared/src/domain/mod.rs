@@ -1,4 +1,4 @@
-//! The pure core: ids, plans, states, outcomes, retries and digests.
+//! Pure decisions and types: ids, plans, states, outcomes, retries and digests.
 //!
 //! No async, no clock, no randomness, no environment, no AWS types. The current time and jitter are arguments.
 

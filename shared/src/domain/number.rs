@@ -1,12 +1,12 @@
 //! Finds numbers in a JSON text that cannot be stored exactly. JSON (RFC 8259, section 6) sets no limit on numbers. A
-//! number is exact if it is the same decimal number after reading it into a 64-bit integer or a double.
+//! number is exact if a 64-bit integer or a double holds the same decimal number.
 
 use std::fmt::Write as _;
 use std::ops::Range;
 
 use serde_json::Number;
 
-/// A number that would change, and its place.
+/// A number that would change, and where it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inexact {
     /// Such as `plan.steps[0].inputs.price`. Empty for the whole document.
@@ -19,11 +19,11 @@ enum Frame {
     Object(String),
 }
 
-/// The inexact numbers of a well-formed JSON text, at most `most` of them.
-pub fn inexact_numbers(json: &str, most: usize) -> Vec<Inexact> {
+/// The inexact numbers of a well-formed JSON text, at most `max` of them.
+pub fn inexact_numbers(json: &str, max: usize) -> Vec<Inexact> {
     let bytes = json.as_bytes();
     let (mut frames, mut found, mut at) = (Vec::new(), Vec::new(), 0);
-    while at < bytes.len() && found.len() < most {
+    while at < bytes.len() && found.len() < max {
         let start = at;
         match bytes[at] {
             b'"' => {
@@ -107,12 +107,12 @@ fn is_exact(token: &str) -> bool {
         return true;
     }
     let Ok(double) = token.parse::<f64>() else { return false };
-    // Two shortest texts can read as the same double. serde_json writes this one.
+    // Two texts can read as the same double. serde_json writes one of them, and only that one is exact.
     Number::from_f64(double).is_some_and(|written| decimal(token) == decimal(&written.to_string()))
 }
 
-/// Whether two texts are the same decimal number. Only JSON notation counts, even if a database would read other
-/// notations.
+/// Whether two texts are the same decimal number in JSON notation. Other notations that a database would read do not
+/// count.
 pub fn same_number(one: &str, other: &str) -> bool {
     match (signed(one), signed(other)) {
         (Some(one), Some(other)) => one == other,
@@ -123,10 +123,10 @@ pub fn same_number(one: &str, other: &str) -> bool {
 /// Sign, significant digits and exponent of a number in JSON notation. Zero has no sign.
 fn signed(text: &str) -> Option<(bool, String, i64)> {
     let digits = text.strip_prefix('-').unwrap_or(text);
-    let looks = digits.starts_with(|c: char| c.is_ascii_digit())
+    let is_number = digits.starts_with(|c: char| c.is_ascii_digit())
         && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-'))
         && digits.parse::<f64>().is_ok();
-    let (significant, exponent) = decimal(text).filter(|_| looks)?;
+    let (significant, exponent) = decimal(text).filter(|_| is_number)?;
     Some((digits.len() < text.len() && !significant.is_empty(), significant, exponent))
 }
 
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_double_or_an_integer_holds_is_exact_and_nothing_else() {
+    fn a_number_is_exact_if_a_double_or_an_integer_holds_it() {
         for exact in [
             "0",
             "-0",
@@ -163,7 +163,7 @@ mod tests {
             "18446744073709551615",
             "1e22",
             "1.5e-7",
-            // As it is written again; .3 reads as the same double.
+            // serde_json writes this one. The same with .3 reads as the same double.
             "2227425645976151.2",
         ] {
             assert!(is_exact(exact), "{exact}");
@@ -183,11 +183,11 @@ mod tests {
     }
 
     #[test]
-    fn an_inexact_number_is_named_by_its_path_and_texts_are_left_alone() {
+    fn an_inexact_number_is_reported_with_its_path_and_strings_are_ignored() {
         let json = r#"{"a": [1, {"b \"1e999\": ,": 1e400}], "c": "1e400", "1e400": 12345678901234567890123}"#;
         let found = inexact_numbers(json, 9);
-        let told: Vec<_> = found.iter().map(|number| (number.path.as_str(), &json[number.token.clone()])).collect();
-        assert_eq!(told, [("a[1].b \"1e999\": ,", "1e400"), ("1e400", "12345678901234567890123")]);
+        let reported: Vec<_> = found.iter().map(|number| (number.path.as_str(), &json[number.token.clone()])).collect();
+        assert_eq!(reported, [("a[1].b \"1e999\": ,", "1e400"), ("1e400", "12345678901234567890123")]);
         let quoted = quoted_where_inexact(json);
         assert!(quoted.ends_with(r#""1e400": "12345678901234567890123"}"#), "{quoted}");
     }

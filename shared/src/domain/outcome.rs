@@ -45,7 +45,7 @@ pub struct StepError {
 pub struct NewArtifact {
     pub id: ArtifactId,
     pub name: String,
-    /// Its type: `text`, `gate_evidence`, ...
+    /// `text`, `gate_evidence`, ...
     #[serde(rename = "type")]
     pub kind: String,
     /// `s3://bucket/key`.
@@ -86,7 +86,7 @@ pub struct Workspace {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NewGate {
     pub id: GateId,
-    /// `manual:deploy`, `gate:lint`, ...: the tool that asked for it.
+    /// The tool that created it, such as `manual:deploy` or `gate:lint`.
     pub gate_type: String,
     pub status: NewGateStatus,
     /// Where the evidence is stored, if there is any.
@@ -132,7 +132,7 @@ impl StepError {
         Self { code: code.into(), message: message.into(), details: Value::Null }
     }
 
-    /// The handler refuses the inputs. The message names the first problems, the details the first hundred.
+    /// The inputs are not valid. The message lists the first 10 problems, the details the first 100.
     pub fn invalid_inputs(mut problems: Vec<Problem>) -> Self {
         let first = problems.iter().take(10).map(|problem| format!("{}: {}", problem.path, problem.message));
         let message = format!("The inputs are wrong. {}.", first.collect::<Vec<_>>().join("; "));

@@ -1,4 +1,4 @@
-//! Places in JSON values, and walks that track them.
+//! Places in JSON values.
 
 use std::fmt;
 
@@ -6,13 +6,14 @@ use serde_json::Value;
 
 use super::bounds::shortened;
 
-/// Longest path in bytes. Keys may be as long as the document, and thousands of such paths would not fit into memory.
+/// Maximum length of a path. Keys may be as long as the document, and thousands of such paths would not fit into
+/// memory.
 const MAX_PATH_BYTES: usize = 400;
 
-/// A place in a document. It links to the place above it, so that a walk builds a path only if there is a problem.
+/// A place in a document. It refers to its parent, so that a path is built only for a problem.
 #[derive(Debug, Clone, Copy)]
 pub enum Place<'a> {
-    /// The document, under the name that its author knows. Empty for a request body.
+    /// The document and its name, such as `plan`. The name is empty for a request body.
     Root(&'a str),
     Key(&'a Place<'a>, &'a str),
     Index(&'a Place<'a>, usize),
@@ -30,8 +31,8 @@ impl fmt::Display for Place<'_> {
         match self {
             Self::Root(name) => f.write_str(name),
             Self::Key(Self::Root(""), key) => f.write_str(key),
-            Self::Key(above, key) => write!(f, "{above}.{key}"),
-            Self::Index(above, index) => write!(f, "{above}[{index}]"),
+            Self::Key(parent, key) => write!(f, "{parent}.{key}"),
+            Self::Index(parent, index) => write!(f, "{parent}[{index}]"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Plans: what a client posts, checked and turned into steps, edges and blockers.
+//! Plans: reads and checks what a client posts, and finds the parents and references of each step.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
@@ -14,29 +14,29 @@ use super::problem::Problem;
 use super::reference::{Reference, references};
 use super::tool::{self, HandlerSpec};
 
-/// Bounds on what is accepted. All configurable.
+/// Limits of a plan and its steps. Variables set them.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     pub steps: usize,
     /// Dependencies between the steps of a plan.
     pub edges: usize,
-    /// Of a step's inputs, as posted.
+    /// Size of a step's inputs as posted.
     pub inputs_bytes: usize,
-    /// Of a step's inputs, with its references replaced by what they refer to.
+    /// Size of a step's inputs with their references resolved.
     pub resolved_bytes: usize,
     pub outputs_bytes: usize,
     pub plan_bytes: usize,
 }
 
-/// Deepest nesting of JSON that is accepted and kept: of a request's body, and of inputs, outputs and what else an attempt
-/// leaves behind. Half of what the parser reads, so that everything kept can be read back inside a larger document.
+/// Maximum nesting of JSON in request bodies, inputs, outputs and other results of an attempt. It is half of what the
+/// parser reads, so that stored JSON can be read back inside a larger document.
 pub const MAX_JSON_DEPTH: usize = 64;
 
-/// Memory that a step's inputs, as posted and as resolved, and its outputs may take once they are parsed, in bytes. A
-/// worker holds those of a whole batch.
+/// Memory in bytes that each of these may take once parsed: a step's inputs as posted, its resolved inputs, its
+/// outputs. A worker holds those of a whole batch.
 pub const MAX_JSON_MEMORY: usize = 8 << 20;
 
-/// Different references of one step. Each is looked up while the run is locked.
+/// Maximum number of different references of one step. Each is looked up while the run is locked.
 const MAX_REFERENCES: usize = 1_000;
 
 impl Default for Limits {
@@ -60,7 +60,7 @@ pub(super) const BACKOFF_MS: RangeInclusive<u64> = 0..=900_000;
 pub(super) const RUN_TIMEOUT_S: RangeInclusive<u64> = 1..=31_536_000;
 pub(super) const DEFAULT_ATTEMPTS: u32 = 3;
 pub(super) const DEFAULT_BACKOFF_MS: u32 = 1_000;
-/// No address can hold them.
+/// A path of a URL cannot contain them as a segment.
 pub(super) const FORBIDDEN_NAMES: [&str; 2] = [".", ".."];
 
 /// The fields of an object in a plan.
@@ -88,7 +88,7 @@ pub struct Plan {
     pub steps: Vec<PlanStep>,
 }
 
-/// Artifacts that the plan's gates judge.
+/// Artifacts of the workspace that gates judge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlanWorkspace {
     pub archive: ArtifactId,
@@ -103,9 +103,9 @@ pub struct PlanStep {
     pub tool: String,
     pub handler: &'static str,
     pub inputs: Value,
-    /// Positions of the parents in `Plan::steps`, ascending, without repetition.
+    /// Positions of the parents in `Plan::steps`, ascending and unique.
     pub parents: Vec<usize>,
-    /// What the inputs refer to upstream.
+    /// References in the inputs.
     pub refs: BTreeSet<Reference>,
     pub max_attempts: u32,
     pub backoff_ms: u32,
@@ -113,7 +113,7 @@ pub struct PlanStep {
 }
 
 impl Plan {
-    /// For each step how many others must succeed one after the other before it can start.
+    /// For each step, the length of the longest chain of steps before it.
     pub fn levels(&self) -> Vec<usize> {
         let parents: Vec<&[usize]> = self.steps.iter().map(|step| step.parents.as_slice()).collect();
         // An accepted plan has no cycle.
@@ -159,12 +159,12 @@ fn read_workspace(fields: &mut Fields<'_, '_>) -> Option<PlanWorkspace> {
     let archive = fields.id("archive", "an artifact");
     let (base, diff) = (optional_artifact(fields, "base"), optional_artifact(fields, "diff"));
     if base.is_some() && diff.is_some() {
-        fields.problem_here("has a base and a diff; one of them tells what changed");
+        fields.problem_here("has a base and a diff; give only one of them");
     }
     Some(PlanWorkspace { archive: archive?, base, diff })
 }
 
-/// Null is the same as none: programs that fill in a plan write it.
+/// Null counts as absent, because programs that fill in a plan write it.
 fn optional_artifact(fields: &mut Fields<'_, '_>, name: &str) -> Option<ArtifactId> {
     fields.value(name).filter(|value| !value.is_null())?;
     fields.id(name, "an artifact")
@@ -174,7 +174,7 @@ fn read_step(fields: &mut Fields<'_, '_>, limits: &Limits) -> PlanStep {
     fields.require(STEP.required);
     let name = fields.filled("name", Most::Chars(MAX_NAME_CHARS)).unwrap_or_default();
     if FORBIDDEN_NAMES.contains(&name) {
-        fields.problem("name", "must be no . or .., which no address can hold");
+        fields.problem("name", "must not be . or .., which a URL cannot contain");
     }
     let tool = fields.filled("tool", Most::Chars(MAX_NAME_CHARS)).unwrap_or_default();
     let handler = if tool.is_empty() { None } else { fields.read("tool", |_| tool::handler_for(tool)) };
@@ -205,9 +205,9 @@ fn read_step(fields: &mut Fields<'_, '_>, limits: &Limits) -> PlanStep {
 fn read_inputs(fields: &mut Fields<'_, '_>, limits: &Limits) -> Value {
     let inputs = fields.read("inputs", |inputs| {
         inputs.as_object().ok_or("must be an object")?;
-        let (Shape { bytes, memory, .. }, most) = (Shape::of(&inputs.to_string()), limits.inputs_bytes);
-        if bytes > most {
-            Err(format!("has {bytes} bytes; at most {most} are accepted"))
+        let (Shape { bytes, memory, .. }, max) = (Shape::of(&inputs.to_string()), limits.inputs_bytes);
+        if bytes > max {
+            Err(format!("has {bytes} bytes; at most {max} are accepted"))
         } else if memory > MAX_JSON_MEMORY {
             Err(format!(
                 "has so many parts that it takes {memory} bytes of memory; at most {MAX_JSON_MEMORY} are accepted"
@@ -227,15 +227,16 @@ fn step_timeout(fields: &mut Fields<'_, '_>, tool: &str, handler: &HandlerSpec) 
     if fields.value("timeout_s").is_none() {
         return handler.default_timeout_s;
     }
-    let most = handler.max_timeout_s;
+    let max = handler.max_timeout_s;
     fields.read("timeout_s", |value| {
         let asked = fields::whole(value).and_then(|asked| u32::try_from(asked).ok());
-        let fits = asked.filter(|asked| (1..=most).contains(asked));
-        fits.ok_or_else(|| format!("must be a whole number from 1 to {most}, the most that {tool} can give"))
+        let fits = asked.filter(|asked| (1..=max).contains(asked));
+        fits.ok_or_else(|| format!("must be a whole number from 1 to {max}, the most that {tool} can give"))
     })
 }
 
-/// Gives each step its parents: as named, or the step before when no step of the plan has the key `depends_on`.
+/// Sets the parents of each step: those that it names, or the step before if no step of the plan has the key
+/// `depends_on`.
 fn connect(fields: &mut Fields<'_, '_>, listed: &[Value], steps: &mut [PlanStep], limits: &Limits) {
     let mut positions = HashMap::new();
     for (index, step) in steps.iter().enumerate().filter(|(_, step)| !step.name.is_empty()) {
@@ -268,14 +269,14 @@ fn connect(fields: &mut Fields<'_, '_>, listed: &[Value], steps: &mut [PlanStep]
     }
 }
 
-/// Counted before any of them is looked at.
+/// Counts the dependencies before any of them is checked.
 fn edges_fit(fields: &mut Fields<'_, '_>, listed: &[Value], limits: &Limits) -> bool {
     let named = |step: &Value| step.get("depends_on").and_then(Value::as_array).map_or(0, Vec::len);
-    let (edges, most) = (listed.iter().map(named).sum::<usize>(), limits.edges);
-    if edges > most {
-        fields.problem("steps", format!("has {edges} dependencies; at most {most} are accepted"));
+    let (edges, max) = (listed.iter().map(named).sum::<usize>(), limits.edges);
+    if edges > max {
+        fields.problem("steps", format!("has {edges} dependencies; at most {max} are accepted"));
     }
-    edges <= most
+    edges <= max
 }
 
 fn parents(fields: &mut Fields<'_, '_>, step: &Value, index: usize, positions: &HashMap<String, usize>) -> Vec<usize> {
@@ -301,7 +302,7 @@ fn parents(fields: &mut Fields<'_, '_>, step: &Value, index: usize, positions: &
     parents.into_iter().collect()
 }
 
-/// A step may refer to what is upstream of it, and to nothing else.
+/// A step may refer only to steps upstream of it.
 fn check_references(
     fields: &mut Fields<'_, '_>,
     steps: &[PlanStep],

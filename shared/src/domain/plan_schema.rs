@@ -1,6 +1,6 @@
-//! JSON Schema (2020-12) of a plan, for editors and for programs that write plans. It is made from the tables and bounds of
-//! the reader in `plan`, and accepts every plan that the reader accepts. The reader checks more: that names are unique, that
-//! dependencies and references lead somewhere, sizes.
+//! JSON Schema (2020-12) of a plan, for editors and for programs that write plans. It uses the tables and limits of the
+//! reader in `plan`, and accepts every plan that the reader accepts. The reader also checks that names are unique, that
+//! dependencies and references name existing steps, and sizes.
 
 use std::ops::RangeInclusive;
 
@@ -12,9 +12,9 @@ use super::plan::{
 };
 use super::tool::{HANDLERS, HandlerSpec, Tools, prefixed_pattern};
 
-/// Neither blank nor with NUL. The reader knows more kinds of white space.
+/// A text that is not blank and contains no NUL. The reader also counts other white space as blank.
 const FILLED: &str = r"^[^\u0000]*[^ \t\n\r\u0000][^\u0000]*$";
-/// A UUID as it is usually written, as a URN, in braces, or without hyphens.
+/// A UUID, also as a URN, in braces or without hyphens.
 const UUID: &str = r"^((urn:uuid:)?[0-9A-Fa-f]{8}-([0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}|\{[0-9A-Fa-f]{8}-([0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}\}|[0-9A-Fa-f]{32})$";
 
 /// The schema of `{"plan": {...}}`, the body of `POST /runs`.
@@ -151,7 +151,7 @@ fn workspace() -> Value {
 
 fn retry_field(field: &str) -> Value {
     let (mut schema, default) = match field {
-        "max_attempts" => (whole(&ATTEMPTS, "How often the step may fail."), DEFAULT_ATTEMPTS),
+        "max_attempts" => (whole(&ATTEMPTS, "Maximum number of attempts, the first included."), DEFAULT_ATTEMPTS),
         "backoff_ms" => (
             whole(&BACKOFF_MS, "The first delay, in milliseconds. It doubles with each failure, up to 15 minutes."),
             DEFAULT_BACKOFF_MS,
@@ -187,7 +187,7 @@ fn whole(range: &RangeInclusive<u64>, about: &str) -> Value {
     json!({"description": about, "type": "integer", "minimum": range.start(), "maximum": range.end()})
 }
 
-/// The tables of the reader have a field that this file does not describe. A test makes the schema, so none is forgotten.
+/// A table of the reader has a field that this file does not describe. A test makes the schema and finds it.
 fn no_schema(field: &str) -> ! {
     unreachable!("the field {field} of a plan has no schema")
 }

@@ -107,7 +107,7 @@ fn a_reference_must_lead_upstream() {
 }
 
 #[test]
-fn limits_hold() {
+fn a_plan_over_its_limits_is_refused() {
     let many: Vec<_> = (0..1001).map(|i| json!({"name": format!("s{i}"), "tool": "echo"})).collect();
     one_problem(&plan(json!(many)), "plan.steps", "1001 steps");
     let inputs = json!({"x": "y".repeat(300 << 10)});
@@ -115,7 +115,7 @@ fn limits_hold() {
 }
 
 proptest! {
-    /// Whatever is accepted can be run: names are unique, parents exist, and an order of execution exists.
+    /// An accepted plan can run: names are unique, parents exist, and an order of execution exists.
     #[test]
     fn an_accepted_plan_has_an_order_of_execution(
         edges in prop::collection::vec((0usize..8, 0usize..8), 0..16), size in 1usize..8,
@@ -141,9 +141,9 @@ proptest! {
         }
     }
 
-    /// No input, however odd, makes the reader panic.
+    /// No input makes the reader panic.
     #[test]
-    fn any_json_is_judged(text in "[\\[\\]{}\":,a-z0-9. $]{0,80}") {
+    fn any_json_is_read_without_a_panic(text in "[\\[\\]{}\":,a-z0-9. $]{0,80}") {
         if let Ok(value) = serde_json::from_str::<Value>(&text) {
             let _ = parse(&value, &Limits::default());
             let _ = parse(&plan(json!([value])), &Limits::default());
@@ -151,7 +151,7 @@ proptest! {
     }
 }
 
-/// 1,000 steps, as many dependencies as there may be, and references wherever they may be.
+/// 1,000 steps, `edges_each` dependencies for each, and references.
 fn at_the_limits(edges_each: usize) -> Value {
     let steps: Vec<_> = (0..1_000_usize)
         .map(|index| {
@@ -164,20 +164,20 @@ fn at_the_limits(edges_each: usize) -> Value {
 }
 
 #[test]
-fn too_many_dependencies_are_counted_and_not_judged_one_by_one() {
+fn too_many_dependencies_are_refused_before_each_is_checked() {
     let many = at_the_limits(200);
     let start = std::time::Instant::now();
     one_problem(&many, "plan.steps", "has 179900 dependencies; at most 10000 are accepted");
     let largest = at_the_limits(10);
     assert_eq!(problems(&largest), []);
-    // Linear work takes some hundredths of this in a build without optimisation; the old judgement took 12 to 21 s.
+    // Linear time takes some hundredths of this without optimization. Checking each dependency took 12 to 21 s.
     assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
 }
 
 #[test]
-fn a_name_that_no_address_can_hold_is_refused() {
+fn a_name_that_a_url_cannot_contain_is_refused() {
     for name in [".", ".."] {
-        one_problem(&plan(json!([{"name": name, "tool": "echo"}])), "plan.steps[0].name", "no address");
+        one_problem(&plan(json!([{"name": name, "tool": "echo"}])), "plan.steps[0].name", "a URL cannot");
     }
 }
 

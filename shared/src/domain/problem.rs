@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A problem in an input, and its place.
+/// A problem in an input, and where it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Problem {

@@ -1,7 +1,7 @@
 //! References in a step's inputs to upstream outputs: `${{ steps.NAME.outputs.PATH }}` or
 //! `${{ steps["a name"].outputs.PATH }}`.
 //!
-//! A string that is nothing but a reference becomes the value with its JSON type. In a longer string the value is
+//! A string that consists of one reference becomes the value with its JSON type. In a longer string the value is
 //! inserted as text. `$${{` is a literal `${{`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,18 +15,18 @@ use super::place::strings;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Reference {
     pub step: String,
-    /// Keys of objects and positions in lists, in the form that Postgres' `#>` takes.
+    /// Keys of objects and positions in lists, as the operator `#>` of Postgres takes them.
     pub path: Vec<String>,
 }
 
 /// A value that the inputs refer to.
 #[derive(Debug, Clone)]
-pub struct Referred {
+pub struct ReferencedValue {
     pub value: Value,
     pub shape: Shape,
 }
 
-impl Referred {
+impl ReferencedValue {
     pub fn new(value: Value, text: &str) -> Self {
         Self { value, shape: Shape::of(text) }
     }
@@ -41,28 +41,28 @@ impl Referred {
     }
 }
 
-/// Adds the values inside whole outputs to which `inputs` refer. Claims return whole outputs for runs from before the
-/// paths of references were stored.
-pub fn look_inside(inputs: &Value, referents: &mut Referents) {
-    if referents.keys().all(|reference| !reference.path.is_empty()) {
+/// Adds the values to which `inputs` refer inside whole outputs. Claims return whole outputs for runs that were created
+/// before paths of references were stored.
+pub fn add_nested_values(inputs: &Value, values: &mut ReferencedValues) {
+    if values.keys().all(|reference| !reference.path.is_empty()) {
         return;
     }
     for reference in references(inputs, "").0 {
         let whole = Reference { step: reference.step.clone(), path: Vec::new() };
-        if !referents.contains_key(&reference)
-            && let Some(found) = referents.get(&whole).and_then(|outputs| outputs.at(&reference.path))
+        if !values.contains_key(&reference)
+            && let Some(found) = values.get(&whole).and_then(|outputs| outputs.at(&reference.path))
         {
-            referents.insert(reference, found);
+            values.insert(reference, found);
         }
     }
 }
 
 /// The values of a step's references. A reference without a value is absent.
-pub type Referents = BTreeMap<Reference, Referred>;
+pub type ReferencedValues = BTreeMap<Reference, ReferencedValue>;
 
-/// How large inputs may become.
+/// Limits of resolved inputs.
 #[derive(Debug, Clone, Copy)]
-pub struct Room {
+pub struct SizeLimits {
     pub bytes: usize,
     pub memory: usize,
     pub depth: usize,
@@ -82,12 +82,13 @@ enum Segment {
     Index(usize),
 }
 
-/// Most malformed references that are reported for one step.
+/// Maximum number of malformed references that are reported for one step.
 const MAX_PROBLEMS: usize = 100;
 
 enum Piece<'a> {
     Text(&'a str),
-    Open,
+    /// `$${{`, which is a literal `${{`.
+    Escape,
     Reference(Reference),
 }
 
@@ -97,9 +98,8 @@ pub fn references(inputs: &Value, path: &str) -> (BTreeSet<Reference>, Vec<(Stri
     strings(inputs, path, &mut |text, place| match pieces(text) {
         Ok(pieces) => found.extend(pieces.into_iter().filter_map(|piece| match piece {
             Piece::Reference(reference) => Some(reference),
-            Piece::Text(_) | Piece::Open => None,
+            Piece::Text(_) | Piece::Escape => None,
         })),
-        // A step may have very many. The first ones are enough to start with.
         Err(message) if problems.len() < MAX_PROBLEMS => problems.push((place.path(), message)),
         Err(_) => {}
     });
@@ -107,16 +107,21 @@ pub fn references(inputs: &Value, path: &str) -> (BTreeSet<Reference>, Vec<(Stri
 }
 
 /// Replaces every reference in `inputs`, whose shape is `shape`, with its value. Stops before the result exceeds
-/// `room`.
-pub fn resolve(inputs: Value, shape: Shape, referents: &Referents, room: Room) -> Result<Value, Unresolved> {
-    let mut resolver = Resolver { referents, room, bytes: 0, memory: 0 };
-    resolver.take(shape, 0)?;
+/// `limits`.
+pub fn resolve(
+    inputs: Value,
+    shape: Shape,
+    values: &ReferencedValues,
+    limits: SizeLimits,
+) -> Result<Value, Unresolved> {
+    let mut resolver = Resolver { values, limits, bytes: 0, memory: 0 };
+    resolver.reserve(shape, 0)?;
     resolver.value(inputs, 1)
 }
 
 struct Resolver<'a> {
-    referents: &'a Referents,
-    room: Room,
+    values: &'a ReferencedValues,
+    limits: SizeLimits,
     bytes: usize,
     memory: usize,
 }
@@ -140,21 +145,21 @@ impl Resolver<'_> {
     fn text(&mut self, text: &str, depth: usize) -> Result<Value, Unresolved> {
         let pieces = pieces(text).map_err(Unresolved::Missing)?;
         if let [Piece::Reference(reference)] = pieces.as_slice() {
-            let referred = lookup(reference, self.referents)?;
-            self.take(referred.shape, depth - 1)?;
-            return Ok(referred.value.clone());
+            let found = lookup(reference, self.values)?;
+            self.reserve(found.shape, depth - 1)?;
+            return Ok(found.value.clone());
         }
         let mut resolved = String::with_capacity(text.len());
         for piece in &pieces {
             match piece {
                 Piece::Text(text) => resolved.push_str(text),
-                Piece::Open => resolved.push_str("${{"),
+                Piece::Escape => resolved.push_str("${{"),
                 Piece::Reference(reference) => {
-                    let referred = lookup(reference, self.referents)?;
-                    // Inserted as text it is as long as its JSON, and a scalar.
-                    let bytes = referred.shape.bytes;
-                    self.take(Shape { bytes, depth: 1, memory: bytes }, depth - 1)?;
-                    match &referred.value {
+                    let found = lookup(reference, self.values)?;
+                    // Inserted as text, it is a scalar as long as its JSON.
+                    let bytes = found.shape.bytes;
+                    self.reserve(Shape { bytes, depth: 1, memory: bytes }, depth - 1)?;
+                    match &found.value {
                         Value::String(value) => resolved.push_str(value),
                         other => resolved.push_str(&other.to_string()),
                     }
@@ -164,17 +169,17 @@ impl Resolver<'_> {
         Ok(Value::String(resolved))
     }
 
-    /// Takes room for a value inside `depth` lists and objects.
-    fn take(&mut self, shape: Shape, depth: usize) -> Result<(), Unresolved> {
+    /// Counts a value inside `depth` lists and objects, and checks the limits.
+    fn reserve(&mut self, shape: Shape, depth: usize) -> Result<(), Unresolved> {
         self.bytes += shape.bytes;
         self.memory += shape.memory;
-        let Room { bytes, memory, depth: deepest } = self.room;
+        let SizeLimits { bytes, memory, depth: max_depth } = self.limits;
         let message = if self.bytes > bytes {
             format!("with their references resolved, the inputs have more than {bytes} bytes")
         } else if self.memory > memory {
             format!("with their references resolved, the inputs take more than {memory} bytes of memory")
-        } else if depth + shape.depth > deepest {
-            format!("with their references resolved, the inputs are nested deeper than {deepest} levels")
+        } else if depth + shape.depth > max_depth {
+            format!("with their references resolved, the inputs are nested deeper than {max_depth} levels")
         } else {
             return Ok(());
         };
@@ -182,8 +187,8 @@ impl Resolver<'_> {
     }
 }
 
-fn lookup<'a>(reference: &Reference, referents: &'a Referents) -> Result<&'a Referred, Unresolved> {
-    referents.get(reference).ok_or_else(|| {
+fn lookup<'a>(reference: &Reference, values: &'a ReferencedValues) -> Result<&'a ReferencedValue, Unresolved> {
+    values.get(reference).ok_or_else(|| {
         let Reference { step, path } = reference;
         Unresolved::Missing(if path.is_empty() {
             format!("step \"{step}\" has no outputs")
@@ -198,7 +203,7 @@ fn pieces(text: &str) -> Result<Vec<Piece<'_>>, String> {
     let mut rest = text;
     while let Some(start) = rest.find("${{") {
         if rest[..start].ends_with('$') {
-            pieces.extend([Piece::Text(&rest[..start - 1]), Piece::Open]);
+            pieces.extend([Piece::Text(&rest[..start - 1]), Piece::Escape]);
             rest = &rest[start + 3..];
             continue;
         }
@@ -261,7 +266,7 @@ impl Parser<'_> {
             if key.contains('\0') {
                 return Err("a reference's [\"...\"] contains NUL, which no output can have".into());
             }
-            // Postgres would read it as a position in a list, counted from the end or with leading spaces.
+            // Postgres would read such a key as a position in a list: `-1` from the end, ` 1` with the space ignored.
             let looks_like_number = key.trim_start().parse::<i64>().is_ok();
             if looks_like_number && !key.bytes().all(|byte| byte.is_ascii_digit()) {
                 return Err(format!("a reference's [\"{key}\"] looks like a position; write positions like [0]"));
@@ -294,14 +299,14 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    const ROOM: Room = Room { bytes: 1_000, memory: 100_000, depth: 8 };
+    const LIMITS: SizeLimits = SizeLimits { bytes: 1_000, memory: 100_000, depth: 8 };
 
     fn reference(step: &str, path: &[&str]) -> Reference {
         Reference { step: step.into(), path: path.iter().map(|&part| part.to_owned()).collect() }
     }
 
     /// Resolves as after a claim: each reference of the inputs has its value in these outputs.
-    fn resolved(inputs: &Value, outputs: &Value, room: Room) -> Result<Value, Unresolved> {
+    fn resolved(inputs: &Value, outputs: &Value, limits: SizeLimits) -> Result<Value, Unresolved> {
         let (found, problems) = references(inputs, "inputs");
         assert_eq!(problems, []);
         let value = |reference: &Reference| {
@@ -309,11 +314,10 @@ mod tests {
             for part in &reference.path {
                 at = if at.is_array() { at.get(part.parse::<usize>().ok()?) } else { at.get(part) }?;
             }
-            Some(Referred::new(at.clone(), &at.to_string()))
+            Some(ReferencedValue::new(at.clone(), &at.to_string()))
         };
-        let referents =
-            found.into_iter().filter_map(|reference| Some((reference.clone(), value(&reference)?))).collect();
-        resolve(inputs.clone(), Shape::of(&inputs.to_string()), &referents, room)
+        let values = found.into_iter().filter_map(|reference| Some((reference.clone(), value(&reference)?))).collect();
+        resolve(inputs.clone(), Shape::of(&inputs.to_string()), &values, limits)
     }
 
     fn outputs() -> Value {
@@ -324,15 +328,15 @@ mod tests {
     fn a_whole_reference_takes_the_type_of_the_value() {
         let inputs = json!({"n": "${{ steps.build.outputs.n }}", "all": ["${{steps.build.outputs}}"]});
         let expected = json!({"n": 3, "all": [{"n": 3, "list": [{"a": "x"}]}]});
-        assert_eq!(resolved(&inputs, &outputs(), ROOM).unwrap(), expected);
+        assert_eq!(resolved(&inputs, &outputs(), LIMITS).unwrap(), expected);
     }
 
     #[test]
     fn inside_text_the_value_is_written_out() {
         let inputs = json!(r#"n=${{ steps.build.outputs.n }} ${{ steps["a name"].outputs["out put"] }} $${{ no }}"#);
-        assert_eq!(resolved(&inputs, &outputs(), ROOM).unwrap(), json!("n=3 y ${{ no }}"));
+        assert_eq!(resolved(&inputs, &outputs(), LIMITS).unwrap(), json!("n=3 y ${{ no }}"));
         let inputs = json!("${{ steps.build.outputs.list[0].a }}!");
-        assert_eq!(resolved(&inputs, &outputs(), ROOM).unwrap(), json!("x!"));
+        assert_eq!(resolved(&inputs, &outputs(), LIMITS).unwrap(), json!("x!"));
     }
 
     #[test]
@@ -340,7 +344,7 @@ mod tests {
         for text in
             ["${{ steps.build.outputs.nope }}", "${{ steps.other.outputs.n }}", "${{ steps.build.outputs.list[7] }}"]
         {
-            assert!(matches!(resolved(&json!(text), &outputs(), ROOM), Err(Unresolved::Missing(_))), "{text}");
+            assert!(matches!(resolved(&json!(text), &outputs(), LIMITS), Err(Unresolved::Missing(_))), "{text}");
         }
     }
 
@@ -354,13 +358,13 @@ mod tests {
             (json!([[text("deep")]]), "8 levels"),
         ];
         for (inputs, expected) in cases {
-            let Err(Unresolved::TooLarge(message)) = resolved(&inputs, &outputs, ROOM) else {
+            let Err(Unresolved::TooLarge(message)) = resolved(&inputs, &outputs, LIMITS) else {
                 panic!("{inputs} was resolved");
             };
             assert!(message.contains(expected), "{message}");
         }
-        assert!(resolved(&json!([text("deep")]), &outputs, ROOM).is_ok());
-        let narrow = Room { memory: 1_000, ..ROOM };
+        assert!(resolved(&json!([text("deep")]), &outputs, LIMITS).is_ok());
+        let narrow = SizeLimits { memory: 1_000, ..LIMITS };
         assert!(matches!(resolved(&json!([text("deep")]), &outputs, narrow), Err(Unresolved::TooLarge(_))));
     }
 

@@ -1,20 +1,20 @@
-//! What follows after an attempt failed.
+//! Decides whether and when a failed attempt is retried.
 
 use std::time::Duration;
 
 /// Longest delay. SQS delays a message by at most 15 minutes.
 pub const MAX_DELAY: Duration = Duration::from_mins(15);
 
-/// The plan's retry settings of a step.
+/// Retry settings of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// Attempts in all, the first one included.
+    /// Maximum number of attempts, the first included.
     pub max_attempts: u32,
-    /// Delay before the second attempt. It doubles with each further one.
+    /// Delay before the second attempt. It doubles with each further attempt.
     pub backoff: Duration,
 }
 
-/// What follows for a step whose attempt failed.
+/// What happens to a step after a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterFailure {
     Retry(Duration),
@@ -22,7 +22,7 @@ pub enum AfterFailure {
 }
 
 /// Decides after a failed attempt. `failures` counts earlier failures of this generation, `jitter` is in 0..1, and
-/// `floor` is the least delay that the called service asked for.
+/// `floor` is the minimum delay that a called service asked for.
 pub fn after_failure(
     policy: RetryPolicy,
     failures: u32,
@@ -47,14 +47,14 @@ mod tests {
     const POLICY: RetryPolicy = RetryPolicy { max_attempts: 3, backoff: Duration::from_secs(1) };
 
     #[test]
-    fn allowance_counts_attempts_not_retries() {
+    fn max_attempts_counts_the_first_attempt() {
         assert_eq!(after_failure(POLICY, 0, true, None, 1.0), AfterFailure::Retry(Duration::from_secs(1)));
         assert_eq!(after_failure(POLICY, 1, true, None, 1.0), AfterFailure::Retry(Duration::from_secs(2)));
         assert_eq!(after_failure(POLICY, 2, true, None, 1.0), AfterFailure::Fail);
     }
 
     #[test]
-    fn what_cannot_be_mended_is_not_tried_again() {
+    fn a_failure_that_is_not_retryable_is_final() {
         assert_eq!(after_failure(POLICY, 0, false, None, 1.0), AfterFailure::Fail);
     }
 

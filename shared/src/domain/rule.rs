@@ -1,5 +1,5 @@
-//! Rules of `db_write`: which table a tenant's plans may write, and how. Read strictly, because a misread rule opens more
-//! than its author meant.
+//! Rules of `db_write`: which table a tenant's plans may write, and how. They are read strictly, because a misread rule
+//! may allow more than its author meant.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -13,19 +13,19 @@ use super::problem::Problem;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Rule {
     pub allowed_ops: Vec<Op>,
-    /// Columns that may be written; without the list, none.
+    /// Columns that may be written. None by default.
     pub columns: Vec<String>,
-    /// Columns that find rows, all of them together; without the list, none.
+    /// Columns that together identify rows. None by default.
     pub key: Vec<String>,
-    /// Most rows a statement may touch.
+    /// Maximum number of rows of one write.
     pub max_rows: usize,
     /// The database role that writes.
     pub role: String,
     /// Triggers and rewrite rules that may run, as `schema.table.name`, each with the sha256 of its definition.
     pub triggers: BTreeMap<String, String>,
-    /// Other tables that cascades and triggers may change, as `schema.table`, each with its most rows.
+    /// Other tables that cascades and triggers may change, as `schema.table`, each with a maximum number of rows.
     pub dependants: BTreeMap<String, u64>,
-    /// What is no plain table and may be written all the same.
+    /// Allowed targets other than plain tables.
     pub allow: Vec<Allowance>,
 }
 
@@ -39,7 +39,7 @@ pub enum Op {
     Delete,
 }
 
-/// A kind of target that a rule must name to open it.
+/// A kind of target that only a rule with this entry allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
@@ -49,23 +49,23 @@ pub enum Allowance {
     Inheritance,
 }
 
-/// Most rows of one statement, whatever a rule says.
+/// Upper limit of `max_rows`.
 pub const MAX_ROWS: usize = 1_000;
-/// Rows of one statement when a rule names no number.
+/// Default of `max_rows`.
 pub const DEFAULT_MAX_ROWS: usize = 100;
-/// The role that writes when a rule names none.
+/// Default of `role`.
 pub const DEFAULT_ROLE: &str = "nofx_writer";
 /// Fields of a rule.
 pub const FIELDS: &[Names] =
     &[&["allowed_ops"], &["columns"], &["key"], &["max_rows"], &["role"], &["triggers"], &["dependants"], &["allow"]];
 const MAX_DEPENDANT_ROWS: u64 = 999_999;
-/// Most entries of each list and map.
+/// Maximum number of entries of each list and object.
 const MAX_ENTRIES: usize = 1_000;
-/// Longest name that Postgres keeps, in bytes, for each part of a dotted name.
+/// Maximum length of a Postgres identifier.
 const MAX_NAME_BYTES: usize = 63;
 
 impl Rule {
-    /// Reads a rule: an object of which only `allowed_ops` is required. Every problem is reported.
+    /// Reads a rule and reports every problem. Only `allowed_ops` is required.
     pub fn parse(rule: &Value) -> Result<Self, Vec<Problem>> {
         fields::read(rule, "", FIELDS, Null::Wrong, |fields| {
             let allowed_ops = words(fields, "allowed_ops", "insert, update or delete");
@@ -106,7 +106,7 @@ impl Op {
     }
 }
 
-/// Whether this can be the `schema.table` of a rule.
+/// Whether the text has the form `schema.table`.
 pub fn is_table_name(text: &str) -> bool {
     is_dotted(text, 2)
 }
@@ -115,12 +115,12 @@ fn is_dotted(text: &str, parts: usize) -> bool {
     text.split('.').count() == parts && text.split('.').all(is_name)
 }
 
-/// A name of Postgres, in one part.
+/// Whether the text can be a Postgres identifier.
 fn is_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= MAX_NAME_BYTES && !text.contains(char::is_control)
 }
 
-/// A list of column names, each once.
+/// A list of unique column names.
 fn columns(fields: &mut Fields<'_, '_>, name: &str) -> Vec<String> {
     let mut seen = HashSet::new();
     fields.list(name, MAX_ENTRIES, |value| {
@@ -130,7 +130,7 @@ fn columns(fields: &mut Fields<'_, '_>, name: &str) -> Vec<String> {
     })
 }
 
-/// A list of known words, each once.
+/// A list of unique keywords.
 fn words<T: for<'de> Deserialize<'de>>(fields: &mut Fields<'_, '_>, name: &str, known: &str) -> Vec<T> {
     let mut seen = Vec::new();
     fields.list(name, MAX_ENTRIES, |value| {
@@ -150,7 +150,7 @@ fn role(fields: &mut Fields<'_, '_>) -> Option<String> {
     })
 }
 
-/// An object whose keys are dotted names of so many parts.
+/// An object whose keys are dotted names with this number of parts.
 fn named<T>(
     fields: &mut Fields<'_, '_>,
     name: &str,
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rule_that_can_be_read_in_two_ways_is_no_rule() {
+    fn an_ambiguous_rule_is_refused() {
         let misread = [
             (json!({"max_rows": "1"}), "max_rows"),
             (json!({"max_rows": -1}), "max_rows"),
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_is_written_as_it_is_read() {
+    fn a_written_rule_reads_back_the_same() {
         let rule = Rule::parse(&json!({"allowed_ops": ["insert"]})).unwrap();
         assert_eq!((rule.max_rows, rule.role.as_str()), (100, "nofx_writer"));
         let written = serde_json::to_value(&rule).unwrap();

@@ -1,4 +1,4 @@
-//! States of runs, steps and gates. Terminal states absorb; only `retry` of a run leaves one.
+//! States of runs, steps and gates. Only `retry` of a run leaves a terminal state.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ pub enum RunStatus {
     /// No step has started.
     Queued,
     Running,
-    /// Open steps, none of them ready or running.
+    /// It has open steps, but none is ready or running.
     Blocked,
     Paused,
     Succeeded,
@@ -25,12 +25,12 @@ pub enum RunStatus {
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum StepStatus {
-    /// Has blockers.
+    /// It has blockers.
     Pending,
-    /// Owed a wake-up.
+    /// It waits for a worker.
     Ready,
     Running,
-    /// Waits for a gate of its own.
+    /// It waits for its own gate.
     Blocked,
     Succeeded,
     Failed,
@@ -57,7 +57,7 @@ impl RunStatus {
     }
 }
 
-/// Shows a state as the word that stands for it in JSON and in the database.
+/// Displays a state as in JSON and in the database.
 macro_rules! display_as_word {
     ($($status:ty),+) => {
         $(impl fmt::Display for $status {
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_state_is_shown_as_its_word() {
+    fn a_state_is_displayed_as_in_json() {
         assert_eq!(format!("{} {:<9}|", RunStatus::Cancelled, StepStatus::Ready), "cancelled ready    |");
     }
 }

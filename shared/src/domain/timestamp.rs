@@ -1,10 +1,10 @@
-//! Moments, as the database writes them.
+//! Timestamps, as the database writes them.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A moment as RFC 3339 text with up to six digits of a second: `2026-11-23T10:00:00.123456+00:00`.
+/// A timestamp as RFC 3339 text with microseconds: `2026-11-23T10:00:00.123456+00:00`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema), schemars(extend("format" = "date-time")))]
 #[serde(transparent)]

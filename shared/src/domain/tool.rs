@@ -1,35 +1,35 @@
-//! The table of handlers: which tools each serves, and with which numbers. Queues, event sources, the plan's error texts and
-//! the checks of the template all follow from it.
+//! The table of handlers: the tools, timeouts and batch size of each. Queues, event sources, error texts of plans and
+//! the tests of the template all use it.
 
 /// A family of tools: one Lambda function, one queue and one crate in `functions/`, all with the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HandlerSpec {
     pub name: &'static str,
     pub tools: Tools,
-    /// What its tools do, for the author of a plan.
+    /// What its tools do, for authors of plans.
     pub about: &'static str,
     /// Timeout of the Lambda function in seconds.
     pub function_timeout_s: u32,
-    /// Timeout of a step that names none; `None` when only the invocation limits it.
+    /// Default timeout of a step. `None` if only the invocation limits it.
     pub default_timeout_s: Option<u32>,
-    /// Most that a plan may ask for in `timeout_s`.
+    /// Maximum `timeout_s` in a plan.
     pub max_timeout_s: u32,
-    /// Most messages in one invocation.
+    /// Maximum number of messages in one invocation.
     pub batch_size: u32,
-    /// Whether its steps judge a workspace: the one of their `inputs.workspace`, else the plan's.
+    /// Whether its steps use a workspace: that of `inputs.workspace`, else the plan's.
     pub takes_workspace: bool,
 }
 
 /// The tools of a handler, as plans name them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tools {
-    /// These and no others.
+    /// Exactly these.
     Listed(&'static [&'static str]),
-    /// This prefix and a word of the plan's author, such as `manual:deploy`.
+    /// This prefix and a word that the plan's author chooses, such as `manual:deploy`.
     Prefixed(&'static str),
 }
 
-/// Every handler. A step's timeout leaves the invocation some seconds to record the end.
+/// Every handler. The maximum step timeout leaves the invocation some seconds to record the end.
 pub const HANDLERS: &[HandlerSpec] = &[
     HandlerSpec {
         name: "gate",
@@ -84,9 +84,9 @@ pub const HANDLERS: &[HandlerSpec] = &[
     },
 ];
 
-/// SQS keeps a message invisible for twelve hours at most.
+/// Maximum visibility timeout of SQS: 12 hours.
 const MAX_VISIBILITY_S: u32 = 43_200;
-/// Longest word behind a prefix, in bytes.
+/// Maximum length of the word after a prefix.
 const MAX_WORD_BYTES: usize = 64;
 
 impl HandlerSpec {
@@ -100,8 +100,8 @@ impl HandlerSpec {
         format!("{}-dlq", self.queue(prefix))
     }
 
-    /// Visibility timeout of the queue in seconds. AWS advises six times the function's timeout, which leaves room for
-    /// retries inside the event source.
+    /// Visibility timeout of the queue in seconds. AWS advises six times the function's timeout, which leaves time for
+    /// retries of the event source.
     pub fn visibility_s(&self) -> u32 {
         (self.function_timeout_s * 6).min(MAX_VISIBILITY_S)
     }
@@ -124,13 +124,13 @@ pub fn handler(name: &str) -> Option<&'static HandlerSpec> {
     HANDLERS.iter().find(|handler| handler.name == name)
 }
 
-/// The handler that serves a tool; the error is a sentence for the plan's author.
+/// The handler that serves a tool. The error is for the plan's author.
 pub fn handler_for(tool: &str) -> Result<&'static HandlerSpec, String> {
     let unknown = || format!("unknown tool \"{tool}\"; there are {}", names().join(", "));
     HANDLERS.iter().find(|handler| handler.serves(tool)).ok_or_else(unknown)
 }
 
-/// Every tool as a plan's author reads it: `codegen`, `manual:<what>`.
+/// Every tool, such as `codegen` and `manual:<what>`, for error texts.
 pub fn names() -> Vec<String> {
     let of = |handler: &HandlerSpec| match handler.tools {
         Tools::Listed(tools) => tools.iter().map(|&tool| tool.to_owned()).collect(),
@@ -139,7 +139,7 @@ pub fn names() -> Vec<String> {
     HANDLERS.iter().flat_map(of).collect()
 }
 
-/// A regular expression of the tools behind a prefix.
+/// A regular expression for the tools with a prefix.
 pub(super) fn prefixed_pattern(prefix: &str) -> String {
     format!("^{prefix}[A-Za-z0-9_.-]{{1,{MAX_WORD_BYTES}}}$")
 }
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn every_tool_is_served_once_and_ends_before_its_function() {
+    fn every_tool_has_one_handler_and_times_out_before_its_function() {
         for handler in HANDLERS {
             let tools = match handler.tools {
                 Tools::Listed(tools) => tools.iter().map(|&tool| tool.to_owned()).collect(),

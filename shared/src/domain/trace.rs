@@ -36,7 +36,7 @@ impl TraceParent {
         (parsed.trace_id != 0 && parsed.span_id != 0).then_some(parsed)
     }
 
-    /// The same trace, a new span. `random` supplies the span's id.
+    /// A new span of the same trace. `random` supplies the span's id.
     #[must_use]
     pub fn child(self, random: Uuid) -> Self {
         Self { span_id: span_of(random), ..self }
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_headers_are_no_trace() {
+    fn malformed_headers_are_ignored() {
         for text in [
             "",
             "00-0-0-0",

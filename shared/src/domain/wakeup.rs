@@ -1,4 +1,4 @@
-//! Wake-ups, which are sent after a transition's commit.
+//! Wake-ups. They are sent after the commit of a transition.
 
 use serde::Deserialize;
 
@@ -11,7 +11,7 @@ pub struct WakeUp {
     pub run_id: RunId,
     pub step_id: StepId,
     pub handler: String,
-    /// Delay of the message in milliseconds.
+    /// Delay of the message, in milliseconds.
     #[serde(default)]
     pub delay_ms: u64,
     pub traceparent: Option<String>,

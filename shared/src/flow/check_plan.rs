@@ -1,4 +1,4 @@
-//! POST /plans/check: what POST /runs would say to a plan, without a run.
+//! POST /plans/check: the answer that POST /runs would give to a plan, without creating a run.
 
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ use crate::domain::plan::{Plan, PlanStep};
 use crate::error::Error;
 use crate::view::{CheckedStep, OutputReference, PlanChecked};
 
-/// The plan of the body `{"plan": {...}}`, with its defaults; or the error that `create_run` would return.
+/// Reads the body `{"plan": {...}}`. Returns the plan with its defaults, or the error that `create_run` would return.
 pub async fn check_plan(ctx: &Ctx, tenant: &TenantId, body: &Value) -> Result<PlanChecked, Error> {
     let (_, plan) = read_plan(body, &ctx.config.limits)?;
     if let Some(workspace) = plan.workspace {

@@ -7,7 +7,7 @@ use crate::domain::{RunId, RunStatus, TenantId};
 use crate::error::{Code, Error};
 use crate::view::{Changed, RunChange};
 
-/// Asks something of a run. A conflict tells the state that forbids it; nothing has changed then.
+/// Cancels, pauses, resumes or retries a run. A conflict names the state that forbids it, and changes nothing.
 pub async fn control_run(
     ctx: &Ctx,
     tenant: &TenantId,
@@ -21,7 +21,7 @@ pub async fn control_run(
         Controlled::Resumed(changes) => (Changed::Resumed, changes),
         Controlled::Retried(changes) => (Changed::Retried, changes),
         Controlled::Unchanged(changes) => (Changed::Unchanged, changes),
-        Controlled::Conflict { status } => return Err(refusal(control, status)),
+        Controlled::Conflict { status } => return Err(conflict(control, status)),
         Controlled::NotFound => return Err(Error::NotFound(format!("run {id}"))),
     };
     wake(&ctx.queue, changes.ready).await;
@@ -36,7 +36,7 @@ pub async fn control_run(
     })
 }
 
-fn refusal(control: Control, status: RunStatus) -> Error {
+fn conflict(control: Control, status: RunStatus) -> Error {
     let (code, detail) = match control {
         Control::Retry => {
             (Code::RunNotRetryable, format!("only a failed or cancelled run can be retried; this one is {status}"))

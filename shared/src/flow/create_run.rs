@@ -1,4 +1,4 @@
-//! POST /runs: check the plan, write the run, wake its roots.
+//! POST /runs: checks the plan, writes the run, sends the wake-ups of its roots.
 
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -11,7 +11,7 @@ use crate::domain::trace::TraceParent;
 use crate::domain::{RunId, RunStatus, StepId, TenantId, digest};
 use crate::error::{Code, Error, Problem};
 
-/// A run that exists now, or existed already under the same idempotency key.
+/// A run that was created, now or earlier with the same idempotency key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Accepted {
     pub id: RunId,
@@ -19,7 +19,7 @@ pub struct Accepted {
     pub created: bool,
 }
 
-/// What the client asks for.
+/// A request to create a run.
 #[derive(Debug)]
 pub struct Request<'a> {
     /// `{"plan": {...}}`.
@@ -30,7 +30,7 @@ pub struct Request<'a> {
 
 const MAX_KEY_BYTES: usize = 255;
 
-/// Creates the run and wakes its roots.
+/// Creates the run and sends the wake-ups of its roots.
 pub async fn create_run(ctx: &Ctx, tenant: &TenantId, request: &Request<'_>) -> Result<Accepted, Error> {
     let (value, plan) = read_plan(request.body, &ctx.config.limits)?;
     if let Some(key) = request.idempotency_key
@@ -43,7 +43,7 @@ pub async fn create_run(ctx: &Ctx, tenant: &TenantId, request: &Request<'_>) -> 
         .and_then(TraceParent::parse)
         .map_or_else(|| TraceParent::root(Uuid::new_v4()), |parent| parent.child(Uuid::new_v4()));
     let unreadable = |error| Error::internal("digest the plan", error);
-    let (steps, edges) = nodes(&plan);
+    let (steps, edges) = steps_and_edges(&plan);
     let created = run::run_create(
         &ctx.db,
         &NewRun {
@@ -69,14 +69,14 @@ pub async fn create_run(ctx: &Ctx, tenant: &TenantId, request: &Request<'_>) -> 
         }
         RunCreated::Existing { id, status } => Ok(Accepted { id, status, created: false }),
         RunCreated::Conflict { id } => {
-            let detail = format!("this Idempotency-Key was used for another request, which made run {id}");
+            let detail = format!("this Idempotency-Key was used for another request, which created run {id}");
             Err(Error::Conflict(Code::IdempotencyConflict, detail))
         }
         RunCreated::Invalid { problems } => Err(missing_artifacts(problems)),
     }
 }
 
-/// The plan of a request, checked as far as that needs no database.
+/// The plan of a request, after all checks that need no database.
 pub(super) fn read_plan<'a>(body: &'a Value, limits: &Limits) -> Result<(&'a Value, Plan), Error> {
     let value = plan_of(body)?;
     let plan = plan::parse(value, limits).map_err(Error::Invalid)?;
@@ -96,7 +96,7 @@ fn plan_of(body: &Value) -> Result<&Value, Error> {
     object.get("plan").ok_or_else(|| Error::invalid("plan", "is missing"))
 }
 
-fn nodes(plan: &Plan) -> (Vec<NewStep<'_>>, Vec<NewEdge>) {
+fn steps_and_edges(plan: &Plan) -> (Vec<NewStep<'_>>, Vec<NewEdge>) {
     let ids: Vec<StepId> = plan.steps.iter().map(|_| StepId(Uuid::now_v7())).collect();
     let steps = plan.steps.iter().enumerate().map(|(index, step)| NewStep {
         id: ids[index],
@@ -119,13 +119,13 @@ fn nodes(plan: &Plan) -> (Vec<NewStep<'_>>, Vec<NewEdge>) {
     (steps.collect(), edges.collect())
 }
 
-/// The text of a Postgres array (PostgreSQL documentation, section 8.15.6): every element quoted.
+/// The text of a Postgres array with every element quoted (PostgreSQL documentation, section 8.15.6).
 fn array_text(elements: &[String]) -> String {
     let quoted = elements.iter().map(|element| format!("\"{}\"", element.replace('\\', "\\\\").replace('"', "\\\"")));
     format!("{{{}}}", quoted.collect::<Vec<_>>().join(","))
 }
 
-/// Artifacts of a workspace that are not there, in one order whichever query found them.
+/// The error for missing artifacts of a workspace, in the order of their paths.
 pub(super) fn missing_artifacts(mut problems: Vec<Problem>) -> Error {
     problems.sort_by(|one, other| one.path.cmp(&other.path));
     Error::Invalid(problems)

@@ -1,4 +1,4 @@
-//! Approve, reject, waive.
+//! Approves, rejects and waives gates.
 
 use super::wake;
 use crate::context::Ctx;
@@ -7,19 +7,20 @@ use crate::domain::GateStatus;
 use crate::error::{Code, Error};
 use crate::view::Gate;
 
-/// Decides a pending gate and wakes what becomes ready. A second decision is a conflict and changes nothing.
+/// Decides a pending gate and sends the wake-ups of steps that become ready. A second decision is a conflict and
+/// changes nothing.
 pub async fn decide_gate(ctx: &Ctx, decision: &GateDecision<'_>) -> Result<Gate, Error> {
     match gate::gate_decide(&ctx.db, decision).await? {
         GateDecided::Decided { gate, ready } => {
             wake(&ctx.queue, ready).await;
             Ok(gate)
         }
-        GateDecided::Conflict { gate } => Err(refusal(&gate)),
+        GateDecided::Conflict { gate } => Err(conflict(&gate)),
         GateDecided::NotFound => Err(Error::NotFound(format!("gate {}", decision.gate_id))),
     }
 }
 
-fn refusal(gate: &Gate) -> Error {
+fn conflict(gate: &Gate) -> Error {
     if gate.status == GateStatus::Pending {
         return Error::Conflict(Code::GateExpired, "the gate's time is over".to_owned());
     }

@@ -1,4 +1,4 @@
-//! The end of an attempt: what its outcome means for its step, and the record of it.
+//! The end of an attempt: turns its outcome into a finish, and records it.
 
 use std::slice;
 use std::time::Duration;
@@ -20,22 +20,23 @@ use crate::domain::{NewArtifact, NewEvent, Outcome, StepError, StepId, Verdict, 
 use crate::error::Error;
 use crate::telemetry;
 
-/// Between the tries to record an end.
-const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(1)];
+/// Delays between tries to record an end.
+const RETRY_DELAYS: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(1)];
 
-/// Longest message of an error that is kept, in bytes.
+/// Maximum length of an error's message. A longer one is cut.
 const MAX_MESSAGE_BYTES: usize = 4 << 10;
-/// Largest details of an error, payload of an event or metadata of an artifact, in bytes.
+/// Maximum size of an error's details, an event's payload or an artifact's metadata. Larger ones are replaced by a
+/// note.
 const MAX_DETAILS_BYTES: usize = 64 << 10;
 
-/// Turns an outcome into the record of an attempt's end. `jitter` is in 0..1.
-pub fn conclude(claimed: &Claimed, outcome: Outcome, outputs_limit: usize, jitter: f64) -> FinishItem {
+/// The finish of an attempt that ended with this outcome. `jitter` is in 0..1.
+pub fn finish_item(claimed: &Claimed, outcome: Outcome, outputs_limit: usize, jitter: f64) -> FinishItem {
     let policy =
         RetryPolicy { max_attempts: claimed.max_attempts, backoff: Duration::from_millis(claimed.backoff_ms.into()) };
     let (mut to, mut outputs, mut error, mut delay) = (FinishTo::Blocked, None, None, Duration::ZERO);
     match outcome.verdict {
         Verdict::Blocked => {}
-        Verdict::Succeeded(map) => match kept_outputs(&map, outputs_limit) {
+        Verdict::Succeeded(map) => match stored_outputs(&map, outputs_limit) {
             Ok(kept) => {
                 to = FinishTo::Succeeded;
                 outputs = Some(kept);
@@ -80,23 +81,23 @@ pub fn conclude(claimed: &Claimed, outcome: Outcome, outputs_limit: usize, jitte
     }
 }
 
-/// The text of outputs that can be stored and read back, or why there is none.
-fn kept_outputs(outputs: &Map<String, Value>, most_bytes: usize) -> Result<Box<RawValue>, String> {
+/// The JSON text of outputs within their limits, or why they cannot be stored.
+fn stored_outputs(outputs: &Map<String, Value>, max_bytes: usize) -> Result<Box<RawValue>, String> {
     let kept = serde_json::value::to_raw_value(outputs).map_err(|error| error.to_string())?;
     let Shape { bytes, depth, memory } = Shape::of(kept.get());
-    if bytes > most_bytes {
-        Err(format!("the outputs have {bytes} bytes; at most {most_bytes} are kept"))
+    if bytes > max_bytes {
+        Err(format!("the outputs have {bytes} bytes; at most {max_bytes} are kept"))
     } else if depth > MAX_JSON_DEPTH {
         Err(format!("the outputs are nested {depth} levels deep; at most {MAX_JSON_DEPTH} are kept"))
     } else if memory > MAX_JSON_MEMORY {
-        let most = MAX_JSON_MEMORY;
-        Err(format!("the outputs have so many parts that they take {memory} bytes of memory; at most {most} are kept"))
+        let max = MAX_JSON_MEMORY;
+        Err(format!("the outputs have so many parts that they take {memory} bytes of memory; at most {max} are kept"))
     } else {
         Ok(kept)
     }
 }
 
-/// An error that fits into rows, pages and terminals.
+/// The error with its texts cut to their limits.
 fn bounded(error: StepError) -> StepError {
     StepError {
         code: shortened(&error.code, 100),
@@ -105,7 +106,7 @@ fn bounded(error: StepError) -> StepError {
     }
 }
 
-/// A value that is kept whole, or a note of its size in its place.
+/// The value, or a note with its size if it exceeds the limits.
 fn bounded_value(value: Value) -> Value {
     let bytes = json_bytes(&value);
     if bytes <= MAX_DETAILS_BYTES && json_depth(&value) <= MAX_JSON_DEPTH {
@@ -114,33 +115,33 @@ fn bounded_value(value: Value) -> Value {
     json!({"omitted": format!("{bytes} bytes are too many, or too deeply nested, to be kept")})
 }
 
-/// The end of an attempt that waits for its record, and the span that its log lines belong to.
-pub struct End {
+/// The end of an attempt that is not recorded yet, and the span of its log lines.
+pub struct AttemptEnd {
     pub item: FinishItem,
     pub span: Span,
 }
 
-/// What became of a batch of ends.
+/// Result of recording a batch of ends.
 #[derive(Debug, Default)]
 pub struct Recorded {
     /// Steps that the invocation continues with.
     pub claimed: Vec<Claimed>,
-    /// Wake-ups that are owed now.
+    /// Wake-ups to send.
     pub ready: Vec<WakeUp>,
-    /// Steps whose end could not be recorded: their attempts are recovered after the lease.
+    /// Steps whose end could not be recorded. The sweeper recovers them after their lease.
     pub unrecorded: Vec<StepId>,
 }
 
 impl Recorded {
-    /// What a commit brought; `note` sees each end.
-    pub fn of(finishes: Finishes, note: impl FnMut(&Finished)) -> Self {
-        finishes.items.iter().for_each(note);
+    /// The result of a commit. Calls `log` for each end.
+    pub fn of(finishes: Finishes, log: impl FnMut(&Finished)) -> Self {
+        finishes.items.iter().for_each(log);
         Self { claimed: finishes.claimed, ready: finishes.ready, unrecorded: Vec::new() }
     }
 }
 
-/// Logs how an attempt ended, in the span that is current.
-pub fn note_finished(item: &FinishItem, finished: &Finished) {
+/// Logs how an attempt ended, in the current span.
+pub fn log_finished(item: &FinishItem, finished: &Finished) {
     let (status, code) = (finished.status, item.error.as_ref().map(|error| error.code.as_str()));
     match finished.result {
         FinishResult::Finished => info!(%status, code, "finished"),
@@ -149,11 +150,11 @@ pub fn note_finished(item: &FinishItem, finished: &Finished) {
     }
 }
 
-/// Records ends of attempts in one round trip, and again when the database is away for a moment. `next` says, for a call
-/// of that name, what is left of the invocation that can continue.
-pub async fn record_ends(ctx: &Ctx, ends: Vec<End>, next: impl Fn(Uuid) -> Continuation) -> Recorded {
-    let (items, spans): (Vec<_>, Vec<_>) = ends.into_iter().map(|End { item, span }| (item, span)).unzip();
-    match finish_patiently(ctx, &items, &next).await {
+/// Records ends of attempts in one round trip, with retries while the database is unavailable. `next` gives the
+/// continuation for a call id and the rest of the invocation.
+pub async fn record_ends(ctx: &Ctx, ends: Vec<AttemptEnd>, next: impl Fn(Uuid) -> Continuation) -> Recorded {
+    let (items, spans): (Vec<_>, Vec<_>) = ends.into_iter().map(|AttemptEnd { item, span }| (item, span)).unzip();
+    match finish_with_retries(ctx, &items, &next).await {
         Ok(finishes) => {
             for (item, span) in items.iter().zip(&spans) {
                 record_late_usage(ctx, item, &finishes).instrument(span.clone()).await;
@@ -161,19 +162,18 @@ pub async fn record_ends(ctx: &Ctx, ends: Vec<End>, next: impl Fn(Uuid) -> Conti
             Recorded::of(finishes, |finished| {
                 let ended = items.iter().zip(&spans).find(|(item, _)| item.step_id == finished.step_id);
                 if let Some((item, span)) = ended {
-                    span.in_scope(|| note_finished(item, finished));
+                    span.in_scope(|| log_finished(item, finished));
                 }
             })
         }
         Err(error @ Error::Unavailable { .. }) => {
             telemetry::report(&error, "record the ends of attempts");
             for span in &spans {
-                span.in_scope(note_unrecorded);
+                span.in_scope(log_unrecorded);
             }
             Recorded { unrecorded: items.iter().map(|item| item.step_id).collect(), ..Recorded::default() }
         }
-        // What one of them says cannot be stored: that must not keep the others from being recorded, nor the step itself
-        // from ending.
+        // One of them cannot be stored. Record each by itself, so that the others are recorded and its step ends too.
         Err(_) => {
             let mut recorded = Recorded::default();
             for (item, span) in items.into_iter().zip(spans) {
@@ -187,7 +187,7 @@ pub async fn record_ends(ctx: &Ctx, ends: Vec<End>, next: impl Fn(Uuid) -> Conti
     }
 }
 
-/// Records one end; where the database refuses it, that it cannot be stored.
+/// Records one end. If the database refuses it, records a failure instead.
 async fn record_alone(ctx: &Ctx, item: FinishItem, next: impl Fn(Uuid) -> Continuation) -> Recorded {
     let id = item.step_id;
     let mut recorded = record_one(ctx, &item, &next).await;
@@ -197,49 +197,49 @@ async fn record_alone(ctx: &Ctx, item: FinishItem, next: impl Fn(Uuid) -> Contin
         recorded = record_one(ctx, &unrecordable(item, error), &next).await;
     }
     recorded.unwrap_or_else(|_| {
-        note_unrecorded();
+        log_unrecorded();
         Recorded { unrecorded: vec![id], ..Recorded::default() }
     })
 }
 
 async fn record_one(ctx: &Ctx, item: &FinishItem, next: impl Fn(Uuid) -> Continuation) -> Result<Recorded, Error> {
-    let finishes = finish_patiently(ctx, slice::from_ref(item), next)
+    let finishes = finish_with_retries(ctx, slice::from_ref(item), next)
         .await
         .inspect_err(|error| telemetry::report(error, "record the end of an attempt"))?;
     record_late_usage(ctx, item, &finishes).await;
-    Ok(Recorded::of(finishes, |finished| note_finished(item, finished)))
+    Ok(Recorded::of(finishes, |finished| log_finished(item, finished)))
 }
 
-fn note_unrecorded() {
+fn log_unrecorded() {
     warn!("the end was not recorded: the step is recovered after its lease");
 }
 
-/// Records what an attempt spent whose finish came too late: the money is gone, whoever owns the step now.
+/// Records the usage events of an attempt whose finish was stale, because the tokens are paid for anyway.
 async fn record_late_usage(ctx: &Ctx, item: &FinishItem, finishes: &Finishes) {
-    let spent = item.events.iter().any(|event| event.kind == USAGE_EVENT);
+    let has_usage = item.events.iter().any(|event| event.kind == USAGE_EVENT);
     let is_late = |end: &Finished| end.step_id == item.step_id && end.result == FinishResult::Stale;
-    if spent
+    if has_usage
         && finishes.items.iter().any(is_late)
         && let Err(error) = step::attempt_usage_record(&ctx.db, item).await
     {
-        telemetry::report(&error, "record what a late attempt spent");
+        telemetry::report(&error, "record the usage of a late attempt");
     }
 }
 
-async fn finish_patiently(
+async fn finish_with_retries(
     ctx: &Ctx,
     items: &[FinishItem],
     next: impl Fn(Uuid) -> Continuation,
 ) -> Result<Finishes, Error> {
-    let (call, mut pauses) = (Uuid::new_v4(), PAUSES.iter());
+    let (call, mut delays) = (Uuid::new_v4(), RETRY_DELAYS.iter());
     loop {
-        // The same call each time, with what is left then.
+        // The same call id each time, with the current rest of the invocation.
         let error = match step::steps_finish(&ctx.db, items, Some(&next(call))).await {
             Ok(finishes) => return Ok(finishes),
             Err(error) => error,
         };
-        match pauses.next().filter(|_| matches!(error, Error::Unavailable { .. })) {
-            Some(pause) => sleep(*pause).await,
+        match delays.next().filter(|_| matches!(error, Error::Unavailable { .. })) {
+            Some(delay) => sleep(*delay).await,
             None => return Err(error),
         }
     }

@@ -1,4 +1,4 @@
-//! The verbs: each is one transition of the database and, after its commit, the wake-ups that it owes.
+//! The operations of the control plane. Each calls one transition and sends its wake-ups after the commit.
 
 pub mod check_plan;
 pub mod control_run;
@@ -11,7 +11,7 @@ use tracing::warn;
 
 use crate::queue::{Queue, WakeUp};
 
-/// Sends wake-ups after a commit. What cannot be sent is owed: the sweeper sends it, so this is no failure of the verb.
+/// Sends wake-ups after a commit. A failure is only logged, because the sweeper sends what was not sent.
 pub(crate) async fn wake(queue: &Queue, ready: Vec<WakeUp>) {
     if ready.is_empty() {
         return;

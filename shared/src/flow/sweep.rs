@@ -1,4 +1,4 @@
-//! Recovery of what stalled. Takes no input; any number may run at once.
+//! Recovery of stalled runs and steps. Takes no input. Several sweeps may run concurrently.
 
 use serde::Serialize;
 use tracing::info;
@@ -8,12 +8,12 @@ use crate::db::sweep::{self, Sweep};
 use crate::error::Error;
 use crate::telemetry;
 
-/// Most things of a kind that one round recovers (wake-ups: for each handler).
+/// Maximum number of rows that one round recovers (for wake-ups: of each handler).
 const LIMIT: i32 = 500;
-/// Most rounds of one kind in one sweep; the next sweep is a minute away.
+/// Maximum number of rounds for one kind. The next sweep does the rest.
 const ROUNDS: usize = 20;
 
-/// What a sweep did, by kind.
+/// Result of a sweep, by kind.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
     pub runs_timed_out: u64,
@@ -22,8 +22,7 @@ pub struct Report {
     pub wakeups_sent: u64,
 }
 
-/// Sweeps everything once. A kind that fails does not keep the others from being swept; each failure is logged,
-/// and the last one returned.
+/// Sweeps every kind once. If one fails, the others are still swept. Logs each failure and returns the last one.
 pub async fn sweep(ctx: &Ctx) -> Result<Report, Error> {
     let mut report = Report::default();
     let mut failure = None;

@@ -1,5 +1,5 @@
-//! Checks for every route: the path is readable, query string and body are what the route takes, and no page of another
-//! site sent the request. A route declares what it takes, and its handler gets nothing else.
+//! Checks before every route: the path is readable, the query string and body are what the route takes, and no page of
+//! another site sent the request. A route declares what it takes, and its handler gets nothing else.
 
 use axum::body::{self, Bytes};
 use axum::extract::{Request, State};
@@ -38,7 +38,7 @@ pub enum BodyKind {
     Form(&'static [&'static str]),
 }
 
-/// Why a request is refused before its route.
+/// Why a request is refused before it reaches its route.
 enum Refusal {
     TooLarge(usize),
     /// The content type that the body should have.
@@ -65,7 +65,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// Passes a request to its route, or answers why not.
+/// Passes a request to its route, or refuses it.
 pub(super) async fn admit(State(takes): State<Takes>, request: Request, next: Next) -> Response {
     match admitted(takes, request).await {
         Ok(request) => next.run(request).await,

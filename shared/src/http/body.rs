@@ -26,7 +26,7 @@ const MAX_INEXACT: usize = 100;
 
 static EMPTY: LazyLock<Value> = LazyLock::new(|| Value::Object(Map::new()));
 
-/// A request's body: a JSON object or nothing. Everything else was refused before.
+/// A request's body: a JSON object or nothing. Anything else was refused earlier.
 #[derive(Debug, Clone, Default)]
 pub struct Body(Arc<Value>);
 
@@ -44,8 +44,8 @@ impl Body {
         if self.0.is_object() { Ok(&self.0) } else { Err(not_an_object()) }
     }
 
-    /// Reads the fields of the object, which must exist, with `read`. `known` lists all fields. Null counts as no
-    /// field.
+    /// Reads the fields of the object with `read`. `known` lists all fields. Null counts as absent. An error if there
+    /// is no body.
     pub fn read<'a, T>(
         &'a self,
         known: &'static [Names],
@@ -54,12 +54,12 @@ impl Body {
         fields::read(self.object()?, "", known, Null::Absent, read).map_err(Error::Invalid)
     }
 
-    /// The actor. No body counts as `{}`.
+    /// The actor. A missing body counts as `{}`.
     pub fn only_actor(&self) -> Result<String, Error> {
         self.read_if_any(&[ACTOR], |fields| Some(actor(fields)))
     }
 
-    /// The same as `read`, but no body counts as `{}`.
+    /// The same as `read`, but a missing body counts as `{}`.
     pub fn read_if_any<'a, T>(
         &'a self,
         known: &'static [Names],
@@ -96,7 +96,7 @@ pub const REASON: Names = &["reason"];
 pub const MAX_REASON_CHARS: usize = 2_000;
 pub(super) const MAX_ACTOR_CHARS: usize = 200;
 
-/// The actor, as it is recorded. Until identity exists it is the given name, else `anonymous`.
+/// The actor to record. Until identity exists, it is the given name, or `anonymous` without one.
 pub fn actor(fields: &mut Fields<'_, '_>) -> String {
     if fields.value("actor").is_none() {
         return "anonymous".to_owned();
@@ -115,14 +115,14 @@ pub fn reason(fields: &mut Fields<'_, '_>) -> Option<String> {
     fields.text("reason", Most::Chars(MAX_REASON_CHARS)).map(str::to_owned)
 }
 
-/// Parses the body as JSON. An empty body is `null`. Refuses repeated keys in an object (parsers disagree about which
-/// one counts), and nesting that could not be read back inside a larger document.
+/// Parses the body as JSON. An empty body is `null`. Refuses repeated keys in an object, because parsers disagree about
+/// which one counts, and nesting that could not be read back inside a larger document.
 pub fn json_body(bytes: &Bytes) -> Result<Value, Error> {
     if bytes.is_empty() {
         return Ok(Value::Null);
     }
     let too_deep = || Error::invalid("", format!("the body is nested deeper than {MAX_JSON_DEPTH} levels"));
-    // Check before parsing: a short text can contain very many small objects.
+    // Check before parsing, because a short text can contain very many small objects.
     if let Ok(text) = std::str::from_utf8(bytes) {
         let memory = Shape::of(text).memory;
         if memory > MAX_BODY_MEMORY {
@@ -132,7 +132,7 @@ pub fn json_body(bytes: &Bytes) -> Result<Value, Error> {
         }
     }
     let value: Value = serde_json::from_slice(bytes).map_err(|error| {
-        // The parser's limit is higher than ours.
+        // The parser has a limit of its own, which is higher than MAX_JSON_DEPTH.
         if error.to_string().starts_with("recursion limit exceeded") {
             return too_deep();
         }
@@ -141,7 +141,7 @@ pub fn json_body(bytes: &Bytes) -> Result<Value, Error> {
     if json_depth(&value) > MAX_JSON_DEPTH {
         return Err(too_deep());
     }
-    // Inexact numbers and repeated keys are only visible in the text.
+    // Only the text shows inexact numbers and repeated keys.
     numbers_are_exact(bytes)?;
     let mut twice = None;
     let read = Once { twice: &mut twice, place: Place::Root("") };
@@ -166,7 +166,7 @@ fn numbers_are_exact(bytes: &Bytes) -> Result<(), Error> {
     if problems.is_empty() { Ok(()) } else { Err(Error::Invalid(problems)) }
 }
 
-/// Reads a value without keeping it. Stops at a repeated key, and records its place.
+/// Reads a value and discards it. Stops at a repeated key, and records its path.
 struct Once<'a> {
     twice: &'a mut Option<String>,
     place: Place<'a>,

@@ -1,5 +1,5 @@
-//! What the API's document, `openapi.json`, says of a route beside what the route itself declares. Only the tests that
-//! make the document use it.
+//! Describes routes for `openapi.json`: what a route does not declare itself. Only the tests that write the document
+//! use it.
 
 use axum::http::Method;
 use schemars::JsonSchema;
@@ -37,7 +37,7 @@ impl Default for Schemas {
 }
 
 impl Schemas {
-    /// A reference to the schema of a type, which is kept.
+    /// A reference to the schema of a type. The schema is kept.
     pub fn of<T: JsonSchema>(&mut self) -> Value {
         self.0.subschema_for::<T>().to_value()
     }
@@ -47,7 +47,7 @@ impl Schemas {
         json!({"type": "array", "items": self.of::<T>()})
     }
 
-    /// The schema of `{"plan": {...}}`, with the default limits. That of the plan and its parts are kept.
+    /// The schema of `{"plan": {...}}`, with the default limits. Keeps the schemas of the plan and its parts.
     pub fn plan(&mut self) -> Value {
         let place = format!("#{PLACE}");
         let parts = plan_schema::definitions(&Limits::default(), &place);
@@ -60,7 +60,7 @@ impl Schemas {
         })
     }
 
-    /// The schemas that were kept.
+    /// The kept schemas.
     pub fn kept(mut self) -> Map<String, Value> {
         self.0.take_definitions(true)
     }
@@ -80,9 +80,9 @@ pub struct Operation {
     /// Schemas of parameters that have another meaning than elsewhere.
     pub parameters: Vec<(&'static str, Value)>,
     pub body: Option<RequestBody>,
-    /// Without problems.
+    /// Answers that are not problems.
     pub answers: Vec<Answer>,
-    /// Codes of its problems, besides those that follow from its method and path.
+    /// Codes of its problems, apart from those that follow from its method and path.
     pub codes: Vec<Code>,
 }
 
@@ -109,9 +109,9 @@ pub struct Answer {
     pub about: &'static str,
     /// None if there is no body.
     pub schema: Option<Value>,
-    /// Names of its headers, besides `x-request-id`.
+    /// Names of its headers, apart from `x-request-id`.
     pub headers: Vec<&'static str>,
-    /// Where `tests/tests/functions/shapes` has one: the file, and the name in it.
+    /// A recorded example in `tests/tests/functions/shapes`: the file, and the name in it.
     pub example: Option<(&'static str, &'static str)>,
 }
 
@@ -127,7 +127,7 @@ impl Operation {
         Self { method, path, id, group, summary, headers, parameters, body: None, answers, codes }
     }
 
-    /// Adds an answer. The calls that follow describe it.
+    /// Adds an answer. `with` and `example` describe it further.
     #[must_use]
     pub fn answers(mut self, status: u16, about: &'static str, schema: impl Into<Option<Value>>) -> Self {
         let schema = schema.into();
@@ -135,14 +135,14 @@ impl Operation {
         self
     }
 
-    /// The last answer has this header.
+    /// Adds a header to the last answer.
     #[must_use]
     pub fn with(mut self, header: &'static str) -> Self {
         self.answers.iter_mut().last().into_iter().for_each(|answer| answer.headers.push(header));
         self
     }
 
-    /// The last answer has a recorded example.
+    /// Adds a recorded example to the last answer.
     #[must_use]
     pub fn example(mut self, file: &'static str, name: &'static str) -> Self {
         self.answers.iter_mut().last().into_iter().for_each(|answer| answer.example = Some((file, name)));
@@ -182,7 +182,7 @@ impl Operation {
     }
 }
 
-/// The schema of an object with the fields of its reader. Other spellings of a field are deprecated.
+/// The schema of an object with the fields of its reader. Earlier names of a field are deprecated.
 pub fn object(known: &[Names], required: &[&str], describe: impl Fn(&str) -> Value) -> Value {
     let (mut properties, mut rules) = (Map::new(), Vec::new());
     for names in known {

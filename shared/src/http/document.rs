@@ -8,7 +8,7 @@ use crate::error::{Code, Problem};
 #[derive(Debug, Clone, Serialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct ProblemDocument {
-    /// Path of the code's section on the page of errors.
+    /// Address of the code's section in `/docs/errors`.
     #[serde(rename = "type")]
     pub kind: String,
     /// The status in words.
@@ -18,10 +18,10 @@ pub struct ProblemDocument {
     pub code: Code,
     /// For people.
     pub detail: String,
-    /// The wrong places of the input, at most 100 of them.
+    /// Problems of the input, at most 100.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<Problem>,
-    /// How many more there are.
+    /// Number of further problems.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub more: Option<usize>,
     /// Finds the request in the log.

@@ -1,14 +1,14 @@
 //! Cleans events of API Gateway before `lambda_http` turns them into requests.
 //!
 //! `lambda_http` builds the request's URL from the client's `Host` and `X-Forwarded-Proto`, and panics if the result is
-//! not a URL. Each such request would get a 502 and end the process.
+//! not a URL. Such a request would get a 502 and end the process.
 
 use axum::http::uri::{PathAndQuery, Uri};
 use axum::http::{HeaderMap, HeaderName, header};
 use lambda_http::request::LambdaRequest;
 use url::Url;
 
-/// Removes from an event what would cause a panic. The rest gets a problem document in the usual way.
+/// Removes from an event what would cause a panic. Routes then refuse the request with a problem document.
 pub fn mend(mut event: LambdaRequest) -> LambdaRequest {
     match &mut event {
         LambdaRequest::ApiGatewayV1(event) => {

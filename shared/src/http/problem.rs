@@ -1,4 +1,4 @@
-//! Problem documents (RFC 9457) of bounded size: the client's own words are shortened.
+//! Problem documents (RFC 9457) of bounded size: texts from the client are shortened.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -10,7 +10,7 @@ use crate::error::{Code, Error, Problem};
 use crate::telemetry;
 
 const PROBLEM_JSON: &str = "application/problem+json";
-/// Most entries of `errors`, and their most bytes in total. So a document stays well below 64 KiB.
+/// Maximum number of entries of `errors`, and their maximum size in total. So a document stays well below 64 KiB.
 const MAX_ERRORS: usize = 100;
 const MAX_ERRORS_BYTES: usize = 40 << 10;
 const MAX_PATH_BYTES: usize = 300;
@@ -65,8 +65,8 @@ pub fn detail_of(response: &Response) -> Option<&str> {
     response.extensions().get::<Document>().map(|document| document.0.detail.as_str())
 }
 
-/// Adds to a problem document what the request alone knows: its id, and the base path of links. An error answer that we did
-/// not write becomes a problem document, because libraries below the routes answer in plain text.
+/// Adds to a problem document the request's id, and the base path to its links. Replaces an error answer that we did not
+/// write by a problem document, because libraries below the routes answer in plain text.
 pub(super) fn completed(mut response: Response, id: &str, base_path: &BasePath, is_head: bool) -> Response {
     let status = response.status();
     let is_error = status.is_client_error() || status.is_server_error();
@@ -113,7 +113,7 @@ fn listed(errors: &[Problem]) -> Vec<Problem> {
         .collect()
 }
 
-/// A client's text as it is shown: shortened, and without control characters.
+/// A client's text for an answer: shortened, and without control characters.
 pub fn shown(text: &str, most: usize) -> String {
     shortened(text, most).replace(char::is_control, "\u{fffd}")
 }

@@ -1,4 +1,4 @@
-//! Query strings and forms: pairs that the route knows, each at most once, in valid UTF-8.
+//! Query strings and forms: pairs that the route declares, each at most once, in valid UTF-8.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -21,14 +21,14 @@ use crate::error::{Error, Problem};
 /// Rows on a page if the client gives no limit.
 pub const DEFAULT_LIMIT: i64 = 100;
 pub(super) const MAX_LIMIT: i64 = 1_000;
-/// Most problems that are reported for one query string or form.
+/// Maximum number of problems that are reported for one query string or form.
 const MAX_PROBLEMS: usize = 1_000;
 
-/// The pairs of a request's query string. Unknown ones were refused before.
+/// The pairs of a request's query string. Unknown ones were refused earlier.
 #[derive(Debug, Clone, Default)]
 pub struct Query(Arc<BTreeMap<String, String>>);
 
-/// The pairs of a posted form. Unknown ones were refused before.
+/// The pairs of a posted form. Unknown ones were refused earlier.
 #[derive(Debug, Clone, Default)]
 pub struct Form(Arc<Value>);
 
@@ -84,7 +84,7 @@ impl Form {
         self.0[name].as_str().unwrap_or_default()
     }
 
-    /// What `read` makes of the fields that are filled in; `known` lists them all.
+    /// Reads the fields that are not empty with `read`. `known` lists all fields.
     pub fn read<'a, T>(
         &'a self,
         known: &'static [Names],
@@ -101,7 +101,7 @@ pub fn next_link(target: &str, after: &str, limit: i64) -> Option<(HeaderName, H
     HeaderValue::from_str(&value).ok().map(|value| (header::LINK, value))
 }
 
-/// A page of a list, with a `Link` to the next page after the row `next`, if there is one.
+/// A page of a list. With `next`, adds a `Link` to the page after that row.
 pub fn page_of(page: impl Serialize, next: Option<impl Display>, limit: i64) -> Response {
     let link = next.and_then(|next| next_link("", &next.to_string(), limit));
     let mut response = Json(page).into_response();
@@ -144,7 +144,7 @@ fn pairs(text: &str, known: &[&str], what: &str) -> Result<BTreeMap<String, Stri
     if problems.is_empty() { Ok(pairs) } else { Err(Error::Invalid(problems)) }
 }
 
-/// `None` for an invalid escape, for bytes that are not UTF-8, and for NUL, which no value contains.
+/// `None` for an invalid escape, for bytes that are not UTF-8, and for NUL.
 fn decoded(text: &str) -> Option<String> {
     let escapes = text.split('%').skip(1);
     for escape in escapes {

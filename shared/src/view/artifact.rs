@@ -1,4 +1,4 @@
-//! Artifacts, and uploads that become one.
+//! Artifacts and uploads.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::Omitted;
 use crate::domain::{ArtifactId, RunId, StepId, TenantId, Timestamp};
 
-/// A stored object. One that was uploaded before any run has neither run, step nor attempt.
+/// A stored object. An uploaded one has no run, step and attempt.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Artifact {
@@ -18,7 +18,7 @@ pub struct Artifact {
     pub step_id: Option<StepId>,
     pub attempt: Option<u32>,
     pub name: String,
-    /// What it is to the control plane: `text`, `gate_evidence`, `workspace`.
+    /// `text`, `code`, `gate_evidence` or `workspace`.
     #[serde(rename = "type")]
     pub kind: String,
     /// `s3://bucket/key`.
@@ -31,7 +31,7 @@ pub struct Artifact {
     pub created_at: Timestamp,
 }
 
-/// An artifact in a list of its run. Large metadata is null and `metadata_omitted` says so.
+/// An artifact in a list. Large metadata is null, and `metadata_omitted` gives its size and address.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct ArtifactSummary {
@@ -51,7 +51,7 @@ pub struct ArtifactSummary {
     pub created_at: Timestamp,
 }
 
-/// A page of artifacts in the order of their making.
+/// A page of artifacts, oldest first.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct ArtifactPage {
@@ -60,16 +60,16 @@ pub struct ArtifactPage {
     pub next: Option<ArtifactId>,
 }
 
-/// Where a workspace's bytes go.
+/// A signed upload of a workspace.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Upload {
-    /// Goes into a plan's `workspace`.
+    /// The id to put into a plan's `workspace`.
     pub id: ArtifactId,
     pub uri: String,
-    /// Takes exactly the bytes with the sha256 that was named, by PUT.
+    /// PUT the bytes here. Only those with the announced sha256 are accepted.
     pub upload_url: String,
-    /// What the PUT must send along.
+    /// Headers that the PUT must have.
     pub headers: BTreeMap<String, String>,
     pub expires_in_s: u64,
 }

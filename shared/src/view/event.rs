@@ -5,13 +5,13 @@ use serde_json::value::RawValue;
 
 use crate::domain::{RunId, StepId, Timestamp};
 
-/// A fact of a run's timeline.
+/// An event of a run's timeline.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Event {
     pub id: i64,
     pub run_id: RunId,
-    /// From 1 without gaps; `after` of the page that follows.
+    /// Sequence number from 1, without gaps. The last one is `after` of the next page.
     pub seq: i64,
     pub step_id: Option<StepId>,
     /// The step's name.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::gate::Decision;
 use crate::domain::{GateId, GateStatus, RunId, StepId, Timestamp};
 
-/// A barrier in front of a step or of a run's end.
+/// A gate before a step or before a run's end.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Gate {
@@ -13,11 +13,11 @@ pub struct Gate {
     pub run_id: RunId,
     /// Null for a gate of the run itself.
     pub step_id: Option<StepId>,
-    /// `manual:deploy`, `gate:lint`, or what its author called it.
+    /// `manual:deploy`, `gate:lint`, or any name given to `POST /gates`.
     pub gate_type: String,
     pub status: GateStatus,
     pub on_pass: OnPass,
-    /// The run's generation that it belongs to.
+    /// The generation of the run that it belongs to.
     pub generation: u32,
     pub evidence_uri: Option<String>,
     pub reason: Option<String>,
@@ -26,11 +26,11 @@ pub struct Gate {
     pub expires_at: Option<Timestamp>,
     pub created_at: Timestamp,
     pub decided_at: Option<Timestamp>,
-    /// Null while nobody has decided.
+    /// Null until somebody decides.
     pub decision: Option<GateDecision>,
 }
 
-/// What somebody decided about a gate.
+/// A decision about a gate.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct GateDecision {
@@ -40,15 +40,15 @@ pub struct GateDecision {
     pub created_at: Timestamp,
 }
 
-/// What passing does.
+/// What happens when the gate passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OnPass {
-    /// The step that waits has succeeded.
+    /// The waiting step succeeds.
     Finish,
-    /// The step that waits is ready again.
+    /// The waiting step becomes ready again.
     Resume,
-    /// One thing less stands before the step or the run's end.
+    /// The step, or the end of the run, has one blocker less.
     Release,
 }

@@ -1,8 +1,8 @@
-//! Plans that were checked and not posted.
+//! Checked plans.
 
 use serde::{Deserialize, Serialize};
 
-/// A plan that `POST /runs` would accept, with everything that it leaves to defaults.
+/// A plan that `POST /runs` would accept, with its defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct PlanChecked {
@@ -20,13 +20,13 @@ pub struct CheckedStep {
     pub tool: String,
     /// The handler that serves the tool.
     pub handler: String,
-    /// 0 if the step starts at once; else one more than the highest level of the steps that it waits for.
+    /// 0 if the step starts at once, else one more than the highest level of its parents.
     pub level: usize,
-    /// Names of the steps that it waits for, in the order listed.
+    /// Names of its parents, in the order of the plan.
     pub depends_on: Vec<String>,
-    /// What its inputs take from the outputs of steps upstream.
+    /// References of its inputs to outputs of steps upstream.
     pub references: Vec<OutputReference>,
-    /// How long one attempt may take, in seconds; null if nothing but the tool limits it.
+    /// How long one attempt may take, in seconds. Null for a manual step whose gate never expires.
     pub timeout_s: Option<u32>,
     pub max_attempts: u32,
     pub backoff_ms: u32,
@@ -37,6 +37,6 @@ pub struct CheckedStep {
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct OutputReference {
     pub step: String,
-    /// Keys of objects and positions in lists; empty for the whole outputs.
+    /// Keys of objects and positions in lists. Empty for the whole outputs.
     pub path: Vec<String>,
 }

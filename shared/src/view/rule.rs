@@ -1,4 +1,4 @@
-//! Rules of `db_write`, and what stands behind a table's name.
+//! Rules of `db_write`, and definitions of tables.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,8 @@ use uuid::Uuid;
 use crate::domain::Timestamp;
 use crate::domain::rule::Op;
 
-/// A table's rule as it is stored. One that was written by hand may lack parts, or hold what no rule may hold; `db_write`
-/// refuses such a rule, and this shows what is in it.
+/// A table's rule as stored. A rule that was written with SQL may be malformed. `db_write` refuses such a rule, but it
+/// is shown as it is.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Rule {
@@ -35,7 +35,7 @@ pub struct Rule {
     pub updated_at: Timestamp,
 }
 
-/// A page of rules by the name of their table.
+/// A page of rules, ordered by table name.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct RulePage {
@@ -44,15 +44,15 @@ pub struct RulePage {
     pub next: Option<Uuid>,
 }
 
-/// A rule with what it meets.
+/// A rule, the table's current definition, and the latest changes of the rule.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct RuleDetail {
     #[serde(flatten)]
     pub rule: Rule,
-    /// Null when there is no such table.
+    /// Null if there is no such table.
     pub target: Option<Target>,
-    /// The newest first.
+    /// Newest first.
     pub changes: Vec<RuleChange>,
 }
 
@@ -69,7 +69,7 @@ pub struct RuleChange {
     pub timestamp: Timestamp,
 }
 
-/// A rule that is gone.
+/// A deleted rule.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct RuleDeleted {
@@ -78,38 +78,39 @@ pub struct RuleDeleted {
     pub result: String,
 }
 
-/// A table as the catalog knows it. Two of them are equal only if nothing changed that a rule relies on.
+/// The definition of a table in the catalog, as far as a rule relies on it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Target {
     pub oid: i64,
     /// `schema.table`.
     pub table: String,
-    /// `relkind` of `pg_class`.
+    /// `relkind` in `pg_class`.
     pub kind: char,
     /// Whether the server counts changed rows.
     pub counts: bool,
-    /// The table, its partitions and whoever inherits from it.
+    /// The table, its partitions, and the tables that inherit from it.
     pub members: Vec<String>,
     pub inherited: bool,
     /// Tables of closed schemas that a view or a cascade reaches.
     pub closed: Vec<String>,
-    /// Views behind the name that read with their owner's rights.
+    /// Views that read with their owner's rights.
     pub definer_views: Vec<String>,
-    /// Enabled triggers and rewrite rules on everything that is reached, with the sha256 of their definitions.
+    /// Enabled triggers and rewrite rules of all tables that a write reaches, with the sha256 of their definitions.
     pub triggers: BTreeMap<String, String>,
-    /// Triggers among them that could run after everything was counted.
+    /// Those triggers that could run after rows were counted.
     pub deferrable: Vec<String>,
     pub foreign_keys: Vec<ForeignKey>,
 }
 
-/// A foreign key that changes its own side when the other one changes.
+/// A foreign key, and what it does to its child when the parent changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct ForeignKey {
     pub parent: String,
     pub child: String,
-    /// `confdeltype` and `confupdtype` of `pg_constraint`: c cascade, n set null, d set default, a and r nothing.
+    /// `confdeltype` in `pg_constraint`: c cascade, n set null, d set default, a no action, r restrict. `on_update` is
+    /// the same for `confupdtype`.
     pub on_delete: char,
     pub on_update: char,
     pub parent_columns: Vec<String>,

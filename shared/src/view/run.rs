@@ -13,15 +13,15 @@ pub struct Run {
     pub id: RunId,
     pub status: RunStatus,
     pub goal: String,
-    /// As it was posted; null where `plan_omitted` says so.
+    /// The plan as posted. Null if it is too large; then `plan_omitted` gives its size and address.
     pub plan: Option<Box<RawValue>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan_omitted: Option<Omitted>,
     /// sha256 of the plan's canonical JSON (RFC 8785), in lower-case hex.
     pub plan_digest: String,
-    /// 1, and one more with each retry.
+    /// 1 for a new run. Each retry adds one.
     pub generation: u32,
-    /// Why it failed when no step did.
+    /// Why the run failed, if no step failed.
     pub failure: Option<Failure>,
     pub timeout_s: Option<u32>,
     pub deadline_at: Option<Timestamp>,
@@ -69,7 +69,7 @@ pub struct RunDetail {
     pub artifacts_next: Option<ArtifactId>,
 }
 
-/// A run that exists now.
+/// A created run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct RunCreated {
@@ -82,19 +82,19 @@ pub struct RunCreated {
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct RunChange {
     pub id: RunId,
-    /// The run's state now.
+    /// The run's current status.
     pub status: RunStatus,
     pub result: Changed,
-    /// Cancel: names of the steps that had not started and never will.
+    /// Cancel: names of the steps that will not start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<Vec<String>>,
-    /// Cancel: names of the steps that were at work, and whose results will not count.
+    /// Cancel: names of the steps that were running. Their results do not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub was_running: Option<Vec<String>>,
-    /// Pause: names of the steps at work, whose ends will be recorded.
+    /// Pause: names of the running steps. Their results count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub still_running: Option<Vec<String>>,
-    /// Retry: the generation that starts now.
+    /// Retry: the new generation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<u32>,
 }
@@ -108,7 +108,7 @@ pub enum Changed {
     Paused,
     Resumed,
     Retried,
-    /// It was so before.
+    /// The run was already in this state.
     Unchanged,
 }
 
@@ -119,12 +119,12 @@ pub struct Lineage {
     pub run_id: RunId,
     pub nodes: Vec<LineageNode>,
     pub edges: Vec<LineageEdge>,
-    /// Whether it is larger than what is shown.
+    /// True if the lineage has more nodes or edges than are shown.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub truncated: bool,
 }
 
-/// An artifact of a lineage. One that was uploaded has no run and no step.
+/// An artifact of a lineage. An uploaded one has no run and no step.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct LineageNode {

@@ -1,4 +1,4 @@
-//! Steps, and why one waits.
+//! Steps, and what one waits for.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -6,7 +6,8 @@ use serde_json::value::RawValue;
 use super::Omitted;
 use crate::domain::{GateId, GateStatus, RunStatus, StepId, StepStatus, Timestamp};
 
-/// A step. In lists, large inputs and outputs are null and `.._omitted` says so.
+/// A step. In lists, large inputs and outputs are null, and `inputs_omitted` and `outputs_omitted` give their size and
+/// address.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Step {
@@ -14,7 +15,7 @@ pub struct Step {
     pub name: String,
     pub tool: String,
     pub status: StepStatus,
-    /// As posted: references stand in it.
+    /// The inputs as posted, with references.
     pub inputs: Option<Box<RawValue>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inputs_omitted: Option<Omitted>,
@@ -22,9 +23,9 @@ pub struct Step {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outputs_omitted: Option<Omitted>,
     pub error: Option<Failure>,
-    /// Number of the newest attempt; 0 before the first.
+    /// Number of the latest attempt. 0 before the first.
     pub attempt: u32,
-    /// Parents that have not succeeded, and gates that have not passed.
+    /// Number of parents that have not succeeded and gates that have not passed.
     pub blockers: u32,
     /// Names of its parents.
     pub depends_on: Vec<String>,
@@ -52,16 +53,16 @@ pub struct Failure {
     pub message: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<Box<RawValue>>,
-    /// Whether the message is cut and the details are left out, because there is too much of them for a list.
+    /// True if the message is cut and the details are left out, because they are too large for a list.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_shortened: bool,
 }
 
-/// What a step waits for: a sentence, and the facts behind it.
+/// What a step waits for.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct StepWhy {
-    /// The sentence.
+    /// A sentence for people.
     #[serde(default)]
     pub why: String,
     pub name: String,
@@ -73,18 +74,18 @@ pub struct StepWhy {
     /// Attempts of this generation that failed.
     pub failures: u32,
     pub max_attempts: u32,
-    /// Attempts of this generation whose worker never answered.
+    /// Attempts of this generation whose worker was lost.
     pub workers_lost: u32,
     pub blockers: u32,
     pub error: Option<Failure>,
     pub ready_at: Option<Timestamp>,
-    /// Wake-ups that were sent since it became ready, without the first.
+    /// Wake-ups sent by the sweeper since the step became ready.
     pub notify_count: u32,
-    /// Until when its worker owns it.
+    /// End of its worker's lease.
     pub lease_until: Option<Timestamp>,
     /// Parents that have not succeeded.
     pub parents: Vec<WaitingParent>,
-    /// Gates of this generation, the pending ones first.
+    /// Gates of this generation, pending ones first.
     pub gates: Vec<WaitingGate>,
 }
 

@@ -1,4 +1,4 @@
-//! A batch, from its event to its response.
+//! A batch, from event to response.
 
 use std::mem;
 use std::sync::Arc;
@@ -19,10 +19,10 @@ use crate::context::Ctx;
 use crate::db::step::Claimed;
 use crate::domain::tool::HandlerSpec;
 use crate::domain::{StepId, WakeUp};
-use crate::flow::finish_step::{End, Recorded, record_ends};
+use crate::flow::finish_step::{AttemptEnd, Recorded, record_ends};
 use crate::flow::wake;
 
-/// The loop of one handler.
+/// Works on batches of one handler.
 pub struct Worker<E> {
     ctx: Ctx,
     spec: &'static HandlerSpec,
@@ -40,8 +40,8 @@ impl<E: Executor> Worker<E> {
         Self { ctx, spec, executor: Arc::new(executor) }
     }
 
-    /// Works on one batch. `left` is the rest of the invocation; a missing or absurd one (an emulator's) counts as the
-    /// function's whole timeout.
+    /// Works on one batch. `left` is the rest of the invocation. If it is missing or longer than the function's
+    /// timeout, as in some emulators, the whole timeout counts.
     pub async fn handle_batch(&self, event: SqsEvent, left: Option<Duration>) -> SqsBatchResponse {
         let invocation = Invocation::new(self.spec, left, self.ctx.config.limits.resolved_bytes);
         let (deliveries, unreadable) = delivery::read(event);
@@ -51,34 +51,34 @@ impl<E: Executor> Worker<E> {
             failed.extend(unclaimed);
             failed.extend(Batch::new(self, invocation).run(claimed).await);
         }
-        // A step that the invocation continued with has no delivery: the sweeper recovers it after its lease.
+        // A step that the invocation continued with has no delivery. If it was not recorded, the sweeper recovers it.
         delivery::response(&deliveries, unreadable, &failed)
     }
 }
 
-/// The claimed steps of an invocation, and what they lead to. One task polls all of it: attempts run side by side, at most
-/// one record of their ends is under way, and what ends meanwhile shares the next one.
+/// The work of an invocation. One task polls all of it. Attempts run concurrently. At most one record of their ends is
+/// in flight; attempts that end meanwhile share the next one.
 struct Batch<'a, E> {
     worker: &'a Worker<E>,
     invocation: Invocation,
-    under_way: FuturesUnordered<BoxFuture<'a, Event>>,
-    /// A record of ends is under way.
+    in_flight: FuturesUnordered<BoxFuture<'a, Event>>,
+    /// Whether a record of ends is in flight.
     recording: bool,
-    /// Steps to start: those of the batch, and those that a finish claimed.
+    /// Steps to start: those of the batch, and those that a finish has claimed.
     claimed: Vec<Claimed>,
     /// Wake-ups to send.
     ready: Vec<WakeUp>,
     /// Ends to record.
-    ended: Vec<End>,
+    ended: Vec<AttemptEnd>,
     /// Steps whose end could not be recorded.
     unrecorded: Vec<StepId>,
 }
 
-/// What a batch waits for.
+/// What can happen in a batch.
 enum Event {
     Ended(Ended, Span),
     Recorded(Recorded),
-    Woken,
+    WakeUpsSent,
 }
 
 impl<'a, E: Executor> Batch<'a, E> {
@@ -86,7 +86,7 @@ impl<'a, E: Executor> Batch<'a, E> {
         Self {
             worker,
             invocation,
-            under_way: FuturesUnordered::new(),
+            in_flight: FuturesUnordered::new(),
             recording: false,
             claimed: Vec::new(),
             ready: Vec::new(),
@@ -95,18 +95,18 @@ impl<'a, E: Executor> Batch<'a, E> {
         }
     }
 
-    /// Works until nothing is under way; gives the steps whose end could not be recorded.
+    /// Runs until nothing is in flight. Returns the steps whose end could not be recorded.
     async fn run(mut self, claimed: Vec<Claimed>) -> Vec<StepId> {
         self.claimed = claimed;
         loop {
-            // Leases run from the claim: attempts start before anybody else is woken.
+            // Leases run from the claim, so attempts start before wake-ups are sent.
             self.start_attempts();
             self.send_wakeups();
             self.record_ends();
-            let Some(event) = self.under_way.next().await else { return self.unrecorded };
+            let Some(event) = self.in_flight.next().await else { return self.unrecorded };
             self.take(event);
-            // What ends at the same moment shares a commit.
-            while let Some(Some(event)) = self.under_way.next().now_or_never() {
+            // Attempts that end at the same moment share a commit.
+            while let Some(Some(event)) = self.in_flight.next().now_or_never() {
                 self.take(event);
             }
         }
@@ -118,14 +118,14 @@ impl<'a, E: Executor> Batch<'a, E> {
         for claimed in self.claimed.drain(..) {
             let span = span::of_attempt(&claimed);
             let work = attempt(ctx, executor.as_ref(), invocation, claimed, span.clone());
-            self.under_way.push(work.map(|ended| Event::Ended(ended, span)).boxed());
+            self.in_flight.push(work.map(|ended| Event::Ended(ended, span)).boxed());
         }
     }
 
     fn send_wakeups(&mut self) {
         if !self.ready.is_empty() {
-            let woken = wake(&self.worker.ctx.queue, mem::take(&mut self.ready));
-            self.under_way.push(woken.map(|()| Event::Woken).boxed());
+            let sent = wake(&self.worker.ctx.queue, mem::take(&mut self.ready));
+            self.in_flight.push(sent.map(|()| Event::WakeUpsSent).boxed());
         }
     }
 
@@ -134,19 +134,19 @@ impl<'a, E: Executor> Batch<'a, E> {
             self.recording = true;
             let (ended, invocation) = (mem::take(&mut self.ended), self.invocation);
             let recorded = record_ends(&self.worker.ctx, ended, move |call| invocation.continuation(call));
-            self.under_way.push(recorded.map(Event::Recorded).boxed());
+            self.in_flight.push(recorded.map(Event::Recorded).boxed());
         }
     }
 
     fn take(&mut self, event: Event) {
         match event {
-            Event::Ended(Ended::ToRecord(item), span) => self.ended.push(End { item: *item, span }),
+            Event::Ended(Ended::ToRecord(item), span) => self.ended.push(AttemptEnd { item: *item, span }),
             Event::Ended(Ended::Recorded(recorded), _) => self.take_recorded(recorded),
             Event::Recorded(recorded) => {
                 self.recording = false;
                 self.take_recorded(recorded);
             }
-            Event::Woken => {}
+            Event::WakeUpsSent => {}
         }
     }
 

@@ -1,4 +1,4 @@
-//! How a claimed step is worked on: its handler's work, then the record of its end, or both in one transaction.
+//! Executes a claimed step: the handler first and the finish later, or both in one transaction.
 
 use std::time::Duration;
 
@@ -7,17 +7,17 @@ use tokio::time::timeout;
 use tokio_postgres::Transaction;
 use uuid::Uuid;
 
-use super::attempt::concluded;
+use super::attempt::finish_item;
 use super::{Handler, Invocation, Ownership, TransactionHandler};
 use crate::context::Ctx;
 use crate::db::step::{self, Claimed, FinishItem, FinishResult, FinishTo};
 use crate::db::{database_error, session_discard};
 use crate::domain::{ClaimedStep, Outcome, StepError};
 use crate::error::Error;
-use crate::flow::finish_step::{Recorded, note_finished};
+use crate::flow::finish_step::{Recorded, log_finished};
 use crate::telemetry;
 
-/// How a claimed step is worked on; see [`WorkThenRecord`] and [`InTransaction`].
+/// Executes claimed steps. See [`WorkThenRecord`] and [`InTransaction`].
 pub trait Executor: Send + Sync + 'static {
     fn execute(
         &self,
@@ -27,27 +27,27 @@ pub trait Executor: Send + Sync + 'static {
         step: ClaimedStep,
     ) -> impl Future<Output = Ended> + Send;
 
-    /// Connections that a batch of so many steps needs at once.
+    /// Connections that a batch of this size needs.
     fn connections(_batch_size: u32) -> u32 {
         1
     }
 }
 
-/// Lets the handler work, and leaves its end to a record that the batch shares.
+/// Runs the handler. The batch records the end later, together with others.
 pub struct WorkThenRecord<H>(pub H);
 
-/// Lets the handler work in the transaction that also finishes its step.
+/// Runs the handler in the transaction that also finishes its step.
 pub struct InTransaction<H>(pub H);
 
 /// An attempt that has ended.
 pub enum Ended {
-    /// Still to be recorded.
+    /// Not recorded yet.
     ToRecord(Box<FinishItem>),
-    /// Recorded together with its effect.
+    /// Recorded in the same commit as its effect.
     Recorded(Recorded),
 }
 
-/// A transaction handler bounds its own statements by the step's timeout. This much later its connection is given up.
+/// A transaction handler limits its statements to the step's timeout. Its connection is dropped this long after that.
 const GRACE: Duration = Duration::from_secs(2);
 
 impl<H: Handler> Executor for WorkThenRecord<H> {
@@ -56,7 +56,7 @@ impl<H: Handler> Executor for WorkThenRecord<H> {
         let ownership = Ownership::of(&ctx.db, claimed);
         let worked = timeout(step.timeout, self.0.handle_while_owned(&step, &store, &ownership)).await;
         let outcome = worked.unwrap_or_else(|_| timed_out(step.timeout));
-        Ended::ToRecord(Box::new(concluded(ctx, claimed, outcome)))
+        Ended::ToRecord(Box::new(finish_item(ctx, claimed, outcome)))
     }
 }
 
@@ -73,13 +73,13 @@ impl<H: TransactionHandler> Executor for InTransaction<H> {
                     let message = format!("the outcome cannot be stored: {error}");
                     Outcome::failed(StepError::new("unrecordable", message))
                 };
-                // It may have been committed all the same.
-                Ended::ToRecord(Box::new(FinishItem { call: Some(call), ..concluded(ctx, claimed, outcome) }))
+                // The commit may have succeeded anyway. The next finish detects that by the call id.
+                Ended::ToRecord(Box::new(FinishItem { call: Some(call), ..finish_item(ctx, claimed, outcome) }))
             }
         }
     }
 
-    /// One for each step, so that a write that waits for a lock keeps no other from starting; one to record failures.
+    /// One for each step, so that a write that waits for a lock does not delay others, and one to record failures.
     fn connections(batch_size: u32) -> u32 {
         batch_size + 1
     }
@@ -98,18 +98,18 @@ impl<H: TransactionHandler> InTransaction<H> {
         let client: &mut tokio_postgres::Client = &mut object;
         let transaction = client.transaction().await.map_err(database_error)?;
         ctx.db.count_round_trips(1);
-        // The connection may have taken its time.
+        // Waiting for the connection may have taken some of the time.
         step.timeout = step.timeout.min(invocation.longest_attempt());
         let Ok(outcome) = timeout(step.timeout + GRACE, self.0.handle(&step, &transaction)).await else {
             drop(transaction);
-            // Its statement may still be running: this connection must not serve anybody else.
+            // Its statement may still be running, so nobody else may use this connection.
             drop(Object::take(object));
-            return Ok(Ended::ToRecord(Box::new(concluded(ctx, claimed, timed_out(step.timeout)))));
+            return Ok(Ended::ToRecord(Box::new(finish_item(ctx, claimed, timed_out(step.timeout)))));
         };
-        let item = concluded(ctx, claimed, outcome);
+        let item = finish_item(ctx, claimed, outcome);
         let ended = self.end(ctx, invocation, call, transaction, item).await;
-        // Triggers and functions of the handler's tables ran on this connection: what they set or locked for the session
-        // ends here.
+        // Triggers and functions of the written tables ran on this connection. Remove what they set or locked for the
+        // session.
         let clean = session_discard(client).await;
         ctx.db.count_round_trips(1);
         if !clean {
@@ -126,7 +126,7 @@ impl<H: TransactionHandler> InTransaction<H> {
         transaction: Transaction<'_>,
         item: FinishItem,
     ) -> Result<Ended, Error> {
-        // What is recorded decides, not what the handler returned: its outputs may be refused.
+        // The finish decides, not the handler's outcome, because outputs may be refused.
         if item.to != FinishTo::Succeeded {
             transaction.rollback().await.map_err(database_error)?;
             return Ok(Ended::ToRecord(Box::new(item)));
@@ -134,11 +134,11 @@ impl<H: TransactionHandler> InTransaction<H> {
         let next = invocation.continuation(call);
         let finishes = step::steps_finish_in(&transaction, std::slice::from_ref(&item), Some(&next)).await?;
         let counts = finishes.items.iter().all(|item| item.result == FinishResult::Finished);
-        // Fenced out or finished before: somebody else's effect stands, ours must not.
+        // If the attempt was fenced out or finished before, its effect must not be committed.
         let end = if counts { transaction.commit().await } else { transaction.rollback().await };
         ctx.db.count_round_trips(3);
         end.map_err(database_error)?;
-        Ok(Ended::Recorded(Recorded::of(finishes, |finished| note_finished(&item, finished))))
+        Ok(Ended::Recorded(Recorded::of(finishes, |finished| log_finished(&item, finished))))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The code for a family of tools.
+//! Traits of handlers.
 
 use tokio_postgres::Transaction;
 
@@ -6,13 +6,13 @@ use super::Ownership;
 use crate::domain::{ClaimedStep, Outcome};
 use crate::storage::StepStore;
 
-/// The code for a family of tools. It gets the claimed step and storage, never the database: what it wants changed it
-/// returns as outcome. It must be safe to run twice: delivery is at least once.
+/// The code for a family of tools. It gets the claimed step and storage, never the database, and returns an outcome. It
+/// must be safe to run twice, because delivery is at least once.
 pub trait Handler: Send + Sync + 'static {
     fn handle(&self, step: &ClaimedStep, store: &StepStore) -> impl Future<Output = Outcome> + Send;
 
-    /// What the worker calls. A handler whose work costs money overrides it and stops when `ownership` is lost; every other
-    /// handler works on, and its finish is fenced out.
+    /// The worker calls this. A handler whose work costs money overrides it, and stops when `ownership` is lost. Any
+    /// other handler continues, and its finish is fenced out.
     fn handle_while_owned(
         &self,
         step: &ClaimedStep,
@@ -24,9 +24,9 @@ pub trait Handler: Send + Sync + 'static {
     }
 }
 
-/// A handler whose effect is in our database: it works in the transaction that also finishes its step, so that the
-/// effect happens exactly once. A failed outcome rolls back. It bounds each of its statements by what is left of the
-/// step's timeout, so that the database itself ends them, and may become another role.
+/// A handler that writes to the control plane's database. It works in the transaction that also finishes its step, so
+/// that its effect happens exactly once. A failed outcome rolls back. It limits each statement to the rest of the
+/// step's timeout, so that the database itself cancels it, and may change the role.
 pub trait TransactionHandler: Send + Sync + 'static {
     fn handle(&self, step: &ClaimedStep, transaction: &Transaction<'_>) -> impl Future<Output = Outcome> + Send;
 }

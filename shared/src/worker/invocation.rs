@@ -1,4 +1,4 @@
-//! The time of an invocation.
+//! The remaining time of an invocation.
 
 use std::time::{Duration, Instant};
 
@@ -8,20 +8,21 @@ use crate::db::step::{ClaimItem, Continuation};
 use crate::domain::tool::HandlerSpec;
 use crate::queue::Message;
 
-/// Kept back from every attempt, to record its end.
+/// Time that is reserved to record the end of an attempt.
 const FINISH_RESERVE: Duration = Duration::from_secs(3);
 
-/// What is left of an invocation, and what fits into it.
+/// An invocation, its deadline, and what fits into the rest of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Invocation {
     pub(super) spec: &'static HandlerSpec,
     deadline: Instant,
-    /// The most bytes that the values of a step's references may have.
+    /// Maximum size of the values of a step's references, in bytes.
     refs_bytes: usize,
 }
 
 impl Invocation {
-    /// One of which `left` is left. A missing or absurd time (an emulator's) counts as the function's whole timeout.
+    /// `left` is the rest of the invocation. If it is missing or longer than the function's timeout, the whole timeout
+    /// counts.
     pub(super) fn new(spec: &'static HandlerSpec, left: Option<Duration>, refs_bytes: usize) -> Self {
         let whole = Duration::from_secs(spec.function_timeout_s.into());
         let left = left.filter(|left| *left <= whole).unwrap_or(whole);
@@ -32,12 +33,12 @@ impl Invocation {
         self.deadline.saturating_duration_since(Instant::now())
     }
 
-    /// The longest that an attempt which starts now may take.
+    /// Longest time that an attempt which starts now may take.
     pub(super) fn longest_attempt(self) -> Duration {
         self.left().saturating_sub(FINISH_RESERVE)
     }
 
-    /// The claim of a step whose wake-up was delivered.
+    /// The claim of a step, from its wake-up.
     pub(super) fn claim_item(self, message: &Message) -> ClaimItem {
         ClaimItem {
             tenant_id: message.tenant_id.clone(),
@@ -48,7 +49,7 @@ impl Invocation {
         }
     }
 
-    /// What a finish that happens now may continue with.
+    /// What a finish may claim if it happens now.
     pub(super) fn continuation(self, call: Uuid) -> Continuation {
         Continuation {
             call,
@@ -60,7 +61,7 @@ impl Invocation {
     }
 }
 
-/// Rounded down: nothing may be promised for a part of a second.
+/// Rounded down, so that nothing exceeds the time that is left.
 fn whole_seconds(time: Duration) -> u32 {
     u32::try_from(time.as_secs()).unwrap_or(u32::MAX)
 }

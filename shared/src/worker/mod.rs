@@ -1,13 +1,14 @@
-//! The worker loop: an SQS event in, its steps claimed, worked on and finished, wake-ups out, a batch response back.
+//! The worker: takes an SQS event, claims its steps, executes and finishes them, sends wake-ups, and returns a batch
+//! response.
 //!
-//! A batch costs one round trip to claim, and one to finish whatever ended at the same moment or while an earlier record
-//! was under way. Where a finish makes a step of the same handler ready that still fits into the invocation, the same round
-//! trip claims it: a chain of steps needs neither a message nor an invocation for each. Each record is judged by itself:
-//! what cannot be read, or could not be recorded, goes back to the queue.
+//! A batch needs one round trip to claim, and one to finish all attempts that ended at the same moment or while an
+//! earlier record was in flight. If a finish makes a step of the same handler ready that fits into the rest of the
+//! invocation, the same round trip claims it. So a chain of steps needs neither a message nor an invocation for each
+//! step. Messages are handled one by one: those that could not be read or recorded return to the queue.
 //!
-//! In the order of a batch: `delivery` reads the event, `claim` claims, `batch` runs what follows; for each step `attempt`
-//! lets `prepare` resolve its inputs and `execute` run its `handler`. `invocation` knows how much time is left, `ownership`
-//! whether a step is still its attempt's, `span` what every log line about a step carries.
+//! In the order of a batch: `delivery` reads the event, `claim` claims its steps, `batch` runs the rest. For each step,
+//! `attempt` calls `prepare` to resolve inputs and `execute` to run the `handler`. `invocation` has the remaining time,
+//! `ownership` checks whether an attempt still owns its step, and `span` has the fields of every log line about a step.
 
 mod attempt;
 mod batch;
@@ -48,7 +49,7 @@ pub async fn run<E: Executor>(
     lambda_runtime::run(service_fn(|event: LambdaEvent<SqsEvent>| {
         let left = event.context.deadline().duration_since(SystemTime::now());
         let worker = worker.clone();
-        // Boxed: the future of a whole batch is too deep a type for the runtime's layers around it.
+        // Boxed, because the type of this future is nested too deeply for the runtime's layers.
         Box::pin(async move { Ok::<_, lambda_runtime::Error>(worker.handle_batch(event.payload, left.ok()).await) })
     }))
     .await

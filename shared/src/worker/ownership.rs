@@ -1,4 +1,4 @@
-//! Whether an attempt still owns its step, for handlers, which never see the database.
+//! Tells handlers whether an attempt still owns its step.
 
 use std::time::Duration;
 
@@ -10,23 +10,23 @@ use crate::db::Database;
 use crate::db::step::{self, AttemptKey, Claimed};
 use crate::telemetry;
 
-/// Between two looks while a handler waits, and the longest that one may take: one round trip each.
+/// Time between two checks while a handler waits, and the longest time for a check. Each check is one round trip.
 const POLL: Duration = Duration::from_secs(2);
 
-/// Tells a handler whether its attempt still owns the step. A cancel, the run's timeout or another attempt takes it away, and
-/// from then on nothing that the handler does can count.
+/// Tells a handler whether its attempt still owns the step. The attempt loses it by a cancel, the run's timeout or a
+/// newer attempt. From then on its results do not count.
 pub struct Ownership {
     poll: Duration,
     check: Box<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>,
 }
 
 impl Ownership {
-    /// Asks `check`; while a handler waits, every `poll`.
+    /// Calls `check`, and calls it again every `poll` while a handler waits.
     pub fn new(poll: Duration, check: impl Fn() -> BoxFuture<'static, bool> + Send + Sync + 'static) -> Self {
         Self { poll, check: Box::new(check) }
     }
 
-    /// Of a step that nobody can take away.
+    /// Ownership that cannot be lost.
     pub fn certain() -> Self {
         Self::new(Duration::MAX, || ready(true).boxed())
     }
@@ -36,11 +36,11 @@ impl Ownership {
         Self::new(POLL, move || {
             let (db, key) = (db.clone(), key.clone());
             async move {
-                // While the database is away nobody can take the step either.
+                // While the database is unavailable, nobody else can claim the step.
                 match timeout(POLL, step::attempt_is_live(&db, &key)).await {
                     Ok(Ok(live)) => live,
                     Ok(Err(error)) => {
-                        telemetry::report(&error, "ask whether a step is still owned");
+                        telemetry::report(&error, "check whether a step is still owned");
                         true
                     }
                     Err(_) => true,
@@ -50,12 +50,12 @@ impl Ownership {
         })
     }
 
-    /// Whether the step is still owned, as of now.
+    /// Whether the attempt owns the step now.
     pub async fn holds(&self) -> bool {
         (self.check)().await
     }
 
-    /// Waits until the step is owned no longer; for ever, if that does not come.
+    /// Waits until the attempt no longer owns the step.
     pub async fn lost(&self) {
         loop {
             sleep(self.poll).await;

@@ -1,4 +1,4 @@
-//! From a claimed row to what a handler sees: references resolved within their limits, the workspace looked up.
+//! Turns a claimed row into what a handler gets: resolves references within their limits, and looks up the workspace.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use crate::db::step::{self, Claimed, Ref};
 use crate::domain::bounds::Shape;
 use crate::domain::outcome::ArtifactRef;
 use crate::domain::plan::{Limits, MAX_JSON_DEPTH, MAX_JSON_MEMORY};
-use crate::domain::reference::{self, Reference, Referents, Referred, Room, Unresolved};
+use crate::domain::reference::{self, Reference, ReferencedValue, ReferencedValues, SizeLimits, Unresolved};
 use crate::domain::{ArtifactId, ClaimedStep, Outcome, StepError, TenantId, Workspace};
 use crate::telemetry;
 
-/// The handler's view of a claimed step, or the outcome of one that cannot be worked on.
+/// The step that the handler gets, or the outcome if that fails.
 pub(super) async fn prepare(ctx: &Ctx, claimed: &Claimed, invocation: Invocation) -> Result<ClaimedStep, Box<Outcome>> {
     let inputs = resolved_inputs(claimed, &ctx.config.limits)
         .map_err(|(code, message)| Box::new(Outcome::failed(StepError::new(code, message))))?;
@@ -41,40 +41,37 @@ pub(super) async fn prepare(ctx: &Ctx, claimed: &Claimed, invocation: Invocation
     })
 }
 
-/// A step's inputs with every reference replaced; else a code and a sentence. Sizes are judged before anything is built.
+/// A step's inputs with every reference resolved, or a code and a message. Sizes are checked before any value is built.
 fn resolved_inputs(claimed: &Claimed, limits: &Limits) -> Result<Value, (&'static str, String)> {
     let unreadable = |error: serde_json::Error| ("unreadable_inputs", format!("the inputs cannot be read: {error}"));
-    let room = Room { bytes: limits.resolved_bytes, memory: MAX_JSON_MEMORY, depth: MAX_JSON_DEPTH };
+    let max = SizeLimits { bytes: limits.resolved_bytes, memory: MAX_JSON_MEMORY, depth: MAX_JSON_DEPTH };
     let too_large = |message: String| ("inputs_too_large", message);
     let Some(refs) = &claimed.refs else {
         return Err(too_large(format!(
             "the values that the inputs refer to, or the outputs around them, have too many bytes; at most {} are resolved",
-            room.bytes
+            max.bytes
         )));
     };
     let memory: usize = refs.iter().map(|found| Shape::of(found.value.get()).memory).sum();
-    if memory > room.memory {
-        let most = room.memory;
+    if memory > max.memory {
+        let most = max.memory;
         return Err(too_large(format!(
             "the values that the inputs refer to take {memory} bytes of memory; at most {most} may"
         )));
     }
-    let mut referents = Referents::new();
+    let mut values = ReferencedValues::new();
     for Ref { step, path, value } in refs {
         let reference = Reference { step: step.clone(), path: path.clone() };
         let read = serde_json::from_str(value.get()).map_err(unreadable)?;
-        referents.insert(reference, Referred::new(read, value.get()));
+        values.insert(reference, ReferencedValue::new(read, value.get()));
     }
     let shape = Shape::of(claimed.inputs.get());
-    if shape.memory > room.memory {
-        return Err(too_large(format!(
-            "the inputs take {} bytes of memory; at most {} may",
-            shape.memory, room.memory
-        )));
+    if shape.memory > max.memory {
+        return Err(too_large(format!("the inputs take {} bytes of memory; at most {} may", shape.memory, max.memory)));
     }
     let inputs = serde_json::from_str(claimed.inputs.get()).map_err(unreadable)?;
-    reference::look_inside(&inputs, &mut referents);
-    reference::resolve(inputs, shape, &referents, room).map_err(|why| match why {
+    reference::add_nested_values(&inputs, &mut values);
+    reference::resolve(inputs, shape, &values, max).map_err(|why| match why {
         Unresolved::Missing(message) => ("unresolved_reference", message),
         Unresolved::TooLarge(message) => too_large(message),
     })
@@ -89,7 +86,7 @@ fn planned_workspace(claimed: &Claimed) -> Result<Option<Workspace>, Box<Outcome
     })
 }
 
-/// A step may name a workspace of its own, such as an upstream step's output. Costs a round trip of its own.
+/// The workspace that a step's inputs name, such as an upstream step's output. Takes one more round trip.
 async fn workspace_of(ctx: &Ctx, tenant: &TenantId, asked: &Value) -> Result<Workspace, Box<Outcome>> {
     let failed = |message: String| Box::new(Outcome::failed(StepError::new("no_workspace", message)));
     let id = |role: &str| match &asked[role] {
@@ -104,7 +101,7 @@ async fn workspace_of(ctx: &Ctx, tenant: &TenantId, asked: &Value) -> Result<Wor
     let (base, diff) = (id("base")?, id("diff")?);
     let wanted: Vec<_> = [Some(archive), base, diff].into_iter().flatten().collect();
     let found = step::artifacts_by_id(&ctx.db, tenant, &wanted).await.map_err(|error| {
-        telemetry::report(&error, "look artifacts up");
+        telemetry::report(&error, "look up artifacts");
         Box::new(Outcome::retryable(StepError::new("database_unavailable", error.to_string())))
     })?;
     let take = |id: ArtifactId| -> Result<ArtifactRef, Box<Outcome>> {

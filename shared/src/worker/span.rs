@@ -1,4 +1,4 @@
-//! What every log line about a step carries.
+//! Spans: the fields of every log line about a step.
 
 use tracing::{Span, info_span};
 
@@ -7,7 +7,7 @@ use crate::domain::tool::HandlerSpec;
 use crate::domain::trace::TraceParent;
 use crate::queue::Message;
 
-/// Of an attempt: everything that is logged while it works, and about its end.
+/// The span of an attempt, for log lines while it runs and about its end.
 pub(super) fn of_attempt(claimed: &Claimed) -> Span {
     let trace = claimed.traceparent.as_deref().and_then(TraceParent::parse);
     info_span!(
@@ -21,7 +21,7 @@ pub(super) fn of_attempt(claimed: &Claimed) -> Span {
     )
 }
 
-/// Of a wake-up that has led to no attempt: it names neither a tool nor an attempt.
+/// The span of a wake-up that led to no attempt, so it has no tool and no attempt.
 pub(super) fn of_wakeup(message: &Message, handler: &HandlerSpec) -> Span {
     info_span!(
         "wakeup",

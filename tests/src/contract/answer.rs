@@ -1,4 +1,4 @@
-//! Checks answers against the document.
+//! Checks responses against the document.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{LazyLock, Mutex};
@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use super::document::document;
 
 static DOCUMENT: LazyLock<Value> = LazyLock::new(document);
-/// By the pointer of their schemas in the document.
+/// Validators by path, method and status.
 static VALIDATORS: LazyLock<Mutex<BTreeMap<String, Validator>>> = LazyLock::new(Mutex::default);
 
-/// What an answer has that the document does not promise for `path` (without its query), one sentence each. Nothing if
-/// the document has no such path or method.
+/// The differences between a response and the document, one sentence for each. `path` has no query. Empty if the document
+/// has no such path or method.
 pub fn problems(method: &str, path: &str, status: u64, media_type: Option<&str>, body: &Value) -> Vec<String> {
     let Some((template, operation)) = operation(method, path) else { return Vec::new() };
     let what = format!("{method} {template} -> {status}");
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_document_does_not_promise_is_found() {
+    fn differences_from_the_document_are_found() {
         let health =
             |status, media_type, body: Value| problems("GET", "/health", status, Some(media_type), &body).len();
         let good = json!({"status": "ok", "version": "1"});

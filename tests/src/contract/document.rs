@@ -1,4 +1,4 @@
-//! Makes the document.
+//! Builds the document.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,13 +14,13 @@ use super::path;
 /// Routes that answer with pages and are not in the document.
 pub const PAGES: [&str; 3] = ["/docs", "/docs/errors", "/docs/style.css"];
 
-/// Groups of operations, as a reader meets them.
+/// Groups of operations, in the order of the page.
 const GROUPS: [&str; 6] = ["Runs", "Steps", "Gates", "Artifacts", "Rules of db_write", "Server"];
 
-/// Codes that only the server in front of the functions gives.
+/// Codes that only the local HTTP front sends.
 const FRONT: [Code; 4] = [Code::MisdirectedRequest, Code::FunctionFailed, Code::NotTaken, Code::FunctionTimedOut];
 
-/// The routes of the functions, and what the functions say of them.
+/// The routes of the functions, and their descriptions.
 pub fn operations(schemas: &mut Schemas) -> (Vec<Route>, Vec<Operation>) {
     let routes = [api::routes().table().to_vec(), approvals::routes().table().to_vec()].concat();
     let routes = routes.into_iter().filter(|route| !PAGES.contains(&route.path)).collect();
@@ -224,7 +224,7 @@ fn headers() -> Value {
     })
 }
 
-/// A recorded answer of the functions, with an id and a moment in the places of theirs.
+/// A recorded response, with a fixed id and time in place of the real ones.
 fn recorded(file: &str, name: &str) -> Value {
     let text = fs::read_to_string(path(&format!("tests/tests/functions/shapes/{file}.json"))).expect("a record");
     let text = text

@@ -1,4 +1,4 @@
-//! The pages of the document: static HTML without scripts.
+//! Renders the document as static HTML pages without scripts.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::pretty::pretty;
 
-/// Every operation of the document, by group.
+/// The page with every operation of the document, by group.
 pub fn reference(document: &Value) -> String {
     let groups: Vec<&str> =
         document["tags"].as_array().into_iter().flatten().filter_map(|tag| tag["name"].as_str()).collect();
@@ -64,14 +64,14 @@ pub fn reference(document: &Value) -> String {
     page("API of the NOFX control plane", "docs/style.css", &body)
 }
 
-/// A page of Markdown whose headings have anchors.
+/// Renders a Markdown page whose headings have anchors.
 pub fn errors(markdown: &str) -> String {
     let mut rendered = String::new();
     let parser = Parser::new_ext(markdown, Options::ENABLE_TABLES);
     let mut events: Vec<Event<'_>> = Vec::new();
     for event in parser {
         match event {
-            // The anchor of a heading is its text, so it is only known at the heading's end.
+            // The anchor of a heading is its text, which is known only at the heading's end.
             Event::End(TagEnd::Heading(level)) => {
                 let is_start = |event: &Event<'_>| matches!(event, Event::Start(Tag::Heading { .. }));
                 let start = events.iter().rposition(is_start).expect("the heading's start");
@@ -111,7 +111,7 @@ pub fn errors(markdown: &str) -> String {
     page("Error codes of the NOFX control plane", "style.css", &body)
 }
 
-/// Whether the innermost open link leads to this page.
+/// Whether the innermost open link is to an anchor of this page.
 fn in_anchor_link(events: &[Event<'_>]) -> bool {
     let open = events.iter().rev().find_map(|event| match event {
         Event::Start(Tag::Link { .. }) => Some(true),
@@ -279,7 +279,7 @@ fn conditional(rule: &Value) -> Markup {
     }
 }
 
-/// The type of a value in a word, with a link if it has a name; or its values.
+/// The type of a value, with a link if it has a name; or its values.
 fn kind(schema: &Value) -> Markup {
     if let Some(name) = schema["$ref"].as_str().and_then(|reference| reference.rsplit('/').next()) {
         return html! { a href=(format!("#schema-{name}")) { (name) } };
@@ -340,7 +340,7 @@ fn inline(text: &str) -> Markup {
     let mut rendered = String::new();
     let is_paragraph =
         |event: &Event<'_>| matches!(event, Event::Start(Tag::Paragraph) | Event::End(TagEnd::Paragraph));
-    // Addresses of the document are those of the server; the page may have a prefix.
+    // The document has absolute links, but the page may be below a prefix, so make them relative.
     let text = text.replace("](/docs", "](docs");
     pulldown_cmark::html::push_html(&mut rendered, Parser::new(&text).filter(|event| !is_paragraph(event)));
     PreEscaped(rendered)
@@ -355,7 +355,7 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-/// As GitHub makes it.
+/// The anchor that GitHub gives a heading.
 fn anchor(heading: &str) -> String {
     let kept = heading.to_lowercase().replace(' ', "-");
     kept.chars().filter(|c| c.is_alphanumeric() || "-_".contains(*c)).collect()

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 /// Longest line of an example.
 const LINE: usize = 76;
 
-/// JSON that is short stands in one line. Quotes stay as they are, which makes the page a third smaller.
+/// Short JSON is on one line. Does not escape quotes, which makes the page a third smaller.
 pub fn pretty(value: &Value) -> Markup {
     let mut shown = String::new();
     spread(value, 0, &mut shown);

@@ -1,4 +1,4 @@
-//! A crash at every hop of every step. Only the sweeper recovers the flow, as if each crash also lost the message.
+//! A crash at every point of every step. Only the sweeper recovers the run, as if each crash also lost the message.
 
 use std::sync::Arc;
 
@@ -14,9 +14,9 @@ use shared::flow::sweep::sweep;
 use shared::worker::Handler;
 use tokio::sync::Notify;
 
-/// Where a worker dies.
+/// Where a worker crashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Hop {
+enum CrashPoint {
     /// Before the claim: the wake-up is lost.
     BeforeClaim,
     /// The step is claimed, and nothing is stored.
@@ -25,11 +25,17 @@ enum Hop {
     BeforeFinish,
     /// The outcome is recorded, but the wake-ups of the children are lost.
     AfterCommit,
-    /// Only the acknowledgement is missing: the message is delivered again.
+    /// Only the acknowledgement is lost: the message is delivered again.
     BeforeAcknowledge,
 }
 
-const HOPS: [Hop; 5] = [Hop::BeforeClaim, Hop::AfterClaim, Hop::BeforeFinish, Hop::AfterCommit, Hop::BeforeAcknowledge];
+const CRASH_POINTS: [CrashPoint; 5] = [
+    CrashPoint::BeforeClaim,
+    CrashPoint::AfterClaim,
+    CrashPoint::BeforeFinish,
+    CrashPoint::AfterCommit,
+    CrashPoint::BeforeAcknowledge,
+];
 
 const STEPS: [&str; 4] = ["write", "check", "ask", "deploy"];
 
@@ -43,35 +49,35 @@ fn plan() -> Value {
 }
 
 #[tokio::test]
-async fn a_crash_at_any_hop_of_any_step_changes_nothing_in_the_end() {
+async fn a_crash_at_any_point_of_any_step_does_not_change_the_result() {
     let lab = Lab::with_bucket().await;
-    let undisturbed = lab.submit(&plan()).await;
-    drive(&lab, undisturbed, None).await;
-    let expected = lab.outcome(undisturbed).await;
+    let without_crash = lab.submit(&plan()).await;
+    drive(&lab, without_crash, None).await;
+    let expected = lab.outcome(without_crash).await;
     assert_eq!(expected["run"]["status"], "succeeded");
 
     for name in STEPS {
-        for hop in HOPS {
+        for point in CRASH_POINTS {
             let run = lab.submit(&plan()).await;
-            let victim = lab.step(run, name).await;
-            drive(&lab, run, Some((victim, hop))).await;
-            assert_eq!(lab.outcome(run).await, expected, "{hop:?} of {name}");
+            let step = lab.step(run, name).await;
+            drive(&lab, run, Some((step, point))).await;
+            assert_eq!(lab.outcome(run).await, expected, "{point:?} of {name}");
             let attempts = &lab.snapshot(run).await["steps"][name]["attempts"];
             let ended = if name == "ask" { "blocked" } else { "succeeded" };
-            let crashed = matches!(hop, Hop::AfterClaim | Hop::BeforeFinish);
+            let crashed = matches!(point, CrashPoint::AfterClaim | CrashPoint::BeforeFinish);
             let history = if crashed { json!(["lost", ended]) } else { json!([ended]) };
-            assert_eq!(*attempts, history, "{hop:?} of {name}");
+            assert_eq!(*attempts, history, "{point:?} of {name}");
             lab.assert_invariants().await;
         }
     }
 }
 
-/// Delivers until the run has ended. Injects one fault, sweeps whenever nothing moves, and approves gates.
-async fn drive(lab: &Lab, run: RunId, mut fault: Option<(StepId, Hop)>) {
+/// Delivers until the run succeeds. Injects one crash, sweeps when no message is left, and approves gates.
+async fn drive(lab: &Lab, run: RunId, mut crash: Option<(StepId, CrashPoint)>) {
     for _ in 0..60 {
         for wakeup in lab.sent().await {
-            match fault.take_if(|(victim, _)| *victim == wakeup.step_id) {
-                Some((_, hop)) => strike(lab, &wakeup, hop).await,
+            match crash.take_if(|(step, _)| *step == wakeup.step_id) {
+                Some((_, point)) => inject_crash(lab, &wakeup, point).await,
                 None => deliver(&lab.ctx, &wakeup, &Script::deployed()).await,
             }
         }
@@ -86,13 +92,13 @@ async fn drive(lab: &Lab, run: RunId, mut fault: Option<(StepId, Hop)>) {
     panic!("the run never ends: {}", lab.snapshot(run).await);
 }
 
-async fn strike(lab: &Lab, wakeup: &shared::queue::WakeUp, hop: Hop) {
-    match hop {
-        Hop::BeforeClaim => {}
-        Hop::AfterClaim => die_in_handler(lab, wakeup, false).await,
-        Hop::BeforeFinish => die_in_handler(lab, wakeup, true).await,
-        Hop::AfterCommit => deliver(&lab.ctx_without_queues().await, wakeup, &Script::deployed()).await,
-        Hop::BeforeAcknowledge => {
+async fn inject_crash(lab: &Lab, wakeup: &shared::queue::WakeUp, point: CrashPoint) {
+    match point {
+        CrashPoint::BeforeClaim => {}
+        CrashPoint::AfterClaim => crash_in_handler(lab, wakeup, false).await,
+        CrashPoint::BeforeFinish => crash_in_handler(lab, wakeup, true).await,
+        CrashPoint::AfterCommit => deliver(&lab.ctx_without_queues().await, wakeup, &Script::deployed()).await,
+        CrashPoint::BeforeAcknowledge => {
             for _ in 0..2 {
                 deliver(&lab.ctx, wakeup, &Script::deployed()).await;
             }
@@ -100,23 +106,23 @@ async fn strike(lab: &Lab, wakeup: &shared::queue::WakeUp, hop: Hop) {
     }
 }
 
-/// The process dies in the handler, before or after its work.
-async fn die_in_handler(lab: &Lab, wakeup: &shared::queue::WakeUp, after_its_work: bool) {
-    let arrived = Arc::new(Notify::new());
-    let tell = arrived.clone();
+/// The process crashes in the handler, before or after its work.
+async fn crash_in_handler(lab: &Lab, wakeup: &shared::queue::WakeUp, after_work: bool) {
+    let started = Arc::new(Notify::new());
+    let signal = started.clone();
     let script = Script::new(move |step, store| {
-        let tell = tell.clone();
+        let signal = signal.clone();
         async move {
-            if after_its_work {
+            if after_work {
                 Script::deployed().handle(&step, &store).await;
             }
-            tell.notify_one();
+            signal.notify_one();
             futures::future::pending().await
         }
     });
     tokio::select! {
-        () = deliver(&lab.ctx, wakeup, &script) => panic!("the handler should have been cut off"),
-        () = arrived.notified() => {}
+        () = deliver(&lab.ctx, wakeup, &script) => panic!("the handler must not finish"),
+        () = started.notified() => {}
     }
     assert_eq!(lab.step_status(wakeup.step_id).await, "running");
     lab.assert_invariants().await;
@@ -143,14 +149,15 @@ async fn approve(lab: &Lab, ctx: &shared::context::Ctx, run: RunId) {
 }
 
 #[tokio::test]
-async fn a_run_whose_first_wakeups_were_lost_is_accepted_and_goes_on() {
+async fn a_run_whose_first_wakeups_were_lost_is_accepted_and_succeeds() {
     let lab = Lab::new().await;
-    let cut_off = lab.ctx_without_queues().await;
+    let without_queues = lab.ctx_without_queues().await;
     let body = json!({ "plan": plans::wide(3) });
     let request = Request { body: &body, idempotency_key: None, traceparent: None };
-    let run = create_run(&cut_off, &lab.tenant, &request).await.expect("a run is accepted while the queue is down").id;
+    let run =
+        create_run(&without_queues, &lab.tenant, &request).await.expect("a run is accepted while the queue is down").id;
     assert!(lab.sent().await.is_empty());
-    assert_eq!(sweep(&lab.ctx).await.unwrap().wakeups_sent, 0, "no wake-up is due before its minute is over");
+    assert_eq!(sweep(&lab.ctx).await.unwrap().wakeups_sent, 0, "no wake-up is due within the first minute");
     lab.wakeups_due(run).await;
     assert_eq!(sweep(&lab.ctx).await.unwrap().wakeups_sent, 3);
     lab.settle(&Script::deployed(), Deliver::Once).await;
@@ -158,7 +165,7 @@ async fn a_run_whose_first_wakeups_were_lost_is_accepted_and_goes_on() {
 }
 
 #[tokio::test]
-async fn a_decision_whose_wakeup_was_lost_counts_and_the_step_behind_it_starts() {
+async fn a_decision_whose_wakeup_was_lost_counts_and_the_next_step_starts() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::approval(3_600)).await;
     lab.settle(&Script::deployed(), Deliver::Once).await;
@@ -171,11 +178,11 @@ async fn a_decision_whose_wakeup_was_lost_counts_and_the_step_behind_it_starts()
 }
 
 #[tokio::test]
-async fn a_redelivery_takes_a_dead_step_over_without_waiting_for_the_sweeper() {
+async fn a_redelivery_after_the_lease_takes_over_the_step_without_the_sweeper() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::chain(1)).await;
     let sent = lab.sent().await;
-    die_in_handler(&lab, &sent[0], false).await;
+    crash_in_handler(&lab, &sent[0], false).await;
     deliver(&lab.ctx, &sent[0], &Script::deployed()).await;
     assert_eq!(lab.run_status(run).await, "running", "its lease protects it");
     lab.lease_over(sent[0].step_id).await;
@@ -184,15 +191,15 @@ async fn a_redelivery_takes_a_dead_step_over_without_waiting_for_the_sweeper() {
 }
 
 #[tokio::test]
-async fn three_workers_may_be_lost_and_the_fourth_fails_the_step() {
+async fn a_step_survives_three_lost_workers_and_fails_with_the_fourth() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::chain(2)).await;
     let step = lab.step(run, "s0").await;
     for lost in 1..=4 {
         let sent = lab.sent().await;
         assert_eq!(sent.len(), 1, "woken for attempt {lost}");
-        die_in_handler(&lab, &sent[0], false).await;
-        assert_eq!(sweep(&lab.ctx).await.unwrap().leases_ended, 0, "a lease that has not ended is left alone");
+        crash_in_handler(&lab, &sent[0], false).await;
+        assert_eq!(sweep(&lab.ctx).await.unwrap().leases_ended, 0, "the sweeper leaves a valid lease alone");
         lab.lease_over(step).await;
         sweep(&lab.ctx).await.unwrap();
         assert_eq!(lab.step_status(step).await, if lost < 4 { "ready" } else { "failed" });
@@ -213,7 +220,7 @@ async fn a_worker_lost_in_a_paused_run_is_replaced_only_after_resume() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::chain(1)).await;
     let sent = lab.sent().await;
-    die_in_handler(&lab, &sent[0], false).await;
+    crash_in_handler(&lab, &sent[0], false).await;
     let pause = shared::db::run::Control::Pause;
     shared::flow::control_run::control_run(&lab.ctx, &lab.tenant, run, pause, "ann").await.unwrap();
     lab.leases_over(run).await;

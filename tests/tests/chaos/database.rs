@@ -21,16 +21,16 @@ async fn lock_run(lab: &Lab, run: RunId) -> Client {
     client
 }
 
-/// Kills the connection that waits for a lock, once there is one. The server still shows a killed connection for a
-/// while: `before` is the one that was killed last.
-async fn kill_the_waiting(lab: &Lab, before: i32) -> i32 {
+/// Waits for a connection that waits for a lock, and kills it. `before` was killed last, and is ignored because the server
+/// still shows it for a while.
+async fn kill_waiting_connection(lab: &Lab, before: i32) -> i32 {
     let others = format!("{WAITING} and pid <> {before}");
     lab.until("a connection that waits for the lock", &format!("select count(*) > 0 {others}")).await;
     let killed = format!("select pid from (select pid, pg_terminate_backend(pid) {others}) killed");
     lab.admin.query_one(&killed, &[]).await.expect("it is still waiting").get(0)
 }
 
-async fn another_waits(lab: &Lab, before: i32) {
+async fn wait_for_another_waiter(lab: &Lab, before: i32) {
     lab.until("another connection that waits", &format!("select count(*) > 0 {WAITING} and pid <> {before}")).await;
 }
 
@@ -39,23 +39,23 @@ const WAITING: &str = "from pg_stat_activity
     where datname = current_database() and wait_event_type = 'Lock' and pid <> pg_backend_pid()";
 
 #[tokio::test]
-async fn without_a_database_every_message_comes_back_and_nothing_is_lost() {
+async fn without_a_database_every_message_returns_to_the_queue() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::wide(3)).await;
     let sent = lab.sent().await;
     let mut config = lab.ctx.config.clone();
     // Nobody listens on port 1.
     config.database.url = "postgresql://nobody@127.0.0.1:1/none?sslmode=disable".into();
-    let cut_off = context(config).await;
+    let without_database = context(config).await;
     let response =
-        worker_on(&cut_off, "echo", &Script::deployed()).handle_batch(event(&sent, Deliver::Once), None).await;
+        worker_on(&without_database, "echo", &Script::deployed()).handle_batch(event(&sent, Deliver::Once), None).await;
     assert_eq!(failed_ids(&response), HashSet::from(["m0".into(), "m1".into(), "m2".into()]));
     lab.worker("echo", &Script::deployed()).handle_batch(event(&sent, Deliver::Once), None).await;
     assert_eq!(lab.run_status(run).await, "succeeded");
 }
 
 #[tokio::test]
-async fn a_database_that_goes_away_under_a_claim_gives_the_messages_back() {
+async fn a_database_that_fails_during_a_claim_returns_the_messages() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::wide(2)).await;
     let sent = lab.sent().await;
@@ -65,8 +65,8 @@ async fn a_database_that_goes_away_under_a_claim_gives_the_messages_back() {
     let batch = event(&sent, Deliver::Once);
     let batch = tokio::spawn(async move { worker.handle_batch(batch, None).await });
     // The claim and its one retry.
-    let first = kill_the_waiting(&lab, NOBODY).await;
-    kill_the_waiting(&lab, first).await;
+    let first = kill_waiting_connection(&lab, NOBODY).await;
+    kill_waiting_connection(&lab, first).await;
     let response = batch.await.unwrap();
     assert_eq!(failed_ids(&response).len(), 2);
     drop(lock);
@@ -76,30 +76,30 @@ async fn a_database_that_goes_away_under_a_claim_gives_the_messages_back() {
 }
 
 #[tokio::test]
-async fn a_connection_that_dies_under_a_claim_is_replaced_and_the_step_claimed_once() {
+async fn a_connection_that_dies_during_a_claim_is_replaced_and_the_step_claimed_once() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::wide(1)).await;
     let sent = lab.sent().await;
     let lock = lock_run(&lab, run).await;
     let worker = lab.worker("echo", &Script::deployed());
     let batch = tokio::spawn(async move { worker.handle_batch(event(&sent, Deliver::Once), None).await });
-    let killed = kill_the_waiting(&lab, NOBODY).await;
-    another_waits(&lab, killed).await;
+    let killed = kill_waiting_connection(&lab, NOBODY).await;
+    wait_for_another_waiter(&lab, killed).await;
     drop(lock);
     assert!(batch.await.unwrap().batch_item_failures.is_empty());
     assert_eq!(lab.snapshot(run).await["steps"]["s0"]["attempts"], json!(["succeeded"]));
 }
 
 #[tokio::test]
-async fn a_connection_that_dies_under_a_finish_is_replaced_and_the_step_finished_once() {
+async fn a_connection_that_dies_during_a_finish_is_replaced_and_the_step_finished_once() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::chain(2)).await;
     let sent = lab.sent().await;
-    let (url, told) = (lab.database.url.clone(), tokio::sync::mpsc::unbounded_channel());
-    let (tell, mut locks) = told;
+    let url = lab.database.url.clone();
+    let (sender, mut locks) = tokio::sync::mpsc::unbounded_channel();
     // The handler takes the lock, so that the claim succeeds and the finish waits.
     let script = Script::overriding(move |step, _| {
-        let (url, tell) = (url.clone(), tell.clone());
+        let (url, sender) = (url.clone(), sender.clone());
         async move {
             if step.name != "s0" {
                 return None;
@@ -107,25 +107,25 @@ async fn a_connection_that_dies_under_a_finish_is_replaced_and_the_step_finished
             let client = connect_to(&url).await;
             client.batch_execute("begin").await.unwrap();
             client.execute("select from nofx.run where id = $1 for update", &[&step.run_id.0]).await.unwrap();
-            tell.send(client).unwrap();
+            sender.send(client).unwrap();
             None
         }
     });
     let worker = lab.worker("echo", &script);
     let batch = tokio::spawn(async move { worker.handle_batch(event(&sent, Deliver::Once), None).await });
     let lock = locks.recv().await.unwrap();
-    let killed = kill_the_waiting(&lab, NOBODY).await;
-    another_waits(&lab, killed).await;
+    let killed = kill_waiting_connection(&lab, NOBODY).await;
+    wait_for_another_waiter(&lab, killed).await;
     drop(lock);
     assert!(batch.await.unwrap().batch_item_failures.is_empty());
-    assert!(lab.sent().await.is_empty(), "it continued with the child");
+    assert!(lab.sent().await.is_empty(), "the invocation continued with the child");
     let steps = &lab.snapshot(run).await["steps"];
     assert_eq!([&steps["s0"]["attempts"], &steps["s1"]["attempts"]], [&json!(["succeeded"]); 2]);
     lab.assert_invariants().await;
 }
 
 #[tokio::test]
-async fn connections_that_died_while_the_function_was_frozen_are_replaced_unnoticed() {
+async fn connections_that_died_while_the_function_was_frozen_are_replaced() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::chain(4)).await;
     lab.settle(&Script::deployed(), Deliver::Once).await;
@@ -138,23 +138,23 @@ async fn connections_that_died_while_the_function_was_frozen_are_replaced_unnoti
 }
 
 #[tokio::test]
-async fn an_end_that_could_not_be_recorded_brings_its_message_back_and_is_done_again() {
+async fn an_outcome_that_could_not_be_recorded_returns_the_message_and_the_step_runs_again() {
     let mut lab = Lab::new().await;
     let run = lab.submit(&plans::chain(2)).await;
     let sent = lab.sent().await;
     let server = Arc::new(connect_to(&database_url()).await);
     let database = lab.text("select current_database()::text where $1::uuid is not null", run.0).await;
     // While the handler works, the database fails for longer than a worker waits.
-    let shut = format!(
+    let shut_down = format!(
         "alter database {database} with allow_connections false;
          select pg_terminate_backend(pid) from pg_stat_activity where datname = '{database}'"
     );
-    let (shutter, times) = (server.clone(), Arc::new(AtomicUsize::new(0)));
+    let (server_for_handler, calls) = (server.clone(), Arc::new(AtomicUsize::new(0)));
     let script = Script::overriding(move |_, _| {
-        let (shutter, shut, times) = (shutter.clone(), shut.clone(), times.clone());
+        let (server, shut_down, calls) = (server_for_handler.clone(), shut_down.clone(), calls.clone());
         async move {
-            if times.fetch_add(1, Ordering::Relaxed) == 0 {
-                shutter.batch_execute(&shut).await.unwrap();
+            if calls.fetch_add(1, Ordering::Relaxed) == 0 {
+                server.batch_execute(&shut_down).await.unwrap();
             }
             None
         }
@@ -165,8 +165,8 @@ async fn an_end_that_could_not_be_recorded_brings_its_message_back_and_is_done_a
 
     server.batch_execute(&format!("alter database {database} with allow_connections true")).await.unwrap();
     lab.admin = connect_to(&lab.database.url).await;
-    assert_eq!(lab.run_status(run).await, "running", "its end is not recorded");
-    // The message is delivered long before the lease ends, and once after it.
+    assert_eq!(lab.run_status(run).await, "running", "the outcome is not recorded");
+    // Deliver the message once before the lease ends, and once after.
     worker.handle_batch(event(&sent, Deliver::Once), None).await;
     lab.leases_over(run).await;
     worker.handle_batch(event(&sent, Deliver::Once), None).await;

@@ -1,5 +1,4 @@
-//! Crashes, losses and timeouts. Whatever dies at whatever point, the run ends as if nothing had happened, or with a
-//! clear failure.
+//! Crashes, lost messages and timeouts. Whatever fails, the run ends with the same result, or with a clear failure.
 
 mod crashes;
 mod database;

@@ -1,4 +1,4 @@
-//! Several sweepers may run concurrently with workers: nothing is recovered twice, and nothing deadlocks.
+//! Several sweepers run concurrently with workers: they recover nothing twice, and nothing deadlocks.
 
 use futures::future::join_all;
 use nofx_tests::delivery::{event, worker_on};
@@ -26,12 +26,12 @@ fn item(lab: &Lab, wakeup: &WakeUp) -> ClaimItem {
     }
 }
 
-/// Runs sweepers of different processes at the same time, and adds up their reports.
-async fn sweep_at_once(lab: &Lab) -> Report {
+/// Runs sweepers with different connections concurrently, and adds up their reports.
+async fn sweep_concurrently(lab: &Lab) -> Report {
     let mut sweepers = Vec::new();
     for _ in 0..SWEEPERS {
         let ctx = lab.another_ctx().await;
-        // Connect first. Otherwise the first sweeper is done before the others start.
+        // Connect first. Otherwise the first sweeper finishes before the others start.
         drop(ctx.db.client().await.unwrap());
         sweepers.push(tokio::spawn(async move { sweep(&ctx).await.expect("no deadlock") }));
     }
@@ -47,7 +47,7 @@ async fn sweep_at_once(lab: &Lab) -> Report {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sweepers_at_once_end_each_dead_lease_once() {
+async fn concurrent_sweepers_end_each_expired_lease_once() {
     let lab = Lab::new().await;
     for _ in 0..ROUNDS {
         let mut runs = Vec::new();
@@ -57,7 +57,7 @@ async fn sweepers_at_once_end_each_dead_lease_once() {
             lab.leases_over(run).await;
             runs.push(run);
         }
-        let sum = sweep_at_once(&lab).await;
+        let sum = sweep_concurrently(&lab).await;
         assert_eq!(sum.leases_ended, 20);
         assert_eq!(lab.sent().await.len(), 20, "each is woken once");
         for run in runs {
@@ -70,13 +70,13 @@ async fn sweepers_at_once_end_each_dead_lease_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sweepers_at_once_send_each_owed_wakeup_once() {
+async fn concurrent_sweepers_send_each_owed_wakeup_once() {
     let lab = Lab::new().await;
     for _ in 0..ROUNDS {
         let run = lab.submit(&plans::wide(30)).await;
         lab.sent().await;
         lab.wakeups_due(run).await;
-        assert_eq!(sweep_at_once(&lab).await.wakeups_sent, 30);
+        assert_eq!(sweep_concurrently(&lab).await.wakeups_sent, 30);
         let mut woken: Vec<_> = lab.sent().await.iter().map(|wakeup| wakeup.step_id).collect();
         woken.sort();
         woken.dedup();
@@ -86,18 +86,18 @@ async fn sweepers_at_once_send_each_owed_wakeup_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sweepers_at_once_do_not_deadlock_over_undeliverable_and_owed_steps_of_the_same_runs() {
+async fn concurrent_sweepers_do_not_deadlock_on_undeliverable_and_owed_steps_of_the_same_runs() {
     let lab = Lab::new().await;
     for _ in 0..ROUNDS {
         let mut runs = Vec::new();
         for _ in 0..8 {
             let run = lab.submit(&plans::wide(20)).await;
             lab.wakeups_due(run).await;
-            lab.woken_in_vain(lab.step(run, "s5").await).await;
+            lab.wakeups_exhausted(lab.step(run, "s5").await).await;
             runs.push(run);
         }
-        sweep_at_once(&lab).await;
-        sweep_at_once(&lab).await;
+        sweep_concurrently(&lab).await;
+        sweep_concurrently(&lab).await;
         for run in runs {
             assert_eq!(lab.run_status(run).await, "failed");
         }
@@ -106,12 +106,12 @@ async fn sweepers_at_once_do_not_deadlock_over_undeliverable_and_owed_steps_of_t
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sweepers_beside_workers_leave_no_step_behind_and_do_none_twice() {
+async fn sweepers_concurrent_with_workers_lose_no_step_and_run_none_twice() {
     let lab = Lab::new().await;
     for _ in 0..ROUNDS {
         let run = lab.submit(&plans::wide(40)).await;
         let mut sent = lab.sent().await;
-        // Half of the steps were claimed by workers that died.
+        // Workers that crashed had claimed half of the steps.
         let abandoned = sent.split_off(20);
         let items: Vec<_> = abandoned.iter().map(|wakeup| item(&lab, wakeup)).collect();
         assert_eq!(step::steps_claim(&lab.ctx.db, &items).await.unwrap().claimed.len(), 20);

@@ -15,21 +15,21 @@ use shared::flow::sweep::sweep;
 use shared::view::Gate;
 
 #[tokio::test]
-async fn a_step_that_nobody_claims_is_woken_ever_more_rarely_and_then_fails() {
+async fn an_unclaimed_step_is_woken_at_growing_intervals_and_then_fails() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::chain(2)).await;
     let step = lab.step(run, "s0").await;
     lab.sent().await;
-    let mut distances = Vec::new();
+    let mut intervals_min = Vec::new();
     for wakeup in 1..=20 {
         lab.wakeups_due(run).await;
         assert_eq!(sweep(&lab.ctx).await.unwrap().wakeups_sent, 1, "wake-up {wakeup}");
         assert_eq!(lab.sent().await.len(), 1);
         let sql =
             "select round(extract(epoch from notify_at - clock_timestamp()) / 60)::int from nofx.step where id = $1";
-        distances.push(lab.admin.query_one(sql, &[&step.0]).await.unwrap().get::<_, i32>(0));
+        intervals_min.push(lab.admin.query_one(sql, &[&step.0]).await.unwrap().get::<_, i32>(0));
     }
-    assert_eq!(distances[..6], [1, 2, 4, 8, 15, 15]);
+    assert_eq!(intervals_min[..6], [1, 2, 4, 8, 15, 15]);
     lab.wakeups_due(run).await;
     sweep(&lab.ctx).await.unwrap();
     let snapshot = lab.snapshot(run).await;
@@ -40,7 +40,7 @@ async fn a_step_that_nobody_claims_is_woken_ever_more_rarely_and_then_fails() {
 }
 
 #[tokio::test]
-async fn a_run_beyond_its_time_fails_and_fences_what_still_works() {
+async fn a_run_past_its_deadline_fails_and_fences_running_steps() {
     let lab = Lab::new().await;
     let mut plan = plans::chain(3);
     plan["timeout_s"] = json!(60);
@@ -50,15 +50,15 @@ async fn a_run_beyond_its_time_fails_and_fences_what_still_works() {
     worker.handle_batch(event(&lab.sent().await, Deliver::Once), Some(Duration::from_secs(10))).await;
     let sent = lab.sent().await;
     let ctx = lab.another_ctx().await;
-    assert_eq!(sweep(&ctx).await.unwrap().runs_timed_out, 0, "there is time left");
-    // The time ends during the second step.
-    let (started, go) =
+    assert_eq!(sweep(&ctx).await.unwrap().runs_timed_out, 0, "the deadline has not passed");
+    // The deadline passes during the second step.
+    let (started, proceed) =
         (std::sync::Arc::new(tokio::sync::Notify::new()), std::sync::Arc::new(tokio::sync::Notify::new()));
-    let (begin, wait) = (started.clone(), go.clone());
+    let (signal, wait) = (started.clone(), proceed.clone());
     let script = Script::new(move |_, _| {
-        let (begin, wait) = (begin.clone(), wait.clone());
+        let (signal, wait) = (signal.clone(), wait.clone());
         async move {
-            begin.notify_one();
+            signal.notify_one();
             wait.notified().await;
             succeeded(json!({ "late": true }))
         }
@@ -68,9 +68,9 @@ async fn a_run_beyond_its_time_fails_and_fences_what_still_works() {
     started.notified().await;
     lab.deadline_over(run).await;
     assert_eq!(sweep(&ctx).await.unwrap().runs_timed_out, 1);
-    assert_eq!(sweep(&ctx).await.unwrap().runs_timed_out, 0, "once");
+    assert_eq!(sweep(&ctx).await.unwrap().runs_timed_out, 0, "a run times out once");
     let before = lab.everything(run).await;
-    go.notify_one();
+    proceed.notify_one();
     batch.await.unwrap();
     lab.assert_unchanged(run, &before).await;
     let snapshot = lab.snapshot(run).await;
@@ -84,14 +84,14 @@ async fn a_run_beyond_its_time_fails_and_fences_what_still_works() {
 }
 
 #[tokio::test]
-async fn a_gate_that_nobody_decides_expires_and_fails_its_step() {
+async fn an_undecided_gate_expires_and_fails_its_step() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::approval(3_600)).await;
     lab.settle(&Script::deployed(), Deliver::Once).await;
-    assert_eq!(sweep(&lab.ctx).await.unwrap().gates_expired, 0, "its hour is not over");
+    assert_eq!(sweep(&lab.ctx).await.unwrap().gates_expired, 0, "the gate has not expired");
     lab.gates_due(run).await;
 
-    // Its time is over, although no sweeper has run yet.
+    // The gate has expired, although no sweeper has run yet.
     assert!(matches!(approve(&lab, run).await, Err(Error::Conflict(..))));
     assert_eq!(lab.run_status(run).await, "blocked");
     assert_eq!(sweep(&lab.ctx).await.unwrap().gates_expired, 1);
@@ -117,7 +117,7 @@ async fn approve(lab: &Lab, run: RunId) -> Result<Gate, Error> {
 }
 
 #[tokio::test]
-async fn a_paused_run_is_not_woken_but_its_time_runs_out() {
+async fn a_paused_run_is_not_woken_but_still_times_out() {
     let lab = Lab::new().await;
     let mut plan = plans::chain(1);
     plan["timeout_s"] = json!(60);

@@ -1,4 +1,4 @@
-//! An artifact store with its own keys: they sign every request, and no other key is accepted.
+//! An artifact store with its own keys. They sign every request, and the store accepts no others.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
@@ -21,11 +21,11 @@ use crate::target::Target;
 const MINUTE: Duration = Duration::from_mins(1);
 
 #[tokio::test]
-async fn keys_that_are_not_the_servers_neither_write_nor_read() {
+async fn wrong_keys_can_neither_write_nor_read() {
     let lab = Target::OwnKeys.lab_with_bucket().await;
     let artifact = store(&lab, 1).put("a.txt", describe(), b"hello".to_vec()).await.unwrap();
     let (id, secret) = s3_keys();
-    // The last pair are the keys of all other services of this lab.
+    // The last pair has the keys of all other services of this lab.
     for (id, secret) in [(&*id, "another"), ("another", &*secret), ("test", "test")] {
         let mut other = lab.ctx.config.clone();
         other.artifacts.keys = Some((id.to_owned(), secret.to_owned()));
@@ -34,13 +34,13 @@ async fn keys_that_are_not_the_servers_neither_write_nor_read() {
         assert!(matches!(written, Err(Error::Unavailable { .. })), "{written:?}");
         let read = ctx.storage.get(&found(&artifact), 5).await;
         assert!(matches!(read, Err(Error::Unavailable { .. })), "{read:?}");
-        let signed = ctx.storage.sign_download(&artifact.uri, MINUTE).await.expect("signing asks nobody");
+        let signed = ctx.storage.sign_download(&artifact.uri, MINUTE).await.expect("signing needs no server");
         assert_eq!(reqwest::get(&signed.url).await.unwrap().status(), 403);
     }
 }
 
 #[tokio::test]
-async fn what_is_not_signed_or_signed_for_something_else_is_refused() {
+async fn unsigned_and_wrongly_signed_requests_are_rejected() {
     let lab = Target::OwnKeys.lab_with_bucket().await;
     let artifact = store(&lab, 1).put("a.txt", describe(), b"hello".to_vec()).await.unwrap();
     let signed = lab.ctx.storage.sign_download(&artifact.uri, MINUTE).await.unwrap().url;
@@ -53,7 +53,7 @@ async fn what_is_not_signed_or_signed_for_something_else_is_refused() {
 }
 
 #[tokio::test]
-async fn an_upload_cannot_be_given_another_hash_than_it_was_signed_for() {
+async fn an_upload_with_another_hash_than_the_signed_one_is_rejected() {
     let lab = Target::OwnKeys.lab_with_bucket().await;
     let digest = Sha256::digest(b"the very bytes");
     let signed = lab.ctx.storage.sign_upload("k", "text/plain", &digest, 14, MINUTE).await.unwrap();
@@ -69,9 +69,9 @@ async fn an_upload_cannot_be_given_another_hash_than_it_was_signed_for() {
     assert_eq!(request.send().await.unwrap().status(), 403);
 }
 
-/// Some servers refuse headers that they do not know, such as the checksums that newer SDKs add to every request.
+/// Some servers reject unknown headers, such as the checksums that newer SDKs add to every request.
 #[tokio::test]
-async fn a_write_carries_no_checksum_beyond_its_hash() {
+async fn a_write_has_no_checksum_header_but_its_hash() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let server = thread::spawn(move || {

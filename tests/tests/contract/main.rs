@@ -1,5 +1,5 @@
-//! Our assumptions about SQS, S3 and Secrets Manager, tested with our clients against two emulators. Also about an S3
-//! server with its own keys, and a Postgres as Supabase configures it.
+//! Tests our assumptions about SQS, S3 and Secrets Manager with our clients and two emulators. Also about an S3 server with
+//! its own keys, and a Postgres configured like Supabase's.
 
 mod target;
 

@@ -10,7 +10,7 @@ use shared::error::Error;
 use shared::queue::{Message, Queue, WakeUp};
 use uuid::Uuid;
 
-use crate::target::{Target, against};
+use crate::target::{Target, for_each_target};
 
 /// Queues under a unique prefix.
 struct Queues {
@@ -65,16 +65,16 @@ fn wakeup(handler: &str, tenant: &str) -> WakeUp {
     }
 }
 
-against!(Ministack as ministack, Localstack as localstack => [
-    more_wakeups_than_a_batch_holds_all_arrive_with_their_ids_and_their_trace,
-    every_handler_has_its_queue,
-    a_delayed_wakeup_is_held_back_and_the_longest_delay_is_one_that_sqs_takes,
-    a_queue_that_is_not_there_is_told_and_the_others_get_theirs,
-    a_released_message_comes_again_before_its_visibility_timeout,
-    a_message_that_nobody_can_read_ends_in_the_dead_letter_queue,
+for_each_target!(Ministack as ministack, Localstack as localstack => [
+    more_wakeups_than_one_batch_all_arrive_with_ids_and_trace,
+    each_handler_has_its_own_queue,
+    a_wakeup_is_delayed_by_at_most_the_maximum_of_sqs,
+    a_missing_queue_is_an_error_and_the_other_queues_get_their_messages,
+    a_released_message_is_received_again_before_its_visibility_timeout,
+    an_unreadable_message_ends_in_the_dead_letter_queue,
 ]);
 
-async fn more_wakeups_than_a_batch_holds_all_arrive_with_their_ids_and_their_trace(target: Target) {
+async fn more_wakeups_than_one_batch_all_arrive_with_ids_and_trace(target: Target) {
     let queues = Queues::new(target).await;
     let url = queues.create("echo", &[]).await;
     let sent: Vec<WakeUp> = (0..23).map(|_| wakeup("echo", "acme")).collect();
@@ -99,7 +99,7 @@ async fn more_wakeups_than_a_batch_holds_all_arrive_with_their_ids_and_their_tra
     }
 }
 
-async fn every_handler_has_its_queue(target: Target) {
+async fn each_handler_has_its_own_queue(target: Target) {
     let queues = Queues::new(target).await;
     let urls = [queues.create("echo", &[]).await, queues.create("manual", &[]).await];
     let sent = [wakeup("echo", "acme"), wakeup("manual", "other")];
@@ -116,17 +116,17 @@ async fn every_handler_has_its_queue(target: Target) {
     }
 }
 
-async fn a_delayed_wakeup_is_held_back_and_the_longest_delay_is_one_that_sqs_takes(target: Target) {
+async fn a_wakeup_is_delayed_by_at_most_the_maximum_of_sqs(target: Target) {
     let queues = Queues::new(target).await;
     let url = queues.create("echo", &[]).await;
     let delayed = |delay_ms| WakeUp { delay_ms, ..wakeup("echo", "acme") };
-    // A millisecond is rounded up to a second. A day is cut to the maximum of SQS, which refuses more.
+    // A millisecond is rounded up to a second. A day is reduced to the maximum of SQS.
     queues.queue.send(vec![delayed(1), delayed(86_400_000)]).await.unwrap();
     assert!(queues.receive(&url).await.is_empty());
     assert_eq!(queues.attribute(&url, QueueAttributeName::ApproximateNumberOfMessagesDelayed).await, "2");
 }
 
-async fn a_queue_that_is_not_there_is_told_and_the_others_get_theirs(target: Target) {
+async fn a_missing_queue_is_an_error_and_the_other_queues_get_their_messages(target: Target) {
     let queues = Queues::new(target).await;
     let url = queues.create("echo", &[]).await;
     let answer = queues.queue.send(vec![wakeup("gate", "acme"), wakeup("echo", "acme")]).await;
@@ -134,7 +134,7 @@ async fn a_queue_that_is_not_there_is_told_and_the_others_get_theirs(target: Tar
     assert_eq!(queues.receive(&url).await.len(), 1);
 }
 
-async fn a_released_message_comes_again_before_its_visibility_timeout(target: Target) {
+async fn a_released_message_is_received_again_before_its_visibility_timeout(target: Target) {
     let queues = Queues::new(target).await;
     let url = queues.create("echo", &[(QueueAttributeName::VisibilityTimeout, "600")]).await;
     queues.queue.send(vec![wakeup("echo", "acme")]).await.unwrap();
@@ -145,7 +145,7 @@ async fn a_released_message_comes_again_before_its_visibility_timeout(target: Ta
     assert_eq!(second[0].message_id(), first[0].message_id());
 }
 
-async fn a_message_that_nobody_can_read_ends_in_the_dead_letter_queue(target: Target) {
+async fn an_unreadable_message_ends_in_the_dead_letter_queue(target: Target) {
     let queues = Queues::new(target).await;
     let dead = queues.create("echo-dlq", &[]).await;
     let arn = queues.attribute(&dead, QueueAttributeName::QueueArn).await;
@@ -156,7 +156,7 @@ async fn a_message_that_nobody_can_read_ends_in_the_dead_letter_queue(target: Ta
     for _ in 0..2 {
         let messages = queues.receive(&url).await;
         ids.insert(messages[0].message_id().unwrap().to_owned());
-        // As if a worker named it in `batchItemFailures` and the visibility timeout passed.
+        // As if a worker returned it in `batchItemFailures` and the visibility timeout passed.
         queues.queue.release("echo", messages[0].receipt_handle().unwrap(), 0).await.unwrap();
     }
     assert!(queues.receive(&url).await.is_empty());

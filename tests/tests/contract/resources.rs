@@ -1,4 +1,4 @@
-//! LocalStack's hook creates the same resources as `nofx dev`, and those that the handlers need.
+//! LocalStack's init hook creates the same resources as `nofx dev`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -9,9 +9,9 @@ use nofx_local::function::queue_functions;
 use nofx_tests::environment::{aws_endpoint_url, localstack_endpoint_url};
 use serde_json::Value;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const HOOK_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Visibility and redrive policy of each handler's queue.
+/// The visibility timeout and redrive policy of each handler's queue.
 async fn queues(aws: &Aws, prefix: &str) -> BTreeMap<&'static str, (String, Value)> {
     let mut queues = BTreeMap::new();
     for function in queue_functions() {
@@ -32,7 +32,7 @@ async fn queues(aws: &Aws, prefix: &str) -> BTreeMap<&'static str, (String, Valu
     queues
 }
 
-async fn hook_is_through() {
+async fn wait_for_hook() {
     let url = format!("{}/_localstack/init/ready", localstack_endpoint_url());
     let waiting = async {
         loop {
@@ -48,21 +48,21 @@ async fn hook_is_through() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, waiting).await.expect("the hook ends");
+    tokio::time::timeout(HOOK_TIMEOUT, waiting).await.expect("the hook ends");
 }
 
 #[tokio::test]
-async fn the_hook_makes_what_nofx_dev_makes_and_neither_minds_the_other() {
-    hook_is_through().await;
+async fn the_hook_creates_the_resources_of_nofx_dev_and_each_accepts_existing_ones() {
+    wait_for_hook().await;
     let localstack = Aws::new(&localstack_endpoint_url());
     let by_hook = queues(&localstack, "nofx-").await;
     localstack.s3.head_bucket().bucket(BUCKET).send().await.expect("the bucket");
     localstack.secrets.describe_secret().secret_id(LLM_SECRET).send().await.expect("the secret");
 
     let emulator = Aws::new(&aws_endpoint_url());
-    emulator.make_resources("t-resources-", &BTreeMap::new()).await.unwrap();
+    emulator.create_resources("t-resources-", &BTreeMap::new()).await.unwrap();
     assert_eq!(by_hook, queues(&emulator, "t-resources-").await);
 
-    localstack.make_resources("nofx-", &BTreeMap::new()).await.expect("existing resources are accepted");
+    localstack.create_resources("nofx-", &BTreeMap::new()).await.expect("existing resources are accepted");
     assert_eq!(queues(&localstack, "nofx-").await, by_hook);
 }

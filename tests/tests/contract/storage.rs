@@ -10,11 +10,11 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use shared::domain::{ArtifactId, ArtifactRef, NewArtifact, RunId, StepId};
 use shared::error::Error;
-use shared::storage::{Describe, StepStore};
+use shared::storage::{ArtifactMeta, StepStore};
 use shared::worker::ClaimedStep;
 use uuid::Uuid;
 
-use crate::target::{Target, against};
+use crate::target::{Target, for_each_target};
 
 const MIB: u64 = 1 << 20;
 const MINUTE: Duration = Duration::from_mins(1);
@@ -39,8 +39,8 @@ pub fn step(lab: &Lab, attempt: u32) -> ClaimedStep {
     }
 }
 
-pub fn describe() -> Describe {
-    Describe { kind: "text", media_type: "text/plain", metadata: json!({ "lines": 1 }), made_from: Vec::new() }
+pub fn describe() -> ArtifactMeta {
+    ArtifactMeta { kind: "text", media_type: "text/plain", metadata: json!({ "lines": 1 }), made_from: Vec::new() }
 }
 
 pub fn found(artifact: &NewArtifact) -> ArtifactRef {
@@ -57,17 +57,17 @@ fn key_of<'a>(lab: &Lab, uri: &'a str) -> &'a str {
     uri.strip_prefix(&format!("s3://{}/", lab.ctx.config.artifacts.bucket)).expect("a key of our bucket")
 }
 
-against!(Ministack as ministack, Localstack as localstack, OwnKeys as own_keys => [
-    what_is_put_is_read_back_and_carries_its_hash,
-    bytes_that_were_changed_behind_our_back_are_refused,
-    an_object_that_is_too_large_missing_or_elsewhere_is_told_apart,
-    storage_that_is_away_is_told_as_such,
-    a_signed_upload_takes_the_bytes_it_was_signed_for_and_a_signed_download_gives_them,
-    a_signed_upload_of_other_bytes_never_becomes_a_readable_artifact,
-    the_hash_is_part_of_what_an_upload_is_signed_for,
+for_each_target!(Ministack as ministack, Localstack as localstack, OwnKeys as own_keys => [
+    a_stored_object_is_read_back_and_has_its_hash,
+    an_object_that_was_changed_in_the_store_is_rejected,
+    an_object_that_is_too_large_missing_or_in_another_bucket_has_its_own_error,
+    a_missing_bucket_means_that_storage_is_unavailable,
+    a_signed_upload_stores_the_signed_bytes_and_a_signed_download_returns_them,
+    a_signed_upload_of_other_bytes_is_never_readable,
+    the_signature_of_an_upload_covers_its_hash,
 ]);
 
-async fn what_is_put_is_read_back_and_carries_its_hash(target: Target) {
+async fn a_stored_object_is_read_back_and_has_its_hash(target: Target) {
     let lab = target.lab_with_bucket().await;
     let artifact = store(&lab, 1).put("a.txt", describe(), b"hello".to_vec()).await.unwrap();
     assert_eq!(artifact.hash, "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824");
@@ -80,16 +80,16 @@ async fn what_is_put_is_read_back_and_carries_its_hash(target: Target) {
         s3(&target.sdk().await).head_object().bucket(&lab.ctx.config.artifacts.bucket).key(key_of(&lab, &artifact.uri));
     let object = object.checksum_mode(ChecksumMode::Enabled).send().await.unwrap();
     assert_eq!(object.content_type(), Some("text/plain"));
-    // A server that stores no checksums must ignore one. The reader verifies the hash from the row.
-    let kept = (target != Target::OwnKeys).then_some("LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=");
-    assert_eq!(object.checksum_sha256(), kept);
+    // A server without checksums must ignore the header. The reader verifies the hash in the row.
+    let stored = (target != Target::OwnKeys).then_some("LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=");
+    assert_eq!(object.checksum_sha256(), stored);
 
     let retried = store(&lab, 2).put("a.txt", describe(), b"other".to_vec()).await.unwrap();
     assert_eq!(key_of(&lab, &retried.uri), format!("{folder}/attempt-2/a.txt"));
     assert_eq!(store(&lab, 1).get(&found(&artifact), MIB).await.unwrap(), b"hello", "the first attempt's is untouched");
 }
 
-async fn bytes_that_were_changed_behind_our_back_are_refused(target: Target) {
+async fn an_object_that_was_changed_in_the_store_is_rejected(target: Target) {
     let lab = target.lab_with_bucket().await;
     let artifact = store(&lab, 1).put("a.txt", describe(), b"hello".to_vec()).await.unwrap();
     for forged in [&b"jello"[..], b"hell", b"hello, and much more than was recorded"] {
@@ -104,7 +104,7 @@ async fn bytes_that_were_changed_behind_our_back_are_refused(target: Target) {
     }
 }
 
-async fn an_object_that_is_too_large_missing_or_elsewhere_is_told_apart(target: Target) {
+async fn an_object_that_is_too_large_missing_or_in_another_bucket_has_its_own_error(target: Target) {
     let lab = target.lab_with_bucket().await;
     let bucket = &lab.ctx.config.artifacts.bucket;
     let artifact = found(&store(&lab, 1).put("a.txt", describe(), b"hello".to_vec()).await.unwrap());
@@ -133,14 +133,14 @@ async fn an_object_that_is_too_large_missing_or_elsewhere_is_told_apart(target: 
     }
 }
 
-async fn storage_that_is_away_is_told_as_such(target: Target) {
+async fn a_missing_bucket_means_that_storage_is_unavailable(target: Target) {
     let lab = target.lab().await;
     // No bucket was created.
     let put = store(&lab, 1).put("a", describe(), b"x".to_vec()).await;
     assert!(matches!(put, Err(Error::Unavailable { .. })), "{put:?}");
 }
 
-async fn a_signed_upload_takes_the_bytes_it_was_signed_for_and_a_signed_download_gives_them(target: Target) {
+async fn a_signed_upload_stores_the_signed_bytes_and_a_signed_download_returns_them(target: Target) {
     let lab = target.lab_with_bucket().await;
     let bytes = b"the very bytes".to_vec();
     let artifact = upload(&lab, &bytes, bytes.clone()).await.expect("the right bytes are accepted");
@@ -152,13 +152,13 @@ async fn a_signed_upload_takes_the_bytes_it_was_signed_for_and_a_signed_download
     assert_eq!(answer.bytes().await.unwrap(), bytes);
 }
 
-async fn a_signed_upload_of_other_bytes_never_becomes_a_readable_artifact(target: Target) {
+async fn a_signed_upload_of_other_bytes_is_never_readable(target: Target) {
     let lab = target.lab_with_bucket().await;
     // Different bytes of the same length.
     match upload(&lab, b"the very bytes", b"the evil bytes".to_vec()).await {
-        // S3 refuses them, because the checksum is signed.
+        // S3 rejects them, because the checksum is signed.
         Err(status) => assert_eq!(status, 400),
-        // An emulator may not check. Then the reader does.
+        // If an emulator does not check, the reader does.
         Ok(artifact) => {
             let read = lab.ctx.storage.get(&artifact, MIB).await;
             assert!(matches!(read, Err(Error::Conflict(..))), "{read:?}");
@@ -166,7 +166,7 @@ async fn a_signed_upload_of_other_bytes_never_becomes_a_readable_artifact(target
     }
 }
 
-/// Sends `body` with a request that was signed for `signed_for`. Returns the artifact, or the status of the refusal.
+/// Sends `body` with a request that was signed for `signed_for`. Returns the artifact, or the status of the error.
 async fn upload(lab: &Lab, signed_for: &[u8], body: Vec<u8>) -> Result<ArtifactRef, u16> {
     let digest = Sha256::digest(signed_for);
     let key = format!("workspaces/{}", Uuid::new_v4());
@@ -189,7 +189,7 @@ async fn upload(lab: &Lab, signed_for: &[u8], body: Vec<u8>) -> Result<ArtifactR
     })
 }
 
-async fn the_hash_is_part_of_what_an_upload_is_signed_for(target: Target) {
+async fn the_signature_of_an_upload_covers_its_hash(target: Target) {
     let lab = target.lab_with_bucket().await;
     let digest = Sha256::digest(b"x");
     let signed = lab.ctx.storage.sign_upload("k", "text/plain", &digest, 1, MINUTE).await.unwrap();

@@ -17,7 +17,7 @@ use tokio_postgres::error::SqlState;
 
 struct Supabase {
     server: Process,
-    place: Throwaway,
+    throwaway: Throwaway,
     port: u16,
     checkout: Checkout,
 }
@@ -26,19 +26,19 @@ impl Supabase {
     async fn start() -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let checkout = Checkout::at(root);
-        let place = Throwaway::make(&checkout, "supabase").await.unwrap();
-        let env = PythonEnv::ready(&checkout, &place.ledger).await.unwrap();
+        let throwaway = Throwaway::make(&checkout, "supabase").await.unwrap();
+        let env = PythonEnv::ready(&checkout, &throwaway.pid_file).await.unwrap();
         let postgres = Postgres::find(&env, &checkout).await.unwrap();
-        let dir = place.dir.join("postgres");
+        let dir = throwaway.dir.join("postgres");
         let cache = checkout.local().join("cache");
-        postgres.create(&cache, &dir, Purpose::Throwaway, &place.ledger).await.unwrap();
+        postgres.create(&cache, &dir, Purpose::Throwaway, &throwaway.pid_file).await.unwrap();
         let cluster = Cluster::open(dir, port::any_free().unwrap()).unwrap();
-        let server = postgres.start(&cluster, &place.dir.join("postgres.log"), &place.ledger).await.unwrap();
+        let server = postgres.start(&cluster, &throwaway.dir.join("postgres.log"), &throwaway.pid_file).await.unwrap();
 
         let bootstrap = connect_to(&cluster.url()).await;
         bootstrap.batch_execute("create role supabase_admin superuser login").await.unwrap();
         drop(bootstrap);
-        let supabase = Self { server, place, port: cluster.port, checkout };
+        let supabase = Self { server, throwaway, port: cluster.port, checkout };
         let admin = connect_to(&supabase.url("supabase_admin")).await;
         // Rename it, because an ordinary role gets this name. The cluster's first role must stay a superuser.
         admin.batch_execute("alter role postgres rename to bootstrap").await.unwrap();
@@ -60,7 +60,7 @@ impl Supabase {
 
     async fn migrate(&self) {
         let url = self.url("postgres");
-        // From the folder that the Supabase CLI uses.
+        // Use the folder of the Supabase CLI.
         let count = migrate::migrate(&url, &self.checkout.root().join("supabase/migrations")).await.unwrap();
         assert!(count > 0);
         assert_eq!(migrate::migrate(&url, &self.checkout.migrations()).await.unwrap(), 0, "the same files");
@@ -71,7 +71,7 @@ impl Supabase {
 
     async fn end(self) {
         self.server.end().await;
-        self.place.end(true);
+        self.throwaway.end(true);
     }
 }
 
@@ -89,7 +89,7 @@ const TABLES: &str = "select relname::text from pg_class
                        where relnamespace = 'nofx'::regnamespace and relkind in ('r', 'p') order by 1";
 
 #[tokio::test]
-async fn plans_run_where_postgres_is_no_superuser() {
+async fn plans_run_where_postgres_is_not_a_superuser() {
     let supabase = Supabase::start().await;
     supabase.set_up().await;
     let url = supabase.url("postgres");
@@ -98,7 +98,7 @@ async fn plans_run_where_postgres_is_no_superuser() {
     lab.settle(&Script::deployed(), Deliver::Once).await;
     assert_eq!(lab.run_status(run).await, "succeeded");
 
-    // As a login role of the workers: it may only execute their functions.
+    // A login role of the workers may only execute their functions.
     let worker = connect_to(&url).await;
     worker.batch_execute("set role nofx_worker").await.expect("roles.sql makes postgres a member");
     worker.batch_execute("select nofx.sweep_leases(1)").await.unwrap();
@@ -109,7 +109,7 @@ async fn plans_run_where_postgres_is_no_superuser() {
 }
 
 #[tokio::test]
-async fn the_data_api_reaches_nothing_and_when_granted_only_its_tenants_rows() {
+async fn the_data_api_reads_nothing_without_a_grant_and_only_its_tenants_rows_with_one() {
     let supabase = Supabase::start().await;
     // Without roles.sql, as in a hosted project: the first migration creates the roles.
     supabase.migrate().await;

@@ -1,5 +1,5 @@
-//! The servers that the contract is tested against. A case is a function of its target. Each target gets its own test,
-//! so that a failure names the server.
+//! The servers under test. A test case is a function of its target, and each target gets its own test, so that a failure
+//! names the server.
 
 use aws_config::SdkConfig;
 use nofx_tests::database::TestDatabase;
@@ -33,7 +33,7 @@ impl Target {
         }
     }
 
-    /// A lab that stores its artifacts here. Everything else is at the emulator. Only the `ARTIFACTS_*` variables
+    /// A lab that stores artifacts at this target. Everything else is at the emulator. Only the `ARTIFACTS_*` variables
     /// differ.
     pub async fn lab(self) -> Lab {
         let database = TestDatabase::create().await;
@@ -50,7 +50,7 @@ impl Target {
         Lab::on(database, config).await
     }
 
-    /// The same with a bucket.
+    /// Like [`Target::lab`], with a bucket.
     pub async fn lab_with_bucket(self) -> Lab {
         let lab = self.lab().await;
         lab::create_bucket(&self.sdk().await, &lab.ctx.config.artifacts.bucket).await;
@@ -58,10 +58,10 @@ impl Target {
     }
 }
 
-/// `target => module: case, case;` makes a test of each case in a module for each target.
-macro_rules! against {
+/// `Target as module => [case, case]` makes a module for each target, with a test for each case.
+macro_rules! for_each_target {
     ($($target:ident as $module:ident),+ => $cases:tt) => {
-        $(mod $module { $crate::target::against!(@cases $target $cases); })+
+        $(mod $module { $crate::target::for_each_target!(@cases $target $cases); })+
     };
     (@cases $target:ident [$($case:ident),+ $(,)?]) => {
         $(
@@ -73,4 +73,4 @@ macro_rules! against {
     };
 }
 
-pub(crate) use against;
+pub(crate) use for_each_target;

@@ -4,23 +4,26 @@ use std::process::{Command, Stdio};
 
 #[test]
 #[cfg_attr(not(target_os = "linux"), ignore = "the emulator runs the functions' Linux binaries on this machine")]
-fn the_template_deploys_to_the_emulator_and_the_sample_plans_end_as_they_must() {
+fn the_template_deploys_to_the_emulator_and_the_sample_plans_end_as_expected() {
     let mut command = Command::new(env!("CARGO"));
     command.args(["run", "--quiet", "--bin", "nofx", "--", "deploy-local"]);
     command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).stdin(Stdio::null());
     let output = command.output().expect("run nofx deploy-local");
-    let (shown, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{shown}\n{said}");
-    assert!(shown.contains("all 4 plans ended as they must"), "{shown}\n{said}");
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{stdout}\n{stderr}");
+    assert!(stdout.contains("all 4 plans ended as expected"), "{stdout}\n{stderr}");
 }
 
 #[test]
-fn a_deployment_without_its_parameter_says_so_before_anything_is_built() {
+fn a_missing_parameter_fails_the_deployment_before_the_build() {
     let mut command = Command::new(env!("CARGO"));
     command.args(["run", "--quiet", "--bin", "nofx", "--", "deploy", "dev"]).env_remove("AWS_ENDPOINT_URL");
     command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).stdin(Stdio::null());
     let output = command.output().expect("run nofx deploy");
-    let said = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
-    assert!(said.contains("error: the parameter DatabaseSecretArn of dev is missing\nhint: make a secret"), "{said}");
+    assert!(
+        stderr.contains("error: the parameter DatabaseSecretArn of dev is missing\nhint: create a secret"),
+        "{stderr}"
+    );
 }

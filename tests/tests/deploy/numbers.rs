@@ -7,9 +7,9 @@ use crate::template::{
     self, function, functions, of_type, parameters, queue, read, resource_of, resources, text, texts,
 };
 
-/// What a claim adds to a function's timeout: see `nofx.steps_claim`.
+/// A claim adds this to a function's timeout: see `nofx.steps_claim`.
 const LEASE_MARGIN_S: u32 = 5;
-/// After this time API Gateway answers instead of the function.
+/// The integration timeout of API Gateway.
 const GATEWAY_TIMEOUT_S: u64 = 29;
 
 #[test]
@@ -20,7 +20,7 @@ fn the_template_deploys_every_function_and_no_other() {
 }
 
 #[test]
-fn every_handler_has_its_queue_with_the_numbers_of_the_code() {
+fn every_handlers_queue_has_the_numbers_of_the_code() {
     for queue_function in queue_functions() {
         let (spec, name) = (queue_function.spec, queue_function.name());
         let (_, properties) = function(name);
@@ -50,12 +50,12 @@ fn every_handler_has_its_queue_with_the_numbers_of_the_code() {
     let only_tls = texts(&resources()["QueuesOnlyTls"]["Properties"]["Queues"]);
     for (logical, queue) in queues {
         assert_eq!(queue["SqsManagedSseEnabled"], true, "{logical}");
-        assert!(only_tls.contains(&logical), "QueuesOnlyTls of template.yaml leaves {logical} out");
+        assert!(only_tls.contains(&logical), "QueuesOnlyTls of template.yaml lacks {logical}");
     }
 }
 
 #[test]
-fn what_has_no_queue_has_its_timeout_too() {
+fn functions_without_a_queue_have_timeouts() {
     for name in HTTP_FUNCTIONS {
         let (_, properties) = function(name);
         assert!(properties["Timeout"].as_u64().is_some_and(|timeout_s| timeout_s <= GATEWAY_TIMEOUT_S), "{name}");
@@ -66,7 +66,7 @@ fn what_has_no_queue_has_its_timeout_too() {
 }
 
 #[test]
-fn every_function_logs_into_a_group_of_its_own_that_forgets() {
+fn every_function_has_its_own_log_group_with_a_retention_time() {
     let groups = of_type("AWS::Logs::LogGroup");
     for (name, (_, properties)) in functions() {
         assert_eq!(properties["FunctionName"], json!(format!("${{Prefix}}{name}")));
@@ -79,10 +79,10 @@ fn every_function_logs_into_a_group_of_its_own_that_forgets() {
 }
 
 #[test]
-fn the_api_lets_nobody_in_without_a_signature() {
+fn the_api_requires_signatures_and_storage_requires_tls() {
     let api = &resources()["Api"]["Properties"];
     assert_eq!(api["Auth"]["DefaultAuthorizer"], "AWS_IAM");
-    // What prevents that a bucket or queue is read without TLS, or by the public.
+    // These deny public access, and access without TLS.
     let bucket = &resources()["ArtifactsBucket"];
     let blocked = bucket["Properties"]["PublicAccessBlockConfiguration"].as_object().expect("a block").clone();
     assert!(blocked.len() == 4 && blocked.values().all(|block| *block == Value::Bool(true)));
@@ -95,7 +95,7 @@ fn the_api_lets_nobody_in_without_a_signature() {
 }
 
 #[test]
-fn the_cost_model_counts_with_the_memory_of_the_template() {
+fn the_cost_model_uses_the_memory_sizes_of_the_template() {
     let prices: Value = serde_json::from_str(&read("perf/prices.json")).expect("a price list");
     let default = |name: &str| parameters()[name]["Default"].as_f64();
     let memory_mb = &prices["assumptions"]["memory_mb"];

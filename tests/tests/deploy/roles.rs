@@ -1,5 +1,5 @@
-//! Every role allows the calls of its function's code on the resources that it uses, and nothing else. In `local.rs`
-//! the emulator enforces the roles, which finds missing rights. This test also finds unneeded ones.
+//! Every role allows exactly the calls of its function's code. In `local.rs` the emulator enforces the roles, which finds
+//! missing rights. This test also finds unneeded ones.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,7 +13,7 @@ use crate::template::{function, functions, read, resources, root, text, texts};
 /// An action and a resource, as written in the template.
 type Right = (String, String);
 
-/// Every call of the code to AWS, and the action that it needs. A presigned request needs it when it is used.
+/// Every call to AWS in the code, and the action that it needs. A presigned request needs it when it is used.
 const CALLS: [(&str, &str, &str); 6] = [
     ("queue.rs", "get_queue_url", "sqs:GetQueueUrl"),
     ("queue.rs", "send_message_batch", "sqs:SendMessage*"),
@@ -23,7 +23,7 @@ const CALLS: [(&str, &str, &str); 6] = [
     ("storage.rs", "put_object", "s3:PutObject"),
 ];
 
-/// Code with which a function uses storage or a secret, and the rights that it needs for that.
+/// Code that uses storage or a secret, and the rights that it needs.
 const USES: [(&str, &[(&str, &str)]); 5] = [
     (".sign_download(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*")]),
     (".sign_upload(", &[("s3:PutObject", "${ArtifactsBucket.Arn}/workspaces/*")]),
@@ -61,7 +61,7 @@ fn every_role_allows_exactly_what_its_function_calls() {
             text(&properties["LoggingConfig"]["LogGroup"])
         );
         expected.extend(["logs:CreateLogStream", "logs:PutLogEvents"].map(|action| right(action, &logs)));
-        // Every function makes steps ready: it creates, controls, finishes or sweeps runs, or decides gates.
+        // Every function may make steps ready, so it may send wake-ups to every queue.
         for queue in &queues {
             expected.extend(["sqs:GetQueueUrl", "sqs:SendMessage*"].map(|action| right(action, queue)));
         }
@@ -71,16 +71,13 @@ fn every_role_allows_exactly_what_its_function_calls() {
             expected.insert(right("sqs:ChangeMessageVisibility", &queue_of(&name)));
         }
         let code = sources(&root().join("functions").join(&name).join("src"));
-        for (_, rights) in USES.iter().filter(|(said, _)| code.contains(said)) {
+        for (_, rights) in USES.iter().filter(|(call, _)| code.contains(call)) {
             expected.extend(rights.iter().map(|(action, resource)| right(action, resource)));
         }
         let rights = rights_of(&role);
-        let (missing, needless) = (expected.difference(&rights), rights.difference(&expected));
-        let (missing, needless): (Vec<_>, Vec<_>) = (missing.collect(), needless.collect());
-        assert!(
-            missing.is_empty() && needless.is_empty(),
-            "{role} lacks {missing:?}, and has for nothing {needless:?}"
-        );
+        let (missing, unneeded) = (expected.difference(&rights), rights.difference(&expected));
+        let (missing, unneeded): (Vec<_>, Vec<_>) = (missing.collect(), unneeded.collect());
+        assert!(missing.is_empty() && unneeded.is_empty(), "{role} lacks {missing:?} and does not need {unneeded:?}");
     }
 }
 
@@ -114,7 +111,7 @@ fn queue_of(name: &str) -> String {
     text(&properties["Events"]["StepReady"]["Properties"]["Queue"]).to_owned()
 }
 
-/// What a role allows, in its own policies and in the template's managed policies.
+/// The rights of a role, from its own policies and the template's managed policies.
 fn rights_of(role: &str) -> BTreeSet<Right> {
     let resources = resources();
     let role = &resources.get(role).unwrap_or_else(|| panic!("template.yaml has no role {role}"))["Properties"];

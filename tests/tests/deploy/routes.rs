@@ -1,4 +1,4 @@
-//! Three lists of routes must be equal: those of the routers, of API Gateway and of `cargo lambda watch`.
+//! The routers, API Gateway and `cargo lambda watch` must have the same routes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ fn of_routers() -> BTreeSet<Route> {
     for (function, table) in tables {
         for shared::http::Route { method, path, .. } in table.table() {
             let route = (method.to_string(), (*path).to_owned(), function.to_owned());
-            assert!(routes.insert(route.clone()), "twice: {route:?}");
+            assert!(routes.insert(route.clone()), "{route:?} is listed twice");
         }
     }
     routes
@@ -31,7 +31,7 @@ fn api_gateway_has_exactly_the_routes_of_the_routers() {
                 // No route may bypass the API's authorizer.
                 assert!(event["Auth"].is_null(), "{event}");
                 let route = (text(&event["Method"]).to_owned(), text(&event["Path"]).to_owned(), function.clone());
-                assert!(routes.insert(route.clone()), "twice: {route:?}");
+                assert!(routes.insert(route.clone()), "{route:?} is listed twice");
             }
         }
     }
@@ -55,10 +55,10 @@ fn cargo_lambda_watch_serves_exactly_the_paths_of_the_routers() {
 }
 
 #[test]
-fn no_route_is_made_beside_the_tables() {
-    for (function, beside) in [("api", 0), ("approvals", 0), ("console", 1)] {
+fn no_route_bypasses_the_tables() {
+    for (function, extra) in [("api", 0), ("approvals", 0), ("console", 1)] {
         let source = read(&format!("functions/{function}/src/lib.rs"));
         // The console's "not found" page.
-        assert_eq!(source.matches(".route(").count(), beside, "functions/{function}/src/lib.rs");
+        assert_eq!(source.matches(".route(").count(), extra, "functions/{function}/src/lib.rs");
     }
 }

@@ -46,9 +46,9 @@ pub fn functions() -> BTreeMap<String, (String, Value)> {
     of_type("AWS::Serverless::Function")
         .into_iter()
         .map(|(logical, properties)| {
-            let place = text(&properties["CodeUri"]);
-            let name = place.strip_prefix("target/lambda/").and_then(|rest| rest.strip_suffix('/'));
-            (name.unwrap_or_else(|| panic!("{logical} is at {place}")).to_owned(), (logical, properties))
+            let code_uri = text(&properties["CodeUri"]);
+            let name = code_uri.strip_prefix("target/lambda/").and_then(|rest| rest.strip_suffix('/'));
+            (name.unwrap_or_else(|| panic!("{logical} has its code at {code_uri}")).to_owned(), (logical, properties))
         })
         .collect()
 }
@@ -65,14 +65,16 @@ pub fn queue(logical: &str) -> Value {
     found.unwrap_or_else(|| panic!("template.yaml has no queue {logical}"))
 }
 
-/// The resource of a `!GetAtt Resource.Arn`; `owner` and `key` say where it stands.
+/// The resource of a `!GetAtt Resource.Arn`. `owner` and `key` locate it in an error.
 pub fn resource_of(arn: &Value, owner: &str, key: &str) -> String {
     let logical = arn.as_str().and_then(|arn| arn.strip_suffix(".Arn"));
-    logical.unwrap_or_else(|| panic!("{key} of {owner} in template.yaml is no ARN of a resource: {arn}")).to_owned()
+    logical
+        .unwrap_or_else(|| panic!("{key} of {owner} in template.yaml is not the ARN of a resource: {arn}"))
+        .to_owned()
 }
 
 pub fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_else(|| panic!("no text: {value}"))
+    value.as_str().unwrap_or_else(|| panic!("not a text: {value}"))
 }
 
 /// Every string in a value, in order.
@@ -97,7 +99,7 @@ fn json(yaml: &Yaml) -> Value {
         }
         Yaml::Tagged(_, inner) => json(inner),
         Yaml::Representation(..) | Yaml::Alias(_) | Yaml::BadValue => {
-            panic!("the template uses YAML that CloudFormation does not read: {yaml:?}")
+            panic!("CloudFormation does not support this YAML: {yaml:?}")
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The examples of the README and of `docs`, executed in order on a running stack: page by page, block by block.
+//! Executes the examples of the README and of `docs` on a running stack, page by page and block by block.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -12,12 +12,12 @@ use tokio_postgres::Client;
 
 use super::stack::{Stack, cargo_run};
 
-/// The address that the documents use.
+/// The API's address in the documents.
 const DOCUMENTED_API: &str = "http://127.0.0.1:3000";
 
-/// What the documents' commands find on a user's machine. Everything is stricter than there: an answer that is not 2xx
-/// and an id that is missing fail the block. `make` runs dry, because these suites are what it starts; and jq is not
-/// among what this repository needs, so Python does the little that the documents ask of it.
+/// Defines the commands of the documents, stricter than on a user's machine: a response that is not 2xx and a missing id
+/// fail the block. `make` runs dry, because it would start these suites. Python replaces jq, which this repository does
+/// not require.
 const PRELUDE: &str = r#"
 set -euo pipefail
 nofx() { target/debug/nofx "$@"; }
@@ -32,7 +32,7 @@ sys.exit("no such value") if value is None else print(value)
 ' "$@"; }
 "#;
 
-/// A stack on which blocks are executed.
+/// Executes blocks on a stack.
 struct Runner<'a> {
     stack: &'a Stack,
     state: &'a Path,
@@ -41,7 +41,7 @@ struct Runner<'a> {
 }
 
 /// Executes every block of every page.
-pub async fn hold(stack: &Stack, state: &Path) {
+pub async fn execute_all(stack: &Stack, state: &Path) {
     let runner = Runner::new(stack, state).await;
     for document in Document::all() {
         for block in document.blocks() {
@@ -61,16 +61,16 @@ impl<'a> Runner<'a> {
 
     async fn execute(&self, Block { language, text, .. }: &Block, place: &str) {
         match language.as_str() {
-            "sh" => self.run_in_a_shell(text, place).await,
+            "sh" => self.run_in_shell(text, place).await,
             "sql" => self.database.batch_execute(text).await.unwrap_or_else(|error| panic!("{place}: {error:?}")),
             "json" => self.submit_or_compare(text, place).await,
             "text" => {}
-            other => panic!("{place}: nothing executes {other:?}"),
+            other => panic!("{place}: no executor for {other:?}"),
         }
     }
 
-    /// The commands end with 0, and the runs that they made end well.
-    async fn run_in_a_shell(&self, text: &str, place: &str) {
+    /// The commands must exit with 0, and the runs that they create must not fail.
+    async fn run_in_shell(&self, text: &str, place: &str) {
         let before = self.runs().await;
         let commands = text.replace(DOCUMENTED_API, &self.stack.at(""));
         let mut shell = bash(&format!("{PRELUDE}{commands}"), self.state);
@@ -78,16 +78,16 @@ impl<'a> Runner<'a> {
         let output = tokio::task::spawn_blocking(move || shell.output()).await.expect("bash").expect("run bash");
         assert!(output.status.success(), "{place}:\n{}", text_of(&output));
         for run in self.runs().await.difference(&before) {
-            self.ends_well(run, place).await;
+            self.assert_not_failed(run, place).await;
         }
     }
 
-    /// A plan is accepted, and its run ends well. An event is as the timeline gives it.
+    /// Submits a plan, whose run must not fail. Compares an event with the catalogue and with a timeline.
     async fn submit_or_compare(&self, text: &str, place: &str) {
         let value: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{place}: {error}"));
         if value["plan"].is_object() {
             let run = self.stack.submit(&value).await;
-            self.ends_well(&run, place).await;
+            self.assert_not_failed(&run, place).await;
             return;
         }
         let kind = value["type"].as_str().unwrap_or_else(|| panic!("{place}: neither a plan nor an event"));
@@ -98,8 +98,8 @@ impl<'a> Runner<'a> {
         assert_eq!(shape(&value).keys().collect::<Vec<_>>(), shape(&timeline[0]).keys().collect::<Vec<_>>(), "{place}");
     }
 
-    /// It succeeds, or an example cancels it or leaves it with a gate that nobody decides.
-    async fn ends_well(&self, run: &str, place: &str) {
+    /// The run succeeds, or an example cancels it or leaves a gate undecided.
+    async fn assert_not_failed(&self, run: &str, place: &str) {
         let ended = self.stack.until(run, &["succeeded", "failed", "cancelled", "blocked"]).await;
         assert_ne!(ended["run"]["status"], "failed", "{place}: {ended}");
     }
@@ -111,7 +111,7 @@ impl<'a> Runner<'a> {
     }
 }
 
-/// The subcommands, options and targets that sentences name.
+/// Checks the subcommands, options and make targets in sentences.
 #[test]
 fn every_command_in_a_sentence_exists() {
     let state = tempfile::tempdir().expect("a folder");

@@ -1,5 +1,5 @@
-//! The stack's emulator wakes a waiting poll once a message can be received, instead of polling ten times a second. A
-//! poll that missed a message would delay its step by the whole wait.
+//! The emulator wakes a waiting long poll as soon as a message is available, instead of polling ten times a second. A poll
+//! that missed a message would delay its step by the whole wait.
 
 use std::env;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nofx_local::aws::resources::Aws;
 use uuid::Uuid;
 
-/// The longest wait that SQS allows. No poll here may take that long.
+/// The maximum wait of SQS. No poll here may take that long.
 const WAIT_S: i32 = 20;
 const SOON: Duration = Duration::from_secs(10);
 
@@ -17,7 +17,7 @@ struct Queue {
 }
 
 impl Queue {
-    async fn make() -> Self {
+    async fn create() -> Self {
         let endpoint = env::var("NOFX_TEST_AWS_ENDPOINT_URL").expect("run under nofx exec");
         let sqs = Aws::new(&endpoint).sqs;
         let created = sqs.create_queue().queue_name(format!("poll-{}", Uuid::new_v4())).send().await.expect("a queue");
@@ -40,8 +40,8 @@ impl Queue {
 }
 
 #[tokio::test]
-async fn a_waiting_poll_wakes_for_a_message_a_delay_and_a_redelivery() {
-    let queue = Queue::make().await;
+async fn a_waiting_poll_receives_new_delayed_and_redelivered_messages() {
+    let queue = Queue::create().await;
     // The poll or the message may come first. Both orders must end soon.
     let ((received, waited), ()) = tokio::join!(queue.receive(1), queue.send(0));
     assert_eq!(received.len(), 1);
@@ -64,8 +64,8 @@ async fn a_waiting_poll_wakes_for_a_message_a_delay_and_a_redelivery() {
 }
 
 #[tokio::test]
-async fn of_many_waiting_polls_each_message_wakes_one() {
-    let queue = Queue::make().await;
+async fn each_message_wakes_one_of_many_waiting_polls() {
+    let queue = Queue::create().await;
     let polls = futures::future::join_all((0..5).map(|_| queue.receive(60)));
     let (received, ()) = tokio::join!(polls, async {
         for _ in 0..5 {

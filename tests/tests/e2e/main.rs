@@ -1,5 +1,5 @@
-//! The whole stack as a user starts it with `nofx dev`: real gates on the sample workspace, the examples of the
-//! documents, a function that is killed, a stop that leaves nothing behind, and a restart that keeps all state.
+//! The whole stack as a user starts it with `nofx dev`: real gates on the sample workspace, the examples of the documents,
+//! a killed function, a clean stop, and a restart that keeps all state.
 
 mod documents;
 mod front;
@@ -16,7 +16,7 @@ use stack::{Stack, cargo_run, free_port};
 const RUNS: usize = 20;
 
 #[tokio::test]
-async fn the_whole_stack_runs_the_demo_survives_a_kill_and_a_restart() {
+async fn the_whole_stack_runs_the_demo_and_survives_a_kill_and_a_restart() {
     let state = tempfile::tempdir().expect("a folder");
     let port = free_port();
     let mut stack = Stack::start(state.path(), port).await;
@@ -24,11 +24,11 @@ async fn the_whole_stack_runs_the_demo_survives_a_kill_and_a_restart() {
     let demo = cargo_run(state.path(), &["demo", "--port", &port.to_string()]).output().expect("run the demo");
     let shown = String::from_utf8_lossy(&demo.stdout);
     assert!(demo.status.success(), "{shown}\n{}", String::from_utf8_lossy(&demo.stderr));
-    assert!(shown.contains("all 4 plans ended as they must"), "{shown}");
+    assert!(shown.contains("all 4 plans ended as expected"), "{shown}");
 
     smoke_requests(&stack).await;
-    documents::hold(&stack, state.path()).await;
-    front::holds(&stack).await;
+    documents::execute_all(&stack, state.path()).await;
+    front::check(&stack).await;
     kill_in_the_middle(&stack).await;
     let before = statuses(&stack).await;
     assert!(before.len() > RUNS);
@@ -36,8 +36,8 @@ async fn the_whole_stack_runs_the_demo_survives_a_kill_and_a_restart() {
     let processes = stack.processes();
     assert!(processes.len() > 10, "each function is a process: {processes:?}");
     stack.stop();
-    let left: Vec<_> = processes.into_iter().filter(stack::Process::is_alive).collect();
-    assert_eq!(left, [], "a stopped stack leaves nothing behind");
+    let survivors: Vec<_> = processes.into_iter().filter(stack::Process::is_alive).collect();
+    assert_eq!(survivors, [], "a stopped stack leaves no process");
 
     let mut again = Stack::start(state.path(), port).await;
     assert_eq!(statuses(&again).await, before, "state survives a restart");

@@ -1,4 +1,4 @@
-//! A local stack as a child process, and a client of its API.
+//! A local stack in a child process, and a client of its API.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -11,10 +11,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::time::sleep;
 
-/// Limit of every wait. A cold start installs the sample's dependencies, and a killed function's steps are ready again
+/// Timeout of every wait. A cold start installs the sample's dependencies, and the steps of a killed function become ready
 /// only after their lease.
-const PATIENCE: Duration = Duration::from_mins(3);
-const LOOK_PERIOD: Duration = Duration::from_millis(200);
+const WAIT_TIMEOUT: Duration = Duration::from_mins(3);
+const POLL_PERIOD: Duration = Duration::from_millis(200);
 
 /// A running `nofx dev`.
 pub struct Stack {
@@ -55,8 +55,8 @@ impl Stack {
         let start = Instant::now();
         while !stack.is_healthy().await {
             assert!(stack.child.try_wait().expect("a child").is_none(), "nofx dev exited");
-            assert!(start.elapsed() < PATIENCE, "the API does not become healthy");
-            sleep(LOOK_PERIOD).await;
+            assert!(start.elapsed() < WAIT_TIMEOUT, "the API is not healthy");
+            sleep(POLL_PERIOD).await;
         }
         stack
     }
@@ -64,12 +64,12 @@ impl Stack {
     pub async fn until_healthy(&self) {
         let start = Instant::now();
         while !self.is_healthy().await {
-            assert!(start.elapsed() < PATIENCE, "the API does not become healthy again");
-            sleep(LOOK_PERIOD).await;
+            assert!(start.elapsed() < WAIT_TIMEOUT, "the API is not healthy again");
+            sleep(POLL_PERIOD).await;
         }
     }
 
-    /// Sends Ctrl-C, and expects a clean exit.
+    /// Sends Ctrl-C and expects a clean exit.
     pub fn stop(&mut self) {
         kill_process(Pid::from_child(&self.child), Signal::INT).expect("interrupt nofx dev");
         let ended = self.child.wait().expect("nofx dev ends");
@@ -99,7 +99,7 @@ impl Stack {
         self.client.get(self.at(path)).send().await.expect("an answer").text().await.expect("a page")
     }
 
-    /// The run once it has ended.
+    /// Waits until the run ends, and returns it.
     pub async fn follow(&self, run: &str) -> Value {
         self.until(run, &["succeeded", "failed", "cancelled"]).await
     }
@@ -147,7 +147,7 @@ impl Stack {
         format!("{}{path}", self.url)
     }
 
-    /// The run once it has one of these states.
+    /// Waits until the run has one of these states, and returns it.
     pub async fn until(&self, run: &str, statuses: &[&str]) -> Value {
         let start = Instant::now();
         loop {
@@ -155,8 +155,8 @@ impl Stack {
             if statuses.iter().any(|status| detail["run"]["status"] == *status) {
                 return detail;
             }
-            assert!(start.elapsed() < PATIENCE, "the run is not {statuses:?}: {detail}");
-            sleep(LOOK_PERIOD).await;
+            assert!(start.elapsed() < WAIT_TIMEOUT, "the run is not {statuses:?}: {detail}");
+            sleep(POLL_PERIOD).await;
         }
     }
 }
@@ -173,7 +173,7 @@ impl Drop for Stack {
 
 impl Process {
     pub fn is_alive(&self) -> bool {
-        // A process that has ended and that nobody has asked about still has its id.
+        // A zombie still has its pid, so look at the process table.
         u32::try_from(self.pid.as_raw_nonzero().get()).is_ok_and(|pid| table::find(pid).is_some())
     }
 }

@@ -1,4 +1,4 @@
-//! `codegen` with a real worker: the timeline has what it spent, as docs/events.md says.
+//! `codegen` with a real worker: the timeline has its token usage, as docs/events.md says.
 
 use ::codegen::{Codegen, CodegenConfig, PerProvider, Provider, ProviderKeys};
 use axum::{Json, Router, routing};
@@ -9,7 +9,7 @@ use shared::domain::tool;
 use shared::worker::{WorkThenRecord, Worker};
 use tokio::net::TcpListener;
 
-/// A server for both providers. `OpenAI`'s answer is cut off, Anthropic's is complete.
+/// A fake server for both providers. `OpenAI`'s answer is cut off, Anthropic's is complete.
 async fn providers() -> String {
     let cut_off = json!({
         "status": "incomplete", "incomplete_details": { "reason": "max_output_tokens" }, "model": "gpt", "output": [],
@@ -42,7 +42,7 @@ fn worker(lab: &Lab, url: &str, secret: &'static str) -> Worker<WorkThenRecord<C
 }
 
 #[tokio::test]
-async fn every_answer_that_was_counted_is_an_event_of_the_run() {
+async fn every_answer_with_token_counts_is_an_event_of_the_run() {
     let lab = Lab::with_bucket().await;
     let url = providers().await;
     let keys = r#"{ "OPENAI_API_KEY": "a", "ANTHROPIC_API_KEY": "b" }"#;
@@ -55,11 +55,11 @@ async fn every_answer_that_was_counted_is_an_event_of_the_run() {
         let sql = "select payload from nofx.event where run_id = $1 and type = 'codegen.usage' order by seq";
         let payloads: Vec<Value> =
             lab.admin.query(sql, &[&run.0]).await.unwrap().iter().map(|row| row.get(0)).collect();
-        let told: Vec<_> = payloads
+        let reported: Vec<_> = payloads
             .iter()
             .map(|payload| (payload["usable"].as_bool().unwrap(), payload["output_tokens"].clone()))
             .collect();
-        assert_eq!(told, expected);
+        assert_eq!(reported, expected);
     }
     lab.assert_invariants().await;
 }

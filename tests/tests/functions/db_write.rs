@@ -1,4 +1,4 @@
-//! `db_write` on a real table: it writes exactly once or not at all.
+//! `db_write` on real tables: it writes exactly once or not at all.
 
 mod effects;
 
@@ -14,10 +14,10 @@ const TABLE: &str = "create table public.products (id int generated always as id
     name text not null, price numeric not null check (price >= 0), owner text);
     create table public.secrets (id int primary key)";
 
-async fn shop() -> Lab {
+async fn products_lab() -> Lab {
     let lab = Lab::new().await;
     lab.admin.batch_execute(TABLE).await.unwrap();
-    open(&lab).await;
+    grant_all(&lab).await;
     let rule = "insert into nofx.db_write_rule (tenant_id, table_name, allowed_ops, constraints) values
         ('acme', 'public.products', array['insert', 'update', 'delete'],
          '{\"columns\": [\"name\", \"price\"], \"key\": [\"id\"], \"max_rows\": 2}')";
@@ -25,8 +25,8 @@ async fn shop() -> Lab {
     lab
 }
 
-/// The grants of the database's owner: the writer may use every table in `public`.
-async fn open(lab: &Lab) {
+/// Grants the writer every table in `public`, as the database's owner would.
+async fn grant_all(lab: &Lab) {
     let grant = "grant select, insert, update, delete on all tables in schema public to nofx_writer";
     lab.admin.batch_execute(grant).await.unwrap();
 }
@@ -34,7 +34,7 @@ async fn open(lab: &Lab) {
 /// Creates a table with this SQL, and a rule for it.
 async fn with_rule(lab: &Lab, sql: &str, table: &str, constraints: Value) {
     lab.admin.batch_execute(sql).await.unwrap();
-    open(lab).await;
+    grant_all(lab).await;
     let ops = vec!["insert", "update", "delete"];
     let rule = "insert into nofx.db_write_rule (tenant_id, table_name, allowed_ops, constraints)
                 values ('acme', $1, $2, $3)";
@@ -45,12 +45,12 @@ async fn number(lab: &Lab, sql: &str) -> i64 {
     lab.admin.query_one(sql, &[]).await.unwrap().get(0)
 }
 
-/// With a login of its own: everything here holds for the role `nofx_worker`.
+/// A worker with its own login, so that these tests run with the role `nofx_worker`.
 async fn worker(lab: &Lab) -> Worker<InTransaction<DbWrite>> {
     Worker::new(lab.worker_ctx().await, tool::handler("db_write").expect("a handler"), InTransaction(DbWrite))
 }
 
-/// Runs one operation, and delivers each message three times.
+/// Runs one operation, and delivers its message four times.
 async fn write(lab: &Lab, inputs: Value) -> RunId {
     let mut step = plans::step("write", "db_write", inputs);
     step["retry"] = json!({"max_attempts": 1});
@@ -75,8 +75,8 @@ async fn error_code(lab: &Lab, run: RunId) -> String {
 }
 
 #[tokio::test]
-async fn delivered_four_times_the_rows_are_written_once() {
-    let lab = shop().await;
+async fn a_message_delivered_four_times_writes_its_rows_once() {
+    let lab = products_lab().await;
     let values = json!([{"name": "Widget", "price": 10}, {"name": "it's \"quoted\"; --", "price": "2.50"}]);
     let run = write(&lab, json!({"table": "public.products", "op": "insert", "values": values})).await;
     assert_eq!(lab.run_status(run).await, "succeeded");
@@ -87,8 +87,8 @@ async fn delivered_four_times_the_rows_are_written_once() {
 }
 
 #[tokio::test]
-async fn rows_are_found_by_their_key_alone() {
-    let lab = shop().await;
+async fn rows_are_selected_only_by_their_key() {
+    let lab = products_lab().await;
     let values = json!([{"name": "a", "price": 1}, {"name": "b", "price": 2}]);
     write(&lab, json!({"table": "public.products", "op": "insert", "values": values})).await;
     let update = json!({"table": "public.products", "op": "update", "where": {"id": 2}, "set": {"price": 5}});
@@ -103,10 +103,10 @@ async fn rows_are_found_by_their_key_alone() {
 }
 
 #[tokio::test]
-async fn what_no_rule_allows_changes_nothing_and_says_why() {
-    let lab = shop().await;
+async fn an_operation_that_no_rule_allows_changes_nothing_and_has_a_code() {
+    let lab = products_lab().await;
     write(&lab, json!({"table": "public.products", "op": "insert", "values": [{"name": "a", "price": 1}]})).await;
-    let refused = [
+    let rejected = [
         (json!({"table": "public.secrets", "op": "insert", "values": [{"id": 1}]}), "no_rule"),
         (json!({"table": "nofx.run", "op": "delete", "where": {"id": 1}}), "no_rule"),
         (json!({"table": "public.products", "op": "insert", "values": [{"owner": "me"}]}), "column_not_allowed"),
@@ -122,7 +122,7 @@ async fn what_no_rule_allows_changes_nothing_and_says_why() {
             "check_violation",
         ),
     ];
-    for (inputs, code) in refused {
+    for (inputs, code) in rejected {
         let run = write(&lab, inputs.clone()).await;
         assert_eq!(
             (error_code(&lab, run).await.as_str(), lab.run_status(run).await.as_str()),
@@ -135,7 +135,7 @@ async fn what_no_rule_allows_changes_nothing_and_says_why() {
 
 #[tokio::test]
 async fn an_update_that_touches_more_rows_than_allowed_is_rolled_back() {
-    let lab = shop().await;
+    let lab = products_lab().await;
     lab.admin
         .batch_execute(
             "create table public.logs (day int, line text);
@@ -145,20 +145,20 @@ async fn an_update_that_touches_more_rows_than_allowed_is_rolled_back() {
         )
         .await
         .unwrap();
-    open(&lab).await;
+    grant_all(&lab).await;
     let run = write(&lab, json!({"table": "public.logs", "op": "delete", "where": {"day": 1}})).await;
     assert_eq!(error_code(&lab, run).await, "too_many_rows");
-    let left: i64 = lab.admin.query_one("select count(*) from public.logs", &[]).await.unwrap().get(0);
-    assert_eq!(left, 3);
+    let remaining: i64 = lab.admin.query_one("select count(*) from public.logs", &[]).await.unwrap().get(0);
+    assert_eq!(remaining, 3);
 }
 
 #[tokio::test]
-async fn an_attempt_that_was_cancelled_meanwhile_takes_its_rows_back() {
-    let lab = shop().await;
+async fn an_attempt_that_is_cancelled_during_the_write_rolls_back() {
+    let lab = products_lab().await;
     let inputs = json!({"table": "public.products", "op": "insert", "values": [{"name": "a", "price": 1}]});
     let run = lab.submit(&json!({"goal": "g", "steps": [plans::step("write", "db_write", inputs)]})).await;
     let wakeups = lab.sent().await;
-    // The lock on the table stops the insert between claim and finish.
+    // A lock on the table stops the insert between claim and finish.
     lab.admin.batch_execute("begin; lock table public.products in exclusive mode").await.unwrap();
     let worker = worker(&lab).await;
     let working = tokio::spawn(async move { worker.handle_batch(event_of([body(&wakeups[0])]), None).await });
@@ -178,7 +178,7 @@ async fn an_attempt_that_was_cancelled_meanwhile_takes_its_rows_back() {
 }
 
 #[tokio::test]
-async fn a_failed_step_leaves_no_row_even_when_its_outputs_are_what_fails() {
+async fn a_step_that_fails_because_of_its_outputs_writes_no_row() {
     let lab = Lab::new().await;
     let rule = json!({"columns": ["c"], "max_rows": 200});
     with_rule(&lab, "create table public.wide (c char(2000))", "public.wide", rule).await;
@@ -189,7 +189,7 @@ async fn a_failed_step_leaves_no_row_even_when_its_outputs_are_what_fails() {
 }
 
 #[tokio::test]
-async fn a_number_is_stored_as_it_was_given_or_not_at_all() {
+async fn a_number_is_stored_exactly_or_not_at_all() {
     let lab = Lab::new().await;
     let sql = "create table public.exact (id numeric primary key, price numeric(12, 2), f real, m money, many numeric(12, 2)[])";
     with_rule(&lab, sql, "public.exact", json!({"columns": ["id", "price", "f", "m", "many"], "key": ["id"]})).await;
@@ -205,7 +205,7 @@ async fn a_number_is_stored_as_it_was_given_or_not_at_all() {
         let run = write(&lab, insert(row.clone())).await;
         assert_eq!(error_code(&lab, run).await, "inexact_value", "{row}");
     }
-    // PostgreSQL 16 and later read this as a number, earlier versions do not.
+    // PostgreSQL 16 and later parse this as a number, earlier versions do not.
     let run = write(&lab, insert(json!({"id": 1, "price": "10.00_5"}))).await;
     assert!(["inexact_value", "invalid_value"].contains(&error_code(&lab, run).await.as_str()));
     let huge = "12345678901234567890123.5";
@@ -214,14 +214,14 @@ async fn a_number_is_stored_as_it_was_given_or_not_at_all() {
     let stored: String = lab.admin.query_one("select id::text from public.exact", &[]).await.unwrap().get(0);
     assert_eq!(stored, huge);
     let outputs = lab.snapshot(run).await["steps"]["write"]["outputs"].clone();
-    assert_eq!(outputs["keys"], json!([{"id": huge}]), "it is not rounded to a double in the answer");
+    assert_eq!(outputs["keys"], json!([{"id": huge}]), "the outputs do not round it to a double");
     let update = json!({"table": "public.exact", "op": "update", "where": {"id": huge}, "set": {"price": 1.999}});
     let run = write(&lab, update).await;
     assert_eq!(error_code(&lab, run).await, "inexact_value");
 }
 
 #[tokio::test]
-async fn a_key_finds_the_row_that_was_named_or_none() {
+async fn a_key_in_another_notation_is_rejected() {
     let lab = Lab::new().await;
     let sql = "create table public.days (k date primary key); insert into public.days values ('2026-01-01');
         create table public.names (k name primary key)";
@@ -235,7 +235,7 @@ async fn a_key_finds_the_row_that_was_named_or_none() {
 }
 
 #[tokio::test]
-async fn nothing_in_a_search_path_stands_in_for_the_databases_own() {
+async fn objects_in_the_search_path_cannot_replace_built_in_ones() {
     let mut lab = Lab::new().await;
     let sql = "create type public.letter as enum ('a', 'b');
         create table public.letters (k public.letter primary key, n int);
@@ -261,8 +261,8 @@ async fn nothing_in_a_search_path_stands_in_for_the_databases_own() {
 }
 
 #[tokio::test]
-async fn only_as_many_rows_as_expected_are_touched() {
-    let lab = shop().await;
+async fn a_write_must_touch_the_expected_number_of_rows() {
+    let lab = products_lab().await;
     write(&lab, json!({"table": "public.products", "op": "insert", "values": [{"name": "a", "price": 1}]})).await;
     let update = |id: i32, expected: i32| {
         json!({"table": "public.products", "op": "update", "where": {"id": id}, "set": {"price": 5},
@@ -275,9 +275,9 @@ async fn only_as_many_rows_as_expected_are_touched() {
 }
 
 #[tokio::test]
-async fn the_writer_has_no_rights_but_its_own() {
-    let lab = shop().await;
-    // A policy for the tenant applies. The control plane's own tables stay closed, even to a pinned trigger.
+async fn the_write_has_only_the_rights_of_the_rules_role() {
+    let lab = products_lab().await;
+    // A policy for the tenant applies.
     lab.admin
         .batch_execute(
             "alter table public.products enable row level security;
@@ -302,7 +302,7 @@ async fn the_writer_has_no_rights_but_its_own() {
 }
 
 #[tokio::test]
-async fn a_refusal_of_the_database_has_a_code_of_its_own() {
+async fn every_database_error_has_its_own_code() {
     let lab = Lab::new().await;
     let sql = "create table public.parent (id int primary key);
         create table public.strict (id smallint primary key, name varchar(3) not null, at timestamptz, j int,
@@ -332,7 +332,7 @@ async fn a_refusal_of_the_database_has_a_code_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_statement_ends_at_the_steps_timeout_and_its_attempts_are_kept_to_the_letter() {
+async fn a_statement_is_cancelled_at_the_steps_timeout_and_counts_as_one_attempt() {
     let lab = Lab::new().await;
     let sql = "create table public.slow (id int primary key);
         create function public.sleep() returns trigger language plpgsql as
@@ -357,11 +357,11 @@ async fn a_statement_ends_at_the_steps_timeout_and_its_attempts_are_kept_to_the_
 }
 
 #[tokio::test]
-async fn writes_that_wait_for_a_lock_keep_no_other_from_its_connection() {
-    let mut lab = shop().await;
+async fn writes_that_wait_for_a_lock_do_not_block_other_writes() {
+    let mut lab = products_lab().await;
     lab.ctx = {
         let mut config = lab.ctx.config.clone();
-        // The size that `worker::run` chooses for a batch.
+        // The pool size that `worker::run` chooses for a batch.
         config.database.pool_size = <InTransaction<DbWrite> as shared::worker::Executor>::connections(10) as usize;
         let queue = lab.ctx.queue.clone();
         shared::context::Ctx { queue, ..nofx_tests::lab::context(config).await }
@@ -393,8 +393,8 @@ async fn writes_that_wait_for_a_lock_keep_no_other_from_its_connection() {
 }
 
 #[tokio::test]
-async fn a_rule_that_can_be_read_in_two_ways_cannot_be_stored() {
-    let lab = shop().await;
+async fn an_ambiguous_rule_cannot_be_stored() {
+    let lab = products_lab().await;
     for constraints in [
         json!({"max_rows": "1"}),
         json!({"max_rows": -1}),
@@ -415,7 +415,7 @@ async fn a_rule_that_can_be_read_in_two_ways_cannot_be_stored() {
     let closed =
         "insert into nofx.db_write_rule (tenant_id, table_name, allowed_ops) values ('acme', 'nofx.run', '{insert}')";
     assert!(lab.admin.execute(closed, &[]).await.is_err());
-    // A rule from before the check stays in the table, and allows nothing.
+    // A rule that was stored before the check existed stays in the table, and allows nothing.
     lab.admin
         .batch_execute(
             "alter table nofx.db_write_rule drop constraint rule_is_sound;

@@ -11,7 +11,7 @@ use shared::context::Ctx;
 use shared::http::Routes;
 use tower::ServiceExt;
 
-/// The kind of API Gateway in front of the function.
+/// The event format of API Gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
     /// REST API, payload format 1.0, at a custom domain.
@@ -39,7 +39,7 @@ impl Shape {
     }
 }
 
-/// The answer of a function.
+/// A response of a function.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u64,
@@ -81,7 +81,7 @@ impl Gateway {
         self.send("POST", path, &[], Some(body.to_string())).await
     }
 
-    /// Sends a request as the event that this gateway makes of it. The answer is one that the API's document promises.
+    /// Sends a request as an event of this format, and checks the response against the API's document.
     pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<String>) -> Answer {
         let route = self.routes.iter().find(|route| fits(route, split(path).0)).copied();
         let asked = Asked { shape: self.shape, route, method, path, headers, body: body.as_deref() };

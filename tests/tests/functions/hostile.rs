@@ -1,4 +1,4 @@
-//! What every route refuses, and how. It goes through the functions' tables of routes, so it covers new routes too.
+//! Requests that every route must reject. These tests walk the functions' route tables, so they cover new routes too.
 
 use axum::http::Method;
 use nofx_tests::Lab;
@@ -9,7 +9,7 @@ use shared::http::Route;
 use crate::gateway::{Answer, Gateway, Shape};
 
 const ID: &str = "0190a0a0-0000-7000-8000-000000000001";
-/// Routes under this path answer with pages, not JSON.
+/// Routes below this path return pages, not JSON.
 const PAGES: &str = "/ui";
 
 /// Every function, with the method and path of each route.
@@ -20,7 +20,7 @@ fn all(lab: &Lab, shape: Shape) -> Vec<(Gateway, Vec<(Method, &'static str)>)> {
     gateways.into_iter().zip(tables).collect()
 }
 
-/// The path with `word` for each parameter that is not an id, and for ids too if `ids` is true.
+/// Fills each parameter of a path with `word`, and ids only if `ids` is true.
 fn filled(path: &str, word: &str, ids: bool) -> String {
     let id = if ids { word } else { ID };
     let verb = if ids { word } else { "approve" };
@@ -31,9 +31,9 @@ fn writes(method: &Method) -> bool {
     [Method::POST, Method::PUT, Method::DELETE].contains(method)
 }
 
-/// Asserts a small problem document, or a page with a sentence, with this status.
+/// Asserts that the response is a small problem document or error page with this status.
 #[track_caller]
-fn assert_refused(answer: &Answer, status: u64, what: &str) {
+fn assert_rejected(answer: &Answer, status: u64, what: &str) {
     assert_eq!(answer.status, status, "{what}: {answer:?}");
     assert!(answer.bytes < 64 << 10, "{what}: {} bytes", answer.bytes);
     let kind = answer.header("content-type").unwrap_or_default().to_owned();
@@ -49,14 +49,14 @@ fn assert_refused(answer: &Answer, status: u64, what: &str) {
 }
 
 #[tokio::test]
-async fn no_route_takes_a_query_string_that_it_does_not_know() {
+async fn every_route_rejects_unknown_and_malformed_query_strings() {
     let lab = Lab::new().await;
     for (gateway, table) in all(&lab, Shape::Http) {
         for (method, path) in table {
             for query in ["nonsense=1", "after=1&after=2", "after=%FF", "%FF=1", "after=%zz", "limit=%", "limit=1%00"] {
                 let path = format!("{}?{query}", filled(path, "a", false));
                 let answer = gateway.send(method.as_str(), &path, &[], None).await;
-                assert_refused(&answer, 400, &format!("{method} {path}"));
+                assert_rejected(&answer, 400, &format!("{method} {path}"));
             }
         }
     }
@@ -64,7 +64,7 @@ async fn no_route_takes_a_query_string_that_it_does_not_know() {
         for (method, path) in table {
             for query in ["nonsense=1", "after=1&after=2"] {
                 let path = format!("{}?{query}", filled(path, "a", false));
-                assert_refused(
+                assert_rejected(
                     &gateway.send(method.as_str(), &path, &[], None).await,
                     400,
                     &format!("{method} {path}"),
@@ -75,14 +75,14 @@ async fn no_route_takes_a_query_string_that_it_does_not_know() {
 }
 
 #[tokio::test]
-async fn no_segment_of_a_path_breaks_a_route() {
+async fn every_route_rejects_malformed_path_segments() {
     let lab = Lab::new().await;
     let long = "a".repeat(20_000);
     let segments = [("%FF", 400), ("a%00b", 404), ("%00", 404), (long.as_str(), 404), ("%zz", 404), ("%2e%2e%2f", 404)];
     for (gateway, table) in all(&lab, Shape::Http) {
         for (method, path) in table.iter().filter(|(_, path)| path.contains('{')) {
             for (segment, status) in segments {
-                // A PUT of a malformed name is a bad request. For other methods it is not found.
+                // A malformed name is a bad request for PUT. For other methods it is not found.
                 let names = method == Method::PUT && !segment.contains("%00");
                 let status = if names { 400 } else { status };
                 for ids in [true, false] {
@@ -90,7 +90,7 @@ async fn no_segment_of_a_path_breaks_a_route() {
                     let answer = gateway.send(method.as_str(), &path, &[], None).await;
                     // If the ids are valid, only a name can be wrong.
                     if ids || path.contains(segment) {
-                        assert_refused(&answer, status, &format!("{method} {path:.200}"));
+                        assert_rejected(&answer, status, &format!("{method} {path:.200}"));
                     }
                 }
             }
@@ -99,7 +99,7 @@ async fn no_segment_of_a_path_breaks_a_route() {
 }
 
 #[tokio::test]
-async fn a_path_answers_its_methods_alone_and_says_which() {
+async fn every_path_rejects_other_methods_and_lists_its_own() {
     let lab = Lab::new().await;
     for (gateway, table) in all(&lab, Shape::Http) {
         for (method, route) in &table {
@@ -107,7 +107,7 @@ async fn a_path_answers_its_methods_alone_and_says_which() {
             let known = |wrong: &str| table.iter().any(|(method, known)| known == route && method == wrong);
             for wrong in ["DELETE", "PUT", "PATCH", "TRACE", "BREW"].into_iter().filter(|wrong| !known(wrong)) {
                 let answer = gateway.send(wrong, &path, &[], None).await;
-                assert_refused(&answer, 405, &format!("{wrong} {path}"));
+                assert_rejected(&answer, 405, &format!("{wrong} {path}"));
                 let allowed = answer.header("allow").unwrap_or_default();
                 assert!(allowed.split(',').any(|allowed| allowed == method.as_str()), "{wrong} {path}: {allowed:?}");
             }
@@ -121,13 +121,13 @@ async fn a_path_answers_its_methods_alone_and_says_which() {
             }
         }
         for path in ["/nothing", "/", "//", "/runs/", "/RUNS", "/%FF", "/%00"] {
-            assert_refused(&gateway.get(path).await, 404, &format!("{PAGES} {path}"));
+            assert_rejected(&gateway.get(path).await, 404, &format!("{PAGES} {path}"));
         }
     }
 }
 
 #[tokio::test]
-async fn a_body_is_one_json_object_of_known_keys() {
+async fn a_body_must_be_one_json_object_with_known_keys() {
     let lab = Lab::new().await;
     let deep = format!("{{\"actor\":{}1{}}}", "[".repeat(70), "]".repeat(70));
     let deepest = "[".repeat(100_000);
@@ -156,7 +156,7 @@ async fn a_body_is_one_json_object_of_known_keys() {
             let (method, path) = (method.as_str(), filled(path, "a.b", false));
             for body in bodies {
                 let answer = gateway.send(method, &path, &[], Some(body.to_owned())).await;
-                assert_refused(&answer, 400, &format!("{method} {path} {body:.60}"));
+                assert_rejected(&answer, 400, &format!("{method} {path} {body:.60}"));
             }
             let errors = gateway.send(method, &path, &[], Some(unknown.clone())).await.body;
             assert!(errors["errors"].as_array().is_some_and(|errors| errors.len() == 100), "{path}: {errors}");
@@ -166,7 +166,7 @@ async fn a_body_is_one_json_object_of_known_keys() {
 }
 
 #[tokio::test]
-async fn a_body_has_its_type_and_a_size() {
+async fn a_body_must_have_the_right_type_and_size() {
     let lab = Lab::new().await;
     let large = format!("{{\"actor\":\"{}\"}}", "x".repeat(3 << 20));
     for (gateway, table) in all(&lab, Shape::Http) {
@@ -176,17 +176,17 @@ async fn a_body_has_its_type_and_a_size() {
                 ["text/plain", "", "multipart/form-data", "application/jsonx", "text/json", "application/json, a/b"]
             {
                 let answer = gateway.send(method, &path, &[("content-type", kind)], Some("{}".into())).await;
-                assert_refused(&answer, 415, &format!("{method} {path} {kind}"));
+                assert_rejected(&answer, 415, &format!("{method} {path} {kind}"));
             }
             for length in ["0", "5", "99999999999999999999", "-1", "x"] {
                 let answer = gateway.send(method, &path, &[("content-length", length)], Some(large.clone())).await;
-                assert_refused(&answer, 413, &format!("{method} {path} content-length {length}"));
+                assert_rejected(&answer, 413, &format!("{method} {path} content-length {length}"));
             }
-            // This content type counts as JSON, so the error is about the body.
+            // These content types count as JSON, so the error is about the body.
             if !path.starts_with(PAGES) {
                 for kind in ["application/json; charset=utf-8", "APPLICATION/JSON", "application/vnd.nofx+json"] {
                     let answer = gateway.send(method, &path, &[("content-type", kind)], Some("[]".into())).await;
-                    assert_refused(&answer, 400, &format!("{method} {path} {kind}"));
+                    assert_rejected(&answer, 400, &format!("{method} {path} {kind}"));
                 }
             }
         }
@@ -194,7 +194,7 @@ async fn a_body_has_its_type_and_a_size() {
 }
 
 #[tokio::test]
-async fn no_page_of_another_site_changes_anything() {
+async fn no_page_of_another_site_can_change_anything() {
     let lab = Lab::new().await;
     let foreign: &[&[(&str, &str)]] = &[
         &[("origin", "https://evil.test")],
@@ -212,7 +212,7 @@ async fn no_page_of_another_site_changes_anything() {
                     if *method == Method::GET {
                         assert_ne!(answer.status, 403, "{path}: the browser protects reads");
                     } else {
-                        assert_refused(&answer, 403, &format!("{method} {path} {headers:?}"));
+                        assert_rejected(&answer, 403, &format!("{method} {path} {headers:?}"));
                     }
                 }
             }
@@ -226,19 +226,19 @@ async fn no_page_of_another_site_changes_anything() {
 }
 
 #[tokio::test]
-async fn a_host_that_is_none_is_answered_like_any_other() {
+async fn an_invalid_host_header_is_ignored() {
     let lab = Lab::new().await;
     for shape in [Shape::Http, Shape::Rest] {
         let gateway = Gateway::api(&lab, shape);
         for headers in [("host", "a b"), ("host", ""), ("x-forwarded-proto", "ht tp"), ("x-forwarded-proto", "://")] {
             let answer = gateway.send("GET", &format!("/runs/{ID}"), &[headers], None).await;
-            assert_refused(&answer, 404, &format!("{headers:?}"));
+            assert_rejected(&answer, 404, &format!("{headers:?}"));
         }
     }
 }
 
 #[tokio::test]
-async fn a_made_up_cursor_is_refused_by_every_list() {
+async fn every_list_rejects_an_invalid_cursor() {
     let lab = Lab::new().await;
     let (api, approvals) = (Gateway::api(&lab, Shape::Http), Gateway::approvals(&lab, Shape::Http));
     let run = lab.submit(&nofx_tests::plans::chain(1)).await;
@@ -252,13 +252,13 @@ async fn a_made_up_cursor_is_refused_by_every_list() {
         let gateway = if list == "/gates" { &approvals } else { &api };
         for cursor in cursors {
             let answer = gateway.get(&format!("{list}?after={cursor}")).await;
-            assert_refused(&answer, 400, &format!("{list} {cursor}"));
+            assert_rejected(&answer, 400, &format!("{list} {cursor}"));
         }
         assert_eq!(gateway.get(&format!("{list}?after=&limit=1")).await.status, 200, "{list}");
     }
     for seq in ["x", "-1", "1.0", "+1", "9999999999999999999999"] {
         let seq = seq.replace('+', "%2B");
-        assert_refused(&api.get(&format!("/runs/{run}/timeline?after={seq}")).await, 400, &seq);
+        assert_rejected(&api.get(&format!("/runs/{run}/timeline?after={seq}")).await, 400, &seq);
     }
     assert_eq!(api.get(&format!("/runs/{run}/timeline?after=9223372036854775807")).await.body, json!([]));
 }

@@ -1,4 +1,4 @@
-//! The functions on a real database: HTTP routes through both event formats of API Gateway, and handlers.
+//! The functions on a real database: HTTP routes with both event formats of API Gateway, and handlers.
 
 mod addresses;
 mod codegen;

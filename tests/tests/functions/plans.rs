@@ -1,4 +1,4 @@
-//! `POST /plans/check`: what `POST /runs` would say, and nothing is stored.
+//! `POST /plans/check` gives the answer of `POST /runs` but stores nothing.
 
 use std::fs;
 use std::path::Path;
@@ -19,8 +19,8 @@ fn examples() -> impl Iterator<Item = Value> {
     })
 }
 
-/// Bodies that `POST /runs` refuses, in every way that it knows.
-fn refused() -> Vec<Value> {
+/// Bodies that `POST /runs` rejects, one for each kind of problem.
+fn invalid_bodies() -> Vec<Value> {
     let step = |name: &str| json!({"name": name, "tool": "echo", "depends_on": []});
     let plan = |steps: Value| json!({"plan": {"goal": "g", "steps": steps}});
     let with_workspace =
@@ -43,11 +43,11 @@ fn refused() -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn a_refused_plan_gets_the_answer_of_post_runs_and_an_accepted_one_leaves_no_run() {
+async fn an_invalid_plan_gets_the_answer_of_post_runs_and_a_valid_one_creates_no_run() {
     for shape in SHAPES {
         let lab = Lab::new().await;
         let api = Gateway::api(&lab, shape);
-        for body in refused() {
+        for body in invalid_bodies() {
             let (created, checked) = (api.post("/runs", &body).await, api.post("/plans/check", &body).await);
             assert_eq!(created.status, 400, "{body}");
             assert!(created.body["errors"].as_array().is_some_and(|errors| !errors.is_empty()), "{created:?}");
@@ -72,7 +72,7 @@ async fn a_refused_plan_gets_the_answer_of_post_runs_and_an_accepted_one_leaves_
 }
 
 #[tokio::test]
-async fn an_accepted_plan_is_shown_with_its_defaults_order_and_references() {
+async fn a_valid_plan_is_returned_with_its_defaults_order_and_references() {
     let lab = Lab::new().await;
     let api = Gateway::api(&lab, SHAPES[0]);
     let upload = json!({"sha256": "a".repeat(64), "size_bytes": 1, "media_type": "application/gzip"});
@@ -105,12 +105,12 @@ async fn an_accepted_plan_is_shown_with_its_defaults_order_and_references() {
     let sql = "update nofx.artifact set tenant_id = 'other'";
     assert_eq!(lab.admin.execute(sql, &[]).await.unwrap(), 1);
     let (created, checked) = (api.post("/runs", &body).await, api.post("/plans/check", &body).await);
-    assert_eq!((created.status, checked.status), (400, 400), "another tenant's artifact is none");
+    assert_eq!((created.status, checked.status), (400, 400), "another tenant's artifact is not found");
     assert_eq!(created.body, checked.body);
 }
 
 #[tokio::test]
-async fn the_command_says_what_the_api_says() {
+async fn the_command_prints_the_problems_of_the_api() {
     let lab = Lab::new().await;
     let api = serve(&lab).await;
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/release.yaml");
@@ -123,10 +123,10 @@ async fn the_command_says_what_the_api_says() {
         "$schema: plan.schema.json\nplan: {goal: g, steps: [{name: a, tool: bash}, {name: a, tool: echo}]}",
     )
     .unwrap();
-    let refused = plan::run(&api, &Command::Check { file }).await.expect_err("it is not").to_string();
-    assert!(refused.starts_with("POST /plans/check: 400 Bad Request"), "{refused}");
+    let problems = plan::run(&api, &Command::Check { file }).await.expect_err("the plan is invalid").to_string();
+    assert!(problems.starts_with("POST /plans/check: 400 Bad Request"), "{problems}");
     for path in ["plan.steps[0].tool: unknown tool", "plan.steps[1].name: "] {
-        assert!(refused.contains(path), "{refused}");
+        assert!(problems.contains(path), "{problems}");
     }
-    assert!(!refused.contains("$schema"), "{refused}");
+    assert!(!problems.contains("$schema"), "{problems}");
 }

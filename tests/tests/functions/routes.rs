@@ -1,4 +1,4 @@
-//! Routes, each through both event formats.
+//! Routes, each with both event formats.
 
 use nofx_tests::{Deliver, Lab, Script, plans};
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ fn chain_body() -> Value {
 }
 
 #[tokio::test]
-async fn a_run_is_created_listed_and_read_through_both_shapes() {
+async fn a_run_is_created_listed_and_read() {
     for shape in SHAPES {
         let lab = Lab::new().await;
         let api = Gateway::api(&lab, shape);
@@ -38,7 +38,7 @@ async fn a_run_is_created_listed_and_read_through_both_shapes() {
 }
 
 #[tokio::test]
-async fn pages_of_a_timeline_and_of_runs_meet_without_gap_or_repetition() {
+async fn pages_of_timelines_and_runs_have_no_gaps_and_no_repetitions() {
     for shape in SHAPES {
         let lab = Lab::new().await;
         let api = Gateway::api(&lab, shape);
@@ -74,16 +74,16 @@ async fn pages_of_a_timeline_and_of_runs_meet_without_gap_or_repetition() {
 }
 
 #[tokio::test]
-async fn bad_input_is_a_problem_document_with_every_path() {
+async fn invalid_input_gets_a_problem_document_with_every_path() {
     for shape in SHAPES {
         let lab = Lab::new().await;
         let api = Gateway::api(&lab, shape);
         let plan = json!({"plan": {"goal": "g", "steps": [{"name": "", "tool": "bash"}]}});
-        let refused = api.post("/runs", &plan).await;
-        assert_eq!(refused.status, 400);
-        assert_eq!(refused.header("content-type"), Some("application/problem+json"));
-        assert_eq!(refused.body["request_id"], "gateway-1");
-        let errors = refused.body["errors"].as_array().expect("errors");
+        let rejected = api.post("/runs", &plan).await;
+        assert_eq!(rejected.status, 400);
+        assert_eq!(rejected.header("content-type"), Some("application/problem+json"));
+        assert_eq!(rejected.body["request_id"], "gateway-1");
+        let errors = rejected.body["errors"].as_array().expect("errors");
         let paths: Vec<_> = errors.iter().filter_map(|error| error["path"].as_str()).collect();
         assert_eq!(paths, ["plan.steps[0].name", "plan.steps[0].tool"]);
 
@@ -102,12 +102,12 @@ async fn bad_input_is_a_problem_document_with_every_path() {
         assert_eq!(api.get("/nothing").await.status, 404);
         assert_eq!(api.send("DELETE", "/runs", &[], None).await.status, 405);
         let count: i64 = lab.admin.query_one("select count(*) from nofx.run", &[]).await.unwrap().get(0);
-        assert_eq!(count, 0, "a refused request stores nothing");
+        assert_eq!(count, 0, "a rejected request stores nothing");
     }
 }
 
 #[tokio::test]
-async fn an_idempotency_key_gives_one_run_and_refuses_another_request() {
+async fn an_idempotency_key_creates_one_run_and_rejects_another_request() {
     for shape in SHAPES {
         let lab = Lab::new().await;
         let api = Gateway::api(&lab, shape);
@@ -177,7 +177,7 @@ async fn a_gate_is_decided_once_and_the_second_decision_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_gate_in_the_first_versions_spelling_keeps_a_run_from_succeeding() {
+async fn a_gate_with_camel_case_fields_blocks_the_end_of_its_run() {
     for shape in SHAPES {
         let lab = Lab::new().await;
         let (api, approvals) = (Gateway::api(&lab, shape), Gateway::approvals(&lab, shape));
@@ -196,7 +196,7 @@ async fn a_gate_in_the_first_versions_spelling_keeps_a_run_from_succeeding() {
 }
 
 #[tokio::test]
-async fn an_upload_gives_an_artifact_that_only_its_tenant_sees() {
+async fn an_upload_creates_an_artifact_that_only_its_tenant_sees() {
     let lab = Lab::with_bucket().await;
     for shape in SHAPES {
         let api = Gateway::api(&lab, shape);

@@ -1,4 +1,4 @@
-//! Rules through the API: set, read and delete them. Every change is recorded.
+//! Sets, reads and deletes rules through the API. Every change is recorded.
 
 use nofx_tests::Lab;
 use serde_json::{Value, json};
@@ -38,9 +38,9 @@ async fn a_rule_is_set_replaced_read_and_deleted_and_each_change_is_an_event() {
     let list = api.get("/rules").await.body;
     assert_eq!((list["rules"].as_array().unwrap().len(), &list["next"]), (1, &Value::Null));
 
-    // A change with SQL is recorded too. Fields that it does not set are shown with their defaults.
-    let by_hand = "update nofx.db_write_rule set allowed_ops = '{insert,delete}', constraints = '{}'";
-    lab.admin.batch_execute(by_hand).await.unwrap();
+    // A change by SQL is recorded too. Fields that it does not set have their defaults.
+    let by_sql = "update nofx.db_write_rule set allowed_ops = '{insert,delete}', constraints = '{}'";
+    lab.admin.batch_execute(by_sql).await.unwrap();
     let rule = api.get("/rules/public.notes").await.body;
     let counts = (shared::domain::rule::DEFAULT_MAX_ROWS, shared::domain::rule::DEFAULT_ROLE);
     assert_eq!((&rule["max_rows"], &rule["role"]), (&json!(counts.0), &json!(counts.1)));
@@ -59,22 +59,22 @@ async fn a_rule_is_set_replaced_read_and_deleted_and_each_change_is_an_event() {
 }
 
 #[tokio::test]
-async fn what_is_no_rule_is_refused_with_its_places() {
+async fn an_invalid_rule_is_rejected_with_the_paths_of_its_problems() {
     let lab = Lab::new().await;
     let api = Gateway::api(&lab, Shape::Http);
     let rule = json!({"allowed_ops": ["insert", "truncate"], "max_rows": "1", "columns": "id"});
     let (status, problem) = put(&api, "public.notes", &rule).await;
-    let places: Vec<_> = problem["errors"].as_array().unwrap().iter().map(|error| &error["path"]).collect();
-    assert_eq!((status, places), (400, vec![&json!("allowed_ops[1]"), &json!("columns"), &json!("max_rows")]));
-    let sound = json!({"allowed_ops": ["insert"]});
+    let paths: Vec<_> = problem["errors"].as_array().unwrap().iter().map(|error| &error["path"]).collect();
+    assert_eq!((status, paths), (400, vec![&json!("allowed_ops[1]"), &json!("columns"), &json!("max_rows")]));
+    let valid = json!({"allowed_ops": ["insert"]});
     for table in ["notes", "a.b.c", "nofx.run", "pg_catalog.pg_class", "auth.users"] {
-        assert_eq!(put(&api, table, &sound).await.0, 400, "{table}");
+        assert_eq!(put(&api, table, &valid).await.0, 400, "{table}");
     }
     assert_eq!(api.get("/rules").await.body["rules"], json!([]));
 }
 
 #[tokio::test]
-async fn rules_come_in_pages_and_belong_to_their_tenant() {
+async fn rules_are_paged_and_belong_to_their_tenant() {
     let lab = Lab::new().await;
     let api = Gateway::api(&lab, Shape::Http);
     for table in ["public.a", "public.b", "public.c"] {

@@ -1,5 +1,5 @@
-//! Every answer of the API as the files of `shapes` record it: names, nulls, absent keys, the format of timestamps. Ids,
-//! timestamps and long texts are placeholders. `UPDATE=1` records the answers anew.
+//! Compares every response of the API with the snapshots in `shapes`: names, nulls, absent keys, the format of timestamps.
+//! Ids, timestamps and long texts are placeholders. `UPDATE=1` updates the snapshots.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,36 +11,36 @@ use uuid::Uuid;
 
 use crate::gateway::{Answer, Gateway, Shape};
 
-/// Longer texts are recorded by their length.
-const TEXT: usize = 400;
+/// For longer texts, the snapshot has only the length.
+const MAX_TEXT_BYTES: usize = 400;
 
-/// The recorded answers of one test.
+/// The responses of one test, for its snapshot.
 #[derive(Default)]
-struct Record(BTreeMap<String, Value>);
+struct Snapshot(BTreeMap<String, Value>);
 
-impl Record {
-    fn keep(&mut self, name: &str, answer: &Answer) -> Value {
-        let kept = json!({"status": answer.status, "link": answer.header("link").map(redacted_text), "body": redacted(&answer.body)});
-        assert!(self.0.insert(name.to_owned(), kept).is_none(), "{name} is recorded twice");
+impl Snapshot {
+    fn add(&mut self, name: &str, answer: &Answer) -> Value {
+        let response = json!({"status": answer.status, "link": answer.header("link").map(redacted_text), "body": redacted(&answer.body)});
+        assert!(self.0.insert(name.to_owned(), response).is_none(), "{name} is added twice");
         answer.body.clone()
     }
 
-    /// Compares with the part of the file that has this name, or replaces it.
-    fn compare(self, part: &str) {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/functions/shapes/{part}.json"));
+    /// Compares with the snapshot file of this name, or replaces it.
+    fn compare(self, file: &str) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/functions/shapes/{file}.json"));
         let text = format!("{:#}\n", json!(self.0));
         if env::var_os("UPDATE").is_some() {
             fs::create_dir_all(path.parent().expect("a folder")).expect("make the folder");
-            fs::write(&path, text).expect("record the answers");
+            fs::write(&path, text).expect("write the snapshot");
             return;
         }
-        let recorded = fs::read_to_string(&path).expect("a record; UPDATE=1 makes it");
-        let recorded: BTreeMap<String, Value> = serde_json::from_str(&recorded).expect("the record is JSON");
+        let recorded = fs::read_to_string(&path).expect("a snapshot; UPDATE=1 creates it");
+        let recorded: BTreeMap<String, Value> = serde_json::from_str(&recorded).expect("the snapshot is JSON");
         for (name, answer) in &self.0 {
             let before = recorded.get(name);
-            assert_eq!(before.map(|value| format!("{value:#}")), Some(format!("{answer:#}")), "{part}: {name}");
+            assert_eq!(before.map(|value| format!("{value:#}")), Some(format!("{answer:#}")), "{file}: {name}");
         }
-        assert_eq!(self.0.len(), recorded.len(), "{part}: the record has other answers");
+        assert_eq!(self.0.len(), recorded.len(), "{file}: the snapshot has other responses");
     }
 }
 
@@ -58,18 +58,18 @@ fn redacted(value: &Value) -> Value {
 }
 
 fn redacted_text(text: &str) -> String {
-    if text.len() > TEXT {
+    if text.len() > MAX_TEXT_BYTES {
         return format!("<{} bytes>", text.len());
     }
     let is_part = |c: char| c.is_ascii_alphanumeric() || "-:+.".contains(c);
     let mut shown = String::new();
     for piece in text.split_inclusive(|c| !is_part(c)) {
         let word = piece.trim_end_matches(|c| !is_part(c) || c == '.');
-        // Buckets and prefixes of a test are called t-<id>.
+        // Buckets and prefixes of a test have names like t-<id>.
         let id = word.trim_start_matches("t-");
         let placeholder = match id.parse::<Uuid>() {
             Ok(_) => word.replace(id, "<id>"),
-            Err(_) if is_moment(word) => "<time>".to_owned(),
+            Err(_) if is_timestamp(word) => "<time>".to_owned(),
             Err(_) => word.to_owned(),
         };
         shown.push_str(&placeholder);
@@ -78,8 +78,8 @@ fn redacted_text(text: &str) -> String {
     shown
 }
 
-/// `2026-11-23T10:00:00.123456+00:00`, with six digits of a second or fewer.
-fn is_moment(text: &str) -> bool {
+/// Whether a text looks like `2026-11-23T10:00:00.123456+00:00`, with up to six digits of a second.
+fn is_timestamp(text: &str) -> bool {
     let Some((date, time)) = text.strip_suffix("+00:00").and_then(|text| text.split_once('T')) else { return false };
     let (clock, fraction) = time.split_once('.').unwrap_or((time, "0"));
     let shaped = |text: &str, shape: &str| {
@@ -108,37 +108,38 @@ fn plan_of_many_kinds() -> Value {
 }
 
 #[tokio::test]
-async fn a_run_and_what_belongs_to_it() {
+async fn responses_about_a_run() {
     let lab = Lab::with_bucket().await;
     let (api, approvals) = (Gateway::api(&lab, Shape::Http), Gateway::approvals(&lab, Shape::Http));
-    let mut record = Record::default();
+    let mut snapshot = Snapshot::default();
     let key = [("Idempotency-Key", "one")];
     let body = json!({"plan": plan_of_many_kinds()}).to_string();
-    let created = record.keep("POST /runs", &api.send("POST", "/runs", &key, Some(body.clone())).await);
-    record.keep("POST /runs again", &api.send("POST", "/runs", &key, Some(body)).await);
+    let created = snapshot.add("POST /runs", &api.send("POST", "/runs", &key, Some(body.clone())).await);
+    snapshot.add("POST /runs again", &api.send("POST", "/runs", &key, Some(body)).await);
     let other = json!({"plan": plans::chain(1)}).to_string();
-    record.keep("POST /runs with another plan", &api.send("POST", "/runs", &key, Some(other)).await);
+    snapshot.add("POST /runs with another plan", &api.send("POST", "/runs", &key, Some(other)).await);
     let run = format!("/runs/{}", created["id"].as_str().expect("an id"));
-    record.keep("why, ready", &api.get(&format!("{run}/steps/large/why")).await);
+    snapshot.add("why, ready", &api.get(&format!("{run}/steps/large/why")).await);
     lab.settle(&Script::deployed(), Deliver::Once).await;
     for (what, at) in [("blocked", "ask"), ("pending", "last%2F%C3%BC"), ("succeeded", "large")] {
-        record.keep(&format!("why, {what}"), &api.get(&format!("{run}/steps/{at}/why")).await);
+        snapshot.add(&format!("why, {what}"), &api.get(&format!("{run}/steps/{at}/why")).await);
     }
-    record.keep("GET /gates", &approvals.get("/gates").await);
-    let gates = record.keep("GET /runs/{id}/gates", &api.get(&format!("{run}/gates")).await);
+    snapshot.add("GET /gates", &approvals.get("/gates").await);
+    let gates = snapshot.add("GET /runs/{id}/gates", &api.get(&format!("{run}/gates")).await);
     let gate = format!("/gates/{}", gates[0]["id"].as_str().expect("a gate"));
     let on_step = json!({"runId": created["id"], "gateType": "release", "evidenceUri": "s3://x/y", "reason": "r",
         "expires_after_s": 60});
-    let own = record.keep("POST /gates", &approvals.post("/gates", &on_step).await);
-    record.keep("approve", &approvals.post(&format!("{gate}/approve"), &json!({"actor": "ann", "reason": "ok"})).await);
-    record.keep("approve again", &approvals.post(&format!("{gate}/approve"), &json!({"actor": "bob"})).await);
+    let own = snapshot.add("POST /gates", &approvals.post("/gates", &on_step).await);
+    snapshot
+        .add("approve", &approvals.post(&format!("{gate}/approve"), &json!({"actor": "ann", "reason": "ok"})).await);
+    snapshot.add("approve again", &approvals.post(&format!("{gate}/approve"), &json!({"actor": "bob"})).await);
     lab.settle(&Script::deployed(), Deliver::Once).await;
-    record.keep("GET /runs/{id}, blocked", &api.get(&run).await);
+    snapshot.add("GET /runs/{id}, blocked", &api.get(&run).await);
     let own = format!("/gates/{}", own["id"].as_str().expect("a gate"));
-    record.keep("reject", &approvals.post(&format!("{own}/reject"), &json!({"actor": "ann", "reason": "no"})).await);
-    record.keep("GET /gates/{id}", &approvals.get(&own).await);
-    record.keep("POST /gates, too late", &approvals.post("/gates", &on_step).await);
-    let read = record.keep("GET /runs/{id}, failed", &api.get(&run).await);
+    snapshot.add("reject", &approvals.post(&format!("{own}/reject"), &json!({"actor": "ann", "reason": "no"})).await);
+    snapshot.add("GET /gates/{id}", &approvals.get(&own).await);
+    snapshot.add("POST /gates, too late", &approvals.post("/gates", &on_step).await);
+    let read = snapshot.add("GET /runs/{id}, failed", &api.get(&run).await);
     for path in [
         "steps",
         "steps?limit=1",
@@ -152,22 +153,22 @@ async fn a_run_and_what_belongs_to_it() {
         "plan",
         "gates?limit=1",
     ] {
-        record.keep(&format!("GET /runs/{{id}}/{path}"), &api.get(&format!("{run}/{path}")).await);
+        snapshot.add(&format!("GET /runs/{{id}}/{path}"), &api.get(&format!("{run}/{path}")).await);
     }
-    record.keep("GET /runs", &api.get("/runs?limit=1").await);
+    snapshot.add("GET /runs", &api.get("/runs?limit=1").await);
     let artifact = read["artifacts"][0]["id"].as_str().expect("an artifact").to_owned();
-    record.keep("GET /artifacts/{id}", &api.get(&format!("/artifacts/{artifact}")).await);
+    snapshot.add("GET /artifacts/{id}", &api.get(&format!("/artifacts/{artifact}")).await);
     let sql = "update nofx.artifact set metadata = jsonb_build_object('text', repeat('x', 20000))";
     lab.admin.execute(sql, &[]).await.expect("make the metadata large");
-    record.keep("GET /runs/{id}/artifacts, large", &api.get(&format!("{run}/artifacts?limit=1")).await);
-    record.compare("run");
+    snapshot.add("GET /runs/{id}/artifacts, large", &api.get(&format!("{run}/artifacts?limit=1")).await);
+    snapshot.compare("run");
 }
 
 #[tokio::test]
-async fn a_run_is_controlled() {
+async fn responses_of_controlling_a_run() {
     let lab = Lab::new().await;
     let (api, approvals) = (Gateway::api(&lab, Shape::Http), Gateway::approvals(&lab, Shape::Http));
-    let mut record = Record::default();
+    let mut snapshot = Snapshot::default();
     let large = json!({"goal": "large", "steps": (0..12).map(|index| plans::step(&format!("s{index}"), "echo", json!({"text": "y".repeat(9_000)}))).collect::<Vec<_>>()});
     let created = api.post("/runs", &json!({"plan": large})).await.body;
     let run = format!("/runs/{}", created["id"].as_str().expect("an id"));
@@ -188,12 +189,12 @@ async fn a_run_is_controlled() {
             "" => api.get(&format!("{run}/steps/s0/why")).await,
             verb => api.send("POST", &format!("{run}/{verb}"), &[], None).await,
         };
-        record.keep(name, &answer);
+        snapshot.add(name, &answer);
     }
     let step = api.get(&format!("{run}/steps/s7")).await.body["id"].clone();
     let before_step = json!({"run_id": created["id"], "step_id": step, "gate_type": "look"});
-    record.keep("POST /gates before a step", &approvals.post("/gates", &before_step).await);
-    record.keep("GET /runs/{id}, large", &api.get(&run).await);
+    snapshot.add("POST /gates before a step", &approvals.post("/gates", &before_step).await);
+    snapshot.add("GET /runs/{id}, large", &api.get(&run).await);
     let break_down = Script::overriding(|step, _| async move {
         (step.name == "s2").then(|| match step.attempt {
             1 => script::flaky(),
@@ -205,72 +206,72 @@ async fn a_run_is_controlled() {
     });
     lab.settle(&break_down, Deliver::Once).await;
     for name in ["s2", "s3"] {
-        record.keep(&format!("why, {name}"), &api.get(&format!("{run}/steps/{name}/why")).await);
-        record.keep(&format!("step {name}"), &api.get(&format!("{run}/steps/{name}")).await);
+        snapshot.add(&format!("why, {name}"), &api.get(&format!("{run}/steps/{name}/why")).await);
+        snapshot.add(&format!("step {name}"), &api.get(&format!("{run}/steps/{name}")).await);
     }
-    record.keep("GET /runs/{id}/steps", &api.get(&format!("{run}/steps?limit=4")).await);
-    record.keep("GET /runs", &api.get("/runs").await);
-    record.keep("cancel too late", &api.send("POST", &format!("{run}/cancel"), &[], None).await);
+    snapshot.add("GET /runs/{id}/steps", &api.get(&format!("{run}/steps?limit=4")).await);
+    snapshot.add("GET /runs", &api.get("/runs").await);
+    snapshot.add("cancel too late", &api.send("POST", &format!("{run}/cancel"), &[], None).await);
     let missing = json!({"run_id": created["id"], "step_id": Uuid::nil(), "gate_type": "look"});
-    record.keep("POST /gates before no step", &approvals.post("/gates", &missing).await);
+    snapshot.add("POST /gates before no step", &approvals.post("/gates", &missing).await);
     let nowhere = json!({"run_id": Uuid::nil(), "gate_type": "look"});
-    record.keep("POST /gates of no run", &approvals.post("/gates", &nowhere).await);
+    snapshot.add("POST /gates of no run", &approvals.post("/gates", &nowhere).await);
     for verb in ["cancel", "pause", "resume", "retry"] {
         let path = format!("/runs/{}/{verb}", Uuid::nil());
-        record.keep(&format!("{verb} no run"), &api.send("POST", &path, &[], None).await);
+        snapshot.add(&format!("{verb} no run"), &api.send("POST", &path, &[], None).await);
     }
-    record.compare("control");
+    snapshot.compare("control");
 }
 
 #[tokio::test]
-async fn a_gate_before_a_started_step() {
+async fn responses_about_gates() {
     let lab = Lab::new().await;
     let (api, approvals) = (Gateway::api(&lab, Shape::Http), Gateway::approvals(&lab, Shape::Http));
-    let mut record = Record::default();
+    let mut snapshot = Snapshot::default();
     let created = api.post("/runs", &json!({"plan": plans::approval(60)})).await.body;
     lab.settle(&Script::deployed(), Deliver::Once).await;
     let run = format!("/runs/{}", created["id"].as_str().expect("an id"));
     let step = api.get(&format!("{run}/steps/build")).await.body["id"].clone();
     let late = json!({"run_id": created["id"], "step_id": step, "gate_type": "look"});
-    record.keep("POST /gates, step done", &approvals.post("/gates", &late).await);
+    snapshot.add("POST /gates, step done", &approvals.post("/gates", &late).await);
     let gate = api.get(&format!("{run}/gates")).await.body[0]["id"].clone();
     let gate = format!("/gates/{}", gate.as_str().expect("a gate"));
     lab.admin.execute("update nofx.gate set expires_at = now() - interval '1 s'", &[]).await.expect("let it expire");
-    record.keep("approve, expired", &approvals.post(&format!("{gate}/approve"), &json!({})).await);
+    snapshot.add("approve, expired", &approvals.post(&format!("{gate}/approve"), &json!({})).await);
     lab.admin.execute("update nofx.gate set expires_at = null", &[]).await.expect("let it wait");
-    record.keep("waive", &approvals.post(&format!("{gate}/waive"), &json!({})).await);
+    snapshot.add("waive", &approvals.post(&format!("{gate}/waive"), &json!({})).await);
     let nothing = format!("/gates/{}", Uuid::nil());
-    record.keep("approve nothing", &approvals.post(&format!("{nothing}/approve"), &json!({})).await);
-    record.keep("GET nothing", &approvals.get(&nothing).await);
-    record.compare("gate");
+    snapshot.add("approve nothing", &approvals.post(&format!("{nothing}/approve"), &json!({})).await);
+    snapshot.add("GET nothing", &approvals.get(&nothing).await);
+    snapshot.compare("gate");
 }
 
 #[tokio::test]
-async fn a_rule() {
+async fn responses_about_rules() {
     let lab = Lab::new().await;
     let sql = "create table public.notes (id int primary key, of int references public.notes on delete cascade);
                create function public.note() returns trigger language plpgsql as $$ begin return new; end $$;
                create trigger note before insert on public.notes for each row execute function public.note()";
     lab.admin.batch_execute(sql).await.expect("a table");
     let api = Gateway::api(&lab, Shape::Http);
-    let mut record = Record::default();
+    let mut snapshot = Snapshot::default();
     let rule = json!({"allowed_ops": ["insert", "delete"], "columns": ["id"], "key": ["id"], "max_rows": 7,
         "dependants": {"public.notes": 5}, "allow": ["view"], "actor": "ann"});
     let put = async |table: &str, rule: &Value| {
         api.send("PUT", &format!("/rules/{table}"), &[], Some(rule.to_string())).await
     };
     let mut stored = put("public.notes", &rule).await;
-    // The digest of a trigger's definition is another one on each version of Postgres; so is the table's number.
+    // These differ between versions of Postgres.
     stored.body["target"]["oid"] = json!("<oid>");
     stored.body["target"]["triggers"]["public.notes.note"] = json!("<sha256>");
-    record.keep("PUT /rules/{table}", &stored);
-    record.keep("PUT /rules/{table} again", &put("public.absent", &json!({"allowed_ops": ["update"]})).await);
-    record.keep("GET /rules", &api.get("/rules").await);
-    record.keep("GET /rules, a page", &api.get("/rules?limit=1").await);
-    record.keep("GET /rules/{table}", &api.get("/rules/public.absent").await);
-    record.keep("DELETE /rules/{table}", &api.send("DELETE", "/rules/public.absent", &[], None).await);
-    record.keep("DELETE /rules/{table} again", &api.send("DELETE", "/rules/public.absent", &[], None).await);
-    record.keep("PUT /rules/{table}, closed", &put("nofx.run", &json!({"allowed_ops": ["update"]})).await);
-    record.keep("GET /health", &api.get("/health").await);
-    record.compare("rule");
+    snapshot.add("PUT /rules/{table}", &stored);
+    snapshot.add("PUT /rules/{table} again", &put("public.absent", &json!({"allowed_ops": ["update"]})).await);
+    snapshot.add("GET /rules", &api.get("/rules").await);
+    snapshot.add("GET /rules, a page", &api.get("/rules?limit=1").await);
+    snapshot.add("GET /rules/{table}", &api.get("/rules/public.absent").await);
+    snapshot.add("DELETE /rules/{table}", &api.send("DELETE", "/rules/public.absent", &[], None).await);
+    snapshot.add("DELETE /rules/{table} again", &api.send("DELETE", "/rules/public.absent", &[], None).await);
+    snapshot.add("PUT /rules/{table}, closed", &put("nofx.run", &json!({"allowed_ops": ["update"]})).await);
+    snapshot.add("GET /health", &api.get("/health").await);
+    snapshot.compare("rule");
 }

@@ -1,4 +1,4 @@
-//! Plans in YAML, submitted as `nofx submit` does it.
+//! Submits a YAML plan as `nofx submit` does.
 
 use std::path::Path;
 

@@ -10,16 +10,16 @@ use shared::db::run::Control;
 use shared::db::step::{self, ClaimItem, Continuation, FinishItem, FinishResult, FinishTo};
 use shared::domain::RunId;
 use shared::flow::control_run::control_run;
-use shared::flow::finish_step::conclude;
+use shared::flow::finish_step::finish_item;
 use uuid::Uuid;
 
-/// Too little for another step of echo, whose timeout is 20 s.
-const NEARLY_OVER: Duration = Duration::from_secs(22);
+/// Too little time for another echo step, whose timeout is 20 s.
+const TOO_LITTLE_TIME: Duration = Duration::from_secs(22);
 
 /// Delivers all sent wake-ups to one invocation of echo.
-async fn invoke(lab: &Lab, script: &Script, left: Option<Duration>) {
+async fn invoke(lab: &Lab, script: &Script, remaining: Option<Duration>) {
     let sent = lab.sent().await;
-    let response = lab.worker("echo", script).handle_batch(event(&sent, Deliver::Once), left).await;
+    let response = lab.worker("echo", script).handle_batch(event(&sent, Deliver::Once), remaining).await;
     assert!(response.batch_item_failures.is_empty());
 }
 
@@ -34,7 +34,7 @@ async fn woken(lab: &Lab) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_chain_of_one_handler_takes_one_message_and_a_round_trip_a_step() {
+async fn a_chain_of_one_handler_takes_one_message_and_one_round_trip_per_step() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::chain(5)).await;
     let before = lab.ctx.db.round_trips();
@@ -49,12 +49,12 @@ async fn a_chain_of_one_handler_takes_one_message_and_a_round_trip_a_step() {
 }
 
 #[tokio::test]
-async fn for_each_step_that_succeeded_it_goes_on_with_one_and_the_others_are_woken() {
+async fn an_invocation_continues_with_one_step_per_success_and_wakes_the_others() {
     let lab = Lab::new().await;
     lab.submit(&plans::diamond(3)).await;
     let script = Script::deployed();
     invoke(&lab, &script, None).await;
-    // The invocation continued with one of the root's three children, which made no step ready.
+    // The invocation continued with one of the root's three children.
     assert_eq!(woken(&lab).await, ["m1", "m2"]);
     lab.assert_invariants().await;
 }
@@ -71,7 +71,7 @@ async fn a_step_of_another_handler_is_woken() {
 async fn a_step_that_no_longer_fits_into_the_invocation_is_woken() {
     let lab = Lab::new().await;
     lab.submit(&plans::chain(2)).await;
-    invoke(&lab, &Script::deployed(), Some(NEARLY_OVER)).await;
+    invoke(&lab, &Script::deployed(), Some(TOO_LITTLE_TIME)).await;
     assert_eq!(woken(&lab).await, ["s1"]);
     lab.assert_invariants().await;
 }
@@ -82,12 +82,12 @@ async fn a_step_with_a_short_timeout_still_fits() {
     let mut plan = plans::chain(2);
     plan["steps"][1]["timeout_s"] = json!(5);
     let run = lab.submit(&plan).await;
-    invoke(&lab, &Script::deployed(), Some(NEARLY_OVER)).await;
+    invoke(&lab, &Script::deployed(), Some(TOO_LITTLE_TIME)).await;
     assert_eq!(lab.run_status(run).await, "succeeded");
 }
 
 #[tokio::test]
-async fn a_run_that_was_paused_meanwhile_goes_no_further() {
+async fn an_invocation_does_not_continue_a_paused_run() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::chain(2)).await;
     let (ctx, tenant) = (lab.ctx.clone(), lab.tenant.clone());
@@ -106,7 +106,7 @@ async fn a_run_that_was_paused_meanwhile_goes_no_further() {
 }
 
 #[tokio::test]
-async fn a_failure_beside_it_stops_the_branch_that_would_go_on() {
+async fn a_failure_in_another_branch_stops_the_continuation() {
     let lab = Lab::new().await;
     let run = lab
         .submit(&json!({ "goal": "two branches", "steps": [
@@ -127,7 +127,7 @@ async fn a_failure_beside_it_stops_the_branch_that_would_go_on() {
 }
 
 #[tokio::test]
-async fn a_finish_whose_answer_was_lost_gets_the_steps_that_it_went_on_with_again() {
+async fn a_retried_finish_gets_the_steps_that_the_first_call_claimed() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::chain(3)).await;
     let items = [done(&lab, run, "s0").await];
@@ -150,7 +150,7 @@ async fn a_finish_whose_answer_was_lost_gets_the_steps_that_it_went_on_with_agai
 }
 
 #[tokio::test]
-async fn a_claim_whose_answer_was_lost_gets_its_steps_again() {
+async fn a_retried_claim_gets_the_steps_that_the_first_call_claimed() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::wide(1)).await;
     let item = json!({ "tenant_id": lab.tenant, "run_id": run, "step_id": lab.step(run, "s0").await, "lease_s": 30 });
@@ -170,12 +170,12 @@ async fn a_claim_whose_answer_was_lost_gets_its_steps_again() {
 }
 
 #[tokio::test]
-async fn an_end_that_was_committed_unnoticed_gives_its_successor_back() {
+async fn a_finish_that_was_committed_without_an_answer_returns_its_claimed_steps() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::chain(2)).await;
     let (item, lost) = (done(&lab, run, "s0").await, continuation());
     let first = step::steps_finish(&lab.ctx.db, std::slice::from_ref(&item), Some(&lost)).await.unwrap();
-    // A transaction whose commit got no answer is recorded like this, by another call: ready for a retry.
+    // If a commit gets no answer, the worker records the step with another call: ready for a retry.
     let retry = FinishItem { call: Some(lost.call), to: FinishTo::Ready, outputs: None, ..item };
     let again = step::steps_finish(&lab.ctx.db, &[retry], Some(&continuation())).await.unwrap();
     assert_eq!(again.items[0].result, FinishResult::Stale);
@@ -187,10 +187,10 @@ fn continuation() -> Continuation {
     Continuation { call: Uuid::new_v4(), handler: "echo", lease_s: 30, timeout_s: 27, refs_bytes: 1 << 20 }
 }
 
-/// Claims a step, and returns its success, which is not yet recorded.
+/// Claims a step, and returns the finish that would record its success.
 async fn done(lab: &Lab, run: RunId, name: &str) -> FinishItem {
     let step_id = lab.step(run, name).await;
     let item = ClaimItem { tenant_id: lab.tenant.clone(), run_id: run, step_id, lease_s: 30, refs_bytes: 1 << 20 };
     let claims = step::steps_claim(&lab.ctx.db, &[item]).await.unwrap();
-    conclude(&claims.claimed[0], succeeded(json!({ "said": "hello" })), 1 << 20, 0.0)
+    finish_item(&claims.claimed[0], succeeded(json!({ "said": "hello" })), 1 << 20, 0.0)
 }

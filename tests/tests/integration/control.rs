@@ -6,7 +6,7 @@ use nofx_tests::delivery::event;
 use nofx_tests::script::{broken, succeeded};
 use nofx_tests::{Deliver, Lab, Script, plans};
 use serde_json::json;
-use shared::db::gate::{self, GateCreated, GateDecision, GateRequest, Started};
+use shared::db::gate::{self, AlreadyStarted, GateCreated, GateDecision, GateRequest};
 use shared::db::run::Control;
 use shared::domain::gate::Decision;
 use shared::domain::{GateId, GateStatus, RunId, StepId, StepStatus};
@@ -20,8 +20,8 @@ async fn control(lab: &Lab, run: RunId, control: Control) -> Result<RunChange, E
     control_run(&lab.ctx, &lab.tenant, run, control, "ann").await
 }
 
-/// A handler during which a request controls its run.
-fn asking(lab: &Lab, of_step: &'static str, what: Control) -> Script {
+/// A handler that controls its run during this step.
+fn control_during(lab: &Lab, of_step: &'static str, what: Control) -> Script {
     let (ctx, tenant) = (lab.ctx.clone(), lab.tenant.clone());
     Script::overriding(move |step, _| {
         let (ctx, tenant) = (ctx.clone(), tenant.clone());
@@ -54,17 +54,17 @@ async fn decide(lab: &Lab, gate_id: GateId, decision: Decision) -> Result<Gate, 
 }
 
 #[tokio::test]
-async fn pause_lets_the_running_step_end_and_starts_nothing_after_it() {
+async fn pause_lets_the_running_step_finish_and_starts_no_other() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::chain(3)).await;
-    lab.settle(&asking(&lab, "s0", Control::Pause), Deliver::Thrice).await;
+    lab.settle(&control_during(&lab, "s0", Control::Pause), Deliver::Thrice).await;
     let snapshot = lab.snapshot(run).await;
     assert_eq!(snapshot["run"]["status"], "paused");
     assert_eq!(snapshot["steps"]["s0"]["status"], "succeeded");
     assert_eq!(snapshot["steps"]["s1"]["status"], "ready");
     lab.assert_invariants().await;
 
-    // Wake-ups that were in flight when it was paused claim nothing.
+    // A wake-up in flight claims nothing.
     let stray = shared::queue::WakeUp {
         tenant_id: lab.tenant.clone(),
         run_id: run,
@@ -83,9 +83,9 @@ async fn pause_lets_the_running_step_end_and_starts_nothing_after_it() {
 }
 
 #[tokio::test]
-async fn pause_and_resume_leave_no_trace_in_what_the_run_comes_to() {
+async fn pause_and_resume_do_not_change_the_result() {
     let lab = Lab::new().await;
-    let undisturbed = lab.submit(&plans::diamond(3)).await;
+    let without_pause = lab.submit(&plans::diamond(3)).await;
     lab.settle(&Script::deployed(), Deliver::Once).await;
     let run = lab.submit(&plans::diamond(3)).await;
     control(&lab, run, Control::Pause).await.unwrap();
@@ -95,14 +95,14 @@ async fn pause_and_resume_leave_no_trace_in_what_the_run_comes_to() {
     control(&lab, run, Control::Resume).await.unwrap();
     assert_eq!(control(&lab, run, Control::Resume).await.unwrap().result, Changed::Unchanged);
     lab.settle(&Script::deployed(), Deliver::Once).await;
-    assert_eq!(lab.snapshot(run).await, lab.snapshot(undisturbed).await);
+    assert_eq!(lab.snapshot(run).await, lab.snapshot(without_pause).await);
 }
 
 #[tokio::test]
-async fn cancel_fences_the_step_that_runs_and_says_so() {
+async fn cancel_fences_the_running_step() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::chain(3)).await;
-    lab.settle(&asking(&lab, "s1", Control::Cancel), Deliver::Thrice).await;
+    lab.settle(&control_during(&lab, "s1", Control::Cancel), Deliver::Thrice).await;
     let snapshot = lab.snapshot(run).await;
     assert_eq!(snapshot["run"]["status"], "cancelled");
     let status = |name: &str| snapshot["steps"][name]["status"].clone();
@@ -113,33 +113,33 @@ async fn cancel_fences_the_step_that_runs_and_says_so() {
 }
 
 #[tokio::test]
-async fn cancel_tells_what_it_stopped_and_what_was_at_work() {
+async fn cancel_returns_the_stopped_and_the_running_steps() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::diamond(2)).await;
     let sent = lab.sent().await;
     let (ctx, tenant) = (lab.ctx.clone(), lab.tenant.clone());
-    let (tell, told) = tokio::sync::oneshot::channel();
-    let tell = std::sync::Arc::new(std::sync::Mutex::new(Some(tell)));
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let sender = std::sync::Arc::new(std::sync::Mutex::new(Some(sender)));
     let script = Script::new(move |step, _| {
-        let (ctx, tenant, tell) = (ctx.clone(), tenant.clone(), tell.clone());
+        let (ctx, tenant, sender) = (ctx.clone(), tenant.clone(), sender.clone());
         async move {
             let answer = control_run(&ctx, &tenant, step.run_id, Control::Cancel, "ann").await.unwrap();
-            tell.lock().unwrap().take().unwrap().send(answer).unwrap();
+            sender.lock().unwrap().take().unwrap().send(answer).unwrap();
             succeeded(json!({}))
         }
     });
     lab.worker("echo", &script).handle_batch(event(&sent, Deliver::Once), None).await;
-    let told = told.await.unwrap();
-    assert_eq!(told.result, Changed::Cancelled);
-    assert_eq!(told.stopped.unwrap(), ["m0", "m1", "join"]);
-    assert_eq!(told.was_running.unwrap(), ["root"]);
+    let change = receiver.await.unwrap();
+    assert_eq!(change.result, Changed::Cancelled);
+    assert_eq!(change.stopped.unwrap(), ["m0", "m1", "join"]);
+    assert_eq!(change.was_running.unwrap(), ["root"]);
     assert_eq!(control(&lab, run, Control::Cancel).await.unwrap().result, Changed::Unchanged);
     let late = control(&lab, run, Control::Pause).await;
     assert!(matches!(late, Err(Error::Conflict(..))), "{late:?}");
 }
 
 #[tokio::test]
-async fn a_run_of_another_tenant_cannot_be_controlled_or_even_found() {
+async fn a_run_of_another_tenant_cannot_be_found_or_controlled() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::wide(1)).await;
     let before = lab.everything(run).await;
@@ -152,10 +152,11 @@ async fn a_run_of_another_tenant_cannot_be_controlled_or_even_found() {
 }
 
 #[tokio::test]
-async fn an_answer_that_no_transition_gives_is_a_defect_and_no_success() {
+async fn an_unknown_result_of_a_transition_is_an_error() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::wide(1)).await;
-    for answer in [r#"{"result": "melted", "status": "running"}"#, r#"{"result": "paused", "status": "melted"}"#, "{}"]
+    for answer in
+        [r#"{"result": "unknown", "status": "running"}"#, r#"{"result": "paused", "status": "unknown"}"#, "{}"]
     {
         let sql = format!(
             "create or replace function nofx.run_pause(p jsonb) returns jsonb language sql as $$ select '{answer}'::jsonb $$"
@@ -167,7 +168,7 @@ async fn an_answer_that_no_transition_gives_is_a_defect_and_no_success() {
 }
 
 #[tokio::test]
-async fn retry_keeps_what_succeeded_and_goes_on_with_attempt_numbers() {
+async fn a_retry_keeps_succeeded_steps_and_continues_attempt_numbers() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::chain(3)).await;
     let failing = Script::overriding(|step, _| async move { (step.name == "s1").then(broken) });
@@ -181,14 +182,14 @@ async fn retry_keeps_what_succeeded_and_goes_on_with_attempt_numbers() {
     let snapshot = lab.snapshot(run).await;
     assert_eq!(snapshot["run"], json!({ "status": "succeeded", "generation": 2, "failure": null }));
     let attempts = |name: &str| snapshot["steps"][name]["attempts"].clone();
-    assert_eq!(attempts("s0"), json!(["succeeded"]), "not done again");
+    assert_eq!(attempts("s0"), json!(["succeeded"]), "the step does not run again");
     assert_eq!(attempts("s1"), json!(["failed", "succeeded"]));
     assert_eq!(attempts("s2"), json!(["succeeded"]));
     lab.assert_invariants().await;
 }
 
 #[tokio::test]
-async fn retry_asks_the_person_anew() {
+async fn a_retry_creates_a_new_manual_gate() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::approval(3_600)).await;
     lab.settle(&Script::deployed(), Deliver::Once).await;
@@ -221,7 +222,7 @@ async fn pending_gate(lab: &Lab, run: RunId) -> GateId {
 }
 
 #[tokio::test]
-async fn only_ended_runs_that_did_not_succeed_can_be_retried() {
+async fn only_failed_and_cancelled_runs_can_be_retried() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::chain(1)).await;
     assert!(matches!(control(&lab, run, Control::Retry).await, Err(Error::Conflict(..))));
@@ -231,13 +232,13 @@ async fn only_ended_runs_that_did_not_succeed_can_be_retried() {
 }
 
 #[tokio::test]
-async fn a_gate_in_front_of_a_woken_step_keeps_it_from_being_claimed() {
+async fn a_gate_before_a_woken_step_prevents_its_claim() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::wide(1)).await;
     let step = lab.step(run, "s0").await;
     let (gate, created) = gate_on(&lab, run, Some(step)).await;
     assert_eq!(created, GateCreated::Created);
-    // Its wake-up is under way already.
+    // Its wake-up is already in flight.
     lab.settle(&Script::deployed(), Deliver::Once).await;
     assert_eq!((lab.step_status(step).await, lab.run_status(run).await), ("pending".into(), "blocked".into()));
     decide(&lab, gate, Decision::Waive).await.unwrap();
@@ -246,7 +247,7 @@ async fn a_gate_in_front_of_a_woken_step_keeps_it_from_being_claimed() {
 }
 
 #[tokio::test]
-async fn a_gate_of_the_run_keeps_it_from_succeeding() {
+async fn a_pending_gate_of_the_run_prevents_its_success() {
     let lab = Lab::new().await;
     for (decision, end) in [(Decision::Approve, "succeeded"), (Decision::Reject, "failed")] {
         let run = lab.submit(&plans::wide(1)).await;
@@ -256,26 +257,26 @@ async fn a_gate_of_the_run_keeps_it_from_succeeding() {
         decide(&lab, gate, decision).await.unwrap();
         assert_eq!(lab.run_status(run).await, end);
         let (_, late) = gate_on(&lab, run, None).await;
-        assert!(matches!(late, GateCreated::Conflict(Started::Run { .. })), "{late:?}");
+        assert!(matches!(late, GateCreated::Conflict(AlreadyStarted::Run { .. })), "{late:?}");
     }
     lab.assert_invariants().await;
 }
 
 #[tokio::test]
-async fn a_gate_cannot_be_put_in_front_of_a_step_that_has_started() {
+async fn a_gate_cannot_be_created_before_a_started_step() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::chain(2)).await;
     let first = lab.step(run, "s0").await;
     // Too little time for the second step in this invocation.
-    let left = Some(Duration::from_secs(10));
-    lab.worker("echo", &Script::deployed()).handle_batch(event(&lab.sent().await, Deliver::Once), left).await;
+    let remaining = Some(Duration::from_secs(10));
+    lab.worker("echo", &Script::deployed()).handle_batch(event(&lab.sent().await, Deliver::Once), remaining).await;
     let (_, created) = gate_on(&lab, run, Some(first)).await;
-    let started = Started::Step { status: StepStatus::Succeeded };
+    let started = AlreadyStarted::Step { status: StepStatus::Succeeded };
     assert_eq!(created, GateCreated::Conflict(started));
 }
 
 #[tokio::test]
-async fn a_decided_gate_stays_decided() {
+async fn a_decided_gate_cannot_be_decided_again() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::approval(3_600)).await;
     lab.settle(&Script::deployed(), Deliver::Once).await;
@@ -290,18 +291,18 @@ async fn a_decided_gate_stays_decided() {
 }
 
 #[tokio::test]
-async fn a_deleted_run_leaves_nothing_behind_and_takes_nothing_else() {
+async fn deleting_a_run_deletes_all_its_rows_and_no_others() {
     let lab = Lab::new().await;
-    let (gone, kept) = (lab.submit(&plans::approval(3_600)).await, lab.submit(&plans::diamond(3)).await);
+    let (deleted, other) = (lab.submit(&plans::approval(3_600)).await, lab.submit(&plans::diamond(3)).await);
     lab.settle(&Script::deployed(), Deliver::Once).await;
-    let before = lab.everything(kept).await;
+    let before = lab.everything(other).await;
     let rows = "select (select count(*) from nofx.step) + (select count(*) from nofx.step_edge)
                      + (select count(*) from nofx.attempt) + (select count(*) from nofx.event)
                      + (select count(*) from nofx.gate)";
     let count = async || lab.admin.query_one(rows, &[]).await.unwrap().get::<_, i64>(0);
     let all = count().await;
-    lab.admin.execute("delete from nofx.run where id = $1", &[&gone.0]).await.unwrap();
-    lab.assert_unchanged(kept, &before).await;
+    lab.admin.execute("delete from nofx.run where id = $1", &[&deleted.0]).await.unwrap();
+    lab.assert_unchanged(other, &before).await;
     lab.assert_invariants().await;
     assert!(count().await < all);
     lab.admin.execute("delete from nofx.run", &[]).await.unwrap();

@@ -1,4 +1,4 @@
-//! Messages arrive more than once, early, late, out of order, and sometimes malformed.
+//! Messages that arrive more than once, early, late, out of order or malformed.
 
 use std::collections::HashSet;
 
@@ -12,8 +12,8 @@ use shared::domain::{RunId, TenantId};
 use shared::flow::decide_gate::decide_gate;
 use uuid::Uuid;
 
-/// Runs the plan to its end, approves its gates, and returns the result.
-async fn history(lab: &Lab, plan: &Value, deliver: Deliver) -> Value {
+/// Runs the plan to its end, approves its gates, and returns the snapshot.
+async fn run_to_end(lab: &Lab, plan: &Value, deliver: Deliver) -> Value {
     let run = lab.submit(plan).await;
     let script = Script::deployed();
     lab.settle(&script, deliver).await;
@@ -37,18 +37,18 @@ async fn approve_all(lab: &Lab, run: RunId) {
 }
 
 #[tokio::test]
-async fn every_message_delivered_thrice_gives_the_same_end_as_once() {
+async fn every_message_delivered_three_times_gives_the_same_result_as_once() {
     let lab = Lab::with_bucket().await;
     let codegen = json!({ "goal": "write", "steps": [plans::step("write", "codegen", json!({}))] });
     for plan in [plans::chain(5), plans::diamond(12), plans::approval(3_600), codegen] {
-        let once = history(&lab, &plan, Deliver::Once).await;
-        let thrice = history(&lab, &plan, Deliver::Thrice).await;
+        let once = run_to_end(&lab, &plan, Deliver::Once).await;
+        let thrice = run_to_end(&lab, &plan, Deliver::Thrice).await;
         assert_eq!(thrice, once);
     }
 }
 
 #[tokio::test]
-async fn outputs_flow_down_a_chain_with_their_types() {
+async fn outputs_keep_their_types_along_a_chain() {
     let lab = Lab::new().await;
     let plan = json!({ "goal": "types", "steps": [
         plans::step("a b", "echo", json!({ "n": 7, "list": [1, { "x": null }] })),
@@ -63,7 +63,7 @@ async fn outputs_flow_down_a_chain_with_their_types() {
 }
 
 #[tokio::test]
-async fn a_poison_message_comes_back_and_the_others_of_its_batch_are_done() {
+async fn only_the_unreadable_messages_of_a_batch_are_returned() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::wide(2)).await;
     let sent = lab.sent().await;
@@ -74,7 +74,7 @@ async fn a_poison_message_comes_back_and_the_others_of_its_batch_are_done() {
 }
 
 #[tokio::test]
-async fn a_batch_of_poison_alone_asks_the_database_nothing() {
+async fn a_batch_of_unreadable_messages_makes_no_round_trip() {
     let lab = Lab::new().await;
     let event = event_of(["[]".to_owned()]);
     let response = lab.worker("echo", &Script::deployed()).handle_batch(event, None).await;
@@ -89,20 +89,20 @@ async fn a_message_of_another_tenant_claims_nothing() {
     let before = lab.everything(run).await;
     let mut sent = lab.sent().await;
     sent[0].tenant_id = TenantId("mallory".into());
-    // A message with a step and another tenant's run, or the reverse, claims nothing either.
+    // A message whose step and run do not match claims nothing either.
     sent[1].run_id = RunId(Uuid::new_v4());
     let worker = lab.worker("echo", &Script::deployed());
     let response = worker.handle_batch(event(&sent, Deliver::Once), None).await;
     assert_eq!(
         failed_ids(&response),
         HashSet::new(),
-        "such a message is not returned, because it would come back forever"
+        "such a message is acknowledged, because a redelivery would not help"
     );
     lab.assert_unchanged(run, &before).await;
 }
 
 #[tokio::test]
-async fn a_forged_copy_in_the_same_batch_does_not_hide_the_true_message() {
+async fn a_forged_copy_in_the_batch_does_not_affect_the_real_message() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::wide(1)).await;
     let sent = lab.sent().await;
@@ -136,7 +136,7 @@ async fn an_early_message_is_acknowledged_and_claims_nothing() {
 }
 
 #[tokio::test]
-async fn a_message_for_a_step_that_ended_long_ago_is_acknowledged() {
+async fn a_message_for_a_finished_step_is_acknowledged() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::wide(1)).await;
     let sent = lab.sent().await;
@@ -159,19 +159,17 @@ async fn a_message_for_a_running_step_does_not_start_it_again() {
         let (inner, event) = (inner.clone(), lab_event.clone());
         async move {
             let response = inner.handle_batch(event, None).await;
-            succeeded(
-                json!({ "by": "first", "came_back": response.batch_item_failures.len(), "attempt": step.attempt }),
-            )
+            succeeded(json!({ "by": "first", "returned": response.batch_item_failures.len(), "attempt": step.attempt }))
         }
     });
     lab.worker("echo", &outer).handle_batch(event(&sent, Deliver::Once), None).await;
     let step = &lab.snapshot(run).await["steps"]["s0"];
-    assert_eq!(step["outputs"], json!({ "by": "first", "came_back": 0, "attempt": 1 }));
+    assert_eq!(step["outputs"], json!({ "by": "first", "returned": 0, "attempt": 1 }));
     assert_eq!(step["attempts"], json!(["succeeded"]));
 }
 
 #[tokio::test]
-async fn a_step_costs_two_round_trips_and_a_batch_of_ten_no_more() {
+async fn a_step_takes_two_round_trips_and_so_does_a_batch_of_ten() {
     let lab = Lab::new().await;
     for count in [1, 10] {
         lab.submit(&plans::wide(count)).await;
@@ -185,29 +183,29 @@ async fn a_step_costs_two_round_trips_and_a_batch_of_ten_no_more() {
 }
 
 #[tokio::test]
-async fn no_outcome_of_a_batch_waits_for_a_slower_one() {
+async fn an_outcome_is_recorded_without_waiting_for_slower_steps() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::wide(2)).await;
     let sent = lab.sent().await;
     let quick = lab.step(run, "s0").await;
-    let (done, wait) = (std::sync::Arc::new(tokio::sync::Notify::new()), lab.step(run, "s1").await);
-    let gate = done.clone();
+    let (proceed, slow) = (std::sync::Arc::new(tokio::sync::Notify::new()), lab.step(run, "s1").await);
+    let signal = proceed.clone();
     let script = Script::overriding(move |step, _| {
-        let gate = gate.clone();
+        let signal = signal.clone();
         async move {
-            if step.step_id == wait {
-                gate.notified().await;
+            if step.step_id == slow {
+                signal.notified().await;
             }
             None
         }
     });
     let worker = lab.worker("echo", &script);
     let batch = tokio::spawn(async move { worker.handle_batch(event(&sent, Deliver::Once), None).await });
-    // The slow step ends only after the quick one was recorded.
+    // The slow step ends only after the quick one is recorded.
     let recorded = format!("select status = 'succeeded' from nofx.step where id = '{quick}'");
     lab.until("the end of the quick step", &recorded).await;
-    assert_eq!(lab.step_status(wait).await, "running");
-    done.notify_one();
+    assert_eq!(lab.step_status(slow).await, "running");
+    proceed.notify_one();
     batch.await.unwrap();
     assert_eq!(lab.run_status(run).await, "succeeded");
 }

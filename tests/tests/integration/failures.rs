@@ -12,7 +12,7 @@ use shared::error::Error;
 use shared::flow::create_run::{Request, create_run};
 
 #[tokio::test]
-async fn a_flaky_step_is_tried_again_until_its_attempts_are_spent() {
+async fn a_flaky_step_is_retried_up_to_its_maximum_of_attempts() {
     let lab = Lab::new().await;
     for (good_attempt, status) in [(3, "succeeded"), (4, "failed")] {
         let run = lab.submit(&plans::chain(2)).await;
@@ -29,30 +29,30 @@ async fn a_flaky_step_is_tried_again_until_its_attempts_are_spent() {
 }
 
 #[tokio::test]
-async fn delays_between_attempts_double_and_reach_the_wakeup_and_the_row() {
+async fn retry_delays_double_and_are_in_the_wakeup_and_the_row() {
     let lab = Lab::new().await;
     let mut plan = plans::wide(1);
     plan["steps"][0]["retry"] = json!({ "max_attempts": 4, "backoff_ms": 8_000 });
     lab.submit(&plan).await;
     let worker = lab.worker("echo", &Script::new(|_, _| async { flaky() }));
-    for (least, most) in [(4_000, 8_000), (8_000, 16_000), (16_000, 32_000)] {
+    for (min, max) in [(4_000, 8_000), (8_000, 16_000), (16_000, 32_000)] {
         let sent = lab.sent().await;
         lab.delay_over(sent[0].step_id).await;
         worker.handle_batch(event(&sent, Deliver::Once), None).await;
         let woken = lab.sent().await;
-        assert!((least..=most).contains(&woken[0].delay_ms), "{} ms", woken[0].delay_ms);
+        assert!((min..=max).contains(&woken[0].delay_ms), "{} ms", woken[0].delay_ms);
         let sql = "select (extract(epoch from ready_at - clock_timestamp()) * 1000)::bigint, notify_at > ready_at
                      from nofx.step where id = $1";
         let row = lab.admin.query_one(sql, &[&woken[0].step_id.0]).await.unwrap();
-        let (to_ready, told): (i64, i64) = (row.get(0), woken[0].delay_ms.try_into().unwrap());
-        assert!(to_ready <= told && to_ready > told - 4_000, "the row agrees with the wake-up");
-        assert!(row.get::<_, bool>(1), "the sweeper does not wake it before its time");
+        let (to_ready, delay): (i64, i64) = (row.get(0), woken[0].delay_ms.try_into().unwrap());
+        assert!(to_ready <= delay && to_ready > delay - 4_000, "the row agrees with the wake-up");
+        assert!(row.get::<_, bool>(1), "the sweeper does not wake it before the delay ends");
         lab.ctx.queue.send(woken).await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn a_final_failure_skips_what_has_not_started_and_records_what_runs() {
+async fn a_final_failure_skips_unstarted_steps_and_records_running_ones() {
     let lab = Lab::new().await;
     let plan = json!({ "goal": "g", "steps": [
         plans::after("bad", &[], json!({})),
@@ -63,7 +63,7 @@ async fn a_final_failure_skips_what_has_not_started_and_records_what_runs() {
     let run = lab.submit(&plan).await;
     let sent = lab.sent().await;
     let watched = lab.another_ctx().await;
-    // The good one ends only after the bad one has been recorded as failed.
+    // The good step ends only after the bad one is recorded as failed.
     let script = Script::new(move |step, _| {
         let (db, tenant) = (watched.db.clone(), watched.config.tenant.clone());
         async move {
@@ -102,16 +102,16 @@ async fn a_handler_that_panics_fails_its_attempt_and_not_its_batch() {
 }
 
 #[tokio::test]
-async fn a_handler_that_hangs_is_stopped_at_its_timeout_and_tried_again() {
+async fn a_hanging_handler_is_stopped_at_its_timeout() {
     let lab = Lab::new().await;
     let mut plan = plans::wide(1);
     plan["steps"][0]["retry"] = json!({ "max_attempts": 1 });
     let run = lab.submit(&plan).await;
     let sent = lab.sent().await;
     let script = Script::new(|_, _| futures::future::pending::<Outcome>());
-    // The invocation's remaining time is the limit here. Two seconds of it are reserved to record the end.
-    let left = Duration::from_millis(2_020);
-    lab.worker("echo", &script).handle_batch(event(&sent, Deliver::Once), Some(left)).await;
+    // Here the invocation's remaining time is the limit. Two seconds of it are reserved to record the outcome.
+    let remaining = Duration::from_millis(2_020);
+    lab.worker("echo", &script).handle_batch(event(&sent, Deliver::Once), Some(remaining)).await;
     let step = &lab.snapshot(run).await["steps"]["s0"];
     assert_eq!((&step["status"], &step["error"]), (&json!("failed"), &json!("timed_out")));
 }
@@ -129,7 +129,7 @@ async fn outputs_beyond_the_limit_fail_the_step() {
 }
 
 #[tokio::test]
-async fn a_reference_to_an_output_that_is_not_there_fails_the_step() {
+async fn a_reference_to_a_missing_output_fails_the_step() {
     let lab = Lab::new().await;
     let plan = json!({ "goal": "g", "steps": [
         plans::step("a", "echo", json!({ "x": 1 })),
@@ -144,7 +144,7 @@ async fn a_reference_to_an_output_that_is_not_there_fails_the_step() {
 }
 
 #[tokio::test]
-async fn a_text_that_postgres_cannot_store_fails_its_own_step_only() {
+async fn a_text_that_postgres_cannot_store_fails_only_its_step() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::wide(2)).await;
     let script =
@@ -153,13 +153,13 @@ async fn a_text_that_postgres_cannot_store_fails_its_own_step_only() {
         );
     lab.settle(&script, Deliver::Once).await;
     let snapshot = lab.snapshot(run).await;
-    assert_eq!(snapshot["steps"]["s1"]["status"], "succeeded", "its neighbour is recorded");
+    assert_eq!(snapshot["steps"]["s1"]["status"], "succeeded", "the other step is recorded");
     assert_eq!(snapshot["steps"]["s0"]["error"], "unrecordable");
     lab.assert_invariants().await;
 }
 
 #[tokio::test]
-async fn a_request_that_postgres_cannot_store_is_the_clients_mistake() {
+async fn a_request_that_postgres_cannot_store_is_invalid() {
     let lab = Lab::new().await;
     let body = json!({ "plan": { "goal": "g", "steps": [plans::step("a", "echo", json!({ "text": "a\u{0}b" }))] } });
     let request = Request { body: &body, idempotency_key: None, traceparent: None };
@@ -168,7 +168,7 @@ async fn a_request_that_postgres_cannot_store_is_the_clients_mistake() {
 }
 
 #[tokio::test]
-async fn what_the_other_side_asks_us_to_wait_is_a_floor_for_the_delay() {
+async fn a_requested_wait_is_the_minimum_of_the_retry_delay() {
     let lab = Lab::new().await;
     lab.submit(&plans::wide(1)).await;
     let sent = lab.sent().await;

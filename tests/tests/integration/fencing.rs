@@ -1,4 +1,4 @@
-//! A worker that no longer owns a step changes nothing. A repeated finish gets the stored answer.
+//! A worker that no longer owns a step changes nothing. A repeated finish gets the stored result.
 
 use nofx_tests::delivery::event;
 use nofx_tests::script::{flaky, succeeded};
@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use shared::db::step::{self, ClaimItem, Claimed, FinishItem, FinishResult};
 use shared::domain::outcome::NewEvent;
 use shared::domain::{ArtifactId, NewArtifact, Outcome, RunId, StepError, StepId};
-use shared::flow::finish_step::conclude;
+use shared::flow::finish_step::finish_item;
 use uuid::Uuid;
 
 const LEASE_S: u32 = 60;
@@ -20,7 +20,7 @@ async fn claim(lab: &Lab, run: RunId, step: StepId) -> Claimed {
 }
 
 fn end(claimed: &Claimed, outcome: Outcome) -> FinishItem {
-    conclude(claimed, outcome, 1 << 20, 0.0)
+    finish_item(claimed, outcome, 1 << 20, 0.0)
 }
 
 async fn finish(lab: &Lab, item: &FinishItem) -> (FinishResult, Vec<StepId>) {
@@ -68,7 +68,7 @@ async fn late_finish_of_a_dead_lease_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_finish_after_the_lease_counts_while_nobody_took_the_step() {
+async fn a_finish_after_the_lease_counts_until_another_worker_claims_the_step() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::wide(1)).await;
     let id = lab.step(run, "s0").await;
@@ -79,7 +79,7 @@ async fn a_finish_after_the_lease_counts_while_nobody_took_the_step() {
 }
 
 #[tokio::test]
-async fn a_repeated_finish_is_told_so_and_gives_the_owed_wakeups_again() {
+async fn a_repeated_finish_returns_the_owed_wakeups_again() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::diamond(3)).await;
     let root = lab.step(run, "root").await;
@@ -91,14 +91,14 @@ async fn a_repeated_finish_is_told_so_and_gives_the_owed_wakeups_again() {
     assert_eq!((result, ready.len()), (FinishResult::Finished, 3));
     let before = lab.everything(run).await;
 
-    // The answer was lost, so the worker repeats the call.
+    // The answer was lost, so the worker retries the call.
     let (again, mut owed) = finish(&lab, &item).await;
     ready.sort();
     owed.sort();
     assert_eq!((again, &owed), (FinishResult::Repeated, &ready));
     lab.assert_unchanged(run, &before).await;
 
-    // Steps that were claimed meanwhile need no wake-up.
+    // Steps that were claimed in the meantime need no wake-up.
     claim(&lab, run, ready[0]).await;
     let mut owed = finish(&lab, &item).await.1;
     owed.sort();
@@ -106,7 +106,7 @@ async fn a_repeated_finish_is_told_so_and_gives_the_owed_wakeups_again() {
 }
 
 #[tokio::test]
-async fn a_repeated_failure_gives_the_wakeup_of_its_own_retry_again() {
+async fn a_repeated_failure_returns_the_wakeup_of_its_retry_again() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::wide(1)).await;
     let id = lab.step(run, "s0").await;
@@ -118,7 +118,7 @@ async fn a_repeated_failure_gives_the_wakeup_of_its_own_retry_again() {
 }
 
 #[tokio::test]
-async fn another_end_of_an_attempt_that_ended_is_stale() {
+async fn a_different_finish_of_a_finished_attempt_is_stale() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::wide(1)).await;
     let claimed = claim(&lab, run, lab.step(run, "s0").await).await;
@@ -146,7 +146,7 @@ async fn a_finish_by_another_tenant_or_for_another_run_changes_nothing() {
 }
 
 #[tokio::test]
-async fn an_attempt_owns_its_step_no_longer_than_its_invocation_lasts() {
+async fn a_lease_ends_five_seconds_after_the_steps_timeout() {
     let lab = Lab::new().await;
     let mut plan = plans::wide(2);
     plan["steps"][0]["timeout_s"] = json!(3);
@@ -163,7 +163,7 @@ async fn an_attempt_owns_its_step_no_longer_than_its_invocation_lasts() {
 }
 
 #[tokio::test]
-async fn artifacts_and_facts_of_an_attempt_appear_with_its_end_and_only_once() {
+async fn artifacts_of_an_attempt_are_recorded_once() {
     let lab = Lab::with_bucket().await;
     let plan = json!({ "goal": "write", "steps": [plans::step("write", "codegen", json!({}))] });
     let run = lab.submit(&plan).await;
@@ -177,12 +177,12 @@ async fn artifacts_and_facts_of_an_attempt_appear_with_its_end_and_only_once() {
 }
 
 #[tokio::test]
-async fn a_retried_attempt_writes_to_a_folder_of_its_own() {
+async fn each_attempt_writes_to_its_own_folder() {
     let lab = Lab::with_bucket().await;
     let plan = json!({ "goal": "write", "steps": [plans::step("write", "codegen", json!({}))] });
     let run = lab.submit(&plan).await;
     let script = Script::new(|step, store| async move {
-        let artifact = store.put("x", shared::storage::Describe::default(), b"x".to_vec()).await.unwrap();
+        let artifact = store.put("x", shared::storage::ArtifactMeta::default(), b"x".to_vec()).await.unwrap();
         let mut outcome = if step.attempt == 1 { flaky() } else { succeeded(json!({})) };
         outcome.artifacts.push(artifact);
         outcome

@@ -1,4 +1,4 @@
-//! What a transition reads: the rows of its own batch, whatever else is in the tables and whenever its plans were made.
+//! A transition reads only the rows of its batch, whatever else the tables contain and whenever its plans were made.
 
 use nofx_tests::database::connect_to;
 use nofx_tests::{Lab, plans};
@@ -7,9 +7,9 @@ use shared::domain::{RunId, StepId};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-/// Pages that claiming a step, or finishing it, may touch. It takes 36 to 80: index levels and heap pages, again for each statement that
-/// looks a row up. One scan of the steps below would take 90 more.
-const MOST_PAGES: f64 = 100.0;
+/// The limit on pages that a claim or a finish may touch. Each takes 36 to 80: index and heap pages for every lookup of a
+/// row. One scan of the steps below would take 90 more.
+const MAX_PAGES: f64 = 100.0;
 
 async fn pages_of(session: &Client, statement: &str) -> f64 {
     let explained = format!("explain (analyze, buffers, timing off, format json) {statement}");
@@ -18,7 +18,7 @@ async fn pages_of(session: &Client, statement: &str) -> f64 {
     blocks("Shared Hit Blocks") + blocks("Shared Read Blocks")
 }
 
-/// Pages that a claim and a finish of the step touch, in a session that keeps its plans.
+/// The pages that a claim and a finish of the step touch. The session caches its plans.
 async fn claim_and_finish(lab: &Lab, session: &Client, run: RunId, step: StepId) -> (f64, f64) {
     let (tenant, call) = (&lab.tenant, Uuid::new_v4());
     let item = json!([{ "tenant_id": tenant, "run_id": run, "step_id": step, "lease_s": 30, "refs_bytes": 1 << 20 }]);
@@ -32,10 +32,10 @@ async fn claim_and_finish(lab: &Lab, session: &Client, run: RunId, step: StepId)
 }
 
 #[tokio::test]
-async fn plans_made_while_a_table_was_young_read_no_more_once_it_has_grown() {
+async fn plans_made_on_small_tables_read_no_more_pages_when_the_tables_grow() {
     let lab = Lab::new().await;
     let session = connect_to(&lab.database.url).await;
-    // Nothing makes the session plan again: that is what a vacuum would do, some time later.
+    // Autovacuum would invalidate the cached plans, so turn it off.
     for table in ["run", "step", "step_edge", "attempt", "event"] {
         let sql = format!("alter table nofx.{table} set (autovacuum_enabled = off)");
         lab.admin.batch_execute(&sql).await.unwrap();
@@ -49,20 +49,20 @@ async fn plans_made_while_a_table_was_young_read_no_more_once_it_has_grown() {
     }
     let last = lab.submit(&plans::chain(3)).await;
     let (claim, finish) = claim_and_finish(&lab, &session, last, lab.step(last, "s0").await).await;
-    assert!(claim < MOST_PAGES && finish < MOST_PAGES, "a claim reads {claim} pages, a finish {finish}");
+    assert!(claim < MAX_PAGES && finish < MAX_PAGES, "a claim reads {claim} pages, a finish {finish}");
 }
 
 #[tokio::test]
-async fn a_step_of_a_wide_run_is_found_without_reading_its_siblings() {
+async fn a_step_of_a_wide_run_is_read_without_its_siblings() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::wide(1000)).await;
     let session = connect_to(&lab.database.url).await;
-    // The first calls of a session also read the catalogue.
+    // The first calls of a session also read the system catalogue.
     claim_and_finish(&lab, &session, run, lab.step(run, "s0").await).await;
     let (claim, finish) = claim_and_finish(&lab, &session, run, lab.step(run, "s500").await).await;
-    assert!(claim < MOST_PAGES && finish < MOST_PAGES, "a claim reads {claim} pages, a finish {finish}");
+    assert!(claim < MAX_PAGES && finish < MAX_PAGES, "a claim reads {claim} pages, a finish {finish}");
     lab.admin.batch_execute("analyze").await.unwrap();
     claim_and_finish(&lab, &session, run, lab.step(run, "s1").await).await;
     let (claim, finish) = claim_and_finish(&lab, &session, run, lab.step(run, "s501").await).await;
-    assert!(claim < MOST_PAGES && finish < MOST_PAGES, "after ANALYZE a claim reads {claim} pages, a finish {finish}");
+    assert!(claim < MAX_PAGES && finish < MAX_PAGES, "after ANALYZE a claim reads {claim} pages, a finish {finish}");
 }

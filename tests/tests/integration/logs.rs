@@ -1,4 +1,4 @@
-//! Log lines of a batch: each says which attempt it is about, and each error is logged once.
+//! Log lines of a batch: each names its attempt, and each error is logged once.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,10 +18,10 @@ use tokio_postgres::Transaction;
 use tracing::subscriber::DefaultGuard;
 use uuid::Uuid;
 
-/// What every line about an attempt carries.
+/// The fields of every line about an attempt.
 const FIELDS: [&str; 5] = ["run_id", "step_id", "tenant_id", "tool", "attempt"];
 
-/// Everything that this thread logs, as the functions write it on AWS.
+/// The log lines of this thread, in the format of the functions on AWS.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
 
@@ -50,7 +50,7 @@ impl Lines {
         text.lines().map(|line| serde_json::from_str(line).expect("a JSON line")).collect()
     }
 
-    /// Level, message and code of each line about these steps, by their names.
+    /// Level, message and code of each line about these steps, by step name.
     fn by_step(&self, steps: &BTreeMap<StepId, String>) -> BTreeMap<String, Vec<String>> {
         let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for line in self.read() {
@@ -67,7 +67,7 @@ impl Lines {
 }
 
 #[tokio::test]
-async fn every_line_about_an_attempt_says_which_and_every_error_is_logged_once() {
+async fn every_line_about_an_attempt_names_it_and_every_error_is_logged_once() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::wide(5)).await;
     let late = lab.submit(&json!({ "goal": "late", "steps": [plans::step("late", "echo", json!({}))] })).await;
@@ -109,14 +109,14 @@ async fn every_line_about_an_attempt_says_which_and_every_error_is_logged_once()
         "late": ["WARN too late: the attempt no longer owned its step"],
     });
     assert_eq!(json!(lines.by_step(&steps)), expected);
-    // No attempt came of the stray wake-up: its line has what the wake-up says.
+    // The stray wake-up led to no attempt, so its line has the fields of the wake-up.
     let lines = lines.read();
     let about = lines.iter().find(|line| line["span"]["step_id"] == stray.step_id.to_string()).expect("a line");
     assert_eq!((&about["level"], &about["span"]["handler"]), (&json!("WARN"), &json!("echo")));
     assert_eq!(about["span"]["run_id"], stray.run_id.to_string());
     assert_eq!(about["span"]["tenant_id"], stray.tenant_id.to_string());
     let errors = lines.iter().filter(|line| line["level"] == "ERROR").count();
-    assert_eq!(errors, 2, "no error has a second line: {lines:#?}");
+    assert_eq!(errors, 2, "an error is logged twice: {lines:#?}");
 }
 
 struct Writes;
@@ -128,7 +128,7 @@ impl TransactionHandler for Writes {
 }
 
 #[tokio::test]
-async fn the_lines_of_a_transaction_handler_say_which_attempt_they_are_about() {
+async fn the_lines_of_a_transaction_handler_name_their_attempt() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::wide(2)).await;
     let steps = BTreeMap::from([(lab.step(run, "s0").await, "s0".into()), (lab.step(run, "s1").await, "s1".into())]);

@@ -1,4 +1,4 @@
-//! Whichever way a database came to the newest version, it is the same database.
+//! Every upgrade path to the newest version gives the same database.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use nofx_tests::environment::{database_url, with_database};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-/// What a schema is made of, a line each: what it is, its name, its definition.
+/// The objects of the schema, one line for each: kind, name, definition.
 const CATALOGUE: &str = "
     with us as (select oid from pg_namespace where nspname = 'nofx')
     select concat_ws(' ', 'function', pg_get_functiondef(p.oid), p.proacl)
@@ -42,16 +42,16 @@ fn migrations() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations")
 }
 
-/// An empty database, dropped by [`Scratch::end`].
-struct Scratch {
+/// An empty database. Drop it with [`EmptyDatabase::drop_database`].
+struct EmptyDatabase {
     admin: Client,
     name: String,
     url: String,
 }
 
-impl Scratch {
+impl EmptyDatabase {
     async fn create() -> Self {
-        // Roles belong to the server: once a database has made them, two at once do not get into each other's way.
+        // Roles belong to the server. Create them first, so that concurrent migrations do not conflict.
         drop(TestDatabase::create().await);
         let admin = connect_to(&database_url()).await;
         let name = format!("m_{}", Uuid::new_v4().simple());
@@ -65,22 +65,22 @@ impl Scratch {
         rows.iter().map(|row| row.get(0)).collect()
     }
 
-    async fn end(self) {
+    async fn drop_database(self) {
         self.admin.batch_execute(&format!("drop database {} with (force)", self.name)).await.unwrap();
     }
 }
 
 async fn from_scratch() -> Vec<String> {
-    let database = Scratch::create().await;
+    let database = EmptyDatabase::create().await;
     migrate::migrate(&database.url, &migrations()).await.unwrap();
-    assert_eq!(migrate::migrate(&database.url, &migrations()).await.unwrap(), 0, "nothing is left to do");
+    assert_eq!(migrate::migrate(&database.url, &migrations()).await.unwrap(), 0, "no migration is left");
     let catalogue = database.catalogue().await;
     assert!(catalogue.iter().any(|line| line.contains("FUNCTION nofx.steps_finish(")), "{catalogue:?}");
-    database.end().await;
+    database.drop_database().await;
     catalogue
 }
 
-/// Only the first `count` versioned files, as a folder of an older version.
+/// A folder with only the first `count` versioned files, like that of an older version.
 fn older(count: usize) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for file in migrate::read_dir(&migrations()).unwrap().iter().take(count) {
@@ -90,54 +90,54 @@ fn older(count: usize) -> tempfile::TempDir {
 }
 
 #[tokio::test]
-async fn a_database_of_any_earlier_version_becomes_the_same_as_one_made_from_scratch() {
+async fn an_upgraded_database_equals_a_new_one() {
     let expected = from_scratch().await;
     let files = migrate::read_dir(&migrations()).unwrap().len();
     for count in 1..=files {
-        let database = Scratch::create().await;
+        let database = EmptyDatabase::create().await;
         assert_eq!(migrate::migrate(&database.url, older(count).path()).await.unwrap(), count);
         migrate::migrate(&database.url, &migrations()).await.unwrap();
-        pretty(&database.catalogue().await, &expected, &format!("after {count} of {files} files"));
-        database.end().await;
+        assert_same_catalogue(&database.catalogue().await, &expected, &format!("after {count} of {files} files"));
+        database.drop_database().await;
     }
 }
 
-/// What `supabase db push` makes: it knows the versioned files alone.
+/// `supabase db push` applies only the versioned files.
 #[tokio::test]
-async fn the_versioned_files_alone_make_the_same_database() {
+async fn the_versioned_files_alone_give_the_same_database() {
     let (functions, files) = (functions::read_dir(&migrations()).unwrap(), migrate::read_dir(&migrations()).unwrap());
     let unreleased: Vec<&str> =
         release::unreleased(&functions, &files).into_iter().map(|file| file.name.as_str()).collect();
     assert_eq!(unreleased, Vec::<&str>::new(), "run `make migration NAME=..`");
 
-    let database = Scratch::create().await;
+    let database = EmptyDatabase::create().await;
     migrate::migrate(&database.url, older(files.len()).path()).await.unwrap();
-    pretty(&database.catalogue().await, &from_scratch().await, "without functions/");
-    database.end().await;
+    assert_same_catalogue(&database.catalogue().await, &from_scratch().await, "without functions/");
+    database.drop_database().await;
 }
 
-/// The current text of a function is in one file of functions/, whatever the versioned files say of it.
+/// The current text of each function is in exactly one file of functions/.
 #[tokio::test]
-async fn every_function_has_one_home() {
+async fn every_function_is_in_one_file() {
     let files = functions::read_dir(&migrations()).unwrap();
     let created = |sql: &str| -> Vec<String> {
         let after = sql.split("create or replace function nofx.").skip(1);
         after.filter_map(|rest| Some(rest.split_once('(')?.0.to_owned())).collect()
     };
-    let mut homes: Vec<String> = files.iter().flat_map(|file| created(&file.sql)).collect();
-    homes.sort();
+    let mut in_files: Vec<String> = files.iter().flat_map(|file| created(&file.sql)).collect();
+    in_files.sort();
 
-    let database = Scratch::create().await;
+    let database = EmptyDatabase::create().await;
     migrate::migrate(&database.url, &migrations()).await.unwrap();
     let sql = "select proname::text from pg_proc where pronamespace = 'nofx'::regnamespace order by proname::text collate \"C\"";
     let rows = connect_to(&database.url).await.query(sql, &[]).await.unwrap();
     let stored: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-    assert_eq!(homes, stored, "on the left what functions/ creates, on the right what the database has");
-    database.end().await;
+    assert_eq!(in_files, stored, "left: functions/, right: the database");
+    database.drop_database().await;
 }
 
-/// The first line that differs, not two thousand that do not.
-fn pretty(found: &[String], expected: &[String], when: &str) {
+/// Asserts that two catalogues are equal. Prints only the lines that differ.
+fn assert_same_catalogue(found: &[String], expected: &[String], when: &str) {
     let missing: Vec<_> = expected.iter().filter(|line| !found.contains(line)).collect();
     let surplus: Vec<_> = found.iter().filter(|line| !expected.contains(line)).collect();
     assert!(missing.is_empty() && surplus.is_empty(), "{when}: missing {missing:#?}, surplus {surplus:#?}");

@@ -1,4 +1,4 @@
-//! An attempt that lost its step notices it, and what it spent is still recorded.
+//! An attempt that lost its step notices it, and its token usage is still recorded.
 
 use nofx_tests::delivery::event;
 use nofx_tests::{Deliver, Lab, plans};
@@ -8,7 +8,7 @@ use shared::db::run::Control;
 use shared::db::step::{self, AttemptKey, ClaimItem, Claimed, FinishItem, FinishResult};
 use shared::domain::{NewEvent, Outcome, RunId, StepId, TenantId, tool};
 use shared::flow::control_run::control_run;
-use shared::flow::finish_step::conclude;
+use shared::flow::finish_step::finish_item;
 use shared::storage::StepStore;
 use shared::worker::{ClaimedStep, Handler, Ownership, WorkThenRecord, Worker};
 use uuid::Uuid;
@@ -31,7 +31,7 @@ fn payload(tokens: u32) -> Value {
     })
 }
 
-fn spent() -> Outcome {
+fn outcome_with_usage() -> Outcome {
     let mut outcome = Outcome::succeeded(Map::new());
     for (kind, tokens) in [("codegen.usage", 7), ("codegen.usage", 8), ("test.noted", 9)] {
         outcome.events.push(NewEvent { kind: kind.into(), payload: payload(tokens) });
@@ -40,7 +40,7 @@ fn spent() -> Outcome {
 }
 
 fn end(claimed: &Claimed) -> FinishItem {
-    conclude(claimed, spent(), 1 << 20, 0.0)
+    finish_item(claimed, outcome_with_usage(), 1 << 20, 0.0)
 }
 
 async fn usage(lab: &Lab, run: RunId) -> Vec<Value> {
@@ -50,7 +50,7 @@ async fn usage(lab: &Lab, run: RunId) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn an_attempt_is_live_until_it_ends_is_cancelled_or_is_followed_by_another() {
+async fn an_attempt_is_live_until_it_ends_is_cancelled_or_another_starts() {
     let lab = Lab::new().await;
     let live = async |key: &AttemptKey| step::attempt_is_live(&lab.ctx.db, key).await.unwrap();
     let run = lab.submit(&plans::wide(2)).await;
@@ -58,17 +58,17 @@ async fn an_attempt_is_live_until_it_ends_is_cancelled_or_is_followed_by_another
     let first = claim(&lab, run, id).await;
     let key = AttemptKey::of(&first);
     assert!(live(&key).await);
-    let strange = [
+    let other_keys = [
         AttemptKey { attempt: 2, ..key.clone() },
         AttemptKey { tenant_id: TenantId("another".into()), ..key.clone() },
         AttemptKey { run_id: RunId(Uuid::new_v4()), ..key.clone() },
         AttemptKey { step_id: other, ..key.clone() },
     ];
-    for strange in &strange {
-        assert!(!live(strange).await, "{strange:?}");
+    for other_key in &other_keys {
+        assert!(!live(other_key).await, "{other_key:?}");
     }
     lab.lease_over(id).await;
-    assert!(live(&key).await, "no other worker has it yet");
+    assert!(live(&key).await, "no other worker has claimed it");
     let second = AttemptKey::of(&claim(&lab, run, id).await);
     assert!(!live(&key).await && live(&second).await);
 
@@ -79,7 +79,7 @@ async fn an_attempt_is_live_until_it_ends_is_cancelled_or_is_followed_by_another
 }
 
 #[tokio::test]
-async fn what_a_cancelled_attempt_spent_is_told_once_and_changes_nothing_else() {
+async fn the_usage_of_a_cancelled_attempt_is_recorded_once_and_changes_nothing_else() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::chain(2)).await;
     let item = end(&claim(&lab, run, lab.step(run, "s0").await).await);
@@ -101,7 +101,7 @@ async fn what_a_cancelled_attempt_spent_is_told_once_and_changes_nothing_else() 
 }
 
 #[tokio::test]
-async fn both_attempts_of_a_step_tell_what_they_spent_when_the_first_one_comes_late() {
+async fn the_usage_of_both_attempts_is_recorded_if_the_first_one_is_late() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::wide(1)).await;
     let id = lab.step(run, "s0").await;
@@ -109,21 +109,21 @@ async fn both_attempts_of_a_step_tell_what_they_spent_when_the_first_one_comes_l
     lab.lease_over(id).await;
     let second = end(&claim(&lab, run, id).await);
     assert_eq!(step::attempt_usage_record(&lab.ctx.db, &late).await.unwrap(), 2);
-    // An attempt that owns its step, or has ended, reports what it spent with its end, not here.
+    // An attempt that owns its step, or has finished, reports its usage with its finish, not here.
     assert_eq!(step::attempt_usage_record(&lab.ctx.db, &second).await.unwrap(), 0);
     step::steps_finish(&lab.ctx.db, std::slice::from_ref(&second), None).await.unwrap();
     assert_eq!(step::attempt_usage_record(&lab.ctx.db, &second).await.unwrap(), 0);
-    let strange = FinishItem { tenant_id: TenantId("another".into()), attempt: 1, ..late };
-    assert_eq!(step::attempt_usage_record(&lab.ctx.db, &strange).await.unwrap(), 0);
+    let of_another_tenant = FinishItem { tenant_id: TenantId("another".into()), attempt: 1, ..late };
+    assert_eq!(step::attempt_usage_record(&lab.ctx.db, &of_another_tenant).await.unwrap(), 0);
     assert_eq!(usage(&lab, run).await.len(), 5);
     assert_eq!(lab.run_status(run).await, "succeeded");
     lab.assert_invariants().await;
 }
 
-/// A handler that spends tokens. Its run is cancelled meanwhile.
-struct Spender(Ctx);
+/// A handler that uses tokens while its run is cancelled.
+struct TokenUser(Ctx);
 
-impl Handler for Spender {
+impl Handler for TokenUser {
     async fn handle(&self, _: &ClaimedStep, _: &StepStore) -> Outcome {
         unreachable!("the worker calls handle_while_owned")
     }
@@ -132,18 +132,18 @@ impl Handler for Spender {
         assert!(ownership.holds().await);
         cancel(&self.0, step.run_id).await;
         assert!(!ownership.holds().await);
-        spent()
+        outcome_with_usage()
     }
 }
 
 #[tokio::test]
-async fn a_handler_learns_of_a_cancel_and_the_worker_records_what_was_spent() {
+async fn a_handler_notices_a_cancel_and_the_worker_records_its_usage() {
     let lab = Lab::new().await;
-    let plan = json!({ "goal": "spend", "steps": [plans::step("write", "codegen", json!({ "prompt": "p" }))] });
+    let plan = json!({ "goal": "use tokens", "steps": [plans::step("write", "codegen", json!({ "prompt": "p" }))] });
     let run = lab.submit(&plan).await;
     let sent = lab.sent().await;
     let spec = tool::handler("codegen").expect("a known handler");
-    let worker = Worker::new(lab.ctx.clone(), spec, WorkThenRecord(Spender(lab.ctx.clone())));
+    let worker = Worker::new(lab.ctx.clone(), spec, WorkThenRecord(TokenUser(lab.ctx.clone())));
     let response = worker.handle_batch(event(&sent, Deliver::Once), None).await;
     assert!(response.batch_item_failures.is_empty());
     assert_eq!(lab.run_status(run).await, "cancelled");

@@ -1,5 +1,4 @@
-//! Concurrent calls on several connections, in many rounds. Each round starts at a barrier, so that the calls really
-//! overlap.
+//! Concurrent calls on several connections, in many rounds. Each round starts at a barrier, so that the calls overlap.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,7 +14,7 @@ use shared::domain::gate::Decision;
 use shared::domain::outcome::{NewGateStatus, OnPass};
 use shared::domain::{GateId, NewGate, Outcome, RunId, StepError, StepId};
 use shared::flow::create_run::{Request, create_run};
-use shared::flow::finish_step::conclude;
+use shared::flow::finish_step::finish_item;
 use tokio::sync::Barrier;
 use uuid::Uuid;
 
@@ -42,11 +41,11 @@ async fn steps(lab: &Lab, run: RunId, names: &[String]) -> Vec<StepId> {
 }
 
 fn done(claimed: &Claimed) -> FinishItem {
-    conclude(claimed, Outcome::succeeded(Map::new()), 1 << 20, 0.0)
+    finish_item(claimed, Outcome::succeeded(Map::new()), 1 << 20, 0.0)
 }
 
-/// Starts the futures at the same time, each in its own task.
-async fn at_once<T: Send + 'static>(work: Vec<impl Future<Output = T> + Send + 'static>) -> Vec<T> {
+/// Runs the futures concurrently, each in its own task.
+async fn run_concurrently<T: Send + 'static>(work: Vec<impl Future<Output = T> + Send + 'static>) -> Vec<T> {
     let barrier = Arc::new(Barrier::new(work.len()));
     let tasks = work.into_iter().map(|work| {
         let barrier = barrier.clone();
@@ -59,7 +58,7 @@ async fn at_once<T: Send + 'static>(work: Vec<impl Future<Output = T> + Send + '
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_many_claimants_one_gets_the_step() {
+async fn only_one_of_many_concurrent_claims_gets_the_step() {
     let lab = Lab::new().await;
     for _ in 0..ROUNDS {
         let run = lab.submit(&plans::wide(1)).await;
@@ -70,14 +69,14 @@ async fn of_many_claimants_one_gets_the_step() {
             let (db, item) = (lab.ctx.db.clone(), item.clone());
             async move { step::steps_claim(&db, &[item]).await.unwrap().claimed.len() }
         });
-        let won: usize = at_once(claimants.collect()).await.into_iter().sum();
+        let won: usize = run_concurrently(claimants.collect()).await.into_iter().sum();
         assert_eq!(won, 1);
     }
     lab.assert_invariants().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_many_claimants_one_takes_over_a_dead_lease() {
+async fn only_one_of_many_concurrent_claims_takes_over_an_expired_lease() {
     let lab = Lab::new().await;
     for _ in 0..ROUNDS {
         let run = lab.submit(&plans::wide(1)).await;
@@ -90,14 +89,14 @@ async fn of_many_claimants_one_takes_over_a_dead_lease() {
             let (db, item) = (lab.ctx.db.clone(), item.clone());
             async move { step::steps_claim(&db, &[item]).await.unwrap().claimed }
         });
-        let won: Vec<_> = at_once(claimants.collect()).await.into_iter().flatten().collect();
+        let won: Vec<_> = run_concurrently(claimants.collect()).await.into_iter().flatten().collect();
         assert_eq!(won.iter().map(|claimed| claimed.attempt).collect::<Vec<_>>(), [2]);
     }
     lab.assert_invariants().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn parents_that_finish_together_wake_their_child_once() {
+async fn parents_that_finish_concurrently_wake_their_child_once() {
     let lab = Lab::new().await;
     for _ in 0..ROUNDS {
         let run = lab.submit(&plans::diamond(8)).await;
@@ -110,7 +109,7 @@ async fn parents_that_finish_together_wake_their_child_once() {
             let (db, item) = (lab.ctx.db.clone(), done(claimed));
             async move { step::steps_finish(&db, &[item], None).await.unwrap().ready.len() }
         });
-        let woken: usize = at_once(finishes.collect()).await.into_iter().sum();
+        let woken: usize = run_concurrently(finishes.collect()).await.into_iter().sum();
         assert_eq!(woken, 1, "the child is woken once");
         assert_eq!(lab.step_status(lab.step(run, "join").await).await, "ready");
     }
@@ -118,7 +117,7 @@ async fn parents_that_finish_together_wake_their_child_once() {
 }
 
 #[tokio::test]
-async fn parents_that_finish_in_one_batch_count_down_their_child_each() {
+async fn parents_that_finish_in_one_batch_wake_their_child_once() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::diamond(5)).await;
     let root = claim(&lab, run, &[lab.step(run, "root").await]).await;
@@ -132,14 +131,14 @@ async fn parents_that_finish_in_one_batch_count_down_their_child_each() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failure_against_a_siblings_retry_leaves_nothing_to_run() {
+async fn a_failure_concurrent_with_a_siblings_retry_leaves_no_step_to_run() {
     let lab = Lab::new().await;
     for round in 0..ROUNDS {
         let run = lab.submit(&plans::wide(2)).await;
         let ids = steps(&lab, run, &["s0".into(), "s1".into()]).await;
         let claimed = claim(&lab, run, &ids).await;
-        let fails = conclude(&claimed[0], Outcome::failed(StepError::new("broken", "never")), 1 << 20, 0.0);
-        let retries = conclude(&claimed[1], Outcome::retryable(StepError::new("flaky", "now")), 1 << 20, 0.0);
+        let fails = finish_item(&claimed[0], Outcome::failed(StepError::new("broken", "never")), 1 << 20, 0.0);
+        let retries = finish_item(&claimed[1], Outcome::retryable(StepError::new("flaky", "now")), 1 << 20, 0.0);
         assert_eq!((fails.to, retries.to), (FinishTo::Failed, FinishTo::Ready));
         if round == 0 {
             // Both in one batch.
@@ -149,7 +148,7 @@ async fn a_failure_against_a_siblings_retry_leaves_nothing_to_run() {
                 let db = lab.ctx.db.clone();
                 async move { step::steps_finish(&db, &[item], None).await.unwrap() }
             });
-            at_once(finishes.into()).await;
+            run_concurrently(finishes.into()).await;
         }
         assert_eq!(lab.run_status(run).await, "failed");
         assert!(claim(&lab, run, &ids).await.is_empty());
@@ -158,7 +157,7 @@ async fn a_failure_against_a_siblings_retry_leaves_nothing_to_run() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn finishes_against_a_cancel_neither_deadlock_nor_change_a_cancelled_run() {
+async fn finishes_concurrent_with_a_cancel_neither_deadlock_nor_change_a_cancelled_run() {
     let lab = Lab::new().await;
     for _ in 0..ROUNDS {
         let run = lab.submit(&plans::diamond(4)).await;
@@ -180,7 +179,7 @@ async fn finishes_against_a_cancel_neither_deadlock_nor_change_a_cancelled_run()
                 Some((answer.items[0].step_id, answer.items[0].result))
             }));
         }
-        for (step, result) in at_once(work).await.into_iter().flatten() {
+        for (step, result) in run_concurrently(work).await.into_iter().flatten() {
             let status = lab.step_status(step).await;
             let expected = if result == FinishResult::Finished { "succeeded" } else { "cancelled" };
             assert_eq!(status, expected, "{result:?}");
@@ -191,13 +190,13 @@ async fn finishes_against_a_cancel_neither_deadlock_nor_change_a_cancelled_run()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_many_decisions_about_a_gate_one_counts() {
+async fn only_one_of_many_concurrent_decisions_counts() {
     let lab = Lab::new().await;
     for _ in 0..ROUNDS {
         let run = lab.submit(&plans::chain(2)).await;
         let claimed = claim(&lab, run, &[lab.step(run, "s0").await]).await;
         let gate_id = GateId(Uuid::new_v4());
-        let ask = NewGate {
+        let new_gate = NewGate {
             id: gate_id,
             gate_type: "manual:deploy".into(),
             status: NewGateStatus::Pending,
@@ -206,7 +205,7 @@ async fn of_many_decisions_about_a_gate_one_counts() {
             expires_after_s: None,
             reason: None,
         };
-        let item = conclude(&claimed[0], Outcome::blocked(ask), 1 << 20, 0.0);
+        let item = finish_item(&claimed[0], Outcome::blocked(new_gate), 1 << 20, 0.0);
         step::steps_finish(&lab.ctx.db, &[item], None).await.unwrap();
         let deciders = [Decision::Approve, Decision::Reject, Decision::Waive, Decision::Approve].map(|decision| {
             let (db, tenant_id) = (lab.ctx.db.clone(), lab.tenant.clone());
@@ -215,7 +214,7 @@ async fn of_many_decisions_about_a_gate_one_counts() {
                 matches!(gate::gate_decide(&db, &decision).await.unwrap(), GateDecided::Decided { .. })
             }
         });
-        let decided = at_once(deciders.into()).await;
+        let decided = run_concurrently(deciders.into()).await;
         assert_eq!(decided.iter().filter(|decided| **decided).count(), 1, "{decided:?}");
         let sql = "select count(*) from nofx.approval where gate_id = $1";
         let approvals: i64 = lab.admin.query_one(sql, &[&gate_id.0]).await.unwrap().get(0);
@@ -225,7 +224,7 @@ async fn of_many_decisions_about_a_gate_one_counts() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_timeline_reader_beside_many_writers_misses_no_event() {
+async fn a_timeline_reader_concurrent_with_writers_misses_no_event() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::wide(60)).await;
     let names: Vec<String> = (0..60).map(|index| format!("s{index}")).collect();
@@ -261,7 +260,7 @@ async fn a_timeline_reader_beside_many_writers_misses_no_event() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_many_posts_with_one_idempotency_key_one_makes_a_run() {
+async fn only_one_of_many_posts_with_one_idempotency_key_creates_a_run() {
     let lab = Lab::new().await;
     for round in 0..ROUNDS {
         let posts = (0..6).map(|post| {
@@ -275,14 +274,14 @@ async fn of_many_posts_with_one_idempotency_key_one_makes_a_run() {
                 create_run(&ctx, &tenant, &request).await
             }
         });
-        let answers = at_once(posts.collect()).await;
+        let answers = run_concurrently(posts.collect()).await;
         let accepted: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().ok()).collect();
         assert_eq!(accepted.iter().filter(|accepted| accepted.created).count(), 1);
         assert_eq!(accepted.iter().map(|accepted| accepted.id.0).collect::<BTreeSet<_>>().len(), 1);
-        let refused: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
-        assert!(refused.iter().all(|error| matches!(error, shared::error::Error::Conflict(..))));
-        // Refused is the one with the different plan, or all others if that one came first.
-        assert!(matches!(refused.len(), 1 | 5), "{refused:?}");
+        let rejected: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
+        assert!(rejected.iter().all(|error| matches!(error, shared::error::Error::Conflict(..))));
+        // Either the request with the different plan is rejected, or all others if that one was first.
+        assert!(matches!(rejected.len(), 1 | 5), "{rejected:?}");
         let runs: i64 = lab.admin.query_one("select count(*) from nofx.run", &[]).await.unwrap().get(0);
         assert_eq!(usize::try_from(runs).unwrap(), round + 1);
     }

@@ -1,4 +1,4 @@
-//! Handlers that work in the transaction that finishes their step. Their effect happens exactly once or not at all.
+//! Handlers that run in the transaction that finishes their step. Their effect happens exactly once or not at all.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use shared::domain::{Outcome, tool};
 use shared::worker::{ClaimedStep, InTransaction, TransactionHandler, Worker};
 use tokio_postgres::Transaction;
 
-type Before = dyn Fn(ClaimedStep) -> BoxFuture<'static, Option<Outcome>> + Send + Sync;
+type ChooseOutcome = dyn Fn(ClaimedStep) -> BoxFuture<'static, Option<Outcome>> + Send + Sync;
 
-/// Writes a row, then returns the outcome that the test chose.
-struct Writes(Arc<Before>);
+/// Writes a row, then returns the outcome that the test chooses.
+struct Writes(Arc<ChooseOutcome>);
 
 impl TransactionHandler for Writes {
     async fn handle(&self, step: &ClaimedStep, transaction: &Transaction<'_>) -> Outcome {
@@ -30,11 +30,11 @@ async fn lab() -> Lab {
     lab
 }
 
-fn worker<F>(lab: &Lab, before: impl Fn(ClaimedStep) -> F + Send + Sync + 'static) -> Worker<InTransaction<Writes>>
+fn worker<F>(lab: &Lab, choose: impl Fn(ClaimedStep) -> F + Send + Sync + 'static) -> Worker<InTransaction<Writes>>
 where
     F: Future<Output = Option<Outcome>> + Send + 'static,
 {
-    let writes = Writes(Arc::new(move |step| Box::pin(before(step))));
+    let writes = Writes(Arc::new(move |step| Box::pin(choose(step))));
     Worker::new(lab.ctx.clone(), tool::handler("echo").unwrap(), InTransaction(writes))
 }
 
@@ -43,7 +43,7 @@ async fn written(lab: &Lab) -> i64 {
 }
 
 #[tokio::test]
-async fn an_effect_delivered_many_times_happens_once() {
+async fn a_message_delivered_many_times_has_its_effect_once() {
     let lab = lab().await;
     let run = lab.submit(&plans::wide(4)).await;
     let sent = lab.sent().await;
@@ -55,7 +55,7 @@ async fn an_effect_delivered_many_times_happens_once() {
 }
 
 #[tokio::test]
-async fn an_effect_of_a_failed_attempt_is_undone() {
+async fn the_effect_of_a_failed_attempt_is_rolled_back() {
     let lab = lab().await;
     let run = lab.submit(&plans::wide(1)).await;
     let worker = worker(&lab, |step| async move { (step.attempt < 3).then(flaky) });
@@ -69,7 +69,7 @@ async fn an_effect_of_a_failed_attempt_is_undone() {
 }
 
 #[tokio::test]
-async fn an_effect_of_an_attempt_that_lost_its_step_is_undone() {
+async fn the_effect_of_an_attempt_that_lost_its_step_is_rolled_back() {
     let lab = lab().await;
     let run = lab.submit(&plans::wide(1)).await;
     let sent = lab.sent().await;
@@ -90,7 +90,7 @@ async fn an_effect_of_an_attempt_that_lost_its_step_is_undone() {
 }
 
 #[tokio::test]
-async fn a_panic_in_a_transaction_undoes_its_effect_and_frees_its_connection() {
+async fn a_panic_in_a_transaction_rolls_back_its_effect_and_frees_its_connection() {
     let lab = lab().await;
     let run = lab.submit(&plans::wide(12)).await;
     let sent = lab.sent().await;

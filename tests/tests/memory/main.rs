@@ -1,4 +1,4 @@
-//! The memory of an invocation is bounded. This is a separate suite, because the peak is that of the whole process.
+//! The memory of an invocation is bounded. This is a separate suite, because it measures the peak of the whole process.
 #![cfg(target_os = "linux")]
 
 use std::fs;
@@ -11,7 +11,7 @@ use shared::domain::tool;
 use tokio::sync::Barrier;
 
 /// The limit in ARCHITECTURE.md for a batch of ten, without the memory of an idle function.
-const MOST_KIB: u64 = 124 << 10;
+const MAX_KIB: u64 = 124 << 10;
 
 /// `VmHWM` of /proc/self/status: the peak memory of this process.
 fn peak_kib() -> u64 {
@@ -20,27 +20,27 @@ fn peak_kib() -> u64 {
     line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number of KiB")
 }
 
-fn forget_peak() {
+fn reset_peak() {
     // See proc(5): writing 5 resets the peak.
     fs::write("/proc/self/clear_refs", "5").expect("reset the peak");
 }
 
-/// The largest number of small values that a step's inputs may have.
-fn crumbs() -> Value {
+/// As many small values as a step's inputs may have.
+fn small_values() -> Value {
     json!((0..9_000).map(|_| json!({ "": 0 })).collect::<Vec<_>>())
 }
 
 #[tokio::test]
-async fn a_batch_of_the_worst_steps_stays_within_its_memory() {
+async fn a_batch_of_the_largest_steps_stays_within_the_memory_limit() {
     let lab = Lab::new().await;
     let batch = tool::handler("echo").expect("a handler").batch_size;
     let mut runs = Vec::new();
     for index in 0..batch {
-        // Half of the plans have as many values as allowed. The others refer to far more than may be resolved.
+        // Half of the plans have as many values as allowed. The others reference more bytes than the limit.
         let plan = if index % 2 == 0 {
-            json!({ "goal": "crumbs", "steps": [
-                plans::step("a", "echo", json!({ "crumbs": crumbs() })),
-                plans::step("b", "echo", json!({ "crumbs": "${{ steps.a.outputs.crumbs }}" })),
+            json!({ "goal": "small values", "steps": [
+                plans::step("a", "echo", json!({ "values": small_values() })),
+                plans::step("b", "echo", json!({ "values": "${{ steps.a.outputs.values }}" })),
             ] })
         } else {
             let many: Vec<_> = (0..5_000).map(|_| "${{ steps.a.outputs.text }}").collect();
@@ -66,15 +66,15 @@ async fn a_batch_of_the_worst_steps_stays_within_its_memory() {
     let sent = lab.sent().await;
     assert_eq!(sent.len(), batch as usize, "one batch");
     let event = event(&sent, Deliver::Once);
-    forget_peak();
+    reset_peak();
     let before = peak_kib();
     let response = worker.handle_batch(event, None).await;
-    let grown = peak_kib() - before;
+    let growth_kib = peak_kib() - before;
     assert!(failed_ids(&response).is_empty());
     for (index, run) in runs.iter().enumerate() {
         let expected = if index % 2 == 0 { "succeeded" } else { "failed" };
         assert_eq!(lab.run_status(*run).await, expected);
     }
-    println!("a batch of {batch} grew the process by {grown} KiB");
-    assert!(grown < MOST_KIB, "{grown} KiB");
+    println!("a batch of {batch} grew the process by {growth_kib} KiB");
+    assert!(growth_kib < MAX_KIB, "{growth_kib} KiB");
 }

@@ -1,4 +1,4 @@
-//! Checks in the sources that each room imports only those that CONTRIBUTING.md allows.
+//! Checks that each room imports only the rooms that CONTRIBUTING.md allows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use shared::domain::tool::HANDLERS;
 
-/// Rooms of a crate, and the rooms that each may import.
-type Arrows = [(&'static str, &'static [&'static str])];
+/// The rooms of a crate, and the rooms that each may import.
+type AllowedImports = [(&'static str, &'static [&'static str])];
 
-const SHARED: &Arrows = &[
+const SHARED: &AllowedImports = &[
     ("domain", &[]),
     ("view", &["domain"]),
     ("error", &["domain"]),
@@ -25,7 +25,7 @@ const SHARED: &Arrows = &[
     ("http", &["domain", "error", "telemetry", "view"]),
 ];
 
-const LOCAL: &Arrows = &[
+const LOCAL: &AllowedImports = &[
     ("report", &[]),
     ("port", &[]),
     ("function", &[]),
@@ -38,14 +38,14 @@ const LOCAL: &Arrows = &[
     ("postgres", &["checkout", "database", "process", "report", "tools"]),
     ("aws", &["checkout", "function", "port", "process", "report", "tools"]),
     ("lambda", &["aws", "function", "port", "process", "report"]),
-    ("front", &["aws", "checkout", "process"]),
+    ("gateway", &["aws", "checkout", "process"]),
     (
         "stack",
         &[
             "aws",
             "checkout",
             "database",
-            "front",
+            "gateway",
             "function",
             "lambda",
             "migrate",
@@ -59,7 +59,7 @@ const LOCAL: &Arrows = &[
     ),
 ];
 
-const CLI: &Arrows = &[("client", &[]), ("deploy", &[]), ("commands", &["client", "deploy"])];
+const CLI: &AllowedImports = &[("client", &[]), ("deploy", &[]), ("commands", &["client", "deploy"])];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -68,12 +68,12 @@ fn root() -> PathBuf {
 /// Rust files below a folder, without tests: relative path and text.
 fn sources(folder: &Path) -> Vec<(String, String)> {
     let mut found = Vec::new();
-    let mut open = vec![folder.to_owned()];
-    while let Some(next) = open.pop() {
+    let mut to_visit = vec![folder.to_owned()];
+    while let Some(next) = to_visit.pop() {
         for entry in fs::read_dir(&next).unwrap_or_else(|error| panic!("{}: {error}", next.display())) {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                open.push(path);
+                to_visit.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let name = path.strip_prefix(folder).unwrap().to_string_lossy().into_owned();
                 let text = fs::read_to_string(&path).unwrap();
@@ -86,7 +86,7 @@ fn sources(folder: &Path) -> Vec<(String, String)> {
     found
 }
 
-/// The code of a file: without comments, and without its own tests.
+/// The code of a file, without comments and tests.
 fn code(text: &str) -> String {
     let text = text.split("#[cfg(test)]").next().unwrap_or_default();
     let lines = text.lines().map(|line| line.split("//").next().unwrap_or_default());
@@ -129,13 +129,13 @@ fn rooms_named(code: &str, krate: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_reader_of_imports_reads_them() {
+fn imports_are_parsed() {
     let named = rooms_named("use crate::{a, b::{c, d}, e};\nfn f() { crate::g::h() }", "crate");
     assert_eq!(named, ["a", "b", "e", "g"].map(str::to_owned).into());
 }
 
-fn assert_arrows(folder: &str, arrows: &Arrows, min_files: usize) {
-    let allowed: BTreeMap<_, _> = arrows.iter().copied().collect();
+fn assert_imports(folder: &str, allowed_imports: &AllowedImports, min_files: usize) {
+    let allowed: BTreeMap<_, _> = allowed_imports.iter().copied().collect();
     let mut files = 0;
     for (file, text) in sources(&root().join(folder)) {
         let from = room(&file);
@@ -156,22 +156,22 @@ fn assert_arrows(folder: &str, arrows: &Arrows, min_files: usize) {
 }
 
 #[test]
-fn no_room_of_shared_knows_more_than_it_may() {
-    assert_arrows("shared/src", SHARED, 25);
+fn the_rooms_of_shared_import_only_allowed_rooms() {
+    assert_imports("shared/src", SHARED, 25);
 }
 
 #[test]
-fn no_room_of_the_local_stack_knows_more_than_it_may() {
-    assert_arrows("local/src", LOCAL, 30);
+fn the_rooms_of_the_local_stack_import_only_allowed_rooms() {
+    assert_imports("local/src", LOCAL, 30);
 }
 
 #[test]
-fn no_room_of_the_command_knows_more_than_it_may() {
-    assert_arrows("cli/src", CLI, 20);
+fn the_rooms_of_the_command_import_only_allowed_rooms() {
+    assert_imports("cli/src", CLI, 20);
 }
 
 #[test]
-fn a_client_of_the_api_needs_no_local_stack() {
+fn the_api_client_does_not_need_the_local_stack() {
     for (file, text) in sources(&root().join("cli/src/client")) {
         let named = rooms_named(&code(&text), "nofx_local");
         assert!(
@@ -216,7 +216,7 @@ fn the_domain_is_pure() {
 }
 
 #[test]
-fn one_file_of_shared_reads_the_environment() {
+fn only_one_file_of_shared_reads_the_environment() {
     let readers: Vec<_> = sources(&root().join("shared/src"))
         .into_iter()
         .filter(|(_, text)| code(text).contains("env::var") || code(text).contains("env::vars"))
@@ -225,7 +225,7 @@ fn one_file_of_shared_reads_the_environment() {
     assert_eq!(readers, ["config.rs"]);
 }
 
-/// Beginnings of statements, and ways to send them.
+/// Starts of SQL statements, and calls that send them.
 const SQL: [&str; 17] = [
     "\"select ",
     "\"insert into ",
@@ -246,13 +246,13 @@ const SQL: [&str; 17] = [
     ".prepare(",
 ];
 
-/// Where SQL may stand outside of `shared/src/db`, and why.
-const SQL_ELSEWHERE: [(&str, &str); 2] = [
-    ("functions/db_write/src/statement.rs", "the statement of a plan, made of its table and its columns"),
-    ("local/src/migrate/", "applies migrations and keeps their history"),
+/// Places outside `shared/src/db` that may have SQL, and why.
+const SQL_EXCEPTIONS: [(&str, &str); 2] = [
+    ("functions/db_write/src/statement.rs", "builds the statement from a plan's table and columns"),
+    ("local/src/migrate/", "applies migrations and records them"),
 ];
 
-/// What of SQL stands in a file; line breaks in front of a statement do not hide it.
+/// The SQL in a file. Ignores line breaks before a statement.
 fn sql_in(text: &str) -> Vec<&'static str> {
     let code = code(text).to_lowercase();
     let words = code.split_whitespace().collect::<Vec<_>>().join(" ").replace("\" ", "\"");
@@ -260,7 +260,7 @@ fn sql_in(text: &str) -> Vec<&'static str> {
 }
 
 #[test]
-fn sql_stands_beside_its_table_and_nowhere_else() {
+fn sql_is_only_in_the_database_room() {
     assert_eq!(sql_in("let sql = \"\n    SELECT 1\"; client.query_typed(sql, &[])"), ["\"select ", ".query_typed("]);
     let mut files = 0;
     let mut used = BTreeSet::new();
@@ -272,20 +272,20 @@ fn sql_stands_beside_its_table_and_nowhere_else() {
             }
             files += 1;
             let found = sql_in(&text);
-            let allowed = SQL_ELSEWHERE.into_iter().find(|(place, _)| file.starts_with(place));
+            let allowed = SQL_EXCEPTIONS.into_iter().find(|(place, _)| file.starts_with(place));
             match allowed {
                 Some((place, _)) if !found.is_empty() => drop(used.insert(place)),
-                _ => assert!(found.is_empty(), "{file} has SQL: {found:?}; its place is shared/src/db"),
+                _ => assert!(found.is_empty(), "{file} has SQL: {found:?}; move it to shared/src/db"),
             }
         }
     }
-    assert!(files > 150, "the sources are somewhere else: {files} files");
-    assert_eq!(used.len(), SQL_ELSEWHERE.len(), "an exception that nothing needs: {used:?}");
+    assert!(files > 150, "only {files} files found; did the sources move?");
+    assert_eq!(used.len(), SQL_EXCEPTIONS.len(), "an exception is no longer needed; only these are: {used:?}");
 }
 
 #[test]
 fn handlers_never_see_the_database() {
-    // The one exception works in the transaction that also finishes its step.
+    // The exception runs in the transaction that also finishes its step.
     for function in HANDLERS.iter().map(|handler| handler.name).filter(|name| *name != "db_write") {
         for (file, text) in sources(&root().join("functions").join(function).join("src")) {
             for word in ["shared::db", "tokio_postgres", "shared::flow", "ctx.db"] {
@@ -305,7 +305,7 @@ fn functions_never_depend_on_each_other() {
     assert!(folders.len() >= 9, "{folders:?}");
     let manifest = |folder: &Path| fs::read_to_string(folder.join("Cargo.toml")).unwrap();
     let mut names: BTreeSet<String> = folders.iter().map(|folder| package(&manifest(folder))).collect();
-    // Nor on crates that only a developer's machine needs.
+    // Nor may they depend on crates for development.
     names.extend(["nofx-local", "nofx"].map(str::to_owned));
     for folder in &folders {
         let text = manifest(folder);

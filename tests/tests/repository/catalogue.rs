@@ -1,4 +1,4 @@
-//! docs/errors.md, docs/events.md and docs/configuration.md list every code, event type and variable of the sources.
+//! docs/errors.md, docs/events.md and docs/configuration.md list every code, event type and variable in the sources.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -26,16 +26,16 @@ fn sources(folder: &Path, found: &mut Vec<String>) {
     }
 }
 
-/// What precedes a quoted code in the sources.
-const BEFORE: [&str; 11] = [
+/// The texts that precede a quoted code in the sources.
+const CODE_PREFIXES: [&str; 11] = [
     "StepError::new(",
     "denied(",
     "String| (",
     "=> (",
     "'code', ",
     "Reason::new(",
-    "Trouble::new(",
-    "CannotJudge::new(",
+    "InfraError::new(",
+    "CoverageError::new(",
     "Self::new(",
     "Verdict::Passed, ",
     "Verdict::Failed, ",
@@ -43,12 +43,12 @@ const BEFORE: [&str; 11] = [
 
 fn codes(text: &str) -> BTreeSet<String> {
     let mut codes = BTreeSet::new();
-    for before in BEFORE {
-        for rest in text.split(before).skip(1) {
+    for prefix in CODE_PREFIXES {
+        for rest in text.split(prefix).skip(1) {
             let rest = rest.trim_start();
             let Some(quote) = rest.chars().next().filter(|c| matches!(c, '"' | '\'')) else { continue };
             let word: String = rest[1..].chars().take_while(|c| *c != quote).collect();
-            // Other words in these places have no underscore, except this one field.
+            // Other words in these places have no underscore, except one field.
             let is_code = word.contains('_') && word.chars().all(|c| c.is_ascii_lowercase() || c == '_');
             if is_code && word != "is_shortened" {
                 codes.insert(word);
@@ -67,17 +67,17 @@ fn all_sources() -> Vec<String> {
 }
 
 #[test]
-fn every_code_of_the_sources_is_in_the_catalogue() {
+fn every_code_in_the_sources_is_in_the_catalogue() {
     let found = all_sources();
     let codes: BTreeSet<String> = found.iter().flat_map(|text| codes(text)).collect();
-    assert!(codes.len() > 60, "too few codes found; do the sources write them differently now? {codes:?}");
+    assert!(codes.len() > 60, "too few codes found; did their spelling in the sources change? {codes:?}");
     let pages = ["docs/errors.md", "docs/db_write.md"].map(|page| fs::read_to_string(root().join(page)).expect(page));
     let missing: Vec<_> =
         codes.iter().filter(|code| !pages.iter().any(|page| page.contains(&format!("`{code}`")))).collect();
     assert!(missing.is_empty(), "not in docs/errors.md: {missing:?}");
 }
 
-/// Codes and statuses of the sections of docs/errors.md that describe refused requests.
+/// Codes and statuses of the sections of docs/errors.md about requests.
 fn described_problems() -> BTreeSet<(String, String)> {
     let page = fs::read_to_string(root().join("docs/errors.md")).expect("the page");
     let sections = page.split("\n### `").skip(1);
@@ -90,15 +90,15 @@ fn described_problems() -> BTreeSet<(String, String)> {
 }
 
 #[test]
-fn every_code_of_a_problem_has_a_section_with_its_status_and_the_other_way_round() {
+fn problem_codes_and_the_sections_of_the_page_are_the_same() {
     let codes = Code::ALL.iter().map(|code| (code.as_str().to_owned(), code.status().to_string()));
     assert_eq!(codes.collect::<BTreeSet<_>>(), described_problems());
 }
 
-/// First words of event types, besides the names of handlers.
+/// The first words of event types, besides handler names.
 const NOUNS: [&str; 5] = ["artifact", "gate", "rule", "run", "step"];
 
-/// Quoted words that look like an event type, such as `run.created`, or `step.` if a state follows it.
+/// Quoted words that look like an event type, such as `run.created`, or like the start of one, such as `step.`.
 fn event_kinds(text: &str) -> BTreeSet<String> {
     let quoted = text.split(['"', '\'']);
     let is_kind = |word: &&str| {
@@ -111,26 +111,26 @@ fn event_kinds(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_event_of_the_sources_is_in_the_catalogue_and_the_other_way_round() {
+fn events_in_the_sources_and_in_the_catalogue_are_the_same() {
     let sources = all_sources();
-    let (open, whole): (BTreeSet<_>, BTreeSet<_>) =
+    let (prefixes, whole): (BTreeSet<_>, BTreeSet<_>) =
         sources.iter().flat_map(|text| event_kinds(text)).partition(|kind| kind.ends_with('.'));
     let catalogue = Catalogue::read();
     let listed: BTreeSet<String> = catalogue.kinds().map(str::to_owned).collect();
     let missing: Vec<_> = whole.difference(&listed).collect();
     assert!(missing.is_empty(), "not in docs/events.md: {missing:?}");
 
-    // If a type is concatenated, the second part is a state, which is quoted somewhere in the migrations.
+    // If a type is concatenated, its second part is a state that is quoted in the migrations.
     let is_state = |word: &str| sources.iter().any(|text| text.contains(&format!("'{word}'")));
-    let is_made = |kind: &&String| {
-        kind.split_once('.').is_some_and(|(noun, verb)| open.contains(&format!("{noun}.")) && is_state(verb))
+    let is_concatenated = |kind: &&String| {
+        kind.split_once('.').is_some_and(|(noun, verb)| prefixes.contains(&format!("{noun}.")) && is_state(verb))
     };
-    let invented: Vec<_> = listed.difference(&whole).filter(|kind| !is_made(kind)).collect();
-    assert!(invented.is_empty(), "no source writes these events: {invented:?}");
+    let unwritten: Vec<_> = listed.difference(&whole).filter(|kind| !is_concatenated(kind)).collect();
+    assert!(unwritten.is_empty(), "no source writes these events: {unwritten:?}");
 }
 
 #[test]
-fn every_writer_of_the_catalogue_of_events_exists() {
+fn every_writer_in_the_catalogue_exists() {
     let sources = all_sources();
     let exists = |writer: &&str| sources.iter().any(|text| text.contains(&format!("function nofx.{writer}(")));
     let missing: BTreeSet<_> =
@@ -139,13 +139,13 @@ fn every_writer_of_the_catalogue_of_events_exists() {
 }
 
 #[test]
-fn every_variable_of_the_functions_is_on_the_page_of_configuration() {
+fn every_variable_is_on_the_configuration_page() {
     let source = fs::read_to_string(root().join("shared/src/config.rs")).expect("the reader of the environment");
     let page = fs::read_to_string(root().join("docs/configuration.md")).expect("the page");
     let quoted = source.split('"').filter(|word| word.len() > 3 && word.contains('_'));
     let variables: BTreeSet<&str> =
         quoted.filter(|word| word.chars().all(|c| c.is_ascii_uppercase() || c == '_')).collect();
-    assert!(variables.len() > 20, "too few variables found; are they read differently now? {variables:?}");
+    assert!(variables.len() > 20, "too few variables found; did their spelling in the source change? {variables:?}");
     let missing: Vec<_> = variables.iter().filter(|name| !page.contains(&format!("`{name}`"))).collect();
     assert!(missing.is_empty(), "not in docs/configuration.md: {missing:?}");
 }

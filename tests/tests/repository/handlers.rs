@@ -1,5 +1,5 @@
-//! A handler is one row of `HANDLERS` in `shared/src/domain/tool.rs`. These tests, and those of the template, name whatever
-//! else a new row needs.
+//! A handler is one row of `HANDLERS` in `shared/src/domain/tool.rs`. These tests, and those of the template, name everything
+//! else that a new row needs.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -22,7 +22,7 @@ fn every_handler_has_a_crate_and_every_crate_with_a_queue_is_a_handler() {
         let folder = entry.expect("a readable folder").path();
         let main = read(&folder.join("src/main.rs"));
         if main.contains("worker::run") {
-            // Its name finds its row, so no crate can serve another handler's queue.
+            // The crate's name selects its row, so no crate can serve another handler's queue.
             assert!(main.contains("worker::run(env!(\"CARGO_PKG_NAME\")"), "{} names a handler", folder.display());
             crates.insert(folder.file_name().expect("a name").to_string_lossy().into_owned());
         }
@@ -35,7 +35,7 @@ fn every_handler_has_a_crate_and_every_crate_with_a_queue_is_a_handler() {
 }
 
 #[test]
-fn the_documents_name_every_handler_and_every_tool() {
+fn the_documents_describe_every_handler_and_every_tool() {
     let architecture = read(&root().join("ARCHITECTURE.md"));
     for handler in HANDLERS {
         let row = format!("`functions/{}`", handler.name);

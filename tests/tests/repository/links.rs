@@ -1,4 +1,4 @@
-//! Every relative link in the documentation has a target, and every file that it names exists.
+//! Every relative link in the documentation has a target, and every named file exists.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -8,12 +8,12 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the checkout").to_owned()
 }
 
-/// The pages of the checkout: relative path and text.
+/// The pages of the checkout by relative path.
 fn pages(folder: &Path, found: &mut BTreeMap<PathBuf, String>) {
-    const NOT_OURS: [&str; 4] = ["target", "node_modules", ".local", ".git"];
+    const SKIPPED: [&str; 4] = ["target", "node_modules", ".local", ".git"];
     for entry in fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
-        if path.file_name().is_some_and(|name| NOT_OURS.iter().any(|other| name == *other)) {
+        if path.file_name().is_some_and(|name| SKIPPED.iter().any(|other| name == *other)) {
             continue;
         }
         if path.is_dir() {
@@ -25,7 +25,7 @@ fn pages(folder: &Path, found: &mut BTreeMap<PathBuf, String>) {
     }
 }
 
-/// The lines of a page outside of fenced blocks.
+/// The lines of a page outside fenced blocks.
 fn prose(text: &str) -> impl Iterator<Item = &str> {
     let mut fenced = false;
     text.lines().filter(move |line| {
@@ -42,14 +42,14 @@ fn code_spans(line: &str) -> (Vec<&str>, String) {
     (code.into_iter().map(|(_, part)| part).collect(), text.into_iter().map(|(_, part)| part).collect())
 }
 
-/// Targets of `[text](target)` in a line, without those on the web.
+/// The relative targets of `[text](target)` in a line.
 fn links(line: &str) -> Vec<String> {
     let (_, text) = code_spans(line);
     let targets = text.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0.to_owned()));
     targets.filter(|target| !target.contains("://") && !target.starts_with("mailto:")).collect()
 }
 
-/// Anchors of a page's headings, as GitHub makes them.
+/// The anchors that GitHub gives the headings of a page.
 fn anchors(text: &str) -> BTreeSet<String> {
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
     let headings = prose(text).filter(|line| line.starts_with('#'));
@@ -73,7 +73,7 @@ fn all_pages() -> BTreeMap<PathBuf, String> {
 }
 
 #[test]
-fn every_relative_link_leads_to_a_file_and_an_anchor_in_it() {
+fn every_relative_link_has_a_target() {
     let pages = all_pages();
     let (mut checked, mut broken) = (0, Vec::new());
     for (page, text) in &pages {
@@ -106,12 +106,12 @@ fn is_path(text: &str) -> bool {
 }
 
 #[test]
-fn every_file_that_a_page_names_exists() {
+fn every_file_named_on_a_page_exists() {
     let (mut checked, mut missing) = (0, Vec::new());
     for (page, text) in all_pages() {
         for path in prose(&text).flat_map(|line| code_spans(line).0).filter(|code| is_path(code)) {
-            let beside = root().join(&page).with_file_name(path);
-            if !root().join(path).exists() && !beside.exists() {
+            let next_to_page = root().join(&page).with_file_name(path);
+            if !root().join(path).exists() && !next_to_page.exists() {
                 missing.push(format!("{}: {path}", page.display()));
             }
             checked += 1;
@@ -122,7 +122,7 @@ fn every_file_that_a_page_names_exists() {
 }
 
 #[test]
-fn links_and_anchors_are_read_as_github_reads_them() {
+fn links_and_anchors_are_parsed_like_githubs() {
     let page = "# `codegen` inputs\n## A b-c: d?\n## A b-c: d?\n```sh\n# no heading [no](link)\n```\n\
                 [a](b.md#c) `[no](link)` [web](https://example.org) [here](#there)";
     let expected = ["a-b-c-d", "a-b-c-d-1", "codegen-inputs"];

@@ -1,4 +1,4 @@
-//! What the repository says about itself in several places must agree, and which room of the code may know which. Reads files;
+//! Checks the repository itself: what several places say must agree, and rooms import only what they may. Reads files and
 //! needs no server.
 
 mod architecture;

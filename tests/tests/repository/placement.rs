@@ -1,5 +1,5 @@
-//! Unit tests stand at the end of their file. Where both together have more than 400 lines, the tests of `FILE.rs` stand next to
-//! it in `FILE_tests.rs`.
+//! Unit tests are at the end of their file. If both together have more than 400 lines, the tests of `FILE.rs` are in
+//! `FILE_tests.rs` next to it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The file in which the unit tests of `file` stand when they stand alone; a folder's `mod.rs` has the folder's name.
+/// The separate file for the unit tests of `file`. For `mod.rs` it has the folder's name.
 fn tests_of(file: &Path) -> PathBuf {
     let stem = file.file_stem().expect("a name").to_string_lossy().into_owned();
     let folder = file.parent().expect("a folder");
@@ -45,9 +45,9 @@ fn unit_tests_have_one_place() {
         } else if text.contains("mod tests;") {
             alone += 1;
             let path = format!("#[path = \"{}\"]", tests.file_name().expect("a name").to_string_lossy());
-            assert!(text.contains(&path), "{name}: its tests belong into {}", tests.display());
-            assert!(lines(file) + lines(&tests) > MAX_LINES, "{name} has room for its tests");
+            assert!(text.contains(&path), "{name}: move its tests to {}", tests.display());
+            assert!(lines(file) + lines(&tests) > MAX_LINES, "{name} is short enough to contain its tests");
         }
     }
-    assert!(inline > 40 && alone > 1, "the sources are somewhere else: {inline} and {alone} files with tests");
+    assert!(inline > 40 && alone > 1, "only {inline} and {alone} files with tests found; did the sources move?");
 }

@@ -1,4 +1,4 @@
-//! `plan.schema.json`: written from the tables of the reader of plans, and never stricter than it.
+//! `plan.schema.json` is generated from the tables of the plan parser, and is never stricter than the parser.
 
 use std::cell::Cell;
 use std::fs;
@@ -22,18 +22,18 @@ fn validator() -> Validator {
     jsonschema::draft202012::new(&schema).expect("the schema compiles")
 }
 
-fn faults(validator: &Validator, body: &Value) -> Vec<String> {
+fn violations(validator: &Validator, body: &Value) -> Vec<String> {
     validator.iter_errors(body).map(|error| format!("{}: {error}", error.instance_path())).collect()
 }
 
-fn reader_accepts(body: &Value) -> bool {
+fn parser_accepts(body: &Value) -> bool {
     plan::parse(&body["plan"], &Limits::default()).is_ok()
 }
 
 #[test]
-fn the_published_schema_is_the_one_that_the_reader_gives() {
+fn the_published_schema_matches_the_parser() {
     let published = fs::read_to_string(root().join("plan.schema.json")).unwrap_or_default();
-    assert!(published == schema(), "write it again: cargo run --bin nofx -- plan schema > plan.schema.json");
+    assert!(published == schema(), "it differs; run: cargo run --bin nofx -- plan schema > plan.schema.json");
 }
 
 #[test]
@@ -46,8 +46,8 @@ fn every_example_is_valid() {
             continue;
         }
         let body = plan_file::read(&path).expect("a plan");
-        assert_eq!(faults(&validator, &body), [""; 0], "{}", path.display());
-        assert!(reader_accepts(&body), "{}", path.display());
+        assert_eq!(violations(&validator, &body), [""; 0], "{}", path.display());
+        assert!(parser_accepts(&body), "{}", path.display());
         count += 1;
     }
     assert!(count >= 5, "{count} examples");
@@ -55,19 +55,19 @@ fn every_example_is_valid() {
     let page = fs::read_to_string(root().join("docs/plans.md")).expect("the page");
     let example = page.split("```json\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
     let body: Value = serde_json::from_str(example).expect("JSON");
-    assert_eq!(faults(&validator, &body), [""; 0]);
-    assert!(reader_accepts(&body));
+    assert_eq!(violations(&validator, &body), [""; 0]);
+    assert!(parser_accepts(&body));
 }
 
 #[test]
-fn editors_find_the_schema_of_the_example_in_yaml() {
+fn the_yaml_example_names_its_schema_for_editors() {
     let path = root().join("examples/release.yaml");
     let text = fs::read_to_string(&path).expect("the example");
     let line = text.lines().find_map(|line| line.strip_prefix("# yaml-language-server: $schema="));
     let schema = path.parent().expect("a folder").join(line.expect("the line that editors read"));
     assert_eq!(schema.canonicalize().expect("a file"), root().join("plan.schema.json").canonicalize().expect("a file"));
-    // A plan in JSON says it with a key, which the command leaves out.
-    assert_eq!(faults(&validator(), &json!({"$schema": "plan.schema.json", "plan": plan_of(json!({}))})), [""; 0]);
+    // A plan in JSON names it with a key, which the command removes.
+    assert_eq!(violations(&validator(), &json!({"$schema": "plan.schema.json", "plan": plan_of(json!({}))})), [""; 0]);
 }
 
 /// A plan of one step with these fields besides its name and its tool.
@@ -80,7 +80,7 @@ fn plan_of(fields: Value) -> Value {
 }
 
 #[test]
-fn what_a_schema_can_tell_is_refused_by_both() {
+fn the_schema_and_the_parser_reject_invalid_plans() {
     let validator = validator();
     let with = |field: &str, value: Value| {
         let mut plan = plan_of(json!({}));
@@ -138,12 +138,12 @@ fn what_a_schema_can_tell_is_refused_by_both() {
     ];
     for plan in bad {
         let body = json!({"plan": plan});
-        assert!(!reader_accepts(&body), "the reader takes {body:.200}");
-        assert!(!faults(&validator, &body).is_empty(), "the schema takes {body:.200}");
+        assert!(!parser_accepts(&body), "the parser accepts {body:.200}");
+        assert!(!violations(&validator, &body).is_empty(), "the schema accepts {body:.200}");
     }
 }
 
-/// Plans, most of which are right.
+/// Plans, most of which are valid.
 fn some_plan() -> impl Strategy<Value = Value> {
     let goal = prop_oneof![9 => "\\PC{1,20}", 1 => "[ \\x00\\u{85}\\u{feff}\\u{3000}a]{0,3}"];
     let id = prop_oneof![
@@ -208,18 +208,18 @@ fn given(object: &mut Value, name: &str, value: Option<Value>) {
 }
 
 #[test]
-fn every_plan_that_the_reader_accepts_is_valid() {
+fn the_schema_accepts_every_plan_that_the_parser_accepts() {
     let validator = validator();
     let (cases, accepted) = (2_000, Cell::new(0));
     let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
     let outcome = runner.run(&some_plan(), |plan| {
         let body = json!({"plan": plan});
-        if reader_accepts(&body) {
+        if parser_accepts(&body) {
             accepted.set(accepted.get() + 1);
-            prop_assert_eq!(faults(&validator, &body), [""; 0]);
+            prop_assert_eq!(violations(&validator, &body), [""; 0]);
         }
         Ok(())
     });
     outcome.unwrap_or_else(|error| panic!("{error}"));
-    assert!(accepted.get() > cases / 4, "only {} of {cases} plans say anything", accepted.get());
+    assert!(accepted.get() > cases / 4, "the parser accepts only {} of {cases} plans", accepted.get());
 }

@@ -1,4 +1,4 @@
-//! Who may do what in the database, and what a tenant sees.
+//! The rights of database roles, and the isolation of tenants.
 
 mod roles;
 mod tenancy;

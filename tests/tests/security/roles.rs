@@ -1,4 +1,4 @@
-//! Database roles: workers only execute transitions, and only the callers of a function may execute it.
+//! Database roles: each role may execute only the functions that it calls.
 
 use std::collections::BTreeSet;
 
@@ -68,7 +68,7 @@ async fn ctx_as(lab: &Lab, role: &str) -> Ctx {
 }
 
 #[tokio::test]
-async fn the_worker_role_holds_no_privilege_on_any_table() {
+async fn the_worker_role_has_no_privilege_on_any_table() {
     let lab = Lab::new().await;
     let worker = connect_to(&with_role(&lab.database.url, "nofx_worker", None)).await;
     let role: String = worker.query_one("select current_user::text", &[]).await.unwrap().get(0);
@@ -88,7 +88,7 @@ async fn the_worker_role_holds_no_privilege_on_any_table() {
 }
 
 #[tokio::test]
-async fn the_api_role_reads_tables_and_writes_none() {
+async fn the_api_role_reads_every_table_and_writes_none() {
     let lab = Lab::new().await;
     let api = connect_to(&with_role(&lab.database.url, "nofx_api", None)).await;
     for table in tables(&lab).await {
@@ -106,7 +106,7 @@ async fn the_api_role_reads_tables_and_writes_none() {
 }
 
 #[tokio::test]
-async fn each_role_executes_its_own_functions_and_no_other() {
+async fn each_role_executes_only_its_own_functions() {
     let lab = Lab::new().await;
     let named = |names: &[&str]| names.iter().chain(&[EVERYBODY]).map(|name| (*name).to_owned()).collect();
     let expected: BTreeSet<String> = named(&WORKER);
@@ -120,7 +120,7 @@ async fn each_role_executes_its_own_functions_and_no_other() {
 #[tokio::test]
 async fn a_function_that_runs_as_its_owner_pins_its_search_path() {
     let lab = Lab::new().await;
-    // Otherwise a caller could create a table of the same name that is found first.
+    // Otherwise a caller could create a table of the same name, which Postgres would find first.
     let sql = "select proname::text, coalesce(array_to_string(proconfig, ';'), '') from pg_proc
                 where pronamespace = 'nofx'::regnamespace and prosecdef";
     let definers = lab.admin.query(sql, &[]).await.unwrap();
@@ -132,7 +132,7 @@ async fn a_function_that_runs_as_its_owner_pins_its_search_path() {
 }
 
 #[tokio::test]
-async fn the_worker_role_is_enough_for_workers_and_sweeper() {
+async fn the_worker_role_suffices_for_workers_and_the_sweeper() {
     let lab = Lab::with_bucket().await;
     let worker = ctx_as(&lab, "nofx_worker").await;
     let plan = json!({ "goal": "all of it", "steps": [
@@ -150,13 +150,13 @@ async fn the_worker_role_is_enough_for_workers_and_sweeper() {
                 'actor', 'ann')) from nofx.gate where run_id = $1";
     lab.admin.execute(gate, &[&run.0]).await.unwrap();
     lab.wakeups_due(run).await;
-    sweep(&worker).await.expect("the sweeper needs no more");
+    sweep(&worker).await.expect("the role suffices for the sweeper");
     lab.settle_on(&worker, &script, Deliver::Once).await;
     assert_eq!(lab.run_status(run).await, "succeeded");
 }
 
 #[tokio::test]
-async fn a_gate_with_a_workspace_of_its_own_needs_no_more_than_the_worker_role() {
+async fn the_worker_role_suffices_for_a_gate_with_its_own_workspace() {
     let lab = Lab::new().await;
     let worker = ctx_as(&lab, "nofx_worker").await;
     let artifact = NewArtifact {

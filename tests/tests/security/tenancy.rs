@@ -1,4 +1,4 @@
-//! Row level security: a direct reader sees the rows of one tenant.
+//! Row level security: a direct reader sees only the rows of its tenant.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use shared::db::gate::GateDecision;
 use shared::domain::gate::Decision;
 use shared::domain::{GateId, TenantId};
 use shared::flow::decide_gate::decide_gate;
-use shared::storage::Describe;
+use shared::storage::ArtifactMeta;
 
 /// Creates a row of the tenant in every table.
 async fn fill(lab: &mut Lab, tenant: &str) {
@@ -29,7 +29,8 @@ async fn fill(lab: &mut Lab, tenant: &str) {
                 return None;
             }
             let made_from = first.lock().unwrap().clone();
-            let describe = Describe { kind: "text", media_type: "text/plain", made_from, ..Describe::default() };
+            let describe =
+                ArtifactMeta { kind: "text", media_type: "text/plain", made_from, ..ArtifactMeta::default() };
             let artifact = store.put("x", describe, b"x".to_vec()).await.unwrap();
             first.lock().unwrap().push(artifact.id);
             let mut outcome = nofx_tests::script::succeeded(json!({}));
@@ -59,7 +60,7 @@ async fn two_tenants() -> Lab {
     lab
 }
 
-/// Number of rows by table and tenant that a client sees.
+/// The number of rows that a client sees, by table and tenant.
 async fn seen(client: &tokio_postgres::Client) -> BTreeMap<(String, String), i64> {
     let sql = "select relname::text from pg_class where relnamespace = 'nofx'::regnamespace and relkind = 'r'";
     let mut seen = BTreeMap::new();
@@ -74,7 +75,7 @@ async fn seen(client: &tokio_postgres::Client) -> BTreeMap<(String, String), i64
 }
 
 #[tokio::test]
-async fn a_tenants_reader_sees_its_own_rows_of_every_table_and_no_others() {
+async fn a_reader_sees_only_its_tenants_rows_in_every_table() {
     let lab = two_tenants().await;
     let all = seen(&lab.admin).await;
     let tables = all.keys().filter(|(_, tenant)| tenant == "acme").count();
@@ -90,7 +91,7 @@ async fn a_tenants_reader_sees_its_own_rows_of_every_table_and_no_others() {
 }
 
 #[tokio::test]
-async fn claims_that_name_no_tenant_see_nothing() {
+async fn claims_without_a_tenant_see_nothing() {
     let lab = two_tenants().await;
     let nobody: [Option<&str>; 6] = [
         None,
@@ -106,11 +107,11 @@ async fn claims_that_name_no_tenant_see_nothing() {
         assert_eq!(seen(&reader).await, BTreeMap::new(), "{claims:?}");
     }
     let reader = connect_to(&with_role(&lab.database.url, "nofx_api", Some("not json"))).await;
-    assert!(reader.query("select * from nofx.run", &[]).await.is_err(), "malformed claims are refused");
+    assert!(reader.query("select * from nofx.run", &[]).await.is_err(), "malformed claims are rejected");
 }
 
 #[tokio::test]
-async fn every_table_names_its_tenant_and_is_guarded() {
+async fn every_table_has_a_tenant_and_row_level_security() {
     let lab = Lab::new().await;
     let sql = "select c.relname::text, c.relrowsecurity,
                       exists (select from pg_policy p where p.polrelid = c.oid),
@@ -120,13 +121,13 @@ async fn every_table_names_its_tenant_and_is_guarded() {
     let tables = lab.admin.query(sql, &[]).await.unwrap();
     assert!(tables.len() >= 10);
     for row in tables {
-        let facts: (bool, bool, bool) = (row.get(1), row.get(2), row.get(3));
-        assert_eq!(facts, (true, true, true), "{} (guarded, has a policy, has a tenant)", row.get::<_, String>(0));
+        let properties: (bool, bool, bool) = (row.get(1), row.get(2), row.get(3));
+        assert_eq!(properties, (true, true, true), "{} (row level security, policy, tenant)", row.get::<_, String>(0));
     }
 }
 
 #[tokio::test]
-async fn no_transition_reaches_across_tenants() {
+async fn no_transition_changes_another_tenants_run() {
     let lab = two_tenants().await;
     let run: uuid::Uuid =
         lab.admin.query_one("select id from nofx.run where tenant_id = 'other'", &[]).await.unwrap().get(0);

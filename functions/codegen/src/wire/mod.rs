@@ -1,4 +1,4 @@
-//! The formats of the three providers: how to write a request, and how to read an answer.
+//! The formats of the three providers: writes requests and reads answers.
 
 mod anthropic;
 mod gemini;
@@ -8,15 +8,15 @@ use reqwest::header::{ACCEPT_ENCODING, HeaderName, HeaderValue};
 use reqwest::{Client, RequestBuilder};
 use serde_json::Value;
 
-use crate::ask::Question;
+use crate::ask::Prompt;
 use crate::config::CodegenConfig;
 use crate::fault::Fault;
 use crate::keys::ApiKey;
 use crate::provider::Provider;
-use crate::shown::known;
+use crate::redact::allowed_word;
 use crate::usage::TokenUsage;
 
-/// What an answer says. `problem` is why it cannot be used. Its tokens count in either case.
+/// A parsed answer. `problem` says why it is unusable. Its tokens count in either case.
 pub(crate) struct Reply<'b> {
     pub text: String,
     pub model: Option<&'b str>,
@@ -24,26 +24,26 @@ pub(crate) struct Reply<'b> {
     pub problem: Option<String>,
 }
 
-/// The request that asks `model`. The model's name is sent unchanged.
+/// Builds the request to `model`. The model's name is sent unchanged.
 pub(crate) fn request(
     client: &Client,
     config: &CodegenConfig,
     (provider, model, key): (Provider, &str, &ApiKey),
-    question: Question<'_>,
+    prompt: Prompt<'_>,
 ) -> Result<RequestBuilder, Fault> {
     let base_url = config.base_urls.get(provider).as_deref().unwrap_or(provider.default_base_url());
-    let most = config.max_output_tokens;
+    let max_tokens = config.max_output_tokens;
     let (path, name, value, body) = match provider {
         Provider::OpenAi => {
             let value = format!("Bearer {}", key.expose());
-            ("responses".to_owned(), "authorization", value, openai::body(model, question, most))
+            ("responses".to_owned(), "authorization", value, openai::body(model, prompt, max_tokens))
         }
         Provider::Anthropic => {
-            ("messages".to_owned(), "x-api-key", key.expose().to_owned(), anthropic::body(model, question, most))
+            ("messages".to_owned(), "x-api-key", key.expose().to_owned(), anthropic::body(model, prompt, max_tokens))
         }
         Provider::Gemini => {
             let path = format!("models/{model}:generateContent");
-            (path, "x-goog-api-key", key.expose().to_owned(), gemini::body(question, most))
+            (path, "x-goog-api-key", key.expose().to_owned(), gemini::body(prompt, max_tokens))
         }
     };
     let mut value = HeaderValue::from_str(&value).map_err(|_| Fault::unusable("the key cannot be sent in a header"))?;
@@ -68,17 +68,17 @@ pub(crate) fn read(provider: Provider, body: &Value) -> Reply<'_> {
 }
 
 const UNREADABLE: &str = "the answer is unreadable";
-const TOOL_CALL: &str = "the model asked for a tool";
+const TOOL_CALL: &str = "the model asked for a tool call";
 
-/// Why the model stopped, if that makes its answer unusable. An answer without a reason is unusable, because it may be
-/// incomplete.
+/// Why the stop reason makes an answer unusable. `None` if the answer is complete. Without a reason the answer may be
+/// incomplete, so it is unusable.
 fn stop_problem(reason: Option<&str>) -> Option<String> {
     let Some(reason) = reason else { return Some("the answer does not say that it is complete".to_owned()) };
-    let said = known(reason).unwrap_or("unknown");
+    let shown = allowed_word(reason).unwrap_or("unknown");
     Some(match reason {
         "completed" | "end_turn" | "stop_sequence" | "STOP" | "stop" => return None,
         "incomplete" | "max_tokens" | "model_context_window_exceeded" | "MAX_TOKENS" | "length" => {
-            format!("the answer is cut off: {said}")
+            format!("the answer is cut off: {shown}")
         }
         "refusal"
         | "content_filter"
@@ -91,19 +91,19 @@ fn stop_problem(reason: Option<&str>) -> Option<String> {
         | "IMAGE_SAFETY"
         | "IMAGE_PROHIBITED_CONTENT"
         | "IMAGE_RECITATION" => {
-            format!("the model refused: {said}")
+            format!("the model refused: {shown}")
         }
         "tool_use" | "tool_calls" | "function_call" => TOOL_CALL.to_owned(),
-        _ => format!("the answer ended with {said}"),
+        _ => format!("the answer ended with {shown}"),
     })
 }
 
-/// The member `name` of an object as a list. Empty if it is not a list.
+/// The list in member `name`. Empty if it is not a list.
 fn list<'b>(value: &'b Value, name: &str) -> &'b [Value] {
     value.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
-/// The member `name` of an object as a text.
+/// The text in member `name`.
 fn text<'b>(value: &'b Value, name: &str) -> Option<&'b str> {
     value.get(name).and_then(Value::as_str)
 }

@@ -1,4 +1,4 @@
-//! The inputs that a step may have.
+//! The inputs of a step.
 
 use codegen::{CodegenConfig, Provider};
 use serde_json::json;
@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::support::{codegen, config, failure, generate};
 
 #[tokio::test]
-async fn wrong_inputs_fail_for_good_and_name_the_place() {
+async fn invalid_inputs_fail_for_good_with_the_path_of_the_problem() {
     let codegen = codegen(config(None, None, None), &Provider::ALL);
     let cases = [
         (json!("text"), "inputs: "),
@@ -14,7 +14,7 @@ async fn wrong_inputs_fail_for_good_and_name_the_place() {
         (json!({ "topic": "  " }), "inputs.topic: must not be empty"),
         (json!({ "topic": 7 }), "inputs.topic: must be a string"),
         (json!({ "topic": "t", "prompt": "p" }), "inputs.prompt: give either"),
-        (json!({ "prompt": "p", "bullets": ["b"] }), "inputs.bullets: belong"),
+        (json!({ "prompt": "p", "bullets": ["b"] }), "inputs.bullets: are only for a topic"),
         (json!({ "topic": "t", "bullets": "b" }), "inputs.bullets: must be a list"),
         (json!({ "topic": "t", "bullets": ["b", 1] }), "inputs.bullets[1]: must be a string"),
         (json!({ "topic": "t", "bullets": vec!["b"; 101] }), "inputs.bullets: must be a list of at most 100"),
@@ -25,7 +25,7 @@ async fn wrong_inputs_fail_for_good_and_name_the_place() {
         (json!({ "prompt": "p", "name": ".hidden" }), "inputs.name: "),
         (json!({ "prompt": "p", "name": "a/b.md" }), "inputs.name: "),
         (json!({ "prompt": "p", "provider": "acme" }), "inputs.provider: "),
-        (json!({ "prompt": "p", "model": "llama" }), "inputs.model: does not tell its provider"),
+        (json!({ "prompt": "p", "model": "llama" }), "inputs.model: is not a known model name"),
         (json!({ "prompt": "p", "provider": "gemini", "model": "x/y" }), "inputs.model: must not contain"),
         (json!({ "prompt": "p", "provider": "gemini", "model": "gemini-x?key=1" }), "inputs.model: must be"),
         (
@@ -34,15 +34,15 @@ async fn wrong_inputs_fail_for_good_and_name_the_place() {
         ),
         (json!({ "prompt": "p", "modle": "gpt" }), "inputs.modle: is not a known field"),
     ];
-    for (inputs, told) in cases {
+    for (inputs, expected) in cases {
         let (error, retryable, _) = failure(&codegen, inputs.clone()).await;
         assert_eq!((error.code.as_str(), retryable), ("invalid_inputs", false), "{inputs}");
-        assert!(error.message.contains(told), "{} lacks {told}", error.message);
+        assert!(error.message.contains(expected), "{} lacks {expected}", error.message);
     }
 }
 
 #[tokio::test]
-async fn every_mistake_is_told_at_once() {
+async fn every_problem_is_reported_at_once() {
     let codegen = codegen(config(None, None, None), &Provider::ALL);
     let (error, ..) = failure(&codegen, json!({ "topic": "", "kind": "poem", "name": "/" })).await;
     let paths: Vec<_> = error.details["problems"].as_array().unwrap().iter().map(|problem| &problem["path"]).collect();
@@ -50,14 +50,14 @@ async fn every_mistake_is_told_at_once() {
 }
 
 #[tokio::test]
-async fn null_is_like_absent() {
+async fn null_counts_as_absent() {
     let codegen = codegen(CodegenConfig { allow_template: true, ..CodegenConfig::default() }, &[]);
     let inputs = json!({ "topic": "t", "bullets": null, "prompt": null, "kind": null, "name": null, "provider": null, "model": null });
     assert_eq!(generate(&codegen, inputs).await.name, "output.md");
 }
 
 #[tokio::test]
-async fn markup_is_never_stored_as_something_that_a_browser_runs() {
+async fn markup_with_scripts_is_stored_as_plain_text() {
     let codegen = codegen(CodegenConfig { allow_template: true, ..CodegenConfig::default() }, &[]);
     let expected = [
         ("a.md", "text/markdown; charset=utf-8"),
@@ -71,7 +71,7 @@ async fn markup_is_never_stored_as_something_that_a_browser_runs() {
 }
 
 #[test]
-fn a_wrong_configuration_is_refused_at_start() {
+fn an_invalid_configuration_fails_the_start() {
     let mut wrong = CodegenConfig::default();
     wrong.base_urls.openai = Some("https://user:canary@gateway.example/v1".into());
     let error = codegen::Codegen::new(wrong, |_| async { unreachable!("no step runs") }).unwrap_err();

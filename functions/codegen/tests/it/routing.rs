@@ -8,22 +8,24 @@ use shared::domain::Verdict;
 use shared::error::Error;
 use shared::worker::Ownership;
 
-use crate::support::{Fake, Reply, anthropic, codegen, config, failure, gemini, generate, openai, openai_error, topic};
+use crate::support::{
+    FakeProvider, Reply, anthropic, codegen, config, failure, gemini, generate, openai, openai_error, topic,
+};
 
 const TWO: [Provider; 2] = [Provider::OpenAi, Provider::Anthropic];
 
-/// OpenAI, asked first, with these replies, and a working Anthropic.
-async fn two(replies: Vec<Reply>) -> (Fake, Fake, Codegen) {
-    let first = Fake::start(replies).await;
-    let second = Fake::start(vec![Reply::ok(&anthropic("from the second"))]).await;
+/// OpenAI, which is asked first, sends these replies. Anthropic works.
+async fn openai_then_anthropic(replies: Vec<Reply>) -> (FakeProvider, FakeProvider, Codegen) {
+    let first = FakeProvider::start(replies).await;
+    let second = FakeProvider::start(vec![Reply::ok(&anthropic("from the second"))]).await;
     let codegen = codegen(config(Some(&first), Some(&second), None), &TWO);
     (first, second, codegen)
 }
 
 #[tokio::test]
-async fn a_failing_provider_is_asked_three_times_and_then_left_with_its_reason_told() {
+async fn after_three_failures_the_router_falls_back_and_reports_the_reason() {
     for status in [408, 409, 429, 500, 503, 529] {
-        let (first, _, codegen) = two(vec![openai_error(status, "server_error")]).await;
+        let (first, _, codegen) = openai_then_anthropic(vec![openai_error(status, "server_error")]).await;
         let made = generate(&codegen, topic()).await;
         assert_eq!((made.provider, first.calls()), ("anthropic", 3), "{status}");
         let attempt = &made.metadata["attempts"][0];
@@ -35,18 +37,19 @@ async fn a_failing_provider_is_asked_three_times_and_then_left_with_its_reason_t
 }
 
 #[tokio::test]
-async fn a_passing_trouble_is_sat_out_with_the_same_provider() {
-    let (first, second, codegen) = two(vec![openai_error(500, "server_error"), Reply::ok(&openai("x"))]).await;
+async fn a_transient_error_is_retried_with_the_same_provider() {
+    let (first, second, codegen) =
+        openai_then_anthropic(vec![openai_error(500, "server_error"), Reply::ok(&openai("x"))]).await;
     let made = generate(&codegen, topic()).await;
     assert_eq!((made.provider, first.calls(), second.calls()), ("openai", 2, 0));
     assert_eq!(made.metadata["attempts"], json!([]));
 }
 
 #[tokio::test]
-async fn a_wait_that_the_provider_asks_for_is_kept() {
+async fn a_retry_after_header_is_honoured() {
     for (header, value, at_least_ms) in [("retry-after", "1", 1000), ("retry-after-ms", "300", 300)] {
         let limited = openai_error(429, "rate_limit_exceeded").with_header(header, value);
-        let (first, _, codegen) = two(vec![limited, Reply::ok(&openai("x"))]).await;
+        let (first, _, codegen) = openai_then_anthropic(vec![limited, Reply::ok(&openai("x"))]).await;
         let started = Instant::now();
         assert_eq!(generate(&codegen, topic()).await.provider, "openai");
         assert!(started.elapsed() >= Duration::from_millis(at_least_ms) && first.calls() == 2, "{header}");
@@ -54,10 +57,11 @@ async fn a_wait_that_the_provider_asks_for_is_kept() {
 }
 
 #[tokio::test]
-async fn a_long_wait_is_not_sat_out_but_told_to_the_next_attempt() {
+async fn a_long_retry_after_is_passed_on_to_the_next_attempt() {
     let date = httpdate_in(Duration::from_secs(90));
     for value in ["90", date.as_str()] {
-        let fake = Fake::start(vec![openai_error(429, "rate_limit_exceeded").with_header("retry-after", value)]).await;
+        let fake =
+            FakeProvider::start(vec![openai_error(429, "rate_limit_exceeded").with_header("retry-after", value)]).await;
         let codegen = codegen(config(Some(&fake), None, None), &[Provider::OpenAi]);
         let started = Instant::now();
         let (_, retryable, outcome) = failure(&codegen, topic()).await;
@@ -72,13 +76,14 @@ fn httpdate_in(time: Duration) -> String {
 }
 
 #[tokio::test]
-async fn a_provider_that_says_not_to_retry_is_left_at_once() {
-    let (first, _, codegen) = two(vec![openai_error(500, "server_error").with_header("x-should-retry", "false")]).await;
+async fn a_provider_that_forbids_retries_is_not_asked_again() {
+    let (first, _, codegen) =
+        openai_then_anthropic(vec![openai_error(500, "server_error").with_header("x-should-retry", "false")]).await;
     assert_eq!((generate(&codegen, topic()).await.provider, first.calls()), ("anthropic", 1));
 }
 
 #[tokio::test]
-async fn an_exhausted_account_is_never_asked_again() {
+async fn an_account_without_credit_is_not_asked_again() {
     let low = json!({ "type": "error", "error": { "type": "invalid_request_error",
         "message": "Your credit balance is too low to access the Anthropic API." } });
     let daily = json!([{ "error": { "code": 429, "status": "RESOURCE_EXHAUSTED", "details": [
@@ -90,20 +95,20 @@ async fn an_exhausted_account_is_never_asked_again() {
         Reply::json(400, &low),
         Reply::json(429, &daily),
     ] {
-        let (first, _, codegen) = two(vec![reply]).await;
+        let (first, _, codegen) = openai_then_anthropic(vec![reply]).await;
         for tries in [1, 0] {
             let made = generate(&codegen, topic()).await;
             let attempt = &made.metadata["attempts"][0];
             assert_eq!((&attempt["kind"], &attempt["tries"]), (&json!("billing"), &json!(tries)));
         }
-        assert_eq!(first.calls(), 1, "the second step asks the provider that cools down last");
+        assert_eq!(first.calls(), 1, "the second step skips the provider in cooldown");
     }
 }
 
 #[tokio::test]
-async fn a_rejected_request_goes_to_the_next_provider_and_is_not_repeated() {
+async fn a_rejected_request_falls_back_without_a_retry() {
     for reply in [openai_error(400, "invalid_value"), openai_error(404, "model_not_found")] {
-        let (first, _, codegen) = two(vec![reply]).await;
+        let (first, _, codegen) = openai_then_anthropic(vec![reply]).await;
         let made = generate(&codegen, topic()).await;
         assert_eq!((made.provider, first.calls()), ("anthropic", 1));
         assert_eq!(made.metadata["attempts"][0]["kind"], json!("rejected"));
@@ -111,16 +116,16 @@ async fn a_rejected_request_goes_to_the_next_provider_and_is_not_repeated() {
 }
 
 #[tokio::test]
-async fn a_redirect_does_not_carry_the_key_elsewhere() {
-    let elsewhere = Fake::start(vec![Reply::ok(&openai("stolen"))]).await;
+async fn a_redirect_is_not_followed_so_the_key_stays_secret() {
+    let elsewhere = FakeProvider::start(vec![Reply::ok(&openai("stolen"))]).await;
     let moved = Reply::json(307, &json!({})).with_header("location", format!("{}/responses", elsewhere.url));
-    let (first, _, codegen) = two(vec![moved]).await;
+    let (first, _, codegen) = openai_then_anthropic(vec![moved]).await;
     assert_eq!((generate(&codegen, topic()).await.provider, first.calls(), elsewhere.calls()), ("anthropic", 1, 0));
 }
 
 #[tokio::test]
-async fn a_provider_that_nobody_listens_for_is_left() {
-    let second = Fake::start(vec![Reply::ok(&anthropic("x"))]).await;
+async fn an_unreachable_provider_falls_back_after_three_tries() {
+    let second = FakeProvider::start(vec![Reply::ok(&anthropic("x"))]).await;
     let codegen = codegen(config(None, Some(&second), None), &TWO);
     let made = generate(&codegen, topic()).await;
     assert_eq!(made.metadata["attempts"][0]["reason"], json!("the connection failed"));
@@ -128,16 +133,16 @@ async fn a_provider_that_nobody_listens_for_is_left() {
 }
 
 #[tokio::test]
-async fn a_page_of_html_is_no_answer() {
+async fn an_html_page_is_not_an_answer() {
     let page = Reply::ok(&json!({})).with_header("content-type", "text/html").body("<html>", 1);
-    let (_, _, codegen) = two(vec![page]).await;
+    let (_, _, codegen) = openai_then_anthropic(vec![page]).await;
     assert_eq!(generate(&codegen, topic()).await.metadata["attempts"][0]["reason"], json!("the answer is not JSON"));
 }
 
 #[tokio::test]
 async fn a_hanging_provider_leaves_time_for_the_next_one() {
     let hanging = Reply::ok(&openai("late")).after(Duration::from_mins(1));
-    let (first, _, codegen) = two(vec![hanging]).await;
+    let (first, _, codegen) = openai_then_anthropic(vec![hanging]).await;
     let started = Instant::now();
     let made = codegen.generate(&topic(), Duration::from_secs(2), &Ownership::certain()).await.unwrap();
     assert_eq!((made.provider, first.calls()), ("anthropic", 1));
@@ -145,19 +150,19 @@ async fn a_hanging_provider_leaves_time_for_the_next_one() {
 }
 
 #[tokio::test]
-async fn an_impatient_step_does_not_shut_a_healthy_provider_out_for_others() {
+async fn a_step_with_little_time_does_not_put_a_healthy_provider_into_cooldown() {
     let slow = Reply::ok(&openai("late")).after(Duration::from_mins(1));
-    let (first, _, codegen) = two(vec![slow, Reply::ok(&openai("x"))]).await;
-    let impatient = codegen.generate(&topic(), Duration::from_millis(400), &Ownership::certain()).await;
-    assert_eq!(impatient.unwrap().provider, "anthropic");
+    let (first, _, codegen) = openai_then_anthropic(vec![slow, Reply::ok(&openai("x"))]).await;
+    let short_step = codegen.generate(&topic(), Duration::from_millis(400), &Ownership::certain()).await;
+    assert_eq!(short_step.unwrap().provider, "anthropic");
     assert_eq!((generate(&codegen, topic()).await.provider, first.calls()), ("openai", 2));
 }
 
 #[tokio::test]
 async fn a_provider_that_hangs_for_the_whole_request_timeout_cools_down() {
     let slow = Reply::ok(&openai("late")).after(Duration::from_mins(1));
-    let first = Fake::start(vec![slow]).await;
-    let second = Fake::start(vec![Reply::ok(&anthropic("x"))]).await;
+    let first = FakeProvider::start(vec![slow]).await;
+    let second = FakeProvider::start(vec![Reply::ok(&anthropic("x"))]).await;
     let short = config(Some(&first), Some(&second), None);
     let codegen = codegen(CodegenConfig { request_timeout: Duration::from_millis(150), ..short }, &TWO);
     for calls in [2, 2] {
@@ -166,22 +171,22 @@ async fn a_provider_that_hangs_for_the_whole_request_timeout_cools_down() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_empty_or_breaks_off_is_left_and_may_be_asked_for_by_the_next_attempt() {
+async fn an_empty_or_truncated_answer_is_retried_only_by_the_next_attempt() {
     let whole = openai("x").to_string();
     for body in ["", " \n", "{", &whole[..whole.len() / 2]] {
-        let (first, _, all) = two(vec![Reply::ok(&json!({})).body(body, 1)]).await;
+        let (first, _, all) = openai_then_anthropic(vec![Reply::ok(&json!({})).body(body, 1)]).await;
         assert_eq!((generate(&all, topic()).await.provider, first.calls()), ("anthropic", 1), "{body}");
         let alone = codegen(config(Some(&first), None, None), &[Provider::OpenAi]);
         let (error, retryable, _) = failure(&alone, topic()).await;
-        assert!(retryable && error.message.contains("empty or breaks off"), "{body}: {}", error.message);
+        assert!(retryable && error.message.contains("empty or truncated"), "{body}: {}", error.message);
     }
 }
 
 #[tokio::test]
-async fn a_wait_of_nothing_keeps_the_routers_own_backoff() {
+async fn a_retry_after_of_zero_still_waits_for_the_backoff() {
     for value in ["0", "Thu, 01 Jan 1970 00:00:00 GMT"] {
         let limited = openai_error(429, "rate_limit_exceeded").with_header("retry-after", value);
-        let fake = Fake::start(vec![limited, Reply::ok(&openai("x"))]).await;
+        let fake = FakeProvider::start(vec![limited, Reply::ok(&openai("x"))]).await;
         let slow = CodegenConfig { backoff: Duration::from_millis(600), ..config(Some(&fake), None, None) };
         let started = Instant::now();
         generate(&codegen(slow, &[Provider::OpenAi]), topic()).await;
@@ -190,8 +195,8 @@ async fn a_wait_of_nothing_keeps_the_routers_own_backoff() {
 }
 
 #[tokio::test]
-async fn the_time_of_a_step_is_never_exceeded() {
-    let fake = Fake::start(vec![Reply::ok(&openai("late")).after(Duration::from_mins(1))]).await;
+async fn a_step_never_exceeds_its_timeout() {
+    let fake = FakeProvider::start(vec![Reply::ok(&openai("late")).after(Duration::from_mins(1))]).await;
     let all = config(Some(&fake), Some(&fake), Some(&fake));
     let codegen = codegen(all, &Provider::ALL);
     let started = Instant::now();
@@ -201,24 +206,24 @@ async fn the_time_of_a_step_is_never_exceeded() {
 }
 
 #[tokio::test]
-async fn when_all_fail_every_reason_is_told_and_one_passing_trouble_makes_it_retryable() {
-    let busy = Fake::start(vec![openai_error(529, "overloaded_error")]).await;
-    let broke = Fake::start(vec![openai_error(429, "insufficient_quota")]).await;
+async fn when_all_fail_every_reason_is_reported_and_one_transient_failure_makes_it_retryable() {
+    let busy = FakeProvider::start(vec![openai_error(529, "overloaded_error")]).await;
+    let broke = FakeProvider::start(vec![openai_error(429, "insufficient_quota")]).await;
     let all = codegen(config(Some(&busy), Some(&broke), None), &TWO);
     let (error, retryable, _) = failure(&all, topic()).await;
     assert!(retryable);
-    for told in
+    for expected in
         ["openai: 529 overloaded_error", "anthropic: 429 insufficient_quota", "GEMINI_API_KEY is not configured"]
     {
-        assert!(error.message.contains(told), "{} lacks {told}", error.message);
+        assert!(error.message.contains(expected), "{} lacks {expected}", error.message);
     }
     let (_, retryable, _) = failure(&codegen(config(Some(&broke), Some(&broke), None), &TWO), topic()).await;
     assert!(!retryable);
 }
 
 #[tokio::test]
-async fn when_all_cool_down_they_are_asked_all_the_same() {
-    let fake = Fake::start(vec![
+async fn when_all_providers_cool_down_they_are_asked_anyway() {
+    let fake = FakeProvider::start(vec![
         openai_error(500, "x"),
         openai_error(500, "x"),
         openai_error(500, "x"),
@@ -231,19 +236,20 @@ async fn when_all_cool_down_they_are_asked_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_provider_that_a_step_names_is_the_only_one_asked() {
-    let (first, second, codegen) = two(vec![openai_error(500, "x").with_header("x-should-retry", "false")]).await;
+async fn only_the_named_provider_is_asked() {
+    let (first, second, codegen) =
+        openai_then_anthropic(vec![openai_error(500, "x").with_header("x-should-retry", "false")]).await;
     let (error, ..) = failure(&codegen, json!({ "prompt": "p", "model": "gpt-6-luna" })).await;
     assert!(error.message.contains("openai: 500"));
     assert_eq!((first.calls(), second.calls()), (1, 0));
     let made = generate(&codegen, json!({ "prompt": "p", "provider": "anthropic", "model": "other" })).await;
     assert_eq!(made.metadata["model_requested"], json!("other"));
-    assert_eq!(second.seen()[0].body["model"], json!("other"));
+    assert_eq!(second.requests()[0].body["model"], json!("other"));
 }
 
 #[tokio::test]
-async fn a_provider_outside_the_operators_order_is_never_asked() {
-    let fake = Fake::start(vec![Reply::ok(&gemini("x"))]).await;
+async fn a_provider_that_is_not_in_the_order_is_never_asked() {
+    let fake = FakeProvider::start(vec![Reply::ok(&gemini("x"))]).await;
     let order = Some(vec![Provider::Gemini, Provider::OpenAi]);
     let codegen = codegen(CodegenConfig { order, ..config(Some(&fake), Some(&fake), Some(&fake)) }, &Provider::ALL);
     assert_eq!(generate(&codegen, topic()).await.provider, "gemini");
@@ -252,10 +258,11 @@ async fn a_provider_outside_the_operators_order_is_never_asked() {
 }
 
 #[tokio::test]
-async fn without_an_order_the_kind_decides_who_is_asked_first() {
+async fn without_an_order_the_kind_decides_which_provider_is_first() {
     assert_eq!(default_order(Kind::Text)[0], Provider::OpenAi);
     let fakes = [Reply::ok(&openai("x")), Reply::ok(&anthropic("x"))];
-    let (first, second) = (Fake::start(vec![fakes[0].clone()]).await, Fake::start(vec![fakes[1].clone()]).await);
+    let (first, second) =
+        (FakeProvider::start(vec![fakes[0].clone()]).await, FakeProvider::start(vec![fakes[1].clone()]).await);
     let codegen = codegen(CodegenConfig { order: None, ..config(Some(&first), Some(&second), None) }, &TWO);
     for (kind, provider) in [("text", "openai"), ("code", "anthropic"), ("review", "anthropic")] {
         assert_eq!(generate(&codegen, json!({ "prompt": "p", "kind": kind })).await.provider, provider);
@@ -263,11 +270,11 @@ async fn without_an_order_the_kind_decides_who_is_asked_first() {
 }
 
 #[tokio::test]
-async fn a_secret_store_that_is_away_is_waited_for_by_a_later_attempt() {
+async fn an_unavailable_secret_store_is_retryable() {
     for (unavailable, expected) in [(true, true), (false, false)] {
         let codegen = Codegen::new(CodegenConfig::default(), move |_| async move {
             Err(if unavailable {
-                Error::unavailable("the secret store", "away")
+                Error::unavailable("the secret store", "down")
             } else {
                 Error::internal("broken", "x")
             })

@@ -1,4 +1,4 @@
-//! Keys, prompts and texts never appear in what is shown. A canary in each of them detects leaks.
+//! Keys, prompts and texts never appear in errors, events, metadata or logs. A canary in each of them detects leaks.
 
 use std::sync::{Arc, Mutex};
 
@@ -7,30 +7,33 @@ use serde_json::json;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata};
 
-use crate::support::{Fake, Reply, anthropic, config, failure, gemini, generate, openai, with};
+use crate::support::{FakeProvider, Reply, anthropic, config, failure, gemini, generate, openai, with};
 
 const KEY: &str = "canary-key";
 const SECRET: &str =
     r#"{"OPENAI_API_KEY":"canary-key","ANTHROPIC_API_KEY":"canary-key","GEMINI_API_KEY":"canary-key"}"#;
 
-fn keyed(fake: &Fake) -> Codegen {
+fn with_canary_keys(fake: &FakeProvider) -> Codegen {
     Codegen::new(config(Some(fake), Some(fake), Some(fake)), |_| std::future::ready(ProviderKeys::from_secret(SECRET)))
         .unwrap()
 }
 
 #[tokio::test]
-async fn a_provider_that_echoes_key_and_prompt_does_not_get_them_shown() {
+async fn an_echoed_key_or_prompt_is_not_shown() {
     let echo = json!({ "error": { "type": KEY, "code": KEY, "message": format!("{KEY} canary-prompt"), "param": "canary prompt" } });
     let html = Reply::ok(&echo).with_header("content-type", "text/html");
     let unreadable = Reply::ok(&json!({ "id": KEY, "text": "canary-prompt" }));
     let broken = Reply::ok(&echo).body(format!("{{{KEY} canary-prompt"), 1);
     for reply in [Reply::json(400, &echo), Reply::json(401, &echo), Reply::json(500, &echo), html, unreadable, broken] {
-        let fake = Fake::start(vec![reply]).await;
-        let codegen = keyed(&fake);
+        let fake = FakeProvider::start(vec![reply]).await;
+        let codegen = with_canary_keys(&fake);
         let (error, _, outcome) = failure(&codegen, json!({ "prompt": "canary-prompt" })).await;
         let shown = format!("{error:?} {outcome:?} {codegen:?}");
         assert!(!shown.contains("canary"), "{shown}");
-        assert!(fake.seen().iter().all(|seen| seen.body.to_string().contains("canary-prompt")), "the canary was sent");
+        assert!(
+            fake.requests().iter().all(|seen| seen.body.to_string().contains("canary-prompt")),
+            "the canary was sent"
+        );
     }
 }
 
@@ -58,15 +61,15 @@ fn echoes(word: &str) -> Vec<Reply> {
 }
 
 #[tokio::test]
-async fn no_field_of_a_provider_carries_a_part_of_the_key_or_the_prompt() {
+async fn no_field_of_an_answer_shows_part_of_the_key_or_the_prompt() {
     // The key, its start, its end, a shortened form, and the prompt.
     for word in [KEY, "canary-k", "nary-key", "can..key", "canary-prompt", "canary_prompt"] {
         for provider in ["openai", "anthropic", "gemini"] {
             for reply in echoes(word) {
-                let fake = Fake::start(vec![reply.clone()]).await;
+                let fake = FakeProvider::start(vec![reply.clone()]).await;
                 let inputs = json!({ "prompt": "canary-prompt canary_prompt", "provider": provider });
                 // A reply in another provider's format is unreadable.
-                let (error, _, outcome) = failure(&keyed(&fake), inputs).await;
+                let (error, _, outcome) = failure(&with_canary_keys(&fake), inputs).await;
                 let shown = format!("{error:?} {outcome:?}");
                 assert!(!shown.contains("nary") && !shown.contains("can.."), "{word}: {shown}");
             }
@@ -75,7 +78,7 @@ async fn no_field_of_a_provider_carries_a_part_of_the_key_or_the_prompt() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_calls_its_model_by_the_key_or_the_prompt_is_not_repeated() {
+async fn a_model_name_that_contains_the_key_or_the_prompt_is_not_shown() {
     for word in [KEY, "gpt-6-luna-canary-key", "canary-prompt", "gpt-6-luna-canary-prompt", "can..key", "canary\u{0}"] {
         let bodies = [
             ("openai", with(openai("x"), "/model", json!(word))),
@@ -83,8 +86,9 @@ async fn a_gateway_that_calls_its_model_by_the_key_or_the_prompt_is_not_repeated
             ("gemini", with(gemini("x"), "/modelVersion", json!(word))),
         ];
         for (provider, body) in bodies {
-            let fake = Fake::start(vec![Reply::ok(&body)]).await;
-            let made = generate(&keyed(&fake), json!({ "prompt": "canary-prompt", "provider": provider })).await;
+            let fake = FakeProvider::start(vec![Reply::ok(&body)]).await;
+            let made =
+                generate(&with_canary_keys(&fake), json!({ "prompt": "canary-prompt", "provider": provider })).await;
             assert_eq!(made.model, "unknown", "{word}");
             let shown = format!("{:?} {}", made.events, made.metadata);
             assert!(!shown.contains("canary"), "{shown}");
@@ -93,10 +97,10 @@ async fn a_gateway_that_calls_its_model_by_the_key_or_the_prompt_is_not_repeated
 }
 
 #[tokio::test]
-async fn neither_events_nor_metadata_hold_the_prompt_the_text_or_the_key() {
-    let fake = Fake::start(vec![Reply::ok(&openai("canary-text"))]).await;
-    let made = generate(&keyed(&fake), json!({ "prompt": "canary-prompt" })).await;
-    assert_eq!(fake.seen()[0].headers["authorization"], format!("Bearer {KEY}"));
+async fn events_and_metadata_contain_no_prompt_text_or_key() {
+    let fake = FakeProvider::start(vec![Reply::ok(&openai("canary-text"))]).await;
+    let made = generate(&with_canary_keys(&fake), json!({ "prompt": "canary-prompt" })).await;
+    assert_eq!(fake.requests()[0].headers["authorization"], format!("Bearer {KEY}"));
     assert!(made.text.contains("canary-text"));
     let shown = format!("{:?} {}", made.events, made.metadata);
     assert!(!shown.contains("canary"), "{shown}");
@@ -105,17 +109,17 @@ async fn neither_events_nor_metadata_hold_the_prompt_the_text_or_the_key() {
 }
 
 #[tokio::test]
-async fn logs_hold_neither_prompt_nor_text_nor_key() {
+async fn logs_contain_no_prompt_text_or_key() {
     let logs = Logs::default();
-    // Set for the whole process, because per-thread subscribers race for the cache of call sites. So it also records
+    // Set it for the whole process, because per-thread subscribers race for the call-site cache. So it also records
     // other tests in this process.
     tracing::subscriber::set_global_default(logs.clone()).unwrap();
     let echo = json!({ "error": { "code": "server_error", "type": KEY, "param": "canary-prompt", "message": format!("{KEY} canary-prompt") } });
     let answer = Reply::ok(&with(anthropic("canary-text"), "/model", json!(KEY)));
-    let fake = Fake::start(vec![Reply::json(500, &echo), Reply::json(401, &echo), answer]).await;
-    generate(&keyed(&fake), json!({ "prompt": "canary-prompt" })).await;
+    let fake = FakeProvider::start(vec![Reply::json(500, &echo), Reply::json(401, &echo), answer]).await;
+    generate(&with_canary_keys(&fake), json!({ "prompt": "canary-prompt" })).await;
     let lines = logs.0.lock().unwrap().join("\n");
-    assert!(lines.contains("asking again") && lines.contains("no usable answer from the provider"), "{lines}");
+    assert!(lines.contains("retrying") && lines.contains("no usable answer from the provider"), "{lines}");
     assert!(!lines.contains("canary"), "{lines}");
 }
 
@@ -149,10 +153,10 @@ impl tracing::Subscriber for Logs {
 }
 
 #[tokio::test]
-async fn an_answer_that_repeats_the_key_is_not_kept() {
+async fn an_answer_that_repeats_the_key_is_rejected() {
     for reply in [openai("your key is canary-key"), anthropic("canary-key"), gemini("the key: canary-key.")] {
-        let fake = Fake::start(vec![Reply::ok(&reply)]).await;
-        let (error, _, outcome) = failure(&keyed(&fake), json!({ "prompt": "p" })).await;
+        let fake = FakeProvider::start(vec![Reply::ok(&reply)]).await;
+        let (error, _, outcome) = failure(&with_canary_keys(&fake), json!({ "prompt": "p" })).await;
         assert!(error.message.contains("repeats the key"), "{error:?}");
         assert!(!format!("{error:?} {outcome:?}").contains(KEY));
     }

@@ -1,4 +1,4 @@
-//! Whole steps: ask, store, report. S3 is a server that keeps what it receives.
+//! Whole steps: ask, store, report. A fake server stands in for S3.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use shared::storage::Storage;
 use shared::worker::{ClaimedStep, Handler};
 use uuid::Uuid;
 
-use crate::support::{Fake, Reply, codegen, config, openai};
+use crate::support::{FakeProvider, Reply, codegen, config, openai};
 
-fn storage(s3: &Fake) -> Storage {
+fn storage(s3: &FakeProvider) -> Storage {
     let config = aws_sdk_s3::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .endpoint_url(&s3.url)
@@ -40,52 +40,52 @@ fn step(inputs: Value) -> ClaimedStep {
     }
 }
 
-async fn handle(codegen: &Codegen, s3: &Fake, inputs: Value) -> Outcome {
+async fn handle(codegen: &Codegen, s3: &FakeProvider, inputs: Value) -> Outcome {
     let step = step(inputs);
     codegen.handle(&step, &storage(s3).for_step(&step)).await
 }
 
-async fn writer(text: &str) -> (Fake, Codegen) {
-    let fake = Fake::start(vec![Reply::ok(&openai(text))]).await;
+async fn codegen_that_writes(text: &str) -> (FakeProvider, Codegen) {
+    let fake = FakeProvider::start(vec![Reply::ok(&openai(text))]).await;
     let codegen = codegen(config(Some(&fake), None, None), &[Provider::OpenAi]);
     (fake, codegen)
 }
 
 #[tokio::test]
-async fn the_outputs_point_to_what_was_stored_and_repeat_only_a_small_text() {
-    let s3 = Fake::start(vec![Reply::ok(&json!({}))]).await;
+async fn the_outputs_refer_to_the_artifact_and_contain_only_a_small_text() {
+    let s3 = FakeProvider::start(vec![Reply::ok(&json!({}))]).await;
     // The longest prompt.
-    for (length, repeated) in [(128 * 1024, true), (128 * 1024 + 1, false)] {
-        let (_, codegen) = writer(&"x".repeat(length)).await;
+    for (length, included) in [(128 * 1024, true), (128 * 1024 + 1, false)] {
+        let (_, codegen) = codegen_that_writes(&"x".repeat(length)).await;
         let outcome = handle(&codegen, &s3, json!({ "prompt": "p", "name": "a.md" })).await;
         let Verdict::Succeeded(outputs) = outcome.verdict else { panic!("{outcome:?}") };
         let [artifact] = outcome.artifacts.as_slice() else { panic!("one artifact") };
         assert_eq!((&outputs["uri"], &outputs["sha256"]), (&json!(artifact.uri), &json!(artifact.hash)));
         assert_eq!((&outputs["provider"], &outputs["template"]), (&json!("openai"), &json!(false)));
-        assert_eq!(outputs.contains_key("text"), repeated);
+        assert_eq!(outputs.contains_key("text"), included);
         assert_eq!((artifact.kind.as_str(), artifact.size_bytes), ("text", length as u64));
-        assert!(s3.seen().last().unwrap().path.ends_with("/a.md") && artifact.uri.ends_with("/a.md"));
+        assert!(s3.requests().last().unwrap().path.ends_with("/a.md") && artifact.uri.ends_with("/a.md"));
         assert_eq!(outcome.events.len(), 1);
     }
 }
 
 #[tokio::test]
-async fn a_text_that_would_burst_the_outputs_is_left_out_of_them() {
-    let s3 = Fake::start(vec![Reply::ok(&json!({}))]).await;
+async fn a_text_that_exceeds_the_outputs_limit_is_omitted() {
+    let s3 = FakeProvider::start(vec![Reply::ok(&json!({}))]).await;
     // Each of these characters takes six bytes as JSON.
-    for (length, repeated) in [(100, true), (200, false)] {
-        let fake = Fake::start(vec![Reply::ok(&openai(&"\u{1}".repeat(length)))]).await;
+    for (length, included) in [(100, true), (200, false)] {
+        let fake = FakeProvider::start(vec![Reply::ok(&openai(&"\u{1}".repeat(length)))]).await;
         let config = CodegenConfig { outputs_bytes: 1000 + 300, ..config(Some(&fake), None, None) };
         let outcome = handle(&codegen(config, &[Provider::OpenAi]), &s3, json!({ "prompt": "p" })).await;
         let Verdict::Succeeded(outputs) = outcome.verdict else { panic!("{outcome:?}") };
-        assert_eq!(outputs.contains_key("text"), repeated, "{length}");
+        assert_eq!(outputs.contains_key("text"), included, "{length}");
     }
 }
 
 #[tokio::test]
-async fn tokens_are_told_even_if_the_text_could_not_be_stored() {
-    let s3 = Fake::start(vec![Reply::json(503, &json!({}))]).await;
-    let (_, codegen) = writer("x").await;
+async fn tokens_are_reported_even_if_the_text_could_not_be_stored() {
+    let s3 = FakeProvider::start(vec![Reply::json(503, &json!({}))]).await;
+    let (_, codegen) = codegen_that_writes("x").await;
     let outcome = handle(&codegen, &s3, json!({ "prompt": "p" })).await;
     assert!(matches!(outcome.verdict, Verdict::Failed { retryable: true, .. }));
     assert_eq!(outcome.events[0].payload["output_tokens"], json!(30));

@@ -1,4 +1,4 @@
-//! Fake providers with scripted replies, and the bodies that real providers send.
+//! FakeProvider providers with scripted replies, and the bodies that real providers send.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,36 +16,36 @@ use shared::worker::Ownership;
 
 pub const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// One answer of a fake provider.
+/// A scripted answer of a fake provider.
 #[derive(Clone)]
 pub struct Reply {
     pub status: u16,
     pub headers: Vec<(&'static str, String)>,
     pub body: Vec<u8>,
-    /// How often the body is sent in one answer of unknown length.
+    /// How often to send the body in one answer. More than once means chunked encoding.
     pub times: usize,
     pub delay: Duration,
 }
 
 /// A request that a fake provider received.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct ReceivedRequest {
     pub path: String,
     pub headers: HeaderMap,
     pub body: Value,
 }
 
-/// A server that gives its replies in order, and repeats the last one.
-pub struct Fake {
+/// A server that sends its replies in order and repeats the last one.
+pub struct FakeProvider {
     pub url: String,
-    seen: Arc<Mutex<Vec<Seen>>>,
+    requests: Arc<Mutex<Vec<ReceivedRequest>>>,
     sent: Arc<AtomicUsize>,
 }
 
 #[derive(Clone)]
 struct Script {
     replies: Vec<Reply>,
-    seen: Arc<Mutex<Vec<Seen>>>,
+    requests: Arc<Mutex<Vec<ReceivedRequest>>>,
     sent: Arc<AtomicUsize>,
 }
 
@@ -59,13 +59,13 @@ impl Reply {
         Self::json(200, body)
     }
 
-    /// With this body, sent `times` times. `usize::MAX` never ends.
+    /// Sets the body and how often to send it. `usize::MAX` never ends.
     pub fn body(mut self, body: impl Into<Vec<u8>>, times: usize) -> Self {
         (self.body, self.times) = (body.into(), times);
         self
     }
 
-    /// With this header. It replaces one of the same name.
+    /// Sets a header.
     pub fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.retain(|(other, _)| *other != name);
         self.headers.push((name, value.into()));
@@ -78,19 +78,19 @@ impl Reply {
     }
 }
 
-impl Fake {
+impl FakeProvider {
     pub async fn start(replies: Vec<Reply>) -> Self {
-        let (seen, sent) = (Arc::default(), Arc::default());
-        let script = Script { replies, seen: Arc::clone(&seen), sent: Arc::clone(&sent) };
+        let (requests, sent) = (Arc::default(), Arc::default());
+        let script = Script { replies, requests: Arc::clone(&requests), sent: Arc::clone(&sent) };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/v1", listener.local_addr().unwrap());
         let app = axum::Router::new().fallback(answer).with_state(script);
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        Self { url, seen, sent }
+        Self { url, requests, sent }
     }
 
-    pub fn seen(&self) -> Vec<Seen> {
-        self.seen.lock().unwrap().clone()
+    pub fn requests(&self) -> Vec<ReceivedRequest> {
+        self.requests.lock().unwrap().clone()
     }
 
     /// Number of body bytes sent.
@@ -99,7 +99,7 @@ impl Fake {
     }
 
     pub fn calls(&self) -> usize {
-        self.seen().len()
+        self.requests().len()
     }
 }
 
@@ -107,10 +107,10 @@ async fn answer(State(script): State<Script>, request: Request<Body>) -> Respons
     let (parts, body) = request.into_parts();
     let bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap();
     let reply = {
-        let mut seen = script.seen.lock().unwrap();
+        let mut requests = script.requests.lock().unwrap();
         let body = serde_json::from_slice(&bytes).unwrap_or_default();
-        seen.push(Seen { path: parts.uri.path().to_owned(), headers: parts.headers, body });
-        script.replies[(seen.len() - 1).min(script.replies.len() - 1)].clone()
+        requests.push(ReceivedRequest { path: parts.uri.path().to_owned(), headers: parts.headers, body });
+        script.replies[(requests.len() - 1).min(script.replies.len() - 1)].clone()
     };
     tokio::time::sleep(reply.delay).await;
     let mut response = Response::builder().status(reply.status);
@@ -129,10 +129,15 @@ async fn answer(State(script): State<Script>, request: Request<Body>) -> Respons
     response.body(Body::from_stream(chunks)).unwrap()
 }
 
-/// A configuration with quick retries. A provider without a fake gets the URL of a port that nobody listens on.
-pub fn config(openai: Option<&Fake>, anthropic: Option<&Fake>, gemini: Option<&Fake>) -> CodegenConfig {
-    let url =
-        |fake: Option<&Fake>| Some(fake.map_or_else(|| "http://127.0.0.1:9/v1".to_owned(), |fake| fake.url.clone()));
+/// A configuration with quick retries. A provider without a fake is unreachable.
+pub fn config(
+    openai: Option<&FakeProvider>,
+    anthropic: Option<&FakeProvider>,
+    gemini: Option<&FakeProvider>,
+) -> CodegenConfig {
+    let url = |fake: Option<&FakeProvider>| {
+        Some(fake.map_or_else(|| "http://127.0.0.1:9/v1".to_owned(), |fake| fake.url.clone()))
+    };
     CodegenConfig {
         order: Some(Provider::ALL.to_vec()),
         base_urls: PerProvider { openai: url(openai), anthropic: url(anthropic), gemini: url(gemini) },
@@ -143,9 +148,9 @@ pub fn config(openai: Option<&Fake>, anthropic: Option<&Fake>, gemini: Option<&F
 }
 
 /// Codegen with keys for the named providers: `key-openai` and so on.
-pub fn codegen(config: CodegenConfig, keyed: &[Provider]) -> Codegen {
+pub fn codegen(config: CodegenConfig, providers: &[Provider]) -> Codegen {
     let members: serde_json::Map<_, _> =
-        keyed.iter().map(|provider| (provider.key_name().to_owned(), json!(format!("key-{provider}")))).collect();
+        providers.iter().map(|provider| (provider.key_name().to_owned(), json!(format!("key-{provider}")))).collect();
     let secret = Value::Object(members).to_string();
     Codegen::new(config, move |_| std::future::ready(ProviderKeys::from_secret(&secret))).unwrap()
 }
@@ -158,7 +163,7 @@ pub async fn generate(codegen: &Codegen, inputs: Value) -> Generated {
     codegen.generate(&inputs, TIMEOUT, &Ownership::certain()).await.unwrap_or_else(|outcome| panic!("{outcome:?}"))
 }
 
-/// The error of a generation that must fail, whether it is retryable, and the outcome as a whole.
+/// Generates, and must fail. Returns the error, whether it is retryable, and the outcome.
 pub async fn failure(codegen: &Codegen, inputs: Value) -> (StepError, bool, Outcome) {
     let outcome = *codegen.generate(&inputs, TIMEOUT, &Ownership::certain()).await.unwrap_err();
     match &outcome.verdict {
@@ -202,7 +207,7 @@ pub fn openai_error(status: u16, code: &str) -> Reply {
     Reply::json(status, &json!({ "error": { "message": "a message", "type": code, "code": code, "param": null } }))
 }
 
-/// The body with the value at this JSON pointer replaced.
+/// Replaces the value at this JSON pointer.
 pub fn with(mut body: Value, pointer: &str, value: Value) -> Value {
     *body.pointer_mut(pointer).unwrap() = value;
     body

@@ -1,4 +1,4 @@
-//! What happens if no key is configured.
+//! The template, which stands in for a model if no key is configured.
 
 use codegen::{Codegen, CodegenConfig, Provider};
 use serde_json::{Value, json};
@@ -11,16 +11,16 @@ fn with_template() -> CodegenConfig {
 }
 
 #[tokio::test]
-async fn without_a_key_nothing_is_made_up_unless_that_is_allowed() {
+async fn without_a_key_the_step_fails_unless_the_template_is_allowed() {
     let (error, retryable, _) = failure(&codegen(CodegenConfig::default(), &[]), topic()).await;
     assert_eq!((error.code.as_str(), retryable), ("no_provider", false));
-    for told in ["LLM_SECRET_ID", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY"] {
-        assert!(error.message.contains(told), "{} lacks {told}", error.message);
+    for expected in ["LLM_SECRET_ID", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY"] {
+        assert!(error.message.contains(expected), "{} lacks {expected}", error.message);
     }
 }
 
 #[tokio::test]
-async fn an_absent_secret_is_like_no_keys() {
+async fn an_absent_secret_means_no_keys() {
     let absent = |_| std::future::ready(Err(Error::NotFound("the secret".into())));
     let (error, ..) = failure(&Codegen::new(CodegenConfig::default(), absent).unwrap(), topic()).await;
     assert_eq!(error.code, "no_provider");
@@ -28,7 +28,7 @@ async fn an_absent_secret_is_like_no_keys() {
 }
 
 #[tokio::test]
-async fn a_template_is_the_same_each_time_and_says_what_it_is() {
+async fn the_template_is_deterministic_and_says_that_no_model_wrote_it() {
     for inputs in [topic(), json!({ "prompt": "first\nsecond", "kind": "code", "name": "main.rs" })] {
         let made = generate(&codegen(with_template(), &[]), inputs.clone()).await;
         assert_eq!(made, generate(&codegen(with_template(), &[]), inputs).await);
@@ -43,7 +43,7 @@ async fn a_template_is_the_same_each_time_and_says_what_it_is() {
 }
 
 #[tokio::test]
-async fn a_template_never_stands_in_for_a_provider_whose_key_is_missing() {
+async fn the_template_never_replaces_a_provider_whose_key_is_missing() {
     let codegen = codegen(with_template(), &[Provider::Gemini]);
     let (error, ..) = failure(&codegen, json!({ "prompt": "p", "provider": "openai" })).await;
     assert_eq!(error.code, "no_provider");

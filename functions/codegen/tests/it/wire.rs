@@ -3,14 +3,14 @@
 use codegen::Provider;
 use serde_json::{Value, json};
 
-use crate::support::{Fake, Reply, anthropic, codegen, config, failure, gemini, generate, openai, topic, with};
+use crate::support::{FakeProvider, Reply, anthropic, codegen, config, failure, gemini, generate, openai, topic, with};
 
 #[tokio::test]
-async fn openai_is_asked_by_responses_and_must_not_store_the_conversation() {
-    let fake = Fake::start(vec![Reply::ok(&openai("a text"))]).await;
+async fn openai_gets_a_responses_request_that_is_not_stored() {
+    let fake = FakeProvider::start(vec![Reply::ok(&openai("a text"))]).await;
     let made = generate(&codegen(config(Some(&fake), None, None), &[Provider::OpenAi]), topic()).await;
     assert_eq!((made.text.as_str(), made.provider, made.model.as_str()), ("a text", "openai", "gpt-6-luna-2026-09-01"));
-    let seen = &fake.seen()[0];
+    let seen = &fake.requests()[0];
     assert_eq!(seen.path, "/v1/responses");
     assert_eq!(seen.headers["authorization"], "Bearer key-openai");
     assert_eq!(seen.body["store"], json!(false));
@@ -20,37 +20,39 @@ async fn openai_is_asked_by_responses_and_must_not_store_the_conversation() {
 }
 
 #[tokio::test]
-async fn anthropic_is_asked_by_messages() {
-    let fake = Fake::start(vec![Reply::ok(&anthropic("a text"))]).await;
+async fn anthropic_gets_a_messages_request() {
+    let fake = FakeProvider::start(vec![Reply::ok(&anthropic("a text"))]).await;
     let made = generate(&codegen(config(None, Some(&fake), None), &[Provider::Anthropic]), topic()).await;
     assert_eq!((made.text.as_str(), made.model.as_str()), ("a text", "claude-sonnet-5-5-20260901"));
-    let seen = &fake.seen()[0];
+    let seen = &fake.requests()[0];
     assert_eq!(seen.path, "/v1/messages");
     assert_eq!(seen.headers["x-api-key"], "key-anthropic");
     assert_eq!(seen.body["max_tokens"], json!(16_384));
 }
 
 #[tokio::test]
-async fn gemini_is_asked_by_generate_content_with_the_key_outside_the_url() {
-    let fake = Fake::start(vec![Reply::ok(&gemini("a text"))]).await;
+async fn gemini_gets_a_generate_content_request_with_the_key_in_a_header() {
+    let fake = FakeProvider::start(vec![Reply::ok(&gemini("a text"))]).await;
     let made = generate(&codegen(config(None, None, Some(&fake)), &[Provider::Gemini]), topic()).await;
     assert_eq!((made.text.as_str(), made.model.as_str()), ("a text", "gemini-3.8-flash-001"));
-    let seen = &fake.seen()[0];
+    let seen = &fake.requests()[0];
     assert_eq!(seen.path, "/v1/models/gemini-3.8-flash:generateContent");
     assert_eq!(seen.headers["x-goog-api-key"], "key-gemini");
 }
 
 #[tokio::test]
-async fn tokens_are_counted_alike_although_providers_count_differently() {
-    let told = |cache_write: u64, reasoning: u64| {
+async fn token_counts_mean_the_same_for_every_provider() {
+    let tokens = |cache_write: u64, reasoning: u64| {
         json!({ "input_tokens": 100, "output_tokens": 30, "cached_input_tokens": if cache_write == 0 { 40 } else { 70 },
                 "cache_write_input_tokens": cache_write, "reasoning_tokens": reasoning })
     };
     let (a, b, c) = (openai("x"), anthropic("x"), gemini("x"));
-    for (provider, body, expected) in
-        [(Provider::OpenAi, a, told(0, 12)), (Provider::Anthropic, b, told(20, 0)), (Provider::Gemini, c, told(0, 12))]
-    {
-        let fake = Fake::start(vec![Reply::ok(&body)]).await;
+    for (provider, body, expected) in [
+        (Provider::OpenAi, a, tokens(0, 12)),
+        (Provider::Anthropic, b, tokens(20, 0)),
+        (Provider::Gemini, c, tokens(0, 12)),
+    ] {
+        let fake = FakeProvider::start(vec![Reply::ok(&body)]).await;
         let made = generate(&codegen(config(Some(&fake), Some(&fake), Some(&fake)), &[provider]), topic()).await;
         assert_eq!(made.metadata["tokens"], expected, "{provider}");
         for (name, count) in expected.as_object().unwrap() {
@@ -60,15 +62,15 @@ async fn tokens_are_counted_alike_although_providers_count_differently() {
 }
 
 #[tokio::test]
-async fn tokens_that_are_not_told_are_not_zero() {
-    let fake = Fake::start(vec![Reply::ok(&with(openai("x"), "/usage", Value::Null))]).await;
+async fn unreported_tokens_are_null_and_not_zero() {
+    let fake = FakeProvider::start(vec![Reply::ok(&with(openai("x"), "/usage", Value::Null))]).await;
     let made = generate(&codegen(config(Some(&fake), None, None), &[Provider::OpenAi]), topic()).await;
     assert_eq!(made.metadata["tokens"]["input_tokens"], Value::Null);
     assert_eq!(made.metadata["tokens"]["cached_input_tokens"], Value::Null);
 }
 
 #[tokio::test]
-async fn an_answer_with_status_200_that_is_no_answer_is_never_taken() {
+async fn an_incomplete_refused_or_blocked_answer_with_status_200_is_unusable() {
     let incomplete = |reason: &str| {
         let body = with(openai("half"), "/status", json!("incomplete"));
         with(body, "/incomplete_details", json!({ "reason": reason }))
@@ -95,7 +97,7 @@ async fn an_answer_with_status_200_that_is_no_answer_is_never_taken() {
         (Provider::Gemini, stopped("RECITATION"), "RECITATION"),
     ];
     for (provider, body, reason) in cases {
-        let fake = Fake::start(vec![Reply::ok(&body)]).await;
+        let fake = FakeProvider::start(vec![Reply::ok(&body)]).await;
         let codegen = codegen(config(Some(&fake), Some(&fake), Some(&fake)), &[provider]);
         let mut inputs = topic();
         inputs["provider"] = json!(provider);
@@ -103,20 +105,20 @@ async fn an_answer_with_status_200_that_is_no_answer_is_never_taken() {
         assert_eq!(error.code, "providers_failed");
         assert_eq!(error.details["attempts"][0]["kind"], json!("unusable"), "{provider}: {body}");
         assert!(error.message.contains(reason), "{provider}: {} lacks {reason}", error.message);
-        assert!(!retryable && fake.calls() == 1, "{provider}: the same would come again");
+        assert!(!retryable && fake.calls() == 1, "{provider}: a retry would not help");
     }
 }
 
 #[tokio::test]
-async fn a_models_name_goes_over_the_wire_as_it_is_given() {
+async fn the_model_name_is_sent_unchanged() {
     for model in ["qwen3-max", "o5-low", "gpt-6-luna-high", "claude-x-minimal", "some-zero"] {
         let all = [Reply::ok(&openai("x")), Reply::ok(&anthropic("x")), Reply::ok(&gemini("x"))];
         for (provider, reply) in Provider::ALL.into_iter().zip(all) {
-            let fake = Fake::start(vec![reply]).await;
+            let fake = FakeProvider::start(vec![reply]).await;
             let codegen = codegen(config(Some(&fake), Some(&fake), Some(&fake)), &[provider]);
             let made = generate(&codegen, json!({ "prompt": "p", "provider": provider, "model": model })).await;
             assert_eq!(made.metadata["model_requested"], json!(model));
-            let seen = &fake.seen()[0];
+            let seen = &fake.requests()[0];
             match provider {
                 Provider::Gemini => assert_eq!(seen.path, format!("/v1/models/{model}:generateContent")),
                 _ => assert_eq!(seen.body["model"], json!(model)),
@@ -127,13 +129,13 @@ async fn a_models_name_goes_over_the_wire_as_it_is_given() {
 }
 
 #[tokio::test]
-async fn a_nul_in_an_answer_makes_it_unusable_and_its_tokens_count() {
+async fn an_answer_with_nul_is_unusable_and_its_tokens_count() {
     for (provider, body) in [
         (Provider::OpenAi, openai("a\u{0}b")),
         (Provider::Anthropic, anthropic("a\u{0}b")),
         (Provider::Gemini, gemini("\u{0}")),
     ] {
-        let fake = Fake::start(vec![Reply::ok(&body)]).await;
+        let fake = FakeProvider::start(vec![Reply::ok(&body)]).await;
         let codegen = codegen(config(Some(&fake), Some(&fake), Some(&fake)), &[provider]);
         let (error, retryable, outcome) = failure(&codegen, json!({ "prompt": "p", "provider": provider })).await;
         assert!(error.message.contains("the answer contains the character NUL") && !retryable, "{}", error.message);
@@ -143,33 +145,33 @@ async fn a_nul_in_an_answer_makes_it_unusable_and_its_tokens_count() {
 }
 
 #[tokio::test]
-async fn an_answer_with_a_tool_call_beside_its_text_is_unusable() {
+async fn an_answer_with_a_tool_call_next_to_its_text_is_unusable() {
     let call = json!({ "type": "function_call", "name": "f", "call_id": "c", "arguments": "{}" });
     let block = json!({ "type": "server_tool_use", "id": "t", "name": "f", "input": {} });
     let part = json!({ "functionCall": { "name": "f", "args": {} } });
-    let beside = |mut body: Value, pointer: &str, value: &Value| {
+    let append = |mut body: Value, pointer: &str, value: &Value| {
         body.pointer_mut(pointer).unwrap().as_array_mut().unwrap().push(value.clone());
         body
     };
     for (provider, body) in [
-        (Provider::OpenAi, beside(openai("a preamble"), "/output", &call)),
-        (Provider::Anthropic, beside(anthropic("a preamble"), "/content", &block)),
-        (Provider::Gemini, beside(gemini("a preamble"), "/candidates/0/content/parts", &part)),
+        (Provider::OpenAi, append(openai("a preamble"), "/output", &call)),
+        (Provider::Anthropic, append(anthropic("a preamble"), "/content", &block)),
+        (Provider::Gemini, append(gemini("a preamble"), "/candidates/0/content/parts", &part)),
     ] {
-        let fake = Fake::start(vec![Reply::ok(&body)]).await;
+        let fake = FakeProvider::start(vec![Reply::ok(&body)]).await;
         let codegen = codegen(config(Some(&fake), Some(&fake), Some(&fake)), &[provider]);
         let (error, _, outcome) = failure(&codegen, json!({ "prompt": "p", "provider": provider })).await;
-        assert!(error.message.contains("the model asked for a tool"), "{}", error.message);
+        assert!(error.message.contains("the model asked for a tool call"), "{}", error.message);
         assert_eq!(outcome.events[0].payload["input_tokens"], json!(100), "{provider}");
     }
 }
 
 #[tokio::test]
-async fn text_that_is_not_utf8_is_unusable_and_a_content_type_is_read_in_any_case() {
+async fn invalid_utf8_is_unusable_and_the_content_type_is_case_insensitive() {
     let mut body = openai("?").to_string().into_bytes();
     let at = body.iter().position(|byte| *byte == b'?').unwrap();
     body[at] = 0xff;
-    let fake = Fake::start(vec![
+    let fake = FakeProvider::start(vec![
         Reply::ok(&json!({})).body(body, 1),
         Reply::ok(&openai("x")).with_header("content-type", "Application/JSON; charset=UTF-8"),
     ]);
@@ -181,9 +183,9 @@ async fn text_that_is_not_utf8_is_unusable_and_a_content_type_is_read_in_any_cas
 }
 
 #[tokio::test]
-async fn the_tokens_of_a_blocked_prompt_are_told() {
+async fn the_tokens_of_a_blocked_prompt_are_reported() {
     let blocked = json!({ "promptFeedback": { "blockReason": "SAFETY" }, "usageMetadata": { "promptTokenCount": 7 } });
-    let fake = Fake::start(vec![Reply::ok(&blocked)]).await;
+    let fake = FakeProvider::start(vec![Reply::ok(&blocked)]).await;
     let codegen = codegen(config(None, None, Some(&fake)), &[Provider::Gemini]);
     let (error, _, outcome) = failure(&codegen, topic()).await;
     assert!(error.message.contains("the prompt was blocked: SAFETY"), "{}", error.message);
@@ -192,7 +194,7 @@ async fn the_tokens_of_a_blocked_prompt_are_told() {
 }
 
 #[tokio::test]
-async fn odd_counters_neither_discard_a_good_answer_nor_count() {
+async fn invalid_token_counts_are_ignored_and_the_answer_is_used() {
     for odd in [json!(null), json!(-1), json!(1.5), json!("9"), json!(5_000_000_000_u64), json!([]), json!(1e300)] {
         for (provider, body, pointer, name) in [
             (Provider::OpenAi, openai("x"), "/usage/input_tokens", "input_tokens"),
@@ -202,7 +204,7 @@ async fn odd_counters_neither_discard_a_good_answer_nor_count() {
             (Provider::Gemini, gemini("x"), "/usageMetadata", "output_tokens"),
             (Provider::Gemini, gemini("x"), "/usageMetadata/promptTokenCount", "input_tokens"),
         ] {
-            let fake = Fake::start(vec![Reply::ok(&with(body, pointer, odd.clone()))]).await;
+            let fake = FakeProvider::start(vec![Reply::ok(&with(body, pointer, odd.clone()))]).await;
             let codegen = codegen(config(Some(&fake), Some(&fake), Some(&fake)), &[provider]);
             let made = generate(&codegen, topic()).await;
             assert_eq!((made.text.as_str(), &made.metadata["tokens"][name]), ("x", &Value::Null), "{provider} {odd}");
@@ -211,19 +213,21 @@ async fn odd_counters_neither_discard_a_good_answer_nor_count() {
 }
 
 #[tokio::test]
-async fn what_an_unusable_answer_cost_is_told() {
+async fn the_tokens_of_an_unusable_answer_are_reported() {
     let half = with(anthropic("half"), "/stop_reason", json!("max_tokens"));
-    let (first, second) = (Fake::start(vec![Reply::ok(&half)]).await, Fake::start(vec![Reply::ok(&gemini("x"))]).await);
+    let (first, second) =
+        (FakeProvider::start(vec![Reply::ok(&half)]).await, FakeProvider::start(vec![Reply::ok(&gemini("x"))]).await);
     let codegen = codegen(config(None, Some(&first), Some(&second)), &[Provider::Anthropic, Provider::Gemini]);
     let made = generate(&codegen, topic()).await;
-    let told: Vec<_> = made.events.iter().map(|event| (&event.payload["provider"], &event.payload["usable"])).collect();
-    assert_eq!(told, [(&json!("anthropic"), &json!(false)), (&json!("gemini"), &json!(true))]);
+    let reported: Vec<_> =
+        made.events.iter().map(|event| (&event.payload["provider"], &event.payload["usable"])).collect();
+    assert_eq!(reported, [(&json!("anthropic"), &json!(false)), (&json!("gemini"), &json!(true))]);
     assert_eq!(made.events[0].payload["output_tokens"], json!(30));
 }
 
 #[tokio::test]
-async fn a_fence_around_a_source_file_is_taken_off() {
-    let fake = Fake::start(vec![Reply::ok(&openai("```ts\nexport {};\n```"))]).await;
+async fn a_fence_around_a_source_file_is_removed() {
+    let fake = FakeProvider::start(vec![Reply::ok(&openai("```ts\nexport {};\n```"))]).await;
     let codegen = codegen(config(Some(&fake), None, None), &[Provider::OpenAi]);
     let made = generate(&codegen, json!({ "prompt": "p", "kind": "code", "name": "a.ts" })).await;
     assert_eq!((made.text.as_str(), made.kind, made.media_type), ("export {};\n", "code", "text/plain; charset=utf-8"));

@@ -1,27 +1,27 @@
-//! The gates of a run: forms for those that wait, the record of the others.
+//! The gates of a run: a form for each pending gate, the decision of the others.
 
 use maud::{Markup, html};
 
-use super::layout::{Base, badge, moment};
+use super::layout::{Base, badge, time};
 use shared::db::console::{Gate, Run};
 
-/// Verb, words and colour of each decision.
+/// Verb, label and colour of each decision.
 const BUTTONS: [(&str, &str, &str); 3] =
     [("approve", "Approve", "good"), ("reject", "Reject", "bad"), ("waive", "Waive", "warn")];
 
-/// The gates. `token` goes into each form.
+/// Renders the gates. Each form contains `token`.
 pub(super) fn gates(base: Base, run: &Run, token: &str) -> Markup {
     let gates = &run.gates;
     html! {
         section data-region="gates" aria-labelledby="gates" {
             @if !gates.is_empty() {
                 h2 #gates { "Gates" }
-                @for gate in gates.iter().filter(|gate| gate.is_pending()) { (waiting(base, gate, token)) }
+                @for gate in gates.iter().filter(|gate| gate.is_pending()) { (pending(base, gate, token)) }
                 ul.plain { @for gate in gates.iter().filter(|gate| !gate.is_pending()) { (decided(base, gate)) } }
                 @if run.gates_total > gates.len() {
                     p.note {
                         (gates.len()) " of " (run.gates_total) " gates are shown. "
-                        a href=(base.to("runs")) { "The inbox" } " leads to each one that waits."
+                        a href=(base.to("runs")) { "The inbox" } " lists every pending gate."
                     }
                 }
             }
@@ -29,14 +29,14 @@ pub(super) fn gates(base: Base, run: &Run, token: &str) -> Markup {
     }
 }
 
-fn waiting(base: Base, gate: &Gate, token: &str) -> Markup {
+fn pending(base: Base, gate: &Gate, token: &str) -> Markup {
     html! {
         article.gate id={ "gate-" (gate.id) } {
-            // Of a gate, pending is what somebody has to act upon.
+            // A pending gate needs action, so it has a warning colour.
             h3 id={ "title-" (gate.id) } { (gate.gate_type) " " span.badge.warn { "pending" } }
             p.note {
-                (barred(gate)) ", asked " (moment(&gate.created_at))
-                @if let Some(at) = &gate.expires_at { ", expires " (moment(at)) }
+                (blocked_by(gate)) ", requested " (time(&gate.created_at))
+                @if let Some(at) = &gate.expires_at { ", expires " (time(at)) }
             }
             @if let Some(reason) = &gate.reason { p.quote { bdi { (reason) } } }
             (evidence(base, gate))
@@ -50,21 +50,21 @@ fn decided(base: Base, gate: &Gate) -> Markup {
         li id={ "gate-" (gate.id) } {
             strong { (gate.gate_type) } " " (badge(gate.status))
             span.note {
-                " " (barred(gate))
+                " " (blocked_by(gate))
                 @if let Some(actor) = &gate.actor { ", by " bdi { (actor) } }
-                @if let Some(at) = &gate.decided_at { ", " (moment(at)) }
+                @if let Some(at) = &gate.decided_at { ", " (time(at)) }
             }
             @if let Some(reason) = &gate.reason { p.quote { bdi { (reason) } } }
-            @if let (Some(actor), Some(said)) = (&gate.actor, &gate.decision_reason) {
-                p.quote { bdi { (actor) } ": " bdi { (said) } }
+            @if let (Some(actor), Some(reason)) = (&gate.actor, &gate.decision_reason) {
+                p.quote { bdi { (actor) } ": " bdi { (reason) } }
             }
             (evidence(base, gate))
         }
     }
 }
 
-/// What cannot go on before the gate has passed.
-fn barred(gate: &Gate) -> Markup {
+/// What the gate blocks.
+fn blocked_by(gate: &Gate) -> Markup {
     html! { @if let Some(step) = &gate.step { "step " bdi { (step) } } @else { "the run itself" } }
 }
 
@@ -73,7 +73,7 @@ fn evidence(base: Base, gate: &Gate) -> Markup {
         @if let Some(uri) = &gate.evidence_uri {
             div.note {
                 "Evidence: "
-                // Whoever made the gate chose the address: only what is one of our artifacts becomes a link.
+                // The creator of the gate chose the address, so link it only if it is one of our artifacts.
                 @if let Some(id) = gate.evidence_id {
                     a href={ (base.to("artifacts/signed")) "?id=" (id) } { (uri) }
                 } @else { (uri) }
@@ -87,7 +87,7 @@ fn form(base: Base, gate: &Gate, token: &str) -> Markup {
     let title = format!("title-{}", gate.id);
     html! {
         form method="post" action=(verb("approve")) aria-labelledby=(title) {
-            // The first button is what the enter key presses: a decision has to be pressed itself.
+            // The enter key presses the first button. Disable that one, so that each decision needs a click.
             button type="submit" disabled hidden {}
             input type="hidden" name="csrf" value=(token);
             div.fields {
@@ -101,7 +101,7 @@ fn form(base: Base, gate: &Gate, token: &str) -> Markup {
                     button.(class) type="submit" formaction=(verb(word)) aria-describedby=(title) { (label) }
                 }
             }
-            p.note { "Waive lets it pass although it was not shown to be right. Name and reason stay in the record." }
+            p.note { "Waive lets the gate pass without approval. Name and reason are recorded." }
         }
     }
 }

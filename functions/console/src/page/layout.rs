@@ -1,15 +1,14 @@
-//! The frame of every page, and the small pieces that several of them show.
+//! The layout of every page, and elements that several pages use.
 
 use std::fmt::Display;
 
 use maud::{DOCTYPE, Markup, html};
 use shared::domain::Timestamp;
 
-use super::words;
+use super::format;
 use crate::assets::{CSS, JS};
 
-/// Where a page stands below `/ui/`: the number of folders between. Links go up by as many and never name what is
-/// above.
+/// The depth of a page below `/ui/`. Links go up that many levels and never name a level above `/ui/`.
 #[derive(Debug, Clone, Copy)]
 pub struct Base(pub usize);
 
@@ -27,16 +26,16 @@ impl Base {
     }
 }
 
-/// What a page tells the frame.
-pub(super) struct Frame<'a> {
+/// What a page sets in the layout.
+pub(super) struct Layout<'a> {
     pub base: Base,
     pub title: &'a str,
-    /// Seconds after which a reader without scripts gets the page again.
+    /// Reload interval for browsers without scripts.
     pub refresh_s: Option<u32>,
 }
 
-pub(super) fn frame(frame: &Frame<'_>, content: &Markup) -> String {
-    let base = frame.base;
+pub(super) fn layout(layout: &Layout<'_>, content: &Markup) -> String {
+    let base = layout.base;
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -44,10 +43,10 @@ pub(super) fn frame(frame: &Frame<'_>, content: &Markup) -> String {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
-                title { (frame.title) " – NOFX" }
+                title { (layout.title) " – NOFX" }
                 link rel="stylesheet" href=(base.to(&CSS.path()));
                 script src=(base.to(&JS.path())) defer {}
-                @if let Some(seconds) = frame.refresh_s {
+                @if let Some(seconds) = layout.refresh_s {
                     noscript { meta http-equiv="refresh" content=(seconds); }
                 }
             }
@@ -61,12 +60,12 @@ pub(super) fn frame(frame: &Frame<'_>, content: &Markup) -> String {
     page.into_string()
 }
 
-/// A state as a coloured word.
+/// A state as a coloured label.
 pub(super) fn badge(status: impl Display + Copy) -> Markup {
-    html! { span class={ "badge " (words::tone(status)) } { (status) } }
+    html! { span class={ "badge " (format::tone(status)) } { (status) } }
 }
 
-/// A moment: the timestamp as it is; the script turns it into words of the reader's language.
-pub(super) fn moment(timestamp: &Timestamp) -> Markup {
-    html! { time datetime=(timestamp) { (words::plain_time(&timestamp.0)) } }
+/// A timestamp. The script replaces it by a relative time in the user's language.
+pub(super) fn time(timestamp: &Timestamp) -> Markup {
+    html! { time datetime=(timestamp) { (format::plain_time(&timestamp.0)) } }
 }

@@ -4,36 +4,36 @@ use maud::{Markup, html};
 use shared::db::console::{Artifact, Event, Gate, Run, STEPS, Step};
 use shared::domain::GateId;
 
+use super::format;
 use super::gates::gates;
-use super::layout::{Base, Frame, badge, frame, moment};
-use super::words;
+use super::layout::{Base, Layout, badge, layout, time};
 
-/// Seconds between two pages for a reader without scripts.
+/// Reload interval for browsers without scripts.
 const REFRESH_S: u32 = 10;
 
-/// A run, and how it is to be shown.
+/// A run, and how to show it.
 #[derive(Debug, Clone, Copy)]
 pub struct RunPage<'a> {
     pub base: Base,
     pub run: &'a Run,
-    /// Goes into the forms.
+    /// The token for the forms.
     pub token: &'a str,
     pub notice: Option<Notice<'a>>,
-    /// The timeline shows events before this one, and stays as it is.
+    /// Show the events before this one. Such a page does not refresh.
     pub before: Option<i64>,
 }
 
-/// What a decision led to.
+/// The result of a decision.
 #[derive(Debug, Clone, Copy)]
 pub enum Notice<'a> {
-    /// The gate was decided. What is said about it is read from its row: the address alone cannot put words on a page.
+    /// The gate was decided. The page shows what the gate's row says, because anyone can write the id into the address.
     Decided(GateId),
     /// The decision changed nothing, for this reason.
     Refused(&'a str),
 }
 
 impl RunPage<'_> {
-    /// Only the page under the run's own address is renewed: the fragment's links are relative to it.
+    /// Only the page at the run's own address refreshes, because the fragment's links are relative to it.
     fn is_live(&self) -> bool {
         self.run.is_open() && self.base.0 == Base::RUN.0 && self.before.is_none()
     }
@@ -42,7 +42,7 @@ impl RunPage<'_> {
 /// `GET /ui/runs/{id}`.
 pub fn run_page(page: &RunPage<'_>) -> String {
     let run = page.run;
-    // A reload would empty a form that somebody is filling in.
+    // A reload would clear a form that somebody is filling in.
     let is_deciding = run.gates.iter().any(Gate::is_pending);
     let refresh_s = (page.is_live() && !is_deciding).then_some(REFRESH_S);
     let content = html! {
@@ -53,10 +53,10 @@ pub fn run_page(page: &RunPage<'_>) -> String {
         (run_live(page))
     };
     let title = format!("{}: {}", run.status, run.goal);
-    frame(&Frame { base: page.base, title: &title, refresh_s }, &content)
+    layout(&Layout { base: page.base, title: &title, refresh_s }, &content)
 }
 
-/// `GET /ui/runs/{id}/fragment`: what changes while a run is open, in regions that the script replaces one by one.
+/// `GET /ui/runs/{id}/fragment`: the part that changes while a run is open. The script replaces its regions one by one.
 pub fn run_live(page: &RunPage<'_>) -> Markup {
     let (base, run) = (page.base, page.run);
     let fragment = page.is_live().then(|| {
@@ -85,7 +85,7 @@ fn notice_of(page: &RunPage<'_>, notice: Notice<'_>) -> Markup {
         },
         Notice::Decided(id) => html! {
             @if let Some(gate) = run.gates.iter().find(|gate| gate.id == id && gate.actor.is_some()) {
-                div.notice.(words::tone(gate.status)) role="status" {
+                div.notice.(format::tone(gate.status)) role="status" {
                     p { "The gate " bdi { (gate.gate_type) } " is " strong { (gate.status) }
                         @if let Some(actor) = &gate.actor { " by " bdi { (actor) } } "." }
                 }
@@ -99,11 +99,11 @@ fn summary(run: &Run) -> Markup {
         section data-region="summary" {
             p.facts {
                 (badge(run.status))
-                span { "created " (moment(&run.created_at)) }
-                @if let Some(at) = &run.started_at { span { "started " (moment(at)) } }
-                @if let Some(at) = &run.finished_at { span { "ended " (moment(at)) } }
-                @if let Some(ms) = run.duration_ms { span { "took " (words::duration(ms)) } }
-                @if let (true, Some(at)) = (run.is_open(), &run.deadline_at) { span { "times out " (moment(at)) } }
+                span { "created " (time(&run.created_at)) }
+                @if let Some(at) = &run.started_at { span { "started " (time(at)) } }
+                @if let Some(at) = &run.finished_at { span { "ended " (time(at)) } }
+                @if let Some(ms) = run.duration_ms { span { "took " (format::duration(ms)) } }
+                @if let (true, Some(at)) = (run.is_open(), &run.deadline_at) { span { "times out " (time(at)) } }
                 @if run.generation > 1 { span { "generation " (run.generation) } }
             }
             @if let Some(failure) = &run.failure { p.error { bdi { (failure) } } }
@@ -119,30 +119,30 @@ fn steps(base: Base, run: &Run) -> Markup {
             table role="table" aria-labelledby="steps" {
                 thead role="rowgroup" {
                     tr role="row" {
-                        @for head in ["Status", "Step", "Depends on", "Attempts", "Duration"] {
-                            th role="columnheader" scope="col" { (head) }
+                        @for heading in ["Status", "Step", "Depends on", "Attempts", "Duration"] {
+                            th role="columnheader" scope="col" { (heading) }
                         }
                     }
                 }
                 tbody role="rowgroup" { @for step in &run.steps { (row(base, run, step)) } }
             }
-            (pages_of_steps(base, run))
+            (step_pages(base, run))
         }
     }
 }
 
-fn pages_of_steps(base: Base, run: &Run) -> Markup {
+fn step_pages(base: Base, run: &Run) -> Markup {
     let first = run.focus.steps_from;
     let next = run.steps.last().map(|step| step.ordinal + 1);
     let next = next.filter(|&next| usize::try_from(next).is_ok_and(|next| next < run.steps_total));
     html! {
         @if first > 0 || next.is_some() {
             p.note { (run.steps.len()) " of " (run.steps_total) " steps are shown." }
-            nav.pages aria-label="Pages of the steps" {
+            nav.pages aria-label="Pages of steps" {
                 @if first > 0 {
-                    a href=(steps_page(base, run, (first - STEPS).max(0))) rel="prev" { "Steps before" }
+                    a href=(steps_page(base, run, (first - STEPS).max(0))) rel="prev" { "Previous steps" }
                 }
-                @if let Some(next) = next { a href=(steps_page(base, run, next)) rel="next" { "More steps" } }
+                @if let Some(next) = next { a href=(steps_page(base, run, next)) rel="next" { "Next steps" } }
             }
         }
     }
@@ -152,8 +152,8 @@ fn steps_page(base: Base, run: &Run, from: i64) -> String {
     format!("{}?steps={from}#steps", base.to(&format!("runs/{}", run.id)))
 }
 
-/// A step may stand on another page of the steps.
-fn address(base: Base, run: &Run, ordinal: i64) -> String {
+/// The link to a step, which may be on another page.
+fn step_link(base: Base, run: &Run, ordinal: i64) -> String {
     if run.steps.iter().any(|step| step.ordinal == ordinal) {
         return format!("#step-{ordinal}");
     }
@@ -168,14 +168,14 @@ fn row(base: Base, run: &Run, step: &Step) -> Markup {
                 div {
                     strong { bdi { (step.name) } } " " code { (step.tool) }
                     @if let Some(error) = &step.error { p.error { bdi { (error) } } }
-                    @if let Some(at) = &step.ready_at { p.note { "tried again " (moment(at)) } }
+                    @if let Some(at) = &step.ready_at { p.note { "next try " (time(at)) } }
                 }
             }
             td role="cell" data-label="Depends on" {
                 span {
                     @for (index, parent) in step.depends_on.iter().enumerate() {
                         @if index > 0 { ", " }
-                        a href=(address(base, run, parent.ordinal)) { bdi { (parent.name) } }
+                        a href=(step_link(base, run, parent.ordinal)) { bdi { (parent.name) } }
                     }
                     @match step.parents_total.saturating_sub(step.depends_on.len()) {
                         0 if step.depends_on.is_empty() => { "nothing" }
@@ -192,7 +192,7 @@ fn row(base: Base, run: &Run, step: &Step) -> Markup {
                 }
             }
             td.short role="cell" data-label="Duration" {
-                @if let Some(ms) = step.duration_ms { (words::duration(ms)) } @else { "–" }
+                @if let Some(ms) = step.duration_ms { (format::duration(ms)) } @else { "–" }
             }
         }
     }
@@ -216,7 +216,7 @@ fn artifact_item(base: Base, artifact: &Artifact) -> Markup {
         li {
             a href={ (base.to("artifacts/signed")) "?id=" (artifact.id) } { bdi { (artifact.name) } }
             span.note {
-                " " (artifact.kind) ", " (artifact.media_type) ", " (words::size(artifact.size_bytes))
+                " " (artifact.kind) ", " (artifact.media_type) ", " (format::size(artifact.size_bytes))
                 @if let Some(step) = &artifact.step { ", of step " bdi { (step) } }
             }
             div.note { "sha256 " code { (artifact.hash) } }
@@ -253,7 +253,7 @@ fn event_item(event: &Event) -> Markup {
                 @if let Some(subject) = &event.subject { " " code { (subject) } }
                 @if let Some(attempt) = &event.attempt { span.note { ", attempt " (attempt) } }
                 @if let Some(actor) = &event.actor { span.note { ", by " bdi { (actor) } } }
-                span.note { ", " (moment(&event.timestamp)) }
+                span.note { ", " (time(&event.timestamp)) }
                 @if let Some(reason) = &event.reason { p.quote { bdi { (reason) } } }
                 @if let Some(error) = &event.error { p.error { bdi { (error) } } }
             }

@@ -1,9 +1,9 @@
-//! The list of runs, below the inbox of gates.
+//! The inbox of pending gates and the list of runs.
 
 use maud::{Markup, html};
 
-use super::layout::{Base, Frame, badge, frame, moment};
-use super::words;
+use super::format;
+use super::layout::{Base, Layout, badge, layout, time};
 use shared::db::console::{Gate, RunList, RunRow};
 
 /// `GET /ui/runs`.
@@ -28,19 +28,19 @@ pub fn run_list(base: Base, list: &RunList) -> String {
             }
         }
     };
-    frame(&Frame { base, title: "Runs", refresh_s: None }, &content)
+    layout(&Layout { base, title: "Runs", refresh_s: None }, &content)
 }
 
 fn inbox(base: Base, list: &RunList) -> Markup {
     html! {
         section.inbox aria-labelledby="inbox" {
             h2 #inbox { "Waiting for a decision" }
-            ul.plain { @for gate in &list.inbox { (waiting(base, gate)) } }
+            ul.plain { @for gate in &list.inbox { (inbox_item(base, gate)) } }
             @if list.inbox_is_continuation || list.inbox_next.is_some() {
-                nav.pages aria-label="Pages of what waits" {
-                    @if list.inbox_is_continuation { a href=(base.to("runs")) { "Those that wait longest" } }
+                nav.pages aria-label="Pages of the inbox" {
+                    @if list.inbox_is_continuation { a href=(base.to("runs")) { "Oldest gates" } }
                     @if let Some(next) = list.inbox_next {
-                        a href={ (base.to("runs")) "?inbox=" (next) } rel="next" { "More that wait" }
+                        a href={ (base.to("runs")) "?inbox=" (next) } rel="next" { "Newer gates" }
                     }
                 }
             }
@@ -48,15 +48,15 @@ fn inbox(base: Base, list: &RunList) -> Markup {
     }
 }
 
-fn waiting(base: Base, gate: &Gate) -> Markup {
+fn inbox_item(base: Base, gate: &Gate) -> Markup {
     html! {
         li {
             a href={ (base.to("runs/")) (gate.run_id) "?gate=" (gate.id) "#gate-" (gate.id) } { (gate.gate_type) }
             " of " bdi { (gate.goal) }
             @if let Some(step) = &gate.step { ", step " bdi { (step) } }
             span.note {
-                ", since " (moment(&gate.created_at))
-                @if let Some(at) = &gate.expires_at { ", expires " (moment(at)) }
+                ", since " (time(&gate.created_at))
+                @if let Some(at) = &gate.expires_at { ", expires " (time(at)) }
             }
             @if let Some(reason) = &gate.reason { p.quote { bdi { (reason) } } }
         }
@@ -64,13 +64,13 @@ fn waiting(base: Base, gate: &Gate) -> Markup {
 }
 
 fn table(base: Base, runs: &[RunRow]) -> Markup {
-    // The roles keep it a table for screen readers where narrow screens show cards.
+    // Narrow screens show rows as cards. With the roles, screen readers still see a table.
     html! {
         table role="table" {
             thead role="rowgroup" {
                 tr role="row" {
-                    @for head in ["Status", "Goal", "Created", "Duration"] {
-                        th role="columnheader" scope="col" { (head) }
+                    @for heading in ["Status", "Goal", "Created", "Duration"] {
+                        th role="columnheader" scope="col" { (heading) }
                     }
                 }
             }
@@ -81,9 +81,9 @@ fn table(base: Base, runs: &[RunRow]) -> Markup {
                         td.wide role="cell" data-label="Goal" {
                             a href={ (base.to("runs/")) (run.id) } { bdi { (run.goal) } }
                         }
-                        td.short role="cell" data-label="Created" { (moment(&run.created_at)) }
+                        td.short role="cell" data-label="Created" { (time(&run.created_at)) }
                         td.short role="cell" data-label="Duration" {
-                            @if let Some(ms) = run.duration_ms { (words::duration(ms)) } @else { "not started" }
+                            @if let Some(ms) = run.duration_ms { (format::duration(ms)) } @else { "not started" }
                         }
                     }
                 }

@@ -1,4 +1,4 @@
-//! Words of others stay words.
+//! Text from plans and users is escaped.
 
 use console::page::{Base, Message, Notice, RunPage, message, run_list, run_page};
 use shared::db::console::RunList;
@@ -7,18 +7,18 @@ use crate::support::{gate, run, run_id, run_row};
 
 const HOSTILE: [&str; 3] = ["<script>alert(1)</script>", "\"><img src=x onerror=alert(1)>", "</title><svg onload='x'>"];
 
-/// Every `<` of the page begins markup of ours: nothing of `text` came through.
+/// Asserts that the page contains `text` only in escaped form.
 fn assert_inert(page: &str, text: &str) {
-    assert!(!page.contains(text), "came through: {text}");
+    assert!(!page.contains(text), "not escaped: {text}");
     let tags = ["<script>", "<img", "<svg"];
-    assert!(!tags.iter().any(|tag| page.contains(tag)), "a tag came through: {text}");
+    assert!(!tags.iter().any(|tag| page.contains(tag)), "a tag is not escaped: {text}");
     assert_eq!(page.matches("<script").count(), 1, "only our own script");
     let escaped = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;");
-    assert!(page.contains(&escaped), "is not shown at all: {text}");
+    assert!(page.contains(&escaped), "not shown: {text}");
 }
 
 #[test]
-fn hostile_words_in_a_run_are_only_words() {
+fn hostile_text_in_a_run_is_escaped() {
     for text in HOSTILE {
         for status in ["running", "failed"] {
             let run = run(text, status);
@@ -31,7 +31,7 @@ fn hostile_words_in_a_run_are_only_words() {
 }
 
 #[test]
-fn hostile_words_in_the_list_and_in_messages_are_only_words() {
+fn hostile_text_in_lists_and_messages_is_escaped() {
     for text in HOSTILE {
         let list = RunList {
             inbox: vec![gate(text)],
@@ -47,7 +47,7 @@ fn hostile_words_in_the_list_and_in_messages_are_only_words() {
 }
 
 #[test]
-fn an_address_that_somebody_gave_as_evidence_is_no_link() {
+fn an_evidence_address_that_is_not_an_artifact_is_not_a_link() {
     let run = run("javascript:alert(1)", "blocked");
     let page = RunPage { base: Base::RUN, run: &run, token: "t", notice: None, before: None };
     let page = run_page(&page);

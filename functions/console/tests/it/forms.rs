@@ -1,4 +1,4 @@
-//! Decisions are taken from our own pages only.
+//! Only forms of our own pages may decide gates.
 
 use axum::body::Body;
 use axum::http::{Request, header};
@@ -7,7 +7,7 @@ use console::page::{Base, RunPage, run_page};
 use crate::support::{Answer, run, run_id, send};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
-const OURS: (&str, &str) = ("sec-fetch-site", "same-origin");
+const SAME_ORIGIN: (&str, &str) = ("sec-fetch-site", "same-origin");
 
 async fn decide(verb: &str, headers: &[(&str, &str)], form: &str) -> Answer {
     let mut request = Request::post(format!("/ui/gates/{}/{verb}", run_id()))
@@ -24,25 +24,25 @@ fn form(token: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_form_of_our_own_reaches_the_database() {
+async fn a_form_of_our_own_page_reaches_the_database() {
     let cookie = format!("nofx-csrf={TOKEN}");
     for verb in ["approve", "reject", "waive"] {
-        assert_eq!(decide(verb, &[OURS, ("cookie", &cookie)], &form(TOKEN)).await.status, 503);
+        assert_eq!(decide(verb, &[SAME_ORIGIN, ("cookie", &cookie)], &form(TOKEN)).await.status, 503);
         let older_browser = [("origin", "http://nofx.test"), ("cookie", &cookie)];
         assert_eq!(decide(verb, &older_browser, &form(TOKEN)).await.status, 503);
     }
 }
 
 #[tokio::test]
-async fn a_form_without_the_right_token_is_refused() {
+async fn a_form_without_the_right_token_is_rejected() {
     let cookie = format!("nofx-csrf={TOKEN}");
     let other = "f".repeat(32);
     let cases = [
-        (vec![OURS], form(TOKEN)),
-        (vec![OURS, ("cookie", cookie.as_str())], form("")),
-        (vec![OURS, ("cookie", cookie.as_str())], form(&other)),
-        (vec![OURS, ("cookie", cookie.as_str())], "actor=ada&reason=fine".into()),
-        (vec![OURS, ("cookie", "nofx-csrf=")], form("")),
+        (vec![SAME_ORIGIN], form(TOKEN)),
+        (vec![SAME_ORIGIN, ("cookie", cookie.as_str())], form("")),
+        (vec![SAME_ORIGIN, ("cookie", cookie.as_str())], form(&other)),
+        (vec![SAME_ORIGIN, ("cookie", cookie.as_str())], "actor=ada&reason=fine".into()),
+        (vec![SAME_ORIGIN, ("cookie", "nofx-csrf=")], form("")),
     ];
     for (headers, form) in cases {
         let answer = decide("approve", &headers, &form).await;
@@ -52,7 +52,7 @@ async fn a_form_without_the_right_token_is_refused() {
 }
 
 #[tokio::test]
-async fn a_form_of_another_site_is_refused_even_with_the_token() {
+async fn a_form_of_another_site_is_rejected_even_with_the_token() {
     let cookie = format!("nofx-csrf={TOKEN}");
     let origins: &[&[(&str, &str)]] = &[
         &[],
@@ -70,28 +70,28 @@ async fn a_form_of_another_site_is_refused_even_with_the_token() {
 }
 
 #[tokio::test]
-async fn what_is_no_decision_is_refused_with_a_page() {
+async fn an_invalid_decision_is_rejected_with_a_page() {
     let cookie = format!("nofx-csrf={TOKEN}");
-    let ours = [OURS, ("cookie", cookie.as_str())];
-    assert_eq!(decide("destroy", &ours, &form(TOKEN)).await.status, 404);
+    let own = [SAME_ORIGIN, ("cookie", cookie.as_str())];
+    assert_eq!(decide("destroy", &own, &form(TOKEN)).await.status, 404);
     let too_large = format!("actor=ada&csrf={TOKEN}&reason={}", "x".repeat(100_000));
     let unknown = format!("{}&acter=ada", form(TOKEN));
     let twice = format!("{}&actor=bob", form(TOKEN));
     let cases = [("actor=%FF", 400), (&twice, 400), (&unknown, 400), (&too_large, 413)];
     for (body, status) in cases {
-        let answer = decide("approve", &ours, body).await;
+        let answer = decide("approve", &own, body).await;
         assert_eq!(answer.status, status, "{body:.80}");
         assert!(answer.body.contains("<h1>"));
     }
 }
 
 #[tokio::test]
-async fn a_form_of_another_type_is_refused_with_a_page() {
+async fn a_form_of_another_media_type_is_rejected_with_a_page() {
     let cookie = format!("nofx-csrf={TOKEN}");
     for kind in ["text/plain", "application/json", "multipart/form-data; boundary=x"] {
         let request = Request::post(format!("/ui/gates/{}/approve", run_id()))
             .header(header::CONTENT_TYPE, kind)
-            .header(OURS.0, OURS.1)
+            .header(SAME_ORIGIN.0, SAME_ORIGIN.1)
             .header(header::COOKIE, &cookie);
         let answer = send(request.body(Body::from(form(TOKEN))).unwrap()).await;
         assert_eq!(answer.status, 415, "{kind}");
@@ -100,7 +100,7 @@ async fn a_form_of_another_type_is_refused_with_a_page() {
 }
 
 #[test]
-fn the_enter_key_decides_nothing() {
+fn the_enter_key_submits_no_decision() {
     let run = run("x", "blocked");
     let page = run_page(&RunPage { base: Base::RUN, run: &run, token: TOKEN, notice: None, before: None });
     let first = page[page.find("<form").unwrap()..].split("<button").nth(1).unwrap();

@@ -1,4 +1,4 @@
-//! Links hold below any prefix.
+//! Links work below any prefix.
 
 use console::page::{Base, Message, Notice, RunPage, message, run_list, run_page};
 use shared::db::console::RunList;
@@ -12,7 +12,7 @@ fn addresses(page: &str) -> Vec<&str> {
     [" href=\"", " src=\"", " action=\"", " formaction=\"", " data-fragment=\""].into_iter().flat_map(after).collect()
 }
 
-/// The path that a browser at `page` asks for `address`.
+/// The path that a browser on `page` requests for `address`.
 fn resolve(page: &str, address: &str) -> String {
     let mut folders: Vec<&str> = page.split('/').collect();
     folders.pop();
@@ -27,7 +27,7 @@ fn resolve(page: &str, address: &str) -> String {
 }
 
 #[test]
-fn every_address_of_every_page_leads_below_ui_whatever_stands_before_it() {
+fn every_link_of_every_page_works_below_any_prefix() {
     let run = run("x", "running");
     let list =
         RunList { inbox: vec![gate("x")], runs: vec![run_row("x")], older: Some(run_id()), ..RunList::default() };

@@ -1,4 +1,4 @@
-//! The pages without a database: rendering of sample data, and the router as far as it answers by itself.
+//! The pages without a database: rendering of sample data, and the router as far as it needs no database.
 
 mod escaping;
 mod forms;

@@ -1,4 +1,4 @@
-//! What the router answers: headers, errors, assets, and when a page renews itself.
+//! The router's responses: headers, errors, assets, and when a page refreshes.
 
 use axum::body::Body;
 use axum::http::{Request, header};
@@ -13,7 +13,7 @@ fn asset(page: &str, name: &str) -> String {
 }
 
 #[tokio::test]
-async fn every_answer_forbids_what_it_did_not_bring_along() {
+async fn every_response_has_security_headers() {
     let id = run_id();
     let gets = [
         "/ui".to_owned(),
@@ -37,7 +37,7 @@ async fn every_answer_forbids_what_it_did_not_bring_along() {
 }
 
 #[tokio::test]
-async fn errors_are_pages_that_say_what_happened() {
+async fn errors_are_pages() {
     let id = run_id();
     let cases = [
         ("/ui/runs".to_owned(), 503, "unavailable"),
@@ -67,7 +67,7 @@ async fn errors_are_pages_that_say_what_happened() {
 }
 
 #[tokio::test]
-async fn assets_stay_cached_only_under_their_own_version() {
+async fn assets_are_cached_only_under_their_own_version() {
     let page = get("/ui/nothing").await.body;
     for (name, media_type) in [("app.css", "text/css; charset=utf-8"), ("app.js", "text/javascript; charset=utf-8")] {
         let path = asset(&page, name);
@@ -81,7 +81,7 @@ async fn assets_stay_cached_only_under_their_own_version() {
 }
 
 #[test]
-fn nothing_on_a_page_is_inline() {
+fn a_page_has_no_inline_code() {
     let run = run("x", "running");
     let page = run_page(&RunPage { base: Base::RUN, run: &run, token: "t", notice: None, before: None });
     assert!(!page.contains(" style=") && !page.contains("<style"));
@@ -90,15 +90,15 @@ fn nothing_on_a_page_is_inline() {
 }
 
 #[test]
-fn only_an_open_run_under_its_own_address_renews_itself() {
+fn only_an_open_run_at_its_own_address_refreshes() {
     let fragment = |status: &str, base, before| {
         let run = run("x", status);
         run_page(&RunPage { base, run: &run, token: "t", notice: None, before }).contains("data-fragment=")
     };
     for open in ["queued", "running", "blocked", "paused"] {
         assert!(fragment(open, Base::RUN, None), "{open}");
-        assert!(!fragment(open, Base::RUN, Some(5)), "older events stay");
-        assert!(!fragment(open, Base::GATE, None), "links of the fragment would lead elsewhere");
+        assert!(!fragment(open, Base::RUN, Some(5)), "a page of older events does not refresh");
+        assert!(!fragment(open, Base::GATE, None), "links of the fragment would be wrong");
     }
     for ended in ["succeeded", "failed", "cancelled"] {
         assert!(!fragment(ended, Base::RUN, None), "{ended}");
@@ -106,7 +106,7 @@ fn only_an_open_run_under_its_own_address_renews_itself() {
 }
 
 #[test]
-fn without_a_script_an_open_run_reloads_unless_somebody_is_deciding() {
+fn without_a_script_an_open_run_reloads_unless_a_gate_is_pending() {
     let refreshes = |status: &str, is_deciding: bool| {
         let mut run = run("x", status);
         run.gates.retain(|gate| is_deciding || !gate.is_pending());
@@ -114,19 +114,19 @@ fn without_a_script_an_open_run_reloads_unless_somebody_is_deciding() {
         run_page(&page).contains("<noscript><meta http-equiv=\"refresh\"")
     };
     assert!(refreshes("running", false));
-    assert!(!refreshes("blocked", true), "it would empty the form");
+    assert!(!refreshes("blocked", true), "a reload would clear the form");
     assert!(!refreshes("succeeded", false));
 }
 
 #[test]
-fn a_large_run_shows_a_page_of_its_steps_and_leads_to_the_others() {
+fn a_large_run_shows_one_page_of_steps_with_links_to_the_others() {
     let run = run("x", "running");
     let page = run_page(&RunPage { base: Base::RUN, run: &run, token: "t", notice: None, before: None });
     let here = format!("../runs/{}", run_id());
     for words in ["1 of 300 steps", "2 of 99 gates", "and 2 more", &format!("{here}?steps=0#steps")] {
         assert!(page.contains(words), "{words}");
     }
-    // A parent on another page, and the fragment that keeps this one.
+    // A link to a parent on another page, and the fragment of this page.
     assert!(page.contains(&format!("{here}?steps=3#step-3")));
     assert!(page.contains(&format!("{here}/fragment?steps=100&amp;gate=")));
 }

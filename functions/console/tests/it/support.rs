@@ -1,4 +1,4 @@
-//! A router whose database is away, and sample data.
+//! A router whose database is down, and sample data.
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use axum::Router;
@@ -16,7 +16,7 @@ use uuid::Uuid;
 pub const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
                        form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-/// The function's router as `main` serves it. Nothing listens where its database should be.
+/// The function's router as `main` serves it. Nothing listens at its database address.
 pub fn router() -> Router {
     let url = "postgresql://nobody@127.0.0.1:1/nothing?sslmode=disable".into();
     let config = Config::new(DatabaseConfig { url, ca_file: None, pool_size: 1 });
@@ -54,7 +54,7 @@ fn at() -> Timestamp {
     Timestamp("2026-11-23T10:00:00.123456+00:00".into())
 }
 
-/// A state by its word.
+/// Parses a state.
 fn state<T: DeserializeOwned>(word: &str) -> T {
     let word: StrDeserializer<'_, Error> = word.into_deserializer();
     T::deserialize(word).expect("a state")
@@ -65,7 +65,7 @@ pub fn run_row(text: &str) -> RunRow {
     RunRow { id: run_id(), status: RunStatus::Running, goal: text.into(), created_at, duration_ms: None }
 }
 
-/// A pending gate with `text` wherever somebody's words are shown.
+/// A pending gate with `text` in every text field.
 pub fn gate(text: &str) -> Gate {
     Gate {
         id: GateId(Uuid::from_u128(2)),
@@ -97,7 +97,7 @@ pub fn decided(text: &str, status: &str) -> Gate {
     }
 }
 
-/// A run with `text` wherever somebody's words are shown.
+/// A run with `text` in every text field.
 pub fn run(text: &str, status: &str) -> Run {
     let parents = (0..10).map(|ordinal| Parent { ordinal, name: text.into() }).collect();
     Run {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use similar::{Algorithm, DiffTag, capture_diff_slices_deadline};
 
-use super::CannotJudge;
+use super::CoverageError;
 use super::lines::{Lines, classify};
 use super::sources::SourceRules;
 use super::unified::{self, FileDiff};
@@ -14,7 +14,7 @@ use super::unified::{self, FileDiff};
 /// The files of a folder by path: relative, with slashes.
 pub type Tree = BTreeMap<String, Content>;
 
-/// What a comparison needs of a file.
+/// The content of a file, for a comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
     /// A file with the name of a source.
@@ -23,7 +23,7 @@ pub enum Content {
     Other([u8; 32]),
 }
 
-/// What the workspace is compared with.
+/// What to compare the workspace with.
 #[derive(Debug, Clone, Copy)]
 pub enum Base<'a> {
     /// Nothing: every line is new.
@@ -40,24 +40,24 @@ pub struct Ignored {
     pub why: &'static str,
 }
 
-/// A source with its changed lines, read before any command ran.
+/// A source with its changed lines, read before any command runs.
 #[derive(Debug, Clone)]
 pub struct ChangedSource {
     pub path: String,
     /// Line numbers from 1, ascending.
     pub changed: Vec<u32>,
     pub lines: Lines,
-    /// It contains a NUL near its start. It is ignored unless a report measures it.
+    /// The file has a NUL near its start. It is ignored unless a report measures it.
     pub binary: bool,
 }
 
-/// Everything that judging needs to know about the workspace.
+/// The changes that [`judge`](super::judge) judges.
 #[derive(Debug, Clone)]
 pub struct ChangeSet {
     /// Sources with at least one changed line.
     pub sources: Vec<ChangedSource>,
     pub ignored: Vec<Ignored>,
-    /// All files of the workspace, and whether each is a source. Paths of a report are looked up here.
+    /// All files of the workspace, and whether each is a source. The judge looks up a report's paths here.
     pub files: BTreeMap<String, bool>,
     /// No file differs from the base.
     pub is_empty: bool,
@@ -70,7 +70,7 @@ enum Changed {
 
 impl ChangeSet {
     /// Compares the workspace with its base. Fails only if a diff cannot be read or does not match the workspace.
-    pub fn between(base: Base<'_>, head: &Tree, rules: &SourceRules) -> Result<Self, CannotJudge> {
+    pub fn between(base: Base<'_>, head: &Tree, rules: &SourceRules) -> Result<Self, CoverageError> {
         let projects = |tree: &Tree| tree.keys().filter_map(|path| project_folder(path)).collect::<BTreeSet<String>>();
         let head_projects = projects(head);
         let exclusion = |path: &str| rules.exclusion(path, &head_projects);
@@ -113,13 +113,13 @@ fn project_folder(path: &str) -> Option<String> {
 }
 
 fn source(path: String, text: &[u8], changed: Changed) -> Option<ChangedSource> {
-    const LOOKED_AT: usize = 8000;
+    const SNIFFED_BYTES: usize = 8000;
     let lines = classify(text);
     let changed = match changed {
         Changed::All => (1_u32..).take(lines.kinds.len()).collect(),
         Changed::Lines(lines) => lines,
     };
-    let binary = text.iter().take(LOOKED_AT).any(|byte| *byte == 0);
+    let binary = text.iter().take(SNIFFED_BYTES).any(|byte| *byte == 0);
     (!changed.is_empty()).then_some(ChangedSource { path, changed, lines, binary })
 }
 
@@ -129,8 +129,8 @@ fn tree_changes(
     was_source: impl Fn(&str) -> bool,
     is_source: impl Fn(&str) -> bool,
 ) -> BTreeMap<String, Changed> {
-    // A source that moved without an edit has no changed lines. A test that becomes a source is new code. Each file
-    // that is gone accounts for one new file with the same contents. Further ones are copies, and count as new.
+    // A source that moved without an edit has no changed lines. A test that becomes a source is new code. Each deleted
+    // file matches one new file with the same content. Further ones are copies and count as new.
     let mut moved: BTreeMap<&Vec<u8>, usize> = BTreeMap::new();
     for (path, content) in base {
         if let Content::Text(text) = content
@@ -143,7 +143,7 @@ fn tree_changes(
     let mut found = BTreeMap::new();
     for (path, content) in head {
         let changed = match (base.get(path), content) {
-            // A file with the same bytes may be a source now, because the reason to exclude it is gone.
+            // An unchanged file may have become a source, because the reason to exclude it is gone.
             (Some(old), new) if old == new && (was_source(path) || !is_source(path)) => continue,
             (Some(Content::Text(old)), Content::Text(new)) if was_source(path) => {
                 Changed::Lines(changed_lines(old, new))
@@ -162,14 +162,14 @@ fn tree_changes(
     found
 }
 
-/// The lines of `new` that have no counterpart in `old`. A line includes its line break, so CRLF instead of LF is a
-/// change.
+/// The lines of `new` that are not in `old`. A line includes its line break, so CRLF instead of LF is a change.
 fn changed_lines(old: &[u8], new: &[u8]) -> Vec<u32> {
-    // After this time the search for the smallest difference stops, and more lines than necessary may count as changed.
-    const PATIENCE: Duration = Duration::from_secs(2);
+    // After this time the diff is no longer minimal: more lines than necessary may count as changed.
+    const DIFF_TIMEOUT: Duration = Duration::from_secs(2);
     let split = |text| <[u8]>::split_inclusive(text, |byte| *byte == b'\n').collect::<Vec<_>>();
     let (old, new) = (split(old), split(new));
-    let operations = capture_diff_slices_deadline(Algorithm::Myers, &old, &new, Instant::now().checked_add(PATIENCE));
+    let operations =
+        capture_diff_slices_deadline(Algorithm::Myers, &old, &new, Instant::now().checked_add(DIFF_TIMEOUT));
     let added = operations.iter().filter(|operation| matches!(operation.tag(), DiffTag::Insert | DiffTag::Replace));
     added.flat_map(similar::DiffOp::new_range).filter_map(|index| u32::try_from(index + 1).ok()).collect()
 }
@@ -178,32 +178,33 @@ fn diff_changes(
     diff: &[FileDiff],
     head: &Tree,
     is_source: impl Fn(&str) -> bool,
-) -> Result<BTreeMap<String, Changed>, CannotJudge> {
+) -> Result<BTreeMap<String, Changed>, CoverageError> {
     let mut found = BTreeMap::new();
     for file in diff {
         let Some(path) = &file.new else { continue };
         let content = head.get(path).ok_or_else(|| mismatch(path, "the workspace has no such file"))?;
         let from_source = file.old.as_deref().is_some_and(&is_source);
-        let wholly_new = file.copied || file.binary || !from_source;
+        let is_new_file = file.copied || file.binary || !from_source;
         let lines = match content {
             Content::Text(text) => hunk_lines(path, file, text)?,
             Content::Other(_) => Vec::new(),
         };
-        let changed = if wholly_new { Changed::All } else { Changed::Lines(lines) };
+        let changed = if is_new_file { Changed::All } else { Changed::Lines(lines) };
         if found.insert(path.clone(), changed).is_some() {
-            return Err(mismatch(path, "the diff names it twice"));
+            return Err(mismatch(path, "the diff lists the file twice"));
         }
     }
     Ok(found)
 }
 
-/// The added lines. Each is compared with the workspace, because a diff of another state would name the wrong lines.
-fn hunk_lines(path: &str, file: &FileDiff, text: &[u8]) -> Result<Vec<u32>, CannotJudge> {
+/// The added lines. Each line of a hunk must match the workspace, because a diff of another version would name the wrong
+/// lines.
+fn hunk_lines(path: &str, file: &FileDiff, text: &[u8]) -> Result<Vec<u32>, CoverageError> {
     let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
     let mut changed = Vec::new();
-    let mut after = 0;
+    let mut previous = 0;
     for hunk in &file.hunks {
-        if !hunk.lines.is_empty() && hunk.new_start <= after {
+        if !hunk.lines.is_empty() && hunk.new_start <= previous {
             return Err(mismatch(path, "its hunks are out of order"));
         }
         for (number, (expected, added)) in (hunk.new_start..).zip(&hunk.lines) {
@@ -215,17 +216,17 @@ fn hunk_lines(path: &str, file: &FileDiff, text: &[u8]) -> Result<Vec<u32>, Cann
             if *added {
                 changed.push(number);
             }
-            after = number;
+            previous = number;
         }
     }
     Ok(changed)
 }
 
-fn mismatch(path: &str, why: &str) -> CannotJudge {
-    CannotJudge::new("diff_mismatch", format!("the diff does not match the workspace: {path}: {why}"))
+fn mismatch(path: &str, why: &str) -> CoverageError {
+    CoverageError::new("diff_mismatch", format!("the diff does not match the workspace: {path}: {why}"))
 }
 
-fn deleted(base: Base<'_>, head: &Tree) -> Result<Vec<String>, CannotJudge> {
+fn deleted(base: Base<'_>, head: &Tree) -> Result<Vec<String>, CoverageError> {
     Ok(match base {
         Base::None => Vec::new(),
         Base::Tree(base) => base.keys().filter(|path| !head.contains_key(*path)).cloned().collect(),
@@ -249,7 +250,7 @@ mod tests {
         files.iter().map(|(path, text)| ((*path).to_string(), content(path, text))).collect()
     }
 
-    fn between(base: Base<'_>, head: &Tree) -> Result<ChangeSet, CannotJudge> {
+    fn between(base: Base<'_>, head: &Tree) -> Result<ChangeSet, CoverageError> {
         ChangeSet::between(base, head, &SourceRules::default())
     }
 
@@ -280,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rename_without_edits_changes_nothing_but_is_no_empty_diff() {
+    fn a_rename_without_edits_changes_no_line_but_is_not_an_empty_diff() {
         let base = tree(&[("src/a.ts", "1\n")]);
         let set = between(Base::Tree(&base), &tree(&[("src/b.ts", "1\n")])).unwrap();
         assert!(changed(&set).is_empty());
@@ -289,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_and_a_second_new_home_are_new_code() {
+    fn a_copy_and_a_second_move_are_new_code() {
         let base = tree(&[("src/a.ts", "1\n")]);
         let set = between(Base::Tree(&base), &tree(&[("src/a.ts", "1\n"), ("src/b.ts", "1\n")])).unwrap();
         assert_eq!(changed(&set), [("src/b.ts", [1].as_slice())]);
@@ -309,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn unchanged_bytes_that_become_a_source_are_new_code() {
+    fn an_unchanged_file_that_becomes_a_source_is_new_code() {
         let base = tree(&[("p/package.json", "{}"), ("p/x.config.ts", "1\n")]);
         let set = between(Base::Tree(&base), &tree(&[("p/x.config.ts", "1\n")])).unwrap();
         assert_eq!(changed(&set), [("p/x.config.ts", [1].as_slice())]);
@@ -331,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_diff_that_leads_elsewhere_is_refused() {
+    fn a_diff_that_does_not_match_the_workspace_is_rejected() {
         let diff = b"--- a/a.ts\n+++ b/a.ts\n@@ -1 +1 @@\n-1\n+2\n";
         for head in
             [tree(&[("a.ts", "3\n")]), tree(&[("b.ts", "2\n")]), tree(&[("a.ts", "2")]), tree(&[("a.ts", "2\r\n")])]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{Arm, CannotJudge, MeasuredFile, Position, Report, Statement};
+use super::{Arm, CoverageError, MeasuredFile, Position, Report, Statement};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -20,13 +20,13 @@ struct File {
 
 #[derive(Deserialize, Clone, Copy)]
 struct Range {
-    start: Place,
-    end: Place,
+    start: Point,
+    end: Point,
 }
 
-/// An implicit `else` has neither. The end of a line is written as column null.
+/// An implicit `else` has neither field. Istanbul writes column null for the end of a line.
 #[derive(Deserialize, Clone, Copy, Default)]
-struct Place {
+struct Point {
     #[serde(default)]
     line: Option<u32>,
     #[serde(default)]
@@ -41,30 +41,30 @@ struct Branch {
     locations: Vec<Range>,
 }
 
-/// Reads a report, or says why it cannot. A report without files is an error: it would measure nothing.
-pub fn parse(bytes: &[u8]) -> Result<Report, CannotJudge> {
+/// Reads a report. A report without files is an error, because it measures nothing.
+pub fn parse(bytes: &[u8]) -> Result<Report, CoverageError> {
     let files: BTreeMap<String, File> =
         serde_json::from_slice(bytes).map_err(|error| unparsable(&format!("it is not Istanbul JSON: {error}")))?;
     if files.is_empty() {
-        return Err(CannotJudge::new("report_empty", "the coverage report names no file"));
+        return Err(CoverageError::new("report_empty", "the coverage report lists no files"));
     }
-    let files = files.into_iter().map(|(key, file)| measured(key, file)).collect::<Result<_, _>>()?;
+    let files = files.into_iter().map(|(key, file)| measured_file(key, file)).collect::<Result<_, _>>()?;
     Ok(Report { files })
 }
 
-fn unparsable(why: &str) -> CannotJudge {
-    CannotJudge::new("report_unparsable", format!("the coverage report cannot be read: {why}"))
+fn unparsable(why: &str) -> CoverageError {
+    CoverageError::new("report_unparsable", format!("the coverage report cannot be read: {why}"))
 }
 
-fn measured(key: String, file: File) -> Result<MeasuredFile, CannotJudge> {
+fn measured_file(key: String, file: File) -> Result<MeasuredFile, CoverageError> {
     let path = file.path.unwrap_or(key);
-    // Otherwise a statement without a count would be dropped, and its lines with it.
+    // Without this check, a statement without a count would be dropped together with its lines.
     if file.s.len() != file.statement_map.len() || file.b.len() != file.branch_map.len() {
-        return Err(unparsable(&format!("{path} has counts for other statements or branches than it lists")));
+        return Err(unparsable(&format!("{path}: the counts do not match the statements or branches")));
     }
     let mut statements = Vec::with_capacity(file.s.len());
     for (id, range) in &file.statement_map {
-        let hits = *file.s.get(id).ok_or_else(|| unparsable(&format!("{path} has no count for statement {id}")))?;
+        let hits = *file.s.get(id).ok_or_else(|| unparsable(&format!("{path}: statement {id} has no count")))?;
         let start =
             range.start.position(0).ok_or_else(|| unparsable(&format!("{path}: statement {id} has no start")))?;
         let end = range.end.position(u32::MAX).unwrap_or(Position { line: start.line, column: u32::MAX });
@@ -75,7 +75,7 @@ fn measured(key: String, file: File) -> Result<MeasuredFile, CannotJudge> {
     }
     let mut arms = Vec::new();
     for (id, branch) in &file.branch_map {
-        let hits = file.b.get(id).ok_or_else(|| unparsable(&format!("{path} has no counts for branch {id}")))?;
+        let hits = file.b.get(id).ok_or_else(|| unparsable(&format!("{path}: branch {id} has no counts")))?;
         arms.extend(branch_arms(branch, hits));
     }
     Ok(MeasuredFile { path, statements, arms })
@@ -85,9 +85,9 @@ fn branch_arms(branch: &Branch, hits: &[u64]) -> Vec<Arm> {
     let whole = branch.loc.and_then(|range| range.start.position(0));
     let line = branch.line.or(whole.map(|start| start.line)).unwrap_or(0);
     let start = whole.unwrap_or(Position { line, column: 0 });
-    let place = |index: usize| branch.locations.get(index).and_then(|range| range.start.line).unwrap_or(start.line);
+    let line_of = |index: usize| branch.locations.get(index).and_then(|range| range.start.line).unwrap_or(start.line);
     let arm = |(index, hits): (usize, &u64)| Arm {
-        line: place(index),
+        line: line_of(index),
         branch: start,
         index: u32::try_from(index).unwrap_or(u32::MAX),
         hits: *hits,
@@ -95,7 +95,7 @@ fn branch_arms(branch: &Branch, hits: &[u64]) -> Vec<Arm> {
     hits.iter().enumerate().map(arm).collect()
 }
 
-impl Place {
+impl Point {
     fn position(self, missing_column: u32) -> Option<Position> {
         let line = self.line.filter(|line| *line > 0)?;
         Some(Position { line, column: self.column.unwrap_or(missing_column) })
@@ -122,19 +122,19 @@ mod tests {
     }
 
     #[test]
-    fn a_report_without_files_measures_nothing() {
+    fn a_report_without_files_is_an_error() {
         assert_eq!(parse(b"{}").unwrap_err().code, "report_empty");
     }
 
     #[test]
-    fn a_report_that_is_cut_or_of_another_kind_is_unparsable() {
+    fn a_truncated_report_or_another_format_is_unparsable() {
         for text in ["", "{", "[]", "null", r#"{"a.ts": {"lines": {"1": 1}}}"#] {
             assert_eq!(parse(text.as_bytes()).unwrap_err().code, "report_unparsable", "{text}");
         }
     }
 
     #[test]
-    fn a_statement_without_a_count_does_not_vanish() {
+    fn a_statement_without_a_count_is_an_error() {
         let text = br#"{"a.ts": {"statementMap": {"0": {"start": {"line": 1, "column": 0}, "end": {"line": 1, "column": 1}}}, "s": {}}}"#;
         assert_eq!(parse(text).unwrap_err().code, "report_unparsable");
     }

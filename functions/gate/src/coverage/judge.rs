@@ -9,18 +9,18 @@ use super::changed::{ChangeSet, ChangedSource, Ignored};
 use super::lines::LineKind;
 use super::paths::{PathIndex, ambiguous};
 use super::threshold::{Threshold, ratio};
-use super::{Arm, CannotJudge, MeasuredFile, Position, Report, Statement};
+use super::{Arm, CoverageError, MeasuredFile, Position, Report, Statement};
 
-/// How many line numbers of a file, how many files and how many ignored files are listed. Counts are always complete.
-const LISTED: usize = 200;
+/// The limit on listed lines of a file, listed files and listed ignored files. Counts are always complete.
+const MAX_LISTED: usize = 200;
 
 /// How to judge.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     pub threshold: Threshold,
-    /// Also require that every arm of a branch on a line was taken.
+    /// Also require every arm of a branch on a line to run.
     pub strict_arms: bool,
-    /// The workspace's folder while the tests ran.
+    /// The workspace's folder during the tests.
     pub root: String,
 }
 
@@ -36,7 +36,7 @@ pub enum Verdict {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Judgement {
     pub verdict: Verdict,
-    /// `threshold_met`, `no_executable_change`, `empty_diff`, `below_threshold`, or why there is no verdict.
+    /// `threshold_met`, `no_executable_change`, `empty_diff`, `below_threshold`, or the code of a [`CoverageError`].
     pub code: &'static str,
     pub reason: String,
     pub threshold: Threshold,
@@ -56,18 +56,18 @@ pub struct FileJudgement {
     pub covered: u64,
     pub uncovered_lines: Vec<u32>,
     pub unmeasured_lines: Vec<u32>,
-    /// Lines with comments that make coverage tools ignore code.
+    /// Lines with comments that tell coverage tools to ignore code.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ignore_hints: Vec<u32>,
 }
 
 impl Judgement {
-    /// No verdict, for this reason.
-    pub fn unjudged(why: CannotJudge, threshold: Threshold) -> Self {
+    /// No verdict, because of this error.
+    pub fn unjudged(error: CoverageError, threshold: Threshold) -> Self {
         Self {
             verdict: Verdict::CannotJudge,
-            code: why.code,
-            reason: why.message,
+            code: error.code,
+            reason: error.message,
             threshold,
             ratio: None,
             covered: 0,
@@ -80,11 +80,11 @@ impl Judgement {
     }
 }
 
-/// Judges the changed lines by the reports. Hits of several reports are added up.
+/// Judges the changed lines with the reports. Adds up the hits of several reports.
 pub fn judge(changes: &ChangeSet, reports: &[Report], options: &Options) -> Judgement {
     match measurements(changes, reports, &options.root) {
-        Ok(measured) => weigh(changes, &measured, options),
-        Err(why) => Judgement::unjudged(why, options.threshold),
+        Ok(measured) => count_lines(changes, &measured, options),
+        Err(error) => Judgement::unjudged(error, options.threshold),
     }
 }
 
@@ -93,9 +93,9 @@ fn measurements(
     changes: &ChangeSet,
     reports: &[Report],
     root: &str,
-) -> Result<BTreeMap<String, MeasuredFile>, CannotJudge> {
+) -> Result<BTreeMap<String, MeasuredFile>, CoverageError> {
     if reports.is_empty() {
-        return Err(CannotJudge::new("report_missing", "the tests wrote no coverage report"));
+        return Err(CoverageError::new("report_missing", "the tests wrote no coverage report"));
     }
     let index = PathIndex::new(changes.files.keys().map(String::as_str), root);
     let mut measured: BTreeMap<String, MeasuredFile> = BTreeMap::new();
@@ -106,10 +106,10 @@ fn measurements(
                 continue;
             };
             if let Some(other) = seen.insert(path, &file.path) {
-                return Err(ambiguous(&format!("the report's paths {other:?} and {:?} both mean {path}", file.path)));
+                return Err(ambiguous(&format!("the report's paths {other:?} and {:?} both match {path}", file.path)));
             }
             match measured.get_mut(path) {
-                Some(sum) => add(sum, file),
+                Some(sum) => merge(sum, file),
                 None => {
                     measured.insert(path.to_string(), file.clone());
                 }
@@ -117,12 +117,12 @@ fn measurements(
         }
     }
     if measured.is_empty() {
-        return Err(CannotJudge::new("no_path_matches", "the coverage report measures no source of the workspace"));
+        return Err(CoverageError::new("no_path_matches", "the coverage report contains no source of the workspace"));
     }
     Ok(measured)
 }
 
-fn add(sum: &mut MeasuredFile, more: &MeasuredFile) {
+fn merge(sum: &mut MeasuredFile, more: &MeasuredFile) {
     let mut statements: BTreeMap<(Position, Position), u64> = BTreeMap::new();
     for statement in sum.statements.iter().chain(&more.statements) {
         let hits = statements.entry((statement.start, statement.end)).or_default();
@@ -138,87 +138,86 @@ fn add(sum: &mut MeasuredFile, more: &MeasuredFile) {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Line {
+enum LineCoverage {
     Covered,
     Uncovered,
     Unmeasured,
     NonExecutable,
 }
 
-fn weigh(changes: &ChangeSet, measured: &BTreeMap<String, MeasuredFile>, options: &Options) -> Judgement {
-    let no_verdict_yet = CannotJudge::new("", "");
-    let mut judgement =
-        Judgement { ignored: changes.ignored.clone(), ..Judgement::unjudged(no_verdict_yet, options.threshold) };
+fn count_lines(changes: &ChangeSet, measured: &BTreeMap<String, MeasuredFile>, options: &Options) -> Judgement {
+    let unjudged = Judgement::unjudged(CoverageError::new("", ""), options.threshold);
+    let mut judgement = Judgement { ignored: changes.ignored.clone(), ..unjudged };
     for source in &changes.sources {
         let measurements = measured.get(&source.path);
         if source.binary && measurements.is_none() {
             judgement.ignored.push(Ignored { path: source.path.clone(), why: "binary" });
             continue;
         }
-        weigh_source(&mut judgement, source, measurements, options.strict_arms);
+        count_source(&mut judgement, source, measurements, options.strict_arms);
     }
-    judgement.ignored.truncate(LISTED);
-    // Files with uncovered lines come first, so that cutting the list keeps them.
+    judgement.ignored.truncate(MAX_LISTED);
+    // Put files with uncovered lines first, so that truncating the list keeps them.
     judgement.files.sort_by_key(|file| file.uncovered_lines.is_empty() && file.unmeasured_lines.is_empty());
-    judgement.files.truncate(LISTED);
+    judgement.files.truncate(MAX_LISTED);
     conclude(judgement, changes.is_empty)
 }
 
-fn weigh_source(judgement: &mut Judgement, source: &ChangedSource, measured: Option<&MeasuredFile>, strict_arms: bool) {
-    let index = measured.map(|file| Index::new(file, &source.changed, strict_arms));
+fn count_source(judgement: &mut Judgement, source: &ChangedSource, measured: Option<&MeasuredFile>, strict_arms: bool) {
+    let index = measured.map(|file| LineIndex::new(file, &source.changed, strict_arms));
     let mut file = FileJudgement {
         path: source.path.clone(),
         covered: 0,
         uncovered_lines: Vec::new(),
         unmeasured_lines: Vec::new(),
-        ignore_hints: source.lines.hints.iter().copied().take(LISTED).collect(),
+        ignore_hints: source.lines.ignore_hints.iter().copied().take(MAX_LISTED).collect(),
     };
     for number in &source.changed {
-        match weigh_line(*number, source, index.as_ref()) {
-            Line::Covered => file.covered += 1,
-            Line::Uncovered => file.uncovered_lines.push(*number),
-            Line::Unmeasured => file.unmeasured_lines.push(*number),
-            Line::NonExecutable => judgement.non_executable += 1,
+        match classify_line(*number, source, index.as_ref()) {
+            LineCoverage::Covered => file.covered += 1,
+            LineCoverage::Uncovered => file.uncovered_lines.push(*number),
+            LineCoverage::Unmeasured => file.unmeasured_lines.push(*number),
+            LineCoverage::NonExecutable => judgement.non_executable += 1,
         }
     }
     judgement.covered += file.covered;
     judgement.uncovered += file.uncovered_lines.len() as u64;
     judgement.unmeasured += file.unmeasured_lines.len() as u64;
-    file.uncovered_lines.truncate(LISTED);
-    file.unmeasured_lines.truncate(LISTED);
+    file.uncovered_lines.truncate(MAX_LISTED);
+    file.unmeasured_lines.truncate(MAX_LISTED);
     judgement.files.push(file);
 }
 
-/// The rules, in order.
-fn weigh_line(number: u32, source: &ChangedSource, index: Option<&Index>) -> Line {
+/// Applies the rules in order.
+fn classify_line(number: u32, source: &ChangedSource, index: Option<&LineIndex>) -> LineCoverage {
     let at = usize::try_from(number).ok().and_then(|number| number.checked_sub(1));
     let kind = at.and_then(|at| source.lines.kinds.get(at)).copied().unwrap_or(LineKind::Code);
     let starts = index.and_then(|index| index.starts.get(&number));
     match kind {
-        LineKind::Blank | LineKind::Bracket => return Line::NonExecutable,
-        // A line on which a statement starts is not a comment, even if the lexer took it for one.
-        LineKind::Comment if starts.is_none() => return Line::NonExecutable,
+        LineKind::Blank | LineKind::Bracket => return LineCoverage::NonExecutable,
+        // If a statement starts on the line, it is code, even if the lexer calls it a comment.
+        LineKind::Comment if starts.is_none() => return LineCoverage::NonExecutable,
         LineKind::Comment | LineKind::Code => {}
     }
-    let Some(index) = index.filter(|_| !source.lines.odd_breaks) else {
-        return Line::Unmeasured;
+    let Some(index) = index.filter(|_| !source.lines.unusual_line_breaks) else {
+        return LineCoverage::Unmeasured;
     };
     match starts.or_else(|| index.inside.get(&number)).copied() {
-        Some(true) => Line::Covered,
-        Some(false) => Line::Uncovered,
-        None => Line::NonExecutable,
+        Some(true) => LineCoverage::Covered,
+        Some(false) => LineCoverage::Uncovered,
+        None => LineCoverage::NonExecutable,
     }
 }
 
 /// A file's measurements by line.
-struct Index {
-    /// Lines on which statements start, and whether all of them ran.
+struct LineIndex {
+    /// For each line on which statements start, whether all of them ran.
     starts: BTreeMap<u32, bool>,
-    /// For each changed line inside statements of several lines, whether the innermost statement ran.
+    /// For each changed line inside multi-line statements, whether the innermost one ran.
     inside: BTreeMap<u32, bool>,
 }
 
-impl Index {
+impl LineIndex {
     fn new(file: &MeasuredFile, changed: &[u32], strict_arms: bool) -> Self {
         let mut starts: BTreeMap<u32, bool> = BTreeMap::new();
         for statement in &file.statements {
@@ -235,24 +234,23 @@ impl Index {
     }
 }
 
-/// For each line, whether the innermost statement around it ran. Innermost is the one that starts last, and of those
-/// the one that ends first. One sweep over the lines, so that the cost is bounded by the report's length whatever its
-/// ranges.
+/// For each line, whether the innermost statement around it ran. The innermost statement starts last, and ends first
+/// among those. A single sweep over the lines bounds the cost by the length of the report, whatever its ranges.
 fn innermost(statements: &[Statement], changed: &[u32]) -> BTreeMap<u32, bool> {
     let mut by_start: Vec<&Statement> =
         statements.iter().filter(|statement| statement.end.line > statement.start.line).collect();
     by_start.sort_by_key(|statement| statement.start);
-    let mut coming = by_start.into_iter().peekable();
-    let mut around: BinaryHeap<(Position, Reverse<Position>, bool)> = BinaryHeap::new();
+    let mut upcoming = by_start.into_iter().peekable();
+    let mut enclosing: BinaryHeap<(Position, Reverse<Position>, bool)> = BinaryHeap::new();
     let mut inside = BTreeMap::new();
     for line in changed {
-        while let Some(statement) = coming.next_if(|statement| statement.start.line < *line) {
-            around.push((statement.start, Reverse(statement.end), statement.hits > 0));
+        while let Some(statement) = upcoming.next_if(|statement| statement.start.line < *line) {
+            enclosing.push((statement.start, Reverse(statement.end), statement.hits > 0));
         }
-        while around.peek().is_some_and(|(_, Reverse(end), _)| end.line < *line) {
-            around.pop();
+        while enclosing.peek().is_some_and(|(_, Reverse(end), _)| end.line < *line) {
+            enclosing.pop();
         }
-        if let Some((_, _, ran)) = around.peek() {
+        if let Some((_, _, ran)) = enclosing.peek() {
             inside.insert(*line, *ran);
         }
     }
@@ -267,12 +265,12 @@ fn conclude(judgement: Judgement, is_empty: bool) -> Judgement {
         (Verdict::Passed, "no_executable_change", "no changed line is executable".to_string())
     } else {
         let threshold = judgement.threshold;
-        let share =
-            format!("{} of {total} changed lines are covered; the required share is {threshold}", judgement.covered);
+        let summary =
+            format!("{} of {total} changed lines are covered; the threshold is {threshold}", judgement.covered);
         if threshold.reached(judgement.covered, total) {
-            (Verdict::Passed, "threshold_met", share)
+            (Verdict::Passed, "threshold_met", summary)
         } else {
-            (Verdict::Failed, "below_threshold", format!("{share}: {}", missing(&judgement.files)))
+            (Verdict::Failed, "below_threshold", format!("{summary}: {}", uncovered_summary(&judgement.files)))
         }
     };
     let ratio = (total > 0).then(|| ratio(judgement.covered, total));
@@ -280,7 +278,7 @@ fn conclude(judgement: Judgement, is_empty: bool) -> Judgement {
 }
 
 /// The first lines without coverage, for a message.
-fn missing(files: &[FileJudgement]) -> String {
+fn uncovered_summary(files: &[FileJudgement]) -> String {
     const FILES: usize = 3;
     const LINES: usize = 5;
     let list = |lines: &[u32]| lines.iter().take(LINES).map(u32::to_string).collect::<Vec<_>>().join(", ");

@@ -4,7 +4,7 @@ use serde_json::json;
 use super::*;
 use crate::coverage::{Base, Content, SourceRules, Tree, parse_istanbul};
 
-/// A source of the workspace of which every line is changed.
+/// Sources of a workspace in which every line is changed.
 fn changes(files: &[(&str, &str)]) -> ChangeSet {
     let head: Tree =
         files.iter().map(|(path, text)| ((*path).to_string(), Content::Text(text.as_bytes().to_vec()))).collect();
@@ -45,7 +45,7 @@ fn changed_lines_at_zero_hits_fail() {
 }
 
 #[test]
-fn a_file_absent_from_the_report_is_unmeasured_and_counts_against() {
+fn a_file_absent_from_the_report_counts_as_uncovered() {
     let set = changes(&[("a.ts", "f();\n"), ("b.ts", "g();\n// c\n")]);
     let judgement = judge(&set, &[report("a.ts", &[(1, 1, 1)])], &options("0.9"));
     assert_eq!(counts(&judgement), (1, 0, 1, 1));
@@ -54,7 +54,7 @@ fn a_file_absent_from_the_report_is_unmeasured_and_counts_against() {
 }
 
 #[test]
-fn zero_of_zero_passes_only_with_its_reason_and_without_a_ratio() {
+fn a_change_without_executable_lines_passes_without_a_ratio() {
     let judgement = judge(&changes(&[("a.ts", "// a\n\n}\n")]), &[report("a.ts", &[])], &options("0.9"));
     assert_eq!((judgement.verdict, judgement.code, judgement.ratio), (Verdict::Passed, "no_executable_change", None));
     let same: Tree = [("a.ts".to_string(), Content::Text(b"f();\n".to_vec()))].into();
@@ -77,7 +77,7 @@ fn a_report_about_other_files_cannot_judge() {
 }
 
 #[test]
-fn one_path_for_two_sources_or_two_paths_for_one_cannot_be_judged() {
+fn a_path_that_matches_two_sources_or_two_paths_that_match_one_are_ambiguous() {
     let set = changes(&[("p/src/a.ts", "f();\n"), ("q/src/a.ts", "f();\n")]);
     assert_eq!(judge(&set, &[report("src/a.ts", &[(1, 1, 1)])], &options("0")).code, "ambiguous_path");
     let mut twice = report("/x/src/a.ts", &[(1, 1, 1)]);
@@ -86,7 +86,7 @@ fn one_path_for_two_sources_or_two_paths_for_one_cannot_be_judged() {
 }
 
 #[test]
-fn later_lines_of_a_statement_follow_the_innermost_statement() {
+fn a_line_inside_nested_statements_counts_for_the_innermost() {
     let text = "const a = f(\n  1,\n  () => {\n    g(\n      2,\n    );\n  },\n);\n";
     let judgement = judge(&changes(&[("a.ts", text)]), &[report("a.ts", &[(1, 8, 1), (4, 6, 0)])], &options("0.9"));
     // Lines 1 to 3 belong to the outer statement, which ran, 4 and 5 to the inner one, which did not. The rest is
@@ -96,7 +96,7 @@ fn later_lines_of_a_statement_follow_the_innermost_statement() {
 }
 
 #[test]
-fn two_statements_on_a_line_must_both_have_run() {
+fn a_line_is_covered_only_if_all_its_statements_ran() {
     let judgement = judge(
         &changes(&[("a.ts", "if (a) { f() } else { g() }\n")]),
         &[report("a.ts", &[(1, 1, 5), (1, 1, 5), (1, 1, 0)])],
@@ -106,7 +106,7 @@ fn two_statements_on_a_line_must_both_have_run() {
 }
 
 #[test]
-fn code_outside_every_statement_cannot_run() {
+fn code_outside_every_statement_is_not_executable() {
     let judgement = judge(
         &changes(&[("a.ts", "interface A {\n  b: string;\n}\nf();\n")]),
         &[report("a.ts", &[(4, 4, 1)])],
@@ -116,7 +116,7 @@ fn code_outside_every_statement_cannot_run() {
 }
 
 #[test]
-fn a_statement_that_the_lexer_took_for_a_comment_still_needs_a_test() {
+fn a_statement_that_the_lexer_calls_a_comment_still_needs_coverage() {
     let text = "<p>/* x</p>;\nf();\n<p>*/</p>;\n";
     let judgement =
         judge(&changes(&[("a.tsx", text)]), &[report("a.tsx", &[(1, 1, 1), (2, 2, 0), (3, 3, 1)])], &options("1"));
@@ -124,7 +124,7 @@ fn a_statement_that_the_lexer_took_for_a_comment_still_needs_a_test() {
 }
 
 #[test]
-fn several_reports_add_up() {
+fn hits_of_several_reports_add_up() {
     let set = changes(&[("a.ts", "f();\ng();\n"), ("b.ts", "h();\n")]);
     let first = report("/x/a.ts", &[(1, 1, 1), (2, 2, 0)]);
     let mut second = report("/y/a.ts", &[(1, 1, 0), (2, 2, 1)]);
@@ -148,7 +148,7 @@ fn nine_of_ten_lines_reach_ninety_percent() {
 }
 
 #[test]
-fn strict_mode_asks_for_every_arm_on_the_line() {
+fn strict_mode_requires_every_arm_on_the_line() {
     let report = parse_istanbul(
         json!({"a.ts": {
             "statementMap": {"0": {"start": {"line": 1, "column": 0}, "end": {"line": 1, "column": 20}}}, "s": {"0": 1},
@@ -167,14 +167,14 @@ fn strict_mode_asks_for_every_arm_on_the_line() {
 }
 
 #[test]
-fn a_file_whose_lines_the_report_counts_otherwise_is_unmeasured() {
+fn a_file_with_unusual_line_breaks_is_unmeasured() {
     let judgement =
         judge(&changes(&[("a.ts", "f();\rg();\n")]), &[report("a.ts", &[(1, 1, 1), (2, 2, 0)])], &options("0.5"));
     assert_eq!(counts(&judgement), (0, 0, 1, 0));
 }
 
 #[test]
-fn a_binary_file_is_passed_over_only_when_no_report_measures_it() {
+fn a_binary_file_is_ignored_only_if_no_report_measures_it() {
     let set = changes(&[("a.ts", "f();\n"), ("b.ts", "g('\0');\n")]);
     let judgement = judge(&set, &[report("a.ts", &[(1, 1, 1)])], &options("1"));
     assert_eq!(judgement.ignored, [Ignored { path: "b.ts".into(), why: "binary" }]);
@@ -184,7 +184,7 @@ fn a_binary_file_is_passed_over_only_when_no_report_measures_it() {
 }
 
 #[test]
-fn absurd_ranges_cost_nothing() {
+fn a_huge_line_range_is_cheap() {
     let judgement =
         judge(&changes(&[("a.ts", "f(\n  1,\n);\n")]), &[report("a.ts", &[(1, u32::MAX, 1)])], &options("1"));
     assert_eq!(counts(&judgement), (2, 0, 0, 1));
@@ -193,7 +193,7 @@ fn absurd_ranges_cost_nothing() {
 proptest! {
     /// The sweep gives the same result as comparing every line with every statement.
     #[test]
-    fn the_innermost_statement_is_the_one_that_starts_last(
+    fn the_sweep_finds_the_innermost_statement(
         ranges in proptest::collection::vec((1_u32..12, 0_u32..6, any::<bool>()), 0..12)
     ) {
         let statements: Vec<Statement> = ranges.iter().zip(0_u32..).map(|((first, length, ran), column)| Statement {
@@ -204,15 +204,15 @@ proptest! {
         let lines: Vec<u32> = (1..20).collect();
         let swept = innermost(&statements, &lines);
         for line in lines {
-            let around = statements.iter().filter(|s| s.start.line < line && s.end.line >= line);
-            let expected = around.max_by_key(|s| (s.start, Reverse(s.end))).map(|s| s.hits > 0);
+            let enclosing = statements.iter().filter(|s| s.start.line < line && s.end.line >= line);
+            let expected = enclosing.max_by_key(|s| (s.start, Reverse(s.end))).map(|s| s.hits > 0);
             prop_assert_eq!(swept.get(&line).copied(), expected);
         }
     }
 
     /// Fewer hits never improve the verdict, and every changed line is counted once.
     #[test]
-    fn a_missed_statement_never_helps(hits in proptest::collection::vec(0_u64..2, 1..10), missed in 0_usize..10) {
+    fn fewer_hits_never_improve_the_verdict(hits in proptest::collection::vec(0_u64..2, 1..10), missed in 0_usize..10) {
         let set = changes(&[("a.ts", &"f();\n".repeat(hits.len()))]);
         let statements = |hits: &[u64]| (1_u32..).zip(hits).map(|(line, hits)| (line, line, *hits)).collect::<Vec<_>>();
         let before = judge(&set, &[report("a.ts", &statements(&hits))], &options("0.5"));

@@ -1,8 +1,8 @@
-//! What each line of a TypeScript or JavaScript file holds: nothing, a comment, brackets or code.
+//! Classifies each line of a TypeScript or JavaScript file: blank, comment, brackets or code.
 //!
-//! A lexer, not a parser. It must never take code for a comment, because comments need no tests. The opposite mistake
-//! only asks for more tests than needed. So a file that ends inside a comment counts as code throughout, and the judge
-//! treats a line on which a statement starts as code, even if it is a `Comment` here.
+//! This is a lexer, not a parser. It must never classify code as a comment, because comments need no tests. The opposite
+//! mistake only requires more tests than needed. So if a file ends inside a comment, all its lines count as code. And if
+//! a statement starts on a line, the judge treats it as code, even if it is a `Comment` here.
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LineKind {
@@ -17,11 +17,11 @@ pub enum LineKind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lines {
     pub kinds: Vec<LineKind>,
-    /// The file has line breaks that JavaScript counts and a diff does not (a lone CR, U+2028, U+2029), so the line
-    /// numbers of a report do not match.
-    pub odd_breaks: bool,
-    /// Line numbers, from 1, of comments that make coverage tools ignore code.
-    pub hints: Vec<u32>,
+    /// The file has line breaks that JavaScript counts and a diff does not (a lone CR, U+2028, U+2029). The line numbers
+    /// of a report do not match those of the diff.
+    pub unusual_line_breaks: bool,
+    /// Line numbers, from 1, of comments that tell coverage tools to ignore code.
+    pub ignore_hints: Vec<u32>,
 }
 
 /// Classifies the lines of a file.
@@ -31,8 +31,8 @@ pub fn classify(text: &[u8]) -> Lines {
         at: 0,
         mode: Mode::Code,
         braces: Vec::new(),
-        before: Before::Start,
-        line: Marks::default(),
+        previous: PreviousToken::Start,
+        line: LineContents::default(),
         kinds: Vec::new(),
     };
     lexer.run();
@@ -41,7 +41,7 @@ pub fn classify(text: &[u8]) -> Lines {
     if unfinished {
         kinds.iter_mut().filter(|kind| **kind != LineKind::Blank).for_each(|kind| *kind = LineKind::Code);
     }
-    Lines { kinds, odd_breaks: has_odd_breaks(text), hints: hints(text) }
+    Lines { kinds, unusual_line_breaks: has_unusual_line_breaks(text), ignore_hints: ignore_hints(text) }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -51,16 +51,16 @@ enum Mode {
     Template,
 }
 
-/// What the last token was. It decides whether a slash is a division or starts a regular expression.
+/// The previous token. It decides whether a slash is a division or starts a regular expression.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Before {
+enum PreviousToken {
     Start,
     Value,
     Operator,
 }
 
 #[derive(Default)]
-struct Marks {
+struct LineContents {
     code: bool,
     bracket: bool,
     comment: bool,
@@ -72,8 +72,8 @@ struct Lexer<'a> {
     mode: Mode,
     /// Open braces; `true` for those of a `${` in a template.
     braces: Vec<bool>,
-    before: Before,
-    line: Marks,
+    previous: PreviousToken,
+    line: LineContents,
     kinds: Vec<LineKind>,
 }
 
@@ -101,10 +101,10 @@ impl Lexer<'_> {
 
     fn end_line(&mut self) {
         self.kinds.push(match std::mem::take(&mut self.line) {
-            Marks { code: true, .. } => LineKind::Code,
-            Marks { bracket: true, .. } => LineKind::Bracket,
-            Marks { comment: true, .. } => LineKind::Comment,
-            Marks { .. } => LineKind::Blank,
+            LineContents { code: true, .. } => LineKind::Code,
+            LineContents { bracket: true, .. } => LineKind::Bracket,
+            LineContents { comment: true, .. } => LineKind::Comment,
+            LineContents { .. } => LineKind::Blank,
         });
     }
 
@@ -121,7 +121,7 @@ impl Lexer<'_> {
                 self.mode = Mode::Block;
                 self.at += 2;
             }
-            b'/' if self.before != Before::Value && self.skip_regex() => self.value(),
+            b'/' if self.previous != PreviousToken::Value && self.skip_regex() => self.value(),
             b'"' | b'\'' => self.skip_string(byte),
             b'`' => {
                 self.line.code = true;
@@ -132,7 +132,7 @@ impl Lexer<'_> {
             _ if is_word(byte) => self.word(),
             _ => {
                 self.line.code = true;
-                self.before = Before::Operator;
+                self.previous = PreviousToken::Operator;
                 self.at += 1;
             }
         }
@@ -149,10 +149,9 @@ impl Lexer<'_> {
             }
             _ => {}
         }
-        // A slash after `)` is a division or, after `if (...)`, a regular expression. Taking it for a division is
-        // harmless unless the expression contains quotes or `/*`. Then too many lines count as code, or the report
-        // corrects it.
-        self.before = if matches!(byte, b')' | b']') { Before::Value } else { Before::Operator };
+        // A slash after `)` is a division or, after `if (...)`, a regular expression. Treating it as a division matters
+        // only if the expression contains quotes or `/*`. Then too many lines count as code, or the report corrects it.
+        self.previous = if matches!(byte, b')' | b']') { PreviousToken::Value } else { PreviousToken::Operator };
     }
 
     fn word(&mut self) {
@@ -164,13 +163,13 @@ impl Lexer<'_> {
         let length = rest.iter().position(|byte| !is_word(*byte)).unwrap_or(rest.len());
         let word = rest.get(..length).unwrap_or_default();
         self.line.code = true;
-        self.before = if BEFORE_EXPRESSION.contains(&word) { Before::Operator } else { Before::Value };
+        self.previous = if BEFORE_EXPRESSION.contains(&word) { PreviousToken::Operator } else { PreviousToken::Value };
         self.at += length;
     }
 
     fn value(&mut self) {
         self.line.code = true;
-        self.before = Before::Value;
+        self.previous = PreviousToken::Value;
     }
 
     fn skip_line_comment(&mut self) {
@@ -246,13 +245,13 @@ impl Lexer<'_> {
             b'\\' if !matches!(self.text.get(self.at + 1), Some(b'\n' | b'\r')) => self.at += 1,
             b'`' => {
                 self.mode = Mode::Code;
-                self.before = Before::Value;
+                self.previous = PreviousToken::Value;
             }
             b'$' if self.next_is(b'{') => {
                 self.at += 1;
                 self.braces.push(true);
                 self.mode = Mode::Code;
-                self.before = Before::Operator;
+                self.previous = PreviousToken::Operator;
             }
             _ => {}
         }
@@ -264,12 +263,12 @@ fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | b'#' | b'@') || !byte.is_ascii()
 }
 
-fn has_odd_breaks(text: &[u8]) -> bool {
+fn has_unusual_line_breaks(text: &[u8]) -> bool {
     let lone_cr = text.iter().enumerate().any(|(at, byte)| *byte == b'\r' && text.get(at + 1) != Some(&b'\n'));
     lone_cr || text.windows(3).any(|window| matches!(window, [0xE2, 0x80, 0xA8 | 0xA9]))
 }
 
-fn hints(text: &[u8]) -> Vec<u32> {
+fn ignore_hints(text: &[u8]) -> Vec<u32> {
     const HINTS: [&[u8]; 3] = [b"istanbul ignore", b"v8 ignore", b"c8 ignore"];
     let has_hint = |line: &[u8]| HINTS.iter().any(|hint| line.windows(hint.len()).any(|window| window == *hint));
     let numbered = text.split(|byte| *byte == b'\n').zip(1_u32..);
@@ -294,19 +293,19 @@ mod tests {
     }
 
     #[test]
-    fn blank_comment_and_bracket_lines_are_told_from_code() {
+    fn blank_comment_and_bracket_lines_are_not_code() {
         assert_eq!(kinds("\n  \t\r\n// a\n/* b\n\n b */\n});\nlet a = 1; // c\n} // d\n/* e */ f()\n"), "__//_/)x)x");
     }
 
     #[test]
-    fn a_file_without_a_last_line_break_has_a_last_line() {
+    fn the_last_line_needs_no_line_break() {
         assert_eq!(kinds("a()"), "x");
         assert_eq!(kinds("a()\n"), "x");
         assert_eq!(kinds(""), "");
     }
 
     #[test]
-    fn comment_marks_inside_strings_templates_and_regexes_open_no_comment() {
+    fn comment_marks_in_strings_templates_and_regexes_do_not_start_comments() {
         assert_eq!(kinds("const a = '/*';\nb();\nconst c = \"*/\";\n"), "xxx");
         assert_eq!(kinds("const a = `/*\n//\n${b /* c\n */}\n`;\nd();\n"), "xxx)xx".replace(')', "x").as_str());
         assert_eq!(kinds("const a = /[/*]/;\nb();\nc(/\\/*/);\nd();\n// */\n"), "xxxx/");
@@ -315,12 +314,12 @@ mod tests {
     }
 
     #[test]
-    fn a_division_is_no_regular_expression() {
+    fn a_division_is_not_a_regular_expression() {
         assert_eq!(kinds("const a = b / c; // d / e\n// f\ng(a) / 2; /* h */\n/* i */\n"), "x/x/");
     }
 
     #[test]
-    fn an_apostrophe_in_markup_swallows_its_own_line_only() {
+    fn an_apostrophe_in_markup_affects_only_its_own_line() {
         assert_eq!(kinds("<p>Don't</p>\n// a\nb()\n"), "x/x");
     }
 
@@ -330,38 +329,38 @@ mod tests {
     }
 
     #[test]
-    fn nested_templates_end_where_they_end() {
+    fn nested_templates_are_tracked() {
         assert_eq!(kinds("const a = `${b({ c: `${d}` })}`;\n// e\n"), "x/");
         assert_eq!(kinds("const a = `x`\n}\n// e\n"), "x)/");
     }
 
     #[test]
-    fn a_string_goes_on_over_an_escaped_line_break_only() {
+    fn a_string_continues_only_after_an_escaped_line_break() {
         assert_eq!(kinds("const a = 'b \\\n/* c';\nd();\n"), "xxx");
         assert_eq!(kinds("const a = 'b \\\r\n/* c';\nd();\n"), "xxx");
     }
 
     #[test]
-    fn breaks_that_a_diff_does_not_count_are_noticed() {
-        assert!(classify(b"a\rb\n").odd_breaks);
-        assert!(classify("a\u{2028}b\n".as_bytes()).odd_breaks);
-        assert!(!classify(b"a\r\nb\n").odd_breaks);
+    fn line_breaks_that_a_diff_does_not_count_are_detected() {
+        assert!(classify(b"a\rb\n").unusual_line_breaks);
+        assert!(classify("a\u{2028}b\n".as_bytes()).unusual_line_breaks);
+        assert!(!classify(b"a\r\nb\n").unusual_line_breaks);
     }
 
     #[test]
-    fn comments_that_turn_coverage_off_are_noticed() {
-        assert_eq!(classify(b"a\n/* istanbul ignore next */\nb\n// v8 ignore start\n").hints, [2, 4]);
+    fn comments_that_turn_coverage_off_are_detected() {
+        assert_eq!(classify(b"a\n/* istanbul ignore next */\nb\n// v8 ignore start\n").ignore_hints, [2, 4]);
     }
 
     proptest! {
         #[test]
-        fn any_bytes_give_one_kind_a_line(text in proptest::collection::vec(any::<u8>(), 0..400)) {
+        fn any_bytes_give_one_kind_per_line(text in proptest::collection::vec(any::<u8>(), 0..400)) {
             let lines = text.split_inclusive(|byte| *byte == b'\n').count();
             prop_assert_eq!(classify(&text).kinds.len(), lines);
         }
 
         #[test]
-        fn any_source_like_text_gives_one_kind_a_line(text in "[a/*`'\"\\\\${}()\\[\\]\n\r ]{0,120}") {
+        fn any_source_like_text_gives_one_kind_per_line(text in "[a/*`'\"\\\\${}()\\[\\]\n\r ]{0,120}") {
             let lines = text.split_inclusive('\n').count();
             prop_assert_eq!(classify(text.as_bytes()).kinds.len(), lines);
         }

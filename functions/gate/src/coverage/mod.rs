@@ -1,8 +1,8 @@
 //! Coverage of changed lines: which lines changed, which of them are executable, and which of those ran.
 //!
-//! Pure: bytes in, a judgement out. Every doubt counts against the change: a line that is not measured is not covered,
-//! and what cannot be judged fails. To add another report format, produce [`Report`]s from it. A format that has only
-//! lines (LCOV, Cobertura) becomes one single-line [`Statement`] for each line.
+//! Pure: bytes in, a judgement out. It fails closed: an unmeasured line counts as uncovered, and a report that cannot be
+//! judged fails. To add a report format, produce [`Report`]s from it. For a format that has only lines (LCOV,
+//! Cobertura), write one single-line [`Statement`] for each line.
 
 mod changed;
 mod istanbul;
@@ -48,7 +48,7 @@ pub struct Statement {
 pub struct Arm {
     /// Line on which the arm starts. An implicit `else` has the line of its `if`.
     pub line: u32,
-    /// Where the branch starts. With `index` it identifies the arm when reports are added up.
+    /// Where the branch starts. Together with `index` it identifies the arm when reports are merged.
     pub branch: Position,
     pub index: u32,
     pub hits: u64,
@@ -60,17 +60,17 @@ pub struct Position {
     pub column: u32,
 }
 
-/// Why there is no verdict. The gate fails then.
+/// Why coverage cannot be judged. The gate fails.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
 #[error("{message}")]
-pub struct CannotJudge {
+pub struct CoverageError {
     /// snake_case, for programs.
     pub code: &'static str,
     /// For people.
     pub message: String,
 }
 
-impl CannotJudge {
+impl CoverageError {
     pub fn new(code: &'static str, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }

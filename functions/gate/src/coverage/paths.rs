@@ -1,12 +1,12 @@
-//! Finds the workspace's file that a path in a report means.
+//! Maps a path in a report to a file of the workspace.
 //!
 //! A report may have absolute paths of another machine, Windows separators, or paths relative to a package of a
-//! monorepo. A path means the file with the longest common suffix, if one of the two paths is that whole suffix:
-//! `/ci/build/src/a.ts` means `src/a.ts`, and `src/a.ts` means `packages/x/src/a.ts`.
+//! monorepo. A path matches a file if one is a suffix of the other: `/ci/build/src/a.ts` matches `src/a.ts`, and
+//! `src/a.ts` matches `packages/x/src/a.ts`. The longest match wins.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::CannotJudge;
+use super::CoverageError;
 
 /// The files of the workspace, indexed for lookups.
 pub struct PathIndex<'a> {
@@ -17,7 +17,7 @@ pub struct PathIndex<'a> {
 }
 
 impl<'a> PathIndex<'a> {
-    /// `root` is the workspace's folder while the tests ran. Paths below it are exact.
+    /// `root` is the workspace's folder during the tests. Paths below it are exact.
     pub fn new(files: impl Iterator<Item = &'a str>, root: &str) -> Self {
         let files: BTreeSet<&str> = files.collect();
         let mut suffixes: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -29,14 +29,14 @@ impl<'a> PathIndex<'a> {
         Self { files, suffixes, root: components(root) }
     }
 
-    /// The file that `reported` means. `None` if it is not in the workspace.
-    pub fn find(&self, reported: &str) -> Result<Option<&'a str>, CannotJudge> {
+    /// The file that `reported` matches. `None` if it is not in the workspace.
+    pub fn find(&self, reported: &str) -> Result<Option<&'a str>, CoverageError> {
         let parts = components(reported);
         if !self.root.is_empty() && parts.len() > self.root.len() && parts.starts_with(&self.root) {
-            // A path below the root means exactly that file, or none if it is gone. Suffixes do not count.
+            // A path below the root matches exactly that file, or none if it is gone.
             return Ok(self.files.get(parts[self.root.len()..].join("/").as_str()).copied());
         }
-        // A dependency's `src/index.ts` is not the workspace's.
+        // The `src/index.ts` of a dependency is not a file of the workspace.
         if parts.iter().any(|part| part == "node_modules") {
             return Ok(None);
         }
@@ -49,15 +49,15 @@ impl<'a> PathIndex<'a> {
             None | Some([]) => Ok(None),
             Some([file]) => Ok(Some(file)),
             Some([first, second, ..]) => {
-                Err(ambiguous(&format!("the report's path {reported:?} may mean {first} or {second}")))
+                Err(ambiguous(&format!("the report's path {reported:?} matches both {first} and {second}")))
             }
         }
     }
 }
 
-/// Two paths mean one file, or one path means two: hits would be counted for the wrong lines.
-pub fn ambiguous(message: &str) -> CannotJudge {
-    CannotJudge::new("ambiguous_path", message)
+/// Two paths match one file, or one path matches two. Hits could count for the wrong lines.
+pub fn ambiguous(message: &str) -> CoverageError {
+    CoverageError::new("ambiguous_path", message)
 }
 
 fn components(path: &str) -> Vec<String> {
@@ -104,18 +104,18 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_means_two_files_is_not_guessed() {
+    fn a_path_that_matches_two_files_is_ambiguous() {
         assert_eq!(find(&["packages/x/src/a.ts", "packages/y/src/a.ts"], "src/a.ts"), Err("ambiguous_path"));
     }
 
     #[test]
-    fn a_common_name_in_another_folder_is_no_match() {
+    fn the_same_name_in_another_folder_does_not_match() {
         assert_eq!(find(&["src/a.ts"], "/ci/lib/a.ts"), Ok(None));
         assert_eq!(find(&["src/xa.ts"], "a.ts"), Ok(None));
     }
 
     #[test]
-    fn a_dependency_with_our_file_name_is_not_ours() {
+    fn a_file_of_a_dependency_does_not_match() {
         assert_eq!(find(&["src/a.ts"], "/ci/node_modules/dep/src/a.ts"), Ok(None));
         assert_eq!(find(&["src/a.ts"], "/work/root/other/src/a.ts"), Ok(None));
     }

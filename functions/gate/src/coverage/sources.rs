@@ -1,16 +1,16 @@
-//! Decides which files of a workspace are sources, whose lines need tests.
+//! Decides which files of a workspace are sources, whose lines need coverage.
 
 use std::collections::BTreeSet;
 
-/// What counts as a source. The deployment sets the rules: a workspace that set them could exclude itself.
+/// What counts as a source. The deployment sets the rules, because a workspace could exclude itself.
 #[derive(Debug, Clone)]
 pub struct SourceRules {
     /// Without the dot.
     pub extensions: Vec<String>,
-    /// Names of folders, at any depth, whose files are tests or generated.
+    /// Names of folders, at any depth, whose files are dependencies or tests.
     pub excluded_folders: Vec<String>,
     /// Words before the extension, such as `test` in `x.test.ts`.
-    pub excluded_marks: Vec<String>,
+    pub excluded_suffixes: Vec<String>,
 }
 
 impl Default for SourceRules {
@@ -19,14 +19,13 @@ impl Default for SourceRules {
         Self {
             extensions: owned(&["ts", "tsx", "mts", "cts", "js", "jsx", "mjs", "cjs"]),
             excluded_folders: owned(&["node_modules", "test", "tests", "__tests__", "__mocks__", "__fixtures__"]),
-            excluded_marks: owned(&["test", "spec", "d"]),
+            excluded_suffixes: owned(&["test", "spec", "d"]),
         }
     }
 }
 
 impl SourceRules {
-    /// `None` for a source, else why it is not one. `projects` are the folders that hold a package.json ("" for the
-    /// root).
+    /// `None` for a source, else why it is not one. `projects` are the folders with a package.json ("" for the root).
     pub fn exclusion(&self, path: &str, projects: &BTreeSet<String>) -> Option<&'static str> {
         let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
         let Some((stem, extension)) = name.rsplit_once('.') else {
@@ -36,15 +35,17 @@ impl SourceRules {
             return Some("not_a_source");
         }
         let in_folder = |part: &str| self.excluded_folders.iter().any(|excluded| excluded == part);
-        let mark = stem.rsplit_once('.').map(|(_, mark)| mark);
-        if folder.split('/').any(in_folder) || mark.is_some_and(|mark| self.excluded_marks.iter().any(|m| m == mark)) {
+        let suffix = stem.rsplit_once('.').map(|(_, suffix)| suffix);
+        if folder.split('/').any(in_folder)
+            || suffix.is_some_and(|suffix| self.excluded_suffixes.iter().any(|excluded| excluded == suffix))
+        {
             return Some("excluded_test_or_declaration");
         }
         if path.split('/').any(|part| part.starts_with('.')) {
             return Some("excluded_hidden");
         }
         // `eslint.config.js` next to a package.json configures a tool. `src/app.config.ts` is part of the program.
-        (mark == Some("config") && projects.contains(folder)).then_some("excluded_tool_configuration")
+        (suffix == Some("config") && projects.contains(folder)).then_some("excluded_tool_configuration")
     }
 }
 
@@ -57,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_are_sources() {
+    fn program_files_are_sources() {
         for path in [
             "src/a.ts",
             "a.js",
@@ -72,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn tests_declarations_and_tool_configuration_are_not() {
+    fn tests_declarations_and_tool_configuration_are_not_sources() {
         assert_eq!(exclusion("README.md"), Some("not_a_source"));
         assert_eq!(exclusion("Makefile"), Some("not_a_source"));
         assert_eq!(exclusion("src/a.test.ts"), Some("excluded_test_or_declaration"));

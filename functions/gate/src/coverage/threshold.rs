@@ -1,5 +1,5 @@
-//! The share of changed lines that must be covered, as an exact fraction: 9 of 10 reaches 0.90. Floating point would
-//! not guarantee that.
+//! The ratio of changed lines that must be covered, as an exact fraction: 9 of 10 reaches 0.90. Floating point does not
+//! guarantee that.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,7 +17,7 @@ impl Threshold {
     /// Nine tenths of the changed lines.
     pub const DEFAULT: Self = Self { numerator: 9, denominator: 10 };
 
-    /// Whether `covered` of `total` lines are enough. False for no lines: the caller decides that case.
+    /// Whether `covered` of `total` lines are enough. False if `total` is 0: the caller decides that case.
     pub fn reached(self, covered: u64, total: u64) -> bool {
         total > 0
             && u128::from(covered) * u128::from(self.denominator) >= u128::from(self.numerator) * u128::from(total)
@@ -62,7 +62,6 @@ impl Serialize for Threshold {
     }
 }
 
-/// For display only, never for comparison.
 #[expect(clippy::cast_precision_loss, reason = "for display only; comparisons are exact")]
 pub fn ratio(numerator: u64, denominator: u64) -> f64 {
     numerator as f64 / denominator as f64
@@ -81,12 +80,12 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_nothing_reaches_no_threshold_not_even_zero() {
+    fn zero_lines_reach_no_threshold() {
         assert!(!"0".parse::<Threshold>().unwrap().reached(0, 0));
     }
 
     #[test]
-    fn a_threshold_outside_zero_to_one_is_refused() {
+    fn a_threshold_outside_zero_to_one_is_rejected() {
         for text in ["1.01", "2", "-0.1", "NaN", "inf", "", ".", ".5", "1e-1", "0.9.0", "90%", "0.1234567890"] {
             assert!(text.parse::<Threshold>().is_err(), "{text}");
         }

@@ -1,8 +1,8 @@
-//! Reads unified diffs, as `git diff` and `diff -u` write them. Strict: what it does not understand is an error.
+//! Reads unified diffs, as `git diff` and `diff -u` write them. Strict: unknown syntax is an error.
 
-use super::CannotJudge;
+use super::CoverageError;
 
-/// What a diff says about one file.
+/// The part of a diff for one file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FileDiff {
     /// `None` for a file that is new.
@@ -10,9 +10,9 @@ pub struct FileDiff {
     /// `None` for a file that was deleted.
     pub new: Option<String>,
     pub hunks: Vec<Hunk>,
-    /// The new file is a copy: its old path is still there.
+    /// The new file is a copy: the old path still exists.
     pub copied: bool,
-    /// The contents differ in a way that the diff does not show.
+    /// The diff does not show how the contents differ.
     pub binary: bool,
 }
 
@@ -25,19 +25,19 @@ pub struct Hunk {
     pub lines: Vec<(Vec<u8>, bool)>,
 }
 
-fn unparsable(line: usize, why: &str) -> CannotJudge {
-    CannotJudge::new("diff_unparsable", format!("the diff cannot be read at line {}: {why}", line + 1))
+fn unparsable(line: usize, why: &str) -> CoverageError {
+    CoverageError::new("diff_unparsable", format!("the diff cannot be read at line {}: {why}", line + 1))
 }
 
 /// Reads a diff. Text around the files, such as a commit message, is skipped.
-pub fn parse(diff: &[u8]) -> Result<Vec<FileDiff>, CannotJudge> {
+pub fn parse(diff: &[u8]) -> Result<Vec<FileDiff>, CoverageError> {
     let lines: Vec<&[u8]> = diff.split_inclusive(|byte| *byte == b'\n').collect();
     let mut reader = Reader { lines, at: 0, files: Vec::new() };
     while reader.at < reader.lines.len() {
-        reader.step()?;
+        reader.read_line()?;
     }
     if reader.files.is_empty() && !diff.iter().all(u8::is_ascii_whitespace) {
-        return Err(unparsable(0, "it names no file"));
+        return Err(unparsable(0, "it lists no files"));
     }
     Ok(reader.files)
 }
@@ -54,7 +54,7 @@ impl Reader<'_> {
         String::from_utf8_lossy(line).trim_end_matches(['\n', '\r']).to_string()
     }
 
-    fn step(&mut self) -> Result<(), CannotJudge> {
+    fn read_line(&mut self) -> Result<(), CoverageError> {
         let line = self.header(self.at);
         let here = self.at;
         self.at += 1;
@@ -65,7 +65,7 @@ impl Reader<'_> {
             && let Some(new) = self.header(self.at).strip_prefix("+++ ")
         {
             self.at += 1;
-            let (old, new) = (side(old, "a/"), side(new, "b/"));
+            let (old, new) = (parse_path(old, "a/"), parse_path(new, "b/"));
             match self.files.last_mut() {
                 Some(file) if file.hunks.is_empty() && is_git_header_of(&self.lines, here) => {
                     (file.old, file.new) = (old, new);
@@ -73,39 +73,39 @@ impl Reader<'_> {
                 _ => self.files.push(FileDiff { old, new, ..FileDiff::default() }),
             }
         } else if line.starts_with("@@@") {
-            return Err(unparsable(here, "it compares with several old versions"));
+            return Err(unparsable(here, "combined diffs are not supported"));
         } else if line.starts_with("@@ ") {
             self.hunk(here, &line)?;
         } else if let Some(file) = self.files.last_mut() {
             if file.hunks.is_empty() {
-                extended(file, &line);
+                read_extended_header(file, &line);
             } else if line.starts_with(['+', ' ']) {
-                // If it were skipped, an added line would need no test.
+                // Skipping it would drop an added line, which needs coverage.
                 return Err(unparsable(here, "a hunk is longer than its header says"));
             }
         }
         Ok(())
     }
 
-    fn hunk(&mut self, here: usize, header: &str) -> Result<(), CannotJudge> {
+    fn hunk(&mut self, here: usize, header: &str) -> Result<(), CoverageError> {
         let ((_, mut old_left), (new_start, mut new_left)) =
             ranges(header).ok_or_else(|| unparsable(here, "its hunk header is not valid"))?;
         let mut lines: Vec<(Vec<u8>, bool)> = Vec::new();
         while old_left > 0 || new_left > 0 {
-            let line = *self.lines.get(self.at).ok_or_else(|| unparsable(self.at, "a hunk is cut off"))?;
+            let line = *self.lines.get(self.at).ok_or_else(|| unparsable(self.at, "a hunk is truncated"))?;
             let (mark, text) = line.split_first().map_or((b' ', line), |(mark, text)| (*mark, text));
             match mark {
                 b' ' | b'\n' | b'\r' => {
                     // Some tools strip the space in front of an empty line.
                     let text = if mark == b' ' { text } else { line };
                     lines.push((text.to_vec(), false));
-                    (old_left, new_left) = (less(old_left, self.at)?, less(new_left, self.at)?);
+                    (old_left, new_left) = (decrement(old_left, self.at)?, decrement(new_left, self.at)?);
                 }
                 b'+' => {
                     lines.push((text.to_vec(), true));
-                    new_left = less(new_left, self.at)?;
+                    new_left = decrement(new_left, self.at)?;
                 }
-                b'-' => old_left = less(old_left, self.at)?,
+                b'-' => old_left = decrement(old_left, self.at)?,
                 b'\\' => {}
                 _ => return Err(unparsable(self.at, "a hunk is shorter than its header says")),
             }
@@ -117,7 +117,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// `\ No newline at end of file` is about the line before it.
+    /// `\ No newline at end of file` applies to the line before it.
     fn no_line_break(&mut self, mark: u8, lines: &mut [(Vec<u8>, bool)]) {
         if !self.lines.get(self.at).is_some_and(|line| line.starts_with(b"\\")) {
             return;
@@ -132,7 +132,7 @@ impl Reader<'_> {
     }
 }
 
-fn less(left: u32, at: usize) -> Result<u32, CannotJudge> {
+fn decrement(left: u32, at: usize) -> Result<u32, CoverageError> {
     left.checked_sub(1).ok_or_else(|| unparsable(at, "a hunk is longer than its header says"))
 }
 
@@ -156,7 +156,7 @@ fn is_git_header_of(lines: &[&[u8]], at: usize) -> bool {
         .is_some_and(|line| line.starts_with(b"diff --git "))
 }
 
-fn extended(file: &mut FileDiff, line: &str) {
+fn read_extended_header(file: &mut FileDiff, line: &str) {
     if line.starts_with("new file mode ") {
         file.old = None;
     } else if line.starts_with("deleted file mode ") {
@@ -171,24 +171,24 @@ fn extended(file: &mut FileDiff, line: &str) {
     }
 }
 
-/// `a/x b/x`: the two differ only in their prefix, unless other headers give the paths.
+/// Parses `a/x b/x`. The two paths differ only in their prefix, unless other headers give the paths.
 fn git_paths(text: &str) -> Option<(Option<String>, Option<String>)> {
     if text.starts_with('"') {
         let (old, new) = text.split_once("\" ")?;
-        return Some((side(&format!("{old}\""), "a/"), side(new, "b/")));
+        return Some((parse_path(&format!("{old}\""), "a/"), parse_path(new, "b/")));
     }
     let middle = text.len() / 2;
     let (old, new) = (text.get(..middle)?, text.get(middle + 1..)?);
-    let (old, new) = (side(old, "a/"), side(new, "b/"));
+    let (old, new) = (parse_path(old, "a/"), parse_path(new, "b/"));
     (old == new).then_some((old, new))
 }
 
-fn side(text: &str, prefix: &str) -> Option<String> {
+fn parse_path(text: &str, prefix: &str) -> Option<String> {
     let path = unquote(text.split('\t').next().unwrap_or(text).trim_end());
     (path != "/dev/null").then(|| path.strip_prefix(prefix).unwrap_or(&path).to_string())
 }
 
-/// Git quotes paths with unusual bytes, with the escapes of C.
+/// Git quotes paths with unusual bytes and uses C escapes.
 fn unquote(text: &str) -> String {
     let Some(inner) = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
         return text.to_string();
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_removed_line_that_looks_like_a_header_stays_a_line() {
+    fn a_removed_line_that_looks_like_a_header_is_a_line() {
         let text = b"--- a/a.ts\n+++ b/a.ts\n@@ -1,2 +1,2 @@\n--- x\n+++ y\n z\n";
         let files = parse(text).unwrap();
         assert_eq!(files.len(), 1);
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_diff_is_refused() {
+    fn an_invalid_diff_is_rejected() {
         for text in [
             "hello",
             "@@ -1 +1 @@\n-a\n+b\n",

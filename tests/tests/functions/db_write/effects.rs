@@ -1,4 +1,4 @@
-//! What a write changes besides its own rows: cascades, triggers, views and partitions.
+//! Side effects of a write: cascades, triggers, views and partitions.
 
 use nofx_tests::Lab;
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ const FAMILY: &str = "create table public.parent (id int primary key, name text)
     insert into public.grandchild select n, n from generate_series(1, 50) n";
 
 #[tokio::test]
-async fn what_cascades_is_counted_and_needs_the_rules_word() {
+async fn cascaded_rows_are_counted_and_limited_by_the_rule() {
     let lab = Lab::new().await;
     let delete = json!({"table": "public.parent", "op": "delete", "where": {"id": 1}});
     let rule =
@@ -22,13 +22,13 @@ async fn what_cascades_is_counted_and_needs_the_rules_word() {
     let set = async |dependants: Value| {
         lab.admin.execute("update nofx.db_write_rule set constraints = $1", &[&rule(dependants)]).await.unwrap();
     };
-    let refused = [
+    let rejected = [
         json!({}),
         json!({"public.child": 50}),
         json!({"public.child": 49, "public.grandchild": 50}),
         json!({"public.child": 50, "public.grandchild": 49}),
     ];
-    for dependants in refused {
+    for dependants in rejected {
         set(dependants.clone()).await;
         let run = write(&lab, delete.clone()).await;
         assert_eq!(error_code(&lab, run).await, "cascade_not_allowed", "{dependants}");
@@ -46,7 +46,7 @@ async fn what_cascades_is_counted_and_needs_the_rules_word() {
 }
 
 #[tokio::test]
-async fn a_trigger_runs_only_as_it_was_when_the_rule_pinned_it() {
+async fn a_trigger_runs_only_with_the_definition_that_the_rule_pins() {
     let lab = Lab::new().await;
     let sql = "create table public.notes (id int primary key, body text);
         create table public.audit (body text);
@@ -69,7 +69,11 @@ async fn a_trigger_runs_only_as_it_was_when_the_rule_pinned_it() {
     let pinned = target["triggers"].clone();
     assert!(pinned["public.notes.note"].is_string(), "{target}");
     set(json!({"triggers": pinned})).await;
-    assert_eq!(error_code(&lab, write(&lab, insert(1)).await).await, "cascade_not_allowed", "it writes elsewhere");
+    assert_eq!(
+        error_code(&lab, write(&lab, insert(1)).await).await,
+        "cascade_not_allowed",
+        "the trigger writes to another table"
+    );
     set(json!({"triggers": pinned, "dependants": {"public.audit": 1}})).await;
     assert_eq!(lab.run_status(write(&lab, insert(1)).await).await, "succeeded");
     let changed = "create or replace function public.note() returns trigger language plpgsql as
@@ -80,7 +84,7 @@ async fn a_trigger_runs_only_as_it_was_when_the_rule_pinned_it() {
 }
 
 #[tokio::test]
-async fn a_trigger_that_swallows_or_rewrites_a_row_fails_the_write() {
+async fn a_trigger_that_drops_or_rewrites_a_row_fails_the_write() {
     let lab = Lab::new().await;
     let sql = "create table public.notes (id int primary key, body text);
         create function public.meddle() returns trigger language plpgsql as
@@ -103,7 +107,7 @@ async fn a_trigger_that_swallows_or_rewrites_a_row_fails_the_write() {
 }
 
 #[tokio::test]
-async fn a_trigger_cannot_reach_the_control_plane() {
+async fn a_trigger_cannot_write_tables_of_the_control_plane() {
     let lab = Lab::new().await;
     let sql = "create table public.notes (id int primary key);
         create function public.reach() returns trigger language plpgsql as $$ begin
@@ -124,7 +128,7 @@ async fn a_trigger_cannot_reach_the_control_plane() {
 }
 
 #[tokio::test]
-async fn views_and_their_like_need_the_rules_word_and_never_reach_a_closed_schema() {
+async fn views_and_inherited_tables_need_an_allowance_and_never_lead_to_a_closed_schema() {
     let lab = Lab::new().await;
     let sql = "create table public.base (id int primary key, n int);
         create view public.shown with (security_invoker = true) as select * from public.base;
@@ -152,7 +156,7 @@ async fn views_and_their_like_need_the_rules_word_and_never_reach_a_closed_schem
 }
 
 #[tokio::test]
-async fn a_view_that_reads_with_its_owners_rights_is_refused() {
+async fn a_view_with_its_owners_rights_is_rejected() {
     let lab = Lab::new().await;
     let sql = "create table public.base (id int primary key); create view public.shown as select * from public.base";
     let rule = json!({"columns": ["id"], "allow": ["view"], "dependants": {"public.base": 1}});
@@ -162,7 +166,7 @@ async fn a_view_that_reads_with_its_owners_rights_is_refused() {
 }
 
 #[tokio::test]
-async fn a_trigger_is_pinned_by_its_kind_and_also_on_what_it_writes() {
+async fn triggers_are_pinned_by_kind_and_on_dependants_too() {
     let lab = Lab::new().await;
     let sql = "create table public.c1 (id int primary key);
         create rule audit as on delete to public.c1 do instead nothing";
@@ -183,7 +187,7 @@ async fn a_trigger_is_pinned_by_its_kind_and_also_on_what_it_writes() {
     lab.admin.batch_execute(evil).await.unwrap();
     let insert = json!({"table": "public.c1", "op": "insert", "values": [{"id": 1}]});
     assert_eq!(error_code(&lab, write(&lab, insert.clone()).await).await, "trigger_not_allowed");
-    // Pin, then add a trigger to its own table, then one that would run at commit.
+    // Pin the trigger, then add a trigger on the dependant that runs at commit.
     pin(json!({"public.c2": 9})).await;
     assert_eq!(lab.run_status(write(&lab, insert.clone()).await).await, "succeeded");
     lab.admin
@@ -196,11 +200,15 @@ async fn a_trigger_is_pinned_by_its_kind_and_also_on_what_it_writes() {
         .unwrap();
     assert_eq!(error_code(&lab, write(&lab, insert.clone()).await).await, "trigger_not_allowed");
     pin(json!({"public.c2": 9})).await;
-    assert_eq!(error_code(&lab, write(&lab, insert).await).await, "trigger_not_allowed", "deferrable ones never");
+    assert_eq!(
+        error_code(&lab, write(&lab, insert).await).await,
+        "trigger_not_allowed",
+        "a deferrable trigger is never allowed"
+    );
 }
 
 #[tokio::test]
-async fn what_no_counter_shows_is_refused() {
+async fn a_truncate_in_a_trigger_fails_the_write() {
     let lab = Lab::new().await;
     let sql = "create table public.notes (id int primary key); create table public.victim (id int);
         insert into public.victim values (1);
@@ -218,9 +226,9 @@ async fn what_no_counter_shows_is_refused() {
 }
 
 #[tokio::test]
-async fn a_function_of_the_table_escapes_neither_the_role_nor_into_the_next_write() {
+async fn a_function_of_the_table_can_neither_change_the_role_nor_affect_the_next_write() {
     let mut lab = Lab::new().await;
-    // One connection for all writes, and one to record. The next write would see what is set on the first.
+    // Use one connection for all writes and one to record, so that a setting of one write could affect the next.
     lab.ctx.config.database.pool_size = 2;
     lab.ctx = lab.another_ctx().await;
     let sql = "create function public.escape(int) returns boolean language plpgsql as $$ begin
@@ -240,14 +248,14 @@ async fn a_function_of_the_table_escapes_neither_the_role_nor_into_the_next_writ
     with_rule(&lab, "create table public.next (id int primary key)", "public.next", json!({"columns": ["id"]})).await;
     for id in 1..4 {
         let run = write(&lab, json!({"table": "public.next", "op": "insert", "values": [{"id": id}]})).await;
-        assert_eq!(lab.run_status(run).await, "succeeded", "the connection keeps nothing of the write before");
+        assert_eq!(lab.run_status(run).await, "succeeded", "the connection keeps no state of the previous write");
     }
     let locks = "select count(*) from pg_locks where locktype = 'advisory' and objid = 77 and pid <> pg_backend_pid()";
     assert_eq!(number(&lab, locks).await, 0);
 }
 
 #[tokio::test]
-async fn a_tree_loses_its_branches_only_as_far_as_the_rule_says() {
+async fn cascades_within_a_table_are_limited_by_the_rule() {
     let lab = Lab::new().await;
     let sql = "create table public.tree (id int primary key, up int references public.tree on delete cascade);
         insert into public.tree values (1, null), (2, 1), (3, 1)";
@@ -261,7 +269,7 @@ async fn a_tree_loses_its_branches_only_as_far_as_the_rule_says() {
 }
 
 #[tokio::test]
-async fn partitions_are_one_table() {
+async fn a_partitioned_table_counts_as_one_table() {
     let lab = Lab::new().await;
     let sql = "create table public.parts (id int primary key, n int) partition by range (id);
         create table public.low partition of public.parts for values from (0) to (10);

@@ -1,4 +1,4 @@
-//! The events that can happen to a run, and random choices of them.
+//! The events of a run, and random choices of them.
 
 use proptest::prelude::*;
 use shared::domain::gate::Decision;
@@ -10,10 +10,10 @@ use super::steps::Status;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     Claim(Vec<usize>),
-    /// Attempts end, in an invocation that may continue with the steps that they make ready.
+    /// Attempts finish, in an invocation that may continue with the steps that they make ready.
     Finish {
         ends: Vec<Finish>,
-        goes_on: bool,
+        continues: bool,
     },
     LeaseOver(usize),
     DelayOver(usize),
@@ -45,7 +45,7 @@ pub struct Finish {
     pub step: usize,
     pub attempt: u32,
     pub to: To,
-    /// Name of the gate that a blocked step is waiting for.
+    /// The gate of a step that blocks.
     pub gate: String,
 }
 
@@ -57,17 +57,17 @@ pub enum To {
     Blocked { resume: bool, expires: bool },
 }
 
-/// A random choice. The state decides which step or gate it means.
+/// A random choice. Together with the state it gives an event.
 #[derive(Debug, Clone)]
-pub enum Draw {
+pub enum Choice {
     Claim(Vec<u8>),
     ClaimAll,
     /// Running attempts end.
     Finish {
         ends: Vec<(u8, To)>,
-        goes_on: bool,
+        continues: bool,
     },
-    /// Any attempt of any step ends: repeated, late or early.
+    /// Any attempt of any step ends, even if it is repeated, late or early.
     FinishAny {
         step: u8,
         back: u32,
@@ -100,29 +100,29 @@ pub fn graphs() -> impl Strategy<Value = Vec<Vec<usize>>> {
     })
 }
 
-pub fn draws() -> impl Strategy<Value = Draw> {
+pub fn choices() -> impl Strategy<Value = Choice> {
     let decision = prop_oneof![3 => Just(Decision::Approve), 1 => Just(Decision::Reject), 1 => Just(Decision::Waive)];
     prop_oneof![
-        12 => proptest::collection::vec(any::<u8>(), 1..4).prop_map(Draw::Claim),
-        12 => Just(Draw::ClaimAll),
+        12 => proptest::collection::vec(any::<u8>(), 1..4).prop_map(Choice::Claim),
+        12 => Just(Choice::ClaimAll),
         30 => (proptest::collection::vec((any::<u8>(), ends()), 1..4), any::<bool>())
-            .prop_map(|(ends, goes_on)| Draw::Finish { ends, goes_on }),
-        8 => (any::<u8>(), 0u32..3, ends()).prop_map(|(step, back, to)| Draw::FinishAny { step, back, to }),
-        8 => any::<u8>().prop_map(Draw::LeaseOver),
-        4 => any::<u8>().prop_map(Draw::DelayOver),
-        5 => Just(Draw::SweepLeases),
+            .prop_map(|(ends, continues)| Choice::Finish { ends, continues }),
+        8 => (any::<u8>(), 0u32..3, ends()).prop_map(|(step, back, to)| Choice::FinishAny { step, back, to }),
+        8 => any::<u8>().prop_map(Choice::LeaseOver),
+        4 => any::<u8>().prop_map(Choice::DelayOver),
+        5 => Just(Choice::SweepLeases),
         5 => (proptest::option::weighted(0.7, any::<u8>()), any::<bool>())
-            .prop_map(|(step, expires)| Draw::GateCreate { step, expires }),
-        12 => (any::<u8>(), decision).prop_map(|(gate, decision)| Draw::Decide(gate, decision)),
-        2 => Just(Draw::GatesDue),
-        3 => Just(Draw::SweepGates),
-        2 => Just(Draw::SweepWakeUps),
-        1 => any::<u8>().prop_map(Draw::Undeliverable),
-        3 => Just(Draw::Pause),
-        4 => Just(Draw::Resume),
-        2 => Just(Draw::Cancel),
-        6 => Just(Draw::Retry),
-        1 => Just(Draw::RunTimeout),
+            .prop_map(|(step, expires)| Choice::GateCreate { step, expires }),
+        12 => (any::<u8>(), decision).prop_map(|(gate, decision)| Choice::Decide(gate, decision)),
+        2 => Just(Choice::GatesDue),
+        3 => Just(Choice::SweepGates),
+        2 => Just(Choice::SweepWakeUps),
+        1 => any::<u8>().prop_map(Choice::Undeliverable),
+        3 => Just(Choice::Pause),
+        4 => Just(Choice::Resume),
+        2 => Just(Choice::Cancel),
+        6 => Just(Choice::Retry),
+        1 => Just(Choice::RunTimeout),
     ]
 }
 
@@ -136,8 +136,8 @@ fn ends() -> impl Strategy<Value = To> {
 }
 
 impl Event {
-    /// The event that a choice means in this state, if any.
-    pub fn resolve(draw: &Draw, machine: &Machine) -> Option<Self> {
+    /// The event of a choice in this state, if any.
+    pub fn resolve(choice: &Choice, machine: &Machine) -> Option<Self> {
         let count = machine.steps.len();
         let step = |pick: u8| usize::from(pick) % count;
         // Prefer steps that the event changes.
@@ -145,25 +145,25 @@ impl Event {
             let fitting: Vec<usize> = (0..count).filter(|&at| machine.steps[at].status == status).collect();
             if fitting.is_empty() { step(pick) } else { fitting[usize::from(pick) % fitting.len()] }
         };
-        Some(match draw {
-            Draw::Claim(picks) => Self::Claim(distinct(picks.iter().map(|&pick| prefer(pick, Status::Ready)))),
-            Draw::ClaimAll => Self::Claim((0..count).collect()),
-            Draw::Finish { ends, goes_on } => {
+        Some(match choice {
+            Choice::Claim(picks) => Self::Claim(distinct(picks.iter().map(|&pick| prefer(pick, Status::Ready)))),
+            Choice::ClaimAll => Self::Claim((0..count).collect()),
+            Choice::Finish { ends, continues } => {
                 let steps = distinct(ends.iter().map(|&(pick, _)| prefer(pick, Status::Running)));
                 let ends = steps.iter().zip(ends).map(|(&at, &(_, to))| machine.finish_of(at, 0, to)).collect();
-                Self::Finish { ends, goes_on: *goes_on }
+                Self::Finish { ends, continues: *continues }
             }
-            Draw::FinishAny { step: pick, back, to } => {
-                Self::Finish { ends: vec![machine.finish_of(step(*pick), *back, *to)], goes_on: false }
+            Choice::FinishAny { step: pick, back, to } => {
+                Self::Finish { ends: vec![machine.finish_of(step(*pick), *back, *to)], continues: false }
             }
-            Draw::LeaseOver(pick) => Self::LeaseOver(prefer(*pick, Status::Running)),
-            Draw::DelayOver(pick) => Self::DelayOver(prefer(*pick, Status::Ready)),
-            Draw::SweepLeases => Self::SweepLeases,
-            Draw::GateCreate { step: pick, expires } => {
+            Choice::LeaseOver(pick) => Self::LeaseOver(prefer(*pick, Status::Running)),
+            Choice::DelayOver(pick) => Self::DelayOver(prefer(*pick, Status::Ready)),
+            Choice::SweepLeases => Self::SweepLeases,
+            Choice::GateCreate { step: pick, expires } => {
                 Self::GateCreate { name: machine.next_gate(usize::MAX), step: pick.map(step), expires: *expires }
             }
-            Draw::Decide(..) if machine.gates.is_empty() => return None,
-            Draw::Decide(pick, decision) => {
+            Choice::Decide(..) if machine.gates.is_empty() => return None,
+            Choice::Decide(pick, decision) => {
                 let pending: Vec<usize> = machine.pending_gates().collect();
                 let from_all = usize::from(*pick) % machine.gates.len();
                 // One in four decides any gate, even one that is already decided.
@@ -172,15 +172,15 @@ impl Event {
                 let (name, generation) = machine.gates[gate].key();
                 Self::Decide { name, generation, decision: *decision }
             }
-            Draw::GatesDue => Self::GatesDue,
-            Draw::SweepGates => Self::SweepGates,
-            Draw::SweepWakeUps => Self::SweepWakeUps,
-            Draw::Undeliverable(pick) => Self::Undeliverable(prefer(*pick, Status::Ready)),
-            Draw::Pause => Self::Pause,
-            Draw::Resume => Self::Resume,
-            Draw::Cancel => Self::Cancel,
-            Draw::Retry => Self::Retry,
-            Draw::RunTimeout => Self::RunTimeout,
+            Choice::GatesDue => Self::GatesDue,
+            Choice::SweepGates => Self::SweepGates,
+            Choice::SweepWakeUps => Self::SweepWakeUps,
+            Choice::Undeliverable(pick) => Self::Undeliverable(prefer(*pick, Status::Ready)),
+            Choice::Pause => Self::Pause,
+            Choice::Resume => Self::Resume,
+            Choice::Cancel => Self::Cancel,
+            Choice::Retry => Self::Retry,
+            Choice::RunTimeout => Self::RunTimeout,
         })
     }
 }

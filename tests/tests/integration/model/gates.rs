@@ -1,4 +1,4 @@
-//! Gates of the model: before a step, of a blocked step, and of the run.
+//! The gates of the model: before a step, of a blocked step, and of the run.
 
 use shared::domain::gate::Decision;
 
@@ -57,8 +57,8 @@ impl Gate {
         (self.name.clone(), self.generation)
     }
 
-    /// Whether it must pass before the step can be claimed.
-    pub fn bars(&self, step: usize) -> bool {
+    /// Whether the gate must pass before the step can be claimed.
+    pub fn blocks(&self, step: usize) -> bool {
         self.step == Some(step) && self.on_pass == OnPass::Release && self.is_pending()
     }
 }
@@ -68,10 +68,10 @@ impl Machine {
         (0..self.gates.len()).filter(|&at| self.gates[at].is_pending())
     }
 
-    /// An unused gate name, even if several steps ask for a gate at once.
+    /// An unused gate name. It is unique even if several steps create gates in one event.
     pub fn next_gate(&self, step: usize) -> String {
-        let asked = if step == usize::MAX { "outside".to_owned() } else { format!("step{step}") };
-        format!("manual:{asked}-{}", self.gates.len())
+        let creator = if step == usize::MAX { "outside".to_owned() } else { format!("step{step}") };
+        format!("manual:{creator}-{}", self.gates.len())
     }
 
     /// `POST /gates`: before a step that has not started, or before the end of a run that may still succeed.
@@ -105,20 +105,20 @@ impl Machine {
         });
     }
 
-    /// Decides a gate, once, while it is pending and its time is not over.
+    /// Decides a gate if it is pending and has not expired.
     pub(super) fn decide(&mut self, name: &str, generation: u32, decision: Decision) -> Answer {
         let named = |gate: &Gate| gate.name == name && gate.generation == generation;
         let gate = self.gates.iter().position(named).expect("a gate of that name");
         if !self.gates[gate].is_pending() || self.gates[gate].overdue {
             return Answer::of("conflict");
         }
-        let was = self.ready();
+        let ready_before = self.ready();
         match decision {
             Decision::Approve => self.pass(gate, GateStatus::Passed),
             Decision::Waive => self.pass(gate, GateStatus::Waived),
-            Decision::Reject => self.bar(gate, GateStatus::Failed),
+            Decision::Reject => self.fail_gate(gate, GateStatus::Failed),
         }
-        Answer { wakes: self.woken(was).wakes, ..Answer::of("decided") }
+        Answer { wakes: self.woken(ready_before).wakes, ..Answer::of("decided") }
     }
 
     fn pass(&mut self, gate: usize, status: GateStatus) {
@@ -132,7 +132,7 @@ impl Machine {
     }
 
     /// A gate that does not pass fails its step, or the run.
-    fn bar(&mut self, gate: usize, status: GateStatus) {
+    fn fail_gate(&mut self, gate: usize, status: GateStatus) {
         self.gates[gate].status = status;
         match self.gates[gate].step {
             Some(step) => self.steps[step].status = Status::Failed,
@@ -155,15 +155,15 @@ impl Machine {
             self.gates[gate].status = GateStatus::Expired;
         }
         for gate in overdue {
-            self.bar(gate, GateStatus::Expired);
+            self.fail_gate(gate, GateStatus::Expired);
         }
         Answer::default()
     }
 
-    /// On retry, gates from `POST /gates` that did not pass are created again. Gates of steps return with their steps.
-    pub(super) fn ask_gates_anew(&mut self) {
+    /// On retry, creates gates from `POST /gates` that did not pass again. Steps create their own gates again.
+    pub(super) fn recreate_gates(&mut self) {
         let unpassed = [GateStatus::Failed, GateStatus::Expired, GateStatus::Cancelled];
-        let anew: Vec<Gate> = self
+        let new_gates: Vec<Gate> = self
             .gates
             .iter()
             .filter(|gate| gate.generation == self.generation && gate.on_pass == OnPass::Release)
@@ -176,6 +176,6 @@ impl Machine {
                 ..gate.clone()
             })
             .collect();
-        self.gates.extend(anew);
+        self.gates.extend(new_gates);
     }
 }

@@ -1,4 +1,4 @@
-//! The model: the facts of a run, and the states that follow from them.
+//! The model of a run: its facts, and the states derived from them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ pub struct Machine {
     pub generation: u32,
     pub(super) paused: bool,
     pub(super) cancelled: bool,
-    /// A gate of the run did not pass, or its time was over.
+    /// A gate of the run did not pass, or the run timed out.
     pub(super) failed: bool,
 }
 
@@ -24,18 +24,18 @@ pub struct Answer {
     pub wakes: BTreeSet<usize>,
 }
 
-/// What is visible from outside.
+/// The state that is visible from outside.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct VisibleState {
     pub run: String,
     pub generation: u32,
-    pub steps: Vec<StepSeen>,
+    pub steps: Vec<VisibleStep>,
     /// States by name and generation.
     pub gates: BTreeMap<(String, u32), String>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub struct StepSeen {
+pub struct VisibleStep {
     pub status: String,
     pub failures: u32,
     pub workers_lost: u32,
@@ -61,14 +61,14 @@ impl Machine {
     pub fn apply(&mut self, event: &Event) -> Answer {
         match event {
             Event::Claim(steps) => self.claim(steps),
-            Event::Finish { ends, goes_on } => self.finish(ends, *goes_on),
+            Event::Finish { ends, continues } => self.finish(ends, *continues),
             Event::LeaseOver(step) => self.on_step(*step, Status::Running, |step| step.lease_over = true),
             Event::DelayOver(step) => self.on_step(*step, Status::Ready, |step| step.delayed = false),
             Event::SweepLeases => {
                 let dead: Vec<usize> = (0..self.steps.len()).filter(|&at| self.steps[at].is_dead()).collect();
-                let was = self.ready();
+                let ready_before = self.ready();
                 self.lose_workers(&dead);
-                self.woken(was)
+                self.woken(ready_before)
             }
             Event::GateCreate { name, step, expires } => self.gate_create(name, *step, *expires),
             Event::Decide { name, generation, decision } => self.decide(name, *generation, *decision),
@@ -84,7 +84,7 @@ impl Machine {
         }
     }
 
-    /// Derived in this order: an end, then what people requested, then the steps.
+    /// Derived in this order: the end, then requests of people, then the steps.
     pub fn status(&self) -> &'static str {
         let any = |wanted: &[Status]| self.steps.iter().any(|step| wanted.contains(&step.status));
         let open = any(&[Status::Pending, Status::Ready, Status::Running, Status::Blocked]);
@@ -109,11 +109,11 @@ impl Machine {
         matches!(self.status(), "succeeded" | "failed" | "cancelled")
     }
 
-    pub fn seen(&self) -> Seen {
-        Seen {
+    pub fn visible_state(&self) -> VisibleState {
+        VisibleState {
             run: self.status().to_owned(),
             generation: self.generation,
-            steps: self.steps.iter().map(Step::seen).collect(),
+            steps: self.steps.iter().map(Step::visible).collect(),
             gates: self.gates.iter().map(|gate| (gate.key(), gate.status.word().to_owned())).collect(),
         }
     }
@@ -124,7 +124,7 @@ impl Machine {
         Finish { step, attempt: newest.saturating_sub(back), to, gate: self.next_gate(step) }
     }
 
-    /// Whether a step failed for good, or the run itself did. Then no step starts or waits any more.
+    /// Whether a step or the run itself failed for good. Then no step starts or waits.
     pub(super) fn failing(&self) -> bool {
         self.failed || self.steps.iter().any(|step| step.status == Status::Failed)
     }
@@ -133,7 +133,7 @@ impl Machine {
     pub(super) fn release(&mut self) {
         for at in 0..self.steps.len() {
             let free = self.steps[at].parents.iter().all(|&parent| self.steps[parent].status == Status::Succeeded)
-                && !self.gates.iter().any(|gate| gate.bars(at));
+                && !self.gates.iter().any(|gate| gate.blocks(at));
             if self.steps[at].status == Status::Pending && free {
                 self.steps[at].make_ready(false);
             }
@@ -171,14 +171,14 @@ impl Machine {
         (0..self.steps.len()).filter(|&at| self.steps[at].status == Status::Ready).collect()
     }
 
-    /// Ready steps that must be woken. None in a paused run.
+    /// The ready steps that are owed a wake-up. None in a paused run.
     fn owed(&self) -> BTreeSet<usize> {
         if self.paused { BTreeSet::new() } else { self.ready() }
     }
 
-    /// The steps that became ready since.
-    pub(super) fn woken(&self, was: BTreeSet<usize>) -> Answer {
-        Answer { wakes: self.owed().difference(&was).copied().collect(), ..Answer::default() }
+    /// Wakes the steps that were not ready before.
+    pub(super) fn woken(&self, ready_before: BTreeSet<usize>) -> Answer {
+        Answer { wakes: self.owed().difference(&ready_before).copied().collect(), ..Answer::default() }
     }
 
     fn pause(&mut self) -> Answer {
@@ -228,7 +228,7 @@ impl Machine {
             return Answer::of("conflict");
         }
         (self.paused, self.cancelled, self.failed) = (false, false, false);
-        self.ask_gates_anew();
+        self.recreate_gates();
         self.generation += 1;
         for step in self.steps.iter_mut().filter(|step| step.status != Status::Succeeded) {
             step.start_again();

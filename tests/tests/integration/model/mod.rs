@@ -15,22 +15,22 @@ use nofx_tests::Lab;
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
-use event::{Draw, Event};
+use event::{Choice, Event};
 use machine::Machine;
 use postgres::Postgres;
 
-/// Enough for every event in many states, within about a minute. `PROPTEST_CASES` overrides it.
+/// Covers every event in many states within about a minute. `PROPTEST_CASES` overrides it.
 const CASES: u32 = 64;
 
 #[test]
-fn any_history_ends_as_the_model_says() {
+fn any_history_gives_the_same_states_in_the_model_and_in_postgres() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let lab = runtime.block_on(Lab::new());
     let cases = env::var("PROPTEST_CASES").map_or(CASES, |cases| cases.parse().expect("PROPTEST_CASES is a number"));
     let mut runner =
         TestRunner::new(Config { cases, failure_persistence: None, max_shrink_iters: 4_000, ..Config::default() });
-    let histories = (event::graphs(), proptest::collection::vec(event::draws(), 8..60));
-    let histories = histories.prop_map(|(parents, draws)| History { parents, draws });
+    let histories = (event::graphs(), proptest::collection::vec(event::choices(), 8..60));
+    let histories = histories.prop_map(|(parents, choices)| History { parents, choices });
     let outcome = runner.run(&histories, |history| runtime.block_on(replay(&lab, &history)));
     if let Err(error) = outcome {
         panic!("{error}");
@@ -40,44 +40,44 @@ fn any_history_ends_as_the_model_says() {
 struct History {
     /// Parents of each step.
     parents: Vec<Vec<usize>>,
-    draws: Vec<Draw>,
+    choices: Vec<Choice>,
 }
 
-/// Short, because the failure's message contains the history.
+/// Short, because the failure message contains the whole history.
 impl fmt::Debug for History {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} steps, {} choices", self.parents.len(), self.draws.len())
+        write!(f, "{} steps, {} choices", self.parents.len(), self.choices.len())
     }
 }
 
 async fn replay(lab: &Lab, history: &History) -> Result<(), TestCaseError> {
     let (postgres, ready) = Postgres::create(lab, &history.parents).await;
     let (mut machine, expected) = Machine::create(&history.parents);
-    let mut told = vec![format!("parents {:?}", history.parents)];
-    check(&told, "steps that are ready at once", &expected, &ready)?;
-    for draw in &history.draws {
-        let Some(event) = Event::resolve(draw, &machine) else { continue };
-        told.push(format!("{event:?}"));
+    let mut log = vec![format!("parents {:?}", history.parents)];
+    check(&log, "steps that are ready at once", &expected, &ready)?;
+    for choice in &history.choices {
+        let Some(event) = Event::resolve(choice, &machine) else { continue };
+        log.push(format!("{event:?}"));
         let ended = machine.ended() && !matches!(event, Event::Retry);
         let before = if ended { Some(lab.everything(postgres.run).await) } else { None };
 
         let expected = machine.apply(&event);
         let answer = postgres.apply(&event).await;
 
-        check(&told, "answer", &expected, &answer)?;
-        check(&told, "state", &machine.seen(), &postgres.seen().await)?;
-        check(&told, "broken invariants", &Vec::new(), &lab.broken_invariants().await)?;
+        check(&log, "answer", &expected, &answer)?;
+        check(&log, "state", &machine.visible_state(), &postgres.visible_state().await)?;
+        check(&log, "broken invariants", &Vec::new(), &lab.broken_invariants().await)?;
         if let Some(before) = before {
-            check(&told, "an ended run", &before, &lab.everything(postgres.run).await)?;
+            check(&log, "an ended run", &before, &lab.everything(postgres.run).await)?;
         }
     }
-    postgres.forget().await;
+    postgres.delete_run().await;
     Ok(())
 }
 
-fn check<T: PartialEq + fmt::Debug>(told: &[String], what: &str, model: &T, sql: &T) -> Result<(), TestCaseError> {
+fn check<T: PartialEq + fmt::Debug>(log: &[String], what: &str, model: &T, sql: &T) -> Result<(), TestCaseError> {
     if model == sql {
         return Ok(());
     }
-    Err(TestCaseError::fail(format!("{}\n{what}\nmodel: {model:#?}\nSQL:   {sql:#?}", told.join("\n"))))
+    Err(TestCaseError::fail(format!("{}\n{what}\nmodel: {model:#?}\nSQL:   {sql:#?}", log.join("\n"))))
 }

@@ -1,10 +1,10 @@
-//! Applies the events to Postgres, through the calls that the functions use.
+//! Applies the events to Postgres with the calls of the functions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use nofx_tests::Lab;
 use serde_json::{Map, json};
-use shared::db::gate::{self, Barred, GateCreated, GateDecided, GateDecision, GateRequest, Started};
+use shared::db::gate::{self, AlreadyStarted, GateCreated, GateDecided, GateDecision, GateRequest, GateTarget};
 use shared::db::run::{self, Control, Controlled};
 use shared::db::step::{self, ClaimItem, Claimed, Continuation, FinishItem, FinishTo};
 use shared::db::sweep::{self, Sweep};
@@ -15,7 +15,7 @@ use shared::queue::WakeUp;
 use uuid::Uuid;
 
 use super::event::{Event, Finish, To};
-use super::machine::{Answer, Seen, StepSeen};
+use super::machine::{Answer, VisibleState, VisibleStep};
 
 /// One run in Postgres.
 pub struct Postgres<'a> {
@@ -45,8 +45,8 @@ impl<'a> Postgres<'a> {
         (postgres, ready)
     }
 
-    /// Deletes the run, because sweeps look at all runs, and the next history must not see it.
-    pub async fn forget(&self) {
+    /// Deletes the run, so that the sweeps of the next history do not see it.
+    pub async fn delete_run(&self) {
         self.lab.admin.execute("delete from nofx.run", &[]).await.unwrap();
     }
 
@@ -54,7 +54,7 @@ impl<'a> Postgres<'a> {
         let lab = self.lab;
         match event {
             Event::Claim(steps) => return self.claim(steps).await,
-            Event::Finish { ends, goes_on } => return self.finish(ends, *goes_on).await,
+            Event::Finish { ends, continues } => return self.finish(ends, *continues).await,
             Event::LeaseOver(step) => lab.lease_over(self.steps[*step]).await,
             Event::DelayOver(step) => lab.delay_over(self.steps[*step]).await,
             Event::SweepLeases => return self.sweep(Sweep::Leases).await,
@@ -68,7 +68,7 @@ impl<'a> Postgres<'a> {
             }
             Event::Undeliverable(step) => {
                 self.no_wakeup_due().await;
-                lab.woken_in_vain(self.steps[*step]).await;
+                lab.wakeups_exhausted(self.steps[*step]).await;
                 return self.sweep(Sweep::WakeUps).await;
             }
             Event::Pause => return self.control(Control::Pause).await,
@@ -83,7 +83,7 @@ impl<'a> Postgres<'a> {
         Answer::default()
     }
 
-    pub async fn seen(&self) -> Seen {
+    pub async fn visible_state(&self) -> VisibleState {
         let (admin, run) = (&self.lab.admin, &self.run.0);
         let row = admin.query_one("select status, generation from nofx.run where id = $1", &[run]).await.unwrap();
         let steps = "select s.status, s.failures, s.workers_lost,
@@ -92,12 +92,12 @@ impl<'a> Postgres<'a> {
         let steps = admin.query(steps, &[run]).await.unwrap();
         let gates = admin.query("select gate_type, generation, status from nofx.gate where run_id = $1", &[run]).await;
         let count = |number: i32| u32::try_from(number).unwrap();
-        Seen {
+        VisibleState {
             run: row.get(0),
             generation: count(row.get(1)),
             steps: steps
                 .iter()
-                .map(|row| StepSeen {
+                .map(|row| VisibleStep {
                     status: row.get(0),
                     failures: count(row.get(1)),
                     workers_lost: count(row.get(2)),
@@ -132,7 +132,7 @@ impl<'a> Postgres<'a> {
         claimed.iter().map(|step| format!("{} attempt {}", self.at(step.step_id), step.attempt)).collect()
     }
 
-    async fn finish(&self, ends: &[Finish], goes_on: bool) -> Answer {
+    async fn finish(&self, ends: &[Finish], continues: bool) -> Answer {
         let items: Vec<_> = ends.iter().map(|end| self.item(end)).collect();
         let next = Continuation {
             call: Uuid::new_v4(),
@@ -141,7 +141,7 @@ impl<'a> Postgres<'a> {
             timeout_s: AN_HOUR_S,
             refs_bytes: 1 << 20,
         };
-        let finishes = step::steps_finish(&self.lab.ctx.db, &items, goes_on.then_some(&next)).await.unwrap();
+        let finishes = step::steps_finish(&self.lab.ctx.db, &items, continues.then_some(&next)).await.unwrap();
         let word = |item: &step::Finished| format!("{} {:?}", self.at(item.step_id), item.result).to_lowercase();
         let mut results: Vec<_> = finishes.items.iter().map(word).collect();
         results.extend(self.attempts(&finishes.claimed));
@@ -157,7 +157,7 @@ impl<'a> Postgres<'a> {
                 FinishTo::Succeeded
             }
             To::Failed | To::Retry { .. } => {
-                error = Some(StepError::new("drawn", "by the model"));
+                error = Some(StepError::new("chosen", "by the model"));
                 delay_ms = if end.to == (To::Retry { delayed: true }) { u64::from(AN_HOUR_S) * 1_000 } else { 0 };
                 if end.to == To::Failed { FinishTo::Failed } else { FinishTo::Ready }
             }
@@ -203,10 +203,10 @@ impl<'a> Postgres<'a> {
         };
         Answer::of(match gate::gate_create(&self.lab.ctx.db, &request).await.unwrap() {
             GateCreated::Created => "created",
-            GateCreated::Conflict(Started::Run { .. }) => "conflict run",
-            GateCreated::Conflict(Started::Step { .. }) => "conflict step",
-            GateCreated::NotFound { what: Barred::Run } => "not_found run",
-            GateCreated::NotFound { what: Barred::Step } => "not_found step",
+            GateCreated::Conflict(AlreadyStarted::Run { .. }) => "conflict run",
+            GateCreated::Conflict(AlreadyStarted::Step { .. }) => "conflict step",
+            GateCreated::NotFound { what: GateTarget::Run } => "not_found run",
+            GateCreated::NotFound { what: GateTarget::Step } => "not_found step",
         })
     }
 

@@ -1,12 +1,12 @@
-//! Steps of the model: claims, finishes and lost workers.
+//! The steps of the model: claims, finishes and lost workers.
 
 use std::collections::BTreeSet;
 
 use super::event::{Finish, To};
-use super::machine::{Answer, Machine, StepSeen};
+use super::machine::{Answer, Machine, VisibleStep};
 
 /// How many workers a step may lose. The next lost worker fails it.
-const WORKERS_TO_LOSE: u32 = 3;
+const MAX_WORKERS_LOST: u32 = 3;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
@@ -36,7 +36,7 @@ pub struct Step {
     pub attempts: Vec<AttemptStatus>,
     pub failures: u32,
     pub workers_lost: u32,
-    /// It is running, but its lease is over.
+    /// The step is running, but its lease has ended.
     pub lease_over: bool,
     /// Ready, but only after a delay.
     pub delayed: bool,
@@ -49,7 +49,7 @@ impl Status {
 }
 
 impl To {
-    /// How such an end of an attempt is recorded.
+    /// The attempt's status for this outcome.
     fn recorded(self) -> AttemptStatus {
         match self {
             Self::Succeeded => AttemptStatus::Succeeded,
@@ -72,8 +72,8 @@ impl Step {
         }
     }
 
-    pub fn seen(&self) -> StepSeen {
-        StepSeen {
+    pub fn visible(&self) -> VisibleStep {
+        VisibleStep {
             status: format!("{:?}", self.status).to_lowercase(),
             failures: self.failures,
             workers_lost: self.workers_lost,
@@ -142,7 +142,7 @@ impl Machine {
             let step = &mut self.steps[at];
             step.end_attempt(AttemptStatus::Lost);
             step.workers_lost += 1;
-            if step.workers_lost > WORKERS_TO_LOSE || failing {
+            if step.workers_lost > MAX_WORKERS_LOST || failing {
                 step.status = Status::Failed;
             } else {
                 step.make_ready(false);
@@ -153,8 +153,8 @@ impl Machine {
         }
     }
 
-    pub(super) fn finish(&mut self, ends: &[Finish], goes_on: bool) -> Answer {
-        let was = self.ready();
+    pub(super) fn finish(&mut self, ends: &[Finish], continues: bool) -> Answer {
+        let ready_before = self.ready();
         let failing = self.failing();
         let mut done = vec![false; ends.len()];
         for (end, done) in ends.iter().zip(&mut done) {
@@ -168,11 +168,11 @@ impl Machine {
         if self.failing() {
             self.close();
         }
-        let claimed = if goes_on { self.go_on(ends, &done, &was) } else { Vec::new() };
-        let mut answer = self.woken(was);
+        let claimed = if continues { self.continue_with_children(ends, &done, &ready_before) } else { Vec::new() };
+        let mut answer = self.woken(ready_before);
         answer.results.extend(claimed);
         for (end, done) in ends.iter().zip(done) {
-            answer.results.push(format!("{} {}", end.step, if done { "finished" } else { self.too_late(end) }));
+            answer.results.push(format!("{} {}", end.step, if done { "finished" } else { self.not_owned(end) }));
             if !done {
                 answer.wakes.extend(self.owed_by(end));
             }
@@ -182,7 +182,12 @@ impl Machine {
     }
 
     /// Claims as many of the children that became ready as steps succeeded, in the order of the plan.
-    fn go_on(&mut self, ends: &[Finish], done: &[bool], was: &BTreeSet<usize>) -> Vec<String> {
+    fn continue_with_children(
+        &mut self,
+        ends: &[Finish],
+        done: &[bool],
+        ready_before: &BTreeSet<usize>,
+    ) -> Vec<String> {
         let succeeded: Vec<usize> = ends
             .iter()
             .zip(done)
@@ -195,7 +200,9 @@ impl Machine {
         let children: Vec<usize> = self
             .ready()
             .into_iter()
-            .filter(|at| !was.contains(at) && self.steps[*at].parents.iter().any(|parent| succeeded.contains(parent)))
+            .filter(|at| {
+                !ready_before.contains(at) && self.steps[*at].parents.iter().any(|parent| succeeded.contains(parent))
+            })
             .take(succeeded.len())
             .collect();
         let claim = |&at: &usize| {
@@ -205,7 +212,7 @@ impl Machine {
         children.iter().map(claim).collect()
     }
 
-    /// Ends an attempt that still owned its step. In a failing run no step is retried and none waits.
+    /// Finishes an attempt that owns its step. In a failing run no step is retried and none waits.
     fn end(&mut self, end: &Finish, failing: bool) {
         if let To::Blocked { resume, expires } = end.to {
             self.block_on_gate(end.step, &end.gate, resume, expires);
@@ -226,8 +233,8 @@ impl Machine {
         }
     }
 
-    /// The answer to an end that no longer counts: already known, or too late.
-    fn too_late(&self, end: &Finish) -> &'static str {
+    /// The answer to a finish without ownership: repeated or stale.
+    fn not_owned(&self, end: &Finish) -> &'static str {
         match self.attempt(end) {
             Some(recorded) if recorded == end.to.recorded() => "repeated",
             _ => "stale",
@@ -239,8 +246,8 @@ impl Machine {
         if !matches!(self.attempt(end), Some(AttemptStatus::Succeeded | AttemptStatus::Failed)) || self.paused {
             return Vec::new();
         }
-        let concerned = |at: &usize| *at == end.step || self.steps[*at].parents.contains(&end.step);
-        self.ready().into_iter().filter(concerned).collect()
+        let is_concerned = |at: &usize| *at == end.step || self.steps[*at].parents.contains(&end.step);
+        self.ready().into_iter().filter(is_concerned).collect()
     }
 
     fn attempt(&self, end: &Finish) -> Option<AttemptStatus> {

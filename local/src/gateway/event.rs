@@ -1,5 +1,5 @@
-//! What a function gets in place of an HTTP request, and what it gives in place of a response: API Gateway's payload
-//! format 2.0, which `cargo lambda watch` speaks too.
+//! Converts an HTTP request into a function's event, and a function's answer into a response. The format is API
+//! Gateway's payload format 2.0, which `cargo lambda watch` uses too.
 
 use std::collections::BTreeMap;
 
@@ -28,18 +28,18 @@ const HOP_BY_HOP: [&str; 9] = [
     "transfer-encoding",
     "upgrade",
 ];
-/// What Lambda tells its runtime stands in headers with this prefix: no client may speak in its name.
+/// Lambda sends its runtime headers with this prefix. Clients must not set them.
 const RUNTIME_PREFIX: &str = "lambda-runtime-";
 
-/// What says who sent a request is for whoever judges it, whatever `Connection` says.
-const FOR_THE_FUNCTION: [&str; 6] =
+/// Headers that show who sent a request. They are forwarded even if `Connection` lists them.
+const ALWAYS_FORWARDED: [&str; 6] =
     ["host", "origin", "sec-fetch-site", "content-type", "authorization", "idempotency-key"];
 
-/// Whether a request was sent to a name of this machine's own. One without a host comes from no browser.
+/// Whether the request's host is a name of this machine. A request without a host does not come from a browser.
 pub fn is_local_host(headers: &HeaderMap) -> bool {
     headers.get_all(header::HOST).iter().all(|value| {
         let host = value.to_str().ok().and_then(|text| text.parse::<Authority>().ok());
-        // A value that is no host at all is refused later.
+        // A malformed host is refused later.
         host.is_none_or(|authority| {
             let host = authority.host().to_ascii_lowercase();
             ["127.0.0.1", "localhost", "[::1]"].contains(&host.as_str()) || host.ends_with(".localhost")
@@ -47,24 +47,24 @@ pub fn is_local_host(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Why a request cannot be handed to a function.
+/// Why a request cannot be converted into an event.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Unfit {
-    /// The host is no authority of a URL.
+pub enum InvalidRequest {
+    /// The host is not valid in a URL.
     Host,
     /// The value of this header is not text.
     Header(String),
 }
 
 /// The event of a request.
-pub fn from_request(parts: &Parts, body: &Bytes, id: Uuid, now: DateTime) -> Result<Value, Unfit> {
+pub fn from_request(parts: &Parts, body: &Bytes, id: Uuid, now: DateTime) -> Result<Value, InvalidRequest> {
     let host = text(&parts.headers, &header::HOST)?.unwrap_or_default();
     if !host.is_empty() && host.parse::<Authority>().is_err() {
-        return Err(Unfit::Host);
+        return Err(InvalidRequest::Host);
     }
     let mut headers = Map::new();
-    for name in passed_on(&parts.headers) {
-        // Cookies have a place of their own.
+    for name in forwarded(&parts.headers) {
+        // The event has a field for cookies.
         if name != header::COOKIE {
             headers.insert(name.to_string(), Value::from(text(&parts.headers, name)?.unwrap_or_default()));
         }
@@ -106,8 +106,8 @@ pub fn from_request(parts: &Parts, body: &Bytes, id: Uuid, now: DateTime) -> Res
     }))
 }
 
-/// The names of the headers that are for whoever is behind this hop, each once.
-fn passed_on(headers: &HeaderMap) -> impl Iterator<Item = &HeaderName> {
+/// The names of headers to forward, each once.
+fn forwarded(headers: &HeaderMap) -> impl Iterator<Item = &HeaderName> {
     let named: Vec<String> = headers
         .get_all(header::CONNECTION)
         .iter()
@@ -119,16 +119,16 @@ fn passed_on(headers: &HeaderMap) -> impl Iterator<Item = &HeaderName> {
         let name = name.as_str();
         !HOP_BY_HOP.contains(&name)
             && !name.starts_with(RUNTIME_PREFIX)
-            && (FOR_THE_FUNCTION.contains(&name) || !named.iter().any(|other| other == name))
+            && (ALWAYS_FORWARDED.contains(&name) || !named.iter().any(|other| other == name))
     })
 }
 
-/// All values of a header, as one.
-fn text(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>, Unfit> {
+/// All values of a header, joined.
+fn text(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>, InvalidRequest> {
     let values: Vec<&str> = headers
         .get_all(name)
         .iter()
-        .map(|value| std::str::from_utf8(value.as_bytes()).map_err(|_| Unfit::Header(name.to_string())))
+        .map(|value| std::str::from_utf8(value.as_bytes()).map_err(|_| InvalidRequest::Header(name.to_string())))
         .collect::<Result<_, _>>()?;
     let separator = if name == header::COOKIE { "; " } else { "," };
     Ok((!values.is_empty()).then(|| values.join(separator)))
@@ -149,14 +149,14 @@ struct Answer {
     is_base64_encoded: bool,
 }
 
-/// The response that a function's answer describes, or what is wrong with the answer.
+/// The response that a function's answer describes. The error says what is wrong with the answer.
 pub fn to_response(answer: &[u8]) -> Result<Response, String> {
-    let answer: Answer = serde_json::from_slice(answer).map_err(|error| format!("it is no response: {error}"))?;
+    let answer: Answer = serde_json::from_slice(answer).map_err(|error| format!("it is not a response: {error}"))?;
     let status = StatusCode::from_u16(answer.status_code).ok().filter(|status| !status.is_informational());
-    let status = status.ok_or_else(|| format!("{} is no status of a response", answer.status_code))?;
+    let status = status.ok_or_else(|| format!("{} is not a valid status", answer.status_code))?;
     let body = match answer.body {
         Some(text) if answer.is_base64_encoded => {
-            Body::from(STANDARD.decode(text).map_err(|error| format!("its body is no base64: {error}"))?)
+            Body::from(STANDARD.decode(text).map_err(|error| format!("its body is not base64: {error}"))?)
         }
         Some(text) => Body::from(text),
         None => Body::empty(),
@@ -167,15 +167,15 @@ pub fn to_response(answer: &[u8]) -> Result<Response, String> {
     let single = answer.headers.into_iter().filter(|(name, _)| !several.contains_key(name));
     let all = single.map(|(name, value)| (name, vec![value])).chain(several.clone());
     for (name, values) in all.chain([(header::SET_COOKIE.to_string(), answer.cookies)]) {
-        let name: HeaderName = name.parse().map_err(|_| format!("{name:?} is no header"))?;
-        // The length is that of what is sent, whatever the function counted.
+        let name: HeaderName = name.parse().map_err(|_| format!("{name:?} is not a header name"))?;
+        // The server sets the length itself.
         if HOP_BY_HOP.contains(&name.as_str()) || name == header::CONTENT_LENGTH {
             continue;
         }
         for value in values {
             let value: HeaderValue = value
                 .try_into()
-                .map_err(|_: InvalidHeaderValue| format!("the value of its header {name} is no text"))?;
+                .map_err(|_: InvalidHeaderValue| format!("the value of its header {name} is not text"))?;
             response.headers_mut().append(&name, value);
         }
     }
@@ -189,13 +189,13 @@ mod tests {
 
     use super::*;
 
-    fn event(request: Request<()>, body: &'static [u8]) -> Result<Value, Unfit> {
+    fn event(request: Request<()>, body: &'static [u8]) -> Result<Value, InvalidRequest> {
         let (parts, ()) = request.into_parts();
         from_request(&parts, &Bytes::from_static(body), Uuid::nil(), DateTime::from_secs(0))
     }
 
     #[test]
-    fn the_runtimes_own_type_reads_the_event() {
+    fn the_runtimes_type_reads_the_event() {
         let request = Request::post("/runs/a%20b?x=1&x=%FF")
             .header("host", "127.0.0.1:3000")
             .header("accept", "a")
@@ -215,13 +215,13 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_is_not_text_arrives_as_it_was() {
+    fn a_binary_body_arrives_unchanged() {
         let event = event(Request::post("/workspaces").body(()).unwrap(), b"\xff\x00").unwrap();
         assert_eq!((event["body"].as_str(), event["isBase64Encoded"].as_bool()), (Some("/wA="), Some(true)));
     }
 
     #[test]
-    fn what_a_client_says_in_lambdas_name_goes_no_further() {
+    fn runtime_headers_of_a_client_are_dropped() {
         let request = Request::get("/health")
             .header("lambda-runtime-client-context", "{")
             .header("Lambda-Runtime-Cognito-Identity", "{")
@@ -240,11 +240,11 @@ mod tests {
     #[test]
     fn a_host_or_a_header_that_would_break_the_function_is_refused() {
         let host = |host: &str| event(Request::get("/health").header("host", host).body(()).unwrap(), b"");
-        assert_eq!(host("a b"), Err(Unfit::Host));
-        assert_eq!(host("a/b"), Err(Unfit::Host));
+        assert_eq!(host("a b"), Err(InvalidRequest::Host));
+        assert_eq!(host("a/b"), Err(InvalidRequest::Host));
         assert!(host("[::1]:3000").is_ok());
         let request = Request::get("/health").header("x-bytes", &b"\xff"[..]).body(()).unwrap();
-        assert_eq!(event(request, b""), Err(Unfit::Header("x-bytes".to_owned())));
+        assert_eq!(event(request, b""), Err(InvalidRequest::Header("x-bytes".to_owned())));
     }
 
     #[test]
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_is_told_apart() {
+    fn a_malformed_answer_is_an_error() {
         for answer in [
             "",
             "null",

@@ -1,62 +1,62 @@
-//! Why nothing was written, as codes and messages.
+//! Errors of a write, with their codes and messages.
 
 use serde_json::json;
 use shared::domain::bounds::shortened;
 use shared::domain::{Outcome, StepError};
 use tokio_postgres::error::DbError;
 
-/// How much of a database message is repeated, in bytes. It may quote a value.
-const MAX_DATABASE_MESSAGE: usize = 500;
+/// A database message is cut to this many bytes. It may quote a value.
+const MAX_DATABASE_MESSAGE_BYTES: usize = 500;
 
 /// Why nothing was written.
 #[derive(Debug)]
-pub(crate) enum Refusal {
+pub(crate) enum WriteError {
     Denied(StepError),
     Database(tokio_postgres::Error),
 }
 
-impl From<tokio_postgres::Error> for Refusal {
+impl From<tokio_postgres::Error> for WriteError {
     fn from(error: tokio_postgres::Error) -> Self {
         Self::Database(error)
     }
 }
 
-impl Refusal {
+impl WriteError {
     pub(crate) fn denied(code: &str, message: impl Into<String>) -> Self {
         Self::Denied(StepError::new(code, message))
     }
 
-    /// The outcome of the step: retryable if the cause may pass by itself.
+    /// The outcome of the step. Retryable if the cause is transient.
     pub(crate) fn outcome(self) -> Outcome {
         match self {
             Self::Denied(error) => Outcome::failed(error),
             Self::Database(error) => match error.as_db_error() {
-                Some(refused) => of_database(refused),
+                Some(error) => database_error(error),
                 None => Outcome::retryable(StepError::new("database_unavailable", "the database is unavailable")),
             },
         }
     }
 }
 
-fn of_database(refused: &DbError) -> Outcome {
-    let state = refused.code().code();
-    let (code, transient) = code_of(state);
-    let said = shortened(refused.message(), MAX_DATABASE_MESSAGE);
+fn database_error(error: &DbError) -> Outcome {
+    let state = error.code().code();
+    let (code, transient) = error_code(state);
+    let cause = shortened(error.message(), MAX_DATABASE_MESSAGE_BYTES);
     let mut message = match code {
-        "timed_out" => "the statement did not end within the step's timeout".to_owned(),
+        "timed_out" => "the write did not finish within the step's timeout".to_owned(),
         "lock_timeout" => "another session held a lock on the rows or the table for too long".to_owned(),
-        _ => format!("the database refused the write: {said} ({state})"),
+        _ => format!("the database rejected the write: {cause} ({state})"),
     };
     if code == "not_permitted" {
-        message.push_str("; the rule's role needs a grant or a policy for this");
+        message.push_str("; grant the right to the rule's role, or add a policy");
     }
-    let details = json!({"sqlstate": state, "constraint": refused.constraint(), "column": refused.column()});
-    let error = StepError::new(code, message).with_details(details);
-    if transient { Outcome::retryable(error) } else { Outcome::failed(error) }
+    let details = json!({"sqlstate": state, "constraint": error.constraint(), "column": error.column()});
+    let step_error = StepError::new(code, message).with_details(details);
+    if transient { Outcome::retryable(step_error) } else { Outcome::failed(step_error) }
 }
 
 /// The code for a SQLSTATE (PostgreSQL, appendix A), and whether a retry may help.
-fn code_of(state: &str) -> (&'static str, bool) {
+fn error_code(state: &str) -> (&'static str, bool) {
     match state {
         "57014" => ("timed_out", true),
         "55P03" => ("lock_timeout", true),
@@ -84,13 +84,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_passes_by_itself_is_tried_again_and_nothing_else() {
+    fn only_transient_database_errors_are_retryable() {
         for state in ["57014", "55P03", "40001", "40P01", "53300", "57P01", "08006"] {
-            assert!(code_of(state).1, "{state}");
+            assert!(error_code(state).1, "{state}");
         }
-        // Class 55 is not only locks: a retry does not help if an object is in the wrong state.
+        // Class 55 is more than locks: a retry does not help if an object is in the wrong state.
         for state in ["55000", "55006", "23505", "22003", "42501", "P0001", "XX000"] {
-            assert!(!code_of(state).1, "{state}");
+            assert!(!error_code(state).1, "{state}");
         }
     }
 }

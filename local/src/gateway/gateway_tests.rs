@@ -1,59 +1,62 @@
-//! The front and the Runtime API as servers, with a function that this test plays.
+//! The gateway and the Runtime API as servers. The tests act as the function.
 
 use reqwest::Client;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::process::stop::{self, Stopper};
+use crate::process::stop::{self, StopSender};
 
-struct Place {
-    front: String,
+struct TestServers {
+    gateway: String,
     /// The Runtime API, as the function `echo` sees it.
     runtime: String,
     client: Client,
-    _stoppers: [Stopper; 2],
+    _stop_senders: [StopSender; 2],
 }
 
-/// What the played function does with an invocation.
+/// What the function does with an invocation.
 #[derive(Clone, Copy)]
 enum Act {
-    /// Answers with a body of so many bytes.
+    /// Answers with a body of this size.
     Answer(usize),
-    /// Posts this in place of an answer.
+    /// Posts this text as the answer.
     Post(&'static str),
     /// Reports an error.
     Fail,
-    /// Ends, as a process does: with all its connections.
+    /// Closes all connections, like a process that ends.
     End,
 }
 
-async fn place(answer_limit: Duration) -> Place {
+async fn start_servers(answer_limit: Duration) -> TestServers {
     let routes = Routes::from_table(&json!({ "/echo": "echo", "/echo/{id}": "echo" })).unwrap();
     let functions = Arc::new(Functions::new(routes.functions()));
-    let front = Front { answer_limit, ..Front::new(routes, Arc::clone(&functions)) };
-    let (front, one) = start(front.router(), || ()).await;
+    let gateway = Gateway { answer_limit, ..Gateway::new(routes, Arc::clone(&functions)) };
+    let (gateway, one) = start(gateway.router(), || ()).await;
     let (_, function) = functions.iter().next().unwrap();
     let echo = Arc::clone(function);
-    let (runtime, other) = start(Arc::clone(function).router(), move || echo.presence()).await;
+    let (runtime, other) = start(Arc::clone(function).router(), move || echo.connection_guard()).await;
     let runtime = format!("{runtime}/2018-06-01/runtime/invocation");
-    Place { front, runtime, client: Client::new(), _stoppers: [one, other] }
+    TestServers { gateway, runtime, client: Client::new(), _stop_senders: [one, other] }
 }
 
-async fn start<P: Send + 'static>(router: Router, presence: impl Fn() -> P + Send + 'static) -> (String, Stopper) {
+async fn start<P: Send + 'static>(
+    router: Router,
+    connection_guard: impl Fn() -> P + Send + 'static,
+) -> (String, StopSender) {
     let listener = server::listen(0).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let (stopper, stop) = stop::channel();
-    tokio::spawn(server::serve(listener, router, presence, None, stop));
-    (url, stopper)
+    let (stop_sender, stop) = stop::channel();
+    tokio::spawn(server::serve(listener, router, connection_guard, None, stop));
+    (url, stop_sender)
 }
 
-impl Place {
-    /// Plays the function for one invocation; gives the event and what the Runtime API said to the answer.
-    fn play(&self, act: Act) -> JoinHandle<(Value, u16)> {
+impl TestServers {
+    /// Acts as the function for one invocation. Returns the event and the Runtime API's status for the answer.
+    fn serve_one(&self, act: Act) -> JoinHandle<(Value, u16)> {
         let base = self.runtime.clone();
         tokio::spawn(async move {
-            // A client of its own: its connections end with it.
+            // Its own client, so that its connections close with it.
             let client = Client::new();
             let invocation = client.get(format!("{base}/next")).send().await.unwrap();
             let id = invocation.headers()["lambda-runtime-aws-request-id"].to_str().unwrap().to_owned();
@@ -67,16 +70,16 @@ impl Place {
                 Act::Fail => ("error", json!({ "errorMessage": "boom", "errorType": "Panic" }).to_string()),
                 Act::End => return (event, 0),
             };
-            let told = client.post(format!("{base}/{id}/{path}")).body(body).send().await.unwrap();
-            (event, told.status().as_u16())
+            let response = client.post(format!("{base}/{id}/{path}")).body(body).send().await.unwrap();
+            (event, response.status().as_u16())
         })
     }
 
     async fn get(&self, path: &str) -> reqwest::Response {
-        self.client.get(format!("{}{path}", self.front)).send().await.unwrap()
+        self.client.get(format!("{}{path}", self.gateway)).send().await.unwrap()
     }
 
-    /// The problem document that a request gives.
+    /// Status and detail of the problem document that answers a request.
     async fn problem(&self, path: &str) -> (u16, String) {
         problem_of(self.get(path).await).await
     }
@@ -94,9 +97,9 @@ async fn problem_of(response: reqwest::Response) -> (u16, String) {
 const LONG: Duration = Duration::from_mins(1);
 
 #[tokio::test]
-async fn an_unknown_path_gives_the_functions_own_kind_of_document_and_no_name_of_a_function() {
-    let place = place(LONG).await;
-    let ours = place.get("/lambda-url/echo/x").await;
+async fn an_unknown_path_gets_the_same_problem_document_as_from_a_function() {
+    let servers = start_servers(LONG).await;
+    let ours = servers.get("/lambda-url/echo/x").await;
     assert_eq!(ours.status(), 404);
     let mut ours: Value = ours.json().await.unwrap();
     assert!(!ours.to_string().contains("echo"), "{ours}");
@@ -108,59 +111,59 @@ async fn an_unknown_path_gives_the_functions_own_kind_of_document_and_no_name_of
 
 #[tokio::test]
 async fn large_answers_arrive_whole() {
-    let place = place(LONG).await;
+    let servers = start_servers(LONG).await;
     for size in [27_000, 750_000, 5_900_000] {
-        let played = place.play(Act::Answer(size));
-        let response = place.get("/echo").await;
+        let served = servers.serve_one(Act::Answer(size));
+        let response = servers.get("/echo").await;
         assert_eq!(response.status(), 200);
         assert_eq!(response.bytes().await.unwrap().len(), size);
-        assert_eq!(played.await.unwrap().1, 202);
+        assert_eq!(served.await.unwrap().1, 202);
     }
 }
 
 #[tokio::test]
 async fn an_answer_that_lambda_would_refuse_is_refused() {
-    let place = place(LONG).await;
-    let played = place.play(Act::Answer(6_700_000));
-    let (status, detail) = place.problem("/echo").await;
+    let servers = start_servers(LONG).await;
+    let served = servers.serve_one(Act::Answer(6_700_000));
+    let (status, detail) = servers.problem("/echo").await;
     assert_eq!(status, 502);
-    assert!(detail.contains("Lambda takes 6291556"), "{detail}");
-    assert_eq!(played.await.unwrap().1, 413);
+    assert!(detail.contains("Lambda takes at most 6291556"), "{detail}");
+    assert_eq!(served.await.unwrap().1, 413);
 }
 
 #[tokio::test]
-async fn headers_in_lambdas_name_reach_nobody() {
-    let place = place(LONG).await;
-    let played = place.play(Act::Answer(1));
-    let request = place.client.get(format!("{}/echo", place.front)).header("lambda-runtime-client-context", "{");
+async fn runtime_headers_of_a_client_do_not_reach_the_function() {
+    let servers = start_servers(LONG).await;
+    let served = servers.serve_one(Act::Answer(1));
+    let request = servers.client.get(format!("{}/echo", servers.gateway)).header("lambda-runtime-client-context", "{");
     assert_eq!(request.send().await.unwrap().status(), 200);
-    let (event, _) = played.await.unwrap();
+    let (event, _) = served.await.unwrap();
     assert!(!event.to_string().contains("client-context"), "{event}");
 }
 
 #[tokio::test]
-async fn a_body_over_the_bound_reaches_no_function() {
-    let place = place(Duration::ZERO).await;
+async fn a_body_over_the_limit_reaches_no_function() {
+    let servers = start_servers(Duration::ZERO).await;
     let body = vec![b'x'; MAX_BODY_BYTES + 1];
-    let response = place.client.post(format!("{}/echo", place.front)).body(body).send().await.unwrap();
+    let response = servers.client.post(format!("{}/echo", servers.gateway)).body(body).send().await.unwrap();
     let (status, detail) = problem_of(response).await;
     assert_eq!((status, detail.as_str()), (413, "the body has more than 10485760 bytes"));
 }
 
 #[tokio::test]
-async fn a_process_that_ends_with_a_request_in_hand_is_told_at_once() {
-    let place = place(LONG).await;
-    let played = place.play(Act::End);
-    let (status, detail) = place.problem("/echo").await;
+async fn a_process_that_ends_during_a_request_is_reported_at_once() {
+    let servers = start_servers(LONG).await;
+    let served = servers.serve_one(Act::End);
+    let (status, detail) = servers.problem("/echo").await;
     assert_eq!(status, 502);
     assert!(detail.contains("ended before it answered"), "{detail}");
-    played.await.unwrap();
+    served.await.unwrap();
 }
 
 #[tokio::test]
 async fn a_request_that_nobody_took_is_withdrawn() {
-    let place = place(Duration::ZERO).await;
-    let response = place.get("/echo/1").await;
+    let servers = start_servers(Duration::ZERO).await;
+    let response = servers.get("/echo/1").await;
     assert_eq!(response.headers()["retry-after"], "2");
     let (status, detail) = problem_of(response).await;
     assert_eq!(status, 503);
@@ -168,40 +171,40 @@ async fn a_request_that_nobody_took_is_withdrawn() {
 }
 
 #[tokio::test]
-async fn a_failed_function_and_a_useless_answer_are_no_bare_500() {
-    let place = place(LONG).await;
-    for (act, said) in [
+async fn a_failed_function_and_a_malformed_answer_get_a_problem_document() {
+    let servers = start_servers(LONG).await;
+    for (act, expected) in [
         (Act::Fail, "the function echo failed: boom"),
-        (Act::Post("nonsense"), "cannot be passed on"),
-        (Act::Post(r#"{"statusCode":1}"#), "cannot be passed on"),
+        (Act::Post("nonsense"), "returned an invalid answer"),
+        (Act::Post(r#"{"statusCode":1}"#), "returned an invalid answer"),
     ] {
-        let played = place.play(act);
-        let (status, detail) = place.problem("/echo").await;
+        let served = servers.serve_one(act);
+        let (status, detail) = servers.problem("/echo").await;
         assert_eq!(status, 502);
-        assert!(detail.contains(said), "{detail}");
-        played.await.unwrap();
+        assert!(detail.contains(expected), "{detail}");
+        served.await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn a_name_that_was_made_to_lead_here_reaches_no_function() {
-    let place = place(Duration::from_secs(10)).await;
+async fn a_request_for_a_foreign_host_reaches_no_function() {
+    let servers = start_servers(Duration::from_secs(10)).await;
     for host in ["evil.test:3000", "127.0.0.1.evil.test", "10.0.0.1"] {
-        let request = place.client.post(format!("{}/echo", place.front)).header("host", host);
+        let request = servers.client.post(format!("{}/echo", servers.gateway)).header("host", host);
         let answer = request.header("origin", format!("http://{host}")).send().await.unwrap();
         assert_eq!(answer.status(), 421, "{host}");
         assert_eq!(answer.headers()["content-type"], "application/problem+json", "{host}");
     }
     for host in ["localhost:3000", "nofx.localhost", "[::1]:3000", "127.0.0.1"] {
-        let played = place.play(Act::Answer(10));
-        let answer = place.client.get(format!("{}/echo", place.front)).header("host", host).send().await.unwrap();
+        let served = servers.serve_one(Act::Answer(10));
+        let answer = servers.client.get(format!("{}/echo", servers.gateway)).header("host", host).send().await.unwrap();
         assert_eq!(answer.status(), 200, "{host}");
-        played.await.unwrap();
+        served.await.unwrap();
     }
 }
 
 #[test]
-fn no_header_that_says_who_asks_is_dropped_by_a_word_of_the_client() {
+fn connection_cannot_drop_headers_that_show_the_sender() {
     let (parts, ()) = axum::http::Request::post("/echo")
         .header("connection", "origin, sec-fetch-site, x-own")
         .header("origin", "http://evil.test")

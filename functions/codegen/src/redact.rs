@@ -1,25 +1,25 @@
-//! Which words of a provider may be shown.
+//! Keeps keys and prompts out of what we show.
 //!
-//! A provider, or a gateway in front of it, can return the key or the prompt in any field, whole or in part. So its
-//! words are never passed on. A code, type or reason is shown only if it is on the list below. Names of models cannot
-//! be listed. One is shown if it looks like a name and shares nothing with the key or the prompt.
+//! A provider, or a gateway in front of it, can return all or part of the key or the prompt in any field. So we show a
+//! code, type or reason only if it is on the list below. Model names cannot be listed. We show one if it looks like a
+//! name and has no part in common with the key or the prompt.
 
 use crate::keys::ApiKey;
 
-/// Letters and digits of the key that a name may not contain in sequence. They are random, so a few in common are not a
-/// coincidence.
-const KEY_SHARED: usize = 5;
-/// A name that shares this many characters with the key or the prompt counts as a part of it.
-const SHARED: usize = 8;
-/// Shorter words occur in other words by chance.
+/// A name that has this many consecutive letters and digits of the key contains part of it. A key is random, so even a
+/// short match is no coincidence.
+const MIN_KEY_OVERLAP: usize = 5;
+/// A name that has this many consecutive characters of the key or the prompt contains part of it.
+const MIN_OVERLAP: usize = 8;
+/// Shorter words match by chance.
 const MIN_WORD: usize = 4;
-/// The longest run of letters and digits in a model's name. Keys, hashes and encoded texts have longer ones.
+/// The longest run of letters and digits in a model's name. Keys, hashes and encoded text have longer ones.
 const MAX_RUN: usize = 16;
 const MAX_MODEL_BYTES: usize = 100;
 
 /// Codes, types, parameters and reasons of the three providers.
 #[rustfmt::skip]
-const KNOWN: &[&str] = &[
+const ALLOWED_WORDS: &[&str] = &[
     // OpenAI: codes and types.
     "account_deactivated", "authentication_error", "bad_request", "billing_hard_limit_reached", "billing_not_active",
     "bio_policy", "context_length_exceeded", "country_not_supported", "cyber_policy", "deployment_not_found",
@@ -57,13 +57,13 @@ const KNOWN: &[&str] = &[
     "TOO_MANY_TOOL_CALLS", "UNEXPECTED_TOOL_CALL",
 ];
 
-/// The word, if it is on the list.
-pub(crate) fn known(word: &str) -> Option<&'static str> {
-    KNOWN.iter().find(|known| **known == word).copied()
+/// The word, if it may be shown.
+pub(crate) fn allowed_word(word: &str) -> Option<&'static str> {
+    ALLOWED_WORDS.iter().find(|allowed| **allowed == word).copied()
 }
 
-/// The name under which a model answered, if it may be shown.
-pub(crate) fn served_model(served: &str, requested: &str, key: &ApiKey, prompt: &str) -> Option<String> {
+/// The provider's name for the model that answered, if it may be shown.
+pub(crate) fn displayable_model(served: &str, requested: &str, key: &ApiKey, prompt: &str) -> Option<String> {
     if served == requested {
         return Some(served.to_owned());
     }
@@ -80,45 +80,48 @@ pub(crate) fn served_model(served: &str, requested: &str, key: &ApiKey, prompt: 
     }
     let (name, requested) = (served.to_ascii_lowercase(), requested.to_ascii_lowercase());
     let (key, prompt) = (key.expose().to_ascii_lowercase(), prompt.to_lowercase());
-    // The requested model's name may always be shown. Only the rest of the name can come from the key or the prompt.
+    // The requested name is safe. Only the rest of the name can come from the key or the prompt.
     let rest = name.strip_prefix(&requested).unwrap_or(&name);
-    // Compare without separators, which could stand anywhere between the characters.
-    if shares(&name, &key) || parts(&bare(rest), KEY_SHARED).any(|part| bare(&key).contains(part)) {
+    // Compare without separators, because they could be anywhere in an echoed key or prompt.
+    if overlaps(&name, &key)
+        || substrings(&alphanumeric(rest), MIN_KEY_OVERLAP).any(|part| alphanumeric(&key).contains(part))
+    {
         return None;
     }
-    let says_prompt = (rest == name && prompt.contains(rest))
-        || shares(rest, &prompt)
-        || parts(&bare(rest), SHARED).any(|part| bare(&prompt).contains(part))
+    let contains_prompt = (rest == name && prompt.contains(rest))
+        || overlaps(rest, &prompt)
+        || substrings(&alphanumeric(rest), MIN_OVERLAP).any(|part| alphanumeric(&prompt).contains(part))
         || words(&prompt).any(|word| rest.contains(word));
-    (!says_prompt).then(|| served.to_owned())
+    (!contains_prompt).then(|| served.to_owned())
 }
 
-/// Whether a name contains the secret, or a part of it that is too long to be a coincidence.
-fn shares(name: &str, secret: &str) -> bool {
+/// Whether a name contains the secret, or enough of it to rule out chance.
+fn overlaps(name: &str, secret: &str) -> bool {
     if name == secret {
         return true;
     }
-    let holds = secret.len() >= MIN_WORD && name.contains(secret);
-    let is_held = name.len() >= MIN_WORD && !is_version(name) && secret.contains(name);
-    holds || is_held || parts(name, SHARED).any(|part| secret.contains(part))
+    let contains_secret = secret.len() >= MIN_WORD && name.contains(secret);
+    let is_part_of_secret = name.len() >= MIN_WORD && !is_version(name) && secret.contains(name);
+    contains_secret || is_part_of_secret || substrings(name, MIN_OVERLAP).any(|part| secret.contains(part))
 }
 
-/// Every part of a text with this many bytes.
-fn parts(text: &str, length: usize) -> impl Iterator<Item = &str> {
+/// Every substring of this many bytes.
+fn substrings(text: &str, length: usize) -> impl Iterator<Item = &str> {
     text.as_bytes().windows(length).filter_map(|part| str::from_utf8(part).ok())
 }
 
-/// Only the letters and digits.
-fn bare(text: &str) -> String {
+/// The ASCII letters and digits of a text.
+fn alphanumeric(text: &str) -> String {
     text.chars().filter(char::is_ascii_alphanumeric).collect()
 }
 
-/// Whether this can be the version at the end of a model's name: digits and separators.
+/// Whether this looks like the version at the end of a model's name: digits and separators.
 fn is_version(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_digit() || b"-.:@_".contains(&byte))
 }
 
-/// The words that are looked for. Not years and other short numbers, which occur in model names too.
+/// The words of the prompt to look for. Skips short words, and years and other short numbers, which model names contain
+/// too.
 fn words(prompt: &str) -> impl Iterator<Item = &str> {
     prompt
         .split(|c: char| !c.is_alphanumeric())
@@ -135,30 +138,30 @@ mod tests {
 
     fn shown(served: &str, prompt: &str) -> bool {
         let keys = ProviderKeys::from_secret(&format!(r#"{{"OPENAI_API_KEY":"{KEY}"}}"#)).unwrap();
-        served_model(served, "gpt-6-luna", keys.get(Provider::OpenAi).unwrap(), prompt).is_some()
+        displayable_model(served, "gpt-6-luna", keys.get(Provider::OpenAi).unwrap(), prompt).is_some()
     }
 
     #[test]
-    fn a_model_is_shown_under_the_names_that_models_have() {
+    fn a_model_name_is_shown() {
         for name in ["gpt-6-luna", "gpt-6-luna-2026-09-01", "gpt-6-luna-001", "openai/gpt-6-luna", "qwen3-max", "o5"] {
             assert!(shown(name, "Compare the plans of 2026 with what was done"), "{name}");
         }
-        assert!(shown("gpt-6-luna", "gpt-6-luna"), "what the plan asked for");
+        assert!(shown("gpt-6-luna", "gpt-6-luna"), "the requested name");
         assert!(shown("gpt-6-luna-001", "which is better, gpt-6-luna or another model?"));
     }
 
     #[test]
-    fn no_part_of_the_key_passes_for_a_model() {
+    fn no_part_of_the_key_is_shown_as_a_model() {
         let upper = KEY.to_ascii_uppercase();
         let reversed: String = KEY.chars().rev().collect();
         for name in [KEY, upper.as_str(), reversed.as_str(), &KEY[..7], &KEY[8..16], &KEY[20..], "sk-p..Op5q"] {
             assert!(!shown(name, "p"), "{name}");
-            assert!(name.len() < SHARED || !shown(&format!("gpt-6-luna-{name}"), "p"), "{name}");
+            assert!(name.len() < MIN_OVERLAP || !shown(&format!("gpt-6-luna-{name}"), "p"), "{name}");
         }
     }
 
     #[test]
-    fn separators_hide_neither_key_nor_prompt() {
+    fn separators_do_not_hide_the_key_or_the_prompt() {
         for name in ["sk-pr-ojAb3-dEf6h-Ij9kL", "sk.pro", "x-Ab3.dE-f6"] {
             assert!(!shown(name, "p"), "{name}");
         }
@@ -166,19 +169,19 @@ mod tests {
     }
 
     #[test]
-    fn no_word_of_the_prompt_passes_for_a_model() {
+    fn no_word_of_the_prompt_is_shown_as_a_model() {
         let prompt = "swordfish opens the vault";
         for name in ["swordfish", "Swordfish", "gpt-6-luna-swordfish", "vault-1", "sword", "the", "fish-opens"] {
             assert!(!shown(name, prompt), "{name}");
         }
         for name in ["", "gpt 6", "gpt\u{0}6", "gpt\n6", "swörd", &"x".repeat(101)] {
-            assert!(!shown(name, "p"), "{name}: no name");
+            assert!(!shown(name, "p"), "{name}: not a name");
         }
     }
 
     #[test]
-    fn a_word_that_is_not_on_the_list_is_not_shown() {
-        assert_eq!(known("insufficient_quota"), Some("insufficient_quota"));
-        assert_eq!((known(KEY), known("swordfish"), known("")), (None, None, None));
+    fn only_words_on_the_list_are_shown() {
+        assert_eq!(allowed_word("insufficient_quota"), Some("insufficient_quota"));
+        assert_eq!((allowed_word(KEY), allowed_word("swordfish"), allowed_word("")), (None, None, None));
     }
 }

@@ -1,8 +1,8 @@
 //! Lambda's Runtime API for the HTTP functions: each asks for its next invocation and posts the answer.
 //!
-//! `cargo lambda watch` has one of its own, which confirms an answer before it has read it and then loses some of the
-//! larger ones. This one reads first. It also knows whether a function took an invocation, and sees at once when the
-//! process that took it is gone: each function has a port of its own, and all connections to it end with the process.
+//! `cargo lambda watch` has its own Runtime API, which confirms an answer before it has read all of it and loses some
+//! large answers. This one reads first. It also knows whether a function took an invocation. Each function has its own
+//! port, so when all connections to it close, its process has ended.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,60 +19,60 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use uuid::Uuid;
 
-use super::server::{Unread, read_body};
+use super::server::{BodyError, read_body};
 use crate::aws::resources::REGION;
 
-/// The largest answer of a function that Lambda takes: 6 MB, and room for what it adds itself.
+/// Maximum size of a function's answer in Lambda: 6 MiB, and 100 bytes for what Lambda adds.
 pub const MAX_ANSWER_BYTES: usize = 6 * 1024 * 1024 + 100;
-/// A process that lives opens its next connection within this time. The next process takes longer to start.
+/// A live process opens its next connection within this time. Starting a new process takes longer.
 const RECONNECT: Duration = Duration::from_millis(100);
-/// What an error says of itself is bounded as well.
+/// Maximum size of a reported error.
 const MAX_ERROR_BYTES: usize = 256 * 1024;
 
 /// Why an invocation has no answer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// No process asked for it in time. It was withdrawn: nobody will work on it.
+    /// No process took it in time. It was withdrawn, so none will.
     NotTaken,
-    /// The process that took it is gone. What it did before is not known.
+    /// The process that took it has ended. Whether the invocation had an effect is not known.
     Ended,
-    /// The process that took it may still be working on it.
+    /// The process that took it may still be running it.
     TimedOut,
-    /// The function reported an error in place of an answer.
+    /// The function reported an error.
     Error(String),
-    /// The answer has more bytes than Lambda takes.
+    /// The answer is larger than Lambda allows.
     TooLarge(usize),
 }
 
 type Answer = Result<Bytes, Failure>;
 
-/// The functions and what they are asked.
+/// All functions by name.
 #[derive(Debug)]
 pub struct Functions(BTreeMap<String, Arc<Function>>);
 
-/// A function and what it is asked.
+/// A function and its invocations.
 #[derive(Debug, Default)]
 pub struct Function {
-    work: Mutex<Work>,
+    invocations: Mutex<Invocations>,
     arrived: Notify,
-    /// Connections that its process has open. It opens and closes them as it likes, but while it lives it has one.
+    /// Number of open connections of its process. A live process always has at least one.
     connections: watch::Sender<usize>,
 }
 
-/// A connection of a function's process, as long as it is open.
+/// Counts a connection of a function's process while it is open.
 #[derive(Debug)]
-pub struct Presence(Arc<Function>);
+pub struct ConnectionGuard(Arc<Function>);
 
-impl Drop for Presence {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.0.connections.send_modify(|count| *count = count.saturating_sub(1));
     }
 }
 
 #[derive(Debug, Default)]
-struct Work {
+struct Invocations {
     waiting: VecDeque<Invocation>,
-    /// Where the answers of what was taken go.
+    /// Senders for the answers of taken invocations.
     taken: HashMap<Uuid, oneshot::Sender<Answer>>,
 }
 
@@ -85,17 +85,17 @@ struct Invocation {
     answer: oneshot::Sender<Answer>,
 }
 
-/// Takes an invocation back when nobody waits for it any more.
-struct Withdrawal<'a> {
+/// Withdraws an invocation when its caller stops waiting.
+struct InvocationGuard<'a> {
     function: &'a Function,
     id: Uuid,
 }
 
-impl Drop for Withdrawal<'_> {
+impl Drop for InvocationGuard<'_> {
     fn drop(&mut self) {
-        let mut work = self.function.lock();
-        work.waiting.retain(|invocation| invocation.id != self.id);
-        work.taken.remove(&self.id);
+        let mut invocations = self.function.lock();
+        invocations.waiting.retain(|invocation| invocation.id != self.id);
+        invocations.taken.remove(&self.id);
     }
 }
 
@@ -104,7 +104,7 @@ impl Functions {
         Self(names.into_iter().map(|name| (name.to_owned(), Arc::default())).collect())
     }
 
-    /// Invokes a function with an event and waits for its answer, `limit` at most.
+    /// Invokes a function with an event and waits for its answer, at most for `limit`.
     pub async fn invoke(&self, name: &str, id: Uuid, event: Bytes, limit: Duration) -> Answer {
         let Some(function) = self.0.get(name) else { return Err(Failure::NotTaken) };
         function.invoke(id, event, limit).await
@@ -117,7 +117,7 @@ impl Functions {
 }
 
 impl Function {
-    /// The API itself.
+    /// The routes of the Runtime API.
     pub fn router(self: Arc<Self>) -> Router {
         Router::new()
             .route("/2018-06-01/runtime/invocation/next", get(next))
@@ -126,14 +126,14 @@ impl Function {
             .with_state(self)
     }
 
-    /// Counts a connection of its process.
-    pub fn presence(self: &Arc<Self>) -> Presence {
+    /// Counts a connection of the process until the guard is dropped.
+    pub fn connection_guard(self: &Arc<Self>) -> ConnectionGuard {
         self.connections.send_modify(|count| *count += 1);
-        Presence(Arc::clone(self))
+        ConnectionGuard(Arc::clone(self))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Work> {
-        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Invocations> {
+        self.invocations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn invoke(&self, id: Uuid, event: Bytes, limit: Duration) -> Answer {
@@ -141,12 +141,12 @@ impl Function {
         let deadline_ms = (SystemTime::now() + limit).duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let (taken, mut was_taken) = oneshot::channel();
         let (answer, mut answered) = oneshot::channel();
-        let withdrawal = Withdrawal { function: self, id };
+        let guard = InvocationGuard { function: self, id };
         self.lock().waiting.push_back(Invocation { id, event, deadline_ms, taken, answer });
         self.arrived.notify_one();
         let Ok(taken) = timeout_at(deadline, &mut was_taken).await else {
-            drop(withdrawal);
-            // It may have been taken in the very moment in which it was to be withdrawn.
+            drop(guard);
+            // A process may have taken it just before it was withdrawn.
             return Err(if was_taken.try_recv().is_ok() { Failure::TimedOut } else { Failure::NotTaken });
         };
         if taken.is_err() {
@@ -155,13 +155,13 @@ impl Function {
         tokio::select! {
             biased;
             answer = &mut answered => answer.unwrap_or(Err(Failure::Ended)),
-            () = self.gone() => Err(Failure::Ended),
+            () = self.disconnected() => Err(Failure::Ended),
             () = sleep_until(deadline) => Err(Failure::TimedOut),
         }
     }
 
-    /// Returns once no process has a connection any more.
-    async fn gone(&self) {
+    /// Returns when no process is connected any more.
+    async fn disconnected(&self) {
         let mut connections = self.connections.subscribe();
         loop {
             let none = connections.wait_for(|count| *count == 0).await.is_ok();
@@ -172,7 +172,7 @@ impl Function {
         }
     }
 
-    /// The next invocation, as soon as there is one.
+    /// Waits for the next invocation.
     async fn take(&self) -> (Uuid, u128, Bytes) {
         loop {
             if let Some(invocation) = self.take_now() {
@@ -183,14 +183,14 @@ impl Function {
     }
 
     fn take_now(&self) -> Option<(Uuid, u128, Bytes)> {
-        let mut work = self.lock();
-        let Invocation { id, event, deadline_ms, taken, answer } = work.waiting.pop_front()?;
+        let mut invocations = self.lock();
+        let Invocation { id, event, deadline_ms, taken, answer } = invocations.waiting.pop_front()?;
         let _ = taken.send(());
-        work.taken.insert(id, answer);
+        invocations.taken.insert(id, answer);
         Some((id, deadline_ms, event))
     }
 
-    /// Hands over an answer; false if nobody waits for it.
+    /// Delivers an answer. False if nobody waits for it.
     fn answer(&self, id: Uuid, answer: Answer) -> bool {
         let waiting = self.lock().taken.remove(&id);
         waiting.is_some_and(|waiting| waiting.send(answer).is_ok())
@@ -211,11 +211,11 @@ async fn next(State(function): State<Arc<Function>>) -> Response {
 async fn respond(State(function): State<Arc<Function>>, Path(id): Path<Uuid>, body: Body) -> Response {
     match read_body(body, MAX_ANSWER_BYTES).await {
         Ok(bytes) => accepted(function.answer(id, Ok(bytes))),
-        Err(Unread::TooLarge(size)) => {
+        Err(BodyError::TooLarge(size)) => {
             function.answer(id, Err(Failure::TooLarge(size)));
             refused(StatusCode::PAYLOAD_TOO_LARGE, "Function.ResponseSizeTooLarge", "the answer is too large")
         }
-        Err(Unread::Broken | Unread::Crowded) => {
+        Err(BodyError::Incomplete | BodyError::Overloaded) => {
             function.answer(id, Err(Failure::Ended));
             refused(StatusCode::BAD_REQUEST, "InvalidRequest", "the answer ended early")
         }
@@ -229,7 +229,7 @@ async fn fail(State(function): State<Arc<Function>>, Path(id): Path<Uuid>, body:
     accepted(function.answer(id, Err(Failure::Error(message.to_owned()))))
 }
 
-/// A late answer gets an error, as from Lambda.
+/// A late answer gets an error, as in Lambda.
 fn accepted(waited_for: bool) -> Response {
     if waited_for {
         return (StatusCode::ACCEPTED, Json(json!({ "status": "OK" }))).into_response();
@@ -249,14 +249,14 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(10);
 
     #[tokio::test]
-    async fn what_is_withdrawn_is_never_taken() {
+    async fn a_withdrawn_invocation_is_never_taken() {
         let function = Function::default();
         assert_eq!(function.invoke(Uuid::nil(), Bytes::new(), Duration::ZERO).await, Err(Failure::NotTaken));
         assert!(function.take_now().is_none());
     }
 
     #[tokio::test]
-    async fn a_caller_that_gave_up_leaves_nothing_behind() {
+    async fn an_invocation_without_a_caller_is_withdrawn() {
         let function = Function::default();
         let mut call = Box::pin(function.invoke(Uuid::nil(), Bytes::new(), LONG));
         assert!(futures::poll!(&mut call).is_pending());
@@ -265,18 +265,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_late_answer_is_told_that_nobody_waits() {
+    async fn a_late_answer_is_refused() {
         let function = Arc::new(Function::default());
-        let _process = function.presence();
+        let _process = function.connection_guard();
         let (answer, _) = tokio::join!(function.invoke(Uuid::nil(), Bytes::new(), SHORT), function.take());
         assert_eq!(answer, Err(Failure::TimedOut));
         assert!(!function.answer(Uuid::nil(), Ok(Bytes::new())));
     }
 
     #[tokio::test]
-    async fn only_the_end_of_the_last_connection_is_the_end_of_the_process() {
+    async fn a_process_has_ended_when_its_last_connection_closes() {
         let function = Arc::new(Function::default());
-        let (one, other) = (function.presence(), function.presence());
+        let (one, other) = (function.connection_guard(), function.connection_guard());
         let mut call = Box::pin(function.invoke(Uuid::nil(), Bytes::new(), LONG));
         assert!(futures::poll!(&mut call).is_pending());
         function.take().await;
@@ -289,7 +289,7 @@ mod tests {
     #[tokio::test]
     async fn each_invocation_is_taken_once_in_order() {
         let function = Arc::new(Function::default());
-        let _process = function.presence();
+        let _process = function.connection_guard();
         let ids = [Uuid::from_u128(1), Uuid::from_u128(2), Uuid::from_u128(3)];
         let calls = ids.map(|id| function.invoke(id, Bytes::new(), LONG));
         let (answers, taken) = tokio::join!(futures::future::join_all(calls), async {

@@ -1,63 +1,64 @@
-//! Reads from the children of a `cargo lambda watch` how its functions are. cargo-lambda itself never says: it does
-//! not start a function again that died, and leaves invocations of it unanswered.
+//! Detects from the child processes of a `cargo lambda watch` whether its functions are alive. cargo-lambda does not
+//! report that: it does not restart a function that died, and does not answer its invocations.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-/// A rebuild shows within this time after the old process ended; what does not is a death.
+/// After a process ended, a rebuild starts within this time. Otherwise the process died.
 const GRACE: Duration = Duration::from_millis(1200);
 
-/// A child of the watch, as far as it matters.
+/// A child process of the watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Child<'a> {
     /// A process of this function.
     Function(&'a str, u32),
-    /// cargo, on its way to become this function.
+    /// cargo, which builds this function and then becomes its process.
     Build(&'a str),
 }
 
 /// What happened to a function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// A process it had is gone: what it was asked will not be answered.
+    /// A process has ended. Its invocations will not be answered.
     Gone(String),
-    /// Gone, and nothing takes its place.
+    /// The process has ended, and none replaces it.
     Died(String),
-    /// cargo ran and no process came of it: it does not compile, or it ends as soon as it starts.
+    /// cargo ran, but started no process: the function does not compile, or ends as soon as it starts.
     NotBuilt(String),
 }
 
-/// What is known about the functions of one watch.
+/// State of the functions of one watch.
 #[derive(Debug)]
-pub struct Vitals {
+pub struct Liveness {
     functions: BTreeMap<String, Function>,
 }
 
 #[derive(Debug, Default)]
 struct Function {
     processes: BTreeSet<u32>,
-    /// Since when a process is missing, and whether cargo was seen since.
+    /// Set while a process is missing.
     missing: Option<Missing>,
 }
 
 #[derive(Debug)]
 struct Missing {
     since: Instant,
+    /// Whether cargo ran since then.
     built: bool,
 }
 
-impl Vitals {
+impl Liveness {
     pub fn new(functions: &[&str]) -> Self {
         Self { functions: functions.iter().map(|name| ((*name).to_owned(), Function::default())).collect() }
     }
 
-    /// Every function has its processes.
-    pub fn all_well(&self) -> bool {
+    /// Whether every function has its processes.
+    pub fn all_running(&self) -> bool {
         self.functions.values().all(|function| !function.processes.is_empty() && function.missing.is_none())
     }
 
-    /// Takes in the children the watch has `now`.
-    pub fn look(&mut self, children: &[Child<'_>], now: Instant) -> Vec<Change> {
+    /// Compares the current children of the watch with the previous ones.
+    pub fn update(&mut self, children: &[Child<'_>], now: Instant) -> Vec<Change> {
         let changes = self.functions.iter_mut().filter_map(|(name, function)| {
             let of_function = |child: &Child<'_>| match child {
                 Child::Function(other, pid) if other == name => Some(*pid),
@@ -65,19 +66,20 @@ impl Vitals {
             };
             let processes: BTreeSet<u32> = children.iter().filter_map(of_function).collect();
             let building = children.contains(&Child::Build(name));
-            function.look(name, processes, building, now)
+            function.update(name, processes, building, now)
         });
         changes.collect()
     }
 }
 
 impl Function {
-    fn look(&mut self, name: &str, processes: BTreeSet<u32>, building: bool, now: Instant) -> Option<Change> {
+    fn update(&mut self, name: &str, processes: BTreeSet<u32>, building: bool, now: Instant) -> Option<Change> {
         let gone = self.processes.iter().any(|pid| !processes.contains(pid));
         let came = processes.iter().any(|pid| !self.processes.contains(pid));
         self.processes = processes;
         if building {
-            // One process may be built while another works (`--concurrency`): only a missing one waits for it.
+            // With `--concurrency`, one process may be built while another runs. Only a missing process waits for the
+            // build.
             if self.processes.is_empty() || gone || self.missing.is_some() {
                 self.missing = Some(Missing { since: now, built: true });
             }
@@ -105,16 +107,16 @@ mod tests {
     const OTHER: Child<'_> = Child::Function("echo", 8);
     const BUILD: Child<'_> = Child::Build("echo");
 
-    /// Shows one set of children after another, half a second apart.
-    fn changes(shown: &[&[Child<'_>]]) -> (Vec<Change>, bool) {
-        let mut vitals = Vitals::new(&["echo"]);
+    /// Updates with one set of children after another, half a second apart.
+    fn changes(updates: &[&[Child<'_>]]) -> (Vec<Change>, bool) {
+        let mut liveness = Liveness::new(&["echo"]);
         let mut now = Instant::now();
         let mut changes = Vec::new();
-        for children in shown {
-            changes.extend(vitals.look(children, now));
+        for children in updates {
+            changes.extend(liveness.update(children, now));
             now += Duration::from_millis(500);
         }
-        (changes, vitals.all_well())
+        (changes, liveness.all_running())
     }
 
     fn names(changes: &[Change]) -> Vec<&'static str> {
@@ -132,37 +134,37 @@ mod tests {
     }
 
     #[test]
-    fn a_first_build_makes_it_well() {
+    fn a_first_build_makes_it_running() {
         assert_eq!(changes(&[&[], &[BUILD], &[BUILD], &[PID], &[PID]]), (vec![], true));
     }
 
     #[test]
-    fn a_killed_process_is_dead_after_the_grace() {
-        let (seen, well) = changes(&[&[PID], &[], &[], &[], &[]]);
-        assert_eq!((names(&seen), well), (vec!["gone", "died"], false));
+    fn a_killed_process_is_dead_after_the_grace_period() {
+        let (seen, running) = changes(&[&[PID], &[], &[], &[], &[]]);
+        assert_eq!((names(&seen), running), (vec!["gone", "died"], false));
     }
 
     #[test]
-    fn a_rebuild_is_no_death() {
-        let (seen, well) = changes(&[&[PID], &[], &[BUILD], &[BUILD], &[BUILD], &[BUILD], &[OTHER], &[OTHER]]);
-        assert_eq!((names(&seen), well), (vec!["gone"], true));
-        let (seen, well) = changes(&[&[PID], &[OTHER], &[OTHER], &[OTHER], &[OTHER]]);
-        assert_eq!((names(&seen), well), (vec!["gone"], true));
+    fn a_rebuild_is_not_a_death() {
+        let (seen, running) = changes(&[&[PID], &[], &[BUILD], &[BUILD], &[BUILD], &[BUILD], &[OTHER], &[OTHER]]);
+        assert_eq!((names(&seen), running), (vec!["gone"], true));
+        let (seen, running) = changes(&[&[PID], &[OTHER], &[OTHER], &[OTHER], &[OTHER]]);
+        assert_eq!((names(&seen), running), (vec!["gone"], true));
     }
 
     #[test]
-    fn a_build_that_gives_no_process_is_told_once_and_the_next_build_heals_it() {
-        let (seen, well) = changes(&[&[PID], &[BUILD], &[], &[], &[], &[], &[], &[]]);
-        assert_eq!((names(&seen), well), (vec!["gone", "not built"], false));
-        let (seen, well) = changes(&[&[PID], &[BUILD], &[], &[], &[], &[], &[BUILD], &[OTHER], &[OTHER]]);
-        assert_eq!((names(&seen), well), (vec!["gone", "not built"], true));
+    fn a_failed_build_is_reported_once_and_the_next_build_recovers() {
+        let (seen, running) = changes(&[&[PID], &[BUILD], &[], &[], &[], &[], &[], &[]]);
+        assert_eq!((names(&seen), running), (vec!["gone", "not built"], false));
+        let (seen, running) = changes(&[&[PID], &[BUILD], &[], &[], &[], &[], &[BUILD], &[OTHER], &[OTHER]]);
+        assert_eq!((names(&seen), running), (vec!["gone", "not built"], true));
     }
 
     #[test]
-    fn of_two_processes_one_may_die() {
+    fn one_of_two_processes_may_die() {
         let (seen, _) = changes(&[&[PID, OTHER], &[OTHER], &[OTHER], &[OTHER], &[OTHER]]);
         assert_eq!(names(&seen), ["gone", "died"]);
-        let (seen, well) = changes(&[&[PID], &[PID, BUILD], &[PID, BUILD], &[PID, OTHER], &[PID, OTHER]]);
-        assert_eq!((names(&seen), well), (vec![], true));
+        let (seen, running) = changes(&[&[PID], &[PID, BUILD], &[PID, BUILD], &[PID, OTHER], &[PID, OTHER]]);
+        assert_eq!((names(&seen), running), (vec![], true));
     }
 }

@@ -1,4 +1,4 @@
-//! Numbers and states in words.
+//! Formats states, times, durations and sizes.
 
 use std::fmt::Display;
 
@@ -13,7 +13,7 @@ pub(super) fn tone(status: impl Display) -> &'static str {
     }
 }
 
-/// `2026-11-23T10:00:00.123+00:00` as `2026-11-23 10:00:00 UTC`. What is no such timestamp is shown as it is.
+/// `2026-11-23T10:00:00.123+00:00` as `2026-11-23 10:00:00 UTC`. Other text is unchanged.
 pub(super) fn plain_time(timestamp: &str) -> String {
     let Some((date, time)) = timestamp.split_once('T') else { return timestamp.to_owned() };
     let zone_at = time.find(['+', '-', 'Z']).unwrap_or(time.len());
@@ -23,7 +23,7 @@ pub(super) fn plain_time(timestamp: &str) -> String {
     format!("{date} {clock} {zone}").trim_end().to_owned()
 }
 
-/// A duration with its two largest units.
+/// A duration in its two largest units.
 pub(super) fn duration(ms: i64) -> String {
     let ms = ms.max(0);
     let (s, m, h, d) = (ms / 1_000, ms / 60_000, ms / 3_600_000, ms / 86_400_000);
@@ -40,7 +40,7 @@ pub(super) fn duration(ms: i64) -> String {
     }
 }
 
-/// Bytes with one unit.
+/// A size in its largest unit.
 pub(super) fn size(bytes: u64) -> String {
     const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     match UNITS.iter().find(|(unit, _)| bytes >= *unit) {
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timestamp_reads_without_a_script_and_garbage_survives() {
+    fn a_timestamp_is_readable_without_a_script_and_other_text_is_unchanged() {
         assert_eq!(plain_time("2026-11-23T10:00:00.123456+00:00"), "2026-11-23 10:00:00 UTC");
         assert_eq!(plain_time("2026-11-23T10:00:00+01:00"), "2026-11-23 10:00:00 +01:00");
         assert_eq!(plain_time("2026-11-23T10:00:00Z"), "2026-11-23 10:00:00 UTC");

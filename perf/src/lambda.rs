@@ -1,5 +1,5 @@
-//! Replacements for AWS: a context for each function's process, a channel for wake-ups, and event sources that form
-//! batches as Lambda does.
+//! Stand-ins for SQS and Lambda: a channel for wake-ups, event sources that form batches as Lambda does, and a context
+//! for each function's process.
 
 use std::sync::Arc;
 
@@ -13,30 +13,30 @@ use shared::queue::{Message, Queue, WakeUp};
 use tokio::sync::{Mutex, mpsc};
 
 /// Messages per invocation: the batch size of all handlers whose batch size is not 1.
-pub const BATCH: usize = 10;
+pub const BATCH_SIZE: usize = 10;
 
-/// The receiving end of the queue. Its clones are the pollers of one event source.
+/// The receiving end of the queue. Its clones are pollers of one event source.
 #[derive(Clone)]
-pub struct Source(Arc<Mutex<mpsc::UnboundedReceiver<WakeUp>>>);
+pub struct EventSource(Arc<Mutex<mpsc::UnboundedReceiver<WakeUp>>>);
 
-/// A queue and its event source.
-pub fn queue() -> (Queue, Source) {
+/// Creates a queue and its event source.
+pub fn queue() -> (Queue, EventSource) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    (Queue::Channel(sender), Source(Arc::new(Mutex::new(receiver))))
+    (Queue::Channel(sender), EventSource(Arc::new(Mutex::new(receiver))))
 }
 
-impl Source {
-    /// One receive call: waits for a message, and takes the others that are there, up to a batch.
+impl EventSource {
+    /// One receive call: waits for a message, then takes up to a batch of those available.
     pub async fn receive(&self) -> Vec<WakeUp> {
         let mut receiver = self.0.lock().await;
-        let mut batch = Vec::with_capacity(BATCH);
-        receiver.recv_many(&mut batch, BATCH).await;
+        let mut batch = Vec::with_capacity(BATCH_SIZE);
+        receiver.recv_many(&mut batch, BATCH_SIZE).await;
         batch
     }
 }
 
 /// Connections of one worker's process: the functions' default.
-pub const WORKER_POOL: usize = 2;
+pub const WORKER_POOL_SIZE: usize = 2;
 
 /// The context of one function's process, or of several that share `pool_size` connections.
 pub fn context(url: &str, queue: &Queue, pool_size: usize) -> Result<Ctx> {
@@ -46,7 +46,7 @@ pub fn context(url: &str, queue: &Queue, pool_size: usize) -> Result<Ctx> {
     Ok(ctx)
 }
 
-/// The event of a batch.
+/// The SQS event of a batch.
 pub fn event(batch: &[WakeUp]) -> Result<SqsEvent> {
     let mut event = SqsEvent::default();
     for (index, wakeup) in batch.iter().enumerate() {

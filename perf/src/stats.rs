@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// Durations of the same operation.
+/// Durations of one operation.
 #[derive(Default)]
 pub struct Times(Vec<Duration>);
 
@@ -32,7 +32,7 @@ impl Extend<Duration> for Times {
     }
 }
 
-/// The middle value, the upper of two middle values, or 0 without values.
+/// The median. The upper one of two middle values, or 0 without values.
 pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -43,7 +43,7 @@ pub fn median(values: &[f64]) -> f64 {
 pub fn rounded(value: f64) -> Value {
     let places = match value.abs() {
         large if large >= 1_000.0 => 1.0,
-        middle if middle >= 10.0 => 10.0,
+        medium if medium >= 10.0 => 10.0,
         small if small >= 0.1 => 1_000.0,
         _ => 1_000_000.0,
     };

@@ -1,6 +1,6 @@
-//! The front of the local stack, in the place of API Gateway: it takes HTTP requests, hands each to its function as an
-//! event, and gives the function's answer. Whatever goes wrong on the way is a problem document (RFC 9457) that says
-//! what is known: nothing is sent twice.
+//! The HTTP gateway of the local stack, which takes the place of API Gateway. It converts each request into an event
+//! for its function and returns the function's answer. If that fails, it answers with a problem document (RFC 9457)
+//! that says whether a function took the request. It never sends a request twice.
 
 pub mod event;
 pub mod routes;
@@ -21,27 +21,27 @@ use shared::http::ProblemDocument;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use event::Unfit;
+use event::InvalidRequest;
 use routes::Routes;
 use runtime_api::{Failure, Functions};
-use server::{Arriving, Unread, read_request};
+use server::{BodyError, BytesInFlight, read_request};
 
-/// The largest body, as of API Gateway.
+/// Maximum size of a request's body, as at API Gateway.
 pub const MAX_BODY_BYTES: usize = 10 * 1024 * 1024;
-/// How long a function may take, waiting for its turn included: API Gateway's limit.
+/// How long a function may take, including the wait for a process: API Gateway's limit.
 const ANSWER_LIMIT: Duration = Duration::from_secs(29);
 /// How long a request may take to arrive.
 const BODY_LIMIT: Duration = Duration::from_secs(30);
-/// How much of what a function says of its failure is passed on.
+/// Maximum length of a function's error message in an answer.
 const MAX_MESSAGE_BYTES: usize = 2_000;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What the front knows.
+/// The gateway: its routes, its functions, and its limits.
 #[derive(Debug)]
-pub struct Front {
+pub struct Gateway {
     routes: Routes,
     functions: Arc<Functions>,
-    arriving: Arriving,
+    in_flight: BytesInFlight,
     answer_limit: Duration,
 }
 
@@ -50,7 +50,7 @@ pub struct Front {
 struct Refusal {
     code: Code,
     detail: String,
-    /// Nobody took the request: it may be sent again, after so many seconds.
+    /// Set if no function took the request, so it can be sent again after this many seconds.
     retry_after_s: Option<u32>,
 }
 
@@ -60,37 +60,37 @@ impl Refusal {
     }
 }
 
-impl Front {
+impl Gateway {
     pub fn new(routes: Routes, functions: Arc<Functions>) -> Self {
-        Self { routes, functions, arriving: Arriving::default(), answer_limit: ANSWER_LIMIT }
+        Self { routes, functions, in_flight: BytesInFlight::default(), answer_limit: ANSWER_LIMIT }
     }
 
     pub fn router(self) -> Router {
         Router::new().fallback(answer).with_state(Arc::new(self))
     }
 
-    async fn pass_on(&self, request: Request, id: Uuid) -> Result<Response, Refusal> {
+    async fn forward(&self, request: Request, id: Uuid) -> Result<Response, Refusal> {
         let (parts, body) = request.into_parts();
         let path = parts.uri.path();
         let function =
             self.routes.function(path).ok_or_else(|| Refusal::new(Code::NotFound, "this path was not found"))?;
-        // A page whose name was made to lead here (DNS rebinding) would count as one of our own.
+        // With DNS rebinding, a page of another site would count as one of our own.
         if !event::is_local_host(&parts.headers) {
-            let detail = "this stack answers to the hosts 127.0.0.1 and localhost alone";
+            let detail = "this stack answers only to the hosts 127.0.0.1 and localhost";
             return Err(Refusal::new(Code::MisdirectedRequest, detail));
         }
         if announces_too_much(&parts.headers) {
             return Err(too_large());
         }
-        let body = match timeout(BODY_LIMIT, read_request(body, MAX_BODY_BYTES, &self.arriving)).await {
+        let body = match timeout(BODY_LIMIT, read_request(body, MAX_BODY_BYTES, &self.in_flight)).await {
             Ok(Ok(body)) => body,
-            Ok(Err(Unread::TooLarge(_))) => return Err(too_large()),
-            Ok(Err(Unread::Crowded)) => {
+            Ok(Err(BodyError::TooLarge(_))) => return Err(too_large()),
+            Ok(Err(BodyError::Overloaded)) => {
                 let detail = "too many other requests are arriving; this one was not taken and may be sent again";
                 return Err(Refusal { retry_after_s: Some(1), ..Refusal::new(Code::NotTaken, detail) });
             }
-            Ok(Err(Unread::Broken)) => {
-                return Err(Refusal::new(Code::Invalid, "the body ended before its end"));
+            Ok(Err(BodyError::Incomplete)) => {
+                return Err(Refusal::new(Code::Invalid, "the body is incomplete"));
             }
             Err(_) => {
                 let detail = format!("the body did not arrive within {} s", BODY_LIMIT.as_secs());
@@ -99,15 +99,15 @@ impl Front {
         };
         let event = event::from_request(&parts, &body, id, DateTime::from(SystemTime::now())).map_err(|unfit| {
             let detail = match unfit {
-                Unfit::Host => "the header host is no host of a URL".to_owned(),
-                Unfit::Header(name) => format!("the value of the header {name} is not UTF-8"),
+                InvalidRequest::Host => "the header host is not a valid host".to_owned(),
+                InvalidRequest::Header(name) => format!("the value of the header {name} is not UTF-8"),
             };
             Refusal::new(Code::Invalid, detail)
         })?;
         let answer = self.functions.invoke(function, id, event.to_string().into(), self.answer_limit).await;
         let answer = answer.map_err(|failure| self.unanswered(function, failure))?;
         event::to_response(&answer).map_err(|problem| {
-            let detail = format!("the function {function} gave an answer that cannot be passed on: {problem}");
+            let detail = format!("the function {function} returned an invalid answer: {problem}");
             Refusal::new(Code::FunctionFailed, detail)
         })
     }
@@ -118,20 +118,20 @@ impl Front {
             Failure::NotTaken => Refusal {
                 code: Code::NotTaken,
                 detail: format!(
-                    "the function {function} did not take the request within {limit_s} s: it starts, is being built, \
-                     does not compile, or has too much to do; the request was withdrawn and may be sent again"
+                    "the function {function} did not take the request within {limit_s} s: it is starting, is being built, \
+                     does not compile, or is busy; the request was withdrawn and may be sent again"
                 ),
                 retry_after_s: Some(2),
             },
             Failure::Ended => Refusal::new(
                 Code::FunctionFailed,
                 format!(
-                    "the process of the function {function} ended before it answered; what it did before is not known"
+                    "the process of the function {function} ended before it answered; whether the request had an effect is not known"
                 ),
             ),
             Failure::TimedOut => Refusal::new(
                 Code::FunctionTimedOut,
-                format!("the function {function} did not answer within {limit_s} s and may still be at work"),
+                format!("the function {function} did not answer within {limit_s} s and may still be running"),
             ),
             Failure::Error(message) => {
                 let message = bounds::shortened(&message, MAX_MESSAGE_BYTES);
@@ -140,7 +140,7 @@ impl Front {
             Failure::TooLarge(size) => Refusal::new(
                 Code::FunctionFailed,
                 format!(
-                    "the answer of the function {function} has at least {size} bytes: Lambda takes {}",
+                    "the answer of the function {function} has at least {size} bytes; Lambda takes at most {}",
                     runtime_api::MAX_ANSWER_BYTES
                 ),
             ),
@@ -148,9 +148,9 @@ impl Front {
     }
 }
 
-async fn answer(State(front): State<Arc<Front>>, request: Request) -> Response {
+async fn answer(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
     let id = Uuid::now_v7();
-    let mut response = front.pass_on(request, id).await.unwrap_or_else(|refusal| problem(&refusal, id));
+    let mut response = gateway.forward(request, id).await.unwrap_or_else(|refusal| problem(&refusal, id));
     if !response.headers().contains_key(REQUEST_ID)
         && let Ok(value) = HeaderValue::try_from(id.to_string())
     {
@@ -159,7 +159,7 @@ async fn answer(State(front): State<Arc<Front>>, request: Request) -> Response {
     response
 }
 
-/// The document that the functions give for problems of their own (`shared::http`), with the request's id.
+/// A problem document like those of the functions (`shared::http`).
 fn problem(refusal: &Refusal, id: Uuid) -> Response {
     let status = StatusCode::from_u16(refusal.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let title = status.canonical_reason().unwrap_or("Error");
@@ -177,12 +177,12 @@ fn too_large() -> Refusal {
     Refusal::new(Code::TooLarge, format!("the body has more than {MAX_BODY_BYTES} bytes"))
 }
 
-/// Who waits for leave to send a body (`Expect: 100-continue`) is refused before the body comes.
+/// Whether a client that waits before it sends its body (`Expect: 100-continue`) announces one that is too large.
 fn announces_too_much(headers: &HeaderMap) -> bool {
     let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     headers.contains_key(header::EXPECT) && length.is_some_and(|length| length > MAX_BODY_BYTES as u64)
 }
 
 #[cfg(test)]
-#[path = "front_tests.rs"]
+#[path = "gateway_tests.rs"]
 mod tests;

@@ -1,5 +1,5 @@
-//! Which function answers which path: `[workspace.metadata.lambda.watch.router]` of the workspace, which `cargo lambda
-//! watch` reads as well and a test holds against the functions' own routes.
+//! Maps paths to functions: reads `[workspace.metadata.lambda.watch.router]` of the workspace. `cargo lambda watch`
+//! reads the same table, and a test compares it with the functions' routes.
 
 use std::collections::BTreeSet;
 
@@ -22,12 +22,12 @@ impl Routes {
     pub async fn load(checkout: &Checkout) -> Result<Self> {
         let mut command = Command::new("cargo");
         command.args(["metadata", "--no-deps", "--format-version", "1"]).current_dir(checkout.root());
-        process::keep_back(&mut command);
+        process::clear_inherited_env(&mut command);
         let output = command.kill_on_drop(true).output().await.context("cannot run cargo metadata")?;
         if !output.status.success() {
             bail!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr).trim());
         }
-        let metadata: Value = serde_json::from_slice(&output.stdout).context("cargo metadata gave no JSON")?;
+        let metadata: Value = serde_json::from_slice(&output.stdout).context("cargo metadata printed no JSON")?;
         Self::from_table(&metadata["metadata"]["lambda"]["watch"]["router"])
             .context("[workspace.metadata.lambda.watch.router] in Cargo.toml")
     }
@@ -37,7 +37,7 @@ impl Routes {
         let mut routes = Self::default();
         for (path, function) in table.as_object().context("there is no table of routes")? {
             let function = function.as_str().with_context(|| format!("{path:?} must name one function"))?;
-            routes.router.insert(path, function.to_owned()).with_context(|| format!("{path:?} is no route"))?;
+            routes.router.insert(path, function.to_owned()).with_context(|| format!("{path:?} is not a route"))?;
             routes.functions.insert(function.to_owned());
         }
         Ok(routes)
@@ -64,7 +64,7 @@ mod tests {
     use crate::function::HTTP_FUNCTIONS;
 
     #[test]
-    fn a_path_leads_to_its_function_and_an_unknown_one_nowhere() {
+    fn a_path_has_its_function_and_an_unknown_one_has_none() {
         let routes =
             Routes::from_table(&json!({ "/runs": "api", "/runs/{id}": "api", "/gates/{id}": "approvals" })).unwrap();
         assert_eq!(routes.function("/runs"), Some("api"));
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_is_no_table_of_routes_is_refused() {
+    fn a_malformed_table_is_refused() {
         for table in
             [json!(null), json!({ "/a": ["api"] }), json!({ "/{a}/x": "api", "/{b}/x": "api" }), json!({ "/{": "a" })]
         {

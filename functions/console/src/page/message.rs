@@ -1,10 +1,10 @@
-//! Pages that say one thing: what was not found, refused, or is away.
+//! Pages with one message, for example an error.
 
 use maud::html;
 
-use super::layout::{Base, Frame, frame};
+use super::layout::{Base, Layout, layout};
 
-/// What happened, and what the reader can do.
+/// What happened, and what the user can do.
 #[derive(Debug, Clone, Copy)]
 pub struct Message<'a> {
     pub title: &'a str,
@@ -12,7 +12,7 @@ pub struct Message<'a> {
     pub hint: Option<&'a str>,
 }
 
-/// The page.
+/// Renders the page.
 pub fn message(base: Base, message: &Message<'_>) -> String {
     let content = html! {
         h1 { (message.title) }
@@ -20,5 +20,5 @@ pub fn message(base: Base, message: &Message<'_>) -> String {
         @if let Some(hint) = message.hint { p { (hint) } }
         p { a href=(base.to("runs")) { "All runs" } }
     };
-    frame(&Frame { base, title: message.title, refresh_s: None }, &content)
+    layout(&Layout { base, title: message.title, refresh_s: None }, &content)
 }
