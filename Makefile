@@ -6,7 +6,7 @@ TEST = $(NOFX) exec -- ./tests/run
 # The contract suite also needs LocalStack and a second S3 server.
 TEST_CONTRACT = $(NOFX) exec --localstack -- ./tests/run
 
-.PHONY: help demo dev test test-unit test-integration test-functions test-contract test-chaos test-memory test-security test-deploy test-e2e bench migration openapi deploy deploy-local lint clean
+.PHONY: help demo dev test test-unit test-integration test-functions test-contract test-chaos test-memory test-security test-deploy test-e2e bench migration openapi schemathesis deploy deploy-local lint clean
 
 help:
 	@echo "make demo   start the local stack, run the sample plans and show their progress"
@@ -15,6 +15,7 @@ help:
 	@echo "make bench  run the benchmarks and print a JSON line for each (one: ONLY=engine|restate|create|history|start|stack|cost|soak)"
 	@echo "make migration NAME=..   write the next migration, with the SQL functions that changed"
 	@echo "make openapi   write openapi.json and the pages of GET /docs, after a change of a route or of an answer"
+	@echo "make schemathesis   test the stack of make dev against openapi.json"
 	@echo "make deploy-local   deploy template.yaml to an emulator and run the sample plans there"
 	@echo "make deploy         deploy release builds to AWS (ENV=dev|prod; first time: GUIDED=1; CA=FILE for the database's CA certificate)"
 	@echo "make lint   check dependencies, format, clippy and rustdoc; warnings are errors"
@@ -57,6 +58,21 @@ openapi:
 
 deploy-local:
 	@$(NOFX) deploy-local
+
+SCHEMATHESIS = .local/schemathesis
+
+$(SCHEMATHESIS)/installed: localstack/requirements-schemathesis.txt
+	rm -rf $(SCHEMATHESIS)
+	python3 -m venv $(SCHEMATHESIS)
+	$(SCHEMATHESIS)/bin/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps -r $<
+	touch $@
+
+# Needs a running stack, and changes its state a lot. MINUTES=10 takes longer, SEED=1 sends other requests. It keeps files in
+# the folder that it runs in.
+schemathesis: $(SCHEMATHESIS)/installed
+	cd $(SCHEMATHESIS) && bin/st --config-file ../../tests/schemathesis.toml run $(or $(URL),http://127.0.0.1:3000)/openapi.json \
+		--checks all --continue-on-failure --max-time $$((60 * $(or $(MINUTES),1))) --seed $(or $(SEED),20261123) \
+		--generation-database none --request-timeout 35
 
 # Programs that check dependencies: licences, sources, versions, and whether each is used.
 LINTERS = .local/lint/bin

@@ -1,9 +1,11 @@
 //! Shared by the HTTP functions: the server loop, routes and their parameters, problem documents (RFC 9457).
 
 mod admit;
+mod base_path;
 mod body;
 #[cfg(feature = "openapi")]
 pub mod contract;
+mod document;
 mod etag;
 mod event;
 mod origin;
@@ -11,7 +13,9 @@ mod problem;
 mod query;
 
 pub use admit::{BodyKind, MAX_BODY_BYTES, Takes};
+pub use base_path::BasePath;
 pub use body::{ACTOR, Body, MAX_REASON_CHARS, REASON, actor, json_body, reason};
+pub use document::ProblemDocument;
 pub use etag::Condition;
 pub use event::mend;
 pub use origin::{Sender, sender};
@@ -29,13 +33,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{self, MethodRouter};
 use futures::FutureExt;
 use lambda_http::request::{LambdaRequest, RequestContext};
-use lambda_http::{Adapter, LambdaEvent, RequestExt};
+use lambda_http::{Adapter, LambdaEvent};
 use tower::ServiceExt;
 use tracing::{Instrument, error, info, info_span};
 use uuid::Uuid;
 
 use crate::error::{Code, Error};
 use admit::{admit, from_our_site};
+use base_path::without_base_path;
 
 /// A router that lists its routes. Tests compare them with those of the template, of `cargo lambda watch` and of the
 /// API's document.
@@ -139,7 +144,7 @@ pub fn with_layers(router: Router) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn(observe));
     // Outside the router, because it changes the path that selects the route.
-    Router::new().fallback_service(ServiceExt::<Request>::map_request(router, without_stage))
+    Router::new().fallback_service(ServiceExt::<Request>::map_request(router, without_base_path))
 }
 
 /// Answers `OPTIONS`, and refuses other methods. The router adds the header `Allow`.
@@ -150,21 +155,10 @@ async fn wrong_method(method: Method) -> Response {
     problem(Code::MethodNotAllowed, "this path does not have this method", &[])
 }
 
-/// Removes a REST API's stage from the path (`/prod/runs`), because routes are written without it.
-fn without_stage(mut request: Request) -> Request {
-    let path = request.raw_http_path();
-    if !path.is_empty() && path != request.uri().path() && request.uri().path().ends_with(path) {
-        let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
-        if let Ok(uri) = format!("{path}{query}").parse() {
-            *request.uri_mut() = uri;
-        }
-    }
-    request
-}
-
 /// Logs a request with its id: API Gateway's, or a new one.
 async fn observe(request: Request, next: Next) -> Response {
     let id = request_id(&request);
+    let base_path = request.extensions().get().cloned().unwrap_or_default();
     let is_head = request.method() == Method::HEAD;
     let span = info_span!("request", request_id = id, method = %request.method(), path = request.uri().path());
     async {
@@ -174,7 +168,7 @@ async fn observe(request: Request, next: Next) -> Response {
             problem(Code::Internal, "this is a defect of ours", &[])
         });
         info!(status = response.status().as_u16(), "answered");
-        let mut response = problem::with_id(response, &id, is_head);
+        let mut response = problem::completed(response, &id, &base_path, is_head);
         if let Ok(id) = id.parse() {
             response.headers_mut().insert("x-request-id", id);
         }

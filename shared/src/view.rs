@@ -2,7 +2,6 @@
 //! HTTP. JSON of plans, outcomes and payloads stays text, so that it is not parsed on the way.
 
 mod artifact;
-mod document;
 mod event;
 mod gate;
 mod plan;
@@ -11,7 +10,6 @@ mod run;
 mod step;
 
 pub use artifact::{Artifact, ArtifactPage, ArtifactSummary, Upload};
-pub use document::ProblemDocument;
 pub use event::Event;
 pub use gate::{Gate, GateDecision, OnPass};
 pub use plan::{CheckedStep, OutputReference, PlanChecked};

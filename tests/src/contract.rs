@@ -4,13 +4,14 @@
 mod answer;
 mod document;
 mod page;
+mod pretty;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use shared::domain::digest::sha256_hex;
 
-pub use answer::problems;
+pub use answer::{dead_ends, examples, problems};
 pub use document::{PAGES, operations};
 
 /// A file of the repository.

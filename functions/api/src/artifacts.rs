@@ -8,12 +8,12 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use shared::context::Ctx;
-use shared::db::artifact;
+use shared::db::{Page, artifact};
 use shared::domain::fields::{Most, Names};
 use shared::domain::{ArtifactId, NewArtifact, RunId};
 use shared::error::Error;
-use shared::http::{Body, Condition, Query, id_param, not_given_out, page_of};
-use shared::view::{Artifact, ArtifactPage, Upload};
+use shared::http::{BasePath, Body, Condition, Query, id_param, not_given_out, page_of};
+use shared::view::{Artifact, ArtifactPage, ArtifactSummary, Upload};
 use uuid::Uuid;
 
 use crate::runs::version;
@@ -26,6 +26,7 @@ pub const MAX_UPLOAD_BYTES: u64 = 64 << 20;
 /// `GET /runs/{id}/artifacts?after=&limit=` -> `{artifacts, next}`, oldest first.
 pub async fn list(
     State(ctx): State<Ctx>,
+    base_path: BasePath,
     Path(id): Path<String>,
     query: Query,
     condition: Condition,
@@ -34,7 +35,7 @@ pub async fn list(
     let (after, limit) = (query.after::<ArtifactId>()?, query.limit()?);
     let version = version(&ctx, id).await?;
     let answer = async {
-        let page = artifact::artifact_list(&ctx.db, &ctx.config.tenant, id, after, limit).await?;
+        let page = page(&ctx, &base_path, id, after, limit).await?;
         if let (true, Some(after)) = (page.items.is_empty(), after)
             && artifact::artifact_fetch(&ctx.db, &ctx.config.tenant, after).await?.is_none()
         {
@@ -44,6 +45,23 @@ pub async fn list(
         Ok(page_of(ArtifactPage { artifacts: page.items, next }, next, &query))
     };
     condition.answer(&version, answer).await
+}
+
+/// Artifacts of a run. Metadata that is too large for a list has the address of the artifact that shows it.
+pub async fn page(
+    ctx: &Ctx,
+    base_path: &BasePath,
+    run: RunId,
+    after: Option<ArtifactId>,
+    limit: i64,
+) -> Result<Page<ArtifactSummary>, Error> {
+    let mut page = artifact::artifact_list(&ctx.db, &ctx.config.tenant, run, after, limit).await?;
+    for artifact in &mut page.items {
+        if let Some(omitted) = &mut artifact.metadata_omitted {
+            omitted.href = base_path.to(&format!("/artifacts/{}", artifact.id));
+        }
+    }
+    Ok(page)
 }
 
 /// `GET /artifacts/{id}` -> the artifact's row.

@@ -6,7 +6,7 @@ use shared::domain::RunStatus;
 use shared::domain::rule::{FIELDS, MAX_ROWS};
 use shared::error::Code;
 use shared::http::ACTOR;
-use shared::http::contract::{Operation, Schemas, object, who_and_why};
+use shared::http::contract::{FILLED, Operation, Schemas, dotted, object, plain_name, who_and_why};
 use shared::view::{
     Artifact, ArtifactPage, Event, Gate, Health, Lineage, PlanChecked, RuleDeleted, RuleDetail, RulePage, RunChange,
     RunCreated, RunDetail, RunPage, Step, StepPage, StepWhy, Upload,
@@ -33,7 +33,11 @@ fn get(path: &'static str, id: &'static str, group: &'static str, summary: &'sta
 fn runs(schemas: &mut Schemas) -> Vec<Operation> {
     let events = schemas.list_of::<Event>();
     let gates = schemas.list_of::<Gate>();
-    let key = json!({"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"});
+    let seq = json!({
+        "description": "The `seq` of the last event seen. Empty or 0 for the first page.", "default": 0,
+        "anyOf": [{"type": "integer", "minimum": 0, "maximum": i64::MAX}, {"const": ""}],
+    });
+    let key = json!({"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"});
     let example = json!({"plan": {"goal": "say hello", "steps": [
         {"name": "hello", "tool": "echo", "inputs": {"text": "hello"}},
         {"name": "approve", "tool": "manual:release", "depends_on": ["hello"], "timeout_s": 3600}]}});
@@ -41,7 +45,7 @@ fn runs(schemas: &mut Schemas) -> Vec<Operation> {
         Operation::new(Method::POST, "/runs", "createRun", RUNS, "Create a run of a plan.")
             .header("Idempotency-Key", "Makes it safe to repeat the request: the same key creates one run.", key)
             .header("traceparent", "W3C trace context; the run continues this trace.", json!({"type": "string"}))
-            .takes(plan_body(), example.clone())
+            .takes(schemas.plan(), example.clone())
             .answers(201, "The run was created.", schemas.of::<RunCreated>())
             .with("Location")
             .example("run", "POST /runs")
@@ -49,20 +53,20 @@ fn runs(schemas: &mut Schemas) -> Vec<Operation> {
             .with("Location")
             .refuses(&[Code::IdempotencyConflict]),
         Operation::new(Method::POST, "/plans/check", "checkPlan", RUNS, "Check a plan without creating a run.")
-            .takes(plan_body(), example)
+            .takes(schemas.plan(), example)
             .answers(200, "POST /runs would accept the plan.", schemas.of::<PlanChecked>()),
         get("/runs", "listRuns", RUNS, "List runs that match all filters, newest first.")
-            .query(
+            .parameter(
                 "status",
                 json!({
                     "description": "The run is in one of these states.",
                     "type": "array", "minItems": 1, "items": {"type": "string", "enum": RunStatus::ALL},
                 }),
             )
-            .query("tool", text("The run has a step of this tool."))
-            .query("goal", text("The goal contains this text, ignoring case."))
-            .query("created_from", timestamp("The run was created at this time or later."))
-            .query("created_to", timestamp("The run was created before this time."))
+            .parameter("tool", text("The run has a step of this tool."))
+            .parameter("goal", text("The goal contains this text, ignoring case."))
+            .parameter("created_from", timestamp("The run was created at this time or later."))
+            .parameter("created_to", timestamp("The run was created before this time."))
             .answers(200, "A page.", schemas.of::<RunPage>())
             .with("Link")
             .example("run", "GET /runs"),
@@ -75,6 +79,7 @@ fn runs(schemas: &mut Schemas) -> Vec<Operation> {
             .answers(200, "The plan.", json!({"type": "object"}))
             .example("run", "GET /runs/{id}/plan"),
         get("/runs/{id}/timeline", "listEvents", RUNS, "List the events of a run, oldest first.")
+            .parameter("after", seq)
             .answers(200, "A page.", events)
             .with("Link")
             .example("run", "GET /runs/{id}/timeline?limit=2")
@@ -143,7 +148,7 @@ fn artifacts(schemas: &mut Schemas) -> Vec<Operation> {
         }
         "size_bytes" => json!({"type": "integer", "minimum": 1, "maximum": MAX_UPLOAD_BYTES}),
         "media_type" => json!({"description": "application/gzip by default.", "enum": media_types()}),
-        "name" => json!({"type": ["string", "null"], "maxLength": 200, "pattern": r"^[^\x00]*[^\s\x00][^\x00]*$"}),
+        "name" => json!({"type": ["string", "null"], "maxLength": 200, "pattern": FILLED}),
         other => unreachable!("the field {other} has no schema"),
     });
     let example = json!({"sha256": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", "size_bytes": 1024,
@@ -215,22 +220,8 @@ fn server(schemas: &mut Schemas) -> Vec<Operation> {
     ]
 }
 
-fn plan_body() -> Value {
-    json!({
-        "type": "object",
-        "properties": {"plan": {"description": "plan.schema.json has its schema, docs/plans.md explains it.", "type": "object"}},
-        "required": ["plan"],
-        "additionalProperties": false,
-    })
-}
-
 fn rule_body() -> Value {
-    let names = |about: &str| {
-        json!({
-            "description": about, "type": "array", "maxItems": 1_000, "uniqueItems": true,
-            "items": {"type": "string", "minLength": 1, "maxLength": 63, "pattern": r"^[^\p{Cc}]*$"},
-        })
-    };
+    let names = |about: &str| json!({"description": about, "type": "array", "maxItems": 1_000, "uniqueItems": true, "items": plain_name()});
     let mut fields = FIELDS.to_vec();
     fields.push(ACTOR);
     object(&fields, &["allowed_ops"], |field| match field {
@@ -242,14 +233,20 @@ fn rule_body() -> Value {
         "max_rows" => {
             json!({"description": "Maximum number of rows of one write.", "type": "integer", "minimum": 1, "maximum": MAX_ROWS, "default": 100})
         }
-        "role" => json!({"description": "The database role that writes; nofx_writer by default.", "type": "string"}),
+        "role" => {
+            let mut role = plain_name();
+            role["description"] = json!("The database role that writes; nofx_writer by default.");
+            role
+        }
         "triggers" => json!({
             "description": "Triggers and rewrite rules that may run: schema.table.name, and the sha256 of the definition.",
-            "type": "object", "additionalProperties": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+            "type": "object", "maxProperties": 1_000, "propertyNames": {"pattern": dotted(3)},
+            "additionalProperties": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
         }),
         "dependants" => json!({
             "description": "Other tables that cascades and triggers may change: schema.table, and the maximum number of rows.",
-            "type": "object", "additionalProperties": {"type": "integer", "minimum": 0, "maximum": 999_999},
+            "type": "object", "maxProperties": 1_000, "propertyNames": {"pattern": dotted(2)},
+            "additionalProperties": {"type": "integer", "minimum": 0, "maximum": 999_999},
         }),
         "allow" => json!({
             "description": "Allowed targets other than plain tables.",

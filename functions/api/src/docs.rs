@@ -2,14 +2,21 @@
 
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use shared::http::BasePath;
 
 /// The pages run no scripts and load nothing from other servers.
 const CONTENT_SECURITY_POLICY: &str =
     "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// `GET /openapi.json`.
-pub async fn openapi() -> Response {
-    document("application/json", include_str!("../../../openapi.json"))
+/// `GET /openapi.json`, with the address of this API and of its pages.
+pub async fn openapi(base_path: BasePath) -> Response {
+    const TEXT: &str = include_str!("../../../openapi.json");
+    let top = base_path.to("/");
+    if top == "/" {
+        return document("application/json", TEXT);
+    }
+    let here = TEXT.replacen(r#""url": "/""#, &format!(r#""url": "{}""#, base_path.to("")), 1);
+    document("application/json", here.replace("](/docs", &format!("]({top}docs")))
 }
 
 /// `GET /docs`: the same for people.
@@ -27,7 +34,7 @@ pub async fn style() -> Response {
     document("text/css; charset=utf-8", include_str!("../assets/docs.css"))
 }
 
-fn document(media_type: &'static str, text: &'static str) -> Response {
+fn document(media_type: &'static str, text: impl IntoResponse) -> Response {
     let headers = [
         (header::CONTENT_TYPE, media_type),
         (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),

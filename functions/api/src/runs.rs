@@ -10,15 +10,22 @@ use shared::db::{artifact, event, gate, run};
 use shared::domain::{GateId, RunId};
 use shared::error::Error;
 use shared::flow::create_run::{Request, create_run};
-use shared::http::{Body, Condition, DEFAULT_LIMIT, Query, header_text, id_param, next_link, not_given_out, page_of};
+use shared::http::{
+    BasePath, Body, Condition, DEFAULT_LIMIT, Query, header_text, id_param, next_link, not_given_out, page_of,
+};
 use shared::view::{Lineage, RunCreated, RunDetail};
 
 use crate::run_filter::ListQuery;
-use crate::steps;
+use crate::{artifacts, steps};
 
 /// `POST /runs {plan}` -> 201 `{id, status}`, or 200 if an earlier request with the same `Idempotency-Key` created the
 /// run.
-pub async fn create(State(ctx): State<Ctx>, headers: HeaderMap, body: Body) -> Result<Response, Error> {
+pub async fn create(
+    State(ctx): State<Ctx>,
+    base_path: BasePath,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Error> {
     let request = Request {
         body: body.object()?,
         idempotency_key: idempotency_key(&headers)?,
@@ -26,7 +33,7 @@ pub async fn create(State(ctx): State<Ctx>, headers: HeaderMap, body: Body) -> R
     };
     let accepted = create_run(&ctx, &ctx.config.tenant, &request).await?;
     let status = if accepted.created { StatusCode::CREATED } else { StatusCode::OK };
-    let location = format!("/runs/{}", accepted.id);
+    let location = base_path.to(&format!("/runs/{}", accepted.id));
     let answer = RunCreated { id: accepted.id, status: accepted.status };
     Ok((status, [(header::LOCATION, location)], Json(answer)).into_response())
 }
@@ -47,19 +54,27 @@ pub async fn list(State(ctx): State<Ctx>, query: Query) -> Result<Response, Erro
 /// `GET /runs/{id}` -> `{run, steps, artifacts}`: the run with the first page of its steps and of its artifacts. If
 /// more follow, `steps_next` and `artifacts_next` are cursors for `GET /runs/{id}/steps` and `/artifacts`, and there is
 /// a `Link` to each.
-pub async fn fetch(State(ctx): State<Ctx>, Path(id): Path<String>, condition: Condition) -> Result<Response, Error> {
+pub async fn fetch(
+    State(ctx): State<Ctx>,
+    base_path: BasePath,
+    Path(id): Path<String>,
+    condition: Condition,
+) -> Result<Response, Error> {
     let id: RunId = id_param("run", &id)?;
     let version = version(&ctx, id).await?;
-    condition.answer(&version, async { detail(&ctx, id).await }).await
+    condition.answer(&version, async { detail(&ctx, &base_path, id).await }).await
 }
 
-async fn detail(ctx: &Ctx, id: RunId) -> Result<Response, Error> {
+async fn detail(ctx: &Ctx, base_path: &BasePath, id: RunId) -> Result<Response, Error> {
     let tenant = &ctx.config.tenant;
     // Read the run first. Its steps may then be newer than its state, but a run that has ended never shows an open
     // step.
-    let run = run::run_fetch(&ctx.db, tenant, id).await?.ok_or_else(|| no_run(id))?;
-    let steps = steps::page(ctx, id, None, DEFAULT_LIMIT).await?;
-    let artifacts = artifact::artifact_list(&ctx.db, tenant, id, None, DEFAULT_LIMIT).await?;
+    let mut run = run::run_fetch(&ctx.db, tenant, id).await?.ok_or_else(|| no_run(id))?;
+    if let Some(omitted) = &mut run.plan_omitted {
+        omitted.href = base_path.to(&format!("/runs/{id}/plan"));
+    }
+    let steps = steps::page(ctx, base_path, id, None, DEFAULT_LIMIT).await?;
+    let artifacts = artifacts::page(ctx, base_path, id, None, DEFAULT_LIMIT).await?;
     let (steps_next, artifacts_next) = (steps.next(|step| step.id), artifacts.next(|artifact| artifact.id));
     let link = |list: &str, next: String| next_link(&format!("{id}/{list}"), &next, DEFAULT_LIMIT);
     let links = [
@@ -133,7 +148,9 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Error> {
         (None, _) => Ok(None),
         (_, Some(_)) => Err(Error::invalid("Idempotency-Key", "must be given once")),
         (Some(value), None) => {
-            value.to_str().map(Some).map_err(|_| Error::invalid("Idempotency-Key", "must be visible ASCII"))
+            // `to_str` lets tabs pass.
+            let key = value.to_str().ok().filter(|key| !key.contains('\t'));
+            key.map(Some).ok_or_else(|| Error::invalid("Idempotency-Key", "must be visible ASCII"))
         }
     }
 }

@@ -7,7 +7,7 @@ use shared::context::Ctx;
 use shared::db::{Page, run, step_view};
 use shared::domain::{GateStatus, RunId, RunStatus, StepId, StepStatus, Timestamp};
 use shared::error::Error;
-use shared::http::{Condition, Query, encoded, id_param, not_given_out, page_of, shown};
+use shared::http::{BasePath, Condition, Query, encoded, id_param, not_given_out, page_of, shown};
 use shared::view::{Step, StepPage, StepWhy};
 
 use crate::runs::version;
@@ -18,6 +18,7 @@ const NAMES: usize = 20;
 /// `GET /runs/{id}/steps?after=&limit=` -> `{steps, next}` in the plan's order.
 pub async fn list(
     State(ctx): State<Ctx>,
+    base_path: BasePath,
     Path(id): Path<String>,
     query: Query,
     condition: Condition,
@@ -31,7 +32,7 @@ pub async fn list(
         {
             return Err(not_given_out());
         }
-        let page = page(&ctx, id, after, limit).await?;
+        let page = page(&ctx, &base_path, id, after, limit).await?;
         let next = page.next(|step| step.id);
         Ok(page_of(StepPage { steps: page.items, next }, next, &query))
     };
@@ -39,11 +40,17 @@ pub async fn list(
 }
 
 /// A page of steps. A value that is too large for a list has the address of its step.
-pub async fn page(ctx: &Ctx, run: RunId, after: Option<StepId>, limit: i64) -> Result<Page<Step>, Error> {
+pub async fn page(
+    ctx: &Ctx,
+    base_path: &BasePath,
+    run: RunId,
+    after: Option<StepId>,
+    limit: i64,
+) -> Result<Page<Step>, Error> {
     let mut page = step_view::step_list(&ctx.db, &ctx.config.tenant, run, after, limit).await?;
     for step in &mut page.items {
         for omitted in [&mut step.inputs_omitted, &mut step.outputs_omitted].into_iter().flatten() {
-            omitted.href = format!("/runs/{run}/steps/{}", encoded(&step.name));
+            omitted.href = base_path.to(&format!("/runs/{run}/steps/{}", encoded(&step.name)));
         }
     }
     Ok(page)

@@ -3,7 +3,7 @@
 use axum::http::Method;
 use serde_json::{Value, json};
 use shared::error::Code;
-use shared::http::contract::{Operation, Schemas, object, who_and_why};
+use shared::http::contract::{FILLED, NO_NUL, Operation, Schemas, object, who_and_why};
 use shared::http::{ACTOR, REASON};
 use shared::view::Gate;
 
@@ -62,10 +62,10 @@ fn new_gate() -> Value {
         }),
         "gate_type" => json!({
             "description": "What the gate is about.",
-            "type": "string", "minLength": 1, "maxLength": 100, "pattern": r"^[^\x00]*[^\s\x00][^\x00]*$",
+            "type": "string", "minLength": 1, "maxLength": 100, "pattern": FILLED,
         }),
         "evidence_uri" => json!({
-            "description": "Where the evidence is.", "type": ["string", "null"], "maxLength": 2_000, "pattern": r"^[^\x00]*$",
+            "description": "Where the evidence is.", "type": ["string", "null"], "maxLength": 2_000, "pattern": NO_NUL,
         }),
         "expires_after_s" => json!({
             "description": "Seconds until the gate expires. By default it never expires.",

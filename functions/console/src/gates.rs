@@ -3,7 +3,6 @@
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use serde::Deserialize;
 use shared::context::Ctx;
 use shared::db::console::Focus;
 use shared::db::gate::{self, GateDecision};
@@ -17,16 +16,14 @@ use crate::csrf;
 use crate::page::{self, Base, Notice, RunPage};
 use crate::routes::{failure, find, redirect, show};
 
-/// The parameters of `/ui/gates/{id}/{verb}`. The path may start with a stage.
-#[derive(Debug, Deserialize)]
-pub struct GatePath {
-    id: String,
-    verb: String,
-}
-
 /// `POST /ui/gates/{id}/{approve|reject|waive}`: redirects to the run (303), or shows the run with the reason why not.
-pub async fn decide(State(ctx): State<Ctx>, Path(path): Path<GatePath>, headers: HeaderMap, form: Form) -> Response {
-    let (decision, gate_id) = match (verb(&path.verb), id_param::<GateId>("gate", &path.id)) {
+pub async fn decide(
+    State(ctx): State<Ctx>,
+    Path((id, decision)): Path<(String, String)>,
+    headers: HeaderMap,
+    form: Form,
+) -> Response {
+    let (decision, gate_id) = match (verb(&decision), id_param::<GateId>("gate", &id)) {
         (Some(decision), Ok(id)) => (decision, id),
         (None, _) => return failure(Base::GATE, &Error::NotFound("This page".into())),
         (_, Err(error)) => return failure(Base::GATE, &error),

@@ -38,14 +38,13 @@ pub fn routes() -> Routes<Ctx> {
 
 /// The function's router.
 pub fn router(ctx: Ctx) -> Router {
-    let pages = routes()
+    routes()
         .into_router(ctx.config.public_url.as_deref())
         // Unknown paths below `/ui` and wrong methods get a page too.
         .route("/ui/{*rest}", any(routes::not_found))
         .method_not_allowed_fallback(routes::wrong_method)
-        .layer(middleware::from_fn(with_security_headers));
-    // `lambda_http` prefixes the path with the stage of a REST API unless a variable turns that off.
-    Router::new().merge(pages.clone()).nest("/{stage}", pages).with_state(ctx)
+        .layer(middleware::from_fn(with_security_headers))
+        .with_state(ctx)
 }
 
 async fn with_security_headers(request: Request, next: Next) -> Response {

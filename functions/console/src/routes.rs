@@ -6,7 +6,6 @@ use std::time::Duration;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse, Response};
-use serde::Deserialize;
 use shared::context::Ctx;
 use shared::db::artifact;
 use shared::db::console::{self, Focus, Run};
@@ -20,12 +19,6 @@ use crate::page::{self, Base, Message, Notice, RunPage};
 
 /// How long a signed URL is valid.
 const SIGNED_URL_LIFETIME: Duration = Duration::from_mins(5);
-
-/// An id in the path. The path may start with a stage.
-#[derive(Debug, Deserialize)]
-pub struct IdPath {
-    id: String,
-}
 
 /// `GET /ui`.
 pub async fn home() -> Response {
@@ -45,12 +38,12 @@ pub async fn runs(State(ctx): State<Ctx>, query: Query) -> Response {
 }
 
 /// `GET /ui/runs/{id}`.
-pub async fn run(State(ctx): State<Ctx>, Path(path): Path<IdPath>, query: Query, headers: HeaderMap) -> Response {
+pub async fn run(State(ctx): State<Ctx>, Path(id): Path<String>, query: Query, headers: HeaderMap) -> Response {
     let decided = query.get("decided").and_then(|id| id.parse().ok());
     let read = async || {
         let (before, mut focus) = (number(&query, "before")?, focus(&query)?);
         focus.gate = focus.gate.or(decided);
-        Ok((before, find(&ctx, id_param("run", &path.id)?, focus, before).await?))
+        Ok((before, find(&ctx, id_param("run", &id)?, focus, before).await?))
     };
     match read().await {
         Ok((before, run)) => show(&headers, |token| {
@@ -62,10 +55,10 @@ pub async fn run(State(ctx): State<Ctx>, Path(path): Path<IdPath>, query: Query,
 }
 
 /// `GET /ui/runs/{id}/fragment`: the script inserts it into the run's page, so its links are relative to that page.
-pub async fn fragment(State(ctx): State<Ctx>, Path(path): Path<IdPath>, query: Query, headers: HeaderMap) -> Response {
+pub async fn fragment(State(ctx): State<Ctx>, Path(id): Path<String>, query: Query, headers: HeaderMap) -> Response {
     let read = async || {
         let focus = focus(&query)?;
-        find(&ctx, id_param("run", &path.id)?, focus, None).await
+        find(&ctx, id_param("run", &id)?, focus, None).await
     };
     match read().await {
         Ok(run) => show(&headers, |token| {

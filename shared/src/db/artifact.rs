@@ -50,7 +50,7 @@ pub async fn workspace_problems(db: &Database, tenant: &TenantId, workspace: &Va
 }
 
 /// Artifacts of a run, oldest first, after the one with the id `after`. Large metadata is null, and
-/// `metadata_omitted: {bytes, href}` gives its size and address.
+/// `metadata_omitted` gives its size. The caller adds its address.
 pub async fn artifact_list(
     db: &Database,
     tenant: &TenantId,
@@ -67,8 +67,7 @@ pub async fn artifact_list(
         "select a.id, a.step_id, a.attempt, a.name, a.type, a.uri, a.hash, a.size_bytes, a.media_type, a.created_at,
                 case when size.metadata <= {INLINE_BYTES} then a.metadata end as metadata,
                 case when size.metadata > {INLINE_BYTES}
-                     then json_build_object('bytes', size.metadata, 'href', '/artifacts/' || a.id)
-                end as metadata_omitted
+                     then json_build_object('bytes', size.metadata) end as metadata_omitted
            from nofx.artifact a
           cross join lateral (select octet_length(a.metadata::text) as metadata offset 0) size
           where a.tenant_id = $1 and a.run_id = $3 and {behind} order by a.created_at, a.id limit $2 + 1"

@@ -282,15 +282,13 @@ fn ignoring_case(text: &str) -> String {
 /// Maximum size of a plan that is shown with its run.
 const PLAN_INLINE_BYTES: i32 = 64 << 10;
 
-/// A run. A large plan is null, and `plan_omitted: {bytes, href}` gives its size and address.
+/// A run. A large plan is null, and `plan_omitted` gives its size. The caller adds its address.
 pub async fn run_fetch(db: &Database, tenant: &TenantId, run: RunId) -> Result<Option<Run>, Error> {
     let sql = format!(
         "select r.id, r.status, r.goal, r.plan_digest, r.generation, r.failure, r.timeout_s, r.deadline_at,
                 r.created_at, r.started_at, r.paused_at, r.finished_at,
                 case when size.plan <= {PLAN_INLINE_BYTES} then r.plan end as plan,
-                case when size.plan > {PLAN_INLINE_BYTES}
-                     then json_build_object('bytes', size.plan, 'href', '/runs/' || r.id || '/plan')
-                end as plan_omitted
+                case when size.plan > {PLAN_INLINE_BYTES} then json_build_object('bytes', size.plan) end as plan_omitted
            from nofx.run r
           cross join lateral (select octet_length(r.plan::text) as plan offset 0) size
           where r.tenant_id = $1 and r.id = $2"

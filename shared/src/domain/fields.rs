@@ -152,8 +152,7 @@ impl<'a, 'p> Fields<'a, 'p> {
     /// A whole number.
     pub fn whole<N: TryFrom<u64>>(&mut self, name: &str, range: RangeInclusive<u64>) -> Option<N> {
         self.read(name, |value| {
-            let number =
-                value.as_u64().filter(|number| range.contains(number)).and_then(|number| number.try_into().ok());
+            let number = whole(value).filter(|number| range.contains(number)).and_then(|number| number.try_into().ok());
             number.ok_or_else(|| format!("must be a whole number from {} to {}", range.start(), range.end()))
         })
     }
@@ -233,6 +232,12 @@ pub fn filled(value: &Value, most: Most) -> Result<&str, String> {
     if text.trim().is_empty() { Err("must not be empty".to_owned()) } else { Ok(text) }
 }
 
+/// A whole number that is not negative. To JSON 5 and 5.0 are the same number.
+pub fn whole(value: &Value) -> Option<u64> {
+    // Adding 0 makes 0 of -0.
+    value.as_u64().or_else(|| (value.as_f64()? + 0.0).to_string().parse().ok())
+}
+
 impl fmt::Display for Most {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -291,6 +296,25 @@ mod tests {
         );
         assert_eq!(wrong(&json!({"gate_type": "a\0"}), Null::Wrong), ["inputs.gate_type: must not contain NUL"]);
         assert_eq!(wrong(&json!([]), Null::Wrong), ["inputs: must be an object"]);
+    }
+
+    #[test]
+    fn a_whole_number_may_have_a_decimal_point() {
+        for (text, expected) in [
+            ("5", Some(5)),
+            ("5.0", Some(5)),
+            ("5e2", Some(500)),
+            ("-0.0", Some(0)),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("5.5", None),
+            ("-5", None),
+            ("-5.0", None),
+            ("1e300", None),
+            ("\"5\"", None),
+            ("null", None),
+        ] {
+            assert_eq!(whole(&serde_json::from_str(text).unwrap()), expected, "{text}");
+        }
     }
 
     #[test]

@@ -229,7 +229,7 @@ fn step_timeout(fields: &mut Fields<'_, '_>, tool: &str, handler: &HandlerSpec) 
     }
     let max = handler.max_timeout_s;
     fields.read("timeout_s", |value| {
-        let asked = value.as_u64().and_then(|asked| u32::try_from(asked).ok());
+        let asked = fields::whole(value).and_then(|asked| u32::try_from(asked).ok());
         let fits = asked.filter(|asked| (1..=max).contains(asked));
         fits.ok_or_else(|| format!("must be a whole number from 1 to {max}, the most that {tool} can give"))
     })

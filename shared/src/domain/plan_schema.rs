@@ -14,11 +14,12 @@ use super::tool::{HANDLERS, HandlerSpec, Tools, prefixed_pattern};
 
 /// A text that is not blank and contains no NUL. The reader also counts other white space as blank.
 const FILLED: &str = r"^[^\u0000]*[^ \t\n\r\u0000][^\u0000]*$";
-/// A UUID, also without hyphens, in braces or as a URN.
-const UUID: &str = "[0-9A-Fa-f]{8}-?([0-9A-Fa-f]{4}-?){3}[0-9A-Fa-f]{12}";
+/// A UUID, also as a URN, in braces or without hyphens.
+const UUID: &str = r"^((urn:uuid:)?[0-9A-Fa-f]{8}-([0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}|\{[0-9A-Fa-f]{8}-([0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}\}|[0-9A-Fa-f]{32})$";
 
 /// The schema of `{"plan": {...}}`, the body of `POST /runs`.
 pub fn schema(limits: &Limits) -> Value {
+    let place = "#/$defs";
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "NOFX plan",
@@ -29,33 +30,104 @@ pub fn schema(limits: &Limits) -> Value {
                 "type": "string",
                 "description": "Where this schema is, for editors. `nofx` leaves it out when it posts the plan.",
             },
-            "plan": {"$ref": "#/$defs/plan"},
+            "plan": {"$ref": format!("{place}/{PLAN_NAME}")},
         },
         "required": ["plan"],
         "additionalProperties": false,
-        "$defs": {
-            "plan": object(&PLAN, "A goal and its steps.", |field| plan_field(field, limits)),
-            "workspace": workspace(),
-            "step": step(limits),
-            "retry": object(&RETRY, "When a retryable failure is tried again.", retry_field),
-            "name": text(MAX_NAME_CHARS, "The name of a step."),
-        },
+        "$defs": definitions(limits, place),
     })
 }
 
-fn plan_field(field: &str, limits: &Limits) -> Value {
-    match field {
-        "goal" => text(MAX_GOAL_CHARS, "What the plan is for."),
-        "timeout_s" => whole(
-            &RUN_TIMEOUT_S,
-            "How long a run may take, in seconds. Then its open steps are cancelled, and it fails with `run_timeout`.",
-        ),
-        "workspace" => json!({"$ref": "#/$defs/workspace"}),
-        "steps" => json!({
-            "description": "The steps. If none of them has `depends_on`, each waits for the one before.",
-            "type": "array", "items": {"$ref": "#/$defs/step"}, "minItems": 1, "maxItems": limits.steps,
-        }),
-        other => no_schema(other),
+/// Name of the schema of a plan among the definitions.
+pub const PLAN_NAME: &str = "Plan";
+
+/// The schemas of a plan and of its parts, by name. `place` is the object that they are put into, such as `#/$defs`: there
+/// they refer to each other.
+pub fn definitions(limits: &Limits, place: &str) -> Map<String, Value> {
+    let definitions = Definitions { limits, place };
+    let named = [
+        (PLAN_NAME, object(&PLAN, "A goal and its steps.", |field| definitions.plan_field(field))),
+        ("PlanWorkspace", workspace()),
+        ("PlanStep", definitions.step()),
+        ("PlanRetry", object(&RETRY, "When a retryable failure is tried again.", retry_field)),
+        ("StepName", text(MAX_NAME_CHARS, "The name of a step.")),
+    ];
+    named.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect()
+}
+
+struct Definitions<'a> {
+    limits: &'a Limits,
+    place: &'a str,
+}
+
+impl Definitions<'_> {
+    fn reference(&self, name: &str) -> String {
+        format!("{}/{name}", self.place)
+    }
+
+    fn plan_field(&self, field: &str) -> Value {
+        match field {
+            "goal" => text(MAX_GOAL_CHARS, "What the plan is for."),
+            "timeout_s" => whole(
+                &RUN_TIMEOUT_S,
+                "How long a run may take, in seconds. Then its open steps are cancelled, and it fails with `run_timeout`.",
+            ),
+            "workspace" => json!({"$ref": self.reference("PlanWorkspace")}),
+            "steps" => json!({
+                "description": "The steps. If none of them has `depends_on`, each waits for the one before.",
+                "type": "array", "items": {"$ref": self.reference("PlanStep")}, "minItems": 1, "maxItems": self.limits.steps,
+            }),
+            other => no_schema(other),
+        }
+    }
+
+    fn step(&self) -> Value {
+        let mut schema = object(&STEP, "One call of a tool.", |field| self.step_field(field));
+        let bounded = |handler: &HandlerSpec| {
+            let mut timeout_s = json!({"maximum": handler.max_timeout_s});
+            if let Some(default_s) = handler.default_timeout_s {
+                timeout_s["default"] = json!(default_s);
+            }
+            json!({
+                "if": {"properties": {"tool": tools(handler)}, "required": ["tool"]},
+                "then": {"properties": {"timeout_s": timeout_s}},
+            })
+        };
+        schema["allOf"] = HANDLERS.iter().map(bounded).collect();
+        schema
+    }
+
+    fn step_field(&self, field: &str) -> Value {
+        match field {
+            "name" => json!({
+                "description": "Unique in the plan.", "$ref": self.reference("StepName"), "not": {"enum": FORBIDDEN_NAMES},
+            }),
+            "tool" => json!({
+                "description": "What the step does.",
+                "anyOf": HANDLERS.iter().map(|handler| {
+                    let mut schema = tools(handler);
+                    schema["description"] = json!(handler.about);
+                    schema
+                }).collect::<Value>(),
+            }),
+            "inputs" => json!({
+                "description": format!(
+                    "What the tool takes; at most {} bytes. `${{{{ steps.NAME.outputs.PATH }}}}` stands for an output of a step upstream.",
+                    self.limits.inputs_bytes
+                ),
+                "type": "object", "default": {},
+            }),
+            "depends_on" => json!({
+                "description": "Steps that must succeed first.",
+                "type": "array", "items": {"$ref": self.reference("StepName")},
+            }),
+            "retry" => json!({"$ref": self.reference("PlanRetry")}),
+            "timeout_s" => json!({
+                "description": "How long one attempt may take, in seconds; for `manual:` how long the gate waits.",
+                "type": "integer", "minimum": 1,
+            }),
+            other => no_schema(other),
+        }
     }
 }
 
@@ -75,55 +147,6 @@ fn workspace() -> Value {
     let given = json!({"type": "string"});
     schema["not"] = json!({"properties": {"base": given, "diff": given}, "required": ["base", "diff"]});
     schema
-}
-
-fn step(limits: &Limits) -> Value {
-    let mut schema = object(&STEP, "One call of a tool.", |field| step_field(field, limits));
-    let bounded = |handler: &HandlerSpec| {
-        let mut timeout_s = json!({"maximum": handler.max_timeout_s});
-        if let Some(default_s) = handler.default_timeout_s {
-            timeout_s["default"] = json!(default_s);
-        }
-        json!({
-            "if": {"properties": {"tool": tools(handler)}, "required": ["tool"]},
-            "then": {"properties": {"timeout_s": timeout_s}},
-        })
-    };
-    schema["allOf"] = HANDLERS.iter().map(bounded).collect();
-    schema
-}
-
-fn step_field(field: &str, limits: &Limits) -> Value {
-    match field {
-        "name" => json!({
-            "description": "Unique in the plan.", "$ref": "#/$defs/name", "not": {"enum": FORBIDDEN_NAMES},
-        }),
-        "tool" => json!({
-            "description": "What the step does.",
-            "anyOf": HANDLERS.iter().map(|handler| {
-                let mut schema = tools(handler);
-                schema["description"] = json!(handler.about);
-                schema
-            }).collect::<Value>(),
-        }),
-        "inputs" => json!({
-            "description": format!(
-                "What the tool takes; at most {} bytes. `${{{{ steps.NAME.outputs.PATH }}}}` stands for an output of a step upstream.",
-                limits.inputs_bytes
-            ),
-            "type": "object", "default": {},
-        }),
-        "depends_on" => json!({
-            "description": "Steps that must succeed first.",
-            "type": "array", "items": {"$ref": "#/$defs/name"},
-        }),
-        "retry" => json!({"$ref": "#/$defs/retry"}),
-        "timeout_s" => json!({
-            "description": "How long one attempt may take, in seconds; for `manual:` how long the gate waits.",
-            "type": "integer", "minimum": 1,
-        }),
-        other => no_schema(other),
-    }
 }
 
 fn retry_field(field: &str) -> Value {

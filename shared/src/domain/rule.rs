@@ -83,7 +83,7 @@ impl Rule {
                     digest.ok_or("must be the sha256 of its definition (64 lower-case hex digits)")
                 }),
                 dependants: named(fields, "dependants", 2, |value| {
-                    let rows = value.as_u64().filter(|rows| *rows <= MAX_DEPENDANT_ROWS);
+                    let rows = fields::whole(value).filter(|rows| *rows <= MAX_DEPENDANT_ROWS);
                     rows.ok_or("must be a whole number of rows from 0 to 999999")
                 }),
                 allow: words(fields, "allow", "view, foreign_table or inheritance"),
@@ -191,7 +191,7 @@ mod tests {
             (json!({"max_rows": "1"}), "max_rows"),
             (json!({"max_rows": -1}), "max_rows"),
             (json!({"max_rows": 0}), "max_rows"),
-            (json!({"max_rows": 1.0}), "max_rows"),
+            (json!({"max_rows": 1.5}), "max_rows"),
             (json!({"max_rows": null}), "max_rows"),
             (json!({"max_rows": 1_001}), "max_rows"),
             (json!({"maxrows": 1}), "maxrows"),

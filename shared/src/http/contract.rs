@@ -8,16 +8,28 @@ use serde_json::{Map, Value, json};
 
 use super::body::{MAX_ACTOR_CHARS, MAX_REASON_CHARS};
 use crate::domain::fields::Names;
+use crate::domain::plan::Limits;
+use crate::domain::plan_schema;
 use crate::error::Code;
 
-/// Schemas of answers, by the names of their types.
+// Patterns have neither classes of Unicode nor \x escapes, which not every reader of schemas knows.
+/// Control characters, inside of a class.
+const CONTROL: &str = r"\u0000-\u001f\u007f-\u009f";
+/// Text without NUL, and the same with something in it that can be seen.
+pub const NO_NUL: &str = r"^[^\u0000]*$";
+pub const FILLED: &str = r"^[^\u0000]*[^\s\u0000][^\u0000]*$";
+
+/// Where the document keeps its schemas.
+const PLACE: &str = "/components/schemas";
+
+/// Schemas by name: those of answers, by their types, and those of a plan.
 pub struct Schemas(SchemaGenerator);
 
 impl Default for Schemas {
     fn default() -> Self {
         let settings = SchemaSettings::draft2020_12().for_serialize();
         let settings = settings.with(|settings| {
-            settings.definitions_path = "/components/schemas".into();
+            settings.definitions_path = PLACE.into();
             settings.meta_schema = None;
         });
         Self(settings.into_generator())
@@ -33,6 +45,19 @@ impl Schemas {
     /// The schema of a bare array.
     pub fn list_of<T: JsonSchema>(&mut self) -> Value {
         json!({"type": "array", "items": self.of::<T>()})
+    }
+
+    /// The schema of `{"plan": {...}}`, with the default limits. Keeps the schemas of the plan and its parts.
+    pub fn plan(&mut self) -> Value {
+        let place = format!("#{PLACE}");
+        let parts = plan_schema::definitions(&Limits::default(), &place);
+        self.0.definitions_mut().extend(parts);
+        json!({
+            "type": "object",
+            "properties": {"plan": {"$ref": format!("{place}/{}", plan_schema::PLAN_NAME)}},
+            "required": ["plan"],
+            "additionalProperties": false,
+        })
     }
 
     /// The kept schemas.
@@ -51,9 +76,10 @@ pub struct Operation {
     pub group: &'static str,
     /// One sentence.
     pub summary: &'static str,
-    /// Schemas of query parameters that only this operation has. `parameter` has the others.
-    pub query: Vec<(&'static str, Value)>,
     pub headers: Vec<Header>,
+    /// Schemas of parameters that only this operation has, or that mean something else here. The function `parameter` has
+    /// the others.
+    pub parameters: Vec<(&'static str, Value)>,
     pub body: Option<RequestBody>,
     /// Answers that are not problems.
     pub answers: Vec<Answer>,
@@ -98,8 +124,8 @@ impl Operation {
         group: &'static str,
         summary: &'static str,
     ) -> Self {
-        let (query, headers, answers, codes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { method, path, id, group, summary, query, headers, body: None, answers, codes }
+        let (headers, parameters, answers, codes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { method, path, id, group, summary, headers, parameters, body: None, answers, codes }
     }
 
     /// Adds an answer. `with` and `example` describe it further.
@@ -148,16 +174,16 @@ impl Operation {
         self
     }
 
-    /// Describes a query parameter that the route declares.
-    #[must_use]
-    pub fn query(mut self, name: &'static str, schema: Value) -> Self {
-        self.query.push((name, schema));
-        self
-    }
-
     #[must_use]
     pub fn header(mut self, name: &'static str, about: &'static str, schema: Value) -> Self {
         self.headers.push(Header { name, about, schema });
+        self
+    }
+
+    /// The parameter of this name has a schema of its own.
+    #[must_use]
+    pub fn parameter(mut self, name: &'static str, schema: Value) -> Self {
+        self.parameters.push((name, schema));
         self
     }
 
@@ -201,15 +227,27 @@ pub fn object(known: &[Names], required: &[&str], describe: impl Fn(&str) -> Val
     schema
 }
 
+/// The pattern of a name of Postgres with so many parts. Each has at most 63 bytes, which a pattern cannot say.
+pub fn dotted(parts: usize) -> String {
+    let part = format!("[^.{CONTROL}]{{1,63}}");
+    format!("^{}$", vec![part; parts].join(r"\."))
+}
+
+/// The schema of a name of a column or a role.
+pub fn plain_name() -> Value {
+    json!({"type": "string", "minLength": 1, "maxLength": 63, "pattern": format!("^[^{CONTROL}]*$")})
+}
+
 /// Schemas of the fields `actor` and `reason`.
 pub fn who_and_why(field: &str) -> Value {
     match field {
         "actor" => json!({
             "description": "Who asks; recorded as given, `anonymous` by default.",
-            "type": ["string", "null"], "minLength": 1, "maxLength": MAX_ACTOR_CHARS, "pattern": r"^[^\p{Cc}]*[^\s\p{Cc}][^\p{Cc}]*$",
+            "type": ["string", "null"], "minLength": 1, "maxLength": MAX_ACTOR_CHARS,
+            "pattern": format!("^[^{CONTROL}]*[^\\s{CONTROL}][^{CONTROL}]*$"),
         }),
         "reason" => json!({
-            "description": "Why.", "type": ["string", "null"], "maxLength": MAX_REASON_CHARS, "pattern": r"^[^\x00]*$",
+            "description": "Why.", "type": ["string", "null"], "maxLength": MAX_REASON_CHARS, "pattern": NO_NUL,
         }),
         other => unreachable!("the field {other} has no schema"),
     }
@@ -220,12 +258,10 @@ pub fn parameter(name: &str) -> Value {
     match name {
         "id" => json!({"type": "string", "format": "uuid"}),
         "name" => json!({"description": "Name of a step.", "type": "string", "minLength": 1}),
-        "table" => {
-            json!({"description": "`schema.table`.", "type": "string", "pattern": r"^[^.\p{Cc}]{1,63}\.[^.\p{Cc}]{1,63}$"})
-        }
+        "table" => json!({"description": "`schema.table`.", "type": "string", "pattern": dotted(2)}),
         "after" => json!({
-            "description": "Cursor: `next` of the page before, or for a timeline the `seq` of the last event seen.",
-            "type": "string",
+            "description": "Cursor: `next` of the page before, which is the id of its last row. Empty for the first page.",
+            "anyOf": [{"type": "string", "format": "uuid"}, {"const": ""}],
         }),
         "limit" => json!({
             "description": "Most rows of the page.",

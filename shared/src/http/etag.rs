@@ -9,6 +9,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use super::base_path::BasePath;
 use crate::domain::digest::sha256_hex;
 use crate::error::Error;
 
@@ -21,7 +22,7 @@ const TAG_DIGITS: usize = 32;
 /// The condition of a request: which answers the client already has.
 #[derive(Debug, Clone)]
 pub struct Condition {
-    /// Path and query of the request. Each page has its own tags.
+    /// Path and query of the request, with the base path that links start with. Each page has its own tags.
     target: String,
     if_none_match: IfNoneMatch,
 }
@@ -111,6 +112,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Condition {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         let target = parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
+        let target = parts.extensions.get::<BasePath>().cloned().unwrap_or_default().to(&target);
         Ok(Self { target, if_none_match: IfNoneMatch::read(parts.headers.get_all(header::IF_NONE_MATCH).iter()) })
     }
 }

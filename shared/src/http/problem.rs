@@ -3,10 +3,11 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use super::base_path::BasePath;
+use super::document::ProblemDocument;
 use crate::domain::bounds::{json_bytes, shortened};
 use crate::error::{Code, Error, Problem};
 use crate::telemetry;
-use crate::view::ProblemDocument;
 
 const PROBLEM_JSON: &str = "application/problem+json";
 /// Maximum number of entries of `errors`, and their maximum size in total. So a document stays well below 64 KiB.
@@ -16,7 +17,7 @@ const MAX_PATH_BYTES: usize = 300;
 const MAX_MESSAGE_BYTES: usize = 600;
 const MAX_DETAIL_BYTES: usize = 1_000;
 
-/// The problem document of an answer, until the request's id is added.
+/// The problem document of an answer, until it is completed.
 #[derive(Debug, Clone)]
 pub(super) struct Document(ProblemDocument);
 
@@ -64,9 +65,9 @@ pub fn detail_of(response: &Response) -> Option<&str> {
     response.extensions().get::<Document>().map(|document| document.0.detail.as_str())
 }
 
-/// Adds the request's id to a problem document. Replaces an error answer that we did not write by a problem document,
-/// because libraries below the routes answer in plain text.
-pub(super) fn with_id(mut response: Response, id: &str, is_head: bool) -> Response {
+/// Adds to a problem document the request's id, and the base path to its links. Replaces an error answer that we did not
+/// write by a problem document, because libraries below the routes answer in plain text.
+pub(super) fn completed(mut response: Response, id: &str, base_path: &BasePath, is_head: bool) -> Response {
     let status = response.status();
     let is_error = status.is_client_error() || status.is_server_error();
     let document = response.extensions_mut().remove::<Document>();
@@ -86,6 +87,7 @@ pub(super) fn with_id(mut response: Response, id: &str, is_head: bool) -> Respon
     };
     let Some(mut document) = document else { return response };
     document.0.request_id = Some(id.to_owned());
+    document.0.kind = base_path.to(&document.0.kind);
     let (mut parts, _) = response.into_parts();
     parts.headers.remove(header::CONTENT_LENGTH);
     let body = if is_head { String::new() } else { document.text() };

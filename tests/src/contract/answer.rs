@@ -1,6 +1,6 @@
 //! Checks responses against the document.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{LazyLock, Mutex};
 
 use jsonschema::Validator;
@@ -36,6 +36,44 @@ pub fn problems(method: &str, path: &str, status: u64, media_type: Option<&str>,
         .into_iter()
         .map(|fault| format!("{what}: {fault}"))
         .collect()
+}
+
+/// Examples of the document that do not fit the schema beside them, one sentence each, and how many do.
+pub fn examples() -> (Vec<String>, usize) {
+    let (mut wrong, mut right) = (Vec::new(), 0);
+    walk(&DOCUMENT, "", &mut |place, value| {
+        if let (Some(schema), Some(example)) = (value.get("schema"), value.get("example")) {
+            let faults = faults(place, schema, example);
+            right += usize::from(faults.is_empty());
+            wrong.extend(faults.into_iter().map(|fault| format!("{place}: {fault}")));
+        }
+    });
+    (wrong, right)
+}
+
+/// References and links of the document that lead nowhere.
+pub fn dead_ends() -> Vec<String> {
+    let mut ids = BTreeSet::new();
+    walk(&DOCUMENT["paths"], "", &mut |_, value| {
+        ids.extend(value["responses"].as_object().and(value["operationId"].as_str()));
+    });
+    let mut dead = Vec::new();
+    walk(&DOCUMENT, "", &mut |place, value| {
+        let reference = value.get("$ref").and_then(Value::as_str);
+        dead.extend(reference.filter(|to| DOCUMENT.pointer(&to[1..]).is_none()).map(|to| format!("{place}: {to}")));
+        let operation = value.get("operationId").and_then(Value::as_str);
+        dead.extend(operation.filter(|id| !ids.contains(id)).map(|id| format!("{place}: {id}")));
+    });
+    dead
+}
+
+fn walk<'a>(value: &'a Value, place: &str, visit: &mut impl FnMut(&str, &'a Value)) {
+    visit(place, value);
+    match value {
+        Value::Object(fields) => fields.iter().for_each(|(name, value)| walk(value, &format!("{place}/{name}"), visit)),
+        Value::Array(items) => items.iter().for_each(|value| walk(value, place, visit)),
+        _ => {}
+    }
 }
 
 /// The operation of a path, and the path's template. Templates without parameters win.

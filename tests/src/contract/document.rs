@@ -7,13 +7,15 @@ use axum::http::Method;
 use serde_json::{Map, Value, json};
 use shared::error::Code;
 use shared::http::contract::{Answer, Operation, Schemas, parameter};
-use shared::http::{BodyKind, Route};
-use shared::view::ProblemDocument;
+use shared::http::{BodyKind, ProblemDocument, Route};
 
 use super::path;
 
 /// Routes that answer with pages and are not in the document.
 pub const PAGES: [&str; 3] = ["/docs", "/docs/errors", "/docs/style.css"];
+
+/// Groups of operations, in the order of the page.
+const GROUPS: [&str; 6] = ["Runs", "Steps", "Gates", "Artifacts", "Rules of db_write", "Server"];
 
 /// Codes that only the local HTTP front sends.
 const FRONT: [Code; 4] = [Code::MisdirectedRequest, Code::FunctionFailed, Code::NotTaken, Code::FunctionTimedOut];
@@ -38,13 +40,9 @@ pub fn document() -> Value {
         let described = described(operation, route, &problem, &mut refusals);
         paths.entry(operation.path).or_default().insert(operation.method.as_str().to_lowercase(), described);
     }
-    let mut groups: Vec<&str> = Vec::new();
-    for operation in &operations {
-        if !groups.contains(&operation.group) {
-            groups.push(operation.group);
-        }
-    }
-    json!({
+    let groups: BTreeSet<&str> = operations.iter().map(|operation| operation.group).collect();
+    assert_eq!(groups, GROUPS.into(), "the groups of operations");
+    let mut document = json!({
         "openapi": "3.1.0",
         "info": {
             "title": "NOFX control plane",
@@ -54,10 +52,73 @@ pub fn document() -> Value {
             "license": {"name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0"},
         },
         "servers": [{"url": "/"}],
-        "tags": groups.iter().map(|name| json!({"name": name})).collect::<Vec<_>>(),
+        "tags": GROUPS.iter().map(|name| json!({"name": name})).collect::<Vec<_>>(),
         "paths": paths,
         "components": {"headers": headers(), "responses": refusals, "schemas": schemas.kept()},
+    });
+    link(&mut document);
+    document
+}
+
+/// Types of ids, and the paths that take one.
+const ADDRESSES: [(&str, &str); 3] =
+    [("RunId", "/runs/{id}"), ("GateId", "/gates/{id}"), ("ArtifactId", "/artifacts/{id}")];
+
+/// Says which operations take what an answer has: the id of what was created, and the cursor of the next page.
+fn link(document: &mut Value) {
+    let mut links = Map::new();
+    let operations: Vec<(String, String, Value)> = operations_of(document).collect();
+    for (_, path, operation) in &operations {
+        let of_path = ADDRESSES.iter().find(|(_, address)| path.starts_with(address));
+        if path.matches('{').count() == 1 && of_path.is_some() {
+            let id = operation["operationId"].as_str().expect("an id").to_owned();
+            let link = json!({"operationId": id, "parameters": {"id": "$response.body#/id"}});
+            links.insert(id, link);
+        }
+    }
+    for (method, path, operation) in &operations {
+        let creates = !operation["responses"]["201"].is_null();
+        for (status, response) in operation["responses"].as_object().into_iter().flatten() {
+            let answer = resolved(document, &response["content"]["application/json"]["schema"]);
+            let kind = answer["properties"]["id"]["$ref"].as_str().and_then(|reference| reference.rsplit('/').next());
+            let address =
+                ADDRESSES.iter().find(|(name, _)| creates && kind == Some(*name)).map(|(_, address)| *address);
+            let mut of_answer: Map<String, Value> = operations
+                .iter()
+                .filter(|(_, path, _)| address.is_some_and(|address| path.starts_with(address)))
+                .filter_map(|(_, _, operation)| operation["operationId"].as_str())
+                .filter(|id| links.contains_key(*id))
+                .map(|id| (id.to_owned(), json!({"$ref": format!("#/components/links/{id}")})))
+                .collect();
+            if !answer["properties"]["next"].is_null() {
+                let mut parameters = json!({"after": "$response.body#/next"});
+                if path.contains("{id}") {
+                    parameters["id"] = json!("$request.path.id");
+                }
+                let next = json!({"operationId": operation["operationId"], "parameters": parameters});
+                of_answer.insert("next".to_owned(), next);
+            }
+            if !of_answer.is_empty() {
+                document["paths"][path][method]["responses"][status]["links"] = of_answer.into();
+            }
+        }
+    }
+    document["components"]["links"] = links.into();
+}
+
+/// Method, path and operation.
+fn operations_of(document: &Value) -> impl Iterator<Item = (String, String, Value)> {
+    let paths = document["paths"].as_object().into_iter().flatten();
+    paths.flat_map(|(path, methods)| {
+        let methods = methods.as_object().into_iter().flatten();
+        methods.map(|(method, operation)| (method.clone(), path.clone(), operation.clone()))
     })
+}
+
+/// The schema, or the one that it refers to.
+fn resolved(document: &Value, schema: &Value) -> Value {
+    let named = schema["$ref"].as_str().and_then(|reference| document.pointer(&reference[1..]));
+    named.unwrap_or(schema).clone()
 }
 
 fn described(operation: &Operation, route: &Route, problem: &Value, refusals: &mut BTreeMap<String, Value>) -> Value {
@@ -105,7 +166,7 @@ fn codes_of(operation: &Operation) -> BTreeSet<Code> {
 
 fn parameters(operation: &Operation, route: &Route) -> Vec<Value> {
     let with = |name: &str, place: &str| {
-        let own = operation.query.iter().find(|(own, _)| place == "query" && *own == name);
+        let own = operation.parameters.iter().find(|(own, _)| *own == name);
         let mut schema = own.map_or_else(|| parameter(name), |(_, schema)| schema.clone());
         let about = schema.as_object_mut().and_then(|schema| schema.remove("description"));
         let mut parameter = json!({"name": name, "in": place, "schema": schema});

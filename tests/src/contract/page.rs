@@ -6,40 +6,57 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use pulldown_cmark::{Event, HeadingLevel, Options, Parser, Tag, TagEnd};
 use serde_json::Value;
 
-/// The page with every operation of the document.
+use super::pretty::pretty;
+
+/// The page with every operation of the document, by group.
 pub fn reference(document: &Value) -> String {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let groups: Vec<String> = document["tags"].as_array().into_iter().flatten().map(|tag| text(&tag["name"])).collect();
+    let groups: Vec<&str> =
+        document["tags"].as_array().into_iter().flatten().filter_map(|tag| tag["name"].as_str()).collect();
     let operations = operations(document);
-    let of_all = operations.iter().map(|(_, _, operation)| refusals(operation));
-    let common = of_all.reduce(|one, other| &one & &other).unwrap_or_default();
+    let common_of = |is_meant: fn(&str) -> bool| {
+        let meant = operations.iter().filter(|(method, ..)| is_meant(method));
+        meant.map(|(_, _, operation)| refusals(operation)).reduce(|one, other| &one & &other).unwrap_or_default()
+    };
+    let (of_all, of_writes) = (common_of(|_| true), common_of(|method| method != "get"));
+    let common = &of_all | &of_writes;
+    let of_group = |group: &str| -> Vec<_> { operations.iter().filter(|one| one.2["tags"][0] == *group).collect() };
     let body = html! {
-        header {
-            h1 { (text(&document["info"]["title"])) " " small { (text(&document["info"]["version"])) } }
-            p { "The API, from " a href="openapi.json" { "openapi.json" } ". " (inline(&text(&document["info"]["description"]))) }
-        }
-        nav {
+        nav aria-label="Contents" {
+            strong { (text(&document["info"]["title"])) } " " small { (text(&document["info"]["version"])) }
             @for group in &groups {
                 a href=(format!("#{}", anchor(group))) { (group) }
+                ul {
+                    @for (method, path, operation) in of_group(group) {
+                        li { a href=(format!("#{}", text(&operation["operationId"]))) { (verb(method)) (path) } }
+                    }
+                }
             }
             a href="#schemas" { "Schemas" }
             a href="docs/errors" { "Error codes" }
+            a href="openapi.json" { "openapi.json" }
         }
-        (problems("Every operation can answer with these problems", common.iter()))
-        @for group in &groups {
-            section id=(anchor(group)) {
-                h2 { (group) }
-                @for (method, path, described) in operations.iter().filter(|one| one.2["tags"][0] == *group) {
-                    (operation(method, path, described, &common))
+        main {
+            h1 { "API" }
+            p { (inline(text(&document["info"]["description"]))) }
+            p { "Every operation can answer with these problems, besides those that it lists:" }
+            (problems(of_all.iter()))
+            p { "Every operation but " (verb("get")) "also with these:" }
+            (problems(of_writes.difference(&of_all)))
+            @for group in &groups {
+                section id=(anchor(group)) {
+                    h2 { (group) }
+                    @for (method, path, described) in of_group(group) {
+                        (operation(method, path, described, &common))
+                    }
                 }
             }
-        }
-        section id="schemas" {
-            h2 { "Schemas" }
-            @for (name, schema) in document["components"]["schemas"].as_object().into_iter().flatten() {
-                details id=(format!("schema-{name}")) {
-                    summary { code { (name) } " " (first_sentence(&schema["description"])) }
-                    (fields(schema))
+            section id="schemas" {
+                h2 { "Schemas" }
+                @for (name, schema) in document["components"]["schemas"].as_object().into_iter().flatten() {
+                    details {
+                        summary { code { (name) } " " span { (first_sentence(&schema["description"])) } }
+                        div id=(format!("schema-{name}")) { (fields(schema)) }
+                    }
                 }
             }
         }
@@ -83,8 +100,13 @@ pub fn errors(markdown: &str) -> String {
     }
     pulldown_cmark::html::push_html(&mut rendered, events.into_iter());
     let body = html! {
-        nav { a href="../docs" { "API" } a href="#refused-requests" { "Refused requests" } a href="#failed-steps" { "Failed steps" } }
-        (PreEscaped(rendered))
+        nav aria-label="Contents" {
+            strong { "NOFX control plane" }
+            a href="#refused-requests" { "Refused requests" }
+            a href="#failed-steps" { "Failed steps" }
+            a href="../docs" { "API" }
+        }
+        main { (PreEscaped(rendered)) }
     };
     page("Error codes of the NOFX control plane", "style.css", &body)
 }
@@ -110,13 +132,13 @@ fn page(title: &str, style: &str, body: &Markup) -> String {
                 title { (title) }
                 link rel="stylesheet" href=(style);
             }
-            body { main { (body) } }
+            body { (body) }
         }
     };
     page.into_string() + "\n"
 }
 
-/// Method, path and operation, in the order of the document's groups and paths.
+/// Method, path and operation: short paths first.
 fn operations(document: &Value) -> Vec<(&str, &str, &Value)> {
     let paths = document["paths"].as_object().into_iter().flatten();
     let mut all = Vec::new();
@@ -127,125 +149,156 @@ fn operations(document: &Value) -> Vec<(&str, &str, &Value)> {
             }
         }
     }
+    all.sort_by_key(|(_, path, _)| path.matches('/').count());
     all
 }
 
+fn verb(method: &str) -> Markup {
+    html! { b class=(method) { (method.to_uppercase()) } " " }
+}
+
+/// The id is inside of the element that opens, because browsers open what is around the target of a link.
 fn operation(method: &str, path: &str, operation: &Value, common: &Refusals<'_>) -> Markup {
     let parameters: Vec<&Value> = operation["parameters"].as_array().into_iter().flatten().collect();
     let body = &operation["requestBody"]["content"]["application/json"];
     html! {
-        details id=[operation["operationId"].as_str()] {
-            summary {
-                b class=(method) { (method.to_uppercase()) } " " code { (path) } " "
-                span { (operation["summary"].as_str().unwrap_or_default()) }
-            }
-            @if !parameters.is_empty() {
-                h3 { "Parameters" }
-                table {
-                    @for parameter in parameters {
-                        tr {
-                            td { code { (parameter["name"].as_str().unwrap_or_default()) } }
-                            td { (parameter["in"].as_str().unwrap_or_default()) }
-                            td { (kind(&parameter["schema"])) }
-                            td { (inline(parameter["description"].as_str().unwrap_or_default())) }
+        details {
+            summary { (verb(method)) code { (path) } " " span { (text(&operation["summary"])) } }
+            div id=[operation["operationId"].as_str()] {
+                @if !parameters.is_empty() {
+                    h3 { "Parameters" }
+                    dl {
+                        @for parameter in parameters {
+                            (field(text(&parameter["name"]), &parameter["schema"], text(&parameter["description"]), text(&parameter["in"])))
                         }
                     }
                 }
-            }
-            @if !body.is_null() {
-                h3 { "Body" @if operation["requestBody"]["required"] != true { ", optional" } }
-                (fields(&body["schema"]))
-                pre { (pretty(&body["example"])) }
-            }
-            h3 { "Answers" }
-            table {
+                @if !body.is_null() {
+                    h3 { "Body" @if operation["requestBody"]["required"] != true { ", optional" } }
+                    (fields(&body["schema"]))
+                    pre { (pretty(&body["example"])) }
+                }
+                h3 { "Answers" }
                 @for (status, response) in operation["responses"].as_object().into_iter().flatten() {
                     @if response["$ref"].is_null() { (answer(status, response)) }
                 }
-            }
-            (problems("Problems", refusals(operation).difference(common)))
-            @for response in operation["responses"].as_object().into_iter().flat_map(|all| all.values()) {
-                @let example = &response["content"]["application/json"]["example"];
-                @if !example.is_null() { pre { (pretty(example)) } }
+                (problems(refusals(operation).difference(common)))
             }
         }
     }
 }
 
-type Refusals<'a> = BTreeSet<(&'a str, String)>;
+/// Status and code of each problem.
+type Refusals<'a> = BTreeSet<(&'a str, &'a str)>;
 
-fn problems<'a>(title: &str, refusals: impl Iterator<Item = &'a (&'a str, String)>) -> Markup {
+fn problems<'a>(refusals: impl Iterator<Item = &'a (&'a str, &'a str)>) -> Markup {
     let refusals: Vec<_> = refusals.collect();
     html! {
         @if !refusals.is_empty() {
-            p { (title) ": " @for (status, codes) in refusals { (status) " " code { (codes) } " " } }
+            ul.problems {
+                @for (status, code) in refusals {
+                    li { (status) " " a href=(format!("docs/errors#{code}")) { (code) } }
+                }
+            }
         }
     }
 }
 
-/// Status and codes of each problem. The names of the document's responses are their codes.
+/// The names of the document's responses are the codes of the problems.
 fn refusals(operation: &Value) -> Refusals<'_> {
     let responses = operation["responses"].as_object().into_iter().flatten();
-    let refused = responses.filter_map(|(status, response)| {
-        let name = response["$ref"].as_str()?.rsplit('/').next()?;
-        Some((status.as_str(), name.replace('-', ", ")))
+    let named = responses.filter_map(|(status, response)| Some((status.as_str(), response["$ref"].as_str()?)));
+    let codes = named.flat_map(|(status, name)| {
+        let codes = name.rsplit('/').next().unwrap_or_default().split('-');
+        codes.map(move |code| (status, code))
     });
-    refused.collect()
+    codes.collect()
 }
 
 fn answer(status: &str, response: &Value) -> Markup {
     let headers = response["headers"].as_object().into_iter().flat_map(|headers| headers.keys());
     let headers: Vec<&String> = headers.filter(|name| *name != "x-request-id").collect();
+    let content = &response["content"]["application/json"];
     html! {
-        tr {
-            td { (status) }
-            td { (kind(&response["content"]["application/json"]["schema"])) }
-            td {
-                (inline(response["description"].as_str().unwrap_or_default()))
-                @for header in headers { " Header " code { (header) } "." }
-            }
+        p {
+            b { (status) } " " (kind(&content["schema"])) " " (inline(text(&response["description"])))
+            @for header in headers { " Header " code { (header) } "." }
         }
+        @if !content["example"].is_null() { pre { (pretty(&content["example"])) } }
     }
 }
 
-/// A table of the fields of an object, or the words of an enumeration.
+/// The fields of an object, or the words of an enumeration.
 fn fields(schema: &Value) -> Markup {
     let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    let words = words(schema);
+    let note = |name: &str| if required.contains(&name) { "" } else { "optional" };
+    let alternatives: Vec<&Value> = schema["oneOf"].as_array().into_iter().flatten().collect();
+    let conditions = schema["allOf"].as_array().into_iter().flatten().filter(|rule| !rule["if"].is_null());
     html! {
-        @if !words.is_empty() { p { @for word in words { code { (word) } " " } } }
         @if let Some(properties) = schema["properties"].as_object() {
-            table {
-                @for (name, field) in properties.iter().filter(|(_, field)| field["deprecated"] != true) {
-                    tr {
-                        td { code { (name) } @if !required.contains(&name.as_str()) { " ?" } }
-                        td { (kind(field)) }
-                        td { (inline(field["description"].as_str().unwrap_or_default())) }
-                    }
+            dl {
+                @for (name, property) in properties.iter().filter(|(_, property)| property["deprecated"] != true) {
+                    (field(name, property, text(&property["description"]), note(name)))
                 }
+            }
+            @for condition in conditions { (conditional(condition)) }
+        } @else if alternatives.is_empty() {
+            p { (kind(schema)) (facts(schema)) }
+        } @else {
+            @for alternative in alternatives {
+                p { (kind(alternative)) (facts(alternative)) " " (first_sentence(&alternative["description"])) }
             }
         }
     }
 }
 
-/// The words of an enumeration. Words with a description are alternatives.
-fn words(schema: &Value) -> Vec<String> {
-    let listed = |schema: &Value| -> Vec<String> {
-        let words = schema["enum"].as_array().into_iter().flatten().chain([&schema["const"]]);
-        words.filter_map(Value::as_str).map(str::to_owned).collect()
-    };
-    let alternatives = schema["oneOf"].as_array().into_iter().flatten().flat_map(listed);
-    listed(schema).into_iter().chain(alternatives).collect()
+fn field(name: &str, schema: &Value, about: &str, note: &str) -> Markup {
+    let choices = schema["anyOf"].as_array().into_iter().flatten().filter(|choice| choice["description"].is_string());
+    html! {
+        dt { code { (name) } " " (kind(schema)) (facts(schema)) @if !note.is_empty() { ", " (note) } }
+        @if !about.is_empty() {
+            dd {
+                (inline(about))
+                @for choice in choices { br; (kind(choice)) ": " (inline(text(&choice["description"]))) }
+            }
+        }
+    }
 }
 
-/// The type of a value, with a link if it has a name.
+/// What holds for fields of an object if another field has certain values.
+fn conditional(rule: &Value) -> Markup {
+    let of = |part: &str| rule[part]["properties"].as_object().into_iter().flatten().next();
+    html! {
+        @if let (Some((name, values)), Some((bound, limits))) = (of("if"), of("then")) {
+            p {
+                "With " code { (name) } " "
+                @if let Some(pattern) = values["pattern"].as_str() { code { (pattern) } } @else { (kind(values)) }
+                ": " code { (bound) } (facts(limits)) "."
+            }
+        }
+    }
+}
+
+/// The type of a value, with a link if it has a name; or its values.
 fn kind(schema: &Value) -> Markup {
     if let Some(name) = schema["$ref"].as_str().and_then(|reference| reference.rsplit('/').next()) {
         return html! { a href=(format!("#schema-{name}")) { (name) } };
     }
     if let Some(choices) = schema["anyOf"].as_array() {
+        // Those with a description stand below the field.
+        let choices: Vec<&Value> = choices.iter().filter(|choice| choice["description"].is_null()).collect();
         return html! {
-            @for (at, choice) in choices.iter().enumerate() { @if at > 0 { " or " } (kind(choice)) }
+            @for (at, choice) in choices.iter().enumerate() { @if at > 0 { " or " } (kind(choice)) (facts(choice)) }
+        };
+    }
+    let values = schema["enum"].as_array().into_iter().flatten().chain(schema.get("const"));
+    let values: Vec<String> =
+        values.map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned)).collect();
+    if !values.is_empty() {
+        return html! {
+            @for (at, value) in values.iter().enumerate() {
+                @if at > 0 { " " } @if value.is_empty() { "empty" } @else { code { (value) } }
+            }
         };
     }
     let types: Vec<&str> = match &schema["type"] {
@@ -253,12 +306,33 @@ fn kind(schema: &Value) -> Markup {
         Value::Array(several) => several.iter().filter_map(Value::as_str).collect(),
         _ => Vec::new(),
     };
+    let pattern = schema["pattern"].as_str().filter(|_| schema["description"].is_string() && types == ["string"]);
     let format = schema["format"].as_str().filter(|format| ["uuid", "date-time"].contains(format));
     html! {
         (types.join(" or "))
         @if types.contains(&"array") && schema["items"].is_object() { " of " (kind(&schema["items"])) }
         @if let Some(format) = format { ", " (format) }
+        @if let Some(pattern) = pattern.filter(|pattern| pattern.len() < 40) { " " code { (pattern) } }
     }
+}
+
+/// The bounds of a value, and what it is by default.
+fn facts(schema: &Value) -> String {
+    let number = |name: &str| schema[name].as_u64();
+    // The first is empty, so that a comma stands before each.
+    let mut facts = vec![String::new()];
+    match (number("minimum"), number("maximum").filter(|most| *most < u64::from(u32::MAX))) {
+        (Some(least), Some(most)) => facts.push(format!("{least} to {most}")),
+        (None, Some(most)) => facts.push(format!("at most {most}")),
+        // Every count has this minimum.
+        (Some(least), None) if least > 0 => facts.push(format!("at least {least}")),
+        _ => {}
+    }
+    for (name, unit) in [("maxLength", "characters"), ("maxItems", "entries"), ("maxProperties", "entries")] {
+        facts.extend(number(name).map(|most| format!("at most {most} {unit}")));
+    }
+    facts.extend(schema.get("default").map(|default| format!("default {default}")));
+    facts.join(", ")
 }
 
 /// Text with `code` and [links](to).
@@ -277,9 +351,8 @@ fn first_sentence(description: &Value) -> Markup {
     inline(text.split("\n\n").next().unwrap_or_default())
 }
 
-/// Does not escape quotes, which makes the page a third smaller.
-fn pretty(value: &Value) -> Markup {
-    PreEscaped(format!("{value:#}").replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;"))
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
 }
 
 /// The anchor that GitHub gives a heading.

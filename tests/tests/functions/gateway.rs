@@ -7,19 +7,38 @@ use lambda_http::request::LambdaRequest;
 use lambda_http::{Adapter, Context, LambdaEvent};
 use nofx_tests::{Lab, contract};
 use reqwest::Url;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+use shared::context::Ctx;
+use shared::http::Routes;
 use tower::ServiceExt;
 
 /// The event format of API Gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
-    /// REST API, payload format 1.0.
+    /// REST API, payload format 1.0, at a custom domain.
     Rest,
+    /// The same at a custom domain that maps `/acme/nofx` to the API.
+    RestMapped,
+    /// The same at API Gateway's own address, where the stage stands in front of the path.
+    RestStage,
     /// HTTP API (and `cargo lambda watch`), payload format 2.0.
     Http,
+    /// The same at API Gateway's own address. API Gateway chooses a route.
+    HttpStage,
 }
 
 pub const SHAPES: [Shape; 2] = [Shape::Rest, Shape::Http];
+
+impl Shape {
+    /// What stands in front of a path in the address that a client asks for.
+    pub fn base_path(self) -> &'static str {
+        match self {
+            Self::Rest | Self::Http => "",
+            Self::RestMapped => "/acme/nofx",
+            Self::RestStage | Self::HttpStage => "/prod",
+        }
+    }
+}
 
 /// A response of a function.
 #[derive(Debug)]
@@ -33,20 +52,26 @@ pub struct Answer {
 /// A client of one function.
 pub struct Gateway {
     router: Router,
+    routes: Vec<&'static str>,
     shape: Shape,
 }
 
 impl Gateway {
     pub fn api(lab: &Lab, shape: Shape) -> Self {
-        Self { router: shared::http::with_layers(api::router(lab.ctx.clone())), shape }
+        Self::of(api::router(lab.ctx.clone()), &api::routes(), shape)
     }
 
     pub fn approvals(lab: &Lab, shape: Shape) -> Self {
-        Self { router: shared::http::with_layers(approvals::router(lab.ctx.clone())), shape }
+        Self::of(approvals::router(lab.ctx.clone()), &approvals::routes(), shape)
     }
 
     pub fn console(lab: &Lab, shape: Shape) -> Self {
-        Self { router: shared::http::with_layers(console::router(lab.ctx.clone())), shape }
+        Self::of(console::router(lab.ctx.clone()), &console::routes(), shape)
+    }
+
+    fn of(function: Router, listed: &Routes<Ctx>, shape: Shape) -> Self {
+        let routes = listed.table().iter().map(|route| route.path).collect();
+        Self { router: shared::http::with_layers(function), routes, shape }
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -59,9 +84,11 @@ impl Gateway {
 
     /// Sends a request as an event of this format, and checks the response against the API's document.
     pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<String>) -> Answer {
+        let route = self.routes.iter().find(|route| fits(route, split(path).0)).copied();
+        let asked = Asked { shape: self.shape, route, method, path, headers, body: body.as_deref() };
         let event = match self.shape {
-            Shape::Rest => rest_event(method, path, headers, body.as_deref()),
-            Shape::Http => http_event(method, path, headers, body.as_deref()),
+            Shape::Rest | Shape::RestMapped | Shape::RestStage => rest_event(&asked),
+            Shape::Http | Shape::HttpStage => http_event(&asked),
         };
         let payload: LambdaRequest = serde_json::from_value(event).expect("an event of API Gateway");
         let adapter = Adapter::from(self.router.clone());
@@ -94,40 +121,68 @@ fn split(path: &str) -> (&str, &str) {
     path.split_once('?').unwrap_or((path, ""))
 }
 
-fn rest_event(method: &str, path: &str, headers: &[(&str, &str)], body: Option<&str>) -> Value {
-    let (path, query) = split(path);
+fn fits(route: &str, path: &str) -> bool {
+    let (mut expected, mut found) = (route.split('/'), path.split('/'));
+    let is_same = |(expected, found): (&str, &str)| expected == found || expected.starts_with('{');
+    expected.clone().count() == found.clone().count() && expected.by_ref().zip(found.by_ref()).all(is_same)
+}
+
+/// A request.
+struct Asked<'a> {
+    shape: Shape,
+    /// The route that API Gateway finds.
+    route: Option<&'static str>,
+    method: &'a str,
+    path: &'a str,
+    headers: &'a [(&'a str, &'a str)],
+    body: Option<&'a str>,
+}
+
+impl Asked<'_> {
+    fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        [("content-type", "application/json"), ("host", "api.example")].into_iter().chain(self.headers.iter().copied())
+    }
+}
+
+fn rest_event(asked: &Asked<'_>) -> Value {
+    let (path, query) = split(asked.path);
     // API Gateway decodes them.
     let mut values: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let url = Url::parse(&format!("http://host/?{query}")).expect("a query string");
     for (key, value) in url.query_pairs() {
         values.entry(key.into_owned()).or_default().push(value.into_owned());
     }
-    let query = json!(values);
-    let mut all = vec![("content-type", "application/json"), ("host", "api.example")];
-    all.extend(headers);
-    let all: serde_json::Map<_, _> = all.into_iter().map(|(key, value)| (key.to_owned(), json!([value]))).collect();
+    let headers: Map<_, _> = asked.headers().map(|(key, value)| (key.to_owned(), json!([value]))).collect();
+    let whole = format!("{}{path}", asked.shape.base_path());
+    // The stage is no part of the path, the base path of a custom domain is.
+    let in_event = if asked.shape == Shape::RestStage { path } else { &whole };
+    let (method, route) = (asked.method, asked.route.unwrap_or(path));
     json!({
-        "resource": path, "path": path, "httpMethod": method, "headers": {}, "multiValueHeaders": all,
-        "queryStringParameters": null, "multiValueQueryStringParameters": query, "pathParameters": null,
-        "stageVariables": null, "body": body, "isBase64Encoded": false,
-        "requestContext": {"requestId": "gateway-1", "stage": "prod", "httpMethod": method, "path": path,
-                           "identity": {"sourceIp": "192.0.2.1"}, "resourcePath": path, "accountId": "1",
+        "resource": route, "path": in_event, "httpMethod": method, "headers": {}, "multiValueHeaders": headers,
+        "queryStringParameters": null, "multiValueQueryStringParameters": values, "pathParameters": null,
+        "stageVariables": null, "body": asked.body, "isBase64Encoded": false,
+        "requestContext": {"requestId": "gateway-1", "stage": "prod", "httpMethod": method, "path": whole,
+                           "identity": {"sourceIp": "192.0.2.1"}, "resourcePath": route, "accountId": "1",
                            "apiId": "a", "resourceId": "r", "protocol": "HTTP/1.1"}
     })
 }
 
-fn http_event(method: &str, path: &str, headers: &[(&str, &str)], body: Option<&str>) -> Value {
-    let (path, query) = split(path);
-    let mut all = vec![("content-type", "application/json"), ("host", "api.example")];
-    all.extend(headers);
-    let all: serde_json::Map<_, _> = all.into_iter().map(|(key, value)| (key.to_owned(), json!(value))).collect();
+fn http_event(asked: &Asked<'_>) -> Value {
+    let (path, query) = split(asked.path);
+    let headers: Map<_, _> = asked.headers().map(|(key, value)| (key.to_owned(), json!(value))).collect();
+    let (whole, method) = (format!("{}{path}", asked.shape.base_path()), asked.method);
+    let (stage, key) = match (asked.shape, asked.route) {
+        (Shape::HttpStage, Some(route)) => ("prod", format!("{method} {route}")),
+        (Shape::HttpStage, None) => ("prod", "$default".to_owned()),
+        _ => ("$default", "$default".to_owned()),
+    };
     json!({
-        "version": "2.0", "routeKey": "$default", "rawPath": path, "rawQueryString": query, "headers": all,
-        "body": body, "isBase64Encoded": false,
-        "requestContext": {"requestId": "gateway-1", "stage": "$default", "accountId": "1", "apiId": "a",
-                           "routeKey": "$default", "domainName": "api.example", "domainPrefix": "api",
+        "version": "2.0", "routeKey": key, "rawPath": whole, "rawQueryString": query, "headers": headers,
+        "body": asked.body, "isBase64Encoded": false,
+        "requestContext": {"requestId": "gateway-1", "stage": stage, "accountId": "1", "apiId": "a",
+                           "routeKey": key, "domainName": "api.example", "domainPrefix": "api",
                            "time": "23/Nov/2026:00:00:00 +0000", "timeEpoch": 1,
-                           "http": {"method": method, "path": path, "protocol": "HTTP/1.1",
+                           "http": {"method": method, "path": whole, "protocol": "HTTP/1.1",
                                     "sourceIp": "192.0.2.1", "userAgent": "test"}}
     })
 }

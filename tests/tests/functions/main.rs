@@ -1,5 +1,6 @@
 //! The functions on a real database: HTTP routes with both event formats of API Gateway, and handlers.
 
+mod addresses;
 mod codegen;
 mod db_write;
 mod filters;

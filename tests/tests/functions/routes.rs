@@ -118,6 +118,10 @@ async fn an_idempotency_key_creates_one_run_and_rejects_another_request() {
         assert_eq!(first.body["id"], again.body["id"]);
         let other = json!({"plan": plans::chain(2)}).to_string();
         assert_eq!(api.send("POST", "/runs", &key, Some(other)).await.status, 409);
+        for bad in ["", "a\tb", "ü", &"k".repeat(256)] {
+            let refused = api.send("POST", "/runs", &[("Idempotency-Key", bad)], Some(chain_body().to_string())).await;
+            assert_eq!((refused.status, &refused.body["errors"][0]["path"]), (400, &json!("Idempotency-Key")), "{bad}");
+        }
     }
 }
 

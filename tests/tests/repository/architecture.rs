@@ -11,7 +11,7 @@ type AllowedImports = [(&'static str, &'static [&'static str])];
 
 const SHARED: &AllowedImports = &[
     ("domain", &[]),
-    ("view", &["domain", "error"]),
+    ("view", &["domain"]),
     ("error", &["domain"]),
     ("config", &["domain", "error"]),
     ("telemetry", &["error"]),

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::{env, fs};
 
-use nofx_tests::contract::{files, operations};
+use nofx::commands::plan::schema;
+use nofx_tests::contract::{dead_ends, examples, files, operations};
+use serde_json::Value;
 use shared::http::contract::Schemas;
 
 #[test]
@@ -26,6 +28,29 @@ fn the_document_has_exactly_the_json_routes() {
     assert_eq!(of_routers, of_document);
     let ids: BTreeSet<_> = operations.iter().map(|operation| operation.id).collect();
     assert_eq!(ids.len(), operations.len(), "an operationId is used twice");
+}
+
+#[test]
+fn every_example_fits_its_schema_and_every_link_has_an_end() {
+    let (wrong, right) = examples();
+    assert_eq!(wrong, [""; 0]);
+    assert!(right > 25, "only {right} examples");
+    assert_eq!(dead_ends(), [""; 0]);
+}
+
+#[test]
+fn the_document_has_the_published_schema_of_plans() {
+    let document = files().into_iter().find(|(path, _)| path.ends_with("openapi.json")).expect("the document").1;
+    let document: Value = serde_json::from_str(&document).expect("JSON");
+    let published: Value = serde_json::from_str(&schema()).expect("JSON");
+    for path in ["/runs", "/plans/check"] {
+        let body = &document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"];
+        assert_eq!(body["properties"]["plan"]["$ref"], "#/components/schemas/Plan", "{path}");
+    }
+    for (name, schema) in published["$defs"].as_object().expect("definitions") {
+        let there = document["components"]["schemas"][name].to_string().replace("#/components/schemas/", "#/$defs/");
+        assert_eq!(there, schema.to_string(), "{name}");
+    }
 }
 
 #[test]

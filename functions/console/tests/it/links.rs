@@ -3,7 +3,7 @@
 use console::page::{Base, Message, Notice, RunPage, message, run_list, run_page};
 use shared::db::console::RunList;
 
-use crate::support::{gate, get, run, run_id, run_row};
+use crate::support::{gate, run, run_id, run_row};
 
 fn addresses(page: &str) -> Vec<&str> {
     let after = |attribute: &'static str| {
@@ -53,14 +53,4 @@ fn every_link_of_every_page_works_below_any_prefix() {
             }
         }
     }
-}
-
-#[tokio::test]
-async fn the_path_may_start_with_a_stage() {
-    for path in ["/prod/ui/static/app.css", "/prod/ui"] {
-        let status = get(path).await.status;
-        assert!(status.is_success() || status.is_redirection(), "{path}: {status}");
-    }
-    // The request reached the database, which is down.
-    assert_eq!(get(&format!("/prod/ui/runs/{}", run_id())).await.status, 503);
 }

@@ -1,4 +1,4 @@
-//! Problem documents.
+//! The form of problem documents.
 
 use serde::Serialize;
 
@@ -8,7 +8,7 @@ use crate::error::{Code, Problem};
 #[derive(Debug, Clone, Serialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct ProblemDocument {
-    /// Address of the code's section in `/docs/errors`, relative to the server.
+    /// Address of the code's section in `/docs/errors`.
     #[serde(rename = "type")]
     pub kind: String,
     /// The status in words.
@@ -30,7 +30,7 @@ pub struct ProblemDocument {
 }
 
 impl ProblemDocument {
-    /// A document without `errors`.
+    /// A document without `errors`, of an API that stands at the top of its host.
     pub fn new(code: Code, title: &str, detail: String) -> Self {
         Self {
             kind: format!("/docs/errors#{}", code.as_str()),
