@@ -124,6 +124,19 @@ async fn the_document_and_its_pages_lead_to_the_api_that_shows_them() {
 }
 
 #[tokio::test]
+async fn a_tag_belongs_to_the_base_path_of_its_answer() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&plans::chain(1)).await;
+    let mut tags = BTreeSet::new();
+    for shape in ALL {
+        let answer = Gateway::api(&lab, shape).get(&format!("/runs/{run}")).await;
+        tags.insert((answer.header("etag").expect("a tag").to_owned(), shape.base_path()));
+    }
+    let distinct: BTreeSet<_> = tags.iter().map(|(tag, _)| tag).collect();
+    assert_eq!((tags.len(), distinct.len()), (3, 3), "{tags:?}");
+}
+
+#[tokio::test]
 async fn the_pages_of_the_console_lead_to_each_other() {
     let lab = Lab::new().await;
     lab.submit(&plans::chain(1)).await;
