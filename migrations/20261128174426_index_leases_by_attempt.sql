@@ -1,12 +1,20 @@
--- Finds ended leases by attempt, not by step, and makes finishes cheaper. An attempt is written twice, a step more often: without an
--- index on their lease, most updates of steps touch no index.
-set local lock_timeout = '5s';
+-- Finds ended leases by attempt, not by step. An attempt is written twice, a step more often: without an index on their lease, most updates of
+-- steps touch no index.
+--
+-- Building the index stops all claims for about a second for each five million attempts. To avoid that, first run by hand:
+--   alter table nofx.attempt add column if not exists lease_until timestamptz;
+--   create index concurrently if not exists attempt_leased on nofx.attempt (lease_until) where finished_at is null;
 
-alter table nofx.attempt add column lease_until timestamptz;
+-- Shorter than deadlock_timeout: if a reader and this file wait for each other, this file fails, and can be applied again.
+set local lock_timeout = '500ms';
+-- Every transition locks a run first. So this waits for those in flight, and keeps new ones out until the commit.
+lock table nofx.run in exclusive mode;
+
+alter table nofx.attempt add column if not exists lease_until timestamptz;
 update nofx.attempt a
    set lease_until = s.lease_until
   from nofx.step s
- where s.id = a.step_id and s.attempt = a.attempt and a.status = 'running';
+ where s.lease_until is not null and a.step_id = s.id and a.attempt = s.attempt;
 create index if not exists attempt_leased on nofx.attempt (lease_until) where finished_at is null;
 -- The index keeps an entry of every attempt until a vacuum.
 alter table nofx.attempt set (autovacuum_vacuum_scale_factor = 0.02);
@@ -17,27 +25,23 @@ alter domain nofx.sha256 drop constraint sha256_check;
 alter domain nofx.sha256 add constraint sha256_check
     check (octet_length(value) = 64 and translate(value, '0123456789abcdef', '') = '') not valid;
 
--- They return more, or take the items themselves.
-drop function nofx.steps_record(jsonb, timestamptz);
-drop function nofx.children_release(uuid[], jsonb, uuid[], timestamptz);
-drop function nofx.runs_lock(uuid[]);
-
 -- Copies of the files in functions/. Change those files, not this one.
 
--- functions/children_release.sql sha256=26204f3c092d22c2310354abadb8164c00aae5fdc3d02dee44bf80228a24d284
+-- functions/children_release.sql sha256=750fb0e72297a1f538f2244f40e175e4a4eca8db6e067f6874ec3eb2268d94a9
 -- Counts down the blockers of the children of steps that succeeded; the ones that reach zero become ready. The caller
--- holds the runs' locks: two parents that finish at once cannot lose the wake-up. Returns the changes, the steps that started, and those
--- that are ready and did not start.
+-- holds the runs' locks: two parents that finish at once cannot lose the wake-up.
 --
 -- p_next: {call, handler, lease_s, timeout_s, refs_bytes} of an invocation that can continue. As many children as p_parents has steps
 -- start at once, in id order, if they are of that handler and their timeout is at most timeout_s; not in the runs p_failing.
 create or replace function nofx.children_release(
-    p_parents uuid[], p_next jsonb, p_failing uuid[], p_now timestamptz,
-    out changes nofx.change[], out started uuid[], out ready uuid[]
-)
+    p_parents uuid[], p_next jsonb, p_failing uuid[], p_now timestamptz
+) returns nofx.change[]
     language plpgsql
     set search_path = nofx, pg_temp
 as $$
+declare
+    v_changes nofx.change[];
+    v_started nofx.change[];
 begin
     with child as (
         select e.child_id as id, count(*)::integer as parents
@@ -77,15 +81,14 @@ begin
           from released r
          where r.status = 'running'
     )
-    select array_agg(nofx.step_change(r.run_id, r.id, 'pending', 'ready', 'step.ready') order by r.id)
-           || array_agg(nofx.step_change(r.run_id, r.id, 'ready', 'running', 'step.started',
-                                         jsonb_build_object('attempt', r.attempt)) order by r.id)
-                  filter (where r.status = 'running'),
-           coalesce(array_agg(r.id) filter (where r.status = 'running'), '{}'),
-           coalesce(array_agg(r.id) filter (where r.status = 'ready'), '{}')
-      into changes, started, ready
+    select array_agg(nofx.step_change(r.run_id, r.id, 'pending', 'ready', 'step.ready') order by r.id),
+           array_agg(nofx.step_change(r.run_id, r.id, 'ready', 'running', 'step.started',
+                                      jsonb_build_object('attempt', r.attempt)) order by r.id)
+               filter (where r.status = 'running')
+      into v_changes, v_started
       from released r
      where r.status <> 'pending';
+    return v_changes || v_started;
 end
 $$;
 revoke execute on function nofx.children_release(uuid[], jsonb, uuid[], timestamptz) from public;
@@ -136,92 +139,6 @@ begin
 end
 $$;
 select nofx.transition_declare('nofx.gate_decide(jsonb)', 'nofx_api');
-
--- functions/gates_conclude.sql sha256=eed7f970f8c74b1cf698145d8303f2a64d0db9ef1d89cde546da9b04bfff7202
--- Applies the ends of gates: a gate that passed lets its step or run continue, any other fails it. p_gates: gates that the caller has just
--- written as passed, waived, failed or expired. The caller holds the runs' locks.
-create or replace function nofx.gates_conclude(p_gates uuid[], p_payload jsonb, p_now timestamptz)
-    returns nofx.change[]
-    language plpgsql
-    set search_path = nofx, pg_temp
-as $$
-declare
-    v_gates nofx.change[];
-    v_steps nofx.change[];
-    v_finished uuid[];
-    v_failed uuid[];
-begin
-    select array_agg(nofx.gate_change(g.run_id, g.step_id, 'gate.' || g.status,
-                         jsonb_strip_nulls(jsonb_build_object('gate_id', g.id, 'gate_type', g.gate_type) || p_payload), -1)
-                     order by g.id)
-      into v_gates
-      from nofx.gate g
-     where g.id = any (p_gates);
-
-    with verdict as (
-        select s.id, s.status as was, s.ordinal, r.paused_at, g.reason,
-               case when g.status in ('failed', 'expired') then 'failed'
-                    when g.on_pass = 'finish' then 'succeeded'
-                    when g.on_pass = 'resume' or s.blockers = 1 then 'ready'
-                    else s.status end as verdict,
-               case when g.on_pass = 'release' and g.status in ('passed', 'waived') then 1 else 0 end as released,
-               case g.status
-                    when 'expired' then jsonb_build_object('code', 'gate_expired', 'message',
-                         format('nobody decided the gate %s in time', g.gate_type))
-                    else jsonb_strip_nulls(jsonb_build_object('code', 'gate_rejected', 'message',
-                         format('the gate %s was rejected', g.gate_type)
-                         || coalesce(' by ' || (p_payload ->> 'actor'), '')
-                         || coalesce(': ' || (p_payload ->> 'reason'), ''))) end as error,
-               jsonb_strip_nulls(jsonb_build_object('gate_id', g.id, 'status', g.status) || p_payload) as outputs
-          from nofx.gate g
-          join nofx.step s on s.id = g.step_id
-          join nofx.run r on r.id = s.run_id
-         where g.id = any (p_gates) and s.status in ('pending', 'blocked')
-    ), moved as (
-        update nofx.step s
-           set status = v.verdict,
-               blockers = s.blockers - v.released,
-               outputs = case when v.verdict = 'succeeded' then v.outputs end,
-               error = case when v.verdict = 'failed' then v.error end,
-               finished_at = case when v.verdict in ('succeeded', 'failed') then p_now end,
-               ready_at = case when v.verdict = 'ready' then p_now else s.ready_at end,
-               notify_at = case when v.verdict = 'ready' then nofx.wakeup_due(p_now, v.paused_at) end,
-               notify_count = 0
-          from verdict v
-         where s.id = any (array[v.id])
-        returning s.run_id, s.id, v.was, s.status, s.error, s.ordinal
-    )
-    select array_agg(nofx.step_change(m.run_id, m.id, m.was, m.status, 'step.' || m.status,
-                                      jsonb_strip_nulls(jsonb_build_object('error', m.error))) order by m.ordinal)
-               filter (where m.status <> m.was),
-           array_agg(m.id) filter (where m.status = 'succeeded'),
-           array_agg(m.run_id) filter (where m.status = 'failed')
-      into v_steps, v_finished, v_failed
-      from moved m;
-
-    -- A gate of the run itself that did not pass fails the run.
-    with failed as (
-        update nofx.run r
-           set failure = jsonb_build_object('code', case g.status when 'expired' then 'gate_expired'
-                                                                  else 'gate_rejected' end,
-                                            'message', format('the gate %s of the run %s', g.gate_type,
-                                                case g.status when 'expired' then 'expired' else 'was rejected' end))
-          from nofx.gate g
-         where g.id = any (p_gates) and g.step_id is null and g.status in ('failed', 'expired') and r.id = g.run_id
-        returning r.id
-    )
-    select coalesce(v_failed, '{}') || coalesce(array_agg(f.id), '{}') into v_failed from failed f;
-
-    if v_finished is not null then
-        v_steps := v_steps || (nofx.children_release(v_finished, null, v_failed, p_now)).changes;
-    end if;
-    if v_failed <> '{}' then
-        v_steps := v_steps || nofx.steps_close(v_failed, 'skipped', false, p_now);
-    end if;
-    return v_gates || v_steps;
-end
-$$;
-revoke execute on function nofx.gates_conclude(uuid[], jsonb, timestamptz) from public;
 
 -- functions/leases_end.sql sha256=a8359a10725b92b727b1e64d78b9529f74feb96d46db1c02f44040debbee5f68
 -- Ends attempts whose lease is over and counts a lost worker for each. The step becomes ready again, unless it has lost too many workers or
@@ -456,54 +373,6 @@ end
 $$;
 select nofx.transition_declare('nofx.run_retry(jsonb)', 'nofx_api');
 
--- functions/runs_lock.sql sha256=39d6a5a96bc99901b0749cf677077a8409bcd029fff0107a34142bc65af5873f
--- The lock that every transition takes first: the rows of its runs, in id order. Steps and gates change only under it.
-
--- Waits for the runs of all items: [{run_id}]. Returns the time after that.
-create or replace function nofx.runs_lock(p_items jsonb) returns timestamptz
-    language plpgsql
-    set search_path = nofx, pg_temp
-as $$
-begin
-    perform 1
-       from nofx.run r
-      where r.id = any (array(select (i ->> 'run_id')::uuid from jsonb_array_elements(p_items) i))
-      order by r.id
-        for no key update;
-    return clock_timestamp();
-end
-$$;
-
--- Waits for one, of this tenant; all null when there is none.
-create or replace function nofx.run_lock(p_tenant_id text, p_run_id uuid) returns nofx.run
-    language plpgsql
-    set search_path = nofx, pg_temp
-as $$
-declare
-    v_run nofx.run;
-begin
-    select * into v_run
-      from nofx.run r
-     -- Not `=`: the index of a tenant's runs would read all of them.
-     where r.id = p_run_id and r.tenant_id is not distinct from p_tenant_id
-       for no key update;
-    return v_run;
-end
-$$;
-
--- Locks those of the runs that nobody else holds; null when there are none.
-create or replace function nofx.runs_lock_free(p_runs uuid[]) returns uuid[]
-    language plpgsql
-    set search_path = nofx, pg_temp
-as $$
-begin
-    return (select array_agg(l.id)
-              from (select r.id from nofx.run r
-                     where r.id = any (p_runs) order by r.id for no key update skip locked) l);
-end
-$$;
-revoke execute on function nofx.runs_lock(jsonb), nofx.run_lock(text, uuid), nofx.runs_lock_free(uuid[]) from public;
-
 -- functions/runs_settle.sql sha256=77700018a4449e03b6955edc4a967d390b6b63613df63c57982e17d2f0093ebb
 -- The only function that changes the counters and the state of a run after its creation.
 
@@ -588,7 +457,88 @@ $$;
 revoke execute on function nofx.run_status(integer, integer, boolean, integer, boolean, boolean, boolean),
     nofx.runs_settle(nofx.change[], timestamptz) from public;
 
--- functions/steps_claim.sql sha256=9d01e33864f0349f162213d287339b5225880339731f73a3b6315c4fcd179158
+-- functions/step_facts_insert.sql sha256=44045cacb954ed2f211859e6120d5cc8dfdfa6c4f0a70ec6cbcd1f6cba0c88ea
+-- Stores the artifacts, gates and events that finished attempts leave behind. Returns their events; null if there are none, which is the usual
+-- case.
+create or replace function nofx.step_facts_insert(p_items jsonb, p_done uuid[], p_now timestamptz)
+    returns nofx.change[]
+    language plpgsql
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_items jsonb;
+    v_artifacts nofx.change[];
+    v_gates nofx.change[];
+    v_events nofx.change[];
+begin
+    if not jsonb_path_exists(p_items, '$[*] ? (@.artifacts.size() > 0 || @.gates.size() > 0 || @.events.size() > 0)') then
+        return null;
+    end if;
+    -- Matched by the whole key: a forged or late item in the batch leaves nothing behind.
+    select jsonb_agg(i.item) into v_items
+      from jsonb_array_elements(p_items) i(item)
+      join nofx.step s on s.id = any (array[(i.item ->> 'step_id')::uuid])
+     where s.id = any (p_done) and s.run_id is not distinct from (i.item ->> 'run_id')::uuid and s.tenant_id = i.item ->> 'tenant_id'
+       and s.attempt = (i.item ->> 'attempt')::integer;
+
+    with made as (
+        insert into nofx.artifact (id, tenant_id, run_id, step_id, attempt, name, type, uri, hash, size_bytes,
+                                   media_type, metadata, created_at)
+        select a.id, i.tenant_id, i.run_id, i.step_id, i.attempt, a.name, a.type, a.uri, a.hash, a.size_bytes,
+               a.media_type, coalesce(a.metadata, '{}'), p_now
+          from jsonb_to_recordset(v_items)
+               as i(tenant_id text, run_id uuid, step_id uuid, attempt integer, artifacts jsonb)
+         cross join jsonb_to_recordset(coalesce(i.artifacts, '[]'))
+               as a(id uuid, name text, type text, uri text, hash text, size_bytes bigint, media_type text,
+                    metadata jsonb)
+        returning run_id, step_id, id, name, type, hash
+    )
+    select array_agg(nofx.fact(m.run_id, m.step_id, 'artifact.created',
+                               jsonb_build_object('artifact_id', m.id, 'name', m.name, 'type', m.type, 'hash', m.hash))
+                     order by m.id)
+      into v_artifacts
+      from made m;
+
+    insert into nofx.artifact_edge (parent_id, child_id, tenant_id)
+    select p.id, (a ->> 'id')::uuid, i.tenant_id
+      from jsonb_to_recordset(v_items) as i(tenant_id text, step_id uuid, artifacts jsonb)
+     cross join jsonb_array_elements(coalesce(i.artifacts, '[]')) a
+     cross join jsonb_array_elements_text(coalesce(a -> 'made_from', '[]')) made_from
+      join nofx.artifact p on p.id = made_from::uuid and p.tenant_id = i.tenant_id
+        on conflict do nothing;
+
+    with made as (
+        insert into nofx.gate (id, tenant_id, run_id, step_id, gate_type, status, on_pass, generation, evidence_uri,
+                               reason, expires_at, created_at, decided_at)
+        select g.id, i.tenant_id, i.run_id, i.step_id, g.gate_type, g.status, g.on_pass, r.generation, g.evidence_uri,
+               g.reason, p_now + make_interval(secs => g.expires_after_s), p_now,
+               case when g.status <> 'pending' then p_now end
+          from jsonb_to_recordset(v_items) as i(tenant_id text, run_id uuid, step_id uuid, gates jsonb)
+          join nofx.run r on r.id = i.run_id
+         cross join jsonb_to_recordset(coalesce(i.gates, '[]'))
+               as g(id uuid, gate_type text, status text, on_pass text, evidence_uri text, reason text,
+                    expires_after_s integer)
+        returning run_id, step_id, id, gate_type, status, reason
+    )
+    select array_agg(nofx.fact(m.run_id, m.step_id,
+                               case m.status when 'pending' then 'gate.created' else 'gate.' || m.status end,
+                               jsonb_strip_nulls(jsonb_build_object('gate_id', m.id, 'gate_type', m.gate_type,
+                                                                    'reason', m.reason)))
+                     order by m.id)
+      into v_gates
+      from made m;
+
+    select array_agg(nofx.fact(i.run_id, i.step_id, e.event ->> 'type', e.event -> 'payload') order by i.step_id, e.position)
+      into v_events
+      from jsonb_to_recordset(v_items) as i(run_id uuid, step_id uuid, events jsonb)
+     cross join jsonb_array_elements(coalesce(i.events, '[]')) with ordinality as e(event, position);
+
+    return v_events || v_artifacts || v_gates;
+end
+$$;
+revoke execute on function nofx.step_facts_insert(jsonb, uuid[], timestamptz) from public;
+
+-- functions/steps_claim.sql sha256=944ccb6be02cf63569e951d1cb39c01384a8607614d9d5dc1ed0037d2a5421f6
 -- Starts the steps that are ready (1 s of clock skew is tolerated) and whose run lets steps start. The caller holds the runs' locks. Returns the
 -- changes, null if there are none.
 create or replace function nofx.steps_start(p_items jsonb, p_call uuid, p_now timestamptz) returns nofx.change[]
@@ -634,13 +584,15 @@ create or replace function nofx.steps_claim(p_items jsonb, p_call uuid default n
     set search_path = nofx, pg_temp
 as $$
 declare
-    v_now timestamptz := nofx.runs_lock(p_items);
+    v_now timestamptz;
     v_refs_bytes integer := p_items -> 0 ->> 'refs_bytes';
     v_changes nofx.change[];
     v_started nofx.change[];
     v_lost uuid[];
     v_won uuid[];
 begin
+    perform nofx.runs_lock(array(select (i ->> 'run_id')::uuid from jsonb_array_elements(p_items) i));
+    v_now := clock_timestamp();
     v_started := nofx.steps_start(p_items, p_call, v_now);
     if v_started is not null then
         perform nofx.runs_settle(v_started, v_now);
@@ -764,19 +716,17 @@ end
 $$;
 revoke execute on function nofx.step_refs(uuid, text[], text[], integer), nofx.steps_claimed(uuid[], integer) from public;
 
--- functions/steps_finish.sql sha256=4edebd806e3448b85cd0c5a90084dc72af0090593b260302f19b742e0970255b
+-- functions/steps_finish.sql sha256=428d94484f4cdf158635e11b78bda5d9df10c873e7fa1ad13c3b30887e1e1e4c
 -- The end of attempts: record them, release what depended on them, continue with what can start at once, and answer a repeated call.
 
--- Records ends under their fence (`running` and the attempt's number) and closes the attempts. The caller holds the runs' locks. Returns, of
--- the steps whose end counted, their changes, their ids (all, those that succeeded, those that run again), the runs in which a step did
--- not succeed, and the answer: [{step_id, result, status}]. All are null if none counted.
-create or replace function nofx.steps_record(
-    p_items jsonb, p_now timestamptz,
-    out changes nofx.change[], out done uuid[], out succeeded uuid[], out retrying uuid[], out failing uuid[], out items jsonb
-)
+-- Records ends under their fence (`running` and the attempt's number) and closes the attempts. The caller holds the runs' locks. Returns the
+-- changes of the steps that counted, null if none did.
+create or replace function nofx.steps_record(p_items jsonb, p_now timestamptz) returns nofx.change[]
     language plpgsql
     set search_path = nofx, pg_temp
 as $$
+declare
+    v_changes nofx.change[];
 begin
     with item as (
         select i.*, r.paused_at,
@@ -822,14 +772,10 @@ begin
                     then jsonb_strip_nulls(jsonb_build_object(
                              'attempt', e.attempt, 'error', e.error,
                              'delay_ms', case when e.status = 'ready' then e.delay_ms end))
-                    else jsonb_build_object('attempt', e.attempt) end) order by e.id),
-           array_agg(e.id),
-           array_agg(e.id) filter (where e.status = 'succeeded'),
-           coalesce(array_agg(e.id) filter (where e.status = 'ready'), '{}'),
-           array_agg(e.run_id) filter (where e.status in ('failed', 'skipped')),
-           jsonb_agg(jsonb_build_object('step_id', e.id, 'status', e.status, 'result', 'finished'))
-      into changes, done, succeeded, retrying, failing, items
+                    else jsonb_build_object('attempt', e.attempt) end) order by e.id)
+      into v_changes
       from ended e;
+    return v_changes;
 end
 $$;
 
@@ -885,40 +831,49 @@ create or replace function nofx.steps_finish(p_items jsonb, p_next jsonb default
     set search_path = nofx, pg_temp
 as $$
 declare
-    v_now timestamptz := nofx.runs_lock(p_items);
-    v_ended record;
-    v_released record;
+    v_now timestamptz;
     v_changes nofx.change[];
-    v_items jsonb := '[]';
+    v_done uuid[];
+    v_succeeded uuid[];
+    v_failing uuid[];
+    v_items jsonb;
     v_started uuid[] := '{}';
     v_ready uuid[] := '{}';
     v_repeat jsonb;
 begin
-    v_ended := nofx.steps_record(p_items, v_now);
-    if v_ended.changes is not null then
-        v_items := v_ended.items;
-        v_ready := v_ended.retrying;
-        v_changes := nofx.step_facts_insert(p_items, v_ended.done, v_now) || v_ended.changes;
-        if v_ended.succeeded is not null then
-            v_released := nofx.children_release(v_ended.succeeded, p_next, v_ended.failing, v_now);
-            v_changes := v_changes || v_released.changes;
-            v_started := v_released.started;
-            v_ready := v_ready || v_released.ready;
+    perform nofx.runs_lock(array(select (i ->> 'run_id')::uuid from jsonb_array_elements(p_items) i));
+    v_now := clock_timestamp();
+
+    v_changes := nofx.steps_record(p_items, v_now);
+    select coalesce(array_agg(c.step_id), '{}'),
+           array_agg(c.step_id) filter (where c.to_status = 'succeeded'),
+           array_agg(c.run_id) filter (where c.to_status in ('failed', 'skipped')),
+           jsonb_agg(jsonb_build_object('step_id', c.step_id, 'status', c.to_status, 'result', 'finished'))
+      into v_done, v_succeeded, v_failing, v_items
+      from unnest(v_changes) c;
+    if v_changes is not null then
+        v_changes := nofx.step_facts_insert(p_items, v_done, v_now) || v_changes;
+        if v_succeeded is not null then
+            v_changes := v_changes || nofx.children_release(v_succeeded, p_next, v_failing, v_now);
+            v_started := array(select c.step_id from unnest(v_changes) c where c.to_status = 'running');
         end if;
-        if v_ended.failing is not null then
-            v_changes := v_changes || nofx.steps_close(v_ended.failing, 'skipped', false, v_now);
+        if v_failing is not null then
+            v_changes := v_changes || nofx.steps_close(v_failing, 'skipped', false, v_now);
         end if;
         perform nofx.runs_settle(v_changes, v_now);
+        v_ready := array(select c.step_id from unnest(v_changes) c
+                          where c.to_status = 'ready' and c.step_id <> all (v_started));
     end if;
 
-    if v_ended.failing is not null or cardinality(v_ended.done) is distinct from jsonb_array_length(p_items) then
-        v_repeat := nofx.steps_repeat(p_items, coalesce(v_ended.done, '{}'), (p_next ->> 'call')::uuid);
+    if cardinality(v_done) <> jsonb_array_length(p_items) or v_failing is not null then
+        v_repeat := nofx.steps_repeat(p_items, v_done, (p_next ->> 'call')::uuid);
         v_items := v_repeat -> 'items';
         v_ready := v_ready || array(select jsonb_array_elements_text(v_repeat -> 'owed')::uuid);
-        v_started := v_started || array(select jsonb_array_elements_text(v_repeat -> 'claimed')::uuid);
+        -- A child of a new and of a repeated end is in both.
+        v_started := array(select unnest(v_started) union select jsonb_array_elements_text(v_repeat -> 'claimed')::uuid);
     end if;
     return json_build_object(
-        'items', v_items,
+        'items', coalesce(v_items, '[]'),
         'claimed', nofx.steps_claimed(v_started, (p_next ->> 'refs_bytes')::integer),
         'ready', nofx.wakeups(v_ready, v_now));
 end

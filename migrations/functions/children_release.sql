@@ -1,16 +1,17 @@
 -- Counts down the blockers of the children of steps that succeeded; the ones that reach zero become ready. The caller
--- holds the runs' locks: two parents that finish at once cannot lose the wake-up. Returns the changes, the steps that started, and those
--- that are ready and did not start.
+-- holds the runs' locks: two parents that finish at once cannot lose the wake-up.
 --
 -- p_next: {call, handler, lease_s, timeout_s, refs_bytes} of an invocation that can continue. As many children as p_parents has steps
 -- start at once, in id order, if they are of that handler and their timeout is at most timeout_s; not in the runs p_failing.
 create or replace function nofx.children_release(
-    p_parents uuid[], p_next jsonb, p_failing uuid[], p_now timestamptz,
-    out changes nofx.change[], out started uuid[], out ready uuid[]
-)
+    p_parents uuid[], p_next jsonb, p_failing uuid[], p_now timestamptz
+) returns nofx.change[]
     language plpgsql
     set search_path = nofx, pg_temp
 as $$
+declare
+    v_changes nofx.change[];
+    v_started nofx.change[];
 begin
     with child as (
         select e.child_id as id, count(*)::integer as parents
@@ -50,15 +51,14 @@ begin
           from released r
          where r.status = 'running'
     )
-    select array_agg(nofx.step_change(r.run_id, r.id, 'pending', 'ready', 'step.ready') order by r.id)
-           || array_agg(nofx.step_change(r.run_id, r.id, 'ready', 'running', 'step.started',
-                                         jsonb_build_object('attempt', r.attempt)) order by r.id)
-                  filter (where r.status = 'running'),
-           coalesce(array_agg(r.id) filter (where r.status = 'running'), '{}'),
-           coalesce(array_agg(r.id) filter (where r.status = 'ready'), '{}')
-      into changes, started, ready
+    select array_agg(nofx.step_change(r.run_id, r.id, 'pending', 'ready', 'step.ready') order by r.id),
+           array_agg(nofx.step_change(r.run_id, r.id, 'ready', 'running', 'step.started',
+                                      jsonb_build_object('attempt', r.attempt)) order by r.id)
+               filter (where r.status = 'running')
+      into v_changes, v_started
       from released r
      where r.status <> 'pending';
+    return v_changes || v_started;
 end
 $$;
 revoke execute on function nofx.children_release(uuid[], jsonb, uuid[], timestamptz) from public;

@@ -73,7 +73,7 @@ begin
     select coalesce(v_failed, '{}') || coalesce(array_agg(f.id), '{}') into v_failed from failed f;
 
     if v_finished is not null then
-        v_steps := v_steps || (nofx.children_release(v_finished, null, v_failed, p_now)).changes;
+        v_steps := v_steps || nofx.children_release(v_finished, null, v_failed, p_now);
     end if;
     if v_failed <> '{}' then
         v_steps := v_steps || nofx.steps_close(v_failed, 'skipped', false, p_now);

@@ -1,17 +1,12 @@
 -- The lock that every transition takes first: the rows of its runs, in id order. Steps and gates change only under it.
 
--- Waits for the runs of all items: [{run_id}]. Returns the time after that.
-create or replace function nofx.runs_lock(p_items jsonb) returns timestamptz
+-- Waits for all of them.
+create or replace function nofx.runs_lock(p_runs uuid[]) returns void
     language plpgsql
     set search_path = nofx, pg_temp
 as $$
 begin
-    perform 1
-       from nofx.run r
-      where r.id = any (array(select (i ->> 'run_id')::uuid from jsonb_array_elements(p_items) i))
-      order by r.id
-        for no key update;
-    return clock_timestamp();
+    perform 1 from nofx.run r where r.id = any (p_runs) order by r.id for no key update;
 end
 $$;
 
@@ -43,4 +38,4 @@ begin
                      where r.id = any (p_runs) order by r.id for no key update skip locked) l);
 end
 $$;
-revoke execute on function nofx.runs_lock(jsonb), nofx.run_lock(text, uuid), nofx.runs_lock_free(uuid[]) from public;
+revoke execute on function nofx.runs_lock(uuid[]), nofx.run_lock(text, uuid), nofx.runs_lock_free(uuid[]) from public;

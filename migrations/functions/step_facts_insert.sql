@@ -6,6 +6,7 @@ create or replace function nofx.step_facts_insert(p_items jsonb, p_done uuid[], 
     set search_path = nofx, pg_temp
 as $$
 declare
+    v_items jsonb;
     v_artifacts nofx.change[];
     v_gates nofx.change[];
     v_events nofx.change[];
@@ -13,18 +14,23 @@ begin
     if not jsonb_path_exists(p_items, '$[*] ? (@.artifacts.size() > 0 || @.gates.size() > 0 || @.events.size() > 0)') then
         return null;
     end if;
+    -- Matched by the whole key: a forged or late item in the batch leaves nothing behind.
+    select jsonb_agg(i.item) into v_items
+      from jsonb_array_elements(p_items) i(item)
+      join nofx.step s on s.id = any (array[(i.item ->> 'step_id')::uuid])
+     where s.id = any (p_done) and s.run_id is not distinct from (i.item ->> 'run_id')::uuid and s.tenant_id = i.item ->> 'tenant_id'
+       and s.attempt = (i.item ->> 'attempt')::integer;
 
     with made as (
         insert into nofx.artifact (id, tenant_id, run_id, step_id, attempt, name, type, uri, hash, size_bytes,
                                    media_type, metadata, created_at)
         select a.id, i.tenant_id, i.run_id, i.step_id, i.attempt, a.name, a.type, a.uri, a.hash, a.size_bytes,
                a.media_type, coalesce(a.metadata, '{}'), p_now
-          from jsonb_to_recordset(p_items)
+          from jsonb_to_recordset(v_items)
                as i(tenant_id text, run_id uuid, step_id uuid, attempt integer, artifacts jsonb)
          cross join jsonb_to_recordset(coalesce(i.artifacts, '[]'))
                as a(id uuid, name text, type text, uri text, hash text, size_bytes bigint, media_type text,
                     metadata jsonb)
-         where i.step_id = any (p_done)
         returning run_id, step_id, id, name, type, hash
     )
     select array_agg(nofx.fact(m.run_id, m.step_id, 'artifact.created',
@@ -35,11 +41,10 @@ begin
 
     insert into nofx.artifact_edge (parent_id, child_id, tenant_id)
     select p.id, (a ->> 'id')::uuid, i.tenant_id
-      from jsonb_to_recordset(p_items) as i(tenant_id text, step_id uuid, artifacts jsonb)
+      from jsonb_to_recordset(v_items) as i(tenant_id text, step_id uuid, artifacts jsonb)
      cross join jsonb_array_elements(coalesce(i.artifacts, '[]')) a
      cross join jsonb_array_elements_text(coalesce(a -> 'made_from', '[]')) made_from
       join nofx.artifact p on p.id = made_from::uuid and p.tenant_id = i.tenant_id
-     where i.step_id = any (p_done)
         on conflict do nothing;
 
     with made as (
@@ -48,12 +53,11 @@ begin
         select g.id, i.tenant_id, i.run_id, i.step_id, g.gate_type, g.status, g.on_pass, r.generation, g.evidence_uri,
                g.reason, p_now + make_interval(secs => g.expires_after_s), p_now,
                case when g.status <> 'pending' then p_now end
-          from jsonb_to_recordset(p_items) as i(tenant_id text, run_id uuid, step_id uuid, gates jsonb)
+          from jsonb_to_recordset(v_items) as i(tenant_id text, run_id uuid, step_id uuid, gates jsonb)
           join nofx.run r on r.id = i.run_id
          cross join jsonb_to_recordset(coalesce(i.gates, '[]'))
                as g(id uuid, gate_type text, status text, on_pass text, evidence_uri text, reason text,
                     expires_after_s integer)
-         where i.step_id = any (p_done)
         returning run_id, step_id, id, gate_type, status, reason
     )
     select array_agg(nofx.fact(m.run_id, m.step_id,
@@ -66,9 +70,8 @@ begin
 
     select array_agg(nofx.fact(i.run_id, i.step_id, e.event ->> 'type', e.event -> 'payload') order by i.step_id, e.position)
       into v_events
-      from jsonb_to_recordset(p_items) as i(run_id uuid, step_id uuid, events jsonb)
-     cross join jsonb_array_elements(coalesce(i.events, '[]')) with ordinality as e(event, position)
-     where i.step_id = any (p_done);
+      from jsonb_to_recordset(v_items) as i(run_id uuid, step_id uuid, events jsonb)
+     cross join jsonb_array_elements(coalesce(i.events, '[]')) with ordinality as e(event, position);
 
     return v_events || v_artifacts || v_gates;
 end

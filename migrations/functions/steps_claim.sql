@@ -43,13 +43,15 @@ create or replace function nofx.steps_claim(p_items jsonb, p_call uuid default n
     set search_path = nofx, pg_temp
 as $$
 declare
-    v_now timestamptz := nofx.runs_lock(p_items);
+    v_now timestamptz;
     v_refs_bytes integer := p_items -> 0 ->> 'refs_bytes';
     v_changes nofx.change[];
     v_started nofx.change[];
     v_lost uuid[];
     v_won uuid[];
 begin
+    perform nofx.runs_lock(array(select (i ->> 'run_id')::uuid from jsonb_array_elements(p_items) i));
+    v_now := clock_timestamp();
     v_started := nofx.steps_start(p_items, p_call, v_now);
     if v_started is not null then
         perform nofx.runs_settle(v_started, v_now);

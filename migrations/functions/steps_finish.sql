@@ -1,15 +1,13 @@
 -- The end of attempts: record them, release what depended on them, continue with what can start at once, and answer a repeated call.
 
--- Records ends under their fence (`running` and the attempt's number) and closes the attempts. The caller holds the runs' locks. Returns, of
--- the steps whose end counted, their changes, their ids (all, those that succeeded, those that run again), the runs in which a step did
--- not succeed, and the answer: [{step_id, result, status}]. All are null if none counted.
-create or replace function nofx.steps_record(
-    p_items jsonb, p_now timestamptz,
-    out changes nofx.change[], out done uuid[], out succeeded uuid[], out retrying uuid[], out failing uuid[], out items jsonb
-)
+-- Records ends under their fence (`running` and the attempt's number) and closes the attempts. The caller holds the runs' locks. Returns the
+-- changes of the steps that counted, null if none did.
+create or replace function nofx.steps_record(p_items jsonb, p_now timestamptz) returns nofx.change[]
     language plpgsql
     set search_path = nofx, pg_temp
 as $$
+declare
+    v_changes nofx.change[];
 begin
     with item as (
         select i.*, r.paused_at,
@@ -55,14 +53,10 @@ begin
                     then jsonb_strip_nulls(jsonb_build_object(
                              'attempt', e.attempt, 'error', e.error,
                              'delay_ms', case when e.status = 'ready' then e.delay_ms end))
-                    else jsonb_build_object('attempt', e.attempt) end) order by e.id),
-           array_agg(e.id),
-           array_agg(e.id) filter (where e.status = 'succeeded'),
-           coalesce(array_agg(e.id) filter (where e.status = 'ready'), '{}'),
-           array_agg(e.run_id) filter (where e.status in ('failed', 'skipped')),
-           jsonb_agg(jsonb_build_object('step_id', e.id, 'status', e.status, 'result', 'finished'))
-      into changes, done, succeeded, retrying, failing, items
+                    else jsonb_build_object('attempt', e.attempt) end) order by e.id)
+      into v_changes
       from ended e;
+    return v_changes;
 end
 $$;
 
@@ -118,40 +112,49 @@ create or replace function nofx.steps_finish(p_items jsonb, p_next jsonb default
     set search_path = nofx, pg_temp
 as $$
 declare
-    v_now timestamptz := nofx.runs_lock(p_items);
-    v_ended record;
-    v_released record;
+    v_now timestamptz;
     v_changes nofx.change[];
-    v_items jsonb := '[]';
+    v_done uuid[];
+    v_succeeded uuid[];
+    v_failing uuid[];
+    v_items jsonb;
     v_started uuid[] := '{}';
     v_ready uuid[] := '{}';
     v_repeat jsonb;
 begin
-    v_ended := nofx.steps_record(p_items, v_now);
-    if v_ended.changes is not null then
-        v_items := v_ended.items;
-        v_ready := v_ended.retrying;
-        v_changes := nofx.step_facts_insert(p_items, v_ended.done, v_now) || v_ended.changes;
-        if v_ended.succeeded is not null then
-            v_released := nofx.children_release(v_ended.succeeded, p_next, v_ended.failing, v_now);
-            v_changes := v_changes || v_released.changes;
-            v_started := v_released.started;
-            v_ready := v_ready || v_released.ready;
+    perform nofx.runs_lock(array(select (i ->> 'run_id')::uuid from jsonb_array_elements(p_items) i));
+    v_now := clock_timestamp();
+
+    v_changes := nofx.steps_record(p_items, v_now);
+    select coalesce(array_agg(c.step_id), '{}'),
+           array_agg(c.step_id) filter (where c.to_status = 'succeeded'),
+           array_agg(c.run_id) filter (where c.to_status in ('failed', 'skipped')),
+           jsonb_agg(jsonb_build_object('step_id', c.step_id, 'status', c.to_status, 'result', 'finished'))
+      into v_done, v_succeeded, v_failing, v_items
+      from unnest(v_changes) c;
+    if v_changes is not null then
+        v_changes := nofx.step_facts_insert(p_items, v_done, v_now) || v_changes;
+        if v_succeeded is not null then
+            v_changes := v_changes || nofx.children_release(v_succeeded, p_next, v_failing, v_now);
+            v_started := array(select c.step_id from unnest(v_changes) c where c.to_status = 'running');
         end if;
-        if v_ended.failing is not null then
-            v_changes := v_changes || nofx.steps_close(v_ended.failing, 'skipped', false, v_now);
+        if v_failing is not null then
+            v_changes := v_changes || nofx.steps_close(v_failing, 'skipped', false, v_now);
         end if;
         perform nofx.runs_settle(v_changes, v_now);
+        v_ready := array(select c.step_id from unnest(v_changes) c
+                          where c.to_status = 'ready' and c.step_id <> all (v_started));
     end if;
 
-    if v_ended.failing is not null or cardinality(v_ended.done) is distinct from jsonb_array_length(p_items) then
-        v_repeat := nofx.steps_repeat(p_items, coalesce(v_ended.done, '{}'), (p_next ->> 'call')::uuid);
+    if cardinality(v_done) <> jsonb_array_length(p_items) or v_failing is not null then
+        v_repeat := nofx.steps_repeat(p_items, v_done, (p_next ->> 'call')::uuid);
         v_items := v_repeat -> 'items';
         v_ready := v_ready || array(select jsonb_array_elements_text(v_repeat -> 'owed')::uuid);
-        v_started := v_started || array(select jsonb_array_elements_text(v_repeat -> 'claimed')::uuid);
+        -- A child of a new and of a repeated end is in both.
+        v_started := array(select unnest(v_started) union select jsonb_array_elements_text(v_repeat -> 'claimed')::uuid);
     end if;
     return json_build_object(
-        'items', v_items,
+        'items', coalesce(v_items, '[]'),
         'claimed', nofx.steps_claimed(v_started, (p_next ->> 'refs_bytes')::integer),
         'ready', nofx.wakeups(v_ready, v_now));
 end

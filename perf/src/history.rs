@@ -169,7 +169,7 @@ impl HistoryBench {
     async fn make_due(&self) -> Result<()> {
         let sql = format!(
             "update nofx.step s set notify_at = now(), notify_count = 0
-              where s.id in (select d.id from nofx.step d where d.status = 'ready' order by d.notify_at limit {DUE_STEPS})"
+              where s.id in (select d.id from nofx.step d where d.notify_at is not null order by d.notify_at limit {DUE_STEPS})"
         );
         Ok(self.admin.batch_execute(&sql).await?)
     }

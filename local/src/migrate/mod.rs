@@ -7,6 +7,7 @@ use std::time::Instant;
 use std::{env, fs};
 
 use anyhow::{Context, Result, bail};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Transaction};
 
@@ -216,7 +217,11 @@ fn explain(path: &Path, sql: &str, error: &tokio_postgres::Error) -> anyhow::Err
     let detail = cause.detail().map(|detail| format!(" ({detail})")).unwrap_or_default();
     let place =
         cause.where_().map(|place| format!(" [{}]", place.lines().next().unwrap_or_default())).unwrap_or_default();
-    anyhow::anyhow!("{}{line}: {}{detail}{place}", path.display(), cause.message())
+    let message = format!("{}{line}: {}{detail}{place}", path.display(), cause.message());
+    if *cause.code() == SqlState::LOCK_NOT_AVAILABLE {
+        return hinted(message, "nothing of this file was applied: run the command again");
+    }
+    anyhow::anyhow!(message)
 }
 
 #[cfg(test)]

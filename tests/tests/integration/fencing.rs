@@ -4,7 +4,7 @@ use nofx_tests::delivery::event;
 use nofx_tests::script::{flaky, succeeded};
 use nofx_tests::{Deliver, Lab, Script, plans};
 use serde_json::{Map, Value, json};
-use shared::db::step::{self, ClaimItem, Claimed, FinishItem, FinishResult};
+use shared::db::step::{self, ClaimItem, Claimed, Continuation, FinishItem, FinishResult};
 use shared::domain::outcome::NewEvent;
 use shared::domain::{ArtifactId, NewArtifact, Outcome, RunId, StepError, StepId};
 use shared::flow::finish_step::finish_item;
@@ -143,6 +143,46 @@ async fn a_finish_by_another_tenant_or_for_another_run_changes_nothing() {
     assert_eq!(finish(&lab, &misplaced).await.0, FinishResult::Stale);
     lab.assert_unchanged(run, &before.0).await;
     lab.assert_unchanged(other, &before.1).await;
+}
+
+#[tokio::test]
+async fn a_forged_item_next_to_the_real_one_leaves_no_event() {
+    let lab = Lab::new().await;
+    let (run, other) = (lab.submit(&plans::chain(1)).await, lab.submit(&plans::chain(1)).await);
+    let claimed = claim(&lab, run, lab.step(run, "s0").await).await;
+    let mut real = end(&claimed, Outcome::succeeded(Map::new()));
+    real.events.push(NewEvent { kind: "codegen.usage".into(), payload: json!({}) });
+    let forged = FinishItem { run_id: other, ..real.clone() };
+    let late = FinishItem { attempt: 7, ..real.clone() };
+    step::steps_finish(&lab.ctx.db, &[forged, late, real], None).await.unwrap();
+    for (run, expected) in [(run, 1), (other, 0)] {
+        let events = lab.event_types(run).await;
+        assert_eq!(events.iter().filter(|kind| *kind == "codegen.usage").count(), expected, "{events:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_child_of_a_new_and_of_a_repeated_finish_is_claimed_once() {
+    let lab = Lab::new().await;
+    let plan = json!({ "goal": "g", "steps": [
+        plans::step("a", "echo", json!({})),
+        plans::step("b", "echo", json!({})),
+        plans::after("c", &["a", "b"], json!({})),
+    ] });
+    let run = lab.submit(&plan).await;
+    let a = end(&claim(&lab, run, lab.step(run, "a").await).await, Outcome::succeeded(Map::new()));
+    let b = end(&claim(&lab, run, lab.step(run, "b").await).await, Outcome::succeeded(Map::new()));
+    let next = Continuation {
+        call: Uuid::new_v4(),
+        handler: "echo",
+        lease_s: LEASE_S,
+        timeout_s: LEASE_S,
+        refs_bytes: 1 << 20,
+    };
+    step::steps_finish(&lab.ctx.db, std::slice::from_ref(&b), Some(&next)).await.unwrap();
+    let finishes = step::steps_finish(&lab.ctx.db, &[a, b], Some(&next)).await.unwrap();
+    let names: Vec<_> = finishes.claimed.iter().map(|claimed| claimed.name.as_str()).collect();
+    assert_eq!(names, ["c"]);
 }
 
 #[tokio::test]
