@@ -373,8 +373,8 @@ end
 $$;
 select nofx.transition_declare('nofx.run_retry(jsonb)', 'nofx_api');
 
--- functions/runs_settle.sql sha256=77700018a4449e03b6955edc4a967d390b6b63613df63c57982e17d2f0093ebb
--- The only function that changes the counters and the state of a run after its creation.
+-- functions/runs_settle.sql sha256=d57d73c62b68c58083227c09e913b0924b1a1d05a64c41a8528a4e90fa226775
+-- The only function that changes the counters of a run after its creation, and numbers its events.
 
 -- The state of a run, as it follows from its counters. Ended states come first, then what people asked for.
 create or replace function nofx.run_status(

@@ -1,4 +1,4 @@
--- The only function that changes the counters and the state of a run after its creation.
+-- The only function that changes the counters of a run after its creation, and numbers its events.
 
 -- The state of a run, as it follows from its counters. Ended states come first, then what people asked for.
 create or replace function nofx.run_status(

@@ -12,14 +12,15 @@ use crate::domain::plan::Limits;
 use crate::domain::plan_schema;
 use crate::error::Code;
 
-// Patterns have neither classes of Unicode nor \x escapes, which not every reader of schemas knows.
-/// Control characters, inside of a class.
+// Patterns use no Unicode classes and no \x escapes, because some validators do not support them.
+/// Control characters, for use inside a class.
 const CONTROL: &str = r"\u0000-\u001f\u007f-\u009f";
-/// Text without NUL, and the same with something in it that can be seen.
+/// Text without NUL.
 pub const NO_NUL: &str = r"^[^\u0000]*$";
+/// Text without NUL that is not blank.
 pub const FILLED: &str = r"^[^\u0000]*[^\s\u0000][^\u0000]*$";
 
-/// Where the document keeps its schemas.
+/// The place of the document's schemas.
 const PLACE: &str = "/components/schemas";
 
 /// Schemas by name: those of answers, by their types, and those of a plan.

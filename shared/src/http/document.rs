@@ -30,7 +30,7 @@ pub struct ProblemDocument {
 }
 
 impl ProblemDocument {
-    /// A document without `errors`, of an API that stands at the top of its host.
+    /// A document without `errors`, for an API without a base path.
     pub fn new(code: Code, title: &str, detail: String) -> Self {
         Self {
             kind: format!("/docs/errors#{}", code.as_str()),

@@ -38,7 +38,7 @@ pub fn problems(method: &str, path: &str, status: u64, media_type: Option<&str>,
         .collect()
 }
 
-/// Examples of the document that do not fit the schema beside them, one sentence each, and how many do.
+/// The document's examples that do not match their schema, a sentence each, and the number of those that do.
 pub fn examples() -> (Vec<String>, usize) {
     let (mut wrong, mut right) = (Vec::new(), 0);
     walk(&DOCUMENT, "", &mut |place, value| {
@@ -51,7 +51,7 @@ pub fn examples() -> (Vec<String>, usize) {
     (wrong, right)
 }
 
-/// References and links of the document that lead nowhere.
+/// The document's references and links that have no target.
 pub fn dead_ends() -> Vec<String> {
     let mut ids = BTreeSet::new();
     walk(&DOCUMENT["paths"], "", &mut |_, value| {

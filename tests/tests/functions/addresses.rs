@@ -1,4 +1,4 @@
-//! Addresses in answers lead somewhere, whatever stands in front of the API: nothing, a stage, or the base path of a custom
+//! Clients can follow the addresses in answers without a base path, behind a stage, and behind the base path of a custom
 //! domain.
 
 use std::collections::BTreeSet;
@@ -11,7 +11,7 @@ use crate::gateway::{Answer, Gateway, Shape};
 
 const ALL: [Shape; 5] = [Shape::Rest, Shape::RestMapped, Shape::RestStage, Shape::Http, Shape::HttpStage];
 
-/// A client that asks for addresses as they stand in answers.
+/// A client that follows the addresses in answers.
 struct Client {
     gateway: Gateway,
     shape: Shape,

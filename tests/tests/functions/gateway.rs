@@ -19,7 +19,7 @@ pub enum Shape {
     Rest,
     /// The same at a custom domain that maps `/acme/nofx` to the API.
     RestMapped,
-    /// The same at API Gateway's own address, where the stage stands in front of the path.
+    /// The same at API Gateway's own address, where paths start with the stage.
     RestStage,
     /// HTTP API (and `cargo lambda watch`), payload format 2.0.
     Http,
@@ -30,7 +30,7 @@ pub enum Shape {
 pub const SHAPES: [Shape; 2] = [Shape::Rest, Shape::Http];
 
 impl Shape {
-    /// What stands in front of a path in the address that a client asks for.
+    /// The part of a client's path before the route.
     pub fn base_path(self) -> &'static str {
         match self {
             Self::Rest | Self::Http => "",
@@ -84,11 +84,11 @@ impl Gateway {
 
     /// Sends a request as an event of this format, and checks the response against the API's document.
     pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<String>) -> Answer {
-        let route = self.routes.iter().find(|route| fits(route, split(path).0)).copied();
-        let asked = Asked { shape: self.shape, route, method, path, headers, body: body.as_deref() };
+        let route = self.routes.iter().find(|route| matches_route(route, split(path).0)).copied();
+        let request = Request { shape: self.shape, route, method, path, headers, body: body.as_deref() };
         let event = match self.shape {
-            Shape::Rest | Shape::RestMapped | Shape::RestStage => rest_event(&asked),
-            Shape::Http | Shape::HttpStage => http_event(&asked),
+            Shape::Rest | Shape::RestMapped | Shape::RestStage => rest_event(&request),
+            Shape::Http | Shape::HttpStage => http_event(&request),
         };
         let payload: LambdaRequest = serde_json::from_value(event).expect("an event of API Gateway");
         let adapter = Adapter::from(self.router.clone());
@@ -121,16 +121,16 @@ fn split(path: &str) -> (&str, &str) {
     path.split_once('?').unwrap_or((path, ""))
 }
 
-fn fits(route: &str, path: &str) -> bool {
+fn matches_route(route: &str, path: &str) -> bool {
     let (mut expected, mut found) = (route.split('/'), path.split('/'));
     let is_same = |(expected, found): (&str, &str)| expected == found || expected.starts_with('{');
     expected.clone().count() == found.clone().count() && expected.by_ref().zip(found.by_ref()).all(is_same)
 }
 
 /// A request.
-struct Asked<'a> {
+struct Request<'a> {
     shape: Shape,
-    /// The route that API Gateway finds.
+    /// The route that API Gateway chooses.
     route: Option<&'static str>,
     method: &'a str,
     path: &'a str,
@@ -138,51 +138,51 @@ struct Asked<'a> {
     body: Option<&'a str>,
 }
 
-impl Asked<'_> {
+impl Request<'_> {
     fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
         [("content-type", "application/json"), ("host", "api.example")].into_iter().chain(self.headers.iter().copied())
     }
 }
 
-fn rest_event(asked: &Asked<'_>) -> Value {
-    let (path, query) = split(asked.path);
+fn rest_event(request: &Request<'_>) -> Value {
+    let (path, query) = split(request.path);
     // API Gateway decodes them.
     let mut values: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let url = Url::parse(&format!("http://host/?{query}")).expect("a query string");
     for (key, value) in url.query_pairs() {
         values.entry(key.into_owned()).or_default().push(value.into_owned());
     }
-    let headers: Map<_, _> = asked.headers().map(|(key, value)| (key.to_owned(), json!([value]))).collect();
-    let whole = format!("{}{path}", asked.shape.base_path());
-    // The stage is no part of the path, the base path of a custom domain is.
-    let in_event = if asked.shape == Shape::RestStage { path } else { &whole };
-    let (method, route) = (asked.method, asked.route.unwrap_or(path));
+    let headers: Map<_, _> = request.headers().map(|(key, value)| (key.to_owned(), json!([value]))).collect();
+    let full_path = format!("{}{path}", request.shape.base_path());
+    // The event's path has the base path of a custom domain, but not the stage.
+    let in_event = if request.shape == Shape::RestStage { path } else { &full_path };
+    let (method, route) = (request.method, request.route.unwrap_or(path));
     json!({
         "resource": route, "path": in_event, "httpMethod": method, "headers": {}, "multiValueHeaders": headers,
         "queryStringParameters": null, "multiValueQueryStringParameters": values, "pathParameters": null,
-        "stageVariables": null, "body": asked.body, "isBase64Encoded": false,
-        "requestContext": {"requestId": "gateway-1", "stage": "prod", "httpMethod": method, "path": whole,
+        "stageVariables": null, "body": request.body, "isBase64Encoded": false,
+        "requestContext": {"requestId": "gateway-1", "stage": "prod", "httpMethod": method, "path": full_path,
                            "identity": {"sourceIp": "192.0.2.1"}, "resourcePath": route, "accountId": "1",
                            "apiId": "a", "resourceId": "r", "protocol": "HTTP/1.1"}
     })
 }
 
-fn http_event(asked: &Asked<'_>) -> Value {
-    let (path, query) = split(asked.path);
-    let headers: Map<_, _> = asked.headers().map(|(key, value)| (key.to_owned(), json!(value))).collect();
-    let (whole, method) = (format!("{}{path}", asked.shape.base_path()), asked.method);
-    let (stage, key) = match (asked.shape, asked.route) {
+fn http_event(request: &Request<'_>) -> Value {
+    let (path, query) = split(request.path);
+    let headers: Map<_, _> = request.headers().map(|(key, value)| (key.to_owned(), json!(value))).collect();
+    let (full_path, method) = (format!("{}{path}", request.shape.base_path()), request.method);
+    let (stage, key) = match (request.shape, request.route) {
         (Shape::HttpStage, Some(route)) => ("prod", format!("{method} {route}")),
         (Shape::HttpStage, None) => ("prod", "$default".to_owned()),
         _ => ("$default", "$default".to_owned()),
     };
     json!({
-        "version": "2.0", "routeKey": key, "rawPath": whole, "rawQueryString": query, "headers": headers,
-        "body": asked.body, "isBase64Encoded": false,
+        "version": "2.0", "routeKey": key, "rawPath": full_path, "rawQueryString": query, "headers": headers,
+        "body": request.body, "isBase64Encoded": false,
         "requestContext": {"requestId": "gateway-1", "stage": stage, "accountId": "1", "apiId": "a",
                            "routeKey": key, "domainName": "api.example", "domainPrefix": "api",
                            "time": "23/Nov/2026:00:00:00 +0000", "timeEpoch": 1,
-                           "http": {"method": method, "path": whole, "protocol": "HTTP/1.1",
+                           "http": {"method": method, "path": full_path, "protocol": "HTTP/1.1",
                                     "sourceIp": "192.0.2.1", "userAgent": "test"}}
     })
 }
