@@ -1,5 +1,6 @@
 //! The handler of gates: reads archives from storage, runs the gate, stores the evidence and returns the outcome.
 
+use nofx_gates::{Archives, Evidence, Examiner, GateConfig, GateKind, GateVerdict, InfraError, Request, StoredArchive};
 use serde_json::{Map, Value, json};
 use shared::domain::outcome::{ArtifactRef, NewGateStatus, OnPass};
 use shared::domain::{GateId, NewArtifact, NewGate, Outcome, StepError, Verdict};
@@ -7,11 +8,6 @@ use shared::error::Error;
 use shared::storage::{ArtifactMeta, StepStore};
 use shared::worker::{ClaimedStep, Handler};
 use uuid::Uuid;
-
-use crate::config::GateConfig;
-use crate::examine::{Examiner, GateKind, Request};
-use crate::finding::{Evidence, GateVerdict, InfraError};
-use crate::workspace::{Archives, StoredArchive};
 
 /// Serves the tools `gate:*`.
 #[derive(Debug)]

@@ -1,6 +1,7 @@
 //! Lambda function `gate`: serves the queue of tools `gate:*`.
 
-use gate::{Gate, GateConfig};
+use gate::Gate;
+use nofx_gates::GateConfig;
 use shared::config::GateDefaults;
 use shared::worker::{self, WorkThenRecord};
 
