@@ -17,6 +17,7 @@ mod install;
 mod install_cache;
 mod package;
 mod process;
+pub mod run;
 pub mod snapshot;
 mod tree;
 mod unpack;

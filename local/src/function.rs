@@ -22,6 +22,9 @@ pub const HTTP_FUNCTIONS: [&str; 3] = ["api", "approvals", "console"];
 pub const SWEEPER: &str = "sweeper";
 pub const SWEEPER_TIMEOUT: Duration = Duration::from_mins(1);
 
+/// The function that runs the commands of gates. `gate` calls it.
+pub const GATE_RUNNER: &str = "gate_runner";
+
 /// Every queue function.
 pub fn queue_functions() -> impl Iterator<Item = QueueFunction> {
     HANDLERS.iter().map(|spec| {
@@ -34,7 +37,7 @@ pub fn queue_functions() -> impl Iterator<Item = QueueFunction> {
 
 /// The names of all functions, which are also those of their binaries.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    HTTP_FUNCTIONS.into_iter().chain(HANDLERS.iter().map(|spec| spec.name)).chain([SWEEPER])
+    HTTP_FUNCTIONS.into_iter().chain(HANDLERS.iter().map(|spec| spec.name)).chain([GATE_RUNNER, SWEEPER])
 }
 
 impl QueueFunction {

@@ -21,9 +21,11 @@
 //! | `OPENAI_BASE_URL`, `ANTHROPIC_BASE_URL`, `GEMINI_BASE_URL` | another server with the provider's API | the provider's |
 //! | `OPENAI_MODEL`, `ANTHROPIC_MODEL`, `GEMINI_MODEL` | model of a provider | codegen's table |
 //! | `GATE_DEFAULT_WORKSPACE`, `GATE_DEFAULT_BASE` | folders that gates judge if a plan names no workspace | none |
-//! | `GATE_WORK_DIR` | folder in which gates work | `nofx-gate` in the temporary folder |
-//! | `GATE_NPM_USER_CONFIG` | npm settings for installing dependencies only | `~/.npmrc` if it exists |
-//! | `PATH` | search path in which gates find `node`; they use nothing else from it | |
+//! | `GATE_WORK_DIR` | folder in which gates unpack what they judge | `nofx-gate` in the temporary folder |
+//! | `GATE_RUNNER` | the function that runs the commands of gates | `gate_runner` |
+//! | `GATE_RUNNER_WORK_DIR` | folder in which gate_runner runs commands and keeps installed dependencies | `nofx-gate-runner` in the temporary folder |
+//! | `GATE_NPM_USER_CONFIG` | gate_runner's npm settings, for installing dependencies only | `~/.npmrc` if it exists |
+//! | `PATH` | search path in which gate_runner finds toolchains; it uses nothing else from it | |
 //! | `MAX_STEPS`, `MAX_EDGES`, `MAX_PLAN_BYTES` | limits of a plan | 1000, 10000, 1 MiB |
 //! | `MAX_INPUTS_BYTES`, `MAX_RESOLVED_BYTES`, `MAX_OUTPUTS_BYTES` | limits of a step: inputs as posted, inputs with their references resolved, outputs | 256 KiB, 1 MiB, 256 KiB |
 
@@ -89,10 +91,30 @@ pub struct GateDefaults {
     pub workspace: Option<PathBuf>,
     pub base: Option<PathBuf>,
     pub work_dir: PathBuf,
+    /// The function that runs commands.
+    pub runner: String,
+}
+
+/// Configuration of the function `gate_runner`. It has no database and no AWS permission.
+#[derive(Debug, Clone, Default)]
+pub struct RunnerConfig {
+    pub work_dir: PathBuf,
     /// npm's user settings, for a registry that needs them.
     pub npm_user_config: Option<PathBuf>,
-    /// The search path in which gates look for `node`.
+    /// The search path in which the runner looks for toolchains.
     pub search_path: Option<String>,
+}
+
+impl RunnerConfig {
+    /// Reads the environment.
+    pub fn from_env() -> Self {
+        Self {
+            work_dir: text("GATE_RUNNER_WORK_DIR")
+                .map_or_else(|| env::temp_dir().join("nofx-gate-runner"), PathBuf::from),
+            npm_user_config: text("GATE_NPM_USER_CONFIG").map(PathBuf::from).or_else(home_npmrc),
+            search_path: text("PATH"),
+        }
+    }
 }
 
 impl Config {
@@ -149,9 +171,8 @@ impl Config {
             gate: GateDefaults {
                 workspace: text("GATE_DEFAULT_WORKSPACE").map(PathBuf::from),
                 base: text("GATE_DEFAULT_BASE").map(PathBuf::from),
-                npm_user_config: text("GATE_NPM_USER_CONFIG").map(PathBuf::from).or_else(home_npmrc),
-                search_path: text("PATH"),
                 work_dir: text("GATE_WORK_DIR").map_or_else(|| env::temp_dir().join("nofx-gate"), PathBuf::from),
+                runner: text("GATE_RUNNER").unwrap_or_else(|| "gate_runner".to_owned()),
             },
             limits: limits(default.limits)?,
         })

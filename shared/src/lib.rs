@@ -16,6 +16,8 @@ pub mod storage;
 
 pub mod secrets;
 
+pub mod invoke;
+
 pub mod context;
 
 pub mod flow;

@@ -26,6 +26,14 @@ pub struct Message {
     pub traceparent: Option<String>,
 }
 
+/// A message that a poll received.
+#[derive(Debug, Clone)]
+pub struct Received {
+    pub id: String,
+    pub receipt_handle: String,
+    pub body: String,
+}
+
 /// Where wake-ups are sent.
 #[derive(Clone)]
 pub enum Queue {
@@ -44,6 +52,8 @@ pub struct Sqs {
 
 /// SQS delays a message by at most 15 minutes. If a step is due later, the sweeper wakes it again.
 const MAX_DELAY_S: u64 = 900;
+/// Maximum wait of a poll.
+const MAX_WAIT_S: i32 = 20;
 /// Maximum number of entries in a batch call.
 const BATCH: usize = 10;
 
@@ -64,6 +74,34 @@ impl Queue {
             }
             Self::Sqs(sqs) => sqs.send(wakeups).await,
         }
+    }
+
+    /// Waits for one message, at most as long as SQS does.
+    pub async fn receive(&self, handler: &str) -> Result<Option<Received>, Error> {
+        let Self::Sqs(sqs) = self else { return Err(Error::unavailable("SQS", "a channel has no messages to poll")) };
+        let answer = sqs
+            .client
+            .receive_message()
+            .queue_url(sqs.url(handler).await?)
+            .max_number_of_messages(1)
+            .wait_time_seconds(MAX_WAIT_S)
+            .send()
+            .await
+            .map_err(|error| Error::unavailable("SQS", error))?;
+        let received = answer.messages.unwrap_or_default().into_iter().next();
+        Ok(received.map(|message| Received {
+            id: message.message_id.unwrap_or_default(),
+            receipt_handle: message.receipt_handle.unwrap_or_default(),
+            body: message.body.unwrap_or_default(),
+        }))
+    }
+
+    /// Deletes a received message.
+    pub async fn delete(&self, handler: &str, receipt_handle: &str) -> Result<(), Error> {
+        let Self::Sqs(sqs) = self else { return Ok(()) };
+        let delete = sqs.client.delete_message().queue_url(sqs.url(handler).await?).receipt_handle(receipt_handle);
+        delete.send().await.map_err(|error| Error::unavailable("SQS", error))?;
+        Ok(())
     }
 
     /// Makes a received message visible again after `after_s` seconds. Best effort: otherwise it becomes visible after

@@ -86,15 +86,8 @@ impl Storage {
             let message = format!("has {} bytes; at most {max_bytes} are allowed here", artifact.size_bytes);
             return Err(Error::invalid(format!("artifact {}", artifact.id), message));
         }
-        let key = self.key(&artifact.uri)?;
-        let answer = match self.client.get_object().bucket(&self.bucket).key(key).send().await {
-            Ok(answer) => answer,
-            Err(error) if error.as_service_error().is_some_and(GetObjectError::is_no_such_key) => {
-                return Err(Error::NotFound(format!("the object of artifact {}", artifact.id)));
-            }
-            Err(error) => return Err(Error::unavailable("artifact storage", error)),
-        };
-        let mut body = answer.body;
+        let mut body =
+            self.open(self.key(&artifact.uri)?, || format!("the object of artifact {}", artifact.id)).await?;
         let mut bytes = Vec::new();
         while let Some(chunk) = body.try_next().await.map_err(|error| Error::unavailable("artifact storage", error))? {
             bytes.extend_from_slice(&chunk);
@@ -108,6 +101,16 @@ impl Storage {
             return Err(Error::Conflict(Code::ArtifactChanged, message));
         }
         Ok(bytes)
+    }
+
+    async fn open(&self, key: &str, name: impl Fn() -> String) -> Result<ByteStream, Error> {
+        match self.client.get_object().bucket(&self.bucket).key(key).send().await {
+            Ok(answer) => Ok(answer.body),
+            Err(error) if error.as_service_error().is_some_and(GetObjectError::is_no_such_key) => {
+                Err(Error::NotFound(name()))
+            }
+            Err(error) => Err(Error::unavailable("artifact storage", error)),
+        }
     }
 
     /// A URL from which the object can be read for a limited time.
@@ -148,6 +151,36 @@ impl Storage {
 }
 
 impl StepStore {
+    /// A request that reads an artifact.
+    pub async fn sign_read(&self, artifact: &ArtifactRef, lasts: Duration) -> Result<Signed, Error> {
+        self.storage.sign_download(&artifact.uri, lasts).await
+    }
+
+    /// A request that writes a scratch object: one that another program makes for this attempt, and that is no
+    /// artifact. The bucket deletes it after some days.
+    pub async fn sign_scratch(&self, name: &str, lasts: Duration) -> Result<Signed, Error> {
+        let request = self.storage.client.put_object().bucket(&self.storage.bucket).key(self.scratch_key(name));
+        let signed = request.presigned(presigning(lasts)?).await;
+        Ok(signed_request(&signed.map_err(|error| Error::internal("sign a scratch object", error))?))
+    }
+
+    /// Reads a scratch object, of at most `max_bytes`. Its content is untrusted.
+    pub async fn read_scratch(&self, name: &str, max_bytes: u64) -> Result<Vec<u8>, Error> {
+        let mut body = self.storage.open(&self.scratch_key(name), || format!("the object {name}")).await?;
+        let mut bytes = Vec::new();
+        while let Some(chunk) = body.try_next().await.map_err(|error| Error::unavailable("artifact storage", error))? {
+            bytes.extend_from_slice(&chunk);
+            if bytes.len() as u64 > max_bytes {
+                return Err(Error::invalid(name, format!("has more than {max_bytes} bytes")));
+            }
+        }
+        Ok(bytes)
+    }
+
+    fn scratch_key(&self, name: &str) -> String {
+        format!("scratch/{}/{name}", self.folder)
+    }
+
     /// Stores the bytes under `name`, with a sha256 that S3 verifies. Returns the row for the outcome.
     pub async fn put(&self, name: &str, meta: ArtifactMeta, bytes: Vec<u8>) -> Result<NewArtifact, Error> {
         let digest = Sha256::digest(&bytes);

@@ -5,6 +5,7 @@ pub mod document;
 pub mod gate;
 pub mod plan_file;
 pub mod sign;
+pub mod source_tree;
 pub mod submission;
 pub mod workspace;
 mod yaml;

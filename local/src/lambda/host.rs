@@ -39,6 +39,8 @@ pub struct HostConfig {
     pub cargo_lambda: PathBuf,
     /// The environment of the functions.
     pub variables: BTreeMap<&'static str, String>,
+    /// Which variables of this process they get besides.
+    pub inherited: Inherited,
     pub logs: PathBuf,
     /// A file like .gitignore: changes of these files cause no build.
     pub ignore_file: PathBuf,
@@ -48,6 +50,17 @@ pub struct HostConfig {
     pub http: reqwest::Client,
     pub processes: watch::Receiver<Arc<Vec<Row>>>,
 }
+
+/// The variables of the stack's own process that a function gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inherited {
+    /// All but those of the tools that started the stack.
+    All,
+    /// Those that cargo needs to run it. For a function that must hold no credentials.
+    Toolchain,
+}
+
+const TOOLCHAIN: [&str; 6] = ["PATH", "HOME", "CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN", "TMPDIR"];
 
 /// A request that makes a host start one of its functions. cargo-lambda starts them on the first request.
 #[derive(Clone, Debug)]
@@ -215,7 +228,13 @@ impl Host {
             command.args(["--config", &runtime.cargo_config()]);
         }
         command.current_dir(&self.config.root);
-        process::clear_inherited_env(&mut command);
+        match self.config.inherited {
+            Inherited::All => process::clear_inherited_env(&mut command),
+            Inherited::Toolchain => {
+                command.env_clear();
+                command.envs(TOOLCHAIN.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+            }
+        }
         command.envs(&self.config.variables);
         command.env("CARGO_LAMBDA_IGNORE_FILE", &self.config.ignore_file);
         process::log_to(&mut command, &self.log())?;

@@ -8,7 +8,7 @@ use crate::aws::resources::{ACCESS_KEY_ID, BUCKET, LLM_SECRET, REGION, SECRET_AC
 use crate::checkout::Checkout;
 
 /// Variables that the user may set for the functions, in the shell or in `.env`.
-const PASSED_ON: [&str; 16] = [
+const PASSED_ON: [&str; 18] = [
     "ARTIFACTS_BUCKET",
     "ARTIFACTS_ENDPOINT_URL",
     "ARTIFACTS_REGION",
@@ -25,6 +25,8 @@ const PASSED_ON: [&str; 16] = [
     "ANTHROPIC_MODEL",
     "GEMINI_MODEL",
     "GATE_DEFAULT_BASE",
+    "GATE_RUNNER_WORK_DIR",
+    "GATE_NPM_USER_CONFIG",
 ];
 
 /// The prefix of the queues' names.
@@ -65,6 +67,12 @@ pub fn functions(
     variables
 }
 
+/// The variables of `gate_runner`: none of the database, of AWS or of the providers.
+pub fn gate_runner(functions: &BTreeMap<&'static str, String>) -> BTreeMap<&'static str, String> {
+    let names = ["GATE_RUNNER_WORK_DIR", "GATE_NPM_USER_CONFIG", "RUST_LOG"];
+    names.into_iter().filter_map(|name| Some((name, functions.get(name)?.clone()))).collect()
+}
+
 /// `export K='V'` lines for a shell.
 pub fn export_lines(variables: &BTreeMap<&'static str, String>) -> String {
     let mut lines = String::new();
@@ -77,6 +85,14 @@ pub fn export_lines(variables: &BTreeMap<&'static str, String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn gate_runner_gets_no_credentials() {
+        let all = BTreeMap::from(
+            ["DATABASE_URL", "AWS_SECRET_ACCESS_KEY", "OPENAI_API_KEY", "RUST_LOG"].map(|name| (name, "x".to_owned())),
+        );
+        assert_eq!(gate_runner(&all).into_keys().collect::<Vec<_>>(), ["RUST_LOG"]);
+    }
 
     #[test]
     fn values_are_quoted_for_the_shell() {

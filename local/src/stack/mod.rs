@@ -19,12 +19,12 @@ use tokio::time::sleep;
 use crate::aws::emulator::Emulator;
 use crate::aws::resources::{Aws, Queue};
 use crate::checkout::Checkout;
-use crate::function::{self, HTTP_FUNCTIONS, QueueFunction, SWEEPER};
+use crate::function::{self, GATE_RUNNER, HTTP_FUNCTIONS, QueueFunction, SWEEPER};
 use crate::gateway::routes::Routes;
 use crate::gateway::runtime_api::Functions;
 use crate::gateway::{Gateway, server};
 use crate::lambda::event_source::{EventSource, WAIT_MAX_S, WAIT_SHORT_S};
-use crate::lambda::host::{Health, Host, HostConfig, Runtime, WarmUp};
+use crate::lambda::host::{Health, Host, HostConfig, Inherited, Runtime, WarmUp};
 use crate::lambda::schedule;
 use crate::migrate::login::worker_login;
 use crate::port::{self, Ports};
@@ -219,9 +219,12 @@ impl Stack {
         build(&self.checkout, &self.pid_file).await?;
         let start = Instant::now();
         let host_config = self.host_config(env, &dotenv, http_port)?;
-        let workers = self.worker_host_config(&host_config).await?;
+        let runner_port = ports.pick(GATE_RUNNER)?;
+        let workers = self.worker_host_config(&host_config, runner_port).await?;
+        let runner = self.start_gate_runner(&host_config, runner_port);
         let (runtime, gateway) = self.start_gateway(ports, http_port).await?;
-        let healths = self.start_hosts([&host_config, &workers], runtime, gateway, &queues, &aws, ports)?;
+        let mut healths = self.start_hosts([&host_config, &workers], runtime, gateway, &queues, &aws, ports)?;
+        healths.push((GATE_RUNNER, runner));
         self.wait_ready(healths).await?;
         self.check_health(http_port).await?;
         report::took("functions", format_args!("ready on 127.0.0.1:{http_port}"), start.elapsed());
@@ -238,6 +241,7 @@ impl Stack {
             root: self.checkout.root().to_owned(),
             cargo_lambda: env.program("cargo-lambda"),
             variables,
+            inherited: Inherited::All,
             logs: self.options.state.join("logs"),
             ignore_file,
             reload: self.options.reload,
@@ -249,12 +253,24 @@ impl Stack {
 
     /// The same for queue functions and the sweeper, with the database login of workers. With the user's own database,
     /// they use the login of `DATABASE_URL`.
-    async fn worker_host_config(&self, host_config: &HostConfig) -> Result<HostConfig> {
+    async fn worker_host_config(&self, host_config: &HostConfig, runner_port: u16) -> Result<HostConfig> {
         let mut workers = host_config.clone();
+        workers.variables.insert("AWS_ENDPOINT_URL_LAMBDA", format!("http://127.0.0.1:{runner_port}"));
         if self.options.database_url.is_none() {
             workers.variables.insert("DATABASE_URL", worker_login(&self.database_url).await?);
         }
         Ok(workers)
+    }
+
+    /// Starts the function that runs the commands of gates. It gets no database, no credentials and no endpoint.
+    fn start_gate_runner(&mut self, host_config: &HostConfig, port: u16) -> Health {
+        let variables = environment::gate_runner(&host_config.variables);
+        let config = HostConfig { variables, inherited: Inherited::Toolchain, ..host_config.clone() };
+        let functions = vec![WarmUp::Start { function: GATE_RUNNER }];
+        // As many as `gate` has, because each attempt waits for one.
+        let (health, part) = Host { name: GATE_RUNNER, functions, port, processes: 2, runtime: None, config }.start();
+        self.tiers.push(vec![part]);
+        health
     }
 
     /// Starts the gateway on `http_port`, and the Runtime API from which the HTTP functions take requests.

@@ -63,14 +63,19 @@ pub(super) const DEFAULT_BACKOFF_MS: u32 = 1_000;
 /// A path of a URL cannot contain them as a segment.
 pub(super) const FORBIDDEN_NAMES: [&str; 2] = [".", ".."];
 
+/// Tools that a plan may only use if it says that it is risky.
+pub(super) const RISKY_TOOLS: [&str; 1] = ["gate:e2e_smoke"];
+
 /// The fields of an object in a plan.
 pub(super) struct Object {
     pub known: &'static [Names],
     pub required: &'static [&'static str],
 }
 
-pub(super) const PLAN: Object =
-    Object { known: &[&["goal"], &["timeout_s"], &["workspace"], &["steps"]], required: &["goal", "steps"] };
+pub(super) const PLAN: Object = Object {
+    known: &[&["goal"], &["timeout_s"], &["risky"], &["workspace"], &["steps"]],
+    required: &["goal", "steps"],
+};
 pub(super) const WORKSPACE: Object = Object { known: &[&["archive"], &["base"], &["diff"]], required: &["archive"] };
 pub(super) const STEP: Object = Object {
     known: &[&["name"], &["tool"], &["inputs"], &["depends_on"], &["retry"], &["timeout_s"]],
@@ -83,6 +88,8 @@ pub(super) const RETRY: Object = Object { known: &[&["max_attempts"], &["backoff
 pub struct Plan {
     pub goal: String,
     pub timeout_s: Option<u32>,
+    /// Whether the plan may use tools that start the workspace's own program.
+    pub risky: bool,
     pub workspace: Option<PlanWorkspace>,
     /// In the order listed.
     pub steps: Vec<PlanStep>,
@@ -140,7 +147,16 @@ fn read_plan(fields: &mut Fields<'_, '_>, limits: &Limits) -> Option<Plan> {
     let listed = fields.read("steps", |value| listed_steps(value, limits)).unwrap_or_default();
     let mut steps = fields.objects("steps", listed, STEP.known, |fields| read_step(fields, limits));
     connect(fields, listed, &mut steps, limits);
-    Some(Plan { goal: goal?, timeout_s, workspace, steps })
+    let risky = fields
+        .read("risky", |value| value.as_bool().ok_or_else(|| "must be true or false".to_owned()))
+        .unwrap_or(false);
+    for (index, step) in
+        steps.iter().enumerate().filter(|(_, step)| !risky && RISKY_TOOLS.contains(&step.tool.as_str()))
+    {
+        let message = format!("{} starts the workspace's own program: the plan needs \"risky\": true", step.tool);
+        fields.problem(&format!("steps[{index}].tool"), message);
+    }
+    Some(Plan { goal: goal?, timeout_s, risky, workspace, steps })
 }
 
 fn listed_steps<'a>(value: &'a Value, limits: &Limits) -> Result<&'a [Value], String> {

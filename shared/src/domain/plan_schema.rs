@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::plan::{
     ATTEMPTS, BACKOFF_MS, DEFAULT_ATTEMPTS, DEFAULT_BACKOFF_MS, FORBIDDEN_NAMES, Limits, MAX_GOAL_CHARS,
-    MAX_NAME_CHARS, Object, PLAN, RETRY, RUN_TIMEOUT_S, STEP, WORKSPACE,
+    MAX_NAME_CHARS, Object, PLAN, RETRY, RISKY_TOOLS, RUN_TIMEOUT_S, STEP, WORKSPACE,
 };
 use super::tool::{HANDLERS, HandlerSpec, Tools, prefixed_pattern};
 
@@ -72,6 +72,10 @@ impl Definitions<'_> {
                 &RUN_TIMEOUT_S,
                 "How long a run may take, in seconds. Then its open steps are cancelled, and it fails with `run_timeout`.",
             ),
+            "risky" => json!({
+                "description": format!("Allows the tools that start the workspace's own program: {}.", RISKY_TOOLS.join(", ")),
+                "type": "boolean", "default": false,
+            }),
             "workspace" => json!({"$ref": self.reference("PlanWorkspace")}),
             "steps" => json!({
                 "description": "The steps. If none of them has `depends_on`, each waits for the one before.",

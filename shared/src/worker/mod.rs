@@ -18,6 +18,7 @@ mod execute;
 mod handler;
 mod invocation;
 mod ownership;
+mod poll;
 mod prepare;
 mod span;
 
@@ -31,6 +32,7 @@ pub use self::execute::{Ended, Executor, InTransaction, WorkThenRecord};
 pub use self::handler::{Handler, TransactionHandler};
 pub use self::invocation::Invocation;
 pub use self::ownership::Ownership;
+pub use self::poll::poll;
 use crate::context::Ctx;
 pub use crate::domain::ClaimedStep;
 use crate::domain::tool;

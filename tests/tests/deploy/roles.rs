@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use nofx_local::function::{HTTP_FUNCTIONS, queue_functions};
+use nofx_local::function::{GATE_RUNNER, HTTP_FUNCTIONS, queue_functions};
 use serde_json::Value;
 
 use crate::template::{function, functions, read, resources, root, text, texts};
@@ -14,7 +14,8 @@ use crate::template::{function, functions, read, resources, root, text, texts};
 type Right = (String, String);
 
 /// Every call to AWS in the code, and the action that it needs. A presigned request needs it when it is used.
-const CALLS: [(&str, &str, &str); 6] = [
+const CALLS: [(&str, &str, &str); 7] = [
+    ("invoke.rs", "invoke", "lambda:InvokeFunction"),
     ("queue.rs", "get_queue_url", "sqs:GetQueueUrl"),
     ("queue.rs", "send_message_batch", "sqs:SendMessage*"),
     ("queue.rs", "change_message_visibility", "sqs:ChangeMessageVisibility"),
@@ -24,12 +25,15 @@ const CALLS: [(&str, &str, &str); 6] = [
 ];
 
 /// Code that uses storage or a secret, and the rights that it needs.
-const USES: [(&str, &[(&str, &str)]); 5] = [
+const USES: [(&str, &[(&str, &str)]); 8] = [
     (".sign_download(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*")]),
     (".sign_upload(", &[("s3:PutObject", "${ArtifactsBucket.Arn}/workspaces/*")]),
     // Without the right to list, S3 answers "access denied" for a missing object.
     ("store.get(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*"), ("s3:ListBucket", "ArtifactsBucket.Arn")]),
     ("store.put(", &[("s3:PutObject", "${ArtifactsBucket.Arn}/runs/*")]),
+    (".sign_read(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*")]),
+    (".sign_scratch(", &[("s3:PutObject", "${ArtifactsBucket.Arn}/scratch/*")]),
+    ("functions.invoke(", &[("lambda:InvokeFunction", "GateRunnerFunction.Arn")]),
     ("secrets.get(", &[("secretsmanager:GetSecretValue", "LlmSecret.Id")]),
 ];
 
@@ -49,6 +53,16 @@ fn every_role_allows_exactly_what_its_function_calls() {
         let role = text(&properties["Role"]).strip_suffix(".Arn").expect("a role's ARN").to_owned();
         assert_eq!(role, logical.replace("Function", "Role"), "its own role");
         let right = |action: &str, resource: &str| (action.to_owned(), resource.to_owned());
+        let logs = format!(
+            "arn:${{AWS::Partition}}:logs:${{AWS::Region}}:${{AWS::AccountId}}:log-group:${{{}}}:*",
+            text(&properties["LoggingConfig"]["LogGroup"])
+        );
+        let logs = ["logs:CreateLogStream", "logs:PutLogEvents"].map(|action| right(action, &logs));
+        if name == GATE_RUNNER {
+            // It runs untrusted code, so it may write logs and nothing else.
+            assert_eq!(rights_of(&role), BTreeSet::from(logs), "{role}");
+            continue;
+        }
         let mut expected: BTreeSet<Right> = EVERY.iter().map(|(action, resource)| right(action, resource)).collect();
         // Only HTTP functions read tables; the login of the others can only execute transitions.
         let is_http = HTTP_FUNCTIONS.contains(&name.as_str());
@@ -56,11 +70,7 @@ fn every_role_allows_exactly_what_its_function_calls() {
         expected.insert(right("secretsmanager:GetSecretValue", database));
         let secret = &properties["Environment"]["Variables"]["DATABASE_SECRET_ID"];
         assert_eq!(secret.as_str().unwrap_or("DatabaseSecretArn"), database, "{name}: DATABASE_SECRET_ID");
-        let logs = format!(
-            "arn:${{AWS::Partition}}:logs:${{AWS::Region}}:${{AWS::AccountId}}:log-group:${{{}}}:*",
-            text(&properties["LoggingConfig"]["LogGroup"])
-        );
-        expected.extend(["logs:CreateLogStream", "logs:PutLogEvents"].map(|action| right(action, &logs)));
+        expected.extend(logs);
         // Every function may make steps ready, so it may send wake-ups to every queue.
         for queue in &queues {
             expected.extend(["sqs:GetQueueUrl", "sqs:SendMessage*"].map(|action| right(action, queue)));
@@ -84,7 +94,7 @@ fn every_role_allows_exactly_what_its_function_calls() {
 #[test]
 fn every_call_on_a_client_is_in_the_table() {
     let mut found = BTreeSet::new();
-    for file in ["queue.rs", "secrets.rs", "storage.rs"] {
+    for file in ["invoke.rs", "queue.rs", "secrets.rs", "storage.rs"] {
         let code: String = read(&format!("shared/src/{file}")).split_whitespace().collect();
         for after in code.split("client.").skip(1) {
             let call: String = after.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
@@ -95,7 +105,7 @@ fn every_call_on_a_client_is_in_the_table() {
     assert_eq!(found, listed);
     // No function creates its own client.
     let own = sources(&root().join("functions"));
-    assert!(!own.contains("aws_sdk_"), "a function calls AWS outside of shared::{{queue, secrets, storage}}");
+    assert!(!own.contains("aws_sdk_"), "a function calls AWS outside of shared::{{invoke, queue, secrets, storage}}");
 
     let mut allowed = BTreeSet::new();
     for (_, (logical, _)) in functions() {

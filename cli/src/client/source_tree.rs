@@ -1,0 +1,272 @@
+//! The files of a checkout, as `nofx gate` judges them: those that Git knows or would add, those that are staged, or
+//! those of a commit. It copies them into a folder of its own, exactly as Git stores them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use nofx_local::report::hinted;
+
+/// A folder that holds a workspace, or a part of a Git repository.
+#[derive(Clone, Debug)]
+pub struct SourceTree {
+    root: PathBuf,
+    is_git: bool,
+}
+
+/// Git's modes of what a workspace can hold.
+const EXECUTABLE: &str = "100755";
+const LINK: &str = "120000";
+const SUBMODULE: &str = "160000";
+
+impl SourceTree {
+    /// The repository around `dir`, or `dir` itself if there is none.
+    pub fn around(dir: &Path) -> Result<Self> {
+        let dir = dir.canonicalize().with_context(|| format!("cannot read {}", dir.display()))?;
+        if let Ok(top) = git(&dir, &["rev-parse", "--show-toplevel"]) {
+            let root = PathBuf::from(String::from_utf8_lossy(&top).trim_end_matches('\n'));
+            return Ok(Self { root, is_git: true });
+        }
+        Ok(Self { root: dir, is_git: false })
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub fn is_git(&self) -> bool {
+        self.is_git
+    }
+
+    /// Copies the files as they are now: those that Git tracks, and new ones that it does not ignore.
+    pub fn copy_worktree(&self, to: &Path) -> Result<()> {
+        if !self.is_git {
+            return copy_folder(&self.root, to);
+        }
+        let listed = git(&self.root, &["ls-files", "-z", "--cached", "--others", "--exclude-standard"])?;
+        for path in listed.split(|byte| *byte == 0).filter(|path| !path.is_empty()) {
+            let path = text(path)?;
+            let from = self.root.join(path);
+            // A deleted file is still listed. A folder here is a submodule.
+            let Ok(found) = fs::symlink_metadata(&from) else { continue };
+            if !found.is_dir() {
+                copy_file(&from, &to.join(path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the files of the index.
+    pub fn copy_staged(&self, to: &Path) -> Result<()> {
+        self.needs_git("--staged")?;
+        let listed = git(&self.root, &["ls-files", "-z", "--stage"])?;
+        let mut entries = BTreeMap::new();
+        for record in listed.split(|byte| *byte == 0).filter(|record| !record.is_empty()) {
+            // `mode id stage<TAB>path`
+            let (head, path) = text(record)?.split_once('\t').context("git ls-files printed something unexpected")?;
+            let mut words = head.split(' ');
+            let (Some(mode), Some(id), Some(stage)) = (words.next(), words.next(), words.next()) else {
+                bail!("git ls-files printed something unexpected: {head}");
+            };
+            if stage != "0" {
+                bail!("{path} has a merge conflict; resolve it and stage it");
+            }
+            entries.insert(path.to_owned(), (mode.to_owned(), id.to_owned()));
+        }
+        self.write(&entries, to)
+    }
+
+    /// Writes the files of a commit.
+    pub fn copy_commit(&self, reference: &str, to: &Path) -> Result<()> {
+        self.needs_git("a Git reference as base")?;
+        let commit = format!("{reference}^{{commit}}");
+        let found = git(&self.root, &["rev-parse", "--verify", "--quiet", "--end-of-options", &commit]);
+        let commit = found.map_err(|_| {
+            hinted(format!("{reference:?} is neither a folder nor a commit"), "git fetch, or name another base")
+        })?;
+        let listed = git(&self.root, &["ls-tree", "-r", "-z", "--full-tree", text(&commit)?.trim()])?;
+        let mut entries = BTreeMap::new();
+        for record in listed.split(|byte| *byte == 0).filter(|record| !record.is_empty()) {
+            // `mode type id<TAB>path`
+            let (head, path) = text(record)?.split_once('\t').context("git ls-tree printed something unexpected")?;
+            let mut words = head.split(' ');
+            let (Some(mode), Some(_), Some(id)) = (words.next(), words.next(), words.next()) else {
+                bail!("git ls-tree printed something unexpected: {head}");
+            };
+            entries.insert(path.to_owned(), (mode.to_owned(), id.to_owned()));
+        }
+        self.write(&entries, to)
+    }
+
+    fn needs_git(&self, what: &str) -> Result<()> {
+        if self.is_git {
+            return Ok(());
+        }
+        Err(hinted(
+            format!("{} is not in a Git repository, so there is no {what}", self.root.display()),
+            "name a folder: --base DIR",
+        ))
+    }
+
+    /// Reads every object through one `git cat-file`, so that no filter or attribute changes its bytes.
+    fn write(&self, entries: &BTreeMap<String, (String, String)>, to: &Path) -> Result<()> {
+        let entries: Vec<_> = entries.iter().filter(|(_, (mode, _))| mode != SUBMODULE).collect();
+        let mut child = Command::new("git")
+            .args(["cat-file", "--batch"])
+            .current_dir(&self.root)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot run git")?;
+        let (mut requests, answers) =
+            (child.stdin.take().context("no input")?, child.stdout.take().context("no output")?);
+        let ids: String = entries.iter().map(|(_, (_, id))| format!("{id}\n")).collect();
+        // git answers while it reads, so another thread writes.
+        let writer = std::thread::spawn(move || requests.write_all(ids.as_bytes()));
+        let mut answers = BufReader::new(answers);
+        for (path, (mode, id)) in entries {
+            let content = read_object(&mut answers, id).with_context(|| format!("cannot read {path} from Git"))?;
+            write_file(&to.join(path), mode, &content).with_context(|| format!("cannot write {path}"))?;
+        }
+        writer.join().ok().context("the writer panicked")??;
+        child.wait().context("cannot run git")?;
+        Ok(())
+    }
+}
+
+fn read_object(answers: &mut impl BufRead, id: &str) -> Result<Vec<u8>> {
+    let mut header = String::new();
+    answers.read_line(&mut header)?;
+    let size = header.trim_end().strip_prefix(id).and_then(|rest| rest.strip_prefix(" blob "));
+    let size: usize = size.and_then(|size| size.parse().ok()).with_context(|| format!("git answered {header:?}"))?;
+    // A newline follows the content.
+    let mut content = vec![0; size + 1];
+    answers.read_exact(&mut content)?;
+    content.truncate(size);
+    Ok(content)
+}
+
+fn write_file(path: &Path, mode: &str, content: &[u8]) -> Result<()> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    if mode == LINK {
+        return Ok(symlink(std::ffi::OsStr::from_bytes(content), path)?);
+    }
+    fs::write(path, content)?;
+    if mode == EXECUTABLE {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
+    }
+    Ok(())
+}
+
+fn copy_file(from: &Path, to: &Path) -> Result<()> {
+    let context = || format!("cannot copy {}", from.display());
+    if let Some(parent) = to.parent() {
+        fs::create_dir_all(parent).with_context(context)?;
+    }
+    if fs::symlink_metadata(from).with_context(context)?.is_symlink() {
+        return symlink(fs::read_link(from).with_context(context)?, to).with_context(context);
+    }
+    fs::copy(from, to).with_context(context)?;
+    Ok(())
+}
+
+/// Copies a folder, without history and installed dependencies.
+pub fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    let snapshot =
+        nofx_gates::snapshot::Snapshot::take(from).with_context(|| format!("cannot read {}", from.display()))?;
+    for path in snapshot.files().keys() {
+        copy_file(&from.join(path), &to.join(path))?;
+    }
+    Ok(())
+}
+
+fn text(bytes: &[u8]) -> Result<&str> {
+    std::str::from_utf8(bytes).context("a path in the repository is not UTF-8")
+}
+
+fn git(dir: &Path, arguments: &[&str]) -> Result<Vec<u8>> {
+    let done = Command::new("git").args(arguments).current_dir(dir).output().context("cannot run git")?;
+    if !done.status.success() {
+        bail!("git {}: {}", arguments.join(" "), String::from_utf8_lossy(&done.stderr).trim());
+    }
+    Ok(done.stdout)
+}
+
+#[cfg(test)]
+mod tests {
+    use nofx_gates::snapshot::Snapshot;
+
+    use super::*;
+
+    fn run(dir: &Path, arguments: &[&str]) -> String {
+        let config = ["-c", "user.name=n", "-c", "user.email=e@example.com", "-c", "core.autocrlf=false"];
+        String::from_utf8(git(dir, &[&config[..], arguments].concat()).unwrap()).unwrap().trim().to_owned()
+    }
+
+    fn repository() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        run(dir.path(), &["init", "--quiet"]);
+        fs::create_dir(dir.path().join("src")).unwrap();
+        fs::write(dir.path().join("src/a.ts"), "one\r\n").unwrap();
+        fs::write(dir.path().join("run.sh"), "#!/bin/sh\n").unwrap();
+        fs::set_permissions(dir.path().join("run.sh"), fs::Permissions::from_mode(0o755)).unwrap();
+        symlink("src/a.ts", dir.path().join("link")).unwrap();
+        fs::write(dir.path().join(".gitignore"), "out\n").unwrap();
+        // Neither changes what is copied.
+        fs::write(dir.path().join(".gitattributes"), "*.ts text eol=lf export-ignore\n").unwrap();
+        run(dir.path(), &["add", "--all"]);
+        run(dir.path(), &["commit", "--quiet", "-m", "first"]);
+        dir
+    }
+
+    fn digest(copy: impl FnOnce(&Path) -> Result<()>) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        copy(dir.path()).unwrap();
+        Snapshot::take(dir.path()).unwrap().digest().sha1
+    }
+
+    #[test]
+    fn commits_and_the_index_have_gits_own_digest() {
+        let dir = repository();
+        let tree = SourceTree::around(&dir.path().join("src")).unwrap();
+        let first = run(dir.path(), &["rev-parse", "HEAD^{tree}"]);
+        assert_eq!(digest(|to| tree.copy_commit("HEAD", to)), first);
+        fs::write(dir.path().join("src/b.ts"), "two\n").unwrap();
+        run(dir.path(), &["add", "src/b.ts"]);
+        fs::write(dir.path().join("src/b.ts"), "three\n").unwrap();
+        assert_eq!(digest(|to| tree.copy_staged(to)), run(dir.path(), &["write-tree"]));
+        assert_eq!(digest(|to| tree.copy_commit("HEAD", to)), first);
+    }
+
+    #[test]
+    fn the_worktree_has_new_files_but_not_ignored_or_deleted_ones() {
+        let dir = repository();
+        fs::write(dir.path().join("new.ts"), "new\n").unwrap();
+        fs::write(dir.path().join("out"), "ignored\n").unwrap();
+        fs::remove_file(dir.path().join("run.sh")).unwrap();
+        let tree = SourceTree::around(dir.path()).unwrap();
+        let to = tempfile::tempdir().unwrap();
+        tree.copy_worktree(to.path()).unwrap();
+        let copied = Snapshot::take(to.path()).unwrap();
+        let names: Vec<&str> = copied.files().keys().map(String::as_str).collect();
+        assert_eq!(names, [".gitattributes", ".gitignore", "link", "new.ts", "src/a.ts"]);
+    }
+
+    #[test]
+    fn an_unknown_base_and_a_folder_without_git_are_explained() {
+        let dir = repository();
+        let to = tempfile::tempdir().unwrap();
+        let unknown = SourceTree::around(dir.path()).unwrap().copy_commit("--nothing", to.path()).unwrap_err();
+        assert!(unknown.to_string().contains("neither a folder nor a commit"), "{unknown}");
+        let plain = tempfile::tempdir().unwrap();
+        let error = SourceTree::around(plain.path()).unwrap().copy_staged(to.path()).unwrap_err();
+        assert!(error.to_string().contains("not in a Git repository"), "{error}");
+    }
+}

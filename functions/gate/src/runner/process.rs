@@ -1,0 +1,74 @@
+//! A process of the program `gate_runner`. It gets files in a folder of its own, and no variable of ours but those that
+//! name its folders and its npm settings.
+
+use std::env;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use nofx_gates::judge::{Archive, RunnerLost};
+use nofx_gates::run::{Bundle, Job, Location, RunAnswer, RunSpec};
+use shared::domain::digest::sha256_hex;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+use tokio::{fs, time};
+
+/// How much longer than the job the process may take.
+const GRACE: Duration = Duration::from_secs(20);
+const PASSED_ON: [&str; 6] = ["PATH", "HOME", "TMPDIR", "RUST_LOG", "GATE_RUNNER_WORK_DIR", "GATE_NPM_USER_CONFIG"];
+
+pub struct ProcessRunner<'a> {
+    program: &'a Path,
+}
+
+impl<'a> ProcessRunner<'a> {
+    pub fn new(program: &'a Path) -> Self {
+        Self { program }
+    }
+
+    pub async fn run(&self, archive: &Archive, job: Job) -> Result<Bundle, RunnerLost> {
+        let unusable = |error: std::io::Error| RunnerLost::unavailable("work_folder_unavailable", error.to_string());
+        let folder = tempfile::Builder::new().prefix("nofx-gate-").tempdir().map_err(unusable)?;
+        let (archive_path, bundle_path) = (folder.path().join("workspace.tar.gz"), folder.path().join("bundle.tar.gz"));
+        fs::write(&archive_path, archive.bytes.as_slice()).await.map_err(unusable)?;
+        let limit = Duration::from_millis(job.timeout_ms) + GRACE;
+        let spec = RunSpec {
+            archive: Location::File(archive_path),
+            archive_sha256: archive.sha256.clone(),
+            bundle: Location::File(bundle_path.clone()),
+            job,
+        };
+        let answer = time::timeout(limit, self.call(&spec)).await;
+        let answer = answer.map_err(|_| RunnerLost::ended(format!("it did not end within {} s", limit.as_secs())))??;
+        let bytes = fs::read(&bundle_path).await.map_err(unusable)?;
+        if sha256_hex(&bytes) != answer.sha256 {
+            return Err(RunnerLost::ended("its bundle is not the one that it announced"));
+        }
+        Bundle::unpack(&bytes).map_err(|error| RunnerLost::ended(format!("its bundle cannot be read: {error}")))
+    }
+
+    async fn call(&self, spec: &RunSpec) -> Result<RunAnswer, RunnerLost> {
+        let request = serde_json::to_vec(spec).map_err(|error| RunnerLost::ended(error.to_string()))?;
+        let variables = PASSED_ON.iter().filter_map(|name| Some((name, env::var_os(name)?)));
+        let lost = |error: std::io::Error| {
+            RunnerLost::unavailable("runner_unavailable", format!("cannot run {}: {error}", self.program.display()))
+        };
+        let mut child = Command::new(self.program)
+            .arg("run")
+            .env_clear()
+            .envs(variables)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(lost)?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(&request).await.map_err(lost)?;
+        }
+        let done = child.wait_with_output().await.map_err(lost)?;
+        if !done.status.success() {
+            return Err(RunnerLost::ended(done.status.to_string()));
+        }
+        serde_json::from_slice(&done.stdout).map_err(|error| RunnerLost::ended(format!("its answer is invalid: {error}")))
+    }
+}

@@ -1,0 +1,42 @@
+//! Lambda function `gate_runner`: runs the command of a gate. It holds no database login, no signing key and no AWS
+//! permission: a request names one workspace to read and one bundle to write, by signed URLs.
+//!
+//! `gate_runner run` reads one request from standard input instead, for machines without Lambda.
+
+use std::io::Read;
+
+use anyhow::{Context, Result, bail};
+use gate_runner::Runner;
+use lambda_runtime::{LambdaEvent, service_fn};
+use nofx_gates::run::RunSpec;
+use shared::config::RunnerConfig;
+use shared::telemetry;
+
+fn main() -> Result<()> {
+    // If this process was started as a launcher, it runs the command here and never returns.
+    nofx_sandbox::init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        telemetry::init();
+        let runner = Runner::new(RunnerConfig::from_env());
+        match std::env::args().nth(1).as_deref() {
+            None => serve(runner).await,
+            Some("run") => run_one(&runner).await,
+            Some(other) => bail!("unknown argument {other:?}; use `gate_runner run`, or none on Lambda"),
+        }
+    })
+}
+
+async fn serve(runner: Runner) -> Result<()> {
+    let runner = &runner;
+    let serve = service_fn(async |event: LambdaEvent<RunSpec>| runner.run(event.payload).await);
+    lambda_runtime::run(serve).await.map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+async fn run_one(runner: &Runner) -> Result<()> {
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text).context("cannot read the request")?;
+    let answer = runner.run(serde_json::from_str(&text).context("the request is not a RunSpec")?).await?;
+    println!("{}", serde_json::to_string(&answer)?);
+    Ok(())
+}

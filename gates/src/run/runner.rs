@@ -1,0 +1,477 @@
+//! Runs a job: install the dependencies, then for each variant unpack the workspace, run the command in a sandbox and
+//! collect its reports.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nofx_sandbox as sandbox;
+use shared::domain::digest::hex;
+
+use super::bundle::Bundle;
+use super::collect::{Folders, collect, remove_old};
+use super::spec::{
+    CommandRun, CommandSpec, CompanionSpec, Exit, InstallResult, Job, Output, ReportFile, ReportPath, Stopped, Variant,
+};
+use crate::attempt::Attempt;
+use crate::blocking::spawn_blocking;
+use crate::dependencies::{
+    self, Attached, InstallError, InstallRequest, InstallSettings, Installed, Installer, Place,
+};
+use crate::finding::{ExamineError, InfraError, Reason};
+use crate::snapshot::Snapshot;
+use crate::unpack::{Limits, WorkspaceError, unpack};
+
+/// The variable that names the folder for reports.
+const REPORTS_VARIABLE: &str = "NOFX_REPORTS";
+/// How much of a command's output is kept as a file.
+const MAX_LOG_BYTES: u64 = 16 * 1024 * 1024;
+/// Time that is left for collecting and packing.
+const RESERVE: Duration = Duration::from_secs(5);
+
+/// A runner's settings.
+#[derive(Debug, Clone)]
+pub struct RunnerSettings {
+    /// Holds attempts, kept installations and download caches, and nothing else.
+    pub work_dir: PathBuf,
+    /// PATH of every command: where toolchains are found.
+    pub search_path: String,
+    /// npm's user settings, for installing only. No command of a workspace can read them.
+    pub npm_user_config: Option<PathBuf>,
+    pub unpack: Limits,
+    pub limits: sandbox::Limits,
+    /// What to use of the host at most. Tests use it to force a weaker sandbox.
+    pub at_most: Option<sandbox::Host>,
+}
+
+impl RunnerSettings {
+    /// The defaults, with this work folder.
+    pub fn new(work_dir: PathBuf) -> Self {
+        Self {
+            // Absolute, because commands run in other folders than this process.
+            work_dir: std::path::absolute(&work_dir).unwrap_or(work_dir),
+            search_path: "/usr/local/bin:/usr/bin:/bin:/opt/homebrew/bin:/var/lang/bin:/opt/bin".to_owned(),
+            npm_user_config: None,
+            unpack: Limits::default(),
+            limits: sandbox::Limits::default(),
+            at_most: None,
+        }
+    }
+
+    /// Also searches the folders of this PATH that hold a toolchain, because version managers install them in unusual
+    /// places. The rest of this PATH is ignored.
+    pub fn add_toolchains_of(&mut self, search_path: &str) {
+        const PROGRAMS: [&str; 5] = ["node", "python3", "cargo", "go", "git"];
+        let mut folders: Vec<PathBuf> = Vec::new();
+        for folder in std::env::split_paths(search_path).filter(|folder| folder.is_absolute()) {
+            let is_new = !folders.contains(&folder);
+            if is_new && PROGRAMS.iter().any(|program| folder.join(program).is_file()) {
+                folders.push(folder);
+            }
+        }
+        for folder in std::env::split_paths(&self.search_path) {
+            if !folders.contains(&folder) {
+                folders.push(folder);
+            }
+        }
+        if let Some(joined) = std::env::join_paths(folders).ok().and_then(|joined| joined.into_string().ok()) {
+            self.search_path = joined;
+        }
+    }
+}
+
+/// Runs jobs, one after the other or concurrently.
+#[derive(Debug)]
+pub struct Executor {
+    settings: RunnerSettings,
+    installer: Installer,
+}
+
+/// Cancels an attempt whose future is dropped: its work on other threads stops, and the last owner deletes the folder.
+struct CancelOnDrop(Arc<Attempt>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+/// Why a job stops before its end.
+#[derive(Debug)]
+enum Stop {
+    /// The workspace is at fault.
+    Refused(Reason),
+    Infra(InfraError),
+}
+
+impl From<ExamineError> for Stop {
+    fn from(error: ExamineError) -> Self {
+        match error {
+            ExamineError::GateFailed(reason) => Self::Refused(reason),
+            ExamineError::Infra(error) => Self::Infra(error),
+        }
+    }
+}
+
+impl From<Reason> for Stop {
+    fn from(reason: Reason) -> Self {
+        Self::Refused(reason)
+    }
+}
+
+impl From<std::io::Error> for Stop {
+    fn from(error: std::io::Error) -> Self {
+        Self::Infra(error.into())
+    }
+}
+
+impl Executor {
+    pub fn new(settings: RunnerSettings) -> Self {
+        let installer = Installer::new(InstallSettings {
+            store: settings.work_dir.join("installs"),
+            caches: settings.work_dir.join("caches"),
+            search_path: settings.search_path.clone(),
+            npm_user_config: settings.npm_user_config.clone(),
+            pip_config: None,
+            timeout: Duration::from_mins(5),
+            max_installs: 8,
+        });
+        Self { settings, installer }
+    }
+
+    /// Runs a job. Whatever happens is in the bundle.
+    pub async fn execute(&self, job: &Job, archive: Vec<u8>) -> Bundle {
+        let mut bundle = Bundle::default();
+        bundle.result.runner = env!("CARGO_PKG_VERSION").to_owned();
+        if let Err(stop) = self.run(job, Arc::new(archive), &mut bundle).await {
+            let (code, message, retryable) = match stop {
+                Stop::Refused(reason) => (reason.code, reason.message, false),
+                Stop::Infra(error) => (error.code, error.message, true),
+            };
+            bundle.result.stopped = Some(Stopped { code: code.to_owned(), message, retryable });
+        }
+        bundle
+    }
+
+    async fn run(&self, job: &Job, archive: Arc<Vec<u8>>, bundle: &mut Bundle) -> Result<(), Stop> {
+        let deadline = Instant::now() + Duration::from_millis(job.timeout_ms).saturating_sub(RESERVE);
+        let work_dir = self.settings.work_dir.clone();
+        let attempt = spawn_blocking(move || Attempt::begin(&work_dir)).await.map_err(infra)??;
+        let attempt = Arc::new(attempt);
+        let cancel_on_drop = CancelOnDrop(Arc::clone(&attempt));
+        let result = self.run_variants(job, &archive, &attempt, deadline, bundle).await;
+        drop(cancel_on_drop);
+        // Deleting thousands of files blocks, so use another thread.
+        let _ = spawn_blocking(move || drop(attempt)).await;
+        result
+    }
+
+    async fn run_variants(
+        &self,
+        job: &Job,
+        archive: &Arc<Vec<u8>>,
+        attempt: &Arc<Attempt>,
+        deadline: Instant,
+        bundle: &mut Bundle,
+    ) -> Result<(), Stop> {
+        let mut installed = None;
+        for (index, variant) in job.variants.iter().enumerate() {
+            let started = Instant::now();
+            let workspace = attempt.variant(index);
+            self.unpack(archive, &workspace, &variant.edits, attempt).await?;
+            add(&mut bundle.result.timings_ms, "unpack", started.elapsed());
+            if index == 0 {
+                installed = self.install(job, &workspace, attempt, deadline, bundle).await?;
+            }
+            let run = Run { executor: self, job, variant, index, workspace, attempt, installed: installed.as_ref() };
+            run.command(deadline, bundle).await?;
+        }
+        Ok(())
+    }
+
+    async fn unpack(
+        &self,
+        archive: &Arc<Vec<u8>>,
+        to: &Path,
+        edits: &BTreeMap<String, String>,
+        attempt: &Arc<Attempt>,
+    ) -> Result<(), Stop> {
+        let (archive, to, attempt, limits) =
+            (Arc::clone(archive), to.to_path_buf(), Arc::clone(attempt), self.settings.unpack);
+        let edits = edits.clone();
+        let unpacked = spawn_blocking(move || -> Result<(), Stop> {
+            unpack(&archive, &to, limits, &|| attempt.check_cancelled()).map_err(|error| match error {
+                WorkspaceError::Archive(message) => Stop::from(Reason::new("archive_refused", message)),
+                WorkspaceError::Workspace(reason) => reason.into(),
+                WorkspaceError::Io(error) => error.into(),
+            })?;
+            for (path, text) in edits {
+                fs::write(to.join(path), text)?;
+            }
+            Ok(())
+        });
+        unpacked.await.map_err(infra)?
+    }
+
+    /// Installs the dependencies of the workspace, before any of its code runs.
+    async fn install(
+        &self,
+        job: &Job,
+        workspace: &Path,
+        attempt: &Arc<Attempt>,
+        deadline: Instant,
+        bundle: &mut Bundle,
+    ) -> Result<Option<Installed>, Stop> {
+        let Some(ecosystem) = job.ecosystem else { return Ok(None) };
+        let started = Instant::now();
+        let toolchain = self.installer.toolchain(ecosystem).await.map_err(stop_of)?;
+        bundle.result.toolchain.extend(toolchain.versions.clone());
+        let snapshot = Snapshot::take(workspace)?;
+        let Some(plan) = dependencies::plan(&snapshot, ecosystem, self.installer.registries())? else { return Ok(None) };
+        // Tested code can write to whatever its own uid can, unless the sandbox forbids it.
+        let host = self.settings.at_most.as_ref().unwrap_or_else(|| sandbox::host());
+        let place = if host.protects_files() { Place::Store } else { Place::Folder(attempt.temporary().join("install")) };
+        let request =
+            InstallRequest { tenant: job.tenant.clone(), tag: attempt.id.clone(), timeout: left(deadline), place };
+        let installed = self.installer.install(&plan, request).await.map_err(stop_of)?;
+        bundle.result.install = Some(InstallResult {
+            ecosystem,
+            how: if installed.stored { "stored" } else { "fresh" }.to_owned(),
+            ms: millis(installed.took),
+        });
+        add(&mut bundle.result.timings_ms, "install", started.elapsed());
+        Ok(Some(installed))
+    }
+}
+
+/// One run of the command in one variant.
+struct Run<'a> {
+    executor: &'a Executor,
+    job: &'a Job,
+    variant: &'a Variant,
+    index: usize,
+    workspace: PathBuf,
+    attempt: &'a Arc<Attempt>,
+    installed: Option<&'a Installed>,
+}
+
+/// The folders of one run besides the workspace. All are new.
+struct Private {
+    home: PathBuf,
+    temporary: PathBuf,
+    reports: PathBuf,
+    /// Outside of what the command can write.
+    log: PathBuf,
+    stdout: PathBuf,
+}
+
+impl Run<'_> {
+    async fn command(self, deadline: Instant, bundle: &mut Bundle) -> Result<(), Stop> {
+        let spec = &self.job.command;
+        let private = self.private_folders()?;
+        let folders = Folders { fresh: &private.reports, workspace: &self.workspace };
+        remove_old(&spec.reports, folders).map_err(|error| report_path_error(&error))?;
+        let attached = match self.installed {
+            Some(installed) => dependencies::attach(installed, &self.workspace)?,
+            None => Attached::default(),
+        };
+        let timeout = Duration::from_millis(spec.timeout_ms).min(left(deadline));
+        let command = self.sandboxed(spec, &private, &attached, timeout);
+        let finished = sandbox::run(&command).await.map_err(|error| sandbox_error(&error))?;
+        add(&mut bundle.result.timings_ms, "run", finished.duration);
+        let prefix = format!("runs/{}", self.index);
+        let reports = self.reports(&private, &prefix, bundle)?;
+        let entry = read_log(&private.log)?.map(|log| bundle.add(format!("{prefix}/log"), log));
+        bundle.result.runs.push(CommandRun {
+            variant: self.variant.name.clone(),
+            exit: exit_of(finished.exit)?,
+            ms: millis(finished.duration),
+            output: Output {
+                bytes: finished.output.bytes,
+                sha256: hex(&finished.output.sha256()),
+                head: finished.output.head(),
+                tail: finished.output.tail(),
+                entry,
+            },
+            reports,
+            sandbox: serde_json::to_value(&finished.report).unwrap_or_default(),
+        });
+        self.wipe();
+        Ok(())
+    }
+
+    fn private_folders(&self) -> Result<Private, Stop> {
+        let root = self.attempt.temporary().join(format!("run-{}", self.index));
+        let own = self.attempt.temporary().join(format!("own-{}", self.index));
+        for folder in ["home", "tmp", "reports"].map(|name| root.join(name)).iter().chain([&own]) {
+            fs::create_dir_all(folder)?;
+        }
+        Ok(Private {
+            home: root.join("home"),
+            temporary: root.join("tmp"),
+            reports: root.join("reports"),
+            log: own.join("log"),
+            stdout: own.join("stdout"),
+        })
+    }
+
+    fn sandboxed(
+        &self,
+        spec: &CommandSpec,
+        private: &Private,
+        attached: &Attached,
+        timeout: Duration,
+    ) -> sandbox::Command {
+        let settings = &self.executor.settings;
+        let environment = self.environment(spec, private, attached);
+        let filled = |text: &String| text.replace("$NOFX_REPORTS", &private.reports.to_string_lossy());
+        let argv = spec.argv.iter().map(filled).collect();
+        let mut command = sandbox::Command::new(argv, self.workspace.join(&spec.directory));
+        command.companions = spec.companions.iter().map(|stub| self.companion(stub, &environment)).collect();
+        command.environment = environment;
+        command.timeout = timeout;
+        command.read_only = sandbox::toolchain(&settings.search_path).paths;
+        command.read_only.extend(attached.read_only.iter().cloned());
+        command.writable =
+            vec![self.workspace.clone(), private.home.clone(), private.temporary.clone(), private.reports.clone()];
+        command.network = if spec.network { sandbox::Network::Open } else { sandbox::Network::None };
+        command.limits = settings.limits.clone();
+        command.output.file_bytes = MAX_LOG_BYTES;
+        command.log = Some(private.log.clone());
+        if spec.reports.contains(&ReportPath::Stdout) {
+            command.stdout = Some(private.stdout.clone());
+            command.output.file_bytes = MAX_LOG_BYTES * 4;
+        }
+        command.minimum = level(&spec.minimum_sandbox);
+        command.at_most.clone_from(&settings.at_most);
+        command
+    }
+
+    /// The complete environment. It has no credentials, no endpoints and no user settings.
+    fn environment(&self, spec: &CommandSpec, private: &Private, attached: &Attached) -> Vec<(String, String)> {
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let before: Vec<String> = attached.path.iter().map(|path| text(path)).collect();
+        let path = before.into_iter().chain([self.executor.settings.search_path.clone()]).collect::<Vec<_>>().join(":");
+        let mut environment: BTreeMap<String, String> = [
+            ("PATH", path),
+            ("HOME", text(&private.home)),
+            ("TMPDIR", text(&private.temporary)),
+            ("LANG", "C.UTF-8".into()),
+            ("CI", "1".into()),
+            ("NO_COLOR", "1".into()),
+            (REPORTS_VARIABLE, text(&private.reports)),
+            ("npm_config_cache", text(&private.home.join("npm"))),
+            ("npm_config_update_notifier", "false".into()),
+            ("npm_config_logs_max", "0".into()),
+            // A `.npmrc` of the workspace cannot change how scripts start.
+            ("npm_config_script_shell", "/bin/sh".into()),
+            ("npm_config_node_options", String::new()),
+            ("npm_config_git", "/bin/false".into()),
+            ("npm_config_ignore_scripts", "false".into()),
+            ("npm_config_userconfig", "/dev/null".into()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into();
+        environment.extend(attached.environment.iter().cloned());
+        let filled = |text: &String| text.replace("$NOFX_REPORTS", &private.reports.to_string_lossy());
+        environment.extend(spec.environment.iter().map(|(name, value)| (name.clone(), filled(value))));
+        environment.into_iter().collect()
+    }
+
+    fn companion(&self, stub: &CompanionSpec, environment: &[(String, String)]) -> sandbox::Companion {
+        let own = stub.environment.iter().map(|(name, value)| (name.clone(), value.clone()));
+        sandbox::Companion {
+            name: stub.name.clone(),
+            argv: stub.argv.clone(),
+            current_dir: self.workspace.join(&stub.directory),
+            environment: environment.iter().cloned().chain(own).collect(),
+            port_variable: stub.port_variable.clone(),
+            health: match &stub.health_path {
+                Some(path) => sandbox::Health::Http { path: path.clone() },
+                None => sandbox::Health::Tcp,
+            },
+            start_timeout: Duration::from_millis(stub.start_timeout_ms),
+        }
+    }
+
+    fn reports(&self, private: &Private, prefix: &str, bundle: &mut Bundle) -> Result<Vec<ReportFile>, Stop> {
+        let folders = Folders { fresh: &private.reports, workspace: &self.workspace };
+        let collected = collect(&self.job.command.reports, folders, &private.stdout, prefix, bundle);
+        collected.map_err(|error| report_path_error(&error).into())
+    }
+
+    /// Deletes the workspace, because the next variant must not find anything of it. An error here is found by the
+    /// deletion of the attempt.
+    fn wipe(&self) {
+        let _ = crate::attempt::remove(&self.workspace);
+    }
+}
+
+fn read_log(path: &Path) -> std::io::Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn exit_of(exit: sandbox::Exit) -> Result<Exit, Stop> {
+    Ok(match exit {
+        sandbox::Exit::Code(code) => Exit::Code(code),
+        sandbox::Exit::Signal(signal) => Exit::Signal(signal),
+        sandbox::Exit::TimedOut => Exit::TimedOut,
+        sandbox::Exit::OverLimit(limit) => Exit::OverLimit(format!("{limit:?}").to_lowercase()),
+        sandbox::Exit::CompanionFailed { name, message } => {
+            return Err(Reason::new("stub_failed", format!("the stub {name} did not start: {message}")).into());
+        }
+        sandbox::Exit::NotStarted { message } => {
+            return Err(Reason::new("command_not_started", format!("the command cannot start: {message}")).into());
+        }
+    })
+}
+
+fn sandbox_error(error: &sandbox::SandboxError) -> Stop {
+    use sandbox::SandboxError as Error;
+    match error {
+        Error::TooWeak { .. } => Reason::new("sandbox_too_weak", error.to_string()).into(),
+        Error::Invalid(_) => Reason::new("command_not_started", error.to_string()).into(),
+        _ => Stop::Infra(InfraError::new("sandbox_failed", error.to_string())),
+    }
+}
+
+fn report_path_error(error: &std::io::Error) -> Reason {
+    Reason::new("report_unreadable", format!("the reports cannot be collected: {error}"))
+}
+
+fn stop_of(error: InstallError) -> Stop {
+    match error {
+        InstallError::Refused(reason, _) => Stop::Refused(reason),
+        InstallError::Infra(error) => Stop::Infra(error),
+    }
+}
+
+fn infra(error: tokio::task::JoinError) -> Stop {
+    Stop::Infra(InfraError::task_failed(error))
+}
+
+fn level(name: &str) -> sandbox::Level {
+    match name {
+        "namespaces" => sandbox::Level::Namespaces,
+        "landlock" => sandbox::Level::Landlock,
+        _ => sandbox::Level::Limits,
+    }
+}
+
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn add(timings: &mut BTreeMap<String, u64>, phase: &str, took: Duration) {
+    *timings.entry(phase.to_owned()).or_default() += millis(took);
+}
