@@ -28,6 +28,7 @@ impl Handler for Manual {
             id: gate_id(step),
             gate_type: step.tool.clone(),
             status: NewGateStatus::Pending,
+            subject: None,
             evidence_uri: None,
             on_pass: OnPass::Finish,
             expires_after_s: step.timeout_s,
@@ -59,6 +60,8 @@ mod tests {
             workspace: None,
             timeout: Duration::from_secs(1),
             timeout_s: Some(60),
+            policy: shared::domain::Policy::default(),
+            decisions: Vec::new(),
         }
     }
 

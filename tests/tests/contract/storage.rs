@@ -36,6 +36,8 @@ pub fn step(lab: &Lab, attempt: u32) -> ClaimedStep {
         workspace: None,
         timeout: MINUTE,
         timeout_s: None,
+        policy: shared::domain::Policy::default(),
+        decisions: Vec::new(),
     }
 }
 

@@ -37,6 +37,8 @@ fn step(inputs: Value) -> ClaimedStep {
         workspace: None,
         timeout: Duration::from_secs(20),
         timeout_s: None,
+        policy: shared::domain::Policy::default(),
+        decisions: Vec::new(),
     }
 }
 
