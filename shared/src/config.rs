@@ -23,6 +23,9 @@
 //! | `GATE_DEFAULT_WORKSPACE`, `GATE_DEFAULT_BASE` | folders that gates judge if a plan names no workspace | none |
 //! | `GATE_WORK_DIR` | folder in which gates work | `nofx-gate` in the temporary folder |
 //! | `GATE_NPM_USER_CONFIG` | npm settings for installing dependencies only | `~/.npmrc` if it exists |
+//! | `SIGNING_KEY_FILE` | PEM file with the private key that signs evidence (PKCS#8, P-256); only its owner may read it | none |
+//! | `SIGNING_KEY_ID` | the KMS key that signs evidence instead (`ECC_NIST_P256`): id, ARN or alias | none |
+//! | `SIGNING_PUBLIC_KEYS` | PEM text with further public keys that `GET /keys` lists | none |
 //! | `PATH` | search path in which gates find `node`; they use nothing else from it | |
 //! | `MAX_STEPS`, `MAX_EDGES`, `MAX_PLAN_BYTES` | limits of a plan | 1000, 10000, 1 MiB |
 //! | `MAX_INPUTS_BYTES`, `MAX_RESOLVED_BYTES`, `MAX_OUTPUTS_BYTES` | limits of a step: inputs as posted, inputs with their references resolved, outputs | 256 KiB, 1 MiB, 256 KiB |
@@ -49,6 +52,7 @@ pub struct Config {
     pub public_url: Option<String>,
     pub llm: LlmConfig,
     pub gate: GateDefaults,
+    pub signing: SigningConfig,
     pub limits: Limits,
 }
 
@@ -95,6 +99,16 @@ pub struct GateDefaults {
     pub search_path: Option<String>,
 }
 
+/// Which key signs evidence, and which public keys verify it.
+#[derive(Clone, Debug, Default)]
+pub struct SigningConfig {
+    pub key_file: Option<PathBuf>,
+    /// Of a key in KMS.
+    pub key_id: Option<String>,
+    /// PEM blocks.
+    pub public_keys: Option<String>,
+}
+
 impl Config {
     /// Default settings with this database.
     pub fn new(database: DatabaseConfig) -> Self {
@@ -111,6 +125,7 @@ impl Config {
             public_url: None,
             llm: LlmConfig { secret_id: "nofx/llm".into(), ..LlmConfig::default() },
             gate: GateDefaults::default(),
+            signing: SigningConfig::default(),
             limits: Limits::default(),
         }
     }
@@ -152,6 +167,11 @@ impl Config {
                 npm_user_config: text("GATE_NPM_USER_CONFIG").map(PathBuf::from).or_else(home_npmrc),
                 search_path: text("PATH"),
                 work_dir: text("GATE_WORK_DIR").map_or_else(|| env::temp_dir().join("nofx-gate"), PathBuf::from),
+            },
+            signing: SigningConfig {
+                key_file: text("SIGNING_KEY_FILE").map(PathBuf::from),
+                key_id: text("SIGNING_KEY_ID"),
+                public_keys: text("SIGNING_PUBLIC_KEYS"),
             },
             limits: limits(default.limits)?,
         })

@@ -18,6 +18,8 @@ pub struct Ctx {
     pub queue: Queue,
     pub storage: Storage,
     pub secrets: Secrets,
+    /// For the clients that only one function needs.
+    pub sdk: SdkConfig,
 }
 
 impl Ctx {
@@ -42,6 +44,7 @@ impl Ctx {
             queue: Queue::sqs(aws_sdk_sqs::Client::new(sdk), &config.sqs_prefix),
             storage: Storage::new(s3_client(&config.artifacts, sdk), config.artifacts.bucket.as_str()),
             secrets: Secrets::new(aws_sdk_secretsmanager::Client::new(sdk)),
+            sdk: sdk.clone(),
             config,
         })
     }

@@ -16,6 +16,8 @@ pub mod storage;
 
 pub mod secrets;
 
+pub mod signing;
+
 pub mod context;
 
 pub mod flow;
