@@ -162,6 +162,7 @@ fn blocks(text: &str, label: &str) -> Result<Vec<Vec<u8>>, KeyError> {
 }
 
 fn block(label: &str, der: &[u8]) -> String {
+    use std::fmt::Write;
     let mut text = format!("-----BEGIN {label}-----\n");
     for (index, character) in STANDARD.encode(der).chars().enumerate() {
         if index > 0 && index.is_multiple_of(LINE_CHARS) {
@@ -169,7 +170,8 @@ fn block(label: &str, der: &[u8]) -> String {
         }
         text.push(character);
     }
-    text.push_str(&format!("\n-----END {label}-----\n"));
+    // Writing to a String cannot fail.
+    let _ = write!(text, "\n-----END {label}-----\n");
     text
 }
 
@@ -230,7 +232,7 @@ mod tests {
     fn other_encodings_curves_and_labels_are_refused() {
         let key = PrivateKey::generate().unwrap();
         let spki = key.public().spki.clone();
-        for index in 0..SPKI_PREFIX.len() + 1 {
+        for index in 0..=SPKI_PREFIX.len() {
             let mut changed = spki.clone();
             changed[index] ^= 1;
             assert!(PublicKey::from_spki(&changed).is_err(), "byte {index}");
