@@ -8,10 +8,12 @@
 //! Gates fail closed: without a workspace, a command, a lockfile or a usable report the gate fails.
 
 mod attempt;
+pub mod attestation;
 mod blocking;
 mod config;
 pub mod coverage;
 pub mod definition;
+pub mod evidence;
 mod examine;
 mod finding;
 mod install;

@@ -43,6 +43,7 @@ pub enum Kind {
 
 /// The id of a tree, as `git write-tree` prints it in a repository with each object format. Empty folders do not count.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct TreeDigest {
     pub sha1: String,
     pub sha256: String,

@@ -26,6 +26,9 @@
 //! | `GATE_RUNNER_WORK_DIR` | folder in which gate_runner runs commands and keeps installed dependencies | `nofx-gate-runner` in the temporary folder |
 //! | `GATE_NPM_USER_CONFIG` | gate_runner's npm settings, for installing dependencies only | `~/.npmrc` if it exists |
 //! | `PATH` | search path in which gate_runner finds toolchains; it uses nothing else from it | |
+//! | `SIGNING_KEY_FILE` | PEM file with the private key that signs evidence (PKCS#8, P-256); only its owner may read it | none |
+//! | `SIGNING_KEY_ID` | the KMS key that signs evidence instead (`ECC_NIST_P256`): id, ARN or alias | none |
+//! | `SIGNING_PUBLIC_KEYS` | PEM text with further public keys that `GET /keys` lists | none |
 //! | `MAX_STEPS`, `MAX_EDGES`, `MAX_PLAN_BYTES` | limits of a plan | 1000, 10000, 1 MiB |
 //! | `MAX_INPUTS_BYTES`, `MAX_RESOLVED_BYTES`, `MAX_OUTPUTS_BYTES` | limits of a step: inputs as posted, inputs with their references resolved, outputs | 256 KiB, 1 MiB, 256 KiB |
 
@@ -51,6 +54,7 @@ pub struct Config {
     pub public_url: Option<String>,
     pub llm: LlmConfig,
     pub gate: GateDefaults,
+    pub signing: SigningConfig,
     pub limits: Limits,
 }
 
@@ -117,6 +121,16 @@ impl RunnerConfig {
     }
 }
 
+/// Which key signs evidence, and which public keys verify it.
+#[derive(Clone, Debug, Default)]
+pub struct SigningConfig {
+    pub key_file: Option<PathBuf>,
+    /// Of a key in KMS.
+    pub key_id: Option<String>,
+    /// PEM blocks.
+    pub public_keys: Option<String>,
+}
+
 impl Config {
     /// Default settings with this database.
     pub fn new(database: DatabaseConfig) -> Self {
@@ -133,6 +147,7 @@ impl Config {
             public_url: None,
             llm: LlmConfig { secret_id: "nofx/llm".into(), ..LlmConfig::default() },
             gate: GateDefaults::default(),
+            signing: SigningConfig::default(),
             limits: Limits::default(),
         }
     }
@@ -173,6 +188,11 @@ impl Config {
                 base: text("GATE_DEFAULT_BASE").map(PathBuf::from),
                 work_dir: text("GATE_WORK_DIR").map_or_else(|| env::temp_dir().join("nofx-gate"), PathBuf::from),
                 runner: text("GATE_RUNNER").unwrap_or_else(|| "gate_runner".to_owned()),
+            },
+            signing: SigningConfig {
+                key_file: text("SIGNING_KEY_FILE").map(PathBuf::from),
+                key_id: text("SIGNING_KEY_ID"),
+                public_keys: text("SIGNING_PUBLIC_KEYS"),
             },
             limits: limits(default.limits)?,
         })

@@ -1,15 +1,11 @@
 //! What a warm function keeps between invocations: configuration, pool and clients. Each connects on first use.
 
-use aws_config::retry::RetryConfig;
-use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
-use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_s3::config::{Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation};
 
 use crate::config::{ArtifactsConfig, Config};
 use crate::db::Database;
 use crate::error::Error;
-use crate::invoke::Functions;
 use crate::queue::Queue;
 use crate::secrets::Secrets;
 use crate::storage::Storage;
@@ -22,7 +18,8 @@ pub struct Ctx {
     pub queue: Queue,
     pub storage: Storage,
     pub secrets: Secrets,
-    pub functions: Functions,
+    /// For the clients that only one function needs.
+    pub sdk: SdkConfig,
 }
 
 impl Ctx {
@@ -47,19 +44,10 @@ impl Ctx {
             queue: Queue::sqs(aws_sdk_sqs::Client::new(sdk), &config.sqs_prefix),
             storage: Storage::new(s3_client(&config.artifacts, sdk), config.artifacts.bucket.as_str()),
             secrets: Secrets::new(aws_sdk_secretsmanager::Client::new(sdk)),
-            functions: Functions::new(lambda_client(sdk)),
+            sdk: sdk.clone(),
             config,
         })
     }
-}
-
-fn lambda_client(sdk: &SdkConfig) -> aws_sdk_lambda::Client {
-    // A call may take as long as the function that is called, and must not be repeated.
-    let config = aws_sdk_lambda::config::Builder::from(sdk)
-        .retry_config(RetryConfig::disabled())
-        .timeout_config(TimeoutConfig::disabled())
-        .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
-    aws_sdk_lambda::Client::from_conf(config.build())
 }
 
 fn s3_client(artifacts: &ArtifactsConfig, sdk: &SdkConfig) -> aws_sdk_s3::Client {

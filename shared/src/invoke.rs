@@ -1,5 +1,9 @@
 //! Calls of other Lambda functions, with an answer.
 
+use aws_config::SdkConfig;
+use aws_config::retry::RetryConfig;
+use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
+use aws_config::timeout::TimeoutConfig;
 use aws_sdk_lambda::primitives::Blob;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -25,8 +29,13 @@ pub enum InvokeError {
 }
 
 impl Functions {
-    pub fn new(client: aws_sdk_lambda::Client) -> Self {
-        Self { client }
+    pub fn new(sdk: &SdkConfig) -> Self {
+        // A call may take as long as the function that is called, and must not be repeated.
+        let config = aws_sdk_lambda::config::Builder::from(sdk)
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(TimeoutConfig::disabled())
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
+        Self { client: aws_sdk_lambda::Client::from_conf(config.build()) }
     }
 
     /// Calls a function and waits for its answer. There is no retry: the call may have had an effect.

@@ -17,6 +17,7 @@ pub mod storage;
 pub mod secrets;
 
 pub mod invoke;
+pub mod signing;
 
 pub mod context;
 

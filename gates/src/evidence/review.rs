@@ -1,0 +1,94 @@
+//! What a reader has to weigh: weakened checks, decisions of people, doubts, and where the rest of the evidence is.
+
+use serde::{Deserialize, Serialize};
+
+/// A way in which the change weakens the checks themselves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
+pub struct Weakening {
+    /// Such as `protected_changed`, `test_deleted` or `ignore_comment_added`.
+    pub kind: String,
+    pub path: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<u32>,
+    /// For people.
+    pub message: String,
+    /// The exact difference, as a unified diff. It may be cut; the message then says how much is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub difference: Option<String>,
+}
+
+/// A decision of a person that the verdict relies on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
+pub struct Approval {
+    pub gate_id: String,
+    /// Who decided.
+    pub by: String,
+    /// Since the Unix epoch.
+    pub at_ms: u64,
+    /// sha256 of the difference that the person saw.
+    pub subject: String,
+}
+
+/// A part of the evidence with a document of its own: the whole log, all findings, coverage of each line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
+pub struct Attachment {
+    pub name: String,
+    /// Null if `nofx gate` judged a checkout.
+    pub artifact_id: Option<String>,
+    pub sha256: String,
+    /// In bytes.
+    pub size: u64,
+}
+
+/// Something that the verdict does not prove.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
+pub struct Doubt {
+    /// snake_case, for programs.
+    pub code: String,
+    /// One sentence, for people.
+    pub message: String,
+}
+
+impl Doubt {
+    pub fn new(code: &str, message: impl Into<String>) -> Self {
+        Self { code: code.to_owned(), message: message.into() }
+    }
+
+    /// There was no base.
+    pub fn definition_of_candidate() -> Self {
+        Self::new(
+            "definition_of_candidate",
+            "The change under test defined this gate itself, because no base was given.",
+        )
+    }
+
+    /// The command could reach the network.
+    pub fn network_open() -> Self {
+        Self::new("network_open", "The command could use the network, so its result may depend on what it fetched.")
+    }
+
+    /// A process that runs the tests can write what it likes into its report.
+    pub fn report_by_tested_code() -> Self {
+        Self::new(
+            "report_by_tested_code",
+            "The tested code runs in the process that writes the report, so it could forge the report; mutation testing answers that.",
+        )
+    }
+
+    /// The isolation is weaker than the strongest one.
+    pub fn sandbox_weaker(in_force: &str, strongest: &str) -> Self {
+        Self::new("sandbox_weaker", format!("The command ran with the isolation {in_force}, not {strongest}."))
+    }
+
+    /// The verdict is that of an earlier run.
+    pub fn reused() -> Self {
+        Self::new(
+            "reused",
+            "The gate did not run again: the verdict is that of earlier evidence about the same inputs.",
+        )
+    }
+}
