@@ -46,6 +46,11 @@ impl Attempt {
         Ok(attempt)
     }
 
+    /// The workspace of one of several runs.
+    pub fn variant(&self, index: usize) -> PathBuf {
+        self.root.join(format!("workspace-{index}"))
+    }
+
     pub fn workspace(&self) -> PathBuf {
         self.root.join("workspace")
     }

@@ -13,7 +13,7 @@ use shared::domain::digest::hex;
 use super::bundle::Bundle;
 use super::collect::{Folders, collect, remove_old};
 use super::spec::{
-    CommandRun, CommandSpec, CompanionSpec, Exit, InstallResult, Job, Output, ReportFile, ReportPath, Stopped, Variant,
+    CommandRun, CommandSpec, CompanionSpec, Exit, InstallResult, Job, Limit, Output, ReportFile, ReportPath, Stopped, Variant,
 };
 use crate::attempt::Attempt;
 use crate::blocking::spawn_blocking;
@@ -422,7 +422,8 @@ fn exit_of(exit: sandbox::Exit) -> Result<Exit, Stop> {
         sandbox::Exit::Code(code) => Exit::Code(code),
         sandbox::Exit::Signal(signal) => Exit::Signal(signal),
         sandbox::Exit::TimedOut => Exit::TimedOut,
-        sandbox::Exit::OverLimit(limit) => Exit::OverLimit(format!("{limit:?}").to_lowercase()),
+        sandbox::Exit::OverLimit(sandbox::Limit::Memory) => Exit::OverLimit(Limit::Memory),
+        sandbox::Exit::OverLimit(sandbox::Limit::Disk) => Exit::OverLimit(Limit::Disk),
         sandbox::Exit::CompanionFailed { name, message } => {
             return Err(Reason::new("stub_failed", format!("the stub {name} did not start: {message}")).into());
         }

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::dependencies::Ecosystem;
+
 /// A request to a runner. It holds no secret: archive and bundle are named by paths, or by URLs that somebody else has
 /// signed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,16 +100,6 @@ pub enum ReportPath {
     Workspace(String),
 }
 
-/// A package manager.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Ecosystem {
-    Npm,
-    Pip,
-    Cargo,
-    Go,
-}
-
 /// A copy of the workspace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Variant {
@@ -153,14 +145,21 @@ pub struct CommandRun {
     pub sandbox: Value,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Exit {
     Code(i32),
     Signal(i32),
     TimedOut,
-    /// Killed because it took too much: `memory` or `disk`.
-    OverLimit(String),
+    /// Killed because it took too much of this.
+    OverLimit(Limit),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Limit {
+    Memory,
+    Disk,
 }
 
 /// Standard output and standard error as one stream.

@@ -1,0 +1,552 @@
+//! Judges one gate: reads the workspace and its base, has the command run elsewhere, and decides from what comes back.
+//! It fails closed: whatever is missing, unreadable or in doubt is no pass.
+//!
+//! No code of the workspace runs in this process. `subject` unpacks both trees, `weakening` compares their checks, `job`
+//! turns the definition into a job for a runner, `conclude` reads what the runner returned. `built_in` has the gates that
+//! need no command.
+
+mod built_in;
+mod conclude;
+mod job;
+mod request;
+mod subject;
+mod weakening;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use shared::domain::policy::{Network, Sandbox, TrustedBase};
+
+use self::conclude::{Context, Observed, observe};
+use self::job::{Terms, job, millis};
+use self::subject::{Subject, prepare};
+use crate::attempt::Attempt;
+use crate::blocking::spawn_blocking;
+use crate::coverage::{self, ChangeSet, CoverageError, SourceRules, Threshold};
+use crate::definition::{self, Definition, GateDefinition, Kind, Source as DefinitionSource};
+use crate::evidence::{self, Doubt, Evidence, GivenBy, Verdict};
+use crate::finding::{ExamineError, InfraError, Reason};
+use crate::integrity;
+use crate::redact;
+use crate::run::{Bundle, CommandRun, Job};
+use crate::unpack::Limits;
+
+pub use request::{
+    Approved, Archive, BaseInput, Judged, NewAttachment, Question, Request, Runner, RunnerLost, Timings,
+};
+
+/// A judge's settings.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Holds only the folders of attempts.
+    pub work_dir: PathBuf,
+    pub unpack: Limits,
+    pub sources: SourceRules,
+}
+
+impl Settings {
+    /// The defaults, with this work folder.
+    pub fn new(work_dir: PathBuf) -> Self {
+        Self { work_dir, unpack: Limits::default(), sources: SourceRules::default() }
+    }
+}
+
+/// The part of a gate's time that is reserved for judging and storing.
+const MARGIN: Duration = Duration::from_secs(15);
+
+/// A gate in progress: the evidence so far.
+struct Case {
+    evidence: Evidence,
+    attachments: Vec<NewAttachment>,
+}
+
+/// Why a gate ends without passing.
+enum Stop {
+    Failed(Reason),
+    Ask(Question),
+    Infra(InfraError),
+}
+
+impl From<Reason> for Stop {
+    fn from(reason: Reason) -> Self {
+        Self::Failed(reason)
+    }
+}
+
+impl From<InfraError> for Stop {
+    fn from(error: InfraError) -> Self {
+        Self::Infra(error)
+    }
+}
+
+impl From<ExamineError> for Stop {
+    fn from(error: ExamineError) -> Self {
+        match error {
+            ExamineError::GateFailed(reason) => Self::Failed(reason),
+            ExamineError::Infra(error) => Self::Infra(error),
+        }
+    }
+}
+
+impl From<RunnerLost> for Stop {
+    fn from(lost: RunnerLost) -> Self {
+        Self::Infra(lost.into())
+    }
+}
+
+/// Cancels an attempt whose future is dropped.
+struct CancelOnDrop(Arc<Attempt>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+/// Judges a gate. There is always evidence, also if the runner is lost.
+pub async fn judge<R: Runner>(request: &Request, settings: &Settings, runner: &R) -> Judged {
+    let mut case = Case::new(request);
+    let ended = judge_in_folder(request, settings, runner, &mut case).await;
+    let (mut question, mut lost) = (None, None);
+    let (verdict, reason) = match ended {
+        Ok(reason) => (Verdict::Passed, reason),
+        Err(Stop::Failed(reason)) => (Verdict::Failed, reason),
+        Err(Stop::Ask(asked)) => {
+            let reason = Reason::new("checks_weakened", asked.text.clone());
+            question = Some(asked);
+            (Verdict::Blocked, reason)
+        }
+        Err(Stop::Infra(error)) => {
+            let reason = Reason::new(error.code, error.message.clone());
+            lost = Some(error);
+            (Verdict::Failed, reason)
+        }
+    };
+    let Case { mut evidence, attachments } = case;
+    evidence.verdict = verdict;
+    evidence.reason = evidence::Reason { code: reason.code.to_owned(), message: redact::text(&reason.message) };
+    evidence.finished_at_ms = now_ms();
+    Judged { evidence, attachments, question, lost }
+}
+
+async fn judge_in_folder<R: Runner>(
+    request: &Request,
+    settings: &Settings,
+    runner: &R,
+    case: &mut Case,
+) -> Result<Reason, Stop> {
+    // A short step reserves at most a quarter of its time.
+    let deadline = Instant::now() + request.timeout.saturating_sub(MARGIN.min(request.timeout / 4));
+    let work_dir = settings.work_dir.clone();
+    let attempt = spawn_blocking(move || Attempt::begin(&work_dir)).await.map_err(InfraError::task_failed)?;
+    let attempt = Arc::new(attempt.map_err(InfraError::from)?);
+    let cancel_on_drop = CancelOnDrop(Arc::clone(&attempt));
+    let started = Instant::now();
+    let prepared = prepare(request.workspace.clone(), request.base.clone(), settings.unpack, &attempt).await;
+    case.took("unpack", started);
+    let result = match prepared {
+        Ok(subject) => {
+            let work = Work { request, settings, runner, subject: Arc::new(subject), deadline };
+            work.judge(case).await
+        }
+        Err(error) => Err(error.into()),
+    };
+    drop(cancel_on_drop);
+    // Deleting thousands of files blocks, so use another thread.
+    let _ = spawn_blocking(move || drop(attempt)).await;
+    result
+}
+
+/// One gate with its trees unpacked.
+struct Work<'a, R> {
+    request: &'a Request,
+    settings: &'a Settings,
+    runner: &'a R,
+    subject: Arc<Subject>,
+    deadline: Instant,
+}
+
+/// The definition that counts, and whose it is.
+struct Effective {
+    definition: Definition,
+    source: evidence::Source,
+}
+
+impl<R: Runner> Work<'_, R> {
+    async fn judge(&self, case: &mut Case) -> Result<Reason, Stop> {
+        self.record_subject(case);
+        self.check_base(case)?;
+        let started = Instant::now();
+        let effective = self.definition(case).await?;
+        case.took("compare", started);
+        let gate = effective.definition.gate(&self.request.gate).map_err(|error| no_such_gate(&error))?;
+        self.record_definition(gate, &effective, case);
+        self.check_terms(gate)?;
+        match gate.kind {
+            Kind::Secrets => built_in::secrets(self, gate, case).await,
+            Kind::Mutants => built_in::mutants(self, &effective.definition, gate, case).await,
+            Kind::Audit | Kind::Command => self.command(&effective.definition, gate, case).await,
+        }
+    }
+
+    fn record_subject(&self, case: &mut Case) {
+        let archive = Some(self.request.workspace.sha256.clone());
+        case.evidence.subject = Some(evidence::Subject { tree: self.subject.head.digest(), archive });
+        let Some(base) = &self.subject.base else { return };
+        let archive = match &self.request.base {
+            Some(BaseInput::Archive(archive) | BaseInput::Diff(archive)) => Some(archive.sha256.clone()),
+            None => None,
+        };
+        let given_by = self.request.base_given_by;
+        case.evidence.base = evidence::Base { tree: Some(base.digest()), archive, given_by };
+    }
+
+    /// What the policy demands of a base.
+    fn check_base(&self, case: &mut Case) -> Result<(), Stop> {
+        let policy = &self.request.policy;
+        if self.subject.base.is_none() {
+            if policy.require_base {
+                let message = "the policy requires a base, and neither the plan nor the step names one";
+                return Err(Reason::new("base_required", message).into());
+            }
+            case.doubt("definition_candidate", "There was no base, so the change under test defined its own gate.");
+            return Ok(());
+        }
+        let base = &case.evidence.base;
+        let is_trusted = match &policy.trusted_base {
+            TrustedBase::Any => true,
+            TrustedBase::Git => base.given_by == GivenBy::Policy,
+            TrustedBase::Listed(listed) => {
+                let tree = base.tree.iter().flat_map(|tree| [&tree.sha1, &tree.sha256]);
+                tree.chain(&base.archive).any(|digest| listed.contains(digest))
+            }
+        };
+        if is_trusted {
+            return Ok(());
+        }
+        Err(Reason::new("base_not_trusted", "the policy does not trust this base; name one that it lists").into())
+    }
+
+    /// The base's definition, unless there is no base or a person approved the difference.
+    async fn definition(&self, case: &mut Case) -> Result<Effective, Stop> {
+        let subject = Arc::clone(&self.subject);
+        let read = spawn_blocking(move || {
+            let head = definition::define(&subject.head).map_err(|problems| invalid_definition("", &problems))?;
+            let Some(base) = &subject.base else { return Ok((head, None)) };
+            let of_base = definition::define(base).map_err(|problems| invalid_definition(" of the base", &problems))?;
+            let found = integrity::compare(base, &subject.head, &of_base, &head)?;
+            Ok::<_, Stop>((head, Some((of_base, found))))
+        });
+        let (head, compared) = read.await.map_err(InfraError::task_failed)??;
+        let Some((of_base, found)) = compared else {
+            return Ok(Effective { definition: head, source: evidence::Source::Candidate });
+        };
+        let found: Vec<_> = found.into_iter().filter(|weakening| weakening.concerns(&self.request.gate)).collect();
+        let listed: Vec<_> = found.into_iter().map(evidence::Weakening::from).collect();
+        if weakening::settle(&listed, self.request, case)? {
+            case.doubt("definition_approved", "A person approved a change of the checks themselves.");
+            return Ok(Effective { definition: head, source: evidence::Source::Approved });
+        }
+        Ok(Effective { definition: of_base, source: evidence::Source::Base })
+    }
+
+    fn record_definition(&self, gate: &GateDefinition, effective: &Effective, case: &mut Case) {
+        let definition = &effective.definition;
+        let mut thresholds = std::collections::BTreeMap::new();
+        if let Some(coverage) = &gate.coverage {
+            thresholds.insert("coverage".to_owned(), serde_json::json!(self.options(gate).threshold));
+            thresholds.insert("file_floor".to_owned(), serde_json::json!(coverage.file_floor));
+            thresholds.insert("strict".to_owned(), serde_json::json!(coverage.strict));
+        }
+        case.evidence.definition = Some(evidence::Definition {
+            source: effective.source,
+            file: match definition.source {
+                DefinitionSource::File => definition::FILE.to_owned(),
+                DefinitionSource::Presets => "presets".to_owned(),
+            },
+            digest: definition.digest.clone(),
+            command: gate.command.clone(),
+            reports: gate
+                .reports
+                .iter()
+                .map(|report| evidence::ExpectedReport {
+                    format: report.format.name().to_owned(),
+                    path: job::shown(report),
+                })
+                .collect(),
+            thresholds,
+            severity: match gate.severity {
+                definition::Severity::Error => evidence::Severity::Error,
+                definition::Severity::Warning => evidence::Severity::Warning,
+            },
+        });
+        if gate.severity == definition::Severity::Warning {
+            case.doubt("only_warns", "The definition says that findings of this gate are warnings: they do not fail it.");
+        }
+    }
+
+    fn check_terms(&self, gate: &GateDefinition) -> Result<(), Stop> {
+        if gate.needs_risky() && !self.request.risky {
+            let message = format!("{} starts the workspace's own program: the plan needs \"risky\": true", gate.name);
+            return Err(Reason::new("risky_required", message).into());
+        }
+        if gate.network && self.request.policy.network == Network::Never {
+            let message = format!("{} asks for the network, and the policy never allows it", gate.name);
+            return Err(Reason::new("network_denied", message).into());
+        }
+        Ok(())
+    }
+
+    async fn command(
+        &self,
+        definition: &Definition,
+        gate: &GateDefinition,
+        case: &mut Case,
+    ) -> Result<Reason, Stop> {
+        let changes = match gate.measures_coverage() {
+            true => Some(self.changes(definition).await?),
+            false => None,
+        };
+        let (run, bundle) = self.run_once(job(definition, gate, &self.terms(gate)), case).await?;
+        let started = Instant::now();
+        let observed = self.observe(gate, run.clone(), bundle, changes).await?;
+        case.record(&run, &observed);
+        case.took("judge", started);
+        let verdict = observed.verdict(&run, gate)?;
+        self.compare_tests(definition, gate, &observed, case).await?;
+        Ok(verdict)
+    }
+
+    /// Has a job run and records what the runner says about it.
+    async fn run_once(&self, job: Job, case: &mut Case) -> Result<(CommandRun, Arc<Bundle>), Stop> {
+        let started = Instant::now();
+        let bundle = self.runner.run(&self.request.workspace, job).await?;
+        case.took("runner", started);
+        case.record_result(&bundle);
+        if let Some(stopped) = &bundle.result.stopped {
+            let code = known_code(&stopped.code);
+            return Err(match stopped.retryable {
+                true => InfraError::new(code, stopped.message.clone()).into(),
+                false => Reason::new(code, stopped.message.clone()).into(),
+            });
+        }
+        let Some(run) = bundle.result.runs.first().cloned() else {
+            return Err(RunnerLost::ended("its bundle has no run").into());
+        };
+        case.attach_log(&run, &bundle);
+        Ok((run, Arc::new(bundle)))
+    }
+
+    async fn observe(
+        &self,
+        gate: &GateDefinition,
+        run: CommandRun,
+        bundle: Arc<Bundle>,
+        changes: Option<Result<ChangeSet, CoverageError>>,
+    ) -> Result<Observed, Stop> {
+        let (subject, gate, options) = (Arc::clone(&self.subject), gate.clone(), self.options(gate));
+        let observed = spawn_blocking(move || {
+            let paths = subject.head.files().keys().map(String::as_str).collect();
+            let context = Context { gate: &gate, paths, changes: changes.as_ref(), coverage: options };
+            observe(&run, &bundle, &context)
+        });
+        Ok(observed.await.map_err(InfraError::task_failed)?)
+    }
+
+    /// The changed lines, from the trees as they were before any command ran.
+    async fn changes(&self, definition: &Definition) -> Result<Result<ChangeSet, CoverageError>, Stop> {
+        let (subject, rules) = (Arc::clone(&self.subject), self.settings.sources.with(definition));
+        let changes = spawn_blocking(move || ChangeSet::of(subject.base.as_ref(), &subject.head, &rules));
+        Ok(changes.await.map_err(InfraError::task_failed)?.map_err(InfraError::from)?)
+    }
+
+    fn options(&self, gate: &GateDefinition) -> coverage::Options {
+        let rules = gate.coverage;
+        let own = rules.and_then(|rules| rules.threshold).and_then(Threshold::from_ratio).unwrap_or(Threshold::DEFAULT);
+        let least = self.request.policy.minimum_threshold.and_then(Threshold::from_ratio);
+        coverage::Options {
+            threshold: least.map_or(own, |least| own.max(least)),
+            file_floor: rules.and_then(|rules| rules.file_floor).and_then(Threshold::from_ratio),
+            strict_arms: rules.is_some_and(|rules| rules.strict),
+            root: String::new(),
+        }
+    }
+
+    fn terms(&self, gate: &GateDefinition) -> Terms {
+        let policy = match self.request.policy.minimum_sandbox {
+            Sandbox::Limits => definition::SandboxLevel::Limits,
+            Sandbox::Landlock => definition::SandboxLevel::Landlock,
+            Sandbox::Namespaces => definition::SandboxLevel::Namespaces,
+        };
+        Terms {
+            tenant: self.request.tenant.clone(),
+            network: gate.network,
+            minimum_sandbox: gate.sandbox.map_or(policy, |own| own.max(policy)).name().to_owned(),
+            timeout: self.deadline.saturating_duration_since(Instant::now()),
+        }
+    }
+
+    /// Tests that ran at the base must still run. The base's tests run only if the change could have removed some.
+    async fn compare_tests(
+        &self,
+        definition: &Definition,
+        gate: &GateDefinition,
+        observed: &Observed,
+        case: &mut Case,
+    ) -> Result<(), Stop> {
+        let (Some(tests), Some(archive)) = (&observed.tests, &self.subject.base_archive) else { return Ok(()) };
+        if tests.skipped == 0 && !self.touches_tests(definition) {
+            return Ok(());
+        }
+        let started = Instant::now();
+        let bundle = self.runner.run(archive, job(definition, gate, &self.terms(gate))).await?;
+        case.took("base_tests", started);
+        let Some(run) = bundle.result.runs.first().cloned() else {
+            case.doubt("base_tests_unknown", "The tests of the base could not run, so nobody knows whether some are gone.");
+            return Ok(());
+        };
+        let of_base = self.observe(gate, run, Arc::new(bundle), None).await?;
+        let Some(base_tests) = &of_base.tests else {
+            case.doubt("base_tests_unknown", "The tests of the base wrote no report, so nobody knows whether some are gone.");
+            return Ok(());
+        };
+        let subject = &self.subject;
+        let Some(base) = &subject.base else { return Ok(()) };
+        let gone = integrity::compare_reports(base, &subject.head, base_tests, tests)?;
+        let listed: Vec<_> = gone.into_iter().map(evidence::Weakening::from).collect();
+        weakening::settle(&listed, self.request, case)?;
+        Ok(())
+    }
+
+    /// Whether the change touches files that decide which tests run.
+    fn touches_tests(&self, definition: &Definition) -> bool {
+        let Some(base) = &self.subject.base else { return false };
+        let head = &self.subject.head;
+        let differs = |path: &&String| base.files().get(*path) != head.files().get(*path);
+        base.files().keys().chain(head.files().keys()).filter(differs).any(|path| definition.tests.matches(path))
+    }
+}
+
+impl Case {
+    fn new(request: &Request) -> Self {
+        let reason = evidence::Reason { code: "unfinished".into(), message: "the gate did not finish".into() };
+        let mut evidence = Evidence::new(&request.gate, reason, now_ms());
+        evidence.attempt.clone_from(&request.attempt);
+        evidence.runner.version = env!("CARGO_PKG_VERSION").to_owned();
+        Self { evidence, attachments: Vec::new() }
+    }
+
+    fn took(&mut self, phase: &str, since: Instant) {
+        *self.evidence.timings_ms.entry(phase.to_owned()).or_default() += millis(since.elapsed());
+    }
+
+    fn doubt(&mut self, code: &str, message: &str) {
+        if !self.evidence.not_proved.iter().any(|doubt| doubt.code == code) {
+            self.evidence.not_proved.push(Doubt { code: code.to_owned(), message: message.to_owned() });
+        }
+    }
+
+    /// What the runner says about installation, toolchain and time.
+    fn record_result(&mut self, bundle: &Bundle) {
+        let result = &bundle.result;
+        self.evidence.runner.version.clone_from(&result.runner);
+        self.evidence.runner.error = result.stopped.as_ref().map(|stopped| stopped.message.clone());
+        self.evidence.toolchain.clone_from(&result.toolchain);
+        self.evidence.install = result.install.as_ref().map(|install| evidence::Install {
+            how: install.how.clone(),
+            ecosystem: Some(install.ecosystem.name().to_owned()),
+            ms: install.ms,
+        });
+        for (phase, ms) in &result.timings_ms {
+            self.evidence.timings_ms.insert(format!("runner_{phase}"), *ms);
+        }
+    }
+
+    fn attach_log(&mut self, run: &CommandRun, bundle: &Bundle) {
+        let log = run.output.entry.as_ref().and_then(|entry| bundle.files.get(entry));
+        let is_cut = run.output.head.is_some();
+        if let Some(log) = log.filter(|_| is_cut) {
+            let bytes = redact::bytes(log);
+            self.attachments.push(NewAttachment { name: "log.txt".to_owned(), media_type: "text/plain", bytes });
+        }
+    }
+
+    fn record(&mut self, run: &CommandRun, observed: &Observed) {
+        use crate::run::Exit;
+        let evidence = &mut self.evidence;
+        evidence.command = Some(evidence::CommandResult {
+            exit_code: if let Exit::Code(code) = run.exit { Some(code) } else { None },
+            signal: if let Exit::Signal(signal) = run.exit { Some(signal) } else { None },
+            timed_out: run.exit == Exit::TimedOut,
+            output: evidence::Output {
+                bytes: run.output.bytes,
+                head: run.output.head.as_deref().map(redact::text),
+                tail: redact::text(&run.output.tail),
+                sha256: run.output.sha256.clone(),
+            },
+        });
+        evidence.sandbox = run.sandbox.clone();
+        evidence.reports.clone_from(&observed.reports);
+        evidence.findings = evidence::Findings::of(observed.parsed.iter().flat_map(|parsed| parsed.findings.clone()));
+        evidence.tests = observed.tests.as_ref().map(evidence::Tests::of);
+        evidence.coverage = observed.coverage.as_ref().and_then(|coverage| serde_json::to_value(coverage).ok());
+        self.doubt_sandbox(run);
+        if observed.coverage.is_some() {
+            self.doubt(
+                "report_forgeable",
+                "The tests and the coverage report come from the same process: tested code can forge the report. \
+                 The gate `mutants` answers that.",
+            );
+        }
+    }
+
+    fn doubt_sandbox(&mut self, run: &CommandRun) {
+        match run.sandbox["level"].as_str() {
+            Some("namespaces") => {}
+            Some("landlock") => self.doubt("sandbox_landlock", "The command ran without namespaces of its own."),
+            _ => self.doubt("sandbox_weak", "The command was not isolated from the files of its host."),
+        }
+        if run.sandbox["network"] == "open" {
+            self.doubt("network_open", "The command could reach the network.");
+        }
+    }
+}
+
+fn no_such_gate(error: &definition::NoSuchGate) -> Stop {
+    Reason::new("no_command", error.to_string()).into()
+}
+
+fn invalid_definition(of: &str, problems: &[definition::Problem]) -> Stop {
+    const NAMED: usize = 5;
+    let named: Vec<String> = problems.iter().take(NAMED).map(ToString::to_string).collect();
+    let message = format!("{}{of} is not valid: {}", definition::FILE, named.join("; "));
+    Reason::new("definition_invalid", message).into()
+}
+
+/// The runner's text comes from another process, so only codes that we know are taken over.
+fn known_code(code: &str) -> &'static str {
+    const CODES: [&str; 16] = [
+        "archive_refused",
+        "archive_unavailable",
+        "command_not_started",
+        "disk_full",
+        "gate_stopped",
+        "install_failed",
+        "install_timed_out",
+        "lockfile_refused",
+        "manifest_refused",
+        "no_lockfile",
+        "registry_unavailable",
+        "report_unreadable",
+        "sandbox_failed",
+        "sandbox_too_weak",
+        "stub_failed",
+        "toolchain_missing",
+    ];
+    CODES.into_iter().find(|known| *known == code).unwrap_or("work_folder_unavailable")
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)
+}
