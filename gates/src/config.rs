@@ -4,6 +4,7 @@ use std::env;
 use std::path::{self, PathBuf};
 use std::time::Duration;
 
+use crate::archive::MAX_PACKED_BYTES;
 use crate::coverage::{SourceRules, Threshold};
 use crate::unpack::Limits;
 
@@ -54,8 +55,8 @@ impl GateConfig {
             install_timeout: Duration::from_mins(5),
             margin: Duration::from_secs(10),
             max_installs: 4,
-            max_packed_bytes: 64 * 1024 * 1024,
-            unpack: Limits { unpacked_bytes: 512 * 1024 * 1024, entries: 50_000 },
+            max_packed_bytes: MAX_PACKED_BYTES,
+            unpack: Limits::default(),
             max_report_bytes: 64 * 1024 * 1024,
             coverage_threshold: Threshold::DEFAULT,
             strict_arms: false,

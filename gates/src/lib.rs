@@ -7,6 +7,7 @@
 //! installs the dependencies, `process` runs commands, and `coverage` judges the changed lines. `finding` is the result.
 //! Gates fail closed: without a workspace, a command, a lockfile or a usable report the gate fails.
 
+pub mod archive;
 mod attempt;
 pub mod attestation;
 mod blocking;
@@ -14,12 +15,15 @@ mod config;
 pub mod coverage;
 pub mod definition;
 pub mod evidence;
+pub mod edit;
 mod examine;
 mod finding;
 mod install;
 mod install_cache;
 pub mod integrity;
 mod package;
+pub mod patch;
+pub mod path;
 mod process;
 pub mod run;
 pub mod snapshot;
@@ -30,5 +34,5 @@ mod workspace;
 pub use config::GateConfig;
 pub use examine::{Examiner, GateKind, Request};
 pub use finding::{Evidence, GateVerdict, InfraError, Reason};
-pub use unpack::Limits;
+pub use unpack::{Limits, WorkspaceError, unpack};
 pub use workspace::{Archives, StoredArchive};

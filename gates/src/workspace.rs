@@ -100,7 +100,7 @@ fn unpack_named(
     limits: Limits,
     attempt: &Attempt,
 ) -> Result<(), WorkspaceError> {
-    unpack(&stored.bytes, target, limits, attempt).map_err(|error| match error {
+    unpack(&stored.bytes, target, limits, &|| attempt.check_cancelled()).map_err(|error| match error {
         WorkspaceError::Archive(message) => WorkspaceError::Archive(format!("{what}: {message}")),
         other => other,
     })
