@@ -4,6 +4,7 @@
 mod artifact;
 mod event;
 mod gate;
+mod key;
 mod plan;
 mod rule;
 mod run;
@@ -12,6 +13,7 @@ mod step;
 pub use artifact::{Artifact, ArtifactPage, ArtifactSummary, Upload};
 pub use event::Event;
 pub use gate::{Gate, GateDecision, OnPass};
+pub use key::{SigningKey, SigningKeys};
 pub use plan::{CheckedStep, OutputReference, PlanChecked};
 pub use rule::{ForeignKey, Rule, RuleChange, RuleDeleted, RuleDetail, RulePage, Target};
 pub use run::{Changed, Lineage, LineageEdge, LineageNode, Run, RunChange, RunCreated, RunDetail, RunPage, RunSummary};

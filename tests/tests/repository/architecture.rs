@@ -19,6 +19,7 @@ const SHARED: &AllowedImports = &[
     ("queue", &["domain", "error"]),
     ("storage", &["domain", "error"]),
     ("secrets", &["error"]),
+    ("signing", &["config", "domain", "error"]),
     ("context", &["config", "db", "error", "queue", "secrets", "storage"]),
     ("flow", &["context", "db", "domain", "error", "queue", "storage", "telemetry", "view"]),
     ("worker", &["context", "db", "domain", "error", "flow", "queue", "storage", "telemetry"]),
