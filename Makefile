@@ -54,7 +54,7 @@ deploy:
 	@$(NOFX) deploy $(or $(ENV),dev) $(if $(GUIDED),--guided) $(if $(CA),--database-ca $(CA))
 
 openapi:
-	@UPDATE=1 cargo test --quiet --locked --package nofx-tests --test repository openapi
+	@UPDATE=1 cargo test --quiet --locked --package nofx-tests --test repository -- openapi evidence_schema
 
 deploy-local:
 	@$(NOFX) deploy-local

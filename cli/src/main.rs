@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use nofx::client::api::Api;
 use nofx::commands::{
-    decide, demo, deploy, deploy_local, dev, env, exec, migrate, migration, plan, rules, runs, submit, watch,
+    decide, demo, deploy, deploy_local, dev, env, exec, keys, migrate, migration, plan, rules, runs, submit, watch,
 };
 use nofx_local::checkout::Checkout;
 use nofx_local::report;
@@ -20,7 +20,7 @@ struct Cli {
 
 const AFTER_HELP: &str = "\
 Environment:
-  NOFX_API_URL  The API that plan check, submit, watch, runs, approve, reject, waive and rules call [default: http://127.0.0.1:3000]
+  NOFX_API_URL  The API that plan check, submit, watch, runs, approve, reject, waive, rules and keys call [default: http://127.0.0.1:3000]
 
 Exit status:
   0  success
@@ -64,6 +64,8 @@ enum Command {
     /// Show and change which tables plans may write
     #[command(subcommand)]
     Rules(rules::Command),
+    /// List the public keys that verify attestations of gates
+    Keys(keys::Args),
 }
 
 #[tokio::main]
@@ -96,6 +98,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Reject(args) => decide::run(&api, Decision::Reject, &args).await?,
         Command::Waive(args) => decide::run(&api, Decision::Waive, &args).await?,
         Command::Rules(command) => rules::run(&api, &command).await?,
+        Command::Keys(args) => keys::run(&api, &args).await?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -65,6 +65,14 @@ impl Signer {
         Self(Source::File(key))
     }
 
+    /// [`Error::Invalid`] if the configuration has no usable key. Says nothing about KMS.
+    pub fn check(&self) -> Result<(), Error> {
+        match &self.0 {
+            Source::File(_) | Source::Kms(_) => Ok(()),
+            Source::None(reason) => Err(Error::invalid("", reason)),
+        }
+    }
+
     /// Signs a message: [`Error::Unavailable`] if a retry may succeed, [`Error::Invalid`] if the configuration has no
     /// usable key.
     pub async fn sign(&self, message: &[u8]) -> Result<Signed, Error> {
@@ -216,10 +224,12 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "the draft is gone");
         let config = SigningConfig { key_file: Some(path.clone()), ..SigningConfig::default() };
-        let signed = Signer::new(&config, &sdk()).sign(b"message").await.unwrap();
+        let signer = Signer::new(&config, &sdk());
+        signer.check().unwrap();
+        let Signed { keyid, signature } = signer.sign(b"message").await.unwrap();
         let public = private_key(&path).unwrap().public().clone();
-        assert_eq!(signed.keyid, public.keyid());
-        assert!(public.verifies(b"message", &signed.signature));
+        assert_eq!(keyid, public.keyid());
+        assert!(public.verifies(b"message", &signature));
         fs::remove_dir_all(folder).unwrap();
     }
 
@@ -241,7 +251,9 @@ mod tests {
             (of(&folder.join("missing.pem")), "No such file"),
         ];
         for (config, part) in cases {
-            let error = Signer::new(&config, &sdk()).sign(b"message").await.unwrap_err();
+            let signer = Signer::new(&config, &sdk());
+            assert!(matches!(signer.check(), Err(Error::Invalid(_))));
+            let error = signer.sign(b"message").await.unwrap_err();
             assert!(matches!(error, Error::Invalid(_)) && error.to_string().contains(part), "{error}");
             assert!(!error.to_string().contains("secret"));
         }

@@ -4,6 +4,7 @@
 mod artifact;
 mod event;
 mod gate;
+mod key;
 mod plan;
 mod policy;
 mod rule;
@@ -13,6 +14,7 @@ mod step;
 pub use artifact::{Artifact, ArtifactPage, ArtifactSummary, Upload};
 pub use event::Event;
 pub use gate::{Gate, GateDecision, OnPass};
+pub use key::{SigningKey, SigningKeys};
 pub use plan::{CheckedStep, OutputReference, PlanChecked};
 pub use policy::{EffectivePolicy, Policy, PolicyPage, PolicyVersion};
 pub use rule::{ForeignKey, Rule, RuleChange, RuleDeleted, RuleDetail, RulePage, Target};

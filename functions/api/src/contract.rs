@@ -9,7 +9,7 @@ use shared::http::ACTOR;
 use shared::http::contract::{FILLED, Operation, Schemas, dotted, object, plain_name, who_and_why};
 use shared::view::{
     Artifact, ArtifactPage, Event, Gate, Health, Lineage, PlanChecked, RuleDeleted, RuleDetail, RulePage, RunChange,
-    RunCreated, RunDetail, RunPage, Step, StepPage, StepWhy, Upload,
+    RunCreated, RunDetail, RunPage, SigningKeys, Step, StepPage, StepWhy, Upload,
 };
 
 use crate::artifacts::{MAX_UPLOAD_BYTES, MEDIA_TYPES, UPLOAD};
@@ -209,6 +209,11 @@ fn rules(schemas: &mut Schemas) -> Vec<Operation> {
 
 fn server(schemas: &mut Schemas) -> Vec<Operation> {
     vec![
+        get("/keys", "listKeys", SERVER, "List the public keys that verify attestations of gates.").answers(
+            200,
+            "The key that signs now comes first.",
+            schemas.of::<SigningKeys>(),
+        ),
         get("/health", "health", SERVER, "Check that the database is available.")
             .answers(200, "It is available.", schemas.of::<Health>())
             .example("rule", "GET /health"),

@@ -1,4 +1,4 @@
-//! HTTP routes of plans, runs, timelines, artifacts, lineage, workspaces, rules, health, and the documents of the API.
+//! HTTP routes of plans, runs, timelines, artifacts, lineage, workspaces, rules, keys, health, and the documents of the API.
 
 mod artifacts;
 #[cfg(feature = "openapi")]
@@ -6,6 +6,7 @@ pub mod contract;
 mod control;
 mod docs;
 mod health;
+mod keys;
 mod plans;
 mod rules;
 mod run_filter;
@@ -41,6 +42,7 @@ pub fn routes() -> Routes<Ctx> {
         .get("/runs/{id}/steps/{name}", steps::fetch)
         .get("/runs/{id}/steps/{name}/why", steps::why)
         .get_with("/runs/{id}/artifacts", PAGE, artifacts::list)
+        .get("/keys", keys::list)
         .get_with("/rules", PAGE, rules::list)
         .get("/rules/{table}", rules::fetch)
         .put("/rules/{table}", rules::set)

@@ -5,19 +5,23 @@ use serde_json::{Map, Value, json};
 use shared::domain::outcome::{ArtifactRef, NewGateStatus, OnPass};
 use shared::domain::{GateId, NewArtifact, NewGate, Outcome, StepError, Verdict};
 use shared::error::Error;
+use shared::signing::Signer;
 use shared::storage::{ArtifactMeta, StepStore};
 use shared::worker::{ClaimedStep, Handler};
 use uuid::Uuid;
 
+use crate::attest::unsigned;
+
 /// Serves the tools `gate:*`.
-#[derive(Debug)]
 pub struct Gate {
     examiner: Examiner,
+    signer: Signer,
 }
 
 impl Gate {
-    pub fn new(config: GateConfig) -> Self {
-        Self { examiner: Examiner::new(config) }
+    /// Fails closed without a usable key, before anything runs.
+    pub fn new(config: GateConfig, signer: Signer) -> Self {
+        Self { examiner: Examiner::new(config), signer }
     }
 
     async fn run(&self, step: &ClaimedStep, store: &StepStore) -> Result<Outcome, Outcome> {
@@ -27,6 +31,7 @@ impl Gate {
                 format!("unknown gate {:?}; use gate:typecheck, gate:lint or gate:unit", step.tool),
             ))
         })?;
+        self.signer.check().map_err(|error| unsigned(&error))?;
         let request = Request {
             gate,
             tool: step.tool.clone(),

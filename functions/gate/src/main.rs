@@ -3,11 +3,16 @@
 use gate::Gate;
 use nofx_gates::GateConfig;
 use shared::config::GateDefaults;
+use shared::signing::Signer;
 use shared::worker::{self, WorkThenRecord};
 
 #[tokio::main]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    worker::run(env!("CARGO_PKG_NAME"), |ctx| Ok(WorkThenRecord(Gate::new(config(ctx.config.gate.clone()))))).await
+    worker::run(env!("CARGO_PKG_NAME"), |ctx| {
+        let signer = Signer::new(&ctx.config.signing, &ctx.sdk);
+        Ok(WorkThenRecord(Gate::new(config(ctx.config.gate.clone()), signer)))
+    })
+    .await
 }
 
 fn config(defaults: GateDefaults) -> GateConfig {

@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use serde::{Deserialize, Serialize};
 use shared::error::Error;
-use shared::signing::{PublicKey, Signer};
+use shared::signing::{PublicKey, Signed, Signer};
 
 use super::statement::Statement;
 use super::{AttestationError, json};
@@ -62,17 +62,21 @@ pub struct Verified {
 
 /// Signs an in-toto statement.
 pub async fn sign(payload: Vec<u8>, signer: &Signer) -> Result<Envelope, Error> {
-    let signed = signer.sign(&pre_authentication(PAYLOAD_TYPE, &payload)).await?;
-    let signature = Signature { keyid: signed.keyid, signature: signed.signature };
-    Ok(Envelope { payload_type: PAYLOAD_TYPE.to_owned(), payload, signatures: vec![signature] })
+    let unsigned = Envelope { payload_type: PAYLOAD_TYPE.to_owned(), payload, signatures: Vec::new() };
+    unsigned.countersign(signer).await
 }
 
 impl Envelope {
     /// The same payload with the signature of another signer as well.
     pub async fn countersign(mut self, signer: &Signer) -> Result<Self, Error> {
-        let signed = signer.sign(&pre_authentication(&self.payload_type, &self.payload)).await?;
-        self.signatures.push(Signature { keyid: signed.keyid, signature: signed.signature });
+        let Signed { keyid, signature } = signer.sign(&pre_authentication(&self.payload_type, &self.payload)).await?;
+        self.signatures.push(Signature { keyid, signature });
         Ok(self)
+    }
+
+    /// The ids of the keys that are said to have signed it.
+    pub fn keyids(&self) -> Vec<&str> {
+        self.signatures.iter().map(|signature| signature.keyid.as_str()).collect()
     }
 
     /// The envelope as JSON on one line, without white space that could change unnoticed.

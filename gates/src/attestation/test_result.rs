@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::statement::{Descriptor, STATEMENT_TYPE, Statement};
 use super::{AttestationError, json};
-use crate::evidence::{Evidence, MEDIA_TYPE, SCHEMA, Source, Verdict};
+use crate::evidence::{Evidence, MEDIA_TYPE, SCHEMA, Source, TestFailure, Verdict};
 
 /// The type of the predicate.
 pub const PREDICATE_TYPE: &str = "https://in-toto.io/attestation/test-result/v0.1";
@@ -87,7 +87,7 @@ fn test_result(evidence: &Evidence, document: Descriptor) -> TestResult {
         TestVerdict::Failed => failed = tool(),
     }
     if let Some(tests) = &evidence.tests {
-        failed.extend(tests.failures.listed.iter().map(|test| test.full_name()));
+        failed.extend(tests.failures.listed.iter().map(TestFailure::full_name));
     }
     TestResult { result, configuration, passed_tests: passed, warned_tests: warned, failed_tests: failed }
 }

@@ -3,6 +3,7 @@
 
 pub mod docker;
 pub mod environment;
+pub mod signing_key;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -32,6 +33,7 @@ use crate::postgres::{Cluster, Postgres, Purpose};
 use crate::process::supervision::{self, Part};
 use crate::process::{self, PidFile, Process, Termination, stop, table};
 use crate::report::{self, hinted};
+use crate::stack::signing_key::SigningKey;
 use crate::throwaway::Throwaway;
 use crate::tools::python::PythonEnv;
 use crate::{database, migrate};
@@ -46,6 +48,9 @@ const READY_LIMIT: Duration = Duration::from_mins(3);
 const DRAIN_LIMIT: Duration = Duration::from_secs(3);
 /// Changes of these files do not change a function.
 const IGNORED_FILES: &str = "/.git/\n/.local/\n/target/\n/cli/\n/local/\n/perf/\n/tests/\n/examples/\n/migrations/\n/supabase/\n/localstack/\n*.md\nnode_modules/\n";
+
+/// The function that signs evidence. No other gets the key.
+const SIGNER: &str = "gate";
 
 /// Options of a stack.
 #[derive(Clone, Debug)]
@@ -236,6 +241,7 @@ impl Stack {
         fs::write(&ignore_file, IGNORED_FILES).with_context(|| format!("cannot write {}", ignore_file.display()))?;
         let mut variables =
             environment::functions(&self.checkout, &self.database_url, &self.aws_endpoint, http_port, dotenv);
+        variables.insert("SIGNING_PUBLIC_KEYS", SigningKey::ready(&self.options.state)?.public);
         variables.extend(self.options.variables.clone());
         Ok(HostConfig {
             root: self.checkout.root().to_owned(),
@@ -301,8 +307,12 @@ impl Stack {
         ports: &mut Ports,
     ) -> Result<Vec<(&'static str, Health)>> {
         let (mut healths, mut hosts, mut sources) = (Vec::new(), Vec::new(), vec![gateway]);
+        let signing_key = SigningKey::ready(&self.options.state)?.file.display().to_string();
         let mut start = |name, functions, port, processes, runtime: Option<Runtime>| {
-            let host_config = if runtime.is_some() { host_config } else { workers }.clone();
+            let mut host_config = if runtime.is_some() { host_config } else { workers }.clone();
+            if name == SIGNER {
+                host_config.variables.entry("SIGNING_KEY_FILE").or_insert_with(|| signing_key.clone());
+            }
             let (health, part) = Host { name, functions, port, processes, runtime, config: host_config }.start();
             healths.push((name, health.clone()));
             hosts.push(part);

@@ -45,6 +45,10 @@ pub const CHECKOV: Tools =
 pub const CONTRACT: Tools =
     Tools { name: "localstack", program: "nanio", title: "LocalStack", download_mb: 35, oldest: (3, 11) };
 
+/// For the contract suite: other implementations of the formats that NOFX writes.
+pub const ORACLES: Tools =
+    Tools { name: "oracles", program: "python", title: "the test oracles", download_mb: 6, oldest: (3, 10) };
+
 impl Tools {
     /// Name of the file in `localstack/` that pins them.
     fn requirements(&self) -> String {

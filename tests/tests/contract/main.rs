@@ -3,6 +3,7 @@
 
 mod target;
 
+mod attestations;
 mod keys;
 mod queue;
 mod resources;

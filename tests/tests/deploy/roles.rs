@@ -14,18 +14,22 @@ use crate::template::{function, functions, read, resources, root, text, texts};
 type Right = (String, String);
 
 /// Every call to AWS in the code, and the action that it needs. A presigned request needs it when it is used.
-const CALLS: [(&str, &str, &str); 7] = [
+const CALLS: [(&str, &str, &str); 11] = [
     ("invoke.rs", "invoke", "lambda:InvokeFunction"),
+    ("queue.rs", "delete_message", "sqs:DeleteMessage"),
+    ("queue.rs", "receive_message", "sqs:ReceiveMessage"),
     ("queue.rs", "get_queue_url", "sqs:GetQueueUrl"),
     ("queue.rs", "send_message_batch", "sqs:SendMessage*"),
     ("queue.rs", "change_message_visibility", "sqs:ChangeMessageVisibility"),
     ("secrets.rs", "get_secret_value", "secretsmanager:GetSecretValue"),
+    ("signing.rs", "get_public_key", "kms:GetPublicKey"),
+    ("signing.rs", "sign", "kms:Sign"),
     ("storage.rs", "get_object", "s3:GetObject"),
     ("storage.rs", "put_object", "s3:PutObject"),
 ];
 
-/// Code that uses storage or a secret, and the rights that it needs.
-const USES: [(&str, &[(&str, &str)]); 8] = [
+/// Code that uses storage, a secret or a key, and the rights that it needs.
+const USES: [(&str, &[(&str, &str)]); 10] = [
     (".sign_download(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*")]),
     (".sign_upload(", &[("s3:PutObject", "${ArtifactsBucket.Arn}/workspaces/*")]),
     // Without the right to list, S3 answers "access denied" for a missing object.
@@ -34,6 +38,8 @@ const USES: [(&str, &[(&str, &str)]); 8] = [
     (".sign_read(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*")]),
     (".sign_scratch(", &[("s3:PutObject", "${ArtifactsBucket.Arn}/scratch/*")]),
     ("functions.invoke(", &[("lambda:InvokeFunction", "GateRunnerFunction.Arn")]),
+    ("signing::public_keys(", &[("kms:GetPublicKey", "SigningKey.Arn")]),
+    ("Signer::new(", &[("kms:Sign", "SigningKey.Arn"), ("kms:GetPublicKey", "SigningKey.Arn")]),
     ("secrets.get(", &[("secretsmanager:GetSecretValue", "LlmSecret.Id")]),
 ];
 
@@ -94,7 +100,7 @@ fn every_role_allows_exactly_what_its_function_calls() {
 #[test]
 fn every_call_on_a_client_is_in_the_table() {
     let mut found = BTreeSet::new();
-    for file in ["invoke.rs", "queue.rs", "secrets.rs", "storage.rs"] {
+    for file in ["invoke.rs", "queue.rs", "secrets.rs", "signing.rs", "storage.rs"] {
         let code: String = read(&format!("shared/src/{file}")).split_whitespace().collect();
         for after in code.split("client.").skip(1) {
             let call: String = after.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
@@ -105,7 +111,7 @@ fn every_call_on_a_client_is_in_the_table() {
     assert_eq!(found, listed);
     // No function creates its own client.
     let own = sources(&root().join("functions"));
-    assert!(!own.contains("aws_sdk_"), "a function calls AWS outside of shared::{{invoke, queue, secrets, storage}}");
+    assert!(!own.contains("aws_sdk_"), "a function calls AWS outside of shared::{{invoke, queue, secrets, signing, storage}}");
 
     let mut allowed = BTreeSet::new();
     for (_, (logical, _)) in functions() {

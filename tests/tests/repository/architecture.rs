@@ -20,7 +20,7 @@ const SHARED: &AllowedImports = &[
     ("storage", &["domain", "error"]),
     ("secrets", &["error"]),
     ("invoke", &["error"]),
-    ("signing", &["config", "error"]),
+    ("signing", &["config", "domain", "error"]),
     ("context", &["config", "db", "error", "queue", "secrets", "storage"]),
     ("flow", &["context", "db", "domain", "error", "queue", "storage", "telemetry", "view"]),
     ("worker", &["context", "db", "domain", "error", "flow", "queue", "storage", "telemetry"]),

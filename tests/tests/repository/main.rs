@@ -3,6 +3,7 @@
 
 mod architecture;
 mod catalogue;
+mod evidence_schema;
 mod handlers;
 mod links;
 mod openapi;

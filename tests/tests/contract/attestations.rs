@@ -1,0 +1,162 @@
+//! Attestations verify with other implementations, and KMS signs them as keys in files do.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use aws_sdk_kms::types::{KeySpec, KeyUsageType};
+use nofx_gates::attestation::{self, Envelope};
+use nofx_gates::evidence::{
+    Base, Definition, Evidence, GivenBy, Listed, Reason, Severity, Source, Subject, TestFailure, Tests, Verdict,
+};
+use nofx_gates::snapshot::TreeDigest;
+use nofx_local::checkout::Checkout;
+use nofx_local::process::PidFile;
+use nofx_local::tools::python::{ORACLES, PythonEnv};
+use serde_json::{Value, json};
+use shared::config::SigningConfig;
+use shared::error::Error;
+use shared::signing::{PrivateKey, PublicKey, Signer, public_keys};
+use uuid::Uuid;
+
+use crate::target::Target;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the checkout")
+}
+
+/// Runs `tests/oracles/attestation.py`.
+async fn oracle(arguments: &[&str], input: &Value) -> String {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pid_file = PidFile::new(folder.path().join("pids.json"));
+    let env = PythonEnv::of(ORACLES, &Checkout::at(root()), &pid_file).await.expect("the oracles install");
+    let mut command = Command::new(env.program("python"));
+    command.arg(root().join("tests/oracles/attestation.py")).args(arguments);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("Python starts");
+    child.stdin.take().expect("an input").write_all(input.to_string().as_bytes()).expect("it reads");
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "the oracle refuses {input}");
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+async fn checked(envelope: &Envelope, key: &PublicKey) -> Value {
+    let text = String::from_utf8(envelope.to_json().unwrap()).unwrap();
+    let said = oracle(&[], &json!({"pem": key.to_pem(), "envelope": text})).await;
+    serde_json::from_str(&said).expect("JSON")
+}
+
+fn evidence() -> Evidence {
+    let tree = |digit: &str| TreeDigest { sha1: digit.repeat(40), sha256: digit.repeat(64) };
+    let failure = TestFailure { suite: "sum".into(), name: "adds é".into(), file: None, message: "m".into() };
+    let reason = Reason { code: "below_threshold".into(), message: "1 of 2 changed lines is covered".into() };
+    Evidence {
+        verdict: Verdict::Failed,
+        definition: Some(Definition {
+            source: Source::Base,
+            file: "nofx.toml".into(),
+            digest: "d".repeat(64),
+            command: vec!["npm".into(), "test".into()],
+            reports: Vec::new(),
+            thresholds: [("coverage".to_owned(), json!(0.9))].into(),
+            severity: Severity::Error,
+        }),
+        subject: Some(Subject { tree: tree("1"), archive: Some("a".repeat(64)) }),
+        base: Base { tree: Some(tree("2")), archive: None, given_by: GivenBy::Plan },
+        locks: [("package-lock.json".to_owned(), "c".repeat(64))].into(),
+        tests: Some(Tests { total: 1, failed: 1, failures: Listed::of([failure]), ..Tests::default() }),
+        ..Evidence::new("unit", reason, 1)
+    }
+}
+
+async fn signed(signer: &Signer, evidence: &Evidence) -> Result<Envelope, Error> {
+    let sha256 = evidence.encode().unwrap().sha256;
+    attestation::sign(attestation::statement(evidence, &sha256).unwrap().payload().unwrap(), signer).await
+}
+
+#[tokio::test]
+async fn securesystemslib_and_in_toto_accept_an_attestation_and_notice_every_change() {
+    // A key that another program made.
+    let key = PrivateKey::from_pem(&oracle(&["key"], &Value::Null).await).unwrap();
+    let public = key.public().clone();
+    let signer = Signer::with_key(key);
+    let said = checked(&signed(&signer, &evidence()).await.unwrap(), &public).await;
+    let tree = |digit: &str| [json!({"gitTree": digit.repeat(40)}), json!({"gitTree": digit.repeat(64)})];
+    let mut subjects = vec![json!({"sha256": "a".repeat(64)})];
+    subjects.extend(tree("1"));
+    assert_eq!(
+        said,
+        json!({
+            "keyid": public.keyid(),
+            "predicate_type": attestation::PREDICATE_TYPE,
+            "subjects": subjects,
+            "result": "FAILED",
+            "configuration": ["nofx.toml", "base tree", "base tree (sha256)", "package-lock.json", "evidence"],
+            "passed": [],
+            "warned": [],
+            "failed": ["gate:unit", "sum > adds é"],
+            "unnoticed": [],
+        })
+    );
+
+    let passed = Evidence { verdict: Verdict::Passed, tests: None, ..evidence() };
+    let said = checked(&signed(&signer, &passed).await.unwrap(), &public).await;
+    assert_eq!((&said["result"], &said["passed"]), (&json!("PASSED"), &json!(["gate:unit"])));
+}
+
+async fn kms() -> aws_sdk_kms::Client {
+    aws_sdk_kms::Client::new(&Target::Ministack.sdk().await)
+}
+
+async fn create_key(kms: &aws_sdk_kms::Client, spec: KeySpec) -> String {
+    let created = kms.create_key().key_spec(spec).key_usage(KeyUsageType::SignVerify).send().await.unwrap();
+    created.key_metadata.expect("a key").key_id
+}
+
+fn config(key_id: &str) -> SigningConfig {
+    SigningConfig { key_id: Some(key_id.to_owned()), ..SigningConfig::default() }
+}
+
+#[tokio::test]
+async fn a_key_in_kms_signs_what_others_accept() {
+    let id = create_key(&kms().await, KeySpec::EccNistP256).await;
+    let sdk = Target::Ministack.sdk().await;
+    let earlier = PrivateKey::generate().unwrap().public().clone();
+    let config = SigningConfig { public_keys: Some(earlier.to_pem()), ..config(&id) };
+    let keys = public_keys(&config, &sdk).await.unwrap();
+    assert_eq!((keys.len(), &keys[1]), (2, &earlier));
+    let envelope = signed(&Signer::new(&config, &sdk), &evidence()).await.unwrap();
+    let read = Envelope::read(&envelope.to_json().unwrap()).unwrap();
+    assert!(read.verify(&keys[..1], 1).unwrap().statement().unwrap().names_archive(&"a".repeat(64)));
+    assert_eq!(checked(&envelope, &keys[0]).await["keyid"], keys[0].keyid());
+}
+
+#[tokio::test]
+async fn an_alias_that_moves_to_another_key_changes_the_key_id() {
+    let (kms, sdk) = (kms().await, Target::Ministack.sdk().await);
+    let ids = [create_key(&kms, KeySpec::EccNistP256).await, create_key(&kms, KeySpec::EccNistP256).await];
+    let alias = format!("alias/t-{}", Uuid::new_v4());
+    kms.create_alias().alias_name(&alias).target_key_id(&ids[0]).send().await.unwrap();
+    // One signer, which keeps the public key between signatures.
+    let signer = Signer::new(&config(&alias), &sdk);
+    for (turn, id) in ids.iter().enumerate() {
+        if turn > 0 {
+            kms.update_alias().alias_name(&alias).target_key_id(id).send().await.unwrap();
+        }
+        let keys = public_keys(&config(id), &sdk).await.unwrap();
+        for _ in 0..2 {
+            let envelope = signed(&signer, &evidence()).await.unwrap();
+            assert_eq!(envelope.keyids(), [keys[0].keyid()]);
+            assert!(envelope.verify(&keys, 1).is_ok());
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_a_fitting_key_in_kms_nothing_is_signed() {
+    let (kms, sdk) = (kms().await, Target::Ministack.sdk().await);
+    for id in [Uuid::new_v4().to_string(), create_key(&kms, KeySpec::EccNistP384).await] {
+        let refused = signed(&Signer::new(&config(&id), &sdk), &evidence()).await;
+        assert!(matches!(refused, Err(Error::Unavailable { .. })), "{id}: {refused:?}");
+        assert!(public_keys(&config(&id), &sdk).await.is_err(), "{id}");
+    }
+}
