@@ -1,87 +1,135 @@
-//! The handler of gates: reads archives from storage, runs the gate, stores the evidence and returns the outcome.
+//! The handler of gates: reads archives from storage, has the gate judged, stores and signs the evidence, and returns
+//! the outcome.
 
-use nofx_gates::{Archives, Evidence, Examiner, GateConfig, GateKind, GateVerdict, InfraError, Request, StoredArchive};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use nofx_gates::archive::{self, MAX_PACKED_BYTES};
+use nofx_gates::attestation;
+use nofx_gates::evidence::{self, Attachment, Attempt, Encoded, Evidence, GivenBy, MEDIA_TYPE, Verdict};
+use nofx_gates::judge::{self, Approved, Archive, BaseInput, Judged, NewAttachment, Question, Request, Settings};
+use nofx_gates::snapshot::Snapshot;
 use serde_json::{Map, Value, json};
 use shared::domain::outcome::{ArtifactRef, NewGateStatus, OnPass};
-use shared::domain::{GateId, NewArtifact, NewGate, Outcome, StepError, Verdict};
+use shared::domain::{GateId, NewArtifact, NewGate, Outcome, StepError};
 use shared::error::Error;
 use shared::signing::Signer;
 use shared::storage::{ArtifactMeta, StepStore};
 use shared::worker::{ClaimedStep, Handler};
 use uuid::Uuid;
 
-use crate::attest::unsigned;
+use crate::runner::Runners;
+
+/// The gate at which a person decides about weakened checks.
+const QUESTION: &str = "manual:gate-change";
 
 /// Serves the tools `gate:*`.
 pub struct Gate {
-    examiner: Examiner,
-    signer: Signer,
+    pub settings: Settings,
+    pub runners: Runners,
+    pub signer: Signer,
+    /// The folder to judge if a plan names no workspace, and the base to compare it with.
+    pub default_workspace: Option<PathBuf>,
+    pub default_base: Option<PathBuf>,
+}
+
+/// The workspace and its base, with who named the base.
+struct Inputs {
+    workspace: Archive,
+    base: Option<BaseInput>,
+    given_by: GivenBy,
 }
 
 impl Gate {
-    /// Fails closed without a usable key, before anything runs.
-    pub fn new(config: GateConfig, signer: Signer) -> Self {
-        Self { examiner: Examiner::new(config), signer }
-    }
-
     async fn run(&self, step: &ClaimedStep, store: &StepStore) -> Result<Outcome, Outcome> {
-        let gate = GateKind::from_tool(&step.tool).ok_or_else(|| {
-            Outcome::failed(StepError::new(
-                "unknown_gate",
-                format!("unknown gate {:?}; use gate:typecheck, gate:lint or gate:unit", step.tool),
-            ))
-        })?;
-        self.signer.check().map_err(|error| unsigned(&error))?;
-        let request = Request {
-            gate,
-            tool: step.tool.clone(),
-            tenant: step.tenant_id.to_string(),
-            run_id: step.run_id.to_string(),
-            step_id: step.step_id.to_string(),
-            attempt: step.attempt,
-            timeout: step.timeout,
-            archives: self.fetch_archives(gate, step, store).await?,
+        let inputs = match &step.workspace {
+            Some(_) => self.stored(step, store).await?,
+            None => self.default(step, store).await?,
         };
-        let evidence = self.examiner.examine(request).await.map_err(|error| infra_failure(&error))?;
-        let artifact = store_evidence(step, store, gate, &evidence).await?;
-        Ok(outcome(step, &evidence, artifact))
+        let request = Request {
+            gate: step.tool.strip_prefix("gate:").unwrap_or(&step.tool).to_owned(),
+            tenant: step.tenant_id.to_string(),
+            attempt: Some(Attempt {
+                run_id: step.run_id.to_string(),
+                step_id: step.step_id.to_string(),
+                number: step.attempt,
+            }),
+            timeout: step.timeout,
+            workspace: inputs.workspace,
+            base: inputs.base,
+            base_given_by: inputs.given_by,
+            policy: step.policy.gates.clone(),
+            approvals: approvals(step),
+            // The API accepts a risky gate only in a plan that says so.
+            risky: true,
+        };
+        let runner = self.runners.for_attempt(store);
+        let judged = judge::judge(&request, &self.settings, &runner).await;
+        self.record(step, store, &request, judged).await
     }
 
-    async fn fetch_archives(
+    async fn stored(&self, step: &ClaimedStep, store: &StepStore) -> Result<Inputs, Outcome> {
+        let Some(workspace) = &step.workspace else { return Err(no_workspace()) };
+        let of_step = step.inputs.get("base").or_else(|| step.inputs.get("workspace").and_then(|own| own.get("base")));
+        let base = match (&workspace.diff, &workspace.base) {
+            (Some(diff), _) => Some(BaseInput::Diff(fetch(diff, store).await?)),
+            (None, Some(base)) => Some(BaseInput::Archive(fetch(base, store).await?)),
+            (None, None) => None,
+        };
+        let given_by = match &base {
+            None => GivenBy::None,
+            Some(_) if of_step.is_some() => GivenBy::Step,
+            Some(_) => GivenBy::Plan,
+        };
+        Ok(Inputs { workspace: fetch(&workspace.archive, store).await?, base, given_by })
+    }
+
+    /// Packs the folders that the configuration names.
+    async fn default(&self, step: &ClaimedStep, store: &StepStore) -> Result<Inputs, Outcome> {
+        let Some(folder) = &self.default_workspace else { return Err(no_workspace()) };
+        let workspace = pack(folder.clone(), self.settings.unpack).await?;
+        let base = match &self.default_base {
+            Some(folder) if folder.is_dir() => Some(pack(folder.clone(), self.settings.unpack).await?),
+            _ => None,
+        };
+        let _ = (step, store);
+        let given_by = if base.is_some() { GivenBy::Policy } else { GivenBy::None };
+        Ok(Inputs { workspace, base: base.map(BaseInput::Archive), given_by })
+    }
+
+    /// Stores attachments, evidence and attestation, and returns the outcome.
+    async fn record(
         &self,
-        gate: GateKind,
         step: &ClaimedStep,
         store: &StepStore,
-    ) -> Result<Option<Archives>, Outcome> {
-        let Some(workspace) = &step.workspace else { return Ok(None) };
-        let needs_base = gate == GateKind::Unit;
-        let base = workspace.base.as_ref().filter(|_| needs_base && workspace.diff.is_none());
-        let diff = workspace.diff.as_ref().filter(|_| needs_base);
-        Ok(Some(Archives {
-            workspace: self.fetch_archive(&workspace.archive, store).await?,
-            base: self.fetch_optional(base, store).await?,
-            diff: self.fetch_optional(diff, store).await?,
-        }))
-    }
-
-    async fn fetch_optional(
-        &self,
-        artifact: Option<&ArtifactRef>,
-        store: &StepStore,
-    ) -> Result<Option<StoredArchive>, Outcome> {
-        match artifact {
-            Some(artifact) => self.fetch_archive(artifact, store).await.map(Some),
-            None => Ok(None),
+        request: &Request,
+        judged: Judged,
+    ) -> Result<Outcome, Outcome> {
+        let Judged { mut evidence, attachments, question, lost } = judged;
+        let stored = Stored { store, gate: &request.gate, made_from: made_from(request) };
+        let mut artifacts = Vec::new();
+        for attachment in attachments {
+            let artifact = stored.attachment(attachment).await?;
+            evidence.attachments.push(Attachment {
+                name: artifact.name.clone(),
+                artifact_id: Some(artifact.id.to_string()),
+                sha256: artifact.hash.clone(),
+                size: artifact.size_bytes,
+            });
+            artifacts.push(artifact);
         }
-    }
-
-    async fn fetch_archive(&self, artifact: &ArtifactRef, store: &StepStore) -> Result<StoredArchive, Outcome> {
-        match store.get(artifact, self.examiner.config().max_packed_bytes).await {
-            Ok(bytes) => Ok(StoredArchive { bytes, hash: artifact.hash.clone() }),
-            Err(error @ (Error::Unavailable { .. } | Error::Internal { .. })) => Err(storage_unavailable(&error)),
-            // The archive is too large, missing, or does not match its hash. A retry cannot fix that.
-            Err(error) => Err(Outcome::failed(StepError::new("archive_unusable", error.to_string()))),
-        }
+        let encoded = evidence.encode().map_err(|error| internal(&error))?;
+        let (artifact, envelope) = stored.evidence(&evidence, &encoded, &self.signer).await?;
+        let mut outcome = if let Some(error) = lost {
+            tracing::warn!(code = error.code, %error, "the gate has no verdict");
+            Outcome::retryable(StepError::new(error.code, error.message))
+        } else {
+            let shown = artifacts.iter().find(|artifact| artifact.name.ends_with("gate-change.json"));
+            outcome(step, &evidence, &artifact, question, shown)
+        };
+        outcome.artifacts.extend(artifacts);
+        outcome.artifacts.extend([artifact, envelope]);
+        Ok(outcome)
     }
 }
 
@@ -91,9 +139,113 @@ impl Handler for Gate {
     }
 }
 
-fn infra_failure(error: &InfraError) -> Outcome {
-    tracing::warn!(code = error.code, %error, "an infrastructure error stopped the gate");
-    Outcome::retryable(StepError::new(error.code, error.message.clone()))
+/// Where an attempt's documents are stored.
+struct Stored<'a> {
+    store: &'a StepStore,
+    gate: &'a str,
+    made_from: Vec<shared::domain::ArtifactId>,
+}
+
+impl Stored<'_> {
+    async fn put(
+        &self,
+        name: &str,
+        (kind, media_type): (&'static str, &'static str),
+        metadata: Value,
+        bytes: Vec<u8>,
+    ) -> Result<NewArtifact, Outcome> {
+        let meta = ArtifactMeta { kind, media_type, metadata, made_from: self.made_from.clone() };
+        self.store.put(name, meta, bytes).await.map_err(|error| storage_unavailable(&error))
+    }
+
+    async fn attachment(&self, attachment: NewAttachment) -> Result<NewArtifact, Outcome> {
+        let NewAttachment { name, media_type, bytes } = attachment;
+        let name = format!("gate-{}-{name}", self.gate);
+        self.put(&name, ("gate_attachment", media_type), json!({ "gate": self.gate }), bytes).await
+    }
+
+    /// Without a signature there is no verdict: evidence that nobody can verify proves nothing.
+    async fn evidence(
+        &self,
+        evidence: &Evidence,
+        encoded: &Encoded,
+        signer: &Signer,
+    ) -> Result<(NewArtifact, NewArtifact), Outcome> {
+        let statement = attestation::statement(evidence, &encoded.sha256).map_err(|error| internal(&error))?;
+        let payload = statement.payload().map_err(|error| internal(&error))?;
+        let envelope = attestation::sign(payload, signer).await.map_err(|error| {
+            let message = format!("the evidence cannot be signed: {error}");
+            match error {
+                Error::Unavailable { .. } => Outcome::retryable(StepError::new("signing_unavailable", message)),
+                _ => Outcome::failed(StepError::new("signing_unavailable", message)),
+            }
+        })?;
+        let envelope = envelope.to_json().map_err(|error| internal(&error))?;
+        let metadata =
+            json!({ "gate": evidence.gate, "verdict": evidence.verdict, "reason": evidence.reason.code });
+        let name = format!("gate-{}.json", self.gate);
+        let stored = self.put(&name, ("gate_evidence", MEDIA_TYPE), metadata.clone(), encoded.bytes.clone()).await?;
+        let name = format!("gate-{}.intoto.json", self.gate);
+        let mut attested = self.put(&name, ("attestation", "application/vnd.dsse.envelope.v1+json"), metadata, envelope).await?;
+        attested.made_from = vec![stored.id];
+        Ok((stored, attested))
+    }
+}
+
+/// Approvals of earlier questions of this step and its run.
+fn approvals(step: &ClaimedStep) -> Vec<Approved> {
+    let decided = step.decisions.iter().filter(|decision| decision.gate_type == QUESTION);
+    let approved = decided.filter_map(|decision| {
+        Some(Approved {
+            gate_id: decision.gate_id.to_string(),
+            by: decision.decided_by.clone()?,
+            at: decision.decided_at.to_string(),
+            subject: decision.subject.clone()?,
+        })
+    });
+    approved.collect()
+}
+
+fn made_from(request: &Request) -> Vec<shared::domain::ArtifactId> {
+    let base = match &request.base {
+        Some(BaseInput::Archive(archive) | BaseInput::Diff(archive)) => archive.artifact.as_ref(),
+        None => None,
+    };
+    request.workspace.artifact.iter().chain(base).map(|artifact| artifact.id).collect()
+}
+
+async fn fetch(artifact: &ArtifactRef, store: &StepStore) -> Result<Archive, Outcome> {
+    match store.get(artifact, MAX_PACKED_BYTES).await {
+        Ok(bytes) => Ok(Archive {
+            bytes: Arc::new(bytes),
+            sha256: artifact.hash.clone(),
+            artifact: Some(artifact.clone()),
+        }),
+        Err(error @ (Error::Unavailable { .. } | Error::Internal { .. })) => Err(storage_unavailable(&error)),
+        // The archive is too large, missing, or does not match its hash. A retry cannot fix that.
+        Err(error) => Err(Outcome::failed(StepError::new("archive_unusable", error.to_string()))),
+    }
+}
+
+async fn pack(folder: PathBuf, limits: nofx_gates::Limits) -> Result<Archive, Outcome> {
+    let unusable = |why: &dyn std::fmt::Display| {
+        let message = format!("the default workspace cannot be used: {why}");
+        Outcome::failed(StepError::new("no_workspace", message))
+    };
+    let packed = tokio::task::spawn_blocking(move || {
+        let snapshot = Snapshot::take(&folder).map_err(|error| error.to_string())?;
+        archive::pack(&archive::sources(&snapshot), limits).map_err(|error| error.to_string())
+    });
+    match packed.await {
+        Ok(Ok(bytes)) => Ok(Archive::new(bytes)),
+        Ok(Err(why)) => Err(unusable(&why)),
+        Err(error) => Err(unusable(&error)),
+    }
+}
+
+fn no_workspace() -> Outcome {
+    let message = "the plan names no workspace and no default is configured; name one in the plan";
+    Outcome::failed(StepError::new("no_workspace", message))
 }
 
 fn storage_unavailable(error: &Error) -> Outcome {
@@ -101,186 +253,84 @@ fn storage_unavailable(error: &Error) -> Outcome {
     Outcome::retryable(StepError::new("storage_unavailable", error.to_string()))
 }
 
-async fn store_evidence(
-    step: &ClaimedStep,
-    store: &StepStore,
-    gate: GateKind,
-    evidence: &Evidence,
-) -> Result<NewArtifact, Outcome> {
-    let internal = |error: &dyn std::fmt::Display| {
-        Outcome::retryable(StepError::new("evidence_unwritable", format!("the evidence could not be written: {error}")))
-    };
-    let bytes = serde_json::to_vec_pretty(evidence).map_err(|error| internal(&error))?;
-    let inputs = step
-        .workspace
-        .iter()
-        .flat_map(|workspace| [Some(&workspace.archive), workspace.base.as_ref(), workspace.diff.as_ref()]);
-    let describe = ArtifactMeta {
-        kind: "gate_evidence",
-        media_type: "application/json",
-        metadata: json!({ "gate": evidence.gate, "verdict": evidence.verdict, "reason": evidence.reason.code }),
-        made_from: inputs.flatten().map(|artifact| artifact.id).collect(),
-    };
-    store.put(&format!("gate-{}.json", gate.name()), describe, bytes).await.map_err(|error| storage_unavailable(&error))
+fn internal(error: &dyn std::fmt::Display) -> Outcome {
+    Outcome::retryable(StepError::new("evidence_unwritable", format!("the evidence could not be written: {error}")))
 }
 
-fn outcome(step: &ClaimedStep, evidence: &Evidence, artifact: NewArtifact) -> Outcome {
-    let passed = evidence.verdict == GateVerdict::Passed;
-    let summary = summary(evidence, &artifact);
+fn outcome(
+    step: &ClaimedStep,
+    evidence: &Evidence,
+    artifact: &NewArtifact,
+    question: Option<Question>,
+    difference: Option<&NewArtifact>,
+) -> Outcome {
+    let gate = |gate_type: &str, status, subject, reason| NewGate {
+        id: GateId(Uuid::now_v7()),
+        gate_type: gate_type.to_owned(),
+        status,
+        subject: Some(subject),
+        evidence_uri: Some(artifact.uri.clone()),
+        on_pass: OnPass::Finish,
+        expires_after_s: None,
+        reason: Some(reason),
+    };
+    if let Some(question) = question {
+        let evidence_uri = difference.map_or(artifact.uri.clone(), |shown| shown.uri.clone());
+        let pending = gate(QUESTION, NewGateStatus::Pending, question.subject, question.text);
+        return Outcome::blocked(NewGate { evidence_uri: Some(evidence_uri), on_pass: OnPass::Resume, ..pending });
+    }
+    let passed = evidence.verdict == Verdict::Passed;
+    let summary = summary(evidence, artifact);
     let mut outcome = if passed {
         Outcome::succeeded(summary)
     } else {
         let error = StepError::new(error_code(evidence), evidence.reason.message.clone());
         Outcome::failed(error.with_details(Value::Object(summary)))
     };
-    outcome.gates.push(NewGate {
-        id: GateId(Uuid::now_v7()),
-        gate_type: step.tool.clone(),
-        status: if passed { NewGateStatus::Passed } else { NewGateStatus::Failed },
-        subject: None,
-        evidence_uri: Some(artifact.uri.clone()),
-        on_pass: OnPass::Finish,
-        expires_after_s: None,
-        reason: Some(evidence.reason.message.clone()),
-    });
-    outcome.artifacts.push(artifact);
-    debug_assert!(!matches!(outcome.verdict, Verdict::Blocked));
+    let status = if passed { NewGateStatus::Passed } else { NewGateStatus::Failed };
+    outcome.gates.push(gate(&step.tool, status, subject(evidence, artifact), evidence.reason.message.clone()));
     outcome
+}
+
+/// What the verdict is about: it belongs to these bytes.
+fn subject(evidence: &Evidence, artifact: &NewArtifact) -> Map<String, Value> {
+    let fields = json!({
+        "tree": evidence.subject.as_ref().map(|subject| &subject.tree),
+        "base": evidence.base.tree,
+        "evidence": artifact.hash,
+    });
+    fields.as_object().cloned().unwrap_or_default()
 }
 
 /// A gate that stops before its command runs fails with the code of its reason. Any other failure is `gate_failed`, with
 /// the reason in the details.
-fn error_code(evidence: &Evidence) -> &'static str {
-    match evidence.reason.code {
-        code @ ("no_workspace" | "no_command" | "no_lockfile" | "archive_refused" | "install_failed"
-        | "toolchain_missing") => code,
+fn error_code(evidence: &Evidence) -> &str {
+    match evidence.reason.code.as_str() {
+        code @ ("no_workspace" | "no_command" | "no_lockfile" | "lockfile_refused" | "manifest_refused"
+        | "archive_refused" | "install_failed" | "toolchain_missing" | "sandbox_too_weak" | "definition_invalid"
+        | "base_required" | "base_not_trusted" | "network_denied" | "risky_required" | "checks_weakened") => code,
         _ => "gate_failed",
     }
 }
 
 fn summary(evidence: &Evidence, artifact: &NewArtifact) -> Map<String, Value> {
-    let mut summary = Map::new();
-    summary.insert("verdict".into(), json!(evidence.verdict));
-    summary.insert("reason".into(), json!(evidence.reason.code));
-    summary.insert("evidence_uri".into(), json!(artifact.uri));
-    summary.insert("evidence_hash".into(), json!(artifact.hash));
-    summary.insert("exit_code".into(), json!(evidence.exit_code));
-    if let Some(coverage) = &evidence.coverage {
-        summary.insert(
-            "coverage".into(),
-            json!({
-                "ratio": coverage.ratio,
-                "threshold": coverage.threshold,
-                "covered": coverage.covered,
-                "uncovered": coverage.uncovered,
-                "unmeasured": coverage.unmeasured,
-            }),
-        );
+    let fields = json!({
+        "verdict": evidence.verdict,
+        "reason": evidence.reason.code,
+        "evidence_uri": artifact.uri,
+        "evidence_hash": artifact.hash,
+        "evidence_id": artifact.id,
+        "tree": evidence.subject.as_ref().map(|subject| &subject.tree),
+        "exit_code": evidence.command.as_ref().and_then(|command| command.exit_code),
+    });
+    let mut summary = fields.as_object().cloned().unwrap_or_default();
+    if let Some(Value::Object(coverage)) = &evidence.coverage {
+        let kept = ["ratio", "threshold", "covered", "uncovered", "unmeasured"];
+        let kept = kept.iter().filter_map(|name| Some(((*name).to_owned(), coverage.get(*name)?.clone())));
+        summary.insert("coverage".into(), Value::Object(kept.collect()));
+    }
+    if evidence.findings.list.total > 0 {
+        summary.insert("findings".into(), json!(evidence.findings.by_severity));
     }
     summary
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::PathBuf;
-
-    use shared::domain::tool;
-    use shared::domain::{ArtifactId, RunId, StepId, TenantId};
-
-    use super::*;
-
-    fn step(tool: &str) -> ClaimedStep {
-        ClaimedStep {
-            tenant_id: TenantId("t".into()),
-            run_id: RunId(Uuid::nil()),
-            step_id: StepId(Uuid::nil()),
-            name: "s".into(),
-            tool: tool.into(),
-            attempt: 1,
-            inputs: json!({}),
-            goal: "g".into(),
-            workspace: None,
-            timeout: std::time::Duration::from_mins(1),
-            timeout_s: None,
-            policy: shared::domain::Policy::default(),
-            decisions: Vec::new(),
-        }
-    }
-
-    fn artifact() -> NewArtifact {
-        NewArtifact {
-            id: ArtifactId(Uuid::nil()),
-            name: "gate-lint.json".into(),
-            kind: "gate_evidence".into(),
-            uri: "s3://bucket/gate-lint.json".into(),
-            hash: "ab".into(),
-            size_bytes: 2,
-            media_type: "application/json".into(),
-            metadata: json!({}),
-            made_from: Vec::new(),
-        }
-    }
-
-    /// The evidence of a gate without a workspace.
-    async fn evidence() -> Evidence {
-        let work = tempfile::tempdir().unwrap();
-        let examiner = Examiner::new(GateConfig::new(PathBuf::from(work.path())));
-        let request = Request {
-            gate: GateKind::Lint,
-            tool: "gate:lint".into(),
-            tenant: "t".into(),
-            run_id: "r".into(),
-            step_id: "s".into(),
-            attempt: 1,
-            timeout: std::time::Duration::from_mins(1),
-            archives: None,
-        };
-        examiner.examine(request).await.unwrap()
-    }
-
-    #[tokio::test]
-    async fn a_failed_gate_fails_the_step_for_good_with_its_row_and_evidence() {
-        let outcome = outcome(&step("gate:lint"), &evidence().await, artifact());
-        let Verdict::Failed { error, retryable, .. } = &outcome.verdict else { panic!("{outcome:?}") };
-        assert_eq!((error.code.as_str(), *retryable), ("no_workspace", false));
-        assert_eq!(error.details["evidence_uri"], "s3://bucket/gate-lint.json");
-        assert_eq!((outcome.gates.len(), outcome.gates[0].status), (1, NewGateStatus::Failed));
-        assert_eq!(outcome.gates[0].evidence_uri.as_deref(), Some("s3://bucket/gate-lint.json"));
-        assert_eq!(outcome.artifacts.len(), 1);
-    }
-
-    #[tokio::test]
-    async fn a_passed_gate_succeeds_with_its_row_and_evidence() {
-        let mut evidence = evidence().await;
-        evidence.verdict = GateVerdict::Passed;
-        let outcome = outcome(&step("gate:lint"), &evidence, artifact());
-        let Verdict::Succeeded(outputs) = &outcome.verdict else { panic!("{outcome:?}") };
-        assert_eq!((outputs["verdict"].as_str(), outputs["evidence_hash"].as_str()), (Some("passed"), Some("ab")));
-        assert_eq!(
-            (outcome.gates[0].status, outcome.gates[0].gate_type.as_str()),
-            (NewGateStatus::Passed, "gate:lint")
-        );
-    }
-
-    #[tokio::test]
-    async fn every_failed_check_has_the_code_gate_failed() {
-        let mut evidence = evidence().await;
-        evidence.reason.code = "below_threshold";
-        let outcome = outcome(&step("gate:lint"), &evidence, artifact());
-        let Verdict::Failed { error, .. } = &outcome.verdict else { panic!("{outcome:?}") };
-        assert_eq!((error.code.as_str(), error.details["reason"].as_str()), ("gate_failed", Some("below_threshold")));
-    }
-
-    #[test]
-    fn every_kind_of_gate_is_a_tool_of_this_handler() {
-        for gate in GateKind::ALL.map(|gate| format!("gate:{}", gate.name())) {
-            assert_eq!(tool::handler_for(&gate).map(|handler| handler.name), Ok("gate"), "{gate}");
-        }
-    }
-
-    #[test]
-    fn an_unknown_gate_has_no_kind() {
-        assert_eq!(GateKind::from_tool("gate:deploy"), None);
-        assert_eq!(GateKind::from_tool("gate:"), None);
-    }
 }

@@ -1,6 +1,8 @@
-//! The handler of the tools `gate:*`.
+//! The tools `gate:*`: `handler` fetches workspaces, has them judged, and stores and signs the evidence. `runner` has the
+//! commands run elsewhere.
 
-pub mod attest;
 mod handler;
+mod runner;
 
 pub use handler::Gate;
+pub use runner::Runners;

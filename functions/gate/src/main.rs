@@ -1,27 +1,26 @@
 //! Lambda function `gate`: serves the queue of tools `gate:*`.
 
-use gate::Gate;
-use nofx_gates::GateConfig;
-use shared::config::GateDefaults;
+use gate::{Gate, Runners};
+use nofx_gates::judge::Settings;
+use shared::context::Ctx;
+use shared::error::Error;
+use shared::invoke::Functions;
 use shared::signing::Signer;
 use shared::worker::{self, WorkThenRecord};
 
 #[tokio::main]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    worker::run(env!("CARGO_PKG_NAME"), |ctx| {
-        let signer = Signer::new(&ctx.config.signing, &ctx.sdk);
-        Ok(WorkThenRecord(Gate::new(config(ctx.config.gate.clone()), signer)))
-    })
-    .await
+    worker::run(env!("CARGO_PKG_NAME"), make).await
 }
 
-fn config(defaults: GateDefaults) -> GateConfig {
-    let mut config = GateConfig::new(defaults.work_dir);
-    config.default_workspace = defaults.workspace;
-    config.default_base = defaults.base;
-    config.npm_user_config = defaults.npm_user_config;
-    match defaults.search_path {
-        Some(path) => config.with_node_from(&path),
-        None => config,
-    }
+#[expect(clippy::unnecessary_wraps, reason = "the worker takes a function that may fail")]
+fn make(ctx: &Ctx) -> Result<WorkThenRecord<Gate>, Error> {
+    let config = ctx.config.gate.clone();
+    Ok(WorkThenRecord(Gate {
+        settings: Settings::new(config.work_dir),
+        runners: Runners::new(&config.runner, Functions::new(&ctx.sdk)),
+        signer: Signer::new(&ctx.config.signing, &ctx.sdk),
+        default_workspace: config.workspace,
+        default_base: config.base,
+    }))
 }

@@ -25,8 +25,8 @@ pub struct Approval {
     pub gate_id: String,
     /// Who decided.
     pub by: String,
-    /// Since the Unix epoch.
-    pub at_ms: u64,
+    /// RFC 3339.
+    pub at: String,
     /// sha256 of the difference that the person saw.
     pub subject: String,
 }

@@ -64,7 +64,8 @@ pub struct Request {
 pub struct Approved {
     pub gate_id: String,
     pub by: String,
-    pub at_ms: u64,
+    /// RFC 3339.
+    pub at: String,
     /// The subject that the person saw.
     pub subject: Map<String, Value>,
 }

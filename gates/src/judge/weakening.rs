@@ -56,7 +56,7 @@ fn approval(approved: &Approved, subject: &Map<String, Value>) -> Approval {
     Approval {
         gate_id: approved.gate_id.clone(),
         by: approved.by.clone(),
-        at_ms: approved.at_ms,
+        at: approved.at.clone(),
         subject: difference.to_owned(),
     }
 }
