@@ -5,6 +5,7 @@ use clap::{Parser, Subcommand};
 use nofx::client::api::Api;
 use nofx::commands::{
     decide, demo, deploy, deploy_local, dev, env, exec, keys, migrate, migration, plan, rules, runs, submit, watch,
+    worker,
 };
 use nofx_local::checkout::Checkout;
 use nofx_local::report;
@@ -61,6 +62,9 @@ enum Command {
     Reject(decide::Args),
     /// Waive a gate: let it pass without evidence
     Waive(decide::Args),
+    /// Serve a queue on this machine, with the environment of `nofx env`
+    #[command(subcommand)]
+    Worker(worker::Queue),
     /// Show and change which tables plans may write
     #[command(subcommand)]
     Rules(rules::Command),
@@ -97,6 +101,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Approve(args) => decide::run(&api, Decision::Approve, &args).await?,
         Command::Reject(args) => decide::run(&api, Decision::Reject, &args).await?,
         Command::Waive(args) => decide::run(&api, Decision::Waive, &args).await?,
+        Command::Worker(queue) => worker::run(queue)?,
         Command::Rules(command) => rules::run(&api, &command).await?,
         Command::Keys(args) => keys::run(&api, &args).await?,
     }

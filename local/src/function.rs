@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use shared::domain::tool::{HANDLERS, HandlerSpec};
+use shared::domain::tool::{HANDLERS, HandlerSpec, LONG_GATES};
 
 /// A function that a queue feeds.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +33,11 @@ pub fn queue_functions() -> impl Iterator<Item = QueueFunction> {
         let (polls, processes) = if spec.batch_size == 1 { (2, 2) } else { (5, 1) };
         QueueFunction { spec, polls, processes }
     })
+}
+
+/// Handlers that no function serves: a program polls their queues (`nofx worker`).
+pub fn polled_handlers() -> impl Iterator<Item = &'static HandlerSpec> {
+    [&LONG_GATES].into_iter()
 }
 
 /// The names of all functions, which are also those of their binaries.

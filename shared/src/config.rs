@@ -29,6 +29,7 @@
 //! | `SIGNING_KEY_FILE` | PEM file with the private key that signs evidence (PKCS#8, P-256); only its owner may read it | none |
 //! | `SIGNING_KEY_ID` | the KMS key that signs evidence instead (`ECC_NIST_P256`): id, ARN or alias | none |
 //! | `SIGNING_PUBLIC_KEYS` | PEM text with further public keys that `GET /keys` lists | none |
+//! | `LONG_GATES` | whether plans may have gates of up to 6 hours, because a machine polls their queue | false |
 //! | `MAX_STEPS`, `MAX_EDGES`, `MAX_PLAN_BYTES` | limits of a plan | 1000, 10000, 1 MiB |
 //! | `MAX_INPUTS_BYTES`, `MAX_RESOLVED_BYTES`, `MAX_OUTPUTS_BYTES` | limits of a step: inputs as posted, inputs with their references resolved, outputs | 256 KiB, 1 MiB, 256 KiB |
 
@@ -250,6 +251,7 @@ fn limits(default: Limits) -> Result<Limits, Error> {
         inputs_bytes: parsed("MAX_INPUTS_BYTES")?.unwrap_or(default.inputs_bytes),
         outputs_bytes: parsed("MAX_OUTPUTS_BYTES")?.unwrap_or(default.outputs_bytes),
         plan_bytes: parsed("MAX_PLAN_BYTES")?.unwrap_or(default.plan_bytes),
+        long_gates: parsed("LONG_GATES")?.unwrap_or(default.long_gates),
     })
 }
 

@@ -16,3 +16,4 @@ pub mod rules;
 pub mod runs;
 pub mod submit;
 pub mod watch;
+pub mod worker;

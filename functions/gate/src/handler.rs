@@ -181,12 +181,12 @@ impl Stored<'_> {
             }
         })?;
         let envelope = envelope.to_json().map_err(|error| internal(&error))?;
-        let metadata =
-            json!({ "gate": evidence.gate, "verdict": evidence.verdict, "reason": evidence.reason.code });
+        let metadata = json!({ "gate": evidence.gate, "verdict": evidence.verdict, "reason": evidence.reason.code });
         let name = format!("gate-{}.json", self.gate);
         let stored = self.put(&name, ("gate_evidence", MEDIA_TYPE), metadata.clone(), encoded.bytes.clone()).await?;
         let name = format!("gate-{}.intoto.json", self.gate);
-        let mut attested = self.put(&name, ("attestation", "application/vnd.dsse.envelope.v1+json"), metadata, envelope).await?;
+        let mut attested =
+            self.put(&name, ("attestation", "application/vnd.dsse.envelope.v1+json"), metadata, envelope).await?;
         attested.made_from = vec![stored.id];
         Ok((stored, attested))
     }
@@ -216,11 +216,9 @@ fn made_from(request: &Request) -> Vec<shared::domain::ArtifactId> {
 
 async fn fetch(artifact: &ArtifactRef, store: &StepStore) -> Result<Archive, Outcome> {
     match store.get(artifact, MAX_PACKED_BYTES).await {
-        Ok(bytes) => Ok(Archive {
-            bytes: Arc::new(bytes),
-            sha256: artifact.hash.clone(),
-            artifact: Some(artifact.clone()),
-        }),
+        Ok(bytes) => {
+            Ok(Archive { bytes: Arc::new(bytes), sha256: artifact.hash.clone(), artifact: Some(artifact.clone()) })
+        }
         Err(error @ (Error::Unavailable { .. } | Error::Internal { .. })) => Err(storage_unavailable(&error)),
         // The archive is too large, missing, or does not match its hash. A retry cannot fix that.
         Err(error) => Err(Outcome::failed(StepError::new("archive_unusable", error.to_string()))),
@@ -307,8 +305,9 @@ fn subject(evidence: &Evidence, artifact: &NewArtifact) -> Map<String, Value> {
 fn error_code(evidence: &Evidence) -> &str {
     match evidence.reason.code.as_str() {
         code @ ("no_workspace" | "no_command" | "no_lockfile" | "lockfile_refused" | "manifest_refused"
-        | "archive_refused" | "install_failed" | "toolchain_missing" | "sandbox_too_weak" | "definition_invalid"
-        | "base_required" | "base_not_trusted" | "network_denied" | "risky_required" | "checks_weakened") => code,
+        | "archive_refused" | "install_failed" | "toolchain_missing" | "sandbox_too_weak"
+        | "definition_invalid" | "base_required" | "base_not_trusted" | "network_denied" | "risky_required"
+        | "checks_weakened") => code,
         _ => "gate_failed",
     }
 }

@@ -116,7 +116,10 @@ fn matches(root: &Path, pattern: &str) -> io::Result<Vec<PathBuf>> {
         })
         .collect();
     if parts.is_empty() || parts.contains(&"") {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("the report path {pattern:?} is not relative")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("the report path {pattern:?} is not relative"),
+        ));
     }
     let mut found = Vec::new();
     let mut left = MAX_LOOKED_AT;
@@ -213,7 +216,14 @@ mod tests {
         }
 
         fn collect(&self, pattern: &str) -> Vec<ReportFile> {
-            collect(&[ReportPath::Workspace(pattern.into())], self.folders(), Path::new("/none"), "reports", &mut Bundle::default()).unwrap()
+            collect(
+                &[ReportPath::Workspace(pattern.into())],
+                self.folders(),
+                Path::new("/none"),
+                "reports",
+                &mut Bundle::default(),
+            )
+            .unwrap()
         }
     }
 
@@ -252,15 +262,22 @@ mod tests {
         let sample = Sample::new(&[]);
         for path in ["../x", "/etc/passwd", "a/../../x", ""] {
             let reports = [ReportPath::Workspace(path.into())];
-            assert!(collect(&reports, sample.folders(), Path::new("/none"), "r", &mut Bundle::default()).is_err(), "{path}");
+            assert!(
+                collect(&reports, sample.folders(), Path::new("/none"), "r", &mut Bundle::default()).is_err(),
+                "{path}"
+            );
         }
     }
 
     #[test]
     fn a_star_stands_for_a_part_of_a_name() {
-        for (pattern, name, expected) in
-            [("*.xml", "a.xml", true), ("TEST-*.xml", "TEST-a.b.xml", true), ("a*b*c", "a1b2c", true), ("a*", "b", false), ("a*a", "a", false)]
-        {
+        for (pattern, name, expected) in [
+            ("*.xml", "a.xml", true),
+            ("TEST-*.xml", "TEST-a.b.xml", true),
+            ("a*b*c", "a1b2c", true),
+            ("a*", "b", false),
+            ("a*a", "a", false),
+        ] {
             assert_eq!(matches_name(pattern, name), expected, "{pattern} {name}");
         }
     }

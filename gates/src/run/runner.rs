@@ -13,13 +13,12 @@ use shared::domain::digest::hex;
 use super::bundle::Bundle;
 use super::collect::{Folders, collect, remove_old};
 use super::spec::{
-    CommandRun, CommandSpec, CompanionSpec, Exit, InstallResult, Job, Limit, Output, ReportFile, ReportPath, Stopped, Variant,
+    CommandRun, CommandSpec, CompanionSpec, Exit, InstallResult, Job, Limit, Output, ReportFile, ReportPath, Stopped,
+    Variant,
 };
 use crate::attempt::Attempt;
 use crate::blocking::spawn_blocking;
-use crate::dependencies::{
-    self, Attached, InstallError, InstallRequest, InstallSettings, Installed, Installer, Place,
-};
+use crate::dependencies::{self, Attached, InstallError, InstallRequest, InstallSettings, Installed, Installer, Place};
 use crate::finding::{ExamineError, InfraError, Reason};
 use crate::snapshot::Snapshot;
 use crate::unpack::{Limits, WorkspaceError, unpack};
@@ -229,10 +228,13 @@ impl Executor {
         let toolchain = self.installer.toolchain(ecosystem).await.map_err(stop_of)?;
         bundle.result.toolchain.extend(toolchain.versions.clone());
         let snapshot = Snapshot::take(workspace)?;
-        let Some(plan) = dependencies::plan(&snapshot, ecosystem, self.installer.registries())? else { return Ok(None) };
+        let Some(plan) = dependencies::plan(&snapshot, ecosystem, self.installer.registries())? else {
+            return Ok(None);
+        };
         // Tested code can write to whatever its own uid can, unless the sandbox forbids it.
         let host = self.settings.at_most.as_ref().unwrap_or_else(|| sandbox::host());
-        let place = if host.protects_files() { Place::Store } else { Place::Folder(attempt.temporary().join("install")) };
+        let place =
+            if host.protects_files() { Place::Store } else { Place::Folder(attempt.temporary().join("install")) };
         let request =
             InstallRequest { tenant: job.tenant.clone(), tag: attempt.id.clone(), timeout: left(deadline), place };
         let installed = self.installer.install(&plan, request).await.map_err(stop_of)?;

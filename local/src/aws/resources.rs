@@ -11,6 +11,8 @@ use aws_sdk_s3::config::{Credentials, SharedCredentialsProvider};
 use aws_sdk_sqs::types::QueueAttributeName;
 use serde_json::{Value, json};
 
+use shared::domain::tool::HandlerSpec;
+
 use crate::function::{self, QueueFunction};
 
 pub const REGION: &str = "us-east-1";
@@ -26,11 +28,13 @@ const RECEIVES_MAX: u32 = 5;
 /// The variable that lists for LocalStack's hook what to create: the same as [`Aws::create_resources`] creates.
 pub fn hook_variable() -> (&'static str, String) {
     let queues: Vec<Value> = function::queue_functions()
-        .map(|function| {
+        .map(|function| function.spec)
+        .chain(function::polled_handlers())
+        .map(|spec| {
             json!({
-                "queue": function.spec.queue(""),
-                "dead_letter_queue": function.spec.dead_letter_queue(""),
-                "visibility_s": function.spec.visibility_s(),
+                "queue": spec.queue(""),
+                "dead_letter_queue": spec.dead_letter_queue(""),
+                "visibility_s": spec.visibility_s(),
             })
         })
         .collect();
@@ -89,20 +93,23 @@ impl Aws {
         self.put_llm_secret(dotenv).await?;
         let mut queues = Vec::new();
         for function in function::queue_functions() {
-            queues.push((function, self.create_queue_pair(&function, queue_prefix).await?));
+            queues.push((function, self.create_queue_pair(function.spec, queue_prefix).await?));
+        }
+        for handler in function::polled_handlers() {
+            self.create_queue_pair(handler, queue_prefix).await?;
         }
         Ok(queues)
     }
 
-    async fn create_queue_pair(&self, function: &QueueFunction, prefix: &str) -> Result<Queue> {
-        let dead_letters = self.create_queue_if_missing(&function.spec.dead_letter_queue(prefix)).await?;
-        let queue = self.create_queue_if_missing(&function.spec.queue(prefix)).await?;
+    async fn create_queue_pair(&self, spec: &HandlerSpec, prefix: &str) -> Result<Queue> {
+        let dead_letters = self.create_queue_if_missing(&spec.dead_letter_queue(prefix)).await?;
+        let queue = self.create_queue_if_missing(&spec.queue(prefix)).await?;
         let redrive = json!({ "deadLetterTargetArn": dead_letters.arn, "maxReceiveCount": RECEIVES_MAX.to_string() });
         // Set attributes in a second call: SQS refuses to create an existing queue with different attributes.
         self.sqs
             .set_queue_attributes()
             .queue_url(&queue.url)
-            .attributes(QueueAttributeName::VisibilityTimeout, function.spec.visibility_s().to_string())
+            .attributes(QueueAttributeName::VisibilityTimeout, spec.visibility_s().to_string())
             .attributes(QueueAttributeName::RedrivePolicy, redrive.to_string())
             .send()
             .await

@@ -26,6 +26,8 @@ pub struct Limits {
     pub resolved_bytes: usize,
     pub outputs_bytes: usize,
     pub plan_bytes: usize,
+    /// Whether a machine polls the queue of gates that take longer than Lambda allows.
+    pub long_gates: bool,
 }
 
 /// Maximum nesting of JSON in request bodies, inputs, outputs and other results of an attempt. It is half of what the
@@ -48,6 +50,7 @@ impl Default for Limits {
             resolved_bytes: 1 << 20,
             outputs_bytes: 256 << 10,
             plan_bytes: 1 << 20,
+            long_gates: false,
         }
     }
 }
@@ -194,6 +197,7 @@ fn read_step(fields: &mut Fields<'_, '_>, limits: &Limits) -> PlanStep {
     }
     let tool = fields.filled("tool", Most::Chars(MAX_NAME_CHARS)).unwrap_or_default();
     let handler = if tool.is_empty() { None } else { fields.read("tool", |_| tool::handler_for(tool)) };
+    let handler = handler.map(|handler| for_timeout(handler, fields.value("timeout_s"), limits));
     let inputs = read_inputs(fields, limits);
     let (refs, malformed) = references(&inputs, &fields.path("inputs"));
     fields.problems(malformed.into_iter().map(|(path, message)| Problem::new(path, message)));
@@ -237,6 +241,15 @@ fn read_inputs(fields: &mut Fields<'_, '_>, limits: &Limits) -> Value {
         fields.problems([Problem::new(path, "contains the character NUL, which cannot be stored")]);
     }
     inputs.clone()
+}
+
+/// The handler that can give a step this much time, if the deployment has one.
+fn for_timeout(handler: &'static HandlerSpec, asked: Option<&Value>, limits: &Limits) -> &'static HandlerSpec {
+    let is_long = asked.and_then(fields::whole).is_some_and(|asked| asked > u64::from(handler.max_timeout_s));
+    match tool::long_variant(handler) {
+        Some(long) if is_long && limits.long_gates => long,
+        _ => handler,
+    }
 }
 
 fn step_timeout(fields: &mut Fields<'_, '_>, tool: &str, handler: &HandlerSpec) -> Option<u32> {

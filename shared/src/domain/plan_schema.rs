@@ -10,7 +10,7 @@ use super::plan::{
     ATTEMPTS, BACKOFF_MS, DEFAULT_ATTEMPTS, DEFAULT_BACKOFF_MS, FORBIDDEN_NAMES, Limits, MAX_GOAL_CHARS,
     MAX_NAME_CHARS, Object, PLAN, RETRY, RISKY_TOOLS, RUN_TIMEOUT_S, STEP, WORKSPACE,
 };
-use super::tool::{HANDLERS, HandlerSpec, Tools, prefixed_pattern};
+use super::tool::{HANDLERS, HandlerSpec, Tools, long_variant, prefixed_pattern};
 
 /// A text that is not blank and contains no NUL. The reader also counts other white space as blank.
 const FILLED: &str = r"^[^\u0000]*[^ \t\n\r\u0000][^\u0000]*$";
@@ -88,7 +88,8 @@ impl Definitions<'_> {
     fn step(&self) -> Value {
         let mut schema = object(&STEP, "One call of a tool.", |field| self.step_field(field));
         let bounded = |handler: &HandlerSpec| {
-            let mut timeout_s = json!({"maximum": handler.max_timeout_s});
+            let long = long_variant(handler).filter(|_| self.limits.long_gates);
+            let mut timeout_s = json!({"maximum": long.unwrap_or(handler).max_timeout_s});
             if let Some(default_s) = handler.default_timeout_s {
                 timeout_s["default"] = json!(default_s);
             }

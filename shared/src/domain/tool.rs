@@ -84,6 +84,19 @@ pub const HANDLERS: &[HandlerSpec] = &[
     },
 ];
 
+/// Gates that take longer than Lambda allows: the same program polls this queue on another machine. Deployments without
+/// such a machine have no long gates.
+pub const LONG_GATES: HandlerSpec = HandlerSpec {
+    name: "gate_long",
+    tools: Tools::Prefixed("gate:"),
+    about: "Judges the workspace on a machine without Lambda's time limit.",
+    function_timeout_s: 21_720,
+    default_timeout_s: None,
+    max_timeout_s: 21_600,
+    batch_size: 1,
+    takes_workspace: true,
+};
+
 /// Maximum visibility timeout of SQS: 12 hours.
 const MAX_VISIBILITY_S: u32 = 43_200;
 /// Maximum length of the word after a prefix.
@@ -121,7 +134,12 @@ pub fn queue_name(prefix: &str, handler: &str) -> String {
 
 /// The handler with this name.
 pub fn handler(name: &str) -> Option<&'static HandlerSpec> {
-    HANDLERS.iter().find(|handler| handler.name == name)
+    HANDLERS.iter().chain([&LONG_GATES]).find(|handler| handler.name == name)
+}
+
+/// The handler for steps of this one that take longer than it can give.
+pub fn long_variant(handler: &HandlerSpec) -> Option<&'static HandlerSpec> {
+    (handler.name == "gate").then_some(&LONG_GATES)
 }
 
 /// The handler that serves a tool. The error is for the plan's author.

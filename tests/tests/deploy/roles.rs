@@ -111,7 +111,10 @@ fn every_call_on_a_client_is_in_the_table() {
     assert_eq!(found, listed);
     // No function creates its own client.
     let own = sources(&root().join("functions"));
-    assert!(!own.contains("aws_sdk_"), "a function calls AWS outside of shared::{{invoke, queue, secrets, signing, storage}}");
+    assert!(
+        !own.contains("aws_sdk_"),
+        "a function calls AWS outside of shared::{{invoke, queue, secrets, signing, storage}}"
+    );
 
     let mut allowed = BTreeSet::new();
     for (_, (logical, _)) in functions() {

@@ -39,7 +39,8 @@ impl<'a> ProcessRunner<'a> {
             job,
         };
         let answer = time::timeout(limit, self.call(&spec)).await;
-        let answer = answer.map_err(|_| RunnerLost::ended(format!("it did not end within {} s", limit.as_secs())))??;
+        let answer =
+            answer.map_err(|_| RunnerLost::ended(format!("it did not end within {} s", limit.as_secs())))??;
         let bytes = fs::read(&bundle_path).await.map_err(unusable)?;
         if sha256_hex(&bytes) != answer.sha256 {
             return Err(RunnerLost::ended("its bundle is not the one that it announced"));
@@ -69,6 +70,7 @@ impl<'a> ProcessRunner<'a> {
         if !done.status.success() {
             return Err(RunnerLost::ended(done.status.to_string()));
         }
-        serde_json::from_slice(&done.stdout).map_err(|error| RunnerLost::ended(format!("its answer is invalid: {error}")))
+        serde_json::from_slice(&done.stdout)
+            .map_err(|error| RunnerLost::ended(format!("its answer is invalid: {error}")))
     }
 }
