@@ -46,7 +46,11 @@ pub fn observe(run: &CommandRun, bundle: &Bundle, context: &Context<'_>) -> Obse
             Ok(bytes) => bytes,
             Err((outcome, why)) => {
                 observed.reports.push(listed(expected.format, &path, None, outcome));
-                let code = if outcome == ReportOutcome::Missing { "report_missing" } else { "report_unparsable" };
+                let code = match outcome {
+                    ReportOutcome::Missing => "report_missing",
+                    ReportOutcome::Stale => "report_stale",
+                    _ => "report_unparsable",
+                };
                 observed.fail(Reason::new(code, format!("the report {path} {why}")));
                 continue;
             }
@@ -178,6 +182,7 @@ fn content<'a>(file: &ReportFile, bundle: &'a Bundle) -> Result<&'a [u8], (Repor
             None => Err((ReportOutcome::Missing, "is not in the bundle of the runner".to_owned())),
         },
         Found::Missing => Err((ReportOutcome::Missing, "was not written by this run".to_owned())),
+        Found::Stale => Err((ReportOutcome::Stale, "was written before the command started".to_owned())),
         Found::Refused { why } => Err((ReportOutcome::Unparsable, format!("cannot be used: {why}"))),
     }
 }

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
+use std::time::SystemTime;
 
 use super::bundle::Bundle;
 use super::spec::{Found, ReportFile, ReportPath};
@@ -20,6 +21,11 @@ const MAX_LOOKED_AT: usize = 200_000;
 pub struct Folders<'a> {
     pub fresh: &'a Path,
     pub workspace: &'a Path,
+    /// The file with the standard output.
+    pub stdout: &'a Path,
+    /// A file that was written just before the command started. Two file times are compared, because the file system's
+    /// clock may lag behind the process's clock.
+    pub started: &'a Path,
 }
 
 impl Folders<'_> {
@@ -50,18 +56,18 @@ pub fn remove_old(reports: &[ReportPath], folders: Folders<'_>) -> io::Result<()
     Ok(())
 }
 
-/// Puts every report into the bundle, under `prefix`. `stdout` is the file with the standard output.
+/// Puts every report into the bundle, under `prefix`.
 pub fn collect(
     reports: &[ReportPath],
     folders: Folders<'_>,
-    stdout: &Path,
     prefix: &str,
     bundle: &mut Bundle,
 ) -> io::Result<Vec<ReportFile>> {
+    let started = fs::symlink_metadata(folders.started)?.modified()?;
     let mut found = Vec::new();
     for (index, report) in reports.iter().enumerate() {
         let Some((root, pattern)) = folders.of(report) else {
-            let entry = bundle.add(format!("{prefix}/stdout"), fs::read(stdout)?);
+            let entry = bundle.add(format!("{prefix}/stdout"), fs::read(folders.stdout)?);
             found.push(ReportFile { report: index, path: "stdout".to_owned(), found: Found::File { entry } });
             continue;
         };
@@ -70,9 +76,9 @@ pub fn collect(
             found.push(ReportFile { report: index, path: pattern.to_owned(), found: Found::Missing });
         }
         for (number, path) in paths.into_iter().enumerate() {
-            let what = match read_regular(root, &path)? {
+            let what = match read_regular(root, &path, started)? {
                 Ok(bytes) => Found::File { entry: bundle.add(format!("{prefix}/{index}-{number}"), bytes) },
-                Err(why) => Found::Refused { why },
+                Err(found) => found,
             };
             found.push(ReportFile { report: index, path: path.to_string_lossy().into_owned(), found: what });
         }
@@ -82,23 +88,27 @@ pub fn collect(
 
 /// Reads a file if neither it nor one of its folders is a link, and no other name leads to it. All processes of the
 /// command have ended, so nothing changes meanwhile.
-fn read_regular(root: &Path, path: &Path) -> io::Result<Result<Vec<u8>, String>> {
+fn read_regular(root: &Path, path: &Path, started: SystemTime) -> io::Result<Result<Vec<u8>, Found>> {
+    let refused = |why: &str| Ok(Err(Found::Refused { why: why.to_owned() }));
     let mut full = root.to_path_buf();
     for part in path.components() {
         full.push(part);
         if fs::symlink_metadata(&full)?.is_symlink() {
-            return Ok(Err("it is a link, or in a folder that is one".to_owned()));
+            return refused("it is a link, or in a folder that is one");
         }
     }
     let found = fs::symlink_metadata(&full)?;
     if !found.is_file() {
-        return Ok(Err("it is not a file".to_owned()));
+        return refused("it is not a file");
     }
     if found.nlink() > 1 {
-        return Ok(Err("it has a second name (a hard link)".to_owned()));
+        return refused("it has a second name (a hard link)");
     }
     if found.len() > MAX_REPORT_BYTES {
-        return Ok(Err(format!("it has more than {MAX_REPORT_BYTES} bytes")));
+        return refused(&format!("it has more than {MAX_REPORT_BYTES} bytes"));
+    }
+    if found.modified()? < started {
+        return Ok(Err(Found::Stale));
     }
     let mut bytes = Vec::new();
     File::open(&full)?.take(MAX_REPORT_BYTES).read_to_end(&mut bytes)?;
@@ -194,11 +204,13 @@ mod tests {
     struct Sample {
         fresh: tempfile::TempDir,
         workspace: tempfile::TempDir,
+        marker: tempfile::NamedTempFile,
     }
 
     impl Sample {
         fn new(files: &[&str]) -> Self {
-            let sample = Self { fresh: tempfile::tempdir().unwrap(), workspace: tempfile::tempdir().unwrap() };
+            let marker = tempfile::NamedTempFile::new().unwrap();
+            let sample = Self { fresh: tempfile::tempdir().unwrap(), workspace: tempfile::tempdir().unwrap(), marker };
             for path in files {
                 sample.write(path);
             }
@@ -212,7 +224,8 @@ mod tests {
         }
 
         fn folders(&self) -> Folders<'_> {
-            Folders { fresh: self.fresh.path(), workspace: self.workspace.path() }
+            let marker = self.marker.path();
+            Folders { fresh: self.fresh.path(), workspace: self.workspace.path(), stdout: marker, started: marker }
         }
 
         fn collect(&self, pattern: &str) -> Vec<ReportFile> {
@@ -258,12 +271,20 @@ mod tests {
     }
 
     #[test]
+    fn a_report_from_before_the_command_is_stale() {
+        let sample = Sample::new(&["coverage/c.json"]);
+        let file = File::options().write(true).open(sample.workspace.path().join("coverage/c.json")).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        assert_eq!(sample.collect("coverage/c.json")[0].found, Found::Stale);
+    }
+
+    #[test]
     fn a_path_that_leaves_the_workspace_is_an_error() {
         let sample = Sample::new(&[]);
         for path in ["../x", "/etc/passwd", "a/../../x", ""] {
             let reports = [ReportPath::Workspace(path.into())];
             assert!(
-                collect(&reports, sample.folders(), Path::new("/none"), "r", &mut Bundle::default()).is_err(),
+                collect(&reports, sample.folders(), "r", &mut Bundle::default()).is_err(),
                 "{path}"
             );
         }

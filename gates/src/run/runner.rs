@@ -16,7 +16,7 @@ use super::spec::{
     CommandRun, CommandSpec, CompanionSpec, Exit, InstallResult, Job, Limit, Output, ReportFile, ReportPath, Stopped,
     Variant,
 };
-use crate::attempt::Attempt;
+use crate::attempt::{Attempt, private_folder};
 use crate::blocking::spawn_blocking;
 use crate::dependencies::{self, Attached, InstallError, InstallRequest, InstallSettings, Installed, Installer, Place};
 use crate::finding::{ExamineError, InfraError, Reason};
@@ -267,13 +267,15 @@ struct Private {
     /// Outside of what the command can write.
     log: PathBuf,
     stdout: PathBuf,
+    /// Written before the command starts.
+    started: PathBuf,
 }
 
 impl Run<'_> {
     async fn command(self, deadline: Instant, bundle: &mut Bundle) -> Result<(), Stop> {
         let spec = &self.job.command;
         let private = self.private_folders()?;
-        let folders = Folders { fresh: &private.reports, workspace: &self.workspace };
+        let folders = self.folders(&private);
         remove_old(&spec.reports, folders).map_err(|error| report_path_error(&error))?;
         let attached = match self.installed {
             Some(installed) => dependencies::attach(installed, &self.workspace)?,
@@ -308,9 +310,12 @@ impl Run<'_> {
         let root = self.attempt.temporary().join(format!("run-{}", self.index));
         let own = self.attempt.temporary().join(format!("own-{}", self.index));
         for folder in ["home", "tmp", "reports"].map(|name| root.join(name)).iter().chain([&own]) {
-            fs::create_dir_all(folder)?;
+            private_folder(folder)?;
         }
+        fs::write(own.join("started"), "")?;
+        fs::write(own.join("stdout"), "")?;
         Ok(Private {
+            started: own.join("started"),
             home: root.join("home"),
             temporary: root.join("tmp"),
             reports: root.join("reports"),
@@ -398,9 +403,13 @@ impl Run<'_> {
         }
     }
 
+    fn folders<'a>(&'a self, private: &'a Private) -> Folders<'a> {
+        let Private { reports, stdout, started, .. } = private;
+        Folders { fresh: reports, workspace: &self.workspace, stdout, started }
+    }
+
     fn reports(&self, private: &Private, prefix: &str, bundle: &mut Bundle) -> Result<Vec<ReportFile>, Stop> {
-        let folders = Folders { fresh: &private.reports, workspace: &self.workspace };
-        let collected = collect(&self.job.command.reports, folders, &private.stdout, prefix, bundle);
+        let collected = collect(&self.job.command.reports, self.folders(private), prefix, bundle);
         collected.map_err(|error| report_path_error(&error).into())
     }
 

@@ -193,6 +193,8 @@ pub enum Found {
         entry: String,
     },
     Missing,
+    /// It was written before the command started.
+    Stale,
     /// It is a link, a folder or too large, or one of its folders is a link.
     Refused {
         why: String,
