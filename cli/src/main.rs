@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use nofx::client::api::Api;
 use nofx::commands::{
-    decide, demo, deploy, deploy_local, dev, env, exec, keys, migrate, migration, plan, rules, runs, submit, watch,
+    decide, demo, deploy, deploy_local, dev, env, exec, keys, migrate, migration, plan, policy, rules, runs, submit, watch,
     worker,
 };
 use nofx_local::checkout::Checkout;
@@ -21,7 +21,7 @@ struct Cli {
 
 const AFTER_HELP: &str = "\
 Environment:
-  NOFX_API_URL  The API that plan check, submit, watch, runs, approve, reject, waive, rules and keys call [default: http://127.0.0.1:3000]
+  NOFX_API_URL  The API that plan check, submit, watch, runs, approve, reject, waive, policy, rules and keys call [default: http://127.0.0.1:3000]
 
 Exit status:
   0  success
@@ -65,6 +65,9 @@ enum Command {
     /// Serve a queue on this machine, with the environment of `nofx env`
     #[command(subcommand)]
     Worker(worker::Queue),
+    /// Show and change what gates demand, whatever a plan says
+    #[command(subcommand)]
+    Policy(policy::Command),
     /// Show and change which tables plans may write
     #[command(subcommand)]
     Rules(rules::Command),
@@ -102,6 +105,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Reject(args) => decide::run(&api, Decision::Reject, &args).await?,
         Command::Waive(args) => decide::run(&api, Decision::Waive, &args).await?,
         Command::Worker(queue) => worker::run(queue)?,
+        Command::Policy(command) => policy::run(&api, &command).await?,
         Command::Rules(command) => rules::run(&api, &command).await?,
         Command::Keys(args) => keys::run(&api, &args).await?,
     }

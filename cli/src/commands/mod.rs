@@ -12,6 +12,7 @@ pub mod keys;
 pub mod migrate;
 pub mod migration;
 pub mod plan;
+pub mod policy;
 pub mod rules;
 pub mod runs;
 pub mod submit;

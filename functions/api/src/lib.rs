@@ -1,4 +1,5 @@
-//! HTTP routes of plans, runs, timelines, artifacts, lineage, workspaces, rules, keys, health, and the documents of the API.
+//! HTTP routes of plans, runs, timelines, artifacts, lineage, workspaces, rules, the policy, keys, health, and the documents
+//! of the API.
 
 mod artifacts;
 #[cfg(feature = "openapi")]
@@ -8,6 +9,7 @@ mod docs;
 mod health;
 mod keys;
 mod plans;
+mod policy;
 mod rules;
 mod run_filter;
 mod runs;
@@ -47,6 +49,9 @@ pub fn routes() -> Routes<Ctx> {
         .get("/rules/{table}", rules::fetch)
         .put("/rules/{table}", rules::set)
         .delete("/rules/{table}", rules::delete)
+        .get("/policy", policy::fetch)
+        .put("/policy", policy::set)
+        .get_with("/policy/history", PAGE, policy::history)
         .post("/workspaces", artifacts::create_workspace)
         .get("/artifacts/{id}", artifacts::fetch)
         .get("/artifacts/{id}/download", artifacts::download)
