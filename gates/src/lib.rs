@@ -11,6 +11,7 @@ mod attempt;
 mod blocking;
 mod config;
 pub mod coverage;
+pub mod dependencies;
 mod examine;
 mod finding;
 mod install;
