@@ -16,6 +16,7 @@ pub mod coverage;
 pub mod definition;
 pub mod edit;
 pub mod evidence;
+pub mod dependencies;
 mod examine;
 mod finding;
 mod install;

@@ -1,0 +1,112 @@
+//! Shows an installation to a workspace, without copying it.
+//!
+//! npm: `node_modules` is a folder of the workspace, so that tools can keep their caches in it. Its packages are links
+//! into the installation. Node, TypeScript and bundlers resolve links first, so packages find each other there.
+//!
+//! A package of a registry that imports a package of the workspace itself finds that package's manifest only.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use super::Ecosystem;
+use super::install::Installed;
+use super::verify::Layout;
+
+/// What the tested command gets besides its minimal environment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attached {
+    pub environment: Vec<(String, String)>,
+    /// Folders to put before PATH, in this order.
+    pub path: Vec<PathBuf>,
+    /// Folders that the command must be able to read, and must not be able to write.
+    pub read_only: Vec<PathBuf>,
+}
+
+/// Blocks. The workspace must not have a `node_modules`, and none of its code may have run.
+pub fn attach(installed: &Installed, workspace: &Path) -> io::Result<Attached> {
+    let folder = &installed.folder;
+    let mut attached = Attached { read_only: vec![folder.clone()], ..Attached::default() };
+    attached.read_only.extend(installed.toolchain.folders.iter().cloned());
+    let mut set = |name: &str, value: String| attached.environment.push((name.into(), value));
+    let text = |path: PathBuf| path.to_string_lossy().into_owned();
+    match installed.ecosystem {
+        Ecosystem::Npm => {
+            attach_node_modules(&Layout::load(folder)?, folder, workspace)?;
+            attached.path.push(workspace.join("node_modules/.bin"));
+        }
+        Ecosystem::Pip => {
+            set("VIRTUAL_ENV", text(folder.join("venv")));
+            // Bytecode of the packages is there already.
+            set("PYTHONDONTWRITEBYTECODE", "1".into());
+            // The project itself is not installed: that would run its build.
+            if is_folder(&workspace.join("src")) {
+                set("PYTHONPATH", text(workspace.join("src")));
+            }
+            attached.path.push(folder.join("venv/bin"));
+        }
+        Ecosystem::Cargo => {
+            set("CARGO_HOME", text(folder.join("home")));
+            set("CARGO_NET_OFFLINE", "true".into());
+            attached.path.extend(installed.toolchain.programs.get("cargo").and_then(|cargo| cargo.parent()).map(Into::into));
+        }
+        Ecosystem::Go => {
+            set("GOMODCACHE", text(folder.join("modules")));
+            for (name, value) in [("GOFLAGS", "-mod=readonly"), ("GOPROXY", "off"), ("GOTOOLCHAIN", "local")] {
+                set(name, value.into());
+            }
+        }
+    }
+    Ok(attached)
+}
+
+fn attach_node_modules(layout: &Layout, installation: &Path, workspace: &Path) -> io::Result<()> {
+    for folder in &layout.folders {
+        let place = workspace.join(&folder.folder);
+        // Links were not followed when the workspace was read, so none leads out of it now.
+        if !is_real_folder(workspace, &folder.folder) {
+            return Err(io::Error::other(format!("{} is not a folder of the workspace", folder.folder)));
+        }
+        let modules = place.join("node_modules");
+        DirBuilder::new().create(&modules)?;
+        let installed = installation.join(&folder.folder).join("node_modules");
+        for name in &folder.packages {
+            symlink(installed.join(name), in_scope(&modules, name)?)?;
+        }
+        for (name, target) in &folder.links {
+            symlink(workspace.join(target), in_scope(&modules, name)?)?;
+        }
+        if !folder.commands.is_empty() {
+            let commands = modules.join(".bin");
+            DirBuilder::new().create(&commands)?;
+            for (name, path) in &folder.commands {
+                symlink(Path::new("..").join(path), commands.join(name))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The place of a package. Makes the folder of its scope.
+fn in_scope(modules: &Path, name: &str) -> io::Result<PathBuf> {
+    if let Some((scope, _)) = name.split_once('/') {
+        match DirBuilder::new().create(modules.join(scope)) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(modules.join(name))
+}
+
+fn is_folder(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.is_dir())
+}
+
+fn is_real_folder(root: &Path, relative: &str) -> bool {
+    let mut path = root.to_path_buf();
+    relative.split('/').filter(|part| !part.is_empty()).all(|part| {
+        path.push(part);
+        is_folder(&path)
+    })
+}

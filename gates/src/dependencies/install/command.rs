@@ -1,0 +1,308 @@
+//! The installers' command lines and environments.
+//!
+//! Flags go before the environment and every settings file, so what is pinned here cannot be changed from elsewhere.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{InstallError, InstallSettings, run};
+use crate::dependencies::programs::{Toolchain, find, npm_version};
+use crate::dependencies::{Ecosystem, InstallPlan, Registries};
+use crate::finding::Reason;
+use crate::process::{Command, Exit};
+
+/// npm's settings that decide what runs and where packages come from. Older versions of npm do not know the last four
+/// and say so; they matter only for packages that were refused before.
+const NPM: [&str; 27] = [
+    "--ignore-scripts",
+    "--script-shell=/bin/false",
+    "--node-options=",
+    "--git=/bin/false",
+    "--no-bin-links",
+    "--no-audit",
+    "--no-fund",
+    "--no-update-notifier",
+    "--no-progress",
+    "--logs-max=0",
+    // With the cache alone npm would take any content with the right digest, whatever its name.
+    "--prefer-online",
+    "--replace-registry-host=npmjs",
+    "--install-strategy=hoisted",
+    "--no-install-links",
+    "--no-global",
+    "--no-dry-run",
+    "--no-package-lock-only",
+    "--no-engine-strict",
+    "--no-strict-peer-deps",
+    "--include=dev",
+    "--include=optional",
+    "--include=peer",
+    "--foreground-scripts=false",
+    "--allow-git=none",
+    "--allow-remote=none",
+    "--allow-file=none",
+    "--allow-directory=none",
+];
+
+const PIP: [&str; 10] = [
+    "--require-hashes",
+    "--only-binary=:all:",
+    "--no-deps",
+    "--no-input",
+    "--no-compile",
+    "--disable-pip-version-check",
+    "--no-warn-script-location",
+    "--progress-bar=off",
+    "--no-color",
+    "--retries=2",
+];
+
+/// Program and arguments, and the whole environment.
+type Call = (Vec<String>, Vec<(String, String)>);
+
+pub struct Context<'a> {
+    pub settings: &'a InstallSettings,
+    pub registries: &'a Registries,
+    pub toolchain: &'a Toolchain,
+    /// Where to install.
+    pub folder: &'a Path,
+    /// The folder's later name.
+    pub target: &'a Path,
+}
+
+impl Context<'_> {
+    /// The folder with the manifest and the lock file.
+    pub fn sources(&self, ecosystem: Ecosystem) -> PathBuf {
+        // npm installs next to them.
+        if ecosystem == Ecosystem::Npm { self.folder.to_path_buf() } else { self.folder.join("sources") }
+    }
+
+    fn home(&self) -> PathBuf {
+        self.folder.join(".installer")
+    }
+
+    pub fn write_files(&self, plan: &InstallPlan) -> io::Result<()> {
+        fs::create_dir_all(self.home().join("tmp"))?;
+        let root = self.sources(plan.ecosystem);
+        for (path, text) in &plan.files {
+            let path = root.join(path);
+            if let Some(parent) = path.parent() {
+                fs::create_dir_all(parent)?;
+            }
+            OpenOptions::new().write(true).create_new(true).mode(0o644).open(path)?.write_all(text)?;
+        }
+        Ok(())
+    }
+
+    pub fn commands(&self, plan: &InstallPlan) -> Result<Vec<Call>, Reason> {
+        match plan.ecosystem {
+            Ecosystem::Npm => self.npm(plan),
+            Ecosystem::Pip => self.pip(),
+            Ecosystem::Cargo => self.cargo(),
+            Ecosystem::Go => self.go(),
+        }
+    }
+
+    fn program(&self, name: &str) -> Result<String, Reason> {
+        self.toolchain.programs.get(name).map(|path| text(path)).ok_or_else(|| missing(name, self.settings))
+    }
+
+    fn environment(&self, more: &[(&str, String)]) -> Vec<(String, String)> {
+        environment(&self.settings.search_path, &self.home(), more)
+    }
+
+    fn npm(&self, plan: &InstallPlan) -> Result<Vec<Call>, Reason> {
+        let mut argv = vec![self.program("npm")?, "ci".into()];
+        argv.extend(NPM.map(str::to_owned));
+        argv.push(format!("--prefix={}", text(self.folder)));
+        argv.push(format!("--cache={}", text(&self.settings.caches.join("npm"))));
+        let user_config = self.settings.npm_user_config.clone().unwrap_or_else(|| self.home().join("npmrc"));
+        argv.push(format!("--userconfig={}", text(&user_config)));
+        if let Some(registry) = &self.registries.default {
+            argv.push(format!("--registry={registry}"));
+        }
+        if plan.legacy_peer_deps {
+            argv.push("--legacy-peer-deps".into());
+        }
+        Ok(vec![(argv, self.environment(&[]))])
+    }
+
+    fn pip(&self) -> Result<Vec<Call>, Reason> {
+        let python = self.program("python3")?;
+        let venv = text(&self.folder.join("venv"));
+        let mut more = Vec::new();
+        if let Some(config) = &self.settings.pip_config {
+            more.push(("PIP_CONFIG_FILE", text(config)));
+        }
+        let environment = self.environment(&more);
+        let isolated = |arguments: &[&str]| {
+            let all = [python.as_str(), "-I", "-m"].into_iter().chain(arguments.iter().copied());
+            all.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let make = isolated(&["venv", "--without-pip", "--symlinks", &venv]);
+        let cache = format!("--cache-dir={}", text(&self.settings.caches.join("pip")));
+        let mut install = isolated(&["pip", "--python", &format!("{venv}/bin/python"), "install"]);
+        install.extend(PIP.map(str::to_owned));
+        install.extend([cache, "--requirement".into(), "requirements.txt".into()]);
+        // Bytecode names its sources. These get their last name later.
+        let (from, to) = (text(self.folder), text(self.target));
+        let compile = isolated(&["compileall", "-q", "-s", &from, "-p", &to, "--invalidation-mode", "unchecked-hash"])
+            .into_iter()
+            .chain([format!("{venv}/lib")])
+            .collect();
+        Ok(vec![(make, environment.clone()), (install, environment.clone()), (compile, environment)])
+    }
+
+    fn cargo(&self) -> Result<Vec<Call>, Reason> {
+        let argv = vec![self.program("cargo")?, "fetch".into(), "--locked".into(), "--color=never".into()];
+        let environment = self.environment(&[
+            ("CARGO_HOME", text(&self.folder.join("home"))),
+            ("CARGO_NET_GIT_FETCH_WITH_CLI", "false".into()),
+            ("CARGO_NET_RETRY", "2".into()),
+        ]);
+        Ok(vec![(argv, environment)])
+    }
+
+    fn go(&self) -> Result<Vec<Call>, Reason> {
+        let argv = vec![self.program("go")?, "mod".into(), "download".into()];
+        let environment = self.environment(&[
+            ("GOMODCACHE", text(&self.folder.join("modules"))),
+            ("GOPATH", text(&self.home().join("go"))),
+            ("GOCACHE", text(&self.home().join("cache"))),
+            ("GOENV", "off".into()),
+            ("GOFLAGS", "-mod=readonly".into()),
+            ("GOTOOLCHAIN", "local".into()),
+            // Modules come from the proxy alone, never from a repository.
+            ("GOVCS", "*:off".into()),
+        ]);
+        Ok(vec![(argv, environment)])
+    }
+
+    /// Removes what only the installer needed, and gives the scripts of a venv their later name.
+    pub fn finish(&self, plan: &InstallPlan) -> io::Result<()> {
+        crate::attempt::remove(&self.home())?;
+        if plan.ecosystem != Ecosystem::Pip || self.folder == self.target {
+            return Ok(());
+        }
+        let (from, to) = (text(self.folder).into_bytes(), text(self.target).into_bytes());
+        let venv = self.folder.join("venv");
+        let scripts = fs::read_dir(venv.join("bin"))?.flatten().map(|entry| entry.path());
+        for path in scripts.chain([venv.join("pyvenv.cfg")]) {
+            if fs::symlink_metadata(&path)?.is_file() {
+                let content = fs::read(&path)?;
+                let renamed = replace(&content, &from, &to);
+                if renamed != content {
+                    fs::write(&path, renamed)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn replace(content: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    let mut result = Vec::with_capacity(content.len());
+    let mut rest = content;
+    while let Some(at) = rest.windows(from.len()).position(|window| window == from) {
+        let (before, after) = rest.split_at(at);
+        result.extend_from_slice(before);
+        result.extend_from_slice(to);
+        rest = after.get(from.len()..).unwrap_or_default();
+    }
+    result.extend_from_slice(rest);
+    result
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+fn environment(search_path: &str, home: &Path, more: &[(&str, String)]) -> Vec<(String, String)> {
+    let fixed = [
+        ("PATH", search_path.to_owned()),
+        ("HOME", text(home)),
+        ("TMPDIR", text(&home.join("tmp"))),
+        ("LANG", "C.UTF-8".into()),
+        ("CI", "1".into()),
+        ("NO_COLOR", "1".into()),
+    ];
+    fixed.into_iter().chain(more.iter().cloned()).map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn missing(program: &str, settings: &InstallSettings) -> Reason {
+    let message = format!("{program} cannot run from PATH {}, so the dependencies cannot be installed", settings.search_path);
+    Reason::new("toolchain_missing", message)
+}
+
+/// Finds the programs and asks for their versions.
+pub async fn toolchain(ecosystem: Ecosystem, settings: &InstallSettings) -> Result<Toolchain, InstallError> {
+    let mut toolchain = Toolchain::default();
+    let find = |name: &str| find(name, &settings.search_path).ok_or_else(|| missing(name, settings));
+    match ecosystem {
+        Ecosystem::Npm => {
+            let (node, npm) = (find("node")?, find("npm")?);
+            let version = match npm_version(&npm) {
+                Some(version) => version,
+                None => ask(&npm, &["--version"], settings).await?,
+            };
+            toolchain.versions.insert("node".into(), ask(&node, &["--version"], settings).await?);
+            toolchain.versions.insert("npm".into(), version);
+            toolchain.programs.extend([("node".into(), node), ("npm".into(), npm)]);
+        }
+        Ecosystem::Pip => {
+            const ASK: &str = "import os, sys; print(sys.version.split()[0], os.path.realpath(sys.executable), sys.base_prefix, sep='\\n')";
+            let python = find("python3")?;
+            let answer = ask(&python, &["-I", "-c", ASK], settings).await?;
+            let mut lines = answer.lines();
+            let (version, program, prefix) = (lines.next(), lines.next(), lines.next());
+            let (Some(version), Some(program), Some(prefix)) = (version, program, prefix) else {
+                return Err(missing("python3", settings).into());
+            };
+            toolchain.versions.insert("python".into(), version.into());
+            toolchain.programs.insert("python3".into(), PathBuf::from(program));
+            toolchain.folders.push(PathBuf::from(prefix));
+        }
+        Ecosystem::Cargo => {
+            // rustup's proxies choose a toolchain by files of the workspace. The real programs do not.
+            let sysroot = PathBuf::from(ask(&find("rustc")?, &["--print", "sysroot"], settings).await?);
+            for program in ["cargo", "rustc"] {
+                let path = Some(sysroot.join("bin").join(program)).filter(|path| path.is_file());
+                let path = path.map_or_else(|| find(program), Ok)?;
+                toolchain.versions.insert(program.into(), ask(&path, &["--version"], settings).await?);
+                toolchain.programs.insert(program.into(), path);
+            }
+            toolchain.folders.push(sysroot);
+        }
+        Ecosystem::Go => {
+            let go = find("go")?;
+            toolchain.versions.insert("go".into(), ask(&go, &["version"], settings).await?);
+            toolchain.programs.insert("go".into(), go);
+        }
+    }
+    Ok(toolchain)
+}
+
+/// What a program prints.
+async fn ask(program: &Path, arguments: &[&str], settings: &InstallSettings) -> Result<String, InstallError> {
+    let home = std::env::temp_dir();
+    let mut more = Vec::new();
+    // rustup's proxies need its folder, which is next to cargo's.
+    let rustup = program.parent().and_then(Path::parent).and_then(Path::parent).map(|home| home.join(".rustup"));
+    if let Some(rustup) = rustup.filter(|folder| folder.is_dir()) {
+        more.push(("RUSTUP_HOME", text(&rustup)));
+    }
+    let command = Command {
+        argv: [text(program)].into_iter().chain(arguments.iter().map(ToString::to_string)).collect(),
+        current_dir: PathBuf::from("/"),
+        environment: environment(&settings.search_path, &home, &more),
+        timeout: Duration::from_secs(30),
+        tag: uuid::Uuid::new_v4().to_string(),
+    };
+    match run(&command).await {
+        Ok(result) if result.exit == Exit::Code(0) => Ok(result.output.tail().trim().to_owned()),
+        _ => Err(missing(&text(program), settings).into()),
+    }
+}
