@@ -1,0 +1,197 @@
+//! The processes of a sandbox: listing, measuring, waiting and killing.
+
+use std::collections::HashSet;
+use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::process::Child;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, kill_process_group, pidfd_open};
+
+use super::privileges;
+
+/// Which processes are the command's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// All of this PID namespace but this process, which is its first.
+    Namespace,
+    /// All with this uid. Nobody else uses it.
+    Uid(u32),
+    /// The descendants of this process. As a sub-reaper it inherits those whose parents died.
+    Descendants,
+}
+
+pub(crate) fn pid_of(child: &Child) -> Pid {
+    Pid::from_child(child)
+}
+
+/// Waits until a child ended, the channel closed, or the time is over. Returns whether the channel closed.
+pub(crate) fn wait_ready(child: Pid, channel: impl AsFd, timeout: Option<Duration>) -> bool {
+    let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+    // Without a handle the child has been reaped, so there is nothing to wait for.
+    let Ok(handle) = pidfd_open(child, PidfdFlags::empty()) else { return false };
+    // The kernel always reports a hang-up. Frames for the next launcher must not wake this one.
+    let mut fds = [PollFd::new(&channel, PollFlags::empty()), PollFd::new(&handle, PollFlags::IN)];
+    poll(&mut fds, timeout.as_ref()).is_ok() && fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
+}
+
+/// What `/proc` tells about a process.
+struct Process {
+    pid: Pid,
+    parent: i32,
+    is_zombie: bool,
+    threads: u64,
+}
+
+fn all() -> Vec<Process> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).filter_map(Pid::from_raw);
+    pids.filter_map(read).collect()
+}
+
+fn read(pid: Pid) -> Option<Process> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    // The second field is a name in brackets, which may hold anything.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?;
+    let parent = fields.next()?.parse().ok()?;
+    let threads = fields.nth(15)?.parse().ok()?;
+    Some(Process { pid, parent, is_zombie: matches!(state, "Z" | "X"), threads })
+}
+
+fn has_uid(pid: Pid, uid: u32) -> bool {
+    // The owner of the folder is root for processes that hide their memory. Their real uid stands in `status`.
+    let Ok(status) = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())) else { return false };
+    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    ids.is_some_and(|ids| ids.split_whitespace().any(|id| id.parse() == Ok(uid)))
+}
+
+/// How many tasks the kernel counts for a uid.
+pub(super) fn tasks_of(uid: u32) -> u64 {
+    let owned = |process: &Process| {
+        fs::metadata(format!("/proc/{}", process.pid.as_raw_nonzero())).is_ok_and(|metadata| metadata.uid() == uid)
+            || has_uid(process.pid, uid)
+    };
+    all().iter().filter(|process| owned(process)).map(|process| process.threads).sum()
+}
+
+/// The living processes of the command.
+pub(crate) fn members(scope: Scope) -> Vec<Pid> {
+    let own = rustix::process::getpid();
+    let processes: Vec<Process> = all().into_iter().filter(|process| process.pid != own).collect();
+    let living = processes.iter().filter(|process| !process.is_zombie);
+    match scope {
+        Scope::Namespace => living.map(|process| process.pid).collect(),
+        Scope::Uid(uid) => living.map(|process| process.pid).filter(|pid| has_uid(*pid, uid)).collect(),
+        Scope::Descendants => {
+            let mut family = HashSet::from([own.as_raw_nonzero().get()]);
+            loop {
+                let before = family.len();
+                let children = processes.iter().filter(|process| family.contains(&process.parent));
+                let children: Vec<i32> = children.map(|process| process.pid.as_raw_nonzero().get()).collect();
+                family.extend(children);
+                if family.len() == before {
+                    break;
+                }
+            }
+            living.map(|process| process.pid).filter(|pid| family.contains(&pid.as_raw_nonzero().get())).collect()
+        }
+    }
+}
+
+/// Memory that only these processes use, plus memory that they share with each other. Program files do not count.
+pub(crate) fn memory_bytes(pids: &[Pid], limit: u64) -> u64 {
+    // The fast measure counts a shared page once for each process. It is exact enough below the limit.
+    let fast: u64 = pids.iter().map(|pid| sum_kib(*pid, "status", &["RssAnon:", "RssShmem:"]).unwrap_or(0)).sum();
+    if fast * 1024 <= limit {
+        return fast * 1024;
+    }
+    let exact = |pid: &Pid| {
+        let proportional = sum_kib(*pid, "smaps_rollup", &["Pss_Anon:", "Pss_Shmem:"]);
+        // A process can hide its exact measure, but not the fast one.
+        proportional.or_else(|| sum_kib(*pid, "status", &["RssAnon:", "RssShmem:"])).unwrap_or(0)
+    };
+    pids.iter().map(exact).sum::<u64>() * 1024
+}
+
+fn sum_kib(pid: Pid, file: &str, names: &[&str]) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{}/{file}", pid.as_raw_nonzero())).ok()?;
+    let value = |name: &&str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(*name))?;
+        line.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    let values: Vec<u64> = names.iter().filter_map(value).collect();
+    (!values.is_empty()).then(|| values.iter().sum())
+}
+
+/// Kills all processes of the command. Returns how many there were, and how many are left after ten seconds.
+pub(crate) fn kill_all(scope: Scope) -> (u32, u32) {
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let count = |pids: &[Pid]| u32::try_from(pids.len()).unwrap_or(u32::MAX);
+    let first = members(scope);
+    // The end of process 1 kills its namespace.
+    if scope == Scope::Namespace || first.is_empty() {
+        return (count(&first), 0);
+    }
+    let mut seen: HashSet<i32> = first.iter().map(|pid| pid.as_raw_nonzero().get()).collect();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match scope {
+            Scope::Uid(uid) => kill_uid(uid),
+            _ => kill_family(&mut seen),
+        }
+        reap();
+        let left = members(scope);
+        if left.is_empty() || Instant::now() > deadline {
+            return (u32::try_from(seen.len()).unwrap_or(u32::MAX), count(&left));
+        }
+        wait_briefly(left[0]);
+    }
+}
+
+/// Waits until a process ended, which need not be a child, or a short time is over.
+fn wait_briefly(pid: Pid) {
+    const MOMENT: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
+    if let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) {
+        let _ = poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&MOMENT));
+    }
+}
+
+/// Sends one signal to all processes of a uid. The kernel does it under a lock, so that a process that forks cannot run ahead.
+pub(super) fn kill_uid(uid: u32) {
+    // A thread of its own takes the uid: the signal goes to all processes that its sender may reach, except its own.
+    let killer = thread::spawn(move || {
+        if privileges::change_uid(uid).is_ok() {
+            // Group 1 stands for all processes.
+            let _ = kill_process_group(Pid::INIT, Signal::KILL);
+        }
+    });
+    let _ = killer.join();
+}
+
+/// Stops all descendants until no new one appears, then kills them. A stopped process cannot fork.
+fn kill_family(seen: &mut HashSet<i32>) {
+    const ROUNDS: usize = 100;
+    let mut stopped = HashSet::new();
+    for _ in 0..ROUNDS {
+        let new: Vec<Pid> =
+            members(Scope::Descendants).into_iter().filter(|pid| stopped.insert(pid.as_raw_nonzero().get())).collect();
+        if new.is_empty() {
+            break;
+        }
+        for pid in new {
+            let _ = kill_process(pid, Signal::STOP);
+        }
+    }
+    for pid in members(Scope::Descendants) {
+        let _ = kill_process(pid, Signal::KILL);
+    }
+    seen.extend(stopped);
+}
+
+fn reap() {
+    while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
+}

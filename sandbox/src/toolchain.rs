@@ -1,0 +1,151 @@
+//! The installed tools that a command needs to see.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Folders and files of the system that hold programs, libraries and public data. No accounts, no keys, no services.
+const SYSTEM: [&str; 21] = [
+    "/bin",
+    "/etc/alternatives",
+    "/etc/ca-certificates",
+    "/etc/ca-certificates.conf",
+    "/etc/crypto-policies",
+    "/etc/gai.conf",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/localtime",
+    "/etc/mime.types",
+    "/etc/pki/tls",
+    "/etc/protocols",
+    "/etc/services",
+    "/etc/ssl",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/nix/store",
+    "/sbin",
+    "/usr",
+];
+
+/// What a command needs to use the tools of a search path.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Toolchain {
+    /// For `Command::read_only`.
+    pub read_only: Vec<PathBuf>,
+    /// The search path with the folders of tools instead of those of version managers' stand-ins.
+    pub search_path: OsString,
+    /// Variables that the tools need, for example `RUSTUP_HOME`.
+    pub environment: Vec<(String, OsString)>,
+}
+
+/// Finds the tools of a search path (`PATH`). Folders outside of the system are added with their prefix, for example
+/// `~/.nvm/versions/node/v22.0.0`, but never a home folder.
+pub fn toolchain(search_path: &std::ffi::OsStr) -> Toolchain {
+    let home = env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
+    find(search_path, home.as_deref())
+}
+
+fn find(search_path: &std::ffi::OsStr, home: Option<&Path>) -> Toolchain {
+    let mut found = Finder { home, read_only: Vec::new(), search_path: Vec::new(), environment: Vec::new() };
+    found.read_only.extend(SYSTEM.iter().map(PathBuf::from).filter(|path| path.symlink_metadata().is_ok()));
+    for folder in env::split_paths(search_path).filter(|folder| folder.is_absolute() && folder.is_dir()) {
+        found.add_folder(&folder);
+    }
+    Toolchain {
+        // Paths come from a search path, so none holds the separator.
+        search_path: env::join_paths(found.search_path).unwrap_or_default(),
+        read_only: found.read_only,
+        environment: found.environment,
+    }
+}
+
+struct Finder<'a> {
+    home: Option<&'a Path>,
+    read_only: Vec<PathBuf>,
+    search_path: Vec<PathBuf>,
+    environment: Vec<(String, OsString)>,
+}
+
+impl Finder<'_> {
+    fn add_folder(&mut self, folder: &Path) {
+        if folder.ends_with("shims") && folder.parent().is_some_and(|parent| parent.join("versions").is_dir()) {
+            self.add_pyenv(folder.parent().unwrap_or(folder));
+            return;
+        }
+        if folder.join("rustup").exists() {
+            self.add_rustup(folder);
+            return;
+        }
+        self.search_path.push(folder.to_owned());
+        // Version managers put links into the search path.
+        let Ok(real) = folder.canonicalize() else { return };
+        let prefix = real.parent().filter(|prefix| real.ends_with("bin") && self.is_prefix(prefix));
+        self.add(prefix.unwrap_or(&real).to_owned());
+        if prefix.is_none() {
+            self.add_link_targets(&real);
+        }
+        if real != folder {
+            self.add(folder.to_owned());
+        }
+    }
+
+    /// Whether a folder belongs to tools alone. `~/.local` does not: it holds the data of applications.
+    fn is_prefix(&self, folder: &Path) -> bool {
+        let is_shared = self.home.is_some_and(|home| home.starts_with(folder) || folder == home.join(".local"));
+        !is_shared && folder.parent().is_some()
+    }
+
+    /// Tools that links in a folder lead to, for example those of pipx. Only their own prefix is added.
+    fn add_link_targets(&mut self, folder: &Path) {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+            let Some(target) = is_link.then(|| entry.path().canonicalize().ok()).flatten() else { continue };
+            let prefix = target.parent().filter(|bin| bin.ends_with("bin")).and_then(Path::parent);
+            match prefix.filter(|prefix| self.is_prefix(prefix)) {
+                Some(prefix) => self.add(prefix.to_owned()),
+                None => self.add(target),
+            }
+        }
+    }
+
+    /// pyenv's stand-ins are scripts that need all of pyenv. The chosen versions do without.
+    fn add_pyenv(&mut self, root: &Path) {
+        let chosen = fs::read_to_string(root.join("version")).unwrap_or_default();
+        for version in
+            chosen.split_whitespace().filter(|version| !version.contains(['/', '.']) || !version.contains(".."))
+        {
+            let prefix = root.join("versions").join(version);
+            if prefix.join("bin").is_dir() {
+                self.search_path.push(prefix.join("bin"));
+                self.add(prefix);
+            }
+        }
+    }
+
+    /// rustup's stand-ins need its settings and toolchains, which they find by a variable. The folder of cargo also holds the
+    /// token of a registry, so only its programs are added.
+    fn add_rustup(&mut self, bin: &Path) {
+        self.search_path.push(bin.to_owned());
+        self.add(bin.to_owned());
+        let root = env::var_os("RUSTUP_HOME").map(PathBuf::from).or_else(|| Some(self.home?.join(".rustup")));
+        let Some(root) = root.filter(|root| root.is_dir()) else { return };
+        for part in ["settings.toml", "toolchains", "update-hashes"] {
+            let path = root.join(part);
+            if path.exists() {
+                self.add(path);
+            }
+        }
+        self.environment.push(("RUSTUP_HOME".into(), root.into_os_string()));
+    }
+
+    /// Adds a path unless another one covers it.
+    fn add(&mut self, path: PathBuf) {
+        let is_home = self.home.is_some_and(|home| home.starts_with(&path));
+        if !is_home && path.parent().is_some() && !self.read_only.iter().any(|known| path.starts_with(known)) {
+            self.read_only.push(path);
+        }
+    }
+}
