@@ -17,6 +17,7 @@ mod install;
 mod install_cache;
 mod package;
 mod process;
+pub mod report;
 pub mod snapshot;
 mod tree;
 mod unpack;
