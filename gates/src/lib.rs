@@ -27,6 +27,7 @@ pub mod patch;
 pub mod path;
 mod process;
 pub mod run;
+pub mod report;
 pub mod snapshot;
 mod tree;
 mod unpack;

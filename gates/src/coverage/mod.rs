@@ -8,7 +8,7 @@ mod changed;
 mod istanbul;
 mod judge;
 mod lines;
-mod paths;
+pub(crate) mod paths;
 mod sources;
 mod threshold;
 mod unified;
