@@ -1,5 +1,7 @@
 //! What a warm function keeps between invocations: configuration, pool and clients. Each connects on first use.
 
+use std::sync::Arc;
+
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_s3::config::{Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation};
 
@@ -19,7 +21,7 @@ pub struct Ctx {
     pub storage: Storage,
     pub secrets: Secrets,
     /// For the clients that only one function needs.
-    pub sdk: SdkConfig,
+    pub sdk: Arc<SdkConfig>,
 }
 
 impl Ctx {
@@ -44,7 +46,7 @@ impl Ctx {
             queue: Queue::sqs(aws_sdk_sqs::Client::new(sdk), &config.sqs_prefix),
             storage: Storage::new(s3_client(&config.artifacts, sdk), config.artifacts.bucket.as_str()),
             secrets: Secrets::new(aws_sdk_secretsmanager::Client::new(sdk)),
-            sdk: sdk.clone(),
+            sdk: Arc::new(sdk.clone()),
             config,
         })
     }

@@ -51,3 +51,19 @@ pub(crate) fn unsigned(error: &Error) -> Outcome {
     let failed = StepError::new("signing_unavailable", format!("the gate cannot sign its evidence: {error}"));
     if matches!(error, Error::Invalid(_)) { Outcome::failed(failed) } else { Outcome::retryable(failed) }
 }
+
+#[cfg(test)]
+mod tests {
+    use shared::domain::Verdict;
+
+    use super::*;
+
+    #[test]
+    fn only_a_missing_key_is_not_retried() {
+        for (error, is_retried) in [(Error::invalid("", "no key"), false), (Error::unavailable("KMS", "down"), true)] {
+            let outcome = unsigned(&error);
+            let Verdict::Failed { error, retryable, .. } = &outcome.verdict else { panic!("{outcome:?}") };
+            assert_eq!((error.code.as_str(), *retryable), ("signing_unavailable", is_retried));
+        }
+    }
+}

@@ -7,7 +7,7 @@ pub const MAX_LISTED: usize = 200;
 
 /// The first items of a list. A reader sees from `total` that there are more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema), schemars(rename = "ListOf{T}"))]
 pub struct Listed<T> {
     /// The number of all items.
     pub total: u64,

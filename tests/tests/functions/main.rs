@@ -6,6 +6,7 @@ mod db_write;
 mod filters;
 mod gateway;
 mod hostile;
+mod keys;
 mod pages;
 mod plans;
 mod policy;
