@@ -4,8 +4,8 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use nofx::client::api::Api;
 use nofx::commands::{
-    decide, demo, deploy, deploy_local, dev, env, exec, keys, migrate, migration, plan, policy, rules, runs, submit, watch,
-    worker,
+    decide, demo, deploy, deploy_local, dev, env, exec, keys, migrate, migration, plan, policy, rules, runs, submit,
+    watch, worker,
 };
 use nofx_local::checkout::Checkout;
 use nofx_local::report;

@@ -55,11 +55,6 @@ impl Attempt {
         self.root.join("workspace")
     }
 
-    /// Where npm installs the dependencies of the workspace.
-    pub fn dependencies(&self) -> PathBuf {
-        self.workspace().join("node_modules")
-    }
-
     pub fn base(&self) -> PathBuf {
         self.root.join("base")
     }

@@ -1,10 +1,6 @@
-//! The result of a gate: the verdict, its reason, and the evidence.
-
-use std::collections::BTreeMap;
+//! Why a gate fails or has no verdict.
 
 use serde::Serialize;
-
-use crate::coverage::Judgement;
 
 /// The reason for a verdict.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -74,104 +70,6 @@ impl From<InfraError> for ExamineError {
 impl From<std::io::Error> for ExamineError {
     fn from(error: std::io::Error) -> Self {
         Self::Infra(error.into())
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum GateVerdict {
-    Passed,
-    Failed,
-}
-
-/// The evidence of a gate. Times are in milliseconds, digests sha256 in lower-case hex.
-#[derive(Debug, Clone, Serialize)]
-pub struct Evidence {
-    /// `nofx.gate_evidence.v1`.
-    pub schema: &'static str,
-    /// `typecheck`, `lint` or `unit`.
-    pub gate: String,
-    pub tool: String,
-    pub run_id: String,
-    pub step_id: String,
-    pub attempt: u32,
-    pub verdict: GateVerdict,
-    pub reason: Reason,
-    /// The command and the text of its script, if there is one.
-    pub command: Option<Vec<String>>,
-    pub script: Option<String>,
-    pub exit_code: Option<i32>,
-    pub signal: Option<i32>,
-    pub timed_out: bool,
-    /// Since the Unix epoch.
-    pub started_at_ms: u64,
-    pub finished_at_ms: u64,
-    pub install_ms: Option<u64>,
-    pub run_ms: Option<u64>,
-    /// `none`, `stored` or `fresh`.
-    pub install: Option<&'static str>,
-    pub output_bytes: u64,
-    /// The first 8 KiB, if the tail is not the whole output.
-    pub output_head: Option<String>,
-    /// The last 64 KiB. Paths in the workspace are relative to it.
-    pub output_tail: String,
-    pub digests: Digests,
-    pub toolchain: Toolchain,
-    pub capabilities: Capabilities,
-    /// `gate:unit` only.
-    pub coverage: Option<Judgement>,
-}
-
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct Digests {
-    /// Of the stored archive, or of the files of the default workspace.
-    pub workspace: Option<String>,
-    /// `archive` or `tree`.
-    pub workspace_kind: Option<&'static str>,
-    pub base: Option<String>,
-    /// `archive`, `tree` or `diff`.
-    pub base_kind: Option<&'static str>,
-    pub package_lock: Option<String>,
-    pub output: Option<String>,
-    /// By path in the workspace.
-    pub coverage_reports: BTreeMap<String, String>,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Toolchain {
-    pub node: String,
-    pub npm: String,
-    /// Operating system and processor.
-    pub platform: String,
-}
-
-/// How the command was isolated. A policy can require more.
-#[derive(Debug, Clone, Serialize)]
-#[expect(clippy::struct_excessive_bools, reason = "independent facts of a report, not one state")]
-pub struct Capabilities {
-    pub sandbox: &'static str,
-    pub network: &'static str,
-    pub environment: &'static str,
-    pub process_group: bool,
-    /// The gate finds and kills processes that leave the group.
-    pub detached_processes_killed: bool,
-    pub memory_limited: bool,
-    /// The command runs as the user of the gate.
-    pub own_user: bool,
-}
-
-impl Capabilities {
-    /// The capabilities of this build on this operating system.
-    pub fn current() -> Self {
-        Self {
-            sandbox: "none",
-            network: "open",
-            environment: "allow_list",
-            process_group: true,
-            detached_processes_killed: cfg!(target_os = "linux"),
-            memory_limited: false,
-            own_user: false,
-        }
     }
 }
 

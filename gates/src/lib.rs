@@ -3,38 +3,31 @@
 //! The functions `gate` and `gate_runner` and the command `nofx gate` share this crate, so that the same tree gets the
 //! same verdict everywhere. It uses neither storage nor database: archives in, evidence out.
 //!
-//! `examine` runs one gate: `workspace` (with `unpack` and `tree`) prepares the files, `install` (with `install_cache`)
-//! installs the dependencies, `process` runs commands, and `coverage` judges the changed lines. `finding` is the result.
-//! Gates fail closed: without a workspace, a command, a lockfile or a usable report the gate fails.
+//! In reading order: `snapshot` hashes the files of a workspace, `archive`, `unpack`, `edit` and `patch` write them.
+//! `definition` says which gates a workspace has, `integrity` how a change weakens them. `judge` judges one gate: it has
+//! `run` run the command, in the sandbox and with the `dependencies` that the lockfile pins, and reads the `report`s and
+//! the `coverage` of changed lines. `evidence` is the result, `attestation` its signature. Gates fail closed.
 
 pub mod archive;
 mod attempt;
 pub mod attestation;
 mod blocking;
-mod config;
 pub mod coverage;
 pub mod definition;
+pub mod dependencies;
 pub mod edit;
 pub mod evidence;
-pub mod dependencies;
-mod examine;
 mod finding;
-mod install;
-mod install_cache;
 pub mod integrity;
-mod package;
+pub mod judge;
 pub mod patch;
 pub mod path;
 mod process;
-pub mod run;
+pub mod redact;
 pub mod report;
+pub mod run;
 pub mod snapshot;
-mod tree;
 mod unpack;
-mod workspace;
 
-pub use config::GateConfig;
-pub use examine::{Examiner, GateKind, Request};
-pub use finding::{Evidence, GateVerdict, InfraError, Reason};
+pub use finding::{InfraError, Reason};
 pub use unpack::{Limits, WorkspaceError, unpack};
-pub use workspace::{Archives, StoredArchive};

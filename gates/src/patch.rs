@@ -49,8 +49,48 @@ pub struct Hunk<'a> {
 /// Applies a patch, or changes nothing and says every reason, each with the patch's line.
 pub fn apply(root: &Path, patch: &[u8]) -> Result<(), PatchError> {
     let files = parse(patch).map_err(|problem| PatchError::Refused(vec![problem]))?;
+    change(root, &files)
+}
+
+/// Takes a patch back, as exactly as [`apply`]: the tree must be the one that the patch leads to.
+pub fn revert(root: &Path, patch: &[u8]) -> Result<(), PatchError> {
+    if patch.iter().all(u8::is_ascii_whitespace) {
+        return Ok(());
+    }
+    let files = parse(patch).map_err(|problem| PatchError::Refused(vec![problem]))?;
+    let reversed: Result<Vec<_>, _> = files.into_iter().map(FilePatch::reversed).collect();
+    change(root, &reversed.map_err(|problem| PatchError::Refused(vec![problem]))?)
+}
+
+impl FilePatch<'_> {
+    fn reversed(self) -> Result<Self, String> {
+        if self.is_copy {
+            return Err(format!("line {}: a copy cannot be taken back; make the diff without copies", self.line));
+        }
+        let (mut before, mut after) = (0, 0);
+        let hunks = self.hunks.into_iter().map(|hunk| {
+            // Line numbers of the other side are shifted by what earlier hunks added and removed.
+            let first = if hunk.old.is_empty() { hunk.old_start + 1 } else { hunk.old_start } + after - before;
+            let old_start = if hunk.new.is_empty() { first.saturating_sub(1) } else { first };
+            before += hunk.old.len();
+            after += hunk.new.len();
+            Hunk { line: hunk.line, old_start, old: hunk.new, new: hunk.old }
+        });
+        Ok(Self {
+            hunks: hunks.collect(),
+            line: self.line,
+            old: self.new,
+            new: self.old,
+            is_copy: false,
+            old_executable: self.new_executable,
+            new_executable: self.old_executable,
+        })
+    }
+}
+
+fn change(root: &Path, files: &[FilePatch<'_>]) -> Result<(), PatchError> {
     let mut plan = Plan::default();
-    for file in &files {
+    for file in files {
         match plan.add(root, file) {
             Ok(()) => {}
             Err(EditError::Refused(message)) => plan.problems.push(format!("line {}: {message}", file.line)),

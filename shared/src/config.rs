@@ -108,6 +108,8 @@ pub struct RunnerConfig {
     pub npm_user_config: Option<PathBuf>,
     /// The search path in which the runner looks for toolchains.
     pub search_path: Option<String>,
+    /// Lambda started the process.
+    pub is_lambda: bool,
 }
 
 impl RunnerConfig {
@@ -118,6 +120,7 @@ impl RunnerConfig {
                 .map_or_else(|| env::temp_dir().join("nofx-gate-runner"), PathBuf::from),
             npm_user_config: text("GATE_NPM_USER_CONFIG").map(PathBuf::from).or_else(home_npmrc),
             search_path: text("PATH"),
+            is_lambda: text("AWS_LAMBDA_RUNTIME_API").is_some(),
         }
     }
 }

@@ -151,9 +151,9 @@ impl Storage {
 }
 
 impl StepStore {
-    /// A request that reads an artifact.
-    pub async fn sign_read(&self, artifact: &ArtifactRef, lasts: Duration) -> Result<Signed, Error> {
-        self.storage.sign_download(&artifact.uri, lasts).await
+    /// A request that reads the object of an artifact.
+    pub async fn sign_read(&self, uri: &str, lasts: Duration) -> Result<Signed, Error> {
+        self.storage.sign_download(uri, lasts).await
     }
 
     /// A request that writes a scratch object: one that another program makes for this attempt, and that is no

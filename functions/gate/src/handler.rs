@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use nofx_gates::archive::{self, MAX_PACKED_BYTES};
 use nofx_gates::attestation;
-use nofx_gates::evidence::{self, Attachment, Attempt, Encoded, Evidence, GivenBy, MEDIA_TYPE, Verdict};
+use nofx_gates::evidence::{Attachment, Attempt, Encoded, Evidence, GivenBy, MEDIA_TYPE, Verdict};
 use nofx_gates::judge::{self, Approved, Archive, BaseInput, Judged, NewAttachment, Question, Request, Settings};
 use nofx_gates::snapshot::Snapshot;
 use serde_json::{Map, Value, json};
@@ -44,7 +44,7 @@ impl Gate {
     async fn run(&self, step: &ClaimedStep, store: &StepStore) -> Result<Outcome, Outcome> {
         let inputs = match &step.workspace {
             Some(_) => self.stored(step, store).await?,
-            None => self.default(step, store).await?,
+            None => self.default().await?,
         };
         let request = Request {
             gate: step.tool.strip_prefix("gate:").unwrap_or(&step.tool).to_owned(),
@@ -85,14 +85,13 @@ impl Gate {
     }
 
     /// Packs the folders that the configuration names.
-    async fn default(&self, step: &ClaimedStep, store: &StepStore) -> Result<Inputs, Outcome> {
+    async fn default(&self) -> Result<Inputs, Outcome> {
         let Some(folder) = &self.default_workspace else { return Err(no_workspace()) };
         let workspace = pack(folder.clone(), self.settings.unpack).await?;
         let base = match &self.default_base {
             Some(folder) if folder.is_dir() => Some(pack(folder.clone(), self.settings.unpack).await?),
             _ => None,
         };
-        let _ = (step, store);
         let given_by = if base.is_some() { GivenBy::Policy } else { GivenBy::None };
         Ok(Inputs { workspace, base: base.map(BaseInput::Archive), given_by })
     }

@@ -1,10 +1,11 @@
 //! Fetches the workspace of a request, runs its command, and stores the bundle.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use nofx_gates::run::{Bundle, Location, RunAnswer, RunSpec, RunnerSettings, Stopped};
+use nofx_gates::run::{Bundle, Executor, Location, RunAnswer, RunSpec, RunnerSettings, Stopped};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Url};
 use sha2::{Digest, Sha256};
@@ -19,26 +20,26 @@ const TRANSFER_LIMIT: Duration = Duration::from_mins(2);
 /// Serves requests one after the other, or concurrently.
 #[derive(Debug)]
 pub struct Runner {
-    settings: RunnerSettings,
+    executor: Executor,
     http: Client,
 }
 
 impl Runner {
-    pub fn new(config: RunnerConfig) -> Self {
-        let mut settings = RunnerSettings::new(config.work_dir);
-        settings.npm_user_config = config.npm_user_config;
+    pub fn new(config: &RunnerConfig) -> Self {
+        let mut settings = RunnerSettings::new(config.work_dir.clone());
+        settings.npm_user_config.clone_from(&config.npm_user_config);
         if let Some(path) = &config.search_path {
             settings.add_toolchains_of(path);
         }
         // A signed URL is for one object: a redirect would lead elsewhere.
         let http = Client::builder().redirect(Policy::none()).no_proxy().build().unwrap_or_default();
-        Self { settings, http }
+        Self { executor: Executor::new(settings), http }
     }
 
     /// Runs one command. Whatever happens to it is in the bundle. An error means that there is no bundle.
     pub async fn run(&self, spec: RunSpec) -> Result<RunAnswer> {
         let bundle = match self.fetch(&spec).await {
-            Ok(archive) => nofx_gates::run::execute(&spec, archive, &self.settings).await,
+            Ok(archive) => self.executor.execute(&spec.job, Arc::new(archive)).await,
             Err(error) => stopped("archive_unavailable", format!("the runner cannot read the workspace: {error:#}")),
         };
         let bytes = bundle.pack().context("cannot pack the bundle")?;

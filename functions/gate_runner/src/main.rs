@@ -3,9 +3,10 @@
 //!
 //! `gate_runner run` reads one request from standard input instead, for machines without Lambda.
 
+use std::error::Error;
 use std::io::Read;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use gate_runner::Runner;
 use lambda_runtime::{LambdaEvent, service_fn};
 use nofx_gates::run::RunSpec;
@@ -18,19 +19,23 @@ fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         telemetry::init();
-        let runner = Runner::new(RunnerConfig::from_env());
+        let config = RunnerConfig::from_env();
+        let runner = Runner::new(&config);
+        // A managed runtime starts this program with the command of its own runtime as arguments.
         match std::env::args().nth(1).as_deref() {
-            None => serve(runner).await,
             Some("run") => run_one(&runner).await,
-            Some(other) => bail!("unknown argument {other:?}; use `gate_runner run`, or none on Lambda"),
+            Some(other) if !config.is_lambda => bail!("unknown argument {other:?}; use `gate_runner run`"),
+            _ => serve(runner).await,
         }
     })
 }
 
 async fn serve(runner: Runner) -> Result<()> {
     let runner = &runner;
-    let serve = service_fn(async |event: LambdaEvent<RunSpec>| runner.run(event.payload).await);
-    lambda_runtime::run(serve).await.map_err(|error| anyhow::anyhow!("{error}"))
+    let serve = service_fn(async |event: LambdaEvent<RunSpec>| {
+        runner.run(event.payload).await.map_err(Box::<dyn Error + Send + Sync>::from)
+    });
+    lambda_runtime::run(serve).await.map_err(|error| anyhow!("{error}"))
 }
 
 async fn run_one(runner: &Runner) -> Result<()> {

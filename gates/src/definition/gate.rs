@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::globs::Globs;
+use crate::{dependencies, report};
 
 /// The folder for reports, where it stands in an argument, a report's path or a variable's value. The parent makes a
 /// fresh folder for each run, replaces this text by its path, and passes the path in the variable `NOFX_REPORTS` too.
@@ -151,6 +152,25 @@ impl Format {
         matches!(self, Self::Istanbul | Self::Lcov | Self::Cobertura)
     }
 
+    /// How to read it. `None` for coverage.
+    pub fn report(self) -> Option<report::Format> {
+        Some(match self {
+            Self::Istanbul | Self::Lcov | Self::Cobertura => return None,
+            Self::Junit => report::Format::Junit,
+            Self::Sarif => report::Format::Sarif,
+            Self::Eslint => report::Format::Eslint,
+            Self::Ruff => report::Format::Ruff,
+            Self::Tsc => report::Format::Tsc,
+            Self::Cargo => report::Format::Cargo,
+            Self::Mypy => report::Format::Mypy,
+            Self::Pyright => report::Format::Pyright,
+            Self::GoTest => report::Format::GoTest,
+            Self::NpmAudit => report::Format::NpmAudit,
+            Self::PipAudit => report::Format::PipAudit,
+            Self::CargoAudit => report::Format::CargoAudit,
+        })
+    }
+
     pub fn name(self) -> &'static str {
         Self::ALL.iter().find(|(_, format)| *format == self).map_or("", |(name, _)| name)
     }
@@ -193,6 +213,29 @@ pub enum Health {
     Tcp,
     /// A GET of this path answers 2xx.
     Http(String),
+}
+
+impl Ecosystem {
+    /// The package manager whose dependencies must be installed.
+    pub fn installed(self) -> Option<dependencies::Ecosystem> {
+        match self {
+            Self::None => None,
+            Self::Npm => Some(dependencies::Ecosystem::Npm),
+            Self::Pip => Some(dependencies::Ecosystem::Pip),
+            Self::Cargo => Some(dependencies::Ecosystem::Cargo),
+            Self::Go => Some(dependencies::Ecosystem::Go),
+        }
+    }
+}
+
+impl SandboxLevel {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Limits => "limits",
+            Self::Landlock => "landlock",
+            Self::Namespaces => "namespaces",
+        }
+    }
 }
 
 impl GateDefinition {

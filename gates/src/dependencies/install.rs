@@ -19,7 +19,6 @@ use super::programs::Toolchain;
 use super::store::{Begun, Held, Slot, Store, make_read_only};
 use super::{Ecosystem, InstallPlan, Registries, verify};
 use crate::blocking::spawn_blocking;
-use crate::config::GateConfig;
 use crate::finding::{ExamineError, InfraError, Reason, error_lines};
 use crate::process::{self, Command, CommandResult, Exit};
 
@@ -43,20 +42,6 @@ pub struct InstallSettings {
     pub timeout: Duration,
     /// How many installations to keep.
     pub max_installs: usize,
-}
-
-impl InstallSettings {
-    pub fn of(config: &GateConfig) -> Self {
-        Self {
-            store: config.work_dir.join("installs"),
-            caches: config.work_dir.join("caches"),
-            search_path: config.search_path.clone(),
-            npm_user_config: config.npm_user_config.clone(),
-            pip_config: None,
-            timeout: config.install_timeout,
-            max_installs: config.max_installs,
-        }
-    }
 }
 
 /// Installs dependencies, one ecosystem's at a time. Attempts and processes may share a store.
@@ -204,8 +189,7 @@ impl Installer {
 
     /// Equal keys mean equal content.
     fn key(&self, plan: &InstallPlan, toolchain: &Toolchain, tenant: &str) -> Result<String, InfraError> {
-        let files: BTreeMap<&String, String> =
-            plan.files.iter().map(|(path, text)| (path, sha256_hex(text))).collect();
+        let files: BTreeMap<&String, String> = plan.files.iter().map(|(path, text)| (path, sha256_hex(text))).collect();
         let platform = (std::env::consts::OS, std::env::consts::ARCH);
         let (default, scopes) = (&self.registries.default, &self.registries.scopes);
         let from = (default, scopes, plan.legacy_peer_deps);

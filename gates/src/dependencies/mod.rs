@@ -25,7 +25,7 @@ mod verify;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use shared::domain::digest::sha256_hex;
 
 use crate::finding::{ExamineError, Reason};
@@ -37,7 +37,7 @@ pub use npm::Registries;
 pub use programs::Toolchain;
 
 /// A family of packages with its own manifest, lock file and installer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ecosystem {
     Npm,
@@ -97,7 +97,7 @@ struct Locked {
 }
 
 /// A package of the workspace that its other packages import by name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Link {
     /// Its place, like `node_modules/@scope/name`.
     path: String,
@@ -148,9 +148,7 @@ fn read(snapshot: &Snapshot, path: &str) -> Result<Option<Vec<u8>>, ExamineError
         Some(entry) if entry.kind == Kind::Link => {
             Err(refused(path, "is a symbolic link", "commit the file itself").into())
         }
-        Some(entry) if entry.size > MAX_BYTES => {
-            Err(refused(path, "is larger than 32 MiB", "make it smaller").into())
-        }
+        Some(entry) if entry.size > MAX_BYTES => Err(refused(path, "is larger than 32 MiB", "make it smaller").into()),
         Some(_) => Ok(snapshot.read(path)?),
     }
 }
@@ -169,7 +167,8 @@ fn manifest_refused(entry: impl fmt::Display, why: impl fmt::Display, what_to_do
 fn shown(text: impl fmt::Display) -> String {
     const CHARACTERS: usize = 200;
     let text = text.to_string();
-    let mut short: String = text.chars().take(CHARACTERS).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    let mut short: String =
+        text.chars().take(CHARACTERS).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
     if short.len() < text.len() {
         short.push('…');
     }

@@ -5,15 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Listed;
+use crate::report;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum Severity {
-    Note,
-    Warning,
-    Error,
-}
+pub use crate::report::{Finding, Severity};
 
 /// The findings of all reports.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,28 +31,6 @@ impl Findings {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
-pub struct Finding {
-    pub severity: Severity,
-    /// The program that reported it.
-    pub tool: String,
-    /// Relative to the workspace, with slashes. Empty if the finding is about no file.
-    pub file: String,
-    /// Lines and columns count from 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub line: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub column: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub end_line: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rule: Option<String>,
-    pub message: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub url: Option<String>,
-}
-
 /// The tests that ran.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
@@ -69,6 +41,27 @@ pub struct Tests {
     pub errored: u64,
     pub skipped: u64,
     pub failures: Listed<TestFailure>,
+}
+
+impl Tests {
+    /// The counts, and the tests that failed.
+    pub fn of(tests: &report::Tests) -> Self {
+        let failed =
+            tests.cases.iter().filter(|case| matches!(case.status, report::Status::Failed | report::Status::Errored));
+        Self {
+            total: tests.total,
+            passed: tests.passed,
+            failed: tests.failed,
+            errored: tests.errored,
+            skipped: tests.skipped,
+            failures: Listed::of(failed.map(|case| TestFailure {
+                suite: case.suite.clone(),
+                name: case.name.clone(),
+                file: case.file.clone(),
+                message: case.message.clone().unwrap_or_default(),
+            })),
+        }
+    }
 }
 
 /// A test that failed or ended with an error.

@@ -55,10 +55,11 @@ pub fn observe(run: &CommandRun, bundle: &Bundle, context: &Context<'_>) -> Obse
                 continue;
             }
         };
-        let read = if expected.format.is_coverage() {
-            coverage::read(expected.format, bytes).map(|report| measured.push(report)).map_err(Reason::from)
-        } else {
-            observed.read(expected.format, bytes, run, context)
+        let read = match expected.format.report() {
+            None => coverage::read_report(bytes, coverage_format(expected.format))
+                .map(|(report, _)| measured.push(report))
+                .map_err(|error| Reason::new(error.code, error.message)),
+            Some(format) => observed.read(format, bytes, run, context),
         };
         let outcome = if read.is_ok() { ReportOutcome::Read } else { ReportOutcome::Unparsable };
         observed.reports.push(listed(expected.format, &path, Some(bytes), outcome));
@@ -68,7 +69,10 @@ pub fn observe(run: &CommandRun, bundle: &Bundle, context: &Context<'_>) -> Obse
     }
     if let Some(changes) = context.changes {
         observed.coverage = Some(match changes {
-            Ok(changes) => coverage::judge(changes, &measured, &context.coverage),
+            Ok(changes) => {
+                let options = coverage::Options { roots: vec![run.root.clone()], ..context.coverage.clone() };
+                coverage::judge(changes, &measured, &options)
+            }
             Err(error) => Judgement::unjudged(error.clone(), context.coverage.threshold),
         });
     }
@@ -80,8 +84,14 @@ impl Observed {
         self.problem.get_or_insert(reason);
     }
 
-    fn read(&mut self, format: Format, bytes: &[u8], run: &CommandRun, context: &Context<'_>) -> Result<(), Reason> {
-        let place = report::Place::new(context.paths.iter().copied());
+    fn read(
+        &mut self,
+        format: report::Format,
+        bytes: &[u8],
+        run: &CommandRun,
+        context: &Context<'_>,
+    ) -> Result<(), Reason> {
+        let place = report::Place::new(&run.root, context.paths.iter().copied());
         let output = format!("{}\n{}", run.output.head.as_deref().unwrap_or_default(), run.output.tail);
         let parsed = report::read(format, bytes, &place, Ended { exit: run.exit, output: &output })?;
         match self.parsed.iter_mut().find(|known| known.format == parsed.format) {
@@ -126,6 +136,15 @@ impl Observed {
     fn explains_exit(&self, run: &CommandRun) -> bool {
         let policy = report::Policy::default();
         self.parsed.iter().any(|parsed| parsed.found.total() > 0 && report::judge(parsed, run.exit, &policy).is_ok())
+    }
+}
+
+fn coverage_format(format: Format) -> Option<coverage::Format> {
+    match format {
+        Format::Istanbul => Some(coverage::Format::Istanbul),
+        Format::Lcov => Some(coverage::Format::Lcov),
+        Format::Cobertura => Some(coverage::Format::Cobertura),
+        _ => None,
     }
 }
 

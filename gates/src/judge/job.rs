@@ -32,7 +32,7 @@ pub fn job(definition: &Definition, gate: &GateDefinition, terms: &Terms) -> Job
             minimum_sandbox: terms.minimum_sandbox.clone(),
             timeout_ms: millis(own),
         },
-        ecosystem: gate.dependencies,
+        ecosystem: gate.dependencies.installed(),
         variants: vec![Variant { name: String::new(), edits: BTreeMap::new() }],
         timeout_ms: millis(terms.timeout),
     }

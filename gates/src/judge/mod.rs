@@ -23,8 +23,10 @@ use self::job::{Terms, job, millis};
 use self::subject::{Subject, prepare};
 use crate::attempt::Attempt;
 use crate::blocking::spawn_blocking;
-use crate::coverage::{self, ChangeSet, CoverageError, SourceRules, Threshold};
-use crate::definition::{self, Definition, GateDefinition, Kind, Source as DefinitionSource};
+use crate::coverage::{
+    self, Base, ChangeSet, CoverageError, CoverageEvidence, SourceRules, Threshold, Wanted, read_folder,
+};
+use crate::definition::{self, Definition, Format, GateDefinition, Kind, Source as DefinitionSource};
 use crate::evidence::{self, Doubt, Evidence, GivenBy, Verdict};
 use crate::finding::{ExamineError, InfraError, Reason};
 use crate::integrity;
@@ -42,13 +44,12 @@ pub struct Settings {
     /// Holds only the folders of attempts.
     pub work_dir: PathBuf,
     pub unpack: Limits,
-    pub sources: SourceRules,
 }
 
 impl Settings {
     /// The defaults, with this work folder.
     pub fn new(work_dir: PathBuf) -> Self {
-        Self { work_dir, unpack: Limits::default(), sources: SourceRules::default() }
+        Self { work_dir, unpack: Limits::default() }
     }
 }
 
@@ -147,7 +148,7 @@ async fn judge_in_folder<R: Runner>(
     case.took("unpack", started);
     let result = match prepared {
         Ok(subject) => {
-            let work = Work { request, settings, runner, subject: Arc::new(subject), deadline };
+            let work = Work { request, runner, subject: Arc::new(subject), deadline };
             work.judge(case).await
         }
         Err(error) => Err(error.into()),
@@ -161,7 +162,6 @@ async fn judge_in_folder<R: Runner>(
 /// One gate with its trees unpacked.
 struct Work<'a, R> {
     request: &'a Request,
-    settings: &'a Settings,
     runner: &'a R,
     subject: Arc<Subject>,
     deadline: Instant,
@@ -282,7 +282,10 @@ impl<R: Runner> Work<'_, R> {
             },
         });
         if gate.severity == definition::Severity::Warning {
-            case.doubt("only_warns", "The definition says that findings of this gate are warnings: they do not fail it.");
+            case.doubt(
+                "only_warns",
+                "The definition says that findings of this gate are warnings: they do not fail it.",
+            );
         }
     }
 
@@ -298,14 +301,9 @@ impl<R: Runner> Work<'_, R> {
         Ok(())
     }
 
-    async fn command(
-        &self,
-        definition: &Definition,
-        gate: &GateDefinition,
-        case: &mut Case,
-    ) -> Result<Reason, Stop> {
+    async fn command(&self, definition: &Definition, gate: &GateDefinition, case: &mut Case) -> Result<Reason, Stop> {
         let changes = match gate.measures_coverage() {
-            true => Some(self.changes(definition).await?),
+            true => Some(self.changes(definition, gate).await?),
             false => None,
         };
         let (run, bundle) = self.run_once(job(definition, gate, &self.terms(gate)), case).await?;
@@ -355,21 +353,36 @@ impl<R: Runner> Work<'_, R> {
     }
 
     /// The changed lines, from the trees as they were before any command ran.
-    async fn changes(&self, definition: &Definition) -> Result<Result<ChangeSet, CoverageError>, Stop> {
-        let (subject, rules) = (Arc::clone(&self.subject), self.settings.sources.with(definition));
-        let changes = spawn_blocking(move || ChangeSet::of(subject.base.as_ref(), &subject.head, &rules));
+    async fn changes(
+        &self,
+        definition: &Definition,
+        gate: &GateDefinition,
+    ) -> Result<Result<ChangeSet, CoverageError>, Stop> {
+        let rules = source_rules(definition, gate)?;
+        let subject = Arc::clone(&self.subject);
+        let changes = spawn_blocking(move || {
+            let wanted = |path: &str| if rules.may_be_source(path) { Wanted::Text } else { Wanted::Hash };
+            let head = read_folder(subject.head.root(), wanted)?;
+            let base = subject.base.as_ref().map(|base| read_folder(base.root(), wanted)).transpose()?;
+            let base = base.as_ref().map_or(Base::None, Base::Tree);
+            Ok::<_, std::io::Error>(ChangeSet::between(base, &head, &rules))
+        });
         Ok(changes.await.map_err(InfraError::task_failed)?.map_err(InfraError::from)?)
     }
 
     fn options(&self, gate: &GateDefinition) -> coverage::Options {
         let rules = gate.coverage;
-        let own = rules.and_then(|rules| rules.threshold).and_then(Threshold::from_ratio).unwrap_or(Threshold::DEFAULT);
-        let least = self.request.policy.minimum_threshold.and_then(Threshold::from_ratio);
+        let own = rules.and_then(|rules| rules.threshold).and_then(threshold).unwrap_or(Threshold::DEFAULT);
+        let least = self.request.policy.minimum_threshold;
+        let own = match (own.ratio(), least) {
+            (ratio, Some(least)) if least > ratio => threshold(least).unwrap_or(own),
+            _ => own,
+        };
         coverage::Options {
-            threshold: least.map_or(own, |least| own.max(least)),
-            file_floor: rules.and_then(|rules| rules.file_floor).and_then(Threshold::from_ratio),
+            threshold: own,
+            file_floor: rules.and_then(|rules| rules.file_floor).and_then(threshold),
             strict_arms: rules.is_some_and(|rules| rules.strict),
-            root: String::new(),
+            roots: Vec::new(),
         }
     }
 
@@ -403,12 +416,18 @@ impl<R: Runner> Work<'_, R> {
         let bundle = self.runner.run(archive, job(definition, gate, &self.terms(gate))).await?;
         case.took("base_tests", started);
         let Some(run) = bundle.result.runs.first().cloned() else {
-            case.doubt("base_tests_unknown", "The tests of the base could not run, so nobody knows whether some are gone.");
+            case.doubt(
+                "base_tests_unknown",
+                "The tests of the base could not run, so nobody knows whether some are gone.",
+            );
             return Ok(());
         };
         let of_base = self.observe(gate, run, Arc::new(bundle), None).await?;
         let Some(base_tests) = &of_base.tests else {
-            case.doubt("base_tests_unknown", "The tests of the base wrote no report, so nobody knows whether some are gone.");
+            case.doubt(
+                "base_tests_unknown",
+                "The tests of the base wrote no report, so nobody knows whether some are gone.",
+            );
             return Ok(());
         };
         let subject = &self.subject;
@@ -488,9 +507,11 @@ impl Case {
         });
         evidence.sandbox = run.sandbox.clone();
         evidence.reports.clone_from(&observed.reports);
-        evidence.findings = evidence::Findings::of(observed.parsed.iter().flat_map(|parsed| parsed.findings.clone()));
+        evidence.findings =
+            evidence::Findings::of(observed.parsed.iter().flat_map(|parsed| parsed.findings.clone()).collect());
         evidence.tests = observed.tests.as_ref().map(evidence::Tests::of);
-        evidence.coverage = observed.coverage.as_ref().and_then(|coverage| serde_json::to_value(coverage).ok());
+        evidence.coverage =
+            observed.coverage.as_ref().and_then(|coverage| serde_json::to_value(CoverageEvidence::from(coverage)).ok());
         self.doubt_sandbox(run);
         if observed.coverage.is_some() {
             self.doubt(
@@ -511,6 +532,21 @@ impl Case {
             self.doubt("network_open", "The command could reach the network.");
         }
     }
+}
+
+/// The sources that the definition names, else those of the languages that the gate's reports can measure.
+fn source_rules(definition: &Definition, gate: &GateDefinition) -> Result<SourceRules, Stop> {
+    let only_scripts =
+        gate.reports.iter().all(|report| report.format == Format::Istanbul || !report.format.is_coverage());
+    let rules = if only_scripts { SourceRules::default() } else { SourceRules::of_every_language() };
+    let sources = definition.sources.as_ref().map(|globs| globs.patterns().to_vec()).unwrap_or_default();
+    let rules = rules.with_sources(&sources).and_then(|rules| rules.with_ignores(definition.ignore.patterns()));
+    rules.map_err(|message| Reason::new("definition_invalid", message).into())
+}
+
+/// The exact fraction that a person wrote.
+fn threshold(ratio: f64) -> Option<Threshold> {
+    ratio.to_string().parse().ok()
 }
 
 fn no_such_gate(error: &definition::NoSuchGate) -> Stop {

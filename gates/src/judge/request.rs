@@ -11,7 +11,7 @@ use shared::domain::policy::GatePolicy;
 
 use crate::evidence::{Attempt, Evidence, GivenBy};
 use crate::finding::InfraError;
-use crate::run::{Bundle, Job};
+use crate::run::{Bundle, Executor, Job};
 
 /// A packed workspace.
 #[derive(Debug, Clone)]
@@ -101,6 +101,13 @@ pub struct Question {
 /// Runs a job somewhere: in this process, in another one, or in a Lambda function.
 pub trait Runner: Send + Sync {
     fn run(&self, archive: &Archive, job: Job) -> impl Future<Output = Result<Bundle, RunnerLost>> + Send;
+}
+
+/// Runs the job in this process.
+impl Runner for Executor {
+    async fn run(&self, archive: &Archive, job: Job) -> Result<Bundle, RunnerLost> {
+        Ok(self.execute(&job, Arc::clone(&archive.bytes)).await)
+    }
 }
 
 /// A runner gave no bundle.

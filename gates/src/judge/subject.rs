@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::request::{Archive, BaseInput};
+use crate::archive;
 use crate::attempt::Attempt;
 use crate::blocking::spawn_blocking;
 use crate::finding::{ExamineError, InfraError, Reason};
@@ -52,7 +53,7 @@ fn prepare_blocking(
                 Reason::new("diff_mismatch", message)
             })?;
             let base = Snapshot::take(&attempt.base())?;
-            let packed = crate::archive::pack_snapshot(&base, limits).map_err(refused)?;
+            let packed = archive::pack(&archive::sources(&base), limits).map_err(refused)?;
             (Some(base), Some(Archive::new(packed)))
         }
     };

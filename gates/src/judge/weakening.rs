@@ -7,7 +7,7 @@ use shared::domain::policy::OnWeakening;
 
 use super::request::{Approved, NewAttachment, Question, Request};
 use super::{Case, Stop};
-use crate::evidence::{Approval, Listed, Weakening};
+use crate::evidence::{Approval, Weakening};
 use crate::finding::Reason;
 
 /// How many weakenings a question names.

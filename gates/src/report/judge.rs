@@ -5,6 +5,7 @@
 use serde::Serialize;
 
 use crate::finding::Reason;
+use crate::run::Limit;
 
 use super::{Counts, Exit, Finding, Format, Parsed, Severity, Tests};
 
@@ -67,6 +68,8 @@ pub fn judge(parsed: &Parsed, exit: Exit, policy: &Policy) -> Result<Reason, Box
     match exit {
         Exit::TimedOut => return failure("timed_out", format!("the command {}", describe(exit))),
         Exit::Signal(_) => return failure("command_killed", format!("the command {}", describe(exit))),
+        Exit::OverLimit(Limit::Memory) => return failure("memory_exceeded", format!("the command {}", describe(exit))),
+        Exit::OverLimit(Limit::Disk) => return failure("disk_exceeded", format!("the command {}", describe(exit))),
         Exit::Code(_) => {}
     }
     if let Some(why) = &parsed.tool_failure {
@@ -148,6 +151,8 @@ pub fn describe(exit: Exit) -> String {
         Exit::Code(code) => format!("ended with exit code {code}"),
         Exit::Signal(signal) => format!("was killed by signal {signal}"),
         Exit::TimedOut => "did not end in time".to_owned(),
+        Exit::OverLimit(Limit::Memory) => "used too much memory and was killed".to_owned(),
+        Exit::OverLimit(Limit::Disk) => "wrote too much and was killed".to_owned(),
     }
 }
 

@@ -20,7 +20,7 @@ mod tsc;
 use serde::{Deserialize, Serialize};
 
 use crate::finding::Reason;
-pub use crate::process::Exit;
+pub use crate::run::Exit;
 pub use judge::{Failure, Listed, Policy, judge};
 pub use place::Place;
 
@@ -85,6 +85,7 @@ impl Format {
     }
 }
 
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
@@ -93,6 +94,7 @@ pub enum Severity {
     Error,
 }
 
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Finding {
     pub severity: Severity,
@@ -100,7 +102,7 @@ pub struct Finding {
     /// Relative to the workspace, with slashes. Empty if the finding has no file.
     pub file: String,
     /// Lines and columns count from 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub column: Option<u32>,

@@ -16,7 +16,7 @@ impl<'a> Place<'a> {
     /// `root` is the absolute path of the workspace during the run. `files` are relative, with slashes.
     pub fn new(root: &str, files: impl Iterator<Item = &'a str>) -> Self {
         let root = slashes(root);
-        Self { files: PathIndex::new(files.collect::<BTreeSet<_>>().into_iter(), &root), root }
+        Self { files: PathIndex::new(files.collect::<BTreeSet<_>>().into_iter(), std::slice::from_ref(&root)), root }
     }
 
     /// The path below the workspace of a path in a report. A path that is not of the workspace is returned as it is,

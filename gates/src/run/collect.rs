@@ -283,10 +283,7 @@ mod tests {
         let sample = Sample::new(&[]);
         for path in ["../x", "/etc/passwd", "a/../../x", ""] {
             let reports = [ReportPath::Workspace(path.into())];
-            assert!(
-                collect(&reports, sample.folders(), "r", &mut Bundle::default()).is_err(),
-                "{path}"
-            );
+            assert!(collect(&reports, sample.folders(), "r", &mut Bundle::default()).is_err(), "{path}");
         }
     }
 

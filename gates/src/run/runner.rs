@@ -2,13 +2,13 @@
 //! collect its reports.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nofx_sandbox as sandbox;
-use shared::domain::digest::hex;
 
 use super::bundle::Bundle;
 use super::collect::{Folders, collect, remove_old};
@@ -86,6 +86,8 @@ impl RunnerSettings {
 pub struct Executor {
     settings: RunnerSettings,
     installer: Installer,
+    /// What commands may read of the system.
+    toolchain: sandbox::Toolchain,
 }
 
 /// Cancels an attempt whose future is dropped: its work on other threads stops, and the last owner deletes the folder.
@@ -137,14 +139,15 @@ impl Executor {
             timeout: Duration::from_mins(5),
             max_installs: 8,
         });
-        Self { settings, installer }
+        let toolchain = sandbox::toolchain(OsStr::new(&settings.search_path));
+        Self { settings, installer, toolchain }
     }
 
     /// Runs a job. Whatever happens is in the bundle.
-    pub async fn execute(&self, job: &Job, archive: Vec<u8>) -> Bundle {
+    pub async fn execute(&self, job: &Job, archive: Arc<Vec<u8>>) -> Bundle {
         let mut bundle = Bundle::default();
         bundle.result.runner = env!("CARGO_PKG_VERSION").to_owned();
-        if let Err(stop) = self.run(job, Arc::new(archive), &mut bundle).await {
+        if let Err(stop) = self.run(job, archive, &mut bundle).await {
             let (code, message, retryable) = match stop {
                 Stop::Refused(reason) => (reason.code, reason.message, false),
                 Stop::Infra(error) => (error.code, error.message, true),
@@ -234,7 +237,7 @@ impl Executor {
         // Tested code can write to whatever its own uid can, unless the sandbox forbids it.
         let host = self.settings.at_most.as_ref().unwrap_or_else(|| sandbox::host());
         let place =
-            if host.protects_files() { Place::Store } else { Place::Folder(attempt.temporary().join("install")) };
+            if protects_files(host) { Place::Store } else { Place::Folder(attempt.temporary().join("install")) };
         let request =
             InstallRequest { tenant: job.tenant.clone(), tag: attempt.id.clone(), timeout: left(deadline), place };
         let installed = self.installer.install(&plan, request).await.map_err(stop_of)?;
@@ -290,15 +293,10 @@ impl Run<'_> {
         let entry = read_log(&private.log)?.map(|log| bundle.add(format!("{prefix}/log"), log));
         bundle.result.runs.push(CommandRun {
             variant: self.variant.name.clone(),
+            root: self.workspace.to_string_lossy().into_owned(),
             exit: exit_of(finished.exit)?,
             ms: millis(finished.duration),
-            output: Output {
-                bytes: finished.output.bytes,
-                sha256: hex(&finished.output.sha256()),
-                head: finished.output.head(),
-                tail: finished.output.tail(),
-                entry,
-            },
+            output: shown(finished.output, &self.workspace, entry),
             reports,
             sandbox: serde_json::to_value(&finished.report).unwrap_or_default(),
         });
@@ -339,7 +337,7 @@ impl Run<'_> {
         command.companions = spec.companions.iter().map(|stub| self.companion(stub, &environment)).collect();
         command.environment = environment;
         command.timeout = timeout;
-        command.read_only = sandbox::toolchain(&settings.search_path).paths;
+        command.read_only.clone_from(&self.executor.toolchain.read_only);
         command.read_only.extend(attached.read_only.iter().cloned());
         command.writable =
             vec![self.workspace.clone(), private.home.clone(), private.temporary.clone(), private.reports.clone()];
@@ -359,8 +357,10 @@ impl Run<'_> {
     /// The complete environment. It has no credentials, no endpoints and no user settings.
     fn environment(&self, spec: &CommandSpec, private: &Private, attached: &Attached) -> Vec<(String, String)> {
         let text = |path: &Path| path.to_string_lossy().into_owned();
-        let before: Vec<String> = attached.path.iter().map(|path| text(path)).collect();
-        let path = before.into_iter().chain([self.executor.settings.search_path.clone()]).collect::<Vec<_>>().join(":");
+        let toolchain = &self.executor.toolchain;
+        let mut folders: Vec<String> = attached.path.iter().map(|path| text(path)).collect();
+        folders.push(toolchain.search_path.to_string_lossy().into_owned());
+        let path = folders.join(":");
         let mut environment: BTreeMap<String, String> = [
             ("PATH", path),
             ("HOME", text(&private.home)),
@@ -381,6 +381,8 @@ impl Run<'_> {
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into();
+        let own = toolchain.environment.iter();
+        environment.extend(own.map(|(name, value)| (name.clone(), value.to_string_lossy().into_owned())));
         environment.extend(attached.environment.iter().cloned());
         let filled = |text: &String| text.replace("$NOFX_REPORTS", &private.reports.to_string_lossy());
         environment.extend(spec.environment.iter().map(|(name, value)| (name.clone(), filled(value))));
@@ -420,12 +422,28 @@ impl Run<'_> {
     }
 }
 
+/// Paths in the workspace are shown relative to it.
+fn shown(output: sandbox::Output, workspace: &Path, entry: Option<String>) -> Output {
+    let folder = format!("{}/", workspace.display());
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(&folder, "");
+    let (head, tail) = match output.omitted_bytes() {
+        0 => (None, text(&[output.head, output.tail].concat())),
+        _ => (Some(text(&output.head)), text(&output.tail)),
+    };
+    Output { bytes: output.bytes, sha256: output.sha256, head, tail, entry }
+}
+
 fn read_log(path: &Path) -> std::io::Result<Option<Vec<u8>>> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Whether tested code can be kept from writing to files that its own uid owns.
+fn protects_files(host: &sandbox::Host) -> bool {
+    host.own_uid || host.level() > sandbox::Level::Limits
 }
 
 fn exit_of(exit: sandbox::Exit) -> Result<Exit, Stop> {

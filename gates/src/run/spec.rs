@@ -136,6 +136,8 @@ pub struct InstallResult {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CommandRun {
     pub variant: String,
+    /// Folder of the workspace during the run.
+    pub root: String,
     pub exit: Exit,
     pub ms: u64,
     pub output: Output,

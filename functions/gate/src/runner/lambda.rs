@@ -31,12 +31,12 @@ impl<'a> LambdaRunner<'a> {
     /// A URL of the archive. One that is not an artifact yet is stored first.
     async fn sign_archive(&self, archive: &Archive, lasts: Duration) -> Result<Signed, Error> {
         if let Some(artifact) = &archive.artifact {
-            return self.store.sign_read(artifact, lasts).await;
+            return self.store.sign_read(&artifact.uri, lasts).await;
         }
         let meta = ArtifactMeta { kind: "workspace", media_type: "application/gzip", ..ArtifactMeta::default() };
         let name = format!("workspace-{}.tar.gz", archive.sha256.get(..16).unwrap_or_default());
         let stored = self.store.put(&name, meta, archive.bytes.to_vec()).await?;
-        self.store.sign_read_of(&stored, lasts).await
+        self.store.sign_read(&stored.uri, lasts).await
     }
 
     pub async fn run(&self, archive: &Archive, job: Job) -> Result<Bundle, RunnerLost> {

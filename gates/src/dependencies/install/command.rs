@@ -233,7 +233,8 @@ fn environment(search_path: &str, home: &Path, more: &[(&str, String)]) -> Vec<(
 }
 
 fn missing(program: &str, settings: &InstallSettings) -> Reason {
-    let message = format!("{program} cannot run from PATH {}, so the dependencies cannot be installed", settings.search_path);
+    let message =
+        format!("{program} cannot run from PATH {}, so the dependencies cannot be installed", settings.search_path);
     Reason::new("toolchain_missing", message)
 }
 
