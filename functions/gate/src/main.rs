@@ -7,7 +7,6 @@ use gate::{Gate, Runners};
 use nofx_gates::judge::Settings;
 use shared::context::Ctx;
 use shared::domain::tool::LONG_GATES;
-use shared::error::Error;
 use shared::invoke::Functions;
 use shared::signing::Signer;
 use shared::telemetry;
