@@ -287,7 +287,10 @@ impl Events {
             return Err(SandboxError::Failed { step, message });
         }
         let (Some(mut report), Some((exit, killed, left))) = (self.report, self.ended) else {
-            return Err(SandboxError::LauncherDied(status.to_string()));
+            // A message of the dynamic linker or of bubblewrap may be in the output.
+            let output = capture.finish();
+            let text = String::from_utf8_lossy(if output.tail.is_empty() { &output.head } else { &output.tail });
+            return Err(SandboxError::LauncherDied(format!("{status} {}", text.trim_end())));
         };
         if left > 0 {
             return Err(SandboxError::Unkillable(left));

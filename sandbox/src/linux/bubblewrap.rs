@@ -59,7 +59,8 @@ fn mounts(spec: &Spec) -> Vec<OsString> {
     let accounts = ["/etc/passwd", "/etc/group"].map(PathBuf::from);
     let mut paths: Vec<(PathBuf, &str)> = Vec::new();
     let read_only = LIBRARIES.map(PathBuf::from).into_iter().chain(accounts).chain(spec.read_only.iter().cloned());
-    for path in read_only {
+    // bubblewrap skips what does not exist, but fails on what this uid cannot reach.
+    for path in read_only.filter(|path| path.symlink_metadata().is_ok()) {
         if !paths.iter().any(|(known, _)| *known == path) {
             paths.push((path, "--ro-bind-try"));
         }

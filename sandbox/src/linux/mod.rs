@@ -67,7 +67,12 @@ fn inside(spec: &Spec, channel: &mut Channel) -> Result<(), Failure> {
     namespaces::die_with_parent()?;
     let landlock_abi = ruleset.map(landlock::enforce).transpose()?.map(|()| spec.plan.landlock_abi);
     if spec.plan.seccomp {
-        seccomp::enforce(&seccomp::Options { internet: true, unix: true, protected: Vec::new() })?;
+        seccomp::enforce(&seccomp::Options {
+            internet: true,
+            interfaces: spec.network == Network::None,
+            unix: true,
+            protected: Vec::new(),
+        })?;
     }
     let mut report = report(spec, Level::Namespaces, landlock_abi);
     report.through.clone_from(&spec.plan.namespaces);
@@ -145,6 +150,7 @@ impl Restricted<'_> {
             let protected = [guard.as_raw_nonzero().get(), parent.pid, parent.group];
             seccomp::enforce(&seccomp::Options {
                 internet: self.spec.network == Network::Open,
+                interfaces: false,
                 // With the user's own uid, sockets lead to services that act for the user, for example D-Bus or Docker.
                 unix: plan.uid.is_some(),
                 protected: if shielded { Vec::new() } else { protected.to_vec() },
@@ -219,7 +225,7 @@ pub(crate) fn probe() -> Host {
     let candidate = crate::identity::candidate();
     let own_uid = rustix::process::geteuid().is_root()
         && attempt(in_new_thread(move || privileges::change_uid(candidate).step("change the uid")));
-    let options = seccomp::Options { internet: false, unix: true, protected: Vec::new() };
+    let options = seccomp::Options { internet: false, interfaces: false, unix: true, protected: Vec::new() };
     let seccomp = attempt(in_new_thread(move || seccomp::enforce(&options)));
     let mut landlock_abi = 0;
     attempt(in_new_thread(landlock::probe).map(|abi| landlock_abi = abi));

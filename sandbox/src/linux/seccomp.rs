@@ -19,6 +19,9 @@ type Result<T> = std::result::Result<T, seccompiler::BackendError>;
 pub(super) struct Options {
     /// Allow sockets of the families AF_INET and AF_INET6.
     pub internet: bool,
+    /// Allow to list network interfaces. In a network namespace of its own that tells nothing about the host, and Node's
+    /// `os.networkInterfaces()` throws without.
+    pub interfaces: bool,
     /// Allow AF_UNIX sockets that can connect. `socketpair` is always allowed.
     pub unix: bool,
     /// Processes and groups that the command must not signal, if nothing else keeps it from them.
@@ -100,11 +103,8 @@ const SEGMENT_BYTES: u64 = 64 * 1024;
 
 /// Applies the filters to this thread and its later children.
 pub(super) fn enforce(options: &Options) -> std::result::Result<(), Failure> {
-    let programs = [
-        Ok(foreign_numbers()),
-        compile(missing(), ENOSYS),
-        refused(options).and_then(|rules| compile(Ok(rules), EPERM)),
-    ];
+    let programs =
+        [Ok(foreign_numbers()), compile(missing(), ENOSYS), refused(options).and_then(|rules| compile(rules, EPERM))];
     for program in programs {
         let program = program.step("build the seccomp filter")?;
         apply_filter(&program).step("apply the seccomp filter")?;
@@ -112,9 +112,9 @@ pub(super) fn enforce(options: &Options) -> std::result::Result<(), Failure> {
     Ok(())
 }
 
-fn compile(rules: Result<Rules>, error: c_int) -> Result<BpfProgram> {
+fn compile(rules: Rules, error: c_int) -> Result<BpfProgram> {
     let arch = TargetArch::try_from(std::env::consts::ARCH)?;
-    SeccompFilter::new(rules?, SeccompAction::Allow, SeccompAction::Errno(error.unsigned_abs()), arch)?.try_into()
+    SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(error.unsigned_abs()), arch)?.try_into()
 }
 
 /// Refuses the second set of numbers that x86-64 kernels may have (x32). The other filters compare with the first set only.
@@ -129,13 +129,8 @@ fn foreign_numbers() -> BpfProgram {
     ]
 }
 
-fn missing() -> Result<Rules> {
-    let mut rules: Rules = MISSING.iter().map(|call| (*call, Vec::new())).collect();
-    // ENOSYS makes Node answer with no interfaces. With EPERM, `os.networkInterfaces()` throws.
-    let families =
-        [AF_UNIX, AF_INET, AF_INET6].map(|family| argument(0, SeccompCmpOp::Ne, family.unsigned_abs().into()));
-    rules.insert(SYS_socket, vec![all_of(families.into_iter().collect::<Result<Vec<_>>>()?)?]);
-    Ok(rules)
+fn missing() -> Rules {
+    MISSING.iter().map(|call| (*call, Vec::new())).collect()
 }
 
 fn refused(options: &Options) -> Result<Rules> {
@@ -171,11 +166,15 @@ fn refused(options: &Options) -> Result<Rules> {
 
 fn refused_sockets(options: &Options) -> Result<Vec<SeccompRule>> {
     const TYPE_MASK: u64 = 0xf;
+    let is_not = |family: c_int| argument(0, SeccompCmpOp::Ne, family.unsigned_abs().into());
+    let is = |family: c_int| argument(0, SeccompCmpOp::Eq, family.unsigned_abs().into());
     let mut rules = Vec::new();
     let usual = [SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET].map(|kind| u64::from(kind.unsigned_abs()));
     for kind in (0..=TYPE_MASK).filter(|kind| !usual.contains(kind)) {
-        rules.push(all_of(vec![argument(1, SeccompCmpOp::MaskedEq(TYPE_MASK), kind)?])?);
+        rules.push(all_of(vec![is_not(AF_NETLINK)?, argument(1, SeccompCmpOp::MaskedEq(TYPE_MASK), kind)?])?);
     }
+    rules.push(all_of(vec![is_not(AF_UNIX)?, is_not(AF_INET)?, is_not(AF_INET6)?, is_not(AF_NETLINK)?])?);
+    rules.push(all_of(vec![is(AF_NETLINK)?, argument(2, SeccompCmpOp::Ne, NETLINK_ROUTE.unsigned_abs().into())?])?);
     let mut families = Vec::new();
     if !options.internet {
         families.extend([AF_INET, AF_INET6]);
@@ -183,8 +182,11 @@ fn refused_sockets(options: &Options) -> Result<Vec<SeccompRule>> {
     if !options.unix {
         families.push(AF_UNIX);
     }
+    if !options.interfaces {
+        families.push(AF_NETLINK);
+    }
     for family in families {
-        rules.push(all_of(vec![argument(0, SeccompCmpOp::Eq, family.unsigned_abs().into())?])?);
+        rules.push(all_of(vec![is(family)?])?);
     }
     Ok(rules)
 }
