@@ -49,7 +49,9 @@ pub fn attach(installed: &Installed, workspace: &Path) -> io::Result<Attached> {
         Ecosystem::Cargo => {
             set("CARGO_HOME", text(folder.join("home")));
             set("CARGO_NET_OFFLINE", "true".into());
-            attached.path.extend(installed.toolchain.programs.get("cargo").and_then(|cargo| cargo.parent()).map(Into::into));
+            attached
+                .path
+                .extend(installed.toolchain.programs.get("cargo").and_then(|cargo| cargo.parent()).map(Into::into));
         }
         Ecosystem::Go => {
             set("GOMODCACHE", text(folder.join("modules")));

@@ -81,7 +81,11 @@ fn manifests(snapshot: &Snapshot, root: Table) -> Result<BTreeMap<String, Table>
 fn members(snapshot: &Snapshot, root: &Table) -> Result<Vec<String>, Reason> {
     let list = |field: &str| {
         let values = root.get("workspace").and_then(|workspace| workspace.get(field)).and_then(Value::as_array);
-        values.into_iter().flatten().filter_map(Value::as_str).map(|text| text.trim_start_matches("./").trim_end_matches('/'))
+        values
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .map(|text| text.trim_start_matches("./").trim_end_matches('/'))
     };
     let excluded: BTreeSet<&str> = list("exclude").collect();
     let mut members = Vec::new();
@@ -183,15 +187,14 @@ fn lock(text: &[u8], manifests: &BTreeMap<String, Table>) -> Result<Vec<Locked>,
     if !matches!(lock.get("version").and_then(Value::as_integer), Some(3 | 4)) {
         return Err(refused(file, "has another version than 3 or 4", "write it anew with a current cargo"));
     }
-    let own: BTreeSet<&str> = manifests
-        .values()
-        .filter_map(|manifest| manifest.get("package")?.get("name")?.as_str())
-        .collect();
+    let own: BTreeSet<&str> =
+        manifests.values().filter_map(|manifest| manifest.get("package")?.get("name")?.as_str()).collect();
     let mut packages = Vec::new();
     for package in lock.get("package").and_then(Value::as_array).map_or(&[][..], Vec::as_slice) {
         let text = |field: &str| package.get(field).and_then(Value::as_str);
         let (name, version) = (text("name").unwrap_or_default(), text("version").unwrap_or_default());
-        let refuse = |why: String, what_to_do: &str| Err(refused(format_args!("{file}: {name} {version}"), why, what_to_do));
+        let refuse =
+            |why: String, what_to_do: &str| Err(refused(format_args!("{file}: {name} {version}"), why, what_to_do));
         let Some(source) = package.get("source") else {
             if own.contains(name) {
                 continue;
@@ -201,7 +204,8 @@ fn lock(text: &[u8], manifests: &BTreeMap<String, Table>) -> Result<Vec<Locked>,
         if !source.as_str().is_some_and(|source| REGISTRIES.contains(&source)) {
             return refuse(format!("comes from {source}"), "use a version of crates.io");
         }
-        let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+        let is_name =
+            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
         let is_version = version.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-+".contains(&byte));
         let checksum = text("checksum").unwrap_or_default();
         if !is_name || !is_version || version.is_empty() {

@@ -72,9 +72,14 @@ fn is_inside(line: &str) -> bool {
 fn check_sums(text: &str) -> Result<(), Reason> {
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-        let is_sum = |sum: &str| sum.strip_prefix("h1:").is_some_and(|digest| digest.len() == 44 && digest.ends_with('='));
+        let is_sum =
+            |sum: &str| sum.strip_prefix("h1:").is_some_and(|digest| digest.len() == 44 && digest.ends_with('='));
         if !matches!(fields.as_slice(), [_, version, sum] if version.starts_with('v') && is_sum(sum)) {
-            return Err(refused(format_args!("go.sum: {line}"), "is not a module with its digest", "write it anew (go mod tidy)"));
+            return Err(refused(
+                format_args!("go.sum: {line}"),
+                "is not a module with its digest",
+                "write it anew (go mod tidy)",
+            ));
         }
     }
     Ok(())
@@ -99,7 +104,8 @@ mod tests {
 
     #[test]
     fn modules_need_digests() {
-        let module = "module x\n\ngo 1.22\n\nrequire (\n\texample.com/a v1.0.0 // indirect\n)\nreplace example.com/b => ./b\n";
+        let module =
+            "module x\n\ngo 1.22\n\nrequire (\n\texample.com/a v1.0.0 // indirect\n)\nreplace example.com/b => ./b\n";
         let plan = planned(&[("go.mod", module), ("go.sum", SUM)]).unwrap().unwrap();
         assert_eq!((plan.packages(), plan.packages[0].name.as_str()), (1, "example.com/a"));
         assert!(planned(&[("go.mod", "module x\n")]).unwrap().is_none());
@@ -110,7 +116,11 @@ mod tests {
         }
         for target in ["../b", "/b", "./../b", "./a/../../b"] {
             let module = module.replace("./b", target);
-            assert_eq!(planned(&[("go.mod", &module), ("go.sum", SUM)]).unwrap_err().code, "manifest_refused", "{target}");
+            assert_eq!(
+                planned(&[("go.mod", &module), ("go.sum", SUM)]).unwrap_err().code,
+                "manifest_refused",
+                "{target}"
+            );
         }
     }
 }

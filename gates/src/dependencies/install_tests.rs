@@ -79,7 +79,8 @@ fn settings(work: &Path) -> InstallSettings {
     settings.caches = std::env::temp_dir().join("nofx-test-caches");
     // Cargo's own folder, for the toolchain of this test.
     settings.search_path = format!("{}:{}", settings.search_path, Path::new(env!("CARGO")).parent().unwrap().display());
-    settings.npm_user_config = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".npmrc")).filter(|path| path.is_file());
+    settings.npm_user_config =
+        std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".npmrc")).filter(|path| path.is_file());
     settings
 }
 
@@ -91,7 +92,8 @@ fn request(place: Place) -> InstallRequest {
 fn refusal(result: Result<Installed, InstallError>) -> Reason {
     match result {
         Err(InstallError::Refused(reason, _)) => reason,
-        other => panic!("{other:?}"),
+        Err(InstallError::Infra(error)) => panic!("{error}"),
+        Ok(installed) => panic!("installed to {}", installed.folder.display()),
     }
 }
 
@@ -147,7 +149,8 @@ async fn the_python_sample_installs_once_and_runs_its_checks() {
     let started = Instant::now();
     let attached = attach(&second, &sample.workspace()).unwrap();
     assert!(started.elapsed() < Duration::from_millis(30));
-    for command in [&["mypy"][..], &["ruff", "check", "--no-cache"], &["coverage", "run", "-m", "pytest"], &["pytest"]] {
+    for command in [&["mypy"][..], &["ruff", "check", "--no-cache"], &["coverage", "run", "-m", "pytest"], &["pytest"]]
+    {
         sample.run(command, &attached).await.unwrap();
     }
     let report = sample.run(&["coverage", "report"], &attached).await.unwrap();
@@ -158,7 +161,8 @@ async fn the_python_sample_installs_once_and_runs_its_checks() {
         let text = fs::read_to_string(second.folder.join(file)).unwrap();
         assert!(!text.contains(&new), "{file}: {text}");
     }
-    let asked = sample.run(&["python", "-c", "import pytest; print(pytest.main.__code__.co_filename)"], &attached).await;
+    let asked =
+        sample.run(&["python", "-c", "import pytest; print(pytest.main.__code__.co_filename)"], &attached).await;
     assert!(asked.unwrap().starts_with(second.folder.to_str().unwrap()));
     assert_read_only(&second.folder);
 }
@@ -190,10 +194,14 @@ const CARGO_LOCK: &str = "version = 4\n\n[[package]]\nname = \"a\"\nversion = \"
 #[tokio::test]
 async fn packages_of_the_workspace_are_linked_and_found() {
     let sample = Sample::new();
-    sample.write("package.json", r#"{"name": "root", "workspaces": ["packages/*"], "devDependencies": {"ms": "2.1.3"}}"#);
+    sample
+        .write("package.json", r#"{"name": "root", "workspaces": ["packages/*"], "devDependencies": {"ms": "2.1.3"}}"#);
     sample.write("packages/a/package.json", r#"{"name": "@my/a", "version": "1.0.0", "main": "index.js", "dependencies": {"@my/b": "^1.0.0", "ms": "2.0.0"}}"#);
     sample.write("packages/a/index.js", "module.exports = [require('@my/b'), require('ms/package.json').version];\n");
-    sample.write("packages/b/package.json", r#"{"name": "@my/b", "version": "1.0.0", "main": "index.js", "bin": {"my-b": "cli.js"}}"#);
+    sample.write(
+        "packages/b/package.json",
+        r#"{"name": "@my/b", "version": "1.0.0", "main": "index.js", "bin": {"my-b": "cli.js"}}"#,
+    );
     sample.write("packages/b/index.js", "module.exports = 'b';\n");
     sample.write("packages/b/cli.js", "#!/usr/bin/env node\nconsole.log('cli');\n");
     fs::set_permissions(sample.workspace().join("packages/b/cli.js"), fs::Permissions::from_mode(0o755)).unwrap();
@@ -240,7 +248,10 @@ const NEEDS_MS: &str = r#"{"dependencies": {"ms": "2.1.3"}}"#;
 #[tokio::test]
 async fn what_the_lock_file_says_is_compared_with_what_was_installed() {
     // The digest of ms 2.0.0.
-    let other = MS.replace("6FlzubTLZG3J2a/NVCAleEhjzq5oxgHyaCU9yYXvcLsvoVaHJq/s5xXI6/XXP6tz7R9xAOtHnSO/tXtF3WRTlA", "Tpp60P6IUJDTuOq/5Z8cdskzJujfwqfOTkrwIwj7IRISpnkJnT6SyJ4PCPnGMoFjC9ddhal5KVIYtAt97ix05A");
+    let other = MS.replace(
+        "6FlzubTLZG3J2a/NVCAleEhjzq5oxgHyaCU9yYXvcLsvoVaHJq/s5xXI6/XXP6tz7R9xAOtHnSO/tXtF3WRTlA",
+        "Tpp60P6IUJDTuOq/5Z8cdskzJujfwqfOTkrwIwj7IRISpnkJnT6SyJ4PCPnGMoFjC9ddhal5KVIYtAt97ix05A",
+    );
     let sample = ms(NEEDS_MS, &other);
     // The content of 2.0.0 is in the cache, under its own address.
     let root = NEEDS_MS.replace("2.1.3", "2.0.0");
@@ -259,15 +270,25 @@ async fn what_the_lock_file_says_is_compared_with_what_was_installed() {
 
 #[tokio::test]
 async fn settings_and_commands_of_a_workspace_reach_nothing() {
-    let sample = ms(NEEDS_MS, &MS.replace(r#""version""#, r#""bin": {"tsc": "index.js", "evil": "../../x"}, "hasInstallScript": true, "version""#));
+    let sample = ms(
+        NEEDS_MS,
+        &MS.replace(
+            r#""version""#,
+            r#""bin": {"tsc": "index.js", "evil": "../../x"}, "hasInstallScript": true, "version""#,
+        ),
+    );
     let marker = sample.work.path().join("marker");
     let command = sample.work.path().join("command");
     fs::write(&command, format!("#!/bin/sh\ntouch {}\n", marker.display())).unwrap();
     fs::set_permissions(&command, fs::Permissions::from_mode(0o755)).unwrap();
     let program = command.display();
-    let settings = format!("git={program}\nscript-shell={program}\nnode-options=--require {program}\nregistry=http://127.0.0.1:9/\nignore-scripts=false\nprefix=/tmp\nproxy=http://127.0.0.1:9\ncafile=/none\nomit=dev\nbin-links=true\nuserconfig={program}\nreplace-registry-host=always\nworkspace=x\nglobal=true\ndry-run=true\noffline=true\ncache={program}\n");
+    let settings = format!(
+        "git={program}\nscript-shell={program}\nnode-options=--require {program}\nregistry=http://127.0.0.1:9/\nignore-scripts=false\nprefix=/tmp\nproxy=http://127.0.0.1:9\ncafile=/none\nomit=dev\nbin-links=true\nuserconfig={program}\nreplace-registry-host=always\nworkspace=x\nglobal=true\ndry-run=true\noffline=true\ncache={program}\n"
+    );
     sample.write(".npmrc", &settings);
-    let scripts = format!(r#"{{"scripts": {{"preinstall": "{program}", "install": "{program}", "prepare": "{program}", "postinstall": "{program}"}}, "config": {{"registry": "http://127.0.0.1:9"}}, "dependencies": {{"ms": "2.1.3"}}}}"#);
+    let scripts = format!(
+        r#"{{"scripts": {{"preinstall": "{program}", "install": "{program}", "prepare": "{program}", "postinstall": "{program}"}}, "config": {{"registry": "http://127.0.0.1:9"}}, "dependencies": {{"ms": "2.1.3"}}}}"#
+    );
     sample.write("package.json", &scripts);
     sample.write("binding.gyp", "{}");
     let installed = sample.install(Ecosystem::Npm).await.unwrap();
@@ -289,7 +310,8 @@ async fn tenants_versions_and_manifests_have_installations_of_their_own() {
     let second = sample.installer.install(&sample.plan(Ecosystem::Npm), other).await.unwrap();
     assert!(!second.stored && second.folder != first.folder);
     let folder = sample.work.path().join("own");
-    let third = sample.installer.install(&sample.plan(Ecosystem::Npm), request(Place::Folder(folder.clone()))).await.unwrap();
+    let third =
+        sample.installer.install(&sample.plan(Ecosystem::Npm), request(Place::Folder(folder.clone()))).await.unwrap();
     assert!(!third.stored && third.folder == folder && third.key == first.key);
     assert_read_only(&folder);
     let attached = attach(&third, &sample.workspace()).unwrap();

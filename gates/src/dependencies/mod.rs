@@ -148,9 +148,7 @@ fn read(snapshot: &Snapshot, path: &str) -> Result<Option<Vec<u8>>, ExamineError
         Some(entry) if entry.kind == Kind::Link => {
             Err(refused(path, "is a symbolic link", "commit the file itself").into())
         }
-        Some(entry) if entry.size > MAX_BYTES => {
-            Err(refused(path, "is larger than 32 MiB", "make it smaller").into())
-        }
+        Some(entry) if entry.size > MAX_BYTES => Err(refused(path, "is larger than 32 MiB", "make it smaller").into()),
         Some(_) => Ok(snapshot.read(path)?),
     }
 }
@@ -169,7 +167,8 @@ fn manifest_refused(entry: impl fmt::Display, why: impl fmt::Display, what_to_do
 fn shown(text: impl fmt::Display) -> String {
     const CHARACTERS: usize = 200;
     let text = text.to_string();
-    let mut short: String = text.chars().take(CHARACTERS).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    let mut short: String =
+        text.chars().take(CHARACTERS).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
     if short.len() < text.len() {
         short.push('…');
     }

@@ -44,7 +44,8 @@ pub fn plan(snapshot: &Snapshot) -> Result<Option<InstallPlan>, ExamineError> {
     }
     let other = OTHERS.into_iter().find(|(file, _)| snapshot.files().contains_key(*file));
     if let Some((file, command)) = other {
-        let message = format!("gates install with pip, which does not read {file}; commit a requirements.lock too ({command})");
+        let message =
+            format!("gates install with pip, which does not read {file}; commit a requirements.lock too ({command})");
         return Err(Reason::new("no_lockfile", message).into());
     }
     let Some(text) = read(snapshot, "pyproject.toml")? else { return Ok(None) };
@@ -64,7 +65,8 @@ fn locked(requirement: Requirement) -> Locked {
 fn declares_dependencies(text: &[u8]) -> Result<bool, Reason> {
     let file = "pyproject.toml";
     let text = std::str::from_utf8(text).map_err(|_| manifest_refused(file, "is not UTF-8", "mend it"))?;
-    let table: Table = text.parse().map_err(|error| manifest_refused(file, format!("cannot be read: {error}"), "mend it"))?;
+    let table: Table =
+        text.parse().map_err(|error| manifest_refused(file, format!("cannot be read: {error}"), "mend it"))?;
     let is_filled = |value: Option<&Value>| match value {
         Some(Value::Array(entries)) => !entries.is_empty(),
         Some(Value::Table(entries)) => !entries.is_empty(),
@@ -134,7 +136,8 @@ fn requirement(line: &str) -> Result<Requirement, Refusal> {
         let hash = option.trim().strip_prefix("hash").map(|hash| hash.trim_start_matches(['=', ' ']));
         hashes.push(hash.and_then(digest).ok_or(("has an option other than --hash with sha256 or more", PIN))?);
     }
-    let (pinned, marker) = specifier.split_once(';').map_or((specifier, None), |(pinned, marker)| (pinned, Some(marker.trim())));
+    let (pinned, marker) =
+        specifier.split_once(';').map_or((specifier, None), |(pinned, marker)| (pinned, Some(marker.trim())));
     if pinned.contains("://") || pinned.contains('@') {
         return Err(("comes from a URL or file", "use a version of the package index"));
     }
@@ -148,7 +151,10 @@ fn requirement(line: &str) -> Result<Requirement, Refusal> {
         return Err(("has a marker that cannot be read", "write the file anew"));
     }
     if hashes.is_empty() {
-        return Err(("has no hash, so that any content would do", "write the file anew with hashes: uv pip compile --generate-hashes"));
+        return Err((
+            "has no hash, so that any content would do",
+            "write the file anew with hashes: uv pip compile --generate-hashes",
+        ));
     }
     Ok(Requirement { name: canonical(name), version: version.into(), marker: marker.map(Into::into), hashes })
 }
@@ -215,7 +221,8 @@ fn normalised(requirements: &[Requirement]) -> String {
 
 /// Reads the standard lock file (PEP 751). Its addresses are forgotten: the package index is asked for the digests.
 fn pylock(file: &str, text: &str) -> Result<Vec<Requirement>, Reason> {
-    let table: Table = text.parse().map_err(|error| refused(file, format!("cannot be read: {error}"), "write it anew"))?;
+    let table: Table =
+        text.parse().map_err(|error| refused(file, format!("cannot be read: {error}"), "write it anew"))?;
     if table.get("lock-version").and_then(Value::as_str).is_none_or(|version| !version.starts_with("1.")) {
         return Err(refused(file, "has no lock-version 1", "write it anew"));
     }
@@ -243,7 +250,10 @@ fn pylock(file: &str, text: &str) -> Result<Vec<Requirement>, Reason> {
             hashes.extend(known.filter_map(|(name, hex)| digest(&format!("{name}:{}", hex.as_str()?))));
         }
         if hashes.is_empty() {
-            return Err(refuse("has no wheel with a digest, and building one would run its code", "use a version with wheels"));
+            return Err(refuse(
+                "has no wheel with a digest, and building one would run its code",
+                "use a version with wheels",
+            ));
         }
         let name = canonical(name);
         requirements.push(Requirement { name, version: version.into(), marker: marker.map(Into::into), hashes });

@@ -103,7 +103,8 @@ impl Store {
             let Ok(name) = entry.file_name().into_string() else { continue };
             match name.split_once('.') {
                 None => {
-                    let lock = fs::metadata(self.folder.join(format!("{name}.lock"))).and_then(|found| found.modified());
+                    let lock =
+                        fs::metadata(self.folder.join(format!("{name}.lock"))).and_then(|found| found.modified());
                     complete.push((lock.unwrap_or(SystemTime::UNIX_EPOCH), name));
                 }
                 Some((key, "new")) => self.with_unused(key, "make", || remove(&entry.path()))?,
@@ -201,8 +202,10 @@ mod tests {
     }
 
     fn names(store: &Store) -> Vec<String> {
-        let mut names: Vec<String> =
-            fs::read_dir(&store.folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<String> = fs::read_dir(&store.folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         names
     }

@@ -194,7 +194,9 @@ pub fn pip(plan: &InstallPlan, venv: &Path) -> Result<(), ExamineError> {
     for lib in fs::read_dir(venv.join("lib"))?.flatten() {
         for entry in fs::read_dir(lib.path().join("site-packages"))?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let Some((name, version)) = name.strip_suffix(".dist-info").and_then(|name| name.split_once('-')) else { continue };
+            let Some((name, version)) = name.strip_suffix(".dist-info").and_then(|name| name.split_once('-')) else {
+                continue;
+            };
             let record = fs::read_to_string(entry.path().join("RECORD"))?;
             let files = record.lines().map(|line| recorded(line).to_owned()).collect();
             installed.insert(canonical(name), (version.to_owned(), files));
@@ -224,8 +226,12 @@ fn check_tool_files(installed: &BTreeMap<String, (String, Vec<String>)>) -> Resu
         for file in files {
             let command = file.strip_prefix("../../../bin/");
             let owner = match command {
-                Some(command) if command.starts_with("python") || command.starts_with("pip") && name != "pip" => Some("the system"),
-                Some(command) => PYTHON_TOOLS.iter().find(|(_, commands)| commands.contains(&command)).map(|(tool, _)| *tool),
+                Some(command) if command.starts_with("python") || command.starts_with("pip") && name != "pip" => {
+                    Some("the system")
+                }
+                Some(command) => {
+                    PYTHON_TOOLS.iter().find(|(_, commands)| commands.contains(&command)).map(|(tool, _)| *tool)
+                }
                 None => of_tools.get(file.as_str()).copied(),
             };
             if let Some(owner) = owner.filter(|owner| owner != name) {

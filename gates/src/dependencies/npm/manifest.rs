@@ -154,7 +154,10 @@ fn is_own_folder(source: &str, folder: &str, folders: &[String]) -> bool {
 fn peer_meta(meta: &Map<String, Value>) -> Value {
     let optional = |value: &Value| json!({"optional": value.get("optional") == Some(&Value::Bool(true))});
     Value::Object(
-        meta.iter().filter(|(name, _)| is_package_name(name)).map(|(name, value)| (name.clone(), optional(value))).collect(),
+        meta.iter()
+            .filter(|(name, _)| is_package_name(name))
+            .map(|(name, value)| (name.clone(), optional(value)))
+            .collect(),
     )
 }
 
@@ -165,7 +168,8 @@ fn check_overrides(path: &str, overrides: &Map<String, Value>, depth: usize) -> 
         let entry = format!("{path}: overrides: {key}");
         let name_end = key.get(1..).and_then(|rest| rest.find('@')).map_or(key.len(), |at| at + 1);
         let (name, range) = key.split_at(name_end);
-        let has_good_key = key == "." || is_package_name(name) && source_problem(range.trim_start_matches('@')).is_none();
+        let has_good_key =
+            key == "." || is_package_name(name) && source_problem(range.trim_start_matches('@')).is_none();
         if !has_good_key || depth > MAX_DEPTH {
             return Err(manifest_refused(entry, "is not a package", "remove it"));
         }
@@ -189,7 +193,8 @@ pub fn commands(json: &Map<String, Value>, name: Option<&str>) -> BTreeMap<Strin
     };
     let clean = |(name, path): (&str, &Value)| {
         let name = name.rsplit(['/', '\\', ':']).next().unwrap_or(name);
-        let parts: Vec<&str> = path.as_str()?.split(['/', '\\']).filter(|part| !part.is_empty() && *part != ".").collect();
+        let parts: Vec<&str> =
+            path.as_str()?.split(['/', '\\']).filter(|part| !part.is_empty() && *part != ".").collect();
         let is_inside = !parts.is_empty() && !parts.contains(&"..");
         let is_name = !name.is_empty() && !name.starts_with('.') && !name.contains('\0');
         (is_inside && is_name).then(|| (name.to_owned(), parts.join("/")))

@@ -48,8 +48,7 @@ const TOOLS: [(&str, &[&str]); 42] = [
 ];
 
 /// Scopes whose packages are parts of the tools.
-const TOOL_SCOPES: [&str; 6] =
-    ["@biomejs/", "@eslint/", "@istanbuljs/", "@jest/", "@typescript-eslint/", "@vitest/"];
+const TOOL_SCOPES: [&str; 6] = ["@biomejs/", "@eslint/", "@istanbuljs/", "@jest/", "@typescript-eslint/", "@vitest/"];
 
 /// Programs of the system. npm puts the commands of packages before them in PATH.
 const SYSTEM: [&str; 28] = [
@@ -139,7 +138,19 @@ mod tests {
 
     #[test]
     fn only_versions_of_the_registry_are_sources() {
-        for source in ["1.2.3", "^1.0.0 || >=2 <3", "*", "", "latest", "1.x", "npm:a@^1", "npm:@a/b@1.0.0", "npm:a", "~1.2", "next-13"] {
+        for source in [
+            "1.2.3",
+            "^1.0.0 || >=2 <3",
+            "*",
+            "",
+            "latest",
+            "1.x",
+            "npm:a@^1",
+            "npm:@a/b@1.0.0",
+            "npm:a",
+            "~1.2",
+            "next-13",
+        ] {
             assert_eq!(source_problem(source), None, "{source}");
         }
         for (source, why) in [
@@ -166,7 +177,11 @@ mod tests {
             ("$(x)", "range"),
             ("%2e%2e", "range"),
         ] {
-            assert!(source_problem(source).is_some_and(|found| found.contains(why)), "{source}: {:?}", source_problem(source));
+            assert!(
+                source_problem(source).is_some_and(|found| found.contains(why)),
+                "{source}: {:?}",
+                source_problem(source)
+            );
         }
     }
 
@@ -175,7 +190,23 @@ mod tests {
         for name in ["a", "@a/b", "JSONStream", "a.b-c_d", "@types/node"] {
             assert!(is_package_name(name), "{name}");
         }
-        for name in ["", ".", "..", ".bin", "a/b", "@a", "@/b", "@a/", "@a/b/c", "@../b", "node_modules", "a b", "a%2fb", "a\0", "é"] {
+        for name in [
+            "",
+            ".",
+            "..",
+            ".bin",
+            "a/b",
+            "@a",
+            "@/b",
+            "@a/",
+            "@a/b/c",
+            "@../b",
+            "node_modules",
+            "a b",
+            "a%2fb",
+            "a\0",
+            "é",
+        ] {
             assert!(!is_package_name(name), "{name}");
         }
         for version in ["1.2.3", "0.0.0-a.1", "1.0.0+b"] {

@@ -90,7 +90,9 @@ mod tests {
 
     #[test]
     fn only_the_same_package_on_a_known_registry_is_an_address() {
-        let registries = Registries::read("registry=https://npm.example/api\n@co:registry = https://co.example/npm/\n//co.example/:_authToken=x\n");
+        let registries = Registries::read(
+            "registry=https://npm.example/api\n@co:registry = https://co.example/npm/\n//co.example/:_authToken=x\n",
+        );
         for address in [
             "https://registry.npmjs.org/a/-/a-1.0.0.tgz",
             "https://registry.yarnpkg.com/a/-/a-1.0.0.tgz",

@@ -90,12 +90,19 @@ mod tests {
 
     #[test]
     fn patterns_match_folders_as_npm_matches_them() {
-        for (pattern, path) in
-            [("packages/*", "packages/a"), ("packages/**", "packages/a/b"), ("a", "a"), ("p*-?s/x", "pack-js/x"), ("**/x", "x"), ("*", "é")]
-        {
+        for (pattern, path) in [
+            ("packages/*", "packages/a"),
+            ("packages/**", "packages/a/b"),
+            ("a", "a"),
+            ("p*-?s/x", "pack-js/x"),
+            ("**/x", "x"),
+            ("*", "é"),
+        ] {
             assert!(glob_matches(pattern, path), "{pattern} {path}");
         }
-        for (pattern, path) in [("packages/*", "packages/a/b"), ("packages/*", "packages"), ("a", "ab"), ("a*b", "ac"), ("?", "")] {
+        for (pattern, path) in
+            [("packages/*", "packages/a/b"), ("packages/*", "packages"), ("a", "ab"), ("a*b", "ac"), ("?", "")]
+        {
             assert!(!glob_matches(pattern, path), "{pattern} {path}");
         }
     }
