@@ -267,7 +267,7 @@ fn classify(ecosystem: Ecosystem, result: CommandResult) -> InstallError {
 }
 
 fn is_network_failure(ecosystem: Ecosystem, output: &str) -> bool {
-    const NPM: [&str; 16] = [
+    const NPM: [&str; 22] = [
         "ENOTFOUND",
         "EAI_AGAIN",
         "ECONNREFUSED",
@@ -284,20 +284,28 @@ fn is_network_failure(ecosystem: Ecosystem, output: &str) -> bool {
         "E502",
         "E503",
         "E504",
+        "CERT_HAS_EXPIRED",
+        "DEPTH_ZERO_SELF_SIGNED_CERT",
+        "ERR_TLS_CERT_ALTNAME_INVALID",
+        "SELF_SIGNED_CERT_IN_CHAIN",
+        "UNABLE_TO_GET_ISSUER_CERT_LOCALLY",
+        "UNABLE_TO_VERIFY_LEAF_SIGNATURE",
     ];
-    const PIP: [&str; 6] = [
+    const PIP: [&str; 7] = [
         "NewConnectionError",
         "Max retries exceeded",
         "ReadTimeoutError",
         "ConnectTimeoutError",
         "Connection aborted",
         "Connection broken",
+        "CERTIFICATE_VERIFY_FAILED",
     ];
-    const CARGO: [&str; 6] = [
+    const CARGO: [&str; 7] = [
         "Could not resolve host",
         "Couldn't connect to server",
         "Could not connect to server",
         "spurious network error",
+        "SSL peer certificate",
         "Timeout was reached",
         "failed to get successful HTTP response",
     ];

@@ -92,7 +92,8 @@ fn request(place: Place) -> InstallRequest {
 fn refusal(result: Result<Installed, InstallError>) -> Reason {
     match result {
         Err(InstallError::Refused(reason, _)) => reason,
-        other => panic!("{other:?}"),
+        Err(InstallError::Infra(error)) => panic!("{error}"),
+        Ok(installed) => panic!("installed to {}", installed.folder.display()),
     }
 }
 

@@ -5,6 +5,8 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::npm::settings;
+
 /// The programs of an ecosystem.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Toolchain {
@@ -31,4 +33,15 @@ pub fn npm_version(npm: &Path) -> Option<String> {
     let json: serde_json::Value = serde_json::from_slice(&text).ok()?;
     let is_npm = json.get("name")?.as_str()? == "npm";
     is_npm.then(|| json.get("version")?.as_str().map(str::to_owned)).flatten()
+}
+
+/// npm's global settings: where its own settings say, else next to Node.
+pub fn npm_global_config(toolchain: &Toolchain) -> Option<PathBuf> {
+    let npm = toolchain.programs.get("npm").and_then(|npm| fs::canonicalize(npm).ok());
+    let own = npm.and_then(|npm| fs::read_to_string(npm.parent()?.parent()?.join("npmrc")).ok()).unwrap_or_default();
+    if let Some((_, path)) = settings(&own).find(|(key, _)| *key == "globalconfig") {
+        return Some(PathBuf::from(path));
+    }
+    let node = fs::canonicalize(toolchain.programs.get("node")?).ok()?;
+    Some(node.parent()?.parent()?.join("etc/npmrc"))
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{InstallError, InstallSettings, run};
-use crate::dependencies::programs::{Toolchain, find, npm_version};
+use crate::dependencies::programs::{Toolchain, find, npm_global_config, npm_version};
 use crate::dependencies::{Ecosystem, InstallPlan, Registries};
 use crate::finding::Reason;
 use crate::process::{Command, Exit};
@@ -117,7 +117,12 @@ impl Context<'_> {
     fn npm(&self, plan: &InstallPlan) -> Result<Vec<Call>, Reason> {
         let mut argv = vec![self.program("npm")?, "ci".into()];
         argv.extend(NPM.map(str::to_owned));
+        // Else npm would look for a project in the folders above.
         argv.push(format!("--prefix={}", text(self.folder)));
+        // Its default follows the prefix, but the operator's file does not.
+        if let Some(global) = npm_global_config(self.toolchain) {
+            argv.push(format!("--globalconfig={}", text(&global)));
+        }
         argv.push(format!("--cache={}", text(&self.settings.caches.join("npm"))));
         let user_config = self.settings.npm_user_config.clone().unwrap_or_else(|| self.home().join("npmrc"));
         argv.push(format!("--userconfig={}", text(&user_config)));

@@ -20,7 +20,7 @@ use crate::snapshot::Snapshot;
 use manifest::Manifest;
 pub use manifest::commands;
 pub use names::owner_of_command;
-pub use registries::Registries;
+pub use registries::{Registries, settings};
 pub use workspaces::glob_matches;
 
 /// The manifests of the workspace's own packages, by folder.
@@ -54,7 +54,7 @@ pub fn plan(snapshot: &Snapshot, registries: &Registries) -> Result<Option<Insta
     // The workspace's .npmrc never reaches npm. This setting alone changes which trees are valid, and is harmless.
     plan.legacy_peer_deps = read(snapshot, ".npmrc")?.is_some_and(|npmrc| {
         let npmrc = String::from_utf8_lossy(&npmrc).into_owned();
-        registries::settings(&npmrc).any(|setting| setting == ("legacy-peer-deps", "true"))
+        settings(&npmrc).any(|setting| setting == ("legacy-peer-deps", "true"))
     });
     Ok(Some(plan))
 }
