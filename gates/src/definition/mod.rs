@@ -31,6 +31,7 @@ pub use gate::{
 pub use globs::Globs;
 pub use problem::{NoSuchGate, Problem};
 
+pub(crate) use node::SCRIPTS as GATE_SCRIPTS;
 pub(crate) use script::calls as script_calls;
 
 use crate::snapshot::Snapshot;

@@ -1,27 +1,47 @@
-//! TEMPORARY until merged.
+//! Whether a change weakens its own checks: configuration, tests, ignore comments.
+//!
+//! Static: it compares the base's files with the change's. [`compare_reports`] adds what only a run can tell. An honest
+//! change has no finding. A finding never fails by itself: a person, or the tenant's policy, decides.
+
+mod change;
+mod definition_change;
+mod difference;
+mod finding;
+mod hidden;
+mod ignores;
+mod lex;
+mod meaning;
+mod protected;
+mod reports;
+mod test_cases;
+
+#[cfg(test)]
+mod corpus;
+
+use std::io;
+
+pub use difference::Difference;
+pub use finding::{Integrity, Weakening, WeakeningKind};
+pub use reports::{TestResult, TestStatus, compare_reports};
+
 use crate::definition::Definition;
-use crate::finding::ExamineError;
 use crate::snapshot::Snapshot;
-#[derive(Debug, Clone)]
-pub struct Weakening;
-impl Weakening {
-    pub fn concerns(&self, _gate: &str) -> bool {
-        true
-    }
-}
-impl From<Weakening> for crate::evidence::Weakening {
-    fn from(_: Weakening) -> Self {
-        unreachable!()
-    }
-}
-pub fn compare(_: &Snapshot, _: &Snapshot, _: &Definition, _: &Definition) -> Result<Vec<Weakening>, ExamineError> {
-    Ok(vec![])
-}
-pub fn compare_reports(
-    _: &Snapshot,
-    _: &Snapshot,
-    _: &crate::report::Tests,
-    _: &crate::report::Tests,
-) -> Result<Vec<Weakening>, ExamineError> {
-    Ok(vec![])
+use change::Changes;
+
+/// Compares a change with its base. What counts is the base's definition: its tests, its protected files, its ignored
+/// ones. Fails only if a file cannot be read from the disk.
+pub fn compare(
+    base: &Snapshot,
+    head: &Snapshot,
+    definition_of_base: &Definition,
+    definition_of_head: &Definition,
+) -> io::Result<Integrity> {
+    let changes = Changes::between(base, head)?;
+    let mut findings = changes.unreadable(definition_of_base);
+    findings.extend(definition_change::find(&changes, definition_of_base, definition_of_head));
+    findings.extend(protected::find(base, head, &changes, definition_of_base, definition_of_head));
+    findings.extend(test_cases::find(base, head, &changes, definition_of_base));
+    findings.extend(ignores::find(&changes, definition_of_base));
+    findings.extend(hidden::find(&changes));
+    Ok(Integrity::new(findings))
 }

@@ -1,0 +1,476 @@
+//! Comments and attributes that turn a check off for some lines.
+
+use super::change::{Change, Changes};
+use super::finding::{Weakening, WeakeningKind};
+use super::lex::{self, Language, Token, TokenKind};
+use crate::definition::Definition;
+
+/// Where a tool looks for its directive in a comment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Where {
+    /// At the start, after the marks of the comment.
+    Start,
+    /// At the start of a block comment only.
+    BlockStart,
+    /// Anywhere.
+    Anywhere,
+}
+
+use Where::{Anywhere, BlockStart, Start};
+
+/// A space in a pattern stands for any white space, or none.
+type Directive = (&'static str, Where);
+
+const SCRIPT: [Directive; 31] = [
+    ("eslint-disable-line", Start),
+    ("eslint-disable-next-line", Start),
+    ("eslint-disable", BlockStart),
+    ("@ts-ignore", Start),
+    ("@ts-nocheck", Start),
+    ("@ts-expect-error", Start),
+    ("istanbul ignore", Start),
+    ("c8 ignore", Start),
+    ("v8 ignore", Start),
+    ("node:coverage ignore", Start),
+    ("node:coverage disable", Start),
+    ("deno-coverage-ignore", Start),
+    ("biome-ignore", Start),
+    ("biome-ignore-all", Start),
+    ("biome-ignore-start", Start),
+    ("rome-ignore", Start),
+    ("oxlint-disable", BlockStart),
+    ("oxlint-disable-line", Start),
+    ("oxlint-disable-next-line", Start),
+    ("deno-lint-ignore", Start),
+    ("deno-lint-ignore-file", Start),
+    ("tslint:disable", Start),
+    ("tslint:disable-line", Start),
+    ("tslint:disable-next-line", Start),
+    ("standard-disable", Start),
+    ("jshint ignore", Start),
+    ("jshint -W", Start),
+    ("$FlowFixMe", Start),
+    ("$FlowIgnore", Start),
+    ("@flow strict-local off", Start),
+    ("Stryker disable", Start),
+];
+
+const PYTHON: [Directive; 18] = [
+    ("noqa", Start),
+    ("flake8: noqa", Start),
+    ("ruff: noqa", Start),
+    ("ruff: ignore", Start),
+    ("type: ignore", Start),
+    ("mypy: ignore-errors", Start),
+    ("mypy: disable-error-code", Start),
+    ("mypy: allow-", Start),
+    ("mypy: no-", Start),
+    ("pyright: ignore", Start),
+    ("pyright: basic", Start),
+    ("pyright: report", Start),
+    ("pragma: no cover", Start),
+    ("pragma no cover", Start),
+    ("pragma: no branch", Start),
+    ("pylint: disable", Start),
+    ("pylint: skip-file", Start),
+    ("pyre-ignore", Start),
+];
+
+const GO: [Directive; 5] = [
+    ("nolint", Start),
+    ("lint:ignore", Start),
+    ("lint:file-ignore", Start),
+    ("go:build ignore", Start),
+    ("+build ignore", Start),
+];
+
+/// Of scanners that read any language.
+const ANY: [Directive; 12] = [
+    ("nosemgrep", Anywhere),
+    ("nosec", Start),
+    ("nosonar", Anywhere),
+    ("gitleaks:allow", Anywhere),
+    ("nofx:allow-secret", Anywhere),
+    ("pragma: allowlist secret", Anywhere),
+    ("ggignore", Start),
+    ("trufflehog:ignore", Anywhere),
+    ("lcov_excl", Anywhere),
+    ("gcovr_excl", Anywhere),
+    ("codeql[", Start),
+    ("lgtm[", Start),
+];
+
+/// One directive in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Found {
+    /// The directive with its rules, in one spelling.
+    text: String,
+    name: &'static str,
+    line: u32,
+    /// The words of the code that it stands beside or above.
+    code: Vec<String>,
+}
+
+/// Directives on changed lines that the base did not have at the same code.
+pub fn find(changes: &Changes, definition: &Definition) -> Vec<Weakening> {
+    let mut removed: Vec<Found> = Vec::new();
+    let mut added: Vec<(&Change, Found)> = Vec::new();
+    for change in changes.files.iter().filter(|change| !definition.ignore.matches(&change.path)) {
+        let read = |text: Option<&str>| text.map_or_else(Vec::new, |text| in_text(&change.path, text));
+        let head = read(change.head.text());
+        let mut base = read(change.base.text());
+        let lines = change.added_lines();
+        for found in head {
+            if !lines.contains(&found.line) {
+                // An unchanged line. Its partner in the base is not free for another one.
+                if let Some(at) = base.iter().position(|old| old.text == found.text) {
+                    base.remove(at);
+                }
+            } else if !(found.name == "@ts-expect-error" && definition.tests.matches(&change.path)) {
+                // In a test, this comment demands an error, which is an assertion about types.
+                added.push((change, found));
+            }
+        }
+        removed.extend(base);
+    }
+    let mut findings = Vec::new();
+    for (change, found) in added {
+        // The same directive at the same code: moved, or its line was edited.
+        if let Some(at) = removed.iter().position(|old| old.text == found.text && is_similar(&old.code, &found.code)) {
+            removed.remove(at);
+            continue;
+        }
+        let message = format!("The change adds `{}`, which turns a check off.", shown(&found.text));
+        findings.push(Weakening::new(WeakeningKind::IgnoreCommentAdded, &change.path, Some(found.line), message));
+    }
+    findings
+}
+
+fn shown(text: &str) -> String {
+    const MAX_LETTERS: usize = 100;
+    let cut: String = text.chars().take(MAX_LETTERS).collect();
+    if cut.len() < text.len() { format!("{cut}...") } else { cut }
+}
+
+fn is_similar(one: &[String], other: &[String]) -> bool {
+    let mut rest: Vec<&String> = other.iter().collect();
+    let common = one
+        .iter()
+        .filter(|word| rest.iter().position(|other| other == word).map(|at| rest.swap_remove(at)).is_some())
+        .count();
+    // At least 0.6 of both.
+    let total = one.len() + other.len();
+    total == 0 || 2 * common * 10 >= total * 6
+}
+
+fn in_text(path: &str, text: &str) -> Vec<Found> {
+    let Some(language) = lex::language(path) else { return in_other_text(path, text) };
+    let table: &[Directive] = match language {
+        Language::Script => &SCRIPT,
+        Language::Python => &PYTHON,
+        Language::Go => &GO,
+        Language::Rust => &[],
+    };
+    let tokens = lex::tokens(language, text);
+    let mut found = Vec::new();
+    for (at, token) in tokens.iter().enumerate().filter(|(_, token)| token.is_comment()) {
+        for (line, name, text) in in_comment(token, language, table) {
+            found.push(Found { text, name, line, code: neighbour(&tokens, at) });
+        }
+    }
+    match language {
+        Language::Rust => found.extend(attributes(&tokens)),
+        Language::Python => found.extend(decorators(&tokens)),
+        _ => {}
+    }
+    found
+}
+
+/// The directives of one comment, with their lines.
+fn in_comment(token: &Token<'_>, language: Language, table: &[Directive]) -> Vec<(u32, &'static str, String)> {
+    let is_block = token.kind == TokenKind::BlockComment;
+    let mut found = Vec::new();
+    for (line, text) in (token.line..).zip(token.text.lines()) {
+        let is_first = line == token.line;
+        // A line within a block comment counts only if it is the last one of the block, as for TypeScript, or if it looks
+        // like a comment of its own: then the block may have been none, as in the text of JSX.
+        let is_last = is_block && line == token.line + u32::try_from(token.text.lines().count()).unwrap_or(1) - 1;
+        let own = ["//", "/*", "{/*"].iter().any(|mark| text.trim_start().starts_with(mark));
+        let mut pieces: Vec<&str> = vec![text];
+        if language == Language::Python {
+            // `# why  # noqa`
+            pieces = text.split('#').skip(1).collect();
+        }
+        for piece in pieces {
+            let start = without_marks(piece);
+            for (pattern, place) in table.iter().chain(&ANY) {
+                let at_start = (is_first || own || (is_last && pattern.starts_with("@ts")))
+                    && rest_after(pattern, start).is_some();
+                let holds = match place {
+                    Start => at_start,
+                    BlockStart => at_start && (is_block && (is_first || own)),
+                    Anywhere => contains(pattern, piece),
+                };
+                let allowed = *pattern == "pyright: report" && !turns_off(start);
+                if holds
+                    && !allowed
+                    && !found.iter().any(|(at, name, _): &(u32, &str, String)| *at == line && longer(name, pattern))
+                {
+                    found.push((line, *pattern, spelled(start)));
+                }
+            }
+            if language == Language::Script && is_first && is_block && is_rule_off(start) {
+                found.push((line, "eslint", spelled(start)));
+            }
+        }
+    }
+    found.dedup_by(|one, other| one.0 == other.0 && one.2 == other.2);
+    found
+}
+
+fn longer(name: &str, pattern: &str) -> bool {
+    name.starts_with(pattern)
+}
+
+/// `/* eslint no-console: off */`
+fn is_rule_off(text: &str) -> bool {
+    text.strip_prefix("eslint").is_some_and(|rules| rules.starts_with(char::is_whitespace) && turns_off(rules))
+}
+
+fn turns_off(text: &str) -> bool {
+    let text: String =
+        text.to_lowercase().chars().filter(|letter| !letter.is_whitespace() && !"\"'".contains(*letter)).collect();
+    [":off", ":0", "=false", "=none", ":[0", ":[off", "=warning", "=information", ":1", ":warn"]
+        .iter()
+        .any(|off| text.contains(off))
+}
+
+fn is_blank(letter: char) -> bool {
+    letter.is_whitespace() || matches!(letter, '\u{feff}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{180e}')
+}
+
+/// A comment's text without its marks: `/`, `*`, `!`, `#`, `<!--` and blanks.
+fn without_marks(text: &str) -> &str {
+    text.trim_start_matches(|letter: char| {
+        is_blank(letter) || matches!(letter, '/' | '*' | '#' | '!' | '{' | '<' | '-')
+    })
+}
+
+/// One spelling for a directive: single blanks, lower case, no marks at the end.
+fn spelled(text: &str) -> String {
+    let text = text.trim_end_matches(|letter: char| is_blank(letter) || matches!(letter, '/' | '*' | '}'));
+    let words: Vec<&str> = text.split(is_blank).filter(|word| !word.is_empty()).collect();
+    words.join(" ").to_lowercase()
+}
+
+/// What follows a pattern at the start of a text. A space of the pattern matches any white space or none, and case does
+/// not count. A letter right after a word of the pattern is another word.
+fn rest_after<'t>(pattern: &str, text: &'t str) -> Option<&'t str> {
+    let mut rest = text;
+    for wanted in pattern.chars() {
+        if wanted == ' ' {
+            rest = rest.trim_start_matches(is_blank);
+            continue;
+        }
+        let mut letters = rest.chars();
+        let letter = letters.next()?;
+        if !letter.eq_ignore_ascii_case(&wanted) {
+            // `type : ignore`
+            let skipped = rest.trim_start_matches(is_blank);
+            rest = skipped.strip_prefix(wanted).filter(|_| wanted == ':')?;
+            continue;
+        }
+        rest = letters.as_str();
+    }
+    let ends_in_word = pattern.ends_with(|letter: char| letter.is_alphanumeric());
+    let is_prefix = pattern.ends_with("report") || pattern.ends_with("excl") || pattern.ends_with("-W");
+    let goes_on = rest.starts_with(|letter: char| letter.is_alphanumeric() || letter == '_');
+    (!ends_in_word || is_prefix || !goes_on).then_some(rest)
+}
+
+fn contains(pattern: &str, text: &str) -> bool {
+    text.char_indices().any(|(at, _)| text.get(at..).is_some_and(|rest| rest_after(pattern, rest).is_some()))
+}
+
+/// The words of the code on the comment's line, or else on the next line with code.
+fn neighbour(tokens: &[Token<'_>], comment: usize) -> Vec<String> {
+    let Some(line) = tokens.get(comment).map(|token| token.line) else { return Vec::new() };
+    let code = || tokens.iter().filter(|token| !token.is_comment() && token.kind != TokenKind::Mark);
+    let on =
+        |line: u32| code().filter(|token| token.line == line).map(|token| token.text.to_owned()).collect::<Vec<_>>();
+    let same = on(line);
+    if !same.is_empty() {
+        return same;
+    }
+    code().find(|token| token.line > line).map(|token| on(token.line)).unwrap_or_default()
+}
+
+/// Rust: `#[allow(...)]`, `#![expect(...)]`, `#[cfg_attr(..., allow(...))]`, `#[coverage(off)]`.
+fn attributes(tokens: &[Token<'_>]) -> Vec<Found> {
+    let code: Vec<Token<'_>> = tokens.iter().filter(|token| !token.is_comment()).copied().collect();
+    let mut found = Vec::new();
+    for (at, token) in code.iter().enumerate().filter(|(_, token)| token.is_mark('#')) {
+        let open = at + 1 + usize::from(code.get(at + 1).is_some_and(|token| token.is_mark('!')));
+        if !code.get(open).is_some_and(|token| token.is_mark('[')) {
+            continue;
+        }
+        let end = closing(&code, open);
+        let inside = code.get(open + 1..end).unwrap_or_default();
+        let calls = |word: &str| {
+            inside.windows(2).any(|pair| matches!(pair, [name, mark] if name.is_word(word) && mark.is_mark('(')))
+        };
+        let has = |word: &str| inside.iter().any(|token| token.is_word(word));
+        let name = if calls("allow") {
+            "allow"
+        } else if calls("expect") {
+            "expect"
+        } else if (calls("coverage") && has("off"))
+            || has("no_coverage")
+            || has("tarpaulin_include")
+            || has("tarpaulin")
+        {
+            "coverage"
+        } else {
+            continue;
+        };
+        let text = inside.iter().map(|token| token.text).collect::<Vec<_>>().join(" ");
+        let after = code.get(end + 1..).unwrap_or_default();
+        let line = after.first().map_or(0, |token| token.line);
+        let words = after.iter().take_while(|token| token.line == line).filter(|token| token.kind != TokenKind::Mark);
+        let code = words.map(|token| token.text.to_owned()).collect();
+        found.push(Found { text: format!("#[{text}]"), name, line: token.line, code });
+    }
+    found
+}
+
+/// Python: `@no_type_check`.
+fn decorators(tokens: &[Token<'_>]) -> Vec<Found> {
+    let is_use = |at: usize| at > 0 && tokens.get(at - 1).is_some_and(|token| token.is_mark('@') || token.is_mark('.'));
+    let find = |(at, token): (usize, &Token<'_>)| {
+        (token.is_word("no_type_check") && is_use(at)).then(|| Found {
+            text: "@no_type_check".to_owned(),
+            name: "no_type_check",
+            line: token.line,
+            code: Vec::new(),
+        })
+    };
+    tokens.iter().enumerate().filter_map(find).collect()
+}
+
+/// The index of the bracket that closes the one at `open`, or the end.
+pub fn closing(tokens: &[Token<'_>], open: usize) -> usize {
+    let mut depth = 0_u32;
+    for (at, token) in tokens.iter().enumerate().skip(open) {
+        if token.kind != TokenKind::Mark {
+            // The `${` and `}` of a template are parts of its text.
+            continue;
+        }
+        match token.text {
+            "(" | "[" | "{" => depth += 1,
+            ")" | "]" | "}" => {
+                depth = depth.saturating_sub(1);
+                if depth == 0 {
+                    return at;
+                }
+            }
+            _ => {}
+        }
+    }
+    tokens.len()
+}
+
+/// Directives for scanners in files of other languages. Documents may mention them.
+fn in_other_text(path: &str, text: &str) -> Vec<Found> {
+    let extension = path.rsplit_once('.').map_or("", |(_, extension)| extension);
+    if matches!(extension, "md" | "mdx" | "rst" | "adoc" | "txt" | "lock" | "snap" | "svg") {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    for (line, text) in (1..).zip(text.lines()) {
+        let comment = text.split_once('#').or_else(|| text.split_once("//")).or_else(|| text.split_once("<!--"));
+        let Some((before, comment)) = comment else { continue };
+        for (name, _) in ANY.iter().filter(|(pattern, place)| *place == Anywhere && contains(pattern, comment)) {
+            let code = before.split_whitespace().map(ToOwned::to_owned).collect();
+            found.push(Found { text: spelled(without_marks(comment)), name, line, code });
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(path: &str, text: &str) -> Vec<&'static str> {
+        in_text(path, text).iter().map(|found| found.name).collect()
+    }
+
+    #[test]
+    fn every_directive_of_the_tables_is_found_in_any_spelling() {
+        for (path, open, table) in
+            [("a.ts", "/*", &SCRIPT[..]), ("a.py", "#", &PYTHON[..]), ("a.go", "//", &GO[..]), ("a.rs", "//", &ANY[..])]
+        {
+            let close = if open == "/*" { "*/" } else { "" };
+            for (pattern, _) in table {
+                let tail = match *pattern {
+                    "pyright: report" => "Any=false",
+                    "jshint -W" => "034",
+                    _ => "",
+                };
+                for text in [
+                    format!("{open}{pattern}{tail}{close}"),
+                    format!("{open} \u{a0} {}{tail} why {close}", pattern.replace(' ', " \u{a0}\t ")),
+                    format!("x() {open} {}{tail}{close}", pattern.to_uppercase()),
+                ] {
+                    assert!(!names(path, &text).is_empty(), "{text}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn prose_strings_and_other_words_are_not_directives() {
+        for (path, text) in [
+            ("a.ts", "// Do not use eslint-disable here."),
+            ("a.ts", "// eslint-disable is not for line comments"),
+            ("a.ts", "const a = '/* istanbul ignore next */';"),
+            ("a.ts", "const a = `\n// @ts-ignore\n`;"),
+            ("a.ts", "/**\n * The option @ts-ignore is banned.\n * eslint-disable too.\n */"),
+            ("a.ts", "/* eslint no-console: \"error\" */"),
+            ("a.ts", "// istanbul ignores this"),
+            ("a.py", "a = '# noqa'"),
+            ("a.py", "# The types: ignored values stay."),
+            ("a.py", "# type: ignored"),
+            ("a.py", "# pyright: strict, reportUnusedImport=error"),
+            ("a.rs", "/// `#[allow(dead_code)]` is banned\nfn a() { let b = \"#[allow(x)]\"; }"),
+            ("a.go", "// The linter nolint is not used."),
+            ("README.md", "Use # gitleaks:allow"),
+        ] {
+            assert!(names(path, text).is_empty(), "{text}: {:?}", names(path, text));
+        }
+    }
+
+    #[test]
+    fn attributes_of_rust_are_directives() {
+        for text in [
+            "#[allow(dead_code)] fn a() {}",
+            "#![allow( clippy :: all )]",
+            "#[cfg_attr(not(test), allow(x))]",
+            "#[expect(unused)]",
+            "#[coverage(off)]",
+            "#[cfg(not(tarpaulin_include))]",
+            "# /* x */ [ allow (a) ]",
+        ] {
+            assert_eq!(names("a.rs", text).len(), 1, "{text}");
+        }
+        assert!(names("a.rs", "#[test] fn a() { b.expect(\"c\"); }").is_empty());
+    }
+
+    #[test]
+    fn a_comment_that_a_lexer_may_take_for_a_part_of_another_is_found() {
+        let text = "const a = <p>/* text</p>;\n// @ts-ignore\nb();\nconst c = <p>*/</p>;";
+        assert_eq!(names("a.tsx", text), ["@ts-ignore"]);
+        assert_eq!(names("a.ts", "const a = `${/* istanbul ignore next */ b}`"), ["istanbul ignore"]);
+        assert_eq!(names("a.ts", "/* why\n * @ts-ignore */\nb()"), ["@ts-ignore"]);
+    }
+}

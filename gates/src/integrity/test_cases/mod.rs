@@ -1,0 +1,103 @@
+//! Tests of the base that the change deletes, skips or empties.
+//!
+//! A test has stayed if the change has one with its name, wherever it is, or a new one that does the same: so renamed,
+//! moved, reformatted, merged, split and parametrised tests are no findings. A test that is deleted together with what
+//! it tests is none either: it could not compile. See [`dead`].
+
+mod body;
+mod collect;
+mod dead;
+mod go;
+mod javascript;
+mod matching;
+mod python;
+mod replaced;
+mod runner;
+mod rust;
+
+use super::change::Changes;
+use super::finding::{Weakening, WeakeningKind};
+use crate::definition::Definition;
+use crate::snapshot::Snapshot;
+
+pub use collect::Case;
+
+/// What a test does so that its result means less. Counted: a kept test may have had it before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Trick {
+    /// It ends before its assertions.
+    EarlyReturn,
+    /// `if (false)`.
+    ConstantCondition,
+    /// It catches its own failure.
+    SwallowedFailure,
+    /// It ends the process.
+    Exit,
+    /// It says that it has no assertions.
+    NoAssertionsExpected,
+}
+
+impl Trick {
+    fn sentence(self) -> &'static str {
+        match self {
+            Self::EarlyReturn => "returns before its assertions now",
+            Self::ConstantCondition => "has a condition that is always false now",
+            Self::SwallowedFailure => "catches and drops failures now",
+            Self::Exit => "ends the process now",
+            Self::NoAssertionsExpected => "expects no assertions now",
+        }
+    }
+}
+
+pub fn find(base: &Snapshot, head: &Snapshot, changes: &Changes, definition: &Definition) -> Vec<Weakening> {
+    let patterns = runner::patterns(base, definition);
+    let old = collect::cases(changes, &patterns, |change| &change.base);
+    let new = collect::cases(changes, &patterns, |change| &change.head);
+    let matched = matching::pair(&old, &new);
+    let mut findings = replaced::find(changes, &patterns);
+    let mut dead = dead::Declarations::new(base, head, changes, definition);
+    for (at, case) in old.iter().enumerate() {
+        match matched.get(at).copied().flatten() {
+            Some(partner) => findings.extend(new.get(partner).and_then(|partner| compare(case, partner))),
+            None if dead.explains(case) => {}
+            None => {
+                let message = format!("The test {:?} is gone, and no new test does the same.", case.name);
+                findings.push(Weakening::new(WeakeningKind::TestDeleted, &case.path, Some(case.line), message));
+            }
+        }
+    }
+    let partners: Vec<usize> = matched.into_iter().flatten().collect();
+    for (at, case) in new.iter().enumerate() {
+        let had = old.iter().any(|old| old.focused && old.path == case.path);
+        if case.focused && !had {
+            let message = format!("Only the test {:?} runs now, so others do not.", case.name);
+            findings.push(Weakening::new(WeakeningKind::TestFocused, &case.path, Some(case.line), message));
+        }
+        if case.inverted && !case.is_standard_inversion && !partners.contains(&at) {
+            let message = format!("The new test {:?} passes when its code fails.", case.name);
+            findings.push(Weakening::new(WeakeningKind::TestInverted, &case.path, Some(case.line), message));
+        }
+    }
+    findings
+}
+
+/// What a kept test has lost.
+fn compare(old: &Case, new: &Case) -> Option<Weakening> {
+    let finding = |kind, sentence: &str| {
+        Some(Weakening::new(kind, &new.path, Some(new.line), format!("The test {:?} {sentence}.", new.name)))
+    };
+    if let Some(how) = &new.skipped
+        && old.skipped.is_none()
+    {
+        return finding(WeakeningKind::TestSkipped, &format!("is skipped now ({how})"));
+    }
+    if new.inverted && !old.inverted {
+        return finding(WeakeningKind::TestInverted, "passes when its code fails now");
+    }
+    if old.assertions > 0 && new.assertions == 0 {
+        return finding(WeakeningKind::AssertionsRemoved, "has no assertion any more");
+    }
+    let count = |case: &Case, trick| case.tricks.iter().filter(|other| **other == trick).count();
+    let trick = new.tricks.iter().find(|trick| count(new, **trick) > count(old, **trick))?;
+    finding(WeakeningKind::TestSkipped, trick.sentence())
+}
