@@ -26,6 +26,8 @@ mod tree;
 mod unpack;
 mod workspace;
 
+pub use archive::MAX_PACKED_BYTES;
+pub use attempt::Attempt;
 pub use config::GateConfig;
 pub use examine::{Examiner, GateKind, Request};
 pub use finding::{Evidence, GateVerdict, InfraError, Reason};

@@ -194,6 +194,7 @@ mod tests {
             inputs: json!({}),
             goal: "g".into(),
             workspace: None,
+            artifacts: std::collections::BTreeMap::new(),
             timeout: std::time::Duration::from_mins(1),
             timeout_s: None,
         }

@@ -1,11 +1,12 @@
 //! A claimed step, as its handler sees it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::id::{RunId, StepId, TenantId};
-use super::outcome::Workspace;
+use super::id::{ArtifactId, RunId, StepId, TenantId};
+use super::outcome::{ArtifactRef, Workspace};
 
 /// A step that this attempt owns.
 #[derive(Debug, Clone)]
@@ -21,6 +22,8 @@ pub struct ClaimedStep {
     pub inputs: Value,
     pub goal: String,
     pub workspace: Option<Workspace>,
+    /// The artifacts that the inputs name. All of them exist.
+    pub artifacts: BTreeMap<ArtifactId, ArtifactRef>,
     /// How long the handler may run before the worker stops it.
     pub timeout: Duration,
     /// The plan's timeout in seconds. For a manual step it is how long its gate waits.
