@@ -1,12 +1,13 @@
 //! A claimed step, as its handler sees it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::id::{GateId, RunId, StepId, TenantId};
-use super::outcome::Workspace;
+use super::id::{ArtifactId, GateId, RunId, StepId, TenantId};
+use super::outcome::{ArtifactRef, Workspace};
 use super::policy::Policy;
 use super::status::GateStatus;
 use super::timestamp::Timestamp;
@@ -25,6 +26,8 @@ pub struct ClaimedStep {
     pub inputs: Value,
     pub goal: String,
     pub workspace: Option<Workspace>,
+    /// The artifacts that the inputs name. All of them exist.
+    pub artifacts: BTreeMap<ArtifactId, ArtifactRef>,
     /// How long the handler may run before the worker stops it.
     pub timeout: Duration,
     /// The plan's timeout in seconds. For a manual step it is how long its gate waits.

@@ -42,6 +42,16 @@ pub const HANDLERS: &[HandlerSpec] = &[
         takes_workspace: true,
     },
     HandlerSpec {
+        name: "workspace",
+        tools: Tools::Listed(&["workspace:write", "workspace:git"]),
+        about: "Makes a workspace: from files and a patch, or from a Git repository.",
+        function_timeout_s: 300,
+        default_timeout_s: Some(120),
+        max_timeout_s: 280,
+        batch_size: 1,
+        takes_workspace: true,
+    },
+    HandlerSpec {
         name: "codegen",
         tools: Tools::Listed(&["codegen"]),
         about: "Asks a model and stores its answer as an artifact.",

@@ -1,5 +1,6 @@
-//! Turns a claimed row into what a handler gets: resolves references within their limits, and looks up the workspace.
+//! Turns a claimed row into what a handler gets: resolves references within their limits, and looks up the artifacts that they name.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -8,21 +9,27 @@ use serde_json::value::RawValue;
 use super::Invocation;
 use crate::context::Ctx;
 use crate::db::step::{self, Claimed, PolicyVersion, Ref, Terms};
+use crate::domain::artifact_inputs::ArtifactInputs;
 use crate::domain::bounds::Shape;
 use crate::domain::outcome::ArtifactRef;
 use crate::domain::plan::{Limits, MAX_JSON_DEPTH, MAX_JSON_MEMORY};
 use crate::domain::reference::{self, Reference, ReferencedValue, ReferencedValues, SizeLimits, Unresolved};
-use crate::domain::{ArtifactId, ClaimedStep, GateDecision, Outcome, Policy, StepError, TenantId, Workspace};
+use crate::domain::{
+    ArtifactId, ClaimedStep, GateDecision, Outcome, Policy, Problem, StepError, TenantId, Workspace,
+};
 use crate::telemetry;
 
 /// The step that the handler gets, or the outcome if that fails.
 pub(super) async fn prepare(ctx: &Ctx, claimed: &Claimed, invocation: Invocation) -> Result<ClaimedStep, Box<Outcome>> {
     let inputs = resolved_inputs(claimed, &ctx.config.limits)
         .map_err(|(code, message)| Box::new(Outcome::failed(StepError::new(code, message))))?;
-    let workspace = match inputs.get("workspace") {
-        _ if !invocation.spec.takes_workspace => None,
-        Some(asked) => Some(workspace_of(ctx, &claimed.tenant_id, asked).await?),
-        None => planned_workspace(claimed)?,
+    let (workspace, artifacts) = if invocation.spec.takes_workspace {
+        let named = ArtifactInputs::read(&claimed.tool, &inputs)
+            .map_err(|problems| Box::new(Outcome::failed(StepError::invalid_inputs(problems))))?;
+        let artifacts = find(ctx, &claimed.tenant_id, &named).await?;
+        (workspace_of(claimed, &named, &artifacts)?, artifacts)
+    } else {
+        (None, BTreeMap::new())
     };
     let (policy, decisions) = terms(claimed)?;
     let most = invocation.longest_attempt();
@@ -37,6 +44,7 @@ pub(super) async fn prepare(ctx: &Ctx, claimed: &Claimed, invocation: Invocation
         inputs,
         goal: claimed.goal.clone(),
         workspace,
+        artifacts,
         timeout: asked.min(most),
         timeout_s: claimed.timeout_s,
         policy,
@@ -80,6 +88,57 @@ fn resolved_inputs(claimed: &Claimed, limits: &Limits) -> Result<Value, (&'stati
     })
 }
 
+/// The artifacts that the inputs name, such as an output of an upstream step. Takes one more round trip if there are any.
+async fn find(
+    ctx: &Ctx,
+    tenant: &TenantId,
+    named: &ArtifactInputs,
+) -> Result<BTreeMap<ArtifactId, ArtifactRef>, Box<Outcome>> {
+    let wanted: Vec<_> = named.ids().into_iter().collect();
+    if wanted.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let found = step::artifacts_by_id(&ctx.db, tenant, &wanted).await.map_err(|error| {
+        telemetry::report(&error, "look up artifacts");
+        Box::new(Outcome::retryable(StepError::new("database_unavailable", error.to_string())))
+    })?;
+    let missing = named.places.iter().filter(|(_, id)| !found.contains_key(id));
+    let problems: Vec<_> =
+        missing.map(|(path, id)| Problem::new(path.clone(), format!("no artifact has the id {id}"))).collect();
+    if problems.is_empty() {
+        return Ok(found.into_iter().collect());
+    }
+    let is_workspace = |path: &str| path.starts_with("inputs.workspace") || path == "inputs.base";
+    let code =
+        if problems.iter().all(|problem| is_workspace(&problem.path)) { "no_workspace" } else { "invalid_inputs" };
+    Err(Box::new(Outcome::failed(StepError { code: code.to_owned(), ..StepError::invalid_inputs(problems) })))
+}
+
+/// The workspace that the inputs name, else the plan's, with the base that the inputs name.
+fn workspace_of(
+    claimed: &Claimed,
+    named: &ArtifactInputs,
+    artifacts: &BTreeMap<ArtifactId, ArtifactRef>,
+) -> Result<Option<Workspace>, Box<Outcome>> {
+    let take = |id: ArtifactId| artifacts.get(&id).cloned();
+    let asked = named.workspace.and_then(|asked| {
+        let (base, diff) = (asked.base.and_then(take), asked.diff.and_then(take));
+        Some(Workspace { archive: take(asked.archive)?, base, diff })
+    });
+    let workspace = match asked {
+        Some(asked) => Some(asked),
+        None => planned_workspace(claimed)?,
+    };
+    let Some(base) = named.base.and_then(take) else { return Ok(workspace) };
+    match workspace {
+        Some(workspace) => Ok(Some(Workspace { base: Some(base), diff: None, ..workspace })),
+        None => {
+            let message = "inputs.base: the step has no workspace to compare with this base; set inputs.workspace";
+            Err(Box::new(Outcome::failed(StepError::new("no_workspace", message))))
+        }
+    }
+}
+
 /// The workspace that the plan names.
 fn planned_workspace(claimed: &Claimed) -> Result<Option<Workspace>, Box<Outcome>> {
     let read = |raw: &RawValue| serde_json::from_str(raw.get());
@@ -103,28 +162,4 @@ fn terms(claimed: &Claimed) -> Result<(Policy, Vec<GateDecision>), Box<Outcome>>
         failed("policy_unreadable", format!("version {version} of the policy cannot be read: {}", first.join("; ")))
     })?;
     Ok((Policy { version, ..read }, decisions))
-}
-
-/// The workspace that a step's inputs name, such as an upstream step's output. Takes one more round trip.
-async fn workspace_of(ctx: &Ctx, tenant: &TenantId, asked: &Value) -> Result<Workspace, Box<Outcome>> {
-    let failed = |message: String| Box::new(Outcome::failed(StepError::new("no_workspace", message)));
-    let id = |role: &str| match &asked[role] {
-        Value::Null => Ok(None),
-        value => value
-            .as_str()
-            .and_then(|text| text.parse::<ArtifactId>().ok())
-            .map(Some)
-            .ok_or_else(|| failed(format!("inputs.workspace.{role} must be the id of an artifact"))),
-    };
-    let archive = id("archive")?.ok_or_else(|| failed("inputs.workspace.archive is missing".into()))?;
-    let (base, diff) = (id("base")?, id("diff")?);
-    let wanted: Vec<_> = [Some(archive), base, diff].into_iter().flatten().collect();
-    let found = step::artifacts_by_id(&ctx.db, tenant, &wanted).await.map_err(|error| {
-        telemetry::report(&error, "look up artifacts");
-        Box::new(Outcome::retryable(StepError::new("database_unavailable", error.to_string())))
-    })?;
-    let take = |id: ArtifactId| -> Result<ArtifactRef, Box<Outcome>> {
-        found.get(&id).cloned().ok_or_else(|| failed(format!("no artifact has the id {id}")))
-    };
-    Ok(Workspace { archive: take(archive)?, base: base.map(&take).transpose()?, diff: diff.map(&take).transpose()? })
 }
