@@ -13,7 +13,9 @@ use tokio::sync::OnceCell;
 use crate::attempt::Attempt;
 use crate::blocking::spawn_blocking;
 use crate::config::GateConfig;
-use crate::coverage::{ChangeSet, CoverageError, Judgement, Options, Report, Verdict, judge, parse_istanbul};
+use crate::coverage::{
+    ChangeSet, CoverageError, CoverageEvidence, Format, Judgement, Options, Report, Verdict, judge, read_report,
+};
 use crate::finding::{
     Capabilities, Digests, Evidence, ExamineError, GateVerdict, InfraError, Reason, Toolchain, error_lines,
 };
@@ -198,12 +200,13 @@ impl Examiner {
         changes: Result<ChangeSet, CoverageError>,
         attempt: &Arc<Attempt>,
         start_marker: PathBuf,
-    ) -> Result<(Judgement, BTreeMap<String, String>), InfraError> {
+    ) -> Result<(CoverageEvidence, BTreeMap<String, String>), InfraError> {
         let config = &self.config;
         let options = Options {
             threshold: config.coverage_threshold,
+            file_floor: None,
             strict_arms: config.strict_arms,
-            root: attempt.workspace().to_string_lossy().into_owned(),
+            roots: vec![attempt.workspace().to_string_lossy().into_owned()],
         };
         let (max_bytes, attempt) = (config.max_report_bytes, Arc::clone(attempt));
         let judged = spawn_blocking(move || {
@@ -212,7 +215,8 @@ impl Examiner {
                 let reports = read_reports(&attempt.workspace(), &start_marker, max_bytes, &mut digests)?;
                 Ok(judge(&changes, &reports, &options))
             });
-            (judgement.unwrap_or_else(|error| Judgement::unjudged(error, options.threshold)), digests)
+            let judgement = judgement.unwrap_or_else(|error| Judgement::unjudged(error, options.threshold));
+            (CoverageEvidence::from(&judgement), digests)
         });
         judged.await.map_err(InfraError::task_failed)
     }
@@ -245,7 +249,7 @@ fn read_reports(
         }
         let bytes = fs::read(root.join(&path)).map_err(|error| unreadable(&path, &error.to_string()))?;
         digests.insert(path.display().to_string(), sha256_hex(&bytes));
-        reports.push(parse_istanbul(&bytes)?);
+        reports.push(read_report(&bytes, Some(Format::Istanbul))?.0);
     }
     Ok(reports)
 }

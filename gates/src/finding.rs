@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::coverage::Judgement;
+use crate::coverage::CoverageEvidence;
 
 /// The reason for a verdict.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -119,7 +119,7 @@ pub struct Evidence {
     pub toolchain: Toolchain,
     pub capabilities: Capabilities,
     /// `gate:unit` only.
-    pub coverage: Option<Judgement>,
+    pub coverage: Option<CoverageEvidence>,
 }
 
 #[derive(Debug, Clone, Default, Serialize)]

@@ -106,16 +106,15 @@ pub fn file_digest(path: &Path) -> io::Result<[u8; 32]> {
     }
 }
 
-/// Reads a workspace for a comparison: the text of sources, the hash of other files.
+/// Reads a workspace for a comparison: the text of files that may be sources, the hash of other files.
 pub fn read(root: &Path, rules: &SourceRules) -> io::Result<Tree> {
     let mut tree = Tree::new();
     for (path, kind) in walk(root)? {
         let full = root.join(&path);
-        let is_source = path.rsplit_once('.').is_some_and(|(_, end)| rules.extensions.iter().any(|known| known == end));
         let content = match kind {
-            Kind::File { .. } if is_source => Content::Text(fs::read(full)?),
+            Kind::File { .. } if rules.may_be_source(&path) => Content::Text(fs::read(full)?),
             Kind::File { .. } => Content::Other(file_digest(&full)?),
-            Kind::Link => Content::Other(Sha256::digest(fs::read_link(full)?.as_os_str().as_encoded_bytes()).into()),
+            Kind::Link => Content::Link(fs::read_link(full)?.into_os_string().into_encoded_bytes()),
         };
         tree.insert(path, content);
     }
@@ -185,7 +184,7 @@ mod tests {
         let attempt = Attempt::begin(work.path()).unwrap();
         copy_workspace(root.path(), &attempt.workspace(), &attempt).unwrap();
         assert!(!attempt.workspace().join("b.ts").exists());
-        assert!(matches!(read(root.path(), &SourceRules::default()).unwrap()["b.ts"], Content::Other(_)));
+        assert!(matches!(read(root.path(), &SourceRules::default()).unwrap()["b.ts"], Content::Link(_)));
     }
 
     #[test]

@@ -8,8 +8,8 @@ use similar::{Algorithm, DiffTag, capture_diff_slices_deadline};
 
 use super::CoverageError;
 use super::lines::{Lines, classify};
-use super::sources::SourceRules;
-use super::unified::{self, FileDiff};
+use super::sources::{SourceRules, is_skipped};
+use super::unified::{self, FileDiff, candidates};
 
 /// The files of a folder by path: relative, with slashes.
 pub type Tree = BTreeMap<String, Content>;
@@ -17,10 +17,14 @@ pub type Tree = BTreeMap<String, Content>;
 /// The content of a file, for a comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
-    /// A file with the name of a source.
+    /// A file that may be a source, or that a diff names.
     Text(Vec<u8>),
+    /// The target of a symbolic link.
+    Link(Vec<u8>),
     /// The sha256 of any other file.
     Other([u8; 32]),
+    /// A file that the change does not touch.
+    Unread,
 }
 
 /// What to compare the workspace with.
@@ -47,8 +51,8 @@ pub struct ChangedSource {
     /// Line numbers from 1, ascending.
     pub changed: Vec<u32>,
     pub lines: Lines,
-    /// The file has a NUL near its start. It is ignored unless a report measures it.
-    pub binary: bool,
+    /// Why no report can measure the lines of this file, if so.
+    pub unreadable: Option<&'static str>,
 }
 
 /// The changes that [`judge`](super::judge) judges.
@@ -74,20 +78,20 @@ impl ChangeSet {
         let projects = |tree: &Tree| tree.keys().filter_map(|path| project_folder(path)).collect::<BTreeSet<String>>();
         let head_projects = projects(head);
         let exclusion = |path: &str| rules.exclusion(path, &head_projects);
-        let changed = match base {
-            Base::None => head.keys().map(|path| (path.clone(), Changed::All)).collect(),
+        let (changed, deleted) = match base {
+            Base::None => (head.keys().map(|path| (path.clone(), Changed::All)).collect(), Vec::new()),
             Base::Tree(base) => {
                 let base_projects = projects(base);
-                tree_changes(
+                let changed = tree_changes(
                     base,
                     head,
                     |path| rules.exclusion(path, &base_projects).is_none(),
                     |path| exclusion(path).is_none(),
-                )
+                );
+                (changed, base.keys().filter(|path| !head.contains_key(*path)).cloned().collect())
             }
             Base::Diff(diff) => diff_changes(&unified::parse(diff)?, head, |path| exclusion(path).is_none())?,
         };
-        let deleted = deleted(base, head)?;
         let mut set = Self {
             sources: Vec::new(),
             ignored: Vec::new(),
@@ -95,10 +99,17 @@ impl ChangeSet {
             is_empty: changed.is_empty() && deleted.is_empty(),
         };
         for (path, changed) in changed {
-            match (exclusion(&path), head.get(&path)) {
-                (None, Some(Content::Text(text))) => set.sources.extend(source(path, text, changed)),
-                (why, _) => set.ignored.push(Ignored { path, why: why.unwrap_or("not_a_source") }),
-            }
+            let why = match (exclusion(&path), head.get(&path)) {
+                (None, Some(content)) => match source(&path, content, changed) {
+                    Some(source) => {
+                        set.sources.push(source);
+                        continue;
+                    }
+                    None => "unedited",
+                },
+                (why, _) => why.unwrap_or("not_a_source"),
+            };
+            set.ignored.push(Ignored { path, why });
         }
         set.ignored.extend(deleted.into_iter().map(|path| Ignored { path, why: "deleted" }));
         Ok(set)
@@ -106,21 +117,34 @@ impl ChangeSet {
 }
 
 fn project_folder(path: &str) -> Option<String> {
-    match path.rsplit_once('/') {
-        None => (path == "package.json").then(String::new),
-        Some((folder, name)) => (name == "package.json").then(|| folder.to_string()),
-    }
+    const MARKERS: [&str; 4] = ["package.json", "Cargo.toml", "pyproject.toml", "go.mod"];
+    let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+    MARKERS.contains(&name).then(|| folder.to_string())
 }
 
-fn source(path: String, text: &[u8], changed: Changed) -> Option<ChangedSource> {
-    const SNIFFED_BYTES: usize = 8000;
-    let lines = classify(text);
-    let changed = match changed {
-        Changed::All => (1_u32..).take(lines.kinds.len()).collect(),
-        Changed::Lines(lines) => lines,
+/// `None` if no line changed.
+fn source(path: &str, content: &Content, changed: Changed) -> Option<ChangedSource> {
+    let (text, unreadable) = match content {
+        Content::Text(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) if text.contains('\0') => (text, Some("nul_bytes")),
+            Ok(text) => (text, None),
+            Err(_) => ("", Some("not_utf8")),
+        },
+        Content::Link(_) => ("", Some("symbolic_link")),
+        Content::Other(_) | Content::Unread => ("", Some("not_read")),
     };
-    let binary = text.iter().take(SNIFFED_BYTES).any(|byte| *byte == 0);
-    (!changed.is_empty()).then_some(ChangedSource { path, changed, lines, binary })
+    let changed = match (changed, content) {
+        (Changed::All, Content::Text(bytes)) => numbers(bytes).collect(),
+        (Changed::All, _) => vec![1],
+        (Changed::Lines(lines), _) => lines,
+    };
+    let lines = if unreadable.is_some() || changed.is_empty() { Lines::default() } else { classify(path, text) };
+    (!changed.is_empty()).then(|| ChangedSource { path: path.to_owned(), changed, lines, unreadable })
+}
+
+/// The numbers of the lines of a text.
+fn numbers(text: &[u8]) -> impl Iterator<Item = u32> {
+    text.split_inclusive(|byte| *byte == b'\n').zip(1_u32..).map(|(_, number)| number)
 }
 
 fn tree_changes(
@@ -155,7 +179,7 @@ fn tree_changes(
                 }
                 _ => Changed::All,
             },
-            (Some(_), _) | (None, Content::Other(_)) => Changed::All,
+            (Some(_) | None, _) => Changed::All,
         };
         found.insert(path.clone(), changed);
     }
@@ -174,27 +198,82 @@ fn changed_lines(old: &[u8], new: &[u8]) -> Vec<u32> {
     added.flat_map(similar::DiffOp::new_range).filter_map(|index| u32::try_from(index + 1).ok()).collect()
 }
 
+/// The changed files, and the deleted ones. The diff must lead to the workspace.
 fn diff_changes(
     diff: &[FileDiff],
     head: &Tree,
     is_source: impl Fn(&str) -> bool,
-) -> Result<BTreeMap<String, Changed>, CoverageError> {
+) -> Result<(BTreeMap<String, Changed>, Vec<String>), CoverageError> {
+    let resolved: Vec<Resolved> = diff.iter().map(|file| Resolved::new(file, head)).collect();
+    let created: BTreeSet<&str> = resolved.iter().filter_map(|file| file.new).collect();
     let mut found = BTreeMap::new();
-    for file in diff {
-        let Some(path) = &file.new else { continue };
-        let content = head.get(path).ok_or_else(|| mismatch(path, "the workspace has no such file"))?;
-        let from_source = file.old.as_deref().is_some_and(&is_source);
-        let is_new_file = file.copied || file.binary || !from_source;
-        let lines = match content {
-            Content::Text(text) => hunk_lines(path, file, text)?,
-            Content::Other(_) => Vec::new(),
-        };
-        let changed = if is_new_file { Changed::All } else { Changed::Lines(lines) };
-        if found.insert(path.clone(), changed).is_some() {
+    let mut deleted = Vec::new();
+    for file in &resolved {
+        let moved = file.old.filter(|old| Some(*old) != file.new && !file.diff.copied && !created.contains(old));
+        if let Some(old) = moved {
+            if head.contains_key(old) {
+                let what = if file.new.is_some() { "renamed" } else { "deleted" };
+                return Err(mismatch(old, &format!("the diff says that it was {what}, but it is there")));
+            }
+            deleted.push(old.to_owned());
+        }
+        let Some(path) = file.new else { continue };
+        if found.contains_key(path) {
             return Err(mismatch(path, "the diff lists the file twice"));
         }
+        let changed = match head.get(path) {
+            // What is installed is not part of the workspace.
+            None if is_skipped(path) => Changed::Lines(Vec::new()),
+            None => return Err(mismatch(path, "the workspace has no such file")),
+            Some(content) => file.changed(path, content, &is_source)?,
+        };
+        found.insert(path.to_owned(), changed);
     }
-    Ok(found)
+    Ok((found, deleted))
+}
+
+/// A part of a diff with its paths in the workspace.
+struct Resolved<'a> {
+    diff: &'a FileDiff,
+    old: Option<&'a str>,
+    new: Option<&'a str>,
+}
+
+impl<'a> Resolved<'a> {
+    fn new(diff: &'a FileDiff, head: &Tree) -> Self {
+        let whole = (diff.old.as_deref(), diff.new.as_deref());
+        let place =
+            diff.new.as_deref().and_then(|new| candidates(new, diff.loose).position(|path| head.contains_key(path)));
+        let at = |path: Option<&'a str>| {
+            path.map(|path| candidates(path, diff.loose).nth(place.unwrap_or(0)).unwrap_or(path))
+        };
+        let (old, new) = (at(whole.0), at(whole.1));
+        // `diff -N` names a deleted file on both sides.
+        let emptied =
+            !diff.hunks.is_empty() && diff.hunks.iter().all(|hunk| hunk.new_start == 0 && hunk.lines.is_empty());
+        let gone = diff.loose && emptied && place.is_none();
+        Self { diff, old, new: new.filter(|_| !gone) }
+    }
+
+    /// The changed lines of a file that the workspace has.
+    fn changed(
+        &self,
+        path: &str,
+        content: &Content,
+        is_source: impl Fn(&str) -> bool,
+    ) -> Result<Changed, CoverageError> {
+        let text = match content {
+            Content::Text(text) | Content::Link(text) => text,
+            Content::Other(_) | Content::Unread => return Ok(Changed::All),
+        };
+        let lines = hunk_lines(path, self.diff, text)?;
+        let from_source = self.old.is_some_and(&is_source);
+        if self.old.is_none() && !self.diff.binary && lines.len() != numbers(text).count() {
+            return Err(mismatch(path, "the diff creates the file with fewer lines than it has"));
+        }
+        let is_new = self.diff.copied || self.diff.binary || !from_source;
+        Ok(if is_new { Changed::All } else { Changed::Lines(lines) })
+    }
 }
 
 /// The added lines. Each line of a hunk must match the workspace, because a diff of another version would name the wrong
@@ -226,146 +305,6 @@ fn mismatch(path: &str, why: &str) -> CoverageError {
     CoverageError::new("diff_mismatch", format!("the diff does not match the workspace: {path}: {why}"))
 }
 
-fn deleted(base: Base<'_>, head: &Tree) -> Result<Vec<String>, CoverageError> {
-    Ok(match base {
-        Base::None => Vec::new(),
-        Base::Tree(base) => base.keys().filter(|path| !head.contains_key(*path)).cloned().collect(),
-        Base::Diff(diff) => {
-            unified::parse(diff)?.into_iter().filter(|file| file.new.is_none()).filter_map(|file| file.old).collect()
-        }
-    })
-}
-
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn tree(files: &[(&str, &str)]) -> Tree {
-        let content = |path: &str, text: &str| match path.rsplit_once('.') {
-            Some((_, "ts" | "js")) => Content::Text(text.as_bytes().to_vec()),
-            _ => Content::Other([u8::try_from(text.len()).unwrap_or(0); 32]),
-        };
-        files.iter().map(|(path, text)| ((*path).to_string(), content(path, text))).collect()
-    }
-
-    fn between(base: Base<'_>, head: &Tree) -> Result<ChangeSet, CoverageError> {
-        ChangeSet::between(base, head, &SourceRules::default())
-    }
-
-    fn changed(set: &ChangeSet) -> Vec<(&str, &[u32])> {
-        set.sources.iter().map(|source| (source.path.as_str(), source.changed.as_slice())).collect()
-    }
-
-    #[test]
-    fn without_a_base_every_line_of_every_source_is_changed() {
-        let set = between(Base::None, &tree(&[("src/a.ts", "a\nb\n"), ("README.md", "x")])).unwrap();
-        assert_eq!(changed(&set), [("src/a.ts", [1, 2].as_slice())]);
-        assert_eq!(set.ignored, [Ignored { path: "README.md".into(), why: "not_a_source" }]);
-        assert!(!set.is_empty);
-    }
-
-    #[test]
-    fn added_and_modified_lines_are_changed_and_deleted_ones_are_not() {
-        let base = tree(&[("a.ts", "1\n2\n3\n4\n")]);
-        let set = between(Base::Tree(&base), &tree(&[("a.ts", "1\nII\n4\n5\n")])).unwrap();
-        assert_eq!(changed(&set), [("a.ts", [2, 4].as_slice())]);
-    }
-
-    #[test]
-    fn a_change_of_line_breaks_alone_is_a_change() {
-        let base = tree(&[("a.ts", "1\n2\n")]);
-        let set = between(Base::Tree(&base), &tree(&[("a.ts", "1\r\n2\r\n")])).unwrap();
-        assert_eq!(changed(&set), [("a.ts", [1, 2].as_slice())]);
-    }
-
-    #[test]
-    fn a_rename_without_edits_changes_no_line_but_is_not_an_empty_diff() {
-        let base = tree(&[("src/a.ts", "1\n")]);
-        let set = between(Base::Tree(&base), &tree(&[("src/b.ts", "1\n")])).unwrap();
-        assert!(changed(&set).is_empty());
-        assert!(!set.is_empty);
-        assert_eq!(set.ignored, [Ignored { path: "src/a.ts".into(), why: "deleted" }]);
-    }
-
-    #[test]
-    fn a_copy_and_a_second_move_are_new_code() {
-        let base = tree(&[("src/a.ts", "1\n")]);
-        let set = between(Base::Tree(&base), &tree(&[("src/a.ts", "1\n"), ("src/b.ts", "1\n")])).unwrap();
-        assert_eq!(changed(&set), [("src/b.ts", [1].as_slice())]);
-        let set = between(Base::Tree(&base), &tree(&[("src/b.ts", "1\n"), ("src/c.ts", "1\n")])).unwrap();
-        assert_eq!(changed(&set), [("src/c.ts", [1].as_slice())]);
-    }
-
-    #[test]
-    fn a_test_that_becomes_a_source_is_new_code() {
-        let base = tree(&[("test/a.ts", "1\n")]);
-        let set = between(Base::Tree(&base), &tree(&[("src/a.ts", "1\n")])).unwrap();
-        assert_eq!(changed(&set), [("src/a.ts", [1].as_slice())]);
-        let diff =
-            b"diff --git a/test/a.ts b/src/a.ts\nsimilarity index 100%\nrename from test/a.ts\nrename to src/a.ts\n";
-        let set = between(Base::Diff(diff), &tree(&[("src/a.ts", "1\n")])).unwrap();
-        assert_eq!(changed(&set), [("src/a.ts", [1].as_slice())]);
-    }
-
-    #[test]
-    fn an_unchanged_file_that_becomes_a_source_is_new_code() {
-        let base = tree(&[("p/package.json", "{}"), ("p/x.config.ts", "1\n")]);
-        let set = between(Base::Tree(&base), &tree(&[("p/x.config.ts", "1\n")])).unwrap();
-        assert_eq!(changed(&set), [("p/x.config.ts", [1].as_slice())]);
-    }
-
-    #[test]
-    fn equal_trees_are_an_empty_diff() {
-        let head = tree(&[("a.ts", "1\n"), ("b.md", "x")]);
-        assert!(between(Base::Tree(&head), &head).unwrap().is_empty);
-        assert!(between(Base::Diff(b""), &head).unwrap().is_empty);
-    }
-
-    #[test]
-    fn a_diff_names_the_changed_lines() {
-        let diff = b"--- a/a.ts\n+++ b/a.ts\n@@ -1,2 +1,3 @@\n 1\n-2\n+II\n+III\n--- a/gone.ts\n+++ /dev/null\n@@ -1 +0,0 @@\n-x\n";
-        let set = between(Base::Diff(diff), &tree(&[("a.ts", "1\nII\nIII\n")])).unwrap();
-        assert_eq!(changed(&set), [("a.ts", [2, 3].as_slice())]);
-        assert_eq!(set.ignored, [Ignored { path: "gone.ts".into(), why: "deleted" }]);
-    }
-
-    #[test]
-    fn a_diff_that_does_not_match_the_workspace_is_rejected() {
-        let diff = b"--- a/a.ts\n+++ b/a.ts\n@@ -1 +1 @@\n-1\n+2\n";
-        for head in
-            [tree(&[("a.ts", "3\n")]), tree(&[("b.ts", "2\n")]), tree(&[("a.ts", "2")]), tree(&[("a.ts", "2\r\n")])]
-        {
-            assert_eq!(between(Base::Diff(diff), &head).unwrap_err().code, "diff_mismatch");
-        }
-        assert!(between(Base::Diff(diff), &tree(&[("a.ts", "2\n")])).is_ok());
-        let twice = [diff.as_slice(), diff].concat();
-        assert_eq!(between(Base::Diff(&twice), &tree(&[("a.ts", "2\n")])).unwrap_err().code, "diff_mismatch");
-    }
-
-    #[test]
-    fn a_file_with_a_nul_is_marked_as_binary() {
-        let set = between(Base::None, &tree(&[("a.ts", "a\0b\n")])).unwrap();
-        assert!(set.sources[0].binary);
-    }
-
-    proptest! {
-        #[test]
-        fn a_line_that_the_base_does_not_have_is_always_changed(
-            old in proptest::collection::vec("[ab]{0,2}\n", 0..12),
-            new in proptest::collection::vec("[abc]{0,2}\n", 0..12),
-        ) {
-            let changed = changed_lines(old.concat().as_bytes(), new.concat().as_bytes());
-            for (line, number) in new.iter().zip(1_u32..) {
-                if !old.contains(line) {
-                    prop_assert!(changed.contains(&number), "line {number} of {new:?} against {old:?}");
-                }
-            }
-            // Without the changed lines, the rest is a subsequence of the base.
-            let kept: Vec<&String> = new.iter().zip(1_u32..).filter(|(_, n)| !changed.contains(n)).map(|(line, _)| line).collect();
-            let mut rest = old.iter();
-            prop_assert!(kept.iter().all(|line| rest.any(|other| other == *line)));
-        }
-    }
-}
+#[path = "changed_tests.rs"]
+mod tests;

@@ -5,23 +5,22 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 use serde::Serialize;
 
-use super::changed::{ChangeSet, ChangedSource, Ignored};
-use super::lines::LineKind;
+use super::changed::{ChangeSet, ChangedSource};
+use super::lines::{Ignore, LineKind};
 use super::paths::{PathIndex, ambiguous};
 use super::threshold::{Threshold, ratio};
-use super::{Arm, CoverageError, MeasuredFile, Position, Report, Statement};
-
-/// The limit on listed lines of a file, listed files and listed ignored files. Counts are always complete.
-const MAX_LISTED: usize = 200;
+use super::{CoverageError, MeasuredFile, Position, Report, Statement};
 
 /// How to judge.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     pub threshold: Threshold,
+    /// The ratio that each file must reach too. An average could hide a file.
+    pub file_floor: Option<Threshold>,
     /// Also require every arm of a branch on a line to run.
     pub strict_arms: bool,
-    /// The workspace's folder during the tests.
-    pub root: String,
+    /// The paths of the workspace's folder during the tests.
+    pub roots: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -32,33 +31,74 @@ pub enum Verdict {
     CannotJudge,
 }
 
-/// The result, as the evidence shows it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LineVerdict {
+    Covered,
+    Uncovered,
+    Unmeasured,
+    NonExecutable,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileStatus {
+    /// A source with changed lines.
+    Judged,
+    /// Not a source, or excluded.
+    Ignored,
+    Deleted,
+    /// A source that moved, or changed its mode, without a changed line.
+    Unedited,
+}
+
+/// The result, with every changed file and every changed line.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Judgement {
     pub verdict: Verdict,
-    /// `threshold_met`, `no_executable_change`, `empty_diff`, `below_threshold`, or the code of a [`CoverageError`].
+    /// `threshold_met`, `no_executable_change`, `empty_diff`, `below_threshold`, `below_file_floor`, or the code of a
+    /// [`CoverageError`].
     pub code: &'static str,
     pub reason: String,
     pub threshold: Threshold,
-    /// covered / (covered + uncovered + unmeasured). `null` if no changed line is executable.
+    pub file_floor: Option<Threshold>,
+    /// covered / (covered + uncovered + unmeasured). `None` if no changed line is executable.
     pub ratio: Option<f64>,
     pub covered: u64,
     pub uncovered: u64,
     pub unmeasured: u64,
     pub non_executable: u64,
+    /// In the order of their paths.
     pub files: Vec<FileJudgement>,
-    pub ignored: Vec<Ignored>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileJudgement {
     pub path: String,
+    pub status: FileStatus,
+    /// Why a file is ignored, or all of its lines are unmeasured.
+    pub why: Option<&'static str>,
     pub covered: u64,
-    pub uncovered_lines: Vec<u32>,
-    pub unmeasured_lines: Vec<u32>,
+    pub uncovered: u64,
+    pub unmeasured: u64,
+    /// The changed lines of a judged file.
+    pub lines: Vec<(u32, LineVerdict)>,
     /// Lines with comments that tell coverage tools to ignore code.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ignore_hints: Vec<u32>,
+}
+
+impl FileJudgement {
+    fn new(path: String, status: FileStatus, why: Option<&'static str>) -> Self {
+        Self { path, status, why, covered: 0, uncovered: 0, unmeasured: 0, lines: Vec::new(), ignore_hints: Vec::new() }
+    }
+
+    pub fn lines_with(&self, verdict: LineVerdict) -> impl Iterator<Item = u32> {
+        self.lines.iter().filter(move |(_, found)| *found == verdict).map(|(line, _)| *line)
+    }
+
+    fn executable(&self) -> u64 {
+        self.covered + self.uncovered + self.unmeasured
+    }
 }
 
 impl Judgement {
@@ -69,49 +109,53 @@ impl Judgement {
             code: error.code,
             reason: error.message,
             threshold,
+            file_floor: None,
             ratio: None,
             covered: 0,
             uncovered: 0,
             unmeasured: 0,
             non_executable: 0,
             files: Vec::new(),
-            ignored: Vec::new(),
         }
     }
 }
 
 /// Judges the changed lines with the reports. Adds up the hits of several reports.
 pub fn judge(changes: &ChangeSet, reports: &[Report], options: &Options) -> Judgement {
-    match measurements(changes, reports, &options.root) {
+    match measurements(changes, reports, options) {
         Ok(measured) => count_lines(changes, &measured, options),
-        Err(error) => Judgement::unjudged(error, options.threshold),
+        Err(error) => Judgement { file_floor: options.file_floor, ..Judgement::unjudged(error, options.threshold) },
     }
 }
 
 /// The measurements of each source, by its path in the workspace.
-fn measurements(
-    changes: &ChangeSet,
+fn measurements<'a>(
+    changes: &'a ChangeSet,
     reports: &[Report],
-    root: &str,
-) -> Result<BTreeMap<String, MeasuredFile>, CoverageError> {
+    options: &Options,
+) -> Result<BTreeMap<&'a str, MeasuredFile>, CoverageError> {
     if reports.is_empty() {
         return Err(CoverageError::new("report_missing", "the tests wrote no coverage report"));
     }
-    let index = PathIndex::new(changes.files.keys().map(String::as_str), root);
-    let mut measured: BTreeMap<String, MeasuredFile> = BTreeMap::new();
+    if options.strict_arms && reports.iter().any(|report| report.lacks_branches) {
+        return Err(CoverageError::unparsable("it has no branches, and strict mode needs them"));
+    }
+    let index = PathIndex::new(changes.files.keys().map(String::as_str), &options.roots);
+    let mut measured: BTreeMap<&str, MeasuredFile> = BTreeMap::new();
     for report in reports {
         let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
         for file in &report.files {
-            let Some(path) = index.find(&file.path)?.filter(|path| changes.files.get(*path) == Some(&true)) else {
+            let Some(path) = source_of(file, &index)?.filter(|path| changes.files.get(*path) == Some(&true)) else {
                 continue;
             };
-            if let Some(other) = seen.insert(path, &file.path) {
-                return Err(ambiguous(&format!("the report's paths {other:?} and {:?} both match {path}", file.path)));
+            let name = file.paths.first().map_or("", String::as_str);
+            if let Some(other) = seen.insert(path, name) {
+                return Err(ambiguous(&format!("the report's paths {other:?} and {name:?} both match {path}")));
             }
             match measured.get_mut(path) {
-                Some(sum) => merge(sum, file),
+                Some(sum) => sum.add(file),
                 None => {
-                    measured.insert(path.to_string(), file.clone());
+                    measured.insert(path, file.clone());
                 }
             }
         }
@@ -122,115 +166,155 @@ fn measurements(
     Ok(measured)
 }
 
-fn merge(sum: &mut MeasuredFile, more: &MeasuredFile) {
-    let mut statements: BTreeMap<(Position, Position), u64> = BTreeMap::new();
-    for statement in sum.statements.iter().chain(&more.statements) {
-        let hits = statements.entry((statement.start, statement.end)).or_default();
-        *hits = hits.saturating_add(statement.hits);
-    }
-    sum.statements = statements.into_iter().map(|((start, end), hits)| Statement { start, end, hits }).collect();
-    let mut arms: BTreeMap<(Position, u32), Arm> = BTreeMap::new();
-    for arm in sum.arms.iter().chain(&more.arms) {
-        let entry = arms.entry((arm.branch, arm.index)).or_insert(Arm { hits: 0, ..*arm });
-        entry.hits = entry.hits.saturating_add(arm.hits);
-    }
-    sum.arms = arms.into_values().collect();
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum LineCoverage {
-    Covered,
-    Uncovered,
-    Unmeasured,
-    NonExecutable,
-}
-
-fn count_lines(changes: &ChangeSet, measured: &BTreeMap<String, MeasuredFile>, options: &Options) -> Judgement {
-    let unjudged = Judgement::unjudged(CoverageError::new("", ""), options.threshold);
-    let mut judgement = Judgement { ignored: changes.ignored.clone(), ..unjudged };
-    for source in &changes.sources {
-        let measurements = measured.get(&source.path);
-        if source.binary && measurements.is_none() {
-            judgement.ignored.push(Ignored { path: source.path.clone(), why: "binary" });
-            continue;
+/// The file that the paths of a measurement lead to.
+fn source_of<'a>(file: &MeasuredFile, index: &PathIndex<'a>) -> Result<Option<&'a str>, CoverageError> {
+    let mut found: Option<&str> = None;
+    let mut failed = None;
+    for path in &file.paths {
+        match (index.find(path), found) {
+            (Ok(Some(path)), Some(known)) if path != known => {
+                let message =
+                    format!("the report knows one file as {:?}, which match both {known} and {path}", file.paths);
+                return Err(ambiguous(&message));
+            }
+            (Ok(Some(path)), _) => found = Some(path),
+            (Ok(None), _) => {}
+            (Err(error), _) => failed = Some(error),
         }
-        count_source(&mut judgement, source, measurements, options.strict_arms);
     }
-    judgement.ignored.truncate(MAX_LISTED);
-    // Put files with uncovered lines first, so that truncating the list keeps them.
-    judgement.files.sort_by_key(|file| file.uncovered_lines.is_empty() && file.unmeasured_lines.is_empty());
-    judgement.files.truncate(MAX_LISTED);
+    match (found, failed) {
+        (None, Some(error)) => Err(error),
+        (found, _) => Ok(found),
+    }
+}
+
+fn count_lines(changes: &ChangeSet, measured: &BTreeMap<&str, MeasuredFile>, options: &Options) -> Judgement {
+    let unjudged = Judgement::unjudged(CoverageError::new("", ""), options.threshold);
+    let mut judgement = Judgement { file_floor: options.file_floor, ..unjudged };
+    for source in &changes.sources {
+        let file = judge_source(source, measured.get(source.path.as_str()), options.strict_arms);
+        judgement.covered += file.covered;
+        judgement.uncovered += file.uncovered;
+        judgement.unmeasured += file.unmeasured;
+        judgement.non_executable += file.lines.len() as u64 - file.executable();
+        judgement.files.push(file);
+    }
+    for ignored in &changes.ignored {
+        let status = match ignored.why {
+            "deleted" => FileStatus::Deleted,
+            "unedited" => FileStatus::Unedited,
+            _ => FileStatus::Ignored,
+        };
+        judgement.files.push(FileJudgement::new(ignored.path.clone(), status, Some(ignored.why)));
+    }
+    judgement.files.sort_by(|one, other| one.path.cmp(&other.path));
     conclude(judgement, changes.is_empty)
 }
 
-fn count_source(judgement: &mut Judgement, source: &ChangedSource, measured: Option<&MeasuredFile>, strict_arms: bool) {
-    let index = measured.map(|file| LineIndex::new(file, &source.changed, strict_arms));
-    let mut file = FileJudgement {
-        path: source.path.clone(),
-        covered: 0,
-        uncovered_lines: Vec::new(),
-        unmeasured_lines: Vec::new(),
-        ignore_hints: source.lines.ignore_hints.iter().copied().take(MAX_LISTED).collect(),
-    };
-    for number in &source.changed {
-        match classify_line(*number, source, index.as_ref()) {
-            LineCoverage::Covered => file.covered += 1,
-            LineCoverage::Uncovered => file.uncovered_lines.push(*number),
-            LineCoverage::Unmeasured => file.unmeasured_lines.push(*number),
-            LineCoverage::NonExecutable => judgement.non_executable += 1,
-        }
+fn judge_source(source: &ChangedSource, measured: Option<&MeasuredFile>, strict_arms: bool) -> FileJudgement {
+    let mut file = FileJudgement::new(source.path.clone(), FileStatus::Judged, source.unreadable);
+    if file.why.is_none() && measured.is_none() {
+        file.why = Some("absent_from_report");
     }
-    judgement.covered += file.covered;
-    judgement.uncovered += file.uncovered_lines.len() as u64;
-    judgement.unmeasured += file.unmeasured_lines.len() as u64;
-    file.uncovered_lines.truncate(MAX_LISTED);
-    file.unmeasured_lines.truncate(MAX_LISTED);
-    judgement.files.push(file);
+    let index = measured.map(|file| LineIndex::new(file, &source.changed, strict_arms));
+    file.ignore_hints.clone_from(&source.lines.ignore_hints);
+    for number in &source.changed {
+        let verdict = if source.unreadable.is_some() {
+            LineVerdict::Unmeasured
+        } else {
+            classify_line(*number, source, index.as_ref())
+        };
+        match verdict {
+            LineVerdict::Covered => file.covered += 1,
+            LineVerdict::Uncovered => file.uncovered += 1,
+            LineVerdict::Unmeasured => file.unmeasured += 1,
+            LineVerdict::NonExecutable => {}
+        }
+        file.lines.push((*number, verdict));
+    }
+    if file.unmeasured == 0 {
+        file.why = None;
+    }
+    file
 }
 
 /// Applies the rules in order.
-fn classify_line(number: u32, source: &ChangedSource, index: Option<&LineIndex>) -> LineCoverage {
-    let at = usize::try_from(number).ok().and_then(|number| number.checked_sub(1));
-    let kind = at.and_then(|at| source.lines.kinds.get(at)).copied().unwrap_or(LineKind::Code);
-    let starts = index.and_then(|index| index.starts.get(&number));
-    match kind {
-        LineKind::Blank | LineKind::Bracket => return LineCoverage::NonExecutable,
-        // If a statement starts on the line, it is code, even if the lexer calls it a comment.
-        LineKind::Comment if starts.is_none() => return LineCoverage::NonExecutable,
-        LineKind::Comment | LineKind::Code => {}
+fn classify_line(number: u32, source: &ChangedSource, index: Option<&LineIndex>) -> LineVerdict {
+    let (kind, ignore) = (source.lines.kind(number), source.lines.ignore(number));
+    if source.lines.unusual_line_breaks {
+        // The numbers of the report and of the diff differ: a comment here may be code there.
+        return if kind == LineKind::Blank { LineVerdict::NonExecutable } else { LineVerdict::Unmeasured };
     }
-    let Some(index) = index.filter(|_| !source.lines.unusual_line_breaks) else {
-        return LineCoverage::Unmeasured;
+    let measured = |ran: bool| match (ran, ignore) {
+        (false, _) => LineVerdict::Uncovered,
+        (true, Ignore::NeverCovers) => LineVerdict::Unmeasured,
+        (true, Ignore::No | Ignore::Hidden) => LineVerdict::Covered,
     };
-    match starts.or_else(|| index.inside.get(&number)).copied() {
-        Some(true) => LineCoverage::Covered,
-        Some(false) => LineCoverage::Uncovered,
-        None => LineCoverage::NonExecutable,
+    let starts = index.and_then(|index| index.starts.get(&number));
+    // In strict mode, arms that did not run count on every line.
+    let arms = index.and_then(|index| index.arms.get(&number)).copied();
+    match (kind, arms) {
+        (LineKind::Blank | LineKind::Comment | LineKind::Bracket, Some(ran)) => {
+            return measured(ran && starts.is_none_or(|start| start.ran));
+        }
+        // Code starts here, so the lexer is wrong about the comment, or a statement starts with its bracket.
+        (LineKind::Comment, None) if starts.is_some_and(|start| start.within_line) => {}
+        (LineKind::Bracket, None) if starts.is_some_and(|start| start.long) => {}
+        (LineKind::Blank | LineKind::Comment | LineKind::Bracket, None) => return LineVerdict::NonExecutable,
+        (LineKind::Declaration | LineKind::Code, _) => {}
     }
+    let Some(index) = index else {
+        return if source.lines.has_code() { LineVerdict::Unmeasured } else { LineVerdict::NonExecutable };
+    };
+    if let Some(ran) = starts.map(|start| start.ran && arms.unwrap_or(true)).or(arms) {
+        return measured(ran);
+    }
+    let executable = kind == LineKind::Code;
+    if executable && ignore != Ignore::No {
+        return LineVerdict::Unmeasured;
+    }
+    match index.inside.get(&number).copied() {
+        Some(ran) => measured(ran),
+        None if executable && index.starts.is_empty() => LineVerdict::Unmeasured,
+        None => LineVerdict::NonExecutable,
+    }
+}
+
+/// The statements that start on a line.
+#[derive(Debug, Clone, Copy)]
+struct Start {
+    /// All of them ran.
+    ran: bool,
+    /// One starts after the first column: its writer saw code, not a whole line.
+    within_line: bool,
+    /// One goes on beyond the line.
+    long: bool,
 }
 
 /// A file's measurements by line.
 struct LineIndex {
-    /// For each line on which statements start, whether all of them ran.
-    starts: BTreeMap<u32, bool>,
+    starts: BTreeMap<u32, Start>,
+    /// In strict mode, for each line on which arms start, whether all of them ran.
+    arms: BTreeMap<u32, bool>,
     /// For each changed line inside multi-line statements, whether the innermost one ran.
     inside: BTreeMap<u32, bool>,
 }
 
 impl LineIndex {
     fn new(file: &MeasuredFile, changed: &[u32], strict_arms: bool) -> Self {
-        let mut starts: BTreeMap<u32, bool> = BTreeMap::new();
+        let mut starts: BTreeMap<u32, Start> = BTreeMap::new();
         for statement in &file.statements {
-            *starts.entry(statement.start.line).or_insert(true) &= statement.hits > 0;
+            let start =
+                starts.entry(statement.start.line).or_insert(Start { ran: true, within_line: false, long: false });
+            start.ran &= statement.hits > 0;
+            start.within_line |= statement.start.column > 0;
+            start.long |= statement.end.line > statement.start.line;
         }
-        if strict_arms {
-            for arm in &file.arms {
-                if let Some(ran) = starts.get_mut(&arm.line) {
-                    *ran &= arm.hits > 0;
-                }
-            }
+        let mut arms: BTreeMap<u32, bool> = BTreeMap::new();
+        for arm in file.arms.iter().filter(|_| strict_arms) {
+            *arms.entry(arm.line).or_insert(true) &= arm.hits > 0;
         }
-        Self { inside: innermost(&file.statements, changed), starts }
+        Self { inside: innermost(&file.statements, changed), starts, arms }
     }
 }
 
@@ -241,16 +325,17 @@ fn innermost(statements: &[Statement], changed: &[u32]) -> BTreeMap<u32, bool> {
         statements.iter().filter(|statement| statement.end.line > statement.start.line).collect();
     by_start.sort_by_key(|statement| statement.start);
     let mut upcoming = by_start.into_iter().peekable();
-    let mut enclosing: BinaryHeap<(Position, Reverse<Position>, bool)> = BinaryHeap::new();
+    let mut enclosing: BinaryHeap<(Position, Reverse<Position>, Reverse<bool>)> = BinaryHeap::new();
     let mut inside = BTreeMap::new();
     for line in changed {
         while let Some(statement) = upcoming.next_if(|statement| statement.start.line < *line) {
-            enclosing.push((statement.start, Reverse(statement.end), statement.hits > 0));
+            // Of two at the same place, the one that did not run decides.
+            enclosing.push((statement.start, Reverse(statement.end), Reverse(statement.hits > 0)));
         }
         while enclosing.peek().is_some_and(|(_, Reverse(end), _)| end.line < *line) {
             enclosing.pop();
         }
-        if let Some((_, _, ran)) = enclosing.peek() {
+        if let Some((_, _, Reverse(ran))) = enclosing.peek() {
             inside.insert(*line, *ran);
         }
     }
@@ -259,36 +344,61 @@ fn innermost(statements: &[Statement], changed: &[u32]) -> BTreeMap<u32, bool> {
 
 fn conclude(judgement: Judgement, is_empty: bool) -> Judgement {
     let total = judgement.covered + judgement.uncovered + judgement.unmeasured;
-    let (verdict, code, reason) = if total == 0 && is_empty {
-        (Verdict::Passed, "empty_diff", "nothing differs from the base".to_string())
-    } else if total == 0 {
-        (Verdict::Passed, "no_executable_change", "no changed line is executable".to_string())
-    } else {
-        let threshold = judgement.threshold;
-        let summary =
-            format!("{} of {total} changed lines are covered; the threshold is {threshold}", judgement.covered);
-        if threshold.reached(judgement.covered, total) {
-            (Verdict::Passed, "threshold_met", summary)
-        } else {
-            (Verdict::Failed, "below_threshold", format!("{summary}: {}", uncovered_summary(&judgement.files)))
-        }
-    };
     let ratio = (total > 0).then(|| ratio(judgement.covered, total));
+    let (verdict, code, reason) = conclusion(&judgement, total, is_empty);
     Judgement { verdict, code, reason, ratio, ..judgement }
 }
 
+fn conclusion(judgement: &Judgement, total: u64, is_empty: bool) -> (Verdict, &'static str, String) {
+    if total == 0 && is_empty {
+        return (Verdict::Passed, "empty_diff", "nothing differs from the base".to_string());
+    }
+    if total == 0 {
+        return (Verdict::Passed, "no_executable_change", "no changed line is executable".to_string());
+    }
+    let threshold = judgement.threshold;
+    let summary = format!("{} of {total} changed lines are covered; the threshold is {threshold}", judgement.covered);
+    if !threshold.reached(judgement.covered, total) {
+        let detail = uncovered_summary(judgement.files.iter());
+        return (Verdict::Failed, "below_threshold", format!("{summary}: {detail}"));
+    }
+    if let Some(floor) = judgement.file_floor {
+        let mut below = judgement
+            .files
+            .iter()
+            .filter(|file| file.executable() > 0 && !floor.reached(file.covered, file.executable()));
+        if let Some(first) = below.next() {
+            let more = match below.clone().count() {
+                0 => String::new(),
+                more => format!(" and {more} more files"),
+            };
+            let message = format!(
+                "{summary}, but {}{more} reaches only {} of {} lines; the floor of a file is {floor}: {}",
+                first.path,
+                first.covered,
+                first.executable(),
+                uncovered_summary([first].into_iter().chain(below))
+            );
+            return (Verdict::Failed, "below_file_floor", message);
+        }
+    }
+    (Verdict::Passed, "threshold_met", summary)
+}
+
 /// The first lines without coverage, for a message.
-fn uncovered_summary(files: &[FileJudgement]) -> String {
+fn uncovered_summary<'a>(files: impl Iterator<Item = &'a FileJudgement>) -> String {
     const FILES: usize = 3;
     const LINES: usize = 5;
-    let list = |lines: &[u32]| lines.iter().take(LINES).map(u32::to_string).collect::<Vec<_>>().join(", ");
+    let list = |file: &FileJudgement, verdict| {
+        file.lines_with(verdict).take(LINES).map(|line| line.to_string()).collect::<Vec<_>>().join(", ")
+    };
     let mut parts = Vec::new();
-    for file in files.iter().take(FILES) {
-        if !file.uncovered_lines.is_empty() {
-            parts.push(format!("{} lines {} never ran", file.path, list(&file.uncovered_lines)));
+    for file in files.filter(|file| file.uncovered + file.unmeasured > 0).take(FILES) {
+        if file.uncovered > 0 {
+            parts.push(format!("{} lines {} never ran", file.path, list(file, LineVerdict::Uncovered)));
         }
-        if !file.unmeasured_lines.is_empty() {
-            parts.push(format!("{} lines {} are not measured", file.path, list(&file.unmeasured_lines)));
+        if file.unmeasured > 0 {
+            parts.push(format!("{} lines {} are not measured", file.path, list(file, LineVerdict::Unmeasured)));
         }
     }
     parts.join("; ")

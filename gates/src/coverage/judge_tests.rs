@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::coverage::{Base, Content, SourceRules, Tree, parse_istanbul};
+use crate::coverage::{Base, Content, Format, SourceRules, Tree, read_report};
 
 /// Sources of a workspace in which every line is changed.
 fn changes(files: &[(&str, &str)]) -> ChangeSet {
@@ -20,11 +20,16 @@ fn report(path: &str, statements: &[(u32, u32, u64)]) -> Report {
     };
     Report {
         files: vec![MeasuredFile {
-            path: path.into(),
+            paths: vec![path.into()],
             statements: statements.iter().map(statement).collect(),
             arms: Vec::new(),
         }],
+        ..Report::default()
     }
+}
+
+fn istanbul(report: &serde_json::Value) -> Report {
+    read_report(report.to_string().as_bytes(), Some(Format::Istanbul)).unwrap().0
 }
 
 fn options(threshold: &str) -> Options {
@@ -40,7 +45,7 @@ fn changed_lines_at_zero_hits_fail() {
     let judgement =
         judge(&changes(&[("a.ts", "f();\ng();\n")]), &[report("a.ts", &[(1, 1, 0), (2, 2, 0)])], &options("0.9"));
     assert_eq!((judgement.verdict, judgement.code), (Verdict::Failed, "below_threshold"));
-    assert_eq!(judgement.files[0].uncovered_lines, [1, 2]);
+    assert_eq!(judgement.files[0].lines_with(LineVerdict::Uncovered).collect::<Vec<_>>(), [1, 2]);
     assert!(judgement.reason.contains("a.ts lines 1, 2 never ran"), "{}", judgement.reason);
 }
 
@@ -92,7 +97,7 @@ fn a_line_inside_nested_statements_counts_for_the_innermost() {
     // Lines 1 to 3 belong to the outer statement, which ran, 4 and 5 to the inner one, which did not. The rest is
     // brackets.
     assert_eq!(counts(&judgement), (3, 2, 0, 3));
-    assert_eq!(judgement.files[0].uncovered_lines, [4, 5]);
+    assert_eq!(judgement.files[0].lines_with(LineVerdict::Uncovered).collect::<Vec<_>>(), [4, 5]);
 }
 
 #[test]
@@ -120,7 +125,7 @@ fn a_statement_that_the_lexer_calls_a_comment_still_needs_coverage() {
     let text = "<p>/* x</p>;\nf();\n<p>*/</p>;\n";
     let judgement =
         judge(&changes(&[("a.tsx", text)]), &[report("a.tsx", &[(1, 1, 1), (2, 2, 0), (3, 3, 1)])], &options("1"));
-    assert_eq!(judgement.files[0].uncovered_lines, [2]);
+    assert_eq!(judgement.files[0].lines_with(LineVerdict::Uncovered).collect::<Vec<_>>(), [2]);
 }
 
 #[test]
@@ -149,17 +154,12 @@ fn nine_of_ten_lines_reach_ninety_percent() {
 
 #[test]
 fn strict_mode_requires_every_arm_on_the_line() {
-    let report = parse_istanbul(
-        json!({"a.ts": {
-            "statementMap": {"0": {"start": {"line": 1, "column": 0}, "end": {"line": 1, "column": 20}}}, "s": {"0": 1},
-            "branchMap": {"0": {"line": 1, "loc": {"start": {"line": 1, "column": 10}, "end": {"line": 1, "column": 19}},
-                "locations": [{"start": {"line": 1, "column": 10}, "end": {"line": 1, "column": 12}},
-                              {"start": {"line": 1, "column": 15}, "end": {"line": 1, "column": 19}}]}}, "b": {"0": [1, 0]},
-        }})
-        .to_string()
-        .as_bytes(),
-    )
-    .unwrap();
+    let report = istanbul(&json!({"a.ts": {
+        "statementMap": {"0": {"start": {"line": 1, "column": 0}, "end": {"line": 1, "column": 20}}}, "s": {"0": 1},
+        "branchMap": {"0": {"line": 1, "loc": {"start": {"line": 1, "column": 10}, "end": {"line": 1, "column": 19}},
+            "locations": [{"start": {"line": 1, "column": 10}, "end": {"line": 1, "column": 12}},
+                          {"start": {"line": 1, "column": 15}, "end": {"line": 1, "column": 19}}]}}, "b": {"0": [1, 0]},
+    }}));
     let set = changes(&[("a.ts", "const a = b ? c : d;\n")]);
     assert_eq!(judge(&set, std::slice::from_ref(&report), &options("1")).verdict, Verdict::Passed);
     let strict = Options { strict_arms: true, ..options("1") };
@@ -174,13 +174,13 @@ fn a_file_with_unusual_line_breaks_is_unmeasured() {
 }
 
 #[test]
-fn a_binary_file_is_ignored_only_if_no_report_measures_it() {
+fn a_file_with_nul_bytes_is_unmeasured_whatever_the_report_says() {
     let set = changes(&[("a.ts", "f();\n"), ("b.ts", "g('\0');\n")]);
     let judgement = judge(&set, &[report("a.ts", &[(1, 1, 1)])], &options("1"));
-    assert_eq!(judgement.ignored, [Ignored { path: "b.ts".into(), why: "binary" }]);
+    assert_eq!((counts(&judgement), judgement.verdict), ((1, 0, 1, 0), Verdict::Failed));
     let mut both = report("a.ts", &[(1, 1, 1)]);
-    both.files.extend(report("b.ts", &[(1, 1, 0)]).files);
-    assert_eq!(judge(&set, &[both], &options("1")).verdict, Verdict::Failed);
+    both.files.extend(report("b.ts", &[(1, 1, 1)]).files);
+    assert_eq!(counts(&judge(&set, &[both], &options("1"))), (1, 0, 1, 0));
 }
 
 #[test]

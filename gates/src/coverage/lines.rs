@@ -1,266 +1,179 @@
-//! Classifies each line of a TypeScript or JavaScript file: blank, comment, brackets or code.
+//! What each line of a source is: blank, comment, brackets, a declaration without code, or code; and which lines ignore
+//! comments reach.
 //!
-//! This is a lexer, not a parser. It must never classify code as a comment, because comments need no tests. The opposite
-//! mistake only requires more tests than needed. So if a file ends inside a comment, all its lines count as code. And if
-//! a statement starts on a line, the judge treats it as code, even if it is a `Comment` here.
+//! Lexers, not parsers. They must never call code a comment or a declaration, because those need no tests. The opposite
+//! mistake only asks for more tests than needed.
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+use super::ignore::{Mark, mark};
+use super::language::Language;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LineKind {
     Blank,
     Comment,
     /// Only brackets, commas and semicolons.
     Bracket,
+    /// Types, interfaces, imports and re-exports.
+    Declaration,
     Code,
 }
 
+/// Whether an ignore comment reaches a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ignore {
+    No,
+    /// The tool leaves the line out of its report.
+    Hidden,
+    /// The tool writes hits that mean nothing.
+    NeverCovers,
+}
+
 /// The lines of a file, the first at index 0.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lines {
     pub kinds: Vec<LineKind>,
-    /// The file has line breaks that JavaScript counts and a diff does not (a lone CR, U+2028, U+2029). The line numbers
+    /// Empty if no comment ignores anything.
+    pub ignored: Vec<Ignore>,
+    /// The file has line breaks that languages count and a diff does not (a lone CR, U+2028, U+2029). The line numbers
     /// of a report do not match those of the diff.
     pub unusual_line_breaks: bool,
     /// Line numbers, from 1, of comments that tell coverage tools to ignore code.
     pub ignore_hints: Vec<u32>,
 }
 
-/// Classifies the lines of a file.
-pub fn classify(text: &[u8]) -> Lines {
-    let mut lexer = Lexer {
-        text,
-        at: 0,
-        mode: Mode::Code,
-        braces: Vec::new(),
-        previous: PreviousToken::Start,
-        line: LineContents::default(),
-        kinds: Vec::new(),
-    };
-    lexer.run();
-    let unfinished = matches!(lexer.mode, Mode::Block);
-    let mut kinds = lexer.kinds;
-    if unfinished {
-        kinds.iter_mut().filter(|kind| **kind != LineKind::Blank).for_each(|kind| *kind = LineKind::Code);
+impl Lines {
+    /// The kind of a line. A line after the end is code.
+    pub fn kind(&self, number: u32) -> LineKind {
+        at(&self.kinds, number).unwrap_or(LineKind::Code)
     }
-    Lines { kinds, unusual_line_breaks: has_unusual_line_breaks(text), ignore_hints: ignore_hints(text) }
+
+    pub fn ignore(&self, number: u32) -> Ignore {
+        at(&self.ignored, number).unwrap_or(Ignore::No)
+    }
+
+    pub fn has_code(&self) -> bool {
+        self.kinds.contains(&LineKind::Code)
+    }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Mode {
-    Code,
-    Block,
-    Template,
+fn at<T: Copy>(items: &[T], number: u32) -> Option<T> {
+    usize::try_from(number).ok().and_then(|number| number.checked_sub(1)).and_then(|at| items.get(at)).copied()
 }
 
-/// The previous token. It decides whether a slash is a division or starts a regular expression.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum PreviousToken {
-    Start,
-    Value,
-    Operator,
-}
-
-#[derive(Default)]
-struct LineContents {
-    code: bool,
-    bracket: bool,
-    comment: bool,
-}
-
-struct Lexer<'a> {
-    text: &'a [u8],
-    at: usize,
-    mode: Mode,
-    /// Open braces; `true` for those of a `${` in a template.
-    braces: Vec<bool>,
-    previous: PreviousToken,
-    line: LineContents,
-    kinds: Vec<LineKind>,
-}
-
-impl Lexer<'_> {
-    fn run(&mut self) {
-        if self.text.starts_with(b"#!") {
-            self.skip_line_comment();
+/// Classifies the lines of a file by its name.
+pub fn classify(path: &str, text: &str) -> Lines {
+    match Language::of(path) {
+        Some(Language::Script(dialect)) => super::script::classify(text, dialect),
+        Some(Language::Python) => super::python::classify(text),
+        Some(Language::Plain(syntax)) => super::plain::classify(text, syntax),
+        None => {
+            let mut builder = LinesBuilder::new(text);
+            builder.ranges();
+            builder.finish()
         }
-        while let Some(&byte) = self.text.get(self.at) {
-            if byte == b'\n' {
-                self.end_line();
-                self.at += 1;
-            } else {
-                match self.mode {
-                    Mode::Code => self.code(byte),
-                    Mode::Block => self.block(byte),
-                    Mode::Template => self.template(byte),
+    }
+}
+
+/// The last line of any file.
+pub const LAST_LINE: u32 = u32::MAX;
+
+/// Lines that an ignore comment reaches, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reach {
+    pub first: u32,
+    pub last: u32,
+    pub never_covers: bool,
+}
+
+pub struct LinesBuilder<'a> {
+    text: &'a str,
+    blank: Vec<bool>,
+    kinds: Vec<Option<LineKind>>,
+    ignored: Vec<Ignore>,
+    hints: Vec<u32>,
+}
+
+impl<'a> LinesBuilder<'a> {
+    pub fn new(text: &'a str) -> Self {
+        let is_blank = |line: &str| line.chars().all(|c| c.is_whitespace() || c == '\u{feff}');
+        let blank: Vec<bool> = text.split_inclusive('\n').map(is_blank).collect();
+        Self { text, kinds: vec![None; blank.len()], blank, ignored: Vec::new(), hints: Vec::new() }
+    }
+
+    /// Records that something of this kind stands on these lines. The strongest kind of a line counts.
+    pub fn mark(&mut self, first: u32, last: u32, kind: LineKind) {
+        for place in range(&mut self.kinds, first, last) {
+            *place = (*place).max(Some(kind));
+        }
+    }
+
+    /// The lexer lost its way: everything is code.
+    pub fn distrust(&mut self) {
+        self.kinds.fill(Some(LineKind::Code));
+    }
+
+    pub fn hint(&mut self, line: u32, reaches: &[Reach]) {
+        self.hints.push(line);
+        for reach in reaches {
+            self.ignore(*reach);
+        }
+    }
+
+    pub fn ignore(&mut self, reach: Reach) {
+        self.ignored.resize(self.kinds.len(), Ignore::No);
+        let ignore = if reach.never_covers { Ignore::NeverCovers } else { Ignore::Hidden };
+        for place in range(&mut self.ignored, reach.first, reach.last) {
+            *place = (*place).max(ignore);
+        }
+    }
+
+    /// Looks for marks of single lines and of ranges.
+    pub fn ranges(&mut self) {
+        if !["ignore", "nocov", "EXCL_", "node:coverage", "codeCoverage"].iter().any(|text| self.text.contains(text)) {
+            return;
+        }
+        let mut open: Option<Reach> = None;
+        for (line, number) in self.text.split_inclusive('\n').zip(1_u32..) {
+            let Some(mark) = mark(line) else { continue };
+            self.hints.push(number);
+            let start = |never_covers| Reach { first: number, last: LAST_LINE, never_covers };
+            match (mark, open) {
+                (Mark::Line, _) => self.ignore(Reach { last: number, ..start(false) }),
+                (Mark::File, _) => self.ignore(Reach { first: 1, ..start(false) }),
+                (Mark::Start { never_covers }, None) => open = Some(start(never_covers)),
+                (Mark::Flip, None) => open = Some(start(false)),
+                (Mark::Stop | Mark::Flip, Some(reach)) => {
+                    self.ignore(Reach { last: number, ..reach });
+                    open = None;
                 }
+                (Mark::Start { .. }, Some(_)) | (Mark::Stop, None) => {}
             }
         }
-        if !self.text.is_empty() && !self.text.ends_with(b"\n") {
-            self.end_line();
+        if let Some(reach) = open {
+            self.ignore(reach);
         }
     }
 
-    fn end_line(&mut self) {
-        self.kinds.push(match std::mem::take(&mut self.line) {
-            LineContents { code: true, .. } => LineKind::Code,
-            LineContents { bracket: true, .. } => LineKind::Bracket,
-            LineContents { comment: true, .. } => LineKind::Comment,
-            LineContents { .. } => LineKind::Blank,
-        });
-    }
-
-    fn next_is(&self, byte: u8) -> bool {
-        self.text.get(self.at + 1) == Some(&byte)
-    }
-
-    fn code(&mut self, byte: u8) {
-        match byte {
-            b' ' | b'\t' | b'\r' => self.at += 1,
-            b'/' if self.next_is(b'/') => self.skip_line_comment(),
-            b'/' if self.next_is(b'*') => {
-                self.line.comment = true;
-                self.mode = Mode::Block;
-                self.at += 2;
-            }
-            b'/' if self.previous != PreviousToken::Value && self.skip_regex() => self.value(),
-            b'"' | b'\'' => self.skip_string(byte),
-            b'`' => {
-                self.line.code = true;
-                self.mode = Mode::Template;
-                self.at += 1;
-            }
-            b'{' | b'(' | b'[' | b')' | b']' | b'}' | b',' | b';' => self.bracket(byte),
-            _ if is_word(byte) => self.word(),
-            _ => {
-                self.line.code = true;
-                self.previous = PreviousToken::Operator;
-                self.at += 1;
-            }
+    pub fn finish(mut self) -> Lines {
+        self.hints.sort_unstable();
+        self.hints.dedup();
+        let kind = |(kind, blank): (Option<LineKind>, bool)| {
+            if blank { LineKind::Blank } else { kind.unwrap_or(LineKind::Code) }
+        };
+        Lines {
+            kinds: self.kinds.into_iter().zip(self.blank).map(kind).collect(),
+            ignored: self.ignored,
+            unusual_line_breaks: has_unusual_line_breaks(self.text.as_bytes()),
+            ignore_hints: self.hints,
         }
-    }
-
-    fn bracket(&mut self, byte: u8) {
-        self.line.bracket = true;
-        self.at += 1;
-        match byte {
-            b'{' => self.braces.push(false),
-            b'}' if self.braces.pop() == Some(true) => {
-                self.line.code = true;
-                self.mode = Mode::Template;
-            }
-            _ => {}
-        }
-        // A slash after `)` is a division or, after `if (...)`, a regular expression. Treating it as a division matters
-        // only if the expression contains quotes or `/*`. Then too many lines count as code, or the report corrects it.
-        self.previous = if matches!(byte, b')' | b']') { PreviousToken::Value } else { PreviousToken::Operator };
-    }
-
-    fn word(&mut self) {
-        const BEFORE_EXPRESSION: [&[u8]; 13] = [
-            b"return", b"typeof", b"case", b"in", b"of", b"delete", b"void", b"throw", b"new", b"else", b"do",
-            b"await", b"yield",
-        ];
-        let rest = self.text.get(self.at..).unwrap_or_default();
-        let length = rest.iter().position(|byte| !is_word(*byte)).unwrap_or(rest.len());
-        let word = rest.get(..length).unwrap_or_default();
-        self.line.code = true;
-        self.previous = if BEFORE_EXPRESSION.contains(&word) { PreviousToken::Operator } else { PreviousToken::Value };
-        self.at += length;
-    }
-
-    fn value(&mut self) {
-        self.line.code = true;
-        self.previous = PreviousToken::Value;
-    }
-
-    fn skip_line_comment(&mut self) {
-        self.line.comment = true;
-        let rest = self.text.get(self.at..).unwrap_or_default();
-        self.at += rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
-    }
-
-    /// Skips to the closing quote or to the end of the line. Only an escaped line break continues the string.
-    fn skip_string(&mut self, quote: u8) {
-        self.value();
-        self.at += 1;
-        while let Some(&byte) = self.text.get(self.at) {
-            match byte {
-                b'\n' => return,
-                b'\\' => {
-                    self.at += 1;
-                    if self.text.get(self.at) == Some(&b'\r') && self.next_is(b'\n') {
-                        self.at += 1;
-                    }
-                    if self.text.get(self.at) == Some(&b'\n') {
-                        self.end_line();
-                        self.line.code = true;
-                    }
-                }
-                _ if byte == quote => {
-                    self.at += 1;
-                    return;
-                }
-                _ => {}
-            }
-            self.at += 1;
-        }
-    }
-
-    /// Skips a regular expression. Returns `false`, and skips nothing, if the slash does not start one.
-    fn skip_regex(&mut self) -> bool {
-        let mut in_class = false;
-        let mut at = self.at + 1;
-        while let Some(&byte) = self.text.get(at) {
-            match byte {
-                b'\n' => return false,
-                b'\\' if self.text.get(at + 1) != Some(&b'\n') => at += 1,
-                b'[' => in_class = true,
-                b']' => in_class = false,
-                b'/' if !in_class => {
-                    self.at = at + 1;
-                    return true;
-                }
-                _ => {}
-            }
-            at += 1;
-        }
-        false
-    }
-
-    fn block(&mut self, byte: u8) {
-        if byte == b'*' && self.next_is(b'/') {
-            self.mode = Mode::Code;
-            self.at += 1;
-        }
-        if !byte.is_ascii_whitespace() {
-            self.line.comment = true;
-        }
-        self.at += 1;
-    }
-
-    fn template(&mut self, byte: u8) {
-        if !byte.is_ascii_whitespace() {
-            self.line.code = true;
-        }
-        match byte {
-            b'\\' if !matches!(self.text.get(self.at + 1), Some(b'\n' | b'\r')) => self.at += 1,
-            b'`' => {
-                self.mode = Mode::Code;
-                self.previous = PreviousToken::Value;
-            }
-            b'$' if self.next_is(b'{') => {
-                self.at += 1;
-                self.braces.push(true);
-                self.mode = Mode::Code;
-                self.previous = PreviousToken::Operator;
-            }
-            _ => {}
-        }
-        self.at += 1;
     }
 }
 
-fn is_word(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | b'#' | b'@') || !byte.is_ascii()
+fn range<T>(items: &mut [T], first: u32, last: u32) -> impl Iterator<Item = &mut T> {
+    let index = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+    let end = index(last).min(items.len());
+    let start = index(first).saturating_sub(1).min(end);
+    items.get_mut(start..end).unwrap_or_default().iter_mut()
 }
 
 fn has_unusual_line_breaks(text: &[u8]) -> bool {
@@ -268,107 +181,6 @@ fn has_unusual_line_breaks(text: &[u8]) -> bool {
     lone_cr || text.windows(3).any(|window| matches!(window, [0xE2, 0x80, 0xA8 | 0xA9]))
 }
 
-fn ignore_hints(text: &[u8]) -> Vec<u32> {
-    const HINTS: [&[u8]; 3] = [b"istanbul ignore", b"v8 ignore", b"c8 ignore"];
-    let has_hint = |line: &[u8]| HINTS.iter().any(|hint| line.windows(hint.len()).any(|window| window == *hint));
-    let numbered = text.split(|byte| *byte == b'\n').zip(1_u32..);
-    numbered.filter(|(line, _)| has_hint(line)).map(|(_, number)| number).collect()
-}
-
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// One character per line: `_` blank, `/` comment, `)` bracket, `x` code.
-    fn kinds(text: &str) -> String {
-        let letter = |kind: &LineKind| match kind {
-            LineKind::Blank => '_',
-            LineKind::Comment => '/',
-            LineKind::Bracket => ')',
-            LineKind::Code => 'x',
-        };
-        classify(text.as_bytes()).kinds.iter().map(letter).collect()
-    }
-
-    #[test]
-    fn blank_comment_and_bracket_lines_are_not_code() {
-        assert_eq!(kinds("\n  \t\r\n// a\n/* b\n\n b */\n});\nlet a = 1; // c\n} // d\n/* e */ f()\n"), "__//_/)x)x");
-    }
-
-    #[test]
-    fn the_last_line_needs_no_line_break() {
-        assert_eq!(kinds("a()"), "x");
-        assert_eq!(kinds("a()\n"), "x");
-        assert_eq!(kinds(""), "");
-    }
-
-    #[test]
-    fn comment_marks_in_strings_templates_and_regexes_do_not_start_comments() {
-        assert_eq!(kinds("const a = '/*';\nb();\nconst c = \"*/\";\n"), "xxx");
-        assert_eq!(kinds("const a = `/*\n//\n${b /* c\n */}\n`;\nd();\n"), "xxx)xx".replace(')', "x").as_str());
-        assert_eq!(kinds("const a = /[/*]/;\nb();\nc(/\\/*/);\nd();\n// */\n"), "xxxx/");
-        assert_eq!(kinds("``(/\\\n/"), "xx");
-        assert_eq!(kinds("return /[/*]/\nb()\n// */"), "xx/");
-    }
-
-    #[test]
-    fn a_division_is_not_a_regular_expression() {
-        assert_eq!(kinds("const a = b / c; // d / e\n// f\ng(a) / 2; /* h */\n/* i */\n"), "x/x/");
-    }
-
-    #[test]
-    fn an_apostrophe_in_markup_affects_only_its_own_line() {
-        assert_eq!(kinds("<p>Don't</p>\n// a\nb()\n"), "x/x");
-    }
-
-    #[test]
-    fn a_file_that_ends_inside_a_comment_is_all_code() {
-        assert_eq!(kinds("<p>/* x</p>\n// a\nb()\n\n"), "xxx_");
-    }
-
-    #[test]
-    fn nested_templates_are_tracked() {
-        assert_eq!(kinds("const a = `${b({ c: `${d}` })}`;\n// e\n"), "x/");
-        assert_eq!(kinds("const a = `x`\n}\n// e\n"), "x)/");
-    }
-
-    #[test]
-    fn a_string_continues_only_after_an_escaped_line_break() {
-        assert_eq!(kinds("const a = 'b \\\n/* c';\nd();\n"), "xxx");
-        assert_eq!(kinds("const a = 'b \\\r\n/* c';\nd();\n"), "xxx");
-    }
-
-    #[test]
-    fn line_breaks_that_a_diff_does_not_count_are_detected() {
-        assert!(classify(b"a\rb\n").unusual_line_breaks);
-        assert!(classify("a\u{2028}b\n".as_bytes()).unusual_line_breaks);
-        assert!(!classify(b"a\r\nb\n").unusual_line_breaks);
-    }
-
-    #[test]
-    fn comments_that_turn_coverage_off_are_detected() {
-        assert_eq!(classify(b"a\n/* istanbul ignore next */\nb\n// v8 ignore start\n").ignore_hints, [2, 4]);
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_give_one_kind_per_line(text in proptest::collection::vec(any::<u8>(), 0..400)) {
-            let lines = text.split_inclusive(|byte| *byte == b'\n').count();
-            prop_assert_eq!(classify(&text).kinds.len(), lines);
-        }
-
-        #[test]
-        fn any_source_like_text_gives_one_kind_per_line(text in "[a/*`'\"\\\\${}()\\[\\]\n\r ]{0,120}") {
-            let lines = text.split_inclusive('\n').count();
-            prop_assert_eq!(classify(text.as_bytes()).kinds.len(), lines);
-        }
-
-        #[test]
-        fn a_comment_appended_to_a_whole_program_is_a_comment(name in "[a-z]{1,8}") {
-            let program = format!("const {name} = '{name}';\n// {name}\n/* {name} */\n");
-            prop_assert_eq!(kinds(&program), "x//");
-        }
-    }
-}
+#[path = "lines_tests.rs"]
+mod tests;

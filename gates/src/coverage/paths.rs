@@ -13,12 +13,12 @@ pub struct PathIndex<'a> {
     files: BTreeSet<&'a str>,
     /// Every proper suffix that starts after a slash, with the files that have it.
     suffixes: BTreeMap<&'a str, Vec<&'a str>>,
-    root: Vec<String>,
+    roots: Vec<Vec<String>>,
 }
 
 impl<'a> PathIndex<'a> {
-    /// `root` is the workspace's folder during the tests. Paths below it are exact.
-    pub fn new(files: impl Iterator<Item = &'a str>, root: &str) -> Self {
+    /// `roots` are the paths of the workspace's folder during the tests. Paths below them are exact.
+    pub fn new(files: impl Iterator<Item = &'a str>, roots: &[String]) -> Self {
         let files: BTreeSet<&str> = files.collect();
         let mut suffixes: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for file in &files {
@@ -26,15 +26,16 @@ impl<'a> PathIndex<'a> {
                 suffixes.entry(&file[border + 1..]).or_default().push(file);
             }
         }
-        Self { files, suffixes, root: components(root) }
+        let roots = roots.iter().map(|root| components(root)).filter(|root| !root.is_empty()).collect();
+        Self { files, suffixes, roots }
     }
 
     /// The file that `reported` matches. `None` if it is not in the workspace.
     pub fn find(&self, reported: &str) -> Result<Option<&'a str>, CoverageError> {
         let parts = components(reported);
-        if !self.root.is_empty() && parts.len() > self.root.len() && parts.starts_with(&self.root) {
+        if let Some(root) = self.roots.iter().find(|root| parts.len() > root.len() && parts.starts_with(root)) {
             // A path below the root matches exactly that file, or none if it is gone.
-            return Ok(self.files.get(parts[self.root.len()..].join("/").as_str()).copied());
+            return Ok(self.files.get(parts[root.len()..].join("/").as_str()).copied());
         }
         // The `src/index.ts` of a dependency is not a file of the workspace.
         if parts.iter().any(|part| part == "node_modules") {
@@ -61,7 +62,8 @@ pub fn ambiguous(message: &str) -> CoverageError {
 }
 
 fn components(path: &str) -> Vec<String> {
-    let path = path.strip_prefix("file://").unwrap_or(path);
+    let decoded = path.strip_prefix("file://").map(decode);
+    let path = decoded.as_deref().unwrap_or(path);
     let mut parts: Vec<String> = Vec::new();
     for part in path.split(['/', '\\']) {
         match part {
@@ -75,21 +77,39 @@ fn components(path: &str) -> Vec<String> {
     parts
 }
 
+/// Resolves the `%20` of a URL.
+fn decode(url: &str) -> String {
+    let mut bytes = Vec::with_capacity(url.len());
+    let mut rest = url.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let hex = after.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
+        let code = hex.filter(|_| byte == b'%').and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        bytes.push(code.unwrap_or(byte));
+        rest = if code.is_some() { after.get(2..).unwrap_or_default() } else { after };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn find(files: &[&str], reported: &str) -> Result<Option<String>, &'static str> {
-        let index = PathIndex::new(files.iter().copied(), "/work/root");
+        let index = PathIndex::new(files.iter().copied(), &["/work/root".to_owned(), String::new()]);
         index.find(reported).map(|file| file.map(str::to_string)).map_err(|error| error.code)
     }
 
     #[test]
     fn absolute_paths_of_another_machine_windows_separators_and_relative_paths_are_found() {
         let files = ["src/a.ts", "packages/x/src/b.ts"];
-        for reported in
-            ["/work/root/src/a.ts", "/home/ci/build/src/a.ts", "C:\\ci\\build\\src\\a.ts", "./src/a.ts", "src/a.ts"]
-        {
+        for reported in [
+            "/work/root/src/a.ts",
+            "/home/ci/build/src/a.ts",
+            "C:\\ci\\build\\src\\a.ts",
+            "./src/a.ts",
+            "src/a.ts",
+            "file:///ci/s%72c/a.ts",
+        ] {
             assert_eq!(find(&files, reported), Ok(Some("src/a.ts".into())), "{reported}");
         }
         assert_eq!(find(&files, "src/b.ts"), Ok(Some("packages/x/src/b.ts".into())));

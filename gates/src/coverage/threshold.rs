@@ -23,15 +23,31 @@ impl Threshold {
             && u128::from(covered) * u128::from(self.denominator) >= u128::from(self.numerator) * u128::from(total)
     }
 
+    /// A decimal number such as `0.9`, `.9`, `1` or `9e-1`.
     fn parse(text: &str) -> Option<Self> {
-        const MAX_DECIMALS: usize = 9;
-        let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
-        let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-        if !digits(whole) || !digits(decimals) || decimals.len() > MAX_DECIMALS || whole.len() > 1 {
+        const MAX_DECIMALS: i32 = 18;
+        let (number, exponent) = match text.split_once(['e', 'E']) {
+            Some((number, exponent)) => {
+                (number, exponent.parse::<i32>().ok().filter(|exponent| exponent.abs() <= MAX_DECIMALS)?)
+            }
+            None => (text, 0),
+        };
+        let (whole, decimals) = number.split_once('.').unwrap_or((number, ""));
+        let digits = format!("{whole}{decimals}");
+        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
             return None;
         }
-        let denominator = 10_u64.pow(u32::try_from(decimals.len()).ok()?);
-        let numerator = whole.parse::<u64>().ok()? * denominator + decimals.parse::<u64>().ok()?;
+        let digits = digits.trim_start_matches('0');
+        let places = i32::try_from(decimals.len()).ok()? - exponent;
+        let digits = if digits.is_empty() { 0 } else { digits.parse::<u64>().ok()? };
+        if digits == 0 {
+            return Some(Self { numerator: 0, denominator: 1 });
+        }
+        let (numerator, denominator) = if places >= 0 {
+            (digits, 10_u64.checked_pow(u32::try_from(places).ok()?)?)
+        } else {
+            (digits.checked_mul(10_u64.checked_pow(u32::try_from(-places).ok()?)?)?, 1)
+        };
         (numerator <= denominator).then_some(Self { numerator, denominator })
     }
 }
@@ -86,10 +102,41 @@ mod tests {
 
     #[test]
     fn a_threshold_outside_zero_to_one_is_rejected() {
-        for text in ["1.01", "2", "-0.1", "NaN", "inf", "", ".", ".5", "1e-1", "0.9.0", "90%", "0.1234567890"] {
+        for text in [
+            "1.01",
+            "2",
+            "-0.1",
+            "NaN",
+            "nan",
+            "inf",
+            "",
+            ".",
+            "e",
+            "1e1",
+            "1e999",
+            "0.9.0",
+            "90%",
+            "0,9",
+            "0x1",
+            "1.0000000000000000001",
+            "18446744073709551617",
+        ] {
             assert!(text.parse::<Threshold>().is_err(), "{text}");
         }
-        for text in ["0", "1", "1.0", "0.875"] {
+        for text in [
+            "0",
+            "1",
+            "1.0",
+            "0.875",
+            ".5",
+            "1.",
+            "9e-1",
+            "0.1e1",
+            "1e-18",
+            "0.1234567890",
+            "0.9000000000000000",
+            "00.5",
+        ] {
             assert!(text.parse::<Threshold>().is_ok(), "{text}");
         }
     }

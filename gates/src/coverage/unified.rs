@@ -1,5 +1,7 @@
 //! Reads unified diffs, as `git diff` and `diff -u` write them. Strict: unknown syntax is an error.
 
+use std::collections::BTreeSet;
+
 use super::CoverageError;
 
 /// The part of a diff for one file.
@@ -9,6 +11,8 @@ pub struct FileDiff {
     pub old: Option<String>,
     /// `None` for a file that was deleted.
     pub new: Option<String>,
+    /// The paths may begin with a folder that the workspace does not have: `diff -r base head`.
+    pub loose: bool,
     pub hunks: Vec<Hunk>,
     /// The new file is a copy: the old path still exists.
     pub copied: bool,
@@ -29,22 +33,56 @@ fn unparsable(line: usize, why: &str) -> CoverageError {
     CoverageError::new("diff_unparsable", format!("the diff cannot be read at line {}: {why}", line + 1))
 }
 
-/// Reads a diff. Text around the files, such as a commit message, is skipped.
+/// Reads a diff. Text between the files, such as a commit message, is skipped.
 pub fn parse(diff: &[u8]) -> Result<Vec<FileDiff>, CoverageError> {
     let lines: Vec<&[u8]> = diff.split_inclusive(|byte| *byte == b'\n').collect();
-    let mut reader = Reader { lines, at: 0, files: Vec::new() };
+    let mut reader = Reader { lines, at: 0, open: None, files: Vec::new() };
     while reader.at < reader.lines.len() {
         reader.read_line()?;
     }
+    reader.close()?;
     if reader.files.is_empty() && !diff.iter().all(u8::is_ascii_whitespace) {
         return Err(unparsable(0, "it lists no files"));
     }
     Ok(reader.files)
 }
 
+/// Every path under which the workspace may have a file of the diff.
+pub fn paths(diff: &[u8]) -> Result<BTreeSet<String>, CoverageError> {
+    let files = parse(diff)?;
+    let named = files.iter().flat_map(|file| file.old.iter().chain(&file.new).map(|path| (path, file.loose)));
+    Ok(named.flat_map(|(path, loose)| candidates(path, loose).map(str::to_owned).collect::<Vec<_>>()).collect())
+}
+
+/// The path, and without its first folder if the diff is loose.
+pub fn candidates(path: &str, loose: bool) -> impl Iterator<Item = &str> {
+    let shorter = path.split_once('/').map(|(_, rest)| rest).filter(|rest| loose && !rest.is_empty());
+    [path].into_iter().chain(shorter)
+}
+
+/// A file whose part of the diff is not complete yet.
+#[derive(Default)]
+struct Open {
+    /// The line on which it starts.
+    line: usize,
+    /// `a/x b/y` of Git's header.
+    git: Option<String>,
+    /// The names after `---` and `+++`.
+    names: Option<(String, String)>,
+    /// The names of a rename or a copy, without prefix.
+    from: Option<String>,
+    to: Option<String>,
+    created: bool,
+    deleted: bool,
+    copied: bool,
+    binary: bool,
+    hunks: Vec<Hunk>,
+}
+
 struct Reader<'a> {
     lines: Vec<&'a [u8]>,
     at: usize,
+    open: Option<Open>,
     files: Vec<FileDiff>,
 }
 
@@ -54,35 +92,69 @@ impl Reader<'_> {
         String::from_utf8_lossy(line).trim_end_matches(['\n', '\r']).to_string()
     }
 
+    fn close(&mut self) -> Result<(), CoverageError> {
+        if let Some(open) = self.open.take() {
+            self.files.push(open.finish()?);
+        }
+        Ok(())
+    }
+
     fn read_line(&mut self) -> Result<(), CoverageError> {
         let line = self.header(self.at);
         let here = self.at;
         self.at += 1;
-        if let Some(paths) = line.strip_prefix("diff --git ") {
-            let (old, new) = git_paths(paths).unwrap_or_default();
-            self.files.push(FileDiff { old, new, ..FileDiff::default() });
+        if let Some(names) = line.strip_prefix("diff --git ") {
+            self.close()?;
+            self.open = Some(Open { line: here, git: Some(names.to_owned()), ..Open::default() });
         } else if let Some(old) = line.strip_prefix("--- ")
             && let Some(new) = self.header(self.at).strip_prefix("+++ ")
         {
-            self.at += 1;
-            let (old, new) = (parse_path(old, "a/"), parse_path(new, "b/"));
-            match self.files.last_mut() {
-                Some(file) if file.hunks.is_empty() && is_git_header_of(&self.lines, here) => {
-                    (file.old, file.new) = (old, new);
-                }
-                _ => self.files.push(FileDiff { old, new, ..FileDiff::default() }),
-            }
-        } else if line.starts_with("@@@") {
+            self.names(here, old, new)?;
+        } else if line.starts_with("@@@") || line.starts_with("diff --cc ") || line.starts_with("diff --combined ") {
             return Err(unparsable(here, "combined diffs are not supported"));
         } else if line.starts_with("@@ ") {
             self.hunk(here, &line)?;
-        } else if let Some(file) = self.files.last_mut() {
-            if file.hunks.is_empty() {
-                read_extended_header(file, &line);
-            } else if line.starts_with(['+', ' ']) {
-                // Skipping it would drop an added line, which needs coverage.
+        } else if line.starts_with("Only in ") || line.starts_with("*** ") {
+            return Err(unparsable(here, "it does not show all contents; use git diff or diff -ruN"));
+        } else {
+            self.other_line(here, &line)?;
+        }
+        Ok(())
+    }
+
+    /// `--- old` and `+++ new`, after which a hunk must come.
+    fn names(&mut self, here: usize, old: &str, new: &str) -> Result<(), CoverageError> {
+        if !self.open.as_ref().is_some_and(|open| open.git.is_some() && open.names.is_none() && open.hunks.is_empty()) {
+            self.close()?;
+            self.open = Some(Open { line: here, ..Open::default() });
+        }
+        self.at += 1;
+        if !self.header(self.at).starts_with("@@ ") {
+            return Err(unparsable(self.at, "a file has names, but no hunk"));
+        }
+        if let Some(open) = self.open.as_mut() {
+            open.names = Some((name(old), name(new)));
+        }
+        Ok(())
+    }
+
+    fn other_line(&mut self, here: usize, line: &str) -> Result<(), CoverageError> {
+        let names = line.strip_prefix("Binary files ").and_then(|line| line.strip_suffix(" differ"));
+        match self.open.as_mut() {
+            Some(open) if open.git.is_some() && open.names.is_none() => open.extended_header(line),
+            _ if names.is_some() => {
+                let (old, new) = names.and_then(|names| names.split_once(" and ")).unwrap_or_default();
+                self.close()?;
+                self.open =
+                    Some(Open { line: here, names: Some((name(old), name(new))), binary: true, ..Open::default() });
+            }
+            // Skipping these would drop an added line, which needs coverage. `-- ` ends a mail.
+            Some(_)
+                if line.starts_with(['+', ' ', '@', '\\']) || (line.starts_with('-') && line.trim_end() != "--") =>
+            {
                 return Err(unparsable(here, "a hunk is longer than its header says"));
             }
+            _ => {}
         }
         Ok(())
     }
@@ -106,14 +178,13 @@ impl Reader<'_> {
                     new_left = decrement(new_left, self.at)?;
                 }
                 b'-' => old_left = decrement(old_left, self.at)?,
-                b'\\' => {}
                 _ => return Err(unparsable(self.at, "a hunk is shorter than its header says")),
             }
             self.at += 1;
             self.no_line_break(mark, &mut lines);
         }
-        let file = self.files.last_mut().ok_or_else(|| unparsable(here, "a hunk without a file"))?;
-        file.hunks.push(Hunk { new_start, lines });
+        let named = self.open.as_mut().filter(|open| open.names.is_some());
+        named.ok_or_else(|| unparsable(here, "a hunk without a file"))?.hunks.push(Hunk { new_start, lines });
         Ok(())
     }
 
@@ -136,56 +207,74 @@ fn decrement(left: u32, at: usize) -> Result<u32, CoverageError> {
     left.checked_sub(1).ok_or_else(|| unparsable(at, "a hunk is longer than its header says"))
 }
 
-/// Whether the lines before `---` are Git's extended header of the same file.
-fn is_git_header_of(lines: &[&[u8]], at: usize) -> bool {
-    const EXTENDED: [&[u8]; 9] = [
-        b"index ",
-        b"old mode ",
-        b"new mode ",
-        b"new file mode ",
-        b"deleted file mode ",
-        b"similarity index ",
-        b"dissimilarity index ",
-        b"rename ",
-        b"copy ",
-    ];
-    let before = lines.get(..at).unwrap_or_default().iter().rev();
-    before
-        .copied()
-        .find(|line| !EXTENDED.iter().any(|start| line.starts_with(start)))
-        .is_some_and(|line| line.starts_with(b"diff --git "))
+const NO_FILE: &str = "/dev/null";
+
+impl Open {
+    fn extended_header(&mut self, line: &str) {
+        if line.starts_with("new file mode ") {
+            self.created = true;
+        } else if line.starts_with("deleted file mode ") {
+            self.deleted = true;
+        } else if let Some(path) = line.strip_prefix("rename from ").or(line.strip_prefix("copy from ")) {
+            self.from = Some(unquote(path));
+            self.copied = line.starts_with("copy");
+        } else if let Some(path) = line.strip_prefix("rename to ").or(line.strip_prefix("copy to ")) {
+            self.to = Some(unquote(path));
+        } else if line == "GIT binary patch" || (line.starts_with("Binary files ") && line.ends_with(" differ")) {
+            self.binary = true;
+        }
+    }
+
+    fn finish(self) -> Result<FileDiff, CoverageError> {
+        let wrong = |why| unparsable(self.line, why);
+        let header = self.git.as_deref().and_then(git_names);
+        let (old, new, prefixed) = match (self.names.or(header), self.from, self.to) {
+            (_, Some(from), Some(to)) => (from, to, true),
+            (_, Some(_), None) | (_, None, Some(_)) => return Err(wrong("a rename has only one name")),
+            (Some((old, new)), None, None) => without_prefixes(old, new),
+            (None, None, None) => return Err(wrong("its header names no file")),
+        };
+        let real =
+            |path: String, gone: bool| (path != NO_FILE && !gone).then(|| path.trim_start_matches("./").to_owned());
+        let (old, new) = (real(old, self.created), real(new, self.deleted));
+        if old.is_none() && new.is_none() {
+            return Err(wrong("its header names no file"));
+        }
+        if new.is_none() && self.hunks.iter().any(|hunk| !hunk.lines.is_empty()) {
+            return Err(wrong("a deleted file has new lines"));
+        }
+        Ok(FileDiff { old, new, loose: !prefixed, hunks: self.hunks, copied: self.copied, binary: self.binary })
+    }
 }
 
-fn read_extended_header(file: &mut FileDiff, line: &str) {
-    if line.starts_with("new file mode ") {
-        file.old = None;
-    } else if line.starts_with("deleted file mode ") {
-        file.new = None;
-    } else if let Some(path) = line.strip_prefix("rename from ").or(line.strip_prefix("copy from ")) {
-        file.old = Some(unquote(path));
-        file.copied = line.starts_with("copy");
-    } else if let Some(path) = line.strip_prefix("rename to ").or(line.strip_prefix("copy to ")) {
-        file.new = Some(unquote(path));
-    } else if line == "GIT binary patch" || (line.starts_with("Binary files ") && line.ends_with(" differ")) {
-        file.binary = true;
+/// Takes off the prefixes that Git writes: `a/` and `b/`, or others for the index and the work tree.
+fn without_prefixes(old: String, new: String) -> (String, String, bool) {
+    const PREFIXES: [(&str, &str); 6] =
+        [("a/", "b/"), ("i/", "w/"), ("c/", "i/"), ("c/", "w/"), ("o/", "w/"), ("1/", "2/")];
+    let strip = |path: &str, prefix: &str| {
+        (path == NO_FILE).then(|| path.to_owned()).or(path.strip_prefix(prefix).map(str::to_owned))
+    };
+    let stripped = PREFIXES.iter().find_map(|(before, after)| strip(&old, before).zip(strip(&new, after)));
+    match stripped {
+        Some((old, new)) => (old, new, true),
+        None => (old, new, false),
     }
 }
 
 /// Parses `a/x b/x`. The two paths differ only in their prefix, unless other headers give the paths.
-fn git_paths(text: &str) -> Option<(Option<String>, Option<String>)> {
+fn git_names(text: &str) -> Option<(String, String)> {
     if text.starts_with('"') {
         let (old, new) = text.split_once("\" ")?;
-        return Some((parse_path(&format!("{old}\""), "a/"), parse_path(new, "b/")));
+        return Some((name(&format!("{old}\"")), name(new)));
     }
     let middle = text.len() / 2;
-    let (old, new) = (text.get(..middle)?, text.get(middle + 1..)?);
-    let (old, new) = (parse_path(old, "a/"), parse_path(new, "b/"));
-    (old == new).then_some((old, new))
+    let (old, new) = (name(text.get(..middle)?), name(text.get(middle + 1..)?));
+    let (short_old, short_new, prefixed) = without_prefixes(old.clone(), new.clone());
+    (old == new || (prefixed && short_old == short_new)).then_some((old, new))
 }
 
-fn parse_path(text: &str, prefix: &str) -> Option<String> {
-    let path = unquote(text.split('\t').next().unwrap_or(text).trim_end());
-    (path != "/dev/null").then(|| path.strip_prefix(prefix).unwrap_or(&path).to_string())
+fn name(text: &str) -> String {
+    unquote(text.split('\t').next().unwrap_or(text).trim_end())
 }
 
 /// Git quotes paths with unusual bytes and uses C escapes.
@@ -270,9 +359,46 @@ mod tests {
             "--- a/a\n+++ b/a\n@@@ -1 -1 +1 @@@\n",
             "--- a/a\n+++ b/a\n@@ -1 +1 @@\nx\n",
             "--- a/a\n+++ b/a\n@@ -0,0 +1 @@\n+a\n+b\n",
+            "--- a/a\n+++ b/a\n@@-0,0 +1@@\n+a\n",
+            "--- a/a\n+++ b/a\n+a\n",
+            "--- a/a\n+++ b/a\n",
+            "--- a/a\n+++ b/a\n@@ -1 +1 @@\n-a\n+b\n@@-5 +5@@\n-a\n+b\n",
+            "diff --git a/x.ts b/y.ts\nindex 1..2 100644\n",
+            "diff --git a/x b/x\nrename from x\n",
+            "diff --git a/x b/x\n@@ -1 +1 @@\n-a\n+b\n",
+            "diff --cc a.ts\nindex 1,2..3\n",
+            "Only in base: a.ts\n",
+            "*** a/a\n--- b/a\n",
+            "--- a/a\n+++ /dev/null\n@@ -1 +1 @@\n-a\n+b\n",
+            "--- /dev/null\n+++ /dev/null\n@@ -1 +0,0 @@\n-a\n",
         ] {
             assert_eq!(parse(text.as_bytes()).unwrap_err().code, "diff_unparsable", "{text}");
         }
         assert_eq!(parse(b"").unwrap(), []);
+    }
+
+    #[test]
+    fn prefixes_are_taken_off_only_if_git_wrote_them() {
+        let paths = |old: &str, new: &str| {
+            let files = parse(format!("--- {old}\n+++ {new}\n@@ -1 +1 @@\n-a\n+b\n").as_bytes()).unwrap();
+            (files[0].old.clone().unwrap_or_default(), files[0].new.clone().unwrap_or_default(), files[0].loose)
+        };
+        let owned = |old: &str, new: &str, loose| (old.to_owned(), new.to_owned(), loose);
+        assert_eq!(paths("a/x.ts", "b/x.ts"), owned("x.ts", "x.ts", false));
+        assert_eq!(paths("i/x.ts", "w/x.ts"), owned("x.ts", "x.ts", false));
+        assert_eq!(paths("b/x.ts", "b/x.ts"), owned("b/x.ts", "b/x.ts", true));
+        assert_eq!(paths("src/x.ts", "src/x.ts"), owned("src/x.ts", "src/x.ts", true));
+        assert_eq!(paths("base/x.ts\t2026", "./head/x.ts\t2026"), owned("base/x.ts", "head/x.ts", true));
+        assert_eq!(
+            parse(b"diff --git a/x.ts b/x.ts\nold mode 100644\nnew mode 100755\n").unwrap()[0].new.as_deref(),
+            Some("x.ts")
+        );
+        assert_eq!(candidates("base/x.ts", true).collect::<Vec<_>>(), ["base/x.ts", "x.ts"]);
+    }
+
+    #[test]
+    fn the_end_of_a_mail_is_skipped() {
+        let text = b"From 1 Mon\nSubject: x\n\n---\n a.ts | 1 +\n\ndiff --git a/a.ts b/a.ts\n--- a/a.ts\n+++ b/a.ts\n@@ -0,0 +1 @@\n+x\n-- \n2.39.5\n\n";
+        assert_eq!(parse(text).unwrap().len(), 1);
     }
 }
