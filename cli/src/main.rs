@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use nofx::client::api::Api;
 use nofx::commands::{
-    decide, demo, deploy, deploy_local, dev, env, exec, migrate, migration, plan, rules, runs, submit, watch,
+    decide, demo, deploy, deploy_local, dev, env, exec, gate, migrate, migration, plan, rules, runs, submit, watch,
 };
 use nofx_local::checkout::Checkout;
 use nofx_local::report;
@@ -40,6 +40,9 @@ enum Command {
     Deploy(deploy::Args),
     /// Deploy to an emulator on this machine, and run the sample plans there
     DeployLocal,
+    /// Judge code in a checkout, without a control plane
+    #[command(subcommand)]
+    Gate(gate::Command),
     /// Print the functions' environment variables, for a shell: eval "$(nofx env)"
     Env(env::Args),
     /// Apply pending migrations to a database
@@ -85,6 +88,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Exec(args) => return exec::run(&Checkout::find()?, &args).await,
         Command::Deploy(args) => deploy::run(&Checkout::find()?, &args).await?,
         Command::DeployLocal => deploy_local::run(&Checkout::find()?).await?,
+        Command::Gate(command) => return Ok(gate::run(&command)),
         Command::Env(args) => env::run(&Checkout::find()?, &args).await?,
         Command::Migrate(args) => migrate::run(&args).await?,
         Command::Migration(args) => migration::run(&args)?,

@@ -8,6 +8,7 @@ pub mod deploy_local;
 pub mod dev;
 pub mod env;
 pub mod exec;
+pub mod gate;
 pub mod migrate;
 pub mod migration;
 pub mod plan;
