@@ -4,8 +4,8 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use nofx::client::api::Api;
 use nofx::commands::{
-    decide, demo, deploy, deploy_local, dev, env, exec, keys, migrate, migration, plan, policy, rules, runs, submit,
-    watch, worker,
+    decide, demo, deploy, deploy_local, dev, env, exec, gate, keys, migrate, migration, plan, policy, rules, runs,
+    submit, watch, worker,
 };
 use nofx_local::checkout::Checkout;
 use nofx_local::report;
@@ -41,6 +41,9 @@ enum Command {
     Deploy(deploy::Args),
     /// Deploy to an emulator on this machine, and run the sample plans there
     DeployLocal,
+    /// Judge code in a checkout, without a control plane
+    #[command(subcommand)]
+    Gate(gate::Command),
     /// Print the functions' environment variables, for a shell: eval "$(nofx env)"
     Env(env::Args),
     /// Apply pending migrations to a database
@@ -94,6 +97,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Exec(args) => return exec::run(&Checkout::find()?, &args).await,
         Command::Deploy(args) => deploy::run(&Checkout::find()?, &args).await?,
         Command::DeployLocal => deploy_local::run(&Checkout::find()?).await?,
+        Command::Gate(command) => return gate::run(&command).await,
         Command::Env(args) => env::run(&Checkout::find()?, &args).await?,
         Command::Migrate(args) => migrate::run(&args).await?,
         Command::Migration(args) => migration::run(&args)?,

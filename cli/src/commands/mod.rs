@@ -9,6 +9,7 @@ pub mod dev;
 pub mod env;
 pub mod exec;
 pub mod keys;
+pub mod gate;
 pub mod migrate;
 pub mod migration;
 pub mod plan;

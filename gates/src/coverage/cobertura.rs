@@ -231,10 +231,18 @@ fn conditions(text: &str) -> Option<(u32, u32)> {
     (ran <= all && all <= MAX_ARMS).then_some((ran, all))
 }
 
+/// An attribute's value. Checks all attributes, because a second one of the same name would have another value.
 fn attribute(tag: &BytesStart<'_>, name: &str) -> Result<Option<String>, CoverageError> {
-    let found = tag.try_get_attribute(name).map_err(|error| unparsable(&error.to_string()))?;
-    let value = found.map(|found| found.normalized_value(XmlVersion::Implicit1_0).map(std::borrow::Cow::into_owned));
-    value.transpose().map_err(|error| unparsable(&error.to_string()))
+    let mut value = None;
+    for found in tag.attributes() {
+        let found = found.map_err(|error| unparsable(&error.to_string()))?;
+        if found.key.as_ref() == name {
+            let text =
+                found.normalized_value(XmlVersion::Implicit1_0).map_err(|error| unparsable(&error.to_string()))?;
+            value = Some(text.into_owned());
+        }
+    }
+    Ok(value)
 }
 
 #[cfg(test)]

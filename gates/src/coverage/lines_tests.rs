@@ -51,7 +51,7 @@ fn an_apostrophe_in_markup_affects_only_its_own_line() {
 
 #[test]
 fn a_file_that_ends_inside_a_comment_is_all_code() {
-    assert_eq!(kinds("<p>/* x</p>\n// a\nb()\n\n"), "xxx_");
+    assert_eq!(kinds("f(/* x\n// a\nb()\n\n"), "xxx_");
 }
 
 #[test]

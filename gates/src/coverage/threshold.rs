@@ -17,6 +17,11 @@ impl Threshold {
     /// Nine tenths of the changed lines.
     pub const DEFAULT: Self = Self { numerator: 9, denominator: 10 };
 
+    /// For display.
+    pub fn value(self) -> f64 {
+        ratio(self.numerator, self.denominator)
+    }
+
     /// Whether `covered` of `total` lines are enough. False if `total` is 0: the caller decides that case.
     pub fn reached(self, covered: u64, total: u64) -> bool {
         total > 0
@@ -73,13 +78,13 @@ impl FromStr for Threshold {
 
 impl fmt::Display for Threshold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        ratio(self.numerator, self.denominator).fmt(f)
+        self.value().fmt(f)
     }
 }
 
 impl Serialize for Threshold {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_f64(ratio(self.numerator, self.denominator))
+        serializer.serialize_f64(self.value())
     }
 }
 

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::integrity;
+
 /// A way in which the change weakens the checks themselves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
@@ -16,6 +18,20 @@ pub struct Weakening {
     /// The exact difference, as a unified diff. It may be cut; the message then says how much is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub difference: Option<String>,
+}
+
+impl From<integrity::Weakening> for Weakening {
+    fn from(found: integrity::Weakening) -> Self {
+        let left_out = found.difference.as_ref().map_or(0, |difference| difference.left_out);
+        let more = if left_out > 0 { format!(" ({left_out} more lines of the difference are not shown)") } else { String::new() };
+        Self {
+            kind: found.kind.name().to_owned(),
+            path: found.path,
+            line: found.line.and_then(|line| line.try_into().ok()),
+            message: format!("{}{more}", found.message),
+            difference: found.difference.map(|difference| difference.text),
+        }
+    }
 }
 
 /// A decision of a person that the verdict relies on.

@@ -18,6 +18,7 @@ mod test_cases;
 #[cfg(test)]
 mod corpus;
 
+use std::collections::BTreeSet;
 use std::io;
 
 pub use difference::Difference;
@@ -27,6 +28,13 @@ pub use reports::{TestResult, TestStatus, compare_reports};
 use crate::definition::Definition;
 use crate::snapshot::Snapshot;
 use change::Changes;
+
+/// Names of the base's tests that are gone or renamed for a reason: the change has them elsewhere or under another name,
+/// or their code is gone too. For [`compare_reports`].
+pub fn explained_tests(base: &Snapshot, head: &Snapshot, definition_of_base: &Definition) -> io::Result<BTreeSet<String>> {
+    let changes = Changes::between(base, head)?;
+    Ok(test_cases::explained(base, head, &changes, definition_of_base))
+}
 
 /// Compares a change with its base. What counts is the base's definition: its tests, its protected files, its ignored
 /// ones. Fails only if a file cannot be read from the disk.

@@ -12,6 +12,7 @@ mod request;
 mod subject;
 mod weakening;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -29,8 +30,9 @@ use crate::coverage::{
 use crate::definition::{self, Definition, Format, GateDefinition, Kind, Source as DefinitionSource};
 use crate::evidence::{self, Doubt, Evidence, GivenBy, Verdict};
 use crate::finding::{ExamineError, InfraError, Reason};
-use crate::integrity;
+use crate::integrity::{self, TestResult, TestStatus, compare_reports};
 use crate::redact;
+use crate::report::{self, Tests};
 use crate::run::{Bundle, CommandRun, Job};
 use crate::unpack::Limits;
 
@@ -235,15 +237,15 @@ impl<R: Runner> Work<'_, R> {
             let head = definition::define(&subject.head).map_err(|problems| invalid_definition("", &problems))?;
             let Some(base) = &subject.base else { return Ok((head, None)) };
             let of_base = definition::define(base).map_err(|problems| invalid_definition(" of the base", &problems))?;
-            let found = integrity::compare(base, &subject.head, &of_base, &head)?;
+            let found = integrity::compare(base, &subject.head, &of_base, &head).map_err(InfraError::from)?;
             Ok::<_, Stop>((head, Some((of_base, found))))
         });
         let (head, compared) = read.await.map_err(InfraError::task_failed)??;
         let Some((of_base, found)) = compared else {
             return Ok(Effective { definition: head, source: evidence::Source::Candidate });
         };
-        let found: Vec<_> = found.into_iter().filter(|weakening| weakening.concerns(&self.request.gate)).collect();
-        let listed: Vec<_> = found.into_iter().map(evidence::Weakening::from).collect();
+        // Every gate of a run asks the same question, so that one decision answers all of them.
+        let listed: Vec<_> = found.findings.into_iter().map(evidence::Weakening::from).collect();
         if weakening::settle(&listed, self.request, case)? {
             case.doubt("definition_approved", "A person approved a change of the checks themselves.");
             return Ok(Effective { definition: head, source: evidence::Source::Approved });
@@ -253,7 +255,7 @@ impl<R: Runner> Work<'_, R> {
 
     fn record_definition(&self, gate: &GateDefinition, effective: &Effective, case: &mut Case) {
         let definition = &effective.definition;
-        let mut thresholds = std::collections::BTreeMap::new();
+        let mut thresholds = BTreeMap::new();
         if let Some(coverage) = &gate.coverage {
             thresholds.insert("coverage".to_owned(), serde_json::json!(self.options(gate).threshold));
             thresholds.insert("file_floor".to_owned(), serde_json::json!(coverage.file_floor));
@@ -430,12 +432,22 @@ impl<R: Runner> Work<'_, R> {
             );
             return Ok(());
         };
-        let subject = &self.subject;
-        let Some(base) = &subject.base else { return Ok(()) };
-        let gone = integrity::compare_reports(base, &subject.head, base_tests, tests)?;
+        let explained = self.explained_tests(definition).await?;
+        let is_explained = |test: &TestResult| explained.iter().any(|name| names_test(name, &test.name));
+        let gone = compare_reports(&results(base_tests), &results(tests), is_explained);
         let listed: Vec<_> = gone.into_iter().map(evidence::Weakening::from).collect();
         weakening::settle(&listed, self.request, case)?;
         Ok(())
+    }
+
+    /// Tests of the base that the change renamed, merged, or deleted with their code.
+    async fn explained_tests(&self, definition: &Definition) -> Result<BTreeSet<String>, Stop> {
+        let (subject, definition) = (Arc::clone(&self.subject), definition.clone());
+        let explained = spawn_blocking(move || match &subject.base {
+            Some(base) => integrity::explained_tests(base, &subject.head, &definition),
+            None => Ok(BTreeSet::new()),
+        });
+        Ok(explained.await.map_err(InfraError::task_failed)?.map_err(InfraError::from)?)
     }
 
     /// Whether the change touches files that decide which tests run.
@@ -547,6 +559,26 @@ fn source_rules(definition: &Definition, gate: &GateDefinition) -> Result<Source
 /// The exact fraction that a person wrote.
 fn threshold(ratio: f64) -> Option<Threshold> {
     ratio.to_string().parse().ok()
+}
+
+/// Whether a test of a report is the one with this name in the source. Reports add suites before it and parameters
+/// after it.
+fn names_test(name: &str, reported: &str) -> bool {
+    let last = reported.rsplit(" > ").next().unwrap_or(reported);
+    reported == name || last == name || last.strip_prefix(name).is_some_and(|rest| rest.starts_with('['))
+}
+
+fn results(tests: &Tests) -> Vec<TestResult> {
+    let result = |case: &report::Case| TestResult {
+        file: case.file.clone().unwrap_or_else(|| case.suite.clone()),
+        name: case.name.clone(),
+        status: match case.status {
+            report::Status::Passed => TestStatus::Passed,
+            report::Status::Failed | report::Status::Errored => TestStatus::Failed,
+            report::Status::Skipped => TestStatus::Skipped,
+        },
+    };
+    tests.cases.iter().map(result).collect()
 }
 
 fn no_such_gate(error: &definition::NoSuchGate) -> Stop {

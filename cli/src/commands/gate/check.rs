@@ -1,6 +1,5 @@
 //! `nofx gate NAME...`: judges a checkout as the control plane would, without one.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,7 +10,8 @@ use nofx_gates::evidence::{Evidence, Finding, GivenBy, Severity, Verdict};
 use nofx_gates::judge::{self, Archive, BaseInput, Judged, Request, Settings};
 use nofx_gates::run::{Executor, RunnerSettings};
 use nofx_gates::snapshot::Snapshot;
-use serde_json::{Value, json};
+use nofx_local::report::printable;
+use serde_json::json;
 use shared::config::RunnerConfig;
 use shared::domain::policy::GatePolicy;
 
@@ -131,14 +131,15 @@ fn exit_code(judged: &[Judged]) -> ExitCode {
 
 fn print(judged: &Judged, tree: &SourceTree, github: bool) {
     let evidence = &judged.evidence;
-    let style = show::Style::of(std::io::stdout().is_terminal());
+    let style = show::Style::of_stdout();
     let verdict = match (evidence.verdict, &judged.lost) {
-        (_, Some(_)) => style.warning("cannot judge"),
-        (Verdict::Passed, None) => style.good("passed"),
-        (Verdict::Failed, None) => style.bad("failed"),
-        (Verdict::Blocked, None) => style.warning("needs a person"),
+        (_, Some(_)) => style.paint("33", "cannot judge"),
+        (Verdict::Passed, None) => style.paint("32", "passed"),
+        (Verdict::Failed, None) => style.paint("31", "failed"),
+        (Verdict::Blocked, None) => style.paint("33", "needs a person"),
     };
-    println!("{} {verdict}  {}", style.strong(&evidence.gate), evidence.reason.message);
+    let message = evidence.reason.message.lines().map(printable).collect::<Vec<_>>().join("\n  ");
+    println!("{} {verdict}: {message}", style.paint("1", &printable(&evidence.gate)));
     let listed = &evidence.findings.list;
     for finding in &listed.listed {
         if github {
@@ -152,39 +153,32 @@ fn print(judged: &Judged, tree: &SourceTree, github: bool) {
         println!("::error title={}::{}", evidence.gate, escaped(&evidence.reason.message));
     }
     for weakening in evidence.integrity.iter().flat_map(|integrity| &integrity.listed) {
-        println!("  {}: {}", weakening.path, weakening.message);
+        println!("  {}: {}", printable(&weakening.path), printable(&weakening.message));
         if let Some(difference) = &weakening.difference {
             println!("{}", show::indented(difference));
         }
     }
-    for file in uncovered(evidence) {
-        show::source_context(tree.root(), &file.0, &file.1, &style);
-    }
-    let located = listed.listed.iter().filter(|finding| finding.line.is_some()).take(show::MAX_CONTEXTS);
-    for finding in located {
-        show::source_context(tree.root(), &finding.file, &[finding.line.unwrap_or(1)], &style);
+    let uncovered = uncovered(evidence);
+    let findings = listed.listed.iter().filter_map(|finding| Some((finding.file.clone(), finding.line?)));
+    for (file, line) in uncovered.into_iter().chain(findings).take(show::MAX_CONTEXTS) {
+        show::source_context(tree.root(), &file, line, style);
     }
     if let Some(next) = next_step(evidence) {
         println!("  {next}");
     }
 }
 
-/// The uncovered and unmeasured lines of each file.
-fn uncovered(evidence: &Evidence) -> Vec<(String, Vec<u32>)> {
-    let Some(files) = evidence.coverage.as_ref().and_then(|coverage| coverage["files"].as_array()) else {
-        return Vec::new();
-    };
-    let lines = |file: &Value, key: &str| -> Vec<u32> {
-        let listed = file[key].as_array().into_iter().flatten();
-        listed.filter_map(|line| u32::try_from(line.as_u64()?).ok()).collect()
-    };
-    let of = |file: &Value| {
-        let mut found = lines(file, "uncovered_lines");
-        found.extend(lines(file, "unmeasured_lines"));
-        found.sort_unstable();
-        (file["path"].as_str().unwrap_or_default().to_owned(), found)
-    };
-    files.iter().map(of).filter(|(_, lines)| !lines.is_empty()).take(show::MAX_CONTEXTS).collect()
+/// The uncovered and unmeasured lines.
+fn uncovered(evidence: &Evidence) -> Vec<(String, u32)> {
+    let files = evidence.coverage.as_ref().and_then(|coverage| coverage["files"].as_array());
+    let mut found = Vec::new();
+    for file in files.into_iter().flatten() {
+        let path = file["path"].as_str().unwrap_or_default();
+        let lines = ["uncovered_lines", "unmeasured_lines"].into_iter().filter_map(|key| file[key].as_array()).flatten();
+        found.extend(lines.filter_map(|line| Some((path.to_owned(), u32::try_from(line.as_u64()?).ok()?))));
+    }
+    found.sort();
+    found
 }
 
 fn next_step(evidence: &Evidence) -> Option<&'static str> {

@@ -15,6 +15,8 @@ mod replaced;
 mod runner;
 mod rust;
 
+use std::collections::BTreeSet;
+
 use super::change::Changes;
 use super::finding::{Weakening, WeakeningKind};
 use crate::definition::Definition;
@@ -79,6 +81,22 @@ pub fn find(base: &Snapshot, head: &Snapshot, changes: &Changes, definition: &De
         }
     }
     findings
+}
+
+/// Names of the base's tests that have a partner in the change, or went with their code.
+pub fn explained(base: &Snapshot, head: &Snapshot, changes: &Changes, definition: &Definition) -> BTreeSet<String> {
+    let patterns = runner::patterns(base, definition);
+    let old = collect::cases(changes, &patterns, |change| &change.base);
+    let new = collect::cases(changes, &patterns, |change| &change.head);
+    let matched = matching::pair(&old, &new);
+    let mut dead = dead::Declarations::new(base, head, changes, definition);
+    let mut names = BTreeSet::new();
+    for (case, partner) in old.into_iter().zip(matched) {
+        if partner.is_some() || dead.explains(&case) {
+            names.insert(case.name);
+        }
+    }
+    names
 }
 
 /// What a kept test has lost.
