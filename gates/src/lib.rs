@@ -29,10 +29,7 @@ pub mod run;
 pub mod snapshot;
 mod unpack;
 
-pub use finding::{InfraError, Reason};
 pub use archive::MAX_PACKED_BYTES;
 pub use attempt::Attempt;
-pub use config::GateConfig;
-pub use examine::{Examiner, GateKind, Request};
-pub use finding::{Evidence, GateVerdict, InfraError, Reason};
+pub use finding::{InfraError, Reason};
 pub use unpack::{Limits, WorkspaceError, unpack};

@@ -23,7 +23,11 @@ pub struct Weakening {
 impl From<integrity::Weakening> for Weakening {
     fn from(found: integrity::Weakening) -> Self {
         let left_out = found.difference.as_ref().map_or(0, |difference| difference.left_out);
-        let more = if left_out > 0 { format!(" ({left_out} more lines of the difference are not shown)") } else { String::new() };
+        let more = if left_out > 0 {
+            format!(" ({left_out} more lines of the difference are not shown)")
+        } else {
+            String::new()
+        };
         Self {
             kind: found.kind.name().to_owned(),
             path: found.path,

@@ -31,7 +31,11 @@ use change::Changes;
 
 /// Names of the base's tests that are gone or renamed for a reason: the change has them elsewhere or under another name,
 /// or their code is gone too. For [`compare_reports`].
-pub fn explained_tests(base: &Snapshot, head: &Snapshot, definition_of_base: &Definition) -> io::Result<BTreeSet<String>> {
+pub fn explained_tests(
+    base: &Snapshot,
+    head: &Snapshot,
+    definition_of_base: &Definition,
+) -> io::Result<BTreeSet<String>> {
     let changes = Changes::between(base, head)?;
     Ok(test_cases::explained(base, head, &changes, definition_of_base))
 }

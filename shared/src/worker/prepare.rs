@@ -14,9 +14,7 @@ use crate::domain::bounds::Shape;
 use crate::domain::outcome::ArtifactRef;
 use crate::domain::plan::{Limits, MAX_JSON_DEPTH, MAX_JSON_MEMORY};
 use crate::domain::reference::{self, Reference, ReferencedValue, ReferencedValues, SizeLimits, Unresolved};
-use crate::domain::{
-    ArtifactId, ClaimedStep, GateDecision, Outcome, Policy, Problem, StepError, TenantId, Workspace,
-};
+use crate::domain::{ArtifactId, ClaimedStep, GateDecision, Outcome, Policy, Problem, StepError, TenantId, Workspace};
 use crate::telemetry;
 
 /// The step that the handler gets, or the outcome if that fails.

@@ -174,7 +174,8 @@ fn uncovered(evidence: &Evidence) -> Vec<(String, u32)> {
     let mut found = Vec::new();
     for file in files.into_iter().flatten() {
         let path = file["path"].as_str().unwrap_or_default();
-        let lines = ["uncovered_lines", "unmeasured_lines"].into_iter().filter_map(|key| file[key].as_array()).flatten();
+        let lines =
+            ["uncovered_lines", "unmeasured_lines"].into_iter().filter_map(|key| file[key].as_array()).flatten();
         found.extend(lines.filter_map(|line| Some((path.to_owned(), u32::try_from(line.as_u64()?).ok()?))));
     }
     found.sort();
