@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use nofx::client::api::Api;
 use nofx::commands::{
-    decide, demo, deploy, deploy_local, dev, env, exec, migrate, migration, plan, rules, runs, submit, watch,
+    decide, demo, deploy, deploy_local, dev, env, exec, migrate, migration, plan, policy, rules, runs, submit, watch,
 };
 use nofx_local::checkout::Checkout;
 use nofx_local::report;
@@ -20,7 +20,7 @@ struct Cli {
 
 const AFTER_HELP: &str = "\
 Environment:
-  NOFX_API_URL  The API that plan check, submit, watch, runs, approve, reject, waive and rules call [default: http://127.0.0.1:3000]
+  NOFX_API_URL  The API that plan check, submit, watch, runs, approve, reject, waive, policy and rules call [default: http://127.0.0.1:3000]
 
 Exit status:
   0  success
@@ -61,6 +61,9 @@ enum Command {
     Reject(decide::Args),
     /// Waive a gate: let it pass without evidence
     Waive(decide::Args),
+    /// Show and change what gates demand, whatever a plan says
+    #[command(subcommand)]
+    Policy(policy::Command),
     /// Show and change which tables plans may write
     #[command(subcommand)]
     Rules(rules::Command),
@@ -95,6 +98,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Approve(args) => decide::run(&api, Decision::Approve, &args).await?,
         Command::Reject(args) => decide::run(&api, Decision::Reject, &args).await?,
         Command::Waive(args) => decide::run(&api, Decision::Waive, &args).await?,
+        Command::Policy(command) => policy::run(&api, &command).await?,
         Command::Rules(command) => rules::run(&api, &command).await?,
     }
     Ok(ExitCode::SUCCESS)

@@ -28,6 +28,13 @@ as $$
                case when p_step_id is null then p_pending else 0 end)::nofx.change
 $$;
 
+-- The field of a gate's event that says what the gate is about. Nothing without a subject.
+create or replace function nofx.subject_of(p_subject jsonb) returns jsonb
+    language sql immutable
+as $$
+    select case when p_subject is null then '{}' else jsonb_build_object('subject', p_subject) end
+$$;
+
 -- The steps that became ready.
 create or replace function nofx.made_ready(p_changes nofx.change[]) returns uuid[]
     language sql immutable
@@ -35,4 +42,4 @@ as $$
     select array(select c.step_id from unnest(p_changes) c where c.to_status = 'ready')
 $$;
 revoke execute on function nofx.step_change(uuid, uuid, text, text, text, jsonb), nofx.fact(uuid, uuid, text, jsonb),
-    nofx.gate_change(uuid, uuid, text, jsonb, integer), nofx.made_ready(nofx.change[]) from public;
+    nofx.gate_change(uuid, uuid, text, jsonb, integer), nofx.subject_of(jsonb), nofx.made_ready(nofx.change[]) from public;

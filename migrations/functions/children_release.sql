@@ -1,7 +1,7 @@
 -- Counts down the blockers of the children of steps that succeeded; the ones that reach zero become ready. The caller
 -- holds the runs' locks: two parents that finish at once cannot lose the wake-up.
 --
--- p_next: {call, handler, lease_s, timeout_s, refs_bytes} of an invocation that can continue. As many children as p_parents has steps
+-- p_next: {call, handler, lease_s, timeout_s, refs_bytes, terms} of an invocation that can continue. As many children as p_parents has steps
 -- start at once, in id order, if they are of that handler and their timeout is at most timeout_s; not in the runs p_failing.
 create or replace function nofx.children_release(
     p_parents uuid[], p_next jsonb, p_failing uuid[], p_now timestamptz

@@ -5,7 +5,11 @@ create or replace function nofx.gate_json(p_gate uuid) returns jsonb
 as $$
     select jsonb_build_object(
                'id', g.id, 'run_id', g.run_id, 'step_id', g.step_id, 'gate_type', g.gate_type, 'status', g.status,
-               'on_pass', g.on_pass, 'generation', g.generation, 'evidence_uri', g.evidence_uri, 'reason', g.reason,
+               'on_pass', g.on_pass, 'generation', g.generation, 'subject', g.subject, 'evidence_uri', g.evidence_uri,
+               'evidence_id', (select a.id from nofx.artifact a
+                                where a.step_id = g.step_id and a.tenant_id = g.tenant_id and a.uri = g.evidence_uri
+                                order by a.id limit 1),
+               'reason', g.reason,
                'approved_by', g.approved_by, 'approved_at', g.approved_at, 'expires_at', g.expires_at,
                'created_at', g.created_at, 'decided_at', g.decided_at,
                'decision', (select jsonb_build_object('decision', a.decision, 'actor', a.actor, 'reason', a.reason,

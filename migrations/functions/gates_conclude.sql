@@ -12,7 +12,8 @@ declare
     v_failed uuid[];
 begin
     select array_agg(nofx.gate_change(g.run_id, g.step_id, 'gate.' || g.status,
-                         jsonb_strip_nulls(jsonb_build_object('gate_id', g.id, 'gate_type', g.gate_type) || p_payload), -1)
+                         jsonb_strip_nulls(jsonb_build_object('gate_id', g.id, 'gate_type', g.gate_type) || p_payload)
+                         || nofx.subject_of(g.subject), -1)
                      order by g.id)
       into v_gates
       from nofx.gate g

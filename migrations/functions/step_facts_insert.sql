@@ -48,22 +48,23 @@ begin
         on conflict do nothing;
 
     with made as (
-        insert into nofx.gate (id, tenant_id, run_id, step_id, gate_type, status, on_pass, generation, evidence_uri,
-                               reason, expires_at, created_at, decided_at)
-        select g.id, i.tenant_id, i.run_id, i.step_id, g.gate_type, g.status, g.on_pass, r.generation, g.evidence_uri,
-               g.reason, p_now + make_interval(secs => g.expires_after_s), p_now,
+        insert into nofx.gate (id, tenant_id, run_id, step_id, gate_type, status, on_pass, generation, subject,
+                               evidence_uri, reason, expires_at, created_at, decided_at)
+        select g.id, i.tenant_id, i.run_id, i.step_id, g.gate_type, g.status, g.on_pass, r.generation, g.subject,
+               g.evidence_uri, g.reason, p_now + make_interval(secs => g.expires_after_s), p_now,
                case when g.status <> 'pending' then p_now end
           from jsonb_to_recordset(v_items) as i(tenant_id text, run_id uuid, step_id uuid, gates jsonb)
           join nofx.run r on r.id = i.run_id
          cross join jsonb_to_recordset(coalesce(i.gates, '[]'))
-               as g(id uuid, gate_type text, status text, on_pass text, evidence_uri text, reason text,
+               as g(id uuid, gate_type text, status text, on_pass text, subject jsonb, evidence_uri text, reason text,
                     expires_after_s integer)
-        returning run_id, step_id, id, gate_type, status, reason
+        returning run_id, step_id, id, gate_type, status, reason, subject
     )
     select array_agg(nofx.fact(m.run_id, m.step_id,
                                case m.status when 'pending' then 'gate.created' else 'gate.' || m.status end,
                                jsonb_strip_nulls(jsonb_build_object('gate_id', m.id, 'gate_type', m.gate_type,
-                                                                    'reason', m.reason)))
+                                                                    'reason', m.reason))
+                               || nofx.subject_of(m.subject))
                      order by m.id)
       into v_gates
       from made m;

@@ -33,8 +33,9 @@ begin
 end
 $$;
 
--- Claims steps of a batch. p_items: [{tenant_id, run_id, step_id, lease_s, refs_bytes}]; lease_s is what is left of the invocation, refs_bytes
--- (that of the first item counts) the largest size of the values that a step refers to. A step can be claimed if it is ready, or if its attempt's lease is over; never in a
+-- Claims steps of a batch. p_items: [{tenant_id, run_id, step_id, lease_s, refs_bytes, terms}]; lease_s is what is left of the invocation,
+-- refs_bytes the largest size of the values that a step refers to, terms whether the worker needs the terms of its steps (those of the first item
+-- count). A step can be claimed if it is ready, or if its attempt's lease is over; never in a
 -- paused or ended run, never across tenants. A retry with the same p_call, after a lost answer, receives what the first call claimed.
 -- -> {claimed: [..], skipped: [{step_id, status}]}
 create or replace function nofx.steps_claim(p_items jsonb, p_call uuid default null) returns json
@@ -45,6 +46,7 @@ as $$
 declare
     v_now timestamptz;
     v_refs_bytes integer := p_items -> 0 ->> 'refs_bytes';
+    v_terms boolean := p_items -> 0 ->> 'terms';
     v_changes nofx.change[];
     v_started nofx.change[];
     v_lost uuid[];
@@ -58,7 +60,7 @@ begin
     end if;
     if cardinality(v_started) = jsonb_array_length(p_items) then
         return json_build_object(
-            'claimed', nofx.steps_claimed(array(select c.step_id from unnest(v_started) c), v_refs_bytes), 'skipped', '[]'::jsonb);
+            'claimed', nofx.claims_json(array(select c.step_id from unnest(v_started) c), v_refs_bytes, v_terms), 'skipped', '[]'::jsonb);
     end if;
 
     -- Ended leases make steps ready. Settled first, so that the next claim starts from true counters.
@@ -88,7 +90,7 @@ begin
           join nofx.attempt a on a.step_id = i.step_id and a.tenant_id = i.tenant_id
          where a.claimed_by = p_call and a.status = 'running');
     return json_build_object(
-        'claimed', nofx.steps_claimed(v_won, v_refs_bytes),
+        'claimed', nofx.claims_json(v_won, v_refs_bytes, v_terms),
         'skipped', coalesce((
             select jsonb_agg(jsonb_build_object('step_id', i.step_id, 'status', coalesce(s.status, 'unknown')))
               from jsonb_to_recordset(p_items) as i(tenant_id text, step_id uuid)

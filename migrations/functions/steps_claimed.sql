@@ -36,8 +36,34 @@ begin
 end
 $$;
 
--- Claimed steps in id order, as `Claimed` in shared/src/db/step.rs reads them; `refs` as nofx.step_refs gives them.
-create or replace function nofx.steps_claimed(p_steps uuid[], p_refs_bytes integer) returns json
+-- What binds a step that judges code: {policy: {version, document}, decisions: [{gate_id, gate_type, status, subject, decided_by, decided_at}]}.
+-- `policy` is null if the tenant has none. `decisions` are the gates of the step that passed or were waived in this generation, the newest
+-- 100, oldest first; `decided_by` is null if a handler decided.
+create or replace function nofx.step_terms(p_tenant_id text, p_step uuid, p_generation integer) returns json
+    language plpgsql stable
+    set search_path = nofx, pg_temp
+as $$
+begin
+    return json_build_object(
+        'policy', (
+            select json_build_object('version', p.version, 'document', p.document)
+              from nofx.policy p
+             where p.tenant_id = p_tenant_id
+             order by p.version desc limit 1),
+        'decisions', (
+            select coalesce(json_agg(json_build_object(
+                       'gate_id', d.id, 'gate_type', d.gate_type, 'status', d.status, 'subject', d.subject,
+                       'decided_by', d.approved_by, 'decided_at', d.decided_at) order by d.decided_at, d.id), '[]')
+              from (select g.id, g.gate_type, g.status, g.subject, g.approved_by, g.decided_at
+                      from nofx.gate g
+                     where g.step_id = p_step and g.generation = p_generation and g.status in ('passed', 'waived')
+                     order by g.decided_at desc, g.id desc limit 100) d));
+end
+$$;
+
+-- Claimed steps in id order, as `Claimed` in shared/src/db/step.rs reads them; `refs` as nofx.step_refs gives them, `terms` as nofx.step_terms
+-- does, null without p_terms.
+create or replace function nofx.claims_json(p_steps uuid[], p_refs_bytes integer, p_terms boolean) returns json
     language plpgsql stable
     set search_path = nofx, pg_temp
 as $$
@@ -50,11 +76,12 @@ begin
                    'tenant_id', s.tenant_id, 'run_id', s.run_id, 'step_id', s.id, 'name', s.name, 'tool', s.tool,
                    'attempt', s.attempt, 'failures', s.failures, 'max_attempts', s.max_attempts,
                    'backoff_ms', s.backoff_ms, 'timeout_s', s.timeout_s, 'inputs', s.inputs, 'refs', s.refs,
-                   'goal', s.goal, 'workspace', s.workspace, 'traceparent', s.traceparent) order by s.id)
+                   'goal', s.goal, 'workspace', s.workspace, 'traceparent', s.traceparent,
+                   'terms', case when p_terms then nofx.step_terms(s.tenant_id, s.id, s.generation) end) order by s.id)
           from unnest(p_steps) c(id)
          cross join lateral (
             select s.tenant_id, s.run_id, s.id, s.name, s.tool, s.attempt, s.failures, s.max_attempts, s.backoff_ms,
-                   s.timeout_s, s.inputs, r.goal, r.workspace, r.traceparent,
+                   s.timeout_s, s.inputs, r.goal, r.workspace, r.traceparent, r.generation,
                    case when s.refs = '{}' then '[]'
                         -- Most steps refer to one value. It is no larger than outputs may be, so it needs no check.
                         when cardinality(s.refs) = 1 then coalesce((
@@ -71,4 +98,11 @@ begin
             offset 0) s);
 end
 $$;
-revoke execute on function nofx.step_refs(uuid, text[], text[], integer), nofx.steps_claimed(uuid[], integer) from public;
+
+-- The name of nofx.claims_json before workers needed terms. Claims that are in flight during the migration call it; drop it in the next release.
+create or replace function nofx.steps_claimed(p_steps uuid[], p_refs_bytes integer) returns json
+    language sql stable
+    set search_path = nofx, pg_temp
+as $$ select nofx.claims_json(p_steps, p_refs_bytes, false) $$;
+revoke execute on function nofx.step_refs(uuid, text[], text[], integer), nofx.step_terms(text, uuid, integer),
+    nofx.claims_json(uuid[], integer, boolean), nofx.steps_claimed(uuid[], integer) from public;

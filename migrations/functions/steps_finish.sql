@@ -155,7 +155,7 @@ begin
     end if;
     return json_build_object(
         'items', coalesce(v_items, '[]'),
-        'claimed', nofx.steps_claimed(v_started, (p_next ->> 'refs_bytes')::integer),
+        'claimed', nofx.claims_json(v_started, (p_next ->> 'refs_bytes')::integer, (p_next ->> 'terms')::boolean),
         'ready', nofx.wakeups(v_ready, v_now));
 end
 $$;

@@ -182,6 +182,7 @@ fn claim_item(wakeup: &WakeUp) -> ClaimItem {
         step_id: wakeup.step_id,
         lease_s: 30,
         refs_bytes: 1 << 20,
+        terms: false,
     }
 }
 

@@ -50,6 +50,7 @@ codes! {
     IdempotencyConflict = "idempotency_conflict", 409;
     RunFinished = "run_finished", 409;
     RunNotRetryable = "run_not_retryable", 409;
+    PolicyChanged = "policy_changed", 412;
     TooLarge = "too_large", 413;
     UnsupportedMediaType = "unsupported_media_type", 415;
     MisdirectedRequest = "misdirected_request", 421;
@@ -68,7 +69,7 @@ pub enum Error {
     Invalid(Vec<Problem>),
     #[error("{0} was not found")]
     NotFound(String),
-    /// The state forbids it. The code is one of those with status 409.
+    /// The state forbids it. The code is one of those with status 409 or 412.
     #[error("{1}")]
     Conflict(Code, String),
     #[error("{0}")]

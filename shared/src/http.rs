@@ -16,7 +16,7 @@ pub use admit::{BodyKind, MAX_BODY_BYTES, Takes};
 pub use base_path::BasePath;
 pub use body::{ACTOR, Body, MAX_REASON_CHARS, REASON, actor, json_body, reason};
 pub use document::ProblemDocument;
-pub use etag::Condition;
+pub use etag::{Condition, Precondition};
 pub use event::mend;
 pub use origin::{Sender, sender};
 pub use problem::{detail_of, problem, shown};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nofx_local::report::{hinted, printable};
-use reqwest::header::{ACCEPT, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, LINK};
+use reqwest::header::{ACCEPT, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, LINK};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -118,7 +118,8 @@ impl Api {
     pub async fn poll<'a, T: DeserializeOwned>(&self, polled: &'a mut Polled<T>) -> Result<&'a T> {
         let url = self.url(&polled.path);
         let etag = polled.last.as_ref().and_then(|(etag, _)| etag.as_ref());
-        let (status, headers, text) = self.exchange(Method::GET, &url, None, etag).await?;
+        let (status, headers, text) =
+            self.exchange(Method::GET, &url, None, etag.map(|etag| (IF_NONE_MATCH, etag))).await?;
         if status != StatusCode::NOT_MODIFIED {
             let answer = self.parse(&Method::GET, &url, status, &text)?;
             polled.last = Some((headers.get(ETAG).cloned(), answer));
@@ -133,12 +134,25 @@ impl Api {
         Ok(self.send(Method::GET, &self.url(path), None).await?.0)
     }
 
+    /// The answer with its `ETag`.
+    pub async fn get_with_tag<T: DeserializeOwned>(&self, path: &str) -> Result<(T, Option<HeaderValue>)> {
+        let (answer, headers) = self.send(Method::GET, &self.url(path), None).await?;
+        Ok((answer, headers.get(ETAG).cloned()))
+    }
+
     pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T> {
         Ok(self.send(Method::POST, &self.url(path), Some(body)).await?.0)
     }
 
     pub async fn put<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T> {
-        Ok(self.send(Method::PUT, &self.url(path), Some(body)).await?.0)
+        self.put_if(path, body, None).await
+    }
+
+    /// The same, if the resource still has this `ETag`.
+    pub async fn put_if<T: DeserializeOwned>(&self, path: &str, body: &Value, etag: Option<&HeaderValue>) -> Result<T> {
+        let (url, condition) = (self.url(path), etag.map(|etag| (IF_MATCH, etag)));
+        let (status, _, text) = self.exchange(Method::PUT, &url, Some(body), condition).await?;
+        self.parse(&Method::PUT, &url, status, &text)
     }
 
     pub async fn delete<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T> {
@@ -170,20 +184,20 @@ impl Api {
         Ok((self.parse(&method, url, status, &text)?, headers))
     }
 
-    /// Sends a request and returns the answer as text. `etag` is sent in `If-None-Match`.
+    /// Sends a request and returns the answer as text. `condition` is the header with an `ETag`.
     async fn exchange(
         &self,
         method: Method,
         url: &str,
         body: Option<&Value>,
-        etag: Option<&HeaderValue>,
+        condition: Option<(HeaderName, &HeaderValue)>,
     ) -> Result<(StatusCode, HeaderMap, String)> {
         let mut request = self.http.request(method.clone(), url).header(ACCEPT, "application/json");
         if let Some(body) = body {
             request = request.json(body);
         }
-        if let Some(etag) = etag {
-            request = request.header(IF_NONE_MATCH, etag);
+        if let Some((name, etag)) = condition {
+            request = request.header(name, etag);
         }
         let response = self.execute(request.timeout(Duration::from_mins(1))).await;
         let response = response.map_err(|error| match error.downcast_ref::<reqwest::Error>() {

@@ -11,6 +11,7 @@ pub mod exec;
 pub mod migrate;
 pub mod migration;
 pub mod plan;
+pub mod policy;
 pub mod rules;
 pub mod runs;
 pub mod submit;

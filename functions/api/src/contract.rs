@@ -2,28 +2,39 @@
 
 use axum::http::Method;
 use serde_json::{Value, json};
-use shared::domain::RunStatus;
 use shared::domain::rule::{FIELDS, MAX_ROWS};
+use shared::domain::{RunStatus, policy};
 use shared::error::Code;
 use shared::http::ACTOR;
 use shared::http::contract::{FILLED, Operation, Schemas, dotted, object, plain_name, who_and_why};
 use shared::view::{
-    Artifact, ArtifactPage, Event, Gate, Health, Lineage, PlanChecked, RuleDeleted, RuleDetail, RulePage, RunChange,
-    RunCreated, RunDetail, RunPage, Step, StepPage, StepWhy, Upload,
+    Artifact, ArtifactPage, Event, Gate, Health, Lineage, PlanChecked, Policy, PolicyPage, RuleDeleted, RuleDetail,
+    RulePage, RunChange, RunCreated, RunDetail, RunPage, Step, StepPage, StepWhy, Upload,
 };
 
 use crate::artifacts::{MAX_UPLOAD_BYTES, MEDIA_TYPES, UPLOAD};
+use crate::policy as policy_route;
 use crate::run_filter::MAX_TEXT_CHARS;
 
 const RUNS: &str = "Runs";
 const STEPS: &str = "Steps";
 const ARTIFACTS: &str = "Artifacts";
 const RULES: &str = "Rules of db_write";
+const POLICY: &str = "Policy";
 const SERVER: &str = "Server";
 
 /// Every route, except those of pages.
 pub fn contract(schemas: &mut Schemas) -> Vec<Operation> {
-    [runs(schemas), controls(schemas), steps(schemas), artifacts(schemas), rules(schemas), server(schemas)].concat()
+    [
+        runs(schemas),
+        controls(schemas),
+        steps(schemas),
+        artifacts(schemas),
+        rules(schemas),
+        policies(schemas),
+        server(schemas),
+    ]
+    .concat()
 }
 
 fn get(path: &'static str, id: &'static str, group: &'static str, summary: &'static str) -> Operation {
@@ -205,6 +216,89 @@ fn rules(schemas: &mut Schemas) -> Vec<Operation> {
             .answers(200, "It was deleted.", schemas.of::<RuleDeleted>())
             .example("rule", "DELETE /rules/{table}"),
     ]
+}
+
+fn policies(schemas: &mut Schemas) -> Vec<Operation> {
+    let example = json!({"document": {"gates": {"on_weakening": "fail", "require_base": true}}, "actor": "ann",
+        "reason": "releases need a base"});
+    let after = json!({
+        "description": "Cursor: `next` of the page before, which is the last version seen. Empty for the first page.",
+        "anyOf": [{"type": "integer", "minimum": 0, "maximum": u32::MAX}, {"const": ""}],
+    });
+    let if_match = "`ETag` of the policy that the client has seen. If another is current, nothing is changed.";
+    vec![
+        get(
+            "/policy",
+            "fetchPolicy",
+            POLICY,
+            "Read the tenant's policy. Version 0 is that of a tenant that has set none.",
+        )
+        .answers(200, "The policy.", schemas.of::<Policy>())
+        .example("rule", "GET /policy")
+        .has_etag(),
+        Operation::new(Method::PUT, "/policy", "setPolicy", POLICY, "Replace the policy by its next version.")
+            .header("If-Match", if_match, json!({"type": "string"}))
+            .takes(policy_body(), example)
+            .answers(200, "The policy.", schemas.of::<Policy>())
+            .example("rule", "PUT /policy")
+            .refuses(&[Code::PolicyChanged]),
+        get("/policy/history", "listPolicies", POLICY, "List the versions of the policy, newest first.")
+            .parameter("after", after)
+            .answers(200, "A page.", schemas.of::<PolicyPage>())
+            .with("Link")
+            .example("rule", "GET /policy/history"),
+    ]
+}
+
+fn policy_body() -> Value {
+    object(policy_route::FIELDS, &["document"], |field| match field {
+        "document" => {
+            let gates = object(policy::GATE_FIELDS, &[], gate_policy_field);
+            let gates =
+                json!({"description": "What gates demand, whatever a plan says.", "anyOf": [gates, {"type": "null"}]});
+            let mut document = object(policy::FIELDS, &[], |_| gates.clone());
+            document["description"] = json!("What is left out or null has its default. Unknown fields are refused.");
+            document
+        }
+        other => who_and_why(other),
+    })
+}
+
+fn gate_policy_field(field: &str) -> Value {
+    let words = |about: &str, words: &[&str]| {
+        let words: Vec<_> = words.iter().map(|word| json!(word)).chain([Value::Null]).collect();
+        json!({"description": about, "enum": words, "default": words[0]})
+    };
+    let flag = |about: &str| json!({"description": about, "type": ["boolean", "null"], "default": false});
+    match field {
+        "on_weakening" => words("What happens when a change weakens its own gates.", &["ask", "fail"]),
+        "require_base" => flag("Whether a gate without a base fails."),
+        "trusted_base" => json!({
+            "description": "Which bases may define gates: any, those that workspace:git fetched, or those with these digests.",
+            "default": "any",
+            "anyOf": [{"enum": ["any", "git", null]}, {
+                "type": "array", "maxItems": policy::MAX_BASES,
+                "items": {"type": "string", "pattern": policy::BASE_PATTERN},
+            }],
+        }),
+        "network" => words("Whether a gate may use the network while it tests.", &["never", "when_asked"]),
+        "minimum_sandbox" => words("The weakest isolation that a gate accepts.", &["limits", "landlock", "namespaces"]),
+        "reuse_evidence" => flag("Whether evidence of the same inputs is used again."),
+        "repositories" => json!({
+            "description": "Repositories that workspace:git may fetch, as the beginnings of their URLs; none by default.",
+            "type": ["array", "null"], "maxItems": policy::MAX_REPOSITORIES,
+            "items": {"type": "string", "maxLength": policy::MAX_URL_BYTES, "pattern": policy::URL_PATTERN},
+        }),
+        "minimum_threshold" => json!({
+            "description": "The lowest coverage that a gate may demand.",
+            "type": ["number", "null"], "minimum": 0, "maximum": 1,
+        }),
+        "max_timeout_s" => json!({
+            "description": "The longest time that a gate may take, in seconds.", "type": ["integer", "null"],
+            "minimum": policy::TIMEOUT_S.start(), "maximum": policy::TIMEOUT_S.end(),
+        }),
+        other => unreachable!("the field {other} has no schema"),
+    }
 }
 
 fn server(schemas: &mut Schemas) -> Vec<Operation> {

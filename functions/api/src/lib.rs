@@ -1,4 +1,5 @@
-//! HTTP routes of plans, runs, timelines, artifacts, lineage, workspaces, rules, health, and the documents of the API.
+//! HTTP routes of plans, runs, timelines, artifacts, lineage, workspaces, rules, the policy, health, and the documents of the
+//! API.
 
 mod artifacts;
 #[cfg(feature = "openapi")]
@@ -7,6 +8,7 @@ mod control;
 mod docs;
 mod health;
 mod plans;
+mod policy;
 mod rules;
 mod run_filter;
 mod runs;
@@ -45,6 +47,9 @@ pub fn routes() -> Routes<Ctx> {
         .get("/rules/{table}", rules::fetch)
         .put("/rules/{table}", rules::set)
         .delete("/rules/{table}", rules::delete)
+        .get("/policy", policy::fetch)
+        .put("/policy", policy::set)
+        .get_with("/policy/history", PAGE, policy::history)
         .post("/workspaces", artifacts::create_workspace)
         .get("/artifacts/{id}", artifacts::fetch)
         .get("/artifacts/{id}/download", artifacts::download)

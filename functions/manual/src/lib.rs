@@ -28,6 +28,7 @@ impl Handler for Manual {
             id: gate_id(step),
             gate_type: step.tool.clone(),
             status: NewGateStatus::Pending,
+            subject: None,
             evidence_uri: None,
             on_pass: OnPass::Finish,
             expires_after_s: step.timeout_s,
@@ -60,6 +61,8 @@ mod tests {
             artifacts: std::collections::BTreeMap::new(),
             timeout: Duration::from_secs(1),
             timeout_s: Some(60),
+            policy: shared::domain::Policy::default(),
+            decisions: Vec::new(),
         }
     }
 

@@ -104,8 +104,11 @@ pub async fn gate_decide(db: &Database, decision: &GateDecision<'_>) -> Result<G
 
 /// Columns of a gate as the API shows it. The query names the gate `g`.
 const GATE: &str =
-    "g.id, g.run_id, g.step_id, g.gate_type, g.status, g.on_pass, g.generation, g.evidence_uri, g.reason,
-                    g.approved_by, g.approved_at, g.expires_at, g.created_at, g.decided_at,
+    "g.id, g.run_id, g.step_id, g.gate_type, g.status, g.on_pass, g.generation, g.subject, g.evidence_uri,
+                    (select e.id from nofx.artifact e
+                      where e.step_id = g.step_id and e.tenant_id = g.tenant_id and e.uri = g.evidence_uri
+                      order by e.id limit 1) as evidence_id,
+                    g.reason, g.approved_by, g.approved_at, g.expires_at, g.created_at, g.decided_at,
                     (select to_json(made) from (
                         select a.decision, a.actor, a.reason, a.created_at
                           from nofx.approval a where a.gate_id = g.id) made) as decision";

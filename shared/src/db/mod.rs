@@ -5,6 +5,7 @@ pub mod console;
 pub mod db_write;
 pub mod event;
 pub mod gate;
+pub mod policy;
 pub mod rule;
 pub mod run;
 pub mod step;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio_postgres::Transaction;
 use tokio_postgres::types::{Json, Type};
@@ -11,7 +12,8 @@ use uuid::Uuid;
 
 use super::pool::{Database, Param, answer, database_error};
 use crate::domain::{
-    ArtifactId, ArtifactRef, NewArtifact, NewEvent, NewGate, RunId, StepError, StepId, StepStatus, TenantId, WakeUp,
+    ArtifactId, ArtifactRef, GateDecision, NewArtifact, NewEvent, NewGate, RunId, StepError, StepId, StepStatus,
+    TenantId, WakeUp,
 };
 use crate::error::Error;
 
@@ -25,6 +27,8 @@ pub struct ClaimItem {
     pub lease_s: u32,
     /// Maximum size of the values of its references, in bytes.
     pub refs_bytes: usize,
+    /// Whether the handler needs `Claimed::terms`. The first item of a claim decides for all.
+    pub terms: bool,
 }
 
 /// A step that an attempt owns. JSON from plans and outcomes stays text here, so that unreadable JSON fails only its
@@ -49,6 +53,24 @@ pub struct Claimed {
     /// A `domain::Workspace`.
     pub workspace: Option<Box<RawValue>>,
     pub traceparent: Option<String>,
+    /// [`Terms`], if the claim asked for them.
+    #[serde(default)]
+    pub terms: Option<Box<RawValue>>,
+}
+
+/// What binds a step that judges code.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Terms {
+    /// The tenant's policy. `None` if it has none.
+    pub policy: Option<PolicyVersion>,
+    pub decisions: Vec<GateDecision>,
+}
+
+/// A version of a policy as it is stored.
+#[derive(Debug, Clone, Deserialize)]
+pub struct PolicyVersion {
+    pub version: u32,
+    pub document: Value,
 }
 
 /// A value that a step's inputs refer to.
@@ -153,6 +175,8 @@ pub struct Continuation {
     pub timeout_s: u32,
     /// Maximum size of the values of a step's references, in bytes.
     pub refs_bytes: usize,
+    /// Whether the handler needs `Claimed::terms`.
+    pub terms: bool,
 }
 
 /// Result of finishing a batch.

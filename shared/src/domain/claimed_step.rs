@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::{Map, Value};
 
-use super::id::{ArtifactId, RunId, StepId, TenantId};
+use super::id::{ArtifactId, GateId, RunId, StepId, TenantId};
 use super::outcome::{ArtifactRef, Workspace};
+use super::policy::Policy;
+use super::status::GateStatus;
+use super::timestamp::Timestamp;
 
 /// A step that this attempt owns.
 #[derive(Debug, Clone)]
@@ -28,4 +32,23 @@ pub struct ClaimedStep {
     pub timeout: Duration,
     /// The plan's timeout in seconds. For a manual step it is how long its gate waits.
     pub timeout_s: Option<u32>,
+    /// The tenant's policy at the time of the claim. Only handlers that take a workspace get it, others the default.
+    pub policy: Policy,
+    /// Gates of this step that passed or were waived since the run was created or retried, oldest first. At most the newest
+    /// 100, and only for handlers that take a workspace.
+    pub decisions: Vec<GateDecision>,
+}
+
+/// A gate that lets its step go on. It counts only for its subject: compare that with what is at hand.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct GateDecision {
+    pub gate_id: GateId,
+    pub gate_type: String,
+    /// `Passed` or `Waived`.
+    pub status: GateStatus,
+    /// `NewGate::subject`. Only handlers set it, never clients.
+    pub subject: Option<Map<String, Value>>,
+    /// The person who approved or waived it. `None` if a handler passed it.
+    pub decided_by: Option<String>,
+    pub decided_at: Timestamp,
 }

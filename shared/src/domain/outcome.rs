@@ -89,6 +89,10 @@ pub struct NewGate {
     /// The tool that created it, such as `manual:deploy` or `gate:lint`.
     pub gate_type: String,
     pub status: NewGateStatus,
+    /// What is judged or decided, such as the digests of a workspace's trees: a decision is valid only for it. Its events
+    /// have it too. At most 4 KiB are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Map<String, Value>>,
     /// Where the evidence is stored, if there is any.
     pub evidence_uri: Option<String>,
     /// What a passing decision does with a blocked step.

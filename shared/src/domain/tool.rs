@@ -33,8 +33,8 @@ pub enum Tools {
 pub const HANDLERS: &[HandlerSpec] = &[
     HandlerSpec {
         name: "gate",
-        tools: Tools::Listed(&["gate:typecheck", "gate:lint", "gate:unit"]),
-        about: "Runs the workspace's npm script of that name and judges the result.",
+        tools: Tools::Prefixed("gate:"),
+        about: "Judges the workspace: a gate of the same name in nofx.toml, or a preset.",
         function_timeout_s: 600,
         default_timeout_s: Some(300),
         max_timeout_s: 580,
@@ -166,12 +166,14 @@ mod tests {
 
     #[test]
     fn a_tool_has_one_handler_and_an_unknown_one_gets_the_list() {
-        for (tool, name) in [("gate:lint", "gate"), ("manual:a.b_c-1", "manual"), ("codegen", "codegen")] {
+        for (tool, name) in
+            [("gate:lint", "gate"), ("gate:my-own_2.x", "gate"), ("manual:a.b_c-1", "manual"), ("codegen", "codegen")]
+        {
             assert_eq!(handler_for(tool).map(|handler| handler.name), Ok(name));
         }
-        for bad in ["gate:magic", "gate:", "manual:", "manual:a b", "manual", "Echo", "echo:x", ""] {
+        for bad in ["gate:", "gate:a b", "gates:lint", "manual:", "manual:a b", "manual", "Echo", "echo:x", ""] {
             let message = handler_for(bad).unwrap_err();
-            assert!(message.starts_with(&format!("unknown tool \"{bad}\"; there are gate:typecheck, ")), "{message}");
+            assert!(message.starts_with(&format!("unknown tool \"{bad}\"; there are gate:<what>, ")), "{message}");
             assert!(names().iter().all(|name| message.contains(name)), "{message}");
         }
         assert!(handler_for(&format!("manual:{}", "x".repeat(65))).is_err());

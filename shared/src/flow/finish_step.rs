@@ -14,9 +14,10 @@ use crate::db::step::{
     self, Claimed, Continuation, FinishItem, FinishResult, FinishTo, Finished, Finishes, USAGE_EVENT,
 };
 use crate::domain::bounds::{Shape, json_bytes, json_depth, shortened};
+use crate::domain::outcome::NewGateStatus;
 use crate::domain::plan::{MAX_JSON_DEPTH, MAX_JSON_MEMORY};
 use crate::domain::retry::{AfterFailure, RetryPolicy, after_failure};
-use crate::domain::{NewArtifact, NewEvent, Outcome, StepError, StepId, Verdict, WakeUp};
+use crate::domain::{NewArtifact, NewEvent, NewGate, Outcome, StepError, StepId, Verdict, WakeUp};
 use crate::error::Error;
 use crate::telemetry;
 
@@ -28,14 +29,24 @@ const MAX_MESSAGE_BYTES: usize = 4 << 10;
 /// Maximum size of an error's details, an event's payload or an artifact's metadata. Larger ones are replaced by a
 /// note.
 const MAX_DETAILS_BYTES: usize = 64 << 10;
+/// Maximum size of a gate's subject. Each of its events contains it.
+const MAX_SUBJECT_BYTES: usize = 4 << 10;
 
 /// The finish of an attempt that ended with this outcome. `jitter` is in 0..1.
 pub fn finish_item(claimed: &Claimed, outcome: Outcome, outputs_limit: usize, jitter: f64) -> FinishItem {
     let policy =
         RetryPolicy { max_attempts: claimed.max_attempts, backoff: Duration::from_millis(claimed.backoff_ms.into()) };
     let (mut to, mut outputs, mut error, mut delay) = (FinishTo::Blocked, None, None, Duration::ZERO);
+    let gates: Vec<_> = outcome.gates.into_iter().map(bounded_gate).collect();
     match outcome.verdict {
-        Verdict::Blocked => {}
+        Verdict::Blocked => {
+            // Without a pending gate the step would wait forever. With two, one would outlive it.
+            if gates.iter().filter(|gate| gate.status == NewGateStatus::Pending).count() != 1 {
+                to = FinishTo::Failed;
+                let message = "the handler blocked the step without exactly one pending gate; this is a defect in NOFX";
+                error = Some(StepError::new("blocked_without_gate", message));
+            }
+        }
         Verdict::Succeeded(map) => match stored_outputs(&map, outputs_limit) {
             Ok(kept) => {
                 to = FinishTo::Succeeded;
@@ -72,7 +83,7 @@ pub fn finish_item(claimed: &Claimed, outcome: Outcome, outputs_limit: usize, ji
             .into_iter()
             .map(|artifact| NewArtifact { metadata: bounded_value(artifact.metadata), ..artifact })
             .collect(),
-        gates: outcome.gates,
+        gates,
         events: outcome
             .events
             .into_iter()
@@ -104,6 +115,16 @@ fn bounded(error: StepError) -> StepError {
         message: shortened(&error.message, MAX_MESSAGE_BYTES),
         details: bounded_value(error.details),
     }
+}
+
+/// The gate, with a note instead of its subject if that exceeds its limit. A decision about it then fits nothing.
+fn bounded_gate(gate: NewGate) -> NewGate {
+    let bounded = |subject: Map<String, Value>| {
+        let bytes = json_bytes(&subject);
+        let note = || Map::from_iter([("omitted".to_owned(), json!(format!("{bytes} bytes are too many to be kept")))]);
+        if bytes <= MAX_SUBJECT_BYTES { subject } else { note() }
+    };
+    NewGate { subject: gate.subject.map(bounded), ..gate }
 }
 
 /// The value, or a note with its size if it exceeds the limits.

@@ -1,5 +1,6 @@
 //! Conditional requests (RFC 9110, section 13.1.2). Answers that clients poll have an `ETag`. A client that sends it in
-//! `If-None-Match` gets 304 without a body until the answer changes.
+//! `If-None-Match` gets 304 without a body until the answer changes. One that sends it in `If-Match` replaces the resource
+//! only if it has not changed.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -24,16 +25,23 @@ const TAG_DIGITS: usize = 32;
 pub struct Condition {
     /// Path and query of the request, with the base path that links start with. Each page has its own tags.
     target: String,
-    if_none_match: IfNoneMatch,
+    if_none_match: Tags,
 }
 
-/// The value of `If-None-Match`.
+/// The condition of a request that replaces the resource at its address.
+#[derive(Debug, Clone)]
+pub struct Precondition {
+    target: String,
+    if_match: Option<Tags>,
+}
+
+/// The value of `If-None-Match` or `If-Match`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum IfNoneMatch {
+enum Tags {
     /// `*`, which matches any answer.
     Any,
     /// Answers with these tags, without their quotes and `W/`.
-    Tags(Vec<Vec<u8>>),
+    Listed(Vec<Vec<u8>>),
 }
 
 impl Condition {
@@ -44,12 +52,12 @@ impl Condition {
         version: &str,
         answer: impl Future<Output = Result<Response, Error>>,
     ) -> Result<Response, Error> {
-        let tag = self.tag(version);
+        let tag = tag_of(&self.target, version);
         let mut response = match &self.if_none_match {
-            IfNoneMatch::Tags(tags) if tags.iter().any(|other| other == tag.as_bytes()) => not_modified(),
-            IfNoneMatch::Tags(_) => answer.await?,
             // `*` matches every answer except an error.
-            IfNoneMatch::Any => answer.await.map(|_| not_modified())?,
+            Tags::Any => answer.await.map(|_| not_modified())?,
+            tags if tags.contain(&tag) => not_modified(),
+            Tags::Listed(_) => answer.await?,
         };
         // Weak, because the answer may be newer than its tag and the gateway may compress it.
         if let Ok(tag) = HeaderValue::try_from(format!("W/\"{tag}\"")) {
@@ -60,26 +68,48 @@ impl Condition {
         response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept-encoding"));
         Ok(response)
     }
+}
 
-    fn tag(&self, version: &str) -> String {
-        let mut digest = sha256_hex(format!("{SCHEMAS_DIGEST}\n{version}\n{}", self.target).as_bytes());
-        digest.truncate(TAG_DIGITS);
-        digest
+impl Precondition {
+    /// Whether the client has sent one.
+    pub fn is_given(&self) -> bool {
+        self.if_match.is_some()
     }
+
+    /// Whether the client has the answer with this version, or does not care. Our tags are weak because a gateway may
+    /// compress the answer, but each names one version exactly. So they are accepted here, which a server may decide
+    /// (section 13.1.1 asks for strong ones).
+    pub fn holds_for(&self, version: &str) -> bool {
+        self.if_match.as_ref().is_none_or(|tags| tags.contain(&tag_of(&self.target, version)))
+    }
+}
+
+/// The tag of the answer at this address.
+fn tag_of(target: &str, version: &str) -> String {
+    let mut digest = sha256_hex(format!("{SCHEMAS_DIGEST}\n{version}\n{target}").as_bytes());
+    digest.truncate(TAG_DIGITS);
+    digest
 }
 
 fn not_modified() -> Response {
     StatusCode::NOT_MODIFIED.into_response()
 }
 
-impl IfNoneMatch {
+impl Tags {
+    fn contain(&self, tag: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Listed(tags) => tags.iter().any(|other| other == tag.as_bytes()),
+        }
+    }
+
     /// Several lines of the header form one list. A malformed list counts as empty.
     fn read<'a>(lines: impl Iterator<Item = &'a HeaderValue>) -> Self {
         let list = lines.map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b',');
         if list.trim_ascii() == b"*" {
             return Self::Any;
         }
-        Self::Tags(tags(&list).unwrap_or_default())
+        Self::Listed(tags(&list).unwrap_or_default())
     }
 }
 
@@ -111,25 +141,40 @@ impl<S: Send + Sync> FromRequestParts<S> for Condition {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        let target = parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
-        let target = parts.extensions.get::<BasePath>().cloned().unwrap_or_default().to(&target);
-        Ok(Self { target, if_none_match: IfNoneMatch::read(parts.headers.get_all(header::IF_NONE_MATCH).iter()) })
+        let if_none_match = Tags::read(parts.headers.get_all(header::IF_NONE_MATCH).iter());
+        Ok(Self { target: target_of(parts), if_none_match })
     }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Precondition {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let is_given = parts.headers.contains_key(header::IF_MATCH);
+        let if_match = is_given.then(|| Tags::read(parts.headers.get_all(header::IF_MATCH).iter()));
+        Ok(Self { target: target_of(parts), if_match })
+    }
+}
+
+/// Path and query of a request, with the base path that links start with.
+fn target_of(parts: &Parts) -> String {
+    let target = parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
+    parts.extensions.get::<BasePath>().cloned().unwrap_or_default().to(&target)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(lines: &[&str]) -> IfNoneMatch {
+    fn read(lines: &[&str]) -> Tags {
         let lines: Vec<_> = lines.iter().map(|line| HeaderValue::from_bytes(line.as_bytes()).unwrap()).collect();
-        IfNoneMatch::read(lines.iter())
+        Tags::read(lines.iter())
     }
 
     #[test]
     fn the_header_is_a_star_or_a_list_of_weak_or_strong_tags() {
-        let tags = |tags: &[&str]| IfNoneMatch::Tags(tags.iter().map(|tag| tag.as_bytes().to_vec()).collect());
-        assert_eq!(read(&[" * "]), IfNoneMatch::Any);
+        let tags = |tags: &[&str]| Tags::Listed(tags.iter().map(|tag| tag.as_bytes().to_vec()).collect());
+        assert_eq!(read(&[" * "]), Tags::Any);
         assert_eq!(read(&["\"a\""]), tags(&["a"]));
         assert_eq!(read(&["W/\"a,b\" ,, \"c\"\t,"]), tags(&["a,b", "c"]));
         assert_eq!(read(&["\"a\"", "W/\"\", \"ü\""]), tags(&["a", "", "ü"]));
@@ -164,5 +209,26 @@ mod tests {
         assert!(condition("/", &["*"]).answer("1", missing).await.is_err());
         assert_eq!(condition("/", &["*"]).answer("1", full()).await.unwrap().status(), 304);
         assert_eq!(condition("/", &["\"x\""]).answer("1", full()).await.unwrap().status(), 200);
+    }
+
+    #[test]
+    fn a_replacement_holds_for_the_version_that_the_client_has() {
+        let precondition =
+            |if_match: Option<&[&str]>| Precondition { target: "/policy".to_owned(), if_match: if_match.map(read) };
+        let tag = format!("W/\"{}\"", tag_of("/policy", "1"));
+        let cases: [(Option<&[&str]>, [bool; 2]); 6] = [
+            (None, [true, true]),
+            (Some(&["*"]), [true, true]),
+            (Some(&[&tag]), [true, false]),
+            (Some(&["\"x\"", tag.trim_start_matches("W/")]), [true, false]),
+            (Some(&["\"x\""]), [false, false]),
+            // A malformed list names nothing, so nothing is replaced.
+            (Some(&[tag.trim_matches('"')]), [false, false]),
+        ];
+        for (sent, expected) in cases {
+            let precondition = precondition(sent);
+            assert_eq!(precondition.is_given(), sent.is_some());
+            assert_eq!(["1", "2"].map(|version| precondition.holds_for(version)), expected, "{sent:?}");
+        }
     }
 }

@@ -1,9 +1,10 @@
 //! Gates.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::domain::gate::Decision;
-use crate::domain::{GateId, GateStatus, RunId, StepId, Timestamp};
+use crate::domain::{ArtifactId, GateId, GateStatus, RunId, StepId, Timestamp};
 
 /// A gate before a step or before a run's end.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -19,7 +20,13 @@ pub struct Gate {
     pub on_pass: OnPass,
     /// The generation of the run that it belongs to.
     pub generation: u32,
+    /// What is judged or decided: for a gate of a workspace, the digests of its trees. Null if the gate has none.
+    #[serde(default)]
+    pub subject: Option<Map<String, Value>>,
     pub evidence_uri: Option<String>,
+    /// The artifact at `evidence_uri`, if the gate's own step stored it: `GET /artifacts/{id}/download`.
+    #[serde(default)]
+    pub evidence_id: Option<ArtifactId>,
     pub reason: Option<String>,
     pub approved_by: Option<String>,
     pub approved_at: Option<Timestamp>,

@@ -46,6 +46,7 @@ impl Invocation {
             step_id: message.step_id,
             lease_s: whole_seconds(self.left()),
             refs_bytes: self.refs_bytes,
+            terms: self.spec.takes_workspace,
         }
     }
 
@@ -57,6 +58,7 @@ impl Invocation {
             lease_s: whole_seconds(self.left()),
             timeout_s: whole_seconds(self.longest_attempt()),
             refs_bytes: self.refs_bytes,
+            terms: self.spec.takes_workspace,
         }
     }
 }

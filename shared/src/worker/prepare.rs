@@ -1,4 +1,5 @@
-//! Turns a claimed row into what a handler gets: resolves references within their limits, and looks up the artifacts that they name.
+//! Turns a claimed row into what a handler gets: resolves references within their limits, and looks up the artifacts that
+//! the inputs name.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,13 +9,13 @@ use serde_json::value::RawValue;
 
 use super::Invocation;
 use crate::context::Ctx;
-use crate::db::step::{self, Claimed, Ref};
+use crate::db::step::{self, Claimed, PolicyVersion, Ref, Terms};
 use crate::domain::artifact_inputs::ArtifactInputs;
 use crate::domain::bounds::Shape;
 use crate::domain::outcome::ArtifactRef;
 use crate::domain::plan::{Limits, MAX_JSON_DEPTH, MAX_JSON_MEMORY};
 use crate::domain::reference::{self, Reference, ReferencedValue, ReferencedValues, SizeLimits, Unresolved};
-use crate::domain::{ArtifactId, ClaimedStep, Outcome, Problem, StepError, TenantId, Workspace};
+use crate::domain::{ArtifactId, ClaimedStep, GateDecision, Outcome, Policy, Problem, StepError, TenantId, Workspace};
 use crate::telemetry;
 
 /// The step that the handler gets, or the outcome if that fails.
@@ -29,6 +30,7 @@ pub(super) async fn prepare(ctx: &Ctx, claimed: &Claimed, invocation: Invocation
     } else {
         (None, BTreeMap::new())
     };
+    let (policy, decisions) = terms(claimed)?;
     let most = invocation.longest_attempt();
     let asked = claimed.timeout_s.map_or(most, |seconds| Duration::from_secs(seconds.into()));
     Ok(ClaimedStep {
@@ -44,6 +46,8 @@ pub(super) async fn prepare(ctx: &Ctx, claimed: &Claimed, invocation: Invocation
         artifacts,
         timeout: asked.min(most),
         timeout_s: claimed.timeout_s,
+        policy,
+        decisions,
     })
 }
 
@@ -125,13 +129,11 @@ fn workspace_of(
         None => planned_workspace(claimed)?,
     };
     let Some(base) = named.base.and_then(take) else { return Ok(workspace) };
-    match workspace {
-        Some(workspace) => Ok(Some(Workspace { base: Some(base), diff: None, ..workspace })),
-        None => {
-            let message = "inputs.base: the step has no workspace to compare with this base; set inputs.workspace";
-            Err(Box::new(Outcome::failed(StepError::new("no_workspace", message))))
-        }
-    }
+    let Some(workspace) = workspace else {
+        let message = "inputs.base: the step has no workspace to compare with this base; set inputs.workspace";
+        return Err(Box::new(Outcome::failed(StepError::new("no_workspace", message))));
+    };
+    Ok(Some(Workspace { base: Some(base), diff: None, ..workspace }))
 }
 
 /// The workspace that the plan names.
@@ -141,4 +143,20 @@ fn planned_workspace(claimed: &Claimed) -> Result<Option<Workspace>, Box<Outcome
         let message = format!("the workspace of the run cannot be read: {error}");
         Box::new(Outcome::failed(StepError::new("no_workspace", message)))
     })
+}
+
+/// The tenant's policy, and the decisions about the step. A policy that cannot be read, because a later release or
+/// somebody with SQL wrote it, fails the step: the defaults may allow more.
+fn terms(claimed: &Claimed) -> Result<(Policy, Vec<GateDecision>), Box<Outcome>> {
+    let Some(raw) = &claimed.terms else { return Ok(Default::default()) };
+    let failed = |code, message| Box::new(Outcome::failed(StepError::new(code, message)));
+    let Terms { policy, decisions } = serde_json::from_str(raw.get())
+        .map_err(|error| failed("policy_unreadable", format!("the terms of the step cannot be read: {error}")))?;
+    let Some(PolicyVersion { version, document }) = policy else { return Ok((Policy::default(), decisions)) };
+    let read = Policy::parse(&document, "").map_err(|problems| {
+        let first: Vec<_> =
+            problems.iter().take(10).map(|problem| format!("{}: {}", problem.path, problem.message)).collect();
+        failed("policy_unreadable", format!("version {version} of the policy cannot be read: {}", first.join("; ")))
+    })?;
+    Ok((Policy { version, ..read }, decisions))
 }

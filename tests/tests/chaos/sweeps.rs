@@ -23,6 +23,7 @@ fn item(lab: &Lab, wakeup: &WakeUp) -> ClaimItem {
         step_id: wakeup.step_id,
         lease_s: 60,
         refs_bytes: 1 << 20,
+        terms: false,
     }
 }
 

@@ -37,6 +37,8 @@ pub fn step(lab: &Lab, attempt: u32) -> ClaimedStep {
         artifacts: std::collections::BTreeMap::new(),
         timeout: MINUTE,
         timeout_s: None,
+        policy: shared::domain::Policy::default(),
+        decisions: Vec::new(),
     }
 }
 

@@ -8,6 +8,7 @@ mod gateway;
 mod hostile;
 mod pages;
 mod plans;
+mod policy;
 mod polling;
 mod routes;
 mod rules;

@@ -273,5 +273,10 @@ async fn responses_about_rules() {
     snapshot.add("DELETE /rules/{table} again", &api.send("DELETE", "/rules/public.absent", &[], None).await);
     snapshot.add("PUT /rules/{table}, closed", &put("nofx.run", &json!({"allowed_ops": ["update"]})).await);
     snapshot.add("GET /health", &api.get("/health").await);
+    let policy =
+        json!({"document": {"gates": {"require_base": true}}, "actor": "ann", "reason": "releases need a base"});
+    snapshot.add("PUT /policy", &api.send("PUT", "/policy", &[], Some(policy.to_string())).await);
+    snapshot.add("GET /policy", &api.get("/policy").await);
+    snapshot.add("GET /policy/history", &api.get("/policy/history").await);
     snapshot.compare("rule");
 }

@@ -184,13 +184,27 @@ async fn a_finish_that_was_committed_without_an_answer_returns_its_claimed_steps
 }
 
 fn continuation() -> Continuation {
-    Continuation { call: Uuid::new_v4(), handler: "echo", lease_s: 30, timeout_s: 27, refs_bytes: 1 << 20 }
+    Continuation {
+        call: Uuid::new_v4(),
+        handler: "echo",
+        lease_s: 30,
+        timeout_s: 27,
+        refs_bytes: 1 << 20,
+        terms: false,
+    }
 }
 
 /// Claims a step, and returns the finish that would record its success.
 async fn done(lab: &Lab, run: RunId, name: &str) -> FinishItem {
     let step_id = lab.step(run, name).await;
-    let item = ClaimItem { tenant_id: lab.tenant.clone(), run_id: run, step_id, lease_s: 30, refs_bytes: 1 << 20 };
+    let item = ClaimItem {
+        tenant_id: lab.tenant.clone(),
+        run_id: run,
+        step_id,
+        lease_s: 30,
+        refs_bytes: 1 << 20,
+        terms: false,
+    };
     let claims = step::steps_claim(&lab.ctx.db, &[item]).await.unwrap();
     finish_item(&claims.claimed[0], succeeded(json!({ "said": "hello" })), 1 << 20, 0.0)
 }

@@ -13,8 +13,14 @@ use uuid::Uuid;
 const LEASE_S: u32 = 60;
 
 async fn claim(lab: &Lab, run: RunId, step: StepId) -> Claimed {
-    let item =
-        ClaimItem { tenant_id: lab.tenant.clone(), run_id: run, step_id: step, lease_s: LEASE_S, refs_bytes: 1 << 20 };
+    let item = ClaimItem {
+        tenant_id: lab.tenant.clone(),
+        run_id: run,
+        step_id: step,
+        lease_s: LEASE_S,
+        refs_bytes: 1 << 20,
+        terms: false,
+    };
     let mut claims = step::steps_claim(&lab.ctx.db, &[item]).await.unwrap();
     claims.claimed.pop().expect("the step can be claimed")
 }
@@ -178,6 +184,7 @@ async fn a_child_of_a_new_and_of_a_repeated_finish_is_claimed_once() {
         lease_s: LEASE_S,
         timeout_s: LEASE_S,
         refs_bytes: 1 << 20,
+        terms: false,
     };
     step::steps_finish(&lab.ctx.db, std::slice::from_ref(&b), Some(&next)).await.unwrap();
     let finishes = step::steps_finish(&lab.ctx.db, &[a, b], Some(&next)).await.unwrap();

@@ -13,4 +13,5 @@ mod migrations;
 mod model;
 mod ownership;
 mod races;
+mod terms;
 mod transaction;

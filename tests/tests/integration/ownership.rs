@@ -14,8 +14,14 @@ use shared::worker::{ClaimedStep, Handler, Ownership, WorkThenRecord, Worker};
 use uuid::Uuid;
 
 async fn claim(lab: &Lab, run: RunId, step: StepId) -> Claimed {
-    let item =
-        ClaimItem { tenant_id: lab.tenant.clone(), run_id: run, step_id: step, lease_s: 60, refs_bytes: 1 << 20 };
+    let item = ClaimItem {
+        tenant_id: lab.tenant.clone(),
+        run_id: run,
+        step_id: step,
+        lease_s: 60,
+        refs_bytes: 1 << 20,
+        terms: false,
+    };
     let mut claims = step::steps_claim(&lab.ctx.db, &[item]).await.unwrap();
     claims.claimed.pop().expect("the step can be claimed")
 }

@@ -27,6 +27,7 @@ async fn claim(lab: &Lab, run: RunId, steps: &[StepId]) -> Vec<Claimed> {
         step_id,
         lease_s: 60,
         refs_bytes: 1 << 20,
+        terms: false,
     };
     let items: Vec<_> = steps.iter().map(item).collect();
     step::steps_claim(&lab.ctx.db, &items).await.unwrap().claimed
@@ -63,8 +64,14 @@ async fn only_one_of_many_concurrent_claims_gets_the_step() {
     for _ in 0..ROUNDS {
         let run = lab.submit(&plans::wide(1)).await;
         let id = lab.step(run, "s0").await;
-        let item =
-            ClaimItem { tenant_id: lab.tenant.clone(), run_id: run, step_id: id, lease_s: 60, refs_bytes: 1 << 20 };
+        let item = ClaimItem {
+            tenant_id: lab.tenant.clone(),
+            run_id: run,
+            step_id: id,
+            lease_s: 60,
+            refs_bytes: 1 << 20,
+            terms: false,
+        };
         let claimants = (0..6).map(|_| {
             let (db, item) = (lab.ctx.db.clone(), item.clone());
             async move { step::steps_claim(&db, &[item]).await.unwrap().claimed.len() }
@@ -83,8 +90,14 @@ async fn only_one_of_many_concurrent_claims_takes_over_an_expired_lease() {
         let id = lab.step(run, "s0").await;
         claim(&lab, run, &[id]).await;
         lab.lease_over(id).await;
-        let item =
-            ClaimItem { tenant_id: lab.tenant.clone(), run_id: run, step_id: id, lease_s: 60, refs_bytes: 1 << 20 };
+        let item = ClaimItem {
+            tenant_id: lab.tenant.clone(),
+            run_id: run,
+            step_id: id,
+            lease_s: 60,
+            refs_bytes: 1 << 20,
+            terms: false,
+        };
         let claimants = (0..6).map(|_| {
             let (db, item) = (lab.ctx.db.clone(), item.clone());
             async move { step::steps_claim(&db, &[item]).await.unwrap().claimed }
@@ -200,6 +213,7 @@ async fn only_one_of_many_concurrent_decisions_counts() {
             id: gate_id,
             gate_type: "manual:deploy".into(),
             status: NewGateStatus::Pending,
+            subject: None,
             evidence_uri: None,
             on_pass: OnPass::Finish,
             expires_after_s: None,
@@ -233,8 +247,14 @@ async fn a_timeline_reader_concurrent_with_writers_misses_no_event() {
         let (db, tenant_id, ids) = (lab.ctx.db.clone(), lab.tenant.clone(), ids.to_vec());
         tokio::spawn(async move {
             for step_id in ids {
-                let item =
-                    ClaimItem { tenant_id: tenant_id.clone(), run_id: run, step_id, lease_s: 60, refs_bytes: 1 << 20 };
+                let item = ClaimItem {
+                    tenant_id: tenant_id.clone(),
+                    run_id: run,
+                    step_id,
+                    lease_s: 60,
+                    refs_bytes: 1 << 20,
+                    terms: false,
+                };
                 let claims = step::steps_claim(&db, &[item]).await.unwrap();
                 step::steps_finish(&db, &[done(&claims.claimed[0])], None).await.unwrap();
             }

@@ -96,7 +96,7 @@ fn problem_codes_and_the_sections_of_the_page_are_the_same() {
 }
 
 /// The first words of event types, besides handler names.
-const NOUNS: [&str; 5] = ["artifact", "gate", "rule", "run", "step"];
+const NOUNS: [&str; 6] = ["artifact", "gate", "policy", "rule", "run", "step"];
 
 /// Quoted words that look like an event type, such as `run.created`, or like the start of one, such as `step.`.
 fn event_kinds(text: &str) -> BTreeSet<String> {

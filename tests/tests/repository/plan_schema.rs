@@ -118,7 +118,8 @@ fn the_schema_and_the_parser_reject_invalid_plans() {
         plan_of(json!({"name": ".."})),
         plan_of(json!({"name": "x".repeat(201)})),
         plan_of(json!({"tool": "bash"})),
-        plan_of(json!({"tool": "gate:magic"})),
+        plan_of(json!({"tool": "gate:"})),
+        plan_of(json!({"tool": "gate:a/b"})),
         plan_of(json!({"tool": "manual:"})),
         plan_of(json!({"tool": "manual:a b"})),
         plan_of(json!({"tool": format!("manual:{}", "x".repeat(65))})),
@@ -175,8 +176,14 @@ fn some_plan() -> impl Strategy<Value = Value> {
 }
 
 fn some_step() -> impl Strategy<Value = Value> {
-    let tool =
-        prop::sample::select(vec!["gate:typecheck", "gate:lint", "codegen", "manual:a.B_1-c", "db_write", "echo"]);
+    let tool = prop::sample::select(vec![
+        "gate:typecheck",
+        "gate:my-own_1.x",
+        "codegen",
+        "manual:a.B_1-c",
+        "db_write",
+        "echo",
+    ]);
     let retry = (prop::option::of(1_u32..=20), prop::option::of(0_u32..=900_000));
     let retry = prop::option::of(retry.prop_map(|(attempts, backoff)| {
         let mut retry = json!({});

@@ -28,12 +28,13 @@ const WORKER: [&str; 11] = [
     "sweep_wakeups",
 ];
 /// The functions that api and approvals call.
-const API: [&str; 12] = [
+const API: [&str; 13] = [
     "db_write_target",
     "gate_create",
     "gate_decide",
     "gate_json",
     "keys_of",
+    "policy_set",
     "run_cancel",
     "run_create",
     "run_pause",

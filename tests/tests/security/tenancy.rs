@@ -51,6 +51,8 @@ async fn fill(lab: &mut Lab, tenant: &str) {
     let rule =
         "insert into nofx.db_write_rule (tenant_id, table_name, allowed_ops) values ($1, 'public.t', '{insert}')";
     lab.admin.execute(rule, &[&tenant]).await.unwrap();
+    let policy = "insert into nofx.policy (tenant_id, version, document, changed_by) values ($1, 1, '{}', 'ann')";
+    lab.admin.execute(policy, &[&tenant]).await.unwrap();
 }
 
 async fn two_tenants() -> Lab {

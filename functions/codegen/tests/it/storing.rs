@@ -38,6 +38,8 @@ fn step(inputs: Value) -> ClaimedStep {
         artifacts: std::collections::BTreeMap::new(),
         timeout: Duration::from_secs(20),
         timeout_s: None,
+        policy: shared::domain::Policy::default(),
+        decisions: Vec::new(),
     }
 }
 

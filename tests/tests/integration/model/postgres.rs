@@ -139,6 +139,7 @@ impl<'a> Postgres<'a> {
             step_id: self.steps[at],
             lease_s: AN_HOUR_S,
             refs_bytes: 1 << 20,
+            terms: false,
         };
         let items: Vec<_> = steps.iter().map(item).collect();
         let claims = step::steps_claim(&self.lab.ctx.db, &items).await.unwrap();
@@ -160,6 +161,7 @@ impl<'a> Postgres<'a> {
             lease_s: AN_HOUR_S,
             timeout_s: AN_HOUR_S,
             refs_bytes: 1 << 20,
+            terms: false,
         };
         let finishes = step::steps_finish(&self.lab.ctx.db, &items, continues.then_some(&next)).await.unwrap();
         let word = |item: &step::Finished| format!("{} {:?}", self.at(item.step_id), item.result).to_lowercase();
@@ -186,6 +188,7 @@ impl<'a> Postgres<'a> {
                     id: GateId(Uuid::new_v4()),
                     gate_type: end.gate.clone(),
                     status: NewGateStatus::Pending,
+                    subject: None,
                     evidence_uri: None,
                     on_pass: if resume { OnPass::Resume } else { OnPass::Finish },
                     expires_after_s: expires.then_some(AN_HOUR_S),
