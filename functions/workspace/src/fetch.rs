@@ -13,7 +13,11 @@ pub async fn archive(artifact: &ArtifactRef, store: &StepStore, max_bytes: u64) 
 
 /// Reads an artifact. The inner error is for the plan's author: it is too large, missing, or has changed. The outer one is
 /// the outcome if the storage cannot be reached.
-pub async fn read(artifact: &ArtifactRef, store: &StepStore, max_bytes: u64) -> Result<Result<Vec<u8>, String>, Outcome> {
+pub async fn read(
+    artifact: &ArtifactRef,
+    store: &StepStore,
+    max_bytes: u64,
+) -> Result<Result<Vec<u8>, String>, Outcome> {
     match store.get(artifact, max_bytes).await {
         Ok(bytes) => Ok(Ok(bytes)),
         Err(error @ (Error::Unavailable { .. } | Error::Internal { .. })) => Err(unavailable(&error)),

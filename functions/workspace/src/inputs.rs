@@ -78,23 +78,15 @@ fn read_patch(fields: &mut Fields<'_, '_>) -> Option<Source> {
 }
 
 fn read_files(fields: &mut Fields<'_, '_>) -> Vec<File> {
-    let files: Vec<(String, Result<File, Vec<Problem>>)> = match fields.value("files") {
+    let place = fields.path("files");
+    let files: Vec<Result<File, Vec<Problem>>> = match fields.value("files") {
         None => return Vec::new(),
         Some(Value::Array(files)) if files.len() <= MAX_FILES => {
-            let place = fields.path("files");
-            let read = |(at, file)| {
-                let place = format!("{place}[{at}]");
-                (place.clone(), listed_file(file, place))
-            };
-            files.iter().enumerate().map(read).collect()
+            files.iter().enumerate().map(|(at, file)| listed_file(file, format!("{place}[{at}]"))).collect()
         }
         Some(Value::Object(files)) if files.len() <= MAX_FILES => {
-            let place = fields.path("files");
-            let read = |(path, file)| {
-                let place = format!("{place}.{}", path::shown(path).trim_matches('"'));
-                (place.clone(), named_file(path, file, place))
-            };
-            files.iter().map(read).collect()
+            let place = |path: &str| format!("{place}.{}", path::shown(path).trim_matches('"'));
+            files.iter().map(|(path, file)| named_file(path, file, place(path))).collect()
         }
         Some(Value::Array(_) | Value::Object(_)) => {
             fields.problem("files", format!("must be at most {MAX_FILES} files"));
@@ -106,7 +98,7 @@ fn read_files(fields: &mut Fields<'_, '_>) -> Vec<File> {
         }
     };
     let mut read = Vec::new();
-    for (_, file) in files {
+    for file in files {
         match file {
             Ok(file) => read.push(file),
             Err(problems) => fields.problems(problems),
@@ -264,15 +256,14 @@ mod tests {
     #[test]
     fn a_path_is_named_once() {
         assert_eq!(
-            problems(json!({"files": [{"path": "a", "content": ""}, {"path": "./a", "content": ""}], "delete": ["a/"]})),
+            problems(
+                json!({"files": [{"path": "a", "content": ""}, {"path": "./a", "content": ""}], "delete": ["a/"]})
+            ),
             [
                 "inputs.files[1]: names a, which inputs.files[0] names already; name it once",
                 "inputs.delete[0]: names a, which inputs.files[1] names already; name it once",
             ]
         );
-        assert_eq!(
-            problems(json!({})),
-            ["inputs: asks for no change; give files, a patch, or paths to delete"]
-        );
+        assert_eq!(problems(json!({})), ["inputs: asks for no change; give files, a patch, or paths to delete"]);
     }
 }

@@ -21,7 +21,9 @@ pub fn content(bytes: Vec<u8>, media_type: Option<&str>, path: Option<&str>) -> 
         };
     }
     if bytes.trim_ascii_start().starts_with(b"```") {
-        return Err("starts with a Markdown fence; give the content alone, or an artifact of the type text/markdown".into());
+        return Err(
+            "starts with a Markdown fence; give the content alone, or an artifact of the type text/markdown".into()
+        );
     }
     Ok(bytes)
 }

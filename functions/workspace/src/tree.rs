@@ -25,7 +25,7 @@ pub struct Packed {
 }
 
 /// The paths that differ between two trees, in order.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     paths: Vec<String>,
 }
@@ -58,8 +58,7 @@ impl Packed {
             metadata: Value::Object(metadata),
             made_from,
         };
-        let artifact =
-            store.put(name, describe, self.archive).await.map_err(|error| fetch::unavailable(&error))?;
+        let artifact = store.put(name, describe, self.archive).await.map_err(|error| fetch::unavailable(&error))?;
         Ok(Stored { artifact, digest: self.digest, files: self.files })
     }
 }
@@ -97,9 +96,16 @@ impl Changes {
             .filter(|(path, entry)| old.is_none_or(|old| old.get(*path) != Some(entry)))
             .map(|(path, _)| path.clone())
             .collect();
-        paths.extend(old.into_iter().flatten().filter(|(path, _)| !new.contains_key(*path)).map(|(path, _)| path.clone()));
+        paths.extend(
+            old.into_iter().flatten().filter(|(path, _)| !new.contains_key(*path)).map(|(path, _)| path.clone()),
+        );
         paths.sort_unstable();
         Self { paths }
+    }
+
+    #[cfg(test)]
+    pub fn of<const COUNT: usize>(paths: [&str; COUNT]) -> Self {
+        Self { paths: paths.map(str::to_owned).into() }
     }
 }
 

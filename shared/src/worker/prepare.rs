@@ -1,4 +1,5 @@
-//! Turns a claimed row into what a handler gets: resolves references within their limits, and looks up the artifacts that they name.
+//! Turns a claimed row into what a handler gets: resolves references within their limits, and looks up the artifacts that
+//! the inputs name.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -128,13 +129,11 @@ fn workspace_of(
         None => planned_workspace(claimed)?,
     };
     let Some(base) = named.base.and_then(take) else { return Ok(workspace) };
-    match workspace {
-        Some(workspace) => Ok(Some(Workspace { base: Some(base), diff: None, ..workspace })),
-        None => {
-            let message = "inputs.base: the step has no workspace to compare with this base; set inputs.workspace";
-            Err(Box::new(Outcome::failed(StepError::new("no_workspace", message))))
-        }
-    }
+    let Some(workspace) = workspace else {
+        let message = "inputs.base: the step has no workspace to compare with this base; set inputs.workspace";
+        return Err(Box::new(Outcome::failed(StepError::new("no_workspace", message))));
+    };
+    Ok(Some(Workspace { base: Some(base), diff: None, ..workspace }))
 }
 
 /// The workspace that the plan names.
