@@ -42,7 +42,6 @@ enum Command {
     /// Deploy to an emulator on this machine, and run the sample plans there
     DeployLocal,
     /// Judge code in a checkout, without a control plane
-    #[command(subcommand)]
     Gate(gate::Command),
     /// Print the functions' environment variables, for a shell: eval "$(nofx env)"
     Env(env::Args),
@@ -78,9 +77,15 @@ enum Command {
     Keys(keys::Args),
 }
 
+fn main() -> ExitCode {
+    // If this process was started as a launcher of `nofx gate`, it runs the command here and never returns.
+    nofx_sandbox::init();
+    start(Cli::parse().command)
+}
+
 #[tokio::main]
-async fn main() -> ExitCode {
-    match run(Cli::parse().command).await {
+async fn start(command: Command) -> ExitCode {
+    match run(command).await {
         Ok(code) => code,
         Err(error) => {
             report::print_error(&error);

@@ -25,7 +25,7 @@
 //! | `GATE_RUNNER` | the function that runs the commands of gates | `gate_runner` |
 //! | `GATE_RUNNER_WORK_DIR` | folder in which gate_runner runs commands and keeps installed dependencies | `nofx-gate-runner` in the temporary folder |
 //! | `GATE_NPM_USER_CONFIG` | gate_runner's npm settings, for installing dependencies only | `~/.npmrc` if it exists |
-//! | `PATH` | search path in which gate_runner finds toolchains; it uses nothing else from it | |
+//! | `PATH` | search path in which gate_runner finds toolchains, and workspace:git finds git; they use nothing else from it | |
 //! | `SIGNING_KEY_FILE` | PEM file with the private key that signs evidence (PKCS#8, P-256); only its owner may read it | none |
 //! | `SIGNING_KEY_ID` | the KMS key that signs evidence instead (`ECC_NIST_P256`): id, ARN or alias | none |
 //! | `SIGNING_PUBLIC_KEYS` | PEM text with further public keys that `GET /keys` lists | none |
@@ -98,6 +98,8 @@ pub struct GateDefaults {
     pub work_dir: PathBuf,
     /// The function that runs commands.
     pub runner: String,
+    /// Where `git` is.
+    pub search_path: Option<String>,
 }
 
 /// Configuration of the function `gate_runner`. It has no database and no AWS permission.
@@ -192,6 +194,7 @@ impl Config {
                 base: text("GATE_DEFAULT_BASE").map(PathBuf::from),
                 work_dir: text("GATE_WORK_DIR").map_or_else(|| env::temp_dir().join("nofx-gate"), PathBuf::from),
                 runner: text("GATE_RUNNER").unwrap_or_else(|| "gate_runner".to_owned()),
+                search_path: text("PATH"),
             },
             signing: SigningConfig {
                 key_file: text("SIGNING_KEY_FILE").map(PathBuf::from),

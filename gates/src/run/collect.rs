@@ -67,7 +67,9 @@ pub fn collect(
     let mut found = Vec::new();
     for (index, report) in reports.iter().enumerate() {
         let Some((root, pattern)) = folders.of(report) else {
-            let entry = bundle.add(format!("{prefix}/stdout"), fs::read(folders.stdout)?);
+            // A command that printed nothing may have left no file.
+            let printed = if folders.stdout.exists() { fs::read(folders.stdout)? } else { Vec::new() };
+            let entry = bundle.add(format!("{prefix}/stdout"), printed);
             found.push(ReportFile { report: index, path: "stdout".to_owned(), found: Found::File { entry } });
             continue;
         };

@@ -311,7 +311,6 @@ impl Run<'_> {
             private_folder(folder)?;
         }
         fs::write(own.join("started"), "")?;
-        fs::write(own.join("stdout"), "")?;
         Ok(Private {
             started: own.join("started"),
             home: root.join("home"),
