@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shared::domain::digest::sha256_hex;
 
+use crate::attestation::json;
+
 pub use command::{CommandResult, Install, Output, Report, ReportOutcome, Runner};
 pub use definition::{Base, Definition, ExpectedReport, GivenBy, Source, Subject};
 pub use finding::{Finding, Findings, Severity, TestFailure, Tests};
@@ -154,6 +156,20 @@ impl Evidence {
         }
     }
 
+    /// Reads evidence of this version, if it has this sha256. `Err` says why not.
+    pub fn decode(bytes: &[u8], sha256: &str) -> Result<Self, String> {
+        let found = sha256_hex(bytes);
+        if found != sha256 {
+            return Err(format!("its sha256 is {found}, not {sha256}"));
+        }
+        let evidence: Self = json::read(bytes)?;
+        if evidence.schema == SCHEMA {
+            Ok(evidence)
+        } else {
+            Err(format!("its schema is {:?}, not {SCHEMA}", evidence.schema))
+        }
+    }
+
     /// The document, for storage and for the attestation.
     pub fn encode(&self) -> Result<Encoded, serde_json::Error> {
         let mut bytes = serde_json::to_vec_pretty(self)?;
@@ -169,4 +185,21 @@ pub fn schema() -> Value {
         schemars::generate::SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<Evidence>();
     schema.insert("title".to_owned(), Value::from("Evidence of a NOFX gate"));
     schema.to_value()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn evidence_is_read_only_with_its_digest_and_schema() {
+        let evidence = Evidence::new("lint", Reason { code: "c".into(), message: "m".into() }, 1);
+        let Encoded { bytes, sha256 } = evidence.encode().unwrap();
+        assert_eq!(Evidence::decode(&bytes, &sha256), Ok(evidence.clone()));
+        let mut changed = bytes.clone();
+        changed[20] ^= 1;
+        assert!(Evidence::decode(&changed, &sha256).unwrap_err().contains("its sha256 is"));
+        let older = Evidence { schema: "nofx.gate_evidence.v1".into(), ..evidence }.encode().unwrap();
+        assert!(Evidence::decode(&older.bytes, &older.sha256).unwrap_err().contains("its schema is"));
+    }
 }

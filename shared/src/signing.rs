@@ -10,6 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use aws_config::SdkConfig;
+use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{MessageType, SigningAlgorithmSpec};
 use sha2::{Digest, Sha256};
@@ -92,7 +93,11 @@ impl Signer {
 pub async fn public_keys(config: &SigningConfig, sdk: &SdkConfig) -> Result<Vec<PublicKey>, Error> {
     let mut keys = Vec::new();
     if let Some(id) = &config.key_id {
-        keys.push(KmsKey::new(id, sdk).fetch_public_key().await?);
+        // Nothing is wrong with the request.
+        keys.push(KmsKey::new(id, sdk).fetch_public_key().await.map_err(|error| match error {
+            Error::Invalid(_) => Error::internal("SIGNING_KEY_ID", error),
+            other => other,
+        })?);
     }
     let others = PublicKey::all_from_pem(config.public_keys.as_deref().unwrap_or_default());
     for key in others.map_err(|error| Error::internal("SIGNING_PUBLIC_KEYS", error))? {
@@ -159,10 +164,10 @@ impl KmsKey {
     }
 
     async fn fetch_public_key(&self) -> Result<PublicKey, Error> {
-        let answer = self.client.get_public_key().key_id(&self.id).send().await;
-        let answer = answer.map_err(|error| Error::unavailable("KMS", error))?;
+        let answer = self.client.get_public_key().key_id(&self.id).send().await.map_err(kms_error)?;
         let spki = answer.public_key().map(Blob::as_ref).unwrap_or_default();
-        PublicKey::from_spki(spki).map_err(|error| Error::internal("SIGNING_KEY_ID", error))
+        PublicKey::from_spki(spki)
+            .map_err(|error| Error::invalid("SIGNING_KEY_ID", format!("names another kind of key: {error}")))
     }
 
     /// KMS gets the digest, so that messages of any length can be signed and their content stays here.
@@ -174,7 +179,7 @@ impl KmsKey {
             .message_type(MessageType::Digest)
             .message(Blob::new(Sha256::digest(message).to_vec()))
             .signing_algorithm(SigningAlgorithmSpec::EcdsaSha256);
-        let answer = request.send().await.map_err(|error| Error::unavailable("KMS", error))?;
+        let answer = request.send().await.map_err(kms_error)?;
         let signature = answer.signature().map(Blob::as_ref).unwrap_or_default().to_vec();
         let keyid = self.keyid_of(message, &signature).await?;
         Ok(Signed { keyid, signature })
@@ -192,6 +197,29 @@ impl KmsKey {
             return Err(Error::unavailable("KMS", "its signature does not verify with its public key"));
         }
         Ok(public.insert(key).keyid().to_owned())
+    }
+}
+
+/// The codes with which KMS refuses a key until somebody changes it, the role or the configuration.
+const REFUSALS: [&str; 7] = [
+    "AccessDeniedException",
+    "DisabledException",
+    "InvalidKeyUsageException",
+    "KMSInvalidStateException",
+    "NotFoundException",
+    "UnsupportedOperationException",
+    "ValidationException",
+];
+
+fn kms_error<E>(error: SdkError<E>) -> Error
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    match error.as_service_error().and_then(ProvideErrorMetadata::code) {
+        Some(code) if REFUSALS.contains(&code) => {
+            Error::invalid("SIGNING_KEY_ID", format!("KMS refuses the key that it names: {code}"))
+        }
+        _ => Error::unavailable("KMS", error),
     }
 }
 

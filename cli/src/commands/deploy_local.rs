@@ -22,6 +22,7 @@ use nofx_local::{migrate, port, stack};
 use reqwest::StatusCode;
 use serde::Deserialize;
 use serde_json::Value;
+use shared::view::SigningKeys;
 use tokio::process::Command;
 use tokio::time::sleep;
 
@@ -84,6 +85,7 @@ async fn deploy_and_run_samples(checkout: &Checkout, place: &Throwaway) -> Resul
     let deploy = Instant::now();
     sam_deploy(checkout, place, &template, &tools, &servers).await?;
     let api = api_of(&servers.endpoint).await?;
+    check_keys(&api).await?;
     report::took("deploy", format_args!("template.yaml is at {}", api.url("")), deploy.elapsed());
 
     let plans = Instant::now();
@@ -209,6 +211,15 @@ async fn api_of(endpoint: &str) -> Result<Api> {
         sleep(Duration::from_millis(200)).await;
     }
     Ok(api)
+}
+
+/// Fails unless the API can read the public key of the stack's signing key.
+async fn check_keys(api: &Api) -> Result<()> {
+    let SigningKeys { keys } = api.get("/keys").await?;
+    match keys.as_slice() {
+        [key] if key.current => Ok(()),
+        other => bail!("GET /keys lists {} keys, not the one of the stack", other.len()),
+    }
 }
 
 fn last_lines(log: &Path) -> String {

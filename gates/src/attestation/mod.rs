@@ -10,7 +10,7 @@
 //! [test-result v0.1](https://github.com/in-toto/attestation/blob/main/spec/predicates/test-result.md).
 
 mod envelope;
-mod json;
+pub(crate) mod json;
 mod statement;
 mod test_result;
 

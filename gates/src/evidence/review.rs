@@ -80,7 +80,7 @@ impl Doubt {
 
     /// There was no base.
     pub fn definition_of_candidate() -> Self {
-        Self::new(
+        Doubt::new(
             "definition_of_candidate",
             "The change under test defined this gate itself, because no base was given.",
         )
@@ -88,12 +88,12 @@ impl Doubt {
 
     /// The command could reach the network.
     pub fn network_open() -> Self {
-        Self::new("network_open", "The command could use the network, so its result may depend on what it fetched.")
+        Doubt::new("network_open", "The command could use the network, so its result may depend on what it fetched.")
     }
 
     /// A process that runs the tests can write what it likes into its report.
     pub fn report_by_tested_code() -> Self {
-        Self::new(
+        Doubt::new(
             "report_by_tested_code",
             "The tested code runs in the process that writes the report, so it could forge the report; mutation testing answers that.",
         )
@@ -101,12 +101,12 @@ impl Doubt {
 
     /// The isolation is weaker than the strongest one.
     pub fn sandbox_weaker(in_force: &str, strongest: &str) -> Self {
-        Self::new("sandbox_weaker", format!("The command ran with the isolation {in_force}, not {strongest}."))
+        Doubt::new("sandbox_weaker", format!("The command ran with the isolation {in_force}, not {strongest}."))
     }
 
     /// The verdict is that of an earlier run.
     pub fn reused() -> Self {
-        Self::new(
+        Doubt::new(
             "reused",
             "The gate did not run again: the verdict is that of earlier evidence about the same inputs.",
         )

@@ -49,9 +49,6 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(3);
 /// Changes of these files do not change a function.
 const IGNORED_FILES: &str = "/.git/\n/.local/\n/target/\n/cli/\n/local/\n/perf/\n/tests/\n/examples/\n/migrations/\n/supabase/\n/localstack/\n*.md\nnode_modules/\n";
 
-/// The function that signs evidence. No other gets the key.
-const SIGNER: &str = "gate";
-
 /// Options of a stack.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -307,11 +304,11 @@ impl Stack {
         ports: &mut Ports,
     ) -> Result<Vec<(&'static str, Health)>> {
         let (mut healths, mut hosts, mut sources) = (Vec::new(), Vec::new(), vec![gateway]);
-        let signing_key = SigningKey::ready(&self.options.state)?.file.display().to_string();
+        let signing_key = SigningKey::ready(&self.options.state)?;
         let mut start = |name, functions, port, processes, runtime: Option<Runtime>| {
             let mut host_config = if runtime.is_some() { host_config } else { workers }.clone();
-            if name == SIGNER {
-                host_config.variables.entry("SIGNING_KEY_FILE").or_insert_with(|| signing_key.clone());
+            if let Some((variable, value)) = signing_key.variable_of(name) {
+                host_config.variables.entry(variable).or_insert(value);
             }
             let (health, part) = Host { name, functions, port, processes, runtime, config: host_config }.start();
             healths.push((name, health.clone()));

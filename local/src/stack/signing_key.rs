@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use shared::signing::{create_private_key, private_key};
 
+/// The function that signs evidence.
+const SIGNER: &str = "gate";
+
 /// A key in a file.
 #[derive(Clone, Debug)]
 pub struct SigningKey {
@@ -15,6 +18,11 @@ pub struct SigningKey {
 }
 
 impl SigningKey {
+    /// The variable that gives the key to a function. Only the one that signs gets it.
+    pub fn variable_of(&self, function: &str) -> Option<(&'static str, String)> {
+        (function == SIGNER).then(|| ("SIGNING_KEY_FILE", self.file.display().to_string()))
+    }
+
     /// The key below this state folder. Makes one if there is none.
     pub fn ready(state: &Path) -> Result<Self> {
         let folder = state.join("signing");
@@ -31,6 +39,15 @@ mod tests {
     use shared::signing::PublicKey;
 
     use super::*;
+    use crate::function;
+
+    #[test]
+    fn only_the_function_that_signs_gets_the_key() {
+        let key = SigningKey { file: "/key.pem".into(), public: String::new() };
+        let functions: Vec<_> = function::names().filter(|name| key.variable_of(name).is_some()).collect();
+        assert_eq!(functions, ["gate"]);
+        assert_eq!(key.variable_of("gate"), Some(("SIGNING_KEY_FILE", "/key.pem".to_owned())));
+    }
 
     #[test]
     fn a_stack_keeps_its_key() {

@@ -210,6 +210,29 @@ mod tests {
         }
     }
 
+    /// DER has one encoding of a signature. Other encodings of the same numbers are refused, and so are bytes around it.
+    #[test]
+    fn another_encoding_of_a_signature_is_refused() {
+        let key = PrivateKey::generate().unwrap();
+        let der = key.sign(b"message").unwrap();
+        // SEQUENCE, length, INTEGER, length of r, r, INTEGER, length of s, s.
+        let (length, r_length) = (der[1], der[3]);
+        let r = &der[4..4 + usize::from(r_length)];
+        let rest = &der[4 + usize::from(r_length)..];
+        let long_length = [&[0x30, 0x81, length], &der[2..]].concat();
+        let padded = [&[0x30, length + 1, 0x02, r_length + 1, 0], r, rest].concat();
+        let indefinite = [&[0x30, 0x80], &der[2..], &[0, 0]].concat();
+        let after = [der.as_slice(), &[0]].concat();
+        let before = [&[0], der.as_slice()].concat();
+        let zeros = vec![0x30, 6, 2, 1, 0, 2, 1, 0];
+        for other in [long_length, padded, indefinite, after, before, zeros, Vec::new(), der[..der.len() - 1].to_vec()]
+        {
+            assert!(!key.public().verifies(b"message", &other), "{other:02x?}");
+        }
+        let again = [&[0x30, length, 0x02, r_length], r, rest].concat();
+        assert!(key.public().verifies(b"message", &again));
+    }
+
     #[test]
     fn the_base64_of_a_signature_has_no_unused_bits() {
         let key = PrivateKey::generate().unwrap();
