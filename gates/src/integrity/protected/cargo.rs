@@ -40,7 +40,7 @@ fn is_harmless(leaf: &Leaf) -> bool {
             path.last() != Some(&"edition")
         }
         ["workspace", "members", _] => leaf.old.is_none(),
-        ["features", _] => leaf.old.is_none(),
+        ["features"] | ["features", _] => leaf.old.is_none(),
         ["features", _, _] => leaf.old.is_none(),
         ["lints", ..] | ["workspace", "lints", ..] => is_stricter(leaf),
         ["bin" | "example" | "bench", _] => leaf.old.is_none(),
@@ -60,7 +60,13 @@ fn is_stricter(leaf: &Leaf) -> bool {
             _ => 0,
         })
     };
-    leaf.new.is_some() && level(&leaf.new) >= level(&leaf.old) && level(&leaf.new) > 0
+    match (&leaf.old, &leaf.new) {
+        // A new table of lints.
+        (None, Some(Value::Object(lints))) if !lints.contains_key("level") => {
+            lints.values().all(|lint| level(&Some(lint.clone())) > 0)
+        }
+        (old, new) => level(new) >= level(old) && level(new) > 0,
+    }
 }
 
 /// A dependency from the registry may come, go and get another version or other features.

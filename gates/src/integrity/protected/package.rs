@@ -102,7 +102,7 @@ fn is_entry(name: &str) -> bool {
 }
 
 /// The scripts that gates run, with their hooks and the scripts that they start.
-fn closure(scripts: &Map<String, Value>) -> BTreeSet<String> {
+pub fn closure(scripts: &Map<String, Value>) -> BTreeSet<String> {
     let mut to_visit: Vec<String> = scripts.keys().filter(|name| is_entry(name)).cloned().collect();
     let mut found = BTreeSet::new();
     while let Some(name) = to_visit.pop() {

@@ -21,6 +21,8 @@ pub struct Case {
     /// The language's usual way to test for a failure (`#[should_panic]`).
     pub is_standard_inversion: bool,
     pub parametrised: bool,
+    /// Tokens with its table of parameters.
+    pub size: usize,
     pub assertions: usize,
     pub tricks: Vec<Trick>,
     /// The words of each line of its body: names and values, no marks.

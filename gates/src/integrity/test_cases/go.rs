@@ -44,6 +44,7 @@ fn case(name: &str, leaf: &str, line: u32, block: &[Token<'_>], build: Option<&S
     let mut case = Case { line, name: name.to_owned(), leaf: leaf.to_owned(), ..Case::default() };
     case.skipped = build.cloned().or_else(|| skip(block));
     case.parametrised = block.iter().any(|token| token.is_word("range"));
+    case.size = block.len();
     body::describe(&mut case, Language::Go, block);
     case
 }

@@ -54,6 +54,7 @@ fn scan(code: &[Token<'_>], suite: &Suite, found: &mut Vec<Case>) {
                 ..Case::default()
             };
             case.line = code.get(at).map_or(first.line, |token| token.line);
+            case.size = call.end - at;
             body::describe(&mut case, Language::Script, callback(call.arguments));
             found.push(case);
         }
