@@ -135,10 +135,9 @@ fn findings(case: &Case<'_>) -> Vec<Weakening> {
 }
 
 fn shown(findings: &[Weakening]) -> String {
-    findings
-        .iter()
-        .map(|found| format!("\n    {} {}:{:?}: {}", found.kind.name(), found.path, found.line, found.message))
-        .collect()
+    let line =
+        |found: &Weakening| format!("\n    {} {}:{:?}: {}", found.kind.name(), found.path, found.line, found.message);
+    findings.iter().map(line).collect::<Vec<_>>().concat()
 }
 
 fn honest(name: &str) -> usize {

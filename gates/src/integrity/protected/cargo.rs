@@ -33,18 +33,14 @@ fn is_harmless(leaf: &Leaf) -> bool {
             "version" | "description" | "authors" | "license" | "license-file" | "repository" | "homepage"
             | "documentation" | "keywords" | "categories" | "readme" | "publish" | "name" | "default-run" | "links",
         ] if path.len() <= 3 && !is_dependency(&leaf.path) => true,
-        // An element of a list of the same kind.
-        ["package", "authors" | "keywords" | "categories" | "include" | "exclude" | "publish", ..] => true,
-        ["package" | "workspace", "metadata", ..] => true,
+        ["package", "authors" | "keywords" | "categories" | "include" | "exclude" | "publish", ..]
+        | ["package" | "workspace", "metadata", ..]
+        | ["profile", "release" | "bench", ..] => true,
         ["workspace", "package", "version" | "authors" | "license" | "repository" | "edition" | "rust-version", ..] => {
             path.last() != Some(&"edition")
         }
-        ["workspace", "members", _] => leaf.old.is_none(),
-        ["features"] | ["features", _] => leaf.old.is_none(),
-        ["features", _, _] => leaf.old.is_none(),
+        ["workspace", "members", _] | ["features", ..] | ["bin" | "example" | "bench", _] => leaf.old.is_none(),
         ["lints", ..] | ["workspace", "lints", ..] => is_stricter(leaf),
-        ["bin" | "example" | "bench", _] => leaf.old.is_none(),
-        ["profile", "release" | "bench", ..] => true,
         path if is_dependency(&leaf.path) => is_harmless_dependency(path, leaf),
         _ => false,
     }

@@ -7,6 +7,8 @@ use super::runner::Patterns;
 use super::{go, javascript, python, rust};
 
 /// One test.
+// Independent facts, not a state.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Debug, Clone, Default)]
 pub struct Case {
     pub path: String,

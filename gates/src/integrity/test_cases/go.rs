@@ -63,7 +63,7 @@ fn skip(block: &[Token<'_>]) -> Option<String> {
                 }
             }
             "Run" if inner_from.is_none() && block.get(at + 1).is_some_and(|token| token.is_mark('(')) => {
-                inner_from = Some(depth)
+                inner_from = Some(depth);
             }
             "Skip" | "Skipf" | "SkipNow"
                 if inner_from.is_none() && at > 0 && block.get(at - 1).is_some_and(|token| token.is_mark('.')) =>
