@@ -35,6 +35,9 @@ impl Globs {
 
     /// Patterns of this crate or of a foreign tool. Those that cannot be read match nothing.
     pub fn lenient<S: AsRef<str>>(patterns: &[S]) -> Self {
+        if let Ok(all) = Self::new(patterns) {
+            return all;
+        }
         let good: Vec<&str> =
             patterns.iter().map(AsRef::as_ref).filter(|pattern| Self::new(&[pattern]).is_ok()).collect();
         Self::new(&good).unwrap_or_default()

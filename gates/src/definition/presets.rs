@@ -1,6 +1,7 @@
 //! The gates of a workspace without definitions, from what its files say about its tools.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use super::gate::{GateDefinition, Kind, MutantRules, Origin};
 use super::globs::Globs;
@@ -27,6 +28,8 @@ const TESTS: [&str; 11] = [
 
 type Finder = fn(&Snapshot) -> Option<Found>;
 
+static TESTS_COMPILED: LazyLock<Globs> = LazyLock::new(|| Globs::lenient(&TESTS));
+
 /// What the presets of one ecosystem found.
 #[derive(Debug, Default)]
 pub struct Found {
@@ -42,7 +45,7 @@ pub fn find(snapshot: &Snapshot) -> Definition {
         digest: String::new(),
         gates: BTreeMap::new(),
         protected: Globs::default(),
-        tests: Globs::lenient(&TESTS),
+        tests: TESTS_COMPILED.clone(),
         sources: None,
         ignore: Globs::default(),
         stubs: BTreeMap::new(),

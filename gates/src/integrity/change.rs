@@ -104,11 +104,12 @@ impl Changes {
 impl Change {
     /// The numbers of the lines that the change adds. Indentation and blanks at the end do not count.
     pub fn added_lines(&self) -> BTreeSet<u32> {
+        // After this time the diff is no longer minimal: more lines than necessary count as added.
+        const TIMEOUT: Duration = Duration::from_secs(1);
         let (Some(base), Some(head)) = (self.base.text(), self.head.text()) else {
             let count = self.head.text().map_or(0, |text| text.lines().count());
             return (1..).take(count).collect();
         };
-        const TIMEOUT: Duration = Duration::from_secs(1);
         let old: Vec<&str> = base.lines().map(str::trim).collect();
         let new: Vec<&str> = head.lines().map(str::trim).collect();
         let deadline = Instant::now().checked_add(TIMEOUT);

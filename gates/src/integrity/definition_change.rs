@@ -9,6 +9,7 @@ use super::meaning::{Leaf, leaves};
 use crate::definition::{Definition, FILE, GateDefinition};
 
 pub fn find(changes: &Changes, base: &Definition, head: &Definition) -> Vec<Weakening> {
+    const SHOWN: usize = 5;
     if base.digest == head.digest {
         return Vec::new();
     }
@@ -17,7 +18,6 @@ pub fn find(changes: &Changes, base: &Definition, head: &Definition) -> Vec<Weak
     if lost.is_empty() {
         return Vec::new();
     }
-    const SHOWN: usize = 5;
     let shown: Vec<String> = lost.iter().take(SHOWN).map(ToString::to_string).collect();
     let more = lost.len().saturating_sub(SHOWN);
     let more = if more == 0 { String::new() } else { format!(" and {more} more") };
@@ -72,8 +72,7 @@ fn is_stronger(leaf: &Leaf) -> bool {
         _ => 0,
     };
     match path.as_slice() {
-        ["gates", _] | ["stubs", _] | ["protected" | "sources", _] => leaf.old.is_none(),
-        ["gates", _, "protected", _] | ["gates", _, "stubs", _] => leaf.old.is_none(),
+        ["gates" | "stubs" | "protected" | "sources", _] | ["gates", _, "protected" | "stubs", _] => leaf.old.is_none(),
         ["ignore", _] | ["gates", _, "allow", _] => leaf.new.is_none(),
         ["gates", _, "coverage", "threshold" | "file_floor"] => {
             number(&leaf.new).is_some_and(|new| number(&leaf.old).is_some_and(|old| new >= old))

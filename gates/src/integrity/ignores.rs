@@ -196,7 +196,8 @@ fn in_comment(token: &Token<'_>, language: Language, table: &[Directive]) -> Vec
         // like a comment of its own: then the block may have been none, as in the text of JSX.
         let is_last = is_block && line == token.line + u32::try_from(token.text.lines().count()).unwrap_or(1) - 1;
         let own = ["//", "/*", "{/*"].iter().any(|mark| text.trim_start().starts_with(mark));
-        let mut pieces: Vec<&str> = vec![text];
+        // White space within a directive may be a line break.
+        let mut pieces: Vec<&str> = vec![if is_first { token.text } else { text }];
         if language == Language::Python {
             // `# why  # noqa`
             pieces = text.split('#').skip(1).collect();

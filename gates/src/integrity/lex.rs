@@ -46,8 +46,12 @@ impl Token<'_> {
         self.kind == TokenKind::Mark && self.text.chars().eq([mark])
     }
 
-    /// A string without its quotes.
+    /// A string without its prefix and quotes. Any other token as it is.
     pub fn unquoted(&self) -> &str {
+        if self.kind != TokenKind::Text {
+            return self.text;
+        }
+        // Prefixes of Python and Rust.
         let text = self.text.trim_start_matches(|letter: char| letter.is_ascii_alphabetic() || letter == '#');
         text.trim_matches(['"', '\'', '`'])
     }

@@ -33,18 +33,14 @@ fn is_harmless(leaf: &Leaf) -> bool {
             "version" | "description" | "authors" | "license" | "license-file" | "repository" | "homepage"
             | "documentation" | "keywords" | "categories" | "readme" | "publish" | "name" | "default-run" | "links",
         ] if path.len() <= 3 && !is_dependency(&leaf.path) => true,
-        // An element of a list of the same kind.
-        ["package", "authors" | "keywords" | "categories" | "include" | "exclude" | "publish", ..] => true,
-        ["package" | "workspace", "metadata", ..] => true,
+        ["package", "authors" | "keywords" | "categories" | "include" | "exclude" | "publish", ..]
+        | ["package" | "workspace", "metadata", ..]
+        | ["profile", "release" | "bench", ..] => true,
         ["workspace", "package", "version" | "authors" | "license" | "repository" | "edition" | "rust-version", ..] => {
             path.last() != Some(&"edition")
         }
-        ["workspace", "members", _] => leaf.old.is_none(),
-        ["features", _] => leaf.old.is_none(),
-        ["features", _, _] => leaf.old.is_none(),
+        ["workspace", "members", _] | ["features", ..] | ["bin" | "example" | "bench", _] => leaf.old.is_none(),
         ["lints", ..] | ["workspace", "lints", ..] => is_stricter(leaf),
-        ["bin" | "example" | "bench", _] => leaf.old.is_none(),
-        ["profile", "release" | "bench", ..] => true,
         path if is_dependency(&leaf.path) => is_harmless_dependency(path, leaf),
         _ => false,
     }
@@ -60,7 +56,13 @@ fn is_stricter(leaf: &Leaf) -> bool {
             _ => 0,
         })
     };
-    leaf.new.is_some() && level(&leaf.new) >= level(&leaf.old) && level(&leaf.new) > 0
+    match (&leaf.old, &leaf.new) {
+        // A new table of lints.
+        (None, Some(Value::Object(lints))) if !lints.contains_key("level") => {
+            lints.values().all(|lint| level(&Some(lint.clone())) > 0)
+        }
+        (old, new) => level(new) >= level(old) && level(new) > 0,
+    }
 }
 
 /// A dependency from the registry may come, go and get another version or other features.

@@ -128,7 +128,7 @@ pub fn text(path: &str, base: Option<&str>, head: Option<&str>) -> Reasons {
         })
         .map(|line| format!("a package comes from no registry: {line}"))
         .collect();
-    if path.ends_with("lock") || path.ends_with(".toml") {
+    if path.rsplit('.').next().is_some_and(|extension| matches!(extension, "lock" | "toml")) {
         reasons.extend(downgrades(base.unwrap_or_default(), head));
     }
     reasons
@@ -141,7 +141,7 @@ fn downgrades(base: &str, head: &str) -> Reasons {
         let mut name = String::new();
         for line in text.lines() {
             if let Some(value) = line.strip_prefix("name = ") {
-                name = value.trim_matches('"').to_owned();
+                value.trim_matches('"').clone_into(&mut name);
             } else if let Some(value) = line.strip_prefix("version = ") {
                 found.insert(name.clone(), version(value));
             }
@@ -184,7 +184,7 @@ pub fn requirements(base: Option<&str>, head: Option<&str>) -> Reasons {
         let pin = |entry: &str| entry.split_once("==").and_then(|(_, rest)| version(rest));
         match (pin(before), pin(&entry)) {
             (Some(one), Some(other)) if is_tool(&name) && other < one => {
-                reasons.push(format!("the tool {name} goes back to an older version"))
+                reasons.push(format!("the tool {name} goes back to an older version"));
             }
             (Some(one), Some(other)) if one == other && before.contains("--hash") => {
                 let hashes = |entry: &str| {

@@ -47,17 +47,17 @@ struct Context<'a> {
 
 impl Context<'_> {
     fn judge(&self, change: &Change) -> Option<Weakening> {
+        const SHOWN: usize = 6;
         let form = self.form(change)?;
         let reasons = match (&change.base, &change.head) {
             (Side::Link, _) | (_, Side::Link) => vec!["it is a link on one side".to_owned()],
             (Side::Unreadable(why), _) | (_, Side::Unreadable(why)) => vec![(*why).to_owned()],
             (Side::None, Side::None) => Vec::new(),
-            (base, head) => self.reasons(form, &change.path, base.text(), head.text()),
+            (base, head) => reasons(form, &change.path, base.text(), head.text()),
         };
         if reasons.is_empty() {
             return None;
         }
-        const SHOWN: usize = 6;
         let more = reasons.len().saturating_sub(SHOWN);
         let more = if more == 0 { String::new() } else { format!("; and {more} more") };
         let shown = reasons.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("; ");
@@ -98,28 +98,28 @@ impl Context<'_> {
         let is_package = self.head.files().contains_key(&format!("{folder}/package.json"));
         change.base == Side::None && !existed && is_package && !self.reached.contains(&change.path)
     }
+}
 
-    fn reasons(&self, form: Form, path: &str, base: Option<&str>, head: Option<&str>) -> Reasons {
-        match form {
-            Form::Package => package::reasons(base, head),
-            Form::NpmLock => lock::npm(path, base, head),
-            Form::TextLock => lock::text(path, base, head),
-            Form::CargoLock => cargo::lock(base, head),
-            Form::Requirements => lock::requirements(base, head),
-            Form::TsConfig => settings::tsconfig(base, head),
-            Form::Json => settings::json(base, head),
-            Form::Toml => settings::toml(base, head),
-            Form::Lines => settings::lines(base, head),
-            Form::Ini => settings::ini(path, base, head),
-            Form::Script => settings::script(base, head),
-            Form::Python => settings::python(base, head),
-            Form::Conftest => python::conftest(base, head),
-            Form::Pyproject => python::pyproject(base, head),
-            Form::CargoManifest => cargo::manifest(base, head),
-            Form::GoMod => go::module(base, head),
-            Form::GoSum => go::sums(base, head),
-            Form::Bytes => settings::presence(base, head),
-        }
+fn reasons(form: Form, path: &str, base: Option<&str>, head: Option<&str>) -> Reasons {
+    match form {
+        Form::Package => package::reasons(base, head),
+        Form::NpmLock => lock::npm(path, base, head),
+        Form::TextLock => lock::text(path, base, head),
+        Form::CargoLock => cargo::lock(base, head),
+        Form::Requirements => lock::requirements(base, head),
+        Form::TsConfig => settings::tsconfig(base, head),
+        Form::Json => settings::json(base, head),
+        Form::Toml => settings::toml(base, head),
+        Form::Lines => settings::lines(base, head),
+        Form::Ini => settings::ini(path, base, head),
+        Form::Script => settings::script(base, head),
+        Form::Python => settings::python(base, head),
+        Form::Conftest => python::conftest(base, head),
+        Form::Pyproject => python::pyproject(base, head),
+        Form::CargoManifest => cargo::manifest(base, head),
+        Form::GoMod => go::module(base, head),
+        Form::GoSum => go::sums(base, head),
+        Form::Bytes => settings::presence(base, head),
     }
 }
 

@@ -102,7 +102,7 @@ fn is_entry(name: &str) -> bool {
 }
 
 /// The scripts that gates run, with their hooks and the scripts that they start.
-fn closure(scripts: &Map<String, Value>) -> BTreeSet<String> {
+pub fn closure(scripts: &Map<String, Value>) -> BTreeSet<String> {
     let mut to_visit: Vec<String> = scripts.keys().filter(|name| is_entry(name)).cloned().collect();
     let mut found = BTreeSet::new();
     while let Some(name) = to_visit.pop() {
@@ -140,7 +140,7 @@ fn dependencies(old: &Map<String, Value>, new: &Map<String, Value>) -> Reasons {
                 part.rsplit_once('@').map_or(part.as_str(), |(name, _)| if name.is_empty() { part } else { name })
             });
             let tool = names.clone().find(|name| dependency::is_tool(name));
-            let name = names.last().unwrap_or_default();
+            let name = leaf.path.last().map(String::as_str).unwrap_or_default();
             if let Some(tool) = tool {
                 reasons.push(format!("{key} changes the tool {tool}: {leaf}"));
             } else if let Some(reason) = dependency::reason(name, None, leaf.new.as_ref()) {

@@ -73,7 +73,9 @@ fn requirement_lines(value: &Value) -> Vec<String> {
         &["dependency-groups"],
         &["build-system", "requires"],
     ] {
-        get(path).into_iter().for_each(|value| walk(value, &mut found));
+        if let Some(value) = get(path) {
+            walk(value, &mut found);
+        }
     }
     for table in
         [get(&["tool", "poetry", "dependencies"]), get(&["tool", "poetry", "dev-dependencies"])].into_iter().flatten()
@@ -97,12 +99,13 @@ fn is_stricter(leaf: &Leaf) -> bool {
                 || option.starts_with("warn")
                 || option.starts_with("check"))
         }
-        ["tool", "ruff", "lint", "select" | "extend-select", _] => leaf.old.is_none(),
+        ["tool", "ruff", "lint", "select" | "extend-select", _] | ["tool", "pytest", "ini_options", "markers", _] => {
+            leaf.old.is_none()
+        }
         ["tool", "ruff", "lint", "ignore" | "extend-ignore", _] => leaf.new.is_none(),
         ["tool", "ruff", "line-length" | "indent-width" | "format", ..] => true,
         ["tool", "coverage", "report", "fail_under"] => number(&leaf.new) >= number(&leaf.old) && leaf.new.is_some(),
         ["tool", "coverage", "run", "branch"] => on,
-        ["tool", "pytest", "ini_options", "markers", _] => leaf.old.is_none(),
         _ => false,
     }
 }

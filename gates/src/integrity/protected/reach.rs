@@ -7,7 +7,8 @@ use serde_json::Value;
 use super::super::lex::{self, Language, Token, TokenKind};
 use super::super::meaning;
 use super::kinds::{self, Form};
-use crate::definition::{Definition, GATE_SCRIPTS};
+use super::package;
+use crate::definition::Definition;
 use crate::snapshot::Snapshot;
 
 const MAX_BYTES: u64 = 2 * 1024 * 1024;
@@ -109,12 +110,10 @@ fn read(snapshot: &Snapshot, path: &str) -> Option<String> {
 fn gate_scripts(snapshot: &Snapshot, path: &str) -> Vec<String> {
     let Some(package) = read(snapshot, path).as_deref().and_then(meaning::json) else { return Vec::new() };
     let scripts = package.get("scripts").and_then(Value::as_object).cloned().unwrap_or_default();
-    let is_entry = |name: &str| {
-        GATE_SCRIPTS.iter().any(|(_, names)| names.contains(&name.trim_start_matches("pre").trim_start_matches("post")))
-    };
+    let names = package::closure(&scripts);
     scripts
         .iter()
-        .filter(|(name, _)| is_entry(name))
+        .filter(|(name, _)| names.contains(*name))
         .filter_map(|(_, text)| text.as_str().map(ToOwned::to_owned))
         .collect()
 }

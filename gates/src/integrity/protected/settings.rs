@@ -71,12 +71,12 @@ fn is_stricter(leaf: &Leaf) -> bool {
         }
         ["include" | "files" | "references", _] => leaf.old.is_none(),
         ["exclude", _] => leaf.new.is_none(),
-        // What an editor and a build write does not matter to a check.
+        // What a build writes and what an editor reads do not matter to a check.
         [
             "compilerOptions",
             "sourceMap" | "declaration" | "declarationMap" | "outDir" | "pretty" | "removeComments" | "newLine",
-        ] => true,
-        ["compileOnSave" | "display" | "$schema" | "typeAcquisition"] => true,
+        ]
+        | ["compileOnSave" | "display" | "$schema" | "typeAcquisition"] => true,
         _ => false,
     }
 }

@@ -7,6 +7,8 @@ use super::runner::Patterns;
 use super::{go, javascript, python, rust};
 
 /// One test.
+// Independent facts, not a state.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Debug, Clone, Default)]
 pub struct Case {
     pub path: String,
@@ -21,6 +23,8 @@ pub struct Case {
     /// The language's usual way to test for a failure (`#[should_panic]`).
     pub is_standard_inversion: bool,
     pub parametrised: bool,
+    /// Tokens with its table of parameters.
+    pub size: usize,
     pub assertions: usize,
     pub tricks: Vec<Trick>,
     /// The words of each line of its body: names and values, no marks.

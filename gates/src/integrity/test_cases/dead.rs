@@ -84,10 +84,10 @@ fn collect(base: &Snapshot, head: &Snapshot, changes: &Changes, definition: &Def
     for path in head.files().keys().filter(|path| is_source(path)) {
         let Some(language) = lex::language(path) else { continue };
         let text = head.read(path).ok().flatten().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
-        let changed = changes.get(path).is_some();
+        let is_changed = changes.get(path).is_some();
         let in_base = base.files().contains_key(path);
         for (name, body) in declarations(language, &text) {
-            if changed && (!in_base || !found.base.contains_key(&name)) {
+            if is_changed && (!in_base || !found.base.contains_key(&name)) {
                 found.renamed.push(body);
             }
             found.head.insert(name);

@@ -44,6 +44,7 @@ fn case(name: &str, leaf: &str, line: u32, block: &[Token<'_>], build: Option<&S
     let mut case = Case { line, name: name.to_owned(), leaf: leaf.to_owned(), ..Case::default() };
     case.skipped = build.cloned().or_else(|| skip(block));
     case.parametrised = block.iter().any(|token| token.is_word("range"));
+    case.size = block.len();
     body::describe(&mut case, Language::Go, block);
     case
 }
@@ -62,7 +63,7 @@ fn skip(block: &[Token<'_>]) -> Option<String> {
                 }
             }
             "Run" if inner_from.is_none() && block.get(at + 1).is_some_and(|token| token.is_mark('(')) => {
-                inner_from = Some(depth)
+                inner_from = Some(depth);
             }
             "Skip" | "Skipf" | "SkipNow"
                 if inner_from.is_none() && at > 0 && block.get(at - 1).is_some_and(|token| token.is_mark('.')) =>

@@ -54,6 +54,7 @@ fn scan(code: &[Token<'_>], suite: &Suite, found: &mut Vec<Case>) {
                 ..Case::default()
             };
             case.line = code.get(at).map_or(first.line, |token| token.line);
+            case.size = call.end - at;
             body::describe(&mut case, Language::Script, callback(call.arguments));
             found.push(case);
         }
@@ -133,7 +134,7 @@ fn call_at<'t, 'a>(code: &'t [Token<'a>], at: usize) -> Option<Call<'t, 'a>> {
                 continue;
             }
             let arguments = code.get(next + 1..end)?;
-            let is_suite = is_suite || modifiers.iter().any(|word| *word == "describe");
+            let is_suite = is_suite || modifiers.contains(&"describe");
             // `test.skip(condition)` within a test of Playwright is a call of its own.
             let names_something =
                 arguments.first().is_some_and(|token| token.kind == TokenKind::Text || token.kind == TokenKind::Word);
@@ -221,7 +222,7 @@ fn keys(object: &[Token<'_>], names: &[&str]) -> bool {
         }
         let value = inside.get(at + 2).map(|token| token.text);
         let is_key = inside.get(at + 1).is_some_and(|token| token.is_mark(':'));
-        depth == 0 && names.contains(&token.unquoted()) && ((is_key && value != Some("false")) || !is_key)
+        depth == 0 && names.contains(&token.unquoted()) && (!is_key || value != Some("false"))
     })
 }
 

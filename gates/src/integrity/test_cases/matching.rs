@@ -38,19 +38,22 @@ pub fn pair(old: &[Case], new: &[Case]) -> Vec<Option<usize>> {
 /// A test without a partner may have been renamed, merged, split or parametrised. Its new form does at least 0.6 of what it
 /// did, asserts as much, and demands the failures that it demanded.
 fn by_similarity(old: &[Case], new: &[Case], matched: &mut [Option<usize>]) {
-    let taken: BTreeMap<usize, usize> =
-        old.iter().zip(matched.iter()).filter_map(|(case, partner)| Some((((*partner)?), case.assertions))).collect();
-    // A kept test can take over only by the assertions that it has won.
-    let mut capacity: Vec<usize> = new
-        .iter()
-        .enumerate()
-        .map(|(at, case)| match taken.get(&at) {
-            Some(before) => case.assertions.saturating_sub(*before),
-            None => case.weight(),
-        })
-        .collect();
+    let taken: BTreeMap<usize, &Case> =
+        old.iter().zip(matched.iter()).filter_map(|(case, partner)| Some(((*partner)?, case))).collect();
+    let mut capacity: Vec<usize> =
+        new.iter().enumerate().map(|(at, case)| spare(taken.get(&at).copied(), case)).collect();
     for (case, partner) in old.iter().zip(matched.iter_mut()).filter(|(_, partner)| partner.is_none()) {
         *partner = successor(case, new, &mut capacity);
+    }
+}
+
+/// How many assertions a test of the change can take over. A kept one only has those that it has won.
+fn spare(before: Option<&Case>, case: &Case) -> usize {
+    match before {
+        None => case.weight(),
+        // A table that has grown, or that a test has become.
+        Some(before) if case.parametrised && (!before.parametrised || case.size > before.size) => usize::MAX,
+        Some(before) => case.assertions.saturating_sub(before.assertions),
     }
 }
 
@@ -59,7 +62,7 @@ fn successor(case: &Case, new: &[Case], capacity: &mut [usize]) -> Option<usize>
     let mut ranked: Vec<(usize, usize)> = new
         .iter()
         .enumerate()
-        .filter(|(at, other)| capacity.get(*at).is_some_and(|left| *left > 0 || (other.parametrised && *left > 0)))
+        .filter(|(at, _)| capacity.get(*at).is_some_and(|left| *left > 0))
         .map(|(at, other)| (common_names(case, other), at))
         .filter(|(common, _)| *common > 0)
         .collect();
@@ -68,7 +71,7 @@ fn successor(case: &Case, new: &[Case], capacity: &mut [usize]) -> Option<usize>
     let mut covered: BTreeSet<usize> = BTreeSet::new();
     let mut parts: Vec<usize> = Vec::new();
     let mut refusals: BTreeSet<&str> = BTreeSet::new();
-    let mut total = 0;
+    let mut total = 0_usize;
     for (common, at) in ranked {
         let Some(other) = new.get(at) else { continue };
         // One parametrised test replaces any number of tests that use the same functions.
@@ -80,7 +83,7 @@ fn successor(case: &Case, new: &[Case], capacity: &mut [usize]) -> Option<usize>
         covered.extend(lines);
         parts.push(at);
         refusals.extend(other.refusals.iter().map(String::as_str));
-        total += if unlimited { usize::MAX / 4 } else { capacity.get(at).copied().unwrap_or(0) };
+        total = total.saturating_add(if unlimited { usize::MAX / 4 } else { capacity.get(at).copied().unwrap_or(0) });
         let enough_lines = covered.len() * 10 >= case.lines.len() * 6;
         let demands = case.refusals.is_empty() || !refusals.is_empty();
         if enough_lines && demands && total >= case.assertions {

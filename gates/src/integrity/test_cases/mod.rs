@@ -70,8 +70,8 @@ pub fn find(base: &Snapshot, head: &Snapshot, changes: &Changes, definition: &De
     }
     let partners: Vec<usize> = matched.into_iter().flatten().collect();
     for (at, case) in new.iter().enumerate() {
-        let had = old.iter().any(|old| old.focused && old.path == case.path);
-        if case.focused && !had {
+        let was_focused = old.iter().any(|old| old.focused && old.path == case.path);
+        if case.focused && !was_focused {
             let message = format!("Only the test {:?} runs now, so others do not.", case.name);
             findings.push(Weakening::new(WeakeningKind::TestFocused, &case.path, Some(case.line), message));
         }

@@ -112,6 +112,7 @@ fn function(
     let suites: Vec<&str> = scopes.iter().map(|scope| scope.name.as_str()).chain([name]).collect();
     let inherited = scopes.iter().find_map(|scope| scope.skipped.clone());
     let mut case = Case { line, name: suites.join("."), leaf: name.to_owned(), ..Case::default() };
+    case.size = decorators.len() + block.len();
     case.inverted =
         decorators.iter().any(|token| matches!(token.text, "xfail" | "expectedFailure")) || calls(block, "xfail");
     case.skipped = skip_word(decorators).or(inherited).or_else(|| module_skip.cloned()).or_else(|| body_skip(block));

@@ -96,6 +96,7 @@ fn case(
             || block.iter().any(|token| token.is_word("for")),
         ..Case::default()
     };
+    case.size = block.len() + attributes.iter().map(|attribute| attribute.len()).sum::<usize>();
     body::describe(&mut case, Language::Rust, block);
     if inverted {
         case.assertions += 1;
