@@ -65,14 +65,14 @@ pub fn attach(installed: &Installed, workspace: &Path) -> io::Result<Attached> {
 
 fn attach_node_modules(layout: &Layout, installation: &Path, workspace: &Path) -> io::Result<()> {
     for folder in &layout.folders {
-        let place = workspace.join(&folder.folder);
+        let place = workspace.join(&folder.path);
         // Links were not followed when the workspace was read, so none leads out of it now.
-        if !is_real_folder(workspace, &folder.folder) {
-            return Err(io::Error::other(format!("{} is not a folder of the workspace", folder.folder)));
+        if !is_real_folder(workspace, &folder.path) {
+            return Err(io::Error::other(format!("{} is not a folder of the workspace", folder.path)));
         }
         let modules = place.join("node_modules");
         DirBuilder::new().create(&modules)?;
-        let installed = installation.join(&folder.folder).join("node_modules");
+        let installed = installation.join(&folder.path).join("node_modules");
         for name in &folder.packages {
             symlink(installed.join(name), in_scope(&modules, name)?)?;
         }

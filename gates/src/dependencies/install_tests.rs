@@ -16,7 +16,7 @@ impl Sample {
     fn new() -> Self {
         let work = tempfile::tempdir().unwrap();
         let settings = settings(work.path());
-        std::fs::create_dir(work.path().join("workspace")).unwrap();
+        fs::create_dir(work.path().join("workspace")).unwrap();
         Self { work, installer: Installer::new(settings) }
     }
 
@@ -125,7 +125,7 @@ async fn the_typescript_sample_installs_once_and_runs_its_checks_through_links()
     let attached = attach(&second, &sample.workspace()).unwrap();
     let took = started.elapsed();
     assert!(took < Duration::from_millis(30), "{took:?}");
-    assert_eq!(attached.read_only, [second.folder.clone()]);
+    assert_eq!(attached.read_only, std::slice::from_ref(&second.folder));
     for script in ["typecheck", "lint", "coverage"] {
         sample.run(&["npm", "run", "--silent", script], &attached).await.unwrap();
     }

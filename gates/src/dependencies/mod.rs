@@ -155,12 +155,12 @@ fn read(snapshot: &Snapshot, path: &str) -> Result<Option<Vec<u8>>, ExamineError
 
 /// The lock file, or what it says about an entry, is not acceptable. `entry` starts with the file's name.
 fn refused(entry: impl fmt::Display, why: impl fmt::Display, what_to_do: &str) -> Reason {
-    Reason::new("lockfile_refused", format!("{}: {why}; {what_to_do}", shown(entry)))
+    Reason::new("lockfile_refused", format!("{}: {}; {what_to_do}", shown(entry), shown(why)))
 }
 
 /// The manifest, or what it says about an entry, is not acceptable.
 fn manifest_refused(entry: impl fmt::Display, why: impl fmt::Display, what_to_do: &str) -> Reason {
-    Reason::new("manifest_refused", format!("{}: {why}; {what_to_do}", shown(entry)))
+    Reason::new("manifest_refused", format!("{}: {}; {what_to_do}", shown(entry), shown(why)))
 }
 
 /// Text of the workspace, short and without control characters, for a message.

@@ -103,15 +103,12 @@ fn logical_lines(text: &str) -> Vec<String> {
             None => line,
         };
         let code = code.trim();
-        match code.strip_suffix('\\') {
-            Some(code) => {
-                open.push_str(code.trim());
-                open.push(' ');
-            }
-            None => {
-                open.push_str(code);
-                lines.push(std::mem::take(&mut open).trim().to_owned());
-            }
+        if let Some(code) = code.strip_suffix('\\') {
+            open.push_str(code.trim());
+            open.push(' ');
+        } else {
+            open.push_str(code);
+            lines.push(std::mem::take(&mut open).trim().to_owned());
         }
     }
     lines.push(open.trim().to_owned());

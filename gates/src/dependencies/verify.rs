@@ -27,7 +27,7 @@ pub struct Layout {
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Folder {
     /// The folder in the workspace that holds it. Empty for the root.
-    pub folder: String,
+    pub path: String,
     pub packages: BTreeSet<String>,
     /// Packages of the workspace: name and folder.
     pub links: BTreeMap<String, String>,
@@ -85,7 +85,7 @@ pub fn npm(plan: &InstallPlan, installation: &Path) -> Result<(), ExamineError> 
     }
     let mut layout = Layout::default();
     for (folder, mut found) in folders {
-        folder.clone_into(&mut found.folder);
+        folder.clone_into(&mut found.path);
         check_nothing_else(&found, &installation.join(folder).join("node_modules"))?;
         layout.folders.push(found);
     }

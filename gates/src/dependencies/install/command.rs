@@ -16,7 +16,7 @@ use crate::process::{Command, Exit};
 
 /// npm's settings that decide what runs and where packages come from. Older versions of npm do not know the last four
 /// and say so; they matter only for packages that were refused before.
-const NPM: [&str; 27] = [
+const NPM: [&str; 32] = [
     "--ignore-scripts",
     "--script-shell=/bin/false",
     "--node-options=",
@@ -41,6 +41,12 @@ const NPM: [&str; 27] = [
     "--include=optional",
     "--include=peer",
     "--foreground-scripts=false",
+    // A wrong digest counts as a failed download: with npm's own times it would take two minutes to report.
+    "--fetch-retries=2",
+    "--fetch-retry-factor=4",
+    "--fetch-retry-mintimeout=500",
+    "--fetch-retry-maxtimeout=3000",
+    "--fetch-timeout=60000",
     "--allow-git=none",
     "--allow-remote=none",
     "--allow-file=none",

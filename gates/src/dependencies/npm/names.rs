@@ -109,7 +109,8 @@ pub fn source_problem(source: &str) -> Option<&'static str> {
         }
     };
     let lower = range.to_lowercase();
-    if lower.starts_with("git") && lower.contains(':') || lower.contains("git@") || lower.ends_with(".git") {
+    let (_, extension) = lower.rsplit_once('.').unwrap_or_default();
+    if lower.starts_with("git") && lower.contains(':') || lower.contains("git@") || extension == "git" {
         return Some("comes from git");
     }
     if lower.contains("://") {
@@ -121,7 +122,7 @@ pub fn source_problem(source: &str) -> Option<&'static str> {
     if lower.contains(':') {
         return Some("uses a protocol that npm installs do not support here");
     }
-    let is_file = lower.ends_with(".tgz") || lower.ends_with(".tar.gz") || lower.ends_with(".tar");
+    let is_file = ["tgz", "tar"].contains(&extension) || lower.ends_with(".tar.gz");
     if is_file || lower.starts_with('.') || lower.starts_with('~') && lower.contains('/') || lower.starts_with('/') {
         return Some("comes from a folder or file");
     }
