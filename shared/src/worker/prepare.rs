@@ -149,14 +149,14 @@ fn planned_workspace(claimed: &Claimed) -> Result<Option<Workspace>, Box<Outcome
 /// somebody with SQL wrote it, fails the step: the defaults may allow more.
 fn terms(claimed: &Claimed) -> Result<(Policy, Vec<GateDecision>), Box<Outcome>> {
     let Some(raw) = &claimed.terms else { return Ok(Default::default()) };
-    let failed = |code, message| Box::new(Outcome::failed(StepError::new(code, message)));
+    let failed = |message| Box::new(Outcome::failed(StepError::new("policy_unreadable", message)));
     let Terms { policy, decisions } = serde_json::from_str(raw.get())
-        .map_err(|error| failed("policy_unreadable", format!("the terms of the step cannot be read: {error}")))?;
+        .map_err(|error| failed(format!("the terms of the step cannot be read: {error}")))?;
     let Some(PolicyVersion { version, document }) = policy else { return Ok((Policy::default(), decisions)) };
     let read = Policy::parse(&document, "").map_err(|problems| {
         let first: Vec<_> =
             problems.iter().take(10).map(|problem| format!("{}: {}", problem.path, problem.message)).collect();
-        failed("policy_unreadable", format!("version {version} of the policy cannot be read: {}", first.join("; ")))
+        failed(format!("version {version} of the policy cannot be read: {}", first.join("; ")))
     })?;
     Ok((Policy { version, ..read }, decisions))
 }
