@@ -26,6 +26,7 @@ mod process;
 pub mod redact;
 pub mod report;
 pub mod run;
+pub mod secrets;
 pub mod snapshot;
 mod unpack;
 

@@ -130,6 +130,12 @@ impl Finding {
         }
     }
 
+    /// A finding of a check that NOFX makes itself. `place` is path, line and column.
+    pub fn of(severity: Severity, tool: &str, message: &str, place: (&str, u32, u32), rule: &str) -> Self {
+        let (path, line, column) = place;
+        Self::new(severity, tool, message).at(path.to_owned(), Some(line), Some(column)).rule(Some(rule))
+    }
+
     fn at(mut self, file: String, line: Option<u32>, column: Option<u32>) -> Self {
         self.file = file;
         self.line = line.filter(|line| *line > 0);
