@@ -129,8 +129,8 @@ pub struct Command {
     /// The weakest acceptable level.
     pub minimum: Level,
     pub companions: Vec<Companion>,
-    /// The uid to run as. If none is given and the process is root, [`crate::run`] takes a free one and gives it the writable
-    /// paths.
+    /// The uid to run as, which must own the writable paths. If none is given and the process is root, [`crate::run`] takes a free
+    /// one, gives it the writable paths, and takes them back at the end.
     pub identity: Option<Arc<Identity>>,
     /// What to use of the host at most. Tests use it to force a lower level.
     pub at_most: Option<Host>,

@@ -17,7 +17,8 @@ pub enum SandboxError {
     /// The sandbox could not be built.
     #[error("the sandbox failed to {step}: {message}")]
     Failed { step: String, message: String },
-    /// The launcher died, so nobody knows how the command ended.
+    /// The launcher died, so nobody knows how the command ended. At the level `limits` without a uid of its own, the command may
+    /// have killed it, and its processes may still run: a function should end its process then.
     #[error("the launcher of the sandbox died: {0}")]
     LauncherDied(String),
     /// Processes of the command survived the end.

@@ -68,7 +68,8 @@ impl Host {
     }
 }
 
-/// What this host offers. The first call blocks for about 20 ms, because it builds an empty sandbox.
+/// What this host offers. The first call blocks for about 20 ms, because it builds an empty sandbox. It must come after
+/// [`crate::init`] or [`crate::set_launcher`], else namespaces count as missing.
 pub fn host() -> &'static Host {
     static HOST: OnceLock<Host> = OnceLock::new();
     HOST.get_or_init(platform::probe)

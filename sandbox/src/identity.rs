@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Uid};
 
@@ -17,6 +18,8 @@ use crate::error::SandboxError;
 const PREFERRED: std::ops::Range<u32> = 70_000..74_095;
 /// For containers that map 65,536 ids only. systemd uses it for services with `DynamicUser`, which rarely run in containers.
 const SMALL: std::ops::Range<u32> = 61_184..65_519;
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// How deep `give` follows folders. Each level holds an open file.
 const DEPTH: usize = 256;
@@ -36,8 +39,10 @@ impl Identity {
         }
         let folder = lock_folder()?;
         let range = range();
-        // Processes start their search at different places, so that they rarely meet.
-        let start = std::process::id() % (range.end - range.start);
+        // Processes start their search at different places, so that they rarely meet. Within a process, a uid rests after its
+        // use: files and dying processes of the last command have it.
+        let turn = std::process::id().wrapping_mul(31).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let start = turn % (range.end - range.start);
         for offset in 0..range.end - range.start {
             let uid = range.start + (start + offset) % (range.end - range.start);
             let in_use_by_systemd = Path::new("/run/systemd/dynamic-uid").join(uid.to_string()).exists();

@@ -46,14 +46,27 @@ pub async fn run(command: &Command) -> Result<Finished, SandboxError> {
     let identity = identify(command, &host).await?;
     let spec = spec(command, &host, identity.as_deref());
     let result = Session::start(command, &spec).await?.finish(backstop(command)).await;
-    if let (Err(SandboxError::LauncherDied(_)), Some(identity)) = (&result, identity) {
-        // Nobody is left who would kill the processes of the command.
-        let uid = identity.uid();
-        tokio::task::spawn_blocking(move || platform::kill_all(platform::Scope::Uid(uid)))
-            .await
-            .map_err(io::Error::other)?;
+    if let Some(identity) = identity {
+        // If the launcher died, nobody is left who would kill the processes of the command.
+        let is_orphaned = matches!(result, Err(SandboxError::LauncherDied(_)));
+        release(command, identity, is_orphaned).await?;
     }
     result
+}
+
+/// Leaves nothing to the next command with the same uid: no process, and no file if `run` took the uid itself.
+async fn release(command: &Command, identity: Arc<Identity>, is_orphaned: bool) -> Result<(), SandboxError> {
+    let writable = if command.identity.is_none() { command.writable.clone() } else { Vec::new() };
+    let work = tokio::task::spawn_blocking(move || {
+        if is_orphaned {
+            platform::kill_all(platform::Scope::Uid(identity.uid()));
+        }
+        for path in writable {
+            // A command can make folders that are too deep. Their owner then stays, and the result of the command counts.
+            let _ = identity::take(&path);
+        }
+    });
+    Ok(work.await.map_err(io::Error::other)?)
 }
 
 fn check(command: &Command) -> Result<(), SandboxError> {

@@ -76,7 +76,8 @@ impl Finder<'_> {
             return;
         }
         if folder.join("rustup").exists() {
-            self.add_rustup(folder);
+            let root = env::var_os("RUSTUP_HOME").map(PathBuf::from).or_else(|| Some(self.home?.join(".rustup")));
+            self.add_rustup(folder, root);
             return;
         }
         self.search_path.push(folder.to_owned());
@@ -114,9 +115,7 @@ impl Finder<'_> {
     /// pyenv's stand-ins are scripts that need all of pyenv. The chosen versions do without.
     fn add_pyenv(&mut self, root: &Path) {
         let chosen = fs::read_to_string(root.join("version")).unwrap_or_default();
-        for version in
-            chosen.split_whitespace().filter(|version| !version.contains(['/', '.']) || !version.contains(".."))
-        {
+        for version in chosen.split_whitespace().filter(|version| !version.contains('/') && *version != "..") {
             let prefix = root.join("versions").join(version);
             if prefix.join("bin").is_dir() {
                 self.search_path.push(prefix.join("bin"));
@@ -127,10 +126,9 @@ impl Finder<'_> {
 
     /// rustup's stand-ins need its settings and toolchains, which they find by a variable. The folder of cargo also holds the
     /// token of a registry, so only its programs are added.
-    fn add_rustup(&mut self, bin: &Path) {
+    fn add_rustup(&mut self, bin: &Path, root: Option<PathBuf>) {
         self.search_path.push(bin.to_owned());
         self.add(bin.to_owned());
-        let root = env::var_os("RUSTUP_HOME").map(PathBuf::from).or_else(|| Some(self.home?.join(".rustup")));
         let Some(root) = root.filter(|root| root.is_dir()) else { return };
         for part in ["settings.toml", "toolchains", "update-hashes"] {
             let path = root.join(part);
@@ -146,6 +144,89 @@ impl Finder<'_> {
         let is_home = self.home.is_some_and(|home| home.starts_with(&path));
         if !is_home && path.parent().is_some() && !self.read_only.iter().any(|known| path.starts_with(known)) {
             self.read_only.push(path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn home_with(files: &[&str]) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let home = folder.path().canonicalize().unwrap();
+        for file in files {
+            fs::create_dir_all(home.join(file).parent().unwrap()).unwrap();
+            fs::write(home.join(file), "").unwrap();
+        }
+        (folder, home)
+    }
+
+    fn visible(found: &Toolchain, path: &Path) -> bool {
+        found.read_only.iter().any(|known| path.starts_with(known))
+    }
+
+    #[test]
+    fn a_version_managers_node_is_visible_with_its_libraries_and_nothing_beside_it() {
+        let (_folder, home) = home_with(&[
+            ".nvm/versions/node/v22/bin/node",
+            ".nvm/versions/node/v22/lib/npm.js",
+            ".npmrc",
+            ".nvm/other",
+        ]);
+        symlink(home.join(".nvm/versions/node/v22/bin"), home.join("link")).unwrap();
+        for search_path in [home.join(".nvm/versions/node/v22/bin"), home.join("link")] {
+            let found = find(search_path.as_os_str(), Some(&home));
+            assert!(visible(&found, &home.join(".nvm/versions/node/v22/lib/npm.js")));
+            assert!(visible(&found, &search_path.join("node")));
+            assert!(!visible(&found, &home.join(".nvm/other")) && !visible(&found, &home.join(".npmrc")));
+            assert_eq!(found.search_path, search_path.as_os_str());
+        }
+    }
+
+    #[test]
+    fn pyenvs_stand_ins_are_replaced_by_the_chosen_version() {
+        let (_folder, home) = home_with(&[
+            ".pyenv/shims/python",
+            ".pyenv/versions/3.12.1/bin/python",
+            ".pyenv/versions/3.11.0/bin/python",
+            ".pyenv/version",
+        ]);
+        fs::write(home.join(".pyenv/version"), "3.12.1\n").unwrap();
+        let found = find(home.join(".pyenv/shims").as_os_str(), Some(&home));
+        assert_eq!(found.search_path, home.join(".pyenv/versions/3.12.1/bin").as_os_str());
+        assert!(visible(&found, &home.join(".pyenv/versions/3.12.1/bin/python")));
+        assert!(!visible(&found, &home.join(".pyenv/versions/3.11.0")));
+    }
+
+    #[test]
+    fn cargo_is_visible_without_its_credentials() {
+        let (_folder, home) = home_with(&[
+            ".cargo/bin/rustup",
+            ".cargo/credentials.toml",
+            ".rustup/toolchains/stable/bin/cargo",
+            ".rustup/settings.toml",
+        ]);
+        let mut found = Finder { home: Some(&home), read_only: vec![], search_path: vec![], environment: vec![] };
+        found.add_rustup(&home.join(".cargo/bin"), Some(home.join(".rustup")));
+        let found = Toolchain { read_only: found.read_only, ..Toolchain::default() };
+        assert!(visible(&found, &home.join(".rustup/toolchains/stable/bin/cargo")));
+        assert!(visible(&found, &home.join(".cargo/bin/rustup")));
+        assert!(!visible(&found, &home.join(".cargo/credentials.toml")));
+    }
+
+    #[test]
+    fn a_home_folder_is_never_visible() {
+        let (_folder, home) =
+            home_with(&["bin/tool", ".ssh/id", ".local/bin/tool", ".local/share/secret", "apps/x/bin/x"]);
+        symlink(home.join("apps/x/bin/x"), home.join(".local/bin/x")).unwrap();
+        let search_path = env::join_paths([home.join("bin"), home.join(".local/bin"), home.clone()]).unwrap();
+        let found = find(&search_path, Some(&home));
+        assert!(visible(&found, &home.join("bin/tool")) && visible(&found, &home.join("apps/x/bin/x")));
+        for hidden in [".ssh/id", ".local/share/secret"] {
+            assert!(!visible(&found, &home.join(hidden)), "{hidden}");
         }
     }
 }

@@ -59,7 +59,8 @@ fn read(pid: Pid) -> Option<Process> {
     let state = fields.next()?;
     let parent = fields.next()?.parse().ok()?;
     let threads = fields.nth(15)?.parse().ok()?;
-    Some(Process { pid, parent, is_zombie: matches!(state, "Z" | "X"), threads })
+    // A process whose first thread ended looks like a zombie too. Its other threads live.
+    Some(Process { pid, parent, is_zombie: matches!(state, "Z" | "X") && threads <= 1, threads })
 }
 
 fn has_uid(pid: Pid, uid: u32) -> bool {
@@ -118,7 +119,18 @@ pub(crate) fn memory_bytes(pids: &[Pid], limit: u64) -> u64 {
 }
 
 fn sum_kib(pid: Pid, file: &str, names: &[&str]) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/{}/{file}", pid.as_raw_nonzero())).ok()?;
+    let folder = format!("/proc/{}", pid.as_raw_nonzero());
+    if let Some(sum) = fs::read_to_string(format!("{folder}/{file}")).ok().and_then(|text| sum_lines(&text, names)) {
+        return Some(sum);
+    }
+    // The first thread ended, and its files are empty. The other threads have the same memory.
+    let threads = fs::read_dir(format!("{folder}/task")).ok()?.flatten();
+    threads
+        .filter_map(|thread| fs::read_to_string(thread.path().join(file)).ok())
+        .find_map(|text| sum_lines(&text, names))
+}
+
+fn sum_lines(text: &str, names: &[&str]) -> Option<u64> {
     let value = |name: &&str| {
         let line = text.lines().find_map(|line| line.strip_prefix(*name))?;
         line.split_whitespace().next()?.parse::<u64>().ok()
@@ -145,6 +157,9 @@ pub(crate) fn kill_all(scope: Scope) -> (u32, u32) {
         }
         reap();
         let left = members(scope);
+        if left.is_empty() {
+            reap_the_dead();
+        }
         if left.is_empty() || Instant::now() > deadline {
             return (u32::try_from(seen.len()).unwrap_or(u32::MAX), count(&left));
         }
@@ -190,6 +205,11 @@ fn kill_family(seen: &mut HashSet<i32>) {
         let _ = kill_process(pid, Signal::KILL);
     }
     seen.extend(stopped);
+}
+
+/// Nothing lives any more, so that each child can be reaped. Without this, they would be left to the machine's first process.
+fn reap_the_dead() {
+    while rustix::process::wait(WaitOptions::empty()).is_ok() {}
 }
 
 fn reap() {

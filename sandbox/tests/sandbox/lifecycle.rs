@@ -3,7 +3,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use nofx_sandbox::{Companion, Exit, Health, Host, Level, Network, SandboxError, host, run};
+use nofx_sandbox::{Companion, Exit, Health, Host, Level, Network, SandboxError, Through, host, run};
 use serde_json::json;
 
 use crate::{Workspace, at, levels, prepare, printed, run_blocking, text};
@@ -222,4 +222,36 @@ fn the_temporary_folder_of_namespaces_is_empty_and_private() {
     );
     assert_eq!(text, "end\n");
     assert_eq!(printed(&workspace.shell(Level::Namespaces, "test -e /tmp/left || echo gone")), "gone\n");
+}
+
+#[test]
+fn bubblewrap_gives_the_same_isolation() {
+    let workspace = Workspace::new();
+    let program = Path::new("/usr/bin/bwrap");
+    // Hosts without it make namespaces by themselves or not at all.
+    if !program.exists() || host().namespaces.is_none() {
+        return;
+    }
+    let script = "ls -1 /; id -u; echo $$; cat /proc/1/environ; echo x > kept; echo end";
+    let mut command = workspace.shell(Level::Namespaces, script);
+    command.at_most = Some(Host { namespaces: Some(Through::Bubblewrap(program.into())), ..host().clone() });
+    let finished = run_blocking(&command).unwrap();
+    let text = text(&finished);
+    assert!(text.contains("end") && text.lines().all(|line| !["home", "var", "root", "0"].contains(&line)), "{text}");
+    assert_eq!(finished.report.level, Level::Namespaces);
+    assert!(finished.report.namespaces.iter().any(|name| name == "user"), "{:?}", finished.report);
+    assert!(workspace.path().join("kept").exists());
+}
+
+#[test]
+fn the_writable_paths_belong_to_the_caller_again() {
+    use std::os::unix::fs::MetadataExt;
+    for level in levels() {
+        let workspace = Workspace::new();
+        printed(&workspace.shell(level, "mkdir made; touch made/file"));
+        for path in ["", "made", "made/file"] {
+            let owner = std::fs::metadata(workspace.path().join(path)).unwrap().uid();
+            assert_eq!(owner, rustix::process::geteuid().as_raw(), "{level:?}: {path}");
+        }
+    }
 }

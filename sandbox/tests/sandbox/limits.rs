@@ -20,14 +20,14 @@ fn a_command_that_uses_too_much_memory_is_killed() {
 fn memory_of_all_processes_counts_and_shared_memory_too() {
     for level in levels() {
         let workspace = Workspace::new();
-        let script = r#"
+        let script = r"
 import mmap, os
 for _ in range(3):
     if os.fork() == 0: break
 shared = mmap.mmap(-1, 60 << 20)
 shared.write(bytes(60 << 20))
 while True: pass
-"#;
+";
         let mut command = workspace.python(level, script);
         command.limits.memory_bytes = Some(200 * MIB);
         assert_eq!(run_blocking(&command).unwrap().exit, Exit::OverLimit(Limit::Memory), "{level:?}");

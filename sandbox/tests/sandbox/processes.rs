@@ -60,6 +60,30 @@ while not os.path.exists("ready"): pass
 }
 
 #[test]
+fn a_process_whose_first_thread_ended_is_measured_and_killed() {
+    for level in levels() {
+        let workspace = Workspace::new();
+        let marker = marker("headless");
+        let script = r"
+import ctypes, os, sys, threading
+def work():
+    data = bytearray(300 << 20)
+    while True: pass
+if os.fork() == 0:
+    threading.Thread(target=work).start()
+    ctypes.CDLL(None).pthread_exit(None)
+while True: pass
+";
+        let mut command = workspace.command(level, &["/usr/bin/python3", "-I", "-c", script, &marker]);
+        command.limits.memory_bytes = Some(100 << 20);
+        let finished = run_blocking(&command).unwrap();
+        assert_eq!(finished.exit, Exit::OverLimit(nofx_sandbox::Limit::Memory), "{level:?}: {}", text(&finished));
+        assert_eq!(finished.report.killed_at_end, 2, "{level:?}");
+        assert!(!is_running(&marker), "{level:?}");
+    }
+}
+
+#[test]
 fn a_fork_bomb_ends() {
     for level in levels() {
         let workspace = Workspace::new();
@@ -187,14 +211,14 @@ fn no_file_descriptor_is_inherited() {
         let secret = std::fs::File::open("/etc/hostname").or_else(|_| std::fs::File::open("/etc/passwd")).unwrap();
         // Without the flag, as a C library would open it.
         rustix::io::fcntl_setfd(&secret, rustix::io::FdFlags::empty()).unwrap();
-        let script = r#"
+        let script = r"
 import os
 def is_open(fd):
     try: os.fstat(fd)
     except OSError: return False
     return True
 print([fd for fd in range(1000) if is_open(fd)])
-"#;
+";
         assert_eq!(printed(&workspace.python(level, script)).trim(), "[0, 1, 2]", "{level:?}");
     }
 }

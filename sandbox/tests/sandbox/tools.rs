@@ -20,7 +20,7 @@ const CASES: [(&str, &str, &str); 11] = [
     (
         "git",
         "git init -q r && cd r && echo a > f && git add f && git write-tree",
-        "496d6428b9cf92981dc9495211e6e1120fb6f2ba",
+        "3be22be77da4887e869c981806d8452f034dd014",
     ),
     ("gcc", "printf '#include <stdio.h>\\nint main(){puts(\"compiled\");}' > a.c && gcc a.c -o a && ./a", "compiled"),
     ("perl", "perl -e 'print fork() ? (wait(), \"forked\")[1] : \"\"'", "forked"),
