@@ -14,3 +14,5 @@ mod routes;
 mod rules;
 mod shapes;
 mod submit;
+mod uploads;
+mod workspaces;
