@@ -1,14 +1,11 @@
 //! Workspaces: packs a directory reproducibly, and uploads it as an artifact for a plan.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use flate2::{Compression, GzBuilder};
+use nofx_gates::snapshot::Snapshot;
+use nofx_gates::{Limits, archive};
 use nofx_local::report::{self, hinted};
 use serde_json::json;
 use shared::domain::{ArtifactId, digest};
@@ -16,9 +13,6 @@ use shared::view::Upload;
 
 use crate::client::api::Api;
 
-/// Generated directories, and those that are not part of a workspace.
-const SKIPPED: [&str; 3] = ["node_modules", ".git", "coverage"];
-const UNPACKED_MAX_BYTES: u64 = 256 * 1024 * 1024;
 const UPLOAD_LIMIT: Duration = Duration::from_mins(5);
 
 /// Packs `dir`, with the files of `overlay` over it, and uploads it. Returns the artifact's id.
@@ -42,63 +36,33 @@ pub async fn upload(api: &Api, dir: &Path, overlay: Option<&Path>) -> Result<Art
     Ok(upload.id)
 }
 
-/// A tar.gz whose bytes depend only on the files' paths, contents and executable bits.
+/// A tar.gz whose bytes depend only on the tree. Leaves out what is not part of a workspace, and reports of earlier tests.
 pub fn pack(dir: &Path, overlay: Option<&Path>) -> Result<Vec<u8>> {
-    let mut files = BTreeMap::new();
-    collect(dir, Path::new(""), &mut files)?;
-    if let Some(overlay) = overlay {
-        collect(overlay, Path::new(""), &mut files)?;
-    }
+    let base = snapshot(dir)?;
+    let overlay = overlay.map(snapshot).transpose()?;
+    let mut files = archive::sources(&base);
+    files.extend(overlay.iter().flat_map(archive::sources));
+    let projects = files.keys().filter_map(|path| path.strip_suffix("package.json"));
+    let reports: Vec<String> = projects
+        .filter(|folder| folder.is_empty() || folder.ends_with('/'))
+        .map(|folder| format!("{folder}coverage/"))
+        .collect();
+    files.retain(|path, _| !reports.iter().any(|folder| path.starts_with(folder.as_str())));
     if files.is_empty() {
         return Err(hinted(format!("{} contains no files", dir.display()), "name the directory of a workspace"));
     }
-    let encoder = GzBuilder::new().mtime(0).write(Vec::new(), Compression::default());
-    let mut archive = tar::Builder::new(encoder);
-    let mut total_bytes = 0;
-    for (name, path) in files {
-        let content = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        total_bytes += content.len() as u64;
-        if total_bytes > UNPACKED_MAX_BYTES {
-            bail!("{} is larger than {} MB", dir.display(), UNPACKED_MAX_BYTES / 1024 / 1024);
-        }
-        let mode = fs::metadata(&path).with_context(|| format!("cannot read {}", path.display()))?.permissions().mode();
-        let mut header = tar::Header::new_ustar();
-        header.set_size(content.len() as u64);
-        header.set_mode(if mode & 0o111 == 0 { 0o644 } else { 0o755 });
-        header.set_mtime(0);
-        archive
-            .append_data(&mut header, &name, content.as_slice())
-            .with_context(|| format!("cannot pack {}", path.display()))?;
-    }
-    let mut encoder = archive.into_inner().context("cannot finish the archive")?;
-    encoder.flush().context("cannot finish the archive")?;
-    encoder.finish().context("cannot finish the archive")
+    archive::pack(&files, Limits::default()).with_context(|| format!("cannot pack {}", dir.display()))
 }
 
-/// Maps the name of each file below `dir` to its path. Links are skipped, because they may lead out of the workspace.
-fn collect(dir: &Path, prefix: &Path, files: &mut BTreeMap<PathBuf, PathBuf>) -> Result<()> {
-    let entries = fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
-    for entry in entries {
-        let entry = entry.with_context(|| format!("cannot read {}", dir.display()))?;
-        let name = entry.file_name();
-        let kind = entry.file_type().with_context(|| format!("cannot read {}", entry.path().display()))?;
-        if SKIPPED.iter().any(|skipped| name == *skipped) {
-            continue;
-        }
-        if kind.is_dir() {
-            collect(&entry.path(), &prefix.join(&name), files)?;
-        } else if kind.is_file() {
-            files.insert(prefix.join(&name), entry.path());
-        } else {
-            report::line("workspace", format_args!("skipped {}: not a regular file", entry.path().display()));
-        }
-    }
-    Ok(())
+fn snapshot(dir: &Path) -> Result<Snapshot> {
+    Snapshot::take(dir).with_context(|| format!("cannot read {}", dir.display()))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::collections::BTreeMap;
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
 
@@ -109,14 +73,11 @@ mod tests {
     }
 
     fn unpack(archive: &[u8]) -> BTreeMap<String, String> {
-        let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(archive));
-        let entries = archive.entries().unwrap().map(|entry| {
-            let mut entry = entry.unwrap();
-            let mut text = String::new();
-            entry.read_to_string(&mut text).unwrap();
-            (entry.path().unwrap().display().to_string(), text)
-        });
-        entries.collect()
+        let target = tempfile::tempdir().unwrap();
+        nofx_gates::unpack(archive, target.path(), Limits::default(), &|| Ok(())).unwrap();
+        let snapshot = Snapshot::take(target.path()).unwrap();
+        let text = |path: &String| String::from_utf8(snapshot.read(path).unwrap().unwrap_or_default()).unwrap();
+        snapshot.files().keys().map(|path| (path.clone(), text(path))).collect()
     }
 
     #[test]
@@ -127,7 +88,7 @@ mod tests {
         write(two.path(), "package.json", "{}");
         write(two.path(), "src/a.ts", "a");
         write(two.path(), "node_modules/x/index.js", "x");
-        write(two.path(), "src/coverage/lcov.info", "x");
+        write(two.path(), "coverage/lcov.info", "x");
         let old = fs::File::options().write(true).open(two.path().join("package.json")).unwrap();
         old.set_modified(std::time::UNIX_EPOCH + Duration::from_secs(1000)).unwrap();
         let archive = pack(one.path(), None).unwrap();
@@ -148,10 +109,26 @@ mod tests {
     }
 
     #[test]
-    fn links_are_skipped() {
+    fn a_folder_of_sources_named_coverage_is_kept() {
         let dir = tempfile::tempdir().unwrap();
-        write(dir.path(), "a.ts", "a");
-        std::os::unix::fs::symlink("/etc/passwd", dir.path().join("b.ts")).unwrap();
-        assert_eq!(unpack(&pack(dir.path(), None).unwrap()).len(), 1);
+        for path in ["p/package.json", "p/coverage/report.json", "p/src/coverage/judge.ts", "x-package.json"] {
+            write(dir.path(), path, "x");
+        }
+        let files = unpack(&pack(dir.path(), None).unwrap());
+        assert_eq!(files.keys().collect::<Vec<_>>(), ["p/package.json", "p/src/coverage/judge.ts", "x-package.json"]);
+    }
+
+    #[test]
+    fn executable_bits_and_inner_links_are_kept_and_other_links_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), "a.sh", "#!/bin/sh\n");
+        let plain = pack(dir.path(), None).unwrap();
+        fs::set_permissions(dir.path().join("a.sh"), fs::Permissions::from_mode(0o755)).unwrap();
+        assert_ne!(pack(dir.path(), None).unwrap(), plain);
+        symlink("a.sh", dir.path().join("b")).unwrap();
+        assert_eq!(unpack(&pack(dir.path(), None).unwrap()).len(), 2);
+        symlink("/etc/passwd", dir.path().join("c")).unwrap();
+        let refused = format!("{:#}", pack(dir.path(), None).unwrap_err());
+        assert!(refused.contains("c is a link that may point outside the workspace"), "{refused}");
     }
 }

@@ -184,8 +184,8 @@ mod tests {
 
     use super::*;
 
-    fn problems(inputs: Value) -> Vec<String> {
-        let problems = WriteInputs::parse(&inputs).unwrap_err();
+    fn problems(inputs: &Value) -> Vec<String> {
+        let problems = WriteInputs::parse(inputs).unwrap_err();
         problems.iter().map(|problem| format!("{}: {}", problem.path, problem.message)).collect()
     }
 
@@ -232,7 +232,7 @@ mod tests {
             "patch": 1,
             "base": "x",
         });
-        let found = problems(inputs);
+        let found = problems(&inputs);
         for expected in [
             "inputs.base: is not a known field; the fields are workspace, patch, files, delete",
             "inputs.patch: must be a unified diff, or an object with an artifact",
@@ -257,13 +257,13 @@ mod tests {
     fn a_path_is_named_once() {
         assert_eq!(
             problems(
-                json!({"files": [{"path": "a", "content": ""}, {"path": "./a", "content": ""}], "delete": ["a/"]})
+                &json!({"files": [{"path": "a", "content": ""}, {"path": "./a", "content": ""}], "delete": ["a/"]})
             ),
             [
                 "inputs.files[1]: names a, which inputs.files[0] names already; name it once",
                 "inputs.delete[0]: names a, which inputs.files[1] names already; name it once",
             ]
         );
-        assert_eq!(problems(json!({})), ["inputs: asks for no change; give files, a patch, or paths to delete"]);
+        assert_eq!(problems(&json!({})), ["inputs: asks for no change; give files, a patch, or paths to delete"]);
     }
 }

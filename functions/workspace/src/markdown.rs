@@ -37,22 +37,20 @@ fn blocks(text: &str) -> Result<Vec<String>, String> {
         let fence = trimmed.chars().next().filter(|first| matches!(first, '`' | '~'));
         let length = fence.map_or(0, |fence| trimmed.chars().take_while(|found| *found == fence).count());
         let is_indented = line.starts_with("    ") || line.starts_with('\t');
-        match &mut open {
-            Some((character, least, block)) => {
-                if fence == Some(*character) && length >= *least && length == trimmed.chars().count() && !is_indented {
-                    blocks.push(std::mem::take(block));
-                    open = None;
-                } else {
-                    block.push_str(line);
-                }
+        if let Some((character, least, block)) = &mut open {
+            let closes = fence == Some(*character) && length >= *least && length == trimmed.chars().count();
+            if closes && !is_indented {
+                blocks.push(std::mem::take(block));
+                open = None;
+            } else {
+                block.push_str(line);
             }
-            None => {
-                let Some(character) = fence.filter(|_| length >= 3 && !is_indented) else { continue };
-                // With a further backtick it is code inside a line.
-                if character == '~' || !trimmed.get(length..).unwrap_or_default().contains('`') {
-                    open = Some((character, length, String::new()));
-                }
-            }
+            continue;
+        }
+        let Some(character) = fence.filter(|_| length >= 3 && !is_indented) else { continue };
+        // With a further backtick it is code inside a line.
+        if character == '~' || !trimmed.get(length..).unwrap_or_default().contains('`') {
+            open = Some((character, length, String::new()));
         }
     }
     if open.is_some() { Err("is Markdown with a code block that does not end".to_owned()) } else { Ok(blocks) }

@@ -178,8 +178,8 @@ async fn what_a_workspace_cannot_hold_is_refused_by_name() {
 #[tokio::test]
 async fn a_fetch_ends_at_its_limit() {
     let server = Server::new();
-    let noise: String = (0..40_000_u32).map(|number| format!("{:08x}", number.wrapping_mul(2_654_435_761))).collect();
-    server.commit("noise", &noise);
+    let noise: Vec<String> = (0..40_000_u32).map(|number| number.wrapping_mul(2_654_435_761).to_string()).collect();
+    server.commit("noise", &noise.concat());
     let work = tempfile::tempdir().unwrap();
     let attempt = Arc::new(Attempt::begin(work.path()).unwrap());
     let git = Git::of_files(std::env::var("PATH").unwrap());
@@ -215,7 +215,7 @@ fn inputs_are_checked() {
         "$(x)",
     ] {
         assert_eq!(read(json!({"repository": "https://h/x", "ref": name})).unwrap_err(), 1, "{name}");
-        assert_eq!(read(json!({"repository": "https://h/x", "ref": "a", "base": name})).is_err(), true, "{name}");
+        assert!(read(json!({"repository": "https://h/x", "ref": "a", "base": name})).is_err(), "{name}");
     }
 }
 

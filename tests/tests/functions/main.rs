@@ -15,3 +15,5 @@ mod routes;
 mod rules;
 mod shapes;
 mod submit;
+mod uploads;
+mod workspaces;

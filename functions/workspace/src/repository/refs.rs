@@ -154,10 +154,9 @@ pub fn is_name(name: &str) -> bool {
     let forbidden = |character: char| {
         character.is_control() || character.is_whitespace() || "~^:?*[\\{}\"'`$;&|<>()!".contains(character)
     };
-    !name.contains(forbidden)
-        && !name.contains("..")
-        && !name.contains("//")
-        && name.split('/').all(|part| {
-            !part.is_empty() && !part.starts_with(['.', '-']) && !part.ends_with('.') && !part.ends_with(".lock")
-        })
+    let is_part = |part: &str| {
+        let is_lock = part.as_bytes().ends_with(b".lock");
+        !part.is_empty() && !part.starts_with(['.', '-']) && !part.ends_with('.') && !is_lock
+    };
+    !name.contains(forbidden) && !name.contains("..") && name.split('/').all(is_part)
 }
