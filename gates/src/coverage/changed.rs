@@ -187,7 +187,7 @@ fn tree_changes(
 }
 
 /// The lines of `new` that are not in `old`. A line includes its line break, so CRLF instead of LF is a change.
-fn changed_lines(old: &[u8], new: &[u8]) -> Vec<u32> {
+pub(crate) fn changed_lines(old: &[u8], new: &[u8]) -> Vec<u32> {
     // After this time the diff is no longer minimal: more lines than necessary may count as changed.
     const DIFF_TIMEOUT: Duration = Duration::from_secs(2);
     let split = |text| <[u8]>::split_inclusive(text, |byte| *byte == b'\n').collect::<Vec<_>>();

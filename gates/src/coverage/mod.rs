@@ -27,6 +27,7 @@ mod unified;
 
 use serde::Serialize;
 
+pub(crate) use changed::changed_lines;
 pub use changed::{Base, ChangeSet, Content, Ignored, Tree};
 pub use evidence::CoverageEvidence;
 pub use folder::{Wanted, read_folder};

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use shared::domain::digest::sha256_hex;
 use shared::domain::policy::{Network, Sandbox, TrustedBase};
 
 use self::conclude::{Context, Observed, observe};
@@ -31,7 +32,7 @@ use crate::definition::{self, Definition, Format, GateDefinition, Kind, Source a
 use crate::evidence::{self, Doubt, Evidence, GivenBy, Verdict};
 use crate::finding::{ExamineError, InfraError, Reason};
 use crate::integrity::{self, TestResult, TestStatus, compare_reports};
-use crate::redact;
+use crate::redact::Redactor;
 use crate::report::{self, Tests};
 use crate::run::{Bundle, CommandRun, Job};
 use crate::unpack::Limits;
@@ -128,7 +129,7 @@ pub async fn judge<R: Runner>(request: &Request, settings: &Settings, runner: &R
     };
     let Case { mut evidence, attachments } = case;
     evidence.verdict = verdict;
-    evidence.reason = evidence::Reason { code: reason.code.to_owned(), message: redact::text(&reason.message) };
+    evidence.reason = evidence::Reason { code: reason.code.to_owned(), message: redacted(&reason.message) };
     evidence.finished_at_ms = now_ms();
     Judged { evidence, attachments, question, lost }
 }
@@ -308,6 +309,7 @@ impl<R: Runner> Work<'_, R> {
             true => Some(self.changes(definition, gate).await?),
             false => None,
         };
+        case.evidence.locks = self.locks(gate)?;
         let (run, bundle) = self.run_once(job(definition, gate, &self.terms(gate)), case).await?;
         let started = Instant::now();
         let observed = self.observe(gate, run.clone(), bundle, changes).await?;
@@ -316,6 +318,31 @@ impl<R: Runner> Work<'_, R> {
         let verdict = observed.verdict(&run, gate)?;
         self.compare_tests(definition, gate, &observed, case).await?;
         Ok(verdict)
+    }
+
+    /// The sha256 of each lockfile beside the gate's command or at the root.
+    fn locks(&self, gate: &GateDefinition) -> Result<BTreeMap<String, String>, Stop> {
+        const LOCKS: [&str; 9] = [
+            "npm-shrinkwrap.json",
+            "package-lock.json",
+            "requirements.lock",
+            "requirements.txt",
+            "uv.lock",
+            "poetry.lock",
+            "pylock.toml",
+            "Cargo.lock",
+            "go.sum",
+        ];
+        let mut found = BTreeMap::new();
+        for name in LOCKS {
+            let beside = format!("{}/{name}", gate.directory);
+            for path in [name, beside.trim_start_matches('/')] {
+                if let Some(text) = self.subject.head.read(path).map_err(InfraError::from)? {
+                    found.insert(path.to_owned(), sha256_hex(&text));
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Has a job run and records what the runner says about it.
@@ -498,7 +525,7 @@ impl Case {
         let log = run.output.entry.as_ref().and_then(|entry| bundle.files.get(entry));
         let is_cut = run.output.head.is_some();
         if let Some(log) = log.filter(|_| is_cut) {
-            let bytes = redact::bytes(log);
+            let bytes = Redactor::redact(&[], log);
             self.attachments.push(NewAttachment { name: "log.txt".to_owned(), media_type: "text/plain", bytes });
         }
     }
@@ -512,8 +539,8 @@ impl Case {
             timed_out: run.exit == Exit::TimedOut,
             output: evidence::Output {
                 bytes: run.output.bytes,
-                head: run.output.head.as_deref().map(redact::text),
-                tail: redact::text(&run.output.tail),
+                head: run.output.head.as_deref().map(redacted),
+                tail: redacted(&run.output.tail),
                 sha256: run.output.sha256.clone(),
             },
         });
@@ -559,6 +586,11 @@ fn source_rules(definition: &Definition, gate: &GateDefinition) -> Result<Source
 /// The exact fraction that a person wrote.
 fn threshold(ratio: f64) -> Option<Threshold> {
     ratio.to_string().parse().ok()
+}
+
+/// Text of the command, without secrets.
+fn redacted(text: &str) -> String {
+    String::from_utf8_lossy(&Redactor::redact(&[], text.as_bytes())).into_owned()
 }
 
 /// Whether a test of a report is the one with this name in the source. Reports add suites before it and parameters
