@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use nofx_gates::archive::{self, MAX_PACKED_BYTES};
-use nofx_gates::attestation;
 use nofx_gates::evidence::{Attachment, Attempt, Encoded, Evidence, GivenBy, MEDIA_TYPE, Verdict};
 use nofx_gates::judge::{self, Approved, Archive, BaseInput, Judged, NewAttachment, Question, Request, Settings};
 use nofx_gates::snapshot::Snapshot;
@@ -18,6 +17,7 @@ use shared::storage::{ArtifactMeta, StepStore};
 use shared::worker::{ClaimedStep, Handler};
 use uuid::Uuid;
 
+use crate::attest::{attest, unsigned};
 use crate::runner::Runners;
 
 /// The gate at which a person decides about weakened checks.
@@ -42,6 +42,8 @@ struct Inputs {
 
 impl Gate {
     async fn run(&self, step: &ClaimedStep, store: &StepStore) -> Result<Outcome, Outcome> {
+        // Before anything runs: evidence that nobody can verify proves nothing.
+        self.signer.check().map_err(|error| unsigned(&error))?;
         let inputs = match &step.workspace {
             Some(_) => self.stored(step, store).await?,
             None => self.default().await?,
@@ -118,7 +120,8 @@ impl Gate {
             artifacts.push(artifact);
         }
         let encoded = evidence.encode().map_err(|error| internal(&error))?;
-        let (artifact, envelope) = stored.evidence(&evidence, &encoded, &self.signer).await?;
+        let artifact = stored.evidence(&evidence, &encoded).await?;
+        let envelope = attest(store, &self.signer, &evidence, &encoded, artifact.id).await?;
         let mut outcome = if let Some(error) = lost {
             tracing::warn!(code = error.code, %error, "the gate has no verdict");
             Outcome::retryable(StepError::new(error.code, error.message))
@@ -163,31 +166,10 @@ impl Stored<'_> {
         self.put(&name, ("gate_attachment", media_type), json!({ "gate": self.gate }), bytes).await
     }
 
-    /// Without a signature there is no verdict: evidence that nobody can verify proves nothing.
-    async fn evidence(
-        &self,
-        evidence: &Evidence,
-        encoded: &Encoded,
-        signer: &Signer,
-    ) -> Result<(NewArtifact, NewArtifact), Outcome> {
-        let statement = attestation::statement(evidence, &encoded.sha256).map_err(|error| internal(&error))?;
-        let payload = statement.payload().map_err(|error| internal(&error))?;
-        let envelope = attestation::sign(payload, signer).await.map_err(|error| {
-            let message = format!("the evidence cannot be signed: {error}");
-            match error {
-                Error::Unavailable { .. } => Outcome::retryable(StepError::new("signing_unavailable", message)),
-                _ => Outcome::failed(StepError::new("signing_unavailable", message)),
-            }
-        })?;
-        let envelope = envelope.to_json().map_err(|error| internal(&error))?;
+    async fn evidence(&self, evidence: &Evidence, encoded: &Encoded) -> Result<NewArtifact, Outcome> {
         let metadata = json!({ "gate": evidence.gate, "verdict": evidence.verdict, "reason": evidence.reason.code });
         let name = format!("gate-{}.json", self.gate);
-        let stored = self.put(&name, ("gate_evidence", MEDIA_TYPE), metadata.clone(), encoded.bytes.clone()).await?;
-        let name = format!("gate-{}.intoto.json", self.gate);
-        let mut attested =
-            self.put(&name, ("attestation", "application/vnd.dsse.envelope.v1+json"), metadata, envelope).await?;
-        attested.made_from = vec![stored.id];
-        Ok((stored, attested))
+        self.put(&name, ("gate_evidence", MEDIA_TYPE), metadata, encoded.bytes.clone()).await
     }
 }
 

@@ -1,6 +1,7 @@
-//! The tools `gate:*`: `handler` fetches workspaces, has them judged, and stores and signs the evidence. `runner` has the
-//! commands run elsewhere.
+//! The tools `gate:*`: `handler` fetches workspaces, has them judged, and stores the evidence. `attest` signs it. `runner`
+//! has the commands run elsewhere.
 
+mod attest;
 mod handler;
 mod runner;
 

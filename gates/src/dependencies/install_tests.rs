@@ -74,8 +74,9 @@ impl Sample {
 }
 
 fn settings(work: &Path) -> InstallSettings {
-    let config = GateConfig::new(work.join("work")).with_node_from(&std::env::var("PATH").unwrap());
-    let mut settings = InstallSettings::of(&config);
+    let mut runner = crate::run::RunnerSettings::new(work.join("work"));
+    runner.add_toolchains_of(&std::env::var("PATH").unwrap());
+    let mut settings = runner.installs();
     settings.caches = std::env::temp_dir().join("nofx-test-caches");
     // Cargo's own folder, for the toolchain of this test.
     settings.search_path = format!("{}:{}", settings.search_path, Path::new(env!("CARGO")).parent().unwrap().display());

@@ -231,14 +231,8 @@ mod tests {
         }
 
         fn collect(&self, pattern: &str) -> Vec<ReportFile> {
-            collect(
-                &[ReportPath::Workspace(pattern.into())],
-                self.folders(),
-                Path::new("/none"),
-                "reports",
-                &mut Bundle::default(),
-            )
-            .unwrap()
+            collect(&[ReportPath::Workspace(pattern.into())], self.folders(), "reports", &mut Bundle::default())
+                .unwrap()
         }
     }
 

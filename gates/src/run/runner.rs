@@ -59,6 +59,19 @@ impl RunnerSettings {
         }
     }
 
+    /// Where and how dependencies are installed.
+    pub(crate) fn installs(&self) -> InstallSettings {
+        InstallSettings {
+            store: self.work_dir.join("installs"),
+            caches: self.work_dir.join("caches"),
+            search_path: self.search_path.clone(),
+            npm_user_config: self.npm_user_config.clone(),
+            pip_config: None,
+            timeout: Duration::from_mins(5),
+            max_installs: 8,
+        }
+    }
+
     /// Also searches the folders of this PATH that hold a toolchain, because version managers install them in unusual
     /// places. The rest of this PATH is ignored.
     pub fn add_toolchains_of(&mut self, search_path: &str) {
@@ -130,15 +143,7 @@ impl From<std::io::Error> for Stop {
 
 impl Executor {
     pub fn new(settings: RunnerSettings) -> Self {
-        let installer = Installer::new(InstallSettings {
-            store: settings.work_dir.join("installs"),
-            caches: settings.work_dir.join("caches"),
-            search_path: settings.search_path.clone(),
-            npm_user_config: settings.npm_user_config.clone(),
-            pip_config: None,
-            timeout: Duration::from_mins(5),
-            max_installs: 8,
-        });
+        let installer = Installer::new(settings.installs());
         let toolchain = sandbox::toolchain(OsStr::new(&settings.search_path));
         Self { settings, installer, toolchain }
     }
