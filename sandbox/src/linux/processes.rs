@@ -47,9 +47,12 @@ struct Process {
 }
 
 fn all() -> Vec<Process> {
+    pids().into_iter().filter_map(read).collect()
+}
+
+fn pids() -> Vec<Pid> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).filter_map(Pid::from_raw);
-    pids.filter_map(read).collect()
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).filter_map(Pid::from_raw).collect()
 }
 
 fn read(pid: Pid) -> Option<Process> {
@@ -63,30 +66,27 @@ fn read(pid: Pid) -> Option<Process> {
     Some(Process { pid, parent, is_zombie: matches!(state, "Z" | "X") && threads <= 1, threads })
 }
 
+/// Whether a process has an effective uid. It owns the folder, also if the process hides its memory.
 fn has_uid(pid: Pid, uid: u32) -> bool {
-    // The owner of the folder is root for processes that hide their memory. Their real uid stands in `status`.
-    let Ok(status) = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())) else { return false };
-    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
-    ids.is_some_and(|ids| ids.split_whitespace().any(|id| id.parse() == Ok(uid)))
+    fs::metadata(format!("/proc/{}", pid.as_raw_nonzero())).is_ok_and(|metadata| metadata.uid() == uid)
 }
 
 /// How many tasks the kernel counts for a uid.
 pub(super) fn tasks_of(uid: u32) -> u64 {
-    let owned = |process: &Process| {
-        fs::metadata(format!("/proc/{}", process.pid.as_raw_nonzero())).is_ok_and(|metadata| metadata.uid() == uid)
-            || has_uid(process.pid, uid)
-    };
-    all().iter().filter(|process| owned(process)).map(|process| process.threads).sum()
+    pids().into_iter().filter(|pid| has_uid(*pid, uid)).filter_map(read).map(|process| process.threads).sum()
 }
 
 /// The living processes of the command.
 pub(crate) fn members(scope: Scope) -> Vec<Pid> {
     let own = rustix::process::getpid();
+    if let Scope::Uid(uid) = scope {
+        let owned = pids().into_iter().filter(|pid| *pid != own && has_uid(*pid, uid)).filter_map(read);
+        return owned.filter(|process| !process.is_zombie).map(|process| process.pid).collect();
+    }
     let processes: Vec<Process> = all().into_iter().filter(|process| process.pid != own).collect();
     let living = processes.iter().filter(|process| !process.is_zombie);
     match scope {
-        Scope::Namespace => living.map(|process| process.pid).collect(),
-        Scope::Uid(uid) => living.map(|process| process.pid).filter(|pid| has_uid(*pid, uid)).collect(),
+        Scope::Namespace | Scope::Uid(_) => living.map(|process| process.pid).collect(),
         Scope::Descendants => {
             let mut family = HashSet::from([own.as_raw_nonzero().get()]);
             loop {
@@ -147,6 +147,10 @@ pub(crate) fn kill_all(scope: Scope) -> (u32, u32) {
     // The end of process 1 kills its namespace.
     if scope == Scope::Namespace {
         return (count(members(scope).len()), 0);
+    }
+    if members(scope).is_empty() {
+        reap_the_dead();
+        return (0, 0);
     }
     let mut seen = HashSet::new();
     let deadline = Instant::now() + PATIENCE;
