@@ -8,7 +8,8 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Uid};
 
@@ -28,6 +29,7 @@ const DEPTH: usize = 256;
 #[derive(Debug)]
 pub struct Identity {
     uid: u32,
+    in_use: AtomicBool,
     _lock: File,
 }
 
@@ -50,7 +52,7 @@ impl Identity {
                 continue;
             }
             if let Some(lock) = lock(&folder.join(uid.to_string()))? {
-                return Ok(Some(Self { uid, _lock: lock }));
+                return Ok(Some(Self { uid, in_use: AtomicBool::new(false), _lock: lock }));
             }
         }
         Err(SandboxError::NoIdentity)
@@ -59,6 +61,27 @@ impl Identity {
     /// The uid, and the gid.
     pub fn uid(&self) -> u32 {
         self.uid
+    }
+}
+
+/// One command runs with an identity.
+pub(crate) struct Use(Arc<Identity>);
+
+impl Use {
+    /// `None` if another command runs with it: the end of one would kill the other.
+    pub fn begin(identity: Arc<Identity>) -> Option<Self> {
+        let taken = identity.in_use.swap(true, Ordering::AcqRel);
+        (!taken).then(|| Self(identity))
+    }
+
+    pub fn uid(&self) -> u32 {
+        self.0.uid
+    }
+}
+
+impl Drop for Use {
+    fn drop(&mut self) {
+        self.0.in_use.store(false, Ordering::Release);
     }
 }
 

@@ -21,8 +21,6 @@ use crate::wire::Spec;
 /// Which processes are the command's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scope {
-    /// All with this uid. Not used here: `Host::own_uid` is false.
-    Uid(#[allow(dead_code)] u32),
     /// Those in the process groups that the launcher started.
     Groups,
 }
@@ -75,6 +73,7 @@ pub(crate) fn serve(_: Stage, spec: &Spec, channel: &mut Channel) -> Result<(), 
         no_new_privs: false,
         capabilities_dropped: false,
         limits: Limits { memory_bytes: None, processes: None, disk_bytes: None, ..spec.limits.clone() },
+        measured_limits: Vec::new(),
         killed_at_end: 0,
         not_in_force: gaps.into_iter().map(str::to_owned).collect(),
     };
@@ -135,3 +134,6 @@ pub(crate) fn kill_all(scope: Scope) -> (u32, u32) {
     }
     (u32::try_from(living.len()).unwrap_or(u32::MAX), 0)
 }
+
+/// Nothing runs with a uid of its own here.
+pub(crate) fn kill_orphans(_: u32) {}

@@ -66,6 +66,8 @@ pub struct Report {
     /// No capability is left in any set.
     pub capabilities_dropped: bool,
     pub limits: Limits,
+    /// Limits that the launcher measures from time to time, by their fields. The kernel enforces the others.
+    pub measured_limits: Vec<String>,
     /// Processes that still ran when the command ended. All were killed.
     pub killed_at_end: u32,
     /// What was asked for but is not in force, in words.

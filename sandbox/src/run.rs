@@ -18,7 +18,7 @@ use crate::error::SandboxError;
 #[cfg(target_os = "linux")]
 use crate::error::{Failure, Step};
 use crate::host::{Host, host};
-use crate::identity::{self, Identity};
+use crate::identity::{self, Identity, Use};
 use crate::launcher::{self, Stage};
 use crate::output::{BoundedFile, Capture};
 use crate::platform;
@@ -44,7 +44,7 @@ pub async fn run(command: &Command) -> Result<Finished, SandboxError> {
         return Err(SandboxError::TooWeak { offered, minimum, reasons: host.reasons.join("; ") });
     }
     let identity = identify(command, &host).await?;
-    let spec = spec(command, &host, identity.as_deref());
+    let spec = spec(command, &host, identity.as_ref().map(Use::uid));
     let result = Session::start(command, &spec).await?.finish(backstop(command)).await;
     if let Some(identity) = identity {
         // If the launcher died, nobody is left who would kill the processes of the command.
@@ -55,11 +55,11 @@ pub async fn run(command: &Command) -> Result<Finished, SandboxError> {
 }
 
 /// Leaves nothing to the next command with the same uid: no process, and no file if `run` took the uid itself.
-async fn release(command: &Command, identity: Arc<Identity>, is_orphaned: bool) -> Result<(), SandboxError> {
+async fn release(command: &Command, identity: Use, is_orphaned: bool) -> Result<(), SandboxError> {
     let writable = if command.identity.is_none() { command.writable.clone() } else { Vec::new() };
     let work = tokio::task::spawn_blocking(move || {
         if is_orphaned {
-            platform::kill_all(platform::Scope::Uid(identity.uid()));
+            platform::kill_orphans(identity.uid());
         }
         for path in writable {
             // A command can make folders that are too deep. Their owner then stays, and the result of the command counts.
@@ -95,12 +95,15 @@ fn check(command: &Command) -> Result<(), SandboxError> {
 }
 
 /// The given identity, or a free one that gets the writable paths.
-async fn identify(command: &Command, host: &Host) -> Result<Option<Arc<Identity>>, SandboxError> {
+async fn identify(command: &Command, host: &Host) -> Result<Option<Use>, SandboxError> {
     if !host.own_uid {
         return Ok(None);
     }
     if let Some(identity) = &command.identity {
-        return Ok(Some(Arc::clone(identity)));
+        let begun = Use::begin(Arc::clone(identity));
+        return begun
+            .map(Some)
+            .ok_or_else(|| SandboxError::Invalid("another command runs with the same identity".into()));
     }
     let writable = command.writable.clone();
     let taken = tokio::task::spawn_blocking(move || -> Result<_, SandboxError> {
@@ -108,19 +111,14 @@ async fn identify(command: &Command, host: &Host) -> Result<Option<Arc<Identity>
         for path in &writable {
             identity::give(path, &identity)?;
         }
-        Ok(Some(Arc::new(identity)))
+        Ok(Use::begin(Arc::new(identity)))
     });
     taken.await.map_err(io::Error::other)?
 }
 
-fn spec(command: &Command, host: &Host, identity: Option<&Identity>) -> Spec {
+fn spec(command: &Command, host: &Host, uid: Option<u32>) -> Spec {
     Spec {
-        plan: Plan {
-            namespaces: host.namespaces.clone(),
-            landlock_abi: host.landlock_abi,
-            seccomp: host.seccomp,
-            uid: identity.map(Identity::uid),
-        },
+        plan: Plan { namespaces: host.namespaces.clone(), landlock_abi: host.landlock_abi, seccomp: host.seccomp, uid },
         parent: parent(),
         host_namespaces: platform::host_namespaces(),
         argv: command.argv.clone(),

@@ -16,7 +16,7 @@ use std::thread;
 
 use rustix::process::{DumpableBehavior, Pid};
 
-pub(crate) use processes::{Scope, kill_all, members, memory_bytes, pid_of, wait_ready};
+pub(crate) use processes::{Scope, kill_all, kill_orphans, members, memory_bytes, pid_of, wait_ready};
 
 use crate::command::{Level, Network};
 use crate::error::{Failure, Step};
@@ -82,6 +82,9 @@ fn inside(spec: &Spec, channel: &mut Channel) -> Result<(), Failure> {
         report.network = NetworkInForce::PrivateLoopback;
     } else {
         demand(&report, &["pid", "mount", "ipc"])?;
+        if spec.plan.landlock_abi < SCOPED_ABI {
+            report.not_in_force.push("abstract sockets of the host can be reached".to_owned());
+        }
     }
     supervisor::supervise(spec, channel, report, Scope::Namespace, &Direct)
 }
@@ -104,7 +107,7 @@ fn outside(spec: &Spec, channel: &mut Channel) -> Result<(), Failure> {
     let (scope, others) = match spec.plan.uid {
         Some(uid) => {
             // A launcher that was killed may have left processes behind.
-            processes::kill_uid(uid);
+            kill_all(Scope::Uid(uid));
             (Scope::Uid(uid), 0)
         }
         None => (Scope::Descendants, processes::tasks_of(rustix::process::geteuid().as_raw())),
@@ -189,6 +192,7 @@ fn report(spec: &Spec, level: Level, landlock_abi: Option<u32>) -> Report {
         no_new_privs: rustix::thread::no_new_privs().unwrap_or(false),
         capabilities_dropped: privileges::has_none(),
         limits: spec.limits.clone(),
+        measured_limits: ["memory_bytes", "disk_bytes"].map(str::to_owned).to_vec(),
         killed_at_end: 0,
         not_in_force: Vec::new(),
     }
@@ -201,6 +205,12 @@ fn note_gaps(spec: &Spec, report: &mut Report, shielded: bool) {
     note("the temporary folders of the host are not replaced");
     if report.landlock_abi.is_none() {
         note("files outside of the given paths can be read and changed as their modes allow");
+    }
+    if spec.read_only.iter().any(|path| spec.writable.iter().any(|writable| path.starts_with(writable))) {
+        note("read-only paths inside of writable ones can be changed");
+    }
+    if report.uid == 0 {
+        note("the command runs as root");
     }
     if spec.network == Network::None && report.network == NetworkInForce::Open {
         note("the network is open");

@@ -47,9 +47,12 @@ struct Process {
 }
 
 fn all() -> Vec<Process> {
+    pids().into_iter().filter_map(read).collect()
+}
+
+fn pids() -> Vec<Pid> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).filter_map(Pid::from_raw);
-    pids.filter_map(read).collect()
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).filter_map(Pid::from_raw).collect()
 }
 
 fn read(pid: Pid) -> Option<Process> {
@@ -63,30 +66,27 @@ fn read(pid: Pid) -> Option<Process> {
     Some(Process { pid, parent, is_zombie: matches!(state, "Z" | "X") && threads <= 1, threads })
 }
 
+/// Whether a process has an effective uid. It owns the folder, also if the process hides its memory.
 fn has_uid(pid: Pid, uid: u32) -> bool {
-    // The owner of the folder is root for processes that hide their memory. Their real uid stands in `status`.
-    let Ok(status) = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())) else { return false };
-    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
-    ids.is_some_and(|ids| ids.split_whitespace().any(|id| id.parse() == Ok(uid)))
+    fs::metadata(format!("/proc/{}", pid.as_raw_nonzero())).is_ok_and(|metadata| metadata.uid() == uid)
 }
 
 /// How many tasks the kernel counts for a uid.
 pub(super) fn tasks_of(uid: u32) -> u64 {
-    let owned = |process: &Process| {
-        fs::metadata(format!("/proc/{}", process.pid.as_raw_nonzero())).is_ok_and(|metadata| metadata.uid() == uid)
-            || has_uid(process.pid, uid)
-    };
-    all().iter().filter(|process| owned(process)).map(|process| process.threads).sum()
+    pids().into_iter().filter(|pid| has_uid(*pid, uid)).filter_map(read).map(|process| process.threads).sum()
 }
 
 /// The living processes of the command.
 pub(crate) fn members(scope: Scope) -> Vec<Pid> {
     let own = rustix::process::getpid();
+    if let Scope::Uid(uid) = scope {
+        let owned = pids().into_iter().filter(|pid| *pid != own && has_uid(*pid, uid)).filter_map(read);
+        return owned.filter(|process| !process.is_zombie).map(|process| process.pid).collect();
+    }
     let processes: Vec<Process> = all().into_iter().filter(|process| process.pid != own).collect();
     let living = processes.iter().filter(|process| !process.is_zombie);
     match scope {
-        Scope::Namespace => living.map(|process| process.pid).collect(),
-        Scope::Uid(uid) => living.map(|process| process.pid).filter(|pid| has_uid(*pid, uid)).collect(),
+        Scope::Namespace | Scope::Uid(_) => living.map(|process| process.pid).collect(),
         Scope::Descendants => {
             let mut family = HashSet::from([own.as_raw_nonzero().get()]);
             loop {
@@ -139,21 +139,27 @@ fn sum_lines(text: &str, names: &[&str]) -> Option<u64> {
     (!values.is_empty()).then(|| values.iter().sum())
 }
 
-/// Kills all processes of the command. Returns how many there were, and how many are left after ten seconds.
+/// How long killed processes may take to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Kills all processes of the command and reaps them. Returns how many there were, and how many are left after ten seconds.
 pub(crate) fn kill_all(scope: Scope) -> (u32, u32) {
-    const PATIENCE: Duration = Duration::from_secs(10);
-    let count = |pids: &[Pid]| u32::try_from(pids.len()).unwrap_or(u32::MAX);
-    let first = members(scope);
     // The end of process 1 kills its namespace.
-    if scope == Scope::Namespace || first.is_empty() {
-        return (count(&first), 0);
+    if scope == Scope::Namespace {
+        return (count(members(scope).len()), 0);
     }
-    let mut seen: HashSet<i32> = first.iter().map(|pid| pid.as_raw_nonzero().get()).collect();
+    if members(scope).is_empty() {
+        reap_the_dead();
+        return (0, 0);
+    }
+    let mut seen = HashSet::new();
     let deadline = Instant::now() + PATIENCE;
     loop {
-        match scope {
-            Scope::Uid(uid) => kill_uid(uid),
-            _ => kill_family(&mut seen),
+        stop_and_kill(scope, &mut seen);
+        if let Scope::Uid(uid) = scope
+            && !seen.is_empty()
+        {
+            kill_uid(uid);
         }
         reap();
         let left = members(scope);
@@ -161,10 +167,25 @@ pub(crate) fn kill_all(scope: Scope) -> (u32, u32) {
             reap_the_dead();
         }
         if left.is_empty() || Instant::now() > deadline {
-            return (u32::try_from(seen.len()).unwrap_or(u32::MAX), count(&left));
+            return (count(seen.len()), count(left.len()));
         }
         wait_briefly(left[0]);
     }
+}
+
+/// Kills processes whose launcher died. They are not children of this process, which has others that it must not reap.
+pub(crate) fn kill_orphans(uid: u32) {
+    let deadline = Instant::now() + PATIENCE;
+    while let Some(first) = members(Scope::Uid(uid)).first()
+        && Instant::now() < deadline
+    {
+        stop_and_kill(Scope::Uid(uid), &mut HashSet::new());
+        wait_briefly(*first);
+    }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 /// Waits until a process ended, which need not be a child, or a short time is over.
@@ -175,8 +196,29 @@ fn wait_briefly(pid: Pid) {
     }
 }
 
-/// Sends one signal to all processes of a uid. The kernel does it under a lock, so that a process that forks cannot run ahead.
-pub(super) fn kill_uid(uid: u32) {
+/// Stops all processes until no new one appears, then kills them. A stopped process cannot fork.
+fn stop_and_kill(scope: Scope, seen: &mut HashSet<i32>) {
+    const ROUNDS: usize = 100;
+    let mut stopped = HashSet::new();
+    for _ in 0..ROUNDS {
+        let new: Vec<Pid> =
+            members(scope).into_iter().filter(|pid| stopped.insert(pid.as_raw_nonzero().get())).collect();
+        if new.is_empty() {
+            break;
+        }
+        for pid in new {
+            let _ = kill_process(pid, Signal::STOP);
+        }
+    }
+    for pid in members(scope) {
+        let _ = kill_process(pid, Signal::KILL);
+    }
+    seen.extend(stopped);
+}
+
+/// Sends one signal to all processes of a uid. The kernel does it under a lock, so that a process that forks cannot run ahead. The
+/// processes must be stopped before: they may signal a thread with their uid, and so end this process.
+fn kill_uid(uid: u32) {
     // A thread of its own takes the uid: the signal goes to all processes that its sender may reach, except its own.
     let killer = thread::spawn(move || {
         if privileges::change_uid(uid).is_ok() {
@@ -185,26 +227,6 @@ pub(super) fn kill_uid(uid: u32) {
         }
     });
     let _ = killer.join();
-}
-
-/// Stops all descendants until no new one appears, then kills them. A stopped process cannot fork.
-fn kill_family(seen: &mut HashSet<i32>) {
-    const ROUNDS: usize = 100;
-    let mut stopped = HashSet::new();
-    for _ in 0..ROUNDS {
-        let new: Vec<Pid> =
-            members(Scope::Descendants).into_iter().filter(|pid| stopped.insert(pid.as_raw_nonzero().get())).collect();
-        if new.is_empty() {
-            break;
-        }
-        for pid in new {
-            let _ = kill_process(pid, Signal::STOP);
-        }
-    }
-    for pid in members(Scope::Descendants) {
-        let _ = kill_process(pid, Signal::KILL);
-    }
-    seen.extend(stopped);
 }
 
 /// Nothing lives any more, so that each child can be reaped. Without this, they would be left to the machine's first process.

@@ -229,7 +229,7 @@ impl Tree {
         let group = if gid == 0 { String::new() } else { format!("sandbox:x:{gid}:\n") };
         self.write("/etc/passwd", &format!("root:x:0:0::/root:/bin/false\n{user}"))?;
         self.write("/etc/group", &format!("root:x:0:\n{group}"))?;
-        self.write("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n")?;
+        self.write("/etc/hosts", "127.0.0.1 localhost sandbox\n::1 localhost\n")?;
         self.write("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n")
     }
 

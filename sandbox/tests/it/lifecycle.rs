@@ -46,21 +46,7 @@ fn killing_the_parent_kills_everything() {
     for level in levels() {
         let workspace = Workspace::new();
         let fifo = workspace.fifo();
-        let command = workspace.shell(level, HOLD);
-        let request = json!({
-            "argv": command.argv,
-            "current_dir": command.current_dir,
-            "environment": command.environment,
-            "read_only": command.read_only,
-            "writable": command.writable,
-            "at_most": level,
-        });
-        let mut parent = std::process::Command::new(env!("CARGO_BIN_EXE_nofx-sandbox"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        parent.stdin.take().unwrap().write_all(request.to_string().as_bytes()).unwrap();
+        let mut parent = start_binary(&workspace, level);
         let mut reader = open_fifo(&fifo);
         parent.kill().unwrap();
         parent.wait().unwrap();
@@ -68,9 +54,38 @@ fn killing_the_parent_kills_everything() {
     }
 }
 
+/// Runs a command that holds the fifo, from a process of its own.
+fn start_binary(workspace: &Workspace, level: Level) -> std::process::Child {
+    let command = workspace.shell(level, HOLD);
+    let request = json!({
+        "argv": command.argv,
+        "current_dir": command.current_dir,
+        "environment": command.environment,
+        "read_only": command.read_only,
+        "writable": command.writable,
+        "at_most": level,
+    });
+    let mut parent = std::process::Command::new(env!("CARGO_BIN_EXE_nofx-sandbox"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    parent.stdin.take().unwrap().write_all(request.to_string().as_bytes()).unwrap();
+    parent
+}
+
 /// Returns after the command opened the fifo and wrote to it.
 fn open_fifo(path: &Path) -> std::fs::File {
-    let mut reader = std::fs::File::open(path).unwrap();
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::fs::{Mode, OFlags};
+    // A blocking open would wait for ever for a command that failed.
+    let fifo = rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).unwrap();
+    let patience = Timespec { tv_sec: 30, tv_nsec: 0 };
+    let ready = poll(&mut [PollFd::new(&fifo, PollFlags::IN)], Some(&patience)).unwrap();
+    assert_eq!(ready, 1, "the command did not open the fifo");
+    rustix::fs::fcntl_setfl(&fifo, OFlags::empty()).unwrap();
+    let mut reader = std::fs::File::from(fifo);
     let mut word = [0; 3];
     reader.read_exact(&mut word).unwrap();
     assert_eq!(&word, b"up\n");
@@ -254,4 +269,54 @@ fn the_writable_paths_belong_to_the_caller_again() {
             assert_eq!(owner, rustix::process::geteuid().as_raw(), "{level:?}: {path}");
         }
     }
+}
+
+#[test]
+fn a_killed_launcher_is_an_error_and_leaves_nothing() {
+    // Without namespaces and a uid of its own, nobody finds the processes.
+    for level in levels().into_iter().filter(|level| *level == Level::Namespaces || host().own_uid) {
+        let workspace = Workspace::new();
+        let fifo = workspace.fifo();
+        let parent = start_binary(&workspace, level);
+        let mut reader = open_fifo(&fifo);
+        for launcher in children(parent.id()) {
+            rustix::process::kill_process(launcher, rustix::process::Signal::KILL).unwrap();
+        }
+        read_to_end(&mut reader);
+        let output = parent.wait_with_output().unwrap();
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && message.contains("launcher of the sandbox died"), "{level:?}: {message}");
+    }
+}
+
+fn children(parent: u32) -> Vec<rustix::process::Pid> {
+    let parent = parent.to_string();
+    let pids = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_child = |pid: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(')').is_some_and(|(_, rest)| rest.split_whitespace().nth(1) == Some(&parent))
+    };
+    pids.filter(is_child).filter_map(rustix::process::Pid::from_raw).collect()
+}
+
+#[test]
+fn one_identity_serves_one_command_at_a_time() {
+    let workspace = Workspace::new();
+    let Some(identity) = nofx_sandbox::Identity::acquire().unwrap() else { return };
+    let fifo = workspace.fifo();
+    nofx_sandbox::give(workspace.path(), &identity).unwrap();
+    let mut first = workspace.shell(host().level(), HOLD);
+    first.identity = Some(std::sync::Arc::new(identity));
+    let second = first.clone();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let task = runtime.spawn(async move { run(&first).await });
+    let mut reader = open_fifo(&fifo);
+    assert!(matches!(run_blocking(&second), Err(SandboxError::Invalid(_))));
+    task.abort();
+    read_to_end(&mut reader);
+    let _ = runtime.block_on(task);
+    let mut third = second;
+    third.argv = vec!["true".into()];
+    assert_eq!(run_blocking(&third).unwrap().exit, Exit::Code(0));
 }
