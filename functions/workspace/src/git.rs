@@ -8,10 +8,11 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::process::{Output, Stdio};
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::AsyncReadExt;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
@@ -44,6 +45,7 @@ const WATCH: Duration = Duration::from_millis(100);
 const MAX_OUTPUT_BYTES: u64 = 64 * 1024 * 1024;
 /// How much of git's error text goes into a message.
 const MAX_ERROR_CHARS: usize = 400;
+const MAX_ERROR_BYTES: u64 = 64 * 1024;
 
 /// How to call `git`.
 #[derive(Debug, Clone)]
@@ -58,7 +60,7 @@ pub enum GitError {
     /// There is no `git` on this machine.
     Missing,
     TimedOut,
-    /// The files that it wrote exceed the limit.
+    /// Its output, or the files that it wrote, exceed the limit.
     TooLarge,
     /// It ended with an error.
     Failed(String),
@@ -136,23 +138,47 @@ impl Git {
         arguments: impl IntoIterator<Item = S>,
         bounds: Bounds,
     ) -> Result<Vec<u8>, GitError> {
-        let child = spawn(self.command(folder, arguments))?;
+        let mut child = spawn(self.command(folder, arguments))?;
         let group = Group::of(&child);
         let mut watch = interval(WATCH);
         watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let output = child.wait_with_output();
-        tokio::pin!(output);
-        let done = loop {
+        let ended = collect(&mut child);
+        tokio::pin!(ended);
+        let (output, error_text, status) = loop {
             tokio::select! {
-                done = timeout_at(bounds.deadline, &mut output) => break done.map_err(|_| GitError::TimedOut)??,
+                ended = timeout_at(bounds.deadline, &mut ended) => break ended.map_err(|_| GitError::TimedOut)??,
                 _ = watch.tick() => if size_of(folder)? > bounds.max_bytes {
                     return Err(GitError::TooLarge);
                 },
             }
         };
         group.has_ended();
-        finished(done, folder, bounds)
+        if !status.success() {
+            return Err(GitError::Failed(one_line(&error_text)));
+        }
+        if size_of(folder)? > bounds.max_bytes { Err(GitError::TooLarge) } else { Ok(output) }
     }
+}
+
+/// Reads what a command prints, and waits for its end. A small repository may list more files than fit into memory, because
+/// folders can share their content.
+async fn collect(child: &mut Child) -> Result<(Vec<u8>, Vec<u8>, ExitStatus), GitError> {
+    let (Some(stdout), Some(mut stderr)) = (child.stdout.take(), child.stderr.take()) else {
+        return Err(io::Error::other("git has no output").into());
+    };
+    let output = async {
+        let mut output = Vec::new();
+        stdout.take(MAX_OUTPUT_BYTES + 1).read_to_end(&mut output).await?;
+        if output.len() as u64 > MAX_OUTPUT_BYTES { Err(GitError::TooLarge) } else { Ok(output) }
+    };
+    let error_text = async {
+        let mut text = Vec::new();
+        (&mut stderr).take(MAX_ERROR_BYTES).read_to_end(&mut text).await?;
+        tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await?;
+        Ok(text)
+    };
+    let status = async { child.wait().await.map_err(GitError::from) };
+    tokio::try_join!(output, error_text, status)
 }
 
 /// Starts a command.
@@ -163,18 +189,8 @@ pub fn spawn(mut command: Command) -> Result<Child, GitError> {
     })
 }
 
-fn finished(done: Output, folder: &Path, bounds: Bounds) -> Result<Vec<u8>, GitError> {
-    if !done.status.success() {
-        return Err(GitError::Failed(error_text(&done.stderr)));
-    }
-    if done.stdout.len() as u64 > MAX_OUTPUT_BYTES || size_of(folder)? > bounds.max_bytes {
-        return Err(GitError::TooLarge);
-    }
-    Ok(done.stdout)
-}
-
 /// What git says, in one line.
-fn error_text(stderr: &[u8]) -> String {
+fn one_line(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let shown: String = lines.join("; ").chars().filter(|character| !character.is_control()).collect();

@@ -189,6 +189,28 @@ async fn a_fetch_ends_at_its_limit() {
     assert!(matches!(error, RepositoryError::Git(GitError::TooLarge)), "{error:?}");
 }
 
+#[tokio::test]
+async fn a_small_repository_with_billions_of_files_is_refused() {
+    let server = Server::new();
+    server.commit("a", "1\n");
+    let mut tree = server.git(&["rev-parse", "HEAD^{tree}"]);
+    for _ in 0..10 {
+        let lines: String =
+            (0..10).fold(String::new(), |lines, name| lines + &format!("040000 tree {tree}\td{name}\n"));
+        let listing = server.folder.path().join(".git/listing");
+        fs::write(&listing, lines).unwrap();
+        let mut mktree = Command::new("git");
+        mktree.arg("mktree").current_dir(server.folder.path());
+        let made = mktree.stdin(fs::File::open(&listing).unwrap()).output().unwrap();
+        tree = String::from_utf8(made.stdout).unwrap().trim().to_owned();
+    }
+    let bomb = server.git(&["commit-tree", "-m", "bomb", &tree]);
+    server.git(&["update-ref", "refs/heads/bomb", &bomb]);
+    let first = server.git(&["rev-parse", "main"]);
+    let Err(error) = server.make("bomb", Some(&first)).await else { panic!("made") };
+    assert!(matches!(error, RepositoryError::Git(GitError::TooLarge)), "{error:?}");
+}
+
 #[test]
 fn inputs_are_checked() {
     let read = |inputs: Value| Wanted::parse(&inputs).map_err(|problems| problems.len());

@@ -65,7 +65,14 @@ impl Stack {
     async fn run(&self, steps: Value) -> (RunId, Value) {
         let run = self.lab.submit(&json!({ "goal": "g", "steps": steps })).await;
         self.lab.settle(&script(self.work.path()), Deliver::Once).await;
-        (run, self.lab.snapshot(run).await["steps"].take())
+        (run, self.steps(run).await)
+    }
+
+    /// The steps of a run by name, with their outputs and their errors' codes.
+    async fn steps(&self, run: RunId) -> Value {
+        let sql = "select jsonb_object_agg(name, jsonb_build_object('outputs', outputs, 'error', error ->> 'code'))
+                     from nofx.step where run_id = $1";
+        self.lab.admin.query_one(sql, &[&run.0]).await.expect("steps").get(0)
     }
 
     /// Runs one `workspace:write` that must fail. Returns its code and message.
@@ -321,9 +328,13 @@ async fn a_gate_takes_a_base_beside_the_plans_workspace() {
     let [one, two] = ["one", "two"].map(|name| made[name]["outputs"]["workspace"].clone());
     let judged = async |workspace: Value, inputs: Value| {
         let steps = json!([plans::step("lint", "gate:lint", inputs)]);
-        let run = stack.lab.submit(&json!({ "goal": "g", "workspace": workspace, "steps": steps })).await;
+        let mut plan = json!({ "goal": "g", "steps": steps });
+        if !workspace.is_null() {
+            plan["workspace"] = workspace;
+        }
+        let run = stack.lab.submit(&plan).await;
         stack.lab.settle(&script(stack.work.path()), Deliver::Once).await;
-        let step = stack.lab.snapshot(run).await["steps"]["lint"].take();
+        let step = stack.steps(run).await["lint"].take();
         (step["outputs"]["archive"].clone(), step["outputs"]["base"].clone(), step["error"].clone())
     };
     let null = Value::Null;
@@ -354,7 +365,11 @@ async fn plan_check_accepts_references_as_workspace_and_base() {
     };
     assert_eq!(api.post("/plans/check", &plan("${{ steps.w.outputs.workspace }}")).await.status, 200);
     let wrong = api.post("/plans/check", &plan("${{ steps.x.outputs.workspace }}")).await;
-    assert_eq!((wrong.status, &wrong.body["errors"][0]["path"]), (400, &json!("plan.steps[1].inputs.workspace")));
+    let problem = wrong.body["errors"][0].to_string();
+    assert!(
+        wrong.status == 400 && problem.contains("plan.steps[1].inputs") && problem.contains("\\\"x\\\""),
+        "{wrong:?}"
+    );
 }
 
 #[tokio::test]
@@ -432,6 +447,6 @@ async fn only_repositories_of_the_policy_are_fetched() {
         step["retry"] = json!({"max_attempts": 1});
         let run = stack.lab.submit(&json!({ "goal": "g", "steps": [step] })).await;
         stack.lab.settle(&deployed, Deliver::Once).await;
-        assert_eq!(stack.lab.snapshot(run).await["steps"]["get"]["error"], code, "{url}");
+        assert_eq!(stack.steps(run).await["get"]["error"], code, "{url}");
     }
 }
