@@ -147,7 +147,7 @@ fn outcome(step: &ClaimedStep, evidence: &Evidence, artifact: NewArtifact) -> Ou
 fn error_code(evidence: &Evidence) -> &'static str {
     match evidence.reason.code {
         code @ ("no_workspace" | "no_command" | "no_lockfile" | "archive_refused" | "install_failed"
-        | "toolchain_missing") => code,
+        | "toolchain_missing" | "manifest_refused" | "lockfile_refused" | "tool_shadowed") => code,
         _ => "gate_failed",
     }
 }

@@ -155,6 +155,12 @@ async fn the_python_sample_installs_once_and_runs_its_checks() {
     }
     let report = sample.run(&["coverage", "report"], &attached).await.unwrap();
     assert!(report.contains("src/inventory/stock.py") && report.contains("100%"), "{report}");
+    // Modules of the project come last.
+    sample.write("src/pytest.py", "import sys; sys.exit(0)\n");
+    sample.write("iniconfig.py", "import sys; sys.exit(0)\n");
+    let asked =
+        sample.run(&["python", "-I", "-c", "import iniconfig, pytest, inventory; print(pytest.__file__)"], &attached);
+    assert!(asked.await.unwrap().starts_with(second.folder.to_str().unwrap()));
     // Scripts, messages and bytecode name the final folder.
     let new = format!("{}.new", second.folder.display());
     for file in ["venv/bin/pytest", "venv/pyvenv.cfg"] {

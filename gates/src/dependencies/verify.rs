@@ -12,7 +12,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::npm::{commands, owner_of_command};
+use super::npm::{commands, has_checks, owner_of_command};
 use super::pip::canonical;
 use super::{InstallPlan, Locked, shown};
 use crate::finding::{ExamineError, Reason};
@@ -50,13 +50,13 @@ impl Layout {
 /// Checks what npm installed, and writes the layout.
 pub fn npm(plan: &InstallPlan, installation: &Path) -> Result<(), ExamineError> {
     let mut folders: BTreeMap<&str, Folder> = BTreeMap::new();
-    // Packages that the root names first: their commands win.
+    // Commands of the first package win: no alias, and named by the root.
     let mut packages: Vec<&Locked> = plan.packages.iter().collect();
-    packages.sort_by_key(|package| (!package.direct, package.path.clone()));
+    packages.sort_by_key(|package| (!package.path.ends_with(&package.name), !package.direct, &package.path));
     for package in packages {
         let path = installation.join(&package.path);
         let Some(json) = package_json(&path)? else {
-            if package.optional {
+            if package.optional && !has_checks(&package.name) {
                 continue;
             }
             return Err(differs(package, "npm did not install it").into());

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{InstallError, InstallSettings, run};
+use crate::dependencies::attach::PROJECT_PATH;
 use crate::dependencies::programs::{Toolchain, find, npm_global_config, npm_version};
 use crate::dependencies::{Ecosystem, InstallPlan, Registries};
 use crate::finding::Reason;
@@ -80,29 +81,6 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// The folder with the manifest and the lock file.
-    pub fn sources(&self, ecosystem: Ecosystem) -> PathBuf {
-        // npm installs next to them.
-        if ecosystem == Ecosystem::Npm { self.folder.to_path_buf() } else { self.folder.join("sources") }
-    }
-
-    fn home(&self) -> PathBuf {
-        self.folder.join(".installer")
-    }
-
-    pub fn write_files(&self, plan: &InstallPlan) -> io::Result<()> {
-        fs::create_dir_all(self.home().join("tmp"))?;
-        let root = self.sources(plan.ecosystem);
-        for (path, text) in &plan.files {
-            let path = root.join(path);
-            if let Some(parent) = path.parent() {
-                fs::create_dir_all(parent)?;
-            }
-            OpenOptions::new().write(true).create_new(true).mode(0o644).open(path)?.write_all(text)?;
-        }
-        Ok(())
-    }
-
     pub fn commands(&self, plan: &InstallPlan) -> Result<Vec<Call>, Reason> {
         match plan.ecosystem {
             Ecosystem::Npm => self.npm(plan),
@@ -117,7 +95,7 @@ impl Context<'_> {
     }
 
     fn environment(&self, more: &[(&str, String)]) -> Vec<(String, String)> {
-        environment(&self.settings.search_path, &self.home(), more)
+        environment(&self.settings.search_path, &home(self.folder), more)
     }
 
     fn npm(&self, plan: &InstallPlan) -> Result<Vec<Call>, Reason> {
@@ -130,7 +108,7 @@ impl Context<'_> {
             argv.push(format!("--globalconfig={}", text(&global)));
         }
         argv.push(format!("--cache={}", text(&self.settings.caches.join("npm"))));
-        let user_config = self.settings.npm_user_config.clone().unwrap_or_else(|| self.home().join("npmrc"));
+        let user_config = self.settings.npm_user_config.clone().unwrap_or_else(|| home(self.folder).join("npmrc"));
         argv.push(format!("--userconfig={}", text(&user_config)));
         if let Some(registry) = &self.registries.default {
             argv.push(format!("--registry={registry}"));
@@ -181,8 +159,8 @@ impl Context<'_> {
         let argv = vec![self.program("go")?, "mod".into(), "download".into()];
         let environment = self.environment(&[
             ("GOMODCACHE", text(&self.folder.join("modules"))),
-            ("GOPATH", text(&self.home().join("go"))),
-            ("GOCACHE", text(&self.home().join("cache"))),
+            ("GOPATH", text(&home(self.folder).join("go"))),
+            ("GOCACHE", text(&home(self.folder).join("cache"))),
             ("GOENV", "off".into()),
             ("GOFLAGS", "-mod=readonly".into()),
             ("GOTOOLCHAIN", "local".into()),
@@ -191,27 +169,57 @@ impl Context<'_> {
         ]);
         Ok(vec![(argv, environment)])
     }
+}
 
-    /// Removes what only the installer needed, and gives the scripts of a venv their later name.
-    pub fn finish(&self, plan: &InstallPlan) -> io::Result<()> {
-        crate::attempt::remove(&self.home())?;
-        if plan.ecosystem != Ecosystem::Pip || self.folder == self.target {
-            return Ok(());
+/// The folder with the manifest and the lock file. npm installs next to them.
+pub fn sources(ecosystem: Ecosystem, folder: &Path) -> PathBuf {
+    if ecosystem == Ecosystem::Npm { folder.to_path_buf() } else { folder.join("sources") }
+}
+
+fn home(folder: &Path) -> PathBuf {
+    folder.join(".installer")
+}
+
+pub fn write_files(plan: &InstallPlan, folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(home(folder).join("tmp"))?;
+    let root = sources(plan.ecosystem, folder);
+    for (path, text) in &plan.files {
+        let path = root.join(path);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
         }
-        let (from, to) = (text(self.folder).into_bytes(), text(self.target).into_bytes());
-        let venv = self.folder.join("venv");
-        let scripts = fs::read_dir(venv.join("bin"))?.flatten().map(|entry| entry.path());
-        for path in scripts.chain([venv.join("pyvenv.cfg")]) {
-            if fs::symlink_metadata(&path)?.is_file() {
-                let content = fs::read(&path)?;
-                let renamed = replace(&content, &from, &to);
-                if renamed != content {
-                    fs::write(&path, renamed)?;
-                }
+        OpenOptions::new().write(true).create_new(true).mode(0o644).open(path)?.write_all(text)?;
+    }
+    Ok(())
+}
+
+/// Removes what only the installer needed, and completes a venv: its scripts get their later name.
+pub fn finish(ecosystem: Ecosystem, folder: &Path, target: &Path) -> io::Result<()> {
+    crate::attempt::remove(&home(folder))?;
+    if ecosystem != Ecosystem::Pip {
+        return Ok(());
+    }
+    let venv = folder.join("venv");
+    // Python runs such a line at its start. `append`, so that no module of the project stands in for an installed one.
+    let line = format!("import os, sys; sys.path += filter(None, os.environ.get('{PROJECT_PATH}', '').split(':'))\n");
+    for lib in fs::read_dir(venv.join("lib"))? {
+        fs::write(lib?.path().join("site-packages/nofx_project.pth"), &line)?;
+    }
+    if folder == target {
+        return Ok(());
+    }
+    let (from, to) = (text(folder).into_bytes(), text(target).into_bytes());
+    let scripts = fs::read_dir(venv.join("bin"))?.flatten().map(|entry| entry.path());
+    for path in scripts.chain([venv.join("pyvenv.cfg")]) {
+        if fs::symlink_metadata(&path)?.is_file() {
+            let content = fs::read(&path)?;
+            let renamed = replace(&content, &from, &to);
+            if renamed != content {
+                fs::write(&path, renamed)?;
             }
         }
-        Ok(())
     }
+    Ok(())
 }
 
 fn replace(content: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
