@@ -12,7 +12,7 @@ use super::{InstallError, InstallSettings, run};
 use crate::dependencies::attach::PROJECT_PATH;
 use crate::dependencies::programs::{Toolchain, find, npm_global_config, npm_version};
 use crate::dependencies::{Ecosystem, InstallPlan, Registries};
-use crate::finding::Reason;
+use crate::finding::{Reason, error_lines};
 use crate::process::{Command, Exit};
 
 /// npm's settings that decide what runs and where packages come from. Older versions of npm do not know the last four
@@ -251,6 +251,11 @@ fn environment(search_path: &str, home: &Path, more: &[(&str, String)]) -> Vec<(
     fixed.into_iter().chain(more.iter().cloned()).map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
+fn is_at_least(version: &str, (major, minor): (u32, u32)) -> bool {
+    let mut numbers = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
+}
+
 fn missing(program: &str, settings: &InstallSettings) -> Reason {
     let message =
         format!("{program} cannot run from PATH {}, so the dependencies cannot be installed", settings.search_path);
@@ -270,20 +275,29 @@ pub async fn toolchain(ecosystem: Ecosystem, settings: &InstallSettings) -> Resu
             };
             toolchain.versions.insert("node".into(), ask(&node, &["--version"], settings).await?);
             toolchain.versions.insert("npm".into(), version);
+            for program in [&node, &npm] {
+                toolchain.folders.extend(outside_of_the_system(program));
+            }
+            toolchain.folders.dedup();
             toolchain.programs.extend([("node".into(), node), ("npm".into(), npm)]);
         }
         Ecosystem::Pip => {
-            const ASK: &str = "import os, sys; print(sys.version.split()[0], os.path.realpath(sys.executable), sys.base_prefix, sep='\\n')";
+            const ASK: &str = "import os, sys, pip, venv; \
+                print(sys.version.split()[0], pip.__version__, os.path.realpath(sys.executable), sys.base_prefix, sep='\\n')";
             let python = find("python3")?;
             let answer = ask(&python, &["-I", "-c", ASK], settings).await?;
             let mut lines = answer.lines();
-            let (version, program, prefix) = (lines.next(), lines.next(), lines.next());
-            let (Some(version), Some(program), Some(prefix)) = (version, program, prefix) else {
-                return Err(missing("python3", settings).into());
+            let (version, pip, program, prefix) = (lines.next(), lines.next(), lines.next(), lines.next());
+            let (Some(version), Some(pip), Some(program), Some(prefix)) = (version, pip, program, prefix) else {
+                return Err(missing("python3 with pip and venv", settings).into());
             };
+            if !is_at_least(pip, (22, 3)) {
+                return Err(missing("pip 22.3 or later", settings).into());
+            }
+            toolchain.versions.insert("pip".into(), pip.into());
             toolchain.versions.insert("python".into(), version.into());
             toolchain.programs.insert("python3".into(), PathBuf::from(program));
-            toolchain.folders.push(PathBuf::from(prefix));
+            toolchain.folders.extend(Some(PathBuf::from(prefix)).filter(|prefix| !is_of_the_system(prefix)));
         }
         Ecosystem::Cargo => {
             // rustup's proxies choose a toolchain by files of the workspace. The real programs do not.
@@ -294,7 +308,7 @@ pub async fn toolchain(ecosystem: Ecosystem, settings: &InstallSettings) -> Resu
                 toolchain.versions.insert(program.into(), ask(&path, &["--version"], settings).await?);
                 toolchain.programs.insert(program.into(), path);
             }
-            toolchain.folders.push(sysroot);
+            toolchain.folders.extend(Some(sysroot).filter(|sysroot| !is_of_the_system(sysroot)));
         }
         Ecosystem::Go => {
             let go = find("go")?;
@@ -303,6 +317,20 @@ pub async fn toolchain(ecosystem: Ecosystem, settings: &InstallSettings) -> Resu
         }
     }
     Ok(toolchain)
+}
+
+/// The folder of a version manager's program: that above its `bin`. `None` for the system's own programs.
+fn outside_of_the_system(program: &Path) -> Option<PathBuf> {
+    let real = fs::canonicalize(program).ok()?;
+    if is_of_the_system(&real) {
+        return None;
+    }
+    real.ancestors().find(|folder| folder.ends_with("bin"))?.parent().map(Path::to_path_buf)
+}
+
+/// Whether every sandbox shows it.
+fn is_of_the_system(path: &Path) -> bool {
+    ["/usr", "/bin", "/lib"].iter().any(|folder| path.starts_with(folder))
 }
 
 /// What a program prints.
@@ -323,6 +351,12 @@ async fn ask(program: &Path, arguments: &[&str], settings: &InstallSettings) -> 
     };
     match run(&command).await {
         Ok(result) if result.exit == Exit::Code(0) => Ok(result.output.tail().trim().to_owned()),
-        _ => Err(missing(&text(program), settings).into()),
+        Ok(result) => {
+            let printed = error_lines(&result.output.tail());
+            let message =
+                format!("{} cannot say its version, so nothing can be installed:\n{printed}", program.display());
+            Err(Reason::new("toolchain_missing", message).into())
+        }
+        Err(_) => Err(missing(&text(program), settings).into()),
     }
 }
