@@ -3,6 +3,7 @@
 //! The functions `gate` and `gate_runner` and the command `nofx gate` share this crate, so that the same tree gets the
 //! same verdict everywhere. It uses neither storage nor database: archives in, evidence out.
 //!
+//! `dependencies` decides what a workspace may install, installs it apart from the tested code, keeps it, and shows it.
 //! `examine` runs one gate: `workspace` (with `unpack` and `tree`) prepares the files, `install` (with `install_cache`)
 //! installs the dependencies, `process` runs commands, and `coverage` judges the changed lines. `finding` is the result.
 //! Gates fail closed: without a workspace, a command, a lockfile or a usable report the gate fails.
