@@ -7,6 +7,10 @@
 //! `definition` says which gates a workspace has, `integrity` how a change weakens them. `judge` judges one gate: it has
 //! `run` run the command, in the sandbox and with the `dependencies` that the lockfile pins, and reads the `report`s and
 //! the `coverage` of changed lines. `evidence` is the result, `attestation` its signature. Gates fail closed.
+//! `dependencies` decides what a workspace may install, installs it apart from the tested code, keeps it, and shows it.
+//! `examine` runs one gate: `workspace` (with `unpack` and `tree`) prepares the files, `install` (with `install_cache`)
+//! installs the dependencies, `process` runs commands, and `coverage` judges the changed lines. `finding` is the result.
+//! Gates fail closed: without a workspace, a command, a lockfile or a usable report the gate fails.
 
 pub mod archive;
 mod attempt;

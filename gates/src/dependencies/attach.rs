@@ -14,6 +14,10 @@ use super::Ecosystem;
 use super::install::Installed;
 use super::verify::Layout;
 
+/// The folders in which Python looks for the project's own modules. They come last, unlike those of `PYTHONPATH`: a file
+/// `src/pytest.py` must not run instead of pytest.
+pub const PROJECT_PATH: &str = "NOFX_PROJECT_PATH";
+
 /// What the tested command gets besides its minimal environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Attached {
@@ -41,9 +45,7 @@ pub fn attach(installed: &Installed, workspace: &Path) -> io::Result<Attached> {
             // Bytecode of the packages is there already.
             set("PYTHONDONTWRITEBYTECODE", "1".into());
             // The project itself is not installed: that would run its build.
-            if is_folder(&workspace.join("src")) {
-                set("PYTHONPATH", text(workspace.join("src")));
-            }
+            set(PROJECT_PATH, format!("{}:{}", text(workspace.join("src")), text(workspace.to_path_buf())));
             attached.path.push(folder.join("venv/bin"));
         }
         Ecosystem::Cargo => {

@@ -162,7 +162,8 @@ impl Installer {
             blocking(move || make_read_only(&target)).await?;
             return Ok(installed(folder.clone(), false, None));
         }
-        if let Some(held) = self.store.find(&key)? {
+        let (store, of) = (self.store.clone(), key.clone());
+        if let Some(held) = blocking(move || store.find(&of)).await? {
             return Ok(installed(held.folder.clone(), true, Some(held)));
         }
         let (store, of) = (self.store.clone(), key.clone());
@@ -206,14 +207,16 @@ impl Installer {
         target: &Path,
         request: &InstallRequest,
     ) -> Result<(), InstallError> {
-        let context = Context { settings: &self.settings, registries: &self.registries, toolchain, folder, target };
         let timeout = request.timeout.min(self.settings.timeout);
         let deadline = Instant::now() + timeout;
-        context.write_files(plan)?;
-        for (argv, environment) in context.commands(plan)? {
+        let plan = Arc::new(plan.clone());
+        let (of, into) = (Arc::clone(&plan), folder.to_path_buf());
+        blocking(move || command::write_files(&of, &into)).await?;
+        let context = Context { settings: &self.settings, registries: &self.registries, toolchain, folder, target };
+        for (argv, environment) in context.commands(&plan)? {
             let command = Command {
                 argv,
-                current_dir: context.sources(plan.ecosystem),
+                current_dir: command::sources(plan.ecosystem, folder),
                 environment,
                 timeout: deadline.saturating_duration_since(Instant::now()),
                 tag: request.tag.clone(),
@@ -223,13 +226,15 @@ impl Installer {
                 return Err(classify(plan.ecosystem, result));
             }
         }
-        context.finish(plan)?;
-        let (plan, folder) = (Arc::new(plan.clone()), folder.to_path_buf());
-        let verified = spawn_blocking(move || match plan.ecosystem {
-            Ecosystem::Npm => verify::npm(&plan, &folder),
-            Ecosystem::Pip => verify::pip(&plan, &folder.join("venv")),
-            Ecosystem::Cargo => verify::cargo(&plan, &folder.join("home")),
-            Ecosystem::Go => Ok(()),
+        let (folder, target) = (folder.to_path_buf(), target.to_path_buf());
+        let verified = spawn_blocking(move || {
+            command::finish(plan.ecosystem, &folder, &target)?;
+            match plan.ecosystem {
+                Ecosystem::Npm => verify::npm(&plan, &folder),
+                Ecosystem::Pip => verify::pip(&plan, &folder.join("venv")),
+                Ecosystem::Cargo => verify::cargo(&plan, &folder.join("home")),
+                Ecosystem::Go => Ok(()),
+            }
         });
         Ok(verified.await.map_err(InfraError::task_failed)??)
     }

@@ -19,6 +19,13 @@ const OTHERS: [(&str, &str); 4] = [
     ("Pipfile.lock", "pipenv requirements --hash --dev > requirements.lock"),
 ];
 
+/// Files that pin what to install. The first group of which one exists counts, with all of its files.
+const SOURCES: [&[&str]; 3] = [
+    &["requirements.lock", "requirements-dev.lock"],
+    &["pylock.toml"],
+    &["requirements.txt", "requirements-dev.txt", "requirements-test.txt", "dev-requirements.txt"],
+];
+
 /// One vetted requirement.
 #[derive(Debug, PartialEq, Eq)]
 struct Requirement {
@@ -30,14 +37,23 @@ struct Requirement {
 }
 
 pub fn plan(snapshot: &Snapshot) -> Result<Option<InstallPlan>, ExamineError> {
-    for file in ["requirements.lock", "pylock.toml", "requirements.txt"] {
-        let Some(text) = read(snapshot, file)? else { continue };
-        let content = std::str::from_utf8(&text).map_err(|_| refused(file, "is not UTF-8", "write it anew"))?;
-        let requirements = if file == "pylock.toml" { pylock(file, content)? } else { requirements(file, content)? };
+    for files in SOURCES {
+        let mut found = Vec::new();
+        for file in files {
+            found.extend(read(snapshot, file)?.map(|text| (*file, text)));
+        }
+        let Some((first, _)) = found.first() else { continue };
+        let mut requirements = Vec::new();
+        for (file, text) in &found {
+            let text = std::str::from_utf8(text).map_err(|_| refused(file, "is not UTF-8", "write it anew"))?;
+            let more = if *file == "pylock.toml" { pylock(file, text)? } else { self::requirements(file, text)? };
+            merge(file, &mut requirements, more)?;
+        }
         if requirements.is_empty() {
             continue;
         }
-        let mut plan = InstallPlan::new(Ecosystem::Pip, file, &text);
+        let texts: Vec<&[u8]> = found.iter().map(|(_, text)| text.as_slice()).collect();
+        let mut plan = InstallPlan::new(Ecosystem::Pip, first, &texts.concat());
         plan.files.insert("requirements.txt".into(), normalised(&requirements).into_bytes());
         plan.packages = requirements.into_iter().map(locked).collect();
         return Ok(Some(plan));
@@ -55,6 +71,20 @@ pub fn plan(snapshot: &Snapshot) -> Result<Option<InstallPlan>, ExamineError> {
     let message = "pyproject.toml declares dependencies, but there is no requirements.lock to pin them; commit one \
         (uv pip compile --all-extras --generate-hashes pyproject.toml --output-file requirements.lock)";
     Err(Reason::new("no_lockfile", message).into())
+}
+
+/// Adds the requirements of a further file.
+fn merge(file: &str, all: &mut Vec<Requirement>, more: Vec<Requirement>) -> Result<(), Reason> {
+    for requirement in more {
+        match all.iter().find(|known| known.name == requirement.name && known.marker == requirement.marker) {
+            None => all.push(requirement),
+            Some(known) if *known == requirement => {}
+            Some(_) => {
+                return Err(refused(format_args!("{file}: {}", requirement.name), "is there twice", "pin it once"));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn locked(requirement: Requirement) -> Locked {
@@ -82,6 +112,9 @@ fn requirements(file: &str, text: &str) -> Result<Vec<Requirement>, Reason> {
     let mut requirements = Vec::new();
     let mut names = BTreeSet::new();
     for line in logical_lines(text) {
+        if names_another_source(&line) {
+            continue;
+        }
         let requirement = requirement(&line).map_err(|(why, what_to_do)| {
             refused(format_args!("{file}: {}", line.split(" --hash").next().unwrap_or_default()), why, what_to_do)
         })?;
@@ -91,6 +124,12 @@ fn requirements(file: &str, text: &str) -> Result<Vec<Requirement>, Reason> {
         requirements.push(requirement);
     }
     Ok(requirements)
+}
+
+/// `-r` or `-c` with a file of the same group, which is read anyway.
+fn names_another_source(line: &str) -> bool {
+    let file = ["-r ", "-c "].iter().find_map(|option| line.strip_prefix(option));
+    file.is_some_and(|file| SOURCES.iter().flat_map(|files| files.iter()).any(|known| *known == file.trim()))
 }
 
 /// Lines without comments, joined where one ends in a backslash.

@@ -31,6 +31,8 @@ fn requirements_that_are_not_pinned_by_digest_are_refused() {
         ("-e .", "is an option"),
         ("--editable=git+https://h/a", "is an option"),
         ("-r other.txt", "is an option"),
+        ("-r ../requirements.txt", "is an option"),
+        ("-r requirements.txt --index-url=http://evil.example", "is an option"),
         ("-c constraints.txt", "is an option"),
         ("-i http://evil.example/simple", "is an option"),
         ("--index-url http://evil.example/simple", "is an option"),
@@ -121,4 +123,19 @@ fn the_standard_lock_file_is_read() {
 #[test]
 fn names_compare_as_the_index_compares_them() {
     assert_eq!(canonical("Foo__.Bar-baz"), "foo-bar-baz");
+}
+
+#[test]
+fn files_for_development_add_to_the_requirements() {
+    let other = SUM.replace("00", "11");
+    let base = format!("a==1.0 --hash={SUM}\n");
+    let dev = format!("-r requirements.txt\n-c requirements.txt\na==1.0 --hash={SUM}\nb==2.0 --hash={other}\n");
+    let plan = planned(&[("requirements.txt", &base), ("requirements-dev.txt", &dev)]).unwrap().unwrap();
+    let expected = format!("a==1.0 --hash={SUM}\nb==2.0 --hash={other}\n");
+    assert_eq!(String::from_utf8(plan.files["requirements.txt"].clone()).unwrap(), expected);
+    let alone = planned(&[("requirements.txt", &base)]).unwrap().unwrap();
+    assert!(plan.lock == "requirements.txt" && plan.lock_sha256 != alone.lock_sha256);
+    let conflict = dev.replace("a==1.0", "a==1.1");
+    let reason = planned(&[("requirements.txt", &base), ("requirements-dev.txt", &conflict)]).unwrap_err();
+    assert!(reason.message.contains("requirements-dev.txt: a: is there twice"), "{reason:?}");
 }

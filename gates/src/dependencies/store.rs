@@ -107,7 +107,10 @@ impl Store {
                         fs::metadata(self.folder.join(format!("{name}.lock"))).and_then(|found| found.modified());
                     complete.push((lock.unwrap_or(SystemTime::UNIX_EPOCH), name));
                 }
-                Some((key, "new")) => self.with_unused(key, "make", || remove(&entry.path()))?,
+                Some((key, "new")) => self.with_unused(key, "make", || {
+                    remove(&entry.path())?;
+                    fs::remove_file(entry.path().with_extension("make"))
+                })?,
                 Some((key, "old")) => self.with_unused(key, "lock", || remove(&entry.path()))?,
                 Some(_) => {}
             }
@@ -238,7 +241,7 @@ mod tests {
         assert!(!add(&store, "k").folder.join("half").exists());
         fs::create_dir(store.folder.join("j.new")).unwrap();
         store.evict().unwrap();
-        assert!(!store.folder.join("j.new").exists());
+        assert_eq!(names(&store), ["k", "k.lock"]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::npm::{commands, owner_of_command};
+use super::npm::{commands, has_checks, owner_of_command};
 use super::pip::canonical;
 use super::{InstallPlan, Locked, shown};
 use crate::finding::{ExamineError, Reason};
@@ -50,13 +50,13 @@ impl Layout {
 /// Checks what npm installed, and writes the layout.
 pub fn npm(plan: &InstallPlan, installation: &Path) -> Result<(), ExamineError> {
     let mut folders: BTreeMap<&str, Folder> = BTreeMap::new();
-    // Packages that the root names first: their commands win.
+    // Commands of the first package win: no alias, and named by the root.
     let mut packages: Vec<&Locked> = plan.packages.iter().collect();
-    packages.sort_by_key(|package| (!package.direct, package.path.clone()));
+    packages.sort_by_key(|package| (!package.path.ends_with(&package.name), !package.direct, &package.path));
     for package in packages {
         let path = installation.join(&package.path);
         let Some(json) = package_json(&path)? else {
-            if package.optional {
+            if package.optional && !has_checks(&package.name) {
                 continue;
             }
             return Err(differs(package, "npm did not install it").into());
@@ -262,4 +262,139 @@ pub fn cargo(plan: &InstallPlan, home: &Path) -> Result<(), ExamineError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dependencies::{Ecosystem, Link};
+
+    /// An installation with these packages: place and package.json.
+    fn installed(packages: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (path, json) in packages {
+            let path = folder.path().join(path);
+            fs::create_dir_all(&path).unwrap();
+            fs::write(path.join("package.json"), json).unwrap();
+            fs::write(path.join("cli.js"), "").unwrap();
+        }
+        folder
+    }
+
+    fn locked(path: &str, name: &str, optional: bool) -> Locked {
+        Locked { path: path.into(), name: name.into(), version: "1.0.0".into(), optional, direct: false }
+    }
+
+    fn plan(packages: Vec<Locked>) -> InstallPlan {
+        let mut plan = InstallPlan::new(Ecosystem::Npm, "package-lock.json", b"");
+        plan.packages = packages;
+        plan
+    }
+
+    fn refusal(result: Result<(), ExamineError>) -> Reason {
+        match result {
+            Err(ExamineError::GateFailed(reason)) => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn content_of_another_package_is_refused() {
+        for (json, shown) in [
+            (r#"{"name": "evil", "version": "1.0.0"}"#, "evil@1.0.0"),
+            (r#"{"name": "a", "version": "1.0.1"}"#, "a@1.0.1"),
+            ("broken", "its content is @"),
+        ] {
+            let folder = installed(&[("node_modules/a", json)]);
+            let reason = refusal(npm(&plan(vec![locked("node_modules/a", "a", false)]), folder.path()));
+            assert!(reason.code == "lockfile_refused" && reason.message.contains(shown), "{reason:?}");
+        }
+        let folder = installed(&[("node_modules/a", r#"{"name": "a", "version": "v1.0.0+build"}"#)]);
+        npm(&plan(vec![locked("node_modules/a", "a", false)]), folder.path()).unwrap();
+    }
+
+    #[test]
+    fn only_what_the_lock_file_names_is_installed() {
+        let a = ("node_modules/a", r#"{"name": "a", "version": "1.0.0"}"#);
+        for path in ["node_modules/b", "node_modules/.bin", "node_modules/@s/b"] {
+            let folder = installed(&[a, (path, "{}")]);
+            let reason = refusal(npm(&plan(vec![locked("node_modules/a", "a", false)]), folder.path()));
+            assert!(reason.message.contains("does not name"), "{path}: {reason:?}");
+        }
+        let folder = installed(&[a]);
+        let missing = |name: &str, optional| {
+            let packages =
+                vec![locked("node_modules/a", "a", false), locked(&format!("node_modules/{name}"), name, optional)];
+            npm(&plan(packages), folder.path())
+        };
+        assert!(refusal(missing("b", false)).message.contains("did not install"));
+        missing("b", true).unwrap();
+        // A lock file cannot make a tool optional.
+        assert!(refusal(missing("typescript", true)).message.contains("did not install"));
+    }
+
+    #[test]
+    fn commands_come_from_the_packages_and_those_of_tools_from_the_tools() {
+        let folder = installed(&[
+            (
+                "node_modules/b",
+                r#"{"name": "b", "version": "1.0.0", "bin": {"both": "cli.js", "out": "../a/cli.js", "gone": "no.js"}}"#,
+            ),
+            ("node_modules/alias", r#"{"name": "typescript", "version": "1.0.0", "bin": {"tsc": "cli.js"}}"#),
+            ("node_modules/typescript", r#"{"name": "typescript", "version": "1.0.0", "bin": {"tsc": "./cli.js"}}"#),
+            ("node_modules/@s/a", r#"{"name": "@s/a", "version": "1.0.0", "bin": "cli.js"}"#),
+        ]);
+        let mut plan_of = plan(vec![
+            locked("node_modules/alias", "typescript", false),
+            locked("node_modules/b", "b", false),
+            locked("node_modules/typescript", "typescript", false),
+            locked("node_modules/@s/a", "@s/a", false),
+        ]);
+        let commands = BTreeMap::from([("mine".into(), "x.js".into()), ("both".into(), "x.js".into())]);
+        plan_of.links = vec![Link { path: "node_modules/own".into(), folder: "packages/own".into(), commands }];
+        npm(&plan_of, folder.path()).unwrap();
+        let layout = Layout::load(folder.path()).unwrap();
+        let expected = [("a", "@s/a/cli.js"), ("both", "b/cli.js"), ("mine", "own/x.js"), ("tsc", "typescript/cli.js")];
+        let expected: BTreeMap<String, String> =
+            expected.into_iter().map(|(name, path)| (name.to_owned(), path.to_owned())).collect();
+        assert_eq!(layout.folders[0].commands, expected);
+        for (command, owner) in [("tsc", "typescript"), ("vitest", "vitest"), ("sh", "the system"), ("node", "node")] {
+            let json = format!(r#"{{"name": "b", "version": "1.0.0", "bin": {{"{command}": "cli.js"}}}}"#);
+            let folder = installed(&[("node_modules/b", &json)]);
+            let reason = refusal(npm(&plan(vec![locked("node_modules/b", "b", false)]), folder.path()));
+            assert!(reason.code == "tool_shadowed" && reason.message.contains(owner), "{reason:?}");
+        }
+    }
+
+    fn venv(packages: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, record) in packages {
+            let info = folder.path().join(format!("lib/python3.11/site-packages/{name}-1.0.0.dist-info"));
+            fs::create_dir_all(&info).unwrap();
+            fs::write(info.join("RECORD"), record).unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn python_packages_do_not_replace_tools() {
+        let pytest = ("pytest", "pytest/__init__.py,sha256=x,1\n../../../bin/pytest,,\n");
+        let packages = || vec![locked("", "pytest", false), locked("", "other-one", false)];
+        for record in [
+            "pytest/__init__.py,,",
+            "../../../bin/pytest,,",
+            "../../../bin/mypy,,",
+            "../../../bin/python,,",
+            "\"pytest/__init__.py\",,",
+        ] {
+            let folder = venv(&[pytest, ("Other_One", record)]);
+            let reason = refusal(pip(&plan(packages()), folder.path()));
+            assert!(reason.code == "tool_shadowed" && reason.message.contains("other-one"), "{record}: {reason:?}");
+        }
+        pip(&plan(packages()), venv(&[pytest, ("Other_One", "tests/__init__.py,,")]).path()).unwrap();
+        let reason = refusal(pip(&plan(packages()), venv(&[pytest]).path()));
+        assert!(reason.message.contains("did not install other-one"), "{reason:?}");
+        let folder = venv(&[pytest, ("other_one", ""), ("extra", "")]);
+        assert!(refusal(pip(&plan(packages()), folder.path())).message.contains("pip installed extra"));
+    }
 }

@@ -626,7 +626,7 @@ fn invalid_definition(of: &str, problems: &[definition::Problem]) -> Stop {
 
 /// The runner's text comes from another process, so only codes that we know are taken over.
 fn known_code(code: &str) -> &'static str {
-    const CODES: [&str; 16] = [
+    const CODES: [&str; 17] = [
         "archive_refused",
         "archive_unavailable",
         "command_not_started",
@@ -642,6 +642,7 @@ fn known_code(code: &str) -> &'static str {
         "sandbox_failed",
         "sandbox_too_weak",
         "stub_failed",
+        "tool_shadowed",
         "toolchain_missing",
     ];
     CODES.into_iter().find(|known| *known == code).unwrap_or("work_folder_unavailable")

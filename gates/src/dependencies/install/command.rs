@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{InstallError, InstallSettings, run};
+use crate::dependencies::attach::PROJECT_PATH;
 use crate::dependencies::programs::{Toolchain, find, npm_global_config, npm_version};
 use crate::dependencies::{Ecosystem, InstallPlan, Registries};
-use crate::finding::Reason;
+use crate::finding::{Reason, error_lines};
 use crate::process::{Command, Exit};
 
 /// npm's settings that decide what runs and where packages come from. Older versions of npm do not know the last four
@@ -80,29 +81,6 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// The folder with the manifest and the lock file.
-    pub fn sources(&self, ecosystem: Ecosystem) -> PathBuf {
-        // npm installs next to them.
-        if ecosystem == Ecosystem::Npm { self.folder.to_path_buf() } else { self.folder.join("sources") }
-    }
-
-    fn home(&self) -> PathBuf {
-        self.folder.join(".installer")
-    }
-
-    pub fn write_files(&self, plan: &InstallPlan) -> io::Result<()> {
-        fs::create_dir_all(self.home().join("tmp"))?;
-        let root = self.sources(plan.ecosystem);
-        for (path, text) in &plan.files {
-            let path = root.join(path);
-            if let Some(parent) = path.parent() {
-                fs::create_dir_all(parent)?;
-            }
-            OpenOptions::new().write(true).create_new(true).mode(0o644).open(path)?.write_all(text)?;
-        }
-        Ok(())
-    }
-
     pub fn commands(&self, plan: &InstallPlan) -> Result<Vec<Call>, Reason> {
         match plan.ecosystem {
             Ecosystem::Npm => self.npm(plan),
@@ -117,7 +95,7 @@ impl Context<'_> {
     }
 
     fn environment(&self, more: &[(&str, String)]) -> Vec<(String, String)> {
-        environment(&self.settings.search_path, &self.home(), more)
+        environment(&self.settings.search_path, &home(self.folder), more)
     }
 
     fn npm(&self, plan: &InstallPlan) -> Result<Vec<Call>, Reason> {
@@ -130,7 +108,7 @@ impl Context<'_> {
             argv.push(format!("--globalconfig={}", text(&global)));
         }
         argv.push(format!("--cache={}", text(&self.settings.caches.join("npm"))));
-        let user_config = self.settings.npm_user_config.clone().unwrap_or_else(|| self.home().join("npmrc"));
+        let user_config = self.settings.npm_user_config.clone().unwrap_or_else(|| home(self.folder).join("npmrc"));
         argv.push(format!("--userconfig={}", text(&user_config)));
         if let Some(registry) = &self.registries.default {
             argv.push(format!("--registry={registry}"));
@@ -181,8 +159,8 @@ impl Context<'_> {
         let argv = vec![self.program("go")?, "mod".into(), "download".into()];
         let environment = self.environment(&[
             ("GOMODCACHE", text(&self.folder.join("modules"))),
-            ("GOPATH", text(&self.home().join("go"))),
-            ("GOCACHE", text(&self.home().join("cache"))),
+            ("GOPATH", text(&home(self.folder).join("go"))),
+            ("GOCACHE", text(&home(self.folder).join("cache"))),
             ("GOENV", "off".into()),
             ("GOFLAGS", "-mod=readonly".into()),
             ("GOTOOLCHAIN", "local".into()),
@@ -191,27 +169,57 @@ impl Context<'_> {
         ]);
         Ok(vec![(argv, environment)])
     }
+}
 
-    /// Removes what only the installer needed, and gives the scripts of a venv their later name.
-    pub fn finish(&self, plan: &InstallPlan) -> io::Result<()> {
-        crate::attempt::remove(&self.home())?;
-        if plan.ecosystem != Ecosystem::Pip || self.folder == self.target {
-            return Ok(());
+/// The folder with the manifest and the lock file. npm installs next to them.
+pub fn sources(ecosystem: Ecosystem, folder: &Path) -> PathBuf {
+    if ecosystem == Ecosystem::Npm { folder.to_path_buf() } else { folder.join("sources") }
+}
+
+fn home(folder: &Path) -> PathBuf {
+    folder.join(".installer")
+}
+
+pub fn write_files(plan: &InstallPlan, folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(home(folder).join("tmp"))?;
+    let root = sources(plan.ecosystem, folder);
+    for (path, text) in &plan.files {
+        let path = root.join(path);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
         }
-        let (from, to) = (text(self.folder).into_bytes(), text(self.target).into_bytes());
-        let venv = self.folder.join("venv");
-        let scripts = fs::read_dir(venv.join("bin"))?.flatten().map(|entry| entry.path());
-        for path in scripts.chain([venv.join("pyvenv.cfg")]) {
-            if fs::symlink_metadata(&path)?.is_file() {
-                let content = fs::read(&path)?;
-                let renamed = replace(&content, &from, &to);
-                if renamed != content {
-                    fs::write(&path, renamed)?;
-                }
+        OpenOptions::new().write(true).create_new(true).mode(0o644).open(path)?.write_all(text)?;
+    }
+    Ok(())
+}
+
+/// Removes what only the installer needed, and completes a venv: its scripts get their later name.
+pub fn finish(ecosystem: Ecosystem, folder: &Path, target: &Path) -> io::Result<()> {
+    crate::attempt::remove(&home(folder))?;
+    if ecosystem != Ecosystem::Pip {
+        return Ok(());
+    }
+    let venv = folder.join("venv");
+    // Python runs such a line at its start. `append`, so that no module of the project stands in for an installed one.
+    let line = format!("import os, sys; sys.path += filter(None, os.environ.get('{PROJECT_PATH}', '').split(':'))\n");
+    for lib in fs::read_dir(venv.join("lib"))? {
+        fs::write(lib?.path().join("site-packages/nofx_project.pth"), &line)?;
+    }
+    if folder == target {
+        return Ok(());
+    }
+    let (from, to) = (text(folder).into_bytes(), text(target).into_bytes());
+    let scripts = fs::read_dir(venv.join("bin"))?.flatten().map(|entry| entry.path());
+    for path in scripts.chain([venv.join("pyvenv.cfg")]) {
+        if fs::symlink_metadata(&path)?.is_file() {
+            let content = fs::read(&path)?;
+            let renamed = replace(&content, &from, &to);
+            if renamed != content {
+                fs::write(&path, renamed)?;
             }
         }
-        Ok(())
     }
+    Ok(())
 }
 
 fn replace(content: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
@@ -243,6 +251,11 @@ fn environment(search_path: &str, home: &Path, more: &[(&str, String)]) -> Vec<(
     fixed.into_iter().chain(more.iter().cloned()).map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
+fn is_at_least(version: &str, (major, minor): (u32, u32)) -> bool {
+    let mut numbers = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
+}
+
 fn missing(program: &str, settings: &InstallSettings) -> Reason {
     let message =
         format!("{program} cannot run from PATH {}, so the dependencies cannot be installed", settings.search_path);
@@ -262,20 +275,29 @@ pub async fn toolchain(ecosystem: Ecosystem, settings: &InstallSettings) -> Resu
             };
             toolchain.versions.insert("node".into(), ask(&node, &["--version"], settings).await?);
             toolchain.versions.insert("npm".into(), version);
+            for program in [&node, &npm] {
+                toolchain.folders.extend(outside_of_the_system(program));
+            }
+            toolchain.folders.dedup();
             toolchain.programs.extend([("node".into(), node), ("npm".into(), npm)]);
         }
         Ecosystem::Pip => {
-            const ASK: &str = "import os, sys; print(sys.version.split()[0], os.path.realpath(sys.executable), sys.base_prefix, sep='\\n')";
+            const ASK: &str = "import os, sys, pip, venv; \
+                print(sys.version.split()[0], pip.__version__, os.path.realpath(sys.executable), sys.base_prefix, sep='\\n')";
             let python = find("python3")?;
             let answer = ask(&python, &["-I", "-c", ASK], settings).await?;
             let mut lines = answer.lines();
-            let (version, program, prefix) = (lines.next(), lines.next(), lines.next());
-            let (Some(version), Some(program), Some(prefix)) = (version, program, prefix) else {
-                return Err(missing("python3", settings).into());
+            let (version, pip, program, prefix) = (lines.next(), lines.next(), lines.next(), lines.next());
+            let (Some(version), Some(pip), Some(program), Some(prefix)) = (version, pip, program, prefix) else {
+                return Err(missing("python3 with pip and venv", settings).into());
             };
+            if !is_at_least(pip, (22, 3)) {
+                return Err(missing("pip 22.3 or later", settings).into());
+            }
+            toolchain.versions.insert("pip".into(), pip.into());
             toolchain.versions.insert("python".into(), version.into());
             toolchain.programs.insert("python3".into(), PathBuf::from(program));
-            toolchain.folders.push(PathBuf::from(prefix));
+            toolchain.folders.extend(Some(PathBuf::from(prefix)).filter(|prefix| !is_of_the_system(prefix)));
         }
         Ecosystem::Cargo => {
             // rustup's proxies choose a toolchain by files of the workspace. The real programs do not.
@@ -286,7 +308,7 @@ pub async fn toolchain(ecosystem: Ecosystem, settings: &InstallSettings) -> Resu
                 toolchain.versions.insert(program.into(), ask(&path, &["--version"], settings).await?);
                 toolchain.programs.insert(program.into(), path);
             }
-            toolchain.folders.push(sysroot);
+            toolchain.folders.extend(Some(sysroot).filter(|sysroot| !is_of_the_system(sysroot)));
         }
         Ecosystem::Go => {
             let go = find("go")?;
@@ -295,6 +317,20 @@ pub async fn toolchain(ecosystem: Ecosystem, settings: &InstallSettings) -> Resu
         }
     }
     Ok(toolchain)
+}
+
+/// The folder of a version manager's program: that above its `bin`. `None` for the system's own programs.
+fn outside_of_the_system(program: &Path) -> Option<PathBuf> {
+    let real = fs::canonicalize(program).ok()?;
+    if is_of_the_system(&real) {
+        return None;
+    }
+    real.ancestors().find(|folder| folder.ends_with("bin"))?.parent().map(Path::to_path_buf)
+}
+
+/// Whether every sandbox shows it.
+fn is_of_the_system(path: &Path) -> bool {
+    ["/usr", "/bin", "/lib"].iter().any(|folder| path.starts_with(folder))
 }
 
 /// What a program prints.
@@ -315,6 +351,12 @@ async fn ask(program: &Path, arguments: &[&str], settings: &InstallSettings) -> 
     };
     match run(&command).await {
         Ok(result) if result.exit == Exit::Code(0) => Ok(result.output.tail().trim().to_owned()),
-        _ => Err(missing(&text(program), settings).into()),
+        Ok(result) => {
+            let printed = error_lines(&result.output.tail());
+            let message =
+                format!("{} cannot say its version, so nothing can be installed:\n{printed}", program.display());
+            Err(Reason::new("toolchain_missing", message).into())
+        }
+        Err(_) => Err(missing(&text(program), settings).into()),
     }
 }

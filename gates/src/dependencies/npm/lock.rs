@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::super::{Link, Locked, refused};
-use super::manifest::{DEPENDENCIES, Manifest, dependencies};
+use super::manifest::{DEPENDENCIES, Manifest, dependencies, peer_meta};
 use super::names::{is_package_name, is_tool, is_version};
 use super::registries::Registries;
 use super::{Workspaces, object, to_text};
@@ -150,8 +150,8 @@ impl<'a> Reader<'a> {
                 fields.insert(field.into(), Value::Object(checked));
             }
         }
-        if let Some(meta @ Value::Object(_)) = entry.get("peerDependenciesMeta") {
-            fields.insert("peerDependenciesMeta".into(), meta.clone());
+        if let Some(Value::Object(meta)) = entry.get("peerDependenciesMeta") {
+            fields.insert("peerDependenciesMeta".into(), peer_meta(meta));
         }
         Ok(fields)
     }
@@ -202,7 +202,8 @@ impl<'a> Reader<'a> {
             fields.insert("resolved".into(), json!(address));
         }
         if let Some(Value::Array(bundled)) = entry.get("bundleDependencies") {
-            fields.insert("bundleDependencies".into(), Value::Array(bundled.clone()));
+            let names = bundled.iter().filter(|name| name.as_str().is_some_and(is_package_name)).cloned().collect();
+            fields.insert("bundleDependencies".into(), Value::Array(names));
         }
         let optional = ["optional", "devOptional"].iter().any(|flag| fields.contains_key(*flag));
         let direct = key == format!("node_modules/{place_name}") && self.root.names(place_name);

@@ -151,7 +151,7 @@ fn is_own_folder(source: &str, folder: &str, folders: &[String]) -> bool {
     folders.contains(&parts.join("/"))
 }
 
-fn peer_meta(meta: &Map<String, Value>) -> Value {
+pub fn peer_meta(meta: &Map<String, Value>) -> Value {
     let optional = |value: &Value| json!({"optional": value.get("optional") == Some(&Value::Bool(true))});
     Value::Object(
         meta.iter()

@@ -60,6 +60,11 @@ pub fn is_tool(name: &str) -> bool {
     TOOLS.iter().any(|(tool, _)| *tool == name) || TOOL_SCOPES.iter().any(|scope| name.starts_with(scope))
 }
 
+/// Whether a verdict needs this package itself. A lock file may not make it optional.
+pub fn has_checks(name: &str) -> bool {
+    TOOLS.iter().any(|(tool, _)| *tool == name)
+}
+
 /// Whose a command is, if the package may not provide it.
 pub fn owner_of_command(command: &str, package: &str) -> Option<&'static str> {
     if SYSTEM.contains(&command) {

@@ -8,6 +8,7 @@ use crate::snapshot::Snapshot;
 
 /// More packages than any monorepo has.
 const MAX_FOLDERS: usize = 2000;
+const MAX_PATTERNS: usize = 200;
 
 /// Folders with a package.json that match the patterns, sorted.
 pub fn folders(snapshot: &Snapshot, root: &Map<String, Value>) -> Result<Vec<String>, Reason> {
@@ -17,6 +18,9 @@ pub fn folders(snapshot: &Snapshot, root: &Map<String, Value>) -> Result<Vec<Str
         Some(Value::Object(fields)) => fields.get("packages").and_then(Value::as_array).map_or(&[][..], Vec::as_slice),
         Some(_) => return Err(refuse(root, "is not a list")),
     };
+    if patterns.len() > MAX_PATTERNS {
+        return Err(refuse("*", "has more than 200 patterns"));
+    }
     let mut parsed = Vec::new();
     for pattern in patterns {
         let text = pattern.as_str().ok_or_else(|| refuse(pattern, "is not a text"))?;
@@ -57,31 +61,46 @@ pub fn glob_matches(pattern: &str, folder: &str) -> bool {
 }
 
 fn matches(pattern: &[&str], path: &[&str]) -> bool {
-    match pattern.split_first() {
-        None => path.is_empty(),
-        Some((&"**", rest)) => (0..=path.len()).any(|skipped| matches(rest, path.get(skipped..).unwrap_or_default())),
-        Some((part, rest)) => path
-            .split_first()
-            .is_some_and(|(first, others)| part_matches(part.as_bytes(), first.as_bytes()) && matches(rest, others)),
-    }
+    reaches(
+        pattern,
+        path,
+        |part| *part == "**",
+        |part, name| {
+            reaches(
+                part.as_bytes(),
+                name.as_bytes(),
+                |byte| *byte == b'*',
+                |byte, character| *byte == b'?' || byte == character,
+            )
+        },
+    )
 }
 
-/// `*` stands for any characters, `?` for one. Linear in the pattern times the name.
-fn part_matches(pattern: &[u8], name: &[u8]) -> bool {
-    let mut reachable = vec![false; name.len() + 1];
-    reachable[0] = true;
-    for byte in pattern {
-        if *byte == b'*' {
-            let first = reachable.iter().position(|can| *can).unwrap_or(reachable.len());
-            reachable.iter_mut().skip(first).for_each(|can| *can = true);
-            continue;
-        }
-        for at in (0..name.len()).rev() {
-            reachable[at + 1] = reachable[at] && (*byte == b'?' || *byte == name[at]);
-        }
-        reachable[0] = false;
+/// Whether a pattern with wildcards matches the whole text. Linear in both, because patterns are not trusted.
+fn reaches<P, T>(
+    pattern: &[P],
+    text: &[T],
+    is_wildcard: impl Fn(&P) -> bool,
+    is_equal: impl Fn(&P, &T) -> bool,
+) -> bool {
+    // After each part of the pattern: the positions in the text at which the match may stand.
+    let mut positions = vec![false; text.len() + 1];
+    if let Some(first) = positions.first_mut() {
+        *first = true;
     }
-    reachable.last().copied().unwrap_or(false)
+    for part in pattern {
+        let mut next = vec![false; text.len() + 1];
+        if is_wildcard(part) {
+            let first = positions.iter().position(|stands| *stands).unwrap_or(positions.len());
+            next.iter_mut().skip(first).for_each(|stands| *stands = true);
+        } else {
+            for ((item, stands), next) in text.iter().zip(&positions).zip(next.iter_mut().skip(1)) {
+                *next = *stands && is_equal(part, item);
+            }
+        }
+        positions = next;
+    }
+    positions.last().copied().unwrap_or(false)
 }
 
 #[cfg(test)]
@@ -110,5 +129,6 @@ mod tests {
     #[test]
     fn a_long_pattern_does_not_take_long() {
         assert!(!glob_matches(&"*a".repeat(2000), &"a".repeat(1999)));
+        assert!(!glob_matches(&format!("{}x", "**/a/".repeat(500)), &"a/".repeat(1000)));
     }
 }
