@@ -25,6 +25,9 @@ mod strict_json;
 mod threshold;
 mod unified;
 
+#[cfg(test)]
+mod case_tests;
+
 use serde::Serialize;
 
 pub use changed::{Base, ChangeSet, Content, Ignored, Tree};
