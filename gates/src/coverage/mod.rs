@@ -27,6 +27,8 @@ mod unified;
 
 #[cfg(test)]
 mod case_tests;
+#[cfg(test)]
+mod oracle_tests;
 
 use serde::Serialize;
 
