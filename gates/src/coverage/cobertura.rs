@@ -90,6 +90,8 @@ struct Document {
 struct Class {
     filename: String,
     lines: BTreeMap<u32, Line>,
+    /// The lines of its methods. A class lists all of its lines, so these count only if it lists none.
+    of_methods: BTreeMap<u32, Line>,
 }
 
 #[derive(Clone, Copy)]
@@ -100,10 +102,10 @@ struct Line {
 }
 
 impl Class {
-    /// Two classes may have statements on one line: the line is covered if all of them ran. Writers list the lines of
-    /// methods twice.
-    fn add(&mut self, number: u32, line: Line) {
-        let known = self.lines.entry(number).or_insert(line);
+    /// Two classes may have statements on one line: the line is covered if all of them ran.
+    fn add(&mut self, number: u32, line: Line, of_method: bool) {
+        let lines = if of_method { &mut self.of_methods } else { &mut self.lines };
+        let known = lines.entry(number).or_insert(line);
         known.hits = known.hits.min(line.hits);
         if line.branches.1 > known.branches.1
             || (line.branches.1 == known.branches.1 && line.branches.0 < known.branches.0)
@@ -136,9 +138,10 @@ impl Document {
                 }
                 let filename = attribute(tag, "filename")?.filter(|name| !name.trim().is_empty());
                 let filename = filename.ok_or_else(|| unparsable("a class has no filename"))?;
-                self.class = Some(Class { filename, lines: BTreeMap::new() });
+                self.class = Some(Class { filename, ..Class::default() });
             }
             "line" if self.inside("lines") => {
+                let of_method = self.path.iter().rev().nth(1).is_none_or(|element| element != "class");
                 let Some(class) = self.class.as_mut() else { return Ok(()) };
                 let number = attribute(tag, "number")?.and_then(|text| text.trim().parse::<u32>().ok());
                 let hits = attribute(tag, "hits")?.and_then(|text| text.trim().parse::<u64>().ok());
@@ -151,7 +154,7 @@ impl Document {
                         conditions(&text).ok_or_else(|| unparsable("a condition-coverage is not `50% (1/2)`"))?
                     }
                 };
-                class.add(number, Line { hits, branches });
+                class.add(number, Line { hits, branches }, of_method);
             }
             _ => {}
         }
@@ -163,8 +166,9 @@ impl Document {
             "class" if self.inside("classes") => {
                 let Some(class) = self.class.take() else { return };
                 let file = self.files.entry(class.filename.clone()).or_default();
-                for (number, line) in class.lines {
-                    file.add(number, line);
+                let lines = if class.lines.is_empty() { class.of_methods } else { class.lines };
+                for (number, line) in lines {
+                    file.add(number, line, false);
                 }
                 file.filename = class.filename;
             }
@@ -264,7 +268,7 @@ mod tests {
     #[test]
     fn lines_branches_and_source_folders_are_read() {
         let text = document(
-            "<sources><source>/ci/x &amp; y</source></sources><packages><package name=\"p\"><classes><class name=\"A\" filename=\"a&lt;b.py\"><methods><method><lines><line number=\"1\" hits=\"3\"/></lines></method></methods><lines><line number=\"1\" hits=\"3\"/><line number=\"2\" hits=\"0\" branch=\"true\" condition-coverage=\"50% (1/2)\"/></lines></class></classes></package></packages>",
+            "<sources><source>/ci/x &amp; y</source></sources><packages><package name=\"p\"><classes><class name=\"A\" filename=\"a&lt;b.py\"><methods><method><lines><line number=\"1\" hits=\"0\"/></lines></method></methods><lines><line number=\"1\" hits=\"3\"/><line number=\"2\" hits=\"0\" branch=\"true\" condition-coverage=\"50% (1/2)\"/></lines></class></classes></package></packages>",
         );
         let report = parse(&text).unwrap();
         let file = &report.files[0];

@@ -70,7 +70,7 @@ pub fn hint(comment: &str) -> Option<Hint> {
         (Tool::Node, "disable") => Scope::Start,
         (Tool::Node, "enable") => Scope::Stop,
         (_, "ignore") => match leading_word(rest?) {
-            "next" => Scope::Next(words.next().and_then(|count| leading_number(count))),
+            "next" => Scope::Next(words.next().and_then(leading_number)),
             "if" => Scope::If,
             "else" => Scope::Else,
             "file" => Scope::File,

@@ -25,7 +25,6 @@ pub fn parse(text: &str) -> Result<Report, CoverageError> {
         }
         let (name, value) = line.split_once(':').ok_or_else(|| wrong("it is not a record"))?;
         match (name, open.as_mut()) {
-            ("TN", _) => {}
             ("SF", None) if !value.trim().is_empty() => {
                 open = Some(Record { path: value.trim().to_owned(), lines: BTreeMap::new(), arms: BTreeMap::new() });
             }
@@ -41,8 +40,8 @@ pub fn parse(text: &str) -> Result<Report, CoverageError> {
             }
             ("DA" | "BRDA", None) => return Err(wrong("a measurement without SF")),
             (
-                "VER" | "FN" | "FNDA" | "FNF" | "FNH" | "FNL" | "FNA" | "BRF" | "BRH" | "LF" | "LH" | "MCDC" | "MCF"
-                | "MCH",
+                "TN" | "VER" | "FN" | "FNDA" | "FNF" | "FNH" | "FNL" | "FNA" | "BRF" | "BRH" | "LF" | "LH" | "MCDC"
+                | "MCF" | "MCH",
                 _,
             ) => {}
             _ => return Err(wrong("this kind of record is unknown")),

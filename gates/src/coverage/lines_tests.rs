@@ -99,3 +99,8 @@ proptest! {
         prop_assert_eq!(kinds(&program), "x//");
     }
 }
+
+#[test]
+fn the_end_of_a_tag_on_its_own_line_is_code() {
+    assert_eq!(kinds("a(\n<ul\n  b=\"c\" // d\n  e={f ? 1 : 2}\n>\n  {g}\n</ul>\n)\n"), "xxxxxxx)");
+}

@@ -25,6 +25,11 @@ mod strict_json;
 mod threshold;
 mod unified;
 
+#[cfg(test)]
+mod case_tests;
+#[cfg(test)]
+mod oracle_tests;
+
 use serde::Serialize;
 
 pub(crate) use changed::changed_lines;

@@ -335,8 +335,7 @@ impl Items<'_> {
     fn after_attributes(&self, mut at: usize) -> Option<usize> {
         loop {
             match (self.word(at), self.word(at + 1), self.word(at + 2)) {
-                ("#", "[", _) => at = self.partner(at + 1)? + 1,
-                ("pub", "(", _) => at = self.partner(at + 1)? + 1,
+                ("#", "[", _) | ("pub", "(", _) => at = self.partner(at + 1)? + 1,
                 ("pub" | "unsafe", _, _) => at += 1,
                 _ => return Some(at),
             }
@@ -350,7 +349,7 @@ impl Items<'_> {
         let item = self.after_attributes(at)?;
         match (self.word(item), self.word(item + 2)) {
             ("mod", "{") => Some(item + 2),
-            ("use" | "type", _) | ("extern", _) if self.word(item) != "extern" || self.word(item + 1) == "crate" => {
+            ("use" | "type" | "extern", _) if self.word(item) != "extern" || self.word(item + 1) == "crate" => {
                 self.item_end(item).map(|(last, _)| last)
             }
             ("mod" | "struct" | "enum" | "union", _) => self.item_end(item).map(|(last, _)| last),

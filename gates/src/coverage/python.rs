@@ -19,11 +19,11 @@ pub fn classify(text: &str) -> Lines {
         // A weaker kind does not replace code, so the scanner leaves imports to this.
         builder.mark(statement.first, statement.last, LineKind::Declaration);
     }
-    for (at, statement) in logical.iter().enumerate().filter(|(_, statement)| statement.excluded) {
-        builder.hint(
-            statement.hint,
-            &[Reach { first: decorators(&logical, at), last: suite(&logical, at), never_covers: false }],
-        );
+    for (at, statement) in logical.iter().enumerate() {
+        if let Some(hint) = statement.excluded {
+            let reach = Reach { first: decorators(&logical, at), last: suite(&logical, at), never_covers: false };
+            builder.hint(hint, &[reach]);
+        }
     }
     builder.ranges();
     builder.finish()
@@ -39,9 +39,8 @@ struct Logical {
     decorator: bool,
     /// It ends with a colon: a suite follows.
     header: bool,
-    excluded: bool,
     /// The line of the comment that excludes it.
-    hint: u32,
+    excluded: Option<u32>,
 }
 
 /// The first line of the decorators above a statement.
@@ -190,7 +189,7 @@ impl Scanner<'_> {
         if is_pragma(&text) {
             let line = self.line;
             if let Some(statement) = self.open.as_mut() {
-                (statement.excluded, statement.hint) = (true, line);
+                statement.excluded = Some(line);
             }
         }
         self.at += length;

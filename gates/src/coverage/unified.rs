@@ -61,6 +61,7 @@ pub fn candidates(path: &str, loose: bool) -> impl Iterator<Item = &str> {
 }
 
 /// A file whose part of the diff is not complete yet.
+#[expect(clippy::struct_excessive_bools, reason = "each is a line of Git's header")]
 #[derive(Default)]
 struct Open {
     /// The line on which it starts.

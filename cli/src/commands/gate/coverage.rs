@@ -120,9 +120,9 @@ fn source_text(path: &str, head: &Tree, root: &Path) -> Option<Vec<u8>> {
 fn judged(args: &Args) -> Result<(Judgement, Tree), Stopped> {
     let threshold = ratio("--threshold", &args.threshold)?;
     let file_floor = args.file_floor.as_deref().map(|floor| ratio("--file-floor", floor)).transpose()?;
-    let folder = |what: &str, path: &Path| match path.is_dir() {
-        true => Ok(()),
-        false => Err(Stopped::Usage { code: "usage", message: format!("{what} {} is not a folder", path.display()) }),
+    let folder = |what: &str, path: &Path| {
+        let message = format!("{what} {} is not a folder", path.display());
+        path.is_dir().then_some(()).ok_or(Stopped::Usage { code: "usage", message })
     };
     folder("--root", &args.root)?;
     args.base.as_deref().map(|base| folder("--base", base)).transpose()?;
@@ -197,17 +197,13 @@ fn changes(args: &Args, rules: &SourceRules) -> Result<(ChangeSet, Tree), Covera
         return Ok((ChangeSet::between(Base::Diff(&diff), &head, rules)?, head));
     }
     let wanted = |others| move |path: &str| if rules.may_be_source(path) { Wanted::Text } else { others };
-    match &args.base {
-        Some(base) => {
-            let base = read_folder(base, wanted(Wanted::Hash)).map_err(unreadable)?;
-            let head = read_folder(&args.root, wanted(Wanted::Hash)).map_err(unreadable)?;
-            Ok((ChangeSet::between(Base::Tree(&base), &head, rules)?, head))
-        }
-        None => {
-            let head = read_folder(&args.root, wanted(Wanted::Nothing)).map_err(unreadable)?;
-            Ok((ChangeSet::between(Base::None, &head, rules)?, head))
-        }
-    }
+    let Some(base) = &args.base else {
+        let head = read_folder(&args.root, wanted(Wanted::Nothing)).map_err(unreadable)?;
+        return Ok((ChangeSet::between(Base::None, &head, rules)?, head));
+    };
+    let base = read_folder(base, wanted(Wanted::Hash)).map_err(unreadable)?;
+    let head = read_folder(&args.root, wanted(Wanted::Hash)).map_err(unreadable)?;
+    Ok((ChangeSet::between(Base::Tree(&base), &head, rules)?, head))
 }
 
 fn read_diff(path: &Path) -> Result<Vec<u8>, CoverageError> {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-use nofx_gates::coverage::{FileJudgement, FileStatus, Judgement, LineVerdict, Verdict};
+use nofx_gates::coverage::{FileJudgement, FileStatus, Judgement, LineVerdict, Threshold, Verdict};
 use nofx_local::report::printable;
 use serde::Serialize;
 
@@ -61,7 +61,7 @@ pub fn json(out: &mut impl Write, judgement: &Judgement) -> io::Result<()> {
         reason: Reason { code: judgement.code, message: &judgement.reason },
         ratio: judgement.ratio,
         threshold: judgement.threshold.value(),
-        file_floor: judgement.file_floor.map(|floor| floor.value()),
+        file_floor: judgement.file_floor.map(Threshold::value),
         covered: judgement.covered,
         uncovered: judgement.uncovered,
         unmeasured: judgement.unmeasured,

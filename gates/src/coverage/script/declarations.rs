@@ -227,6 +227,8 @@ impl Scan<'_> {
         let mut at = start;
         let mut complete = false;
         let mut depth = 0_u32;
+        // Whether a type was complete before each `<`: `A<B>` was, `<A>(b: A) => B` was not.
+        let mut before: Vec<bool> = Vec::new();
         while let Some(token) = self.tokens.get(at) {
             let word = self.word(at);
             let new_line = self.new_line(at) && at > start;
@@ -250,8 +252,11 @@ impl Scan<'_> {
                     complete = true;
                 }
                 TokenKind::Operator => match word {
-                    "<" => (depth, complete) = (depth + 1, false),
-                    ">" if depth > 0 => (depth, complete) = (depth - 1, true),
+                    "<" => {
+                        before.push(complete);
+                        (depth, complete) = (depth + 1, false);
+                    }
+                    ">" if depth > 0 => (depth, complete) = (depth - 1, before.pop().unwrap_or(true)),
                     "|" | "&" | "?" | ":" | "." | "..." | "=>" | "-" | "+" => complete = false,
                     "=" if depth > 0 => complete = false,
                     _ => return at - 1,

@@ -117,7 +117,7 @@ impl Lexer<'_> {
                 }
                 b'<' => depth += 1,
                 b'>' if self.at > start && self.bytes.get(self.at - 1) != Some(&b'=') => {
-                    depth = depth.saturating_sub(1)
+                    depth = depth.saturating_sub(1);
                 }
                 _ => {}
             }

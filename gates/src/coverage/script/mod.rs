@@ -27,11 +27,10 @@ pub fn classify(text: &str, dialect: Dialect) -> Lines {
     }
     let declared = declarations::declared(&lexed, text);
     for (token, is_declared) in lexed.tokens.iter().zip(declared) {
+        let is_code = |bracket| matches!(bracket, Bracket::Template | Bracket::Jsx);
         let kind = match token.kind {
-            TokenKind::Open(Bracket::Template | Bracket::Jsx) | TokenKind::Close(Bracket::Template | Bracket::Jsx) => {
-                LineKind::Code
-            }
-            TokenKind::Open(_) | TokenKind::Close(_) | TokenKind::Comma | TokenKind::Semicolon => LineKind::Bracket,
+            TokenKind::Open(bracket) | TokenKind::Close(bracket) if !is_code(bracket) => LineKind::Bracket,
+            TokenKind::Comma | TokenKind::Semicolon => LineKind::Bracket,
             _ if is_declared => LineKind::Declaration,
             _ => LineKind::Code,
         };

@@ -67,8 +67,10 @@ impl Lexer<'_> {
         let Some(previous) = self.before(1).copied() else { return Bracket::Block };
         match previous.kind {
             TokenKind::Close(Bracket::Paren { .. }) => self.body(&previous),
-            TokenKind::Semicolon | TokenKind::Close(_) | TokenKind::Literal => Bracket::Block,
-            TokenKind::Open(Bracket::Block | Bracket::Arrow) => Bracket::Block,
+            TokenKind::Semicolon
+            | TokenKind::Close(_)
+            | TokenKind::Literal
+            | TokenKind::Open(Bracket::Block | Bracket::Arrow) => Bracket::Block,
             TokenKind::Open(_) | TokenKind::Comma => Bracket::Value,
             TokenKind::Word if matches!(self.text_before(1), "else" | "do") => Bracket::Block,
             TokenKind::Word if self.operand => Bracket::Value,

@@ -15,7 +15,8 @@ pub fn of(hint: Hint, comment: usize, lexed: &Lexed, text: &str) -> Vec<Reach> {
     let never_covers = hint.tool.node_never_covers();
     let nodes = match hint.scope {
         Scope::Next(_) if comment.next < lexed.tokens.len() => {
-            node(scan.node_end(comment.next).map(|last| (comment.next, last)))
+            let first = scan.node_start(comment.next);
+            node(scan.node_end(first).map(|last| (first, last)))
         }
         Scope::If => node(scan.branches(comment.next).map(|(first, _)| first)),
         Scope::Else => node(scan.branches(comment.next).and_then(|(_, second)| second)),
@@ -34,6 +35,9 @@ pub fn of(hint: Hint, comment: usize, lexed: &Lexed, text: &str) -> Vec<Reach> {
     }
     reaches
 }
+
+/// The first and the last token of both branches of an `if`.
+type Branches = ((usize, usize), Option<(usize, usize)>);
 
 struct Scan<'a> {
     tokens: &'a [Token],
@@ -99,9 +103,8 @@ impl Scan<'_> {
         };
         let starts = match token.kind {
             TokenKind::Word => !matches!(self.word(at), "instanceof" | "in" | "of" | "as" | "satisfies" | "extends"),
-            TokenKind::Literal => true,
             TokenKind::Operator => matches!(self.word(at), "++" | "--" | "!" | "~"),
-            TokenKind::Open(Bracket::Jsx) | TokenKind::Close(_) => true,
+            TokenKind::Literal | TokenKind::Open(Bracket::Jsx) | TokenKind::Close(_) => true,
             TokenKind::Comma | TokenKind::Semicolon | TokenKind::Open(_) => false,
         };
         ends && starts
@@ -140,6 +143,12 @@ impl Scan<'_> {
         }
     }
 
+    /// A comment before an operator belongs to the operand after it.
+    fn node_start(&self, at: usize) -> usize {
+        let is_operator = matches!(self.word(at), "?" | ":" | "&&" | "||" | "??" | "=" | "=>");
+        if is_operator && at < self.last() { at + 1 } else { at }
+    }
+
     /// The last token of the node that starts here.
     fn node_end(&self, at: usize) -> Option<usize> {
         match self.kind(at)? {
@@ -151,9 +160,14 @@ impl Scan<'_> {
 
     fn expression_end(&self, start: usize) -> usize {
         let lines_end = self.in_block(start);
+        let consequent = start > 0 && self.word(start - 1) == "?";
+        let mut nested = 0_u32;
         let mut at = start;
         while let Some(token) = self.tokens.get(at) {
             match token.kind {
+                TokenKind::Operator if consequent && self.word(at) == "?" => nested += 1,
+                TokenKind::Operator if consequent && self.word(at) == ":" && nested == 0 => return at - 1,
+                TokenKind::Operator if consequent && self.word(at) == ":" => nested -= 1,
                 TokenKind::Close(_) | TokenKind::Comma | TokenKind::Semicolon if at > start => return at - 1,
                 _ if at > start && lines_end && self.line_ends_before(at) => return at - 1,
                 TokenKind::Open(_) => at = token.partner.max(at),
@@ -234,11 +248,11 @@ impl Scan<'_> {
     }
 
     /// The branches of the `if` that starts here.
-    fn branches(&self, at: usize) -> Option<((usize, usize), Option<(usize, usize)>)> {
+    fn branches(&self, at: usize) -> Option<Branches> {
         (self.word(at) == "if" && self.word(at + 1) == "(").then(|| self.branches_of(at, 0))
     }
 
-    fn branches_of(&self, at: usize, depth: u32) -> ((usize, usize), Option<(usize, usize)>) {
+    fn branches_of(&self, at: usize, depth: u32) -> Branches {
         let header = self.tokens.get(at + 1).map_or(at, |token| token.partner.max(at));
         let first = (header + 1, self.statement_end(header + 1, depth + 1));
         let other = first.1 + 1;
