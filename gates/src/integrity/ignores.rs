@@ -212,7 +212,7 @@ fn in_comment(token: &Token<'_>, language: Language, table: &[Directive]) -> Vec
                     BlockStart => at_start && (is_block && (is_first || own)),
                     Anywhere => contains(pattern, piece),
                 };
-                let allowed = *pattern == "pyright: report" && !turns_off(start);
+                let allowed = (*pattern == "pyright: report" && !turns_off(start)) || ends_range(pattern, start);
                 if holds
                     && !allowed
                     && !found.iter().any(|(at, name, _): &(u32, &str, String)| *at == line && longer(name, pattern))
@@ -227,6 +227,15 @@ fn in_comment(token: &Token<'_>, language: Language, table: &[Directive]) -> Vec
     }
     found.dedup_by(|one, other| one.0 == other.0 && one.2 == other.2);
     found
+}
+
+/// `c8 ignore stop` turns the check on again.
+fn ends_range(pattern: &str, text: &str) -> bool {
+    pattern.ends_with("ignore")
+        && rest_after(pattern, text).is_some_and(|rest| {
+            let word = rest.trim_start_matches(is_blank);
+            ["stop", "end"].iter().any(|end| rest_after(end, word).is_some())
+        })
 }
 
 fn longer(name: &str, pattern: &str) -> bool {

@@ -172,7 +172,9 @@ pub fn requirements(base: Option<&str>, head: Option<&str>) -> Reasons {
             || name.contains('/')
         {
             let is_include = name.starts_with("-r") || name.starts_with("-c");
-            if !(is_include && before.is_some()) {
+            // An included file is protected itself.
+            let stays = is_include && !name.contains("..") && !name.contains(':');
+            if !stays {
                 reasons.push(format!("{entry:?} is new"));
             }
             continue;
