@@ -39,7 +39,7 @@ fn is_harmless(leaf: &Leaf) -> bool {
         ["workspace", "package", "version" | "authors" | "license" | "repository" | "edition" | "rust-version", ..] => {
             path.last() != Some(&"edition")
         }
-        ["workspace", "members", _] | ["features"] | ["features", _] | ["bin" | "example" | "bench", _] => {
+        ["workspace", "members", _] | ["features"] | ["features" | "bin" | "example" | "bench", _] => {
             leaf.old.is_none()
         }
         // A feature of a dependency switches no test of the package off.

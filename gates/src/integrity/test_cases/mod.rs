@@ -9,6 +9,7 @@ mod collect;
 mod dead;
 mod go;
 mod javascript;
+mod left_out;
 mod matching;
 mod python;
 mod replaced;
@@ -55,6 +56,7 @@ pub fn find(base: &Snapshot, head: &Snapshot, changes: &Changes, definition: &De
     let new = collect::cases(changes, &patterns, |change| &change.head);
     let matched = matching::pair(&old, &new);
     let mut findings = replaced::find(changes, &patterns);
+    findings.extend(left_out::find(head, changes));
     let mut dead = dead::Declarations::new(base, head, changes, definition);
     for (at, case) in old.iter().enumerate() {
         match matched.get(at).copied().flatten() {
