@@ -299,7 +299,10 @@ fn rest_after<'t>(pattern: &str, text: &'t str) -> Option<&'t str> {
 }
 
 fn contains(pattern: &str, text: &str) -> bool {
-    text.char_indices().any(|(at, _)| text.get(at..).is_some_and(|rest| rest_after(pattern, rest).is_some()))
+    // In backticks it is prose about the directive.
+    let is_quoted = |at: usize| text.get(..at).is_some_and(|before| before.ends_with('`'));
+    text.char_indices()
+        .any(|(at, _)| !is_quoted(at) && text.get(at..).is_some_and(|rest| rest_after(pattern, rest).is_some()))
 }
 
 /// The words of the code on the comment's line, or else on the next line with code.
@@ -453,6 +456,7 @@ mod tests {
             ("a.py", "# type: ignored"),
             ("a.py", "# pyright: strict, reportUnusedImport=error"),
             ("a.rs", "/// `#[allow(dead_code)]` is banned\nfn a() { let b = \"#[allow(x)]\"; }"),
+            ("a.rs", "//! Comments such as `gitleaks:allow` change nothing."),
             ("a.go", "// The linter nolint is not used."),
             ("README.md", "Use # gitleaks:allow"),
         ] {
