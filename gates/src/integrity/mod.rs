@@ -10,6 +10,7 @@
 mod change;
 mod definition_change;
 mod difference;
+mod directives;
 mod finding;
 mod hidden;
 mod ignores;
