@@ -5,7 +5,6 @@
 //!
 //! `examine` runs one gate: `workspace` (with `unpack` and `tree`) prepares the files, `install` (with `install_cache`)
 //! installs the dependencies, `process` runs commands, and `coverage` judges the changed lines. `finding` is the result.
-//! `definition` says what the gates of a workspace are, and `integrity` whether a change weakens them.
 //! Gates fail closed: without a workspace, a command, a lockfile or a usable report the gate fails.
 
 mod attempt;
