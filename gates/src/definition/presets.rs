@@ -38,7 +38,16 @@ pub struct Found {
     pub explanation: Vec<String>,
 }
 
-/// A workspace with several projects gets the gates of the first ecosystem that has each gate, in this order.
+impl Found {
+    /// How many folders are above the project.
+    fn depth(&self) -> usize {
+        let directory = self.gates.first().map_or("", |gate| gate.directory.as_str());
+        directory.split('/').filter(|part| !part.is_empty()).count()
+    }
+}
+
+/// A workspace with several projects gets each gate from the project nearest to the root, and then in this order of
+/// ecosystems.
 pub fn find(snapshot: &Snapshot) -> Definition {
     let mut definition = Definition {
         source: Source::Presets,
@@ -58,8 +67,11 @@ pub fn find(snapshot: &Snapshot) -> Definition {
         ("pyproject.toml or requirements", python::find),
         ("go.mod", go::find),
     ];
-    for (what, find) in finders {
-        let Some(found) = find(snapshot) else { continue };
+    let mut all: Vec<(&str, Found)> =
+        finders.into_iter().filter_map(|(what, find)| Some((what, find(snapshot)?))).collect();
+    // The project nearest to the root comes first: a vendored or nested one must not take its gates.
+    all.sort_by_key(|(_, found)| found.depth());
+    for (what, found) in all {
         definition.explanation.extend(found.explanation);
         for gate in found.gates {
             if let Some(taken) = definition.gates.get(&gate.name) {

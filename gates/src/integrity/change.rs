@@ -1,5 +1,6 @@
 //! The files that differ between two trees, with their texts.
 
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::io;
 use std::time::{Duration, Instant};
@@ -25,6 +26,7 @@ pub struct Change {
     pub path: String,
     pub base: Side,
     pub head: Side,
+    added: OnceCell<BTreeSet<u32>>,
 }
 
 /// A file on one side of a change.
@@ -72,7 +74,7 @@ impl Changes {
             });
             if !is_same {
                 let (base, head) = (Side::read(base, path, old)?, Side::read(head, path, new)?);
-                files.push(Change { path: path.clone(), base, head });
+                files.push(Change { path: path.clone(), base, head, added: OnceCell::new() });
             }
         }
         Ok(Self { files })
@@ -103,7 +105,11 @@ impl Changes {
 
 impl Change {
     /// The numbers of the lines that the change adds. Indentation and blanks at the end do not count.
-    pub fn added_lines(&self) -> BTreeSet<u32> {
+    pub fn added_lines(&self) -> &BTreeSet<u32> {
+        self.added.get_or_init(|| self.find_added_lines())
+    }
+
+    fn find_added_lines(&self) -> BTreeSet<u32> {
         // After this time the diff is no longer minimal: more lines than necessary count as added.
         const TIMEOUT: Duration = Duration::from_secs(1);
         let (Some(base), Some(head)) = (self.base.text(), self.head.text()) else {

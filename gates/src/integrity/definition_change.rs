@@ -8,6 +8,19 @@ use super::finding::{Weakening, WeakeningKind};
 use super::meaning::{Leaf, leaves};
 use crate::definition::{Definition, FILE, GateDefinition};
 
+/// Files that define gates, or from which presets follow.
+const SOURCES: [&str; 9] = [
+    FILE,
+    "package.json",
+    "Cargo.toml",
+    "pyproject.toml",
+    "setup.cfg",
+    "requirements.txt",
+    "requirements.lock",
+    "go.mod",
+    "nextest.toml",
+];
+
 pub fn find(changes: &Changes, base: &Definition, head: &Definition) -> Vec<Weakening> {
     const SHOWN: usize = 5;
     if base.digest == head.digest {
@@ -26,11 +39,10 @@ pub fn find(changes: &Changes, base: &Definition, head: &Definition) -> Vec<Weak
         Some(change) => Difference::between(FILE, change.base.text(), change.head.text()),
         None => Difference::of_changes(&lost.iter().flat_map(Leaf::lines).collect::<Vec<_>>()),
     };
-    let path = if changes.get(FILE).is_some() { FILE } else { "package.json" };
-    let path = changes.get(path).map_or_else(
-        || changes.files.first().map_or(FILE, |change| change.path.as_str()),
-        |change| change.path.as_str(),
-    );
+    let path = SOURCES.iter().find_map(|name| {
+        changes.files.iter().map(|change| change.path.as_str()).find(|path| path.rsplit('/').next() == Some(name))
+    });
+    let path = path.unwrap_or(FILE);
     vec![Weakening::new(WeakeningKind::DefinitionChanged, path, None, message).with(difference)]
 }
 

@@ -1,104 +1,11 @@
 //! Comments and attributes that turn a check off for some lines.
 
 use super::change::{Change, Changes};
+use super::directives::Where::{Anywhere, BlockStart, Start};
+use super::directives::{ANY, Directive, GO, PYTHON, SCRIPT};
 use super::finding::{Weakening, WeakeningKind};
 use super::lex::{self, Language, Token, TokenKind};
 use crate::definition::Definition;
-
-/// Where a tool looks for its directive in a comment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Where {
-    /// At the start, after the marks of the comment.
-    Start,
-    /// At the start of a block comment only.
-    BlockStart,
-    /// Anywhere.
-    Anywhere,
-}
-
-use Where::{Anywhere, BlockStart, Start};
-
-/// A space in a pattern stands for any white space, or none.
-type Directive = (&'static str, Where);
-
-const SCRIPT: [Directive; 31] = [
-    ("eslint-disable-line", Start),
-    ("eslint-disable-next-line", Start),
-    ("eslint-disable", BlockStart),
-    ("@ts-ignore", Start),
-    ("@ts-nocheck", Start),
-    ("@ts-expect-error", Start),
-    ("istanbul ignore", Start),
-    ("c8 ignore", Start),
-    ("v8 ignore", Start),
-    ("node:coverage ignore", Start),
-    ("node:coverage disable", Start),
-    ("deno-coverage-ignore", Start),
-    ("biome-ignore", Start),
-    ("biome-ignore-all", Start),
-    ("biome-ignore-start", Start),
-    ("rome-ignore", Start),
-    ("oxlint-disable", BlockStart),
-    ("oxlint-disable-line", Start),
-    ("oxlint-disable-next-line", Start),
-    ("deno-lint-ignore", Start),
-    ("deno-lint-ignore-file", Start),
-    ("tslint:disable", Start),
-    ("tslint:disable-line", Start),
-    ("tslint:disable-next-line", Start),
-    ("standard-disable", Start),
-    ("jshint ignore", Start),
-    ("jshint -W", Start),
-    ("$FlowFixMe", Start),
-    ("$FlowIgnore", Start),
-    ("@flow strict-local off", Start),
-    ("Stryker disable", Start),
-];
-
-const PYTHON: [Directive; 18] = [
-    ("noqa", Start),
-    ("flake8: noqa", Start),
-    ("ruff: noqa", Start),
-    ("ruff: ignore", Start),
-    ("type: ignore", Start),
-    ("mypy: ignore-errors", Start),
-    ("mypy: disable-error-code", Start),
-    ("mypy: allow-", Start),
-    ("mypy: no-", Start),
-    ("pyright: ignore", Start),
-    ("pyright: basic", Start),
-    ("pyright: report", Start),
-    ("pragma: no cover", Start),
-    ("pragma no cover", Start),
-    ("pragma: no branch", Start),
-    ("pylint: disable", Start),
-    ("pylint: skip-file", Start),
-    ("pyre-ignore", Start),
-];
-
-const GO: [Directive; 5] = [
-    ("nolint", Start),
-    ("lint:ignore", Start),
-    ("lint:file-ignore", Start),
-    ("go:build ignore", Start),
-    ("+build ignore", Start),
-];
-
-/// Of scanners that read any language.
-const ANY: [Directive; 12] = [
-    ("nosemgrep", Anywhere),
-    ("nosec", Start),
-    ("nosonar", Anywhere),
-    ("gitleaks:allow", Anywhere),
-    ("nofx:allow-secret", Anywhere),
-    ("pragma: allowlist secret", Anywhere),
-    ("ggignore", Start),
-    ("trufflehog:ignore", Anywhere),
-    ("lcov_excl", Anywhere),
-    ("gcovr_excl", Anywhere),
-    ("codeql[", Start),
-    ("lgtm[", Start),
-];
 
 /// One directive in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -212,7 +119,7 @@ fn in_comment(token: &Token<'_>, language: Language, table: &[Directive]) -> Vec
                     BlockStart => at_start && (is_block && (is_first || own)),
                     Anywhere => contains(pattern, piece),
                 };
-                let allowed = *pattern == "pyright: report" && !turns_off(start);
+                let allowed = (*pattern == "pyright: report" && !turns_off(start)) || ends_range(pattern, start);
                 if holds
                     && !allowed
                     && !found.iter().any(|(at, name, _): &(u32, &str, String)| *at == line && longer(name, pattern))
@@ -227,6 +134,15 @@ fn in_comment(token: &Token<'_>, language: Language, table: &[Directive]) -> Vec
     }
     found.dedup_by(|one, other| one.0 == other.0 && one.2 == other.2);
     found
+}
+
+/// `c8 ignore stop` turns the check on again.
+fn ends_range(pattern: &str, text: &str) -> bool {
+    pattern.ends_with("ignore")
+        && rest_after(pattern, text).is_some_and(|rest| {
+            let word = rest.trim_start_matches(is_blank);
+            ["stop", "end"].iter().any(|end| rest_after(end, word).is_some())
+        })
 }
 
 fn longer(name: &str, pattern: &str) -> bool {
@@ -290,7 +206,10 @@ fn rest_after<'t>(pattern: &str, text: &'t str) -> Option<&'t str> {
 }
 
 fn contains(pattern: &str, text: &str) -> bool {
-    text.char_indices().any(|(at, _)| text.get(at..).is_some_and(|rest| rest_after(pattern, rest).is_some()))
+    // In backticks it is prose about the directive.
+    let is_quoted = |at: usize| text.get(..at).is_some_and(|before| before.ends_with('`'));
+    text.char_indices()
+        .any(|(at, _)| !is_quoted(at) && text.get(at..).is_some_and(|rest| rest_after(pattern, rest).is_some()))
 }
 
 /// The words of the code on the comment's line, or else on the next line with code.
@@ -399,79 +318,5 @@ fn in_other_text(path: &str, text: &str) -> Vec<Found> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn names(path: &str, text: &str) -> Vec<&'static str> {
-        in_text(path, text).iter().map(|found| found.name).collect()
-    }
-
-    #[test]
-    fn every_directive_of_the_tables_is_found_in_any_spelling() {
-        for (path, open, table) in
-            [("a.ts", "/*", &SCRIPT[..]), ("a.py", "#", &PYTHON[..]), ("a.go", "//", &GO[..]), ("a.rs", "//", &ANY[..])]
-        {
-            let close = if open == "/*" { "*/" } else { "" };
-            for (pattern, _) in table {
-                let tail = match *pattern {
-                    "pyright: report" => "Any=false",
-                    "jshint -W" => "034",
-                    _ => "",
-                };
-                for text in [
-                    format!("{open}{pattern}{tail}{close}"),
-                    format!("{open} \u{a0} {}{tail} why {close}", pattern.replace(' ', " \u{a0}\t ")),
-                    format!("x() {open} {}{tail}{close}", pattern.to_uppercase()),
-                ] {
-                    assert!(!names(path, &text).is_empty(), "{text}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn prose_strings_and_other_words_are_not_directives() {
-        for (path, text) in [
-            ("a.ts", "// Do not use eslint-disable here."),
-            ("a.ts", "// eslint-disable is not for line comments"),
-            ("a.ts", "const a = '/* istanbul ignore next */';"),
-            ("a.ts", "const a = `\n// @ts-ignore\n`;"),
-            ("a.ts", "/**\n * The option @ts-ignore is banned.\n * eslint-disable too.\n */"),
-            ("a.ts", "/* eslint no-console: \"error\" */"),
-            ("a.ts", "// istanbul ignores this"),
-            ("a.py", "a = '# noqa'"),
-            ("a.py", "# The types: ignored values stay."),
-            ("a.py", "# type: ignored"),
-            ("a.py", "# pyright: strict, reportUnusedImport=error"),
-            ("a.rs", "/// `#[allow(dead_code)]` is banned\nfn a() { let b = \"#[allow(x)]\"; }"),
-            ("a.go", "// The linter nolint is not used."),
-            ("README.md", "Use # gitleaks:allow"),
-        ] {
-            assert!(names(path, text).is_empty(), "{text}: {:?}", names(path, text));
-        }
-    }
-
-    #[test]
-    fn attributes_of_rust_are_directives() {
-        for text in [
-            "#[allow(dead_code)] fn a() {}",
-            "#![allow( clippy :: all )]",
-            "#[cfg_attr(not(test), allow(x))]",
-            "#[expect(unused)]",
-            "#[coverage(off)]",
-            "#[cfg(not(tarpaulin_include))]",
-            "# /* x */ [ allow (a) ]",
-        ] {
-            assert_eq!(names("a.rs", text).len(), 1, "{text}");
-        }
-        assert!(names("a.rs", "#[test] fn a() { b.expect(\"c\"); }").is_empty());
-    }
-
-    #[test]
-    fn a_comment_that_a_lexer_may_take_for_a_part_of_another_is_found() {
-        let text = "const a = <p>/* text</p>;\n// @ts-ignore\nb();\nconst c = <p>*/</p>;";
-        assert_eq!(names("a.tsx", text), ["@ts-ignore"]);
-        assert_eq!(names("a.ts", "const a = `${/* istanbul ignore next */ b}`"), ["istanbul ignore"]);
-        assert_eq!(names("a.ts", "/* why\n * @ts-ignore */\nb()"), ["@ts-ignore"]);
-    }
-}
+#[path = "ignores_tests.rs"]
+mod tests;

@@ -2,10 +2,15 @@
 //!
 //! Static: it compares the base's files with the change's. [`compare_reports`] adds what only a run can tell. An honest
 //! change has no finding. A finding never fails by itself: a person, or the tenant's policy, decides.
+//!
+//! What it cannot see: an assertion that demands less (`toBeDefined` for `toBe(3)`), a changed expectation, a test that
+//! never reaches its assertions for reasons of its own, a program that behaves differently under test, a new version of a
+//! tool that checks less. Mutants and coverage of changed lines answer some of these, a reviewer the rest.
 
 mod change;
 mod definition_change;
 mod difference;
+mod directives;
 mod finding;
 mod hidden;
 mod ignores;

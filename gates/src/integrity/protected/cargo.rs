@@ -39,7 +39,11 @@ fn is_harmless(leaf: &Leaf) -> bool {
         ["workspace", "package", "version" | "authors" | "license" | "repository" | "edition" | "rust-version", ..] => {
             path.last() != Some(&"edition")
         }
-        ["workspace", "members", _] | ["features", ..] | ["bin" | "example" | "bench", _] => leaf.old.is_none(),
+        ["workspace", "members", _] | ["features"] | ["features" | "bin" | "example" | "bench", _] => {
+            leaf.old.is_none()
+        }
+        // A feature of a dependency switches no test of the package off.
+        ["features", _, element] => leaf.old.is_none() || element.contains('/') || element.starts_with("dep:"),
         ["lints", ..] | ["workspace", "lints", ..] => is_stricter(leaf),
         path if is_dependency(&leaf.path) => is_harmless_dependency(path, leaf),
         _ => false,

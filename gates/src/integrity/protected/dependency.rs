@@ -115,6 +115,7 @@ pub fn takes_command(package: &str, command: &str) -> bool {
     COMMANDS.contains(&command)
         && package != owner
         && !(owner == "npm-run-all" && package == "npm-run-all2")
+        && !(owner == "jest" && package == "jest-cli")
         && !(owner == "playwright" && package == "@playwright/test")
         && !(owner == "tap" && package == "@tapjs/run")
 }

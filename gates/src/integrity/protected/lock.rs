@@ -11,6 +11,10 @@ use super::dependency::{is_tool, takes_command, version};
 
 const REGISTRIES: [&str; 2] = ["https://registry.npmjs.org/", "https://registry.yarnpkg.com/"];
 
+/// Hosts of public indexes.
+const INDEXES: [&str; 5] =
+    ["registry.npmjs.org", "registry.yarnpkg.com", "files.pythonhosted.org", "pypi.org", "test-files.pythonhosted.org"];
+
 pub fn npm(path: &str, base: Option<&str>, head: Option<&str>) -> Reasons {
     let Some(head) = head else { return vec!["it is deleted".to_owned()] };
     let packages = |text: &str| meaning::json(text)?.get("packages")?.as_object().cloned();
@@ -99,24 +103,15 @@ fn npm_reason(place: &str, old: Option<&Value>, package: &Value, hosts: &BTreeSe
 pub fn text(path: &str, base: Option<&str>, head: Option<&str>) -> Reasons {
     let Some(head) = head else { return vec!["it is deleted".to_owned()] };
     let old: BTreeSet<&str> = base.unwrap_or_default().lines().map(str::trim).collect();
+    let mut known: BTreeSet<String> = old.iter().flat_map(|line| hosts(&line.to_ascii_lowercase())).collect();
+    known.extend(INDEXES.map(|host| format!("https://{host}")));
     let added = head.lines().map(str::trim).filter(|line| !old.contains(line));
     let mut reasons: Reasons = added
         .filter(|line| {
             let line = line.to_ascii_lowercase();
             let word = |word: &str| line.contains(word);
-            let foreign_url = ["http://", "https://"].iter().any(|scheme| {
-                line.match_indices(scheme).any(|(at, _)| {
-                    let rest = line.get(at..).unwrap_or_default();
-                    let known = [
-                        "https://registry.npmjs.org/",
-                        "https://registry.yarnpkg.com/",
-                        "https://files.pythonhosted.org/",
-                        "https://pypi.org/",
-                        "https://test-files.pythonhosted.org/",
-                    ];
-                    !known.iter().any(|known| rest.starts_with(known))
-                        && (word("resolved") || word("tarball") || word("url") || word("registry"))
-                })
+            let foreign_url = hosts(&line).iter().any(|host| {
+                !known.contains(host) && ["resolved", "tarball", "url", "registry"].iter().any(|key| word(key))
             });
             foreign_url
                 || word("git+")
@@ -132,6 +127,20 @@ pub fn text(path: &str, base: Option<&str>, head: Option<&str>) -> Reasons {
         reasons.extend(downgrades(base.unwrap_or_default(), head));
     }
     reasons
+}
+
+/// The schemes and hosts of the URLs in a line.
+fn hosts(line: &str) -> Vec<String> {
+    let end = |rest: &str, from: usize| {
+        rest.get(from..).and_then(|host| host.find(['/', '"', '\'', ' ', '}'])).map_or(rest.len(), |at| at + from)
+    };
+    ["http://", "https://"]
+        .iter()
+        .flat_map(|scheme| {
+            line.match_indices(scheme).filter_map(|(at, _)| line.get(at..)).map(|rest| (rest, scheme.len()))
+        })
+        .filter_map(|(rest, from)| rest.get(..end(rest, from)).map(ToOwned::to_owned))
+        .collect()
 }
 
 /// Tools in uv.lock and poetry.lock that go back to an older version.
@@ -172,7 +181,9 @@ pub fn requirements(base: Option<&str>, head: Option<&str>) -> Reasons {
             || name.contains('/')
         {
             let is_include = name.starts_with("-r") || name.starts_with("-c");
-            if !(is_include && before.is_some()) {
+            // An included file is protected itself.
+            let stays = is_include && !name.contains("..") && !name.contains(':');
+            if !stays {
                 reasons.push(format!("{entry:?} is new"));
             }
             continue;

@@ -81,7 +81,7 @@ impl Context<'_> {
                 || self.definition.gates.values().any(|gate| gate.protected.matches(path))
         };
         match kinds::form(path, self.definition) {
-            Some(form) if form == Form::TsConfig && self.is_unrelated(change) => None,
+            Some(_) if self.is_unrelated(change) => None,
             Some(form) => Some(form),
             None if by_file() => Some(Form::Bytes),
             None if self.reached.contains(path) => Some(kinds::form_by_language(path)),
@@ -96,7 +96,10 @@ impl Context<'_> {
         let existed =
             self.base.files().range(prefix.clone()..).next().is_some_and(|(path, _)| path.starts_with(&prefix));
         let is_package = self.head.files().contains_key(&format!("{folder}/package.json"));
-        change.base == Side::None && !existed && is_package && !self.reached.contains(&change.path)
+        // The linter reads nested settings for the files beside them, so its files are not among these.
+        let name = change.path.rsplit('/').next().unwrap_or_default();
+        let is_own = ["tsconfig", "vite", "vitest", "jest"].iter().any(|tool| name.starts_with(tool));
+        is_own && change.base == Side::None && !existed && is_package && !self.reached.contains(&change.path)
     }
 }
 

@@ -72,9 +72,18 @@ fn is_stricter(leaf: &Leaf) -> bool {
             number(&leaf.new).zip(number(&leaf.old)).is_some_and(|(new, old)| new >= old && old >= 0.0)
         }
         ["workspaces", _] => leaf.old.is_none(),
+        // A newer minimum, and a newer version of the same package manager.
+        ["engines", _] | ["packageManager"] => is_newer(leaf),
         ["c8" | "nyc", "lines" | "branches" | "functions" | "statements"] => number(&leaf.new) >= number(&leaf.old),
         _ => false,
     }
+}
+
+fn is_newer(leaf: &Leaf) -> bool {
+    let text = |value: &Option<Value>| value.as_ref().and_then(Value::as_str).map(ToOwned::to_owned);
+    let (Some(old), Some(new)) = (text(&leaf.old), text(&leaf.new)) else { return false };
+    let name = |text: &str| text.split('@').next().filter(|_| text.contains('@')).map(ToOwned::to_owned);
+    name(&old) == name(&new) && dependency::version(&new) >= dependency::version(&old)
 }
 
 fn scripts(old: &Map<String, Value>, new: &Map<String, Value>) -> Reasons {

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::super::lex::{self, Language, TokenKind};
 use super::super::meaning::{self, Leaf, leaves};
-use super::{Reasons, lock};
+use super::{Reasons, dependency, lock};
 
 const TOOLS: [&str; 12] = [
     "mypy",
@@ -93,6 +93,15 @@ fn is_stricter(leaf: &Leaf) -> bool {
     let on = leaf.new == Some(Value::Bool(true));
     let number = |value: &Option<Value>| value.as_ref().and_then(Value::as_f64);
     match path.as_slice() {
+        // The oldest version of Python that is supported.
+        ["tool", "mypy", "python_version"]
+        | ["tool", "pyright" | "basedpyright", "pythonVersion"]
+        | ["tool", "ruff", "target-version"] => {
+            let version = |value: &Option<Value>| {
+                value.as_ref().and_then(Value::as_str).and_then(|text| dependency::version(&text.replace("py3", "3.")))
+            };
+            version(&leaf.new) >= version(&leaf.old) && leaf.new.is_some()
+        }
         ["tool", "mypy", option] => {
             on && (option.starts_with("strict")
                 || option.starts_with("disallow")

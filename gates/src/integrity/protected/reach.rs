@@ -142,7 +142,7 @@ fn named_by_command(
         let is_script = [".sh", ".bash"].iter().any(|end| word.ends_with(end));
         let name = by_flag.unwrap_or(word);
         if (by_flag.is_some() || runs || is_script)
-            && let Some(file) = resolve(snapshot, folder, name)
+            && let Some(file) = resolve_exactly(snapshot, folder, name)
             && !definition.tests.matches(&file)
         {
             found.insert(file);
@@ -237,6 +237,12 @@ fn named_by_script(text: &str) -> Vec<String> {
     found
 }
 
+/// The file that a word of a command means: itself, or the settings of a folder of TypeScript.
+fn resolve_exactly(snapshot: &Snapshot, folder: &str, name: &str) -> Option<String> {
+    let path = join(folder, name)?;
+    [path.clone(), format!("{path}/tsconfig.json")].into_iter().find(|path| snapshot.files().contains_key(path))
+}
+
 /// The file of the workspace that a name means, as tools look for it.
 fn resolve(snapshot: &Snapshot, folder: &str, name: &str) -> Option<String> {
     const ENDINGS: [&str; 12] = [
@@ -253,6 +259,15 @@ fn resolve(snapshot: &Snapshot, folder: &str, name: &str) -> Option<String> {
         "/index.ts",
         "/package.json",
     ];
+    let path = join(folder, name)?;
+    // TypeScript writes `./a.js` for a.ts.
+    let without = path.strip_suffix(".js").or_else(|| path.strip_suffix(".mjs")).map(|stem| format!("{stem}.ts"));
+    let names = ENDINGS.iter().map(|ending| format!("{path}{ending}")).chain(without);
+    names.into_iter().find(|name| snapshot.files().contains_key(name))
+}
+
+/// A path relative to a folder. `None` if it leaves the workspace.
+fn join(folder: &str, name: &str) -> Option<String> {
     let mut parts: Vec<&str> = folder.split('/').filter(|part| !part.is_empty()).collect();
     for part in name.split('/') {
         match part {
@@ -264,11 +279,5 @@ fn resolve(snapshot: &Snapshot, folder: &str, name: &str) -> Option<String> {
         }
     }
     let path = parts.join("/");
-    if path.is_empty() {
-        return None;
-    }
-    // TypeScript writes `./a.js` for a.ts.
-    let without = path.strip_suffix(".js").or_else(|| path.strip_suffix(".mjs")).map(|stem| format!("{stem}.ts"));
-    let names = ENDINGS.iter().map(|ending| format!("{path}{ending}")).chain(without);
-    names.into_iter().find(|name| snapshot.files().contains_key(name))
+    (!path.is_empty()).then_some(path)
 }

@@ -19,7 +19,7 @@ pub fn cases(tokens: &[Token<'_>]) -> Vec<Case> {
     let code: Vec<Token<'_>> = tokens.iter().filter(|token| !token.is_comment()).copied().collect();
     let mut found = Vec::new();
     let suite = Suite { skipped: hook_skip(&code, 0), ..Suite::default() };
-    scan(&code, &suite, &mut found);
+    scan(&code, 0, &suite, &mut found);
     found
 }
 
@@ -31,16 +31,33 @@ struct Call<'t, 'a> {
     end: usize,
 }
 
-fn scan(code: &[Token<'_>], suite: &Suite, found: &mut Vec<Case>) {
-    let mut at = 0;
-    while at < code.len() {
+/// Finds the tests among tokens. `level` is the depth of braces at which a `return` leaves the suite.
+fn scan(code: &[Token<'_>], level: i32, suite: &Suite, found: &mut Vec<Case>) {
+    let mut suite = suite.clone();
+    let (mut at, mut depth) = (0, 0_i32);
+    while let Some(token) = code.get(at) {
+        match token.text {
+            "{" if token.kind == TokenKind::Mark => depth += 1,
+            "}" if token.kind == TokenKind::Mark => depth -= 1,
+            "return" if depth == level => {
+                suite.skipped.get_or_insert_with(|| "the suite returns before it".to_owned());
+            }
+            _ => {}
+        }
+        if let Some(end) = never(code, at) {
+            let skipped =
+                Suite { skipped: Some("within a condition that is always false".to_owned()), ..suite.clone() };
+            scan(code.get(at + 1..end).unwrap_or_default(), -1, &skipped, found);
+            at = end;
+            continue;
+        }
         let Some(call) = call_at(code, at) else {
             at += 1;
             continue;
         };
-        let inner = inner(code, at, suite, &call);
+        let inner = inner(code, at, &suite, &call);
         if call.is_suite {
-            scan(call.arguments, &inner, found);
+            scan(call.arguments, 1, &inner, found);
         } else if let Some(first) = call.arguments.first() {
             let leaf = leaf(call.arguments);
             let mut case = Case {
@@ -59,6 +76,24 @@ fn scan(code: &[Token<'_>], suite: &Suite, found: &mut Vec<Case>) {
             found.push(case);
         }
         at = call.end;
+    }
+}
+
+/// The end of the block after `if (false)`.
+fn never(code: &[Token<'_>], at: usize) -> Option<usize> {
+    match code.get(at..at + 5)? {
+        [word, open, value, close, brace]
+            if word.is_word("if") && open.is_mark('(') && matches!(value.text, "false" | "0") && close.is_mark(')') =>
+        {
+            // Without braces: up to the end of the call.
+            let from = if brace.is_mark('{') {
+                at + 4
+            } else {
+                (at + 4..code.len()).find(|at| code.get(*at).is_some_and(|token| token.is_mark('(')))?
+            };
+            Some(closing(code, from) + 1)
+        }
+        _ => None,
     }
 }
 

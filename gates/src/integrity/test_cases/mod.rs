@@ -9,6 +9,7 @@ mod collect;
 mod dead;
 mod go;
 mod javascript;
+mod left_out;
 mod matching;
 mod python;
 mod replaced;
@@ -57,6 +58,7 @@ pub fn find(base: &Snapshot, head: &Snapshot, changes: &Changes, definition: &De
     let new = collect::cases(changes, &patterns, |change| &change.head);
     let matched = matching::pair(&old, &new);
     let mut findings = replaced::find(changes, &patterns);
+    findings.extend(left_out::find(head, changes));
     let mut dead = dead::Declarations::new(base, head, changes, definition);
     for (at, case) in old.iter().enumerate() {
         match matched.get(at).copied().flatten() {
@@ -118,4 +120,45 @@ fn compare(old: &Case, new: &Case) -> Option<Weakening> {
     let count = |case: &Case, trick| case.tricks.iter().filter(|other| **other == trick).count();
     let trick = new.tricks.iter().find(|trick| count(new, **trick) > count(old, **trick))?;
     finding(WeakeningKind::TestSkipped, trick.sentence())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::lex::{Language, tokens};
+    use super::*;
+
+    fn all(text: &str) -> usize {
+        let cases = [
+            javascript::cases(&tokens(Language::Script, text)),
+            python::cases(&tokens(Language::Python, text)),
+            rust::cases(&tokens(Language::Rust, text)),
+            go::cases(&tokens(Language::Go, text)),
+        ];
+        let every: Vec<Case> = cases.into_iter().flatten().collect();
+        matching::pair(&every, &every).len()
+    }
+
+    const SAMPLE: &str = "describe.skip('a', () => { it.each`x ${1}`('b', { skip: true }, async () => { if (false) { expect(`${c}`).toBe(1) } try {} catch {} return; }) })\n        @pytest.mark.skip\nclass TestA:\n    def test_b(self):\n        with x:\n            assert b == \"c\"\n        #[cfg(test)] mod t { #[tokio::test] #[ignore] async fn d() { assert_eq!(1, e, \"f\"); } }\n        func TestG(t *testing.T) { t.Run(`h`, func(t *testing.T) { t.Skip() }) }\n";
+
+    #[test]
+    fn cut_files_do_not_stop_the_comparison() {
+        for end in 0..=SAMPLE.len() {
+            all(&SAMPLE[..end]);
+            all(&SAMPLE[end..]);
+        }
+        assert!(all(SAMPLE) >= 3);
+    }
+
+    proptest! {
+        #[test]
+        fn a_test_is_always_its_own_successor(words in proptest::collection::vec("(it|describe|\\.skip|\\(|\\)|\\{|\\}|'a'|=>|,|expect|`|\\$\\{|/|def test_a|:|\n|    |#\\[test\\]|fn a|func TestA|é|return|if \\(false\\))", 0..60)) {
+            let text = words.concat();
+            let cases = javascript::cases(&tokens(Language::Script, &text));
+            let pairs = matching::pair(&cases, &cases);
+            prop_assert!(pairs.iter().all(Option::is_some));
+            all(&text);
+        }
+    }
 }

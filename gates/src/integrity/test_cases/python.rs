@@ -35,6 +35,11 @@ pub fn cases(tokens: &[Token<'_>]) -> Vec<Case> {
             at = logical_end(&code, at);
             continue;
         }
+        let constant = code.get(at + 1).is_some_and(|value| matches!(value.text, "False" | "0" | "TYPE_CHECKING"));
+        if token.is_word("if") && constant && code.get(at + 2).is_some_and(|colon| colon.is_mark(':')) {
+            let skipped = Some("within a condition that is always false".to_owned());
+            scopes.push(Scope { column: token.column, name: String::new(), collects: true, is_class: true, skipped });
+        }
         let keyword = at + usize::from(token.is_word("async"));
         let is_function = code.get(keyword).is_some_and(|token| token.is_word("def"));
         let is_class = token.is_word("class");
@@ -109,7 +114,8 @@ fn function(
     if decorators.iter().any(|token| token.is_word("fixture")) {
         return None;
     }
-    let suites: Vec<&str> = scopes.iter().map(|scope| scope.name.as_str()).chain([name]).collect();
+    let suites: Vec<&str> =
+        scopes.iter().map(|scope| scope.name.as_str()).chain([name]).filter(|name| !name.is_empty()).collect();
     let inherited = scopes.iter().find_map(|scope| scope.skipped.clone());
     let mut case = Case { line, name: suites.join("."), leaf: name.to_owned(), ..Case::default() };
     case.size = decorators.len() + block.len();

@@ -12,6 +12,8 @@ pub struct Patterns {
     script: Vec<(String, Globs)>,
     script_default: Globs,
     python: Globs,
+    /// `testpaths` of pytest. Empty: the whole workspace.
+    python_roots: Vec<String>,
 }
 
 const VITEST: [&str; 1] = ["**/*.{test,spec}.{ts,tsx,mts,cts,js,jsx,mjs,cjs}"];
@@ -62,7 +64,7 @@ pub fn patterns(base: &Snapshot, definition: &Definition) -> Patterns {
         (false, true) => Globs::lenient(&JEST),
         _ => definition.tests.clone(),
     };
-    Patterns { script, script_default, python: python(base) }
+    Patterns { script, script_default, python: python(base), python_roots: python_roots(base) }
 }
 
 fn strings(value: Option<&Value>) -> Vec<String> {
@@ -168,6 +170,41 @@ fn python(base: &Snapshot) -> Globs {
     Globs::lenient(&patterns)
 }
 
+fn python_roots(base: &Snapshot) -> Vec<String> {
+    let text = base.read("pyproject.toml").ok().flatten().and_then(|bytes| String::from_utf8(bytes).ok());
+    let value = text.as_deref().and_then(meaning::toml);
+    let roots = value.as_ref().and_then(|value| value.get("tool")?.get("pytest")?.get("ini_options")?.get("testpaths"));
+    let roots = strings(roots);
+    // A pattern is not followed.
+    if roots.iter().any(|root| root.contains('*')) { Vec::new() } else { roots }
+}
+
+/// A file of Go for another system than the one of gates.
+fn is_for_another_system(path: &str) -> bool {
+    const OTHERS: [&str; 18] = [
+        "windows",
+        "darwin",
+        "freebsd",
+        "netbsd",
+        "openbsd",
+        "solaris",
+        "plan9",
+        "js",
+        "wasip1",
+        "android",
+        "ios",
+        "aix",
+        "dragonfly",
+        "illumos",
+        "wasm",
+        "386",
+        "arm",
+        "mips",
+    ];
+    let stem = path.rsplit('/').next().unwrap_or_default().trim_end_matches("_test.go");
+    stem.rsplit('_').next().is_some_and(|word| stem.contains('_') && OTHERS.contains(&word))
+}
+
 impl Patterns {
     /// The runner of the base reads tests from this file.
     pub fn collects(&self, path: &str, language: Language) -> bool {
@@ -185,10 +222,23 @@ impl Patterns {
                     None => self.script_default.matches(path),
                 }
             }
-            Language::Python => self.python.matches(path),
+            Language::Python => {
+                let is_below = |root: &String| {
+                    path.strip_prefix(root.trim_end_matches('/'))
+                        .is_some_and(|rest| rest.starts_with('/') || rest.is_empty())
+                };
+                let rooted = self.python_roots.is_empty() || self.python_roots.iter().any(is_below);
+                // Folders that pytest does not enter.
+                let entered = !path
+                    .split('/')
+                    .any(|part| part.starts_with('.') || matches!(part, "build" | "dist" | "venv" | "node_modules"));
+                rooted && entered && self.python.matches(path)
+            }
             Language::Rust => true,
             Language::Go => {
-                path.ends_with("_test.go") && !path.rsplit('/').next().is_some_and(|name| name.starts_with(['_', '.']))
+                !is_for_another_system(path)
+                    && path.ends_with("_test.go")
+                    && !path.rsplit('/').next().is_some_and(|name| name.starts_with(['_', '.']))
             }
         }
     }
