@@ -15,6 +15,7 @@ mod examine;
 mod finding;
 mod install;
 mod install_cache;
+pub mod mutants;
 mod package;
 mod process;
 pub mod redact;
