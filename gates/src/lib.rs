@@ -5,6 +5,8 @@
 //!
 //! `examine` runs one gate: `workspace` (with `unpack` and `tree`) prepares the files, `install` (with `install_cache`)
 //! installs the dependencies, `process` runs commands, and `coverage` judges the changed lines. `finding` is the result.
+//! `report` reads and judges what other tools write, `secrets` looks for credentials in changed lines, `redact` takes them
+//! out of logs, and `mutants` tries whether tests notice a change.
 //! Gates fail closed: without a workspace, a command, a lockfile or a usable report the gate fails.
 
 mod attempt;

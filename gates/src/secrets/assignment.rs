@@ -96,7 +96,9 @@ pub fn random(line: &[u8], kind: FileKind) -> Vec<(usize, usize)> {
         return Vec::new();
     }
     let is_random = |value: &[u8]| {
+        // `eyJ` is the start of JSON in base 64: a cursor, or a part of a token that its own rule finds.
         !is_hex(value)
+            && !value.starts_with(b"eyJ")
             && [b'a'..=b'z', b'A'..=b'Z', b'0'..=b'9'].iter().all(|class| value.iter().any(|byte| class.contains(byte)))
             && entropy(value) >= 4.25
             && changes(value) >= 0.4
