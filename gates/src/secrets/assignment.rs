@@ -28,6 +28,10 @@ static OTHER_NAME: LazyLock<Regex> = LazyLock::new(|| {
 /// The secrets that the line assigns.
 pub fn assigned(line: &[u8], kind: FileKind) -> Vec<(usize, usize)> {
     let mut found = Vec::new();
+    // The tokens of badges are public.
+    if line.windows(6).any(|part| part == b"badge.") {
+        return found;
+    }
     for captures in ASSIGNMENT.captures_iter(line).take(100) {
         let Some(name) = captures.name("name") else { continue };
         let quoted = ["double", "single", "tick"].into_iter().find_map(|group| captures.name(group));
@@ -99,6 +103,8 @@ pub fn random(line: &[u8], kind: FileKind) -> Vec<(usize, usize)> {
         // `eyJ` is the start of JSON in base 64: a cursor, or a part of a token that its own rule finds.
         !is_hex(value)
             && !value.starts_with(b"eyJ")
+            // More separators than chance gives are between words.
+            && value.iter().filter(|byte| b"_-".contains(byte)).count() * 8 <= value.len()
             && [b'a'..=b'z', b'A'..=b'Z', b'0'..=b'9'].iter().all(|class| value.iter().any(|byte| class.contains(byte)))
             && entropy(value) >= 4.25
             && changes(value) >= 0.4
