@@ -10,6 +10,8 @@
 //! `dependencies` decides what a workspace may install, installs it apart from the tested code, keeps it, and shows it.
 //! `examine` runs one gate: `workspace` (with `unpack` and `tree`) prepares the files, `install` (with `install_cache`)
 //! installs the dependencies, `process` runs commands, and `coverage` judges the changed lines. `finding` is the result.
+//! `report` reads and judges what other tools write, `secrets` looks for credentials in changed lines, `redact` takes them
+//! out of logs, and `mutants` tries whether tests notice a change.
 //! Gates fail closed: without a workspace, a command, a lockfile or a usable report the gate fails.
 
 pub mod archive;
@@ -26,6 +28,10 @@ pub mod integrity;
 pub mod judge;
 pub mod patch;
 pub mod path;
+mod install;
+mod install_cache;
+pub mod mutants;
+mod package;
 mod process;
 pub mod redact;
 pub mod report;

@@ -13,7 +13,7 @@ pub fn confirm(line: &[u8], found: &Match) -> Option<&'static str> {
     match found.shape.check {
         Check::Url => return is_url_secret(secret).then_some(""),
         Check::Jwt => return is_jwt_secret(secret).then_some(""),
-        Check::Shape | Check::Random | Check::Crc32 => {}
+        Check::Shape | Check::Random | Check::Crc32 | Check::AzureKey => {}
     }
     // The part after the prefix, so that `sk_test_` is no placeholder.
     let body = secret.iter().rposition(|byte| b"_-.:/".contains(byte)).map_or(secret, |at| &secret[at + 1..]);

@@ -95,7 +95,7 @@ impl FileKind {
         }
         // A real .env in a folder of tests is still one, but one that says that it is an example is not.
         let is_test = path.split('/').any(|part| TEST_PARTS.contains(&part))
-            || [".test.", ".spec.", "_test.", ".stories.", ".example", ".sample", ".template", ".dist"]
+            || [".test.", ".spec.", "_test.", "_tests.", ".stories.", ".example", ".sample", ".template", ".dist"]
                 .iter()
                 .any(|part| name.contains(part))
             || name.starts_with("test_")
