@@ -285,8 +285,8 @@ fn subject(evidence: &Evidence, artifact: &NewArtifact) -> Map<String, Value> {
 /// the reason in the details.
 fn error_code(evidence: &Evidence) -> &str {
     match evidence.reason.code.as_str() {
-        code @ ("no_workspace" | "no_command" | "no_lockfile" | "lockfile_refused" | "manifest_refused" | "tool_shadowed"
-        | "archive_refused" | "install_failed" | "toolchain_missing" | "sandbox_too_weak"
+        code @ ("no_workspace" | "no_command" | "no_lockfile" | "lockfile_refused" | "manifest_refused"
+        | "tool_shadowed" | "archive_refused" | "install_failed" | "toolchain_missing" | "sandbox_too_weak"
         | "definition_invalid" | "base_required" | "base_not_trusted" | "network_denied" | "risky_required"
         | "checks_weakened") => code,
         _ => "gate_failed",

@@ -3,16 +3,23 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::job::{job, millis};
 use super::request::Runner;
 use super::subject::Subject;
 use super::{Case, Stop, Work};
 use crate::blocking::spawn_blocking;
-use crate::coverage::changed_lines;
+use crate::coverage::{Judgement, LineVerdict, changed_lines};
 use crate::definition::{Definition, GateDefinition, Globs};
 use crate::evidence::Findings;
 use crate::finding::{InfraError, Reason};
+use crate::mutants::{self, Language, Mutant, MutantResult, Tried};
+use crate::run::{Exit, Variant};
 use crate::secrets::{self, Scan, SourceFile};
+
+/// How much longer than three times the tests a mutant may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The gate `secrets`: no changed line holds a secret.
 pub async fn secrets<R: Runner>(work: &Work<'_, R>, gate: &GateDefinition, case: &mut Case) -> Result<Reason, Stop> {
@@ -47,11 +54,99 @@ fn scan(subject: &Subject, allowed: &Globs) -> io::Result<Scan> {
     Ok(secrets::scan(files, |path| allowed.matches(path)))
 }
 
+/// The gate `mutants`: the tests notice small changes of the changed lines that they run.
 pub async fn mutants<R: Runner>(
-    _work: &Work<'_, R>,
-    _definition: &Definition,
-    _gate: &GateDefinition,
-    _case: &mut Case,
+    work: &Work<'_, R>,
+    definition: &Definition,
+    gate: &GateDefinition,
+    case: &mut Case,
 ) -> Result<Reason, Stop> {
-    Err(Reason::new("unfinished", "temporary").into())
+    let Some(rules) = &gate.mutants else { return Err(nothing("the definition has no rules for mutants")) };
+    let tests = definition.gate(&rules.tests).map_err(|error| Reason::new("no_command", error.to_string()))?;
+    if !tests.measures_coverage() {
+        let message = format!("the gate {} writes no coverage report, so nobody knows which lines it runs", tests.name);
+        return Err(Reason::new("no_command", message).into());
+    }
+    let changes = work.changes(definition, tests).await?;
+    let (run, bundle) = work.run_once(job(definition, tests, &work.terms(tests)), case).await?;
+    let took = Duration::from_millis(run.ms);
+    let observed = work.observe(tests, run.clone(), bundle, Some(changes)).await?;
+    case.record(&run, &observed);
+    if run.exit != Exit::Code(0) {
+        return Err(Reason::new("tests_failed", "the tests fail without any mutant, so they notice nothing").into());
+    }
+    let covered = covered_lines(observed.coverage.as_ref());
+    let (subject, limit) = (Arc::clone(&work.subject), usize::try_from(rules.limit).unwrap_or(usize::MAX));
+    let made = spawn_blocking(move || make(&subject, &covered, limit));
+    let chosen = made.await.map_err(InfraError::task_failed)?.map_err(InfraError::from)?;
+    if chosen.is_empty() {
+        return Err(nothing("no changed line that the tests run can be mutated"));
+    }
+    let mut job = job(definition, tests, &work.terms(tests));
+    job.command.timeout_ms = job.command.timeout_ms.min(millis(took * 3 + PATIENCE));
+    job.variants = chosen.iter().enumerate().map(|(at, one)| one.variant(at)).collect();
+    let bundle = Arc::new(work.runner.run(&work.request.workspace, job).await?);
+    let mut tried = Vec::new();
+    for (one, run) in chosen.into_iter().zip(&bundle.result.runs) {
+        let observed = work.observe(tests, run.clone(), Arc::clone(&bundle), None).await?;
+        let ran = observed.tests.as_ref().is_none_or(|tests| tests.total > 0);
+        let result = match run.exit {
+            Exit::Code(0) => MutantResult::Survived,
+            Exit::TimedOut | Exit::OverLimit(_) => MutantResult::TimedOut,
+            _ if ran => MutantResult::Killed,
+            _ => MutantResult::BuildFailed,
+        };
+        tried.push(Tried { mutant: one.mutant, result });
+    }
+    if (tried.len() as u64) < u64::from(rules.limit) && bundle.result.stopped.is_some() {
+        case.doubt("mutants_cut", "Time ran out before every chosen mutant was tried.");
+    }
+    match mutants::judge(&tried, 0) {
+        Ok(reason) => Ok(reason),
+        Err(failure) => {
+            case.evidence.findings = Findings::of(failure.findings.first);
+            Err(failure.reason.into())
+        }
+    }
+}
+
+/// A mutant with the text of its file.
+struct Chosen {
+    mutant: Mutant,
+    text: String,
+}
+
+impl Chosen {
+    fn variant(&self, at: usize) -> Variant {
+        let edits = BTreeMap::from([(self.mutant.file.clone(), self.text.clone())]);
+        Variant { name: format!("mutant-{at}"), edits }
+    }
+}
+
+fn make(subject: &Subject, covered: &BTreeMap<String, Vec<u32>>, limit: usize) -> io::Result<Vec<Chosen>> {
+    // The same tree gets the same mutants.
+    let seed = subject.head.digest().sha256.bytes().take(8).fold(0, |seed: u64, byte| seed << 8 | u64::from(byte));
+    let (mut all, mut sources) = (Vec::new(), BTreeMap::new());
+    for (path, lines) in covered {
+        let Some(language) = Language::of(path) else { continue };
+        let Some(source) = subject.head.read(path)?.and_then(|bytes| String::from_utf8(bytes).ok()) else { continue };
+        all.extend(mutants::mutate(path, &source, language, lines, limit, seed));
+        sources.insert(path, source);
+    }
+    let chosen = mutants::choose(all, limit, seed).into_iter().filter_map(|mutant| {
+        let text = mutant.apply(sources.get(&mutant.file)?)?;
+        Some(Chosen { mutant, text })
+    });
+    Ok(chosen.collect())
+}
+
+fn covered_lines(coverage: Option<&Judgement>) -> BTreeMap<String, Vec<u32>> {
+    let files = coverage.into_iter().flat_map(|coverage| &coverage.files);
+    let lines = files.map(|file| (file.path.clone(), file.lines_with(LineVerdict::Covered).collect::<Vec<_>>()));
+    lines.filter(|(_, lines)| !lines.is_empty()).collect()
+}
+
+/// "Nothing to mutate" is not a pass.
+fn nothing(why: &str) -> Stop {
+    Reason::new("nothing_to_mutate", format!("mutants: {why}")).into()
 }
