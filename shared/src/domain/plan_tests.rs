@@ -52,7 +52,7 @@ fn every_rejection_names_its_place() {
     one_problem(&plan(json!([step(" ")])), "plan.steps[0].name", "empty");
     one_problem(&plan(json!([step("a"), step("a")])), "plan.steps[1].name", "plan.steps[0]");
     one_problem(&plan(json!([{"name": "a", "tool": "bash"}])), "plan.steps[0].tool", "unknown tool \"bash\"");
-    one_problem(&plan(json!([{"name": "a", "tool": "gate:magic"}])), "plan.steps[0].tool", "unknown tool");
+    one_problem(&plan(json!([{"name": "a", "tool": "gate:"}])), "plan.steps[0].tool", "unknown tool");
     one_problem(&plan(json!([{"name": "a", "tool": "manual:"}])), "plan.steps[0].tool", "unknown tool");
     one_problem(
         &plan(json!([{"name": "a", "tool": "echo", "depends_on": ["b"]}])),

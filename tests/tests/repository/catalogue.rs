@@ -60,7 +60,7 @@ fn codes(text: &str) -> BTreeSet<String> {
 
 fn all_sources() -> Vec<String> {
     let mut found = Vec::new();
-    for folder in ["functions", "shared/src", "migrations"] {
+    for folder in ["functions", "gates/src", "shared/src", "migrations"] {
         sources(&root().join(folder), &mut found);
     }
     found
