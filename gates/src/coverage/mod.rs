@@ -11,6 +11,7 @@ mod folder;
 mod format;
 mod ignore;
 mod istanbul;
+mod items;
 mod judge;
 mod language;
 mod lcov;
