@@ -79,11 +79,11 @@ fn each_result_has_its_exit_status_and_code() {
         ("--report lcov.info --format istanbul", 3, "cannot_judge", "report_unparsable"),
         ("--report lcov.info --report cut.info", 3, "cannot_judge", "report_unparsable"),
         ("--report foreign.info", 3, "cannot_judge", "no_path_matches"),
-        ("--report lcov.info --threshold NaN", 2, "cannot_judge", "threshold_invalid"),
-        ("--report lcov.info --threshold 1.01", 2, "cannot_judge", "threshold_invalid"),
-        ("--report lcov.info --threshold -0.1", 2, "cannot_judge", "threshold_invalid"),
-        ("--report lcov.info --threshold high", 2, "cannot_judge", "threshold_invalid"),
-        ("--report lcov.info --file-floor 2", 2, "cannot_judge", "threshold_invalid"),
+        ("--report lcov.info --threshold NaN", 3, "cannot_judge", "threshold_invalid"),
+        ("--report lcov.info --threshold 1.01", 3, "cannot_judge", "threshold_invalid"),
+        ("--report lcov.info --threshold -0.1", 3, "cannot_judge", "threshold_invalid"),
+        ("--report lcov.info --threshold high", 3, "cannot_judge", "threshold_invalid"),
+        ("--report lcov.info --file-floor 2", 3, "cannot_judge", "threshold_invalid"),
         ("--report lcov.info --ignore a[", 2, "cannot_judge", "usage"),
     ] {
         let (found, value) = json(folder.path(), &arguments.split(' ').collect::<Vec<_>>());

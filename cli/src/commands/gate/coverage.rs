@@ -137,7 +137,8 @@ fn judged(args: &Args) -> Result<(Judgement, Tree), Stopped> {
 }
 
 fn ratio(option: &str, text: &str) -> Result<Threshold, Stopped> {
-    text.parse().map_err(|error| Stopped::Usage { code: "threshold_invalid", message: format!("{option}: {error}") })
+    let invalid = |error| CoverageError::new("threshold_invalid", format!("{option}: {error}"));
+    text.parse().map_err(|error: String| Stopped::CannotJudge(invalid(error), Threshold::DEFAULT))
 }
 
 /// Istanbul measures JavaScript alone. The other formats are those of every language.
