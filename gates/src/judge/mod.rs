@@ -37,9 +37,7 @@ use crate::report::{self, Tests};
 use crate::run::{Bundle, CommandRun, Job};
 use crate::unpack::Limits;
 
-pub use request::{
-    Approved, Archive, BaseInput, Judged, NewAttachment, Question, Request, Runner, RunnerLost, Timings,
-};
+pub use request::{Approved, Archive, BaseInput, Judged, NewAttachment, Question, Request, Runner, RunnerLost};
 
 /// A judge's settings.
 #[derive(Debug, Clone)]
@@ -140,8 +138,7 @@ async fn judge_in_folder<R: Runner>(
     runner: &R,
     case: &mut Case,
 ) -> Result<Reason, Stop> {
-    // A short step reserves at most a quarter of its time.
-    let deadline = Instant::now() + request.timeout.saturating_sub(MARGIN.min(request.timeout / 4));
+    let deadline = Instant::now() + time_to_judge(request.timeout, request.policy.max_timeout_s);
     let work_dir = settings.work_dir.clone();
     let attempt = spawn_blocking(move || Attempt::begin(&work_dir)).await.map_err(InfraError::task_failed)?;
     let attempt = Arc::new(attempt.map_err(InfraError::from)?);
@@ -160,6 +157,13 @@ async fn judge_in_folder<R: Runner>(
     // Deleting thousands of files blocks, so use another thread.
     let _ = spawn_blocking(move || drop(attempt)).await;
     result
+}
+
+/// The time of a gate: that of its step without the margin, and no more than the policy gives it.
+fn time_to_judge(timeout: Duration, max_timeout_s: Option<u32>) -> Duration {
+    // A short step reserves at most a quarter of its time.
+    let of_step = timeout.saturating_sub(MARGIN.min(timeout / 4));
+    max_timeout_s.map_or(of_step, |most| of_step.min(Duration::from_secs(most.into())))
 }
 
 /// One gate with its trees unpacked.
@@ -305,10 +309,7 @@ impl<R: Runner> Work<'_, R> {
     }
 
     async fn command(&self, definition: &Definition, gate: &GateDefinition, case: &mut Case) -> Result<Reason, Stop> {
-        let changes = match gate.measures_coverage() {
-            true => Some(self.changes(definition, gate).await?),
-            false => None,
-        };
+        let changes = if gate.measures_coverage() { Some(self.changes(definition, gate).await?) } else { None };
         case.evidence.locks = self.locks(gate)?;
         let (run, bundle) = self.run_once(job(definition, gate, &self.terms(gate)), case).await?;
         let started = Instant::now();
@@ -353,9 +354,10 @@ impl<R: Runner> Work<'_, R> {
         case.record_result(&bundle);
         if let Some(stopped) = &bundle.result.stopped {
             let code = known_code(&stopped.code);
-            return Err(match stopped.retryable {
-                true => InfraError::new(code, stopped.message.clone()).into(),
-                false => Reason::new(code, stopped.message.clone()).into(),
+            return Err(if stopped.retryable {
+                InfraError::new(code, stopped.message.clone()).into()
+            } else {
+                Reason::new(code, stopped.message.clone()).into()
             });
         }
         let Some(run) = bundle.result.runs.first().cloned() else {
@@ -491,7 +493,7 @@ impl Case {
         let reason = evidence::Reason { code: "unfinished".into(), message: "the gate did not finish".into() };
         let mut evidence = Evidence::new(&request.gate, reason, now_ms());
         evidence.attempt.clone_from(&request.attempt);
-        evidence.runner.version = env!("CARGO_PKG_VERSION").to_owned();
+        env!("CARGO_PKG_VERSION").clone_into(&mut evidence.runner.version);
         Self { evidence, attachments: Vec::new() }
     }
 
@@ -650,4 +652,18 @@ fn known_code(code: &str) -> &'static str {
 
 fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gate_takes_no_longer_than_its_step_and_the_policy_allow() {
+        let s = Duration::from_secs;
+        assert_eq!(time_to_judge(s(300), None), s(285));
+        assert_eq!(time_to_judge(s(20), None), s(15));
+        assert_eq!(time_to_judge(s(300), Some(60)), s(60));
+        assert_eq!(time_to_judge(s(60), Some(3_600)), s(45));
+    }
 }

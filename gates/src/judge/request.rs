@@ -1,6 +1,5 @@
 //! What to judge, and what comes out.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -135,6 +134,3 @@ impl From<RunnerLost> for InfraError {
         Self::new(lost.code, lost.message)
     }
 }
-
-/// Milliseconds by phase.
-pub type Timings = BTreeMap<String, u64>;

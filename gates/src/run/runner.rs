@@ -151,7 +151,7 @@ impl Executor {
     /// Runs a job. Whatever happens is in the bundle.
     pub async fn execute(&self, job: &Job, archive: Arc<Vec<u8>>) -> Bundle {
         let mut bundle = Bundle::default();
-        bundle.result.runner = env!("CARGO_PKG_VERSION").to_owned();
+        env!("CARGO_PKG_VERSION").clone_into(&mut bundle.result.runner);
         if let Err(stop) = self.run(job, archive, &mut bundle).await {
             let (code, message, retryable) = match stop {
                 Stop::Refused(reason) => (reason.code, reason.message, false),

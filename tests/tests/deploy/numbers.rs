@@ -106,6 +106,7 @@ fn the_cost_model_uses_the_memory_sizes_of_the_template() {
     let prices: Value = serde_json::from_str(&read("perf/prices.json")).expect("a price list");
     let default = |name: &str| parameters()[name]["Default"].as_f64();
     let memory_mb = &prices["assumptions"]["memory_mb"];
-    assert_eq!(memory_mb["gate"].as_f64(), default("GateMemory"));
+    assert_eq!(memory_mb["gate"], function("gate").1["MemorySize"]);
+    assert_eq!(memory_mb["gate_runner"].as_f64(), default("GateMemory"));
     assert_eq!(memory_mb["other"].as_f64(), default("WorkerMemory"));
 }
