@@ -2,7 +2,7 @@
 //!
 //! Layout below the work folder:
 //! ```text
-//! attempts/<id>/{workspace,base,home,tmp}   attempts/<id>.lock   installs/
+//! attempts/<id>/{workspace,workspace-N,base,tmp}   attempts/<id>.lock
 //! ```
 //! Each attempt holds a file lock, which the operating system releases when the process dies. If the lock is free, the
 //! attempt is dead, and the next attempt deletes its folder.
@@ -19,7 +19,7 @@ use uuid::Uuid;
 /// deletion.
 #[derive(Debug)]
 pub struct Attempt {
-    /// Unique. The attempt's processes are tagged with it.
+    /// Unique. The processes of its installers are tagged with it.
     pub id: String,
     root: PathBuf,
     lock_path: PathBuf,
@@ -40,7 +40,7 @@ impl Attempt {
         let lock = File::create_new(&lock_path)?;
         lock.lock()?;
         let attempt = Self { root: attempts.join(&id), id, lock_path, _lock: lock, cancelled: AtomicBool::new(false) };
-        for folder in [attempt.workspace(), attempt.home(), attempt.temporary()] {
+        for folder in [attempt.workspace(), attempt.temporary()] {
             private_folder(&folder)?;
         }
         Ok(attempt)
@@ -57,10 +57,6 @@ impl Attempt {
 
     pub fn base(&self) -> PathBuf {
         self.root.join("base")
-    }
-
-    pub fn home(&self) -> PathBuf {
-        self.root.join("home")
     }
 
     pub fn temporary(&self) -> PathBuf {
