@@ -59,12 +59,14 @@ impl RunnerSettings {
         }
     }
 
-    /// Where and how dependencies are installed.
+    /// Where and how dependencies are installed: with the tools themselves, not with the stand-ins of version managers,
+    /// which need the user's settings.
     pub(crate) fn installs(&self) -> InstallSettings {
+        let toolchain = sandbox::toolchain(OsStr::new(&self.search_path));
         InstallSettings {
             store: self.work_dir.join("installs"),
             caches: self.work_dir.join("caches"),
-            search_path: self.search_path.clone(),
+            search_path: toolchain.search_path.to_string_lossy().into_owned(),
             npm_user_config: self.npm_user_config.clone(),
             pip_config: None,
             timeout: Duration::from_mins(5),
