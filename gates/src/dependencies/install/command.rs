@@ -17,13 +17,12 @@ use crate::process::{Command, Exit};
 
 /// npm's settings that decide what runs and where packages come from. Older versions of npm do not know the last four
 /// and say so; they matter only for packages that were refused before.
-const NPM: [&str; 32] = [
+const NPM: [&str; 30] = [
     "--ignore-scripts",
     "--script-shell=/bin/false",
     "--node-options=",
     "--git=/bin/false",
     "--no-bin-links",
-    "--no-audit",
     "--no-fund",
     "--no-update-notifier",
     "--no-progress",
@@ -35,7 +34,6 @@ const NPM: [&str; 32] = [
     "--no-install-links",
     "--no-global",
     "--no-dry-run",
-    "--no-package-lock-only",
     "--no-engine-strict",
     "--no-strict-peer-deps",
     "--include=dev",
@@ -98,8 +96,39 @@ impl Context<'_> {
         environment(self.settings, &home(self.folder), more)
     }
 
+    /// The call that prints known vulnerabilities as JSON.
+    pub fn audit(&self, plan: &InstallPlan) -> Result<Call, Reason> {
+        let found = |name: &str| {
+            let path = find(name, &self.settings.search_path).ok_or_else(|| missing(name, self.settings))?;
+            Ok::<_, Reason>(text(&path))
+        };
+        let argv = match plan.ecosystem {
+            Ecosystem::Npm => {
+                return Ok((self.npm_argv(plan, &["audit", "--json", "--package-lock-only"])?, self.environment(&[])));
+            }
+            Ecosystem::Pip => {
+                let options =
+                    ["--requirement", "requirements.txt", "--require-hashes", "--disable-pip", "--format", "json"];
+                [found("pip-audit")?].into_iter().chain(options.map(str::to_owned)).collect()
+            }
+            Ecosystem::Cargo => {
+                vec![found("cargo-audit")?, "audit".into(), "--json".into(), "--file".into(), "Cargo.lock".into()]
+            }
+            Ecosystem::Go => {
+                let message = "there is no auditor for Go modules here; define a gate that runs govulncheck";
+                return Err(Reason::new("toolchain_missing", message));
+            }
+        };
+        Ok((argv, self.environment(&[])))
+    }
+
     fn npm(&self, plan: &InstallPlan) -> Result<Vec<Call>, Reason> {
-        let mut argv = vec![self.program("npm")?, "ci".into()];
+        Ok(vec![(self.npm_argv(plan, &["ci", "--no-audit", "--no-package-lock-only"])?, self.environment(&[]))])
+    }
+
+    fn npm_argv(&self, plan: &InstallPlan, arguments: &[&str]) -> Result<Vec<String>, Reason> {
+        let mut argv = vec![self.program("npm")?];
+        argv.extend(arguments.iter().map(ToString::to_string));
         argv.extend(NPM.map(str::to_owned));
         // Else npm would look for a project in the folders above.
         argv.push(format!("--prefix={}", text(self.folder)));
@@ -116,7 +145,7 @@ impl Context<'_> {
         if plan.legacy_peer_deps {
             argv.push("--legacy-peer-deps".into());
         }
-        Ok(vec![(argv, self.environment(&[]))])
+        Ok(argv)
     }
 
     fn pip(&self) -> Result<Vec<Call>, Reason> {
