@@ -31,7 +31,7 @@ const POLL_PERIOD: Duration = Duration::from_millis(20);
 /// The gate says that it runs, and ends when the test says so.
 const DEFINITION: &str = r#"presets = false
 [gates.slow]
-command = ["sh", "-c", "echo > started; until [ -e go ]; do sleep 0.1; done"]
+command = ["sh", "-c", "echo > command_runs; until [ -e go ]; do sleep 0.1; done"]
 timeout_s = 3600
 "#;
 
@@ -114,7 +114,7 @@ impl Machine {
     /// Waits until another command runs, and returns its workspace.
     async fn running(&self) -> PathBuf {
         let (runner, mut seen) = (self.dir.path().join("runner"), self.seen.lock().await);
-        let found = until("a command runs", self, async || find(&runner, "started", &seen)).await;
+        let found = until("a command runs", self, async || find(&runner, "command_runs", &seen)).await;
         seen.push(found.clone());
         found
     }
@@ -148,7 +148,7 @@ impl Machine {
     /// The step's evidence, and the statement about it whose signature holds.
     async fn evidence(&self, step: StepId, attempt: i32) -> (Value, Value) {
         let read = async |kind: &str| {
-            let sql = "select uri from nofx.artifact where step_id = $1 and attempt = $2 and kind = $3";
+            let sql = "select uri from nofx.artifact where step_id = $1 and attempt = $2 and type = $3";
             let row = self.lab.admin.query_one(sql, &[&step.0, &attempt, &kind]).await.expect("one artifact");
             let uri: String = row.get(0);
             let key = uri.strip_prefix("s3://").and_then(|rest| rest.split_once('/')).expect("an S3 URI").1.to_owned();

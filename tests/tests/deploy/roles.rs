@@ -168,7 +168,9 @@ fn rights_of(role: &str) -> BTreeSet<Right> {
     let role = &resources.get(role).unwrap_or_else(|| panic!("template.yaml has no role {role}"))["Properties"];
     let mut rights = BTreeSet::new();
     collect(&role["Policies"], &mut rights);
-    for name in texts(&role["ManagedPolicyArns"]) {
+    // Roles that only run something have no managed policy.
+    let managed = if role["ManagedPolicyArns"].is_null() { Vec::new() } else { texts(&role["ManagedPolicyArns"]) };
+    for name in managed {
         // The list also contains conditions and `AWS::NoValue`.
         if let Some(policy) = resources.get(&name) {
             collect(&policy["Properties"]["PolicyDocument"], &mut rights);
