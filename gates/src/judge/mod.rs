@@ -189,7 +189,8 @@ impl<R: Runner> Work<'_, R> {
         match gate.kind {
             Kind::Secrets => built_in::secrets(self, gate, case).await,
             Kind::Mutants => built_in::mutants(self, &effective.definition, gate, case).await,
-            Kind::Audit | Kind::Command => self.command(&effective.definition, gate, case).await,
+            Kind::Audit => built_in::audit(self, &effective.definition, gate, case).await,
+            Kind::Command => self.command(&effective.definition, gate, case).await,
         }
     }
 
@@ -297,7 +298,9 @@ impl<R: Runner> Work<'_, R> {
             let message = format!("{} starts the workspace's own program: the plan needs \"risky\": true", gate.name);
             return Err(Reason::new("risky_required", message).into());
         }
-        if gate.network && self.request.policy.network == Network::Never {
+        // An audit without a command of its own runs no code of the workspace.
+        let runs_code = !(gate.kind == Kind::Audit && gate.command.is_empty());
+        if gate.network && runs_code && self.request.policy.network == Network::Never {
             let message = format!("{} asks for the network, and the policy never allows it", gate.name);
             return Err(Reason::new("network_denied", message).into());
         }
@@ -315,6 +318,9 @@ impl<R: Runner> Work<'_, R> {
         let observed = self.observe(gate, run.clone(), bundle, changes).await?;
         case.record(&run, &observed);
         case.took("judge", started);
+        if observed.parsed.is_empty() && observed.coverage.is_none() {
+            case.doubt("no_report", "The gate has no report: the exit code of its command is all that counts.");
+        }
         let verdict = observed.verdict(&run, gate)?;
         self.compare_tests(definition, gate, &observed, case).await?;
         Ok(verdict)
@@ -562,6 +568,10 @@ impl Case {
     }
 
     fn doubt_sandbox(&mut self, run: &CommandRun) {
+        // An audit runs nothing of the workspace.
+        if run.sandbox.is_null() {
+            return;
+        }
         match run.sandbox["level"].as_str() {
             Some("namespaces") => {}
             Some("landlock") => self.doubt("sandbox_landlock", "The command ran without namespaces of its own."),
@@ -626,7 +636,7 @@ fn invalid_definition(of: &str, problems: &[definition::Problem]) -> Stop {
 
 /// The runner's text comes from another process, so only codes that we know are taken over.
 fn known_code(code: &str) -> &'static str {
-    const CODES: [&str; 17] = [
+    const CODES: [&str; 19] = [
         "archive_refused",
         "archive_unavailable",
         "command_not_started",
@@ -634,9 +644,11 @@ fn known_code(code: &str) -> &'static str {
         "gate_stopped",
         "install_failed",
         "install_timed_out",
+        "launcher_died",
         "lockfile_refused",
         "manifest_refused",
         "no_lockfile",
+        "nothing_checked",
         "registry_unavailable",
         "report_unreadable",
         "sandbox_failed",

@@ -9,17 +9,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nofx_sandbox as sandbox;
+use serde_json::Value;
+use shared::domain::digest::sha256_hex;
 
 use super::bundle::Bundle;
 use super::collect::{Folders, collect, remove_old};
 use super::spec::{
-    CommandRun, CommandSpec, CompanionSpec, Exit, InstallResult, Job, Limit, Output, ReportFile, ReportPath, Stopped,
-    Variant,
+    CommandRun, CommandSpec, CompanionSpec, Exit, Found, InstallResult, Job, Limit, Output, ReportFile, ReportPath,
+    Stopped, Variant,
 };
 use crate::attempt::{Attempt, private_folder};
 use crate::blocking::spawn_blocking;
 use crate::dependencies::{self, Attached, InstallError, InstallRequest, InstallSettings, Installed, Installer, Place};
 use crate::finding::{ExamineError, InfraError, Reason};
+use crate::process;
 use crate::snapshot::Snapshot;
 use crate::unpack::{Limits, WorkspaceError, unpack};
 
@@ -27,6 +30,13 @@ use crate::unpack::{Limits, WorkspaceError, unpack};
 const REPORTS_VARIABLE: &str = "NOFX_REPORTS";
 /// How much of a command's output is kept as a file.
 const MAX_LOG_BYTES: u64 = 16 * 1024 * 1024;
+const LAUNCHER_DIED: &str = "launcher_died";
+
+/// Whether the process that ran this job must end now, because nobody knows whether something of the command still runs.
+pub fn must_end(bundle: &Bundle) -> bool {
+    bundle.result.stopped.as_ref().is_some_and(|stopped| stopped.code == LAUNCHER_DIED)
+}
+
 /// Time that is left for collecting and packing.
 const RESERVE: Duration = Duration::from_secs(5);
 
@@ -61,10 +71,16 @@ impl RunnerSettings {
 
     /// Where and how dependencies are installed.
     pub(crate) fn installs(&self) -> InstallSettings {
+        let toolchain = sandbox::toolchain(OsStr::new(&self.search_path));
         InstallSettings {
             store: self.work_dir.join("installs"),
             caches: self.work_dir.join("caches"),
-            search_path: self.search_path.clone(),
+            search_path: toolchain.search_path.to_string_lossy().into_owned(),
+            environment: toolchain
+                .environment
+                .into_iter()
+                .map(|(name, value)| (name, value.to_string_lossy().into_owned()))
+                .collect(),
             npm_user_config: self.npm_user_config.clone(),
             pip_config: None,
             timeout: Duration::from_mins(5),
@@ -189,6 +205,9 @@ impl Executor {
             let workspace = attempt.variant(index);
             self.unpack(archive, &workspace, &variant.edits, attempt).await?;
             add(&mut bundle.result.timings_ms, "unpack", started.elapsed());
+            if job.audit {
+                return self.audit(job, &workspace, attempt, deadline, bundle).await;
+            }
             if index == 0 {
                 installed = self.install(job, &workspace, attempt, deadline, bundle).await?;
             }
@@ -253,6 +272,55 @@ impl Executor {
         });
         add(&mut bundle.result.timings_ms, "install", started.elapsed());
         Ok(Some(installed))
+    }
+}
+
+impl Executor {
+    /// Asks for known vulnerabilities. The report is what the auditor prints.
+    async fn audit(
+        &self,
+        job: &Job,
+        workspace: &Path,
+        attempt: &Arc<Attempt>,
+        deadline: Instant,
+        bundle: &mut Bundle,
+    ) -> Result<(), Stop> {
+        let started = Instant::now();
+        let nothing = || Reason::new("nothing_checked", "the workspace has no locked dependencies to audit");
+        let ecosystem = job.ecosystem.ok_or_else(nothing)?;
+        let toolchain = self.installer.toolchain(ecosystem).await.map_err(stop_of)?;
+        bundle.result.toolchain.extend(toolchain.versions.clone());
+        let snapshot = Snapshot::take(workspace)?;
+        let plan = dependencies::plan(&snapshot, ecosystem, self.installer.registries())?.ok_or_else(nothing)?;
+        let folder = attempt.temporary().join("audit");
+        let request = InstallRequest {
+            tenant: job.tenant.clone(),
+            tag: attempt.id.clone(),
+            timeout: left(deadline),
+            place: Place::Folder(folder.clone()),
+        };
+        let audited = self.installer.audit(&plan, &folder, &request).await.map_err(stop_of)?;
+        let entry = bundle.add("audit/stdout".to_owned(), audited.report);
+        bundle.result.runs.push(CommandRun {
+            variant: String::new(),
+            root: workspace.to_string_lossy().into_owned(),
+            exit: match audited.exit {
+                process::Exit::Code(code) => Exit::Code(code),
+                process::Exit::Signal(signal) => Exit::Signal(signal),
+                process::Exit::TimedOut => Exit::TimedOut,
+            },
+            ms: millis(started.elapsed()),
+            output: Output {
+                bytes: audited.errors.len() as u64,
+                sha256: sha256_hex(audited.errors.as_bytes()),
+                head: None,
+                tail: audited.errors,
+                entry: None,
+            },
+            reports: vec![ReportFile { report: 0, path: "stdout".to_owned(), found: Found::File { entry } }],
+            sandbox: Value::Null,
+        });
+        Ok(())
     }
 }
 
@@ -471,6 +539,8 @@ fn sandbox_error(error: &sandbox::SandboxError) -> Stop {
     match error {
         Error::TooWeak { .. } => Reason::new("sandbox_too_weak", error.to_string()).into(),
         Error::Invalid(_) => Reason::new("command_not_started", error.to_string()).into(),
+        // Something of the command may still run. The process must end: see `must_end`.
+        Error::LauncherDied(_) | Error::Unkillable(_) => Stop::Infra(InfraError::new(LAUNCHER_DIED, error.to_string())),
         _ => Stop::Infra(InfraError::new("sandbox_failed", error.to_string())),
     }
 }

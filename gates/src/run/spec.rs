@@ -37,6 +37,8 @@ pub struct Job {
     pub command: CommandSpec,
     /// The package manager whose dependencies the command needs.
     pub ecosystem: Option<Ecosystem>,
+    /// Run no command of the workspace, but ask the package manager for known vulnerabilities of the locked packages.
+    pub audit: bool,
     /// The copies of the workspace to run the command in, one after the other.
     pub variants: Vec<Variant>,
     /// Time for everything, in milliseconds.
