@@ -14,7 +14,7 @@ use shared::domain::{GateId, NewArtifact, NewGate, Outcome, StepError};
 use shared::error::Error;
 use shared::signing::Signer;
 use shared::storage::{ArtifactMeta, StepStore};
-use shared::worker::{ClaimedStep, Handler};
+use shared::worker::{ClaimedStep, Handler, Ownership};
 use uuid::Uuid;
 
 use crate::attest::{attest, unsigned};
@@ -138,6 +138,17 @@ impl Gate {
 impl Handler for Gate {
     async fn handle(&self, step: &ClaimedStep, store: &StepStore) -> Outcome {
         self.run(step, store).await.unwrap_or_else(|outcome| outcome)
+    }
+
+    /// A gate may take hours. Nobody needs the verdict of a step that was cancelled or claimed again, so its command ends.
+    async fn handle_while_owned(&self, step: &ClaimedStep, store: &StepStore, ownership: &Ownership) -> Outcome {
+        tokio::select! {
+            outcome = self.handle(step, store) => outcome,
+            () = ownership.lost() => {
+                let message = "the run was cancelled, or the step has a newer attempt";
+                Outcome::failed(StepError::new("ownership_lost", message))
+            }
+        }
     }
 }
 
