@@ -9,7 +9,7 @@
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -32,6 +32,7 @@ impl Attempt {
     pub fn begin(work_dir: &Path) -> io::Result<Self> {
         let attempts = work_dir.join("attempts");
         private_folder(&attempts)?;
+        check_owner(work_dir)?;
         // Resolve links, because coverage reports name files by their resolved paths.
         let attempts = attempts.canonicalize()?;
         remove_dead_attempts(&attempts);
@@ -81,6 +82,20 @@ impl Drop for Attempt {
             let _ = fs::remove_file(&self.lock_path);
         }
     }
+}
+
+/// The work folder may have a well-known name in a folder for everybody. Whoever made it could plant installations.
+fn check_owner(work_dir: &Path) -> io::Result<()> {
+    let own = rustix::process::geteuid().as_raw();
+    for found in [fs::symlink_metadata(work_dir)?, fs::metadata(work_dir)?] {
+        let others_write = !found.is_symlink() && found.mode() & 0o022 != 0;
+        if found.uid() != own || others_write {
+            let why = if others_write { "other users can write to it" } else { "it belongs to another user" };
+            let message = format!("{}: {why}; name another folder", work_dir.display());
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+        }
+    }
+    Ok(())
 }
 
 /// Creates a folder, and its parents, that other users cannot read.
@@ -153,6 +168,18 @@ mod tests {
         assert!(!attempts.join("dead").exists() && !attempts.join("dead.lock").exists());
         assert!(live.workspace().exists() && next.workspace().exists());
         assert_ne!(live.id, next.id);
+    }
+
+    #[test]
+    fn a_folder_that_others_can_write_to_is_refused() {
+        let work = tempfile::tempdir().unwrap();
+        fs::set_permissions(work.path(), Permissions::from_mode(0o777)).unwrap();
+        assert!(Attempt::begin(work.path()).unwrap_err().to_string().contains("other users can write"));
+        if rustix::process::geteuid().is_root() {
+            fs::set_permissions(work.path(), Permissions::from_mode(0o755)).unwrap();
+            std::os::unix::fs::chown(work.path(), Some(12_345), None).unwrap();
+            assert!(Attempt::begin(work.path()).unwrap_err().to_string().contains("another user"));
+        }
     }
 
     #[test]

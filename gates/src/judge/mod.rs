@@ -116,18 +116,18 @@ pub async fn judge<R: Runner>(request: &Request, settings: &Settings, runner: &R
         Err(Stop::Failed(reason)) => (Verdict::Failed, reason),
         Err(Stop::Ask(asked)) => {
             let reason = Reason::new("checks_weakened", asked.text.clone());
-            question = Some(asked);
+            question = Some(Question { text: shown(&asked.text), ..asked });
             (Verdict::Blocked, reason)
         }
         Err(Stop::Infra(error)) => {
             let reason = Reason::new(error.code, error.message.clone());
-            lost = Some(error);
+            lost = Some(InfraError { message: shown(&error.message), ..error });
             (Verdict::Failed, reason)
         }
     };
     let Case { mut evidence, attachments } = case;
     evidence.verdict = verdict;
-    evidence.reason = evidence::Reason { code: reason.code.to_owned(), message: redacted(&reason.message) };
+    evidence.reason = evidence::Reason { code: reason.code.to_owned(), message: shown(&reason.message) };
     evidence.finished_at_ms = now_ms();
     Judged { evidence, attachments, question, lost }
 }
@@ -560,10 +560,10 @@ impl Case {
         evidence.coverage =
             observed.coverage.as_ref().and_then(|coverage| serde_json::to_value(CoverageEvidence::from(coverage)).ok());
         self.doubt_sandbox(run);
-        if observed.coverage.is_some() {
+        if observed.coverage.is_some() || observed.tests.is_some() {
             self.doubt(
                 "report_forgeable",
-                "The tests and the coverage report come from the same process: tested code can forge the report. \
+                "The tests and their reports come from the same process: tested code can forge the reports. \
                  The gate `mutants` answers that.",
             );
         }
@@ -598,6 +598,25 @@ fn source_rules(definition: &Definition, gate: &GateDefinition) -> Result<Source
 /// The exact fraction that a person wrote.
 fn threshold(ratio: f64) -> Option<Threshold> {
     ratio.to_string().parse().ok()
+}
+
+/// A reason as it is stored and shown everywhere: without secrets, and with visible control characters. Postgres stores no
+/// NUL, and a terminal would obey the others.
+fn shown(message: &str) -> String {
+    let mut shown = String::with_capacity(message.len());
+    for letter in redacted(message).chars() {
+        match letter {
+            '\n' | '\t' => shown.push(letter),
+            letter if letter.is_control() || is_direction(letter) => shown.extend(letter.escape_unicode()),
+            letter => shown.push(letter),
+        }
+    }
+    shown
+}
+
+/// Reorders the text around it.
+fn is_direction(letter: char) -> bool {
+    matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Text of the command, without secrets.
@@ -667,15 +686,5 @@ fn now_ms() -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_gate_takes_no_longer_than_its_step_and_the_policy_allow() {
-        let s = Duration::from_secs;
-        assert_eq!(time_to_judge(s(300), None), s(285));
-        assert_eq!(time_to_judge(s(20), None), s(15));
-        assert_eq!(time_to_judge(s(300), Some(60)), s(60));
-        assert_eq!(time_to_judge(s(60), Some(3_600)), s(45));
-    }
-}
+#[path = "judge_tests.rs"]
+mod tests;

@@ -410,6 +410,7 @@ impl Run<'_> {
         command.environment = environment;
         command.timeout = timeout;
         command.read_only.clone_from(&self.executor.toolchain.read_only);
+        command.hidden.clone_from(&self.executor.toolchain.hidden);
         command.read_only.extend(attached.read_only.iter().cloned());
         command.writable =
             vec![self.workspace.clone(), private.home.clone(), private.temporary.clone(), private.reports.clone()];

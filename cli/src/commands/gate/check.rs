@@ -105,7 +105,7 @@ pub async fn run(args: &Args) -> Result<ExitCode> {
     Ok(exit_code(&judged))
 }
 
-/// Installed dependencies and downloads are kept in the user's cache folder.
+/// Installed dependencies and downloads are kept in the work folder of the runner.
 fn runner_settings() -> RunnerSettings {
     let config = RunnerConfig::from_env();
     let mut settings = RunnerSettings::new(config.work_dir);
