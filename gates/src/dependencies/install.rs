@@ -35,6 +35,8 @@ pub struct InstallSettings {
     pub caches: PathBuf,
     /// Where the programs are.
     pub search_path: String,
+    /// Variables that the programs need, such as `RUSTUP_HOME`.
+    pub environment: Vec<(String, String)>,
     /// npm's user settings: the registry and its credentials. Tested code must not be able to read it.
     pub npm_user_config: Option<PathBuf>,
     /// pip's settings, likewise.

@@ -326,6 +326,9 @@ impl<R: Runner> Work<'_, R> {
         let observed = self.observe(gate, run.clone(), bundle, changes).await?;
         case.record(&run, &observed);
         case.took("judge", started);
+        if observed.parsed.is_empty() && observed.coverage.is_none() {
+            case.doubt("no_report", "The gate has no report: the exit code of its command is all that counts.");
+        }
         let verdict = observed.verdict(&run, gate)?;
         self.compare_tests(definition, gate, &observed, case).await?;
         Ok(verdict)

@@ -61,10 +61,16 @@ impl RunnerSettings {
 
     /// Where and how dependencies are installed.
     pub(crate) fn installs(&self) -> InstallSettings {
+        let toolchain = sandbox::toolchain(OsStr::new(&self.search_path));
         InstallSettings {
             store: self.work_dir.join("installs"),
             caches: self.work_dir.join("caches"),
-            search_path: self.search_path.clone(),
+            search_path: toolchain.search_path.to_string_lossy().into_owned(),
+            environment: toolchain
+                .environment
+                .into_iter()
+                .map(|(name, value)| (name, value.to_string_lossy().into_owned()))
+                .collect(),
             npm_user_config: self.npm_user_config.clone(),
             pip_config: None,
             timeout: Duration::from_mins(5),

@@ -95,7 +95,7 @@ impl Context<'_> {
     }
 
     fn environment(&self, more: &[(&str, String)]) -> Vec<(String, String)> {
-        environment(&self.settings.search_path, &home(self.folder), more)
+        environment(self.settings, &home(self.folder), more)
     }
 
     fn npm(&self, plan: &InstallPlan) -> Result<Vec<Call>, Reason> {
@@ -239,16 +239,17 @@ fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-fn environment(search_path: &str, home: &Path, more: &[(&str, String)]) -> Vec<(String, String)> {
+fn environment(settings: &InstallSettings, home: &Path, more: &[(&str, String)]) -> Vec<(String, String)> {
     let fixed = [
-        ("PATH", search_path.to_owned()),
+        ("PATH", settings.search_path.clone()),
         ("HOME", text(home)),
         ("TMPDIR", text(&home.join("tmp"))),
         ("LANG", "C.UTF-8".into()),
         ("CI", "1".into()),
         ("NO_COLOR", "1".into()),
     ];
-    fixed.into_iter().chain(more.iter().cloned()).map(|(name, value)| (name.to_owned(), value)).collect()
+    let own = fixed.into_iter().chain(more.iter().cloned()).map(|(name, value)| (name.to_owned(), value));
+    settings.environment.iter().cloned().chain(own).collect()
 }
 
 fn is_at_least(version: &str, (major, minor): (u32, u32)) -> bool {
@@ -336,16 +337,10 @@ fn is_of_the_system(path: &Path) -> bool {
 /// What a program prints.
 async fn ask(program: &Path, arguments: &[&str], settings: &InstallSettings) -> Result<String, InstallError> {
     let home = std::env::temp_dir();
-    let mut more = Vec::new();
-    // rustup's proxies need its folder, which is next to cargo's.
-    let rustup = program.parent().and_then(Path::parent).and_then(Path::parent).map(|home| home.join(".rustup"));
-    if let Some(rustup) = rustup.filter(|folder| folder.is_dir()) {
-        more.push(("RUSTUP_HOME", text(&rustup)));
-    }
     let command = Command {
         argv: [text(program)].into_iter().chain(arguments.iter().map(ToString::to_string)).collect(),
         current_dir: PathBuf::from("/"),
-        environment: environment(&settings.search_path, &home, &more),
+        environment: environment(settings, &home, &[]),
         timeout: Duration::from_secs(30),
         tag: uuid::Uuid::new_v4().to_string(),
     };
