@@ -2,13 +2,14 @@
 //! It fails closed: whatever is missing, unreadable or in doubt is no pass.
 //!
 //! No code of the workspace runs in this process. `subject` unpacks both trees, `weakening` compares their checks, `job`
-//! turns the definition into a job for a runner, `conclude` reads what the runner returned. `built_in` has the gates that
-//! need no command.
+//! turns the definition into a job for a runner, `conclude` reads what the runner returned. `reuse` repeats an earlier
+//! verdict. `built_in` has the gates that need no command.
 
 mod built_in;
 mod conclude;
 mod job;
 mod request;
+mod reuse;
 mod subject;
 mod weakening;
 
@@ -37,7 +38,9 @@ use crate::report::{self, Tests};
 use crate::run::{Bundle, CommandRun, Job};
 use crate::unpack::Limits;
 
-pub use request::{Approved, Archive, BaseInput, Judged, NewAttachment, Question, Request, Runner, RunnerLost};
+pub use request::{
+    Approved, Archive, BaseInput, Earlier, Judged, NewAttachment, Question, Request, Runner, RunnerLost,
+};
 
 /// A judge's settings.
 #[derive(Debug, Clone)]
@@ -61,6 +64,10 @@ const MARGIN: Duration = Duration::from_secs(15);
 struct Case {
     evidence: Evidence,
     attachments: Vec<NewAttachment>,
+    /// Later gates may repeat the verdict.
+    may_repeat: bool,
+    /// The reason of the earlier verdict that this one repeats.
+    repeated: Option<evidence::Reason>,
 }
 
 /// Why a gate ends without passing.
@@ -125,11 +132,13 @@ pub async fn judge<R: Runner>(request: &Request, settings: &Settings, runner: &R
             (Verdict::Failed, reason)
         }
     };
-    let Case { mut evidence, attachments } = case;
+    let Case { mut evidence, attachments, may_repeat, repeated } = case;
     evidence.verdict = verdict;
-    evidence.reason = evidence::Reason { code: reason.code.to_owned(), message: shown(&reason.message) };
+    let own = || evidence::Reason { code: reason.code.to_owned(), message: shown(&reason.message) };
+    evidence.reason = repeated.unwrap_or_else(own);
     evidence.finished_at_ms = now_ms();
-    Judged { evidence, attachments, question, lost }
+    let reuse_key = if may_repeat { reuse::reuse_key(&evidence, request) } else { None };
+    Judged { evidence, attachments, question, reuse_key, lost }
 }
 
 async fn judge_in_folder<R: Runner>(
@@ -312,9 +321,13 @@ impl<R: Runner> Work<'_, R> {
     }
 
     async fn command(&self, definition: &Definition, gate: &GateDefinition, case: &mut Case) -> Result<Reason, Stop> {
-        let changes = if gate.measures_coverage() { Some(self.changes(definition, gate).await?) } else { None };
         case.evidence.locks = self.locks(gate)?;
-        let (run, bundle) = self.run_once(job(definition, gate, &self.terms(gate)), case).await?;
+        let job = job(definition, gate, &self.terms(gate));
+        if self.reuse(gate, &job, case).await {
+            return Ok(Reason::new("reused", "the verdict is that of earlier evidence"));
+        }
+        let changes = if gate.measures_coverage() { Some(self.changes(definition, gate).await?) } else { None };
+        let (run, bundle) = self.run_once(job, case).await?;
         let started = Instant::now();
         let observed = self.observe(gate, run.clone(), bundle, changes).await?;
         case.record(&run, &observed);
@@ -500,7 +513,7 @@ impl Case {
         let mut evidence = Evidence::new(&request.gate, reason, now_ms());
         evidence.attempt.clone_from(&request.attempt);
         env!("CARGO_PKG_VERSION").clone_into(&mut evidence.runner.version);
-        Self { evidence, attachments: Vec::new() }
+        Self { evidence, attachments: Vec::new(), may_repeat: false, repeated: None }
     }
 
     fn took(&mut self, phase: &str, since: Instant) {

@@ -179,7 +179,12 @@ impl Executor {
     }
 
     async fn run(&self, job: &Job, archive: Arc<Vec<u8>>, bundle: &mut Bundle) -> Result<(), Stop> {
+        if job.is_probe() {
+            return self.probe(job, bundle).await;
+        }
         let deadline = Instant::now() + Duration::from_millis(job.timeout_ms).saturating_sub(RESERVE);
+        // The first look at the host builds a sandbox, which takes tens of milliseconds. Meanwhile the disk is busy.
+        spawn_blocking(sandbox::host);
         let work_dir = self.settings.work_dir.clone();
         let attempt = spawn_blocking(move || Attempt::begin(&work_dir)).await.map_err(infra)??;
         let attempt = Arc::new(attempt);
@@ -189,6 +194,26 @@ impl Executor {
         // Deleting thousands of files blocks, so use another thread.
         let _ = spawn_blocking(move || drop(attempt)).await;
         result
+    }
+
+    /// Says what the job would run with.
+    async fn probe(&self, job: &Job, bundle: &mut Bundle) -> Result<(), Stop> {
+        spawn_blocking(sandbox::host).await.map_err(infra)?;
+        level_name(self.host().level()).clone_into(&mut bundle.result.sandbox);
+        if let Some(toolchain) = self.toolchain(job).await? {
+            bundle.result.toolchain.extend(toolchain.versions.clone());
+        }
+        Ok(())
+    }
+
+    async fn toolchain(&self, job: &Job) -> Result<Option<&dependencies::Toolchain>, Stop> {
+        let Some(ecosystem) = job.ecosystem else { return Ok(None) };
+        self.installer.toolchain(ecosystem).await.map(Some).map_err(stop_of)
+    }
+
+    /// What the sandbox may use of the host.
+    fn host(&self) -> &sandbox::Host {
+        self.settings.at_most.as_ref().unwrap_or_else(|| sandbox::host())
     }
 
     async fn run_variants(
@@ -203,7 +228,10 @@ impl Executor {
         for (index, variant) in job.variants.iter().enumerate() {
             let started = Instant::now();
             let workspace = attempt.variant(index);
-            self.unpack(archive, &workspace, &variant.edits, attempt).await?;
+            let unpacked = self.unpack(archive, &workspace, &variant.edits, attempt);
+            // The programs say their versions at the same time. An error is one of the installation.
+            let (unpacked, _) = tokio::join!(unpacked, self.toolchain(job));
+            unpacked?;
             add(&mut bundle.result.timings_ms, "unpack", started.elapsed());
             if job.audit {
                 return self.audit(job, &workspace, attempt, deadline, bundle).await;
@@ -259,9 +287,8 @@ impl Executor {
             return Ok(None);
         };
         // Tested code can write to whatever its own uid can, unless the sandbox forbids it.
-        let host = self.settings.at_most.as_ref().unwrap_or_else(|| sandbox::host());
         let place =
-            if protects_files(host) { Place::Store } else { Place::Folder(attempt.temporary().join("install")) };
+            if protects_files(self.host()) { Place::Store } else { Place::Folder(attempt.temporary().join("install")) };
         let request =
             InstallRequest { tenant: job.tenant.clone(), tag: attempt.id.clone(), timeout: left(deadline), place };
         let installed = self.installer.install(&plan, request).await.map_err(stop_of)?;
@@ -359,8 +386,10 @@ impl Run<'_> {
         };
         let timeout = Duration::from_millis(spec.timeout_ms).min(left(deadline));
         let command = self.sandboxed(spec, &private, &attached, timeout);
+        let started = Instant::now();
         let finished = sandbox::run(&command).await.map_err(|error| sandbox_error(&error))?;
         add(&mut bundle.result.timings_ms, "run", finished.duration);
+        add(&mut bundle.result.timings_ms, "sandbox", started.elapsed().saturating_sub(finished.duration));
         let prefix = format!("runs/{}", self.index);
         let reports = self.reports(&private, &prefix, bundle)?;
         let entry = read_log(&private.log)?.map(|log| bundle.add(format!("{prefix}/log"), log));
@@ -373,7 +402,9 @@ impl Run<'_> {
             reports,
             sandbox: serde_json::to_value(&finished.report).unwrap_or_default(),
         });
+        let started = Instant::now();
         self.wipe();
+        add(&mut bundle.result.timings_ms, "delete", started.elapsed());
         Ok(())
     }
 
@@ -566,6 +597,14 @@ fn level(name: &str) -> sandbox::Level {
         "namespaces" => sandbox::Level::Namespaces,
         "landlock" => sandbox::Level::Landlock,
         _ => sandbox::Level::Limits,
+    }
+}
+
+fn level_name(level: sandbox::Level) -> &'static str {
+    match level {
+        sandbox::Level::Namespaces => "namespaces",
+        sandbox::Level::Landlock => "landlock",
+        sandbox::Level::Limits => "limits",
     }
 }
 

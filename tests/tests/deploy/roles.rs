@@ -29,7 +29,7 @@ const CALLS: [(&str, &str, &str); 11] = [
 ];
 
 /// Code that uses storage, a secret or a key, and the rights that it needs.
-const USES: [(&str, &[(&str, &str)]); 10] = [
+const USES: [(&str, &[(&str, &str)]); 12] = [
     (".sign_download(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*")]),
     (".sign_upload(", &[("s3:PutObject", "${ArtifactsBucket.Arn}/workspaces/*")]),
     // Without the right to list, S3 answers "access denied" for a missing object.
@@ -37,6 +37,8 @@ const USES: [(&str, &[(&str, &str)]); 10] = [
     ("store.put(", &[("s3:PutObject", "${ArtifactsBucket.Arn}/runs/*")]),
     (".sign_read(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*")]),
     (".sign_scratch(", &[("s3:PutObject", "${ArtifactsBucket.Arn}/scratch/*")]),
+    ("store.remember(", &[("s3:PutObject", "${ArtifactsBucket.Arn}/reuse/*")]),
+    ("store.recall(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*"), ("s3:ListBucket", "ArtifactsBucket.Arn")]),
     ("functions.invoke(", &[("lambda:InvokeFunction", "GateRunnerFunction.Arn")]),
     ("signing::public_keys(", &[("kms:GetPublicKey", "SigningKey.Arn")]),
     ("Signer::new(", &[("kms:Sign", "SigningKey.Arn"), ("kms:GetPublicKey", "SigningKey.Arn")]),
