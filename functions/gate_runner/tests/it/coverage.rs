@@ -65,17 +65,18 @@ async fn with_a_base_only_changed_lines_are_judged() {
 }
 
 #[tokio::test]
-async fn a_diff_that_says_nothing_or_does_not_fit_is_no_base() {
+async fn a_diff_that_does_not_fit_is_no_base_and_an_empty_one_says_so() {
     let head = project(&[0, 1]);
     let request = |text: &str| {
         let diff = BaseInput::Diff(Archive::new(text.as_bytes().to_vec()));
         Request { base: Some(diff), ..change("unit", &head, &head) }
     };
     let lab = Lab::new();
-    for text in ["not a diff", "", "--- a/src/gone.js\n+++ b/src/gone.js\n@@ -1 +1 @@\n-a\n+b\n"] {
+    for text in ["not a diff", "--- a/src/gone.js\n+++ b/src/gone.js\n@@ -1 +1 @@\n-a\n+b\n"] {
         let (verdict, code) = lab.verdict(&request(text)).await;
         assert_eq!((verdict, code.as_str()), (Verdict::Failed, "diff_mismatch"), "{text:?}");
     }
+    assert_eq!(lab.verdict(&request("")).await, passed("empty_diff"), "the base is the workspace itself");
 }
 
 #[tokio::test]

@@ -76,8 +76,18 @@ async fn a_deleted_definition_asks() {
 #[tokio::test]
 async fn a_weaker_script_of_package_json_asks() {
     let package = |lint: &str| format!(r#"{{"name": "a", "scripts": {{"lint": "{lint}"}}}}"#);
-    let base = Tree::new(&[("package.json", &package("sh -c false")), ("src/a.js", "f();\n")]);
-    asks("lint", &base, &base.clone().with("package.json", &package("true")), "check_replaced", "package.json").await;
+    let base = Tree::new(&[
+        ("package.json", &package("node check.cjs --strict")),
+        ("check.cjs", "process.exit(process.argv.includes('--strict') ? 1 : 0);\n"),
+    ]);
+    asks(
+        "lint",
+        &base,
+        &base.clone().with("package.json", &package("node check.cjs")),
+        "definition_changed",
+        "package.json",
+    )
+    .await;
 }
 
 #[tokio::test]

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use nofx_gates::evidence::Verdict;
-use nofx_gates::judge::{Archive, Runner, RunnerLost};
-use nofx_gates::run::{Bundle, Executor, Job, Stopped};
+use nofx_gates::judge::{Archive, Judged, Runner, RunnerLost};
+use nofx_gates::run::{Bundle, CommandRun, Executor, Exit, Job, Output, Stopped};
 
-use crate::sample::{Lab, Tree, change, failed, request, shell_gate};
+use crate::sample::{Lab, Tree, change, doubts, failed, request, shell_gate};
 
 /// Answers as it is told.
 struct Scripted(Result<Bundle, RunnerLost>);
@@ -60,28 +60,64 @@ async fn a_bundle_without_a_run_is_no_result() {
     assert_eq!(judged.evidence.verdict, Verdict::Failed);
 }
 
-#[tokio::test]
-async fn a_runner_that_is_lost_with_the_tests_of_the_base_is_no_pass() {
-    /// Runs the change's tests and is lost after that.
-    struct Once<'a>(Executor, &'a str);
-    impl Runner for Once<'_> {
-        async fn run(&self, archive: &Archive, job: Job) -> Result<Bundle, RunnerLost> {
-            match archive.sha256 == self.1 {
-                true => Ok(self.0.execute(&job, Arc::clone(&archive.bytes)).await),
-                false => Err(RunnerLost::ended("signal: 9")),
-            }
+/// Runs the tests of one workspace, and answers as it is told for any other.
+struct Once<'a> {
+    runner: Executor,
+    workspace: &'a str,
+    otherwise: Result<Bundle, RunnerLost>,
+}
+
+impl Runner for Once<'_> {
+    async fn run(&self, archive: &Archive, job: Job) -> Result<Bundle, RunnerLost> {
+        match archive.sha256 == self.workspace {
+            true => Ok(self.runner.execute(&job, Arc::clone(&archive.bytes)).await),
+            false => self.otherwise.clone(),
         }
     }
+}
+
+/// Judges a change whose tests pass, with one skipped, so that the tests of the base have to run.
+async fn with_base_tests(otherwise: Result<Bundle, RunnerLost>) -> Judged {
     let line = "cp report.xml $NOFX_REPORTS/junit.xml";
     let reports = r#"reports = [{ format = "junit", path = "$NOFX_REPORTS/junit.xml" }]"#;
     let report = r#"<testsuite name="s"><testcase name="a"/><testcase name="b"><skipped/></testcase></testsuite>"#;
     let base = Tree::defined(&shell_gate("unit", line, reports)).with("report.xml", report);
     let request = change("unit", &base, &base.clone().with("src/a.js", "f();\n"));
     let lab = Lab::new();
-    let runner = Once(Executor::new(lab.runner.clone()), &request.workspace.sha256);
-    let judged = lab.judge_with(&request, &runner).await;
+    let runner = Once { runner: Executor::new(lab.runner.clone()), workspace: &request.workspace.sha256, otherwise };
+    lab.judge_with(&request, &runner).await
+}
+
+#[tokio::test]
+async fn a_runner_that_is_lost_with_the_tests_of_the_base_is_no_pass() {
+    let judged = with_base_tests(Err(RunnerLost::ended("signal: 9"))).await;
     assert_eq!(judged.lost.unwrap().code, "runner_lost");
     assert_eq!(judged.evidence.verdict, Verdict::Failed);
+    let judged = with_base_tests(stopped("disk_full", true).0).await;
+    assert_eq!(judged.lost.unwrap().code, "disk_full");
+}
+
+#[tokio::test]
+async fn a_change_cannot_take_the_time_of_the_tests_of_the_base() {
+    let mut bundle = Bundle::default();
+    bundle.result.runs.push(CommandRun {
+        variant: String::new(),
+        root: "/work".into(),
+        exit: Exit::TimedOut,
+        ms: 1,
+        output: Output::default(),
+        reports: Vec::new(),
+        sandbox: serde_json::Value::Null,
+    });
+    let judged = with_base_tests(Ok(bundle)).await;
+    assert_eq!((judged.evidence.verdict, judged.evidence.reason.code), failed("timed_out"));
+}
+
+#[tokio::test]
+async fn a_base_that_cannot_run_is_a_doubt() {
+    let judged = with_base_tests(stopped("no_lockfile", false).0).await;
+    assert_eq!((judged.evidence.verdict, judged.evidence.reason.code.as_str()), (Verdict::Passed, "tests_passed"));
+    assert!(doubts(&judged.evidence).contains(&"base_tests_unknown"));
 }
 
 #[tokio::test]

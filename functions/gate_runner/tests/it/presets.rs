@@ -16,18 +16,21 @@ fn package(script: &str) -> Tree {
 #[tokio::test]
 async fn a_script_of_package_json_is_a_gate() {
     let lab = Lab::new();
-    let evidence = lab.evidence(&request("lint", &package("echo fine"))).await;
+    let evidence = lab.evidence(&request("lint", &package("console.log('fine')"))).await;
     assert_eq!(evidence.verdict, Verdict::Passed, "{}", evidence.reason.message);
     assert_eq!(evidence.definition.unwrap().file, "presets");
     assert!(evidence.command.unwrap().output.tail.contains("fine"));
     assert!(evidence.toolchain["node"].starts_with('v'), "{:?}", evidence.toolchain);
-    assert_eq!(lab.verdict(&request("lint", &package("exit 3"))).await, failed("command_failed"));
-    assert_eq!(lab.verdict(&request("typecheck", &package("true"))).await, failed("no_command"));
+    assert_eq!(lab.verdict(&request("lint", &package("process.exit(3)"))).await, failed("command_failed"));
+    assert_eq!(lab.verdict(&request("typecheck", &package(""))).await, failed("no_command"));
+    // A script that checks nothing is no gate.
+    let nothing = Tree::new(&[("package.json", r#"{"scripts": {"lint": "exit 0"}}"#)]);
+    assert_eq!(lab.verdict(&request("lint", &nothing)).await, failed("no_command"));
 }
 
 #[tokio::test]
 async fn dependencies_without_a_lockfile_are_not_installed() {
-    let text = r#"{"name": "a", "scripts": {"lint": "true"}, "devDependencies": {"a": "1.0.0"}}"#;
+    let text = r#"{"name": "a", "scripts": {"lint": "node check.cjs"}, "devDependencies": {"a": "1.0.0"}}"#;
     assert_eq!(
         Lab::new().verdict(&request("lint", &Tree::new(&[("package.json", text)]))).await,
         failed("no_lockfile")
@@ -36,14 +39,14 @@ async fn dependencies_without_a_lockfile_are_not_installed() {
 
 #[tokio::test]
 async fn a_lockfile_that_cannot_be_read_is_refused_before_npm_sees_it() {
-    let text = r#"{"name": "a", "scripts": {"lint": "true"}, "dependencies": {"a": "1.0.0"}}"#;
+    let text = r#"{"name": "a", "scripts": {"lint": "node check.cjs"}, "dependencies": {"a": "1.0.0"}}"#;
     let tree = Tree::new(&[("package.json", text), ("package-lock.json", "not json")]);
     assert_eq!(Lab::new().verdict(&request("lint", &tree)).await, failed("lockfile_refused"));
 }
 
 #[tokio::test]
 async fn settings_of_npm_in_the_workspace_count_for_nothing() {
-    let tree = package("echo honest")
+    let tree = package("console.log('honest')")
         .with(".npmrc", "script-shell=/bin/true\nnode-options=--require=./evil.cjs\nignore-scripts=true\n");
     let evidence = Lab::new().evidence(&request("lint", &tree.with("evil.cjs", "process.exit(0)"))).await;
     assert_eq!(evidence.verdict, Verdict::Passed);
@@ -56,7 +59,7 @@ async fn a_host_without_node_reports_the_missing_toolchain() {
     let empty = lab.path().join("no-tools");
     fs::create_dir(&empty).unwrap();
     lab.runner.search_path = empty.to_string_lossy().into_owned();
-    let judged = lab.judge(&request("lint", &package("true"))).await;
+    let judged = lab.judge(&request("lint", &package(""))).await;
     assert_eq!((judged.evidence.verdict, judged.evidence.reason.code), failed("toolchain_missing"));
 }
 
