@@ -83,11 +83,13 @@ $(LINTERS)/installed: localstack/requirements-lint.txt
 	$(LINTERS)/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps -r $<
 	touch $@
 
+# The repository's own gates are in nofx.toml. BASE=main compares with that branch, as a pull request does.
+#
 # cargo-shear skips the tests: their dependencies are normal ones, not dev-dependencies, so that all builds share one set of features.
 lint: $(LINTERS)/installed
 	$(LINTERS)/cargo-deny --locked check bans licenses sources
 	$(LINTERS)/cargo-shear --locked --exclude nofx-tests
-	cargo fmt --all --check
+	$(NOFX) gate format python secrets $(if $(BASE),--base $(BASE))
 	cargo fmt --manifest-path perf/restate/Cargo.toml --check
 	cargo clippy --workspace --all-targets --locked -- --deny warnings
 	cargo clippy --manifest-path perf/restate/Cargo.toml --target-dir target/restate --locked -- --deny warnings

@@ -35,7 +35,7 @@ use crate::finding::{ExamineError, InfraError, Reason};
 use crate::integrity::{self, TestResult, TestStatus, compare_reports};
 use crate::redact::Redactor;
 use crate::report::{self, Tests};
-use crate::run::{Bundle, CommandRun, Job};
+use crate::run::{Bundle, CommandRun, Exit, Job};
 use crate::unpack::Limits;
 
 pub use request::{
@@ -465,6 +465,15 @@ impl<R: Runner> Work<'_, R> {
         let started = Instant::now();
         let bundle = self.runner.run(archive, job(definition, gate, &self.terms(gate))).await?;
         case.took("base_tests", started);
+        // The change decides how much time its own tests leave, so it could hide what it lost.
+        if bundle.result.runs.first().is_some_and(|run| run.exit == Exit::TimedOut) {
+            let message =
+                "the tests of the base did not end in the time that the change's tests left; raise the timeout";
+            return Err(Reason::new("timed_out", format!("{}: {message}", gate.name)).into());
+        }
+        if let Some(stopped) = bundle.result.stopped.as_ref().filter(|stopped| stopped.retryable) {
+            return Err(InfraError::new(known_code(&stopped.code), stopped.message.clone()).into());
+        }
         let Some(run) = bundle.result.runs.first().cloned() else {
             case.doubt(
                 "base_tests_unknown",

@@ -18,7 +18,7 @@ use super::spec::{
     CommandRun, CommandSpec, CompanionSpec, Exit, Found, InstallResult, Job, Limit, Output, ReportFile, ReportPath,
     Stopped, Variant,
 };
-use crate::attempt::{Attempt, private_folder};
+use crate::attempt::{Attempt, passable_folder, private_folder};
 use crate::blocking::spawn_blocking;
 use crate::dependencies::{self, Attached, InstallError, InstallRequest, InstallSettings, Installed, Installer, Place};
 use crate::finding::{ExamineError, InfraError, Reason};
@@ -256,6 +256,7 @@ impl Executor {
             (Arc::clone(archive), to.to_path_buf(), Arc::clone(attempt), self.settings.unpack);
         let edits = edits.clone();
         let unpacked = spawn_blocking(move || -> Result<(), Stop> {
+            private_folder(&to)?;
             unpack(&archive, &to, limits, &|| attempt.check_cancelled()).map_err(|error| match error {
                 WorkspaceError::Archive(message) => Stop::from(Reason::new("archive_refused", message)),
                 WorkspaceError::Workspace(reason) => reason.into(),
@@ -411,6 +412,7 @@ impl Run<'_> {
     fn private_folders(&self) -> Result<Private, Stop> {
         let root = self.attempt.temporary().join(format!("run-{}", self.index));
         let own = self.attempt.temporary().join(format!("own-{}", self.index));
+        passable_folder(&root)?;
         for folder in ["home", "tmp", "reports"].map(|name| root.join(name)).iter().chain([&own]) {
             private_folder(folder)?;
         }

@@ -24,7 +24,7 @@ async fn the_whole_stack_runs_the_demo_and_survives_a_kill_and_a_restart() {
     let demo = cargo_run(state.path(), &["demo", "--port", &port.to_string()]).output().expect("run the demo");
     let shown = String::from_utf8_lossy(&demo.stdout);
     assert!(demo.status.success(), "{shown}\n{}", String::from_utf8_lossy(&demo.stderr));
-    assert!(shown.contains("all 4 plans ended as expected"), "{shown}");
+    assert!(shown.contains("all 6 plans ended as expected"), "{shown}");
 
     smoke_requests(&stack).await;
     documents::execute_all(&stack, state.path()).await;
