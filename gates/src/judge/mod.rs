@@ -7,6 +7,7 @@
 
 mod built_in;
 mod conclude;
+mod context;
 mod job;
 mod request;
 mod reuse;
@@ -199,12 +200,22 @@ impl<R: Runner> Work<'_, R> {
         let gate = effective.definition.gate(&self.request.gate).map_err(|error| no_such_gate(&error))?;
         self.record_definition(gate, &effective, case);
         self.check_terms(gate)?;
-        match gate.kind {
-            Kind::Secrets => built_in::secrets(self, gate, case).await,
+        let result = match gate.kind {
+            // The lines that it finds hold credentials, so evidence must not repeat them.
+            Kind::Secrets => return built_in::secrets(self, gate, case).await,
             Kind::Mutants => built_in::mutants(self, &effective.definition, gate, case).await,
             Kind::Audit => built_in::audit(self, &effective.definition, gate, case).await,
             Kind::Command => self.command(&effective.definition, gate, case).await,
-        }
+        };
+        self.show_sources(case).await;
+        result
+    }
+
+    /// Adds the source around what was found. Without it the evidence is still whole.
+    async fn show_sources(&self, case: &mut Case) {
+        let (subject, evidence) = (Arc::clone(&self.subject), case.evidence.clone());
+        let shown = spawn_blocking(move || context::excerpts(&evidence, &subject.head)).await;
+        case.evidence.context = shown.unwrap_or_default();
     }
 
     fn record_subject(&self, case: &mut Case) {
