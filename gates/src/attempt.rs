@@ -2,14 +2,14 @@
 //!
 //! Layout below the work folder:
 //! ```text
-//! attempts/<id>/{workspace,base,home,tmp}   attempts/<id>.lock   installs/
+//! attempts/<id>/{workspace,workspace-N,base,tmp}   attempts/<id>.lock
 //! ```
 //! Each attempt holds a file lock, which the operating system releases when the process dies. If the lock is free, the
 //! attempt is dead, and the next attempt deletes its folder.
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,7 +19,7 @@ use uuid::Uuid;
 /// deletion.
 #[derive(Debug)]
 pub struct Attempt {
-    /// Unique. The attempt's processes are tagged with it.
+    /// Unique. The processes of its installers are tagged with it.
     pub id: String,
     root: PathBuf,
     lock_path: PathBuf,
@@ -31,7 +31,8 @@ impl Attempt {
     /// Creates a folder below `work_dir`, and deletes the folders of dead attempts.
     pub fn begin(work_dir: &Path) -> io::Result<Self> {
         let attempts = work_dir.join("attempts");
-        private_folder(&attempts)?;
+        passable_folder(&attempts)?;
+        check_owner(work_dir)?;
         // Resolve links, because coverage reports name files by their resolved paths.
         let attempts = attempts.canonicalize()?;
         remove_dead_attempts(&attempts);
@@ -40,9 +41,8 @@ impl Attempt {
         let lock = File::create_new(&lock_path)?;
         lock.lock()?;
         let attempt = Self { root: attempts.join(&id), id, lock_path, _lock: lock, cancelled: AtomicBool::new(false) };
-        for folder in [attempt.workspace(), attempt.home(), attempt.temporary()] {
-            private_folder(&folder)?;
-        }
+        passable_folder(&attempt.temporary())?;
+        private_folder(&attempt.workspace())?;
         Ok(attempt)
     }
 
@@ -57,10 +57,6 @@ impl Attempt {
 
     pub fn base(&self) -> PathBuf {
         self.root.join("base")
-    }
-
-    pub fn home(&self) -> PathBuf {
-        self.root.join("home")
     }
 
     pub fn temporary(&self) -> PathBuf {
@@ -87,9 +83,31 @@ impl Drop for Attempt {
     }
 }
 
+/// The work folder may have a well-known name in a folder for everybody. Whoever made it could plant installations.
+fn check_owner(work_dir: &Path) -> io::Result<()> {
+    let own = rustix::process::geteuid().as_raw();
+    for found in [fs::symlink_metadata(work_dir)?, fs::metadata(work_dir)?] {
+        let others_write = !found.is_symlink() && found.mode() & 0o022 != 0;
+        if found.uid() != own || others_write {
+            let why = if others_write { "other users can write to it" } else { "it belongs to another user" };
+            let message = format!("{}: {why}; name another folder", work_dir.display());
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+        }
+    }
+    Ok(())
+}
+
 /// Creates a folder, and its parents, that other users cannot read.
 pub fn private_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Creates a folder, and its parents, that other users can pass but not list. Where there are no namespaces, a command with a
+/// uid of its own reaches its private folders through it.
+pub fn passable_folder(path: &Path) -> io::Result<()> {
+    const MODE: u32 = 0o711;
+    DirBuilder::new().recursive(true).mode(MODE).create(path)?;
+    fs::set_permissions(path, Permissions::from_mode(MODE))
 }
 
 /// Removes a folder, even if parts of it are not writable.
@@ -160,9 +178,27 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_that_others_can_write_to_is_refused() {
+        let work = tempfile::tempdir().unwrap();
+        fs::set_permissions(work.path(), Permissions::from_mode(0o777)).unwrap();
+        assert!(Attempt::begin(work.path()).unwrap_err().to_string().contains("other users can write"));
+        if rustix::process::geteuid().is_root() {
+            fs::set_permissions(work.path(), Permissions::from_mode(0o755)).unwrap();
+            std::os::unix::fs::chown(work.path(), Some(12_345), None).unwrap();
+            assert!(Attempt::begin(work.path()).unwrap_err().to_string().contains("another user"));
+        }
+    }
+
+    #[test]
     fn other_users_cannot_read_an_attempt() {
         let work = tempfile::tempdir().unwrap();
         let attempt = Attempt::begin(work.path()).unwrap();
-        assert_eq!(fs::metadata(attempt.workspace()).unwrap().permissions().mode() & 0o077, 0);
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o077;
+        assert_eq!((mode(&attempt.workspace()), mode(&attempt.home())), (0, 0));
+        // A command with another uid gets to its own folders, and finds no others.
+        assert_eq!(
+            (mode(&work.path().join("attempts")), mode(&attempt.root), mode(&attempt.temporary())),
+            (0o11, 0o11, 0o11)
+        );
     }
 }

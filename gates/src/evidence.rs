@@ -89,7 +89,7 @@ pub struct Evidence {
 }
 
 /// The attempt of a step that produced the evidence.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Attempt {
     pub run_id: String,
