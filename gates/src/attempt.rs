@@ -194,7 +194,7 @@ mod tests {
         let work = tempfile::tempdir().unwrap();
         let attempt = Attempt::begin(work.path()).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o077;
-        assert_eq!((mode(&attempt.workspace()), mode(&attempt.home())), (0, 0));
+        assert_eq!(mode(&attempt.workspace()), 0);
         // A command with another uid gets to its own folders, and finds no others.
         assert_eq!(
             (mode(&work.path().join("attempts")), mode(&attempt.root), mode(&attempt.temporary())),
