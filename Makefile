@@ -12,7 +12,7 @@ help:
 	@echo "make demo   start the local stack, run the sample plans and show their progress"
 	@echo "make dev    run the local stack in the foreground until Ctrl-C"
 	@echo "make test   run every suite (one: make test-unit, -integration, -functions, -contract, -chaos, -memory, -security, -deploy, -e2e)"
-	@echo "make bench  run the benchmarks and print a JSON line for each (one: ONLY=engine|restate|create|history|start|stack|cost|soak)"
+	@echo "make bench  run the benchmarks and print a JSON line for each (one: ONLY=engine|restate|create|history|start|gate|stack|cost|soak)"
 	@echo "make migration NAME=..   write the next migration, with the SQL functions that changed"
 	@echo "make openapi   write openapi.json and the pages of GET /docs, after a change of a route or of an answer"
 	@echo "make schemathesis   test the stack of make dev against openapi.json"
@@ -44,7 +44,7 @@ test-integration test-functions test-chaos test-memory test-security test-e2e:
 
 # Progress and skipped benchmarks are printed to standard error. The history benchmark writes 10 GB of tables; HISTORY=500000 writes less.
 bench:
-	@cargo build --quiet --locked --profile perf --package perf
+	@cargo build --quiet --locked --profile perf --package perf --package gate_runner
 	@target/perf/nofx-bench $(if $(ONLY),--only $(ONLY)) $(if $(HISTORY),--history $(HISTORY)) $(if $(MINUTES),--minutes $(MINUTES))
 
 migration:
@@ -83,11 +83,13 @@ $(LINTERS)/installed: localstack/requirements-lint.txt
 	$(LINTERS)/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps -r $<
 	touch $@
 
+# The repository's own gates are in nofx.toml. BASE=main compares with that branch, as a pull request does.
+#
 # cargo-shear skips the tests: their dependencies are normal ones, not dev-dependencies, so that all builds share one set of features.
 lint: $(LINTERS)/installed
 	$(LINTERS)/cargo-deny --locked check bans licenses sources
 	$(LINTERS)/cargo-shear --locked --exclude nofx-tests
-	cargo fmt --all --check
+	$(NOFX) gate format python secrets $(if $(BASE),--base $(BASE))
 	cargo fmt --manifest-path perf/restate/Cargo.toml --check
 	cargo clippy --workspace --all-targets --locked -- --deny warnings
 	cargo clippy --manifest-path perf/restate/Cargo.toml --target-dir target/restate --locked -- --deny warnings

@@ -2,7 +2,7 @@
 //!
 //! Layout below the work folder:
 //! ```text
-//! attempts/<id>/{workspace,base,home,tmp}   attempts/<id>.lock   installs/
+//! attempts/<id>/{workspace,workspace-N,base,tmp}   attempts/<id>.lock
 //! ```
 //! Each attempt holds a file lock, which the operating system releases when the process dies. If the lock is free, the
 //! attempt is dead, and the next attempt deletes its folder.
@@ -19,7 +19,7 @@ use uuid::Uuid;
 /// deletion.
 #[derive(Debug)]
 pub struct Attempt {
-    /// Unique. The attempt's processes are tagged with it.
+    /// Unique. The processes of its installers are tagged with it.
     pub id: String,
     root: PathBuf,
     lock_path: PathBuf,
@@ -31,7 +31,7 @@ impl Attempt {
     /// Creates a folder below `work_dir`, and deletes the folders of dead attempts.
     pub fn begin(work_dir: &Path) -> io::Result<Self> {
         let attempts = work_dir.join("attempts");
-        private_folder(&attempts)?;
+        passable_folder(&attempts)?;
         check_owner(work_dir)?;
         // Resolve links, because coverage reports name files by their resolved paths.
         let attempts = attempts.canonicalize()?;
@@ -41,9 +41,8 @@ impl Attempt {
         let lock = File::create_new(&lock_path)?;
         lock.lock()?;
         let attempt = Self { root: attempts.join(&id), id, lock_path, _lock: lock, cancelled: AtomicBool::new(false) };
-        for folder in [attempt.workspace(), attempt.home(), attempt.temporary()] {
-            private_folder(&folder)?;
-        }
+        passable_folder(&attempt.temporary())?;
+        private_folder(&attempt.workspace())?;
         Ok(attempt)
     }
 
@@ -58,10 +57,6 @@ impl Attempt {
 
     pub fn base(&self) -> PathBuf {
         self.root.join("base")
-    }
-
-    pub fn home(&self) -> PathBuf {
-        self.root.join("home")
     }
 
     pub fn temporary(&self) -> PathBuf {
@@ -105,6 +100,14 @@ fn check_owner(work_dir: &Path) -> io::Result<()> {
 /// Creates a folder, and its parents, that other users cannot read.
 pub fn private_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Creates a folder, and its parents, that other users can pass but not list. Where there are no namespaces, a command with a
+/// uid of its own reaches its private folders through it.
+pub fn passable_folder(path: &Path) -> io::Result<()> {
+    const MODE: u32 = 0o711;
+    DirBuilder::new().recursive(true).mode(MODE).create(path)?;
+    fs::set_permissions(path, Permissions::from_mode(MODE))
 }
 
 /// Removes a folder, even if parts of it are not writable.
@@ -190,6 +193,12 @@ mod tests {
     fn other_users_cannot_read_an_attempt() {
         let work = tempfile::tempdir().unwrap();
         let attempt = Attempt::begin(work.path()).unwrap();
-        assert_eq!(fs::metadata(attempt.workspace()).unwrap().permissions().mode() & 0o077, 0);
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o077;
+        assert_eq!((mode(&attempt.workspace()), mode(&attempt.home())), (0, 0));
+        // A command with another uid gets to its own folders, and finds no others.
+        assert_eq!(
+            (mode(&work.path().join("attempts")), mode(&attempt.root), mode(&attempt.temporary())),
+            (0o11, 0o11, 0o11)
+        );
     }
 }

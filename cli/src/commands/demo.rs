@@ -30,43 +30,61 @@ pub struct Args {
 /// The first time, gates install a TypeScript toolchain.
 const PLAN_LIMIT: Duration = Duration::from_mins(15);
 
-/// A sample plan and its expected status.
+/// How many lines of a step's error are printed.
+const MAX_REASON_LINES: usize = 8;
+
+/// A sample plan and its expected end.
 struct Sample {
     title: &'static str,
     file: &'static str,
     workspace: bool,
     overlay: Option<&'static str>,
-    status: RunStatus,
+    /// The step that must fail. Without one, the plan must succeed.
+    fails_at: Option<&'static str>,
 }
 
-const SAMPLES: [Sample; 4] = [
+const SAMPLES: [Sample; 6] = [
     Sample {
         title: "gated codegen: text that is written only after three gates passed",
         file: "gated-codegen.json",
         workspace: true,
         overlay: None,
-        status: RunStatus::Succeeded,
+        fails_at: None,
     },
     Sample {
         title: "manual deploy: waits for an approval",
         file: "manual-deploy.json",
         workspace: false,
         overlay: None,
-        status: RunStatus::Succeeded,
+        fails_at: None,
     },
     Sample {
         title: "database write: only what a rule allows",
         file: "db-write.json",
         workspace: false,
         overlay: None,
-        status: RunStatus::Succeeded,
+        fails_at: None,
     },
     Sample {
         title: "lint failure: the gate stops the rest",
         file: "lint-failure.json",
         workspace: true,
         overlay: Some("overlay-lint-failure"),
-        status: RunStatus::Failed,
+        fails_at: Some("lint"),
+    },
+    Sample {
+        title: "code of a step, first attempt: the gates judge what the step wrote, and its tests leave a branch out",
+        file: "code-attempt.yaml",
+        workspace: true,
+        overlay: None,
+        fails_at: Some("unit"),
+    },
+    Sample {
+        title: "code of a step, mended: a patch adds the missing test, and the plan goes on",
+        file: "code-mended.yaml",
+        workspace: true,
+        overlay: None,
+        fails_at: None,
     },
 ];
 
@@ -153,6 +171,9 @@ fn print_result(api: &Api, detail: &RunDetail) {
     println!("  {}", detail.run.status);
     for step in &detail.steps {
         println!("    {:<10} {:<20} {}", step.status, printable(&step.name), printable(&step.tool));
+        for line in step.error.iter().flat_map(|error| error.message.lines()).take(MAX_REASON_LINES) {
+            println!("               {}", printable(line));
+        }
     }
     for artifact in &detail.artifacts {
         let (name, kind) = (printable(&artifact.name), printable(&artifact.kind));
@@ -164,17 +185,18 @@ fn print_result(api: &Api, detail: &RunDetail) {
 
 /// The difference between a run's end and the expected one.
 fn mismatch(sample: &Sample, detail: &RunDetail) -> Option<String> {
+    let expected = if sample.fails_at.is_some() { RunStatus::Failed } else { RunStatus::Succeeded };
     let status = detail.run.status;
-    if status != sample.status {
-        return Some(format!("{status} instead of {}", sample.status));
+    if status != expected {
+        return Some(format!("{status} instead of {expected}"));
     }
-    if sample.status != RunStatus::Failed {
-        return None;
+    let expected = sample.fails_at?;
+    let mut from_failure = detail.steps.iter().skip_while(|step| step.status != StepStatus::Failed);
+    match from_failure.next() {
+        Some(failed) if failed.name == expected => {}
+        Some(failed) => return Some(format!("the step {} failed instead of {expected}", failed.name)),
+        None => return Some("no step failed".to_owned()),
     }
-    let mut after_failure = detail.steps.iter().skip_while(|step| step.status != StepStatus::Failed);
-    if after_failure.next().is_none() {
-        return Some("no step failed".to_owned());
-    }
-    let ran = after_failure.find(|step| step.status != StepStatus::Skipped)?;
+    let ran = from_failure.find(|step| step.status != StepStatus::Skipped)?;
     Some(format!("the step {} is {} although a step before it failed", ran.name, ran.status))
 }

