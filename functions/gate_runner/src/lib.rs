@@ -33,9 +33,8 @@ impl Runner {
             settings.add_toolchains_of(path);
         }
         // A signed URL is for one object: a redirect would lead elsewhere.
-        let http =
-            LazyLock::new(|| Client::builder().redirect(Policy::none()).no_proxy().build().unwrap_or_default());
-        Self { executor: Executor::new(settings), http }
+        let http = || Client::builder().redirect(Policy::none()).no_proxy().build().unwrap_or_default();
+        Self { executor: Executor::new(settings), http: LazyLock::new(http) }
     }
 
     /// Runs one command. Whatever happens to it is in the bundle. An error means that there is no bundle.
