@@ -12,7 +12,7 @@ help:
 	@echo "make demo   start the local stack, run the sample plans and show their progress"
 	@echo "make dev    run the local stack in the foreground until Ctrl-C"
 	@echo "make test   run every suite (one: make test-unit, -integration, -functions, -contract, -chaos, -memory, -security, -deploy, -e2e)"
-	@echo "make bench  run the benchmarks and print a JSON line for each (one: ONLY=engine|restate|create|history|start|stack|cost|soak)"
+	@echo "make bench  run the benchmarks and print a JSON line for each (one: ONLY=engine|restate|create|history|start|gate|stack|cost|soak)"
 	@echo "make migration NAME=..   write the next migration, with the SQL functions that changed"
 	@echo "make openapi   write openapi.json and the pages of GET /docs, after a change of a route or of an answer"
 	@echo "make schemathesis   test the stack of make dev against openapi.json"
@@ -44,7 +44,7 @@ test-integration test-functions test-chaos test-memory test-security test-e2e:
 
 # Progress and skipped benchmarks are printed to standard error. The history benchmark writes 10 GB of tables; HISTORY=500000 writes less.
 bench:
-	@cargo build --quiet --locked --profile perf --package perf
+	@cargo build --quiet --locked --profile perf --package perf --package gate_runner
 	@target/perf/nofx-bench $(if $(ONLY),--only $(ONLY)) $(if $(HISTORY),--history $(HISTORY)) $(if $(MINUTES),--minutes $(MINUTES))
 
 migration:

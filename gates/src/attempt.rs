@@ -2,14 +2,14 @@
 //!
 //! Layout below the work folder:
 //! ```text
-//! attempts/<id>/{workspace,base,home,tmp}   attempts/<id>.lock   installs/
+//! attempts/<id>/{workspace,workspace-N,base,tmp}   attempts/<id>.lock
 //! ```
 //! Each attempt holds a file lock, which the operating system releases when the process dies. If the lock is free, the
 //! attempt is dead, and the next attempt deletes its folder.
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,7 +19,7 @@ use uuid::Uuid;
 /// deletion.
 #[derive(Debug)]
 pub struct Attempt {
-    /// Unique. The attempt's processes are tagged with it.
+    /// Unique. The processes of its installers are tagged with it.
     pub id: String,
     root: PathBuf,
     lock_path: PathBuf,
@@ -32,6 +32,7 @@ impl Attempt {
     pub fn begin(work_dir: &Path) -> io::Result<Self> {
         let attempts = work_dir.join("attempts");
         passable_folder(&attempts)?;
+        check_owner(work_dir)?;
         // Resolve links, because coverage reports name files by their resolved paths.
         let attempts = attempts.canonicalize()?;
         remove_dead_attempts(&attempts);
@@ -41,9 +42,7 @@ impl Attempt {
         lock.lock()?;
         let attempt = Self { root: attempts.join(&id), id, lock_path, _lock: lock, cancelled: AtomicBool::new(false) };
         passable_folder(&attempt.temporary())?;
-        for folder in [attempt.workspace(), attempt.home()] {
-            private_folder(&folder)?;
-        }
+        private_folder(&attempt.workspace())?;
         Ok(attempt)
     }
 
@@ -58,10 +57,6 @@ impl Attempt {
 
     pub fn base(&self) -> PathBuf {
         self.root.join("base")
-    }
-
-    pub fn home(&self) -> PathBuf {
-        self.root.join("home")
     }
 
     pub fn temporary(&self) -> PathBuf {
@@ -86,6 +81,20 @@ impl Drop for Attempt {
             let _ = fs::remove_file(&self.lock_path);
         }
     }
+}
+
+/// The work folder may have a well-known name in a folder for everybody. Whoever made it could plant installations.
+fn check_owner(work_dir: &Path) -> io::Result<()> {
+    let own = rustix::process::geteuid().as_raw();
+    for found in [fs::symlink_metadata(work_dir)?, fs::metadata(work_dir)?] {
+        let others_write = !found.is_symlink() && found.mode() & 0o022 != 0;
+        if found.uid() != own || others_write {
+            let why = if others_write { "other users can write to it" } else { "it belongs to another user" };
+            let message = format!("{}: {why}; name another folder", work_dir.display());
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+        }
+    }
+    Ok(())
 }
 
 /// Creates a folder, and its parents, that other users cannot read.
@@ -166,6 +175,18 @@ mod tests {
         assert!(!attempts.join("dead").exists() && !attempts.join("dead.lock").exists());
         assert!(live.workspace().exists() && next.workspace().exists());
         assert_ne!(live.id, next.id);
+    }
+
+    #[test]
+    fn a_folder_that_others_can_write_to_is_refused() {
+        let work = tempfile::tempdir().unwrap();
+        fs::set_permissions(work.path(), Permissions::from_mode(0o777)).unwrap();
+        assert!(Attempt::begin(work.path()).unwrap_err().to_string().contains("other users can write"));
+        if rustix::process::geteuid().is_root() {
+            fs::set_permissions(work.path(), Permissions::from_mode(0o755)).unwrap();
+            std::os::unix::fs::chown(work.path(), Some(12_345), None).unwrap();
+            assert!(Attempt::begin(work.path()).unwrap_err().to_string().contains("another user"));
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod command;
 mod definition;
+mod excerpt;
 mod finding;
 mod listed;
 mod reuse;
@@ -20,6 +21,7 @@ use crate::attestation::json;
 
 pub use command::{CommandResult, Install, Output, Report, ReportOutcome, Runner};
 pub use definition::{Base, Definition, ExpectedReport, GivenBy, Source, Subject};
+pub use excerpt::Excerpt;
 pub use finding::{Finding, Findings, Severity, TestFailure, Tests};
 pub use listed::{Listed, MAX_LISTED};
 pub use reuse::{ReuseKey, Reused};
@@ -70,6 +72,9 @@ pub struct Evidence {
     pub tests: Option<Tests>,
     /// The judgement of changed lines: see `docs/coverage.md`. Null if the gate does not measure coverage.
     pub coverage: Option<Value>,
+    /// The source around findings and uncovered lines: at most 50 excerpts of 5 lines from the judged tree.
+    #[serde(default)]
+    pub context: Vec<Excerpt>,
     /// How the change weakens the checks themselves. Null if there was no base to compare with.
     pub integrity: Option<Listed<Weakening>>,
     /// Decisions of people that the verdict relies on.
@@ -84,7 +89,7 @@ pub struct Evidence {
 }
 
 /// The attempt of a step that produced the evidence.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Attempt {
     pub run_id: String,
@@ -147,6 +152,7 @@ impl Evidence {
             findings: Findings::default(),
             tests: None,
             coverage: None,
+            context: Vec::new(),
             integrity: None,
             approvals: Vec::new(),
             attachments: Vec::new(),

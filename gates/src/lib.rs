@@ -6,13 +6,12 @@
 //! In reading order: `snapshot` hashes the files of a workspace, `archive`, `unpack`, `edit` and `patch` write them.
 //! `definition` says which gates a workspace has, `integrity` how a change weakens them. `judge` judges one gate: it has
 //! `run` run the command, in the sandbox and with the `dependencies` that the lockfile pins, and reads the `report`s and
-//! the `coverage` of changed lines. `evidence` is the result, `attestation` its signature. Gates fail closed.
-//! `dependencies` decides what a workspace may install, installs it apart from the tested code, keeps it, and shows it.
-//! `examine` runs one gate: `workspace` (with `unpack` and `tree`) prepares the files, `install` (with `install_cache`)
-//! installs the dependencies, `process` runs commands, and `coverage` judges the changed lines. `finding` is the result.
-//! `report` reads and judges what other tools write, `secrets` looks for credentials in changed lines, `redact` takes them
-//! out of logs, and `mutants` tries whether tests notice a change.
-//! Gates fail closed: without a workspace, a command, a lockfile or a usable report the gate fails.
+//! the `coverage` of changed lines. `evidence` is the result, `attestation` its signature.
+//! `dependencies` decides what a workspace may install, installs it apart from the tested code, keeps it, and shows it;
+//! `process` runs its package managers. `report` reads and judges what other tools write, `secrets` looks for credentials
+//! in changed lines, `redact` takes them out of logs, and `mutants` tries whether tests notice a change.
+//!
+//! Without a workspace, a command, a lockfile or a usable report the gate fails.
 
 pub mod archive;
 mod attempt;

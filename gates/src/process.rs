@@ -1,25 +1,24 @@
-//! Runs one command of a workspace with a minimal environment, its own process group, a timeout and captured output.
+//! Runs a package manager with a minimal environment, its own process group, a timeout and captured output. No code of
+//! the workspace runs here: that is what the sandbox is for.
 //!
-//! No process of the command outlives the call, even if the call's future is dropped. The gate kills the whole group. On
-//! Linux it also kills processes that left the group, which it finds by a tag in their environment. Memory and network
-//! are not limited. The evidence lists what the gate does not prevent (`Capabilities`).
+//! No process of the command outlives the call, even if the call's future is dropped. The whole group is killed. On Linux
+//! processes that left the group are killed too; a tag in their environment shows which they are. Memory and network are
+//! not limited.
 
 use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
-use sha2::{Digest, Sha256};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::process::Child;
 use tokio::time::timeout;
 
-/// How much of the start and the end of the output to keep.
-const HEAD_BYTES: usize = 8 * 1024;
+/// How much of the end of the output to keep.
 const TAIL_BYTES: usize = 64 * 1024;
 
 /// The environment variable that tags processes, so that the gate finds those that left their group.
@@ -42,7 +41,6 @@ pub struct Command {
 pub struct CommandResult {
     pub exit: Exit,
     pub output: Output,
-    pub duration: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,20 +50,14 @@ pub enum Exit {
     TimedOut,
 }
 
-/// Standard output and standard error as one stream, in the order of writing.
+/// The end of standard output and standard error as one stream, in the order of writing.
 #[derive(Debug, Default)]
-pub struct Output {
-    head: Vec<u8>,
-    tail: VecDeque<u8>,
-    pub bytes: u64,
-    digest: Sha256,
-}
+pub struct Output(VecDeque<u8>);
 
 /// Runs the command until it ends or times out. An error means that it could not be started or watched.
 pub async fn run(command: &Command) -> io::Result<CommandResult> {
     // How long to drain the pipe once all writers are dead.
     const DRAIN: Duration = Duration::from_secs(2);
-    let started = Instant::now();
     let (mut child, reader) = spawn(command)?;
     let mut group = ProcessGroup {
         leader: child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)),
@@ -84,7 +76,7 @@ pub async fn run(command: &Command) -> io::Result<CommandResult> {
     };
     group.leader = None;
     let _ = timeout(DRAIN, read_all(&mut reader, &mut output)).await;
-    Ok(CommandResult { exit, output, duration: started.elapsed() })
+    Ok(CommandResult { exit, output })
 }
 
 fn spawn(command: &Command) -> io::Result<(Child, io::PipeReader)> {
@@ -140,28 +132,13 @@ fn exit_of(status: ExitStatus) -> Exit {
 
 impl Output {
     fn push(&mut self, bytes: &[u8]) {
-        self.bytes += bytes.len() as u64;
-        self.digest.update(bytes);
-        let room = HEAD_BYTES.saturating_sub(self.head.len()).min(bytes.len());
-        self.head.extend_from_slice(bytes.get(..room).unwrap_or_default());
-        self.tail.extend(bytes);
-        self.tail.drain(..self.tail.len().saturating_sub(TAIL_BYTES));
+        self.0.extend(bytes);
+        self.0.drain(..self.0.len().saturating_sub(TAIL_BYTES));
     }
 
-    /// The start, if the tail does not include it.
-    pub fn head(&self) -> Option<String> {
-        (self.bytes > self.tail.len() as u64).then(|| String::from_utf8_lossy(&self.head).into_owned())
-    }
-
-    /// The end, for the evidence.
     pub fn tail(&self) -> String {
-        let (first, second) = self.tail.as_slices();
+        let (first, second) = self.0.as_slices();
         String::from_utf8_lossy(&[first, second].concat()).into_owned()
-    }
-
-    /// sha256 of the whole output.
-    pub fn sha256(&self) -> [u8; 32] {
-        self.digest.clone().finalize().into()
     }
 }
 
@@ -219,6 +196,8 @@ fn tagged_processes(tag: &str) -> Vec<Pid> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     fn shell(script: &str, timeout: Duration) -> (tempfile::TempDir, Command) {
@@ -273,13 +252,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_the_head_and_tail_of_a_long_output_are_kept() {
+    async fn only_the_tail_of_a_long_output_is_kept() {
         let (_folder, command) = shell("head -c 1000000 /dev/zero | tr '\\0' 'a'; echo end", LONG);
         let output = run(&command).await.unwrap().output;
-        assert_eq!(output.bytes, 1_000_004);
         assert_eq!(output.tail().len(), TAIL_BYTES);
         assert!(output.tail().ends_with("aend\n"));
-        assert_eq!(output.head().unwrap().len(), HEAD_BYTES);
     }
 
     #[cfg(target_os = "linux")]
@@ -300,9 +277,9 @@ mod tests {
     #[tokio::test]
     async fn background_processes_are_killed_when_the_command_exits() {
         let (folder, command) = shell("sleep 60 & echo $! > pid", LONG);
-        let result = run(&command).await.unwrap();
-        assert_eq!(result.exit, Exit::Code(0));
-        assert!(result.duration < Duration::from_secs(10), "the pipe was held open");
+        let started = Instant::now();
+        assert_eq!(run(&command).await.unwrap().exit, Exit::Code(0));
+        assert!(started.elapsed() < Duration::from_secs(10), "the pipe was held open");
         let pid = fs::read_to_string(folder.path().join("pid")).unwrap();
         wait_until("the end of the background process", || !is_alive(pid.trim())).await;
     }

@@ -37,13 +37,17 @@ end
 $$;
 
 -- What binds a step that judges code: {policy: {version, document}, decisions: [{gate_id, gate_type, status, subject, decided_by, decided_at}]}.
--- `policy` is null if the tenant has none. `decisions` are the gates of the step that passed or were waived in this generation, the newest
--- 100, oldest first; `decided_by` is null if a handler decided.
+-- `policy` is null if the tenant has none. `decisions` are of this generation, oldest first: the newest 100 gates of the step that passed or
+-- were waived, and those questions about changed checks that a person let pass for other steps of the run, the newest of each of at most
+-- 100 subjects. `decided_by` is null if a handler decided.
 create or replace function nofx.step_terms(p_tenant_id text, p_step uuid, p_generation integer) returns json
     language plpgsql stable
     set search_path = nofx, pg_temp
 as $$
+declare
+    v_run uuid;
 begin
+    select s.run_id into v_run from nofx.step s where s.id = p_step;
     return json_build_object(
         'policy', (
             select json_build_object('version', p.version, 'document', p.document)
@@ -54,10 +58,19 @@ begin
             select coalesce(json_agg(json_build_object(
                        'gate_id', d.id, 'gate_type', d.gate_type, 'status', d.status, 'subject', d.subject,
                        'decided_by', d.approved_by, 'decided_at', d.decided_at) order by d.decided_at, d.id), '[]')
-              from (select g.id, g.gate_type, g.status, g.subject, g.approved_by, g.decided_at
-                      from nofx.gate g
-                     where g.step_id = p_step and g.generation = p_generation and g.status in ('passed', 'waived')
-                     order by g.decided_at desc, g.id desc limit 100) d));
+              from ((select g.id, g.gate_type, g.status, g.subject, g.approved_by, g.decided_at
+                       from nofx.gate g
+                      where g.step_id = p_step and g.generation = p_generation and g.status in ('passed', 'waived')
+                      order by g.decided_at desc, g.id desc limit 100)
+                    union all
+                    (select o.id, o.gate_type, o.status, o.subject, o.approved_by, o.decided_at
+                       from (select distinct on (g.subject) g.id, g.gate_type, g.status, g.subject, g.approved_by, g.decided_at
+                               from nofx.gate g
+                              where g.run_id = v_run and g.gate_type = 'manual:gate-change' and g.step_id <> p_step
+                                and g.generation = p_generation and g.status in ('passed', 'waived')
+                                and g.approved_by is not null and g.subject is not null
+                              order by g.subject, g.decided_at desc, g.id desc) o
+                      order by o.decided_at desc, o.id desc limit 100)) d));
 end
 $$;
 

@@ -52,6 +52,7 @@ struct Assumptions {
 #[derive(Deserialize, Serialize)]
 struct MemoryMb {
     gate: f64,
+    gate_runner: f64,
     other: f64,
 }
 
@@ -125,7 +126,8 @@ async fn smoke_calls(api: &Api, checkout: &Checkout, memory_mb: &MemoryMb, singl
             messages += u64::from(attempt.wait.is_some());
             let is_gate = attempt.handler == "gate";
             gate_attempts += u64::from(is_gate);
-            let memory_mb = if is_gate { memory_mb.gate } else { memory_mb.other };
+            // `gate` waits while `gate_runner` works, so both are billed.
+            let memory_mb = if is_gate { memory_mb.gate + memory_mb.gate_runner } else { memory_mb.other };
             gb_s += attempt.work.as_secs_f64() * memory_mb / 1_024.0;
         }
         artifacts += timeline.count("artifact.created");
@@ -135,8 +137,8 @@ async fn smoke_calls(api: &Api, checkout: &Checkout, memory_mb: &MemoryMb, singl
     let steps = float(attempts.max(1));
     let per_step = |count: u64| float(count) / steps;
     Ok(Calls {
-        // One message per invocation, because these plans do not fill batches.
-        lambda_requests: per_step(messages + requests),
+        // One message per invocation, because these plans do not fill batches. Each gate also invokes `gate_runner`.
+        lambda_requests: per_step(messages + requests + gate_attempts),
         memory_mb: memory_mb.other + (memory_mb.gate - memory_mb.other) * per_step(gate_attempts),
         billed_ms: single_run.billed_ms,
         handlers_gb_s: gb_s / steps,
@@ -145,9 +147,10 @@ async fn smoke_calls(api: &Api, checkout: &Checkout, memory_mb: &MemoryMb, singl
         sqs_deletes: per_step(messages),
         // One claim per message, and one finish per attempt.
         database_round_trips: per_step(messages + attempts + requests),
-        s3_puts: per_step(artifacts),
-        // A gate downloads the archive that it checks.
-        s3_gets: per_step(gate_attempts),
+        // `gate_runner` stores one result for each gate.
+        s3_puts: per_step(artifacts + gate_attempts),
+        // Both functions download the archive, and `gate` the result.
+        s3_gets: per_step(3 * gate_attempts),
     })
 }
 

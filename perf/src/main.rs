@@ -4,6 +4,7 @@
 mod cost;
 mod create;
 mod engine;
+mod gate;
 mod history;
 mod history_fill;
 mod lambda;
@@ -54,6 +55,8 @@ enum Bench {
     Start,
     /// The sample plans on the local stack, with SQS
     Stack,
+    /// What a gate costs besides its command
+    Gate,
     /// US dollars per million steps
     Cost,
     /// Memory of the functions under ordinary and hostile requests for some minutes. Runs only by name
@@ -82,6 +85,9 @@ async fn run(cli: &Cli) -> Result<()> {
     }
     if is_selected(Bench::Start) {
         skip_unavailable(cli, Bench::Start, start::run(&checkout).await)?;
+    }
+    if is_selected(Bench::Gate) {
+        skip_unavailable(cli, Bench::Gate, gate::run(&checkout).await)?;
     }
     if is_selected(Bench::Stack) {
         skip_unavailable(cli, Bench::Stack, stack::run(&checkout).await)?;

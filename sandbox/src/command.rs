@@ -115,6 +115,9 @@ pub struct Command {
     pub timeout: Duration,
     /// Files and folders that the command may read and execute. Paths that do not exist are skipped.
     pub read_only: Vec<PathBuf>,
+    /// Files inside of read-only folders that the command must not read. They are empty at the level `namespaces`. Below it,
+    /// the report names them if the command can read them.
+    pub hidden: Vec<PathBuf>,
     /// Files and folders that the command may change. They must exist. A read-only path inside a writable one stays read-only
     /// at the level `namespaces` and cannot be renamed or removed there.
     pub writable: Vec<PathBuf>,
@@ -145,6 +148,7 @@ impl Command {
             environment: Vec::new(),
             timeout: Duration::from_mins(10),
             read_only: Vec::new(),
+            hidden: Vec::new(),
             writable: Vec::new(),
             network: Network::None,
             limits: Limits::default(),

@@ -109,6 +109,7 @@ fn command(request: Request) -> Command {
 fn add_toolchain(command: &mut Command) {
     let tools = nofx_sandbox::toolchain(&std::env::var_os("PATH").unwrap_or_default());
     command.read_only.extend(tools.read_only);
+    command.hidden.extend(tools.hidden);
     let path = ("PATH".to_owned(), tools.search_path);
     let variables = tools.environment.into_iter().chain([path]);
     command.environment.extend(variables.filter_map(|(name, value)| Some((name, value.into_string().ok()?))));

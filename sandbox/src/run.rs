@@ -74,7 +74,7 @@ fn check(command: &Command) -> Result<(), SandboxError> {
     if command.argv.first().is_none_or(String::is_empty) {
         return invalid("the command is empty".into());
     }
-    let paths = command.read_only.iter().chain(&command.writable).chain([&command.current_dir]);
+    let paths = command.read_only.iter().chain(&command.hidden).chain(&command.writable).chain([&command.current_dir]);
     for path in paths {
         let plain = path.components().all(|part| !matches!(part, std::path::Component::ParentDir));
         if !path.is_absolute() || !plain || path.parent().is_none() {
@@ -126,6 +126,7 @@ fn spec(command: &Command, host: &Host, uid: Option<u32>) -> Spec {
         environment: command.environment.clone(),
         timeout: command.timeout,
         read_only: command.read_only.clone(),
+        hidden: command.hidden.clone(),
         writable: command.writable.clone(),
         network: command.network,
         limits: command.limits.clone(),

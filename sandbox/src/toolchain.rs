@@ -35,6 +35,8 @@ const SYSTEM: [&str; 21] = [
 pub struct Toolchain {
     /// For `Command::read_only`.
     pub read_only: Vec<PathBuf>,
+    /// For `Command::hidden`: settings of the machine beside its tools, which may hold credentials of registries.
+    pub hidden: Vec<PathBuf>,
     /// The search path with the folders of tools instead of those of version managers' stand-ins.
     pub search_path: OsString,
     /// Variables that the tools need, for example `RUSTUP_HOME`.
@@ -55,11 +57,20 @@ fn find(search_path: &std::ffi::OsStr, home: Option<&Path>) -> Toolchain {
         found.add_folder(&folder);
     }
     Toolchain {
+        hidden: found.read_only.iter().flat_map(|prefix| settings(prefix)).collect(),
         // Paths come from a search path, so none holds the separator.
         search_path: env::join_paths(found.search_path).unwrap_or_default(),
         read_only: found.read_only,
         environment: found.environment,
     }
+}
+
+/// Where npm and pip look for the settings of the machine, relative to the prefix of Node and Python.
+fn settings(prefix: &Path) -> impl Iterator<Item = PathBuf> {
+    ["etc/npmrc", "pip.conf", "local/etc/npmrc", "local/pip.conf"]
+        .map(|name| prefix.join(name))
+        .into_iter()
+        .filter(|path| path.is_file())
 }
 
 struct Finder<'a> {
@@ -184,6 +195,19 @@ mod tests {
             assert!(!visible(&found, &home.join(".nvm/other")) && !visible(&found, &home.join(".npmrc")));
             assert_eq!(found.search_path, search_path.as_os_str());
         }
+    }
+
+    #[test]
+    fn settings_beside_tools_are_hidden() {
+        let (_folder, home) =
+            home_with(&["node/bin/node", "node/etc/npmrc", "node/etc/other", ".pyenv/versions/3/bin/python"]);
+        fs::write(home.join(".pyenv/versions/3/pip.conf"), "").unwrap();
+        let search_path = env::join_paths([home.join("node/bin"), home.join(".pyenv/versions/3/bin")]).unwrap();
+        let found = find(&search_path, Some(&home));
+        for path in ["node/etc/npmrc", ".pyenv/versions/3/pip.conf"] {
+            assert!(found.hidden.contains(&home.join(path)), "{path} is not in {:?}", found.hidden);
+        }
+        assert!(!found.hidden.contains(&home.join("node/etc/other")));
     }
 
     #[test]

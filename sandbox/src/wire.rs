@@ -36,6 +36,7 @@ pub(crate) struct Spec {
     pub environment: Vec<(String, String)>,
     pub timeout: Duration,
     pub read_only: Vec<PathBuf>,
+    pub hidden: Vec<PathBuf>,
     pub writable: Vec<PathBuf>,
     pub network: Network,
     pub limits: Limits,

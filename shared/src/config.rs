@@ -23,7 +23,7 @@
 //! | `GATE_DEFAULT_WORKSPACE`, `GATE_DEFAULT_BASE` | folders that gates judge if a plan names no workspace | none |
 //! | `GATE_WORK_DIR` | folder in which gates unpack what they judge | `nofx-gate` in the temporary folder |
 //! | `GATE_RUNNER` | the function that runs the commands of gates | `gate_runner` |
-//! | `GATE_RUNNER_WORK_DIR` | folder in which gate_runner runs commands and keeps installed dependencies | `nofx-gate-runner` in the temporary folder |
+//! | `GATE_RUNNER_WORK_DIR` | folder in which gate_runner runs commands and keeps installed dependencies | `nofx-gate-runner` in the temporary folder, with the uid of a user who is not root |
 //! | `GATE_NPM_USER_CONFIG` | gate_runner's npm settings, for installing dependencies only | `~/.npmrc` if it exists |
 //! | `PATH` | search path in which gate_runner finds toolchains, and workspace:git finds git; they use nothing else from it | |
 //! | `SIGNING_KEY_FILE` | PEM file with the private key that signs evidence (PKCS#8, P-256); only its owner may read it | none |
@@ -119,7 +119,7 @@ impl RunnerConfig {
     pub fn from_env() -> Self {
         Self {
             work_dir: text("GATE_RUNNER_WORK_DIR")
-                .map_or_else(|| env::temp_dir().join("nofx-gate-runner"), PathBuf::from),
+                .map_or_else(|| env::temp_dir().join(format!("nofx-gate-runner{}", user_suffix())), PathBuf::from),
             npm_user_config: text("GATE_NPM_USER_CONFIG").map(PathBuf::from).or_else(home_npmrc),
             search_path: text("PATH"),
             is_lambda: text("AWS_LAMBDA_RUNTIME_API").is_some(),
@@ -263,6 +263,12 @@ fn limits(default: Limits) -> Result<Limits, Error> {
 
 fn home_npmrc() -> Option<PathBuf> {
     text("HOME").map(|home| PathBuf::from(home).join(".npmrc")).filter(|path| path.is_file())
+}
+
+/// Keeps users of one machine apart. Empty for root and where the system has no `/proc`.
+fn user_suffix() -> String {
+    let uid = std::fs::metadata("/proc/self").map_or(0, |own| std::os::unix::fs::MetadataExt::uid(&own));
+    if uid == 0 { String::new() } else { format!("-{uid}") }
 }
 
 /// An empty variable counts as not set.

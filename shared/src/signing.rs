@@ -74,6 +74,15 @@ impl Signer {
         }
     }
 
+    /// The public key of the key that signs now.
+    pub async fn public_key(&self) -> Result<PublicKey, Error> {
+        match &self.0 {
+            Source::File(key) => Ok(key.public().clone()),
+            Source::Kms(key) => key.public_key().await,
+            Source::None(reason) => Err(Error::invalid("", reason)),
+        }
+    }
+
     /// Signs a message: [`Error::Unavailable`] if a retry may succeed, [`Error::Invalid`] if the configuration has no
     /// usable key.
     pub async fn sign(&self, message: &[u8]) -> Result<Signed, Error> {
@@ -168,6 +177,14 @@ impl KmsKey {
         let spki = answer.public_key().map(Blob::as_ref).unwrap_or_default();
         PublicKey::from_spki(spki)
             .map_err(|error| Error::invalid("SIGNING_KEY_ID", format!("names another kind of key: {error}")))
+    }
+
+    async fn public_key(&self) -> Result<PublicKey, Error> {
+        let mut public = self.public.lock().await;
+        if let Some(key) = public.as_ref() {
+            return Ok(key.clone());
+        }
+        Ok(public.insert(self.fetch_public_key().await?).clone())
     }
 
     /// KMS gets the digest, so that messages of any length can be signed and their content stays here.

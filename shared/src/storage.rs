@@ -28,6 +28,8 @@ pub struct Storage {
 pub struct StepStore {
     storage: Storage,
     folder: String,
+    /// The folder of what later runs of the tenant may find.
+    reuse: String,
 }
 
 /// Metadata of a new artifact.
@@ -58,7 +60,7 @@ impl Storage {
     pub fn for_step(&self, step: &ClaimedStep) -> StepStore {
         let folder = format!("runs/{}/steps/{}", step.run_id, step.step_id);
         let folder = if step.attempt > 1 { format!("{folder}/attempt-{}", step.attempt) } else { folder };
-        StepStore { storage: self.clone(), folder }
+        StepStore { storage: self.clone(), folder, reuse: format!("reuse/{}", step.tenant_id) }
     }
 
     /// `s3://bucket/key`.
@@ -99,6 +101,18 @@ impl Storage {
         if hex(&Sha256::digest(&bytes)) != artifact.hash {
             let message = format!("the object of artifact {} has changed since it was recorded", artifact.id);
             return Err(Error::Conflict(Code::ArtifactChanged, message));
+        }
+        Ok(bytes)
+    }
+
+    async fn read(&self, key: &str, name: &str, max_bytes: u64) -> Result<Vec<u8>, Error> {
+        let mut body = self.open(key, || format!("the object {name}")).await?;
+        let mut bytes = Vec::new();
+        while let Some(chunk) = body.try_next().await.map_err(|error| Error::unavailable("artifact storage", error))? {
+            bytes.extend_from_slice(&chunk);
+            if bytes.len() as u64 > max_bytes {
+                return Err(Error::invalid(name, format!("has more than {max_bytes} bytes")));
+            }
         }
         Ok(bytes)
     }
@@ -166,15 +180,23 @@ impl StepStore {
 
     /// Reads a scratch object, of at most `max_bytes`. Its content is untrusted.
     pub async fn read_scratch(&self, name: &str, max_bytes: u64) -> Result<Vec<u8>, Error> {
-        let mut body = self.storage.open(&self.scratch_key(name), || format!("the object {name}")).await?;
-        let mut bytes = Vec::new();
-        while let Some(chunk) = body.try_next().await.map_err(|error| Error::unavailable("artifact storage", error))? {
-            bytes.extend_from_slice(&chunk);
-            if bytes.len() as u64 > max_bytes {
-                return Err(Error::invalid(name, format!("has more than {max_bytes} bytes")));
-            }
+        self.storage.read(&self.scratch_key(name), name, max_bytes).await
+    }
+
+    /// Writes a note under `reuse/<tenant>/<key>.json`, for later runs of the tenant. Only `gate` may. It replaces an
+    /// earlier note with the same key, and the bucket deletes it after some months.
+    pub async fn remember(&self, key: &str, note: Vec<u8>) -> Result<(), Error> {
+        let digest = Sha256::digest(&note);
+        self.storage.put(&format!("{}/{key}.json", self.reuse), "application/json", &digest, note).await
+    }
+
+    /// The note with this key, of at most `max_bytes`. `None` if there is none.
+    pub async fn recall(&self, key: &str, max_bytes: u64) -> Result<Option<Vec<u8>>, Error> {
+        match self.storage.read(&format!("{}/{key}.json", self.reuse), key, max_bytes).await {
+            Ok(note) => Ok(Some(note)),
+            Err(Error::NotFound(_)) => Ok(None),
+            Err(error) => Err(error),
         }
-        Ok(bytes)
     }
 
     fn scratch_key(&self, name: &str) -> String {

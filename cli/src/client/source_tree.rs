@@ -125,9 +125,9 @@ impl SourceTree {
             .context("cannot run git")?;
         let (mut requests, answers) =
             (child.stdin.take().context("no input")?, child.stdout.take().context("no output")?);
-        let ids: String = entries.iter().map(|(_, (_, id))| format!("{id}\n")).collect();
+        let ids: Vec<u8> = entries.iter().flat_map(|(_, (_, id))| [id.as_bytes(), b"\n"].concat()).collect();
         // git answers while it reads, so another thread writes.
-        let writer = std::thread::spawn(move || requests.write_all(ids.as_bytes()));
+        let writer = std::thread::spawn(move || requests.write_all(&ids));
         let mut answers = BufReader::new(answers);
         for (path, (mode, id)) in entries {
             let content = read_object(&mut answers, id).with_context(|| format!("cannot read {path} from Git"))?;

@@ -115,7 +115,7 @@ impl Servers {
             .with("PERSIST_STATE", "0")
             .with("S3_PERSIST", "0")
             // Keeps installed dependencies.
-            .with("GATE_WORK_DIR", checkout.local().join("gate").display().to_string());
+            .with("GATE_RUNNER_WORK_DIR", checkout.local().join("gate").display().to_string());
         let process = emulator.start(&place.dir.join("emulator.log"), &place.pid_file).await?;
         let endpoint = emulator.url();
         Ok(Self { postgres: server, emulator: process, database_url, worker_database_url, endpoint })

@@ -8,6 +8,7 @@ use nofx_local::checkout::Checkout;
 use nofx_local::port::Ports;
 use nofx_local::postgres::Cluster;
 use nofx_local::report::hinted;
+use nofx_local::stack::signing_key::SigningKey;
 use nofx_local::stack::{docker, environment};
 
 #[derive(Clone, Debug, clap::Args)]
@@ -34,6 +35,8 @@ pub async fn run(checkout: &Checkout, args: &Args) -> Result<()> {
     };
     let mut variables = environment::functions(checkout, &database_url, &aws_endpoint, http_port, &checkout.dotenv()?);
     variables.extend(containers);
+    // `nofx worker gate` signs evidence with the key of this stack.
+    variables.extend(SigningKey::ready(&checkout.state())?.variable_of("gate"));
     print!("{}", environment::export_lines(&variables));
     Ok(())
 }

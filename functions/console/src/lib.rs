@@ -1,4 +1,5 @@
-//! Web pages: the list of runs with an inbox of gates, a run with its timeline, and decisions about gates.
+//! Web pages: the list of runs with an inbox of gates, a run with its timeline, the evidence of
+//! gates, and decisions about them.
 //!
 //! Every link is relative to the page's own address. So the pages work below any prefix: a stage of API Gateway, the
 //! base path of a custom domain, or none.
@@ -7,6 +8,8 @@ pub mod page;
 
 mod assets;
 mod csrf;
+mod documents;
+pub mod evidence;
 mod gates;
 mod routes;
 
@@ -31,6 +34,8 @@ pub fn routes() -> Routes<Ctx> {
         .get_with("/ui/runs/{id}", &["before", "decided", "gate", "steps"], routes::run)
         .get_with("/ui/runs/{id}/fragment", &["gate", "steps"], routes::fragment)
         .get_with("/ui/artifacts/signed", &["id"], routes::signed_artifact)
+        .get("/ui/evidence/{id}", documents::evidence)
+        .get("/ui/gates/{id}", documents::gate)
         .post_form("/ui/gates/{id}/{verb}", &["actor", "reason", "csrf"], gates::decide)
         .get_with("/ui/static/app.css", &["v"], assets::css)
         .get_with("/ui/static/app.js", &["v"], assets::js)

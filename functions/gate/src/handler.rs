@@ -14,10 +14,11 @@ use shared::domain::{GateId, NewArtifact, NewGate, Outcome, StepError};
 use shared::error::Error;
 use shared::signing::Signer;
 use shared::storage::{ArtifactMeta, StepStore};
-use shared::worker::{ClaimedStep, Handler};
+use shared::worker::{ClaimedStep, Handler, Ownership};
 use uuid::Uuid;
 
 use crate::attest::{attest, unsigned};
+use crate::reuse::{RemembersRuns, remember};
 use crate::runner::Runners;
 
 /// The gate at which a person decides about weakened checks.
@@ -65,7 +66,7 @@ impl Gate {
             // The API accepts a risky gate only in a plan that says so.
             risky: true,
         };
-        let runner = self.runners.for_attempt(store);
+        let runner = RemembersRuns { runner: self.runners.for_attempt(store), store, signer: &self.signer };
         let judged = judge::judge(&request, &self.settings, &runner).await;
         self.record(step, store, &request, judged).await
     }
@@ -106,7 +107,7 @@ impl Gate {
         request: &Request,
         judged: Judged,
     ) -> Result<Outcome, Outcome> {
-        let Judged { mut evidence, attachments, question, lost } = judged;
+        let Judged { mut evidence, attachments, question, reuse_key, lost } = judged;
         let stored = Stored { store, gate: &request.gate, made_from: made_from(request) };
         let mut artifacts = Vec::new();
         for attachment in attachments {
@@ -122,6 +123,9 @@ impl Gate {
         let encoded = evidence.encode().map_err(|error| internal(&error))?;
         let artifact = stored.evidence(&evidence, &encoded).await?;
         let envelope = attest(store, &self.signer, &evidence, &encoded, artifact.id).await?;
+        if let (Some(key), Some(attempt)) = (&reuse_key, &evidence.attempt) {
+            remember(store, key, attempt, &artifact, &envelope).await;
+        }
         let mut outcome = if let Some(error) = lost {
             tracing::warn!(code = error.code, %error, "the gate has no verdict");
             Outcome::retryable(StepError::new(error.code, error.message))
@@ -138,6 +142,17 @@ impl Gate {
 impl Handler for Gate {
     async fn handle(&self, step: &ClaimedStep, store: &StepStore) -> Outcome {
         self.run(step, store).await.unwrap_or_else(|outcome| outcome)
+    }
+
+    /// A gate may take hours. Nobody needs the verdict of a step that was cancelled or claimed again, so its command ends.
+    async fn handle_while_owned(&self, step: &ClaimedStep, store: &StepStore, ownership: &Ownership) -> Outcome {
+        tokio::select! {
+            outcome = self.handle(step, store) => outcome,
+            () = ownership.lost() => {
+                let message = "the run was cancelled, or the step has a newer attempt";
+                Outcome::failed(StepError::new("ownership_lost", message))
+            }
+        }
     }
 }
 

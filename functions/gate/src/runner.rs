@@ -40,6 +40,14 @@ impl Runners {
         }
     }
 
+    /// A runner for archives that are not stored. `None` if commands run in a function, which reads them from storage.
+    pub fn without_storage(&self) -> Option<AttemptRunner<'_>> {
+        match self {
+            Self::Lambda { .. } => None,
+            Self::Process { program } => Some(AttemptRunner::Process(ProcessRunner::new(program))),
+        }
+    }
+
     pub fn for_attempt<'a>(&'a self, store: &'a StepStore) -> AttemptRunner<'a> {
         match self {
             Self::Lambda { functions, name } => AttemptRunner::Lambda(LambdaRunner::new(functions, name, store)),

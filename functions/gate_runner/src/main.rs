@@ -39,6 +39,10 @@ async fn serve(runner: Runner) -> Result<()> {
 }
 
 async fn run_one(runner: &Runner) -> Result<()> {
+    // Without `gate`, nobody reads the answer, and the command would run on.
+    #[cfg(target_os = "linux")]
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .context("cannot follow the end of the parent")?;
     let mut text = String::new();
     std::io::stdin().read_to_string(&mut text).context("cannot read the request")?;
     let answer = runner.run(serde_json::from_str(&text).context("the request is not a RunSpec")?).await?;

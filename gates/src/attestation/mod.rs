@@ -16,7 +16,7 @@ mod test_result;
 
 pub use envelope::{Envelope, MAX_ENVELOPE_BYTES, PAYLOAD_TYPE, Verified, sign};
 pub use statement::{Descriptor, STATEMENT_TYPE, Statement};
-pub use test_result::{PREDICATE_TYPE, TestResult, TestVerdict, statement};
+pub use test_result::{PREDICATE_TYPE, TestResult, TestVerdict, statement, test_verdict};
 
 /// Why an attestation is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -79,7 +79,7 @@ fn test_result(evidence: &Evidence, document: Descriptor) -> TestResult {
     configuration.extend(evidence.locks.iter().map(|(path, sha256)| Descriptor::file(path, sha256)));
     configuration.push(document);
 
-    let (result, tool) = (result(evidence), || vec![evidence.tool.clone()]);
+    let (result, tool) = (test_verdict(evidence), || vec![evidence.tool.clone()]);
     let (mut passed, mut warned, mut failed) = (Vec::new(), Vec::new(), Vec::new());
     match result {
         TestVerdict::Passed => passed = tool(),
@@ -92,7 +92,8 @@ fn test_result(evidence: &Evidence, document: Descriptor) -> TestResult {
     TestResult { result, configuration, passed_tests: passed, warned_tests: warned, failed_tests: failed }
 }
 
-fn result(evidence: &Evidence) -> TestVerdict {
+/// The result that the statement has.
+pub fn test_verdict(evidence: &Evidence) -> TestVerdict {
     if evidence.verdict != Verdict::Passed {
         return TestVerdict::Failed;
     }

@@ -35,6 +35,8 @@ pub struct InstallSettings {
     pub caches: PathBuf,
     /// Where the programs are.
     pub search_path: String,
+    /// Variables that the programs need, such as `RUSTUP_HOME`.
+    pub environment: Vec<(String, String)>,
     /// npm's user settings: the registry and its credentials. Tested code must not be able to read it.
     pub npm_user_config: Option<PathBuf>,
     /// pip's settings, likewise.
@@ -176,6 +178,21 @@ impl Installer {
         Ok(installed(held.folder.clone(), false, Some(held)))
     }
 
+    /// Writes the files of a plan into a new folder, and says how to audit them there.
+    pub(super) async fn audit_command(
+        &self,
+        plan: &InstallPlan,
+        folder: &Path,
+    ) -> Result<(Vec<String>, Vec<(String, String)>), InstallError> {
+        let toolchain = self.toolchain(plan.ecosystem).await?;
+        fs::create_dir(folder)?;
+        let (of, into) = (plan.clone(), folder.to_path_buf());
+        blocking(move || command::write_files(&of, &into)).await?;
+        let context =
+            Context { settings: &self.settings, registries: &self.registries, toolchain, folder, target: folder };
+        Ok(context.audit(plan)?)
+    }
+
     async fn publish(&self, slot: Slot, key: &str) -> Result<Held, InstallError> {
         let (store, key) = (self.store.clone(), key.to_owned());
         blocking(move || {
@@ -214,14 +231,9 @@ impl Installer {
         blocking(move || command::write_files(&of, &into)).await?;
         let context = Context { settings: &self.settings, registries: &self.registries, toolchain, folder, target };
         for (argv, environment) in context.commands(&plan)? {
-            let command = Command {
-                argv,
-                current_dir: command::sources(plan.ecosystem, folder),
-                environment,
-                timeout: deadline.saturating_duration_since(Instant::now()),
-                tag: request.tag.clone(),
-            };
-            let result = run(&command).await?;
+            let timeout = deadline.saturating_duration_since(Instant::now());
+            let result =
+                run_in(argv, &plan, folder, environment, &InstallRequest { timeout, ..request.clone() }).await?;
             if result.exit != Exit::Code(0) {
                 return Err(classify(plan.ecosystem, result));
             }
@@ -238,6 +250,24 @@ impl Installer {
         });
         Ok(verified.await.map_err(InfraError::task_failed)??)
     }
+}
+
+/// Runs a program of the ecosystem beside the manifest and the lock file.
+pub(super) async fn run_in(
+    argv: Vec<String>,
+    plan: &InstallPlan,
+    folder: &Path,
+    environment: Vec<(String, String)>,
+    request: &InstallRequest,
+) -> Result<CommandResult, InfraError> {
+    let command = Command {
+        argv,
+        current_dir: command::sources(plan.ecosystem, folder),
+        environment,
+        timeout: request.timeout,
+        tag: request.tag.clone(),
+    };
+    run(&command).await
 }
 
 /// The one place that starts an installer.

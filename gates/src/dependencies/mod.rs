@@ -13,6 +13,7 @@
 //! caller installs into the attempt's own folder ([`Place::Folder`]), which nobody uses again.
 
 mod attach;
+mod audit;
 mod cargo;
 mod go;
 mod install;
@@ -32,6 +33,7 @@ use crate::finding::{ExamineError, Reason};
 use crate::snapshot::{Kind, Snapshot};
 
 pub use attach::{Attached, attach};
+pub use audit::Audited;
 pub use install::{InstallError, InstallRequest, InstallSettings, Installed, Installer, Place};
 pub use npm::Registries;
 pub use programs::Toolchain;

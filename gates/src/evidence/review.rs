@@ -31,7 +31,7 @@ impl From<integrity::Weakening> for Weakening {
         Self {
             kind: found.kind.name().to_owned(),
             path: found.path,
-            line: found.line.and_then(|line| line.try_into().ok()),
+            line: found.line,
             message: format!("{}{more}", found.message),
             difference: found.difference.map(|difference| difference.text),
         }
@@ -76,32 +76,6 @@ pub struct Doubt {
 impl Doubt {
     pub fn new(code: &str, message: impl Into<String>) -> Self {
         Self { code: code.to_owned(), message: message.into() }
-    }
-
-    /// There was no base.
-    pub fn definition_of_candidate() -> Self {
-        Doubt::new(
-            "definition_of_candidate",
-            "The change under test defined this gate itself, because no base was given.",
-        )
-    }
-
-    /// The command could reach the network.
-    pub fn network_open() -> Self {
-        Doubt::new("network_open", "The command could use the network, so its result may depend on what it fetched.")
-    }
-
-    /// A process that runs the tests can write what it likes into its report.
-    pub fn report_by_tested_code() -> Self {
-        Doubt::new(
-            "report_by_tested_code",
-            "The tested code runs in the process that writes the report, so it could forge the report; mutation testing answers that.",
-        )
-    }
-
-    /// The isolation is weaker than the strongest one.
-    pub fn sandbox_weaker(in_force: &str, strongest: &str) -> Self {
-        Doubt::new("sandbox_weaker", format!("The command ran with the isolation {in_force}, not {strongest}."))
     }
 
     /// The verdict is that of an earlier run.

@@ -11,7 +11,7 @@ use super::subject::Subject;
 use super::{Case, Stop, Work};
 use crate::blocking::spawn_blocking;
 use crate::coverage::{Judgement, LineVerdict, changed_lines};
-use crate::definition::{Definition, GateDefinition, Globs};
+use crate::definition::{Definition, Ecosystem, Format, GateDefinition, Globs, ReportFile};
 use crate::evidence::Findings;
 use crate::finding::{InfraError, Reason};
 use crate::mutants::{self, Language, Mutant, MutantResult, Tried};
@@ -52,6 +52,33 @@ fn scan(subject: &Subject, allowed: &Globs) -> io::Result<Scan> {
     }
     let files = texts.iter().map(|(path, (bytes, changed))| SourceFile { path, bytes, changed: changed.as_deref() });
     Ok(secrets::scan(files, |path| allowed.matches(path)))
+}
+
+/// The gate `audit`: no locked package has a known vulnerability. No code of the workspace runs.
+pub async fn audit<R: Runner>(
+    work: &Work<'_, R>,
+    definition: &Definition,
+    gate: &GateDefinition,
+    case: &mut Case,
+) -> Result<Reason, Stop> {
+    // A definition with a command of its own is an ordinary gate.
+    if !gate.command.is_empty() {
+        return work.command(definition, gate, case).await;
+    }
+    let files = work.subject.head.files();
+    let has = |names: &[&str]| names.iter().any(|name| files.contains_key(*name));
+    let (dependencies, format, command) = if has(&["package-lock.json", "npm-shrinkwrap.json"]) {
+        (Ecosystem::Npm, Format::NpmAudit, "npm audit")
+    } else if has(&["requirements.lock", "requirements.txt", "pylock.toml"]) {
+        (Ecosystem::Pip, Format::PipAudit, "pip-audit")
+    } else if has(&["Cargo.lock"]) {
+        (Ecosystem::Cargo, Format::CargoAudit, "cargo audit")
+    } else {
+        return Err(Reason::new("nothing_checked", "audit: the workspace has no lockfile at its root").into());
+    };
+    let command = command.split(' ').map(str::to_owned).collect();
+    let audit = GateDefinition { dependencies, command, reports: vec![ReportFile::stdout(format)], ..gate.clone() };
+    work.command(definition, &audit, case).await
 }
 
 /// The gate `mutants`: the tests notice small changes of the changed lines that they run.

@@ -67,6 +67,14 @@ pub fn observe(run: &CommandRun, bundle: &Bundle, context: &Context<'_>) -> Obse
             observed.fail(Reason::new(reason.code, format!("{path}: {}", reason.message)));
         }
     }
+    // A runner that forgets a report, or whose answer is forged, must not pass for it.
+    for (index, expected) in context.gate.reports.iter().enumerate() {
+        if !run.reports.iter().any(|file| file.report == index) {
+            let path = shown(expected);
+            observed.reports.push(listed(expected.format, &path, None, ReportOutcome::Missing));
+            observed.fail(Reason::new("report_missing", format!("the runner says nothing about the report {path}")));
+        }
+    }
     if let Some(changes) = context.changes {
         observed.coverage = Some(match changes {
             Ok(changes) => {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::definition::{Definition, GateDefinition, Health, Place, REPORTS, ReportFile};
+use crate::definition::{Definition, GateDefinition, Health, Kind, Place, REPORTS, ReportFile};
 use crate::run::{CommandSpec, CompanionSpec, Job, ReportPath, Variant};
 
 /// What the tenant's policy and the step add to a definition.
@@ -33,6 +33,7 @@ pub fn job(definition: &Definition, gate: &GateDefinition, terms: &Terms) -> Job
             timeout_ms: millis(own),
         },
         ecosystem: gate.dependencies.installed(),
+        audit: gate.kind == Kind::Audit,
         variants: vec![Variant { name: String::new(), edits: BTreeMap::new() }],
         timeout_ms: millis(terms.timeout),
     }

@@ -2,13 +2,15 @@
 //! It fails closed: whatever is missing, unreadable or in doubt is no pass.
 //!
 //! No code of the workspace runs in this process. `subject` unpacks both trees, `weakening` compares their checks, `job`
-//! turns the definition into a job for a runner, `conclude` reads what the runner returned. `built_in` has the gates that
-//! need no command.
+//! turns the definition into a job for a runner, `conclude` reads what the runner returned. `reuse` repeats an earlier
+//! verdict. `built_in` has the gates that need no command.
 
 mod built_in;
 mod conclude;
+mod context;
 mod job;
 mod request;
+mod reuse;
 mod subject;
 mod weakening;
 
@@ -38,7 +40,7 @@ use crate::run::{Bundle, CommandRun, Exit, Job};
 use crate::unpack::Limits;
 
 pub use request::{
-    Approved, Archive, BaseInput, Judged, NewAttachment, Question, Request, Runner, RunnerLost, Timings,
+    Approved, Archive, BaseInput, Earlier, Judged, NewAttachment, Question, Request, Runner, RunnerLost,
 };
 
 /// A judge's settings.
@@ -63,6 +65,10 @@ const MARGIN: Duration = Duration::from_secs(15);
 struct Case {
     evidence: Evidence,
     attachments: Vec<NewAttachment>,
+    /// Later gates may repeat the verdict.
+    may_repeat: bool,
+    /// The reason of the earlier verdict that this one repeats.
+    repeated: Option<evidence::Reason>,
 }
 
 /// Why a gate ends without passing.
@@ -118,20 +124,22 @@ pub async fn judge<R: Runner>(request: &Request, settings: &Settings, runner: &R
         Err(Stop::Failed(reason)) => (Verdict::Failed, reason),
         Err(Stop::Ask(asked)) => {
             let reason = Reason::new("checks_weakened", asked.text.clone());
-            question = Some(asked);
+            question = Some(Question { text: shown(&asked.text), ..asked });
             (Verdict::Blocked, reason)
         }
         Err(Stop::Infra(error)) => {
             let reason = Reason::new(error.code, error.message.clone());
-            lost = Some(error);
+            lost = Some(InfraError { message: shown(&error.message), ..error });
             (Verdict::Failed, reason)
         }
     };
-    let Case { mut evidence, attachments } = case;
+    let Case { mut evidence, attachments, may_repeat, repeated } = case;
     evidence.verdict = verdict;
-    evidence.reason = evidence::Reason { code: reason.code.to_owned(), message: redacted(&reason.message) };
+    let own = || evidence::Reason { code: reason.code.to_owned(), message: shown(&reason.message) };
+    evidence.reason = repeated.unwrap_or_else(own);
     evidence.finished_at_ms = now_ms();
-    Judged { evidence, attachments, question, lost }
+    let reuse_key = if may_repeat { reuse::reuse_key(&evidence, request) } else { None };
+    Judged { evidence, attachments, question, reuse_key, lost }
 }
 
 async fn judge_in_folder<R: Runner>(
@@ -140,8 +148,7 @@ async fn judge_in_folder<R: Runner>(
     runner: &R,
     case: &mut Case,
 ) -> Result<Reason, Stop> {
-    // A short step reserves at most a quarter of its time.
-    let deadline = Instant::now() + request.timeout.saturating_sub(MARGIN.min(request.timeout / 4));
+    let deadline = Instant::now() + time_to_judge(request.timeout, request.policy.max_timeout_s);
     let work_dir = settings.work_dir.clone();
     let attempt = spawn_blocking(move || Attempt::begin(&work_dir)).await.map_err(InfraError::task_failed)?;
     let attempt = Arc::new(attempt.map_err(InfraError::from)?);
@@ -160,6 +167,13 @@ async fn judge_in_folder<R: Runner>(
     // Deleting thousands of files blocks, so use another thread.
     let _ = spawn_blocking(move || drop(attempt)).await;
     result
+}
+
+/// The time of a gate: that of its step without the margin, and no more than the policy gives it.
+fn time_to_judge(timeout: Duration, max_timeout_s: Option<u32>) -> Duration {
+    // A short step reserves at most a quarter of its time.
+    let of_step = timeout.saturating_sub(MARGIN.min(timeout / 4));
+    max_timeout_s.map_or(of_step, |most| of_step.min(Duration::from_secs(most.into())))
 }
 
 /// One gate with its trees unpacked.
@@ -186,11 +200,22 @@ impl<R: Runner> Work<'_, R> {
         let gate = effective.definition.gate(&self.request.gate).map_err(|error| no_such_gate(&error))?;
         self.record_definition(gate, &effective, case);
         self.check_terms(gate)?;
-        match gate.kind {
-            Kind::Secrets => built_in::secrets(self, gate, case).await,
+        let result = match gate.kind {
+            // The lines that it finds hold credentials, so evidence must not repeat them.
+            Kind::Secrets => return built_in::secrets(self, gate, case).await,
             Kind::Mutants => built_in::mutants(self, &effective.definition, gate, case).await,
-            Kind::Audit | Kind::Command => self.command(&effective.definition, gate, case).await,
-        }
+            Kind::Audit => built_in::audit(self, &effective.definition, gate, case).await,
+            Kind::Command => self.command(&effective.definition, gate, case).await,
+        };
+        self.show_sources(case).await;
+        result
+    }
+
+    /// Adds the source around what was found. Without it the evidence is still whole.
+    async fn show_sources(&self, case: &mut Case) {
+        let (subject, evidence) = (Arc::clone(&self.subject), case.evidence.clone());
+        let shown = spawn_blocking(move || context::excerpts(&evidence, &subject.head)).await;
+        case.evidence.context = shown.unwrap_or_default();
     }
 
     fn record_subject(&self, case: &mut Case) {
@@ -297,7 +322,9 @@ impl<R: Runner> Work<'_, R> {
             let message = format!("{} starts the workspace's own program: the plan needs \"risky\": true", gate.name);
             return Err(Reason::new("risky_required", message).into());
         }
-        if gate.network && self.request.policy.network == Network::Never {
+        // An audit without a command of its own runs no code of the workspace.
+        let runs_code = !(gate.kind == Kind::Audit && gate.command.is_empty());
+        if gate.network && runs_code && self.request.policy.network == Network::Never {
             let message = format!("{} asks for the network, and the policy never allows it", gate.name);
             return Err(Reason::new("network_denied", message).into());
         }
@@ -305,16 +332,20 @@ impl<R: Runner> Work<'_, R> {
     }
 
     async fn command(&self, definition: &Definition, gate: &GateDefinition, case: &mut Case) -> Result<Reason, Stop> {
-        let changes = match gate.measures_coverage() {
-            true => Some(self.changes(definition, gate).await?),
-            false => None,
-        };
         case.evidence.locks = self.locks(gate)?;
-        let (run, bundle) = self.run_once(job(definition, gate, &self.terms(gate)), case).await?;
+        let job = job(definition, gate, &self.terms(gate));
+        if self.reuse(gate, &job, case).await {
+            return Ok(Reason::new("reused", "the verdict is that of earlier evidence"));
+        }
+        let changes = if gate.measures_coverage() { Some(self.changes(definition, gate).await?) } else { None };
+        let (run, bundle) = self.run_once(job, case).await?;
         let started = Instant::now();
         let observed = self.observe(gate, run.clone(), bundle, changes).await?;
         case.record(&run, &observed);
         case.took("judge", started);
+        if observed.parsed.is_empty() && observed.coverage.is_none() {
+            case.doubt("no_report", "The gate has no report: the exit code of its command is all that counts.");
+        }
         let verdict = observed.verdict(&run, gate)?;
         self.compare_tests(definition, gate, &observed, case).await?;
         Ok(verdict)
@@ -353,9 +384,10 @@ impl<R: Runner> Work<'_, R> {
         case.record_result(&bundle);
         if let Some(stopped) = &bundle.result.stopped {
             let code = known_code(&stopped.code);
-            return Err(match stopped.retryable {
-                true => InfraError::new(code, stopped.message.clone()).into(),
-                false => Reason::new(code, stopped.message.clone()).into(),
+            return Err(if stopped.retryable {
+                InfraError::new(code, stopped.message.clone()).into()
+            } else {
+                Reason::new(code, stopped.message.clone()).into()
             });
         }
         let Some(run) = bundle.result.runs.first().cloned() else {
@@ -500,8 +532,8 @@ impl Case {
         let reason = evidence::Reason { code: "unfinished".into(), message: "the gate did not finish".into() };
         let mut evidence = Evidence::new(&request.gate, reason, now_ms());
         evidence.attempt.clone_from(&request.attempt);
-        evidence.runner.version = env!("CARGO_PKG_VERSION").to_owned();
-        Self { evidence, attachments: Vec::new() }
+        env!("CARGO_PKG_VERSION").clone_into(&mut evidence.runner.version);
+        Self { evidence, attachments: Vec::new(), may_repeat: false, repeated: None }
     }
 
     fn took(&mut self, phase: &str, since: Instant) {
@@ -561,16 +593,20 @@ impl Case {
         evidence.coverage =
             observed.coverage.as_ref().and_then(|coverage| serde_json::to_value(CoverageEvidence::from(coverage)).ok());
         self.doubt_sandbox(run);
-        if observed.coverage.is_some() {
+        if observed.coverage.is_some() || observed.tests.is_some() {
             self.doubt(
                 "report_forgeable",
-                "The tests and the coverage report come from the same process: tested code can forge the report. \
+                "The tests and their reports come from the same process: tested code can forge the reports. \
                  The gate `mutants` answers that.",
             );
         }
     }
 
     fn doubt_sandbox(&mut self, run: &CommandRun) {
+        // An audit runs nothing of the workspace.
+        if run.sandbox.is_null() {
+            return;
+        }
         match run.sandbox["level"].as_str() {
             Some("namespaces") => {}
             Some("landlock") => self.doubt("sandbox_landlock", "The command ran without namespaces of its own."),
@@ -595,6 +631,25 @@ fn source_rules(definition: &Definition, gate: &GateDefinition) -> Result<Source
 /// The exact fraction that a person wrote.
 fn threshold(ratio: f64) -> Option<Threshold> {
     ratio.to_string().parse().ok()
+}
+
+/// A reason as it is stored and shown everywhere: without secrets, and with visible control characters. Postgres stores no
+/// NUL, and a terminal would obey the others.
+fn shown(message: &str) -> String {
+    let mut shown = String::with_capacity(message.len());
+    for letter in redacted(message).chars() {
+        match letter {
+            '\n' | '\t' => shown.push(letter),
+            letter if letter.is_control() || is_direction(letter) => shown.extend(letter.escape_unicode()),
+            letter => shown.push(letter),
+        }
+    }
+    shown
+}
+
+/// Reorders the text around it.
+fn is_direction(letter: char) -> bool {
+    matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Text of the command, without secrets.
@@ -635,7 +690,7 @@ fn invalid_definition(of: &str, problems: &[definition::Problem]) -> Stop {
 
 /// The runner's text comes from another process, so only codes that we know are taken over.
 fn known_code(code: &str) -> &'static str {
-    const CODES: [&str; 17] = [
+    const CODES: [&str; 19] = [
         "archive_refused",
         "archive_unavailable",
         "command_not_started",
@@ -643,9 +698,11 @@ fn known_code(code: &str) -> &'static str {
         "gate_stopped",
         "install_failed",
         "install_timed_out",
+        "launcher_died",
         "lockfile_refused",
         "manifest_refused",
         "no_lockfile",
+        "nothing_checked",
         "registry_unavailable",
         "report_unreadable",
         "sandbox_failed",
@@ -660,3 +717,7 @@ fn known_code(code: &str) -> &'static str {
 fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)
 }
+
+#[cfg(test)]
+#[path = "judge_tests.rs"]
+mod tests;

@@ -1,6 +1,5 @@
 //! What to judge, and what comes out.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,6 +77,9 @@ pub struct Judged {
     pub attachments: Vec<NewAttachment>,
     /// The question for a person, if the verdict is `blocked`.
     pub question: Option<Question>,
+    /// Where to remember the stored evidence, so that [`Runner::earlier`] finds it. `None` if its verdict must not be
+    /// repeated.
+    pub reuse_key: Option<String>,
     /// Why there is no verdict. Nobody is at fault, so a retry may succeed. The evidence says `failed`.
     pub lost: Option<InfraError>,
 }
@@ -98,9 +100,23 @@ pub struct Question {
     pub subject: Map<String, Value>,
 }
 
+/// Evidence of an earlier run of a gate.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Earlier {
+    pub evidence: Evidence,
+    /// Of the stored evidence.
+    pub sha256: String,
+}
+
 /// Runs a job somewhere: in this process, in another one, or in a Lambda function.
 pub trait Runner: Send + Sync {
     fn run(&self, archive: &Archive, job: Job) -> impl Future<Output = Result<Bundle, RunnerLost>> + Send;
+
+    /// Evidence that was remembered under this key and is still what was signed. `None` in any doubt.
+    fn earlier(&self, key: &str) -> impl Future<Output = Option<Earlier>> + Send {
+        let _ = key;
+        async { None }
+    }
 }
 
 /// Runs the job in this process.
@@ -135,6 +151,3 @@ impl From<RunnerLost> for InfraError {
         Self::new(lost.code, lost.message)
     }
 }
-
-/// Milliseconds by phase.
-pub type Timings = BTreeMap<String, u64>;

@@ -6,7 +6,7 @@ mod runner;
 mod spec;
 
 pub use bundle::{Bundle, MAX_BYTES as MAX_BUNDLE_BYTES};
-pub use runner::{Executor, RunnerSettings};
+pub use runner::{Executor, RunnerSettings, must_end};
 pub use spec::{
     CommandRun, CommandSpec, CompanionSpec, Exit, Found, InstallResult, Job, Limit, Location, Output, ReportFile,
     ReportPath, RunAnswer, RunResult, RunSpec, Stopped, Variant,

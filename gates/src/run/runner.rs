@@ -9,17 +9,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nofx_sandbox as sandbox;
+use serde_json::Value;
+use shared::domain::digest::sha256_hex;
 
 use super::bundle::Bundle;
 use super::collect::{Folders, collect, remove_old};
 use super::spec::{
-    CommandRun, CommandSpec, CompanionSpec, Exit, InstallResult, Job, Limit, Output, ReportFile, ReportPath, Stopped,
-    Variant,
+    CommandRun, CommandSpec, CompanionSpec, Exit, Found, InstallResult, Job, Limit, Output, ReportFile, ReportPath,
+    Stopped, Variant,
 };
 use crate::attempt::{Attempt, passable_folder, private_folder};
 use crate::blocking::spawn_blocking;
 use crate::dependencies::{self, Attached, InstallError, InstallRequest, InstallSettings, Installed, Installer, Place};
 use crate::finding::{ExamineError, InfraError, Reason};
+use crate::process;
 use crate::snapshot::Snapshot;
 use crate::unpack::{Limits, WorkspaceError, unpack};
 
@@ -27,6 +30,13 @@ use crate::unpack::{Limits, WorkspaceError, unpack};
 const REPORTS_VARIABLE: &str = "NOFX_REPORTS";
 /// How much of a command's output is kept as a file.
 const MAX_LOG_BYTES: u64 = 16 * 1024 * 1024;
+const LAUNCHER_DIED: &str = "launcher_died";
+
+/// Whether the process that ran this job must end now, because nobody knows whether something of the command still runs.
+pub fn must_end(bundle: &Bundle) -> bool {
+    bundle.result.stopped.as_ref().is_some_and(|stopped| stopped.code == LAUNCHER_DIED)
+}
+
 /// Time that is left for collecting and packing.
 const RESERVE: Duration = Duration::from_secs(5);
 
@@ -61,10 +71,16 @@ impl RunnerSettings {
 
     /// Where and how dependencies are installed.
     pub(crate) fn installs(&self) -> InstallSettings {
+        let toolchain = sandbox::toolchain(OsStr::new(&self.search_path));
         InstallSettings {
             store: self.work_dir.join("installs"),
             caches: self.work_dir.join("caches"),
-            search_path: self.search_path.clone(),
+            search_path: toolchain.search_path.to_string_lossy().into_owned(),
+            environment: toolchain
+                .environment
+                .into_iter()
+                .map(|(name, value)| (name, value.to_string_lossy().into_owned()))
+                .collect(),
             npm_user_config: self.npm_user_config.clone(),
             pip_config: None,
             timeout: Duration::from_mins(5),
@@ -151,7 +167,7 @@ impl Executor {
     /// Runs a job. Whatever happens is in the bundle.
     pub async fn execute(&self, job: &Job, archive: Arc<Vec<u8>>) -> Bundle {
         let mut bundle = Bundle::default();
-        bundle.result.runner = env!("CARGO_PKG_VERSION").to_owned();
+        env!("CARGO_PKG_VERSION").clone_into(&mut bundle.result.runner);
         if let Err(stop) = self.run(job, archive, &mut bundle).await {
             let (code, message, retryable) = match stop {
                 Stop::Refused(reason) => (reason.code, reason.message, false),
@@ -163,7 +179,12 @@ impl Executor {
     }
 
     async fn run(&self, job: &Job, archive: Arc<Vec<u8>>, bundle: &mut Bundle) -> Result<(), Stop> {
+        if job.is_probe() {
+            return self.probe(job, bundle).await;
+        }
         let deadline = Instant::now() + Duration::from_millis(job.timeout_ms).saturating_sub(RESERVE);
+        // The first look at the host builds a sandbox, which takes tens of milliseconds. Meanwhile the disk is busy.
+        spawn_blocking(sandbox::host);
         let work_dir = self.settings.work_dir.clone();
         let attempt = spawn_blocking(move || Attempt::begin(&work_dir)).await.map_err(infra)??;
         let attempt = Arc::new(attempt);
@@ -173,6 +194,26 @@ impl Executor {
         // Deleting thousands of files blocks, so use another thread.
         let _ = spawn_blocking(move || drop(attempt)).await;
         result
+    }
+
+    /// Says what the job would run with.
+    async fn probe(&self, job: &Job, bundle: &mut Bundle) -> Result<(), Stop> {
+        spawn_blocking(sandbox::host).await.map_err(infra)?;
+        level_name(self.host().level()).clone_into(&mut bundle.result.sandbox);
+        if let Some(toolchain) = self.toolchain(job).await? {
+            bundle.result.toolchain.extend(toolchain.versions.clone());
+        }
+        Ok(())
+    }
+
+    async fn toolchain(&self, job: &Job) -> Result<Option<&dependencies::Toolchain>, Stop> {
+        let Some(ecosystem) = job.ecosystem else { return Ok(None) };
+        self.installer.toolchain(ecosystem).await.map(Some).map_err(stop_of)
+    }
+
+    /// What the sandbox may use of the host.
+    fn host(&self) -> &sandbox::Host {
+        self.settings.at_most.as_ref().unwrap_or_else(|| sandbox::host())
     }
 
     async fn run_variants(
@@ -187,8 +228,14 @@ impl Executor {
         for (index, variant) in job.variants.iter().enumerate() {
             let started = Instant::now();
             let workspace = attempt.variant(index);
-            self.unpack(archive, &workspace, &variant.edits, attempt).await?;
+            let unpacked = self.unpack(archive, &workspace, &variant.edits, attempt);
+            // The programs say their versions at the same time. An error is one of the installation.
+            let (unpacked, _) = tokio::join!(unpacked, self.toolchain(job));
+            unpacked?;
             add(&mut bundle.result.timings_ms, "unpack", started.elapsed());
+            if job.audit {
+                return self.audit(job, &workspace, attempt, deadline, bundle).await;
+            }
             if index == 0 {
                 installed = self.install(job, &workspace, attempt, deadline, bundle).await?;
             }
@@ -241,9 +288,8 @@ impl Executor {
             return Ok(None);
         };
         // Tested code can write to whatever its own uid can, unless the sandbox forbids it.
-        let host = self.settings.at_most.as_ref().unwrap_or_else(|| sandbox::host());
         let place =
-            if protects_files(host) { Place::Store } else { Place::Folder(attempt.temporary().join("install")) };
+            if protects_files(self.host()) { Place::Store } else { Place::Folder(attempt.temporary().join("install")) };
         let request =
             InstallRequest { tenant: job.tenant.clone(), tag: attempt.id.clone(), timeout: left(deadline), place };
         let installed = self.installer.install(&plan, request).await.map_err(stop_of)?;
@@ -254,6 +300,55 @@ impl Executor {
         });
         add(&mut bundle.result.timings_ms, "install", started.elapsed());
         Ok(Some(installed))
+    }
+}
+
+impl Executor {
+    /// Asks for known vulnerabilities. The report is what the auditor prints.
+    async fn audit(
+        &self,
+        job: &Job,
+        workspace: &Path,
+        attempt: &Arc<Attempt>,
+        deadline: Instant,
+        bundle: &mut Bundle,
+    ) -> Result<(), Stop> {
+        let started = Instant::now();
+        let nothing = || Reason::new("nothing_checked", "the workspace has no locked dependencies to audit");
+        let ecosystem = job.ecosystem.ok_or_else(nothing)?;
+        let toolchain = self.installer.toolchain(ecosystem).await.map_err(stop_of)?;
+        bundle.result.toolchain.extend(toolchain.versions.clone());
+        let snapshot = Snapshot::take(workspace)?;
+        let plan = dependencies::plan(&snapshot, ecosystem, self.installer.registries())?.ok_or_else(nothing)?;
+        let folder = attempt.temporary().join("audit");
+        let request = InstallRequest {
+            tenant: job.tenant.clone(),
+            tag: attempt.id.clone(),
+            timeout: left(deadline),
+            place: Place::Folder(folder.clone()),
+        };
+        let audited = self.installer.audit(&plan, &folder, &request).await.map_err(stop_of)?;
+        let entry = bundle.add("audit/stdout".to_owned(), audited.report);
+        bundle.result.runs.push(CommandRun {
+            variant: String::new(),
+            root: workspace.to_string_lossy().into_owned(),
+            exit: match audited.exit {
+                process::Exit::Code(code) => Exit::Code(code),
+                process::Exit::Signal(signal) => Exit::Signal(signal),
+                process::Exit::TimedOut => Exit::TimedOut,
+            },
+            ms: millis(started.elapsed()),
+            output: Output {
+                bytes: audited.errors.len() as u64,
+                sha256: sha256_hex(audited.errors.as_bytes()),
+                head: None,
+                tail: audited.errors,
+                entry: None,
+            },
+            reports: vec![ReportFile { report: 0, path: "stdout".to_owned(), found: Found::File { entry } }],
+            sandbox: Value::Null,
+        });
+        Ok(())
     }
 }
 
@@ -292,8 +387,10 @@ impl Run<'_> {
         };
         let timeout = Duration::from_millis(spec.timeout_ms).min(left(deadline));
         let command = self.sandboxed(spec, &private, &attached, timeout);
+        let started = Instant::now();
         let finished = sandbox::run(&command).await.map_err(|error| sandbox_error(&error))?;
         add(&mut bundle.result.timings_ms, "run", finished.duration);
+        add(&mut bundle.result.timings_ms, "sandbox", started.elapsed().saturating_sub(finished.duration));
         let prefix = format!("runs/{}", self.index);
         let reports = self.reports(&private, &prefix, bundle)?;
         let entry = read_log(&private.log)?.map(|log| bundle.add(format!("{prefix}/log"), log));
@@ -306,7 +403,9 @@ impl Run<'_> {
             reports,
             sandbox: serde_json::to_value(&finished.report).unwrap_or_default(),
         });
+        let started = Instant::now();
         self.wipe();
+        add(&mut bundle.result.timings_ms, "delete", started.elapsed());
         Ok(())
     }
 
@@ -344,6 +443,7 @@ impl Run<'_> {
         command.environment = environment;
         command.timeout = timeout;
         command.read_only.clone_from(&self.executor.toolchain.read_only);
+        command.hidden.clone_from(&self.executor.toolchain.hidden);
         command.read_only.extend(attached.read_only.iter().cloned());
         command.writable =
             vec![self.workspace.clone(), private.home.clone(), private.temporary.clone(), private.reports.clone()];
@@ -473,6 +573,8 @@ fn sandbox_error(error: &sandbox::SandboxError) -> Stop {
     match error {
         Error::TooWeak { .. } => Reason::new("sandbox_too_weak", error.to_string()).into(),
         Error::Invalid(_) => Reason::new("command_not_started", error.to_string()).into(),
+        // Something of the command may still run. The process must end: see `must_end`.
+        Error::LauncherDied(_) | Error::Unkillable(_) => Stop::Infra(InfraError::new(LAUNCHER_DIED, error.to_string())),
         _ => Stop::Infra(InfraError::new("sandbox_failed", error.to_string())),
     }
 }
@@ -497,6 +599,14 @@ fn level(name: &str) -> sandbox::Level {
         "namespaces" => sandbox::Level::Namespaces,
         "landlock" => sandbox::Level::Landlock,
         _ => sandbox::Level::Limits,
+    }
+}
+
+fn level_name(level: sandbox::Level) -> &'static str {
+    match level {
+        sandbox::Level::Namespaces => "namespaces",
+        sandbox::Level::Landlock => "landlock",
+        sandbox::Level::Limits => "limits",
     }
 }
 

@@ -37,10 +37,26 @@ pub struct Job {
     pub command: CommandSpec,
     /// The package manager whose dependencies the command needs.
     pub ecosystem: Option<Ecosystem>,
-    /// The copies of the workspace to run the command in, one after the other.
+    /// Run no command of the workspace, but ask the package manager for known vulnerabilities of the locked packages.
+    pub audit: bool,
+    /// The copies of the workspace to run the command in, one after the other. Without any, the runner only says what it
+    /// would run the command with: its toolchain and its sandbox.
     pub variants: Vec<Variant>,
     /// Time for everything, in milliseconds.
     pub timeout_ms: u64,
+}
+
+impl Job {
+    /// The question what the runner would run this job with.
+    #[must_use]
+    pub fn probe(&self) -> Self {
+        Self { variants: Vec::new(), ..self.clone() }
+    }
+
+    /// Whether it only asks, so that the runner needs no workspace.
+    pub fn is_probe(&self) -> bool {
+        self.variants.is_empty()
+    }
 }
 
 /// Bytes that the runner reads or writes.
@@ -115,6 +131,9 @@ pub struct RunResult {
     pub runner: String,
     /// Versions by program.
     pub toolchain: BTreeMap<String, String>,
+    /// The strongest isolation that the host offers, as in [`CommandSpec::minimum_sandbox`].
+    #[serde(default)]
+    pub sandbox: String,
     pub install: Option<InstallResult>,
     /// In the order of the variants. Shorter if the runner stopped.
     pub runs: Vec<CommandRun>,

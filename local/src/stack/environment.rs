@@ -8,7 +8,7 @@ use crate::aws::resources::{ACCESS_KEY_ID, BUCKET, LLM_SECRET, REGION, SECRET_AC
 use crate::checkout::Checkout;
 
 /// Variables that the user may set for the functions, in the shell or in `.env`.
-const PASSED_ON: [&str; 18] = [
+const PASSED_ON: [&str; 19] = [
     "ARTIFACTS_BUCKET",
     "ARTIFACTS_ENDPOINT_URL",
     "ARTIFACTS_REGION",
@@ -27,6 +27,7 @@ const PASSED_ON: [&str; 18] = [
     "GATE_DEFAULT_BASE",
     "GATE_RUNNER_WORK_DIR",
     "GATE_NPM_USER_CONFIG",
+    "LONG_GATES",
 ];
 
 /// The prefix of the queues' names.

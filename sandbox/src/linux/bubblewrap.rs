@@ -54,6 +54,9 @@ pub(super) fn command_line(spec: &Spec, program: &Path) -> Result<Command, Failu
     Ok(command)
 }
 
+/// The option for a file that must look empty.
+const HIDE: &str = "--dev-bind";
+
 /// Paths in their order, so that those inside of others come after them.
 fn mounts(spec: &Spec) -> Vec<OsString> {
     let accounts = ["/etc/passwd", "/etc/group"].map(PathBuf::from);
@@ -66,12 +69,18 @@ fn mounts(spec: &Spec) -> Vec<OsString> {
         }
     }
     paths.extend(spec.writable.iter().map(|path| (path.clone(), "--bind")));
+    let hidden = spec.hidden.iter().filter_map(|path| path.canonicalize().ok()).filter(|path| path.is_file());
+    paths.extend(hidden.map(|path| (path, HIDE)));
     if spec.network == Network::Open {
         paths.push(("/etc/resolv.conf".into(), "--ro-bind-try"));
     }
     paths.sort();
     let mut arguments: Vec<OsString> = Vec::new();
     for (path, option) in paths {
+        if option == HIDE {
+            arguments.extend([option.into(), "/dev/null".into(), path.into_os_string()]);
+            continue;
+        }
         match std::fs::read_link(&path) {
             // Files below /etc are often links to elsewhere. Folders of the system are links to each other.
             Ok(target) if path.is_dir() => {

@@ -209,6 +209,9 @@ fn note_gaps(spec: &Spec, report: &mut Report, shielded: bool) {
     if spec.read_only.iter().any(|path| spec.writable.iter().any(|writable| path.starts_with(writable))) {
         note("read-only paths inside of writable ones can be changed");
     }
+    for path in spec.hidden.iter().filter(|path| std::fs::File::open(path).is_ok()) {
+        note(&format!("the command can read {}", path.display()));
+    }
     if report.uid == 0 {
         note("the command runs as root");
     }

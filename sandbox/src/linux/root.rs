@@ -101,6 +101,15 @@ fn entries(spec: &Spec) -> Result<Vec<Entry>, Failure> {
     for path in &spec.writable {
         add(path.clone(), HARMLESS, true)?;
     }
+    for path in spec.hidden.iter().filter_map(|path| path.canonicalize().ok()).filter(|path| path.is_file()) {
+        if spec.read_only.iter().any(|outer| path.starts_with(outer))
+            && !links.iter().any(|link| path.starts_with(&link.path))
+        {
+            let empty = open_tree(Path::new("/dev/null"), libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC);
+            let (tree, is_folder) = empty.step("open an empty file")?;
+            links.push(Entry { path, kind: Kind::Tree { tree, is_folder } });
+        }
+    }
     if spec.network == Network::Open {
         add("/etc/resolv.conf".into(), READ_ONLY | HARMLESS, false)?;
     }

@@ -27,6 +27,29 @@ fn files_outside_cannot_be_read_or_written() {
 }
 
 #[test]
+fn settings_of_the_machine_are_empty_or_named_in_the_report() {
+    for level in levels() {
+        let (workspace, tools) = (Workspace::new(), Workspace::new());
+        let settings = tools.path().join("npmrc");
+        fs::write(&settings, "token=plum").unwrap();
+        fs::write(tools.path().join("tool"), "peach").unwrap();
+        for name in ["npmrc", "tool"] {
+            fs::set_permissions(tools.path().join(name), fs::Permissions::from_mode(0o644)).unwrap();
+        }
+        let folder = tools.path().display();
+        let mut command = workspace.shell(level, &format!("cat {folder}/npmrc {folder}/tool && echo end"));
+        command.read_only.push(tools.path().to_owned());
+        command.hidden = vec![settings.clone(), tools.path().join("missing")];
+        let finished = run_blocking(&command).unwrap();
+        let text = text(&finished);
+        assert!(text.contains("peach") && text.contains("end"), "{level:?}: {text}");
+        let is_named = finished.report.not_in_force.iter().any(|gap| gap.contains(&settings.display().to_string()));
+        assert_eq!((text.contains("plum"), is_named), (level < Level::Namespaces, level < Level::Namespaces), "{text}");
+        assert_eq!(fs::read_to_string(&settings).unwrap(), "token=plum");
+    }
+}
+
+#[test]
 fn a_command_of_root_reads_no_private_file_at_any_level() {
     if !host().own_uid {
         return;

@@ -5,7 +5,7 @@ use tokio_postgres::types::Type;
 
 use super::pool::{Database, Param};
 use super::row;
-use crate::domain::{ArtifactId, GateId, GateStatus, RunId, RunStatus, StepStatus, TenantId, Timestamp};
+use crate::domain::{ArtifactId, ArtifactRef, GateId, GateStatus, RunId, RunStatus, StepStatus, TenantId, Timestamp};
 use crate::error::Error;
 
 /// Runs on a page.
@@ -18,6 +18,10 @@ pub const STEPS: i64 = 100;
 const PARENTS: usize = 8;
 /// Gates on the page of a run, pending ones first.
 const GATES: usize = 50;
+/// Documents of an attempt, and gates of a step, beside a document.
+const BESIDE: usize = 20;
+/// The gate at which a person decides about weakened checks.
+const GATE_CHANGE: &str = "manual:gate-change";
 
 /// The list of runs, and the inbox of pending gates above it.
 #[derive(Debug, Clone, Default)]
@@ -125,11 +129,31 @@ pub struct Gate {
     pub evidence_uri: Option<String>,
     /// Id of the artifact at `evidence_uri`.
     pub evidence_id: Option<ArtifactId>,
+    /// The type of that artifact.
+    pub evidence_type: Option<String>,
     pub created_at: Timestamp,
     pub expires_at: Option<Timestamp>,
     pub decided_at: Option<Timestamp>,
     pub actor: Option<String>,
     pub decision_reason: Option<String>,
+}
+
+/// A document that a step stored, with what belongs to the same attempt.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Document {
+    pub artifact: ArtifactRef,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub name: String,
+    pub run_id: RunId,
+    pub goal: String,
+    pub step: Option<String>,
+    pub attempt: Option<i64>,
+    pub created_at: Timestamp,
+    /// All documents of the attempt, this one too, oldest first.
+    pub documents: Vec<Artifact>,
+    /// Gates of the same step, newest first.
+    pub gates: Vec<Gate>,
 }
 
 /// A stored output.
@@ -169,6 +193,11 @@ impl Run {
 }
 
 impl Gate {
+    /// Whether a person decides about a difference that the console can show.
+    pub fn is_about_change(&self) -> bool {
+        self.gate_type == GATE_CHANGE && self.evidence_id.is_some()
+    }
+
     pub fn is_pending(&self) -> bool {
         self.status == GateStatus::Pending
     }
@@ -177,13 +206,15 @@ impl Gate {
 /// Columns of a gate with its run, step and decision. The query names the gate `g` and adds [`GATE_JOINS`].
 const GATE: &str = "g.id, g.run_id, left(gr.goal, 300) as goal, gs.name as step, g.gate_type, g.status,
         left(g.reason, 2000) as reason, g.evidence_uri,
-        (select a.id from nofx.artifact a
-          where a.tenant_id = $1 and a.run_id = g.run_id and a.uri = g.evidence_uri
-          order by a.id limit 1) as evidence_id,
-        g.created_at, g.expires_at, g.decided_at, d.actor, d.reason as decision_reason";
+        ge.id as evidence_id, ge.type as evidence_type, g.expires_at, g.decided_at, d.actor,
+        d.reason as decision_reason";
 const GATE_JOINS: &str = "join nofx.run gr on gr.id = g.run_id
         left join nofx.step gs on gs.id = g.step_id
-        left join nofx.approval d on d.gate_id = g.id";
+        left join nofx.approval d on d.gate_id = g.id
+        left join lateral (
+            select a.id, left(a.type, 200) as type from nofx.artifact a
+             where a.tenant_id = $1 and a.run_id = g.run_id and a.uri = g.evidence_uri
+             order by a.id limit 1) ge on true";
 
 /// Runs after `after`, newest first, and pending gates after `inbox_after`, oldest first.
 pub async fn run_list(
@@ -267,6 +298,37 @@ pub async fn run_fetch(
     ];
     let found: Option<Run> = row::fetch(db, &sql, &params).await?;
     Ok(found.map(|run| Run { focus, ..run }))
+}
+
+/// A gate of the tenant.
+pub async fn gate_fetch(db: &Database, tenant: &TenantId, gate: GateId) -> Result<Option<Gate>, Error> {
+    let sql = format!("select {GATE} from nofx.gate g {GATE_JOINS} where g.tenant_id = $1 and g.id = $2");
+    row::fetch(db, &sql, &[(&tenant.0, Type::TEXT), (&gate.0, Type::UUID)]).await
+}
+
+/// An artifact that a step of a run stored. `None` if the tenant has no such artifact.
+pub async fn document_fetch(db: &Database, tenant: &TenantId, id: ArtifactId) -> Result<Option<Document>, Error> {
+    let sql = format!(
+        "select jsonb_build_object('id', o.id, 'uri', o.uri, 'hash', o.hash, 'size_bytes', o.size_bytes,
+                                   'media_type', o.media_type) as artifact,
+                left(o.type, 200) as type, left(o.name, 200) as name, o.run_id, left(r.goal, 300) as goal,
+                s.name as step, o.attempt, o.created_at,
+                coalesce((select json_agg(document) from (
+                    select a.id, s.name as step, left(a.name, 200) as name, left(a.type, 200) as type, a.hash,
+                           a.size_bytes, a.media_type
+                      from nofx.artifact a
+                     where a.tenant_id = $1 and a.step_id = o.step_id and a.attempt is not distinct from o.attempt
+                     order by a.created_at, a.id limit {BESIDE}) document), '[]') as documents,
+                coalesce((select json_agg(gate) from (
+                    select {GATE} from nofx.gate g {GATE_JOINS}
+                     where g.tenant_id = $1 and g.step_id = o.step_id
+                     order by g.created_at desc, g.id desc limit {BESIDE}) gate), '[]') as gates
+           from nofx.artifact o
+           join nofx.run r on r.id = o.run_id
+           left join nofx.step s on s.id = o.step_id
+          where o.tenant_id = $1 and o.id = $2"
+    );
+    row::fetch(db, &sql, &[(&tenant.0, Type::TEXT), (&id.0, Type::UUID)]).await
 }
 
 // Parts of the query for a run `r`, in the order of the page.

@@ -218,7 +218,7 @@ fn read_step(fields: &mut Fields<'_, '_>, limits: &Limits) -> PlanStep {
         refs,
         max_attempts: max_attempts.unwrap_or(DEFAULT_ATTEMPTS),
         backoff_ms: backoff_ms.unwrap_or(DEFAULT_BACKOFF_MS),
-        timeout_s: handler.and_then(|handler| step_timeout(fields, tool, handler)),
+        timeout_s: handler.and_then(|handler| step_timeout(fields, tool, handler, limits)),
     }
 }
 
@@ -252,7 +252,7 @@ fn for_timeout(handler: &'static HandlerSpec, asked: Option<&Value>, limits: &Li
     }
 }
 
-fn step_timeout(fields: &mut Fields<'_, '_>, tool: &str, handler: &HandlerSpec) -> Option<u32> {
+fn step_timeout(fields: &mut Fields<'_, '_>, tool: &str, handler: &HandlerSpec, limits: &Limits) -> Option<u32> {
     if fields.value("timeout_s").is_none() {
         return handler.default_timeout_s;
     }
@@ -260,7 +260,18 @@ fn step_timeout(fields: &mut Fields<'_, '_>, tool: &str, handler: &HandlerSpec) 
     fields.read("timeout_s", |value| {
         let asked = fields::whole(value).and_then(|asked| u32::try_from(asked).ok());
         let fits = asked.filter(|asked| (1..=max).contains(asked));
-        fits.ok_or_else(|| format!("must be a whole number from 1 to {max}, the most that {tool} can give"))
+        fits.ok_or_else(|| {
+            let message = format!("must be a whole number from 1 to {max}, the most that {tool} can give");
+            let long = tool::long_variant(handler).filter(|_| !limits.long_gates);
+            let long = long.filter(|long| asked.is_some_and(|asked| asked <= long.max_timeout_s));
+            match long.filter(|_| asked.is_some_and(|asked| asked > max)) {
+                Some(long) => format!(
+                    "{message} in this deployment; up to {} needs a machine for long gates and LONG_GATES=true: docs/deploying.md",
+                    long.max_timeout_s
+                ),
+                None => message,
+            }
+        })
     })
 }
 

@@ -92,6 +92,35 @@ fn every_rejection_names_its_place() {
 }
 
 #[test]
+fn a_gate_that_takes_longer_than_lambda_allows_needs_a_deployment_with_long_gates() {
+    let gate = |timeout_s: u32| plan(json!([{"name": "a", "tool": "gate:e2e", "timeout_s": timeout_s}]));
+    let with = Limits { long_gates: true, ..Limits::default() };
+    let read = |timeout_s: u32, limits: &Limits| {
+        let body = gate(timeout_s);
+        parse(&body, limits).map(|plan| (plan.steps[0].handler, plan.steps[0].timeout_s))
+    };
+    for limits in [Limits::default(), with] {
+        assert_eq!(read(580, &limits), Ok(("gate", Some(580))));
+    }
+    for timeout_s in [581, 21_600] {
+        assert_eq!(read(timeout_s, &with), Ok(("gate_long", Some(timeout_s))));
+        let found = read(timeout_s, &Limits::default()).unwrap_err();
+        assert_eq!((found.len(), found[0].path.as_str()), (1, "plan.steps[0].timeout_s"));
+        let message = &found[0].message;
+        assert!(message.contains("from 1 to 580") && message.contains("LONG_GATES=true"), "{message}");
+    }
+    let most = |limits: &Limits| read(21_601, limits).unwrap_err()[0].message.clone();
+    assert!(most(&with).contains("from 1 to 21600, the most"), "{}", most(&with));
+    assert!(!most(&Limits::default()).contains("LONG_GATES"), "{}", most(&Limits::default()));
+    // Only gates have a long variant.
+    one_problem(
+        &plan(json!([{"name": "a", "tool": "codegen", "timeout_s": 3600}])),
+        "plan.steps[0].timeout_s",
+        "from 1 to 290, the most that codegen can give",
+    );
+}
+
+#[test]
 fn a_reference_must_lead_upstream() {
     let steps = json!([
         {"name": "a", "tool": "echo", "depends_on": []},

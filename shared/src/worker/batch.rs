@@ -27,23 +27,30 @@ pub struct Worker<E> {
     ctx: Ctx,
     spec: &'static HandlerSpec,
     executor: Arc<E>,
+    continues: bool,
 }
 
 impl<E> Clone for Worker<E> {
     fn clone(&self) -> Self {
-        Self { ctx: self.ctx.clone(), spec: self.spec, executor: self.executor.clone() }
+        Self { ctx: self.ctx.clone(), spec: self.spec, executor: self.executor.clone(), continues: self.continues }
     }
 }
 
 impl<E: Executor> Worker<E> {
     pub fn new(ctx: Ctx, spec: &'static HandlerSpec, executor: E) -> Self {
-        Self { ctx, spec, executor: Arc::new(executor) }
+        Self { ctx, spec, executor: Arc::new(executor), continues: true }
+    }
+
+    /// Works on the steps of its messages only, so that whoever polls can stop between two steps.
+    pub fn without_continuation(self) -> Self {
+        Self { continues: false, ..self }
     }
 
     /// Works on one batch. `left` is the rest of the invocation. If it is missing or longer than the function's
     /// timeout, as in some emulators, the whole timeout counts.
     pub async fn handle_batch(&self, event: SqsEvent, left: Option<Duration>) -> SqsBatchResponse {
         let invocation = Invocation::new(self.spec, left, self.ctx.config.limits.resolved_bytes);
+        let invocation = if self.continues { invocation } else { invocation.without_continuation() };
         let (deliveries, unreadable) = delivery::read(event);
         let mut failed = Vec::new();
         if !deliveries.is_empty() {

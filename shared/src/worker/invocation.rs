@@ -18,6 +18,8 @@ pub struct Invocation {
     deadline: Instant,
     /// Maximum size of the values of a step's references, in bytes.
     refs_bytes: usize,
+    /// Whether a finish may claim the next steps.
+    continues: bool,
 }
 
 impl Invocation {
@@ -26,7 +28,12 @@ impl Invocation {
     pub(super) fn new(spec: &'static HandlerSpec, left: Option<Duration>, refs_bytes: usize) -> Self {
         let whole = Duration::from_secs(spec.function_timeout_s.into());
         let left = left.filter(|left| *left <= whole).unwrap_or(whole);
-        Self { spec, deadline: Instant::now() + left, refs_bytes }
+        Self { spec, deadline: Instant::now() + left, refs_bytes, continues: true }
+    }
+
+    /// Ends with the steps of its messages: no finish claims further ones.
+    pub(super) fn without_continuation(self) -> Self {
+        Self { continues: false, ..self }
     }
 
     fn left(self) -> Duration {
@@ -56,7 +63,8 @@ impl Invocation {
             call,
             handler: self.spec.name,
             lease_s: whole_seconds(self.left()),
-            timeout_s: whole_seconds(self.longest_attempt()),
+            // No step has a timeout of zero.
+            timeout_s: if self.continues { whole_seconds(self.longest_attempt()) } else { 0 },
             refs_bytes: self.refs_bytes,
             terms: self.spec.takes_workspace,
         }

@@ -14,7 +14,10 @@ use crate::queue::Received;
 /// Pause after a failed call, so that an outage does not fill the log.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Polls until `stop` ends. A message in work is finished first.
+/// A message that could not be handled becomes visible again after this time, not after the queue's visibility timeout.
+const RELEASE_AFTER_S: i32 = 5;
+
+/// Polls until `stop` ends. A step in work is finished first, and no further one is started.
 pub async fn poll<E: Executor>(
     handler: &str,
     ctx: Ctx,
@@ -22,11 +25,12 @@ pub async fn poll<E: Executor>(
     stop: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let spec = tool::handler(handler).ok_or_else(|| Error::internal("poll", format!("no handler {handler:?}")))?;
-    let worker = Worker::new(ctx.clone(), spec, executor);
+    let worker = Worker::new(ctx.clone(), spec, executor).without_continuation();
     tokio::pin!(stop);
     info!(handler, "polling");
     loop {
         let received = tokio::select! {
+            biased;
             () = &mut stop => return Ok(()),
             received = ctx.queue.receive(handler) => received,
         };
@@ -44,7 +48,6 @@ pub async fn poll<E: Executor>(
     }
 }
 
-/// A message that is not deleted returns after its visibility timeout, as after a failed invocation.
 async fn work<E: Executor>(worker: &Worker<E>, ctx: &Ctx, handler: &str, message: Received) {
     let mut record = SqsMessage::default();
     record.message_id = Some(message.id);
@@ -53,9 +56,12 @@ async fn work<E: Executor>(worker: &Worker<E>, ctx: &Ctx, handler: &str, message
     let mut event = SqsEvent::default();
     event.records = vec![record];
     let response = worker.handle_batch(event, None).await;
-    if response.batch_item_failures.is_empty()
-        && let Err(error) = ctx.queue.delete(handler, &message.receipt_handle).await
-    {
+    let receipt = &message.receipt_handle;
+    if !response.batch_item_failures.is_empty() {
+        if let Err(error) = ctx.queue.release(handler, receipt, RELEASE_AFTER_S).await {
+            warn!(%error, "the message returns only after its visibility timeout");
+        }
+    } else if let Err(error) = ctx.queue.delete(handler, receipt).await {
         warn!(%error, "a finished message could not be deleted; its next delivery finds nothing to claim");
     }
 }

@@ -2,5 +2,6 @@
 
 mod crashes;
 mod database;
+mod long_gates;
 mod sweeps;
 mod timers;

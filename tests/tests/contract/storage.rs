@@ -8,7 +8,7 @@ use nofx_tests::Lab;
 use nofx_tests::lab::{create_bucket, s3};
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use shared::domain::{ArtifactId, ArtifactRef, NewArtifact, RunId, StepId};
+use shared::domain::{ArtifactId, ArtifactRef, NewArtifact, RunId, StepId, TenantId};
 use shared::error::Error;
 use shared::storage::{ArtifactMeta, StepStore};
 use shared::worker::ClaimedStep;
@@ -62,6 +62,7 @@ fn key_of<'a>(lab: &Lab, uri: &'a str) -> &'a str {
 
 for_each_target!(Ministack as ministack, Localstack as localstack, OwnKeys as own_keys => [
     a_stored_object_is_read_back_and_has_its_hash,
+    a_note_is_found_by_later_runs_of_its_tenant_only,
     an_object_that_was_changed_in_the_store_is_rejected,
     an_object_that_is_too_large_missing_or_in_another_bucket_has_its_own_error,
     a_missing_bucket_means_that_storage_is_unavailable,
@@ -90,6 +91,20 @@ async fn a_stored_object_is_read_back_and_has_its_hash(target: Target) {
     let retried = store(&lab, 2).put("a.txt", describe(), b"other".to_vec()).await.unwrap();
     assert_eq!(key_of(&lab, &retried.uri), format!("{folder}/attempt-2/a.txt"));
     assert_eq!(store(&lab, 1).get(&found(&artifact), MIB).await.unwrap(), b"hello", "the first attempt's is untouched");
+}
+
+async fn a_note_is_found_by_later_runs_of_its_tenant_only(target: Target) {
+    let lab = target.lab_with_bucket().await;
+    let (key, own) = ("1".repeat(64), store(&lab, 1));
+    assert_eq!(own.recall(&key, MIB).await.unwrap(), None);
+    own.remember(&key, b"first".to_vec()).await.unwrap();
+    own.remember(&key, b"second".to_vec()).await.unwrap();
+    let later = ClaimedStep { run_id: RunId(Uuid::from_u128(9)), ..step(&lab, 3) };
+    let found = lab.ctx.storage.for_step(&later).recall(&key, MIB).await.unwrap();
+    assert_eq!(found.as_deref(), Some(b"second".as_slice()));
+    assert!(matches!(own.recall(&key, 5).await, Err(Error::Invalid(_))), "too large");
+    let other = ClaimedStep { tenant_id: TenantId("other".into()), ..step(&lab, 1) };
+    assert_eq!(lab.ctx.storage.for_step(&other).recall(&key, MIB).await.unwrap(), None);
 }
 
 async fn an_object_that_was_changed_in_the_store_is_rejected(target: Target) {

@@ -2,6 +2,7 @@
 
 mod linters;
 mod local;
+mod long_gates;
 mod numbers;
 mod roles;
 mod routes;

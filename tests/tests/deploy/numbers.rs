@@ -1,11 +1,12 @@
 //! Compares the numbers in the template with those in the code, and checks their order.
 
 use nofx_local::MIN_COMPRESSED_BYTES;
-use nofx_local::function::{self, HTTP_FUNCTIONS, SWEEPER, SWEEPER_TIMEOUT, queue_functions};
+use nofx_local::function::{self, HTTP_FUNCTIONS, SWEEPER, SWEEPER_TIMEOUT, polled_handlers, queue_functions};
 use serde_json::{Value, json};
+use shared::domain::tool::HandlerSpec;
 
 use crate::template::{
-    self, function, functions, of_type, parameters, queue, read, resource_of, resources, text, texts,
+    self, LONG_GATES_QUEUE, function, functions, of_type, parameters, queue, read, resource_of, resources, text, texts,
 };
 
 /// A claim adds this to a function's timeout: see `nofx.steps_claim`.
@@ -31,28 +32,36 @@ fn every_handlers_queue_has_the_numbers_of_the_code() {
         assert_eq!(event["FunctionResponseTypes"], json!(["ReportBatchItemFailures"]), "{name}");
         assert!((2..=1000).contains(&event["ScalingConfig"]["MaximumConcurrency"].as_i64().unwrap_or(0)), "{name}");
 
-        let queue = queue(&resource_of(&event["Queue"], name, "Events.StepReady.Queue"));
-        assert_eq!(queue["QueueName"], json!(spec.queue("${Prefix}")), "{name}");
-        assert_eq!(queue["VisibilityTimeout"], json!(spec.visibility_s()), "{name}");
-        let lease_s = spec.function_timeout_s + LEASE_MARGIN_S;
-        assert!(spec.function_timeout_s < lease_s && lease_s < spec.visibility_s(), "{name}");
-
-        let redrive = &queue["RedrivePolicy"];
-        assert_eq!(redrive["maxReceiveCount"], 5, "{name}");
-        let dead_letters =
-            template::queue(&resource_of(&redrive["deadLetterTargetArn"], name, "RedrivePolicy.deadLetterTargetArn"));
-        assert_eq!(dead_letters["QueueName"], json!(spec.dead_letter_queue("${Prefix}")), "{name}");
-        let source = &dead_letters["RedriveAllowPolicy"]["sourceQueueArns"][0];
-        let ends = source.as_str().is_some_and(|source| source.ends_with(&format!(":{}", spec.queue("${Prefix}"))));
-        assert!(ends, "RedriveAllowPolicy.sourceQueueArns of the dead letters of {name} is {source}");
+        check_queue(spec, &resource_of(&event["Queue"], name, "Events.StepReady.Queue"));
+    }
+    // These queues exist whether or not somebody polls them, because every function may send to them.
+    for spec in polled_handlers() {
+        check_queue(spec, LONG_GATES_QUEUE);
     }
     let queues = of_type("AWS::SQS::Queue");
-    assert_eq!(queues.len(), 2 * queue_functions().count());
+    assert_eq!(queues.len(), 2 * (queue_functions().count() + polled_handlers().count()));
     let only_tls = texts(&resources()["QueuesOnlyTls"]["Properties"]["Queues"]);
     for (logical, queue) in queues {
         assert_eq!(queue["SqsManagedSseEnabled"], true, "{logical}");
         assert!(only_tls.contains(&logical), "QueuesOnlyTls of template.yaml lacks {logical}");
     }
+}
+
+fn check_queue(spec: &HandlerSpec, logical: &str) {
+    let (queue, name) = (queue(logical), spec.name);
+    assert_eq!(queue["QueueName"], json!(spec.queue("${Prefix}")), "{name}");
+    assert_eq!(queue["VisibilityTimeout"], json!(spec.visibility_s()), "{name}");
+    let lease_s = spec.function_timeout_s + LEASE_MARGIN_S;
+    assert!(spec.function_timeout_s < lease_s && lease_s < spec.visibility_s(), "{name}");
+
+    let redrive = &queue["RedrivePolicy"];
+    assert_eq!(redrive["maxReceiveCount"], 5, "{name}");
+    let dead_letters =
+        template::queue(&resource_of(&redrive["deadLetterTargetArn"], name, "RedrivePolicy.deadLetterTargetArn"));
+    assert_eq!(dead_letters["QueueName"], json!(spec.dead_letter_queue("${Prefix}")), "{name}");
+    let source = &dead_letters["RedriveAllowPolicy"]["sourceQueueArns"][0];
+    let ends = source.as_str().is_some_and(|source| source.ends_with(&format!(":{}", spec.queue("${Prefix}"))));
+    assert!(ends, "RedriveAllowPolicy.sourceQueueArns of the dead letters of {name} is {source}");
 }
 
 #[test]
@@ -106,6 +115,7 @@ fn the_cost_model_uses_the_memory_sizes_of_the_template() {
     let prices: Value = serde_json::from_str(&read("perf/prices.json")).expect("a price list");
     let default = |name: &str| parameters()[name]["Default"].as_f64();
     let memory_mb = &prices["assumptions"]["memory_mb"];
-    assert_eq!(memory_mb["gate"].as_f64(), default("GateMemory"));
+    assert_eq!(memory_mb["gate"], function("gate").1["MemorySize"]);
+    assert_eq!(memory_mb["gate_runner"].as_f64(), default("GateMemory"));
     assert_eq!(memory_mb["other"].as_f64(), default("WorkerMemory"));
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use nofx_local::function::{GATE_RUNNER, HTTP_FUNCTIONS, queue_functions};
 use serde_json::Value;
 
-use crate::template::{function, functions, read, resources, root, text, texts};
+use crate::template::{LONG_GATES_QUEUE, function, functions, read, resources, root, text, texts};
 
 /// An action and a resource, as written in the template.
 type Right = (String, String);
@@ -29,7 +29,7 @@ const CALLS: [(&str, &str, &str); 11] = [
 ];
 
 /// Code that uses storage, a secret or a key, and the rights that it needs.
-const USES: [(&str, &[(&str, &str)]); 10] = [
+const USES: [(&str, &[(&str, &str)]); 12] = [
     (".sign_download(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*")]),
     (".sign_upload(", &[("s3:PutObject", "${ArtifactsBucket.Arn}/workspaces/*")]),
     // Without the right to list, S3 answers "access denied" for a missing object.
@@ -37,6 +37,8 @@ const USES: [(&str, &[(&str, &str)]); 10] = [
     ("store.put(", &[("s3:PutObject", "${ArtifactsBucket.Arn}/runs/*")]),
     (".sign_read(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*")]),
     (".sign_scratch(", &[("s3:PutObject", "${ArtifactsBucket.Arn}/scratch/*")]),
+    ("store.remember(", &[("s3:PutObject", "${ArtifactsBucket.Arn}/reuse/*")]),
+    ("store.recall(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*"), ("s3:ListBucket", "ArtifactsBucket.Arn")]),
     ("functions.invoke(", &[("lambda:InvokeFunction", "GateRunnerFunction.Arn")]),
     ("signing::public_keys(", &[("kms:GetPublicKey", "SigningKey.Arn")]),
     ("Signer::new(", &[("kms:Sign", "SigningKey.Arn"), ("kms:GetPublicKey", "SigningKey.Arn")]),
@@ -54,7 +56,8 @@ const EVERY: [(&str, &str); 3] = [
 #[test]
 fn every_role_allows_exactly_what_its_function_calls() {
     let queue_functions: Vec<&str> = queue_functions().map(|function| function.name()).collect();
-    let queues: Vec<String> = queue_functions.iter().map(|name| queue_of(name)).collect();
+    let mut queues: Vec<String> = queue_functions.iter().map(|name| queue_of(name)).collect();
+    queues.push(format!("{LONG_GATES_QUEUE}.Arn"));
     for (name, (logical, properties)) in functions() {
         let role = text(&properties["Role"]).strip_suffix(".Arn").expect("a role's ARN").to_owned();
         assert_eq!(role, logical.replace("Function", "Role"), "its own role");
@@ -97,6 +100,37 @@ fn every_role_allows_exactly_what_its_function_calls() {
     }
 }
 
+/// The containers that run long gates have the rights of `gate` on their own queue. They invoke no function, and `gate_runner` beside
+/// them needs no URLs for results. ECS writes their logs.
+#[test]
+fn the_role_of_long_gates_allows_what_the_code_of_gate_calls_without_a_runner_function() {
+    let right = |action: &str, resource: &str| (action.to_owned(), resource.to_owned());
+    let queue = format!("{LONG_GATES_QUEUE}.Arn");
+    let of_gate = rights_of("GateRole").into_iter().filter(|(action, resource)| {
+        // The event source of Lambda reads attributes of its queue.
+        !matches!(action.as_str(), "lambda:InvokeFunction" | "sqs:GetQueueAttributes")
+            && !action.starts_with("logs:")
+            && !resource.ends_with("/scratch/*")
+    });
+    let is_own =
+        |action: &str| ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility"].contains(&action);
+    let expected: BTreeSet<Right> = of_gate
+        .map(|(action, resource)| if is_own(&action) { right(&action, &queue) } else { (action, resource) })
+        .collect();
+    assert_eq!(rights_of("LongGatesRole"), expected);
+    assert!(expected.contains(&right("sqs:ReceiveMessage", &queue)));
+
+    let execution: BTreeSet<String> =
+        rights_of("LongGatesExecutionRole").into_iter().map(|(action, _)| action).collect();
+    let needed = ["logs:CreateLogStream", "logs:PutLogEvents", "ecr:GetAuthorizationToken"];
+    let layers = ["ecr:BatchCheckLayerAvailability", "ecr:GetDownloadUrlForLayer", "ecr:BatchGetImage"];
+    assert_eq!(execution, needed.into_iter().chain(layers).map(str::to_owned).collect());
+    for role in ["LongGatesRole", "LongGatesExecutionRole"] {
+        let trusted = &resources()[role]["Properties"]["AssumeRolePolicyDocument"]["Statement"][0]["Principal"];
+        assert_eq!(trusted["Service"], "ecs-tasks.amazonaws.com", "{role}");
+    }
+}
+
 #[test]
 fn every_call_on_a_client_is_in_the_table() {
     let mut found = BTreeSet::new();
@@ -136,7 +170,9 @@ fn rights_of(role: &str) -> BTreeSet<Right> {
     let role = &resources.get(role).unwrap_or_else(|| panic!("template.yaml has no role {role}"))["Properties"];
     let mut rights = BTreeSet::new();
     collect(&role["Policies"], &mut rights);
-    for name in texts(&role["ManagedPolicyArns"]) {
+    // Roles that only run something have no managed policy.
+    let managed = if role["ManagedPolicyArns"].is_null() { Vec::new() } else { texts(&role["ManagedPolicyArns"]) };
+    for name in managed {
         // The list also contains conditions and `AWS::NoValue`.
         if let Some(policy) = resources.get(&name) {
             collect(&policy["Properties"]["PolicyDocument"], &mut rights);

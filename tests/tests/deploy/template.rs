@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use saphyr::{LoadableYamlNode, Scalar, Yaml};
 use serde_json::{Map, Value};
 
+/// The queue of long gates. No function has it as its event source.
+pub const LONG_GATES_QUEUE: &str = "LongGatesQueue";
+
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
@@ -19,6 +22,11 @@ pub fn read(path: &str) -> String {
 /// Every resource by its logical name.
 pub fn resources() -> BTreeMap<String, Value> {
     section("Resources")
+}
+
+/// The variables of every function.
+pub fn globals() -> Value {
+    section("Globals").remove("Function").expect("settings of functions")["Environment"]["Variables"].take()
 }
 
 /// Every parameter by its name.

@@ -144,6 +144,94 @@ async fn a_gate_blocks_on_a_person_and_its_next_attempt_sees_the_decision() {
     }
 }
 
+/// A plan with three gates, side by side.
+fn three_gates() -> Value {
+    let mut plan = json!({ "goal": "judge", "steps": [
+        plans::step("lint", "gate:lint", json!({})), plans::step("types", "gate:typecheck", json!({})),
+        plans::step("unit", "gate:unit", json!({})) ] });
+    for step in plan["steps"].as_array_mut().unwrap() {
+        step["retry"] = json!({ "max_attempts": 1 });
+    }
+    plan
+}
+
+/// The questions of a run, by status.
+async fn questions(lab: &Lab, run: RunId, status: GateStatus) -> Vec<shared::view::Gate> {
+    let page = gate::gate_list_of_run(&lab.ctx.db, &lab.tenant, run, None, 50).await.unwrap();
+    page.items.into_iter().filter(|gate| gate.status == status && gate.gate_type == "manual:gate-change").collect()
+}
+
+#[tokio::test]
+async fn one_approval_answers_the_same_question_of_every_step() {
+    for decision in [Decision::Approve, Decision::Waive] {
+        let lab = Lab::with_bucket().await;
+        let (run, other) = (lab.submit(&three_gates()).await, lab.submit(&three_gates()).await);
+        let script = judging(&Seen::default());
+        lab.settle(&script, Deliver::Thrice).await;
+        let asked = questions(&lab, run, GateStatus::Pending).await;
+        assert_eq!(asked.len(), 3);
+        decide(&lab, asked[1].id, decision).await;
+        let status = if decision == Decision::Waive { GateStatus::Waived } else { GateStatus::Passed };
+        let decided = questions(&lab, run, status).await;
+        assert!(decided.len() == 3 && decided.iter().all(|gate| gate.approved_by.as_deref() == Some("ann")));
+        let sql = "select count(*) from nofx.approval where run_id = $1 and actor = 'ann' and reason = 'so'";
+        assert_eq!(lab.admin.query_one(sql, &[&run.0]).await.unwrap().get::<_, i64>(0), 3, "one record for each");
+        lab.settle(&script, Deliver::Thrice).await;
+        assert_eq!(lab.run_status(run).await, "succeeded");
+        assert_eq!(lab.run_status(other).await, "blocked", "another run decides for itself");
+        assert_eq!(questions(&lab, other, GateStatus::Pending).await.len(), 3);
+        lab.assert_invariants().await;
+    }
+}
+
+#[tokio::test]
+async fn a_later_gate_of_the_run_sees_the_decision_and_does_not_ask_again() {
+    let lab = Lab::with_bucket().await;
+    let mut plan = one_gate();
+    plan["steps"][1] = plans::after("lint", &["unit"], json!({}));
+    plan["steps"][1]["tool"] = json!("gate:lint");
+    let (seen, run) = (Seen::default(), lab.submit(&plan).await);
+    let script = judging(&seen);
+    lab.settle(&script, Deliver::Once).await;
+    let asked = pending(&lab, run).await;
+    decide(&lab, asked.id, Decision::Approve).await;
+    lab.settle(&script, Deliver::Once).await;
+    assert_eq!(lab.run_status(run).await, "succeeded");
+    let seen = seen.lock().unwrap().clone();
+    let lint = seen.iter().find(|step| step.tool == "gate:lint").unwrap();
+    let [decision] = &lint.decisions[..] else { panic!("{:?}", lint.decisions) };
+    assert_eq!((decision.gate_id, decision.decided_by.as_deref()), (asked.id, Some("ann")), "and no gate of a handler");
+    lab.assert_invariants().await;
+}
+
+#[tokio::test]
+async fn a_rejection_and_a_decision_about_something_else_leave_other_gates_pending() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&three_gates()).await;
+    let script = Script::new(|step, _| async move {
+        let answered = step.decisions.iter().find(|decision| decision.gate_type == "manual:gate-change");
+        if let Some(decision) = answered {
+            return succeeded(json!({ "decided_by": decision.decided_by }));
+        }
+        let mut asked = a_gate("manual:gate-change", NewGateStatus::Pending);
+        if step.tool == "gate:lint" {
+            asked.subject = Some(Map::from_iter([("tree".to_owned(), json!("another"))]));
+        }
+        Outcome::blocked(asked)
+    });
+    lab.settle(&script, Deliver::Once).await;
+    let asked = questions(&lab, run, GateStatus::Pending).await;
+    let about = |same: bool| asked.iter().filter(move |gate| (gate.subject.as_ref() == Some(&subject())) == same);
+    decide(&lab, about(false).next().unwrap().id, Decision::Approve).await;
+    assert_eq!(questions(&lab, run, GateStatus::Pending).await.len(), 2);
+    decide(&lab, about(true).next().unwrap().id, Decision::Reject).await;
+    let failed = questions(&lab, run, GateStatus::Failed).await;
+    assert_eq!(failed.iter().map(|gate| gate.id).collect::<Vec<_>>(), [about(true).next().unwrap().id]);
+    // The run failed, so nobody needs to decide the last one.
+    assert_eq!(questions(&lab, run, GateStatus::Cancelled).await.len(), 1);
+    lab.assert_invariants().await;
+}
+
 #[tokio::test]
 async fn a_rejected_gate_fails_its_step_and_keeps_the_evidence() {
     let lab = Lab::with_bucket().await;

@@ -27,7 +27,7 @@ fn sources(folder: &Path, found: &mut Vec<String>) {
 }
 
 /// The texts that precede a quoted code in the sources.
-const CODE_PREFIXES: [&str; 11] = [
+const CODE_PREFIXES: [&str; 14] = [
     "StepError::new(",
     "denied(",
     "String| (",
@@ -35,6 +35,9 @@ const CODE_PREFIXES: [&str; 11] = [
     "'code', ",
     "Reason::new(",
     "InfraError::new(",
+    "RunnerLost::unavailable(",
+    "Self { code: ",
+    "stopped(",
     "CoverageError::new(",
     "Self::new(",
     "Verdict::Passed, ",
@@ -58,23 +61,68 @@ fn codes(text: &str) -> BTreeSet<String> {
     codes
 }
 
-fn all_sources() -> Vec<String> {
+fn sources_of(folders: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
-    for folder in ["functions", "gates/src", "shared/src", "migrations"] {
+    for folder in folders {
         sources(&root().join(folder), &mut found);
     }
     found
 }
 
+/// Sources that name codes.
+fn sources_with_codes() -> Vec<String> {
+    sources_of(&["functions", "gates/src", "shared/src", "migrations"])
+}
+
+/// Sources that name events. Gates write none.
+fn sources_with_events() -> Vec<String> {
+    sources_of(&["functions", "shared/src", "migrations"])
+}
+
+/// The codes in the first column of the tables of a section, which ends before the next heading of its level.
+fn listed_codes(page: &str, heading: &str) -> BTreeSet<String> {
+    let page = fs::read_to_string(root().join(page)).expect(page);
+    let (_, text) = page.split_once(heading).unwrap_or_else(|| panic!("no heading {heading}"));
+    let level = heading.split(' ').next().unwrap_or_default();
+    let text = text.split(&format!("{level} ")).next().unwrap_or_default();
+    let cells = text.lines().filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
+    cells.flat_map(|cell| cell.split('`').step_by(2)).map(str::to_owned).collect()
+}
+
 #[test]
 fn every_code_in_the_sources_is_in_the_catalogue() {
-    let found = all_sources();
+    let found = sources_with_codes();
     let codes: BTreeSet<String> = found.iter().flat_map(|text| codes(text)).collect();
     assert!(codes.len() > 60, "too few codes found; did their spelling in the sources change? {codes:?}");
     let pages = ["docs/errors.md", "docs/db_write.md"].map(|page| fs::read_to_string(root().join(page)).expect(page));
     let missing: Vec<_> =
         codes.iter().filter(|code| !pages.iter().any(|page| page.contains(&format!("`{code}`")))).collect();
     assert!(missing.is_empty(), "not in docs/errors.md: {missing:?}");
+}
+
+#[test]
+fn every_code_in_the_catalogue_is_in_the_sources() {
+    let found = sources_with_codes();
+    let is_quoted = |code: &String| {
+        let quoted = [format!("\"{code}\""), format!("'{code}'")];
+        found.iter().any(|text| quoted.iter().any(|quoted| text.contains(quoted)))
+    };
+    let listed = listed_codes("docs/errors.md", "\n## Failed steps");
+    assert!(listed.len() > 90, "too few codes found; did the page change? {listed:?}");
+    let gone: Vec<_> = listed.iter().filter(|code| !is_quoted(code)).collect();
+    assert!(gone.is_empty(), "docs/errors.md lists codes that no source has: {gone:?}");
+}
+
+#[test]
+fn doubts_of_gates_and_of_the_page_are_the_same() {
+    let mut doubts = BTreeSet::new();
+    for text in sources_of(&["gates/src"]) {
+        for start in ["doubt(", "Doubt::new("] {
+            let codes = text.split(start).skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"'));
+            doubts.extend(codes.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())));
+        }
+    }
+    assert_eq!(doubts, listed_codes("docs/evidence.md", "\n### What a verdict does not prove"));
 }
 
 /// Codes and statuses of the sections of docs/errors.md about requests.
@@ -112,7 +160,7 @@ fn event_kinds(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn events_in_the_sources_and_in_the_catalogue_are_the_same() {
-    let sources = all_sources();
+    let sources = sources_with_events();
     let (prefixes, whole): (BTreeSet<_>, BTreeSet<_>) =
         sources.iter().flat_map(|text| event_kinds(text)).partition(|kind| kind.ends_with('.'));
     let catalogue = Catalogue::read();
@@ -131,7 +179,7 @@ fn events_in_the_sources_and_in_the_catalogue_are_the_same() {
 
 #[test]
 fn every_writer_in_the_catalogue_exists() {
-    let sources = all_sources();
+    let sources = sources_with_events();
     let exists = |writer: &&str| sources.iter().any(|text| text.contains(&format!("function nofx.{writer}(")));
     let missing: BTreeSet<_> =
         Catalogue::read().writers().filter(|writer| !exists(writer)).map(str::to_owned).collect();

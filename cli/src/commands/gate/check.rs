@@ -23,7 +23,7 @@ const FAILED: u8 = 1;
 const CANNOT_JUDGE: u8 = 3;
 
 /// How long one gate may take if its definition allows it.
-const LIMIT: Duration = Duration::from_mins(60);
+const LIMIT: Duration = Duration::from_hours(1);
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -56,17 +56,19 @@ pub async fn run(args: &Args) -> Result<ExitCode> {
     let tree = SourceTree::around(&root)?;
     let place = tempfile::Builder::new().prefix("nofx-gate-").tempdir().context("cannot create a folder")?;
     let workspace = place.path().join("workspace");
-    match args.staged {
-        true => tree.copy_staged(&workspace)?,
-        false => tree.copy_worktree(&workspace)?,
+    if args.staged {
+        tree.copy_staged(&workspace)?;
+    } else {
+        tree.copy_worktree(&workspace)?;
     }
     let base_folder = place.path().join("base");
     let reference = args.base.as_deref().or(if args.staged { Some("HEAD") } else { None });
     if let Some(reference) = reference {
         let folder = PathBuf::from(reference);
-        match folder.is_dir() {
-            true => copy_folder(&folder, &base_folder)?,
-            false => tree.copy_commit(reference, &base_folder)?,
+        if folder.is_dir() {
+            copy_folder(&folder, &base_folder)?;
+        } else {
+            tree.copy_commit(reference, &base_folder)?;
         }
     }
     let settings = Settings::new(place.path().join("judge"));
@@ -103,7 +105,7 @@ pub async fn run(args: &Args) -> Result<ExitCode> {
     Ok(exit_code(&judged))
 }
 
-/// Installed dependencies and downloads are kept in the user's cache folder.
+/// Installed dependencies and downloads are kept in the work folder of the runner.
 fn runner_settings() -> RunnerSettings {
     let config = RunnerConfig::from_env();
     let mut settings = RunnerSettings::new(config.work_dir);
@@ -123,9 +125,10 @@ fn exit_code(judged: &[Judged]) -> ExitCode {
     if judged.iter().any(|judged| judged.lost.is_some()) {
         return ExitCode::from(CANNOT_JUDGE);
     }
-    match judged.iter().all(|judged| judged.evidence.verdict == Verdict::Passed) {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::from(FAILED),
+    if judged.iter().all(|judged| judged.evidence.verdict == Verdict::Passed) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(FAILED)
     }
 }
 

@@ -40,7 +40,12 @@ fn pending(base: Base, gate: &Gate, token: &str) -> Markup {
             }
             @if let Some(reason) = &gate.reason { p.quote { bdi { (reason) } } }
             (evidence(base, gate))
-            (form(base, gate, token))
+            @if gate.is_about_change() {
+                // Nobody should decide about a difference without seeing it.
+                p { a.button href={ (base.to("gates/")) (gate.id) } { "See the difference and decide" } }
+            } @else {
+                (form(base, gate, token))
+            }
         }
     }
 }
@@ -63,12 +68,29 @@ fn decided(base: Base, gate: &Gate) -> Markup {
     }
 }
 
+/// Who decided, when, and why.
+pub(super) fn said(gate: &Gate) -> Markup {
+    html! {
+        @if let (Some(actor), Some(at)) = (&gate.actor, &gate.decided_at) {
+            p { (gate.status) " by " strong { bdi { (actor) } } ", " (time(at)) }
+            @if let Some(reason) = &gate.decision_reason { p.quote { bdi { (reason) } } }
+        }
+    }
+}
+
 /// What the gate blocks.
-fn blocked_by(gate: &Gate) -> Markup {
+pub(super) fn blocked_by(gate: &Gate) -> Markup {
     html! { @if let Some(step) = &gate.step { "step " bdi { (step) } } @else { "the run itself" } }
 }
 
-fn evidence(base: Base, gate: &Gate) -> Markup {
+/// A link to what the gate relies on.
+pub(super) fn evidence(base: Base, gate: &Gate) -> Markup {
+    if let (Some(id), Some(super::EVIDENCE)) = (gate.evidence_id, gate.evidence_type.as_deref()) {
+        return html! { div.note { a href={ (base.to("evidence/")) (id) } { "Evidence" } } };
+    }
+    if gate.is_about_change() {
+        return html! { div.note { a href={ (base.to("gates/")) (gate.id) } { "The difference" } } };
+    }
     html! {
         @if let Some(uri) = &gate.evidence_uri {
             div.note {
@@ -82,7 +104,7 @@ fn evidence(base: Base, gate: &Gate) -> Markup {
     }
 }
 
-fn form(base: Base, gate: &Gate, token: &str) -> Markup {
+pub(super) fn form(base: Base, gate: &Gate, token: &str) -> Markup {
     let verb = |verb: &str| base.to(&format!("gates/{}/{verb}", gate.id));
     let title = format!("title-{}", gate.id);
     html! {

@@ -1,13 +1,23 @@
 //! The pages: plain data in, markup out. `maud` escapes every value.
 
+mod decision;
+mod evidence;
 mod format;
 mod gates;
+mod judged;
 mod layout;
 mod message;
 mod run;
 mod runs;
+mod source;
+mod weakening;
 
+pub use decision::{DecisionPage, decision_page};
+pub use evidence::{EvidencePage, evidence_page};
 pub use layout::Base;
 pub use message::{Message, message};
 pub use run::{Notice, RunPage, run_live, run_page};
 pub use runs::run_list;
+
+/// The type of artifacts that have a page.
+pub(crate) const EVIDENCE: &str = "gate_evidence";

@@ -211,10 +211,11 @@ fn artifacts(base: Base, run: &Run) -> Markup {
     }
 }
 
-fn artifact_item(base: Base, artifact: &Artifact) -> Markup {
+pub(super) fn artifact_item(base: Base, artifact: &Artifact) -> Markup {
     html! {
         li {
             a href={ (base.to("artifacts/signed")) "?id=" (artifact.id) } { bdi { (artifact.name) } }
+            @if artifact.kind == super::EVIDENCE { " (" a href={ (base.to("evidence/")) (artifact.id) } { "show" } ")" }
             span.note {
                 " " (artifact.kind) ", " (artifact.media_type) ", " (format::size(artifact.size_bytes))
                 @if let Some(step) = &artifact.step { ", of step " bdi { (step) } }

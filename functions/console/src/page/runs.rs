@@ -3,6 +3,7 @@
 use maud::{Markup, html};
 
 use super::format;
+use super::gates::evidence;
 use super::layout::{Base, Layout, badge, layout, time};
 use shared::db::console::{Gate, RunList, RunRow};
 
@@ -51,7 +52,11 @@ fn inbox(base: Base, list: &RunList) -> Markup {
 fn inbox_item(base: Base, gate: &Gate) -> Markup {
     html! {
         li {
-            a href={ (base.to("runs/")) (gate.run_id) "?gate=" (gate.id) "#gate-" (gate.id) } { (gate.gate_type) }
+            @if gate.is_about_change() {
+                a href={ (base.to("gates/")) (gate.id) } { (gate.gate_type) }
+            } @else {
+                a href={ (base.to("runs/")) (gate.run_id) "?gate=" (gate.id) "#gate-" (gate.id) } { (gate.gate_type) }
+            }
             " of " bdi { (gate.goal) }
             @if let Some(step) = &gate.step { ", step " bdi { (step) } }
             span.note {
@@ -59,6 +64,7 @@ fn inbox_item(base: Base, gate: &Gate) -> Markup {
                 @if let Some(at) = &gate.expires_at { ", expires " (time(at)) }
             }
             @if let Some(reason) = &gate.reason { p.quote { bdi { (reason) } } }
+            (evidence(base, gate))
         }
     }
 }

@@ -13,5 +13,6 @@ mod policies;
 mod presets;
 mod privacy;
 mod reports;
+mod runtime;
 mod secrets;
 mod tests_compared;

@@ -17,13 +17,12 @@ use crate::process::{Command, Exit};
 
 /// npm's settings that decide what runs and where packages come from. Older versions of npm do not know the last four
 /// and say so; they matter only for packages that were refused before.
-const NPM: [&str; 32] = [
+const NPM: [&str; 30] = [
     "--ignore-scripts",
     "--script-shell=/bin/false",
     "--node-options=",
     "--git=/bin/false",
     "--no-bin-links",
-    "--no-audit",
     "--no-fund",
     "--no-update-notifier",
     "--no-progress",
@@ -35,7 +34,6 @@ const NPM: [&str; 32] = [
     "--no-install-links",
     "--no-global",
     "--no-dry-run",
-    "--no-package-lock-only",
     "--no-engine-strict",
     "--no-strict-peer-deps",
     "--include=dev",
@@ -95,11 +93,42 @@ impl Context<'_> {
     }
 
     fn environment(&self, more: &[(&str, String)]) -> Vec<(String, String)> {
-        environment(&self.settings.search_path, &home(self.folder), more)
+        environment(self.settings, &home(self.folder), more)
+    }
+
+    /// The call that prints known vulnerabilities as JSON.
+    pub fn audit(&self, plan: &InstallPlan) -> Result<Call, Reason> {
+        let found = |name: &str| {
+            let path = find(name, &self.settings.search_path).ok_or_else(|| missing(name, self.settings))?;
+            Ok::<_, Reason>(text(&path))
+        };
+        let argv = match plan.ecosystem {
+            Ecosystem::Npm => {
+                return Ok((self.npm_argv(plan, &["audit", "--json", "--package-lock-only"])?, self.environment(&[])));
+            }
+            Ecosystem::Pip => {
+                let options =
+                    ["--requirement", "requirements.txt", "--require-hashes", "--disable-pip", "--format", "json"];
+                [found("pip-audit")?].into_iter().chain(options.map(str::to_owned)).collect()
+            }
+            Ecosystem::Cargo => {
+                vec![found("cargo-audit")?, "audit".into(), "--json".into(), "--file".into(), "Cargo.lock".into()]
+            }
+            Ecosystem::Go => {
+                let message = "there is no auditor for Go modules here; define a gate that runs govulncheck";
+                return Err(Reason::new("toolchain_missing", message));
+            }
+        };
+        Ok((argv, self.environment(&[])))
     }
 
     fn npm(&self, plan: &InstallPlan) -> Result<Vec<Call>, Reason> {
-        let mut argv = vec![self.program("npm")?, "ci".into()];
+        Ok(vec![(self.npm_argv(plan, &["ci", "--no-audit", "--no-package-lock-only"])?, self.environment(&[]))])
+    }
+
+    fn npm_argv(&self, plan: &InstallPlan, arguments: &[&str]) -> Result<Vec<String>, Reason> {
+        let mut argv = vec![self.program("npm")?];
+        argv.extend(arguments.iter().map(ToString::to_string));
         argv.extend(NPM.map(str::to_owned));
         // Else npm would look for a project in the folders above.
         argv.push(format!("--prefix={}", text(self.folder)));
@@ -116,7 +145,7 @@ impl Context<'_> {
         if plan.legacy_peer_deps {
             argv.push("--legacy-peer-deps".into());
         }
-        Ok(vec![(argv, self.environment(&[]))])
+        Ok(argv)
     }
 
     fn pip(&self) -> Result<Vec<Call>, Reason> {
@@ -239,16 +268,17 @@ fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-fn environment(search_path: &str, home: &Path, more: &[(&str, String)]) -> Vec<(String, String)> {
+fn environment(settings: &InstallSettings, home: &Path, more: &[(&str, String)]) -> Vec<(String, String)> {
     let fixed = [
-        ("PATH", search_path.to_owned()),
+        ("PATH", settings.search_path.clone()),
         ("HOME", text(home)),
         ("TMPDIR", text(&home.join("tmp"))),
         ("LANG", "C.UTF-8".into()),
         ("CI", "1".into()),
         ("NO_COLOR", "1".into()),
     ];
-    fixed.into_iter().chain(more.iter().cloned()).map(|(name, value)| (name.to_owned(), value)).collect()
+    let own = fixed.into_iter().chain(more.iter().cloned()).map(|(name, value)| (name.to_owned(), value));
+    settings.environment.iter().cloned().chain(own).collect()
 }
 
 fn is_at_least(version: &str, (major, minor): (u32, u32)) -> bool {
@@ -336,16 +366,10 @@ fn is_of_the_system(path: &Path) -> bool {
 /// What a program prints.
 async fn ask(program: &Path, arguments: &[&str], settings: &InstallSettings) -> Result<String, InstallError> {
     let home = std::env::temp_dir();
-    let mut more = Vec::new();
-    // rustup's proxies need its folder, which is next to cargo's.
-    let rustup = program.parent().and_then(Path::parent).and_then(Path::parent).map(|home| home.join(".rustup"));
-    if let Some(rustup) = rustup.filter(|folder| folder.is_dir()) {
-        more.push(("RUSTUP_HOME", text(&rustup)));
-    }
     let command = Command {
         argv: [text(program)].into_iter().chain(arguments.iter().map(ToString::to_string)).collect(),
         current_dir: PathBuf::from("/"),
-        environment: environment(&settings.search_path, &home, &more),
+        environment: environment(settings, &home, &[]),
         timeout: Duration::from_secs(30),
         tag: uuid::Uuid::new_v4().to_string(),
     };

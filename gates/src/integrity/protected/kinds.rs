@@ -113,6 +113,11 @@ const TABLE: [(Form, &[&str]); 18] = [
             "codecov.yml",
             ".codecov.yml",
             ".testcaferc.json",
+            "pytest.toml",
+            ".pytest.toml",
+            ".coveragerc.toml",
+            // Metadata of distributions: pytest loads the plugins that they name.
+            "**/*.{dist-info,egg-info}/**",
         ],
     ),
     (Form::Ini, &["setup.cfg", "tox.ini"]),
@@ -139,6 +144,8 @@ const TABLE: [(Form, &[&str]); 18] = [
             ".pnpmfile.{cjs,js}",
             "stryker.conf.{js,mjs,cjs}",
             "stryker.config.{js,mjs,cjs}",
+            "postcss.config.*",
+            ".postcssrc*",
             "**/__mocks__/{vitest,expect,chai,assert,mocha,jest,sinon,supertest}.*",
             "**/__mocks__/@{jest,vitest,testing-library}/**",
         ],
@@ -179,6 +186,10 @@ pub fn form(path: &str, definition: &Definition) -> Option<Form> {
     let runs = |word: &str| definition.gates.values().any(|gate| gate.command.iter().any(|part| part.contains(word)));
     if path.contains("prettier") && runs("prettier") {
         return FORMATTERS.iter().find(|(_, patterns)| Globs::lenient(patterns).matches(path)).map(|(form, _)| *form);
+    }
+    // Walkers of folders leave out what it names.
+    if path.rsplit('/').next() == Some(".ignore") && ["ruff", "biome", "oxlint"].iter().any(|tool| runs(tool)) {
+        return Some(Form::Lines);
     }
     let is_rustfmt = matches!(path.rsplit('/').next(), Some("rustfmt.toml" | ".rustfmt.toml"));
     (is_rustfmt && runs("fmt")).then_some(Form::Toml)

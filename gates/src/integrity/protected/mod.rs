@@ -9,6 +9,7 @@ mod package;
 mod python;
 mod reach;
 mod settings;
+mod shadow;
 
 use std::collections::BTreeSet;
 
@@ -48,8 +49,13 @@ struct Context<'a> {
 impl Context<'_> {
     fn judge(&self, change: &Change) -> Option<Weakening> {
         const SHOWN: usize = 6;
-        let form = self.form(change)?;
+        let shadows = shadow::reason(change, self.base, self.head, self.definition);
+        let form = match &shadows {
+            Some(_) => Form::Bytes,
+            None => self.form(change)?,
+        };
         let reasons = match (&change.base, &change.head) {
+            _ if shadows.is_some() => shadows.into_iter().collect(),
             (Side::Link, _) | (_, Side::Link) => vec!["it is a link on one side".to_owned()],
             (Side::Unreadable(why), _) | (_, Side::Unreadable(why)) => vec![(*why).to_owned()],
             (Side::None, Side::None) => Vec::new(),

@@ -1,0 +1,318 @@
+//! The evidence of a gate.
+
+use std::collections::BTreeMap;
+
+use maud::{Markup, html};
+use shared::db::console::{Document, Gate};
+
+use super::format;
+use super::layout::{Base, Layout, badge, layout, time};
+use super::source::{self, Mark, visible};
+use super::weakening::weakenings;
+use crate::evidence::{Coverage, Evidence, Finding, Listed, TestFailure, Tests};
+
+/// Files with findings or uncovered lines that are shown.
+const FILES: usize = 100;
+/// Failed tests that are shown.
+const FAILURES: usize = 50;
+
+/// Evidence, and how to show it.
+#[derive(Debug, Clone, Copy)]
+pub struct EvidencePage<'a> {
+    pub base: Base,
+    pub document: &'a Document,
+    pub evidence: &'a Evidence,
+}
+
+/// `GET /ui/evidence/{id}`.
+pub fn evidence_page(page: &EvidencePage<'_>) -> String {
+    let EvidencePage { base, document, evidence } = *page;
+    let content = html! {
+        (origin(base, document))
+        h1 { "Gate " bdi { (visible(&evidence.gate)) } " " (badge(&evidence.verdict.as_str())) }
+        p.sentence.multiline { bdi { (visible(&evidence.reason.message)) } }
+        p.facts.note {
+            code { (visible(&evidence.reason.code)) }
+            span { "took " (format::duration(evidence.finished_at_ms.saturating_sub(evidence.started_at_ms))) }
+            span { "judged " (time(&document.created_at)) }
+            @if let Some(attempt) = document.attempt { span { "attempt " (attempt) } }
+        }
+        (waiting(base, &document.gates))
+        (doubts(evidence))
+        (sources(evidence))
+        @if let Some(tests) = &evidence.tests { (tests_of(tests)) }
+        @if let Some(coverage) = &evidence.coverage { (coverage_of(coverage)) }
+        (checks(evidence))
+        (super::judged::judged(evidence))
+        (documents(base, document))
+    };
+    let title = format!("{} {}: {}", visible(&evidence.gate), visible(&evidence.verdict), document.goal);
+    layout(&Layout { base, title: &title, refresh_s: None }, &content)
+}
+
+/// The run and the step that the document belongs to.
+pub(super) fn origin(base: Base, document: &Document) -> Markup {
+    html! {
+        nav.origin aria-label="Origin" {
+            a href={ (base.to("runs/")) (document.run_id) } { bdi { (document.goal) } }
+            @if let Some(step) = &document.step { span.note { "step " bdi { (step) } } }
+        }
+    }
+}
+
+/// The decision that this gate waits for.
+fn waiting(base: Base, gates: &[Gate]) -> Markup {
+    html! {
+        @for gate in gates.iter().filter(|gate| gate.is_pending()) {
+            div.notice.warn {
+                p {
+                    "The step waits for a person. "
+                    a href={ (base.to("gates/")) (gate.id) } { "See the difference and decide" }
+                }
+            }
+        }
+    }
+}
+
+fn doubts(evidence: &Evidence) -> Markup {
+    html! {
+        section aria-labelledby="doubts" {
+            h2 #doubts { "What this does not prove" }
+            @if evidence.not_proved.is_empty() { p.empty { "No doubt is recorded." } }
+            ul.doubts {
+                @for doubt in &evidence.not_proved {
+                    li { bdi { (visible(&doubt.message)) } " " code.note { (visible(&doubt.code)) } }
+                }
+            }
+            @if let Some(reused) = &evidence.reused {
+                p.note { "The verdict repeats the evidence " code { (visible(&reused.evidence)) } " of run " code { (visible(&reused.run_id)) } "." }
+            }
+        }
+    }
+}
+
+/// Findings and lines without coverage, in their files.
+fn sources(evidence: &Evidence) -> Markup {
+    let files = marks(evidence);
+    let findings = &evidence.findings;
+    let elsewhere: Vec<&Finding> = findings.listed.iter().filter(|finding| finding.file.is_empty()).collect();
+    html! {
+        @if !files.is_empty() || !elsewhere.is_empty() {
+            section aria-labelledby="found" {
+                h2 #found { "What was found" }
+                p.facts.note {
+                    @for (severity, count) in findings.by_severity.iter().rev() { span { (count) " " (plural(severity, *count)) } }
+                    @if let Some(coverage) = &evidence.coverage {
+                        @if coverage.uncovered > 0 { span { (coverage.uncovered) " changed lines never ran (−)" } }
+                        @if coverage.unmeasured > 0 { span { (coverage.unmeasured) " changed lines were not measured (?)" } }
+                    }
+                }
+                @for finding in elsewhere { p class={ "remark alone " (tone(&finding.severity)) } { bdi { (visible(&remark(finding))) } } }
+                @for (path, marks) in files.iter().take(FILES) { (file(evidence, path, marks)) }
+                @if findings.total > findings.listed.len() as u64 {
+                    p.note { "The evidence lists the first " (findings.listed.len()) " of " (findings.total) " findings." }
+                }
+                @if files.len() > FILES { p.note { (files.len() - FILES) " more files are only in the document." } }
+            }
+        }
+    }
+}
+
+fn file(evidence: &Evidence, path: &str, marks: &BTreeMap<u32, Mark>) -> Markup {
+    let excerpts: Vec<_> = evidence.context.iter().filter(|excerpt| excerpt.path == path).collect();
+    let is_shown =
+        |line: u32| excerpts.iter().any(|one| (one.first_line..).zip(&one.lines).any(|(number, _)| number == line));
+    let rest: Vec<(&u32, &Mark)> = marks.iter().filter(|(line, _)| !is_shown(**line)).collect();
+    html! {
+        figure.file {
+            figcaption { code { bdi { (visible(path)) } } }
+            @if !excerpts.is_empty() {
+                div.code {
+                    @for (at, excerpt) in excerpts.iter().enumerate() {
+                        @let before = at.checked_sub(1).and_then(|at| excerpts.get(at));
+                        @let is_next = before.is_some_and(|before| before.first_line.saturating_add(count(before.lines.len())) == excerpt.first_line);
+                        @if at > 0 && !is_next { div.gap aria-hidden="true" { "⋯" } }
+                        (source::lines(excerpt.first_line, &excerpt.lines, marks))
+                    }
+                }
+            }
+            @if !rest.is_empty() { (unseen(&rest)) }
+        }
+    }
+}
+
+/// Marks whose lines the evidence does not repeat.
+fn unseen(rest: &[(&u32, &Mark)]) -> Markup {
+    let lines = |is: fn(&Mark) -> bool| ranges(rest.iter().filter(|(_, mark)| is(mark)).map(|(line, _)| **line));
+    let (never_ran, unmeasured) = (lines(|mark| mark.never_ran), lines(|mark| mark.unmeasured));
+    html! {
+        div.rest {
+            @for (line, mark) in rest { @for (class, remark) in &mark.remarks {
+                p class={ "remark alone " (class) } {
+                    @if **line > 0 { span.note { "line " (line) " " } }
+                    bdi { (visible(remark)) }
+                }
+            } }
+            @if !never_ran.is_empty() { p.note { "Never ran: lines " (never_ran) } }
+            @if !unmeasured.is_empty() { p.note { "Not measured: lines " (unmeasured) } }
+        }
+    }
+}
+
+/// What is said about each line of each file. Line 0 is the whole file.
+fn marks(evidence: &Evidence) -> BTreeMap<&str, BTreeMap<u32, Mark>> {
+    let mut files: BTreeMap<&str, BTreeMap<u32, Mark>> = BTreeMap::new();
+    for finding in evidence.findings.listed.iter().filter(|finding| !finding.file.is_empty()) {
+        let mark = files.entry(&finding.file).or_default().entry(finding.line.unwrap_or(0)).or_default();
+        mark.remarks.push((tone(&finding.severity), remark(finding)));
+    }
+    for file in evidence.coverage.iter().flat_map(|coverage| &coverage.files) {
+        for line in &file.uncovered_lines {
+            files.entry(&file.path).or_default().entry(*line).or_default().never_ran = true;
+        }
+        for line in &file.unmeasured_lines {
+            files.entry(&file.path).or_default().entry(*line).or_default().unmeasured = true;
+        }
+    }
+    files
+}
+
+fn remark(finding: &Finding) -> String {
+    let rule = finding.rule.as_deref().map(|rule| format!(" ({rule})")).unwrap_or_default();
+    format!("{}: {}{rule}", finding.severity, finding.message)
+}
+
+fn tone(severity: &str) -> &'static str {
+    match severity {
+        "error" => "bad",
+        "warning" => "warn",
+        _ => "quiet",
+    }
+}
+
+fn tests_of(tests: &Tests) -> Markup {
+    let Listed { total, listed } = &tests.failures;
+    html! {
+        section aria-labelledby="tests" {
+            h2 #tests { "Tests" }
+            p.facts {
+                span { (tests.total) " ran" }
+                span { (tests.passed) " passed" }
+                @for (count, word) in [(tests.failed, "failed"), (tests.errored, "ended with an error"), (tests.skipped, "skipped")] {
+                    @if count > 0 { span { strong { (count) " " (word) } } }
+                }
+            }
+            ul.plain { @for failure in listed.iter().take(FAILURES) { (failed(failure)) } }
+            @if *total > listed.len().min(FAILURES) as u64 {
+                p.note { "The first " (listed.len().min(FAILURES)) " of " (total) " failed tests are shown." }
+            }
+        }
+    }
+}
+
+fn failed(failure: &TestFailure) -> Markup {
+    html! {
+        li {
+            strong { bdi { (visible(&failure.name)) } }
+            @if !failure.suite.is_empty() { span.note { " of " bdi { (visible(&failure.suite)) } } }
+            @if let Some(file) = &failure.file { div.note { code { bdi { (visible(file)) } } } }
+            @if !failure.message.is_empty() { pre.output { (visible(&failure.message)) } }
+        }
+    }
+}
+
+fn coverage_of(coverage: &Coverage) -> Markup {
+    let judged = coverage.covered + coverage.uncovered + coverage.unmeasured;
+    html! {
+        section aria-labelledby="coverage" {
+            h2 #coverage { "Coverage of changed lines" }
+            p.multiline { bdi { (visible(&coverage.reason)) } }
+            p.facts {
+                span { (coverage.covered) " of " (judged) " changed lines ran" }
+                @if let Some(ratio) = coverage.ratio { span { strong { (percent(ratio)) } } }
+                @if let Some(threshold) = coverage.threshold { span.note { (percent(threshold)) " are needed" } }
+            }
+            @if !coverage.files.is_empty() {
+                table role="table" aria-labelledby="coverage" {
+                    thead role="rowgroup" { tr role="row" {
+                        @for heading in ["File", "Ran", "Never ran", "Not measured"] { th role="columnheader" scope="col" { (heading) } }
+                    } }
+                    tbody role="rowgroup" { @for file in coverage.files.iter().take(FILES) { tr role="row" {
+                        td.wide role="cell" data-label="File" { code { bdi { (visible(&file.path)) } } }
+                        td.short role="cell" data-label="Ran" { (file.covered) }
+                        td.short role="cell" data-label="Never ran" { (file.uncovered) }
+                        td.short role="cell" data-label="Not measured" { (file.unmeasured) }
+                    } } }
+                }
+                @if coverage.file_count > coverage.files.len().min(FILES) {
+                    p.note { (coverage.files.len().min(FILES)) " of " (coverage.file_count) " files are shown." }
+                }
+            }
+        }
+    }
+}
+
+/// How the change weakens the checks, and who let it.
+fn checks(evidence: &Evidence) -> Markup {
+    let Some(integrity) = &evidence.integrity else { return html! {} };
+    html! {
+        section aria-labelledby="checks" {
+            h2 #checks { "The checks themselves" }
+            @if integrity.total == 0 { p.empty { "The change does not weaken them." } }
+            (weakenings(&integrity.listed, integrity.total))
+            @for approval in &evidence.approvals {
+                p { "Approved by " strong { bdi { (visible(&approval.by)) } } ", " (format::plain_time(&visible(&approval.at)))
+                    span.note { ", for the difference " code { (visible(&approval.subject)) } } }
+            }
+        }
+    }
+}
+
+fn documents(base: Base, document: &Document) -> Markup {
+    html! {
+        section aria-labelledby="documents" {
+            h2 #documents { "Documents" }
+            ul.plain { @for one in &document.documents { (super::run::artifact_item(base, one)) } }
+            p.note { "The attestation is signed: anybody can verify it with the public keys of the system." }
+        }
+    }
+}
+
+/// `1–3, 7`
+fn ranges(lines: impl Iterator<Item = u32>) -> String {
+    let mut ranges: Vec<(u32, u32)> = Vec::new();
+    for line in lines {
+        match ranges.last_mut() {
+            Some((_, last)) if last.checked_add(1) == Some(line) => *last = line,
+            _ => ranges.push((line, line)),
+        }
+    }
+    let one = |(first, last): &(u32, u32)| if first == last { first.to_string() } else { format!("{first}–{last}") };
+    ranges.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+fn plural(word: &str, count: u64) -> String {
+    if count == 1 { word.to_owned() } else { format!("{word}s") }
+}
+
+fn count(items: usize) -> u32 {
+    u32::try_from(items).unwrap_or(u32::MAX)
+}
+
+/// Rounded down, so that 89.99 % never looks like 90 %.
+fn percent(ratio: f64) -> String {
+    let percent = format!("{:.1}", (ratio * 1_000.0 + 1e-9).floor() / 10.0);
+    format!("{}\u{a0}%", percent.strip_suffix(".0").unwrap_or(&percent))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_listed_as_ranges_and_ratios_are_rounded_down() {
+        assert_eq!(ranges([1, 2, 3, 7, 9, 10].into_iter()), "1–3, 7, 9–10");
+        let shown = [0.9, 0.8999, 1.0, 0.0, 0.555].map(percent);
+        assert_eq!(shown, ["90\u{a0}%", "89.9\u{a0}%", "100\u{a0}%", "0\u{a0}%", "55.5\u{a0}%"]);
+    }
+}

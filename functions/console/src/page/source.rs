@@ -1,0 +1,116 @@
+//! Lines of source and of differences. Lines wrap, so that no page scrolls sideways.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use maud::{Markup, html};
+
+/// A line of source and what is said about it.
+#[derive(Debug, Default)]
+pub(super) struct Mark {
+    /// No test ran it.
+    pub never_ran: bool,
+    /// No report measured it.
+    pub unmeasured: bool,
+    /// The class and the text of each remark.
+    pub remarks: Vec<(&'static str, String)>,
+}
+
+/// Consecutive lines with their marks, by number.
+pub(super) fn lines(first: u32, lines: &[String], marks: &BTreeMap<u32, Mark>) -> Markup {
+    let unmarked = Mark::default();
+    html! {
+        @for (number, text) in (first..).zip(lines) {
+            @let mark = marks.get(&number).unwrap_or(&unmarked);
+            @let (class, sign, words) = sign(mark);
+            div class={ "line " (class) } {
+                span.number { (number) }
+                span.sign { span aria-hidden="true" { (sign) } @if !words.is_empty() { span.visually-hidden { (words) } } }
+                code { (visible(text)) }
+            }
+            @for (class, remark) in &mark.remarks { p class={ "remark " (class) } { bdi { (visible(remark)) } } }
+        }
+    }
+}
+
+/// The colour, the sign and the words for a line.
+fn sign(mark: &Mark) -> (&'static str, &'static str, &'static str) {
+    match mark {
+        Mark { never_ran: true, .. } => ("bad", "−", "never ran: "),
+        Mark { unmeasured: true, .. } => ("warn", "?", "not measured: "),
+        Mark { remarks, .. } if !remarks.is_empty() => ("found", "!", "found here: "),
+        _ => ("", "", ""),
+    }
+}
+
+/// The lines of a unified diff. Returns how many of them fit into `room`.
+pub(super) fn difference(text: &str, room: usize) -> (Markup, usize) {
+    let all: Vec<&str> = text.lines().collect();
+    let shown = all.len().min(room);
+    let markup = html! {
+        div.code.diff {
+            @for line in all.iter().take(shown) {
+                @let (class, sign, words, rest) = changed(line);
+                div class={ "line " (class) } {
+                    span.sign { span aria-hidden="true" { (sign) } @if !words.is_empty() { span.visually-hidden { (words) } } }
+                    code { (visible(rest)) }
+                }
+            }
+        }
+        @if shown < all.len() { p.note { (all.len() - shown) " more lines are only in the document." } }
+    };
+    (markup, shown)
+}
+
+fn changed(line: &str) -> (&'static str, &'static str, &'static str, &str) {
+    if line.starts_with("--- ") || line.starts_with("+++ ") || line.starts_with("@@") {
+        return ("head", "", "", line);
+    }
+    if let Some(rest) = line.strip_prefix('+') {
+        ("good", "+", "added: ", rest)
+    } else if let Some(rest) = line.strip_prefix('-') {
+        ("bad", "−", "removed: ", rest)
+    } else {
+        ("", "", "", line.strip_prefix(' ').unwrap_or(line))
+    }
+}
+
+/// Text in which every character can be seen: those that hide text or change its direction are shown by their number.
+pub(super) fn visible(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if is_hidden(character) {
+            let _ = write!(shown, "⟨U+{:04X}⟩", u32::from(character));
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
+fn is_hidden(character: char) -> bool {
+    let code = u32::from(character);
+    (character.is_control() && !matches!(character, '\n' | '\t'))
+        || matches!(code, 0xAD | 0x61C | 0x115F | 0x1160 | 0x180E | 0x200B..=0x200F | 0x2028..=0x202E
+            | 0x2060..=0x206F | 0x3164 | 0xFE00..=0xFE0F | 0xFEFF | 0xFFA0 | 0xFFF9..=0xFFFB | 0xE0000..=0xE0FFF)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn characters_that_hide_text_are_shown() {
+        assert_eq!(visible("a\u{202e}b\u{200b}\u{1b}[2J\tü"), "a⟨U+202E⟩b⟨U+200B⟩⟨U+001B⟩[2J\tü");
+    }
+
+    #[test]
+    fn a_difference_has_signs_and_a_limit() {
+        let text = "--- a/x\n+++ b/x\n@@ -1 +1 @@\n-old <b>\n+new\n same\n";
+        let (markup, shown) = difference(text, 5);
+        let markup = markup.into_string();
+        assert_eq!(shown, 5);
+        assert!(markup.contains("line bad") && markup.contains("<code>old &lt;b&gt;</code>"), "{markup}");
+        assert!(markup.contains("line good") && markup.contains("1 more lines"), "{markup}");
+    }
+}
