@@ -574,7 +574,6 @@ impl Case {
     }
 
     fn record(&mut self, run: &CommandRun, observed: &Observed) {
-        use crate::run::Exit;
         let evidence = &mut self.evidence;
         evidence.command = Some(evidence::CommandResult {
             exit_code: if let Exit::Code(code) = run.exit { Some(code) } else { None },
