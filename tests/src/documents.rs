@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Languages of the blocks that the e2e suite executes. Mark any other block as `text`.
-pub const EXECUTED: [&str; 3] = ["json", "sh", "sql"];
+/// Languages of the blocks that the e2e suite executes, and of those that the repository suite reads (`toml`). Mark any
+/// other block as `text`.
+pub const EXECUTED: [&str; 4] = ["json", "sh", "sql", "toml"];
 
 /// A Markdown page.
 pub struct Document {

@@ -7,6 +7,7 @@ pub mod deploy;
 pub mod deploy_local;
 pub mod dev;
 pub mod env;
+mod evidence;
 pub mod exec;
 pub mod gate;
 pub mod keys;

@@ -11,6 +11,7 @@ use shared::view::{Event, RunDetail};
 use tokio::time::sleep;
 
 use crate::client::api::{Api, Polled, timeline_path};
+use crate::commands::evidence::print_evidence;
 
 /// Maximum number of lines of an explanation. The evidence has all of it.
 const EXPLANATION_LINES: usize = 12;
@@ -59,7 +60,14 @@ pub async fn follow(api: &Api, run_id: &str, on_blocked: impl AsyncFn(&RunDetail
             }
         };
         failures = 0;
-        events.iter().for_each(print_event);
+        for event in events {
+            print_event(event);
+            if let Some(gate) = judged_gate(event)
+                && let Err(error) = print_evidence(api, &gate).await
+            {
+                println!("                  the evidence cannot be shown: {}", printable(&error.to_string()));
+            }
+        }
         let last = events.last().map(|event| event.seq);
         match detail.run.status {
             status if status.is_terminal() && last.is_none() => return api.whole_run(run_id).await,
@@ -95,6 +103,14 @@ async fn poll<'a>(
 ) -> Result<(&'a RunDetail, &'a Vec<Event>)> {
     let detail = api.poll(run).await?;
     Ok((detail, api.poll(page).await?))
+}
+
+/// The gate whose handler judged it. A gate that a person decided has a decision, and no findings.
+fn judged_gate(event: &Event) -> Option<String> {
+    let is_verdict = matches!(event.kind.as_str(), "gate.passed" | "gate.failed");
+    let payload: Value = serde_json::from_str(event.payload.get()).ok().filter(|_| is_verdict)?;
+    let is_judged = payload["decision"].is_null() && payload["subject"]["evidence"].is_string();
+    payload["gate_id"].as_str().filter(|_| is_judged).map(str::to_owned)
 }
 
 fn print_event(event: &Event) {

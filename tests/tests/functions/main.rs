@@ -3,6 +3,7 @@
 mod addresses;
 mod codegen;
 mod db_write;
+mod evidence_pages;
 mod filters;
 mod gates;
 mod gateway;

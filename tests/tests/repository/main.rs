@@ -4,6 +4,7 @@
 mod architecture;
 mod catalogue;
 mod evidence_schema;
+mod gate_examples;
 mod handlers;
 mod links;
 mod openapi;

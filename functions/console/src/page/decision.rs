@@ -63,6 +63,9 @@ fn difference(base: Base, document: &Document, change: &GateChange) -> Markup {
                 span { a href={ (base.to("artifacts/signed")) "?id=" (document.artifact.id) } { "the whole document" } }
                 @for one in evidence { span { a href={ (base.to("evidence/")) (one.id) } { "the evidence so far" } } }
             }
+            @if total == 0 {
+                div.notice.warn role="note" { p { "The document lists no change. Read the evidence before you decide." } }
+            }
             (weakenings(&change.weakenings, total as u64))
             (subject(&change.subject))
         }

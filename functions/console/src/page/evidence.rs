@@ -38,11 +38,12 @@ pub fn evidence_page(page: &EvidencePage<'_>) -> String {
             @if let Some(attempt) = document.attempt { span { "attempt " (attempt) } }
         }
         (waiting(base, &document.gates))
-        (doubts(evidence))
+        @if evidence.verdict == "passed" { (doubts(evidence)) }
         (sources(evidence))
         @if let Some(tests) = &evidence.tests { (tests_of(tests)) }
         @if let Some(coverage) = &evidence.coverage { (coverage_of(coverage)) }
         (checks(evidence))
+        @if evidence.verdict != "passed" { (doubts(evidence)) }
         (super::judged::judged(evidence))
         (documents(base, document))
     };
@@ -101,10 +102,10 @@ fn sources(evidence: &Evidence) -> Markup {
             section aria-labelledby="found" {
                 h2 #found { "What was found" }
                 p.facts.note {
-                    @for (severity, count) in findings.by_severity.iter().rev() { span { (count) " " (plural(severity, *count)) } }
+                    @for (severity, count) in findings.by_severity.iter() { span { (count) " " (plural(severity, *count)) } }
                     @if let Some(coverage) = &evidence.coverage {
-                        @if coverage.uncovered > 0 { span { (coverage.uncovered) " changed lines never ran (−)" } }
-                        @if coverage.unmeasured > 0 { span { (coverage.unmeasured) " changed lines were not measured (?)" } }
+                        @if coverage.uncovered > 0 { span { "− never ran: " (coverage.uncovered) } }
+                        @if coverage.unmeasured > 0 { span { "? not measured: " (coverage.unmeasured) } }
                     }
                 }
                 @for finding in elsewhere { p class={ "remark alone " (tone(&finding.severity)) } { bdi { (visible(&remark(finding))) } } }
@@ -226,7 +227,7 @@ fn coverage_of(coverage: &Coverage) -> Markup {
     html! {
         section aria-labelledby="coverage" {
             h2 #coverage { "Coverage of changed lines" }
-            p.multiline { bdi { (visible(&coverage.reason)) } }
+            @if coverage.ratio.is_none() { p.multiline { bdi { (visible(&coverage.reason)) } } }
             p.facts {
                 span { (coverage.covered) " of " (judged) " changed lines ran" }
                 @if let Some(ratio) = coverage.ratio { span { strong { (percent(ratio)) } } }

@@ -1,5 +1,6 @@
 //! The pages without a database: rendering of sample data, and the router as far as it needs no database.
 
+mod documents;
 mod escaping;
 mod forms;
 mod links;

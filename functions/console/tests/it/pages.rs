@@ -54,6 +54,7 @@ async fn errors_are_pages() {
         ("/ui/runs/%00".into(), 404, "not found"),
         (format!("/ui/runs/{id}?steps=-1"), 400, "whole number"),
         (format!("/ui/gates/{id}/approve"), 405, "buttons"),
+        (format!("/ui/evidence/{id}"), 503, "unavailable"),
     ];
     for (path, status, words) in cases {
         let answer = get(&path).await;

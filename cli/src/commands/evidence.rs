@@ -1,0 +1,123 @@
+//! Shows what a gate stored: its verdict with the first findings, and the difference that a person decides about.
+
+use anyhow::{Context, Result, ensure};
+use nofx_gates::evidence::{Evidence, Excerpt, Weakening};
+use nofx_local::report::printable;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use shared::domain::ArtifactId;
+use shared::view::{Artifact, Gate};
+
+use crate::client::api::Api;
+
+/// The gate at which a person decides about weakened checks.
+const GATE_CHANGE: &str = "manual:gate-change";
+/// Findings, failed tests and uncovered lines that are printed.
+const SHOWN: usize = 5;
+const MAX_BYTES: u64 = 4 * 1024 * 1024;
+
+#[derive(Deserialize)]
+struct GateChange {
+    weakenings: Vec<Weakening>,
+}
+
+/// Prints the first findings of a gate's evidence. Nothing, if the gate has none.
+pub async fn print_evidence(api: &Api, gate_id: &str) -> Result<()> {
+    let gate: Gate = api.get(&format!("/gates/{gate_id}")).await?;
+    let Some(id) = gate.evidence_id else { return Ok(()) };
+    let evidence: Evidence = document(api, id).await?;
+    for line in summary(&evidence) {
+        println!("                  {}", printable(&line));
+    }
+    Ok(())
+}
+
+/// Prints the difference that a gate asks about. Returns whether there is one.
+pub async fn print_difference(api: &Api, gate_id: &str) -> Result<bool> {
+    let gate: Gate = api.get(&format!("/gates/{gate_id}")).await?;
+    let Some(id) = gate.evidence_id.filter(|_| gate.gate_type == GATE_CHANGE) else { return Ok(false) };
+    let change: GateChange = document(api, id).await?;
+    for weakening in &change.weakenings {
+        let line = weakening.line.map(|line| format!(":{line}")).unwrap_or_default();
+        println!("{}{line}: {}", printable(&weakening.path), printable(&weakening.message));
+        for line in weakening.difference.iter().flat_map(|text| text.lines()) {
+            println!("    {}", printable(line));
+        }
+    }
+    Ok(true)
+}
+
+async fn document<T: DeserializeOwned>(api: &Api, id: ArtifactId) -> Result<T> {
+    let artifact: Artifact = api.get(&format!("/artifacts/{id}")).await?;
+    ensure!(artifact.size_bytes <= MAX_BYTES, "the document {id} has more than {MAX_BYTES} bytes");
+    api.get(&format!("/artifacts/{id}/download")).await.with_context(|| format!("cannot read the document {id}"))
+}
+
+/// The first findings, failed tests and lines without coverage.
+fn summary(evidence: &Evidence) -> Vec<String> {
+    let mut lines = Vec::new();
+    let findings = &evidence.findings.list;
+    for finding in findings.listed.iter().take(SHOWN) {
+        let place = finding.line.map_or(finding.file.clone(), |line| format!("{}:{line}", finding.file));
+        let rule = finding.rule.as_ref().map(|rule| format!(" ({rule})")).unwrap_or_default();
+        lines.push(format!("{place}: {}{rule}", finding.message.lines().next().unwrap_or_default()));
+        lines.extend(finding.line.and_then(|line| source(&evidence.context, &finding.file, line)));
+    }
+    more(&mut lines, findings.total, "findings");
+    if let Some(tests) = &evidence.tests {
+        for test in tests.failures.listed.iter().take(SHOWN) {
+            lines.push(format!("failed: {}: {}", test.full_name(), test.message.lines().next().unwrap_or_default()));
+        }
+        more(&mut lines, tests.failures.total, "failed tests");
+    }
+    let uncovered = uncovered(evidence);
+    for (path, line) in uncovered.iter().take(SHOWN) {
+        lines.push(format!("{path}:{line}: no test runs this line"));
+        lines.extend(source(&evidence.context, path, *line));
+    }
+    more(&mut lines, uncovered.len() as u64, "lines that no test runs");
+    lines
+}
+
+fn more(lines: &mut Vec<String>, total: u64, what: &str) {
+    let rest = total.saturating_sub(SHOWN as u64);
+    if rest > 0 {
+        lines.push(format!("and {rest} more {what}"));
+    }
+}
+
+fn source(context: &[Excerpt], path: &str, line: u32) -> Option<String> {
+    let excerpt = context.iter().find(|excerpt| excerpt.path == path && excerpt.has(line))?;
+    let text = excerpt.lines.get(usize::try_from(line.checked_sub(excerpt.first_line)?).ok()?)?;
+    Some(format!("{line:>6} | {text}"))
+}
+
+fn uncovered(evidence: &Evidence) -> Vec<(String, u32)> {
+    let files = evidence.coverage.as_ref().and_then(|coverage| coverage["files"].as_array());
+    let mut found = Vec::new();
+    for file in files.into_iter().flatten() {
+        let path = file["path"].as_str().unwrap_or_default();
+        let lines = ["uncovered_lines", "unmeasured_lines"].map(|key| file[key].as_array());
+        let lines = lines.into_iter().flatten().flatten().filter_map(serde_json::Value::as_u64);
+        found.extend(lines.filter_map(|line| Some((path.to_owned(), u32::try_from(line).ok()?))));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use nofx_gates::evidence::Reason;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_summary_has_the_first_lines_with_their_source() {
+        let mut evidence = Evidence::new("unit", Reason { code: "c".into(), message: "m".into() }, 1);
+        evidence.coverage = Some(json!({"files": [{"path": "a.ts", "uncovered_lines": [1, 2, 3, 4, 5, 6, 7]}]}));
+        evidence.context = vec![Excerpt { path: "a.ts".into(), first_line: 1, lines: vec!["one();".into()] }];
+        let shown = summary(&evidence);
+        assert_eq!(shown[..2], ["a.ts:1: no test runs this line", "     1 | one();"]);
+        assert_eq!(shown.last().map(String::as_str), Some("and 2 more lines that no test runs"));
+    }
+}

@@ -1,0 +1,94 @@
+//! Pages of what gates stored: read by their row, of this tenant alone, and only if the object is the one that was recorded.
+
+use nofx_tests::lab::{s3, sdk};
+use nofx_tests::{Deliver, Lab, Script, plans};
+use serde_json::{Value, json};
+use shared::domain::outcome::{NewGateStatus, OnPass};
+use shared::domain::{GateId, NewGate, Outcome};
+use shared::storage::ArtifactMeta;
+use uuid::Uuid;
+
+use crate::gateway::{Gateway, Shape};
+
+fn evidence() -> Value {
+    json!({
+        "schema": "nofx.gate_evidence.v2", "gate": "unit", "verdict": "blocked",
+        "reason": {"code": "checks_weakened", "message": "a <test> is gone"},
+        "findings": {"total": 1, "listed": [{"severity": "error", "file": "a.ts", "line": 2, "message": "bad <b>"}]},
+        "context": [{"path": "a.ts", "first_line": 1, "lines": ["one", "two <i>"]}]
+    })
+}
+
+/// A step that stores evidence and a difference, and asks about it.
+fn asking() -> Script {
+    Script::new(|_, store| async move {
+        let meta = |kind| ArtifactMeta { kind, media_type: "application/json", ..ArtifactMeta::default() };
+        let change = json!({"weakenings": [{"kind": "test_deleted", "path": "a.test.ts", "message": "gone", "difference": "-it <b>"}]});
+        let put = async |name, kind, document: Value| {
+            store.put(name, meta(kind), document.to_string().into_bytes()).await.expect("stored")
+        };
+        let evidence = put("gate-unit.json", "gate_evidence", evidence()).await;
+        let change = put("gate-unit-gate-change.json", "gate_attachment", change).await;
+        let gate = NewGate {
+            id: GateId(Uuid::now_v7()),
+            gate_type: "manual:gate-change".into(),
+            status: NewGateStatus::Pending,
+            subject: None,
+            evidence_uri: Some(change.uri.clone()),
+            on_pass: OnPass::Resume,
+            expires_after_s: None,
+            reason: Some("a test is gone".into()),
+        };
+        Outcome { artifacts: vec![change, evidence], ..Outcome::blocked(gate) }
+    })
+}
+
+#[tokio::test]
+async fn evidence_and_differences_are_shown_to_their_tenant_and_only_as_they_were_recorded() {
+    let lab = Lab::with_bucket().await;
+    let console = Gateway::console(&lab, Shape::Http);
+    let page = async |path: String| {
+        let answer = console.get(&path).await;
+        (answer.status, answer.body.as_str().unwrap_or_default().to_owned())
+    };
+    let run = lab.submit(&json!({"goal": "g", "steps": [plans::step("unit", "gate:unit", json!({}))]})).await;
+    lab.settle(&asking(), Deliver::Once).await;
+    let id = async |sql: &str| lab.admin.query_one(sql, &[]).await.unwrap().get::<_, Uuid>(0);
+    let gate = id("select id from nofx.gate").await;
+    let evidence = id("select id from nofx.artifact where type = 'gate_evidence'").await;
+    let change = id("select id from nofx.artifact where type = 'gate_attachment'").await;
+
+    let (status, shown) = page(format!("/ui/gates/{gate}")).await;
+    assert_eq!(status, 200, "{shown}");
+    for words in ["it &lt;b&gt;", "Test deleted", "formaction=\"../gates/", &format!("../evidence/{evidence}")] {
+        assert!(shown.contains(words), "{words}: {shown}");
+    }
+    let (status, shown) = page(format!("/ui/evidence/{evidence}")).await;
+    assert_eq!(status, 200, "{shown}");
+    for words in ["a &lt;test&gt; is gone", "two &lt;i&gt;", &format!("../gates/{gate}"), &format!("../runs/{run}")] {
+        assert!(shown.contains(words), "{words}: {shown}");
+    }
+    let (_, list) = page("/ui/runs".into()).await;
+    assert!(list.contains(&format!("gates/{gate}")), "the inbox links the decision");
+    let (_, shown) = page(format!("/ui/runs/{run}")).await;
+    assert!(shown.contains(&format!("../evidence/{evidence}")) && shown.contains(&format!("../gates/{gate}")));
+    assert_eq!(page(format!("/ui/evidence/{change}")).await.0, 404, "it is no evidence");
+
+    // The object was replaced after it was recorded.
+    let uri = lab.text("select uri from nofx.artifact where id = $1", evidence).await;
+    let bucket = &lab.ctx.config.artifacts.bucket;
+    let key = uri.strip_prefix(&format!("s3://{bucket}/")).expect("in the bucket");
+    let other = br#"{"schema": "nofx.gate_evidence.v2", "verdict": "passed"}"#.to_vec();
+    s3(&sdk().await).put_object().bucket(bucket).key(key).body(other.into()).send().await.expect("replaced");
+    assert_eq!(page(format!("/ui/evidence/{evidence}")).await.0, 409);
+
+    let too_large = "update nofx.artifact set size_bytes = 5000000 where id = $1";
+    lab.admin.execute(too_large, &[&evidence]).await.unwrap();
+    assert_eq!(page(format!("/ui/evidence/{evidence}")).await.0, 400);
+    for table in ["artifact", "gate"] {
+        let sql = format!("update nofx.{table} set tenant_id = 'other'");
+        lab.admin.batch_execute(&sql).await.unwrap();
+    }
+    assert_eq!(page(format!("/ui/evidence/{evidence}")).await.0, 404);
+    assert_eq!(page(format!("/ui/gates/{gate}")).await.0, 404);
+}
