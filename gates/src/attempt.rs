@@ -94,7 +94,7 @@ impl Drop for Attempt {
 fn check_owner(work_dir: &Path) -> io::Result<()> {
     let own = rustix::process::geteuid().as_raw();
     for found in [fs::symlink_metadata(work_dir)?, fs::metadata(work_dir)?] {
-        let others_write = !found.is_symlink() && found.mode() & 0o022 != 0;
+        let others_write = !found.is_symlink() && found.mode() & 0o002 != 0;
         if found.uid() != own || others_write {
             let why = if others_write { "other users can write to it" } else { "it belongs to another user" };
             let message = format!("{}: {why}; name another folder", work_dir.display());
