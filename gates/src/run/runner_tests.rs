@@ -5,6 +5,7 @@ use crate::dependencies::Ecosystem;
 
 fn job(ecosystem: Option<Ecosystem>) -> Job {
     Job {
+        audit: false,
         tenant: "acme".into(),
         command: CommandSpec {
             argv: vec!["true".into()],
