@@ -15,6 +15,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use uuid::Uuid;
 
+/// Others can pass a folder, but not list it.
+const PASSABLE: u32 = 0o711;
+
 /// Dropping the last owner deletes the folder. Work on other threads is an owner too, so nothing writes after the
 /// deletion.
 #[derive(Debug)]
@@ -31,8 +34,10 @@ impl Attempt {
     /// Creates a folder below `work_dir`, and deletes the folders of dead attempts.
     pub fn begin(work_dir: &Path) -> io::Result<Self> {
         let attempts = work_dir.join("attempts");
-        passable_folder(&attempts)?;
+        passable(work_dir)?;
+        // Before anything of it is changed, because its folders could be links to others.
         check_owner(work_dir)?;
+        passable_folder(&attempts)?;
         // Resolve links, because coverage reports name files by their resolved paths.
         let attempts = attempts.canonicalize()?;
         remove_dead_attempts(&attempts);
@@ -42,7 +47,9 @@ impl Attempt {
         lock.lock()?;
         let attempt = Self { root: attempts.join(&id), id, lock_path, _lock: lock, cancelled: AtomicBool::new(false) };
         passable_folder(&attempt.temporary())?;
-        private_folder(&attempt.workspace())?;
+        for folder in [attempt.workspace(), attempt.base()] {
+            private_folder(&folder)?;
+        }
         Ok(attempt)
     }
 
@@ -105,9 +112,13 @@ pub fn private_folder(path: &Path) -> io::Result<()> {
 /// Creates a folder, and its parents, that other users can pass but not list. Where there are no namespaces, a command with a
 /// uid of its own reaches its private folders through it.
 pub fn passable_folder(path: &Path) -> io::Result<()> {
-    const MODE: u32 = 0o711;
-    DirBuilder::new().recursive(true).mode(MODE).create(path)?;
-    fs::set_permissions(path, Permissions::from_mode(MODE))
+    passable(path)?;
+    fs::set_permissions(path, Permissions::from_mode(PASSABLE))
+}
+
+/// Leaves a folder that exists as it is.
+fn passable(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(PASSABLE).create(path)
 }
 
 /// Removes a folder, even if parts of it are not writable.
@@ -194,7 +205,7 @@ mod tests {
         let work = tempfile::tempdir().unwrap();
         let attempt = Attempt::begin(work.path()).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o077;
-        assert_eq!((mode(&attempt.workspace()), mode(&attempt.home())), (0, 0));
+        assert_eq!((mode(&attempt.workspace()), mode(&attempt.base())), (0, 0));
         // A command with another uid gets to its own folders, and finds no others.
         assert_eq!(
             (mode(&work.path().join("attempts")), mode(&attempt.root), mode(&attempt.temporary())),

@@ -116,9 +116,8 @@ impl SourceTree {
     /// Reads every object through one `git cat-file`, so that no filter or attribute changes its bytes.
     fn write(&self, entries: &BTreeMap<String, (String, String)>, to: &Path) -> Result<()> {
         let entries: Vec<_> = entries.iter().filter(|(_, (mode, _))| mode != SUBMODULE).collect();
-        let mut child = Command::new("git")
+        let mut child = git_command(&self.root)
             .args(["cat-file", "--batch"])
-            .current_dir(&self.root)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -191,8 +190,16 @@ fn text(bytes: &[u8]) -> Result<&str> {
     std::str::from_utf8(bytes).context("a path in the repository is not UTF-8")
 }
 
+/// The settings of a checkout may name programs that git starts. A checkout is judged, so nothing of it is started here.
+fn git_command(dir: &Path) -> Command {
+    let mut command = Command::new("git");
+    command.args(["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "--no-optional-locks"]);
+    command.current_dir(dir);
+    command
+}
+
 fn git(dir: &Path, arguments: &[&str]) -> Result<Vec<u8>> {
-    let done = Command::new("git").args(arguments).current_dir(dir).output().context("cannot run git")?;
+    let done = git_command(dir).args(arguments).output().context("cannot run git")?;
     if !done.status.success() {
         bail!("git {}: {}", arguments.join(" "), String::from_utf8_lossy(&done.stderr).trim());
     }
@@ -204,6 +211,23 @@ mod tests {
     use nofx_gates::snapshot::Snapshot;
 
     use super::*;
+
+    #[test]
+    fn a_program_that_the_settings_of_a_checkout_name_is_not_started() {
+        let (folder, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (root, marker) = (folder.path().join("checkout"), folder.path().join("started"));
+        fs::create_dir(&root).unwrap();
+        fs::write(root.join("a"), "a").unwrap();
+        run(&root, &["init", "-q", "."]);
+        run(&root, &["add", "a"]);
+        run(&root, &["commit", "-qm", "a"]);
+        run(&root, &["config", "core.fsmonitor", &format!("touch {}; true", marker.display())]);
+        let tree = SourceTree::around(&root).unwrap();
+        tree.copy_worktree(&copy.path().join("worktree")).unwrap();
+        tree.copy_staged(&copy.path().join("staged")).unwrap();
+        tree.copy_commit("HEAD", &copy.path().join("commit")).unwrap();
+        assert!(!marker.exists());
+    }
 
     fn run(dir: &Path, arguments: &[&str]) -> String {
         let config = ["-c", "user.name=n", "-c", "user.email=e@example.com", "-c", "core.autocrlf=false"];

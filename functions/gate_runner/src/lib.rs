@@ -1,7 +1,7 @@
 //! Fetches the workspace of a request, runs its command, and stores the bundle.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -21,7 +21,8 @@ const TRANSFER_LIMIT: Duration = Duration::from_mins(2);
 #[derive(Debug)]
 pub struct Runner {
     executor: Executor,
-    http: Client,
+    /// Made at its first use: it reads all certificates of the system, and files need none.
+    http: LazyLock<Client>,
 }
 
 impl Runner {
@@ -32,8 +33,8 @@ impl Runner {
             settings.add_toolchains_of(path);
         }
         // A signed URL is for one object: a redirect would lead elsewhere.
-        let http = Client::builder().redirect(Policy::none()).no_proxy().build().unwrap_or_default();
-        Self { executor: Executor::new(settings), http }
+        let http = || Client::builder().redirect(Policy::none()).no_proxy().build().unwrap_or_default();
+        Self { executor: Executor::new(settings), http: LazyLock::new(http) }
     }
 
     /// Runs one command. Whatever happens to it is in the bundle. An error means that there is no bundle.

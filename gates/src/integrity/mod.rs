@@ -23,24 +23,24 @@ mod test_cases;
 #[cfg(test)]
 mod corpus;
 
-use std::collections::BTreeSet;
 use std::io;
 
 pub use difference::Difference;
 pub use finding::{Integrity, Weakening, WeakeningKind};
 pub use reports::{TestResult, TestStatus, compare_reports};
+pub use test_cases::Explanation;
 
 use crate::definition::Definition;
 use crate::snapshot::Snapshot;
 use change::Changes;
 
-/// Names of the base's tests that are gone or renamed for a reason: the change has them elsewhere or under another name,
-/// or their code is gone too. For [`compare_reports`].
+/// The base's tests that are gone or renamed for a reason: the change has them elsewhere or under another name, or their
+/// code is gone too. For [`compare_reports`].
 pub fn explained_tests(
     base: &Snapshot,
     head: &Snapshot,
     definition_of_base: &Definition,
-) -> io::Result<BTreeSet<String>> {
+) -> io::Result<Vec<Explanation>> {
     let changes = Changes::between(base, head)?;
     Ok(test_cases::explained(base, head, &changes, definition_of_base))
 }

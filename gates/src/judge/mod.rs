@@ -12,9 +12,10 @@ mod job;
 mod request;
 mod reuse;
 mod subject;
+mod tests_of_base;
 mod weakening;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -25,6 +26,7 @@ use shared::domain::policy::{Network, Sandbox, TrustedBase};
 use self::conclude::{Context, Observed, observe};
 use self::job::{Terms, job, millis};
 use self::subject::{Subject, prepare};
+use self::tests_of_base::{explains, results, tests_that_ran};
 use crate::attempt::Attempt;
 use crate::blocking::spawn_blocking;
 use crate::coverage::{
@@ -33,9 +35,8 @@ use crate::coverage::{
 use crate::definition::{self, Definition, Format, GateDefinition, Kind, Source as DefinitionSource};
 use crate::evidence::{self, Doubt, Evidence, GivenBy, Verdict};
 use crate::finding::{ExamineError, InfraError, Reason};
-use crate::integrity::{self, TestResult, TestStatus, compare_reports};
+use crate::integrity::{self, Explanation, TestResult, compare_reports};
 use crate::redact::Redactor;
-use crate::report::{self, Tests};
 use crate::run::{Bundle, CommandRun, Exit, Job};
 use crate::unpack::Limits;
 
@@ -501,7 +502,8 @@ impl<R: Runner> Work<'_, R> {
             return Ok(());
         };
         let explained = self.explained_tests(definition).await?;
-        let is_explained = |test: &TestResult| explained.iter().any(|name| names_test(name, &test.name));
+        let ran = tests_that_ran(tests, base_tests);
+        let is_explained = |test: &TestResult| explained.iter().any(|one| explains(one, &test.name, &ran));
         let gone = compare_reports(&results(base_tests), &results(tests), is_explained);
         let listed: Vec<_> = gone.into_iter().map(evidence::Weakening::from).collect();
         weakening::settle(&listed, self.request, case)?;
@@ -509,11 +511,11 @@ impl<R: Runner> Work<'_, R> {
     }
 
     /// Tests of the base that the change renamed, merged, or deleted with their code.
-    async fn explained_tests(&self, definition: &Definition) -> Result<BTreeSet<String>, Stop> {
+    async fn explained_tests(&self, definition: &Definition) -> Result<Vec<Explanation>, Stop> {
         let (subject, definition) = (Arc::clone(&self.subject), definition.clone());
         let explained = spawn_blocking(move || match &subject.base {
             Some(base) => integrity::explained_tests(base, &subject.head, &definition),
-            None => Ok(BTreeSet::new()),
+            None => Ok(Vec::new()),
         });
         Ok(explained.await.map_err(InfraError::task_failed)?.map_err(InfraError::from)?)
     }
@@ -572,7 +574,6 @@ impl Case {
     }
 
     fn record(&mut self, run: &CommandRun, observed: &Observed) {
-        use crate::run::Exit;
         let evidence = &mut self.evidence;
         evidence.command = Some(evidence::CommandResult {
             exit_code: if let Exit::Code(code) = run.exit { Some(code) } else { None },
@@ -655,26 +656,6 @@ fn is_direction(letter: char) -> bool {
 /// Text of the command, without secrets.
 fn redacted(text: &str) -> String {
     String::from_utf8_lossy(&Redactor::redact(&[], text.as_bytes())).into_owned()
-}
-
-/// Whether a test of a report is the one with this name in the source. Reports add suites before it and parameters
-/// after it.
-fn names_test(name: &str, reported: &str) -> bool {
-    let last = reported.rsplit(" > ").next().unwrap_or(reported);
-    reported == name || last == name || last.strip_prefix(name).is_some_and(|rest| rest.starts_with('['))
-}
-
-fn results(tests: &Tests) -> Vec<TestResult> {
-    let result = |case: &report::Case| TestResult {
-        file: case.file.clone().unwrap_or_else(|| case.suite.clone()),
-        name: case.name.clone(),
-        status: match case.status {
-            report::Status::Passed => TestStatus::Passed,
-            report::Status::Failed | report::Status::Errored => TestStatus::Failed,
-            report::Status::Skipped => TestStatus::Skipped,
-        },
-    };
-    tests.cases.iter().map(result).collect()
 }
 
 fn no_such_gate(error: &definition::NoSuchGate) -> Stop {

@@ -381,10 +381,12 @@ impl Run<'_> {
         let private = self.private_folders()?;
         let folders = self.folders(&private);
         remove_old(&spec.reports, folders).map_err(|error| report_path_error(&error))?;
+        let started = Instant::now();
         let attached = match self.installed {
             Some(installed) => dependencies::attach(installed, &self.workspace)?,
             None => Attached::default(),
         };
+        add(&mut bundle.result.timings_ms, "attach", started.elapsed());
         let timeout = Duration::from_millis(spec.timeout_ms).min(left(deadline));
         let command = self.sandboxed(spec, &private, &attached, timeout);
         let started = Instant::now();
@@ -621,3 +623,7 @@ fn millis(duration: Duration) -> u64 {
 fn add(timings: &mut BTreeMap<String, u64>, phase: &str, took: Duration) {
     *timings.entry(phase.to_owned()).or_default() += millis(took);
 }
+
+#[cfg(test)]
+#[path = "runner_tests.rs"]
+mod tests;

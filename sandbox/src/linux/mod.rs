@@ -154,8 +154,9 @@ impl Restricted<'_> {
             seccomp::enforce(&seccomp::Options {
                 internet: self.spec.network == Network::Open,
                 interfaces: false,
-                // With the user's own uid, sockets lead to services that act for the user, for example D-Bus or Docker.
-                unix: plan.uid.is_some(),
+                // Landlock does not keep the command from the sockets of services that everybody may write to, for example
+                // Postgres and D-Bus.
+                unix: false,
                 protected: if shielded { Vec::new() } else { protected.to_vec() },
             })?;
         }
@@ -224,7 +225,7 @@ fn note_gaps(spec: &Spec, report: &mut Report, shielded: bool) {
             note("the command can kill its launcher and its parent");
         }
     }
-    if spec.plan.uid.is_none() && spec.plan.seccomp {
+    if spec.plan.seccomp {
         note("sockets of the family AF_UNIX are refused, except socket pairs");
     }
 }

@@ -1,5 +1,7 @@
+use std::fs;
 use std::net::{TcpListener, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 
 use nofx_sandbox::{Level, Network, NetworkInForce, host};
@@ -109,5 +111,21 @@ fn an_open_network_reaches_the_host() {
         let finished = run_blocking(&command).unwrap();
         assert_eq!(finished.output.head, b"connected\n", "{level:?}");
         assert_eq!(finished.report.network, NetworkInForce::Open, "{level:?}");
+    }
+}
+
+#[test]
+fn a_service_behind_a_socket_for_everybody_cannot_be_reached() {
+    for level in closed_levels() {
+        let (workspace, outside) = (Workspace::new(), Workspace::new());
+        let path = outside.path().join("service");
+        let listener = UnixListener::bind(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+        let script = format!(
+            "import socket\ntry:\n    socket.socket(socket.AF_UNIX).connect({path:?}); print('connected')\nexcept OSError as error: print(error)"
+        );
+        let text = printed(&workspace.python(level, &script));
+        assert!(!text.contains("connected"), "{level:?}: {text}");
+        drop(listener);
     }
 }

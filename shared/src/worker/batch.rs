@@ -42,6 +42,7 @@ impl<E: Executor> Worker<E> {
     }
 
     /// Works on the steps of its messages only, so that whoever polls can stop between two steps.
+    #[must_use]
     pub fn without_continuation(self) -> Self {
         Self { continues: false, ..self }
     }

@@ -84,26 +84,35 @@ impl Machine {
         sent
     }
 
-    /// Starts `nofx worker gate`.
-    fn start(&self) -> Poller {
+    /// The variables of the worker.
+    fn variables(&self) -> [(&'static str, String); 12] {
         let path = |name: &str| self.dir.path().join(name).display().to_string();
         let config = &self.lab.ctx.config;
+        [
+            ("DATABASE_URL", self.lab.database.worker_url()),
+            ("AWS_ENDPOINT_URL", aws_endpoint_url()),
+            ("AWS_ACCESS_KEY_ID", "test".to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", "test".to_owned()),
+            ("AWS_REGION", "us-east-1".to_owned()),
+            ("SQS_PREFIX", config.sqs_prefix.clone()),
+            ("ARTIFACTS_BUCKET", config.artifacts.bucket.clone()),
+            ("NOFX_TENANT", config.tenant.0.clone()),
+            ("SIGNING_KEY_FILE", path("key.pem")),
+            ("GATE_DEFAULT_WORKSPACE", path("workspace")),
+            ("GATE_DEFAULT_BASE", path("workspace")),
+            ("GATE_WORK_DIR", path("gate")),
+        ]
+    }
+
+    /// Starts `nofx worker gate`.
+    fn start(&self) -> Poller {
         let log = fs::File::options().create(true).append(true).open(self.dir.path().join("log")).expect("a log");
         let child = Command::new(program("nofx"))
             .args(["worker", "gate"])
             .env_clear()
             .envs(std::env::vars_os().filter(|(name, _)| name == "PATH" || name == "HOME"))
-            .env("DATABASE_URL", self.lab.database.worker_url())
-            .env("AWS_ENDPOINT_URL", aws_endpoint_url())
-            .envs([("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test"), ("AWS_REGION", "us-east-1")])
-            .env("SQS_PREFIX", &config.sqs_prefix)
-            .env("ARTIFACTS_BUCKET", &config.artifacts.bucket)
-            .env("NOFX_TENANT", &config.tenant.0)
-            .env("SIGNING_KEY_FILE", path("key.pem"))
-            .env("GATE_DEFAULT_WORKSPACE", path("workspace"))
-            .env("GATE_DEFAULT_BASE", path("workspace"))
-            .env("GATE_WORK_DIR", path("gate"))
-            .env("GATE_RUNNER_WORK_DIR", path("runner"))
+            .envs(self.variables())
+            .env("GATE_RUNNER_WORK_DIR", self.dir.path().join("runner"))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a log"))
             .stderr(log)
@@ -238,6 +247,27 @@ fn find(root: &Path, name: &str, but: &[PathBuf]) -> Option<PathBuf> {
         Ok(_) if path.ends_with(name) => Some(root.to_owned()).filter(|root| !but.contains(root)),
         _ => None,
     })
+}
+
+#[tokio::test]
+async fn nofx_env_prints_what_the_worker_needs() {
+    let machine = Machine::new().await;
+    let state = machine.dir.path().join("state");
+    fs::create_dir(&state).unwrap();
+    fs::write(state.join("ports.json"), r#"{"http": 1, "emulator": 2}"#).unwrap();
+    let output = Command::new(program("nofx"))
+        .arg("env")
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .envs([("NOFX_STATE_DIR", state.as_os_str()), ("DATABASE_URL", "postgres://x".as_ref())])
+        .envs([("GATE_DEFAULT_BASE", machine.dir.path()), ("LONG_GATES", "true".as_ref())])
+        .output()
+        .expect("run nofx env");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let needed = machine.variables().map(|(name, _)| name).into_iter().chain(["LONG_GATES"]);
+    for name in needed {
+        assert!(printed.contains(&format!("export {name}='")), "{name} is not in {printed}");
+    }
+    private_key(&state.join("signing/key.pem")).expect("the key exists");
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ fn the_template_deploys_to_the_emulator_and_the_sample_plans_end_as_expected() {
     let output = command.output().expect("run nofx deploy-local");
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{stdout}\n{stderr}");
-    assert!(stdout.contains("all 4 plans ended as expected"), "{stdout}\n{stderr}");
+    assert!(stdout.contains("all 6 plans ended as expected"), "{stdout}\n{stderr}");
 }
 
 #[test]

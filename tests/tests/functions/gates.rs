@@ -36,6 +36,9 @@ pathlib.Path(spec["bundle"]["file"]).write_bytes(bundle)
 print(json.dumps({"sha256": hashlib.sha256(bundle).hexdigest(), "size_bytes": len(bundle)}))
 "#;
 
+/// How much of the end of an output a runner answers with, and of the start.
+const TAIL: usize = 1_000;
+
 /// A test's stack with a gate function.
 struct Stack {
     lab: Lab,
@@ -91,8 +94,8 @@ impl Stack {
             output: Output {
                 bytes,
                 sha256: sha256_hex(printed.as_bytes()),
-                head: None,
-                tail: printed.to_owned(),
+                head: (printed.len() > TAIL).then(|| printed[..TAIL].to_owned()),
+                tail: printed[printed.len().saturating_sub(TAIL)..].to_owned(),
                 entry: Some(entry),
             },
             reports: Vec::new(),
@@ -285,7 +288,7 @@ async fn weakened_checks_block_on_a_person_who_sees_the_difference() {
 #[tokio::test]
 async fn a_policy_that_refuses_weakened_checks_fails_the_step() {
     let stack = Stack::new().await;
-    let policy = json!({ "gates": { "on_weakening": "fail" } });
+    let policy = json!({ "document": { "gates": { "on_weakening": "fail" } }, "actor": "ann" });
     let answer = Gateway::api(&stack.lab, Shape::Http).send("PUT", "/policy", &[], Some(policy.to_string())).await;
     assert!(answer.status < 300, "{}", answer.body);
     let run = stack.submit(STRICT, LAX).await;

@@ -151,6 +151,7 @@ fn three_gates() -> Value {
         plans::step("unit", "gate:unit", json!({})) ] });
     for step in plan["steps"].as_array_mut().unwrap() {
         step["retry"] = json!({ "max_attempts": 1 });
+        step["depends_on"] = json!([]);
     }
     plan
 }
@@ -169,7 +170,7 @@ async fn one_approval_answers_the_same_question_of_every_step() {
         let script = judging(&Seen::default());
         lab.settle(&script, Deliver::Thrice).await;
         let asked = questions(&lab, run, GateStatus::Pending).await;
-        assert_eq!(asked.len(), 3);
+        assert_eq!(asked.len(), 3, "{}", lab.snapshot(run).await);
         decide(&lab, asked[1].id, decision).await;
         let status = if decision == Decision::Waive { GateStatus::Waived } else { GateStatus::Passed };
         let decided = questions(&lab, run, status).await;

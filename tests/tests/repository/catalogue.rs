@@ -16,7 +16,9 @@ fn sources(folder: &Path, found: &mut Vec<String>) {
     for entry in fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
         if path.is_dir() {
-            sources(&path, found);
+            if !path.ends_with("tests") {
+                sources(&path, found);
+            }
         } else if path.extension().is_some_and(|extension| extension == "rs" || extension == "sql")
             && !path.to_string_lossy().ends_with("tests.rs")
         {

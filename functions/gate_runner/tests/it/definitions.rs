@@ -84,7 +84,7 @@ async fn a_weaker_script_of_package_json_asks() {
         "lint",
         &base,
         &base.clone().with("package.json", &package("node check.cjs")),
-        "definition_changed",
+        "protected_changed",
         "package.json",
     )
     .await;

@@ -6,11 +6,10 @@ use nofx_gates::evidence::Verdict;
 
 use crate::sample::{Lab, Tree, failed, passed, request};
 
-fn package(script: &str) -> Tree {
-    Tree::new(&[(
-        "package.json",
-        &format!(r#"{{"name": "a", "version": "1.0.0", "scripts": {{"lint": "{script}"}}}}"#),
-    )])
+/// A workspace with a script of npm that runs this program.
+fn package(program: &str) -> Tree {
+    let text = r#"{"name": "a", "version": "1.0.0", "scripts": {"lint": "node check.cjs"}}"#;
+    Tree::new(&[("package.json", text), ("check.cjs", program)])
 }
 
 #[tokio::test]

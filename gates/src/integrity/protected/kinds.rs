@@ -167,7 +167,8 @@ const TABLE: [(Form, &[&str]); 18] = [
     (Form::CargoManifest, &["Cargo.toml"]),
     (Form::GoMod, &["go.mod"]),
     (Form::GoSum, &["go.sum"]),
-    (Form::Bytes, &["build.rs", "**/node_modules/**"]),
+    // Python runs compiled files instead of the sources beside them.
+    (Form::Bytes, &["build.rs", "**/node_modules/**", "*.pyc", "*.pyo"]),
 ];
 
 static COMPILED: LazyLock<Vec<(Form, Globs)>> =

@@ -79,6 +79,15 @@ fn declaration(path: &str, base: &Snapshot, head: &Snapshot) -> Option<String> {
         let hidden = is_in(head, format!("{stem}.py"))?;
         return Some(format!("a type checker reads this stub instead of {hidden}"));
     }
+    // Bundlers and runners look for JavaScript first.
+    let code = [("js", ["ts", "tsx"]), ("jsx", ["tsx", "ts"]), ("mjs", ["mts", "ts"])];
+    for (ending, hidden) in code {
+        let stem = path.strip_suffix(ending).filter(|stem| stem.ends_with('.') && !stem.ends_with(".config."));
+        let hidden = stem.and_then(|stem| hidden.iter().find_map(|ending| is_in(head, format!("{stem}{ending}"))));
+        if let Some(hidden) = hidden {
+            return Some(format!("a runner of tests may load this file instead of {hidden}"));
+        }
+    }
     let (stem, kind) = [(".d.ts", ""), (".d.mts", "m"), (".d.cts", "c")]
         .iter()
         .find_map(|(ending, kind)| Some((path.strip_suffix(ending)?, *kind)))?;

@@ -16,8 +16,6 @@ mod replaced;
 mod runner;
 mod rust;
 
-use std::collections::BTreeSet;
-
 use super::change::Changes;
 use super::finding::{Weakening, WeakeningKind};
 use crate::definition::Definition;
@@ -85,20 +83,31 @@ pub fn find(base: &Snapshot, head: &Snapshot, changes: &Changes, definition: &De
     findings
 }
 
-/// Names of the base's tests that have a partner in the change, or went with their code.
-pub fn explained(base: &Snapshot, head: &Snapshot, changes: &Changes, definition: &Definition) -> BTreeSet<String> {
+/// What became of a test of the base, as the sources say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    /// Its names, with and without those of its suites.
+    pub names: [String; 2],
+    /// The names of the test that does the same now. `None`: it went with its code.
+    pub successor: Option<[String; 2]>,
+}
+
+/// The tests of the base that have a partner in the change, or went with their code.
+pub fn explained(base: &Snapshot, head: &Snapshot, changes: &Changes, definition: &Definition) -> Vec<Explanation> {
     let patterns = runner::patterns(base, definition);
     let old = collect::cases(changes, &patterns, |change| &change.base);
     let new = collect::cases(changes, &patterns, |change| &change.head);
     let matched = matching::pair(&old, &new);
     let mut dead = dead::Declarations::new(base, head, changes, definition);
-    let mut names = BTreeSet::new();
-    for (case, partner) in old.into_iter().zip(matched) {
-        if partner.is_some() || dead.explains(&case) {
-            names.insert(case.name);
+    let names = |case: &Case| [case.name.clone(), case.leaf.clone()];
+    let mut found = Vec::new();
+    for (case, partner) in old.iter().zip(matched) {
+        let successor = partner.and_then(|at| new.get(at)).map(names);
+        if successor.is_some() || dead.explains(case) {
+            found.push(Explanation { names: names(case), successor });
         }
     }
-    names
+    found
 }
 
 /// What a kept test has lost.
@@ -149,6 +158,16 @@ mod tests {
             all(&SAMPLE[end..]);
         }
         assert!(all(SAMPLE) >= 3);
+    }
+
+    #[test]
+    fn thousands_of_renamed_tests_are_compared_in_bounded_time() {
+        let text = |name: &str| -> String {
+            (0..4_000).map(|at| format!("it('{name}{at}', () => {{ expect({name}({at})).toBe({at}); }});\n")).collect()
+        };
+        let cases = |text: &str| javascript::cases(&tokens(Language::Script, text));
+        let pairs = matching::pair(&cases(&text("f")), &cases(&text("g")));
+        assert!(pairs.len() == 4_000 && pairs.last() == Some(&None));
     }
 
     proptest! {
