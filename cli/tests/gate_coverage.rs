@@ -102,7 +102,6 @@ fn wrong_usage_without_json_is_two() {
         vec!["--root", "w"],
         vec!["--report", "lcov.info", "--root", "missing"],
         vec!["--report", "lcov.info", "--format", "clover"],
-        vec!["--report", "lcov.info", "--threshold", "2"],
         vec!["--report", "lcov.info", "--diff", "change.diff", "--base", "base"],
     ] {
         assert_eq!(nofx(folder.path(), &arguments).status.code(), Some(2), "{arguments:?}");

@@ -155,6 +155,8 @@ async fn sam_deploy(
         format!("DatabaseSecretArn={secret_arn}"),
         format!("WorkerDatabaseSecretArn={worker_secret_arn}"),
         format!("Architecture={}", Architecture::native()?.name()),
+        // The emulator runs programs, but no wrapper of a managed runtime.
+        "GateRunnerRuntime=provided.al2023".to_owned(),
         "Tenant=local".to_owned(),
         "AllowTemplateAnswers=true".to_owned(),
     ]);

@@ -95,6 +95,7 @@ pub struct Definition {
 }
 
 /// The isolation in force, as the sandbox reports it.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of a report, not one state")]
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct Sandbox {

@@ -29,7 +29,7 @@ pub fn evidence_page(page: &EvidencePage<'_>) -> String {
     let EvidencePage { base, document, evidence } = *page;
     let content = html! {
         (origin(base, document))
-        h1 { "Gate " bdi { (visible(&evidence.gate)) } " " (badge(&evidence.verdict.as_str())) }
+        h1 { "Gate " bdi { (visible(&evidence.gate)) } " " (badge(evidence.verdict.as_str())) }
         p.sentence.multiline { bdi { (visible(&evidence.reason.message)) } }
         p.facts.note {
             code { (visible(&evidence.reason.code)) }
