@@ -271,8 +271,8 @@ impl Stack {
         let config = HostConfig { variables, inherited: Inherited::Toolchain, ..host_config.clone() };
         let functions = vec![WarmUp::Start { function: GATE_RUNNER }];
         // As many as `gate` has, because each attempt waits for one.
-        let (health, part) = Host { name: GATE_RUNNER, functions, port, processes: 2, runtime: None, config }.start();
-        self.tiers.push(vec![part]);
+        let (health, tier) = Host { name: GATE_RUNNER, functions, port, processes: 2, runtime: None, config }.start();
+        self.tiers.push(vec![tier]);
         health
     }
 
