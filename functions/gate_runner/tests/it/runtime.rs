@@ -66,7 +66,8 @@ fn request(folder: &std::path::Path) -> Value {
         "minimum_sandbox": "limits", "timeout_ms": 1000
     });
     let job = json!({
-        "tenant": "local", "command": command, "ecosystem": null, "audit": false, "variants": [], "timeout_ms": 1000
+        "tenant": "local", "command": command, "ecosystem": null, "audit": false,
+        "variants": [{ "name": "", "edits": {} }], "timeout_ms": 1000
     });
     json!({
         "archive": { "file": folder.join("none.tar.gz") }, "archive_sha256": "0".repeat(64),
