@@ -15,8 +15,11 @@ fn project(hits: &[u32]) -> Tree {
 }
 
 fn measured(line: &str, hits: &[u32]) -> Tree {
-    let lines: String = hits.iter().enumerate().map(|(at, hits)| format!("DA:{},{hits}\n", at + 1)).collect();
-    let source: String = (0..hits.len()).map(|at| format!("f({at});\n")).collect();
+    let (mut lines, mut source) = (String::new(), String::new());
+    for (at, hits) in hits.iter().enumerate() {
+        lines += &format!("DA:{},{hits}\n", at + 1);
+        source += &format!("f({at});\n");
+    }
     Tree::defined(&shell_gate("unit", line, REPORT))
         .with("lcov.txt", &format!("SF:src/a.js\n{lines}end_of_record\n"))
         .with("src/a.js", &source)

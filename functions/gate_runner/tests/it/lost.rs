@@ -69,10 +69,10 @@ struct Once<'a> {
 
 impl Runner for Once<'_> {
     async fn run(&self, archive: &Archive, job: Job) -> Result<Bundle, RunnerLost> {
-        match archive.sha256 == self.workspace {
-            true => Ok(self.runner.execute(&job, Arc::clone(&archive.bytes)).await),
-            false => self.otherwise.clone(),
+        if archive.sha256 != self.workspace {
+            return self.otherwise.clone();
         }
+        Ok(self.runner.execute(&job, Arc::clone(&archive.bytes)).await)
     }
 }
 
