@@ -141,7 +141,8 @@ impl Gate {
 
 impl Handler for Gate {
     async fn handle(&self, step: &ClaimedStep, store: &StepStore) -> Outcome {
-        self.run(step, store).await.unwrap_or_else(|outcome| outcome)
+        // Judging holds a large state.
+        Box::pin(self.run(step, store)).await.unwrap_or_else(|outcome| outcome)
     }
 
     /// A gate may take hours. Nobody needs the verdict of a step that was cancelled or claimed again, so its command ends.

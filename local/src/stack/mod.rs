@@ -271,8 +271,9 @@ impl Stack {
         let config = HostConfig { variables, inherited: Inherited::Toolchain, ..host_config.clone() };
         let functions = vec![WarmUp::Start { function: GATE_RUNNER }];
         // As many as `gate` has, because each attempt waits for one.
-        let (health, tier) = Host { name: GATE_RUNNER, functions, port, processes: 2, runtime: None, config }.start();
-        self.tiers.push(vec![tier]);
+        let host = Host { name: GATE_RUNNER, functions, port, processes: 2, runtime: None, config };
+        let (health, running) = host.start();
+        self.tiers.push(vec![running]);
         health
     }
 

@@ -206,7 +206,7 @@ impl Gate {
 /// Columns of a gate with its run, step and decision. The query names the gate `g` and adds [`GATE_JOINS`].
 const GATE: &str = "g.id, g.run_id, left(gr.goal, 300) as goal, gs.name as step, g.gate_type, g.status,
         left(g.reason, 2000) as reason, g.evidence_uri,
-        ge.id as evidence_id, ge.type as evidence_type, g.expires_at, g.decided_at, d.actor,
+        ge.id as evidence_id, ge.type as evidence_type, g.created_at, g.expires_at, g.decided_at, d.actor,
         d.reason as decision_reason";
 const GATE_JOINS: &str = "join nofx.run gr on gr.id = g.run_id
         left join nofx.step gs on gs.id = g.step_id

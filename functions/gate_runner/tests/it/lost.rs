@@ -69,10 +69,11 @@ struct Once<'a> {
 
 impl Runner for Once<'_> {
     async fn run(&self, archive: &Archive, job: Job) -> Result<Bundle, RunnerLost> {
-        if archive.sha256 != self.workspace {
-            return self.otherwise.clone();
+        if archive.sha256 == self.workspace {
+            Ok(self.runner.execute(&job, Arc::clone(&archive.bytes)).await)
+        } else {
+            self.otherwise.clone()
         }
-        Ok(self.runner.execute(&job, Arc::clone(&archive.bytes)).await)
     }
 }
 
