@@ -381,6 +381,9 @@ impl Run<'_> {
         let private = self.private_folders()?;
         let folders = self.folders(&private);
         remove_old(&spec.reports, folders).map_err(|error| report_path_error(&error))?;
+        // npm takes options of node, a shell and more from it. Not all can be pinned: npm ignores empty variables.
+        let npm_settings = ReportPath::Workspace("**/.npmrc".to_owned());
+        remove_old(&[npm_settings], folders).map_err(|error| report_path_error(&error))?;
         let started = Instant::now();
         let attached = match self.installed {
             Some(installed) => dependencies::attach(installed, &self.workspace)?,
@@ -482,7 +485,6 @@ impl Run<'_> {
             ("npm_config_logs_max", "0".into()),
             // A `.npmrc` of the workspace cannot change how scripts start.
             ("npm_config_script_shell", "/bin/sh".into()),
-            ("npm_config_node_options", String::new()),
             ("npm_config_git", "/bin/false".into()),
             ("npm_config_ignore_scripts", "false".into()),
             ("npm_config_userconfig", "/dev/null".into()),

@@ -73,7 +73,7 @@ impl Stack {
             async move {
                 match step.tool.as_str() {
                     tool if tool.starts_with("workspace:") => Some(workspaces.handle(&step, &store).await),
-                    tool if tool.starts_with("gate:") => Some(gate.handle(&step, &store).await),
+                    tool if tool.starts_with("gate:") => Some(Box::pin(gate.handle(&step, &store)).await),
                     _ => None,
                 }
             }
