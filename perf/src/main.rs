@@ -87,7 +87,7 @@ async fn run(cli: &Cli) -> Result<()> {
         skip_unavailable(cli, Bench::Start, start::run(&checkout).await)?;
     }
     if is_selected(Bench::Gate) {
-        skip_unavailable(cli, Bench::Gate, gate::run(&checkout).await)?;
+        skip_unavailable(cli, Bench::Gate, Box::pin(gate::run(&checkout)).await)?;
     }
     if is_selected(Bench::Stack) {
         skip_unavailable(cli, Bench::Stack, stack::run(&checkout).await)?;

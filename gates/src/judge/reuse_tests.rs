@@ -84,7 +84,7 @@ fn request() -> Request {
         gate: "check".into(),
         tenant: "acme".into(),
         attempt: Some(Attempt { run_id: "run-1".into(), step_id: "step-1".into(), number: 1 }),
-        timeout: Duration::from_secs(60),
+        timeout: Duration::from_mins(1),
         workspace: packed(&[("nofx.toml", GATES), ("notes.txt", "new\n")]),
         base: Some(BaseInput::Archive(packed(&[("nofx.toml", GATES), ("notes.txt", "old\n")]))),
         base_given_by: GivenBy::Plan,

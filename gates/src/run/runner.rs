@@ -265,7 +265,7 @@ impl Executor {
             for (path, text) in edits {
                 fs::write(to.join(path), text)?;
             }
-            Ok(remove_npm_settings(&to)?)
+            Ok(())
         });
         unpacked.await.map_err(infra)?
     }
@@ -541,23 +541,6 @@ fn shown(output: sandbox::Output, workspace: &Path, entry: Option<String>) -> Ou
         _ => (Some(text(&output.head)), text(&output.tail)),
     };
     Output { bytes: output.bytes, sha256: output.sha256, head, tail, entry }
-}
-
-/// Removes every `.npmrc` of the workspace. npm would take from it which shell and which Node options run a script, and
-/// no variable or flag overrides all of that.
-fn remove_npm_settings(root: &Path) -> std::io::Result<()> {
-    let mut folders = vec![root.to_path_buf()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder)? {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                folders.push(entry.path());
-            } else if entry.file_name() == ".npmrc" {
-                fs::remove_file(entry.path())?;
-            }
-        }
-    }
-    Ok(())
 }
 
 fn read_log(path: &Path) -> std::io::Result<Option<Vec<u8>>> {

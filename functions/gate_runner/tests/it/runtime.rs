@@ -17,11 +17,14 @@ use tokio::sync::oneshot;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_gate_runner");
 
+/// Takes the kind of the answer and its body.
+type Sender = oneshot::Sender<(String, Bytes)>;
+
 /// A Runtime API with one invocation.
 #[derive(Clone)]
 struct Runtime {
     event: Arc<Mutex<Option<Bytes>>>,
-    answer: Arc<Mutex<Option<oneshot::Sender<(String, Bytes)>>>>,
+    answer: Arc<Mutex<Option<Sender>>>,
 }
 
 async fn next(State(runtime): State<Runtime>) -> Response {
