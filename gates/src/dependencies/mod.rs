@@ -5,7 +5,7 @@
 //!    fields.
 //! 2. [`Installer::install`] runs the ecosystem's own installer on these files alone, in a folder of their own, without
 //!    running any package's code. Then it compares what was installed with the lock file.
-//! 3. The installation is kept under a key that covers everything that decides its content ([`store`]).
+//! 3. The installation is kept under a key that covers everything that decides its content (`store`).
 //! 4. [`attach`] shows it to a workspace.
 //!
 //! **Tested code must never be able to write to an installation.** Nothing checks one again before its next use. The
