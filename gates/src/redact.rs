@@ -30,7 +30,7 @@ pub struct Redactor {
     pending: Vec<u8>,
     /// Lines since the start of a private key.
     key_lines: Option<usize>,
-    /// The pending text goes on with a secret that has been taken out.
+    /// The pending text starts inside a secret whose beginning is already removed.
     in_secret: bool,
     redactions: u64,
 }

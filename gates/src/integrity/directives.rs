@@ -1,4 +1,4 @@
-//! The comments with which tools are told to ignore something, by language.
+//! Comments that tell a tool to ignore something, such as `eslint-disable`, by language.
 
 /// Where a tool looks for its directive in a comment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

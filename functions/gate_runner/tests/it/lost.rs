@@ -8,7 +8,7 @@ use nofx_gates::run::{Bundle, CommandRun, Executor, Exit, Job, Output, Stopped};
 
 use crate::sample::{Lab, Tree, change, doubts, failed, request, shell_gate};
 
-/// Answers as it is told.
+/// Gives the same answer to every job.
 struct Scripted(Result<Bundle, RunnerLost>);
 
 impl Runner for Scripted {
@@ -60,7 +60,7 @@ async fn a_bundle_without_a_run_is_no_result() {
     assert_eq!(judged.evidence.verdict, Verdict::Failed);
 }
 
-/// Runs the tests of one workspace, and answers as it is told for any other.
+/// Really runs one workspace, and gives the same answer to jobs for any other.
 struct Once<'a> {
     runner: Executor,
     workspace: &'a str,
