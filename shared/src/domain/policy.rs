@@ -59,7 +59,8 @@ pub enum OnWeakening {
 pub enum TrustedBase {
     #[default]
     Any,
-    /// Those that `workspace:git` fetched.
+    /// Only the base that the deployment configures. A gate cannot tell yet which bases `workspace:git` fetched, so it refuses
+    /// all that a plan names.
     Git,
     /// Those with these digests: the sha256 of an archive, or the id of a tree (sha1 or sha256), in lower-case hex.
     #[serde(untagged)]
