@@ -11,6 +11,7 @@ use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use uuid::Uuid;
@@ -87,6 +88,15 @@ impl Drop for Attempt {
         if remove(&self.root).is_ok() {
             let _ = fs::remove_file(&self.lock_path);
         }
+    }
+}
+
+/// Cancels an attempt whose future is dropped: its work on other threads stops, and the last owner deletes the folder.
+pub struct CancelOnDrop(pub Arc<Attempt>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
     }
 }
 

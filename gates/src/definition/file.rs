@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use nofx_sandbox::Level;
 use toml::de::{DeTable, DeValue};
 
 use super::environment;
 use super::gate::{
     CoverageRules, Ecosystem, Format, GateDefinition, Health, Kind, MutantRules, Origin, Place, REPORTS, ReportFile,
-    SandboxLevel, Severity, Stub,
+    Severity, Stub,
 };
 use super::problem::Problem;
 use super::table::{Document, Table};
@@ -110,12 +111,15 @@ fn read_gate(
         gate.kind = kind;
     }
     if let Some(command) = read_command(document, &mut table) {
-        // The reports, the coverage rules and the dependencies of the preset belong to its command.
+        // The reports, the environment and the network of the preset belong to its command.
         gate.command = command;
+        gate.network = false;
         gate.reports.clear();
         gate.environment.clear();
         if table.get("kind").is_none() {
             gate.kind = Kind::Command;
+        } else if gate.kind != Kind::Command {
+            document.problem(table.at(), &table.key("command"), "never runs with this kind; leave out one of them");
         }
     }
     if let Some(directory) = read_directory(document, &mut table, snapshot) {
@@ -162,11 +166,7 @@ fn read_limits(document: &mut Document<'_>, table: &mut Table<'_, '_>, gate: &mu
     if let Some(protected) = table.globs(document, "protected") {
         gate.protected = protected;
     }
-    let levels = [
-        ("limits", SandboxLevel::Limits),
-        ("landlock", SandboxLevel::Landlock),
-        ("namespaces", SandboxLevel::Namespaces),
-    ];
+    let levels = [Level::Limits, Level::Landlock, Level::Namespaces].map(|level| (level.name(), level));
     if let Some(level) = table.choice(document, "sandbox", &levels) {
         gate.sandbox = Some(level);
     }

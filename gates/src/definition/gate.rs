@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use nofx_sandbox::Level;
 use serde::Serialize;
 
 use super::globs::Globs;
@@ -32,7 +33,7 @@ pub struct GateDefinition {
     /// Files that can change this gate's verdict, besides those that are always protected.
     pub protected: Globs,
     /// The weakest sandbox that may run the command.
-    pub sandbox: Option<SandboxLevel>,
+    pub sandbox: Option<Level>,
     /// Names of the commands of [`Definition::stubs`](super::Definition::stubs) that run beside the command.
     pub stubs: Vec<String>,
     /// Variables of the command, besides the fixed ones. [`REPORTS`] is replaced in each value.
@@ -70,14 +71,6 @@ pub enum Severity {
     Error,
     /// Findings are listed, and the gate passes.
     Warning,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SandboxLevel {
-    Limits,
-    Landlock,
-    Namespaces,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -224,16 +217,6 @@ impl Ecosystem {
             Self::Pip => Some(dependencies::Ecosystem::Pip),
             Self::Cargo => Some(dependencies::Ecosystem::Cargo),
             Self::Go => Some(dependencies::Ecosystem::Go),
-        }
-    }
-}
-
-impl SandboxLevel {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Limits => "limits",
-            Self::Landlock => "landlock",
-            Self::Namespaces => "namespaces",
         }
     }
 }

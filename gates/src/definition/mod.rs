@@ -26,7 +26,7 @@ use shared::domain::digest::canonical_sha256;
 
 pub use gate::{
     CoverageRules, Ecosystem, Format, GateDefinition, Health, Kind, MutantRules, Origin, Place, REPORTS, ReportFile,
-    SandboxLevel, Severity, Stub,
+    Severity, Stub,
 };
 pub use globs::Globs;
 pub use problem::{NoSuchGate, Problem};

@@ -1,5 +1,7 @@
 use std::fs;
 
+use nofx_sandbox::Level;
+
 use super::*;
 
 fn snapshot(files: &[(&str, &str)]) -> (tempfile::TempDir, Snapshot) {
@@ -70,7 +72,7 @@ shell = true
     let places: Vec<&Place> = gate.reports.iter().map(|report| &report.place).collect();
     assert_eq!(places, [&Place::Fresh("junit.xml".into()), &Place::Directory("out/lcov.info".into()), &Place::Stdout]);
     assert_eq!(gate.coverage, Some(CoverageRules { threshold: Some(0.95), file_floor: Some(0.5), strict: true }));
-    assert_eq!((gate.severity, gate.sandbox), (Severity::Warning, Some(SandboxLevel::Landlock)));
+    assert_eq!((gate.severity, gate.sandbox), (Severity::Warning, Some(Level::Landlock)));
     assert!(gate.needs_risky() && gate.protected.matches("smoke/a.js") && gate.dependencies == Ecosystem::Npm);
     assert_eq!(gate.environment["TZ"], "UTC");
     assert_eq!(definition.stubs["api"].health, Health::Http("/health".into()));
@@ -110,6 +112,22 @@ fn broken_toml_and_duplicate_keys_have_lines() {
     assert!(problems("a = \n[gates.x]\ncommand = 1 2\n").iter().any(|problem| problem.starts_with("nofx.toml:1:")));
     let found = problems("[gates.x]\ncommand = \"a\"\ncommand = \"b\"\n");
     assert!(found.iter().any(|problem| problem.starts_with("nofx.toml:3:")), "{found:?}");
+}
+
+#[test]
+fn a_command_beside_a_kind_that_never_runs_it_is_refused() {
+    for kind in ["secrets", "audit", "mutants"] {
+        let found = problems(&format!("[gates.x]\nkind = \"{kind}\"\ncommand = \"true\"\n"));
+        let expected = "gates.x.command: never runs with this kind";
+        assert!(found.iter().any(|problem| problem.contains(expected)), "{kind}: {found:?}");
+    }
+}
+
+#[test]
+fn a_command_instead_of_an_audit_is_an_ordinary_gate_without_network() {
+    let definition = defined(&[("nofx.toml", "[gates.audit]\ncommand = \"check-packages\"\n")]);
+    let gate = definition.gate("audit").unwrap();
+    assert_eq!((gate.kind, gate.network), (Kind::Command, false));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::job::{job, millis};
+use super::job::job;
 use super::request::Runner;
 use super::subject::Subject;
 use super::{Case, Stop, Work};
@@ -15,7 +15,7 @@ use crate::definition::{Definition, Ecosystem, Format, GateDefinition, Globs, Re
 use crate::evidence::Findings;
 use crate::finding::{InfraError, Reason};
 use crate::mutants::{self, Language, Mutant, MutantResult, Tried};
-use crate::run::{Exit, Variant};
+use crate::run::{Exit, Variant, millis};
 use crate::secrets::{self, Scan, SourceFile};
 
 /// How much longer than three times the tests a mutant may take.
@@ -61,10 +61,6 @@ pub async fn audit<R: Runner>(
     gate: &GateDefinition,
     case: &mut Case,
 ) -> Result<Reason, Stop> {
-    // A definition with a command of its own is an ordinary gate.
-    if !gate.command.is_empty() {
-        return work.command(definition, gate, case).await;
-    }
     let files = work.subject.head.files();
     let has = |names: &[&str]| names.iter().any(|name| files.contains_key(*name));
     let (dependencies, format, command) = if has(&["package-lock.json", "npm-shrinkwrap.json"]) {
@@ -90,6 +86,7 @@ pub async fn mutants<R: Runner>(
 ) -> Result<Reason, Stop> {
     let Some(rules) = &gate.mutants else { return Err(nothing("the definition has no rules for mutants")) };
     let tests = definition.gate(&rules.tests).map_err(|error| Reason::new("no_command", error.to_string()))?;
+    work.check_terms(tests)?;
     if !tests.measures_coverage() {
         let message = format!("the gate {} writes no coverage report, so nobody knows which lines it runs", tests.name);
         return Err(Reason::new("no_command", message).into());

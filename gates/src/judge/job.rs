@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use nofx_sandbox::Level;
+
 use crate::definition::{Definition, GateDefinition, Health, Kind, Place, REPORTS, ReportFile};
-use crate::run::{CommandSpec, CompanionSpec, Job, ReportPath, Variant};
+use crate::run::{CommandSpec, CompanionSpec, Job, ReportPath, Variant, millis};
 
 /// What the tenant's policy and the step add to a definition.
 #[derive(Debug, Clone)]
 pub struct Terms {
     pub tenant: String,
     pub network: bool,
-    /// `limits`, `landlock` or `namespaces`.
-    pub minimum_sandbox: String,
+    pub minimum_sandbox: Level,
     /// For the whole job.
     pub timeout: Duration,
 }
@@ -29,7 +30,7 @@ pub fn job(definition: &Definition, gate: &GateDefinition, terms: &Terms) -> Job
             companions: gate.stubs.iter().filter_map(|name| companion(definition, name)).collect(),
             reports: gate.reports.iter().map(|report| path(gate, report)).collect(),
             network: terms.network,
-            minimum_sandbox: terms.minimum_sandbox.clone(),
+            minimum_sandbox: terms.minimum_sandbox,
             timeout_ms: millis(own),
         },
         ecosystem: gate.dependencies.installed(),
@@ -72,8 +73,4 @@ pub fn shown(report: &ReportFile) -> String {
         Place::Fresh(path) => format!("{REPORTS}/{path}"),
         Place::Directory(path) => path.clone(),
     }
-}
-
-pub fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

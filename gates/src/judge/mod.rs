@@ -20,14 +20,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use nofx_sandbox::Level;
 use shared::domain::digest::sha256_hex;
 use shared::domain::policy::{Network, Sandbox, TrustedBase};
 
 use self::conclude::{Context, Observed, observe};
-use self::job::{Terms, job, millis};
+use self::job::{Terms, job};
 use self::subject::{Subject, prepare};
 use self::tests_of_base::{explains, results, tests_that_ran};
-use crate::attempt::Attempt;
+use crate::attempt::{Attempt, CancelOnDrop};
 use crate::blocking::spawn_blocking;
 use crate::coverage::{
     self, Base, ChangeSet, CoverageError, CoverageEvidence, SourceRules, Threshold, Wanted, read_folder,
@@ -37,7 +38,7 @@ use crate::evidence::{self, Doubt, Evidence, GivenBy, Verdict};
 use crate::finding::{ExamineError, InfraError, Reason};
 use crate::integrity::{self, Explanation, TestResult, compare_reports};
 use crate::redact::Redactor;
-use crate::run::{Bundle, CommandRun, Exit, Job};
+use crate::run::{Bundle, CommandRun, Exit, Job, millis};
 use crate::unpack::Limits;
 
 pub use request::{
@@ -103,15 +104,6 @@ impl From<ExamineError> for Stop {
 impl From<RunnerLost> for Stop {
     fn from(lost: RunnerLost) -> Self {
         Self::Infra(lost.into())
-    }
-}
-
-/// Cancels an attempt whose future is dropped.
-struct CancelOnDrop(Arc<Attempt>);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.cancel();
     }
 }
 
@@ -318,14 +310,15 @@ impl<R: Runner> Work<'_, R> {
         }
     }
 
+    /// Whether the plan and the policy allow what a gate's command asks for. A gate that runs the command of another one
+    /// checks that one too.
     fn check_terms(&self, gate: &GateDefinition) -> Result<(), Stop> {
         if gate.needs_risky() && !self.request.risky {
             let message = format!("{} starts the workspace's own program: the plan needs \"risky\": true", gate.name);
             return Err(Reason::new("risky_required", message).into());
         }
-        // An audit without a command of its own runs no code of the workspace.
-        let runs_code = !(gate.kind == Kind::Audit && gate.command.is_empty());
-        if gate.network && runs_code && self.request.policy.network == Network::Never {
+        // An audit runs no code of the workspace.
+        if gate.network && gate.kind != Kind::Audit && self.request.policy.network == Network::Never {
             let message = format!("{} asks for the network, and the policy never allows it", gate.name);
             return Err(Reason::new("network_denied", message).into());
         }
@@ -450,14 +443,14 @@ impl<R: Runner> Work<'_, R> {
 
     fn terms(&self, gate: &GateDefinition) -> Terms {
         let policy = match self.request.policy.minimum_sandbox {
-            Sandbox::Limits => definition::SandboxLevel::Limits,
-            Sandbox::Landlock => definition::SandboxLevel::Landlock,
-            Sandbox::Namespaces => definition::SandboxLevel::Namespaces,
+            Sandbox::Limits => Level::Limits,
+            Sandbox::Landlock => Level::Landlock,
+            Sandbox::Namespaces => Level::Namespaces,
         };
         Terms {
             tenant: self.request.tenant.clone(),
-            network: gate.network,
-            minimum_sandbox: gate.sandbox.map_or(policy, |own| own.max(policy)).name().to_owned(),
+            network: gate.network && self.request.policy.network != Network::Never,
+            minimum_sandbox: gate.sandbox.map_or(policy, |own| own.max(policy)),
             timeout: self.deadline.saturating_duration_since(Instant::now()),
         }
     }

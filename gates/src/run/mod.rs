@@ -11,3 +11,5 @@ pub use spec::{
     CommandRun, CommandSpec, CompanionSpec, Exit, Found, InstallResult, Job, Limit, Location, Output, ReportFile,
     ReportPath, RunAnswer, RunResult, RunSpec, Stopped, Variant,
 };
+
+pub(crate) use spec::millis;

@@ -16,9 +16,9 @@ use super::bundle::Bundle;
 use super::collect::{Folders, collect, remove_old};
 use super::spec::{
     CommandRun, CommandSpec, CompanionSpec, Exit, Found, InstallResult, Job, Limit, Output, ReportFile, ReportPath,
-    Stopped, Variant,
+    Stopped, Variant, millis,
 };
-use crate::attempt::{Attempt, passable_folder, private_folder};
+use crate::attempt::{Attempt, CancelOnDrop, passable_folder, private_folder};
 use crate::blocking::spawn_blocking;
 use crate::dependencies::{self, Attached, InstallError, InstallRequest, InstallSettings, Installed, Installer, Place};
 use crate::finding::{ExamineError, InfraError, Reason};
@@ -119,15 +119,6 @@ pub struct Executor {
     toolchain: sandbox::Toolchain,
 }
 
-/// Cancels an attempt whose future is dropped: its work on other threads stops, and the last owner deletes the folder.
-struct CancelOnDrop(Arc<Attempt>);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.cancel();
-    }
-}
-
 /// Why a job stops before its end.
 #[derive(Debug)]
 enum Stop {
@@ -199,7 +190,7 @@ impl Executor {
     /// Says what the job would run with.
     async fn probe(&self, job: &Job, bundle: &mut Bundle) -> Result<(), Stop> {
         spawn_blocking(sandbox::host).await.map_err(infra)?;
-        level_name(self.host().level()).clone_into(&mut bundle.result.sandbox);
+        self.host().level().name().clone_into(&mut bundle.result.sandbox);
         if let Some(toolchain) = self.toolchain(job).await? {
             bundle.result.toolchain.extend(toolchain.versions.clone());
         }
@@ -460,7 +451,7 @@ impl Run<'_> {
             command.stdout = Some(private.stdout.clone());
             command.output.file_bytes = MAX_LOG_BYTES * 4;
         }
-        command.minimum = level(&spec.minimum_sandbox);
+        command.minimum = spec.minimum_sandbox;
         command.at_most.clone_from(&settings.at_most);
         command
     }
@@ -598,28 +589,8 @@ fn infra(error: tokio::task::JoinError) -> Stop {
     Stop::Infra(InfraError::task_failed(error))
 }
 
-fn level(name: &str) -> sandbox::Level {
-    match name {
-        "namespaces" => sandbox::Level::Namespaces,
-        "landlock" => sandbox::Level::Landlock,
-        _ => sandbox::Level::Limits,
-    }
-}
-
-fn level_name(level: sandbox::Level) -> &'static str {
-    match level {
-        sandbox::Level::Namespaces => "namespaces",
-        sandbox::Level::Landlock => "landlock",
-        sandbox::Level::Limits => "limits",
-    }
-}
-
 fn left(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn add(timings: &mut BTreeMap<String, u64>, phase: &str, took: Duration) {

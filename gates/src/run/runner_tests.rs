@@ -14,7 +14,7 @@ fn job(ecosystem: Option<Ecosystem>) -> Job {
             companions: Vec::new(),
             reports: Vec::new(),
             network: false,
-            minimum_sandbox: "limits".into(),
+            minimum_sandbox: sandbox::Level::Limits,
             timeout_ms: 10_000,
         },
         ecosystem,

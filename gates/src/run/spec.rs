@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use nofx_sandbox::Level;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -82,8 +84,8 @@ pub struct CommandSpec {
     pub reports: Vec<ReportPath>,
     /// Whether the command may reach the network.
     pub network: bool,
-    /// The weakest isolation that the gate accepts: `limits`, `landlock` or `namespaces`.
-    pub minimum_sandbox: String,
+    /// The weakest isolation that the gate accepts.
+    pub minimum_sandbox: Level,
     /// Of one run of the command, in milliseconds.
     pub timeout_ms: u64,
 }
@@ -131,7 +133,7 @@ pub struct RunResult {
     pub runner: String,
     /// Versions by program.
     pub toolchain: BTreeMap<String, String>,
-    /// The strongest isolation that the host offers, as in [`CommandSpec::minimum_sandbox`].
+    /// The name of the strongest isolation that the host offers. Only of a probe.
     #[serde(default)]
     pub sandbox: String,
     pub install: Option<InstallResult>,
@@ -231,4 +233,9 @@ pub struct Stopped {
     pub message: String,
     /// The workspace is not at fault, so that a retry may succeed.
     pub retryable: bool,
+}
+
+/// A duration as specifications, results and evidence have it.
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

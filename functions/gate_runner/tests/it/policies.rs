@@ -76,6 +76,17 @@ async fn a_gate_gets_the_network_only_if_it_asks_and_the_policy_allows_it() {
 }
 
 #[tokio::test]
+async fn a_gate_that_runs_the_command_of_another_gate_is_bound_by_the_same_terms() {
+    let mutants = |tests: &str| format!("[gates.mutants]\nkind = \"mutants\"\nmutants = {{ tests = \"{tests}\" }}\n");
+    let reports = "reports = [{ format = \"lcov\", path = \"$NOFX_REPORTS/lcov.info\" }]";
+    let lab = Lab::new();
+    let asks = shell_gate("unit", "true", &format!("network = true\n{reports}")) + &mutants("unit");
+    assert_eq!(lab.verdict(&request("mutants", &Tree::defined(&asks))).await, failed("network_denied"));
+    let risky = shell_gate("e2e_smoke", "true", reports) + &mutants("e2e_smoke");
+    assert_eq!(lab.verdict(&request("mutants", &Tree::defined(&risky))).await, failed("risky_required"));
+}
+
+#[tokio::test]
 async fn a_policy_may_demand_a_stronger_sandbox_than_the_host_has() {
     let policy = GatePolicy { minimum_sandbox: Sandbox::Namespaces, ..GatePolicy::default() };
     let request = under(policy, request("check", &Tree::shell("true")));
