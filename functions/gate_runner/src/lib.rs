@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use nofx_gates::MAX_PACKED_BYTES;
 use nofx_gates::run::{Bundle, Executor, Location, RunAnswer, RunSpec, RunnerSettings, Stopped};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Url};
@@ -13,8 +14,6 @@ use shared::config::RunnerConfig;
 use shared::domain::digest::{hex, sha256_hex};
 use tokio::fs;
 
-/// The limit on an archive's bytes.
-const MAX_ARCHIVE_BYTES: u64 = 64 * 1024 * 1024;
 const TRANSFER_LIMIT: Duration = Duration::from_mins(2);
 
 /// Serves requests one after the other, or concurrently.
@@ -71,8 +70,8 @@ impl Runner {
                 let mut bytes = Vec::new();
                 while let Some(chunk) = answer.chunk().await.map_err(reqwest::Error::without_url)? {
                     bytes.extend_from_slice(&chunk);
-                    if bytes.len() as u64 > MAX_ARCHIVE_BYTES {
-                        bail!("the archive has more than {MAX_ARCHIVE_BYTES} bytes");
+                    if bytes.len() as u64 > MAX_PACKED_BYTES {
+                        bail!("the archive has more than {MAX_PACKED_BYTES} bytes");
                     }
                 }
                 bytes
@@ -110,8 +109,8 @@ fn stopped(code: &str, message: String) -> Bundle {
 
 async fn read_file(path: &Path) -> Result<Vec<u8>> {
     let size = fs::metadata(path).await.context("cannot read the archive")?.len();
-    if size > MAX_ARCHIVE_BYTES {
-        bail!("the archive has more than {MAX_ARCHIVE_BYTES} bytes");
+    if size > MAX_PACKED_BYTES {
+        bail!("the archive has more than {MAX_PACKED_BYTES} bytes");
     }
     fs::read(path).await.context("cannot read the archive")
 }
