@@ -83,7 +83,7 @@ impl PythonEnv {
         // Concurrent commands must not install into the same directory. Closing the file releases the lock.
         let lock = checkout.local().join(format!("{}.lock", tools.name));
         let lock = fs::File::create(lock).context("cannot lock the Python environment")?;
-        tokio::task::spawn_blocking(move || lock.lock().map(|()| lock)).await?.context("cannot lock")?;
+        let _lock = tokio::task::spawn_blocking(move || lock.lock().map(|()| lock)).await?.context("cannot lock")?;
 
         let env = Self { tools, dir };
         if fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) && env.works().await {
@@ -198,4 +198,26 @@ fn check_disk(dir: &Path) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A Python with its own pip, so it needs no package index.
+    const EMPTY: Tools = Tools { name: "empty", program: "pip", title: "nothing", download_mb: 0, oldest: (3, 10) };
+
+    #[tokio::test]
+    async fn commands_that_need_an_environment_at_the_same_time_install_it_once() {
+        let root = tempfile::tempdir().unwrap();
+        let checkout = Checkout::at(root.path().to_owned());
+        fs::create_dir_all(checkout.localstack()).unwrap();
+        // pip says once in each run where it looks.
+        fs::write(checkout.localstack().join(EMPTY.requirements()), "--find-links wheels\n").unwrap();
+        let pid_file = PidFile::new(root.path().join("pids.json"));
+        let of = || PythonEnv::of(EMPTY, &checkout, &pid_file);
+        tokio::try_join!(of(), of(), of()).unwrap();
+        let log = fs::read_to_string(checkout.local().join("empty.log")).unwrap();
+        assert_eq!(log.matches("Looking in links").count(), 1, "{log}");
+    }
 }
