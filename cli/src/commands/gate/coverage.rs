@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -12,7 +12,8 @@ use nofx_gates::coverage::{
 };
 use nofx_local::report::print_error;
 
-use super::coverage_report::{Style, json, text};
+use super::coverage_report::{json, text};
+use super::show::Style;
 
 /// The exit status of a threshold that is not a number from 0 to 1, and of other wrong usage.
 const USAGE: u8 = 2;
@@ -98,9 +99,8 @@ fn show(args: &Args, judgement: &Judgement, head: &Tree, code: u8) -> ExitCode {
         let mut out = io::BufWriter::new(stdout.lock());
         json(&mut out, judgement).and_then(|()| out.flush())
     } else {
-        let colored = stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let read = |path: &str| source_text(path, head, &args.root);
-        stdout.lock().write_all(text(judgement, Style { colored }, read).as_bytes())
+        stdout.lock().write_all(text(judgement, Style::of_stdout(), read).as_bytes())
     };
     // Whoever reads the output may have gone. The exit status stays true.
     match written {
