@@ -65,7 +65,7 @@ fn reason(folder: &Path, arguments: &str) -> (Option<i32>, String) {
 }
 
 fn key() -> String {
-    ["ghp_", "0123456789abcdefghijABCDEFGHIJ012345"].concat()
+    ["AKIA", "S2WGYHO6IOWGUBAJ"].concat()
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn what_cannot_be_packed_or_compared_cannot_be_judged_and_has_evidence() {
         (&plain, "secrets --base main", 3, "base_unusable"),
         (&usual, "secrets --base gone", 3, "base_unusable"),
         (&usual, "secrets --root gone", 2, "usage"),
-        (&usual, "secrets --base main", 0, "nothing_changed"),
+        (&usual, "secrets --base main", 0, "empty_diff"),
         (&plain, "secrets", 0, "no_secrets"),
     ] {
         assert_eq!(reason(folder.path(), arguments), (Some(status), code.to_owned()), "{arguments}");
@@ -121,7 +121,7 @@ fn a_root_is_a_project_of_its_own() {
     let (status, found) = evidence(folder.path(), "secrets --root api --base main");
     assert_eq!((status, &found["findings"]["listed"][0]["file"]), (Some(1), &"b.py".into()));
     assert_eq!(found["base"]["tree"]["sha1"], git(folder.path(), &["rev-parse", "HEAD:api"]));
-    assert_eq!(reason(folder.path(), "secrets --root web --base main"), (Some(0), "nothing_changed".to_owned()));
+    assert_eq!(reason(folder.path(), "secrets --root web --base main"), (Some(0), "empty_diff".to_owned()));
     // Only api has this gate.
     assert_eq!(reason(folder.path(), "hello --base main").1, "no_command");
     assert_eq!(evidence(folder.path(), "hello --root api --base main").1["definition"]["file"], "nofx.toml");
