@@ -1,5 +1,7 @@
 //! `cargo check|clippy|build --message-format json`: one JSON object on each line.
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 
 use super::{Finding, Format, Parsed, Place, ReportError, Severity, text};
@@ -43,13 +45,17 @@ struct Span {
 pub fn read(text: &str, place: &Place<'_>) -> Result<Parsed, ReportError> {
     let mut parsed = Parsed::new(Format::Cargo);
     let mut compiled = 0;
+    let mut seen = BTreeSet::new();
     let mut finished = None;
     // Scripts and `cargo test` print other lines between them.
     for line in text.lines().map(str::trim).filter(|line| line.starts_with('{')) {
         match text::json(Format::Cargo, line)? {
             Line::CompilerMessage { message } => {
                 compiled += 1;
-                if let Some(finding) = finding(&message, place)? {
+                // A library and its tests are two targets with the same files.
+                if let Some(finding) = finding(&message, place)?
+                    && seen.insert((finding.file.clone(), finding.line, finding.column, finding.message.clone()))
+                {
                     parsed.add(finding);
                 }
             }

@@ -33,7 +33,8 @@ struct Item {
 
 impl Item {
     fn note(&mut self, output: Option<&str>) {
-        let Some(output) = output else { return };
+        // Such as `=== RUN   TestTotal`, which says nothing about a failure.
+        let Some(output) = output.filter(|output| !output.starts_with("=== ")) else { return };
         if self.output.len() + output.len() <= OUTPUT_BYTES {
             self.output.push_str(output);
         }

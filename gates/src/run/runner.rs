@@ -215,7 +215,7 @@ impl Executor {
         deadline: Instant,
         bundle: &mut Bundle,
     ) -> Result<(), Stop> {
-        let mut installed = None;
+        let mut project = None;
         for (index, variant) in job.variants.iter().enumerate() {
             let started = Instant::now();
             let workspace = attempt.variant(index);
@@ -228,9 +228,9 @@ impl Executor {
                 return self.audit(job, &workspace, attempt, deadline, bundle).await;
             }
             if index == 0 {
-                installed = self.install(job, &workspace, attempt, deadline, bundle).await?;
+                project = self.install(job, &workspace, attempt, deadline, bundle).await?;
             }
-            let run = Run { executor: self, job, variant, index, workspace, attempt, installed: installed.as_ref() };
+            let run = Run { executor: self, job, variant, index, workspace, attempt, project: project.as_ref() };
             run.command(deadline, bundle).await?;
         }
         Ok(())
@@ -269,15 +269,21 @@ impl Executor {
         attempt: &Arc<Attempt>,
         deadline: Instant,
         bundle: &mut Bundle,
-    ) -> Result<Option<Installed>, Stop> {
+    ) -> Result<Option<Project>, Stop> {
         let Some(ecosystem) = job.ecosystem else { return Ok(None) };
         let started = Instant::now();
         let toolchain = self.installer.toolchain(ecosystem).await.map_err(stop_of)?;
         bundle.result.toolchain.extend(toolchain.versions.clone());
-        let snapshot = Snapshot::take(workspace)?;
-        let Some(plan) = dependencies::plan(&snapshot, ecosystem, self.installer.registries())? else {
-            return Ok(None);
-        };
+        // A repository with several projects may have none at its root.
+        let mut planned = None;
+        for folder in [PathBuf::new(), PathBuf::from(&job.command.directory)] {
+            let snapshot = Snapshot::take(&workspace.join(&folder))?;
+            if let Some(plan) = dependencies::plan(&snapshot, ecosystem, self.installer.registries())? {
+                planned = Some((plan, folder));
+                break;
+            }
+        }
+        let Some((plan, folder)) = planned else { return Ok(None) };
         // Tested code can write to whatever its own uid can, unless the sandbox forbids it.
         let place =
             if protects_files(self.host()) { Place::Store } else { Place::Folder(attempt.temporary().join("install")) };
@@ -290,7 +296,7 @@ impl Executor {
             ms: millis(installed.took),
         });
         add(&mut bundle.result.timings_ms, "install", started.elapsed());
-        Ok(Some(installed))
+        Ok(Some(Project { folder, installed }))
     }
 }
 
@@ -351,7 +357,14 @@ struct Run<'a> {
     index: usize,
     workspace: PathBuf,
     attempt: &'a Arc<Attempt>,
-    installed: Option<&'a Installed>,
+    project: Option<&'a Project>,
+}
+
+/// A project of the workspace with its dependencies.
+struct Project {
+    /// Relative to the workspace.
+    folder: PathBuf,
+    installed: Installed,
 }
 
 /// The folders of one run besides the workspace. All are new.
@@ -377,7 +390,7 @@ impl Run<'_> {
         remove_old(&[npm_settings], folders).map_err(|error| report_path_error(&error))?;
         let started = Instant::now();
         let attached = match self.installed {
-            Some(installed) => dependencies::attach(installed, &self.workspace)?,
+            Some(project) => dependencies::attach(&project.installed, &self.workspace.join(&project.folder))?,
             None => Attached::default(),
         };
         add(&mut bundle.result.timings_ms, "attach", started.elapsed());

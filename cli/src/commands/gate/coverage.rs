@@ -125,7 +125,14 @@ fn judged(args: &Args) -> Result<(Judgement, Tree), Stopped> {
         path.is_dir().then_some(()).ok_or(Stopped::Usage { code: "usage", message })
     };
     folder("--root", &args.root)?;
-    args.base.as_deref().map(|base| folder("--base", base)).transpose()?;
+    let base = args.base.as_deref().map(|base| folder("--base", base)).transpose();
+    base.map_err(|stopped| match stopped {
+        Stopped::Usage { code, message } => {
+            let message = format!("{message}; for a Git reference use git diff --merge-base REF and --diff -");
+            Stopped::Usage { code, message }
+        }
+        other => other,
+    })?;
     // Globs are checked before anything is read.
     rules(args, &[])?;
     let cannot = |error: CoverageError| Stopped::CannotJudge(error, threshold);

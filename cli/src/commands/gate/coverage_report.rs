@@ -213,6 +213,9 @@ fn next_step(judgement: &Judgement) -> Option<&'static str> {
         "no_path_matches" => "check --root, and that the report belongs to this folder; --source names other sources",
         "ambiguous_path" => "run the tests in --root, so that the report has whole paths",
         "diff_mismatch" => "make the diff again from the base to the files in --root",
+        "workspace_unreadable" => {
+            "remove what is neither a file nor a folder, or name the folder of the sources with --root"
+        }
         "diff_unparsable" => "make the diff with git diff or diff -ruN",
         _ => return None,
     })
