@@ -101,3 +101,21 @@ fn finding(diagnostic: &Diagnostic, place: &Place<'_>) -> Result<Option<Finding>
     }
     Ok(Some(finding))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_two_targets_report_is_one_finding() {
+        let message = |line: u32| {
+            format!(
+                r#"{{"reason":"compiler-message","message":{{"level":"warning","message":"m","code":null,"spans":[{{"file_name":"src/lib.rs","line_start":{line},"line_end":{line},"column_start":1,"is_primary":true}}]}}}}"#
+            )
+        };
+        let text = [message(1), message(1), message(2)].join("\n");
+        let end = r#"{"reason":"build-finished","success":true}"#;
+        let parsed = read(&format!("{text}\n{end}\n"), &Place::new("/w", ["src/lib.rs"].into_iter())).unwrap();
+        assert_eq!(parsed.findings.iter().map(|finding| finding.line).collect::<Vec<_>>(), [Some(1), Some(2)]);
+    }
+}

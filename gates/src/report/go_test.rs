@@ -159,3 +159,22 @@ fn milliseconds(seconds: Option<f64>) -> Option<u64> {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be in the range")]
     Some((seconds * 1000.0).round() as u64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_test_shows_what_it_printed_itself() {
+        let events =
+            [("run", ""), ("output", "=== RUN   TestA\\n"), ("output", "    a_test.go:7: got 2\\n"), ("fail", "")];
+        let event = |(action, output): &(&str, &str)| {
+            format!(r#"{{"Action":"{action}","Package":"x","Test":"TestA","Output":"{output}"}}"#)
+        };
+        let text = events.iter().map(event).collect::<Vec<_>>().join("\n");
+        let text = format!("{text}\n{}\n", r#"{"Action":"fail","Package":"x"}"#);
+        let parsed = read(&text, &Place::new("/w", ["a_test.go"].into_iter())).unwrap();
+        assert_eq!(parsed.findings[0].line, Some(7));
+        assert!(parsed.findings[0].message.starts_with("x > TestA: a_test.go:7: got 2"), "{:?}", parsed.findings);
+    }
+}

@@ -389,7 +389,7 @@ impl Run<'_> {
         let npm_settings = ReportPath::Workspace("**/.npmrc".to_owned());
         remove_old(&[npm_settings], folders).map_err(|error| report_path_error(&error))?;
         let started = Instant::now();
-        let attached = match self.installed {
+        let attached = match self.project {
             Some(project) => dependencies::attach(&project.installed, &self.workspace.join(&project.folder))?,
             None => Attached::default(),
         };
