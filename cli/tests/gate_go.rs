@@ -49,6 +49,9 @@ fn an_honest_module_passes_and_a_defect_fails_each_gate() {
     let passed = ["passed command_succeeded", "passed command_succeeded", "passed tests_passed", "passed no_secrets"];
     assert_eq!(codes(folder.path(), &all), passed);
 
+    let doubts = gates(folder.path(), &["unit"]).remove(0)["not_proved"].to_string();
+    assert!(doubts.contains("preset_limits") && doubts.contains("does not measure changed lines"), "{doubts}");
+
     write(folder.path(), "cart.go", &CODE.replace("sum += price", "sum -= price"));
     let failed = gates(folder.path(), &["unit"]).remove(0);
     assert_eq!(failed["reason"]["code"], "tests_failed");
@@ -62,7 +65,7 @@ fn an_honest_module_passes_and_a_defect_fails_each_gate() {
     write(folder.path(), "cart.go", &vetted);
     let failed = gates(folder.path(), &["lint", "typecheck"]);
     let message = failed[0]["reason"]["message"].as_str().unwrap();
-    assert!(failed[0]["verdict"] == "failed" && message.contains("cart.go:12"), "{message}");
+    assert!(failed[0]["verdict"] == "failed" && message.contains("cart.go:11"), "{message}");
     assert_eq!(failed[1]["verdict"], "passed");
 
     write(folder.path(), "cart.go", &CODE.replace("return sum", "return \"sum\""));

@@ -104,7 +104,12 @@ fn collect(items: &Items, builds: &BTreeMap<String, Item>, place: &Place<'_>) ->
             if item.status == Some(Status::Failed) && is_alone {
                 tests.errored += 1;
                 tests.total += 1;
-                parsed.add(located(&format!("{package} failed: {}", item.output), &item.output, package, place));
+                parsed.add(located(
+                    &format!("{package} failed: {}", item.output.trim_start()),
+                    &item.output,
+                    package,
+                    place,
+                ));
             }
             continue;
         }
@@ -118,7 +123,12 @@ fn collect(items: &Items, builds: &BTreeMap<String, Item>, place: &Place<'_>) ->
             Status::Skipped => tests.skipped += 1,
         }
         if matches!(status, Status::Failed | Status::Errored) {
-            parsed.add(located(&format!("{package} > {name}: {}", item.output), &item.output, package, place));
+            parsed.add(located(
+                &format!("{package} > {name}: {}", item.output.trim_start()),
+                &item.output,
+                package,
+                place,
+            ));
         }
         tests.cases.push(Case {
             suite: text::clean(package, MAX_NAME_CHARS),

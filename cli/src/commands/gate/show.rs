@@ -53,6 +53,9 @@ pub fn text(judged: &Judged, style: Style) -> String {
     let reason = evidence.reason.message.lines().map(source_line);
     let reason: Vec<String> = reason.filter(|line| !is_repeated(line) && !is_count(line)).collect();
     let mut out = format!("{} {verdict}: {}\n", style.paint("1", &printable(&evidence.gate)), reason.join("\n  "));
+    for limit in evidence.not_proved.iter().filter(|doubt| doubt.code == "preset_limits") {
+        let _ = writeln!(out, "  Note: {}", printable(&limit.message));
+    }
     if evidence.verdict == Verdict::Passed && evidence.reason.code != "warnings_only" {
         return out;
     }
@@ -125,7 +128,6 @@ fn next_step(evidence: &Evidence) -> Option<&'static str> {
         "below_threshold" | "below_file_floor" => "write tests that run these lines",
         "mutants_survived" => "write tests that fail for these changes",
         "checks_weakened" => "undo this part, or have a person approve it in a run of the control plane",
-        "no_command" => "name another gate, or define this one in nofx.toml",
         "no_lockfile" => "commit a lockfile",
         "sandbox_too_weak" => "run it on a host with user namespaces, or install bubblewrap",
         "registry_unavailable" => "try again when the registry can be reached",
