@@ -175,7 +175,9 @@ impl SourceTree {
     /// Reads every object through one `git cat-file`, so that no filter or attribute changes its bytes.
     fn write(&self, entries: &BTreeMap<String, (String, String)>, to: &Path) -> Result<()> {
         let (submodules, entries): (Vec<_>, Vec<_>) = entries.iter().partition(|(_, (mode, _))| mode == SUBMODULE);
-        submodules.into_iter().for_each(|(path, _)| left_out(path));
+        for (path, _) in submodules {
+            left_out(path);
+        }
         let mut child = git::command(&self.root)
             .args(["cat-file", "--batch"])
             .stdin(Stdio::piped())

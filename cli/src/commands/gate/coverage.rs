@@ -18,6 +18,7 @@ use super::show::Style;
 /// The exit status of a threshold that is not a number from 0 to 1, and of other wrong usage.
 const USAGE: u8 = 2;
 const CANNOT_JUDGE: u8 = 3;
+const FOR_A_REFERENCE: &str = "; for a Git reference use git diff --merge-base REF and --diff -";
 const MAX_REPORT_BYTES: u64 = 512 * 1024 * 1024;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -120,19 +121,12 @@ fn source_text(path: &str, head: &Tree, root: &Path) -> Option<Vec<u8>> {
 fn judged(args: &Args) -> Result<(Judgement, Tree), Stopped> {
     let threshold = ratio("--threshold", &args.threshold)?;
     let file_floor = args.file_floor.as_deref().map(|floor| ratio("--file-floor", floor)).transpose()?;
-    let folder = |what: &str, path: &Path| {
-        let message = format!("{what} {} is not a folder", path.display());
+    let folder = |what: &str, path: &Path, next: &str| {
+        let message = format!("{what} {} is not a folder{next}", path.display());
         path.is_dir().then_some(()).ok_or(Stopped::Usage { code: "usage", message })
     };
-    folder("--root", &args.root)?;
-    let base = args.base.as_deref().map(|base| folder("--base", base)).transpose();
-    base.map_err(|stopped| match stopped {
-        Stopped::Usage { code, message } => {
-            let message = format!("{message}; for a Git reference use git diff --merge-base REF and --diff -");
-            Stopped::Usage { code, message }
-        }
-        other => other,
-    })?;
+    folder("--root", &args.root, "")?;
+    args.base.as_deref().map(|base| folder("--base", base, FOR_A_REFERENCE)).transpose()?;
     // Globs are checked before anything is read.
     rules(args, &[])?;
     let cannot = |error: CoverageError| Stopped::CannotJudge(error, threshold);

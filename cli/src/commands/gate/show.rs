@@ -145,7 +145,7 @@ pub fn github(judged: &Judged, style: Style) -> String {
     let token = Uuid::new_v4();
     let mut out = format!("::stop-commands::{token}\n{}::{token}::\n", text(judged, style));
     let findings = &evidence.findings.list.listed;
-    findings.iter().for_each(|finding| out.push_str(&annotation(finding)));
+    out.extend(findings.iter().map(annotation));
     if evidence.verdict == Verdict::Passed {
         return out;
     }
