@@ -114,8 +114,14 @@ fn a_root_is_a_project_of_its_own() {
     assert_eq!(tree("secrets --root api"), git(folder.path(), &["rev-parse", "HEAD:api"]));
     assert_eq!(tree("secrets --root api --staged"), git(folder.path(), &["rev-parse", "HEAD:api"]));
     // Without it the whole repository counts, wherever the command starts.
-    let (_, from_below) = evidence(&folder.path().join("api"), "secrets");
-    assert_eq!(from_below["subject"]["tree"]["sha1"], tree("secrets"));
+    let ignored = folder.path().join("ignored");
+    write(&ignored, "a.py", "a = 1\n");
+    write(folder.path(), ".git/info/exclude", "ignored\n");
+    for below in [folder.path().join("api"), ignored] {
+        let (_, from_below) = evidence(&below, "secrets");
+        assert_eq!(from_below["subject"]["tree"]["sha1"], tree("secrets"));
+    }
+    assert_eq!(evidence(folder.path(), "secrets --root ignored").0, Some(0));
 
     write(folder.path(), "api/b.py", &format!("key = \"{}\"\n", key()));
     let (status, found) = evidence(folder.path(), "secrets --root api --base main");

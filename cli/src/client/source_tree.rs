@@ -31,11 +31,8 @@ const SUBMODULE: &str = "160000";
 impl SourceTree {
     /// The repository around `dir`, or `dir` itself if there is none.
     pub fn around(dir: &Path) -> Result<Self> {
-        let tree = Self::of(dir)?;
-        match git::top(&tree.root)? {
-            Some(top) if tree.is_git => Ok(Self { root: top, ..tree }),
-            _ => Ok(tree),
-        }
+        let dir = dir.canonicalize().with_context(|| format!("cannot read {}", dir.display()))?;
+        Self::of(&git::top(&dir)?.unwrap_or(dir))
     }
 
     /// `dir` as a workspace of its own. Paths are relative to it, also if a repository is around it.
