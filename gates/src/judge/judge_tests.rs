@@ -7,6 +7,7 @@ use shared::domain::policy::GatePolicy;
 
 use super::*;
 use crate::archive;
+use crate::evidence::GivenBy;
 use crate::run::{Exit, Found, Output, ReportFile};
 use crate::snapshot::Snapshot;
 
@@ -56,6 +57,7 @@ async fn judged(definition: &str, bundle: Bundle) -> Judged {
         workspace: Archive::new(packed),
         base: None,
         base_given_by: GivenBy::None,
+        base_origin: None,
         policy: GatePolicy::default(),
         approvals: Vec::new(),
         risky: false,

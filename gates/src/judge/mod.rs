@@ -13,6 +13,7 @@ mod request;
 mod reuse;
 mod subject;
 mod tests_of_base;
+mod trust;
 mod weakening;
 
 use std::collections::BTreeMap;
@@ -22,7 +23,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nofx_sandbox::Level;
 use shared::domain::digest::sha256_hex;
-use shared::domain::policy::{Network, Sandbox, TrustedBase};
+use shared::domain::policy::{Network, Sandbox};
 
 use self::conclude::{Context, Observed, observe};
 use self::job::{Terms, job};
@@ -34,7 +35,7 @@ use crate::coverage::{
     self, Base, ChangeSet, CoverageError, CoverageEvidence, SourceRules, Threshold, Wanted, read_folder,
 };
 use crate::definition::{self, Definition, Format, GateDefinition, Kind, Source as DefinitionSource};
-use crate::evidence::{self, Doubt, Evidence, GivenBy, Verdict};
+use crate::evidence::{self, Doubt, Evidence, Verdict};
 use crate::finding::{ExamineError, InfraError, Reason};
 use crate::integrity::{self, Explanation, TestResult, compare_reports};
 use crate::redact::Redactor;
@@ -220,7 +221,12 @@ impl<R: Runner> Work<'_, R> {
             None => None,
         };
         let given_by = self.request.base_given_by;
-        case.evidence.base = evidence::Base { tree: Some(base.digest()), archive, given_by };
+        case.evidence.base = evidence::Base {
+            tree: Some(base.digest()),
+            archive,
+            given_by,
+            origin: self.request.base_origin.clone().map(Into::into),
+        };
     }
 
     /// What the policy demands of a base.
@@ -234,19 +240,8 @@ impl<R: Runner> Work<'_, R> {
             case.doubt("definition_candidate", "There was no base, so the change under test defined its own gate.");
             return Ok(());
         }
-        let base = &case.evidence.base;
-        let is_trusted = match &policy.trusted_base {
-            TrustedBase::Any => true,
-            TrustedBase::Git => base.given_by == GivenBy::Policy,
-            TrustedBase::Listed(listed) => {
-                let tree = base.tree.iter().flat_map(|tree| [&tree.sha1, &tree.sha256]);
-                tree.chain(&base.archive).any(|digest| listed.contains(digest))
-            }
-        };
-        if is_trusted {
-            return Ok(());
-        }
-        Err(Reason::new("base_not_trusted", "the policy does not trust this base; name one that it lists").into())
+        trust::check(policy, &case.evidence.base, self.request.base_origin.as_ref())
+            .map_err(|why| Reason::new("base_not_trusted", why).into())
     }
 
     /// The base's definition, unless there is no base or a person approved the difference.

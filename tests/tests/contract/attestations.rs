@@ -62,7 +62,7 @@ fn evidence() -> Evidence {
             severity: Severity::Error,
         }),
         subject: Some(Subject { tree: tree("1"), archive: Some("a".repeat(64)) }),
-        base: Base { tree: Some(tree("2")), archive: None, given_by: GivenBy::Plan },
+        base: Base { tree: Some(tree("2")), archive: None, given_by: GivenBy::Plan, origin: None },
         locks: [("package-lock.json".to_owned(), "c".repeat(64))].into(),
         tests: Some(Tests { total: 1, failed: 1, failures: Listed::of([failure]), ..Tests::default() }),
         ..Evidence::new("unit", reason, 1)
