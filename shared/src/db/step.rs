@@ -291,7 +291,13 @@ pub async fn artifact_origin(
 ) -> Result<Option<BaseOrigin>, Error> {
     let call =
         OriginCall { tenant_id: tenant, artifact_id: artifact.id, hash: &artifact.hash, workspace_id: workspace };
-    db.transition("select nofx.artifact_origin($1)", &call).await
+    let found: Origin = db.transition("select nofx.artifact_origin($1)", &call).await?;
+    Ok(found.origin)
+}
+
+#[derive(Debug, Deserialize)]
+struct Origin {
+    origin: Option<BaseOrigin>,
 }
 
 #[derive(Debug, Serialize)]
