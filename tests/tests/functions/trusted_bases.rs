@@ -187,15 +187,22 @@ async fn a_base_that_the_plan_chooses_is_refused_with_what_to_do() {
 async fn only_a_repository_that_the_policy_names_vouches_for_its_branch() {
     let site = Site::new().await;
     let judge = async || site.judge(&[fetch("get", "feature", None)], of("get.workspace", "get.base")).await;
+    let round_trips = || site.stack.lab.ctx.db.round_trips();
     site.trust(json!({ "trusted_base": "git", "repositories": ["https://git.test/acme"] })).await;
     let message = site.refused(judge().await).await;
     assert!(message.contains("names with their whole URL, and https://git.test/acme/site is not one"), "{message}");
     site.trust(json!({ "trusted_base": "git", "repositories": ["https://git.test/acme", format!("{SITE}.git")] }))
         .await;
-    site.passed(judge().await).await;
+    let before = round_trips();
+    let run = judge().await;
+    let asking = round_trips() - before;
+    site.passed(run).await;
     // Nobody asks where a base comes from unless the policy does.
     site.trust(json!({ "repositories": ["https://git.test/acme"] })).await;
-    assert_eq!(site.passed(judge().await).await.base.origin, None);
+    let before = round_trips();
+    let run = judge().await;
+    assert_eq!(round_trips() - before, asking - 1);
+    assert_eq!(site.passed(run).await.base.origin, None);
 }
 
 #[tokio::test]
