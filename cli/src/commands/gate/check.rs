@@ -144,6 +144,7 @@ async fn judge_all(args: &Args) -> Result<Vec<Judged>, Unusable> {
             workspace: packed.workspace.clone(),
             base: packed.base.clone().map(BaseInput::Archive),
             base_given_by: if packed.base.is_some() { GivenBy::Caller } else { GivenBy::None },
+            base_origin: None,
             policy: GatePolicy::default(),
             approvals: Vec::new(),
             risky: true,
