@@ -12,7 +12,7 @@ use super::{Case, Stop, Work};
 use crate::blocking::spawn_blocking;
 use crate::coverage::{Judgement, LineVerdict, changed_lines};
 use crate::definition::{Definition, Ecosystem, Format, GateDefinition, Globs, ReportFile};
-use crate::evidence::Findings;
+use crate::evidence::{DoubtCode, Findings};
 use crate::finding::{InfraError, Reason};
 use crate::mutants::{self, Language, Mutant, MutantResult, Tried};
 use crate::run::{Exit, Variant, millis};
@@ -27,8 +27,7 @@ pub async fn secrets<R: Runner>(work: &Work<'_, R>, gate: &GateDefinition, case:
     let scanned = spawn_blocking(move || scan(&subject, &allowed));
     let scan = scanned.await.map_err(InfraError::task_failed)?.map_err(InfraError::from)?;
     if scan.allowed_findings > 0 {
-        let message = "Some files may hold secrets, because the definition says so. Their lines were not judged.";
-        case.doubt("secrets_allowed", message);
+        case.doubt(DoubtCode::SecretsAllowed);
     }
     let judged = scan.judge();
     case.evidence.findings = Findings::of(scan.findings);
@@ -123,7 +122,7 @@ pub async fn mutants<R: Runner>(
         tried.push(Tried { mutant: one.mutant, result });
     }
     if (tried.len() as u64) < u64::from(rules.limit) && bundle.result.stopped.is_some() {
-        case.doubt("mutants_cut", "Time ran out before every chosen mutant was tried.");
+        case.doubt(DoubtCode::MutantsCut);
     }
     match mutants::judge(&tried, 0) {
         Ok(reason) => Ok(reason),

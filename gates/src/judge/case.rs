@@ -6,7 +6,7 @@ use super::conclude::Observed;
 use super::request::{NewAttachment, Request};
 use super::text::redacted;
 use crate::coverage::CoverageEvidence;
-use crate::evidence::{self, Doubt, Evidence};
+use crate::evidence::{self, Doubt, DoubtCode, Evidence};
 use crate::redact::Redactor;
 use crate::run::{Bundle, CommandRun, Exit, millis};
 
@@ -33,9 +33,15 @@ impl Case {
         *self.evidence.timings_ms.entry(phase.to_owned()).or_default() += millis(since.elapsed());
     }
 
-    pub fn doubt(&mut self, code: &str, message: &str) {
-        if !self.evidence.not_proved.iter().any(|doubt| doubt.code == code) {
-            self.evidence.not_proved.push(Doubt { code: code.to_owned(), message: message.to_owned() });
+    pub fn doubt(&mut self, code: DoubtCode) {
+        self.add_doubt(code.into());
+    }
+
+    /// A doubt that other evidence had.
+    pub fn add_doubt(&mut self, doubt: Doubt) {
+        let doubts = &mut self.evidence.not_proved;
+        if doubts.iter().all(|known| known.code != doubt.code) {
+            doubts.push(doubt);
         }
     }
 
@@ -86,11 +92,7 @@ impl Case {
             observed.coverage.as_ref().and_then(|coverage| serde_json::to_value(CoverageEvidence::from(coverage)).ok());
         self.doubt_sandbox(run);
         if observed.coverage.is_some() || observed.tests.is_some() {
-            self.doubt(
-                "report_forgeable",
-                "The tests and their reports come from the same process: tested code can forge the reports. \
-                 The gate `mutants` answers that.",
-            );
+            self.doubt(DoubtCode::ReportForgeable);
         }
     }
 
@@ -101,11 +103,11 @@ impl Case {
         }
         match run.sandbox["level"].as_str() {
             Some("namespaces") => {}
-            Some("landlock") => self.doubt("sandbox_landlock", "The command ran without namespaces of its own."),
-            _ => self.doubt("sandbox_weak", "The command was not isolated from the files of its host."),
+            Some("landlock") => self.doubt(DoubtCode::SandboxLandlock),
+            _ => self.doubt(DoubtCode::SandboxWeak),
         }
         if run.sandbox["network"] == "open" {
-            self.doubt("network_open", "The command could reach the network.");
+            self.doubt(DoubtCode::NetworkOpen);
         }
     }
 }

@@ -40,7 +40,7 @@ use self::text::shown;
 use crate::attempt::{Attempt, CancelOnDrop};
 use crate::blocking::spawn_blocking;
 use crate::definition::{Definition, GateDefinition, Kind};
-use crate::evidence::{self, Verdict};
+use crate::evidence::{self, DoubtCode, Verdict};
 use crate::finding::{InfraError, Reason};
 use crate::unpack::Limits;
 
@@ -167,7 +167,7 @@ impl<R: Runner> Work<'_, R> {
         case.record(&run, &observed);
         case.took("judge", started);
         if observed.parsed.is_empty() && observed.coverage.is_none() {
-            case.doubt("no_report", "The gate has no report: the exit code of its command is all that counts.");
+            case.doubt(DoubtCode::NoReport);
         }
         let verdict = observed.verdict(&run, gate)?;
         self.compare_tests(definition, gate, &observed, case).await?;

@@ -13,11 +13,11 @@ use super::request::{Earlier, Request};
 use super::{Case, Runner, Work};
 use crate::attestation::{TestVerdict, test_verdict};
 use crate::definition::{GateDefinition, Kind};
-use crate::evidence::{Evidence, ReuseKey, Reused};
+use crate::evidence::{DoubtCode, Evidence, ReuseKey, Reused};
 use crate::run::Job;
 
 /// Doubts that the earlier evidence may have. They stay true.
-const KEPT_DOUBTS: [&str; 3] = ["no_report", "report_forgeable", "sandbox_landlock"];
+const KEPT_DOUBTS: [DoubtCode; 3] = [DoubtCode::NoReport, DoubtCode::ReportForgeable, DoubtCode::SandboxLandlock];
 
 /// The version of the code that judges: another program file judges anew.
 static ENGINE: LazyLock<String> = LazyLock::new(|| {
@@ -70,7 +70,8 @@ impl<R: Runner> Work<'_, R> {
 /// The key under which evidence can be found again. `None` if its verdict must not be repeated.
 pub(super) fn reuse_key(evidence: &Evidence, request: &Request) -> Option<String> {
     let ran = evidence.command.as_ref().is_some_and(|command| command.exit_code.is_some() && !command.timed_out);
-    let has_other_doubts = evidence.not_proved.iter().any(|doubt| !KEPT_DOUBTS.contains(&doubt.code.as_str()));
+    let has_other_doubts =
+        evidence.not_proved.iter().any(|doubt| KEPT_DOUBTS.iter().all(|kept| kept.as_str() != doubt.code));
     let is_plain = test_verdict(evidence) == TestVerdict::Passed && ran && !has_other_doubts;
     if !is_plain || evidence.reused.is_some() || evidence.attempt.is_none() {
         return None;
@@ -113,10 +114,9 @@ impl Case {
         own.coverage = found.coverage;
         own.runner = found.runner;
         for doubt in found.not_proved {
-            self.doubt(&doubt.code, &doubt.message);
+            self.add_doubt(doubt);
         }
-        let message = format!("The gate did not run again: run {} judged the same inputs.", attempt.run_id);
-        self.doubt("reused", &message);
+        self.doubt(DoubtCode::Reused);
         self.repeated = Some(found.reason);
         self.evidence.reused = Some(Reused { run_id: attempt.run_id, step_id: attempt.step_id, evidence: sha256 });
     }

@@ -11,7 +11,7 @@ use super::runs::known_code;
 use super::{Case, Stop, Work, weakening};
 use crate::blocking::spawn_blocking;
 use crate::definition::{Definition, GateDefinition};
-use crate::evidence;
+use crate::evidence::{self, DoubtCode};
 use crate::finding::{InfraError, Reason};
 use crate::integrity::{self, Explanation, TestResult, TestStatus, compare_reports};
 use crate::report::{self, Tests};
@@ -43,18 +43,12 @@ impl<R: Runner> Work<'_, R> {
             return Err(InfraError::new(known_code(&stopped.code), stopped.message.clone()).into());
         }
         let Some(run) = bundle.result.runs.first().cloned() else {
-            case.doubt(
-                "base_tests_unknown",
-                "The tests of the base could not run, so nobody knows whether some are gone.",
-            );
+            case.doubt(DoubtCode::BaseTestsUnknown);
             return Ok(());
         };
         let of_base = self.observe(gate, run, Arc::new(bundle), None).await?;
         let Some(base_tests) = &of_base.tests else {
-            case.doubt(
-                "base_tests_unknown",
-                "The tests of the base wrote no report, so nobody knows whether some are gone.",
-            );
+            case.doubt(DoubtCode::BaseTestsUnknown);
             return Ok(());
         };
         let explained = self.explained_tests(definition).await?;
