@@ -14,8 +14,8 @@ use crate::run::{Bundle, CommandRun, Exit, millis};
 pub struct Case {
     pub evidence: Evidence,
     pub attachments: Vec<NewAttachment>,
-    /// Later gates may repeat the verdict.
-    pub may_repeat: bool,
+    /// The version of the judge that may repeat the verdict later. `None`: nobody may.
+    pub reusable_by: Option<&'static str>,
     /// The reason of the earlier verdict that this one repeats.
     pub repeated: Option<evidence::Reason>,
 }
@@ -26,7 +26,7 @@ impl Case {
         let mut evidence = Evidence::new(&request.gate, reason, now_ms());
         evidence.attempt.clone_from(&request.attempt);
         env!("CARGO_PKG_VERSION").clone_into(&mut evidence.runner.version);
-        Self { evidence, attachments: Vec::new(), may_repeat: false, repeated: None }
+        Self { evidence, attachments: Vec::new(), reusable_by: None, repeated: None }
     }
 
     pub fn took(&mut self, phase: &str, since: Instant) {

@@ -15,6 +15,7 @@ mod changes;
 mod conclude;
 mod context;
 mod effective;
+mod engine;
 mod job;
 mod request;
 mod reuse;
@@ -82,12 +83,12 @@ pub async fn judge<R: Runner>(request: &Request, settings: &Settings, runner: &R
             (Verdict::Failed, reason)
         }
     };
-    let Case { mut evidence, attachments, may_repeat, repeated } = case;
+    let Case { mut evidence, attachments, reusable_by, repeated } = case;
     evidence.verdict = verdict;
     let own = || evidence::Reason { code: reason.code.to_owned(), message: shown(&reason.message) };
     evidence.reason = repeated.unwrap_or_else(own);
     evidence.finished_at_ms = now_ms();
-    let reuse_key = if may_repeat { reuse::reuse_key(&evidence, request) } else { None };
+    let reuse_key = reusable_by.and_then(|engine| reuse::reuse_key(&evidence, request, engine));
     Judged { evidence, attachments, question, reuse_key, lost }
 }
 
