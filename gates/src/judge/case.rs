@@ -1,5 +1,7 @@
 //! The evidence in progress: what the judge has recorded and doubted so far.
 
+use std::collections::BTreeMap;
+use std::mem::take;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::conclude::Observed;
@@ -18,6 +20,13 @@ pub struct Case {
     pub reusable_by: Option<&'static str>,
     /// The reason of the earlier verdict that this one repeats.
     pub repeated: Option<evidence::Reason>,
+}
+
+/// What one command of a gate with several commands found.
+pub struct Part {
+    reports: Vec<evidence::Report>,
+    findings: evidence::Findings,
+    toolchain: BTreeMap<String, String>,
 }
 
 impl Case {
@@ -70,7 +79,8 @@ impl Case {
         }
     }
 
-    pub fn record(&mut self, run: &CommandRun, observed: &Observed) {
+    /// What the run was and what its reports say. An audit has no sandbox, because it runs nothing of the workspace.
+    pub fn record(&mut self, run: &CommandRun, observed: &Observed, is_audit: bool) {
         let evidence = &mut self.evidence;
         evidence.command = Some(evidence::CommandResult {
             exit_code: if let Exit::Code(code) = run.exit { Some(code) } else { None },
@@ -90,17 +100,29 @@ impl Case {
         evidence.tests = observed.tests.as_ref().map(evidence::Tests::of);
         evidence.coverage =
             observed.coverage.as_ref().and_then(|coverage| serde_json::to_value(CoverageEvidence::from(coverage)).ok());
-        self.doubt_sandbox(run);
+        if !is_audit {
+            self.doubt_sandbox(run);
+        }
         if observed.coverage.is_some() || observed.tests.is_some() {
             self.doubt(DoubtCode::ReportForgeable);
         }
     }
 
+    /// Sets aside what an earlier command of the same gate found.
+    pub fn begin_part(&mut self) -> Part {
+        let own = &mut self.evidence;
+        Part { reports: take(&mut own.reports), findings: take(&mut own.findings), toolchain: take(&mut own.toolchain) }
+    }
+
+    /// Puts it before what a later command found.
+    pub fn add_part(&mut self, earlier: Part) {
+        let own = &mut self.evidence;
+        own.reports.splice(0..0, earlier.reports);
+        own.findings.add(earlier.findings);
+        own.toolchain.extend(earlier.toolchain);
+    }
+
     fn doubt_sandbox(&mut self, run: &CommandRun) {
-        // An audit runs nothing of the workspace.
-        if run.sandbox.is_null() {
-            return;
-        }
         match run.sandbox["level"].as_str() {
             Some("namespaces") => {}
             Some("landlock") => self.doubt(DoubtCode::SandboxLandlock),

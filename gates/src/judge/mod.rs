@@ -165,7 +165,7 @@ impl<R: Runner> Work<'_, R> {
         let (run, bundle) = self.run_once(job, case).await?;
         let started = Instant::now();
         let observed = self.observe(gate, run.clone(), bundle, changes).await?;
-        case.record(&run, &observed);
+        case.record(&run, &observed, gate.kind == Kind::Audit);
         case.took("judge", started);
         if observed.parsed.is_empty() && observed.coverage.is_none() {
             case.doubt(DoubtCode::NoReport);

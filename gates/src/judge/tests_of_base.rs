@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::conclude::Observed;
 use super::job::job;
 use super::request::Runner;
-use super::runs::known_code;
+use super::runs::{check_isolation, known_code};
 use super::{Case, Stop, Work, weakening};
 use crate::blocking::spawn_blocking;
 use crate::definition::{Definition, GateDefinition};
@@ -31,7 +31,8 @@ impl<R: Runner> Work<'_, R> {
             return Ok(());
         }
         let started = Instant::now();
-        let bundle = self.runner.run(archive, job(definition, gate, &self.terms(gate))).await?;
+        let terms = self.terms(gate);
+        let bundle = self.runner.run(archive, job(definition, gate, &terms)).await?;
         case.took("base_tests", started);
         // The change decides how much time its own tests leave, so it could hide what it lost.
         if bundle.result.runs.first().is_some_and(|run| run.exit == Exit::TimedOut) {
@@ -46,6 +47,7 @@ impl<R: Runner> Work<'_, R> {
             case.doubt(DoubtCode::BaseTestsUnknown);
             return Ok(());
         };
+        check_isolation(&run, terms.minimum_sandbox)?;
         let of_base = self.observe(gate, run, Arc::new(bundle), None).await?;
         let Some(base_tests) = &of_base.tests else {
             case.doubt(DoubtCode::BaseTestsUnknown);
