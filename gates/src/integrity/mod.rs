@@ -62,3 +62,6 @@ pub fn compare(
     findings.extend(hidden::find(&changes));
     Ok(Integrity::new(findings))
 }
+
+#[cfg(test)]
+mod hostile_tests;
