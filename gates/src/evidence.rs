@@ -21,7 +21,7 @@ use shared::domain::digest::sha256_hex;
 use crate::attestation::json;
 
 pub use command::{CommandResult, Install, Output, Report, ReportOutcome, Runner};
-pub use definition::{Base, Definition, ExpectedReport, GivenBy, Source, Subject};
+pub use definition::{Base, BaseOrigin, Definition, ExpectedReport, GivenBy, Source, Subject};
 pub use doubt::{Doubt, DoubtCode};
 pub use excerpt::Excerpt;
 pub use finding::{Finding, Findings, Severity, TestFailure, Tests};

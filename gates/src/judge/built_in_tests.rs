@@ -52,6 +52,7 @@ async fn judged<R: Runner>(gate: &str, base: &[(&str, &str)], head: &[(&str, &st
         workspace: packed(head),
         base: Some(BaseInput::Archive(packed(base))),
         base_given_by: GivenBy::Plan,
+        base_origin: None,
         policy: GatePolicy::default(),
         approvals: Vec::new(),
         risky: true,

@@ -88,6 +88,7 @@ pub async fn run(args: &Args) -> Result<ExitCode> {
             workspace: workspace.clone(),
             base: base.clone().map(BaseInput::Archive),
             base_given_by: if base.is_some() { GivenBy::Caller } else { GivenBy::None },
+            base_origin: None,
             policy: GatePolicy::default(),
             approvals: Vec::new(),
             risky: true,
