@@ -5,6 +5,7 @@
 
 mod command;
 mod definition;
+mod doubt;
 mod excerpt;
 mod finding;
 mod listed;
@@ -21,11 +22,12 @@ use crate::attestation::json;
 
 pub use command::{CommandResult, Install, Output, Report, ReportOutcome, Runner};
 pub use definition::{Base, BaseOrigin, Definition, ExpectedReport, GivenBy, Source, Subject};
+pub use doubt::{Doubt, DoubtCode};
 pub use excerpt::Excerpt;
 pub use finding::{Finding, Findings, Severity, TestFailure, Tests};
 pub use listed::{Listed, MAX_LISTED};
 pub use reuse::{ReuseKey, Reused};
-pub use review::{Approval, Attachment, Doubt, Weakening};
+pub use review::{Approval, Attachment, Weakening};
 
 /// The value of [`Evidence::schema`].
 pub const SCHEMA: &str = "nofx.gate_evidence.v2";

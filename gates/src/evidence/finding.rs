@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Listed;
+use super::{Listed, MAX_LISTED};
 use crate::report;
 
 pub use crate::report::{Finding, Severity};
@@ -28,6 +28,19 @@ impl Findings {
         }
         findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
         Self { by_severity, list: Listed::of(findings) }
+    }
+}
+
+impl Findings {
+    /// Adds those of another command.
+    pub fn add(&mut self, other: Self) {
+        for (severity, count) in other.by_severity {
+            *self.by_severity.entry(severity).or_default() += count;
+        }
+        self.list.total += other.list.total;
+        self.list.listed.extend(other.list.listed);
+        self.list.listed.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+        self.list.listed.truncate(MAX_LISTED);
     }
 }
 

@@ -35,7 +35,7 @@ pub struct ReuseKey<'a> {
     pub sandbox_level: &'a str,
     /// The settings of the tenant's policy that change a verdict.
     pub settings: &'a Value,
-    /// The version of the code that judges.
+    /// The digest of the program that judges.
     pub engine: &'a str,
 }
 

@@ -1,4 +1,4 @@
-//! What a reader has to weigh: weakened checks, decisions of people, doubts, and where the rest of the evidence is.
+//! What a reader has to weigh: weakened checks, decisions of people, and where the rest of the evidence is.
 
 use serde::{Deserialize, Serialize};
 
@@ -61,28 +61,4 @@ pub struct Attachment {
     pub sha256: String,
     /// In bytes.
     pub size: u64,
-}
-
-/// Something that the verdict does not prove.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
-pub struct Doubt {
-    /// snake_case, for programs.
-    pub code: String,
-    /// One sentence, for people.
-    pub message: String,
-}
-
-impl Doubt {
-    pub fn new(code: &str, message: impl Into<String>) -> Self {
-        Self { code: code.to_owned(), message: message.into() }
-    }
-
-    /// The verdict is that of an earlier run.
-    pub fn reused() -> Self {
-        Doubt::new(
-            "reused",
-            "The gate did not run again: the verdict is that of earlier evidence about the same inputs.",
-        )
-    }
 }

@@ -87,14 +87,19 @@ impl Changes {
     /// Sources and tests that became unreadable: what they say cannot be compared.
     pub fn unreadable(&self, definition: &Definition) -> Vec<Weakening> {
         let finding = |change: &Change| {
+            let is_test = definition.tests.matches(&change.path);
             let why = match (&change.base, &change.head) {
+                // Nobody knows which tests the base had.
+                (Side::Unreadable(why), _) if is_test => *why,
+                (Side::Link, _) if is_test => "it was a link",
+                // Code that could not be read before may change.
+                (Side::Unreadable(_), _) => return None,
                 (_, Side::Unreadable(why)) => *why,
                 (Side::Text(_), Side::Link) => "it was replaced by a link",
                 _ => return None,
             };
-            let counts = lex::language(&change.path).is_some() && !definition.ignore.matches(&change.path);
-            let was_same = matches!(&change.base, Side::Unreadable(_));
-            (counts && !was_same).then(|| {
+            let is_ignored = !is_test && definition.ignore.matches(&change.path);
+            (lex::language(&change.path).is_some() && !is_ignored).then(|| {
                 let message = format!("The file cannot be compared with its base: {why}.");
                 Weakening::new(WeakeningKind::Unreadable, &change.path, None, message)
             })

@@ -9,12 +9,13 @@ pub fn find(changes: &Changes) -> Vec<Weakening> {
     let mut findings = Vec::new();
     for change in &changes.files {
         let (Some(language), Some(text)) = (lex::language(&change.path), change.head.text()) else { continue };
-        if text.is_ascii() {
+        if text.is_ascii() && !text.contains(['\r', '\u{8}', '\u{1b}']) {
             continue;
         }
         let added = change.added_lines();
         for (line, content) in (1_u32..).zip(text.lines()).filter(|(line, _)| added.contains(line)) {
             let content = if line == 1 { content.trim_start_matches('\u{feff}') } else { content };
+            let content = content.trim_end_matches('\r');
             if let Some(letter) = content.chars().find(|letter| is_invisible(*letter)) {
                 let message = format!("The line has the invisible character U+{:04X}.", u32::from(letter));
                 findings.push(Weakening::new(WeakeningKind::HiddenCharacters, &change.path, Some(line), message));
@@ -31,9 +32,10 @@ pub fn find(changes: &Changes) -> Vec<Weakening> {
     findings
 }
 
-/// Bidirectional controls and characters of no width. U+200D joins emoji, so it is none of them.
+/// Bidirectional controls, characters of no width, line ends that only some languages and terminals know, and controls that
+/// erase what a terminal shows. U+200D joins emoji, so it is none of them.
 fn is_invisible(letter: char) -> bool {
-    matches!(letter, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200b}' | '\u{2060}' | '\u{feff}' | '\u{3164}' | '\u{ffa0}' | '\u{115f}' | '\u{1160}')
+    matches!(letter, '\r' | '\u{8}' | '\u{1b}' | '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200b}' | '\u{2060}' | '\u{feff}' | '\u{3164}' | '\u{ffa0}' | '\u{115f}' | '\u{1160}')
 }
 
 fn is_double(word: &str) -> bool {

@@ -7,6 +7,12 @@ use super::finding::{Weakening, WeakeningKind};
 use super::lex::{self, Language, Token, TokenKind};
 use crate::definition::Definition;
 
+/// How many tokens around a directive are looked at.
+const MAX_WORDS: usize = 1_000;
+
+/// How many tokens of an attribute that nothing closes are looked at.
+const MAX_UNCLOSED: usize = 50;
+
 /// One directive in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Found {
@@ -96,12 +102,13 @@ fn in_text(path: &str, text: &str) -> Vec<Found> {
 /// The directives of one comment, with their lines.
 fn in_comment(token: &Token<'_>, language: Language, table: &[Directive]) -> Vec<(u32, &'static str, String)> {
     let is_block = token.kind == TokenKind::BlockComment;
-    let mut found = Vec::new();
+    let last = token.line + u32::try_from(token.text.lines().count()).unwrap_or(1).saturating_sub(1);
+    let mut found: Vec<(u32, &'static str, String)> = Vec::new();
     for (line, text) in (token.line..).zip(token.text.lines()) {
         let is_first = line == token.line;
         // A line within a block comment counts only if it is the last one of the block, as for TypeScript, or if it looks
         // like a comment of its own: then the block may have been none, as in the text of JSX.
-        let is_last = is_block && line == token.line + u32::try_from(token.text.lines().count()).unwrap_or(1) - 1;
+        let is_last = is_block && line == last;
         let own = ["//", "/*", "{/*"].iter().any(|mark| text.trim_start().starts_with(mark));
         // White space within a directive may be a line break.
         let mut pieces: Vec<&str> = vec![if is_first { token.text } else { text }];
@@ -122,7 +129,7 @@ fn in_comment(token: &Token<'_>, language: Language, table: &[Directive]) -> Vec
                 let allowed = (*pattern == "pyright: report" && !turns_off(start)) || ends_range(pattern, start);
                 if holds
                     && !allowed
-                    && !found.iter().any(|(at, name, _): &(u32, &str, String)| *at == line && longer(name, pattern))
+                    && !found.iter().rev().take_while(|one| one.0 == line).any(|one| longer(one.1, pattern))
                 {
                     found.push((line, *pattern, spelled(start)));
                 }
@@ -192,9 +199,11 @@ fn rest_after<'t>(pattern: &str, text: &'t str) -> Option<&'t str> {
         let mut letters = rest.chars();
         let letter = letters.next()?;
         if !letter.eq_ignore_ascii_case(&wanted) {
+            if wanted != ':' {
+                return None;
+            }
             // `type : ignore`
-            let skipped = rest.trim_start_matches(is_blank);
-            rest = skipped.strip_prefix(wanted).filter(|_| wanted == ':')?;
+            rest = rest.trim_start_matches(is_blank).strip_prefix(wanted)?;
             continue;
         }
         rest = letters.as_str();
@@ -215,26 +224,37 @@ fn contains(pattern: &str, text: &str) -> bool {
 /// The words of the code on the comment's line, or else on the next line with code.
 fn neighbour(tokens: &[Token<'_>], comment: usize) -> Vec<String> {
     let Some(line) = tokens.get(comment).map(|token| token.line) else { return Vec::new() };
-    let code = || tokens.iter().filter(|token| !token.is_comment() && token.kind != TokenKind::Mark);
-    let on =
-        |line: u32| code().filter(|token| token.line == line).map(|token| token.text.to_owned()).collect::<Vec<_>>();
+    let is_code = |token: &&Token<'_>| !token.is_comment() && token.kind != TokenKind::Mark;
+    let from = |line: u32| tokens.get(tokens.partition_point(|token| token.line < line)..).unwrap_or_default().iter();
+    let on = |line: u32| {
+        let words = from(line).take_while(|token| token.line == line).filter(is_code).take(MAX_WORDS);
+        words.map(|token| token.text.to_owned()).collect::<Vec<_>>()
+    };
     let same = on(line);
     if !same.is_empty() {
         return same;
     }
-    code().find(|token| token.line > line).map(|token| on(token.line)).unwrap_or_default()
+    from(line + 1).take(MAX_WORDS).find(is_code).map(|token| on(token.line)).unwrap_or_default()
 }
 
 /// Rust: `#[allow(...)]`, `#![expect(...)]`, `#[cfg_attr(..., allow(...))]`, `#[coverage(off)]`.
 fn attributes(tokens: &[Token<'_>]) -> Vec<Found> {
     let code: Vec<Token<'_>> = tokens.iter().filter(|token| !token.is_comment()).copied().collect();
+    let ends = ends(&code);
     let mut found = Vec::new();
+    let mut next = 0;
     for (at, token) in code.iter().enumerate().filter(|(_, token)| token.is_mark('#')) {
+        // What is within an attribute belongs to it.
+        if at < next {
+            continue;
+        }
         let open = at + 1 + usize::from(code.get(at + 1).is_some_and(|token| token.is_mark('!')));
         if !code.get(open).is_some_and(|token| token.is_mark('[')) {
             continue;
         }
-        let end = closing(&code, open);
+        let closed = ends.get(open).copied().flatten();
+        let end = closed.unwrap_or_else(|| (open + MAX_UNCLOSED).min(code.len()));
+        next = closed.unwrap_or(open);
         let inside = code.get(open + 1..end).unwrap_or_default();
         let calls = |word: &str| {
             inside.windows(2).any(|pair| matches!(pair, [name, mark] if name.is_word(word) && mark.is_mark('(')))
@@ -275,6 +295,24 @@ fn decorators(tokens: &[Token<'_>]) -> Vec<Found> {
         })
     };
     tokens.iter().enumerate().filter_map(find).collect()
+}
+
+/// For each opening bracket the index of the one that closes it.
+fn ends(tokens: &[Token<'_>]) -> Vec<Option<usize>> {
+    let mut ends = vec![None; tokens.len()];
+    let mut open = Vec::new();
+    for (at, token) in tokens.iter().enumerate().filter(|(_, token)| token.kind == TokenKind::Mark) {
+        match token.text {
+            "(" | "[" | "{" => open.push(at),
+            ")" | "]" | "}" => {
+                if let Some(end) = open.pop().and_then(|open| ends.get_mut(open)) {
+                    *end = Some(at);
+                }
+            }
+            _ => {}
+        }
+    }
+    ends
 }
 
 /// The index of the bracket that closes the one at `open`, or the end.

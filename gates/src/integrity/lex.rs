@@ -77,6 +77,7 @@ pub fn tokens(language: Language, text: &str) -> Vec<Token<'_>> {
         tokens: Vec::new(),
         nesting: Vec::new(),
         closed_head: false,
+        unclosed: (0, 0),
     };
     lexer.run();
     lexer.tokens
@@ -106,6 +107,8 @@ struct Lexer<'a> {
     tokens: Vec<Token<'a>>,
     nesting: Vec<Nesting>,
     closed_head: bool,
+    /// A line and how many slashes on it began no regular expression.
+    unclosed: (u32, u32),
 }
 
 impl<'a> Lexer<'a> {
@@ -212,7 +215,7 @@ impl<'a> Lexer<'a> {
             Language::Script => match letter {
                 '"' | '\'' => Some(quoted(rest, letter, false)),
                 '`' => Some(self.template(rest)),
-                '/' if self.may_be_regex() => regex(rest),
+                '/' if self.may_be_regex() => self.regex(rest),
                 _ => None,
             },
             Language::Go => match letter {
@@ -242,6 +245,20 @@ impl<'a> Lexer<'a> {
             at += 1;
         }
         rest.len()
+    }
+
+    /// `None` if the slash divides. On a line with very many slashes that do, all others do too: each one is looked for to
+    /// the end of the line.
+    fn regex(&mut self, rest: &str) -> Option<usize> {
+        const MAX_UNCLOSED: u32 = 100;
+        let (line, count) = self.unclosed;
+        let count = if line == self.line { count } else { 0 };
+        if count >= MAX_UNCLOSED {
+            return None;
+        }
+        let found = regex(rest);
+        self.unclosed = (self.line, count + u32::from(found.is_none()));
+        found
     }
 
     fn may_be_regex(&self) -> bool {

@@ -84,3 +84,6 @@ fn checks(
     findings.extend(protected::find(base, head, changes, definition_of_base, definition_of_head));
     findings
 }
+
+#[cfg(test)]
+mod hostile_tests;

@@ -5,7 +5,7 @@ use shared::domain::policy::{GatePolicy, TrustedBase};
 
 use super::request::{BaseInput, Runner};
 use super::{Case, Stop, Work};
-use crate::evidence::{self, GivenBy};
+use crate::evidence::{self, DoubtCode, GivenBy};
 use crate::finding::Reason;
 
 impl<R: Runner> Work<'_, R> {
@@ -30,7 +30,7 @@ impl<R: Runner> Work<'_, R> {
                 let message = "the policy requires a base, and neither the plan nor the step names one";
                 return Err(Reason::new("base_required", message).into());
             }
-            case.doubt("definition_candidate", "There was no base, so the change under test defined its own gate.");
+            case.doubt(DoubtCode::DefinitionCandidate);
             return Ok(());
         }
         check_trust(policy, &case.evidence.base, self.request.base_origin.as_ref())

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::job::job;
-use super::request::Runner;
+use super::request::{Runner, RunnerLost};
+use super::runs::{check_ended, check_isolation};
 use super::subject::Subject;
 use super::{Case, Stop, Work};
 use crate::blocking::spawn_blocking;
 use crate::coverage::{Judgement, LineVerdict, changed_lines};
 use crate::definition::{Definition, Ecosystem, Format, GateDefinition, Globs, ReportFile};
-use crate::evidence::Findings;
+use crate::evidence::{DoubtCode, Findings};
 use crate::finding::{InfraError, Reason};
 use crate::mutants::{self, Language, Mutant, MutantResult, Tried};
 use crate::run::{Exit, Variant, millis};
@@ -21,14 +22,16 @@ use crate::secrets::{self, Scan, SourceFile};
 /// How much longer than three times the tests a mutant may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How far the runner's clock may be behind when it stops a mutant.
+const SLACK: Duration = Duration::from_secs(1);
+
 /// The gate `secrets`: no changed line holds a secret.
 pub async fn secrets<R: Runner>(work: &Work<'_, R>, gate: &GateDefinition, case: &mut Case) -> Result<Reason, Stop> {
     let (subject, allowed) = (Arc::clone(&work.subject), gate.allow.clone());
     let scanned = spawn_blocking(move || scan(&subject, &allowed));
     let scan = scanned.await.map_err(InfraError::task_failed)?.map_err(InfraError::from)?;
     if scan.allowed_findings > 0 {
-        let message = "Some files may hold secrets, because the definition says so. Their lines were not judged.";
-        case.doubt("secrets_allowed", message);
+        case.doubt(DoubtCode::SecretsAllowed);
     }
     let judged = scan.judge();
     case.evidence.findings = Findings::of(scan.findings);
@@ -54,7 +57,15 @@ fn scan(subject: &Subject, allowed: &Globs) -> io::Result<Scan> {
     Ok(secrets::scan(files, |path| allowed.matches(path)))
 }
 
-/// The gate `audit`: no locked package has a known vulnerability. No code of the workspace runs.
+/// What is audited: the package manager, the format of its auditor's report, the auditor, and the lockfiles.
+const AUDITS: [(Ecosystem, Format, [&str; 2], &[&str]); 3] = [
+    (Ecosystem::Npm, Format::NpmAudit, ["npm", "audit"], &["package-lock.json", "npm-shrinkwrap.json"]),
+    (Ecosystem::Pip, Format::PipAudit, ["pip-audit", ""], &["requirements.lock", "requirements.txt", "pylock.toml"]),
+    (Ecosystem::Cargo, Format::CargoAudit, ["cargo", "audit"], &["Cargo.lock"]),
+];
+
+/// The gate `audit`: no locked package has a known vulnerability. No code of the workspace runs. Every package manager with
+/// a lockfile counts, so that a new lockfile hides no other one.
 pub async fn audit<R: Runner>(
     work: &Work<'_, R>,
     definition: &Definition,
@@ -62,27 +73,31 @@ pub async fn audit<R: Runner>(
     case: &mut Case,
 ) -> Result<Reason, Stop> {
     let files = work.subject.head.files();
-    let has = |names: &[&str]| names.iter().any(|name| files.contains_key(*name));
-    let (dependencies, format, command) = if has(&["package-lock.json", "npm-shrinkwrap.json"]) {
-        (Ecosystem::Npm, Format::NpmAudit, "npm audit")
-    } else if has(&["requirements.lock", "requirements.txt", "pylock.toml"]) {
-        (Ecosystem::Pip, Format::PipAudit, "pip-audit")
-    } else if has(&["Cargo.lock"]) {
-        (Ecosystem::Cargo, Format::CargoAudit, "cargo audit")
-    } else if has(&["go.sum"]) {
+    if files.contains_key("go.sum") {
         let message =
             "audit: there is no auditor for Go modules here; define a gate that runs govulncheck in nofx.toml";
         return Err(Reason::new("toolchain_missing", message).into());
-    } else {
-        return Err(Reason::new(
-            "nothing_checked",
-            "audit: the workspace has no lockfile at its root; commit one, or judge the folder that has one by itself",
-        )
-        .into());
+    }
+    let mut passed: Vec<Reason> = Vec::new();
+    for (dependencies, format, command, locks) in AUDITS {
+        if !locks.iter().any(|lock| files.contains_key(*lock)) {
+            continue;
+        }
+        let command = command.into_iter().filter(|word| !word.is_empty()).map(str::to_owned).collect();
+        let audit = GateDefinition { dependencies, command, reports: vec![ReportFile::stdout(format)], ..gate.clone() };
+        let before = case.begin_part();
+        let result = work.command(definition, &audit, case).await;
+        case.add_part(before);
+        passed.push(result?);
+    }
+    let only_warns = passed.iter().find(|reason| reason.code == "warnings_only");
+    let Some(first) = only_warns.or(passed.first()) else {
+        let message =
+            "audit: the workspace has no lockfile at its root; commit one, or judge the folder that has one by itself";
+        return Err(Reason::new("nothing_checked", message).into());
     };
-    let command = command.split(' ').map(str::to_owned).collect();
-    let audit = GateDefinition { dependencies, command, reports: vec![ReportFile::stdout(format)], ..gate.clone() };
-    work.command(definition, &audit, case).await
+    let messages: Vec<&str> = passed.iter().map(|reason| reason.message.as_str()).collect();
+    Ok(Reason::new(first.code, messages.join("; ")))
 }
 
 /// The gate `mutants`: the tests notice small changes of the changed lines that they run.
@@ -106,7 +121,7 @@ pub async fn mutants<R: Runner>(
     let (run, bundle) = work.run_once(job(definition, tests, &work.terms(tests)), case).await?;
     let took = Duration::from_millis(run.ms);
     let observed = work.observe(tests, run.clone(), bundle, Some(changes)).await?;
-    case.record(&run, &observed);
+    case.record(&run, &observed, false);
     if run.exit != Exit::Code(0) {
         return Err(Reason::new("tests_failed", "the tests fail without any mutant, so they notice nothing").into());
     }
@@ -117,12 +132,43 @@ pub async fn mutants<R: Runner>(
     if chosen.is_empty() {
         return Err(nothing("no changed line that the tests run can be mutated"));
     }
+    let patience = (took * 3 + PATIENCE).min(Duration::from_secs(tests.timeout_s.into()));
+    let tried = try_mutants(work, definition, tests, chosen, patience, case).await?;
+    match mutants::judge(&tried, 0) {
+        Ok(reason) => Ok(reason),
+        Err(failure) => {
+            case.evidence.findings = Findings::of(failure.findings.first);
+            Err(failure.reason.into())
+        }
+    }
+}
+
+/// Runs the tests with each mutant. Those for which too little time was left are not among the results.
+async fn try_mutants<R: Runner>(
+    work: &Work<'_, R>,
+    definition: &Definition,
+    tests: &GateDefinition,
+    chosen: Vec<Chosen>,
+    patience: Duration,
+    case: &mut Case,
+) -> Result<Vec<Tried>, Stop> {
     let mut job = job(definition, tests, &work.terms(tests));
-    job.command.timeout_ms = job.command.timeout_ms.min(millis(took * 3 + PATIENCE));
+    let minimum = job.command.minimum_sandbox;
+    job.command.timeout_ms = job.command.timeout_ms.min(millis(patience));
     job.variants = chosen.iter().enumerate().map(|(at, one)| one.variant(at)).collect();
     let bundle = Arc::new(work.runner.run(&work.request.workspace, job).await?);
+    check_ended(&bundle)?;
+    if bundle.result.runs.len() != chosen.len() {
+        return Err(RunnerLost::ended("its bundle does not have one run for each mutant").into());
+    }
     let mut tried = Vec::new();
     for (one, run) in chosen.into_iter().zip(&bundle.result.runs) {
+        check_isolation(run, minimum)?;
+        // Nobody knows whether the tests would have noticed it.
+        if run.exit == Exit::TimedOut && Duration::from_millis(run.ms) + SLACK < patience {
+            case.doubt(DoubtCode::MutantsCut);
+            continue;
+        }
         let observed = work.observe(tests, run.clone(), Arc::clone(&bundle), None).await?;
         let ran = observed.tests.as_ref().is_none_or(|tests| tests.total > 0);
         let result = match run.exit {
@@ -133,16 +179,11 @@ pub async fn mutants<R: Runner>(
         };
         tried.push(Tried { mutant: one.mutant, result });
     }
-    if (tried.len() as u64) < u64::from(rules.limit) && bundle.result.stopped.is_some() {
-        case.doubt("mutants_cut", "Time ran out before every chosen mutant was tried.");
+    if tried.is_empty() {
+        let message = "mutants: no time was left to try a mutant; raise the timeout of the step";
+        return Err(Reason::new("timed_out", message).into());
     }
-    match mutants::judge(&tried, 0) {
-        Ok(reason) => Ok(reason),
-        Err(failure) => {
-            case.evidence.findings = Findings::of(failure.findings.first);
-            Err(failure.reason.into())
-        }
-    }
+    Ok(tried)
 }
 
 /// A mutant with the text of its file.
@@ -185,3 +226,7 @@ fn covered_lines(coverage: Option<&Judgement>) -> BTreeMap<String, Vec<u32>> {
 fn nothing(why: &str) -> Stop {
     Reason::new("nothing_to_mutate", format!("mutants: {why}")).into()
 }
+
+#[cfg(test)]
+#[path = "built_in_tests.rs"]
+mod tests;

@@ -1,12 +1,14 @@
 //! The evidence in progress: what the judge has recorded and doubted so far.
 
+use std::collections::BTreeMap;
+use std::mem::take;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::conclude::Observed;
 use super::request::{NewAttachment, Request};
 use super::text::redacted;
 use crate::coverage::CoverageEvidence;
-use crate::evidence::{self, Doubt, Evidence};
+use crate::evidence::{self, Doubt, DoubtCode, Evidence};
 use crate::redact::Redactor;
 use crate::run::{Bundle, CommandRun, Exit, millis};
 
@@ -14,10 +16,17 @@ use crate::run::{Bundle, CommandRun, Exit, millis};
 pub struct Case {
     pub evidence: Evidence,
     pub attachments: Vec<NewAttachment>,
-    /// Later gates may repeat the verdict.
-    pub may_repeat: bool,
+    /// The version of the judge that may repeat the verdict later. `None`: nobody may.
+    pub reusable_by: Option<&'static str>,
     /// The reason of the earlier verdict that this one repeats.
     pub repeated: Option<evidence::Reason>,
+}
+
+/// What one command of a gate with several commands found.
+pub struct Part {
+    reports: Vec<evidence::Report>,
+    findings: evidence::Findings,
+    toolchain: BTreeMap<String, String>,
 }
 
 impl Case {
@@ -26,16 +35,22 @@ impl Case {
         let mut evidence = Evidence::new(&request.gate, reason, now_ms());
         evidence.attempt.clone_from(&request.attempt);
         env!("CARGO_PKG_VERSION").clone_into(&mut evidence.runner.version);
-        Self { evidence, attachments: Vec::new(), may_repeat: false, repeated: None }
+        Self { evidence, attachments: Vec::new(), reusable_by: None, repeated: None }
     }
 
     pub fn took(&mut self, phase: &str, since: Instant) {
         *self.evidence.timings_ms.entry(phase.to_owned()).or_default() += millis(since.elapsed());
     }
 
-    pub fn doubt(&mut self, code: &str, message: &str) {
-        if !self.evidence.not_proved.iter().any(|doubt| doubt.code == code) {
-            self.evidence.not_proved.push(Doubt { code: code.to_owned(), message: message.to_owned() });
+    pub fn doubt(&mut self, code: DoubtCode) {
+        self.add_doubt(code.into());
+    }
+
+    /// A doubt that other evidence had.
+    pub fn add_doubt(&mut self, doubt: Doubt) {
+        let doubts = &mut self.evidence.not_proved;
+        if doubts.iter().all(|known| known.code != doubt.code) {
+            doubts.push(doubt);
         }
     }
 
@@ -64,7 +79,8 @@ impl Case {
         }
     }
 
-    pub fn record(&mut self, run: &CommandRun, observed: &Observed) {
+    /// What the run was and what its reports say. An audit has no sandbox, because it runs nothing of the workspace.
+    pub fn record(&mut self, run: &CommandRun, observed: &Observed, is_audit: bool) {
         let evidence = &mut self.evidence;
         evidence.command = Some(evidence::CommandResult {
             exit_code: if let Exit::Code(code) = run.exit { Some(code) } else { None },
@@ -84,28 +100,36 @@ impl Case {
         evidence.tests = observed.tests.as_ref().map(evidence::Tests::of);
         evidence.coverage =
             observed.coverage.as_ref().and_then(|coverage| serde_json::to_value(CoverageEvidence::from(coverage)).ok());
-        self.doubt_sandbox(run);
+        if !is_audit {
+            self.doubt_sandbox(run);
+        }
         if observed.coverage.is_some() || observed.tests.is_some() {
-            self.doubt(
-                "report_forgeable",
-                "The tests and their reports come from the same process: tested code can forge the reports. \
-                 The gate `mutants` answers that.",
-            );
+            self.doubt(DoubtCode::ReportForgeable);
         }
     }
 
+    /// Sets aside what an earlier command of the same gate found.
+    pub fn begin_part(&mut self) -> Part {
+        let own = &mut self.evidence;
+        Part { reports: take(&mut own.reports), findings: take(&mut own.findings), toolchain: take(&mut own.toolchain) }
+    }
+
+    /// Puts it before what a later command found.
+    pub fn add_part(&mut self, earlier: Part) {
+        let own = &mut self.evidence;
+        own.reports.splice(0..0, earlier.reports);
+        own.findings.add(earlier.findings);
+        own.toolchain.extend(earlier.toolchain);
+    }
+
     fn doubt_sandbox(&mut self, run: &CommandRun) {
-        // An audit runs nothing of the workspace.
-        if run.sandbox.is_null() {
-            return;
-        }
         match run.sandbox["level"].as_str() {
             Some("namespaces") => {}
-            Some("landlock") => self.doubt("sandbox_landlock", "The command ran without namespaces of its own."),
-            _ => self.doubt("sandbox_weak", "The command was not isolated from the files of its host."),
+            Some("landlock") => self.doubt(DoubtCode::SandboxLandlock),
+            _ => self.doubt(DoubtCode::SandboxWeak),
         }
         if run.sandbox["network"] == "open" {
-            self.doubt("network_open", "The command could reach the network.");
+            self.doubt(DoubtCode::NetworkOpen);
         }
     }
 }

@@ -116,12 +116,8 @@ impl Observed {
         let named = |reason: Reason| Reason::new(reason.code, format!("{name}: {}", reason.message));
         ended_by_itself(run, gate).map_err(named)?;
         let policy = report::Policy::default();
-        for parsed in &self.parsed {
-            if let Err(failure) = report::judge(parsed, run.exit, &policy) {
-                return tolerated(gate, parsed, failure.reason).map(named).map_err(named);
-            }
-        }
-        if run.exit != Exit::Code(0) && !self.explains_exit(run) {
+        let warned = self.judge_reports(run, gate).map_err(named)?;
+        if run.exit != Exit::Code(0) && warned.is_none() && !self.explains_exit(run) {
             return Err(named(command_failed(run, gate)));
         }
         if let Some(problem) = &self.problem {
@@ -130,14 +126,39 @@ impl Observed {
         if let Some(coverage) = &self.coverage {
             let reason = Reason::new(coverage.code, coverage.reason.clone());
             return match coverage.verdict {
-                coverage::Verdict::Passed => Ok(named(reason)),
+                coverage::Verdict::Passed => Ok(named(warned.unwrap_or(reason))),
                 coverage::Verdict::Failed | coverage::Verdict::CannotJudge => Err(named(reason)),
             };
+        }
+        if let Some(warned) = warned {
+            return Ok(named(warned));
         }
         match self.parsed.first().map(|parsed| report::judge(parsed, run.exit, &policy)) {
             Some(Ok(reason)) => Ok(named(reason)),
             _ => Ok(named(Reason::new("command_succeeded", format!("`{}` succeeded", shown_command(gate))))),
         }
+    }
+
+    /// Judges every report. `Some`: at least one has findings that only warn.
+    fn judge_reports(&self, run: &CommandRun, gate: &GateDefinition) -> Result<Option<Reason>, Reason> {
+        let policy = report::Policy::default();
+        let mut warned = None;
+        let mut refused = Vec::new();
+        for parsed in &self.parsed {
+            let Err(failure) = report::judge(parsed, run.exit, &policy) else { continue };
+            match tolerated(gate, parsed, failure.reason) {
+                Ok(reason) => warned = warned.or(Some(reason)),
+                Err(reason) => refused.push((parsed, reason)),
+            }
+        }
+        for (parsed, reason) in refused {
+            // The findings account for the exit code, but for nothing else in the other reports.
+            let passes_alone = warned.is_some() && report::judge(parsed, Exit::Code(0), &policy).is_ok();
+            if !passes_alone {
+                return Err(reason);
+            }
+        }
+        Ok(warned)
     }
 
     /// A report accounts for an exit code that is not 0, and its own judgement let it pass.

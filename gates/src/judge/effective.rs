@@ -8,7 +8,7 @@ use super::request::Runner;
 use super::{Case, Stop, Work, job, weakening};
 use crate::blocking::spawn_blocking;
 use crate::definition::{self, Definition, GateDefinition, Origin, Source as DefinitionSource};
-use crate::evidence;
+use crate::evidence::{self, DoubtCode};
 use crate::finding::{InfraError, Reason};
 use crate::integrity;
 
@@ -36,7 +36,7 @@ impl<R: Runner> Work<'_, R> {
         // Every gate of a run asks the same question, so that one decision answers all of them.
         let listed: Vec<_> = found.findings.into_iter().map(evidence::Weakening::from).collect();
         if weakening::settle(&listed, self.request, case)? {
-            case.doubt("definition_approved", "A person approved a change of the checks themselves.");
+            case.doubt(DoubtCode::DefinitionApproved);
             return Ok(Effective { definition: head, source: evidence::Source::Approved });
         }
         Ok(Effective { definition: of_base, source: evidence::Source::Base })
@@ -75,14 +75,11 @@ impl<R: Runner> Work<'_, R> {
         if gate.origin == Origin::Preset {
             let limits: Vec<&str> = definition.explanation_of(&gate.name).collect();
             if !limits.is_empty() {
-                case.doubt("preset_limits", &limits.join(" "));
+                case.add_doubt(DoubtCode::PresetLimits.with(&limits.join(" ")));
             }
         }
         if gate.severity == definition::Severity::Warning {
-            case.doubt(
-                "only_warns",
-                "The definition says that findings of this gate are warnings: they do not fail it.",
-            );
+            case.doubt(DoubtCode::OnlyWarns);
         }
     }
 }

@@ -90,3 +90,48 @@ async fn control_characters_of_the_command_do_not_reach_the_reason() {
     assert!(message.contains("a\\u{0}b\\u{1b}[2J\\u{202e}c") && message.contains("error: d"), "{message:?}");
     assert!(!message.chars().any(|letter| letter.is_control() && !matches!(letter, '\n' | '\t')), "{message:?}");
 }
+
+const WARNS: &str = "[gates.unit]\ncommand = [\"check\"]\nseverity = \"warning\"\nreports = [\
+                     { format = \"eslint\", path = \"$NOFX_REPORTS/lint.json\" }, \
+                     { format = \"junit\", path = \"$NOFX_REPORTS/junit.xml\" }]\n";
+const LINT: &str = r#"[{"filePath": "/workspace/a.ts", "messages": [{"ruleId": "no-var", "severity": 2, "message": "m", "line": 1, "column": 1}], "errorCount": 1, "fatalErrorCount": 0, "warningCount": 0, "fixableErrorCount": 0, "fixableWarningCount": 0}]"#;
+
+#[tokio::test]
+async fn a_gate_that_only_warns_still_fails_by_its_other_reports() {
+    let passed_tests = "<testsuite tests=\"1\"><testcase name=\"a\"/></testsuite>";
+    let failed_tests = "<testsuite tests=\"1\"><testcase name=\"a\"><failure/></testcase></testsuite>";
+    let warned = judged(WARNS, answer(1, "", &[LINT, passed_tests])).await;
+    let reason = &warned.evidence.reason;
+    assert_eq!((warned.evidence.verdict, reason.code.as_str()), (Verdict::Passed, "warnings_only"), "{reason:?}");
+    for (reports, code) in [
+        (&[LINT, failed_tests][..], "tests_failed"),
+        (&[LINT, "no report"], "report_unparsable"),
+        (&[LINT], "report_missing"),
+    ] {
+        let failed = judged(WARNS, answer(1, "", reports)).await;
+        assert_eq!((failed.evidence.verdict, failed.evidence.reason.code.as_str()), (Verdict::Failed, code));
+    }
+}
+
+#[tokio::test]
+async fn a_run_without_the_isolation_that_the_gate_demands_is_no_pass() {
+    let definition = "[gates.unit]\ncommand = [\"check\"]\nsandbox = \"landlock\"\n";
+    for (report, passes) in [
+        (json!({ "level": "namespaces" }), true),
+        (json!({ "level": "landlock" }), true),
+        (json!({ "level": "limits" }), false),
+        (json!({ "level": "other" }), false),
+        (serde_json::Value::Null, false),
+    ] {
+        let mut bundle = answer(0, "", &[]);
+        bundle.result.runs[0].sandbox = report.clone();
+        let evidence = judged(definition, bundle).await.evidence;
+        let expected =
+            if passes { (Verdict::Passed, "command_succeeded") } else { (Verdict::Failed, "sandbox_too_weak") };
+        assert_eq!((evidence.verdict, evidence.reason.code.as_str()), expected, "{report}");
+    }
+    let mut bundle = answer(0, "", &[]);
+    bundle.result.runs[0].sandbox = serde_json::Value::Null;
+    let evidence = judged("[gates.unit]\ncommand = [\"check\"]\n", bundle).await.evidence;
+    assert!(evidence.not_proved.contains(&DoubtCode::SandboxWeak.into()), "{:?}", evidence.not_proved);
+}

@@ -15,6 +15,7 @@ mod changes;
 mod conclude;
 mod context;
 mod effective;
+mod engine;
 mod job;
 mod request;
 mod reuse;
@@ -40,7 +41,7 @@ use self::text::shown;
 use crate::attempt::{Attempt, CancelOnDrop};
 use crate::blocking::spawn_blocking;
 use crate::definition::{Definition, GateDefinition, Kind};
-use crate::evidence::{self, Verdict};
+use crate::evidence::{self, DoubtCode, Verdict};
 use crate::finding::{InfraError, Reason};
 use crate::unpack::Limits;
 
@@ -82,12 +83,12 @@ pub async fn judge<R: Runner>(request: &Request, settings: &Settings, runner: &R
             (Verdict::Failed, reason)
         }
     };
-    let Case { mut evidence, attachments, may_repeat, repeated } = case;
+    let Case { mut evidence, attachments, reusable_by, repeated } = case;
     evidence.verdict = verdict;
     let own = || evidence::Reason { code: reason.code.to_owned(), message: shown(&reason.message) };
     evidence.reason = repeated.unwrap_or_else(own);
     evidence.finished_at_ms = now_ms();
-    let reuse_key = if may_repeat { reuse::reuse_key(&evidence, request) } else { None };
+    let reuse_key = reusable_by.and_then(|engine| reuse::reuse_key(&evidence, request, engine));
     Judged { evidence, attachments, question, reuse_key, lost }
 }
 
@@ -164,10 +165,10 @@ impl<R: Runner> Work<'_, R> {
         let (run, bundle) = self.run_once(job, case).await?;
         let started = Instant::now();
         let observed = self.observe(gate, run.clone(), bundle, changes).await?;
-        case.record(&run, &observed);
+        case.record(&run, &observed, gate.kind == Kind::Audit);
         case.took("judge", started);
         if observed.parsed.is_empty() && observed.coverage.is_none() {
-            case.doubt("no_report", "The gate has no report: the exit code of its command is all that counts.");
+            case.doubt(DoubtCode::NoReport);
         }
         let verdict = observed.verdict(&run, gate)?;
         self.compare_tests(definition, gate, &observed, case).await?;

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use nofx_sandbox::Level;
+
 use super::conclude::{Context, Observed, observe};
 use super::request::{Runner, RunnerLost};
 use super::{Case, Stop, Work};
@@ -16,20 +18,17 @@ impl<R: Runner> Work<'_, R> {
     /// Has a job run and records what the runner says about it.
     pub(super) async fn run_once(&self, job: Job, case: &mut Case) -> Result<(CommandRun, Arc<Bundle>), Stop> {
         let started = Instant::now();
+        // An audit runs no code of the workspace.
+        let minimum = if job.audit { Level::Limits } else { job.command.minimum_sandbox };
         let bundle = self.runner.run(&self.request.workspace, job).await?;
         case.took("runner", started);
         case.record_result(&bundle);
-        if let Some(stopped) = &bundle.result.stopped {
-            let code = known_code(&stopped.code);
-            return Err(if stopped.retryable {
-                InfraError::new(code, stopped.message.clone()).into()
-            } else {
-                Reason::new(code, stopped.message.clone()).into()
-            });
-        }
+        check_ended(&bundle)?;
         let Some(run) = bundle.result.runs.first().cloned() else {
             return Err(RunnerLost::ended("its bundle has no run").into());
         };
+        case.evidence.sandbox.clone_from(&run.sandbox);
+        check_isolation(&run, minimum)?;
         case.attach_log(&run, &bundle);
         Ok((run, Arc::new(bundle)))
     }
@@ -49,6 +48,31 @@ impl<R: Runner> Work<'_, R> {
         });
         Ok(observed.await.map_err(InfraError::task_failed)?)
     }
+}
+
+/// Whether the runner did the whole job.
+pub fn check_ended(bundle: &Bundle) -> Result<(), Stop> {
+    let Some(stopped) = &bundle.result.stopped else { return Ok(()) };
+    let code = known_code(&stopped.code);
+    Err(if stopped.retryable {
+        InfraError::new(code, stopped.message.clone()).into()
+    } else {
+        Reason::new(code, stopped.message.clone()).into()
+    })
+}
+
+/// The runner refuses a host that is too weak. A runner that did not, or does not say what it used, is not believed.
+pub fn check_isolation(run: &CommandRun, minimum: Level) -> Result<(), Reason> {
+    let used = run.sandbox["level"].as_str();
+    let is_enough = [Level::Landlock, Level::Namespaces]
+        .into_iter()
+        .any(|level| level >= minimum && used.is_some_and(|used| used == level.name()));
+    if minimum == Level::Limits || is_enough {
+        return Ok(());
+    }
+    let used = used.map_or_else(|| "does not say which level it had".to_owned(), |used| format!("had {used:?}"));
+    let message = format!("the gate needs the sandbox level {:?}, and the run {used}", minimum.name());
+    Err(Reason::new("sandbox_too_weak", message))
 }
 
 /// The runner's text comes from another process, so only codes that we know are taken over.

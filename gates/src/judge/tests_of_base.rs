@@ -7,11 +7,12 @@ use std::time::Instant;
 use super::conclude::Observed;
 use super::job::job;
 use super::request::Runner;
-use super::runs::known_code;
+use super::runs::{check_isolation, known_code};
 use super::{Case, Stop, Work, weakening};
 use crate::blocking::spawn_blocking;
+use crate::coverage::SourceRules;
 use crate::definition::{Definition, GateDefinition};
-use crate::evidence;
+use crate::evidence::{self, DoubtCode};
 use crate::finding::{InfraError, Reason};
 use crate::integrity::{self, Explanation, TestResult, TestStatus, compare_reports};
 use crate::report::{self, Tests};
@@ -31,7 +32,8 @@ impl<R: Runner> Work<'_, R> {
             return Ok(());
         }
         let started = Instant::now();
-        let bundle = self.runner.run(archive, job(definition, gate, &self.terms(gate))).await?;
+        let terms = self.terms(gate);
+        let bundle = self.runner.run(archive, job(definition, gate, &terms)).await?;
         case.took("base_tests", started);
         // The change decides how much time its own tests leave, so it could hide what it lost.
         if bundle.result.runs.first().is_some_and(|run| run.exit == Exit::TimedOut) {
@@ -43,18 +45,13 @@ impl<R: Runner> Work<'_, R> {
             return Err(InfraError::new(known_code(&stopped.code), stopped.message.clone()).into());
         }
         let Some(run) = bundle.result.runs.first().cloned() else {
-            case.doubt(
-                "base_tests_unknown",
-                "The tests of the base could not run, so nobody knows whether some are gone.",
-            );
+            case.doubt(DoubtCode::BaseTestsUnknown);
             return Ok(());
         };
+        check_isolation(&run, terms.minimum_sandbox)?;
         let of_base = self.observe(gate, run, Arc::new(bundle), None).await?;
         let Some(base_tests) = &of_base.tests else {
-            case.doubt(
-                "base_tests_unknown",
-                "The tests of the base wrote no report, so nobody knows whether some are gone.",
-            );
+            case.doubt(DoubtCode::BaseTestsUnknown);
             return Ok(());
         };
         let explained = self.explained_tests(definition).await?;
@@ -76,12 +73,14 @@ impl<R: Runner> Work<'_, R> {
         Ok(explained.await.map_err(InfraError::task_failed)?.map_err(InfraError::from)?)
     }
 
-    /// Whether the change touches files that decide which tests run.
+    /// Whether the change touches files that decide which tests run: tests, and data that may be the table of one.
     fn touches_tests(&self, definition: &Definition) -> bool {
         let Some(base) = &self.subject.base else { return false };
         let head = &self.subject.head;
+        let sources = SourceRules::of_every_language();
         let differs = |path: &&String| base.files().get(*path) != head.files().get(*path);
-        base.files().keys().chain(head.files().keys()).filter(differs).any(|path| definition.tests.matches(path))
+        let decides = |path: &String| definition.tests.matches(path) || !sources.may_be_source(path);
+        base.files().keys().chain(head.files().keys()).filter(differs).any(decides)
     }
 }
 

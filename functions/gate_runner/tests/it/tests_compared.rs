@@ -1,4 +1,5 @@
-//! Tests that ran at the base must still run. The runner of these workspaces makes a test of each file in `cases`.
+//! Tests that ran at the base must still run. The runner of these workspaces makes a test of each file in `cases`, and of
+//! each word of `table.csv`.
 
 use nofx_gates::evidence::Verdict;
 
@@ -13,6 +14,9 @@ for file in cases/*.txt; do
     case $how in skip) inside='<skipped/>' ;; fail) inside='<failure message="no"/>' ;; *) inside='' ;; esac
     printf '<testcase classname="cases" name="%s">%s</testcase>' "$(basename "$file" .txt)" "$inside" >> "$NOFX_REPORTS/junit.xml"
 done
+for name in $(cat table.csv); do
+    printf '<testcase classname="table" name="%s"></testcase>' "$name" >> "$NOFX_REPORTS/junit.xml"
+done
 printf '</testsuite>' >> "$NOFX_REPORTS/junit.xml"
 "#;
 
@@ -23,6 +27,7 @@ fn project() -> Tree {
         .with("cases/adds.txt", "pass")
         .with("cases/divides.txt", "by mode")
         .with("src/mode.txt", "pass")
+        .with("table.csv", "one two")
 }
 
 #[tokio::test]
@@ -43,6 +48,13 @@ async fn a_test_that_the_change_deletes_asks() {
     assert!(found.iter().any(|(kind, _)| *kind == "test_deleted"), "{found:?}");
     assert!(judged.evidence.reason.message.contains("adds"), "{}", judged.evidence.reason.message);
     assert_eq!(lab.verdict(&approved(&request, &judged)).await, passed("tests_passed"));
+}
+
+#[tokio::test]
+async fn a_row_that_the_change_deletes_from_the_table_of_a_test_asks() {
+    let judged = Lab::new().judge(&change("unit", &project(), &project().with("table.csv", "one"))).await;
+    assert_eq!(judged.evidence.verdict, Verdict::Blocked, "{}", judged.evidence.reason.message);
+    assert!(judged.evidence.reason.message.contains("two"), "{}", judged.evidence.reason.message);
 }
 
 #[tokio::test]

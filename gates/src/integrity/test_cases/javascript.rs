@@ -6,8 +6,13 @@ use super::body;
 use super::collect::Case;
 
 /// What a suite hands down to its tests.
+/// Deeper suites are read as parts of the one at this depth.
+const MAX_NESTING: u32 = 64;
+
 #[derive(Clone, Default)]
 struct Suite {
+    /// How many suites and blocks are around it.
+    nesting: u32,
     name: String,
     skipped: Option<String>,
     focused: bool,
@@ -31,6 +36,12 @@ struct Call<'t, 'a> {
     end: usize,
 }
 
+impl Suite {
+    fn nested(self) -> Self {
+        Self { nesting: self.nesting + 1, ..self }
+    }
+}
+
 /// Finds the tests among tokens. `level` is the depth of braces at which a `return` leaves the suite.
 fn scan(code: &[Token<'_>], level: i32, suite: &Suite, found: &mut Vec<Case>) {
     let mut suite = suite.clone();
@@ -44,9 +55,10 @@ fn scan(code: &[Token<'_>], level: i32, suite: &Suite, found: &mut Vec<Case>) {
             }
             _ => {}
         }
-        if let Some(end) = never(code, at) {
+        let may_descend = suite.nesting < MAX_NESTING;
+        if let Some(end) = never(code, at).filter(|_| may_descend) {
             let skipped =
-                Suite { skipped: Some("within a condition that is always false".to_owned()), ..suite.clone() };
+                Suite { skipped: Some("within a condition that is always false".to_owned()), ..suite.clone() }.nested();
             scan(code.get(at + 1..end).unwrap_or_default(), -1, &skipped, found);
             at = end;
             continue;
@@ -55,9 +67,14 @@ fn scan(code: &[Token<'_>], level: i32, suite: &Suite, found: &mut Vec<Case>) {
             at += 1;
             continue;
         };
+        if call.is_suite && !may_descend {
+            // What is in it counts as a part of this suite.
+            at += 1;
+            continue;
+        }
         let inner = inner(code, at, &suite, &call);
         if call.is_suite {
-            scan(call.arguments, 1, &inner, found);
+            scan(call.arguments, 1, &inner.nested(), found);
         } else if let Some(first) = call.arguments.first() {
             let leaf = leaf(call.arguments);
             let mut case = Case {

@@ -1,6 +1,6 @@
 //! Which test of the change is which test of the base.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::collect::Case;
 
@@ -16,17 +16,14 @@ pub fn pair(old: &[Case], new: &[Case]) -> Vec<Option<usize>> {
         |case| case.leaf.clone(),
     ];
     for key in keys {
-        let mut by_key: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        let mut by_key: BTreeMap<String, VecDeque<usize>> = BTreeMap::new();
         for at in &free {
             if let Some(case) = new.get(*at) {
-                by_key.entry(key(case)).or_default().push(*at);
+                by_key.entry(key(case)).or_default().push_back(*at);
             }
         }
         for (case, partner) in old.iter().zip(&mut matched).filter(|(_, partner)| partner.is_none()) {
-            let Some(candidates) = by_key.get_mut(&key(case)).filter(|candidates| !candidates.is_empty()) else {
-                continue;
-            };
-            let chosen = candidates.remove(0);
+            let Some(chosen) = by_key.get_mut(&key(case)).and_then(VecDeque::pop_front) else { continue };
             free.remove(&chosen);
             *partner = Some(chosen);
         }
