@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Folders and files of the system that hold programs, libraries and public data. No accounts, no keys, no services.
-const SYSTEM: [&str; 21] = [
+const SYSTEM: [&str; 23] = [
     "/bin",
     "/etc/alternatives",
     "/etc/ca-certificates",
@@ -18,6 +18,7 @@ const SYSTEM: [&str; 21] = [
     "/etc/ld.so.conf.d",
     "/etc/localtime",
     "/etc/mime.types",
+    "/etc/pki/ca-trust",
     "/etc/pki/tls",
     "/etc/protocols",
     "/etc/services",
@@ -28,6 +29,7 @@ const SYSTEM: [&str; 21] = [
     "/nix/store",
     "/sbin",
     "/usr",
+    "/var/lib/ca-certificates",
 ];
 
 /// What a command needs to use the tools of a search path.

@@ -6,6 +6,7 @@ mod commands;
 mod companions;
 mod coverage;
 mod definitions;
+mod installs;
 mod levels;
 mod lost;
 mod mutants;
