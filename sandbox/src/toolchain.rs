@@ -6,18 +6,21 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Folders and files of the system that hold programs, libraries and public data. No accounts, no keys, no services.
-const SYSTEM: [&str; 23] = [
+const SYSTEM: [&str; 26] = [
     "/bin",
     "/etc/alternatives",
     "/etc/ca-certificates",
     "/etc/ca-certificates.conf",
     "/etc/crypto-policies",
+    "/etc/debian_version",
     "/etc/gai.conf",
     "/etc/ld.so.cache",
     "/etc/ld.so.conf",
     "/etc/ld.so.conf.d",
     "/etc/localtime",
+    "/etc/lsb-release",
     "/etc/mime.types",
+    "/etc/os-release",
     "/etc/pki/ca-trust",
     "/etc/pki/tls",
     "/etc/protocols",

@@ -6,6 +6,7 @@ mod commands;
 mod companions;
 mod coverage;
 mod definitions;
+mod installers;
 mod installs;
 mod levels;
 mod lost;

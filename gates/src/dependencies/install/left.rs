@@ -50,11 +50,12 @@ mod tests {
 
     use super::*;
 
+    type Plant<'a> = &'a dyn Fn(&Path);
+
     #[test]
     fn links_lead_nowhere_else_and_files_have_one_name() {
         let outside = tempfile::tempdir().unwrap();
         fs::write(outside.path().join("secret"), "").unwrap();
-        type Plant<'a> = &'a dyn Fn(&Path);
         let plant: [(&str, Plant); 7] = [
             ("absolute", &|path| symlink(outside.path().join("secret"), path).unwrap()),
             ("folder", &|path| symlink(outside.path(), path).unwrap()),
