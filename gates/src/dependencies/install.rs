@@ -255,7 +255,10 @@ impl Installer {
             if let Some(tenant) = tenant
                 && is_real_folder(&folder, command::HOME)
             {
-                caches.put_back(ecosystem, &tenant, &command::cache(&folder), &home)?;
+                let kept = caches.put_back(ecosystem, &tenant, &command::cache(&folder), &home);
+                if let Err(error) = kept {
+                    tracing::warn!(%error, "the download cache was not kept");
+                }
             }
             crate::attempt::remove(&home)
         })

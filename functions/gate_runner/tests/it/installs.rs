@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::sample::{prepare, work_folder};
 
-/// A workspace and an installer with folders of its own. Download caches are shared: the installers verify them.
+/// A workspace and an installer with folders of its own. Download caches are shared: each serves one test at a time.
 struct Sample {
     work: TempDir,
     settings: InstallSettings,
@@ -94,7 +94,7 @@ fn settings(work: &Path) -> InstallSettings {
     let mut runner = RunnerSettings::new(work.join("work"));
     runner.add_toolchains_of(&std::env::var("PATH").unwrap());
     let mut settings = runner.installs();
-    settings.caches = PathBuf::from("/tmp/nofx-test-caches");
+    settings.caches = format!("/tmp/nofx-test-caches-{}", rustix::process::geteuid().as_raw()).into();
     // Cargo's own folder, for the toolchain of this test.
     settings.search_path = format!("{}:{}", settings.search_path, Path::new(env!("CARGO")).parent().unwrap().display());
     settings.npm_user_config =

@@ -38,11 +38,9 @@ impl Caches {
         own.retain(|(_, name)| name.starts_with(&prefix(ecosystem, tenant)));
         // The last one used has most of what is needed.
         for (_, name) in own.into_iter().rev() {
-            match fs::rename(self.folder.join(name), to) {
-                Ok(()) => return Ok(()),
-                // Another installer was faster, or it is on another disk.
-                Err(error) if is_gone(&error) => {}
-                Err(error) => return Err(error),
+            // Else another installer was faster, or it is on another disk.
+            if fs::rename(self.folder.join(name), to).is_ok() {
+                return Ok(());
             }
         }
         DirBuilder::new().mode(0o700).create(to)

@@ -158,3 +158,48 @@ impl Drop for Group {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    async fn asked(script: &str) -> Result<String, ExamineError> {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("program");
+        fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let mut settings = crate::run::RunnerSettings::new(folder.path().join("work")).installs();
+        settings.environment.clear();
+        ask(&program, &["--version"], &settings).await
+    }
+
+    #[tokio::test]
+    async fn a_program_gets_no_variable_of_this_process() {
+        // Cargo sets variables for its tests.
+        assert!(std::env::var("CARGO_MANIFEST_DIR").is_ok());
+        let seen = asked("env").await.unwrap();
+        let mut names: Vec<&str> = seen.lines().filter_map(|line| line.split('=').next()).collect();
+        names.retain(|name| !["PWD", "SHLVL", "_", "OLDPWD"].contains(name));
+        names.sort_unstable();
+        assert_eq!(names, ["CI", "HOME", "LANG", "NO_COLOR", "PATH", "TMPDIR"]);
+    }
+
+    #[tokio::test]
+    async fn what_a_program_leaves_in_the_background_is_not_waited_for() {
+        let started = std::time::Instant::now();
+        assert_eq!(asked("sleep 60 & echo 1.2.3").await.unwrap(), "1.2.3");
+        assert!(started.elapsed() < PATIENCE);
+    }
+
+    #[tokio::test]
+    async fn a_program_that_fails_or_never_stops_printing_has_no_version() {
+        for script in ["echo broken >&2; exit 3", "yes"] {
+            match asked(script).await {
+                Err(ExamineError::GateFailed(reason)) => assert_eq!(reason.code, "toolchain_missing", "{script}"),
+                other => panic!("{script}: {other:?}"),
+            }
+        }
+    }
+}
