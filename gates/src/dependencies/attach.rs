@@ -18,6 +18,10 @@ use super::verify::Layout;
 /// `src/pytest.py` must not run instead of pytest.
 pub const PROJECT_PATH: &str = "NOFX_PROJECT_PATH";
 
+/// A link in `node_modules` to that of the installation. The links to packages go through it and so stay short: ext4 keeps
+/// up to 59 bytes in the inode, and needs a block for a longer one, which takes up to milliseconds to free.
+const INSTALLED: &str = ".nofx";
+
 /// What the tested command gets besides its minimal environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Attached {
@@ -74,12 +78,16 @@ fn attach_node_modules(layout: &Layout, installation: &Path, workspace: &Path) -
         }
         let modules = place.join("node_modules");
         DirBuilder::new().create(&modules)?;
-        let installed = installation.join(&folder.path).join("node_modules");
-        for name in &folder.packages {
-            symlink(installed.join(name), in_scope(&modules, name)?)?;
+        if !folder.packages.is_empty() {
+            symlink(installation.join(&folder.path).join("node_modules"), modules.join(INSTALLED))?;
         }
+        for name in &folder.packages {
+            symlink(out_of_scope(name).join(INSTALLED).join(name), in_scope(&modules, name)?)?;
+        }
+        let to_workspace =
+            folder.path.split('/').filter(|part| !part.is_empty()).fold(PathBuf::from(".."), |up, _| up.join(".."));
         for (name, target) in &folder.links {
-            symlink(workspace.join(target), in_scope(&modules, name)?)?;
+            symlink(out_of_scope(name).join(&to_workspace).join(target), in_scope(&modules, name)?)?;
         }
         if !folder.commands.is_empty() {
             let commands = modules.join(".bin");
@@ -90,6 +98,11 @@ fn attach_node_modules(layout: &Layout, installation: &Path, workspace: &Path) -
         }
     }
     Ok(())
+}
+
+/// The way from a package's folder to `node_modules`.
+fn out_of_scope(name: &str) -> &'static Path {
+    Path::new(if name.contains('/') { ".." } else { "" })
 }
 
 /// The place of a package. Makes the folder of its scope.
@@ -114,4 +127,40 @@ pub(super) fn is_real_folder(root: &Path, relative: &str) -> bool {
         path.push(part);
         is_folder(&path)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::verify::Folder;
+    use super::*;
+
+    #[test]
+    fn links_are_short_and_lead_to_the_packages() {
+        let temporary = tempfile::tempdir().unwrap();
+        let [installation, workspace] =
+            ["installation", "workspace"].map(|name| temporary.path().join(name).join("x".repeat(64)));
+        for package in ["node_modules/ms", "node_modules/@types/ms", "apps/web/node_modules/ms"] {
+            fs::create_dir_all(installation.join(package)).unwrap();
+        }
+        fs::create_dir_all(workspace.join("apps/web")).unwrap();
+        fs::create_dir_all(workspace.join("packages/a")).unwrap();
+        let folder = |path: &str, packages: &[&str]| Folder {
+            path: path.into(),
+            packages: packages.iter().map(ToString::to_string).collect(),
+            links: ["a", "@my/a"].map(|name| (name.into(), "packages/a".into())).into(),
+            ..Folder::default()
+        };
+        let layout = Layout { folders: vec![folder("", &["ms", "@types/ms"]), folder("apps/web", &["ms"])] };
+        attach_node_modules(&layout, &installation, &workspace).unwrap();
+        let of_workspace = ["", "apps/web/"].into_iter().flat_map(|folder| {
+            ["a", "@my/a"].map(|name| (format!("{folder}node_modules/{name}"), workspace.join("packages/a")))
+        });
+        let of_installation = ["node_modules/ms", "node_modules/@types/ms", "apps/web/node_modules/ms"]
+            .map(|path| (path.to_owned(), installation.join(path)));
+        for (link, target) in of_workspace.chain(of_installation) {
+            let link = workspace.join(link);
+            assert_eq!(link.canonicalize().unwrap(), target.canonicalize().unwrap(), "{}", link.display());
+            assert!(fs::read_link(&link).unwrap().as_os_str().len() < 60, "{}", link.display());
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use shared::domain::digest::sha256_hex;
 
-use super::job::shown;
+use super::job::shown_place;
 use crate::coverage::{self, CoverageError, Judgement};
 use crate::definition::{Format, GateDefinition, Severity};
 use crate::evidence::{self, ReportOutcome};
@@ -39,7 +39,7 @@ pub fn observe(run: &CommandRun, bundle: &Bundle, context: &Context<'_>) -> Obse
     for file in &run.reports {
         let Some(expected) = context.gate.reports.get(file.report) else { continue };
         let path = match file.path.as_str() {
-            "stdout" => shown(expected),
+            "stdout" => shown_place(expected),
             path => path.to_owned(),
         };
         let bytes = match content(file, bundle) {
@@ -70,7 +70,7 @@ pub fn observe(run: &CommandRun, bundle: &Bundle, context: &Context<'_>) -> Obse
     // A runner that forgets a report, or whose answer is forged, must not pass for it.
     for (index, expected) in context.gate.reports.iter().enumerate() {
         if !run.reports.iter().any(|file| file.report == index) {
-            let path = shown(expected);
+            let path = shown_place(expected);
             observed.reports.push(listed(expected.format, &path, None, ReportOutcome::Missing));
             observed.fail(Reason::new("report_missing", format!("the runner says nothing about the report {path}")));
         }

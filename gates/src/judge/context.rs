@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::redacted;
+use super::text::redacted;
 use crate::evidence::{Evidence, Excerpt};
 use crate::snapshot::Snapshot;
 

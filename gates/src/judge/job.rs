@@ -3,20 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use nofx_sandbox::Level;
-
+use super::terms::Terms;
 use crate::definition::{Definition, GateDefinition, Health, Kind, Place, REPORTS, ReportFile};
 use crate::run::{CommandSpec, CompanionSpec, Job, ReportPath, Variant, millis};
-
-/// What the tenant's policy and the step add to a definition.
-#[derive(Debug, Clone)]
-pub struct Terms {
-    pub tenant: String,
-    pub network: bool,
-    pub minimum_sandbox: Level,
-    /// For the whole job.
-    pub timeout: Duration,
-}
 
 /// The job that runs a gate's command once.
 pub fn job(definition: &Definition, gate: &GateDefinition, terms: &Terms) -> Job {
@@ -67,7 +56,7 @@ fn companion(definition: &Definition, name: &str) -> Option<CompanionSpec> {
 }
 
 /// How a report's place is shown.
-pub fn shown(report: &ReportFile) -> String {
+pub fn shown_place(report: &ReportFile) -> String {
     match &report.place {
         Place::Stdout => "stdout".to_owned(),
         Place::Fresh(path) => format!("{REPORTS}/{path}"),

@@ -1,13 +1,15 @@
 //! Answers of a runner that no honest runner gives.
 
 use std::fs;
+use std::time::Duration;
 
 use serde_json::json;
 use shared::domain::policy::GatePolicy;
 
 use super::*;
 use crate::archive;
-use crate::run::{Exit, Found, Output, ReportFile};
+use crate::evidence::GivenBy;
+use crate::run::{Bundle, CommandRun, Exit, Found, Job, Output, ReportFile};
 use crate::snapshot::Snapshot;
 
 /// Gives the same answer to every job.
@@ -86,13 +88,4 @@ async fn control_characters_of_the_command_do_not_reach_the_reason() {
     let message = &judged.evidence.reason.message;
     assert!(message.contains("a\\u{0}b\\u{1b}[2J\\u{202e}c") && message.contains("error: d"), "{message:?}");
     assert!(!message.chars().any(|letter| letter.is_control() && !matches!(letter, '\n' | '\t')), "{message:?}");
-}
-
-#[test]
-fn a_gate_takes_no_longer_than_its_step_and_the_policy_allow() {
-    let s = Duration::from_secs;
-    assert_eq!(time_to_judge(s(300), None), s(285));
-    assert_eq!(time_to_judge(s(20), None), s(15));
-    assert_eq!(time_to_judge(s(300), Some(60)), s(60));
-    assert_eq!(time_to_judge(s(60), Some(3_600)), s(45));
 }

@@ -1,7 +1,11 @@
 //! What is judged and what it is compared with, unpacked and hashed. None of its code runs here.
 
+use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
+
+use shared::domain::digest::sha256_hex;
 
 use super::request::{Archive, BaseInput};
 use crate::archive;
@@ -19,6 +23,33 @@ pub struct Subject {
     pub base: Option<Snapshot>,
     /// The base as an archive, for a run of its tests.
     pub base_archive: Option<Archive>,
+}
+
+impl Subject {
+    /// The sha256 of each lockfile in this directory or at the root.
+    pub fn locks(&self, directory: &str) -> io::Result<BTreeMap<String, String>> {
+        const LOCKS: [&str; 9] = [
+            "npm-shrinkwrap.json",
+            "package-lock.json",
+            "requirements.lock",
+            "requirements.txt",
+            "uv.lock",
+            "poetry.lock",
+            "pylock.toml",
+            "Cargo.lock",
+            "go.sum",
+        ];
+        let mut found = BTreeMap::new();
+        for name in LOCKS {
+            let beside = format!("{directory}/{name}");
+            for path in [name, beside.trim_start_matches('/')] {
+                if let Some(text) = self.head.read(path)? {
+                    found.insert(path.to_owned(), sha256_hex(&text));
+                }
+            }
+        }
+        Ok(found)
+    }
 }
 
 /// Unpacks both into the attempt's folders. A base that is given as a diff is made from the workspace: the diff must lead

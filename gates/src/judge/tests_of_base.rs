@@ -1,11 +1,91 @@
 //! Which tests of the base still run.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
 
-use crate::integrity::{Explanation, TestResult, TestStatus};
+use super::conclude::Observed;
+use super::job::job;
+use super::request::Runner;
+use super::runs::known_code;
+use super::{Case, Stop, Work, weakening};
+use crate::blocking::spawn_blocking;
+use crate::definition::{Definition, GateDefinition};
+use crate::evidence;
+use crate::finding::{InfraError, Reason};
+use crate::integrity::{self, Explanation, TestResult, TestStatus, compare_reports};
 use crate::report::{self, Tests};
+use crate::run::Exit;
 
-pub fn results(tests: &Tests) -> Vec<TestResult> {
+impl<R: Runner> Work<'_, R> {
+    /// Tests that ran at the base must still run. The base's tests run only if the change could have removed some.
+    pub(super) async fn compare_tests(
+        &self,
+        definition: &Definition,
+        gate: &GateDefinition,
+        observed: &Observed,
+        case: &mut Case,
+    ) -> Result<(), Stop> {
+        let (Some(tests), Some(archive)) = (&observed.tests, &self.subject.base_archive) else { return Ok(()) };
+        if tests.skipped == 0 && !self.touches_tests(definition) {
+            return Ok(());
+        }
+        let started = Instant::now();
+        let bundle = self.runner.run(archive, job(definition, gate, &self.terms(gate))).await?;
+        case.took("base_tests", started);
+        // The change decides how much time its own tests leave, so it could hide what it lost.
+        if bundle.result.runs.first().is_some_and(|run| run.exit == Exit::TimedOut) {
+            let message =
+                "the tests of the base did not end in the time that the change's tests left; raise the timeout";
+            return Err(Reason::new("timed_out", format!("{}: {message}", gate.name)).into());
+        }
+        if let Some(stopped) = bundle.result.stopped.as_ref().filter(|stopped| stopped.retryable) {
+            return Err(InfraError::new(known_code(&stopped.code), stopped.message.clone()).into());
+        }
+        let Some(run) = bundle.result.runs.first().cloned() else {
+            case.doubt(
+                "base_tests_unknown",
+                "The tests of the base could not run, so nobody knows whether some are gone.",
+            );
+            return Ok(());
+        };
+        let of_base = self.observe(gate, run, Arc::new(bundle), None).await?;
+        let Some(base_tests) = &of_base.tests else {
+            case.doubt(
+                "base_tests_unknown",
+                "The tests of the base wrote no report, so nobody knows whether some are gone.",
+            );
+            return Ok(());
+        };
+        let explained = self.explained_tests(definition).await?;
+        let ran = tests_that_ran(tests, base_tests);
+        let is_explained = |test: &TestResult| explained.iter().any(|one| explains(one, &test.name, &ran));
+        let gone = compare_reports(&results(base_tests), &results(tests), is_explained);
+        let listed: Vec<_> = gone.into_iter().map(evidence::Weakening::from).collect();
+        weakening::settle(&listed, self.request, case)?;
+        Ok(())
+    }
+
+    /// Tests of the base that the change renamed, merged, or deleted with their code.
+    async fn explained_tests(&self, definition: &Definition) -> Result<Vec<Explanation>, Stop> {
+        let (subject, definition) = (Arc::clone(&self.subject), definition.clone());
+        let explained = spawn_blocking(move || match &subject.base {
+            Some(base) => integrity::explained_tests(base, &subject.head, &definition),
+            None => Ok(Vec::new()),
+        });
+        Ok(explained.await.map_err(InfraError::task_failed)?.map_err(InfraError::from)?)
+    }
+
+    /// Whether the change touches files that decide which tests run.
+    fn touches_tests(&self, definition: &Definition) -> bool {
+        let Some(base) = &self.subject.base else { return false };
+        let head = &self.subject.head;
+        let differs = |path: &&String| base.files().get(*path) != head.files().get(*path);
+        base.files().keys().chain(head.files().keys()).filter(differs).any(|path| definition.tests.matches(path))
+    }
+}
+
+fn results(tests: &Tests) -> Vec<TestResult> {
     let result = |case: &report::Case| TestResult {
         file: case.file.clone().unwrap_or_else(|| case.suite.clone()),
         name: case.name.clone(),
@@ -19,7 +99,7 @@ pub fn results(tests: &Tests) -> Vec<TestResult> {
 }
 
 /// The names of the tests that ran, each with whether the base had no test with it.
-pub fn tests_that_ran<'a>(tests: &'a Tests, base: &Tests) -> Vec<(&'a str, bool)> {
+fn tests_that_ran<'a>(tests: &'a Tests, base: &Tests) -> Vec<(&'a str, bool)> {
     let known: BTreeSet<&str> = base.cases.iter().map(|case| case.name.as_str()).collect();
     let ran = tests.cases.iter().filter(|case| case.status != report::Status::Skipped);
     ran.map(|case| (case.name.as_str(), !known.contains(case.name.as_str()))).collect()
@@ -27,7 +107,7 @@ pub fn tests_that_ran<'a>(tests: &'a Tests, base: &Tests) -> Vec<(&'a str, bool)
 
 /// A test of the base that no longer runs went with its code, or another one does the same and did run. Its own name in
 /// the source is no explanation: a test can be there and never start.
-pub fn explains(one: &Explanation, gone: &str, ran: &[(&str, bool)]) -> bool {
+fn explains(one: &Explanation, gone: &str, ran: &[(&str, bool)]) -> bool {
     one.names.iter().any(|name| is_named(name, gone))
         && one.successor.as_ref().is_none_or(|successor| {
             ran.iter().any(|(reported, is_new)| {
