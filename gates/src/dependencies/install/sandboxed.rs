@@ -3,6 +3,8 @@
 //! Whoever takes over an installer, for example with an archive that its unpacker does not expect, holds nothing: no file
 //! of the host but tools and the operator's settings for packages, no process, and no other attempt.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -84,11 +86,24 @@ impl Writable {
 
     /// Makes this process the owner again. Fails if a part of the folder stays with the programs' uid, which a later
     /// command may have.
-    pub async fn take_back(self) -> Result<(), ExamineError> {
-        if self.identity.is_none() {
-            return Ok(());
+    pub async fn take_back(mut self) -> Result<(), ExamineError> {
+        if self.identity.is_some() {
+            let folder = self.folder.clone();
+            blocking(move || sandbox::take(&folder)).await?;
+            self.identity = None;
         }
-        blocking(move || sandbox::take(&self.folder)).await
+        Ok(())
+    }
+}
+
+impl Drop for Writable {
+    fn drop(&mut self) {
+        // Without `take_back`, so that who has the uid next finds nothing until somebody deletes the folder.
+        if self.identity.is_some() {
+            let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+            let _ = std::os::unix::fs::lchown(&self.folder, Some(uid), Some(gid));
+            let _ = fs::set_permissions(&self.folder, Permissions::from_mode(0o700));
+        }
     }
 }
 
