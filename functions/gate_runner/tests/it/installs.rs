@@ -380,6 +380,22 @@ async fn an_unreachable_registry_is_retryable() {
 }
 
 #[tokio::test]
+async fn go_reaches_for_its_proxy() {
+    let proxy = ("GOPROXY".to_owned(), "http://127.0.0.1:9".to_owned());
+    let sample = Sample::with(|settings| settings.environment.push(proxy));
+    if !std::env::split_paths(&sample.settings.search_path).any(|folder| folder.join("go").is_file()) {
+        return;
+    }
+    let sum = format!("h1:{}=", "A".repeat(43));
+    sample.write("go.mod", "module x\n\ngo 1.19\n\nrequire example.com/a v1.0.0\n");
+    sample.write("go.sum", &format!("example.com/a v1.0.0 {sum}\nexample.com/a v1.0.0/go.mod {sum}\n"));
+    match sample.install(Ecosystem::Go).await {
+        Err(ExamineError::Infra(error)) => assert_eq!(error.code, "registry_unavailable"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
 async fn a_missing_program_is_named() {
     let sample = ms_with(NEEDS_MS, MS, |settings| settings.search_path = "/nowhere".into());
     let reason = refusal(sample.install(Ecosystem::Npm).await);
