@@ -70,6 +70,19 @@ fn the_python_sample_passes_its_gates() {
     assert_eq!(verdicts(folder.path(), &FAST), (Some(0), expected.map(str::to_owned).to_vec()));
 }
 
+/// The presets take it, so its dependencies count too.
+#[test]
+fn the_only_project_of_a_repository_may_be_below_its_root() {
+    let (folder, project) = (tempfile::tempdir().unwrap(), sample("workspace"));
+    for path in Snapshot::take(project.path()).unwrap().files().keys() {
+        write(folder.path(), &format!("web/{path}"), &std::fs::read_to_string(project.path().join(path)).unwrap());
+    }
+    write(folder.path(), "README.md", "one project\n");
+    let expected = ["lint passed report_clean", "unit passed threshold_met"];
+    assert_eq!(verdicts(folder.path(), &["lint", "unit"]), (Some(0), expected.map(str::to_owned).to_vec()));
+    assert_eq!(verdicts(folder.path(), &["lint", "--root", "web"]), (Some(0), vec![expected[0].to_owned()]));
+}
+
 #[test]
 fn a_branch_that_no_test_runs_fails_the_unit_gate_against_the_base() {
     let (base, head) = (sample("workspace"), sample("workspace"));

@@ -20,7 +20,7 @@ use shared::domain::digest::sha256_hex;
 use crate::attestation::json;
 
 pub use command::{CommandResult, Install, Output, Report, ReportOutcome, Runner};
-pub use definition::{Base, Definition, ExpectedReport, GivenBy, Source, Subject};
+pub use definition::{Base, BaseOrigin, Definition, ExpectedReport, GivenBy, Source, Subject};
 pub use excerpt::Excerpt;
 pub use finding::{Finding, Findings, Severity, TestFailure, Tests};
 pub use listed::{Listed, MAX_LISTED};

@@ -36,6 +36,6 @@ pub mod snapshot;
 mod unpack;
 
 pub use archive::MAX_PACKED_BYTES;
-pub use attempt::Attempt;
+pub use attempt::{Attempt, CancelOnDrop};
 pub use finding::{ExamineError, InfraError, Reason};
 pub use unpack::{Limits, WorkspaceError, unpack};

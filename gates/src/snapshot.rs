@@ -56,7 +56,7 @@ impl Snapshot {
         let mut files = BTreeMap::new();
         let mut folders = vec![(root.to_path_buf(), String::new())];
         while let Some((folder, prefix)) = folders.pop() {
-            for entry in fs::read_dir(&folder)? {
+            for entry in fs::read_dir(&folder).map_err(|error| at(&prefix, error))? {
                 let entry = entry?;
                 let name = entry.file_name();
                 let name = name.to_str().ok_or_else(|| invalid(format!("a name below {prefix:?} is not UTF-8")))?;
@@ -72,7 +72,8 @@ impl Snapshot {
                     let target = target.as_os_str().as_bytes();
                     files.insert(path, hash(Kind::Link, target.len() as u64, &mut &*target)?);
                 } else if kind.is_file() {
-                    files.insert(path, hash_file(&entry.path())?);
+                    let hashed = hash_file(&entry.path()).map_err(|error| at(&path, error))?;
+                    files.insert(path, hashed);
                 } else {
                     return Err(invalid(format!("{path} is neither a file nor a folder")));
                 }
@@ -107,6 +108,11 @@ impl Snapshot {
             sha256: hex(&tree_id(&self.files, |entry| entry.sha256.to_vec(), |tree| Sha256::digest(tree).to_vec())),
         }
     }
+}
+
+/// The error with the path that it is about.
+fn at(path: &str, error: io::Error) -> io::Error {
+    if path.is_empty() { error } else { io::Error::new(error.kind(), format!("{path}: {error}")) }
 }
 
 fn invalid(message: String) -> io::Error {

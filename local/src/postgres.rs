@@ -18,6 +18,7 @@ use crate::checkout::Checkout;
 use crate::database;
 use crate::process::{self, PidFile, Process, Termination, server};
 use crate::report::hinted;
+use crate::tools::lock;
 use crate::tools::python::PythonEnv;
 
 /// Part of the name of the cached template. Increase it when the options of `initdb` below change.
@@ -167,8 +168,7 @@ impl Postgres {
     async fn template(&self, cache: &Path, pid_file: &PidFile) -> Result<PathBuf> {
         let template = self.template_dir(cache);
         fs::create_dir_all(cache).with_context(|| format!("cannot create {}", cache.display()))?;
-        let lock = fs::File::create(cache.join("lock")).context("cannot lock the cache")?;
-        let _lock = tokio::task::spawn_blocking(move || lock.lock().map(|()| lock)).await?.context("cannot lock")?;
+        let _lock = lock::hold(cache.join("lock")).await?;
         if template.is_dir() {
             return Ok(template);
         }

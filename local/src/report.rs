@@ -24,6 +24,11 @@ pub fn hinted(message: impl Into<String>, hint: impl Into<String>) -> anyhow::Er
     anyhow::Error::new(Hinted { message: message.into(), hint: hint.into() })
 }
 
+/// What the reader can do about an error.
+pub fn hint(error: &anyhow::Error) -> Option<&str> {
+    error.chain().find_map(|cause| cause.downcast_ref::<Hinted>()).map(|hinted| hinted.hint.as_str())
+}
+
 /// `text` for a terminal. Text from outside may contain control characters that move the cursor, hide text or change
 /// its direction. They are shown as escapes (`\u{1b}`), line breaks and tabs too.
 pub fn printable(text: &str) -> String {
@@ -56,8 +61,8 @@ fn printable_lines(text: &str) -> String {
 /// Prints `error: ...` and, if there is a hint, `hint: ...`.
 pub fn print_error(error: &anyhow::Error) {
     eprintln!("error: {}", printable_lines(&format!("{error:#}")));
-    if let Some(hinted) = error.chain().find_map(|cause| cause.downcast_ref::<Hinted>()) {
-        eprintln!("hint: {}", printable_lines(&hinted.hint));
+    if let Some(hint) = hint(error) {
+        eprintln!("hint: {}", printable_lines(hint));
     }
 }
 

@@ -94,6 +94,7 @@ async fn judge_once(
         workspace: archive.clone(),
         base: Some(BaseInput::Archive(archive.clone())),
         base_given_by: GivenBy::Plan,
+        base_origin: None,
         policy: GatePolicy::default(),
         approvals: Vec::new(),
         risky: true,

@@ -3,6 +3,7 @@
 pub mod api;
 pub mod document;
 pub mod gate;
+mod git;
 pub mod plan_file;
 pub mod sign;
 pub mod source_tree;

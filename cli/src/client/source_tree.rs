@@ -3,20 +3,24 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
-use nofx_local::report::hinted;
+use nofx_local::report::{self, hinted};
 
-/// A folder that holds a workspace, or a part of a Git repository.
+use super::git;
+
+/// A folder that holds a workspace: a folder of a Git repository, or any other one.
 #[derive(Clone, Debug)]
 pub struct SourceTree {
     root: PathBuf,
     is_git: bool,
+    /// The index, if a hook runs with another one than the repository's: `git commit FILE` makes one.
+    index: Option<PathBuf>,
 }
 
 /// Git's modes of what a workspace can hold.
@@ -28,11 +32,16 @@ impl SourceTree {
     /// The repository around `dir`, or `dir` itself if there is none.
     pub fn around(dir: &Path) -> Result<Self> {
         let dir = dir.canonicalize().with_context(|| format!("cannot read {}", dir.display()))?;
-        if let Ok(top) = git(&dir, &["rev-parse", "--show-toplevel"]) {
-            let root = PathBuf::from(String::from_utf8_lossy(&top).trim_end_matches('\n'));
-            return Ok(Self { root, is_git: true });
-        }
-        Ok(Self { root: dir, is_git: false })
+        Self::of(&git::top(&dir)?.unwrap_or(dir))
+    }
+
+    /// `dir` as a workspace of its own. Paths are relative to it, also if a repository is around it.
+    pub fn of(dir: &Path) -> Result<Self> {
+        let root = dir.canonicalize().with_context(|| format!("cannot read {}", dir.display()))?;
+        // Git knows nothing about a folder that it ignores.
+        let is_git = git::top(&root)?.is_some() && git::run(&root, &["check-ignore", "--quiet", "."]).is_err();
+        let index = if is_git { index_of_hook(&root) } else { None };
+        Ok(Self { root, is_git, index })
     }
 
     pub fn root(&self) -> &Path {
@@ -48,14 +57,21 @@ impl SourceTree {
         if !self.is_git {
             return copy_folder(&self.root, to);
         }
-        let listed = git(&self.root, &["ls-files", "-z", "--cached", "--others", "--exclude-standard"])?;
+        let listed = self.list_index(&["--cached", "--others", "--exclude-standard"])?;
         for path in listed.split(|byte| *byte == 0).filter(|path| !path.is_empty()) {
             let path = text(path)?;
             let from = self.root.join(path);
-            // A deleted file is still listed. A folder here is a submodule.
-            let Ok(found) = fs::symlink_metadata(&from) else { continue };
-            if !found.is_dir() {
+            let found = match fs::symlink_metadata(&from) {
+                // A deleted file is still listed.
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => continue,
+                found => found.with_context(|| format!("cannot read {path}"))?,
+            };
+            if found.is_dir() {
+                left_out(path.trim_end_matches('/'));
+            } else if found.is_file() || found.is_symlink() {
                 copy_file(&from, &to.join(path))?;
+            } else {
+                return Err(hinted(format!("{path} is neither a file nor a link"), "remove it"));
             }
         }
         Ok(())
@@ -63,8 +79,8 @@ impl SourceTree {
 
     /// Writes the files of the index.
     pub fn copy_staged(&self, to: &Path) -> Result<()> {
-        self.needs_git("--staged")?;
-        let listed = git(&self.root, &["ls-files", "-z", "--stage"])?;
+        self.needs_git("nothing is staged", "leave out --staged")?;
+        let listed = self.list_index(&["--stage"])?;
         let mut entries = BTreeMap::new();
         for record in listed.split(|byte| *byte == 0).filter(|record| !record.is_empty()) {
             // `mode id stage<TAB>path`
@@ -74,22 +90,64 @@ impl SourceTree {
                 bail!("git ls-files printed something unexpected: {head}");
             };
             if stage != "0" {
-                bail!("{path} has a merge conflict; resolve it and stage it");
+                return Err(hinted(format!("{path} has a merge conflict"), "resolve it, and stage it with git add"));
             }
             entries.insert(path.to_owned(), (mode.to_owned(), id.to_owned()));
         }
         self.write(&entries, to)
     }
 
-    /// Writes the files of a commit.
-    pub fn copy_commit(&self, reference: &str, to: &Path) -> Result<()> {
-        self.needs_git("a Git reference as base")?;
-        let commit = format!("{reference}^{{commit}}");
-        let found = git(&self.root, &["rev-parse", "--verify", "--quiet", "--end-of-options", &commit]);
-        let commit = found.map_err(|_| {
-            hinted(format!("{reference:?} is neither a folder nor a commit"), "git fetch, or name another base")
+    /// Whether Git knows a commit by this name.
+    pub fn has_commit(&self, name: &str) -> bool {
+        self.is_git && self.commit(name).is_some()
+    }
+
+    /// Writes the files of the commit at which HEAD left `reference`: what came to it since is no change of this checkout.
+    pub fn copy_base(&self, reference: &str, to: &Path) -> Result<()> {
+        self.needs_git("no base has a name", "name a folder: --base DIR")?;
+        let commit = self.commit(reference).ok_or_else(|| {
+            let hint = "fetch it with its history, or name another base; actions/checkout needs fetch-depth: 0";
+            hinted(format!("{reference:?} is neither a folder nor a commit"), hint)
         })?;
-        let listed = git(&self.root, &["ls-tree", "-r", "-z", "--full-tree", text(&commit)?.trim()])?;
+        let start = match self.commit("HEAD") {
+            // The first commit of a repository.
+            None => commit,
+            Some(head) => git::line(&self.root, &["merge-base", &head, &commit]).unwrap_or_else(|| {
+                let message = "and HEAD have no commit in common here, so all that differs is judged; git fetch --unshallow may help";
+                report::line("base", format_args!("{reference} {message}"));
+                commit
+            }),
+        };
+        let entries = self.list_commit(&start)?;
+        if entries.is_empty() {
+            let message = format!("the base {reference} has no files in {}", self.root.display());
+            return Err(hinted(message, "leave out --base: nothing can be compared with a new project"));
+        }
+        self.write(&entries, to)
+    }
+
+    fn commit(&self, name: &str) -> Option<String> {
+        let commit = format!("{name}^{{commit}}");
+        git::line(&self.root, &["rev-parse", "--verify", "--quiet", "--end-of-options", &commit])
+    }
+
+    /// `git ls-files`, from the index of the hook that this process runs in.
+    fn list_index(&self, options: &[&str]) -> Result<Vec<u8>> {
+        let mut command = git::command(&self.root);
+        command.args(["ls-files", "-z"]).args(options);
+        if let Some(index) = &self.index {
+            command.env("GIT_INDEX_FILE", index);
+        }
+        let done = command.output().context("cannot run git")?;
+        if !done.status.success() {
+            bail!("git ls-files: {}", String::from_utf8_lossy(&done.stderr).trim());
+        }
+        Ok(done.stdout)
+    }
+
+    /// The mode and the id of each file of a commit below the root, by its path from there.
+    fn list_commit(&self, commit: &str) -> Result<BTreeMap<String, (String, String)>> {
+        let listed = git::run(&self.root, &["ls-tree", "-r", "-z", commit])?;
         let mut entries = BTreeMap::new();
         for record in listed.split(|byte| *byte == 0).filter(|record| !record.is_empty()) {
             // `mode type id<TAB>path`
@@ -100,23 +158,24 @@ impl SourceTree {
             };
             entries.insert(path.to_owned(), (mode.to_owned(), id.to_owned()));
         }
-        self.write(&entries, to)
+        Ok(entries)
     }
 
-    fn needs_git(&self, what: &str) -> Result<()> {
+    fn needs_git(&self, so: &str, hint: &str) -> Result<()> {
         if self.is_git {
             return Ok(());
         }
-        Err(hinted(
-            format!("{} is not in a Git repository, so there is no {what}", self.root.display()),
-            "name a folder: --base DIR",
-        ))
+        let message = format!("{} is not in a Git repository, or ignored there, so {so}", self.root.display());
+        Err(hinted(message, hint))
     }
 
     /// Reads every object through one `git cat-file`, so that no filter or attribute changes its bytes.
     fn write(&self, entries: &BTreeMap<String, (String, String)>, to: &Path) -> Result<()> {
-        let entries: Vec<_> = entries.iter().filter(|(_, (mode, _))| mode != SUBMODULE).collect();
-        let mut child = git_command(&self.root)
+        let (submodules, entries): (Vec<_>, Vec<_>) = entries.iter().partition(|(_, (mode, _))| mode == SUBMODULE);
+        for (path, _) in submodules {
+            left_out(path);
+        }
+        let mut child = git::command(&self.root)
             .args(["cat-file", "--batch"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -186,24 +245,26 @@ pub fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Part of no archive, here and on a server.
+fn left_out(path: &str) {
+    report::line("workspace", format_args!("{path} is a repository of its own, so its files are not judged"));
+}
+
 fn text(bytes: &[u8]) -> Result<&str> {
-    std::str::from_utf8(bytes).context("a path in the repository is not UTF-8")
+    std::str::from_utf8(bytes).map_err(|_| {
+        hinted(
+            format!("the name {:?} is not UTF-8", String::from_utf8_lossy(bytes)),
+            "rename the file, or let Git ignore it",
+        )
+    })
 }
 
-/// The settings of a checkout may name programs that git starts. A checkout is judged, so nothing of it is started here.
-fn git_command(dir: &Path) -> Command {
-    let mut command = Command::new("git");
-    command.args(["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "--no-optional-locks"]);
-    command.current_dir(dir);
-    command
-}
-
-fn git(dir: &Path, arguments: &[&str]) -> Result<Vec<u8>> {
-    let done = git_command(dir).args(arguments).output().context("cannot run git")?;
-    if !done.status.success() {
-        bail!("git {}: {}", arguments.join(" "), String::from_utf8_lossy(&done.stderr).trim());
-    }
-    Ok(done.stdout)
+/// The index that Git gave a hook, if it belongs to the repository around `dir`.
+fn index_of_hook(dir: &Path) -> Option<PathBuf> {
+    let index = std::path::absolute(std::env::var_os("GIT_INDEX_FILE")?).ok()?;
+    let folder = git::line(dir, &["rev-parse", "--absolute-git-dir"])?;
+    let is_own = index.parent()?.canonicalize().ok()? == Path::new(&folder).canonicalize().ok()?;
+    is_own.then_some(index)
 }
 
 #[cfg(test)]
@@ -225,13 +286,13 @@ mod tests {
         let tree = SourceTree::around(&root).unwrap();
         tree.copy_worktree(&copy.path().join("worktree")).unwrap();
         tree.copy_staged(&copy.path().join("staged")).unwrap();
-        tree.copy_commit("HEAD", &copy.path().join("commit")).unwrap();
+        tree.copy_base("HEAD", &copy.path().join("commit")).unwrap();
         assert!(!marker.exists());
     }
 
     fn run(dir: &Path, arguments: &[&str]) -> String {
         let config = ["-c", "user.name=n", "-c", "user.email=e@example.com", "-c", "core.autocrlf=false"];
-        String::from_utf8(git(dir, &[&config[..], arguments].concat()).unwrap()).unwrap().trim().to_owned()
+        String::from_utf8(git::run(dir, &[&config[..], arguments].concat()).unwrap()).unwrap().trim().to_owned()
     }
 
     fn repository() -> tempfile::TempDir {
@@ -261,12 +322,12 @@ mod tests {
         let dir = repository();
         let tree = SourceTree::around(&dir.path().join("src")).unwrap();
         let first = run(dir.path(), &["rev-parse", "HEAD^{tree}"]);
-        assert_eq!(digest(|to| tree.copy_commit("HEAD", to)), first);
+        assert_eq!(digest(|to| tree.copy_base("HEAD", to)), first);
         fs::write(dir.path().join("src/b.ts"), "two\n").unwrap();
         run(dir.path(), &["add", "src/b.ts"]);
         fs::write(dir.path().join("src/b.ts"), "three\n").unwrap();
         assert_eq!(digest(|to| tree.copy_staged(to)), run(dir.path(), &["write-tree"]));
-        assert_eq!(digest(|to| tree.copy_commit("HEAD", to)), first);
+        assert_eq!(digest(|to| tree.copy_base("HEAD", to)), first);
     }
 
     #[test]
@@ -287,7 +348,7 @@ mod tests {
     fn an_unknown_base_and_a_folder_without_git_are_explained() {
         let dir = repository();
         let to = tempfile::tempdir().unwrap();
-        let unknown = SourceTree::around(dir.path()).unwrap().copy_commit("--nothing", to.path()).unwrap_err();
+        let unknown = SourceTree::around(dir.path()).unwrap().copy_base("--nothing", to.path()).unwrap_err();
         assert!(unknown.to_string().contains("neither a folder nor a commit"), "{unknown}");
         let plain = tempfile::tempdir().unwrap();
         let error = SourceTree::around(plain.path()).unwrap().copy_staged(to.path()).unwrap_err();

@@ -274,7 +274,7 @@ fn gate_policy_field(field: &str) -> Value {
         "on_weakening" => words("What happens when a change weakens its own gates.", &["ask", "fail"]),
         "require_base" => flag("Whether a gate without a base fails."),
         "trusted_base" => json!({
-            "description": "Which bases may define gates: any, only the base that the deployment configures (git), or those with these digests.",
+            "description": "Which bases may define gates: any, those that workspace:git fetched from the default branch of a repository that the policy names with its whole URL (git), or those with these digests.",
             "default": "any",
             "anyOf": [{"enum": ["any", "git", null]}, {
                 "type": "array", "maxItems": policy::MAX_BASES,

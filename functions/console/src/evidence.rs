@@ -81,6 +81,15 @@ pub struct Tree {
 pub struct Base {
     pub tree: Option<Digest>,
     pub given_by: String,
+    pub origin: Option<BaseOrigin>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct BaseOrigin {
+    pub repository: String,
+    pub commit: String,
+    pub branch: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

@@ -61,6 +61,7 @@ impl Gate {
             workspace: inputs.workspace,
             base: inputs.base,
             base_given_by: inputs.given_by,
+            base_origin: step.base_origin.clone(),
             policy: step.policy.gates.clone(),
             approvals: approvals(step),
             // The API accepts a risky gate only in a plan that says so.

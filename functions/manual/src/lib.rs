@@ -58,6 +58,7 @@ mod tests {
             inputs: serde_json::json!({}),
             goal: "g".into(),
             workspace: None,
+            base_origin: None,
             artifacts: std::collections::BTreeMap::new(),
             timeout: Duration::from_secs(1),
             timeout_s: Some(60),

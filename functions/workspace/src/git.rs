@@ -51,7 +51,10 @@ const MAX_ERROR_BYTES: u64 = 64 * 1024;
 #[derive(Debug, Clone)]
 pub struct Git {
     search_path: String,
+    /// The protocol of the URLs that it may read.
     protocol: &'static str,
+    /// What it reads instead of a URL, for tests.
+    mirror: Option<String>,
 }
 
 /// Why a command has no result.
@@ -83,13 +86,20 @@ pub struct Bounds {
 
 impl Git {
     pub fn new(search_path: String) -> Self {
-        Self { search_path, protocol: "https" }
+        Self { search_path, protocol: "https", mirror: None }
     }
 
     /// Reads repositories on the disk, by `file` URLs. For tests: a plan could read every repository of the machine.
     #[must_use]
     pub fn of_files(search_path: String) -> Self {
-        Self { search_path, protocol: "file" }
+        Self { search_path, protocol: "file", mirror: None }
+    }
+
+    /// Reads repositories below a folder of the disk, as if they were at this beginning of an https URL. For tests.
+    #[must_use]
+    pub fn mirrored(search_path: String, url: &str, folder: &Path) -> Self {
+        let mirror = format!("url.file://{}/.insteadOf={url}/", folder.display());
+        Self { search_path, protocol: "https", mirror: Some(mirror) }
     }
 
     /// The protocol of the URLs that it may read.
@@ -103,7 +113,11 @@ impl Git {
         for setting in SETTINGS {
             command.args(["-c", setting]);
         }
-        command.args(["-c", &format!("protocol.{}.allow=always", self.protocol)]);
+        let transport = if self.mirror.is_some() { "file" } else { self.protocol };
+        command.args(["-c", &format!("protocol.{transport}.allow=always")]);
+        if let Some(setting) = &self.mirror {
+            command.args(["-c", setting]);
+        }
         command
             .args(arguments)
             .current_dir(folder)
@@ -111,7 +125,7 @@ impl Git {
             .env("PATH", &self.search_path)
             .env("HOME", folder)
             .env("LC_ALL", "C")
-            .env("GIT_ALLOW_PROTOCOL", self.protocol)
+            .env("GIT_ALLOW_PROTOCOL", transport)
             .env("GIT_ATTR_NOSYSTEM", "1")
             .env("GIT_CEILING_DIRECTORIES", folder.parent().unwrap_or(folder))
             .env("GIT_CONFIG_GLOBAL", "/dev/null")

@@ -2,15 +2,18 @@
 
 mod checkout;
 mod refs;
+mod standing;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use nofx_gates::snapshot::Snapshot;
 use nofx_gates::{Attempt, WorkspaceError};
 use serde_json::{Map, Value, json};
+use shared::domain::base_origin::{Relation, Standing};
 use shared::domain::fields::{self, Most, Names, Null};
+use shared::domain::policy::TrustedBase;
 use shared::domain::{ClaimedStep, NewArtifact, Outcome, Problem, StepError};
 use shared::storage::StepStore;
 use tokio::time::Instant;
@@ -84,7 +87,9 @@ pub async fn run(work_dir: &Path, git: &Git, step: &ClaimedStep, store: &StepSto
     }
     let attempt = Arc::new(Attempt::begin(work_dir).map_err(infra_failure)?);
     let deadline = Instant::now() + step.timeout.saturating_sub(RESERVE);
-    let made = make(&wanted, git, &attempt, Bounds { deadline, max_bytes: MAX_FETCHED_BYTES }).await;
+    let bounds = Bounds { deadline, max_bytes: MAX_FETCHED_BYTES };
+    let compares_checks = step.policy.gates.trusted_base == TrustedBase::Git;
+    let made = make(&wanted, git, &attempt, bounds, compares_checks).await;
     let made = made.map_err(|error| failure(error, &wanted))?;
     made.store(&wanted, store).await
 }
@@ -113,33 +118,85 @@ impl Wanted {
 /// Two packed trees.
 struct Made {
     commit: String,
+    standing: Option<Standing>,
     workspace: Packed,
     base: Option<(String, BaseKind, Packed)>,
+    base_standing: Option<Standing>,
     changes: Changes,
 }
 
-async fn make(wanted: &Wanted, git: &Git, attempt: &Arc<Attempt>, bounds: Bounds) -> Result<Made, RepositoryError> {
+/// `compares_checks`: whether the checks of a merge base are compared with those of the default branch now, which takes one
+/// more tree.
+async fn make(
+    wanted: &Wanted,
+    git: &Git,
+    attempt: &Arc<Attempt>,
+    bounds: Bounds,
+    compares_checks: bool,
+) -> Result<Made, RepositoryError> {
     let folder = attempt.temporary();
     let refs = Refs::find(wanted, git, &folder, bounds).await?;
     let base = refs.base(wanted, git, &folder, bounds).await?;
-    let commits = [Some(&refs.commit), base.as_ref().map(|(id, _)| id)];
+    let standing = refs.standing(&refs.commit, None);
+    let mut base_standing = base.as_ref().and_then(|(id, kind)| refs.standing(id, Some(*kind)));
+    let outdated = base_standing.as_mut().filter(|standing| compares_checks && standing.is == Relation::Outdated);
+    let tip = outdated.as_ref().map(|standing| standing.tip.clone());
+    let commits = [Some(&refs.commit), base.as_ref().map(|(id, _)| id), tip.as_ref()];
     let repository = checkout::fetch(git, &folder, &wanted.repository, commits.into_iter().flatten(), bounds).await?;
 
-    checkout::lay_out(git, &repository, &refs.commit, &attempt.workspace(), bounds).await?;
-    let new = Arc::clone(attempt);
-    let after = blocking(move || tree::snapshot(&new.workspace())).await?;
-    checkout::check_digest(git, &repository, &refs.commit, &after, bounds).await?;
+    let checkout = Checkout { git, repository: &repository, bounds };
+    let after = checkout.snapshot(&refs.commit, attempt.workspace()).await?;
     let (mut old, mut old_snapshot) = (None, None);
     if let Some((id, kind)) = base {
-        checkout::lay_out(git, &repository, &id, &attempt.base(), bounds).await?;
-        let folder = Arc::clone(attempt);
-        let before = blocking(move || tree::snapshot(&folder.base())).await?;
-        checkout::check_digest(git, &repository, &id, &before, bounds).await?;
+        let before = checkout.snapshot(&id, attempt.base()).await?;
         old = Some((id, kind, pack(before.clone()).await?));
         old_snapshot = Some(before);
     }
+    if let (Some(standing), Some(before)) = (outdated, &old_snapshot) {
+        checkout.compare_with_tip(standing, before, folder.join("tip")).await?;
+    }
     let changes = Changes::between(old_snapshot.as_ref(), &after);
-    Ok(Made { commit: refs.commit, workspace: pack(after).await?, base: old, changes })
+    Ok(Made { commit: refs.commit, standing, workspace: pack(after).await?, base: old, base_standing, changes })
+}
+
+/// Fetched commits.
+struct Checkout<'a> {
+    git: &'a Git,
+    repository: &'a Path,
+    bounds: Bounds,
+}
+
+impl Checkout<'_> {
+    /// Writes the files of a commit into a folder, and checks that they are the commit's.
+    async fn snapshot(&self, commit: &str, target: PathBuf) -> Result<Snapshot, RepositoryError> {
+        let Self { git, repository, bounds } = *self;
+        checkout::lay_out(git, repository, commit, &target, bounds).await?;
+        let snapshot = blocking(move || tree::snapshot(&target)).await?;
+        checkout::check_digest(git, repository, commit, &snapshot, bounds).await?;
+        Ok(snapshot)
+    }
+
+    /// Whether a merge base has the checks of the tip. If the tip cannot be read, nobody knows.
+    async fn compare_with_tip(
+        &self,
+        standing: &mut Standing,
+        base: &Snapshot,
+        target: PathBuf,
+    ) -> Result<(), RepositoryError> {
+        let why = match self.snapshot(&standing.tip, target).await {
+            Ok(tip) => {
+                let base = base.clone();
+                blocking(move || standing::weaker_checks(&tip, &base)).await?
+            }
+            Err(RepositoryError::Refused(why)) => Some(format!("its newest commit cannot be used: {why}")),
+            Err(error) => return Err(error),
+        };
+        if why.is_none() {
+            standing.is = Relation::MergeBase;
+        }
+        standing.why = why;
+        Ok(())
+    }
 }
 
 async fn pack(snapshot: Snapshot) -> Result<Packed, RepositoryError> {
@@ -155,21 +212,24 @@ async fn blocking<T: Send + 'static>(
 
 impl Made {
     async fn store(self, wanted: &Wanted, store: &StepStore) -> Result<Outcome, Outcome> {
-        let facts = |commit: &str| -> Map<String, Value> {
-            let facts = [("repository", json!(wanted.repository)), ("commit", json!(commit))];
+        // `nofx.artifact_origin` reads them.
+        let facts = |commit: &str, standing: Option<Standing>| -> Map<String, Value> {
+            let facts =
+                [("repository", json!(wanted.repository)), ("commit", json!(commit)), ("standing", json!(standing))];
             facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
         };
         let mut artifacts: Vec<NewArtifact> = Vec::new();
         let mut own = Map::new();
         own.insert("commit".to_owned(), json!(self.commit));
         if let Some((commit, kind, packed)) = self.base {
-            let Stored { artifact, .. } = packed.store("base.tar.gz", facts(&commit), Vec::new(), store).await?;
+            let Stored { artifact, .. } =
+                packed.store("base.tar.gz", facts(&commit, self.base_standing), Vec::new(), store).await?;
             own.insert("base".to_owned(), json!(artifact.id));
             own.insert("base_commit".to_owned(), json!(commit));
             own.insert("base_is".to_owned(), json!(kind.name()));
             artifacts.push(artifact);
         }
-        let mut described = facts(&self.commit);
+        let mut described = facts(&self.commit, self.standing);
         described.insert("ref".to_owned(), json!(wanted.reference));
         let stored = self.workspace.store("workspace.tar.gz", described, Vec::new(), store).await?;
         let mut outputs = stored.outputs(&self.changes);

@@ -45,12 +45,13 @@ impl Server {
         Wanted { repository: url, reference: reference.to_owned(), base: base.map(str::to_owned) }
     }
 
+    /// Compares checks, as a policy may ask.
     async fn make(&self, reference: &str, base: Option<&str>) -> Result<Made, RepositoryError> {
         let work = tempfile::tempdir().unwrap();
         let attempt = Arc::new(Attempt::begin(work.path()).unwrap());
         let git = Git::of_files(std::env::var("PATH").unwrap());
         let bounds = Bounds { deadline: Instant::now() + Duration::from_mins(1), max_bytes: 10 << 20 };
-        make(&self.wanted(reference, base), &git, &attempt, bounds).await
+        make(&self.wanted(reference, base), &git, &attempt, bounds, true).await
     }
 
     async fn problem(&self, reference: &str, base: Option<&str>) -> String {
@@ -96,6 +97,77 @@ async fn a_commit_of_the_default_branch_is_compared_with_its_parent() {
     assert!(server.make(&first, None).await.unwrap().base.is_none());
     let made = server.make("main", Some(&first)).await.unwrap();
     assert_eq!(base_of(&made), (first.as_str(), BaseKind::Given));
+}
+
+fn standing_of(made: &Made) -> (Option<Relation>, Option<Relation>) {
+    (made.standing.as_ref().map(|own| own.is), made.base_standing.as_ref().map(|own| own.is))
+}
+
+#[tokio::test]
+async fn a_commit_counts_by_how_it_stands_to_the_default_branch() {
+    let server = Server::new();
+    let first = server.commit("a", "1\n");
+    let second = server.commit("a", "2\n");
+    server.git(&["checkout", "--quiet", "-b", "feature"]);
+    let feature = server.commit("b", "1\n");
+    server.git(&["checkout", "--quiet", "main"]);
+    let (tip, parent, merge_base, other) =
+        (Some(Relation::Tip), Some(Relation::Parent), Some(Relation::MergeBase), Some(Relation::Other));
+    for (reference, base, expected) in [
+        ("main", None, (tip, parent)),
+        (&second, None, (tip, parent)),
+        ("main", Some(first.as_str()), (tip, other)),
+        ("feature", None, (other, tip)),
+        ("feature", Some("main"), (other, tip)),
+        ("feature", Some("feature"), (other, other)),
+        ("main", Some("feature"), (tip, other)),
+    ] {
+        let made = server.make(reference, base).await.unwrap();
+        assert_eq!(standing_of(&made), expected, "{reference} {base:?}");
+        let standing = made.base_standing.unwrap();
+        assert_eq!((standing.branch.as_str(), &standing.tip, standing.why), ("main", &second, None));
+    }
+    // The branch moves on, and its checks stay as they are.
+    server.commit("c", "1\n");
+    assert_eq!(standing_of(&server.make("feature", None).await.unwrap()), (other, merge_base));
+    assert_eq!(standing_of(&server.make(&second, None).await.unwrap()), (other, parent));
+    // The same commit, named by the plan. Whether it is the merge base is not looked up then.
+    assert_eq!(standing_of(&server.make("feature", Some(&second)).await.unwrap()), (other, other));
+    assert_eq!(server.make("feature", None).await.unwrap().commit, feature);
+}
+
+#[tokio::test]
+async fn a_merge_base_with_other_checks_than_the_tip_does_not_count() {
+    let server = Server::new();
+    server.commit("nofx.toml", "[gates.lint]\ncommand = [\"true\"]\n");
+    server.commit("package.json", "{\"scripts\": {\"test\": \"vitest run\"}}\n");
+    server.git(&["checkout", "--quiet", "-b", "old"]);
+    server.commit("b", "1\n");
+    server.git(&["checkout", "--quiet", "main"]);
+    server.commit("src/b.test.ts", "import { it } from 'vitest';\nit('works', () => { expect(1).toBe(1); });\n");
+    let relation = async || server.make("old", None).await.unwrap().base_standing.unwrap();
+    assert_eq!(relation().await.is, Relation::MergeBase, "the branch does not delete later tests");
+    server.commit("nofx.toml", "[gates.lint]\ncommand = [\"eslint\", \".\"]\n");
+    let outdated = relation().await;
+    assert_eq!((outdated.is, outdated.why.as_deref()), (Relation::Outdated, Some("the difference is in nofx.toml")));
+    server.commit("eslint.config.js", "export default [];\n");
+    assert_eq!(relation().await.why.as_deref(), Some("the difference is in eslint.config.js, nofx.toml"));
+    server.git(&["checkout", "--quiet", "old"]);
+    server.git(&["merge", "--quiet", "main"]);
+    server.git(&["checkout", "--quiet", "main"]);
+    assert_eq!(relation().await.is, Relation::Tip);
+    server.commit("nofx.toml", "gates = 1\n");
+    let why = relation().await.why.unwrap();
+    assert!(why.contains("the nofx.toml of its newest commit is not valid"), "{why}");
+}
+
+#[tokio::test]
+async fn without_a_default_branch_no_commit_counts() {
+    let server = Server::new();
+    server.commit("a", "1\n");
+    server.commit("a", "2\n");
+    server.git(&["checkout", "--quiet", "--detach"]);
+    assert_eq!(standing_of(&server.make("main", None).await.unwrap()), (None, None));
 }
 
 #[tokio::test]
@@ -184,7 +256,7 @@ async fn a_fetch_ends_at_its_limit() {
     let attempt = Arc::new(Attempt::begin(work.path()).unwrap());
     let git = Git::of_files(std::env::var("PATH").unwrap());
     let bounds = Bounds { deadline: Instant::now() + Duration::from_mins(1), max_bytes: 50_000 };
-    let made = make(&server.wanted("main", None), &git, &attempt, bounds).await;
+    let made = make(&server.wanted("main", None), &git, &attempt, bounds, false).await;
     let Err(error) = made else { panic!("made") };
     assert!(matches!(error, RepositoryError::Git(GitError::TooLarge)), "{error:?}");
 }

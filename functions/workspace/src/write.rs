@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use nofx_gates::edit::{self, EditError};
 use nofx_gates::patch::{self, PatchError};
-use nofx_gates::{Attempt, InfraError, Limits, MAX_PACKED_BYTES, WorkspaceError, unpack};
+use nofx_gates::{Attempt, CancelOnDrop, InfraError, Limits, MAX_PACKED_BYTES, WorkspaceError, unpack};
 use serde_json::{Map, json};
 use shared::domain::{ArtifactId, ClaimedStep, Outcome, Problem, StepError};
 use shared::storage::StepStore;
@@ -58,7 +58,8 @@ pub async fn run(work_dir: &Path, step: &ClaimedStep, store: &StepStore) -> Resu
 
     let edits = fetch_all(inputs, step, store).await?;
     let attempt = Arc::new(Attempt::begin(work_dir).map_err(infra_failure)?);
-    let _stop = Cancel(Arc::clone(&attempt));
+    // When the step's time is over, the work on the other thread stops.
+    let _cancel_on_drop = CancelOnDrop(Arc::clone(&attempt));
     let edited = tokio::task::spawn_blocking(move || apply(&edits, &attempt)).await;
     let (packed, changes) = match edited.map_err(|error| infra_failure(InfraError::task_failed(error)))? {
         Ok(done) => done,
@@ -74,15 +75,6 @@ pub async fn run(work_dir: &Path, step: &ClaimedStep, store: &StepStore) -> Resu
     let mut outputs = stored.outputs(&changes);
     outputs.extend(facts);
     Ok(Outcome { artifacts: vec![stored.artifact], ..Outcome::succeeded(outputs) })
-}
-
-/// Stops the work on the other thread when the step's time is over.
-struct Cancel(Arc<Attempt>);
-
-impl Drop for Cancel {
-    fn drop(&mut self) {
-        self.0.cancel();
-    }
 }
 
 /// Reads the workspace and every artifact, and reports each that cannot be used.

@@ -30,7 +30,7 @@ fn passed() -> Evidence {
             severity: Severity::Error,
         }),
         subject: Some(Subject { tree: tree("1"), archive: Some("a".repeat(64)) }),
-        base: Base { tree: Some(tree("2")), archive: Some("b".repeat(64)), given_by: GivenBy::Plan },
+        base: Base { tree: Some(tree("2")), archive: Some("b".repeat(64)), given_by: GivenBy::Plan, origin: None },
         locks: [("package-lock.json".to_owned(), "c".repeat(64))].into(),
         integrity: Some(Listed::default()),
         ..Evidence::new("unit", reason, 1)

@@ -55,6 +55,11 @@ impl Descriptor {
         ]
     }
 
+    /// A Git commit.
+    pub fn commit(name: &str, id: &str) -> Self {
+        Self::with_digest(name, "gitCommit", id)
+    }
+
     fn with_digest(name: &str, algorithm: &str, digest: &str) -> Self {
         let digest = BTreeMap::from([(algorithm.to_owned(), digest.to_owned())]);
         Self { name: name.to_owned(), digest, ..Self::default() }

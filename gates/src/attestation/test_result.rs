@@ -76,6 +76,16 @@ fn test_result(evidence: &Evidence, document: Descriptor) -> TestResult {
     }
     configuration.extend(evidence.base.archive.iter().map(|sha256| Descriptor::file("base", sha256)));
     configuration.extend(evidence.base.tree.iter().flat_map(|tree| Descriptor::tree("base tree", tree)));
+    configuration.extend(evidence.base.origin.iter().map(|origin| {
+        Descriptor {
+            annotations: [
+                ("repository".to_owned(), Value::from(origin.repository.as_str())),
+                ("branch".to_owned(), Value::from(origin.branch.as_deref())),
+            ]
+            .into(),
+            ..Descriptor::commit("base commit", &origin.commit)
+        }
+    }));
     configuration.extend(evidence.locks.iter().map(|(path, sha256)| Descriptor::file(path, sha256)));
     configuration.push(document);
 

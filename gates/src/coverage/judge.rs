@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::changed::{ChangeSet, ChangedSource};
 use super::lines::{Ignore, LineKind};
 use super::paths::{PathIndex, ambiguous};
+use super::summary::uncovered_summary;
 use super::threshold::{Threshold, ratio};
 use super::{CoverageError, MeasuredFile, Position, Report, Statement};
 
@@ -383,25 +384,6 @@ fn conclusion(judgement: &Judgement, total: u64, is_empty: bool) -> (Verdict, &'
         }
     }
     (Verdict::Passed, "threshold_met", summary)
-}
-
-/// The first lines without coverage, for a message.
-fn uncovered_summary<'a>(files: impl Iterator<Item = &'a FileJudgement>) -> String {
-    const FILES: usize = 3;
-    const LINES: usize = 5;
-    let list = |file: &FileJudgement, verdict| {
-        file.lines_with(verdict).take(LINES).map(|line| line.to_string()).collect::<Vec<_>>().join(", ")
-    };
-    let mut parts = Vec::new();
-    for file in files.filter(|file| file.uncovered + file.unmeasured > 0).take(FILES) {
-        if file.uncovered > 0 {
-            parts.push(format!("{} lines {} never ran", file.path, list(file, LineVerdict::Uncovered)));
-        }
-        if file.unmeasured > 0 {
-            parts.push(format!("{} lines {} are not measured", file.path, list(file, LineVerdict::Unmeasured)));
-        }
-    }
-    parts.join("; ")
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ mod python;
 mod script;
 mod sources;
 mod strict_json;
+mod summary;
 mod threshold;
 mod unified;
 

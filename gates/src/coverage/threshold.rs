@@ -72,7 +72,9 @@ impl FromStr for Threshold {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        Self::parse(text.trim()).ok_or_else(|| format!("the threshold {text:?} is not a decimal number from 0 to 1"))
+        Self::parse(text.trim()).ok_or_else(|| {
+            format!("the threshold {text:?} is not a decimal number from 0 to 1 with at most 18 decimals")
+        })
     }
 }
 

@@ -21,7 +21,7 @@ pub fn find(snapshot: &Snapshot) -> Option<Found> {
     let mut unit = gate("unit", &folder, &command);
     unit.reports = vec![ReportFile::stdout(Format::GoTest)];
     found.explanation.push(
-        "Go writes coverage in its own format. For coverage of changed lines, let nofx.toml convert it to lcov or cobertura.".to_owned(),
+        "Go writes coverage in its own format, so the gate \"unit\" does not measure changed lines. Let nofx.toml convert it to lcov or cobertura.".to_owned(),
     );
     found.gates = vec![typecheck, lint, unit];
     for gate in &mut found.gates {

@@ -83,6 +83,13 @@ impl Definition {
             known: self.gates.keys().cloned().collect(),
         })
     }
+
+    /// What the presets chose for this gate. A sentence that names no gate is about all.
+    pub fn explanation_of(&self, gate: &str) -> impl Iterator<Item = &str> {
+        let named = format!("gate {gate:?}");
+        let sentences = self.explanation.iter().map(String::as_str);
+        sentences.filter(move |sentence| sentence.contains(&named) || !sentence.contains("gate \""))
+    }
 }
 
 fn digest(definition: &Definition) -> Result<String, Vec<Problem>> {

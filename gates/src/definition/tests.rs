@@ -288,6 +288,9 @@ fn a_workspace_of_several_projects_says_what_it_chose() {
     let explanation = definition.explanation.join("\n");
     assert!(explanation.contains("uses docs; it leaves out web"), "{explanation}");
     assert!(explanation.contains("package.json would give a gate \"lint\" too"), "{explanation}");
+    let of = |gate: &str| definition.explanation_of(gate).collect::<String>();
+    assert!(of("lint").contains("would give a gate \"lint\" too") && of("lint").contains("it leaves out web"));
+    assert!(!of("unit").contains("\"lint\"") && of("unit").contains("it leaves out web"), "{}", of("unit"));
     assert_eq!(definition.gate("unit").unwrap().command[0], "cargo");
 }
 

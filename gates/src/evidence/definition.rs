@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use shared::domain::base_origin::{self, Standing};
 
 use super::Severity;
 use crate::snapshot::TreeDigest;
@@ -79,12 +80,52 @@ pub struct Base {
     /// sha256 of the archive or the diff. Null for a folder.
     pub archive: Option<String>,
     pub given_by: GivenBy,
+    /// The commit that it is. Null unless the policy trusts only bases from repositories (`trusted_base: "git"`) and
+    /// `workspace:git` fetched this one.
+    #[serde(default)]
+    pub origin: Option<BaseOrigin>,
 }
 
 impl Base {
     /// No base.
     pub fn none() -> Self {
-        Self { tree: None, archive: None, given_by: GivenBy::None }
+        Self { tree: None, archive: None, given_by: GivenBy::None, origin: None }
+    }
+}
+
+/// The commit that a base is, as the step that fetched it recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
+pub struct BaseOrigin {
+    /// The URL of the repository.
+    pub repository: String,
+    pub commit: String,
+    /// The default branch of the repository. Null if its server did not say.
+    pub branch: Option<String>,
+    /// The newest commit of the branch at the time of the fetch.
+    pub tip: Option<String>,
+    /// What the commit is to the branch: `tip`, `merge_base`, `outdated`, `parent` or `other`.
+    pub relation: Option<String>,
+    /// The step that fetched it.
+    pub run_id: String,
+    pub step_id: String,
+}
+
+impl From<base_origin::BaseOrigin> for BaseOrigin {
+    fn from(found: base_origin::BaseOrigin) -> Self {
+        let (branch, tip, relation) = match found.standing {
+            Some(Standing { branch, tip, is, .. }) => (Some(branch), Some(tip), Some(is.name().to_owned())),
+            None => (None, None, None),
+        };
+        Self {
+            repository: found.repository,
+            commit: found.commit,
+            branch,
+            tip,
+            relation,
+            run_id: found.run_id.to_string(),
+            step_id: found.step_id.to_string(),
+        }
     }
 }
 

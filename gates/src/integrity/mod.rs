@@ -55,10 +55,32 @@ pub fn compare(
 ) -> io::Result<Integrity> {
     let changes = Changes::between(base, head)?;
     let mut findings = changes.unreadable(definition_of_base);
-    findings.extend(definition_change::find(&changes, definition_of_base, definition_of_head));
-    findings.extend(protected::find(base, head, &changes, definition_of_base, definition_of_head));
+    findings.extend(checks(base, head, &changes, definition_of_base, definition_of_head));
     findings.extend(test_cases::find(base, head, &changes, definition_of_base));
     findings.extend(ignores::find(&changes, definition_of_base));
     findings.extend(hidden::find(&changes));
     Ok(Integrity::new(findings))
+}
+
+/// Compares the checks alone: the definition and the protected files.
+pub fn compare_checks(
+    base: &Snapshot,
+    head: &Snapshot,
+    definition_of_base: &Definition,
+    definition_of_head: &Definition,
+) -> io::Result<Integrity> {
+    let changes = Changes::between(base, head)?;
+    Ok(Integrity::new(checks(base, head, &changes, definition_of_base, definition_of_head)))
+}
+
+fn checks(
+    base: &Snapshot,
+    head: &Snapshot,
+    changes: &Changes,
+    definition_of_base: &Definition,
+    definition_of_head: &Definition,
+) -> Vec<Weakening> {
+    let mut findings: Vec<_> = definition_change::find(changes, definition_of_base, definition_of_head);
+    findings.extend(protected::find(base, head, changes, definition_of_base, definition_of_head));
+    findings
 }

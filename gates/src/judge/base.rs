@@ -1,6 +1,7 @@
 //! What is judged, what it is compared with, and whether the policy trusts that.
 
-use shared::domain::policy::TrustedBase;
+use shared::domain::base_origin::BaseOrigin;
+use shared::domain::policy::{GatePolicy, TrustedBase};
 
 use super::request::{BaseInput, Runner};
 use super::{Case, Stop, Work};
@@ -17,7 +18,8 @@ impl<R: Runner> Work<'_, R> {
             None => None,
         };
         let given_by = self.request.base_given_by;
-        case.evidence.base = evidence::Base { tree: Some(base.digest()), archive, given_by };
+        let origin = self.request.base_origin.clone().map(Into::into);
+        case.evidence.base = evidence::Base { tree: Some(base.digest()), archive, given_by, origin };
     }
 
     /// What the policy demands of a base.
@@ -31,18 +33,32 @@ impl<R: Runner> Work<'_, R> {
             case.doubt("definition_candidate", "There was no base, so the change under test defined its own gate.");
             return Ok(());
         }
-        let base = &case.evidence.base;
-        let is_trusted = match &policy.trusted_base {
-            TrustedBase::Any => true,
-            TrustedBase::Git => base.given_by == GivenBy::Policy,
-            TrustedBase::Listed(listed) => {
-                let tree = base.tree.iter().flat_map(|tree| [&tree.sha1, &tree.sha256]);
-                tree.chain(&base.archive).any(|digest| listed.contains(digest))
+        check_trust(policy, &case.evidence.base, self.request.base_origin.as_ref())
+            .map_err(|why| Reason::new("base_not_trusted", why).into())
+    }
+}
+
+/// Whether the policy lets a base define gates. `Err` says why not, and what to do. `origin` is what the database says about
+/// the base.
+fn check_trust(policy: &GatePolicy, base: &evidence::Base, origin: Option<&BaseOrigin>) -> Result<(), String> {
+    match &policy.trusted_base {
+        TrustedBase::Any => Ok(()),
+        TrustedBase::Git if base.given_by == GivenBy::Policy => Ok(()),
+        TrustedBase::Git => match origin {
+            Some(origin) => origin.check(policy).map_err(|why| format!("the policy does not trust this base: {why}")),
+            None => {
+                Err("the policy trusts only bases that workspace:git fetched, and this is none; add such a step, and \
+                         give its output `base` to the gate"
+                    .to_owned())
             }
-        };
-        if is_trusted {
-            return Ok(());
+        },
+        TrustedBase::Listed(listed) => {
+            let tree = base.tree.iter().flat_map(|tree| [&tree.sha1, &tree.sha256]);
+            if tree.chain(&base.archive).any(|digest| listed.contains(digest)) {
+                Ok(())
+            } else {
+                Err("the policy does not trust this base; name one that it lists".to_owned())
+            }
         }
-        Err(Reason::new("base_not_trusted", "the policy does not trust this base; name one that it lists").into())
     }
 }

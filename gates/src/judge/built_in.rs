@@ -69,8 +69,16 @@ pub async fn audit<R: Runner>(
         (Ecosystem::Pip, Format::PipAudit, "pip-audit")
     } else if has(&["Cargo.lock"]) {
         (Ecosystem::Cargo, Format::CargoAudit, "cargo audit")
+    } else if has(&["go.sum"]) {
+        let message =
+            "audit: there is no auditor for Go modules here; define a gate that runs govulncheck in nofx.toml";
+        return Err(Reason::new("toolchain_missing", message).into());
     } else {
-        return Err(Reason::new("nothing_checked", "audit: the workspace has no lockfile at its root").into());
+        return Err(Reason::new(
+            "nothing_checked",
+            "audit: the workspace has no lockfile at its root; commit one, or judge the folder that has one by itself",
+        )
+        .into());
     };
     let command = command.split(' ').map(str::to_owned).collect();
     let audit = GateDefinition { dependencies, command, reports: vec![ReportFile::stdout(format)], ..gate.clone() };
@@ -88,7 +96,10 @@ pub async fn mutants<R: Runner>(
     let tests = definition.gate(&rules.tests).map_err(|error| Reason::new("no_command", error.to_string()))?;
     work.check_terms(tests)?;
     if !tests.measures_coverage() {
-        let message = format!("the gate {} writes no coverage report, so nobody knows which lines it runs", tests.name);
+        let message = format!(
+            "the gate {} writes no coverage report, so nobody knows which lines it runs; give it one in nofx.toml",
+            tests.name
+        );
         return Err(Reason::new("no_command", message).into());
     }
     let changes = work.changes(definition, tests).await?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::request::Runner;
 use super::{Case, Stop, Work, job, weakening};
 use crate::blocking::spawn_blocking;
-use crate::definition::{self, Definition, GateDefinition, Source as DefinitionSource};
+use crate::definition::{self, Definition, GateDefinition, Origin, Source as DefinitionSource};
 use crate::evidence;
 use crate::finding::{InfraError, Reason};
 use crate::integrity;
@@ -72,6 +72,12 @@ impl<R: Runner> Work<'_, R> {
                 definition::Severity::Warning => evidence::Severity::Warning,
             },
         });
+        if gate.origin == Origin::Preset {
+            let limits: Vec<&str> = definition.explanation_of(&gate.name).collect();
+            if !limits.is_empty() {
+                case.doubt("preset_limits", &limits.join(" "));
+            }
+        }
         if gate.severity == definition::Severity::Warning {
             case.doubt(
                 "only_warns",

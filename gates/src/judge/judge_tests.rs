@@ -58,6 +58,7 @@ async fn judged(definition: &str, bundle: Bundle) -> Judged {
         workspace: Archive::new(packed),
         base: None,
         base_given_by: GivenBy::None,
+        base_origin: None,
         policy: GatePolicy::default(),
         approvals: Vec::new(),
         risky: false,

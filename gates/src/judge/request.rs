@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
+use shared::domain::base_origin::BaseOrigin;
 use shared::domain::digest::sha256_hex;
 use shared::domain::outcome::ArtifactRef;
 use shared::domain::policy::GatePolicy;
@@ -51,6 +52,8 @@ pub struct Request {
     pub workspace: Archive,
     pub base: Option<BaseInput>,
     pub base_given_by: GivenBy,
+    /// The step that fetched the base, if the policy asks.
+    pub base_origin: Option<BaseOrigin>,
     pub policy: GatePolicy,
     /// What people have decided about earlier questions.
     pub approvals: Vec<Approved>,

@@ -17,7 +17,7 @@ use crate::evidence::{Evidence, ReuseKey, Reused};
 use crate::run::Job;
 
 /// Doubts that the earlier evidence may have. They stay true.
-const KEPT_DOUBTS: [&str; 3] = ["no_report", "report_forgeable", "sandbox_landlock"];
+const KEPT_DOUBTS: [&str; 4] = ["no_report", "preset_limits", "report_forgeable", "sandbox_landlock"];
 
 /// The version of the code that judges: another program file judges anew.
 static ENGINE: LazyLock<String> = LazyLock::new(|| {

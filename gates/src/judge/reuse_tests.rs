@@ -88,6 +88,7 @@ fn request() -> Request {
         workspace: packed(&[("nofx.toml", GATES), ("notes.txt", "new\n")]),
         base: Some(BaseInput::Archive(packed(&[("nofx.toml", GATES), ("notes.txt", "old\n")]))),
         base_given_by: GivenBy::Plan,
+        base_origin: None,
         policy: GatePolicy { reuse_evidence: true, ..GatePolicy::default() },
         approvals: Vec::new(),
         risky: true,

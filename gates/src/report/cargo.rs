@@ -1,5 +1,7 @@
 //! `cargo check|clippy|build --message-format json`: one JSON object on each line.
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 
 use super::{Finding, Format, Parsed, Place, ReportError, Severity, text};
@@ -43,13 +45,17 @@ struct Span {
 pub fn read(text: &str, place: &Place<'_>) -> Result<Parsed, ReportError> {
     let mut parsed = Parsed::new(Format::Cargo);
     let mut compiled = 0;
+    let mut seen = BTreeSet::new();
     let mut finished = None;
     // Scripts and `cargo test` print other lines between them.
     for line in text.lines().map(str::trim).filter(|line| line.starts_with('{')) {
         match text::json(Format::Cargo, line)? {
             Line::CompilerMessage { message } => {
                 compiled += 1;
-                if let Some(finding) = finding(&message, place)? {
+                // A library and its tests are two targets with the same files.
+                if let Some(finding) = finding(&message, place)?
+                    && seen.insert((finding.file.clone(), finding.line, finding.column, finding.message.clone()))
+                {
                     parsed.add(finding);
                 }
             }
@@ -94,4 +100,22 @@ fn finding(diagnostic: &Diagnostic, place: &Place<'_>) -> Result<Option<Finding>
         finding = finding.url(Some(&format!("https://rust-lang.github.io/rust-clippy/stable/index.html#{lint}")));
     }
     Ok(Some(finding))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_two_targets_report_is_one_finding() {
+        let message = |line: u32| {
+            format!(
+                r#"{{"reason":"compiler-message","message":{{"level":"warning","message":"m","code":null,"spans":[{{"file_name":"src/lib.rs","line_start":{line},"line_end":{line},"column_start":1,"is_primary":true}}]}}}}"#
+            )
+        };
+        let text = [message(1), message(1), message(2)].join("\n");
+        let end = r#"{"reason":"build-finished","success":true}"#;
+        let parsed = read(&format!("{text}\n{end}\n"), &Place::new("/w", ["src/lib.rs"].into_iter())).unwrap();
+        assert_eq!(parsed.findings.iter().map(|finding| finding.line).collect::<Vec<_>>(), [Some(1), Some(2)]);
+    }
 }

@@ -33,7 +33,8 @@ struct Item {
 
 impl Item {
     fn note(&mut self, output: Option<&str>) {
-        let Some(output) = output else { return };
+        // Such as `=== RUN   TestTotal`, which says nothing about a failure.
+        let Some(output) = output.filter(|output| !output.starts_with("=== ")) else { return };
         if self.output.len() + output.len() <= OUTPUT_BYTES {
             self.output.push_str(output);
         }
@@ -103,7 +104,12 @@ fn collect(items: &Items, builds: &BTreeMap<String, Item>, place: &Place<'_>) ->
             if item.status == Some(Status::Failed) && is_alone {
                 tests.errored += 1;
                 tests.total += 1;
-                parsed.add(located(&format!("{package} failed: {}", item.output), &item.output, package, place));
+                parsed.add(located(
+                    &format!("{package} failed: {}", item.output.trim_start()),
+                    &item.output,
+                    package,
+                    place,
+                ));
             }
             continue;
         }
@@ -117,7 +123,12 @@ fn collect(items: &Items, builds: &BTreeMap<String, Item>, place: &Place<'_>) ->
             Status::Skipped => tests.skipped += 1,
         }
         if matches!(status, Status::Failed | Status::Errored) {
-            parsed.add(located(&format!("{package} > {name}: {}", item.output), &item.output, package, place));
+            parsed.add(located(
+                &format!("{package} > {name}: {}", item.output.trim_start()),
+                &item.output,
+                package,
+                place,
+            ));
         }
         tests.cases.push(Case {
             suite: text::clean(package, MAX_NAME_CHARS),
@@ -157,4 +168,23 @@ fn milliseconds(seconds: Option<f64>) -> Option<u64> {
     let seconds = seconds.filter(|seconds| (0.0..1e9).contains(seconds))?;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be in the range")]
     Some((seconds * 1000.0).round() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_test_shows_what_it_printed_itself() {
+        let events =
+            [("run", ""), ("output", "=== RUN   TestA\\n"), ("output", "    a_test.go:7: got 2\\n"), ("fail", "")];
+        let event = |(action, output): &(&str, &str)| {
+            format!(r#"{{"Action":"{action}","Package":"x","Test":"TestA","Output":"{output}"}}"#)
+        };
+        let text = events.iter().map(event).collect::<Vec<_>>().join("\n");
+        let text = format!("{text}\n{}\n", r#"{"Action":"fail","Package":"x"}"#);
+        let parsed = read(&text, &Place::new("/w", ["a_test.go"].into_iter())).unwrap();
+        assert_eq!(parsed.findings[0].line, Some(7));
+        assert!(parsed.findings[0].message.starts_with("x > TestA: a_test.go:7: got 2"), "{:?}", parsed.findings);
+    }
 }

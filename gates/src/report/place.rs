@@ -31,7 +31,10 @@ impl<'a> Place<'a> {
         }
         let below = path.strip_prefix(self.root.as_str()).filter(|_| !self.root.is_empty());
         let below = below.and_then(|rest| rest.strip_prefix('/')).unwrap_or(&path);
-        text::clean(below.strip_prefix("./").unwrap_or(below), MAX_NAME_CHARS)
+        // A package lies where it is installed, which is nothing to a reader.
+        let is_outside = below.starts_with("../") || below.starts_with('/');
+        let package = below.find("/node_modules/").filter(|_| is_outside).and_then(|at| below.get(at + 1..));
+        text::clean(package.unwrap_or(below.strip_prefix("./").unwrap_or(below)), MAX_NAME_CHARS)
     }
 
     /// The path of a URI, which has percent-encoded characters.
@@ -96,6 +99,7 @@ mod tests {
         assert_eq!(place.locate("/usr/lib/x.py"), "/usr/lib/x.py");
         assert_eq!(place.locate("/work/w/dist/x.js"), "dist/x.js");
         assert_eq!(place.locate("/work/wide/x.js"), "/work/wide/x.js");
+        assert_eq!(place.locate("../../installs/4a6d/node_modules/@x/y/z.d.ts"), "node_modules/@x/y/z.d.ts");
         assert_eq!(place.locate_uri("%zz%"), "%zz%");
         assert_eq!(place.locate(""), "");
         assert_eq!(place.locate("a\u{1b}[2J.ts"), "a.ts");

@@ -31,7 +31,14 @@ pub struct Run<'a> {
     pub index: usize,
     pub workspace: PathBuf,
     pub attempt: &'a Attempt,
-    pub installed: Option<&'a Installed>,
+    pub project: Option<&'a Project>,
+}
+
+/// A project of the workspace with its dependencies.
+pub struct Project {
+    /// Relative to the workspace.
+    pub folder: PathBuf,
+    pub installed: Installed,
 }
 
 /// The folders of one run besides the workspace. All are new.
@@ -57,8 +64,8 @@ impl Run<'_> {
         let npm_settings = ReportPath::Workspace("**/.npmrc".to_owned());
         remove_old(&[npm_settings], folders).map_err(|error| report_path_error(&error))?;
         let started = Instant::now();
-        let attached = match self.installed {
-            Some(installed) => dependencies::attach(installed, &self.workspace)?,
+        let attached = match self.project {
+            Some(project) => dependencies::attach(&project.installed, &self.workspace.join(&project.folder))?,
             None => Attached::default(),
         };
         add(&mut bundle.result.timings_ms, "attach", started.elapsed());

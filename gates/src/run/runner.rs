@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use nofx_sandbox as sandbox;
 
 use super::audit::audit;
 use super::bundle::Bundle;
-use super::command::Run;
+use super::command::{Project, Run};
 use super::convert::{add, left};
 use super::settings::RunnerSettings;
 use super::spec::{InstallResult, Job, Stopped, millis};
@@ -106,7 +106,7 @@ impl Executor {
         deadline: Instant,
         bundle: &mut Bundle,
     ) -> Result<(), ExamineError> {
-        let mut installed = None;
+        let mut project = None;
         for (index, variant) in job.variants.iter().enumerate() {
             let started = Instant::now();
             let workspace = attempt.variant(index);
@@ -122,24 +122,34 @@ impl Executor {
                     let folder = attempt.temporary().join("audit");
                     let nothing =
                         || Reason::new("nothing_checked", "the workspace has no locked dependencies to audit");
-                    let plan = plan.ok_or_else(nothing)?;
+                    let (plan, _) = plan.ok_or_else(nothing)?;
                     return audit(&self.installer, &plan, (&workspace, &folder), left(deadline), bundle).await;
                 }
-                if let Some(plan) = plan {
-                    installed = Some(self.install(job, &plan, attempt, deadline, bundle).await?);
+                if let Some((plan, folder)) = plan {
+                    let installed = self.install(job, &plan, attempt, deadline, bundle).await?;
+                    project = Some(Project { folder, installed });
                     add(&mut bundle.result.timings_ms, "install", started.elapsed());
                 }
             }
-            let (settings, tools, installed) = (&self.settings, &self.tools, installed.as_ref());
-            Run { settings, tools, job, variant, index, workspace, attempt, installed }.run(deadline, bundle).await?;
+            let (settings, tools, project) = (&self.settings, &self.tools, project.as_ref());
+            Run { settings, tools, job, variant, index, workspace, attempt, project }.run(deadline, bundle).await?;
         }
         Ok(())
     }
 
-    /// What to install. `None` if the workspace has no locked dependencies.
-    fn plan(&self, job: &Job, workspace: &Path) -> Result<Option<InstallPlan>, ExamineError> {
+    /// What to install, and for which folder. `None` if the workspace has no locked dependencies.
+    fn plan(&self, job: &Job, workspace: &Path) -> Result<Option<(InstallPlan, PathBuf)>, ExamineError> {
         let Some(ecosystem) = job.ecosystem else { return Ok(None) };
-        dependencies::plan(&Snapshot::take(workspace)?, ecosystem, self.installer.registries())
+        let root = PathBuf::new();
+        // A repository with several projects may have none at its root.
+        let own = Some(PathBuf::from(&job.command.directory)).filter(|_| !job.audit);
+        for folder in [root].into_iter().chain(own) {
+            let snapshot = Snapshot::take(&workspace.join(&folder))?;
+            if let Some(plan) = dependencies::plan(&snapshot, ecosystem, self.installer.registries())? {
+                return Ok(Some((plan, folder)));
+            }
+        }
+        Ok(None)
     }
 
     async fn unpack(

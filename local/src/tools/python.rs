@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use shared::domain::digest;
 use tokio::process::Command;
 
+use super::lock;
 use crate::checkout::Checkout;
 use crate::process::{self, PidFile};
 use crate::report::{self, hinted};
@@ -80,10 +81,8 @@ impl PythonEnv {
         fs::create_dir_all(checkout.local())
             .with_context(|| format!("cannot create {}", checkout.local().display()))?;
 
-        // Concurrent commands must not install into the same directory. Closing the file releases the lock.
-        let lock = checkout.local().join(format!("{}.lock", tools.name));
-        let lock = fs::File::create(lock).context("cannot lock the Python environment")?;
-        let _lock = tokio::task::spawn_blocking(move || lock.lock().map(|()| lock)).await?.context("cannot lock")?;
+        // Concurrent commands must not install into the same directory.
+        let _lock = lock::hold(checkout.local().join(format!("{}.lock", tools.name))).await?;
 
         let env = Self { tools, dir };
         if fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) && env.works().await {

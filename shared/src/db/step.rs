@@ -11,6 +11,7 @@ use tokio_postgres::types::{Json, Type};
 use uuid::Uuid;
 
 use super::pool::{Database, Param, answer, database_error};
+use crate::domain::base_origin::BaseOrigin;
 use crate::domain::{
     ArtifactId, ArtifactRef, GateDecision, NewArtifact, NewEvent, NewGate, RunId, StepError, StepId, StepStatus,
     TenantId, WakeUp,
@@ -278,4 +279,31 @@ pub async fn artifacts_by_id(
 struct FindCall<'a> {
     tenant_id: &'a TenantId,
     ids: &'a [ArtifactId],
+}
+
+/// The step `workspace:git` that stored an artifact; `None` if no such step of the tenant did. `workspace` is what a gate
+/// compares with it.
+pub async fn artifact_origin(
+    db: &Database,
+    tenant: &TenantId,
+    artifact: &ArtifactRef,
+    workspace: ArtifactId,
+) -> Result<Option<BaseOrigin>, Error> {
+    let call =
+        OriginCall { tenant_id: tenant, artifact_id: artifact.id, hash: &artifact.hash, workspace_id: workspace };
+    let found: Origin = db.transition("select nofx.artifact_origin($1)", &call).await?;
+    Ok(found.origin)
+}
+
+#[derive(Debug, Deserialize)]
+struct Origin {
+    origin: Option<BaseOrigin>,
+}
+
+#[derive(Debug, Serialize)]
+struct OriginCall<'a> {
+    tenant_id: &'a TenantId,
+    artifact_id: ArtifactId,
+    hash: &'a str,
+    workspace_id: ArtifactId,
 }

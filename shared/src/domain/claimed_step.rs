@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::base_origin::BaseOrigin;
 use super::id::{ArtifactId, GateId, RunId, StepId, TenantId};
 use super::outcome::{ArtifactRef, Workspace};
 use super::policy::Policy;
@@ -26,6 +27,9 @@ pub struct ClaimedStep {
     pub inputs: Value,
     pub goal: String,
     pub workspace: Option<Workspace>,
+    /// The step that fetched the workspace's base. `None` if no step `workspace:git` of the tenant did, and unless the
+    /// policy asks for it (`trusted_base: "git"`).
+    pub base_origin: Option<BaseOrigin>,
     /// The artifacts that the inputs name. All of them exist.
     pub artifacts: BTreeMap<ArtifactId, ArtifactRef>,
     /// How long the handler may run before the worker stops it.

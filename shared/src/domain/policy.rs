@@ -33,7 +33,8 @@ pub struct GatePolicy {
     pub minimum_sandbox: Sandbox,
     /// Whether evidence of the same inputs is used again.
     pub reuse_evidence: bool,
-    /// Repositories that `workspace:git` may fetch, as the beginnings of their URLs.
+    /// Repositories that `workspace:git` may fetch, as the beginnings of their URLs. With `trusted_base: "git"` a base counts
+    /// only if its repository is named with its whole URL.
     pub repositories: Vec<String>,
     /// The lowest coverage that a gate may demand, from 0 to 1.
     pub minimum_threshold: Option<f64>,
@@ -59,8 +60,8 @@ pub enum OnWeakening {
 pub enum TrustedBase {
     #[default]
     Any,
-    /// Only the base that the deployment configures. A gate cannot tell yet which bases `workspace:git` fetched, so it refuses
-    /// all that a plan names.
+    /// Those that `workspace:git` fetched from the default branch of a repository of the policy, and the base that the
+    /// deployment configures.
     Git,
     /// Those with these digests: the sha256 of an archive, or the id of a tree (sha1 or sha256), in lower-case hex.
     #[serde(untagged)]
@@ -141,6 +142,16 @@ impl GatePolicy {
                 // Of `https://host/acme`, `https://host/acme/x` is below and `https://host/acme-evil` is not.
                 below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || rest == ".git")
             })
+    }
+
+    /// Whether the policy names this repository itself, with its whole URL. Only then it vouches for its commits: below a
+    /// prefix others may have repositories too.
+    pub fn names_repository(&self, url: &str) -> bool {
+        let name = |url: &str| {
+            let url = url.trim_end_matches('/');
+            url.strip_suffix(".git").unwrap_or(url).to_owned()
+        };
+        is_repository(url) && self.repositories.iter().any(|named| name(named) == name(url))
     }
 }
 

@@ -11,11 +11,14 @@ use super::Invocation;
 use crate::context::Ctx;
 use crate::db::step::{self, Claimed, PolicyVersion, Ref, Terms};
 use crate::domain::artifact_inputs::ArtifactInputs;
+use crate::domain::base_origin::BaseOrigin;
 use crate::domain::bounds::Shape;
 use crate::domain::outcome::ArtifactRef;
 use crate::domain::plan::{Limits, MAX_JSON_DEPTH, MAX_JSON_MEMORY};
+use crate::domain::policy::TrustedBase;
 use crate::domain::reference::{self, Reference, ReferencedValue, ReferencedValues, SizeLimits, Unresolved};
 use crate::domain::{ArtifactId, ClaimedStep, GateDecision, Outcome, Policy, Problem, StepError, TenantId, Workspace};
+use crate::error::Error;
 use crate::telemetry;
 
 /// The step that the handler gets, or the outcome if that fails.
@@ -31,6 +34,7 @@ pub(super) async fn prepare(ctx: &Ctx, claimed: &Claimed, invocation: Invocation
         (None, BTreeMap::new())
     };
     let (policy, decisions) = terms(claimed)?;
+    let base_origin = base_origin(ctx, &claimed.tenant_id, &policy, workspace.as_ref()).await?;
     let most = invocation.longest_attempt();
     let asked = claimed.timeout_s.map_or(most, |seconds| Duration::from_secs(seconds.into()));
     Ok(ClaimedStep {
@@ -43,6 +47,7 @@ pub(super) async fn prepare(ctx: &Ctx, claimed: &Claimed, invocation: Invocation
         inputs,
         goal: claimed.goal.clone(),
         workspace,
+        base_origin,
         artifacts,
         timeout: asked.min(most),
         timeout_s: claimed.timeout_s,
@@ -97,10 +102,7 @@ async fn find(
     if wanted.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let found = step::artifacts_by_id(&ctx.db, tenant, &wanted).await.map_err(|error| {
-        telemetry::report(&error, "look up artifacts");
-        Box::new(Outcome::retryable(StepError::new("database_unavailable", error.to_string())))
-    })?;
+    let found = step::artifacts_by_id(&ctx.db, tenant, &wanted).await.map_err(|error| unavailable(&error))?;
     let missing = named.places.iter().filter(|(_, id)| !found.contains_key(id));
     let problems: Vec<_> =
         missing.map(|(path, id)| Problem::new(path.clone(), format!("no artifact has the id {id}"))).collect();
@@ -143,6 +145,26 @@ fn planned_workspace(claimed: &Claimed) -> Result<Option<Workspace>, Box<Outcome
         let message = format!("the workspace of the run cannot be read: {error}");
         Box::new(Outcome::failed(StepError::new("no_workspace", message)))
     })
+}
+
+/// Where the base comes from, if the policy trusts only those from a repository. Takes one more round trip then.
+async fn base_origin(
+    ctx: &Ctx,
+    tenant: &TenantId,
+    policy: &Policy,
+    workspace: Option<&Workspace>,
+) -> Result<Option<BaseOrigin>, Box<Outcome>> {
+    match workspace {
+        Some(Workspace { archive, base: Some(base), .. }) if policy.gates.trusted_base == TrustedBase::Git => {
+            step::artifact_origin(&ctx.db, tenant, base, archive.id).await.map_err(|error| unavailable(&error))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn unavailable(error: &Error) -> Box<Outcome> {
+    telemetry::report(error, "look up artifacts");
+    Box::new(Outcome::retryable(StepError::new("database_unavailable", error.to_string())))
 }
 
 /// The tenant's policy, and the decisions about the step. A policy that cannot be read, because a later release or

@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use aws_sdk_kms::types::{KeySpec, KeyUsageType};
 use nofx_gates::attestation::{self, Envelope};
 use nofx_gates::evidence::{
-    Base, Definition, Evidence, GivenBy, Listed, Reason, Severity, Source, Subject, TestFailure, Tests, Verdict,
+    Base, BaseOrigin, Definition, Evidence, GivenBy, Listed, Reason, Severity, Source, Subject, TestFailure, Tests,
+    Verdict,
 };
 use nofx_gates::snapshot::TreeDigest;
 use nofx_local::checkout::Checkout;
@@ -62,7 +63,20 @@ fn evidence() -> Evidence {
             severity: Severity::Error,
         }),
         subject: Some(Subject { tree: tree("1"), archive: Some("a".repeat(64)) }),
-        base: Base { tree: Some(tree("2")), archive: None, given_by: GivenBy::Plan },
+        base: Base {
+            tree: Some(tree("2")),
+            archive: None,
+            given_by: GivenBy::Plan,
+            origin: Some(BaseOrigin {
+                repository: "https://git.test/acme/site".into(),
+                commit: "3".repeat(40),
+                branch: Some("main".into()),
+                tip: Some("3".repeat(40)),
+                relation: Some("tip".into()),
+                run_id: "r".into(),
+                step_id: "s".into(),
+            }),
+        },
         locks: [("package-lock.json".to_owned(), "c".repeat(64))].into(),
         tests: Some(Tests { total: 1, failed: 1, failures: Listed::of([failure]), ..Tests::default() }),
         ..Evidence::new("unit", reason, 1)
@@ -91,7 +105,9 @@ async fn securesystemslib_and_in_toto_accept_an_attestation_and_notice_every_cha
             "predicate_type": attestation::PREDICATE_TYPE,
             "subjects": subjects,
             "result": "FAILED",
-            "configuration": ["nofx.toml", "base tree", "base tree (sha256)", "package-lock.json", "evidence"],
+            "configuration": [
+                "nofx.toml", "base tree", "base tree (sha256)", "base commit", "package-lock.json", "evidence",
+            ],
             "passed": [],
             "warned": [],
             "failed": ["gate:unit", "sum > adds é"],

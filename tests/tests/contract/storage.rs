@@ -34,6 +34,7 @@ pub fn step(lab: &Lab, attempt: u32) -> ClaimedStep {
         inputs: json!({}),
         goal: "g".into(),
         workspace: None,
+        base_origin: None,
         artifacts: std::collections::BTreeMap::new(),
         timeout: MINUTE,
         timeout_s: None,

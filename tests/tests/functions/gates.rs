@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ::gate::{Gate, Runners};
-use ::workspace::Workspaces;
+use ::workspace::{Git, Workspaces};
 use nofx_gates::attestation::Envelope;
 use nofx_gates::evidence::{Evidence, Source, Verdict};
 use nofx_gates::judge::Settings;
@@ -39,12 +39,12 @@ print(json.dumps({"sha256": hashlib.sha256(bundle).hexdigest(), "size_bytes": le
 /// How much of the end of an output a runner answers with, and of the start.
 const TAIL: usize = 1_000;
 
-/// A test's stack with a gate function.
-struct Stack {
-    lab: Lab,
-    folder: tempfile::TempDir,
+/// A test's stack with the functions `gate` and `workspace`.
+pub struct Stack {
+    pub lab: Lab,
+    pub folder: tempfile::TempDir,
     key: PublicKey,
-    script: Script,
+    pub script: Script,
 }
 
 impl Stack {
@@ -55,7 +55,24 @@ impl Stack {
     }
 
     async fn signing(signer: Signer, key: PublicKey) -> Self {
+        Self::with(signer, key, tempfile::tempdir().expect("a folder"), |workspaces| workspaces).await
+    }
+
+    /// A stack whose `workspace:git` reads the repositories below its folder instead of those at this beginning of a URL.
+    pub async fn mirroring(url: &str) -> Self {
+        let key = PrivateKey::generate().expect("a key");
+        let public = key.public().clone();
         let folder = tempfile::tempdir().expect("a folder");
+        let git = Git::mirrored(std::env::var("PATH").expect("a PATH"), url, folder.path());
+        Self::with(Signer::with_key(key), public, folder, |workspaces| workspaces.with_git(git)).await
+    }
+
+    async fn with(
+        signer: Signer,
+        key: PublicKey,
+        folder: tempfile::TempDir,
+        adapt: impl FnOnce(Workspaces) -> Workspaces,
+    ) -> Self {
         let program = folder.path().join("gate_runner");
         fs::write(&program, RUNNER).expect("a program");
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a mode");
@@ -67,7 +84,7 @@ impl Stack {
             default_base: None,
         });
         let work = folder.path().join("workspaces");
-        let workspaces = Arc::new(Workspaces::new(work, std::env::var("PATH").expect("a PATH")));
+        let workspaces = Arc::new(adapt(Workspaces::new(work, std::env::var("PATH").expect("a PATH"))));
         let script = Script::overriding(move |step, store| {
             let (gate, workspaces) = (Arc::clone(&gate), Arc::clone(&workspaces));
             async move {
@@ -82,7 +99,7 @@ impl Stack {
     }
 
     /// From now on the runner answers that the command ended like this.
-    fn answer(&self, exit: i32, printed: &str) {
+    pub fn answer(&self, exit: i32, printed: &str) {
         let mut bundle = Bundle::default();
         let entry = bundle.add("runs/0/log".into(), printed.as_bytes().to_vec());
         let bytes = printed.len() as u64;
@@ -128,12 +145,12 @@ impl Stack {
         run
     }
 
-    async fn settle(&self) {
+    pub async fn settle(&self) {
         self.lab.settle(&self.script, Deliver::Once).await;
     }
 
     /// The step of the gate: status, outputs and error.
-    async fn step(&self, run: RunId) -> Value {
+    pub async fn step(&self, run: RunId) -> Value {
         let sql = "select to_jsonb(s) from nofx.step s where run_id = $1 and name = 'gate'";
         self.lab.admin.query_one(sql, &[&run.0]).await.expect("a step").get(0)
     }
@@ -164,7 +181,7 @@ impl Stack {
     }
 
     /// The newest evidence of a run.
-    async fn evidence(&self, run: RunId) -> (Value, Evidence) {
+    pub async fn evidence(&self, run: RunId) -> (Value, Evidence) {
         let row = self.artifacts(run, "gate_evidence").await.pop().expect("evidence");
         let evidence = Evidence::decode(&self.bytes(&row).await, row["hash"].as_str().expect("a hash"));
         (row, evidence.expect("evidence"))

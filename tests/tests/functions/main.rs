@@ -17,5 +17,6 @@ mod routes;
 mod rules;
 mod shapes;
 mod submit;
+mod trusted_bases;
 mod uploads;
 mod workspaces;

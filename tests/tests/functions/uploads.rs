@@ -23,7 +23,7 @@ fn packed(content: &str) -> Vec<u8> {
 }
 
 /// Announces an upload of these bytes.
-async fn announce(lab: &Lab, bytes: &[u8]) -> Value {
+pub async fn announce(lab: &Lab, bytes: &[u8]) -> Value {
     let body = json!({"sha256": sha256_hex(bytes), "size_bytes": bytes.len()});
     let answer = Gateway::api(lab, Shape::Http).post("/workspaces", &body).await;
     assert_eq!(answer.status, 201, "{answer:?}");
@@ -31,7 +31,7 @@ async fn announce(lab: &Lab, bytes: &[u8]) -> Value {
 }
 
 /// Sends bytes with the signed request. Says whether the storage took them.
-async fn send(upload: &Value, bytes: Vec<u8>) -> bool {
+pub async fn send(upload: &Value, bytes: Vec<u8>) -> bool {
     let mut request = reqwest::Client::new().put(upload["upload_url"].as_str().unwrap()).body(bytes);
     for (name, value) in upload["headers"].as_object().unwrap() {
         // HTTP sets the length of the body. A client that lies about it sends another request.

@@ -14,7 +14,8 @@ use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
 /// The functions that the worker and the sweeper call.
-const WORKER: [&str; 11] = [
+const WORKER: [&str; 12] = [
+    "artifact_origin",
     "artifacts_find",
     "attempt_is_live",
     "attempt_usage_record",

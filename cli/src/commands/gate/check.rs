@@ -1,42 +1,53 @@
 //! `nofx gate NAME...`: judges a checkout as the control plane would, without one.
 
-use std::path::PathBuf;
+use std::error::Error;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
+use nofx_gates::WorkspaceError;
 use nofx_gates::archive;
-use nofx_gates::evidence::{Evidence, Finding, GivenBy, Severity, Verdict};
+use nofx_gates::evidence::{Evidence, GivenBy, Reason, Verdict};
 use nofx_gates::judge::{self, Archive, BaseInput, Judged, Request, Settings};
 use nofx_gates::run::{Executor, RunnerSettings};
 use nofx_gates::snapshot::Snapshot;
-use nofx_local::report::printable;
+use nofx_local::report::{hint, hinted, print_error};
 use serde_json::json;
 use shared::config::RunnerConfig;
 use shared::domain::policy::GatePolicy;
 
 use super::show;
-use crate::client::source_tree::{SourceTree, copy_folder};
+use crate::client::source_tree::SourceTree;
 
-/// Exit codes, besides 2 for wrong usage.
 const FAILED: u8 = 1;
+const USAGE: u8 = 2;
 const CANNOT_JUDGE: u8 = 3;
 
 /// How long one gate may take if its definition allows it.
 const LIMIT: Duration = Duration::from_hours(1);
 
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+Exit status:
+  0  every gate passes
+  1  a gate fails, or needs a person
+  2  wrong usage
+  3  a gate cannot be judged")]
 pub struct Args {
     /// Gates, such as typecheck, lint, unit or secrets
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
-    /// Compare with this Git reference or folder; its definition of the gates counts
+    /// Compare with the commit at which HEAD left this Git reference, or with a folder; the base's definition of the
+    /// gates counts
     #[arg(long, value_name = "REF|DIR")]
     base: Option<String>,
     /// Judge what is staged, against HEAD unless --base says otherwise
     #[arg(long)]
     staged: bool,
-    /// The checkout [default: the repository around the current folder]
+    /// Judge this folder as a project of its own: its files, its nofx.toml, paths from there [default: the whole
+    /// repository around the current folder]
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
     /// Print the evidence as JSON
@@ -49,35 +60,80 @@ pub struct Args {
 
 /// Judges each gate. Returns 0 if all passed, 1 if one failed, 3 if one has no verdict.
 pub async fn run(args: &Args) -> Result<ExitCode> {
-    let root = match &args.root {
-        Some(root) => root.clone(),
-        None => std::env::current_dir().context("cannot read the current folder")?,
-    };
-    let tree = SourceTree::around(&root)?;
-    let place = tempfile::Builder::new().prefix("nofx-gate-").tempdir().context("cannot create a folder")?;
-    let workspace = place.path().join("workspace");
-    if args.staged {
-        tree.copy_staged(&workspace)?;
-    } else {
-        tree.copy_worktree(&workspace)?;
-    }
-    let base_folder = place.path().join("base");
-    let reference = args.base.as_deref().or(if args.staged { Some("HEAD") } else { None });
-    if let Some(reference) = reference {
-        let folder = PathBuf::from(reference);
-        if folder.is_dir() {
-            copy_folder(&folder, &base_folder)?;
-        } else {
-            tree.copy_commit(reference, &base_folder)?;
+    match judge_all(args).await {
+        Ok(judged) => {
+            if args.json {
+                print_json(judged.iter().map(|judged| &judged.evidence))?;
+            }
+            Ok(exit_code(&judged))
+        }
+        Err(unusable) => {
+            unusable.print(args)?;
+            Ok(ExitCode::from(unusable.status))
         }
     }
+}
+
+/// There is nothing to judge, or nothing to compare it with.
+struct Unusable {
+    code: &'static str,
+    status: u8,
+    error: anyhow::Error,
+}
+
+impl Unusable {
+    fn usage(error: anyhow::Error) -> Self {
+        Self { code: "usage", status: USAGE, error }
+    }
+
+    fn new(code: &'static str) -> impl Fn(anyhow::Error) -> Self {
+        move |error| {
+            let is_refused =
+                |cause: &(dyn Error + 'static)| matches!(cause.downcast_ref(), Some(WorkspaceError::Archive(_)));
+            if !error.chain().any(is_refused) {
+                return Self { code, status: CANNOT_JUDGE, error };
+            }
+            // A server refuses the same archive.
+            let error = hinted(format!("{error:#}"), "remove it, or let Git ignore it (.gitignore)");
+            Self { code: "archive_refused", status: CANNOT_JUDGE, error }
+        }
+    }
+
+    /// Every gate has evidence, also this one.
+    fn print(&self, args: &Args) -> Result<()> {
+        let next = hint(&self.error).map(|hint| format!("; {hint}")).unwrap_or_default();
+        let reason = Reason { code: self.code.to_owned(), message: format!("{:#}{next}", self.error) };
+        if args.json {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis().try_into()?;
+            let evidence = |name: &String| {
+                let mut evidence = Evidence::new(name, reason.clone(), now);
+                env!("CARGO_PKG_VERSION").clone_into(&mut evidence.runner.version);
+                evidence
+            };
+            return print_json(&args.names.iter().map(evidence).collect::<Vec<_>>());
+        }
+        if args.github {
+            let problems = args.names.iter().map(|name| show::problem(name, &reason.message));
+            print(&problems.collect::<String>())?;
+        }
+        print_error(&self.error);
+        Ok(())
+    }
+}
+
+/// What to judge, packed as for a server.
+struct Packed {
+    workspace: Archive,
+    base: Option<Archive>,
+}
+
+async fn judge_all(args: &Args) -> Result<Vec<Judged>, Unusable> {
+    let place = tempfile::Builder::new().prefix("nofx-gate-").tempdir();
+    let place = place.context("cannot create a folder").map_err(Unusable::new("work_folder_unavailable"))?;
     let settings = Settings::new(place.path().join("judge"));
+    let packed = pack_both(args, place.path(), &settings)?;
     let runner = Executor::new(runner_settings());
-    let workspace = pack(&workspace, &settings).context("the checkout cannot be judged")?;
-    let base = match reference {
-        Some(_) => Some(pack(&base_folder, &settings).context("the base cannot be used")?),
-        None => None,
-    };
+    let style = show::Style::of_stdout();
     let mut judged = Vec::new();
     for name in &args.names {
         let request = Request {
@@ -85,24 +141,76 @@ pub async fn run(args: &Args) -> Result<ExitCode> {
             tenant: "local".to_owned(),
             attempt: None,
             timeout: LIMIT,
-            workspace: workspace.clone(),
-            base: base.clone().map(BaseInput::Archive),
-            base_given_by: if base.is_some() { GivenBy::Caller } else { GivenBy::None },
+            workspace: packed.workspace.clone(),
+            base: packed.base.clone().map(BaseInput::Archive),
+            base_given_by: if packed.base.is_some() { GivenBy::Caller } else { GivenBy::None },
+            base_origin: None,
             policy: GatePolicy::default(),
             approvals: Vec::new(),
             risky: true,
         };
         let one = judge::judge(&request, &settings, &runner).await;
-        if !args.json {
-            print(&one, &tree, args.github);
-        }
+        let shown = match args {
+            Args { json: true, .. } => String::new(),
+            Args { github: true, .. } => show::github(&one, style),
+            _ => show::text(&one, style),
+        };
+        print(&shown).map_err(Unusable::new("output_failed"))?;
         judged.push(one);
     }
-    if args.json {
-        let gates: Vec<&Evidence> = judged.iter().map(|judged| &judged.evidence).collect();
-        println!("{}", serde_json::to_string_pretty(&json!({ "gates": gates }))?);
+    Ok(judged)
+}
+
+fn pack_both(args: &Args, place: &Path, settings: &Settings) -> Result<Packed, Unusable> {
+    let tree = match &args.root {
+        Some(root) if !root.is_dir() => {
+            return Err(Unusable::usage(anyhow::anyhow!("--root {} is not a folder", root.display())));
+        }
+        Some(root) => SourceTree::of(root),
+        None => SourceTree::around(Path::new(".")),
+    };
+    let unreadable = Unusable::new("checkout_unusable");
+    let tree = tree.map_err(&unreadable)?;
+    let reference = match &args.base {
+        // The first commit of a repository has no base.
+        None => (args.staged && tree.has_commit("HEAD")).then_some("HEAD"),
+        Some(base) => Some(base.as_str()),
+    };
+    let base_folder = reference.map(PathBuf::from).filter(|folder| folder.is_dir());
+    if let (Some(reference), Some(_)) = (reference, &base_folder)
+        && tree.has_commit(reference)
+    {
+        let hint = format!("write ./{reference} for the folder, or refs/heads/{reference} for the branch");
+        return Err(Unusable::usage(hinted(format!("--base {reference} names a folder and a commit"), hint)));
     }
-    Ok(exit_code(&judged))
+    let copy = place.join("workspace");
+    let copied = if args.staged { tree.copy_staged(&copy) } else { tree.copy_worktree(&copy) };
+    let packed = copied.and_then(|()| pack(&copy, settings));
+    let named = packed.with_context(|| format!("{} cannot be judged", tree.root().display()));
+    let workspace = named.map_err(&unreadable)?;
+    let Some(reference) = reference else { return Ok(Packed { workspace, base: None }) };
+    let copy = place.join("base");
+    let copied = match &base_folder {
+        Some(folder) => SourceTree::of(folder).and_then(|tree| tree.copy_worktree(&copy)),
+        None => tree.copy_base(reference, &copy),
+    };
+    let packed = copied.and_then(|()| pack(&copy, settings));
+    let base = packed.with_context(|| format!("the base {reference} cannot be used"));
+    Ok(Packed { workspace, base: Some(base.map_err(Unusable::new("base_unusable"))?) })
+}
+
+fn print_json<'a>(gates: impl IntoIterator<Item = &'a Evidence>) -> Result<()> {
+    let gates: Vec<&Evidence> = gates.into_iter().collect();
+    print(&format!("{}\n", serde_json::to_string_pretty(&json!({ "gates": gates }))?))
+}
+
+/// Whoever reads the output may have gone. The exit status stays true.
+fn print(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("cannot write the result"),
+        _ => Ok(()),
+    }
 }
 
 /// Installed dependencies and downloads are kept in the work folder of the runner.
@@ -116,8 +224,10 @@ fn runner_settings() -> RunnerSettings {
     settings
 }
 
-fn pack(folder: &std::path::Path, settings: &Settings) -> Result<Archive> {
-    let snapshot = Snapshot::take(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+fn pack(folder: &Path, settings: &Settings) -> Result<Archive> {
+    // Nothing was copied, so nothing made the folder.
+    std::fs::create_dir_all(folder)?;
+    let snapshot = Snapshot::take(folder)?;
     Ok(Archive::new(archive::pack(&archive::sources(&snapshot), settings.unpack)?))
 }
 
@@ -130,90 +240,4 @@ fn exit_code(judged: &[Judged]) -> ExitCode {
     } else {
         ExitCode::from(FAILED)
     }
-}
-
-fn print(judged: &Judged, tree: &SourceTree, github: bool) {
-    let evidence = &judged.evidence;
-    let style = show::Style::of_stdout();
-    let verdict = match (evidence.verdict, &judged.lost) {
-        (_, Some(_)) => style.paint("33", "cannot judge"),
-        (Verdict::Passed, None) => style.paint("32", "passed"),
-        (Verdict::Failed, None) => style.paint("31", "failed"),
-        (Verdict::Blocked, None) => style.paint("33", "needs a person"),
-    };
-    let message = evidence.reason.message.lines().map(printable).collect::<Vec<_>>().join("\n  ");
-    println!("{} {verdict}: {message}", style.paint("1", &printable(&evidence.gate)));
-    let listed = &evidence.findings.list;
-    for finding in &listed.listed {
-        if github {
-            println!("{}", annotation(finding));
-        }
-    }
-    if evidence.verdict == Verdict::Passed {
-        return;
-    }
-    if github && evidence.findings.list.total == 0 {
-        println!("::error title={}::{}", evidence.gate, escaped(&evidence.reason.message));
-    }
-    for weakening in evidence.integrity.iter().flat_map(|integrity| &integrity.listed) {
-        println!("  {}: {}", printable(&weakening.path), printable(&weakening.message));
-        if let Some(difference) = &weakening.difference {
-            println!("{}", show::indented(difference));
-        }
-    }
-    let uncovered = uncovered(evidence);
-    let findings = listed.listed.iter().filter_map(|finding| Some((finding.file.clone(), finding.line?)));
-    for (file, line) in uncovered.into_iter().chain(findings).take(show::MAX_CONTEXTS) {
-        show::source_context(tree.root(), &file, line, style);
-    }
-    if let Some(next) = next_step(evidence) {
-        println!("  {next}");
-    }
-}
-
-/// The uncovered and unmeasured lines.
-fn uncovered(evidence: &Evidence) -> Vec<(String, u32)> {
-    let files = evidence.coverage.as_ref().and_then(|coverage| coverage["files"].as_array());
-    let mut found = Vec::new();
-    for file in files.into_iter().flatten() {
-        let path = file["path"].as_str().unwrap_or_default();
-        let lines =
-            ["uncovered_lines", "unmeasured_lines"].into_iter().filter_map(|key| file[key].as_array()).flatten();
-        found.extend(lines.filter_map(|line| Some((path.to_owned(), u32::try_from(line.as_u64()?).ok()?))));
-    }
-    found.sort();
-    found
-}
-
-fn next_step(evidence: &Evidence) -> Option<&'static str> {
-    Some(match evidence.reason.code.as_str() {
-        "below_threshold" => "Next: write tests that run these lines.",
-        "checks_weakened" => "Next: undo this part, or have a person approve it in a run of the control plane.",
-        "no_lockfile" => "Next: commit a lockfile.",
-        "sandbox_too_weak" => "Next: run it on a host with user namespaces, or install bubblewrap.",
-        _ => return None,
-    })
-}
-
-/// A workflow command (GitHub Actions, "Workflow commands").
-fn annotation(finding: &Finding) -> String {
-    let kind = match finding.severity {
-        Severity::Error => "error",
-        Severity::Warning => "warning",
-        Severity::Note => "notice",
-    };
-    let place = match finding.line {
-        Some(line) => format!(" file={},line={line}", property(&finding.file)),
-        None if finding.file.is_empty() => String::new(),
-        None => format!(" file={}", property(&finding.file)),
-    };
-    format!("::{kind}{place}::{}", escaped(&finding.message))
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
-}
-
-fn property(text: &str) -> String {
-    escaped(text).replace(':', "%3A").replace(',', "%2C")
 }

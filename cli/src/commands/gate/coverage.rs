@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -12,11 +12,13 @@ use nofx_gates::coverage::{
 };
 use nofx_local::report::print_error;
 
-use super::coverage_report::{Style, json, text};
+use super::coverage_report::{json, text};
+use super::show::Style;
 
 /// The exit status of a threshold that is not a number from 0 to 1, and of other wrong usage.
 const USAGE: u8 = 2;
 const CANNOT_JUDGE: u8 = 3;
+const FOR_A_REFERENCE: &str = "; for a Git reference use git diff --merge-base REF and --diff -";
 const MAX_REPORT_BYTES: u64 = 512 * 1024 * 1024;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -98,9 +100,8 @@ fn show(args: &Args, judgement: &Judgement, head: &Tree, code: u8) -> ExitCode {
         let mut out = io::BufWriter::new(stdout.lock());
         json(&mut out, judgement).and_then(|()| out.flush())
     } else {
-        let colored = stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let read = |path: &str| source_text(path, head, &args.root);
-        stdout.lock().write_all(text(judgement, Style { colored }, read).as_bytes())
+        stdout.lock().write_all(text(judgement, Style::of_stdout(), read).as_bytes())
     };
     // Whoever reads the output may have gone. The exit status stays true.
     match written {
@@ -120,12 +121,12 @@ fn source_text(path: &str, head: &Tree, root: &Path) -> Option<Vec<u8>> {
 fn judged(args: &Args) -> Result<(Judgement, Tree), Stopped> {
     let threshold = ratio("--threshold", &args.threshold)?;
     let file_floor = args.file_floor.as_deref().map(|floor| ratio("--file-floor", floor)).transpose()?;
-    let folder = |what: &str, path: &Path| {
-        let message = format!("{what} {} is not a folder", path.display());
+    let folder = |what: &str, path: &Path, next: &str| {
+        let message = format!("{what} {} is not a folder{next}", path.display());
         path.is_dir().then_some(()).ok_or(Stopped::Usage { code: "usage", message })
     };
-    folder("--root", &args.root)?;
-    args.base.as_deref().map(|base| folder("--base", base)).transpose()?;
+    folder("--root", &args.root, "")?;
+    args.base.as_deref().map(|base| folder("--base", base, FOR_A_REFERENCE)).transpose()?;
     // Globs are checked before anything is read.
     rules(args, &[])?;
     let cannot = |error: CoverageError| Stopped::CannotJudge(error, threshold);

@@ -7,6 +7,8 @@ use nofx_gates::coverage::{FileJudgement, FileStatus, Judgement, LineVerdict, Th
 use nofx_local::report::printable;
 use serde::Serialize;
 
+use super::show::{Style, source_line};
+
 /// Lines shown before and after a line without coverage.
 const CONTEXT: u32 = 2;
 /// The limits on what is shown to people. The JSON has everything.
@@ -93,17 +95,6 @@ fn verdict(verdict: Verdict) -> &'static str {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-pub struct Style {
-    pub colored: bool,
-}
-
-impl Style {
-    fn paint(self, code: &str, text: &str) -> String {
-        if self.colored { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
-    }
-}
-
 /// The result for people: lines without coverage in their context, a summary of the files, and what to do next.
 pub fn text(judgement: &Judgement, style: Style, source: impl Fn(&str) -> Option<Vec<u8>>) -> String {
     let mut out = String::new();
@@ -156,8 +147,8 @@ fn context(file: &FileJudgement, style: Style, source: Option<&[u8]>) -> String 
                 break;
             }
             let mark = if number == *line { mark(*verdict) } else { ' ' };
-            let text: String = text.trim_end_matches('\r').replace('\t', "    ").chars().take(MAX_WIDTH).collect();
-            let row = format!("{mark} {number:>5} | {}", printable(&text));
+            let text: String = source_line(text).chars().take(MAX_WIDTH).collect();
+            let row = format!("{mark} {number:>5} | {text}");
             let row = row.trim_end();
             let _ = writeln!(out, "{}", if number == *line { style.paint("31", row) } else { row.to_owned() });
             shown = number;
@@ -222,6 +213,9 @@ fn next_step(judgement: &Judgement) -> Option<&'static str> {
         "no_path_matches" => "check --root, and that the report belongs to this folder; --source names other sources",
         "ambiguous_path" => "run the tests in --root, so that the report has whole paths",
         "diff_mismatch" => "make the diff again from the base to the files in --root",
+        "workspace_unreadable" => {
+            "remove what is neither a file nor a folder, or name the folder of the sources with --root"
+        }
         "diff_unparsable" => "make the diff with git diff or diff -ruN",
         _ => return None,
     })

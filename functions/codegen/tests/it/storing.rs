@@ -35,6 +35,7 @@ fn step(inputs: Value) -> ClaimedStep {
         inputs,
         goal: String::new(),
         workspace: None,
+        base_origin: None,
         artifacts: std::collections::BTreeMap::new(),
         timeout: Duration::from_secs(20),
         timeout_s: None,

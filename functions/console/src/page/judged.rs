@@ -56,7 +56,16 @@ fn base(base: &Base) -> Markup {
         "caller" => "The caller named it.",
         _ => return html! { "nothing: no base was given" },
     };
-    html! { @if let Some(tree) = &base.tree { (digest(tree)) } div.note { (by) } }
+    html! {
+        @if let Some(tree) = &base.tree { (digest(tree)) }
+        div.note { (by) }
+        @if let Some(origin) = &base.origin {
+            div.note {
+                "Fetched from " (visible(&origin.repository)) ": commit " code { (visible(&origin.commit)) }
+                @if let Some(branch) = &origin.branch { " (default branch " (visible(branch)) ")" }
+            }
+        }
+    }
 }
 
 fn definition_of(definition: &Definition) -> Markup {

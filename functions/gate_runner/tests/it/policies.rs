@@ -5,7 +5,11 @@ use nofx_gates::judge::Request;
 use nofx_sandbox::{Level, host};
 use shared::domain::policy::{GatePolicy, Network, OnWeakening, Sandbox, TrustedBase};
 
+use shared::domain::base_origin::{BaseOrigin, Relation, Standing};
+
 use crate::sample::{Lab, Tree, change, doubts, failed, passed, request, shell_gate};
+
+const REPOSITORY: &str = "https://git.test/acme/site";
 
 fn under(policy: GatePolicy, request: Request) -> Request {
     Request { policy, ..request }
@@ -49,15 +53,36 @@ async fn a_policy_may_list_the_bases_that_it_trusts() {
 #[tokio::test]
 async fn a_policy_may_trust_only_bases_that_git_fetched() {
     let tree = Tree::shell("true");
-    let policy = GatePolicy { trusted_base: TrustedBase::Git, ..GatePolicy::default() };
+    let repositories = vec![REPOSITORY.to_owned()];
+    let policy = GatePolicy { trusted_base: TrustedBase::Git, repositories, ..GatePolicy::default() };
     let mut request = under(policy, change("check", &tree, &tree));
     let lab = Lab::new();
     for given_by in [GivenBy::Plan, GivenBy::Step, GivenBy::Caller] {
         request.base_given_by = given_by;
         assert_eq!(lab.verdict(&request).await, failed("base_not_trusted"), "{given_by:?}");
     }
+    request.base_origin = Some(origin(Relation::Other));
+    assert_eq!(lab.verdict(&request).await, failed("base_not_trusted"));
+    request.base_origin = Some(origin(Relation::Tip));
+    let evidence = lab.evidence(&request).await;
+    assert_eq!((evidence.verdict, evidence.base.origin.unwrap().commit), (Verdict::Passed, "c".repeat(40)));
+    request.base_origin = None;
     request.base_given_by = GivenBy::Policy;
     assert_eq!(lab.verdict(&request).await, passed("command_succeeded"));
+}
+
+/// A commit of the only repository that the policy of the test names.
+fn origin(is: Relation) -> BaseOrigin {
+    let standing = Standing { branch: "main".to_owned(), tip: "c".repeat(40), is, why: None };
+    BaseOrigin {
+        repository: REPOSITORY.to_owned(),
+        commit: "c".repeat(40),
+        standing: Some(standing),
+        run_id: "00000000-0000-0000-0000-000000000001".parse().unwrap(),
+        step_id: "00000000-0000-0000-0000-000000000002".parse().unwrap(),
+        age_s: 0,
+        has_workspace: false,
+    }
 }
 
 #[tokio::test]

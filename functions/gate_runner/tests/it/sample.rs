@@ -151,6 +151,7 @@ pub fn request(gate: &str, head: &Tree) -> Request {
         workspace: head.packed(),
         base: None,
         base_given_by: GivenBy::None,
+        base_origin: None,
         policy: GatePolicy::default(),
         approvals: Vec::new(),
         risky: false,

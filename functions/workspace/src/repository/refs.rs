@@ -16,8 +16,10 @@ const MAX_HISTORY: &str = "--depth=5000";
 pub struct Refs {
     pub commit: String,
     listed: BTreeMap<String, String>,
-    /// The tip of the default branch.
-    default: Option<String>,
+    /// The default branch, without `refs/heads/`.
+    pub branch: Option<String>,
+    /// The newest commit of the default branch.
+    pub tip: Option<String>,
 }
 
 /// Why a commit is the base.
@@ -47,16 +49,19 @@ impl Refs {
         let patterns = patterns.flat_map(|name| [format!("{name}^{{}}"), name]);
         let start = ["ls-remote", "--symref", "--", &wanted.repository, "HEAD"].map(str::to_owned);
         let answer = git.run(folder, start.into_iter().chain(patterns), bounds).await?;
-        let mut listed = BTreeMap::new();
+        let (mut listed, mut branch) = (BTreeMap::new(), None);
         for line in String::from_utf8_lossy(&answer).lines() {
-            if let Some((id, name)) = line.split_once('\t')
-                && is_id(id)
-            {
-                listed.insert(name.to_owned(), id.to_owned());
+            match line.split_once('\t') {
+                Some((id, name)) if is_id(id) => {
+                    listed.insert(name.to_owned(), id.to_owned());
+                }
+                Some((target, "HEAD")) => branch = target.strip_prefix("ref: refs/heads/").map(str::to_owned),
+                _ => {}
             }
         }
-        let default = listed.get("HEAD").cloned();
-        let mut refs = Self { commit: String::new(), listed, default };
+        let branch = branch.filter(|name| name.len() <= super::MAX_NAME_BYTES && is_name(name));
+        let tip = listed.get("HEAD").cloned();
+        let mut refs = Self { commit: String::new(), listed, branch, tip };
         refs.commit = refs.resolve("ref", &wanted.reference)?;
         Ok(refs)
     }
@@ -96,8 +101,8 @@ impl Refs {
             return Ok(Some((self.resolve("base", name)?, BaseKind::Given)));
         }
         let history = self.history(wanted, git, folder, bounds).await?;
-        if let Some(default) = &self.default {
-            let found = git.run(&history, ["merge-base", &self.commit, default], bounds).await;
+        if let Some(tip) = &self.tip {
+            let found = git.run(&history, ["merge-base", &self.commit, tip], bounds).await;
             match found.map(|id| String::from_utf8_lossy(&id).trim().to_owned()) {
                 Ok(id) if id != self.commit => return Ok(Some((id, BaseKind::MergeBase))),
                 Ok(_) => {}
@@ -130,7 +135,7 @@ impl Refs {
         let remote = format!("remote.origin.url={}", wanted.repository);
         let start =
             ["-c", &remote, "fetch", "--quiet", "--no-tags", "--filter=tree:0", MAX_HISTORY, "origin", &self.commit];
-        git.run(&folder, start.into_iter().chain(self.default.as_deref()), bounds).await?;
+        git.run(&folder, start.into_iter().chain(self.tip.as_deref()), bounds).await?;
         Ok(folder)
     }
 }

@@ -114,8 +114,12 @@ impl Context<'_> {
     /// The call that prints known vulnerabilities as JSON.
     pub fn audit(&self, plan: &InstallPlan) -> Result<Call, Reason> {
         let found = |name: &str| {
-            let path = find(name, &self.settings.search_path).ok_or_else(|| missing(name, self.settings))?;
-            Ok::<_, Reason>(text(&path))
+            let path = find(name, &self.settings.search_path).ok_or_else(|| {
+                let path = &self.settings.search_path;
+                let message = format!("{name} is not in PATH {path}, so nothing audits the dependencies; install it");
+                Reason::new("toolchain_missing", message)
+            });
+            path.map(|path| text(&path))
         };
         let argv = match plan.ecosystem {
             Ecosystem::Npm => {
@@ -301,7 +305,9 @@ pub fn environment(settings: &InstallSettings, home: &Path, more: &[(&str, Strin
 }
 
 pub fn missing(program: &str, settings: &InstallSettings) -> Reason {
-    let message =
-        format!("{program} cannot run from PATH {}, so the dependencies cannot be installed", settings.search_path);
+    let message = format!(
+        "{program} cannot run from PATH {}, so the dependencies cannot be installed; install it",
+        settings.search_path
+    );
     Reason::new("toolchain_missing", message)
 }
