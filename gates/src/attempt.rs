@@ -23,7 +23,7 @@ const PASSABLE: u32 = 0o711;
 /// deletion.
 #[derive(Debug)]
 pub struct Attempt {
-    /// Unique. The processes of its installers are tagged with it.
+    /// Unique.
     pub id: String,
     root: PathBuf,
     lock_path: PathBuf,

@@ -1,6 +1,10 @@
 //! Why a gate fails or has no verdict.
 
+use nofx_sandbox::SandboxError;
 use serde::Serialize;
+
+/// Nobody knows whether something of a command still runs. See `run::must_end`.
+pub(crate) const LAUNCHER_DIED: &str = "launcher_died";
 
 /// The reason for a verdict.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -70,6 +74,21 @@ impl From<InfraError> for ExamineError {
 impl From<std::io::Error> for ExamineError {
     fn from(error: std::io::Error) -> Self {
         Self::Infra(error.into())
+    }
+}
+
+impl From<SandboxError> for ExamineError {
+    fn from(error: SandboxError) -> Self {
+        let message = error.to_string();
+        match error {
+            SandboxError::TooWeak { .. } => Reason::new("sandbox_too_weak", message).into(),
+            SandboxError::Invalid(_) => Reason::new("command_not_started", message).into(),
+            // Something of the command may still run, so the process must end.
+            SandboxError::LauncherDied(_) | SandboxError::Unkillable(_) => {
+                InfraError::new(LAUNCHER_DIED, message).into()
+            }
+            _ => InfraError::new("sandbox_failed", message).into(),
+        }
     }
 }
 

@@ -7,9 +7,9 @@
 //! `definition` says which gates a workspace has, `integrity` how a change weakens them. `judge` judges one gate: it has
 //! `run` run the command, in the sandbox and with the `dependencies` that the lockfile pins, and reads the `report`s and
 //! the `coverage` of changed lines. `evidence` is the result, `attestation` its signature.
-//! `dependencies` decides what a workspace may install, installs it apart from the tested code, keeps it, and shows it;
-//! `process` runs its package managers. `report` reads and judges what other tools write, `secrets` looks for credentials
-//! in changed lines, `redact` takes them out of logs, and `mutants` tries whether tests notice a change.
+//! `dependencies` decides what a workspace may install, installs it in the sandbox and apart from the tested code, keeps
+//! it, and shows it. `report` reads and judges what other tools write, `secrets` looks for credentials in changed lines,
+//! `redact` takes them out of logs, and `mutants` tries whether tests notice a change.
 //!
 //! Without a workspace, a command, a lockfile or a usable report the gate fails.
 
@@ -28,7 +28,6 @@ pub mod judge;
 pub mod mutants;
 pub mod patch;
 pub mod path;
-mod process;
 pub mod redact;
 pub mod report;
 pub mod run;
@@ -38,5 +37,5 @@ mod unpack;
 
 pub use archive::MAX_PACKED_BYTES;
 pub use attempt::{Attempt, CancelOnDrop};
-pub use finding::{InfraError, Reason};
+pub use finding::{ExamineError, InfraError, Reason};
 pub use unpack::{Limits, WorkspaceError, unpack};

@@ -6,18 +6,22 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Folders and files of the system that hold programs, libraries and public data. No accounts, no keys, no services.
-const SYSTEM: [&str; 21] = [
+const SYSTEM: [&str; 26] = [
     "/bin",
     "/etc/alternatives",
     "/etc/ca-certificates",
     "/etc/ca-certificates.conf",
     "/etc/crypto-policies",
+    "/etc/debian_version",
     "/etc/gai.conf",
     "/etc/ld.so.cache",
     "/etc/ld.so.conf",
     "/etc/ld.so.conf.d",
     "/etc/localtime",
+    "/etc/lsb-release",
     "/etc/mime.types",
+    "/etc/os-release",
+    "/etc/pki/ca-trust",
     "/etc/pki/tls",
     "/etc/protocols",
     "/etc/services",
@@ -28,6 +32,7 @@ const SYSTEM: [&str; 21] = [
     "/nix/store",
     "/sbin",
     "/usr",
+    "/var/lib/ca-certificates",
 ];
 
 /// What a command needs to use the tools of a search path.

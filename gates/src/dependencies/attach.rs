@@ -120,7 +120,8 @@ fn is_folder(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.is_dir())
 }
 
-fn is_real_folder(root: &Path, relative: &str) -> bool {
+/// Whether a path and all its folders are no links.
+pub(super) fn is_real_folder(root: &Path, relative: &str) -> bool {
     let mut path = root.to_path_buf();
     relative.split('/').filter(|part| !part.is_empty()).all(|part| {
         path.push(part);

@@ -1,57 +1,41 @@
-//! Asks the ecosystem's own auditor for known vulnerabilities of the locked packages. Like an installer it has the network
-//! and sees the vetted manifest and lock file alone. No code of the workspace runs.
+//! Asks the ecosystem's own auditor for known vulnerabilities of the locked packages. Like an installer it has the network,
+//! runs in the sandbox, and sees the vetted manifest and lock file alone. No code of the workspace runs.
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use super::install::{InstallError, InstallRequest, Installer, run_in};
-use super::{Ecosystem, InstallPlan};
-use crate::process::Exit;
+use nofx_sandbox::{Exit, Output};
 
-/// The limit on a report.
-const MAX_BYTES: u64 = 64 * 1024 * 1024;
+use super::InstallPlan;
+use super::install::Installer;
+use super::install::sandboxed::Writable;
+use crate::attempt::passable_folder;
+use crate::finding::ExamineError;
 
-/// What an auditor printed.
+/// How an auditor ended.
 #[derive(Debug)]
 pub struct Audited {
-    /// Program and arguments, as a person would type them.
-    pub command: Vec<String>,
     pub exit: Exit,
-    /// Standard output: the report.
+    /// Standard output: the report. Cut after 64 MiB.
     pub report: Vec<u8>,
-    /// The end of what it printed to standard error.
-    pub errors: String,
+    /// What it printed, the report included.
+    pub output: Output,
 }
 
 impl Installer {
     /// Audits a plan's packages in a new folder.
-    pub async fn audit(
-        &self,
-        plan: &InstallPlan,
-        folder: &Path,
-        request: &InstallRequest,
-    ) -> Result<Audited, InstallError> {
-        let (argv, environment) = self.audit_command(plan, folder).await?;
-        let report = folder.join("audit-report.json");
-        // The report is on standard output alone, and may be larger than what is kept of an output.
-        let mut redirected: Vec<String> =
-            ["/bin/sh", "-c", "out=$1; shift; exec \"$@\" > \"$out\"", "sh"].map(str::to_owned).to_vec();
-        redirected.push(report.to_string_lossy().into_owned());
-        redirected.extend(argv);
-        let result = run_in(redirected, plan, folder, environment, request).await?;
-        let size = fs::metadata(&report)?.len();
-        let read = if size > MAX_BYTES { Vec::new() } else { fs::read(&report)? };
-        let command = match plan.ecosystem {
-            Ecosystem::Npm => "npm audit --json",
-            Ecosystem::Pip => "pip-audit --format json",
-            Ecosystem::Cargo => "cargo audit --json",
-            Ecosystem::Go => "govulncheck",
-        };
-        Ok(Audited {
-            command: command.split(' ').map(str::to_owned).collect(),
-            exit: result.exit,
-            report: read,
-            errors: result.output.tail(),
-        })
+    pub async fn audit(&self, plan: &InstallPlan, folder: &Path, timeout: Duration) -> Result<Audited, ExamineError> {
+        let deadline = Instant::now() + timeout;
+        let toolchain = self.toolchain(plan.ecosystem).await?;
+        // The report is outside of what the auditor can write.
+        let (inside, report) = (folder.join("files"), folder.join("report"));
+        passable_folder(folder)?;
+        fs::create_dir(&inside)?;
+        let call = self.prepare(plan, toolchain, (&inside, &inside), None, |context| context.audit(plan)).await?;
+        let writable = Writable::give(&inside, &self.settings).await?;
+        let ran = writable.run(call, (plan, toolchain), &self.settings, deadline, Some(report.clone())).await?;
+        writable.take_back().await?;
+        Ok(Audited { exit: ran.exit, report: fs::read(&report)?, output: ran.output })
     }
 }

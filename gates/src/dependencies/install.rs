@@ -1,28 +1,35 @@
 //! Runs the installers.
 //!
-//! An installer has the network and the operator's credentials, so it gets nothing of the workspace but the vetted files,
-//! and runs no package's code.
+//! An installer has the network and the operator's credentials for packages, so it gets nothing of the workspace but the
+//! vetted files, and runs no package's code. It runs in the sandbox, because it unpacks what strangers have packed.
 
+mod caches;
 mod command;
+mod left;
+mod operator;
+pub(super) mod sandboxed;
+mod versions;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nofx_sandbox::{Exit, Host};
 use shared::domain::digest::{canonical_sha256, sha256_hex};
 use tokio::sync::OnceCell;
 
+use super::attach::is_real_folder;
 use super::programs::Toolchain;
 use super::store::{Begun, Held, Slot, Store, make_read_only};
 use super::{Ecosystem, InstallPlan, Registries, verify};
 use crate::blocking::spawn_blocking;
 use crate::finding::{ExamineError, InfraError, Reason, error_lines};
-use crate::process::{self, Command, CommandResult, Exit};
 
+use caches::Caches;
 use command::Context;
+use sandboxed::{Ran, Writable, failure};
 
 /// Raise it if installations of this version cannot be used any more.
 const FORMAT: u32 = 1;
@@ -31,10 +38,12 @@ const FORMAT: u32 = 1;
 pub struct InstallSettings {
     /// Complete installations. Tested code must not be able to write to it.
     pub store: PathBuf,
-    /// Download caches of the installers. Tested code must not be able to write to it.
+    /// Download caches of the installers, on the same disk. Tested code must not be able to write to it.
     pub caches: PathBuf,
     /// Where the programs are.
     pub search_path: String,
+    /// What of the system the programs need. They see nothing else.
+    pub read_only: Vec<PathBuf>,
     /// Variables that the programs need, such as `RUSTUP_HOME`.
     pub environment: Vec<(String, String)>,
     /// npm's user settings: the registry and its credentials. Tested code must not be able to read it.
@@ -44,14 +53,17 @@ pub struct InstallSettings {
     pub timeout: Duration,
     /// How many installations to keep.
     pub max_installs: usize,
+    /// What the sandbox may use of the host at most.
+    pub at_most: Option<Host>,
 }
 
 /// Installs dependencies, one ecosystem's at a time. Attempts and processes may share a store.
 #[derive(Debug)]
 pub struct Installer {
-    settings: InstallSettings,
+    pub(super) settings: InstallSettings,
     registries: Registries,
     store: Store,
+    caches: Caches,
     /// By ecosystem, in the order of [`Ecosystem::ALL`].
     toolchains: [OnceCell<Toolchain>; 4],
 }
@@ -69,8 +81,6 @@ pub enum Place {
 pub struct InstallRequest {
     /// Tenants do not share installations.
     pub tenant: String,
-    /// Unique to the attempt.
-    pub tag: String,
     pub timeout: Duration,
     pub place: Place,
 }
@@ -89,46 +99,13 @@ pub struct Installed {
     _held: Option<Held>,
 }
 
-#[derive(Debug)]
-pub enum InstallError {
-    /// The workspace is at fault. With the installer's output, if it ran.
-    Refused(Reason, Option<Box<CommandResult>>),
-    Infra(InfraError),
-}
-
-impl From<InfraError> for InstallError {
-    fn from(error: InfraError) -> Self {
-        Self::Infra(error)
-    }
-}
-
-impl From<io::Error> for InstallError {
-    fn from(error: io::Error) -> Self {
-        Self::Infra(error.into())
-    }
-}
-
-impl From<Reason> for InstallError {
-    fn from(reason: Reason) -> Self {
-        Self::Refused(reason, None)
-    }
-}
-
-impl From<ExamineError> for InstallError {
-    fn from(error: ExamineError) -> Self {
-        match error {
-            ExamineError::GateFailed(reason) => reason.into(),
-            ExamineError::Infra(error) => error.into(),
-        }
-    }
-}
-
 impl Installer {
     pub fn new(settings: InstallSettings) -> Self {
         let npmrc = settings.npm_user_config.as_ref().and_then(|path| fs::read_to_string(path).ok());
         let registries = Registries::read(&npmrc.unwrap_or_default());
         let store = Store::new(settings.store.clone(), settings.max_installs);
-        Self { settings, registries, store, toolchains: Default::default() }
+        let caches = Caches::new(settings.caches.clone());
+        Self { settings, registries, store, caches, toolchains: Default::default() }
     }
 
     /// The registries whose addresses a lock file may have.
@@ -137,14 +114,14 @@ impl Installer {
     }
 
     /// The programs of an ecosystem, asked for their versions once per process.
-    pub async fn toolchain(&self, ecosystem: Ecosystem) -> Result<&Toolchain, InstallError> {
+    pub async fn toolchain(&self, ecosystem: Ecosystem) -> Result<&Toolchain, ExamineError> {
         let at = Ecosystem::ALL.iter().position(|known| *known == ecosystem).unwrap_or_default();
         let cell = self.toolchains.get(at).ok_or_else(|| InfraError::new("gate_stopped", "an unknown ecosystem"))?;
-        cell.get_or_try_init(|| command::toolchain(ecosystem, &self.settings)).await
+        cell.get_or_try_init(|| versions::toolchain(ecosystem, &self.settings)).await
     }
 
     /// Finds the installation of this plan or makes it.
-    pub async fn install(&self, plan: &InstallPlan, request: InstallRequest) -> Result<Installed, InstallError> {
+    pub async fn install(&self, plan: &InstallPlan, request: InstallRequest) -> Result<Installed, ExamineError> {
         let started = Instant::now();
         let toolchain = self.toolchain(plan.ecosystem).await?.clone();
         let key = self.key(plan, &toolchain, &request.tenant)?;
@@ -178,22 +155,7 @@ impl Installer {
         Ok(installed(held.folder.clone(), false, Some(held)))
     }
 
-    /// Writes the files of a plan into a new folder, and says how to audit them there.
-    pub(super) async fn audit_command(
-        &self,
-        plan: &InstallPlan,
-        folder: &Path,
-    ) -> Result<(Vec<String>, Vec<(String, String)>), InstallError> {
-        let toolchain = self.toolchain(plan.ecosystem).await?;
-        fs::create_dir(folder)?;
-        let (of, into) = (plan.clone(), folder.to_path_buf());
-        blocking(move || command::write_files(&of, &into)).await?;
-        let context =
-            Context { settings: &self.settings, registries: &self.registries, toolchain, folder, target: folder };
-        Ok(context.audit(plan)?)
-    }
-
-    async fn publish(&self, slot: Slot, key: &str) -> Result<Held, InstallError> {
+    async fn publish(&self, slot: Slot, key: &str) -> Result<Held, ExamineError> {
         let (store, key) = (self.store.clone(), key.to_owned());
         blocking(move || {
             let held = slot.publish(&store, &key)?;
@@ -223,23 +185,32 @@ impl Installer {
         folder: &Path,
         target: &Path,
         request: &InstallRequest,
-    ) -> Result<(), InstallError> {
-        let timeout = request.timeout.min(self.settings.timeout);
-        let deadline = Instant::now() + timeout;
-        let plan = Arc::new(plan.clone());
-        let (of, into) = (Arc::clone(&plan), folder.to_path_buf());
-        blocking(move || command::write_files(&of, &into)).await?;
-        let context = Context { settings: &self.settings, registries: &self.registries, toolchain, folder, target };
-        for (argv, environment) in context.commands(&plan)? {
-            let timeout = deadline.saturating_duration_since(Instant::now());
-            let result =
-                run_in(argv, &plan, folder, environment, &InstallRequest { timeout, ..request.clone() }).await?;
-            if result.exit != Exit::Code(0) {
-                return Err(classify(plan.ecosystem, result));
+    ) -> Result<(), ExamineError> {
+        let deadline = Instant::now() + request.timeout.min(self.settings.timeout);
+        // Elsewhere than in the store tested code might write to a cache.
+        let has_cache =
+            matches!(request.place, Place::Store) && matches!(plan.ecosystem, Ecosystem::Npm | Ecosystem::Pip);
+        let tenant = has_cache.then(|| request.tenant.clone());
+        let calls =
+            self.prepare(plan, toolchain, (folder, target), tenant.clone(), |context| context.commands(plan)).await?;
+        let writable = Writable::give(folder, &self.settings).await?;
+        let mut failed = None;
+        for call in calls {
+            let ran = writable.run(call, (plan, toolchain), &self.settings, deadline, None).await?;
+            if ran.exit != Exit::Code(0) {
+                failed = Some(ran);
+                break;
             }
         }
-        let (folder, target) = (folder.to_path_buf(), target.to_path_buf());
+        writable.take_back().await?;
+        self.clear(plan.ecosystem, folder, tenant).await?;
+        if let Some(ran) = failed {
+            return Err(classify(plan.ecosystem, &ran));
+        }
+        let program = toolchain.programs.get("python3").cloned();
+        let (plan, folder, target) = (plan.clone(), folder.to_path_buf(), target.to_path_buf());
         let verified = spawn_blocking(move || {
+            left::check(&folder, program.as_deref())?;
             command::finish(plan.ecosystem, &folder, &target)?;
             match plan.ecosystem {
                 Ecosystem::Npm => verify::npm(&plan, &folder),
@@ -248,44 +219,64 @@ impl Installer {
                 Ecosystem::Go => Ok(()),
             }
         });
-        Ok(verified.await.map_err(InfraError::task_failed)??)
+        verified.await.map_err(InfraError::task_failed)?
+    }
+
+    /// Writes what the programs need into an empty folder, and says what to run.
+    pub(super) async fn prepare<T>(
+        &self,
+        plan: &InstallPlan,
+        toolchain: &Toolchain,
+        (folder, target): (&Path, &Path),
+        tenant: Option<String>,
+        calls: impl FnOnce(&Context) -> Result<T, Reason>,
+    ) -> Result<T, ExamineError> {
+        let (of, into, settings, programs) =
+            (plan.clone(), folder.to_path_buf(), self.settings.clone(), toolchain.clone());
+        let caches = self.caches.clone();
+        let named = blocking(move || {
+            command::write_files(&of, &into)?;
+            if let Some(tenant) = tenant {
+                caches.lend(of.ecosystem, &tenant, &command::cache(&into))?;
+            }
+            operator::copy(of.ecosystem, &settings, &programs, &command::home(&into))
+        });
+        let named = named.await?;
+        let (settings, registries) = (&self.settings, &self.registries);
+        Ok(calls(&Context { settings, registries, toolchain, folder, target, named: &named })?)
+    }
+
+    /// Removes what only the programs needed. Keeps their cache, if it is a tenant's.
+    async fn clear(&self, ecosystem: Ecosystem, folder: &Path, tenant: Option<String>) -> Result<(), ExamineError> {
+        let (caches, folder) = (self.caches.clone(), folder.to_path_buf());
+        blocking(move || {
+            let home = command::home(&folder);
+            // An installer may have put links in the place of its folders.
+            if let Some(tenant) = tenant
+                && is_real_folder(&folder, command::HOME)
+            {
+                let kept = caches.put_back(ecosystem, &tenant, &command::cache(&folder), &home);
+                if let Err(error) = kept {
+                    tracing::warn!(%error, "the download cache was not kept");
+                }
+            }
+            crate::attempt::remove(&home)
+        })
+        .await
     }
 }
 
-/// Runs a program of the ecosystem beside the manifest and the lock file.
-pub(super) async fn run_in(
-    argv: Vec<String>,
-    plan: &InstallPlan,
-    folder: &Path,
-    environment: Vec<(String, String)>,
-    request: &InstallRequest,
-) -> Result<CommandResult, InfraError> {
-    let command = Command {
-        argv,
-        current_dir: command::sources(plan.ecosystem, folder),
-        environment,
-        timeout: request.timeout,
-        tag: request.tag.clone(),
-    };
-    run(&command).await
-}
-
-/// The one place that starts an installer.
-async fn run(command: &Command) -> Result<CommandResult, InfraError> {
-    Ok(process::run(command).await?)
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T, InstallError> {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T, ExamineError> {
     Ok(spawn_blocking(work).await.map_err(InfraError::task_failed)??)
 }
 
 /// Separates failures that a retry may fix from those that the workspace must fix.
-fn classify(ecosystem: Ecosystem, result: CommandResult) -> InstallError {
-    let output = result.output.tail();
+fn classify(ecosystem: Ecosystem, ran: &Ran) -> ExamineError {
+    let output = ran.text();
     if ["ENOSPC", "No space left on device"].iter().any(|sign| output.contains(sign)) {
         return InfraError::new("disk_full", "the disk of the gate is full").into();
     }
-    if result.exit == Exit::TimedOut {
+    if ran.exit == Exit::TimedOut {
         return InfraError::new("install_timed_out", "installing the dependencies timed out").into();
     }
     if is_network_failure(ecosystem, &output) {
@@ -297,8 +288,8 @@ fn classify(ecosystem: Ecosystem, result: CommandResult) -> InstallError {
         Ecosystem::Cargo => "cargo fetch",
         Ecosystem::Go => "go mod download",
     };
-    let message = format!("{installer} failed:\n{}", error_lines(&output));
-    InstallError::Refused(Reason::new("install_failed", message), Some(Box::new(result)))
+    let message = format!("{}:\n{}", failure(installer, &ran.exit), error_lines(&output));
+    Reason::new("install_failed", message).into()
 }
 
 fn is_network_failure(ecosystem: Ecosystem, output: &str) -> bool {
@@ -356,7 +347,3 @@ fn is_network_failure(ecosystem: Ecosystem, output: &str) -> bool {
         Ecosystem::Go => contains(&GO),
     }
 }
-
-#[cfg(test)]
-#[path = "install_tests.rs"]
-mod tests;

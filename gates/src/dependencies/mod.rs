@@ -3,8 +3,8 @@
 //! 1. [`plan`] reads the workspace's manifest and lock files, and refuses whatever is not a package of a registry with a
 //!    digest. It writes them anew, so that the installer sees only what was vetted: no settings, no scripts, no unknown
 //!    fields.
-//! 2. [`Installer::install`] runs the ecosystem's own installer on these files alone, in a folder of their own, without
-//!    running any package's code. Then it compares what was installed with the lock file.
+//! 2. [`Installer::install`] runs the ecosystem's own installer on these files alone, in the sandbox and a folder of their
+//!    own, without running any package's code. Then it compares what was installed with the lock file.
 //! 3. The installation is kept under a key that covers everything that decides its content (`store`).
 //! 4. [`attach`] shows it to a workspace.
 //!
@@ -34,7 +34,7 @@ use crate::snapshot::{Kind, Snapshot};
 
 pub use attach::{Attached, attach};
 pub use audit::Audited;
-pub use install::{InstallError, InstallRequest, InstallSettings, Installed, Installer, Place};
+pub use install::{InstallRequest, InstallSettings, Installed, Installer, Place};
 pub use npm::Registries;
 pub use programs::Toolchain;
 

@@ -1,5 +1,6 @@
 use std::os::unix::fs::PermissionsExt;
 
+use super::super::spec::{CommandSpec, Variant};
 use super::*;
 use crate::dependencies::Ecosystem;
 

@@ -72,7 +72,8 @@ fn mounts(spec: &Spec) -> Vec<OsString> {
     let hidden = spec.hidden.iter().filter_map(|path| path.canonicalize().ok()).filter(|path| path.is_file());
     paths.extend(hidden.map(|path| (path, HIDE)));
     if spec.network == Network::Open {
-        paths.push(("/etc/resolv.conf".into(), "--ro-bind-try"));
+        let names = ["/etc/hosts", "/etc/nsswitch.conf", "/etc/resolv.conf"];
+        paths.extend(names.map(|path| (PathBuf::from(path), "--ro-bind-try")));
     }
     paths.sort();
     let mut arguments: Vec<OsString> = Vec::new();

@@ -238,7 +238,11 @@ impl Tree {
         let group = if gid == 0 { String::new() } else { format!("sandbox:x:{gid}:\n") };
         self.write("/etc/passwd", &format!("root:x:0:0::/root:/bin/false\n{user}"))?;
         self.write("/etc/group", &format!("root:x:0:\n{group}"))?;
-        self.write("/etc/hosts", "127.0.0.1 localhost sandbox\n::1 localhost\n")?;
+        // Its services may have names there. Still the host's file: the root folder changes last.
+        let names =
+            if spec.network == Network::Open { std::fs::read("/etc/hosts").unwrap_or_default() } else { Vec::new() };
+        let names = String::from_utf8_lossy(&names);
+        self.write("/etc/hosts", &format!("127.0.0.1 localhost sandbox\n::1 localhost\n{names}"))?;
         self.write("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n")
     }
 

@@ -115,6 +115,30 @@ fn an_open_network_reaches_the_host() {
 }
 
 #[test]
+fn an_open_network_has_the_names_and_certificates_of_the_host() {
+    let hosts = fs::read_to_string("/etc/hosts").unwrap();
+    let certificates = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
+    let certificates = certificates.into_iter().filter(|path| fs::exists(path).unwrap());
+    let files: Vec<&str> = certificates.chain(["/etc/resolv.conf"]).collect();
+    for level in levels() {
+        let workspace = Workspace::new();
+        let mut command = workspace.shell(level, "cat /etc/hosts");
+        command.network = Network::Open;
+        let seen = printed(&command);
+        for line in hosts.lines() {
+            assert!(seen.lines().any(|known| known == line), "{level:?}: {line} is not in {seen}");
+        }
+        let mut command = workspace.shell(level, &format!("head -c 1 {} > /dev/null && echo read", files.join(" ")));
+        command.network = Network::Open;
+        assert_eq!(printed(&command), "read\n", "{level:?}");
+        if level == Level::Namespaces {
+            let seen = printed(&workspace.shell(level, "cat /etc/hosts"));
+            assert_eq!(seen, "127.0.0.1 localhost sandbox\n::1 localhost\n");
+        }
+    }
+}
+
+#[test]
 fn a_service_behind_a_socket_for_everybody_cannot_be_reached() {
     for level in closed_levels() {
         let (workspace, outside) = (Workspace::new(), Workspace::new());

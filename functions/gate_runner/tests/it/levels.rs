@@ -6,7 +6,7 @@ use nofx_sandbox::{Level, host};
 use crate::sample::{Lab, Tree, doubts, failed, passed, request, shell_gate};
 
 /// The levels of this host, strongest first.
-fn levels() -> Vec<Level> {
+pub fn levels() -> Vec<Level> {
     Lab::new();
     [Level::Namespaces, Level::Landlock, Level::Limits].into_iter().filter(|level| host().level() >= *level).collect()
 }

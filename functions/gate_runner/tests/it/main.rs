@@ -6,6 +6,8 @@ mod commands;
 mod companions;
 mod coverage;
 mod definitions;
+mod installers;
+mod installs;
 mod levels;
 mod lost;
 mod mutants;

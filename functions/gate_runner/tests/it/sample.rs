@@ -64,6 +64,19 @@ pub fn shell_gate(name: &str, line: &str, more: &str) -> String {
     format!("[gates.{name}]\ncommand = '''{line}'''\nshell = true\n{more}\n")
 }
 
+/// Names the launcher of sandboxes.
+pub fn prepare() {
+    static LAUNCHER: Once = Once::new();
+    LAUNCHER.call_once(|| set_launcher(PathBuf::from(env!("CARGO_BIN_EXE_gate_runner"))));
+}
+
+/// A folder that commands pass through, which run as another user.
+pub fn work_folder() -> TempDir {
+    let folder = tempfile::Builder::new().prefix("nofx-judge-").tempdir_in("/tmp").unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    folder
+}
+
 /// A work folder with a runner.
 pub struct Lab {
     folder: TempDir,
@@ -72,11 +85,8 @@ pub struct Lab {
 
 impl Lab {
     pub fn new() -> Self {
-        static LAUNCHER: Once = Once::new();
-        LAUNCHER.call_once(|| set_launcher(PathBuf::from(env!("CARGO_BIN_EXE_gate_runner"))));
-        let folder = tempfile::Builder::new().prefix("nofx-judge-").tempdir_in("/tmp").unwrap();
-        // Commands run as another user.
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        prepare();
+        let folder = work_folder();
         let mut runner = RunnerSettings::new(folder.path().join("runner"));
         runner.add_toolchains_of(&std::env::var("PATH").unwrap());
         Self { folder, runner }

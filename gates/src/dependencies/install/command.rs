@@ -6,14 +6,13 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use super::{InstallError, InstallSettings, run};
+use super::{InstallSettings, operator};
+use crate::attempt::private_folder;
 use crate::dependencies::attach::PROJECT_PATH;
-use crate::dependencies::programs::{Toolchain, find, npm_global_config, npm_version};
+use crate::dependencies::programs::{Toolchain, find};
 use crate::dependencies::{Ecosystem, InstallPlan, Registries};
-use crate::finding::{Reason, error_lines};
-use crate::process::{Command, Exit};
+use crate::finding::Reason;
 
 /// npm's settings that decide what runs and where packages come from. Older versions of npm do not know the last four
 /// and say so; they matter only for packages that were refused before.
@@ -65,8 +64,17 @@ const PIP: [&str; 10] = [
     "--retries=2",
 ];
 
-/// Program and arguments, and the whole environment.
-type Call = (Vec<String>, Vec<(String, String)>);
+/// One program to run.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// The whole environment.
+    pub environment: Vec<(String, String)>,
+    /// What the program may read besides the tools.
+    pub read_only: Vec<PathBuf>,
+    pub network: bool,
+}
 
 pub struct Context<'a> {
     pub settings: &'a InstallSettings,
@@ -76,6 +84,8 @@ pub struct Context<'a> {
     pub folder: &'a Path,
     /// The folder's later name.
     pub target: &'a Path,
+    /// What the operator's settings name.
+    pub named: &'a [PathBuf],
 }
 
 impl Context<'_> {
@@ -96,6 +106,11 @@ impl Context<'_> {
         environment(self.settings, &home(self.folder), more)
     }
 
+    /// A call that needs the network and the operator's settings.
+    fn online(&self, argv: Vec<String>, environment: Vec<(String, String)>) -> Call {
+        Call { argv, environment, read_only: self.named.to_vec(), network: true }
+    }
+
     /// The call that prints known vulnerabilities as JSON.
     pub fn audit(&self, plan: &InstallPlan) -> Result<Call, Reason> {
         let found = |name: &str| {
@@ -108,7 +123,8 @@ impl Context<'_> {
         };
         let argv = match plan.ecosystem {
             Ecosystem::Npm => {
-                return Ok((self.npm_argv(plan, &["audit", "--json", "--package-lock-only"])?, self.environment(&[])));
+                let argv = self.npm_argv(plan, &["audit", "--json", "--package-lock-only"])?;
+                return Ok(self.online(argv, self.environment(&[])));
             }
             Ecosystem::Pip => {
                 let options =
@@ -123,11 +139,12 @@ impl Context<'_> {
                 return Err(Reason::new("toolchain_missing", message));
             }
         };
-        Ok((argv, self.environment(&[])))
+        Ok(self.online(argv, self.environment(&[])))
     }
 
     fn npm(&self, plan: &InstallPlan) -> Result<Vec<Call>, Reason> {
-        Ok(vec![(self.npm_argv(plan, &["ci", "--no-audit", "--no-package-lock-only"])?, self.environment(&[]))])
+        let argv = self.npm_argv(plan, &["ci", "--no-audit", "--no-package-lock-only"])?;
+        Ok(vec![self.online(argv, self.environment(&[]))])
     }
 
     fn npm_argv(&self, plan: &InstallPlan, arguments: &[&str]) -> Result<Vec<String>, Reason> {
@@ -136,13 +153,10 @@ impl Context<'_> {
         argv.extend(NPM.map(str::to_owned));
         // Else npm would look for a project in the folders above.
         argv.push(format!("--prefix={}", text(self.folder)));
-        // Its default follows the prefix, but the operator's file does not.
-        if let Some(global) = npm_global_config(self.toolchain) {
-            argv.push(format!("--globalconfig={}", text(&global)));
-        }
-        argv.push(format!("--cache={}", text(&self.settings.caches.join("npm"))));
-        let user_config = self.settings.npm_user_config.clone().unwrap_or_else(|| home(self.folder).join("npmrc"));
-        argv.push(format!("--userconfig={}", text(&user_config)));
+        let home = home(self.folder);
+        argv.push(format!("--cache={}", text(&cache(self.folder))));
+        argv.push(format!("--userconfig={}", text(&home.join(operator::NPM_USER))));
+        argv.push(format!("--globalconfig={}", text(&home.join(operator::NPM_GLOBAL))));
         if let Some(registry) = &self.registries.default {
             argv.push(format!("--registry={registry}"));
         }
@@ -155,17 +169,14 @@ impl Context<'_> {
     fn pip(&self) -> Result<Vec<Call>, Reason> {
         let python = self.program("python3")?;
         let venv = text(&self.folder.join("venv"));
-        let mut more = Vec::new();
-        if let Some(config) = &self.settings.pip_config {
-            more.push(("PIP_CONFIG_FILE", text(config)));
-        }
-        let environment = self.environment(&more);
+        let config = ("PIP_CONFIG_FILE", text(&home(self.folder).join(operator::PIP)));
+        let environment = self.environment(&[config]);
         let isolated = |arguments: &[&str]| {
             let all = [python.as_str(), "-I", "-m"].into_iter().chain(arguments.iter().copied());
             all.map(str::to_owned).collect::<Vec<_>>()
         };
         let make = isolated(&["venv", "--without-pip", "--symlinks", &venv]);
-        let cache = format!("--cache-dir={}", text(&self.settings.caches.join("pip")));
+        let cache = format!("--cache-dir={}", text(&cache(self.folder)));
         let mut install = isolated(&["pip", "--python", &format!("{venv}/bin/python"), "install"]);
         install.extend(PIP.map(str::to_owned));
         install.extend([cache, "--requirement".into(), "requirements.txt".into()]);
@@ -175,7 +186,8 @@ impl Context<'_> {
             .into_iter()
             .chain([format!("{venv}/lib")])
             .collect();
-        Ok(vec![(make, environment.clone()), (install, environment.clone()), (compile, environment)])
+        let offline = |argv| Call { argv, environment: environment.clone(), read_only: Vec::new(), network: false };
+        Ok(vec![offline(make), self.online(install, environment.clone()), offline(compile)])
     }
 
     fn cargo(&self) -> Result<Vec<Call>, Reason> {
@@ -185,7 +197,7 @@ impl Context<'_> {
             ("CARGO_NET_GIT_FETCH_WITH_CLI", "false".into()),
             ("CARGO_NET_RETRY", "2".into()),
         ]);
-        Ok(vec![(argv, environment)])
+        Ok(vec![self.online(argv, environment)])
     }
 
     fn go(&self) -> Result<Vec<Call>, Reason> {
@@ -200,7 +212,7 @@ impl Context<'_> {
             // Modules come from the proxy alone, never from a repository.
             ("GOVCS", "*:off".into()),
         ]);
-        Ok(vec![(argv, environment)])
+        Ok(vec![self.online(argv, environment)])
     }
 }
 
@@ -209,12 +221,20 @@ pub fn sources(ecosystem: Ecosystem, folder: &Path) -> PathBuf {
     if ecosystem == Ecosystem::Npm { folder.to_path_buf() } else { folder.join("sources") }
 }
 
-fn home(folder: &Path) -> PathBuf {
-    folder.join(".installer")
+/// The name of the folder for what only the program needs.
+pub const HOME: &str = ".installer";
+
+pub fn home(folder: &Path) -> PathBuf {
+    folder.join(HOME)
+}
+
+/// The download cache of npm and pip.
+pub fn cache(folder: &Path) -> PathBuf {
+    home(folder).join("cache")
 }
 
 pub fn write_files(plan: &InstallPlan, folder: &Path) -> io::Result<()> {
-    fs::create_dir_all(home(folder).join("tmp"))?;
+    private_folder(&home(folder).join("tmp"))?;
     let root = sources(plan.ecosystem, folder);
     for (path, text) in &plan.files {
         let path = root.join(path);
@@ -226,9 +246,8 @@ pub fn write_files(plan: &InstallPlan, folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes what only the installer needed, and completes a venv: its scripts get their later name.
+/// Completes a venv: its scripts get their later name. The folder must have been checked.
 pub fn finish(ecosystem: Ecosystem, folder: &Path, target: &Path) -> io::Result<()> {
-    crate::attempt::remove(&home(folder))?;
     if ecosystem != Ecosystem::Pip {
         return Ok(());
     }
@@ -268,11 +287,11 @@ fn replace(content: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
     result
 }
 
-fn text(path: &Path) -> String {
+pub fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-fn environment(settings: &InstallSettings, home: &Path, more: &[(&str, String)]) -> Vec<(String, String)> {
+pub fn environment(settings: &InstallSettings, home: &Path, more: &[(&str, String)]) -> Vec<(String, String)> {
     let fixed = [
         ("PATH", settings.search_path.clone()),
         ("HOME", text(home)),
@@ -285,108 +304,10 @@ fn environment(settings: &InstallSettings, home: &Path, more: &[(&str, String)])
     settings.environment.iter().cloned().chain(own).collect()
 }
 
-fn is_at_least(version: &str, (major, minor): (u32, u32)) -> bool {
-    let mut numbers = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
-}
-
-fn missing(program: &str, settings: &InstallSettings) -> Reason {
+pub fn missing(program: &str, settings: &InstallSettings) -> Reason {
     let message = format!(
         "{program} cannot run from PATH {}, so the dependencies cannot be installed; install it",
         settings.search_path
     );
     Reason::new("toolchain_missing", message)
-}
-
-/// Finds the programs and asks for their versions.
-pub async fn toolchain(ecosystem: Ecosystem, settings: &InstallSettings) -> Result<Toolchain, InstallError> {
-    let mut toolchain = Toolchain::default();
-    let find = |name: &str| find(name, &settings.search_path).ok_or_else(|| missing(name, settings));
-    match ecosystem {
-        Ecosystem::Npm => {
-            let (node, npm) = (find("node")?, find("npm")?);
-            let version = match npm_version(&npm) {
-                Some(version) => version,
-                None => ask(&npm, &["--version"], settings).await?,
-            };
-            toolchain.versions.insert("node".into(), ask(&node, &["--version"], settings).await?);
-            toolchain.versions.insert("npm".into(), version);
-            for program in [&node, &npm] {
-                toolchain.folders.extend(outside_of_the_system(program));
-            }
-            toolchain.folders.dedup();
-            toolchain.programs.extend([("node".into(), node), ("npm".into(), npm)]);
-        }
-        Ecosystem::Pip => {
-            const ASK: &str = "import os, sys, pip, venv; \
-                print(sys.version.split()[0], pip.__version__, os.path.realpath(sys.executable), sys.base_prefix, sep='\\n')";
-            let python = find("python3")?;
-            let answer = ask(&python, &["-I", "-c", ASK], settings).await?;
-            let mut lines = answer.lines();
-            let (version, pip, program, prefix) = (lines.next(), lines.next(), lines.next(), lines.next());
-            let (Some(version), Some(pip), Some(program), Some(prefix)) = (version, pip, program, prefix) else {
-                return Err(missing("python3 with pip and venv", settings).into());
-            };
-            if !is_at_least(pip, (22, 3)) {
-                return Err(missing("pip 22.3 or later", settings).into());
-            }
-            toolchain.versions.insert("pip".into(), pip.into());
-            toolchain.versions.insert("python".into(), version.into());
-            toolchain.programs.insert("python3".into(), PathBuf::from(program));
-            toolchain.folders.extend(Some(PathBuf::from(prefix)).filter(|prefix| !is_of_the_system(prefix)));
-        }
-        Ecosystem::Cargo => {
-            // rustup's proxies choose a toolchain by files of the workspace. The real programs do not.
-            let sysroot = PathBuf::from(ask(&find("rustc")?, &["--print", "sysroot"], settings).await?);
-            for program in ["cargo", "rustc"] {
-                let path = Some(sysroot.join("bin").join(program)).filter(|path| path.is_file());
-                let path = path.map_or_else(|| find(program), Ok)?;
-                toolchain.versions.insert(program.into(), ask(&path, &["--version"], settings).await?);
-                toolchain.programs.insert(program.into(), path);
-            }
-            toolchain.folders.extend(Some(sysroot).filter(|sysroot| !is_of_the_system(sysroot)));
-        }
-        Ecosystem::Go => {
-            let go = find("go")?;
-            toolchain.versions.insert("go".into(), ask(&go, &["version"], settings).await?);
-            toolchain.programs.insert("go".into(), go);
-        }
-    }
-    Ok(toolchain)
-}
-
-/// The folder of a version manager's program: that above its `bin`. `None` for the system's own programs.
-fn outside_of_the_system(program: &Path) -> Option<PathBuf> {
-    let real = fs::canonicalize(program).ok()?;
-    if is_of_the_system(&real) {
-        return None;
-    }
-    real.ancestors().find(|folder| folder.ends_with("bin"))?.parent().map(Path::to_path_buf)
-}
-
-/// Whether every sandbox shows it.
-fn is_of_the_system(path: &Path) -> bool {
-    ["/usr", "/bin", "/lib"].iter().any(|folder| path.starts_with(folder))
-}
-
-/// What a program prints.
-async fn ask(program: &Path, arguments: &[&str], settings: &InstallSettings) -> Result<String, InstallError> {
-    let home = std::env::temp_dir();
-    let command = Command {
-        argv: [text(program)].into_iter().chain(arguments.iter().map(ToString::to_string)).collect(),
-        current_dir: PathBuf::from("/"),
-        environment: environment(settings, &home, &[]),
-        timeout: Duration::from_secs(30),
-        tag: uuid::Uuid::new_v4().to_string(),
-    };
-    match run(&command).await {
-        Ok(result) if result.exit == Exit::Code(0) => Ok(result.output.tail().trim().to_owned()),
-        Ok(result) => {
-            let printed = error_lines(&result.output.tail());
-            let message =
-                format!("{} cannot say its version, so nothing can be installed:\n{printed}", program.display());
-            Err(Reason::new("toolchain_missing", message).into())
-        }
-        Err(_) => Err(missing(&text(program), settings).into()),
-    }
 }

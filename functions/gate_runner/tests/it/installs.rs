@@ -1,28 +1,45 @@
-//! The real installers, against the registries that this machine uses.
+//! The real installers in the sandbox, against the registries that this machine uses.
 
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::*;
-use crate::dependencies::{Attached, attach, plan};
-use crate::snapshot::Snapshot;
+use nofx_gates::dependencies::{
+    Attached, Ecosystem, InstallPlan, InstallRequest, InstallSettings, Installed, Installer, Place, attach, plan,
+};
+use nofx_gates::run::RunnerSettings;
+use nofx_gates::snapshot::Snapshot;
+use nofx_gates::{ExamineError, Reason};
+use tempfile::TempDir;
 
-/// A workspace and an installer with folders of its own. Download caches are shared: the installers verify them.
+use crate::sample::{prepare, work_folder};
+
+/// A workspace and an installer with folders of its own. Download caches are shared: each serves one test at a time.
 struct Sample {
-    work: tempfile::TempDir,
+    work: TempDir,
+    settings: InstallSettings,
     installer: Installer,
 }
 
 impl Sample {
     fn new() -> Self {
-        let work = tempfile::tempdir().unwrap();
-        let settings = settings(work.path());
+        Self::with(|_| ())
+    }
+
+    fn with(change: impl FnOnce(&mut InstallSettings)) -> Self {
+        prepare();
+        let work = work_folder();
+        let mut settings = settings(work.path());
+        change(&mut settings);
         fs::create_dir(work.path().join("workspace")).unwrap();
-        Self { work, installer: Installer::new(settings) }
+        Self { work, installer: Installer::new(settings.clone()), settings }
     }
 
     fn of(example: &str) -> Self {
         let sample = Self::new();
-        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(example);
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(example);
         for path in Snapshot::take(&from).unwrap().files().keys() {
             sample.write(path, &fs::read_to_string(from.join(path)).unwrap());
         }
@@ -44,14 +61,14 @@ impl Sample {
         plan(&snapshot, ecosystem, self.installer.registries()).unwrap().unwrap()
     }
 
-    async fn install(&self, ecosystem: Ecosystem) -> Result<Installed, InstallError> {
+    async fn install(&self, ecosystem: Ecosystem) -> Result<Installed, ExamineError> {
         self.installer.install(&self.plan(ecosystem), request(Place::Store)).await
     }
 
     /// Runs a command as a gate does. Returns its output.
-    async fn run(&self, argv: &[&str], attached: &Attached) -> Result<String, String> {
+    fn run(&self, argv: &[&str], attached: &Attached) -> Result<String, String> {
         let mut path: Vec<PathBuf> = attached.path.clone();
-        path.extend(std::env::split_paths(&self.installer.settings.search_path));
+        path.extend(std::env::split_paths(&self.settings.search_path));
         let home = self.work.path().join("home");
         fs::create_dir_all(&home).unwrap();
         let mut environment = vec![
@@ -60,24 +77,24 @@ impl Sample {
             ("NO_COLOR".to_owned(), "1".to_owned()),
         ];
         environment.extend(attached.environment.clone());
-        let command = Command {
-            argv: argv.iter().map(ToString::to_string).collect(),
-            current_dir: self.workspace(),
-            environment,
-            timeout: Duration::from_mins(2),
-            tag: uuid::Uuid::new_v4().to_string(),
-        };
-        let result = process::run(&command).await.map_err(|error| error.to_string())?;
-        let output = result.output.tail();
-        if result.exit == Exit::Code(0) { Ok(output) } else { Err(output) }
+        let output = std::process::Command::new("/usr/bin/env")
+            .args(argv)
+            .current_dir(self.workspace())
+            .env_clear()
+            .envs(environment)
+            .output()
+            .unwrap();
+        let text = [&output.stdout[..], &output.stderr].concat();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        if output.status.success() { Ok(text) } else { Err(text) }
     }
 }
 
 fn settings(work: &Path) -> InstallSettings {
-    let mut runner = crate::run::RunnerSettings::new(work.join("work"));
+    let mut runner = RunnerSettings::new(work.join("work"));
     runner.add_toolchains_of(&std::env::var("PATH").unwrap());
     let mut settings = runner.installs();
-    settings.caches = std::env::temp_dir().join("nofx-test-caches");
+    settings.caches = format!("/tmp/nofx-test-caches-{}", rustix::process::geteuid().as_raw()).into();
     // Cargo's own folder, for the toolchain of this test.
     settings.search_path = format!("{}:{}", settings.search_path, Path::new(env!("CARGO")).parent().unwrap().display());
     settings.npm_user_config =
@@ -86,14 +103,13 @@ fn settings(work: &Path) -> InstallSettings {
 }
 
 fn request(place: Place) -> InstallRequest {
-    let tag = uuid::Uuid::new_v4().simple().to_string();
-    InstallRequest { tenant: "t".into(), tag, timeout: Duration::from_mins(5), place }
+    InstallRequest { tenant: "t".into(), timeout: Duration::from_mins(5), place }
 }
 
-fn refusal(result: Result<Installed, InstallError>) -> Reason {
+fn refusal(result: Result<Installed, ExamineError>) -> Reason {
     match result {
-        Err(InstallError::Refused(reason, _)) => reason,
-        Err(InstallError::Infra(error)) => panic!("{error}"),
+        Err(ExamineError::GateFailed(reason)) => reason,
+        Err(ExamineError::Infra(error)) => panic!("{error}"),
         Ok(installed) => panic!("installed to {}", installed.folder.display()),
     }
 }
@@ -134,14 +150,14 @@ async fn the_typescript_sample_installs_once_and_runs_its_checks_through_links()
     assert!(took < Duration::from_millis(30), "{took:?}");
     assert_eq!(attached.read_only, std::slice::from_ref(&second.folder));
     for script in ["typecheck", "lint", "coverage"] {
-        sample.run(&["npm", "run", "--silent", script], &attached).await.unwrap();
+        sample.run(&["npm", "run", "--silent", script], &attached).unwrap();
     }
     // Tools keep their caches in node_modules, and nothing reached the installation.
     assert!(sample.workspace().join("node_modules/.vite").is_dir());
     assert_read_only(&second.folder);
     // A mistake is still found.
     sample.write("src/wrong.ts", "export const wrong: string = 1;\n");
-    let output = sample.run(&["tsc", "--noEmit"], &attached).await.unwrap_err();
+    let output = sample.run(&["tsc", "--noEmit"], &attached).unwrap_err();
     assert!(output.contains("src/wrong.ts(1,14)"), "{output}");
 }
 
@@ -156,16 +172,16 @@ async fn the_python_sample_installs_once_and_runs_its_checks() {
     let attached = attach(&second, &sample.workspace()).unwrap();
     for command in [&["mypy"][..], &["ruff", "check", "--no-cache"], &["coverage", "run", "-m", "pytest"], &["pytest"]]
     {
-        sample.run(command, &attached).await.unwrap();
+        sample.run(command, &attached).unwrap();
     }
-    let report = sample.run(&["coverage", "report"], &attached).await.unwrap();
+    let report = sample.run(&["coverage", "report"], &attached).unwrap();
     assert!(report.contains("src/inventory/stock.py") && report.contains("100%"), "{report}");
     // Modules of the project come last.
     sample.write("src/pytest.py", "import sys; sys.exit(0)\n");
     sample.write("iniconfig.py", "import sys; sys.exit(0)\n");
     let asked =
         sample.run(&["python", "-I", "-c", "import iniconfig, pytest, inventory; print(pytest.__file__)"], &attached);
-    assert!(asked.await.unwrap().starts_with(second.folder.to_str().unwrap()));
+    assert!(asked.unwrap().starts_with(second.folder.to_str().unwrap()));
     // Scripts, messages and bytecode name the final folder.
     let new = format!("{}.new", second.folder.display());
     for file in ["venv/bin/pytest", "venv/pyvenv.cfg"] {
@@ -173,7 +189,7 @@ async fn the_python_sample_installs_once_and_runs_its_checks() {
         assert!(!text.contains(&new), "{file}: {text}");
     }
     let asked =
-        sample.run(&["python", "-I", "-c", "import pytest; print(pytest.main.__code__.co_filename)"], &attached).await;
+        sample.run(&["python", "-I", "-c", "import pytest; print(pytest.main.__code__.co_filename)"], &attached);
     assert!(asked.unwrap().starts_with(second.folder.to_str().unwrap()));
     assert_read_only(&second.folder);
 }
@@ -192,7 +208,7 @@ async fn cargo_builds_offline_with_what_was_downloaded() {
     let installed = sample.install(Ecosystem::Cargo).await.unwrap();
     assert_read_only(&installed.folder);
     let attached = attach(&installed, &sample.workspace()).unwrap();
-    let output = sample.run(&["cargo", "run", "--quiet", "--locked", "--package", "a"], &attached).await.unwrap();
+    let output = sample.run(&["cargo", "run", "--quiet", "--locked", "--package", "a"], &attached).unwrap();
     assert_eq!(output.trim(), "42");
     sample.write("Cargo.lock", &CARGO_LOCK.replace("checksum = \"", "checksum = \"0000").replace(&CARGO_SUM[60..], ""));
     let reason = refusal(sample.install(Ecosystem::Cargo).await);
@@ -220,9 +236,9 @@ async fn packages_of_the_workspace_are_linked_and_found() {
     let installed = sample.install(Ecosystem::Npm).await.unwrap();
     let attached = attach(&installed, &sample.workspace()).unwrap();
     let script = "console.log(JSON.stringify([require('@my/a'), require('ms/package.json').version]))";
-    let output = sample.run(&["node", "-e", script], &attached).await.unwrap();
+    let output = sample.run(&["node", "-e", script], &attached).unwrap();
     assert_eq!(output.trim(), r#"[["b","2.0.0"],"2.1.3"]"#);
-    assert_eq!(sample.run(&["my-b"], &attached).await.unwrap().trim(), "cli");
+    assert_eq!(sample.run(&["my-b"], &attached).unwrap().trim(), "cli");
     // A folder that became a link leads elsewhere.
     let other = Sample::new();
     let outside = other.work.path().join("outside");
@@ -248,7 +264,11 @@ const MONOREPO_LOCK: &str = r#"{"name": "root", "lockfileVersion": 3, "requires"
 const MS: &str = r#""node_modules/ms": {"version": "2.1.3", "integrity": "sha512-6FlzubTLZG3J2a/NVCAleEhjzq5oxgHyaCU9yYXvcLsvoVaHJq/s5xXI6/XXP6tz7R9xAOtHnSO/tXtF3WRTlA=="}"#;
 
 fn ms(root: &str, packages: &str) -> Sample {
-    let sample = Sample::new();
+    ms_with(root, packages, |_| ())
+}
+
+fn ms_with(root: &str, packages: &str, change: impl FnOnce(&mut InstallSettings)) -> Sample {
+    let sample = Sample::with(change);
     sample.write("package.json", root);
     sample.write("package-lock.json", &format!(r#"{{"lockfileVersion": 3, "packages": {{"": {root}, {packages}}}}}"#));
     sample
@@ -304,8 +324,9 @@ async fn settings_and_commands_of_a_workspace_reach_nothing() {
     sample.write("binding.gyp", "{}");
     let installed = sample.install(Ecosystem::Npm).await.unwrap();
     assert!(!marker.exists());
-    let layout = verify::Layout::load(&installed.folder).unwrap();
-    assert!(layout.folders[0].commands.is_empty(), "{layout:?}");
+    attach(&installed, &sample.workspace()).unwrap();
+    assert!(sample.workspace().join("node_modules/ms").exists());
+    assert!(!sample.workspace().join("node_modules/.bin").exists());
     assert!(!installed.folder.join(".npmrc").exists());
     // Settings are not part of the key: they decide nothing.
     sample.write(".npmrc", "");
@@ -326,7 +347,7 @@ async fn tenants_versions_and_manifests_have_installations_of_their_own() {
     assert!(!third.stored && third.folder == folder && third.key == first.key);
     assert_read_only(&folder);
     let attached = attach(&third, &sample.workspace()).unwrap();
-    sample.run(&["node", "-e", "require('ms')"], &attached).await.unwrap();
+    sample.run(&["node", "-e", "require('ms')"], &attached).unwrap();
 }
 
 #[tokio::test]
@@ -347,22 +368,36 @@ async fn concurrent_attempts_share_one_installation() {
 
 #[tokio::test]
 async fn an_unreachable_registry_is_retryable() {
-    let mut sample = ms(NEEDS_MS, MS);
-    let config = sample.work.path().join("npmrc");
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("npmrc");
     fs::write(&config, "registry=http://127.0.0.1:9/\nfetch-retries=0\n").unwrap();
-    sample.installer.settings.npm_user_config = Some(config);
-    sample.installer = Installer::new(sample.installer.settings);
+    let sample = ms_with(NEEDS_MS, MS, |settings| settings.npm_user_config = Some(config));
     match sample.install(Ecosystem::Npm).await {
-        Err(InstallError::Infra(error)) => assert_eq!(error.code, "registry_unavailable"),
+        Err(ExamineError::Infra(error)) => assert_eq!(error.code, "registry_unavailable"),
         other => panic!("{other:?}"),
     }
-    assert_eq!(fs::read_dir(&sample.installer.settings.store).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(&sample.settings.store).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn go_reaches_for_its_proxy() {
+    let proxy = ("GOPROXY".to_owned(), "http://127.0.0.1:9".to_owned());
+    let sample = Sample::with(|settings| settings.environment.push(proxy));
+    if !std::env::split_paths(&sample.settings.search_path).any(|folder| folder.join("go").is_file()) {
+        return;
+    }
+    let sum = format!("h1:{}=", "A".repeat(43));
+    sample.write("go.mod", "module x\n\ngo 1.19\n\nrequire example.com/a v1.0.0\n");
+    sample.write("go.sum", &format!("example.com/a v1.0.0 {sum}\nexample.com/a v1.0.0/go.mod {sum}\n"));
+    match sample.install(Ecosystem::Go).await {
+        Err(ExamineError::Infra(error)) => assert_eq!(error.code, "registry_unavailable"),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]
 async fn a_missing_program_is_named() {
-    let mut sample = ms(NEEDS_MS, MS);
-    sample.installer.settings.search_path = "/nowhere".into();
+    let sample = ms_with(NEEDS_MS, MS, |settings| settings.search_path = "/nowhere".into());
     let reason = refusal(sample.install(Ecosystem::Npm).await);
     assert!(reason.code == "toolchain_missing" && reason.message.contains("node"), "{reason:?}");
 }
