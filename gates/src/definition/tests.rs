@@ -246,6 +246,16 @@ fn python_gates_follow_what_is_configured_and_locked() {
 fn cargo_gates_follow_what_the_project_uses() {
     let definition = defined(&[("Cargo.toml", "[package]\nname = 'a'\n")]);
     assert_eq!(command(&definition, "unit"), "cargo test --workspace --locked");
+    assert_eq!(definition.gate("unit").unwrap().reports, [ReportFile::stdout(Format::CargoTest)]);
+    for (readme, formats) in [
+        ("cargo llvm-cov", vec![Format::Lcov, Format::CargoTest]),
+        ("cargo nextest run", vec![Format::Junit]),
+        ("cargo test", vec![Format::CargoTest]),
+    ] {
+        let definition = defined(&[("Cargo.toml", "[package]\nname = 'a'\n"), ("README.md", readme)]);
+        let reports = definition.gate("unit").unwrap().reports.iter();
+        assert_eq!(reports.map(|report| report.format).collect::<Vec<_>>(), formats, "{readme}");
+    }
     assert!(command(&definition, "lint").ends_with("-- -D warnings"));
     let nextest = "[profile.ci.junit]\npath = 'junit.xml'\n";
     let files = [

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const FILES: [&str; 6] = ["src/a.ts", "src/a.js", "a.py", "test_a.py", "a.test.js", "pkg/a_test.go"];
+const FILES: [&str; 7] = ["src/a.ts", "src/a.js", "a.py", "test_a.py", "a.test.js", "pkg/a_test.go", "src/lib.rs"];
 
 fn place() -> Place<'static> {
     Place::new("/w", FILES.into_iter())
@@ -114,6 +114,12 @@ fn samples() -> Vec<(Format, String, i32, String)> {
             r#"{"Action":"pass","Package":"m/pkg","Test":"TestA","Elapsed":0}
 {"Action":"pass","Package":"m/pkg","Elapsed":0.6}
 "#.into(),
+        ),
+        (
+            Format::CargoTest,
+            "\nrunning 1 test\ntest tests::a ... FAILED\n\nfailures:\n\n---- tests::a stdout ----\n\nthread 'tests::a' (9) panicked at src/lib.rs:7:9:\nno\n\n\nfailures:\n    tests::a\n\ntest result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.06s\n\n".into(),
+            101,
+            "\nrunning 1 test\ntest tests::a ... ok\n\ntest result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.06s\n\n".into(),
         ),
         (
             Format::NpmAudit,
