@@ -73,6 +73,17 @@ fn a_project_without_tests_fails_and_a_lost_test_needs_a_person() {
 
     write(head.path(), "tests/cart.rs", &TESTS.replacen("#[test]", "#[test]\n#[ignore]", 1));
     assert_eq!(code(&unit(head.path(), &against_base)), "blocked checks_weakened");
+    // A documentation test goes with its function, and not alone.
+    write(head.path(), "tests/cart.rs", &format!("// Sums.\n{}", TESTS.replace("cart::total", "cart::sum")));
+    write(head.path(), "src/lib.rs", &CODE.replace("total", "sum"));
+    let passed = unit(head.path(), &against_base);
+    assert_eq!(code(&passed), "passed tests_passed", "{}", passed["reason"]);
+    write(head.path(), "tests/cart.rs", &format!("// Sums.\n{TESTS}"));
+    write(head.path(), "src/lib.rs", &CODE.replace("```\n", "\n"));
+    let blocked = unit(head.path(), &against_base);
+    assert_eq!(code(&blocked), "blocked checks_weakened", "{}", blocked["reason"]);
+    write(head.path(), "src/lib.rs", CODE);
+
     // The harness leaves it out, whatever the source says.
     write(head.path(), "tests/cart.rs", &TESTS.replacen("#[test]", "#[cfg(feature = \"slow\")]\n#[test]", 1));
     assert_eq!(code(&unit(head.path(), &against_base)), "blocked checks_weakened");

@@ -190,6 +190,8 @@ impl Package {
         built.tool("jest");
         built.words.extend(arguments.iter().filter(|word| *word != "--coverage").cloned());
         built.add(&["--coverage", "--coverageReporters=json", "--coverageDirectory=$NOFX_REPORTS/coverage"]);
+        // The last one counts, also before the configuration. Without jest-junit no report says how many tests ran.
+        built.add(&["--passWithNoTests=false"]);
         built.reports.push(ReportFile::fresh(Format::Istanbul, "coverage/coverage-final.json"));
         if self.depends_on("jest-junit") {
             built.add(&["--reporters=default", "--reporters=jest-junit"]);
@@ -270,6 +272,10 @@ fn tsc(tool: &str, arguments: &[String], built: &mut Built) -> Option<()> {
     built.tool(tool);
     built.words.extend(arguments.iter().cloned());
     built.add(&["--pretty", "false"]);
+    // How many files it read: tsc prints nothing if all is well, also where its configuration has only references.
+    if !has_any(arguments, &["-b", "--build"]) {
+        built.add(&["--diagnostics"]);
+    }
     built.reports.push(ReportFile::stdout(Format::Tsc));
     Some(())
 }

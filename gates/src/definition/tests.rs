@@ -180,7 +180,7 @@ fn an_unknown_gate_names_the_known_ones() {
 fn plain_scripts_start_their_tool_with_reports() {
     let scripts = r#""typecheck": "tsc --noEmit", "lint": "eslint --max-warnings 0 .", "test": "vitest run", "coverage": "vitest run --coverage""#;
     let definition = defined(&[("package.json", &package(scripts, ""))]);
-    assert_eq!(command(&definition, "typecheck"), "node_modules/.bin/tsc --noEmit --pretty false");
+    assert_eq!(command(&definition, "typecheck"), "node_modules/.bin/tsc --noEmit --pretty false --diagnostics");
     assert_eq!(definition.gate("typecheck").unwrap().reports, [ReportFile::stdout(Format::Tsc)]);
     assert_eq!(
         command(&definition, "lint"),
@@ -223,6 +223,15 @@ fn every_known_runner_writes_tests_and_coverage() {
         assert!(command(&definition, "unit").starts_with(start), "{script}: {}", unit.command.join(" "));
         assert_eq!(unit.reports.iter().map(|report| report.format).collect::<Vec<_>>(), formats, "{script}");
     }
+}
+
+#[test]
+fn a_runner_may_not_pass_because_it_found_no_tests() {
+    let json = package(r#""test": "jest --passWithNoTests""#, "");
+    assert!(command(&defined(&[("package.json", &json)]), "unit").ends_with("--passWithNoTests=false"));
+    // Build mode prints its statistics only for projects that it builds.
+    let json = package(r#""typecheck": "tsc -b --noEmit""#, "");
+    assert!(!command(&defined(&[("package.json", &json)]), "typecheck").contains("--diagnostics"));
 }
 
 #[test]
@@ -280,6 +289,7 @@ fn cargo_gates_follow_what_the_project_uses() {
 fn go_gates_use_the_linter_that_is_configured() {
     let definition = defined(&[("go.mod", "module a\n")]);
     assert_eq!(command(&definition, "lint"), "go vet ./...");
+    assert!(command(&definition, "typecheck").contains("the module has no packages"), "go build passes without any");
     assert!(command(&definition, "unit").starts_with("go test -json"));
     let definition = defined(&[("go.mod", "module a\n"), (".golangci.yml", "")]);
     assert!(command(&definition, "lint").starts_with("golangci-lint run"));

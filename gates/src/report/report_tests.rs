@@ -251,7 +251,11 @@ fn a_tool_that_looked_at_nothing_fails() {
             r#"[{"filePath":"/w/ign.js","messages":[{"ruleId":null,"fatal":false,"severity":1,"message":"File ignored because of a matching ignore pattern. Use \"--no-ignore\"","nodeType":null}],"suppressedMessages":[],"errorCount":0,"warningCount":1}]"#,
         ),
         (Format::Pyright, r#"{"generalDiagnostics":[],"summary":{"filesAnalyzed":0,"errorCount":0,"warningCount":0}}"#),
-        (Format::Tsc, "Files:               0\nLines:               0\n"),
+        // A configuration of references alone (`"files": []`), which `tsc --diagnostics` without --build does not follow.
+        (
+            Format::Tsc,
+            "Files:               0\nLines:               0\nIdentifiers:         0\nSymbols:             7\nTypes:              65\nInstantiations:      0\nMemory used:    14945K\nMemory allocs:     100\nI/O read:        0.00s\nI/O write:       0.00s\nParse time:      0.00s\nTotal time:      0.00s\n",
+        ),
         (Format::Tsc, "/w/node_modules/typescript/lib/lib.es5.d.ts\n/w/node_modules/@types/node/index.d.ts\n"),
         (Format::Cargo, "{\"reason\":\"build-finished\",\"success\":true}\n"),
         (Format::Sarif, r#"{"version":"2.1.0","runs":[]}"#),
