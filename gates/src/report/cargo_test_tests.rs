@@ -37,7 +37,7 @@ fn result(passed: u64, failed: u64, ignored: u64) -> String {
 }
 
 /// As cargo 1.95 printed it.
-const FAILED: &str = r#"
+const FAILED: &str = r"
 running 6 tests
 test tests::good ... ok
 test tests::ign ... ignored
@@ -90,7 +90,7 @@ failures:
 test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.06s
 
 all doctests ran in 0.25s; merged doctests compilation took 0.16s
-"#;
+";
 
 #[test]
 fn failed_ignored_and_documentation_tests_are_read_with_their_places() {
@@ -207,20 +207,18 @@ fn benches_times_and_colours_are_read() {
 
 #[derive(Debug, Clone)]
 struct Made {
-    outcomes: Vec<u8>,
+    outcomes: Vec<usize>,
 }
 
 impl Made {
-    fn count(&self, outcome: u8) -> u64 {
+    fn count(&self, outcome: usize) -> u64 {
         self.outcomes.iter().filter(|known| **known == outcome).count() as u64
     }
 
     /// With a line of a test's own output between all lines.
     fn text(&self, number: usize) -> String {
         let words = ["ok", "FAILED", "ignored, why"];
-        let line = |(at, outcome): (usize, &u8)| {
-            format!("test s{number}::t{at} ... {}\nhello\n", words[usize::from(*outcome)])
-        };
+        let line = |(at, outcome): (usize, &usize)| format!("test s{number}::t{at} ... {}\nhello\n", words[*outcome]);
         let lines: String = self.outcomes.iter().enumerate().map(line).collect();
         let failures = if self.count(1) > 0 { "\nfailures:\n\n" } else { "" };
         let result = result(self.count(0), self.count(1), self.count(2));
@@ -229,7 +227,7 @@ impl Made {
 }
 
 fn made() -> impl Strategy<Value = Vec<Made>> {
-    let section = proptest::collection::vec(0_u8..3, 0..6).prop_map(|outcomes| Made { outcomes });
+    let section = proptest::collection::vec(0_usize..3, 0..6).prop_map(|outcomes| Made { outcomes });
     proptest::collection::vec(section, 1..5)
 }
 

@@ -54,7 +54,7 @@ fn samples() -> Vec<(Format, String, i32, String)> {
         format!(r#"{{"version":"2.1.0","runs":[{{"tool":{{"driver":{{"name":"scan"}}}},"results":[{results}]}}]}}"#)
     };
     let artifact = r#"{"reason":"compiler-artifact","package_id":"c","fresh":true}"#;
-    vec![
+    let mut samples = vec![
         (
             Format::Junit,
             r#"<testsuites><testsuite name="s" tests="2" failures="1"><testcase classname="a.test.js" name="t"><failure message="no">at /w/a.test.js:7:1</failure></testcase><testcase name="u"/></testsuite></testsuites>"#.into(),
@@ -103,6 +103,31 @@ fn samples() -> Vec<(Format, String, i32, String)> {
             r#"{"version":"1.1","time":"1","generalDiagnostics":[],"summary":{"filesAnalyzed":1,"errorCount":0,"warningCount":0,"informationCount":0,"timeInSec":0.7}}"#.into(),
         ),
         (
+            Format::NpmAudit,
+            npm(r#""x":{"name":"x","severity":"high","isDirect":true,"via":[{"source":1,"name":"x","title":"Bad","url":"https://github.com/advisories/GHSA-1","severity":"high","range":"<2"}],"effects":[],"range":"<2","nodes":[],"fixAvailable":true}"#, 1),
+            1,
+            npm("", 0),
+        ),
+        (
+            Format::PipAudit,
+            r#"{"dependencies":[{"name":"x","version":"1","vulns":[{"id":"PYSEC-1","fix_versions":["2"],"aliases":[],"description":"Bad"}]}],"fixes":[]}"#.into(),
+            1,
+            r#"{"dependencies":[{"name":"x","version":"1","vulns":[]}],"fixes":[]}"#.into(),
+        ),
+        (
+            Format::CargoAudit,
+            cargo_audit(r#"{"advisory":{"id":"RUSTSEC-1","title":"Bad","url":null},"package":{"name":"x","version":"1.0.0"},"versions":{"patched":[],"unaffected":[]}}"#, 1),
+            1,
+            cargo_audit("", 0),
+        ),
+    ];
+    samples.extend(samples_of_runners());
+    samples
+}
+
+fn samples_of_runners() -> Vec<(Format, String, i32, String)> {
+    vec![
+        (
             Format::GoTest,
             r#"{"Action":"start","Package":"m/pkg"}
 {"Action":"run","Package":"m/pkg","Test":"TestA"}
@@ -120,24 +145,6 @@ fn samples() -> Vec<(Format, String, i32, String)> {
             "\nrunning 1 test\ntest tests::a ... FAILED\n\nfailures:\n\n---- tests::a stdout ----\n\nthread 'tests::a' (9) panicked at src/lib.rs:7:9:\nno\n\n\nfailures:\n    tests::a\n\ntest result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.06s\n\n".into(),
             101,
             "\nrunning 1 test\ntest tests::a ... ok\n\ntest result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.06s\n\n".into(),
-        ),
-        (
-            Format::NpmAudit,
-            npm(r#""x":{"name":"x","severity":"high","isDirect":true,"via":[{"source":1,"name":"x","title":"Bad","url":"https://github.com/advisories/GHSA-1","severity":"high","range":"<2"}],"effects":[],"range":"<2","nodes":[],"fixAvailable":true}"#, 1),
-            1,
-            npm("", 0),
-        ),
-        (
-            Format::PipAudit,
-            r#"{"dependencies":[{"name":"x","version":"1","vulns":[{"id":"PYSEC-1","fix_versions":["2"],"aliases":[],"description":"Bad"}]}],"fixes":[]}"#.into(),
-            1,
-            r#"{"dependencies":[{"name":"x","version":"1","vulns":[]}],"fixes":[]}"#.into(),
-        ),
-        (
-            Format::CargoAudit,
-            cargo_audit(r#"{"advisory":{"id":"RUSTSEC-1","title":"Bad","url":null},"package":{"name":"x","version":"1.0.0"},"versions":{"patched":[],"unaffected":[]}}"#, 1),
-            1,
-            cargo_audit("", 0),
         ),
     ]
 }
