@@ -50,6 +50,12 @@ pub fn find(snapshot: &Snapshot) -> Option<Found> {
     for gate in &mut found.gates {
         gate.dependencies = Ecosystem::Npm;
     }
+    let unit = found.gates.iter().find(|gate| gate.name == "unit");
+    if unit.is_some_and(|gate| gate.reports.iter().all(|report| report.format != Format::Junit)) {
+        found.explanation.push(
+            "No report says which tests ran, so the gate \"unit\" counts none. Add jest-junit, or name a JUnit report in nofx.toml.".to_owned(),
+        );
+    }
     Some(found)
 }
 

@@ -66,6 +66,10 @@ fn unit(snapshot: &Snapshot, folder: &str, explanation: &mut Vec<String>) -> Gat
     } else if !has_coverage {
         unit.command = ["sh", "-c", NEXTEST_WITH_JUNIT].map(ToOwned::to_owned).to_vec();
         unit.reports.push(ReportFile::fresh(Format::Junit, "junit.xml"));
+    } else {
+        explanation.push(
+            "No profile of nextest writes JUnit, so the gate \"unit\" counts no tests. Name the file in .config/nextest.toml.".to_owned(),
+        );
     }
     unit
 }

@@ -228,7 +228,11 @@ fn every_known_runner_writes_tests_and_coverage() {
 #[test]
 fn a_runner_may_not_pass_because_it_found_no_tests() {
     let json = package(r#""test": "jest --passWithNoTests""#, "");
-    assert!(command(&defined(&[("package.json", &json)]), "unit").ends_with("--passWithNoTests=false"));
+    let definition = defined(&[("package.json", &json)]);
+    assert!(command(&definition, "unit").ends_with("--passWithNoTests=false"));
+    assert!(definition.explanation.join("\n").contains("counts none"), "{:?}", definition.explanation);
+    let reported = package(r#""test": "jest""#, r#""jest-junit": "1""#);
+    assert!(defined(&[("package.json", &reported)]).explanation.is_empty());
     // Build mode prints its statistics only for projects that it builds.
     let json = package(r#""typecheck": "tsc -b --noEmit""#, "");
     assert!(!command(&defined(&[("package.json", &json)]), "typecheck").contains("--diagnostics"));
@@ -259,6 +263,7 @@ fn cargo_gates_follow_what_the_project_uses() {
     for (readme, formats) in [
         ("cargo llvm-cov", vec![Format::Lcov, Format::CargoTest]),
         ("cargo nextest run", vec![Format::Junit]),
+        ("cargo llvm-cov nextest and cargo nextest", vec![Format::Lcov]),
         ("cargo test", vec![Format::CargoTest]),
     ] {
         let definition = defined(&[("Cargo.toml", "[package]\nname = 'a'\n"), ("README.md", readme)]);
