@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nofx_gates::dependencies::{
     Attached, Ecosystem, InstallPlan, InstallRequest, InstallSettings, Installed, Installer, Place, attach, plan,
