@@ -27,6 +27,8 @@ use super::{Ecosystem, InstallPlan, Registries, verify};
 use crate::blocking::spawn_blocking;
 use crate::finding::{ExamineError, InfraError, Reason, error_lines};
 
+pub use command::HOME;
+
 use caches::Caches;
 use command::Context;
 use sandboxed::{Ran, Writable, failure};

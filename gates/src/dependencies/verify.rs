@@ -35,7 +35,8 @@ pub struct Folder {
     pub commands: BTreeMap<String, String>,
 }
 
-const LAYOUT: &str = "layout.json";
+/// The file with the layout, beside `node_modules`.
+pub const LAYOUT: &str = "layout.json";
 
 impl Layout {
     pub fn load(installation: &Path) -> io::Result<Self> {

@@ -28,7 +28,7 @@ use std::io;
 pub use difference::Difference;
 pub use finding::{Integrity, Weakening, WeakeningKind};
 pub use reports::{TestResult, TestStatus, compare_reports};
-pub use test_cases::Explanation;
+pub use test_cases::{Explanation, rows_come_from_elsewhere};
 
 use crate::definition::Definition;
 use crate::snapshot::Snapshot;
