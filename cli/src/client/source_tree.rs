@@ -97,7 +97,8 @@ impl SourceTree {
 
     /// The mode and the id of each file that a commit of the index would have, by its path from the root.
     fn staged(&self) -> Result<BTreeMap<String, (String, String)>> {
-        let empty = git::line(&self.root, &["hash-object", "-t", "tree", "/dev/null"]).context("git has no empty tree")?;
+        let empty =
+            git::line(&self.root, &["hash-object", "-t", "tree", "/dev/null"]).context("git has no empty tree")?;
         // `ls-files` has also the files of `git add --intent-to-add`, which are not staged.
         let options = ["--cached", "--ita-invisible-in-index", "--no-renames", "--relative", "--no-abbrev", &empty];
         let listed = self.index("diff-index", &options)?;
@@ -222,7 +223,10 @@ fn read_object(answers: &mut impl BufRead, id: &str) -> Result<Vec<u8>> {
     answers.read_line(&mut header)?;
     let answer = header.trim_end().strip_prefix(id);
     if answer == Some(" missing") {
-        return Err(hinted("it is not here", "fetch the files of a partial clone first: git archive COMMIT > /dev/null"));
+        return Err(hinted(
+            "it is not here",
+            "fetch the files of a partial clone first: git archive COMMIT > /dev/null",
+        ));
     }
     let size = answer.and_then(|rest| rest.strip_prefix(" blob "));
     let size: usize = size.and_then(|size| size.parse().ok()).with_context(|| format!("git answered {header:?}"))?;
@@ -271,7 +275,10 @@ pub fn copy_folder(from: &Path, to: &Path) -> Result<()> {
 
 /// Part of no archive, here and on a server.
 fn left_out(path: &str) {
-    report::line("workspace", format_args!("{} is a repository of its own, so its files are not judged", printable(path)));
+    report::line(
+        "workspace",
+        format_args!("{} is a repository of its own, so its files are not judged", printable(path)),
+    );
 }
 
 fn text(bytes: &[u8]) -> Result<&str> {

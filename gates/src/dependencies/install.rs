@@ -255,7 +255,7 @@ impl Installer {
             let home = command::home(&folder);
             // An installer may have put links in the place of its folders.
             if let Some(tenant) = tenant
-                && is_real_folder(&folder, command::HOME)
+                && is_real_folder(&folder, HOME)
             {
                 let kept = caches.put_back(ecosystem, &tenant, &command::cache(&folder), &home);
                 if let Err(error) = kept {
