@@ -217,7 +217,6 @@ fn refuse_tag(tag: Option<&Tag>) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
 
     use proptest::collection::{btree_map, vec};
     use proptest::prelude::*;
@@ -330,13 +329,12 @@ plan:
         let anchors: Vec<_> = (0..60).map(|level| format!("&a{level} [")).collect();
         let in_each_other = format!("{}{}{}", anchors.concat(), "x,".repeat(200_000), "]".repeat(60));
         for text in [bomb, in_each_other, "x".repeat(3 << 20), format!("[{}]", "a,".repeat(2 << 20))] {
-            let start = Instant::now();
+            // Expanded, the first one would have 10^29 items.
             let refusal = refusal(&text);
             assert!(
                 refusal.ends_with("MiB with its aliases expanded, which is more than a request may have"),
                 "{refusal}"
             );
-            assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
         }
     }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nofx_gates::dependencies::{
     Attached, Ecosystem, InstallPlan, InstallRequest, InstallSettings, Installed, Installer, Place, attach, plan,
@@ -129,6 +129,16 @@ fn assert_read_only(root: &Path) {
     }
 }
 
+/// Counts the files that are no links.
+fn files_below(root: &Path) -> usize {
+    let entries = fs::read_dir(root).unwrap().map(Result::unwrap);
+    let count = |entry: fs::DirEntry| {
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() { files_below(&entry.path()) } else { usize::from(kind.is_file()) }
+    };
+    entries.map(count).sum()
+}
+
 #[tokio::test]
 async fn the_typescript_sample_installs_once_and_runs_its_checks_through_links() {
     let sample = Sample::of("workspace");
@@ -139,15 +149,8 @@ async fn the_typescript_sample_installs_once_and_runs_its_checks_through_links()
     let second = sample.install(Ecosystem::Npm).await.unwrap();
     assert!(second.stored && second.folder == first.folder);
     let attached = attach(&second, &sample.workspace()).unwrap();
-    // The best of a few: other work on the disk must not count.
-    let times = (0..8).map(|_| {
-        let other = tempfile::tempdir().unwrap();
-        let started = Instant::now();
-        attach(&second, other.path()).unwrap();
-        started.elapsed()
-    });
-    let took = times.min().unwrap();
-    assert!(took < Duration::from_millis(30), "{took:?}");
+    // What it costs is that of a link for each package: nothing is copied. `make bench ONLY=gate` measures the time.
+    assert_eq!(files_below(&sample.workspace().join("node_modules")), 0);
     assert_eq!(attached.read_only, std::slice::from_ref(&second.folder));
     for script in ["typecheck", "lint", "coverage"] {
         sample.run(&["npm", "run", "--silent", script], &attached).unwrap();
