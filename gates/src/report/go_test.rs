@@ -194,8 +194,8 @@ mod tests {
         let event =
             |package: &str, action: &str, test: &str| format!(r#"{{"Action":"{action}","Package":"{package}"{test}}}"#);
         let test = r#","Test":"TestA""#;
-        let text = [event("x", "pass", test), event("x", "pass", ""), event("y", "pass", ""), event("z", "skip", "")];
-        let parsed = read(&text.join("\n"), &Place::new("/w", std::iter::empty())).unwrap();
+        let events = [event("x", "pass", test), event("x", "pass", ""), event("y", "pass", ""), event("z", "skip", "")];
+        let parsed = read(&events.join("\n"), &Place::new("/w", std::iter::empty())).unwrap();
         let tests = parsed.tests.unwrap();
         assert_eq!((tests.passed, tests.skipped, tests.total), (1, 1, 2));
         assert!(tests.cases.iter().any(|case| case.suite == "y" && case.status == Status::Skipped));

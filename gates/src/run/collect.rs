@@ -101,9 +101,9 @@ fn too_large() -> Found {
     Found::Refused { why: format!("the reports have more than {MAX_REPORT_BYTES} bytes") }
 }
 
-/// Reads a file of at most `room` bytes if neither it nor one of its folders is a link, and no other name leads to it. All processes of the
+/// Reads a file of at most `limit` bytes if neither it nor one of its folders is a link, and no other name leads to it. All processes of the
 /// command have ended, so nothing changes meanwhile.
-fn read_regular(root: &Path, path: &Path, started: SystemTime, room: u64) -> io::Result<Result<Vec<u8>, Found>> {
+fn read_regular(root: &Path, path: &Path, started: SystemTime, limit: u64) -> io::Result<Result<Vec<u8>, Found>> {
     let refused = |why: &str| Ok(Err(Found::Refused { why: why.to_owned() }));
     let mut full = root.to_path_buf();
     for part in path.components() {
@@ -119,14 +119,14 @@ fn read_regular(root: &Path, path: &Path, started: SystemTime, room: u64) -> io:
     if found.nlink() > 1 {
         return refused("it has a second name (a hard link)");
     }
-    if found.len() > room {
+    if found.len() > limit {
         return Ok(Err(too_large()));
     }
     if found.modified()? < started {
         return Ok(Err(Found::Stale));
     }
     let mut bytes = Vec::new();
-    File::open(&full)?.take(room).read_to_end(&mut bytes)?;
+    File::open(&full)?.take(limit).read_to_end(&mut bytes)?;
     Ok(Ok(bytes))
 }
 

@@ -93,7 +93,9 @@ fn python(path: &str, head: &Snapshot, definition: &Definition) -> Option<String
     let prefix = format!("{folder}/");
     let is_test = |path: &str| {
         let name = path.strip_prefix(&prefix).unwrap_or_default();
-        name == "conftest.py" || name.ends_with("_test.py") || name.starts_with("test_") && name.ends_with(".py")
+        name == "conftest.py"
+            || name.ends_with("_test.py")
+            || name.starts_with("test_") && name.strip_suffix(".py").is_some()
     };
     let mut below =
         head.files().range(prefix.clone()..).map(|(path, _)| path).take_while(|path| path.starts_with(&prefix));
@@ -121,7 +123,7 @@ fn script(path: &str, head: &Snapshot) -> Option<String> {
         ("ts", &["tsx"]),
     ];
     let (stem, ending) =
-        path.rsplit_once('.').filter(|(stem, _)| !stem.ends_with(".config") && !stem.ends_with(".d"))?;
+        path.rsplit_once('.').filter(|(stem, _)| ![".config", ".d"].iter().any(|end| stem.ends_with(end)))?;
     let (_, hides) = HIDES.iter().find(|(own, _)| *own == ending)?;
     let beside = hides.iter().map(|ending| format!("{stem}.{ending}"));
     // A file goes before the folder with its name.
