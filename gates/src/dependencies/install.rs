@@ -106,6 +106,10 @@ impl Installer {
         let npmrc = settings.npm_user_config.as_ref().and_then(|path| fs::read_to_string(path).ok());
         let registries = Registries::read(&npmrc.unwrap_or_default());
         let store = Store::new(settings.store.clone(), settings.max_installs);
+        // Before any command runs, which may get the uid of an installer that was killed.
+        if let Err(error) = store.clear() {
+            tracing::warn!(%error, "installations that were not completed were not deleted");
+        }
         let caches = Caches::new(settings.caches.clone());
         Self { settings, registries, store, caches, toolchains: Default::default() }
     }
