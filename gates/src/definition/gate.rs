@@ -116,13 +116,14 @@ pub enum Format {
     Mypy,
     Pyright,
     GoTest,
+    CargoTest,
     NpmAudit,
     PipAudit,
     CargoAudit,
 }
 
 impl Format {
-    pub const ALL: [(&str, Self); 15] = [
+    pub const ALL: [(&str, Self); 16] = [
         ("istanbul", Self::Istanbul),
         ("lcov", Self::Lcov),
         ("cobertura", Self::Cobertura),
@@ -135,6 +136,7 @@ impl Format {
         ("mypy", Self::Mypy),
         ("pyright", Self::Pyright),
         ("go_test", Self::GoTest),
+        ("cargo_test", Self::CargoTest),
         ("npm_audit", Self::NpmAudit),
         ("pip_audit", Self::PipAudit),
         ("cargo_audit", Self::CargoAudit),
@@ -158,6 +160,7 @@ impl Format {
             Self::Mypy => report::Format::Mypy,
             Self::Pyright => report::Format::Pyright,
             Self::GoTest => report::Format::GoTest,
+            Self::CargoTest => report::Format::CargoTest,
             Self::NpmAudit => report::Format::NpmAudit,
             Self::PipAudit => report::Format::PipAudit,
             Self::CargoAudit => report::Format::CargoAudit,

@@ -50,6 +50,12 @@ pub fn find(snapshot: &Snapshot) -> Option<Found> {
     for gate in &mut found.gates {
         gate.dependencies = Ecosystem::Npm;
     }
+    let unit = found.gates.iter().find(|gate| gate.name == "unit");
+    if unit.is_some_and(|gate| gate.reports.iter().all(|report| report.format != Format::Junit)) {
+        found.explanation.push(
+            "No report says which tests ran, so the gate \"unit\" counts none. Add jest-junit, or name a JUnit report in nofx.toml.".to_owned(),
+        );
+    }
     Some(found)
 }
 
@@ -190,6 +196,8 @@ impl Package {
         built.tool("jest");
         built.words.extend(arguments.iter().filter(|word| *word != "--coverage").cloned());
         built.add(&["--coverage", "--coverageReporters=json", "--coverageDirectory=$NOFX_REPORTS/coverage"]);
+        // The last one counts, also before the configuration. Without jest-junit no report says how many tests ran.
+        built.add(&["--passWithNoTests=false"]);
         built.reports.push(ReportFile::fresh(Format::Istanbul, "coverage/coverage-final.json"));
         if self.depends_on("jest-junit") {
             built.add(&["--reporters=default", "--reporters=jest-junit"]);
@@ -270,6 +278,10 @@ fn tsc(tool: &str, arguments: &[String], built: &mut Built) -> Option<()> {
     built.tool(tool);
     built.words.extend(arguments.iter().cloned());
     built.add(&["--pretty", "false"]);
+    // How many files it read: tsc prints nothing if all is well, also where its configuration has only references.
+    if !has_any(arguments, &["-b", "--build"]) {
+        built.add(&["--diagnostics"]);
+    }
     built.reports.push(ReportFile::stdout(Format::Tsc));
     Some(())
 }

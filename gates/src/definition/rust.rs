@@ -22,6 +22,10 @@ pub fn find(snapshot: &Snapshot) -> Option<Found> {
     Some(found)
 }
 
+/// nextest writes JUnit only if a configuration names the file. The project's own has precedence over this one.
+const NEXTEST_WITH_JUNIT: &str = "printf '[profile.default.junit]\\npath = \"%s\"\\n' \"$NOFX_REPORTS/junit.xml\" > \"$NOFX_REPORTS/nextest.toml\" \
+    && exec cargo nextest run --workspace --locked --tool-config-file \"nofx:$NOFX_REPORTS/nextest.toml\"";
+
 /// `cargo nextest` and `cargo llvm-cov` are used where the project itself uses them.
 fn unit(snapshot: &Snapshot, folder: &str, explanation: &mut Vec<String>) -> GateDefinition {
     let junit = nextest_junit(snapshot, folder);
@@ -55,6 +59,17 @@ fn unit(snapshot: &Snapshot, folder: &str, explanation: &mut Vec<String>) -> Gat
     if let Some((profile, path)) = junit {
         let base = if has_coverage { "target/llvm-cov-target" } else { "target" };
         unit.reports.push(ReportFile::directory(Format::Junit, &format!("{base}/nextest/{profile}/{path}")));
+    } else if !has_nextest {
+        unit.reports.push(ReportFile::stdout(Format::CargoTest));
+        // A setting of the project could replace the names of tests by dots.
+        unit.environment.insert("CARGO_TERM_QUIET".to_owned(), "false".to_owned());
+    } else if !has_coverage {
+        unit.command = ["sh", "-c", NEXTEST_WITH_JUNIT].map(ToOwned::to_owned).to_vec();
+        unit.reports.push(ReportFile::fresh(Format::Junit, "junit.xml"));
+    } else {
+        explanation.push(
+            "No profile of nextest writes JUnit, so the gate \"unit\" counts no tests. Name the file in .config/nextest.toml.".to_owned(),
+        );
     }
     unit
 }

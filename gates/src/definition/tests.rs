@@ -180,7 +180,7 @@ fn an_unknown_gate_names_the_known_ones() {
 fn plain_scripts_start_their_tool_with_reports() {
     let scripts = r#""typecheck": "tsc --noEmit", "lint": "eslint --max-warnings 0 .", "test": "vitest run", "coverage": "vitest run --coverage""#;
     let definition = defined(&[("package.json", &package(scripts, ""))]);
-    assert_eq!(command(&definition, "typecheck"), "node_modules/.bin/tsc --noEmit --pretty false");
+    assert_eq!(command(&definition, "typecheck"), "node_modules/.bin/tsc --noEmit --pretty false --diagnostics");
     assert_eq!(definition.gate("typecheck").unwrap().reports, [ReportFile::stdout(Format::Tsc)]);
     assert_eq!(
         command(&definition, "lint"),
@@ -226,6 +226,19 @@ fn every_known_runner_writes_tests_and_coverage() {
 }
 
 #[test]
+fn a_runner_may_not_pass_because_it_found_no_tests() {
+    let json = package(r#""test": "jest --passWithNoTests""#, "");
+    let definition = defined(&[("package.json", &json)]);
+    assert!(command(&definition, "unit").ends_with("--passWithNoTests=false"));
+    assert!(definition.explanation.join("\n").contains("counts none"), "{:?}", definition.explanation);
+    let reported = package(r#""test": "jest""#, r#""jest-junit": "1""#);
+    assert!(defined(&[("package.json", &reported)]).explanation.is_empty());
+    // Build mode prints its statistics only for projects that it builds.
+    let json = package(r#""typecheck": "tsc -b --noEmit""#, "");
+    assert!(!command(&defined(&[("package.json", &json)]), "typecheck").contains("--diagnostics"));
+}
+
+#[test]
 fn python_gates_follow_what_is_configured_and_locked() {
     let pyproject =
         "[project]\nname = 'a'\n[tool.pyright]\n[tool.ruff]\n[dependency-groups]\ndev = ['pytest>=8', 'coverage==7']\n";
@@ -246,6 +259,17 @@ fn python_gates_follow_what_is_configured_and_locked() {
 fn cargo_gates_follow_what_the_project_uses() {
     let definition = defined(&[("Cargo.toml", "[package]\nname = 'a'\n")]);
     assert_eq!(command(&definition, "unit"), "cargo test --workspace --locked");
+    assert_eq!(definition.gate("unit").unwrap().reports, [ReportFile::stdout(Format::CargoTest)]);
+    for (readme, formats) in [
+        ("cargo llvm-cov", vec![Format::Lcov, Format::CargoTest]),
+        ("cargo nextest run", vec![Format::Junit]),
+        ("cargo llvm-cov nextest and cargo nextest", vec![Format::Lcov]),
+        ("cargo test", vec![Format::CargoTest]),
+    ] {
+        let definition = defined(&[("Cargo.toml", "[package]\nname = 'a'\n"), ("README.md", readme)]);
+        let reports = definition.gate("unit").unwrap().reports.iter();
+        assert_eq!(reports.map(|report| report.format).collect::<Vec<_>>(), formats, "{readme}");
+    }
     assert!(command(&definition, "lint").ends_with("-- -D warnings"));
     let nextest = "[profile.ci.junit]\npath = 'junit.xml'\n";
     let files = [
@@ -270,6 +294,7 @@ fn cargo_gates_follow_what_the_project_uses() {
 fn go_gates_use_the_linter_that_is_configured() {
     let definition = defined(&[("go.mod", "module a\n")]);
     assert_eq!(command(&definition, "lint"), "go vet ./...");
+    assert!(command(&definition, "typecheck").contains("the module has no packages"), "go build passes without any");
     assert!(command(&definition, "unit").starts_with("go test -json"));
     let definition = defined(&[("go.mod", "module a\n"), (".golangci.yml", "")]);
     assert!(command(&definition, "lint").starts_with("golangci-lint run"));

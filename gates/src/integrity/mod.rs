@@ -11,6 +11,7 @@ mod change;
 mod definition_change;
 mod difference;
 mod directives;
+mod doc_tests;
 mod finding;
 mod hidden;
 mod ignores;
@@ -26,6 +27,7 @@ mod corpus;
 use std::io;
 
 pub use difference::Difference;
+pub use doc_tests::of_gone_code as doc_tests_of_gone_code;
 pub use finding::{Integrity, Weakening, WeakeningKind};
 pub use reports::{TestResult, TestStatus, compare_reports};
 pub use test_cases::{Explanation, rows_come_from_elsewhere};

@@ -13,7 +13,7 @@ use super::{Case, Stop, Work};
 use crate::blocking::spawn_blocking;
 use crate::coverage::{Judgement, LineVerdict, changed_lines};
 use crate::definition::{Definition, Ecosystem, Format, GateDefinition, Globs, ReportFile};
-use crate::evidence::{DoubtCode, Findings};
+use crate::evidence::{DoubtCode, Findings, Report};
 use crate::finding::{InfraError, Reason};
 use crate::mutants::{self, Language, Mutant, MutantResult, Tried};
 use crate::run::{Exit, Variant, millis};
@@ -170,7 +170,10 @@ async fn try_mutants<R: Runner>(
             continue;
         }
         let observed = work.observe(tests, run.clone(), Arc::clone(&bundle), None).await?;
-        let ran = observed.tests.as_ref().is_none_or(|tests| tests.total > 0);
+        // `cargo test` prints nothing if the build fails.
+        let printed_nothing = |report: &Report| report.format == Format::CargoTest.name() && report.size == 0;
+        let ran = observed.tests.as_ref().is_none_or(|tests| tests.total > 0)
+            && !observed.reports.iter().any(printed_nothing);
         let result = match run.exit {
             Exit::Code(0) => MutantResult::Survived,
             Exit::TimedOut | Exit::OverLimit(_) => MutantResult::TimedOut,

@@ -123,6 +123,35 @@ mod mutants {
     }
 
     #[tokio::test]
+    async fn a_mutant_that_does_not_build_was_not_noticed() {
+        let cargo = DEFINITION.replace(" }]\n", " }, { format = \"cargo_test\", path = \"stdout\" }]\n");
+        let line =
+            |counts: &str| format!("test result: {counts}; 0 ignored; 0 measured; 0 filtered out; finished in 0.0s\n");
+        let passed = format!("running 1 test\ntest a ... ok\n{}", line("ok. 1 passed; 0 failed"));
+        let noticed = format!("running 1 test\ntest a ... FAILED\n{}", line("FAILED. 0 passed; 1 failed"));
+        // A binary that a mutant aborts has no result, and did notice it.
+        for (printed, expected) in
+            [("", "no_mutant_built"), (noticed.as_str(), "mutants_killed"), ("running 1 test\n", "mutants_killed")]
+        {
+            let runner = scripted(|job| {
+                let mut bundle = Bundle::default();
+                let is_first = job.variants.len() == 1 && job.variants[0].edits.is_empty();
+                let (exit, printed) = if is_first { (0, passed.as_str()) } else { (101, printed) };
+                for at in 0..job.variants.len() {
+                    add_run(&mut bundle, Exit::Code(exit), 900, LCOV);
+                    let entry = bundle.add(format!("runs/{at}/stdout"), printed.as_bytes().to_vec());
+                    let report = ReportFile { report: 1, path: "stdout".to_owned(), found: Found::File { entry } };
+                    bundle.result.runs[at].reports.push(report);
+                }
+                bundle
+            });
+            let head = [("nofx.toml", cargo.as_str()), ("a.js", CODE)];
+            let judged = judged("mutants", &head[..1], &head, &runner).await;
+            assert_eq!(judged.evidence.reason.code, expected, "{:?}", judged.evidence.reason);
+        }
+    }
+
+    #[tokio::test]
     async fn a_mutant_without_its_time_was_not_noticed() {
         let cut = |at, _: &Job| Some(if at == 0 { (Exit::Code(1), 900) } else { (Exit::TimedOut, 3) });
         let some = tried(cut, None).await;

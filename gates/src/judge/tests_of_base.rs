@@ -55,7 +55,7 @@ impl<R: Runner> Work<'_, R> {
             case.doubt(DoubtCode::BaseTestsUnknown);
             return Ok(());
         };
-        let explained = self.explained_tests(definition).await?;
+        let explained = self.explained_tests(definition, base_tests).await?;
         let ran = tests_that_ran(tests, base_tests);
         let is_explained = |test: &TestResult| explained.iter().any(|one| explains(one, &test.name, &ran));
         let gone = compare_reports(&results(base_tests), &results(tests), is_explained);
@@ -65,11 +65,14 @@ impl<R: Runner> Work<'_, R> {
     }
 
     /// Tests of the base that the change renamed, merged, or deleted with their code.
-    async fn explained_tests(&self, definition: &Definition) -> Result<Vec<Explanation>, Stop> {
-        let (subject, definition) = (Arc::clone(&self.subject), definition.clone());
-        let explained = spawn_blocking(move || match &subject.base {
-            Some(base) => integrity::explained_tests(base, &subject.head, &definition),
-            None => Ok(Vec::new()),
+    async fn explained_tests(&self, definition: &Definition, of_base: &Tests) -> Result<Vec<Explanation>, Stop> {
+        let (subject, definition, cases) = (Arc::clone(&self.subject), definition.clone(), of_base.cases.clone());
+        let explained = spawn_blocking(move || -> io::Result<Vec<Explanation>> {
+            let Some(base) = &subject.base else { return Ok(Vec::new()) };
+            let mut explained = integrity::explained_tests(base, &subject.head, &definition)?;
+            let named = cases.iter().map(|case| (case.name.as_str(), case.file.as_deref()));
+            explained.extend(integrity::doc_tests_of_gone_code(named, &subject.head)?);
+            Ok(explained)
         });
         Ok(explained.await.map_err(InfraError::task_failed)?.map_err(InfraError::from)?)
     }

@@ -195,9 +195,13 @@ pub fn says_nothing_checked(format: Format, output: &str) -> bool {
         Format::Tsc => &["error TS18003:", "error TS18002:"],
         Format::Cargo => &["does not have any targets", "no targets specified in the manifest"],
         // Their reports say it.
-        Format::Junit | Format::Sarif | Format::GoTest | Format::NpmAudit | Format::PipAudit | Format::CargoAudit => {
-            &[]
-        }
+        Format::Junit
+        | Format::Sarif
+        | Format::GoTest
+        | Format::CargoTest
+        | Format::NpmAudit
+        | Format::PipAudit
+        | Format::CargoAudit => &[],
     };
     sentences.iter().any(|sentence| output.contains(sentence))
 }

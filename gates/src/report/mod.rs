@@ -5,6 +5,7 @@
 
 mod audit;
 mod cargo;
+mod cargo_test;
 mod eslint;
 mod go_test;
 mod judge;
@@ -45,13 +46,14 @@ pub enum Format {
     Mypy,
     Pyright,
     GoTest,
+    CargoTest,
     NpmAudit,
     PipAudit,
     CargoAudit,
 }
 
 impl Format {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Junit,
         Self::Sarif,
         Self::Eslint,
@@ -61,6 +63,7 @@ impl Format {
         Self::Mypy,
         Self::Pyright,
         Self::GoTest,
+        Self::CargoTest,
         Self::NpmAudit,
         Self::PipAudit,
         Self::CargoAudit,
@@ -78,6 +81,7 @@ impl Format {
             Self::Mypy => "mypy output",
             Self::Pyright => "pyright JSON",
             Self::GoTest => "go test JSON",
+            Self::CargoTest => "cargo test output",
             Self::NpmAudit => "npm audit JSON",
             Self::PipAudit => "pip-audit JSON",
             Self::CargoAudit => "cargo audit JSON",
@@ -362,6 +366,7 @@ fn read_format(format: Format, bytes: &[u8], place: &Place<'_>, exit: Exit) -> R
         Format::Mypy => mypy::read(&text, place),
         Format::Pyright => pyright::read(&text, place),
         Format::GoTest => go_test::read(&text, place),
+        Format::CargoTest => cargo_test::read(&text, place),
         Format::NpmAudit => audit::read_npm(&text),
         Format::PipAudit => audit::read_pip(&text),
         Format::CargoAudit => audit::read_cargo(&text),

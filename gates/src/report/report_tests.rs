@@ -2,7 +2,7 @@
 
 use super::*;
 
-const FILES: [&str; 6] = ["src/a.ts", "src/a.js", "a.py", "test_a.py", "a.test.js", "pkg/a_test.go"];
+const FILES: [&str; 7] = ["src/a.ts", "src/a.js", "a.py", "test_a.py", "a.test.js", "pkg/a_test.go", "src/lib.rs"];
 
 fn place() -> Place<'static> {
     Place::new("/w", FILES.into_iter())
@@ -54,7 +54,7 @@ fn samples() -> Vec<(Format, String, i32, String)> {
         format!(r#"{{"version":"2.1.0","runs":[{{"tool":{{"driver":{{"name":"scan"}}}},"results":[{results}]}}]}}"#)
     };
     let artifact = r#"{"reason":"compiler-artifact","package_id":"c","fresh":true}"#;
-    vec![
+    let mut samples = vec![
         (
             Format::Junit,
             r#"<testsuites><testsuite name="s" tests="2" failures="1"><testcase classname="a.test.js" name="t"><failure message="no">at /w/a.test.js:7:1</failure></testcase><testcase name="u"/></testsuite></testsuites>"#.into(),
@@ -103,19 +103,6 @@ fn samples() -> Vec<(Format, String, i32, String)> {
             r#"{"version":"1.1","time":"1","generalDiagnostics":[],"summary":{"filesAnalyzed":1,"errorCount":0,"warningCount":0,"informationCount":0,"timeInSec":0.7}}"#.into(),
         ),
         (
-            Format::GoTest,
-            r#"{"Action":"start","Package":"m/pkg"}
-{"Action":"run","Package":"m/pkg","Test":"TestA"}
-{"Action":"output","Package":"m/pkg","Test":"TestA","Output":"    a_test.go:7: no\n"}
-{"Action":"fail","Package":"m/pkg","Test":"TestA","Elapsed":0.5}
-{"Action":"fail","Package":"m/pkg","Elapsed":0.6}
-"#.into(),
-            1,
-            r#"{"Action":"pass","Package":"m/pkg","Test":"TestA","Elapsed":0}
-{"Action":"pass","Package":"m/pkg","Elapsed":0.6}
-"#.into(),
-        ),
-        (
             Format::NpmAudit,
             npm(r#""x":{"name":"x","severity":"high","isDirect":true,"via":[{"source":1,"name":"x","title":"Bad","url":"https://github.com/advisories/GHSA-1","severity":"high","range":"<2"}],"effects":[],"range":"<2","nodes":[],"fixAvailable":true}"#, 1),
             1,
@@ -132,6 +119,32 @@ fn samples() -> Vec<(Format, String, i32, String)> {
             cargo_audit(r#"{"advisory":{"id":"RUSTSEC-1","title":"Bad","url":null},"package":{"name":"x","version":"1.0.0"},"versions":{"patched":[],"unaffected":[]}}"#, 1),
             1,
             cargo_audit("", 0),
+        ),
+    ];
+    samples.extend(samples_of_runners());
+    samples
+}
+
+fn samples_of_runners() -> Vec<(Format, String, i32, String)> {
+    vec![
+        (
+            Format::GoTest,
+            r#"{"Action":"start","Package":"m/pkg"}
+{"Action":"run","Package":"m/pkg","Test":"TestA"}
+{"Action":"output","Package":"m/pkg","Test":"TestA","Output":"    a_test.go:7: no\n"}
+{"Action":"fail","Package":"m/pkg","Test":"TestA","Elapsed":0.5}
+{"Action":"fail","Package":"m/pkg","Elapsed":0.6}
+"#.into(),
+            1,
+            r#"{"Action":"pass","Package":"m/pkg","Test":"TestA","Elapsed":0}
+{"Action":"pass","Package":"m/pkg","Elapsed":0.6}
+"#.into(),
+        ),
+        (
+            Format::CargoTest,
+            "\nrunning 1 test\ntest tests::a ... FAILED\n\nfailures:\n\n---- tests::a stdout ----\n\nthread 'tests::a' (9) panicked at src/lib.rs:7:9:\nno\n\n\nfailures:\n    tests::a\n\ntest result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.06s\n\n".into(),
+            101,
+            "\nrunning 1 test\ntest tests::a ... ok\n\ntest result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.06s\n\n".into(),
         ),
     ]
 }
@@ -245,7 +258,11 @@ fn a_tool_that_looked_at_nothing_fails() {
             r#"[{"filePath":"/w/ign.js","messages":[{"ruleId":null,"fatal":false,"severity":1,"message":"File ignored because of a matching ignore pattern. Use \"--no-ignore\"","nodeType":null}],"suppressedMessages":[],"errorCount":0,"warningCount":1}]"#,
         ),
         (Format::Pyright, r#"{"generalDiagnostics":[],"summary":{"filesAnalyzed":0,"errorCount":0,"warningCount":0}}"#),
-        (Format::Tsc, "Files:               0\nLines:               0\n"),
+        // A configuration of references alone (`"files": []`), which `tsc --diagnostics` without --build does not follow.
+        (
+            Format::Tsc,
+            "Files:               0\nLines:               0\nIdentifiers:         0\nSymbols:             7\nTypes:              65\nInstantiations:      0\nMemory used:    14945K\nMemory allocs:     100\nI/O read:        0.00s\nI/O write:       0.00s\nParse time:      0.00s\nTotal time:      0.00s\n",
+        ),
         (Format::Tsc, "/w/node_modules/typescript/lib/lib.es5.d.ts\n/w/node_modules/@types/node/index.d.ts\n"),
         (Format::Cargo, "{\"reason\":\"build-finished\",\"success\":true}\n"),
         (Format::Sarif, r#"{"version":"2.1.0","runs":[]}"#),

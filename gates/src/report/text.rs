@@ -27,8 +27,8 @@ pub fn decode(format: Format, bytes: &[u8]) -> Result<Cow<'_, str>, ReportError>
     } else {
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         match format {
-            // The names of files on Linux are bytes.
-            Format::Tsc | Format::Mypy => Some(String::from_utf8_lossy(bytes)),
+            // The names of files on Linux are bytes, and tests print what they like.
+            Format::Tsc | Format::Mypy | Format::CargoTest => Some(String::from_utf8_lossy(bytes)),
             _ => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
         }
     };

@@ -23,7 +23,7 @@ static OTHER: LazyLock<Regex> = LazyLock::new(|| {
         r"(?x)^(?:
         Found\x20\d+\x20errors?\b.* | Errors\x20+Files | \s.* | \d+\s.* | \d+ |
         \[?\d{1,2}:\d\d:\d\d(?:\x20[AP]M)?\]?\x20.* |
-        (?:Files|Lines(?:\x20of\x20\w+)?|Nodes(?:\x20of\x20\w+)?|Identifiers|Symbols|Types|Instantiations|Memory\x20used|Assignability\x20cache\x20size|
+        (?:Files|Lines(?:\x20of\x20\w+)?|Nodes(?:\x20of\x20\w+)?|Identifiers|Symbols|Types|Instantiations|Memory\x20(?:used|allocs)|Assignability\x20cache\x20size|
             Identity\x20cache\x20size|Subtype\x20cache\x20size|Strict\x20subtype\x20cache\x20size|[\w/]+(\x20[\w()]+){0,3}\x20time|I/O\x20(?:read|write)|Projects\x20.*|Aggregate\x20.*):?\s.* |
         (?:>|\$|yarn\x20(?:run|install)|npm\x20(?:warn|WARN|notice)|Done\x20in|info\x20Visit)\x20.*
         )$",
