@@ -224,3 +224,43 @@ fn a_reader_that_leaves_does_not_change_the_exit_status() {
     drop(child.stdout.take());
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
+
+#[test]
+fn a_signal_ends_what_was_started_and_leaves_nothing() {
+    let (folder, work) = (repository(), tempfile::tempdir().unwrap());
+    write(folder.path(), "nofx.toml", "[gates.long]\ncommand = \"touch started && sleep 600\"\nshell = true\n");
+    let mut command = command(folder.path(), "long");
+    let (runner, temporary) = (work.path().join("runner"), work.path().join("temporary"));
+    fs::create_dir(&temporary).unwrap();
+    command.env("GATE_RUNNER_WORK_DIR", &runner).env("TMPDIR", &temporary);
+    let mut child = command.spawn().unwrap();
+    while !has(&runner, "started") {
+        assert!(child.try_wait().unwrap().is_none(), "it has ended");
+        std::thread::yield_now();
+    }
+    let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    assert_eq!(child.wait().unwrap().code(), Some(128 + 15));
+    assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
+    assert!(!has(&runner, "started"));
+}
+
+/// Whether a file with this name is somewhere below a folder.
+fn has(folder: &Path, name: &str) -> bool {
+    fs::read_dir(folder).into_iter().flatten().flatten().any(|entry| {
+        entry.file_name() == name || entry.file_type().is_ok_and(|kind| kind.is_dir()) && has(&entry.path(), name)
+    })
+}
+
+#[test]
+fn a_name_in_the_checkout_is_no_command_for_github() {
+    let folder = repository();
+    let nested = folder.path().join("sub\n::error::pwned");
+    fs::create_dir(&nested).unwrap();
+    git(&nested, &["init", "--quiet"]);
+    write(&nested, "a", "a");
+    commit(&nested);
+    let output = nofx(folder.path(), "secrets --github");
+    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+    assert!(text.contains("pwned") && !text.lines().any(|line| line.starts_with("::error")), "{text}");
+}

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use unicode_normalization::UnicodeNormalization;
+
 use crate::snapshot::SKIPPED;
 
 /// The longest name that the usual file systems store.
@@ -87,8 +89,8 @@ pub fn check_link(path: &str, target: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// The names of a tree. Finds names that are the same file where the file system ignores case, as on macOS and Windows:
-/// such a tree would have other contents there.
+/// The names of a tree. Finds names that are the same file where the file system ignores case, as on macOS and Windows, or
+/// how letters are composed, as on macOS: such a tree would have other contents there.
 #[derive(Debug, Default)]
 pub struct Names {
     by_folded: HashMap<String, String>,
@@ -99,9 +101,11 @@ impl Names {
     pub fn insert(&mut self, path: &str) -> Result<(), String> {
         let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
         for prefix in ends.filter_map(|end| path.get(..end)) {
-            let known = self.by_folded.entry(prefix.to_lowercase()).or_insert_with(|| prefix.to_owned());
+            let folded = prefix.to_lowercase().nfc().collect();
+            let known = self.by_folded.entry(folded).or_insert_with(|| prefix.to_owned());
             if known != prefix {
-                return Err(format!("{path} and {known} have names that differ only in case; rename one of them"));
+                let message = "have names that differ only in case, or in how letters are composed; rename one of them";
+                return Err(format!("{path} and {known} {message}"));
             }
         }
         Ok(())
@@ -198,7 +202,8 @@ mod tests {
         for path in ["src/a.ts", "src/b.ts", "README", "src"] {
             assert_eq!(names.insert(path), Ok(()));
         }
-        for path in ["SRC/c.ts", "src/A.ts", "readme"] {
+        assert_eq!(names.insert("src/\u{e9}.ts"), Ok(()));
+        for path in ["SRC/c.ts", "src/A.ts", "readme", "src/e\u{301}.ts", "src/E\u{301}.ts"] {
             assert!(names.insert(path).unwrap_err().contains("differ only in case"), "{path}");
         }
     }

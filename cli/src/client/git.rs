@@ -18,10 +18,13 @@ const OF_A_HOOK: [&str; 6] =
 pub fn command(dir: &Path) -> Command {
     let mut command = Command::new("git");
     command.args(["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"]);
+    command.args(["-c", "advice.graftFileDeprecated=false"]);
     command.args(["--no-optional-locks", "--no-replace-objects"]);
     for name in OF_A_HOOK {
         command.env_remove(name);
     }
+    // Objects that a partial clone lacks would be fetched by programs that its settings name. Grafts are other histories.
+    command.env("GIT_NO_LAZY_FETCH", "1").env("GIT_GRAFT_FILE", "/dev/null");
     // Its errors decide what happens next, so they must be in one language.
     command.env("LC_ALL", "C").current_dir(dir);
     command

@@ -1,7 +1,7 @@
 //! The files of a checkout, as `nofx gate` judges them: those that Git knows or would add, those that are staged, or
 //! those of a commit. It copies them into a folder of its own, exactly as Git stores them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
-use nofx_local::report::{self, hinted};
+use nofx_local::report::{self, hinted, printable};
 
 use super::git;
 
@@ -57,13 +57,20 @@ impl SourceTree {
         if !self.is_git {
             return copy_folder(&self.root, to);
         }
-        let listed = self.list_index(&["--cached", "--others", "--exclude-standard"])?;
-        for path in listed.split(|byte| *byte == 0).filter(|path| !path.is_empty()) {
-            let path = text(path)?;
+        let listed = self.index("ls-files", &["-t", "--cached", "--others", "--exclude-standard"])?;
+        let mut sparse = BTreeSet::new();
+        for record in listed.split(|byte| *byte == 0).filter(|record| !record.is_empty()) {
+            // `tag path`
+            let (tag, path) = text(record)?.split_once(' ').context("git ls-files printed something unexpected")?;
             let from = self.root.join(path);
             let found = match fs::symlink_metadata(&from) {
-                // A deleted file is still listed.
-                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => continue,
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                    // A sparse checkout leaves files out. Without this tag the file is deleted, and still listed.
+                    if tag == "S" {
+                        sparse.insert(path.to_owned());
+                    }
+                    continue;
+                }
                 found => found.with_context(|| format!("cannot read {path}"))?,
             };
             if found.is_dir() {
@@ -71,30 +78,44 @@ impl SourceTree {
             } else if found.is_file() || found.is_symlink() {
                 copy_file(&from, &to.join(path))?;
             } else {
-                return Err(hinted(format!("{path} is neither a file nor a link"), "remove it"));
+                return Err(hinted(format!("{path:?} is neither a file nor a link"), "remove it"));
             }
         }
-        Ok(())
+        if sparse.is_empty() {
+            return Ok(());
+        }
+        let mut entries = self.staged()?;
+        entries.retain(|path, _| sparse.contains(path));
+        self.write(&entries, to)
     }
 
     /// Writes the files of the index.
     pub fn copy_staged(&self, to: &Path) -> Result<()> {
         self.needs_git("nothing is staged", "leave out --staged")?;
-        let listed = self.list_index(&["--stage"])?;
+        self.write(&self.staged()?, to)
+    }
+
+    /// The mode and the id of each file that a commit of the index would have, by its path from the root.
+    fn staged(&self) -> Result<BTreeMap<String, (String, String)>> {
+        let empty =
+            git::line(&self.root, &["hash-object", "-t", "tree", "/dev/null"]).context("git has no empty tree")?;
+        // `ls-files` has also the files of `git add --intent-to-add`, which are not staged.
+        let options = ["--cached", "--ita-invisible-in-index", "--no-renames", "--relative", "--no-abbrev", &empty];
+        let listed = self.index("diff-index", &options)?;
         let mut entries = BTreeMap::new();
-        for record in listed.split(|byte| *byte == 0).filter(|record| !record.is_empty()) {
-            // `mode id stage<TAB>path`
-            let (head, path) = text(record)?.split_once('\t').context("git ls-files printed something unexpected")?;
-            let mut words = head.split(' ');
-            let (Some(mode), Some(id), Some(stage)) = (words.next(), words.next(), words.next()) else {
-                bail!("git ls-files printed something unexpected: {head}");
+        let mut fields = listed.split(|byte| *byte == 0);
+        // `:old-mode mode old-id id status`, path
+        while let (Some(head), Some(path)) = (fields.next(), fields.next()) {
+            let (head, path) = (text(head)?, text(path)?);
+            let &[_, mode, _, id, status] = head.split(' ').collect::<Vec<_>>().as_slice() else {
+                bail!("git diff-index printed something unexpected: {head}");
             };
-            if stage != "0" {
-                return Err(hinted(format!("{path} has a merge conflict"), "resolve it, and stage it with git add"));
+            if status != "A" {
+                return Err(hinted(format!("{path:?} has a merge conflict"), "resolve it, and stage it with git add"));
             }
             entries.insert(path.to_owned(), (mode.to_owned(), id.to_owned()));
         }
-        self.write(&entries, to)
+        Ok(entries)
     }
 
     /// Whether Git knows a commit by this name.
@@ -131,16 +152,16 @@ impl SourceTree {
         git::line(&self.root, &["rev-parse", "--verify", "--quiet", "--end-of-options", &commit])
     }
 
-    /// `git ls-files`, from the index of the hook that this process runs in.
-    fn list_index(&self, options: &[&str]) -> Result<Vec<u8>> {
+    /// What git prints about the index of the hook that this process runs in.
+    fn index(&self, name: &str, options: &[&str]) -> Result<Vec<u8>> {
         let mut command = git::command(&self.root);
-        command.args(["ls-files", "-z"]).args(options);
+        command.args([name, "-z"]).args(options);
         if let Some(index) = &self.index {
             command.env("GIT_INDEX_FILE", index);
         }
         let done = command.output().context("cannot run git")?;
         if !done.status.success() {
-            bail!("git ls-files: {}", String::from_utf8_lossy(&done.stderr).trim());
+            bail!("git {name}: {}", String::from_utf8_lossy(&done.stderr).trim());
         }
         Ok(done.stdout)
     }
@@ -188,7 +209,7 @@ impl SourceTree {
         let writer = std::thread::spawn(move || requests.write_all(&ids));
         let mut answers = BufReader::new(answers);
         for (path, (mode, id)) in entries {
-            let content = read_object(&mut answers, id).with_context(|| format!("cannot read {path} from Git"))?;
+            let content = read_object(&mut answers, id).with_context(|| format!("cannot read {path:?} from Git"))?;
             write_file(&to.join(path), mode, &content).with_context(|| format!("cannot write {path}"))?;
         }
         writer.join().ok().context("the writer panicked")??;
@@ -200,7 +221,14 @@ impl SourceTree {
 fn read_object(answers: &mut impl BufRead, id: &str) -> Result<Vec<u8>> {
     let mut header = String::new();
     answers.read_line(&mut header)?;
-    let size = header.trim_end().strip_prefix(id).and_then(|rest| rest.strip_prefix(" blob "));
+    let answer = header.trim_end().strip_prefix(id);
+    if answer == Some(" missing") {
+        return Err(hinted(
+            "it is not here",
+            "fetch the files of a partial clone first: git archive COMMIT > /dev/null",
+        ));
+    }
+    let size = answer.and_then(|rest| rest.strip_prefix(" blob "));
     let size: usize = size.and_then(|size| size.parse().ok()).with_context(|| format!("git answered {header:?}"))?;
     // A newline follows the content.
     let mut content = vec![0; size + 1];
@@ -247,7 +275,10 @@ pub fn copy_folder(from: &Path, to: &Path) -> Result<()> {
 
 /// Part of no archive, here and on a server.
 fn left_out(path: &str) {
-    report::line("workspace", format_args!("{path} is a repository of its own, so its files are not judged"));
+    report::line(
+        "workspace",
+        format_args!("{} is a repository of its own, so its files are not judged", printable(path)),
+    );
 }
 
 fn text(bytes: &[u8]) -> Result<&str> {
@@ -288,6 +319,60 @@ mod tests {
         tree.copy_staged(&copy.path().join("staged")).unwrap();
         tree.copy_base("HEAD", &copy.path().join("commit")).unwrap();
         assert!(!marker.exists());
+        // A partial clone that lacks a file.
+        let object = run(&root, &["rev-parse", "HEAD:a"]);
+        let (start, rest) = object.split_at(2);
+        fs::remove_file(root.join(format!(".git/objects/{start}/{rest}"))).unwrap();
+        for (key, value) in [
+            ("core.repositoryFormatVersion", "1"),
+            ("extensions.partialClone", "origin"),
+            ("remote.origin.promisor", "true"),
+            ("remote.origin.url", "."),
+            ("remote.origin.uploadpack", &format!("touch {}; false", marker.display())),
+        ] {
+            run(&root, &["config", key, value]);
+        }
+        let missing = tree.copy_base("HEAD", &copy.path().join("missing")).unwrap_err();
+        assert!(report::hint(&missing).is_some_and(|hint| hint.contains("partial clone")), "{missing:#}");
+        assert!(!marker.exists());
+    }
+
+    #[test]
+    fn what_is_staged_is_what_a_commit_would_have() {
+        let dir = repository();
+        fs::write(dir.path().join("src/b.ts"), "two\n").unwrap();
+        run(dir.path(), &["add", "--intent-to-add", "src/b.ts"]);
+        let tree = SourceTree::around(dir.path()).unwrap();
+        assert_eq!(digest(|to| tree.copy_staged(to)), run(dir.path(), &["write-tree"]));
+        let folder = SourceTree::of(&dir.path().join("src")).unwrap();
+        assert_eq!(digest(|to| folder.copy_staged(to)), run(dir.path(), &["rev-parse", "HEAD:src"]));
+    }
+
+    #[test]
+    fn a_sparse_checkout_has_deleted_nothing() {
+        let dir = repository();
+        run(dir.path(), &["sparse-checkout", "set", "--no-cone", "/run.sh", "/.gitattributes"]);
+        assert!(!dir.path().join("src").exists());
+        fs::remove_file(dir.path().join(".gitattributes")).unwrap();
+        let tree = SourceTree::around(dir.path()).unwrap();
+        run(dir.path(), &["rm", "--quiet", "--sparse", "--cached", ".gitattributes"]);
+        assert_eq!(digest(|to| tree.copy_worktree(to)), run(dir.path(), &["write-tree"]));
+    }
+
+    #[test]
+    fn a_graft_gives_head_no_other_history() {
+        let dir = repository();
+        let first = run(dir.path(), &["rev-parse", "HEAD"]);
+        fs::write(dir.path().join("src/a.ts"), "two\n").unwrap();
+        run(dir.path(), &["commit", "--quiet", "--all", "-m", "second"]);
+        run(dir.path(), &["checkout", "--quiet", "-b", "change", &first]);
+        run(dir.path(), &["commit", "--quiet", "--allow-empty", "-m", "third"]);
+        let [main, change] = ["@{-1}", "change"].map(|name| run(dir.path(), &["rev-parse", name]));
+        fs::create_dir_all(dir.path().join(".git/info")).unwrap();
+        fs::write(dir.path().join(".git/info/grafts"), format!("{change} {main}\n")).unwrap();
+        let tree = SourceTree::around(dir.path()).unwrap();
+        let base = format!("{first}^{{tree}}");
+        assert_eq!(digest(|to| tree.copy_base(&main, to)), run(dir.path(), &["rev-parse", &base]));
     }
 
     fn run(dir: &Path, arguments: &[&str]) -> String {

@@ -27,6 +27,8 @@ use super::{Ecosystem, InstallPlan, Registries, verify};
 use crate::blocking::spawn_blocking;
 use crate::finding::{ExamineError, InfraError, Reason, error_lines};
 
+pub use command::HOME;
+
 use caches::Caches;
 use command::Context;
 use sandboxed::{Ran, Writable, failure};
@@ -104,6 +106,10 @@ impl Installer {
         let npmrc = settings.npm_user_config.as_ref().and_then(|path| fs::read_to_string(path).ok());
         let registries = Registries::read(&npmrc.unwrap_or_default());
         let store = Store::new(settings.store.clone(), settings.max_installs);
+        // Before any command runs, which may get the uid of an installer that was killed.
+        if let Err(error) = store.clear() {
+            tracing::warn!(%error, "installations that were not completed were not deleted");
+        }
         let caches = Caches::new(settings.caches.clone());
         Self { settings, registries, store, caches, toolchains: Default::default() }
     }
@@ -253,7 +259,7 @@ impl Installer {
             let home = command::home(&folder);
             // An installer may have put links in the place of its folders.
             if let Some(tenant) = tenant
-                && is_real_folder(&folder, command::HOME)
+                && is_real_folder(&folder, HOME)
             {
                 let kept = caches.put_back(ecosystem, &tenant, &command::cache(&folder), &home);
                 if let Err(error) = kept {

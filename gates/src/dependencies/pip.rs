@@ -7,6 +7,7 @@ use std::fmt::Write;
 
 use toml::{Table, Value};
 
+use super::npm::SYSTEM;
 use super::{Ecosystem, InstallPlan, Locked, manifest_refused, read, refused};
 use crate::finding::{ExamineError, Reason};
 use crate::snapshot::Snapshot;
@@ -226,6 +227,18 @@ fn is_version(version: &str) -> bool {
 fn is_marker(marker: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b" _.-<>=!~()'\"+*,".contains(&byte);
     !marker.is_empty() && marker.len() <= 2000 && marker.bytes().all(is_plain) && !marker.contains("--")
+}
+
+/// Whether a file that a package installs would stand in for a program of the system, or decide how Python starts. Paths are
+/// those of RECORD: relative to site-packages.
+pub fn is_of_the_system(file: &str, package: &str) -> bool {
+    match file.strip_prefix("../../../") {
+        Some(file) => file.strip_prefix("bin/").map_or(file == "pyvenv.cfg", |command| {
+            let is_pip = command.starts_with("pip") && package != "pip";
+            is_pip || command.starts_with("python") || SYSTEM.contains(&command)
+        }),
+        None => matches!(file, "sitecustomize.py" | "usercustomize.py"),
+    }
 }
 
 /// The name as the package index compares it.

@@ -95,24 +95,36 @@ impl Store {
         }
     }
 
-    /// Deletes the installations that were not used for longest above the limit, and what killed processes left. Skips
-    /// those in use.
-    pub fn evict(&self) -> io::Result<()> {
-        let mut complete = Vec::new();
-        for entry in fs::read_dir(&self.folder)?.flatten() {
+    /// Deletes what killed processes left, with the operator's settings in it. Skips what is in use.
+    pub fn clear(&self) -> io::Result<()> {
+        let entries = match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries.flatten() {
             let Ok(name) = entry.file_name().into_string() else { continue };
             match name.split_once('.') {
-                None => {
-                    let lock =
-                        fs::metadata(self.folder.join(format!("{name}.lock"))).and_then(|found| found.modified());
-                    complete.push((lock.unwrap_or(SystemTime::UNIX_EPOCH), name));
-                }
                 Some((key, "new")) => self.with_unused(key, "make", || {
                     remove(&entry.path())?;
                     fs::remove_file(entry.path().with_extension("make"))
                 })?,
                 Some((key, "old")) => self.with_unused(key, "lock", || remove(&entry.path()))?,
-                Some(_) => {}
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes the installations that were not used for longest above the limit, and what killed processes left. Skips
+    /// those in use.
+    pub fn evict(&self) -> io::Result<()> {
+        self.clear()?;
+        let mut complete = Vec::new();
+        for entry in fs::read_dir(&self.folder)?.flatten() {
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            if !name.contains('.') {
+                let lock = fs::metadata(self.folder.join(format!("{name}.lock"))).and_then(|found| found.modified());
+                complete.push((lock.unwrap_or(SystemTime::UNIX_EPOCH), name));
             }
         }
         complete.sort();
@@ -265,6 +277,16 @@ mod tests {
             assert_eq!(fs::read_to_string(thread.join().unwrap().folder.join("file")).unwrap(), "whole");
         }
         assert_eq!(made.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_deleted_unless_another_one_makes_it() {
+        let (_folder, store) = store(1);
+        store.clear().unwrap();
+        let Begun::Empty(slot) = store.begin("made").unwrap() else { panic!("it is complete") };
+        fs::create_dir(store.folder.join("left.new")).unwrap();
+        store.clear().unwrap();
+        assert!(slot.folder.is_dir() && !store.folder.join("left.new").exists());
     }
 
     #[test]

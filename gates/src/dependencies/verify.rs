@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::npm::{commands, has_checks, owner_of_command};
-use super::pip::canonical;
+use super::pip::{canonical, is_of_the_system};
 use super::{InstallPlan, Locked, shown};
 use crate::finding::{ExamineError, Reason};
 
@@ -35,7 +35,7 @@ pub struct Folder {
     pub commands: BTreeMap<String, String>,
 }
 
-const LAYOUT: &str = "layout.json";
+pub const LAYOUT: &str = "layout.json";
 
 impl Layout {
     pub fn load(installation: &Path) -> io::Result<Self> {
@@ -224,11 +224,8 @@ fn check_tool_files(installed: &BTreeMap<String, (String, Vec<String>)>) -> Resu
     }
     for (name, (_, files)) in installed {
         for file in files {
-            let command = file.strip_prefix("../../../bin/");
-            let owner = match command {
-                Some(command) if command.starts_with("python") || command.starts_with("pip") && name != "pip" => {
-                    Some("the system")
-                }
+            let owner = match file.strip_prefix("../../../bin/") {
+                _ if is_of_the_system(file, name) => Some("the system"),
                 Some(command) => {
                     PYTHON_TOOLS.iter().find(|(_, commands)| commands.contains(&command)).map(|(tool, _)| *tool)
                 }
@@ -385,6 +382,9 @@ mod tests {
             "../../../bin/pytest,,",
             "../../../bin/mypy,,",
             "../../../bin/python,,",
+            "../../../bin/sh,,",
+            "../../../pyvenv.cfg,,",
+            "sitecustomize.py,,",
             "\"pytest/__init__.py\",,",
         ] {
             let folder = venv(&[pytest, ("Other_One", record)]);

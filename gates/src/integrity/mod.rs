@@ -30,7 +30,7 @@ pub use difference::Difference;
 pub use doc_tests::of_gone_code as doc_tests_of_gone_code;
 pub use finding::{Integrity, Weakening, WeakeningKind};
 pub use reports::{TestResult, TestStatus, compare_reports};
-pub use test_cases::Explanation;
+pub use test_cases::{Explanation, rows_come_from_elsewhere};
 
 use crate::definition::Definition;
 use crate::snapshot::Snapshot;

@@ -9,6 +9,7 @@ use super::job::job;
 use super::request::{Runner, RunnerLost};
 use super::runs::{check_ended, check_isolation};
 use super::subject::Subject;
+use super::text::redact_reports;
 use super::{Case, Stop, Work};
 use crate::blocking::spawn_blocking;
 use crate::coverage::{Judgement, LineVerdict, changed_lines};
@@ -138,6 +139,7 @@ pub async fn mutants<R: Runner>(
         Ok(reason) => Ok(reason),
         Err(failure) => {
             case.evidence.findings = Findings::of(failure.findings.first);
+            redact_reports(&mut case.evidence);
             Err(failure.reason.into())
         }
     }

@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::conclude::Observed;
 use super::request::{NewAttachment, Request};
-use super::text::redacted;
+use super::text::{redact_reports, redacted};
 use crate::coverage::CoverageEvidence;
 use crate::evidence::{self, Doubt, DoubtCode, Evidence};
 use crate::redact::Redactor;
@@ -100,6 +100,7 @@ impl Case {
         evidence.tests = observed.tests.as_ref().map(evidence::Tests::of);
         evidence.coverage =
             observed.coverage.as_ref().and_then(|coverage| serde_json::to_value(CoverageEvidence::from(coverage)).ok());
+        redact_reports(&mut self.evidence);
         if !is_audit {
             self.doubt_sandbox(run);
         }

@@ -29,7 +29,7 @@ impl<R: Runner> Work<'_, R> {
         case: &mut Case,
     ) -> Result<(), Stop> {
         let (Some(tests), Some(archive)) = (&observed.tests, &self.subject.base_archive) else { return Ok(()) };
-        if tests.skipped == 0 && !self.touches_tests(definition) {
+        if tests.skipped == 0 && !self.touches_tests(definition).await? {
             return Ok(());
         }
         let started = Instant::now();
@@ -77,14 +77,22 @@ impl<R: Runner> Work<'_, R> {
         Ok(explained.await.map_err(InfraError::task_failed)?.map_err(InfraError::from)?)
     }
 
-    /// Whether the change touches files that decide which tests run: tests, and data that may be the table of one.
-    fn touches_tests(&self, definition: &Definition) -> bool {
-        let Some(base) = &self.subject.base else { return false };
-        let head = &self.subject.head;
-        let sources = SourceRules::of_every_language();
-        let differs = |path: &&String| base.files().get(*path) != head.files().get(*path);
-        let decides = |path: &String| definition.tests.matches(path) || !sources.may_be_source(path);
-        base.files().keys().chain(head.files().keys()).filter(differs).any(decides)
+    /// Whether the change touches files that decide which tests run: tests, data that may be the table of one, and any
+    /// source if tests take their rows from elsewhere.
+    async fn touches_tests(&self, definition: &Definition) -> Result<bool, Stop> {
+        let (subject, definition) = (Arc::clone(&self.subject), definition.clone());
+        let touches = spawn_blocking(move || {
+            let (Some(base), head) = (&subject.base, &subject.head) else { return Ok(false) };
+            let sources = SourceRules::of_every_language();
+            let differs = |path: &&String| base.files().get(*path) != head.files().get(*path);
+            let decides = |path: &String| definition.tests.matches(path) || !sources.may_be_source(path);
+            let changed: Vec<_> = base.files().keys().chain(head.files().keys()).filter(differs).collect();
+            if changed.iter().any(|path| decides(path)) {
+                return Ok(true);
+            }
+            Ok(!changed.is_empty() && integrity::rows_come_from_elsewhere(base, &definition)?)
+        });
+        Ok(touches.await.map_err(InfraError::task_failed)?.map_err(|error: io::Error| InfraError::from(error))?)
     }
 }
 

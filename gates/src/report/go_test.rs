@@ -88,6 +88,8 @@ fn collect(items: &Items, builds: &BTreeMap<String, Item>, place: &Place<'_>) ->
         let message = format!("{import_path} does not build: {}", build.output);
         parsed.add(located(&message, &build.output, import_path, place));
     }
+    let with_test: BTreeSet<&String> =
+        items.keys().filter(|(_, test)| !test.is_empty()).map(|(package, _)| package).collect();
     let with_bad_test: BTreeSet<&String> = items
         .iter()
         .filter(|((_, test), item)| !test.is_empty() && is_bad(item))
@@ -110,6 +112,19 @@ fn collect(items: &Items, builds: &BTreeMap<String, Item>, place: &Place<'_>) ->
                     package,
                     place,
                 ));
+            }
+            // Its code may have ended the process before its tests. A package without files of tests does not pass.
+            if item.status == Some(Status::Passed) && !with_test.is_empty() && !with_test.contains(package) {
+                tests.skipped += 1;
+                tests.total += 1;
+                tests.cases.push(Case {
+                    suite: text::clean(package, MAX_NAME_CHARS),
+                    name: "no test ran".to_owned(),
+                    file: None,
+                    status: Status::Skipped,
+                    time_ms: milliseconds(item.elapsed),
+                    message: None,
+                });
             }
             continue;
         }
@@ -173,6 +188,18 @@ fn milliseconds(seconds: Option<f64>) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_package_that_passes_without_a_test_was_skipped() {
+        let event =
+            |package: &str, action: &str, test: &str| format!(r#"{{"Action":"{action}","Package":"{package}"{test}}}"#);
+        let test = r#","Test":"TestA""#;
+        let events = [event("x", "pass", test), event("x", "pass", ""), event("y", "pass", ""), event("z", "skip", "")];
+        let parsed = read(&events.join("\n"), &Place::new("/w", std::iter::empty())).unwrap();
+        let tests = parsed.tests.unwrap();
+        assert_eq!((tests.passed, tests.skipped, tests.total), (1, 1, 2));
+        assert!(tests.cases.iter().any(|case| case.suite == "y" && case.status == Status::Skipped));
+    }
 
     #[test]
     fn a_failed_test_shows_what_it_printed_itself() {

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use super::bundle::Bundle;
 use super::spec::{Found, ReportFile, ReportPath};
 
-/// The limit on one report.
+/// The limit on one report, and on all that the bundle has when a report is added. They are kept in memory.
 const MAX_REPORT_BYTES: u64 = 256 * 1024 * 1024;
 /// How many files one path with a pattern may match.
 const MAX_MATCHES: usize = 200;
@@ -68,9 +68,13 @@ pub fn collect(
     for (index, report) in reports.iter().enumerate() {
         let Some((root, pattern)) = folders.of(report) else {
             // A command that printed nothing may have left no file.
-            let printed = if folders.stdout.exists() { fs::read(folders.stdout)? } else { Vec::new() };
-            let entry = bundle.add(format!("{prefix}/stdout"), printed);
-            found.push(ReportFile { report: index, path: "stdout".to_owned(), found: Found::File { entry } });
+            let printed = if folders.stdout.exists() { fs::metadata(folders.stdout)?.len() } else { 0 };
+            let what = match printed {
+                0 => Found::File { entry: bundle.add(format!("{prefix}/stdout"), Vec::new()) },
+                size if size > room(bundle) => too_large(),
+                _ => Found::File { entry: bundle.add(format!("{prefix}/stdout"), fs::read(folders.stdout)?) },
+            };
+            found.push(ReportFile { report: index, path: "stdout".to_owned(), found: what });
             continue;
         };
         let paths = matches(root, pattern)?;
@@ -78,7 +82,7 @@ pub fn collect(
             found.push(ReportFile { report: index, path: pattern.to_owned(), found: Found::Missing });
         }
         for (number, path) in paths.into_iter().enumerate() {
-            let what = match read_regular(root, &path, started)? {
+            let what = match read_regular(root, &path, started, room(bundle))? {
                 Ok(bytes) => Found::File { entry: bundle.add(format!("{prefix}/{index}-{number}"), bytes) },
                 Err(found) => found,
             };
@@ -88,9 +92,18 @@ pub fn collect(
     Ok(found)
 }
 
-/// Reads a file if neither it nor one of its folders is a link, and no other name leads to it. All processes of the
+/// How many bytes of reports the bundle still takes.
+fn room(bundle: &Bundle) -> u64 {
+    MAX_REPORT_BYTES.saturating_sub(bundle.files.values().map(|bytes| bytes.len() as u64).sum())
+}
+
+fn too_large() -> Found {
+    Found::Refused { why: format!("the reports have more than {MAX_REPORT_BYTES} bytes") }
+}
+
+/// Reads a file of at most `limit` bytes if neither it nor one of its folders is a link, and no other name leads to it. All processes of the
 /// command have ended, so nothing changes meanwhile.
-fn read_regular(root: &Path, path: &Path, started: SystemTime) -> io::Result<Result<Vec<u8>, Found>> {
+fn read_regular(root: &Path, path: &Path, started: SystemTime, limit: u64) -> io::Result<Result<Vec<u8>, Found>> {
     let refused = |why: &str| Ok(Err(Found::Refused { why: why.to_owned() }));
     let mut full = root.to_path_buf();
     for part in path.components() {
@@ -106,14 +119,14 @@ fn read_regular(root: &Path, path: &Path, started: SystemTime) -> io::Result<Res
     if found.nlink() > 1 {
         return refused("it has a second name (a hard link)");
     }
-    if found.len() > MAX_REPORT_BYTES {
-        return refused(&format!("it has more than {MAX_REPORT_BYTES} bytes"));
+    if found.len() > limit {
+        return Ok(Err(too_large()));
     }
     if found.modified()? < started {
         return Ok(Err(Found::Stale));
     }
     let mut bytes = Vec::new();
-    File::open(&full)?.take(MAX_REPORT_BYTES).read_to_end(&mut bytes)?;
+    File::open(&full)?.take(limit).read_to_end(&mut bytes)?;
     Ok(Ok(bytes))
 }
 
@@ -264,6 +277,18 @@ mod tests {
         for path in ["link.json", "linked/c.json", "second.json", "folder/c.json"] {
             assert!(matches!(sample.collect(path)[0].found, Found::Refused { .. }), "{path}");
         }
+    }
+
+    #[test]
+    fn reports_that_are_too_large_together_are_refused() {
+        let sample = Sample::new(&["a.xml", "b.xml"]);
+        for name in ["a.xml", "b.xml"] {
+            let file = File::options().write(true).open(sample.workspace.path().join(name)).unwrap();
+            file.set_len(MAX_REPORT_BYTES / 2 + 1).unwrap();
+        }
+        let found = sample.collect("*.xml");
+        assert!(matches!(found[0].found, Found::File { .. }));
+        assert!(matches!(&found[1].found, Found::Refused { why } if why.contains("the reports have more than")));
     }
 
     #[test]

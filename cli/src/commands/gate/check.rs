@@ -13,6 +13,7 @@ use nofx_gates::evidence::{Evidence, GivenBy, Reason, Verdict};
 use nofx_gates::judge::{self, Archive, BaseInput, Judged, Request, Settings};
 use nofx_gates::run::{Executor, RunnerSettings};
 use nofx_gates::snapshot::Snapshot;
+use nofx_local::process::signals::Signals;
 use nofx_local::report::{hint, hinted, print_error};
 use serde_json::json;
 use shared::config::RunnerConfig;
@@ -60,7 +61,13 @@ pub struct Args {
 
 /// Judges each gate. Returns 0 if all passed, 1 if one failed, 3 if one has no verdict.
 pub async fn run(args: &Args) -> Result<ExitCode> {
-    match judge_all(args).await {
+    let mut signals = Signals::listen()?;
+    let judged = tokio::select! {
+        judged = judge_all(args) => judged,
+        // What was started ends, and the copies of the checkout are deleted.
+        signal = signals.next() => return Ok(ExitCode::from(u8::try_from(128 + signal.as_raw()).unwrap_or(CANNOT_JUDGE))),
+    };
+    match judged {
         Ok(judged) => {
             if args.json {
                 print_json(judged.iter().map(|judged| &judged.evidence))?;

@@ -19,7 +19,7 @@ use crate::snapshot::Snapshot;
 
 use manifest::Manifest;
 pub use manifest::commands;
-pub use names::{has_checks, owner_of_command};
+pub use names::{SYSTEM, has_checks, owner_of_command};
 pub use registries::{Registries, settings};
 pub use workspaces::glob_matches;
 

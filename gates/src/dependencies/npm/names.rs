@@ -50,8 +50,8 @@ const TOOLS: [(&str, &[&str]); 42] = [
 /// Scopes whose packages are parts of the tools.
 const TOOL_SCOPES: [&str; 6] = ["@biomejs/", "@eslint/", "@istanbuljs/", "@jest/", "@typescript-eslint/", "@vitest/"];
 
-/// Programs of the system. npm puts the commands of packages before them in PATH.
-const SYSTEM: [&str; 28] = [
+/// Programs of the system. The commands of packages come before them in PATH.
+pub const SYSTEM: [&str; 28] = [
     "bash", "cat", "chmod", "cp", "dash", "echo", "env", "exit", "false", "find", "git", "grep", "ln", "ls", "mkdir",
     "mv", "perl", "python", "python3", "rm", "sed", "sh", "sudo", "test", "timeout", "true", "xargs", "zsh",
 ];

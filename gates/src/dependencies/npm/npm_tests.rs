@@ -285,6 +285,18 @@ fn a_key_that_is_there_twice_counts_once() {
 }
 
 #[test]
+fn a_package_of_the_workspace_is_not_where_an_installation_has_something_else() {
+    for folder in [".installer", ".installer/cache", "layout.json"] {
+        let root = format!(r#"{{"workspaces": [{folder:?}]}}"#);
+        let path: &'static str = format!("{folder}/package.json").leak();
+        let mut files = workspace(&root, A);
+        files.push((path, r#"{"name": "b", "version": "1.0.0"}"#.into()));
+        let reason = plan_of(&files).expect_err(folder);
+        assert!(reason.code == "manifest_refused" && reason.message.contains("of installations"), "{reason:?}");
+    }
+}
+
+#[test]
 fn packages_of_the_workspace_are_links_to_their_folders() {
     let root =
         r#"{"workspaces": {"packages": ["packages/*", "!packages/old"]}, "dependencies": {"b": "file:packages/b"}}"#;

@@ -2,10 +2,14 @@
 
 use serde_json::{Map, Value};
 
+use super::super::install::HOME;
 use super::super::manifest_refused;
+use super::super::verify::LAYOUT;
 use crate::finding::Reason;
 use crate::snapshot::Snapshot;
 
+/// What an installation has beside the packages.
+const TAKEN: [&str; 2] = [HOME, LAYOUT];
 /// More packages than any monorepo has.
 const MAX_FOLDERS: usize = 2000;
 const MAX_PATTERNS: usize = 200;
@@ -40,6 +44,9 @@ pub fn folders(snapshot: &Snapshot, root: &Map<String, Value>) -> Result<Vec<Str
         let parts: Vec<&str> = folder.split('/').collect();
         let matching = parsed.iter().rev().find(|(_, pattern)| matches(pattern, &parts));
         if matching.is_some_and(|(keeps, _)| *keeps) {
+            if parts.first().is_some_and(|first| TAKEN.contains(first)) {
+                return Err(refuse(folder, "has the name of a file or folder of installations"));
+            }
             folders.push(folder.to_owned());
         }
         if folders.len() > MAX_FOLDERS {

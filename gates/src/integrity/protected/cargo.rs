@@ -81,7 +81,12 @@ fn is_harmless_dependency(path: &[&str], leaf: &Leaf) -> bool {
             .filter_map(|value| value.as_ref()?.as_object())
             .flat_map(serde_json::Map::values)
             .all(is_registry),
-        [_] => leaf.new.as_ref().is_none_or(is_registry),
+        // A crate of the workspace that stands in for one of the registry can have other checks in its macros.
+        [_] => {
+            let has_path = |value: &Option<Value>| value.as_ref().is_some_and(|value| value.get("path").is_some());
+            let stands_in = leaf.old.is_some() && !has_path(&leaf.old) && has_path(&leaf.new);
+            !stands_in && leaf.new.as_ref().is_none_or(is_registry)
+        }
         [_, "version" | "features" | "default-features" | "optional" | "workspace", ..] => true,
         _ => false,
     }
@@ -103,6 +108,10 @@ pub fn lock(base: Option<&str>, head: Option<&str>) -> Reasons {
     let Some(head) = head else { return vec!["it is deleted".to_owned()] };
     let Some(new) = packages(head) else { return vec!["it cannot be parsed".to_owned()] };
     let old = base.and_then(packages).unwrap_or_default();
+    let was_of_registry = |name: &str| {
+        let mut same = old.iter().filter(|((known, _), _)| known == name).map(|(_, (source, _))| source).peekable();
+        same.peek().is_some() && same.all(Option::is_some)
+    };
     new.iter()
         .filter_map(|(key, (source, checksum))| {
             let before = old.get(key);
@@ -111,7 +120,9 @@ pub fn lock(base: Option<&str>, head: Option<&str>) -> Reasons {
             }
             let (name, version) = key;
             match source.as_deref() {
-                None => None,
+                None => {
+                    was_of_registry(name).then(|| format!("{name} comes from the workspace instead of the registry"))
+                }
                 Some(REGISTRY | SPARSE) if checksum.is_none() => Some(format!("{name} {version} has no checksum")),
                 Some(REGISTRY | SPARSE) => {
                     before.and_then(|(_, old)| old.as_ref()).map(|_| format!("{name} {version} has other bytes"))

@@ -24,11 +24,16 @@ pub fn npm(path: &str, base: Option<&str>, head: Option<&str>) -> Reasons {
         return vec!["it is new".to_owned()];
     }
     let old = base.and_then(packages).unwrap_or_default();
-    let hosts: BTreeSet<String> = old.values().filter_map(host).collect();
+    let of_registry =
+        old.iter().filter(|(_, package)| package.get("resolved").is_some() && package.get("link").is_none());
+    let known = Known {
+        hosts: old.values().filter_map(host).collect(),
+        names: of_registry.filter_map(|(place, _)| name_at(place)).map(ToOwned::to_owned).collect(),
+    };
     let mut reasons: Reasons = new
         .iter()
         .filter(|(place, package)| !place.is_empty() && old.get(*place) != Some(*package))
-        .filter_map(|(place, package)| npm_reason(place, old.get(place), package, &hosts))
+        .filter_map(|(place, package)| npm_reason(place, old.get(place), package, &known))
         .collect();
     let is_gone =
         |place: &&String| place.strip_prefix("node_modules/").is_some_and(is_tool) && !new.contains_key(*place);
@@ -48,9 +53,20 @@ fn host(package: &Value) -> Option<String> {
     Some(format!("https://{}/", resolved.split('/').next()?))
 }
 
-fn npm_reason(place: &str, old: Option<&Value>, package: &Value, hosts: &BTreeSet<String>) -> Option<String> {
+/// The registries of the base, and the packages that it had from there.
+struct Known {
+    hosts: BTreeSet<String>,
+    names: BTreeSet<String>,
+}
+
+/// The name of the package at a place. `None` for a package of the workspace itself.
+fn name_at(place: &str) -> Option<&str> {
+    place.rsplit_once("node_modules/").map(|(_, name)| name)
+}
+
+fn npm_reason(place: &str, old: Option<&Value>, package: &Value, known: &Known) -> Option<String> {
     let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(ToOwned::to_owned);
-    let Some(name) = place.rsplit_once("node_modules/").map(|(_, name)| name) else {
+    let Some(name) = name_at(place) else {
         // A package of the workspace itself.
         return place.contains("..").then(|| format!("{place} is outside of the workspace"));
     };
@@ -58,15 +74,15 @@ fn npm_reason(place: &str, old: Option<&Value>, package: &Value, hosts: &BTreeSe
     if package.get("link").is_some() {
         let target = resolved.unwrap_or_default();
         let outside = target.contains("..") || target.contains(':') || target.starts_with('/');
-        return (outside || is_tool(name)).then(|| format!("{name} is a link to {target:?}"));
+        let is_other = is_tool(name) || known.names.contains(name);
+        return (outside || is_other).then(|| format!("{name} is a link to {target:?}"));
     }
     if package.get("inBundle").is_some() {
         return is_tool(name).then(|| format!("{name} is bundled in another package"));
     }
     let Some(resolved) = resolved else { return Some(format!("{name} does not say where it comes from")) };
-    let known =
-        REGISTRIES.iter().map(ToString::to_string).chain(hosts.iter().cloned()).any(|host| resolved.starts_with(&host));
-    if !known {
+    let mut hosts = REGISTRIES.iter().map(ToString::to_string).chain(known.hosts.iter().cloned());
+    if !hosts.any(|host| resolved.starts_with(&host)) {
         return Some(format!("{name} comes from {resolved:?}"));
     }
     let integrity = text(package, "integrity");

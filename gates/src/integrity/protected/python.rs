@@ -43,6 +43,8 @@ pub fn pyproject(base: Option<&str>, head: Option<&str>) -> Reasons {
         {
             reasons.push(leaf.to_string());
         }
+    } else if pick(&new, &["tool", "ruff"]) != Value::Null {
+        reasons.push("ruff takes its settings for the files beside it".to_owned());
     }
     for path in [&["tool", "uv", "sources"][..], &["tool", "uv", "index"], &["tool", "poetry", "source"]] {
         reasons.extend(

@@ -71,10 +71,15 @@ fn is_stricter(leaf: &Leaf) -> bool {
         }
         ["include" | "files" | "references", _] => leaf.old.is_none(),
         ["exclude", _] => leaf.new.is_none(),
+        // TypeScript leaves the folder out of what it checks.
+        ["compilerOptions", "outDir"] => leaf.new.as_ref().is_none_or(|folder| {
+            let is_output = |part: &str| ["dist", "build", "out"].contains(&part);
+            folder.as_str().is_some_and(|folder| !folder.contains("..") && folder.split('/').any(is_output))
+        }),
         // What a build writes and what an editor reads do not matter to a check.
         [
             "compilerOptions",
-            "sourceMap" | "declaration" | "declarationMap" | "outDir" | "pretty" | "removeComments" | "newLine",
+            "sourceMap" | "declaration" | "declarationMap" | "pretty" | "removeComments" | "newLine",
         ]
         | ["compileOnSave" | "display" | "$schema" | "typeAcquisition"] => true,
         _ => false,

@@ -50,26 +50,86 @@ pub fn reason(change: &Change, base: &Snapshot, head: &Snapshot, definition: &De
     if change.base != Side::None {
         return None;
     }
-    module(&change.path, definition).or_else(|| declaration(&change.path, base, head))
+    module(&change.path, definition)
+        .or_else(|| python(&change.path, head, definition))
+        .or_else(|| script(&change.path, head))
+        .or_else(|| declaration(&change.path, base, head))
 }
 
-/// A module at a place where Python looks before it looks among its own.
-fn module(path: &str, definition: &Definition) -> Option<String> {
+/// Folder and name of the module of Python that a file is.
+fn module_name(path: &str) -> Option<(&str, &str)> {
     let (folder, file) = path.rsplit_once('/').unwrap_or(("", path));
     let (stem, endings) = file.split_once('.')?;
     if !matches!(endings.rsplit('.').next(), Some("py" | "pyc" | "so" | "pyd")) {
         return None;
     }
-    let (folder, name) =
-        if stem == "__init__" { folder.rsplit_once('/').unwrap_or(("", folder)) } else { (folder, stem) };
-    if !OF_TOOLS.contains(&name) && !STANDARD.split(' ').any(|known| known == name) {
-        return None;
-    }
+    Some(if stem == "__init__" { folder.rsplit_once('/').unwrap_or(("", folder)) } else { (folder, stem) })
+}
+
+fn is_known(module: &str) -> bool {
+    OF_TOOLS.contains(&module) || STANDARD.split(' ').any(|known| known == module)
+}
+
+/// A module at a place where Python looks before it looks among its own.
+fn module(path: &str, definition: &Definition) -> Option<String> {
+    let (folder, name) = module_name(path).filter(|(_, name)| is_known(name))?;
     let is_first = |root: &str| {
         folder == root || folder.strip_prefix(root).is_some_and(|rest| rest.trim_start_matches('/') == "src")
     };
     let is_searched = is_first("") || definition.gates.values().any(|gate| is_first(&gate.directory));
     is_searched.then(|| format!("a tool that imports {name} gets this file instead"))
+}
+
+/// A package or a compiled module beside the module that it replaces, and a module in a folder of tests: pytest looks
+/// there first.
+fn python(path: &str, head: &Snapshot, definition: &Definition) -> Option<String> {
+    let (folder, name) = module_name(path)?;
+    let at = |folder: &str, name: &str| if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
+    let has = |path: &str| head.files().contains_key(path);
+    let beside = format!("{}.py", at(folder, name));
+    if path != beside && has(&beside) {
+        return Some(format!("Python loads this file instead of {beside}"));
+    }
+    let prefix = format!("{folder}/");
+    let is_test = |path: &str| {
+        let name = path.strip_prefix(&prefix).unwrap_or_default();
+        name == "conftest.py"
+            || name.ends_with("_test.py")
+            || name.starts_with("test_") && name.strip_suffix(".py").is_some()
+    };
+    let mut below =
+        head.files().range(prefix.clone()..).map(|(path, _)| path).take_while(|path| path.starts_with(&prefix));
+    // The folder of a package is no place where Python looks for modules.
+    if folder.is_empty() || has(&at(folder, "__init__.py")) || is_test(path) || !below.any(|path| is_test(path)) {
+        return None;
+    }
+    let roots = ["", "src"].into_iter().chain(definition.gates.values().map(|gate| gate.directory.as_str()));
+    let hidden = roots
+        .filter(|root| *root != folder)
+        .flat_map(|root| [at(root, &format!("{name}.py")), at(root, &format!("{name}/__init__.py"))])
+        .find(|path| has(path));
+    let hidden = hidden.or_else(|| is_known(name).then(|| format!("the module {name}")))?;
+    Some(format!("a test beside it may load this file instead of {hidden}"))
+}
+
+/// Code beside code with another ending. Bundlers and runners look for the endings in an order.
+fn script(path: &str, head: &Snapshot) -> Option<String> {
+    const HIDES: [(&str, &[&str]); 6] = [
+        ("js", &["ts", "tsx", "jsx"]),
+        ("jsx", &["tsx", "ts"]),
+        ("mjs", &["mts", "ts", "tsx", "js"]),
+        ("cjs", &["cts", "ts", "tsx"]),
+        ("mts", &["ts", "tsx"]),
+        ("ts", &["tsx"]),
+    ];
+    let (stem, ending) =
+        path.rsplit_once('.').filter(|(stem, _)| ![".config", ".d"].iter().any(|end| stem.ends_with(end)))?;
+    let (_, hides) = HIDES.iter().find(|(own, _)| *own == ending)?;
+    let beside = hides.iter().map(|ending| format!("{stem}.{ending}"));
+    // A file goes before the folder with its name.
+    let below = HIDES.iter().map(|(ending, _)| ending).chain(&["tsx"]).map(|ending| format!("{stem}/index.{ending}"));
+    let hidden = beside.chain(below).find(|path| head.files().contains_key(path))?;
+    Some(format!("a runner of tests may load this file instead of {hidden}"))
 }
 
 /// A declaration beside code. A type checker then reads the declaration alone.
@@ -78,15 +138,6 @@ fn declaration(path: &str, base: &Snapshot, head: &Snapshot) -> Option<String> {
     if let Some(stem) = path.strip_suffix(".pyi") {
         let hidden = is_in(head, format!("{stem}.py"))?;
         return Some(format!("a type checker reads this stub instead of {hidden}"));
-    }
-    // Bundlers and runners look for JavaScript first.
-    let code = [("js", ["ts", "tsx"]), ("jsx", ["tsx", "ts"]), ("mjs", ["mts", "ts"])];
-    for (ending, hidden) in code {
-        let stem = path.strip_suffix(ending).filter(|stem| stem.ends_with('.') && !stem.ends_with(".config."));
-        let hidden = stem.and_then(|stem| hidden.iter().find_map(|ending| is_in(head, format!("{stem}{ending}"))));
-        if let Some(hidden) = hidden {
-            return Some(format!("a runner of tests may load this file instead of {hidden}"));
-        }
     }
     let (stem, kind) = [(".d.ts", ""), (".d.mts", "m"), (".d.cts", "c")]
         .iter()

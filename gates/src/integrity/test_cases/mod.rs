@@ -13,6 +13,7 @@ mod left_out;
 mod matching;
 mod python;
 mod replaced;
+mod rows;
 mod runner;
 mod rust;
 
@@ -22,6 +23,7 @@ use crate::definition::Definition;
 use crate::snapshot::Snapshot;
 
 pub use collect::Case;
+pub use rows::rows_come_from_elsewhere;
 
 /// What a test does so that its result means less. Counted: a kept test may have had it before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

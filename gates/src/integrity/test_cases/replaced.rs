@@ -9,6 +9,7 @@ use super::runner::Patterns;
 
 const SCRIPT: [&str; 8] = ["expect", "assert", "it", "test", "describe", "vi", "jest", "should"];
 const PYTHON: [&str; 3] = ["pytest", "unittest", "assert_"];
+const HOOK: &str = "the hook ";
 const MODULES: [&str; 10] = [
     "vitest",
     "@jest/globals",
@@ -38,7 +39,9 @@ pub fn find(changes: &Changes, patterns: &Patterns) -> Vec<Weakening> {
         known.extend(read(change.base.text()).into_iter().map(|(what, _)| what));
         added.extend(read(change.head.text()).into_iter().map(|(what, line)| (change, what, line)));
     }
-    let new = added.into_iter().filter(|(_, what, _)| !known.contains(what));
+    // The comparison of conftest.py shows its hooks.
+    let is_shown = |path: &str, what: &str| what.starts_with(HOOK) && path.rsplit('/').next() == Some("conftest.py");
+    let new = added.into_iter().filter(|(change, what, _)| !known.contains(what) && !is_shown(&change.path, what));
     new.map(|(change, what, line)| {
         let message = format!("The change replaces a function of the test framework: {what}.");
         Weakening::new(WeakeningKind::CheckReplaced, &change.path, Some(line), message)
@@ -131,6 +134,12 @@ fn python(code: &[Token<'_>], is_test: bool) -> Vec<(String, u32)> {
         let starts = at == 0 || code.get(at - 1).is_some_and(|previous| previous.line < token.line);
         if is_known && is_test && starts && text(at + 1) == "=" && text(at + 2) != "=" {
             found.push((format!("{} = ...", token.text), token.line));
+        }
+        if is_test && starts && token.is_word("pytest_plugins") && text(at + 1) == "=" {
+            found.push(("the list of plugins".to_owned(), token.line));
+        }
+        if token.is_word("def") && text(at + 1).starts_with("pytest_") && text(at + 2) == "(" {
+            found.push((format!("{HOOK}{}", text(at + 1)), token.line));
         }
         if token.is_word("modules") && text(at + 1) == "[" && at > 1 && text(at - 2) == "sys" {
             let module = code.get(at + 2).map_or("", |token| token.unquoted());
