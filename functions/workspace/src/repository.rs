@@ -88,8 +88,8 @@ pub async fn run(work_dir: &Path, git: &Git, step: &ClaimedStep, store: &StepSto
     let attempt = Arc::new(Attempt::begin(work_dir).map_err(infra_failure)?);
     let deadline = Instant::now() + step.timeout.saturating_sub(RESERVE);
     let bounds = Bounds { deadline, max_bytes: MAX_FETCHED_BYTES };
-    let compares_checks = step.policy.gates.trusted_base == TrustedBase::Git;
-    let made = make(&wanted, git, &attempt, bounds, compares_checks).await;
+    let compares_tip = step.policy.gates.trusted_base == TrustedBase::Git;
+    let made = make(&wanted, git, &attempt, bounds, compares_tip).await;
     let made = made.map_err(|error| failure(error, &wanted))?;
     made.store(&wanted, store).await
 }
@@ -125,21 +125,20 @@ struct Made {
     changes: Changes,
 }
 
-/// `compares_checks`: whether the checks of a merge base are compared with those of the default branch now, which takes one
-/// more tree.
+/// `compares_tip`: whether a merge base is compared with the default branch as it is now, which takes one more tree.
 async fn make(
     wanted: &Wanted,
     git: &Git,
     attempt: &Arc<Attempt>,
     bounds: Bounds,
-    compares_checks: bool,
+    compares_tip: bool,
 ) -> Result<Made, RepositoryError> {
     let folder = attempt.temporary();
     let refs = Refs::find(wanted, git, &folder, bounds).await?;
     let base = refs.base(wanted, git, &folder, bounds).await?;
     let standing = refs.standing(&refs.commit, None);
     let mut base_standing = base.as_ref().and_then(|(id, kind)| refs.standing(id, Some(*kind)));
-    let outdated = base_standing.as_mut().filter(|standing| compares_checks && standing.is == Relation::Outdated);
+    let outdated = base_standing.as_mut().filter(|standing| compares_tip && standing.is == Relation::Outdated);
     let tip = outdated.as_ref().map(|standing| standing.tip.clone());
     let commits = [Some(&refs.commit), base.as_ref().map(|(id, _)| id), tip.as_ref()];
     let repository = checkout::fetch(git, &folder, &wanted.repository, commits.into_iter().flatten(), bounds).await?;
@@ -153,7 +152,7 @@ async fn make(
         old_snapshot = Some(before);
     }
     if let (Some(standing), Some(before)) = (outdated, &old_snapshot) {
-        checkout.compare_with_tip(standing, before, folder.join("tip")).await?;
+        checkout.compare_with_tip(standing, before, &after, folder.join("tip")).await?;
     }
     let changes = Changes::between(old_snapshot.as_ref(), &after);
     Ok(Made { commit: refs.commit, standing, workspace: pack(after).await?, base: old, base_standing, changes })
@@ -176,17 +175,18 @@ impl Checkout<'_> {
         Ok(snapshot)
     }
 
-    /// Whether a merge base has the checks of the tip. If the tip cannot be read, nobody knows.
+    /// Whether a merge base can stand for the tip. If the tip cannot be read, nobody knows.
     async fn compare_with_tip(
         &self,
         standing: &mut Standing,
         base: &Snapshot,
+        head: &Snapshot,
         target: PathBuf,
     ) -> Result<(), RepositoryError> {
         let why = match self.snapshot(&standing.tip, target).await {
             Ok(tip) => {
-                let base = base.clone();
-                blocking(move || standing::weaker_checks(&tip, &base)).await?
+                let (base, head) = (base.clone(), head.clone());
+                blocking(move || standing::outdated(&tip, &base, &head)).await?
             }
             Err(RepositoryError::Refused(why)) => Some(format!("its newest commit cannot be used: {why}")),
             Err(error) => return Err(error),

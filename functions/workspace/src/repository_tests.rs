@@ -92,7 +92,11 @@ async fn a_commit_of_the_default_branch_is_compared_with_its_parent() {
     for (reference, commit, base) in [("main", &third, &second), ("HEAD", &third, &second), (&second, &second, &first)]
     {
         let made = server.make(reference, None).await.unwrap();
-        assert_eq!((&made.commit, base_of(&made)), (commit, (base.as_str(), BaseKind::FirstParent)), "{reference}");
+        assert_eq!(
+            (&made.commit, base_of(&made)),
+            (commit, (base.as_str(), BaseKind::FirstParent { is_own: true })),
+            "{reference}"
+        );
     }
     assert!(server.make(&first, None).await.unwrap().base.is_none());
     let made = server.make("main", Some(&first)).await.unwrap();
@@ -149,9 +153,12 @@ async fn a_merge_base_with_other_checks_than_the_tip_does_not_count() {
     assert_eq!(relation().await.is, Relation::MergeBase, "the branch does not delete later tests");
     server.commit("nofx.toml", "[gates.lint]\ncommand = [\"eslint\", \".\"]\n");
     let outdated = relation().await;
-    assert_eq!((outdated.is, outdated.why.as_deref()), (Relation::Outdated, Some("the difference is in nofx.toml")));
+    assert_eq!(
+        (outdated.is, outdated.why.as_deref()),
+        (Relation::Outdated, Some("its checks are other ones now, in nofx.toml"))
+    );
     server.commit("eslint.config.js", "export default [];\n");
-    assert_eq!(relation().await.why.as_deref(), Some("the difference is in eslint.config.js, nofx.toml"));
+    assert_eq!(relation().await.why.as_deref(), Some("its checks are other ones now, in eslint.config.js, nofx.toml"));
     server.git(&["checkout", "--quiet", "old"]);
     server.git(&["merge", "--quiet", "main"]);
     server.git(&["checkout", "--quiet", "main"]);
@@ -159,6 +166,41 @@ async fn a_merge_base_with_other_checks_than_the_tip_does_not_count() {
     server.commit("nofx.toml", "gates = 1\n");
     let why = relation().await.why.unwrap();
     assert!(why.contains("the nofx.toml of its newest commit is not valid"), "{why}");
+}
+
+#[tokio::test]
+async fn a_merge_base_does_not_count_if_both_sides_have_changed_a_file() {
+    let server = Server::new();
+    server.commit("a", "1\n");
+    server.git(&["checkout", "--quiet", "-b", "old"]);
+    // What the branch will have too, so that it counts as work of this change.
+    server.commit("b", "1\n");
+    server.commit("c", "1\n");
+    server.git(&["checkout", "--quiet", "main"]);
+    let relation = async || server.make("old", None).await.unwrap().base_standing.unwrap();
+    server.commit("d", "1\n");
+    assert_eq!(relation().await.is, Relation::MergeBase);
+    server.commit("b", "1\n");
+    let outdated = relation().await;
+    assert_eq!(
+        (outdated.is, outdated.why.as_deref()),
+        (Relation::Outdated, Some("both have changed files since, in b"))
+    );
+}
+
+#[tokio::test]
+async fn the_parent_of_a_commit_that_was_merged_into_the_branch_does_not_count() {
+    let server = Server::new();
+    server.commit("a", "1\n");
+    server.git(&["checkout", "--quiet", "-b", "feature"]);
+    server.commit("nofx.toml", "[gates.lint]\ncommand = [\"true\"]\n");
+    let merged = server.commit("b", "1\n");
+    server.git(&["checkout", "--quiet", "main"]);
+    let own = server.commit("c", "1\n");
+    server.git(&["merge", "--quiet", "--no-ff", "-m", "merge", "feature"]);
+    for (commit, expected) in [(&merged, Relation::Other), (&own, Relation::Parent)] {
+        assert_eq!(server.make(commit, None).await.unwrap().base_standing.unwrap().is, expected);
+    }
 }
 
 #[tokio::test]

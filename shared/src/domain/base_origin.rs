@@ -30,12 +30,13 @@ pub struct Standing {
 pub enum Relation {
     /// Its newest commit.
     Tip,
-    /// The merge base of the step's `ref` and the branch. Its checks are no weaker than those of the tip.
+    /// The merge base of the step's `ref` and the branch. Its checks are no weaker than those of the tip, and no file was
+    /// changed on both sides since. It says what the `ref` changed, and nothing about other workspaces.
     MergeBase,
-    /// A merge base whose checks are weaker than those of the tip, or were not compared with them.
+    /// A merge base for which that is not so, or is not known.
     Outdated,
-    /// The first parent of the step's `ref`, which is a commit of the branch. It says how that commit came to be, and
-    /// nothing about other workspaces.
+    /// The first parent of the step's `ref`, which is one of the branch's own commits. It says how that commit came to be,
+    /// and nothing about other workspaces.
     Parent,
     /// Anything else, such as the tip of another branch, or a commit of the branch that is not its newest.
     Other,
@@ -89,15 +90,15 @@ impl BaseOrigin {
             return Err(format!("the base was fetched more than {days} days ago; run workspace:git again"));
         }
         match is {
-            Relation::Tip | Relation::MergeBase => Ok(()),
-            Relation::Parent if self.has_workspace => Ok(()),
-            Relation::Parent => Err(format!(
-                "commit {commit} is the parent of a commit of {branch} and counts only for that commit's own workspace; to \
-                 judge changes of {branch}, give the `workspace` of a step workspace:git with `ref: {branch}` as the base"
+            Relation::Tip => Ok(()),
+            Relation::MergeBase | Relation::Parent if self.has_workspace => Ok(()),
+            Relation::MergeBase | Relation::Parent => Err(format!(
+                "commit {commit} counts only for the workspace that the same step fetched; to judge other changes of {branch}, \
+                 give the `workspace` of a step workspace:git with `ref: {branch}` as the base"
             )),
             Relation::Outdated => Err(format!(
-                "the change left {branch} at commit {commit}, whose checks are not those of {branch} now: {}; merge {branch} \
-                 into the change and run workspace:git again",
+                "the change left {branch} at commit {commit}, and that cannot stand for {branch} now: {}; merge {branch} into \
+                 the change and run workspace:git again",
                 why.as_deref().unwrap_or("they were not compared")
             )),
             Relation::Other => Err(format!(
@@ -136,11 +137,13 @@ mod tests {
         let policy = policy(&["https://github.com/acme/site"]);
         let check = |origin: BaseOrigin| origin.check(&policy);
         assert_eq!(check(origin(Relation::Tip)), Ok(()));
-        assert_eq!(check(origin(Relation::MergeBase)), Ok(()));
-        assert_eq!(check(BaseOrigin { has_workspace: true, ..origin(Relation::Parent) }), Ok(()));
+        for own in [Relation::MergeBase, Relation::Parent] {
+            assert_eq!(check(BaseOrigin { has_workspace: true, ..origin(own) }), Ok(()));
+        }
         for (refused, why) in [
-            (origin(Relation::Parent), "only for that commit's own workspace"),
-            (origin(Relation::Outdated), "not those of main now: nofx.toml; merge main"),
+            (origin(Relation::MergeBase), "only for the workspace that the same step fetched"),
+            (origin(Relation::Parent), "only for the workspace that the same step fetched"),
+            (origin(Relation::Outdated), "cannot stand for main now: nofx.toml; merge main"),
             (origin(Relation::Other), "run workspace:git without `base`"),
             (BaseOrigin { has_workspace: true, ..origin(Relation::Other) }, "neither the newest commit of main"),
             (BaseOrigin { standing: None, ..origin(Relation::Tip) }, "does not say which branch"),

@@ -146,6 +146,11 @@ async fn a_base_of_the_default_branch_is_trusted_and_evidence_names_its_commit()
     let run = site.judge(&[fetch("get", "feature", None)], of("get.workspace", "get.base")).await;
     let origin = site.passed(run).await.base.origin.unwrap();
     assert_eq!((origin.commit, origin.relation.as_deref()), (main.clone(), Some("merge_base")));
+    // A plan may write anything on top of the branch, also what `main` has already.
+    let write = json!({ "workspace": "${{ steps.get.outputs.workspace }}", "files": { "b.txt": "b\n" } });
+    let steps = [fetch("get", "feature", None), plans::step("write", "workspace:write", write)];
+    let run = site.judge(&steps, of("write.workspace", "get.base")).await;
+    assert!(site.refused(run).await.contains("counts only for the workspace that the same step fetched"));
 
     // A commit of the branch against its parent, as after a merge.
     let run = site.judge(&[fetch("get", "main", None)], of("get.workspace", "get.base")).await;
@@ -164,7 +169,7 @@ async fn a_base_that_the_plan_chooses_is_refused_with_what_to_do() {
         // The first commit, before the checks were strict.
         ("feature", Some("main~"), "neither the newest commit of main"),
         // A branch that starts there.
-        ("old", None, "the difference is in nofx.toml; merge main into the change"),
+        ("old", None, "its checks are other ones now, in nofx.toml; merge main into the change"),
     ] {
         let base = base.map(|base| site.git(&["rev-parse", base]));
         let run = site.judge(&[fetch("get", reference, base.as_deref())], of("get.workspace", "get.base")).await;
@@ -177,7 +182,7 @@ async fn a_base_that_the_plan_chooses_is_refused_with_what_to_do() {
     let run = site.judge(&steps, of("three.workspace", "one.workspace")).await;
     assert!(site.refused(run).await.contains("neither the newest commit of main"));
     let run = site.judge(&steps, of("three.workspace", "two.base")).await;
-    assert!(site.refused(run).await.contains("counts only for that commit's own workspace"));
+    assert!(site.refused(run).await.contains("counts only for the workspace that the same step fetched"));
     // What would pass with the base of the plan is judged by the base of the branch.
     let run = site.judge(&[fetch("get", "evil", None)], of("get.workspace", "get.base")).await;
     assert_eq!(site.stack.step(run).await["status"], "blocked", "a person decides about loosened checks");

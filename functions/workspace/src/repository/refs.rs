@@ -27,8 +27,10 @@ pub struct Refs {
 pub enum BaseKind {
     Given,
     MergeBase,
-    /// The commit is on the default branch itself.
-    FirstParent,
+    /// The commit is on the default branch itself: one of its own, or one of a branch that was merged into it.
+    FirstParent {
+        is_own: bool,
+    },
 }
 
 impl BaseKind {
@@ -36,7 +38,7 @@ impl BaseKind {
         match self {
             Self::Given => "given",
             Self::MergeBase => "merge_base",
-            Self::FirstParent => "first_parent",
+            Self::FirstParent { .. } => "first_parent",
         }
     }
 }
@@ -115,11 +117,19 @@ impl Refs {
             }
         }
         let parent = format!("{}^1", self.commit);
-        match git.run(&history, ["rev-parse", "--verify", "--quiet", &parent], bounds).await {
-            Ok(id) => Ok(Some((String::from_utf8_lossy(&id).trim().to_owned(), BaseKind::FirstParent))),
-            Err(GitError::Failed(_)) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        let parent = match git.run(&history, ["rev-parse", "--verify", "--quiet", &parent], bounds).await {
+            Ok(id) => String::from_utf8_lossy(&id).trim().to_owned(),
+            Err(GitError::Failed(_)) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let is_own = match &self.tip {
+            Some(tip) => {
+                let own = git.run(&history, ["rev-list", "--first-parent", tip], bounds).await?;
+                String::from_utf8_lossy(&own).lines().any(|id| id == self.commit)
+            }
+            None => false,
+        };
+        Ok(Some((parent, BaseKind::FirstParent { is_own })))
     }
 
     /// Fetches commits without their files, into a repository of its own.

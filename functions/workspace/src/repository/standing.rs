@@ -1,5 +1,7 @@
 //! How the fetched commits stand to the default branch. A gate's policy may trust a base by that.
 
+use std::collections::BTreeSet;
+
 use nofx_gates::snapshot::Snapshot;
 use nofx_gates::{WorkspaceError, definition, integrity, path};
 use shared::domain::base_origin::{Relation, Standing};
@@ -18,16 +20,34 @@ impl Refs {
         let is = match kind {
             _ if commit == tip => Relation::Tip,
             Some(BaseKind::MergeBase) => Relation::Outdated,
-            Some(BaseKind::FirstParent) => Relation::Parent,
-            Some(BaseKind::Given) | None => Relation::Other,
+            Some(BaseKind::FirstParent { is_own: true }) => Relation::Parent,
+            Some(BaseKind::FirstParent { is_own: false } | BaseKind::Given) | None => Relation::Other,
         };
         Some(Standing { branch, tip, is, why: None })
     }
 }
 
-/// Why the checks of a base do not count, if they are not those of the tip: somebody could start a branch before a check was
-/// there. Tests do not count, because the change does not delete those that came later.
-pub fn weaker_checks(tip: &Snapshot, base: &Snapshot) -> Result<Option<String>, WorkspaceError> {
+/// Why a merge base does not count, if somebody could gain from starting the branch there.
+pub fn outdated(tip: &Snapshot, base: &Snapshot, head: &Snapshot) -> Result<Option<String>, WorkspaceError> {
+    Ok(weaker_checks(tip, base)?.or_else(|| shared_files(tip, base, head)))
+}
+
+/// Both sides have changed these files. Lines that the branch has already would count as lines of the change, and uncovered
+/// ones would hide among them.
+fn shared_files(tip: &Snapshot, base: &Snapshot, head: &Snapshot) -> Option<String> {
+    let old = base.files();
+    let both: Vec<&str> = (head.files().keys().chain(old.keys()))
+        .filter(|path| head.files().get(*path) != old.get(*path) && tip.files().get(*path) != old.get(*path))
+        .map(String::as_str)
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect();
+    (!both.is_empty()).then(|| format!("both have changed files since, {}", listed(&both)))
+}
+
+/// Somebody could start a branch before a check was there. Tests do not count, because the change does not delete those that
+/// came later.
+fn weaker_checks(tip: &Snapshot, base: &Snapshot) -> Result<Option<String>, WorkspaceError> {
     let of_tip = match definition::define(tip) {
         Ok(definition) => definition,
         Err(problems) => return Ok(Some(invalid("its newest commit", &problems))),
@@ -39,7 +59,7 @@ pub fn weaker_checks(tip: &Snapshot, base: &Snapshot) -> Result<Option<String>, 
     let found = integrity::compare_checks(tip, base, &of_tip, &of_base)?;
     let mut paths: Vec<&str> = found.findings.iter().map(|finding| finding.path.as_str()).collect();
     paths.dedup();
-    Ok((!paths.is_empty()).then(|| listed(&paths)))
+    Ok((!paths.is_empty()).then(|| format!("its checks are other ones now, {}", listed(&paths))))
 }
 
 fn invalid(whose: &str, problems: &[definition::Problem]) -> String {
@@ -53,5 +73,5 @@ fn listed(paths: &[&str]) -> String {
     let named: Vec<String> = paths.iter().take(NAMED).map(shown).collect();
     let more = paths.len().saturating_sub(NAMED);
     let more = if more == 0 { String::new() } else { format!(" and {more} more") };
-    format!("the difference is in {}{more}", named.join(", "))
+    format!("in {}{more}", named.join(", "))
 }
