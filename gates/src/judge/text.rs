@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn what_reports_say_has_no_secrets() {
-        let secret = ["ghp_", "5RrMawgUhST2eXhrT43DmeHGZBb1bR5AZxF1"].concat();
+        let secret = ["ghp_", "5RrMawgUhST", "2eXhrT43Dme", "HGZBb1bR5AZxF1"].concat();
         let reason = Reason { code: "x".into(), message: String::new() };
         let mut evidence = Evidence::new("unit", reason, 0);
         let finding = serde_json::json!({ "severity": Severity::Error, "tool": "eslint", "file": format!("{secret}.ts"),
