@@ -67,7 +67,8 @@ impl Settings {
 /// Judges a gate. There is always evidence, also if the runner is lost.
 pub async fn judge<R: Runner>(request: &Request, settings: &Settings, runner: &R) -> Judged {
     let mut case = Case::new(request);
-    let ended = judge_in_folder(request, settings, runner, &mut case).await;
+    // The future is large, and callers keep it in theirs.
+    let ended = Box::pin(judge_in_folder(request, settings, runner, &mut case)).await;
     let (mut question, mut lost) = (None, None);
     let (verdict, reason) = match ended {
         Ok(reason) => (Verdict::Passed, reason),
