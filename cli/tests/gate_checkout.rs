@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::symlink;
-use std::path::Path;
-use std::process::{Command, Output};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -163,7 +163,7 @@ fn a_hook_judges_what_is_committed() {
         ".git/hooks/pre-commit",
         &format!("#!/bin/sh\nexec {} gate secrets --staged --root web >&2\n", env!("CARGO_BIN_EXE_nofx")),
     );
-    fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    fs::set_permissions(&hook, PermissionsExt::from_mode(0o755)).unwrap();
     let worktree = folder.path().join("linked");
     git(folder.path(), &["worktree", "add", "--quiet", "-b", "linked", "linked"]);
     for checkout in [folder.path(), &worktree] {
@@ -225,24 +225,77 @@ fn a_reader_that_leaves_does_not_change_the_exit_status() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
+/// A gate that runs until it is killed, with the folders that it may use.
+struct Running {
+    _checkout: TempDir,
+    work: TempDir,
+    child: Child,
+}
+
+impl Running {
+    fn start() -> Self {
+        let (checkout, work) = (repository(), tempfile::tempdir().unwrap());
+        write(checkout.path(), "nofx.toml", "[gates.long]\ncommand = \"touch started && sleep 600\"\nshell = true\n");
+        fs::create_dir(work.path().join("temporary")).unwrap();
+        let child = command_in(work.path(), checkout.path(), "long").spawn().unwrap();
+        let mut running = Self { _checkout: checkout, work, child };
+        while !has(&running.runner(), "started") {
+            assert!(running.child.try_wait().unwrap().is_none(), "it has ended");
+            std::thread::yield_now();
+        }
+        running
+    }
+
+    fn runner(&self) -> PathBuf {
+        self.work.path().join("runner")
+    }
+
+    fn temporary(&self) -> PathBuf {
+        self.work.path().join("temporary")
+    }
+
+    fn end(&mut self, signal: &str) -> ExitStatus {
+        let killed = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
+        assert!(killed.success());
+        self.child.wait().unwrap()
+    }
+}
+
+/// A command that keeps its files below `work`.
+fn command_in(work: &Path, checkout: &Path, arguments: &str) -> Command {
+    let mut command = command(checkout, arguments);
+    command.env("GATE_RUNNER_WORK_DIR", work.join("runner")).env("TMPDIR", work.join("temporary"));
+    command
+}
+
 #[test]
 fn a_signal_ends_what_was_started_and_leaves_nothing() {
-    let (folder, work) = (repository(), tempfile::tempdir().unwrap());
-    write(folder.path(), "nofx.toml", "[gates.long]\ncommand = \"touch started && sleep 600\"\nshell = true\n");
-    let mut command = command(folder.path(), "long");
-    let (runner, temporary) = (work.path().join("runner"), work.path().join("temporary"));
-    fs::create_dir(&temporary).unwrap();
-    command.env("GATE_RUNNER_WORK_DIR", &runner).env("TMPDIR", &temporary);
-    let mut child = command.spawn().unwrap();
-    while !has(&runner, "started") {
-        assert!(child.try_wait().unwrap().is_none(), "it has ended");
-        std::thread::yield_now();
-    }
-    let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
-    assert!(killed.success());
-    assert_eq!(child.wait().unwrap().code(), Some(128 + 15));
-    assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
-    assert!(!has(&runner, "started"));
+    let mut running = Running::start();
+    assert_eq!(running.end("-TERM").code(), Some(128 + 15));
+    assert_eq!(fs::read_dir(running.temporary()).unwrap().count(), 0);
+    assert!(!has(&running.runner(), "started"));
+}
+
+#[test]
+fn other_users_read_no_copy_of_the_checkout_and_the_next_gate_deletes_those_of_a_killed_one() {
+    let mut running = Running::start();
+    let copies = [running.runner(), running.temporary()].map(|folder| readable_by_others(&folder, "nofx.toml"));
+    assert_eq!(copies, [false, false]);
+    running.end("-KILL");
+    let done = command_in(running.work.path(), repository().path(), "secrets").output().unwrap();
+    assert_eq!(done.status.code(), Some(0), "{done:?}");
+    assert_eq!(fs::read_dir(running.temporary()).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(running.runner().join("attempts")).unwrap().count(), 0);
+}
+
+/// Whether a user without a right of its own could get to a file with this name below a folder, if it knew the path.
+fn readable_by_others(folder: &Path, name: &str) -> bool {
+    let mode = |path: &Path| fs::symlink_metadata(path).map_or(0, |found| found.permissions().mode());
+    mode(folder) & 0o001 != 0
+        && fs::read_dir(folder).into_iter().flatten().flatten().any(|entry| {
+            let is_it = entry.file_name() == name && mode(&entry.path()) & 0o004 != 0;
+            is_it || mode(&entry.path()) & 0o040_000 != 0 && readable_by_others(&entry.path(), name)
+        })
 }
 
 /// Whether a file with this name is somewhere below a folder.

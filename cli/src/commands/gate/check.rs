@@ -7,12 +7,12 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use nofx_gates::WorkspaceError;
 use nofx_gates::archive;
 use nofx_gates::evidence::{Evidence, GivenBy, Reason, Verdict};
 use nofx_gates::judge::{self, Archive, BaseInput, Judged, Request, Settings};
 use nofx_gates::run::{Executor, RunnerSettings};
 use nofx_gates::snapshot::Snapshot;
+use nofx_gates::{Attempt, WorkspaceError};
 use nofx_local::process::signals::Signals;
 use nofx_local::report::{hint, hinted, print_error};
 use serde_json::json;
@@ -135,11 +135,12 @@ struct Packed {
 }
 
 async fn judge_all(args: &Args) -> Result<Vec<Judged>, Unusable> {
-    let place = tempfile::Builder::new().prefix("nofx-gate-").tempdir();
-    let place = place.context("cannot create a folder").map_err(Unusable::new("work_folder_unavailable"))?;
-    let settings = Settings::new(place.path().join("judge"));
-    let packed = pack_both(args, place.path(), &settings)?;
-    let runner = Executor::new(runner_settings());
+    let runner = runner_settings();
+    let settings = Settings::new(runner.work_dir.clone());
+    // The copies are private, and the next attempt deletes them if this process is killed.
+    let attempt = Attempt::begin(&settings.work_dir).context("cannot create a folder");
+    let packed = pack_both(args, &attempt.map_err(Unusable::new("work_folder_unavailable"))?, &settings)?;
+    let runner = Executor::new(runner);
     let style = show::Style::of_stdout();
     let mut judged = Vec::new();
     for name in &args.names {
@@ -168,7 +169,7 @@ async fn judge_all(args: &Args) -> Result<Vec<Judged>, Unusable> {
     Ok(judged)
 }
 
-fn pack_both(args: &Args, place: &Path, settings: &Settings) -> Result<Packed, Unusable> {
+fn pack_both(args: &Args, attempt: &Attempt, settings: &Settings) -> Result<Packed, Unusable> {
     let tree = match &args.root {
         Some(root) if !root.is_dir() => {
             return Err(Unusable::usage(anyhow::anyhow!("--root {} is not a folder", root.display())));
@@ -190,13 +191,13 @@ fn pack_both(args: &Args, place: &Path, settings: &Settings) -> Result<Packed, U
         let hint = format!("write ./{reference} for the folder, or refs/heads/{reference} for the branch");
         return Err(Unusable::usage(hinted(format!("--base {reference} names a folder and a commit"), hint)));
     }
-    let copy = place.join("workspace");
+    let copy = attempt.workspace();
     let copied = if args.staged { tree.copy_staged(&copy) } else { tree.copy_worktree(&copy) };
     let packed = copied.and_then(|()| pack(&copy, settings));
     let named = packed.with_context(|| format!("{} cannot be judged", tree.root().display()));
     let workspace = named.map_err(&unreadable)?;
     let Some(reference) = reference else { return Ok(Packed { workspace, base: None }) };
-    let copy = place.join("base");
+    let copy = attempt.base();
     let copied = match &base_folder {
         Some(folder) => SourceTree::of(folder).and_then(|tree| tree.copy_worktree(&copy)),
         None => tree.copy_base(reference, &copy),
@@ -232,8 +233,6 @@ fn runner_settings() -> RunnerSettings {
 }
 
 fn pack(folder: &Path, settings: &Settings) -> Result<Archive> {
-    // Nothing was copied, so nothing made the folder.
-    std::fs::create_dir_all(folder)?;
     let snapshot = Snapshot::take(folder)?;
     Ok(Archive::new(archive::pack(&archive::sources(&snapshot), settings.unpack)?))
 }

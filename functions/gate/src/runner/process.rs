@@ -2,6 +2,8 @@
 //! name its folders and its npm settings.
 
 use std::env;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -28,7 +30,9 @@ impl<'a> ProcessRunner<'a> {
 
     pub async fn run(&self, archive: &Archive, job: Job) -> Result<Bundle, RunnerLost> {
         let unusable = |error: std::io::Error| RunnerLost::unavailable("work_folder_unavailable", error.to_string());
-        let folder = tempfile::Builder::new().prefix("nofx-gate-").tempdir().map_err(unusable)?;
+        // Commands of other attempts may see it, with uids of their own.
+        let private = Permissions::from_mode(0o700);
+        let folder = tempfile::Builder::new().prefix("nofx-gate-").permissions(private).tempdir().map_err(unusable)?;
         let (archive_path, bundle_path) = (folder.path().join("workspace.tar.gz"), folder.path().join("bundle.tar.gz"));
         fs::write(&archive_path, archive.bytes.as_slice()).await.map_err(unusable)?;
         let limit = Duration::from_millis(job.timeout_ms) + GRACE;
@@ -72,5 +76,40 @@ impl<'a> ProcessRunner<'a> {
         }
         serde_json::from_slice(&done.stdout)
             .map_err(|error| RunnerLost::ended(format!("its answer is invalid: {error}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use nofx_gates::run::CommandSpec;
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn other_users_cannot_read_the_workspace() {
+        let folder = tempfile::tempdir().unwrap();
+        let (program, seen) = (folder.path().join("gate_runner"), folder.path().join("mode"));
+        let script =
+            "#!/bin/sh\nfile=$(grep -o '[^\"]*/workspace.tar.gz')\nls -ld \"${file%/*}\" | cut -c1-10 > SEEN\nexit 1\n";
+        let script = script.replace("SEEN", &seen.display().to_string());
+        fs::write(&program, script).await.unwrap();
+        fs::set_permissions(&program, Permissions::from_mode(0o755)).await.unwrap();
+        let command = CommandSpec {
+            argv: vec!["true".into()],
+            directory: String::new(),
+            environment: BTreeMap::new(),
+            companions: Vec::new(),
+            reports: Vec::new(),
+            network: false,
+            minimum_sandbox: serde_json::from_value(json!("limits")).unwrap(),
+            timeout_ms: 1_000,
+        };
+        let (tenant, ecosystem, variants) = ("t".to_owned(), None, Vec::new());
+        let job = Job { tenant, command, ecosystem, audit: false, variants, timeout_ms: 10_000 };
+        let lost = ProcessRunner::new(&program).run(&Archive::new(b"x".to_vec()), job).await.unwrap_err();
+        assert_eq!(fs::read_to_string(&seen).await.unwrap(), "drwx------\n", "{lost:?}");
     }
 }
