@@ -1,4 +1,4 @@
-//! What a person sees of a verdict, and what GitHub Actions is told about it.
+//! Prints a verdict for people, and as annotations for GitHub Actions.
 
 use std::fmt::Write as _;
 use std::io::IsTerminal;
