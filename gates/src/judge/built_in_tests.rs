@@ -1,19 +1,16 @@
 //! Answers of runners to the jobs of gates without a command.
 
-use std::fs;
 use std::sync::Mutex;
 
 use serde_json::json;
 use shared::domain::policy::GatePolicy;
 
 use super::*;
-use crate::archive;
 use crate::dependencies::Ecosystem as Manager;
 use crate::evidence::{GivenBy, Verdict};
+use crate::judge::tests::packed;
 use crate::judge::{Archive, BaseInput, Judged, Request, RunnerLost, Settings, judge};
 use crate::run::{Bundle, CommandRun, Found, Job, Output, ReportFile, Stopped};
-use crate::snapshot::Snapshot;
-use crate::unpack::Limits;
 
 /// Answers each job with what the function says, and keeps the jobs.
 struct Scripted<F> {
@@ -31,15 +28,6 @@ impl<F: Fn(&Job) -> Bundle + Send + Sync> Runner for Scripted<F> {
 
 fn scripted<F: Fn(&Job) -> Bundle + Send + Sync>(answer: F) -> Scripted<F> {
     Scripted { answer, jobs: Mutex::default() }
-}
-
-fn packed(files: &[(&str, &str)]) -> Archive {
-    let folder = tempfile::tempdir().unwrap();
-    for (path, text) in files {
-        fs::write(folder.path().join(path), text).unwrap();
-    }
-    let snapshot = Snapshot::take(folder.path()).unwrap();
-    Archive::new(archive::pack(&archive::sources(&snapshot), Limits::default()).unwrap())
 }
 
 async fn judged<R: Runner>(gate: &str, base: &[(&str, &str)], head: &[(&str, &str)], runner: &R) -> Judged {

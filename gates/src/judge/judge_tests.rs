@@ -45,17 +45,24 @@ fn answer(exit: i32, printed: &str, reports: &[&str]) -> Bundle {
     bundle
 }
 
-async fn judged(definition: &str, bundle: Bundle) -> Judged {
-    let (work, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    fs::write(folder.path().join("nofx.toml"), definition).unwrap();
+/// A workspace with these files: path and text.
+pub fn packed(files: &[(&str, &str)]) -> Archive {
+    let folder = tempfile::tempdir().unwrap();
+    for (path, text) in files {
+        fs::write(folder.path().join(path), text).unwrap();
+    }
     let snapshot = Snapshot::take(folder.path()).unwrap();
-    let packed = archive::pack(&archive::sources(&snapshot), Limits::default()).unwrap();
+    Archive::new(archive::pack(&archive::sources(&snapshot), Limits::default()).unwrap())
+}
+
+async fn judged(definition: &str, bundle: Bundle) -> Judged {
+    let work = tempfile::tempdir().unwrap();
     let request = Request {
         gate: "unit".to_owned(),
         tenant: "local".to_owned(),
         attempt: None,
         timeout: Duration::from_mins(1),
-        workspace: Archive::new(packed),
+        workspace: packed(&[("nofx.toml", definition)]),
         base: None,
         base_given_by: GivenBy::None,
         base_origin: None,

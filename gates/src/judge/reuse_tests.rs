@@ -1,5 +1,4 @@
 use std::collections::BTreeMap;
-use std::fs;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -7,12 +6,10 @@ use std::time::Duration;
 use shared::domain::policy::GatePolicy;
 
 use super::*;
-use crate::archive;
 use crate::evidence::{Approval, Attempt, GivenBy, Verdict};
+use crate::judge::tests::packed;
 use crate::judge::{Archive, BaseInput, Judged, RunnerLost, Settings, judge};
 use crate::run::{Bundle, CommandRun, Exit, Output};
-use crate::snapshot::Snapshot;
-use crate::unpack::Limits;
 
 /// Answers as a runner on a host with these properties. Its command exits with `code`.
 struct Fake {
@@ -64,15 +61,6 @@ impl Runner for Fake {
     async fn earlier(&self, key: &str) -> Option<Earlier> {
         self.left.lock().unwrap().get(key).cloned()
     }
-}
-
-fn packed(files: &[(&str, &str)]) -> Archive {
-    let folder = tempfile::tempdir().unwrap();
-    for (path, text) in files {
-        fs::write(folder.path().join(path), text).unwrap();
-    }
-    let snapshot = Snapshot::take(folder.path()).unwrap();
-    Archive::new(archive::pack(&archive::sources(&snapshot), Limits::default()).unwrap())
 }
 
 const GATES: &str = "presets = false\n[gates.check]\ncommand = [\"check\"]\n[gates.online]\ncommand = [\"check\"]\n\
