@@ -9,6 +9,7 @@ mod plan;
 mod policy;
 mod rule;
 mod run;
+pub mod sentence;
 mod step;
 
 pub use artifact::{Artifact, ArtifactPage, ArtifactSummary, Upload};
