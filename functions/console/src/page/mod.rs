@@ -7,6 +7,7 @@ mod gates;
 mod icon;
 mod judged;
 mod layout;
+mod markdown;
 mod message;
 mod parts;
 mod run;
