@@ -50,7 +50,7 @@ pub fn evidence_page(page: &EvidencePage<'_>) -> String {
         (documents(base, document))
     };
     let title = format!("{} {}: {}", visible(&evidence.gate), visible(&evidence.verdict), document.goal);
-    layout(&Layout { base, title: &title, part: Part::Runs, refresh_s: None }, &content)
+    layout(&Layout { part: Part::Runs, ..Layout::new(base, &title) }, &content)
 }
 
 /// The run and the step that the document belongs to.
@@ -275,7 +275,7 @@ fn documents(base: Base, document: &Document) -> Markup {
     html! {
         section aria-labelledby="documents" {
             h2 #documents { "Documents" }
-            ul.plain { @for one in &document.documents { (super::run::artifact_item(base, one)) } }
+            ul.files { @for one in &document.documents { (super::run::artifact_item(base, one)) } }
             p.note { "The attestation is signed: anybody can verify it with the public keys of the system." }
         }
     }
