@@ -43,11 +43,6 @@ pub(super) fn section(id: &str, title: impl Render, aside: &Markup, body: &Marku
     }
 }
 
-/// A section without anything beside its heading.
-pub(super) fn plain_section(id: &str, title: impl Render, body: &Markup) -> Markup {
-    section(id, title, &html! {}, body)
-}
-
 /// Names and values.
 pub(super) fn pairs(pairs: impl IntoIterator<Item = (&'static str, Markup)>) -> Markup {
     html! { dl.pairs { @for (name, value) in pairs { dt { (name) } dd { (value) } } } }
@@ -64,16 +59,6 @@ pub(super) fn hash(value: &str, what: &str) -> Markup {
 /// A message on a page. `role` is `alert` for what a user must see at once, else `status` or `note`.
 pub(super) fn notice(tone: &str, symbol: &str, role: &str, body: &Markup) -> Markup {
     html! { div.notice.(tone) role=(role) { (icon(symbol, "")) div { (body) } } }
-}
-
-/// A button that opens a panel below itself, also without a script.
-pub(super) fn menu(id: &str, label: &Markup, style: &str, panel: &Markup) -> Markup {
-    html! {
-        details.menu id=(id) {
-            summary class={ "button " (style) } { (label) }
-            div.panel { (panel) }
-        }
-    }
 }
 
 /// A part that opens on demand.
@@ -109,9 +94,10 @@ pub(super) fn time(timestamp: &Timestamp) -> Markup {
     html! { time datetime=(timestamp) { (format::plain_time(&timestamp.0)) } }
 }
 
-/// The time since a moment, which the script lets grow. `ms` is its length at the time of the answer.
-pub(super) fn elapsed(since: &Timestamp, ms: i64) -> Markup {
-    html! { time datetime=(since) data-as="elapsed" { (format::duration(ms)) } }
+/// The time since a moment, as in "has waited 3 min 12 s", which the script lets grow. Without a script it reads "has
+/// waited since 2026-11-23 10:00:00 UTC". The markup stays the same while nothing happens, so no region is replaced.
+pub(super) fn elapsed(since: &Timestamp) -> Markup {
+    html! { time datetime=(since) data-as="elapsed" { "since " (format::plain_time(&since.0)) } }
 }
 
 /// The time of day of a moment, in UTC.
