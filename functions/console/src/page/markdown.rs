@@ -72,7 +72,9 @@ impl Writer {
         match event {
             Event::Start(tag) => self.start(tag),
             Event::End(tag) => self.end(tag),
-            Event::Text(text) => self.text(&text),
+            Event::Text(text) | Event::InlineMath(text) | Event::DisplayMath(text) | Event::FootnoteReference(text) => {
+                self.text(&text);
+            }
             Event::Code(text) => {
                 self.html.push_str("<code>");
                 self.text(&text);
@@ -86,7 +88,6 @@ impl Writer {
             Event::InlineHtml(_) => self.left_out += 1,
             // The lines of a block, which `start` counts.
             Event::Html(_) => {}
-            Event::InlineMath(text) | Event::DisplayMath(text) | Event::FootnoteReference(text) => self.text(&text),
         }
     }
 
