@@ -4,6 +4,7 @@
 //! Every link is relative to the page's own address. So the pages work below any prefix: a stage of API Gateway, the
 //! base path of a custom domain, or none.
 
+pub mod graph;
 pub mod page;
 
 mod assets;
