@@ -109,9 +109,10 @@ pub(super) fn time(timestamp: &Timestamp) -> Markup {
     html! { time datetime=(timestamp) { (format::plain_time(&timestamp.0)) } }
 }
 
-/// The time since a moment, which the script lets grow. `ms` is its length at the time of the answer.
-pub(super) fn elapsed(since: &Timestamp, ms: i64) -> Markup {
-    html! { time datetime=(since) data-as="elapsed" { (format::duration(ms)) } }
+/// The time since a moment, as in "has waited 3 min 12 s", which the script lets grow. Without a script it reads "has
+/// waited since 2026-11-23 10:00:00 UTC". The markup stays the same while nothing happens, so no region is replaced.
+pub(super) fn elapsed(since: &Timestamp) -> Markup {
+    html! { time datetime=(since) data-as="elapsed" { "since " (format::plain_time(&since.0)) } }
 }
 
 /// The time of day of a moment, in UTC.

@@ -12,6 +12,7 @@ use shared::domain::GateId;
 use super::gates::gates;
 use super::icon::look;
 use super::layout::{Base, Layout, Part, layout};
+use super::parts::notice;
 pub(super) use artifacts::artifact_item;
 
 /// Reload interval for browsers without scripts.
@@ -53,8 +54,7 @@ pub fn run_page(page: &RunPage<'_>) -> String {
     let refresh_s = (page.is_live() && !is_deciding).then_some(REFRESH_S);
     let content = html! {
         @if let Some(notice) = page.notice { (notice_of(page, notice)) }
-        h1 { bdi { (run.goal) } }
-        p.note #announcer role="status" {}
+        p.toast #announcer role="status" {}
         @if page.is_live() && is_deciding { noscript { p.note { "Reload the page to see what has changed." } } }
         (run_live(page))
     };
@@ -71,11 +71,17 @@ pub fn run_live(page: &RunPage<'_>) -> Markup {
     });
     html! {
         div #live data-status=(run.status) data-fragment=[fragment] {
-            (head::summary(run))
+            (head::title(base, run))
+            @if let Some(failure) = &run.failure { (notice("bad", "bad", "note", &html! { p { bdi { (failure) } } })) }
             (gates(base, run, page.token))
-            (steps::steps(base, run))
-            (artifacts::artifacts(base, run))
-            (timeline::timeline(base, run, page.before))
+            div.columns.even {
+                div {
+                    (steps::steps(base, run))
+                    (artifacts::artifacts(base, run))
+                    (head::plan(base, run))
+                }
+                div { (timeline::timeline(base, run, page.before)) }
+            }
         }
     }
 }
