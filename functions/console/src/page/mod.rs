@@ -4,6 +4,7 @@ mod decision;
 mod evidence;
 mod format;
 mod gates;
+mod graph;
 mod icon;
 mod judged;
 mod layout;
