@@ -21,7 +21,7 @@ pub use evidence::{EvidencePage, evidence_page};
 pub use inbox::inbox;
 pub use layout::Base;
 pub use message::{Message, message};
-pub use run::{RunPage, run_live, run_page};
+pub use run::{Filter, RunPage, Steps, run_live, run_page};
 pub use runs::run_list;
 
 /// The type of artifacts that have a page.

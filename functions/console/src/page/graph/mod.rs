@@ -8,7 +8,7 @@ use maud::{Markup, html};
 
 use super::icon::Look;
 use crate::graph::{Edge, Layout, Size, Wire, layout};
-pub(super) use levels::{Cell, legend, levels};
+pub(super) use levels::{Cell, count, legend, levels};
 use text::{cut, width};
 
 const SIZE: Size = Size { width: 184, height: 46, column_gap: 44, row_gap: 14, margin: 8 };
