@@ -138,7 +138,8 @@ mod tests {
     #[test]
     fn a_run_without_idle_time_is_to_scale() {
         let axis = Axis::new([(0, 4_000), (3_000, 10_000)], 0, 10_000);
-        assert_eq!([0, 5_000, 10_000].map(|moment| axis.place(moment)), [0.0, 49.0, 98.0]);
+        let places = [0, 5_000, 10_000].map(|moment| axis.place(moment).to_string());
+        assert_eq!(places, ["0", "49", "98"]);
         assert_eq!(
             axis.ticks().iter().map(|tick| tick.ms).collect::<Vec<_>>(),
             [0, 2_000, 4_000, 6_000, 8_000, 10_000]
@@ -151,14 +152,14 @@ mod tests {
         let weekend = 2 * 86_400_000;
         let axis = Axis::new([(0, 8_000), (weekend, weekend + 8_000)], 0, weekend + 8_000);
         let places = [8_000, weekend].map(|moment| axis.place(moment));
-        assert_eq!(places.map(f64::round), [44.0, 54.0]);
-        assert_eq!(axis.breaks().map(f64::round).collect::<Vec<_>>(), [49.0]);
+        assert_eq!(places.map(|x| format!("{x:.1}")), ["43.6", "54.4"]);
+        assert_eq!(axis.breaks().map(|x| format!("{x:.1}")).collect::<Vec<_>>(), ["49.0"]);
         assert!(axis.ticks().iter().all(|tick| tick.ms <= 8_000 || tick.ms >= weekend), "{:?}", axis.ticks());
     }
 
     #[test]
     fn a_run_that_did_nothing_has_an_axis() {
-        assert_eq!(Axis::new([], 0, 0).place(5), 0.0);
+        assert_eq!(Axis::new([], 0, 0).place(5).to_string(), "0");
         assert_eq!(Axis::new([], 0, -3).ticks(), []);
         assert_eq!(Axis::new([], 0, 60_000).breaks().count(), 1);
     }

@@ -20,6 +20,7 @@ mod critical;
 mod heights;
 mod layout;
 mod levels;
+mod nearest;
 mod order;
 mod reduce;
 
@@ -27,6 +28,7 @@ pub use bands::{Band, bands};
 pub use critical::critical;
 pub use layout::{Layout, MAX_NODES, Point, Size, Wire, layout};
 pub use levels::{Levels, levels};
+pub use nearest::nearest;
 pub use reduce::reduced;
 
 /// From a parent to a child, as indexes of nodes.

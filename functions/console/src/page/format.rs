@@ -50,8 +50,8 @@ pub(super) fn duration(ms: i64) -> String {
 pub(super) fn short_duration(ms: i64) -> String {
     match ms {
         ..60_000 => duration(ms),
-        ..3_600_000 => format!("{}\u{a0}min", ms / 60_000),
-        ..86_400_000 => format!("{}\u{a0}h", ms / 3_600_000),
+        60_000..3_600_000 => format!("{}\u{a0}min", ms / 60_000),
+        3_600_000..86_400_000 => format!("{}\u{a0}h", ms / 3_600_000),
         _ => format!("{}\u{a0}d", ms / 86_400_000),
     }
 }

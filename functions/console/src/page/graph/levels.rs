@@ -131,24 +131,30 @@ const STATES: [StepStatus; 8] = [
 ];
 
 /// How many steps have each state, without states that no step has.
-pub(in crate::page) fn count(of: impl Iterator<Item = StepStatus> + Clone) -> impl Iterator<Item = (StepStatus, u64)> {
-    let counted = STATES.map(|status| (status, of.clone().filter(|&other| other == status).count() as u64));
+pub(in crate::page) fn count(of: impl Iterator<Item = StepStatus>) -> impl Iterator<Item = (StepStatus, u64)> {
+    let mut counted = STATES.map(|status| (status, 0));
+    for status in of {
+        for (_, count) in counted.iter_mut().filter(|(counted, _)| *counted == status) {
+            *count += 1;
+        }
+    }
     counted.into_iter().filter(|(_, count)| *count > 0)
 }
 
 /// The class of a cell, and its path from the upper left corner of its square. Each state has a shape of its own.
 fn shape(status: StepStatus) -> (&'static str, &'static str) {
     const SQUARE: &str = "h9v9h-9z";
-    const DIAMOND: &str = "m4.5-1 5.5 5.5-5.5 5.5-5.5-5.5z";
-    const DASH: &str = "m1 3.5h7v2h-7z";
     match status {
         StepStatus::Succeeded => ("f-good", SQUARE),
-        StepStatus::Failed => ("f-bad", DIAMOND),
-        StepStatus::Blocked => ("f-warn", DIAMOND),
+        StepStatus::Failed => {
+            ("f-bad", "m0 2 2-2 2.5 2.5 2.5-2.5 2 2-2.5 2.5 2.5 2.5-2 2-2.5-2.5-2.5 2.5-2-2 2.5-2.5z")
+        }
+        StepStatus::Blocked => ("f-warn", "m4.5-1 5.5 5.5-5.5 5.5-5.5-5.5z"),
         StepStatus::Running => ("f-busy", "m4.5 0a4.5 4.5 0 1 1-.1 0z"),
         StepStatus::Ready => ("f-soft", "m3 3h3v3h-3z"),
         StepStatus::Pending => ("none", SQUARE),
-        StepStatus::Skipped | StepStatus::Cancelled => ("f-quiet", DASH),
+        StepStatus::Skipped => ("f-quiet", "m1 3.5h7v2h-7z"),
+        StepStatus::Cancelled => ("f-quiet", "m0 7.5 7.5-7.5 1.5 1.5-7.5 7.5z"),
     }
 }
 
@@ -158,8 +164,8 @@ fn drawing(cells: &[&Cell<'_>]) -> Markup {
     let path = |status| {
         let (class, shape) = shape(status);
         let at = cells.iter().enumerate().filter(|(_, cell)| cell.status == status);
-        let path: String = at.map(|(at, _)| format!("M{} 1{shape}", at * 11 + 1)).collect();
-        (class, path)
+        let paths: Vec<String> = at.map(|(at, _)| format!("M{} 1{shape}", at * 11 + 1)).collect();
+        (class, paths.concat())
     };
     html! {
         svg width=(width) height="11" viewBox={ "0 0 " (width) " 11" } aria-hidden="true" {
@@ -245,9 +251,10 @@ mod tests {
     }
 
     #[test]
-    fn states_differ_in_shape_or_colour_and_the_legend_counts_them() {
-        let shapes: BTreeSet<_> = STATES.map(shape).into_iter().collect();
-        assert_eq!(shapes.len(), STATES.len() - 1, "only skipped and cancelled look the same");
+    fn states_differ_without_colours_and_the_legend_counts_them() {
+        let shapes: BTreeSet<_> = STATES.map(|status| shape(status).1).into_iter().collect();
+        assert_eq!(shapes.len(), STATES.len() - 1, "only the square of a pending step is the same, but hollow");
+        assert_ne!(shape(StepStatus::Pending).0, shape(StepStatus::Succeeded).0);
         let legend = legend(&[cell(0, "a", StepStatus::Failed), cell(0, "b", StepStatus::Failed)]).into_string();
         assert!(legend.contains("2 failed") && !legend.contains("succeeded"), "{legend}");
     }

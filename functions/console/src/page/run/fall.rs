@@ -181,19 +181,16 @@ fn percent(x: f64) -> String {
 
 /// A round time since the start, such as `30 s`.
 fn label(ms: i64) -> String {
-    let (s, m, h) = (ms / 1_000, ms / 60_000, ms / 3_600_000);
-    let (ms_left, s_left, m_left, h_left) = (ms % 1_000, s % 60, m % 60, h % 24);
-    let two =
-        |large: String, small: i64, unit: &str| if small == 0 { large } else { format!("{large} {small} {unit}") };
-    match ms {
-        0 => "0 s".into(),
-        ..1_000 => format!("{ms} ms"),
-        ..60_000 if ms_left > 0 => format!("{s}.{} s", ms_left / 100),
-        ..60_000 => format!("{s} s"),
-        ..3_600_000 => two(format!("{m} min"), s_left, "s"),
-        ..86_400_000 => two(format!("{h} h"), m_left, "min"),
-        _ => two(format!("{} d", h / 24), h_left, "h"),
-    }
+    // The larger unit, how many of the smaller one it has, and both names.
+    let (size, parts, names) = match ms {
+        ..60_000 => return if ms % 1_000 == 0 { format!("{} s", ms / 1_000) } else { format::duration(ms) },
+        60_000..3_600_000 => (60_000, 60, ["min", "s"]),
+        3_600_000..86_400_000 => (3_600_000, 60, ["h", "min"]),
+        86_400_000.. => (86_400_000, 24, ["d", "h"]),
+    };
+    let rest = ms % size / (size / parts);
+    let rest = if rest > 0 { format!(" {rest} {}", names[1]) } else { String::new() };
+    format!("{} {}{rest}", ms / size, names[0])
 }
 
 #[cfg(test)]
@@ -203,7 +200,10 @@ mod tests {
     #[test]
     fn labels_are_short() {
         let labels = [0, 200, 1_000, 1_500, 90_000, 120_000, 5_400_000, 7_200_000, 90_000_000].map(label);
-        assert_eq!(labels, ["0 s", "200 ms", "1 s", "1.5 s", "1 min 30 s", "2 min", "1 h 30 min", "2 h", "1 d 1 h"]);
+        assert_eq!(
+            labels,
+            ["0 s", "200\u{a0}ms", "1 s", "1.5\u{a0}s", "1 min 30 s", "2 min", "1 h 30 min", "2 h", "1 d 1 h"]
+        );
     }
 
     #[test]

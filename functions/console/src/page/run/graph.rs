@@ -11,14 +11,12 @@ use crate::page::icon::look;
 use crate::page::parts::{many, section};
 
 pub(super) fn graph(work: &Work<'_>) -> Markup {
-    match draw("Graph of the steps", &nodes(work), &work.edges) {
-        Some(drawing) => section("graph", "Graph", &aside(work), &drawing),
-        None => {
-            let cells = cells(work);
-            let map = levels(&cells, |range| Some(work.page(&format!("?level={range}#steps"))));
-            section("graph", "Steps by level", &legend(&cells), &map)
-        }
+    if let Some(drawing) = draw("Graph of the steps", &nodes(work), &work.edges) {
+        return section("graph", "Graph", &aside(work), &drawing);
     }
+    let cells = cells(work);
+    let map = levels(&cells, |range| Some(work.page(&format!("?level={range}#steps"))));
+    section("graph", "Steps by level", &legend(&cells), &map)
 }
 
 fn nodes<'a>(work: &Work<'a>) -> Vec<Node<'a>> {
