@@ -19,9 +19,16 @@ pub(super) fn waterfall(work: &Work<'_>, steps: &[usize]) -> Markup {
     let busy = work.run.attempts.iter().map(|attempt| (attempt.started_ms, attempt.finished_ms.unwrap_or(now)));
     let axis = Axis::new(busy, 0, now);
     let ticks = axis.ticks();
-    let lines: Vec<String> = ticks.iter().map(|tick| percent(tick.x)).collect();
     html! {
         div.steps {
+            // Each row refers to these lines: a hundred copies would be half of the page.
+            svg.sprite aria-hidden="true" {
+                defs {
+                    g #fall-grid {
+                        @for x in ticks.iter().map(|tick| percent(tick.x)) { line x1=(x) x2=(x) y1="0" y2="24" {} }
+                    }
+                }
+            }
             div.axis aria-hidden="true" {
                 span { "Step" }
                 svg.fall {
@@ -32,12 +39,12 @@ pub(super) fn waterfall(work: &Work<'_>, steps: &[usize]) -> Markup {
                 }
                 span.number { "Duration" }
             }
-            ol.bare { @for &at in steps { (row(work, &axis, &lines, at)) } }
+            ol.bare { @for &at in steps { (row(work, &axis, at)) } }
         }
     }
 }
 
-fn row(work: &Work<'_>, axis: &Axis, lines: &[String], at: usize) -> Markup {
+fn row(work: &Work<'_>, axis: &Axis, at: usize) -> Markup {
     let step = &work.steps[at];
     let attempts = work.attempts(at);
     let now = work.run.now_ms;
@@ -51,7 +58,7 @@ fn row(work: &Work<'_>, axis: &Axis, lines: &[String], at: usize) -> Markup {
             }
             svg.fall role=[(!words.is_empty()).then_some("img")] aria-hidden=[words.is_empty().then_some("true")]
                 aria-label=[(!words.is_empty()).then(|| words.join(", "))] {
-                @for x in lines { line.grid x1=(x) x2=(x) y1="0" y2="24" {} }
+                use.grid href="#fall-grid" {}
                 @for (index, attempt) in attempts.iter().enumerate() {
                     @let before = index.checked_sub(1).map(|before| attempts[before]);
                     @let next = attempts.get(index + 1).copied();
