@@ -4,6 +4,8 @@
 //! Every link is relative to the page's own address. So the pages work below any prefix: a stage of API Gateway, the
 //! base path of a custom domain, or none.
 
+pub mod axis;
+pub mod graph;
 pub mod page;
 
 mod assets;
@@ -30,8 +32,8 @@ pub fn routes() -> Routes<Ctx> {
         .get("/ui", routes::home)
         .get_with("/ui/runs", &["after"], routes::runs::list)
         .get_with("/ui/inbox", &["after"], routes::inbox::list)
-        .get_with("/ui/runs/{id}", &["before", "decided", "gate", "steps"], routes::run::page)
-        .get_with("/ui/runs/{id}/fragment", &["gate", "steps"], routes::run::fragment)
+        .get_with("/ui/runs/{id}", &["before", "decided", "gate", "level", "state", "steps"], routes::run::page)
+        .get_with("/ui/runs/{id}/fragment", &["gate", "level", "state", "steps"], routes::run::fragment)
         .get_with("/ui/artifacts/signed", &["id"], routes::artifact::signed)
         .get("/ui/evidence/{id}", routes::evidence::page)
         .get("/ui/gates/{id}", routes::gate::page)

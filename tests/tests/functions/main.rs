@@ -15,6 +15,7 @@ mod policy;
 mod polling;
 mod routes;
 mod rules;
+mod run_pages;
 mod shapes;
 mod submit;
 mod trusted_bases;

@@ -32,7 +32,7 @@ pub(super) fn number(number: u64) -> String {
 pub(super) fn duration(ms: i64) -> String {
     let ms = ms.max(0);
     let (s, m, h, d) = (ms / 1_000, ms / 60_000, ms / 3_600_000, ms / 86_400_000);
-    if ms < 1_000 {
+    let text = if ms < 1_000 {
         format!("{ms} ms")
     } else if s < 60 {
         format!("{s}.{} s", ms % 1_000 / 100)
@@ -42,6 +42,17 @@ pub(super) fn duration(ms: i64) -> String {
         format!("{h} h {} min", m % 60)
     } else {
         format!("{d} d {} h", h % 24)
+    };
+    text.replace(' ', "\u{a0}")
+}
+
+/// A duration in its largest unit, for little space. Seconds have tenths.
+pub(super) fn short_duration(ms: i64) -> String {
+    match ms {
+        ..60_000 => duration(ms),
+        60_000..3_600_000 => format!("{}\u{a0}min", ms / 60_000),
+        3_600_000..86_400_000 => format!("{}\u{a0}h", ms / 3_600_000),
+        _ => format!("{}\u{a0}d", ms / 86_400_000),
     }
 }
 
@@ -61,7 +72,10 @@ mod tests {
     #[test]
     fn durations_and_sizes_have_readable_units() {
         let durations = [0, -5, 999, 1_234, 61_000, 3_661_000, 90_000_000].map(duration);
-        assert_eq!(durations, ["0 ms", "0 ms", "999 ms", "1.2 s", "1 min 1 s", "1 h 1 min", "1 d 1 h"]);
+        let expected = ["0 ms", "0 ms", "999 ms", "1.2 s", "1 min 1 s", "1 h 1 min", "1 d 1 h"];
+        assert_eq!(durations, expected.map(|text| text.replace(' ', "\u{a0}")), "they do not break");
+        let short = [1_234, 119_000, 7_300_000, 180_000_000].map(short_duration);
+        assert_eq!(short, ["1.2 s", "1 min", "2 h", "2 d"].map(|text| text.replace(' ', "\u{a0}")));
         assert_eq!([0, 1_023, 1_536, 5 << 20].map(size), ["0 B", "1023 B", "1.5 KiB", "5.0 MiB"]);
     }
 

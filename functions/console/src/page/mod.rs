@@ -4,10 +4,12 @@ mod decision;
 mod evidence;
 mod format;
 mod gates;
+mod graph;
 mod icon;
 mod inbox;
 mod judged;
 mod layout;
+mod lineage;
 #[cfg_attr(not(test), expect(dead_code, reason = "no page shows the content of an artifact yet"))]
 mod markdown;
 mod message;
@@ -21,8 +23,9 @@ pub use decision::{DecisionPage, Refused, decision_page};
 pub use evidence::{EvidencePage, evidence_page};
 pub use inbox::inbox;
 pub use layout::Base;
+pub use lineage::lineage;
 pub use message::{Message, message};
-pub use run::{RunPage, run_live, run_page};
+pub use run::{Filter, RunPage, Steps, run_live, run_page};
 pub use runs::run_list;
 
 /// The type of artifacts that have a page.

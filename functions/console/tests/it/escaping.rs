@@ -11,7 +11,7 @@ fn hostile_text_in_a_run_is_escaped() {
         for status in ["running", "failed"] {
             let run = run(text, status);
             for decided in [None, Some(run.gates[1].id)] {
-                let page = RunPage { base: Base::RUN, run: &run, decided, before: None };
+                let page = RunPage { decided, ..RunPage::new(&run) };
                 assert_inert(&run_page(&page), text);
             }
         }
@@ -33,7 +33,7 @@ fn hostile_text_in_lists_and_messages_is_escaped() {
 #[test]
 fn an_evidence_address_that_is_not_an_artifact_is_not_a_link() {
     let run = run("javascript:alert(1)", "blocked");
-    let page = RunPage { base: Base::RUN, run: &run, decided: None, before: None };
+    let page = RunPage::new(&run);
     let page = run_page(&page);
     assert!(page.contains("javascript:alert(1)"));
     assert!(!page.contains("href=\"javascript"));

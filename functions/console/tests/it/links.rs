@@ -32,7 +32,7 @@ fn every_link_of_every_page_works_below_any_prefix() {
     let list = RunList { runs: vec![run_row("x")], older: Some(run_id()), ..RunList::default() };
     let asked = gate("x");
     let gates = Inbox { gates: vec![asked.clone()], newer: Some(asked.id), ..Inbox::default() };
-    let shown = |before| run_page(&RunPage { base: Base::RUN, run: &run, decided: None, before });
+    let shown = |before| run_page(&RunPage { before, ..RunPage::new(&run) });
     let decision =
         |base, refused| decision_page(&DecisionPage { base, gate: &asked, change: None, token: "t", refused });
     let refused = Refused { why: "no", actor: "ada", reason: "fine" };

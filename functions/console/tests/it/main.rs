@@ -5,4 +5,5 @@ mod escaping;
 mod forms;
 mod links;
 mod pages;
+mod steps;
 mod support;

@@ -55,6 +55,8 @@ async fn errors_are_pages() {
         ("/ui/runs?page=2".into(), 400, "is not a known parameter; use after"),
         ("/ui/runs/%00".into(), 404, "not found"),
         (format!("/ui/runs/{id}?steps=-1"), 400, "whole number"),
+        (format!("/ui/runs/{id}?state=odd"), 400, "must be all or the state of a step"),
+        (format!("/ui/runs/{id}?level=a-b"), 400, "must be a level, such as 3 or 3-7"),
         (format!("/ui/gates/{id}/approve"), 405, "buttons"),
         (format!("/ui/evidence/{id}"), 503, "unavailable"),
     ];
@@ -86,7 +88,7 @@ async fn assets_are_cached_only_under_their_own_version() {
 #[test]
 fn a_page_has_no_inline_code() {
     let run = run("x", "running");
-    let page = run_page(&RunPage { base: Base::RUN, run: &run, decided: None, before: None });
+    let page = run_page(&RunPage::new(&run));
     assert!(!page.contains(" style=") && !page.contains("<style"));
     assert!(!page.contains(" onclick=") && !page.contains("javascript:"));
     assert!(page.contains("defer></script>"));
@@ -96,7 +98,7 @@ fn a_page_has_no_inline_code() {
 fn only_an_open_run_at_its_own_address_refreshes() {
     let fragment = |status: &str, base, before| {
         let run = run("x", status);
-        run_page(&RunPage { base, run: &run, decided: None, before }).contains("data-fragment=")
+        run_page(&RunPage { base, before, ..RunPage::new(&run) }).contains("data-fragment=")
     };
     for open in ["queued", "running", "blocked", "paused"] {
         assert!(fragment(open, Base::RUN, None), "{open}");
@@ -112,22 +114,9 @@ fn only_an_open_run_at_its_own_address_refreshes() {
 fn without_a_script_an_open_run_reloads() {
     let refreshes = |status: &str| {
         let run = run("x", status);
-        let page = RunPage { base: Base::RUN, run: &run, decided: None, before: None };
+        let page = RunPage::new(&run);
         run_page(&page).contains("<noscript><meta http-equiv=\"refresh\"")
     };
     assert!(refreshes("running") && refreshes("blocked"));
     assert!(!refreshes("succeeded"));
-}
-
-#[test]
-fn a_large_run_shows_one_page_of_steps_with_links_to_the_others() {
-    let run = run("x", "running");
-    let page = run_page(&RunPage { base: Base::RUN, run: &run, decided: None, before: None });
-    let here = format!("../runs/{}", run_id());
-    for words in ["1 of 300 steps", "2 of 99 gates", "and 2 more", &format!("{here}?steps=0#steps")] {
-        assert!(page.contains(words), "{words}");
-    }
-    // A link to a parent on another page, and the fragment of this page.
-    assert!(page.contains(&format!("{here}?steps=3#step-3")));
-    assert!(page.contains(&format!("{here}/fragment?steps=100&amp;gate=")));
 }

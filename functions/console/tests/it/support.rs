@@ -8,7 +8,7 @@ use serde::de::value::{Error, StrDeserializer};
 use serde::de::{DeserializeOwned, IntoDeserializer};
 use shared::config::{Config, DatabaseConfig};
 use shared::context::Ctx;
-use shared::db::console::{Artifact, Event, Focus, Gate, Parent, Run, RunRow, Step, StepCounts};
+use shared::db::console::{Artifact, Attempt, AttemptStatus, Event, Focus, Gate, Run, RunRow, Step, StepCounts};
 use shared::domain::{ArtifactId, GateId, GateStatus, RunId, RunStatus, StepStatus, Timestamp};
 use tower::ServiceExt;
 use uuid::Uuid;
@@ -126,9 +126,34 @@ pub fn decided(text: &str, status: &str) -> Gate {
     }
 }
 
+/// A step that began after a second, with `text` in every text field.
+pub fn step(text: &str, ordinal: i64, status: StepStatus) -> Step {
+    Step {
+        ordinal,
+        name: text.into(),
+        tool: text.into(),
+        status,
+        attempt: 3,
+        max_attempts: 3,
+        failures: 2,
+        workers_lost: 1,
+        ready_ms: Some(500),
+        started_ms: Some(1_000),
+        finished_ms: None,
+        open_since: Some(at()),
+        next_try_at: Some(at()),
+        error: Some(text.into()),
+    }
+}
+
+/// An attempt that took a second.
+pub fn attempt(ordinal: i64, number: i64, status: AttemptStatus) -> Attempt {
+    let started_ms = 2_000 * number - 1_000;
+    Attempt { ordinal, number, status, started_ms, finished_ms: Some(started_ms + 1_000), decided_ms: None }
+}
+
 /// A run with `text` in every text field.
 pub fn run(text: &str, status: &str) -> Run {
-    let parents = (0..10).map(|ordinal| Parent { ordinal, name: text.into() }).collect();
     Run {
         id: run_id(),
         status: state(status),
@@ -141,22 +166,11 @@ pub fn run(text: &str, status: &str) -> Run {
         finished_at: None,
         deadline_at: Some(at()),
         duration_ms: Some(1_500),
-        steps: vec![Step {
-            ordinal: 0,
-            name: text.into(),
-            tool: text.into(),
-            status: StepStatus::Ready,
-            attempt: 3,
-            max_attempts: 3,
-            failures: 2,
-            workers_lost: 1,
-            error: Some(text.into()),
-            ready_at: Some(at()),
-            duration_ms: Some(20),
-            depends_on: parents,
-            parents_total: 12,
-        }],
+        steps: vec![step(text, 0, StepStatus::Ready), step(text, 1, StepStatus::Failed)],
         steps_total: 300,
+        edges: vec![(0, 1)],
+        attempts: vec![attempt(0, 1, AttemptStatus::Failed)],
+        now_ms: 9_000,
         gates: vec![gate(text), decided(text, "waived")],
         gates_total: 99,
         artifacts: vec![Artifact {
@@ -181,6 +195,6 @@ pub fn run(text: &str, status: &str) -> Run {
             error: Some(text.into()),
         }],
         waiting: 3,
-        focus: Focus { steps_from: 100, gate: Some(GateId(Uuid::from_u128(2))) },
+        focus: Focus { gate: Some(GateId(Uuid::from_u128(2))) },
     }
 }

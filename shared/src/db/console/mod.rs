@@ -5,12 +5,14 @@ mod gate;
 mod inbox;
 mod run;
 mod runs;
+mod steps;
 
 pub use document::{Document, document_fetch};
 pub use gate::{Gate, gate_fetch};
 pub use inbox::{Inbox, inbox_list};
-pub use run::{Event, Focus, Parent, Run, STEPS, Step, run_fetch};
+pub use run::{Event, Focus, Run, run_fetch};
 pub use runs::{RunList, RunRow, StepCounts, run_list};
+pub use steps::{ATTEMPTS, Attempt, AttemptStatus, Step};
 
 use serde::Deserialize;
 

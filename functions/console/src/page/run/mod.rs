@@ -1,9 +1,13 @@
 //! One run.
 
 mod artifacts;
+mod fall;
+mod filter;
+mod graph;
 mod head;
 mod steps;
 mod timeline;
+mod work;
 
 use maud::{Markup, html};
 use shared::db::console::Run;
@@ -14,6 +18,8 @@ use super::icon::look;
 use super::layout::{Base, Layout, Part, layout};
 use super::parts::notice;
 pub(super) use artifacts::artifact_item;
+pub use filter::{Filter, Steps};
+use work::Work;
 
 /// Reload interval for browsers without scripts.
 const REFRESH_S: u32 = 10;
@@ -26,11 +32,18 @@ pub struct RunPage<'a> {
     /// The gate that the reader has just decided. The page shows what its row says, because anyone can write an id into the
     /// address.
     pub decided: Option<GateId>,
+    /// Which steps to list.
+    pub filter: Filter,
     /// Show the events before this one. Such a page does not refresh.
     pub before: Option<i64>,
 }
 
-impl RunPage<'_> {
+impl<'a> RunPage<'a> {
+    /// The newest state of a run, at its own address.
+    pub fn new(run: &'a Run) -> Self {
+        Self { base: Base::RUN, run, decided: None, filter: Filter::default(), before: None }
+    }
+
     /// Only the page at the run's own address refreshes, because the fragment's links are relative to it.
     fn is_live(&self) -> bool {
         self.run.is_open() && self.base.0 == Base::RUN.0 && self.before.is_none()
@@ -55,16 +68,18 @@ pub fn run_live(page: &RunPage<'_>) -> Markup {
     let (base, run) = (page.base, page.run);
     let fragment = page.is_live().then(|| {
         let gate = run.focus.gate.map(|id| format!("&gate={id}")).unwrap_or_default();
-        base.to(&format!("runs/{}/fragment?steps={}{gate}", run.id, run.focus.steps_from))
+        base.to(&format!("runs/{}/fragment?{}{gate}", run.id, page.filter.query()))
     });
+    let work = Work::new(base, run);
     html! {
         div #live data-status=(run.status) data-fragment=[fragment] {
             (head::title(base, run))
             @if let Some(failure) = &run.failure { (notice("bad", "bad", "note", &html! { p { bdi { (failure) } } })) }
             (gates(base, run))
-            div.columns.even {
+            (graph::graph(&work))
+            div.columns {
                 div {
-                    (steps::steps(base, run))
+                    (steps::steps(&work, page.filter))
                     (artifacts::artifacts(base, run))
                     (head::plan(base, run))
                 }

@@ -1,93 +1,86 @@
-//! The steps of a run.
+//! The list of a run's steps, with the waterfall of their attempts.
 
 use maud::{Markup, html};
-use shared::db::console::{Run, STEPS, Step};
 
+use super::fall::waterfall;
+use super::filter::{Filter, Listed, Steps, is_large, list};
+use super::work::Work;
 use crate::page::format;
+use crate::page::graph::count;
 use crate::page::icon::{look, mark};
-use crate::page::layout::Base;
-use crate::page::parts::{many, section, time};
+use crate::page::parts::{many, section};
 
-/// A page of the steps, in the order of the plan.
-pub(super) fn steps(base: Base, run: &Run) -> Markup {
+pub(super) fn steps(work: &Work<'_>, filter: Filter) -> Markup {
+    let listed = list(work, filter);
+    let has_choice = is_large(work) || filter.steps != Steps::Usual;
     let body = html! {
-            table.table role="table" aria-labelledby="steps" {
-                thead role="rowgroup" {
-                    tr role="row" {
-                        @for heading in ["Step", "Depends on", "Attempts"] { th role="columnheader" scope="col" { (heading) } }
-                        th.number role="columnheader" scope="col" { "Duration" }
-                    }
-                }
-                tbody role="rowgroup" { @for step in &run.steps { (row(base, run, step)) } }
-            }
-            (step_pages(base, run))
+        @if has_choice { (chips(work, filter.steps)) }
+        @if listed.steps.is_empty() {
+            p.note { "No step matches." }
+        } @else {
+            (waterfall(work, &listed.steps))
+        }
+        (pages(work, filter, &listed))
     };
-    let total = many(run.steps_total as u64, "step", "steps");
-    section("steps", "Steps", &html! { p.note { (total) } }, &body)
+    section("steps", "Steps", &aside(work, filter.steps), &body)
 }
 
-fn step_pages(base: Base, run: &Run) -> Markup {
-    let first = run.focus.steps_from;
-    let next = run.steps.last().map(|step| step.ordinal + 1);
-    let next = next.filter(|&next| usize::try_from(next).is_ok_and(|next| next < run.steps_total));
+fn aside(work: &Work<'_>, steps: Steps) -> Markup {
+    let total = work.run.steps_total;
     html! {
-        @if first > 0 || next.is_some() {
-            p.note { (run.steps.len()) " of " (run.steps_total) " steps are shown." }
-            nav.pages aria-label="Pages of steps" {
-                @if first > 0 {
-                    a href=(steps_page(base, run, (first - STEPS).max(0))) rel="prev" { "Previous steps" }
-                }
-                @if let Some(next) = next { a href=(steps_page(base, run, next)) rel="next" { "Next steps" } }
+        p.note {
+            @match steps {
+                Steps::Usual if is_large(work) => "failed, waiting, running, slowest",
+                Steps::Levels(first, last) if first == last => { "level " (first) },
+                Steps::Levels(first, last) => { "levels " (first) "–" (last) },
+                _ => {
+                    (many(total as u64, "step", "steps")) ", "
+                    (many(work.edges.len() as u64, "dependency", "dependencies"))
+                },
             }
+            @if total > work.steps.len() { "; the first " (format::number(work.steps.len() as u64)) " are shown" }
         }
     }
 }
 
-fn steps_page(base: Base, run: &Run, from: i64) -> String {
-    format!("{}?steps={from}#steps", base.to(&format!("runs/{}", run.id)))
-}
-
-/// The link to a step, which may be on another page.
-fn step_link(base: Base, run: &Run, ordinal: i64) -> String {
-    if run.steps.iter().any(|step| step.ordinal == ordinal) {
-        return format!("#step-{ordinal}");
-    }
-    format!("{}?steps={ordinal}#step-{ordinal}", base.to(&format!("runs/{}", run.id)))
-}
-
-fn row(base: Base, run: &Run, step: &Step) -> Markup {
+/// Links to the steps of each state.
+fn chips(work: &Work<'_>, current: Steps) -> Markup {
+    let chip = |steps: Steps, words: Markup, count: Option<u64>| {
+        let is_current = (steps == current).then_some("true");
+        html! {
+            a href=(work.page(&format!("?{}#steps", steps.query()))) aria-current=[is_current] {
+                (words) @if let Some(count) = count { " " span.note { (format::number(count)) } }
+            }
+        }
+    };
     html! {
-        tr role="row" data-row id={ "step-" (step.ordinal) } {
-            td.full role="cell" {
-                div {
-                    div.state { (mark(look(step.status))) strong { bdi { (step.name) } } }
-                    code.note.indent { (step.tool) }
-                    @if let Some(error) = &step.error { p.bad { bdi { (error) } } }
-                    @if let Some(at) = &step.ready_at { p.note { "next try " (time(at)) } }
-                }
+        nav.chips aria-label="Steps by state" {
+            @if is_large(work) { (chip(Steps::Usual, html! { "Worth a look" }, None)) }
+            @for (status, count) in count(work.steps.iter().map(|step| step.status)) {
+                @let look = look(status);
+                (chip(Steps::State(status), html! { (mark(look)) (look.word) }, Some(count)))
             }
-            td role="cell" data-label="Depends on" {
-                span {
-                    @for (index, parent) in step.depends_on.iter().enumerate() {
-                        @if index > 0 { ", " }
-                        a href=(step_link(base, run, parent.ordinal)) { bdi { (parent.name) } }
-                    }
-                    @match step.parents_total.saturating_sub(step.depends_on.len()) {
-                        0 if step.depends_on.is_empty() => { "nothing" }
-                        0 => {}
-                        more => { " and " (more) " more" }
-                    }
+            (chip(Steps::All, html! { "all" }, Some(work.steps.len() as u64)))
+        }
+    }
+}
+
+fn pages(work: &Work<'_>, filter: Filter, listed: &Listed) -> Markup {
+    let to = |from: i64| work.page(&format!("?{}#steps", Filter { from, ..filter }.query()));
+    let is_part = listed.steps.len() < work.steps.len();
+    html! {
+        @if is_part {
+            nav.pages aria-label="Pages of steps" {
+                @if let Some(from) = listed.previous { a href=(to(from)) rel="prev" { "Previous steps" } }
+                span.note {
+                    (format::number(listed.steps.len() as u64)) " of "
+                    (many(work.steps.len().min(listed.total.max(listed.steps.len())) as u64, "step", "steps"))
                 }
-            }
-            td role="cell" data-label="Attempts" {
-                span {
-                    (step.attempt)
-                    @if step.failures > 0 { span.note { " (" (step.failures) " of " (step.max_attempts) " failed)" } }
-                    @if step.workers_lost > 0 { span.note { " (" (step.workers_lost) " lost)" } }
+                @if let Some(from) = listed.next {
+                    a href=(to(from)) rel="next" { "Next steps" }
+                } @else if filter.steps == Steps::Usual {
+                    a href=(work.page("?state=all#steps")) { "All steps" }
                 }
-            }
-            td.number role="cell" data-label="Duration" {
-                @if let Some(ms) = step.duration_ms { (format::duration(ms)) } @else { span.note { (look(step.status).word) } }
             }
         }
     }
