@@ -8,13 +8,32 @@ use serde::de::value::{Error, StrDeserializer};
 use serde::de::{DeserializeOwned, IntoDeserializer};
 use shared::config::{Config, DatabaseConfig};
 use shared::context::Ctx;
-use shared::db::console::{Artifact, Event, Focus, Gate, Parent, Run, RunRow, Step};
+use shared::db::console::{Artifact, Event, Focus, Gate, Parent, Run, RunRow, Step, StepCounts};
 use shared::domain::{ArtifactId, GateId, GateStatus, RunId, RunStatus, StepStatus, Timestamp};
 use tower::ServiceExt;
 use uuid::Uuid;
 
 pub const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
                        form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// Texts that act in a page that does not escape them.
+pub const HOSTILE: [&str; 4] = [
+    "<script>alert(1)</script>",
+    "\"><img src=x onerror=alert(1)>",
+    "</title><svg onload='x'>",
+    "</code><svg onload='x'>",
+];
+
+/// Asserts that the page contains `text` only in escaped form, and nothing that the policy would block.
+pub fn assert_inert(page: &str, text: &str) {
+    assert!(!page.contains(text), "not escaped: {text}");
+    let is_ours = |tag: &str| tag.starts_with(" class=\"") || tag.starts_with(" width=\"");
+    assert!(page.split("<svg").skip(1).all(is_ours), "a drawing that is not ours: {text}");
+    assert!(!["<script>", "<img", "<style", " style="].iter().any(|tag| page.contains(tag)), "not escaped: {text}");
+    assert_eq!(page.matches("<script").count(), 1, "only our own script");
+    let escaped = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;");
+    assert!(page.contains(&escaped), "not shown: {text}");
+}
 
 /// The function's router as `main` serves it. Nothing listens at its database address.
 pub fn router() -> Router {
@@ -62,7 +81,16 @@ fn state<T: DeserializeOwned>(word: &str) -> T {
 
 pub fn run_row(text: &str) -> RunRow {
     let created_at = Timestamp(text.into());
-    RunRow { id: run_id(), status: RunStatus::Running, goal: text.into(), created_at, duration_ms: None }
+    RunRow {
+        id: run_id(),
+        status: RunStatus::Blocked,
+        goal: text.into(),
+        created_at,
+        started_at: Some(at()),
+        duration_ms: None,
+        steps: StepCounts { total: 3, succeeded: 1, blocked: 1, ..StepCounts::default() },
+        loud_step: Some(text.into()),
+    }
 }
 
 /// A pending gate with `text` in every text field.
@@ -152,6 +180,7 @@ pub fn run(text: &str, status: &str) -> Run {
             reason: Some(text.into()),
             error: Some(text.into()),
         }],
+        waiting: 3,
         focus: Focus { steps_from: 100, gate: Some(GateId(Uuid::from_u128(2))) },
     }
 }
