@@ -37,7 +37,14 @@ pub struct Cli {
 #[derive(Debug, clap::Args)]
 struct Global {
     /// Call the API of this profile: nofx profile list
-    #[arg(long, global = true, env = "NOFX_PROFILE", hide_env_values = true, value_name = "NAME", help_heading = "Global options")]
+    #[arg(
+        long,
+        global = true,
+        env = "NOFX_PROFILE",
+        hide_env_values = true,
+        value_name = "NAME",
+        help_heading = "Global options"
+    )]
     profile: Option<String>,
     /// When to use colours
     #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN", help_heading = "Global options")]

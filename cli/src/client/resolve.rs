@@ -1,5 +1,7 @@
 //! Finds what a user names: a run by `last` or a part of its id, a step by its name.
 
+use std::fmt::Write;
+
 use anyhow::Result;
 use nofx_local::report::printable;
 use shared::domain::{GateId, RunId};
@@ -107,7 +109,7 @@ fn only<'a, T>(
                 message.push_str(&line);
             }
             if many.len() > LISTED {
-                message.push_str(&format!("\n  and {} more", many.len() - LISTED));
+                let _ = write!(message, "\n  and {} more", many.len() - LISTED);
             }
             Err(ApiError::not_found(message, "give more characters; the last ones differ most"))
         }

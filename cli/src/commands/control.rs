@@ -1,5 +1,7 @@
 //! `nofx retry`, `cancel`, `pause`, `resume`: what happens to a whole run.
 
+use std::fmt::Write;
+
 use anyhow::Result;
 use nofx_local::report::printable;
 use serde_json::json;
@@ -68,10 +70,10 @@ fn text(change: &RunChange) -> String {
         (&change.still_running, "is still running, and its result counts"),
     ] {
         for names in names.iter().filter(|names| !names.is_empty()) {
-            text.push_str(&format!("  {what}: {}\n", listed(names)));
+            let _ = writeln!(text, "  {what}: {}", listed(names));
         }
     }
-    text.push_str(&format!("  next: {}\n", command(next)));
+    let _ = writeln!(text, "  next: {}", command(next));
     text
 }
 
@@ -79,7 +81,7 @@ fn listed(names: &[String]) -> String {
     let first: Vec<String> = names.iter().take(LISTED).map(|name| printable(name)).collect();
     match names.len().saturating_sub(LISTED) {
         0 => first.join(", "),
-        more => format!("{} and {}", first.join(", "), count(more, "more step").replace("more steps", "more steps")),
+        more => format!("{} and {}", first.join(", "), count(more, "more step")),
     }
 }
 

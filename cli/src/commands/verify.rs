@@ -1,5 +1,6 @@
 //! `nofx verify`: checks the attestation of a gate with public keys, also without a control plane.
 
+use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -73,7 +74,7 @@ pub async fn run(profile: Option<&str>, args: &Args) -> Result<()> {
     if let Some(file) = &args.evidence {
         given.evidence_sha256 = Some(sha256_hex(&read(file)?));
     }
-    let verified = verify(given, args)?;
+    let verified = verify(&given, args)?;
     if args.format.json { output::json(&verified) } else { output::text(text(&verified)) }
 }
 
@@ -104,12 +105,11 @@ async fn of_gate(api: &Api, args: &Args) -> Result<Given> {
     let mut content = Vec::new();
     // The digest of what is stored now, not the recorded one.
     download::artifact(api, &evidence, &mut content, |_| {}).await?;
-    let keys = match &args.keys {
-        Some(file) => kept(file)?,
-        None => {
-            let SigningKeys { keys } = api.get("/keys").await?;
-            keys.iter().map(|key| PublicKey::from_pem(&key.pem)).collect::<Result<_, _>>()?
-        }
+    let keys = if let Some(file) = &args.keys {
+        kept(file)?
+    } else {
+        let SigningKeys { keys } = api.get("/keys").await?;
+        keys.iter().map(|key| PublicKey::from_pem(&key.pem)).collect::<Result<_, _>>()?
     };
     Ok(Given { envelope, keys, keys_are_kept: args.keys.is_some(), evidence_sha256: Some(sha256_hex(&content)) })
 }
@@ -125,7 +125,7 @@ fn read(file: &Path) -> Result<Vec<u8>> {
     fs::read(file).with_context(|| format!("cannot read {}", file.display()))
 }
 
-fn verify(given: Given, args: &Args) -> Result<Verified> {
+fn verify(given: &Given, args: &Args) -> Result<Verified> {
     let not_verified = |error| anyhow!("not verified: {error}");
     let envelope = Envelope::read(&given.envelope).map_err(not_verified)?;
     let verified = envelope.verify(&given.keys, 1).map_err(not_verified)?;
@@ -156,7 +156,9 @@ fn verify(given: Given, args: &Args) -> Result<Verified> {
 
 fn text(verified: &Verified) -> String {
     let mut text = String::new();
-    let mut row = |mark: String, name: &str, what: String| text.push_str(&format!("{mark} {name:<10} {what}\n"));
+    let mut row = |mark: String, name: &str, what: String| {
+        let _ = writeln!(text, "{mark} {name:<10} {what}");
+    };
     let good = || paint(GOOD, "✓");
     for keyid in &verified.keyids {
         let whose = if verified.keys_are_kept { "a key that you trust" } else { "a key of the API" };
@@ -175,10 +177,10 @@ fn text(verified: &Verified) -> String {
         TestVerdict::Warned => (WAIT, "WARNED"),
         TestVerdict::Failed => (BAD, "FAILED"),
     };
-    text.push_str(&format!("{} {}\n", paint(BOLD, "verified: the gate says"), paint(style.bold(), word)));
+    let _ = writeln!(text, "{} {}", paint(BOLD, "verified: the gate says"), paint(style.bold(), word));
     if !verified.keys_are_kept {
         let note = "the keys came from the same API; keep them with nofx keys --pem, and name them with --key";
-        text.push_str(&format!("{}\n", paint(DIM, note)));
+        let _ = writeln!(text, "{}", paint(DIM, note));
     }
     text
 }

@@ -211,15 +211,15 @@ impl<'a> Watcher<'a> {
             }
         }
         let Some(gate) = judged_gate(event) else { return Ok(()) };
-        let lines = match findings(self.api, &gate).await {
-            Ok(lines) => lines,
+        let found = match findings(self.api, &gate).await {
+            Ok(found) => found,
             Err(error) => vec![format!("the evidence cannot be shown: {error}")],
         };
-        for line in lines {
-            let line = format!("    {}", printable(&line));
+        for finding in found {
+            let text = format!("    {}", printable(&finding));
             match &self.printer {
-                Printer::Live(live) => live.print(&line),
-                _ => output::line(line)?,
+                Printer::Live(live) => live.print(&text),
+                _ => output::line(text)?,
             }
         }
         Ok(())

@@ -1,5 +1,6 @@
 //! Failures: what is wrong, then what to do.
 
+use std::fmt::Write;
 use std::io::ErrorKind;
 use std::process::ExitCode;
 
@@ -37,7 +38,7 @@ fn text(error: &anyhow::Error) -> String {
     let mut text = format!("{} {}\n", paint(BAD.bold(), "error:"), lines(&format!("{error:#}")));
     let of_api = error.chain().find_map(|cause| cause.downcast_ref::<ApiError>());
     if let Some(hint) = of_api.and_then(|error| error.hint.as_deref()).or_else(|| hint(error)) {
-        text.push_str(&format!("{} {}\n", paint(LIVE, "hint:"), lines(hint)));
+        let _ = writeln!(text, "{} {}", paint(LIVE, "hint:"), lines(hint));
     }
     text
 }

@@ -111,7 +111,7 @@ pub fn ended(step: &StepState, name: usize) -> String {
     let took = step.started_at.zip(step.ended_at).and_then(|(from, to)| to.duration_since(from).ok());
     let word = match step.status {
         StepStatus::Skipped | StepStatus::Cancelled => look.word.to_owned(),
-        _ => took.map(time::span).unwrap_or_else(|| look.word.to_owned()),
+        _ => took.map_or_else(|| look.word.to_owned(), time::span),
     };
     let style = if step.status == StepStatus::Failed { look.style } else { DIM };
     let line = format!("{} {}  {word:<12}  {}", look.mark(), padded(&step.name, name), paint(style, notes(step)));
