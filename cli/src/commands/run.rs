@@ -1,19 +1,22 @@
-//! `nofx submit`: posts a plan. With `--watch`, prints its events.
+//! `nofx run`: starts a run of a plan. With `--watch`, follows it.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Result;
 
 use crate::client::api::Api;
 use crate::client::submission::{self, Submission};
-use crate::commands::watch::watch;
+use crate::commands::watch::{self, Follow};
+use crate::output::color::command;
+use crate::output::{self, Format};
 
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "docs/plans.md describes plans, and examples/ has some.")]
 pub struct Args {
     /// File with the plan, as JSON or YAML (.yaml, .yml); - reads standard input
     file: PathBuf,
-    /// Print the events of the run until it ends; exit with 1 unless it succeeds
+    /// Follow the run until it ends; exit with 1 unless it succeeds
     #[arg(long)]
     watch: bool,
     /// Upload this directory as the plan's workspace
@@ -25,10 +28,14 @@ pub struct Args {
     /// Upload this directory as the workspace before the change, for gates that judge the difference
     #[arg(long, value_name = "DIR")]
     base: Option<PathBuf>,
+    #[command(flatten)]
+    follow: Follow,
+    #[command(flatten)]
+    format: Format,
 }
 
-/// `nofx submit`. With `--watch`, false unless the run succeeded.
-pub async fn run(api: &Api, args: &Args) -> Result<bool> {
+/// Prints the run's id. With `--watch`, the exit code says how it ended.
+pub async fn run(api: &Api, args: &Args) -> Result<ExitCode> {
     let submission = Submission {
         file: &args.file,
         workspace: args.workspace.as_deref(),
@@ -36,11 +43,20 @@ pub async fn run(api: &Api, args: &Args) -> Result<bool> {
         base: args.base.as_deref(),
     };
     let run = submission::create(api, &submission).await?;
-    let id = run.id.to_string();
-    println!("{id}");
-    if args.watch {
-        return watch(api, &id).await;
+    if args.format.json {
+        output::json_line(&run)?;
+    } else {
+        output::line(run.id)?;
     }
-    eprintln!("{id} {}; watch it with: nofx watch {id}", run.status);
-    Ok(true)
+    if args.watch {
+        return watch::follow_to_the_end(api, run.id, args.follow, args.format).await;
+    }
+    if !args.format.json {
+        output::note(format_args!(
+            "the run is {}; follow it with {}",
+            run.status,
+            command(format!("nofx watch {}", run.id))
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,16 +1,19 @@
 //! `nofx plan`: checks plans, and prints their schema.
 
-use std::path::PathBuf;
+mod graph;
 
-use anyhow::Result;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
 use clap::Subcommand;
 use nofx_local::report::printable;
-use shared::domain::plan::Limits;
-use shared::domain::plan_schema;
+use shared::domain::plan::{self, Limits, Plan};
+use shared::domain::{Problem, plan_schema};
 use shared::view::{CheckedStep, PlanChecked};
 
 use crate::client::api::Api;
-use crate::client::plan_file;
+use crate::client::{document, plan_file};
+use crate::output::{self, Format};
 
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
@@ -18,21 +21,45 @@ pub enum Command {
     Check {
         /// File with the plan, as JSON or YAML (.yaml, .yml); - reads standard input
         file: PathBuf,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Draw the graph of a plan, without an API
+    Graph {
+        /// File with the plan, as JSON or YAML (.yaml, .yml); - reads standard input
+        file: PathBuf,
+        /// How to draw it
+        #[arg(long, value_enum, default_value_t)]
+        format: graph::Drawing,
     },
     /// Print the JSON Schema of plans, for editors and for programs that write plans
     Schema,
 }
 
 /// `nofx plan`.
-pub async fn run(api: &Api, command: &Command) -> Result<()> {
+pub async fn run(profile: Option<&str>, command: &Command) -> Result<()> {
     match command {
-        Command::Check { file } => {
-            let plan: PlanChecked = api.post("/plans/check", &plan_file::read(file)?).await?;
-            print!("{}", shown(plan));
-        }
-        Command::Schema => print!("{}", schema()),
+        Command::Check { file, format } => check(&Api::connect(profile).await?, file, *format).await,
+        Command::Graph { file, format } => output::text(graph::draw(&read(file)?, *format)),
+        Command::Schema => output::text(schema()),
     }
-    Ok(())
+}
+
+/// Asks the API, because only it knows the limits of the deployment and whether a workspace exists.
+pub async fn check(api: &Api, file: &Path, format: Format) -> Result<()> {
+    let plan: PlanChecked = api.post("/plans/check", &plan_file::read(file)?).await?;
+    if format.json { output::json(&plan) } else { output::text(shown(plan)) }
+}
+
+/// Reads and checks a plan as the API does, with its default limits.
+fn read(file: &Path) -> Result<Plan> {
+    let body = plan_file::read(file)?;
+    let limits = Limits { long_gates: true, ..Limits::default() };
+    plan::parse(&body["plan"], &limits).or_else(|problems| {
+        let lines: Vec<String> =
+            problems.iter().map(|Problem { path, message }| format!("\n  {path}: {message}")).collect();
+        bail!("{} is not valid:{}", document::name(file), lines.concat())
+    })
 }
 
 /// The text of `plan.schema.json`.
