@@ -9,4 +9,3 @@ pub mod sign;
 pub mod source_tree;
 pub mod submission;
 pub mod workspace;
-mod yaml;

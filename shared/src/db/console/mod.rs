@@ -8,7 +8,7 @@ mod runs;
 
 pub use document::{Document, document_fetch};
 pub use gate::{Gate, gate_fetch};
-pub use inbox::{Inbox, inbox_list};
+pub use inbox::{Inbox, inbox_list, waiting};
 pub use run::{Event, Focus, Parent, Run, STEPS, Step, run_fetch};
 pub use runs::{RunList, RunRow, StepCounts, run_list};
 
