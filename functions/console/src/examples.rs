@@ -2,8 +2,6 @@
 
 use std::sync::LazyLock;
 
-use serde_json::Value;
-
 use crate::plan_text;
 
 /// A plan that is compiled in.
@@ -57,14 +55,6 @@ fn example(file: &'static str, title: &'static str, hint: &'static str, text: &'
     Example { name, title, hint, text, steps: steps.len(), families }
 }
 
-impl Example {
-    /// The plan as JSON, `{"plan": ..}`.
-    #[cfg(test)]
-    fn body(&self) -> Value {
-        plan_text::read(self.text).expect("an example can be read")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -88,7 +78,8 @@ mod tests {
     #[test]
     fn every_example_is_accepted_once_it_has_its_workspace() {
         for example in EXAMPLES.iter() {
-            let plan = parse(&example.body()["plan"], &Limits::default());
+            let body = plan_text::read(example.text).expect("an example can be read");
+            let plan = parse(&body["plan"], &Limits::default());
             assert_eq!(plan.map(|plan| plan.steps.len()), Ok(example.steps), "{}", example.name);
             assert!(!example.families.is_empty() && example.steps > 0, "{}", example.name);
         }

@@ -9,7 +9,10 @@ pub mod page;
 mod assets;
 mod csrf;
 pub mod evidence;
+mod examples;
+pub mod plan_text;
 mod routes;
+mod upload;
 
 use axum::Router;
 use axum::extract::Request;
@@ -30,6 +33,16 @@ pub fn routes() -> Routes<Ctx> {
         .get("/ui", routes::home)
         .get_with("/ui/runs", &["after"], routes::runs::list)
         .get_with("/ui/inbox", &["after"], routes::inbox::list)
+        .get_with("/ui/new", &["example", "from"], routes::new::page)
+        .post_upload("/ui/new", routes::new::start)
+        .post_upload("/ui/new/check", routes::new::check)
+        .get_with("/ui/policy", &["after"], routes::policy::page)
+        .post_form("/ui/policy", &["document", "version", "actor", "reason", "csrf"], routes::policy::set)
+        .get_with("/ui/rules", &["after"], routes::rules::list)
+        .get("/ui/rules/{table}", routes::rules::page)
+        .get("/ui/usage", routes::usage::page)
+        .get_with("/ui/health", &["redriven"], routes::health::page)
+        .post_form("/ui/health/{handler}/redrive", &["actor", "csrf"], routes::health::redrive)
         .get_with("/ui/runs/{id}", &["before", "decided", "gate", "steps"], routes::run::page)
         .get_with("/ui/runs/{id}/fragment", &["gate", "steps"], routes::run::fragment)
         .get_with("/ui/artifacts/signed", &["id"], routes::artifact::signed)

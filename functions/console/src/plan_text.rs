@@ -22,10 +22,9 @@ pub struct Located {
     pub message: String,
 }
 
-/// The body `{"plan": ..}` in a text. A text that starts with a brace is JSON.
+/// The body `{"plan": ..}` in a text.
 pub fn read(text: &str) -> Result<Value, Vec<Located>> {
-    let is_json = text.trim_start().starts_with('{');
-    let mut body = if is_json { json(text)? } else { yaml(text)? };
+    let mut body = value(text)?;
     if let Some(fields) = body.as_object_mut() {
         fields.remove(SCHEMA);
     }
@@ -34,6 +33,11 @@ pub fn read(text: &str) -> Result<Value, Vec<Located>> {
     }
     let message = "is missing; a text has the key plan, with goal and steps below it".to_owned();
     Err(vec![Located { line: 1, path: "plan".to_owned(), message }])
+}
+
+/// The value of a text. A text that starts with a brace is JSON.
+pub fn value(text: &str) -> Result<Value, Vec<Located>> {
+    if text.trim_start().starts_with('{') { json(text) } else { yaml(text) }
 }
 
 /// Problems of a plan with the lines of the text where they are, in the order of the lines.

@@ -106,12 +106,12 @@ mod tests {
         let archive = [0x1f, 0x8b, 0, 0xff, b'\r', b'\n', b'-', b'-'];
         let mut upload = read(&[
             ("name=\"plan\"", b"a\r\nb: \xc3\xbc"),
-            ("name=\"workspace\"; filename=\"w\x1b.tar.gz\"", &archive),
+            ("name=\"workspace\"; filename=\"w\u{202e}.tar.gz\"", &archive),
         ])
         .await
         .unwrap();
         assert_eq!((upload.text("plan"), upload.text("actor")), ("a\nb: ü", ""));
-        let file = File { name: "w\u{fffd}.tar.gz".into(), bytes: archive.to_vec() };
+        let file = File { name: "w\u{202e}.tar.gz".into(), bytes: archive.to_vec() };
         assert_eq!(upload.take_file("workspace"), Some(file));
         let mut empty = read(&[("name=\"workspace\"; filename=\"\"", b"")]).await.unwrap();
         assert_eq!(empty.take_file("workspace"), None);
@@ -130,7 +130,8 @@ mod tests {
         for parts in cases {
             assert!(read(parts).await.is_err(), "{parts:?}");
         }
-        let no_boundary = HeaderMap::from_iter([(header::CONTENT_TYPE, "multipart/form-data".parse().expect("a header"))]);
+        let no_boundary =
+            HeaderMap::from_iter([(header::CONTENT_TYPE, "multipart/form-data".parse().expect("a header"))]);
         assert!(Upload::read(&no_boundary, Bytes::new(), FIELDS, FILES).await.is_err());
         let cut = HeaderMap::from_iter([(
             header::CONTENT_TYPE,

@@ -7,9 +7,9 @@ use saphyr_parser::{Event, Parser, StrInput};
 /// nearly all JSON is; a place that it does not reach has the last line that it knows of.
 pub fn lines_of(text: &str, paths: &[&str]) -> Vec<usize> {
     let mut finder = Finder { events: Parser::new_from_str(text), lines: vec![1; paths.len()], paths };
-    let all = (0..paths.len()).map(|path| Candidate { path, read: 0 }).collect();
+    let all: Vec<_> = (0..paths.len()).map(|path| Candidate { path, read: 0 }).collect();
     // An error ends the search.
-    let _ = finder.document(all);
+    let _ = finder.document(&all);
     finder.lines
 }
 
@@ -31,11 +31,11 @@ struct Finder<'a, 'p> {
 struct End;
 
 impl<'a> Finder<'a, '_> {
-    fn document(&mut self, all: Vec<Candidate>) -> Result<(), End> {
+    fn document(&mut self, all: &[Candidate]) -> Result<(), End> {
         loop {
             match self.next()? {
                 (Event::StreamStart | Event::DocumentStart(_), _) => {}
-                (event, _) => return self.node(&event, &all),
+                (event, _) => return self.node(&event, all),
             }
         }
     }

@@ -12,12 +12,7 @@ use crate::error::Error;
 const GZIP: &str = "application/gzip";
 
 /// Stores a tar.gz as an artifact that a plan may name as its workspace or base. Refuses other files.
-pub async fn store_workspace(
-    ctx: &Ctx,
-    tenant: &TenantId,
-    name: &str,
-    archive: Vec<u8>,
-) -> Result<ArtifactId, Error> {
+pub async fn store_workspace(ctx: &Ctx, tenant: &TenantId, name: &str, archive: Vec<u8>) -> Result<ArtifactId, Error> {
     // RFC 1952, section 2.3.1. Gates judge the rest.
     if !archive.starts_with(&[0x1f, 0x8b]) {
         return Err(Error::invalid(name, "is not a tar.gz"));

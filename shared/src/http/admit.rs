@@ -17,7 +17,7 @@ use crate::error::{Code, Error};
 /// Largest body. API Gateway allows 10 MB, and a plan has at most 1 MiB.
 pub const MAX_BODY_BYTES: usize = 2 << 20;
 /// Largest form without files. It has a name, a reason, and at most a policy.
-const MAX_FORM_BYTES: usize = 128 << 10;
+const MAX_FORM_BYTES: usize = 64 << 10;
 /// Largest form with files. API Gateway sends it to Lambda in base64, and Lambda takes 6 MB in all.
 pub const MAX_UPLOAD_BYTES: usize = 4 << 20;
 

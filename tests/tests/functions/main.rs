@@ -9,6 +9,7 @@ mod gates;
 mod gateway;
 mod hostile;
 mod keys;
+mod new_runs;
 mod pages;
 mod plans;
 mod policy;
