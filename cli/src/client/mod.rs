@@ -13,4 +13,3 @@ pub mod sign;
 pub mod source_tree;
 pub mod submission;
 pub mod workspace;
-mod yaml;

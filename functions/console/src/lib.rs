@@ -11,7 +11,10 @@ pub mod page;
 mod assets;
 mod csrf;
 pub mod evidence;
+mod examples;
+pub mod plan_text;
 mod routes;
+mod upload;
 
 use axum::Router;
 use axum::extract::Request;
@@ -34,6 +37,16 @@ pub fn routes() -> Routes<Ctx> {
         .get_with("/ui/inbox", &["after"], routes::inbox::list)
         .get_with("/ui/runs/{id}", &["before", "decided", "gate", "level", "state", "steps"], routes::run::page)
         .get_with("/ui/runs/{id}/fragment", &["gate", "level", "state", "steps"], routes::run::fragment)
+        .get_with("/ui/new", &["example", "from"], routes::new::page)
+        .post_upload("/ui/new", routes::new::start)
+        .post_upload("/ui/new/check", routes::new::check)
+        .get_with("/ui/policy", &["after"], routes::policy::page)
+        .post_form("/ui/policy", &["document", "version", "actor", "reason", "csrf"], routes::policy::set)
+        .get_with("/ui/rules", &["after"], routes::rules::list)
+        .get("/ui/rules/{table}", routes::rules::page)
+        .get("/ui/usage", routes::usage::page)
+        .get_with("/ui/health", &["redriven"], routes::health::page)
+        .post_form("/ui/health/{handler}/redrive", &["actor", "csrf"], routes::health::redrive)
         .get_with("/ui/artifacts/signed", &["id"], routes::artifact::signed)
         .get("/ui/evidence/{id}", routes::evidence::page)
         .get("/ui/gates/{id}", routes::gate::page)

@@ -25,6 +25,7 @@ pub struct NewRun<'a> {
     pub plan_digest: String,
     pub request_digest: String,
     pub idempotency_key: Option<&'a str>,
+    pub actor: Option<&'a str>,
     pub timeout_s: Option<u32>,
     pub traceparent: String,
     /// Artifact ids by role: archive, base, diff.

@@ -51,12 +51,23 @@ pub(super) const WAITING_SHOWN: u64 = 99;
 pub(super) enum Part {
     Runs,
     Inbox,
+    Policy,
+    Rules,
+    Health,
+    Usage,
     /// No part, for example an error.
     Other,
 }
 
 /// Part, path and words of each link. The path is also what the keyboard calls it.
-const PARTS: [(Part, &str, &str); 2] = [(Part::Runs, "runs", "Runs"), (Part::Inbox, "inbox", "Inbox")];
+const PARTS: [(Part, &str, &str); 6] = [
+    (Part::Runs, "runs", "Runs"),
+    (Part::Inbox, "inbox", "Inbox"),
+    (Part::Policy, "policy", "Policy"),
+    (Part::Rules, "rules", "Write rules"),
+    (Part::Usage, "usage", "Usage"),
+    (Part::Health, "health", "Health"),
+];
 
 pub(super) fn layout(layout: &Layout<'_>, content: &Markup) -> String {
     let base = layout.base;
@@ -103,6 +114,7 @@ fn header(layout: &Layout<'_>) -> Markup {
                 button.slight.no-script-hidden type="button" data-help aria-label="Keyboard shortcuts" {
                     kbd aria-hidden="true" { "?" }
                 }
+                a.button.primary href=(base.to("new")) data-go="new" { (icon("plus", "")) "New run" }
             }
         }
     }
@@ -121,15 +133,19 @@ fn waiting(gates: u64) -> Markup {
 }
 
 /// Keys and what they do. The script has the same.
-const KEYS: [(&[&str], &str); 9] = [
+const KEYS: [(&[&str], &str); 13] = [
     (&["j", "k"], "next, previous row"),
     (&["Enter"], "open the row"),
     (&["/"], "search"),
     (&["u"], "up: the page that this one belongs to"),
     (&["r"], "the page's first action, such as review or retry; never a decision"),
     (&["f"], "first problem: the failed step, the first finding"),
+    (&["n"], "new run"),
     (&["g", "r"], "runs"),
     (&["g", "i"], "inbox"),
+    (&["g", "p"], "policy"),
+    (&["g", "w"], "write rules"),
+    (&["g", "h"], "health"),
     (&["?"], "this help"),
 ];
 

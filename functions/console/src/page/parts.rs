@@ -61,6 +61,16 @@ pub(super) fn notice(tone: &str, symbol: &str, role: &str, body: &Markup) -> Mar
     html! { div.notice.(tone) role=(role) { (icon(symbol, "")) div { (body) } } }
 }
 
+/// A button that opens a panel below itself, also without a script.
+pub(super) fn menu(id: &str, label: &Markup, style: &str, panel: &Markup) -> Markup {
+    html! {
+        details.menu id=(id) {
+            summary class={ "button " (style) } { (label) }
+            div.panel { (panel) }
+        }
+    }
+}
+
 /// A part that opens on demand.
 pub(super) fn fold(title: impl Render, note: impl Render, is_open: bool, body: &Markup) -> Markup {
     html! { details.fold open[is_open] { summary { (title) span.note { (note) } } (body) } }

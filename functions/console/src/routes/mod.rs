@@ -3,9 +3,14 @@
 pub mod artifact;
 pub mod evidence;
 pub mod gate;
+pub mod health;
 pub mod inbox;
+pub mod new;
+pub mod policy;
+pub mod rules;
 pub mod run;
 pub mod runs;
+pub mod usage;
 
 use std::str::FromStr;
 
@@ -36,7 +41,7 @@ pub async fn wrong_method(method: Method, uri: Uri) -> Response {
     let message = Message {
         title: "Method not allowed",
         sentence: "This address does not support the method of the request.",
-        hint: Some("To decide a gate, use the buttons on its page."),
+        hint: Some("It takes what the buttons of a page send. Open that page and use them."),
     };
     (StatusCode::METHOD_NOT_ALLOWED, Html(page::message(base_of(&uri), &message))).into_response()
 }

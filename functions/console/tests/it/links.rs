@@ -1,9 +1,12 @@
 //! Links work below any prefix.
 
-use console::page::{Base, DecisionPage, Message, Refused, RunPage, decision_page, inbox, message, run_list, run_page};
+use console::page::{
+    Base, DecisionPage, Message, Outcome, Refused, RunPage, decision_page, inbox, message, new_run_page, run_list,
+    run_page,
+};
 use shared::db::console::{Inbox, RunList};
 
-use crate::support::{gate, run, run_id, run_row};
+use crate::support::{gate, new_run, run, run_id, run_row, typed};
 
 fn addresses(page: &str) -> Vec<&str> {
     let after = |attribute: &'static str| {
@@ -36,10 +39,14 @@ fn every_link_of_every_page_works_below_any_prefix() {
     let decision =
         |base, refused| decision_page(&DecisionPage { base, gate: &asked, change: None, token: "t", refused });
     let refused = Refused { why: "no", actor: "ada", reason: "fine" };
+    let typed = typed("x");
+    let new = |base| new_run_page(&new_run(base, &typed, Outcome::None));
     let note = Message { title: "t", sentence: "s", hint: None };
     let pages = [
         ("/ui/runs", run_list(Base::TOP, &list)),
         ("/ui/inbox", inbox(Base::TOP, &gates)),
+        ("/ui/new", new(Base::TOP)),
+        ("/ui/new/check", new(Base::RUN)),
         ("/ui/runs/1", shown(None)),
         ("/ui/runs/1", shown(Some(9))),
         ("/ui/gates/2", decision(Base::RUN, None)),
@@ -53,7 +60,18 @@ fn every_link_of_every_page_works_below_any_prefix() {
             for address in addresses.into_iter().filter(|address| !address.starts_with('#')) {
                 let path = resolve(&format!("{prefix}{place}"), address);
                 let below = path.strip_prefix(&format!("{prefix}/ui/"));
-                let known = ["runs", "inbox", "static/", "artifacts/signed", "gates/"];
+                let known = [
+                    "runs",
+                    "inbox",
+                    "new",
+                    "policy",
+                    "rules",
+                    "usage",
+                    "health",
+                    "static/",
+                    "artifacts/signed",
+                    "gates/",
+                ];
                 let is_page = below.is_some_and(|below| known.iter().any(|start| below.starts_with(start)));
                 // The API is below the same prefix.
                 let leads = is_page || path == format!("{prefix}/runs/{}/plan", run.id);

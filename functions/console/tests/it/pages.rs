@@ -18,6 +18,7 @@ async fn every_response_has_security_headers() {
     let gets = [
         "/ui".to_owned(),
         "/ui/runs".into(),
+        "/ui/new".into(),
         format!("/ui/runs/{id}"),
         format!("/ui/runs/{id}/fragment"),
         format!("/ui/artifacts/signed?id={id}"),
@@ -50,6 +51,10 @@ async fn errors_are_pages() {
         ("/ui/runs/nonsense".into(), 404, "run nonsense was not found"),
         ("/ui/runs?after=nonsense".into(), 404, "not found"),
         ("/ui/no/such/page".into(), 404, "not found"),
+        ("/ui/new?example=none".into(), 404, "not found"),
+        ("/ui/new?from=x".into(), 404, "run x was not found"),
+        (format!("/ui/new?from={id}"), 503, "unavailable"),
+        ("/ui/new/check".into(), 405, "buttons"),
         ("/ui/runs/%FF".into(), 400, "not percent-encoded UTF-8"),
         ("/ui/runs?after=1&after=2".into(), 400, "more than once"),
         ("/ui/runs?page=2".into(), 400, "is not a known parameter; use after"),

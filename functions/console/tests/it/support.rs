@@ -4,6 +4,7 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode, header};
+use console::page::{Base, NewRunPage, Outcome, Stored, Typed};
 use serde::de::value::{Error, StrDeserializer};
 use serde::de::{DeserializeOwned, IntoDeserializer};
 use shared::config::{Config, DatabaseConfig};
@@ -197,4 +198,22 @@ pub fn run(text: &str, status: &str) -> Run {
         waiting: 3,
         focus: Focus { gate: Some(GateId(Uuid::from_u128(2))) },
     }
+}
+
+/// A form of a new run with `text` in every text field.
+pub fn typed(text: &str) -> Typed {
+    let stored = |id| Some(Stored { id: ArtifactId(Uuid::from_u128(id)), name: Some(text.into()) });
+    Typed {
+        plan: text.into(),
+        actor: text.into(),
+        key: text.into(),
+        workspace: stored(5),
+        base: stored(6),
+        example: Some("release"),
+        from: Some(run_id()),
+    }
+}
+
+pub fn new_run<'a>(base: Base, typed: &'a Typed, outcome: Outcome<'a>) -> NewRunPage<'a> {
+    NewRunPage { base, waiting: 3, token: "t", typed, outcome }
 }

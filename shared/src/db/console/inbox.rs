@@ -50,3 +50,9 @@ pub async fn inbox_list(db: &Database, tenant: &TenantId, after: Option<GateId>)
     let newer = gates.last().filter(|_| has_more).map(|gate| gate.id);
     Ok(Inbox { gates, waiting, newer, is_continuation: after.is_some() })
 }
+
+/// Pending gates of the tenant, counted up to 100, for pages that read nothing else.
+pub async fn waiting(db: &Database, tenant: &TenantId) -> Result<u64, Error> {
+    let count: Option<i64> = db.query_value(&format!("select {WAITING}"), &[(&tenant.0, Type::TEXT)]).await?;
+    Ok(count.unwrap_or_default().unsigned_abs())
+}

@@ -2,17 +2,25 @@
 
 mod document;
 mod gate;
+mod health;
 mod inbox;
+mod policy;
+mod rules;
 mod run;
 mod runs;
 mod steps;
+mod usage;
 
 pub use document::{Document, document_fetch};
 pub use gate::{Gate, gate_fetch};
-pub use inbox::{Inbox, inbox_list};
 pub use run::{Event, Focus, Run, run_fetch};
 pub use runs::{RunList, RunRow, StepCounts, run_list};
 pub use steps::{ATTEMPTS, Attempt, AttemptStatus, Step};
+pub use health::{FailureCode, HandlerSteps, Health, LostWorker, Sweep, health_fetch};
+pub use inbox::{Inbox, inbox_list, waiting};
+pub use policy::{PolicyHistory, policy_history};
+pub use rules::{RuleList, RuleRow, rule_list};
+pub use usage::{DAYS, DayUsage, EVENTS, ModelUsage, RunUsage, Tokens, Usage, usage_fetch};
 
 use serde::Deserialize;
 

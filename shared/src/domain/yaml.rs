@@ -2,24 +2,34 @@
 
 use std::collections::HashMap;
 
-use anyhow::{Result, anyhow};
 use saphyr_parser::{Event, Parser, ScalarStyle, StrInput, Tag};
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
-use shared::domain::number::inexact_numbers;
-use shared::domain::plan::MAX_JSON_DEPTH;
-use shared::http::MAX_BODY_BYTES;
 
-/// The value of a YAML document. Null if there is none.
-pub fn to_json(text: &str) -> Result<Value> {
-    let mut reader = Reader { events: Parser::new_from_str(text), line: 1, expanded_bytes: 0, anchors: HashMap::new() };
-    reader.document().map_err(|problem| anyhow!("line {}: {problem}", reader.line))
+use super::number::inexact_numbers;
+use super::plan::MAX_JSON_DEPTH;
+
+/// Why a text is refused, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {message}")]
+pub struct Refused {
+    /// From 1.
+    pub line: usize,
+    pub message: String,
+}
+
+/// The value of a YAML document. Null if there is none. Refuses one that is larger than `max_bytes` as JSON.
+pub fn to_json(text: &str, max_bytes: usize) -> Result<Value, Refused> {
+    let mut reader =
+        Reader { events: Parser::new_from_str(text), line: 1, max_bytes, expanded_bytes: 0, anchors: HashMap::new() };
+    reader.document().map_err(|message| Refused { line: reader.line, message })
 }
 
 struct Reader<'a> {
     events: Parser<'a, StrInput<'a>>,
     /// Line of the last event.
     line: usize,
+    max_bytes: usize,
     /// Size of what was read so far, with aliases expanded.
     expanded_bytes: usize,
     anchors: HashMap<usize, Node>,
@@ -151,13 +161,11 @@ impl<'a> Reader<'a> {
     /// expand to a huge value.
     fn count(&mut self, bytes: usize) -> Result<(), String> {
         self.expanded_bytes += bytes;
-        if self.expanded_bytes <= MAX_BODY_BYTES {
+        if self.expanded_bytes <= self.max_bytes {
             return Ok(());
         }
-        Err(format!(
-            "more than {} MiB with its aliases expanded, which is more than a request may have",
-            MAX_BODY_BYTES >> 20
-        ))
+        let kib = self.max_bytes >> 10;
+        Err(format!("more than {kib} KiB with its aliases expanded, which is more than a request may have"))
     }
 }
 
@@ -217,15 +225,16 @@ fn refuse_tag(tag: Option<&Tag>) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-
     use proptest::collection::{btree_map, vec};
     use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
 
+    const MAX_BYTES: usize = 2 << 20;
+
     fn refusal(text: &str) -> String {
-        to_json(text).expect_err(text).to_string()
+        to_json(text, MAX_BYTES).expect_err(text).to_string()
     }
 
     #[test]
@@ -257,15 +266,18 @@ plan:
             "long": "one\ntwo\n",
             "folded": "one two",
         }});
-        assert_eq!(to_json(text).unwrap(), expected);
-        assert_eq!(to_json("").unwrap(), Value::Null);
-        assert_eq!(to_json("---\n# nothing\n").unwrap(), Value::Null);
+        assert_eq!(to_json(text, MAX_BYTES).unwrap(), expected);
+        assert_eq!(to_json("", MAX_BYTES).unwrap(), Value::Null);
+        assert_eq!(to_json("---\n# nothing\n", MAX_BYTES).unwrap(), Value::Null);
     }
 
     #[test]
     fn an_alias_repeats_its_value_and_a_later_anchor_replaces_an_earlier_one() {
         let text = "a: &x {b: [1]}\nc: *x\nd: &x two\n*x : *x\n";
-        assert_eq!(to_json(text).unwrap(), json!({"a": {"b": [1]}, "c": {"b": [1]}, "d": "two", "two": "two"}));
+        assert_eq!(
+            to_json(text, MAX_BYTES).unwrap(),
+            json!({"a": {"b": [1]}, "c": {"b": [1]}, "d": "two", "two": "two"})
+        );
     }
 
     #[test]
@@ -312,7 +324,10 @@ plan:
     #[test]
     fn the_nesting_limit_is_that_of_the_api_also_with_aliases() {
         let nested = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
-        assert_eq!(to_json(&nested(MAX_JSON_DEPTH - 1)).unwrap(), serde_json::from_str::<Value>(&nested(63)).unwrap());
+        assert_eq!(
+            to_json(&nested(MAX_JSON_DEPTH - 1), MAX_BYTES).unwrap(),
+            serde_json::from_str::<Value>(&nested(63)).unwrap()
+        );
         assert_eq!(refusal(&nested(MAX_JSON_DEPTH)), "line 1: nested deeper than 64 levels");
         // The parser reads ahead and has its own limit.
         assert_eq!(refusal(&"[".repeat(1_000_000)), "line 1: recursion limit exceeded");
@@ -332,7 +347,7 @@ plan:
             // Expanded, the first one would have 10^29 items.
             let refusal = refusal(&text);
             assert!(
-                refusal.ends_with("MiB with its aliases expanded, which is more than a request may have"),
+                refusal.ends_with("KiB with its aliases expanded, which is more than a request may have"),
                 "{refusal}"
             );
         }
@@ -358,8 +373,8 @@ plan:
         #[test]
         fn json_is_yaml(value in any_json()) {
             let object = json!({"value": value});
-            prop_assert_eq!(to_json(&object.to_string()).unwrap(), object.clone());
-            prop_assert_eq!(to_json(&serde_json::to_string_pretty(&object).unwrap()).unwrap(), object);
+            prop_assert_eq!(to_json(&object.to_string(), MAX_BYTES).unwrap(), object.clone());
+            prop_assert_eq!(to_json(&serde_json::to_string_pretty(&object).unwrap(), MAX_BYTES).unwrap(), object);
         }
     }
 }
