@@ -8,9 +8,7 @@ pub mod page;
 
 mod assets;
 mod csrf;
-mod documents;
 pub mod evidence;
-mod gates;
 mod routes;
 
 use axum::Router;
@@ -30,13 +28,13 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
 pub fn routes() -> Routes<Ctx> {
     Routes::default()
         .get("/ui", routes::home)
-        .get_with("/ui/runs", &["after", "inbox"], routes::runs)
-        .get_with("/ui/runs/{id}", &["before", "decided", "gate", "steps"], routes::run)
-        .get_with("/ui/runs/{id}/fragment", &["gate", "steps"], routes::fragment)
-        .get_with("/ui/artifacts/signed", &["id"], routes::signed_artifact)
-        .get("/ui/evidence/{id}", documents::evidence)
-        .get("/ui/gates/{id}", documents::gate)
-        .post_form("/ui/gates/{id}/{verb}", &["actor", "reason", "csrf"], gates::decide)
+        .get_with("/ui/runs", &["after", "inbox"], routes::runs::list)
+        .get_with("/ui/runs/{id}", &["before", "decided", "gate", "steps"], routes::run::page)
+        .get_with("/ui/runs/{id}/fragment", &["gate", "steps"], routes::run::fragment)
+        .get_with("/ui/artifacts/signed", &["id"], routes::artifact::signed)
+        .get("/ui/evidence/{id}", routes::evidence::page)
+        .get("/ui/gates/{id}", routes::gate::page)
+        .post_form("/ui/gates/{id}/{verb}", &["actor", "reason", "csrf"], routes::gate::decide)
         .get_with("/ui/static/app.css", &["v"], assets::css)
         .get_with("/ui/static/app.js", &["v"], assets::js)
 }

@@ -4,7 +4,9 @@ use maud::{Markup, html};
 use shared::db::console::{Document, Gate};
 
 use super::gates::{blocked_by, form, said};
-use super::layout::{Base, Layout, badge, layout, time};
+use super::icon::{PENDING_GATE, look, state};
+use super::layout::{Base, Layout, Part, layout};
+use super::parts::time;
 use super::source::visible;
 use super::weakening::weakenings;
 use crate::evidence::{ChangeSubject, Digest, GateChange};
@@ -29,7 +31,7 @@ pub fn decision_page(page: &DecisionPage<'_>) -> String {
             a href=(run) { bdi { (gate.goal) } }
             span.note { (blocked_by(gate)) }
         }
-        h1 { bdi { (gate.gate_type) } " " @if gate.is_pending() { span.badge.warn { "pending" } } @else { (badge(gate.status)) } }
+        h1 { bdi { (gate.gate_type) } " " @if gate.is_pending() { (state(PENDING_GATE)) } @else { (state(look(gate.status))) } }
         p.facts.note {
             span { "requested " (time(&gate.created_at)) }
             @if let Some(at) = &gate.expires_at { span { "expires " (time(at)) } }
@@ -49,7 +51,7 @@ pub fn decision_page(page: &DecisionPage<'_>) -> String {
         }
     };
     let title = format!("{} {}: {}", gate.gate_type, gate.status, gate.goal);
-    layout(&Layout { base, title: &title, refresh_s: None }, &content)
+    layout(&Layout { base, title: &title, part: Part::Runs, refresh_s: None }, &content)
 }
 
 fn difference(base: Base, document: &Document, change: &GateChange) -> Markup {

@@ -6,7 +6,9 @@ use maud::{Markup, html};
 use shared::db::console::{Document, Gate};
 
 use super::format;
-use super::layout::{Base, Layout, badge, layout, time};
+use super::icon::{look, state};
+use super::layout::{Base, Layout, Part, layout};
+use super::parts::time;
 use super::source::{self, Mark, visible};
 use super::weakening::weakenings;
 use crate::evidence::{Coverage, Evidence, Finding, Listed, TestFailure, Tests};
@@ -29,7 +31,7 @@ pub fn evidence_page(page: &EvidencePage<'_>) -> String {
     let EvidencePage { base, document, evidence } = *page;
     let content = html! {
         (origin(base, document))
-        h1 { "Gate " bdi { (visible(&evidence.gate)) } " " (badge(evidence.verdict.as_str())) }
+        h1 { "Gate " bdi { (visible(&evidence.gate)) } " " (state(look(&evidence.verdict))) }
         p.sentence.multiline { bdi { (visible(&evidence.reason.message)) } }
         p.facts.note {
             code { (visible(&evidence.reason.code)) }
@@ -48,7 +50,7 @@ pub fn evidence_page(page: &EvidencePage<'_>) -> String {
         (documents(base, document))
     };
     let title = format!("{} {}: {}", visible(&evidence.gate), visible(&evidence.verdict), document.goal);
-    layout(&Layout { base, title: &title, refresh_s: None }, &content)
+    layout(&Layout { base, title: &title, part: Part::Runs, refresh_s: None }, &content)
 }
 
 /// The run and the step that the document belongs to.

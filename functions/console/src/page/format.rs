@@ -1,17 +1,4 @@
-//! Formats states, times, durations and sizes.
-
-use std::fmt::Display;
-
-/// The colour class of a state.
-pub(super) fn tone(status: impl Display) -> &'static str {
-    match status.to_string().as_str() {
-        "succeeded" | "passed" => "good",
-        "failed" | "expired" => "bad",
-        "blocked" | "paused" | "waived" => "warn",
-        "running" | "ready" => "busy",
-        _ => "quiet",
-    }
-}
+//! Formats times, durations, sizes and numbers.
 
 /// `2026-11-23T10:00:00.123+00:00` as `2026-11-23 10:00:00 UTC`. Other text is unchanged.
 pub(super) fn plain_time(timestamp: &str) -> String {
@@ -23,7 +10,25 @@ pub(super) fn plain_time(timestamp: &str) -> String {
     format!("{date} {clock} {zone}").trim_end().to_owned()
 }
 
-/// A duration in its two largest units.
+/// The time of day of a timestamp, `10:00:00`. Other text is unchanged.
+pub(super) fn clock(timestamp: &str) -> &str {
+    timestamp.split_once('T').map_or(timestamp, |(_, time)| time.get(..8).unwrap_or(time))
+}
+
+/// A number with groups of three digits.
+pub(super) fn number(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A duration in its two largest units. It does not break.
 pub(super) fn duration(ms: i64) -> String {
     let ms = ms.max(0);
     let (s, m, h, d) = (ms / 1_000, ms / 60_000, ms / 3_600_000, ms / 86_400_000);

@@ -2,7 +2,9 @@
 
 use maud::{Markup, html};
 
-use super::layout::{Base, badge, time};
+use super::icon::{PENDING_GATE, look, state};
+use super::layout::Base;
+use super::parts::time;
 use shared::db::console::{Gate, Run};
 
 /// Verb, label and colour of each decision.
@@ -33,7 +35,7 @@ fn pending(base: Base, gate: &Gate, token: &str) -> Markup {
     html! {
         article.gate id={ "gate-" (gate.id) } {
             // A pending gate needs action, so it has a warning colour.
-            h3 id={ "title-" (gate.id) } { (gate.gate_type) " " span.badge.warn { "pending" } }
+            h3 id={ "title-" (gate.id) } { (gate.gate_type) " " (state(PENDING_GATE)) }
             p.note {
                 (blocked_by(gate)) ", requested " (time(&gate.created_at))
                 @if let Some(at) = &gate.expires_at { ", expires " (time(at)) }
@@ -53,7 +55,7 @@ fn pending(base: Base, gate: &Gate, token: &str) -> Markup {
 fn decided(base: Base, gate: &Gate) -> Markup {
     html! {
         li id={ "gate-" (gate.id) } {
-            strong { (gate.gate_type) } " " (badge(gate.status))
+            strong { (gate.gate_type) } " " (state(look(gate.status)))
             span.note {
                 " " (blocked_by(gate))
                 @if let Some(actor) = &gate.actor { ", by " bdi { (actor) } }

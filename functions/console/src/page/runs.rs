@@ -4,7 +4,9 @@ use maud::{Markup, html};
 
 use super::format;
 use super::gates::evidence;
-use super::layout::{Base, Layout, badge, layout, time};
+use super::icon::{look, state};
+use super::layout::{Base, Layout, Part, layout};
+use super::parts::time;
 use shared::db::console::{Gate, RunList, RunRow};
 
 /// `GET /ui/runs`.
@@ -29,7 +31,7 @@ pub fn run_list(base: Base, list: &RunList) -> String {
             }
         }
     };
-    layout(&Layout { base, title: "Runs", refresh_s: None }, &content)
+    layout(&Layout { base, title: "Runs", part: Part::Runs, refresh_s: None }, &content)
 }
 
 fn inbox(base: Base, list: &RunList) -> Markup {
@@ -83,7 +85,7 @@ fn table(base: Base, runs: &[RunRow]) -> Markup {
             tbody role="rowgroup" {
                 @for run in runs {
                     tr role="row" {
-                        td.short role="cell" data-label="Status" { (badge(run.status)) }
+                        td.short role="cell" data-label="Status" { (state(look(run.status))) }
                         td.wide role="cell" data-label="Goal" {
                             a href={ (base.to("runs/")) (run.id) } { bdi { (run.goal) } }
                         }

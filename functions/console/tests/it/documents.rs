@@ -5,9 +5,7 @@ use console::page::{Base, DecisionPage, EvidencePage, RunPage, decision_page, ev
 use serde_json::{Value, json};
 use shared::db::console::{Document, Gate};
 
-use crate::support::{gate, get, run, run_id};
-
-const HOSTILE: [&str; 3] = ["<script>alert(1)</script>", "\"><img src=x onerror=alert(1)>", "</code><svg onload='x'>"];
+use crate::support::{HOSTILE, assert_inert, gate, get, run, run_id};
 
 /// A document with `text` wherever a gate could put it.
 fn document(text: &str) -> Document {
@@ -71,10 +69,7 @@ fn pages(text: &str) -> [String; 3] {
 fn hostile_text_in_documents_is_escaped() {
     for text in HOSTILE {
         for page in pages(text) {
-            assert!(!page.contains(text), "not escaped: {text}");
-            assert!(!["<script>", "<img", "<svg"].iter().any(|tag| page.contains(tag)), "{text}");
-            assert_eq!(page.matches("<script").count(), 1, "only our own script");
-            assert!(!page.contains(" style=") && !page.contains("<style"));
+            assert_inert(&page, text);
         }
     }
 }
@@ -105,12 +100,15 @@ fn evidence_shows_its_lines_with_what_is_said_about_them() {
 #[test]
 fn a_person_sees_the_difference_before_the_form() {
     let page = &pages("x")[1];
-    let (difference, form) = (page.find("class=\"line bad\"").unwrap(), page.find("<form").unwrap());
+    let (difference, form) = (page.find("class=\"line bad\"").unwrap(), page.find("<form method=\"post\"").unwrap());
     assert!(difference < form && page.contains("formaction=\"../gates/"));
     let mut run = run("x", "blocked");
     run.gates = vec![change_gate("x")];
     let page = run_page(&RunPage { base: Base::RUN, run: &run, token: "t", notice: None, before: None });
-    assert!(page.contains("See the difference and decide") && !page.contains("<form"), "only where it is shown");
+    assert!(
+        page.contains("See the difference and decide") && !page.contains("<form method=\"post\""),
+        "only where it is shown"
+    );
 }
 
 #[test]

@@ -3,19 +3,7 @@
 use console::page::{Base, Message, Notice, RunPage, message, run_list, run_page};
 use shared::db::console::RunList;
 
-use crate::support::{gate, run, run_id, run_row};
-
-const HOSTILE: [&str; 3] = ["<script>alert(1)</script>", "\"><img src=x onerror=alert(1)>", "</title><svg onload='x'>"];
-
-/// Asserts that the page contains `text` only in escaped form.
-fn assert_inert(page: &str, text: &str) {
-    assert!(!page.contains(text), "not escaped: {text}");
-    let tags = ["<script>", "<img", "<svg"];
-    assert!(!tags.iter().any(|tag| page.contains(tag)), "a tag is not escaped: {text}");
-    assert_eq!(page.matches("<script").count(), 1, "only our own script");
-    let escaped = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;");
-    assert!(page.contains(&escaped), "not shown: {text}");
-}
+use crate::support::{HOSTILE, assert_inert, gate, run, run_id, run_row};
 
 #[test]
 fn hostile_text_in_a_run_is_escaped() {

@@ -16,6 +16,25 @@ use uuid::Uuid;
 pub const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
                        form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
+/// Texts that act in a page that does not escape them.
+pub const HOSTILE: [&str; 4] = [
+    "<script>alert(1)</script>",
+    "\"><img src=x onerror=alert(1)>",
+    "</title><svg onload='x'>",
+    "</code><svg onload='x'>",
+];
+
+/// Asserts that the page contains `text` only in escaped form, and nothing that the policy would block.
+pub fn assert_inert(page: &str, text: &str) {
+    assert!(!page.contains(text), "not escaped: {text}");
+    let is_ours = |tag: &str| tag.starts_with(" class=\"") || tag.starts_with(" width=\"");
+    assert!(page.split("<svg").skip(1).all(is_ours), "a drawing that is not ours: {text}");
+    assert!(!["<script>", "<img", "<style", " style="].iter().any(|tag| page.contains(tag)), "not escaped: {text}");
+    assert_eq!(page.matches("<script").count(), 1, "only our own script");
+    let escaped = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;");
+    assert!(page.contains(&escaped), "not shown: {text}");
+}
+
 /// The function's router as `main` serves it. Nothing listens at its database address.
 pub fn router() -> Router {
     let url = "postgresql://nobody@127.0.0.1:1/nothing?sslmode=disable".into();

@@ -1,10 +1,10 @@
-//! Decisions about gates.
+//! A gate, and decisions about it.
 
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use shared::context::Ctx;
-use shared::db::console::Focus;
+use shared::db::console::{self, Focus};
 use shared::db::gate::{self, GateDecision};
 use shared::domain::gate::Decision;
 use shared::domain::{GateId, RunId};
@@ -12,9 +12,31 @@ use shared::error::Error;
 use shared::flow::decide_gate::decide_gate;
 use shared::http::{self, ACTOR, Form, REASON, id_param};
 
+use super::evidence::{bytes, unreadable};
+use super::{evidence, failure, redirect, run, show};
 use crate::csrf;
-use crate::page::{self, Base, Notice, RunPage};
-use crate::routes::{failure, find, redirect, show};
+use crate::evidence::GateChange;
+use crate::page::{self, Base, DecisionPage, Notice, RunPage};
+
+/// `GET /ui/gates/{id}`.
+pub async fn page(State(ctx): State<Ctx>, Path(id): Path<String>, headers: HeaderMap) -> Response {
+    let read = async || {
+        let id: GateId = id_param("gate", &id)?;
+        let gate = console::gate_fetch(&ctx.db, &ctx.config.tenant, id).await?;
+        let gate = gate.ok_or_else(|| Error::NotFound(format!("gate {id}")))?;
+        let Some(artifact) = gate.evidence_id.filter(|_| gate.is_about_change()) else { return Ok((gate, None)) };
+        let document = evidence::find(&ctx, artifact).await?;
+        let change = GateChange::read(&bytes(&ctx, &document).await?).map_err(unreadable)?;
+        Ok((gate, Some((document, change))))
+    };
+    match read().await {
+        Ok((gate, change)) => show(&headers, |token| {
+            let change = change.as_ref().map(|(document, change)| (document, change));
+            page::decision_page(&DecisionPage { base: Base::RUN, gate: &gate, change, token })
+        }),
+        Err(error) => failure(Base::RUN, &error),
+    }
+}
 
 /// `POST /ui/gates/{id}/{approve|reject|waive}`: redirects to the run (303), or shows the run with the reason why not.
 pub async fn decide(
@@ -61,7 +83,7 @@ async fn rejected(ctx: &Ctx, headers: &HeaderMap, gate_id: GateId, error: &Error
     let run = match gate::gate_fetch(&ctx.db, &ctx.config.tenant, gate_id).await {
         Ok(Some(gate)) => {
             let focus = Focus { gate: Some(gate_id), ..Focus::default() };
-            find(ctx, gate.run_id, focus, None).await
+            run::find(ctx, gate.run_id, focus, None).await
         }
         Ok(None) => Err(Error::NotFound(format!("gate {gate_id}"))),
         Err(error) => Err(error),
