@@ -36,7 +36,7 @@ impl Lab {
     pub async fn spread(&self, run: RunId, when: When) {
         let define = "create or replace function pg_temp.moved(t timestamptz, first timestamptz, last timestamptz,
                                                                lasts float8, ago float8)
-                      returns timestamptz language sql as $$
+                      returns timestamptz language sql strict as $$
             select case when t > last + interval '5 seconds' then t
                         else now() - make_interval(secs => ago + lasts) + least(t - first, last - first)
                              * case when last > first then lasts / extract(epoch from last - first) else 1 end
