@@ -28,7 +28,8 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
 pub fn routes() -> Routes<Ctx> {
     Routes::default()
         .get("/ui", routes::home)
-        .get_with("/ui/runs", &["after", "inbox"], routes::runs::list)
+        .get_with("/ui/runs", &["after"], routes::runs::list)
+        .get_with("/ui/inbox", &["after"], routes::inbox::list)
         .get_with("/ui/runs/{id}", &["before", "decided", "gate", "steps"], routes::run::page)
         .get_with("/ui/runs/{id}/fragment", &["gate", "steps"], routes::run::fragment)
         .get_with("/ui/artifacts/signed", &["id"], routes::artifact::signed)

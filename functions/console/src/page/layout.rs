@@ -30,20 +30,33 @@ pub(super) struct Layout<'a> {
     pub title: &'a str,
     /// The part of the site that the page belongs to.
     pub part: Part,
+    /// Pending gates of the tenant. The navigation shows no number for 0.
+    pub waiting: u64,
     /// Reload interval for browsers without scripts.
     pub refresh_s: Option<u32>,
 }
+
+impl<'a> Layout<'a> {
+    /// A page that belongs to no part and does not reload.
+    pub fn new(base: Base, title: &'a str) -> Self {
+        Self { base, title, part: Part::Other, waiting: 0, refresh_s: None }
+    }
+}
+
+/// The largest number of pending gates that pages name.
+pub(super) const WAITING_SHOWN: u64 = 99;
 
 /// A part of the site, in the order of the navigation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
     Runs,
+    Inbox,
     /// No part, for example an error.
     Other,
 }
 
 /// Part, path and words of each link. The path is also what the keyboard calls it.
-const PARTS: [(Part, &str, &str); 1] = [(Part::Runs, "runs", "Runs")];
+const PARTS: [(Part, &str, &str); 2] = [(Part::Runs, "runs", "Runs"), (Part::Inbox, "inbox", "Inbox")];
 
 pub(super) fn layout(layout: &Layout<'_>, content: &Markup) -> String {
     let base = layout.base;
@@ -80,7 +93,10 @@ fn header(layout: &Layout<'_>) -> Markup {
             a.brand href=(base.to("runs")) { (icon("run", "")) "NOFX" }
             nav aria-label="Site" {
                 @for (part, path, words) in PARTS {
-                    a href=(base.to(path)) data-go=(path) aria-current=[(part == layout.part).then_some("page")] { (words) }
+                    a href=(base.to(path)) data-go=(path) aria-current=[(part == layout.part).then_some("page")] {
+                        (words)
+                        @if part == Part::Inbox { (waiting(layout.waiting)) }
+                    }
                 }
             }
             div.end {
@@ -92,8 +108,20 @@ fn header(layout: &Layout<'_>) -> Markup {
     }
 }
 
+fn waiting(gates: u64) -> Markup {
+    html! {
+        @if gates > 0 {
+            " "
+            span.count.due {
+                @if gates > WAITING_SHOWN { (WAITING_SHOWN) "+" } @else { (gates) }
+                span.hidden-text { @if gates == 1 { " gate waits" } @else { " gates wait" } }
+            }
+        }
+    }
+}
+
 /// Keys and what they do. The script has the same.
-const KEYS: [(&[&str], &str); 8] = [
+const KEYS: [(&[&str], &str); 9] = [
     (&["j", "k"], "next, previous row"),
     (&["Enter"], "open the row"),
     (&["/"], "search"),
@@ -101,6 +129,7 @@ const KEYS: [(&[&str], &str); 8] = [
     (&["r"], "the page's first action, such as review or retry; never a decision"),
     (&["f"], "first problem: the failed step, the first finding"),
     (&["g", "r"], "runs"),
+    (&["g", "i"], "inbox"),
     (&["?"], "this help"),
 ];
 

@@ -3,7 +3,7 @@
 use maud::html;
 
 use super::icon::icon;
-use super::layout::{Base, Layout, Part, layout};
+use super::layout::{Base, Layout, layout};
 
 /// What happened, and what the user can do.
 #[derive(Debug, Clone, Copy)]
@@ -24,5 +24,5 @@ pub fn message(base: Base, message: &Message<'_>) -> String {
             p { a.button href=(base.to("runs")) { "All runs" } }
         }
     };
-    layout(&Layout { base, title: message.title, part: Part::Other, refresh_s: None }, &content)
+    layout(&Layout::new(base, message.title), &content)
 }

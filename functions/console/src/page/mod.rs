@@ -5,6 +5,7 @@ mod evidence;
 mod format;
 mod gates;
 mod icon;
+mod inbox;
 mod judged;
 mod layout;
 mod message;
@@ -14,11 +15,12 @@ mod runs;
 mod source;
 mod weakening;
 
-pub use decision::{DecisionPage, decision_page};
+pub use decision::{DecisionPage, Refused, decision_page};
 pub use evidence::{EvidencePage, evidence_page};
+pub use inbox::inbox;
 pub use layout::Base;
 pub use message::{Message, message};
-pub use run::{Notice, RunPage, run_live, run_page};
+pub use run::{RunPage, run_live, run_page};
 pub use runs::run_list;
 
 /// The type of artifacts that have a page.

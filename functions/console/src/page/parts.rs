@@ -43,11 +43,6 @@ pub(super) fn section(id: &str, title: impl Render, aside: &Markup, body: &Marku
     }
 }
 
-/// A section without anything beside its heading.
-pub(super) fn plain_section(id: &str, title: impl Render, body: &Markup) -> Markup {
-    section(id, title, &html! {}, body)
-}
-
 /// Names and values.
 pub(super) fn pairs(pairs: impl IntoIterator<Item = (&'static str, Markup)>) -> Markup {
     html! { dl.pairs { @for (name, value) in pairs { dt { (name) } dd { (value) } } } }
@@ -64,16 +59,6 @@ pub(super) fn hash(value: &str, what: &str) -> Markup {
 /// A message on a page. `role` is `alert` for what a user must see at once, else `status` or `note`.
 pub(super) fn notice(tone: &str, symbol: &str, role: &str, body: &Markup) -> Markup {
     html! { div.notice.(tone) role=(role) { (icon(symbol, "")) div { (body) } } }
-}
-
-/// A button that opens a panel below itself, also without a script.
-pub(super) fn menu(id: &str, label: &Markup, style: &str, panel: &Markup) -> Markup {
-    html! {
-        details.menu id=(id) {
-            summary class={ "button " (style) } { (label) }
-            div.panel { (panel) }
-        }
-    }
 }
 
 /// A part that opens on demand.

@@ -4,8 +4,8 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use shared::context::Ctx;
-use shared::db::console::{self, Focus};
-use shared::db::gate::{self, GateDecision};
+use shared::db::console::{self, Document, Gate};
+use shared::db::gate::GateDecision;
 use shared::domain::gate::Decision;
 use shared::domain::{GateId, RunId};
 use shared::error::Error;
@@ -13,32 +13,45 @@ use shared::flow::decide_gate::decide_gate;
 use shared::http::{self, ACTOR, Form, REASON, id_param};
 
 use super::evidence::{bytes, unreadable};
-use super::{evidence, failure, redirect, run, show};
+use super::{evidence, failure, redirect, show};
 use crate::csrf;
 use crate::evidence::GateChange;
-use crate::page::{self, Base, DecisionPage, Notice, RunPage};
+use crate::page::{self, Base, DecisionPage, Refused};
+
+/// A gate, and the difference that it asks about.
+struct Asked {
+    gate: Gate,
+    change: Option<(Document, GateChange)>,
+}
+
+impl Asked {
+    async fn find(ctx: &Ctx, id: GateId) -> Result<Self, Error> {
+        let gate = console::gate_fetch(&ctx.db, &ctx.config.tenant, id).await?;
+        let gate = gate.ok_or_else(|| Error::NotFound(format!("gate {id}")))?;
+        let Some(artifact) = gate.evidence_id.filter(|_| gate.is_about_change()) else {
+            return Ok(Self { gate, change: None });
+        };
+        let document = evidence::find(ctx, artifact).await?;
+        let change = GateChange::read(&bytes(ctx, &document).await?).map_err(unreadable)?;
+        Ok(Self { gate, change: Some((document, change)) })
+    }
+
+    fn show(&self, base: Base, headers: &HeaderMap, refused: Option<Refused<'_>>) -> Response {
+        let change = self.change.as_ref().map(|(document, change)| (document, change));
+        show(headers, |token| page::decision_page(&DecisionPage { base, gate: &self.gate, change, token, refused }))
+    }
+}
 
 /// `GET /ui/gates/{id}`.
 pub async fn page(State(ctx): State<Ctx>, Path(id): Path<String>, headers: HeaderMap) -> Response {
-    let read = async || {
-        let id: GateId = id_param("gate", &id)?;
-        let gate = console::gate_fetch(&ctx.db, &ctx.config.tenant, id).await?;
-        let gate = gate.ok_or_else(|| Error::NotFound(format!("gate {id}")))?;
-        let Some(artifact) = gate.evidence_id.filter(|_| gate.is_about_change()) else { return Ok((gate, None)) };
-        let document = evidence::find(&ctx, artifact).await?;
-        let change = GateChange::read(&bytes(&ctx, &document).await?).map_err(unreadable)?;
-        Ok((gate, Some((document, change))))
-    };
+    let read = async || Asked::find(&ctx, id_param("gate", &id)?).await;
     match read().await {
-        Ok((gate, change)) => show(&headers, |token| {
-            let change = change.as_ref().map(|(document, change)| (document, change));
-            page::decision_page(&DecisionPage { base: Base::RUN, gate: &gate, change, token })
-        }),
+        Ok(asked) => asked.show(Base::RUN, &headers, None),
         Err(error) => failure(Base::RUN, &error),
     }
 }
 
-/// `POST /ui/gates/{id}/{approve|reject|waive}`: redirects to the run (303), or shows the run with the reason why not.
+/// `POST /ui/gates/{id}/{approve|reject|waive}`: redirects to the run (303), or shows the gate with the reason why not.
 pub async fn decide(
     State(ctx): State<Ctx>,
     Path((id, decision)): Path<(String, String)>,
@@ -56,7 +69,7 @@ pub async fn decide(
     }
     match record(&ctx, gate_id, decision, &form).await {
         Ok(run_id) => redirect(&Base::GATE.to(&format!("runs/{run_id}?decided={gate_id}"))),
-        Err(error @ (Error::Conflict(..) | Error::Invalid(_))) => rejected(&ctx, &headers, gate_id, &error).await,
+        Err(error @ (Error::Conflict(..) | Error::Invalid(_))) => refused(&ctx, &headers, gate_id, &form, &error).await,
         Err(error) => failure(Base::GATE, &error),
     }
 }
@@ -78,25 +91,15 @@ async fn record(ctx: &Ctx, gate_id: GateId, decision: Decision, form: &Form) -> 
     Ok(gate.run_id)
 }
 
-/// The current run, with the error on top.
-async fn rejected(ctx: &Ctx, headers: &HeaderMap, gate_id: GateId, error: &Error) -> Response {
-    let run = match gate::gate_fetch(&ctx.db, &ctx.config.tenant, gate_id).await {
-        Ok(Some(gate)) => {
-            let focus = Focus { gate: Some(gate_id), ..Focus::default() };
-            run::find(ctx, gate.run_id, focus, None).await
-        }
-        Ok(None) => Err(Error::NotFound(format!("gate {gate_id}"))),
-        Err(error) => Err(error),
-    };
-    let run = match run {
-        Ok(run) => run,
+/// The gate as it is now, with the error on top and what was typed in the form.
+async fn refused(ctx: &Ctx, headers: &HeaderMap, gate_id: GateId, form: &Form, error: &Error) -> Response {
+    let asked = match Asked::find(ctx, gate_id).await {
+        Ok(asked) => asked,
         Err(error) => return failure(Base::GATE, &error),
     };
-    let sentence = error.to_string();
-    let mut response = show(headers, |token| {
-        let notice = Some(Notice::Refused(&sentence));
-        page::run_page(&RunPage { base: Base::GATE, run: &run, token, notice, before: None })
-    });
+    let why = error.to_string();
+    let typed = Refused { why: &why, actor: form.text("actor"), reason: form.text("reason") };
+    let mut response = asked.show(Base::GATE, headers, Some(typed));
     let is_conflict = matches!(error, Error::Conflict(..));
     *response.status_mut() = if is_conflict { StatusCode::CONFLICT } else { StatusCode::BAD_REQUEST };
     response

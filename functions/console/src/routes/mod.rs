@@ -3,6 +3,7 @@
 pub mod artifact;
 pub mod evidence;
 pub mod gate;
+pub mod inbox;
 pub mod run;
 pub mod runs;
 
@@ -35,7 +36,7 @@ pub async fn wrong_method(method: Method, uri: Uri) -> Response {
     let message = Message {
         title: "Method not allowed",
         sentence: "This address does not support the method of the request.",
-        hint: Some("To decide a gate, use the buttons on the page of its run."),
+        hint: Some("To decide a gate, use the buttons on its page."),
     };
     (StatusCode::METHOD_NOT_ALLOWED, Html(page::message(base_of(&uri), &message))).into_response()
 }

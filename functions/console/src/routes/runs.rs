@@ -9,13 +9,10 @@ use shared::http::Query;
 use super::{cursor, failure};
 use crate::page::{self, Base};
 
-/// `GET /ui/runs`: the runs after the run `after`, and the pending gates after the gate `inbox`.
+/// `GET /ui/runs`: the runs after the run `after`, newest first.
 pub async fn list(State(ctx): State<Ctx>, query: Query) -> Response {
-    let (after, inbox) = match (cursor(&query, "after"), cursor(&query, "inbox")) {
-        (Ok(after), Ok(inbox)) => (after, inbox),
-        (Err(error), _) | (_, Err(error)) => return failure(Base::TOP, &error),
-    };
-    match console::run_list(&ctx.db, &ctx.config.tenant, after, inbox).await {
+    let read = async || console::run_list(&ctx.db, &ctx.config.tenant, cursor(&query, "after")?).await;
+    match read().await {
         Ok(list) => Html(page::run_list(Base::TOP, &list)).into_response(),
         Err(error) => failure(Base::TOP, &error),
     }

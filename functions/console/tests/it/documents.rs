@@ -57,7 +57,8 @@ fn change(text: &str) -> GateChange {
 
 fn pages(text: &str) -> [String; 3] {
     let (document, evidence, change, gate) = (document(text), evidence(text), change(text), change_gate(text));
-    let asked = DecisionPage { base: Base::RUN, gate: &gate, change: Some((&document, &change)), token: text };
+    let asked =
+        DecisionPage { base: Base::RUN, gate: &gate, change: Some((&document, &change)), token: text, refused: None };
     [
         evidence_page(&EvidencePage { base: Base::RUN, document: &document, evidence: &evidence }),
         decision_page(&asked),
@@ -100,15 +101,12 @@ fn evidence_shows_its_lines_with_what_is_said_about_them() {
 #[test]
 fn a_person_sees_the_difference_before_the_form() {
     let page = &pages("x")[1];
-    let (difference, form) = (page.find("class=\"line bad\"").unwrap(), page.find("<form method=\"post\"").unwrap());
+    let (difference, form) = (page.find("class=\"line bad\"").unwrap(), page.find("<form class=\"form\"").unwrap());
     assert!(difference < form && page.contains("formaction=\"../gates/"));
     let mut run = run("x", "blocked");
     run.gates = vec![change_gate("x")];
-    let page = run_page(&RunPage { base: Base::RUN, run: &run, token: "t", notice: None, before: None });
-    assert!(
-        page.contains("See the difference and decide") && !page.contains("<form method=\"post\""),
-        "only where it is shown"
-    );
+    let page = run_page(&RunPage { base: Base::RUN, run: &run, decided: None, before: None });
+    assert!(page.contains("Review and decide") && !page.contains("method=\"post\""), "only where it is shown");
 }
 
 #[test]
@@ -117,8 +115,13 @@ fn a_long_difference_says_that_it_is_cut() {
     let weakenings = vec![json!({"path": "a", "difference": long}), json!({"path": "b", "difference": "+y"})];
     let change = GateChange::read(json!({"weakenings": weakenings}).to_string().as_bytes()).unwrap();
     let (document, gate) = (document("x"), change_gate("x"));
-    let page =
-        decision_page(&DecisionPage { base: Base::RUN, gate: &gate, change: Some((&document, &change)), token: "t" });
+    let page = decision_page(&DecisionPage {
+        base: Base::RUN,
+        gate: &gate,
+        change: Some((&document, &change)),
+        token: "t",
+        refused: None,
+    });
     assert!(
         page.contains("7000 more lines are only in the document") && page.contains("1 more changes"),
         "{}",

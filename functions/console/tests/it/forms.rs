@@ -2,9 +2,9 @@
 
 use axum::body::Body;
 use axum::http::{Request, header};
-use console::page::{Base, RunPage, run_page};
+use console::page::{Base, DecisionPage, Refused, decision_page};
 
-use crate::support::{Answer, run, run_id, send};
+use crate::support::{Answer, gate, run_id, send};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 const SAME_ORIGIN: (&str, &str) = ("sec-fetch-site", "same-origin");
@@ -99,11 +99,25 @@ async fn a_form_of_another_media_type_is_rejected_with_a_page() {
     }
 }
 
+fn decision(refused: Option<Refused<'_>>) -> String {
+    let gate = gate("x");
+    decision_page(&DecisionPage { base: Base::RUN, gate: &gate, change: None, token: TOKEN, refused })
+}
+
 #[test]
 fn the_enter_key_submits_no_decision() {
-    let run = run("x", "blocked");
-    let page = run_page(&RunPage { base: Base::RUN, run: &run, token: TOKEN, notice: None, before: None });
-    let first = page[page.find("<form").unwrap()..].split("<button").nth(1).unwrap();
+    let page = decision(None);
+    let first = page[page.find("<form class=\"form\"").unwrap()..].split("<button").nth(1).unwrap();
     assert!(first.starts_with(" type=\"submit\" disabled"), "{first}");
     assert!(page.contains(&format!("name=\"csrf\" value=\"{TOKEN}\"")));
+}
+
+#[test]
+fn a_refused_decision_says_that_nothing_was_decided_and_keeps_what_was_typed() {
+    let page = decision(Some(Refused { why: "the gate was decided", actor: "ada \"l\"", reason: "<fine>" }));
+    for words in
+        ["Nothing was decided. ", "the gate was decided", "value=\"ada &quot;l&quot;\"", "&lt;fine&gt;</textarea>"]
+    {
+        assert!(page.contains(words), "{words}");
+    }
 }

@@ -1,7 +1,7 @@
 //! Links work below any prefix.
 
-use console::page::{Base, Message, Notice, RunPage, message, run_list, run_page};
-use shared::db::console::RunList;
+use console::page::{Base, DecisionPage, Message, Refused, RunPage, decision_page, inbox, message, run_list, run_page};
+use shared::db::console::{Inbox, RunList};
 
 use crate::support::{gate, run, run_id, run_row};
 
@@ -29,15 +29,21 @@ fn resolve(page: &str, address: &str) -> String {
 #[test]
 fn every_link_of_every_page_works_below_any_prefix() {
     let run = run("x", "running");
-    let list =
-        RunList { inbox: vec![gate("x")], runs: vec![run_row("x")], older: Some(run_id()), ..RunList::default() };
-    let shown = |base, notice, before| run_page(&RunPage { base, run: &run, token: "t", notice, before });
+    let list = RunList { runs: vec![run_row("x")], older: Some(run_id()), ..RunList::default() };
+    let asked = gate("x");
+    let gates = Inbox { gates: vec![asked.clone()], newer: Some(asked.id), ..Inbox::default() };
+    let shown = |before| run_page(&RunPage { base: Base::RUN, run: &run, decided: None, before });
+    let decision =
+        |base, refused| decision_page(&DecisionPage { base, gate: &asked, change: None, token: "t", refused });
+    let refused = Refused { why: "no", actor: "ada", reason: "fine" };
     let note = Message { title: "t", sentence: "s", hint: None };
     let pages = [
         ("/ui/runs", run_list(Base::TOP, &list)),
-        ("/ui/runs/1", shown(Base::RUN, None, None)),
-        ("/ui/runs/1", shown(Base::RUN, None, Some(9))),
-        ("/ui/gates/2/approve", shown(Base::GATE, Some(Notice::Refused("no")), None)),
+        ("/ui/inbox", inbox(Base::TOP, &gates)),
+        ("/ui/runs/1", shown(None)),
+        ("/ui/runs/1", shown(Some(9))),
+        ("/ui/gates/2", decision(Base::RUN, None)),
+        ("/ui/gates/2/approve", decision(Base::GATE, Some(refused))),
         ("/ui/a/b/c", message(Base(2), &note)),
     ];
     for prefix in ["", "/prod", "/base/path"] {
@@ -47,7 +53,7 @@ fn every_link_of_every_page_works_below_any_prefix() {
             for address in addresses.into_iter().filter(|address| !address.starts_with('#')) {
                 let path = resolve(&format!("{prefix}{place}"), address);
                 let below = path.strip_prefix(&format!("{prefix}/ui/"));
-                let known = ["runs", "static/", "artifacts/signed", "gates/"];
+                let known = ["runs", "inbox", "static/", "artifacts/signed", "gates/"];
                 let is_page = below.is_some_and(|below| known.iter().any(|start| below.starts_with(start)));
                 // The API is below the same prefix.
                 let leads = is_page || path == format!("{prefix}/runs/{}/plan", run.id);

@@ -8,7 +8,7 @@ use serde::de::value::{Error, StrDeserializer};
 use serde::de::{DeserializeOwned, IntoDeserializer};
 use shared::config::{Config, DatabaseConfig};
 use shared::context::Ctx;
-use shared::db::console::{Artifact, Event, Focus, Gate, Parent, Run, RunRow, Step};
+use shared::db::console::{Artifact, Event, Focus, Gate, Parent, Run, RunRow, Step, StepCounts};
 use shared::domain::{ArtifactId, GateId, GateStatus, RunId, RunStatus, StepStatus, Timestamp};
 use tower::ServiceExt;
 use uuid::Uuid;
@@ -81,7 +81,16 @@ fn state<T: DeserializeOwned>(word: &str) -> T {
 
 pub fn run_row(text: &str) -> RunRow {
     let created_at = Timestamp(text.into());
-    RunRow { id: run_id(), status: RunStatus::Running, goal: text.into(), created_at, duration_ms: None }
+    RunRow {
+        id: run_id(),
+        status: RunStatus::Blocked,
+        goal: text.into(),
+        created_at,
+        started_at: Some(at()),
+        duration_ms: None,
+        steps: StepCounts { total: 3, succeeded: 1, blocked: 1, ..StepCounts::default() },
+        loud_step: Some(text.into()),
+    }
 }
 
 /// A pending gate with `text` in every text field.
@@ -171,6 +180,7 @@ pub fn run(text: &str, status: &str) -> Run {
             reason: Some(text.into()),
             error: Some(text.into()),
         }],
+        waiting: 3,
         focus: Focus { steps_from: 100, gate: Some(GateId(Uuid::from_u128(2))) },
     }
 }

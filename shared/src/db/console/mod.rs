@@ -2,17 +2,23 @@
 
 mod document;
 mod gate;
+mod inbox;
 mod run;
 mod runs;
 
 pub use document::{Document, document_fetch};
 pub use gate::{Gate, gate_fetch};
+pub use inbox::{Inbox, inbox_list};
 pub use run::{Event, Focus, Parent, Run, STEPS, Step, run_fetch};
-pub use runs::{RunList, RunRow, run_list};
+pub use runs::{RunList, RunRow, StepCounts, run_list};
 
 use serde::Deserialize;
 
 use crate::domain::ArtifactId;
+
+/// Counts the pending gates of the tenant `$1`, up to 100: the navigation shows more as "99+".
+const WAITING: &str = "(select count(*) from (
+            select from nofx.gate w where w.tenant_id = $1 and w.status = 'pending' limit 100) w)";
 
 /// A stored output.
 #[derive(Debug, Clone, Deserialize)]

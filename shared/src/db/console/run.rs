@@ -3,8 +3,8 @@
 use serde::Deserialize;
 use tokio_postgres::types::Type;
 
-use super::Artifact;
 use super::gate::{GATE, GATE_JOINS, Gate};
+use super::{Artifact, WAITING};
 use crate::db::pool::{Database, Param};
 use crate::db::row;
 use crate::domain::{GateId, RunId, RunStatus, StepStatus, TenantId, Timestamp};
@@ -42,6 +42,8 @@ pub struct Run {
     pub artifacts_total: usize,
     /// Newest first.
     pub events: Vec<Event>,
+    /// Pending gates of the tenant, counted up to 100.
+    pub waiting: u64,
     /// What the reader selected.
     #[serde(skip)]
     pub focus: Focus,
@@ -130,7 +132,8 @@ pub async fn run_fetch(
                 (select count(*) from nofx.gate g where g.tenant_id = $1 and g.run_id = r.id) as gates_total,
                 coalesce((select json_agg(artifact) from ({ARTIFACTS_OF_RUN}) artifact), '[]') as artifacts,
                 (select count(*) from nofx.artifact a where a.tenant_id = $1 and a.run_id = r.id) as artifacts_total,
-                coalesce((select json_agg(event) from ({EVENTS_OF_RUN}) event), '[]') as events
+                coalesce((select json_agg(event) from ({EVENTS_OF_RUN}) event), '[]') as events,
+                {WAITING} as waiting
            from nofx.run r
           where r.tenant_id = $1 and r.id = $2",
         steps_of_run()

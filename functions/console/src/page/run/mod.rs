@@ -6,7 +6,7 @@ mod steps;
 mod timeline;
 
 use maud::{Markup, html};
-use shared::db::console::{Gate, Run};
+use shared::db::console::Run;
 use shared::domain::GateId;
 
 use super::gates::gates;
@@ -23,20 +23,11 @@ const REFRESH_S: u32 = 10;
 pub struct RunPage<'a> {
     pub base: Base,
     pub run: &'a Run,
-    /// The token for the forms.
-    pub token: &'a str,
-    pub notice: Option<Notice<'a>>,
+    /// The gate that the reader has just decided. The page shows what its row says, because anyone can write an id into the
+    /// address.
+    pub decided: Option<GateId>,
     /// Show the events before this one. Such a page does not refresh.
     pub before: Option<i64>,
-}
-
-/// The result of a decision.
-#[derive(Debug, Clone, Copy)]
-pub enum Notice<'a> {
-    /// The gate was decided. The page shows what the gate's row says, because anyone can write the id into the address.
-    Decided(GateId),
-    /// The decision changed nothing, for this reason.
-    Refused(&'a str),
 }
 
 impl RunPage<'_> {
@@ -49,17 +40,14 @@ impl RunPage<'_> {
 /// `GET /ui/runs/{id}`.
 pub fn run_page(page: &RunPage<'_>) -> String {
     let run = page.run;
-    // A reload would clear a form that somebody is filling in.
-    let is_deciding = run.gates.iter().any(Gate::is_pending);
-    let refresh_s = (page.is_live() && !is_deciding).then_some(REFRESH_S);
+    let refresh_s = page.is_live().then_some(REFRESH_S);
     let content = html! {
-        @if let Some(notice) = page.notice { (notice_of(page, notice)) }
+        @if let Some(id) = page.decided { (decided(run, id)) }
         p.toast #announcer role="status" {}
-        @if page.is_live() && is_deciding { noscript { p.note { "Reload the page to see what has changed." } } }
         (run_live(page))
     };
     let title = format!("{}: {}", run.status, run.goal);
-    layout(&Layout { base: page.base, title: &title, part: Part::Runs, refresh_s }, &content)
+    layout(&Layout { part: Part::Runs, waiting: run.waiting, refresh_s, ..Layout::new(page.base, &title) }, &content)
 }
 
 /// `GET /ui/runs/{id}/fragment`: the part that changes while a run is open. The script replaces its regions one by one.
@@ -73,7 +61,7 @@ pub fn run_live(page: &RunPage<'_>) -> Markup {
         div #live data-status=(run.status) data-fragment=[fragment] {
             (head::title(base, run))
             @if let Some(failure) = &run.failure { (notice("bad", "bad", "note", &html! { p { bdi { (failure) } } })) }
-            (gates(base, run, page.token))
+            (gates(base, run))
             div.columns.even {
                 div {
                     (steps::steps(base, run))
@@ -86,22 +74,12 @@ pub fn run_live(page: &RunPage<'_>) -> Markup {
     }
 }
 
-fn notice_of(page: &RunPage<'_>, notice: Notice<'_>) -> Markup {
-    let run = page.run;
-    match notice {
-        Notice::Refused(sentence) => html! {
-            div.notice.bad role="alert" {
-                p { strong { "Nothing was changed: " } bdi { (sentence) } }
-                p { a href=(page.base.to(&format!("runs/{}", run.id))) { "Back to the run" } }
-            }
-        },
-        Notice::Decided(id) => html! {
-            @if let Some(gate) = run.gates.iter().find(|gate| gate.id == id && gate.actor.is_some()) {
-                div.notice.(look(gate.status).tone) role="status" {
-                    p { "The gate " bdi { (gate.gate_type) } " is " strong { (gate.status) }
-                        @if let Some(actor) = &gate.actor { " by " bdi { (actor) } } "." }
-                }
-            }
-        },
-    }
+/// What became of the gate that the reader decided.
+fn decided(run: &Run, id: GateId) -> Markup {
+    let Some(gate) = run.gates.iter().find(|gate| gate.id == id) else { return html! {} };
+    let Some(actor) = &gate.actor else { return html! {} };
+    let look = look(gate.status);
+    let sentence =
+        html! { p { "The gate " bdi { (gate.gate_type) } " is " strong { (gate.status) } " by " bdi { (actor) } "." } };
+    notice(look.tone, look.symbol, "status", &sentence)
 }

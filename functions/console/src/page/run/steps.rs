@@ -4,27 +4,26 @@ use maud::{Markup, html};
 use shared::db::console::{Run, STEPS, Step};
 
 use crate::page::format;
-use crate::page::icon::{look, state};
+use crate::page::icon::{look, mark};
 use crate::page::layout::Base;
-use crate::page::parts::time;
+use crate::page::parts::{many, section, time};
 
+/// A page of the steps, in the order of the plan.
 pub(super) fn steps(base: Base, run: &Run) -> Markup {
-    html! {
-        section data-region="steps" aria-labelledby="steps" {
-            h2 #steps { "Steps" }
-            table role="table" aria-labelledby="steps" {
+    let body = html! {
+            table.table role="table" aria-labelledby="steps" {
                 thead role="rowgroup" {
                     tr role="row" {
-                        @for heading in ["Status", "Step", "Depends on", "Attempts", "Duration"] {
-                            th role="columnheader" scope="col" { (heading) }
-                        }
+                        @for heading in ["Step", "Depends on", "Attempts"] { th role="columnheader" scope="col" { (heading) } }
+                        th.number role="columnheader" scope="col" { "Duration" }
                     }
                 }
                 tbody role="rowgroup" { @for step in &run.steps { (row(base, run, step)) } }
             }
             (step_pages(base, run))
-        }
-    }
+    };
+    let total = many(run.steps_total as u64, "step", "steps");
+    section("steps", "Steps", &html! { p.note { (total) } }, &body)
 }
 
 fn step_pages(base: Base, run: &Run) -> Markup {
@@ -58,12 +57,12 @@ fn step_link(base: Base, run: &Run, ordinal: i64) -> String {
 
 fn row(base: Base, run: &Run, step: &Step) -> Markup {
     html! {
-        tr role="row" id={ "step-" (step.ordinal) } {
-            td.short role="cell" data-label="Status" { (state(look(step.status))) }
-            td.wide role="cell" data-label="Step" {
+        tr role="row" data-row id={ "step-" (step.ordinal) } {
+            td.full role="cell" {
                 div {
-                    strong { bdi { (step.name) } } " " code { (step.tool) }
-                    @if let Some(error) = &step.error { p.error { bdi { (error) } } }
+                    div.state { (mark(look(step.status))) strong { bdi { (step.name) } } }
+                    code.note.indent { (step.tool) }
+                    @if let Some(error) = &step.error { p.bad { bdi { (error) } } }
                     @if let Some(at) = &step.ready_at { p.note { "next try " (time(at)) } }
                 }
             }
@@ -87,8 +86,8 @@ fn row(base: Base, run: &Run, step: &Step) -> Markup {
                     @if step.workers_lost > 0 { span.note { " (" (step.workers_lost) " lost)" } }
                 }
             }
-            td.short role="cell" data-label="Duration" {
-                @if let Some(ms) = step.duration_ms { (format::duration(ms)) } @else { "–" }
+            td.number role="cell" data-label="Duration" {
+                @if let Some(ms) = step.duration_ms { (format::duration(ms)) } @else { span.note { (look(step.status).word) } }
             }
         }
     }
