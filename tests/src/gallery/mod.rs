@@ -38,9 +38,9 @@ pub struct Gallery {
 impl Gallery {
     /// Makes every run, and serves on this listener until the process ends.
     pub async fn open(listener: TcpListener) -> Self {
-        let site = Site::open(listener).await;
+        let site = Box::pin(Site::open(listener)).await;
         site.runner.all_pass();
-        let pages = pages::make(&site).await;
+        let pages = Box::pin(pages::make(&site)).await;
         site.lab.assert_invariants().await;
         let routes = console::routes();
         let has_route =

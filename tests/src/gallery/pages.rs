@@ -76,36 +76,41 @@ async fn runs(site: &Site) -> BTreeMap<&'static str, RunId> {
     let expired = states::expired(site).await;
     let running = states::running(site).await;
     let runs = [
-        ("failed-lost-workers", lost),
-        ("timed-out", timed_out),
-        ("expired", expired),
-        ("running", running),
-        ("succeeded", states::succeeded(site).await),
-        ("failed-findings", states::failed_on_findings(site).await),
-        ("failed-coverage", states::failed_on_coverage(site).await),
-        ("failed-tests", states::failed_on_tests(site).await),
-        ("failed-attempts", states::failed_after_attempts(site).await),
-        ("cancelled", states::cancelled(site).await),
-        ("retried", states::retried(site).await),
-        ("approved", states::decided(site, "approve", 1).await),
-        ("rejected", states::decided(site, "reject", 2).await),
-        ("waived", states::decided(site, "waive", 3).await),
-        ("documents", states::documents(site).await),
-        ("hostile", states::hostile(site).await),
-        ("sixty", states::sixty(site).await),
-        ("large", large::running(site).await),
-        ("large-failed", large::failed(site).await),
-        ("long-timeline", large::eventful(site).await),
-        ("blocked", states::blocked(site).await),
-        ("change", states::blocked_on_change(site).await),
-        ("write", states::blocked_on_write(site).await),
-        ("requests", states::blocked_on_requests(site).await),
-        ("retrying", states::retrying(site).await),
-        ("paused", states::paused(site).await),
-        ("queued", states::queued(site).await),
+        ("failed-lost-workers", "failed", lost),
+        ("timed-out", "failed", timed_out),
+        ("expired", "failed", expired),
+        ("running", "running", running),
+        ("succeeded", "succeeded", states::succeeded(site).await),
+        ("failed-findings", "failed", states::failed_on_findings(site).await),
+        ("failed-coverage", "failed", states::failed_on_coverage(site).await),
+        ("failed-tests", "failed", states::failed_on_tests(site).await),
+        ("failed-attempts", "failed", states::failed_after_attempts(site).await),
+        ("cancelled", "cancelled", states::cancelled(site).await),
+        ("retried", "succeeded", states::retried(site).await),
+        ("approved", "succeeded", states::decided(site, "approve", 1).await),
+        ("rejected", "failed", states::decided(site, "reject", 2).await),
+        ("waived", "succeeded", states::decided(site, "waive", 3).await),
+        ("documents", "succeeded", states::documents(site).await),
+        ("hostile", "blocked", states::hostile(site).await),
+        ("sixty", "running", states::sixty(site).await),
+        ("large", "running", large::running(site).await),
+        ("large-failed", "failed", large::failed(site).await),
+        ("long-timeline", "running", large::eventful(site).await),
+        ("blocked", "blocked", states::blocked(site).await),
+        ("change", "blocked", states::blocked_on_change(site).await),
+        ("write", "blocked", states::blocked_on_write(site).await),
+        ("requests", "blocked", states::blocked_on_requests(site).await),
+        ("retrying", "running", states::retrying(site).await),
+        ("paused", "paused", states::paused(site).await),
+        ("queued", "queued", states::queued(site).await),
     ];
     states::many(site, MORE_RUNS).await;
-    runs.into()
+    let mut named = BTreeMap::new();
+    for (name, status, run) in runs {
+        assert_eq!(site.lab.run_status(run).await, status, "{name}: {}", site.explain(run).await);
+        named.insert(name, run);
+    }
+    named
 }
 
 /// Makes every run, and returns the pages.

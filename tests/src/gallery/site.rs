@@ -93,10 +93,20 @@ impl Site {
         self.send(Method::POST, &format!("/gates/{gate}/{verb}"), &body).await;
     }
 
-    /// The newest gate of a run.
+    /// The newest gate of a run that is for people.
     pub async fn gate(&self, run: RunId) -> GateId {
-        let sql = "select id from nofx.gate where run_id = $1 order by created_at desc, id desc limit 1";
-        GateId(self.lab.admin.query_one(sql, &[&run.0]).await.expect("a gate").get(0))
+        let sql = "select id from nofx.gate where run_id = $1 and gate_type like 'manual:%'
+                    order by created_at desc, id desc limit 1";
+        match self.lab.admin.query_opt(sql, &[&run.0]).await.expect("an answer") {
+            Some(row) => GateId(row.get(0)),
+            None => panic!("no gate: {}", self.explain(run).await),
+        }
+    }
+
+    /// The steps of a run with their states and errors, for whoever finds that it is not as it should be.
+    pub async fn explain(&self, run: RunId) -> String {
+        let sql = "select string_agg(concat_ws(' ', name, status, error), e'\n' order by ordinal) from nofx.step where run_id = $1";
+        self.lab.text(sql, run.0).await
     }
 
     pub fn act(&self, run: RunId, step: &str, act: Act) {

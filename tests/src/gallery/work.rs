@@ -107,6 +107,6 @@ fn codegen(models: &str) -> Codegen {
         base_urls: PerProvider { openai: url.clone(), anthropic: url, gemini: None },
         ..CodegenConfig::default()
     };
-    let keys = r#"{ "OPENAI_API_KEY": "a", "ANTHROPIC_API_KEY": "b" }"#;
+    let keys = r#"{ "OPENAI_API_KEY": "openai-key", "ANTHROPIC_API_KEY": "anthropic-key" }"#;
     Codegen::new(config, move |_| std::future::ready(ProviderKeys::from_secret(keys))).expect("a configuration")
 }
