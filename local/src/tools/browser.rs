@@ -54,6 +54,12 @@ impl Browser {
         Ok(browser)
     }
 
+    /// The program of the browser.
+    pub fn program(&self) -> Option<PathBuf> {
+        let own = self.chromium.as_ref().map(|folder| folder.join("chromium"));
+        own.or_else(|| std::env::var_os(CHROMIUM).map(PathBuf::from))
+    }
+
     async fn install(&self, sources: &Path, log: &Path, pid_file: &PidFile) -> Result<()> {
         for name in ["package.json", "package-lock.json"] {
             fs::copy(sources.join(name), self.dir.join(name)).with_context(|| format!("cannot copy {name}"))?;
