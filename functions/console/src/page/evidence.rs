@@ -102,7 +102,7 @@ fn sources(evidence: &Evidence) -> Markup {
                         @if coverage.unmeasured > 0 { span { "? not measured: " (coverage.unmeasured) } }
                     }
                 }
-                @for finding in elsewhere { p class={ "remark alone " (tone(&finding.severity)) } { bdi { (visible(&remark(finding))) } } }
+                @for finding in elsewhere { (source::remark_of(tone(&finding.severity), &remark(finding))) }
                 @for (path, marks) in files.iter().take(FILES) { (file(evidence, path, marks)) }
                 @if findings.total > findings.listed.len() as u64 {
                     p.note { "The evidence lists the first " (findings.listed.len()) " of " (findings.total) " findings." }
@@ -126,7 +126,7 @@ fn file(evidence: &Evidence, path: &str, marks: &BTreeMap<u32, Mark>) -> Markup 
                     @for (at, excerpt) in excerpts.iter().enumerate() {
                         @let before = at.checked_sub(1).and_then(|at| excerpts.get(at));
                         @let is_next = before.is_some_and(|before| before.first_line.saturating_add(count(before.lines.len())) == excerpt.first_line);
-                        @if at > 0 && !is_next { div.gap aria-hidden="true" { "⋯" } }
+                        @if at > 0 && !is_next { div.line.gap aria-hidden="true" { span.n {} span.sign {} code { "⋯" } } }
                         (source::lines(excerpt.first_line, &excerpt.lines, marks))
                     }
                 }
@@ -143,10 +143,8 @@ fn unseen(rest: &[(&u32, &Mark)]) -> Markup {
     html! {
         div.rest {
             @for (line, mark) in rest { @for (class, remark) in &mark.remarks {
-                p class={ "remark alone " (class) } {
-                    @if **line > 0 { span.note { "line " (line) " " } }
-                    bdi { (visible(remark)) }
-                }
+                @let place = if **line > 0 { format!("line {line}, ") } else { String::new() };
+                (source::remark_of(class, &format!("{place}{remark}")))
             } }
             @if !never_ran.is_empty() { p.note { "Never ran: lines " (never_ran) } }
             @if !unmeasured.is_empty() { p.note { "Not measured: lines " (unmeasured) } }
