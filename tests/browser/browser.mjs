@@ -80,9 +80,15 @@ export async function violations(tab, rules) {
   });
 }
 
-/** How many pixels a page is wider than its window. */
+/** By how many pixels a page is wider than its window, and the first elements that stick out. Empty if none does. */
 export const overflow = (tab) =>
-  tab.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+  tab.evaluate(() => {
+    const page = document.documentElement, by = page.scrollWidth - page.clientWidth;
+    if (by <= 0) return "";
+    const out = [...document.body.querySelectorAll("*")].filter((one) => one.getBoundingClientRect().right > page.clientWidth + 1);
+    const names = out.slice(0, 4).map((one) => `<${one.localName} class="${one.getAttribute("class") ?? ""}"> ${one.textContent.trim().slice(0, 40)}`);
+    return `scrolls sideways by ${by} px: ${names.join("; ")}`;
+  });
 
 /** Findings of Google's evaluator that are certain, and at least of medium severity. */
 export function policyFindings(policy) {

@@ -68,7 +68,7 @@ describe("pages", { concurrency: 2 }, () => {
           const answer = await visit(tab, gallery.url + path, status);
           assert.deepEqual(policyFindings(answer.headers()["content-security-policy"] ?? "none"), [], "the policy of the page");
           const wide = await overflow(tab);
-          if (wide > 0) wrong.push(`${width} px: scrolls sideways by ${wide} px`);
+          if (wide) wrong.push(`${width} px: ${wide}`);
           for (const theme of THEMES) {
             await tab.emulateMediaFeatures([{ name: "prefers-color-scheme", value: theme }, { name: "prefers-reduced-motion", value: "reduce" }]);
             for (const one of await violations(tab, theme === THEMES[0] ? undefined : COLOURS)) wrong.push(`${width} px, ${theme}: ${one}`);
