@@ -78,7 +78,7 @@ pub(super) fn fold(title: impl Render, note: impl Render, is_open: bool, body: &
 
 /// Nothing is here yet, and what to do about it.
 pub(super) fn blank(title: &str, body: &Markup) -> Markup {
-    html! { div.blank { h2 { (title) } (body) } }
+    html! { div.blank { h1 { (title) } (body) } }
 }
 
 /// The field for the name of the person who acts. `value` is what was typed, `wrong` the problem with it.
