@@ -1,16 +1,20 @@
 //! Reads for the console's pages, a file a page. Each page takes one round trip and has a bounded size.
 
+mod decision;
 mod document;
 mod gate;
 mod inbox;
 mod run;
 mod runs;
 
+pub use decision::{
+    Exhibit, GateDetail, NamedOutputs, OtherDecision, PolicyInForce, Proof, Start, StepOutputs, decision_fetch,
+};
 pub use document::{Document, document_fetch};
 pub use gate::{Gate, gate_fetch};
-pub use inbox::{Inbox, inbox_list};
+pub use inbox::{Asked, Decided, DecidedList, Inbox, LastDecision, TypeCount, decided_list, inbox_list, inbox_next};
 pub use run::{Event, Focus, Parent, Run, STEPS, Step, run_fetch};
-pub use runs::{RunList, RunRow, StepCounts, run_list};
+pub use runs::{RunCounts, RunList, RunRow, StepCounts, WaitsFor, run_list};
 
 use serde::Deserialize;
 
