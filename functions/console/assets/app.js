@@ -44,6 +44,7 @@ function replace(old, fresh) {
   const typed = all("input:not([type=hidden]), textarea", old).filter((field) => field.value !== "");
   const opened = all("details[open][id]", old).map((details) => details.id);
   const scrolled = all(".graph", old).map((graph) => graph.scrollLeft);
+  const here = old.querySelector(".here a[id]")?.id;
   const selection = active && "selectionStart" in active ? [active.selectionStart, active.selectionEnd] : null;
   old.replaceWith(fresh);
   all(".graph", fresh).forEach((graph, at) => { graph.scrollLeft = scrolled[at] ?? 0; });
@@ -52,6 +53,7 @@ function replace(old, fresh) {
     const replacement = document.getElementById(field.id);
     if (replacement) replacement.value = field.value;
   }
+  if (here) document.getElementById(here)?.closest("[data-row]")?.classList.add("here");
   const replacement = active?.id ? document.getElementById(active.id) : null;
   replacement?.focus({ preventScroll: true });
   if (replacement && selection) replacement.setSelectionRange(...selection);
@@ -71,8 +73,11 @@ function follow(live) {
 
   // Returns whether anything changed, and whether the page can still change.
   function apply(html) {
-    const fresh = new DOMParser().parseFromString(html, "text/html").getElementById("live");
+    const page = new DOMParser().parseFromString(html, "text/html");
+    const fresh = page.getElementById("live");
     if (!fresh) throw new Error("not a fragment");
+    const [shownInbox, inbox] = [document, page].map((root) => root.querySelector(".site [data-go=inbox]"));
+    if (inbox) shownInbox?.replaceChildren(...inbox.childNodes);
     let changed = false;
     for (const region of regions(fresh)) {
       const { region: name } = region.dataset;

@@ -1,5 +1,5 @@
-//! Web pages: the list of runs with an inbox of gates, a run with its timeline, the evidence of
-//! gates, and decisions about them.
+//! Web pages: the list of runs, the inbox of gates, a run with its timeline, the evidence of gates, and decisions about
+//! them.
 //!
 //! Every link is relative to the page's own address. So the pages work below any prefix: a stage of API Gateway, the
 //! base path of a custom domain, or none.
@@ -15,6 +15,7 @@ mod examples;
 pub mod plan_text;
 mod routes;
 mod upload;
+pub mod write;
 
 use axum::Router;
 use axum::extract::Request;
@@ -33,8 +34,6 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
 pub fn routes() -> Routes<Ctx> {
     Routes::default()
         .get("/ui", routes::home)
-        .get_with("/ui/runs", &["after"], routes::runs::list)
-        .get_with("/ui/inbox", &["after"], routes::inbox::list)
         .get_with("/ui/runs/{id}", &["before", "decided", "gate", "level", "state", "steps"], routes::run::page)
         .get_with("/ui/runs/{id}/fragment", &["gate", "level", "state", "steps"], routes::run::fragment)
         .get_with("/ui/new", &["example", "from"], routes::new::page)
@@ -47,10 +46,12 @@ pub fn routes() -> Routes<Ctx> {
         .get("/ui/usage", routes::usage::page)
         .get_with("/ui/health", &["redriven"], routes::health::page)
         .post_form("/ui/health/{handler}/redrive", &["actor", "csrf"], routes::health::redrive)
+        .get_with("/ui/runs", &["after", "goal", "since", "status", "tool"], routes::runs::list)
+        .get_with("/ui/inbox", &["after", "decided", "type"], routes::inbox::list)
         .get_with("/ui/artifacts/signed", &["id"], routes::artifact::signed)
         .get("/ui/evidence/{id}", routes::evidence::page)
-        .get("/ui/gates/{id}", routes::gate::page)
-        .post_form("/ui/gates/{id}/{verb}", &["actor", "reason", "csrf"], routes::gate::decide)
+        .get_with("/ui/gates/{id}", &["decided", "from"], routes::gate::page)
+        .post_form("/ui/gates/{id}/{verb}", &["actor", "reason", "csrf", "from"], routes::gate::decide)
         .get_with("/ui/static/app.css", &["v"], assets::css)
         .get_with("/ui/static/app.js", &["v"], assets::js)
 }

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod codegen;
+mod console_lists;
 mod db_write;
 mod evidence_pages;
 mod filters;

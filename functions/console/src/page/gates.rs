@@ -6,10 +6,20 @@ use shared::db::console::{Gate, Run};
 use super::icon::{Look, PENDING_GATE, look, mark};
 use super::layout::Base;
 use super::parts::{elapsed, section, time};
+use super::source::visible;
 
 /// How a gate looks.
 pub(super) fn look_of(gate: &Gate) -> Look {
     if gate.is_pending() { PENDING_GATE } else { look(gate.status) }
+}
+
+/// What a gate decides about, in words: `release` for `manual:release`. Any text can be a type.
+pub(super) fn words_of(gate_type: &str) -> String {
+    match gate_type.strip_prefix("manual:") {
+        Some("gate-change") => "change of checks".to_owned(),
+        Some(what) => visible(&what.replace(['-', '_'], " ")),
+        None => visible(gate_type),
+    }
 }
 
 /// The gates of a run, pending ones first.
@@ -50,19 +60,9 @@ fn item(base: Base, gate: &Gate) -> Markup {
     }
 }
 
-/// Who decided, when, and why.
-pub(super) fn said(gate: &Gate) -> Markup {
-    html! {
-        @if let (Some(actor), Some(at)) = (&gate.actor, &gate.decided_at) {
-            p { (gate.status) " by " strong { bdi { (actor) } } ", " (time(at)) }
-            @if let Some(reason) = &gate.decision_reason { p.quote { bdi { (reason) } } }
-        }
-    }
-}
-
 /// What the gate blocks.
 pub(super) fn blocked_by(gate: &Gate) -> Markup {
-    html! { @if let Some(step) = &gate.step { "step " bdi { (step) } } @else { "the run itself" } }
+    html! { @if let Some(step) = &gate.step { "step " bdi { (visible(step)) } } @else { "the run itself" } }
 }
 
 /// A link to what the gate relies on.

@@ -11,7 +11,6 @@ mod inbox;
 mod judged;
 mod layout;
 mod lineage;
-#[cfg_attr(not(test), expect(dead_code, reason = "no page shows the content of an artifact yet"))]
 mod markdown;
 mod message;
 mod new;
@@ -24,18 +23,19 @@ mod source;
 mod usage;
 mod weakening;
 
-pub use decision::{DecisionPage, Refused, decision_page};
+pub use decision::{Content, DecisionPage, Refusal, Refused, decision_page};
 pub use evidence::{EvidencePage, evidence_page};
 pub use health::{HealthPage, Letters, health_page};
-pub use inbox::inbox;
+pub use inbox::{InboxPage, decided_list, inbox};
 pub use layout::Base;
 pub use lineage::lineage;
 pub use message::{Message, message};
-pub use run::{Filter, RunPage, Steps, run_live, run_page};
 pub use new::{NewRunPage, Outcome, Stored, Typed, new_run_page};
 pub use policy::{PolicyPage, TypedPolicy, policy_page};
 pub use rules::{rule_list, rule_page};
-pub use runs::run_list;
+pub use run::{Filter, RunPage, Steps, run_live, run_page};
+pub(crate) use runs::{AGES, OPEN};
+pub use runs::{RunFilters, RunsPage, run_list};
 pub use usage::usage_page;
 
 /// The type of artifacts that have a page.

@@ -110,6 +110,11 @@ pub(super) fn elapsed(since: &Timestamp) -> Markup {
     html! { time datetime=(since) data-as="elapsed" { "since " (format::plain_time(&since.0)) } }
 }
 
+/// A moment in the future. Without a script it reads as a date, else as "in 23 hours".
+pub(super) fn left(until: &Timestamp) -> Markup {
+    html! { time datetime=(until) data-as="left" { (format::plain_time(&until.0)) } }
+}
+
 /// The time of day of a moment, in UTC.
 pub(super) fn clock(timestamp: &Timestamp) -> Markup {
     html! { time datetime=(timestamp) data-as="clock" { (format::clock(&timestamp.0)) } }

@@ -1,11 +1,14 @@
 //! Pages of evidence and of decisions. All text in the documents may come from tested code.
 
 use console::evidence::{Evidence, GateChange};
-use console::page::{Base, DecisionPage, EvidencePage, RunPage, decision_page, evidence_page, run_page};
+use console::page::{Base, DecisionPage, EvidencePage, Refusal, Refused, RunPage};
+use console::page::{decision_page, evidence_page, run_page};
 use serde_json::{Value, json};
 use shared::db::console::{Document, Gate};
+use shared::domain::Problem;
+use shared::domain::gate::Decision;
 
-use crate::support::{HOSTILE, assert_inert, gate, get, run, run_id};
+use crate::support::{HOSTILE, assert_inert, contents, decided, decision, detail, gate, get, run, run_id};
 
 /// A document with `text` wherever a gate could put it.
 fn document(text: &str) -> Document {
@@ -55,14 +58,21 @@ fn change(text: &str) -> GateChange {
     GateChange::read(document.to_string().as_bytes()).unwrap()
 }
 
-fn pages(text: &str) -> [String; 3] {
-    let (document, evidence, change, gate) = (document(text), evidence(text), change(text), change_gate(text));
-    let asked =
-        DecisionPage { base: Base::RUN, gate: &gate, change: Some((&document, &change)), token: text, refused: None };
+fn pages(text: &str) -> [String; 5] {
+    let (document, evidence, change) = (document(text), evidence(text), change(text));
+    let (asked, ended) = (detail(change_gate(text), text), detail(decided(text, "waived"), text));
+    let contents = contents(text);
+    let shown = |detail, change, refused| {
+        decision_page(&DecisionPage { change, contents: &contents, token: text, refused, ..decision(detail) })
+    };
+    let problems = [Problem { path: text.into(), message: text.into() }];
+    let refused = |why| Some(Refused { why, decision: Decision::Reject, actor: text, reason: text });
     [
         evidence_page(&EvidencePage { base: Base::RUN, document: &document, evidence: &evidence }),
-        decision_page(&asked),
-        decision_page(&DecisionPage { change: None, ..asked }),
+        shown(&asked, Some((&document, &change)), None),
+        shown(&asked, None, refused(Refusal::Problems(&problems))),
+        shown(&ended, None, None),
+        shown(&ended, None, refused(Refusal::Conflict(text))),
     ]
 }
 
@@ -115,13 +125,8 @@ fn a_long_difference_says_that_it_is_cut() {
     let weakenings = vec![json!({"path": "a", "difference": long}), json!({"path": "b", "difference": "+y"})];
     let change = GateChange::read(json!({"weakenings": weakenings}).to_string().as_bytes()).unwrap();
     let (document, gate) = (document("x"), change_gate("x"));
-    let page = decision_page(&DecisionPage {
-        base: Base::RUN,
-        gate: &gate,
-        change: Some((&document, &change)),
-        token: "t",
-        refused: None,
-    });
+    let detail = detail(gate, "x");
+    let page = decision_page(&DecisionPage { change: Some((&document, &change)), ..decision(&detail) });
     assert!(
         page.contains("7000 more lines are only in the document") && page.contains("1 more changes"),
         "{}",

@@ -1,9 +1,10 @@
 //! Text from plans and users is escaped.
 
-use console::page::{Base, Message, RunPage, inbox, message, run_list, run_page};
+use console::page::{Base, InboxPage, Message, RunFilters, RunPage, RunsPage};
+use console::page::{decided_list, inbox, message, run_list, run_page};
 use shared::db::console::{Inbox, RunList};
 
-use crate::support::{HOSTILE, assert_inert, gate, run, run_id, run_row};
+use crate::support::{self, HOSTILE, assert_inert, run};
 
 #[test]
 fn hostile_text_in_a_run_is_escaped() {
@@ -21,12 +22,38 @@ fn hostile_text_in_a_run_is_escaped() {
 #[test]
 fn hostile_text_in_lists_and_messages_is_escaped() {
     for text in HOSTILE {
-        let runs = RunList { runs: vec![run_row(text)], waiting: 3, older: Some(run_id()), is_continuation: true };
-        assert_inert(&run_list(Base::TOP, &runs), text);
-        let newer = Some(gate(text).id);
-        let gates = Inbox { gates: vec![gate(text)], waiting: 3, newer, is_continuation: true };
-        assert_inert(&inbox(Base::TOP, &gates), text);
-        assert_inert(&message(Base::TOP, &Message { title: text, sentence: text, hint: Some(text) }), text);
+        let filters = RunFilters { status: "failed", goal: text, tool: text, since: "1h" };
+        let base = Base::TOP;
+        let none = RunList { waiting: 3, ..RunList::default() };
+        for list in [&support::run_list(text), &none] {
+            assert_inert(&run_list(&RunsPage { base, list, filters }), text);
+        }
+        let empty = Inbox { waiting: 0, gates: Vec::new(), ..support::inbox(text) };
+        for list in [&support::inbox(text), &empty] {
+            assert_inert(&inbox(&InboxPage { base, list, gate_type: "" }), text);
+        }
+        let of_type = inbox(&InboxPage { base, list: &support::inbox("x"), gate_type: text });
+        assert!(!of_type.contains(text) && of_type.contains(&shared::http::encoded(text)));
+        assert_inert(&decided_list(base, &support::decisions(text)), text);
+        assert_inert(&message(base, &Message { title: text, sentence: text, hint: Some(text) }), text);
+    }
+}
+
+#[test]
+fn text_in_lists_cannot_change_its_direction() {
+    let (text, base) = ("a\u{202e}b", Base::TOP);
+    let filters = RunFilters { tool: text, ..RunFilters::default() };
+    let none = RunList::default();
+    let pages = [
+        run_list(&RunsPage { base, list: &support::run_list(text), filters: RunFilters::default() }),
+        run_list(&RunsPage { base, list: &none, filters }),
+        inbox(&InboxPage { base, list: &support::inbox(text), gate_type: "" }),
+        decided_list(base, &support::decisions(text)),
+    ];
+    for page in pages {
+        // The field of a form keeps what was typed.
+        let shown = page.replace("value=\"a\u{202e}b\"", "");
+        assert!(shown.contains("a⟨U+202E⟩b") && !shown.contains('\u{202e}'), "{shown}");
     }
 }
 

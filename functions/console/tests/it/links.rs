@@ -1,12 +1,10 @@
 //! Links work below any prefix.
 
-use console::page::{
-    Base, DecisionPage, Message, Outcome, Refused, RunPage, decision_page, inbox, message, new_run_page, run_list,
-    run_page,
-};
-use shared::db::console::{Inbox, RunList};
+use console::page::{Base, DecisionPage, InboxPage, Message, Outcome, Refusal, Refused, RunFilters, RunPage, RunsPage};
+use console::page::{decided_list, decision_page, inbox, message, new_run_page, run_list, run_page};
+use shared::domain::gate::Decision;
 
-use crate::support::{gate, new_run, run, run_id, run_row, typed};
+use crate::support::{self, gate, new_run, run, typed};
 
 fn addresses(page: &str) -> Vec<&str> {
     let after = |attribute: &'static str| {
@@ -32,25 +30,32 @@ fn resolve(page: &str, address: &str) -> String {
 #[test]
 fn every_link_of_every_page_works_below_any_prefix() {
     let run = run("x", "running");
-    let list = RunList { runs: vec![run_row("x")], older: Some(run_id()), ..RunList::default() };
+    let (list, gates) = (support::run_list("x"), support::inbox("x"));
+    let filters = RunFilters { status: "open", goal: "a b", ..RunFilters::default() };
     let asked = gate("x");
-    let gates = Inbox { gates: vec![asked.clone()], newer: Some(asked.id), ..Inbox::default() };
     let shown = |before| run_page(&RunPage { before, ..RunPage::new(&run) });
-    let decision =
-        |base, refused| decision_page(&DecisionPage { base, gate: &asked, change: None, token: "t", refused });
-    let refused = Refused { why: "no", actor: "ada", reason: "fine" };
+    let detail = support::detail(asked.clone(), "x");
+    let contents = support::contents("x");
+    let ended = support::detail(support::decided("x", "passed"), "x");
+    let decision = |base, detail, refused| {
+        decision_page(&DecisionPage { base, refused, contents: &contents, ..support::decision(detail) })
+    };
+    let refused = |why| Some(Refused { why, decision: Decision::Waive, actor: "ada", reason: "fine" });
     let typed = typed("x");
     let new = |base| new_run_page(&new_run(base, &typed, Outcome::None));
     let note = Message { title: "t", sentence: "s", hint: None };
     let pages = [
-        ("/ui/runs", run_list(Base::TOP, &list)),
-        ("/ui/inbox", inbox(Base::TOP, &gates)),
+        ("/ui/runs", run_list(&RunsPage { base: Base::TOP, list: &list, filters })),
+        ("/ui/inbox", inbox(&InboxPage { base: Base::TOP, list: &gates, gate_type: "x" })),
+        ("/ui/inbox", decided_list(Base::TOP, &support::decisions("x"))),
         ("/ui/new", new(Base::TOP)),
         ("/ui/new/check", new(Base::RUN)),
         ("/ui/runs/1", shown(None)),
         ("/ui/runs/1", shown(Some(9))),
-        ("/ui/gates/2", decision(Base::RUN, None)),
-        ("/ui/gates/2/approve", decision(Base::GATE, Some(refused))),
+        ("/ui/gates/2", decision(Base::RUN, &detail, None)),
+        ("/ui/gates/2", decision(Base::RUN, &ended, None)),
+        ("/ui/gates/2/approve", decision(Base::GATE, &detail, refused(Refusal::Problems(&[])))),
+        ("/ui/gates/2/waive", decision(Base::GATE, &ended, refused(Refusal::Conflict("no")))),
         ("/ui/a/b/c", message(Base(2), &note)),
     ];
     for prefix in ["", "/prod", "/base/path"] {
@@ -71,6 +76,7 @@ fn every_link_of_every_page_works_below_any_prefix() {
                     "static/",
                     "artifacts/signed",
                     "gates/",
+                    "evidence/",
                 ];
                 let is_page = below.is_some_and(|below| known.iter().any(|start| below.starts_with(start)));
                 // The API is below the same prefix.

@@ -95,8 +95,8 @@ fn a_valid_plan_shows_its_order_and_what_it_asks_for() {
         "that can take for ever",
         "No gate has a base",
         "No step writes to a database, none asks a model.",
-        "The run fails after 1 h 0 min",
-        "5 min 0 s",
+        "The run fails after 1\u{a0}h\u{a0}0\u{a0}min",
+        "5\u{a0}min\u{a0}0\u{a0}s",
         "up to 3",
     ] {
         assert!(shown.contains(words), "{words}: {shown}");

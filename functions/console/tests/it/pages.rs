@@ -2,9 +2,10 @@
 
 use axum::body::Body;
 use axum::http::{Request, header};
-use console::page::{Base, RunPage, run_page};
+use console::page::{Base, InboxPage, RunFilters, RunPage, RunsPage, inbox, run_list, run_page};
+use shared::db::console::{Inbox, RunList};
 
-use crate::support::{CSP, get, run, run_id, send};
+use crate::support::{self, CSP, get, run, run_id, send};
 
 fn asset(page: &str, name: &str) -> String {
     let at = page.find(&format!("static/{name}?v=")).unwrap();
@@ -58,6 +59,9 @@ async fn errors_are_pages() {
         ("/ui/runs/%FF".into(), 400, "not percent-encoded UTF-8"),
         ("/ui/runs?after=1&after=2".into(), 400, "more than once"),
         ("/ui/runs?page=2".into(), 400, "is not a known parameter; use after"),
+        ("/ui/runs?status=done".into(), 400, "status: must be open, or a state of a run"),
+        ("/ui/runs?since=1y".into(), 400, "since: must be 1h, 24h or 7d"),
+        ("/ui/inbox?decided=yes".into(), 400, "decided: must be 1"),
         ("/ui/runs/%00".into(), 404, "not found"),
         (format!("/ui/runs/{id}?steps=-1"), 400, "whole number"),
         (format!("/ui/runs/{id}?state=odd"), 400, "must be all or the state of a step"),
@@ -124,4 +128,59 @@ fn without_a_script_an_open_run_reloads() {
     };
     assert!(refreshes("running") && refreshes("blocked"));
     assert!(!refreshes("succeeded"));
+}
+
+#[test]
+fn only_the_newest_runs_and_the_oldest_gates_refresh() {
+    let filters = RunFilters { status: "open", ..RunFilters::default() };
+    let runs = |is_continuation| {
+        let list = RunList { is_continuation, ..support::run_list("x") };
+        run_list(&RunsPage { base: Base::TOP, list: &list, filters })
+    };
+    assert!(runs(false).contains("data-fragment=\"runs?status=open\"") && !runs(true).contains("data-fragment="));
+    let gates = |is_continuation| {
+        let list = Inbox { is_continuation, ..support::inbox("x") };
+        inbox(&InboxPage { base: Base::TOP, list: &list, gate_type: "a" })
+    };
+    assert!(gates(false).contains("data-fragment=\"inbox?type=a\"") && !gates(true).contains("data-fragment="));
+}
+
+#[test]
+fn a_list_of_runs_says_where_each_run_stands() {
+    let page =
+        run_list(&RunsPage { base: Base::TOP, list: &support::run_list("unit"), filters: RunFilters::default() });
+    for words in [
+        "waits at <bdi>unit</bdi>",
+        "failed at <bdi>unit</bdi>",
+        "<span class=\"bad\"><bdi>unit</bdi></span>",
+        "Waiting <span class=\"note\">2</span>",
+        "4 of 4 runs",
+    ] {
+        assert!(page.contains(words), "{words}");
+    }
+}
+
+#[test]
+fn an_empty_list_shows_how_to_start_and_an_empty_search_does_not() {
+    let page = |list: &RunList, filters| run_list(&RunsPage { base: Base::TOP, list, filters });
+    let none = RunList::default();
+    assert!(page(&none, RunFilters::default()).contains("Start the first run"));
+    let filters = RunFilters { goal: "x", ..RunFilters::default() };
+    let searched = page(&none, filters);
+    assert!(searched.contains("No run matches") && searched.contains("value=\"x\""));
+    assert!(!searched.contains("Start the first run") && !searched.contains("so far"));
+    // The scan ended before the oldest run.
+    let cut = RunList { older: Some(run_id()), ..RunList::default() };
+    assert!(page(&cut, filters).contains("No run matches so far"));
+}
+
+#[test]
+fn an_empty_inbox_names_the_last_decision() {
+    let empty = Inbox { gates: Vec::new(), waiting: 0, ..support::inbox("ben") };
+    let page = inbox(&InboxPage { base: Base::TOP, list: &empty, gate_type: "" });
+    assert!(
+        page.contains("Nothing waits for you") && page.contains("by <bdi>ben</bdi>") && page.contains("?decided=1")
+    );
+    let page = inbox(&InboxPage { base: Base::TOP, list: &support::inbox("x"), gate_type: "" });
+    assert!(page.contains("4 gates passed, evidence, 3 rows to write") && page.contains("12 approved, 1 waived"));
 }

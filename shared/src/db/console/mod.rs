@@ -1,5 +1,6 @@
 //! Reads for the console's pages, a file a page. Each page takes one round trip and has a bounded size.
 
+mod decision;
 mod document;
 mod gate;
 mod health;
@@ -11,15 +12,20 @@ mod runs;
 mod steps;
 mod usage;
 
+pub use decision::{
+    Exhibit, GateDetail, NamedOutputs, OtherDecision, PolicyInForce, Proof, Start, StepOutputs, decision_fetch,
+};
 pub use document::{Document, document_fetch};
 pub use gate::{Gate, gate_fetch};
-pub use run::{Event, Focus, Run, run_fetch};
-pub use runs::{RunList, RunRow, StepCounts, run_list};
-pub use steps::{ATTEMPTS, Attempt, AttemptStatus, Step};
 pub use health::{FailureCode, HandlerSteps, Health, LostWorker, Sweep, health_fetch};
-pub use inbox::{Inbox, inbox_list, waiting};
+pub use inbox::{
+    Asked, Decided, DecidedList, Inbox, LastDecision, TypeCount, decided_list, inbox_list, inbox_next, waiting,
+};
 pub use policy::{PolicyHistory, policy_history};
 pub use rules::{RuleList, RuleRow, rule_list};
+pub use run::{Event, Focus, Run, run_fetch};
+pub use runs::{RunCounts, RunList, RunRow, StepCounts, WaitsFor, run_list};
+pub use steps::{ATTEMPTS, Attempt, AttemptStatus, Step};
 pub use usage::{DAYS, DayUsage, EVENTS, ModelUsage, RunUsage, Tokens, Usage, usage_fetch};
 
 use serde::Deserialize;

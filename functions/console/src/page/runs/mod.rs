@@ -1,5 +1,7 @@
 //! The list of runs.
 
+mod filter;
+
 use maud::{Markup, html};
 use shared::db::console::{RunList, RunRow, StepCounts};
 use shared::domain::RunStatus;
@@ -7,30 +9,78 @@ use shared::domain::RunStatus;
 use super::format;
 use super::icon::{look, mark};
 use super::layout::{Base, Layout, Part, layout};
-use super::parts::{elapsed, many, time};
+use super::parts::{blank, elapsed, many, time};
+use super::source::visible;
+pub use filter::RunFilters;
+pub(crate) use filter::{AGES, OPEN};
+
+/// A list of runs, and how to show it.
+#[derive(Debug, Clone, Copy)]
+pub struct RunsPage<'a> {
+    pub base: Base,
+    pub list: &'a RunList,
+    pub filters: RunFilters<'a>,
+}
 
 /// `GET /ui/runs`.
-pub fn run_list(base: Base, list: &RunList) -> String {
+pub fn run_list(page: &RunsPage<'_>) -> String {
+    let RunsPage { base, list, filters } = *page;
+    let is_first = list.counts.total() == 0 && filters.is_empty() && !list.is_continuation;
+    // Older pages do not change, so only the first one refreshes. Its own address is the fragment.
+    let fragment = (!list.is_continuation).then(|| filters.address(base, None));
     let content = html! {
-        @if list.runs.is_empty() && !list.is_continuation {
-            (no_runs())
-        } @else {
-            div.head.small { h1 { "Runs" } }
-            @if list.runs.is_empty() { p { "No older runs." } } @else { (table(base, &list.runs)) }
-            @if list.is_continuation || list.older.is_some() {
-                nav.pages aria-label="Pages" {
-                    @if list.is_continuation { a href=(base.to("runs")) { "Newest runs" } }
-                    @if let Some(older) = list.older {
-                        a href={ (base.to("runs")) "?after=" (older) } rel="next" { "Older runs" }
-                    }
+        p.toast #announcer role="status" {}
+        div #live data-fragment=[fragment.as_ref()] {
+            div.head.small data-region="head" {
+                @if !is_first {
+                    h1 { "Runs" }
+                    @if fragment.is_some() { p.note { span.live { "live" } } }
                 }
+            }
+            @if !is_first { (filter::filters(base, filters, &list.counts)) }
+            div data-region="list" {
+                @if is_first { (no_runs()) } @else if list.runs.is_empty() { (nothing(page)) } @else { (table(base, &list.runs)) }
+                (pages(page))
             }
         }
     };
     layout(&Layout { part: Part::Runs, waiting: list.waiting, ..Layout::new(base, "Runs") }, &content)
 }
 
-const COMMAND: &str = "nofx submit examples/release-notes.yaml --watch";
+fn pages(page: &RunsPage<'_>) -> Markup {
+    let RunsPage { base, list, filters } = *page;
+    let total = filter::number(&list.counts, &[]);
+    html! {
+        @if list.is_continuation || list.older.is_some() {
+            nav.pages aria-label="Pages" {
+                @if list.is_continuation { a href=(filters.address(base, None)) { "Newest runs" } }
+                @else if filters.status.is_empty() { span.note { (list.runs.len()) " of " (total) " runs" } }
+                @if let Some(older) = list.older {
+                    a href=(filters.address(base, Some(&older.to_string()))) rel="next" { "Older runs" }
+                }
+            }
+        }
+    }
+}
+
+/// No run of this page matches.
+fn nothing(page: &RunsPage<'_>) -> Markup {
+    let RunsPage { base, list, filters } = *page;
+    if filters.is_empty() {
+        return html! { p { "No older runs." } };
+    }
+    let title = if list.older.is_some() { "No run matches so far" } else { "No run matches" };
+    blank(
+        title,
+        &html! {
+            p { (filters.sentence()) }
+            @if list.older.is_some() { p { "Not all runs were searched: go on with older runs." } }
+            p { a href=(base.to("runs")) { "Show all runs" } }
+        },
+    )
+}
+
+const COMMAND: &str = "nofx submit examples/release.yaml --watch";
 const REQUEST: &str = r#"curl -s http://127.0.0.1:3000/runs \
   -H 'content-type: application/json' \
   -d '{"plan": {"goal": "hello", "steps":
@@ -78,7 +128,7 @@ fn row(base: Base, run: &RunRow) -> Markup {
             td.full role="cell" {
                 div.state {
                     (mark(look(run.status)))
-                    a.main href={ (base.to("runs/")) (run.id) } { bdi { (run.goal) } }
+                    a.main id={ "run-" (run.id) } href={ (base.to("runs/")) (run.id) } { bdi { (visible(&run.goal)) } }
                 }
             }
             td.progress.full role="cell" { (progress(run)) }
@@ -97,19 +147,29 @@ fn row(base: Base, run: &RunRow) -> Markup {
 /// How far the run is, and where it stands.
 fn progress(run: &RunRow) -> Markup {
     let steps = &run.steps;
-    let name = run.loud_step.as_deref().unwrap_or_default();
     html! {
         (meter(steps))
         span.note {
             span { (format::number(steps.succeeded)) " of " (format::number(steps.total)) }
-            span {
-                @match run.status {
-                    RunStatus::Failed if !name.is_empty() => span.bad { "failed at " bdi { (name) } },
-                    RunStatus::Blocked if !name.is_empty() => span.warn { "waits at " bdi { (name) } },
-                    _ if steps.running > 0 => (many(steps.running, "step running", "steps running")),
-                    _ => {}
-                }
+            span { (stand(run)) }
+        }
+    }
+}
+
+/// Where a run stands, if that is news.
+fn stand(run: &RunRow) -> Markup {
+    let failed = run.failed_step.as_deref();
+    html! {
+        @match (run.status, failed, &run.waits_for) {
+            (RunStatus::Failed | RunStatus::Running, Some(step), _) => span.bad { "failed at " bdi { (visible(step)) } },
+            (RunStatus::Failed, None, _) => {
+                @if let Some(failure) = &run.failure { span.bad { bdi { (visible(failure)) } } }
             }
+            (RunStatus::Blocked, _, Some(waits)) => {
+                span.warn { "waits at " bdi { (visible(waits.step.as_ref().unwrap_or(&waits.gate_type))) } }
+            }
+            _ if run.steps.running > 0 => (many(run.steps.running, "step running", "steps running")),
+            _ => {}
         }
     }
 }
