@@ -176,8 +176,9 @@ plan:
 
     #[test]
     fn a_hundred_paths_through_a_large_text_are_found_in_one_pass() {
-        let steps: String =
+        let steps: Vec<String> =
             (0..20_000).map(|index| format!("  - {{name: s{index}, inputs: {{a: [1, 2, 3]}}}}\n")).collect();
+        let steps = steps.concat();
         let paths: Vec<String> = (0..100).map(|index| format!("plan.steps[{}].inputs.b", index * 200)).collect();
         let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
         let lines = lines_of(&format!("plan:\n steps:\n{steps}"), &paths);

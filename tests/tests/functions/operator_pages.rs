@@ -202,8 +202,8 @@ async fn health_counts_what_is_ready_running_lost_and_overdue() {
     lab.settle(&Script::deployed(), Deliver::Once).await;
     assert_eq!(sweep(&lab.ctx).await.expect("a sweep").leases_ended, 0);
     let swept = health().await;
-    let last = swept.sweep.expect("a recorded sweep");
-    assert!(!last.failed && last.ago_ms < 60_000 && last.report["leases_ended"] == 0, "{last:?}");
+    let sweep = swept.sweep.expect("a recorded sweep");
+    assert!(!sweep.failed && sweep.ago_ms < 60_000 && sweep.report["leases_ended"] == 0, "{sweep:?}");
     assert!(swept.handlers.is_empty(), "{:?}", swept.handlers);
 
     let sql = "insert into nofx.event (run_id, seq, tenant_id, step_id, type, payload, timestamp)

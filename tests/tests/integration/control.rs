@@ -72,7 +72,6 @@ async fn pause_lets_the_running_step_finish_and_starts_no_other() {
         handler: "echo".into(),
         delay_ms: 0,
         traceparent: None,
-        actor: None,
     };
     let before = lab.everything(run).await;
     lab.worker("echo", &Script::deployed()).handle_batch(event(&[stray], Deliver::Once), None).await;

@@ -60,7 +60,7 @@ fn change(text: &str) -> GateChange {
 
 fn pages(text: &str) -> [String; 5] {
     let (document, evidence, change) = (document(text), evidence(text), change(text));
-    let (asked, ended) = (detail(change_gate(text), text), detail(decided(text, "waived"), text));
+    let (asked, ended) = (detail(&change_gate(text), text), detail(&decided(text, "waived"), text));
     let contents = contents(text);
     let shown = |detail, change, refused| {
         decision_page(&DecisionPage { change, contents: &contents, token: text, refused, ..decision(detail) })
@@ -125,7 +125,7 @@ fn a_long_difference_says_that_it_is_cut() {
     let weakenings = vec![json!({"path": "a", "difference": long}), json!({"path": "b", "difference": "+y"})];
     let change = GateChange::read(json!({"weakenings": weakenings}).to_string().as_bytes()).unwrap();
     let (document, gate) = (document("x"), change_gate("x"));
-    let detail = detail(gate, "x");
+    let detail = detail(&gate, "x");
     let page = decision_page(&DecisionPage { change: Some((&document, &change)), ..decision(&detail) });
     assert!(
         page.contains("7000 more lines are only in the document") && page.contains("1 more changes"),

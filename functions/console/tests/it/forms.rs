@@ -105,7 +105,7 @@ async fn a_form_of_another_media_type_is_rejected_with_a_page() {
 
 #[test]
 fn the_enter_key_submits_no_decision() {
-    let page = decision_page(&decision(&detail(gate("x"), "x")));
+    let page = decision_page(&decision(&detail(&gate("x"), "x")));
     let first = page[page.find("<form class=\"form\"").unwrap()..].split("<button").nth(1).unwrap();
     assert!(first.starts_with(" type=\"submit\" disabled"), "{first}");
     assert!(page.contains(&format!("name=\"csrf\" value=\"{TOKEN}\"")));
@@ -119,7 +119,7 @@ fn a_refused_decision_names_each_problem_and_keeps_what_was_typed() {
         problem("reason", "To reject or waive, say why."),
         problem("acter", "is not a known field"),
     ];
-    let detail = detail(gate("x"), "x");
+    let detail = detail(&gate("x"), "x");
     let why = Refusal::Problems(&problems);
     let refused = Some(Refused { why, decision: Decision::Reject, actor: "ada \"l\"", reason: "<fine>" });
     let page = decision_page(&DecisionPage { refused, from_inbox: true, ..decision(&detail) });
@@ -138,7 +138,7 @@ fn a_refused_decision_names_each_problem_and_keeps_what_was_typed() {
 
 #[test]
 fn a_decision_that_came_too_late_shows_both_decisions_and_no_form() {
-    let detail = detail(decided("cai", "failed"), "x");
+    let detail = detail(&decided("cai", "failed"), "x");
     let why = Refusal::Conflict("the gate has been decided already: it is failed by cai");
     let refused = Some(Refused { why, decision: Decision::Approve, actor: "ben", reason: "Read <b>them</b>." });
     let page = decision_page(&DecisionPage { base: Base::GATE, refused, ..decision(&detail) });
@@ -157,7 +157,7 @@ fn a_decision_that_came_too_late_shows_both_decisions_and_no_form() {
 #[test]
 fn each_button_says_what_it_does() {
     let page = |change: &dyn Fn(&mut GateDetail)| {
-        let mut detail = detail(gate("release"), "rates");
+        let mut detail = detail(&gate("release"), "rates");
         change(&mut detail);
         let page = decision_page(&decision(&detail));
         ["approve", "reject", "waive"].map(|verb| {

@@ -34,9 +34,9 @@ fn every_link_of_every_page_works_below_any_prefix() {
     let filters = RunFilters { status: "open", goal: "a b", ..RunFilters::default() };
     let asked = gate("x");
     let shown = |before| run_page(&RunPage { before, ..RunPage::new(&run) });
-    let detail = support::detail(asked.clone(), "x");
+    let detail = support::detail(&asked, "x");
     let contents = support::contents("x");
-    let ended = support::detail(support::decided("x", "passed"), "x");
+    let ended = support::detail(&support::decided("x", "passed"), "x");
     let decision = |base, detail, refused| {
         decision_page(&DecisionPage { base, refused, contents: &contents, ..support::decision(detail) })
     };

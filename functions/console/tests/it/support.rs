@@ -264,7 +264,7 @@ pub fn new_run<'a>(base: Base, typed: &'a Typed, outcome: Outcome<'a>) -> NewRun
     NewRunPage { base, waiting: 3, token: "t", typed, outcome }
 }
 /// A gate's page with `text` in every text field: a manual step before an insert, an update and a delete.
-pub fn detail(gate: Gate, text: &str) -> GateDetail {
+pub fn detail(gate: &Gate, text: &str) -> GateDetail {
     let id = run_id();
     let artifact = json!({"id": id, "uri": "s3://b/k", "hash": text, "size_bytes": 9, "media_type": text});
     let exhibit = json!({"artifact": artifact, "name": text, "type": text, "step": text});
@@ -296,7 +296,7 @@ pub fn detail(gate: Gate, text: &str) -> GateDetail {
     });
     // The gate's own fields come from its struct.
     let mut fields = fields;
-    for (name, value) in gate_fields(&gate) {
+    for (name, value) in gate_fields(gate) {
         fields[name] = value;
     }
     GateDetail { before: Some(decided(text, "passed")), ..serde_json::from_value(fields).expect("a gate") }

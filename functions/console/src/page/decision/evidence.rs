@@ -173,10 +173,8 @@ fn outputs_of(returned: &StepOutputs, is_open: bool) -> Markup {
     let name = visible(&returned.name);
     let title = html! { bdi { (name) } };
     let note = format!("what the step returned, {}", format::size(returned.bytes));
-    let body = match &returned.outputs {
-        Some(outputs) => output(&name, &visible(&plain(outputs))),
-        None => html! { p.note { "It is too large for this page. The API has it." } },
-    };
+    let too_large = || html! { p.note { "It is too large for this page. The API has it." } };
+    let body = returned.outputs.as_ref().map_or_else(too_large, |outputs| output(&name, &visible(&plain(outputs))));
     fold(title, note, is_open, &body)
 }
 

@@ -31,7 +31,7 @@ pub(super) fn decide(page: &DecisionPage<'_>) -> Markup {
         Some(Refusal::Problems(problems)) => problems,
         _ => &[],
     };
-    let wrong = |field: &str| problems.iter().find(|problem| problem.path == field).map(|problem| said(problem));
+    let wrong = |field: &str| problems.iter().find(|problem| problem.path == field).map(said);
     let reason = wrong("reason");
     html! {
         section.decide.stay.section #decide aria-labelledby="decision" {
