@@ -21,7 +21,10 @@ const followed = new Set();
 /** Addresses that a page links, a few of each shape. */
 async function links(tab) {
   const found = await tab.$$eval("a[href], form[action], [formaction]", (all) =>
-    all.map((one) => ({ href: one.formAction && one.hasAttribute("formaction") ? "" : (one.href || ""), rel: one.rel || "" })));
+    all.map((one) => ({ // A link in a drawing has an object in place of a string.
+      href: one.hasAttribute("formaction") ? "" : (one.href?.baseVal ? new URL(one.href.baseVal, document.baseURI).href : one.href || ""),
+      rel: one.getAttribute("rel") || "",
+    })));
   const here = new URL(tab.url()), shapes = new Map(), fragments = [], others = [];
   for (const { href, rel } of found.filter((one) => one.href)) {
     const url = new URL(href);
@@ -44,7 +47,7 @@ async function links(tab) {
 /** The texts of a page's headings, buttons and links that can be seen. */
 const seen = (tab) =>
   tab.$$eval("h1, h2, main a, main button", (all) =>
-    all.filter((one) => one.checkVisibility() && !one.closest("[role=status], dialog")).map((one) => one.textContent.trim()));
+    all.filter((one) => one.checkVisibility() && !one.closest("[role=status], dialog")).map((one) => one.textContent.trim().replace(/[\d.,]+/g, "#"))); // A step that runs lasts longer at each look.
 
 /** What can be seen only with JavaScript. The buttons that copy a value and the one for help are of no use without it. */
 async function lostWithoutScript(tab) {

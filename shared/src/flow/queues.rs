@@ -24,14 +24,14 @@ pub async fn queue_list(ctx: &Ctx) -> Result<QueueList, Error> {
 
 /// The queues of a handler, with some of its dead letters.
 pub async fn queue_fetch(ctx: &Ctx, tenant: &TenantId, handler: &str) -> Result<QueueDetail, Error> {
-    let depth = depth(ctx, find(ctx, handler)?.name).await?;
+    let depth = depth(ctx, handler_named(ctx, handler)?.name).await?;
     let messages = if depth.dead_letters == 0 { Vec::new() } else { dead_letters(ctx, tenant, handler).await? };
     Ok(QueueDetail { depth, messages })
 }
 
 /// Some dead letters of a handler, with what is known about each.
 pub async fn dead_letters(ctx: &Ctx, tenant: &TenantId, handler: &str) -> Result<Vec<DeadLetter>, Error> {
-    let letters = ctx.queue.dead_letters(find(ctx, handler)?.name).await?;
+    let letters = ctx.queue.dead_letters(handler_named(ctx, handler)?.name).await?;
     let wakeups: Vec<Option<Message>> = letters.iter().map(|letter| serde_json::from_str(&letter.body).ok()).collect();
     let ids: Vec<StepId> = wakeups.iter().flatten().map(|message| message.step_id).collect();
     let steps = step_view::steps_of_letters(&ctx.db, tenant, &ids).await?;
@@ -44,13 +44,14 @@ pub async fn dead_letters(ctx: &Ctx, tenant: &TenantId, handler: &str) -> Result
 
 /// Moves dead letters of a handler back to its queue.
 pub async fn redrive(ctx: &Ctx, handler: &str, actor: &str) -> Result<Redriven, Error> {
-    let handler = find(ctx, handler)?.name;
+    let handler = handler_named(ctx, handler)?.name;
     let (moved, more) = ctx.queue.redrive(handler).await?;
     info!(handler, actor, moved, more, "redrove dead letters");
     Ok(Redriven { handler: handler.to_owned(), moved, more })
 }
 
-fn find(ctx: &Ctx, name: &str) -> Result<&'static HandlerSpec, Error> {
+/// The handler of this name.
+pub fn handler_named(ctx: &Ctx, name: &str) -> Result<&'static HandlerSpec, Error> {
     let long = ctx.config.limits.long_gates.then_some(&LONG_GATES);
     let found = HANDLERS.iter().chain(long).find(|handler| handler.name == name);
     found.ok_or_else(|| Error::NotFound(format!("a queue of the handler {}", shortened(name, 80))))

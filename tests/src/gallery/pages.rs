@@ -170,7 +170,7 @@ pub async fn make(site: &Site) -> Vec<Page> {
     }
     add("not-found", "/ui/nothing/is/here".to_owned(), 404);
     add("run-not-found", format!("{EMPTY}/ui/runs/{}", runs["blocked"]), 404);
-    add("address-invalid", "/ui/runs?after=one".to_owned(), 400);
+    add("address-invalid", "/ui/runs?after=one".to_owned(), 404);
     add("runs-unavailable", format!("{AWAY}/ui/runs"), 503);
     pages
 }

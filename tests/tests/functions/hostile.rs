@@ -24,7 +24,11 @@ fn all(lab: &Lab, shape: Shape) -> Vec<(Gateway, Vec<(Method, &'static str)>)> {
 fn filled(path: &str, word: &str, ids: bool) -> String {
     let id = if ids { word } else { ID };
     let verb = if ids { word } else { "approve" };
-    path.replace("{id}", id).replace("{name}", word).replace("{table}", word).replace("{verb}", verb)
+    path.replace("{id}", id)
+        .replace("{name}", word)
+        .replace("{table}", word)
+        .replace("{handler}", word)
+        .replace("{verb}", verb)
 }
 
 fn writes(method: &Method) -> bool {
@@ -117,7 +121,8 @@ async fn every_path_rejects_other_methods_and_lists_its_own() {
             if *method == Method::GET {
                 let (get, head) = (gateway.get(&path).await, gateway.send("HEAD", &path, &[], None).await);
                 assert_eq!((head.status, head.bytes), (get.status, 0), "{path}");
-                assert!(get.status < 500 || path == "/health", "{path}: {get:?}");
+                // They report that something which this lab lacks does not answer: SQS, or workers.
+                assert!(get.status < 500 || ["/health", "/queues"].contains(&path.as_str()), "{path}: {get:?}");
             }
         }
         for path in ["/nothing", "/", "//", "/runs/", "/RUNS", "/%FF", "/%00"] {
@@ -176,11 +181,15 @@ async fn a_body_must_have_the_right_type_and_size() {
                 ["text/plain", "", "multipart/form-data", "application/jsonx", "text/json", "application/json, a/b"]
             {
                 let answer = gateway.send(method, &path, &[("content-type", kind)], Some("{}".into())).await;
-                assert_rejected(&answer, 415, &format!("{method} {path} {kind}"));
+                // A form with files is what this route reads, so the error is about the boundary that is missing.
+                let is_upload = kind == "multipart/form-data" && path.starts_with("/ui/new");
+                assert_rejected(&answer, if is_upload { 400 } else { 415 }, &format!("{method} {path} {kind}"));
             }
             for length in ["0", "5", "99999999999999999999", "-1", "x"] {
+                // A route for files takes more, and reads the type first.
+                let status = if path.starts_with("/ui/new") { 415 } else { 413 };
                 let answer = gateway.send(method, &path, &[("content-length", length)], Some(large.clone())).await;
-                assert_rejected(&answer, 413, &format!("{method} {path} content-length {length}"));
+                assert_rejected(&answer, status, &format!("{method} {path} content-length {length}"));
             }
             // These content types count as JSON, so the error is about the body.
             if !path.starts_with(PAGES) {

@@ -132,9 +132,10 @@ fn rows(gates: &GatePolicy) -> [Row; 9] {
     } else {
         "without a base a change defines its own checks"
     };
-    let (network, on_network) = match gates.network {
-        Network::Never => ("never", "gates run without network"),
-        Network::WhenAsked => ("when_asked", "a gate has network if its definition asks for it"),
+    let network = serde_json::to_value(gates.network).unwrap_or_default();
+    let on_network = match gates.network {
+        Network::Never => "gates run without network",
+        Network::WhenAsked => "a gate has network if its definition asks for it",
     };
     let (sandbox, isolation) = match gates.minimum_sandbox {
         Sandbox::Limits => ("limits", "limits on resources are enough"),
@@ -157,7 +158,7 @@ fn rows(gates: &GatePolicy) -> [Row; 9] {
         ("When checks get weaker", "on_weakening", word(weakening), on_weakening.to_owned()),
         ("A base", "require_base", flag(gates.require_base), base.to_owned()),
         ("Trusted bases", "trusted_base", bases(&gates.trusted_base), trusted(&gates.trusted_base)),
-        ("Network", "network", word(network), on_network.to_owned()),
+        ("Network", "network", word(network.as_str().unwrap_or_default()), on_network.to_owned()),
         ("Isolation", "minimum_sandbox", word(sandbox), isolation.to_owned()),
         ("Evidence again", "reuse_evidence", flag(gates.reuse_evidence), reuse.to_owned()),
         ("Repositories", "repositories", entries(&gates.repositories), repositories),

@@ -39,6 +39,10 @@ pub async fn page(State(ctx): State<Ctx>, query: Query, headers: HeaderMap) -> R
 /// `POST /ui/health/{handler}/redrive`: redirects to the page (303), or shows it with the reason why not.
 pub async fn redrive(State(ctx): State<Ctx>, Path(handler): Path<String>, headers: HeaderMap, form: Form) -> Response {
     let base = Base::GATE;
+    // Names of handlers are no secret.
+    if let Err(error) = queues::handler_named(&ctx, &handler) {
+        return failure(base, &error);
+    }
     if let Err(sentence) = csrf::check(&headers, ctx.config.public_url.as_deref(), form.text("csrf")) {
         return failure(base, &Error::Forbidden(sentence.to_owned()));
     }
