@@ -10,6 +10,7 @@ mod rules;
 mod run;
 mod runs;
 mod steps;
+mod timeline;
 mod usage;
 
 pub use decision::{
@@ -23,9 +24,10 @@ pub use inbox::{
 };
 pub use policy::{PolicyHistory, policy_history};
 pub use rules::{RuleList, RuleRow, rule_list};
-pub use run::{Event, Focus, Run, run_fetch};
+pub use run::{Focus, Run, Stopped, run_fetch};
 pub use runs::{RunCounts, RunList, RunRow, StepCounts, WaitsFor, run_list};
 pub use steps::{ATTEMPTS, Attempt, AttemptStatus, Step};
+pub use timeline::{Place, Selection, Timeline};
 pub use usage::{DAYS, DayUsage, EVENTS, ModelUsage, RunUsage, Tokens, Usage, usage_fetch};
 
 use serde::Deserialize;
