@@ -64,6 +64,10 @@ pub struct Focus {
 pub struct Event {
     pub seq: i64,
     pub step: Option<String>,
+    /// Place of the step in the plan.
+    pub ordinal: Option<i64>,
+    /// Id of the artifact that it is about.
+    pub artifact_id: Option<String>,
     #[serde(rename = "type")]
     pub kind: String,
     pub timestamp: Timestamp,
@@ -127,7 +131,8 @@ const ARTIFACTS_OF_RUN: &str =
       where a.tenant_id = $1 and a.run_id = r.id
       order by a.created_at desc, a.id desc limit 200";
 
-const EVENTS_OF_RUN: &str = "select e.seq, s.name as step, e.type, e.timestamp,
+const EVENTS_OF_RUN: &str = "select e.seq, s.name as step, s.ordinal, e.type, e.timestamp,
+            case when e.type = 'artifact.created' then left(e.payload ->> 'artifact_id', 36) end as artifact_id,
             coalesce(e.payload ->> 'gate_type', e.payload ->> 'name') as subject,
             e.payload ->> 'attempt' as attempt, e.payload ->> 'actor' as actor,
             left(e.payload ->> 'reason', 500) as reason,
