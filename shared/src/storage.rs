@@ -43,6 +43,14 @@ pub struct ArtifactMeta {
     pub made_from: Vec<ArtifactId>,
 }
 
+/// The beginning of an object.
+#[derive(Debug, Clone)]
+pub struct Beginning {
+    pub bytes: Vec<u8>,
+    /// Whether these are all bytes. Then they have the recorded hash.
+    pub is_whole: bool,
+}
+
 /// A signed request that anybody may send for a limited time.
 #[derive(Debug, Clone)]
 pub struct Signed {
@@ -105,10 +113,49 @@ impl Storage {
             }
         }
         if hex(&Sha256::digest(&bytes)) != artifact.hash {
-            let message = format!("the object of artifact {} has changed since it was recorded", artifact.id);
-            return Err(Error::Conflict(Code::ArtifactChanged, message));
+            return Err(changed(artifact));
         }
         Ok(bytes)
+    }
+
+    /// Reads an artifact of at most `max_bytes` and verifies its hash, or else reads its first `max_bytes` bytes. The hash of
+    /// a part cannot be verified, but the size of the object can.
+    pub async fn read_start(&self, artifact: &ArtifactRef, max_bytes: u64) -> Result<Beginning, Error> {
+        if artifact.size_bytes <= max_bytes {
+            return Ok(Beginning { bytes: self.get(artifact, max_bytes).await?, is_whole: true });
+        }
+        let name = format!("the object of artifact {}", artifact.id);
+        let range = format!("bytes=0-{}", max_bytes.saturating_sub(1));
+        let request = self.client.get_object().bucket(&self.bucket).key(self.key(&artifact.uri)?).range(range);
+        let mut answer = match request.send().await {
+            Ok(answer) => answer,
+            Err(error) if error.as_service_error().is_some_and(GetObjectError::is_no_such_key) => {
+                return Err(Error::NotFound(name));
+            }
+            // The object is empty.
+            Err(error) if error.raw_response().is_some_and(|response| response.status().as_u16() == 416) => {
+                return Err(changed(artifact));
+            }
+            Err(error) => return Err(Error::unavailable("artifact storage", error)),
+        };
+        // A storage that does not know ranges sends everything.
+        let total = match answer.content_range() {
+            Some(range) => range.rsplit('/').next().and_then(|total| total.parse::<u64>().ok()),
+            None => answer.content_length().and_then(|length| u64::try_from(length).ok()),
+        };
+        if total.is_some_and(|total| total != artifact.size_bytes) {
+            return Err(changed(artifact));
+        }
+        let max_bytes = usize::try_from(max_bytes).unwrap_or(usize::MAX);
+        let mut bytes = Vec::new();
+        while bytes.len() < max_bytes {
+            match answer.body.try_next().await.map_err(|error| Error::unavailable("artifact storage", error))? {
+                Some(chunk) => bytes.extend_from_slice(&chunk),
+                None => break,
+            }
+        }
+        bytes.truncate(max_bytes);
+        Ok(Beginning { bytes, is_whole: false })
     }
 
     async fn read(&self, key: &str, name: &str, max_bytes: u64) -> Result<Vec<u8>, Error> {
@@ -137,6 +184,13 @@ impl Storage {
     pub async fn sign_download(&self, uri: &str, lasts: Duration) -> Result<Signed, Error> {
         let request = self.client.get_object().bucket(&self.bucket).key(self.key(uri)?);
         let signed = request.presigned(presigning(lasts)?).await;
+        Ok(signed_request(&signed.map_err(|error| Error::internal("sign a download", error))?))
+    }
+
+    /// A URL from which a browser can show the object as this media type, for a limited time.
+    pub async fn sign_view(&self, uri: &str, media_type: &str, lasts: Duration) -> Result<Signed, Error> {
+        let request = self.client.get_object().bucket(&self.bucket).key(self.key(uri)?);
+        let signed = request.response_content_type(media_type).presigned(presigning(lasts)?).await;
         Ok(signed_request(&signed.map_err(|error| Error::internal("sign a download", error))?))
     }
 
@@ -232,6 +286,11 @@ impl StepStore {
     pub async fn get(&self, artifact: &ArtifactRef, max_bytes: u64) -> Result<Vec<u8>, Error> {
         self.storage.get(artifact, max_bytes).await
     }
+}
+
+fn changed(artifact: &ArtifactRef) -> Error {
+    let message = format!("the object of artifact {} has changed since it was recorded", artifact.id);
+    Error::Conflict(Code::ArtifactChanged, message)
 }
 
 fn presigning(lasts: Duration) -> Result<PresigningConfig, Error> {

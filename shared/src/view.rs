@@ -5,6 +5,7 @@ mod artifact;
 mod event;
 mod gate;
 mod key;
+pub mod next;
 mod plan;
 mod policy;
 mod queue;

@@ -1,5 +1,4 @@
-//! Web pages: the list of runs, the inbox of gates, a run with its timeline, the evidence of gates, and decisions about
-//! them.
+//! Web pages: runs with their steps and artifacts, decisions about gates, and what operators need.
 //!
 //! Every link is relative to the page's own address. So the pages work below any prefix: a stage of API Gateway, the
 //! base path of a custom domain, or none.
@@ -36,6 +35,7 @@ pub fn routes() -> Routes<Ctx> {
         .get("/ui", routes::home)
         .get_with("/ui/runs/{id}", &["before", "decided", "gate", "level", "state", "steps"], routes::run::page)
         .get_with("/ui/runs/{id}/fragment", &["gate", "level", "state", "steps"], routes::run::fragment)
+        .get_with("/ui/runs/{id}/steps/{ordinal}", &["attempt"], routes::step::page)
         .get_with("/ui/new", &["example", "from"], routes::new::page)
         .post_upload("/ui/new", routes::new::start)
         .post_upload("/ui/new/check", routes::new::check)

@@ -1,14 +1,11 @@
-//! The evidence of a gate.
+//! The evidence of a gate, on the page of its step.
 
 use std::collections::BTreeMap;
 
 use maud::{Markup, html};
-use shared::db::console::{Document, Gate};
 
 use super::format;
-use super::icon::{look, state};
-use super::layout::{Base, Layout, Part, layout};
-use super::parts::{crumbs, time};
+use super::parts::notice;
 use super::source::{self, Mark, visible};
 use super::weakening::weakenings;
 use crate::evidence::{Coverage, Evidence, Finding, Listed, TestFailure, Tests};
@@ -18,62 +15,42 @@ const FILES: usize = 100;
 /// Failed tests that are shown.
 const FAILURES: usize = 50;
 
-/// Evidence, and how to show it.
-#[derive(Debug, Clone, Copy)]
-pub struct EvidencePage<'a> {
-    pub base: Base,
-    pub document: &'a Document,
-    pub evidence: &'a Evidence,
-}
-
-/// `GET /ui/evidence/{id}`.
-pub fn evidence_page(page: &EvidencePage<'_>) -> String {
-    let EvidencePage { base, document, evidence } = *page;
-    let step = document.step.as_deref().unwrap_or(&document.name);
-    let content = html! {
-        (crumbs(&[("Runs", base.to("runs")), (&document.goal, format!("{}{}", base.to("runs/"), document.run_id))], step))
-        h1 { "Gate " bdi { (visible(&evidence.gate)) } }
-        p.quote { bdi { (visible(&evidence.reason.message)) } }
-        p.facts {
-            span { (state(look(&evidence.verdict))) }
-            code { (visible(&evidence.reason.code)) }
-            span { "took " (format::duration(evidence.finished_at_ms.saturating_sub(evidence.started_at_ms))) }
-            span { "judged " (time(&document.created_at)) }
-            @if let Some(attempt) = document.attempt { span { "attempt " (attempt) } }
-        }
-        (waiting(base, &document.gates))
+/// What a gate found, and what that is worth. `log` is the page of the whole output of its command.
+pub(super) fn verdict(evidence: &Evidence, log: Option<&str>) -> Markup {
+    html! {
         @if evidence.verdict == "passed" { (doubts(evidence)) }
         (sources(evidence))
         @if let Some(tests) = &evidence.tests { (tests_of(tests)) }
         @if let Some(coverage) = &evidence.coverage { (coverage_of(coverage)) }
         (checks(evidence))
         @if evidence.verdict != "passed" { (doubts(evidence)) }
-        (super::judged::judged(evidence))
-        (documents(base, document))
-    };
-    let title = format!("{} {}: {}", visible(&evidence.gate), visible(&evidence.verdict), document.goal);
-    layout(&Layout { part: Part::Runs, ..Layout::new(base, &title) }, &content)
+        (super::judged::judged(evidence, log))
+    }
 }
 
-/// The decision that this gate waits for.
-fn waiting(base: Base, gates: &[Gate]) -> Markup {
-    html! {
-        @for gate in gates.iter().filter(|gate| gate.is_pending()) {
-            div.notice.warn {
-                p {
-                    "The step waits for a person. "
-                    a href={ (base.to("gates/")) (gate.id) } { "See the difference and decide" }
-                }
-            }
-        }
-    }
+/// Evidence that the row names and the page cannot show.
+pub(super) fn verdict_missing(why: &str) -> Markup {
+    notice(
+        "bad",
+        "bad",
+        "note",
+        &html! {
+            p { strong { "The evidence cannot be shown." } " " bdi { (visible(why)) } }
+            p { "Do not rely on this gate before somebody has looked into it." }
+        },
+    )
+}
+
+/// Whether the section with findings has something to show.
+pub(super) fn has_findings(evidence: &Evidence) -> bool {
+    !evidence.findings.listed.is_empty() || !marks(evidence).is_empty()
 }
 
 fn doubts(evidence: &Evidence) -> Markup {
     html! {
         section.section aria-labelledby="doubts" {
             div.title { h2 #doubts { "What this does not prove" } }
-            @if evidence.not_proved.is_empty() { p.empty { "No doubt is recorded." } }
+            @if evidence.not_proved.is_empty() { p.note { "No doubt is recorded." } }
             ul.doubts {
                 @for doubt in &evidence.not_proved {
                     li { bdi { (visible(&doubt.message)) } " " code.note { (visible(&doubt.code)) } }
@@ -251,22 +228,12 @@ fn checks(evidence: &Evidence) -> Markup {
     html! {
         section.section aria-labelledby="checks" {
             div.title { h2 #checks { "The checks themselves" } }
-            @if integrity.total == 0 { p.empty { "The change does not weaken them." } }
+            @if integrity.total == 0 { p.note { "The change does not weaken them." } }
             (weakenings(&integrity.listed, integrity.total))
             @for approval in &evidence.approvals {
                 p { "Approved by " strong { bdi { (visible(&approval.by)) } } ", " (format::plain_time(&visible(&approval.at)))
                     span.note { ", for the difference " code { (visible(&approval.subject)) } } }
             }
-        }
-    }
-}
-
-fn documents(base: Base, document: &Document) -> Markup {
-    html! {
-        section.section aria-labelledby="documents" {
-            div.title { h2 #documents { "Documents" } }
-            ul.files { @for one in &document.documents { (super::run::artifact_item(base, one)) } }
-            p.note { "The attestation is signed: anybody can verify it with the public keys of the system." }
         }
     }
 }

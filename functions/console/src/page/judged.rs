@@ -3,11 +3,12 @@
 use maud::{Markup, html};
 
 use super::format;
+use super::parts::fold;
 use super::source::visible;
 use crate::evidence::{Base, Command, Definition, Digest, Evidence, Install, Sandbox};
 
-/// Renders the sections.
-pub(super) fn judged(evidence: &Evidence) -> Markup {
+/// Renders the sections. `log` is the page of the whole output.
+pub(super) fn judged(evidence: &Evidence, log: Option<&str>) -> Markup {
     html! {
         section.section aria-labelledby="judged" {
             div.title { h2 #judged { "What was judged" } }
@@ -26,8 +27,8 @@ pub(super) fn judged(evidence: &Evidence) -> Markup {
         section.section aria-labelledby="ran" {
             div.title { h2 #ran { "How it ran" } }
             @match &evidence.command {
-                None => p.empty { "No command ran." },
-                Some(command) => (command_of(command)),
+                None => p.note { "No command ran." },
+                Some(command) => (command_of(command, log, evidence.verdict != "passed")),
             }
             dl.pairs {
                 @if let Some(install) = &evidence.install { dt { "Dependencies" } dd { (install_of(install)) } }
@@ -93,8 +94,16 @@ fn definition_of(definition: &Definition) -> Markup {
     }
 }
 
-fn command_of(command: &Command) -> Markup {
+fn command_of(command: &Command, log: Option<&str>, is_open: bool) -> Markup {
     let output = &command.output;
+    let printed = html! {
+        @if let Some(head) = &output.head {
+            (printed("The beginning of the output", head))
+            p.note { "⋯ " @match log { Some(log) => a href=(log) { "the log has the rest" }, None => "the log has the rest" } }
+        }
+        (printed(if output.head.is_some() { "The end of the output" } else { "Output" }, &output.tail))
+    };
+    let parts = if output.head.is_some() { ", the beginning and the end" } else { "" };
     html! {
         p {
             @if command.timed_out { "The command ran out of time and was stopped." }
@@ -102,14 +111,14 @@ fn command_of(command: &Command) -> Markup {
             @else if let Some(code) = command.exit_code { "The command ended with status " strong { (code) } "." }
             @else { "The command did not end by itself." }
         }
-        @if output.bytes == 0 { p.empty { "It printed nothing." } } @else {
-            details {
-                summary { "What it printed (" (format::size(output.bytes)) @if output.head.is_some() { ", the beginning and the end" } ")" }
-                @if let Some(head) = &output.head { pre.output { (visible(head)) } p.note { "⋯ the log has the rest" } }
-                pre.output { (visible(&output.tail)) }
-            }
-        }
+        @if output.bytes == 0 { p.note { "It printed nothing." } }
+        @else { (fold("What it printed", format!("{}{parts}", format::size(output.bytes)), is_open, &printed)) }
     }
+}
+
+/// A text that scrolls with the keyboard too.
+fn printed(label: &str, text: &str) -> Markup {
+    html! { pre.output tabindex="0" role="region" aria-label=(label) { (visible(text)) } }
 }
 
 fn install_of(install: &Install) -> Markup {

@@ -17,6 +17,9 @@ impl Base {
     /// `/ui/gates/{id}/{verb}`
     pub const GATE: Self = Self(2);
 
+    /// `/ui/runs/{id}/steps/{ordinal}`
+    pub const STEP: Self = Self(3);
+
     /// A link to something below `/ui/`.
     pub fn to(self, path: &str) -> String {
         format!("{}{path}", "../".repeat(self.0))

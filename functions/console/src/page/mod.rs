@@ -8,23 +8,25 @@ mod graph;
 mod health;
 mod icon;
 mod inbox;
+mod json;
 mod judged;
 mod layout;
 mod lineage;
 mod markdown;
 mod message;
 mod new;
+mod next;
 mod parts;
 mod policy;
 mod rules;
 mod run;
 mod runs;
 mod source;
+mod step;
 mod usage;
 mod weakening;
 
 pub use decision::{Content, DecisionPage, Refusal, Refused, decision_page};
-pub use evidence::{EvidencePage, evidence_page};
 pub use health::{HealthPage, Letters, health_page};
 pub use inbox::{InboxPage, decided_list, inbox};
 pub use layout::Base;
@@ -36,6 +38,7 @@ pub use rules::{rule_list, rule_page};
 pub use run::{Filter, RunPage, Steps, run_live, run_page};
 pub(crate) use runs::{AGES, OPEN};
 pub use runs::{RunFilters, RunsPage, run_list};
+pub use step::{StepPage, step_page};
 pub use usage::usage_page;
 
 /// The type of artifacts that have a page.

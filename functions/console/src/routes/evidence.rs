@@ -1,36 +1,34 @@
 //! What gates stored. A document is read by its row, which belongs to the tenant and has its digest.
 
 use axum::extract::{Path, State};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::Response;
 use shared::context::Ctx;
 use shared::db::console::{self, Document};
 use shared::domain::ArtifactId;
 use shared::error::Error;
 use shared::http::id_param;
 
-use super::failure;
-use crate::evidence::Evidence;
-use crate::page::{self, Base, EVIDENCE, EvidencePage};
+use super::{failure, redirect};
+use crate::page::{Base, EVIDENCE};
 
 /// Larger documents can only be downloaded.
-const MAX_BYTES: u64 = 4 * 1024 * 1024;
+pub const MAX_BYTES: u64 = 4 * 1024 * 1024;
 
-/// `GET /ui/evidence/{id}`.
+/// `GET /ui/evidence/{id}`: redirects to the attempt that left the evidence (303), so that old links stay good.
 pub async fn page(State(ctx): State<Ctx>, Path(id): Path<String>) -> Response {
     let read = async || {
         let id: ArtifactId = id_param("evidence", &id)?;
         let document = find(&ctx, id).await?;
+        let Document { run_id, ordinal: Some(ordinal), attempt: Some(attempt), .. } = &document else {
+            return Err(Error::NotFound(format!("evidence {id}")));
+        };
         if document.kind != EVIDENCE {
             return Err(Error::NotFound(format!("evidence {id}")));
         }
-        let evidence = Evidence::read(&bytes(&ctx, &document).await?).map_err(unreadable)?;
-        Ok((document, evidence))
+        Ok(format!("runs/{run_id}/steps/{ordinal}?attempt={attempt}"))
     };
     match read().await {
-        Ok((document, evidence)) => {
-            let page = EvidencePage { base: Base::RUN, document: &document, evidence: &evidence };
-            Html(page::evidence_page(&page)).into_response()
-        }
+        Ok(path) => redirect(&Base::RUN.to(&path)),
         Err(error) => failure(Base::RUN, &error),
     }
 }

@@ -10,6 +10,7 @@ pub mod policy;
 pub mod rules;
 pub mod run;
 pub mod runs;
+pub mod step;
 pub mod usage;
 
 use std::str::FromStr;

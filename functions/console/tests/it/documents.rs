@@ -1,23 +1,23 @@
 //! Pages of evidence and of decisions. All text in the documents may come from tested code.
 
 use console::evidence::{Evidence, GateChange};
-use console::page::{Base, DecisionPage, EvidencePage, Refusal, Refused, RunPage};
-use console::page::{decision_page, evidence_page, run_page};
+use console::page::{Base, DecisionPage, Refusal, Refused, RunPage, StepPage};
+use console::page::{decision_page, run_page, step_page};
 use serde_json::{Value, json};
 use shared::db::console::{Document, Gate};
 use shared::domain::Problem;
 use shared::domain::gate::Decision;
 
-use crate::support::{HOSTILE, assert_inert, contents, decided, decision, detail, gate, get, run, run_id};
+use crate::support::{HOSTILE, assert_inert, contents, decided, decision, detail, gate, get, run, run_id, step_detail};
 
 /// A document with `text` wherever a gate could put it.
 fn document(text: &str) -> Document {
     let id = run_id();
     let artifact = json!({"id": id, "uri": "s3://b/k", "hash": "h", "size_bytes": 1, "media_type": "application/json"});
     let listed = json!({"id": id, "step": text, "name": text, "type": "gate_evidence", "hash": text, "size_bytes": 1, "media_type": text});
-    let document = json!({"artifact": artifact, "type": "gate_evidence", "name": text, "run_id": id, "goal": text, "step": text,
-        "attempt": 2, "created_at": "2026-11-28T21:00:00+00:00", "documents": [listed], "gates": []});
-    Document { gates: vec![change_gate(text)], ..serde_json::from_value(document).unwrap() }
+    let document = json!({"artifact": artifact, "type": "gate_evidence", "run_id": id, "ordinal": 3, "attempt": 2,
+                          "documents": [listed]});
+    serde_json::from_value(document).unwrap()
 }
 
 fn change_gate(text: &str) -> Gate {
@@ -60,6 +60,7 @@ fn change(text: &str) -> GateChange {
 
 fn pages(text: &str) -> [String; 5] {
     let (document, evidence, change) = (document(text), evidence(text), change(text));
+    let step = step_detail(text, "failed");
     let (asked, ended) = (detail(&change_gate(text), text), detail(&decided(text, "waived"), text));
     let contents = contents(text);
     let shown = |detail, change, refused| {
@@ -68,7 +69,7 @@ fn pages(text: &str) -> [String; 5] {
     let problems = [Problem { path: text.into(), message: text.into() }];
     let refused = |why| Some(Refused { why, decision: Decision::Reject, actor: text, reason: text });
     [
-        evidence_page(&EvidencePage { base: Base::RUN, document: &document, evidence: &evidence }),
+        step_page(&StepPage { base: Base::STEP, step: &step, attempt: Some(3), evidence: Some(Ok(&evidence)) }),
         shown(&asked, Some((&document, &change)), None),
         shown(&asked, None, refused(Refusal::Problems(&problems))),
         shown(&ended, None, None),
@@ -105,7 +106,6 @@ fn evidence_shows_its_lines_with_what_is_said_about_them() {
     {
         assert!(page.contains(words), "{words}");
     }
-    assert!(page.contains("href=\"../gates/") && page.contains("href=\"../evidence/"));
 }
 
 #[test]

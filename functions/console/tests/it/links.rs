@@ -1,7 +1,9 @@
 //! Links work below any prefix.
 
 use console::page::{Base, DecisionPage, InboxPage, Message, Outcome, Refusal, Refused, RunFilters, RunPage, RunsPage};
-use console::page::{decided_list, decision_page, inbox, message, new_run_page, run_list, run_page};
+use console::page::{
+    StepPage, decided_list, decision_page, inbox, message, new_run_page, run_list, run_page, step_page,
+};
 use shared::domain::gate::Decision;
 
 use crate::support::{self, gate, new_run, run, typed};
@@ -43,6 +45,10 @@ fn every_link_of_every_page_works_below_any_prefix() {
     let refused = |why| Some(Refused { why, decision: Decision::Waive, actor: "ada", reason: "fine" });
     let typed = typed("x");
     let new = |base| new_run_page(&new_run(base, &typed, Outcome::None));
+    let step = |status, attempt| {
+        let step = support::step_detail("x", status);
+        step_page(&StepPage { base: Base::STEP, step: &step, attempt, evidence: None })
+    };
     let note = Message { title: "t", sentence: "s", hint: None };
     let pages = [
         ("/ui/runs", run_list(&RunsPage { base: Base::TOP, list: &list, filters })),
@@ -52,6 +58,8 @@ fn every_link_of_every_page_works_below_any_prefix() {
         ("/ui/new/check", new(Base::RUN)),
         ("/ui/runs/1", shown(None)),
         ("/ui/runs/1", shown(Some(9))),
+        ("/ui/runs/1/steps/4", step("running", None)),
+        ("/ui/runs/1/steps/4", step("failed", Some(3))),
         ("/ui/gates/2", decision(Base::RUN, &detail, None)),
         ("/ui/gates/2", decision(Base::RUN, &ended, None)),
         ("/ui/gates/2/approve", decision(Base::GATE, &detail, refused(Refusal::Problems(&[])))),
@@ -74,13 +82,13 @@ fn every_link_of_every_page_works_below_any_prefix() {
                     "usage",
                     "health",
                     "static/",
-                    "artifacts/signed",
+                    "artifacts/",
                     "gates/",
                     "evidence/",
                 ];
                 let is_page = below.is_some_and(|below| known.iter().any(|start| below.starts_with(start)));
                 // The API is below the same prefix.
-                let leads = is_page || path == format!("{prefix}/runs/{}/plan", run.id);
+                let leads = is_page || path.starts_with(&format!("{prefix}/runs/{}/", run.id));
                 assert!(leads, "{address} on {prefix}{place} leads to {path}");
             }
         }

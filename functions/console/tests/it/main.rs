@@ -7,5 +7,6 @@ mod forms;
 mod links;
 mod new;
 mod pages;
+mod step;
 mod steps;
 mod support;

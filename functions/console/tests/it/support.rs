@@ -14,7 +14,7 @@ use shared::db::console::{
     Artifact, Attempt, AttemptStatus, Event, Focus, Gate, Run, RunRow, Step, StepCounts, WaitsFor,
 };
 use shared::db::console::{
-    Asked, Decided, DecidedList, GateDetail, Inbox, LastDecision, RunCounts, RunList, TypeCount,
+    Asked, Decided, DecidedList, GateDetail, Inbox, LastDecision, RunCounts, RunList, StepDetail, TypeCount,
 };
 use shared::domain::gate::Decision;
 use shared::domain::{ArtifactId, GateId, GateStatus, RunId, RunStatus, StepStatus, Timestamp};
@@ -233,6 +233,8 @@ pub fn run(text: &str, status: &str) -> Run {
         events: vec![Event {
             seq: 7,
             step: Some(text.into()),
+            ordinal: Some(1),
+            artifact_id: Some(text.into()),
             kind: text.into(),
             timestamp: Timestamp(text.into()),
             subject: Some(text.into()),
@@ -276,7 +278,7 @@ pub fn detail(gate: &Gate, text: &str) -> GateDetail {
     let row = json!({text: text});
     let other = json!({"gate_id": id, "gate_type": text, "step": text, "decision": "reject", "actor": text, "reason": text,
                        "created_at": at()});
-    let proof = json!({"name": text, "tool": text, "status": "succeeded", "reason": text, "evidence_id": id,
+    let proof = json!({"ordinal": 2, "name": text, "tool": text, "status": "succeeded", "reason": text, "evidence_id": id,
                        "coverage": {"covered": 17, "uncovered": 0, "threshold": 0.9}, "findings": {text: 2}});
     let fields = json!({
         "on_pass": "finish", "step_ordinal": 3, "step_tool": text,
@@ -339,4 +341,32 @@ pub fn decision(detail: &GateDetail) -> DecisionPage<'_> {
         from_inbox: false,
         refused: None,
     }
+}
+
+/// A step with `text` in every text field.
+pub fn step_detail(text: &str, status: &str) -> StepDetail {
+    let (id, at) = (run_id(), at());
+    let stored = json!({"text": json!({text: [text, 1.5, null]}).to_string(), "bytes": 90_000});
+    let neighbour = |status: &str| json!({"ordinal": 1, "name": text, "status": status});
+    let tried = |number: i64, status: &str, ms: Option<i64>| json!({"number": number, "status": status, "started_at": at, "duration_ms": ms, "error": text});
+    let failed = json!({"provider": text, "model": text, "kind": text, "reason": text, "tries": 3});
+    let usage = json!({"provider": text, "model": text, "usable": false, "reason": text, "input_tokens": 2_422,
+                       "output_tokens": null, "cached_input_tokens": 7, "duration_ms": 17_300, "tries": 2,
+                       "fallback_from": [failed], "late_attempt": 1});
+    let detail = json!({
+        "run_id": id, "run_status": "running", "goal": text, "ordinal": 4, "steps_total": 9, "name": text, "tool": text,
+        "handler": text, "status": status, "attempt": 3, "shown": 3, "max_attempts": 3, "failures": 2, "workers_lost": 1,
+        "timeout_s": 600, "ready_at": at, "started_at": at, "finished_at": null, "duration_ms": null, "lease_until": at,
+        "next_try_at": at, "inputs": stored, "outputs": stored,
+        "error": {"code": text, "message": text, "text": json!({"message": text}).to_string(), "bytes": 20},
+        "attempts": [tried(3, "running", None), tried(2, "lost", Some(900)), tried(1, "failed", Some(1_500))],
+        "parents": [neighbour("blocked"), neighbour("running")], "parents_total": 30, "children": [neighbour("pending")],
+        "children_total": 2, "culprit": neighbour("failed"), "gates": [], "gates_total": 5,
+        "artifacts": [{"id": id, "step": text, "name": text, "type": text, "hash": text, "size_bytes": 9, "media_type": text}],
+        "artifacts_total": 60, "evidence": null,
+        "calls": [{"timestamp": at, "usage": usage}, {"timestamp": at, "usage": "of another shape"}],
+        "calls_total": 40, "calls_truncated": true, "write": null, "waiting": 3
+    });
+    let step: StepDetail = serde_json::from_value(detail).expect("a step");
+    StepDetail { gates: vec![gate(text), decided(text, "waived")], ..step }
 }

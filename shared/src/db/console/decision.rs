@@ -63,6 +63,7 @@ pub struct GateDetail {
 /// A step that judges on evidence.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Proof {
+    pub ordinal: i64,
     pub name: String,
     pub tool: String,
     pub status: StepStatus,
@@ -203,7 +204,7 @@ pub async fn decision_fetch(
 fn proofs() -> String {
     format!(
         "coalesce((select json_agg(proof) from (
-                select s.name, s.tool, s.status, s.outputs -> 'coverage' as coverage, s.outputs -> 'findings' as findings,
+                select s.ordinal, s.name, s.tool, s.status, s.outputs -> 'coverage' as coverage, s.outputs -> 'findings' as findings,
                        (select left(v.reason, 300) from nofx.gate v
                          where v.step_id = s.id and v.gate_type = s.tool
                          order by v.created_at desc, v.id desc limit 1) as reason,
@@ -253,35 +254,45 @@ fn documents() -> String {
     )
 }
 
+/// Columns of a step `s` and of what it writes, if it is a `db_write`. The query adds [`start_joins`].
+pub(super) const START: &str = "s.name, s.tool, s.status, s.blockers, write.table, write.inputs, write.refs, rule.rule,
+        rule.rule_actor, rule.rule_at";
+
+pub(super) fn start_joins() -> String {
+    format!(
+        "left join lateral (
+             select s.inputs ->> 'table' as table,
+                    case when octet_length(s.inputs::text) <= {INPUT_BYTES} then s.inputs end as inputs,
+                    (select case when sum(octet_length(u.outputs::text)) <= {INPUT_BYTES}
+                                 then json_agg(json_build_object('step', u.name, 'outputs', u.outputs)) end
+                       from nofx.step u
+                      where u.tenant_id = $1 and u.run_id = s.run_id and u.name = any (s.refs)
+                        and u.outputs is not null) as refs
+              where s.tool = 'db_write') write on true
+         left join lateral (
+             select r.constraints || jsonb_build_object('allowed_ops', r.allowed_ops) as rule,
+                    v.actor as rule_actor, v.timestamp as rule_at
+               from nofx.db_write_rule r
+               left join lateral (
+                   select e.actor, e.timestamp from nofx.tenant_event e
+                    where e.tenant_id = $1 and e.subject = r.table_name and e.type = 'rule.set'
+                    order by e.id desc limit 1) v on true
+              where r.tenant_id = $1 and r.table_name = write.table) rule on true"
+    )
+}
+
 /// Steps that follow the gate's step, or that step itself if it has not done its work.
 fn starts() -> String {
     let ids = "select e.child_id as id from nofx.step_edge e where e.parent_id = g.step_id and g.on_pass = 'finish'
                union all
                select g.step_id where g.step_id is not null and g.on_pass <> 'finish'";
+    let joins = start_joins();
     format!(
         "coalesce((select json_agg(start) from (
-                select s.name, s.tool, s.status, s.blockers, write.table, write.inputs, write.refs, rule.rule, rule.rule_actor,
-                       rule.rule_at
+                select {START}
                   from ({ids}) follows
                   join nofx.step s on s.id = follows.id
-                  left join lateral (
-                      select s.inputs ->> 'table' as table,
-                             case when octet_length(s.inputs::text) <= {INPUT_BYTES} then s.inputs end as inputs,
-                             (select case when sum(octet_length(u.outputs::text)) <= {INPUT_BYTES}
-                                          then json_agg(json_build_object('step', u.name, 'outputs', u.outputs)) end
-                                from nofx.step u
-                               where u.tenant_id = $1 and u.run_id = s.run_id and u.name = any (s.refs)
-                                 and u.outputs is not null) as refs
-                       where s.tool = 'db_write') write on true
-                  left join lateral (
-                      select r.constraints || jsonb_build_object('allowed_ops', r.allowed_ops) as rule,
-                             v.actor as rule_actor, v.timestamp as rule_at
-                        from nofx.db_write_rule r
-                        left join lateral (
-                            select e.actor, e.timestamp from nofx.tenant_event e
-                             where e.tenant_id = $1 and e.subject = r.table_name and e.type = 'rule.set'
-                             order by e.id desc limit 1) v on true
-                       where r.tenant_id = $1 and r.table_name = write.table) rule on true
+                  {joins}
                  order by s.blockers, s.ordinal limit {STARTS}) start), '[]') as starts,
          (select count(*) from ({ids}) follows) as starts_total"
     )

@@ -1,5 +1,6 @@
 //! Reads for the console's pages, a file a page. Each page takes one round trip and has a bounded size.
 
+mod artifact;
 mod decision;
 mod document;
 mod gate;
@@ -9,9 +10,12 @@ mod policy;
 mod rules;
 mod run;
 mod runs;
+mod step;
 mod steps;
+mod timeline;
 mod usage;
 
+pub use artifact::{ArtifactDetail, Signed, artifact_detail_fetch};
 pub use decision::{
     Exhibit, GateDetail, NamedOutputs, OtherDecision, PolicyInForce, Proof, Start, StepOutputs, decision_fetch,
 };
@@ -23,9 +27,13 @@ pub use inbox::{
 };
 pub use policy::{PolicyHistory, policy_history};
 pub use rules::{RuleList, RuleRow, rule_list};
-pub use run::{Event, Focus, Run, run_fetch};
+pub use run::{Focus, Run, Stopped, run_fetch};
 pub use runs::{RunCounts, RunList, RunRow, StepCounts, WaitsFor, run_list};
+pub use step::{
+    CallUsage, FailedCall, ModelCall, Neighbour, StepDetail, StepFailure, StoredJson, TriedAttempt, step_detail_fetch,
+};
 pub use steps::{ATTEMPTS, Attempt, AttemptStatus, Step};
+pub use timeline::{Place, Selection, Timeline};
 pub use usage::{DAYS, DayUsage, EVENTS, ModelUsage, RunUsage, Tokens, Usage, usage_fetch};
 
 use serde::Deserialize;

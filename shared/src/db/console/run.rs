@@ -5,6 +5,7 @@ use tokio_postgres::types::Type;
 
 use super::gate::{GATE, GATE_JOINS, Gate};
 use super::steps::{self, Attempt, Step};
+use super::timeline::{Selection, Timeline};
 use super::{Artifact, WAITING};
 use crate::db::pool::{Database, Param};
 use crate::db::row;
@@ -30,6 +31,10 @@ pub struct Run {
     pub deadline_at: Option<Timestamp>,
     /// From start to end, once it has ended.
     pub duration_ms: Option<i64>,
+    /// Who paused or cancelled it, and when. None in other states.
+    pub stopped: Option<Stopped>,
+    /// Since when the step that waits longest for a worker is ready.
+    pub ready_since: Option<Timestamp>,
     /// The steps, in the plan's order. These are all of them, unless the plan has thousands.
     pub steps: Vec<Step>,
     pub steps_total: usize,
@@ -43,8 +48,7 @@ pub struct Run {
     pub gates_total: usize,
     pub artifacts: Vec<Artifact>,
     pub artifacts_total: usize,
-    /// Newest first.
-    pub events: Vec<Event>,
+    pub timeline: Timeline,
     /// Pending gates of the tenant, counted up to 100.
     pub waiting: u64,
     /// What the reader selected.
@@ -59,20 +63,11 @@ pub struct Focus {
     pub gate: Option<GateId>,
 }
 
-/// An event of the timeline.
+/// A request that stopped a run.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Event {
-    pub seq: i64,
-    pub step: Option<String>,
-    #[serde(rename = "type")]
-    pub kind: String,
-    pub timestamp: Timestamp,
-    /// Type of the gate or name of the artifact that it is about.
-    pub subject: Option<String>,
-    pub attempt: Option<String>,
+pub struct Stopped {
     pub actor: Option<String>,
-    pub reason: Option<String>,
-    pub error: Option<String>,
+    pub at: Timestamp,
 }
 
 impl Run {
@@ -82,14 +77,13 @@ impl Run {
     }
 }
 
-/// A run with its steps, gates, artifacts and newest events. With `before`, only events before that
-/// number.
+/// A run with its steps, gates, artifacts and the selected events.
 pub async fn run_fetch(
     db: &Database,
     tenant: &TenantId,
     run: RunId,
     focus: Focus,
-    before: Option<i64>,
+    selection: &Selection,
 ) -> Result<Option<Run>, Error> {
     let sql = format!(
         "select r.id, r.status, r.goal, r.generation, r.plan_digest, left(r.failure ->> 'message', 2000) as failure,
@@ -105,17 +99,27 @@ pub async fn run_fetch(
                 (select count(*) from nofx.gate g where g.tenant_id = $1 and g.run_id = r.id) as gates_total,
                 coalesce((select json_agg(artifact) from ({ARTIFACTS_OF_RUN}) artifact), '[]') as artifacts,
                 (select count(*) from nofx.artifact a where a.tenant_id = $1 and a.run_id = r.id) as artifacts_total,
-                coalesce((select json_agg(event) from ({EVENTS_OF_RUN}) event), '[]') as events,
+                {STOPPED} as stopped,
+                (select min(s.ready_at) from nofx.step s
+                  where s.tenant_id = $1 and s.run_id = r.id and s.status = 'ready' and s.ready_at <= now()) as ready_since,
+                ({}) as timeline,
                 {WAITING} as waiting
            from nofx.run r
           where r.tenant_id = $1 and r.id = $2",
-        steps::columns()
+        steps::columns(),
+        selection.sql()
     );
-    let gate = focus.gate.map(|id| id.0);
-    let params: [Param<'_>; 4] =
-        [(&tenant.0, Type::TEXT), (&run.0, Type::UUID), (&before, Type::INT8), (&gate, Type::UUID)];
+    let (gate, bound, types) = (focus.gate.map(|id| id.0), selection.bound(), selection.types());
+    let params: [Param<'_>; 6] = [
+        (&tenant.0, Type::TEXT),
+        (&run.0, Type::UUID),
+        (&bound, Type::INT8),
+        (&gate, Type::UUID),
+        (&types, Type::TEXT_ARRAY),
+        (&selection.step, Type::INT8),
+    ];
     let found: Option<Run> = row::fetch(db, &sql, &params).await?;
-    Ok(found.map(|run| Run { focus, ..run }))
+    Ok(found.map(|run| Run { focus, timeline: run.timeline.arranged(selection), ..run }))
 }
 
 // Parts of the query for a run `r`, in the order of the page.
@@ -127,12 +131,10 @@ const ARTIFACTS_OF_RUN: &str =
       where a.tenant_id = $1 and a.run_id = r.id
       order by a.created_at desc, a.id desc limit 200";
 
-const EVENTS_OF_RUN: &str = "select e.seq, s.name as step, e.type, e.timestamp,
-            coalesce(e.payload ->> 'gate_type', e.payload ->> 'name') as subject,
-            e.payload ->> 'attempt' as attempt, e.payload ->> 'actor' as actor,
-            left(e.payload ->> 'reason', 500) as reason,
-            left(coalesce(e.payload -> 'error' ->> 'message', e.payload -> 'failure' ->> 'message'), 500) as error
-       from nofx.event e
-       left join nofx.step s on s.id = e.step_id
-      where e.tenant_id = $1 and e.run_id = r.id and ($3::bigint is null or e.seq < $3)
-      order by e.seq desc limit 200";
+/// The request that stopped the run. It is among the last events: little happens after it.
+const STOPPED: &str = "case when r.status in ('paused', 'cancelled') then (
+            select json_build_object('actor', left(e.payload ->> 'actor', 200), 'at', e.timestamp)
+              from nofx.event e
+             where e.tenant_id = $1 and e.run_id = r.id
+               and e.type = case r.status when 'paused' then 'run.pause_requested' else 'run.cancel_requested' end
+             order by e.seq desc limit 1) end";

@@ -12,6 +12,7 @@ pub mod words;
 pub use event::{EventStep, Fallback, Message, Payload, TimelineEvent};
 pub use group::entries;
 pub use kind::EventKind;
+pub(super) use part::text;
 pub use part::{Part, plain};
 
 use std::fmt;

@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::event::TimelineEvent;
 use super::words;
-use crate::domain::{ArtifactId, GateId};
+use crate::domain::{ArtifactId, GateId, Timestamp};
 
 /// A piece of a sentence. A page renders names as links, a terminal as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +29,12 @@ pub enum Part<'a> {
     Code(Cow<'a, str>),
     /// Milliseconds.
     Duration(i64),
+    /// How long something goes on: `since ..`, or a growing duration.
+    Since(&'a Timestamp),
+    /// A moment in the future: `at ..`, or what is left until then.
+    Until(&'a Timestamp),
+    /// A moment in the past.
+    At(&'a Timestamp),
 }
 
 impl fmt::Display for Part<'_> {
@@ -38,6 +44,9 @@ impl fmt::Display for Part<'_> {
             Self::Actor(name) | Self::Step { name, .. } | Self::Artifact { name, .. } => f.write_str(name),
             Self::Gate { gate_type, .. } => f.write_str(gate_type),
             Self::Duration(ms) => f.write_str(&words::duration(*ms)),
+            Self::Since(time) => write!(f, "since {}", time.0),
+            Self::Until(time) => write!(f, "at {}", time.0),
+            Self::At(time) => f.write_str(&time.0),
         }
     }
 }
@@ -49,7 +58,7 @@ pub fn plain(parts: &[Part<'_>]) -> String {
 
 // Constructors.
 
-pub(super) fn text<'a>(text: impl Into<Cow<'a, str>>) -> Part<'a> {
+pub(in crate::view) fn text<'a>(text: impl Into<Cow<'a, str>>) -> Part<'a> {
     Part::Text(text.into())
 }
 

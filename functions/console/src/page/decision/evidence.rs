@@ -3,6 +3,7 @@
 use maud::{Markup, html};
 use serde_json::Value;
 use shared::db::console::{Exhibit, GateDetail, Proof, StepOutputs};
+use shared::domain::RunId;
 
 use super::{Content, DecisionPage};
 use crate::page::format;
@@ -20,7 +21,7 @@ pub(super) fn proofs(page: &DecisionPage<'_>) -> Markup {
     let listed = detail.proofs.len();
     let body = html! {
         ul.proofs {
-            @for proof in &detail.proofs { (proof_of(base, proof)) }
+            @for proof in &detail.proofs { (proof_of(base, gate.run_id, proof)) }
             @if let (Some(step), true) = (&gate.step, change.is_some()) {
                 li {
                     (mark(PENDING_GATE))
@@ -54,13 +55,14 @@ fn is_good(proof: &Proof) -> bool {
     look(proof.status).tone == "good"
 }
 
-fn proof_of(base: Base, proof: &Proof) -> Markup {
+fn proof_of(base: Base, run: RunId, proof: &Proof) -> Markup {
+    let href = base.to(&format!("runs/{run}/steps/{}", proof.ordinal));
     let Look { symbol, tone, word } = look(proof.status);
     let word = if is_good(proof) { "passed" } else { word };
     html! {
         li {
             (mark(Look { symbol, tone, word }))
-            span { b { bdi { (visible(&proof.name)) } } @if proof.name != proof.tool { br; code.note { (visible(&proof.tool)) } } }
+            span { b { a href=(href) { bdi { (visible(&proof.name)) } } } @if proof.name != proof.tool { br; code.note { (visible(&proof.tool)) } } }
             span {
                 @if let Some(reason) = &proof.reason { bdi { (visible(reason)) } } @else { (word) }
                 @let numbers = numbers(proof);
@@ -201,7 +203,7 @@ mod tests {
     #[test]
     fn numbers_of_a_verdict_are_words() {
         let proof = |coverage: Value, findings: Value| {
-            let proof = json!({"name": "unit", "tool": "gate:unit", "status": "succeeded", "reason": null,
+            let proof = json!({"ordinal": 2, "name": "unit", "tool": "gate:unit", "status": "succeeded", "reason": null,
                                "evidence_id": null, "coverage": coverage, "findings": findings});
             numbers(&serde_json::from_value(proof).unwrap())
         };

@@ -18,6 +18,8 @@ use super::source::visible;
 use super::weakening::weakenings;
 use crate::evidence::GateChange;
 
+pub(super) use starts::{preview, rule, what};
+
 /// A gate, and how to show it.
 #[derive(Debug, Clone, Copy)]
 pub struct DecisionPage<'a> {
@@ -79,7 +81,7 @@ pub fn decision_page(page: &DecisionPage<'_>) -> String {
     let content = html! {
         (crumbs(&[("Inbox", base.to("inbox")), (&visible(&gate.goal), run)], &step))
         @if let Some(before) = &page.detail.before { (decided_before(base, before)) }
-        (head(&title, &facts(facts_of(gate)), gate.is_pending().then_some(&actions)))
+        (head(&title, &facts(facts_of(page)), gate.is_pending().then_some(&actions)))
         div.columns {
             div {
                 @if let Some(refused) = conflict { (too_late(gate, refused)) }
@@ -120,8 +122,12 @@ fn title_of(gate: &Gate) -> Markup {
     }
 }
 
-fn facts_of(gate: &Gate) -> Vec<Markup> {
-    let mut list = vec![state(look_of(gate)), html! { code { bdi { (visible(&gate.gate_type)) } } }, blocked_by(gate)];
+fn facts_of(page: &DecisionPage<'_>) -> Vec<Markup> {
+    let gate = &page.detail.gate;
+    let step = page.detail.step_ordinal.map(|at| page.base.to(&format!("runs/{}/steps/{at}", gate.run_id)));
+    let blocked =
+        html! { @if let Some(href) = step { a href=(href) { (blocked_by(gate)) } } @else { (blocked_by(gate)) } };
+    let mut list = vec![state(look_of(gate)), html! { code { bdi { (visible(&gate.gate_type)) } } }, blocked];
     if gate.is_pending() {
         list.push(html! { "has waited " b { (elapsed(&gate.created_at)) } });
         list.push(html! { @match &gate.expires_at { Some(at) => { "expires " (left(at)) }, None => "no expiry" } });

@@ -65,7 +65,7 @@ fn step(start: &Start, is_open: bool, on_pass: OnPass) -> Markup {
 }
 
 /// What a write does, without its table.
-fn what(write: &Write) -> String {
+pub(in crate::page) fn what(write: &Write) -> String {
     match write.op {
         Op::Insert if write.rows.is_empty() => "inserts rows into".to_owned(),
         Op::Insert => format!("inserts {} into", many(write.rows.len() as u64, "row", "rows")),
@@ -74,7 +74,7 @@ fn what(write: &Write) -> String {
     }
 }
 
-fn preview(write: &Write) -> Markup {
+pub(in crate::page) fn preview(write: &Write) -> Markup {
     html! {
         @if !write.is_resolved {
             p.note { "Some values are outputs of steps that have not run, or are too large for this page. References stand for them." }
@@ -135,7 +135,7 @@ fn values(columns: &Map<String, Value>) -> Markup {
 }
 
 /// What the rule of the table says.
-fn rule(start: &Start, write: &Write) -> Markup {
+pub(in crate::page) fn rule(start: &Start, write: &Write) -> Markup {
     let has_run = matches!(start.status, StepStatus::Succeeded | StepStatus::Failed);
     match write.verdict(start.rule.as_ref()) {
         Verdict::Allowed(rule) => html! { p.note { (allowed(start, &rule)) } },

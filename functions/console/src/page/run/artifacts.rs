@@ -7,6 +7,7 @@ use crate::page::format;
 use crate::page::icon::icon;
 use crate::page::layout::Base;
 use crate::page::parts::section;
+use crate::page::source::visible;
 
 /// What the run stored, newest first.
 pub(super) fn artifacts(base: Base, run: &Run) -> Markup {
@@ -20,21 +21,20 @@ pub(super) fn artifacts(base: Base, run: &Run) -> Markup {
     section("artifacts", "Artifacts", &html! { p.note { (run.artifacts_total) } }, &body)
 }
 
-/// An artifact: evidence leads to its page, everything else is downloaded.
+/// An artifact: its name leads to its page.
 pub(in crate::page) fn artifact_item(base: Base, artifact: &Artifact) -> Markup {
     let download = format!("{}?id={}", base.to("artifacts/signed"), artifact.id);
+    let name = visible(&artifact.name);
     html! {
         li data-row {
             (icon("doc", "quiet"))
-            @if artifact.kind == crate::page::EVIDENCE {
-                a href={ (base.to("evidence/")) (artifact.id) } { bdi { (artifact.name) } }
-            } @else {
-                a href=(download) { bdi { (artifact.name) } }
+            a href=(base.to(&format!("artifacts/{}", artifact.id))) { bdi { (name) } }
+            span.note title={ (visible(&artifact.media_type)) ", sha256 " (visible(&artifact.hash)) } {
+                (visible(&artifact.kind)) @if let Some(step) = &artifact.step { ", by " bdi { (visible(step)) } }
             }
-            span.note title={ (artifact.media_type) ", sha256 " (artifact.hash) } {
-                (artifact.kind) @if let Some(step) = &artifact.step { ", by " bdi { (step) } }
+            span.note.number {
+                (format::size(artifact.size_bytes)) " " a href=(download) aria-label={ "Download " (name) } { "download" }
             }
-            span.note.number { (format::size(artifact.size_bytes)) " " a href=(download) { "download" } }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use maud::{Markup, html};
 use shared::db::console::{Event, Run};
+use shared::domain::ArtifactId;
 
 use crate::page::icon::{Look, PENDING_GATE, icon, look};
 use crate::page::layout::Base;
@@ -11,7 +12,7 @@ use crate::page::parts::{clock, section};
 pub(super) fn timeline(base: Base, run: &Run, before: Option<i64>) -> Markup {
     let page = base.to(&format!("runs/{}", run.id));
     let body = html! {
-        ol.timeline { @for event in &run.events { (event_item(event)) } }
+        ol.timeline { @for event in &run.events { (event_item(base, run, event)) } }
         @if before.is_some() || run.events.last().is_some_and(|event| event.seq > 1) {
             nav.pages aria-label="Pages of the timeline" {
                 @if before.is_some() { a href={ (page) "#timeline" } { "Newest events" } }
@@ -41,15 +42,17 @@ fn look_of(event: &Event) -> Look {
     }
 }
 
-fn event_item(event: &Event) -> Markup {
+fn event_item(base: Base, run: &Run, event: &Event) -> Markup {
     let look = look_of(event);
     html! {
         li id={ "event-" (event.seq) } {
             (icon(look.symbol, look.tone))
             span {
-                @if let Some(step) = &event.step { b { bdi { (step) } } " " }
+                @if let (Some(step), Some(ordinal)) = (&event.step, event.ordinal) {
+                    a href=(base.to(&format!("runs/{}/steps/{ordinal}", run.id))) { b { bdi { (step) } } } " "
+                }
                 code { (event.kind) }
-                @if let Some(subject) = &event.subject { " " bdi { (subject) } }
+                @if let Some(subject) = &event.subject { " " (about(base, event, subject)) }
                 @if let Some(error) = &event.error { span.bad { ": " bdi { (error) } } }
             }
             (clock(&event.timestamp))
@@ -60,6 +63,17 @@ fn event_item(event: &Event) -> Markup {
                 }
             }
             @if let Some(reason) = &event.reason { p.quote { bdi { (reason) } } }
+        }
+    }
+}
+
+/// The gate or the artifact that an event is about. Handlers write events, so only an id is linked.
+fn about(base: Base, event: &Event, subject: &str) -> Markup {
+    let artifact: Option<ArtifactId> = event.artifact_id.as_deref().and_then(|id| id.parse().ok());
+    html! {
+        @match artifact {
+            Some(id) => a href=(base.to(&format!("artifacts/{id}"))) { bdi { (subject) } },
+            None => bdi { (subject) },
         }
     }
 }

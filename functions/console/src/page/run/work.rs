@@ -60,15 +60,14 @@ impl<'a> Work<'a> {
         &self.attempts[at]
     }
 
-    /// The page with the row of a step.
+    /// The page of a step.
     pub(super) fn href(&self, at: usize) -> String {
-        let ordinal = self.steps[at].ordinal;
-        self.page(&format!("?state=all&steps={ordinal}#step-{ordinal}"))
+        self.page(&format!("/steps/{}", self.steps[at].ordinal))
     }
 
-    /// An address of the run with a query.
-    pub(super) fn page(&self, query: &str) -> String {
-        format!("{}{query}", self.base.to(&format!("runs/{}", self.run.id)))
+    /// An address of the run, or below it.
+    pub(super) fn page(&self, rest: &str) -> String {
+        format!("{}{rest}", self.base.to(&format!("runs/{}", self.run.id)))
     }
 }
 

@@ -1,0 +1,184 @@
+//! The page of a step.
+
+use console::page::{Base, StepPage, step_page};
+use serde_json::json;
+use shared::db::console::{Start, StepDetail, StoredJson};
+
+use crate::support::{HOSTILE, assert_inert, get, run_id, step_detail};
+
+const STATES: [&str; 8] = ["pending", "ready", "running", "blocked", "succeeded", "failed", "skipped", "cancelled"];
+
+fn page(step: &StepDetail) -> String {
+    step_page(&StepPage { base: Base::STEP, step, attempt: None, evidence: None })
+}
+
+/// The band that says what happens next.
+fn next(page: &str) -> String {
+    let band = page.split("<section class=\"next ").nth(1).and_then(|rest| rest.split("</section>").next());
+    let mut text = String::new();
+    for part in band.expect("a band").split('<').skip(1) {
+        text.push_str(part.split_once('>').map_or("", |(_, text)| text));
+    }
+    text
+}
+
+#[test]
+fn hostile_text_in_a_step_is_escaped() {
+    for text in HOSTILE {
+        for status in STATES {
+            let step = step_detail(text, status);
+            for evidence in [None, Some(Err(text))] {
+                for attempt in [None, Some(3)] {
+                    assert_inert(&step_page(&StepPage { base: Base::STEP, step: &step, attempt, evidence }), text);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn text_in_a_step_cannot_change_its_direction() {
+    for status in STATES {
+        let page = page(&step_detail("a\u{202e}b\u{200b}", status));
+        assert!(page.contains("a⟨U+202E⟩b⟨U+200B⟩"));
+        assert!(!page.contains(['\u{202e}', '\u{200b}']), "{status}: {page}");
+    }
+}
+
+#[test]
+fn each_state_says_what_happens_next() {
+    let said = |status, change: fn(&mut StepDetail)| {
+        let mut step = step_detail("unit", status);
+        change(&mut step);
+        next(&page(&step))
+    };
+    let expected: [(&str, fn(&mut StepDetail), &[&str]); 14] = [
+        (
+            "pending",
+            |_| {},
+            &[
+                "Waits for unit, which waits for a person, unit and 28 more steps, and for a decision",
+                "Review and decide",
+            ],
+        ),
+        ("pending", |step| step.gates.clear(), &["unit and 28 more steps", "Go to unit"]),
+        (
+            "pending",
+            |step| {
+                step.gates.clear();
+                step.parents.clear();
+                step.parents_total = 0;
+            },
+            &["Waits for its run"],
+        ),
+        ("ready", |_| {}, &["Attempt 4 follows 2026-11-23", "The last attempt failed: unit"]),
+        (
+            "ready",
+            |step| {
+                step.next_try_at = None;
+                step.error = None;
+            },
+            &["no worker has claimed it yet: it has waited since", "2 of at most 3 attempts failed. 1 worker was lost"],
+        ),
+        (
+            "ready",
+            |step| step.run_status = serde_json::from_value(json!("paused")).unwrap(),
+            &["Ready, but its run is paused"],
+        ),
+        (
+            "running",
+            |_| {},
+            &["Attempt 3 has run since 2026-11-23", "; its lease ends 2026", "1 worker was lost, which does not count"],
+        ),
+        ("blocked", |_| {}, &["Waits for a person: unit", "Asked as unit", "Decide"]),
+        ("blocked", |step| step.gates.clear(), &["Waits for a person"]),
+        ("succeeded", |_| {}, &["Succeeded"]),
+        ("failed", |_| {}, &["unit", "2 of at most 3 attempts failed"]),
+        ("failed", |step| step.error = None, &["left no reason"]),
+        ("skipped", |_| {}, &["Skipped, because unit failed before it could start", "Go to unit"]),
+        ("cancelled", |_| {}, &["Cancelled with its run"]),
+    ];
+    for (status, change, words) in expected {
+        let said = said(status, change);
+        for part in words {
+            assert!(said.contains(part), "{status}: {part} in {said}");
+        }
+    }
+}
+
+#[test]
+fn only_the_newest_attempt_of_an_open_step_refreshes() {
+    let shown = |status, attempt, shown| {
+        let step = StepDetail { shown, ..step_detail("x", status) };
+        step_page(&StepPage { base: Base::STEP, step: &step, attempt, evidence: None })
+    };
+    let fragment = format!("data-fragment=\"../../../runs/{}/steps/4\"", run_id());
+    assert!(
+        shown("running", None, 3).contains(&fragment) && shown("running", None, 3).contains("http-equiv=\"refresh\"")
+    );
+    for page in [shown("running", Some(2), 2), shown("failed", None, 3)] {
+        assert!(!page.contains("data-fragment") && !page.contains("http-equiv=\"refresh\""));
+    }
+    assert!(shown("running", Some(2), 2).contains("This page shows what attempt 2 left."));
+    assert!(!shown("running", Some(3), 3).contains("This page shows"));
+}
+
+#[test]
+fn values_are_bounded_and_the_rest_is_linked() {
+    let mut step = step_detail("a/b", "succeeded");
+    let page_of = |step: &StepDetail| page(step);
+    assert!(page_of(&step).contains(&format!("href=\"../../../../runs/{}/steps/a%2Fb\"", run_id())), "the API");
+    let large = "[1,".repeat(11_000);
+    step.outputs = Some(StoredJson { bytes: large.len() as u64, text: large });
+    let page = page_of(&step);
+    assert!(page.len() < 400_000 && page.contains("This is the beginning of 32.2 KiB."), "{}", page.len());
+    step.outputs = Some(StoredJson { text: r#"{"z": 1.50, "a": 123456789012345678901}"#.into(), bytes: 39 });
+    let page = page_of(&step);
+    let (first, second) = (page.find("&quot;z&quot;").unwrap(), page.find("&quot;a&quot;").unwrap());
+    assert!(first < second && page.contains(">1.50</span>") && page.contains(">123456789012345678901</span>"));
+}
+
+#[test]
+fn calls_of_models_show_their_tokens_and_who_did_not_answer() {
+    let page = page(&step_detail("gpt", "succeeded"));
+    let table = page.split("id=\"models\"").nth(1).and_then(|rest| rest.split("</section>").next()).unwrap();
+    for words in [
+        "no usable answer",
+        "cannot be used",
+        "2,422",
+        "7 cached",
+        "not told",
+        "by attempt 1, which had lost its step",
+        "newest 2 of 40 answers",
+        "were not searched",
+    ] {
+        assert!(table.contains(words), "{words}: {table}");
+    }
+}
+
+#[test]
+fn rows_of_a_write_are_shown_with_its_rule() {
+    let start = json!({"name": "rates", "tool": "db_write", "status": "pending", "blockers": 1, "table": "public.rates",
+        "inputs": {"op": "insert", "values": [{"country": "<b>"}]}, "refs": null, "rule": null, "rule_actor": null,
+        "rule_at": null});
+    let mut step = step_detail("rates", "pending");
+    step.write = Some(serde_json::from_value::<Start>(start).unwrap());
+    let shown = page(&step);
+    for words in ["What it will write", "It inserts 1 row into", "<bdi>&lt;b&gt;</bdi>", "no rule"] {
+        assert!(shown.contains(words), "{words}: {shown}");
+    }
+}
+
+#[tokio::test]
+async fn steps_need_a_database_and_a_valid_address() {
+    let run = run_id();
+    assert_eq!(get(&format!("/ui/runs/{run}/steps/0")).await.status, 503);
+    for (path, status) in [
+        (format!("/ui/runs/{run}/steps/first"), 404),
+        ("/ui/runs/nonsense/steps/0".to_owned(), 404),
+        (format!("/ui/runs/{run}/steps/0?attempt=-1"), 400),
+        (format!("/ui/runs/{run}/steps/0?other=1"), 400),
+    ] {
+        assert_eq!(get(&path).await.status, status, "{path}");
+    }
+}

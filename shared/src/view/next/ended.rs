@@ -1,0 +1,116 @@
+//! Runs that have ended.
+
+use super::standing::join;
+use super::{Action, Next, Standing};
+use crate::domain::{GateStatus, StepStatus};
+use crate::view::sentence::words::{many, thousands};
+use crate::view::sentence::{Part, Symbol, Tone, text};
+
+pub(super) fn succeeded<'a>(run: &Standing<'a>) -> Next<'a> {
+    let mut lead = vec![text("Succeeded")];
+    lead.extend(gates(run));
+    let mut next = Next::new(Symbol::Good, Tone::Good, lead);
+    let took = run.took_ms.map(|ms| [text(" in "), Part::Duration(ms)]).into_iter().flatten();
+    let steps = match run.steps_total {
+        1 => "The step succeeded".to_owned(),
+        total => format!("All {} succeeded", many(total, "step")),
+    };
+    next.more.push([text(steps)].into_iter().chain(took).collect());
+    if run.artifacts_total > 0 {
+        next.more.push(vec![text(format!("The run stored {}", many(run.artifacts_total, "artifact")))]);
+    }
+    next.actions.extend(run.artifact.map(|(name, id)| Action::Open { name, id }));
+    next
+}
+
+/// `: 4 gates passed on evidence, 1 by ben's approval`. Nothing if there are too many to know.
+fn gates<'a>(run: &Standing<'a>) -> Vec<Part<'a>> {
+    if run.gates.is_empty() || run.gates_total != Some(run.gates.len() as u64) {
+        return Vec::new();
+    }
+    let passed = |gate: &&super::GateNow<'_>| gate.status == GateStatus::Passed;
+    let on_evidence = run.gates.iter().filter(passed).filter(|gate| gate.actor.is_none()).count() as u64;
+    let (mut approved, mut waived) = (Vec::<&str>::new(), Vec::<&str>::new());
+    for gate in &run.gates {
+        match (gate.status, gate.actor) {
+            (GateStatus::Passed, Some(actor)) => approved.push(actor),
+            (GateStatus::Waived, actor) => waived.push(actor.unwrap_or("somebody")),
+            _ => {}
+        }
+    }
+    let mut said = Vec::new();
+    if on_evidence > 0 {
+        said.push(format!("{} passed on evidence", many(on_evidence, "gate")));
+    }
+    for (count, actors, verb) in [(approved.len(), approved, "approved"), (waived.len(), waived, "waived")] {
+        let mut people = actors;
+        people.dedup();
+        match (people.as_slice(), count as u64) {
+            ([], _) => {}
+            ([actor], count) => said.push(format!("{} {verb} by {actor}", thousands(count))),
+            (_, count) => said.push(format!("{} {verb} by several people", thousands(count))),
+        }
+    }
+    if said.is_empty() { Vec::new() } else { vec![text(format!(": {}", said.join(", ")))] }
+}
+
+pub(super) fn failed<'a>(run: &Standing<'a>) -> Next<'a> {
+    let failed = run.in_state(StepStatus::Failed);
+    let mut next = match failed.as_slice() {
+        [step, ..] => {
+            let lead = vec![text("Failed at "), step.part()];
+            let look = Action::Look { step: step.name, ordinal: step.ordinal };
+            Next { error: step.error.or(run.failure), actions: vec![look], ..Next::new(Symbol::Bad, Tone::Bad, lead) }
+        }
+        [] => Next { error: run.failure, ..Next::new(Symbol::Bad, Tone::Bad, vec![text("Failed")]) },
+    };
+    if let [_, others @ ..] = failed.as_slice()
+        && !others.is_empty()
+    {
+        let verb = if others.len() == 1 { " failed too" } else { " failed as well" };
+        next.more.push(join([super::standing::names(others), vec![text(verb)]]));
+    }
+    let skipped = run.in_state(StepStatus::Skipped);
+    if !skipped.is_empty() {
+        let verb = if skipped.len() == 1 { " was skipped" } else { " were skipped" };
+        next.more.push(join([super::standing::names(&skipped), vec![text(verb)]]));
+    }
+    if failed.iter().any(|step| step.tool.starts_with("gate:")) {
+        next.more.push(vec![text("A retry judges the same workspace again: if the code is wrong, change it first")]);
+    }
+    add_retry(&mut next, run);
+    next
+}
+
+pub(super) fn cancelled<'a>(run: &Standing<'a>) -> Next<'a> {
+    let lead = match run.stopped {
+        Some((Some(actor), at)) => vec![text("Cancelled by "), Part::Actor(actor), text(", "), Part::At(at)],
+        Some((None, at)) => vec![text("Cancelled, "), Part::At(at)],
+        None => vec![text("Cancelled")],
+    };
+    let mut next = Next { error: run.failure, ..Next::new(Symbol::Cancelled, Tone::Quiet, lead) };
+    add_retry(&mut next, run);
+    if run.steps.iter().any(|step| step.status == StepStatus::Cancelled && step.attempt > 0) {
+        next.more.push(vec![text("What an attempt still does is discarded")]);
+    }
+    next
+}
+
+/// What a retry keeps.
+fn add_retry<'a>(next: &mut Next<'a>, run: &Standing<'a>) {
+    next.actions.push(Action::Retry);
+    if !run.knows_all() {
+        return;
+    }
+    let (kept, total) = (run.count(StepStatus::Succeeded), run.steps_total);
+    let words = match kept {
+        0 => "No step had succeeded; a retry runs all of them again".to_owned(),
+        1 => format!("1 step had succeeded; a retry keeps it and runs the other {} again", thousands(total - 1)),
+        _ => format!(
+            "{} had succeeded; a retry keeps them and runs the other {} again",
+            many(kept, "step"),
+            thousands(total - kept)
+        ),
+    };
+    next.more.push(vec![text(words)]);
+}
