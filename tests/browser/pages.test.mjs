@@ -21,7 +21,7 @@ const followed = new Set();
 /** Addresses that a page links, a few of each shape. */
 async function links(tab) {
   const found = await tab.$$eval("a[href], form[action], [formaction]", (all) =>
-    all.map((one) => ({ href: one.formAction && one.hasAttribute("formaction") ? "" : (one.href || ""), rel: one.rel || "" })));
+    all.map((one) => ({ href: new URL(one.getAttribute("href") ?? one.getAttribute("action") ?? "", document.baseURI).href, rel: one.getAttribute("rel") ?? "" })));
   const here = new URL(tab.url()), shapes = new Map(), fragments = [], others = [];
   for (const { href, rel } of found.filter((one) => one.href)) {
     const url = new URL(href);
