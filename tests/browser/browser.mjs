@@ -27,7 +27,10 @@ export function launch() {
   });
 }
 
-/** A tab whose `problems` lists errors in the console, exceptions, failed requests, and requests to another origin. */
+/**
+ * A tab whose `problems` lists errors in the console, reports of the policy, exceptions, failed requests, requests to
+ * another origin, and answers with a weak policy.
+ */
 export async function open(browser, { script = true } = {}) {
   const context = await browser.createBrowserContext(), tab = await context.newPage();
   const problems = [];
@@ -40,6 +43,10 @@ export async function open(browser, { script = true } = {}) {
   tab.on("request", (request) => {
     const url = new URL(request.url());
     if (tab.home && url.protocol.startsWith("http") && url.origin !== tab.home) problems.push(`a request to ${url.origin}`);
+  });
+  tab.on("response", (answer) => {
+    const { origin, pathname } = new URL(answer.url());
+    if (origin === tab.home) problems.push(...policyFindings(answer.headers()).map((finding) => `policy of ${pathname}: ${finding}`));
   });
   tab.on("console", (message) => {
     // The browser reports the status of an error page, which is what the test expects of it.
@@ -57,6 +64,12 @@ export async function visit(tab, url, status = 200) {
   assert.equal(answer.status(), status, url);
   return answer;
 }
+
+/** Shows a page in this theme, without motion. */
+export const dress = (tab, theme) =>
+  tab.emulateMediaFeatures([{ name: "prefers-color-scheme", value: theme }, { name: "prefers-reduced-motion", value: "reduce" }]);
+
+export const setWidth = (tab, width) => tab.setViewport({ width, height: width < 500 ? 844 : 800 });
 
 /** Rules whose result depends on the theme. */
 export const COLOURS = ["color-contrast", "link-in-text-block"];
@@ -90,11 +103,17 @@ export const overflow = (tab) =>
     return `scrolls sideways by ${by} px: ${names.join("; ")}`;
   });
 
-/** Findings of Google's evaluator that are certain, and at least of medium severity. */
-export function policyFindings(policy) {
-  const found = new CspEvaluator(new CspParser(policy).csp).evaluate();
-  return found.filter(({ severity }) => severity <= Severity.MEDIUM).map(({ directive, description }) => `${directive}: ${description}`);
+/** Findings of Google's evaluator about an answer's policy that are certain, and at least of medium severity. */
+export function policyFindings(headers) {
+  const policy = headers["content-security-policy"] ?? "";
+  if (policy === "") return ["there is none"];
+  if (!known.has(policy)) {
+    const found = new CspEvaluator(new CspParser(policy).csp).evaluate().filter(({ severity }) => severity <= Severity.MEDIUM);
+    known.set(policy, found.map(({ directive, value, description }) => `${directive} ${value ?? ""}: ${description}`));
+  }
+  return known.get(policy);
 }
+const known = new Map();
 
 /** Takes a picture if somebody asked for pictures. */
 export async function picture(tab, name) {
