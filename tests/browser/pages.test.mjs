@@ -48,14 +48,15 @@ async function looks(tab, { name, path, status }) {
   return wrong;
 }
 
-/** The texts of a page's headings, buttons and links that can be seen. */
+/** The texts of a page's headings, buttons and links that can be seen, without their numbers, which may grow. */
 const seen = (tab) =>
   tab.$$eval("h1, h2, main a, main button", (all) =>
-    all.filter((one) => one.checkVisibility() && !one.closest("[role=status], dialog")).map((one) => one.textContent.trim()));
+    all.filter((one) => one.checkVisibility() && !one.closest("[role=status], dialog")).map((one) => one.textContent.trim().replace(/[\d.]+/g, "1")));
 
 /** What can be seen only with JavaScript. The buttons that copy a value are of no use without it. */
 const lostWithoutScript = (tab) =>
   withTab(plainTabs, { script: false }, async (plain) => {
+    await plain.setViewport(tab.viewport());
     await visit(plain, tab.url());
     const left = new Set(await seen(plain));
     return (await seen(tab)).filter((text) => !left.has(text) && !/^copy$/i.test(text)).map((text) => `only with JavaScript: ${text}`);
