@@ -12,7 +12,10 @@ const { CspParser } = require("csp_evaluator/dist/parser.js");
 const { Severity } = require("csp_evaluator/dist/finding.js");
 const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
 
-export const THEMES = ["light", "dark"];
+const THEMES = ["light", "dark"];
+/** A picture shows a page as it is after it was opened at this width. */
+const isForPictures = Boolean(process.env.SHOTS);
+const WIDTHS = isForPictures ? [1280, 390, 1920] : [1280, 390];
 
 /** Starts the browser. */
 export function launch() {
@@ -115,9 +118,41 @@ export function policyFindings(headers) {
 }
 const known = new Map();
 
-/** Takes a picture if somebody asked for pictures. */
-export async function picture(tab, name) {
-  if (!process.env.SHOTS) return;
+/**
+ * What is wrong with a page at each width and in each theme. `load` opens the page; without it the tab shows it already.
+ * Takes pictures with this name if somebody asked for pictures.
+ */
+export async function look(tab, name, load = async () => {}) {
+  const wrong = [];
+  for (const [index, width] of WIDTHS.entries()) {
+    await setWidth(tab, width);
+    await dress(tab, THEMES[0]);
+    if (index === 0 || isForPictures) await load();
+    const wide = await overflow(tab);
+    if (wide) wrong.push(`${width} px: ${wide}`);
+    for (const theme of THEMES) {
+      await dress(tab, theme);
+      for (const one of await violations(tab, theme === THEMES[0] ? undefined : COLOURS)) wrong.push(`${width} px, ${theme}: ${one}`);
+      if (isForPictures) await picture(tab, `${name}-${width}-${theme}`);
+    }
+  }
+  return wrong;
+}
+
+async function picture(tab, name) {
   mkdirSync(process.env.SHOTS, { recursive: true });
   await tab.screenshot({ path: join(process.env.SHOTS, `${name}.png`), fullPage: true });
+}
+
+/** Waits for the page that this leads to. */
+export async function leads(tab, act) {
+  await Promise.all([tab.waitForNavigation({ waitUntil: "load" }), act()]);
+}
+
+/** Asks the API below this URL. The answer must be 2xx. */
+export async function api(url, path, body) {
+  const answer = await fetch(url + path, body && { method: "POST", body: JSON.stringify(body), headers: { "content-type": "application/json" } });
+  const text = await answer.text();
+  assert.ok(answer.ok, `${path}: ${answer.status} ${text}`);
+  return JSON.parse(text);
 }

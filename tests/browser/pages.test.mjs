@@ -3,12 +3,9 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { after, before, describe, test } from "node:test";
 
-import { COLOURS, dress, launch, open, overflow, picture, policyFindings, setWidth, THEMES, violations, visit } from "./browser.mjs";
+import { launch, look, open, policyFindings, visit } from "./browser.mjs";
 
 const gallery = JSON.parse(readFileSync(process.env.NOFX_TEST_GALLERY, "utf8"));
-/** A picture shows a page as it is after it was opened at this width. */
-const isForPictures = Boolean(process.env.SHOTS);
-const WIDTHS = isForPictures ? [1280, 390, 1920] : [1280, 390];
 /** What a page may weigh before its data, in bytes. */
 const MAX_BYTES = 60_000;
 /** Links of one shape that are followed from a page. */
@@ -28,24 +25,6 @@ async function withTab(free, options, use) {
   const problems = [...tab.problems, ...found];
   free.push(tab);
   return problems;
-}
-
-/** What is wrong with a page at each width and in each theme. */
-async function looks(tab, { name, path, status }) {
-  const wrong = [];
-  for (const [index, width] of WIDTHS.entries()) {
-    await setWidth(tab, width);
-    await dress(tab, THEMES[0]);
-    if (index === 0 || isForPictures) await visit(tab, gallery.url + path, status);
-    const wide = await overflow(tab);
-    if (wide) wrong.push(`${width} px: ${wide}`);
-    for (const theme of THEMES) {
-      await dress(tab, theme);
-      for (const one of await violations(tab, theme === THEMES[0] ? undefined : COLOURS)) wrong.push(`${width} px, ${theme}: ${one}`);
-      await picture(tab, `${name}-${width}-${theme}`);
-    }
-  }
-  return wrong;
 }
 
 /** The texts of a page's headings, buttons and links that can be seen, without their numbers, which may grow. */
@@ -99,7 +78,7 @@ describe("pages", { concurrency: 2 }, () => {
   for (const page of gallery.pages) {
     test(page.name, async () => {
       const wrong = await withTab(tabs, {}, async (tab) => {
-        const found = await looks(tab, page);
+        const found = await look(tab, page.name, () => visit(tab, gallery.url + page.path, page.status));
         // An error page may link what is not there.
         if (page.status === 200) found.push(...(await lostWithoutScript(tab)), ...(await deadLinks(tab)));
         return found;
