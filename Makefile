@@ -6,12 +6,12 @@ TEST = $(NOFX) exec -- ./tests/run
 # The contract suite also needs LocalStack and a second S3 server.
 TEST_CONTRACT = $(NOFX) exec --localstack -- ./tests/run
 
-.PHONY: help demo dev test test-unit test-integration test-functions test-contract test-chaos test-memory test-security test-deploy test-e2e bench migration openapi schemathesis deploy deploy-local lint clean
+.PHONY: help demo dev test test-unit test-integration test-functions test-contract test-chaos test-memory test-security test-browser test-deploy test-e2e bench migration openapi schemathesis deploy deploy-local lint clean
 
 help:
 	@echo "make demo   start the local stack, run the sample plans and show their progress"
 	@echo "make dev    run the local stack in the foreground until Ctrl-C"
-	@echo "make test   run every suite (one: make test-unit, -integration, -functions, -contract, -chaos, -memory, -security, -deploy, -e2e)"
+	@echo "make test   run every suite (one: make test-unit, -integration, -functions, -contract, -chaos, -memory, -security, -browser, -deploy, -e2e)"
 	@echo "make bench  run the benchmarks and print a JSON line for each (one: ONLY=engine|restate|create|history|start|gate|stack|cost|soak)"
 	@echo "make migration NAME=..   write the next migration, with the SQL functions that changed"
 	@echo "make openapi   write openapi.json, the pages of GET /docs and the reference in docs/cli.md, after a change of a route, an answer or an option"
@@ -39,7 +39,7 @@ test-deploy:
 test-contract:
 	@$(TEST_CONTRACT) contract
 
-test-integration test-functions test-chaos test-memory test-security test-e2e:
+test-integration test-functions test-chaos test-memory test-security test-browser test-e2e:
 	@$(TEST) $(@:test-%=%)
 
 # Progress and skipped benchmarks are printed to standard error. The history benchmark writes 10 GB of tables; HISTORY=500000 writes less.

@@ -12,7 +12,10 @@ const { CspParser } = require("csp_evaluator/dist/parser.js");
 const { Severity } = require("csp_evaluator/dist/finding.js");
 const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
 
-export const THEMES = ["light", "dark"];
+const THEMES = ["light", "dark"];
+/** A picture shows a page as it is after it was opened at this width. */
+const isForPictures = Boolean(process.env.SHOTS);
+const WIDTHS = isForPictures ? [1280, 390, 1920] : [1280, 390];
 
 /** Starts the browser. */
 export function launch() {
@@ -27,7 +30,10 @@ export function launch() {
   });
 }
 
-/** A tab whose `problems` lists errors in the console, exceptions, failed requests, and requests to another origin. */
+/**
+ * A tab whose `problems` lists errors in the console, reports of the policy, exceptions, failed requests, requests to
+ * another origin, and answers with a weak policy.
+ */
 export async function open(browser, { script = true } = {}) {
   const context = await browser.createBrowserContext(), tab = await context.newPage();
   const problems = [];
@@ -40,6 +46,10 @@ export async function open(browser, { script = true } = {}) {
   tab.on("request", (request) => {
     const url = new URL(request.url());
     if (tab.home && url.protocol.startsWith("http") && url.origin !== tab.home) problems.push(`a request to ${url.origin}`);
+  });
+  tab.on("response", (answer) => {
+    const { origin, pathname } = new URL(answer.url());
+    if (origin === tab.home) problems.push(...policyFindings(answer.headers()).map((finding) => `policy of ${pathname}: ${finding}`));
   });
   tab.on("console", (message) => {
     // The browser reports the status of an error page, which is what the test expects of it.
@@ -57,6 +67,12 @@ export async function visit(tab, url, status = 200) {
   assert.equal(answer.status(), status, url);
   return answer;
 }
+
+/** Shows a page in this theme, without motion. */
+export const dress = (tab, theme) =>
+  tab.emulateMediaFeatures([{ name: "prefers-color-scheme", value: theme }, { name: "prefers-reduced-motion", value: "reduce" }]);
+
+export const setWidth = (tab, width) => tab.setViewport({ width, height: width < 500 ? 844 : 800 });
 
 /** Rules whose result depends on the theme. */
 export const COLOURS = ["color-contrast", "link-in-text-block"];
@@ -90,15 +106,53 @@ export const overflow = (tab) =>
     return `scrolls sideways by ${by} px: ${names.join("; ")}`;
   });
 
-/** Findings of Google's evaluator that are certain, and at least of medium severity. */
-export function policyFindings(policy) {
-  const found = new CspEvaluator(new CspParser(policy).csp).evaluate();
-  return found.filter(({ severity }) => severity <= Severity.MEDIUM).map(({ directive, description }) => `${directive}: ${description}`);
+/** Findings of Google's evaluator about an answer's policy that are certain, and at least of medium severity. */
+export function policyFindings(headers) {
+  const policy = headers["content-security-policy"] ?? "";
+  if (policy === "") return ["there is none"];
+  if (!known.has(policy)) {
+    const found = new CspEvaluator(new CspParser(policy).csp).evaluate().filter(({ severity }) => severity <= Severity.MEDIUM);
+    known.set(policy, found.map(({ directive, value, description }) => `${directive} ${value ?? ""}: ${description}`));
+  }
+  return known.get(policy);
+}
+const known = new Map();
+
+/**
+ * What is wrong with a page at each width and in each theme. `load` opens the page; without it the tab shows it already.
+ * Takes pictures with this name if somebody asked for pictures.
+ */
+export async function look(tab, name, load = async () => {}) {
+  const wrong = [];
+  for (const [index, width] of WIDTHS.entries()) {
+    await setWidth(tab, width);
+    await dress(tab, THEMES[0]);
+    if (index === 0 || isForPictures) await load();
+    const wide = await overflow(tab);
+    if (wide) wrong.push(`${width} px: ${wide}`);
+    for (const theme of THEMES) {
+      await dress(tab, theme);
+      for (const one of await violations(tab, theme === THEMES[0] ? undefined : COLOURS)) wrong.push(`${width} px, ${theme}: ${one}`);
+      if (isForPictures) await picture(tab, `${name}-${width}-${theme}`);
+    }
+  }
+  return wrong;
 }
 
-/** Takes a picture if somebody asked for pictures. */
-export async function picture(tab, name) {
-  if (!process.env.SHOTS) return;
+async function picture(tab, name) {
   mkdirSync(process.env.SHOTS, { recursive: true });
   await tab.screenshot({ path: join(process.env.SHOTS, `${name}.png`), fullPage: true });
+}
+
+/** Waits for the page that this leads to. */
+export async function leads(tab, act) {
+  await Promise.all([tab.waitForNavigation({ waitUntil: "load" }), act()]);
+}
+
+/** Asks the API below this URL. The answer must be 2xx. */
+export async function api(url, path, body) {
+  const answer = await fetch(url + path, body && { method: "POST", body: JSON.stringify(body), headers: { "content-type": "application/json" } });
+  const text = await answer.text();
+  assert.ok(answer.ok, `${path}: ${answer.status} ${text}`);
+  return JSON.parse(text);
 }

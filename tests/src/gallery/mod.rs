@@ -14,6 +14,7 @@ mod work;
 use serde_json::{Value, json};
 use shared::http::Route;
 use tokio::net::TcpListener;
+use uuid::Uuid;
 
 use site::{AWAY, EMPTY, Site};
 
@@ -23,7 +24,13 @@ pub struct Page {
     pub name: String,
     pub path: String,
     pub status: u16,
+    /// It has no data but what every deployment has, so that its weight says what a page weighs.
+    pub bare: bool,
 }
+
+/// Routes of `GET` that are no pages: they redirect, or a page loads them.
+const NO_PAGES: [&str; 5] =
+    ["/ui", "/ui/runs/{id}/fragment", "/ui/artifacts/signed", "/ui/static/app.css", "/ui/static/app.js"];
 
 /// A served gallery.
 pub struct Gallery {
@@ -52,11 +59,28 @@ impl Gallery {
     /// The addresses, as the tests in a browser read them.
     pub fn list(&self) -> Value {
         let list = |pages: &[Page]| -> Value {
-            let rows =
-                pages.iter().map(|Page { name, path, status }| json!({ "name": name, "path": path, "status": status }));
+            let rows = pages.iter().map(|Page { name, path, status, bare }| {
+                json!({ "name": name, "path": path, "status": status, "bare": bare })
+            });
             rows.collect()
         };
-        json!({ "url": self.url, "pages": list(&self.pages), "missing": list(&self.missing) })
+        let routes = console::routes();
+        let routes: Value = routes
+            .table()
+            .iter()
+            .map(
+                |route| json!({ "method": route.method.as_str(), "path": route.path.replace("{id}", &Uuid::nil().to_string()) }),
+            )
+            .collect();
+        json!({ "url": self.url, "pages": list(&self.pages), "missing": list(&self.missing), "routes": routes })
+    }
+
+    /// Paths of the console whose page is not in the gallery.
+    pub fn uncovered(&self) -> Vec<&'static str> {
+        let routes = console::routes();
+        let pages = routes.table().iter().filter(|route| route.method == "GET" && !NO_PAGES.contains(&route.path));
+        let uncovered = pages.filter(|route| !self.pages.iter().any(|page| serves(route, &page.path)));
+        uncovered.map(|route| route.path).collect()
     }
 
     /// Works on what readers of the pages start, until the process ends.

@@ -67,6 +67,9 @@ const EVIDENCE: &[(&str, &str, &str)] = &[
     ("evidence-secrets", "succeeded", "secrets"),
 ];
 
+/// Pages without data, beside those of the empty tenant.
+const BARE: [&str; 1] = ["new"];
+
 /// Makes every run.
 async fn runs(site: &Site) -> BTreeMap<&'static str, RunId> {
     states::settings(site).await;
@@ -117,7 +120,10 @@ async fn runs(site: &Site) -> BTreeMap<&'static str, RunId> {
 pub async fn make(site: &Site) -> Vec<Page> {
     let runs = runs(site).await;
     let mut pages = Vec::new();
-    let mut add = |name: &str, path: String, status| pages.push(Page { name: name.to_owned(), path, status });
+    let mut add = |name: &str, path: String, status| {
+        let bare = BARE.contains(&name) || (path.starts_with(EMPTY) && status == 200);
+        pages.push(Page { name: name.to_owned(), path, status, bare });
+    };
     for (name, run) in &runs {
         add(&format!("run-{name}"), format!("/ui/runs/{run}"), 200);
     }
@@ -142,6 +148,7 @@ pub async fn make(site: &Site) -> Vec<Page> {
         add(name, format!("/ui/evidence/{id}"), 200);
     }
     let (large, timeline, failed) = (runs["large"], runs["long-timeline"], runs["failed-coverage"]);
+    let (approved, next) = (site.gate(runs["approved"]).await, site.gate(runs["blocked"]).await);
     for (name, path) in [
         ("runs", "/ui/runs".to_owned()),
         ("runs-older", format!("/ui/runs?after={}", runs["expired"])),
@@ -158,19 +165,27 @@ pub async fn make(site: &Site) -> Vec<Page> {
         ("run-large-waiting", format!("/ui/runs/{large}?state=ready")),
         ("run-earlier-events", format!("/ui/runs/{timeline}?before=50000")),
         ("run-events-of-a-step", format!("/ui/runs/{failed}?step=unit")),
+        ("run-decided", format!("/ui/runs/{}?decided={approved}", runs["approved"])),
+        ("gate-of-inbox", format!("/ui/gates/{next}?from=inbox&decided={approved}")),
         ("new", "/ui/new".to_owned()),
+        ("new-example", "/ui/new?example=db-write".to_owned()),
+        ("new-again", format!("/ui/new?from={}", runs["failed-coverage"])),
         ("policy", "/ui/policy".to_owned()),
         ("policy-none", format!("{EMPTY}/ui/policy")),
         ("rules", "/ui/rules".to_owned()),
         ("rules-empty", format!("{EMPTY}/ui/rules")),
         ("rule", "/ui/rules/public.rates".to_owned()),
+        ("usage", "/ui/usage".to_owned()),
+        ("usage-empty", format!("{EMPTY}/ui/usage")),
         ("health", "/ui/health".to_owned()),
+        ("health-redriven", "/ui/health?redriven=gate".to_owned()),
+        ("health-empty", format!("{EMPTY}/ui/health")),
     ] {
         add(name, path, 200);
     }
     add("not-found", "/ui/nothing/is/here".to_owned(), 404);
     add("run-not-found", format!("{EMPTY}/ui/runs/{}", runs["blocked"]), 404);
-    add("address-invalid", "/ui/runs?after=one".to_owned(), 404);
+    add("address-invalid", "/ui/runs?status=done".to_owned(), 400);
     add("runs-unavailable", format!("{AWAY}/ui/runs"), 503);
     pages
 }

@@ -17,7 +17,9 @@ async fn run(files: &[&str], variables: &[(&str, &str)]) {
     let place = Throwaway::make(&checkout, "browser").await.expect("a folder");
     let browser = Browser::ready(&checkout, &place.pid_file).await.unwrap_or_else(|error| panic!("{error:?}"));
     let mut node = Command::new("node");
-    node.args(["--test", "--test-reporter=spec"]).args(files).current_dir(checkout.browser_tests());
+    node.args(["--test", "--test-concurrency=1", "--test-reporter=spec"])
+        .args(files)
+        .current_dir(checkout.browser_tests());
     node.env("NOFX_TEST_BROWSER_DIR", &browser.dir).envs(variables.iter().copied()).kill_on_drop(true);
     node.env("NOFX_TEST_CHROMIUM", browser.program().expect("a browser"));
     let output = node.output().await.expect("Node runs");
@@ -32,6 +34,7 @@ async fn run(files: &[&str], variables: &[(&str, &str)]) {
 async fn every_page_of_the_console_works_in_a_browser() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
     let gallery = Arc::new(Box::pin(Gallery::open(listener)).await);
+    assert_eq!(gallery.uncovered(), [""; 0], "every page of the console is in the gallery");
     let folder = tempfile::tempdir().expect("a folder");
     let list = folder.path().join("gallery.json");
     fs::write(&list, gallery.list().to_string()).expect("the list is written");
@@ -39,6 +42,6 @@ async fn every_page_of_the_console_works_in_a_browser() {
         let gallery = Arc::clone(&gallery);
         async move { gallery.work().await }
     });
-    run(&["pages.test.mjs"], &[("NOFX_TEST_GALLERY", &list.to_string_lossy())]).await;
+    run(&["checks.test.mjs", "pages.test.mjs"], &[("NOFX_TEST_GALLERY", &list.to_string_lossy())]).await;
     working.abort();
 }
