@@ -8,11 +8,13 @@ pub mod graph;
 pub mod page;
 
 mod assets;
+pub mod content;
 mod csrf;
 pub mod evidence;
 mod examples;
 pub mod plan_text;
 mod routes;
+pub mod signature;
 mod upload;
 pub mod write;
 
@@ -28,6 +30,15 @@ use shared::http::Routes;
 /// Sent with every response. It allows no inline code, no content of other sites, and no framing.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
                                        form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// The policy of a page that shows a picture of the artifact store: images of that store's origin, and nothing else.
+/// `None` if this is no URL.
+fn policy_with_images(url: &str) -> Option<String> {
+    let (scheme, rest) = url.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https"))?;
+    let host = rest.split(['/', '?', '#']).next().filter(|host| !host.is_empty())?;
+    let is_plain = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte));
+    is_plain.then(|| format!("{CONTENT_SECURITY_POLICY}; img-src {scheme}://{host}"))
+}
 
 /// All routes of the function.
 pub fn routes() -> Routes<Ctx> {
@@ -49,6 +60,7 @@ pub fn routes() -> Routes<Ctx> {
         .get_with("/ui/runs", &["after", "goal", "since", "status", "tool"], routes::runs::list)
         .get_with("/ui/inbox", &["after", "decided", "type"], routes::inbox::list)
         .get_with("/ui/artifacts/signed", &["id"], routes::artifact::signed)
+        .get("/ui/artifacts/{id}", routes::artifact::page)
         .get("/ui/evidence/{id}", routes::evidence::page)
         .get_with("/ui/gates/{id}", &["decided", "from"], routes::gate::page)
         .post_form("/ui/gates/{id}/{verb}", &["actor", "reason", "csrf", "from"], routes::gate::decide)
@@ -70,8 +82,9 @@ pub fn router(ctx: Ctx) -> Router {
 async fn with_security_headers(request: Request, next: Next) -> Response {
     let uri = request.uri().clone();
     let mut response = routes::error_as_page(&uri, next.run(request).await);
-    let headers: [(HeaderName, &'static str); 4] = [
-        (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
+    let policy = HeaderValue::from_static(CONTENT_SECURITY_POLICY);
+    response.headers_mut().entry(header::CONTENT_SECURITY_POLICY).or_insert(policy);
+    let headers: [(HeaderName, &'static str); 3] = [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         // With `no-referrer` browsers would send `Origin: null` with our own forms.
         (header::REFERRER_POLICY, "same-origin"),
@@ -83,4 +96,32 @@ async fn with_security_headers(request: Request, next: Next) -> Response {
     // A page shows current data for one user, so do not cache it.
     response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_come_from_one_origin_only() {
+        let policy = |url| policy_with_images(url);
+        let signed = "https://bucket.s3.eu-west-1.amazonaws.com/runs/1/a.png?X-Amz-Signature=ab";
+        let allowed = policy(signed).unwrap();
+        assert_eq!(
+            allowed.strip_prefix(CONTENT_SECURITY_POLICY),
+            Some("; img-src https://bucket.s3.eu-west-1.amazonaws.com")
+        );
+        assert!(policy("http://127.0.0.1:4566/b/k").unwrap().ends_with("; img-src http://127.0.0.1:4566"));
+        for url in [
+            "data:image/png;base64,AA",
+            "javascript://a",
+            "https://",
+            "https://a b/",
+            "https://a;script-src *",
+            "https://*/",
+            "https://u@h/",
+        ] {
+            assert_eq!(policy(url), None, "{url}");
+        }
+    }
 }

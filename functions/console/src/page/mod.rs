@@ -1,5 +1,6 @@
 //! The pages: plain data in, markup out. `maud` escapes every value.
 
+mod artifact;
 mod decision;
 mod evidence;
 mod format;
@@ -26,6 +27,7 @@ mod step;
 mod usage;
 mod weakening;
 
+pub use artifact::{ArtifactPage, Stored as StoredArtifact, artifact_page};
 pub use decision::{Content, DecisionPage, Refusal, Refused, decision_page};
 pub use health::{HealthPage, Letters, health_page};
 pub use inbox::{InboxPage, decided_list, inbox};

@@ -1,21 +1,103 @@
-//! Downloads of artifacts.
+//! Artifacts, and their downloads.
 
 use std::time::Duration;
 
-use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::extract::{Path, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
 use shared::context::Ctx;
 use shared::db::artifact;
-use shared::domain::ArtifactId;
+use shared::db::console::{self, ArtifactDetail};
+use shared::domain::{ArtifactId, ArtifactRef};
 use shared::error::Error;
 use shared::http::{Query, id_param};
+use shared::{signing, telemetry};
 
+use super::evidence::MAX_BYTES;
 use super::failure;
-use crate::page::Base;
+use crate::content::Content;
+use crate::page::{self, ArtifactPage, Base, StoredArtifact as Stored};
+use crate::signature::{self, Signature};
 
 /// How long a signed URL is valid.
 const SIGNED_URL_LIFETIME: Duration = Duration::from_mins(5);
+/// The part of an artifact that a page reads, and the largest picture that it shows.
+const PREVIEW_BYTES: u64 = 64 * 1024;
+const IMAGE_BYTES: u64 = 2 * 1024 * 1024;
+
+/// `GET /ui/artifacts/{id}`.
+pub async fn page(State(ctx): State<Ctx>, Path(id): Path<String>) -> Response {
+    let detail = match find(&ctx, &id).await {
+        Ok(detail) => detail,
+        Err(error) => return failure(Base::RUN, &error),
+    };
+    let (stored, signature) = futures::join!(stored(&ctx, &detail), signature(&ctx, &detail));
+    // A row says more than an error page.
+    let stored =
+        stored.inspect_err(|error| telemetry::report(error, "read an artifact")).map_err(|error| error.to_string());
+    let shown = ArtifactPage {
+        base: Base::RUN,
+        detail: &detail,
+        stored: stored.as_ref().map_err(String::as_str),
+        signature: signature.as_ref(),
+    };
+    let mut response = Html(page::artifact_page(&shown)).into_response();
+    let policy = stored.ok().and_then(|stored| stored.image_url).and_then(|url| crate::policy_with_images(&url));
+    if let Some(policy) = policy.and_then(|policy| HeaderValue::try_from(policy).ok()) {
+        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+    response
+}
+
+async fn find(ctx: &Ctx, id: &str) -> Result<ArtifactDetail, Error> {
+    let id: ArtifactId = id_param("artifact", id)?;
+    let detail = console::artifact_detail_fetch(&ctx.db, &ctx.config.tenant, id).await?;
+    detail.ok_or_else(|| Error::NotFound(format!("artifact {id}")))
+}
+
+/// Reads the beginning, or all of what must be verified: evidence and pictures.
+async fn stored(ctx: &Ctx, detail: &ArtifactDetail) -> Result<Stored, Error> {
+    let artifact = &detail.artifact;
+    let limit = if detail.signed.is_some() && artifact.size_bytes <= MAX_BYTES { MAX_BYTES } else { PREVIEW_BYTES };
+    let beginning = ctx.storage.read_start(artifact, limit).await?;
+    let mut is_verified = beginning.is_whole;
+    let mut bytes = beginning.bytes;
+    bytes.truncate(usize::try_from(PREVIEW_BYTES).unwrap_or(usize::MAX));
+    let is_whole = bytes.len() as u64 == artifact.size_bytes;
+    let content = Content::of(&bytes, is_whole, &artifact.media_type, &detail.name);
+    let mut image_url = None;
+    if let Content::Image(image) = &content
+        && artifact.size_bytes <= IMAGE_BYTES
+    {
+        if !is_verified {
+            ctx.storage.get(artifact, IMAGE_BYTES).await?;
+            is_verified = true;
+        }
+        image_url = Some(ctx.storage.sign_view(&artifact.uri, image.media_type, SIGNED_URL_LIFETIME).await?.url);
+    }
+    Ok(Stored { content, is_verified, shown_bytes: bytes.len() as u64, image_url })
+}
+
+/// Checks the attestation of a gate. What cannot be checked must not hide the artifact.
+async fn signature(ctx: &Ctx, detail: &ArtifactDetail) -> Option<Signature> {
+    let signed = detail.signed.as_ref()?;
+    let Some(attestation) = &signed.attestation else { return Some(Signature::Missing) };
+    let evidence = signed.evidence.as_ref().map(|evidence| evidence.hash.as_str());
+    Some(checked(ctx, attestation, evidence).await.unwrap_or_else(|error| {
+        telemetry::report(&error, "check an attestation");
+        Signature::Unchecked(error.to_string())
+    }))
+}
+
+async fn checked(ctx: &Ctx, attestation: &ArtifactRef, evidence: Option<&str>) -> Result<Signature, Error> {
+    let envelope = match ctx.storage.get(attestation, MAX_BYTES).await {
+        Ok(envelope) => envelope,
+        Err(error @ Error::Conflict(..)) => return Ok(Signature::Wrong(error.to_string())),
+        Err(error) => return Err(error),
+    };
+    let keys = signing::public_keys(&ctx.config.signing, &ctx.sdk).await?;
+    Ok(signature::check(&envelope, &keys, evidence))
+}
 
 /// `GET /ui/artifacts/signed?id=`.
 pub async fn signed(State(ctx): State<Ctx>, query: Query) -> Response {

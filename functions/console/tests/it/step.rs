@@ -164,7 +164,7 @@ fn rows_of_a_write_are_shown_with_its_rule() {
     let mut step = step_detail("rates", "pending");
     step.write = Some(serde_json::from_value::<Start>(start).unwrap());
     let shown = page(&step);
-    for words in ["What it will write", "It inserts 1 row into", "<bdi>&lt;b&gt;</bdi>", "no rule"] {
+    for words in ["What it will write", "It inserts 1 row into", "<bdi>&lt;b&gt;</bdi>", "No rule lets"] {
         assert!(shown.contains(words), "{words}: {shown}");
     }
 }

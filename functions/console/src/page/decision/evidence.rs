@@ -134,7 +134,7 @@ fn rest(detail: &GateDetail) -> Markup {
 }
 
 fn link(base: Base, exhibit: &Exhibit) -> Markup {
-    html! { a href={ (base.to("artifacts/signed")) "?id=" (exhibit.artifact.id) } { bdi { (visible(&exhibit.name)) } } }
+    html! { a href=(base.to(&format!("artifacts/{}", exhibit.artifact.id))) { bdi { (visible(&exhibit.name)) } } }
 }
 
 fn origin(exhibit: &Exhibit) -> Markup {

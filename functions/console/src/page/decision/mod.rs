@@ -183,7 +183,7 @@ fn difference(base: Base, document: &Document, change: &GateChange) -> Markup {
         }
         (weakenings(&change.weakenings, total as u64))
         p.facts {
-            span { a href={ (base.to("artifacts/signed")) "?id=" (document.artifact.id) } { "the whole document" } }
+            span { a href=(base.to(&format!("artifacts/{}", document.artifact.id))) { "the whole document" } }
             @for one in proofs { span { a href={ (base.to("evidence/")) (one.id) } { "the evidence so far" } } }
         }
     };

@@ -136,11 +136,12 @@ fn values(columns: &Map<String, Value>) -> Markup {
 
 /// What the rule of the table says.
 pub(in crate::page) fn rule(start: &Start, write: &Write) -> Markup {
-    let has_run = matches!(start.status, StepStatus::Succeeded | StepStatus::Failed);
+    use StepStatus::{Cancelled, Failed, Skipped, Succeeded};
+    let has_ended = matches!(start.status, Succeeded | Failed | Skipped | Cancelled);
     match write.verdict(start.rule.as_ref()) {
         Verdict::Allowed(rule) => html! { p.note { (allowed(start, &rule)) } },
         // The rule may have changed since.
-        Verdict::Refused(_) if has_run => html! {},
+        Verdict::Refused(_) if has_ended => html! {},
         Verdict::Refused(sentence) => notice("warn", "decide", "note", &html! { p { (sentence) } }),
     }
 }
