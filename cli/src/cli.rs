@@ -12,7 +12,8 @@ use shared::domain::gate::Decision;
 use crate::client::api::Api;
 use crate::commands::{
     artifacts, completions, control, decide, demo, deploy, deploy_local, dev, env, exec, gate, get, inbox, keys, logs,
-    man, migrate, migration, open, plan, policy, profile, rules, run, runs, show, verify, watch, worker,
+    man, migrate, migration, open, plan, policy, profile, queues, rules, run, runs, show, timeline, verify, watch, why,
+    worker,
 };
 use crate::output::color::{self, BOLD, LIVE, paint};
 
@@ -119,6 +120,10 @@ enum Call {
     Runs(runs::Args),
     /// Show a run and its steps, or one step with its inputs and outputs
     Show(show::Args),
+    /// Say what a run or a step waits for, or why it failed
+    Why(why::Args),
+    /// Tell what happened in a run, in sentences
+    Timeline(timeline::Args),
     /// Print the output that a step's command left
     Logs(logs::Args),
     /// List what a run stored
@@ -151,16 +156,20 @@ enum Call {
     /// Show and change which tables plans may write
     #[command(subcommand)]
     Rules(rules::Command),
+    /// Show queues and dead letters, and move those back
+    #[command(subcommand)]
+    Queues(queues::Command),
 }
 
 /// The commands in the order of `nofx --help`.
-pub const GROUPS: [(&str, &[&str]); 6] = [
+pub const GROUPS: [(&str, &[&str]); 7] = [
     ("Start", &["run", "watch", "dev", "demo"]),
-    ("Look", &["runs", "show", "logs", "artifacts", "get", "open"]),
+    ("Look", &["runs", "show", "why", "timeline", "logs", "artifacts", "get", "open"]),
     ("Decide and steer", &["inbox", "approve", "reject", "waive", "retry", "cancel", "pause", "resume"]),
-    ("Write and prove", &["plan", "gate", "verify", "keys", "policy", "rules"]),
+    ("Write and prove", &["plan", "gate", "verify", "keys"]),
+    ("Govern and operate", &["policy", "rules", "queues"]),
     ("Set up", &["profile", "completions", "man"]),
-    ("Operate, from a checkout", &["deploy", "deploy-local", "migrate", "migration", "worker", "env", "exec"]),
+    ("Work in a checkout", &["deploy", "deploy-local", "migrate", "migration", "worker", "env", "exec"]),
 ];
 
 /// The command line with its help.
@@ -226,6 +235,8 @@ impl Call {
             Self::Watch(args) => return watch::run(api, &args).await,
             Self::Runs(args) => runs::run(api, &args).await?,
             Self::Show(args) => show::run(api, &args).await?,
+            Self::Why(args) => why::run(api, &args).await?,
+            Self::Timeline(args) => timeline::run(api, &args).await?,
             Self::Logs(args) => logs::run(api, &args).await?,
             Self::Artifacts(args) => artifacts::run(api, &args).await?,
             Self::Get(args) => get::run(api, &args).await?,
@@ -240,6 +251,7 @@ impl Call {
             Self::Resume(args) => control::run(api, control::Verb::Resume, &args).await?,
             Self::Policy(command) => policy::run(api, &command).await?,
             Self::Rules(command) => rules::run(api, &command).await?,
+            Self::Queues(command) => queues::run(api, &command).await?,
             Self::Keys(args) => keys::run(api, &args).await?,
         }
         Ok(ExitCode::SUCCESS)
