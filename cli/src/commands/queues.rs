@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::SystemTime;
 
 use anyhow::Result;
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use nofx_local::report::printable;
 use serde_json::json;
 use shared::http::encoded;
@@ -18,13 +18,17 @@ use crate::output::color::{BAD, DIM, GOOD, command, paint};
 use crate::output::table::{Table, cell, styled};
 use crate::output::{self, Format, count, time};
 
+#[derive(Clone, Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Args {
+    #[command(flatten)]
+    format: Format,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
 #[derive(Clone, Debug, Subcommand)]
-pub enum Command {
-    /// List the queues of all handlers
-    List {
-        #[command(flatten)]
-        format: Format,
-    },
+enum Command {
     /// Show a handler's queues, and up to 10 of its dead letters
     Show {
         /// The handler, such as gate
@@ -36,8 +40,8 @@ pub enum Command {
     Redrive(RedriveArgs),
 }
 
-#[derive(Clone, Debug, Args)]
-pub struct RedriveArgs {
+#[derive(Clone, Debug, clap::Args)]
+struct RedriveArgs {
     /// The handler, such as gate
     handler: String,
     #[command(flatten)]
@@ -46,12 +50,12 @@ pub struct RedriveArgs {
     format: Format,
 }
 
-/// `nofx queues`.
-pub async fn run(api: &Api, command: &Command) -> Result<()> {
-    match command {
-        Command::List { format } => list(api, *format).await,
-        Command::Show { handler, format } => show(api, handler, *format).await,
-        Command::Redrive(args) => redrive(api, args).await,
+/// `nofx queues`. Without a subcommand, lists the queues of all handlers.
+pub async fn run(api: &Api, args: &Args) -> Result<()> {
+    match &args.command {
+        None => list(api, args.format).await,
+        Some(Command::Show { handler, format }) => show(api, handler, *format).await,
+        Some(Command::Redrive(args)) => redrive(api, args).await,
     }
 }
 
