@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::builder::StyledStr;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use nofx_local::checkout::Checkout;
 use shared::domain::gate::Decision;
@@ -12,7 +13,8 @@ use shared::domain::gate::Decision;
 use crate::client::api::Api;
 use crate::commands::{
     artifacts, completions, control, decide, demo, deploy, deploy_local, dev, env, exec, gate, get, inbox, keys, logs,
-    man, migrate, migration, open, plan, policy, profile, rules, run, runs, show, verify, watch, worker,
+    man, migrate, migration, open, plan, policy, profile, queues, rules, run, runs, show, timeline, verify, watch, why,
+    worker,
 };
 use crate::output::color::{self, BOLD, LIVE, paint};
 
@@ -66,6 +68,7 @@ Exit status:
   4  the run waits for a decision (with --exit-when-blocked)
   5  what was named does not exist
   6  nothing answers at the API's address
+  130  Ctrl-C
   exec returns the status of its command, or 128 plus the number of the signal that ended it.";
 
 #[derive(Debug, Subcommand)]
@@ -119,6 +122,10 @@ enum Call {
     Runs(runs::Args),
     /// Show a run and its steps, or one step with its inputs and outputs
     Show(show::Args),
+    /// Say what a run or a step waits for, or why it failed
+    Why(why::Args),
+    /// Tell what happened in a run, in sentences
+    Timeline(timeline::Args),
     /// Print the output that a step's command left
     Logs(logs::Args),
     /// List what a run stored
@@ -151,16 +158,19 @@ enum Call {
     /// Show and change which tables plans may write
     #[command(subcommand)]
     Rules(rules::Command),
+    /// List the queues of handlers; show and redrive their dead letters
+    Queues(queues::Args),
 }
 
 /// The commands in the order of `nofx --help`.
-pub const GROUPS: [(&str, &[&str]); 6] = [
+pub const GROUPS: [(&str, &[&str]); 7] = [
     ("Start", &["run", "watch", "dev", "demo"]),
-    ("Look", &["runs", "show", "logs", "artifacts", "get", "open"]),
+    ("Look", &["runs", "show", "why", "timeline", "logs", "artifacts", "get", "open"]),
     ("Decide and steer", &["inbox", "approve", "reject", "waive", "retry", "cancel", "pause", "resume"]),
-    ("Write and prove", &["plan", "gate", "verify", "keys", "policy", "rules"]),
+    ("Write and prove", &["plan", "gate", "verify", "keys"]),
+    ("Govern and operate", &["policy", "rules", "queues"]),
     ("Set up", &["profile", "completions", "man"]),
-    ("Operate, from a checkout", &["deploy", "deploy-local", "migrate", "migration", "worker", "env", "exec"]),
+    ("Work in a checkout", &["deploy", "deploy-local", "migrate", "migration", "worker", "env", "exec"]),
 ];
 
 /// The command line with its help.
@@ -186,10 +196,37 @@ fn groups(command: &clap::Command) -> StyledStr {
     StyledStr::from(help)
 }
 
+/// Words of other commands, with ours.
+const SYNONYMS: [(&str, &[&str]); 9] = [
+    ("run", &["submit", "start", "create", "new"]),
+    ("runs", &["list", "ls", "ps"]),
+    ("show", &["status", "describe", "inspect"]),
+    ("why", &["explain"]),
+    ("timeline", &["events", "history"]),
+    ("watch", &["follow", "tail", "attach"]),
+    ("cancel", &["stop", "kill", "abort"]),
+    ("get", &["download"]),
+    ("dev", &["up", "serve", "server"]),
+];
+
+/// The error, with a suggestion if the command is a word that other tools use.
+fn suggested(mut error: clap::Error) -> clap::Error {
+    // The usage names the command whose subcommand is unknown.
+    let is_first = error.get(ContextKind::Usage).is_some_and(|usage| usage.to_string().contains("nofx [OPTIONS]"));
+    if is_first
+        && error.kind() == ErrorKind::InvalidSubcommand
+        && let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand)
+        && let Some((ours, _)) = SYNONYMS.iter().find(|(_, theirs)| theirs.contains(&word.as_str()))
+    {
+        error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(vec![(*ours).to_owned()]));
+    }
+    error
+}
+
 impl Cli {
     /// Reads the arguments. Prints help, the version or a mistake, and exits then.
     pub fn read() -> Self {
-        let matches = command().get_matches();
+        let matches = command().try_get_matches().unwrap_or_else(|error| suggested(error).exit());
         Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
 
@@ -226,6 +263,8 @@ impl Call {
             Self::Watch(args) => return watch::run(api, &args).await,
             Self::Runs(args) => runs::run(api, &args).await?,
             Self::Show(args) => show::run(api, &args).await?,
+            Self::Why(args) => why::run(api, &args).await?,
+            Self::Timeline(args) => timeline::run(api, &args).await?,
             Self::Logs(args) => logs::run(api, &args).await?,
             Self::Artifacts(args) => artifacts::run(api, &args).await?,
             Self::Get(args) => get::run(api, &args).await?,
@@ -240,6 +279,7 @@ impl Call {
             Self::Resume(args) => control::run(api, control::Verb::Resume, &args).await?,
             Self::Policy(command) => policy::run(api, &command).await?,
             Self::Rules(command) => rules::run(api, &command).await?,
+            Self::Queues(args) => queues::run(api, &args).await?,
             Self::Keys(args) => keys::run(api, &args).await?,
         }
         Ok(ExitCode::SUCCESS)
@@ -271,5 +311,21 @@ mod tests {
     fn a_wrong_command_gets_a_suggestion() {
         let error = command().try_get_matches_from(["nofx", "aprove"]).unwrap_err().to_string();
         assert!(error.contains("approve"), "{error}");
+    }
+
+    #[test]
+    fn a_word_of_another_tool_gets_ours() {
+        let command = command();
+        for (ours, theirs) in SYNONYMS {
+            assert!(command.find_subcommand(ours).is_some(), "{ours}");
+            for word in theirs {
+                assert!(command.find_subcommand(word).is_none(), "{word} is a command");
+                let error = command.clone().try_get_matches_from(["nofx", word, "x"]).unwrap_err();
+                let text = suggested(error).to_string();
+                assert!(text.contains(&format!("'{ours}'")), "{word}: {text}");
+            }
+        }
+        let error = command.clone().try_get_matches_from(["nofx", "plan", "status"]).unwrap_err();
+        assert!(!suggested(error).to_string().contains("show"), "only the first word is a command");
     }
 }

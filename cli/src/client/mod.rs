@@ -12,4 +12,5 @@ pub mod resolve;
 pub mod sign;
 pub mod source_tree;
 pub mod submission;
+pub mod timeline;
 pub mod workspace;

@@ -19,6 +19,7 @@ use crate::output::board::Board;
 use crate::output::color::{DIM, WAIT, command, paint};
 use crate::output::error::{BLOCKED, FAILED, INTERRUPTED};
 use crate::output::live::Live;
+use crate::output::story::Story;
 use crate::output::{self, Format, frame};
 
 /// From one request to the next while something happens.
@@ -29,10 +30,6 @@ const MAX_POLL_PERIOD: Duration = Duration::from_secs(2);
 const FRAME_PERIOD: Duration = Duration::from_millis(100);
 /// Maximum number of failed requests in a row. The API may restart, for a rebuild or a deployment.
 const FAILURES_MAX: u32 = 40;
-/// Maximum number of lines of an explanation. The evidence has all of it.
-const EXPLANATION_LINES: usize = 12;
-/// Fields that are not printed.
-const HIDDEN: [&str; 2] = ["hash", "plan_digest"];
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -47,7 +44,7 @@ pub struct Args {
 /// How a run is followed.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub struct Follow {
-    /// Print a line for each event, as in a pipe or with CI set, instead of live lines
+    /// Print what happens as sentences, as in a pipe or with CI set, instead of live lines
     #[arg(long)]
     plain: bool,
     /// Stop with exit code 4 as soon as the run waits for a decision
@@ -132,6 +129,7 @@ struct Watcher<'a> {
     api: &'a Api,
     run: RunId,
     board: Board,
+    story: Story,
     printer: Printer,
     tick: usize,
 }
@@ -139,7 +137,7 @@ struct Watcher<'a> {
 impl<'a> Watcher<'a> {
     async fn start(api: &'a Api, run: RunId, printer: Printer) -> Result<Self> {
         let board = Board::new(&api.whole_run(&run.to_string()).await?);
-        Ok(Self { api, run, board, printer, tick: 0 })
+        Ok(Self { api, run, board, story: Story::default(), printer, tick: 0 })
     }
 
     async fn follow(
@@ -161,8 +159,8 @@ impl<'a> Watcher<'a> {
                 }
             };
             failures = 0;
-            for event in events {
-                self.print(event).await?;
+            for transition in events.chunk_by(|one, next| one.timestamp == next.timestamp) {
+                self.print(transition).await?;
             }
             if let Some(last) = events.last() {
                 // Sequence numbers have no gaps, so nothing is missed.
@@ -199,27 +197,36 @@ impl<'a> Watcher<'a> {
         }
     }
 
-    async fn print(&mut self, event: &Event) -> Result<()> {
-        let ended = self.board.apply(event);
-        match &self.printer {
-            Printer::Json => return output::json_line(event),
-            Printer::Plain => print_event(event)?,
-            Printer::Live(live) => {
-                if let Some(step) = ended.map(|at| &self.board.steps[at]) {
-                    live.print(&frame::ended(step, frame::name_width(&self.board)));
+    /// Prints the events of a transition, then what the gates among them found.
+    async fn print(&mut self, transition: &[Event]) -> Result<()> {
+        for event in transition {
+            let ended = self.board.apply(event);
+            match &self.printer {
+                Printer::Json => output::json_line(event)?,
+                Printer::Plain => {}
+                Printer::Live(live) => {
+                    if let Some(step) = ended.map(|at| &self.board.steps[at]) {
+                        live.print(&frame::ended(step, frame::name_width(&self.board)));
+                    }
                 }
             }
         }
-        let Some(gate) = judged_gate(event) else { return Ok(()) };
-        let found = match findings(self.api, &gate).await {
-            Ok(found) => found,
-            Err(error) => vec![format!("the evidence cannot be shown: {error}")],
-        };
-        for finding in found {
-            let text = format!("    {}", printable(&finding));
-            match &self.printer {
-                Printer::Live(live) => live.print(&text),
-                _ => output::line(text)?,
+        match &self.printer {
+            Printer::Json => return Ok(()),
+            Printer::Plain => output::text(self.story.tell(transition))?,
+            Printer::Live(_) => {}
+        }
+        for gate in transition.iter().filter_map(judged_gate) {
+            let found = match findings(self.api, &gate).await {
+                Ok(found) => found,
+                Err(error) => vec![format!("the evidence cannot be shown: {error}")],
+            };
+            for finding in found {
+                let text = format!("    {}", printable(&finding));
+                match &self.printer {
+                    Printer::Live(live) => live.print(&text),
+                    _ => output::line(text)?,
+                }
             }
         }
         Ok(())
@@ -251,37 +258,4 @@ fn judged_gate(event: &Event) -> Option<String> {
     let payload: Value = serde_json::from_str(event.payload.get()).ok().filter(|_| is_verdict)?;
     let is_judged = payload["decision"].is_null() && payload["subject"]["evidence"].is_string();
     payload["gate_id"].as_str().filter(|_| is_judged).map(str::to_owned)
-}
-fn print_event(event: &Event) -> Result<()> {
-    let time = event.timestamp.0.split_once('T').map_or(event.timestamp.0.as_str(), |(_, time)| time);
-    let time = time.get(..12).unwrap_or(time);
-    let (time, kind) = (printable(time), printable(&event.kind));
-    let step = printable(event.step.as_deref().unwrap_or_default());
-    let payload = serde_json::from_str(event.payload.get()).unwrap_or_default();
-    output::line(format_args!("  {time}  {kind:<24} {step:<20} {}", printable(&summary(&payload))))?;
-    for line in explanation(&payload).lines().take(EXPLANATION_LINES) {
-        output::line(format_args!("                  {}", printable(line)))?;
-    }
-    Ok(())
-}
-
-/// The message of a failed step, or the reason of a gate if it has several lines.
-fn explanation(payload: &Value) -> &str {
-    let error = payload["error"]["message"].as_str();
-    error.or_else(|| payload["reason"].as_str().filter(|reason| reason.contains('\n'))).unwrap_or_default()
-}
-
-/// The short, unnested values of a payload, for one line.
-fn summary(payload: &Value) -> String {
-    let Some(fields) = payload.as_object() else { return String::new() };
-    let mut words: Vec<String> = Vec::new();
-    for (name, value) in fields.iter().filter(|(name, _)| !HIDDEN.contains(&name.as_str())) {
-        let text = match value {
-            Value::String(text) => text.lines().next().unwrap_or_default().chars().take(100).collect(),
-            Value::Number(_) | Value::Bool(_) => value.to_string(),
-            _ => continue,
-        };
-        words.push(format!("{name}={text}"));
-    }
-    words.join(" ")
 }

@@ -6,6 +6,7 @@ pub mod error;
 pub mod frame;
 pub mod live;
 pub mod state;
+pub mod story;
 pub mod table;
 pub mod time;
 
@@ -59,4 +60,25 @@ pub fn printable_lines(text: &str) -> impl Iterator<Item = String> {
 /// `1 step`, `2 steps`.
 pub fn count(number: usize, one: &str) -> String {
     format!("{number} {one}{}", if number == 1 { "" } else { "s" })
+}
+
+/// A word that a shell reads as it is: quoted, if it has other characters than letters, digits and a few signs.
+pub fn shell_word(word: &str) -> String {
+    let is_plain = |character: char| character.is_alphanumeric() || "-_./:@%+=,".contains(character);
+    let word = printable(word);
+    if !word.is_empty() && word.chars().all(is_plain) { word } else { format!("'{}'", word.replace('\'', r"'\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_to_copy_is_quoted_if_a_shell_would_split_or_change_it() {
+        for (word, expected) in
+            [("lint", "lint"), ("a b", "'a b'"), ("it's", r"'it'\''s'"), ("$HOME", "'$HOME'"), ("", "''")]
+        {
+            assert_eq!(shell_word(word), expected);
+        }
+    }
 }

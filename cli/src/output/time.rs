@@ -50,6 +50,11 @@ pub fn ago(timestamp: &Timestamp, now: SystemTime) -> String {
     }
 }
 
+/// The day in UTC: `2026-11-23`.
+pub fn date(timestamp: &Timestamp) -> &str {
+    timestamp.0.split_once('T').map_or(timestamp.0.as_str(), |(date, _)| date)
+}
+
 /// The time of day in UTC: `10:00:00.123`.
 pub fn clock(timestamp: &Timestamp) -> &str {
     let time = timestamp.0.split_once('T').map_or(timestamp.0.as_str(), |(_, time)| time);
@@ -86,7 +91,7 @@ mod tests {
         assert_eq!(ago(&created, now("2026-11-23T10:03:10+00:00")), "3 min ago");
         assert_eq!(ago(&created, now("2026-11-23T09:00:00Z")), "now", "the clocks differ");
         assert_eq!(ago(&created, now("2026-11-25T12:00:00Z")), "2 d ago");
-        assert_eq!(clock(&created), "10:00:00.500");
+        assert_eq!((date(&created), clock(&created)), ("2026-11-23", "10:00:00.500"));
         let end = Timestamp("2026-11-23T10:00:02.500000+00:00".into());
         let took = between(Some(&created), Some(&end), now("2027-01-01T00:00:00Z"));
         assert_eq!(took, Some(Duration::from_secs(2)));
