@@ -3,6 +3,7 @@
 
 mod architecture;
 mod catalogue;
+mod documents;
 mod evidence_schema;
 mod gate_examples;
 mod handlers;
