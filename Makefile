@@ -14,7 +14,7 @@ help:
 	@echo "make test   run every suite (one: make test-unit, -integration, -functions, -contract, -chaos, -memory, -security, -deploy, -e2e)"
 	@echo "make bench  run the benchmarks and print a JSON line for each (one: ONLY=engine|restate|create|history|start|gate|stack|cost|soak)"
 	@echo "make migration NAME=..   write the next migration, with the SQL functions that changed"
-	@echo "make openapi   write openapi.json and the pages of GET /docs, after a change of a route or of an answer"
+	@echo "make openapi   write openapi.json, the pages of GET /docs and the reference in docs/cli.md, after a change of a route, an answer or an option"
 	@echo "make schemathesis   test the stack of make dev against openapi.json"
 	@echo "make deploy-local   deploy template.yaml to an emulator and run the sample plans there"
 	@echo "make deploy         deploy release builds to AWS (ENV=dev|prod; first time: GUIDED=1; CA=FILE for the database's CA certificate)"
@@ -54,7 +54,7 @@ deploy:
 	@$(NOFX) deploy $(or $(ENV),dev) $(if $(GUIDED),--guided) $(if $(CA),--database-ca $(CA))
 
 openapi:
-	@UPDATE=1 cargo test --quiet --locked --package nofx-tests --test repository -- openapi evidence_schema
+	@UPDATE=1 cargo test --quiet --locked --package nofx-tests --test repository -- openapi evidence_schema cli_reference
 
 deploy-local:
 	@$(NOFX) deploy-local

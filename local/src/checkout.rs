@@ -51,6 +51,11 @@ impl Checkout {
         }
     }
 
+    /// Tests in a browser, with the list of the npm packages that they need.
+    pub fn browser_tests(&self) -> PathBuf {
+        self.root.join("tests/browser")
+    }
+
     pub fn migrations(&self) -> PathBuf {
         self.root.join("migrations")
     }

@@ -1,8 +1,8 @@
 -- Creates a run with its steps, edges and first events. No other transaction can see the run yet, so it takes no lock and does not call
 -- nofx.runs_settle: it writes each row once, and the run's with its counters.
 --
--- p: {tenant_id, id, goal, plan, plan_digest, request_digest, idempotency_key, timeout_s, traceparent,
---     workspace: {archive, base, diff} (artifact ids), steps: [..], edges: [{parent, child}]}
+-- p: {tenant_id, id, goal, plan, plan_digest, request_digest, idempotency_key, actor, timeout_s,
+--     traceparent, workspace: {archive, base, diff} (artifact ids), steps: [..], edges: [{parent, child}]}
 -- -> {result: created, id, status, ready: [wake-ups]}. With `existing` (same key, same request) and `conflict` (same key, other request): id
 -- and status of the run that has the key. With `invalid`: problems.
 create or replace function nofx.run_create(p jsonb) returns jsonb
@@ -66,7 +66,8 @@ begin
     ), events as (
         insert into nofx.event (run_id, seq, tenant_id, step_id, type, payload, timestamp)
         select m.id, 1, v_tenant, null, 'run.created',
-               jsonb_build_object('goal', p ->> 'goal', 'plan_digest', p ->> 'plan_digest'), v_now
+               jsonb_build_object('goal', p ->> 'goal', 'plan_digest', p ->> 'plan_digest')
+               || case when p ->> 'actor' is null then '{}' else jsonb_build_object('actor', p ->> 'actor') end, v_now
           from made m
         union all
         select m.id, 1 + row_number() over (order by i.ordinal), v_tenant, i.id, 'step.ready', '{}', v_now

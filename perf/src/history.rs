@@ -161,7 +161,7 @@ impl HistoryBench {
     /// Creates a run, and returns the wake-up of its first step.
     async fn ready_step(&self) -> Result<WakeUp> {
         let body = chain(STEPS_PER_RUN);
-        let request = Request { body: &body, idempotency_key: None, traceparent: None };
+        let request = Request { body: &body, idempotency_key: None, traceparent: None, actor: None };
         create_run(&self.ctx, &self.ctx.config.tenant, &request).await?;
         self.event_source.receive().await.pop().context("no wake-up")
     }

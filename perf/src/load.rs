@@ -184,7 +184,7 @@ impl Load {
     /// Creates a run and waits for its end.
     async fn run_one(&self) -> Result<Duration> {
         let start = Instant::now();
-        let request = Request { body: &self.plan, idempotency_key: None, traceparent: None };
+        let request = Request { body: &self.plan, idempotency_key: None, traceparent: None, actor: None };
         let accepted = create_run(&self.api, &self.api.config.tenant, &request).await?;
         self.tracker.api_billed_ms.fetch_add(billed_ms(start.elapsed()), Ordering::Relaxed);
         self.tracker.wait_for(accepted.id).await?;

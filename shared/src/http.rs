@@ -12,9 +12,9 @@ mod origin;
 mod problem;
 mod query;
 
-pub use admit::{BodyKind, MAX_BODY_BYTES, Takes};
+pub use admit::{BodyKind, MAX_BODY_BYTES, MAX_UPLOAD_BYTES, Takes};
 pub use base_path::BasePath;
-pub use body::{ACTOR, Body, MAX_REASON_CHARS, REASON, actor, json_body, reason};
+pub use body::{ACTOR, Body, MAX_REASON_CHARS, REASON, actor, actor_of, json_body, reason};
 pub use document::ProblemDocument;
 pub use etag::{Condition, Precondition};
 pub use event::mend;
@@ -102,6 +102,12 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         handler: H,
     ) -> Self {
         self.add(Method::POST, path, Takes { query: &[], body: BodyKind::Form(fields) }, routing::post(handler))
+    }
+
+    /// A `POST` route that takes the form of a page with files.
+    #[must_use]
+    pub fn post_upload<H: Handler<T, S>, T: 'static>(self, path: &'static str, handler: H) -> Self {
+        self.add(Method::POST, path, Takes { query: &[], body: BodyKind::Upload }, routing::post(handler))
     }
 
     /// Every route.

@@ -3,16 +3,19 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
+use aws_sdk_sqs::primitives::{DateTime, DateTimeFormat};
+use aws_sdk_sqs::types::{
+    Message as SqsMessage, MessageSystemAttributeName as Attribute, QueueAttributeName, SendMessageBatchRequestEntry,
+};
 use futures::future;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, mpsc};
 use uuid::Uuid;
 
 pub use crate::domain::WakeUp;
-use crate::domain::tool::queue_name;
+use crate::domain::tool::{dead_letter_queue_name, queue_name};
 use crate::domain::trace::TraceParent;
-use crate::domain::{RunId, StepId, TenantId};
+use crate::domain::{RunId, StepId, TenantId, Timestamp};
 use crate::error::Error;
 
 /// The message body of a wake-up.
@@ -32,6 +35,25 @@ pub struct Received {
     pub id: String,
     pub receipt_handle: String,
     pub body: String,
+}
+
+/// How many messages the queues of a handler hold. SQS counts approximately.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Depth {
+    pub waiting: u64,
+    pub in_flight: u64,
+    pub delayed: u64,
+    pub dead_letters: u64,
+}
+
+/// A message that no worker could take.
+#[derive(Debug, Clone)]
+pub struct DeadLetter {
+    pub id: String,
+    pub body: String,
+    pub sent_at: Option<Timestamp>,
+    receipt_handle: String,
+    group: Option<String>,
 }
 
 /// Where wake-ups are sent.
@@ -56,6 +78,12 @@ const MAX_DELAY_S: u64 = 900;
 const MAX_WAIT_S: i32 = 20;
 /// Maximum number of entries in a batch call.
 const BATCH: usize = 10;
+/// Maximum number of messages of one receive.
+const RECEIVED: i32 = 10;
+/// How long a dead letter is hidden while it is moved. If the move ends early, it appears again.
+const MOVE_S: i32 = 60;
+/// Maximum number of receives of one redrive.
+const MOVES: usize = 10;
 
 impl Queue {
     pub fn sqs(client: aws_sdk_sqs::Client, prefix: &str) -> Self {
@@ -118,6 +146,48 @@ impl Queue {
             .map_err(|error| Error::unavailable("SQS", error))?;
         Ok(())
     }
+
+    /// How many messages the handler's queues hold.
+    pub async fn depth(&self, handler: &str) -> Result<Depth, Error> {
+        let sqs = self.of_sqs()?;
+        let (queue, dead) = (queue_name(&sqs.prefix, handler), dead_letter_queue_name(&sqs.prefix, handler));
+        let (queue, dead) = future::try_join(sqs.counts(&queue), sqs.counts(&dead)).await?;
+        let [waiting, in_flight, delayed] = queue;
+        // Dead letters that somebody reads or moves are still there.
+        Ok(Depth { waiting, in_flight, delayed, dead_letters: dead.iter().sum() })
+    }
+
+    /// Some dead letters of a handler. They stay in their queue, and stay visible.
+    pub async fn dead_letters(&self, handler: &str) -> Result<Vec<DeadLetter>, Error> {
+        let sqs = self.of_sqs()?;
+        sqs.receive_dead(&dead_letter_queue_name(&sqs.prefix, handler), 0).await
+    }
+
+    /// Moves at most 100 dead letters back to the handler's queue. Returns how many, and whether more may be left. If the
+    /// move of one ends after it was sent, it is in both queues: a wake-up that comes twice does nothing the second time.
+    pub async fn redrive(&self, handler: &str) -> Result<(u64, bool), Error> {
+        let sqs = self.of_sqs()?;
+        let dead = dead_letter_queue_name(&sqs.prefix, handler);
+        let mut moved = 0;
+        for _ in 0..MOVES {
+            let letters = sqs.receive_dead(&dead, MOVE_S).await?;
+            if letters.is_empty() {
+                return Ok((moved, false));
+            }
+            let results =
+                future::join_all(letters.iter().map(|letter| sqs.return_letter(handler, &dead, letter))).await;
+            moved += results.iter().filter(|result| result.is_ok()).count() as u64;
+            results.into_iter().collect::<Result<(), Error>>()?;
+        }
+        Ok((moved, true))
+    }
+
+    fn of_sqs(&self) -> Result<&Sqs, Error> {
+        match self {
+            Self::Sqs(sqs) => Ok(sqs),
+            Self::Channel(_) => Err(Error::unavailable("SQS", "a channel has no queues")),
+        }
+    }
 }
 
 impl Sqs {
@@ -149,18 +219,82 @@ impl Sqs {
     }
 
     async fn url(&self, handler: &str) -> Result<String, Error> {
-        let mut urls = self.urls.lock().await;
-        if let Some(url) = urls.get(handler) {
+        self.url_of(&queue_name(&self.prefix, handler)).await
+    }
+
+    async fn url_of(&self, name: &str) -> Result<String, Error> {
+        if let Some(url) = self.urls.lock().await.get(name) {
             return Ok(url.clone());
         }
-        let name = queue_name(&self.prefix, handler);
-        let answer = self.client.get_queue_url().queue_name(&name).send().await;
+        let answer = self.client.get_queue_url().queue_name(name).send().await;
         let url = answer
             .map_err(|error| Error::unavailable("SQS", error))?
             .queue_url
             .ok_or_else(|| Error::unavailable("SQS", format!("returned no URL for {name}")))?;
-        urls.insert(handler.to_owned(), url.clone());
+        self.urls.lock().await.insert(name.to_owned(), url.clone());
         Ok(url)
+    }
+
+    /// Messages of a queue: waiting, in flight, delayed.
+    async fn counts(&self, name: &str) -> Result<[u64; 3], Error> {
+        let names = [
+            QueueAttributeName::ApproximateNumberOfMessages,
+            QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
+            QueueAttributeName::ApproximateNumberOfMessagesDelayed,
+        ];
+        let answer = self
+            .client
+            .get_queue_attributes()
+            .queue_url(self.url_of(name).await?)
+            .set_attribute_names(Some(names.to_vec()))
+            .send()
+            .await
+            .map_err(|error| Error::unavailable("SQS", error))?;
+        let attributes = answer.attributes.unwrap_or_default();
+        Ok(names.map(|name| attributes.get(&name).and_then(|text| text.parse().ok()).unwrap_or_default()))
+    }
+
+    async fn receive_dead(&self, name: &str, hidden_s: i32) -> Result<Vec<DeadLetter>, Error> {
+        let answer = self
+            .client
+            .receive_message()
+            .queue_url(self.url_of(name).await?)
+            .max_number_of_messages(RECEIVED)
+            .visibility_timeout(hidden_s)
+            // Without a wait, SQS asks only some of its servers.
+            .wait_time_seconds(1)
+            .message_system_attribute_names(Attribute::SentTimestamp)
+            .message_system_attribute_names(Attribute::MessageGroupId)
+            .send()
+            .await
+            .map_err(|error| Error::unavailable("SQS", error))?;
+        Ok(answer.messages.unwrap_or_default().into_iter().map(dead_letter).collect())
+    }
+
+    /// Sends a dead letter to the handler's queue, then deletes it from the queue `dead`.
+    async fn return_letter(&self, handler: &str, dead: &str, letter: &DeadLetter) -> Result<(), Error> {
+        let send = self.client.send_message().queue_url(self.url(handler).await?).message_body(&letter.body);
+        send.set_message_group_id(letter.group.clone())
+            .send()
+            .await
+            .map_err(|error| Error::unavailable("SQS", error))?;
+        let delete = self.client.delete_message().queue_url(self.url_of(dead).await?);
+        let deleted = delete.receipt_handle(&letter.receipt_handle).send().await;
+        deleted.map_err(|error| Error::unavailable("SQS", error))?;
+        Ok(())
+    }
+}
+
+fn dead_letter(message: SqsMessage) -> DeadLetter {
+    let mut attributes = message.attributes.unwrap_or_default();
+    let sent_ms: Option<i64> = attributes.get(&Attribute::SentTimestamp).and_then(|text| text.parse().ok());
+    let sent_at = sent_ms.and_then(|ms| DateTime::from_millis(ms).fmt(DateTimeFormat::DateTime).ok());
+    DeadLetter {
+        id: message.message_id.unwrap_or_default(),
+        body: message.body.unwrap_or_default(),
+        sent_at: sent_at.map(Timestamp),
+        receipt_handle: message.receipt_handle.unwrap_or_default(),
+        group: attributes.remove(&Attribute::MessageGroupId),
     }
 }
 

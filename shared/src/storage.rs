@@ -82,6 +82,12 @@ impl Storage {
         Ok(())
     }
 
+    /// Stores an archive that a page uploaded.
+    pub async fn store_workspace(&self, key: &str, media_type: &str, bytes: Vec<u8>) -> Result<(), Error> {
+        let digest = Sha256::digest(&bytes);
+        self.put(key, media_type, &digest, bytes).await
+    }
+
     /// Reads an artifact and verifies its hash. If it is larger than `max_bytes`, fails before reading.
     pub async fn get(&self, artifact: &ArtifactRef, max_bytes: u64) -> Result<Vec<u8>, Error> {
         if artifact.size_bytes > max_bytes {

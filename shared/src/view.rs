@@ -7,8 +7,10 @@ mod gate;
 mod key;
 mod plan;
 mod policy;
+mod queue;
 mod rule;
 mod run;
+pub mod sentence;
 mod step;
 
 pub use artifact::{Artifact, ArtifactPage, ArtifactSummary, Upload};
@@ -17,6 +19,7 @@ pub use gate::{Gate, GateDecision, OnPass};
 pub use key::{SigningKey, SigningKeys};
 pub use plan::{CheckedStep, OutputReference, PlanChecked};
 pub use policy::{EffectivePolicy, Policy, PolicyPage, PolicyVersion};
+pub use queue::{DeadLetter, DeadLetterStep, QueueDepth, QueueDetail, QueueList, Redriven};
 pub use rule::{ForeignKey, Rule, RuleChange, RuleDeleted, RuleDetail, RulePage, Target};
 pub use run::{Changed, Lineage, LineageEdge, LineageNode, Run, RunChange, RunCreated, RunDetail, RunPage, RunSummary};
 pub use step::{Failure, Step, StepPage, StepWhy, WaitingGate, WaitingParent};

@@ -85,7 +85,7 @@ impl Lab {
     /// Posts a plan and returns the whole response.
     pub async fn accept(&self, plan: &serde_json::Value) -> Accepted {
         let body = serde_json::json!({ "plan": plan });
-        let request = Request { body: &body, idempotency_key: None, traceparent: None };
+        let request = Request { body: &body, idempotency_key: None, traceparent: None, actor: None };
         create_run(&self.ctx, &self.tenant, &request).await.expect("the plan is accepted")
     }
 

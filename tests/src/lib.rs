@@ -25,6 +25,8 @@ pub mod contract;
 
 pub mod invariants;
 
+pub mod gallery;
+
 pub use delivery::Deliver;
 pub use lab::Lab;
 pub use script::Script;

@@ -1,21 +1,21 @@
 //! A client of the control plane's HTTP API.
 
 use std::env;
-use std::fmt::Write;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nofx_local::report::{hinted, printable};
 use reqwest::header::{ACCEPT, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, LINK};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use shared::domain::ArtifactId;
 use shared::view::{ArtifactPage, Event, Gate, RunDetail, StepPage};
 
+use crate::client::error::{ApiError, truncated};
+use crate::client::profile::{Environment, LOCAL_URL, Target};
 use crate::client::sign::Signer;
 
-const DEFAULT_URL: &str = "http://127.0.0.1:3000";
 /// A list with more pages counts as endless.
 const MAX_PAGES: usize = 1_000;
 
@@ -41,30 +41,22 @@ impl<T> Polled<T> {
     }
 }
 
-/// An RFC 9457 problem document.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Problem {
-    title: String,
-    code: String,
-    detail: String,
-    request_id: Option<String>,
-    errors: Vec<ProblemEntry>,
-}
-
-#[derive(Debug, Deserialize)]
-struct ProblemEntry {
-    #[serde(default)]
-    path: String,
-    #[serde(default)]
-    message: String,
-}
-
 impl Api {
-    /// The API at `NOFX_API_URL`, by default the local stack. Requests to API Gateway are signed.
+    /// The API of the command: `NOFX_API_URL`, else that of the profile.
+    pub async fn connect(profile: Option<&str>) -> Result<Self> {
+        Ok(Self::of(&Environment::read()?.target(profile)?).await)
+    }
+
+    /// The API at `NOFX_API_URL`, else the local stack, whatever profiles exist: for programs other than the command.
     pub async fn from_env() -> Self {
-        let base = env::var("NOFX_API_URL").unwrap_or_else(|_| DEFAULT_URL.to_owned());
-        Self { signer: Signer::for_url(&base).await, ..Self::at(&base) }
+        let api_url = env::var("NOFX_API_URL").unwrap_or_else(|_| LOCAL_URL.to_owned());
+        Self::of(&Target { api_url, ..Target::default() }).await
+    }
+
+    /// The API of a target. Requests to API Gateway are signed.
+    pub async fn of(target: &Target) -> Self {
+        let signer = Signer::for_target(target).await;
+        Self { signer, ..Self::at(&target.api_url) }
     }
 
     #[must_use]
@@ -73,7 +65,7 @@ impl Api {
     }
 
     pub fn at(base: &str) -> Self {
-        Self { base: base.trim_end_matches('/').to_owned(), signer: None, http: reqwest::Client::new() }
+        Self { base: base.trim_end_matches('/').to_owned(), signer: None, http: client() }
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -159,6 +151,19 @@ impl Api {
         Ok(self.send(Method::DELETE, &self.url(path), Some(body)).await?.0)
     }
 
+    /// The bytes of an artifact, wherever they are stored.
+    pub async fn download(&self, id: ArtifactId) -> Result<Response> {
+        let path = format!("/artifacts/{id}/download");
+        let response =
+            self.execute(self.http.get(self.url(&path))).await.map_err(|error| self.unanswered(error, &path))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let text = response.text().await.unwrap_or_default();
+        Err(ApiError::of_answer(&format!("GET {path}"), status, &text).into())
+    }
+
     /// All pages of a list. Follows the API's links.
     pub async fn pages<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>> {
         let mut pages = Vec::new();
@@ -200,16 +205,7 @@ impl Api {
             request = request.header(name, etag);
         }
         let response = self.execute(request.timeout(Duration::from_mins(1))).await;
-        let response = response.map_err(|error| match error.downcast_ref::<reqwest::Error>() {
-            Some(failure) if failure.is_connect() => {
-                let hint = "start the local stack with `nofx dev`, or set NOFX_API_URL";
-                hinted(format!("nothing answers at {}", self.base), hint)
-            }
-            Some(failure) if failure.is_builder() => {
-                hinted(format!("{} is not a URL", self.base), "NOFX_API_URL looks like http://127.0.0.1:3000")
-            }
-            _ => error.context(format!("{method} {url}")),
-        })?;
+        let response = response.map_err(|error| self.unanswered(error, &format!("{method} {url}")))?;
         let (status, headers) = (response.status(), response.headers().clone());
         let text = response.text().await.with_context(|| format!("{method} {url}: the answer is incomplete"))?;
         Ok((status, headers, text))
@@ -219,9 +215,27 @@ impl Api {
     fn parse<T: DeserializeOwned>(&self, method: &Method, url: &str, status: StatusCode, text: &str) -> Result<T> {
         let path = url.strip_prefix(&self.base).unwrap_or(url);
         if !status.is_success() {
-            return Err(error_of(&format!("{method} {path}"), status, text));
+            return Err(ApiError::of_answer(&format!("{method} {path}"), status, text).into());
         }
         serde_json::from_str(text).with_context(|| format!("{method} {path}: unexpected answer {}", truncated(text)))
+    }
+
+    /// The error of a request without an answer.
+    fn unanswered(&self, error: anyhow::Error, call: &str) -> anyhow::Error {
+        match error.downcast_ref::<reqwest::Error>() {
+            Some(failure) if failure.is_connect() => {
+                let hint =
+                    "start the local stack with nofx dev, set NOFX_API_URL, or choose a profile: nofx profile list";
+                ApiError::unreachable(format!("nothing answers at {}", self.base), hint).into()
+            }
+            Some(failure) if failure.is_timeout() => {
+                ApiError::unreachable(format!("{call}: no answer in time"), "try again in a moment").into()
+            }
+            Some(failure) if failure.is_builder() => {
+                hinted(format!("{} is not a URL", self.base), "NOFX_API_URL looks like http://127.0.0.1:3000")
+            }
+            _ => error.context(call.to_owned()),
+        }
     }
 
     async fn execute(&self, request: RequestBuilder) -> Result<Response> {
@@ -231,6 +245,14 @@ impl Api {
         }
         Ok(self.http.execute(request).await?)
     }
+}
+
+/// A connection without a byte for this long is broken.
+const SILENCE_LIMIT: Duration = Duration::from_mins(1);
+
+/// The client for all requests. Its settings are constants, so it can always be built.
+fn client() -> reqwest::Client {
+    reqwest::Client::builder().read_timeout(SILENCE_LIMIT).build().unwrap_or_default()
 }
 
 /// The path of one page of a run's events.
@@ -252,44 +274,6 @@ fn next_page(url: &str, headers: &HeaderMap) -> Result<Option<String>> {
     }
 }
 
-/// The error for a problem document, with a line for each problem.
-fn error_of(call: &str, status: StatusCode, text: &str) -> anyhow::Error {
-    let problem: Problem = serde_json::from_str(text).unwrap_or_default();
-    let mut message = format!("{call}: {status}");
-    if !problem.code.is_empty() {
-        let _ = write!(message, " ({})", printable(&problem.code));
-    }
-    for part in [printable(&problem.title), printable(&problem.detail)] {
-        if !part.is_empty() && !message.contains(part.as_str()) {
-            message.push_str(": ");
-            message.push_str(&part);
-        }
-    }
-    if problem.title.is_empty() && problem.detail.is_empty() && !text.is_empty() {
-        message.push_str(": ");
-        message.push_str(&truncated(text));
-    }
-    for entry in &problem.errors {
-        let entry = format!("{}: {}", printable(&entry.path), printable(&entry.message));
-        // A single problem is already in the detail.
-        if !message.ends_with(&entry) {
-            let _ = write!(message, "\n  {entry}");
-        }
-    }
-    match problem.request_id {
-        Some(id) if status.is_server_error() => {
-            hinted(message, format!("the request was {}; see the logs", printable(&id)))
-        }
-        _ => anyhow::Error::msg(message),
-    }
-}
-
-/// The first 300 characters of a text.
-fn truncated(text: &str) -> String {
-    let end = text.char_indices().nth(300).map_or(text.len(), |(at, _)| at);
-    printable(&text[..end])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -308,17 +292,5 @@ mod tests {
         assert_eq!(next_page(at, &HeaderMap::new()).unwrap(), None);
         let elsewhere = [(LINK, "<https://evil.test/>; rel=\"next\"".parse().unwrap())];
         assert!(next_page(at, &elsewhere.into_iter().collect()).is_err());
-    }
-
-    #[test]
-    fn an_error_lists_the_paths_of_all_problems() {
-        let text = r#"{"title":"Bad Request","status":400,"detail":"the plan is invalid","errors":[{"path":"plan.steps[1].tool","message":"unknown tool"}]}"#;
-        let error = error_of("POST /runs", StatusCode::BAD_REQUEST, text).to_string();
-        assert_eq!(error, "POST /runs: 400 Bad Request: the plan is invalid\n  plan.steps[1].tool: unknown tool");
-        let single = r#"{"title":"Bad Request","status":400,"detail":"plan.steps: must not be empty","errors":[{"path":"plan.steps","message":"must not be empty"}]}"#;
-        let error = error_of("POST /runs", StatusCode::BAD_REQUEST, single).to_string();
-        assert_eq!(error, "POST /runs: 400 Bad Request: plan.steps: must not be empty");
-        assert_eq!(error_of("GET /x", StatusCode::BAD_GATEWAY, "oops").to_string(), "GET /x: 502 Bad Gateway: oops");
-        assert!(!error_of("GET /x", StatusCode::BAD_GATEWAY, "\u{1b}[2J").to_string().contains('\u{1b}'));
     }
 }

@@ -6,9 +6,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
 use serde_json::Value;
-use shared::http::json_body;
-
-use crate::client::yaml;
+use shared::domain::yaml;
+use shared::http::{MAX_BODY_BYTES, json_body};
 
 /// A request has at most 2 MiB. A file may also contain comments and indentation.
 const MAX_FILE_BYTES: u64 = 8 << 20;
@@ -18,7 +17,7 @@ const MAX_FILE_BYTES: u64 = 8 << 20;
 pub fn read(path: &Path) -> Result<Value> {
     let text = text_of(path)?;
     let value = if is_yaml(path, &text) {
-        yaml::to_json(&text)
+        yaml::to_json(&text, MAX_BODY_BYTES).map_err(|problem| anyhow!("{problem}"))
     } else {
         json_body(&text.into()).map_err(|problem| anyhow!("{problem}"))
     };

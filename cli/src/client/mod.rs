@@ -2,11 +2,14 @@
 
 pub mod api;
 pub mod document;
+pub mod download;
+pub mod error;
 pub mod gate;
 mod git;
 pub mod plan_file;
+pub mod profile;
+pub mod resolve;
 pub mod sign;
 pub mod source_tree;
 pub mod submission;
 pub mod workspace;
-mod yaml;

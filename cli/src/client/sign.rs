@@ -11,6 +11,8 @@ use nofx_local::report::hinted;
 use reqwest::header::HeaderName;
 use reqwest::{Request, Url};
 
+use crate::client::profile::Target;
+
 /// Signs requests for one service in one region.
 #[derive(Clone, Debug)]
 pub struct Signer {
@@ -26,10 +28,15 @@ impl Signer {
         Self { credentials, region: region.to_owned(), service }
     }
 
-    /// A signer with the credentials of the environment or profile, if the URL is one of API Gateway.
-    pub async fn for_url(url: &str) -> Option<Self> {
-        let region = region_of(url)?;
-        let credentials = aws_config::load_defaults(BehaviorVersion::latest()).await.credentials_provider()?;
+    /// A signer with the credentials of the environment or of the target's AWS profile, if the URL is one of API Gateway
+    /// or the target names a region.
+    pub async fn for_target(target: &Target) -> Option<Self> {
+        let region = target.region.clone().or_else(|| region_of(&target.api_url))?;
+        let mut config = aws_config::defaults(BehaviorVersion::latest());
+        if let Some(name) = &target.aws_profile {
+            config = config.profile_name(name);
+        }
+        let credentials = config.load().await.credentials_provider()?;
         Some(Self { credentials, region, service: "execute-api" })
     }
 

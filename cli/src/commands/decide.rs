@@ -1,32 +1,43 @@
 //! `nofx approve`, `nofx reject`, `nofx waive`: decisions on gates.
 
 use anyhow::{Context, Result};
+use nofx_local::report::printable;
 use shared::domain::gate::Decision;
 
 use crate::client::api::Api;
-use crate::client::gate;
+use crate::client::{gate, resolve};
 use crate::commands::actor::Actor;
 use crate::commands::evidence::print_difference;
+use crate::output::color::command;
+use crate::output::{self, Format, state};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Id of the gate, as `nofx watch` prints it
-    gate_id: String,
+    /// The gate: its id, or the beginning or end of the id of a gate that waits
+    gate: String,
     /// Reason, recorded with the decision
     #[arg(long)]
     reason: Option<String>,
     #[command(flatten)]
     actor: Actor,
+    #[command(flatten)]
+    format: Format,
 }
 
 /// Decides and prints the gate's new state. If the decision is about a difference, prints that first: nobody lets a
 /// change pass that cannot be shown.
 pub async fn run(api: &Api, decision: Decision, args: &Args) -> Result<()> {
-    let shown = print_difference(api, &args.gate_id).await;
+    let id = resolve::gate(api, &args.gate).await?.to_string();
+    let shown = if args.format.json { Ok(false) } else { print_difference(api, &id).await };
     if decision != Decision::Reject {
         shown.context("nothing was decided: what the gate asks about cannot be shown")?;
     }
-    let gate = gate::decide(api, decision, &args.gate_id, args.actor.name().as_deref(), args.reason.as_deref()).await?;
-    println!("{} {}", gate.id, gate.status);
+    let gate = gate::decide(api, decision, &id, args.actor.name().as_deref(), args.reason.as_deref()).await?;
+    if args.format.json {
+        return output::json(&gate);
+    }
+    let name = printable(&gate.gate_type);
+    output::line(format_args!("{}  {name}  {}", state::gate(gate.status).painted(), gate.id))?;
+    output::note(format_args!("follow the run with {}", command(format!("nofx watch {}", gate.run_id))));
     Ok(())
 }

@@ -153,7 +153,7 @@ async fn run_sample(api: &Api, checkout: &Checkout, sample: &Sample) -> Result<R
     let created = submission::create(api, &submission).await?;
     let id = created.id.to_string();
     println!("  run {id}  {}", api.url(&format!("/ui/runs/{id}")));
-    follow(api, &id, async |_| approve_all(api, &id).await).await
+    follow(api, created.id, async |_| approve_all(api, &id).await).await
 }
 
 /// Approves all pending gates of a run.

@@ -166,7 +166,7 @@ impl DevStack {
         }
         report::line("logs", self.logs.display());
         let url = if port == DEFAULT_PORT { String::new() } else { format!("NOFX_API_URL=http://127.0.0.1:{port} ") };
-        report::line("try", format_args!("{url}nofx submit examples/release.yaml --watch"));
+        report::line("try", format_args!("{url}nofx run examples/release.yaml --watch"));
         report::line("", "Ctrl-C stops the stack");
     }
 }

@@ -1,14 +1,16 @@
 //! Shows what a gate stored: its verdict with the first findings, and the difference that a person decides about.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use nofx_gates::evidence::{Evidence, Excerpt, Weakening};
 use nofx_local::report::printable;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use shared::domain::ArtifactId;
-use shared::view::{Artifact, Gate};
+use shared::view::Gate;
 
 use crate::client::api::Api;
+use crate::client::download;
+use crate::output;
 
 /// The gate at which a person decides about weakened checks.
 const GATE_CHANGE: &str = "manual:gate-change";
@@ -21,15 +23,12 @@ struct GateChange {
     weakenings: Vec<Weakening>,
 }
 
-/// Prints the first findings of a gate's evidence. Nothing, if the gate has none.
-pub async fn print_evidence(api: &Api, gate_id: &str) -> Result<()> {
+/// The first findings of a gate's evidence, a line for each. None, if the gate has no evidence.
+pub async fn findings(api: &Api, gate_id: &str) -> Result<Vec<String>> {
     let gate: Gate = api.get(&format!("/gates/{gate_id}")).await?;
-    let Some(id) = gate.evidence_id else { return Ok(()) };
+    let Some(id) = gate.evidence_id else { return Ok(Vec::new()) };
     let evidence: Evidence = document(api, id).await?;
-    for line in summary(&evidence) {
-        println!("                  {}", printable(&line));
-    }
-    Ok(())
+    Ok(summary(&evidence))
 }
 
 /// Prints the difference that a gate asks about. Returns whether there is one.
@@ -39,18 +38,17 @@ pub async fn print_difference(api: &Api, gate_id: &str) -> Result<bool> {
     let change: GateChange = document(api, id).await?;
     for weakening in &change.weakenings {
         let line = weakening.line.map(|line| format!(":{line}")).unwrap_or_default();
-        println!("{}{line}: {}", printable(&weakening.path), printable(&weakening.message));
+        output::line(format_args!("{}{line}: {}", printable(&weakening.path), printable(&weakening.message)))?;
         for line in weakening.difference.iter().flat_map(|text| text.lines()) {
-            println!("    {}", printable(line));
+            output::line(format_args!("    {}", printable(line)))?;
         }
     }
     Ok(true)
 }
 
 async fn document<T: DeserializeOwned>(api: &Api, id: ArtifactId) -> Result<T> {
-    let artifact: Artifact = api.get(&format!("/artifacts/{id}")).await?;
-    ensure!(artifact.size_bytes <= MAX_BYTES, "the document {id} has more than {MAX_BYTES} bytes");
-    api.get(&format!("/artifacts/{id}/download")).await.with_context(|| format!("cannot read the document {id}"))
+    let (_, bytes) = download::bytes(api, id, MAX_BYTES).await?;
+    serde_json::from_slice(&bytes).with_context(|| format!("cannot read the document {id}"))
 }
 
 /// The first findings, failed tests and lines without coverage.

@@ -1,30 +1,35 @@
 //! `nofx keys`: the public keys that verify attestations.
 
 use anyhow::Result;
-use nofx_local::report::printable;
 use shared::view::SigningKeys;
 
 use crate::client::api::Api;
+use crate::output::color::{DIM, GOOD};
+use crate::output::table::{Table, cell, styled};
+use crate::output::{self, Format, printable_lines};
 
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Args {
     /// Print the keys as PEM, to keep them in a file
-    #[arg(long)]
+    #[arg(long, conflicts_with = "json")]
     pem: bool,
+    #[command(flatten)]
+    format: Format,
 }
 
 /// Prints a line or a PEM block for each key, the one that signs now first.
 pub async fn run(api: &Api, args: &Args) -> Result<()> {
     let SigningKeys { keys } = api.get("/keys").await?;
-    for key in keys {
-        if args.pem {
-            for line in key.pem.lines() {
-                println!("{}", printable(line));
-            }
-        } else {
-            let state = if key.current { "signs now" } else { "older" };
-            println!("{}  {}  {state}", printable(&key.keyid), printable(&key.algorithm));
-        }
+    if args.format.json {
+        return output::json(&SigningKeys { keys });
     }
-    Ok(())
+    if args.pem {
+        return keys.iter().flat_map(|key| printable_lines(&key.pem)).try_for_each(output::line);
+    }
+    let mut table = Table::new(&["KEY", "ALGORITHM", ""]).whole(&[0]);
+    for key in keys {
+        let state = if key.current { styled("signs now", GOOD) } else { styled("older", DIM) };
+        table.row(vec![cell(&key.keyid), cell(&key.algorithm), state]);
+    }
+    output::text(table)
 }

@@ -1,6 +1,9 @@
 //! The commands of `nofx`, each in its own file.
 
 mod actor;
+pub mod artifacts;
+pub mod completions;
+pub mod control;
 pub mod decide;
 pub mod demo;
 pub mod deploy;
@@ -10,13 +13,21 @@ pub mod env;
 mod evidence;
 pub mod exec;
 pub mod gate;
+pub mod get;
+pub mod inbox;
 pub mod keys;
+pub mod logs;
+pub mod man;
 pub mod migrate;
 pub mod migration;
+pub mod open;
 pub mod plan;
 pub mod policy;
+pub mod profile;
 pub mod rules;
+pub mod run;
 pub mod runs;
-pub mod submit;
+pub mod show;
+pub mod verify;
 pub mod watch;
 pub mod worker;

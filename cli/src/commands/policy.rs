@@ -1,29 +1,38 @@
 //! `nofx policy`: what the tenant's gates demand, whatever a plan says.
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
-use nofx_local::report::{hinted, printable};
+use nofx_local::report::hinted;
 use serde_json::{Value, json};
 use shared::view::{Policy, PolicyPage, PolicyVersion};
 
 use crate::client::api::Api;
 use crate::client::document;
 use crate::commands::actor::Actor;
+use crate::output::color::DIM;
+use crate::output::table::{Table, cell, styled};
+use crate::output::{self, Format, time};
 
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Print the policy as it was set, in JSON
     Get {
         /// Print every field, with its default if the policy does not set it
-        #[arg(long)]
+        #[arg(long, conflicts_with = "json")]
         effective: bool,
+        #[command(flatten)]
+        format: Format,
     },
     /// Replace the policy by its next version
     Set(SetArgs),
     /// List the versions of the policy, newest first
-    History,
+    History {
+        #[command(flatten)]
+        format: Format,
+    },
 }
 
 #[derive(Clone, Debug, Args)]
@@ -43,21 +52,24 @@ pub struct SetArgs {
 /// `nofx policy`.
 pub async fn run(api: &Api, command: &Command) -> Result<()> {
     match command {
-        Command::Get { effective } => get(api, *effective).await,
+        Command::Get { effective, format } => get(api, *effective, *format).await,
         Command::Set(args) => set(api, args).await,
-        Command::History => history(api).await,
+        Command::History { format } => history(api, *format).await,
     }
 }
 
-async fn get(api: &Api, effective: bool) -> Result<()> {
+async fn get(api: &Api, effective: bool, format: Format) -> Result<()> {
     let policy: Policy = api.get("/policy").await?;
+    if format.json {
+        return output::json(&policy);
+    }
     let shown = match policy.effective {
         Some(fields) if effective => json!(fields),
         None if effective => bail!("this release cannot read version {} of the policy; set it again", policy.version),
         _ => json!(policy.document),
     };
-    println!("{}", serde_json::to_string_pretty(&shown)?);
-    eprintln!("version {}", policy.version);
+    output::json(&shown)?;
+    output::note(format_args!("version {}", policy.version));
     Ok(())
 }
 
@@ -75,22 +87,30 @@ async fn set(api: &Api, args: &SetArgs) -> Result<()> {
         }
     };
     let stored: Policy = api.put_if("/policy", &body, tag.as_ref()).await?;
-    println!("version {}", stored.version);
-    Ok(())
+    output::line(format_args!("version {}", stored.version))
 }
 
-async fn history(api: &Api) -> Result<()> {
+async fn history(api: &Api, format: Format) -> Result<()> {
     let pages: Vec<PolicyPage> = api.pages("/policy/history").await?;
-    for version in pages.iter().flat_map(|page| &page.versions) {
-        println!("{}", line(version));
+    let versions: Vec<PolicyVersion> = pages.into_iter().flat_map(|page| page.versions).collect();
+    if format.json {
+        return output::json(&PolicyPage { versions, next: None });
     }
-    Ok(())
+    output::text(table(&versions, SystemTime::now()))
 }
 
-fn line(version: &PolicyVersion) -> String {
-    let PolicyVersion { version, document, changed_by, reason, created_at } = version;
-    let reason = reason.as_ref().map(|reason| format!("  ({reason})")).unwrap_or_default();
-    printable(&format!("{version}  {created_at}  {changed_by}{reason}  {}", json!(document)))
+fn table(versions: &[PolicyVersion], now: SystemTime) -> Table {
+    let mut table = Table::new(&["VERSION", "SET", "BY", "REASON", "POLICY"]).whole(&[0, 1]).right(0);
+    for PolicyVersion { version, document, changed_by, reason, created_at } in versions {
+        table.row(vec![
+            cell(version.to_string()),
+            styled(time::ago(created_at, now), DIM),
+            cell(changed_by),
+            cell(reason.as_deref().unwrap_or_default()),
+            cell(json!(document).to_string()),
+        ]);
+    }
+    table
 }
 
 fn read(file: &Path) -> Result<Value> {
@@ -112,9 +132,12 @@ mod tests {
             "version": 7, "document": {"gates": {"network": "never"}}, "changed_by": "ann\u{1b}[31m",
             "reason": "one\ntwo", "created_at": "2026-11-23T10:00:00+00:00",
         });
-        let line = line(&serde_json::from_value(version).unwrap());
-        assert!(line.starts_with("7  2026-11-23T10:00:00+00:00  ann"), "{line}");
-        assert!(line.ends_with(r#"{"gates":{"network":"never"}}"#), "{line}");
-        assert!(!line.contains(char::is_control), "{line:?}");
+        let now = time::parse("2026-11-25T10:00:00Z").unwrap();
+        let text = table(&[serde_json::from_value(version).unwrap()], now).to_string();
+        let text = anstream::adapter::strip_str(&text).to_string();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        assert!(lines[1].starts_with("      7  2 d ago  ann\\u{1b}[31m  one\\u{a}two"), "{text}");
+        assert!(lines[1].ends_with(r#"{"gates":{"network":"never"}}"#), "{text}");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::slice;
 
 use anyhow::Result;
 use clap::{Args, Subcommand, ValueEnum};
@@ -13,11 +14,16 @@ use shared::view::{ForeignKey, Rule, RuleDeleted, RuleDetail, RulePage};
 use crate::client::api::Api;
 use crate::client::document;
 use crate::commands::actor::Actor;
+use crate::output::table::{Table, cell};
+use crate::output::{self, Format};
 
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// List the rules
-    List,
+    List {
+        #[command(flatten)]
+        format: Format,
+    },
     /// Show a table's rule, its triggers and foreign keys, and who changed the rule
     Show {
         /// The table, as schema.table
@@ -86,27 +92,26 @@ enum Allowance {
 /// `nofx rules`.
 pub async fn run(api: &Api, command: &Command) -> Result<()> {
     match command {
-        Command::List => list(api).await,
+        Command::List { format } => list(api, *format).await,
         Command::Show { table } => {
             let rule: Value = api.get(&path(table)).await?;
-            println!("{}", printable_json(&rule)?);
-            Ok(())
+            output::line(printable_json(&rule)?)
         }
         Command::Set(args) => set(api, args).await,
         Command::Delete { table, actor } => {
             let _: RuleDeleted = api.delete(&path(table), &json!({"actor": actor.name()})).await?;
-            println!("{}  the rule was deleted", printable(table));
-            Ok(())
+            output::line(format_args!("{}  the rule was deleted", printable(table)))
         }
     }
 }
 
-async fn list(api: &Api) -> Result<()> {
+async fn list(api: &Api, format: Format) -> Result<()> {
     let pages: Vec<RulePage> = api.pages("/rules").await?;
-    for rule in pages.iter().flat_map(|page| &page.rules) {
-        println!("{}", line(rule));
+    let rules: Vec<Rule> = pages.into_iter().flat_map(|page| page.rules).collect();
+    if format.json {
+        return output::json(&RulePage { rules, next: None });
     }
-    Ok(())
+    output::text(table(&rules))
 }
 
 async fn set(api: &Api, args: &SetArgs) -> Result<()> {
@@ -123,9 +128,9 @@ async fn set(api: &Api, args: &SetArgs) -> Result<()> {
         rule["triggers"] = triggers;
         stored = api.put(&path(&args.table), &rule).await?;
     }
-    println!("{}", line(&stored.rule));
+    output::text(table(slice::from_ref(&stored.rule)))?;
     for note in notes(&stored) {
-        eprintln!("{}", printable(&note));
+        output::note(printable(&note));
     }
     Ok(())
 }
@@ -182,21 +187,23 @@ fn notes(stored: &RuleDetail) -> Vec<String> {
     notes
 }
 
-fn line(rule: &Rule) -> String {
+fn table(rules: &[Rule]) -> Table {
     let list = |names: &Option<Value>| {
         let names = names.as_ref().and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
         names.collect::<Vec<_>>().join(",")
     };
-    let text = format!(
-        "{}  {}  columns {}  key {}  at most {} rows  as {}",
-        rule.table,
-        rule.allowed_ops.iter().map(|op| op.name()).collect::<Vec<_>>().join(","),
-        list(&rule.columns),
-        list(&rule.key),
-        rule.max_rows,
-        rule.role.as_str().unwrap_or_default()
-    );
-    printable(&text)
+    let mut table = Table::new(&["TABLE", "ALLOWS", "COLUMNS", "KEY", "MAX ROWS", "ROLE"]).whole(&[0, 4]).right(4);
+    for rule in rules {
+        table.row(vec![
+            cell(&rule.table),
+            cell(rule.allowed_ops.iter().map(|op| op.name()).collect::<Vec<_>>().join(",")),
+            cell(list(&rule.columns)),
+            cell(list(&rule.key)),
+            cell(rule.max_rows.to_string()),
+            cell(rule.role.as_str().unwrap_or_default()),
+        ]);
+    }
+    table
 }
 
 /// Indented JSON without control characters.

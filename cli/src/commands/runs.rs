@@ -5,17 +5,21 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
-use nofx_local::report::printable;
 use shared::domain::RunId;
 use shared::http::encoded;
 use shared::view::{RunPage, RunSummary};
 
 use crate::client::api::Api;
+use crate::output::color::DIM;
+use crate::output::table::{self, Table, cell, styled};
+use crate::output::{self, Format, state, time};
 
-/// Maximum number of runs to print.
-const LIMIT: usize = 100;
+/// How many runs are printed unless a limit is given.
+const LIMIT: usize = 30;
+/// The largest page of the API.
+const MAX_PAGE: usize = 1_000;
 
-#[derive(Clone, Debug, Default, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Only runs in one of these states, such as failed,cancelled
     #[arg(long, value_name = "STATUS,..")]
@@ -29,17 +33,49 @@ pub struct Args {
     /// Only runs created since this time: 90s, 30m, 2h or 7d ago, or an RFC 3339 timestamp
     #[arg(long, value_name = "AGO|TIMESTAMP", value_parser = |text: &str| since(text, SystemTime::now()))]
     pub since: Option<String>,
+    /// How many runs to list at most
+    #[arg(long, value_name = "N", default_value_t = LIMIT)]
+    pub limit: usize,
+    #[command(flatten)]
+    pub format: Format,
+}
+
+impl Default for Args {
+    fn default() -> Self {
+        let format = Format::default();
+        Self { status: None, tool: None, goal: None, since: None, limit: LIMIT, format }
+    }
 }
 
 /// Prints a line for each run.
 pub async fn run(api: &Api, args: &Args) -> Result<()> {
-    for run in list(api, args).await? {
-        println!("{}  {:<9}  {}  {}", run.id, run.status, printable(&run.created_at.0), printable(&run.goal));
+    let runs = list(api, args).await?;
+    if args.format.json {
+        return output::json(&RunPage { runs, next: None });
     }
-    Ok(())
+    if runs.is_empty() {
+        output::note("there are no such runs; start one with nofx run FILE");
+        return Ok(());
+    }
+    output::text(table(&runs, SystemTime::now()))
 }
 
-/// The newest runs that match the filters, at most `LIMIT`.
+fn table(runs: &[RunSummary], now: SystemTime) -> Table {
+    let mut table = Table::new(&["RUN", "STATE", "CREATED", "TOOK", "GOAL"]).whole(&[0, 1, 2, 3]).right(3);
+    for run in runs {
+        let took = time::between(run.started_at.as_ref(), run.finished_at.as_ref(), now);
+        table.row(vec![
+            cell(run.id.to_string()),
+            table::state(state::run(run.status)),
+            styled(time::ago(&run.created_at, now), DIM),
+            cell(took.map(time::span).unwrap_or_default()),
+            cell(&run.goal),
+        ]);
+    }
+    table
+}
+
+/// The newest runs that match the filters, at most `limit`.
 pub async fn list(api: &Api, args: &Args) -> Result<Vec<RunSummary>> {
     let mut runs: Vec<RunSummary> = Vec::new();
     let mut after = None;
@@ -48,17 +84,17 @@ pub async fn list(api: &Api, args: &Args) -> Result<Vec<RunSummary>> {
         runs.extend(page.runs);
         after = page.next;
         // With filters, a page can have few runs and still have a next page.
-        if after.is_none() || runs.len() >= LIMIT {
-            runs.truncate(LIMIT);
+        if after.is_none() || runs.len() >= args.limit {
+            runs.truncate(args.limit);
             return Ok(runs);
         }
     }
 }
 
 fn path(args: &Args, after: Option<RunId>) -> String {
-    let mut path = format!("/runs?limit={LIMIT}");
+    let mut path = format!("/runs?limit={}", args.limit.clamp(1, MAX_PAGE));
     let after = after.map(|id| id.to_string());
-    let Args { status, tool, goal, since } = args;
+    let Args { status, tool, goal, since, .. } = args;
     for (name, value) in
         [("status", status), ("tool", tool), ("goal", goal), ("created_from", since), ("after", &after)]
     {
@@ -114,7 +150,7 @@ mod tests {
     #[test]
     fn filters_become_query_parameters() {
         let args = Args { goal: Some("a&b".into()), status: Some("failed,blocked".into()), ..Args::default() };
-        assert_eq!(path(&args, None), "/runs?limit=100&status=failed%2Cblocked&goal=a%26b");
+        assert_eq!(path(&args, None), "/runs?limit=30&status=failed%2Cblocked&goal=a%26b");
         let after = "0198c0de-0000-7000-8000-000000000001".parse().unwrap();
         assert!(path(&args, Some(after)).ends_with("&after=0198c0de-0000-7000-8000-000000000001"));
     }

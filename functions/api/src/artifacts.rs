@@ -6,15 +6,15 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
 use shared::context::Ctx;
 use shared::db::{Page, artifact};
+use shared::domain::digest::hex;
 use shared::domain::fields::{Most, Names};
-use shared::domain::{ArtifactId, NewArtifact, RunId};
+use shared::domain::{ArtifactId, RunId};
 use shared::error::Error;
+use shared::flow::store_workspace::new_workspace;
 use shared::http::{BasePath, Body, Condition, Query, id_param, not_given_out, page_of};
 use shared::view::{Artifact, ArtifactPage, ArtifactSummary, Upload};
-use uuid::Uuid;
 
 use crate::runs::version;
 
@@ -81,25 +81,13 @@ pub async fn download(State(ctx): State<Ctx>, Path(id): Path<String>) -> Result<
 /// URL accepts only the bytes with that sha256. The id goes into a plan's `workspace`.
 pub async fn create_workspace(State(ctx): State<Ctx>, body: Body) -> Result<Response, Error> {
     let upload = NewUpload::parse(&body)?;
-    let id = ArtifactId(Uuid::now_v7());
     let tenant = &ctx.config.tenant;
-    let key = format!("workspaces/{tenant}/{id}");
-    let signed =
-        ctx.storage.sign_upload(&key, &upload.media_type, &upload.sha256, upload.size_bytes, SIGNED_FOR).await?;
-    let row = NewArtifact {
-        id,
-        name: upload.name,
-        kind: "workspace".into(),
-        uri: ctx.storage.uri(&key),
-        hash: shared::domain::digest::hex(&upload.sha256),
-        size_bytes: upload.size_bytes,
-        media_type: upload.media_type,
-        metadata: json!({}),
-        made_from: Vec::new(),
-    };
+    let hash = hex(&upload.sha256);
+    let (key, row) = new_workspace(&ctx, tenant, upload.name, &upload.media_type, hash, upload.size_bytes);
+    let signed = ctx.storage.sign_upload(&key, &row.media_type, &upload.sha256, row.size_bytes, SIGNED_FOR).await?;
     artifact::artifact_insert_upload(&ctx.db, tenant, &row).await?;
     let upload = Upload {
-        id,
+        id: row.id,
         uri: row.uri,
         upload_url: signed.url,
         headers: signed.headers,

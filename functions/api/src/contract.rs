@@ -8,8 +8,9 @@ use shared::error::Code;
 use shared::http::ACTOR;
 use shared::http::contract::{FILLED, Operation, Schemas, dotted, object, plain_name, who_and_why};
 use shared::view::{
-    Artifact, ArtifactPage, Event, Gate, Health, Lineage, PlanChecked, Policy, PolicyPage, RuleDeleted, RuleDetail,
-    RulePage, RunChange, RunCreated, RunDetail, RunPage, SigningKeys, Step, StepPage, StepWhy, Upload,
+    Artifact, ArtifactPage, Event, Gate, Health, Lineage, PlanChecked, Policy, PolicyPage, QueueDetail, QueueList,
+    Redriven, RuleDeleted, RuleDetail, RulePage, RunChange, RunCreated, RunDetail, RunPage, SigningKeys, Step,
+    StepPage, StepWhy, Upload,
 };
 
 use crate::artifacts::{MAX_UPLOAD_BYTES, MEDIA_TYPES, UPLOAD};
@@ -21,6 +22,7 @@ const STEPS: &str = "Steps";
 const ARTIFACTS: &str = "Artifacts";
 const RULES: &str = "Rules of db_write";
 const POLICY: &str = "Policy";
+const QUEUES: &str = "Queues";
 const SERVER: &str = "Server";
 
 /// Every route, except those of pages.
@@ -32,6 +34,7 @@ pub fn contract(schemas: &mut Schemas) -> Vec<Operation> {
         artifacts(schemas),
         rules(schemas),
         policies(schemas),
+        queues(schemas),
         server(schemas),
     ]
     .concat()
@@ -299,6 +302,27 @@ fn gate_policy_field(field: &str) -> Value {
         }),
         other => unreachable!("the field {other} has no schema"),
     }
+}
+
+fn queues(schemas: &mut Schemas) -> Vec<Operation> {
+    vec![
+        get("/queues", "listQueues", QUEUES, "Read how many messages the queues of each handler hold.").answers(
+            200,
+            "The queues.",
+            schemas.of::<QueueList>(),
+        ),
+        get("/queues/{handler}", "fetchQueue", QUEUES, "Read the queues of a handler, and some of its dead letters.")
+            .answers(200, "The queues.", schemas.of::<QueueDetail>()),
+        Operation::new(
+            Method::POST,
+            "/queues/{handler}/redrive",
+            "redriveQueue",
+            QUEUES,
+            "Move dead letters of a handler back to its queue, at most 100 a call.",
+        )
+        .may_take(object(&[ACTOR], &[], who_and_why), json!({"actor": "ann"}))
+        .answers(200, "How many were moved, and whether more may be left.", schemas.of::<Redriven>()),
+    ]
 }
 
 fn server(schemas: &mut Schemas) -> Vec<Operation> {

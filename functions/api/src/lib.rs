@@ -10,6 +10,7 @@ mod health;
 mod keys;
 mod plans;
 mod policy;
+mod queues;
 mod rules;
 mod run_filter;
 mod runs;
@@ -45,6 +46,9 @@ pub fn routes() -> Routes<Ctx> {
         .get("/runs/{id}/steps/{name}/why", steps::why)
         .get_with("/runs/{id}/artifacts", PAGE, artifacts::list)
         .get("/keys", keys::list)
+        .get("/queues", queues::list)
+        .get("/queues/{handler}", queues::fetch)
+        .post("/queues/{handler}/redrive", queues::redrive)
         .get_with("/rules", PAGE, rules::list)
         .get("/rules/{table}", rules::fetch)
         .put("/rules/{table}", rules::set)

@@ -30,6 +30,7 @@ pub async fn create(
         body: body.object()?,
         idempotency_key: idempotency_key(&headers)?,
         traceparent: header_text(&headers, "traceparent"),
+        actor: None,
     };
     let accepted = create_run(&ctx, &ctx.config.tenant, &request).await?;
     let status = if accepted.created { StatusCode::CREATED } else { StatusCode::OK };

@@ -1,42 +1,59 @@
 "use strict";
 
-// Shows times relative to now, and refreshes the page of an open run.
+// Relative times, live refresh, keyboard, and small comforts. Every page works without this file.
 
 const MIN_POLL_MS = 2_000; // while the run changes
 const MAX_POLL_MS = 15_000; // while nothing changes: a gate may be pending for days
 const MAX_RETRY_MS = 30_000; // while the server cannot be reached
 const UNITS = [["day", 86_400], ["hour", 3_600], ["minute", 60], ["second", 1]];
+const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
+const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 
-const relative = new Intl.RelativeTimeFormat(undefined, { numeric: "auto" });
+document.documentElement.classList.add("has-script");
 
-function relativeTime(then) {
+// "3 minutes ago"; with data-as="elapsed" "3 min 12 s", which grows; with "left" "in 23 hours".
+function words(time, then) {
   const seconds = Math.round((then - Date.now()) / 1_000);
+  if (time.dataset.as === "elapsed") return elapsed(-seconds);
   const [unit, size] = UNITS.find(([, size]) => Math.abs(seconds) >= size) ?? UNITS.at(-1);
   return relative.format(Math.trunc(seconds / size), unit);
 }
 
+function elapsed(seconds) {
+  const s = Math.max(0, seconds), m = Math.floor(s / 60), h = Math.floor(m / 60), d = Math.floor(h / 24);
+  if (m < 1) return `${s} s`;
+  if (h < 1) return `${m} min ${s % 60} s`;
+  return d < 1 ? `${h} h ${m % 60} min` : `${d} d ${h % 24} h`;
+}
+
 function localise() {
-  for (const time of document.querySelectorAll("time[datetime]")) {
+  for (const time of all("time[datetime]")) {
     const then = new Date(time.dateTime);
     if (Number.isNaN(then.getTime())) continue;
-    const words = relativeTime(then);
     time.title = `${then.toLocaleString()} (${time.dateTime})`;
-    if (time.textContent !== words) time.textContent = words;
+    if (time.dataset.as === "clock") continue;
+    const text = words(time, then);
+    if (time.textContent !== text) time.textContent = text;
   }
 }
 
-const regions = (root) => [...root.querySelectorAll("[data-region]")];
+// Live refresh: the regions of the fragment replace those of the page, one by one.
 
-// Replaces `old` by `fresh`, and keeps typed text and the cursor.
 function replace(old, fresh) {
   const active = old.contains(document.activeElement) ? document.activeElement : null;
-  const typed = [...old.querySelectorAll("input:not([type=hidden]), textarea")].filter((field) => field.value !== "");
+  const typed = all("input:not([type=hidden]), textarea", old).filter((field) => field.value !== "");
+  const opened = all("details[open][id]", old).map((details) => details.id);
+  const scrolled = all(".graph", old).map((graph) => graph.scrollLeft);
+  const here = old.querySelector(".here a[id]")?.id;
   const selection = active && "selectionStart" in active ? [active.selectionStart, active.selectionEnd] : null;
   old.replaceWith(fresh);
+  all(".graph", fresh).forEach((graph, at) => { graph.scrollLeft = scrolled[at] ?? 0; });
+  for (const id of opened) document.getElementById(id)?.setAttribute("open", "");
   for (const field of typed) {
     const replacement = document.getElementById(field.id);
     if (replacement) replacement.value = field.value;
   }
+  if (here) document.getElementById(here)?.closest("[data-row]")?.classList.add("here");
   const replacement = active?.id ? document.getElementById(active.id) : null;
   replacement?.focus({ preventScroll: true });
   if (replacement && selection) replacement.setSelectionRange(...selection);
@@ -44,24 +61,27 @@ function replace(old, fresh) {
 
 function follow(live) {
   const announcer = document.getElementById("announcer");
-  const url = live.dataset.fragment;
+  const regions = (root) => all("[data-region]", root);
   // The regions as the server sent them. The page itself differs: its times are relative.
   const shown = new Map(regions(live).map((region) => [region.dataset.region, region.outerHTML]));
-  let status = live.dataset.status;
+  let { status } = live.dataset;
   let wait = MIN_POLL_MS;
 
   function announce(sentence) {
-    if (announcer.textContent !== sentence) announcer.textContent = sentence;
+    if (announcer && announcer.textContent !== sentence) announcer.textContent = sentence;
   }
 
-  // Returns whether anything changed, and whether the run is still open.
+  // Returns whether anything changed, and whether the page can still change.
   function apply(html) {
-    const fresh = new DOMParser().parseFromString(html, "text/html").getElementById("live");
-    if (!fresh) throw new Error("not the fragment of a run");
+    const page = new DOMParser().parseFromString(html, "text/html");
+    const fresh = page.getElementById("live");
+    if (!fresh) throw new Error("not a fragment");
+    const [shownInbox, inbox] = [document, page].map((root) => root.querySelector(".site [data-go=inbox]"));
+    if (inbox) shownInbox?.replaceChildren(...inbox.childNodes);
     let changed = false;
     for (const region of regions(fresh)) {
       const { region: name } = region.dataset;
-      const old = live.querySelector(`[data-region="${name}"]`);
+      const old = live.querySelector(`[data-region="${CSS.escape(name)}"]`);
       if (!old || shown.get(name) === region.outerHTML) continue;
       shown.set(name, region.outerHTML);
       replace(old, region);
@@ -70,7 +90,7 @@ function follow(live) {
     if (fresh.dataset.status !== status) {
       document.title = document.title.replace(status, fresh.dataset.status);
       status = fresh.dataset.status;
-      announce(`The run is ${status}.`);
+      announce(`Now: ${status}.`);
     }
     localise();
     return { changed, open: "fragment" in fresh.dataset };
@@ -78,7 +98,7 @@ function follow(live) {
 
   async function poll() {
     try {
-      const response = await fetch(url, { cache: "no-store", signal: AbortSignal.timeout(10_000) });
+      const response = await fetch(live.dataset.fragment, { cache: "no-store", signal: AbortSignal.timeout(10_000) });
       if (response.status === 404) return announce("This run no longer exists.");
       if (!response.ok) throw new Error(`status ${response.status}`);
       const html = await response.text();
@@ -104,7 +124,95 @@ function follow(live) {
   setTimeout(next, wait);
 }
 
+// Keyboard. Rows are [data-row]; each contains the link or is one.
+
+const help = document.getElementById("help");
+let leader = 0; // when "g" was pressed
+
+function move(step) {
+  const rows = all("[data-row]");
+  if (rows.length === 0) return;
+  const now = rows.findIndex((row) => row.classList.contains("here"));
+  const row = rows[Math.min(rows.length - 1, Math.max(0, now + step))];
+  rows[now]?.classList.remove("here");
+  row.classList.add("here");
+  (row.matches("a") ? row : row.querySelector("a"))?.focus({ preventScroll: true });
+  row.scrollIntoView({ block: "nearest" });
+}
+
+function go(name) {
+  const link = document.querySelector(`[data-go="${name}"]`);
+  if (link) link.click();
+  return Boolean(link);
+}
+
+const KEYS = {
+  j: () => move(1), k: () => move(-1),
+  "/": () => document.querySelector("[data-search]")?.focus(),
+  "?": () => help?.showModal(),
+  n: () => go("new"), u: () => go("up"), r: () => go("primary"), f: () => go("problem"),
+};
+const AFTER_G = { r: "runs", i: "inbox", p: "policy", w: "rules", h: "health" };
+
+document.addEventListener("keydown", (event) => {
+  const { target, key } = event;
+  if (event.ctrlKey || event.metaKey || event.altKey) {
+    if (key === "Enter" && !event.altKey && target.dataset.submit) document.getElementById(target.dataset.submit)?.click();
+    return;
+  }
+  if (target.matches("input, textarea, select")) return void (key === "Escape" && target.blur());
+  if (help?.open) return;
+  if (Date.now() - leader < 1_500 && AFTER_G[key]) {
+    leader = 0;
+    if (go(AFTER_G[key])) event.preventDefault();
+    return;
+  }
+  if (key === "g") return void (leader = Date.now());
+  if (key === "Escape") return void all("details.menu[open]").forEach((menu) => { menu.open = false; });
+  if (KEYS[key] && !event.shiftKey | (key === "?")) { event.preventDefault(); KEYS[key](); }
+});
+
+document.addEventListener("click", (event) => {
+  const { target } = event;
+  if (target.closest("[data-help]")) return void help?.showModal();
+  if (target === help) help.close(); // the backdrop
+  for (const menu of all("details.menu[open]")) if (!menu.contains(target)) menu.open = false;
+  const copy = target.closest("[data-copy]");
+  if (copy) navigator.clipboard?.writeText(copy.dataset.copy).then(() => { copy.textContent = "copied"; }, () => {});
+  const line = target.closest("[data-line]");
+  if (line) jump(line);
+});
+
+// Puts the cursor on the line of the plan that a problem is about.
+function jump(link) {
+  const editor = document.getElementById("plan");
+  if (!editor) return;
+  const lines = editor.value.split("\n"), at = Number(link.dataset.line) - 1;
+  const start = lines.slice(0, at).join("\n").length + (at > 0 ? 1 : 0);
+  editor.focus();
+  editor.setSelectionRange(start, start + (lines[at]?.length ?? 0));
+}
+
+// Filters act at once; without a script a button sends them.
+document.addEventListener("change", (event) => {
+  if (event.target.matches("form[data-auto] :is(select, [type=checkbox])")) event.target.form.requestSubmit();
+});
+
+// The name is asked for until there is a login. This browser remembers it.
+for (const field of all("input[name=actor]")) {
+  try {
+    if (field.value === "") field.value = localStorage.getItem("nofx.actor") ?? "";
+    field.addEventListener("change", () => localStorage.setItem("nofx.actor", field.value));
+  } catch { /* storage is off */ }
+}
+
+// A graph that is wider than the page starts where something happens.
+for (const graph of all(".graph")) {
+  const node = graph.querySelector(".node:is(.bad, .warn, .busy, .here)");
+  if (node && graph.scrollWidth > graph.clientWidth) graph.scrollLeft = node.getBBox().x - graph.clientWidth / 2 + 92;
+}
+
 const live = document.getElementById("live");
 if (live && "fragment" in live.dataset) follow(live);
 localise();
-setInterval(localise, 15_000);
+setInterval(localise, document.querySelector("[data-as=elapsed]") ? 1_000 : 15_000);

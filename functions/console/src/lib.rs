@@ -1,17 +1,21 @@
-//! Web pages: the list of runs with an inbox of gates, a run with its timeline, the evidence of
-//! gates, and decisions about them.
+//! Web pages: the list of runs, the inbox of gates, a run with its timeline, the evidence of gates, and decisions about
+//! them.
 //!
 //! Every link is relative to the page's own address. So the pages work below any prefix: a stage of API Gateway, the
 //! base path of a custom domain, or none.
 
+pub mod axis;
+pub mod graph;
 pub mod page;
 
 mod assets;
 mod csrf;
-mod documents;
 pub mod evidence;
-mod gates;
+mod examples;
+pub mod plan_text;
 mod routes;
+mod upload;
+pub mod write;
 
 use axum::Router;
 use axum::extract::Request;
@@ -30,13 +34,24 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
 pub fn routes() -> Routes<Ctx> {
     Routes::default()
         .get("/ui", routes::home)
-        .get_with("/ui/runs", &["after", "inbox"], routes::runs)
-        .get_with("/ui/runs/{id}", &["before", "decided", "gate", "steps"], routes::run)
-        .get_with("/ui/runs/{id}/fragment", &["gate", "steps"], routes::fragment)
-        .get_with("/ui/artifacts/signed", &["id"], routes::signed_artifact)
-        .get("/ui/evidence/{id}", documents::evidence)
-        .get("/ui/gates/{id}", documents::gate)
-        .post_form("/ui/gates/{id}/{verb}", &["actor", "reason", "csrf"], gates::decide)
+        .get_with("/ui/runs/{id}", &["before", "decided", "gate", "level", "state", "steps"], routes::run::page)
+        .get_with("/ui/runs/{id}/fragment", &["gate", "level", "state", "steps"], routes::run::fragment)
+        .get_with("/ui/new", &["example", "from"], routes::new::page)
+        .post_upload("/ui/new", routes::new::start)
+        .post_upload("/ui/new/check", routes::new::check)
+        .get_with("/ui/policy", &["after"], routes::policy::page)
+        .post_form("/ui/policy", &["document", "version", "actor", "reason", "csrf"], routes::policy::set)
+        .get_with("/ui/rules", &["after"], routes::rules::list)
+        .get("/ui/rules/{table}", routes::rules::page)
+        .get("/ui/usage", routes::usage::page)
+        .get_with("/ui/health", &["redriven"], routes::health::page)
+        .post_form("/ui/health/{handler}/redrive", &["actor", "csrf"], routes::health::redrive)
+        .get_with("/ui/runs", &["after", "goal", "since", "status", "tool"], routes::runs::list)
+        .get_with("/ui/inbox", &["after", "decided", "type"], routes::inbox::list)
+        .get_with("/ui/artifacts/signed", &["id"], routes::artifact::signed)
+        .get("/ui/evidence/{id}", routes::evidence::page)
+        .get_with("/ui/gates/{id}", &["decided", "from"], routes::gate::page)
+        .post_form("/ui/gates/{id}/{verb}", &["actor", "reason", "csrf", "from"], routes::gate::decide)
         .get_with("/ui/static/app.css", &["v"], assets::css)
         .get_with("/ui/static/app.js", &["v"], assets::js)
 }

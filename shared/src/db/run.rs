@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio_postgres::types::Type;
+use uuid::Uuid;
 
 use super::page::{Page, page};
 use super::pool::{Database, Param};
@@ -25,6 +26,7 @@ pub struct NewRun<'a> {
     pub plan_digest: String,
     pub request_digest: String,
     pub idempotency_key: Option<&'a str>,
+    pub actor: Option<&'a str>,
     pub timeout_s: Option<u32>,
     pub traceparent: String,
     /// Artifact ids by role: archive, base, diff.
@@ -178,51 +180,8 @@ pub async fn run_list(
     after: Option<RunId>,
     limit: i64,
 ) -> Result<RunPage, Error> {
-    // Postgres would not use the index for an optional bound, so the query has only the bounds that are set.
-    let mut range = String::from("r.tenant_id = $1");
-    if after.is_some() {
-        range += " and (r.created_at, r.id) < (select c.created_at, c.id from nofx.run c where c.tenant_id = $1 and c.id = $3)";
-    }
-    if filter.created_from.is_some() {
-        range += " and r.created_at >= $4";
-    }
-    if filter.created_to.is_some() {
-        range += " and r.created_at < $5";
-    }
-    let statuses: Vec<_> = filter.statuses.iter().map(ToString::to_string).collect();
-    let after = after.map(|id| id.0);
-    let goal = filter.goal.as_deref().map(ignoring_case);
-    let params: [Param<'_>; 8] = [
-        (&tenant.0, Type::TEXT),
-        (&limit, Type::INT8),
-        (&after, Type::UUID),
-        (&filter.created_from, Type::TIMESTAMPTZ),
-        (&filter.created_to, Type::TIMESTAMPTZ),
-        (&statuses, Type::TEXT_ARRAY),
-        (&goal, Type::TEXT),
-        (&filter.tool, Type::TEXT),
-    ];
-    let matches = matches(filter);
-    if matches.is_empty() {
-        let sql = format!(
-            "select {SUMMARY} from nofx.run r where {range} order by r.created_at desc, r.id desc limit $2 + 1"
-        );
-        let page: Page<RunSummary> = page(db, &sql, limit, &params).await?;
-        let next = page.next(|run| run.id);
-        return Ok(RunPage { runs: page.items, next });
-    }
-    let max_scanned = if filter.tool.is_some() { MAX_SCANNED_WITH_STEPS } else { MAX_SCANNED };
-    // The last scanned run is always returned, because it is the cursor of the next page.
-    let sql = format!(
-        "select r.id, r.position = {max_scanned} as is_last,
-                case when r.matches then (select to_json(summary) from (select {SUMMARY}) summary) end as run
-           from (select r.*, row_number() over (order by r.created_at desc, r.id desc) as position, {matches} as matches
-                   from (select {SUMMARY} from nofx.run r
-                          where {range} order by r.created_at desc, r.id desc limit {max_scanned}) r) r
-          where r.matches or r.position = {max_scanned}
-          order by r.created_at desc, r.id desc limit $2 + 1"
-    );
-    let page: Page<ScannedRun> = page(db, &sql, limit, &params).await?;
+    let listing = Listing::new(tenant, filter, after, limit);
+    let page: Page<ScannedRun<RunSummary>> = page(db, &listing.sql(SUMMARY, SUMMARY), limit, &listing.params()).await?;
     let next = page.items.last().filter(|last| page.more || last.is_last).map(|last| last.id);
     Ok(RunPage { runs: page.items.into_iter().filter_map(|scanned| scanned.run).collect(), next })
 }
@@ -230,19 +189,111 @@ pub async fn run_list(
 /// Columns of a run in a list. The query names the run `r`.
 const SUMMARY: &str = "r.id, r.status, r.goal, r.generation, r.created_at, r.started_at, r.finished_at, r.failure";
 
-/// A run that a page with filters has read.
+/// A run that a list has read.
 #[derive(Debug, Deserialize)]
-struct ScannedRun {
-    id: RunId,
+pub(super) struct ScannedRun<T> {
+    pub id: RunId,
     /// Whether the scan ended here.
-    is_last: bool,
+    pub is_last: bool,
     /// None if the run does not match.
-    run: Option<RunSummary>,
+    pub run: Option<T>,
 }
 
-/// The condition for filters that the index does not cover, cheap tests first. The query names the run `r`. Empty without
+/// A list of runs to query, for any columns.
+pub(super) struct Listing<'a> {
+    tenant: &'a TenantId,
+    filter: &'a RunFilter,
+    after: Option<Uuid>,
+    limit: i64,
+    statuses: Vec<String>,
+    goal: Option<String>,
+}
+
+impl<'a> Listing<'a> {
+    pub fn new(tenant: &'a TenantId, filter: &'a RunFilter, after: Option<RunId>, limit: i64) -> Self {
+        let statuses = filter.statuses.iter().map(ToString::to_string).collect();
+        let goal = filter.goal.as_deref().map(ignoring_case);
+        Self { tenant, filter, after: after.map(|id| id.0), limit, statuses, goal }
+    }
+
+    /// Parameters of [`Listing::sql`] and [`Listing::counts`]: `$1` is the tenant, `$2` the limit.
+    pub fn params(&self) -> [Param<'_>; 8] {
+        [
+            (&self.tenant.0, Type::TEXT),
+            (&self.limit, Type::INT8),
+            (&self.after, Type::UUID),
+            (&self.filter.created_from, Type::TIMESTAMPTZ),
+            (&self.filter.created_to, Type::TIMESTAMPTZ),
+            (&self.statuses, Type::TEXT_ARRAY),
+            (&self.goal, Type::TEXT),
+            (&self.filter.tool, Type::TEXT),
+        ]
+    }
+
+    /// Selects a [`ScannedRun`] for each run of the page, and for one more. `shown` are the columns of a run `r`, and
+    /// `read` those columns of the table that `shown` uses.
+    pub fn sql(&self, read: &str, shown: &str) -> String {
+        let range = self.range(self.after.is_some());
+        let Some(matches) = matches(self.filter) else {
+            return format!(
+                "select r.id, false as is_last, (select to_json(shown) from (select {shown}) shown) as run
+                   from nofx.run r where {range} order by r.created_at desc, r.id desc limit $2 + 1"
+            );
+        };
+        let max_scanned = max_scanned(self.filter);
+        // The last scanned run is always returned, because it is the cursor of the next page.
+        format!(
+            "select r.id, r.position = {max_scanned} as is_last,
+                    case when r.matches then (select to_json(shown) from (select {shown}) shown) end as run
+               from (select r.*, row_number() over (order by r.created_at desc, r.id desc) as position,
+                            {matches} as matches
+                       from (select {read} from nofx.run r
+                              where {range} order by r.created_at desc, r.id desc limit {max_scanned}) r) r
+              where r.matches or r.position = {max_scanned}
+              order by r.created_at desc, r.id desc limit $2 + 1"
+        )
+    }
+
+    /// Selects the number of matching runs in each state, whatever states the filter names: `{by_status, is_cut}`. `is_cut`:
+    /// there are older runs that were not counted.
+    pub fn counts(&self) -> String {
+        let any_status = RunFilter { statuses: Vec::new(), ..self.filter.clone() };
+        let (range, max_scanned) = (self.range(false), max_scanned(self.filter));
+        let counted = matches(&any_status).map(|matches| format!(" filter (where {matches})")).unwrap_or_default();
+        format!(
+            "select json_build_object('by_status', coalesce(json_object_agg(c.status, c.count), '{{}}'),
+                                      'is_cut', coalesce(sum(c.scanned), 0) > {max_scanned})
+               from (select r.status, count(*){counted} as count, count(*) as scanned
+                       from (select r.id, r.status, r.goal from nofx.run r
+                              where {range} order by r.created_at desc, r.id desc limit {max_scanned} + 1) r
+                      group by r.status) c"
+        )
+    }
+
+    /// The part of the index to read. Postgres would not use the index for an optional bound, so there are only the bounds
+    /// that are set.
+    fn range(&self, is_after: bool) -> String {
+        let mut range = String::from("r.tenant_id = $1");
+        if is_after {
+            range += " and (r.created_at, r.id) < (select c.created_at, c.id from nofx.run c where c.tenant_id = $1 and c.id = $3)";
+        }
+        if self.filter.created_from.is_some() {
+            range += " and r.created_at >= $4";
+        }
+        if self.filter.created_to.is_some() {
+            range += " and r.created_at < $5";
+        }
+        range
+    }
+}
+
+fn max_scanned(filter: &RunFilter) -> usize {
+    if filter.tool.is_some() { MAX_SCANNED_WITH_STEPS } else { MAX_SCANNED }
+}
+
+/// The condition for filters that the index does not cover, cheap tests first. The query names the run `r`. None without
 /// such filters.
-fn matches(filter: &RunFilter) -> String {
+fn matches(filter: &RunFilter) -> Option<String> {
     let mut conditions = Vec::new();
     if !filter.statuses.is_empty() {
         conditions.push("r.status = any ($6)");
@@ -256,7 +307,7 @@ fn matches(filter: &RunFilter) -> String {
             "exists (select from nofx.step s where s.tenant_id = $1 and s.run_id = r.id and s.tool = $8 offset 0)",
         );
     }
-    conditions.join(" and ")
+    (!conditions.is_empty()).then(|| conditions.join(" and "))
 }
 
 /// A regular expression that matches the text, ignoring case. Unlike `ilike`, it does not depend on the database's locale.

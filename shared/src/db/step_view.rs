@@ -1,13 +1,15 @@
 //! Steps as the API shows them. Large values are left out of lists.
 
+use serde_json::Value;
 use tokio_postgres::types::Type;
+use uuid::Uuid;
 
 use super::page::{INLINE_BYTES, Page, page};
 use super::pool::{Database, Param};
 use super::row;
 use crate::domain::{RunId, StepId, TenantId};
 use crate::error::Error;
-use crate::view::{Step, StepWhy};
+use crate::view::{DeadLetterStep, Step, StepWhy};
 
 /// Columns of a step as the API shows it. The query names the step `s`. Inputs and outputs above `max` bytes are left
 /// out, and their size is given. The caller adds their address.
@@ -89,4 +91,23 @@ pub async fn step_why(db: &Database, tenant: &TenantId, run: RunId, name: &str) 
                  join nofx.run r on r.id = s.run_id
                 where s.tenant_id = $1 and s.run_id = $2 and s.name = $3";
     row::fetch(db, sql, &[(&tenant.0, Type::TEXT), (&run.0, Type::UUID), (&name, Type::TEXT)]).await
+}
+
+/// Those of these steps that the tenant has, with the goals of their runs.
+pub async fn steps_of_letters(
+    db: &Database,
+    tenant: &TenantId,
+    steps: &[StepId],
+) -> Result<Vec<DeadLetterStep>, Error> {
+    if steps.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<Uuid> = steps.iter().map(|step| step.0).collect();
+    let sql = "select coalesce(jsonb_agg(jsonb_build_object('id', s.id, 'name', s.name, 'status', s.status,
+                                                            'run_id', s.run_id, 'goal', left(r.goal, 300))), '[]')
+                 from nofx.step s
+                 join nofx.run r on r.id = s.run_id
+                where s.tenant_id = $1 and s.id = any ($2)";
+    let found = db.query_value(sql, &[(&tenant.0, Type::TEXT), (&ids, Type::UUID_ARRAY)]).await?;
+    serde_json::from_value(found.unwrap_or(Value::Null)).map_err(|error| Error::internal("read steps", error))
 }

@@ -1,10 +1,13 @@
 //! Calls of the sweep functions.
 
-use serde::Deserialize;
+use std::fmt::Debug;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio_postgres::types::{Json, Type};
 
 use super::pool::Database;
-use crate::domain::WakeUp;
+use crate::domain::{TenantId, WakeUp};
 use crate::error::Error;
 
 /// Result of one sweep.
@@ -13,6 +16,16 @@ pub struct Swept {
     /// Number of rows that it recovered.
     pub done: u64,
     pub ready: Vec<WakeUp>,
+}
+
+/// A sweep that has ended.
+#[derive(Debug, Serialize)]
+pub struct SweepRecord<'a, R> {
+    /// The tenant of the deployment. The sweep is about all tenants.
+    pub tenant_id: &'a TenantId,
+    pub duration_ms: u128,
+    pub failed: bool,
+    pub report: &'a R,
 }
 
 /// What can stall and is recovered.
@@ -53,4 +66,12 @@ pub async fn sweep(db: &Database, sweep: Sweep, limit: i32) -> Result<Swept, Err
     };
     let swept: Option<Json<Swept>> = db.query_value(sql, &[(&limit, Type::INT4)]).await?;
     Ok(swept.map(|json| json.0).unwrap_or_default())
+}
+
+/// Records the last sweep of the deployment.
+pub async fn sweep_record<R: Serialize + Sync + Debug>(
+    db: &Database,
+    record: &SweepRecord<'_, R>,
+) -> Result<(), Error> {
+    db.transition::<Value>("select nofx.sweep_record($1)", record).await.map(|_| ())
 }

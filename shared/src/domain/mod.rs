@@ -11,6 +11,7 @@ pub mod fields;
 pub mod gate;
 mod graph;
 pub mod id;
+pub mod lines;
 pub mod number;
 pub mod outcome;
 pub mod place;
@@ -26,6 +27,7 @@ pub mod timestamp;
 pub mod tool;
 pub mod trace;
 pub mod wakeup;
+pub mod yaml;
 
 pub use claimed_step::{ClaimedStep, GateDecision};
 pub use id::{ArtifactId, GateId, RunId, StepId, TenantId};

@@ -23,7 +23,7 @@ pub fn schema(limits: &Limits) -> Value {
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "NOFX plan",
-        "description": "A goal and a graph of steps, as `nofx submit` and `POST /runs` take it.",
+        "description": "A goal and a graph of steps, as `nofx run` and `POST /runs` take it.",
         "type": "object",
         "properties": {
             "$schema": {

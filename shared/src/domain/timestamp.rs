@@ -10,8 +10,87 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct Timestamp(pub String);
 
+impl Timestamp {
+    /// Milliseconds since 1970. None if the text is no timestamp, such as `infinity`.
+    pub fn epoch_ms(&self) -> Option<i64> {
+        let (date, rest) = self.0.split_once('T')?;
+        let zone_at = rest.find(['+', '-', 'Z'])?;
+        let (clock, zone) = rest.split_at(zone_at);
+        let [year, month, day] = numbers(date, '-')?;
+        let (whole, fraction) = clock.split_once('.').unwrap_or((clock, ""));
+        let [hour, minute, second] = numbers(whole, ':')?;
+        let is_valid = (0..10_000).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
+        let is_valid = is_valid && hour < 24 && minute < 60 && second <= 60;
+        let seconds = days_since_1970(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second;
+        is_valid.then_some((seconds - offset_s(zone)?) * 1_000 + milliseconds(fraction)?)
+    }
+}
+
+/// Three numbers with a separator between them.
+fn numbers(text: &str, separator: char) -> Option<[i64; 3]> {
+    let mut parts = text.splitn(3, separator).map(digits);
+    Some([parts.next()??, parts.next()??, parts.next()??])
+}
+
+fn digits(text: &str) -> Option<i64> {
+    let is_number = !text.is_empty() && text.len() <= 6 && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| text.parse().ok())?
+}
+
+fn milliseconds(fraction: &str) -> Option<i64> {
+    let is_number = fraction.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| fraction.bytes().chain(*b"000").take(3).fold(0, |ms, digit| ms * 10 + i64::from(digit - b'0')))
+}
+
+/// `Z`, `+01:00` or `+01` in seconds.
+fn offset_s(zone: &str) -> Option<i64> {
+    if zone == "Z" {
+        return Some(0);
+    }
+    let sign = if zone.starts_with('-') { -1 } else { 1 };
+    let (hours, minutes) = zone.get(1..)?.split_once(':').unwrap_or((zone.get(1..)?, "0"));
+    Some(sign * (digits(hours)? * 3_600 + digits(minutes)? * 60))
+}
+
+/// Days from 1970-01-01 to a date of the Gregorian calendar. Years are counted from March, so that the leap day is the
+/// last of its year.
+fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let months_since_march = (month + 9) % 12;
+    let day_of_year = (153 * months_since_march + 2) / 5 + day - 1;
+    let days = year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + day_of_year;
+    days - 719_468
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn epoch_ms(text: &str) -> Option<i64> {
+        Timestamp(text.to_owned()).epoch_ms()
+    }
+
+    #[test]
+    fn a_timestamp_is_a_number_of_milliseconds() {
+        assert_eq!(epoch_ms("1970-01-01T00:00:00Z"), Some(0));
+        assert_eq!(epoch_ms("2026-11-28T14:32:10.123456+00:00"), Some(1_795_876_330_123));
+        assert_eq!(epoch_ms("2026-11-28T15:32:10.1+01:00"), Some(1_795_876_330_100));
+        assert_eq!(epoch_ms("2026-11-28T10:02:10-04:30"), Some(1_795_876_330_000));
+        assert_eq!(epoch_ms("2000-02-29T00:00:00Z"), Some(951_782_400_000));
+        assert_eq!(epoch_ms("1969-12-31T23:59:59.999Z"), Some(-1));
+    }
+
+    #[test]
+    fn other_text_is_no_number() {
+        for text in ["", "infinity", "2026-11-28", "2026-11-28T10:00Z", "2026-13-01T00:00:00Z", "2026-11-28T1x:00:00Z"]
+        {
+            assert_eq!(epoch_ms(text), None, "{text}");
+        }
     }
 }

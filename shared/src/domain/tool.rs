@@ -120,7 +120,7 @@ impl HandlerSpec {
 
     /// Name of the queue for messages that could not be handled.
     pub fn dead_letter_queue(&self, prefix: &str) -> String {
-        format!("{}-dlq", self.queue(prefix))
+        dead_letter_queue_name(prefix, self.name)
     }
 
     /// Visibility timeout of the queue in seconds. AWS advises six times the function's timeout, which leaves time for
@@ -140,6 +140,11 @@ impl HandlerSpec {
 /// Name of a handler's queue.
 pub fn queue_name(prefix: &str, handler: &str) -> String {
     format!("{prefix}step-ready-{handler}")
+}
+
+/// Name of a handler's queue for dead letters.
+pub fn dead_letter_queue_name(prefix: &str, handler: &str) -> String {
+    format!("{}-dlq", queue_name(prefix, handler))
 }
 
 /// The handler with this name.

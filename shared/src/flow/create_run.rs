@@ -26,6 +26,8 @@ pub struct Request<'a> {
     pub body: &'a Value,
     pub idempotency_key: Option<&'a str>,
     pub traceparent: Option<&'a str>,
+    /// Who starts it, if a person does.
+    pub actor: Option<&'a str>,
 }
 
 const MAX_KEY_BYTES: usize = 255;
@@ -54,6 +56,7 @@ pub async fn create_run(ctx: &Ctx, tenant: &TenantId, request: &Request<'_>) -> 
             plan_digest: digest::canonical_sha256(value).map_err(unreadable)?,
             request_digest: digest::canonical_sha256(request.body).map_err(unreadable)?,
             idempotency_key: request.idempotency_key,
+            actor: request.actor,
             timeout_s: plan.timeout_s,
             traceparent: trace.to_string(),
             workspace: plan.workspace.map(workspace_ids),

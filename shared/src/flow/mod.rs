@@ -5,6 +5,8 @@ pub mod control_run;
 pub mod create_run;
 pub mod decide_gate;
 pub mod finish_step;
+pub mod queues;
+pub mod store_workspace;
 pub mod sweep;
 
 use tracing::warn;

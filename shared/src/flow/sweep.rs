@@ -1,10 +1,12 @@
 //! Recovery of stalled runs and steps. Takes no input. Several sweeps may run concurrently.
 
+use std::time::Instant;
+
 use serde::Serialize;
 use tracing::info;
 
 use crate::context::Ctx;
-use crate::db::sweep::{self, Sweep};
+use crate::db::sweep::{self, Sweep, SweepRecord};
 use crate::error::Error;
 use crate::telemetry;
 
@@ -22,8 +24,10 @@ pub struct Report {
     pub wakeups_sent: u64,
 }
 
-/// Sweeps every kind once. If one fails, the others are still swept. Logs each failure and returns the last one.
+/// Sweeps every kind once, and records that. If one fails, the others are still swept. Logs each failure and returns the
+/// last one.
 pub async fn sweep(ctx: &Ctx) -> Result<Report, Error> {
+    let start = Instant::now();
     let mut report = Report::default();
     let mut failure = None;
     for kind in Sweep::ALL {
@@ -43,6 +47,16 @@ pub async fn sweep(ctx: &Ctx) -> Result<Report, Error> {
                 failure = Some(error);
             }
         }
+    }
+    let record = SweepRecord {
+        tenant_id: &ctx.config.tenant,
+        duration_ms: start.elapsed().as_millis(),
+        failed: failure.is_some(),
+        report: &report,
+    };
+    // The record is only for readers.
+    if let Err(error) = sweep::sweep_record(&ctx.db, &record).await {
+        telemetry::report(&error, "record a sweep");
     }
     failure.map_or(Ok(report), Err)
 }

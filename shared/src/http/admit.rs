@@ -16,8 +16,10 @@ use crate::error::{Code, Error};
 
 /// Largest body. API Gateway allows 10 MB, and a plan has at most 1 MiB.
 pub const MAX_BODY_BYTES: usize = 2 << 20;
-/// Largest form. It has a name and a reason.
-const MAX_FORM_BYTES: usize = 32 << 10;
+/// Largest form without files. It has a name, a reason, and at most a policy.
+const MAX_FORM_BYTES: usize = 64 << 10;
+/// Largest form with files. API Gateway sends it to Lambda in base64, and Lambda takes 6 MB in all.
+pub const MAX_UPLOAD_BYTES: usize = 4 << 20;
 
 /// What a route takes.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +38,8 @@ pub enum BodyKind {
     Json,
     /// A form of a page, with these fields.
     Form(&'static [&'static str]),
+    /// A form of a page with files (RFC 7578). The route reads it.
+    Upload,
 }
 
 /// Why a request is refused before it reaches its route.
@@ -81,6 +85,7 @@ async fn admitted(takes: Takes, mut request: Request) -> Result<Request, Refusal
         BodyKind::Nothing => return Ok(request),
         BodyKind::Json => MAX_BODY_BYTES,
         BodyKind::Form(_) => MAX_FORM_BYTES,
+        BodyKind::Upload => MAX_UPLOAD_BYTES,
     };
     let (mut parts, body) = request.into_parts();
     // Do not trust `Content-Length`.
@@ -88,10 +93,10 @@ async fn admitted(takes: Takes, mut request: Request) -> Result<Request, Refusal
     if !bytes.is_empty() {
         right_type(takes.body, &parts.headers)?;
     }
-    if let BodyKind::Form(fields) = takes.body {
-        parts.extensions.insert(form(&bytes, fields)?);
-    } else {
-        parts.extensions.insert(Body::parse(&bytes)?);
+    match takes.body {
+        BodyKind::Form(fields) => drop(parts.extensions.insert(form(&bytes, fields)?)),
+        BodyKind::Json => drop(parts.extensions.insert(Body::parse(&bytes)?)),
+        BodyKind::Nothing | BodyKind::Upload => {}
     }
     Ok(Request::from_parts(parts, bytes.into()))
 }
@@ -129,6 +134,7 @@ fn right_type(kind: BodyKind, headers: &HeaderMap) -> Result<(), Refusal> {
     };
     let (is_right, wanted) = match kind {
         BodyKind::Form(_) => (essence == "application/x-www-form-urlencoded", "application/x-www-form-urlencoded"),
+        BodyKind::Upload => (essence == "multipart/form-data", "multipart/form-data"),
         BodyKind::Nothing | BodyKind::Json => {
             let is_json =
                 essence.strip_prefix("application/").is_some_and(|sub| sub == "json" || sub.ends_with("+json"));

@@ -101,13 +101,15 @@ pub fn actor(fields: &mut Fields<'_, '_>) -> String {
     if fields.value("actor").is_none() {
         return "anonymous".to_owned();
     }
-    let name = fields.read("actor", |value| {
-        let name = value.as_str().unwrap_or_default().trim();
-        let is_name = !name.is_empty() && name.chars().count() <= MAX_ACTOR_CHARS && !name.contains(char::is_control);
-        let rule = || format!("must be a name of 1 to {MAX_ACTOR_CHARS} characters, without control characters");
-        is_name.then(|| name.to_owned()).ok_or_else(rule)
-    });
-    name.unwrap_or_default()
+    fields.read("actor", |value| actor_of(value.as_str().unwrap_or_default())).unwrap_or_default()
+}
+
+/// The name of an actor without spaces around it. The error says what a name is.
+pub fn actor_of(text: &str) -> Result<String, String> {
+    let name = text.trim();
+    let is_name = !name.is_empty() && name.chars().count() <= MAX_ACTOR_CHARS && !name.contains(char::is_control);
+    let rule = || format!("must be a name of 1 to {MAX_ACTOR_CHARS} characters, without control characters");
+    is_name.then(|| name.to_owned()).ok_or_else(rule)
 }
 
 /// The reason of a decision.

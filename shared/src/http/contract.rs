@@ -10,6 +10,7 @@ use super::body::{MAX_ACTOR_CHARS, MAX_REASON_CHARS};
 use crate::domain::fields::Names;
 use crate::domain::plan::Limits;
 use crate::domain::plan_schema;
+use crate::domain::tool::{HANDLERS, LONG_GATES};
 use crate::error::Code;
 
 // Patterns use no Unicode classes and no \x escapes, because some validators do not support them.
@@ -260,6 +261,10 @@ pub fn parameter(name: &str) -> Value {
         "id" => json!({"type": "string", "format": "uuid"}),
         "name" => json!({"description": "Name of a step.", "type": "string", "minLength": 1}),
         "table" => json!({"description": "`schema.table`.", "type": "string", "pattern": dotted(2)}),
+        "handler" => {
+            let names: Vec<&str> = HANDLERS.iter().chain([&LONG_GATES]).map(|handler| handler.name).collect();
+            json!({"description": "Name of a handler. `gate_long` exists only where long gates do.", "enum": names})
+        }
         "after" => json!({
             "description": "Cursor: `next` of the page before, which is the id of its last row. Empty for the first page.",
             "anyOf": [{"type": "string", "format": "uuid"}, {"const": ""}],

@@ -153,7 +153,7 @@ async fn a_run_whose_first_wakeups_were_lost_is_accepted_and_succeeds() {
     let lab = Lab::new().await;
     let without_queues = lab.ctx_without_queues().await;
     let body = json!({ "plan": plans::wide(3) });
-    let request = Request { body: &body, idempotency_key: None, traceparent: None };
+    let request = Request { body: &body, idempotency_key: None, traceparent: None, actor: None };
     let run =
         create_run(&without_queues, &lab.tenant, &request).await.expect("a run is accepted while the queue is down").id;
     assert!(lab.sent().await.is_empty());

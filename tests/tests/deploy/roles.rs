@@ -14,11 +14,13 @@ use crate::template::{LONG_GATES_QUEUE, function, functions, read, resources, ro
 type Right = (String, String);
 
 /// Every call to AWS in the code, and the action that it needs. A presigned request needs it when it is used.
-const CALLS: [(&str, &str, &str); 11] = [
+const CALLS: [(&str, &str, &str); 13] = [
     ("invoke.rs", "invoke", "lambda:InvokeFunction"),
     ("queue.rs", "delete_message", "sqs:DeleteMessage"),
     ("queue.rs", "receive_message", "sqs:ReceiveMessage"),
+    ("queue.rs", "get_queue_attributes", "sqs:GetQueueAttributes"),
     ("queue.rs", "get_queue_url", "sqs:GetQueueUrl"),
+    ("queue.rs", "send_message", "sqs:SendMessage*"),
     ("queue.rs", "send_message_batch", "sqs:SendMessage*"),
     ("queue.rs", "change_message_visibility", "sqs:ChangeMessageVisibility"),
     ("secrets.rs", "get_secret_value", "secretsmanager:GetSecretValue"),
@@ -29,9 +31,10 @@ const CALLS: [(&str, &str, &str); 11] = [
 ];
 
 /// Code that uses storage, a secret or a key, and the rights that it needs.
-const USES: [(&str, &[(&str, &str)]); 12] = [
+const USES: [(&str, &[(&str, &str)]); 13] = [
     (".sign_download(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*")]),
     (".sign_upload(", &[("s3:PutObject", "${ArtifactsBucket.Arn}/workspaces/*")]),
+    ("store_workspace(", &[("s3:PutObject", "${ArtifactsBucket.Arn}/workspaces/*")]),
     // Without the right to list, S3 answers "access denied" for a missing object.
     ("store.get(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*"), ("s3:ListBucket", "ArtifactsBucket.Arn")]),
     ("store.put(", &[("s3:PutObject", "${ArtifactsBucket.Arn}/runs/*")]),
@@ -90,6 +93,14 @@ fn every_role_allows_exactly_what_its_function_calls() {
             expected.insert(right("sqs:ChangeMessageVisibility", &queue_of(&name)));
         }
         let code = sources(&root().join("functions").join(&name).join("src"));
+        if code.contains("flow::queues") {
+            for queue in &queues {
+                expected.insert(right("sqs:GetQueueAttributes", queue));
+                let dead = queue.replace("Queue.Arn", "DeadLetters.Arn");
+                let calls = ["sqs:GetQueueUrl", "sqs:GetQueueAttributes", "sqs:ReceiveMessage", "sqs:DeleteMessage"];
+                expected.extend(calls.map(|action| right(action, &dead)));
+            }
+        }
         for (_, rights) in USES.iter().filter(|(call, _)| code.contains(call)) {
             expected.extend(rights.iter().map(|(action, resource)| right(action, resource)));
         }

@@ -68,7 +68,7 @@ async fn evidence_and_differences_are_shown_to_their_tenant_and_only_as_they_wer
     for words in ["a &lt;test&gt; is gone", "two &lt;i&gt;", &format!("../gates/{gate}"), &format!("../runs/{run}")] {
         assert!(shown.contains(words), "{words}: {shown}");
     }
-    let (_, list) = page("/ui/runs".into()).await;
+    let (_, list) = page("/ui/inbox".into()).await;
     assert!(list.contains(&format!("gates/{gate}")), "the inbox links the decision");
     let (_, shown) = page(format!("/ui/runs/{run}")).await;
     assert!(shown.contains(&format!("../evidence/{evidence}")) && shown.contains(&format!("../gates/{gate}")));

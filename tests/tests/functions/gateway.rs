@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use axum::Router;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use lambda_http::request::LambdaRequest;
 use lambda_http::{Adapter, Context, LambdaEvent};
 use nofx_tests::{Lab, contract};
@@ -85,10 +87,24 @@ impl Gateway {
     /// Sends a request as an event of this format, and checks the response against the API's document.
     pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<String>) -> Answer {
         let route = self.routes.iter().find(|route| matches_route(route, split(path).0)).copied();
-        let request = Request { shape: self.shape, route, method, path, headers, body: body.as_deref() };
+        let request =
+            Request { shape: self.shape, route, method, path, headers, body: body.as_deref(), is_base64: false };
+        self.answer(&request).await
+    }
+
+    /// Posts bytes, which API Gateway sends in base64.
+    pub async fn post_bytes(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        let route = self.routes.iter().find(|route| matches_route(route, split(path).0)).copied();
+        let body = STANDARD.encode(body);
+        let (method, body) = ("POST", Some(body.as_str()));
+        self.answer(&Request { shape: self.shape, route, method, path, headers, body, is_base64: true }).await
+    }
+
+    async fn answer(&self, request: &Request<'_>) -> Answer {
+        let (method, path) = (request.method, request.path);
         let event = match self.shape {
-            Shape::Rest | Shape::RestMapped | Shape::RestStage => rest_event(&request),
-            Shape::Http | Shape::HttpStage => http_event(&request),
+            Shape::Rest | Shape::RestMapped | Shape::RestStage => rest_event(request),
+            Shape::Http | Shape::HttpStage => http_event(request),
         };
         let payload: LambdaRequest = serde_json::from_value(event).expect("an event of API Gateway");
         let adapter = Adapter::from(self.router.clone());
@@ -136,6 +152,7 @@ struct Request<'a> {
     path: &'a str,
     headers: &'a [(&'a str, &'a str)],
     body: Option<&'a str>,
+    is_base64: bool,
 }
 
 impl Request<'_> {
@@ -160,7 +177,7 @@ fn rest_event(request: &Request<'_>) -> Value {
     json!({
         "resource": route, "path": in_event, "httpMethod": method, "headers": {}, "multiValueHeaders": headers,
         "queryStringParameters": null, "multiValueQueryStringParameters": values, "pathParameters": null,
-        "stageVariables": null, "body": request.body, "isBase64Encoded": false,
+        "stageVariables": null, "body": request.body, "isBase64Encoded": request.is_base64,
         "requestContext": {"requestId": "gateway-1", "stage": "prod", "httpMethod": method, "path": full_path,
                            "identity": {"sourceIp": "192.0.2.1"}, "resourcePath": route, "accountId": "1",
                            "apiId": "a", "resourceId": "r", "protocol": "HTTP/1.1"}
@@ -178,7 +195,7 @@ fn http_event(request: &Request<'_>) -> Value {
     };
     json!({
         "version": "2.0", "routeKey": key, "rawPath": full_path, "rawQueryString": query, "headers": headers,
-        "body": request.body, "isBase64Encoded": false,
+        "body": request.body, "isBase64Encoded": request.is_base64,
         "requestContext": {"requestId": "gateway-1", "stage": stage, "accountId": "1", "apiId": "a",
                            "routeKey": key, "domainName": "api.example", "domainPrefix": "api",
                            "time": "23/Nov/2026:00:00:00 +0000", "timeEpoch": 1,

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod codegen;
+mod console_lists;
 mod db_write;
 mod evidence_pages;
 mod filters;
@@ -9,12 +10,16 @@ mod gates;
 mod gateway;
 mod hostile;
 mod keys;
+mod new_runs;
+mod operator_pages;
 mod pages;
 mod plans;
 mod policy;
 mod polling;
+mod queues;
 mod routes;
 mod rules;
+mod run_pages;
 mod shapes;
 mod submit;
 mod trusted_bases;

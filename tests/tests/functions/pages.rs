@@ -147,15 +147,15 @@ async fn paging_reaches_all_of_205_pending_gates() {
     assert_eq!(all_rows(&approvals, "/gates", &format!("?after={cursor}"), "").await[0]["id"], created[100]);
 
     let console = Gateway::console(&lab, Shape::Http);
-    let (mut seen, mut next) = (Vec::new(), "/ui/runs".to_owned());
+    let (mut seen, mut next) = (Vec::new(), "/ui/inbox".to_owned());
     loop {
         let page = console.get(&next).await;
         let html = page.body.as_str().expect("a page");
-        for part in html.split("?gate=").skip(1) {
+        for part in html.split("href=\"gates/").skip(1) {
             seen.push(part[..36].to_owned());
         }
-        let Some(more) = html.split("runs?inbox=").nth(1) else { break };
-        next = format!("/ui/runs?inbox={}", &more[..36]);
+        let Some(more) = html.split("inbox?after=").nth(1) else { break };
+        next = format!("/ui/inbox?after={}", &more[..36]);
     }
     assert_eq!(seen.len(), 204);
     let last = seen.last().expect("a gate");

@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use nofx::commands::plan::{self, Command};
+use nofx::commands::plan;
+use nofx::output::Format;
 use nofx_tests::{Lab, plans};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -114,7 +115,7 @@ async fn the_command_prints_the_problems_of_the_api() {
     let lab = Lab::new().await;
     let api = serve(&lab).await;
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/release.yaml");
-    plan::run(&api, &Command::Check { file: example }).await.expect("the example is valid");
+    plan::check(&api, &example, Format::default()).await.expect("the example is valid");
 
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("plan.yaml");
@@ -123,7 +124,7 @@ async fn the_command_prints_the_problems_of_the_api() {
         "$schema: plan.schema.json\nplan: {goal: g, steps: [{name: a, tool: bash}, {name: a, tool: echo}]}",
     )
     .unwrap();
-    let problems = plan::run(&api, &Command::Check { file }).await.expect_err("the plan is invalid").to_string();
+    let problems = plan::check(&api, &file, Format::default()).await.expect_err("the plan is invalid").to_string();
     assert!(problems.starts_with("POST /plans/check: 400 Bad Request"), "{problems}");
     for path in ["plan.steps[0].tool: unknown tool", "plan.steps[1].name: "] {
         assert!(problems.contains(path), "{problems}");

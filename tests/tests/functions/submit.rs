@@ -1,4 +1,4 @@
-//! Submits a YAML plan as `nofx submit` does.
+//! Submits a YAML plan as `nofx run` does.
 
 use std::path::Path;
 

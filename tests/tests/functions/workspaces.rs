@@ -203,7 +203,7 @@ async fn the_same_tree_made_in_two_ways_has_the_same_digest_and_bytes() {
     let bytes = stack.bytes(&one["workspace"]).await;
     assert!(bytes == stack.bytes(&other["workspace"]).await && one["sha256"] == same["sha256"]);
     assert_eq!((&same["changed"], &same["changed_count"]), (&json!([]), &json!(0)));
-    // What `nofx submit` packs from a directory with these files.
+    // What `nofx run` packs from a directory with these files.
     let folder = stack.files(&one["workspace"]).await;
     fs::create_dir(folder.path().join(".git")).unwrap();
     assert!(nofx::client::workspace::pack(folder.path(), None).unwrap() == bytes);

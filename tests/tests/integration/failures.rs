@@ -162,7 +162,7 @@ async fn a_text_that_postgres_cannot_store_fails_only_its_step() {
 async fn a_request_that_postgres_cannot_store_is_invalid() {
     let lab = Lab::new().await;
     let body = json!({ "plan": { "goal": "g", "steps": [plans::step("a", "echo", json!({ "text": "a\u{0}b" }))] } });
-    let request = Request { body: &body, idempotency_key: None, traceparent: None };
+    let request = Request { body: &body, idempotency_key: None, traceparent: None, actor: None };
     let answer = create_run(&lab.ctx, &lab.tenant, &request).await;
     assert!(matches!(answer, Err(Error::Invalid(_))), "{answer:?}");
 }

@@ -290,7 +290,7 @@ async fn only_one_of_many_posts_with_one_idempotency_key_creates_a_run() {
                 let width = if post == 5 { 2 } else { 1 };
                 let body = json!({ "plan": plans::wide(width) });
                 let key = format!("key-{round}");
-                let request = Request { body: &body, idempotency_key: Some(&key), traceparent: None };
+                let request = Request { body: &body, idempotency_key: Some(&key), traceparent: None, actor: None };
                 create_run(&ctx, &tenant, &request).await
             }
         });

@@ -61,7 +61,14 @@ const LOCAL: &AllowedImports = &[
     ),
 ];
 
-const CLI: &AllowedImports = &[("client", &[]), ("deploy", &[]), ("commands", &["client", "deploy"])];
+const CLI: &AllowedImports = &[
+    ("client", &[]),
+    ("output", &["client"]),
+    ("deploy", &[]),
+    // Completions and man pages describe the whole command line.
+    ("commands", &["cli", "client", "deploy", "output"]),
+    ("cli", &["client", "commands", "output"]),
+];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")

@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 
 use nofx_gates::evidence::DoubtCode;
 use nofx_tests::catalogue::Catalogue;
+use serde_json::json;
 use shared::domain::tool::HANDLERS;
 use shared::error::Code;
+use shared::view::sentence::{EventKind, TimelineEvent, entries};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the checkout").to_owned()
@@ -81,6 +83,12 @@ fn sources_with_codes() -> Vec<String> {
 /// Sources that name events. Gates write none.
 fn sources_with_events() -> Vec<String> {
     sources_of(&["functions", "shared/src", "migrations"])
+}
+
+/// Sources that write events. `shared/src/view` only reads them.
+fn sources_that_write_events() -> Vec<String> {
+    let rooms = ["shared/src/db", "shared/src/domain", "shared/src/flow", "shared/src/worker"];
+    sources_of(&[&["functions", "migrations"][..], &rooms].concat())
 }
 
 /// The codes in the first column of the tables of a section, which ends before the next heading of its level.
@@ -162,14 +170,16 @@ fn event_kinds(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn events_in_the_sources_and_in_the_catalogue_are_the_same() {
-    let sources = sources_with_events();
-    let (prefixes, whole): (BTreeSet<_>, BTreeSet<_>) =
-        sources.iter().flat_map(|text| event_kinds(text)).partition(|kind| kind.ends_with('.'));
     let catalogue = Catalogue::read();
     let listed: BTreeSet<String> = catalogue.kinds().map(str::to_owned).collect();
-    let missing: Vec<_> = whole.difference(&listed).collect();
+    let named = sources_with_events();
+    let named = named.iter().flat_map(|text| event_kinds(text)).filter(|kind| !kind.ends_with('.'));
+    let missing: Vec<_> = named.filter(|kind| !listed.contains(kind)).collect();
     assert!(missing.is_empty(), "not in docs/events.md: {missing:?}");
 
+    let sources = sources_that_write_events();
+    let (prefixes, whole): (BTreeSet<_>, BTreeSet<_>) =
+        sources.iter().flat_map(|text| event_kinds(text)).partition(|kind| kind.ends_with('.'));
     // If a type is concatenated, its second part is a state that is quoted in the migrations.
     let is_state = |word: &str| sources.iter().any(|text| text.contains(&format!("'{word}'")));
     let is_concatenated = |kind: &&String| {
@@ -177,6 +187,28 @@ fn events_in_the_sources_and_in_the_catalogue_are_the_same() {
     };
     let unwritten: Vec<_> = listed.difference(&whole).filter(|kind| !is_concatenated(kind)).collect();
     assert!(unwritten.is_empty(), "no source writes these events: {unwritten:?}");
+}
+
+/// A type without a sentence would be shown as its name.
+#[test]
+fn every_event_in_the_catalogue_has_a_sentence() {
+    for kind in Catalogue::read().kinds() {
+        let event = json!({ "type": kind, "step": { "name": "unit" }, "timestamp": "2026-11-28T14:32:10Z" });
+        let events = [serde_json::from_value::<TimelineEvent>(event).expect("an event")];
+        // Late enough for a step that is ready to be worth a sentence.
+        let told = entries(&events, Some(i64::MAX));
+        assert_eq!(told.len(), 1, "{kind} has no sentence");
+        assert!(!told[0].to_string().contains(kind), "{kind} has no sentence: {}", told[0]);
+    }
+}
+
+#[test]
+fn a_timeline_can_be_filtered_by_every_event_of_a_run() {
+    let of_tenants = ["policy", "rule"];
+    let catalogue = Catalogue::read();
+    let listed = catalogue.kinds().filter(|kind| !of_tenants.contains(&kind.split('.').next().unwrap_or_default()));
+    let filtered = EventKind::ALL.into_iter().flat_map(EventKind::types).copied();
+    assert_eq!(listed.collect::<BTreeSet<_>>(), filtered.collect::<BTreeSet<_>>());
 }
 
 #[test]

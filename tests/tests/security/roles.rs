@@ -14,7 +14,7 @@ use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
 /// The functions that the worker and the sweeper call.
-const WORKER: [&str; 12] = [
+const WORKER: [&str; 13] = [
     "artifact_origin",
     "artifacts_find",
     "attempt_is_live",
@@ -25,6 +25,7 @@ const WORKER: [&str; 12] = [
     "steps_finish",
     "sweep_gates",
     "sweep_leases",
+    "sweep_record",
     "sweep_runs",
     "sweep_wakeups",
 ];

@@ -6,7 +6,9 @@ use maud::{Markup, html};
 use shared::db::console::{Document, Gate};
 
 use super::format;
-use super::layout::{Base, Layout, badge, layout, time};
+use super::icon::{look, state};
+use super::layout::{Base, Layout, Part, layout};
+use super::parts::{crumbs, time};
 use super::source::{self, Mark, visible};
 use super::weakening::weakenings;
 use crate::evidence::{Coverage, Evidence, Finding, Listed, TestFailure, Tests};
@@ -27,11 +29,13 @@ pub struct EvidencePage<'a> {
 /// `GET /ui/evidence/{id}`.
 pub fn evidence_page(page: &EvidencePage<'_>) -> String {
     let EvidencePage { base, document, evidence } = *page;
+    let step = document.step.as_deref().unwrap_or(&document.name);
     let content = html! {
-        (origin(base, document))
-        h1 { "Gate " bdi { (visible(&evidence.gate)) } " " (badge(evidence.verdict.as_str())) }
-        p.sentence.multiline { bdi { (visible(&evidence.reason.message)) } }
-        p.facts.note {
+        (crumbs(&[("Runs", base.to("runs")), (&document.goal, format!("{}{}", base.to("runs/"), document.run_id))], step))
+        h1 { "Gate " bdi { (visible(&evidence.gate)) } }
+        p.quote { bdi { (visible(&evidence.reason.message)) } }
+        p.facts {
+            span { (state(look(&evidence.verdict))) }
             code { (visible(&evidence.reason.code)) }
             span { "took " (format::duration(evidence.finished_at_ms.saturating_sub(evidence.started_at_ms))) }
             span { "judged " (time(&document.created_at)) }
@@ -48,17 +52,7 @@ pub fn evidence_page(page: &EvidencePage<'_>) -> String {
         (documents(base, document))
     };
     let title = format!("{} {}: {}", visible(&evidence.gate), visible(&evidence.verdict), document.goal);
-    layout(&Layout { base, title: &title, refresh_s: None }, &content)
-}
-
-/// The run and the step that the document belongs to.
-pub(super) fn origin(base: Base, document: &Document) -> Markup {
-    html! {
-        nav.origin aria-label="Origin" {
-            a href={ (base.to("runs/")) (document.run_id) } { bdi { (document.goal) } }
-            @if let Some(step) = &document.step { span.note { "step " bdi { (step) } } }
-        }
-    }
+    layout(&Layout { part: Part::Runs, ..Layout::new(base, &title) }, &content)
 }
 
 /// The decision that this gate waits for.
@@ -77,8 +71,8 @@ fn waiting(base: Base, gates: &[Gate]) -> Markup {
 
 fn doubts(evidence: &Evidence) -> Markup {
     html! {
-        section aria-labelledby="doubts" {
-            h2 #doubts { "What this does not prove" }
+        section.section aria-labelledby="doubts" {
+            div.title { h2 #doubts { "What this does not prove" } }
             @if evidence.not_proved.is_empty() { p.empty { "No doubt is recorded." } }
             ul.doubts {
                 @for doubt in &evidence.not_proved {
@@ -99,8 +93,8 @@ fn sources(evidence: &Evidence) -> Markup {
     let elsewhere: Vec<&Finding> = findings.listed.iter().filter(|finding| finding.file.is_empty()).collect();
     html! {
         @if !files.is_empty() || !elsewhere.is_empty() {
-            section aria-labelledby="found" {
-                h2 #found { "What was found" }
+            section.section aria-labelledby="found" {
+                div.title { h2 #found { "What was found" } }
                 p.facts.note {
                     @for (severity, count) in findings.by_severity.iter() { span { (count) " " (plural(severity, *count)) } }
                     @if let Some(coverage) = &evidence.coverage {
@@ -108,7 +102,7 @@ fn sources(evidence: &Evidence) -> Markup {
                         @if coverage.unmeasured > 0 { span { "? not measured: " (coverage.unmeasured) } }
                     }
                 }
-                @for finding in elsewhere { p class={ "remark alone " (tone(&finding.severity)) } { bdi { (visible(&remark(finding))) } } }
+                @for finding in elsewhere { (source::remark_of(tone(&finding.severity), &remark(finding))) }
                 @for (path, marks) in files.iter().take(FILES) { (file(evidence, path, marks)) }
                 @if findings.total > findings.listed.len() as u64 {
                     p.note { "The evidence lists the first " (findings.listed.len()) " of " (findings.total) " findings." }
@@ -132,7 +126,7 @@ fn file(evidence: &Evidence, path: &str, marks: &BTreeMap<u32, Mark>) -> Markup 
                     @for (at, excerpt) in excerpts.iter().enumerate() {
                         @let before = at.checked_sub(1).and_then(|at| excerpts.get(at));
                         @let is_next = before.is_some_and(|before| before.first_line.saturating_add(count(before.lines.len())) == excerpt.first_line);
-                        @if at > 0 && !is_next { div.gap aria-hidden="true" { "⋯" } }
+                        @if at > 0 && !is_next { div.line.gap aria-hidden="true" { span.n {} span.sign {} code { "⋯" } } }
                         (source::lines(excerpt.first_line, &excerpt.lines, marks))
                     }
                 }
@@ -149,10 +143,8 @@ fn unseen(rest: &[(&u32, &Mark)]) -> Markup {
     html! {
         div.rest {
             @for (line, mark) in rest { @for (class, remark) in &mark.remarks {
-                p class={ "remark alone " (class) } {
-                    @if **line > 0 { span.note { "line " (line) " " } }
-                    bdi { (visible(remark)) }
-                }
+                @let place = if **line > 0 { format!("line {line}, ") } else { String::new() };
+                (source::remark_of(class, &format!("{place}{remark}")))
             } }
             @if !never_ran.is_empty() { p.note { "Never ran: lines " (never_ran) } }
             @if !unmeasured.is_empty() { p.note { "Not measured: lines " (unmeasured) } }
@@ -194,8 +186,8 @@ fn tone(severity: &str) -> &'static str {
 fn tests_of(tests: &Tests) -> Markup {
     let Listed { total, listed } = &tests.failures;
     html! {
-        section aria-labelledby="tests" {
-            h2 #tests { "Tests" }
+        section.section aria-labelledby="tests" {
+            div.title { h2 #tests { "Tests" } }
             p.facts {
                 span { (tests.total) " ran" }
                 span { (tests.passed) " passed" }
@@ -225,8 +217,8 @@ fn failed(failure: &TestFailure) -> Markup {
 fn coverage_of(coverage: &Coverage) -> Markup {
     let judged = coverage.covered + coverage.uncovered + coverage.unmeasured;
     html! {
-        section aria-labelledby="coverage" {
-            h2 #coverage { "Coverage of changed lines" }
+        section.section aria-labelledby="coverage" {
+            div.title { h2 #coverage { "Coverage of changed lines" } }
             @if coverage.ratio.is_none() { p.multiline { bdi { (visible(&coverage.reason)) } } }
             p.facts {
                 span { (coverage.covered) " of " (judged) " changed lines ran" }
@@ -234,7 +226,7 @@ fn coverage_of(coverage: &Coverage) -> Markup {
                 @if let Some(threshold) = coverage.threshold { span.note { (percent(threshold)) " are needed" } }
             }
             @if !coverage.files.is_empty() {
-                table role="table" aria-labelledby="coverage" {
+                table.table role="table" aria-labelledby="coverage" {
                     thead role="rowgroup" { tr role="row" {
                         @for heading in ["File", "Ran", "Never ran", "Not measured"] { th role="columnheader" scope="col" { (heading) } }
                     } }
@@ -257,8 +249,8 @@ fn coverage_of(coverage: &Coverage) -> Markup {
 fn checks(evidence: &Evidence) -> Markup {
     let Some(integrity) = &evidence.integrity else { return html! {} };
     html! {
-        section aria-labelledby="checks" {
-            h2 #checks { "The checks themselves" }
+        section.section aria-labelledby="checks" {
+            div.title { h2 #checks { "The checks themselves" } }
             @if integrity.total == 0 { p.empty { "The change does not weaken them." } }
             (weakenings(&integrity.listed, integrity.total))
             @for approval in &evidence.approvals {
@@ -271,9 +263,9 @@ fn checks(evidence: &Evidence) -> Markup {
 
 fn documents(base: Base, document: &Document) -> Markup {
     html! {
-        section aria-labelledby="documents" {
-            h2 #documents { "Documents" }
-            ul.plain { @for one in &document.documents { (super::run::artifact_item(base, one)) } }
+        section.section aria-labelledby="documents" {
+            div.title { h2 #documents { "Documents" } }
+            ul.files { @for one in &document.documents { (super::run::artifact_item(base, one)) } }
             p.note { "The attestation is signed: anybody can verify it with the public keys of the system." }
         }
     }

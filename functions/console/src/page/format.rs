@@ -1,17 +1,4 @@
-//! Formats states, times, durations and sizes.
-
-use std::fmt::Display;
-
-/// The colour class of a state.
-pub(super) fn tone(status: impl Display) -> &'static str {
-    match status.to_string().as_str() {
-        "succeeded" | "passed" => "good",
-        "failed" | "expired" => "bad",
-        "blocked" | "paused" | "waived" => "warn",
-        "running" | "ready" => "busy",
-        _ => "quiet",
-    }
-}
+//! Formats times, durations, sizes and numbers.
 
 /// `2026-11-23T10:00:00.123+00:00` as `2026-11-23 10:00:00 UTC`. Other text is unchanged.
 pub(super) fn plain_time(timestamp: &str) -> String {
@@ -23,11 +10,29 @@ pub(super) fn plain_time(timestamp: &str) -> String {
     format!("{date} {clock} {zone}").trim_end().to_owned()
 }
 
-/// A duration in its two largest units.
+/// The time of day of a timestamp, `10:00:00`. Other text is unchanged.
+pub(super) fn clock(timestamp: &str) -> &str {
+    timestamp.split_once('T').map_or(timestamp, |(_, time)| time.get(..8).unwrap_or(time))
+}
+
+/// A number with groups of three digits.
+pub(super) fn number(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A duration in its two largest units. It does not break.
 pub(super) fn duration(ms: i64) -> String {
     let ms = ms.max(0);
     let (s, m, h, d) = (ms / 1_000, ms / 60_000, ms / 3_600_000, ms / 86_400_000);
-    if ms < 1_000 {
+    let text = if ms < 1_000 {
         format!("{ms} ms")
     } else if s < 60 {
         format!("{s}.{} s", ms % 1_000 / 100)
@@ -37,6 +42,17 @@ pub(super) fn duration(ms: i64) -> String {
         format!("{h} h {} min", m % 60)
     } else {
         format!("{d} d {} h", h % 24)
+    };
+    text.replace(' ', "\u{a0}")
+}
+
+/// A duration in its largest unit, for little space. Seconds have tenths.
+pub(super) fn short_duration(ms: i64) -> String {
+    match ms {
+        ..60_000 => duration(ms),
+        60_000..3_600_000 => format!("{}\u{a0}min", ms / 60_000),
+        3_600_000..86_400_000 => format!("{}\u{a0}h", ms / 3_600_000),
+        _ => format!("{}\u{a0}d", ms / 86_400_000),
     }
 }
 
@@ -56,7 +72,10 @@ mod tests {
     #[test]
     fn durations_and_sizes_have_readable_units() {
         let durations = [0, -5, 999, 1_234, 61_000, 3_661_000, 90_000_000].map(duration);
-        assert_eq!(durations, ["0 ms", "0 ms", "999 ms", "1.2 s", "1 min 1 s", "1 h 1 min", "1 d 1 h"]);
+        let expected = ["0 ms", "0 ms", "999 ms", "1.2 s", "1 min 1 s", "1 h 1 min", "1 d 1 h"];
+        assert_eq!(durations, expected.map(|text| text.replace(' ', "\u{a0}")), "they do not break");
+        let short = [1_234, 119_000, 7_300_000, 180_000_000].map(short_duration);
+        assert_eq!(short, ["1.2 s", "1 min", "2 h", "2 d"].map(|text| text.replace(' ', "\u{a0}")));
         assert_eq!([0, 1_023, 1_536, 5 << 20].map(size), ["0 B", "1023 B", "1.5 KiB", "5.0 MiB"]);
     }
 

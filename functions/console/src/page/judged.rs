@@ -9,8 +9,8 @@ use crate::evidence::{Base, Command, Definition, Digest, Evidence, Install, Sand
 /// Renders the sections.
 pub(super) fn judged(evidence: &Evidence) -> Markup {
     html! {
-        section aria-labelledby="judged" {
-            h2 #judged { "What was judged" }
+        section.section aria-labelledby="judged" {
+            div.title { h2 #judged { "What was judged" } }
             dl.pairs {
                 @if let Some(tree) = evidence.subject.as_ref().and_then(|subject| subject.tree.as_ref()) {
                     dt { "Tree" } dd { (digest(tree)) }
@@ -23,8 +23,8 @@ pub(super) fn judged(evidence: &Evidence) -> Markup {
                 @for (path, sha256) in &evidence.locks { dt { "Lockfile" } dd { code { (visible(path)) } div.note { code { "sha256 " (visible(sha256)) } } } }
             }
         }
-        section aria-labelledby="ran" {
-            h2 #ran { "How it ran" }
+        section.section aria-labelledby="ran" {
+            div.title { h2 #ran { "How it ran" } }
             @match &evidence.command {
                 None => p.empty { "No command ran." },
                 Some(command) => (command_of(command)),

@@ -1,11 +1,8 @@
-//! The layout of every page, and elements that several pages use.
-
-use std::fmt::Display;
+//! The frame of every page: header, navigation, keyboard help.
 
 use maud::{DOCTYPE, Markup, html};
-use shared::domain::Timestamp;
 
-use super::format;
+use super::icon::{icon, symbols};
 use crate::assets::{CSS, JS};
 
 /// The depth of a page below `/ui/`. Links go up that many levels and never name a level above `/ui/`.
@@ -27,12 +24,50 @@ impl Base {
 }
 
 /// What a page sets in the layout.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Layout<'a> {
     pub base: Base,
     pub title: &'a str,
+    /// The part of the site that the page belongs to.
+    pub part: Part,
+    /// Pending gates of the tenant. The navigation shows no number for 0.
+    pub waiting: u64,
     /// Reload interval for browsers without scripts.
     pub refresh_s: Option<u32>,
 }
+
+impl<'a> Layout<'a> {
+    /// A page that belongs to no part and does not reload.
+    pub fn new(base: Base, title: &'a str) -> Self {
+        Self { base, title, part: Part::Other, waiting: 0, refresh_s: None }
+    }
+}
+
+/// The largest number of pending gates that pages name.
+pub(super) const WAITING_SHOWN: u64 = 99;
+
+/// A part of the site, in the order of the navigation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Runs,
+    Inbox,
+    Policy,
+    Rules,
+    Health,
+    Usage,
+    /// No part, for example an error.
+    Other,
+}
+
+/// Part, path and words of each link. The path is also what the keyboard calls it.
+const PARTS: [(Part, &str, &str); 6] = [
+    (Part::Runs, "runs", "Runs"),
+    (Part::Inbox, "inbox", "Inbox"),
+    (Part::Policy, "policy", "Policy"),
+    (Part::Rules, "rules", "Write rules"),
+    (Part::Usage, "usage", "Usage"),
+    (Part::Health, "health", "Health"),
+];
 
 pub(super) fn layout(layout: &Layout<'_>, content: &Markup) -> String {
     let base = layout.base;
@@ -51,21 +86,80 @@ pub(super) fn layout(layout: &Layout<'_>, content: &Markup) -> String {
                 }
             }
             body {
+                (symbols())
                 a.skip href="#main" { "Skip to the content" }
-                header.site { a.brand href=(base.to("runs")) { "NOFX" } nav { a href=(base.to("runs")) { "Runs" } } }
+                (header(layout))
                 main #main { (content) }
+                (help())
             }
         }
     };
     page.into_string()
 }
 
-/// A state as a coloured label.
-pub(super) fn badge(status: impl Display + Copy) -> Markup {
-    html! { span class={ "badge " (format::tone(status)) } { (status) } }
+fn header(layout: &Layout<'_>) -> Markup {
+    let base = layout.base;
+    html! {
+        header.site {
+            a.brand href=(base.to("runs")) { (icon("run", "")) "NOFX" }
+            nav aria-label="Site" {
+                @for (part, path, words) in PARTS {
+                    a href=(base.to(path)) data-go=(path) aria-current=[(part == layout.part).then_some("page")] {
+                        (words)
+                        @if part == Part::Inbox { (waiting(layout.waiting)) }
+                    }
+                }
+            }
+            div.end {
+                button.slight.no-script-hidden type="button" data-help aria-label="Keyboard shortcuts" {
+                    kbd aria-hidden="true" { "?" }
+                }
+                a.button.primary href=(base.to("new")) data-go="new" { (icon("plus", "")) "New run" }
+            }
+        }
+    }
 }
 
-/// A timestamp. The script replaces it by a relative time in the user's language.
-pub(super) fn time(timestamp: &Timestamp) -> Markup {
-    html! { time datetime=(timestamp) { (format::plain_time(&timestamp.0)) } }
+fn waiting(gates: u64) -> Markup {
+    html! {
+        @if gates > 0 {
+            " "
+            span.count.due {
+                @if gates > WAITING_SHOWN { (WAITING_SHOWN) "+" } @else { (gates) }
+                span.hidden-text { @if gates == 1 { " gate waits" } @else { " gates wait" } }
+            }
+        }
+    }
+}
+
+/// Keys and what they do. The script has the same.
+const KEYS: [(&[&str], &str); 13] = [
+    (&["j", "k"], "next, previous row"),
+    (&["Enter"], "open the row"),
+    (&["/"], "search"),
+    (&["u"], "up: the page that this one belongs to"),
+    (&["r"], "the page's first action, such as review or retry; never a decision"),
+    (&["f"], "first problem: the failed step, the first finding"),
+    (&["n"], "new run"),
+    (&["g", "r"], "runs"),
+    (&["g", "i"], "inbox"),
+    (&["g", "p"], "policy"),
+    (&["g", "w"], "write rules"),
+    (&["g", "h"], "health"),
+    (&["?"], "this help"),
+];
+
+fn help() -> Markup {
+    html! {
+        dialog #help aria-labelledby="help-title" {
+            h2 #help-title { "Keyboard" }
+            dl.keys {
+                @for (keys, what) in KEYS {
+                    dt { @for key in keys { kbd { (key) } " " } }
+                    dd { (what) }
+                }
+            }
+            form method="dialog" { p { button autofocus { "Close" } } }
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use maud::html;
 
+use super::icon::icon;
 use super::layout::{Base, Layout, layout};
 
 /// What happened, and what the user can do.
@@ -15,10 +16,13 @@ pub struct Message<'a> {
 /// Renders the page.
 pub fn message(base: Base, message: &Message<'_>) -> String {
     let content = html! {
-        h1 { (message.title) }
-        p.sentence role="alert" { (message.sentence) }
-        @if let Some(hint) = message.hint { p { (hint) } }
-        p { a href=(base.to("runs")) { "All runs" } }
+        div.message {
+            (icon("bad", "bad"))
+            h1 { (message.title) }
+            p.lead role="alert" { (message.sentence) }
+            @if let Some(hint) = message.hint { p { (hint) } }
+            p { a.button href=(base.to("runs")) { "All runs" } }
+        }
     };
-    layout(&Layout { base, title: message.title, refresh_s: None }, &content)
+    layout(&Layout::new(base, message.title), &content)
 }

@@ -5,6 +5,8 @@ use std::fmt::Write;
 
 use maud::{Markup, html};
 
+use super::icon::icon;
+
 /// A line of source and what is said about it.
 #[derive(Debug, Default)]
 pub(super) struct Mark {
@@ -24,11 +26,26 @@ pub(super) fn lines(first: u32, lines: &[String], marks: &BTreeMap<u32, Mark>) -
             @let mark = marks.get(&number).unwrap_or(&unmarked);
             @let (class, sign, words) = sign(mark);
             div class={ "line " (class) } {
-                span.number { (number) }
-                span.sign { span aria-hidden="true" { (sign) } @if !words.is_empty() { span.visually-hidden { (words) } } }
+                span.n { (number) }
+                (signed(class, sign, words))
                 code { (visible(text)) }
             }
-            @for (class, remark) in &mark.remarks { p class={ "remark " (class) } { bdi { (visible(remark)) } } }
+            @for (class, remark) in &mark.remarks { (remark_of(class, remark)) }
+        }
+    }
+}
+
+/// What is said about a line, or about a whole file.
+pub(super) fn remark_of(tone: &str, remark: &str) -> Markup {
+    let symbol = if tone == "quiet" { "doc" } else { "bad" };
+    html! { p class={ "remark " (tone) } { (icon(symbol, "")) span { bdi { (visible(remark)) } } } }
+}
+
+/// A sign for the eye, and words for screen readers.
+fn signed(class: &str, sign: &str, words: &str) -> Markup {
+    html! {
+        span class={ "sign " (class) } {
+            @if !sign.is_empty() { span aria-hidden="true" { (sign) } span.hidden-text { (words) } }
         }
     }
 }
@@ -38,9 +55,15 @@ fn sign(mark: &Mark) -> (&'static str, &'static str, &'static str) {
     match mark {
         Mark { never_ran: true, .. } => ("bad", "−", "never ran: "),
         Mark { unmeasured: true, .. } => ("warn", "?", "not measured: "),
-        Mark { remarks, .. } if !remarks.is_empty() => ("found", "!", "found here: "),
+        Mark { remarks, .. } if !remarks.is_empty() => (worst(remarks), "!", "found here: "),
         _ => ("", "", ""),
     }
+}
+
+/// The colour of the gravest remark.
+fn worst(remarks: &[(&'static str, String)]) -> &'static str {
+    let has = |tone: &str| remarks.iter().any(|(of, _)| *of == tone);
+    ["bad", "warn"].into_iter().find(|tone| has(tone)).unwrap_or("")
 }
 
 /// The lines of a unified diff. Returns how many of them fit into `room`.
@@ -48,11 +71,12 @@ pub(super) fn difference(text: &str, room: usize) -> (Markup, usize) {
     let all: Vec<&str> = text.lines().collect();
     let shown = all.len().min(room);
     let markup = html! {
-        div.code.diff {
+        div.code.slight {
             @for line in all.iter().take(shown) {
                 @let (class, sign, words, rest) = changed(line);
                 div class={ "line " (class) } {
-                    span.sign { span aria-hidden="true" { (sign) } @if !words.is_empty() { span.visually-hidden { (words) } } }
+                    span.n {}
+                    (signed(class, sign, words))
                     code { (visible(rest)) }
                 }
             }
@@ -64,7 +88,7 @@ pub(super) fn difference(text: &str, room: usize) -> (Markup, usize) {
 
 fn changed(line: &str) -> (&'static str, &'static str, &'static str, &str) {
     if line.starts_with("--- ") || line.starts_with("+++ ") || line.starts_with("@@") {
-        return ("head", "", "", line);
+        return ("gap", "", "", line);
     }
     if let Some(rest) = line.strip_prefix('+') {
         ("good", "+", "added: ", rest)
@@ -102,6 +126,26 @@ mod tests {
     #[test]
     fn characters_that_hide_text_are_shown() {
         assert_eq!(visible("a\u{202e}b\u{200b}\u{1b}[2J\tü"), "a⟨U+202E⟩b⟨U+200B⟩⟨U+001B⟩[2J\tü");
+    }
+
+    #[test]
+    fn a_line_has_the_colour_of_its_gravest_remark() {
+        let remarks = vec![("quiet", "a".to_owned()), ("warn", "<b>".to_owned())];
+        let marks = BTreeMap::from([
+            (7, Mark { remarks, ..Mark::default() }),
+            (8, Mark { never_ran: true, ..Mark::default() }),
+        ]);
+        let markup = lines(7, &["x".to_owned(), "y".to_owned(), "z".to_owned()], &marks).into_string();
+        for part in [
+            "<div class=\"line warn\"><span class=\"n\">7</span><span class=\"sign warn\">",
+            "<p class=\"remark warn\">",
+            "<bdi>&lt;b&gt;</bdi>",
+            "<div class=\"line bad\"><span class=\"n\">8</span>",
+            "<span class=\"hidden-text\">never ran: </span>",
+            "<div class=\"line \"><span class=\"n\">9</span><span class=\"sign \"></span><code>z</code></div>",
+        ] {
+            assert!(markup.contains(part), "{part}: {markup}");
+        }
     }
 
     #[test]

@@ -41,7 +41,7 @@ fn one(weakening: &Weakening, diff: Option<&Markup>) -> Markup {
                 strong { (title(&weakening.kind)) }
                 " " code { bdi { (visible(&weakening.path)) } @if let Some(line) = weakening.line { ":" (line) } }
             }
-            p.multiline { bdi { (visible(&weakening.message)) } }
+            p.lead { bdi { (visible(&weakening.message)) } }
             @if let Some(diff) = diff { (diff) }
         }
     }

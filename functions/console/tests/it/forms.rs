@@ -2,9 +2,13 @@
 
 use axum::body::Body;
 use axum::http::{Request, header};
-use console::page::{Base, RunPage, run_page};
+use console::page::{Base, DecisionPage, Refusal, Refused, decision_page};
+use shared::db::console::GateDetail;
+use shared::domain::Problem;
+use shared::domain::gate::Decision;
+use shared::view::OnPass;
 
-use crate::support::{Answer, run, run_id, send};
+use crate::support::{Answer, decided, decision, detail, gate, run_id, send};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 const SAME_ORIGIN: (&str, &str) = ("sec-fetch-site", "same-origin");
@@ -101,9 +105,80 @@ async fn a_form_of_another_media_type_is_rejected_with_a_page() {
 
 #[test]
 fn the_enter_key_submits_no_decision() {
-    let run = run("x", "blocked");
-    let page = run_page(&RunPage { base: Base::RUN, run: &run, token: TOKEN, notice: None, before: None });
-    let first = page[page.find("<form").unwrap()..].split("<button").nth(1).unwrap();
+    let page = decision_page(&decision(&detail(&gate("x"), "x")));
+    let first = page[page.find("<form class=\"form\"").unwrap()..].split("<button").nth(1).unwrap();
     assert!(first.starts_with(" type=\"submit\" disabled"), "{first}");
     assert!(page.contains(&format!("name=\"csrf\" value=\"{TOKEN}\"")));
+}
+
+#[test]
+fn a_refused_decision_names_each_problem_and_keeps_what_was_typed() {
+    let problem = |path: &str, message: &str| Problem { path: path.into(), message: message.into() };
+    let problems = [
+        problem("actor", "must be a name of 1 to 200 characters"),
+        problem("reason", "To reject or waive, say why."),
+        problem("acter", "is not a known field"),
+    ];
+    let detail = detail(&gate("x"), "x");
+    let why = Refusal::Problems(&problems);
+    let refused = Some(Refused { why, decision: Decision::Reject, actor: "ada \"l\"", reason: "<fine>" });
+    let page = decision_page(&DecisionPage { refused, from_inbox: true, ..decision(&detail) });
+    for words in [
+        "Nothing was decided.</strong> The form has 3 problems.",
+        "It must be a name of 1 to 200 characters.",
+        "To reject or waive, say why.",
+        "<code><bdi>acter</bdi></code> <bdi>is not a known field</bdi>",
+        "value=\"ada &quot;l&quot;\" aria-invalid=\"true\"",
+        "&lt;fine&gt;</textarea>",
+        "name=\"from\" value=\"inbox\"",
+    ] {
+        assert!(page.contains(words), "{words}: {page}");
+    }
+}
+
+#[test]
+fn a_decision_that_came_too_late_shows_both_decisions_and_no_form() {
+    let detail = detail(&decided("cai", "failed"), "x");
+    let why = Refusal::Conflict("the gate has been decided already: it is failed by cai");
+    let refused = Some(Refused { why, decision: Decision::Approve, actor: "ben", reason: "Read <b>them</b>." });
+    let page = decision_page(&DecisionPage { base: Base::GATE, refused, ..decision(&detail) });
+    for words in [
+        "Your decision came too late",
+        "Your decision was not recorded: </strong><bdi>the gate has been decided already: it is failed by cai</bdi>.",
+        "<bdi>cai</bdi></b> rejected",
+        "Read &lt;b&gt;them&lt;/b&gt;.",
+        "<bdi>ben</bdi> wanted to approve",
+    ] {
+        assert!(page.contains(words), "{words}: {page}");
+    }
+    assert!(!page.contains("method=\"post\""));
+}
+
+#[test]
+fn each_button_says_what_it_does() {
+    let page = |change: &dyn Fn(&mut GateDetail)| {
+        let mut detail = detail(&gate("release"), "rates");
+        change(&mut detail);
+        let page = decision_page(&decision(&detail));
+        ["approve", "reject", "waive"].map(|verb| {
+            let (_, rest) = page.split_once(&format!("<dd id=\"o-{verb}\">")).expect("an effect");
+            rest.split("</dd>").next().unwrap_or_default().to_owned()
+        })
+    };
+    let [approve, reject, waive] = page(&|_| {});
+    let rates = "<b><bdi>rates</bdi></b>";
+    assert_eq!(approve, format!("{rates} writes 2 rows, {rates} changes rows, {rates} deletes rows."));
+    assert_eq!(reject, "<b><bdi>release</bdi></b> fails, 2 steps are skipped, and the run fails. It can be retried.");
+    assert!(waive.contains("nobody approved it"));
+    let [approve, ..] = page(&|detail| detail.starts.clear());
+    assert_eq!(approve, "<b><bdi>release</bdi></b> succeeds. Nothing waits for it.");
+    let [approve, ..] = page(&|detail| detail.starts.retain(|start| start.blockers > 1));
+    assert!(approve.starts_with("Nothing starts yet"));
+    let [approve, reject, _] = page(&|detail| detail.on_pass = OnPass::Resume);
+    assert!(approve.contains("runs again") && reject.contains("2 steps are skipped"));
+    let [approve, reject, _] = page(&|detail| (detail.on_pass, detail.gate.step) = (OnPass::Release, None));
+    assert!(approve.contains("The run can end") && reject.starts_with("The run fails, 2 steps"), "{approve} {reject}");
+    // The step of the gate itself has not started, so it is one of those that wait.
+    let [_, reject, _] = page(&|detail| detail.on_pass = OnPass::Release);
+    assert!(reject.contains("fails, 1 step is skipped"), "{reject}");
 }

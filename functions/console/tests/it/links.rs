@@ -1,9 +1,10 @@
 //! Links work below any prefix.
 
-use console::page::{Base, Message, Notice, RunPage, message, run_list, run_page};
-use shared::db::console::RunList;
+use console::page::{Base, DecisionPage, InboxPage, Message, Outcome, Refusal, Refused, RunFilters, RunPage, RunsPage};
+use console::page::{decided_list, decision_page, inbox, message, new_run_page, run_list, run_page};
+use shared::domain::gate::Decision;
 
-use crate::support::{gate, run, run_id, run_row};
+use crate::support::{self, gate, new_run, run, typed};
 
 fn addresses(page: &str) -> Vec<&str> {
     let after = |attribute: &'static str| {
@@ -29,15 +30,32 @@ fn resolve(page: &str, address: &str) -> String {
 #[test]
 fn every_link_of_every_page_works_below_any_prefix() {
     let run = run("x", "running");
-    let list =
-        RunList { inbox: vec![gate("x")], runs: vec![run_row("x")], older: Some(run_id()), ..RunList::default() };
-    let shown = |base, notice, before| run_page(&RunPage { base, run: &run, token: "t", notice, before });
+    let (list, gates) = (support::run_list("x"), support::inbox("x"));
+    let filters = RunFilters { status: "open", goal: "a b", ..RunFilters::default() };
+    let asked = gate("x");
+    let shown = |before| run_page(&RunPage { before, ..RunPage::new(&run) });
+    let detail = support::detail(&asked, "x");
+    let contents = support::contents("x");
+    let ended = support::detail(&support::decided("x", "passed"), "x");
+    let decision = |base, detail, refused| {
+        decision_page(&DecisionPage { base, refused, contents: &contents, ..support::decision(detail) })
+    };
+    let refused = |why| Some(Refused { why, decision: Decision::Waive, actor: "ada", reason: "fine" });
+    let typed = typed("x");
+    let new = |base| new_run_page(&new_run(base, &typed, Outcome::None));
     let note = Message { title: "t", sentence: "s", hint: None };
     let pages = [
-        ("/ui/runs", run_list(Base::TOP, &list)),
-        ("/ui/runs/1", shown(Base::RUN, None, None)),
-        ("/ui/runs/1", shown(Base::RUN, None, Some(9))),
-        ("/ui/gates/2/approve", shown(Base::GATE, Some(Notice::Refused("no")), None)),
+        ("/ui/runs", run_list(&RunsPage { base: Base::TOP, list: &list, filters })),
+        ("/ui/inbox", inbox(&InboxPage { base: Base::TOP, list: &gates, gate_type: "x" })),
+        ("/ui/inbox", decided_list(Base::TOP, &support::decisions("x"))),
+        ("/ui/new", new(Base::TOP)),
+        ("/ui/new/check", new(Base::RUN)),
+        ("/ui/runs/1", shown(None)),
+        ("/ui/runs/1", shown(Some(9))),
+        ("/ui/gates/2", decision(Base::RUN, &detail, None)),
+        ("/ui/gates/2", decision(Base::RUN, &ended, None)),
+        ("/ui/gates/2/approve", decision(Base::GATE, &detail, refused(Refusal::Problems(&[])))),
+        ("/ui/gates/2/waive", decision(Base::GATE, &ended, refused(Refusal::Conflict("no")))),
         ("/ui/a/b/c", message(Base(2), &note)),
     ];
     for prefix in ["", "/prod", "/base/path"] {
@@ -47,8 +65,22 @@ fn every_link_of_every_page_works_below_any_prefix() {
             for address in addresses.into_iter().filter(|address| !address.starts_with('#')) {
                 let path = resolve(&format!("{prefix}{place}"), address);
                 let below = path.strip_prefix(&format!("{prefix}/ui/"));
-                let known = ["runs", "static/", "artifacts/signed", "gates/"];
-                let leads = below.is_some_and(|below| known.iter().any(|start| below.starts_with(start)));
+                let known = [
+                    "runs",
+                    "inbox",
+                    "new",
+                    "policy",
+                    "rules",
+                    "usage",
+                    "health",
+                    "static/",
+                    "artifacts/signed",
+                    "gates/",
+                    "evidence/",
+                ];
+                let is_page = below.is_some_and(|below| known.iter().any(|start| below.starts_with(start)));
+                // The API is below the same prefix.
+                let leads = is_page || path == format!("{prefix}/runs/{}/plan", run.id);
                 assert!(leads, "{address} on {prefix}{place} leads to {path}");
             }
         }

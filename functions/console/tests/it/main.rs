@@ -1,8 +1,11 @@
 //! The pages without a database: rendering of sample data, and the router as far as it needs no database.
 
+mod admin;
 mod documents;
 mod escaping;
 mod forms;
 mod links;
+mod new;
 mod pages;
+mod steps;
 mod support;

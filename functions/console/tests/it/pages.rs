@@ -2,9 +2,10 @@
 
 use axum::body::Body;
 use axum::http::{Request, header};
-use console::page::{Base, RunPage, run_page};
+use console::page::{Base, InboxPage, RunFilters, RunPage, RunsPage, inbox, run_list, run_page};
+use shared::db::console::{Inbox, RunList};
 
-use crate::support::{CSP, get, run, run_id, send};
+use crate::support::{self, CSP, get, run, run_id, send};
 
 fn asset(page: &str, name: &str) -> String {
     let at = page.find(&format!("static/{name}?v=")).unwrap();
@@ -18,6 +19,7 @@ async fn every_response_has_security_headers() {
     let gets = [
         "/ui".to_owned(),
         "/ui/runs".into(),
+        "/ui/new".into(),
         format!("/ui/runs/{id}"),
         format!("/ui/runs/{id}/fragment"),
         format!("/ui/artifacts/signed?id={id}"),
@@ -45,14 +47,25 @@ async fn errors_are_pages() {
         (format!("/ui/artifacts/signed?id={id}"), 503, "unavailable"),
         ("/ui/artifacts/signed".into(), 404, "not found"),
         ("/ui/artifacts/signed?id=%3Cscript%3E".into(), 404, "&lt;script&gt; was not found"),
+        ("/ui/inbox".into(), 503, "unavailable"),
+        ("/ui/inbox?after=nonsense".into(), 404, "not found"),
         ("/ui/runs/nonsense".into(), 404, "run nonsense was not found"),
         ("/ui/runs?after=nonsense".into(), 404, "not found"),
         ("/ui/no/such/page".into(), 404, "not found"),
+        ("/ui/new?example=none".into(), 404, "not found"),
+        ("/ui/new?from=x".into(), 404, "run x was not found"),
+        (format!("/ui/new?from={id}"), 503, "unavailable"),
+        ("/ui/new/check".into(), 405, "buttons"),
         ("/ui/runs/%FF".into(), 400, "not percent-encoded UTF-8"),
         ("/ui/runs?after=1&after=2".into(), 400, "more than once"),
-        ("/ui/runs?page=2".into(), 400, "is not a known parameter; use after, inbox"),
+        ("/ui/runs?page=2".into(), 400, "is not a known parameter; use after"),
+        ("/ui/runs?status=done".into(), 400, "status: must be open, or a state of a run"),
+        ("/ui/runs?since=1y".into(), 400, "since: must be 1h, 24h or 7d"),
+        ("/ui/inbox?decided=yes".into(), 400, "decided: must be 1"),
         ("/ui/runs/%00".into(), 404, "not found"),
         (format!("/ui/runs/{id}?steps=-1"), 400, "whole number"),
+        (format!("/ui/runs/{id}?state=odd"), 400, "must be all or the state of a step"),
+        (format!("/ui/runs/{id}?level=a-b"), 400, "must be a level, such as 3 or 3-7"),
         (format!("/ui/gates/{id}/approve"), 405, "buttons"),
         (format!("/ui/evidence/{id}"), 503, "unavailable"),
     ];
@@ -84,7 +97,7 @@ async fn assets_are_cached_only_under_their_own_version() {
 #[test]
 fn a_page_has_no_inline_code() {
     let run = run("x", "running");
-    let page = run_page(&RunPage { base: Base::RUN, run: &run, token: "t", notice: None, before: None });
+    let page = run_page(&RunPage::new(&run));
     assert!(!page.contains(" style=") && !page.contains("<style"));
     assert!(!page.contains(" onclick=") && !page.contains("javascript:"));
     assert!(page.contains("defer></script>"));
@@ -94,7 +107,7 @@ fn a_page_has_no_inline_code() {
 fn only_an_open_run_at_its_own_address_refreshes() {
     let fragment = |status: &str, base, before| {
         let run = run("x", status);
-        run_page(&RunPage { base, run: &run, token: "t", notice: None, before }).contains("data-fragment=")
+        run_page(&RunPage { base, before, ..RunPage::new(&run) }).contains("data-fragment=")
     };
     for open in ["queued", "running", "blocked", "paused"] {
         assert!(fragment(open, Base::RUN, None), "{open}");
@@ -107,27 +120,67 @@ fn only_an_open_run_at_its_own_address_refreshes() {
 }
 
 #[test]
-fn without_a_script_an_open_run_reloads_unless_a_gate_is_pending() {
-    let refreshes = |status: &str, is_deciding: bool| {
-        let mut run = run("x", status);
-        run.gates.retain(|gate| is_deciding || !gate.is_pending());
-        let page = RunPage { base: Base::RUN, run: &run, token: "t", notice: None, before: None };
+fn without_a_script_an_open_run_reloads() {
+    let refreshes = |status: &str| {
+        let run = run("x", status);
+        let page = RunPage::new(&run);
         run_page(&page).contains("<noscript><meta http-equiv=\"refresh\"")
     };
-    assert!(refreshes("running", false));
-    assert!(!refreshes("blocked", true), "a reload would clear the form");
-    assert!(!refreshes("succeeded", false));
+    assert!(refreshes("running") && refreshes("blocked"));
+    assert!(!refreshes("succeeded"));
 }
 
 #[test]
-fn a_large_run_shows_one_page_of_steps_with_links_to_the_others() {
-    let run = run("x", "running");
-    let page = run_page(&RunPage { base: Base::RUN, run: &run, token: "t", notice: None, before: None });
-    let here = format!("../runs/{}", run_id());
-    for words in ["1 of 300 steps", "2 of 99 gates", "and 2 more", &format!("{here}?steps=0#steps")] {
+fn only_the_newest_runs_and_the_oldest_gates_refresh() {
+    let filters = RunFilters { status: "open", ..RunFilters::default() };
+    let runs = |is_continuation| {
+        let list = RunList { is_continuation, ..support::run_list("x") };
+        run_list(&RunsPage { base: Base::TOP, list: &list, filters })
+    };
+    assert!(runs(false).contains("data-fragment=\"runs?status=open\"") && !runs(true).contains("data-fragment="));
+    let gates = |is_continuation| {
+        let list = Inbox { is_continuation, ..support::inbox("x") };
+        inbox(&InboxPage { base: Base::TOP, list: &list, gate_type: "a" })
+    };
+    assert!(gates(false).contains("data-fragment=\"inbox?type=a\"") && !gates(true).contains("data-fragment="));
+}
+
+#[test]
+fn a_list_of_runs_says_where_each_run_stands() {
+    let page =
+        run_list(&RunsPage { base: Base::TOP, list: &support::run_list("unit"), filters: RunFilters::default() });
+    for words in [
+        "waits at <bdi>unit</bdi>",
+        "failed at <bdi>unit</bdi>",
+        "<span class=\"bad\"><bdi>unit</bdi></span>",
+        "Waiting <span class=\"note\">2</span>",
+        "4 of 4 runs",
+    ] {
         assert!(page.contains(words), "{words}");
     }
-    // A link to a parent on another page, and the fragment of this page.
-    assert!(page.contains(&format!("{here}?steps=3#step-3")));
-    assert!(page.contains(&format!("{here}/fragment?steps=100&amp;gate=")));
+}
+
+#[test]
+fn an_empty_list_shows_how_to_start_and_an_empty_search_does_not() {
+    let page = |list: &RunList, filters| run_list(&RunsPage { base: Base::TOP, list, filters });
+    let none = RunList::default();
+    assert!(page(&none, RunFilters::default()).contains("Start the first run"));
+    let filters = RunFilters { goal: "x", ..RunFilters::default() };
+    let searched = page(&none, filters);
+    assert!(searched.contains("No run matches") && searched.contains("value=\"x\""));
+    assert!(!searched.contains("Start the first run") && !searched.contains("so far"));
+    // The scan ended before the oldest run.
+    let cut = RunList { older: Some(run_id()), ..RunList::default() };
+    assert!(page(&cut, filters).contains("No run matches so far"));
+}
+
+#[test]
+fn an_empty_inbox_names_the_last_decision() {
+    let empty = Inbox { gates: Vec::new(), waiting: 0, ..support::inbox("ben") };
+    let page = inbox(&InboxPage { base: Base::TOP, list: &empty, gate_type: "" });
+    assert!(
+        page.contains("Nothing waits for you") && page.contains("by <bdi>ben</bdi>") && page.contains("?decided=1")
+    );
+    let page = inbox(&InboxPage { base: Base::TOP, list: &support::inbox("x"), gate_type: "" });
+    assert!(page.contains("4 gates passed, evidence, 3 rows to write") && page.contains("12 approved, 1 waived"));
 }

@@ -4,17 +4,44 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode, header};
+use console::page::{Base, Content, DecisionPage, NewRunPage, Outcome, Stored, Typed};
 use serde::de::value::{Error, StrDeserializer};
 use serde::de::{DeserializeOwned, IntoDeserializer};
+use serde_json::{Value, json};
 use shared::config::{Config, DatabaseConfig};
 use shared::context::Ctx;
-use shared::db::console::{Artifact, Event, Focus, Gate, Parent, Run, RunRow, Step};
+use shared::db::console::{
+    Artifact, Attempt, AttemptStatus, Event, Focus, Gate, Run, RunRow, Step, StepCounts, WaitsFor,
+};
+use shared::db::console::{
+    Asked, Decided, DecidedList, GateDetail, Inbox, LastDecision, RunCounts, RunList, TypeCount,
+};
+use shared::domain::gate::Decision;
 use shared::domain::{ArtifactId, GateId, GateStatus, RunId, RunStatus, StepStatus, Timestamp};
 use tower::ServiceExt;
 use uuid::Uuid;
 
 pub const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
                        form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// Texts that act in a page that does not escape them.
+pub const HOSTILE: [&str; 4] = [
+    "<script>alert(1)</script>",
+    "\"><img src=x onerror=alert(1)>",
+    "</title><svg onload='x'>",
+    "</code><svg onload='x'>",
+];
+
+/// Asserts that the page contains `text` only in escaped form, and nothing that the policy would block.
+pub fn assert_inert(page: &str, text: &str) {
+    assert!(!page.contains(text), "not escaped: {text}");
+    let is_ours = |tag: &str| tag.starts_with(" class=\"") || tag.starts_with(" width=\"");
+    assert!(page.split("<svg").skip(1).all(is_ours), "a drawing that is not ours: {text}");
+    assert!(!["<script>", "<img", "<style", " style="].iter().any(|tag| page.contains(tag)), "not escaped: {text}");
+    assert_eq!(page.matches("<script").count(), 1, "only our own script");
+    let escaped = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;");
+    assert!(page.contains(&escaped), "not shown: {text}");
+}
 
 /// The function's router as `main` serves it. Nothing listens at its database address.
 pub fn router() -> Router {
@@ -61,8 +88,56 @@ fn state<T: DeserializeOwned>(word: &str) -> T {
 }
 
 pub fn run_row(text: &str) -> RunRow {
-    let created_at = Timestamp(text.into());
-    RunRow { id: run_id(), status: RunStatus::Running, goal: text.into(), created_at, duration_ms: None }
+    RunRow {
+        id: run_id(),
+        status: RunStatus::Blocked,
+        goal: text.into(),
+        created_at: at(),
+        started_at: Some(at()),
+        duration_ms: None,
+        steps: StepCounts { total: 3, succeeded: 1, blocked: 1, ..StepCounts::default() },
+        failed_step: Some(text.into()),
+        failure: Some(text.into()),
+        waits_for: Some(WaitsFor { step: Some(text.into()), gate_type: text.into() }),
+    }
+}
+
+/// A page of runs in each state that a row can show, with `text` in every text field.
+pub fn run_list(text: &str) -> RunList {
+    let row = |status| RunRow { status, ..run_row(text) };
+    let no_step = RunRow { failed_step: None, ..row(RunStatus::Failed) };
+    let of_run = WaitsFor { step: None, gate_type: text.into() };
+    let runs = vec![
+        row(RunStatus::Blocked),
+        row(RunStatus::Failed),
+        no_step,
+        RunRow { waits_for: Some(of_run), ..row(RunStatus::Blocked) },
+    ];
+    let counts = RunCounts { by_status: [(RunStatus::Blocked, 2), (RunStatus::Failed, 2)].into(), is_cut: false };
+    RunList { runs, counts, waiting: 3, older: Some(run_id()), is_continuation: false }
+}
+
+fn lately(text: &str) -> Decided {
+    let last = LastDecision { actor: text.into(), created_at: at() };
+    Decided { counts: [(Decision::Approve, 12), (Decision::Waive, 1)].into(), last: Some(last) }
+}
+
+/// A page of the inbox with `text` in every text field.
+pub fn inbox(text: &str) -> Inbox {
+    Inbox {
+        gates: vec![Asked { gate: gate(text), passed: 4, writes: 1, rows: 3 }],
+        types: vec![TypeCount { gate_type: text.into(), count: 1 }],
+        waiting: 3,
+        decided: lately(text),
+        newer: Some(gate(text).id),
+        is_continuation: false,
+    }
+}
+
+/// A page of decisions with `text` in every text field.
+pub fn decisions(text: &str) -> DecidedList {
+    let gates = vec![decided(text, "waived"), decided(text, "failed")];
+    DecidedList { gates, waiting: 3, decided: lately(text), older: Some(gate(text).id), is_continuation: true }
 }
 
 /// A pending gate with `text` in every text field.
@@ -98,9 +173,34 @@ pub fn decided(text: &str, status: &str) -> Gate {
     }
 }
 
+/// A step that began after a second, with `text` in every text field.
+pub fn step(text: &str, ordinal: i64, status: StepStatus) -> Step {
+    Step {
+        ordinal,
+        name: text.into(),
+        tool: text.into(),
+        status,
+        attempt: 3,
+        max_attempts: 3,
+        failures: 2,
+        workers_lost: 1,
+        ready_ms: Some(500),
+        started_ms: Some(1_000),
+        finished_ms: None,
+        open_since: Some(at()),
+        next_try_at: Some(at()),
+        error: Some(text.into()),
+    }
+}
+
+/// An attempt that took a second.
+pub fn attempt(ordinal: i64, number: i64, status: AttemptStatus) -> Attempt {
+    let started_ms = 2_000 * number - 1_000;
+    Attempt { ordinal, number, status, started_ms, finished_ms: Some(started_ms + 1_000), decided_ms: None }
+}
+
 /// A run with `text` in every text field.
 pub fn run(text: &str, status: &str) -> Run {
-    let parents = (0..10).map(|ordinal| Parent { ordinal, name: text.into() }).collect();
     Run {
         id: run_id(),
         status: state(status),
@@ -113,22 +213,11 @@ pub fn run(text: &str, status: &str) -> Run {
         finished_at: None,
         deadline_at: Some(at()),
         duration_ms: Some(1_500),
-        steps: vec![Step {
-            ordinal: 0,
-            name: text.into(),
-            tool: text.into(),
-            status: StepStatus::Ready,
-            attempt: 3,
-            max_attempts: 3,
-            failures: 2,
-            workers_lost: 1,
-            error: Some(text.into()),
-            ready_at: Some(at()),
-            duration_ms: Some(20),
-            depends_on: parents,
-            parents_total: 12,
-        }],
+        steps: vec![step(text, 0, StepStatus::Ready), step(text, 1, StepStatus::Failed)],
         steps_total: 300,
+        edges: vec![(0, 1)],
+        attempts: vec![attempt(0, 1, AttemptStatus::Failed)],
+        now_ms: 9_000,
         gates: vec![gate(text), decided(text, "waived")],
         gates_total: 99,
         artifacts: vec![Artifact {
@@ -152,6 +241,102 @@ pub fn run(text: &str, status: &str) -> Run {
             reason: Some(text.into()),
             error: Some(text.into()),
         }],
-        focus: Focus { steps_from: 100, gate: Some(GateId(Uuid::from_u128(2))) },
+        waiting: 3,
+        focus: Focus { gate: Some(GateId(Uuid::from_u128(2))) },
+    }
+}
+
+/// A form of a new run with `text` in every text field.
+pub fn typed(text: &str) -> Typed {
+    let stored = |id| Some(Stored { id: ArtifactId(Uuid::from_u128(id)), name: Some(text.into()) });
+    Typed {
+        plan: text.into(),
+        actor: text.into(),
+        key: text.into(),
+        workspace: stored(5),
+        base: stored(6),
+        example: Some("release"),
+        from: Some(run_id()),
+    }
+}
+
+pub fn new_run<'a>(base: Base, typed: &'a Typed, outcome: Outcome<'a>) -> NewRunPage<'a> {
+    NewRunPage { base, waiting: 3, token: "t", typed, outcome }
+}
+/// A gate's page with `text` in every text field: a manual step before an insert, an update and a delete.
+pub fn detail(gate: &Gate, text: &str) -> GateDetail {
+    let id = run_id();
+    let artifact = json!({"id": id, "uri": "s3://b/k", "hash": text, "size_bytes": 9, "media_type": text});
+    let exhibit = json!({"artifact": artifact, "name": text, "type": text, "step": text});
+    let rule = json!({"allowed_ops": ["insert"], "columns": [text], "triggers": {}, "max_rows": 5});
+    let start = |inputs: Value, rule: Value| {
+        json!({"name": text, "tool": "db_write", "status": "pending", "blockers": 1, "inputs": inputs, "refs": null,
+               "table": text, "rule": rule, "rule_actor": text, "rule_at": at()})
+    };
+    let row = json!({text: text});
+    let other = json!({"gate_id": id, "gate_type": text, "step": text, "decision": "reject", "actor": text, "reason": text,
+                       "created_at": at()});
+    let proof = json!({"name": text, "tool": text, "status": "succeeded", "reason": text, "evidence_id": id,
+                       "coverage": {"covered": 17, "uncovered": 0, "threshold": 0.9}, "findings": {text: 2}});
+    let fields = json!({
+        "on_pass": "finish", "step_ordinal": 3, "step_tool": text,
+        "subject": {"tree": {"sha256": text}, "difference": text, "base": text}, "same": 2, "run_status": "blocked",
+        "plan_digest": text, "steps_waiting": 2, "proofs": [proof], "proofs_total": 60,
+        "outputs": [{"name": text, "tool": text, "outputs": {"text": text}, "bytes": 9},
+                    {"name": text, "tool": text, "outputs": null, "bytes": 90_000}],
+        "documents": [exhibit, exhibit, exhibit, exhibit, exhibit], "documents_total": 20,
+        "starts": [
+            start(json!({"op": "insert", "values": [row, {text: 7}]}), rule),
+            start(json!({"op": "update", "where": row, "set": row}), Value::Null),
+            start(json!({"op": "delete", "where": row}), json!({"allowed_ops": text})),
+            {"name": text, "tool": text, "status": "pending", "blockers": 3, "inputs": null, "refs": null, "table": null,
+             "rule": null, "rule_actor": null, "rule_at": null}],
+        "starts_total": 30, "others": [other], "policy": {"version": 4, "document": {"gates": {"on_weakening": text}}},
+        "waiting": 3, "before": null
+    });
+    // The gate's own fields come from its struct.
+    let mut fields = fields;
+    for (name, value) in gate_fields(gate) {
+        fields[name] = value;
+    }
+    GateDetail { before: Some(decided(text, "passed")), ..serde_json::from_value(fields).expect("a gate") }
+}
+
+fn gate_fields(gate: &Gate) -> [(&'static str, Value); 15] {
+    [
+        ("id", json!(gate.id)),
+        ("run_id", json!(gate.run_id)),
+        ("goal", json!(gate.goal)),
+        ("step", json!(gate.step)),
+        ("gate_type", json!(gate.gate_type)),
+        ("status", json!(gate.status)),
+        ("reason", json!(gate.reason)),
+        ("evidence_uri", json!(gate.evidence_uri)),
+        ("evidence_id", json!(gate.evidence_id)),
+        ("evidence_type", json!(gate.evidence_type)),
+        ("created_at", json!(gate.created_at)),
+        ("expires_at", json!(gate.expires_at)),
+        ("decided_at", json!(gate.decided_at)),
+        ("actor", json!(gate.actor)),
+        ("decision_reason", json!(gate.decision_reason)),
+    ]
+}
+
+/// Each kind of content.
+pub fn contents(text: &str) -> [Content; 4] {
+    let text = || text.to_owned();
+    [Content::Text(text()), Content::Markdown(text()), Content::Other, Content::Unreadable(text())]
+}
+
+/// The page of a gate.
+pub fn decision(detail: &GateDetail) -> DecisionPage<'_> {
+    DecisionPage {
+        base: Base::RUN,
+        detail,
+        change: None,
+        contents: &[],
+        token: "0123456789abcdef0123456789abcdef",
+        from_inbox: false,
+        refused: None,
     }
 }

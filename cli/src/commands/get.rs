@@ -1,0 +1,110 @@
+//! `nofx get`: downloads an artifact.
+
+use std::fs;
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+use nofx_local::report::{hinted, printable};
+use shared::domain::ArtifactId;
+use shared::view::{Artifact, ArtifactPage};
+
+use crate::client::api::Api;
+use crate::client::error::ApiError;
+use crate::client::{download, resolve};
+use crate::output;
+
+/// Standard output gets the bytes after they are checked, so they are kept in memory until then.
+const MAX_PRINTED_BYTES: u64 = 64 << 20;
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Id of the artifact, or with --run its name
+    artifact: String,
+    /// File to write; - is standard output [default: the artifact's name, or standard output in a pipe]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Take the newest artifact of this name from the run
+    #[arg(long)]
+    run: Option<String>,
+}
+
+/// Downloads and checks the sha256. A file is written completely or not at all.
+pub async fn run(api: &Api, args: &Args) -> Result<()> {
+    let artifact: Artifact = api.get(&format!("/artifacts/{}", find(api, args).await?)).await?;
+    match &args.output {
+        Some(path) if path == Path::new("-") => print(api, &artifact).await,
+        Some(path) => save(api, &artifact, path).await,
+        None if io::stdout().is_terminal() => save(api, &artifact, &file_name(&artifact)?).await,
+        None => print(api, &artifact).await,
+    }
+}
+
+async fn find(api: &Api, args: &Args) -> Result<ArtifactId> {
+    let Some(run) = &args.run else {
+        return args.artifact.parse().map_err(|_| {
+            let message = format!("{} is no id of an artifact", printable(&args.artifact));
+            ApiError::not_found(message, "nofx artifacts RUN lists ids; --run RUN finds an artifact by its name").into()
+        });
+    };
+    let run = resolve::run(api, run).await?;
+    let pages: Vec<ArtifactPage> = api.pages(&format!("/runs/{run}/artifacts")).await?;
+    let artifacts: Vec<_> = pages.iter().flat_map(|page| &page.artifacts).collect();
+    if let Some(found) = artifacts.iter().rev().find(|artifact| artifact.name == args.artifact) {
+        return Ok(found.id);
+    }
+    let names = artifacts.iter().map(|artifact| artifact.name.as_str());
+    let hint =
+        resolve::did_you_mean(&args.artifact, names).unwrap_or_else(|| format!("nofx artifacts {run} lists them"));
+    Err(ApiError::not_found(format!("the run {run} has no artifact {}", printable(&args.artifact)), hint).into())
+}
+
+/// The artifact's name, if it is one in this folder.
+fn file_name(artifact: &Artifact) -> Result<PathBuf> {
+    let name = Path::new(&artifact.name);
+    let is_plain = name.file_name().is_some_and(|file| file == name.as_os_str()) && !artifact.name.starts_with('.');
+    if !is_plain || artifact.name.contains(char::is_control) {
+        return Err(hinted(format!("the name {} is no file here", printable(&artifact.name)), "name the file with -o"));
+    }
+    if name.exists() {
+        return Err(hinted(
+            format!("{} exists", name.display()),
+            "name another file with -o, or the same to replace it",
+        ));
+    }
+    Ok(name.to_owned())
+}
+
+async fn print(api: &Api, artifact: &Artifact) -> Result<()> {
+    let (_, bytes) = download::bytes(api, artifact.id, MAX_PRINTED_BYTES).await?;
+    io::stdout().lock().write_all(&bytes)?;
+    Ok(())
+}
+
+async fn save(api: &Api, artifact: &Artifact, path: &Path) -> Result<()> {
+    let cannot_write = || format!("cannot write {}", path.display());
+    let name =
+        path.file_name().ok_or_else(|| hinted(format!("{} is no file", path.display()), "name a file with -o"))?;
+    let mut partial = name.to_owned();
+    partial.push(".part");
+    let partial = path.with_file_name(partial);
+    let bar = bar(artifact.size_bytes);
+    let mut file = fs::File::create(&partial).with_context(cannot_write)?;
+    let done = download::artifact(api, artifact, &mut file, |received| bar.set_position(received)).await;
+    bar.finish_and_clear();
+    if let Err(error) = done {
+        fs::remove_file(&partial).with_context(cannot_write)?;
+        return Err(error);
+    }
+    fs::rename(&partial, path).with_context(cannot_write)?;
+    output::note(format_args!("{} ({} bytes, sha256 {})", path.display(), artifact.size_bytes, artifact.hash));
+    Ok(())
+}
+
+/// A bar on standard error, if that is a terminal.
+fn bar(bytes: u64) -> ProgressBar {
+    const TEMPLATE: &str = "{wide_bar:.cyan/dim} {bytes} of {total_bytes}, {eta} left";
+    let style = ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(bytes).with_style(style.progress_chars("━╸─"))
+}

@@ -1,0 +1,47 @@
+//! `nofx inbox`: the gates that wait for a decision.
+
+use std::time::SystemTime;
+
+use anyhow::Result;
+use shared::view::Gate;
+
+use crate::client::api::Api;
+use crate::output::color::{DIM, WAIT, command};
+use crate::output::table::{Table, cell, styled};
+use crate::output::{self, Format, time};
+
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    format: Format,
+}
+
+/// Prints a line for each gate, the oldest first.
+pub async fn run(api: &Api, args: &Args) -> Result<()> {
+    let pages: Vec<Vec<Gate>> = api.pages("/gates").await?;
+    let gates: Vec<Gate> = pages.into_iter().flatten().collect();
+    if args.format.json {
+        return output::json(&gates);
+    }
+    if gates.is_empty() {
+        output::note("nothing waits for a decision");
+        return Ok(());
+    }
+    output::text(table(&gates, SystemTime::now()))?;
+    output::note(format_args!("\ndecide with {}, nofx reject or nofx waive", command("nofx approve GATE")));
+    Ok(())
+}
+
+fn table(gates: &[Gate], now: SystemTime) -> Table {
+    let mut table = Table::new(&["GATE", "TYPE", "WAITS", "RUN", "REASON"]).whole(&[0, 2]);
+    for gate in gates {
+        table.row(vec![
+            cell(gate.id.to_string()),
+            styled(&gate.gate_type, WAIT),
+            cell(time::ago(&gate.created_at, now).trim_end_matches(" ago")),
+            styled(gate.run_id.to_string(), DIM),
+            cell(gate.reason.as_deref().and_then(|reason| reason.lines().next()).unwrap_or_default()),
+        ]);
+    }
+    table
+}

@@ -1,0 +1,186 @@
+//! `nofx verify`: checks the attestation of a gate with public keys, also without a control plane.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use nofx_gates::attestation::{Envelope, MAX_ENVELOPE_BYTES, Statement, TestResult, TestVerdict};
+use nofx_local::report::{hinted, printable};
+use serde::Serialize;
+use shared::domain::digest::sha256_hex;
+use shared::signing::PublicKey;
+use shared::view::{Artifact, ArtifactSummary, Gate, SigningKeys};
+
+use crate::client::api::Api;
+use crate::client::{download, resolve, workspace};
+use crate::output::color::{BAD, BOLD, DIM, GOOD, WAIT, paint};
+use crate::output::{self, Format};
+
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  nofx keys --pem > keys.pem                        keep the keys that you trust
+  nofx verify GATE --key keys.pem                   what the API has, with your keys
+  nofx verify gate-unit.intoto.json --key keys.pem --evidence gate-unit.json    without an API")]
+pub struct Args {
+    /// Id of a gate, or a file with its attestation (gate-NAME.intoto.json)
+    what: String,
+    /// File with the public keys that you trust, in PEM; required for a file [default: the keys of the API]
+    #[arg(long = "key", value_name = "FILE")]
+    keys: Option<PathBuf>,
+    /// Check that this file is the evidence that was signed
+    #[arg(long, value_name = "FILE")]
+    evidence: Option<PathBuf>,
+    /// Check that this archive was judged
+    #[arg(long, value_name = "FILE")]
+    archive: Option<PathBuf>,
+    /// Check that this folder was judged, packed as nofx run --workspace packs it
+    #[arg(long, value_name = "DIR")]
+    workspace: Option<PathBuf>,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// An attestation, and what it is compared with.
+struct Given {
+    envelope: Vec<u8>,
+    keys: Vec<PublicKey>,
+    /// Whether somebody kept the keys, instead of getting them together with the attestation.
+    keys_are_kept: bool,
+    /// sha256 of the evidence at hand.
+    evidence_sha256: Option<String>,
+}
+
+/// The document of `--json`.
+#[derive(Debug, Serialize)]
+struct Verified {
+    result: TestVerdict,
+    /// The keys that signed.
+    keyids: Vec<String>,
+    keys_are_kept: bool,
+    /// What was compared and is right, such as `evidence`.
+    matches: Vec<&'static str>,
+    statement: Statement,
+}
+
+/// Prints what the attestation proves. An error if something is wrong.
+pub async fn run(profile: Option<&str>, args: &Args) -> Result<()> {
+    let mut given = if Path::new(&args.what).is_file() {
+        of_file(args)?
+    } else {
+        of_gate(&Api::connect(profile).await?, args).await?
+    };
+    if let Some(file) = &args.evidence {
+        given.evidence_sha256 = Some(sha256_hex(&read(file)?));
+    }
+    let verified = verify(&given, args)?;
+    if args.format.json { output::json(&verified) } else { output::text(text(&verified)) }
+}
+
+fn of_file(args: &Args) -> Result<Given> {
+    let file = args.keys.as_ref().ok_or_else(|| {
+        hinted("the public keys are missing", "name them with --key; nofx keys --pem prints those of an API")
+    })?;
+    let envelope = read(Path::new(&args.what))?;
+    Ok(Given { envelope, keys: kept(file)?, keys_are_kept: true, evidence_sha256: None })
+}
+
+/// What the control plane has of a gate.
+async fn of_gate(api: &Api, args: &Args) -> Result<Given> {
+    let id = resolve::gate(api, &args.what).await?;
+    let gate: Gate = api.get(&format!("/gates/{id}")).await?;
+    let evidence = gate.evidence_id.ok_or_else(|| {
+        hinted(format!("the gate {id} has no evidence"), "only gates that judge code have some: nofx timeline RUN")
+    })?;
+    let evidence: Artifact = api.get(&format!("/artifacts/{evidence}")).await?;
+    let stored = api.whole_run(&gate.run_id.to_string()).await?.artifacts;
+    let is_its = |artifact: &&ArtifactSummary| {
+        artifact.kind == "gate_attestation"
+            && artifact.step_id == evidence.step_id
+            && artifact.attempt == evidence.attempt
+    };
+    let attestation = stored.iter().find(is_its).ok_or_else(|| anyhow!("the gate {id} has no attestation"))?;
+    let (_, envelope) = download::bytes(api, attestation.id, MAX_ENVELOPE_BYTES as u64).await?;
+    let mut content = Vec::new();
+    // The digest of what is stored now, not the recorded one.
+    download::artifact(api, &evidence, &mut content, |_| {}).await?;
+    let keys = if let Some(file) = &args.keys {
+        kept(file)?
+    } else {
+        let SigningKeys { keys } = api.get("/keys").await?;
+        keys.iter().map(|key| PublicKey::from_pem(&key.pem)).collect::<Result<_, _>>()?
+    };
+    Ok(Given { envelope, keys, keys_are_kept: args.keys.is_some(), evidence_sha256: Some(sha256_hex(&content)) })
+}
+
+fn kept(file: &Path) -> Result<Vec<PublicKey>> {
+    let text = String::from_utf8(read(file)?).with_context(|| format!("{} is not PEM", file.display()))?;
+    let keys = PublicKey::all_from_pem(&text).with_context(|| format!("{} has no usable keys", file.display()))?;
+    ensure!(!keys.is_empty(), "{} has no public keys", file.display());
+    Ok(keys)
+}
+
+fn read(file: &Path) -> Result<Vec<u8>> {
+    fs::read(file).with_context(|| format!("cannot read {}", file.display()))
+}
+
+fn verify(given: &Given, args: &Args) -> Result<Verified> {
+    let not_verified = |error| anyhow!("not verified: {error}");
+    let envelope = Envelope::read(&given.envelope).map_err(not_verified)?;
+    let verified = envelope.verify(&given.keys, 1).map_err(not_verified)?;
+    let statement = verified.statement().map_err(not_verified)?;
+    let result: TestResult = statement.test_result().map_err(not_verified)?;
+    let mut matches = Vec::new();
+    if let Some(sha256) = &given.evidence_sha256 {
+        if result.evidence_sha256() != Some(sha256.as_str()) {
+            bail!("not verified: the evidence has the sha256 {sha256}, and the attestation names another one");
+        }
+        matches.push("evidence");
+    }
+    if let Some(file) = &args.archive {
+        if !statement.names_archive(&sha256_hex(&read(file)?)) {
+            bail!("not verified: the attestation is not about {}", file.display());
+        }
+        matches.push("archive");
+    }
+    if let Some(dir) = &args.workspace {
+        if !statement.names_archive(&sha256_hex(&workspace::pack(dir, None)?)) {
+            bail!("not verified: the attestation is not about the files of {}", dir.display());
+        }
+        matches.push("workspace");
+    }
+    let keyids = verified.keyids.into_iter().collect();
+    Ok(Verified { result: result.result, keyids, keys_are_kept: given.keys_are_kept, matches, statement })
+}
+
+fn text(verified: &Verified) -> String {
+    let mut text = String::new();
+    let mut row = |mark: String, name: &str, what: String| {
+        let _ = writeln!(text, "{mark} {name:<10} {what}");
+    };
+    let good = || paint(GOOD, "✓");
+    for keyid in &verified.keyids {
+        let whose = if verified.keys_are_kept { "a key that you trust" } else { "a key of the API" };
+        row(good(), "signature", format!("{whose}, {keyid}"));
+    }
+    for name in &verified.matches {
+        row(good(), name, "is what was signed".to_owned());
+    }
+    for subject in &verified.statement.subject {
+        for (algorithm, digest) in &subject.digest {
+            row(paint(DIM, "·"), &printable(&subject.name), format!("{} {}", printable(algorithm), printable(digest)));
+        }
+    }
+    let (style, word) = match verified.result {
+        TestVerdict::Passed => (GOOD, "PASSED"),
+        TestVerdict::Warned => (WAIT, "WARNED"),
+        TestVerdict::Failed => (BAD, "FAILED"),
+    };
+    let _ = writeln!(text, "{} {}", paint(BOLD, "verified: the gate says"), paint(style.bold(), word));
+    if !verified.keys_are_kept {
+        let note = "the keys came from the same API; keep them with nofx keys --pem, and name them with --key";
+        let _ = writeln!(text, "{}", paint(DIM, note));
+    }
+    text
+}

@@ -1,0 +1,62 @@
+//! What commands print: text with colours, tables, JSON and live progress.
+
+pub mod board;
+pub mod color;
+pub mod error;
+pub mod frame;
+pub mod live;
+pub mod state;
+pub mod table;
+pub mod time;
+
+use std::fmt::Display;
+use std::io::Write;
+
+use anyhow::Result;
+use nofx_local::report::printable;
+use serde::Serialize;
+
+/// The option `--json` of commands that read.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub struct Format {
+    /// Print JSON with the API's own types
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Prints a line. Colours are left out where nobody sees them. An error is that of a closed pipe.
+pub fn line(text: impl Display) -> Result<()> {
+    writeln!(anstream::stdout().lock(), "{text}")?;
+    Ok(())
+}
+
+/// Prints text that ends with a line break or is empty.
+pub fn text(text: impl Display) -> Result<()> {
+    write!(anstream::stdout().lock(), "{text}")?;
+    Ok(())
+}
+
+/// Prints a line beside the result: on standard error, so that a pipe does not get it.
+pub fn note(text: impl Display) {
+    anstream::eprintln!("{text}");
+}
+
+/// Prints an indented JSON document.
+pub fn json(value: &impl Serialize) -> Result<()> {
+    line(serde_json::to_string_pretty(value)?)
+}
+
+/// Prints JSON on one line.
+pub fn json_line(value: &impl Serialize) -> Result<()> {
+    line(serde_json::to_string(value)?)
+}
+
+/// Lines of a text from outside, without control characters.
+pub fn printable_lines(text: &str) -> impl Iterator<Item = String> {
+    text.lines().map(|line| printable(&line.replace('\t', "    ")))
+}
+
+/// `1 step`, `2 steps`.
+pub fn count(number: usize, one: &str) -> String {
+    format!("{number} {one}{}", if number == 1 { "" } else { "s" })
+}

@@ -1,0 +1,228 @@
+//! What a decision can rely on: verdicts of gates, what earlier steps returned, and their documents.
+
+use maud::{Markup, html};
+use serde_json::Value;
+use shared::db::console::{Exhibit, GateDetail, Proof, StepOutputs};
+
+use super::{Content, DecisionPage};
+use crate::page::format;
+use crate::page::gates::evidence;
+use crate::page::icon::{Look, PENDING_GATE, look, mark};
+use crate::page::layout::Base;
+use crate::page::markdown::markdown;
+use crate::page::parts::{fold, many, section};
+use crate::page::source::visible;
+
+/// Verdicts of the gates before this one, with their numbers.
+pub(super) fn proofs(page: &DecisionPage<'_>) -> Markup {
+    let DecisionPage { base, detail, change, .. } = *page;
+    let gate = &detail.gate;
+    let listed = detail.proofs.len();
+    let body = html! {
+        ul.proofs {
+            @for proof in &detail.proofs { (proof_of(base, proof)) }
+            @if let (Some(step), true) = (&gate.step, change.is_some()) {
+                li {
+                    (mark(PENDING_GATE))
+                    b { bdi { (visible(step)) } }
+                    span { "has no verdict yet: it asks you first" }
+                    span {}
+                }
+            }
+        }
+        @if detail.proofs_total > listed {
+            p.note { (listed) " of " (detail.proofs_total) " gates are shown." }
+        }
+        @if change.is_none() { (evidence(base, gate)) }
+    };
+    let nothing = html! { p.note { "No gate ran before this one: there is no evidence." } };
+    let is_empty = detail.proofs.is_empty() && change.is_none() && gate.evidence_uri.is_none();
+    let failed = detail.proofs.iter().filter(|proof| !is_good(proof)).count();
+    let passed = listed - failed;
+    let count = html! {
+        @if listed > 0 {
+            p.note {
+                (many(passed as u64, "gate passed", "gates passed"))
+                @if failed > 0 { ", " (failed) " did not" }
+            }
+        }
+    };
+    section("evidence", "What has been proved", &count, if is_empty { &nothing } else { &body })
+}
+
+fn is_good(proof: &Proof) -> bool {
+    look(proof.status).tone == "good"
+}
+
+fn proof_of(base: Base, proof: &Proof) -> Markup {
+    let Look { symbol, tone, word } = look(proof.status);
+    let word = if is_good(proof) { "passed" } else { word };
+    html! {
+        li {
+            (mark(Look { symbol, tone, word }))
+            span { b { bdi { (visible(&proof.name)) } } @if proof.name != proof.tool { br; code.note { (visible(&proof.tool)) } } }
+            span {
+                @if let Some(reason) = &proof.reason { bdi { (visible(reason)) } } @else { (word) }
+                @let numbers = numbers(proof);
+                @if !numbers.is_empty() { div.note { (numbers.join(", ")) } }
+            }
+            @if let Some(id) = proof.evidence_id { a href={ (base.to("evidence/")) (id) } { "evidence" } } @else { span {} }
+        }
+    }
+}
+
+/// Coverage and findings of a verdict.
+fn numbers(proof: &Proof) -> Vec<String> {
+    let mut numbers = Vec::new();
+    if let Some(coverage) = &proof.coverage {
+        let count = |name: &str| coverage[name].as_u64().unwrap_or_default();
+        let (covered, uncovered, unmeasured) = (count("covered"), count("uncovered"), count("unmeasured"));
+        let all = covered + uncovered;
+        if all > 0 {
+            let ran = format!("{} of {}", format::number(covered), many(all, "changed line", "changed lines"));
+            let needed = coverage["threshold"].as_f64().map(|share| format!(", {} needed", percent(share)));
+            numbers.push(format!("{ran} ran in tests{}", needed.unwrap_or_default()));
+        }
+        if unmeasured > 0 {
+            numbers.push(many(unmeasured, "line not measured", "lines not measured"));
+        }
+    }
+    let findings = proof.findings.as_ref().and_then(Value::as_object).into_iter().flatten();
+    numbers.extend(findings.filter_map(|(severity, count)| {
+        let count = count.as_u64().filter(|count| *count > 0)?;
+        Some(format!("{} of severity {}", many(count, "finding", "findings"), visible(severity)))
+    }));
+    numbers
+}
+
+fn percent(share: f64) -> String {
+    format!("{} %", (share * 1_000.0).round() / 10.0)
+}
+
+/// What earlier steps returned and stored.
+pub(super) fn documents(page: &DecisionPage<'_>) -> Markup {
+    let DecisionPage { base, detail, contents, .. } = *page;
+    if detail.documents.is_empty() && detail.outputs.is_empty() {
+        return html! {};
+    }
+    let (shown, linked) = detail.documents.split_at(contents.len().min(detail.documents.len()));
+    let body = html! {
+        @for (exhibit, content) in shown.iter().zip(contents) { (document(base, exhibit, content)) }
+        @for returned in &detail.outputs { (outputs_of(returned, detail.documents.is_empty())) }
+        @if !linked.is_empty() {
+            ul.files {
+                @for exhibit in linked {
+                    li { (crate::page::icon::icon("doc", "quiet")) (link(base, exhibit)) span.note { (origin(exhibit)) } span {} }
+                }
+            }
+        }
+        (rest(detail))
+    };
+    let title = if detail.gate.is_pending() { "What you decide about" } else { "What was decided about" };
+    section("what", title, &html! {}, &body)
+}
+
+fn rest(detail: &GateDetail) -> Markup {
+    let listed = detail.documents.len();
+    html! {
+        @if detail.documents_total > listed {
+            p.note { "The newest " (listed) " of " (detail.documents_total) " documents are listed. The run has all of them." }
+        }
+    }
+}
+
+fn link(base: Base, exhibit: &Exhibit) -> Markup {
+    html! { a href={ (base.to("artifacts/signed")) "?id=" (exhibit.artifact.id) } { bdi { (visible(&exhibit.name)) } } }
+}
+
+fn origin(exhibit: &Exhibit) -> Markup {
+    html! {
+        @if let Some(step) = &exhibit.step { "of " bdi { (visible(step)) } ", " }
+        (format::size(exhibit.artifact.size_bytes))
+    }
+}
+
+fn document(base: Base, exhibit: &Exhibit, content: &Content) -> Markup {
+    let name = visible(&exhibit.name);
+    html! {
+        figure.file {
+            figcaption { code { (link(base, exhibit)) } span.note { (origin(exhibit)) } }
+            @match content {
+                Content::Text(text) => (output(&name, &visible(text))),
+                Content::Markdown(text) => {
+                    @let shown = markdown(text);
+                    div.markdown { (shown.markup) }
+                    @if shown.is_cut || shown.left_out > 0 {
+                        p.lead.note { "HTML, images and very long parts are left out. The document has all of it." }
+                    }
+                }
+                Content::Other => p.lead.note { "This page does not show it. Read it before you decide." },
+                Content::Unreadable(why) => p.lead.bad { bdi { (visible(why)) } },
+            }
+        }
+    }
+}
+
+/// A text that scrolls with the keyboard too.
+fn output(name: &str, text: &str) -> Markup {
+    html! { pre.output tabindex="0" role="region" aria-label=(name) { (text) } }
+}
+
+/// What a step returned. Documents say more than that, so it opens on demand beside them.
+fn outputs_of(returned: &StepOutputs, is_open: bool) -> Markup {
+    let name = visible(&returned.name);
+    let title = html! { bdi { (name) } };
+    let note = format!("what the step returned, {}", format::size(returned.bytes));
+    let too_large = || html! { p.note { "It is too large for this page. The API has it." } };
+    let body = returned.outputs.as_ref().map_or_else(too_large, |outputs| output(&name, &visible(&plain(outputs))));
+    fold(title, note, is_open, &body)
+}
+
+/// Outputs as text. A value is a text or JSON, below its name.
+fn plain(outputs: &Value) -> String {
+    let pretty = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        other => serde_json::to_string_pretty(other).unwrap_or_default(),
+    };
+    match outputs.as_object() {
+        Some(fields) if fields.values().any(Value::is_string) => {
+            let fields = fields.iter().map(|(name, value)| format!("{name}: {}", pretty(value)));
+            fields.collect::<Vec<_>>().join("\n")
+        }
+        _ => pretty(outputs),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn numbers_of_a_verdict_are_words() {
+        let proof = |coverage: Value, findings: Value| {
+            let proof = json!({"name": "unit", "tool": "gate:unit", "status": "succeeded", "reason": null,
+                               "evidence_id": null, "coverage": coverage, "findings": findings});
+            numbers(&serde_json::from_value(proof).unwrap())
+        };
+        let coverage = json!({"covered": 17, "uncovered": 3, "unmeasured": 1, "threshold": 0.825});
+        assert_eq!(
+            proof(coverage, json!({"warning": 2, "error": 0})),
+            [
+                "17 of 20 changed lines ran in tests, 82.5 % needed",
+                "1 line not measured",
+                "2 findings of severity warning"
+            ]
+        );
+        assert!(proof(Value::Null, Value::Null).is_empty() && proof(json!([]), json!("x")).is_empty());
+    }
+
+    #[test]
+    fn outputs_with_a_text_are_readable_as_text() {
+        assert_eq!(
+            plain(&json!({"text": "Dear customers,\nthis", "n": [1]})),
+            "n: [\n  1\n]\ntext: Dear customers,\nthis"
+        );
+        assert_eq!(plain(&json!({"n": 1})), "{\n  \"n\": 1\n}");
+    }
+}

@@ -1,0 +1,289 @@
+//! A gate, with everything that a decision about it needs, and the form.
+
+mod evidence;
+mod exact;
+mod form;
+mod starts;
+
+use maud::{Markup, html};
+use shared::db::console::{Document, Gate, GateDetail};
+use shared::domain::gate::Decision;
+use shared::domain::{GateStatus, Problem};
+
+use super::gates::{blocked_by, look_of, words_of};
+use super::icon::{icon, look, mark, state};
+use super::layout::{Base, Layout, Part, layout};
+use super::parts::{crumbs, elapsed, facts, head, left, many, notice, section, time};
+use super::source::visible;
+use super::weakening::weakenings;
+use crate::evidence::GateChange;
+
+/// A gate, and how to show it.
+#[derive(Debug, Clone, Copy)]
+pub struct DecisionPage<'a> {
+    pub base: Base,
+    pub detail: &'a GateDetail,
+    /// The difference that it asks about, with the documents of its attempt.
+    pub change: Option<(&'a Document, &'a GateChange)>,
+    /// What the first documents of `detail` hold.
+    pub contents: &'a [Content],
+    /// The token for the form.
+    pub token: &'a str,
+    /// Whether the reader goes through the inbox.
+    pub from_inbox: bool,
+    /// A decision that was not recorded.
+    pub refused: Option<Refused<'a>>,
+}
+
+/// What a document holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    Text(String),
+    Markdown(String),
+    /// A page does not show it.
+    Other,
+    /// It cannot be read, for this reason.
+    Unreadable(String),
+}
+
+/// A decision that was not recorded, with what was typed.
+#[derive(Debug, Clone, Copy)]
+pub struct Refused<'a> {
+    pub why: Refusal<'a>,
+    pub decision: Decision,
+    pub actor: &'a str,
+    pub reason: &'a str,
+}
+
+/// Why a decision was not recorded.
+#[derive(Debug, Clone, Copy)]
+pub enum Refusal<'a> {
+    /// The form has these problems.
+    Problems(&'a [Problem]),
+    /// The gate has been decided, or its time is over. The sentence says so.
+    Conflict(&'a str),
+}
+
+/// `GET /ui/gates/{id}`.
+pub fn decision_page(page: &DecisionPage<'_>) -> String {
+    let (base, gate) = (page.base, &page.detail.gate);
+    let run = format!("{}#gate-{}", base.to(&format!("runs/{}", gate.run_id)), gate.id);
+    let step = visible(gate.step.as_deref().unwrap_or("the run itself"));
+    let conflict = page.refused.filter(|refused| matches!(refused.why, Refusal::Conflict(_)));
+    let title = if conflict.is_some() {
+        html! { "Your decision came too late" }
+    } else {
+        title_of(gate)
+    };
+    let actions = html! { a.button.only-narrow href="#decide" { "To the decision" } };
+    let content = html! {
+        (crumbs(&[("Inbox", base.to("inbox")), (&visible(&gate.goal), run)], &step))
+        @if let Some(before) = &page.detail.before { (decided_before(base, before)) }
+        (head(&title, &facts(facts_of(gate)), gate.is_pending().then_some(&actions)))
+        div.columns {
+            div {
+                @if let Some(refused) = conflict { (too_late(gate, refused)) }
+                (question(page))
+                @if let Some((document, change)) = page.change { (difference(base, document, change)) }
+                (evidence::proofs(page))
+                (evidence::documents(page))
+                (starts::starts(page))
+                (exact::exact(page))
+            }
+            div {
+                @if conflict.is_some() { (what_now(base, gate)) }
+                @else if gate.is_pending() { (form::decide(page)) }
+                @else { (decided(base, gate)) }
+                (others(base, page.detail))
+            }
+        }
+    };
+    let title = format!("{} {}: {}", gate.gate_type, gate.status, gate.goal);
+    layout(&Layout { part: Part::Inbox, waiting: page.detail.waiting, ..Layout::new(base, &title) }, &content)
+}
+
+/// The question, or what became of it.
+fn title_of(gate: &Gate) -> Markup {
+    let is_change = gate.is_about_change();
+    let words = words_of(&gate.gate_type);
+    let what = html! { @if gate.gate_type.starts_with("manual:") { "the " } bdi { (words) } };
+    match gate.status {
+        GateStatus::Pending if is_change => html! { "Let this change weaken its own checks?" },
+        GateStatus::Pending => html! { "Approve " (what) "?" },
+        GateStatus::Passed if gate.actor.is_none() => html! { "Passed on evidence: " (what) },
+        GateStatus::Failed if gate.actor.is_none() => html! { "Failed on evidence: " (what) },
+        GateStatus::Passed => html! { "Approved: " (what) },
+        GateStatus::Failed => html! { "Rejected: " (what) },
+        GateStatus::Waived => html! { "Waived: " (what) },
+        GateStatus::Expired => html! { "Nobody decided in time: " (what) },
+        GateStatus::Cancelled => html! { "Not needed any more: " (what) },
+    }
+}
+
+fn facts_of(gate: &Gate) -> Vec<Markup> {
+    let mut list = vec![state(look_of(gate)), html! { code { bdi { (visible(&gate.gate_type)) } } }, blocked_by(gate)];
+    if gate.is_pending() {
+        list.push(html! { "has waited " b { (elapsed(&gate.created_at)) } });
+        list.push(html! { @match &gate.expires_at { Some(at) => { "expires " (left(at)) }, None => "no expiry" } });
+    } else {
+        list.push(html! { "asked " (time(&gate.created_at)) });
+    }
+    list
+}
+
+/// The gate that the reader decided before this one.
+fn decided_before(base: Base, before: &Gate) -> Markup {
+    let Some(actor) = &before.actor else { return html! {} };
+    let look = look(before.status);
+    notice(
+        look.tone,
+        look.symbol,
+        "status",
+        &html! {
+            p {
+                "The gate " b { bdi { (words_of(&before.gate_type)) } } " of "
+                a href=(base.to(&format!("runs/{}", before.run_id))) { bdi { (visible(&before.goal)) } }
+                " is " strong { (before.status) } " by " bdi { (visible(actor)) } ". This one waits next."
+            }
+        },
+    )
+}
+
+/// What the plan, or who made the gate, asks.
+fn question(page: &DecisionPage<'_>) -> Markup {
+    let gate = &page.detail.gate;
+    let asked_by = match gate.gate_type.as_str() {
+        _ if gate.is_about_change() => "the gate’s question",
+        "manual:gate-change" => "the gate’s question",
+        kind if Some(kind) == page.detail.step_tool.as_deref() => "the plan’s question",
+        _ => "the question of who made the gate",
+    };
+    html! {
+        @if let Some(reason) = &gate.reason {
+            section.section aria-label="Question" {
+                p.quote { bdi { (visible(reason)) } }
+                p.note { (asked_by) }
+            }
+        }
+    }
+}
+
+fn difference(base: Base, document: &Document, change: &GateChange) -> Markup {
+    let proofs = document.documents.iter().filter(|one| one.kind == super::EVIDENCE);
+    let total = change.weakenings.len();
+    let body = html! {
+        @if total == 0 {
+            (notice("warn", "decide", "note", &html! { p { "The document lists no change. Read the evidence before you decide." } }))
+        }
+        (weakenings(&change.weakenings, total as u64))
+        p.facts {
+            span { a href={ (base.to("artifacts/signed")) "?id=" (document.artifact.id) } { "the whole document" } }
+            @for one in proofs { span { a href={ (base.to("evidence/")) (one.id) } { "the evidence so far" } } }
+        }
+    };
+    let count = html! { p.note { (many(total as u64, "change", "changes")) } };
+    section("difference", "What the change does to its own checks", &count, &body)
+}
+
+/// A decision that came after the gate was decided.
+fn too_late(gate: &Gate, refused: Refused<'_>) -> Markup {
+    let Refusal::Conflict(sentence) = refused.why else { return html! {} };
+    let wish = match refused.decision {
+        Decision::Approve => "approve",
+        Decision::Reject => "reject",
+        Decision::Waive => "waive",
+    };
+    let who = if gate.actor.is_some() { " The first decision counts." } else { "" };
+    html! {
+        (notice("warn", "decide", "alert", &html! {
+            p { strong { "Your decision was not recorded: " } bdi { (visible(sentence)) } "." (who) }
+        }))
+        (said(gate))
+        (section("yours", "What you wrote", &html! {}, &html! {
+            @if refused.reason.is_empty() { p.note { "No reason." } } @else { p.quote { bdi { (visible(refused.reason)) } } }
+            p.note { bdi { (visible(refused.actor)) } " wanted to " (wish) }
+        }))
+    }
+}
+
+fn what_now(base: Base, gate: &Gate) -> Markup {
+    let run = base.to(&format!("runs/{}", gate.run_id));
+    section(
+        "now",
+        "What you can do",
+        &html! {},
+        &html! {
+            p { a href=(run) { "Open the run" } " to see what the decision did." }
+            @if gate.status == GateStatus::Failed || gate.status == GateStatus::Expired {
+                p { "A retry of the run asks again." }
+            }
+            p { a href=(base.to("inbox")) { "Go on with the inbox" } }
+        },
+    )
+}
+
+/// Who decided, when, and why.
+fn said(gate: &Gate) -> Markup {
+    html! {
+        @if let (Some(actor), Some(at)) = (&gate.actor, &gate.decided_at) {
+            p.state { (mark(look_of(gate))) span { b { bdi { (visible(actor)) } } " " (verb(gate.status)) ", " (time(at)) } }
+            @if let Some(reason) = &gate.decision_reason { p.quote { bdi { (visible(reason)) } } }
+        }
+    }
+}
+
+fn verb(status: GateStatus) -> &'static str {
+    match status {
+        GateStatus::Passed => "approved",
+        GateStatus::Failed => "rejected",
+        GateStatus::Waived => "waived",
+        GateStatus::Pending => "has not decided",
+        GateStatus::Expired => "did not decide in time",
+        GateStatus::Cancelled => "need not decide",
+    }
+}
+
+fn decided(base: Base, gate: &Gate) -> Markup {
+    html! {
+        section.decide.stay.section #decide aria-labelledby="decision" {
+            div.title { h2 #decision { "The decision" } }
+            @if gate.actor.is_some() { (said(gate)) } @else {
+                p.state { (mark(look_of(gate))) span {
+                    @match gate.status {
+                        GateStatus::Expired => "Nobody decided in time.",
+                        GateStatus::Cancelled => "The run ended before anybody decided.",
+                        _ => "The evidence decided.",
+                    }
+                } }
+            }
+            p { a.button href=(base.to(&format!("runs/{}", gate.run_id))) { "Open the run" } }
+        }
+    }
+}
+
+/// What people decided about other gates of the run.
+fn others(base: Base, detail: &GateDetail) -> Markup {
+    let verdict = |decision| match decision {
+        Decision::Approve => ("good", "approved"),
+        Decision::Reject => ("bad", "rejected"),
+        Decision::Waive => ("waived", "waived"),
+    };
+    let list = html! {
+        ul.rows {
+            @for other in &detail.others {
+                @let (symbol, word) = verdict(other.decision);
+                li {
+                    (icon(symbol, "quiet")) " " b { bdi { (visible(&other.actor)) } } " " (word) " "
+                    a href={ (base.to("gates/")) (other.gate_id) } {
+                        bdi { (visible(other.step.as_deref().unwrap_or(&other.gate_type))) }
+                    }
+                    span.note { ", " (time(&other.created_at)) }
+                    @if let Some(reason) = &other.reason { p.quote { bdi { (visible(reason)) } } }
+                }
+            }
+        }
+    };
+    html! {
+        @if !detail.others.is_empty() { (section("others", "Decided in this run", &html! {}, &list)) }
+    }
+}

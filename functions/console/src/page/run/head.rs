@@ -1,0 +1,54 @@
+//! Where a run stands, and what it is.
+
+use maud::{Markup, html};
+use shared::db::console::Run;
+
+use crate::page::format;
+use crate::page::icon::{look, state};
+use crate::page::layout::Base;
+use crate::page::parts::{crumbs, elapsed, facts, hash, head, pairs, section, time};
+
+/// Digits of an id or a digest that name it in a line.
+const SHORT: usize = 8;
+
+/// The goal of the run, and its facts in one line.
+pub(super) fn title(base: Base, run: &Run) -> Markup {
+    let id = run.id.to_string();
+
+    let mut list = vec![state(look(run.status))];
+    list.push(html! { "created " (time(&run.created_at)) });
+    match (run.duration_ms, &run.started_at) {
+        (Some(ms), _) => list.push(html! { "took " b { (format::duration(ms)) } }),
+        (None, Some(at)) => list.push(html! { b { (elapsed(at)) } }),
+        (None, None) => {}
+    }
+    if run.generation > 1 {
+        list.push(html! { "generation " (run.generation) });
+    }
+    list.push(html! { a href="#plan" { "plan" } " " code { (short(&run.plan_digest)) } });
+    if run.is_open() {
+        list.push(html! { span.live { "live" } });
+    }
+    html! {
+        (crumbs(&[("Runs", base.to("runs"))], short(&id)))
+        (head(&html! { bdi { (run.goal) } }, &facts(list), None))
+    }
+}
+
+/// What identifies the run and its plan.
+pub(super) fn plan(base: Base, run: &Run) -> Markup {
+    // The API answers below the same prefix as the console.
+    let posted = base.to(&format!("../runs/{}/plan", run.id));
+    let deadline = html! { @match &run.deadline_at { Some(at) => (time(at)), None => "none" } };
+    let body = pairs([
+        ("Run", hash(&run.id.to_string(), "id")),
+        ("Digest", hash(&run.plan_digest, "sha256")),
+        ("Deadline", deadline),
+        ("Generation", html! { (run.generation) }),
+    ]);
+    section("plan", "Plan", &html! { p.note { a href=(posted) { "as posted" } } }, &body)
+}
+
+fn short(text: &str) -> &str {
+    text.get(..SHORT).unwrap_or(text)
+}

@@ -1,0 +1,100 @@
+//! One run.
+
+mod artifacts;
+mod fall;
+mod filter;
+mod graph;
+mod head;
+mod steps;
+mod timeline;
+mod work;
+
+use maud::{Markup, html};
+use shared::db::console::Run;
+use shared::domain::GateId;
+
+use super::gates::gates;
+use super::icon::look;
+use super::layout::{Base, Layout, Part, layout};
+use super::parts::notice;
+pub(super) use artifacts::artifact_item;
+pub use filter::{Filter, Steps};
+use work::Work;
+
+/// Reload interval for browsers without scripts.
+const REFRESH_S: u32 = 10;
+
+/// A run, and how to show it.
+#[derive(Debug, Clone, Copy)]
+pub struct RunPage<'a> {
+    pub base: Base,
+    pub run: &'a Run,
+    /// The gate that the reader has just decided. The page shows what its row says, because anyone can write an id into the
+    /// address.
+    pub decided: Option<GateId>,
+    /// Which steps to list.
+    pub filter: Filter,
+    /// Show the events before this one. Such a page does not refresh.
+    pub before: Option<i64>,
+}
+
+impl<'a> RunPage<'a> {
+    /// The newest state of a run, at its own address.
+    pub fn new(run: &'a Run) -> Self {
+        Self { base: Base::RUN, run, decided: None, filter: Filter::default(), before: None }
+    }
+
+    /// Only the page at the run's own address refreshes, because the fragment's links are relative to it.
+    fn is_live(&self) -> bool {
+        self.run.is_open() && self.base.0 == Base::RUN.0 && self.before.is_none()
+    }
+}
+
+/// `GET /ui/runs/{id}`.
+pub fn run_page(page: &RunPage<'_>) -> String {
+    let run = page.run;
+    let refresh_s = page.is_live().then_some(REFRESH_S);
+    let content = html! {
+        @if let Some(id) = page.decided { (decided(run, id)) }
+        p.toast #announcer role="status" {}
+        (run_live(page))
+    };
+    let title = format!("{}: {}", run.status, run.goal);
+    layout(&Layout { part: Part::Runs, waiting: run.waiting, refresh_s, ..Layout::new(page.base, &title) }, &content)
+}
+
+/// `GET /ui/runs/{id}/fragment`: the part that changes while a run is open. The script replaces its regions one by one.
+pub fn run_live(page: &RunPage<'_>) -> Markup {
+    let (base, run) = (page.base, page.run);
+    let fragment = page.is_live().then(|| {
+        let gate = run.focus.gate.map(|id| format!("&gate={id}")).unwrap_or_default();
+        base.to(&format!("runs/{}/fragment?{}{gate}", run.id, page.filter.query()))
+    });
+    let work = Work::new(base, run);
+    html! {
+        div #live data-status=(run.status) data-fragment=[fragment] {
+            (head::title(base, run))
+            @if let Some(failure) = &run.failure { (notice("bad", "bad", "note", &html! { p { bdi { (failure) } } })) }
+            (gates(base, run))
+            (graph::graph(&work))
+            div.columns {
+                div {
+                    (steps::steps(&work, page.filter))
+                    (artifacts::artifacts(base, run))
+                    (head::plan(base, run))
+                }
+                div { (timeline::timeline(base, run, page.before)) }
+            }
+        }
+    }
+}
+
+/// What became of the gate that the reader decided.
+fn decided(run: &Run, id: GateId) -> Markup {
+    let Some(gate) = run.gates.iter().find(|gate| gate.id == id) else { return html! {} };
+    let Some(actor) = &gate.actor else { return html! {} };
+    let look = look(gate.status);
+    let sentence =
+        html! { p { "The gate " bdi { (gate.gate_type) } " is " strong { (gate.status) } " by " bdi { (actor) } "." } };
+    notice(look.tone, look.symbol, "status", &sentence)
+}

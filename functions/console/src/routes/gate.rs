@@ -1,0 +1,186 @@
+//! A gate, and decisions about it.
+
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use shared::context::Ctx;
+use shared::db::console::{self, Document, Exhibit, GateDetail};
+use shared::db::gate::GateDecision;
+use shared::domain::gate::Decision;
+use shared::domain::{GateId, RunId};
+use shared::error::Error;
+use shared::flow::decide_gate::decide_gate;
+use shared::http::{self, ACTOR, Form, Query, REASON, id_param};
+
+use super::evidence::{bytes, unreadable};
+use super::{evidence, failure, redirect, show};
+use crate::csrf;
+use crate::evidence::GateChange;
+use crate::page::{self, Base, Content, DecisionPage, Refusal, Refused};
+
+/// Documents that a page shows, and the largest one. Others are linked.
+const DOCUMENTS: usize = 4;
+const DOCUMENT_BYTES: u64 = 32 * 1024;
+/// Where a reader who goes through the inbox comes from.
+const INBOX: &str = "inbox";
+
+/// A gate, the difference that it asks about, and the documents before it.
+struct Asked {
+    detail: GateDetail,
+    change: Option<(Document, GateChange)>,
+    contents: Vec<Content>,
+}
+
+impl Asked {
+    async fn find(ctx: &Ctx, id: GateId, before: Option<GateId>) -> Result<Self, Error> {
+        let detail = console::decision_fetch(&ctx.db, &ctx.config.tenant, id, before).await?;
+        let detail = detail.ok_or_else(|| Error::NotFound(format!("gate {id}")))?;
+        let gate = &detail.gate;
+        let change = match gate.evidence_id.filter(|_| gate.is_about_change()) {
+            Some(artifact) => {
+                let document = evidence::find(ctx, artifact).await?;
+                let change = GateChange::read(&bytes(ctx, &document).await?).map_err(unreadable)?;
+                Some((document, change))
+            }
+            None => None,
+        };
+        let mut contents = Vec::new();
+        for exhibit in detail.documents.iter().take(DOCUMENTS) {
+            contents.push(content(ctx, exhibit).await);
+        }
+        Ok(Self { detail, change, contents })
+    }
+
+    fn show(&self, base: Base, headers: &HeaderMap, from_inbox: bool, refused: Option<Refused<'_>>) -> Response {
+        let (detail, contents) = (&self.detail, &self.contents);
+        let change = self.change.as_ref().map(|(document, change)| (document, change));
+        show(headers, |token| {
+            page::decision_page(&DecisionPage { base, detail, change, contents, token, from_inbox, refused })
+        })
+    }
+}
+
+/// What a document holds, if a page can show it. A document that cannot be read must not hide the gate.
+async fn content(ctx: &Ctx, exhibit: &Exhibit) -> Content {
+    let artifact = &exhibit.artifact;
+    let media_type = artifact.media_type.split(';').next().unwrap_or_default().trim();
+    let is_text = media_type.starts_with("text/")
+        || matches!(media_type, "application/json" | "application/yaml" | "application/toml")
+        || media_type.ends_with("+json");
+    if !is_text || artifact.size_bytes > DOCUMENT_BYTES {
+        return Content::Other;
+    }
+    match ctx.storage.get(artifact, DOCUMENT_BYTES).await {
+        Ok(bytes) => match String::from_utf8(bytes) {
+            Ok(text) if media_type == "text/markdown" => Content::Markdown(text),
+            Ok(text) => Content::Text(text),
+            Err(_) => Content::Other,
+        },
+        Err(error) => Content::Unreadable(error.to_string()),
+    }
+}
+
+/// `GET /ui/gates/{id}`. `from=inbox`: a decision leads to the next gate of the inbox. `decided`: the gate that was decided
+/// before.
+pub async fn page(State(ctx): State<Ctx>, Path(id): Path<String>, query: Query, headers: HeaderMap) -> Response {
+    let before = query.get("decided").and_then(|id| id.parse().ok());
+    let from_inbox = query.get("from") == Some(INBOX);
+    let read = async || Asked::find(&ctx, id_param("gate", &id)?, before).await;
+    match read().await {
+        Ok(asked) => asked.show(Base::RUN, &headers, from_inbox, None),
+        Err(error) => failure(Base::RUN, &error),
+    }
+}
+
+/// `POST /ui/gates/{id}/{approve|reject|waive}`: redirects to the run or to the next gate of the inbox (303), or shows the
+/// gate with the reason why not.
+pub async fn decide(
+    State(ctx): State<Ctx>,
+    Path((id, decision)): Path<(String, String)>,
+    headers: HeaderMap,
+    form: Form,
+) -> Response {
+    let (decision, gate_id) = match (verb(&decision), id_param::<GateId>("gate", &id)) {
+        (Some(decision), Ok(id)) => (decision, id),
+        (None, _) => return failure(Base::GATE, &Error::NotFound("This page".into())),
+        (_, Err(error)) => return failure(Base::GATE, &error),
+    };
+    // Check this first: a forged form must not learn whether the gate exists.
+    if let Err(sentence) = csrf::check(&headers, ctx.config.public_url.as_deref(), form.text("csrf")) {
+        return failure(Base::GATE, &Error::Forbidden(sentence.to_owned()));
+    }
+    match record(&ctx, gate_id, decision, &form).await {
+        Ok(run_id) => redirect(&Base::GATE.to(&next(&ctx, gate_id, run_id, &form).await)),
+        Err(error @ (Error::Conflict(..) | Error::Invalid(_))) => {
+            refused(&ctx, &headers, gate_id, decision, &form, &error).await
+        }
+        Err(error) => failure(Base::GATE, &error),
+    }
+}
+
+/// Records the decision. Returns the id of the gate's run.
+async fn record(ctx: &Ctx, gate_id: GateId, decision: Decision, form: &Form) -> Result<RunId, Error> {
+    let (actor, reason) = form.read(&[ACTOR, REASON, &["csrf"], &["from"]], |fields| {
+        if fields.value("actor").is_none() {
+            fields.problem("actor", "A decision needs a name.");
+        }
+        let (actor, reason) = (http::actor(fields), http::reason(fields));
+        let is_invisible = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
+        if reason.as_deref().is_some_and(|reason| reason.contains(is_invisible)) {
+            fields.problem("reason", "must not contain control characters");
+        }
+        if decision != Decision::Approve && reason.as_deref().is_none_or(|reason| reason.trim().is_empty()) {
+            fields.problem("reason", "To reject or waive, say why.");
+        }
+        Some((actor, reason))
+    })?;
+    let reason = reason.as_deref().map(str::trim).filter(|reason| !reason.is_empty());
+    let tenant_id = &ctx.config.tenant;
+    let gate = decide_gate(ctx, &GateDecision { tenant_id, gate_id, decision, actor: &actor, reason }).await?;
+    Ok(gate.run_id)
+}
+
+/// Where the reader goes on: with the next gate of the inbox, if they came from there and one waits, else with the run.
+async fn next(ctx: &Ctx, decided: GateId, run: RunId, form: &Form) -> String {
+    let next = match form.text("from") {
+        INBOX => console::inbox_next(&ctx.db, &ctx.config.tenant, decided).await.ok().flatten(),
+        _ => None,
+    };
+    match next {
+        Some(gate) => format!("gates/{gate}?from={INBOX}&decided={decided}"),
+        None => format!("runs/{run}?decided={decided}"),
+    }
+}
+
+/// The gate as it is now, with the error on top and what was typed in the form.
+async fn refused(
+    ctx: &Ctx,
+    headers: &HeaderMap,
+    gate_id: GateId,
+    decision: Decision,
+    form: &Form,
+    error: &Error,
+) -> Response {
+    let asked = match Asked::find(ctx, gate_id, None).await {
+        Ok(asked) => asked,
+        Err(error) => return failure(Base::GATE, &error),
+    };
+    let sentence = error.to_string();
+    let (status, why) = match error {
+        Error::Invalid(problems) => (StatusCode::BAD_REQUEST, Refusal::Problems(problems)),
+        _ => (StatusCode::CONFLICT, Refusal::Conflict(&sentence)),
+    };
+    let typed = Refused { why, decision, actor: form.text("actor"), reason: form.text("reason") };
+    let mut response = asked.show(Base::GATE, headers, form.text("from") == INBOX, Some(typed));
+    *response.status_mut() = status;
+    response
+}
+
+fn verb(text: &str) -> Option<Decision> {
+    match text {
+        "approve" => Some(Decision::Approve),
+        "reject" => Some(Decision::Reject),
+        "waive" => Some(Decision::Waive),
+        _ => None,
+    }
+}

@@ -1,0 +1,97 @@
+//! The health of the engine, and the redrive of dead letters.
+
+use std::time::Instant;
+
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use shared::context::Ctx;
+use shared::db::console::{self, Health};
+use shared::domain::tool;
+use shared::error::Error;
+use shared::flow::queues;
+use shared::http::{self, ACTOR, Form, Query};
+use shared::telemetry;
+use shared::view::QueueDepth;
+
+use super::{failure, redirect, show};
+use crate::csrf;
+use crate::page::{Base, HealthPage, Letters, health_page};
+
+/// What a page shows.
+struct Read {
+    health: Health,
+    database_ms: u64,
+    /// Without SQS the page still shows what the database knows.
+    queues: Option<Vec<QueueDepth>>,
+    letters: Vec<Letters>,
+}
+
+/// `GET /ui/health`. `redriven` names the handler whose dead letters the reader has just moved.
+pub async fn page(State(ctx): State<Ctx>, query: Query, headers: HeaderMap) -> Response {
+    let redriven = query.get("redriven").and_then(tool::handler).map(|handler| handler.name);
+    match read(&ctx).await {
+        Ok(found) => show_page(&headers, Base::TOP, &found, redriven, None),
+        Err(error) => failure(Base::TOP, &error),
+    }
+}
+
+/// `POST /ui/health/{handler}/redrive`: redirects to the page (303), or shows it with the reason why not.
+pub async fn redrive(State(ctx): State<Ctx>, Path(handler): Path<String>, headers: HeaderMap, form: Form) -> Response {
+    let base = Base::GATE;
+    if let Err(sentence) = csrf::check(&headers, ctx.config.public_url.as_deref(), form.text("csrf")) {
+        return failure(base, &Error::Forbidden(sentence.to_owned()));
+    }
+    let actor = form.read(&[ACTOR, &["csrf"]], |fields| {
+        fields.require(&["actor"]);
+        Some(http::actor(fields))
+    });
+    let moved = match actor {
+        Ok(actor) => queues::redrive(&ctx, &handler, &actor).await,
+        Err(error) => Err(error),
+    };
+    match moved {
+        Ok(moved) => redirect(&base.to(&format!("health?redriven={}", moved.handler))),
+        Err(error @ Error::Invalid(_)) => match read(&ctx).await {
+            Ok(found) => {
+                let mut response = show_page(&headers, base, &found, None, Some(&error.to_string()));
+                *response.status_mut() = StatusCode::BAD_REQUEST;
+                response
+            }
+            Err(error) => failure(base, &error),
+        },
+        Err(error) => failure(base, &error),
+    }
+}
+
+async fn read(ctx: &Ctx) -> Result<Read, Error> {
+    let tenant = &ctx.config.tenant;
+    let start = Instant::now();
+    let health = console::health_fetch(&ctx.db, tenant).await?;
+    let database_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let queues = match queues::queue_list(ctx).await {
+        Ok(list) => Some(list.queues),
+        Err(error) => {
+            telemetry::report(&error, "read the queues");
+            None
+        }
+    };
+    let mut letters = Vec::new();
+    for queue in queues.iter().flatten().filter(|queue| queue.dead_letters > 0) {
+        match queues::dead_letters(ctx, tenant, &queue.handler).await {
+            Ok(messages) => {
+                letters.push(Letters { handler: queue.handler.clone(), total: queue.dead_letters, messages });
+            }
+            Err(error) => telemetry::report(&error, "read dead letters"),
+        }
+    }
+    Ok(Read { health, database_ms, queues, letters })
+}
+
+fn show_page(headers: &HeaderMap, base: Base, found: &Read, redriven: Option<&str>, refused: Option<&str>) -> Response {
+    let Read { health, database_ms, queues, letters } = found;
+    show(headers, |token| {
+        let (database_ms, queues) = (*database_ms, queues.as_deref());
+        health_page(&HealthPage { base, token, health, database_ms, queues, letters, redriven, refused })
+    })
+}

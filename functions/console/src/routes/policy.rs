@@ -1,0 +1,100 @@
+//! The policy: what it demands, its history, and the form for its next version.
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use serde_json::Value;
+use shared::context::Ctx;
+use shared::db::console;
+use shared::db::policy::{self, NewPolicy, PolicySet};
+use shared::domain::Policy;
+use shared::error::Error;
+use shared::http::{ACTOR, Form, Query, REASON, actor, reason};
+
+use super::{failure, redirect, show};
+use crate::csrf;
+use crate::page::{Base, PolicyPage, TypedPolicy, policy_page};
+use crate::plan_text;
+
+/// `GET /ui/policy?after=`: the policy and its versions before the version `after`.
+pub async fn page(State(ctx): State<Ctx>, query: Query, headers: HeaderMap) -> Response {
+    let after = match query.after::<u32>() {
+        Ok(after) => after,
+        Err(problem) => return failure(Base::TOP, &problem.into()),
+    };
+    show_page(&ctx, &headers, after, None, StatusCode::OK).await
+}
+
+/// `POST /ui/policy`: sets the next version if the current one is still the one that the form was made for. Redirects to
+/// the page (303), or shows the form with the reason why not.
+pub async fn set(State(ctx): State<Ctx>, headers: HeaderMap, form: Form) -> Response {
+    if let Err(sentence) = csrf::check(&headers, ctx.config.public_url.as_deref(), form.text("csrf")) {
+        return failure(Base::TOP, &Error::Forbidden(sentence.to_owned()));
+    }
+    let refused = match record(&ctx, &form).await {
+        Ok(PolicySet::Set { .. } | PolicySet::Unchanged { .. }) => return redirect("policy"),
+        Ok(PolicySet::Conflict { version }) => (
+            StatusCode::CONFLICT,
+            format!("Somebody set version {version} meanwhile. Compare it with yours and send again."),
+        ),
+        Err(error @ Error::Invalid(_)) => (StatusCode::BAD_REQUEST, format!("{error}.")),
+        Err(error) => return failure(Base::TOP, &error),
+    };
+    let (status, why) = refused;
+    let typed = TypedPolicy {
+        document: form.text("document"),
+        actor: form.text("actor"),
+        reason: form.text("reason"),
+        why: &why,
+    };
+    show_page(&ctx, &headers, None, Some(typed), status).await
+}
+
+async fn record(ctx: &Ctx, form: &Form) -> Result<PolicySet, Error> {
+    let (document, actor, reason, version) =
+        form.read(&[&["document"], &["version"], ACTOR, REASON, &["csrf"]], |fields| {
+            fields.require(&["document", "version", "actor", "reason"]);
+            let document = fields.read("document", |text| read(text.as_str().unwrap_or_default()));
+            let version = fields.read("version", |text| {
+                let version = text.as_str().and_then(|text| text.parse::<u32>().ok());
+                version.ok_or_else(|| "must be the number of a version".to_owned())
+            });
+            Some((document, actor(fields), reason(fields), version))
+        })?;
+    let (document, if_version) = (document.unwrap_or_default(), version);
+    let tenant_id = &ctx.config.tenant;
+    let reason = reason.as_deref().map(str::trim).filter(|reason| !reason.is_empty());
+    if reason.is_none() {
+        return Err(Error::invalid("reason", "is missing"));
+    }
+    policy::policy_set(&ctx.db, &NewPolicy { tenant_id, document: &document, actor: &actor, reason, if_version }).await
+}
+
+/// A document in JSON or YAML that is a policy.
+fn read(text: &str) -> Result<Value, String> {
+    let document = plan_text::value(&text.replace("\r\n", "\n")).map_err(|problems| {
+        problems.first().map(|problem| format!("line {}: {}", problem.line, problem.message)).unwrap_or_default()
+    })?;
+    match Policy::parse(&document, "") {
+        Ok(_) => Ok(document),
+        Err(problems) => Err(Error::Invalid(problems).to_string()),
+    }
+}
+
+async fn show_page(
+    ctx: &Ctx,
+    headers: &HeaderMap,
+    after: Option<u32>,
+    typed: Option<TypedPolicy<'_>>,
+    status: StatusCode,
+) -> Response {
+    match console::policy_history(&ctx.db, &ctx.config.tenant, after).await {
+        Ok(history) => {
+            let mut response =
+                show(headers, |token| policy_page(&PolicyPage { base: Base::TOP, token, history: &history, typed }));
+            *response.status_mut() = status;
+            response
+        }
+        Err(error) => failure(Base::TOP, &error),
+    }
+}

@@ -1,0 +1,301 @@
+//! The page of a gate: what a decision is about, what it can rely on, and what it starts.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use tokio_postgres::types::Type;
+
+use super::WAITING;
+use super::gate::{GATE, GATE_JOINS, Gate};
+use crate::db::pool::{Database, Param};
+use crate::db::row;
+use crate::domain::gate::Decision;
+use crate::domain::{ArtifactId, ArtifactRef, GateId, RunStatus, StepStatus, TenantId, Timestamp};
+use crate::error::Error;
+use crate::view::OnPass;
+
+/// Steps with evidence, documents, steps that start, decisions of the run: the first ones are on the page.
+const PROOFS: usize = 50;
+const DOCUMENTS: usize = 12;
+const OUTPUTS: usize = 6;
+const STARTS: usize = 20;
+const OTHERS: usize = 10;
+/// Larger outputs and inputs are not on the page.
+const OUTPUT_BYTES: usize = 8 << 10;
+const INPUT_BYTES: usize = 64 << 10;
+
+/// A gate, with everything that a decision needs.
+#[derive(Debug, Clone, Deserialize)]
+pub struct GateDetail {
+    #[serde(flatten)]
+    pub gate: Gate,
+    pub on_pass: OnPass,
+    /// Ordinal, tool and state of the step that waits.
+    pub step_ordinal: Option<i64>,
+    pub step_tool: Option<String>,
+    /// What is judged or decided: digests by name.
+    pub subject: Option<Map<String, Value>>,
+    /// Other pending gates of the run that ask about the same subject. One approval answers all of them.
+    pub same: u64,
+    pub run_status: RunStatus,
+    pub plan_digest: String,
+    /// Open steps of the run that have not started. A rejection skips them.
+    pub steps_waiting: u64,
+    /// Steps before the gate that judge on evidence, in the plan's order.
+    pub proofs: Vec<Proof>,
+    pub proofs_total: usize,
+    /// What steps right before the gate returned.
+    pub outputs: Vec<StepOutputs>,
+    /// Documents of steps before the gate, newest first.
+    pub documents: Vec<Exhibit>,
+    pub documents_total: usize,
+    /// Steps that an approval lets start, or brings nearer to their start.
+    pub starts: Vec<Start>,
+    pub starts_total: usize,
+    /// Other decisions in the run, newest first.
+    pub others: Vec<OtherDecision>,
+    pub policy: Option<PolicyInForce>,
+    /// Pending gates of the tenant, counted up to 100.
+    pub waiting: u64,
+    /// The gate that the reader decided before this one.
+    pub before: Option<Gate>,
+}
+
+/// A step that judges on evidence.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Proof {
+    pub name: String,
+    pub tool: String,
+    pub status: StepStatus,
+    /// Why it passed or failed.
+    pub reason: Option<String>,
+    /// The newest evidence.
+    pub evidence_id: Option<ArtifactId>,
+    /// `{ratio, threshold, covered, uncovered, unmeasured}`.
+    pub coverage: Option<Value>,
+    /// Numbers by severity.
+    pub findings: Option<Value>,
+}
+
+/// What a step returned.
+#[derive(Debug, Clone, Deserialize)]
+pub struct StepOutputs {
+    pub name: String,
+    pub tool: String,
+    /// None if they are too large.
+    pub outputs: Option<Value>,
+    pub bytes: u64,
+}
+
+/// A document that a decision may be about.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Exhibit {
+    pub artifact: ArtifactRef,
+    pub name: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub step: Option<String>,
+}
+
+/// A step that waits for the gate.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Start {
+    pub name: String,
+    pub tool: String,
+    pub status: StepStatus,
+    /// What it waits for, the gate too.
+    pub blockers: u64,
+    /// Of a `db_write`. None if they are too large.
+    pub inputs: Option<Value>,
+    /// The outputs that the inputs refer to. None if they are too large.
+    pub refs: Option<Vec<NamedOutputs>>,
+    /// `schema.table`, of a `db_write`.
+    pub table: Option<String>,
+    /// The table's rule, as a rule is posted.
+    pub rule: Option<Value>,
+    /// Who set the rule last, and when.
+    pub rule_actor: Option<String>,
+    pub rule_at: Option<Timestamp>,
+}
+
+/// Outputs of a step by its name.
+#[derive(Debug, Clone, Deserialize)]
+pub struct NamedOutputs {
+    pub step: String,
+    pub outputs: Value,
+}
+
+/// A decision about another gate of the run.
+#[derive(Debug, Clone, Deserialize)]
+pub struct OtherDecision {
+    pub gate_id: GateId,
+    pub gate_type: String,
+    pub step: Option<String>,
+    pub decision: Decision,
+    pub actor: String,
+    pub reason: Option<String>,
+    pub created_at: Timestamp,
+}
+
+/// The tenant's policy.
+#[derive(Debug, Clone, Deserialize)]
+pub struct PolicyInForce {
+    pub version: u32,
+    pub document: Value,
+}
+
+/// A gate with everything that a decision needs. `before` is a gate that the reader has just decided.
+pub async fn decision_fetch(
+    db: &Database,
+    tenant: &TenantId,
+    gate: GateId,
+    before: Option<GateId>,
+) -> Result<Option<GateDetail>, Error> {
+    let sql = format!(
+        "with recursive earlier_id(id) as (
+             select e.parent_id
+               from nofx.gate g
+               join nofx.step_edge e on e.child_id = g.step_id
+              where g.tenant_id = $1 and g.id = $2
+             union
+             select e.parent_id from earlier_id b join nofx.step_edge e on e.child_id = b.id
+         ), earlier as materialized (
+             select s.id, s.ordinal, s.name, s.tool, s.status, s.outputs
+               from earlier_id b
+               join nofx.step s on s.id = b.id
+             union all
+             -- A gate of the run itself is behind all steps.
+             select s.id, s.ordinal, s.name, s.tool, s.status, s.outputs
+               from nofx.gate g
+               join nofx.step s on s.run_id = g.run_id
+              where g.tenant_id = $1 and g.id = $2 and g.step_id is null
+         )
+         select {GATE}, g.on_pass, gs.ordinal as step_ordinal, gs.tool as step_tool, g.subject,
+                gr.status as run_status, gr.plan_digest, gr.steps_pending + gr.steps_ready as steps_waiting,
+                (select count(*) from nofx.gate o
+                  where o.run_id = g.run_id and o.gate_type = 'manual:gate-change' and g.gate_type = o.gate_type
+                    and o.status = 'pending' and o.generation = g.generation and o.subject = g.subject
+                    and o.id <> g.id) as same,
+                {PROOFS_OF_GATE},
+                {OUTPUTS_OF_GATE},
+                {DOCUMENTS_OF_GATE},
+                {STARTS_OF_GATE},
+                {OTHERS_OF_GATE},
+                (select json_build_object('version', p.version, 'document', p.document)
+                   from nofx.policy p where p.tenant_id = $1 order by p.version desc limit 1) as policy,
+                {WAITING} as waiting,
+                (select to_json(decided) from (
+                    select {GATE} from nofx.gate g {GATE_JOINS} where g.tenant_id = $1 and g.id = $3) decided) as before
+           from nofx.gate g {GATE_JOINS}
+          where g.tenant_id = $1 and g.id = $2",
+        PROOFS_OF_GATE = proofs(),
+        OUTPUTS_OF_GATE = outputs(),
+        DOCUMENTS_OF_GATE = documents(),
+        STARTS_OF_GATE = starts(),
+        OTHERS_OF_GATE = others(),
+    );
+    let before = before.map(|id| id.0);
+    let params: [Param<'_>; 3] = [(&tenant.0, Type::TEXT), (&gate.0, Type::UUID), (&before, Type::UUID)];
+    row::fetch(db, &sql, &params).await
+}
+
+// Parts of the query for a gate `g`, in the order of the page. `earlier` are the steps before the gate.
+
+fn proofs() -> String {
+    format!(
+        "coalesce((select json_agg(proof) from (
+                select s.name, s.tool, s.status, s.outputs -> 'coverage' as coverage, s.outputs -> 'findings' as findings,
+                       (select left(v.reason, 300) from nofx.gate v
+                         where v.step_id = s.id and v.gate_type = s.tool
+                         order by v.created_at desc, v.id desc limit 1) as reason,
+                       (select a.id from nofx.artifact a
+                         where a.tenant_id = $1 and a.step_id = s.id and a.type = 'gate_evidence'
+                         order by a.created_at desc, a.id desc limit 1) as evidence_id
+                  from earlier s
+                 where s.tool like 'gate:%'
+                 order by s.ordinal limit {PROOFS}) proof), '[]') as proofs,
+         (select count(*) from earlier s where s.tool like 'gate:%') as proofs_total"
+    )
+}
+
+/// Outputs of steps right before the gate. Evidence and documents of steps are elsewhere on the page.
+fn outputs() -> String {
+    format!(
+        "coalesce((select json_agg(returned) from (
+                select p.name, p.tool, size.bytes, case when size.bytes <= {OUTPUT_BYTES} then p.outputs end as outputs
+                  from nofx.step_edge e
+                  join nofx.step p on p.id = e.parent_id
+                 cross join lateral (select octet_length(p.outputs::text) as bytes offset 0) size
+                 where e.child_id = g.step_id and p.outputs is not null and p.outputs <> '{{}}'
+                   and p.tool not like 'gate:%' and p.tool not like 'manual:%' and p.tool not like 'workspace:%'
+                   and p.tool <> 'codegen'
+                 order by p.ordinal limit {OUTPUTS}) returned), '[]') as outputs"
+    )
+}
+
+/// The newest document of each name of each earlier step, and what the gate itself names.
+fn documents() -> String {
+    let listed = "select distinct on (a.step_id, a.name)
+                         jsonb_build_object('id', a.id, 'uri', a.uri, 'hash', a.hash, 'size_bytes', a.size_bytes,
+                                            'media_type', a.media_type) as artifact,
+                         left(a.name, 200) as name, left(a.type, 200) as type, s.name as step,
+                         a.uri = g.evidence_uri as is_named, a.created_at, a.id
+                    from nofx.artifact a
+                    left join earlier s on s.id = a.step_id
+                   where a.tenant_id = $1 and a.run_id = g.run_id
+                     and (s.id is not null or a.uri = g.evidence_uri)
+                     and a.type not in ('gate_evidence', 'gate_attachment', 'gate_attestation', 'workspace')
+                   order by a.step_id, a.name, a.created_at desc, a.id desc";
+    format!(
+        "coalesce((select json_agg(document) from (
+                select d.artifact, d.name, d.type, d.step from ({listed}) d
+                 order by d.is_named desc nulls last, d.created_at desc, d.id desc limit {DOCUMENTS}) document), '[]') as documents,
+         (select count(*) from ({listed}) d) as documents_total"
+    )
+}
+
+/// Steps that follow the gate's step, or that step itself if it has not done its work.
+fn starts() -> String {
+    let ids = "select e.child_id as id from nofx.step_edge e where e.parent_id = g.step_id and g.on_pass = 'finish'
+               union all
+               select g.step_id where g.step_id is not null and g.on_pass <> 'finish'";
+    format!(
+        "coalesce((select json_agg(start) from (
+                select s.name, s.tool, s.status, s.blockers, write.table, write.inputs, write.refs, rule.rule, rule.rule_actor,
+                       rule.rule_at
+                  from ({ids}) follows
+                  join nofx.step s on s.id = follows.id
+                  left join lateral (
+                      select s.inputs ->> 'table' as table,
+                             case when octet_length(s.inputs::text) <= {INPUT_BYTES} then s.inputs end as inputs,
+                             (select case when sum(octet_length(u.outputs::text)) <= {INPUT_BYTES}
+                                          then json_agg(json_build_object('step', u.name, 'outputs', u.outputs)) end
+                                from nofx.step u
+                               where u.tenant_id = $1 and u.run_id = s.run_id and u.name = any (s.refs)
+                                 and u.outputs is not null) as refs
+                       where s.tool = 'db_write') write on true
+                  left join lateral (
+                      select r.constraints || jsonb_build_object('allowed_ops', r.allowed_ops) as rule,
+                             v.actor as rule_actor, v.timestamp as rule_at
+                        from nofx.db_write_rule r
+                        left join lateral (
+                            select e.actor, e.timestamp from nofx.tenant_event e
+                             where e.tenant_id = $1 and e.subject = r.table_name and e.type = 'rule.set'
+                             order by e.id desc limit 1) v on true
+                       where r.tenant_id = $1 and r.table_name = write.table) rule on true
+                 order by s.blockers, s.ordinal limit {STARTS}) start), '[]') as starts,
+         (select count(*) from ({ids}) follows) as starts_total"
+    )
+}
+
+fn others() -> String {
+    format!(
+        "coalesce((select json_agg(other) from (
+                select o.id as gate_id, left(o.gate_type, 100) as gate_type, s.name as step, d.decision, d.actor,
+                       left(d.reason, 500) as reason, d.created_at
+                  from nofx.gate o
+                  join nofx.approval d on d.gate_id = o.id
+                  left join nofx.step s on s.id = o.step_id
+                 where o.tenant_id = $1 and o.run_id = g.run_id and o.id <> g.id
+                 order by d.created_at desc, o.id desc limit {OTHERS}) other), '[]') as others"
+    )
+}

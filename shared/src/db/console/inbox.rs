@@ -1,0 +1,212 @@
+//! The gates that wait for a person, and the decisions of people.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+use tokio_postgres::types::Type;
+
+use super::WAITING;
+use super::gate::{GATE, GATE_JOINS, Gate};
+use crate::db::pool::{Database, Param};
+use crate::db::row;
+use crate::domain::gate::Decision;
+use crate::domain::{GateId, TenantId, Timestamp};
+use crate::error::Error;
+
+/// Gates on a page.
+const PAGE: usize = 50;
+/// Types of gates with their number.
+const TYPES: usize = 10;
+/// Gates and decisions that are counted.
+const COUNTED: usize = 1_000;
+
+/// A page of pending gates, oldest first.
+#[derive(Debug, Clone, Default)]
+pub struct Inbox {
+    pub gates: Vec<Asked>,
+    /// The most frequent types among the oldest 1,000 pending gates, with their number.
+    pub types: Vec<TypeCount>,
+    /// Pending gates of the tenant, counted up to 100.
+    pub waiting: u64,
+    pub decided: Decided,
+    /// The last gate of this page, if newer ones follow.
+    pub newer: Option<GateId>,
+    /// Whether this is not the first page.
+    pub is_continuation: bool,
+}
+
+/// A pending gate, with what a decision can rely on and what it starts.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Asked {
+    #[serde(flatten)]
+    pub gate: Gate,
+    /// Steps right before the gate that passed on evidence.
+    pub passed: u64,
+    /// Steps with `db_write` that an approval lets start.
+    pub writes: u64,
+    /// Rows that these insert.
+    pub rows: u64,
+}
+
+/// How many pending gates have a type.
+#[derive(Debug, Clone, Deserialize)]
+pub struct TypeCount {
+    pub gate_type: String,
+    pub count: u64,
+}
+
+/// Decisions of the last seven days, and the newest one at all.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct Decided {
+    /// Counted up to 1,000 together.
+    pub counts: HashMap<Decision, u64>,
+    pub last: Option<LastDecision>,
+}
+
+/// The newest decision of a tenant.
+#[derive(Debug, Clone, Deserialize)]
+pub struct LastDecision {
+    pub actor: String,
+    pub created_at: Timestamp,
+}
+
+/// A page of decided gates, newest decision first.
+#[derive(Debug, Clone, Default)]
+pub struct DecidedList {
+    pub gates: Vec<Gate>,
+    pub waiting: u64,
+    pub decided: Decided,
+    /// The last gate of this page, if older decisions follow.
+    pub older: Option<GateId>,
+    pub is_continuation: bool,
+}
+
+/// Pending gates after `after`, oldest first, of one type or of all.
+pub async fn inbox_list(
+    db: &Database,
+    tenant: &TenantId,
+    gate_type: Option<&str>,
+    after: Option<GateId>,
+) -> Result<Inbox, Error> {
+    #[derive(Deserialize)]
+    struct Found {
+        gates: Vec<Asked>,
+        types: Vec<TypeCount>,
+        decided: Decided,
+        waiting: u64,
+    }
+    // A cursor is the id of a gate, and its position is looked up. An unknown id gives an empty page.
+    let sql = format!(
+        "select coalesce((select json_agg(gate) from (
+                    select {GATE}, {PASSED} as passed, w.writes, w.rows
+                      from nofx.gate g {GATE_JOINS} cross join lateral ({WRITES}) w
+                     where g.tenant_id = $1 and g.status = 'pending'
+                       and ($2::uuid is null or (g.created_at, g.id) > (
+                           select c.created_at, c.id from nofx.gate c where c.tenant_id = $1 and c.id = $2))
+                       and ($3::text is null or g.gate_type = $3)
+                     order by g.created_at, g.id limit {PAGE} + 1) gate), '[]') as gates,
+                coalesce((select json_agg(type) from (
+                    select p.gate_type, count(*) as count
+                      from (select left(g.gate_type, 100) as gate_type from nofx.gate g
+                             where g.tenant_id = $1 and g.status = 'pending'
+                             order by g.created_at, g.id limit {COUNTED}) p
+                     group by p.gate_type order by count(*) desc, p.gate_type limit {TYPES}) type), '[]') as types,
+                {} as decided, {WAITING} as waiting",
+        decided()
+    );
+    let after_id = after.map(|id| id.0);
+    let params: [Param<'_>; 3] = [(&tenant.0, Type::TEXT), (&after_id, Type::UUID), (&gate_type, Type::TEXT)];
+    let found: Option<Found> = row::fetch(db, &sql, &params).await?;
+    let Found { mut gates, types, decided, waiting } = found.ok_or_else(|| Error::internal("list gates", "no row"))?;
+    let has_more = gates.len() > PAGE;
+    gates.truncate(PAGE);
+    let newer = gates.last().filter(|_| has_more).map(|asked| asked.gate.id);
+    Ok(Inbox { gates, types, waiting, decided, newer, is_continuation: after.is_some() })
+}
+
+/// Decided gates, newest decision first, after the one of the gate `after`.
+pub async fn decided_list(db: &Database, tenant: &TenantId, after: Option<GateId>) -> Result<DecidedList, Error> {
+    #[derive(Deserialize)]
+    struct Found {
+        gates: Vec<Gate>,
+        decided: Decided,
+        waiting: u64,
+    }
+    // Postgres would not use the index for an optional bound.
+    let older = match after {
+        Some(_) => {
+            "(l.created_at, l.gate_id) < (
+                 select c.created_at, c.gate_id from nofx.approval c where c.tenant_id = $1 and c.gate_id = $2)"
+        }
+        None => "$2::uuid is null",
+    };
+    let sql = format!(
+        "select coalesce((select json_agg(gate) from (
+                    select {GATE}
+                      from (select l.gate_id, l.created_at from nofx.approval l
+                             where l.tenant_id = $1 and {older}
+                             order by l.created_at desc, l.gate_id desc limit {PAGE} + 1) l
+                      join nofx.gate g on g.id = l.gate_id {GATE_JOINS}
+                     order by l.created_at desc, l.gate_id desc) gate), '[]') as gates,
+                {} as decided, {WAITING} as waiting",
+        decided()
+    );
+    let after_id = after.map(|id| id.0);
+    let found: Option<Found> = row::fetch(db, &sql, &[(&tenant.0, Type::TEXT), (&after_id, Type::UUID)]).await?;
+    let Found { mut gates, decided, waiting } = found.ok_or_else(|| Error::internal("list decisions", "no row"))?;
+    let has_more = gates.len() > PAGE;
+    gates.truncate(PAGE);
+    let older = gates.last().filter(|_| has_more).map(|gate| gate.id);
+    Ok(DecidedList { gates, waiting, decided, older, is_continuation: after.is_some() })
+}
+
+/// The pending gate that follows this one in the inbox.
+pub async fn inbox_next(db: &Database, tenant: &TenantId, gate: GateId) -> Result<Option<GateId>, Error> {
+    let sql = "select g.id from nofx.gate g
+                where g.tenant_id = $1 and g.status = 'pending'
+                  and (g.created_at, g.id) > (
+                      select c.created_at, c.id from nofx.gate c where c.tenant_id = $1 and c.id = $2)
+                order by g.created_at, g.id limit 1";
+    let id = db.query_value(sql, &[(&tenant.0, Type::TEXT), (&gate.0, Type::UUID)]).await?;
+    Ok(id.map(GateId))
+}
+
+/// Steps right before a gate `g` that passed on evidence.
+const PASSED: &str = "(select count(*)
+           from nofx.step_edge e
+           join nofx.step p on p.id = e.parent_id
+          where e.child_id = g.step_id and p.tool like 'gate:%' and p.status = 'succeeded')";
+
+/// What `db_write` steps do after an approval of a gate `g`: those that follow its step, or its step itself.
+const WRITES: &str = "select count(*) as writes,
+               coalesce(sum(case when jsonb_typeof(s.inputs -> 'values') = 'array'
+                                 then jsonb_array_length(s.inputs -> 'values') end), 0) as rows
+          from (select e.child_id as id from nofx.step_edge e where e.parent_id = g.step_id
+                union all
+                select g.step_id) starts
+          join nofx.step s on s.id = starts.id
+         where s.tool = 'db_write'";
+
+/// Selects a [`Decided`].
+fn decided() -> String {
+    format!(
+        "(select json_build_object(
+              'counts', coalesce((
+                  select json_object_agg(l.decision, l.count) from (
+                      select l.decision, count(*) as count
+                        from (select l.decision from nofx.approval l
+                               where l.tenant_id = $1 and l.created_at > now() - interval '7 days'
+                               order by l.created_at desc, l.gate_id desc limit {COUNTED}) l
+                       group by l.decision) l), '{{}}'),
+              'last', (select json_build_object('actor', l.actor, 'created_at', l.created_at)
+                         from nofx.approval l
+                        where l.tenant_id = $1
+                        order by l.created_at desc, l.gate_id desc limit 1)))"
+    )
+}
+
+/// Pending gates of the tenant, counted up to 100, for pages that read nothing else.
+pub async fn waiting(db: &Database, tenant: &TenantId) -> Result<u64, Error> {
+    let count: Option<i64> = db.query_value(&format!("select {WAITING}"), &[(&tenant.0, Type::TEXT)]).await?;
+    Ok(count.unwrap_or_default().unsigned_abs())
+}

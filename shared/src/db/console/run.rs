@@ -1,0 +1,138 @@
+//! The page of a run.
+
+use serde::Deserialize;
+use tokio_postgres::types::Type;
+
+use super::gate::{GATE, GATE_JOINS, Gate};
+use super::steps::{self, Attempt, Step};
+use super::{Artifact, WAITING};
+use crate::db::pool::{Database, Param};
+use crate::db::row;
+use crate::domain::{GateId, RunId, RunStatus, TenantId, Timestamp};
+use crate::error::Error;
+
+/// Gates on the page of a run, pending ones first.
+const GATES: usize = 50;
+
+/// One run.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Run {
+    pub id: RunId,
+    pub status: RunStatus,
+    pub goal: String,
+    pub generation: i64,
+    pub plan_digest: String,
+    /// Why the run failed, if no step failed.
+    pub failure: Option<String>,
+    pub created_at: Timestamp,
+    pub started_at: Option<Timestamp>,
+    pub finished_at: Option<Timestamp>,
+    pub deadline_at: Option<Timestamp>,
+    /// From start to end, once it has ended.
+    pub duration_ms: Option<i64>,
+    /// The steps, in the plan's order. These are all of them, unless the plan has thousands.
+    pub steps: Vec<Step>,
+    pub steps_total: usize,
+    /// Ordinals of parents and children.
+    pub edges: Vec<(i64, i64)>,
+    /// The newest attempts of each step, in the order of steps and attempts.
+    pub attempts: Vec<Attempt>,
+    /// Milliseconds from the run's creation to its end, or until now.
+    pub now_ms: i64,
+    pub gates: Vec<Gate>,
+    pub gates_total: usize,
+    pub artifacts: Vec<Artifact>,
+    pub artifacts_total: usize,
+    /// Newest first.
+    pub events: Vec<Event>,
+    /// Pending gates of the tenant, counted up to 100.
+    pub waiting: u64,
+    /// What the reader selected.
+    #[serde(skip)]
+    pub focus: Focus,
+}
+
+/// The part of a large run that a page shows.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Focus {
+    /// A gate to list first.
+    pub gate: Option<GateId>,
+}
+
+/// An event of the timeline.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Event {
+    pub seq: i64,
+    pub step: Option<String>,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub timestamp: Timestamp,
+    /// Type of the gate or name of the artifact that it is about.
+    pub subject: Option<String>,
+    pub attempt: Option<String>,
+    pub actor: Option<String>,
+    pub reason: Option<String>,
+    pub error: Option<String>,
+}
+
+impl Run {
+    /// Whether the run can still change without a request.
+    pub fn is_open(&self) -> bool {
+        !self.status.is_terminal()
+    }
+}
+
+/// A run with its steps, gates, artifacts and newest events. With `before`, only events before that
+/// number.
+pub async fn run_fetch(
+    db: &Database,
+    tenant: &TenantId,
+    run: RunId,
+    focus: Focus,
+    before: Option<i64>,
+) -> Result<Option<Run>, Error> {
+    let sql = format!(
+        "select r.id, r.status, r.goal, r.generation, r.plan_digest, left(r.failure ->> 'message', 2000) as failure,
+                r.created_at, r.started_at, r.finished_at, r.deadline_at,
+                (extract(epoch from r.finished_at - r.started_at) * 1000)::bigint as duration_ms,
+                {},
+                coalesce((select json_agg(gate) from (
+                    select {GATE} from nofx.gate g {GATE_JOINS}
+                     where g.tenant_id = $1 and g.run_id = r.id
+                     order by g.id is not distinct from $4::uuid desc, (g.status = 'pending') desc,
+                              case when g.status = 'pending' then g.created_at end, g.created_at desc, g.id desc
+                     limit {GATES}) gate), '[]') as gates,
+                (select count(*) from nofx.gate g where g.tenant_id = $1 and g.run_id = r.id) as gates_total,
+                coalesce((select json_agg(artifact) from ({ARTIFACTS_OF_RUN}) artifact), '[]') as artifacts,
+                (select count(*) from nofx.artifact a where a.tenant_id = $1 and a.run_id = r.id) as artifacts_total,
+                coalesce((select json_agg(event) from ({EVENTS_OF_RUN}) event), '[]') as events,
+                {WAITING} as waiting
+           from nofx.run r
+          where r.tenant_id = $1 and r.id = $2",
+        steps::columns()
+    );
+    let gate = focus.gate.map(|id| id.0);
+    let params: [Param<'_>; 4] =
+        [(&tenant.0, Type::TEXT), (&run.0, Type::UUID), (&before, Type::INT8), (&gate, Type::UUID)];
+    let found: Option<Run> = row::fetch(db, &sql, &params).await?;
+    Ok(found.map(|run| Run { focus, ..run }))
+}
+
+// Parts of the query for a run `r`, in the order of the page.
+
+const ARTIFACTS_OF_RUN: &str =
+    "select a.id, s.name as step, left(a.name, 200) as name, left(a.type, 200) as type, a.hash, a.size_bytes, a.media_type
+       from nofx.artifact a
+       left join nofx.step s on s.id = a.step_id
+      where a.tenant_id = $1 and a.run_id = r.id
+      order by a.created_at desc, a.id desc limit 200";
+
+const EVENTS_OF_RUN: &str = "select e.seq, s.name as step, e.type, e.timestamp,
+            coalesce(e.payload ->> 'gate_type', e.payload ->> 'name') as subject,
+            e.payload ->> 'attempt' as attempt, e.payload ->> 'actor' as actor,
+            left(e.payload ->> 'reason', 500) as reason,
+            left(coalesce(e.payload -> 'error' ->> 'message', e.payload -> 'failure' ->> 'message'), 500) as error
+       from nofx.event e
+       left join nofx.step s on s.id = e.step_id
+      where e.tenant_id = $1 and e.run_id = r.id and ($3::bigint is null or e.seq < $3)
+      order by e.seq desc limit 200";

@@ -1,0 +1,98 @@
+//! Queues of handlers: how full they are, what is in their dead-letter queues, and how dead letters go back.
+
+use futures::future;
+use tracing::info;
+
+use crate::context::Ctx;
+use crate::db::step_view;
+use crate::domain::bounds::shortened;
+use crate::domain::tool::{HANDLERS, HandlerSpec, LONG_GATES};
+use crate::domain::{StepId, StepStatus, TenantId};
+use crate::error::Error;
+use crate::queue::{self, Message};
+use crate::view::{DeadLetter, DeadLetterStep, QueueDepth, QueueDetail, QueueList, Redriven};
+
+/// Length of a message that is shown.
+const BODY_BYTES: usize = 2_000;
+
+/// The queues of every handler.
+pub async fn queue_list(ctx: &Ctx) -> Result<QueueList, Error> {
+    let long = ctx.config.limits.long_gates.then_some(&LONG_GATES);
+    let queues = HANDLERS.iter().chain(long).map(|handler| depth(ctx, handler.name));
+    Ok(QueueList { queues: future::try_join_all(queues).await? })
+}
+
+/// The queues of a handler, with some of its dead letters.
+pub async fn queue_fetch(ctx: &Ctx, tenant: &TenantId, handler: &str) -> Result<QueueDetail, Error> {
+    let depth = depth(ctx, find(ctx, handler)?.name).await?;
+    let messages = if depth.dead_letters == 0 { Vec::new() } else { dead_letters(ctx, tenant, handler).await? };
+    Ok(QueueDetail { depth, messages })
+}
+
+/// Some dead letters of a handler, with what is known about each.
+pub async fn dead_letters(ctx: &Ctx, tenant: &TenantId, handler: &str) -> Result<Vec<DeadLetter>, Error> {
+    let letters = ctx.queue.dead_letters(find(ctx, handler)?.name).await?;
+    let wakeups: Vec<Option<Message>> = letters.iter().map(|letter| serde_json::from_str(&letter.body).ok()).collect();
+    let ids: Vec<StepId> = wakeups.iter().flatten().map(|message| message.step_id).collect();
+    let steps = step_view::steps_of_letters(&ctx.db, tenant, &ids).await?;
+    let described = letters.into_iter().zip(wakeups).map(|(letter, wakeup)| {
+        let step = wakeup.as_ref().and_then(|message| steps.iter().find(|step| step.id == message.step_id)).cloned();
+        described(tenant, letter, wakeup.as_ref(), step)
+    });
+    Ok(described.collect())
+}
+
+/// Moves dead letters of a handler back to its queue.
+pub async fn redrive(ctx: &Ctx, handler: &str, actor: &str) -> Result<Redriven, Error> {
+    let handler = find(ctx, handler)?.name;
+    let (moved, more) = ctx.queue.redrive(handler).await?;
+    info!(handler, actor, moved, more, "redrove dead letters");
+    Ok(Redriven { handler: handler.to_owned(), moved, more })
+}
+
+fn find(ctx: &Ctx, name: &str) -> Result<&'static HandlerSpec, Error> {
+    let long = ctx.config.limits.long_gates.then_some(&LONG_GATES);
+    let found = HANDLERS.iter().chain(long).find(|handler| handler.name == name);
+    found.ok_or_else(|| Error::NotFound(format!("a queue of the handler {}", shortened(name, 80))))
+}
+
+async fn depth(ctx: &Ctx, handler: &str) -> Result<QueueDepth, Error> {
+    let queue::Depth { waiting, in_flight, delayed, dead_letters } = ctx.queue.depth(handler).await?;
+    Ok(QueueDepth { handler: handler.to_owned(), waiting, in_flight, delayed, dead_letters })
+}
+
+fn described(
+    tenant: &TenantId,
+    letter: queue::DeadLetter,
+    wakeup: Option<&Message>,
+    step: Option<DeadLetterStep>,
+) -> DeadLetter {
+    let is_ours = wakeup.is_none_or(|message| message.tenant_id == *tenant);
+    let reason = match (wakeup, &step) {
+        (None, _) => "It is not a wake-up.".to_owned(),
+        (Some(_), _) if !is_ours => "It is a wake-up of another tenant.".to_owned(),
+        (Some(_), None) => "It is a wake-up of a step that does not exist.".to_owned(),
+        (Some(_), Some(step)) => reason(step.status).to_owned(),
+    };
+    DeadLetter {
+        id: letter.id,
+        sent_at: letter.sent_at,
+        reason,
+        step: step.filter(|_| is_ours),
+        body: is_ours.then(|| shortened(&letter.body, BODY_BYTES)),
+    }
+}
+
+/// What the wake-up of a step in this state does.
+fn reason(status: StepStatus) -> &'static str {
+    match status {
+        StepStatus::Ready => "Its step is ready: no worker could claim it, or the wake-up came before a retry was due.",
+        StepStatus::Running => "Its step is running: another wake-up reached a worker. This one does nothing.",
+        StepStatus::Pending | StepStatus::Blocked => {
+            "Its step waits. The wake-up does nothing until the step is ready."
+        }
+        StepStatus::Succeeded | StepStatus::Failed | StepStatus::Skipped | StepStatus::Cancelled => {
+            "Its step has ended. The wake-up does nothing any more."
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! The console with a run in every state that its pages can show, on a real database and the emulator: for people who work
+//! on pages, and for the tests in a browser. `console-gallery` serves it.
+
+mod clock;
+mod commands;
+mod large;
+mod models;
+mod pages;
+mod shop;
+mod site;
+mod states;
+mod work;
+
+use serde_json::{Value, json};
+use shared::http::Route;
+use tokio::net::TcpListener;
+
+use site::{AWAY, EMPTY, Site};
+
+/// An address with what its page shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    pub name: String,
+    pub path: String,
+    pub status: u16,
+}
+
+/// A served gallery.
+pub struct Gallery {
+    /// Without a path.
+    pub url: String,
+    pub pages: Vec<Page>,
+    /// Pages of the design that the console has no route for.
+    pub missing: Vec<Page>,
+    site: Site,
+}
+
+impl Gallery {
+    /// Makes every run, and serves on this listener until the process ends.
+    pub async fn open(listener: TcpListener) -> Self {
+        let site = Box::pin(Site::open(listener)).await;
+        site.runner.all_pass();
+        let pages = Box::pin(pages::make(&site)).await;
+        site.lab.assert_invariants().await;
+        let routes = console::routes();
+        let has_route =
+            |page: &Page| page.status == 404 || routes.table().iter().any(|route| serves(route, &page.path));
+        let (pages, missing) = pages.into_iter().partition(has_route);
+        Self { url: site.url.clone(), pages, missing, site }
+    }
+
+    /// The addresses, as the tests in a browser read them.
+    pub fn list(&self) -> Value {
+        let list = |pages: &[Page]| -> Value {
+            let rows =
+                pages.iter().map(|Page { name, path, status }| json!({ "name": name, "path": path, "status": status }));
+            rows.collect()
+        };
+        json!({ "url": self.url, "pages": list(&self.pages), "missing": list(&self.missing) })
+    }
+
+    /// Works on what readers of the pages start, until the process ends.
+    pub async fn work(&self) {
+        self.site.work().await;
+    }
+}
+
+/// Whether this route serves `GET` at this address, with all of its parameters.
+fn serves(route: &Route, address: &str) -> bool {
+    let (path, query) = address.split_once('?').unwrap_or((address, ""));
+    let path = [EMPTY, AWAY].iter().find_map(|prefix| path.strip_prefix(prefix)).unwrap_or(path);
+    let (expected, found) = (route.path.split('/'), path.split('/'));
+    route.method == "GET"
+        && expected.clone().count() == found.clone().count()
+        && expected.zip(found).all(|(expected, found)| expected == found || expected.starts_with('{'))
+        && query
+            .split('&')
+            .filter_map(|pair| pair.split('=').next())
+            .all(|key| key.is_empty() || route.takes.query.contains(&key))
+}

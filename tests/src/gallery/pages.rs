@@ -1,0 +1,182 @@
+//! The addresses of the gallery, with a name for what each page shows.
+
+use std::collections::BTreeMap;
+
+use shared::domain::RunId;
+use uuid::Uuid;
+
+use super::site::{AWAY, EMPTY, Site};
+use super::{Page, large, states};
+
+/// Runs below those with a state of their own: enough for a second page.
+const MORE_RUNS: u64 = 40;
+
+/// Steps with a page worth a look: name of the page, run, step.
+const STEPS: &[(&str, &str, &str)] = &[
+    ("step-succeeded", "succeeded", "typecheck"),
+    ("step-uncovered", "failed-coverage", "unit"),
+    ("step-findings", "failed-findings", "typecheck"),
+    ("step-tests", "failed-tests", "unit"),
+    ("step-skipped", "failed-tests", "release"),
+    ("step-attempts", "failed-attempts", "send the labels"),
+    ("step-lost", "failed-lost-workers", "package 03"),
+    ("step-running", "running", "unit"),
+    ("step-change", "change", "unit"),
+    ("step-approval", "write", "approve"),
+    ("step-model", "succeeded", "review"),
+    ("step-write", "succeeded", "rates"),
+    ("step-pending", "blocked", "rates"),
+    ("step-retrying", "retrying", "notes"),
+    ("step-cancelled", "cancelled", "unit"),
+    ("step-outputs", "documents", "all"),
+    ("step-many-parents", "sixty", "sum up"),
+    ("step-hostile", "hostile", "<b>a step</b> & more"),
+];
+
+/// Runs with a gate whose page is worth a look.
+const GATES: &[(&str, &str)] = &[
+    ("gate-release", "blocked"),
+    ("gate-change", "change"),
+    ("gate-write", "write"),
+    ("gate-of-run", "requests"),
+    ("gate-approved", "approved"),
+    ("gate-rejected", "rejected"),
+    ("gate-waived", "waived"),
+    ("gate-expired", "expired"),
+    ("gate-cancelled", "timed-out"),
+    ("gate-hostile", "hostile"),
+];
+
+/// Artifacts: name of the page, run, step, and how their names end.
+const ARTIFACTS: &[(&str, &str, &str, &str)] = &[
+    ("artifact-markdown", "documents", "notes", ".md"),
+    ("artifact-json", "documents", "summary", ".json"),
+    ("artifact-code", "documents", "express", ".ts"),
+    ("artifact-image", "documents", "chart", ".png"),
+    ("artifact-archive", "documents", "checkout", ".gz"),
+    ("artifact-evidence", "succeeded", "unit", "gate-unit.json"),
+];
+
+/// Evidence: name of the page, run, step.
+const EVIDENCE: &[(&str, &str, &str)] = &[
+    ("evidence-passed", "succeeded", "unit"),
+    ("evidence-findings", "failed-findings", "typecheck"),
+    ("evidence-uncovered", "failed-coverage", "unit"),
+    ("evidence-tests", "failed-tests", "unit"),
+    ("evidence-change", "change", "unit"),
+    ("evidence-secrets", "succeeded", "secrets"),
+];
+
+/// Makes every run.
+async fn runs(site: &Site) -> BTreeMap<&'static str, RunId> {
+    states::settings(site).await;
+    // A sweep would wake steps of later runs.
+    let lost = states::failed_on_lost_workers(site).await;
+    let timed_out = states::timed_out(site).await;
+    let expired = states::expired(site).await;
+    let running = states::running(site).await;
+    let runs = [
+        ("failed-lost-workers", "failed", lost),
+        ("timed-out", "failed", timed_out),
+        ("expired", "failed", expired),
+        ("running", "running", running),
+        ("succeeded", "succeeded", states::succeeded(site).await),
+        ("failed-findings", "failed", states::failed_on_findings(site).await),
+        ("failed-coverage", "failed", states::failed_on_coverage(site).await),
+        ("failed-tests", "failed", states::failed_on_tests(site).await),
+        ("failed-attempts", "failed", states::failed_after_attempts(site).await),
+        ("cancelled", "cancelled", states::cancelled(site).await),
+        ("retried", "succeeded", states::retried(site).await),
+        ("approved", "succeeded", states::decided(site, "approve", 1).await),
+        ("rejected", "failed", states::decided(site, "reject", 2).await),
+        ("waived", "succeeded", states::decided(site, "waive", 3).await),
+        ("documents", "succeeded", states::documents(site).await),
+        ("hostile", "blocked", states::hostile(site).await),
+        ("sixty", "running", states::sixty(site).await),
+        ("large", "running", large::running(site).await),
+        ("large-failed", "failed", large::failed(site).await),
+        ("long-timeline", "running", large::eventful(site).await),
+        ("blocked", "blocked", states::blocked(site).await),
+        ("change", "blocked", states::blocked_on_change(site).await),
+        ("write", "blocked", states::blocked_on_write(site).await),
+        ("requests", "blocked", states::blocked_on_requests(site).await),
+        ("retrying", "running", states::retrying(site).await),
+        ("paused", "paused", states::paused(site).await),
+        ("queued", "queued", states::queued(site).await),
+    ];
+    states::many(site, MORE_RUNS).await;
+    let mut named = BTreeMap::new();
+    for (name, status, run) in runs {
+        assert_eq!(site.lab.run_status(run).await, status, "{name}: {}", site.explain(run).await);
+        named.insert(name, run);
+    }
+    named
+}
+
+/// Makes every run, and returns the pages.
+pub async fn make(site: &Site) -> Vec<Page> {
+    let runs = runs(site).await;
+    let mut pages = Vec::new();
+    let mut add = |name: &str, path: String, status| pages.push(Page { name: name.to_owned(), path, status });
+    for (name, run) in &runs {
+        add(&format!("run-{name}"), format!("/ui/runs/{run}"), 200);
+    }
+    for (name, run, step) in STEPS {
+        let ordinal =
+            one::<i32>(site, "select ordinal from nofx.step where run_id = $1 and name = $2", runs[run], step).await;
+        add(name, format!("/ui/runs/{}/steps/{ordinal}", runs[run]), 200);
+    }
+    for (name, run) in GATES {
+        add(name, format!("/ui/gates/{}", site.gate(runs[run]).await), 200);
+    }
+    let artifact = "select a.id from nofx.artifact a join nofx.step s on s.id = a.step_id
+                     where a.run_id = $1 and s.name = split_part($2, '/', 1) and a.name like '%' || split_part($2, '/', 2)
+                     order by a.created_at desc limit 1";
+    for (name, run, step, end) in ARTIFACTS {
+        let id: Uuid = one(site, artifact, runs[run], &format!("{step}/{end}")).await;
+        add(name, format!("/ui/artifacts/{id}"), 200);
+    }
+    for (name, run, step) in EVIDENCE {
+        let gate = step;
+        let id: Uuid = one(site, artifact, runs[run], &format!("{step}/gate-{gate}.json")).await;
+        add(name, format!("/ui/evidence/{id}"), 200);
+    }
+    let (large, timeline, failed) = (runs["large"], runs["long-timeline"], runs["failed-coverage"]);
+    for (name, path) in [
+        ("runs", "/ui/runs".to_owned()),
+        ("runs-older", format!("/ui/runs?after={}", runs["expired"])),
+        ("runs-failed", "/ui/runs?status=failed".to_owned()),
+        ("runs-found", "/ui/runs?goal=shop".to_owned()),
+        ("runs-none-found", "/ui/runs?goal=nothing%20has%20this%20goal".to_owned()),
+        ("runs-empty", format!("{EMPTY}/ui/runs")),
+        ("inbox", "/ui/inbox".to_owned()),
+        ("inbox-of-type", "/ui/inbox?type=manual:release".to_owned()),
+        ("inbox-decided", "/ui/inbox?decided=1".to_owned()),
+        ("inbox-empty", format!("{EMPTY}/ui/inbox")),
+        ("run-large-more-steps", format!("/ui/runs/{large}?steps=100")),
+        ("run-large-level", format!("/ui/runs/{large}?level=3")),
+        ("run-large-waiting", format!("/ui/runs/{large}?state=ready")),
+        ("run-earlier-events", format!("/ui/runs/{timeline}?before=50000")),
+        ("run-events-of-a-step", format!("/ui/runs/{failed}?step=unit")),
+        ("new", "/ui/new".to_owned()),
+        ("policy", "/ui/policy".to_owned()),
+        ("policy-none", format!("{EMPTY}/ui/policy")),
+        ("rules", "/ui/rules".to_owned()),
+        ("rules-empty", format!("{EMPTY}/ui/rules")),
+        ("rule", "/ui/rules/public.rates".to_owned()),
+        ("health", "/ui/health".to_owned()),
+    ] {
+        add(name, path, 200);
+    }
+    add("not-found", "/ui/nothing/is/here".to_owned(), 404);
+    add("run-not-found", format!("{EMPTY}/ui/runs/{}", runs["blocked"]), 404);
+    add("address-invalid", "/ui/runs?after=one".to_owned(), 400);
+    add("runs-unavailable", format!("{AWAY}/ui/runs"), 503);
+    pages
+}
+
+/// One value of a run.
+async fn one<T: for<'a> tokio_postgres::types::FromSql<'a>>(site: &Site, sql: &str, run: RunId, key: &str) -> T {
+    let rows = site.lab.admin.query(sql, &[&run.0, &key]).await.expect("an answer");
+    rows.first().unwrap_or_else(|| panic!("{key} of {run}")).get(0)
+}
