@@ -2,6 +2,7 @@
 //!
 //! `PAGES=docs/tutorial.md,README.md` executes these pages alone.
 
+mod repository;
 mod shell;
 mod tools;
 
@@ -57,6 +58,7 @@ struct Page<'a> {
     path: &'a str,
     /// Where its commands run.
     work: PathBuf,
+    git_config: PathBuf,
     shell: Shell,
     /// What the commands of the last block printed.
     printed: Option<String>,
@@ -82,7 +84,8 @@ impl<'a> Runner<'a> {
         let work = files.join("work");
         fs::create_dir_all(&work).expect("a folder");
         let shell = Shell::start(self.bash(&work), &files).await.expect("start bash");
-        let mut page = Page { path: &document.path, work, shell, printed: None };
+        let git_config = self.tools.git_config.clone();
+        let mut page = Page { path: &document.path, work, git_config, shell, printed: None };
         for block in document.blocks() {
             self.execute_block(&mut page, &block).await;
         }
@@ -188,8 +191,21 @@ impl Page<'_> {
         let file = self.work.with_file_name(format!("{}-{}.sh", self.path.replace('/', "-"), block.line));
         fs::write(&file, format!("{}{commands}", "\n".repeat(block.line))).map_err(|error| error.to_string())?;
         let exit = block.attribute("exit").map_or(0, |status| status.parse().expect("an exit status"));
-        let folder = block.has("checkout").then(root);
-        self.shell.run(&Script { file: &file, folder, exit }).await
+        let folder = match () {
+            () if block.has("checkout") => Some(root().to_owned()),
+            () if block.has("repository") => Some(self.repository()),
+            () => None,
+        };
+        self.shell.run(&Script { file: &file, folder: folder.as_deref(), exit }).await
+    }
+
+    /// The repository that stands for the reader's.
+    fn repository(&self) -> PathBuf {
+        let folder = self.work.with_file_name("repository");
+        if !folder.exists() {
+            repository::create(&folder, &self.git_config);
+        }
+        folder
     }
 }
 

@@ -70,7 +70,10 @@ fn attributes_of_blocks_are_known() {
     for (page, block) in blocks() {
         for attribute in &block.attributes {
             let is_known = match block.language.as_str() {
-                "sh" => attribute == "checkout" || attribute.strip_prefix("exit=").is_some_and(is_failure),
+                "sh" => {
+                    ["checkout", "repository"].contains(&attribute.as_str())
+                        || attribute.strip_prefix("exit=").is_some_and(is_failure)
+                }
                 _ => false,
             };
             assert!(is_known, "{page}:{}: {attribute}", block.line);
