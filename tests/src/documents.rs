@@ -1,11 +1,9 @@
 //! Reads the repository's documents: their fenced blocks, and the commands in their sentences.
 
+pub mod output;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-
-/// Languages of the blocks that the e2e suite executes, and of those that the repository suite reads (`toml`). Mark any
-/// other block as `text`.
-pub const EXECUTED: [&str; 4] = ["json", "sh", "sql", "toml"];
 
 /// A Markdown page.
 pub struct Document {
@@ -20,6 +18,8 @@ pub struct Block {
     /// The line of the opening fence, from 1.
     pub line: usize,
     pub language: String,
+    /// The words after the language.
+    pub attributes: Vec<String>,
     pub text: String,
 }
 
@@ -37,14 +37,20 @@ impl Document {
         paths.into_iter().map(read).collect()
     }
 
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// The fenced blocks, in order.
     pub fn blocks(&self) -> Vec<Block> {
         let mut blocks = Vec::new();
         let mut open: Option<Block> = None;
         for (index, line) in self.text.lines().enumerate() {
             match (line.strip_prefix("```"), &mut open) {
-                (Some(language), None) => {
-                    open = Some(Block { line: index + 1, language: language.to_owned(), text: String::new() });
+                (Some(info), None) => {
+                    let mut words = info.split_whitespace().map(str::to_owned);
+                    let language = words.next().unwrap_or_default();
+                    open = Some(Block { line: index + 1, language, attributes: words.collect(), text: String::new() });
                 }
                 (Some(_), Some(_)) => blocks.extend(open.take()),
                 (None, Some(block)) => {
@@ -66,6 +72,17 @@ impl Document {
     }
 }
 
+impl Block {
+    /// The value of an attribute `key=value`.
+    pub fn attribute(&self, key: &str) -> Option<&str> {
+        self.attributes.iter().find_map(|attribute| attribute.strip_prefix(key)?.strip_prefix('='))
+    }
+
+    pub fn has(&self, attribute: &str) -> bool {
+        self.attributes.iter().any(|other| other == attribute)
+    }
+}
+
 fn pages_below(root: &Path, folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(root.join(folder)).expect("a readable folder");
     let found = entries.flat_map(|entry| {
@@ -80,27 +97,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_block_is_executed_or_marked_as_text() {
-        let documents = Document::all();
-        assert!(documents.len() > 30, "pages are missing");
-        let mut executed = 0;
-        for document in &documents {
-            for Block { line, language, .. } in document.blocks() {
-                let known = EXECUTED.contains(&language.as_str());
-                assert!(known || language == "text", "{}:{line}: nothing executes {language:?}", document.path);
-                executed += usize::from(known);
-            }
-        }
-        assert!(executed > 10, "{executed} blocks");
-    }
-
-    #[test]
     fn blocks_and_commands_are_parsed() {
-        let text = "Run `make demo`, not `make`.\n\n```sh\none\n\ntwo\n```\n\n```\nno language\n```\n".to_owned();
-        let document = Document { path: "page.md".into(), text };
+        let text = "Run `make demo`, not `make`.\n\n```sh exit=1 checkout\none\n\ntwo\n```\n\n```\nno language\n```\n";
+        let document = Document { path: "page.md".into(), text: text.to_owned() };
         assert_eq!(document.commands("make"), ["make demo"]);
-        let blocks: Vec<_> = document.blocks().into_iter().map(|block| (block.line, block.language)).collect();
-        assert_eq!(blocks, [(3, "sh".to_owned()), (9, String::new())]);
-        assert_eq!(document.blocks()[0].text, "one\n\ntwo\n");
+        let blocks = document.blocks();
+        let found: Vec<_> = blocks.iter().map(|block| (block.line, block.language.as_str())).collect();
+        assert_eq!(found, [(3, "sh"), (9, "")]);
+        assert_eq!(blocks[0].text, "one\n\ntwo\n");
+        assert_eq!((blocks[0].attribute("exit"), blocks[0].has("checkout")), (Some("1"), true));
+        assert_eq!((blocks[1].attribute("exit"), blocks[1].has("checkout")), (None, false));
     }
 }

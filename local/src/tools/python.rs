@@ -49,6 +49,8 @@ pub const CONTRACT: Tools =
 /// For the contract suite: other implementations of the formats that NOFX writes.
 pub const ORACLES: Tools =
     Tools { name: "oracles", program: "python", title: "the test oracles", download_mb: 6, oldest: (3, 10) };
+/// For the e2e suite: the commands in `docs`.
+pub const AWS: Tools = Tools { name: "aws", program: "aws", title: "the AWS CLI", download_mb: 23, oldest: (3, 10) };
 
 impl Tools {
     /// Name of the file in `localstack/` that pins them.

@@ -1,102 +1,155 @@
-//! Executes the examples of the README and of `docs` on a running stack, page by page and block by block.
+//! Executes the examples of every page on a running stack: block by block, each page in a new folder.
+//!
+//! `PAGES=docs/tutorial.md,README.md` executes these pages alone.
+
+mod repository;
+mod shell;
+mod tools;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-use std::process::{Command, Output};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
 
 use nofx_tests::catalogue::{Catalogue, shape};
 use nofx_tests::database::connect_to;
-use nofx_tests::documents::{Block, Document};
-use serde_json::Value;
+use nofx_tests::documents::{Block, Document, output};
+use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio_postgres::Client;
 
-use super::stack::{Stack, cargo_run};
+use super::stack::{Stack, cargo_run, free_port};
+use shell::{Script, Shell};
+use tools::Tools;
 
 /// The API's address in the documents.
 const DOCUMENTED_API: &str = "http://127.0.0.1:3000";
 
-/// Defines the commands of the documents, stricter than on a user's machine: a response that is not 2xx and a missing id
-/// fail the block. `make` runs dry, because it would start these suites. Python replaces jq, which this repository does
-/// not require.
-const PRELUDE: &str = r#"
-set -euo pipefail
-nofx() { target/debug/nofx "$@"; }
-curl() { command curl --fail --show-error --max-time 60 "$@"; }
-make() { command make --dry-run "$@"; }
-jq() { python3 -c '
-import json, re, sys
-value = json.load(sys.stdin)
-for key, index in re.findall(r"\.(\w+)|\[(\d+)\]", sys.argv[-1]):
-    value = value[key] if key else (value[int(index):] or [{"id": None}])[0]
-sys.exit("no such value") if value is None else print(value)
-' "$@"; }
-"#;
+#[tokio::test]
+async fn every_example_of_every_page_works() {
+    let state = tempfile::tempdir().expect("a folder");
+    let mut stack = Stack::start(state.path(), free_port()).await;
+    let runner = Runner::new(&stack, state.path()).await;
+    let wanted = env::var("PAGES").unwrap_or_default();
+    let is_wanted = |page: &Document| wanted.is_empty() || wanted.split(',').any(|path| path == page.path);
+    let pages: Vec<_> = Document::all().into_iter().filter(is_wanted).collect();
+    assert!(!pages.is_empty(), "no page has the path {wanted}");
+    for page in &pages {
+        runner.execute(page).await;
+    }
+    drop(runner);
+    stack.stop();
+}
 
-/// Executes blocks on a stack.
+/// Executes pages on a stack.
 struct Runner<'a> {
     stack: &'a Stack,
     state: &'a Path,
+    tools: Tools,
+    /// The environment of the functions, as `nofx env` prints it.
+    functions_env: PathBuf,
     database_url: String,
     database: Client,
+    folder: TempDir,
 }
 
-/// Executes every block of every page.
-pub async fn execute_all(stack: &Stack, state: &Path) {
-    let runner = Runner::new(stack, state).await;
-    for document in Document::all() {
-        for block in document.blocks() {
-            runner.execute(&block, &format!("{}:{}", document.path, block.line)).await;
-        }
-    }
+/// A page while it is executed.
+struct Page<'a> {
+    path: &'a str,
+    /// Where its commands run.
+    work: PathBuf,
+    git_config: PathBuf,
+    shell: Shell,
+    /// What the commands of the last block printed.
+    printed: Option<String>,
 }
 
 impl<'a> Runner<'a> {
     async fn new(stack: &'a Stack, state: &'a Path) -> Self {
-        let script = r#"eval "$(target/debug/nofx env)"; printf %s "$DATABASE_URL""#;
-        let printed = bash(script, state).output().expect("run bash");
-        let database_url = text_of(&printed);
+        let folder = tempfile::tempdir().expect("a folder");
+        let tools = Tools::install(folder.path(), root()).await;
+        let printed = cargo_run(state, &["env"]).output().expect("run nofx env");
+        let functions_env = folder.path().join("functions.env");
+        fs::write(&functions_env, &printed.stdout).expect("write it");
+        let script = format!(". '{}'; printf %s \"$DATABASE_URL\"", functions_env.display());
+        let printed = Command::new("bash").args(["-c", &script]).output().expect("run bash");
+        let database_url = String::from_utf8(printed.stdout).expect("a URL");
         let database = connect_to(&database_url).await;
-        Self { stack, state, database_url, database }
+        Self { stack, state, tools, functions_env, database_url, database, folder }
     }
 
-    async fn execute(&self, Block { language, text, .. }: &Block, place: &str) {
-        match language.as_str() {
-            "sh" => self.run_in_shell(text, place).await,
+    /// Executes every block of a page, in order.
+    async fn execute(&self, document: &Document) {
+        let files = self.folder.path().join(document.path.replace('/', "-"));
+        let work = files.join("work");
+        fs::create_dir_all(&work).expect("a folder");
+        let shell = Shell::start(self.bash(&work), &files).await.expect("start bash");
+        let git_config = self.tools.git_config.clone();
+        let mut page = Page { path: &document.path, work, git_config, shell, printed: None };
+        for block in document.blocks() {
+            self.execute_block(&mut page, &block).await;
+        }
+        self.restore_policy().await;
+    }
+
+    async fn execute_block(&self, page: &mut Page<'_>, block: &Block) {
+        let place = format!("{}:{}", page.path, block.line);
+        let text = &block.text;
+        match block.language.as_str() {
+            "sh" => self.run_in_shell(page, block, &place).await,
+            "python" => {
+                let command = format!("'{}' - <<'END'\n{text}END\n", self.tools.python.display());
+                let printed = page.run(block, &command).await;
+                page.printed = Some(printed.unwrap_or_else(|error| panic!("{place}: {error}")));
+            }
+            "output" => {
+                let printed = page.printed.as_ref().unwrap_or_else(|| panic!("{place}: no commands before"));
+                let wrong = output::difference(text, printed);
+                assert_eq!(wrong, None, "{place}: the page is wrong. Printed:\n{printed}");
+            }
             "sql" => self.database.batch_execute(text).await.unwrap_or_else(|error| panic!("{place}: {error:?}")),
-            "json" => self.submit_or_compare(text, place).await,
-            // `gate_examples` of the repository suite reads TOML.
-            "text" | "toml" => {}
+            "yaml" => {
+                fs::write(page.work.join("plan.yaml"), text).expect("write it");
+                let checked = page.run(block, "nofx plan check plan.yaml").await;
+                checked.unwrap_or_else(|error| panic!("{place}: {error}"));
+            }
+            "json" => self.submit_or_compare(block, &place).await,
+            // The repository suite knows these blocks.
+            "console" | "text" | "toml" => {}
             other => panic!("{place}: no executor for {other:?}"),
         }
     }
 
-    /// The commands must exit with 0, and the runs that they create must not fail.
-    async fn run_in_shell(&self, text: &str, place: &str) {
+    /// The commands must end as the block says. The runs that they create must not fail, unless the block is about a failure.
+    async fn run_in_shell(&self, page: &mut Page<'_>, block: &Block, place: &str) {
         let before = self.runs().await;
-        let commands = text.replace(DOCUMENTED_API, &self.stack.at(""));
-        let mut shell = bash(&format!("{PRELUDE}{commands}"), self.state);
-        shell.env("NOFX_API_URL", self.stack.at("")).env("DATABASE_URL", &self.database_url);
-        let output = tokio::task::spawn_blocking(move || shell.output()).await.expect("bash").expect("run bash");
-        assert!(output.status.success(), "{place}:\n{}", text_of(&output));
-        for run in self.runs().await.difference(&before) {
-            self.assert_not_failed(run, place).await;
+        let printed = page.run(block, &block.text.replace(DOCUMENTED_API, &self.stack.at(""))).await;
+        page.printed = Some(printed.unwrap_or_else(|error| panic!("{place}: {error}")));
+        if block.attribute("exit").is_none() {
+            for run in self.runs().await.difference(&before) {
+                self.assert_not_failed(run, place).await;
+            }
         }
     }
 
-    /// Submits a plan, whose run must not fail. Compares an event with the catalogue and with a timeline.
-    async fn submit_or_compare(&self, text: &str, place: &str) {
-        let value: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{place}: {error}"));
+    /// Submits a plan, whose run must not fail, or sets a policy. Compares an event with the catalogue and with a timeline.
+    async fn submit_or_compare(&self, block: &Block, place: &str) {
+        let value: Value = serde_json::from_str(&block.text).unwrap_or_else(|error| panic!("{place}: {error}"));
         if value["plan"].is_object() {
             let run = self.stack.submit(&value).await;
             self.assert_not_failed(&run, place).await;
-            return;
+        } else if value["gates"].is_object() {
+            let (status, answer) = self.stack.put("/policy", &json!({"document": value})).await;
+            assert_eq!(status, 200, "{place}: {answer}");
+        } else {
+            let kind = value["type"].as_str().unwrap_or_else(|| panic!("{place}: no plan, policy or event"));
+            let problems = Catalogue::read().problems(kind, &shape(&value["payload"]));
+            assert!(problems.is_empty(), "{place}: {problems:?}");
+            let run = self.runs().await.pop_first().expect("a run");
+            let timeline = self.stack.get(&format!("/runs/{run}/timeline")).await;
+            let keys = |value: &Value| shape(value).into_keys().collect::<Vec<_>>();
+            assert_eq!(keys(&value), keys(&timeline[0]), "{place}");
         }
-        let kind = value["type"].as_str().unwrap_or_else(|| panic!("{place}: neither a plan nor an event"));
-        let problems = Catalogue::read().problems(kind, &shape(&value["payload"]));
-        assert!(problems.is_empty(), "{place}: {problems:?}");
-        let run = self.runs().await.pop_first().expect("a run");
-        let timeline = self.stack.get(&format!("/runs/{run}/timeline")).await;
-        assert_eq!(shape(&value).keys().collect::<Vec<_>>(), shape(&timeline[0]).keys().collect::<Vec<_>>(), "{place}");
     }
 
     /// The run succeeds, or an example cancels it or leaves a gate undecided.
@@ -109,6 +162,50 @@ impl<'a> Runner<'a> {
         let runs = self.stack.get("/runs?limit=1000").await;
         let ids = runs["runs"].as_array().expect("runs").iter();
         ids.map(|run| run["id"].as_str().expect("an id").to_owned()).collect()
+    }
+
+    /// The next page's gates are judged without the policy of this one.
+    async fn restore_policy(&self) {
+        if self.stack.get("/policy").await["document"] != json!({}) {
+            let (status, answer) = self.stack.put("/policy", &json!({"document": {}})).await;
+            assert_eq!(status, 200, "{answer}");
+        }
+    }
+
+    /// The environment of somebody who works with this stack.
+    fn bash(&self, work: &Path) -> tokio::process::Command {
+        let mut bash = tokio::process::Command::new("bash");
+        let path = env::var("PATH").unwrap_or_default();
+        bash.current_dir(work).env("PATH", format!("{}:{path}", self.tools.bin.display()));
+        bash.env("NOFX_STATE_DIR", self.state).env("NOFX_API_URL", self.stack.at(""));
+        bash.env("DATABASE_URL", &self.database_url).env("GIT_CONFIG_GLOBAL", &self.tools.git_config);
+        bash.env("NOFX_AWS_CLI", &self.tools.aws).env("NOFX_FUNCTIONS_ENV", &self.functions_env);
+        bash.env_remove("AWS_ENDPOINT_URL");
+        bash
+    }
+}
+
+impl Page<'_> {
+    /// Runs commands as the block says. Line numbers in messages are those of the page.
+    async fn run(&mut self, block: &Block, commands: &str) -> Result<String, String> {
+        let file = self.work.with_file_name(format!("{}-{}.sh", self.path.replace('/', "-"), block.line));
+        fs::write(&file, format!("{}{commands}", "\n".repeat(block.line))).map_err(|error| error.to_string())?;
+        let exit = block.attribute("exit").map_or(0, |status| status.parse().expect("an exit status"));
+        let folder = match () {
+            () if block.has("checkout") => Some(root().to_owned()),
+            () if block.has("repository") => Some(self.repository()),
+            () => None,
+        };
+        self.shell.run(&Script { file: &file, folder: folder.as_deref(), exit }).await
+    }
+
+    /// The repository that stands for the reader's.
+    fn repository(&self) -> PathBuf {
+        let folder = self.work.with_file_name("repository");
+        if !folder.exists() {
+            repository::create(&folder, &self.git_config);
+        }
+        folder
     }
 }
 
@@ -129,15 +226,16 @@ fn every_command_in_a_sentence_exists() {
             let words = command.split(' ').skip(1);
             let made = Command::new("make").arg("--dry-run").args(words).current_dir(root()).output();
             let made = made.expect("run make");
-            assert!(made.status.success(), "{}: {command}: {}", document.path, text_of(&made));
+            let said = String::from_utf8_lossy(&made.stderr);
+            assert!(made.status.success(), "{}: {command}: {said}", document.path);
         }
     }
     assert!(options.len() > 10, "{options:?}");
     for (names, given) in options {
         let arguments: Vec<_> = names.iter().map(String::as_str).chain(["--help"]).collect();
         let help = cargo_run(state.path(), &arguments).output().expect("run nofx");
-        assert!(help.status.success(), "{names:?}: {}", text_of(&help));
-        let help = text_of(&help);
+        assert!(help.status.success(), "{names:?}: {}", String::from_utf8_lossy(&help.stderr));
+        let help = String::from_utf8_lossy(&help.stdout);
         let known: Vec<_> = help.split([' ', '\n', ',']).collect();
         for option in given {
             assert!(known.contains(&option.as_str()), "nofx {names:?} has no {option}");
@@ -145,17 +243,6 @@ fn every_command_in_a_sentence_exists() {
     }
 }
 
-fn bash(script: &str, state: &Path) -> Command {
-    let mut command = Command::new("bash");
-    command.args(["-c", script]).current_dir(root()).env("NOFX_STATE_DIR", state);
-    command.env_remove("DATABASE_URL").env_remove("AWS_ENDPOINT_URL");
-    command
-}
-
 fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-}
-
-fn text_of(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }

@@ -27,7 +27,6 @@ async fn the_whole_stack_runs_the_demo_and_survives_a_kill_and_a_restart() {
     assert!(shown.contains("all 6 plans ended as expected"), "{shown}");
 
     smoke_requests(&stack).await;
-    documents::execute_all(&stack, state.path()).await;
     front::check(&stack).await;
     kill_in_the_middle(&stack).await;
     let before = statuses(&stack).await;

@@ -91,6 +91,11 @@ impl Stack {
         (answer.status().as_u16(), answer.json().await.expect("JSON"))
     }
 
+    pub async fn put(&self, path: &str, body: &Value) -> (u16, Value) {
+        let answer = self.client.put(self.at(path)).json(body).send().await.expect("an answer");
+        (answer.status().as_u16(), answer.json().await.expect("JSON"))
+    }
+
     pub async fn get(&self, path: &str) -> Value {
         self.client.get(self.at(path)).send().await.expect("an answer").json().await.expect("JSON")
     }

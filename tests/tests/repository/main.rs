@@ -4,6 +4,7 @@
 mod architecture;
 mod catalogue;
 mod cli_reference;
+mod documents;
 mod evidence_schema;
 mod gate_examples;
 mod handlers;
