@@ -319,7 +319,8 @@ mod tests {
         command.args(["-c", SLOW_TO_DIE]).current_dir(dir);
         let pid_file = PidFile::new(dir.join("pids.json"));
         let process = Process::spawn("shell", command, Termination::new(Signal::TERM, KILL_WAIT), &pid_file).unwrap();
-        while !dir.join("ready").exists() {
+        // The child is ready before it has started `sleep`.
+        while !dir.join("ready").exists() || table::tree(&table::read(), process.pid()).len() < 3 {
             sleep(Duration::from_millis(10)).await;
         }
         process
