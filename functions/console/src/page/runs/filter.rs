@@ -17,7 +17,7 @@ pub struct RunFilters<'a> {
     pub status: &'a str,
     pub goal: &'a str,
     pub tool: &'a str,
-    /// One of [`AGES`].
+    /// One of the ages that the page offers.
     pub since: &'a str,
 }
 
