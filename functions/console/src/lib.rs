@@ -44,8 +44,12 @@ fn policy_with_images(url: &str) -> Option<String> {
 pub fn routes() -> Routes<Ctx> {
     Routes::default()
         .get("/ui", routes::home)
-        .get_with("/ui/runs/{id}", &["before", "decided", "gate", "level", "state", "steps"], routes::run::page)
-        .get_with("/ui/runs/{id}/fragment", &["gate", "level", "state", "steps"], routes::run::fragment)
+        .get_with(
+            "/ui/runs/{id}",
+            &["after", "before", "decided", "gate", "kind", "level", "state", "step", "steps"],
+            routes::run::page,
+        )
+        .get_with("/ui/runs/{id}/fragment", &["gate", "kind", "level", "state", "step", "steps"], routes::run::fragment)
         .get_with("/ui/runs/{id}/steps/{ordinal}", &["attempt"], routes::step::page)
         .get_with("/ui/new", &["example", "from"], routes::new::page)
         .post_upload("/ui/new", routes::new::start)

@@ -164,7 +164,7 @@ pub async fn make(site: &Site) -> Vec<Page> {
         ("run-large-level", format!("/ui/runs/{large}?level=3")),
         ("run-large-waiting", format!("/ui/runs/{large}?state=ready")),
         ("run-earlier-events", format!("/ui/runs/{timeline}?before=50000")),
-        ("run-events-of-a-step", format!("/ui/runs/{failed}?step=unit")),
+        ("run-events-of-a-step", format!("/ui/runs/{failed}?step=2")),
         ("run-decided", format!("/ui/runs/{}?decided={approved}", runs["approved"])),
         ("gate-of-inbox", format!("/ui/gates/{next}?from=inbox&decided={approved}")),
         ("new", "/ui/new".to_owned()),

@@ -22,6 +22,7 @@ mod policy;
 mod rules;
 mod run;
 mod runs;
+mod sentence;
 mod source;
 mod step;
 mod usage;

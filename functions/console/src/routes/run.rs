@@ -6,8 +6,8 @@ use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::Error as ValueError;
 use shared::context::Ctx;
-use shared::db::console::{self, Focus, Run};
-use shared::domain::{RunId, StepStatus};
+use shared::db::console::{self, Focus, Place, Run, Selection};
+use shared::domain::{GateId, RunId, StepStatus};
 use shared::error::Error;
 use shared::http::{Query, id_param};
 
@@ -17,26 +17,15 @@ use crate::page::{self, Base, Filter, RunPage, Steps};
 /// `GET /ui/runs/{id}`.
 pub async fn page(State(ctx): State<Ctx>, Path(id): Path<String>, query: Query) -> Response {
     let decided = query.get("decided").and_then(|id| id.parse().ok());
-    let read = async || {
-        let (before, mut focus) = (number(&query, "before")?, focus(&query)?);
-        focus.gate = focus.gate.or(decided);
-        Ok((before, filter(&query)?, find(&ctx, id_param("run", &id)?, focus, before).await?))
-    };
-    match read().await {
-        Ok((before, filter, run)) => {
-            Html(page::run_page(&RunPage { decided, filter, before, ..RunPage::new(&run) })).into_response()
-        }
+    match read(&ctx, &id, &query, decided).await {
+        Ok((filter, run)) => Html(page::run_page(&RunPage { decided, filter, ..RunPage::new(&run) })).into_response(),
         Err(error) => failure(Base::RUN, &error),
     }
 }
 
 /// `GET /ui/runs/{id}/fragment`: the script inserts it into the run's page, so its links are relative to that page.
 pub async fn fragment(State(ctx): State<Ctx>, Path(id): Path<String>, query: Query) -> Response {
-    let read = async || {
-        let (focus, filter) = (focus(&query)?, filter(&query)?);
-        Ok((filter, find(&ctx, id_param("run", &id)?, focus, None).await?))
-    };
-    match read().await {
+    match read(&ctx, &id, &query, None).await {
         Ok((filter, run)) => {
             let page = RunPage { filter, ..RunPage::new(&run) };
             Html(page::run_live(&page).into_string()).into_response()
@@ -46,9 +35,27 @@ pub async fn fragment(State(ctx): State<Ctx>, Path(id): Path<String>, query: Que
 }
 
 /// Reads a run of the tenant.
-async fn find(ctx: &Ctx, id: RunId, focus: Focus, before: Option<i64>) -> Result<Run, Error> {
-    let run = console::run_fetch(&ctx.db, &ctx.config.tenant, id, focus, before).await?;
-    run.ok_or_else(|| Error::NotFound(format!("run {id}")))
+async fn read(ctx: &Ctx, id: &str, query: &Query, gate: Option<GateId>) -> Result<(Filter, Run), Error> {
+    let (mut focus, filter, selection) = (focus(query)?, filter(query)?, selection(query)?);
+    focus.gate = focus.gate.or(gate);
+    let id: RunId = id_param("run", id)?;
+    let run = console::run_fetch(&ctx.db, &ctx.config.tenant, id, focus, &selection).await?;
+    Ok((filter, run.ok_or_else(|| Error::NotFound(format!("run {id}")))?))
+}
+
+/// Which events to show: `?kind=gates,writes`, `?step=2`, `?before=100`, `?after=100`.
+fn selection(query: &Query) -> Result<Selection, Error> {
+    let place = match (number(query, "before")?, number(query, "after")?) {
+        (None, None) => Place::Newest,
+        (Some(seq), None) => Place::Before(seq),
+        (None, Some(seq)) => Place::After(seq),
+        (Some(_), Some(_)) => return Err(Error::invalid("after", "must not be set together with before")),
+    };
+    let kinds = query.get("kind").filter(|words| !words.is_empty());
+    let kinds: Result<Vec<_>, _> = kinds.into_iter().flat_map(|words| words.split(',')).map(str::parse).collect();
+    let kinds = kinds.map_err(|problem: String| Error::invalid("kind", &problem))?;
+    let step = if query.get("step") == Some("") { None } else { number(query, "step")? };
+    Ok(Selection { kinds, step, place })
 }
 
 /// Which part of a large run to read.

@@ -4,6 +4,7 @@ use console::page::{Base, DecisionPage, InboxPage, Message, Outcome, Refusal, Re
 use console::page::{
     StepPage, decided_list, decision_page, inbox, message, new_run_page, run_list, run_page, step_page,
 };
+use shared::db::console::Place;
 use shared::domain::gate::Decision;
 
 use crate::support::{self, gate, new_run, run, typed};
@@ -35,7 +36,7 @@ fn every_link_of_every_page_works_below_any_prefix() {
     let (list, gates) = (support::run_list("x"), support::inbox("x"));
     let filters = RunFilters { status: "open", goal: "a b", ..RunFilters::default() };
     let asked = gate("x");
-    let shown = |before| run_page(&RunPage { before, ..RunPage::new(&run) });
+    let older = support::selected(run.clone(), Place::Before(9));
     let detail = support::detail(&asked, "x");
     let contents = support::contents("x");
     let ended = support::detail(&support::decided("x", "passed"), "x");
@@ -56,8 +57,8 @@ fn every_link_of_every_page_works_below_any_prefix() {
         ("/ui/inbox", decided_list(Base::TOP, &support::decisions("x"))),
         ("/ui/new", new(Base::TOP)),
         ("/ui/new/check", new(Base::RUN)),
-        ("/ui/runs/1", shown(None)),
-        ("/ui/runs/1", shown(Some(9))),
+        ("/ui/runs/1", run_page(&RunPage::new(&run))),
+        ("/ui/runs/1", run_page(&RunPage::new(&older))),
         ("/ui/runs/1/steps/4", step("running", None)),
         ("/ui/runs/1/steps/4", step("failed", Some(3))),
         ("/ui/gates/2", decision(Base::RUN, &detail, None)),

@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::http::{Request, header};
 use console::page::{Base, InboxPage, RunFilters, RunPage, RunsPage, inbox, run_list, run_page};
-use shared::db::console::{Inbox, RunList};
+use shared::db::console::{Inbox, Place, RunList};
 
 use crate::support::{self, CSP, get, run, run_id, send};
 
@@ -105,17 +105,17 @@ fn a_page_has_no_inline_code() {
 
 #[test]
 fn only_an_open_run_at_its_own_address_refreshes() {
-    let fragment = |status: &str, base, before| {
-        let run = run("x", status);
-        run_page(&RunPage { base, before, ..RunPage::new(&run) }).contains("data-fragment=")
+    let fragment = |status: &str, base, place| {
+        let run = support::selected(run("x", status), place);
+        run_page(&RunPage { base, ..RunPage::new(&run) }).contains("data-fragment=")
     };
     for open in ["queued", "running", "blocked", "paused"] {
-        assert!(fragment(open, Base::RUN, None), "{open}");
-        assert!(!fragment(open, Base::RUN, Some(5)), "a page of older events does not refresh");
-        assert!(!fragment(open, Base::GATE, None), "links of the fragment would be wrong");
+        assert!(fragment(open, Base::RUN, Place::Newest), "{open}");
+        assert!(!fragment(open, Base::RUN, Place::Before(5)), "a page of older events does not refresh");
+        assert!(!fragment(open, Base::GATE, Place::Newest), "links of the fragment would be wrong");
     }
     for ended in ["succeeded", "failed", "cancelled"] {
-        assert!(!fragment(ended, Base::RUN, None), "{ended}");
+        assert!(!fragment(ended, Base::RUN, Place::Newest), "{ended}");
     }
 }
 

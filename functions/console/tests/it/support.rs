@@ -11,13 +11,15 @@ use serde_json::{Value, json};
 use shared::config::{Config, DatabaseConfig};
 use shared::context::Ctx;
 use shared::db::console::{
-    Artifact, Attempt, AttemptStatus, Event, Focus, Gate, Run, RunRow, Step, StepCounts, WaitsFor,
+    Artifact, Attempt, AttemptStatus, Focus, Gate, Place, Run, RunRow, Selection, Step, StepCounts, Stopped, Timeline,
+    WaitsFor,
 };
 use shared::db::console::{
     Asked, Decided, DecidedList, GateDetail, Inbox, LastDecision, RunCounts, RunList, StepDetail, TypeCount,
 };
 use shared::domain::gate::Decision;
 use shared::domain::{ArtifactId, GateId, GateStatus, RunId, RunStatus, StepStatus, Timestamp};
+use shared::view::sentence::EventKind;
 use tower::ServiceExt;
 use uuid::Uuid;
 
@@ -213,6 +215,8 @@ pub fn run(text: &str, status: &str) -> Run {
         finished_at: None,
         deadline_at: Some(at()),
         duration_ms: Some(1_500),
+        stopped: Some(Stopped { actor: Some(text.into()), at: at() }),
+        ready_since: Some(at()),
         steps: vec![step(text, 0, StepStatus::Ready), step(text, 1, StepStatus::Failed)],
         steps_total: 300,
         edges: vec![(0, 1)],
@@ -230,22 +234,41 @@ pub fn run(text: &str, status: &str) -> Run {
             media_type: text.into(),
         }],
         artifacts_total: 9,
-        events: vec![Event {
-            seq: 7,
-            step: Some(text.into()),
-            ordinal: Some(1),
-            artifact_id: Some(text.into()),
-            kind: text.into(),
-            timestamp: Timestamp(text.into()),
-            subject: Some(text.into()),
-            attempt: Some(text.into()),
-            actor: Some(text.into()),
-            reason: Some(text.into()),
-            error: Some(text.into()),
-        }],
+        timeline: timeline(text),
         waiting: 3,
         focus: Focus { gate: Some(GateId(Uuid::from_u128(2))) },
     }
+}
+
+/// Events of a step with `text` in every text field.
+pub fn timeline(text: &str) -> Timeline {
+    let step = json!({"name": text, "ordinal": 1, "started_at": at()});
+    let payload = json!({"name": text, "actor": text, "reason": text, "attempt": 2, "gate_type": text, "was": text,
+                         "gate_id": run_id(), "artifact_id": run_id(), "model": text, "table": text, "rows": 2,
+                         "error": {"message": text}, "failure": {"message": text}});
+    let kinds = [
+        "run.paused",
+        "step.failed",
+        "step.blocked",
+        "gate.failed",
+        "artifact.created",
+        "codegen.usage",
+        "db_write.executed",
+        text,
+    ];
+    let event = |(seq, kind): (usize, &&str)| {
+        let timestamp = format!("2026-11-23T10:00:{seq:02}Z");
+        json!({"seq": 7 + seq, "type": kind, "timestamp": timestamp, "step": step, "payload": payload})
+    };
+    let events: Vec<Value> = kinds.iter().enumerate().map(event).collect();
+    let read: Timeline = serde_json::from_value(json!({"total": 14, "events": events})).expect("a timeline");
+    Timeline { older: Some(7), ..read }
+}
+
+/// The events of a run that the address selects.
+pub fn selected(run: Run, place: Place) -> Run {
+    let selection = Selection { kinds: vec![EventKind::Gates], step: Some(1), place };
+    Run { timeline: Timeline { newer: Some(14), selection, ..run.timeline }, ..run }
 }
 
 /// A form of a new run with `text` in every text field.

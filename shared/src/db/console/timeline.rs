@@ -100,7 +100,8 @@ impl Selection {
 /// What a sentence needs of a large payload of the event `e`.
 const SHORT: &str = "jsonb_strip_nulls(jsonb_build_object(
         'actor', left(e.payload ->> 'actor', 200), 'reason', left(e.payload ->> 'reason', 1000),
-        'decision', e.payload -> 'decision', 'attempt', e.payload -> 'attempt', 'delay_ms', e.payload -> 'delay_ms',
+        'decision', e.payload -> 'decision', 'steps', e.payload -> 'steps', 'was', e.payload -> 'was',
+        'attempt', e.payload -> 'attempt', 'delay_ms', e.payload -> 'delay_ms',
         'gate_id', e.payload -> 'gate_id', 'gate_type', left(e.payload ->> 'gate_type', 200),
         'artifact_id', e.payload -> 'artifact_id', 'name', left(e.payload ->> 'name', 200),
         'workers_lost', e.payload -> 'workers_lost', 'generation', e.payload -> 'generation',
@@ -151,7 +152,8 @@ mod tests {
 
     /// Events with these numbers, one transition for each ten of them.
     fn read(numbers: impl Iterator<Item = i64>) -> Timeline {
-        let event = |seq: i64| json!({"seq": seq, "type": "step.started", "timestamp": format!("at {}", (seq - 1) / 10)});
+        let event =
+            |seq: i64| json!({"seq": seq, "type": "step.started", "timestamp": format!("at {}", (seq - 1) / 10)});
         let events: Vec<_> = numbers.map(event).collect();
         serde_json::from_value(json!({"total": 1_000, "events": events})).unwrap()
     }

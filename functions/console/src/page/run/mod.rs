@@ -5,12 +5,13 @@ mod fall;
 mod filter;
 mod graph;
 mod head;
+mod next;
 mod steps;
 mod timeline;
 mod work;
 
 use maud::{Markup, html};
-use shared::db::console::Run;
+use shared::db::console::{Place, Run};
 use shared::domain::GateId;
 
 use super::gates::gates;
@@ -34,19 +35,18 @@ pub struct RunPage<'a> {
     pub decided: Option<GateId>,
     /// Which steps to list.
     pub filter: Filter,
-    /// Show the events before this one. Such a page does not refresh.
-    pub before: Option<i64>,
 }
 
 impl<'a> RunPage<'a> {
     /// The newest state of a run, at its own address.
     pub fn new(run: &'a Run) -> Self {
-        Self { base: Base::RUN, run, decided: None, filter: Filter::default(), before: None }
+        Self { base: Base::RUN, run, decided: None, filter: Filter::default() }
     }
 
-    /// Only the page at the run's own address refreshes, because the fragment's links are relative to it.
+    /// Only the page at the run's own address refreshes, because the fragment's links are relative to it. A page of older
+    /// events does not change.
     fn is_live(&self) -> bool {
-        self.run.is_open() && self.base.0 == Base::RUN.0 && self.before.is_none()
+        self.run.is_open() && self.base.0 == Base::RUN.0 && self.run.timeline.selection.place == Place::Newest
     }
 }
 
@@ -68,13 +68,18 @@ pub fn run_live(page: &RunPage<'_>) -> Markup {
     let (base, run) = (page.base, page.run);
     let fragment = page.is_live().then(|| {
         let gate = run.focus.gate.map(|id| format!("&gate={id}")).unwrap_or_default();
-        base.to(&format!("runs/{}/fragment?{}{gate}", run.id, page.filter.query()))
+        base.to(&format!(
+            "runs/{}/fragment?{}{}{gate}",
+            run.id,
+            page.filter.query(),
+            timeline::query(&run.timeline.selection)
+        ))
     });
     let work = Work::new(base, run);
     html! {
         div #live data-status=(run.status) data-fragment=[fragment] {
             (head::title(base, run))
-            @if let Some(failure) = &run.failure { (notice("bad", "bad", "note", &html! { p { bdi { (failure) } } })) }
+            (next::next(base, run))
             (gates(base, run))
             (graph::graph(&work))
             div.columns {
@@ -83,7 +88,7 @@ pub fn run_live(page: &RunPage<'_>) -> Markup {
                     (artifacts::artifacts(base, run))
                     (head::plan(base, run))
                 }
-                div { (timeline::timeline(base, run, page.before)) }
+                div { (timeline::timeline(page)) }
             }
         }
     }

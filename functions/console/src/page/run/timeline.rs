@@ -1,79 +1,131 @@
 //! What happened in a run.
 
 use maud::{Markup, html};
-use shared::db::console::{Event, Run};
-use shared::domain::ArtifactId;
+use shared::db::console::{Place, Run, Selection};
+use shared::domain::StepStatus;
+use shared::view::sentence::{Entry, EventKind, entries};
 
-use crate::page::icon::{Look, PENDING_GATE, icon, look};
+use super::RunPage;
+use super::filter::PAGE;
+use crate::page::format::number;
+use crate::page::icon::icon;
 use crate::page::layout::Base;
 use crate::page::parts::{clock, section};
+use crate::page::sentence::sentence;
+use crate::page::source::visible;
 
 /// A page of the events, newest first.
-pub(super) fn timeline(base: Base, run: &Run, before: Option<i64>) -> Markup {
-    let page = base.to(&format!("runs/{}", run.id));
+pub(super) fn timeline(page: &RunPage<'_>) -> Markup {
+    let (base, run) = (page.base, page.run);
+    let events = &run.timeline.events;
+    let is_newest = run.timeline.selection.place == Place::Newest;
+    let now_ms = run.created_at.epoch_ms().map(|created_ms| created_ms + run.now_ms);
+    let told = entries(events, now_ms.filter(|_| is_newest));
     let body = html! {
-        ol.timeline { @for event in &run.events { (event_item(base, run, event)) } }
-        @if before.is_some() || run.events.last().is_some_and(|event| event.seq > 1) {
-            nav.pages aria-label="Pages of the timeline" {
-                @if before.is_some() { a href={ (page) "#timeline" } { "Newest events" } }
-                @if let Some(last) = run.events.last().filter(|event| event.seq > 1) {
-                    a href={ (page) "?before=" (last.seq) "#timeline" } rel="next" { "Older events" }
-                }
-            }
+        (kinds(page))
+        (choice(page))
+        @if told.is_empty() { p.note { "No event matches." } }
+        ol.timeline { @for entry in told.iter().rev() { (item(base, run, entry)) } }
+        (pages(page))
+    };
+    let note = html! { p.note { "newest first, " (number(run.timeline.total.unsigned_abs())) " events" } };
+    section("timeline", "Timeline", &note, &body)
+}
+
+/// The address of the events that `selection` selects, with the same steps in the list of steps.
+fn address(page: &RunPage<'_>, selection: &Selection) -> String {
+    let rest = format!("{}{}", page.filter.query(), query(selection));
+    page.base.to(&format!("runs/{}?{rest}#timeline", page.run.id))
+}
+
+/// The query that selects the same events. Each parameter begins with `&`.
+pub(super) fn query(selection: &Selection) -> String {
+    let kinds: Vec<_> = selection.kinds.iter().map(|kind| kind.as_str()).collect();
+    let kinds = if kinds.is_empty() { String::new() } else { format!("&kind={}", kinds.join(",")) };
+    let step = selection.step.map(|ordinal| format!("&step={ordinal}")).unwrap_or_default();
+    let place = match selection.place {
+        Place::Newest => String::new(),
+        Place::Before(seq) => format!("&before={seq}"),
+        Place::After(seq) => format!("&after={seq}"),
+    };
+    format!("{kinds}{step}{place}")
+}
+
+/// Links to the events of each kind.
+fn kinds(page: &RunPage<'_>) -> Markup {
+    let current = &page.run.timeline.selection;
+    let chip = |words: &str, kinds: &[EventKind]| {
+        let selection = Selection { kinds: kinds.to_vec(), place: Place::Newest, ..current.clone() };
+        html! {
+            a href=(address(page, &selection)) aria-current=[(selection.kinds == current.kinds).then_some("true")] { (words) }
         }
     };
-    section("timeline", "Timeline", &html! { p.note { "newest first" } }, &body)
-}
-
-/// The state that an event is about, for its symbol.
-fn look_of(event: &Event) -> Look {
-    match event.kind.split_once('.').map_or("", |(_, verb)| verb) {
-        "started" | "resumed" | "unblocked" => Look { symbol: "arrow", ..look("running") },
-        "retrying" | "retried" => Look { symbol: "again", ..look("blocked") },
-        "worker_lost" => look("lost"),
-        "created" if event.kind == "gate.created" => PENDING_GATE,
-        "created" if event.kind == "artifact.created" => Look { symbol: "doc", ..look("pending") },
-        "timed_out" => look("failed"),
-        "pause_requested" => look("paused"),
-        "cancel_requested" => look("cancelled"),
-        "usage" => Look { symbol: "model", ..look("pending") },
-        "executed" => Look { symbol: "table", ..look("succeeded") },
-        verb => look(verb),
-    }
-}
-
-fn event_item(base: Base, run: &Run, event: &Event) -> Markup {
-    let look = look_of(event);
     html! {
-        li id={ "event-" (event.seq) } {
-            (icon(look.symbol, look.tone))
-            span {
-                @if let (Some(step), Some(ordinal)) = (&event.step, event.ordinal) {
-                    a href=(base.to(&format!("runs/{}/steps/{ordinal}", run.id))) { b { bdi { (step) } } } " "
-                }
-                code { (event.kind) }
-                @if let Some(subject) = &event.subject { " " (about(base, event, subject)) }
-                @if let Some(error) = &event.error { span.bad { ": " bdi { (error) } } }
-            }
-            (clock(&event.timestamp))
-            @if event.actor.is_some() || event.attempt.is_some() {
-                p.also {
-                    @if let Some(attempt) = &event.attempt { "attempt " (attempt) " " }
-                    @if let Some(actor) = &event.actor { "by " bdi { (actor) } }
-                }
-            }
-            @if let Some(reason) = &event.reason { p.quote { bdi { (reason) } } }
+        nav.chips aria-label="Events by kind" {
+            (chip("all", &[]))
+            @for kind in EventKind::ALL { (chip(kind.as_str(), &[kind])) }
         }
     }
 }
 
-/// The gate or the artifact that an event is about. Handlers write events, so only an id is linked.
-fn about(base: Base, event: &Event, subject: &str) -> Markup {
-    let artifact: Option<ArtifactId> = event.artifact_id.as_deref().and_then(|id| id.parse().ok());
+/// A form that selects the events of a step. Of a large run it offers the steps that are worth a look.
+fn choice(page: &RunPage<'_>) -> Markup {
+    let (run, selected) = (page.run, page.run.timeline.selection.step);
+    let is_worth = |status| matches!(status, StepStatus::Failed | StepStatus::Blocked | StepStatus::Running);
+    let is_small = run.steps.len() <= PAGE;
+    let offered = run.steps.iter().filter(|step| is_small || is_worth(step.status) || selected == Some(step.ordinal));
+    let steps = page.filter.steps.query();
+    let kinds: Vec<_> = run.timeline.selection.kinds.iter().map(|kind| kind.as_str()).collect();
     html! {
-        @match artifact {
-            Some(id) => a href=(base.to(&format!("artifacts/{id}"))) { bdi { (subject) } },
-            None => bdi { (subject) },
+        form.filter-bar method="get" action=(page.base.to(&format!("runs/{}#timeline", run.id))) data-auto {
+            @if let Some((name, value)) = steps.split_once('=').filter(|(_, value)| !value.is_empty()) {
+                input type="hidden" name=(name) value=(value);
+            }
+            @if !kinds.is_empty() { input type="hidden" name="kind" value=(kinds.join(",")); }
+            label.hidden-text for="event-step" { "Events of the step" }
+            select #event-step name="step" {
+                option value="" { "All steps" }
+                @for step in offered.take(PAGE) {
+                    option value=(step.ordinal) selected[selected == Some(step.ordinal)] { (visible(&step.name)) }
+                }
+            }
+            button.filter-button { "Filter" }
+        }
+    }
+}
+
+fn item(base: Base, run: &Run, entry: &Entry<'_>) -> Markup {
+    html! {
+        li id={ "event-" (entry.seq) } {
+            (icon(entry.symbol.as_str(), entry.tone.as_str()))
+            span {
+                (sentence(base, run.id, &entry.sentence))
+                @if let Some(error) = entry.error { ": " span.bad { bdi { (visible(error)) } } }
+            }
+            (clock(entry.timestamp))
+            @if !entry.also.is_empty() {
+                p.also {
+                    @for (at, also) in entry.also.iter().enumerate() {
+                        @if at > 0 { " · " }
+                        (sentence(base, run.id, also))
+                    }
+                }
+            }
+            @if let Some(quote) = entry.quote { p.quote { bdi { (visible(quote)) } } }
+        }
+    }
+}
+
+fn pages(page: &RunPage<'_>) -> Markup {
+    let timeline = &page.run.timeline;
+    let to = |place| address(page, &Selection { place, ..timeline.selection.clone() });
+    html! {
+        @if timeline.older.is_some() || timeline.selection.place != Place::Newest {
+            nav.pages aria-label="Pages of the timeline" {
+                @if timeline.selection.place != Place::Newest { a href=(to(Place::Newest)) { "Newest events" } }
+                @if let Some(seq) = timeline.newer { a href=(to(Place::After(seq))) rel="prev" { "Newer events" } }
+                @if let Some(seq) = timeline.older { a href=(to(Place::Before(seq))) rel="next" { "Older events" } }
+            }
         }
     }
 }
