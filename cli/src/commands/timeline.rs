@@ -94,7 +94,7 @@ fn text(entries: &[Entry<'_>]) -> String {
 
 /// The command for the page before this one.
 fn older_page(args: &Args, run: &str, older: i64) -> String {
-    let limit = (args.limit != LIMIT).then(|| format!(" --limit {}", args.limit)).unwrap_or_default();
+    let limit = if args.limit == LIMIT { String::new() } else { format!(" --limit {}", args.limit) };
     let kind = args.kind.map(|kind| format!(" --kind {kind}")).unwrap_or_default();
     let step = args.step.as_deref().map(|step| format!(" --step {}", shell_word(step))).unwrap_or_default();
     format!("nofx timeline {run} --before {older}{limit}{kind}{step}")

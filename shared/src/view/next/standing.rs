@@ -144,6 +144,6 @@ pub(super) fn names<'a>(steps: &[&StepNow<'a>]) -> Vec<Part<'a>> {
 }
 
 /// A sentence of several pieces.
-pub(super) fn join<'a, const N: usize>(pieces: [Vec<Part<'a>>; N]) -> Vec<Part<'a>> {
+pub(super) fn join<const N: usize>(pieces: [Vec<Part<'_>>; N]) -> Vec<Part<'_>> {
     pieces.into_iter().flatten().collect()
 }

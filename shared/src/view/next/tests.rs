@@ -60,8 +60,13 @@ fn with_gates(gates: Vec<GateNow<'static>>, run: Standing<'static>) -> Standing<
 fn told(run: &Standing<'_>) -> String {
     let next = next(run);
     let error = next.error.map(|error| format!(": {error}")).unwrap_or_default();
-    let more: String = next.more.iter().map(|parts| format!(" {}.", plain(parts))).collect();
-    format!("{}{error}.{more}", plain(&next.lead))
+    let mut told = format!("{}{error}.", plain(&next.lead));
+    for reason in &next.more {
+        told += " ";
+        told += &plain(reason);
+        told += ".";
+    }
+    told
 }
 
 use RunStatus as R;
