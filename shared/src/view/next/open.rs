@@ -130,7 +130,8 @@ fn add_setbacks<'a>(next: &mut Next<'a>, running: &[&StepNow<'a>], later: &[&Ste
             ..=0 => {}
             1 => next.more.push(vec![text("A worker was lost before; that does not count as a failure")]),
             lost => {
-                next.more.push(vec![text(format!("{lost} workers were lost before; that does not count as a failure"))]);
+                next.more
+                    .push(vec![text(format!("{lost} workers were lost before; that does not count as a failure"))]);
             }
         }
         if let Some(error) = step.error.filter(|_| step.failures > 0) {
