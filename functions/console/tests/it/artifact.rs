@@ -168,8 +168,8 @@ fn nothing_is_called_checked_that_was_not_checked_for_this_page() {
         !page(&evidence, Err(&Unreadable::Changed), Some(&valid)).contains("The signature of this evidence is valid")
     );
     for (other, words) in [
-        (Signature::Wrong("no key".into()), "proves nothing: </strong> <bdi>no key"),
-        (Signature::Unchecked("KMS".into()), "was not checked: </strong> <bdi>KMS"),
+        (Signature::Wrong("no key".into()), "proves nothing: </strong><bdi>no key"),
+        (Signature::Unchecked("KMS".into()), "was not checked: </strong><bdi>KMS"),
         (Signature::Missing, "Nobody signed this evidence"),
     ] {
         let shown = page(&evidence, Ok(&whole), Some(&other));
