@@ -95,8 +95,7 @@ mod tests {
                         {"name": "tree (sha256)", "digest": {"gitTree": "ef"}}],
             "predicate": {"result": result, "configuration": configuration}});
         let signer = Signer::with_key(PrivateKey::from_pem(&key.to_pem().unwrap()).unwrap());
-        let signed = sign(statement.to_string().into_bytes(), &signer).await.unwrap();
-        signed.to_json().unwrap()
+        sign(statement.to_string().into_bytes(), &signer).await.unwrap().to_json().unwrap()
     }
 
     #[tokio::test]

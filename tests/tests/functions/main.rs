@@ -1,6 +1,7 @@
 //! The functions on a real database: HTTP routes with both event formats of API Gateway, and handlers.
 
 mod addresses;
+mod artifact_pages;
 mod codegen;
 mod console_lists;
 mod db_write;

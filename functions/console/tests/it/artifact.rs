@@ -211,7 +211,7 @@ fn a_large_artifact_stays_a_small_page() {
     let long = ["x\n".repeat(32_000), "[1,".repeat(21_000), "- a\n".repeat(16_000), "<".repeat(65_536)];
     for text in long {
         for content in [Content::Text(text.clone()), Content::Json(text.clone()), Content::Markdown(text.clone())] {
-            assert!(page(&detail, Ok(&stored(content)), None).len() < 800 << 10, "{:.20}", text);
+            assert!(page(&detail, Ok(&stored(content)), None).len() < 800 << 10, "{text:.20}");
         }
     }
 }
