@@ -51,7 +51,7 @@ pub fn create(folder: &Path, git_config: &Path) {
         fs::write(path, text).expect("write it");
     };
     for file in COMMITTED {
-        write(&origin, *file);
+        write(&origin, file);
     }
     git(&origin, &["init", "--quiet"]);
     git(&origin, &["add", "."]);
@@ -59,7 +59,7 @@ pub fn create(folder: &Path, git_config: &Path) {
     let (from, to) = (origin.to_string_lossy(), folder.to_string_lossy());
     git(&origin, &["clone", "--quiet", &from, &to]);
     for file in STAGED {
-        write(folder, *file);
+        write(folder, file);
     }
     git(folder, &["add", "."]);
 }
