@@ -274,7 +274,7 @@ fn redrive(page: &HealthPage<'_>, handler: &str) -> Markup {
             div.actions { button.primary type="submit" { "Redrive" } }
         }
     };
-    menu(&format!("menu-redrive-{handler}"), &html! { "Redrive…" }, "", &panel)
+    menu(&format!("menu-redrive-{handler}"), &html! { "Redrive…" }, None, false, &panel)
 }
 
 fn lately(base: Base, health: &Health) -> Markup {
