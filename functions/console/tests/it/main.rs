@@ -2,6 +2,7 @@
 
 mod admin;
 mod control;
+mod artifact;
 mod documents;
 mod escaping;
 mod forms;
