@@ -32,13 +32,15 @@ pub(super) fn next(base: Base, run: &Run) -> Markup {
 
 /// The first thing that a reader can do. What changes the run itself has its form in the head of the page.
 fn action(base: Base, run: &Run, next: &Next<'_>) -> Option<Markup> {
-    let (words, path) = next.actions.iter().find_map(|action| match action {
-        Action::Decide(id) => Some(("Review and decide", format!("gates/{id}"))),
-        Action::Look { ordinal, .. } => Some(("See what failed", format!("runs/{}/steps/{ordinal}", run.id))),
-        Action::Open { id, .. } => Some(("Open the result", format!("artifacts/{id}"))),
+    let (words, path, go) = next.actions.iter().find_map(|action| match action {
+        Action::Decide(id) => Some(("Review and decide", format!("gates/{id}"), "primary")),
+        Action::Look { ordinal, .. } => {
+            Some(("See what failed", format!("runs/{}/steps/{ordinal}", run.id), "primary problem"))
+        }
+        Action::Open { id, .. } => Some(("Open the result", format!("artifacts/{id}"), "primary")),
         Action::Resume | Action::Retry => None,
     })?;
-    Some(html! { a.button.primary href=(base.to(&path)) data-go="primary" { (words) } })
+    Some(html! { a.button.primary href=(base.to(&path)) data-go=(go) { (words) } })
 }
 
 fn standing(run: &Run) -> Standing<'_> {
