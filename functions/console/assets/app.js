@@ -141,7 +141,7 @@ function move(step) {
 }
 
 function go(name) {
-  const link = document.querySelector(`[data-go~="${name}"]`);
+  const link = document.querySelector(`[data-go="${name}"]`);
   if (link) link.click();
   return Boolean(link);
 }

@@ -19,6 +19,7 @@ mod polling;
 mod queues;
 mod routes;
 mod rules;
+mod run_controls;
 mod run_pages;
 mod shapes;
 mod submit;

@@ -3,6 +3,8 @@
 use maud::{Markup, html};
 use shared::db::console::Run;
 
+use super::control::actions;
+use super::{REFRESH_S, RunPage};
 use crate::page::format;
 use crate::page::icon::{look, state};
 use crate::page::layout::Base;
@@ -12,7 +14,8 @@ use crate::page::parts::{crumbs, elapsed, facts, hash, head, pairs, section, tim
 const SHORT: usize = 8;
 
 /// The goal of the run, and its facts in one line.
-pub(super) fn title(base: Base, run: &Run) -> Markup {
+pub(super) fn title(page: &RunPage<'_>) -> Markup {
+    let (base, run) = (page.base, page.run);
     let id = run.id.to_string();
 
     let mut list = vec![state(look(run.status))];
@@ -29,9 +32,14 @@ pub(super) fn title(base: Base, run: &Run) -> Markup {
     if run.is_open() {
         list.push(html! { span.live { "live" } });
     }
+    if page.reloads() {
+        let still = base.to(&format!("runs/{}?still=1", run.id));
+        let words = html! { "reloads every " (REFRESH_S) " s, " a href=(still) { "keep it still" } };
+        list.push(html! { noscript { (words) } });
+    }
     html! {
         (crumbs(&[("Runs", base.to("runs"))], short(&id)))
-        (head(&html! { bdi { (run.goal) } }, &facts(list), None))
+        (head(&html! { bdi { (run.goal) } }, &facts(list), Some(&actions(page))))
     }
 }
 
