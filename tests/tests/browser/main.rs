@@ -42,6 +42,7 @@ async fn every_page_of_the_console_works_in_a_browser() {
         let gallery = Arc::clone(&gallery);
         async move { gallery.work().await }
     });
-    run(&["checks.test.mjs", "pages.test.mjs"], &[("NOFX_TEST_GALLERY", &list.to_string_lossy())]).await;
+    run(&["checks.test.mjs", "pages.test.mjs", "keys.test.mjs"], &[("NOFX_TEST_GALLERY", &list.to_string_lossy())])
+        .await;
     working.abort();
 }
