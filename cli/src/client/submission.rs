@@ -20,12 +20,13 @@ pub struct Submission<'a> {
 
 /// Uploads the plan's workspace and base, and posts the plan.
 pub async fn create(api: &Api, submission: &Submission<'_>) -> Result<RunCreated> {
-    let mut body = plan_file::read(submission.file)?;
+    let document = plan_file::read(submission.file)?;
+    let mut body = document.value.clone();
     if let Some(dir) = submission.workspace {
         body["plan"]["workspace"]["archive"] = json!(workspace::upload(api, dir, submission.overlay).await?);
     }
     if let Some(dir) = submission.base {
         body["plan"]["workspace"]["base"] = json!(workspace::upload(api, dir, None).await?);
     }
-    api.post("/runs", &body).await
+    api.post("/runs", &body).await.map_err(|error| document.located("", error))
 }
