@@ -1,31 +1,77 @@
 //! Reads JSON and YAML documents from a file or standard input.
 
+use std::fmt::Write;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Error, Result, anyhow};
+use nofx_local::report::printable;
 use serde_json::Value;
-use shared::domain::yaml;
+use shared::domain::lines::lines_of;
+use shared::domain::{Problem, yaml};
 use shared::http::{MAX_BODY_BYTES, json_body};
+
+use crate::client::error::ApiError;
 
 /// A request has at most 2 MiB. A file may also contain comments and indentation.
 const MAX_FILE_BYTES: u64 = 8 << 20;
 
-/// The value of a document. Null if it is empty. `-` is standard input. Refuses what the API would refuse to read, such
-/// as a repeated key.
-pub fn read(path: &Path) -> Result<Value> {
-    let text = text_of(path)?;
-    let value = if is_yaml(path, &text) {
-        yaml::to_json(&text, MAX_BODY_BYTES).map_err(|problem| anyhow!("{problem}"))
-    } else {
-        json_body(&text.into()).map_err(|problem| anyhow!("{problem}"))
-    };
-    value.with_context(|| name(path))
+/// A document that was read from a file or standard input.
+#[derive(Debug)]
+pub struct Document {
+    /// Null if it is empty.
+    pub value: Value,
+    /// For messages.
+    pub name: String,
+    text: String,
+}
+
+impl Document {
+    /// Reads a document. `-` is standard input. Refuses what the API would refuse to read, such as a repeated key.
+    pub fn read(path: &Path) -> Result<Self> {
+        let (name, text) = (name(path), text_of(path)?);
+        let value = if is_yaml(path, &text) {
+            yaml::to_json(&text, MAX_BODY_BYTES).map_err(|problem| anyhow!("{problem}"))
+        } else {
+            json_body(&text.clone().into()).map_err(|problem| anyhow!("{problem}"))
+        };
+        Ok(Self { value: value.with_context(|| name.clone())?, name, text })
+    }
+
+    /// An error that lists problems with their lines. `field` is the field of the request whose value the document is;
+    /// it is empty, if the document is the whole request.
+    pub fn invalid(&self, field: &str, problems: &[Problem]) -> String {
+        let own = |problem: &Problem| match problem.path.strip_prefix(field) {
+            Some(rest) if !field.is_empty() => rest.trim_start_matches('.').to_owned(),
+            _ => problem.path.clone(),
+        };
+        let paths: Vec<String> = problems.iter().map(own).collect();
+        let lines = lines_of(&self.text, &paths.iter().map(String::as_str).collect::<Vec<_>>());
+        let name = printable(&self.name);
+        let mut message = format!("{name} is not valid");
+        for ((problem, path), line) in problems.iter().zip(&paths).zip(lines) {
+            let place = if path.is_empty() { String::new() } else { format!("{}: ", printable(path)) };
+            let _ = write!(message, "\n  {name}:{line}: {place}{}", printable(&problem.message));
+        }
+        message
+    }
+
+    /// The error of a request that sent the document. Problems that the API found have their lines.
+    pub fn located(&self, field: &str, error: Error) -> Error {
+        match error.downcast::<ApiError>() {
+            Ok(mut error) if error.code == "invalid" && !error.problems.is_empty() => {
+                error.message = self.invalid(field, &error.problems);
+                error.into()
+            }
+            Ok(error) => error.into(),
+            Err(error) => error,
+        }
+    }
 }
 
 /// The document's name in messages.
-pub fn name(path: &Path) -> String {
+fn name(path: &Path) -> String {
     if is_stdin(path) { "standard input".to_owned() } else { path.display().to_string() }
 }
 
@@ -68,7 +114,8 @@ mod tests {
         let path = dir.path().join(name);
         fs::write(&path, text).unwrap();
         // Without the folder, whose name differs each time.
-        read(&path).map_err(|error| format!("{error:#}").replace(&format!("{}/", dir.path().display()), ""))
+        let read = Document::read(&path).map(|document| document.value);
+        read.map_err(|error| format!("{error:#}").replace(&format!("{}/", dir.path().display()), ""))
     }
 
     #[test]
@@ -108,7 +155,23 @@ mod tests {
         ] {
             assert_eq!(read_as(name, text).unwrap_err(), expected);
         }
-        let missing = read(Path::new("/nowhere/plan.json")).unwrap_err();
+        let missing = Document::read(Path::new("/nowhere/plan.json")).unwrap_err();
         assert_eq!(format!("{missing:#}"), "cannot read /nowhere/plan.json: No such file or directory (os error 2)");
+    }
+    #[test]
+    fn problems_that_the_api_finds_have_their_lines() {
+        let text = "# mine\ngates:\n  network: maybe\n  unknown: 1\n".to_owned();
+        let document = Document { value: Value::Null, name: "policy.yaml".into(), text };
+        let answer = r#"{"title":"Bad Request","code":"invalid","detail":"the policy is invalid","errors":[
+            {"path":"document.gates.network","message":"must be never\n"},{"path":"document.gates.more","message":"is missing"},
+            {"path":"document","message":"is odd"}]}"#;
+        let refused = |text: &str| ApiError::of_answer("PUT /policy", reqwest::StatusCode::BAD_REQUEST, text);
+        let error = document.located("document", refused(answer).into());
+        let expected = "policy.yaml is not valid\n  policy.yaml:3: gates.network: must be never\\u{a}\n  policy.yaml:2: \
+                        gates.more: is missing\n  policy.yaml:1: is odd";
+        assert_eq!(error.to_string(), expected);
+        assert!(error.downcast_ref::<ApiError>().is_some(), "it keeps its exit code");
+        let other = document.located("document", refused(r#"{"title":"t","code":"unavailable"}"#).into());
+        assert_eq!(other.to_string(), "PUT /policy: 400 Bad Request (unavailable): t");
     }
 }

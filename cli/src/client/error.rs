@@ -5,6 +5,7 @@ use std::fmt::{self, Write};
 use nofx_local::report::printable;
 use reqwest::StatusCode;
 use serde::Deserialize;
+use shared::domain::Problem;
 
 /// What kind of failure it was, for the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct ApiError {
     pub code: String,
     pub message: String,
     pub hint: Option<String>,
+    /// Problems in the request.
+    pub problems: Vec<Problem>,
 }
 
 impl fmt::Display for ApiError {
@@ -35,34 +38,28 @@ impl std::error::Error for ApiError {}
 /// An RFC 9457 problem document.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Problem {
+struct ProblemDocument {
     title: String,
     code: String,
     detail: String,
     request_id: Option<String>,
-    errors: Vec<ProblemEntry>,
-}
-
-#[derive(Debug, Deserialize)]
-struct ProblemEntry {
-    #[serde(default)]
-    path: String,
-    #[serde(default)]
-    message: String,
+    errors: Vec<Problem>,
 }
 
 impl ApiError {
     pub fn not_found(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { kind: Kind::NotFound, code: "not_found".into(), message: message.into(), hint: Some(hint.into()) }
+        let hint = Some(hint.into());
+        Self { kind: Kind::NotFound, code: "not_found".into(), message: message.into(), hint, problems: Vec::new() }
     }
 
     pub fn unreachable(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { kind: Kind::Unreachable, code: String::new(), message: message.into(), hint: Some(hint.into()) }
+        let hint = Some(hint.into());
+        Self { kind: Kind::Unreachable, code: String::new(), message: message.into(), hint, problems: Vec::new() }
     }
 
     /// The error for an answer, with a line for each problem. `call` is the method and the path.
     pub fn of_answer(call: &str, status: StatusCode, text: &str) -> Self {
-        let problem: Problem = serde_json::from_str(text).unwrap_or_default();
+        let problem: ProblemDocument = serde_json::from_str(text).unwrap_or_default();
         let mut message = format!("{call}: {status}");
         if !problem.code.is_empty() {
             let _ = write!(message, " ({})", printable(&problem.code));
@@ -89,7 +86,7 @@ impl ApiError {
             _ => advice(&problem.code, status).map(str::to_owned),
         };
         let kind = if status == StatusCode::NOT_FOUND { Kind::NotFound } else { Kind::Refused };
-        Self { kind, code: problem.code, message, hint }
+        Self { kind, code: problem.code, message, hint, problems: problem.errors }
     }
 }
 
