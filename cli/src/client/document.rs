@@ -7,9 +7,11 @@ use std::path::Path;
 
 use anyhow::{Context, Error, Result, anyhow};
 use nofx_local::report::printable;
+use serde::de::IgnoredAny;
 use serde_json::Value;
+use shared::domain::Problem;
 use shared::domain::lines::lines_of;
-use shared::domain::{Problem, yaml};
+use shared::domain::yaml::{self, Refused};
 use shared::http::{MAX_BODY_BYTES, json_body};
 
 use crate::client::error::ApiError;
@@ -32,11 +34,13 @@ impl Document {
     pub fn read(path: &Path) -> Result<Self> {
         let (name, text) = (name(path), text_of(path)?);
         let value = if is_yaml(path, &text) {
-            yaml::to_json(&text, MAX_BODY_BYTES).map_err(|problem| anyhow!("{problem}"))
+            yaml::to_json(&text, MAX_BODY_BYTES)
+                .map_err(|Refused { line, message }| anyhow!("{name}:{line}: {}", printable(&message)))?
         } else {
-            json_body(&text.clone().into()).map_err(|problem| anyhow!("{problem}"))
+            check_json(&name, &text)?;
+            json_body(&text.clone().into()).with_context(|| name.clone())?
         };
-        Ok(Self { value: value.with_context(|| name.clone())?, name, text })
+        Ok(Self { value, name, text })
     }
 
     /// An error that lists problems with their lines. `field` is the field of the request whose value the document is;
@@ -67,6 +71,18 @@ impl Document {
             Ok(error) => error.into(),
             Err(error) => error,
         }
+    }
+}
+
+/// Refuses what is not JSON, with its line and column.
+fn check_json(name: &str, text: &str) -> Result<()> {
+    match serde_json::from_str::<IgnoredAny>(text) {
+        Err(error) if !text.is_empty() => {
+            let (line, column, message) = (error.line(), error.column(), error.to_string());
+            let what = message.trim_end_matches(&format!(" at line {line} column {column}"));
+            Err(anyhow!("{name}:{line}:{column}: this is not JSON: {what}"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -137,19 +153,16 @@ mod tests {
     fn an_error_names_the_file_and_the_place() {
         let large = vec![b' '; 8 * 1024 * 1024 + 1];
         for (name, text, expected) in [
-            (
-                "plan.json",
-                "{\"a\": 1,\n\"b\" 2}".as_bytes(),
-                "plan.json: the body is not JSON: expected `:` at line 2 column 5",
-            ),
+            ("plan.json", "{\"a\": 1,\n\"b\" 2}".as_bytes(), "plan.json:2:5: this is not JSON: expected `:`"),
             ("plan.json", b"{\"a\": {\"b\": 1, \"b\": 2}}", "plan.json: a.b: is repeated in the same object"),
             (
                 "plan.json",
                 b"{\"a\": 1e400}",
                 "plan.json: the body is not JSON: number out of range at line 1 column 11",
             ),
-            ("plan.json", b"a: 1", "plan.json: the body is not JSON: expected value at line 1 column 1"),
-            ("plan.yaml", b"a: 1\na: 2", "plan.yaml: line 2: the key a is repeated in the same object"),
+            ("plan.json", b"a: 1", "plan.json:1:1: this is not JSON: expected value"),
+            ("plan.json", b"[1, 2", "plan.json:1:5: this is not JSON: EOF while parsing a list"),
+            ("plan.yaml", b"a: 1\na: 2", "plan.yaml:2: the key a is repeated in the same object"),
             ("plan.yaml", b"\xff", "plan.yaml is not UTF-8 text"),
             ("plan.yaml", &large, "plan.yaml is larger than 8 MiB"),
         ] {
@@ -171,7 +184,7 @@ mod tests {
                         gates.more: is missing\n  policy.yaml:1: is odd";
         assert_eq!(error.to_string(), expected);
         assert!(error.downcast_ref::<ApiError>().is_some(), "it keeps its exit code");
-        let other = document.located("document", refused(r#"{"title":"t","code":"unavailable"}"#).into());
-        assert_eq!(other.to_string(), "PUT /policy: 400 Bad Request (unavailable): t");
+        let other = document.located("document", refused(r#"{"title":"Gone","code":"unavailable"}"#).into());
+        assert_eq!(other.to_string(), "PUT /policy: 400 Bad Request (unavailable): Gone");
     }
 }

@@ -12,7 +12,7 @@ use shared::view::{Policy, PolicyPage, PolicyVersion};
 use crate::client::api::Api;
 use crate::client::document::Document;
 use crate::commands::actor::Actor;
-use crate::output::color::DIM;
+use crate::output::color::{DIM, command};
 use crate::output::table::{Table, cell, styled};
 use crate::output::{self, Format, time};
 
@@ -102,6 +102,10 @@ async fn history(api: &Api, format: Format) -> Result<()> {
     let versions: Vec<PolicyVersion> = pages.into_iter().flat_map(|page| page.versions).collect();
     if format.json {
         return output::json(&PolicyPage { versions, next: None });
+    }
+    if versions.is_empty() {
+        output::note(format_args!("no policy was set; {} sets the first one", command("nofx policy set FILE")));
+        return Ok(());
     }
     output::text(table(&versions, SystemTime::now()))
 }

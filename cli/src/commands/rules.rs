@@ -15,6 +15,7 @@ use shared::view::{ForeignKey, Rule, RuleDeleted, RuleDetail, RulePage};
 use crate::client::api::Api;
 use crate::client::document::Document;
 use crate::commands::actor::Actor;
+use crate::output::color::command;
 use crate::output::table::{Table, cell};
 use crate::output::{self, Format};
 
@@ -120,6 +121,13 @@ async fn list(api: &Api, format: Format) -> Result<()> {
     let rules: Vec<Rule> = pages.into_iter().flat_map(|page| page.rules).collect();
     if format.json {
         return output::json(&RulePage { rules, next: None });
+    }
+    if rules.is_empty() {
+        output::note(format_args!(
+            "plans may write no table; {} allows one",
+            command("nofx rules set TABLE --ops OP,..")
+        ));
+        return Ok(());
     }
     output::text(table(&rules))
 }

@@ -207,6 +207,7 @@ mod tests {
         let expected = "\
 ✗ failed  gated\\u{a}codegen
 0193c0de-0000-7000-8000-000000000001  created 5 min ago  took 3 min 20 s  generation 2
+Failed at lint
 
 STATE        STEP       TOOL        TOOK  TRIES
 ✓ succeeded  typecheck  gate:lint  1.2 s

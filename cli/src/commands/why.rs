@@ -128,7 +128,8 @@ fn step_text(run: RunId, why: &StepWhy, findings: &[String]) -> String {
     }
     let step = shell_word(&why.name);
     let next = match why.status {
-        StepStatus::Failed | StepStatus::Running => format!("nofx logs {run} {step}"),
+        StepStatus::Failed | StepStatus::Running if why.handler == "gate" => format!("nofx logs {run} {step}"),
+        StepStatus::Failed => format!("nofx show {run} {step}"),
         StepStatus::Skipped => format!("nofx why {run}"),
         StepStatus::Ready if why.run_status == RunStatus::Paused => format!("nofx resume {run}"),
         _ => return text,
@@ -281,11 +282,16 @@ Failed at a step. A retry judges the same workspace again: if the code is wrong,
             ("ready", "paused", Some("nofx resume")),
             ("ready", "running", None),
             ("pending", "running", None),
+            ("running", "running", None),
         ] {
-            let text = plain(&step_text(run, &explained(status, &json!({"run_status": run_status})), &[]));
+            let more = json!({"run_status": run_status, "handler": "echo"});
+            let text = plain(&step_text(run, &explained(status, &more), &[]));
             let shown = text.lines().find_map(|line| line.strip_prefix("  next: "));
             assert_eq!(shown, next.map(|next| format!("{next} {RUN}")).as_deref(), "{status} {run_status}");
         }
+        // Only the command of a gate leaves output.
+        let text = plain(&step_text(run, &explained("failed", &json!({"handler": "manual"})), &[]));
+        assert!(text.ends_with(&format!("  next: nofx show {RUN} 'a step'\n")), "{text}");
     }
 
     #[test]
