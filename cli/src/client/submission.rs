@@ -16,6 +16,8 @@ pub struct Submission<'a> {
     pub workspace: Option<&'a Path>,
     pub overlay: Option<&'a Path>,
     pub base: Option<&'a Path>,
+    /// Who starts the run.
+    pub actor: Option<String>,
 }
 
 /// Uploads the plan's workspace and base, and posts the plan.
@@ -26,6 +28,9 @@ pub async fn create(api: &Api, submission: &Submission<'_>) -> Result<RunCreated
     }
     if let Some(dir) = submission.base {
         body["plan"]["workspace"]["base"] = json!(workspace::upload(api, dir, None).await?);
+    }
+    if let Some(name) = &submission.actor {
+        body["actor"] = json!(name);
     }
     api.post("/runs", &body).await
 }
