@@ -17,6 +17,8 @@ pub struct Submission<'a> {
     pub overlay: Option<&'a Path>,
     /// A folder, or a Git reference of the workspace's repository.
     pub base: Option<&'a str>,
+    /// Who starts the run.
+    pub actor: Option<String>,
 }
 
 /// Uploads the plan's workspace and base, and posts the plan.
@@ -30,6 +32,9 @@ pub async fn create(api: &Api, submission: &Submission<'_>) -> Result<RunCreated
     if let Some(base) = submission.base {
         let archive = workspace::pack_base(submission.workspace.unwrap_or(Path::new(".")), base)?;
         body["plan"]["workspace"]["base"] = json!(workspace::upload(api, &base, archive).await?);
+    }
+    if let Some(name) = &submission.actor {
+        body["actor"] = json!(name);
     }
     api.post("/runs", &body).await.map_err(|error| document.located("", error))
 }
