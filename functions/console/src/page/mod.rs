@@ -38,7 +38,7 @@ pub use message::{Message, message};
 pub use new::{NewRunPage, Outcome, Stored, Typed, new_run_page};
 pub use policy::{PolicyPage, TypedPolicy, policy_page};
 pub use rules::{rule_list, rule_page};
-pub use run::{Filter, RunPage, Steps, run_live, run_page};
+pub use run::{Filter, RefusedControl, RunPage, Steps, run_live, run_page};
 pub(crate) use runs::{AGES, OPEN};
 pub use runs::{RunFilters, RunsPage, run_list};
 pub use step::{StepPage, step_page};

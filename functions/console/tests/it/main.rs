@@ -2,6 +2,7 @@
 
 mod admin;
 mod artifact;
+mod control;
 mod documents;
 mod escaping;
 mod forms;
