@@ -20,15 +20,16 @@ pub struct Args {
     /// Follow the run until it ends; exit with 1 unless it succeeds
     #[arg(long)]
     watch: bool,
-    /// Upload this directory as the plan's workspace
+    /// Upload this directory as the plan's workspace; in a Git repository without the files that it ignores
     #[arg(long, value_name = "DIR")]
     workspace: Option<PathBuf>,
     /// Add the files of this directory to the workspace, replacing those of the same name
     #[arg(long, value_name = "DIR", requires = "workspace")]
     overlay: Option<PathBuf>,
-    /// Upload this directory as the workspace before the change, for gates that judge the difference
-    #[arg(long, value_name = "DIR")]
-    base: Option<PathBuf>,
+    /// The workspace before the change, for gates that judge the difference: the commit at which HEAD left this Git
+    /// reference, or a directory
+    #[arg(long, value_name = "REF|DIR")]
+    base: Option<String>,
     #[command(flatten)]
     actor: Actor,
     #[command(flatten)]

@@ -13,6 +13,7 @@ use crate::client::api::Api;
 use crate::client::resolve;
 use crate::commands::artifacts::size;
 use crate::output::color::{BOLD, DIM, WAIT, command, paint};
+use crate::output::next::{self, Known};
 use crate::output::table::{self, Table, cell, styled};
 use crate::output::{self, Format, count, printable_lines, state, time};
 
@@ -62,6 +63,7 @@ fn run_text(detail: &RunDetail, gates: &[Gate], now: SystemTime) -> String {
         facts.push(format!("generation {}", run.generation));
     }
     let _ = writeln!(text, "{}", paint(DIM, facts.join("  ")));
+    let _ = writeln!(text, "{}", next::lead(&Known { detail, gates, explained: &[] }, now));
     text.push_str(&failure(run.failure.as_ref()));
     let _ = write!(text, "\n{}", steps(&detail.steps, now));
     if !detail.artifacts.is_empty() {
@@ -206,6 +208,7 @@ mod tests {
         let expected = "\
 ✗ failed  gated\\u{a}codegen
 0193c0de-0000-7000-8000-000000000001  created 5 min ago by ann  took 3 min 20 s  generation 2
+Failed at lint
 
 STATE        STEP       TOOL        TOOK  TRIES
 ✓ succeeded  typecheck  gate:lint  1.2 s

@@ -7,6 +7,7 @@ pub mod axis;
 pub mod graph;
 pub mod page;
 
+pub mod archive;
 mod assets;
 pub mod content;
 mod csrf;

@@ -12,6 +12,7 @@ mod hostile;
 mod keys;
 mod new_runs;
 mod operator_pages;
+mod own_handler;
 mod pages;
 mod plans;
 mod policy;

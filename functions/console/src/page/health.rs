@@ -69,9 +69,13 @@ pub fn health_page(page: &HealthPage<'_>) -> String {
             }
             (next(page))
             (handlers(page))
-            div.columns.even {
-                div { @for letters in page.letters { (dead_letters(page, letters)) } }
-                div { (lately(base, health)) (failures(health)) }
+            @if page.letters.is_empty() {
+                div.columns.even { div { (lately(base, health)) } div { (failures(health)) } }
+            } @else {
+                div.columns.even {
+                    div { @for letters in page.letters { (dead_letters(page, letters)) } }
+                    div { (lately(base, health)) (failures(health)) }
+                }
             }
         }
     };

@@ -45,6 +45,9 @@ fn text_in_a_step_cannot_change_its_direction() {
     }
 }
 
+/// A state, what else differs, and words of the sentence.
+type Case<'a> = (&'a str, fn(&mut StepDetail), &'a [&'a str]);
+
 #[test]
 fn each_state_says_what_happens_next() {
     let said = |status, change: fn(&mut StepDetail)| {
@@ -52,7 +55,7 @@ fn each_state_says_what_happens_next() {
         change(&mut step);
         next(&page(&step))
     };
-    let expected: [(&str, fn(&mut StepDetail), &[&str]); 14] = [
+    let expected: [Case<'_>; 14] = [
         (
             "pending",
             |_| {},

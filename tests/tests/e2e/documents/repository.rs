@@ -50,12 +50,16 @@ pub fn create(folder: &Path, git_config: &Path) {
         fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
         fs::write(path, text).expect("write it");
     };
-    COMMITTED.iter().for_each(|file| write(&origin, *file));
+    for file in COMMITTED {
+        write(&origin, file);
+    }
     git(&origin, &["init", "--quiet"]);
     git(&origin, &["add", "."]);
     git(&origin, &["commit", "--quiet", "--message", "Sum prices"]);
     let (from, to) = (origin.to_string_lossy(), folder.to_string_lossy());
     git(&origin, &["clone", "--quiet", &from, &to]);
-    STAGED.iter().for_each(|file| write(folder, *file));
+    for file in STAGED {
+        write(folder, file);
+    }
     git(folder, &["add", "."]);
 }

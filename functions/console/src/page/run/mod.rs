@@ -94,11 +94,11 @@ pub fn run_live(page: &RunPage<'_>) -> Markup {
         div #live data-status=(run.status) data-fragment=[fragment] {
             (head::title(page))
             (next::next(page))
-            (gates(base, run))
             (graph::graph(&work))
             div.columns {
                 div {
                     (steps::steps(&work, page.filter))
+                    (gates(base, run))
                     (artifacts::artifacts(base, run))
                     (head::plan(base, run))
                 }

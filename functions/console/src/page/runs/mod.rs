@@ -80,7 +80,7 @@ fn nothing(page: &RunsPage<'_>) -> Markup {
     )
 }
 
-const COMMAND: &str = "nofx submit examples/release.yaml --watch";
+const COMMAND: &str = "nofx run examples/release.yaml --watch";
 const REQUEST: &str = r#"curl -s http://127.0.0.1:3000/runs \
   -H 'content-type: application/json' \
   -d '{"plan": {"goal": "hello", "steps":
