@@ -95,7 +95,8 @@ fn blocks_of_rust_are_excerpts_of_sources() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut excerpts = 0;
     for (page, block) in blocks().into_iter().filter(|(_, block)| block.language == "rust") {
-        let file = block.attribute("file").unwrap_or_else(|| panic!("{page}:{}: name the file of the excerpt", block.line));
+        let file =
+            block.attribute("file").unwrap_or_else(|| panic!("{page}:{}: name the file of the excerpt", block.line));
         let source = fs::read_to_string(root.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
         assert!(source.contains(&block.text), "{page}:{}: this is not in {file}", block.line);
         excerpts += 1;

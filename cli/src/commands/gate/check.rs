@@ -184,7 +184,8 @@ fn pack_both(args: &Args, attempt: &Attempt, settings: &Settings) -> Result<Pack
         None => (args.staged && tree.has_commit("HEAD")).then_some("HEAD"),
         Some(base) => Some(base.as_str()),
     };
-    let base = reference.map(|reference| Ok((reference, tree.base(reference)?))).transpose().map_err(Unusable::usage)?;
+    let base =
+        reference.map(|reference| Ok((reference, tree.base(reference)?))).transpose().map_err(Unusable::usage)?;
     let copy = attempt.workspace();
     let copied = if args.staged { tree.copy_staged(&copy) } else { tree.copy_worktree(&copy) };
     let packed = copied.and_then(|()| pack(&copy, settings));
