@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use crate::client::api::Api;
 use crate::client::submission::{self, Submission};
+use crate::commands::actor::Actor;
 use crate::commands::watch::{self, Follow};
 use crate::output::color::command;
 use crate::output::{self, Format};
@@ -30,6 +31,8 @@ pub struct Args {
     #[arg(long, value_name = "REF|DIR")]
     base: Option<String>,
     #[command(flatten)]
+    actor: Actor,
+    #[command(flatten)]
     follow: Follow,
     #[command(flatten)]
     format: Format,
@@ -42,6 +45,7 @@ pub async fn run(api: &Api, args: &Args) -> Result<ExitCode> {
         workspace: args.workspace.as_deref(),
         overlay: args.overlay.as_deref(),
         base: args.base.as_deref(),
+        actor: args.actor.name(),
     };
     let run = submission::create(api, &submission).await?;
     if args.format.json {

@@ -1,6 +1,7 @@
 //! The functions on a real database: HTTP routes with both event formats of API Gateway, and handlers.
 
 mod addresses;
+mod artifact_pages;
 mod codegen;
 mod console_lists;
 mod db_write;
@@ -20,6 +21,7 @@ mod polling;
 mod queues;
 mod routes;
 mod rules;
+mod run_controls;
 mod run_pages;
 mod shapes;
 mod submit;

@@ -97,7 +97,7 @@ async fn assets_are_cached_only_under_their_own_version() {
 #[test]
 fn a_page_has_no_inline_code() {
     let run = run("x", "running");
-    let page = run_page(&RunPage::new(&run));
+    let page = run_page(&RunPage::new(&run, "t"));
     assert!(!page.contains(" style=") && !page.contains("<style"));
     assert!(!page.contains(" onclick=") && !page.contains("javascript:"));
     assert!(page.contains("defer></script>"));
@@ -107,7 +107,7 @@ fn a_page_has_no_inline_code() {
 fn only_an_open_run_at_its_own_address_refreshes() {
     let fragment = |status: &str, base, place| {
         let run = support::selected(run("x", status), place);
-        run_page(&RunPage { base, ..RunPage::new(&run) }).contains("data-fragment=")
+        run_page(&RunPage { base, ..RunPage::new(&run, "t") }).contains("data-fragment=")
     };
     for open in ["queued", "running", "blocked", "paused"] {
         assert!(fragment(open, Base::RUN, Place::Newest), "{open}");
@@ -123,7 +123,7 @@ fn only_an_open_run_at_its_own_address_refreshes() {
 fn without_a_script_an_open_run_reloads() {
     let refreshes = |status: &str| {
         let run = run("x", status);
-        let page = RunPage::new(&run);
+        let page = RunPage::new(&run, "t");
         run_page(&page).contains("<noscript><meta http-equiv=\"refresh\"")
     };
     assert!(refreshes("running") && refreshes("blocked"));
