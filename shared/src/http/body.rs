@@ -122,8 +122,8 @@ pub fn reason(fields: &mut Fields<'_, '_>) -> Option<String> {
 pub fn reason_of(fields: &mut Fields<'_, '_>, decision: Decision) -> Option<String> {
     let reason = reason(fields);
     // A text that is not a reason has its own problem.
-    let is_text = fields.value("reason").is_none_or(|given| reason.as_deref() == given.as_str());
-    if let (true, Err(rule)) = (is_text, decision.check_reason(reason.as_deref())) {
+    let is_read = reason.is_some() || fields.value("reason").is_none();
+    if let (true, Err(rule)) = (is_read, decision.check_reason(reason.as_deref())) {
         fields.problem("reason", rule);
     }
     reason

@@ -93,7 +93,7 @@ async fn a_refused_form_says_what_did_not_happen_and_why() {
     }
     assert_eq!(by_ben(&console, run, "retry").await.status, 303);
     let twice = by_ben(&console, run, "retry").await;
-    let words = "not retried.</strong> <bdi>Only a failed or cancelled run can be retried; this one is queued.</bdi>";
+    let words = "not retried.</strong> <bdi>Only a failed or cancelled run can be retried; this one is running.</bdi>";
     assert!(twice.status == 409 && html(&twice).contains(words), "{}", html(&twice));
     assert_eq!(requests(&lab, run).await, ["run.retried ben"]);
     lab.assert_invariants().await;
