@@ -75,7 +75,7 @@ async fn evidence_and_differences_are_shown_to_their_tenant_and_only_as_they_wer
     let (_, list) = page("/ui/inbox".into()).await;
     assert!(list.contains(&format!("gates/{gate}")), "the inbox links the decision");
     let (_, shown) = page(format!("/ui/runs/{run}")).await;
-    assert!(shown.contains(&format!("../evidence/{evidence}")) && shown.contains(&format!("../gates/{gate}")));
+    assert!(shown.contains(&format!("../artifacts/{evidence}")) && shown.contains(&format!("../gates/{gate}")));
     assert_eq!(page(format!("/ui/evidence/{change}")).await.0, 404, "it is no evidence");
 
     // The object was replaced after it was recorded.
