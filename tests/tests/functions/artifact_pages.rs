@@ -100,7 +100,12 @@ fn hostile() -> Vec<Made> {
     let text = |text: &str| text.as_bytes().to_vec();
     vec![
         ("page.html", "text", "text/html", text("<script>fetch('//evil.test')</script><h1 onload=\"x\">hi</h1>")),
-        ("evil.md", "text", "text/markdown", text("# Notes\n\n<script>alert(1)</script> [a](javascript:alert(1))\n")),
+        (
+            "evil.md",
+            "text",
+            "text/markdown",
+            text("# Notes\n\n<script>alert(1)</script>\n\n[a](javascript:alert(1))\n"),
+        ),
         ("drawing.svg", "image", "image/svg+xml", text("<svg xmlns='http://www.w3.org/2000/svg' onload='x'/>")),
         ("liar.png", "image", "image/png", text("<html><script>alert(1)</script>")),
         ("bidi.txt", "text", "text/plain", text("if admin \u{202e}} //\u{2066} only\u{200b}")),
@@ -124,7 +129,7 @@ async fn nothing_of_a_hostile_artifact_runs_and_its_bytes_say_what_it_is() {
         ("drawing.svg", &["An SVG can run scripts", "&lt;svg xmlns"]),
         ("liar.png", &["its bytes are text", "&lt;html&gt;&lt;script&gt;"]),
         ("bidi.txt", &["⟨U+202E⟩} //⟨U+2066⟩ only⟨U+200B⟩"]),
-        ("broken.txt", &["neither text nor a picture", "8 bytes, recorded as"]),
+        ("broken.txt", &["neither text nor a picture", "7 bytes, recorded as"]),
         ("order.json", &["&quot;b&quot;</span>: <span class=\"l\">12345678901234567890.10", "indented"]),
         ("src.tar.gz", &["2 files, 3 B unpacked", "<bdi>src/a.ts</bdi>", "&lt;b&gt;.ts"]),
         ("bomb.tar.gz", &["the first 2 files", "first.ts", "only the beginning of a large archive"]),
@@ -349,6 +354,6 @@ async fn the_lineage_around_an_artifact_has_two_generations_and_is_bounded() {
                 select m.tenant_id, (select id from nofx.artifact where name = 'c'), m.id from made m";
     lab.admin.execute(many, &[]).await.unwrap();
     let (_, page) = open(&lab, "c").await;
-    assert!(page.contains("There are more artifacts around it") && page.matches("class=\"node").count() <= 60);
+    assert!(page.contains("There are more artifacts around it") && page.matches("class=\"node").count() == 20);
     assert!(page.contains("and 9") && page.len() < 60 << 10, "{} bytes", page.len());
 }

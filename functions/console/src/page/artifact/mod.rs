@@ -70,8 +70,8 @@ pub fn artifact_page(page: &ArtifactPage<'_>) -> String {
         div.columns {
             div {
                 (verification::notices(page))
-                (section("preview", "Preview", &html! {}, &preview::preview(page)))
                 (verification::statement(page))
+                @if let Ok(stored) = page.stored { (preview::preview(page, stored)) }
                 (around(page))
                 (metadata(page))
             }

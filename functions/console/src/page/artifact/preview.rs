@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use maud::{Markup, html};
 
-use super::{ArtifactPage, Stored, Unreadable};
+use super::{ArtifactPage, Stored};
 use crate::archive::{End, Listing, PackedFile};
 use crate::content::{Content, Image};
 use crate::page::format;
 use crate::page::icon::icon;
 use crate::page::json::pretty;
 use crate::page::markdown::markdown;
-use crate::page::parts::many;
+use crate::page::parts::{many, section};
 use crate::page::source::{lines, visible};
 
 /// Lines of a text.
@@ -29,30 +29,17 @@ struct Framed {
     body: Markup,
 }
 
-pub(super) fn preview(page: &ArtifactPage<'_>) -> Markup {
-    let stored = match page.stored {
-        Ok(stored) => stored,
-        Err(why) => return nothing(page, "No preview", absent(why)),
-    };
-    if page.detail.artifact.size_bytes == 0 {
-        return nothing(page, "It is empty", "The artifact has no bytes.");
-    }
-    match &stored.content {
+pub(super) fn preview(page: &ArtifactPage<'_>, stored: &Stored) -> Markup {
+    let body = match &stored.content {
+        _ if page.detail.artifact.size_bytes == 0 => nothing(page, "It is empty", "The artifact has no bytes."),
         Content::Markdown(text) => of_markdown(page, stored, text),
         Content::Json(text) => of_json(page, stored, text),
         Content::Text(text) => of_text(page, stored, text),
         Content::Image(image) => picture(page, stored, *image),
         Content::Archive => archive(page, stored.files.as_ref()),
         Content::Other(what) => nothing(page, "No preview", &format!("It is {what}. Download it to open it.")),
-    }
-}
-
-fn absent(why: &Unreadable) -> &'static str {
-    match why {
-        Unreadable::Gone => "The row of the artifact is all that is left of it.",
-        Unreadable::Changed => "What is stored there now is not what the step made, so this page does not show it.",
-        Unreadable::Refused(_) | Unreadable::Away => "The bytes cannot be read now. What is known about them is here.",
-    }
+    };
+    section("preview", "Preview", &html! {}, &body)
 }
 
 fn is_part(page: &ArtifactPage<'_>, stored: &Stored) -> bool {

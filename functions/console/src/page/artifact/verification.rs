@@ -57,7 +57,7 @@ fn of_gate(page: &ArtifactPage<'_>, signature: &Signature) -> Markup {
                 "The signature is valid."
             };
             let body = html! { p { strong { (what) } " The gate says " strong { (signed.result) } ". " (meaning(signed.result)) } (judged) };
-            let (tone, symbol) = if signed.result == "FAILED" { ("quiet", "doc") } else { ("good", "good") };
+            let (tone, symbol) = if signed.result == "PASSED" { ("good", "good") } else { ("quiet", "doc") };
             notice(tone, symbol, "note", &body)
         }
         Signature::Wrong(why) => {
@@ -164,7 +164,7 @@ fn proved(page: &ArtifactPage<'_>, signed: &Signed) -> Markup {
             "to trust nobody, keep the public key and run " code { "nofx verify" } "." }
     };
     html! {
-        @for keyid in &signed.keyids { p { "Key " (hash(keyid, "id of the key")) } }
+        @for keyid in &signed.keyids { p.note { "Key " (hash(keyid, "id of the key")) } }
         (fold("What that proves", "", false, &body))
     }
 }
