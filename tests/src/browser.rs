@@ -1,9 +1,27 @@
 //! Tests of `tests/browser` in the pinned Chromium.
 
+use std::fs;
+
 use nofx_local::checkout::Checkout;
 use nofx_local::throwaway::Throwaway;
 use nofx_local::tools::browser::Browser;
 use tokio::process::Command;
+
+use crate::gallery::Gallery;
+
+/// Runs these files on the pages of a gallery.
+pub async fn run_on(gallery: &Gallery, files: &[&str]) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let list = folder.path().join("gallery.json");
+    fs::write(&list, gallery.list().to_string()).expect("the list is written");
+    let list = list.to_string_lossy();
+    let variables = [("NOFX_TEST_GALLERY", &*list)];
+    // Workers go on with what the tests start.
+    tokio::select! {
+        () = run(files, &variables) => {}
+        () = gallery.work() => {}
+    }
+}
 
 /// Runs these files with Node's test runner. Panics with what it printed if a test fails or none runs.
 pub async fn run(files: &[&str], variables: &[(&str, &str)]) {

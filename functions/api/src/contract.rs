@@ -62,7 +62,7 @@ fn runs(schemas: &mut Schemas) -> Vec<Operation> {
         Operation::new(Method::POST, "/runs", "createRun", RUNS, "Create a run of a plan.")
             .header("Idempotency-Key", "Makes it safe to repeat the request: the same key creates one run.", key)
             .header("traceparent", "W3C trace context; the run continues this trace.", json!({"type": "string"}))
-            .takes(new_run, example.clone())
+            .takes(new_run.clone(), example.clone())
             .answers(201, "The run was created.", schemas.of::<RunCreated>())
             .with("Location")
             .example("run", "POST /runs")
@@ -70,7 +70,7 @@ fn runs(schemas: &mut Schemas) -> Vec<Operation> {
             .with("Location")
             .refuses(&[Code::IdempotencyConflict]),
         Operation::new(Method::POST, "/plans/check", "checkPlan", RUNS, "Check a plan without creating a run.")
-            .takes(schemas.plan(), example)
+            .takes(new_run, example)
             .answers(200, "POST /runs would accept the plan.", schemas.of::<PlanChecked>()),
         get("/runs", "listRuns", RUNS, "List runs that match all filters, newest first.")
             .parameter(

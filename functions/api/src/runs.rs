@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use serde_json::Value;
 use serde_json::value::RawValue;
 use shared::context::Ctx;
 use shared::db::{artifact, event, gate, run};
@@ -27,9 +28,7 @@ pub async fn create(
     body: Body,
 ) -> Result<Response, Error> {
     let body = body.object()?;
-    let actor = body.get("actor").filter(|name| !name.is_null());
-    let actor = actor.map(|name| actor_of(name.as_str().unwrap_or_default()));
-    let actor = actor.transpose().map_err(|rule| Error::invalid("actor", rule))?;
+    let actor = starter(body)?;
     let request = Request {
         body,
         idempotency_key: idempotency_key(&headers)?,
@@ -145,6 +144,13 @@ pub async fn gates(
 pub async fn lineage(State(ctx): State<Ctx>, Path(id): Path<String>) -> Result<Json<Lineage>, Error> {
     let id: RunId = id_param("run", &id)?;
     artifact::run_lineage(&ctx.db, &ctx.config.tenant, id).await?.map(Json).ok_or_else(|| no_run(id))
+}
+
+/// Who starts a run, if the body names somebody.
+pub fn starter(body: &Value) -> Result<Option<String>, Error> {
+    let actor = body.get("actor").filter(|name| !name.is_null());
+    let actor = actor.map(|name| actor_of(name.as_str().unwrap_or_default()));
+    actor.transpose().map_err(|rule| Error::invalid("actor", rule))
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Error> {

@@ -146,7 +146,7 @@ function go(name) {
   const link = document.querySelector(`[data-go="${name}"]`);
   if (link?.matches("summary")) {
     link.parentElement.open = true;
-    link.parentElement.querySelector("input:not([type=hidden])")?.focus();
+    link.parentElement.querySelector("input:not([type=hidden])")?.select();
   } else if (link) link.click();
   return Boolean(link);
 }

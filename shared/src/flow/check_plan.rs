@@ -12,7 +12,7 @@ use crate::view::{CheckedStep, OutputReference, PlanChecked};
 
 /// Reads the body `{"plan": {...}}`. Returns the plan with its defaults, or the error that `create_run` would return.
 pub async fn check_plan(ctx: &Ctx, tenant: &TenantId, body: &Value) -> Result<PlanChecked, Error> {
-    let (_, plan) = read_plan(body, &["plan"], &ctx.config.limits)?;
+    let (_, plan) = read_plan(body, &ctx.config.limits)?;
     if let Some(workspace) = plan.workspace {
         let problems = artifact::workspace_problems(&ctx.db, tenant, &workspace_ids(workspace)).await?;
         if !problems.is_empty() {

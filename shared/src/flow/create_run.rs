@@ -34,7 +34,7 @@ const MAX_KEY_BYTES: usize = 255;
 
 /// Creates the run and sends the wake-ups of its roots.
 pub async fn create_run(ctx: &Ctx, tenant: &TenantId, request: &Request<'_>) -> Result<Accepted, Error> {
-    let (value, plan) = read_plan(request.body, &["plan", "actor"], &ctx.config.limits)?;
+    let (value, plan) = read_plan(request.body, &ctx.config.limits)?;
     if let Some(key) = request.idempotency_key
         && (key.is_empty() || key.len() > MAX_KEY_BYTES)
     {
@@ -79,19 +79,19 @@ pub async fn create_run(ctx: &Ctx, tenant: &TenantId, request: &Request<'_>) -> 
     }
 }
 
-/// The plan of a request with these keys, after all checks that need no database.
-pub(super) fn read_plan<'a>(body: &'a Value, known: &[&str], limits: &Limits) -> Result<(&'a Value, Plan), Error> {
-    let value = plan_of(body, known)?;
+/// The plan of a request, after all checks that need no database.
+pub(super) fn read_plan<'a>(body: &'a Value, limits: &Limits) -> Result<(&'a Value, Plan), Error> {
+    let value = plan_of(body)?;
     let plan = plan::parse(value, limits).map_err(Error::Invalid)?;
     Ok((value, plan))
 }
 
-fn plan_of<'a>(body: &'a Value, known: &[&str]) -> Result<&'a Value, Error> {
+fn plan_of(body: &Value) -> Result<&Value, Error> {
     let object = body.as_object().ok_or_else(|| Error::invalid("", "the body must be a JSON object"))?;
     let unknown: Vec<_> = object
         .keys()
-        .filter(|key| !known.contains(&key.as_str()))
-        .map(|key| Problem::new(key.clone(), format!("is not known; the body has only {}", known.join(" and "))))
+        .filter(|key| !["plan", "actor"].contains(&key.as_str()))
+        .map(|key| Problem::new(key.clone(), "is not known; the body has a plan and may have an actor"))
         .collect();
     if !unknown.is_empty() {
         return Err(Error::Invalid(unknown));

@@ -25,6 +25,7 @@ mod run_controls;
 mod run_pages;
 mod shapes;
 mod submit;
+mod timelines;
 mod trusted_bases;
 mod uploads;
 mod workspaces;

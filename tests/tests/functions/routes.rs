@@ -230,6 +230,8 @@ async fn a_run_says_who_started_it() {
             let refused = api.post("/runs", &body).await;
             assert_eq!((refused.status, &refused.body["errors"][0]["path"]), (400, &json!("actor")));
             assert!(refused.body["detail"].as_str().is_some_and(|detail| detail.contains(why)), "{refused:?}");
+            let checked = api.post("/plans/check", &body).await;
+            assert_eq!((checked.status, &checked.body["errors"]), (400, &refused.body["errors"]));
         }
     }
 }
