@@ -10,7 +10,7 @@ use nofx_tests::documents::{Block, Document};
 const CHECKED: [&str; 8] = ["json", "output", "python", "rust", "sh", "sql", "toml", "yaml"];
 
 /// Blocks of commands that no test executes, by page and first line, and why.
-const NOT_EXECUTED: [(&str, &str, &str); 5] = [
+const NOT_EXECUTED: [(&str, &str, &str); 4] = [
     ("docs/cli.md", ".local/py/bin/cargo-lambda lambda watch -A 127.0.0.1 -P 3000", "runs until it is stopped"),
     (
         "docs/coverage.md",
@@ -23,7 +23,6 @@ const NOT_EXECUTED: [(&str, &str, &str); 5] = [
         "needs the stack on AWS",
     ),
     ("docs/deploying.md", "eval \"$(target/debug/nofx env)\"", "runs until it is stopped"),
-    ("docs/gates.md", "nofx gate typecheck lint unit --base origin/main", "judges the reader's repository"),
 ];
 
 /// Words with which a line of commands starts.
