@@ -217,7 +217,10 @@ impl Api {
         if !status.is_success() {
             return Err(ApiError::of_answer(&format!("{method} {path}"), status, text).into());
         }
-        serde_json::from_str(text).with_context(|| format!("{method} {path}: unexpected answer {}", truncated(text)))
+        serde_json::from_str(text).map_err(|error| {
+            let what = format!("{method} {path}: {status}: {error}: {}", truncated(text));
+            ApiError::of_stranger(&what).into()
+        })
     }
 
     /// The error of a request without an answer.

@@ -1,31 +1,93 @@
 //! Reads JSON and YAML documents from a file or standard input.
 
+use std::fmt::Write;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Error, Result, anyhow};
+use nofx_local::report::printable;
+use serde::de::IgnoredAny;
 use serde_json::Value;
-use shared::domain::yaml;
+use shared::domain::Problem;
+use shared::domain::lines::lines_of;
+use shared::domain::yaml::{self, Refused};
 use shared::http::{MAX_BODY_BYTES, json_body};
+
+use crate::client::error::ApiError;
 
 /// A request has at most 2 MiB. A file may also contain comments and indentation.
 const MAX_FILE_BYTES: u64 = 8 << 20;
 
-/// The value of a document. Null if it is empty. `-` is standard input. Refuses what the API would refuse to read, such
-/// as a repeated key.
-pub fn read(path: &Path) -> Result<Value> {
-    let text = text_of(path)?;
-    let value = if is_yaml(path, &text) {
-        yaml::to_json(&text, MAX_BODY_BYTES).map_err(|problem| anyhow!("{problem}"))
-    } else {
-        json_body(&text.into()).map_err(|problem| anyhow!("{problem}"))
-    };
-    value.with_context(|| name(path))
+/// A document that was read from a file or standard input.
+#[derive(Debug)]
+pub struct Document {
+    /// Null if it is empty.
+    pub value: Value,
+    /// For messages.
+    pub name: String,
+    text: String,
+}
+
+impl Document {
+    /// Reads a document. `-` is standard input. Refuses what the API would refuse to read, such as a repeated key.
+    pub fn read(path: &Path) -> Result<Self> {
+        let (name, text) = (name(path), text_of(path)?);
+        let value = if is_yaml(path, &text) {
+            yaml::to_json(&text, MAX_BODY_BYTES)
+                .map_err(|Refused { line, message }| anyhow!("{name}:{line}: {}", printable(&message)))?
+        } else {
+            check_json(&name, &text)?;
+            json_body(&text.clone().into()).with_context(|| name.clone())?
+        };
+        Ok(Self { value, name, text })
+    }
+
+    /// An error that lists problems with their lines. `field` is the field of the request whose value the document is;
+    /// it is empty, if the document is the whole request.
+    pub fn invalid(&self, field: &str, problems: &[Problem]) -> String {
+        let own = |problem: &Problem| match problem.path.strip_prefix(field) {
+            Some(rest) if !field.is_empty() => rest.trim_start_matches('.').to_owned(),
+            _ => problem.path.clone(),
+        };
+        let paths: Vec<String> = problems.iter().map(own).collect();
+        let lines = lines_of(&self.text, &paths.iter().map(String::as_str).collect::<Vec<_>>());
+        let name = printable(&self.name);
+        let mut message = format!("{name} is not valid");
+        for ((problem, path), line) in problems.iter().zip(&paths).zip(lines) {
+            let place = if path.is_empty() { String::new() } else { format!("{}: ", printable(path)) };
+            let _ = write!(message, "\n  {name}:{line}: {place}{}", printable(&problem.message));
+        }
+        message
+    }
+
+    /// The error of a request that sent the document. Problems that the API found have their lines.
+    pub fn located(&self, field: &str, error: Error) -> Error {
+        match error.downcast::<ApiError>() {
+            Ok(mut error) if error.code == "invalid" && !error.problems.is_empty() => {
+                error.message = self.invalid(field, &error.problems);
+                error.into()
+            }
+            Ok(error) => error.into(),
+            Err(error) => error,
+        }
+    }
+}
+
+/// Refuses what is not JSON, with its line and column.
+fn check_json(name: &str, text: &str) -> Result<()> {
+    match serde_json::from_str::<IgnoredAny>(text) {
+        Err(error) if !text.is_empty() => {
+            let (line, column, message) = (error.line(), error.column(), error.to_string());
+            let what = message.trim_end_matches(&format!(" at line {line} column {column}"));
+            Err(anyhow!("{name}:{line}:{column}: this is not JSON: {what}"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The document's name in messages.
-pub fn name(path: &Path) -> String {
+fn name(path: &Path) -> String {
     if is_stdin(path) { "standard input".to_owned() } else { path.display().to_string() }
 }
 
@@ -68,7 +130,8 @@ mod tests {
         let path = dir.path().join(name);
         fs::write(&path, text).unwrap();
         // Without the folder, whose name differs each time.
-        read(&path).map_err(|error| format!("{error:#}").replace(&format!("{}/", dir.path().display()), ""))
+        let read = Document::read(&path).map(|document| document.value);
+        read.map_err(|error| format!("{error:#}").replace(&format!("{}/", dir.path().display()), ""))
     }
 
     #[test]
@@ -90,25 +153,38 @@ mod tests {
     fn an_error_names_the_file_and_the_place() {
         let large = vec![b' '; 8 * 1024 * 1024 + 1];
         for (name, text, expected) in [
-            (
-                "plan.json",
-                "{\"a\": 1,\n\"b\" 2}".as_bytes(),
-                "plan.json: the body is not JSON: expected `:` at line 2 column 5",
-            ),
+            ("plan.json", "{\"a\": 1,\n\"b\" 2}".as_bytes(), "plan.json:2:5: this is not JSON: expected `:`"),
             ("plan.json", b"{\"a\": {\"b\": 1, \"b\": 2}}", "plan.json: a.b: is repeated in the same object"),
             (
                 "plan.json",
                 b"{\"a\": 1e400}",
                 "plan.json: the body is not JSON: number out of range at line 1 column 11",
             ),
-            ("plan.json", b"a: 1", "plan.json: the body is not JSON: expected value at line 1 column 1"),
-            ("plan.yaml", b"a: 1\na: 2", "plan.yaml: line 2: the key a is repeated in the same object"),
+            ("plan.json", b"a: 1", "plan.json:1:1: this is not JSON: expected value"),
+            ("plan.json", b"[1, 2", "plan.json:1:5: this is not JSON: EOF while parsing a list"),
+            ("plan.yaml", b"a: 1\na: 2", "plan.yaml:2: the key a is repeated in the same object"),
             ("plan.yaml", b"\xff", "plan.yaml is not UTF-8 text"),
             ("plan.yaml", &large, "plan.yaml is larger than 8 MiB"),
         ] {
             assert_eq!(read_as(name, text).unwrap_err(), expected);
         }
-        let missing = read(Path::new("/nowhere/plan.json")).unwrap_err();
+        let missing = Document::read(Path::new("/nowhere/plan.json")).unwrap_err();
         assert_eq!(format!("{missing:#}"), "cannot read /nowhere/plan.json: No such file or directory (os error 2)");
+    }
+    #[test]
+    fn problems_that_the_api_finds_have_their_lines() {
+        let text = "# mine\ngates:\n  network: maybe\n  unknown: 1\n".to_owned();
+        let document = Document { value: Value::Null, name: "policy.yaml".into(), text };
+        let answer = r#"{"title":"Bad Request","code":"invalid","detail":"the policy is invalid","errors":[
+            {"path":"document.gates.network","message":"must be never\n"},{"path":"document.gates.more","message":"is missing"},
+            {"path":"document","message":"is odd"}]}"#;
+        let refused = |text: &str| ApiError::of_answer("PUT /policy", reqwest::StatusCode::BAD_REQUEST, text);
+        let error = document.located("document", refused(answer).into());
+        let expected = "policy.yaml is not valid\n  policy.yaml:3: gates.network: must be never\\u{a}\n  policy.yaml:2: \
+                        gates.more: is missing\n  policy.yaml:1: is odd";
+        assert_eq!(error.to_string(), expected);
+        assert!(error.downcast_ref::<ApiError>().is_some(), "it keeps its exit code");
+        let other = document.located("document", refused(r#"{"title":"Gone","code":"unavailable"}"#).into());
+        assert_eq!(other.to_string(), "PUT /policy: 400 Bad Request (unavailable): Gone");
     }
 }

@@ -5,6 +5,7 @@ use std::fmt::{self, Write};
 use nofx_local::report::printable;
 use reqwest::StatusCode;
 use serde::Deserialize;
+use shared::domain::Problem;
 
 /// What kind of failure it was, for the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct ApiError {
     pub code: String,
     pub message: String,
     pub hint: Option<String>,
+    /// Problems in the request.
+    pub problems: Vec<Problem>,
 }
 
 impl fmt::Display for ApiError {
@@ -35,50 +38,39 @@ impl std::error::Error for ApiError {}
 /// An RFC 9457 problem document.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Problem {
+struct ProblemDocument {
     title: String,
     code: String,
     detail: String,
     request_id: Option<String>,
-    errors: Vec<ProblemEntry>,
-}
-
-#[derive(Debug, Deserialize)]
-struct ProblemEntry {
-    #[serde(default)]
-    path: String,
-    #[serde(default)]
-    message: String,
+    errors: Vec<Problem>,
 }
 
 impl ApiError {
     pub fn not_found(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { kind: Kind::NotFound, code: "not_found".into(), message: message.into(), hint: Some(hint.into()) }
+        let hint = Some(hint.into());
+        Self { kind: Kind::NotFound, code: "not_found".into(), message: message.into(), hint, problems: Vec::new() }
     }
 
     pub fn unreachable(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { kind: Kind::Unreachable, code: String::new(), message: message.into(), hint: Some(hint.into()) }
+        let hint = Some(hint.into());
+        Self { kind: Kind::Unreachable, code: String::new(), message: message.into(), hint, problems: Vec::new() }
     }
 
     /// The error for an answer, with a line for each problem. `call` is the method and the path.
     pub fn of_answer(call: &str, status: StatusCode, text: &str) -> Self {
-        let problem: Problem = serde_json::from_str(text).unwrap_or_default();
-        let mut message = format!("{call}: {status}");
-        if !problem.code.is_empty() {
-            let _ = write!(message, " ({})", printable(&problem.code));
+        let problem: ProblemDocument = serde_json::from_str(text).unwrap_or_default();
+        let kind = if status == StatusCode::NOT_FOUND { Kind::NotFound } else { Kind::Refused };
+        if problem.code.is_empty() && is_page(text) && !is_of_gateway(status) {
+            return Self { kind, ..Self::of_stranger(&format!("{call}: {status}")) };
         }
-        for part in [printable(&problem.title), printable(&problem.detail)] {
-            if !part.is_empty() && !message.contains(part.as_str()) {
-                message.push_str(": ");
-                message.push_str(&part);
-            }
-        }
-        if problem.title.is_empty() && problem.detail.is_empty() && !text.is_empty() {
-            message.push_str(": ");
-            message.push_str(&truncated(text));
-        }
-        for entry in &problem.errors {
-            let entry = format!("{}: {}", printable(&entry.path), printable(&entry.message));
+        let mut message = if problem.detail.is_empty() || status.is_server_error() || problem.code.is_empty() {
+            technical(call, status, &problem, text)
+        } else {
+            sentence(&problem)
+        };
+        for Problem { path, message: what } in &problem.errors {
+            let entry = format!("{}: {}", printable(path), printable(what));
             // A single problem is already in the detail.
             if !message.ends_with(&entry) {
                 let _ = write!(message, "\n  {entry}");
@@ -86,17 +78,75 @@ impl ApiError {
         }
         let hint = match problem.request_id {
             Some(id) if status.is_server_error() => Some(format!("the request was {}; see the logs", printable(&id))),
+            _ if problem.code == "not_found" => Some(lists(call, &problem.detail).to_owned()),
             _ => advice(&problem.code, status).map(str::to_owned),
         };
-        let kind = if status == StatusCode::NOT_FOUND { Kind::NotFound } else { Kind::Refused };
-        Self { kind, code: problem.code, message, hint }
+        Self { kind, code: problem.code, message, hint, problems: problem.errors }
+    }
+
+    /// The error for an answer that no control plane gives.
+    pub fn of_stranger(what: &str) -> Self {
+        let message = format!("{what}: this is no answer of a control plane");
+        let hint = Some(WRONG_ADDRESS.to_owned());
+        Self { kind: Kind::Refused, code: String::new(), message, hint, problems: Vec::new() }
+    }
+}
+
+const WRONG_ADDRESS: &str = "check the address of the API: nofx profile list says where calls go and why";
+
+fn is_page(text: &str) -> bool {
+    text.trim_start().starts_with('<')
+}
+
+/// Whether a proxy before the API may have given the answer.
+fn is_of_gateway(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 403 | 429 | 500 | 502..=504)
+}
+
+/// What the API says, and its code for docs/errors.md where the sentence alone is not enough.
+fn sentence(problem: &ProblemDocument) -> String {
+    let detail = printable(&problem.detail);
+    match problem.code.as_str() {
+        "not_found" | "invalid" => detail,
+        code => format!("{detail} ({})", printable(code)),
+    }
+}
+
+/// The request, the status, and whatever the answer says.
+fn technical(call: &str, status: StatusCode, problem: &ProblemDocument, text: &str) -> String {
+    let mut message = format!("{call}: {status}");
+    if !problem.code.is_empty() {
+        let _ = write!(message, " ({})", printable(&problem.code));
+    }
+    for part in [printable(&problem.title), printable(&problem.detail)] {
+        if !part.is_empty() && !message.contains(part.as_str()) {
+            message.push_str(": ");
+            message.push_str(&part);
+        }
+    }
+    if problem.title.is_empty() && problem.detail.is_empty() && !text.is_empty() {
+        message.push_str(": ");
+        message.push_str(&truncated(text));
+    }
+    message
+}
+
+/// What lists the things among which one was not found.
+fn lists(call: &str, detail: &str) -> &'static str {
+    let path = call.split_once(' ').map_or(call, |(_, path)| path);
+    let kind = path.trim_start_matches('/').split(['/', '?']).next().unwrap_or_default();
+    match kind {
+        _ if detail.starts_with("this path") => WRONG_ADDRESS,
+        "gates" => "nofx inbox lists the gates that wait for a decision",
+        "artifacts" => "nofx artifacts RUN lists what a run stored",
+        "rules" => "nofx rules list lists the tables that have one",
+        _ => "nofx runs lists the newest runs",
     }
 }
 
 /// What to do about a problem of this code.
 fn advice(code: &str, status: StatusCode) -> Option<&'static str> {
     Some(match code {
-        "not_found" => "nofx runs lists runs, nofx inbox the gates that wait, nofx artifacts RUN what a run stored",
         "gate_decided" => "a decision stays; nofx timeline RUN says who decided, and nofx retry RUN asks again",
         "gate_expired" => "nofx retry RUN starts the run's next generation, which asks again",
         "run_finished" => "nofx show RUN says how it ended; nofx retry RUN starts what did not succeed again",
@@ -130,14 +180,40 @@ mod tests {
 
     #[test]
     fn an_error_lists_the_paths_of_all_problems() {
-        let text = r#"{"title":"Bad Request","status":400,"detail":"the plan is invalid","errors":[{"path":"plan.steps[1].tool","message":"unknown tool"}]}"#;
+        let text = r#"{"title":"Bad Request","code":"invalid","detail":"the plan is invalid","errors":[{"path":"plan.steps[1].tool","message":"unknown tool"}]}"#;
         let error = message("POST /runs", StatusCode::BAD_REQUEST, text);
-        assert_eq!(error, "POST /runs: 400 Bad Request: the plan is invalid\n  plan.steps[1].tool: unknown tool");
-        let single = r#"{"title":"Bad Request","status":400,"detail":"plan.steps: must not be empty","errors":[{"path":"plan.steps","message":"must not be empty"}]}"#;
-        let error = message("POST /runs", StatusCode::BAD_REQUEST, single);
-        assert_eq!(error, "POST /runs: 400 Bad Request: plan.steps: must not be empty");
+        assert_eq!(error, "the plan is invalid\n  plan.steps[1].tool: unknown tool");
+        let single = r#"{"title":"Bad Request","code":"invalid","detail":"plan.steps: must not be empty","errors":[{"path":"plan.steps","message":"must not be empty"}]}"#;
+        assert_eq!(message("POST /runs", StatusCode::BAD_REQUEST, single), "plan.steps: must not be empty");
         assert_eq!(message("GET /x", StatusCode::BAD_GATEWAY, "oops"), "GET /x: 502 Bad Gateway: oops");
         assert!(!message("GET /x", StatusCode::BAD_GATEWAY, "\u{1b}[2J").contains('\u{1b}'));
+    }
+
+    #[test]
+    fn what_was_not_found_is_named_without_the_request() {
+        let answer = |call: &str, what: &str| {
+            let text = format!(r#"{{"title":"Not Found","code":"not_found","detail":"{what} was not found"}}"#);
+            let error = ApiError::of_answer(call, StatusCode::NOT_FOUND, &text);
+            (error.message, error.hint.unwrap())
+        };
+        let (message, hint) = answer("GET /runs/1/steps?limit=9", "run 1");
+        assert_eq!((message.as_str(), hint.as_str()), ("run 1 was not found", "nofx runs lists the newest runs"));
+        assert!(answer("POST /gates/1/approve", "gate 1").1.contains("nofx inbox"));
+        assert!(answer("GET /artifacts/1", "artifact 1").1.contains("nofx artifacts RUN"));
+        assert!(answer("GET /rules/x", "a rule for x").1.contains("nofx rules list"));
+        assert_eq!(answer("GET /runs?limit=1", "this path").1, WRONG_ADDRESS);
+    }
+
+    #[test]
+    fn an_answer_of_another_server_is_not_taken_for_one_of_the_api() {
+        let page = "\n<!doctype html><html>no such page</html>";
+        for status in [StatusCode::NOT_FOUND, StatusCode::NOT_IMPLEMENTED, StatusCode::METHOD_NOT_ALLOWED] {
+            let error = ApiError::of_answer("GET /runs", status, page);
+            let expected = format!("GET /runs: {status}: this is no answer of a control plane");
+            assert_eq!((error.message, error.hint.as_deref()), (expected, Some(WRONG_ADDRESS)));
+        }
+        // A proxy before the API answers so too.
+        assert!(message("GET /runs", StatusCode::BAD_GATEWAY, page).contains("no such page"));
     }
 
     #[test]
@@ -149,8 +225,11 @@ mod tests {
         let decided = answer(409, "gate_decided", "1");
         assert_eq!((decided.kind, decided.code.as_str()), (Kind::Refused, "gate_decided"));
         assert!(decided.hint.unwrap().contains("nofx retry RUN"));
+        assert_eq!(decided.message, "d (gate_decided)");
         assert_eq!(answer(404, "not_found", "1").kind, Kind::NotFound);
-        assert_eq!(answer(500, "internal", "r-1").hint.as_deref(), Some("the request was r-1; see the logs"));
+        let internal = answer(500, "internal", "r-1");
+        assert_eq!(internal.hint.as_deref(), Some("the request was r-1; see the logs"));
+        assert_eq!(internal.message, "POST /x: 500 Internal Server Error (internal): d");
         assert_eq!(answer(400, "invalid", "1").hint, None);
     }
 
@@ -158,6 +237,6 @@ mod tests {
     fn every_advice_is_for_a_code_of_the_api() {
         let codes = shared::error::Code::ALL.iter().map(|code| code.as_str());
         let advised = codes.filter(|code| advice(code, StatusCode::CONFLICT).is_some()).count();
-        assert_eq!(advised, 12);
+        assert_eq!(advised, 11);
     }
 }

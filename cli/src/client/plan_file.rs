@@ -6,22 +6,22 @@ use anyhow::Result;
 use nofx_local::report::hinted;
 use serde_json::Value;
 
-use crate::client::document;
+use crate::client::document::Document;
 
 /// The key in which editors find the schema of the file. It is removed, because the API refuses it.
 const SCHEMA: &str = "$schema";
 
-/// The object with the key `plan`. `-` is standard input.
-pub fn read(path: &Path) -> Result<Value> {
-    let mut body = document::read(path)?;
-    if let Some(fields) = body.as_object_mut() {
+/// A document whose value is an object with the key `plan`. `-` is standard input.
+pub fn read(path: &Path) -> Result<Document> {
+    let mut document = Document::read(path)?;
+    if let Some(fields) = document.value.as_object_mut() {
         fields.remove(SCHEMA);
     }
-    if body.get("plan").is_some_and(Value::is_object) {
-        return Ok(body);
+    if document.value.get("plan").is_some_and(Value::is_object) {
+        return Ok(document);
     }
     Err(hinted(
-        format!("{} contains no plan", document::name(path)),
+        format!("{} contains no plan", document.name),
         r#"a plan looks like {"plan": {"goal": "...", "steps": [{"name": "...", "tool": "..."}]}}, or the same in YAML"#,
     ))
 }
@@ -39,7 +39,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("plan.json");
         fs::write(&path, r#"{"$schema": "plan.schema.json", "plan": {"$schema": 1}, "more": 2}"#).unwrap();
-        assert_eq!(read(&path).unwrap(), json!({"plan": {"$schema": 1}, "more": 2}));
+        assert_eq!(read(&path).unwrap().value, json!({"plan": {"$schema": 1}, "more": 2}));
     }
 
     #[test]

@@ -55,8 +55,9 @@ impl Environment {
 
     /// `NOFX_API_URL`, else the profile of this name, else the default profile, else the local stack.
     pub fn target(&self, profile: Option<&str>) -> Result<Target> {
-        if let Some(url) = &self.api_url {
-            return Ok(Target { api_url: url.clone(), ..Target::default() });
+        if let Some(url) = self.api_url.as_deref().map(str::trim) {
+            check_url(url).map_err(|problem| anyhow!("NOFX_API_URL: {problem}"))?;
+            return Ok(Target { api_url: url.to_owned(), ..Target::default() });
         }
         let mut profiles = Profiles::read(&self.file)?;
         let Some(name) = profile.or(profiles.default.as_deref()).map(str::to_owned) else {
@@ -221,8 +222,14 @@ mod tests {
         assert_eq!(environment.target(None).unwrap(), target("http://t"));
         let prod = environment.target(Some("prod")).unwrap();
         assert_eq!((prod.api_url.as_str(), prod.region.as_deref()), ("https://p", Some("eu-central-1")));
-        environment.api_url = Some("http://e".into());
+        environment.api_url = Some("http://e ".into());
         assert_eq!(environment.target(Some("prod")).unwrap(), target("http://e"));
+        for wrong in ["127.0.0.1:3000", "localhost:3000", "ftp://e", "x"] {
+            environment.api_url = Some(wrong.into());
+            let error = environment.target(None).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("NOFX_API_URL: {wrong} is not ")), "{error}");
+            assert!(error.contains("http://127.0.0.1:3000"), "{error}");
+        }
         let nowhere = Environment { api_url: None, file: PathBuf::from("/nowhere/config.toml") };
         assert_eq!(nowhere.target(None).unwrap(), target(LOCAL_URL));
     }

@@ -80,10 +80,8 @@ fn check_part(named: &str, what: &str, hint: &str) -> Result<(), ApiError> {
     if is_hex && named.len() >= MIN_CHARS {
         return Ok(());
     }
-    let message = format!(
-        "{} is no id of a {what}: give it, or its first or last {MIN_CHARS} or more characters",
-        printable(named)
-    );
+    let named = if named.is_empty() { "an empty text".to_owned() } else { printable(named) };
+    let message = format!("{named} is no id of a {what}: give it, or its first or last {MIN_CHARS} or more characters");
     Err(ApiError::not_found(message, hint))
 }
 

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use nofx_local::report::printable;
 use shared::domain::gate::Decision;
+use shared::view::Gate;
 
 use crate::client::api::Api;
 use crate::client::{gate, resolve};
@@ -28,7 +29,12 @@ pub struct Args {
 /// change pass that cannot be shown.
 pub async fn run(api: &Api, decision: Decision, args: &Args) -> Result<()> {
     let id = resolve::gate(api, &args.gate).await?.to_string();
-    let shown = if args.format.json { Ok(false) } else { print_difference(api, &id).await };
+    let shown = if args.format.json {
+        Ok(false)
+    } else {
+        let gate: Gate = api.get(&format!("/gates/{id}")).await?;
+        print_difference(api, &gate).await
+    };
     if decision != Decision::Reject {
         shown.context("nothing was decided: what the gate asks about cannot be shown")?;
     }

@@ -32,8 +32,7 @@ pub async fn findings(api: &Api, gate_id: &str) -> Result<Vec<String>> {
 }
 
 /// Prints the difference that a gate asks about. Returns whether there is one.
-pub async fn print_difference(api: &Api, gate_id: &str) -> Result<bool> {
-    let gate: Gate = api.get(&format!("/gates/{gate_id}")).await?;
+pub async fn print_difference(api: &Api, gate: &Gate) -> Result<bool> {
     let Some(id) = gate.evidence_id.filter(|_| gate.gate_type == GATE_CHANGE) else { return Ok(false) };
     let change: GateChange = document(api, id).await?;
     for weakening in &change.weakenings {

@@ -2,13 +2,15 @@
 
 use anyhow::Result;
 use nofx_gates::evidence::Evidence;
+use nofx_local::report::printable;
 use shared::domain::StepId;
 use shared::view::{ArtifactSummary, Step};
 
 use crate::client::api::Api;
+use crate::client::error::ApiError;
 use crate::client::{download, resolve};
 use crate::output::color::{DIM, command, paint};
-use crate::output::{self, Format, printable_lines};
+use crate::output::{self, Format, printable_lines, shell_word};
 
 /// A larger output is only named. `nofx get` downloads it.
 const MAX_BYTES: u64 = 16 << 20;
@@ -31,6 +33,7 @@ pub async fn run(api: &Api, args: &Args) -> Result<()> {
     let run = resolve::run(api, &args.run).await?;
     let step = resolve::step(api, run, &args.step).await?;
     let attempt = args.attempt.unwrap_or(step.attempt);
+    check_attempt(&step, attempt)?;
     let detail = api.whole_run(&run.to_string()).await?;
     let stored: Vec<&ArtifactSummary> =
         detail.artifacts.iter().filter(|artifact| is_of(artifact, step.id, attempt)).collect();
@@ -53,6 +56,18 @@ pub async fn run(api: &Api, args: &Args) -> Result<()> {
         }
         None => print_rest(&step, &run.to_string()),
     }
+}
+
+/// Refuses an attempt that the step has not had.
+fn check_attempt(step: &Step, attempt: u32) -> Result<(), ApiError> {
+    if attempt <= step.attempt && (attempt > 0 || step.attempt == 0) {
+        return Ok(());
+    }
+    let hint = match step.attempt {
+        0 => format!("it is {}", step.status),
+        last => format!("the last one is {last}"),
+    };
+    Err(ApiError::not_found(format!("the step {} has no attempt {attempt}", printable(&step.name)), hint))
 }
 
 fn is_of(artifact: &ArtifactSummary, step: StepId, attempt: u32) -> bool {
@@ -88,11 +103,40 @@ fn print_rest(step: &Step, run: &str) -> Result<()> {
     if let Some(error) = &step.error {
         print(&error.message)?;
     }
-    let show = command(format!("nofx show {run} {:?}", step.name));
+    let show = command(format!("nofx show {run} {}", shell_word(&step.name)));
     output::note(format_args!("the step is {} and kept no output of a command; {show} has the rest", step.status));
     Ok(())
 }
 
 fn print(text: &str) -> Result<()> {
     printable_lines(text).try_for_each(output::line)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_an_attempt_of_the_step_has_logs() {
+        let step = |attempt: u32| -> Step {
+            let step = json!({
+                "id": "0193c0de-0000-7000-8000-000000000002", "name": "a", "tool": "echo", "status": "pending",
+                "inputs": null, "outputs": null, "error": null, "attempt": attempt, "blockers": 0, "depends_on": [],
+                "ready_at": null, "started_at": null, "finished_at": null,
+            });
+            serde_json::from_value(step).unwrap()
+        };
+        for (had, asked, is_there) in
+            [(0, 0, true), (2, 1, true), (2, 2, true), (2, 3, false), (2, 0, false), (0, 1, false)]
+        {
+            assert_eq!(check_attempt(&step(had), asked).is_ok(), is_there, "{asked} of {had}");
+        }
+        let error = check_attempt(&step(2), 7).unwrap_err();
+        assert_eq!(
+            (error.to_string().as_str(), error.hint.as_deref()),
+            ("the step a has no attempt 7", Some("the last one is 2"))
+        );
+    }
 }

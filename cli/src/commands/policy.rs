@@ -6,13 +6,13 @@ use std::time::SystemTime;
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use nofx_local::report::hinted;
-use serde_json::{Value, json};
+use serde_json::json;
 use shared::view::{Policy, PolicyPage, PolicyVersion};
 
 use crate::client::api::Api;
-use crate::client::document;
+use crate::client::document::Document;
 use crate::commands::actor::Actor;
-use crate::output::color::DIM;
+use crate::output::color::{DIM, command};
 use crate::output::table::{Table, cell, styled};
 use crate::output::{self, Format, time};
 
@@ -47,6 +47,8 @@ pub struct SetArgs {
     reason: Option<String>,
     #[command(flatten)]
     actor: Actor,
+    #[command(flatten)]
+    format: Format,
 }
 
 /// `nofx policy`.
@@ -74,7 +76,8 @@ async fn get(api: &Api, effective: bool, format: Format) -> Result<()> {
 }
 
 async fn set(api: &Api, args: &SetArgs) -> Result<()> {
-    let body = json!({ "document": read(&args.file)?, "actor": args.actor.name(), "reason": args.reason });
+    let document = read(&args.file)?;
+    let body = json!({ "document": document.value, "actor": args.actor.name(), "reason": args.reason });
     let tag = match args.if_version {
         None => None,
         Some(version) => {
@@ -86,7 +89,11 @@ async fn set(api: &Api, args: &SetArgs) -> Result<()> {
             tag
         }
     };
-    let stored: Policy = api.put_if("/policy", &body, tag.as_ref()).await?;
+    let stored = api.put_if("/policy", &body, tag.as_ref()).await;
+    let stored: Policy = stored.map_err(|error| document.located("document", error))?;
+    if args.format.json {
+        return output::json(&stored);
+    }
     output::line(format_args!("version {}", stored.version))
 }
 
@@ -95,6 +102,10 @@ async fn history(api: &Api, format: Format) -> Result<()> {
     let versions: Vec<PolicyVersion> = pages.into_iter().flat_map(|page| page.versions).collect();
     if format.json {
         return output::json(&PolicyPage { versions, next: None });
+    }
+    if versions.is_empty() {
+        output::note(format_args!("no policy was set; {} sets the first one", command("nofx policy set FILE")));
+        return Ok(());
     }
     output::text(table(&versions, SystemTime::now()))
 }
@@ -113,13 +124,13 @@ fn table(versions: &[PolicyVersion], now: SystemTime) -> Table {
     table
 }
 
-fn read(file: &Path) -> Result<Value> {
-    let policy = document::read(file)?;
-    if policy.is_object() {
-        return Ok(policy);
+fn read(file: &Path) -> Result<Document> {
+    let document = Document::read(file)?;
+    if document.value.is_object() {
+        return Ok(document);
     }
     let hint = r#"a policy looks like {"gates": {"on_weakening": "fail"}}"#;
-    Err(hinted(format!("{} contains no policy", document::name(file)), hint))
+    Err(hinted(format!("{} contains no policy", document.name), hint))
 }
 
 #[cfg(test)]

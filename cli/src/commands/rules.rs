@@ -7,13 +7,15 @@ use std::slice;
 use anyhow::Result;
 use clap::{Args, Subcommand, ValueEnum};
 use nofx_local::report::{hinted, printable};
+use serde::Serialize;
 use serde_json::{Value, json};
 use shared::http::encoded;
 use shared::view::{ForeignKey, Rule, RuleDeleted, RuleDetail, RulePage};
 
 use crate::client::api::Api;
-use crate::client::document;
+use crate::client::document::Document;
 use crate::commands::actor::Actor;
+use crate::output::color::command;
 use crate::output::table::{Table, cell};
 use crate::output::{self, Format};
 
@@ -28,6 +30,8 @@ pub enum Command {
     Show {
         /// The table, as schema.table
         table: String,
+        #[command(flatten)]
+        format: Format,
     },
     /// Allow plans to write a table; replaces its rule, if there is one
     Set(SetArgs),
@@ -37,6 +41,8 @@ pub enum Command {
         table: String,
         #[command(flatten)]
         actor: Actor,
+        #[command(flatten)]
+        format: Format,
     },
 }
 
@@ -73,6 +79,8 @@ pub struct SetArgs {
     pin_triggers: bool,
     #[command(flatten)]
     actor: Actor,
+    #[command(flatten)]
+    format: Format,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -93,13 +101,16 @@ enum Allowance {
 pub async fn run(api: &Api, command: &Command) -> Result<()> {
     match command {
         Command::List { format } => list(api, *format).await,
-        Command::Show { table } => {
-            let rule: Value = api.get(&path(table)).await?;
-            output::line(printable_json(&rule)?)
+        Command::Show { table, format } => {
+            let rule: RuleDetail = api.get(&path(table)).await?;
+            if format.json { output::json(&rule) } else { output::line(printable_json(&rule)?) }
         }
         Command::Set(args) => set(api, args).await,
-        Command::Delete { table, actor } => {
-            let _: RuleDeleted = api.delete(&path(table), &json!({"actor": actor.name()})).await?;
+        Command::Delete { table, actor, format } => {
+            let deleted: RuleDeleted = api.delete(&path(table), &json!({"actor": actor.name()})).await?;
+            if format.json {
+                return output::json(&deleted);
+            }
             output::line(format_args!("{}  the rule was deleted", printable(table)))
         }
     }
@@ -111,22 +122,30 @@ async fn list(api: &Api, format: Format) -> Result<()> {
     if format.json {
         return output::json(&RulePage { rules, next: None });
     }
+    if rules.is_empty() {
+        output::note(format_args!(
+            "plans may write no table; {} allows one",
+            command("nofx rules set TABLE --ops OP,..")
+        ));
+        return Ok(());
+    }
     output::text(table(&rules))
 }
 
 async fn set(api: &Api, args: &SetArgs) -> Result<()> {
-    let mut rule = match &args.file {
-        Some(file) => read(file)?,
-        None => of_options(args),
-    };
+    let document = args.file.as_deref().map(read).transpose()?;
+    let mut rule = document.as_ref().map_or_else(|| of_options(args), |document| document.value.clone());
     if let Some(name) = args.actor.name() {
         rule["actor"] = json!(name);
     }
-    let mut stored: RuleDetail = api.put(&path(&args.table), &rule).await?;
+    let mut stored = put(api, args, document.as_ref(), &rule).await?;
     let triggers = json!(stored.target.as_ref().map(|target| &target.triggers));
     if args.pin_triggers && stored.rule.triggers.as_ref() != Some(&triggers) {
         rule["triggers"] = triggers;
-        stored = api.put(&path(&args.table), &rule).await?;
+        stored = put(api, args, document.as_ref(), &rule).await?;
+    }
+    if args.format.json {
+        return output::json(&stored);
     }
     output::text(table(slice::from_ref(&stored.rule)))?;
     for note in notes(&stored) {
@@ -135,13 +154,21 @@ async fn set(api: &Api, args: &SetArgs) -> Result<()> {
     Ok(())
 }
 
-fn read(file: &Path) -> Result<Value> {
-    let rule = document::read(file)?;
-    if rule.is_object() {
-        return Ok(rule);
+async fn put(api: &Api, args: &SetArgs, document: Option<&Document>, rule: &Value) -> Result<RuleDetail> {
+    let stored = api.put(&path(&args.table), rule).await;
+    stored.map_err(|error| match document {
+        Some(document) => document.located("", error),
+        None => error,
+    })
+}
+
+fn read(file: &Path) -> Result<Document> {
+    let document = Document::read(file)?;
+    if document.value.is_object() {
+        return Ok(document);
     }
     Err(hinted(
-        format!("{} contains no rule", document::name(file)),
+        format!("{} contains no rule", document.name),
         r#"a rule looks like {"allowed_ops": ["insert"], "columns": ["name"]}"#,
     ))
 }
@@ -207,7 +234,7 @@ fn table(rules: &[Rule]) -> Table {
 }
 
 /// Indented JSON without control characters.
-fn printable_json(value: &Value) -> Result<String> {
+fn printable_json(value: &impl Serialize) -> Result<String> {
     let text = serde_json::to_string_pretty(value)?;
     Ok(text.lines().map(printable).collect::<Vec<_>>().join("\n"))
 }

@@ -13,7 +13,8 @@ use crate::client::api::Api;
 use crate::client::resolve;
 use crate::commands::evidence::findings;
 use crate::output::color::{BAD, BOLD, DIM, command, paint};
-use crate::output::{self, Format, count, printable_lines, shell_word, state, time};
+use crate::output::next::{self, Known};
+use crate::output::{self, Format, count, printable_lines, shell_word, state};
 
 /// How many steps of a run are explained.
 const SHOWN: usize = 8;
@@ -54,7 +55,7 @@ pub async fn run(api: &Api, args: &Args) -> Result<()> {
         return output::json(&explained);
     }
     let gates = api.gates(&run.to_string()).await?;
-    let mut text = run_text(&detail, &gates, SystemTime::now());
+    let mut text = run_text(&Known { detail: &detail, gates: &gates, explained: &explained }, SystemTime::now());
     for why in &explained {
         text.push('\n');
         text.push_str(&step_text(run, why, &found(api, why).await?));
@@ -63,7 +64,7 @@ pub async fn run(api: &Api, args: &Args) -> Result<()> {
         let more = count(holding.len() - SHOWN, "more step");
         let _ = writeln!(text, "\nand {more}: {}", command(format!("nofx show {run}")));
     }
-    text.push_str(&next(&detail.run));
+    text.push_str(&what_to_do(&detail.run));
     output::text(text)
 }
 
@@ -95,51 +96,20 @@ fn holding(detail: &RunDetail) -> Vec<&Step> {
     }
 }
 
-fn run_text(detail: &RunDetail, gates: &[Gate], now: SystemTime) -> String {
-    let run = &detail.run;
+fn run_text(known: &Known<'_>, now: SystemTime) -> String {
+    let run = &known.detail.run;
     let mut text = format!("{}  {}\n", state::run(run.status).painted(), paint(BOLD, printable(&run.goal)));
-    let _ = writeln!(text, "{}", sentence(detail, now));
+    let _ = writeln!(text, "{}", next::sentences(known, now));
     if let Some(failure) = &run.failure {
         for line in printable_lines(&failure.message).take(MAX_LINES) {
             let _ = writeln!(text, "  {}", paint(BAD, line));
         }
     }
-    for gate in gates.iter().filter(|gate| gate.status == GateStatus::Pending && gate.step_id.is_none()) {
-        let reason = gate.reason.as_deref();
-        text.push_str(&asked(&gate.id.to_string(), &gate.gate_type, reason));
+    let of_run = |gate: &&Gate| gate.status == GateStatus::Pending && gate.step_id.is_none();
+    for gate in known.gates.iter().filter(of_run) {
+        text.push_str(&asked(&gate.id.to_string(), &gate.gate_type, gate.reason.as_deref()));
     }
     text
-}
-
-/// Where the run stands.
-fn sentence(detail: &RunDetail, now: SystemTime) -> String {
-    let run = &detail.run;
-    let in_state = |status: StepStatus| detail.steps.iter().filter(|step| step.status == status).count();
-    let done = format!("{} of {} succeeded", in_state(StepStatus::Succeeded), count(detail.steps.len(), "step"));
-    let ended = || run.finished_at.as_ref().map_or_else(String::new, |at| format!(" {}", time::ago(at, now)));
-    match run.status {
-        RunStatus::Queued => format!("No step has begun; {} ready for a worker.", are(in_state(StepStatus::Ready))),
-        RunStatus::Running => format!("{done}; {} running.", are(in_state(StepStatus::Running))),
-        RunStatus::Blocked => format!("{done}. No step can go on before a person decides."),
-        RunStatus::Paused => match run.paused_at.as_ref() {
-            Some(at) => format!("{done}. It was paused {}; no step starts until it is resumed.", time::ago(at, now)),
-            None => format!("{done}. It is paused; no step starts until it is resumed."),
-        },
-        RunStatus::Succeeded => format!("It waits for nothing: it succeeded{}.", ended()),
-        RunStatus::Failed => match in_state(StepStatus::Skipped) {
-            0 => format!("It failed{}; {done}.", ended()),
-            skipped => format!("It failed{}; {done}, {skipped} {} skipped.", ended(), was(skipped)),
-        },
-        RunStatus::Cancelled => format!("It was cancelled{}; {done}.", ended()),
-    }
-}
-
-fn are(steps: usize) -> String {
-    format!("{} {}", count(steps, "step"), if steps == 1 { "is" } else { "are" })
-}
-
-fn was(steps: usize) -> &'static str {
-    if steps == 1 { "was" } else { "were" }
 }
 
 /// A step, why it is where it is, and what to do.
@@ -158,7 +128,8 @@ fn step_text(run: RunId, why: &StepWhy, findings: &[String]) -> String {
     }
     let step = shell_word(&why.name);
     let next = match why.status {
-        StepStatus::Failed | StepStatus::Running => format!("nofx logs {run} {step}"),
+        StepStatus::Failed | StepStatus::Running if why.handler == "gate" => format!("nofx logs {run} {step}"),
+        StepStatus::Failed => format!("nofx show {run} {step}"),
         StepStatus::Skipped => format!("nofx why {run}"),
         StepStatus::Ready if why.run_status == RunStatus::Paused => format!("nofx resume {run}"),
         _ => return text,
@@ -195,7 +166,7 @@ fn asked(id: &str, gate_type: &str, reason: Option<&str>) -> String {
 }
 
 /// What can be done with the whole run.
-fn next(run: &Run) -> String {
+fn what_to_do(run: &Run) -> String {
     let id = run.id;
     let words = match run.status {
         RunStatus::Paused => format!("nofx resume {id}"),
@@ -203,4 +174,131 @@ fn next(run: &Run) -> String {
         _ => return String::new(),
     };
     format!("\n{} {}\n", paint(DIM, "next:"), command(words))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::output::time::parse;
+
+    const RUN: &str = "0193c0de-0000-7000-8000-000000000001";
+    const GATE: &str = "0193c0de-0000-7000-8000-00000000000a";
+
+    fn plain(text: &str) -> String {
+        anstream::adapter::strip_str(text).to_string()
+    }
+
+    /// A run of steps, each with its state and its parents.
+    fn detail(status: &str, steps: &[(&str, &str, &[&str])]) -> RunDetail {
+        let step = |(at, (name, status, parents)): (usize, &(&str, &str, &[&str]))| {
+            json!({
+                "id": format!("0193c0de-0000-7000-8000-0000000001{at:02}"), "name": name, "tool": "gate:lint",
+                "status": status, "inputs": {}, "outputs": null, "error": null, "attempt": 1, "blockers": 0,
+                "depends_on": parents, "ready_at": "2026-11-23T10:00:00+00:00",
+                "started_at": "2026-11-23T10:00:00+00:00", "finished_at": null,
+            })
+        };
+        serde_json::from_value(json!({
+            "run": {
+                "id": RUN, "status": status, "goal": "a\ngoal", "plan": null, "plan_digest": "a", "generation": 1,
+                "failure": null, "timeout_s": null, "deadline_at": null, "created_at": "2026-11-23T10:00:00+00:00",
+                "started_at": "2026-11-23T10:00:00+00:00", "paused_at": null,
+                "finished_at": "2026-11-23T10:02:00+00:00",
+            },
+            "steps": steps.iter().enumerate().map(step).collect::<Vec<_>>(), "artifacts": [],
+        }))
+        .unwrap()
+    }
+
+    fn explained(status: &str, more: &Value) -> StepWhy {
+        let mut why = json!({
+            "why": "It is what it is.", "name": "a step", "tool": "gate:lint", "handler": "gate", "status": status,
+            "run_status": "running", "attempt": 2, "failures": 1, "max_attempts": 3, "workers_lost": 0, "blockers": 0,
+            "error": null, "ready_at": null, "notify_count": 0, "lease_until": null, "parents": [], "gates": [],
+        });
+        why.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        serde_json::from_value(why).unwrap()
+    }
+
+    fn gate(status: &str, reason: &str) -> Value {
+        json!({"id": GATE, "gate_type": "manual:x", "status": status, "reason": reason, "expires_at": null})
+    }
+
+    fn names<'a>(steps: &[&'a Step]) -> Vec<&'a str> {
+        steps.iter().map(|step| step.name.as_str()).collect()
+    }
+
+    #[test]
+    fn a_run_is_explained_by_the_steps_that_hold_it() {
+        let steps: [(&str, &str, &[&str]); 7] = [
+            ("f", "failed", &[]),
+            ("b", "blocked", &[]),
+            ("u", "running", &[]),
+            ("r", "ready", &[]),
+            ("s", "succeeded", &[]),
+            ("k", "skipped", &[]),
+            ("p", "pending", &[]),
+        ];
+        for (status, expected) in [
+            ("failed", &["f"][..]),
+            ("blocked", &["b"]),
+            ("running", &["b", "u", "r"]),
+            ("queued", &["b", "u", "r"]),
+            ("paused", &["b", "u", "r"]),
+            ("succeeded", &[]),
+            ("cancelled", &[]),
+        ] {
+            assert_eq!(names(&holding(&detail(status, &steps))), expected, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_failed_run_says_where_and_what_a_retry_does() {
+        let detail = detail("failed", &[("build", "succeeded", &[]), ("a step", "failed", &["build"])]);
+        let known = Known { detail: &detail, gates: &[], explained: &[] };
+        let text = plain(&run_text(&known, parse("2026-11-23T10:05:00Z").unwrap()));
+        let expected = "\
+✗ failed  a\\u{a}goal
+Failed at a step. A retry judges the same workspace again: if the code is wrong, change it first. 1 step had succeeded; \
+            a retry keeps it and runs the other 1 again.
+";
+        assert_eq!(text, expected);
+        assert_eq!(plain(&what_to_do(&detail.run)), format!("\nnext: nofx retry {RUN}\n"));
+    }
+
+    #[test]
+    fn a_step_has_its_findings_and_the_command_that_shows_more() {
+        let run = RUN.parse().unwrap();
+        let why = explained("failed", &json!({"why": "It failed:\n\u{1b}[2J", "failures": 3, "workers_lost": 1}));
+        let expected = format!(
+            "✗ failed  a step  gate:lint  attempt 2  3 of 3 attempts failed  1 lost worker\n  It failed:\n  \
+             \\u{{1b}}[2J\n    src/a.ts:1: no\n  next: nofx logs {RUN} 'a step'\n"
+        );
+        assert_eq!(plain(&step_text(run, &why, &["src/a.ts:1: no".to_owned()])), expected);
+        for (status, run_status, next) in [
+            ("skipped", "failed", Some("nofx why")),
+            ("ready", "paused", Some("nofx resume")),
+            ("ready", "running", None),
+            ("pending", "running", None),
+            ("running", "running", None),
+        ] {
+            let more = json!({"run_status": run_status, "handler": "echo"});
+            let text = plain(&step_text(run, &explained(status, &more), &[]));
+            let shown = text.lines().find_map(|line| line.strip_prefix("  next: "));
+            assert_eq!(shown, next.map(|next| format!("{next} {RUN}")).as_deref(), "{status} {run_status}");
+        }
+        // Only the command of a gate leaves output.
+        let text = plain(&step_text(run, &explained("failed", &json!({"handler": "manual"})), &[]));
+        assert!(text.ends_with(&format!("  next: nofx show {RUN} 'a step'\n")), "{text}");
+    }
+
+    #[test]
+    fn a_gate_that_a_person_decides_has_its_reason_and_its_command() {
+        let why = explained("blocked", &json!({"gates": [gate("pending", "may we?\nplease"), gate("passed", "no")]}));
+        let text = plain(&step_text(RUN.parse().unwrap(), &why, &[]));
+        let expected = format!("  ◆ manual:x\n    │ may we?\n    │ please\n    next: nofx approve {GATE}\n");
+        assert!(text.ends_with(&expected), "{text}");
+    }
 }

@@ -5,6 +5,7 @@ pub mod color;
 pub mod error;
 pub mod frame;
 pub mod live;
+pub mod next;
 pub mod state;
 pub mod story;
 pub mod table;

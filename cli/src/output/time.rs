@@ -21,7 +21,7 @@ pub fn between(start: Option<&Timestamp>, end: Option<&Timestamp>, now: SystemTi
     Some(end.duration_since(time(start?)?).unwrap_or_default())
 }
 
-/// `0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`, `3 d 4 h`.
+/// `14 ms`, `0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`, `3 d 4 h`.
 pub fn span(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let pair = |first: u64, unit: &str, rest: u64, rest_unit: &str| match rest {
@@ -29,6 +29,7 @@ pub fn span(duration: Duration) -> String {
         _ => format!("{first} {unit} {rest} {rest_unit}"),
     };
     match seconds {
+        0 if duration.as_millis() < 100 => format!("{} ms", duration.as_millis()),
         0..10 => format!("{:.1} s", (duration.as_secs_f64() * 10.0).floor() / 10.0),
         10..60 => format!("{seconds} s"),
         60..3_600 => pair(seconds / 60, "min", seconds % 60, "s"),
@@ -68,7 +69,9 @@ mod tests {
     #[test]
     fn a_span_has_at_most_two_units() {
         for (millis, expected) in [
-            (0, "0.0 s"),
+            (0, "0 ms"),
+            (99, "99 ms"),
+            (100, "0.1 s"),
             (449, "0.4 s"),
             (9_999, "9.9 s"),
             (10_000, "10 s"),

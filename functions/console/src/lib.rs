@@ -7,6 +7,7 @@ pub mod axis;
 pub mod graph;
 pub mod page;
 
+pub mod archive;
 mod assets;
 pub mod content;
 mod csrf;
@@ -65,7 +66,7 @@ pub fn routes() -> Routes<Ctx> {
         .get("/ui/usage", routes::usage::page)
         .get_with("/ui/health", &["redriven"], routes::health::page)
         .post_form("/ui/health/{handler}/redrive", &["actor", "csrf"], routes::health::redrive)
-        .get_with("/ui/runs", &["after", "goal", "since", "status", "tool"], routes::runs::list)
+        .get_with("/ui/runs", &["after", "by", "goal", "since", "status", "tool"], routes::runs::list)
         .get_with("/ui/inbox", &["after", "decided", "type"], routes::inbox::list)
         .get_with("/ui/artifacts/signed", &["id"], routes::artifact::signed)
         .get("/ui/artifacts/{id}", routes::artifact::page)

@@ -60,7 +60,20 @@ pub enum Inherited {
     Toolchain,
 }
 
-const TOOLCHAIN: [&str; 6] = ["PATH", "HOME", "CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN", "TMPDIR"];
+const TOOLCHAIN: [&str; 11] = [
+    "PATH",
+    "HOME",
+    "CARGO_HOME",
+    "RUSTUP_HOME",
+    "RUSTUP_TOOLCHAIN",
+    "TMPDIR",
+    // What decides how cargo builds: with other values than those of the build before, it would build everything again.
+    "CARGO_INCREMENTAL",
+    "CARGO_TARGET_DIR",
+    "CARGO_BUILD_TARGET_DIR",
+    "CARGO_ENCODED_RUSTFLAGS",
+    "RUSTFLAGS",
+];
 
 /// A request that makes a host start one of its functions. cargo-lambda starts them on the first request.
 #[derive(Clone, Debug)]

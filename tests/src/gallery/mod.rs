@@ -3,6 +3,7 @@
 
 mod clock;
 mod commands;
+mod files;
 mod large;
 mod models;
 mod pages;

@@ -75,7 +75,7 @@ async fn smoke_requests(stack: &Stack) {
     stack.wait_for(&run, "blocked").await;
     let gate = stack.get(&format!("/runs/{run}/gates")).await[0]["id"].as_str().expect("a gate").to_owned();
     assert_eq!(stack.post(&format!("/gates/{gate}/approve"), &json!({})).await.0, 200);
-    assert_eq!(stack.post(&format!("/gates/{gate}/reject"), &json!({})).await.0, 409);
+    assert_eq!(stack.post(&format!("/gates/{gate}/reject"), &json!({"reason": "too late"})).await.0, 409);
     assert_eq!(stack.follow(&run).await["run"]["status"], "succeeded");
     events_are_documented(stack, &run).await;
 

@@ -121,12 +121,12 @@ async fn the_command_prints_the_problems_of_the_api() {
     let file = folder.path().join("plan.yaml");
     fs::write(
         &file,
-        "$schema: plan.schema.json\nplan: {goal: g, steps: [{name: a, tool: bash}, {name: a, tool: echo}]}",
+        "$schema: plan.schema.json\nplan: {goal: g, steps: [{name: a, tool: bash},\n  {name: a, tool: echo}]}",
     )
     .unwrap();
     let problems = plan::check(&api, &file, Format::default()).await.expect_err("the plan is invalid").to_string();
-    assert!(problems.starts_with("POST /plans/check: 400 Bad Request"), "{problems}");
-    for path in ["plan.steps[0].tool: unknown tool", "plan.steps[1].name: "] {
+    assert!(problems.starts_with(&format!("{} is not valid\n", file.display())), "{problems}");
+    for path in ["plan.yaml:2: plan.steps[0].tool: unknown tool", "plan.yaml:3: plan.steps[1].name: "] {
         assert!(problems.contains(path), "{problems}");
     }
     assert!(!problems.contains("$schema"), "{problems}");

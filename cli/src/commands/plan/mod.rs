@@ -4,15 +4,15 @@ mod graph;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow};
 use clap::Subcommand;
 use nofx_local::report::printable;
 use shared::domain::plan::{self, Limits, Plan};
-use shared::domain::{Problem, plan_schema};
+use shared::domain::plan_schema;
 use shared::view::{CheckedStep, PlanChecked};
 
 use crate::client::api::Api;
-use crate::client::{document, plan_file};
+use crate::client::plan_file;
 use crate::output::{self, Format};
 
 #[derive(Clone, Debug, Subcommand)]
@@ -47,19 +47,17 @@ pub async fn run(profile: Option<&str>, command: &Command) -> Result<()> {
 
 /// Asks the API, because only it knows the limits of the deployment and whether a workspace exists.
 pub async fn check(api: &Api, file: &Path, format: Format) -> Result<()> {
-    let plan: PlanChecked = api.post("/plans/check", &plan_file::read(file)?).await?;
+    let document = plan_file::read(file)?;
+    let checked = api.post("/plans/check", &document.value).await;
+    let plan: PlanChecked = checked.map_err(|error| document.located("", error))?;
     if format.json { output::json(&plan) } else { output::text(shown(plan)) }
 }
 
 /// Reads and checks a plan as the API does, with its default limits.
 fn read(file: &Path) -> Result<Plan> {
-    let body = plan_file::read(file)?;
+    let document = plan_file::read(file)?;
     let limits = Limits { long_gates: true, ..Limits::default() };
-    plan::parse(&body["plan"], &limits).or_else(|problems| {
-        let lines: Vec<String> =
-            problems.iter().map(|Problem { path, message }| format!("\n  {path}: {message}")).collect();
-        bail!("{} is not valid:{}", document::name(file), lines.concat())
-    })
+    plan::parse(&document.value["plan"], &limits).map_err(|problems| anyhow!(document.invalid("", &problems)))
 }
 
 /// The text of `plan.schema.json`.

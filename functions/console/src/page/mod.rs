@@ -28,7 +28,7 @@ mod step;
 mod usage;
 mod weakening;
 
-pub use artifact::{ArtifactPage, Stored as StoredArtifact, artifact_page};
+pub use artifact::{ArtifactPage, Stored as StoredArtifact, Unreadable, artifact_page};
 pub use decision::{Content, DecisionPage, Refusal, Refused, decision_page};
 pub use health::{HealthPage, Letters, health_page};
 pub use inbox::{InboxPage, decided_list, inbox};

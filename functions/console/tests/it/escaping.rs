@@ -22,7 +22,7 @@ fn hostile_text_in_a_run_is_escaped() {
 #[test]
 fn hostile_text_in_lists_and_messages_is_escaped() {
     for text in HOSTILE {
-        let filters = RunFilters { status: "failed", goal: text, tool: text, since: "1h" };
+        let filters = RunFilters { status: "failed", goal: text, tool: text, by: text, since: "1h" };
         let base = Base::TOP;
         let none = RunList { waiting: 3, ..RunList::default() };
         for list in [&support::run_list(text), &none] {

@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::http::{Request, header};
 use console::page::{Base, InboxPage, RunFilters, RunPage, RunsPage, inbox, run_list, run_page};
 use shared::db::console::{Inbox, Place, RunList};
+use shared::domain::Timestamp;
 
 use crate::support::{self, CSP, get, run, run_id, send};
 
@@ -117,6 +118,23 @@ fn only_an_open_run_at_its_own_address_refreshes() {
     for ended in ["succeeded", "failed", "cancelled"] {
         assert!(!fragment(ended, Base::RUN, Place::Newest), "{ended}");
     }
+}
+
+#[test]
+fn a_timeline_of_several_days_names_them() {
+    let days = |stamps: [&str; 3]| {
+        let mut run = run("x", "failed");
+        run.timeline.events.truncate(3);
+        for (event, stamp) in run.timeline.events.iter_mut().zip(stamps) {
+            event.timestamp = Timestamp(stamp.into());
+        }
+        let page = run_page(&RunPage::new(&run, "t"));
+        let days = page.split("<li class=\"day\">").skip(1).filter_map(|part| part.split('<').next());
+        days.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (one, two) = ("2026-11-23T10:00:00Z", "2026-11-24T00:10:00Z");
+    assert_eq!(days([one, one, "2026-11-23T23:59:59Z"]), [""; 0]);
+    assert_eq!(days([one, two, "2026-11-24T09:00:00Z"]), ["2026-11-24", "2026-11-23"], "newest first");
 }
 
 #[test]

@@ -113,7 +113,7 @@ fn table(base: Base, runs: &[RunRow]) -> Markup {
         table.table.mid role="table" {
             thead role="rowgroup" {
                 tr role="row" {
-                    @for heading in ["Run", "Progress", "When"] { th role="columnheader" scope="col" { (heading) } }
+                    @for heading in ["Run", "Progress", "Started by", "When"] { th role="columnheader" scope="col" { (heading) } }
                     th.number role="columnheader" scope="col" { "Duration" }
                 }
             }
@@ -132,6 +132,7 @@ fn row(base: Base, run: &RunRow) -> Markup {
                 }
             }
             td.progress.full role="cell" { (progress(run)) }
+            td.by role="cell" { @if let Some(by) = &run.created_by { bdi title=(visible(by)) { (visible(by)) } } }
             td.nowrap.note role="cell" { (time(&run.created_at)) }
             td.number role="cell" {
                 @match (run.duration_ms, &run.started_at) {

@@ -241,6 +241,8 @@ fn a_failed_run_names_its_step_and_what_a_retry_keeps() {
          1 step had succeeded; a retry keeps it and runs the other 2 again."
     );
     assert_eq!(next(&failed).actions, [Action::Look { step: "unit", ordinal: 1 }, Action::Retry]);
+    failed.steps[1].error = Some("unit: 2 tests failed");
+    assert!(told(&failed).starts_with("Failed at unit: 2 tests failed. "));
     let late = Standing { failure: Some("its time was over"), ..chain(R::Failed, &[("lint", S::Skipped)]) };
     assert_eq!(
         told(&late),
