@@ -221,6 +221,11 @@ fn suggested(mut error: clap::Error) -> clap::Error {
         && let Some((ours, _)) = SYNONYMS.iter().find(|(_, theirs)| theirs.contains(&word.as_str()))
     {
         error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(vec![(*ours).to_owned()]));
+    } else if let Some(ContextValue::Strings(similar)) = error.get(ContextKind::SuggestedSubcommand)
+        && let Some(nearest) = similar.last().cloned()
+    {
+        // clap lists the nearest one last.
+        error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(vec![nearest]));
     }
     error
 }
@@ -311,8 +316,11 @@ mod tests {
 
     #[test]
     fn a_wrong_command_gets_a_suggestion() {
-        let error = command().try_get_matches_from(["nofx", "aprove"]).unwrap_err().to_string();
-        assert!(error.contains("approve"), "{error}");
+        for (wrong, meant) in [("aprove", "approve"), ("timelin", "timeline"), ("inbx", "inbox"), ("cancle", "cancel")]
+        {
+            let error = suggested(command().try_get_matches_from(["nofx", wrong]).unwrap_err()).to_string();
+            assert!(error.contains(&format!("a similar subcommand exists: '{meant}'")), "{error}");
+        }
     }
 
     #[test]

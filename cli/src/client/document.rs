@@ -7,7 +7,6 @@ use std::path::Path;
 
 use anyhow::{Context, Error, Result, anyhow};
 use nofx_local::report::printable;
-use serde::de::IgnoredAny;
 use serde_json::Value;
 use shared::domain::Problem;
 use shared::domain::lines::lines_of;
@@ -37,8 +36,8 @@ impl Document {
             yaml::to_json(&text, MAX_BODY_BYTES)
                 .map_err(|Refused { line, message }| anyhow!("{name}:{line}: {}", printable(&message)))?
         } else {
-            check_json(&name, &text)?;
-            json_body(&text.clone().into()).with_context(|| name.clone())?
+            json_body(&text.clone().into())
+                .map_err(|error| not_json(&name, &text).unwrap_or_else(|| anyhow!("{name}: {error}")))?
         };
         Ok(Self { value, name, text })
     }
@@ -74,16 +73,12 @@ impl Document {
     }
 }
 
-/// Refuses what is not JSON, with its line and column.
-fn check_json(name: &str, text: &str) -> Result<()> {
-    match serde_json::from_str::<IgnoredAny>(text) {
-        Err(error) if !text.is_empty() => {
-            let (line, column, message) = (error.line(), error.column(), error.to_string());
-            let what = message.trim_end_matches(&format!(" at line {line} column {column}"));
-            Err(anyhow!("{name}:{line}:{column}: this is not JSON: {what}"))
-        }
-        _ => Ok(()),
-    }
+/// Where the text is not JSON. None if it is.
+fn not_json(name: &str, text: &str) -> Option<Error> {
+    let error = serde_json::from_str::<Value>(text).err()?;
+    let (line, column, message) = (error.line(), error.column(), error.to_string());
+    let what = message.trim_end_matches(&format!(" at line {line} column {column}"));
+    Some(anyhow!("{name}:{line}:{column}: this is not JSON: {what}"))
 }
 
 /// The document's name in messages.
@@ -155,12 +150,9 @@ mod tests {
         for (name, text, expected) in [
             ("plan.json", "{\"a\": 1,\n\"b\" 2}".as_bytes(), "plan.json:2:5: this is not JSON: expected `:`"),
             ("plan.json", b"{\"a\": {\"b\": 1, \"b\": 2}}", "plan.json: a.b: is repeated in the same object"),
-            (
-                "plan.json",
-                b"{\"a\": 1e400}",
-                "plan.json: the body is not JSON: number out of range at line 1 column 11",
-            ),
+            ("plan.json", b"{\"a\": 1e400}", "plan.json:1:11: this is not JSON: number out of range"),
             ("plan.json", b"a: 1", "plan.json:1:1: this is not JSON: expected value"),
+            ("plan.json", b"{\"a\": 1,}", "plan.json:1:9: this is not JSON: trailing comma"),
             ("plan.json", b"[1, 2", "plan.json:1:5: this is not JSON: EOF while parsing a list"),
             ("plan.yaml", b"a: 1\na: 2", "plan.yaml:2: the key a is repeated in the same object"),
             ("plan.yaml", b"\xff", "plan.yaml is not UTF-8 text"),

@@ -67,7 +67,7 @@ impl ApiError {
         let mut message = if problem.detail.is_empty() || status.is_server_error() || problem.code.is_empty() {
             technical(call, status, &problem, text)
         } else {
-            sentence(&problem)
+            sentence(call, &problem)
         };
         for Problem { path, message: what } in &problem.errors {
             let entry = format!("{}: {}", printable(path), printable(what));
@@ -104,9 +104,10 @@ fn is_of_gateway(status: StatusCode) -> bool {
 }
 
 /// What the API says, and its code for docs/errors.md where the sentence alone is not enough.
-fn sentence(problem: &ProblemDocument) -> String {
+fn sentence(call: &str, problem: &ProblemDocument) -> String {
     let detail = printable(&problem.detail);
     match problem.code.as_str() {
+        "not_found" if is_path(&detail) => format!("{call}: {detail}"),
         "not_found" | "invalid" => detail,
         code => format!("{detail} ({})", printable(code)),
     }
@@ -131,12 +132,17 @@ fn technical(call: &str, status: StatusCode, problem: &ProblemDocument, text: &s
     message
 }
 
+/// Whether the API has no such path, so that the address itself is wrong.
+fn is_path(detail: &str) -> bool {
+    detail.starts_with("this path")
+}
+
 /// What lists the things among which one was not found.
 fn lists(call: &str, detail: &str) -> &'static str {
     let path = call.split_once(' ').map_or(call, |(_, path)| path);
     let kind = path.trim_start_matches('/').split(['/', '?']).next().unwrap_or_default();
     match kind {
-        _ if detail.starts_with("this path") => WRONG_ADDRESS,
+        _ if is_path(detail) => WRONG_ADDRESS,
         "gates" => "nofx inbox lists the gates that wait for a decision",
         "artifacts" => "nofx artifacts RUN lists what a run stored",
         "rules" => "nofx rules list lists the tables that have one",
@@ -201,7 +207,8 @@ mod tests {
         assert!(answer("POST /gates/1/approve", "gate 1").1.contains("nofx inbox"));
         assert!(answer("GET /artifacts/1", "artifact 1").1.contains("nofx artifacts RUN"));
         assert!(answer("GET /rules/x", "a rule for x").1.contains("nofx rules list"));
-        assert_eq!(answer("GET /runs?limit=1", "this path").1, WRONG_ADDRESS);
+        let (message, hint) = answer("GET /runs", "this path");
+        assert_eq!((message.as_str(), hint.as_str()), ("GET /runs: this path was not found", WRONG_ADDRESS));
     }
 
     #[test]

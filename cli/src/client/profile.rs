@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use nofx_local::report::{hinted, printable};
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
@@ -114,8 +114,14 @@ fn text_of(file: &Path) -> Result<String> {
     match fs::read_to_string(file) {
         Ok(text) => Ok(text),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-        Err(error) => Err(error).with_context(|| format!("cannot read {}", file.display())),
+        Err(error) => Err(unusable("read", file, &error)),
     }
+}
+
+/// The file cannot be read or written.
+fn unusable(verb: &str, file: &Path, error: &io::Error) -> anyhow::Error {
+    let hint = "make it yours (chmod, chown), or name another file in NOFX_CONFIG";
+    hinted(format!("cannot {verb} {}: {error}", file.display()), hint)
 }
 
 /// Says what is wrong with the address of an API.
@@ -187,13 +193,15 @@ impl Editor {
 
     /// Writes the file in one step, so that nobody reads a half.
     pub fn save(&self) -> Result<()> {
-        let cannot_write = || format!("cannot write {}", self.file.display());
-        if let Some(folder) = self.file.parent() {
-            fs::create_dir_all(folder).with_context(cannot_write)?;
-        }
-        let next = self.file.with_extension("toml.new");
-        fs::write(&next, self.document.to_string()).with_context(cannot_write)?;
-        fs::rename(&next, &self.file).with_context(cannot_write)
+        let write = || -> io::Result<()> {
+            if let Some(folder) = self.file.parent() {
+                fs::create_dir_all(folder)?;
+            }
+            let next = self.file.with_extension("toml.new");
+            fs::write(&next, self.document.to_string())?;
+            fs::rename(&next, &self.file)
+        };
+        write().map_err(|error| unusable("write", &self.file, &error))
     }
 }
 
@@ -273,6 +281,22 @@ mod tests {
         editor.save().unwrap();
         let read = Profiles::read(&path).unwrap();
         assert_eq!((read.default, read.profiles.keys().collect::<Vec<_>>()), (None, vec![&"a".to_owned()]));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_says_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        // A folder in its place works as no permission does, also for root.
+        let path = dir.path().join("config.toml");
+        fs::create_dir(&path).unwrap();
+        let read = Profiles::read(&path).unwrap_err();
+        assert!(read.to_string().starts_with(&format!("cannot read {}: ", path.display())), "{read}");
+        let editor = Editor { file: path, document: DocumentMut::new() };
+        let write = editor.save().unwrap_err();
+        assert!(write.to_string().starts_with("cannot write "), "{write}");
+        for error in [read, write] {
+            assert!(nofx_local::report::hint(&error).is_some_and(|hint| hint.contains("NOFX_CONFIG")), "{error}");
+        }
     }
 
     #[test]

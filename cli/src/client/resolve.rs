@@ -65,7 +65,8 @@ pub async fn suggest_step(api: &Api, run: RunId, name: &str, error: anyhow::Erro
     let Ok(page) = api.get::<StepPage>(&format!("/runs/{run}/steps?limit=1000")).await else { return error };
     let names = page.steps.iter().map(|step| step.name.as_str());
     let hint = did_you_mean(name, names).unwrap_or_else(|| format!("nofx show {run} lists its steps"));
-    ApiError::not_found(format!("the run {run} has no step {}", printable(name)), hint).into()
+    let what = if name.is_empty() { "without a name".to_owned() } else { printable(name) };
+    ApiError::not_found(format!("the run {run} has no step {what}"), hint).into()
 }
 
 /// `did you mean lint?`, if a known name is similar.

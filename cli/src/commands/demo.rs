@@ -17,8 +17,11 @@ use tokio::time::timeout;
 use crate::client::api::Api;
 use crate::client::gate;
 use crate::client::submission::{self, Submission};
+use crate::commands::artifacts::size;
 use crate::commands::dev::{self, DevStack};
 use crate::commands::watch::follow;
+use crate::output::color::command;
+use crate::output::{self, count, state};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -29,9 +32,6 @@ pub struct Args {
 
 /// The first time, gates install a TypeScript toolchain.
 const PLAN_LIMIT: Duration = Duration::from_mins(15);
-
-/// How many lines of a step's error are printed.
-const MAX_REASON_LINES: usize = 8;
 
 /// A sample plan and its expected end.
 struct Sample {
@@ -99,7 +99,7 @@ pub async fn run(checkout: &Checkout, args: &Args) -> Result<()> {
     if healthy {
         report::line("demo", "using the running local stack");
         return tokio::select! {
-            done = run_samples(&api, checkout) => done,
+            done = run_samples(&api, checkout) => next_steps(&api, port, true, done?.as_deref()),
             _ = signals.next() => Err(interrupted()),
         };
     }
@@ -111,19 +111,23 @@ pub async fn run(checkout: &Checkout, args: &Args) -> Result<()> {
         } => done,
         _ = signals.next() => Err(interrupted()),
     };
-    report::line("stop", "stopping the stack; `nofx dev` starts it again with these runs");
+    println!();
+    report::line("stop", "stopping the stack");
     stack.stop(&mut signals).await;
-    done
+    next_steps(&api, port, false, done?.as_deref())
 }
 
-/// Runs the samples and checks how each ends.
-pub async fn run_samples(api: &Api, checkout: &Checkout) -> Result<()> {
-    let mut problems = Vec::new();
+/// Runs the samples and checks how each ends. Returns one that failed as it should.
+pub async fn run_samples(api: &Api, checkout: &Checkout) -> Result<Option<String>> {
+    let (mut problems, mut failed) = (Vec::new(), None);
     for sample in &SAMPLES {
         println!("\n{}", sample.title);
         let problem = match timeout(PLAN_LIMIT, run_sample(api, checkout, sample)).await {
             Ok(Ok(detail)) => {
-                print_result(api, &detail);
+                print_result(&detail)?;
+                if detail.run.status == RunStatus::Failed {
+                    failed.get_or_insert(detail.run.id.to_string());
+                }
                 mismatch(sample, &detail)
             }
             Ok(Err(error)) => Some(format!("{error:#}")),
@@ -134,11 +138,9 @@ pub async fn run_samples(api: &Api, checkout: &Checkout) -> Result<()> {
             problems.push(format!("{}: {problem}", sample.file));
         }
     }
-    println!();
     if problems.is_empty() {
-        println!("succeeded: all {} plans ended as expected", SAMPLES.len());
-        println!("console: {}", api.url("/ui/runs"));
-        return Ok(());
+        println!("\n{} all {} plans ended as expected", state::run(RunStatus::Succeeded).symbol, SAMPLES.len());
+        return Ok(failed);
     }
     bail!("{} of {} plans did not end as expected: {}", problems.len(), SAMPLES.len(), problems.join("; "));
 }
@@ -172,20 +174,31 @@ async fn approve_all(api: &Api, run_id: &str) -> Result<()> {
     Ok(())
 }
 
-fn print_result(api: &Api, detail: &RunDetail) {
-    println!("  {}", detail.run.status);
-    for step in &detail.steps {
-        println!("    {:<10} {:<20} {}", step.status, printable(&step.name), printable(&step.tool));
-        for line in step.error.iter().flat_map(|error| error.message.lines()).take(MAX_REASON_LINES) {
-            println!("               {}", printable(line));
-        }
+/// How it ended, and what it made for people. The story above has the steps and their errors.
+fn print_result(detail: &RunDetail) -> Result<()> {
+    let (steps, artifacts) = (count(detail.steps.len(), "step"), count(detail.artifacts.len(), "artifact"));
+    output::line(format_args!("{}  {steps}, {artifacts}", state::run(detail.run.status).painted()))?;
+    for artifact in detail.artifacts.iter().filter(|artifact| matches!(artifact.kind.as_str(), "text" | "code")) {
+        let get = command(format!("nofx get {}", artifact.id));
+        output::line(format_args!("  made {} ({}): {get}", printable(&artifact.name), size(artifact.size_bytes)))?;
     }
-    for artifact in &detail.artifacts {
-        let (name, kind) = (printable(&artifact.name), printable(&artifact.kind));
-        println!("    {name} ({} bytes, {kind})", artifact.size_bytes);
-        println!("      {}", printable(&artifact.uri));
-        println!("      {}", api.url(&format!("/artifacts/{}/download", artifact.id)));
+    Ok(())
+}
+
+/// What a reader can try now. `failed` is a run that failed as it should.
+fn next_steps(api: &Api, port: u16, stays: bool, failed: Option<&str>) -> Result<()> {
+    let url = if port == dev::DEFAULT_PORT { String::new() } else { format!("NOFX_API_URL=http://127.0.0.1:{port} ") };
+    let mut steps = Vec::new();
+    if !stays {
+        let port = if port == dev::DEFAULT_PORT { String::new() } else { format!(" --port {port}") };
+        steps.push(("start the stack again, with these runs", format!("nofx dev{port}")));
     }
+    steps.push(("see them in the console", api.url("/ui/runs")));
+    steps.extend(failed.map(|run| ("see why one failed", format!("{url}nofx why {run}"))));
+    steps.push(("decide a gate yourself", format!("{url}nofx run examples/release.yaml --watch --exit-when-blocked")));
+    output::line("\nnext:")?;
+    let width = steps.iter().map(|(what, _)| what.len()).max().unwrap_or(0);
+    steps.iter().try_for_each(|(what, how)| output::line(format_args!("  {what:width$}  {}", command(how))))
 }
 
 /// The difference between a run's end and the expected one.

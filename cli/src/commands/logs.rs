@@ -104,7 +104,8 @@ fn print_rest(step: &Step, run: &str) -> Result<()> {
         print(&error.message)?;
     }
     let show = command(format!("nofx show {run} {}", shell_word(&step.name)));
-    output::note(format_args!("the step is {} and kept no output of a command; {show} has the rest", step.status));
+    let name = printable(&step.name);
+    output::note(format_args!("{name} ({}) kept no output of a command; {show} has the rest", step.status));
     Ok(())
 }
 

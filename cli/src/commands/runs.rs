@@ -37,7 +37,7 @@ pub struct Args {
     #[arg(long, value_name = "AGO|TIMESTAMP", value_parser = |text: &str| since(text, SystemTime::now()))]
     pub since: Option<String>,
     /// How many runs to list at most
-    #[arg(long, value_name = "N", default_value_t = LIMIT)]
+    #[arg(long, value_name = "N", default_value_t = LIMIT, value_parser = at_least_one)]
     pub limit: usize,
     #[command(flatten)]
     pub format: Format,
@@ -107,6 +107,13 @@ fn path(args: &Args, after: Option<RunId>) -> String {
     path
 }
 
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("must be a whole number from 1".to_owned()),
+        Ok(number) => Ok(number),
+    }
+}
+
 /// The timestamp of a duration before `now`, such as `2h`. Returns a timestamp unchanged.
 fn since(text: &str, now: SystemTime) -> Result<String, String> {
     if DateTime::from_str(text, DateTimeFormat::DateTimeWithOffset).is_ok() {
@@ -146,6 +153,14 @@ mod tests {
         }
         for bad in ["", "2", "h", "-2h", "2w", "2 h", "2026-11-23", "99999999999999999999d", "999999999999d", "2ü"] {
             assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_limit_is_at_least_one() {
+        assert_eq!(at_least_one("1"), Ok(1));
+        for bad in ["0", "-1", "x", "", "99999999999999999999"] {
+            assert!(at_least_one(bad).is_err(), "{bad}");
         }
     }
 

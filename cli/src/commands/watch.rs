@@ -28,6 +28,10 @@ const POLL_PERIOD: Duration = Duration::from_millis(300);
 const MAX_POLL_PERIOD: Duration = Duration::from_secs(2);
 /// From one picture of the spinner to the next.
 const FRAME_PERIOD: Duration = Duration::from_millis(100);
+/// Events that the API sends at once, unless they are large.
+const PAGE: usize = 100;
+/// Payloads of a page that may be cut because of its size.
+const LARGE_BYTES: usize = 64 << 10;
 /// Maximum number of failed requests in a row. The API may restart, for a rebuild or a deployment.
 const FAILURES_MAX: u32 = 40;
 
@@ -118,7 +122,7 @@ impl Printer {
         }
     }
 
-    fn end(&self) {
+    fn end(&mut self) {
         if let Self::Live(live) = self {
             live.end();
         }
@@ -132,12 +136,15 @@ struct Watcher<'a> {
     story: Story,
     printer: Printer,
     tick: usize,
+    /// Of the column of names.
+    name_width: usize,
 }
 
 impl<'a> Watcher<'a> {
     async fn start(api: &'a Api, run: RunId, printer: Printer) -> Result<Self> {
         let board = Board::new(&api.whole_run(&run.to_string()).await?);
-        Ok(Self { api, run, board, story: Story::default(), printer, tick: 0 })
+        let name_width = frame::name_width(&board);
+        Ok(Self { api, run, board, story: Story::default(), printer, tick: 0, name_width })
     }
 
     async fn follow(
@@ -163,9 +170,15 @@ impl<'a> Watcher<'a> {
                 self.print(transition).await?;
             }
             if let Some(last) = events.last() {
+                let at_once = is_cut(events) || self.board.status.is_terminal();
                 // Sequence numbers have no gaps, so nothing is missed.
                 page = Polled::new(timeline_path(&run, last.seq));
                 period = POLL_PERIOD;
+                if at_once {
+                    self.draw()
+                } else {
+                    self.wait(period).await
+                }
                 continue;
             }
             if self.board.status.is_terminal() {
@@ -182,13 +195,21 @@ impl<'a> Watcher<'a> {
         }
     }
 
-    /// Waits, while the spinner turns.
-    async fn wait(&mut self, period: Duration) {
-        let Printer::Live(live) = &mut self.printer else { return sleep(period).await };
-        let end = Instant::now() + period;
-        loop {
+    fn draw(&mut self) {
+        if let Printer::Live(live) = &mut self.printer {
             self.tick += 1;
             live.draw(&frame::live(&self.board, SystemTime::now(), self.tick, live.size()));
+        }
+    }
+
+    /// Waits, while the spinner turns.
+    async fn wait(&mut self, period: Duration) {
+        if !matches!(self.printer, Printer::Live(_)) {
+            return sleep(period).await;
+        }
+        let end = Instant::now() + period;
+        loop {
+            self.draw();
             let next = Instant::now() + FRAME_PERIOD;
             if next >= end {
                 return sleep_until(end).await;
@@ -201,12 +222,12 @@ impl<'a> Watcher<'a> {
     async fn print(&mut self, transition: &[Event]) -> Result<()> {
         for event in transition {
             let ended = self.board.apply(event);
-            match &self.printer {
+            match &mut self.printer {
                 Printer::Json => output::json_line(event)?,
                 Printer::Plain => {}
                 Printer::Live(live) => {
                     if let Some(step) = ended.map(|at| &self.board.steps[at]) {
-                        live.print(&frame::ended(step, frame::name_width(&self.board)));
+                        live.print(frame::ended(step, self.name_width));
                     }
                 }
             }
@@ -223,8 +244,8 @@ impl<'a> Watcher<'a> {
             };
             for finding in found {
                 let text = format!("    {}", printable(&finding));
-                match &self.printer {
-                    Printer::Live(live) => live.print(&text),
+                match &mut self.printer {
+                    Printer::Live(live) => live.print(text),
                     _ => output::line(text)?,
                 }
             }
@@ -252,10 +273,34 @@ impl<'a> Watcher<'a> {
     }
 }
 
+/// Whether the page may be cut, so that the next events are there already: it has as many events as the API sends at
+/// most, or large ones.
+fn is_cut(events: &[Event]) -> bool {
+    let bytes: usize = events.iter().map(|event| event.payload.get().len()).sum();
+    events.len() >= PAGE || bytes >= LARGE_BYTES
+}
+
 /// The gate whose handler judged it. A gate that a person decided has a decision, and no findings.
 fn judged_gate(event: &Event) -> Option<String> {
     let is_verdict = matches!(event.kind.as_str(), "gate.passed" | "gate.failed");
     let payload: Value = serde_json::from_str(event.payload.get()).ok().filter(|_| is_verdict)?;
     let is_judged = payload["decision"].is_null() && payload["subject"]["evidence"].is_string();
     payload["gate_id"].as_str().filter(|_| is_judged).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::output::board::samples::event;
+
+    #[test]
+    fn a_short_page_is_the_last_one_so_a_busy_run_is_not_asked_without_a_pause() {
+        let small = |count| vec![event(1, None, "run.started", &json!({})); count];
+        assert_eq!(i64::try_from(PAGE), Ok(shared::http::DEFAULT_LIMIT));
+        assert!(!is_cut(&small(1)) && !is_cut(&small(PAGE - 1)) && is_cut(&small(PAGE)));
+        let large = event(1, None, "step.failed", &json!({"message": "x".repeat(LARGE_BYTES)}));
+        assert!(is_cut(&[large]));
+    }
 }
