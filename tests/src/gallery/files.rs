@@ -37,13 +37,13 @@ pub async fn hostile(site: &Site) -> RunId {
     let line =
         |number: u32| format!("2026-11-28T10:00:{:02}Z step {number} of the build, with nothing to say\n", number % 60);
     let log: String = (0..5_000).map(line).collect();
-    let long = "unbreakable-name-".repeat(11) + ".txt";
+    let unbroken = "unbreakable-name-".repeat(11) + ".txt";
     let mut files = vec![
         text("log.txt", "text/plain", &log),
         text("report.html", "text/html", REPORT),
         text("notes.md", "text/markdown", &MARKUP.repeat(2)),
         text("lies.png", "image/png", REPORT),
-        text(long.leak(), "text/plain; charset=\"<b>\"", "a name without a space"),
+        text(unbroken.leak(), "text/plain; charset=\"<b>\"", "a name without a space"),
         text("broken.txt", "text/plain", ""),
         Stored { bytes: b"PK\x03\x04\x14\0\0\0".to_vec(), ..text("files.zip", "application/zip", "") },
         text("gone.md", "text/markdown", "# Gone"),
