@@ -179,7 +179,7 @@ fn print_result(detail: &RunDetail) -> Result<()> {
     let (steps, artifacts) = (count(detail.steps.len(), "step"), count(detail.artifacts.len(), "artifact"));
     output::line(format_args!("{}  {steps}, {artifacts}", state::run(detail.run.status).painted()))?;
     for artifact in detail.artifacts.iter().filter(|artifact| matches!(artifact.kind.as_str(), "text" | "code")) {
-        let get = command(format!("nofx get {}", artifact.id));
+        let get = command(format!("{} get {}", output::program(), artifact.id));
         output::line(format_args!("  made {} ({}): {get}", printable(&artifact.name), size(artifact.size_bytes)))?;
     }
     Ok(())
@@ -188,14 +188,15 @@ fn print_result(detail: &RunDetail) -> Result<()> {
 /// What a reader can try now. `failed` is a run that failed as it should.
 fn next_steps(api: &Api, port: u16, stays: bool, failed: Option<&str>) -> Result<()> {
     let url = if port == dev::DEFAULT_PORT { String::new() } else { format!("NOFX_API_URL=http://127.0.0.1:{port} ") };
-    let mut steps = Vec::new();
+    let (nofx, mut steps) = (output::program(), Vec::new());
     if !stays {
         let port = if port == dev::DEFAULT_PORT { String::new() } else { format!(" --port {port}") };
-        steps.push(("start the stack again, with these runs", format!("nofx dev{port}")));
+        steps.push(("start the stack again, with these runs", format!("{nofx} dev{port}")));
     }
     steps.push(("see them in the console", api.url("/ui/runs")));
-    steps.extend(failed.map(|run| ("see why one failed", format!("{url}nofx why {run}"))));
-    steps.push(("decide a gate yourself", format!("{url}nofx run examples/release.yaml --watch --exit-when-blocked")));
+    steps.extend(failed.map(|run| ("see why one failed", format!("{url}{nofx} why {run}"))));
+    steps
+        .push(("decide a gate yourself", format!("{url}{nofx} run examples/release.yaml --watch --exit-when-blocked")));
     output::line("\nnext:")?;
     let width = steps.iter().map(|(what, _)| what.len()).max().unwrap_or(0);
     steps.iter().try_for_each(|(what, how)| output::line(format_args!("  {what:width$}  {}", command(how))))

@@ -17,6 +17,8 @@ use nofx_local::report::{self, hinted};
 use nofx_local::stack::{self, Options, Stack, docker};
 use nofx_local::tools::node;
 
+use crate::output;
+
 /// The port at which client commands expect the API.
 pub const DEFAULT_PORT: u16 = 3000;
 /// Files and folders of the state that `--reset` removes.
@@ -166,7 +168,7 @@ impl DevStack {
         }
         report::line("logs", self.logs.display());
         let url = if port == DEFAULT_PORT { String::new() } else { format!("NOFX_API_URL=http://127.0.0.1:{port} ") };
-        report::line("try", format_args!("{url}nofx run examples/release.yaml --watch"));
+        report::line("try", format_args!("{url}{} run examples/release.yaml --watch", output::program()));
         report::line("", "Ctrl-C stops the stack");
     }
 }

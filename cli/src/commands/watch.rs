@@ -175,9 +175,9 @@ impl<'a> Watcher<'a> {
                 page = Polled::new(timeline_path(&run, last.seq));
                 period = POLL_PERIOD;
                 if at_once {
-                    self.draw()
+                    self.draw();
                 } else {
-                    self.wait(period).await
+                    self.wait(period).await;
                 }
                 continue;
             }

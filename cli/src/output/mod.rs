@@ -58,6 +58,11 @@ pub fn printable_lines(text: &str) -> impl Iterator<Item = String> {
     text.lines().map(|line| printable(&line.replace('\t', "    ")))
 }
 
+/// How this program was started, for commands to copy: `nofx`, or the path that was given.
+pub fn program() -> String {
+    std::env::args().next().map_or_else(|| "nofx".to_owned(), |program| shell_word(&program))
+}
+
 /// `1 step`, `2 steps`.
 pub fn count(number: usize, one: &str) -> String {
     format!("{number} {one}{}", if number == 1 { "" } else { "s" })
