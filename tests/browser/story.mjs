@@ -86,7 +86,7 @@ test("a change fails its gate, is mended, approved, and verified", { timeout: 54
   const first = tab.url();
   await stays();
   await becomes("failed");
-  assert.match(await text(".next"), /^Failed at unit: unit: 3 of 4 changed lines are covered/);
+  assert.match(await text(".next"), /^Failed at unit: 2 of 3 changed lines are covered/);
   assert.deepEqual(await look(tab, "story-failed"), []);
 
   // The line that no test ran, in its source.
