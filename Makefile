@@ -6,7 +6,7 @@ TEST = $(NOFX) exec -- ./tests/run
 # The contract suite also needs LocalStack and a second S3 server.
 TEST_CONTRACT = $(NOFX) exec --localstack -- ./tests/run
 
-.PHONY: help demo dev test test-unit test-integration test-functions test-contract test-chaos test-memory test-security test-browser test-deploy test-e2e bench migration openapi schemathesis deploy deploy-local lint clean
+.PHONY: help demo dev test test-unit test-integration test-functions test-contract test-chaos test-memory test-security test-browser test-deploy test-e2e bench migration openapi schemathesis deploy deploy-local lint clean pictures measure-console
 
 help:
 	@echo "make demo   start the local stack, run the sample plans and show their progress"
@@ -15,6 +15,7 @@ help:
 	@echo "make bench  run the benchmarks and print a JSON line for each (one: ONLY=engine|restate|create|history|start|gate|stack|cost|soak)"
 	@echo "make migration NAME=..   write the next migration, with the SQL functions that changed"
 	@echo "make openapi   write openapi.json, the pages of GET /docs and the reference in docs/cli.md, after a change of a route, an answer or an option"
+	@echo "make pictures   write the pictures of README; make measure-console measures the console's pages"
 	@echo "make schemathesis   test the stack of make dev against openapi.json"
 	@echo "make deploy-local   deploy template.yaml to an emulator and run the sample plans there"
 	@echo "make deploy         deploy release builds to AWS (ENV=dev|prod; first time: GUIDED=1; CA=FILE for the database's CA certificate)"
@@ -58,6 +59,15 @@ openapi:
 
 deploy-local:
 	@$(NOFX) deploy-local
+
+# A file of tests/browser on the pages that `nofx exec -- target/debug/console-gallery` shows.
+GALLERY = $(NOFX) exec -- cargo run --quiet --locked --package nofx-tests --bin console-gallery -- --script
+
+pictures:
+	@$(GALLERY) pictures.mjs
+
+measure-console:
+	@$(GALLERY) measure.mjs
 
 SCHEMATHESIS = .local/schemathesis
 

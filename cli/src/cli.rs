@@ -139,8 +139,10 @@ enum Call {
     /// Approve a gate: the step or run that waits for it continues
     Approve(decide::Args),
     /// Reject a gate: the step or run that waits for it fails
+    #[command(mut_arg("reason", |reason| reason.required(true)))]
     Reject(decide::Args),
     /// Waive a gate: let it pass without evidence
+    #[command(mut_arg("reason", |reason| reason.required(true)))]
     Waive(decide::Args),
     /// Start a failed or cancelled run again; what succeeded is kept
     Retry(control::Args),

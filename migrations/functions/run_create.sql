@@ -41,10 +41,10 @@ begin
                     blockers integer, max_attempts integer, backoff_ms integer, timeout_s integer)
     ), made as (
         insert into nofx.run (id, tenant_id, status, goal, plan, plan_digest, request_digest, idempotency_key, timeout_s,
-                              deadline_at, traceparent, workspace, created_at, steps_ready, steps_pending, event_seq)
+                              deadline_at, traceparent, workspace, created_by, created_at, steps_ready, steps_pending, event_seq)
         select v_id, v_tenant, 'queued', p ->> 'goal', p -> 'plan', p ->> 'plan_digest', p ->> 'request_digest',
                p ->> 'idempotency_key', (p ->> 'timeout_s')::integer,
-               v_now + make_interval(secs => (p ->> 'timeout_s')::integer), p ->> 'traceparent', v_workspace, v_now,
+               v_now + make_interval(secs => (p ->> 'timeout_s')::integer), p ->> 'traceparent', v_workspace, p ->> 'actor', v_now,
                count(*) filter (where i.is_ready), count(*) filter (where not i.is_ready),
                1 + count(*) filter (where i.is_ready)
           from item i

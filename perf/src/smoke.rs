@@ -130,7 +130,8 @@ pub async fn run_plan(api: &Api, checkout: &Checkout, plan: &SmokePlan) -> Resul
     let examples = checkout.root().join("examples");
     let (file, workspace) = (examples.join(plan.file), examples.join("workspace"));
     let workspace = plan.workspace.then_some(workspace.as_path());
-    let created = submission::create(api, &Submission { file: &file, workspace, overlay: None, base: None }).await?;
+    let created =
+        submission::create(api, &Submission { file: &file, workspace, overlay: None, base: None, actor: None }).await?;
     let id = created.id.to_string();
     let detail = timeout(RUN_TIMEOUT, run_to_end(api, &id)).await;
     let detail = detail.with_context(|| format!("{} did not end", plan.file))??;

@@ -14,7 +14,7 @@ mod query;
 
 pub use admit::{BodyKind, MAX_BODY_BYTES, MAX_UPLOAD_BYTES, Takes};
 pub use base_path::BasePath;
-pub use body::{ACTOR, Body, MAX_REASON_CHARS, REASON, actor, actor_of, json_body, reason};
+pub use body::{ACTOR, Body, MAX_REASON_CHARS, REASON, actor, actor_of, json_body, reason, reason_of};
 pub use document::ProblemDocument;
 pub use etag::{Condition, Precondition};
 pub use event::mend;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::operation::get_object::GetObjectError;
 use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::primitives::ByteStream;
@@ -129,14 +130,11 @@ impl Storage {
         let request = self.client.get_object().bucket(&self.bucket).key(self.key(&artifact.uri)?).range(range);
         let mut answer = match request.send().await {
             Ok(answer) => answer,
-            Err(error) if error.as_service_error().is_some_and(GetObjectError::is_no_such_key) => {
-                return Err(Error::NotFound(name));
-            }
             // The object is empty.
             Err(error) if error.raw_response().is_some_and(|response| response.status().as_u16() == 416) => {
                 return Err(changed(artifact));
             }
-            Err(error) => return Err(Error::unavailable("artifact storage", error)),
+            Err(error) => return Err(unreadable(error, || name)),
         };
         // A storage that does not know ranges sends everything.
         let total = match answer.content_range() {
@@ -173,10 +171,7 @@ impl Storage {
     async fn open(&self, key: &str, name: impl Fn() -> String) -> Result<ByteStream, Error> {
         match self.client.get_object().bucket(&self.bucket).key(key).send().await {
             Ok(answer) => Ok(answer.body),
-            Err(error) if error.as_service_error().is_some_and(GetObjectError::is_no_such_key) => {
-                Err(Error::NotFound(name()))
-            }
-            Err(error) => Err(Error::unavailable("artifact storage", error)),
+            Err(error) => Err(unreadable(error, name)),
         }
     }
 
@@ -184,6 +179,14 @@ impl Storage {
     pub async fn sign_download(&self, uri: &str, lasts: Duration) -> Result<Signed, Error> {
         let request = self.client.get_object().bucket(&self.bucket).key(self.key(uri)?);
         let signed = request.presigned(presigning(lasts)?).await;
+        Ok(signed_request(&signed.map_err(|error| Error::internal("sign a download", error))?))
+    }
+
+    /// A URL from which a browser saves the object under the last part of `name`, for a limited time. It never opens it: an
+    /// object of type HTML would run its scripts at the origin of the storage.
+    pub async fn sign_attachment(&self, uri: &str, name: &str, lasts: Duration) -> Result<Signed, Error> {
+        let request = self.client.get_object().bucket(&self.bucket).key(self.key(uri)?);
+        let signed = request.response_content_disposition(attachment(name)).presigned(presigning(lasts)?).await;
         Ok(signed_request(&signed.map_err(|error| Error::internal("sign a download", error))?))
     }
 
@@ -293,6 +296,25 @@ fn changed(artifact: &ArtifactRef) -> Error {
     Error::Conflict(Code::ArtifactChanged, message)
 }
 
+fn unreadable(error: SdkError<GetObjectError>, name: impl FnOnce() -> String) -> Error {
+    match error.as_service_error() {
+        Some(GetObjectError::NoSuchKey(_)) => Error::NotFound(name()),
+        Some(GetObjectError::InvalidObjectState(_)) => {
+            Error::Forbidden(format!("{} is archived; restore it in the storage first", name()))
+        }
+        _ => Error::unavailable("artifact storage", error),
+    }
+}
+
+/// The header of a download (RFC 6266), with characters that every file system takes.
+fn attachment(name: &str) -> String {
+    const CHARACTERS: usize = 100;
+    let name = name.rsplit(['/', '\\']).next().unwrap_or_default();
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
+    let name: String = name.chars().take(CHARACTERS).map(plain).collect();
+    format!("attachment; filename=\"{}\"", if name.is_empty() { "artifact" } else { &name })
+}
+
 fn presigning(lasts: Duration) -> Result<PresigningConfig, Error> {
     PresigningConfig::expires_in(lasts).map_err(|error| Error::internal("sign a request", error))
 }
@@ -301,5 +323,24 @@ fn signed_request(request: &aws_sdk_s3::presigning::PresignedRequest) -> Signed 
     Signed {
         url: request.uri().to_owned(),
         headers: request.headers().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_download_has_a_name_that_cannot_leave_its_folder_or_header() {
+        for (name, file) in [
+            ("notes.md", "notes.md"),
+            ("a/b/../c\\d e.txt", "d_e.txt"),
+            ("x\"; filename=y\r\nset-cookie: a\u{202e}", "x___filename_y__set-cookie__a_"),
+            ("", "artifact"),
+            ("a/", "artifact"),
+        ] {
+            assert_eq!(attachment(name), format!("attachment; filename=\"{file}\""));
+        }
+        assert!(attachment(&"é".repeat(9_000)).len() < 200);
     }
 }

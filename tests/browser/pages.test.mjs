@@ -19,7 +19,7 @@ after(() => browser.close());
 
 /** Calls `use` with a tab, and returns the problems that the tab has noticed, then those that `use` returns. */
 async function withTab(free, options, use) {
-  const tab = free.pop() ?? (await open(browser, options));
+  const tab = free.pop() ?? (await open(browser, { ...options, store: gallery.store }));
   tab.problems.length = 0;
   const found = await use(tab);
   const problems = [...tab.problems, ...found];

@@ -1,4 +1,4 @@
-// Unpacks the Chromium of the package @sparticuz/chromium into a folder: `node unpack.mjs PACKAGE FOLDER`.
+// Unpacks the Chromium of the package @sparticuz/chromium into a folder, with fonts: `node unpack.mjs PACKAGE FOLDER`.
 //
 // The package's own code would unpack into /tmp, where every user of the machine may have put another program.
 import { createReadStream, createWriteStream, mkdirSync, writeFileSync } from "node:fs";
@@ -20,11 +20,19 @@ await Promise.all([
   unpack("al2023.tar", extract(into)),
   unpack("fonts.tar", extract(join(into, "fonts"))),
 ]);
-// Texts have the same width on every machine.
+// Texts have the same width on every machine. The fonts are like those of people's machines, where code is wider than text.
+const ALIASES = { Inter: ["system-ui", "sans-serif"], "JetBrains Mono": ["ui-monospace", "monospace"] };
+const alias = ([font, names]) => names.map((name) => `<match target="pattern"><test name="family"><string>${name}</string></test>
+<edit name="family" mode="assign" binding="strong"><string>${font}</string></edit></match>`).join("\n");
+const fonts = [join(into, "fonts"), join(from, "../../@expo-google-fonts")];
 writeFileSync(
   join(into, "fonts.conf"),
   `<?xml version="1.0"?>
 <!DOCTYPE fontconfig SYSTEM "fonts.dtd">
-<fontconfig><dir>${join(into, "fonts")}</dir><cachedir>${join(into, "cache")}</cachedir></fontconfig>
+<fontconfig>
+${fonts.map((folder) => `<dir>${folder}</dir>`).join("\n")}
+<cachedir>${join(into, "cache")}</cachedir>
+${Object.entries(ALIASES).map(alias).join("\n")}
+</fontconfig>
 `,
 );

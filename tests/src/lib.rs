@@ -27,6 +27,8 @@ pub mod invariants;
 
 pub mod gallery;
 
+pub mod browser;
+
 pub use delivery::Deliver;
 pub use lab::Lab;
 pub use script::Script;

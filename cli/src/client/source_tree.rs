@@ -28,6 +28,14 @@ const EXECUTABLE: &str = "100755";
 const LINK: &str = "120000";
 const SUBMODULE: &str = "160000";
 
+/// What `--base` names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Base {
+    Folder(PathBuf),
+    /// For `copy_base`, which says what is wrong with it.
+    Reference,
+}
+
 impl SourceTree {
     /// The repository around `dir`, or `dir` itself if there is none.
     pub fn around(dir: &Path) -> Result<Self> {
@@ -121,6 +129,18 @@ impl SourceTree {
     /// Whether Git knows a commit by this name.
     pub fn has_commit(&self, name: &str) -> bool {
         self.is_git && self.commit(name).is_some()
+    }
+
+    /// Whether a base is a folder, relative to the current one, or a Git reference. An error if it is both.
+    pub fn base(&self, name: &str) -> Result<Base> {
+        match Path::new(name) {
+            folder if !folder.is_dir() => Ok(Base::Reference),
+            _ if self.has_commit(name) => {
+                let hint = format!("write ./{name} for the folder, or refs/heads/{name} for the branch");
+                Err(hinted(format!("--base {name} names a folder and a commit"), hint))
+            }
+            folder => Ok(Base::Folder(folder.to_owned())),
+        }
     }
 
     /// Writes the files of the commit at which HEAD left `reference`: what came to it since is no change of this checkout.

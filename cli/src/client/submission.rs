@@ -15,7 +15,10 @@ pub struct Submission<'a> {
     pub file: &'a Path,
     pub workspace: Option<&'a Path>,
     pub overlay: Option<&'a Path>,
-    pub base: Option<&'a Path>,
+    /// A folder, or a Git reference of the workspace's repository.
+    pub base: Option<&'a str>,
+    /// Who starts the run.
+    pub actor: Option<String>,
 }
 
 /// Uploads the plan's workspace and base, and posts the plan.
@@ -23,10 +26,15 @@ pub async fn create(api: &Api, submission: &Submission<'_>) -> Result<RunCreated
     let document = plan_file::read(submission.file)?;
     let mut body = document.value.clone();
     if let Some(dir) = submission.workspace {
-        body["plan"]["workspace"]["archive"] = json!(workspace::upload(api, dir, submission.overlay).await?);
+        let archive = workspace::pack(dir, submission.overlay)?;
+        body["plan"]["workspace"]["archive"] = json!(workspace::upload(api, &dir.display(), archive).await?);
     }
-    if let Some(dir) = submission.base {
-        body["plan"]["workspace"]["base"] = json!(workspace::upload(api, dir, None).await?);
+    if let Some(base) = submission.base {
+        let archive = workspace::pack_base(submission.workspace.unwrap_or(Path::new(".")), base)?;
+        body["plan"]["workspace"]["base"] = json!(workspace::upload(api, &base, archive).await?);
+    }
+    if let Some(name) = &submission.actor {
+        body["actor"] = json!(name);
     }
     api.post("/runs", &body).await.map_err(|error| document.located("", error))
 }

@@ -1,23 +1,27 @@
 //! Workspaces: packs a directory reproducibly, and uploads it as an artifact for a plan.
 
+use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use nofx_gates::archive::Source;
 use nofx_gates::snapshot::Snapshot;
 use nofx_gates::{Limits, archive};
 use nofx_local::report::{self, hinted};
 use serde_json::json;
 use shared::domain::{ArtifactId, digest};
 use shared::view::Upload;
+use tempfile::TempDir;
 
 use crate::client::api::Api;
+use crate::client::source_tree::{Base, SourceTree};
 
 const UPLOAD_LIMIT: Duration = Duration::from_mins(5);
 
-/// Packs `dir`, with the files of `overlay` over it, and uploads it. Returns the artifact's id.
-pub async fn upload(api: &Api, dir: &Path, overlay: Option<&Path>) -> Result<ArtifactId> {
-    let archive = pack(dir, overlay)?;
+/// Uploads an archive. `of` is for messages. Returns the artifact's id.
+pub async fn upload(api: &Api, of: &dyn Display, archive: Vec<u8>) -> Result<ArtifactId> {
     let sha256 = digest::sha256_hex(&archive);
     let body = json!({ "sha256": sha256, "size_bytes": archive.len(), "media_type": "application/gzip" });
     let upload: Upload = api.post("/workspaces", &body).await?;
@@ -32,16 +36,55 @@ pub async fn upload(api: &Api, dir: &Path, overlay: Option<&Path>) -> Result<Art
         let text = response.text().await.unwrap_or_default();
         bail!("the upload of the workspace was refused: {status} {}", text.chars().take(300).collect::<String>());
     }
-    report::line("workspace", format_args!("{} is artifact {} ({size} bytes)", dir.display(), upload.id));
+    report::line("workspace", format_args!("{of} is artifact {} ({size} bytes)", upload.id));
     Ok(upload.id)
 }
 
-/// A tar.gz whose bytes depend only on the tree. Leaves out what is not part of a workspace, and reports of earlier tests.
+/// A tar.gz of `dir` with the files of `overlay` over it, whose bytes depend only on the tree. Leaves out what is not part of
+/// a workspace, what Git ignores, and reports of earlier tests.
 pub fn pack(dir: &Path, overlay: Option<&Path>) -> Result<Vec<u8>> {
-    let base = snapshot(dir)?;
-    let overlay = overlay.map(snapshot).transpose()?;
-    let mut files = archive::sources(&base);
-    files.extend(overlay.iter().flat_map(archive::sources));
+    let base = Files::of_folder(dir)?;
+    let overlay = overlay.map(Files::of_folder).transpose()?;
+    let mut files = archive::sources(&base.snapshot);
+    files.extend(overlay.iter().flat_map(|overlay| archive::sources(&overlay.snapshot)));
+    packed(files, &dir.display())
+}
+
+/// The same of a base: a folder, or the commit at which HEAD left a reference of the repository around `workspace`.
+pub fn pack_base(workspace: &Path, base: &str) -> Result<Vec<u8>> {
+    let tree = SourceTree::of(workspace)?;
+    match tree.base(base)? {
+        Base::Folder(folder) => pack(&folder, None),
+        Base::Reference => packed(archive::sources(&Files::copied(|to| tree.copy_base(base, to))?.snapshot), &base),
+    }
+}
+
+/// Files to pack, and the copy that holds them.
+struct Files {
+    snapshot: Snapshot,
+    _copy: Option<TempDir>,
+}
+
+impl Files {
+    /// The files of a folder as they are now. In a Git repository these are the tracked ones, and new ones that it does not
+    /// ignore.
+    fn of_folder(dir: &Path) -> Result<Self> {
+        let read = || format!("cannot read {}", dir.display());
+        let tree = SourceTree::of(dir)?;
+        if tree.is_git() {
+            return Self::copied(|to| tree.copy_worktree(to)).with_context(read);
+        }
+        Ok(Self { snapshot: Snapshot::take(dir).with_context(read)?, _copy: None })
+    }
+
+    fn copied(copy: impl FnOnce(&Path) -> Result<()>) -> Result<Self> {
+        let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+        copy(folder.path())?;
+        Ok(Self { snapshot: Snapshot::take(folder.path())?, _copy: Some(folder) })
+    }
+}
+
+fn packed(mut files: BTreeMap<&str, Source<'_>>, of: &dyn Display) -> Result<Vec<u8>> {
     let projects = files.keys().filter_map(|path| path.strip_suffix("package.json"));
     let reports: Vec<String> = projects
         .filter(|folder| folder.is_empty() || folder.ends_with('/'))
@@ -49,13 +92,9 @@ pub fn pack(dir: &Path, overlay: Option<&Path>) -> Result<Vec<u8>> {
         .collect();
     files.retain(|path, _| !reports.iter().any(|folder| path.starts_with(folder.as_str())));
     if files.is_empty() {
-        return Err(hinted(format!("{} contains no files", dir.display()), "name the directory of a workspace"));
+        return Err(hinted(format!("{of} contains no files"), "name the directory of a workspace"));
     }
-    archive::pack(&files, Limits::default()).with_context(|| format!("cannot pack {}", dir.display()))
-}
-
-fn snapshot(dir: &Path) -> Result<Snapshot> {
-    Snapshot::take(dir).with_context(|| format!("cannot read {}", dir.display()))
+    archive::pack(&files, Limits::default()).with_context(|| format!("cannot pack {of}"))
 }
 
 #[cfg(test)]
@@ -65,6 +104,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
+    use crate::client::git;
 
     fn write(dir: &Path, name: &str, content: &str) {
         let path = dir.join(name);
@@ -94,6 +134,37 @@ mod tests {
         let archive = pack(one.path(), None).unwrap();
         assert_eq!(archive, pack(two.path(), None).unwrap());
         assert_eq!(unpack(&archive).keys().collect::<Vec<_>>(), ["package.json", "src/a.ts"]);
+    }
+
+    /// Ignored files may hold secrets, or be larger than an archive.
+    #[test]
+    fn what_git_ignores_is_not_packed_and_the_base_is_the_commit_at_which_head_left_the_branch() {
+        let dir = tempfile::tempdir().unwrap();
+        let git = |arguments: &[&str]| {
+            let config = ["-c", "user.name=n", "-c", "user.email=e@example.com", "-c", "init.defaultBranch=main"];
+            git::run(dir.path(), &[&config[..], arguments].concat()).unwrap();
+        };
+        write(dir.path(), ".gitignore", ".env\ntarget/\n");
+        write(dir.path(), "a.ts", "old");
+        git(&["init", "--quiet"]);
+        git(&["add", "."]);
+        git(&["commit", "--quiet", "--message", "one"]);
+        git(&["branch", "change"]);
+        write(dir.path(), "a.ts", "later");
+        git(&["commit", "--quiet", "--all", "--message", "two"]);
+        git(&["switch", "--quiet", "change"]);
+        for (name, content) in [("a.ts", "new"), ("b.ts", "b"), (".env", "KEY=x"), ("target/large", "x")] {
+            write(dir.path(), name, content);
+        }
+        let files = unpack(&pack(dir.path(), None).unwrap());
+        assert_eq!(files.keys().collect::<Vec<_>>(), [".gitignore", "a.ts", "b.ts"]);
+        assert_eq!(files["a.ts"], "new");
+        let base = unpack(&pack_base(dir.path(), "main").unwrap());
+        assert_eq!((base.len(), base["a.ts"].as_str()), (2, "old"));
+        let folder = dir.path().display().to_string();
+        assert_eq!(pack_base(dir.path(), &folder).unwrap(), pack(dir.path(), None).unwrap());
+        let unknown = format!("{:#}", pack_base(dir.path(), "mian").unwrap_err());
+        assert!(unknown.contains("\"mian\" is neither a folder nor a commit"), "{unknown}");
     }
 
     #[test]

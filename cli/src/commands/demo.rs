@@ -150,8 +150,13 @@ async fn run_sample(api: &Api, checkout: &Checkout, sample: &Sample) -> Result<R
     let file = examples.join(sample.file);
     let workspace: Option<PathBuf> = sample.workspace.then(|| examples.join("workspace"));
     let overlay = sample.overlay.map(|overlay| examples.join(overlay));
-    let submission =
-        Submission { file: &file, workspace: workspace.as_deref(), overlay: overlay.as_deref(), base: None };
+    let submission = Submission {
+        file: &file,
+        workspace: workspace.as_deref(),
+        overlay: overlay.as_deref(),
+        base: None,
+        actor: None,
+    };
     let created = submission::create(api, &submission).await?;
     let id = created.id.to_string();
     println!("  run {id}  {}", api.url(&format!("/ui/runs/{id}")));

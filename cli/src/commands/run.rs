@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use crate::client::api::Api;
 use crate::client::submission::{self, Submission};
+use crate::commands::actor::Actor;
 use crate::commands::watch::{self, Follow};
 use crate::output::color::command;
 use crate::output::{self, Format};
@@ -19,15 +20,18 @@ pub struct Args {
     /// Follow the run until it ends; exit with 1 unless it succeeds
     #[arg(long)]
     watch: bool,
-    /// Upload this directory as the plan's workspace
+    /// Upload this directory as the plan's workspace; in a Git repository without the files that it ignores
     #[arg(long, value_name = "DIR")]
     workspace: Option<PathBuf>,
     /// Add the files of this directory to the workspace, replacing those of the same name
     #[arg(long, value_name = "DIR", requires = "workspace")]
     overlay: Option<PathBuf>,
-    /// Upload this directory as the workspace before the change, for gates that judge the difference
-    #[arg(long, value_name = "DIR")]
-    base: Option<PathBuf>,
+    /// The workspace before the change, for gates that judge the difference: the commit at which HEAD left this Git
+    /// reference, or a directory
+    #[arg(long, value_name = "REF|DIR")]
+    base: Option<String>,
+    #[command(flatten)]
+    actor: Actor,
     #[command(flatten)]
     follow: Follow,
     #[command(flatten)]
@@ -41,6 +45,7 @@ pub async fn run(api: &Api, args: &Args) -> Result<ExitCode> {
         workspace: args.workspace.as_deref(),
         overlay: args.overlay.as_deref(),
         base: args.base.as_deref(),
+        actor: args.actor.name(),
     };
     let run = submission::create(api, &submission).await?;
     if args.format.json {

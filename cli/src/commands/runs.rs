@@ -30,6 +30,9 @@ pub struct Args {
     /// Only runs whose goal contains this text, ignoring case
     #[arg(long, value_name = "TEXT")]
     pub goal: Option<String>,
+    /// Only runs that this person started
+    #[arg(long, value_name = "NAME")]
+    pub by: Option<String>,
     /// Only runs created since this time: 90s, 30m, 2h or 7d ago, or an RFC 3339 timestamp
     #[arg(long, value_name = "AGO|TIMESTAMP", value_parser = |text: &str| since(text, SystemTime::now()))]
     pub since: Option<String>,
@@ -43,7 +46,7 @@ pub struct Args {
 impl Default for Args {
     fn default() -> Self {
         let format = Format::default();
-        Self { status: None, tool: None, goal: None, since: None, limit: LIMIT, format }
+        Self { status: None, tool: None, goal: None, by: None, since: None, limit: LIMIT, format }
     }
 }
 
@@ -94,10 +97,9 @@ pub async fn list(api: &Api, args: &Args) -> Result<Vec<RunSummary>> {
 fn path(args: &Args, after: Option<RunId>) -> String {
     let mut path = format!("/runs?limit={}", args.limit.clamp(1, MAX_PAGE));
     let after = after.map(|id| id.to_string());
-    let Args { status, tool, goal, since, .. } = args;
-    for (name, value) in
-        [("status", status), ("tool", tool), ("goal", goal), ("created_from", since), ("after", &after)]
-    {
+    let Args { status, tool, goal, by, since, .. } = args;
+    let filters = [("status", status), ("tool", tool), ("goal", goal), ("created_by", by), ("created_from", since)];
+    for (name, value) in filters.into_iter().chain([("after", &after)]) {
         if let Some(value) = value {
             let _ = write!(path, "&{name}={}", encoded(value));
         }

@@ -53,7 +53,8 @@ pub async fn run(api: &Api, args: &Args) -> Result<()> {
 fn run_text(detail: &RunDetail, gates: &[Gate], now: SystemTime) -> String {
     let run = &detail.run;
     let mut text = format!("{}  {}\n", state::run(run.status).painted(), paint(BOLD, printable(&run.goal)));
-    let mut facts = vec![run.id.to_string(), format!("created {}", time::ago(&run.created_at, now))];
+    let by = run.created_by.as_deref().map(|by| format!(" by {}", printable(by))).unwrap_or_default();
+    let mut facts = vec![run.id.to_string(), format!("created {}{by}", time::ago(&run.created_at, now))];
     if let Some(took) = time::between(run.started_at.as_ref(), run.finished_at.as_ref(), now) {
         let verb = if run.finished_at.is_some() { "took" } else { "for" };
         facts.push(format!("{verb} {}", time::span(took)));
@@ -184,7 +185,7 @@ mod tests {
         serde_json::from_value(json!({
             "run": {
                 "id": RUN, "status": "failed", "goal": "gated\ncodegen", "plan": null, "plan_digest": "a", "generation": 2,
-                "failure": null, "timeout_s": null, "deadline_at": null, "created_at": "2026-11-23T10:00:00+00:00",
+                "failure": null, "timeout_s": null, "deadline_at": null, "created_by": "ann", "created_at": "2026-11-23T10:00:00+00:00",
                 "started_at": "2026-11-23T10:00:00+00:00", "paused_at": null,
                 "finished_at": "2026-11-23T10:03:20+00:00",
             },
@@ -206,7 +207,7 @@ mod tests {
         let now = parse("2026-11-23T10:05:00Z").unwrap();
         let expected = "\
 ✗ failed  gated\\u{a}codegen
-0193c0de-0000-7000-8000-000000000001  created 5 min ago  took 3 min 20 s  generation 2
+0193c0de-0000-7000-8000-000000000001  created 5 min ago by ann  took 3 min 20 s  generation 2
 Failed at lint
 
 STATE        STEP       TOOL        TOOK  TRIES

@@ -55,11 +55,14 @@ fn runs(schemas: &mut Schemas) -> Vec<Operation> {
     let example = json!({"plan": {"goal": "say hello", "steps": [
         {"name": "hello", "tool": "echo", "inputs": {"text": "hello"}},
         {"name": "approve", "tool": "manual:release", "depends_on": ["hello"], "timeout_s": 3600}]}});
+    let mut new_run = schemas.plan();
+    new_run["properties"]["actor"] = who_and_why("actor");
+    new_run["properties"]["actor"]["description"] = json!("Who starts the run; recorded as given, nobody by default.");
     vec![
         Operation::new(Method::POST, "/runs", "createRun", RUNS, "Create a run of a plan.")
             .header("Idempotency-Key", "Makes it safe to repeat the request: the same key creates one run.", key)
             .header("traceparent", "W3C trace context; the run continues this trace.", json!({"type": "string"}))
-            .takes(schemas.plan(), example.clone())
+            .takes(new_run.clone(), example.clone())
             .answers(201, "The run was created.", schemas.of::<RunCreated>())
             .with("Location")
             .example("run", "POST /runs")
@@ -67,7 +70,7 @@ fn runs(schemas: &mut Schemas) -> Vec<Operation> {
             .with("Location")
             .refuses(&[Code::IdempotencyConflict]),
         Operation::new(Method::POST, "/plans/check", "checkPlan", RUNS, "Check a plan without creating a run.")
-            .takes(schemas.plan(), example)
+            .takes(new_run, example)
             .answers(200, "POST /runs would accept the plan.", schemas.of::<PlanChecked>()),
         get("/runs", "listRuns", RUNS, "List runs that match all filters, newest first.")
             .parameter(
@@ -79,6 +82,7 @@ fn runs(schemas: &mut Schemas) -> Vec<Operation> {
             )
             .parameter("tool", text("The run has a step of this tool."))
             .parameter("goal", text("The goal contains this text, ignoring case."))
+            .parameter("created_by", text("Somebody with exactly this name started the run."))
             .parameter("created_from", timestamp("The run was created at this time or later."))
             .parameter("created_to", timestamp("The run was created before this time."))
             .answers(200, "A page.", schemas.of::<RunPage>())

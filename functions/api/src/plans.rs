@@ -8,8 +8,12 @@ use shared::flow::check_plan::check_plan;
 use shared::http::Body;
 use shared::view::PlanChecked;
 
-/// `POST /plans/check {plan}` -> 200 with the plan and its defaults, or the error that `POST /runs` would return.
+use crate::runs::starter;
+
+/// `POST /plans/check {plan, actor}` -> 200 with the plan and its defaults, or the error that `POST /runs` would return.
 /// Stores nothing.
 pub async fn check(State(ctx): State<Ctx>, body: Body) -> Result<Json<PlanChecked>, Error> {
-    check_plan(&ctx, &ctx.config.tenant, body.object()?).await.map(Json)
+    let body = body.object()?;
+    starter(body)?;
+    check_plan(&ctx, &ctx.config.tenant, body).await.map(Json)
 }

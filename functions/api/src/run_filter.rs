@@ -6,8 +6,9 @@ use shared::error::{Error, Problem};
 use shared::http::{Query, shown};
 
 /// Names of the parameters.
-pub const PARAMETERS: &[&str] = &["after", "limit", "status", "tool", "goal", "created_from", "created_to"];
-/// Maximum length of `tool` and `goal`.
+pub const PARAMETERS: &[&str] =
+    &["after", "limit", "status", "tool", "goal", "created_by", "created_from", "created_to"];
+/// Maximum length of `tool`, `goal` and `created_by`.
 pub const MAX_TEXT_CHARS: usize = 200;
 
 /// The parsed query string.
@@ -28,6 +29,7 @@ impl ListQuery {
             statuses: statuses(query.get("status"), &mut problems),
             tool: value_or_problem(text(query, "tool"), &mut problems),
             goal: value_or_problem(text(query, "goal"), &mut problems),
+            created_by: value_or_problem(text(query, "created_by"), &mut problems),
             created_from: value_or_problem(query.timestamp("created_from"), &mut problems),
             created_to: value_or_problem(query.timestamp("created_to"), &mut problems),
         };

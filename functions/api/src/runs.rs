@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use serde_json::Value;
 use serde_json::value::RawValue;
 use shared::context::Ctx;
 use shared::db::{artifact, event, gate, run};
@@ -11,14 +12,14 @@ use shared::domain::{GateId, RunId};
 use shared::error::Error;
 use shared::flow::create_run::{Request, create_run};
 use shared::http::{
-    BasePath, Body, Condition, DEFAULT_LIMIT, Query, header_text, id_param, next_link, not_given_out, page_of,
+    BasePath, Body, Condition, DEFAULT_LIMIT, Query, actor_of, header_text, id_param, next_link, not_given_out, page_of,
 };
 use shared::view::{Lineage, RunCreated, RunDetail};
 
 use crate::run_filter::ListQuery;
 use crate::{artifacts, steps};
 
-/// `POST /runs {plan}` -> 201 `{id, status}`, or 200 if an earlier request with the same `Idempotency-Key` created the
+/// `POST /runs {plan, actor}` -> 201 `{id, status}`, or 200 if an earlier request with the same `Idempotency-Key` created the
 /// run.
 pub async fn create(
     State(ctx): State<Ctx>,
@@ -26,11 +27,13 @@ pub async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Error> {
+    let body = body.object()?;
+    let actor = starter(body)?;
     let request = Request {
-        body: body.object()?,
+        body,
         idempotency_key: idempotency_key(&headers)?,
         traceparent: header_text(&headers, "traceparent"),
-        actor: None,
+        actor: actor.as_deref(),
     };
     let accepted = create_run(&ctx, &ctx.config.tenant, &request).await?;
     let status = if accepted.created { StatusCode::CREATED } else { StatusCode::OK };
@@ -39,7 +42,7 @@ pub async fn create(
     Ok((status, [(header::LOCATION, location)], Json(answer)).into_response())
 }
 
-/// `GET /runs?limit=&after=&status=&tool=&goal=&created_from=&created_to=` -> `{runs, next}`, newest first.
+/// `GET /runs?limit=&after=&status=&tool=&goal=&created_by=&created_from=&created_to=` -> `{runs, next}`, newest first.
 pub async fn list(State(ctx): State<Ctx>, query: Query) -> Result<Response, Error> {
     let ListQuery { filter, after, limit } = ListQuery::parse(&query)?;
     let page = run::run_list(&ctx.db, &ctx.config.tenant, &filter, after, limit).await?;
@@ -141,6 +144,13 @@ pub async fn gates(
 pub async fn lineage(State(ctx): State<Ctx>, Path(id): Path<String>) -> Result<Json<Lineage>, Error> {
     let id: RunId = id_param("run", &id)?;
     artifact::run_lineage(&ctx.db, &ctx.config.tenant, id).await?.map(Json).ok_or_else(|| no_run(id))
+}
+
+/// Who starts a run, if the body names somebody.
+pub fn starter(body: &Value) -> Result<Option<String>, Error> {
+    let actor = body.get("actor").filter(|name| !name.is_null());
+    let actor = actor.map(|name| actor_of(name.as_str().unwrap_or_default()));
+    actor.transpose().map_err(|rule| Error::invalid("actor", rule))
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Error> {

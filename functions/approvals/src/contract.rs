@@ -2,9 +2,10 @@
 
 use axum::http::Method;
 use serde_json::{Value, json};
+use shared::domain::gate::Decision;
 use shared::error::Code;
 use shared::http::contract::{FILLED, NO_NUL, Operation, Schemas, object, who_and_why};
-use shared::http::{ACTOR, REASON};
+use shared::http::{ACTOR, MAX_REASON_CHARS, REASON};
 use shared::view::Gate;
 
 use crate::{MAX_EXPIRY_S, NEW_GATE};
@@ -15,16 +16,26 @@ const GATES: &str = "Gates";
 pub fn contract(schemas: &mut Schemas) -> Vec<Operation> {
     let example = json!({"run_id": "0198c0de-0000-7000-8000-000000000001", "gate_type": "security review",
         "expires_after_s": 3600});
-    let mut decide = |path, id, summary| {
-        Operation::new(Method::POST, path, id, GATES, summary)
-            .may_take(object(&[ACTOR, REASON], &[], who_and_why), json!({"actor": "ann", "reason": "looks good"}))
+    let mut decide = |path, id, summary, decision: Decision| {
+        let example = |reason: &str| json!({"actor": "ann", "reason": reason});
+        let operation = Operation::new(Method::POST, path, id, GATES, summary);
+        let operation = match decision {
+            Decision::Approve => operation.may_take(object(&[ACTOR, REASON], &[], who_and_why), example("looks good")),
+            _ => operation.takes(object(&[ACTOR, REASON], &["reason"], who_and_needed_why), example("not needed here")),
+        };
+        operation
             .answers(200, "The decided gate.", schemas.of::<Gate>())
             .refuses(&[Code::GateDecided, Code::GateExpired])
     };
     let decisions = [
-        decide("/gates/{id}/approve", "approveGate", "Approve a gate.").example("run", "approve"),
-        decide("/gates/{id}/reject", "rejectGate", "Reject a gate: its step or run fails."),
-        decide("/gates/{id}/waive", "waiveGate", "Pass a gate without evidence. The record says that it was waived."),
+        decide("/gates/{id}/approve", "approveGate", "Approve a gate.", Decision::Approve).example("run", "approve"),
+        decide("/gates/{id}/reject", "rejectGate", "Reject a gate: its step or run fails.", Decision::Reject),
+        decide(
+            "/gates/{id}/waive",
+            "waiveGate",
+            "Pass a gate without evidence. The record says that it was waived.",
+            Decision::Waive,
+        ),
     ];
     let others = [
         Operation::new(
@@ -51,6 +62,16 @@ pub fn contract(schemas: &mut Schemas) -> Vec<Operation> {
             .example("run", "GET /gates/{id}"),
     ];
     others.into_iter().chain(decisions).collect()
+}
+
+fn who_and_needed_why(field: &str) -> Value {
+    match field {
+        "reason" => json!({
+            "description": "Why. It must not be blank.",
+            "type": "string", "minLength": 1, "maxLength": MAX_REASON_CHARS, "pattern": FILLED,
+        }),
+        other => who_and_why(other),
+    }
 }
 
 fn new_gate() -> Value {

@@ -14,7 +14,7 @@ use shared::domain::fields::{Most, Names};
 use shared::domain::gate::Decision;
 use shared::error::{Code, Error};
 use shared::flow::decide_gate::decide_gate;
-use shared::http::{ACTOR, Body, Query, REASON, Routes, actor, id_param, not_given_out, page_of, reason};
+use shared::http::{ACTOR, Body, Query, REASON, Routes, actor, id_param, not_given_out, page_of, reason, reason_of};
 use shared::view::Gate;
 use uuid::Uuid;
 
@@ -109,7 +109,8 @@ async fn decide(
     decision: Decision,
 ) -> Result<Json<Gate>, Error> {
     let gate_id: GateId = id_param("gate", &id)?;
-    let (actor, reason) = body.read_if_any(&[ACTOR, REASON], |fields| Some((actor(fields), reason(fields))))?;
+    let (actor, reason) =
+        body.read_if_any(&[ACTOR, REASON], |fields| Some((actor(fields), reason_of(fields, decision))))?;
     let tenant_id = &ctx.config.tenant;
     let decision = GateDecision { tenant_id, gate_id, decision, actor: &actor, reason: reason.as_deref() };
     decide_gate(&ctx, &decision).await.map(Json)

@@ -41,12 +41,13 @@ function localise() {
 
 function replace(old, fresh) {
   const active = old.contains(document.activeElement) ? document.activeElement : null;
-  const typed = all("input:not([type=hidden]), textarea", old).filter((field) => field.value !== "");
+  const typed = all("input:not([type=hidden]), textarea", old).filter((field) => field.value !== "" || field === active);
   const opened = all("details[open][id]", old).map((details) => details.id);
   const scrolled = all(".graph", old).map((graph) => graph.scrollLeft);
   const here = old.querySelector(".here a[id]")?.id;
   const selection = active && "selectionStart" in active ? [active.selectionStart, active.selectionEnd] : null;
   old.replaceWith(fresh);
+  remember(fresh);
   all(".graph", fresh).forEach((graph, at) => { graph.scrollLeft = scrolled[at] ?? 0; });
   for (const id of opened) document.getElementById(id)?.setAttribute("open", "");
   for (const field of typed) {
@@ -140,9 +141,13 @@ function move(step) {
   row.scrollIntoView({ block: "nearest" });
 }
 
+// Follows a link, or opens a panel and goes to its form. Nothing is sent.
 function go(name) {
   const link = document.querySelector(`[data-go="${name}"]`);
-  if (link) link.click();
+  if (link?.matches("summary")) {
+    link.parentElement.open = true;
+    link.parentElement.querySelector("input:not([type=hidden])")?.select();
+  } else if (link) link.click();
   return Boolean(link);
 }
 
@@ -199,12 +204,17 @@ document.addEventListener("change", (event) => {
 });
 
 // The name is asked for until there is a login. This browser remembers it.
-for (const field of all("input[name=actor]")) {
+function remember(root) {
   try {
-    if (field.value === "") field.value = localStorage.getItem("nofx.actor") ?? "";
-    field.addEventListener("change", () => localStorage.setItem("nofx.actor", field.value));
+    for (const field of all("input[name=actor]", root)) if (field.value === "") field.value = localStorage.getItem("nofx.actor") ?? "";
   } catch { /* storage is off */ }
 }
+document.addEventListener("change", ({ target }) => {
+  try {
+    if (target.matches("input[name=actor]")) localStorage.setItem("nofx.actor", target.value);
+  } catch { /* storage is off */ }
+});
+remember(document);
 
 // A graph that is wider than the page starts where something happens.
 for (const graph of all(".graph")) {

@@ -8,9 +8,10 @@ pub enum Content {
     Json(String),
     Text(String),
     Image(Image),
+    /// A tar archive, perhaps compressed with gzip.
     Archive,
-    /// Neither text nor a picture.
-    Binary,
+    /// What else it is, in words.
+    Other(&'static str),
 }
 
 /// A picture that browsers show without running anything of it.
@@ -27,10 +28,13 @@ impl Content {
         if let Some(image) = Image::of(bytes) {
             return Self::Image(image);
         }
-        if is_archive(bytes) {
+        if bytes.starts_with(b"\x1f\x8b") || bytes.get(257..262) == Some(b"ustar") {
             return Self::Archive;
         }
-        let Some(text) = text(bytes, is_whole) else { return Self::Binary };
+        if let Some((_, words)) = OTHERS.iter().find(|(start, _)| bytes.starts_with(start)) {
+            return Self::Other(words);
+        }
+        let Some(text) = text(bytes, is_whole) else { return Self::Other("neither text nor a picture") };
         let media_type = media_type.split(';').next().unwrap_or_default().trim();
         let ends = |end: &str| name.len() > end.len() && name.to_ascii_lowercase().ends_with(end);
         if media_type == "text/markdown" || ends(".md") || ends(".markdown") {
@@ -64,10 +68,16 @@ impl Image {
     }
 }
 
-fn is_archive(bytes: &[u8]) -> bool {
-    const STARTS: [&[u8]; 6] = [b"\x1f\x8b", b"PK\x03\x04", b"PK\x05\x06", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0", b"BZh"];
-    STARTS.iter().any(|start| bytes.starts_with(start)) || bytes.get(257..262) == Some(b"ustar")
-}
+/// How files start that pages do not show.
+const OTHERS: [(&[u8], &str); 7] = [
+    (b"PK\x03\x04", "a zip archive"),
+    (b"PK\x05\x06", "an empty zip archive"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd"),
+    (b"\xfd7zXZ\0", "compressed with xz"),
+    (b"BZh", "compressed with bzip2"),
+    (b"%PDF-", "a PDF document"),
+    (b"\x7fELF", "a program"),
+];
 
 /// UTF-8 without NUL. A character that the end of a part cuts is left out.
 fn text(bytes: &[u8], is_whole: bool) -> Option<String> {
@@ -107,7 +117,7 @@ mod tests {
         assert_eq!(of(b"\xff\xd8\xff\xe0"), Content::Image(Image { media_type: "image/jpeg", size: None }));
         assert_eq!(of(b"RIFF\0\0\0\0WEBPVP8 "), Content::Image(Image { media_type: "image/webp", size: None }));
         assert_eq!(of(b"\x89PNG\r\n\x1a\n"), Content::Image(Image { media_type: "image/png", size: None }));
-        for other in ["<svg xmlns='http://www.w3.org/2000/svg'/>", "<html><script>", "%PDF-1.7", "P6 1 1", ""] {
+        for other in ["<svg xmlns='http://www.w3.org/2000/svg'/>", "<html><script>", "P6 1 1", ""] {
             assert_eq!(of(other.as_bytes()), Content::Text(other.into()));
         }
     }
@@ -116,11 +126,13 @@ mod tests {
     fn archives_and_other_bytes_have_no_text() {
         let mut tar = vec![b'a'; 512];
         tar[257..262].copy_from_slice(b"ustar");
-        for archive in [b"\x1f\x8b\x08".to_vec(), b"PK\x03\x04".to_vec(), tar] {
+        for archive in [b"\x1f\x8b\x08".to_vec(), tar] {
             assert_eq!(of(&archive), Content::Archive);
         }
+        assert_eq!(of(b"PK\x03\x04"), Content::Other("a zip archive"));
+        assert_eq!(of(b"%PDF-1.7"), Content::Other("a PDF document"));
         for binary in [b"a\0b".as_slice(), b"\xff\xfe", b"a\xc3", b"a\xff"] {
-            assert_eq!(of(binary), Content::Binary);
+            assert_eq!(of(binary), Content::Other("neither text nor a picture"));
         }
     }
 
@@ -128,7 +140,7 @@ mod tests {
     fn a_part_may_end_inside_of_a_character_or_a_document() {
         let part = |bytes: &[u8], name| Content::of(bytes, false, "text/plain", name);
         assert_eq!(part(b"a\xc3", "a.txt"), Content::Text("a".into()));
-        assert_eq!(part(b"a\xffb", "a.txt"), Content::Binary);
+        assert!(matches!(part(b"a\xffb", "a.txt"), Content::Other(_)));
         assert_eq!(part(b" {\"a\": [1,", "a.JSON"), Content::Json(" {\"a\": [1,".into()));
         assert_eq!(Content::of(b"{\"a\"", true, "application/json", "a"), Content::Text("{\"a\"".into()));
         assert_eq!(Content::of(b"7", true, "application/ld+json; a=b", "a"), Content::Json("7".into()));

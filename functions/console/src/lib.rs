@@ -7,6 +7,7 @@ pub mod axis;
 pub mod graph;
 pub mod page;
 
+pub mod archive;
 mod assets;
 pub mod content;
 mod csrf;
@@ -46,9 +47,13 @@ pub fn routes() -> Routes<Ctx> {
         .get("/ui", routes::home)
         .get_with(
             "/ui/runs/{id}",
-            &["after", "before", "decided", "gate", "kind", "level", "state", "step", "steps"],
+            &["after", "before", "decided", "gate", "kind", "level", "state", "step", "steps", "still"],
             routes::run::page,
         )
+        .post_form("/ui/runs/{id}/pause", &["actor", "csrf"], routes::control::pause)
+        .post_form("/ui/runs/{id}/resume", &["actor", "csrf"], routes::control::resume)
+        .post_form("/ui/runs/{id}/cancel", &["actor", "csrf"], routes::control::cancel)
+        .post_form("/ui/runs/{id}/retry", &["actor", "csrf"], routes::control::retry)
         .get_with("/ui/runs/{id}/fragment", &["gate", "kind", "level", "state", "step", "steps"], routes::run::fragment)
         .get_with("/ui/runs/{id}/steps/{ordinal}", &["attempt"], routes::step::page)
         .get_with("/ui/new", &["example", "from"], routes::new::page)
@@ -61,7 +66,7 @@ pub fn routes() -> Routes<Ctx> {
         .get("/ui/usage", routes::usage::page)
         .get_with("/ui/health", &["redriven"], routes::health::page)
         .post_form("/ui/health/{handler}/redrive", &["actor", "csrf"], routes::health::redrive)
-        .get_with("/ui/runs", &["after", "goal", "since", "status", "tool"], routes::runs::list)
+        .get_with("/ui/runs", &["after", "by", "goal", "since", "status", "tool"], routes::runs::list)
         .get_with("/ui/inbox", &["after", "decided", "type"], routes::inbox::list)
         .get_with("/ui/artifacts/signed", &["id"], routes::artifact::signed)
         .get("/ui/artifacts/{id}", routes::artifact::page)

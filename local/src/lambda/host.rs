@@ -234,13 +234,17 @@ impl Host {
         let mut command = Command::new(&self.config.cargo_lambda);
         command.args(["lambda", "watch", "--invoke-address", "127.0.0.1", "--disable-cors", "--color", "never"]);
         command.args(["--invoke-port", &self.port.to_string(), "--concurrency", &self.processes.to_string()]);
-        if !self.config.reload {
-            command.arg("--ignore-changes");
+        if self.config.reload {
+            command.current_dir(&self.config.root);
+        } else {
+            // For each function it watches every folder below the one it runs in, also with this option. All of the checkout has
+            // so many folders that a dozen functions reach the system's limit, and those that come last do not start.
+            command.arg("--ignore-changes").arg("--manifest-path").arg(self.config.root.join("Cargo.toml"));
+            command.current_dir(self.config.root.join("functions"));
         }
         if let Some(runtime) = &self.runtime {
             command.args(["--config", &runtime.cargo_config()]);
         }
-        command.current_dir(&self.config.root);
         match self.config.inherited {
             Inherited::All => process::clear_inherited_env(&mut command),
             Inherited::Toolchain => {

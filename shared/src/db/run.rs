@@ -160,6 +160,8 @@ pub struct RunFilter {
     pub tool: Option<String>,
     /// The run's goal contains this text, ignoring case.
     pub goal: Option<String>,
+    /// The run was started by somebody with exactly this name.
+    pub created_by: Option<String>,
     /// The run was created at this time or later.
     pub created_from: Option<SystemTime>,
     /// The run was created before this time.
@@ -187,7 +189,8 @@ pub async fn run_list(
 }
 
 /// Columns of a run in a list. The query names the run `r`.
-const SUMMARY: &str = "r.id, r.status, r.goal, r.generation, r.created_at, r.started_at, r.finished_at, r.failure";
+const SUMMARY: &str =
+    "r.id, r.status, r.goal, r.generation, r.created_by, r.created_at, r.started_at, r.finished_at, r.failure";
 
 /// A run that a list has read.
 #[derive(Debug, Deserialize)]
@@ -217,7 +220,7 @@ impl<'a> Listing<'a> {
     }
 
     /// Parameters of [`Listing::sql`] and [`Listing::counts`]: `$1` is the tenant, `$2` the limit.
-    pub fn params(&self) -> [Param<'_>; 8] {
+    pub fn params(&self) -> [Param<'_>; 9] {
         [
             (&self.tenant.0, Type::TEXT),
             (&self.limit, Type::INT8),
@@ -227,6 +230,7 @@ impl<'a> Listing<'a> {
             (&self.statuses, Type::TEXT_ARRAY),
             (&self.goal, Type::TEXT),
             (&self.filter.tool, Type::TEXT),
+            (&self.filter.created_by, Type::TEXT),
         ]
     }
 
@@ -264,7 +268,7 @@ impl<'a> Listing<'a> {
             "select json_build_object('by_status', coalesce(json_object_agg(c.status, c.count), '{{}}'),
                                       'is_cut', coalesce(sum(c.scanned), 0) > {max_scanned})
                from (select r.status, count(*){counted} as count, count(*) as scanned
-                       from (select r.id, r.status, r.goal from nofx.run r
+                       from (select r.id, r.status, r.goal, r.created_by from nofx.run r
                               where {range} order by r.created_at desc, r.id desc limit {max_scanned} + 1) r
                       group by r.status) c"
         )
@@ -297,6 +301,9 @@ fn matches(filter: &RunFilter) -> Option<String> {
     let mut conditions = Vec::new();
     if !filter.statuses.is_empty() {
         conditions.push("r.status = any ($6)");
+    }
+    if filter.created_by.is_some() {
+        conditions.push("r.created_by = $9");
     }
     if filter.goal.is_some() {
         conditions.push("r.goal ~ $7");
@@ -337,7 +344,7 @@ const PLAN_INLINE_BYTES: i32 = 64 << 10;
 pub async fn run_fetch(db: &Database, tenant: &TenantId, run: RunId) -> Result<Option<Run>, Error> {
     let sql = format!(
         "select r.id, r.status, r.goal, r.plan_digest, r.generation, r.failure, r.timeout_s, r.deadline_at,
-                r.created_at, r.started_at, r.paused_at, r.finished_at,
+                r.created_by, r.created_at, r.started_at, r.paused_at, r.finished_at,
                 case when size.plan <= {PLAN_INLINE_BYTES} then r.plan end as plan,
                 case when size.plan > {PLAN_INLINE_BYTES} then json_build_object('bytes', size.plan) end as plan_omitted
            from nofx.run r

@@ -22,7 +22,7 @@ pub struct Accepted {
 /// A request to create a run.
 #[derive(Debug)]
 pub struct Request<'a> {
-    /// `{"plan": {...}}`.
+    /// `{"plan": {...}, "actor": ".."}`. The caller has read the actor.
     pub body: &'a Value,
     pub idempotency_key: Option<&'a str>,
     pub traceparent: Option<&'a str>,
@@ -90,8 +90,8 @@ fn plan_of(body: &Value) -> Result<&Value, Error> {
     let object = body.as_object().ok_or_else(|| Error::invalid("", "the body must be a JSON object"))?;
     let unknown: Vec<_> = object
         .keys()
-        .filter(|key| *key != "plan")
-        .map(|key| Problem::new(key.clone(), "is not known; the body has the one key plan"))
+        .filter(|key| !["plan", "actor"].contains(&key.as_str()))
+        .map(|key| Problem::new(key.clone(), "is not known; the body has a plan and may have an actor"))
         .collect();
     if !unknown.is_empty() {
         return Err(Error::Invalid(unknown));

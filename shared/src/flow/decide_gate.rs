@@ -8,8 +8,11 @@ use crate::error::{Code, Error};
 use crate::view::Gate;
 
 /// Decides a pending gate and sends the wake-ups of steps that become ready. A second decision is a conflict and
-/// changes nothing.
+/// changes nothing. To reject or waive without a reason is invalid.
 pub async fn decide_gate(ctx: &Ctx, decision: &GateDecision<'_>) -> Result<Gate, Error> {
+    if let Err(rule) = decision.decision.check_reason(decision.reason) {
+        return Err(Error::invalid("reason", rule));
+    }
     match gate::gate_decide(&ctx.db, decision).await? {
         GateDecided::Decided { gate, ready } => {
             wake(&ctx.queue, ready).await;

@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::domain::bounds::{Shape, json_depth, shortened};
 use crate::domain::fields::{self, Fields, Most, Names, Null};
+use crate::domain::gate::Decision;
 use crate::domain::number::inexact_numbers;
 use crate::domain::place::Place;
 use crate::domain::plan::MAX_JSON_DEPTH;
@@ -115,6 +116,17 @@ pub fn actor_of(text: &str) -> Result<String, String> {
 /// The reason of a decision.
 pub fn reason(fields: &mut Fields<'_, '_>) -> Option<String> {
     fields.text("reason", Most::Chars(MAX_REASON_CHARS)).map(str::to_owned)
+}
+
+/// The reason of this decision. To reject or waive needs one.
+pub fn reason_of(fields: &mut Fields<'_, '_>, decision: Decision) -> Option<String> {
+    let reason = reason(fields);
+    // A text that is not a reason has its own problem.
+    let is_read = reason.is_some() || fields.value("reason").is_none();
+    if let (true, Err(rule)) = (is_read, decision.check_reason(reason.as_deref())) {
+        fields.problem("reason", rule);
+    }
+    reason
 }
 
 /// Parses the body as JSON. An empty body is `null`. Refuses repeated keys in an object, because parsers disagree about

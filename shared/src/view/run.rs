@@ -25,6 +25,9 @@ pub struct Run {
     pub failure: Option<Failure>,
     pub timeout_s: Option<u32>,
     pub deadline_at: Option<Timestamp>,
+    /// Who started it, as given. Null if nobody was named.
+    #[serde(default)]
+    pub created_by: Option<String>,
     pub created_at: Timestamp,
     pub started_at: Option<Timestamp>,
     pub paused_at: Option<Timestamp>,
@@ -39,6 +42,9 @@ pub struct RunSummary {
     pub status: RunStatus,
     pub goal: String,
     pub generation: u32,
+    /// Who started it, as given. Null if nobody was named.
+    #[serde(default)]
+    pub created_by: Option<String>,
     pub created_at: Timestamp,
     pub started_at: Option<Timestamp>,
     pub finished_at: Option<Timestamp>,

@@ -1,11 +1,12 @@
 //! Serves the gallery of the console's pages: `nofx exec -- target/debug/console-gallery`.
 //!
 //! It prints the name and the address of each page, or a JSON list with `--list`. What a reader starts goes on: workers
-//! deliver wake-ups until Ctrl-C.
+//! deliver wake-ups until Ctrl-C. With `--script` it runs a file of `tests/browser` on the pages instead, and ends.
 
 use std::net::Ipv4Addr;
 
 use clap::Parser;
+use nofx_tests::browser;
 use nofx_tests::gallery::Gallery;
 use tokio::net::TcpListener;
 
@@ -17,6 +18,9 @@ struct Args {
     /// Print a JSON list of the pages
     #[arg(long)]
     list: bool,
+    /// Run this file of tests/browser
+    #[arg(long, value_name = "FILE", conflicts_with = "list")]
+    script: Option<String>,
 }
 
 #[tokio::main]
@@ -24,6 +28,9 @@ async fn main() {
     let args = Args::parse();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, args.port)).await.expect("the port is free");
     let gallery = Gallery::open(listener).await;
+    if let Some(file) = &args.script {
+        return browser::run_on(&gallery, &[file]).await;
+    }
     if args.list {
         println!("{:#}", gallery.list());
     } else {

@@ -3,6 +3,7 @@
 
 mod clock;
 mod commands;
+mod files;
 mod large;
 mod models;
 mod pages;
@@ -17,6 +18,8 @@ use tokio::net::TcpListener;
 use uuid::Uuid;
 
 use site::{AWAY, EMPTY, Site};
+
+use crate::environment::aws_endpoint_url;
 
 /// An address with what its page shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +75,8 @@ impl Gallery {
                 |route| json!({ "method": route.method.as_str(), "path": route.path.replace("{id}", &Uuid::nil().to_string()) }),
             )
             .collect();
-        json!({ "url": self.url, "pages": list(&self.pages), "missing": list(&self.missing), "routes": routes })
+        let store = aws_endpoint_url();
+        json!({ "url": self.url, "store": store, "pages": list(&self.pages), "missing": list(&self.missing), "routes": routes })
     }
 
     /// Paths of the console whose page is not in the gallery.

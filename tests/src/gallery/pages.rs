@@ -6,7 +6,7 @@ use shared::domain::RunId;
 use uuid::Uuid;
 
 use super::site::{AWAY, EMPTY, Site};
-use super::{Page, large, states};
+use super::{Page, files, large, states};
 
 /// Runs below those with a state of their own: enough for a second page.
 const MORE_RUNS: u64 = 40;
@@ -55,6 +55,18 @@ const ARTIFACTS: &[(&str, &str, &str, &str)] = &[
     ("artifact-image", "documents", "chart", ".png"),
     ("artifact-archive", "documents", "checkout", ".gz"),
     ("artifact-evidence", "succeeded", "unit", "gate-unit.json"),
+    ("artifact-failed", "failed-tests", "unit", "gate-unit.json"),
+    ("artifact-attestation", "succeeded", "unit", "gate-unit.intoto.json"),
+    ("artifact-large", "files", "store", "log.txt"),
+    ("artifact-html", "files", "store", "report.html"),
+    ("artifact-hostile", "files", "store", "notes.md"),
+    ("artifact-not-a-picture", "files", "store", "lies.png"),
+    ("artifact-long-name", "files", "store", "name-.txt"),
+    ("artifact-binary", "files", "store", "broken.txt"),
+    ("artifact-zip", "files", "store", "files.zip"),
+    ("artifact-gone", "files", "store", "gone.md"),
+    ("artifact-changed", "files", "store", "changed.json"),
+    ("artifact-many", "files", "split", "orders.csv"),
 ];
 
 /// Evidence: name of the page, run, step.
@@ -93,7 +105,8 @@ async fn runs(site: &Site) -> BTreeMap<&'static str, RunId> {
         ("approved", "succeeded", states::decided(site, "approve", 1).await),
         ("rejected", "failed", states::decided(site, "reject", 2).await),
         ("waived", "succeeded", states::decided(site, "waive", 3).await),
-        ("documents", "succeeded", states::documents(site).await),
+        ("documents", "succeeded", files::documents(site).await),
+        ("files", "succeeded", files::hostile(site).await),
         ("hostile", "blocked", states::hostile(site).await),
         ("sixty", "running", states::sixty(site).await),
         ("large", "running", large::running(site).await),
@@ -154,6 +167,7 @@ pub async fn make(site: &Site) -> Vec<Page> {
         ("runs-older", format!("/ui/runs?after={}", runs["expired"])),
         ("runs-failed", "/ui/runs?status=failed".to_owned()),
         ("runs-found", "/ui/runs?goal=shop".to_owned()),
+        ("runs-started-by", "/ui/runs?by=ann".to_owned()),
         ("runs-none-found", "/ui/runs?goal=nothing%20has%20this%20goal".to_owned()),
         ("runs-empty", format!("{EMPTY}/ui/runs")),
         ("inbox", "/ui/inbox".to_owned()),
@@ -165,6 +179,9 @@ pub async fn make(site: &Site) -> Vec<Page> {
         ("run-large-waiting", format!("/ui/runs/{large}?state=ready")),
         ("run-earlier-events", format!("/ui/runs/{timeline}?before=50000")),
         ("run-events-of-a-step", format!("/ui/runs/{failed}?step=2")),
+        ("run-events-of-a-kind", format!("/ui/runs/{failed}?kind=gates,models")),
+        ("run-events-not-found", format!("/ui/runs/{timeline}?kind=writes")),
+        ("run-still", format!("/ui/runs/{}?still=1", runs["running"])),
         ("run-decided", format!("/ui/runs/{}?decided={approved}", runs["approved"])),
         ("gate-of-inbox", format!("/ui/gates/{next}?from=inbox&decided={approved}")),
         ("new", "/ui/new".to_owned()),

@@ -14,8 +14,6 @@ const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 
-const PICTURE: &[u8] = include_bytes!("chart.png");
-
 const UNAVAILABLE: Act =
     Act::Fail { code: "provider_unavailable", message: "OpenAI answered 529: overloaded", retryable: true };
 
@@ -228,15 +226,6 @@ pub async fn expired(site: &Site) -> RunId {
     site.lab.gates_due(run).await;
     site.sweep().await;
     site.was(run, When::seconds(10 * MINUTE, 4 * DAY)).await;
-    run
-}
-
-/// Artifacts of each kind.
-pub async fn documents(site: &Site) -> RunId {
-    let run = site.create("documents of each kind", &shop::documents()).await;
-    site.act(run, "chart", Act::Picture(PICTURE));
-    site.settle().await;
-    site.was(run, When::seconds(25, 5 * DAY)).await;
     run
 }
 

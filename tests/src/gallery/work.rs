@@ -24,8 +24,17 @@ pub enum Act {
     Hold,
     /// Fails with this error.
     Fail { code: &'static str, message: &'static str, retryable: bool },
-    /// Stores this image.
-    Picture(&'static [u8]),
+    /// Stores these files. All but the first are made from the first.
+    Store(Vec<Stored>),
+}
+
+/// A file that a step stores.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    pub name: &'static str,
+    pub kind: &'static str,
+    pub media_type: &'static str,
+    pub bytes: Vec<u8>,
 }
 
 /// The acts of steps, and a permit for each step that is held.
@@ -58,15 +67,19 @@ impl Acts {
             }
             Act::Fail { code, message, retryable: true } => Some(Outcome::retryable(StepError::new(code, message))),
             Act::Fail { code, message, retryable: false } => Some(Outcome::failed(StepError::new(code, message))),
-            Act::Picture(bytes) => {
-                let meta = ArtifactMeta { kind: "image", media_type: "image/png", ..ArtifactMeta::default() };
-                let artifact = store.put("chart.png", meta, bytes.to_vec()).await.expect("it is stored");
-                let mut outcome = succeeded(serde_json::json!({ "uri": artifact.uri }));
-                outcome.artifacts.push(artifact);
-                Some(outcome)
-            }
+            Act::Store(files) => Some(store_all(files, store).await),
         }
     }
+}
+
+async fn store_all(files: Vec<Stored>, store: &StepStore) -> Outcome {
+    let mut outcome = succeeded(serde_json::json!({ "files": files.len() }));
+    for Stored { name, kind, media_type, bytes } in files {
+        let made_from = outcome.artifacts.first().map(|first| first.id).into_iter().collect();
+        let meta = ArtifactMeta { kind, media_type, made_from, ..ArtifactMeta::default() };
+        outcome.artifacts.push(store.put(name, meta, bytes).await.expect("it is stored"));
+    }
+    outcome
 }
 
 /// The handlers of every tool but `db_write`. Commands of gates run in the program `runner`, and models are asked at

@@ -31,8 +31,9 @@ const CALLS: [(&str, &str, &str); 13] = [
 ];
 
 /// Code that uses storage, a secret or a key, and the rights that it needs.
-const USES: [(&str, &[(&str, &str)]); 15] = [
+const USES: [(&str, &[(&str, &str)]); 16] = [
     (".sign_download(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*")]),
+    (".sign_attachment(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*")]),
     (".sign_view(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*")]),
     (".read_start(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*"), ("s3:ListBucket", "ArtifactsBucket.Arn")]),
     (".sign_upload(", &[("s3:PutObject", "${ArtifactsBucket.Arn}/workspaces/*")]),

@@ -115,7 +115,7 @@ impl<'a> Runner<'a> {
             }
             "json" => self.submit_or_compare(block, &place).await,
             // The repository suite knows these blocks.
-            "console" | "text" | "toml" => {}
+            "console" | "rust" | "text" | "toml" => {}
             other => panic!("{place}: no executor for {other:?}"),
         }
     }

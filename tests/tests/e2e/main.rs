@@ -1,6 +1,7 @@
-//! The whole stack as a user starts it with `nofx dev`: real gates on the sample workspace, the examples of the documents,
-//! a killed function, a clean stop, and a restart that keeps all state.
+//! The whole stack as a user starts it with `nofx dev`: real gates on the sample workspace, the console in a browser, the
+//! examples of the documents, a killed function, a clean stop, and a restart that keeps all state.
 
+mod console;
 mod documents;
 mod front;
 mod long_polls;
@@ -74,7 +75,7 @@ async fn smoke_requests(stack: &Stack) {
     stack.wait_for(&run, "blocked").await;
     let gate = stack.get(&format!("/runs/{run}/gates")).await[0]["id"].as_str().expect("a gate").to_owned();
     assert_eq!(stack.post(&format!("/gates/{gate}/approve"), &json!({})).await.0, 200);
-    assert_eq!(stack.post(&format!("/gates/{gate}/reject"), &json!({})).await.0, 409);
+    assert_eq!(stack.post(&format!("/gates/{gate}/reject"), &json!({"reason": "too late"})).await.0, 409);
     assert_eq!(stack.follow(&run).await["run"]["status"], "succeeded");
     events_are_documented(stack, &run).await;
 

@@ -63,15 +63,19 @@ async fn evidence_and_differences_are_shown_to_their_tenant_and_only_as_they_wer
     for words in ["it &lt;b&gt;", "Test deleted", "formaction=\"../gates/", &format!("../evidence/{evidence}")] {
         assert!(shown.contains(words), "{words}: {shown}");
     }
-    let (status, shown) = page(format!("/ui/evidence/{evidence}")).await;
+    // An old link leads to the attempt that left the evidence, whose page has the findings.
+    let old = console.get(&format!("/ui/evidence/{evidence}")).await;
+    let place = format!("/ui/runs/{run}/steps/0?attempt=1");
+    assert_eq!((old.status, old.header("location")), (303, Some(format!("..{}", &place[3..]).as_str())));
+    let (status, shown) = page(place.clone()).await;
     assert_eq!(status, 200, "{shown}");
-    for words in ["a &lt;test&gt; is gone", "two &lt;i&gt;", &format!("../gates/{gate}"), &format!("../runs/{run}")] {
+    for words in ["bad &lt;b&gt;", "two &lt;i&gt;", &format!("gates/{gate}"), &format!("artifacts/{evidence}")] {
         assert!(shown.contains(words), "{words}: {shown}");
     }
     let (_, list) = page("/ui/inbox".into()).await;
     assert!(list.contains(&format!("gates/{gate}")), "the inbox links the decision");
     let (_, shown) = page(format!("/ui/runs/{run}")).await;
-    assert!(shown.contains(&format!("../evidence/{evidence}")) && shown.contains(&format!("../gates/{gate}")));
+    assert!(shown.contains(&format!("../artifacts/{evidence}")) && shown.contains(&format!("../gates/{gate}")));
     assert_eq!(page(format!("/ui/evidence/{change}")).await.0, 404, "it is no evidence");
 
     // The object was replaced after it was recorded.
@@ -80,11 +84,17 @@ async fn evidence_and_differences_are_shown_to_their_tenant_and_only_as_they_wer
     let key = uri.strip_prefix(&format!("s3://{bucket}/")).expect("in the bucket");
     let other = br#"{"schema": "nofx.gate_evidence.v2", "verdict": "passed"}"#.to_vec();
     s3(&sdk().await).put_object().bucket(bucket).key(key).body(other.into()).send().await.expect("replaced");
-    assert_eq!(page(format!("/ui/evidence/{evidence}")).await.0, 409);
+    let refused = async |why: &str| {
+        let (status, shown) = page(place.clone()).await;
+        assert_eq!(status, 200, "what cannot be read must not hide the step: {shown}");
+        assert!(shown.contains("The evidence cannot be shown") && shown.contains(why), "{why}: {shown}");
+        assert!(!shown.contains("bad &lt;b&gt;") && !shown.contains("What was judged"), "{shown}");
+    };
+    refused("has changed since it was recorded").await;
 
     let too_large = "update nofx.artifact set size_bytes = 5000000 where id = $1";
     lab.admin.execute(too_large, &[&evidence]).await.unwrap();
-    assert_eq!(page(format!("/ui/evidence/{evidence}")).await.0, 400);
+    refused("has 5000000 bytes").await;
     for table in ["artifact", "gate"] {
         let sql = format!("update nofx.{table} set tenant_id = 'other'");
         lab.admin.batch_execute(&sql).await.unwrap();

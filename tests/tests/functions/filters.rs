@@ -47,6 +47,8 @@ async fn a_list_has_the_runs_that_match_all_filters() {
     let sql = "update nofx.run set created_at = case goal when 'third' then timestamptz '2026-11-03 10:00:00+00'
                when 'Deploy Größe' then '2026-11-01 10:00:00+00' else '2026-11-02 10:00:00.000001+00' end";
     lab.admin.execute(sql, &[]).await.unwrap();
+    let sql = "update nofx.run set created_by = case goal when 'third' then 'ann' else 'ben & co' end";
+    lab.admin.execute(sql, &[]).await.unwrap();
     let (first, second, third) = ("Deploy Größe", "deploy [a-c]+ 50%_", "third");
     for shape in SHAPES {
         let api = Gateway::api(&lab, shape);
@@ -63,6 +65,10 @@ async fn a_list_has_the_runs_that_match_all_filters() {
             ("goal=[a-c]%2B+50%25_", &[second]),
             ("goal=.", &[]),
             ("goal=^t", &[]),
+            ("created_by=ann", &[third]),
+            ("created_by=ben+%26+co", &[second, first]),
+            ("created_by=ben+%26+co&tool=manual:release", &[first]),
+            ("created_by=Ann", &[]),
             ("created_from=2026-11-02T10:00:00.000001Z", &[third, second]),
             ("created_from=2026-11-02T10:00:00.000002Z", &[third]),
             ("created_to=2026-11-02T12:00:00.000001%2B02:00", &[first]),

@@ -1,6 +1,7 @@
 //! The functions on a real database: HTTP routes with both event formats of API Gateway, and handlers.
 
 mod addresses;
+mod artifact_pages;
 mod codegen;
 mod console_lists;
 mod db_write;
@@ -12,6 +13,7 @@ mod hostile;
 mod keys;
 mod new_runs;
 mod operator_pages;
+mod own_handler;
 mod pages;
 mod plans;
 mod policy;
@@ -19,9 +21,11 @@ mod polling;
 mod queues;
 mod routes;
 mod rules;
+mod run_controls;
 mod run_pages;
 mod shapes;
 mod submit;
+mod timelines;
 mod trusted_bases;
 mod uploads;
 mod workspaces;

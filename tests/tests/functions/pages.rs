@@ -143,7 +143,7 @@ async fn paging_reaches_all_of_205_pending_gates() {
     }
     // A gate that was decided in the meantime still works as a cursor.
     let cursor = created[99].as_str().expect("an id");
-    assert_eq!(approvals.post(&format!("/gates/{cursor}/waive"), &json!({})).await.status, 200);
+    assert_eq!(approvals.post(&format!("/gates/{cursor}/waive"), &json!({"reason": "fine"})).await.status, 200);
     assert_eq!(all_rows(&approvals, "/gates", &format!("?after={cursor}"), "").await[0]["id"], created[100]);
 
     let console = Gateway::console(&lab, Shape::Http);

@@ -167,12 +167,72 @@ async fn a_gate_is_decided_once_and_the_second_decision_changes_nothing() {
         assert_eq!((approve.status, &approve.body["status"]), (200, &json!("passed")));
         assert_eq!(approve.body["approved_by"], "ann");
         for decision in ["approve", "reject", "waive"] {
-            let again = approvals.post(&format!("/gates/{gate}/{decision}"), &json!({"actor": "bob"})).await;
+            let again =
+                approvals.post(&format!("/gates/{gate}/{decision}"), &json!({"actor": "bob", "reason": "late"})).await;
             assert_eq!(again.status, 409, "{decision}");
         }
         assert_eq!(approvals.get(&format!("/gates/{gate}")).await.body["approved_by"], "ann");
         lab.settle(&Script::deployed(), Deliver::Once).await;
         assert_eq!(api.get(&format!("/runs/{run}")).await.body["run"]["status"], "succeeded");
+    }
+}
+
+#[tokio::test]
+async fn to_reject_or_waive_needs_a_reason() {
+    for shape in SHAPES {
+        let lab = Lab::new().await;
+        let approvals = Gateway::approvals(&lab, shape);
+        lab.submit(&plans::approval(60)).await;
+        lab.settle(&Script::deployed(), Deliver::Once).await;
+        let gate = id(&approvals.get("/gates").await.body[0]);
+        for (verb, why) in [
+            ("reject", "reason: must say why the gate is rejected"),
+            ("waive", "reason: must say why the gate is waived"),
+        ] {
+            for body in [json!({}), json!({"actor": "ann"}), json!({"reason": null}), json!({"reason": " \n"})] {
+                let refused = approvals.post(&format!("/gates/{gate}/{verb}"), &body).await;
+                assert_eq!((refused.status, refused.body["detail"].as_str()), (400, Some(why)), "{verb} {body}");
+                assert_eq!(refused.body["errors"].as_array().map(Vec::len), Some(1), "{refused:?}");
+                assert_eq!(refused.body["errors"][0]["path"], "reason");
+            }
+            let both = approvals.post(&format!("/gates/{gate}/{verb}"), &json!({"actor": "", "reason": 7})).await;
+            assert_eq!(both.status, 400);
+            assert_eq!(both.body["errors"].as_array().map(Vec::len), Some(2), "each problem once: {both:?}");
+        }
+        assert_eq!(approvals.get(&format!("/gates/{gate}")).await.body["status"], "pending");
+        let rejected = approvals.post(&format!("/gates/{gate}/reject"), &json!({"reason": "no"})).await;
+        assert_eq!((rejected.status, &rejected.body["decision"]["reason"]), (200, &json!("no")));
+    }
+}
+
+#[tokio::test]
+async fn a_run_says_who_started_it() {
+    for shape in SHAPES {
+        let lab = Lab::new().await;
+        let api = Gateway::api(&lab, shape);
+        let mut body = chain_body();
+        let nobody = api.post("/runs", &body).await;
+        body["actor"] = json!(" ann ");
+        let by_ann = api.post("/runs", &body).await;
+        for (made, name) in [(nobody, Value::Null), (by_ann, json!("ann"))] {
+            assert_eq!(made.status, 201, "{made:?}");
+            let run = id(&made.body);
+            assert_eq!(api.get(&format!("/runs/{run}")).await.body["run"]["created_by"], name);
+            assert_eq!(api.get(&format!("/runs/{run}/timeline")).await.body[0]["payload"]["actor"], name);
+        }
+        let listed = api.get("/runs?created_by=ann").await.body;
+        assert_eq!(listed["runs"].as_array().map(Vec::len), Some(1), "{listed}");
+        assert_eq!(listed["runs"][0]["created_by"], "ann");
+        for (actor, why) in
+            [(json!(""), "must be a name"), (json!(7), "must be a name"), (json!("x".repeat(201)), "must be a name")]
+        {
+            body["actor"] = actor;
+            let refused = api.post("/runs", &body).await;
+            assert_eq!((refused.status, &refused.body["errors"][0]["path"]), (400, &json!("actor")));
+            assert!(refused.body["detail"].as_str().is_some_and(|detail| detail.contains(why)), "{refused:?}");
+            let checked = api.post("/plans/check", &body).await;
+            assert_eq!((checked.status, &checked.body["errors"]), (400, &refused.body["errors"]));
+        }
     }
 }
 
@@ -187,7 +247,7 @@ async fn a_gate_with_camel_case_fields_blocks_the_end_of_its_run() {
         assert_eq!((gate.status, &gate.body["gate_type"]), (201, &json!("release")));
         lab.settle(&Script::deployed(), Deliver::Once).await;
         assert_eq!(api.get(&format!("/runs/{run}")).await.body["run"]["status"], "blocked");
-        let waived = approvals.post(&format!("/gates/{}/waive", id(&gate.body)), &json!({})).await;
+        let waived = approvals.post(&format!("/gates/{}/waive", id(&gate.body)), &json!({"reason": "fine"})).await;
         assert_eq!(waived.body["status"], "waived");
         assert_eq!(api.get(&format!("/runs/{run}")).await.body["run"]["status"], "succeeded");
         let late = approvals.post("/gates", &body).await;

@@ -239,7 +239,9 @@ async fn responses_about_gates() {
     lab.admin.execute("update nofx.gate set expires_at = now() - interval '1 s'", &[]).await.expect("let it expire");
     snapshot.add("approve, expired", &approvals.post(&format!("{gate}/approve"), &json!({})).await);
     lab.admin.execute("update nofx.gate set expires_at = null", &[]).await.expect("let it wait");
-    snapshot.add("waive", &approvals.post(&format!("{gate}/waive"), &json!({})).await);
+    let why = json!({"reason": "not needed"});
+    snapshot.add("waive", &approvals.post(&format!("{gate}/waive"), &why).await);
+    snapshot.add("waive without a reason", &approvals.post(&format!("{gate}/waive"), &json!({})).await);
     let nothing = format!("/gates/{}", Uuid::nil());
     snapshot.add("approve nothing", &approvals.post(&format!("{nothing}/approve"), &json!({})).await);
     snapshot.add("GET nothing", &approvals.get(&nothing).await);

@@ -15,7 +15,7 @@ async fn the_example_in_yaml_runs_to_its_approval() {
     let lab = Lab::new().await;
     let api = serve(&lab).await;
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/release.yaml");
-    let submission = Submission { file: &file, workspace: None, overlay: None, base: None };
+    let submission = Submission { file: &file, workspace: None, overlay: None, base: None, actor: None };
     let id = submission::create(&api, &submission).await.expect("the example is accepted").id;
 
     lab.settle(&Script::deployed(), Deliver::Once).await;

@@ -1,11 +1,13 @@
 //! What the pages show is executed or checked, and every page can be found.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
 
 use nofx_tests::documents::{Block, Document};
 
-/// Languages of blocks that the e2e suite executes, and of those that this suite reads (`toml`).
-const CHECKED: [&str; 7] = ["json", "output", "python", "sh", "sql", "toml", "yaml"];
+/// Languages of blocks that the e2e suite executes, and of those that this suite reads (`rust`, `toml`).
+const CHECKED: [&str; 8] = ["json", "output", "python", "rust", "sh", "sql", "toml", "yaml"];
 
 /// Blocks of commands that no test executes, by page and first line, and why.
 const NOT_EXECUTED: [(&str, &str, &str); 4] = [
@@ -15,8 +17,12 @@ const NOT_EXECUTED: [(&str, &str, &str); 4] = [
         "nofx gate coverage --report coverage/coverage-final.json --diff change.diff --root .",
         "judges a report of the reader's repository",
     ),
+    (
+        "docs/deploying.md",
+        "aws secretsmanager put-secret-value --secret-id LLM_SECRET --secret-string '{\"OPENAI_API_KEY\": \"..\", \"ANTHROPIC_API_KEY\": \"..\"}'",
+        "needs the stack on AWS",
+    ),
     ("docs/deploying.md", "eval \"$(target/debug/nofx env)\"", "runs until it is stopped"),
-    ("docs/gates.md", "nofx gate typecheck lint unit --base origin/main", "judges the reader's repository"),
 ];
 
 /// Words with which a line of commands starts.
@@ -74,11 +80,27 @@ fn attributes_of_blocks_are_known() {
                     ["checkout", "repository"].contains(&attribute.as_str())
                         || attribute.strip_prefix("exit=").is_some_and(is_failure)
                 }
+                "rust" => attribute.starts_with("file="),
                 _ => false,
             };
             assert!(is_known, "{page}:{}: {attribute}", block.line);
         }
     }
+}
+
+/// So what a page shows is built and tested, and stays what it is.
+#[test]
+fn blocks_of_rust_are_excerpts_of_sources() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut excerpts = 0;
+    for (page, block) in blocks().into_iter().filter(|(_, block)| block.language == "rust") {
+        let file =
+            block.attribute("file").unwrap_or_else(|| panic!("{page}:{}: name the file of the excerpt", block.line));
+        let source = fs::read_to_string(root.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+        assert!(source.contains(&block.text), "{page}:{}: this is not in {file}", block.line);
+        excerpts += 1;
+    }
+    assert!(excerpts > 4, "only {excerpts} excerpts");
 }
 
 fn is_failure(status: &str) -> bool {

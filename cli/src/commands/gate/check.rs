@@ -20,7 +20,7 @@ use shared::config::RunnerConfig;
 use shared::domain::policy::GatePolicy;
 
 use super::show;
-use crate::client::source_tree::SourceTree;
+use crate::client::source_tree::{Base, SourceTree};
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -184,23 +184,18 @@ fn pack_both(args: &Args, attempt: &Attempt, settings: &Settings) -> Result<Pack
         None => (args.staged && tree.has_commit("HEAD")).then_some("HEAD"),
         Some(base) => Some(base.as_str()),
     };
-    let base_folder = reference.map(PathBuf::from).filter(|folder| folder.is_dir());
-    if let (Some(reference), Some(_)) = (reference, &base_folder)
-        && tree.has_commit(reference)
-    {
-        let hint = format!("write ./{reference} for the folder, or refs/heads/{reference} for the branch");
-        return Err(Unusable::usage(hinted(format!("--base {reference} names a folder and a commit"), hint)));
-    }
+    let base =
+        reference.map(|reference| Ok((reference, tree.base(reference)?))).transpose().map_err(Unusable::usage)?;
     let copy = attempt.workspace();
     let copied = if args.staged { tree.copy_staged(&copy) } else { tree.copy_worktree(&copy) };
     let packed = copied.and_then(|()| pack(&copy, settings));
     let named = packed.with_context(|| format!("{} cannot be judged", tree.root().display()));
     let workspace = named.map_err(&unreadable)?;
-    let Some(reference) = reference else { return Ok(Packed { workspace, base: None }) };
+    let Some((reference, base)) = base else { return Ok(Packed { workspace, base: None }) };
     let copy = attempt.base();
-    let copied = match &base_folder {
-        Some(folder) => SourceTree::of(folder).and_then(|tree| tree.copy_worktree(&copy)),
-        None => tree.copy_base(reference, &copy),
+    let copied = match base {
+        Base::Folder(folder) => SourceTree::of(&folder).and_then(|tree| tree.copy_worktree(&copy)),
+        Base::Reference => tree.copy_base(reference, &copy),
     };
     let packed = copied.and_then(|()| pack(&copy, settings));
     let base = packed.with_context(|| format!("the base {reference} cannot be used"));

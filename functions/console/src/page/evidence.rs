@@ -15,8 +15,17 @@ const FILES: usize = 100;
 /// Failed tests that are shown.
 const FAILURES: usize = 50;
 
-/// What a gate found, and what that is worth. `log` is the page of the whole output of its command.
-pub(super) fn verdict(evidence: &Evidence, log: Option<&str>) -> Markup {
+/// The pages of what a gate stored.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Links {
+    /// The evidence itself, with what its signature is worth.
+    pub document: Option<String>,
+    /// The whole output of its command.
+    pub log: Option<String>,
+}
+
+/// What a gate found, and what that is worth.
+pub(super) fn verdict(evidence: &Evidence, links: &Links) -> Markup {
     html! {
         @if evidence.verdict == "passed" { (doubts(evidence)) }
         (sources(evidence))
@@ -24,12 +33,12 @@ pub(super) fn verdict(evidence: &Evidence, log: Option<&str>) -> Markup {
         @if let Some(coverage) = &evidence.coverage { (coverage_of(coverage)) }
         (checks(evidence))
         @if evidence.verdict != "passed" { (doubts(evidence)) }
-        (super::judged::judged(evidence, log))
+        (super::judged::judged(evidence, links))
     }
 }
 
 /// Evidence that the row names and the page cannot show.
-pub(super) fn verdict_missing(why: &str) -> Markup {
+pub(super) fn verdict_missing(why: &str, links: &Links) -> Markup {
     notice(
         "bad",
         "bad",
@@ -37,6 +46,7 @@ pub(super) fn verdict_missing(why: &str) -> Markup {
         &html! {
             p { strong { "The evidence cannot be shown." } " " bdi { (visible(why)) } }
             p { "Do not rely on this gate before somebody has looked into it." }
+            @if let Some(href) = &links.document { p { a href=(href) { "What is known about the document" } } }
         },
     )
 }

@@ -27,7 +27,7 @@ pub(super) fn gates(base: Base, run: &Run) -> Markup {
     let gates = &run.gates;
     let (pending, decided): (Vec<&Gate>, Vec<&Gate>) = gates.iter().partition(|gate| gate.is_pending());
     let body = html! {
-        ul.rows { @for gate in pending.into_iter().chain(decided) { (item(base, gate)) } }
+        ul.proofs { @for gate in pending.into_iter().chain(decided) { (item(base, gate)) } }
         @if run.gates_total > gates.len() {
             p.note {
                 (gates.len()) " of " (run.gates_total) " gates are shown. "
@@ -46,16 +46,20 @@ fn item(base: Base, gate: &Gate) -> Markup {
     let page = format!("{}{}", base.to("gates/"), gate.id);
     html! {
         li id={ "gate-" (gate.id) } data-row {
-            div.state { (mark(look_of(gate))) a href=(page) { (gate.gate_type) } }
-            span.note {
-                " " (blocked_by(gate))
-                @if gate.is_pending() { ", waits " (elapsed(&gate.created_at)) }
-                @if let Some(actor) = &gate.actor { ", by " bdi { (actor) } }
-                @if let Some(at) = &gate.decided_at { ", " (time(at)) }
+            (mark(look_of(gate)))
+            span {
+                b { a href=(page) { bdi { (visible(&gate.gate_type)) } } }
+                div.note { (blocked_by(gate)) }
             }
-            @if let Some(reason) = &gate.reason { p.quote { bdi { (reason) } } }
-            (evidence(base, gate))
-            @if gate.is_pending() { p { a.button href=(page) data-go="primary" { "Review and decide" } } }
+            span {
+                @if let Some(reason) = &gate.reason { bdi { (visible(reason)) } }
+                div.note {
+                    @if gate.is_pending() { "waits " (elapsed(&gate.created_at)) }
+                    @if let Some(actor) = &gate.actor { (look_of(gate).word) " by " bdi { (visible(actor)) } " " }
+                    @if let Some(at) = &gate.decided_at { (time(at)) }
+                }
+            }
+            @if gate.is_pending() { a href=(page) { "decide" } } @else { (evidence(base, gate)) }
         }
     }
 }

@@ -69,9 +69,13 @@ pub fn health_page(page: &HealthPage<'_>) -> String {
             }
             (next(page))
             (handlers(page))
-            div.columns.even {
-                div { @for letters in page.letters { (dead_letters(page, letters)) } }
-                div { (lately(base, health)) (failures(health)) }
+            @if page.letters.is_empty() {
+                div.columns.even { div { (lately(base, health)) } div { (failures(health)) } }
+            } @else {
+                div.columns.even {
+                    div { @for letters in page.letters { (dead_letters(page, letters)) } }
+                    div { (lately(base, health)) (failures(health)) }
+                }
             }
         }
     };
@@ -270,7 +274,7 @@ fn redrive(page: &HealthPage<'_>, handler: &str) -> Markup {
             div.actions { button.primary type="submit" { "Redrive" } }
         }
     };
-    menu(&format!("menu-redrive-{handler}"), &html! { "Redrive…" }, "", &panel)
+    menu(&format!("menu-redrive-{handler}"), &html! { "Redrive…" }, None, false, &panel)
 }
 
 fn lately(base: Base, health: &Health) -> Markup {

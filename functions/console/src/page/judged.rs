@@ -2,13 +2,15 @@
 
 use maud::{Markup, html};
 
+use super::evidence::Links;
 use super::format;
 use super::parts::fold;
 use super::source::visible;
 use crate::evidence::{Base, Command, Definition, Digest, Evidence, Install, Sandbox};
 
-/// Renders the sections. `log` is the page of the whole output.
-pub(super) fn judged(evidence: &Evidence, log: Option<&str>) -> Markup {
+/// Renders the sections.
+pub(super) fn judged(evidence: &Evidence, links: &Links) -> Markup {
+    let log = links.log.as_deref();
     html! {
         section.section aria-labelledby="judged" {
             div.title { h2 #judged { "What was judged" } }
@@ -21,6 +23,9 @@ pub(super) fn judged(evidence: &Evidence, log: Option<&str>) -> Markup {
                 }
                 dt { "Compared with" } dd { (base(&evidence.base)) }
                 @if let Some(definition) = &evidence.definition { (definition_of(definition)) }
+                @if let Some(href) = &links.document {
+                    dt { "Evidence" } dd { a href=(href) { "the document, its signature and its lineage" } }
+                }
                 @for (path, sha256) in &evidence.locks { dt { "Lockfile" } dd { code { (visible(path)) } div.note { code { "sha256 " (visible(sha256)) } } } }
             }
         }

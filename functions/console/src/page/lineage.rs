@@ -10,10 +10,13 @@ use super::graph::{Kind, Node, graph};
 use super::icon::Look;
 use super::layout::Base;
 use super::parts::many;
-use crate::graph::{Edge, MAX_NODES, nearest};
+use crate::graph::{Edge, nearest};
 
 /// An artifact has no state.
 const ARTIFACT: Look = Look { symbol: "doc", tone: "quiet", word: "" };
+
+/// Artifacts that are drawn. More of them side by side would move what is below them out of sight.
+const DRAWN: usize = 20;
 
 /// The graph of artifacts, each a link to its page, with the step that made it. `here` is the artifact that the page is
 /// about. Of a large lineage it shows what is closest to `here`.
@@ -22,7 +25,7 @@ pub fn lineage(base: Base, nodes: &[LineageNode], edges: &[LineageEdge], here: O
     let known = |edge: &LineageEdge| Some((*index.get(&edge.from)?, *index.get(&edge.to)?));
     let all: Vec<Edge> = edges.iter().filter_map(known).collect();
     let here_at = here.and_then(|id| index.get(&id).copied());
-    let shown = nearest(nodes.len(), &all, here_at, MAX_NODES);
+    let shown = nearest(nodes.len(), &all, here_at, DRAWN);
     let position = |at: usize| shown.binary_search(&at).ok();
     let edges: Vec<Edge> = all.iter().filter_map(|&(from, to)| Some((position(from)?, position(to)?))).collect();
     let boxes: Vec<Node<'_>> = shown.iter().map(|&at| node(base, &nodes[at], here)).collect();
@@ -91,8 +94,8 @@ mod tests {
         let nodes: Vec<_> = (0..200).map(|number| artifact(number, &format!("a{number}"), None)).collect();
         let edges: Vec<_> = (1..200).map(|number| made(number - 1, number)).collect();
         let page = lineage(Base(1), &nodes, &edges, Some(nodes[199].id)).into_string();
-        assert_eq!(page.matches("class=\"node").count(), MAX_NODES);
-        assert!(page.contains("<title>a199, ") && page.contains("<title>a140, ") && !page.contains("<title>a139, "));
-        assert!(page.contains("The closest 60 of 200 artifacts."));
+        assert_eq!(page.matches("class=\"node").count(), DRAWN);
+        assert!(page.contains("<title>a199, ") && page.contains("<title>a180, ") && !page.contains("<title>a179, "));
+        assert!(page.contains("The closest 20 of 200 artifacts."));
     }
 }

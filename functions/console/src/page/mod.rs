@@ -28,7 +28,7 @@ mod step;
 mod usage;
 mod weakening;
 
-pub use artifact::{ArtifactPage, Stored as StoredArtifact, artifact_page};
+pub use artifact::{ArtifactPage, Stored as StoredArtifact, Unreadable, artifact_page};
 pub use decision::{Content, DecisionPage, Refusal, Refused, decision_page};
 pub use health::{HealthPage, Letters, health_page};
 pub use inbox::{InboxPage, decided_list, inbox};
@@ -38,7 +38,7 @@ pub use message::{Message, message};
 pub use new::{NewRunPage, Outcome, Stored, Typed, new_run_page};
 pub use policy::{PolicyPage, TypedPolicy, policy_page};
 pub use rules::{rule_list, rule_page};
-pub use run::{Filter, RunPage, Steps, run_live, run_page};
+pub use run::{Filter, RefusedControl, RunPage, Steps, run_live, run_page};
 pub(crate) use runs::{AGES, OPEN};
 pub use runs::{RunFilters, RunsPage, run_list};
 pub use step::{StepPage, step_page};

@@ -1,7 +1,7 @@
 //! Elements that several pages use: where a page is, its facts, sections, names and values, forms.
 
 use maud::{Markup, Render, html};
-use shared::domain::Timestamp;
+use shared::domain::{Problem, Timestamp};
 
 use super::format;
 use super::icon::icon;
@@ -61,11 +61,11 @@ pub(super) fn notice(tone: &str, symbol: &str, role: &str, body: &Markup) -> Mar
     html! { div.notice.(tone) role=(role) { (icon(symbol, "")) div { (body) } } }
 }
 
-/// A button that opens a panel below itself, also without a script.
-pub(super) fn menu(id: &str, label: &Markup, style: &str, panel: &Markup) -> Markup {
+/// A button that opens a panel below itself, also without a script. `go` is what the keyboard calls it.
+pub(super) fn menu(id: &str, label: &Markup, go: Option<&str>, is_open: bool, panel: &Markup) -> Markup {
     html! {
-        details.menu id=(id) {
-            summary class={ "button " (style) } { (label) }
+        details.menu id=(id) open[is_open] {
+            summary.button id={ (id) "-button" } data-go=[go] { (label) }
             div.panel { (panel) }
         }
     }
@@ -97,6 +97,21 @@ pub(super) fn actor_field(id: &str, value: &str, wrong: Option<&str>) -> Markup 
 /// The problem with a field.
 pub(super) fn wrong_field(id: &str, wrong: Option<&str>) -> Markup {
     html! { @if let Some(wrong) = wrong { p.wrong id=(id) { (icon("bad", "")) bdi { (wrong) } } } }
+}
+
+/// The sentence beside a field that has this problem.
+pub(super) fn said(problem: &Problem) -> String {
+    match problem.message.strip_prefix("must ") {
+        Some(rest) => format!("It must {rest}."),
+        None => problem.message.clone(),
+    }
+}
+
+/// A text as a sentence: it begins with a capital letter and ends with a full stop.
+pub(super) fn as_sentence(text: &str) -> String {
+    let mut letters = text.trim_end_matches('.').chars();
+    let first = letters.next().into_iter().flat_map(char::to_uppercase);
+    first.chain(letters).chain(['.']).collect()
 }
 
 /// A timestamp. The script replaces it by a relative time in the user's language.

@@ -30,7 +30,7 @@ fn piece(base: Base, run: RunId, part: &Part<'_>) -> Markup {
         Part::Step { name, ordinal } => linked(name, ordinal.map(|ordinal| format!("runs/{run}/steps/{ordinal}"))),
         Part::Gate { gate_type, id } => linked(gate_type, id.map(|id| format!("gates/{id}"))),
         Part::Artifact { name, id } => linked(name, id.map(|id| format!("artifacts/{id}"))),
-        Part::Duration(ms) => html! { (duration(*ms)) },
+        Part::Duration(ms) => html! { span.nowrap { (duration(*ms)) } },
         Part::Since(at) => elapsed(at),
         Part::Until(at) => left(at),
         Part::At(at) => time(at),

@@ -11,19 +11,22 @@ use shared::db::console::{self, ArtifactDetail};
 use shared::domain::{ArtifactId, ArtifactRef};
 use shared::error::Error;
 use shared::http::{Query, id_param};
+use shared::storage::Beginning;
 use shared::{signing, telemetry};
 
 use super::evidence::MAX_BYTES;
 use super::failure;
+use crate::archive::Listing;
 use crate::content::Content;
-use crate::page::{self, ArtifactPage, Base, StoredArtifact as Stored};
+use crate::page::{self, ArtifactPage, Base, StoredArtifact as Stored, Unreadable};
 use crate::signature::{self, Signature};
 
 /// How long a signed URL is valid.
 const SIGNED_URL_LIFETIME: Duration = Duration::from_mins(5);
-/// The part of an artifact that a page reads, and the largest picture that it shows.
+/// The part of an artifact that a page reads.
 const PREVIEW_BYTES: u64 = 64 * 1024;
-const IMAGE_BYTES: u64 = 2 * 1024 * 1024;
+/// The same of an archive, and the largest picture that it shows.
+const LARGE_BYTES: u64 = 2 * 1024 * 1024;
 
 /// `GET /ui/artifacts/{id}`.
 pub async fn page(State(ctx): State<Ctx>, Path(id): Path<String>) -> Response {
@@ -33,14 +36,9 @@ pub async fn page(State(ctx): State<Ctx>, Path(id): Path<String>) -> Response {
     };
     let (stored, signature) = futures::join!(stored(&ctx, &detail), signature(&ctx, &detail));
     // A row says more than an error page.
-    let stored =
-        stored.inspect_err(|error| telemetry::report(error, "read an artifact")).map_err(|error| error.to_string());
-    let shown = ArtifactPage {
-        base: Base::RUN,
-        detail: &detail,
-        stored: stored.as_ref().map_err(String::as_str),
-        signature: signature.as_ref(),
-    };
+    let stored = stored.map_err(unreadable);
+    let shown =
+        ArtifactPage { base: Base::RUN, detail: &detail, stored: stored.as_ref(), signature: signature.as_ref() };
     let mut response = Html(page::artifact_page(&shown)).into_response();
     let policy = stored.ok().and_then(|stored| stored.image_url).and_then(|url| crate::policy_with_images(&url));
     if let Some(policy) = policy.and_then(|policy| HeaderValue::try_from(policy).ok()) {
@@ -55,27 +53,47 @@ async fn find(ctx: &Ctx, id: &str) -> Result<ArtifactDetail, Error> {
     detail.ok_or_else(|| Error::NotFound(format!("artifact {id}")))
 }
 
-/// Reads the beginning, or all of what must be verified: evidence and pictures.
+fn unreadable(error: Error) -> Unreadable {
+    match error {
+        Error::NotFound(_) => Unreadable::Gone,
+        Error::Conflict(..) => Unreadable::Changed,
+        Error::Forbidden(why) => Unreadable::Refused(why),
+        error => {
+            telemetry::report(&error, "read an artifact");
+            Unreadable::Away
+        }
+    }
+}
+
+/// Reads the beginning. Reads all of what must be verified, evidence and pictures, and more of an archive, because its list
+/// of files is spread over it.
 async fn stored(ctx: &Ctx, detail: &ArtifactDetail) -> Result<Stored, Error> {
     let artifact = &detail.artifact;
     let limit = if detail.signed.is_some() && artifact.size_bytes <= MAX_BYTES { MAX_BYTES } else { PREVIEW_BYTES };
     let beginning = ctx.storage.read_start(artifact, limit).await?;
-    let mut is_verified = beginning.is_whole;
+    let (mut is_verified, mut read_bytes) = (beginning.is_whole, beginning.bytes.len() as u64);
     let mut bytes = beginning.bytes;
     bytes.truncate(usize::try_from(PREVIEW_BYTES).unwrap_or(usize::MAX));
     let is_whole = bytes.len() as u64 == artifact.size_bytes;
     let content = Content::of(&bytes, is_whole, &artifact.media_type, &detail.name);
-    let mut image_url = None;
-    if let Content::Image(image) = &content
-        && artifact.size_bytes <= IMAGE_BYTES
-    {
-        if !is_verified {
-            ctx.storage.get(artifact, IMAGE_BYTES).await?;
-            is_verified = true;
+    let (mut image_url, mut files) = (None, None);
+    match &content {
+        Content::Image(image) if artifact.size_bytes <= LARGE_BYTES => {
+            if !is_verified {
+                ctx.storage.get(artifact, LARGE_BYTES).await?;
+                (is_verified, read_bytes) = (true, artifact.size_bytes);
+            }
+            image_url = Some(ctx.storage.sign_view(&artifact.uri, image.media_type, SIGNED_URL_LIFETIME).await?.url);
         }
-        image_url = Some(ctx.storage.sign_view(&artifact.uri, image.media_type, SIGNED_URL_LIFETIME).await?.url);
+        Content::Archive => {
+            let Beginning { bytes, is_whole } = ctx.storage.read_start(artifact, LARGE_BYTES).await?;
+            (is_verified, read_bytes) = (is_whole, bytes.len() as u64);
+            let listing = tokio::task::spawn_blocking(move || Listing::of(&bytes, is_whole)).await;
+            files = Some(listing.map_err(|error| Error::internal("list the files of an archive", error))?);
+        }
+        _ => {}
     }
-    Ok(Stored { content, is_verified, shown_bytes: bytes.len() as u64, image_url })
+    Ok(Stored { content, is_verified, read_bytes, shown_bytes: bytes.len() as u64, files, image_url })
 }
 
 /// Checks the attestation of a gate. What cannot be checked must not hide the artifact.
@@ -111,6 +129,6 @@ async fn sign(ctx: &Ctx, id: &str) -> Result<String, Error> {
     let id: ArtifactId = id_param("artifact", id)?;
     let row = artifact::artifact_fetch(&ctx.db, &ctx.config.tenant, id).await?;
     let row = row.ok_or_else(|| Error::NotFound(format!("artifact {id}")))?;
-    let signed = ctx.storage.sign_download(&row.uri, SIGNED_URL_LIFETIME).await?;
+    let signed = ctx.storage.sign_attachment(&row.uri, &row.name, SIGNED_URL_LIFETIME).await?;
     Ok(signed.url)
 }

@@ -124,13 +124,10 @@ async fn record(ctx: &Ctx, gate_id: GateId, decision: Decision, form: &Form) -> 
         if fields.value("actor").is_none() {
             fields.problem("actor", "A decision needs a name.");
         }
-        let (actor, reason) = (http::actor(fields), http::reason(fields));
+        let (actor, reason) = (http::actor(fields), http::reason_of(fields, decision));
         let is_invisible = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
         if reason.as_deref().is_some_and(|reason| reason.contains(is_invisible)) {
             fields.problem("reason", "must not contain control characters");
-        }
-        if decision != Decision::Approve && reason.as_deref().is_none_or(|reason| reason.trim().is_empty()) {
-            fields.problem("reason", "To reject or waive, say why.");
         }
         Some((actor, reason))
     })?;

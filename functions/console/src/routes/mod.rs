@@ -1,6 +1,7 @@
 //! Routes, a file a page. This file has what they share: errors as pages, redirects, values of the query.
 
 pub mod artifact;
+pub mod control;
 pub mod evidence;
 pub mod gate;
 pub mod health;

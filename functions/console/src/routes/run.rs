@@ -1,7 +1,8 @@
 //! A run.
 
 use axum::extract::{Path, State};
-use axum::response::{Html, IntoResponse, Response};
+use axum::http::HeaderMap;
+use axum::response::Response;
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::Error as ValueError;
@@ -11,24 +12,26 @@ use shared::domain::{GateId, RunId, StepStatus};
 use shared::error::Error;
 use shared::http::{Query, id_param};
 
-use super::{cursor, failure, number};
+use super::{cursor, failure, number, show};
 use crate::page::{self, Base, Filter, RunPage, Steps};
 
 /// `GET /ui/runs/{id}`.
-pub async fn page(State(ctx): State<Ctx>, Path(id): Path<String>, query: Query) -> Response {
+pub async fn page(State(ctx): State<Ctx>, Path(id): Path<String>, query: Query, headers: HeaderMap) -> Response {
     let decided = query.get("decided").and_then(|id| id.parse().ok());
+    let is_still = query.get("still").is_some();
     match read(&ctx, &id, &query, decided).await {
-        Ok((filter, run)) => Html(page::run_page(&RunPage { decided, filter, ..RunPage::new(&run) })).into_response(),
+        Ok((filter, run)) => {
+            show(&headers, |token| page::run_page(&RunPage { decided, filter, is_still, ..RunPage::new(&run, token) }))
+        }
         Err(error) => failure(Base::RUN, &error),
     }
 }
 
 /// `GET /ui/runs/{id}/fragment`: the script inserts it into the run's page, so its links are relative to that page.
-pub async fn fragment(State(ctx): State<Ctx>, Path(id): Path<String>, query: Query) -> Response {
+pub async fn fragment(State(ctx): State<Ctx>, Path(id): Path<String>, query: Query, headers: HeaderMap) -> Response {
     match read(&ctx, &id, &query, None).await {
         Ok((filter, run)) => {
-            let page = RunPage { filter, ..RunPage::new(&run) };
-            Html(page::run_live(&page).into_string()).into_response()
+            show(&headers, |token| page::run_live(&RunPage { filter, ..RunPage::new(&run, token) }).into_string())
         }
         Err(error) => failure(Base::GATE, &error),
     }
@@ -38,9 +41,13 @@ pub async fn fragment(State(ctx): State<Ctx>, Path(id): Path<String>, query: Que
 async fn read(ctx: &Ctx, id: &str, query: &Query, gate: Option<GateId>) -> Result<(Filter, Run), Error> {
     let (mut focus, filter, selection) = (focus(query)?, filter(query)?, selection(query)?);
     focus.gate = focus.gate.or(gate);
-    let id: RunId = id_param("run", id)?;
-    let run = console::run_fetch(&ctx.db, &ctx.config.tenant, id, focus, &selection).await?;
-    Ok((filter, run.ok_or_else(|| Error::NotFound(format!("run {id}")))?))
+    Ok((filter, find(ctx, id_param("run", id)?, focus, &selection).await?))
+}
+
+/// A run of the tenant.
+pub(super) async fn find(ctx: &Ctx, id: RunId, focus: Focus, selection: &Selection) -> Result<Run, Error> {
+    let run = console::run_fetch(&ctx.db, &ctx.config.tenant, id, focus, selection).await?;
+    run.ok_or_else(|| Error::NotFound(format!("run {id}")))
 }
 
 /// Which events to show: `?kind=gates,writes`, `?step=2`, `?before=100`, `?after=100`.

@@ -20,7 +20,13 @@ const MAX_TEXT_CHARS: usize = 200;
 /// `GET /ui/runs`: the runs that match the filters after the run `after`, newest first.
 pub async fn list(State(ctx): State<Ctx>, query: Query) -> Response {
     let word = |name| query.get(name).unwrap_or_default().trim();
-    let filters = RunFilters { status: word("status"), goal: word("goal"), tool: word("tool"), since: word("since") };
+    let filters = RunFilters {
+        status: word("status"),
+        goal: word("goal"),
+        tool: word("tool"),
+        by: word("by"),
+        since: word("since"),
+    };
     let read = async || {
         let filter = filter(filters, SystemTime::now())?;
         console::run_list(&ctx.db, &ctx.config.tenant, &filter, cursor(&query, "after")?).await
@@ -42,8 +48,8 @@ fn filter(filters: RunFilters<'_>, now: SystemTime) -> Result<RunFilter, Error> 
         return Err(Error::invalid("since", "must be 1h, 24h or 7d"));
     }
     let created_from = age.and_then(|seconds| now.checked_sub(Duration::from_secs(seconds)));
-    let (goal, tool) = (text("goal", filters.goal)?, text("tool", filters.tool)?);
-    Ok(RunFilter { statuses, tool, goal, created_from, created_to: None })
+    let (goal, tool, created_by) = (text("goal", filters.goal)?, text("tool", filters.tool)?, text("by", filters.by)?);
+    Ok(RunFilter { statuses, tool, goal, created_by, created_from, created_to: None })
 }
 
 fn status(word: &str) -> Result<RunStatus, Error> {

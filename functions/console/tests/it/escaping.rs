@@ -12,7 +12,7 @@ fn hostile_text_in_a_run_is_escaped() {
         for status in ["running", "failed"] {
             let run = run(text, status);
             for decided in [None, Some(run.gates[1].id)] {
-                let page = RunPage { decided, ..RunPage::new(&run) };
+                let page = RunPage { decided, ..RunPage::new(&run, "t") };
                 assert_inert(&run_page(&page), text);
             }
         }
@@ -22,7 +22,7 @@ fn hostile_text_in_a_run_is_escaped() {
 #[test]
 fn hostile_text_in_lists_and_messages_is_escaped() {
     for text in HOSTILE {
-        let filters = RunFilters { status: "failed", goal: text, tool: text, since: "1h" };
+        let filters = RunFilters { status: "failed", goal: text, tool: text, by: text, since: "1h" };
         let base = Base::TOP;
         let none = RunList { waiting: 3, ..RunList::default() };
         for list in [&support::run_list(text), &none] {
@@ -60,7 +60,7 @@ fn text_in_lists_cannot_change_its_direction() {
 #[test]
 fn an_evidence_address_that_is_not_an_artifact_is_not_a_link() {
     let run = run("javascript:alert(1)", "blocked");
-    let page = RunPage::new(&run);
+    let page = RunPage::new(&run, "t");
     let page = run_page(&page);
     assert!(page.contains("javascript:alert(1)"));
     assert!(!page.contains("href=\"javascript"));

@@ -1,12 +1,15 @@
 //! Links work below any prefix.
 
+use console::content::Content;
 use console::page::{Base, DecisionPage, InboxPage, Message, Outcome, Refusal, Refused, RunFilters, RunPage, RunsPage};
 use console::page::{
-    StepPage, decided_list, decision_page, inbox, message, new_run_page, run_list, run_page, step_page,
+    StepPage, Unreadable, decided_list, decision_page, inbox, message, new_run_page, run_list, run_page, step_page,
 };
+use console::signature::Signature;
 use shared::db::console::Place;
 use shared::domain::gate::Decision;
 
+use crate::artifact;
 use crate::support::{self, gate, new_run, run, typed};
 
 fn addresses(page: &str) -> Vec<&str> {
@@ -50,6 +53,8 @@ fn every_link_of_every_page_works_below_any_prefix() {
         let step = support::step_detail("x", status);
         step_page(&StepPage { base: Base::STEP, step: &step, attempt, evidence: None })
     };
+    let (made, evidence) = (artifact::artifact("x", "text"), artifact::artifact("x", "gate_evidence"));
+    let holds = artifact::stored(Content::Text("x".into()));
     let note = Message { title: "t", sentence: "s", hint: None };
     let pages = [
         ("/ui/runs", run_list(&RunsPage { base: Base::TOP, list: &list, filters })),
@@ -57,10 +62,12 @@ fn every_link_of_every_page_works_below_any_prefix() {
         ("/ui/inbox", decided_list(Base::TOP, &support::decisions("x"))),
         ("/ui/new", new(Base::TOP)),
         ("/ui/new/check", new(Base::RUN)),
-        ("/ui/runs/1", run_page(&RunPage::new(&run))),
-        ("/ui/runs/1", run_page(&RunPage::new(&older))),
+        ("/ui/runs/1", run_page(&RunPage::new(&run, "t"))),
+        ("/ui/runs/1", run_page(&RunPage::new(&older, "t"))),
         ("/ui/runs/1/steps/4", step("running", None)),
         ("/ui/runs/1/steps/4", step("failed", Some(3))),
+        ("/ui/artifacts/3", artifact::page(&made, Ok(&holds), None)),
+        ("/ui/artifacts/3", artifact::page(&evidence, Err(&Unreadable::Gone), Some(&Signature::Missing))),
         ("/ui/gates/2", decision(Base::RUN, &detail, None)),
         ("/ui/gates/2", decision(Base::RUN, &ended, None)),
         ("/ui/gates/2/approve", decision(Base::GATE, &detail, refused(Refusal::Problems(&[])))),
@@ -71,7 +78,7 @@ fn every_link_of_every_page_works_below_any_prefix() {
         for (place, page) in &pages {
             let addresses = addresses(page);
             assert!(addresses.len() > 4);
-            for address in addresses.into_iter().filter(|address| !address.starts_with('#')) {
+            for address in addresses.into_iter().filter(|address| !address.is_empty() && !address.starts_with('#')) {
                 let path = resolve(&format!("{prefix}{place}"), address);
                 let below = path.strip_prefix(&format!("{prefix}/ui/"));
                 let known = [

@@ -1,6 +1,8 @@
 //! The pages without a database: rendering of sample data, and the router as far as it needs no database.
 
 mod admin;
+mod artifact;
+mod control;
 mod documents;
 mod escaping;
 mod forms;

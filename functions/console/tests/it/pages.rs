@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::http::{Request, header};
 use console::page::{Base, InboxPage, RunFilters, RunPage, RunsPage, inbox, run_list, run_page};
 use shared::db::console::{Inbox, Place, RunList};
+use shared::domain::Timestamp;
 
 use crate::support::{self, CSP, get, run, run_id, send};
 
@@ -97,7 +98,7 @@ async fn assets_are_cached_only_under_their_own_version() {
 #[test]
 fn a_page_has_no_inline_code() {
     let run = run("x", "running");
-    let page = run_page(&RunPage::new(&run));
+    let page = run_page(&RunPage::new(&run, "t"));
     assert!(!page.contains(" style=") && !page.contains("<style"));
     assert!(!page.contains(" onclick=") && !page.contains("javascript:"));
     assert!(page.contains("defer></script>"));
@@ -107,7 +108,7 @@ fn a_page_has_no_inline_code() {
 fn only_an_open_run_at_its_own_address_refreshes() {
     let fragment = |status: &str, base, place| {
         let run = support::selected(run("x", status), place);
-        run_page(&RunPage { base, ..RunPage::new(&run) }).contains("data-fragment=")
+        run_page(&RunPage { base, ..RunPage::new(&run, "t") }).contains("data-fragment=")
     };
     for open in ["queued", "running", "blocked", "paused"] {
         assert!(fragment(open, Base::RUN, Place::Newest), "{open}");
@@ -120,10 +121,27 @@ fn only_an_open_run_at_its_own_address_refreshes() {
 }
 
 #[test]
+fn a_timeline_of_several_days_names_them() {
+    let days = |stamps: [&str; 3]| {
+        let mut run = run("x", "failed");
+        run.timeline.events.truncate(3);
+        for (event, stamp) in run.timeline.events.iter_mut().zip(stamps) {
+            event.timestamp = Timestamp(stamp.into());
+        }
+        let page = run_page(&RunPage::new(&run, "t"));
+        let days = page.split("<li class=\"day\">").skip(1).filter_map(|part| part.split('<').next());
+        days.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (one, two) = ("2026-11-23T10:00:00Z", "2026-11-24T00:10:00Z");
+    assert_eq!(days([one, one, "2026-11-23T23:59:59Z"]), [""; 0]);
+    assert_eq!(days([one, two, "2026-11-24T09:00:00Z"]), ["2026-11-24", "2026-11-23"], "newest first");
+}
+
+#[test]
 fn without_a_script_an_open_run_reloads() {
     let refreshes = |status: &str| {
         let run = run("x", status);
-        let page = RunPage::new(&run);
+        let page = RunPage::new(&run, "t");
         run_page(&page).contains("<noscript><meta http-equiv=\"refresh\"")
     };
     assert!(refreshes("running") && refreshes("blocked"));

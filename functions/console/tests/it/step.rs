@@ -1,5 +1,6 @@
 //! The page of a step.
 
+use console::evidence::Evidence;
 use console::page::{Base, StepPage, step_page};
 use serde_json::json;
 use shared::db::console::{Start, StepDetail, StoredJson};
@@ -42,6 +43,18 @@ fn text_in_a_step_cannot_change_its_direction() {
         let page = page(&step_detail("a\u{202e}b\u{200b}", status));
         assert!(page.contains("a⟨U+202E⟩b⟨U+200B⟩"));
         assert!(!page.contains(['\u{202e}', '\u{200b}']), "{status}: {page}");
+    }
+}
+
+#[test]
+fn the_findings_of_a_gate_lead_to_its_document_also_if_it_cannot_be_shown() {
+    let id = "0198c0de-0000-7000-8000-00000000000c";
+    let document = json!({"id": id, "uri": "s3://b/k", "hash": "h", "size_bytes": 1, "media_type": "application/json"});
+    let step = StepDetail { evidence: serde_json::from_value(document).unwrap(), ..step_detail("x", "failed") };
+    let read = Evidence::read(br#"{"schema": "nofx.gate_evidence.v2", "verdict": "failed"}"#).unwrap();
+    for evidence in [Ok(&read), Err("it is gone")] {
+        let shown = step_page(&StepPage { base: Base::STEP, step: &step, attempt: None, evidence: Some(evidence) });
+        assert!(shown.contains(&format!("href=\"../../../artifacts/{id}\"")), "{shown}");
     }
 }
 

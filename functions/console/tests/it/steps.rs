@@ -15,7 +15,7 @@ fn chain(statuses: &[StepStatus]) -> Run {
 }
 
 fn shown(run: &Run, from: i64, steps: Steps) -> String {
-    run_page(&RunPage { filter: Filter { from, steps }, ..RunPage::new(run) })
+    run_page(&RunPage { filter: Filter { from, steps }, ..RunPage::new(run, "t") })
 }
 
 /// The ordinals of the rows.

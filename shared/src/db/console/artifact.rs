@@ -35,13 +35,22 @@ pub struct ArtifactDetail {
     pub attempt: Option<i64>,
     pub metadata: StoredJson,
     /// The artifact itself, and what is near it.
-    pub nodes: Vec<LineageNode>,
+    pub nodes: Vec<Near>,
     pub edges: Vec<LineageEdge>,
     /// Whether the lineage has more on one side than was read.
     pub truncated: bool,
     pub signed: Option<Signed>,
     /// Pending gates of the tenant, counted up to 100.
     pub waiting: u64,
+}
+
+/// An artifact of the lineage.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Near {
+    #[serde(flatten)]
+    pub node: LineageNode,
+    /// Place of its step in the plan of the run.
+    pub ordinal: Option<i64>,
 }
 
 /// The evidence of a gate with the attestation that signs it. The page may be about either of them.
@@ -75,8 +84,8 @@ pub async fn artifact_detail_fetch(
              select u.id from (select u.id from up u limit {NODES} + 1) u
              union select d.id from (select d.id from down d limit {NODES} + 1) d
          ), node as materialized (
-             select a.id, a.created_at, a.run_id, a.step_id, s.name as step, a.attempt, left(a.name, 200) as name,
-                    left(a.type, 200) as type, a.hash
+             select a.id, a.created_at, a.run_id, a.step_id, s.name as step, s.ordinal, a.attempt,
+                    left(a.name, 200) as name, left(a.type, 200) as type, a.hash
                from near n
                join nofx.artifact a on a.id = n.id and a.tenant_id = $1
                left join nofx.step s on s.id = a.step_id

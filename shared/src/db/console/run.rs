@@ -25,6 +25,8 @@ pub struct Run {
     pub plan_digest: String,
     /// Why the run failed, if no step failed.
     pub failure: Option<String>,
+    /// Who started it.
+    pub created_by: Option<String>,
     pub created_at: Timestamp,
     pub started_at: Option<Timestamp>,
     pub finished_at: Option<Timestamp>,
@@ -87,7 +89,7 @@ pub async fn run_fetch(
 ) -> Result<Option<Run>, Error> {
     let sql = format!(
         "select r.id, r.status, r.goal, r.generation, r.plan_digest, left(r.failure ->> 'message', 2000) as failure,
-                r.created_at, r.started_at, r.finished_at, r.deadline_at,
+                r.created_by, r.created_at, r.started_at, r.finished_at, r.deadline_at,
                 (extract(epoch from r.finished_at - r.started_at) * 1000)::bigint as duration_ms,
                 {},
                 coalesce((select json_agg(gate) from (

@@ -41,6 +41,8 @@ pub struct RunRow {
     pub id: RunId,
     pub status: RunStatus,
     pub goal: String,
+    /// Who started it.
+    pub created_by: Option<String>,
     pub created_at: Timestamp,
     pub started_at: Option<Timestamp>,
     /// From start to end, once it has ended.
@@ -115,10 +117,10 @@ pub async fn run_list(
     Ok(RunList { runs, counts, waiting, older, is_continuation: after.is_some() })
 }
 
-const READ: &str = "r.id, r.status, r.goal, r.created_at, r.started_at, r.finished_at, r.failure";
+const READ: &str = "r.id, r.status, r.goal, r.created_by, r.created_at, r.started_at, r.finished_at, r.failure";
 
 /// Columns of a [`RunRow`]. They are computed only for runs of the page.
-const SHOWN: &str = "r.id, r.status, left(r.goal, 300) as goal, r.created_at, r.started_at,
+const SHOWN: &str = "r.id, r.status, left(r.goal, 300) as goal, r.created_by, r.created_at, r.started_at,
         (extract(epoch from r.finished_at - r.started_at) * 1000)::bigint as duration_ms,
         (select json_build_object(
                     'total', count(*), 'succeeded', count(*) filter (where s.status = 'succeeded'),

@@ -7,6 +7,9 @@ use crate::view::sentence::{EventKind, TimelineEvent};
 
 /// Events on a page.
 const EVENTS: usize = 200;
+/// Events that a page with a filter reads to find matching ones: no index has their types and steps. Numbers of events are
+/// dense within a run.
+const SEARCHED: i64 = 50_000;
 /// A larger payload is cut to what a sentence needs, in bytes.
 const PAYLOAD: usize = 2_048;
 
@@ -36,7 +39,8 @@ pub struct Timeline {
     pub events: Vec<TimelineEvent>,
     /// Events of the run, whatever the selection.
     pub total: i64,
-    /// The page before the event of this number is older.
+    /// The page before the event of this number is older. There may be one although this page has few events, or none: a
+    /// page with a filter searches a limited number of them.
     #[serde(skip)]
     pub older: Option<i64>,
     /// The page after the event of this number is newer.
@@ -60,28 +64,29 @@ impl Selection {
         }
     }
 
+    fn is_filtered(&self) -> bool {
+        !self.kinds.is_empty() || self.step.is_some()
+    }
+
     /// Selects a [`Timeline`] of the run `r` of the tenant `$1`: one event more than a page has, from the newest one on or
     /// from the oldest one after `$3`. `$5` are types, `$6` is the ordinal of a step.
     pub(super) fn sql(&self) -> String {
-        let mut matches = String::new();
-        let order = match self.place {
-            Place::Newest => "desc",
-            Place::Before(_) => {
-                matches += " and e.seq < $3";
-                "desc"
-            }
-            Place::After(_) => {
-                matches += " and e.seq > $3";
-                "asc"
-            }
+        let (range, order) = match self.place {
+            Place::Newest => (format!("e.seq > r.event_seq - {SEARCHED}"), "desc"),
+            Place::Before(_) => (format!("e.seq < $3 and e.seq >= least($3, r.event_seq + 1) - {SEARCHED}"), "desc"),
+            Place::After(_) => (format!("e.seq > $3 and e.seq <= $3 + {SEARCHED}"), "asc"),
         };
+        let mut matches = vec!["true"];
         if !self.kinds.is_empty() {
-            matches += " and e.type = any ($5)";
+            matches.push("e.type = any ($5)");
         }
         if self.step.is_some() {
-            matches += " and e.step_id = (select s.id from nofx.step s
-                                            where s.tenant_id = $1 and s.run_id = r.id and s.ordinal = $6)";
+            matches.push(
+                "e.step_id = (select s.id from nofx.step s where s.tenant_id = $1 and s.run_id = r.id and s.ordinal = $6)",
+            );
         }
+        let matches = matches.join(" and ");
+        // `offset 0` keeps the planner from reading all events of these types, of any run, by the index of watched events.
         format!(
             "select json_build_object('total', r.event_seq, 'events', coalesce(json_agg(json_build_object(
                         'seq', e.seq, 'type', e.type, 'timestamp', e.timestamp,
@@ -89,9 +94,11 @@ impl Selection {
                         'step', case when s.id is not null then json_build_object(
                                     'name', s.name, 'ordinal', s.ordinal, 'started_at', s.started_at) end)
                     order by e.seq {order}), '[]'))
-               from (select e.seq, e.type, e.timestamp, e.payload, e.step_id from nofx.event e
-                      where e.tenant_id = $1 and e.run_id = r.id{matches}
-                      order by e.seq {order} limit {EVENTS} + 1) e
+               from (select e.* from (
+                         select e.seq, e.type, e.timestamp, e.payload, e.step_id from nofx.event e
+                          where e.tenant_id = $1 and e.run_id = r.id and {range}
+                          order by e.seq {order} offset 0) e
+                      where {matches} order by e.seq {order} limit {EVENTS} + 1) e
                left join nofx.step s on s.id = e.step_id"
         )
     }
@@ -122,11 +129,22 @@ impl Timeline {
         if !is_upwards {
             self.events.reverse();
         }
-        let (first, last) = (self.events.first(), self.events.last());
-        let has_older = if is_upwards { first.is_some_and(|first| first.seq > 1) } else { has_more };
-        let has_newer = if is_upwards { has_more } else { selection.place != Place::Newest };
-        self.older = first.filter(|_| has_older).map(|event| event.seq);
-        self.newer = last.filter(|_| has_newer).map(|event| event.seq);
+        let (first, last) = (self.events.first().map(|event| event.seq), self.events.last().map(|event| event.seq));
+        // A search that ended before the page was full goes on from there.
+        let is_cut = selection.is_filtered() && !has_more;
+        (self.older, self.newer) = match selection.place {
+            Place::Newest | Place::Before(_) => {
+                let end = selection.bound().map_or(self.total + 1, |seq| seq.min(self.total + 1));
+                let searched = Some(end - SEARCHED).filter(|seq| is_cut && *seq > 1);
+                let newer = last.unwrap_or(end - 1);
+                (first.filter(|_| has_more).or(searched), (selection.place != Place::Newest).then_some(newer))
+            }
+            Place::After(start) => {
+                let searched = Some(start + SEARCHED).filter(|seq| is_cut && *seq < self.total);
+                let older = Some(first.unwrap_or(start + 1)).filter(|seq| *seq > 1);
+                (older, last.filter(|_| has_more).or(searched))
+            }
+        };
         Self { selection: selection.clone(), ..self }
     }
 }
@@ -172,6 +190,25 @@ mod tests {
         assert_eq!(page(Place::After(810), 811..=1_005), (811, 1_005, Some(811), None));
         assert_eq!(page(Place::After(20), 21..=221), (21, 220, Some(21), Some(220)));
         assert_eq!(page(Place::After(0), 1..=201), (1, 200, None, Some(200)));
+    }
+
+    #[test]
+    fn a_search_ends_after_some_events_and_goes_on_from_there() {
+        let page = |place, numbers: &[i64], total: i64| {
+            let events = read(numbers.iter().copied());
+            let selection = Selection { place, kinds: vec![EventKind::Gates], step: None };
+            let page = Timeline { total, ..events }.arranged(&selection);
+            (page.older, page.newer)
+        };
+        assert_eq!(page(Place::Newest, &[], 120_000), (Some(70_001), None));
+        assert_eq!(page(Place::Newest, &[119_000], 120_000), (Some(70_001), None));
+        assert_eq!(page(Place::Before(70_001), &[], 120_000), (Some(20_001), Some(70_000)));
+        assert_eq!(page(Place::Before(20_001), &[3], 120_000), (None, Some(3)));
+        assert_eq!(page(Place::Before(999_999), &[], 120_000), (Some(70_001), Some(120_000)));
+        assert_eq!(page(Place::After(3), &[], 120_000), (Some(4), Some(50_003)));
+        assert_eq!(page(Place::After(100_000), &[119_000], 120_000), (Some(119_000), None));
+        assert_eq!(page(Place::Newest, &[], 50_000), (None, None));
+        assert_eq!(page(Place::Newest, &[], 50_001), (Some(2), None));
     }
 
     #[test]

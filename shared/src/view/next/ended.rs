@@ -3,7 +3,7 @@
 use super::standing::join;
 use super::{Action, Next, Standing};
 use crate::domain::{GateStatus, StepStatus};
-use crate::view::sentence::words::{many, thousands};
+use crate::view::sentence::words::{many, thousands, without_name};
 use crate::view::sentence::{Part, Symbol, Tone, text};
 
 pub(super) fn succeeded<'a>(run: &Standing<'a>) -> Next<'a> {
@@ -60,7 +60,11 @@ pub(super) fn failed<'a>(run: &Standing<'a>) -> Next<'a> {
         [step, ..] => {
             let lead = vec![text("Failed at "), step.part()];
             let look = Action::Look { step: step.name, ordinal: step.ordinal };
-            Next { error: step.error.or(run.failure), actions: vec![look], ..Next::new(Symbol::Bad, Tone::Bad, lead) }
+            Next {
+                error: step.error.map(|error| without_name(error, step.name)).or(run.failure),
+                actions: vec![look],
+                ..Next::new(Symbol::Bad, Tone::Bad, lead)
+            }
         }
         [] => Next { error: run.failure, ..Next::new(Symbol::Bad, Tone::Bad, vec![text("Failed")]) },
     };

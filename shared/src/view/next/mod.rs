@@ -63,4 +63,4 @@ impl<'a> Next<'a> {
 }
 
 #[cfg(test)]
-mod tests;
+mod next_tests;

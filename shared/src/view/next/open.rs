@@ -56,10 +56,10 @@ fn runs<'a>(run: &Standing<'a>, running: &[&StepNow<'a>]) -> Vec<Part<'a>> {
     if let [step] = running {
         let attempt = (step.attempt > 1).then(|| text(format!(", attempt {}", step.attempt)));
         let since = step.open_since.map(|since| [text(" ("), Part::Since(since), text(")")]);
-        let start = [text("Runs "), step.part()];
+        let start = [text("Running "), step.part()];
         return start.into_iter().chain(attempt).chain(since.into_iter().flatten()).collect();
     }
-    let mut lead = join([vec![text("Runs ")], names(running)]);
+    let mut lead = join([vec![text("Running ")], names(running)]);
     let rest = run.steps_total.saturating_sub(run.count(StepStatus::Succeeded));
     if running.len() <= FEW && run.knows_all() && rest == running.len() as u64 {
         lead.push(text(format!(", the last {rest} of {}", many(run.steps_total, "step"))));

@@ -197,6 +197,9 @@ fn entry<'a>(group: &[&Item<'a>], context: &Context<'_>) -> Entry<'a> {
         return entry;
     }
     add_small_print(&mut entry, leading, group, context);
+    if let (Some(error), Some(step)) = (entry.error, &event.step) {
+        entry.error = Some(words::without_name(error, &step.name));
+    }
     entry
 }
 

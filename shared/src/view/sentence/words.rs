@@ -22,6 +22,11 @@ pub fn many(count: u64, noun: &str) -> String {
     format!("{} {noun}{}", thousands(count), if count == 1 { "" } else { "s" })
 }
 
+/// The error of a step without the step's name before it, for a sentence that has the name already.
+pub fn without_name<'a>(error: &'a str, name: &str) -> &'a str {
+    error.strip_prefix(name).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(error)
+}
+
 /// A number with a comma before each group of three digits.
 pub fn thousands(number: u64) -> String {
     let digits = number.to_string();

@@ -20,10 +20,11 @@ for key, index in re.findall(r"\.(\w+)|\[(\d+)\]", sys.argv[-1]):
     value = value[key] if key else (value[int(index):] or [{"id": None}])[0]
 sys.exit("no such value") if value is None else print(value)
 ' "$@""#;
-/// Talks to the emulator, as a user's profile would to AWS.
+/// Talks to the emulator, as a user's profile would to AWS. The variable alone is not enough: this version of the CLI sends
+/// requests for SQS to `queue.amazonaws.com`.
 const AWS_CLI: &str = r#". "$NOFX_FUNCTIONS_ENV"
 export AWS_DEFAULT_REGION=$AWS_REGION
-exec "$NOFX_AWS_CLI" "$@""#;
+exec "$NOFX_AWS_CLI" --endpoint-url "$AWS_ENDPOINT_URL" "$@""#;
 const POSTGRES: [&str; 4] = ["createdb", "pg_dump", "pg_restore", "psql"];
 const GIT: &str = "[user]\nname = Ann\nemail = ann@example.com\n[init]\ndefaultBranch = main\n";
 

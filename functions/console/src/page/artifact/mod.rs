@@ -3,8 +3,10 @@
 mod preview;
 mod verification;
 
+use std::collections::HashSet;
+
 use maud::{Markup, html};
-use shared::db::console::ArtifactDetail;
+use shared::db::console::{ArtifactDetail, Near};
 use shared::domain::ArtifactId;
 
 use super::format;
@@ -14,6 +16,7 @@ use super::layout::{Base, Layout, Part, layout};
 use super::lineage::lineage;
 use super::parts::{crumbs, facts, fold, hash, head, many, pairs, section, time};
 use super::source::visible;
+use crate::archive::Listing;
 use crate::content::Content;
 use crate::signature::Signature;
 
@@ -26,7 +29,7 @@ pub struct ArtifactPage<'a> {
     pub base: Base,
     pub detail: &'a ArtifactDetail,
     /// What it holds, or why it cannot be read.
-    pub stored: Result<&'a Stored, &'a str>,
+    pub stored: Result<&'a Stored, &'a Unreadable>,
     /// Of the evidence or the attestation of a gate.
     pub signature: Option<&'a Signature>,
 }
@@ -37,10 +40,26 @@ pub struct Stored {
     pub content: Content,
     /// Whether all bytes were read and have the recorded digest.
     pub is_verified: bool,
-    /// How many of the first bytes `content` has.
+    /// How many of the first bytes were read, and how many of them `content` has.
+    pub read_bytes: u64,
     pub shown_bytes: u64,
+    /// Of an archive.
+    pub files: Option<Listing>,
     /// A URL of the picture, for a limited time. None if it is too large.
     pub image_url: Option<String>,
+}
+
+/// Why the bytes of an artifact cannot be shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unreadable {
+    /// The storage has no such object.
+    Gone,
+    /// The object is not the one that was recorded.
+    Changed,
+    /// The storage has it and does not hand it out, for this reason.
+    Refused(String),
+    /// The storage does not answer, or does not let this function read.
+    Away,
 }
 
 /// `GET /ui/artifacts/{id}`.
@@ -51,8 +70,8 @@ pub fn artifact_page(page: &ArtifactPage<'_>) -> String {
         div.columns {
             div {
                 (verification::notices(page))
-                (section("preview", "Preview", &html! {}, &preview::preview(page)))
                 (verification::statement(page))
+                @if let Ok(stored) = page.stored { (preview::preview(page, stored)) }
                 (around(page))
                 (metadata(page))
             }
@@ -87,11 +106,24 @@ fn title(page: &ArtifactPage<'_>) -> Markup {
     let mut above = vec![("Runs", base.to("runs"))];
     above.extend(detail.run_id.map(|run| (goal.as_str(), base.to(&format!("runs/{run}")))));
     above.extend(step_href(page).map(|href| (step.as_str(), href)));
-    let download = format!("{}?id={}", base.to("artifacts/signed"), detail.artifact.id);
-    let actions = html! { a.button.primary href=(download) data-go="primary" { (icon("down", "")) "Download" } };
+    let actions = download(page);
     html! {
         (crumbs(&above, &visible(&detail.name)))
-        (head(&html! { bdi { (visible(&detail.name)) } }, &facts(list), Some(&actions)))
+        (head(&html! { bdi { (visible(&detail.name)) } }, &facts(list), actions.as_ref()))
+    }
+}
+
+/// None of what cannot be had. What was changed is not the page's first action.
+fn download(page: &ArtifactPage<'_>) -> Option<Markup> {
+    let href = format!("{}?id={}", page.base.to("artifacts/signed"), page.detail.artifact.id);
+    match page.stored {
+        Ok(_) | Err(Unreadable::Away) => {
+            Some(html! { a.button.primary href=(href) data-go="primary" { (icon("down", "")) "Download" } })
+        }
+        Err(Unreadable::Changed) => {
+            Some(html! { a.button href=(href) { (icon("down", "")) "Download what is there" } })
+        }
+        Err(Unreadable::Gone | Unreadable::Refused(_)) => None,
     }
 }
 
@@ -129,29 +161,36 @@ fn known(page: &ArtifactPage<'_>) -> Markup {
     section("facts", "Facts", &html! {}, &pairs(list))
 }
 
-/// Links to the artifacts at the other end of edges of this one.
+/// Links to the artifacts at the other end of edges of this one, and to the steps that made them.
 fn beside(page: &ArtifactPage<'_>, ends: fn(&shared::view::LineageEdge) -> (ArtifactId, ArtifactId)) -> Markup {
     const NAMED: usize = 10;
     let detail = page.detail;
-    let ids: Vec<ArtifactId> =
+    let ids: HashSet<ArtifactId> =
         detail.edges.iter().map(ends).filter(|(here, _)| *here == detail.artifact.id).map(|(_, other)| other).collect();
-    let nodes: Vec<_> = detail.nodes.iter().filter(|node| ids.contains(&node.id)).collect();
+    let near: Vec<&Near> = detail.nodes.iter().filter(|near| ids.contains(&near.node.id)).collect();
     html! {
-        @if nodes.is_empty() { span.note { "nothing" } }
-        @for (index, node) in nodes.iter().take(NAMED).enumerate() {
+        @if near.is_empty() { span.note { "nothing" } }
+        @for (index, near) in near.iter().take(NAMED).enumerate() {
             @if index > 0 { br; }
-            a href=(page.base.to(&format!("artifacts/{}", node.id))) { bdi { (visible(&node.name)) } }
+            a href=(page.base.to(&format!("artifacts/{}", near.node.id))) { bdi { (visible(&near.node.name)) } }
+            @if let (Some(run), Some(ordinal), Some(step)) = (near.node.run_id, near.ordinal, &near.node.step) {
+                span.note { " by " a href=(page.base.to(&format!("runs/{run}/steps/{ordinal}"))) { bdi { (visible(step)) } } }
+            }
         }
-        @if nodes.len() > NAMED { br; span.note { "and " (nodes.len() - NAMED) " more" } }
+        @if near.len() > NAMED { br; span.note { "and " (near.len() - NAMED) " more" } }
     }
 }
 
 /// The lineage around the artifact.
 fn around(page: &ArtifactPage<'_>) -> Markup {
     let detail = page.detail;
+    if detail.nodes.len() < 2 {
+        let body = html! { p.note { "It was made from no other artifact, and none was made from it." } };
+        return section("lineage", "Lineage", &html! {}, &body);
+    }
+    let nodes: Vec<_> = detail.nodes.iter().map(|near| near.node.clone()).collect();
     let body = html! {
-        @if detail.nodes.len() > 1 { (lineage(page.base, &detail.nodes, &detail.edges, Some(detail.artifact.id))) }
-        @else { p.note { "It was made from no other artifact, and none was made from it." } }
+        (lineage(page.base, &nodes, &detail.edges, Some(detail.artifact.id)))
         @if detail.truncated { p.note { "There are more artifacts around it. The API has the whole lineage of a run." } }
     };
     section("lineage", "Lineage", &html! { p.note { "made from what is on its left" } }, &body)

@@ -1,115 +1,183 @@
-//! What vouches for the bytes of an artifact: the digest of its row, and for a gate the signature of its evidence.
+//! What vouches for the bytes of an artifact: the digest of its row, and for a gate the signature of its evidence. It says
+//! only what was checked for this very page.
 
 use maud::{Markup, html};
 
-use super::{ArtifactPage, step_href};
+use super::{ArtifactPage, Unreadable, step_href};
+use crate::page::EVIDENCE;
+use crate::page::format;
 use crate::page::icon::{Look, icon};
 use crate::page::json::pretty;
-use crate::page::parts::{hash, notice, section};
+use crate::page::parts::{fold, hash, notice, section};
 use crate::page::source::visible;
-use crate::signature::Signature;
+use crate::signature::{Signature, Signed};
 
 /// What a reader must see before the content.
 pub(super) fn notices(page: &ArtifactPage<'_>) -> Markup {
     html! {
-        @if let Err(why) = page.stored {
-            (notice("bad", "bad", "alert", &html! {
-                p { strong { "Its bytes cannot be shown." } " " bdi { (visible(why)) } }
-            }))
-        }
+        @if let Err(why) = page.stored { (unreadable(page, why)) }
         @if let Some(signature) = page.signature { (of_gate(page, signature)) }
+    }
+}
+
+fn unreadable(page: &ArtifactPage<'_>, why: &Unreadable) -> Markup {
+    let body = match why {
+        Unreadable::Gone => html! {
+            p { strong { "The bytes are gone." } " The storage has no object at this address: somebody deleted it, or a rule of the bucket did." }
+            p.note { code { bdi { (visible(&page.detail.artifact.uri)) } } }
+        },
+        Unreadable::Changed => html! {
+            p { strong { "The bytes are not those that were recorded." } " Somebody changed the object after the step had stored it. Steps that read it fail." }
+            p { "Do not rely on it. If the bucket keeps versions, an earlier one has the sha256 of this page." }
+        },
+        Unreadable::Refused(why) => html! {
+            p { strong { "The storage does not hand out the bytes." } " " bdi { (visible(why)) } "." }
+        },
+        Unreadable::Away => html! {
+            p { strong { "The bytes cannot be read now." } " The storage does not answer, or it refuses this console. The log has the cause." }
+            p { a href="" { "Try again" } }
+        },
+    };
+    match why {
+        Unreadable::Gone | Unreadable::Changed => notice("bad", "bad", "alert", &body),
+        Unreadable::Refused(_) | Unreadable::Away => notice("warn", "decide", "alert", &body),
     }
 }
 
 /// What the signature of a gate says.
 fn of_gate(page: &ArtifactPage<'_>, signature: &Signature) -> Markup {
-    let is_evidence = page.detail.kind == crate::page::EVIDENCE;
-    let judged = step_href(page).map(|href| html! { p { a href=(href) { "Read what the gate found" } } });
+    let judged = html! { @if let Some(href) = step_href(page) { p { a href=(href) { "Read what the gate found" } } } };
     match signature {
         // The signature is over the recorded digest, so it says nothing about other bytes.
         Signature::Valid(_) if page.stored.is_err() => html! {},
         Signature::Valid(signed) => {
-            let what = if is_evidence { "The signature of this evidence is valid." } else { "The signature is valid." };
-            let body = html! {
-                p { strong { (what) } " The gate says " strong { (signed.result) } ". Its key is one of this system, which vouches for itself: to trust "
-                    "nobody, keep the key and run " code { "nofx verify" } "." }
-                (judged.unwrap_or_default())
+            let what = if page.detail.kind == EVIDENCE {
+                "The signature of this evidence is valid."
+            } else {
+                "The signature is valid."
             };
-            notice("good", "good", "note", &body)
+            let body = html! { p { strong { (what) } " The gate says " strong { (signed.result) } ". " (meaning(signed.result)) } (judged) };
+            let (tone, symbol) = if signed.result == "PASSED" { ("good", "good") } else { ("quiet", "doc") };
+            notice(tone, symbol, "note", &body)
         }
         Signature::Wrong(why) => {
-            let body = html! { p { strong { "The signature proves nothing: " } bdi { (visible(why)) } "." } (judged.unwrap_or_default()) };
+            let body = html! { p { strong { "The signature proves nothing: " } bdi { (visible(why)) } "." } p { "Do not rely on this gate." } (judged) };
             notice("bad", "bad", "alert", &body)
         }
         Signature::Missing => {
-            let body = html! { p { strong { "Nobody signed this evidence." } } (judged.unwrap_or_default()) };
+            let body = html! { p { strong { "Nobody signed this evidence." } " Nothing shows that a gate wrote it." } (judged) };
             notice("warn", "decide", "note", &body)
         }
         Signature::Unchecked(why) => {
-            let body = html! { p { strong { "The signature was not checked: " } bdi { (visible(why)) } "." } (judged.unwrap_or_default()) };
+            let body = html! { p { strong { "The signature was not checked: " } bdi { (visible(why)) } "." } (judged) };
             notice("warn", "decide", "note", &body)
         }
     }
 }
 
+fn meaning(result: &str) -> &'static str {
+    match result {
+        "WARNED" => "It passed, and a reader should know more: the step says what.",
+        "FAILED" => "The change did not pass.",
+        _ => "",
+    }
+}
+
+/// What was checked just now, and what that means.
 pub(super) fn verification(page: &ArtifactPage<'_>) -> Markup {
-    let good = ("good", "good");
-    let (tone, symbol, words, note) = match page.stored {
-        Ok(stored) if stored.is_verified => (
-            good.0,
-            good.1,
-            "The bytes match the recorded sha256.",
-            "Compared just now, as each step does that reads it.",
-        ),
-        Ok(_) => (
-            "quiet",
-            "pending",
-            "The digest was not compared.",
-            "This page read only the beginning, and the size matches. Each step that reads it compares the digest, and so does nofx get.",
-        ),
-        Err(_) => (
-            "bad",
-            "bad",
-            "The bytes were not compared.",
-            "They cannot be read, or they are not those that were recorded.",
-        ),
-    };
+    let (look, note) = compared(page);
     let body = html! {
-        p.state { (icon(symbol, tone)) span { (words) } }
+        (state(look))
         p.note { (note) }
         @if let Some(signature) = page.signature { (signed(page, signature)) }
     };
-    section("checked", "Verification", &html! {}, &body)
+    section("checked", "Verification", &html! { p.note { "checked for this page" } }, &body)
+}
+
+fn state(look: Look) -> Markup {
+    html! { p.state { (icon(look.symbol, look.tone)) span { (look.word) } } }
+}
+
+/// Whether the bytes have the recorded digest.
+fn compared(page: &ArtifactPage<'_>) -> (Look, String) {
+    let quiet = |word| Look { symbol: "pending", tone: "quiet", word };
+    match page.stored {
+        Ok(stored) if stored.is_verified => {
+            let look = Look { symbol: "good", tone: "good", word: "The bytes match the recorded sha256." };
+            (look, "All of them were read and compared just now. Steps that read them do the same.".into())
+        }
+        Ok(stored) => {
+            let read = format::size(stored.read_bytes);
+            let note = format!(
+                "This page read only the first {read}. The size matches. Steps that read the artifact compare its sha256, and so does nofx get."
+            );
+            (quiet("The sha256 was not compared."), note)
+        }
+        Err(Unreadable::Gone) => (
+            Look { symbol: "bad", tone: "bad", word: "There are no bytes to compare." },
+            "The recorded sha256 tells whether a copy is the right one.".into(),
+        ),
+        Err(Unreadable::Changed) => (
+            Look { symbol: "bad", tone: "bad", word: "The bytes do not match the record." },
+            "Their size or their sha256 is another one.".into(),
+        ),
+        Err(Unreadable::Refused(_) | Unreadable::Away) => {
+            (quiet("The sha256 was not compared."), "The bytes cannot be read now.".into())
+        }
+    }
 }
 
 fn signed(page: &ArtifactPage<'_>, signature: &Signature) -> Markup {
-    let Look { symbol, tone, word } = match signature {
-        Signature::Valid(_) => Look { symbol: "good", tone: "good", word: "Signed by a key of this system." },
+    let look = match signature {
+        Signature::Valid(_) => Look { symbol: "good", tone: "good", word: "A key of this system signed it." },
         Signature::Wrong(_) => Look { symbol: "bad", tone: "bad", word: "The signature is not valid." },
         Signature::Unchecked(_) => Look { symbol: "pending", tone: "quiet", word: "The signature was not checked." },
-        Signature::Missing => Look { symbol: "pending", tone: "warn", word: "There is no attestation." },
+        Signature::Missing => Look { symbol: "decide", tone: "warn", word: "There is no attestation." },
     };
-    let other = page.detail.signed.as_ref().and_then(|signed| {
-        let is_evidence = page.detail.kind == crate::page::EVIDENCE;
-        let (artifact, words) =
-            if is_evidence { (&signed.attestation, "The attestation") } else { (&signed.evidence, "The evidence") };
-        artifact.as_ref().map(|artifact| (page.base.to(&format!("artifacts/{}", artifact.id)), words))
-    });
     html! {
-        p.state { (icon(symbol, tone)) span { (word) } }
-        @if let Signature::Valid(signed) = signature {
-            @for keyid in &signed.keyids { p { "Key " (hash(keyid, "id of the key")) } }
+        (state(look))
+        @if let Signature::Valid(signed) = signature { (proved(page, signed)) }
+        @if let Some((href, words)) = other_half(page) { p { a href=(href) { (words) } } }
+    }
+}
+
+fn other_half(page: &ArtifactPage<'_>) -> Option<(String, &'static str)> {
+    let signed = page.detail.signed.as_ref()?;
+    let (artifact, words) = if page.detail.kind == EVIDENCE {
+        (&signed.attestation, "The attestation")
+    } else {
+        (&signed.evidence, "The evidence that it is about")
+    };
+    artifact.as_ref().map(|artifact| (page.base.to(&format!("artifacts/{}", artifact.id)), words))
+}
+
+/// What a valid signature proves, and what it does not.
+fn proved(page: &ArtifactPage<'_>, signed: &Signed) -> Markup {
+    let is_evidence = page.detail.kind == EVIDENCE;
+    let body = html! {
+        ul.doubts {
+            li { "Whoever held the key signed the result " strong { (signed.result) } @if !is_evidence { ", and named the digest of the evidence" } "." }
+            @if is_evidence { li { "The signed statement names the sha256 of this evidence." } }
+            @for subject in &signed.subjects { li { "It is about " (subject.name) " " code.hash { bdi { (visible(&subject.digest)) } } } }
         }
-        @if let Some((href, words)) = other { p { a href=(href) { (words) } } }
+        p { strong { "It does not prove" } " that the checks were good ones, or that nobody else held the key. This console asked its own list of keys; "
+            "to trust nobody, keep the public key and run " code { "nofx verify" } "." }
+    };
+    html! {
+        @for keyid in &signed.keyids { p.note { "Key " (hash(keyid, "id of the key")) } }
+        (fold("What that proves", "", false, &body))
     }
 }
 
 /// The signed statement, which the envelope only has in base64.
 pub(super) fn statement(page: &ArtifactPage<'_>) -> Markup {
-    let Some(Signature::Valid(signed)) = page.signature.filter(|_| page.detail.kind != crate::page::EVIDENCE) else {
+    let Some(Signature::Valid(signed)) = page.signature.filter(|_| page.detail.kind != EVIDENCE) else {
         return html! {};
     };
-    let body =
-        html! { pre.output tabindex="0" role="region" aria-label="Statement" { (pretty(&signed.statement).markup) } };
+    let shown = pretty(&signed.statement);
+    let body = html! {
+        pre.output tabindex="0" role="region" aria-label="Statement" { (shown.markup) }
+        @if shown.is_cut { p.note { "This is the beginning. The download has all of it." } }
+    };
     section("statement", "What is signed", &html! { p.note { "an in-toto statement" } }, &body)
 }

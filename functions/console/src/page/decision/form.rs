@@ -8,7 +8,7 @@ use shared::domain::{Problem, RunStatus};
 use shared::view::OnPass;
 
 use super::{DecisionPage, Refusal};
-use crate::page::parts::{actor_field, many, notice, wrong_field};
+use crate::page::parts::{actor_field, many, notice, said, wrong_field};
 use crate::page::source::visible;
 use crate::write::Write;
 
@@ -82,14 +82,6 @@ fn nothing_decided(problems: &[Problem]) -> Markup {
                 @for problem in others { p { code { bdi { (visible(&problem.path)) } } " " bdi { (visible(&problem.message)) } } }
             }))
         }
-    }
-}
-
-/// The sentence beside a field.
-fn said(problem: &Problem) -> String {
-    match problem.message.strip_prefix("must ") {
-        Some(rest) => format!("It must {rest}."),
-        None => problem.message.clone(),
     }
 }
 

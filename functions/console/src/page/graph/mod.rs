@@ -7,6 +7,7 @@ mod text;
 use maud::{Markup, html};
 
 use super::icon::Look;
+use super::source::visible;
 use crate::graph::{Edge, Layout, Size, Wire, layout};
 pub(super) use levels::{Cell, count, legend, levels};
 use text::{cut, width};
@@ -108,14 +109,15 @@ fn class(node: &Node<'_>) -> String {
 /// The box at `x`, `y`. Its title has the whole name: it is what a screen reader says, and what a pointer shows.
 fn content(node: &Node<'_>, x: i32, y: i32) -> Markup {
     let Look { symbol, tone, word } = node.look;
-    let title = [node.name, node.detail, word, &node.figures].into_iter().filter(|part| !part.is_empty());
-    let detail = cut(node.detail, DETAIL_WIDTH.saturating_sub(width(&node.figures) + 1));
+    let (name, detail) = (visible(node.name), visible(node.detail));
+    let title = [name.as_str(), &detail, word, &node.figures].into_iter().filter(|part| !part.is_empty());
+    let short = cut(&detail, DETAIL_WIDTH.saturating_sub(width(&node.figures) + 1));
     html! {
         title { (title.collect::<Vec<_>>().join(", ")) }
         rect.box x=(x) y=(y) width=(SIZE.width) height=(SIZE.height) rx="8" {}
         use class={ "icon " (tone) } href={ "#i-" (symbol) } x=(x + 12) y=(y + 15) width="16" height="16" {}
-        text x=(x + TEXT.0) y=(y + 20) { (cut(node.name, NAME_WIDTH)) " " }
-        text.sub x=(x + TEXT.0) y=(y + 36) { (detail) " " }
+        text x=(x + TEXT.0) y=(y + 20) { (cut(&name, NAME_WIDTH)) " " }
+        text.sub x=(x + TEXT.0) y=(y + 36) { (short) " " }
         @if !node.figures.is_empty() { text.sub.end x=(x + TEXT.1) y=(y + 36) { (node.figures) } }
     }
 }

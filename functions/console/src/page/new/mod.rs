@@ -171,7 +171,7 @@ fn before() -> Markup {
             }
             p.prose.note {
                 "The command line packs a folder and uploads archives of up to 64 MiB: "
-                code { "nofx submit plan.yaml --workspace ." }
+                code { "nofx run plan.yaml --workspace ." }
             }
         },
     )

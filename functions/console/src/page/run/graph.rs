@@ -45,13 +45,13 @@ fn figures(work: &Work<'_>, at: usize) -> String {
 
 fn aside(work: &Work<'_>) -> Markup {
     let (Some(&first), Some(&last)) = (work.path.first(), work.path.last()) else { return html! {} };
-    let length = |(start, end): (i64, i64)| format!("critical path {}, ", format::duration(end - start));
+    let length = |(start, end): (i64, i64)| format!(", {}", format::duration(end - start));
     let length = work.steps[first].started_ms.zip(work.steps[last].finished_ms).map(length);
     html! {
         p.legend {
             span { svg.key viewBox="0 0 24 8" aria-hidden="true" { path d="M0 4h24" {} } "critical path" }
         }
-        p.note { (length.unwrap_or_default()) (many(work.path.len() as u64, "step", "steps")) }
+        p.note { (many(work.path.len() as u64, "step", "steps")) " on the critical path" (length.unwrap_or_default()) }
     }
 }
 

@@ -2,21 +2,31 @@
 
 use maud::{Markup, html};
 use shared::db::console::Run;
+use shared::http::encoded;
 
+use super::control::actions;
+use super::{REFRESH_S, RunPage};
 use crate::page::format;
 use crate::page::icon::{look, state};
 use crate::page::layout::Base;
 use crate::page::parts::{crumbs, elapsed, facts, hash, head, pairs, section, time};
+use crate::page::source::visible;
 
 /// Digits of an id or a digest that name it in a line.
 const SHORT: usize = 8;
 
 /// The goal of the run, and its facts in one line.
-pub(super) fn title(base: Base, run: &Run) -> Markup {
+pub(super) fn title(page: &RunPage<'_>) -> Markup {
+    let (base, run) = (page.base, page.run);
     let id = run.id.to_string();
 
     let mut list = vec![state(look(run.status))];
-    list.push(html! { "created " (time(&run.created_at)) });
+    list.push(html! {
+        @if let Some(by) = &run.created_by {
+            "by " a.plain href=(runs_by(base, by)) { b { bdi { (visible(by)) } } } ", "
+        }
+        "created " (time(&run.created_at))
+    });
     match (run.duration_ms, &run.started_at) {
         (Some(ms), _) => list.push(html! { "took " b { (format::duration(ms)) } }),
         (None, Some(at)) => list.push(html! { b { (elapsed(at)) } }),
@@ -29,10 +39,20 @@ pub(super) fn title(base: Base, run: &Run) -> Markup {
     if run.is_open() {
         list.push(html! { span.live { "live" } });
     }
+    if page.reloads() {
+        let still = base.to(&format!("runs/{}?still=1", run.id));
+        let words = html! { "reloads every " (REFRESH_S) " s, " a href=(still) { "keep it still" } };
+        list.push(html! { noscript { (words) } });
+    }
     html! {
         (crumbs(&[("Runs", base.to("runs"))], short(&id)))
-        (head(&html! { bdi { (run.goal) } }, &facts(list), None))
+        (head(&html! { bdi { (run.goal) } }, &facts(list), Some(&actions(page))))
     }
+}
+
+/// The runs that this person started.
+fn runs_by(base: Base, name: &str) -> String {
+    format!("{}?by={}", base.to("runs"), encoded(name))
 }
 
 /// What identifies the run and its plan.

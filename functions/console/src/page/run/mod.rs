@@ -1,6 +1,7 @@
 //! One run.
 
 mod artifacts;
+mod control;
 mod fall;
 mod filter;
 mod graph;
@@ -19,6 +20,7 @@ use super::icon::look;
 use super::layout::{Base, Layout, Part, layout};
 use super::parts::notice;
 pub(super) use artifacts::artifact_item;
+pub use control::RefusedControl;
 pub use filter::{Filter, Steps};
 use work::Work;
 
@@ -35,12 +37,18 @@ pub struct RunPage<'a> {
     pub decided: Option<GateId>,
     /// Which steps to list.
     pub filter: Filter,
+    /// The token for forms.
+    pub token: &'a str,
+    /// What the reader tried, and why it was not done.
+    pub refused: Option<RefusedControl<'a>>,
+    /// Without a script the page does not reload, so that there is time to fill in a form.
+    pub is_still: bool,
 }
 
 impl<'a> RunPage<'a> {
     /// The newest state of a run, at its own address.
-    pub fn new(run: &'a Run) -> Self {
-        Self { base: Base::RUN, run, decided: None, filter: Filter::default() }
+    pub fn new(run: &'a Run, token: &'a str) -> Self {
+        Self { base: Base::RUN, run, decided: None, filter: Filter::default(), token, refused: None, is_still: false }
     }
 
     /// Only the page at the run's own address refreshes, because the fragment's links are relative to it. A page of older
@@ -48,13 +56,19 @@ impl<'a> RunPage<'a> {
     fn is_live(&self) -> bool {
         self.run.is_open() && self.base.0 == Base::RUN.0 && self.run.timeline.selection.place == Place::Newest
     }
+
+    /// Whether the page reloads in a browser without scripts.
+    fn reloads(&self) -> bool {
+        self.is_live() && !self.is_still
+    }
 }
 
 /// `GET /ui/runs/{id}`.
 pub fn run_page(page: &RunPage<'_>) -> String {
     let run = page.run;
-    let refresh_s = page.is_live().then_some(REFRESH_S);
+    let refresh_s = page.reloads().then_some(REFRESH_S);
     let content = html! {
+        @if let Some(refused) = &page.refused { (control::refused(refused)) }
         @if let Some(id) = page.decided { (decided(run, id)) }
         p.toast #announcer role="status" {}
         (run_live(page))
@@ -78,13 +92,13 @@ pub fn run_live(page: &RunPage<'_>) -> Markup {
     let work = Work::new(base, run);
     html! {
         div #live data-status=(run.status) data-fragment=[fragment] {
-            (head::title(base, run))
-            (next::next(base, run))
-            (gates(base, run))
+            (head::title(page))
+            (next::next(page))
             (graph::graph(&work))
             div.columns {
                 div {
                     (steps::steps(&work, page.filter))
+                    (gates(base, run))
                     (artifacts::artifacts(base, run))
                     (head::plan(base, run))
                 }

@@ -2,15 +2,18 @@
 
 use maud::{Markup, html};
 use shared::db::console::{Gate, Run, Step};
+use shared::db::run::Control;
 use shared::view::next::{Action, GateNow, Next, Standing, StepNow, next as said};
 
+use super::RunPage;
+use super::control::control;
 use crate::page::icon::Look;
-use crate::page::layout::Base;
 use crate::page::next::{self, Next as Band};
 use crate::page::sentence::sentence;
 use crate::page::source::visible;
 
-pub(super) fn next(base: Base, run: &Run) -> Markup {
+pub(super) fn next(page: &RunPage<'_>) -> Markup {
+    let (base, run) = (page.base, page.run);
     let standing = standing(run);
     let next = said(&standing);
     let more = html! {
@@ -26,19 +29,29 @@ pub(super) fn next(base: Base, run: &Run) -> Markup {
             @if let Some(error) = next.error { ": " bdi { (visible(error)) } }
         },
         more: (!next.more.is_empty()).then_some(more),
-        action: action(base, run, &next),
+        action: actions(page, &next),
     })
 }
 
-/// The first thing that a reader can do. What changes the run itself has its form in the head of the page.
-fn action(base: Base, run: &Run, next: &Next<'_>) -> Option<Markup> {
-    let (words, path) = next.actions.iter().find_map(|action| match action {
-        Action::Decide(id) => Some(("Review and decide", format!("gates/{id}"))),
-        Action::Look { ordinal, .. } => Some(("See what failed", format!("runs/{}/steps/{ordinal}", run.id))),
-        Action::Open { id, .. } => Some(("Open the result", format!("artifacts/{id}"))),
-        Action::Resume | Action::Retry => None,
-    })?;
-    Some(html! { a.button.primary href=(base.to(&path)) data-go="primary" { (words) } })
+/// Actions that the band offers.
+const OFFERED: usize = 2;
+
+/// What a reader can do, the first thing first.
+fn actions(page: &RunPage<'_>, next: &Next<'_>) -> Option<Markup> {
+    let link = |words: &str, path: &str, style: &str, go: &str| {
+        html! { a class={ "button " (style) } href=(page.base.to(path)) data-go=(go) { (words) } }
+    };
+    let offer = |action: &Action<'_>| match action {
+        Action::Decide(id) => link("Review and decide", &format!("gates/{id}"), "primary", "primary"),
+        Action::Look { ordinal, .. } => {
+            link("See what failed", &format!("runs/{}/steps/{ordinal}", page.run.id), "", "problem")
+        }
+        Action::Open { id, .. } => link("Open the result", &format!("artifacts/{id}"), "", "primary"),
+        Action::Resume => control(page, Control::Resume),
+        Action::Retry => control(page, Control::Retry),
+    };
+    let offered = html! { @for action in next.actions.iter().take(OFFERED) { (offer(action)) } };
+    (!next.actions.is_empty()).then_some(offered)
 }
 
 fn standing(run: &Run) -> Standing<'_> {

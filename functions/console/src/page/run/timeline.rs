@@ -21,11 +21,28 @@ pub(super) fn timeline(page: &RunPage<'_>) -> Markup {
     let is_newest = run.timeline.selection.place == Place::Newest;
     let now_ms = run.created_at.epoch_ms().map(|created_ms| created_ms + run.now_ms);
     let told = entries(events, now_ms.filter(|_| is_newest));
+    let days = told.chunk_by(|one, other| day(one) == day(other)).count();
     let body = html! {
         (kinds(page))
         (choice(page))
-        @if told.is_empty() { p.note { "No event matches." } }
-        ol.timeline { @for entry in told.iter().rev() { (item(base, run, entry)) } }
+        @if told.is_empty() {
+            p.note {
+                @match run.timeline.older {
+                    Some(_) => "No event matches so far: go on with older events.",
+                    None => "No event matches.",
+                }
+            }
+        }
+        ol.timeline {
+            @for (at, entry) in told.iter().rev().enumerate() {
+                @let newer = at.checked_sub(1).map(|newer| day(&told[told.len() - 1 - newer]));
+                // The first day is named only if there are others: most runs take less than one.
+                @if newer.is_some_and(|newer| newer != day(entry)) || (newer.is_none() && days > 1) {
+                    li.day { (day(entry)) }
+                }
+                (item(base, run, entry))
+            }
+        }
         (pages(page))
     };
     let note = html! { p.note { "newest first, " (number(run.timeline.total.unsigned_abs())) " events" } };
@@ -92,6 +109,11 @@ fn choice(page: &RunPage<'_>) -> Markup {
             button.filter-button { "Filter" }
         }
     }
+}
+
+/// The day of an entry, in UTC as its time.
+fn day<'a>(entry: &Entry<'a>) -> &'a str {
+    entry.timestamp.0.get(..10).unwrap_or_default()
 }
 
 fn item(base: Base, run: &Run, entry: &Entry<'_>) -> Markup {

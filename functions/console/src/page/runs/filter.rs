@@ -17,6 +17,8 @@ pub struct RunFilters<'a> {
     pub status: &'a str,
     pub goal: &'a str,
     pub tool: &'a str,
+    /// Who started the run.
+    pub by: &'a str,
     /// One of the ages that the page offers.
     pub since: &'a str,
 }
@@ -55,7 +57,7 @@ const MAX_COUNT: u64 = 1_000;
 
 impl RunFilters<'_> {
     pub fn is_empty(&self) -> bool {
-        [self.status, self.goal, self.tool, self.since].iter().all(|value| value.is_empty())
+        [self.status, self.goal, self.tool, self.by, self.since].iter().all(|value| value.is_empty())
     }
 
     /// The address of the list with these filters, after the run `after`.
@@ -64,6 +66,7 @@ impl RunFilters<'_> {
             ("status", self.status),
             ("goal", self.goal),
             ("tool", self.tool),
+            ("by", self.by),
             ("since", self.since),
             ("after", after.unwrap_or_default()),
         ];
@@ -73,12 +76,13 @@ impl RunFilters<'_> {
         format!("{}{mark}{}", base.to("runs"), query.join("&"))
     }
 
-    /// What the filters ask for: "failed run has a step with `db_write` and a goal that contains “warehouse”".
+    /// What the filters ask for: "No failed run by ann has a step with `db_write` and a goal that contains “warehouse”."
     pub(super) fn sentence(&self) -> Markup {
         let word = STATES.iter().find(|(value, ..)| *value == self.status).map_or(self.status, |(_, words, _)| *words);
         let age = AGES.iter().find(|(value, ..)| *value == self.since).map(|(_, words, _)| words.to_lowercase());
         html! {
             "No " @if !self.status.is_empty() { (word.to_lowercase()) " " } "run"
+            @if !self.by.is_empty() { " by " bdi { (visible(self.by)) } }
             @if let Some(age) = age { " of the " (age) }
             @if !self.tool.is_empty() { " has a step with " code { (visible(self.tool)) } }
             @if !self.goal.is_empty() {
@@ -105,6 +109,8 @@ pub(super) fn filters(base: Base, filters: RunFilters<'_>, counts: &RunCounts) -
             label.hidden-text for="tool" { "Tool" }
             input #tool name="tool" list="tools" placeholder="Any tool" maxlength="200" value=(filters.tool);
             datalist #tools { @for tool in TOOLS { option value=(tool) {} } }
+            label.hidden-text for="by" { "Started by" }
+            input #by name="by" placeholder="By anybody" maxlength="200" value=(filters.by);
             label.hidden-text for="since" { "Created" }
             select #since name="since" {
                 option value="" { "Any time" }
@@ -158,12 +164,16 @@ mod tests {
 
     #[test]
     fn the_sentence_of_filters_that_match_nothing_is_a_sentence() {
-        let say = |status, tool, goal, since| RunFilters { status, goal, tool, since }.sentence().into_string();
+        let say = |status, tool, goal, since| RunFilters { status, goal, tool, by: "", since }.sentence().into_string();
         assert_eq!(
             say("failed", "db_write", "warehouse", ""),
             "No failed run has a step with <code>db_write</code> and a goal that contains “<bdi>warehouse</bdi>”."
         );
         assert_eq!(say("", "", "x", "24h"), "No run of the last day has a goal that contains “<bdi>x</bdi>”.");
         assert_eq!(say("blocked", "", "", ""), "No waiting run exists.");
+        let by = RunFilters { by: "<ann>", ..RunFilters::default() };
+        assert_eq!(by.sentence().into_string(), "No run by <bdi>&lt;ann&gt;</bdi> exists.");
+        assert_eq!(by.address(Base::TOP, None), "runs?by=%3Cann%3E");
+        assert!(!by.is_empty());
     }
 }

@@ -80,7 +80,7 @@ fn nothing(page: &RunsPage<'_>) -> Markup {
     )
 }
 
-const COMMAND: &str = "nofx submit examples/release.yaml --watch";
+const COMMAND: &str = "nofx run examples/release.yaml --watch";
 const REQUEST: &str = r#"curl -s http://127.0.0.1:3000/runs \
   -H 'content-type: application/json' \
   -d '{"plan": {"goal": "hello", "steps":
@@ -113,7 +113,7 @@ fn table(base: Base, runs: &[RunRow]) -> Markup {
         table.table.mid role="table" {
             thead role="rowgroup" {
                 tr role="row" {
-                    @for heading in ["Run", "Progress", "When"] { th role="columnheader" scope="col" { (heading) } }
+                    @for heading in ["Run", "Progress", "Started by", "When"] { th role="columnheader" scope="col" { (heading) } }
                     th.number role="columnheader" scope="col" { "Duration" }
                 }
             }
@@ -132,6 +132,7 @@ fn row(base: Base, run: &RunRow) -> Markup {
                 }
             }
             td.progress.full role="cell" { (progress(run)) }
+            td.by role="cell" { @if let Some(by) = &run.created_by { bdi title=(visible(by)) { (visible(by)) } } }
             td.nowrap.note role="cell" { (time(&run.created_at)) }
             td.number role="cell" {
                 @match (run.duration_ms, &run.started_at) {

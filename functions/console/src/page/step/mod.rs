@@ -7,8 +7,9 @@ mod side;
 
 use maud::{Markup, html};
 use shared::db::console::StepDetail;
+use shared::domain::ArtifactId;
 
-use super::evidence::{verdict, verdict_missing};
+use super::evidence::{Links, verdict, verdict_missing};
 use super::format;
 use super::icon::{look, state};
 use super::layout::{Base, Layout, Part, layout};
@@ -122,8 +123,8 @@ fn other_attempt(page: &StepPage<'_>) -> Markup {
 fn main(page: &StepPage<'_>) -> Markup {
     html! {
         @match page.evidence {
-            Some(Ok(evidence)) => (verdict(evidence, log(page).as_deref())),
-            Some(Err(why)) => (verdict_missing(why)),
+            Some(Ok(evidence)) => (verdict(evidence, &links(page))),
+            Some(Err(why)) => (verdict_missing(why, &links(page))),
             None => {}
         }
         (models::models(page.step))
@@ -133,9 +134,10 @@ fn main(page: &StepPage<'_>) -> Markup {
     }
 }
 
-/// The whole output of a gate's command.
-fn log(page: &StepPage<'_>) -> Option<String> {
+/// The pages of what the gate stored.
+fn links(page: &StepPage<'_>) -> Links {
+    let href = |id: ArtifactId| page.base.to(&format!("artifacts/{id}"));
     let is_log = |kind: &str, name: &str| kind == "gate_attachment" && name.ends_with("-log.txt");
-    let log = page.step.artifacts.iter().find(|artifact| is_log(&artifact.kind, &artifact.name))?;
-    Some(page.base.to(&format!("artifacts/{}", log.id)))
+    let log = page.step.artifacts.iter().find(|artifact| is_log(&artifact.kind, &artifact.name));
+    Links { document: page.step.evidence.as_ref().map(|evidence| href(evidence.id)), log: log.map(|log| href(log.id)) }
 }

@@ -94,18 +94,18 @@ fn a_running_run_says_what_runs_and_what_follows() {
     let mut one = Standing { deadline_at: Some(at("59")), ..chain(R::Running, &steps) };
     assert_eq!(
         told(&one),
-        "Runs unit (since 14:31). 1 of 4 steps is done. notes follows. The time of the run is over at 14:59."
+        "Running unit (since 14:31). 1 of 4 steps is done. notes follows. The time of the run is over at 14:59."
     );
     one.steps[1] =
         StepNow { attempt: 3, failures: 1, workers_lost: 1, error: Some("no answer.\nat 7"), ..one.steps[1].clone() };
     one.deadline_at = None;
     assert_eq!(
         told(&one),
-        "Runs unit, attempt 3 (since 14:31). 1 of 4 steps is done. notes follows. \
+        "Running unit, attempt 3 (since 14:31). 1 of 4 steps is done. notes follows. \
          A worker was lost before; that does not count as a failure. The attempt before failed: no answer."
     );
     let two = chain(R::Running, &[("lint", S::Succeeded), ("unit", S::Running), ("notes", S::Running)]);
-    assert_eq!(told(&two), "Runs unit and notes, the last 2 of 3 steps. 1 of 3 steps is done.");
+    assert_eq!(told(&two), "Running unit and notes, the last 2 of 3 steps. 1 of 3 steps is done.");
     assert_eq!(next(&two).tone, Tone::Busy);
 }
 
@@ -113,10 +113,10 @@ fn a_running_run_says_what_runs_and_what_follows() {
 fn a_large_run_says_numbers() {
     let steps: Vec<_> = [S::Running; 4].into_iter().chain([S::Ready; 2]).map(|status| ("x", status)).collect();
     let large = Standing { ready_since: Some(at("30")), ..chain(R::Running, &steps) };
-    assert_eq!(told(&large), "Runs 4 steps. 2 are ready and wait for a worker, the oldest since 14:30.");
+    assert_eq!(told(&large), "Running 4 steps. 2 are ready and wait for a worker, the oldest since 14:30.");
     // Only some of its steps are known, so no number of them is given.
     let cut = Standing { steps_total: 9_000, ..chain(R::Running, &[("lint", S::Succeeded), ("unit", S::Running)]) };
-    assert_eq!(told(&cut), "Runs unit (since 14:31).");
+    assert_eq!(told(&cut), "Running unit (since 14:31).");
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn a_step_that_failed_once_is_tried_again() {
     assert_eq!(next(&retried).tone, Tone::Warn);
     // Beside a running step it is only a remark.
     retried.steps[1].status = S::Running;
-    assert_eq!(told(&retried), "Runs unit. lint waits for its next attempt.");
+    assert_eq!(told(&retried), "Running unit. lint waits for its next attempt.");
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn a_gate_beside_running_steps_is_the_first_action() {
     let steps = [("unit", S::Running), ("release", S::Blocked)];
     let pending = gate("manual:release", Some("release"), GateStatus::Pending);
     let run = with_gates(vec![pending], chain(R::Running, &steps));
-    assert_eq!(told(&run), "Runs unit (since 14:31). manual:release waits for a decision.");
+    assert_eq!(told(&run), "Running unit (since 14:31). manual:release waits for a decision.");
     assert_eq!(next(&run).actions, [DECIDE]);
 }
 
@@ -241,6 +241,8 @@ fn a_failed_run_names_its_step_and_what_a_retry_keeps() {
          1 step had succeeded; a retry keeps it and runs the other 2 again."
     );
     assert_eq!(next(&failed).actions, [Action::Look { step: "unit", ordinal: 1 }, Action::Retry]);
+    failed.steps[1].error = Some("unit: 2 tests failed");
+    assert!(told(&failed).starts_with("Failed at unit: 2 tests failed. "));
     let late = Standing { failure: Some("its time was over"), ..chain(R::Failed, &[("lint", S::Skipped)]) };
     assert_eq!(
         told(&late),

@@ -1,0 +1,108 @@
+-- Records who started a run in its row, so that lists show it and can be filtered by it. Runs of before have nobody.
+
+-- Shorter than deadlock_timeout: if a reader and this file wait for each other, this file fails, and can be applied again.
+set local lock_timeout = '500ms';
+alter table nofx.run add column if not exists created_by text;
+
+
+-- Copies of the files in functions/. Change those files, not this one.
+
+-- functions/run_create.sql sha256=1bdde8e8d19a0442182b5c9ba07d8a984efdaed2a03ac60aa7e68fa986a3db2f
+-- Creates a run with its steps, edges and first events. No other transaction can see the run yet, so it takes no lock and does not call
+-- nofx.runs_settle: it writes each row once, and the run's with its counters.
+--
+-- p: {tenant_id, id, goal, plan, plan_digest, request_digest, idempotency_key, actor, timeout_s,
+--     traceparent, workspace: {archive, base, diff} (artifact ids), steps: [..], edges: [{parent, child}]}
+-- -> {result: created, id, status, ready: [wake-ups]}. With `existing` (same key, same request) and `conflict` (same key, other request): id
+-- and status of the run that has the key. With `invalid`: problems.
+create or replace function nofx.run_create(p jsonb) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_now timestamptz := clock_timestamp();
+    v_id uuid := p ->> 'id';
+    v_tenant text := p ->> 'tenant_id';
+    v_workspace jsonb;
+    v_problems jsonb;
+    v_ready jsonb;
+    v_run record;
+begin
+    if jsonb_typeof(p -> 'workspace') = 'object' then
+        select jsonb_object_agg(w.key, jsonb_build_object('id', a.id, 'uri', a.uri, 'hash', a.hash,
+                                    'size_bytes', a.size_bytes, 'media_type', a.media_type)),
+               jsonb_agg(jsonb_build_object('path', 'plan.workspace.' || w.key,
+                                            'message', format('no artifact has the id %s', w.value)))
+                   filter (where a.id is null)
+          into v_workspace, v_problems
+          from jsonb_each_text(p -> 'workspace') w
+          left join nofx.artifact a on a.id = w.value::uuid and a.tenant_id = v_tenant
+         where w.value is not null;
+        if v_problems is not null then
+            return jsonb_build_object('result', 'invalid', 'problems', v_problems);
+        end if;
+    end if;
+
+    with item as materialized (
+        select s.*, s.blockers = 0 as is_ready
+          from jsonb_to_recordset(p -> 'steps')
+               as s(id uuid, ordinal integer, name text, tool text, handler text, inputs jsonb, refs text[], ref_paths text[],
+                    blockers integer, max_attempts integer, backoff_ms integer, timeout_s integer)
+    ), made as (
+        insert into nofx.run (id, tenant_id, status, goal, plan, plan_digest, request_digest, idempotency_key, timeout_s,
+                              deadline_at, traceparent, workspace, created_by, created_at, steps_ready, steps_pending, event_seq)
+        select v_id, v_tenant, 'queued', p ->> 'goal', p -> 'plan', p ->> 'plan_digest', p ->> 'request_digest',
+               p ->> 'idempotency_key', (p ->> 'timeout_s')::integer,
+               v_now + make_interval(secs => (p ->> 'timeout_s')::integer), p ->> 'traceparent', v_workspace, p ->> 'actor', v_now,
+               count(*) filter (where i.is_ready), count(*) filter (where not i.is_ready),
+               1 + count(*) filter (where i.is_ready)
+          from item i
+            on conflict do nothing
+        returning id
+    ), steps as (
+        insert into nofx.step (id, tenant_id, run_id, ordinal, name, tool, handler, inputs, refs, ref_paths, status, blockers,
+                               max_attempts, backoff_ms, timeout_s, created_at, ready_at, notify_at)
+        select i.id, v_tenant, m.id, i.ordinal, i.name, i.tool, i.handler, i.inputs, i.refs, i.ref_paths,
+               case when i.is_ready then 'ready' else 'pending' end, i.blockers, i.max_attempts, i.backoff_ms, i.timeout_s,
+               v_now, case when i.is_ready then v_now end, case when i.is_ready then nofx.wakeup_due(v_now, null) end
+          from made m
+         cross join item i
+    ), edges as (
+        insert into nofx.step_edge (parent_id, child_id, tenant_id)
+        select e.parent, e.child, v_tenant
+          from made m
+         cross join jsonb_to_recordset(p -> 'edges') as e(parent uuid, child uuid)
+    ), events as (
+        insert into nofx.event (run_id, seq, tenant_id, step_id, type, payload, timestamp)
+        select m.id, 1, v_tenant, null, 'run.created',
+               jsonb_build_object('goal', p ->> 'goal', 'plan_digest', p ->> 'plan_digest')
+               || case when p ->> 'actor' is null then '{}' else jsonb_build_object('actor', p ->> 'actor') end, v_now
+          from made m
+        union all
+        select m.id, 1 + row_number() over (order by i.ordinal), v_tenant, i.id, 'step.ready', '{}', v_now
+          from made m
+         cross join item i
+         where i.is_ready
+    )
+    select jsonb_agg(jsonb_build_object('tenant_id', v_tenant, 'run_id', m.id, 'step_id', i.id, 'handler', i.handler,
+                                        'delay_ms', 0, 'traceparent', p ->> 'traceparent') order by i.ordinal)
+      into v_ready
+      from made m
+      join item i on i.is_ready;
+    if v_ready is not null then
+        return jsonb_build_object('result', 'created', 'id', v_id, 'status', 'queued', 'ready', v_ready);
+    end if;
+
+    -- A second statement has a snapshot of its own and sees the winner of a race. The id itself is taken if this call is a retry whose first
+    -- answer was lost.
+    select r.id, r.status, r.request_digest into strict v_run
+      from nofx.run r
+     where r.tenant_id = v_tenant and (r.id = v_id or r.idempotency_key = p ->> 'idempotency_key')
+     order by r.id = v_id desc limit 1;
+    return jsonb_build_object(
+        'result', case when v_run.request_digest = p ->> 'request_digest' then 'existing' else 'conflict' end,
+        'id', v_run.id, 'status', v_run.status, 'ready', '[]'::jsonb);
+end
+$$;
+select nofx.transition_declare('nofx.run_create(jsonb)', 'nofx_api');
