@@ -42,10 +42,8 @@ pub struct HostConfig {
     /// Which variables of this process they get besides.
     pub inherited: Inherited,
     pub logs: PathBuf,
-    /// A file like .gitignore: changes of these files cause no build.
-    pub ignore_file: PathBuf,
-    /// Whether a changed file causes a build.
-    pub reload: bool,
+    /// Changes of files. Each causes a build.
+    pub changes: watch::Receiver<u64>,
     pub pid_file: PidFile,
     pub http: reqwest::Client,
     pub processes: watch::Receiver<Arc<Vec<Row>>>,
@@ -170,6 +168,8 @@ impl Health {
 /// Why a host ended.
 enum End {
     Stopped,
+    /// Its files have changed.
+    Changed,
     Problem(String),
 }
 
@@ -192,10 +192,12 @@ impl Host {
             backoff.started();
             let problem = match self.run(&state, &mut stop).await {
                 Ok(End::Stopped) => return,
-                Ok(End::Problem(problem)) => problem,
-                Err(error) => format!("{error:#}"),
+                Ok(End::Changed) => None,
+                Ok(End::Problem(problem)) => Some(problem),
+                Err(error) => Some(format!("{error:#}")),
             };
             state.send_modify(|state| *state = State { ready: false, epoch: state.epoch + 1 });
+            let Some(problem) = problem else { continue };
             report::line(self.name, format_args!("{problem}: restarting"));
             tokio::select! {
                 () = stop.received() => return,
@@ -207,6 +209,8 @@ impl Host {
     /// Runs the host once.
     async fn run(&self, state: &watch::Sender<State>, stop: &mut StopSignal) -> Result<End> {
         let log_start = fs::metadata(self.log()).map_or(0, |metadata| metadata.len());
+        let mut changes = self.config.changes.clone();
+        changes.mark_unchanged();
         let mut watch = self.spawn()?;
         tokio::select! {
             () = stop.received() => {
@@ -223,6 +227,8 @@ impl Host {
         let (pid, descendants) = (watch.pid(), watch.descendants());
         let end = tokio::select! {
             () = stop.received() => End::Stopped,
+            // Without reload nothing sends changes.
+            Ok(()) = changes.changed() => End::Changed,
             status = watch.wait() => End::Problem(format!("ended ({})", status?)),
             problem = self.monitor(pid, &descendants, log_start, state) => End::Problem(problem),
         };
@@ -230,18 +236,19 @@ impl Host {
         Ok(end)
     }
 
+    /// Whether the next change of a file builds the functions again.
+    fn reloads(&self) -> bool {
+        self.config.changes.has_changed().is_ok()
+    }
+
     fn spawn(&self) -> Result<Process> {
         let mut command = Command::new(&self.config.cargo_lambda);
         command.args(["lambda", "watch", "--invoke-address", "127.0.0.1", "--disable-cors", "--color", "never"]);
         command.args(["--invoke-port", &self.port.to_string(), "--concurrency", &self.processes.to_string()]);
-        if self.config.reload {
-            command.current_dir(&self.config.root);
-        } else {
-            // For each function it watches every folder below the one it runs in, also with this option. All of the checkout has
-            // so many folders that a dozen functions reach the system's limit, and those that come last do not start.
-            command.arg("--ignore-changes").arg("--manifest-path").arg(self.config.root.join("Cargo.toml"));
-            command.current_dir(self.config.root.join("functions"));
-        }
+        // For each function it watches every folder below the one it runs in, also if it ignores changes. All of the checkout has
+        // so many folders that a dozen functions reach the system's limit, and those that come last do not start.
+        command.arg("--ignore-changes").arg("--manifest-path").arg(self.config.root.join("Cargo.toml"));
+        command.current_dir(self.config.root.join("functions"));
         if let Some(runtime) = &self.runtime {
             command.args(["--config", &runtime.cargo_config()]);
         }
@@ -253,7 +260,6 @@ impl Host {
             }
         }
         command.envs(&self.config.variables);
-        command.env("CARGO_LAMBDA_IGNORE_FILE", &self.config.ignore_file);
         process::log_to(&mut command, &self.log())?;
         Process::spawn(self.name, command, TERMINATION, &self.config.pid_file)
     }
@@ -303,8 +309,7 @@ impl Host {
                         let (problem, end) = self.build_problem(log_start);
                         log_start = end;
                         match problem {
-                            // With hot reload, cargo-lambda builds again when a file changes.
-                            Some(problem) if self.config.reload => report::line(
+                            Some(problem) if self.reloads() => report::line(
                                 &name,
                                 format_args!("does not compile: {problem} (see {})", self.log().display()),
                             ),

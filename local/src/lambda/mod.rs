@@ -4,4 +4,5 @@ pub mod event_source;
 pub mod host;
 mod liveness;
 pub mod schedule;
+pub mod sources;
 mod sqs_event;

@@ -26,7 +26,7 @@ use crate::gateway::runtime_api::Functions;
 use crate::gateway::{Gateway, server};
 use crate::lambda::event_source::{EventSource, WAIT_MAX_S, WAIT_SHORT_S};
 use crate::lambda::host::{Health, Host, HostConfig, Inherited, Runtime, WarmUp};
-use crate::lambda::schedule;
+use crate::lambda::{schedule, sources};
 use crate::migrate::login::worker_login;
 use crate::port::{self, Ports};
 use crate::postgres::{Cluster, Postgres, Purpose};
@@ -46,8 +46,6 @@ const HEAD_LIMIT: Duration = Duration::from_mins(1);
 const READY_LIMIT: Duration = Duration::from_mins(3);
 /// Invocations in flight may end within this time when the stack stops.
 const DRAIN_LIMIT: Duration = Duration::from_secs(3);
-/// Changes of these files do not change a function.
-const IGNORED_FILES: &str = "/.git/\n/.local/\n/target/\n/cli/\n/local/\n/perf/\n/tests/\n/examples/\n/migrations/\n/supabase/\n/localstack/\n*.md\nnode_modules/\n";
 
 /// Options of a stack.
 #[derive(Clone, Debug)]
@@ -234,20 +232,19 @@ impl Stack {
     }
 
     fn host_config(&self, env: &PythonEnv, dotenv: &BTreeMap<String, String>, http_port: u16) -> Result<HostConfig> {
-        let ignore_file = self.options.state.join("watch-ignore");
-        fs::write(&ignore_file, IGNORED_FILES).with_context(|| format!("cannot write {}", ignore_file.display()))?;
+        let root = self.checkout.root().to_owned();
+        let changes = if self.options.reload { sources::poll(&root) } else { sources::none() };
         let mut variables =
             environment::functions(&self.checkout, &self.database_url, &self.aws_endpoint, http_port, dotenv);
         variables.insert("SIGNING_PUBLIC_KEYS", SigningKey::ready(&self.options.state)?.public);
         variables.extend(self.options.variables.clone());
         Ok(HostConfig {
-            root: self.checkout.root().to_owned(),
+            root,
             cargo_lambda: env.program("cargo-lambda"),
             variables,
             inherited: Inherited::All,
             logs: self.options.state.join("logs"),
-            ignore_file,
-            reload: self.options.reload,
+            changes,
             pid_file: self.pid_file.clone(),
             http: self.http.clone(),
             processes: table::poll(PROCESS_POLL_PERIOD),
