@@ -262,7 +262,7 @@ mod tests {
         let expected = "\
 ✗ failed  a\\u{a}goal
 Failed at a step. A retry judges the same workspace again: if the code is wrong, change it first. 1 step had succeeded; \
-            a retry keeps it and runs the other 1 again.
+            a retry keeps it and runs the other step again.
 ";
         assert_eq!(text, expected);
         assert_eq!(plain(&what_to_do(&detail.run)), format!("\nnext: nofx retry {RUN}\n"));

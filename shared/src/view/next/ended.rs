@@ -107,14 +107,14 @@ fn add_retry<'a>(next: &mut Next<'a>, run: &Standing<'a>) {
         return;
     }
     let (kept, total) = (run.count(StepStatus::Succeeded), run.steps_total);
+    let rest = match total - kept {
+        1 => "the other step".to_owned(),
+        rest => format!("the other {} steps", thousands(rest)),
+    };
     let words = match kept {
         0 => "No step had succeeded; a retry runs all of them again".to_owned(),
-        1 => format!("1 step had succeeded; a retry keeps it and runs the other {} again", thousands(total - 1)),
-        _ => format!(
-            "{} had succeeded; a retry keeps them and runs the other {} again",
-            many(kept, "step"),
-            thousands(total - kept)
-        ),
+        1 => format!("1 step had succeeded; a retry keeps it and runs {rest} again"),
+        _ => format!("{} had succeeded; a retry keeps them and runs {rest} again", many(kept, "step")),
     };
     next.more.push(vec![text(words)]);
 }

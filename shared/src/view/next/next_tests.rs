@@ -238,7 +238,7 @@ fn a_failed_run_names_its_step_and_what_a_retry_keeps() {
         told(&failed),
         "Failed at unit: 2 tests failed. notes was skipped. \
          A retry judges the same workspace again: if the code is wrong, change it first. \
-         1 step had succeeded; a retry keeps it and runs the other 2 again."
+         1 step had succeeded; a retry keeps it and runs the other 2 steps again."
     );
     assert_eq!(next(&failed).actions, [Action::Look { step: "unit", ordinal: 1 }, Action::Retry]);
     failed.steps[1].error = Some("unit: 2 tests failed");
@@ -260,7 +260,7 @@ fn a_cancelled_run_says_who_cancelled_it() {
     let run = Standing { stopped: Some((Some("ann"), at("33"))), ..chain(R::Cancelled, &steps) };
     assert_eq!(
         told(&run),
-        "Cancelled by ann, 14:33. 2 steps had succeeded; a retry keeps them and runs the other 1 again. \
+        "Cancelled by ann, 14:33. 2 steps had succeeded; a retry keeps them and runs the other step again. \
          What an attempt still does is discarded."
     );
     assert_eq!(next(&run).actions, [Action::Retry]);
