@@ -23,10 +23,10 @@ struct GateChange {
     weakenings: Vec<Weakening>,
 }
 
-/// The first findings of a gate's evidence, a line for each. None, if the gate has no evidence.
+/// The first findings of a gate's evidence, a line for each. None, if the gate has no evidence: a person decides about others.
 pub async fn findings(api: &Api, gate_id: &str) -> Result<Vec<String>> {
     let gate: Gate = api.get(&format!("/gates/{gate_id}")).await?;
-    let Some(id) = gate.evidence_id else { return Ok(Vec::new()) };
+    let Some(id) = gate.evidence_id.filter(|_| gate.gate_type.starts_with("gate:")) else { return Ok(Vec::new()) };
     let evidence: Evidence = document(api, id).await?;
     Ok(summary(&evidence))
 }
