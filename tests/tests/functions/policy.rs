@@ -148,7 +148,7 @@ async fn the_command_sets_a_file_and_only_the_version_that_it_names() {
     }
     fs::write(&file, "gates: {require_base: 1}").unwrap();
     let refused = nofx(&["set", path]).await.unwrap_err();
-    assert!(refused.contains("document.gates.require_base"), "{refused}");
+    assert!(refused.contains("policy.yaml:1: gates.require_base: must be true or false"), "{refused}");
     fs::write(&file, "[]").unwrap();
     assert!(nofx(&["set", path]).await.unwrap_err().contains("contains no policy"));
     assert!(stored().await.starts_with("2 bob"));

@@ -236,5 +236,5 @@ async fn the_client_revalidates_with_one_query() {
     lab.settle(&Script::deployed(), Deliver::Once).await;
     assert_eq!(api.poll(&mut polled).await.unwrap()["run"]["status"], "succeeded");
     let mut missing = Polled::<Value>::new("/runs/none".into());
-    assert!(api.poll(&mut missing).await.unwrap_err().to_string().contains("404"));
+    assert_eq!(api.poll(&mut missing).await.unwrap_err().to_string(), "run none was not found");
 }
