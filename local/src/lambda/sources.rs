@@ -7,6 +7,8 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::report;
+
 /// How often the files are looked at. One look takes some milliseconds. The alternative, a watch of the system for each folder
 /// in each host of functions, reaches the limits of small machines.
 const PERIOD: Duration = Duration::from_millis(500);
@@ -56,6 +58,7 @@ pub fn poll(root: &Path) -> watch::Receiver<u64> {
             let dir = root.clone();
             let Ok(state) = tokio::task::spawn_blocking(move || read(&dir)).await else { return };
             if seen.is_change(state) {
+                report::line("reload", "a file has changed: the functions are built again");
                 sender.send_modify(|changes| *changes += 1);
             }
         }
