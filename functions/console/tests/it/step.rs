@@ -163,7 +163,7 @@ fn calls_of_models_show_their_tokens_and_who_did_not_answer() {
         "cannot be used",
         "2,422",
         "7 cached",
-        "not told",
+        "not reported",
         "by attempt 1, which had lost its step",
         "newest 2 of 40 answers",
         "were not searched",

@@ -205,8 +205,8 @@ fn proofs() -> String {
     format!(
         "coalesce((select json_agg(proof) from (
                 select s.ordinal, s.name, s.tool, s.status, s.outputs -> 'coverage' as coverage, s.outputs -> 'findings' as findings,
-                       (select left(v.reason, 300) from nofx.gate v
-                         where v.step_id = s.id and v.gate_type = s.tool
+                       (select case when length(v.reason) > 300 then left(v.reason, 300) || '…' else v.reason end from nofx.gate v
+                         where v.step_id = s.id and v.gate_type = s.tool and v.on_pass <> 'release'
                          order by v.created_at desc, v.id desc limit 1) as reason,
                        (select a.id from nofx.artifact a
                          where a.tenant_id = $1 and a.step_id = s.id and a.type = 'gate_evidence'
@@ -302,7 +302,7 @@ fn others() -> String {
     format!(
         "coalesce((select json_agg(other) from (
                 select o.id as gate_id, left(o.gate_type, 100) as gate_type, s.name as step, d.decision, d.actor,
-                       left(d.reason, 500) as reason, d.created_at
+                       d.reason, d.created_at
                   from nofx.gate o
                   join nofx.approval d on d.gate_id = o.id
                   left join nofx.step s on s.id = o.step_id
