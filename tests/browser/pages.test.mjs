@@ -27,10 +27,10 @@ async function withTab(free, options, use) {
   return problems;
 }
 
-/** The texts of a page's headings, buttons and links that can be seen, without their numbers, which may grow. */
+/** The texts of a page's headings, buttons and links that can be seen, without their numbers and durations, which may grow. */
 const seen = (tab) =>
   tab.$$eval("h1, h2, main a, main button", (all) =>
-    all.filter((one) => one.checkVisibility() && !one.closest("[role=status], dialog")).map((one) => one.textContent.trim().replace(/[\d.,]+/g, "1")));
+    all.filter((one) => one.checkVisibility() && !one.closest("[role=status], dialog")).map((one) => one.textContent.trim().replace(/(?:[\d.,]+\s*(?:ms|s|min|h|d)(?![a-z])\s*)+|[\d.,]+/g, "1")));
 
 /** What can be seen only with JavaScript. The buttons that copy a value are of no use without it. */
 const lostWithoutScript = (tab) =>

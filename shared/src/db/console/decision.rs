@@ -38,7 +38,7 @@ pub struct GateDetail {
     pub same: u64,
     pub run_status: RunStatus,
     pub plan_digest: String,
-    /// Open steps of the run that have not started. A rejection skips them.
+    /// Other steps of the run that have not started or wait for a person. A rejection skips them.
     pub steps_waiting: u64,
     /// Steps before the gate that judge on evidence, in the plan's order.
     pub proofs: Vec<Proof>,
@@ -171,7 +171,8 @@ pub async fn decision_fetch(
               where g.tenant_id = $1 and g.id = $2 and g.step_id is null
          )
          select {GATE}, g.on_pass, gs.ordinal as step_ordinal, gs.tool as step_tool, g.subject,
-                gr.status as run_status, gr.plan_digest, gr.steps_pending + gr.steps_ready as steps_waiting,
+                gr.status as run_status, gr.plan_digest, gr.steps_pending + gr.steps_ready + gr.steps_blocked
+                    - case when gs.status = 'blocked' then 1 else 0 end as steps_waiting,
                 (select count(*) from nofx.gate o
                   where o.run_id = g.run_id and o.gate_type = 'manual:gate-change' and g.gate_type = o.gate_type
                     and o.status = 'pending' and o.generation = g.generation and o.subject = g.subject
