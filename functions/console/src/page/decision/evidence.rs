@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(
             proof(coverage, json!({"warning": 2, "error": 0})),
             [
-                "17 of 20 changed lines ran in tests, 82.5 % needed",
+                "17 of 21 changed lines ran in tests, 82.5\u{a0}% needed",
                 "1 line not measured",
                 "2 findings of severity warning"
             ]
