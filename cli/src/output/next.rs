@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use nofx_local::report::printable;
 use shared::domain::{GateStatus, RunStatus, StepStatus, Timestamp};
-use shared::view::next::{GateNow, Next, Standing, StepNow, next};
+use shared::view::next::{GateNow, Next, Standing, StepNow, is_result, next};
 use shared::view::sentence::Part;
 use shared::view::{Gate, RunDetail, Step, StepWhy};
 
@@ -71,7 +71,7 @@ fn standing<'a>(known: &Known<'a>, edges: &'a [(i64, i64)], now: SystemTime) -> 
         gates_total: Some(gates.len() as u64),
         gates: gates.into_iter().map(|gate| gate_now(steps, gate)).collect(),
         artifacts_total: artifacts.len() as u64,
-        artifact: None,
+        artifact: artifacts.iter().rev().find(|one| is_result(&one.kind)).map(|one| (one.name.as_str(), one.id)),
     }
 }
 

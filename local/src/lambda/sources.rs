@@ -1,7 +1,9 @@
 //! Notices when a file changes from which functions are built.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
@@ -13,17 +15,13 @@ use crate::report;
 /// in each host of functions, reaches the limits of small machines.
 const PERIOD: Duration = Duration::from_millis(500);
 /// What no function is built from, beside hidden files: below the checkout's root, and anywhere.
-const OTHER: [&str; 9] =
-    ["target", "cli", "local", "perf", "tests", "examples", "migrations", "supabase", "localstack"];
+const OTHER: [&str; 9] = ["target", "cli", "docs", "local", "perf", "tests", "migrations", "supabase", "localstack"];
 const NOWHERE: [&str; 3] = ["node_modules", "target", "tests"];
 
 /// Files with their sizes and times, as one number.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct State {
-    files: u64,
-    bytes: u64,
-    newest: Option<SystemTime>,
-}
+type State = u64;
+/// Path, bytes and time of the last change.
+type File = (PathBuf, u64, Option<SystemTime>);
 
 /// What the last looks saw.
 #[derive(Debug, Default)]
@@ -72,12 +70,14 @@ pub fn none() -> watch::Receiver<u64> {
 }
 
 fn read(root: &Path) -> State {
-    let mut state = State::default();
-    add(root, &|name| OTHER.contains(&name), &mut state);
-    state
+    let mut files = BTreeSet::new();
+    add(root, &|name| OTHER.contains(&name), &mut files);
+    let mut hasher = DefaultHasher::new();
+    files.hash(&mut hasher);
+    hasher.finish()
 }
 
-fn add(dir: &Path, is_other: &dyn Fn(&str) -> bool, state: &mut State) {
+fn add(dir: &Path, is_other: &dyn Fn(&str) -> bool, files: &mut BTreeSet<File>) {
     // A folder that was just removed has no files.
     let Ok(entries) = fs::read_dir(dir) else { return };
     for entry in entries.flatten() {
@@ -85,19 +85,15 @@ fn add(dir: &Path, is_other: &dyn Fn(&str) -> bool, state: &mut State) {
         let Some(name) = name.to_str().filter(|name| !name.starts_with('.') && !is_other(name)) else { continue };
         let Ok(metadata) = entry.metadata() else { continue };
         if metadata.is_dir() {
-            add(&entry.path(), &|name| NOWHERE.contains(&name), state);
+            add(&entry.path(), &|name| NOWHERE.contains(&name), files);
         } else if metadata.is_file() && Path::new(name).extension() != Some("md".as_ref()) {
-            state.files += 1;
-            state.bytes += metadata.len();
-            state.newest = state.newest.max(metadata.modified().ok());
+            files.insert((entry.path(), metadata.len(), metadata.modified().ok()));
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
-
     use super::*;
 
     fn write(root: &Path, path: &str, text: &str) {
@@ -141,7 +137,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), "functions/echo/src/lib.rs", "a");
         let before = read(dir.path());
-        let file = File::options().write(true).open(dir.path().join("functions/echo/src/lib.rs")).unwrap();
+        let file = fs::File::options().write(true).open(dir.path().join("functions/echo/src/lib.rs")).unwrap();
         file.set_modified(SystemTime::now() + Duration::from_secs(10)).unwrap();
         assert_ne!(read(dir.path()), before);
     }
@@ -149,7 +145,7 @@ mod tests {
     #[test]
     fn a_change_counts_once_when_it_is_complete() {
         let mut seen = Seen::default();
-        let mut is_change = |bytes| seen.is_change(State { files: 1, bytes, newest: None });
+        let mut is_change = |state| seen.is_change(state);
         assert_eq!([1, 1, 1].map(&mut is_change), [false; 3], "the first state");
         assert_eq!([2, 3, 3, 3].map(&mut is_change), [false, false, true, false], "a file that is being written");
         assert_eq!([4, 3, 3].map(&mut is_change), [false; 3], "a file that was put back at once");

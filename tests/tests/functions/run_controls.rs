@@ -83,9 +83,9 @@ async fn a_refused_form_says_what_did_not_happen_and_why() {
 
     lab.settle(&Script::overriding(|step, _| async move { (step.name == "s1").then(broken) }), Deliver::Once).await;
     for (verb, words) in [
-        ("pause", "The run was not paused.</strong> <bdi>The run has ended: it is failed.</bdi>"),
-        ("resume", "The run was not resumed.</strong> <bdi>The run has ended: it is failed.</bdi>"),
-        ("cancel", "The run was not cancelled.</strong> <bdi>The run has ended already: it is failed.</bdi>"),
+        ("pause", "The run was not paused.</strong> <bdi>The run has already ended as failed.</bdi>"),
+        ("resume", "The run was not resumed.</strong> <bdi>The run has already ended as failed.</bdi>"),
+        ("cancel", "The run was not cancelled.</strong> <bdi>The run has already ended as failed.</bdi>"),
     ] {
         let late = by_ben(&console, run, verb).await;
         assert_eq!(late.status, 409, "{verb}: {late:?}");

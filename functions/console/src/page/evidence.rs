@@ -209,8 +209,8 @@ fn coverage_of(coverage: &Coverage) -> Markup {
             @if coverage.ratio.is_none() { p.multiline { bdi { (visible(&coverage.reason)) } } }
             p.facts {
                 span { (coverage.covered) " of " (judged) " changed lines ran" }
-                @if let Some(ratio) = coverage.ratio { span { strong { (percent(ratio)) } } }
-                @if let Some(threshold) = coverage.threshold { span.note { (percent(threshold)) " are needed" } }
+                @if let Some(ratio) = coverage.ratio { span { strong { (format::percent(ratio)) } } }
+                @if let Some(threshold) = coverage.threshold { span.note { (format::percent(threshold)) " are needed" } }
             }
             @if !coverage.files.is_empty() {
                 table.table role="table" aria-labelledby="coverage" {
@@ -269,12 +269,6 @@ fn count(items: usize) -> u32 {
     u32::try_from(items).unwrap_or(u32::MAX)
 }
 
-/// Rounded down, so that 89.99 % never looks like 90 %.
-fn percent(ratio: f64) -> String {
-    let percent = format!("{:.1}", (ratio * 1_000.0 + 1e-9).floor() / 10.0);
-    format!("{}\u{a0}%", percent.strip_suffix(".0").unwrap_or(&percent))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -282,7 +276,7 @@ mod tests {
     #[test]
     fn lines_are_listed_as_ranges_and_ratios_are_rounded_down() {
         assert_eq!(ranges([1, 2, 3, 7, 9, 10].into_iter()), "1–3, 7, 9–10");
-        let shown = [0.9, 0.8999, 1.0, 0.0, 0.555].map(percent);
+        let shown = [0.9, 0.8999, 1.0, 0.0, 0.555].map(format::percent);
         assert_eq!(shown, ["90\u{a0}%", "89.9\u{a0}%", "100\u{a0}%", "0\u{a0}%", "55.5\u{a0}%"]);
     }
 }

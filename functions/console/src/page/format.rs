@@ -65,6 +65,12 @@ pub(super) fn size(bytes: u64) -> String {
     }
 }
 
+/// A share in per cent. Rounded down, so that 89.99 % never looks like 90 %.
+pub(super) fn percent(share: f64) -> String {
+    let percent = format!("{:.1}", (share * 1_000.0 + 1e-9).floor() / 10.0);
+    format!("{}\u{a0}%", percent.strip_suffix(".0").unwrap_or(&percent))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

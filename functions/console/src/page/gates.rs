@@ -83,8 +83,8 @@ pub(super) fn evidence(base: Base, gate: &Gate) -> Markup {
                 "Evidence: "
                 // The creator of the gate chose the address, so link it only if it is one of our artifacts.
                 @if let Some(id) = gate.evidence_id {
-                    a href=(base.to(&format!("artifacts/{id}"))) { (uri) }
-                } @else { (uri) }
+                    a href=(base.to(&format!("artifacts/{id}"))) { bdi { (visible(uri)) } }
+                } @else { bdi { (visible(uri)) } }
             }
         }
     }

@@ -105,7 +105,9 @@ fn urgent(page: &HealthPage<'_>) -> (&'static str, &'static str, Markup, &'stati
         return ("bad", "bad", lead, "Wake-ups cannot be sent. The sweeper sends them when the queues are back.");
     }
     if late {
-        let lead = html! { "The sweeper has not run for more than 3 minutes" };
+        let lead = html! {
+            @if health.sweep.is_some() { "The sweeper has not run for more than 3 minutes" } @else { "The sweeper has not run yet" }
+        };
         return (
             "bad",
             "bad",
@@ -174,7 +176,7 @@ fn handlers(page: &HealthPage<'_>) -> Markup {
                     tr role="row" {
                         th role="columnheader" scope="col" { "Handler" }
                         @for heading in numbers { th.number role="columnheader" scope="col" { (heading) } }
-                        th role="columnheader" scope="col" { "In words" }
+                        th role="columnheader" scope="col" { "State" }
                     }
                 }
                 tbody role="rowgroup" { @for name in names { (row(page, name)) } }
@@ -291,7 +293,7 @@ fn lately(base: Base, health: &Health) -> Markup {
         }
         @if !health.lost.is_empty() {
             p.note {
-                "Lost last: "
+                "Last lost: "
                 @for (index, lost) in health.lost.iter().enumerate() {
                     @if index > 0 { ", " }
                     a href={ (base.to("runs/")) (lost.run_id) } { bdi { (visible(&lost.step)) } }
@@ -300,7 +302,7 @@ fn lately(base: Base, health: &Health) -> Markup {
             }
         }
     };
-    section("lost", "Recovered lately", &html! {}, &body)
+    section("lost", "Recovery", &html! {}, &body)
 }
 
 fn failures(health: &Health) -> Markup {

@@ -176,7 +176,7 @@ fn with(asked: &Asked) -> Markup {
         (0, writes) => parts.push(many(writes, "write to a table", "writes to tables")),
         (rows, _) => parts.push(many(rows, "row to write", "rows to write")),
     }
-    html! { @if parts.is_empty() { span.note { "the question alone" } } @else { (parts.join(", ")) } }
+    html! { @if parts.is_empty() { span.note { "only the question" } } @else { (parts.join(", ")) } }
 }
 
 /// The decisions of the last week in numbers.

@@ -3,6 +3,7 @@
 use maud::{DOCTYPE, Markup, html};
 
 use super::icon::{icon, symbols};
+use super::source::visible;
 use crate::assets::{CSS, JS};
 
 /// The depth of a page below `/ui/`. Links go up that many levels and never name a level above `/ui/`.
@@ -81,7 +82,7 @@ pub(super) fn layout(layout: &Layout<'_>, content: &Markup) -> String {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
-                title { (layout.title) " – NOFX" }
+                title { (visible(layout.title)) " – NOFX" }
                 link rel="stylesheet" href=(base.to(&CSS.path()));
                 script src=(base.to(&JS.path())) defer {}
                 @if let Some(seconds) = layout.refresh_s {

@@ -10,6 +10,7 @@ use shared::domain::bounds::shortened;
 use shared::domain::policy::{GatePolicy, Network, OnWeakening, Sandbox, TrustedBase};
 use shared::view::PolicyVersion;
 
+use super::format;
 use super::layout::{Base, Layout, Part, layout};
 use super::parts::{actor_field, blank, facts, fold, head, many, notice, section, time};
 use super::source::visible;
@@ -145,7 +146,7 @@ fn rows(gates: &GatePolicy) -> [Row; 9] {
     let reuse = if gates.reuse_evidence { "evidence of the same inputs counts again" } else { "every gate runs anew" };
     let threshold = gates.minimum_threshold.map_or_else(
         || "definitions choose".to_owned(),
-        |ratio| format!("no definition may demand less than {:.0} %", ratio * 100.0),
+        |ratio| format!("no definition may demand less than {}", format::percent(ratio)),
     );
     let longest =
         gates.max_timeout_s.map_or_else(|| "no limit".to_owned(), |seconds| format!("a gate ends after {seconds} s"));
@@ -160,7 +161,7 @@ fn rows(gates: &GatePolicy) -> [Row; 9] {
         ("Trusted bases", "trusted_base", bases(&gates.trusted_base), trusted(&gates.trusted_base)),
         ("Network", "network", word(network.as_str().unwrap_or_default()), on_network.to_owned()),
         ("Isolation", "minimum_sandbox", word(sandbox), isolation.to_owned()),
-        ("Evidence again", "reuse_evidence", flag(gates.reuse_evidence), reuse.to_owned()),
+        ("Reused evidence", "reuse_evidence", flag(gates.reuse_evidence), reuse.to_owned()),
         ("Repositories", "repositories", entries(&gates.repositories), repositories),
         (
             "Lowest coverage",

@@ -119,10 +119,10 @@ fn sentence(rule: &Rule) -> Markup {
         .filter(|op| !rule.allowed_ops.contains(op))
         .map(|op| op.name())
         .collect();
-    let key = listed(rule.key.as_ref());
+    let (key, max_rows) = (listed(rule.key.as_ref()), rule.max_rows.to_string());
     html! {
         "Plans may " (joined(rule.allowed_ops.iter().map(|op| op.name()).collect(), "and"))
-        " up to " (visible(&shortened(&rule.max_rows.to_string(), 20))) " rows a write"
+        " up to " (visible(&shortened(&max_rows, 20))) @if max_rows == "1" { " row" } @else { " rows" } " a write"
         @if !key.is_empty() { ", by " code { bdi { (visible(&shortened(&key.join(", "), CELL_BYTES))) } } }
         "."
         @if !forbidden.is_empty() { " They may not " (joined(forbidden, "or")) "." }

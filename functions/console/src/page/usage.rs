@@ -78,7 +78,7 @@ fn table(heading: &str, groups: impl Iterator<Item = (Markup, Tokens)>) -> Marku
             thead role="rowgroup" {
                 tr role="row" {
                     th role="columnheader" scope="col" { (heading) }
-                    @for heading in ["Calls", "Tokens in", "of it cached", "Tokens out"] {
+                    @for heading in ["Calls", "Tokens in", "Cached", "Tokens out"] {
                         th.number role="columnheader" scope="col" { (heading) }
                     }
                 }
@@ -92,7 +92,7 @@ fn table(heading: &str, groups: impl Iterator<Item = (Markup, Tokens)>) -> Marku
                             @if tokens.unusable > 0 { br; span.note { (format::number(tokens.unusable)) " not usable" } }
                         }
                         td.number role="cell" data-label="Tokens in" { (format::number(tokens.input_tokens)) }
-                        td.number role="cell" data-label="of it cached" { (format::number(tokens.cached_tokens)) }
+                        td.number role="cell" data-label="Cached" { (format::number(tokens.cached_tokens)) }
                         td.number role="cell" data-label="Tokens out" { (format::number(tokens.output_tokens)) }
                     }
                 }

@@ -170,7 +170,7 @@ fn a_policy_says_in_words_what_it_demands_and_how_it_changed() {
         "version <b>2</b>",
         "2 set, 7 defaults",
         "a gate without a base fails",
-        "no definition may demand less than 80 %",
+        "no definition may demand less than 80\u{a0}%",
         "removed: </span></span><code>minimum_threshold: 0.7</code>",
         "added: </span></span><code>minimum_threshold: 0.8</code>",
         "added: </span></span><code>require_base: true</code>",
@@ -232,7 +232,7 @@ fn the_most_urgent_fact_of_the_health_comes_first() {
         lead(&health(&changed, Some(&queues), &[]))
     };
     assert_eq!(of(|_| {}), "Nothing is stuck");
-    assert_eq!(of(|health| health.sweep = None), "The sweeper has not run for more than 3 minutes");
+    assert_eq!(of(|health| health.sweep = None), "The sweeper has not run yet");
     let late = |health: &mut Health| health.sweep.as_mut().expect("a sweep").ago_ms = 200_000;
     assert_eq!(of(late), "The sweeper has not run for more than 3 minutes");
     assert_eq!(of(|health| health.sweep.as_mut().expect("a sweep").failed = true), "The last sweep failed in part");

@@ -79,9 +79,9 @@ fn a_refused_operation_says_why_and_keeps_what_was_typed() {
     assert!(!other.contains(" open>") && !other.contains("aria-invalid") && other.contains("value=\"ada "), "{other}");
 
     // Meanwhile the run has failed: what can be done now is offered, with the name.
-    let why = "the run has ended: it is failed";
+    let why = "the run has already ended as failed";
     let late = page("failed", Some(RefusedControl { control, actor, why, wrong_actor: None }));
-    assert!(late.contains("not paused.</strong> <bdi>The run has ended: it is failed.</bdi>"), "{late}");
+    assert!(late.contains("not paused.</strong> <bdi>The run has already ended as failed.</bdi>"), "{late}");
     assert!(form(&late, "pause").is_none());
     let retry = form(&late, "retry").expect("a form");
     assert!(retry.contains("value=\"ada &quot;") && !retry.contains(" open>"), "{retry}");

@@ -169,7 +169,7 @@ fn each_button_says_what_it_does() {
     let rates = "<b><bdi>rates</bdi></b>";
     assert_eq!(approve, format!("{rates} writes 2 rows, {rates} changes rows, {rates} deletes rows."));
     assert_eq!(reject, "<b><bdi>release</bdi></b> fails, 2 steps are skipped, and the run fails. It can be retried.");
-    assert!(waive.contains("nobody approved it"));
+    assert!(waive.contains("says that it was waived"));
     let [approve, ..] = page(&|detail| detail.starts.clear());
     assert_eq!(approve, "<b><bdi>release</bdi></b> succeeds. Nothing waits for it.");
     let [approve, ..] = page(&|detail| detail.starts.retain(|start| start.blockers > 1));
@@ -177,7 +177,7 @@ fn each_button_says_what_it_does() {
     let [approve, reject, _] = page(&|detail| detail.on_pass = OnPass::Resume);
     assert!(approve.contains("runs again") && reject.contains("2 steps are skipped"));
     let [approve, reject, _] = page(&|detail| (detail.on_pass, detail.gate.step) = (OnPass::Release, None));
-    assert!(approve.contains("The run can end") && reject.starts_with("The run fails, 2 steps"), "{approve} {reject}");
+    assert!(approve.contains("The run succeeds when") && reject.starts_with("The run fails, 2 steps"), "{approve} {reject}");
     // The step of the gate itself has not started, so it is one of those that wait.
     let [_, reject, _] = page(&|detail| detail.on_pass = OnPass::Release);
     assert!(reject.contains("fails, 1 step is skipped"), "{reject}");

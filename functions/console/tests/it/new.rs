@@ -92,7 +92,7 @@ fn a_valid_plan_shows_its_order_and_what_it_asks_for() {
     for words in [
         "2 steps in 2 levels",
         "<b><bdi>release</bdi></b> waits for a person.",
-        "that can take for ever",
+        "a decision may take as long as the run lasts",
         "No gate has a base",
         "No step writes to a database, none asks a model.",
         "The run fails after 1\u{a0}h\u{a0}0\u{a0}min",

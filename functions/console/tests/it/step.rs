@@ -110,7 +110,7 @@ fn each_state_says_what_happens_next() {
         ("blocked", |step| step.gates.clear(), &["Waits for a person"]),
         ("succeeded", |_| {}, &["Succeeded"]),
         ("failed", |_| {}, &["unit", "2 of at most 3 attempts failed"]),
-        ("failed", |step| step.error = None, &["left no reason"]),
+        ("failed", |step| step.error = None, &["It failed without an error message"]),
         ("skipped", |_| {}, &["Skipped, because unit failed before it could start", "Go to unit"]),
         ("cancelled", |_| {}, &["Cancelled with its run"]),
     ];
@@ -163,7 +163,7 @@ fn calls_of_models_show_their_tokens_and_who_did_not_answer() {
         "cannot be used",
         "2,422",
         "7 cached",
-        "not told",
+        "not reported",
         "by attempt 1, which had lost its step",
         "newest 2 of 40 answers",
         "were not searched",

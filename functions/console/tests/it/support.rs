@@ -155,7 +155,7 @@ pub fn gate(text: &str) -> Gate {
         reason: Some(text.into()),
         evidence_uri: Some(text.into()),
         evidence_id: None,
-        evidence_type: None,
+        evidence_type: Some("gate_attachment".into()),
         created_at: at(),
         expires_at: Some(at()),
         decided_at: None,

@@ -38,7 +38,7 @@ pub struct GateDetail {
     pub same: u64,
     pub run_status: RunStatus,
     pub plan_digest: String,
-    /// Open steps of the run that have not started. A rejection skips them.
+    /// Other steps of the run that have not started or wait for a person. A rejection skips them.
     pub steps_waiting: u64,
     /// Steps before the gate that judge on evidence, in the plan's order.
     pub proofs: Vec<Proof>,
@@ -171,7 +171,8 @@ pub async fn decision_fetch(
               where g.tenant_id = $1 and g.id = $2 and g.step_id is null
          )
          select {GATE}, g.on_pass, gs.ordinal as step_ordinal, gs.tool as step_tool, g.subject,
-                gr.status as run_status, gr.plan_digest, gr.steps_pending + gr.steps_ready as steps_waiting,
+                gr.status as run_status, gr.plan_digest, gr.steps_pending + gr.steps_ready + gr.steps_blocked
+                    - case when gs.status = 'blocked' then 1 else 0 end as steps_waiting,
                 (select count(*) from nofx.gate o
                   where o.run_id = g.run_id and o.gate_type = 'manual:gate-change' and g.gate_type = o.gate_type
                     and o.status = 'pending' and o.generation = g.generation and o.subject = g.subject
@@ -205,8 +206,8 @@ fn proofs() -> String {
     format!(
         "coalesce((select json_agg(proof) from (
                 select s.ordinal, s.name, s.tool, s.status, s.outputs -> 'coverage' as coverage, s.outputs -> 'findings' as findings,
-                       (select left(v.reason, 300) from nofx.gate v
-                         where v.step_id = s.id and v.gate_type = s.tool
+                       (select case when length(v.reason) > 300 then left(v.reason, 300) || '…' else v.reason end from nofx.gate v
+                         where v.step_id = s.id and v.gate_type = s.tool and v.on_pass <> 'release'
                          order by v.created_at desc, v.id desc limit 1) as reason,
                        (select a.id from nofx.artifact a
                          where a.tenant_id = $1 and a.step_id = s.id and a.type = 'gate_evidence'
@@ -302,7 +303,7 @@ fn others() -> String {
     format!(
         "coalesce((select json_agg(other) from (
                 select o.id as gate_id, left(o.gate_type, 100) as gate_type, s.name as step, d.decision, d.actor,
-                       left(d.reason, 500) as reason, d.created_at
+                       d.reason, d.created_at
                   from nofx.gate o
                   join nofx.approval d on d.gate_id = o.id
                   left join nofx.step s on s.id = o.step_id

@@ -37,7 +37,9 @@ pub struct Gate {
 impl Gate {
     /// Whether a person decides about a difference that the console can show.
     pub fn is_about_change(&self) -> bool {
-        self.gate_type == GATE_CHANGE && self.evidence_id.is_some()
+        // Anybody may create a gate of this type, but only the function `gate` stores attachments.
+        let is_attachment = self.evidence_type.as_deref() == Some("gate_attachment");
+        self.gate_type == GATE_CHANGE && self.evidence_id.is_some() && is_attachment
     }
 
     pub fn is_pending(&self) -> bool {

@@ -30,7 +30,7 @@ fn gates<'a>(run: &Standing<'a>) -> Vec<Part<'a>> {
     }
     let passed = |gate: &&super::GateNow<'_>| gate.status == GateStatus::Passed;
     let on_evidence = run.gates.iter().filter(passed).filter(|gate| gate.actor.is_none()).count() as u64;
-    let (mut approved, mut waived) = (Vec::<&str>::new(), Vec::<&str>::new());
+    let (mut approved, mut waived) = (Vec::<&'a str>::new(), Vec::<&'a str>::new());
     for gate in &run.gates {
         match (gate.status, gate.actor) {
             (GateStatus::Passed, Some(actor)) => approved.push(actor),
@@ -38,20 +38,23 @@ fn gates<'a>(run: &Standing<'a>) -> Vec<Part<'a>> {
             _ => {}
         }
     }
-    let mut said = Vec::new();
+    let mut said: Vec<Vec<Part<'a>>> = Vec::new();
     if on_evidence > 0 {
-        said.push(format!("{} passed on evidence", many(on_evidence, "gate")));
+        said.push(vec![text(format!("{} passed on evidence", many(on_evidence, "gate")))]);
     }
     for (count, actors, verb) in [(approved.len(), approved, "approved"), (waived.len(), waived, "waived")] {
         let mut people = actors;
         people.dedup();
         match (people.as_slice(), count as u64) {
             ([], _) => {}
-            ([actor], count) => said.push(format!("{} {verb} by {actor}", thousands(count))),
-            (_, count) => said.push(format!("{} {verb} by several people", thousands(count))),
+            ([actor], count) => {
+                said.push(vec![text(format!("{} {verb} by ", thousands(count))), Part::Actor(actor)]);
+            }
+            (_, count) => said.push(vec![text(format!("{} {verb} by several people", thousands(count)))]),
         }
     }
-    if said.is_empty() { Vec::new() } else { vec![text(format!(": {}", said.join(", ")))] }
+    let mark = |at: usize| text(if at == 0 { ": " } else { ", " });
+    said.into_iter().enumerate().flat_map(|(at, words)| [vec![mark(at)], words].concat()).collect()
 }
 
 pub(super) fn failed<'a>(run: &Standing<'a>) -> Next<'a> {
@@ -95,7 +98,7 @@ pub(super) fn cancelled<'a>(run: &Standing<'a>) -> Next<'a> {
     let mut next = Next { error: run.failure, ..Next::new(Symbol::Cancelled, Tone::Quiet, lead) };
     add_retry(&mut next, run);
     if run.steps.iter().any(|step| step.status == StepStatus::Cancelled && step.attempt > 0) {
-        next.more.push(vec![text("What an attempt still does is discarded")]);
+        next.more.push(vec![text("Results of attempts that still run are discarded")]);
     }
     next
 }

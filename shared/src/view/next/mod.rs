@@ -5,7 +5,7 @@ mod ended;
 mod open;
 mod standing;
 
-pub use standing::{GateNow, Standing, StepNow};
+pub use standing::{GateNow, Standing, StepNow, is_result};
 
 use crate::domain::{ArtifactId, GateId, RunStatus};
 use crate::view::sentence::{Part, Symbol, Tone};

@@ -81,11 +81,11 @@ fn a_queued_run_waits_for_a_worker() {
     assert_eq!(
         told(&queued),
         "lint is ready and waits for a worker (since 14:30). \
-         A wake-up was sent for each; the sweeper sends another one if it is lost."
+         A wake-up was sent; if it is lost, the sweeper sends another one."
     );
     assert_eq!(next(&queued).actions, []);
     // Between two reads of the page everything may have moved on.
-    assert_eq!(told(&run(R::Queued)), "Goes on in a moment.");
+    assert_eq!(told(&run(R::Queued)), "The next step starts soon.");
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn a_running_run_says_what_runs_and_what_follows() {
     let mut one = Standing { deadline_at: Some(at("59")), ..chain(R::Running, &steps) };
     assert_eq!(
         told(&one),
-        "Running unit (since 14:31). 1 of 4 steps is done. notes follows. The time of the run is over at 14:59."
+        "Running unit (since 14:31). 1 of 4 steps is done. notes follows. The run times out at 14:59."
     );
     one.steps[1] =
         StepNow { attempt: 3, failures: 1, workers_lost: 1, error: Some("no answer.\nat 7"), ..one.steps[1].clone() };
@@ -199,7 +199,7 @@ fn a_paused_run_says_who_paused_it_and_what_still_runs() {
     assert_eq!(
         told(&by_ben),
         "Paused by ben, 14:17. 1 of 3 steps is done. notes still runs; its result counts. \
-         lint is ready and starts when somebody resumes the run. The time of the run goes on: it is over at 14:59."
+         lint is ready and starts when somebody resumes the run. The clock of the run goes on: it times out at 14:59."
     );
     assert_eq!(next(&by_ben).actions, [Action::Resume]);
     let pending = gate("legal", None, GateStatus::Pending);
@@ -261,7 +261,7 @@ fn a_cancelled_run_says_who_cancelled_it() {
     assert_eq!(
         told(&run),
         "Cancelled by ann, 14:33. 2 steps had succeeded; a retry keeps them and runs the other step again. \
-         What an attempt still does is discarded."
+         Results of attempts that still run are discarded."
     );
     assert_eq!(next(&run).actions, [Action::Retry]);
     assert_eq!(next(&run).tone, Tone::Quiet);

@@ -86,13 +86,13 @@ fn retries<'a>(run: &Standing<'a>, step: &StepNow<'a>, count: usize) -> Next<'a>
 
 fn waits_for_worker<'a>(run: &Standing<'a>, due: &[&StepNow<'a>]) -> Next<'a> {
     let lead = match due {
-        [] => vec![text("Goes on in a moment")],
+        [] => vec![text("The next step starts soon")],
         [step] => join([vec![step.part(), text(" is ready and waits for a worker")], since(run)]),
         _ => join([names(due), vec![text(" are ready and wait for a worker")], since(run)]),
     };
     let mut next = Next::new(Symbol::Ready, Tone::Busy, lead);
     if !due.is_empty() {
-        next.more.push(vec![text("A wake-up was sent for each; the sweeper sends another one if it is lost")]);
+        next.more.push(vec![text("A wake-up was sent; if it is lost, the sweeper sends another one")]);
     }
     next
 }
@@ -158,7 +158,7 @@ fn add_gates<'a>(next: &mut Next<'a>, run: &Standing<'a>) {
 }
 
 fn add_deadline<'a>(next: &mut Next<'a>, run: &Standing<'a>) {
-    next.more.extend(run.deadline_at.map(|at| vec![text("The time of the run is over "), Part::Until(at)]));
+    next.more.extend(run.deadline_at.map(|at| vec![text("The run times out "), Part::Until(at)]));
 }
 
 /// Nothing goes on before a person decides.
@@ -236,7 +236,8 @@ pub(super) fn paused<'a>(run: &Standing<'a>) -> Next<'a> {
         let verb = if ready.len() == 1 { " is ready and starts" } else { " are ready and start" };
         next.more.push(join([names(&ready), vec![text(format!("{verb} when somebody resumes the run"))]]));
     }
-    next.more.extend(run.deadline_at.map(|at| vec![text("The time of the run goes on: it is over "), Part::Until(at)]));
+    next.more
+        .extend(run.deadline_at.map(|at| vec![text("The clock of the run goes on: it times out "), Part::Until(at)]));
     next.actions.push(Action::Resume);
     add_gates(&mut next, run);
     next

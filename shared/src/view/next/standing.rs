@@ -72,6 +72,11 @@ pub struct GateNow<'a> {
     pub expires_at: Option<&'a Timestamp>,
 }
 
+/// Whether people read artifacts of this type. The newest one is what the run made for them.
+pub fn is_result(kind: &str) -> bool {
+    matches!(kind, "text" | "code")
+}
+
 impl<'a> Standing<'a> {
     /// Steps in this state.
     pub(super) fn in_state(&self, status: StepStatus) -> Vec<&StepNow<'a>> {

@@ -41,7 +41,7 @@ fn of_run<'a>(event: &'a TimelineEvent, verb: &str) -> Option<Lead<'a>> {
         "paused" => (Symbol::Paused, Tone::Warn, vec![text("The run is paused")]),
         "resumed" => (Symbol::Arrow, Tone::Busy, by(" resumed the run")),
         "cancel_requested" => (Symbol::Cancelled, Tone::Quiet, by(" cancelled the run")),
-        "timed_out" => (Symbol::Bad, Tone::Bad, vec![text("The time of the run was over")]),
+        "timed_out" => (Symbol::Bad, Tone::Bad, vec![text("The run timed out")]),
         "retried" => {
             let generation = event.payload.generation.unwrap_or_default();
             let words = format!(" retried the run: generation {generation}; what succeeded is kept");

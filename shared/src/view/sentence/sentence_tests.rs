@@ -74,7 +74,7 @@ fn a_run_says_how_it_goes() {
     let failure = json!({ "failure": { "code": "run_timed_out", "message": "it took too long" } });
     assert_eq!(run("run.failed", &failure), "The run failed: it took too long");
     assert_eq!(run("run.paused", &failure), "The run is paused: it took too long");
-    assert_eq!(run("run.timed_out", &NOTHING), "The time of the run was over");
+    assert_eq!(run("run.timed_out", &NOTHING), "The run timed out");
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn a_cancel_folds_what_it_ended() {
         ["10", "step.cancelled", "notes", { "was": "pending" }],
         ["10", "run.failed", null, { "failure": { "code": "run_timed_out", "message": "it took over 60 s" } }],
     ]);
-    assert_eq!(told(&rows), ["The time of the run was over | 1 step", "The run failed: it took over 60 s"]);
+    assert_eq!(told(&rows), ["The run timed out | 1 step", "The run failed: it took over 60 s"]);
 }
 
 #[test]

@@ -31,7 +31,7 @@ fn unreadable(page: &ArtifactPage<'_>, why: &Unreadable) -> Markup {
             p { "Do not rely on it. If the bucket keeps versions, an earlier one has the sha256 of this page." }
         },
         Unreadable::Refused(why) => html! {
-            p { strong { "The storage does not hand out the bytes." } " " bdi { (visible(why)) } "." }
+            p { strong { "The storage refuses to return the bytes." } " " bdi { (visible(why)) } "." }
         },
         Unreadable::Away => html! {
             p { strong { "The bytes cannot be read now." } " The storage does not answer, or it refuses this console. The log has the cause." }

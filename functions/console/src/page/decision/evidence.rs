@@ -79,10 +79,10 @@ fn numbers(proof: &Proof) -> Vec<String> {
     if let Some(coverage) = &proof.coverage {
         let count = |name: &str| coverage[name].as_u64().unwrap_or_default();
         let (covered, uncovered, unmeasured) = (count("covered"), count("uncovered"), count("unmeasured"));
-        let all = covered + uncovered;
+        let all = covered + uncovered + unmeasured;
         if all > 0 {
             let ran = format!("{} of {}", format::number(covered), many(all, "changed line", "changed lines"));
-            let needed = coverage["threshold"].as_f64().map(|share| format!(", {} needed", percent(share)));
+            let needed = coverage["threshold"].as_f64().map(|share| format!(", {} needed", format::percent(share)));
             numbers.push(format!("{ran} ran in tests{}", needed.unwrap_or_default()));
         }
         if unmeasured > 0 {
@@ -95,10 +95,6 @@ fn numbers(proof: &Proof) -> Vec<String> {
         Some(format!("{} of severity {}", many(count, "finding", "findings"), visible(severity)))
     }));
     numbers
-}
-
-fn percent(share: f64) -> String {
-    format!("{} %", (share * 1_000.0).round() / 10.0)
 }
 
 /// What earlier steps returned and stored.
@@ -211,7 +207,7 @@ mod tests {
         assert_eq!(
             proof(coverage, json!({"warning": 2, "error": 0})),
             [
-                "17 of 20 changed lines ran in tests, 82.5 % needed",
+                "17 of 21 changed lines ran in tests, 82.5\u{a0}% needed",
                 "1 line not measured",
                 "2 findings of severity warning"
             ]

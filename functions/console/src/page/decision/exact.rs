@@ -1,4 +1,4 @@
-//! What exactly a decision counts for: digests, and the policy in force.
+//! Digests of what the page shows, and the policy in force. The decision does not store them.
 
 use maud::{Markup, html};
 use serde_json::{Map, Value};
@@ -17,7 +17,7 @@ pub(super) fn exact(page: &DecisionPage<'_>) -> Markup {
     }
     list.push(("Plan", hash(&detail.plan_digest, "digest of the plan")));
     list.push(("Policy", policy(detail)));
-    section("exact", "Exactly this", &html! {}, &pairs(list))
+    section("exact", "Digests of what is shown", &html! {}, &pairs(list))
 }
 
 /// Digests of what is judged, by the names that gates give them.

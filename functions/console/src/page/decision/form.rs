@@ -90,7 +90,7 @@ fn effect(detail: &GateDetail, decision: Decision) -> Markup {
     let step = detail.gate.step.as_deref().map(visible);
     match decision {
         Decision::Approve => approval(detail),
-        Decision::Waive => html! { "The same as approve, and the record says that nobody approved it." },
+        Decision::Waive => html! { "The same as approve, and the record says that it was waived." },
         Decision::Reject => {
             // A step with a gate of its own waits, too, if it has not started.
             let own = u64::from(step.is_some() && detail.on_pass == OnPass::Release);
@@ -111,7 +111,7 @@ fn approval(detail: &GateDetail) -> Markup {
     match detail.on_pass {
         OnPass::Resume => html! { b { bdi { (step) } } " runs again, with the checks of the change." },
         OnPass::Release if detail.gate.step.is_none() => {
-            html! { "The run can end as succeeded, once its other steps and gates have." }
+            html! { "The run succeeds when its other steps have succeeded and its other gates have passed." }
         }
         _ if detail.run_status == RunStatus::Paused => {
             html! { "Recorded now. The steps start when the run is resumed." }

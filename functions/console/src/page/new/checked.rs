@@ -62,7 +62,7 @@ pub(super) fn needs(plan: &PlanChecked, has_base: bool) -> Markup {
             @else {
                 (item("decide", "warn", &html! {
                     (listed(&manual)) @if manual.len() == 1 { " waits for a person." } @else { " wait for a person." }
-                    @if !forever.is_empty() { " Without " code { "timeout_s" } " that can take for ever." }
+                    @if !forever.is_empty() { " Without " code { "timeout_s" } " a decision may take as long as the run lasts." }
                 }))
             }
             @if judges && !has_base {

@@ -9,6 +9,7 @@ use crate::axis::Axis;
 use crate::page::format;
 use crate::page::icon::{look, mark};
 use crate::page::parts::time;
+use crate::page::source::visible;
 
 /// Smallest width of a bar, in per cent.
 const MIN_WIDTH: f64 = 0.7;
@@ -53,8 +54,8 @@ fn row(work: &Work<'_>, axis: &Axis, at: usize) -> Markup {
         li.row id={ "step-" (step.ordinal) } data-row {
             div.who {
                 (mark(look(step.status)))
-                a href=(work.href(at)) title=(step.name) { bdi { (step.name) } }
-                code title=(step.tool) { (step.tool) }
+                a href=(work.href(at)) title=(visible(&step.name)) { bdi { (visible(&step.name)) } }
+                code title=(visible(&step.tool)) { (visible(&step.tool)) }
             }
             svg.fall role=[(!words.is_empty()).then_some("img")] aria-hidden=[words.is_empty().then_some("true")]
                 aria-label=[(!words.is_empty()).then(|| words.join(", "))] {
@@ -156,13 +157,13 @@ fn said(work: &Work<'_>, at: usize) -> Markup {
     let tone = look(step.status).tone;
     html! {
         @match step.status {
-            StepStatus::Failed => @if let Some(error) = &step.error { p.said.(tone) { bdi { (error) } } },
-            StepStatus::Blocked => @if let Some(reason) = asked() { p.said.(tone) { bdi { (reason) } } },
+            StepStatus::Failed => @if let Some(error) = &step.error { p.said.(tone) { bdi { (visible(error)) } } },
+            StepStatus::Blocked => @if let Some(reason) = asked() { p.said.(tone) { bdi { (visible(reason)) } } },
             StepStatus::Ready | StepStatus::Running if counted => p.said {
                 span.note {
                     (failures(step.failures, step.max_attempts, step.workers_lost))
                     @if let Some(at) = &step.next_try_at { "; the next attempt follows " (time(at)) }
-                    @if let Some(error) = &step.error { ": " bdi { (error) } }
+                    @if let Some(error) = &step.error { ": " bdi { (visible(error)) } }
                 }
             },
             _ => {}

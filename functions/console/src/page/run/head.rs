@@ -41,12 +41,12 @@ pub(super) fn title(page: &RunPage<'_>) -> Markup {
     }
     if page.reloads() {
         let still = base.to(&format!("runs/{}?still=1", run.id));
-        let words = html! { "reloads every " (REFRESH_S) " s, " a href=(still) { "keep it still" } };
+        let words = html! { "reloads every " (REFRESH_S) " s, " a href=(still) { "stop that" } };
         list.push(html! { noscript { (words) } });
     }
     html! {
         (crumbs(&[("Runs", base.to("runs"))], short(&id)))
-        (head(&html! { bdi { (run.goal) } }, &facts(list), Some(&actions(page))))
+        (head(&html! { bdi { (visible(&run.goal)) } }, &facts(list), Some(&actions(page))))
     }
 }
 

@@ -19,6 +19,7 @@ use super::gates::gates;
 use super::icon::look;
 use super::layout::{Base, Layout, Part, layout};
 use super::parts::notice;
+use super::source::visible;
 pub(super) use artifacts::artifact_item;
 pub use control::RefusedControl;
 pub use filter::{Filter, Steps};
@@ -113,7 +114,6 @@ fn decided(run: &Run, id: GateId) -> Markup {
     let Some(gate) = run.gates.iter().find(|gate| gate.id == id) else { return html! {} };
     let Some(actor) = &gate.actor else { return html! {} };
     let look = look(gate.status);
-    let sentence =
-        html! { p { "The gate " bdi { (gate.gate_type) } " is " strong { (gate.status) } " by " bdi { (actor) } "." } };
+    let sentence = html! { p { "The gate " bdi { (visible(&gate.gate_type)) } " is " strong { (gate.status) } " by " bdi { (visible(actor)) } "." } };
     notice(look.tone, look.symbol, "status", &sentence)
 }

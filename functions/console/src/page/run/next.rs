@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 use shared::db::console::{Gate, Run, Step};
 use shared::db::run::Control;
-use shared::view::next::{Action, GateNow, Next, Standing, StepNow, next as said};
+use shared::view::next::{Action, GateNow, Next, Standing, StepNow, is_result, next as said};
 
 use super::RunPage;
 use super::control::control;
@@ -55,6 +55,7 @@ fn actions(page: &RunPage<'_>, next: &Next<'_>) -> Option<Markup> {
 }
 
 fn standing(run: &Run) -> Standing<'_> {
+    let result = run.artifacts.iter().find(|artifact| is_result(&artifact.kind));
     Standing {
         status: run.status,
         failure: run.failure.as_deref(),
@@ -68,7 +69,7 @@ fn standing(run: &Run) -> Standing<'_> {
         gates: run.gates.iter().map(gate).collect(),
         gates_total: Some(run.gates_total as u64),
         artifacts_total: run.artifacts_total as u64,
-        artifact: None,
+        artifact: result.map(|artifact| (artifact.name.as_str(), artifact.id)),
     }
 }
 

@@ -39,7 +39,7 @@ pub fn run_list(page: &RunsPage<'_>) -> String {
             }
             @if !is_first { (filter::filters(base, filters, &list.counts)) }
             div data-region="list" {
-                @if is_first { (no_runs()) } @else if list.runs.is_empty() { (nothing(page)) } @else { (table(base, &list.runs)) }
+                @if is_first { (no_runs(base)) } @else if list.runs.is_empty() { (nothing(page)) } @else { (table(base, &list.runs)) }
                 (pages(page))
             }
         }
@@ -80,18 +80,23 @@ fn nothing(page: &RunsPage<'_>) -> Markup {
     )
 }
 
-const COMMAND: &str = "nofx run examples/release.yaml --watch";
+const COMMAND: &str = "nofx run plan.yaml --workspace . --watch";
 const REQUEST: &str = r#"curl -s http://127.0.0.1:3000/runs \
   -H 'content-type: application/json' \
   -d '{"plan": {"goal": "hello", "steps":
        [{"name": "greet", "tool": "echo"}]}}'"#;
 
-fn no_runs() -> Markup {
+fn no_runs(base: Base) -> Markup {
     html! {
         div.blank {
             h1 { "Start the first run" }
             p.prose { "A run carries out a plan, step by step, and lets a change pass only with evidence." }
             div.ways {
+                section {
+                    h2 { "Here" }
+                    p.note { "Examples, an editor that shows the problems of a plan, and an upload." }
+                    p { a.button href=(base.to("new")) { "New run" } }
+                }
                 section {
                     h2 { "On the command line" }
                     p.note { "Packs and uploads a workspace too, and shows the run live." }

@@ -33,7 +33,7 @@ pub(super) fn models(step: &StepDetail) -> Markup {
         @if step.calls_total > step.calls.len() {
             p.note { "The newest " (step.calls.len()) " of " (step.calls_total) " answers are shown." }
         }
-        @if step.calls_truncated { p.note { "Other steps used models so often since that older answers were not searched." } }
+        @if step.calls_truncated { p.note { "This run has so many answers of models that older ones were not searched." } }
     };
     section("models", "Model calls", &html! { p.note { (many(step.calls_total as u64, "answer", "answers")) } }, &body)
 }
@@ -103,7 +103,7 @@ fn result(usage: &CallUsage) -> Look {
 
 /// Null means that the provider gave no number.
 fn tokens(number: Option<u64>) -> String {
-    number.map_or_else(|| "not told".to_owned(), format::number)
+    number.map_or_else(|| "not reported".to_owned(), format::number)
 }
 
 fn short(text: &str) -> String {

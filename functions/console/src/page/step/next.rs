@@ -142,7 +142,7 @@ fn failed(page: &StepPage<'_>) -> Next {
     };
     let finding = page.evidence.and_then(Result::ok).filter(|evidence| has_findings(evidence));
     let action = finding.map(|_| html! { a.button href="#found" data-go="problem" { "First finding" } });
-    let lead = html! { bdi { (message.unwrap_or_else(|| "It failed, and left no reason".into())) } };
+    let lead = html! { bdi { (message.unwrap_or_else(|| "It failed without an error message".into())) } };
     Next { look: look(step.status), lead, more: Some(more), action }
 }
 
