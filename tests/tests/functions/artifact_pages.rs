@@ -203,7 +203,7 @@ async fn an_object_that_is_gone_or_changed_leaves_the_row_and_says_so() {
         .await
         .unwrap();
     let (_, page) = open(&lab, "bidi.txt").await;
-    assert!(page.contains("does not hand out the bytes") && page.contains("is not in the artifact bucket"), "{page}");
+    assert!(page.contains("refuses to return the bytes") && page.contains("is not in the artifact bucket"), "{page}");
     lab.admin.execute("update nofx.artifact set tenant_id = 'other'", &[]).await.unwrap();
     let other = format!("/ui/artifacts/{}", id(&lab, "evil.md").await);
     assert_eq!(Gateway::console(&lab, Shape::Http).get(&other).await.status, 404);

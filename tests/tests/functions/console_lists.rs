@@ -212,7 +212,7 @@ async fn the_inbox_lists_what_waits_by_type_and_what_was_decided() {
     let questions = rows(&all);
     assert_eq!(questions.last().map(String::as_str), Some("legal &amp; tax"), "the newest is the last");
     assert!(questions.contains(&"Can &lt;i&gt;this&lt;/i&gt; go out?".to_owned()), "{questions:?}");
-    for words in ["1 gate passed, 3 rows to write", "the question alone", "3 gates wait", "the run itself", "never"] {
+    for words in ["1 gate passed, 3 rows to write", "only the question", "3 gates wait", "the run itself", "never"] {
         assert!(all.contains(words), "{words}: {all}");
     }
     let one = console.page(&lab, "/ui/inbox?type=manual:release").await;
