@@ -41,8 +41,9 @@ fn conflict(control: Control, status: RunStatus) -> Error {
         Control::Retry => {
             (Code::RunNotRetryable, format!("only a failed or cancelled run can be retried; this one is {status}"))
         }
-        Control::Cancel => (Code::RunFinished, format!("the run has already ended as {status}")),
-        Control::Pause | Control::Resume => (Code::RunFinished, format!("the run has already ended as {status}")),
+        Control::Pause | Control::Resume | Control::Cancel => {
+            (Code::RunFinished, format!("the run has already ended as {status}"))
+        }
     };
     Error::Conflict(code, detail)
 }
