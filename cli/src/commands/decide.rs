@@ -8,7 +8,7 @@ use shared::view::Gate;
 use crate::client::api::Api;
 use crate::client::{gate, resolve};
 use crate::commands::actor::Actor;
-use crate::commands::evidence::print_difference;
+use crate::commands::evidence::difference;
 use crate::output::color::command;
 use crate::output::{self, Format, state};
 
@@ -25,16 +25,17 @@ pub struct Args {
     format: Format,
 }
 
-/// Decides and prints the gate's new state. If the decision is about a difference, prints that first: nobody lets a
-/// change pass that cannot be shown.
+/// Decides and prints the gate's new state. If the decision is about a difference, prints that first, with `--json` to
+/// standard error: nobody lets a change pass that cannot be shown.
 pub async fn run(api: &Api, decision: Decision, args: &Args) -> Result<()> {
     let id = resolve::gate(api, &args.gate).await?.to_string();
-    let shown = if args.format.json {
-        Ok(false)
-    } else {
-        let gate: Gate = api.get(&format!("/gates/{id}")).await?;
-        print_difference(api, &gate).await
-    };
+    let gate: Gate = api.get(&format!("/gates/{id}")).await?;
+    let shown = difference(api, &gate).await;
+    if let Ok(lines) = &shown {
+        for line in lines {
+            if args.format.json { output::note(line) } else { output::line(line)? }
+        }
+    }
     if decision != Decision::Reject {
         shown.context("nothing was decided: what the gate asks about cannot be shown")?;
     }

@@ -10,7 +10,6 @@ use shared::view::Gate;
 
 use crate::client::api::Api;
 use crate::client::download;
-use crate::output;
 
 /// The gate at which a person decides about weakened checks.
 const GATE_CHANGE: &str = "manual:gate-change";
@@ -31,18 +30,18 @@ pub async fn findings(api: &Api, gate_id: &str) -> Result<Vec<String>> {
     Ok(summary(&evidence))
 }
 
-/// Prints the difference that a gate asks about. Returns whether there is one.
-pub async fn print_difference(api: &Api, gate: &Gate) -> Result<bool> {
-    let Some(id) = gate.evidence_id.filter(|_| gate.gate_type == GATE_CHANGE) else { return Ok(false) };
+/// The difference that a gate asks about, as lines. None, if it asks about something else.
+pub async fn difference(api: &Api, gate: &Gate) -> Result<Vec<String>> {
+    let Some(id) = gate.evidence_id.filter(|_| gate.gate_type == GATE_CHANGE) else { return Ok(Vec::new()) };
     let change: GateChange = document(api, id).await?;
+    let mut lines = Vec::new();
     for weakening in &change.weakenings {
         let line = weakening.line.map(|line| format!(":{line}")).unwrap_or_default();
-        output::line(format_args!("{}{line}: {}", printable(&weakening.path), printable(&weakening.message)))?;
-        for line in weakening.difference.iter().flat_map(|text| text.lines()) {
-            output::line(format_args!("    {}", printable(line)))?;
-        }
+        lines.push(format!("{}{line}: {}", printable(&weakening.path), printable(&weakening.message)));
+        let text = weakening.difference.iter().flat_map(|text| text.lines());
+        lines.extend(text.map(|line| format!("    {}", printable(line))));
     }
-    Ok(true)
+    Ok(lines)
 }
 
 async fn document<T: DeserializeOwned>(api: &Api, id: ArtifactId) -> Result<T> {

@@ -251,6 +251,7 @@ pub struct Approval {
     pub by: String,
     pub at: String,
     pub subject: String,
+    pub waived: bool,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

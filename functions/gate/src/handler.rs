@@ -9,6 +9,7 @@ use nofx_gates::evidence::{Attachment, Attempt, Encoded, Evidence, GivenBy, MEDI
 use nofx_gates::judge::{self, Approved, Archive, BaseInput, Judged, NewAttachment, Question, Request, Settings};
 use nofx_gates::snapshot::Snapshot;
 use serde_json::{Map, Value, json};
+use shared::domain::GateStatus;
 use shared::domain::outcome::{ArtifactRef, NewGateStatus, OnPass};
 use shared::domain::{GateId, NewArtifact, NewGate, Outcome, StepError};
 use shared::error::Error;
@@ -190,7 +191,7 @@ impl Stored<'_> {
     }
 }
 
-/// Approvals of earlier questions of this step and its run.
+/// Decisions about earlier questions of this step and its run that let them pass.
 fn approvals(step: &ClaimedStep) -> Vec<Approved> {
     let decided = step.decisions.iter().filter(|decision| decision.gate_type == QUESTION);
     let approved = decided.filter_map(|decision| {
@@ -199,6 +200,7 @@ fn approvals(step: &ClaimedStep) -> Vec<Approved> {
             by: decision.decided_by.clone()?,
             at: decision.decided_at.to_string(),
             subject: decision.subject.clone()?,
+            waived: decision.status == GateStatus::Waived,
         })
     });
     approved.collect()

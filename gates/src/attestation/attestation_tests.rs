@@ -253,8 +253,13 @@ fn only_a_result_without_reservation_is_passed() {
     };
     let weakening =
         Weakening { kind: "test_deleted".into(), path: "a".into(), line: None, message: "m".into(), difference: None };
-    let approval =
-        Approval { gate_id: "g".into(), by: "ann".into(), at: "2026-11-28T10:00:00Z".into(), subject: "s".into() };
+    let approval = Approval {
+        gate_id: "g".into(),
+        by: "ann".into(),
+        at: "2026-11-28T10:00:00Z".into(),
+        subject: "s".into(),
+        waived: false,
+    };
     let source = |source| move |evidence: &mut Evidence| evidence.definition.as_mut().unwrap().source = source;
     assert_eq!(result(&|_| ()).result, TestVerdict::Passed);
     for reservation in [

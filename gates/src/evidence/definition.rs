@@ -37,7 +37,7 @@ pub enum Source {
     Base,
     /// That of the change under test, because there was no base.
     Candidate,
-    /// That of the change under test, and a person approved the difference from the base's.
+    /// That of the change under test, and a person approved or waived the difference from the base's.
     Approved,
 }
 

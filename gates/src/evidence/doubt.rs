@@ -44,7 +44,9 @@ doubts! {
     DefinitionCandidate = "definition_candidate",
         "The change under test defined the gate itself, because there was no base.";
     DefinitionApproved = "definition_approved",
-        "A person approved a change of the checks themselves.";
+        "A person approved or waived a change of the checks themselves.";
+    ChangeWaived = "change_waived",
+        "A person waived the question about the weakened checks: nobody approved them.";
     PresetLimits = "preset_limits",
         "The gate is a preset, which leaves something out.";
     OnlyWarns = "only_warns",

@@ -49,6 +49,9 @@ pub struct Approval {
     pub at: String,
     /// sha256 of the difference that the person saw.
     pub subject: String,
+    /// Whether the person waived the question: then nobody approved the change.
+    #[serde(default)]
+    pub waived: bool,
 }
 
 /// A part of the evidence with a document of its own: the whole log, all findings, coverage of each line.

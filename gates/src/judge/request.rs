@@ -61,7 +61,7 @@ pub struct Request {
     pub risky: bool,
 }
 
-/// A person's approval of a weakening.
+/// A person's decision that lets a weakening pass.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Approved {
     pub gate_id: String,
@@ -70,6 +70,8 @@ pub struct Approved {
     pub at: String,
     /// The subject that the person saw.
     pub subject: Map<String, Value>,
+    /// Whether the person waived the question: then nobody approved the change.
+    pub waived: bool,
 }
 
 /// The verdict with its evidence.

@@ -144,7 +144,8 @@ async fn with_another_input_the_gate_runs_again() {
 #[tokio::test]
 async fn earlier_evidence_that_is_not_a_plain_pass_of_the_same_inputs_is_not_used() {
     let first = judged(&request(), &Fake::new()).await;
-    let approval = || Approval { gate_id: "g".into(), by: "ann".into(), at: String::new(), subject: String::new() };
+    let approval =
+        || Approval { gate_id: "g".into(), by: "ann".into(), at: String::new(), subject: String::new(), waived: false };
     let changes: [fn(&mut Evidence, Approval); 7] = [
         |evidence, _| evidence.verdict = Verdict::Failed,
         |evidence, approval| evidence.approvals.push(approval),

@@ -7,13 +7,13 @@ use shared::domain::policy::OnWeakening;
 
 use super::request::{Approved, NewAttachment, Question, Request};
 use super::{Case, Stop};
-use crate::evidence::{Approval, Weakening};
+use crate::evidence::{Approval, DoubtCode, Weakening};
 use crate::finding::Reason;
 
 /// How many weakenings a question names.
 const NAMED: usize = 5;
 
-/// Goes on if there is no weakening, or if a person approved these very ones. Returns whether somebody approved.
+/// Goes on if there is no weakening, or if a person approved or waived these very ones. Returns whether somebody did.
 pub fn settle(weakenings: &[Weakening], request: &Request, case: &mut Case) -> Result<bool, Stop> {
     let listed = case.evidence.integrity.get_or_insert_default();
     listed.total += weakenings.len() as u64;
@@ -30,6 +30,9 @@ pub fn settle(weakenings: &[Weakening], request: &Request, case: &mut Case) -> R
     let subject = subject(weakenings, case)?;
     if let Some(approved) = request.approvals.iter().find(|approved| approved.subject == subject) {
         case.evidence.approvals.push(approval(approved, &subject));
+        if approved.waived {
+            case.doubt(DoubtCode::ChangeWaived);
+        }
         return Ok(true);
     }
     let document = json!({ "subject": subject, "weakenings": weakenings });
@@ -58,6 +61,7 @@ fn approval(approved: &Approved, subject: &Map<String, Value>) -> Approval {
         by: approved.by.clone(),
         at: approved.at.clone(),
         subject: difference.to_owned(),
+        waived: approved.waived,
     }
 }
 

@@ -180,7 +180,11 @@ async fn waiting(lab: &Lab) -> RunId {
     let values = json!([{"sku": "a"}, {"sku": "b"}, {"sku": "c"}]);
     let mut write =
         plans::after("rates", &["release"], json!({"table": "public.rates", "op": "insert", "values": values}));
-    write["tool"] = json!("db_write");
+    let mut clean =
+        plans::after("clean", &["release"], json!({"table": "public.rates", "op": "delete", "where": {"sku": "d"}}));
+    for step in [&mut write, &mut clean] {
+        step["tool"] = json!("db_write");
+    }
     let mut unit = plans::step("unit", "gate:unit", json!({}));
     unit["depends_on"] = json!([]);
     let steps = json!([
@@ -188,6 +192,7 @@ async fn waiting(lab: &Lab) -> RunId {
         ask("release", "manual:release", &["unit"], "Can <i>this</i> go out?"),
         ask("budget", "manual:budget", &[], "Too much?"),
         write,
+        clean,
     ]);
     let run = lab.submit(&json!({"goal": "delivery costs", "steps": steps})).await;
     let passing = Script::overriding(|step, _| async move {
@@ -212,7 +217,13 @@ async fn the_inbox_lists_what_waits_by_type_and_what_was_decided() {
     let questions = rows(&all);
     assert_eq!(questions.last().map(String::as_str), Some("legal &amp; tax"), "the newest is the last");
     assert!(questions.contains(&"Can &lt;i&gt;this&lt;/i&gt; go out?".to_owned()), "{questions:?}");
-    for words in ["1 gate passed, 3 rows to write", "only the question", "3 gates wait", "the run itself", "never"] {
+    for words in [
+        "1 gate passed, 3 rows to insert, 1 other write to a table",
+        "only the question",
+        "3 gates wait",
+        "the run itself",
+        "never",
+    ] {
         assert!(all.contains(words), "{words}: {all}");
     }
     let one = console.page(&lab, "/ui/inbox?type=manual:release").await;

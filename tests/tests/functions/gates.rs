@@ -187,9 +187,10 @@ impl Stack {
         (row, evidence.expect("evidence"))
     }
 
-    async fn approve(&self, gate: &Value) {
-        let path = format!("/gates/{}/approve", gate["id"].as_str().expect("an id"));
-        let answer = Gateway::approvals(&self.lab, Shape::Http).post(&path, &json!({ "actor": "ann" })).await;
+    async fn decide(&self, gate: &Value, verb: &str) {
+        let path = format!("/gates/{}/{verb}", gate["id"].as_str().expect("an id"));
+        let body = json!({ "actor": "ann", "reason": "it is intended" });
+        let answer = Gateway::approvals(&self.lab, Shape::Http).post(&path, &body).await;
         assert_eq!(answer.status, 200, "{}", answer.body);
         self.settle().await;
     }
@@ -292,14 +293,29 @@ async fn weakened_checks_block_on_a_person_who_sees_the_difference() {
     let difference = String::from_utf8(stack.bytes(&shown[0]).await).unwrap();
     assert!(difference.contains("check --lax"), "{difference}");
 
-    stack.approve(&gates[0]).await;
+    stack.decide(&gates[0], "approve").await;
     let step = stack.step(run).await;
     assert_eq!(step["status"], "succeeded", "{step:#}");
     assert_eq!(stack.calls()[0]["job"]["command"]["argv"], json!(["check", "--lax"]));
     let (_, evidence) = stack.evidence(run).await;
     assert_eq!((evidence.definition.unwrap().source, evidence.approvals[0].by.as_str()), (Source::Approved, "ann"));
     assert_eq!(evidence.approvals[0].gate_id, gates[0]["id"].as_str().unwrap());
+    assert!(!evidence.approvals[0].waived);
     stack.lab.assert_invariants().await;
+}
+
+#[tokio::test]
+async fn the_evidence_of_waived_checks_does_not_say_that_somebody_approved_them() {
+    let stack = Stack::new().await;
+    stack.answer(0, "");
+    let run = stack.submit(STRICT, LAX).await;
+    stack.decide(&stack.gates(run).await[0], "waive").await;
+    assert_eq!(stack.step(run).await["status"], "succeeded");
+    let (_, evidence) = stack.evidence(run).await;
+    let decision = &evidence.approvals[0];
+    assert_eq!((decision.by.as_str(), decision.waived), ("ann", true));
+    let doubts: Vec<_> = evidence.not_proved.iter().map(|doubt| doubt.code.as_str()).collect();
+    assert!(doubts.contains(&"change_waived"), "{doubts:?}");
 }
 
 #[tokio::test]

@@ -241,7 +241,7 @@ fn checks(evidence: &Evidence) -> Markup {
             @if integrity.total == 0 { p.note { "The change does not weaken them." } }
             (weakenings(&integrity.listed, integrity.total))
             @for approval in &evidence.approvals {
-                p { "Approved by " strong { bdi { (visible(&approval.by)) } } ", " (format::plain_time(&visible(&approval.at)))
+                p { @if approval.waived { "Waived by " } @else { "Approved by " } strong { bdi { (visible(&approval.by)) } } ", " (format::plain_time(&visible(&approval.at)))
                     span.note { ", for the difference " code { (visible(&approval.subject)) } } }
             }
         }

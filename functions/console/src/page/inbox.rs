@@ -171,10 +171,11 @@ fn with(asked: &Asked) -> Markup {
     } else if asked.gate.evidence_uri.is_some() {
         parts.push("evidence".to_owned());
     }
-    match (asked.rows, asked.writes) {
-        (0, 0) => {}
-        (0, writes) => parts.push(many(writes, "write to a table", "writes to tables")),
-        (rows, _) => parts.push(many(rows, "row to write", "rows to write")),
+    if asked.rows > 0 {
+        parts.push(many(asked.rows, "row to insert", "rows to insert"));
+    }
+    if asked.writes > 0 {
+        parts.push(many(asked.writes, "other write to a table", "other writes to tables"));
     }
     html! { @if parts.is_empty() { span.note { "only the question" } } @else { (parts.join(", ")) } }
 }

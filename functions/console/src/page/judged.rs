@@ -78,7 +78,7 @@ fn definition_of(definition: &Definition) -> Markup {
     let whose = match definition.source.as_str() {
         "base" => "The base's: the change under test has no say in it.",
         "candidate" => "The change's own, because there was no base.",
-        "approved" => "The change's own: a person approved how it differs from the base's.",
+        "approved" => "The change's own: a person let the difference from the base's pass.",
         _ => "",
     };
     html! {

@@ -172,6 +172,7 @@ pub fn approved(request: &Request, judged: &Judged) -> Request {
         by: "ann".to_owned(),
         at: "2026-11-28T12:00:00Z".to_owned(),
         subject: question.subject.clone(),
+        waived: false,
     };
     Request { approvals: vec![approval], ..request.clone() }
 }

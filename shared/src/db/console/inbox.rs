@@ -42,10 +42,10 @@ pub struct Asked {
     pub gate: Gate,
     /// Steps right before the gate that passed on evidence.
     pub passed: u64,
-    /// Steps with `db_write` that an approval lets start.
-    pub writes: u64,
-    /// Rows that these insert.
+    /// Rows that `db_write` steps insert after an approval.
     pub rows: u64,
+    /// Such steps that change or delete rows, or insert rows that are not known yet.
+    pub writes: u64,
 }
 
 /// How many pending gates have a type.
@@ -178,14 +178,15 @@ const PASSED: &str = "(select count(*)
           where e.child_id = g.step_id and p.tool like 'gate:%' and p.status = 'succeeded')";
 
 /// What `db_write` steps do after an approval of a gate `g`: those that follow its step, or its step itself.
-const WRITES: &str = "select count(*) as writes,
-               coalesce(sum(case when jsonb_typeof(s.inputs -> 'values') = 'array'
-                                 then jsonb_array_length(s.inputs -> 'values') end), 0) as rows
-          from (select e.child_id as id from nofx.step_edge e where e.parent_id = g.step_id
-                union all
-                select g.step_id) starts
-          join nofx.step s on s.id = starts.id
-         where s.tool = 'db_write'";
+const WRITES: &str = "select count(*) filter (where not w.is_known) as writes,
+               coalesce(sum(case when w.is_known then jsonb_array_length(w.rows) end), 0) as rows
+          from (select s.inputs -> 'values' as rows,
+                       coalesce(s.inputs ->> 'op' = 'insert' and jsonb_typeof(s.inputs -> 'values') = 'array', false) as is_known
+                  from (select e.child_id as id from nofx.step_edge e where e.parent_id = g.step_id and g.on_pass = 'finish'
+                        union all
+                        select g.step_id where g.on_pass <> 'finish') starts
+                  join nofx.step s on s.id = starts.id
+                 where s.tool = 'db_write') w";
 
 /// Selects a [`Decided`].
 fn decided() -> String {

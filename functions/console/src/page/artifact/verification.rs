@@ -50,6 +50,14 @@ fn of_gate(page: &ArtifactPage<'_>, signature: &Signature) -> Markup {
     match signature {
         // The signature is over the recorded digest, so it says nothing about other bytes.
         Signature::Valid(_) if page.stored.is_err() => html! {},
+        Signature::Valid(signed) if !page.stored.is_ok_and(|stored| stored.is_verified) => {
+            let body = html! {
+                p { strong { "The signature is valid for the recorded sha256." } " The gate says " strong { (signed.result) }
+                    ". The bytes were not compared with it: " code { "nofx verify" } " does that." }
+                (judged)
+            };
+            notice("quiet", "doc", "note", &body)
+        }
         Signature::Valid(signed) => {
             let what = if page.detail.kind == EVIDENCE {
                 "The signature of this evidence is valid."
