@@ -63,6 +63,14 @@ async fn evidence_and_differences_are_shown_to_their_tenant_and_only_as_they_wer
     for words in ["it &lt;b&gt;", "Test deleted", "formaction=\"../gates/", &format!("../evidence/{evidence}")] {
         assert!(shown.contains(words), "{words}: {shown}");
     }
+    // A client asks in the name of the gate, with its document.
+    let uri: String =
+        lab.admin.query_one("select uri from nofx.artifact where id = $1", &[&change]).await.unwrap().get(0);
+    let forged = json!({"run_id": run, "gate_type": "manual:gate-change", "evidence_uri": uri, "reason": "harmless"});
+    let forged = Gateway::approvals(&lab, Shape::Http).post("/gates", &forged).await;
+    assert_eq!(forged.status, 201, "{}", forged.body);
+    let (_, shown) = page(format!("/ui/gates/{}", forged.body["id"].as_str().unwrap())).await;
+    assert!(shown.contains("the question of who made the gate") && !shown.contains("Test deleted"), "{shown}");
     // An old link leads to the attempt that left the evidence, whose page has the findings.
     let old = console.get(&format!("/ui/evidence/{evidence}")).await;
     let place = format!("/ui/runs/{run}/steps/0?attempt=1");

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use shared::db::console::{Document, Gate};
 use shared::domain::Problem;
 use shared::domain::gate::Decision;
+use shared::view::OnPass;
 
 use crate::support::{HOSTILE, assert_inert, contents, decided, decision, detail, gate, get, run, run_id, step_detail};
 
@@ -22,7 +23,7 @@ fn document(text: &str) -> Document {
 
 fn change_gate(text: &str) -> Gate {
     let id = "0198c0de-0000-7000-8000-000000000004".parse().unwrap();
-    Gate { gate_type: "manual:gate-change".into(), evidence_id: Some(id), ..gate(text) }
+    Gate { gate_type: "manual:gate-change".into(), evidence_id: Some(id), on_pass: OnPass::Resume, ..gate(text) }
 }
 
 fn weakening(text: &str) -> Value {

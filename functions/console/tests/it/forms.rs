@@ -174,14 +174,14 @@ fn each_button_says_what_it_does() {
     assert_eq!(approve, "<b><bdi>release</bdi></b> succeeds. Nothing waits for it.");
     let [approve, ..] = page(&|detail| detail.starts.retain(|start| start.blockers > 1));
     assert!(approve.starts_with("Nothing starts yet"));
-    let [approve, reject, _] = page(&|detail| detail.on_pass = OnPass::Resume);
+    let [approve, reject, _] = page(&|detail| detail.gate.on_pass = OnPass::Resume);
     assert!(approve.contains("runs again") && reject.contains("2 steps are skipped"));
-    let [approve, reject, _] = page(&|detail| (detail.on_pass, detail.gate.step) = (OnPass::Release, None));
+    let [approve, reject, _] = page(&|detail| (detail.gate.on_pass, detail.gate.step) = (OnPass::Release, None));
     assert!(
         approve.contains("The run succeeds when") && reject.starts_with("The run fails, 2 steps"),
         "{approve} {reject}"
     );
     // The step of the gate itself has not started, so it is one of those that wait.
-    let [_, reject, _] = page(&|detail| detail.on_pass = OnPass::Release);
+    let [_, reject, _] = page(&|detail| detail.gate.on_pass = OnPass::Release);
     assert!(reject.contains("fails, 1 step is skipped"), "{reject}");
 }

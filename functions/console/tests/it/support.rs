@@ -19,6 +19,7 @@ use shared::db::console::{
 };
 use shared::domain::gate::Decision;
 use shared::domain::{ArtifactId, GateId, GateStatus, RunId, RunStatus, StepStatus, Timestamp};
+use shared::view::OnPass;
 use shared::view::sentence::EventKind;
 use tower::ServiceExt;
 use uuid::Uuid;
@@ -156,6 +157,7 @@ pub fn gate(text: &str) -> Gate {
         evidence_uri: Some(text.into()),
         evidence_id: None,
         evidence_type: Some("gate_attachment".into()),
+        on_pass: OnPass::Finish,
         created_at: at(),
         expires_at: Some(at()),
         decided_at: None,
@@ -306,7 +308,7 @@ pub fn detail(gate: &Gate, text: &str) -> GateDetail {
     let proof = json!({"ordinal": 2, "name": text, "tool": text, "status": "succeeded", "reason": text, "evidence_id": id,
                        "coverage": {"covered": 17, "uncovered": 0, "threshold": 0.9}, "findings": {text: 2}});
     let fields = json!({
-        "on_pass": "finish", "step_ordinal": 3, "step_tool": text,
+        "step_ordinal": 3, "step_tool": text,
         "subject": {"tree": {"sha256": text}, "difference": text, "base": text}, "same": 2, "run_status": "blocked",
         "plan_digest": text, "steps_waiting": 2, "proofs": [proof], "proofs_total": 60,
         "outputs": [{"name": text, "tool": text, "outputs": {"text": text}, "bytes": 9},
@@ -329,7 +331,7 @@ pub fn detail(gate: &Gate, text: &str) -> GateDetail {
     GateDetail { before: Some(decided(text, "passed")), ..serde_json::from_value(fields).expect("a gate") }
 }
 
-fn gate_fields(gate: &Gate) -> [(&'static str, Value); 15] {
+fn gate_fields(gate: &Gate) -> [(&'static str, Value); 16] {
     [
         ("id", json!(gate.id)),
         ("run_id", json!(gate.run_id)),
@@ -341,6 +343,7 @@ fn gate_fields(gate: &Gate) -> [(&'static str, Value); 15] {
         ("evidence_uri", json!(gate.evidence_uri)),
         ("evidence_id", json!(gate.evidence_id)),
         ("evidence_type", json!(gate.evidence_type)),
+        ("on_pass", json!(gate.on_pass)),
         ("created_at", json!(gate.created_at)),
         ("expires_at", json!(gate.expires_at)),
         ("decided_at", json!(gate.decided_at)),

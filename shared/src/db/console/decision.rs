@@ -11,7 +11,6 @@ use crate::db::row;
 use crate::domain::gate::Decision;
 use crate::domain::{ArtifactId, ArtifactRef, GateId, RunStatus, StepStatus, TenantId, Timestamp};
 use crate::error::Error;
-use crate::view::OnPass;
 
 /// Steps with evidence, documents, steps that start, decisions of the run: the first ones are on the page.
 const PROOFS: usize = 50;
@@ -28,7 +27,6 @@ const INPUT_BYTES: usize = 64 << 10;
 pub struct GateDetail {
     #[serde(flatten)]
     pub gate: Gate,
-    pub on_pass: OnPass,
     /// Ordinal, tool and state of the step that waits.
     pub step_ordinal: Option<i64>,
     pub step_tool: Option<String>,
@@ -170,7 +168,7 @@ pub async fn decision_fetch(
                join nofx.step s on s.run_id = g.run_id
               where g.tenant_id = $1 and g.id = $2 and g.step_id is null
          )
-         select {GATE}, g.on_pass, gs.ordinal as step_ordinal, gs.tool as step_tool, g.subject,
+         select {GATE}, gs.ordinal as step_ordinal, gs.tool as step_tool, g.subject,
                 gr.status as run_status, gr.plan_digest, gr.steps_pending + gr.steps_ready + gr.steps_blocked
                     - case when gs.status = 'blocked' then 1 else 0 end as steps_waiting,
                 (select count(*) from nofx.gate o

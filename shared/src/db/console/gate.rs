@@ -7,6 +7,7 @@ use crate::db::pool::Database;
 use crate::db::row;
 use crate::domain::{ArtifactId, GateId, GateStatus, RunId, TenantId, Timestamp};
 use crate::error::Error;
+use crate::view::OnPass;
 
 /// The gate at which a person decides about weakened checks.
 const GATE_CHANGE: &str = "manual:gate-change";
@@ -21,6 +22,7 @@ pub struct Gate {
     pub step: Option<String>,
     pub gate_type: String,
     pub status: GateStatus,
+    pub on_pass: OnPass,
     pub reason: Option<String>,
     pub evidence_uri: Option<String>,
     /// Id of the artifact at `evidence_uri`.
@@ -37,9 +39,9 @@ pub struct Gate {
 impl Gate {
     /// Whether a person decides about a difference that the console can show.
     pub fn is_about_change(&self) -> bool {
-        // Anybody may create a gate of this type, but only the function `gate` stores attachments.
-        let is_attachment = self.evidence_type.as_deref() == Some("gate_attachment");
-        self.gate_type == GATE_CHANGE && self.evidence_id.is_some() && is_attachment
+        // Anybody may create a gate of this type. But only a handler makes a step run again, and only `gate` stores attachments.
+        let is_asked_by_gate = self.gate_type == GATE_CHANGE && self.on_pass == OnPass::Resume;
+        is_asked_by_gate && self.evidence_id.is_some() && self.evidence_type.as_deref() == Some("gate_attachment")
     }
 
     pub fn is_pending(&self) -> bool {
@@ -48,7 +50,8 @@ impl Gate {
 }
 
 /// Columns of a gate with its run, step and decision. The query names the gate `g` and adds [`GATE_JOINS`].
-pub(super) const GATE: &str = "g.id, g.run_id, left(gr.goal, 300) as goal, gs.name as step, g.gate_type, g.status,
+pub(super) const GATE: &str =
+    "g.id, g.run_id, left(gr.goal, 300) as goal, gs.name as step, g.gate_type, g.status, g.on_pass,
         left(g.reason, 2000) as reason, g.evidence_uri,
         ge.id as evidence_id, ge.type as evidence_type, g.created_at, g.expires_at, g.decided_at, d.actor,
         d.reason as decision_reason";

@@ -93,7 +93,7 @@ fn effect(detail: &GateDetail, decision: Decision) -> Markup {
         Decision::Waive => html! { "The same as approve, and the record says that it was waived." },
         Decision::Reject => {
             // A step with a gate of its own waits, too, if it has not started.
-            let own = u64::from(step.is_some() && detail.on_pass == OnPass::Release);
+            let own = u64::from(step.is_some() && detail.gate.on_pass == OnPass::Release);
             let skipped = detail.steps_waiting.saturating_sub(own);
             html! {
                 @if let Some(step) = step { b { bdi { (step) } } " fails" } @else { "The run fails" }
@@ -108,7 +108,7 @@ fn effect(detail: &GateDetail, decision: Decision) -> Markup {
 fn approval(detail: &GateDetail) -> Markup {
     let step = detail.gate.step.as_deref().map(visible).unwrap_or_default();
     let ready: Vec<&Start> = detail.starts.iter().filter(|start| start.blockers <= 1).collect();
-    match detail.on_pass {
+    match detail.gate.on_pass {
         OnPass::Resume => html! { b { bdi { (step) } } " runs again, with the checks of the change." },
         OnPass::Release if detail.gate.step.is_none() => {
             html! { "The run succeeds when its other steps have succeeded and its other gates have passed." }

@@ -9,6 +9,7 @@ use maud::{Markup, html};
 use shared::db::console::{Document, Gate, GateDetail};
 use shared::domain::gate::Decision;
 use shared::domain::{GateStatus, Problem};
+use shared::view::OnPass;
 
 use super::gates::{blocked_by, look_of, words_of};
 use super::icon::{icon, look, mark, state};
@@ -158,11 +159,10 @@ fn decided_before(base: Base, before: &Gate) -> Markup {
 /// What the plan, or who made the gate, asks.
 fn question(page: &DecisionPage<'_>) -> Markup {
     let gate = &page.detail.gate;
-    let asked_by = match gate.gate_type.as_str() {
-        _ if gate.is_about_change() => "the gate’s question",
-        "manual:gate-change" => "the gate’s question",
-        kind if Some(kind) == page.detail.step_tool.as_deref() => "the plan’s question",
-        _ => "the question of who made the gate",
+    let asked_by = match gate.on_pass {
+        OnPass::Resume => "the gate’s question",
+        OnPass::Finish => "the plan’s question",
+        OnPass::Release => "the question of who made the gate",
     };
     html! {
         @if let Some(reason) = &gate.reason {

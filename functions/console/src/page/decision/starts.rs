@@ -30,7 +30,7 @@ pub(super) fn starts(page: &DecisionPage<'_>) -> Markup {
         } @else if listed == 0 {
             p { "Nothing starts: no step waits for this one." }
         }
-        @for start in &detail.starts { (step(start, is_open, detail.on_pass)) }
+        @for start in &detail.starts { (step(start, is_open, detail.gate.on_pass)) }
         @if total > listed { p.note { (listed) " of " (total) " steps are shown." } }
     };
     let title = if is_open { "What an approval starts" } else { "What waited for this" };
