@@ -8,3 +8,20 @@ as $$
         '')
 $$;
 grant execute on function nofx.tenant_id() to public;
+
+-- The tenant of a person who reads directly, as a client of Supabase: that of the claims, while the person is a member. The JWT of somebody
+-- who was removed is valid for up to an hour, and reads nothing.
+create or replace function nofx.member_tenant() returns text
+    language sql stable
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+    select m.tenant_id
+      from nofx.membership m
+      join nofx.tenant t on t.tenant_id = m.tenant_id
+     where m.tenant_id = nofx.tenant_id()
+       and m.subject = nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub'
+       and m.removed_at is null and t.disabled_at is null
+$$;
+revoke execute on function nofx.member_tenant() from public;
+grant execute on function nofx.member_tenant() to authenticated;

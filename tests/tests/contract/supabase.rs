@@ -78,7 +78,7 @@ impl Supabase {
 /// A request of the Data API: its login role switches to the token's role, with the token's claims.
 async fn request(client: &mut Client, role: &str, tenant: &str, sql: &str) -> Result<Vec<String>, SqlState> {
     let transaction = client.transaction().await.unwrap();
-    let claims = json!({ "role": role, "app_metadata": { "tenant_id": tenant } }).to_string();
+    let claims = json!({ "sub": "ann", "role": role, "app_metadata": { "tenant_id": tenant } }).to_string();
     transaction.batch_execute(&format!("set local role {role}")).await.unwrap();
     transaction.execute("select set_config('request.jwt.claims', $1, true)", &[&claims]).await.unwrap();
     let rows = transaction.query(sql, &[]).await.map_err(|error| error.code().expect("a code").clone())?;
@@ -109,9 +109,9 @@ async fn plans_run_where_postgres_is_not_a_superuser() {
 }
 
 #[tokio::test]
-async fn the_data_api_reads_nothing_without_a_grant_and_only_its_tenants_rows_with_one() {
+async fn the_data_api_reads_the_rows_of_the_tenant_of_a_member_and_nothing_else() {
     let supabase = Supabase::start().await;
-    // Without roles.sql, as in a hosted project: the first migration creates the roles.
+    // Without roles.sql, as in a hosted project: the migrations create the roles.
     supabase.migrate().await;
     let url = supabase.url("postgres");
     let mut lab = Lab::on(TestDatabase::at(url.clone()), lab::config(&url)).await;
@@ -124,21 +124,28 @@ async fn the_data_api_reads_nothing_without_a_grant_and_only_its_tenants_rows_wi
 
     let mut api = connect_to(&supabase.url("authenticator")).await;
     let tables: Vec<String> = lab.admin.query(TABLES, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
-    assert!(tables.len() >= 10);
-    for role in ["anon", "authenticated"] {
+    assert!(tables.len() >= 15);
+    for role in ["anon", "authenticated", "service_role"] {
+        let mut readable = 0;
         for table in &tables {
             let sql = format!("select tenant_id from nofx.{table}");
-            let answer = request(&mut api, role, "acme", &sql).await;
-            assert_eq!(answer, Err(SqlState::INSUFFICIENT_PRIVILEGE), "{role}: {sql}");
+            match request(&mut api, role, "acme", &sql).await {
+                Ok(rows) => {
+                    assert_eq!(rows, [""; 0], "{role}, who is no member: {sql}");
+                    readable += 1;
+                }
+                Err(refused) => assert_eq!(refused, SqlState::INSUFFICIENT_PRIVILEGE, "{role}: {sql}"),
+            }
         }
+        assert_eq!(readable, if role == "authenticated" { 12 } else { 0 }, "{role}");
         let answer = request(&mut api, role, "acme", "select nofx.sweep_leases(1)::text").await;
         assert_eq!(answer, Err(SqlState::INSUFFICIENT_PRIVILEGE), "{role}");
     }
 
-    // The grants of a project that exposes runs through the Data API.
-    let grant =
-        "grant usage on schema nofx to authenticated; grant select on all tables in schema nofx to authenticated";
-    lab.admin.batch_execute(grant).await.unwrap();
+    let members = "insert into nofx.tenant (tenant_id) values ('acme'), ('other');
+                   insert into nofx.membership (tenant_id, subject, role, name, created_by)
+                   select tenant_id, 'ann', 'viewer', 'Ann', 'test' from nofx.tenant";
+    lab.admin.batch_execute(members).await.unwrap();
     for tenant in ["acme", "other"] {
         let seen = request(&mut api, "authenticated", tenant, "select tenant_id from nofx.step").await;
         assert_eq!(seen, Ok(vec![tenant.to_owned()]));

@@ -1,4 +1,5 @@
 //! The rights of database roles, and the isolation of tenants.
 
+mod admission;
 mod roles;
 mod tenancy;
