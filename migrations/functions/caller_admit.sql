@@ -82,3 +82,22 @@ $$;
 revoke execute on function nofx.principal_json(nofx.principal) from public;
 select nofx.transition_declare('nofx.caller_admit(jsonb, text)', 'nofx_api');
 grant execute on function nofx.principal_json(nofx.principal) to nofx_api;
+
+-- The first statement of a transition that the API calls: admits p.caller, and gives p with who it is.
+-- -> p with tenant_id, with actor (the name for people to read) and with by: {kind, subject, token_id}. Whatever the request says about these is
+-- replaced. Only the one person of a local tenant, who has no other name, may say who acts.
+create or replace function nofx.admitted(p jsonb, p_permission text) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_who nofx.principal := nofx.caller_admit(p -> 'caller', p_permission);
+    v_said text := case when p -> 'caller' ->> 'via' = 'local' then p ->> 'actor' end;
+begin
+    return p || jsonb_build_object(
+        'tenant_id', v_who.tenant_id, 'actor', coalesce(v_said, v_who.name),
+        'by', jsonb_strip_nulls(jsonb_build_object('kind', v_who.kind, 'subject', v_who.subject, 'token_id', v_who.token_id)));
+end
+$$;
+revoke execute on function nofx.admitted(jsonb, text) from public;

@@ -1,5 +1,5 @@
 -- Puts a gate before a step that has not started, or before the end of a run.
--- p: {tenant_id, id, run_id, step_id, gate_type, evidence_uri, reason, expires_after_s}
+-- p: {caller, id, run_id, step_id, gate_type, evidence_uri, reason, expires_after_s}
 -- -> {result: created|conflict|not_found, what, status}
 create or replace function nofx.gate_create(p jsonb) returns jsonb
     language plpgsql
@@ -11,6 +11,7 @@ declare
     v_step nofx.step;
     v_now timestamptz;
 begin
+    p := nofx.admitted(p, 'gates.create');
     v_run := nofx.run_lock(p ->> 'tenant_id', (p ->> 'run_id')::uuid);
     if v_run.id is null then
         return jsonb_build_object('result', 'not_found', 'what', 'run');

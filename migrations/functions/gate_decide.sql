@@ -1,6 +1,6 @@
 -- Decides a pending gate, once. In the same transaction its step continues, and what depends on that step becomes ready. Several gates of
 -- a run may ask the same question, whether changed checks count: if a person lets one pass, the others pass with it.
--- p: {tenant_id, gate_id, decision: approve|reject|waive, actor, reason}
+-- p: {caller, gate_id, decision: approve|reject|waive, actor, reason}
 -- -> {result: decided|conflict|not_found, gate: {..}, ready: [wake-ups]}
 create or replace function nofx.gate_decide(p jsonb) returns jsonb
     language plpgsql
@@ -15,6 +15,7 @@ declare
     v_gates uuid[];
     v_changes nofx.change[];
 begin
+    p := nofx.admitted(p, case p ->> 'decision' when 'waive' then 'gates.waive' else 'gates.decide' end);
     perform 1 from nofx.run r
       where r.id = (select g.run_id from nofx.gate g
                      where g.id = (p ->> 'gate_id')::uuid and g.tenant_id = p ->> 'tenant_id')
@@ -49,7 +50,7 @@ begin
       from unnest(v_gates) decided(id);
 
     v_changes := nofx.gates_conclude(v_gates,
-        jsonb_build_object('decision', p ->> 'decision', 'actor', p ->> 'actor', 'reason', p ->> 'reason'), v_now);
+        jsonb_build_object('decision', p ->> 'decision', 'actor', p ->> 'actor', 'by', p -> 'by', 'reason', p ->> 'reason'), v_now);
     perform nofx.runs_settle(v_changes, v_now);
     return jsonb_build_object('result', 'decided', 'gate', nofx.gate_json(v_gate.id),
                               'ready', nofx.wakeups(nofx.made_ready(v_changes), v_now));

@@ -25,7 +25,7 @@ begin
 end
 $$;
 
--- Adds the next version of a tenant's policy. p: {tenant_id, document, actor, reason, if_version}. With if_version the call is refused if another
+-- Adds the next version of a tenant's policy. p: {caller, document, actor, reason, if_version}. With if_version the call is refused if another
 -- version is current (0: if there is any). A document that is current already gets no version. So a repeated call, after a lost answer, changes
 -- nothing; its if_version is that of the version before.
 -- -> {result: set|unchanged|conflict, version}
@@ -40,6 +40,7 @@ declare
     v_version integer;
     v_is_current boolean;
 begin
+    p := nofx.admitted(p, 'policy.write');
     loop
         select q.version, q.document = v_document into v_version, v_is_current
           from nofx.policy q

@@ -68,7 +68,7 @@ begin
 end
 $$;
 
--- Sets the rule of a table. p: {tenant_id, table_name, actor, allowed_ops, constraints} -> {result: created|replaced|closed}
+-- Sets the rule of a table. p: {caller, table_name, actor, allowed_ops, constraints} -> {result: created|replaced|closed}
 create or replace function nofx.rule_set(p jsonb) returns jsonb
     language plpgsql
     security definer
@@ -77,6 +77,7 @@ as $$
 declare
     v_created boolean;
 begin
+    p := nofx.admitted(p, 'rules.write');
     if exists (select from jsonb_object_keys(jsonb_build_object(p ->> 'table_name', 0)
                                              || coalesce(p -> 'constraints' -> 'dependants', '{}')) name
                 where nofx.schema_is_closed(split_part(name, '.', 1))) then
@@ -93,13 +94,14 @@ begin
 end
 $$;
 
--- Deletes the rule of a table. p: {tenant_id, table_name, actor} -> {result: deleted|not_found}
+-- Deletes the rule of a table. p: {caller, table_name, actor} -> {result: deleted|not_found}
 create or replace function nofx.rule_delete(p jsonb) returns jsonb
     language plpgsql
     security definer
     set search_path = nofx, pg_temp
 as $$
 begin
+    p := nofx.admitted(p, 'rules.write');
     perform set_config('nofx.actor', p ->> 'actor', true);
     delete from nofx.db_write_rule r where r.tenant_id = p ->> 'tenant_id' and r.table_name = p ->> 'table_name';
     return jsonb_build_object('result', case when found then 'deleted' else 'not_found' end);

@@ -1,4 +1,4 @@
--- Cancels a run: fences every open step at once. Cancelling a cancelled run changes nothing. p: {tenant_id, run_id, actor}
+-- Cancels a run: fences every open step at once. Cancelling a cancelled run changes nothing. p: {caller, run_id, actor}
 -- -> {result: cancelled|unchanged|conflict|not_found, status, stopped: [names], was_running: [names]}
 create or replace function nofx.run_cancel(p jsonb) returns jsonb
     language plpgsql
@@ -10,6 +10,7 @@ declare
     v_now timestamptz;
     v_changes nofx.change[];
 begin
+    p := nofx.admitted(p, 'runs.control');
     v_run := nofx.run_lock(p ->> 'tenant_id', (p ->> 'run_id')::uuid);
     if v_run.id is null then
         return jsonb_build_object('result', 'not_found');
@@ -20,7 +21,7 @@ begin
     end if;
     v_now := clock_timestamp();
     update nofx.run r set cancelled_at = v_now where r.id = v_run.id;
-    v_changes := nofx.fact(v_run.id, null, 'run.cancel_requested', jsonb_build_object('actor', p ->> 'actor'))
+    v_changes := nofx.fact(v_run.id, null, 'run.cancel_requested', jsonb_build_object('actor', p ->> 'actor', 'by', p -> 'by'))
                  || nofx.steps_close(array[v_run.id], 'cancelled', true, v_now);
     perform nofx.runs_settle(v_changes, v_now);
     return jsonb_build_object(

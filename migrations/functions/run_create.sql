@@ -1,7 +1,7 @@
 -- Creates a run with its steps, edges and first events. No other transaction can see the run yet, so it takes no lock and does not call
 -- nofx.runs_settle: it writes each row once, and the run's with its counters.
 --
--- p: {tenant_id, id, goal, plan, plan_digest, request_digest, idempotency_key, actor, timeout_s,
+-- p: {caller, id, goal, plan, plan_digest, request_digest, idempotency_key, actor, timeout_s,
 --     traceparent, workspace: {archive, base, diff} (artifact ids), steps: [..], edges: [{parent, child}]}
 -- -> {result: created, id, status, ready: [wake-ups]}. With `existing` (same key, same request) and `conflict` (same key, other request): id
 -- and status of the run that has the key. With `invalid`: problems.
@@ -13,7 +13,9 @@ as $$
 declare
     v_now timestamptz := clock_timestamp();
     v_id uuid := p ->> 'id';
-    v_tenant text := p ->> 'tenant_id';
+    -- Not p itself: a plan is large, and each change would copy it.
+    v_call jsonb := nofx.admitted(jsonb_build_object('caller', p -> 'caller', 'actor', p -> 'actor'), 'runs.create');
+    v_tenant text := v_call ->> 'tenant_id';
     v_workspace jsonb;
     v_problems jsonb;
     v_ready jsonb;
@@ -44,7 +46,7 @@ begin
                               deadline_at, traceparent, workspace, created_by, created_at, steps_ready, steps_pending, event_seq)
         select v_id, v_tenant, 'queued', p ->> 'goal', p -> 'plan', p ->> 'plan_digest', p ->> 'request_digest',
                p ->> 'idempotency_key', (p ->> 'timeout_s')::integer,
-               v_now + make_interval(secs => (p ->> 'timeout_s')::integer), p ->> 'traceparent', v_workspace, p ->> 'actor', v_now,
+               v_now + make_interval(secs => (p ->> 'timeout_s')::integer), p ->> 'traceparent', v_workspace, v_call ->> 'actor', v_now,
                count(*) filter (where i.is_ready), count(*) filter (where not i.is_ready),
                1 + count(*) filter (where i.is_ready)
           from item i
@@ -66,8 +68,8 @@ begin
     ), events as (
         insert into nofx.event (run_id, seq, tenant_id, step_id, type, payload, timestamp)
         select m.id, 1, v_tenant, null, 'run.created',
-               jsonb_build_object('goal', p ->> 'goal', 'plan_digest', p ->> 'plan_digest')
-               || case when p ->> 'actor' is null then '{}' else jsonb_build_object('actor', p ->> 'actor') end, v_now
+               jsonb_build_object('goal', p ->> 'goal', 'plan_digest', p ->> 'plan_digest', 'actor', v_call ->> 'actor', 'by', v_call -> 'by'),
+               v_now
           from made m
         union all
         select m.id, 1 + row_number() over (order by i.ordinal), v_tenant, i.id, 'step.ready', '{}', v_now

@@ -1,4 +1,4 @@
--- Pauses a run: no step starts, running steps end and are recorded. Pausing a paused run changes nothing. p: {tenant_id, run_id, actor}
+-- Pauses a run: no step starts, running steps end and are recorded. Pausing a paused run changes nothing. p: {caller, run_id, actor}
 -- -> {result: paused|unchanged|conflict|not_found, status, still_running: [names]}
 create or replace function nofx.run_pause(p jsonb) returns jsonb
     language plpgsql
@@ -9,6 +9,7 @@ declare
     v_run nofx.run;
     v_now timestamptz;
 begin
+    p := nofx.admitted(p, 'runs.control');
     v_run := nofx.run_lock(p ->> 'tenant_id', (p ->> 'run_id')::uuid);
     if v_run.id is null then
         return jsonb_build_object('result', 'not_found');
@@ -21,7 +22,7 @@ begin
     update nofx.run r set paused_at = v_now where r.id = v_run.id;
     update nofx.step s set notify_at = 'infinity' where s.run_id = v_run.id and s.status = 'ready';
     perform nofx.runs_settle(array[nofx.fact(v_run.id, null, 'run.pause_requested',
-                                             jsonb_build_object('actor', p ->> 'actor'))], v_now);
+                                             jsonb_build_object('actor', p ->> 'actor', 'by', p -> 'by'))], v_now);
     return jsonb_build_object(
         'result', 'paused', 'status', (select r.status from nofx.run r where r.id = v_run.id),
         'still_running', coalesce((select jsonb_agg(s.name order by s.ordinal) from nofx.step s

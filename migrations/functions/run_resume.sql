@@ -1,4 +1,4 @@
--- Resumes a paused run: every ready step is owed a wake-up now. Resuming any other open run changes nothing. p: {tenant_id, run_id, actor}
+-- Resumes a paused run: every ready step is owed a wake-up now. Resuming any other open run changes nothing. p: {caller, run_id, actor}
 -- -> {result: resumed|unchanged|conflict|not_found, status, ready: [wake-ups]}
 create or replace function nofx.run_resume(p jsonb) returns jsonb
     language plpgsql
@@ -10,6 +10,7 @@ declare
     v_now timestamptz;
     v_ready uuid[];
 begin
+    p := nofx.admitted(p, 'runs.control');
     v_run := nofx.run_lock(p ->> 'tenant_id', (p ->> 'run_id')::uuid);
     if v_run.id is null then
         return jsonb_build_object('result', 'not_found');
@@ -31,7 +32,7 @@ begin
         returning s.id
     )
     select array_agg(o.id) into v_ready from owed o;
-    perform nofx.runs_settle(array[nofx.fact(v_run.id, null, 'run.resumed', jsonb_build_object('actor', p ->> 'actor'))],
+    perform nofx.runs_settle(array[nofx.fact(v_run.id, null, 'run.resumed', jsonb_build_object('actor', p ->> 'actor', 'by', p -> 'by'))],
                              v_now);
     return jsonb_build_object('result', 'resumed',
                               'status', (select r.status from nofx.run r where r.id = v_run.id),

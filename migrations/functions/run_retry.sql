@@ -1,6 +1,6 @@
 -- Starts the next generation of a failed or cancelled run. Steps that succeeded stay. All others start again: their blockers are counted
 -- again, their failures and lost workers are 0 again, their attempt numbers continue. Gates that did not pass become pending again.
--- p: {tenant_id, run_id, actor}
+-- p: {caller, run_id, actor}
 -- -> {result: retried|conflict|not_found, status, generation, ready: [wake-ups]}
 create or replace function nofx.run_retry(p jsonb) returns jsonb
     language plpgsql
@@ -13,6 +13,7 @@ declare
     v_steps nofx.change[];
     v_gates nofx.change[];
 begin
+    p := nofx.admitted(p, 'runs.control');
     v_run := nofx.run_lock(p ->> 'tenant_id', (p ->> 'run_id')::uuid);
     if v_run.id is null then
         return jsonb_build_object('result', 'not_found');
@@ -68,7 +69,7 @@ begin
 
     perform nofx.runs_settle(
         nofx.fact(v_run.id, null, 'run.retried',
-                  jsonb_build_object('actor', p ->> 'actor', 'generation', v_run.generation + 1))
+                  jsonb_build_object('actor', p ->> 'actor', 'by', p -> 'by', 'generation', v_run.generation + 1))
         || v_gates || v_steps, v_now);
     return jsonb_build_object('result', 'retried', 'generation', v_run.generation + 1,
                               'status', (select r.status from nofx.run r where r.id = v_run.id),

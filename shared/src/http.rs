@@ -8,6 +8,7 @@ pub mod contract;
 mod document;
 mod etag;
 mod event;
+mod identify;
 mod origin;
 mod problem;
 mod query;
@@ -22,7 +23,9 @@ pub use origin::{Sender, sender};
 pub use problem::{detail_of, problem, shown};
 pub use query::{DEFAULT_LIMIT, Form, Query, encoded, next_link, not_given_out, page_of};
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Request;
@@ -38,9 +41,12 @@ use tower::ServiceExt;
 use tracing::{Instrument, error, info, info_span};
 use uuid::Uuid;
 
+use crate::context::Ctx;
+use crate::domain::principal::Permission;
 use crate::error::{Code, Error};
 use admit::{admit, from_our_site};
 use base_path::without_base_path;
+use identify::{Access, identify, provide};
 
 /// A router that lists its routes. Tests compare them with those of the template, of `cargo lambda watch` and of the
 /// API's document.
@@ -55,59 +61,73 @@ pub struct Route {
     pub method: Method,
     pub path: &'static str,
     pub takes: Takes,
+    pub permission: Permission,
 }
 
 impl<S: Clone + Send + Sync + 'static> Routes<S> {
     /// A `GET` route without parameters.
     #[must_use]
-    pub fn get<H: Handler<T, S>, T: 'static>(self, path: &'static str, handler: H) -> Self {
-        self.get_with(path, &[], handler)
+    pub fn get<H: Handler<T, S>, T: 'static>(self, permission: Permission, path: &'static str, handler: H) -> Self {
+        self.get_with(permission, path, &[], handler)
     }
 
     /// A `GET` route with the parameters of its query string.
     #[must_use]
     pub fn get_with<H: Handler<T, S>, T: 'static>(
         self,
+        permission: Permission,
         path: &'static str,
         query: &'static [&'static str],
         handler: H,
     ) -> Self {
-        self.add(Method::GET, path, Takes { query, body: BodyKind::Nothing }, routing::get(handler))
+        self.add(Method::GET, path, permission, Takes { query, body: BodyKind::Nothing }, routing::get(handler))
     }
 
     /// A `POST` route that takes a JSON object.
     #[must_use]
-    pub fn post<H: Handler<T, S>, T: 'static>(self, path: &'static str, handler: H) -> Self {
-        self.add(Method::POST, path, Takes { query: &[], body: BodyKind::Json }, routing::post(handler))
+    pub fn post<H: Handler<T, S>, T: 'static>(self, permission: Permission, path: &'static str, handler: H) -> Self {
+        self.add(Method::POST, path, permission, Takes { query: &[], body: BodyKind::Json }, routing::post(handler))
     }
 
     /// A `PUT` route that takes a JSON object.
     #[must_use]
-    pub fn put<H: Handler<T, S>, T: 'static>(self, path: &'static str, handler: H) -> Self {
-        self.add(Method::PUT, path, Takes { query: &[], body: BodyKind::Json }, routing::put(handler))
+    pub fn put<H: Handler<T, S>, T: 'static>(self, permission: Permission, path: &'static str, handler: H) -> Self {
+        self.add(Method::PUT, path, permission, Takes { query: &[], body: BodyKind::Json }, routing::put(handler))
     }
 
     /// A `DELETE` route. Its body may name the actor.
     #[must_use]
-    pub fn delete<H: Handler<T, S>, T: 'static>(self, path: &'static str, handler: H) -> Self {
-        self.add(Method::DELETE, path, Takes { query: &[], body: BodyKind::Json }, routing::delete(handler))
+    pub fn delete<H: Handler<T, S>, T: 'static>(self, permission: Permission, path: &'static str, handler: H) -> Self {
+        self.add(Method::DELETE, path, permission, Takes { query: &[], body: BodyKind::Json }, routing::delete(handler))
     }
 
     /// A `POST` route that takes the form of a page, with these fields.
     #[must_use]
     pub fn post_form<H: Handler<T, S>, T: 'static>(
         self,
+        permission: Permission,
         path: &'static str,
         fields: &'static [&'static str],
         handler: H,
     ) -> Self {
-        self.add(Method::POST, path, Takes { query: &[], body: BodyKind::Form(fields) }, routing::post(handler))
+        self.add(
+            Method::POST,
+            path,
+            permission,
+            Takes { query: &[], body: BodyKind::Form(fields) },
+            routing::post(handler),
+        )
     }
 
     /// A `POST` route that takes the form of a page with files.
     #[must_use]
-    pub fn post_upload<H: Handler<T, S>, T: 'static>(self, path: &'static str, handler: H) -> Self {
-        self.add(Method::POST, path, Takes { query: &[], body: BodyKind::Upload }, routing::post(handler))
+    pub fn post_upload<H: Handler<T, S>, T: 'static>(
+        self,
+        permission: Permission,
+        path: &'static str,
+        handler: H,
+    ) -> Self {
+        self.add(Method::POST, path, permission, Takes { query: &[], body: BodyKind::Upload }, routing::post(handler))
     }
 
     /// Every route.
@@ -115,17 +135,28 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         &self.table
     }
 
-    /// The router. Its routes refuse writes from pages of other sites. `public_url` is the URL that browsers use, if it
-    /// is not that of the `Host` header.
-    pub fn into_router(self, public_url: Option<&str>) -> Router<S> {
-        let public_url = public_url.map(str::to_owned);
-        self.router.layer(middleware::from_fn_with_state(public_url, from_our_site))
+    /// The router. Its routes identify their callers, and refuse writes from pages of other sites.
+    pub fn into_router(self, ctx: &Ctx) -> Router<S> {
+        let public_url = ctx.config.public_url.clone();
+        self.router
+            .layer(middleware::from_fn_with_state(Arc::new(Access::of(ctx)), provide))
+            .layer(middleware::from_fn_with_state(public_url, from_our_site))
     }
 
-    fn add(mut self, method: Method, path: &'static str, takes: Takes, handler: MethodRouter<S>) -> Self {
-        let admitted = handler.route_layer(middleware::from_fn_with_state(takes, admit));
-        self.router = self.router.route(path, admitted);
-        self.table.push(Route { method, path, takes });
+    fn add(
+        mut self,
+        method: Method,
+        path: &'static str,
+        permission: Permission,
+        takes: Takes,
+        handler: MethodRouter<S>,
+    ) -> Self {
+        // The later layer is the outer one: nobody unknown makes the function read a body.
+        let handler = handler
+            .route_layer(middleware::from_fn_with_state(takes, admit))
+            .route_layer(middleware::from_fn_with_state(permission, identify));
+        self.router = self.router.route(path, handler);
+        self.table.push(Route { method, path, takes, permission });
         self
     }
 }
@@ -162,8 +193,9 @@ async fn wrong_method(method: Method) -> Response {
 }
 
 /// Logs a request with its id: API Gateway's, or a new one.
-async fn observe(request: Request, next: Next) -> Response {
+async fn observe(mut request: Request, next: Next) -> Response {
     let id = request_id(&request);
+    request.extensions_mut().insert(RequestId(id.clone()));
     let base_path = request.extensions().get().cloned().unwrap_or_default();
     let is_head = request.method() == Method::HEAD;
     let span = info_span!("request", request_id = id, method = %request.method(), path = request.uri().path());
@@ -182,6 +214,20 @@ async fn observe(request: Request, next: Next) -> Response {
     }
     .instrument(span)
     .await
+}
+
+/// The id of a request, for its routes.
+#[derive(Clone)]
+struct RequestId(String);
+
+/// The address that sent the request, as API Gateway says it.
+fn source_ip(request: &Request) -> Option<IpAddr> {
+    let ip = match request.extensions().get::<RequestContext>()? {
+        RequestContext::ApiGatewayV1(context) => context.identity.source_ip.clone(),
+        RequestContext::ApiGatewayV2(context) => context.http.source_ip.clone(),
+        _ => None,
+    };
+    ip?.parse().ok()
 }
 
 fn request_id(request: &Request) -> String {

@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use shared::context::Ctx;
-use shared::db::{Page, artifact};
+use shared::db::{Page, Session, artifact};
 use shared::domain::digest::hex;
 use shared::domain::fields::{Most, Names};
 use shared::domain::{ArtifactId, RunId};
@@ -25,7 +25,7 @@ pub const MAX_UPLOAD_BYTES: u64 = 64 << 20;
 
 /// `GET /runs/{id}/artifacts?after=&limit=` -> `{artifacts, next}`, oldest first.
 pub async fn list(
-    State(ctx): State<Ctx>,
+    session: Session,
     base_path: BasePath,
     Path(id): Path<String>,
     query: Query,
@@ -33,11 +33,11 @@ pub async fn list(
 ) -> Result<Response, Error> {
     let id: RunId = id_param("run", &id)?;
     let (after, limit) = (query.after::<ArtifactId>()?, query.limit()?);
-    let version = version(&ctx, id).await?;
+    let version = version(&session, id).await?;
     let answer = async {
-        let page = page(&ctx, &base_path, id, after, limit).await?;
+        let page = page(&session, &base_path, id, after, limit).await?;
         if let (true, Some(after)) = (page.items.is_empty(), after)
-            && artifact::artifact_fetch(&ctx.db, &ctx.config.tenant, after).await?.is_none()
+            && artifact::artifact_fetch(&session, after).await?.is_none()
         {
             return Err(not_given_out());
         }
@@ -49,13 +49,13 @@ pub async fn list(
 
 /// Artifacts of a run. Metadata that is too large for a list has the address of the artifact that shows it.
 pub async fn page(
-    ctx: &Ctx,
+    session: &Session,
     base_path: &BasePath,
     run: RunId,
     after: Option<ArtifactId>,
     limit: i64,
 ) -> Result<Page<ArtifactSummary>, Error> {
-    let mut page = artifact::artifact_list(&ctx.db, &ctx.config.tenant, run, after, limit).await?;
+    let mut page = artifact::artifact_list(session, run, after, limit).await?;
     for artifact in &mut page.items {
         if let Some(omitted) = &mut artifact.metadata_omitted {
             omitted.href = base_path.to(&format!("/artifacts/{}", artifact.id));
@@ -65,13 +65,13 @@ pub async fn page(
 }
 
 /// `GET /artifacts/{id}` -> the artifact's row.
-pub async fn fetch(State(ctx): State<Ctx>, Path(id): Path<String>) -> Result<Json<Artifact>, Error> {
-    find(&ctx, &id).await.map(Json)
+pub async fn fetch(session: Session, Path(id): Path<String>) -> Result<Json<Artifact>, Error> {
+    find(&session, &id).await.map(Json)
 }
 
 /// `GET /artifacts/{id}/download` -> 302 to a signed URL.
-pub async fn download(State(ctx): State<Ctx>, Path(id): Path<String>) -> Result<Response, Error> {
-    let row = find(&ctx, &id).await?;
+pub async fn download(State(ctx): State<Ctx>, session: Session, Path(id): Path<String>) -> Result<Response, Error> {
+    let row = find(&session, &id).await?;
     let signed = ctx.storage.sign_download(&row.uri, SIGNED_FOR).await?;
     let headers = [(header::LOCATION, signed.url), (header::CACHE_CONTROL, "no-store".into())];
     Ok((StatusCode::FOUND, headers).into_response())
@@ -79,13 +79,13 @@ pub async fn download(State(ctx): State<Ctx>, Path(id): Path<String>) -> Result<
 
 /// `POST /workspaces {sha256, size_bytes, media_type, name}` -> 201 `{id, uri, upload_url, headers, expires_in_s}`. The
 /// URL accepts only the bytes with that sha256. The id goes into a plan's `workspace`.
-pub async fn create_workspace(State(ctx): State<Ctx>, body: Body) -> Result<Response, Error> {
+pub async fn create_workspace(State(ctx): State<Ctx>, session: Session, body: Body) -> Result<Response, Error> {
     let upload = NewUpload::parse(&body)?;
-    let tenant = &ctx.config.tenant;
     let hash = hex(&upload.sha256);
-    let (key, row) = new_workspace(&ctx, tenant, upload.name, &upload.media_type, hash, upload.size_bytes);
+    let (key, row) = new_workspace(&ctx, session.tenant(), upload.name, &upload.media_type, hash, upload.size_bytes);
+    // First the row: nobody unknown gets a signed URL.
+    artifact::artifact_upload(&session, &row).await?;
     let signed = ctx.storage.sign_upload(&key, &row.media_type, &upload.sha256, row.size_bytes, SIGNED_FOR).await?;
-    artifact::artifact_insert_upload(&ctx.db, tenant, &row).await?;
     let upload = Upload {
         id: row.id,
         uri: row.uri,
@@ -136,9 +136,7 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
     (0..64).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
 }
 
-async fn find(ctx: &Ctx, id: &str) -> Result<Artifact, Error> {
+async fn find(session: &Session, id: &str) -> Result<Artifact, Error> {
     let id: ArtifactId = id_param("artifact", id)?;
-    artifact::artifact_fetch(&ctx.db, &ctx.config.tenant, id)
-        .await?
-        .ok_or_else(|| Error::NotFound(format!("artifact {id}")))
+    artifact::artifact_fetch(session, id).await?.ok_or_else(|| Error::NotFound(format!("artifact {id}")))
 }

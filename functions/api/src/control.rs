@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use shared::context::Ctx;
+use shared::db::Session;
 use shared::db::run::Control;
 use shared::domain::RunId;
 use shared::error::Error;
@@ -11,32 +12,53 @@ use shared::http::{Body, id_param};
 use shared::view::RunChange;
 
 /// `POST /runs/{id}/cancel` -> the steps that will not start, and those whose results will not count.
-pub async fn cancel(state: State<Ctx>, path: Path<String>, body: Body) -> Result<Json<RunChange>, Error> {
-    control(state, path, &body, Control::Cancel).await
+pub async fn cancel(
+    state: State<Ctx>,
+    session: Session,
+    path: Path<String>,
+    body: Body,
+) -> Result<Json<RunChange>, Error> {
+    control(state, session, path, &body, Control::Cancel).await
 }
 
 /// `POST /runs/{id}/pause` -> the steps that are still running.
-pub async fn pause(state: State<Ctx>, path: Path<String>, body: Body) -> Result<Json<RunChange>, Error> {
-    control(state, path, &body, Control::Pause).await
+pub async fn pause(
+    state: State<Ctx>,
+    session: Session,
+    path: Path<String>,
+    body: Body,
+) -> Result<Json<RunChange>, Error> {
+    control(state, session, path, &body, Control::Pause).await
 }
 
 /// `POST /runs/{id}/resume`.
-pub async fn resume(state: State<Ctx>, path: Path<String>, body: Body) -> Result<Json<RunChange>, Error> {
-    control(state, path, &body, Control::Resume).await
+pub async fn resume(
+    state: State<Ctx>,
+    session: Session,
+    path: Path<String>,
+    body: Body,
+) -> Result<Json<RunChange>, Error> {
+    control(state, session, path, &body, Control::Resume).await
 }
 
 /// `POST /runs/{id}/retry` -> the run's next generation.
-pub async fn retry(state: State<Ctx>, path: Path<String>, body: Body) -> Result<Json<RunChange>, Error> {
-    control(state, path, &body, Control::Retry).await
+pub async fn retry(
+    state: State<Ctx>,
+    session: Session,
+    path: Path<String>,
+    body: Body,
+) -> Result<Json<RunChange>, Error> {
+    control(state, session, path, &body, Control::Retry).await
 }
 
 async fn control(
     State(ctx): State<Ctx>,
+    session: Session,
     Path(id): Path<String>,
     body: &Body,
     control: Control,
 ) -> Result<Json<RunChange>, Error> {
     let id: RunId = id_param("run", &id)?;
     let actor = body.only_actor()?;
-    control_run(&ctx, &ctx.config.tenant, id, control, &actor).await.map(Json)
+    control_run(&ctx, &session, id, control, &actor).await.map(Json)
 }

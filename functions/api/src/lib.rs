@@ -18,50 +18,55 @@ mod steps;
 
 use axum::Router;
 use shared::context::Ctx;
+use shared::domain::principal::Permission;
 use shared::http::Routes;
 
 /// All routes of the function.
 pub fn routes() -> Routes<Ctx> {
+    use Permission::{
+        ArtifactsRead, PlansCheck, PolicyRead, PolicyWrite, Public, QueuesRead, QueuesRedrive, RulesRead, RulesWrite,
+        RunsControl, RunsCreate, RunsRead, WorkspacesCreate,
+    };
     const PAGE: &[&str] = &["after", "limit"];
     Routes::default()
-        .get("/health", health::health)
-        .post("/plans/check", plans::check)
-        .get("/openapi.json", docs::openapi)
-        .get("/docs", docs::reference)
-        .get("/docs/errors", docs::errors)
-        .get("/docs/style.css", docs::style)
-        .post("/runs", runs::create)
-        .get_with("/runs", run_filter::PARAMETERS, runs::list)
-        .get("/runs/{id}", runs::fetch)
-        .get("/runs/{id}/plan", runs::plan)
-        .get_with("/runs/{id}/timeline", PAGE, runs::timeline)
-        .get_with("/runs/{id}/gates", PAGE, runs::gates)
-        .get("/runs/{id}/lineage", runs::lineage)
-        .post("/runs/{id}/cancel", control::cancel)
-        .post("/runs/{id}/pause", control::pause)
-        .post("/runs/{id}/resume", control::resume)
-        .post("/runs/{id}/retry", control::retry)
-        .get_with("/runs/{id}/steps", PAGE, steps::list)
-        .get("/runs/{id}/steps/{name}", steps::fetch)
-        .get("/runs/{id}/steps/{name}/why", steps::why)
-        .get_with("/runs/{id}/artifacts", PAGE, artifacts::list)
-        .get("/keys", keys::list)
-        .get("/queues", queues::list)
-        .get("/queues/{handler}", queues::fetch)
-        .post("/queues/{handler}/redrive", queues::redrive)
-        .get_with("/rules", PAGE, rules::list)
-        .get("/rules/{table}", rules::fetch)
-        .put("/rules/{table}", rules::set)
-        .delete("/rules/{table}", rules::delete)
-        .get("/policy", policy::fetch)
-        .put("/policy", policy::set)
-        .get_with("/policy/history", PAGE, policy::history)
-        .post("/workspaces", artifacts::create_workspace)
-        .get("/artifacts/{id}", artifacts::fetch)
-        .get("/artifacts/{id}/download", artifacts::download)
+        .get(Public, "/health", health::health)
+        .post(PlansCheck, "/plans/check", plans::check)
+        .get(Public, "/openapi.json", docs::openapi)
+        .get(Public, "/docs", docs::reference)
+        .get(Public, "/docs/errors", docs::errors)
+        .get(Public, "/docs/style.css", docs::style)
+        .post(RunsCreate, "/runs", runs::create)
+        .get_with(RunsRead, "/runs", run_filter::PARAMETERS, runs::list)
+        .get(RunsRead, "/runs/{id}", runs::fetch)
+        .get(RunsRead, "/runs/{id}/plan", runs::plan)
+        .get_with(RunsRead, "/runs/{id}/timeline", PAGE, runs::timeline)
+        .get_with(RunsRead, "/runs/{id}/gates", PAGE, runs::gates)
+        .get(RunsRead, "/runs/{id}/lineage", runs::lineage)
+        .post(RunsControl, "/runs/{id}/cancel", control::cancel)
+        .post(RunsControl, "/runs/{id}/pause", control::pause)
+        .post(RunsControl, "/runs/{id}/resume", control::resume)
+        .post(RunsControl, "/runs/{id}/retry", control::retry)
+        .get_with(RunsRead, "/runs/{id}/steps", PAGE, steps::list)
+        .get(RunsRead, "/runs/{id}/steps/{name}", steps::fetch)
+        .get(RunsRead, "/runs/{id}/steps/{name}/why", steps::why)
+        .get_with(RunsRead, "/runs/{id}/artifacts", PAGE, artifacts::list)
+        .get(Public, "/keys", keys::list)
+        .get(QueuesRead, "/queues", queues::list)
+        .get(QueuesRead, "/queues/{handler}", queues::fetch)
+        .post(QueuesRedrive, "/queues/{handler}/redrive", queues::redrive)
+        .get_with(RulesRead, "/rules", PAGE, rules::list)
+        .get(RulesRead, "/rules/{table}", rules::fetch)
+        .put(RulesWrite, "/rules/{table}", rules::set)
+        .delete(RulesWrite, "/rules/{table}", rules::delete)
+        .get(PolicyRead, "/policy", policy::fetch)
+        .put(PolicyWrite, "/policy", policy::set)
+        .get_with(PolicyRead, "/policy/history", PAGE, policy::history)
+        .post(WorkspacesCreate, "/workspaces", artifacts::create_workspace)
+        .get(ArtifactsRead, "/artifacts/{id}", artifacts::fetch)
+        .get(ArtifactsRead, "/artifacts/{id}/download", artifacts::download)
 }
 
 /// The function over a context.
 pub fn router(ctx: Ctx) -> Router {
-    routes().into_router(ctx.config.public_url.as_deref()).with_state(ctx)
+    routes().into_router(&ctx).with_state(ctx)
 }

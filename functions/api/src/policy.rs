@@ -1,10 +1,9 @@
 //! The tenant's policy: read, replace, list its versions. `docs/policy.md` explains it.
 
 use axum::Json;
-use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value};
-use shared::context::Ctx;
+use shared::db::Session;
 use shared::db::policy::{self, NewPolicy, PolicySet};
 use shared::domain;
 use shared::domain::fields::Names;
@@ -17,14 +16,13 @@ pub(crate) const FIELDS: &[Names] = &[&["document"], ACTOR, REASON];
 
 /// `GET /policy` -> `{version, document, effective, changed_by, reason, created_at}`. Version 0 is the policy of a tenant
 /// that has set none.
-pub async fn fetch(State(ctx): State<Ctx>, condition: Condition) -> Result<Response, Error> {
-    let version = policy::policy_version(&ctx.db, &ctx.config.tenant).await?;
-    condition.answer(&version.to_string(), async { Ok(Json(current(&ctx).await?).into_response()) }).await
+pub async fn fetch(session: Session, condition: Condition) -> Result<Response, Error> {
+    let version = policy::policy_version(&session).await?;
+    condition.answer(&version.to_string(), async { Ok(Json(current(&session).await?).into_response()) }).await
 }
 
 /// `PUT /policy {document, actor, reason}` -> the policy. With `If-Match` only if the current one has that `ETag`.
-pub async fn set(State(ctx): State<Ctx>, precondition: Precondition, body: Body) -> Result<Json<Policy>, Error> {
-    let tenant_id = &ctx.config.tenant;
+pub async fn set(session: Session, precondition: Precondition, body: Body) -> Result<Json<Policy>, Error> {
     let (document, actor, reason) = body.read(FIELDS, |fields| {
         fields.require(&["document"]);
         let document = fields.value("document").cloned().unwrap_or_default();
@@ -36,29 +34,29 @@ pub async fn set(State(ctx): State<Ctx>, precondition: Precondition, body: Body)
     })?;
     let mut if_version = None;
     if precondition.is_given() {
-        let version = policy::policy_version(&ctx.db, tenant_id).await?;
+        let version = policy::policy_version(&session).await?;
         if !precondition.holds_for(&version.to_string()) {
             return Err(changed(version));
         }
         if_version = Some(version);
     }
-    let new = NewPolicy { tenant_id, document: &document, actor: &actor, reason: reason.as_deref(), if_version };
-    match policy::policy_set(&ctx.db, &new).await? {
-        PolicySet::Set { .. } | PolicySet::Unchanged { .. } => current(&ctx).await.map(Json),
+    let new = NewPolicy { document: &document, actor: &actor, reason: reason.as_deref(), if_version };
+    match policy::policy_set(&session, &new).await? {
+        PolicySet::Set { .. } | PolicySet::Unchanged { .. } => current(&session).await.map(Json),
         PolicySet::Conflict { version } => Err(changed(version)),
     }
 }
 
 /// `GET /policy/history?after=&limit=` -> `{versions, next}`, newest first.
-pub async fn history(State(ctx): State<Ctx>, query: Query) -> Result<Response, Error> {
+pub async fn history(session: Session, query: Query) -> Result<Response, Error> {
     let (after, limit) = (query.after::<u32>()?, query.limit()?);
-    let page = policy::policy_list(&ctx.db, &ctx.config.tenant, after, limit).await?;
+    let page = policy::policy_list(&session, after, limit).await?;
     let next = page.next(|version| version.version);
     Ok(page_of(PolicyPage { versions: page.items, next }, next, &query))
 }
 
-async fn current(ctx: &Ctx) -> Result<Policy, Error> {
-    Ok(match policy::policy_fetch(&ctx.db, &ctx.config.tenant).await? {
+async fn current(session: &Session) -> Result<Policy, Error> {
+    Ok(match policy::policy_fetch(session).await? {
         Some(PolicyVersion { version, document, changed_by, reason, created_at }) => Policy {
             version,
             effective: effective(&document),

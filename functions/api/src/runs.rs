@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use shared::context::Ctx;
-use shared::db::{artifact, event, gate, run};
+use shared::db::{Session, artifact, event, gate, run};
 use shared::domain::{GateId, RunId};
 use shared::error::Error;
 use shared::flow::create_run::{Request, create_run};
@@ -23,6 +23,7 @@ use crate::{artifacts, steps};
 /// run.
 pub async fn create(
     State(ctx): State<Ctx>,
+    session: Session,
     base_path: BasePath,
     headers: HeaderMap,
     body: Body,
@@ -35,7 +36,7 @@ pub async fn create(
         traceparent: header_text(&headers, "traceparent"),
         actor: actor.as_deref(),
     };
-    let accepted = create_run(&ctx, &ctx.config.tenant, &request).await?;
+    let accepted = create_run(&ctx, &session, &request).await?;
     let status = if accepted.created { StatusCode::CREATED } else { StatusCode::OK };
     let location = base_path.to(&format!("/runs/{}", accepted.id));
     let answer = RunCreated { id: accepted.id, status: accepted.status };
@@ -43,11 +44,11 @@ pub async fn create(
 }
 
 /// `GET /runs?limit=&after=&status=&tool=&goal=&created_by=&created_from=&created_to=` -> `{runs, next}`, newest first.
-pub async fn list(State(ctx): State<Ctx>, query: Query) -> Result<Response, Error> {
+pub async fn list(session: Session, query: Query) -> Result<Response, Error> {
     let ListQuery { filter, after, limit } = ListQuery::parse(&query)?;
-    let page = run::run_list(&ctx.db, &ctx.config.tenant, &filter, after, limit).await?;
+    let page = run::run_list(&session, &filter, after, limit).await?;
     if let (true, None, Some(after)) = (page.runs.is_empty(), page.next, after)
-        && !run::run_exists(&ctx.db, &ctx.config.tenant, after).await?
+        && !run::run_exists(&session, after).await?
     {
         return Err(not_given_out());
     }
@@ -59,26 +60,25 @@ pub async fn list(State(ctx): State<Ctx>, query: Query) -> Result<Response, Erro
 /// more follow, `steps_next` and `artifacts_next` are cursors for `GET /runs/{id}/steps` and `/artifacts`, and there is
 /// a `Link` to each.
 pub async fn fetch(
-    State(ctx): State<Ctx>,
+    session: Session,
     base_path: BasePath,
     Path(id): Path<String>,
     condition: Condition,
 ) -> Result<Response, Error> {
     let id: RunId = id_param("run", &id)?;
-    let version = version(&ctx, id).await?;
-    condition.answer(&version, async { detail(&ctx, &base_path, id).await }).await
+    let version = version(&session, id).await?;
+    condition.answer(&version, async { detail(&session, &base_path, id).await }).await
 }
 
-async fn detail(ctx: &Ctx, base_path: &BasePath, id: RunId) -> Result<Response, Error> {
-    let tenant = &ctx.config.tenant;
+async fn detail(session: &Session, base_path: &BasePath, id: RunId) -> Result<Response, Error> {
     // Read the run first. Its steps may then be newer than its state, but a run that has ended never shows an open
     // step.
-    let mut run = run::run_fetch(&ctx.db, tenant, id).await?.ok_or_else(|| no_run(id))?;
+    let mut run = run::run_fetch(session, id).await?.ok_or_else(|| no_run(id))?;
     if let Some(omitted) = &mut run.plan_omitted {
         omitted.href = base_path.to(&format!("/runs/{id}/plan"));
     }
-    let steps = steps::page(ctx, base_path, id, None, DEFAULT_LIMIT).await?;
-    let artifacts = artifacts::page(ctx, base_path, id, None, DEFAULT_LIMIT).await?;
+    let steps = steps::page(session, base_path, id, None, DEFAULT_LIMIT).await?;
+    let artifacts = artifacts::page(session, base_path, id, None, DEFAULT_LIMIT).await?;
     let (steps_next, artifacts_next) = (steps.next(|step| step.id), artifacts.next(|artifact| artifact.id));
     let link = |list: &str, next: String| next_link(&format!("{id}/{list}"), &next, DEFAULT_LIMIT);
     let links = [
@@ -94,23 +94,23 @@ async fn detail(ctx: &Ctx, base_path: &BasePath, id: RunId) -> Result<Response, 
 }
 
 /// `GET /runs/{id}/plan` -> the plan as posted.
-pub async fn plan(State(ctx): State<Ctx>, Path(id): Path<String>) -> Result<Json<Box<RawValue>>, Error> {
+pub async fn plan(session: Session, Path(id): Path<String>) -> Result<Json<Box<RawValue>>, Error> {
     let id: RunId = id_param("run", &id)?;
-    run::run_plan(&ctx.db, &ctx.config.tenant, id).await?.map(Json).ok_or_else(|| no_run(id))
+    run::run_plan(&session, id).await?.map(Json).ok_or_else(|| no_run(id))
 }
 
 /// `GET /runs/{id}/timeline?after=` -> events in order, a bare array.
 pub async fn timeline(
-    State(ctx): State<Ctx>,
+    session: Session,
     Path(id): Path<String>,
     query: Query,
     condition: Condition,
 ) -> Result<Response, Error> {
     let id: RunId = id_param("run", &id)?;
     let (after, limit) = (query.after_seq()?, query.limit()?);
-    let version = version(&ctx, id).await?;
+    let version = version(&session, id).await?;
     let answer = async {
-        let page = event::event_list(&ctx.db, &ctx.config.tenant, id, after, limit).await?;
+        let page = event::event_list(&session, id, after, limit).await?;
         let next = page.next(|event| event.seq);
         Ok(page_of(page.items, next, &query))
     };
@@ -119,18 +119,18 @@ pub async fn timeline(
 
 /// `GET /runs/{id}/gates?after=&limit=` -> a bare array, oldest first.
 pub async fn gates(
-    State(ctx): State<Ctx>,
+    session: Session,
     Path(id): Path<String>,
     query: Query,
     condition: Condition,
 ) -> Result<Response, Error> {
     let id: RunId = id_param("run", &id)?;
     let (after, limit) = (query.after::<GateId>()?, query.limit()?);
-    let version = version(&ctx, id).await?;
+    let version = version(&session, id).await?;
     let answer = async {
-        let page = gate::gate_list_of_run(&ctx.db, &ctx.config.tenant, id, after, limit).await?;
+        let page = gate::gate_list_of_run(&session, id, after, limit).await?;
         if let (true, Some(after)) = (page.items.is_empty(), after)
-            && !gate::gate_exists(&ctx.db, &ctx.config.tenant, after).await?
+            && !gate::gate_exists(&session, after).await?
         {
             return Err(not_given_out());
         }
@@ -141,9 +141,9 @@ pub async fn gates(
 }
 
 /// `GET /runs/{id}/lineage` -> `{run_id, nodes, edges}`, and `truncated: true` if there are more.
-pub async fn lineage(State(ctx): State<Ctx>, Path(id): Path<String>) -> Result<Json<Lineage>, Error> {
+pub async fn lineage(session: Session, Path(id): Path<String>) -> Result<Json<Lineage>, Error> {
     let id: RunId = id_param("run", &id)?;
-    artifact::run_lineage(&ctx.db, &ctx.config.tenant, id).await?.map(Json).ok_or_else(|| no_run(id))
+    artifact::run_lineage(&session, id).await?.map(Json).ok_or_else(|| no_run(id))
 }
 
 /// Who starts a run, if the body names somebody.
@@ -167,8 +167,8 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Error> {
 }
 
 /// The run's version. Fails if the run does not exist.
-pub async fn version(ctx: &Ctx, id: RunId) -> Result<String, Error> {
-    run::run_version(&ctx.db, &ctx.config.tenant, id).await?.ok_or_else(|| no_run(id))
+pub async fn version(session: &Session, id: RunId) -> Result<String, Error> {
+    run::run_version(session, id).await?.ok_or_else(|| no_run(id))
 }
 
 fn no_run(id: RunId) -> Error {

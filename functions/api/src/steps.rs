@@ -1,10 +1,9 @@
 //! Steps: list, read, and what one waits for.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::response::{IntoResponse, Response};
-use shared::context::Ctx;
-use shared::db::{Page, run, step_view};
+use shared::db::{Page, Session, run, step_view};
 use shared::domain::{GateStatus, RunId, RunStatus, StepId, StepStatus, Timestamp};
 use shared::error::Error;
 use shared::http::{BasePath, Condition, Query, encoded, id_param, not_given_out, page_of, shown};
@@ -17,7 +16,7 @@ const NAMES: usize = 20;
 
 /// `GET /runs/{id}/steps?after=&limit=` -> `{steps, next}` in the plan's order.
 pub async fn list(
-    State(ctx): State<Ctx>,
+    session: Session,
     base_path: BasePath,
     Path(id): Path<String>,
     query: Query,
@@ -25,14 +24,14 @@ pub async fn list(
 ) -> Result<Response, Error> {
     let id: RunId = id_param("run", &id)?;
     let (after, limit) = (query.after::<StepId>()?, query.limit()?);
-    let version = version(&ctx, id).await?;
+    let version = version(&session, id).await?;
     let answer = async {
         if let Some(after) = after
-            && !step_view::step_exists(&ctx.db, &ctx.config.tenant, id, after).await?
+            && !step_view::step_exists(&session, id, after).await?
         {
             return Err(not_given_out());
         }
-        let page = page(&ctx, &base_path, id, after, limit).await?;
+        let page = page(&session, &base_path, id, after, limit).await?;
         let next = page.next(|step| step.id);
         Ok(page_of(StepPage { steps: page.items, next }, next, &query))
     };
@@ -41,13 +40,13 @@ pub async fn list(
 
 /// A page of steps. A value that is too large for a list has the address of its step.
 pub async fn page(
-    ctx: &Ctx,
+    session: &Session,
     base_path: &BasePath,
     run: RunId,
     after: Option<StepId>,
     limit: i64,
 ) -> Result<Page<Step>, Error> {
-    let mut page = step_view::step_list(&ctx.db, &ctx.config.tenant, run, after, limit).await?;
+    let mut page = step_view::step_list(session, run, after, limit).await?;
     for step in &mut page.items {
         for omitted in [&mut step.inputs_omitted, &mut step.outputs_omitted].into_iter().flatten() {
             omitted.href = base_path.to(&format!("/runs/{run}/steps/{}", encoded(&step.name)));
@@ -58,23 +57,23 @@ pub async fn page(
 
 /// `GET /runs/{id}/steps/{name}` -> the step with its inputs and outputs, however large.
 pub async fn fetch(
-    State(ctx): State<Ctx>,
+    session: Session,
     Path((id, name)): Path<(String, String)>,
     condition: Condition,
 ) -> Result<Response, Error> {
     let id: RunId = id_param("run", &id)?;
-    let version = run::run_version(&ctx.db, &ctx.config.tenant, id).await?.ok_or_else(|| no_step(id, &name))?;
+    let version = run::run_version(&session, id).await?.ok_or_else(|| no_step(id, &name))?;
     let answer = async {
-        let step = step_view::step_fetch(&ctx.db, &ctx.config.tenant, id, &name).await?;
+        let step = step_view::step_fetch(&session, id, &name).await?;
         step.map(|step| Json(step).into_response()).ok_or_else(|| no_step(id, &name))
     };
     condition.answer(&version, answer).await
 }
 
 /// `GET /runs/{id}/steps/{name}/why` -> what the step waits for: a sentence, and the facts behind it.
-pub async fn why(State(ctx): State<Ctx>, Path((id, name)): Path<(String, String)>) -> Result<Json<StepWhy>, Error> {
+pub async fn why(session: Session, Path((id, name)): Path<(String, String)>) -> Result<Json<StepWhy>, Error> {
     let id: RunId = id_param("run", &id)?;
-    let facts = step_view::step_why(&ctx.db, &ctx.config.tenant, id, &name).await?;
+    let facts = step_view::step_why(&session, id, &name).await?;
     let mut facts = facts.ok_or_else(|| no_step(id, &name))?;
     facts.why = sentence(&facts);
     Ok(Json(facts))

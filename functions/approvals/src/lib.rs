@@ -8,10 +8,12 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use shared::context::Ctx;
+use shared::db::Session;
 use shared::db::gate::{self, AlreadyStarted, GateCreated, GateDecision, GateRequest, GateTarget};
 use shared::domain::GateId;
 use shared::domain::fields::{Most, Names};
 use shared::domain::gate::Decision;
+use shared::domain::principal::Permission;
 use shared::error::{Code, Error};
 use shared::flow::decide_gate::decide_gate;
 use shared::http::{ACTOR, Body, Query, REASON, Routes, actor, id_param, not_given_out, page_of, reason, reason_of};
@@ -32,27 +34,28 @@ const MAX_EXPIRY_S: u64 = 31_536_000;
 
 /// All routes of the function.
 pub fn routes() -> Routes<Ctx> {
+    use Permission::{GatesCreate, GatesDecide, GatesWaive, RunsRead};
     Routes::default()
-        .post("/gates", create)
-        .get_with("/gates", &["after", "limit"], inbox)
-        .get("/gates/{id}", fetch)
-        .post("/gates/{id}/approve", approve)
-        .post("/gates/{id}/reject", reject)
-        .post("/gates/{id}/waive", waive)
+        .post(GatesCreate, "/gates", create)
+        .get_with(RunsRead, "/gates", &["after", "limit"], inbox)
+        .get(RunsRead, "/gates/{id}", fetch)
+        .post(GatesDecide, "/gates/{id}/approve", approve)
+        .post(GatesDecide, "/gates/{id}/reject", reject)
+        .post(GatesWaive, "/gates/{id}/waive", waive)
 }
 
 /// The function over a context.
 pub fn router(ctx: Ctx) -> Router {
-    routes().into_router(ctx.config.public_url.as_deref()).with_state(ctx)
+    routes().into_router(&ctx).with_state(ctx)
 }
 
 /// `POST /gates {run_id, step_id, gate_type, evidence_uri, reason, expires_after_s}` -> 201 with the gate. The
 /// names of the first version work too: `runId, stepId, gateType, evidenceUri`.
-async fn create(State(ctx): State<Ctx>, body: Body) -> Result<Response, Error> {
-    let request = parse(&ctx, &body)?;
-    let started = match gate::gate_create(&ctx.db, &request).await? {
+async fn create(session: Session, body: Body) -> Result<Response, Error> {
+    let request = parse(&body)?;
+    let started = match gate::gate_create(&session, &request).await? {
         GateCreated::Created => {
-            let gate = gate::gate_fetch(&ctx.db, &request.tenant_id, request.id).await?;
+            let gate = gate::gate_fetch(&session, request.id).await?;
             return Ok((StatusCode::CREATED, Json(gate)).into_response());
         }
         GateCreated::Conflict(AlreadyStarted::Run { status }) => format!("the run is {status}"),
@@ -68,11 +71,11 @@ async fn create(State(ctx): State<Ctx>, body: Body) -> Result<Response, Error> {
 }
 
 /// `GET /gates?after=&limit=` -> the gates that wait for a decision, oldest first; a bare array.
-async fn inbox(State(ctx): State<Ctx>, query: Query) -> Result<Response, Error> {
+async fn inbox(session: Session, query: Query) -> Result<Response, Error> {
     let (after, limit) = (query.after::<GateId>()?, query.limit()?);
-    let page = gate::gate_list_pending(&ctx.db, &ctx.config.tenant, after, limit).await?;
+    let page = gate::gate_list_pending(&session, after, limit).await?;
     if let (true, Some(after)) = (page.items.is_empty(), after)
-        && !gate::gate_exists(&ctx.db, &ctx.config.tenant, after).await?
+        && !gate::gate_exists(&session, after).await?
     {
         return Err(not_given_out());
     }
@@ -81,29 +84,30 @@ async fn inbox(State(ctx): State<Ctx>, query: Query) -> Result<Response, Error> 
 }
 
 /// `GET /gates/{id}`.
-async fn fetch(State(ctx): State<Ctx>, Path(id): Path<String>) -> Result<Json<Gate>, Error> {
+async fn fetch(session: Session, Path(id): Path<String>) -> Result<Json<Gate>, Error> {
     let id: GateId = id_param("gate", &id)?;
-    let gate = gate::gate_fetch(&ctx.db, &ctx.config.tenant, id).await?;
+    let gate = gate::gate_fetch(&session, id).await?;
     gate.map(Json).ok_or_else(|| Error::NotFound(format!("gate {id}")))
 }
 
 /// `POST /gates/{id}/approve {actor, reason}`.
-async fn approve(state: State<Ctx>, path: Path<String>, body: Body) -> Result<Json<Gate>, Error> {
-    decide(state, path, &body, Decision::Approve).await
+async fn approve(state: State<Ctx>, session: Session, path: Path<String>, body: Body) -> Result<Json<Gate>, Error> {
+    decide(state, session, path, &body, Decision::Approve).await
 }
 
 /// `POST /gates/{id}/reject {actor, reason}`.
-async fn reject(state: State<Ctx>, path: Path<String>, body: Body) -> Result<Json<Gate>, Error> {
-    decide(state, path, &body, Decision::Reject).await
+async fn reject(state: State<Ctx>, session: Session, path: Path<String>, body: Body) -> Result<Json<Gate>, Error> {
+    decide(state, session, path, &body, Decision::Reject).await
 }
 
 /// `POST /gates/{id}/waive {actor, reason}`.
-async fn waive(state: State<Ctx>, path: Path<String>, body: Body) -> Result<Json<Gate>, Error> {
-    decide(state, path, &body, Decision::Waive).await
+async fn waive(state: State<Ctx>, session: Session, path: Path<String>, body: Body) -> Result<Json<Gate>, Error> {
+    decide(state, session, path, &body, Decision::Waive).await
 }
 
 async fn decide(
     State(ctx): State<Ctx>,
+    session: Session,
     Path(id): Path<String>,
     body: &Body,
     decision: Decision,
@@ -111,12 +115,11 @@ async fn decide(
     let gate_id: GateId = id_param("gate", &id)?;
     let (actor, reason) =
         body.read_if_any(&[ACTOR, REASON], |fields| Some((actor(fields), reason_of(fields, decision))))?;
-    let tenant_id = &ctx.config.tenant;
-    let decision = GateDecision { tenant_id, gate_id, decision, actor: &actor, reason: reason.as_deref() };
-    decide_gate(&ctx, &decision).await.map(Json)
+    let decision = GateDecision { gate_id, decision, actor: &actor, reason: reason.as_deref() };
+    decide_gate(&ctx, &session, &decision).await.map(Json)
 }
 
-fn parse(ctx: &Ctx, body: &Body) -> Result<GateRequest, Error> {
+fn parse(body: &Body) -> Result<GateRequest, Error> {
     body.read(NEW_GATE, |fields| {
         fields.require(&["run_id", "gate_type"]);
         let (run_id, step_id) = (fields.id("run_id", "a run"), fields.id("step_id", "a step"));
@@ -125,7 +128,6 @@ fn parse(ctx: &Ctx, body: &Body) -> Result<GateRequest, Error> {
         let (reason, expires_after_s) = (reason(fields), fields.whole("expires_after_s", 1..=MAX_EXPIRY_S));
         Some(GateRequest {
             id: GateId(Uuid::now_v7()),
-            tenant_id: ctx.config.tenant.clone(),
             run_id: run_id?,
             step_id,
             gate_type: gate_type?,

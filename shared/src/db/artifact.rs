@@ -4,56 +4,41 @@ use serde_json::Value;
 use tokio_postgres::types::Type;
 
 use super::page::{INLINE_BYTES, Page, page};
-use super::pool::{Database, Param};
 use super::row;
-use crate::domain::{ArtifactId, NewArtifact, RunId, TenantId};
+use super::session::{Arg, Session};
+use crate::domain::{ArtifactId, NewArtifact, RunId};
 use crate::error::{Error, Problem};
 use crate::view::{Artifact, ArtifactSummary, Lineage};
 
 /// Records an upload that belongs to no run yet. Safe to repeat.
-pub async fn artifact_insert_upload(db: &Database, tenant: &TenantId, artifact: &NewArtifact) -> Result<(), Error> {
-    let sql = "insert into nofx.artifact (id, tenant_id, name, type, uri, hash, size_bytes, media_type)
-               values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict (id) do nothing";
-    let size_bytes = i64::try_from(artifact.size_bytes).unwrap_or(i64::MAX);
-    let params: [Param<'_>; 8] = [
-        (&artifact.id.0, Type::UUID),
-        (&tenant.0, Type::TEXT),
-        (&artifact.name, Type::TEXT),
-        (&artifact.kind, Type::TEXT),
-        (&artifact.uri, Type::TEXT),
-        (&artifact.hash, Type::TEXT),
-        (&size_bytes, Type::INT8),
-        (&artifact.media_type, Type::TEXT),
-    ];
-    db.query(sql, &params).await?;
-    Ok(())
+pub async fn artifact_upload(session: &Session, artifact: &NewArtifact) -> Result<(), Error> {
+    session.transition::<Value>("select nofx.artifact_upload($1)", artifact).await.map(|_| ())
 }
 
 /// An artifact; `None` when the tenant has no such artifact.
-pub async fn artifact_fetch(db: &Database, tenant: &TenantId, id: ArtifactId) -> Result<Option<Artifact>, Error> {
+pub async fn artifact_fetch(session: &Session, id: ArtifactId) -> Result<Option<Artifact>, Error> {
     let sql = "select a.id, a.tenant_id, a.run_id, a.step_id, a.attempt, a.name, a.type, a.uri, a.hash, a.size_bytes,
                       a.media_type, a.metadata, a.created_at
                  from nofx.artifact a where a.tenant_id = $1 and a.id = $2";
-    row::fetch(db, sql, &[(&tenant.0, Type::TEXT), (&id.0, Type::UUID)]).await
+    row::fetch(session, sql, &[(&id.0, Type::UUID)]).await
 }
 
 /// A problem for each artifact of a workspace (ids by role) that the tenant does not have. `nofx.run_create` reports
 /// the same ones.
-pub async fn workspace_problems(db: &Database, tenant: &TenantId, workspace: &Value) -> Result<Vec<Problem>, Error> {
+pub async fn workspace_problems(session: &Session, workspace: &Value) -> Result<Vec<Problem>, Error> {
     let sql = "select coalesce(jsonb_agg(jsonb_build_object('path', 'plan.workspace.' || w.key,
                                                             'message', format('no artifact has the id %s', w.value))), '[]')
                  from jsonb_each_text($2) w
                  left join nofx.artifact a on a.id = w.value::uuid and a.tenant_id = $1
                 where a.id is null";
-    let found = db.query_value(sql, &[(&tenant.0, Type::TEXT), (workspace, Type::JSONB)]).await?;
+    let found = session.value(sql, &[(workspace, Type::JSONB)]).await?;
     serde_json::from_value(found.unwrap_or(Value::Null)).map_err(|error| Error::internal("read problems", error))
 }
 
 /// Artifacts of a run, oldest first, after the one with the id `after`. Large metadata is null, and
 /// `metadata_omitted` gives its size. The caller adds its address.
 pub async fn artifact_list(
-    db: &Database,
-    tenant: &TenantId,
+    session: &Session,
     run: RunId,
     after: Option<ArtifactId>,
     limit: i64,
@@ -73,9 +58,8 @@ pub async fn artifact_list(
           where a.tenant_id = $1 and a.run_id = $3 and {behind} order by a.created_at, a.id limit $2 + 1"
     );
     let after = after.map(|id| id.0);
-    let params: [Param<'_>; 4] =
-        [(&tenant.0, Type::TEXT), (&limit, Type::INT8), (&run.0, Type::UUID), (&after, Type::UUID)];
-    page(db, &sql, limit, &params).await
+    let params: [Arg<'_>; 3] = [(&limit, Type::INT8), (&run.0, Type::UUID), (&after, Type::UUID)];
+    page(session, &sql, limit, &params).await
 }
 
 /// Limits of a lineage.
@@ -83,7 +67,7 @@ const LINEAGE_NODES: usize = 1_000;
 const LINEAGE_EDGES: usize = 4_000;
 
 /// Artifacts of a run and the edges between them. The run's workspace artifacts are nodes too.
-pub async fn run_lineage(db: &Database, tenant: &TenantId, run: RunId) -> Result<Option<Lineage>, Error> {
+pub async fn run_lineage(session: &Session, run: RunId) -> Result<Option<Lineage>, Error> {
     // The limits also stop the recursion, because Postgres computes only the rows that are read.
     let sql = format!(
         "with recursive made as (
@@ -120,5 +104,5 @@ pub async fn run_lineage(db: &Database, tenant: &TenantId, run: RunId) -> Result
                     or (select count(*) from edge) > {LINEAGE_EDGES} as truncated
            from nofx.run r where r.tenant_id = $1 and r.id = $2"
     );
-    row::fetch(db, &sql, &[(&tenant.0, Type::TEXT), (&run.0, Type::UUID)]).await
+    row::fetch(session, &sql, &[(&run.0, Type::UUID)]).await
 }

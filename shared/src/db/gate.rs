@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 use tokio_postgres::types::Type;
 
 use super::page::{Page, page};
-use super::pool::{Database, Param};
 use super::row;
+use super::session::{Arg, Session};
 use crate::domain::gate::Decision;
-use crate::domain::{GateId, RunId, StepId, StepStatus, TenantId, WakeUp};
+use crate::domain::{GateId, RunId, StepId, StepStatus, WakeUp};
 use crate::error::Error;
 use crate::view::Gate;
 
@@ -17,7 +17,6 @@ use crate::view::Gate;
 #[derive(Debug, Serialize)]
 pub struct GateRequest {
     pub id: GateId,
-    pub tenant_id: TenantId,
     pub run_id: RunId,
     pub step_id: Option<StepId>,
     pub gate_type: String,
@@ -71,7 +70,6 @@ impl fmt::Display for ClosedRunStatus {
 /// A decision about a gate.
 #[derive(Debug, Serialize)]
 pub struct GateDecision<'a> {
-    pub tenant_id: &'a TenantId,
     pub gate_id: GateId,
     pub decision: Decision,
     pub actor: &'a str,
@@ -93,13 +91,13 @@ pub enum GateDecided {
     NotFound,
 }
 
-pub async fn gate_create(db: &Database, gate: &GateRequest) -> Result<GateCreated, Error> {
-    db.transition("select nofx.gate_create($1)", gate).await
+pub async fn gate_create(session: &Session, gate: &GateRequest) -> Result<GateCreated, Error> {
+    session.transition("select nofx.gate_create($1)", gate).await
 }
 
 /// Decides a gate if it is pending.
-pub async fn gate_decide(db: &Database, decision: &GateDecision<'_>) -> Result<GateDecided, Error> {
-    db.transition("select nofx.gate_decide($1)", decision).await
+pub async fn gate_decide(session: &Session, decision: &GateDecision<'_>) -> Result<GateDecided, Error> {
+    session.transition("select nofx.gate_decide($1)", decision).await
 }
 
 /// Columns of a gate as the API shows it. The query names the gate `g`.
@@ -114,39 +112,27 @@ const GATE: &str =
                           from nofx.approval a where a.gate_id = g.id) made) as decision";
 
 /// A gate. `None` if the tenant has no such gate.
-pub async fn gate_fetch(db: &Database, tenant: &TenantId, gate: GateId) -> Result<Option<Gate>, Error> {
+pub async fn gate_fetch(session: &Session, gate: GateId) -> Result<Option<Gate>, Error> {
     let sql = format!("select {GATE} from nofx.gate g where g.tenant_id = $1 and g.id = $2");
-    row::fetch(db, &sql, &[(&tenant.0, Type::TEXT), (&gate.0, Type::UUID)]).await
+    row::fetch(session, &sql, &[(&gate.0, Type::UUID)]).await
 }
 
 /// Gates of a run, oldest first, after the one with the id `after`.
 pub async fn gate_list_of_run(
-    db: &Database,
-    tenant: &TenantId,
+    session: &Session,
     run: RunId,
     after: Option<GateId>,
     limit: i64,
 ) -> Result<Page<Gate>, Error> {
-    list(db, tenant, Some(run), after, limit).await
+    list(session, Some(run), after, limit).await
 }
 
 /// Pending gates, oldest first, after the one with the id `after`, which may be decided by now.
-pub async fn gate_list_pending(
-    db: &Database,
-    tenant: &TenantId,
-    after: Option<GateId>,
-    limit: i64,
-) -> Result<Page<Gate>, Error> {
-    list(db, tenant, None, after, limit).await
+pub async fn gate_list_pending(session: &Session, after: Option<GateId>, limit: i64) -> Result<Page<Gate>, Error> {
+    list(session, None, after, limit).await
 }
 
-async fn list(
-    db: &Database,
-    tenant: &TenantId,
-    run: Option<RunId>,
-    after: Option<GateId>,
-    limit: i64,
-) -> Result<Page<Gate>, Error> {
+async fn list(session: &Session, run: Option<RunId>, after: Option<GateId>, limit: i64) -> Result<Page<Gate>, Error> {
     let which = if run.is_some() { "g.run_id = $3" } else { "$3::uuid is null and g.status = 'pending'" };
     // Two query texts: with an optional cursor in one text Postgres would not use the index.
     let behind = if after.is_some() {
@@ -159,13 +145,12 @@ async fn list(
           where g.tenant_id = $1 and {which} and {behind} order by g.created_at, g.id limit $2 + 1"
     );
     let (run, after) = (run.map(|id| id.0), after.map(|id| id.0));
-    let params: [Param<'_>; 4] =
-        [(&tenant.0, Type::TEXT), (&limit, Type::INT8), (&run, Type::UUID), (&after, Type::UUID)];
-    page(db, &sql, limit, &params).await
+    let params: [Arg<'_>; 3] = [(&limit, Type::INT8), (&run, Type::UUID), (&after, Type::UUID)];
+    page(session, &sql, limit, &params).await
 }
 
 /// Whether the tenant has such a gate.
-pub async fn gate_exists(db: &Database, tenant: &TenantId, gate: GateId) -> Result<bool, Error> {
+pub async fn gate_exists(session: &Session, gate: GateId) -> Result<bool, Error> {
     let sql = "select from nofx.gate g where g.tenant_id = $1 and g.id = $2";
-    row::exists(db, sql, &[(&tenant.0, Type::TEXT), (&gate.0, Type::UUID)]).await
+    row::exists(session, sql, &[(&gate.0, Type::UUID)]).await
 }

@@ -15,7 +15,9 @@ pub mod sweep;
 mod page;
 mod pool;
 mod row;
+mod session;
 
 pub use page::Page;
 pub use pool::{Database, Param, connect};
 pub(crate) use pool::{database_error, session_discard};
+pub use session::Session;

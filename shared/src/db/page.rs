@@ -2,8 +2,8 @@
 
 use serde::de::DeserializeOwned;
 
-use super::pool::{Database, Param, column};
 use super::row;
+use super::session::{Arg, Session};
 use crate::error::Error;
 
 /// Maximum size of a page's rows as JSON. A single larger row is a page by itself.
@@ -28,25 +28,22 @@ impl<T> Page<T> {
 /// Runs `sql`, which selects the fields of a `T` in the order of the list. It takes the limit as `$2` and must return
 /// one row more. Postgres sums the sizes, so rows that do not fit are not sent.
 pub(super) async fn page<T: DeserializeOwned>(
-    db: &Database,
+    session: &Session,
     sql: &str,
     limit: i64,
-    params: &[Param<'_>],
+    args: &[Arg<'_>],
 ) -> Result<Page<T>, Error> {
     let bounded = format!(
-        "select kept.json, kept.count
+        "select kept.json as item, kept.count as n
            from (select listed.json, listed.n, count(*) over () as count,
                         sum(octet_length(listed.json)) over (order by listed.n) as bytes
                    from (select to_json(found)::text as json, row_number() over () as n from ({sql}) found) listed) kept
           where kept.n <= {limit} and (kept.n = 1 or kept.bytes <= {PAGE_BYTES})
           order by kept.n"
     );
-    let rows = db.query(&bounded, params).await?;
-    let found: i64 = match rows.first() {
-        Some(row) => row.try_get(1).map_err(|error| Error::internal("read a database answer", error))?,
-        None => 0,
-    };
-    let items = rows.iter().map(|row| row::read(&column::<String>(row)?)).collect::<Result<Vec<T>, Error>>()?;
+    let rows = session.read(&bounded, args).await?;
+    let found = rows.first().map_or(0, |row| row.count);
+    let items = rows.iter().map(|row| row::read(&row.json)).collect::<Result<Vec<T>, Error>>()?;
     let more = usize::try_from(found).is_ok_and(|found| found > items.len());
     Ok(Page { items, more })
 }

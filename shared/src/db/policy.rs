@@ -5,16 +5,14 @@ use serde_json::Value;
 use tokio_postgres::types::Type;
 
 use super::page::{Page, page};
-use super::pool::{Database, Param};
 use super::row;
-use crate::domain::TenantId;
+use super::session::{Arg, Session};
 use crate::error::Error;
 use crate::view::PolicyVersion;
 
 /// The next version of a policy.
 #[derive(Debug, Serialize)]
 pub struct NewPolicy<'a> {
-    pub tenant_id: &'a TenantId,
     /// A document that `domain::Policy` reads.
     pub document: &'a Value,
     pub actor: &'a str,
@@ -44,36 +42,31 @@ pub enum PolicySet {
 const COLUMNS: &str = "p.version, p.document, p.changed_by, p.reason, p.created_at";
 
 /// Adds a version.
-pub async fn policy_set(db: &Database, policy: &NewPolicy<'_>) -> Result<PolicySet, Error> {
-    db.transition("select nofx.policy_set($1)", policy).await
+pub async fn policy_set(session: &Session, policy: &NewPolicy<'_>) -> Result<PolicySet, Error> {
+    session.transition("select nofx.policy_set($1)", policy).await
 }
 
 /// The number of the current version. 0 if the tenant has no policy.
-pub async fn policy_version(db: &Database, tenant: &TenantId) -> Result<u32, Error> {
+pub async fn policy_version(session: &Session) -> Result<u32, Error> {
     let sql = "select coalesce(max(p.version), 0) from nofx.policy p where p.tenant_id = $1";
-    let version: i32 = db.query_value(sql, &[(&tenant.0, Type::TEXT)]).await?.unwrap_or_default();
+    let version: i32 = session.value(sql, &[]).await?.unwrap_or_default();
     u32::try_from(version).map_err(|error| Error::internal("read a policy's version", error))
 }
 
 /// The current version. `None` if the tenant has no policy.
-pub async fn policy_fetch(db: &Database, tenant: &TenantId) -> Result<Option<PolicyVersion>, Error> {
+pub async fn policy_fetch(session: &Session) -> Result<Option<PolicyVersion>, Error> {
     let sql = format!("select {COLUMNS} from nofx.policy p where p.tenant_id = $1 order by p.version desc limit 1");
-    row::fetch(db, &sql, &[(&tenant.0, Type::TEXT)]).await
+    row::fetch(session, &sql, &[]).await
 }
 
 /// Versions, newest first, before the version `after`.
-pub async fn policy_list(
-    db: &Database,
-    tenant: &TenantId,
-    after: Option<u32>,
-    limit: i64,
-) -> Result<Page<PolicyVersion>, Error> {
+pub async fn policy_list(session: &Session, after: Option<u32>, limit: i64) -> Result<Page<PolicyVersion>, Error> {
     let sql = format!(
         "select {COLUMNS} from nofx.policy p
           where p.tenant_id = $1 and p.version < coalesce($3, 2147483647)
           order by p.version desc limit $2 + 1"
     );
     let after = after.map(|version| i32::try_from(version).unwrap_or(i32::MAX));
-    let params: [Param<'_>; 3] = [(&tenant.0, Type::TEXT), (&limit, Type::INT8), (&after, Type::INT4)];
-    page(db, &sql, limit, &params).await
+    let params: [Arg<'_>; 2] = [(&limit, Type::INT8), (&after, Type::INT4)];
+    page(session, &sql, limit, &params).await
 }

@@ -170,11 +170,20 @@ pub(super) fn column<T: FromSqlOwned>(row: &Row) -> Result<T, Error> {
     row.try_get(0).map_err(|error| Error::internal("read a database answer", error))
 }
 
-/// Classifies an error: the database is unavailable, or it refused the statement.
+/// SQLSTATEs of `nofx.caller_admit`: the caller is unknown, and the caller may not do this.
+const UNAUTHENTICATED: &str = "NF401";
+const FORBIDDEN: &str = "NF403";
+
+/// Classifies an error: the database is unavailable, or it refused the caller or the statement.
 pub(crate) fn database_error(error: tokio_postgres::Error) -> Error {
     // JSON may contain NUL, which Postgres cannot store. That is an error of the sender, not an internal one.
     if error.code() == Some(&SqlState::UNTRANSLATABLE_CHARACTER) {
         return Error::invalid("", "contains the character NUL, which cannot be stored");
+    }
+    match error.as_db_error().map(|refused| (refused.code().code(), refused.detail())) {
+        Some((UNAUTHENTICATED, _)) => return Error::Unauthenticated,
+        Some((FORBIDDEN, detail)) => return Error::NotPermitted(detail.unwrap_or_default().to_owned()),
+        _ => {}
     }
     let is_unavailable = match error.as_db_error() {
         // 08 connection, 53 resources, 57 operator intervention, 40 serialization and deadlock: a retry may succeed.

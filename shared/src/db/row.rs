@@ -6,24 +6,23 @@ use std::borrow::Cow;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::pool::{Database, Param};
+use super::session::{Arg, Session};
 use crate::error::Error;
 
 /// The only row of `sql`, if there is one.
 pub(super) async fn fetch<T: DeserializeOwned>(
-    db: &Database,
+    session: &Session,
     sql: &str,
-    params: &[Param<'_>],
+    args: &[Arg<'_>],
 ) -> Result<Option<T>, Error> {
-    let as_json = format!("select to_json(found)::text from ({sql}) found");
-    let text: Option<String> = db.query_value(&as_json, params).await?;
-    text.map(|text| read(&text)).transpose()
+    let as_json = format!("select to_json(found)::text as item, null::bigint as n from ({sql}) found");
+    session.read(&as_json, args).await?.first().map(|row| read(&row.json)).transpose()
 }
 
 /// Whether `sql` selects a row.
-pub(super) async fn exists(db: &Database, sql: &str, params: &[Param<'_>]) -> Result<bool, Error> {
-    let exists = format!("select exists ({sql})");
-    Ok(db.query_value(&exists, params).await?.unwrap_or(false))
+pub(super) async fn exists(session: &Session, sql: &str, args: &[Arg<'_>]) -> Result<bool, Error> {
+    let exists = format!("select null::text as item, 1::bigint as n where exists ({sql})");
+    Ok(!session.read(&exists, args).await?.is_empty())
 }
 
 /// A row from its JSON.

@@ -6,9 +6,8 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::page::{Page, page};
-use super::pool::{Database, Param};
 use super::row;
-use crate::domain::TenantId;
+use super::session::{Arg, Session};
 use crate::domain::rule::{DEFAULT_MAX_ROWS, DEFAULT_ROLE, Op, Rule};
 use crate::error::Error;
 use crate::view::{self, RuleDetail};
@@ -16,7 +15,6 @@ use crate::view::{self, RuleDetail};
 /// A rule to store for `schema.table`.
 #[derive(Debug, Serialize)]
 struct SetCall<'a> {
-    tenant_id: &'a TenantId,
     table_name: &'a str,
     actor: &'a str,
     allowed_ops: &'a [Op],
@@ -44,7 +42,6 @@ pub enum RuleDeleted {
 
 #[derive(Debug, Serialize)]
 struct DeleteCall<'a> {
-    tenant_id: &'a TenantId,
     table_name: &'a str,
     actor: &'a str,
 }
@@ -61,34 +58,23 @@ fn columns() -> String {
 }
 
 /// Stores a rule. It replaces the table's earlier one.
-pub async fn rule_set(
-    db: &Database,
-    tenant: &TenantId,
-    table: &str,
-    actor: &str,
-    rule: &Rule,
-) -> Result<RuleSet, Error> {
+pub async fn rule_set(session: &Session, table: &str, actor: &str, rule: &Rule) -> Result<RuleSet, Error> {
     let mut constraints = serde_json::to_value(rule).map_err(|error| Error::internal("write a rule", error))?;
     if let Value::Object(fields) = &mut constraints {
         fields.remove("allowed_ops");
     }
-    let call = SetCall { tenant_id: tenant, table_name: table, actor, allowed_ops: &rule.allowed_ops, constraints };
-    db.transition("select nofx.rule_set($1)", &call).await
+    let call = SetCall { table_name: table, actor, allowed_ops: &rule.allowed_ops, constraints };
+    session.transition("select nofx.rule_set($1)", &call).await
 }
 
 /// Deletes a rule. Plans can no longer write the table.
-pub async fn rule_delete(db: &Database, tenant: &TenantId, table: &str, actor: &str) -> Result<RuleDeleted, Error> {
-    let call = DeleteCall { tenant_id: tenant, table_name: table, actor };
-    db.transition("select nofx.rule_delete($1)", &call).await
+pub async fn rule_delete(session: &Session, table: &str, actor: &str) -> Result<RuleDeleted, Error> {
+    let call = DeleteCall { table_name: table, actor };
+    session.transition("select nofx.rule_delete($1)", &call).await
 }
 
 /// Rules of a tenant, ordered by table name, after the one with the id `after`.
-pub async fn rule_list(
-    db: &Database,
-    tenant: &TenantId,
-    after: Option<Uuid>,
-    limit: i64,
-) -> Result<Page<view::Rule>, Error> {
+pub async fn rule_list(session: &Session, after: Option<Uuid>, limit: i64) -> Result<Page<view::Rule>, Error> {
     let sql = format!(
         "select {} from nofx.db_write_rule r
           where r.tenant_id = $1
@@ -97,18 +83,18 @@ pub async fn rule_list(
           order by r.table_name limit $2 + 1",
         columns()
     );
-    let params: [Param<'_>; 3] = [(&tenant.0, Type::TEXT), (&limit, Type::INT8), (&after, Type::UUID)];
-    page(db, &sql, limit, &params).await
+    let params: [Arg<'_>; 2] = [(&limit, Type::INT8), (&after, Type::UUID)];
+    page(session, &sql, limit, &params).await
 }
 
 /// Whether the tenant has such a rule.
-pub async fn rule_exists(db: &Database, tenant: &TenantId, rule: Uuid) -> Result<bool, Error> {
+pub async fn rule_exists(session: &Session, rule: Uuid) -> Result<bool, Error> {
     let sql = "select from nofx.db_write_rule r where r.tenant_id = $1 and r.id = $2";
-    row::exists(db, sql, &[(&tenant.0, Type::TEXT), (&rule, Type::UUID)]).await
+    row::exists(session, sql, &[(&rule, Type::UUID)]).await
 }
 
 /// A table's rule, the table's current definition, and the newest changes of the rule.
-pub async fn rule_fetch(db: &Database, tenant: &TenantId, table: &str) -> Result<Option<RuleDetail>, Error> {
+pub async fn rule_fetch(session: &Session, table: &str) -> Result<Option<RuleDetail>, Error> {
     let sql = format!(
         "select {},
                 nofx.db_write_target(split_part(r.table_name, '.', 1), split_part(r.table_name, '.', 2),
@@ -123,5 +109,5 @@ pub async fn rule_fetch(db: &Database, tenant: &TenantId, table: &str) -> Result
           where r.tenant_id = $1 and r.table_name = $2",
         columns()
     );
-    row::fetch(db, &sql, &[(&tenant.0, Type::TEXT), (&table, Type::TEXT)]).await
+    row::fetch(session, &sql, &[(&table, Type::TEXT)]).await
 }

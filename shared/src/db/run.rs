@@ -10,9 +10,9 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::page::{Page, page};
-use super::pool::{Database, Param};
 use super::row;
-use crate::domain::{RunId, RunStatus, StepId, TenantId, WakeUp};
+use super::session::{Arg, Session};
+use crate::domain::{RunId, RunStatus, StepId, WakeUp};
 use crate::error::{Error, Problem};
 use crate::view::{Run, RunPage, RunSummary};
 
@@ -20,7 +20,6 @@ use crate::view::{Run, RunPage, RunSummary};
 #[derive(Debug, Serialize)]
 pub struct NewRun<'a> {
     pub id: RunId,
-    pub tenant_id: &'a TenantId,
     pub goal: &'a str,
     pub plan: &'a Value,
     pub plan_digest: String,
@@ -124,31 +123,24 @@ pub struct Changes {
 
 #[derive(Debug, Serialize)]
 struct ControlCall<'a> {
-    tenant_id: &'a TenantId,
     run_id: RunId,
     actor: &'a str,
 }
 
 /// Creates a run with its steps, edges and first events.
-pub async fn run_create(db: &Database, run: &NewRun<'_>) -> Result<RunCreated, Error> {
-    db.transition("select nofx.run_create($1)", run).await
+pub async fn run_create(session: &Session, run: &NewRun<'_>) -> Result<RunCreated, Error> {
+    session.transition("select nofx.run_create($1)", run).await
 }
 
 /// Cancels, pauses, resumes or retries.
-pub async fn run_control(
-    db: &Database,
-    tenant: &TenantId,
-    run: RunId,
-    control: Control,
-    actor: &str,
-) -> Result<Controlled, Error> {
+pub async fn run_control(session: &Session, run: RunId, control: Control, actor: &str) -> Result<Controlled, Error> {
     let sql = match control {
         Control::Cancel => "select nofx.run_cancel($1)",
         Control::Pause => "select nofx.run_pause($1)",
         Control::Resume => "select nofx.run_resume($1)",
         Control::Retry => "select nofx.run_retry($1)",
     };
-    db.transition(sql, &ControlCall { tenant_id: tenant, run_id: run, actor }).await
+    session.transition(sql, &ControlCall { run_id: run, actor }).await
 }
 
 /// Filters of a list of runs. A run must match all of them. The default matches every run.
@@ -176,14 +168,14 @@ const MAX_SCANNED_WITH_STEPS: usize = 500;
 /// Runs of a tenant that match the filter, newest first, after the one with the id `after`. If few runs match, a page can
 /// have fewer rows than `limit`, or none, and still have a next page.
 pub async fn run_list(
-    db: &Database,
-    tenant: &TenantId,
+    session: &Session,
     filter: &RunFilter,
     after: Option<RunId>,
     limit: i64,
 ) -> Result<RunPage, Error> {
-    let listing = Listing::new(tenant, filter, after, limit);
-    let page: Page<ScannedRun<RunSummary>> = page(db, &listing.sql(SUMMARY, SUMMARY), limit, &listing.params()).await?;
+    let listing = Listing::new(filter, after, limit);
+    let page: Page<ScannedRun<RunSummary>> =
+        page(session, &listing.sql(SUMMARY, SUMMARY), limit, &listing.params()).await?;
     let next = page.items.last().filter(|last| page.more || last.is_last).map(|last| last.id);
     Ok(RunPage { runs: page.items.into_iter().filter_map(|scanned| scanned.run).collect(), next })
 }
@@ -204,7 +196,6 @@ pub(super) struct ScannedRun<T> {
 
 /// A list of runs to query, for any columns.
 pub(super) struct Listing<'a> {
-    tenant: &'a TenantId,
     filter: &'a RunFilter,
     after: Option<Uuid>,
     limit: i64,
@@ -213,16 +204,15 @@ pub(super) struct Listing<'a> {
 }
 
 impl<'a> Listing<'a> {
-    pub fn new(tenant: &'a TenantId, filter: &'a RunFilter, after: Option<RunId>, limit: i64) -> Self {
+    pub fn new(filter: &'a RunFilter, after: Option<RunId>, limit: i64) -> Self {
         let statuses = filter.statuses.iter().map(ToString::to_string).collect();
         let goal = filter.goal.as_deref().map(ignoring_case);
-        Self { tenant, filter, after: after.map(|id| id.0), limit, statuses, goal }
+        Self { filter, after: after.map(|id| id.0), limit, statuses, goal }
     }
 
     /// Parameters of [`Listing::sql`] and [`Listing::counts`]: `$1` is the tenant, `$2` the limit.
-    pub fn params(&self) -> [Param<'_>; 9] {
+    pub fn params(&self) -> [Arg<'_>; 8] {
         [
-            (&self.tenant.0, Type::TEXT),
             (&self.limit, Type::INT8),
             (&self.after, Type::UUID),
             (&self.filter.created_from, Type::TIMESTAMPTZ),
@@ -341,7 +331,7 @@ fn ignoring_case(text: &str) -> String {
 const PLAN_INLINE_BYTES: i32 = 64 << 10;
 
 /// A run. A large plan is null, and `plan_omitted` gives its size. The caller adds its address.
-pub async fn run_fetch(db: &Database, tenant: &TenantId, run: RunId) -> Result<Option<Run>, Error> {
+pub async fn run_fetch(session: &Session, run: RunId) -> Result<Option<Run>, Error> {
     let sql = format!(
         "select r.id, r.status, r.goal, r.plan_digest, r.generation, r.failure, r.timeout_s, r.deadline_at,
                 r.created_by, r.created_at, r.started_at, r.paused_at, r.finished_at,
@@ -351,35 +341,35 @@ pub async fn run_fetch(db: &Database, tenant: &TenantId, run: RunId) -> Result<O
           cross join lateral (select octet_length(r.plan::text) as plan offset 0) size
           where r.tenant_id = $1 and r.id = $2"
     );
-    row::fetch(db, &sql, &[(&tenant.0, Type::TEXT), (&run.0, Type::UUID)]).await
+    row::fetch(session, &sql, &[(&run.0, Type::UUID)]).await
 }
 
 /// A run's plan as posted.
-pub async fn run_plan(db: &Database, tenant: &TenantId, run: RunId) -> Result<Option<Box<RawValue>>, Error> {
+pub async fn run_plan(session: &Session, run: RunId) -> Result<Option<Box<RawValue>>, Error> {
     #[derive(Deserialize)]
     struct Row {
         plan: Box<RawValue>,
     }
     let sql = "select r.plan from nofx.run r where r.tenant_id = $1 and r.id = $2";
-    let row: Option<Row> = row::fetch(db, sql, &[(&tenant.0, Type::TEXT), (&run.0, Type::UUID)]).await?;
+    let row: Option<Row> = row::fetch(session, sql, &[(&run.0, Type::UUID)]).await?;
     Ok(row.map(|row| row.plan))
 }
 
 /// The version of a run with its steps, events, gates and artifacts. Every transition writes an event, so it changes the
 /// version. The number of the last event is not enough: after a restore, other events can get the same numbers. Their
 /// timestamps differ.
-pub async fn run_version(db: &Database, tenant: &TenantId, run: RunId) -> Result<Option<String>, Error> {
+pub async fn run_version(session: &Session, run: RunId) -> Result<Option<String>, Error> {
     let sql = "select concat_ws('.', r.event_seq, extract(epoch from e.timestamp))
                  from nofx.run r
                  left join nofx.event e on e.run_id = r.id and e.seq = r.event_seq
                 where r.tenant_id = $1 and r.id = $2";
-    db.query_value(sql, &[(&tenant.0, Type::TEXT), (&run.0, Type::UUID)]).await
+    session.value(sql, &[(&run.0, Type::UUID)]).await
 }
 
 /// Whether the tenant has such a run.
-pub async fn run_exists(db: &Database, tenant: &TenantId, run: RunId) -> Result<bool, Error> {
+pub async fn run_exists(session: &Session, run: RunId) -> Result<bool, Error> {
     let sql = "select from nofx.run r where r.tenant_id = $1 and r.id = $2";
-    row::exists(db, sql, &[(&tenant.0, Type::TEXT), (&run.0, Type::UUID)]).await
+    row::exists(session, sql, &[(&run.0, Type::UUID)]).await
 }
 
 #[cfg(test)]

@@ -5,9 +5,9 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::page::{INLINE_BYTES, Page, page};
-use super::pool::{Database, Param};
 use super::row;
-use crate::domain::{RunId, StepId, TenantId};
+use super::session::{Arg, Session};
+use crate::domain::{RunId, StepId};
 use crate::error::Error;
 use crate::view::{DeadLetterStep, Step, StepWhy};
 
@@ -36,13 +36,7 @@ const SIZES: &str = "cross join lateral (select octet_length(s.inputs::text) as 
                                                 coalesce(octet_length(s.error::text), 0) as error offset 0) size";
 
 /// Steps of a run in the plan's order, after the one with the id `after`.
-pub async fn step_list(
-    db: &Database,
-    tenant: &TenantId,
-    run: RunId,
-    after: Option<StepId>,
-    limit: i64,
-) -> Result<Page<Step>, Error> {
+pub async fn step_list(session: &Session, run: RunId, after: Option<StepId>, limit: i64) -> Result<Page<Step>, Error> {
     let columns = columns(INLINE_BYTES);
     let after = after.map(|id| id.0);
     let sql = format!(
@@ -51,27 +45,26 @@ pub async fn step_list(
             and s.ordinal > coalesce((select c.ordinal from nofx.step c where c.run_id = $3 and c.id = $4), -1)
           order by s.ordinal limit $2 + 1"
     );
-    let params: [Param<'_>; 4] =
-        [(&tenant.0, Type::TEXT), (&limit, Type::INT8), (&run.0, Type::UUID), (&after, Type::UUID)];
-    page(db, &sql, limit, &params).await
+    let params: [Arg<'_>; 3] = [(&limit, Type::INT8), (&run.0, Type::UUID), (&after, Type::UUID)];
+    page(session, &sql, limit, &params).await
 }
 
 /// One step with its full inputs and outputs. `None` if the run has no such step.
-pub async fn step_fetch(db: &Database, tenant: &TenantId, run: RunId, name: &str) -> Result<Option<Step>, Error> {
+pub async fn step_fetch(session: &Session, run: RunId, name: &str) -> Result<Option<Step>, Error> {
     let columns = columns(i32::MAX);
     let sql =
         format!("select {columns} from nofx.step s {SIZES} where s.tenant_id = $1 and s.run_id = $2 and s.name = $3");
-    row::fetch(db, &sql, &[(&tenant.0, Type::TEXT), (&run.0, Type::UUID), (&name, Type::TEXT)]).await
+    row::fetch(session, &sql, &[(&run.0, Type::UUID), (&name, Type::TEXT)]).await
 }
 
 /// Whether the run has a step with that id.
-pub async fn step_exists(db: &Database, tenant: &TenantId, run: RunId, step: StepId) -> Result<bool, Error> {
+pub async fn step_exists(session: &Session, run: RunId, step: StepId) -> Result<bool, Error> {
     let sql = "select from nofx.step s where s.tenant_id = $1 and s.run_id = $2 and s.id = $3";
-    row::exists(db, sql, &[(&tenant.0, Type::TEXT), (&run.0, Type::UUID), (&step.0, Type::UUID)]).await
+    row::exists(session, sql, &[(&run.0, Type::UUID), (&step.0, Type::UUID)]).await
 }
 
 /// What a step waits for, without the sentence `why`. `None` if the run has no such step.
-pub async fn step_why(db: &Database, tenant: &TenantId, run: RunId, name: &str) -> Result<Option<StepWhy>, Error> {
+pub async fn step_why(session: &Session, run: RunId, name: &str) -> Result<Option<StepWhy>, Error> {
     let sql = "select s.name, s.tool, s.handler, s.status, s.attempt, s.failures, s.max_attempts, s.workers_lost,
                       s.blockers, s.error, s.ready_at, s.notify_count, s.lease_until, r.status as run_status,
                       coalesce((
@@ -90,15 +83,11 @@ pub async fn step_why(db: &Database, tenant: &TenantId, run: RunId, name: &str) 
                  from nofx.step s
                  join nofx.run r on r.id = s.run_id
                 where s.tenant_id = $1 and s.run_id = $2 and s.name = $3";
-    row::fetch(db, sql, &[(&tenant.0, Type::TEXT), (&run.0, Type::UUID), (&name, Type::TEXT)]).await
+    row::fetch(session, sql, &[(&run.0, Type::UUID), (&name, Type::TEXT)]).await
 }
 
 /// Those of these steps that the tenant has, with the goals of their runs.
-pub async fn steps_of_letters(
-    db: &Database,
-    tenant: &TenantId,
-    steps: &[StepId],
-) -> Result<Vec<DeadLetterStep>, Error> {
+pub async fn steps_of_letters(session: &Session, steps: &[StepId]) -> Result<Vec<DeadLetterStep>, Error> {
     if steps.is_empty() {
         return Ok(Vec::new());
     }
@@ -108,6 +97,6 @@ pub async fn steps_of_letters(
                  from nofx.step s
                  join nofx.run r on r.id = s.run_id
                 where s.tenant_id = $1 and s.id = any ($2)";
-    let found = db.query_value(sql, &[(&tenant.0, Type::TEXT), (&ids, Type::UUID_ARRAY)]).await?;
+    let found = session.value(sql, &[(&ids, Type::UUID_ARRAY)]).await?;
     serde_json::from_value(found.unwrap_or(Value::Null)).map_err(|error| Error::internal("read steps", error))
 }

@@ -4,17 +4,16 @@ use serde_json::Value;
 
 use super::create_run::{missing_artifacts, read_plan, workspace_ids};
 use crate::context::Ctx;
-use crate::db::artifact;
-use crate::domain::TenantId;
+use crate::db::{Session, artifact};
 use crate::domain::plan::{Plan, PlanStep};
 use crate::error::Error;
 use crate::view::{CheckedStep, OutputReference, PlanChecked};
 
 /// Reads the body `{"plan": {...}}`. Returns the plan with its defaults, or the error that `create_run` would return.
-pub async fn check_plan(ctx: &Ctx, tenant: &TenantId, body: &Value) -> Result<PlanChecked, Error> {
+pub async fn check_plan(ctx: &Ctx, session: &Session, body: &Value) -> Result<PlanChecked, Error> {
     let (_, plan) = read_plan(body, &ctx.config.limits)?;
     if let Some(workspace) = plan.workspace {
-        let problems = artifact::workspace_problems(&ctx.db, tenant, &workspace_ids(workspace)).await?;
+        let problems = artifact::workspace_problems(session, &workspace_ids(workspace)).await?;
         if !problems.is_empty() {
             return Err(missing_artifacts(problems));
         }

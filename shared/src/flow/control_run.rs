@@ -2,20 +2,21 @@
 
 use super::wake;
 use crate::context::Ctx;
+use crate::db::Session;
 use crate::db::run::{self, Control, Controlled};
-use crate::domain::{RunId, RunStatus, TenantId};
+use crate::domain::{RunId, RunStatus};
 use crate::error::{Code, Error};
 use crate::view::{Changed, RunChange};
 
 /// Cancels, pauses, resumes or retries a run. A conflict names the state that forbids it, and changes nothing.
 pub async fn control_run(
     ctx: &Ctx,
-    tenant: &TenantId,
+    session: &Session,
     id: RunId,
     control: Control,
     actor: &str,
 ) -> Result<RunChange, Error> {
-    let (result, changes) = match run::run_control(&ctx.db, tenant, id, control, actor).await? {
+    let (result, changes) = match run::run_control(session, id, control, actor).await? {
         Controlled::Cancelled(changes) => (Changed::Cancelled, changes),
         Controlled::Paused(changes) => (Changed::Paused, changes),
         Controlled::Resumed(changes) => (Changed::Resumed, changes),

@@ -5,10 +5,11 @@ use uuid::Uuid;
 
 use super::wake;
 use crate::context::Ctx;
+use crate::db::Session;
 use crate::db::run::{self, NewEdge, NewRun, NewStep, RunCreated};
 use crate::domain::plan::{self, Limits, Plan, PlanWorkspace};
 use crate::domain::trace::TraceParent;
-use crate::domain::{RunId, RunStatus, StepId, TenantId, digest};
+use crate::domain::{RunId, RunStatus, StepId, digest};
 use crate::error::{Code, Error, Problem};
 
 /// A run that was created, now or earlier with the same idempotency key.
@@ -33,7 +34,7 @@ pub struct Request<'a> {
 const MAX_KEY_BYTES: usize = 255;
 
 /// Creates the run and sends the wake-ups of its roots.
-pub async fn create_run(ctx: &Ctx, tenant: &TenantId, request: &Request<'_>) -> Result<Accepted, Error> {
+pub async fn create_run(ctx: &Ctx, session: &Session, request: &Request<'_>) -> Result<Accepted, Error> {
     let (value, plan) = read_plan(request.body, &ctx.config.limits)?;
     if let Some(key) = request.idempotency_key
         && (key.is_empty() || key.len() > MAX_KEY_BYTES)
@@ -47,10 +48,9 @@ pub async fn create_run(ctx: &Ctx, tenant: &TenantId, request: &Request<'_>) -> 
     let unreadable = |error| Error::internal("digest the plan", error);
     let (steps, edges) = steps_and_edges(&plan);
     let created = run::run_create(
-        &ctx.db,
+        session,
         &NewRun {
             id: RunId(Uuid::now_v7()),
-            tenant_id: tenant,
             goal: &plan.goal,
             plan: value,
             plan_digest: digest::canonical_sha256(value).map_err(unreadable)?,

@@ -2,6 +2,7 @@
 
 use super::wake;
 use crate::context::Ctx;
+use crate::db::Session;
 use crate::db::gate::{self, GateDecided, GateDecision};
 use crate::domain::GateStatus;
 use crate::error::{Code, Error};
@@ -9,11 +10,11 @@ use crate::view::Gate;
 
 /// Decides a pending gate and sends the wake-ups of steps that become ready. A second decision is a conflict and
 /// changes nothing. To reject or waive without a reason is invalid.
-pub async fn decide_gate(ctx: &Ctx, decision: &GateDecision<'_>) -> Result<Gate, Error> {
+pub async fn decide_gate(ctx: &Ctx, session: &Session, decision: &GateDecision<'_>) -> Result<Gate, Error> {
     if let Err(rule) = decision.decision.check_reason(decision.reason) {
         return Err(Error::invalid("reason", rule));
     }
-    match gate::gate_decide(&ctx.db, decision).await? {
+    match gate::gate_decide(session, decision).await? {
         GateDecided::Decided { gate, ready } => {
             wake(&ctx.queue, ready).await;
             Ok(gate)

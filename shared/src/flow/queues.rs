@@ -4,7 +4,7 @@ use futures::future;
 use tracing::info;
 
 use crate::context::Ctx;
-use crate::db::step_view;
+use crate::db::{Session, step_view};
 use crate::domain::bounds::shortened;
 use crate::domain::tool::{HANDLERS, HandlerSpec, LONG_GATES};
 use crate::domain::{StepId, StepStatus, TenantId};
@@ -16,38 +16,50 @@ use crate::view::{DeadLetter, DeadLetterStep, QueueDepth, QueueDetail, QueueList
 const BODY_BYTES: usize = 2_000;
 
 /// The queues of every handler.
-pub async fn queue_list(ctx: &Ctx) -> Result<QueueList, Error> {
+pub async fn queue_list(ctx: &Ctx, session: &Session) -> Result<QueueList, Error> {
+    at_home(ctx, session).await?;
     let long = ctx.config.limits.long_gates.then_some(&LONG_GATES);
     let queues = HANDLERS.iter().chain(long).map(|handler| depth(ctx, handler.name));
     Ok(QueueList { queues: future::try_join_all(queues).await? })
 }
 
 /// The queues of a handler, with some of its dead letters.
-pub async fn queue_fetch(ctx: &Ctx, tenant: &TenantId, handler: &str) -> Result<QueueDetail, Error> {
+pub async fn queue_fetch(ctx: &Ctx, session: &Session, handler: &str) -> Result<QueueDetail, Error> {
+    at_home(ctx, session).await?;
     let depth = depth(ctx, handler_named(ctx, handler)?.name).await?;
-    let messages = if depth.dead_letters == 0 { Vec::new() } else { dead_letters(ctx, tenant, handler).await? };
+    let messages = if depth.dead_letters == 0 { Vec::new() } else { dead_letters(ctx, session, handler).await? };
     Ok(QueueDetail { depth, messages })
 }
 
 /// Some dead letters of a handler, with what is known about each.
-pub async fn dead_letters(ctx: &Ctx, tenant: &TenantId, handler: &str) -> Result<Vec<DeadLetter>, Error> {
+pub async fn dead_letters(ctx: &Ctx, session: &Session, handler: &str) -> Result<Vec<DeadLetter>, Error> {
+    at_home(ctx, session).await?;
     let letters = ctx.queue.dead_letters(handler_named(ctx, handler)?.name).await?;
     let wakeups: Vec<Option<Message>> = letters.iter().map(|letter| serde_json::from_str(&letter.body).ok()).collect();
     let ids: Vec<StepId> = wakeups.iter().flatten().map(|message| message.step_id).collect();
-    let steps = step_view::steps_of_letters(&ctx.db, tenant, &ids).await?;
+    let steps = step_view::steps_of_letters(session, &ids).await?;
     let described = letters.into_iter().zip(wakeups).map(|(letter, wakeup)| {
         let step = wakeup.as_ref().and_then(|message| steps.iter().find(|step| step.id == message.step_id)).cloned();
-        described(tenant, letter, wakeup.as_ref(), step)
+        described(session.tenant(), letter, wakeup.as_ref(), step)
     });
     Ok(described.collect())
 }
 
 /// Moves dead letters of a handler back to its queue.
-pub async fn redrive(ctx: &Ctx, handler: &str, actor: &str) -> Result<Redriven, Error> {
+pub async fn redrive(ctx: &Ctx, session: &Session, handler: &str, actor: &str) -> Result<Redriven, Error> {
+    at_home(ctx, session).await?;
     let handler = handler_named(ctx, handler)?.name;
     let (moved, more) = ctx.queue.redrive(handler).await?;
     info!(handler, actor, moved, more, "redrove dead letters");
     Ok(Redriven { handler: handler.to_owned(), moved, more })
+}
+
+/// Queues hold the wake-ups of all tenants, so only the deployment's own tenant sees them. Asks before anything is read from a
+/// queue or moved.
+async fn at_home(ctx: &Ctx, session: &Session) -> Result<(), Error> {
+    session.principal().await?;
+    let is_home = *session.tenant() == ctx.config.tenant;
+    if is_home { Ok(()) } else { Err(Error::NotFound("this path".into())) }
 }
 
 /// The handler of this name.

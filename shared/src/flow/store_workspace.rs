@@ -4,7 +4,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::context::Ctx;
-use crate::db::artifact;
+use crate::db::{Session, artifact};
 use crate::domain::{ArtifactId, NewArtifact, TenantId, digest};
 use crate::error::Error;
 
@@ -12,15 +12,17 @@ use crate::error::Error;
 const GZIP: &str = "application/gzip";
 
 /// Stores a tar.gz as an artifact that a plan may name as its workspace or base. Refuses other files.
-pub async fn store_workspace(ctx: &Ctx, tenant: &TenantId, name: &str, archive: Vec<u8>) -> Result<ArtifactId, Error> {
+pub async fn store_workspace(ctx: &Ctx, session: &Session, name: &str, archive: Vec<u8>) -> Result<ArtifactId, Error> {
     // RFC 1952, section 2.3.1. Gates judge the rest.
     if !archive.starts_with(&[0x1f, 0x8b]) {
         return Err(Error::invalid(name, "is not a tar.gz"));
     }
     let (hash, size_bytes) = (digest::sha256_hex(&archive), archive.len() as u64);
-    let (key, row) = new_workspace(ctx, tenant, name.to_owned(), GZIP, hash, size_bytes);
+    let (key, row) = new_workspace(ctx, session.tenant(), name.to_owned(), GZIP, hash, size_bytes);
+    // The bytes come before the row. Nobody unknown stores any.
+    session.principal().await?;
     ctx.storage.store_workspace(&key, &row.media_type, archive).await?;
-    artifact::artifact_insert_upload(&ctx.db, tenant, &row).await?;
+    artifact::artifact_upload(session, &row).await?;
     Ok(row.id)
 }
 

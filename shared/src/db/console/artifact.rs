@@ -5,9 +5,9 @@ use tokio_postgres::types::Type;
 
 use super::WAITING;
 use super::step::StoredJson;
-use crate::db::pool::Database;
 use crate::db::row;
-use crate::domain::{ArtifactId, ArtifactRef, RunId, TenantId, Timestamp};
+use crate::db::session::Session;
+use crate::domain::{ArtifactId, ArtifactRef, RunId, Timestamp};
 use crate::error::Error;
 use crate::view::{LineageEdge, LineageNode};
 
@@ -62,11 +62,7 @@ pub struct Signed {
 }
 
 /// An artifact with the lineage around it. `None` if the tenant has no such artifact.
-pub async fn artifact_detail_fetch(
-    db: &Database,
-    tenant: &TenantId,
-    id: ArtifactId,
-) -> Result<Option<ArtifactDetail>, Error> {
+pub async fn artifact_detail_fetch(session: &Session, id: ArtifactId) -> Result<Option<ArtifactDetail>, Error> {
     // The limits also stop the recursion, because Postgres computes only the rows that are read.
     let side = |name: &str, from: &str, to: &str| {
         format!(
@@ -114,7 +110,7 @@ pub async fn artifact_detail_fetch(
         REF = reference("o"),
         SIGNED = signed(),
     );
-    row::fetch(db, &sql, &[(&tenant.0, Type::TEXT), (&id.0, Type::UUID)]).await
+    row::fetch(session, &sql, &[(&id.0, Type::UUID)]).await
 }
 
 /// The columns of [`ArtifactRef`].

@@ -6,10 +6,10 @@ use tokio_postgres::types::Type;
 
 use super::WAITING;
 use super::gate::{GATE, GATE_JOINS, Gate};
-use crate::db::pool::{Database, Param};
 use crate::db::row;
+use crate::db::session::{Arg, Session};
 use crate::domain::gate::Decision;
-use crate::domain::{ArtifactId, ArtifactRef, GateId, RunStatus, StepStatus, TenantId, Timestamp};
+use crate::domain::{ArtifactId, ArtifactRef, GateId, RunStatus, StepStatus, Timestamp};
 use crate::error::Error;
 
 /// Steps with evidence, documents, steps that start, decisions of the run: the first ones are on the page.
@@ -144,8 +144,7 @@ pub struct PolicyInForce {
 
 /// A gate with everything that a decision needs. `before` is a gate that the reader has just decided.
 pub async fn decision_fetch(
-    db: &Database,
-    tenant: &TenantId,
+    session: &Session,
     gate: GateId,
     before: Option<GateId>,
 ) -> Result<Option<GateDetail>, Error> {
@@ -194,8 +193,8 @@ pub async fn decision_fetch(
         OTHERS_OF_GATE = others(),
     );
     let before = before.map(|id| id.0);
-    let params: [Param<'_>; 3] = [(&tenant.0, Type::TEXT), (&gate.0, Type::UUID), (&before, Type::UUID)];
-    row::fetch(db, &sql, &params).await
+    let params: [Arg<'_>; 2] = [(&gate.0, Type::UUID), (&before, Type::UUID)];
+    row::fetch(session, &sql, &params).await
 }
 
 // Parts of the query for a gate `g`, in the order of the page. `earlier` are the steps before the gate.

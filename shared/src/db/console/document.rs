@@ -4,9 +4,9 @@ use serde::Deserialize;
 use tokio_postgres::types::Type;
 
 use super::Artifact;
-use crate::db::pool::Database;
 use crate::db::row;
-use crate::domain::{ArtifactId, ArtifactRef, RunId, TenantId};
+use crate::db::session::Session;
+use crate::domain::{ArtifactId, ArtifactRef, RunId};
 use crate::error::Error;
 
 /// Documents of an attempt beside a document.
@@ -27,7 +27,7 @@ pub struct Document {
 }
 
 /// An artifact that a step of a run stored. `None` if the tenant has no such artifact.
-pub async fn document_fetch(db: &Database, tenant: &TenantId, id: ArtifactId) -> Result<Option<Document>, Error> {
+pub async fn document_fetch(session: &Session, id: ArtifactId) -> Result<Option<Document>, Error> {
     let sql = format!(
         "select jsonb_build_object('id', o.id, 'uri', o.uri, 'hash', o.hash, 'size_bytes', o.size_bytes,
                                    'media_type', o.media_type) as artifact,
@@ -42,5 +42,5 @@ pub async fn document_fetch(db: &Database, tenant: &TenantId, id: ArtifactId) ->
            left join nofx.step s on s.id = o.step_id
           where o.tenant_id = $1 and o.id = $2 and o.run_id is not null"
     );
-    row::fetch(db, &sql, &[(&tenant.0, Type::TEXT), (&id.0, Type::UUID)]).await
+    row::fetch(session, &sql, &[(&id.0, Type::UUID)]).await
 }

@@ -3,9 +3,9 @@
 use serde::Deserialize;
 use tokio_postgres::types::Type;
 
-use crate::db::pool::Database;
 use crate::db::row;
-use crate::domain::{ArtifactId, GateId, GateStatus, RunId, TenantId, Timestamp};
+use crate::db::session::Session;
+use crate::domain::{ArtifactId, GateId, GateStatus, RunId, Timestamp};
 use crate::error::Error;
 use crate::view::OnPass;
 
@@ -64,7 +64,7 @@ pub(super) const GATE_JOINS: &str = "join nofx.run gr on gr.id = g.run_id
              order by a.id limit 1) ge on true";
 
 /// A gate of the tenant.
-pub async fn gate_fetch(db: &Database, tenant: &TenantId, gate: GateId) -> Result<Option<Gate>, Error> {
+pub async fn gate_fetch(session: &Session, gate: GateId) -> Result<Option<Gate>, Error> {
     let sql = format!("select {GATE} from nofx.gate g {GATE_JOINS} where g.tenant_id = $1 and g.id = $2");
-    row::fetch(db, &sql, &[(&tenant.0, Type::TEXT), (&gate.0, Type::UUID)]).await
+    row::fetch(session, &sql, &[(&gate.0, Type::UUID)]).await
 }

@@ -2,12 +2,11 @@
 
 use serde::Deserialize;
 use serde_json::Value;
-use tokio_postgres::types::Type;
 
 use super::WAITING;
-use crate::db::pool::Database;
 use crate::db::row;
-use crate::domain::{RunId, TenantId, Timestamp};
+use crate::db::session::Session;
+use crate::domain::{RunId, Timestamp};
 use crate::error::Error;
 
 /// Steps, attempts and events that are counted. More are shown as "10,000+".
@@ -76,7 +75,7 @@ pub struct Sweep {
 }
 
 /// Reads the health of the tenant's engine.
-pub async fn health_fetch(db: &Database, tenant: &TenantId) -> Result<Health, Error> {
+pub async fn health_fetch(session: &Session) -> Result<Health, Error> {
     // The indexes step_owed, attempt_leased and event_watched serve these. `step_owed` has no step of a paused run.
     let sql = format!(
         "with owed as materialized (
@@ -130,6 +129,6 @@ pub async fn health_fetch(db: &Database, tenant: &TenantId) -> Result<Health, Er
                       from nofx.sweep w where w.tenant_id = $1) w) as sweep,
                 {WAITING} as waiting"
     );
-    let health: Option<Health> = row::fetch(db, &sql, &[(&tenant.0, Type::TEXT)]).await?;
+    let health: Option<Health> = row::fetch(session, &sql, &[]).await?;
     health.ok_or_else(|| Error::internal("read the health", "no row"))
 }

@@ -7,10 +7,10 @@ use tokio_postgres::types::Type;
 
 use super::WAITING;
 use super::gate::{GATE, GATE_JOINS, Gate};
-use crate::db::pool::{Database, Param};
 use crate::db::row;
+use crate::db::session::{Arg, Session};
 use crate::domain::gate::Decision;
-use crate::domain::{GateId, TenantId, Timestamp};
+use crate::domain::{GateId, Timestamp};
 use crate::error::Error;
 
 /// Gates on a page.
@@ -82,12 +82,7 @@ pub struct DecidedList {
 }
 
 /// Pending gates after `after`, oldest first, of one type or of all.
-pub async fn inbox_list(
-    db: &Database,
-    tenant: &TenantId,
-    gate_type: Option<&str>,
-    after: Option<GateId>,
-) -> Result<Inbox, Error> {
+pub async fn inbox_list(session: &Session, gate_type: Option<&str>, after: Option<GateId>) -> Result<Inbox, Error> {
     #[derive(Deserialize)]
     struct Found {
         gates: Vec<Asked>,
@@ -115,8 +110,8 @@ pub async fn inbox_list(
         decided()
     );
     let after_id = after.map(|id| id.0);
-    let params: [Param<'_>; 3] = [(&tenant.0, Type::TEXT), (&after_id, Type::UUID), (&gate_type, Type::TEXT)];
-    let found: Option<Found> = row::fetch(db, &sql, &params).await?;
+    let params: [Arg<'_>; 2] = [(&after_id, Type::UUID), (&gate_type, Type::TEXT)];
+    let found: Option<Found> = row::fetch(session, &sql, &params).await?;
     let Found { mut gates, types, decided, waiting } = found.ok_or_else(|| Error::internal("list gates", "no row"))?;
     let has_more = gates.len() > PAGE;
     gates.truncate(PAGE);
@@ -125,7 +120,7 @@ pub async fn inbox_list(
 }
 
 /// Decided gates, newest decision first, after the one of the gate `after`.
-pub async fn decided_list(db: &Database, tenant: &TenantId, after: Option<GateId>) -> Result<DecidedList, Error> {
+pub async fn decided_list(session: &Session, after: Option<GateId>) -> Result<DecidedList, Error> {
     #[derive(Deserialize)]
     struct Found {
         gates: Vec<Gate>,
@@ -152,7 +147,7 @@ pub async fn decided_list(db: &Database, tenant: &TenantId, after: Option<GateId
         decided()
     );
     let after_id = after.map(|id| id.0);
-    let found: Option<Found> = row::fetch(db, &sql, &[(&tenant.0, Type::TEXT), (&after_id, Type::UUID)]).await?;
+    let found: Option<Found> = row::fetch(session, &sql, &[(&after_id, Type::UUID)]).await?;
     let Found { mut gates, decided, waiting } = found.ok_or_else(|| Error::internal("list decisions", "no row"))?;
     let has_more = gates.len() > PAGE;
     gates.truncate(PAGE);
@@ -161,13 +156,13 @@ pub async fn decided_list(db: &Database, tenant: &TenantId, after: Option<GateId
 }
 
 /// The pending gate that follows this one in the inbox.
-pub async fn inbox_next(db: &Database, tenant: &TenantId, gate: GateId) -> Result<Option<GateId>, Error> {
+pub async fn inbox_next(session: &Session, gate: GateId) -> Result<Option<GateId>, Error> {
     let sql = "select g.id from nofx.gate g
                 where g.tenant_id = $1 and g.status = 'pending'
                   and (g.created_at, g.id) > (
                       select c.created_at, c.id from nofx.gate c where c.tenant_id = $1 and c.id = $2)
                 order by g.created_at, g.id limit 1";
-    let id = db.query_value(sql, &[(&tenant.0, Type::TEXT), (&gate.0, Type::UUID)]).await?;
+    let id = session.value(sql, &[(&gate.0, Type::UUID)]).await?;
     Ok(id.map(GateId))
 }
 
@@ -207,7 +202,7 @@ fn decided() -> String {
 }
 
 /// Pending gates of the tenant, counted up to 100, for pages that read nothing else.
-pub async fn waiting(db: &Database, tenant: &TenantId) -> Result<u64, Error> {
-    let count: Option<i64> = db.query_value(&format!("select {WAITING}"), &[(&tenant.0, Type::TEXT)]).await?;
+pub async fn waiting(session: &Session) -> Result<u64, Error> {
+    let count: Option<i64> = session.value(&format!("select {WAITING}"), &[]).await?;
     Ok(count.unwrap_or_default().unsigned_abs())
 }

@@ -4,9 +4,8 @@ use serde::Deserialize;
 use tokio_postgres::types::Type;
 
 use super::WAITING;
-use crate::db::pool::Database;
 use crate::db::row;
-use crate::domain::TenantId;
+use crate::db::session::Session;
 use crate::error::Error;
 use crate::view::PolicyVersion;
 
@@ -29,7 +28,7 @@ pub struct PolicyHistory {
 }
 
 /// The current policy, and its versions before the version `after`.
-pub async fn policy_history(db: &Database, tenant: &TenantId, after: Option<u32>) -> Result<PolicyHistory, Error> {
+pub async fn policy_history(session: &Session, after: Option<u32>) -> Result<PolicyHistory, Error> {
     #[derive(Deserialize)]
     struct Found {
         current: Option<PolicyVersion>,
@@ -47,7 +46,7 @@ pub async fn policy_history(db: &Database, tenant: &TenantId, after: Option<u32>
                 {WAITING} as waiting"
     );
     let below = after.map(|version| i32::try_from(version).unwrap_or(i32::MAX));
-    let found: Option<Found> = row::fetch(db, &sql, &[(&tenant.0, Type::TEXT), (&below, Type::INT4)]).await?;
+    let found: Option<Found> = row::fetch(session, &sql, &[(&below, Type::INT4)]).await?;
     let Found { current, mut versions, waiting } = found.ok_or_else(|| Error::internal("read the policy", "no row"))?;
     let before = (versions.len() > PAGE).then(|| versions.pop()).flatten();
     Ok(PolicyHistory { current, versions, before, is_continuation: after.is_some(), waiting })

@@ -6,10 +6,10 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::WAITING;
-use crate::db::pool::Database;
 use crate::db::row;
+use crate::db::session::Session;
+use crate::domain::Timestamp;
 use crate::domain::rule::{DEFAULT_MAX_ROWS, Op};
-use crate::domain::{TenantId, Timestamp};
 use crate::error::Error;
 
 /// Rules on a page.
@@ -41,7 +41,7 @@ pub struct RuleRow {
 }
 
 /// Rules of the tenant after the one with the id `after`.
-pub async fn rule_list(db: &Database, tenant: &TenantId, after: Option<Uuid>) -> Result<RuleList, Error> {
+pub async fn rule_list(session: &Session, after: Option<Uuid>) -> Result<RuleList, Error> {
     #[derive(Deserialize)]
     struct Found {
         rules: Vec<RuleRow>,
@@ -62,7 +62,7 @@ pub async fn rule_list(db: &Database, tenant: &TenantId, after: Option<Uuid>) ->
                      order by r.table_name limit {PAGE} + 1) rule), '[]') as rules,
                 {WAITING} as waiting"
     );
-    let found: Option<Found> = row::fetch(db, &sql, &[(&tenant.0, Type::TEXT), (&after, Type::UUID)]).await?;
+    let found: Option<Found> = row::fetch(session, &sql, &[(&after, Type::UUID)]).await?;
     let Found { mut rules, waiting } = found.ok_or_else(|| Error::internal("list rules", "no row"))?;
     let has_more = rules.len() > PAGE;
     rules.truncate(PAGE);

@@ -7,9 +7,9 @@ use super::gate::{GATE, GATE_JOINS, Gate};
 use super::steps::{self, Attempt, Step};
 use super::timeline::{Selection, Timeline};
 use super::{Artifact, WAITING};
-use crate::db::pool::{Database, Param};
 use crate::db::row;
-use crate::domain::{GateId, RunId, RunStatus, TenantId, Timestamp};
+use crate::db::session::{Arg, Session};
+use crate::domain::{GateId, RunId, RunStatus, Timestamp};
 use crate::error::Error;
 
 /// Gates on the page of a run, pending ones first.
@@ -81,8 +81,7 @@ impl Run {
 
 /// A run with its steps, gates, artifacts and the selected events.
 pub async fn run_fetch(
-    db: &Database,
-    tenant: &TenantId,
+    session: &Session,
     run: RunId,
     focus: Focus,
     selection: &Selection,
@@ -112,15 +111,14 @@ pub async fn run_fetch(
         selection.sql()
     );
     let (gate, bound, types) = (focus.gate.map(|id| id.0), selection.bound(), selection.types());
-    let params: [Param<'_>; 6] = [
-        (&tenant.0, Type::TEXT),
+    let params: [Arg<'_>; 5] = [
         (&run.0, Type::UUID),
         (&bound, Type::INT8),
         (&gate, Type::UUID),
         (&types, Type::TEXT_ARRAY),
         (&selection.step, Type::INT8),
     ];
-    let found: Option<Run> = row::fetch(db, &sql, &params).await?;
+    let found: Option<Run> = row::fetch(session, &sql, &params).await?;
     Ok(found.map(|run| Run { focus, timeline: run.timeline.arranged(selection), ..run }))
 }
 

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use serde::Deserialize;
 
 use super::WAITING;
-use crate::db::pool::Database;
 use crate::db::row;
 use crate::db::run::{Listing, RunFilter, ScannedRun};
-use crate::domain::{RunId, RunStatus, TenantId, Timestamp};
+use crate::db::session::Session;
+use crate::domain::{RunId, RunStatus, Timestamp};
 use crate::error::Error;
 
 /// Runs on a page.
@@ -90,25 +90,20 @@ impl RunCounts {
 
 /// Runs that match the filter after `after`, newest first. If few runs match, a page can have no rows and still have a
 /// next page.
-pub async fn run_list(
-    db: &Database,
-    tenant: &TenantId,
-    filter: &RunFilter,
-    after: Option<RunId>,
-) -> Result<RunList, Error> {
+pub async fn run_list(session: &Session, filter: &RunFilter, after: Option<RunId>) -> Result<RunList, Error> {
     #[derive(Deserialize)]
     struct Found {
         runs: Vec<ScannedRun<RunRow>>,
         counts: RunCounts,
         waiting: u64,
     }
-    let listing = Listing::new(tenant, filter, after, i64::try_from(PAGE).unwrap_or(i64::MAX));
+    let listing = Listing::new(filter, after, i64::try_from(PAGE).unwrap_or(i64::MAX));
     let sql = format!(
         "select coalesce((select json_agg(listed) from ({}) listed), '[]') as runs, ({}) as counts, {WAITING} as waiting",
         listing.sql(READ, SHOWN),
         listing.counts(),
     );
-    let found: Option<Found> = row::fetch(db, &sql, &listing.params()).await?;
+    let found: Option<Found> = row::fetch(session, &sql, &listing.params()).await?;
     let Found { mut runs, counts, waiting } = found.ok_or_else(|| Error::internal("list runs", "no row"))?;
     let has_more = runs.len() > PAGE;
     runs.truncate(PAGE);

@@ -8,9 +8,9 @@ use super::decision::{START, Start, start_joins};
 use super::gate::{GATE, GATE_JOINS, Gate};
 use super::steps::AttemptStatus;
 use super::{Artifact, WAITING};
-use crate::db::pool::{Database, Param};
 use crate::db::row;
-use crate::domain::{ArtifactRef, RunId, RunStatus, StepStatus, TenantId, Timestamp};
+use crate::db::session::{Arg, Session};
+use crate::domain::{ArtifactRef, RunId, RunStatus, StepStatus, Timestamp};
 use crate::error::Error;
 
 /// Attempts, parents, children, gates, artifacts: the first ones are on the page.
@@ -183,8 +183,7 @@ impl StepDetail {
 /// The step at this place of a run, with what an attempt left: the newest one, unless `attempt` names another. `None` if
 /// the tenant has no such run, step or attempt.
 pub async fn step_detail_fetch(
-    db: &Database,
-    tenant: &TenantId,
+    session: &Session,
     run: RunId,
     ordinal: i64,
     attempt: Option<i64>,
@@ -227,9 +226,8 @@ pub async fn step_detail_fetch(
         CALLS_OF_STEP = calls(),
     );
     let (ordinal, attempt) = (narrow(ordinal), attempt.map(narrow));
-    let params: [Param<'_>; 4] =
-        [(&tenant.0, Type::TEXT), (&run.0, Type::UUID), (&ordinal, Type::INT4), (&attempt, Type::INT4)];
-    row::fetch(db, &sql, &params).await
+    let params: [Arg<'_>; 3] = [(&run.0, Type::UUID), (&ordinal, Type::INT4), (&attempt, Type::INT4)];
+    row::fetch(session, &sql, &params).await
 }
 
 /// No step and no attempt has a larger number.

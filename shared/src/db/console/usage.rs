@@ -1,12 +1,11 @@
 //! What models were used for: calls and tokens, as the events of attempts record them.
 
 use serde::Deserialize;
-use tokio_postgres::types::Type;
 
 use super::WAITING;
-use crate::db::pool::Database;
 use crate::db::row;
-use crate::domain::{RunId, TenantId};
+use crate::db::session::Session;
+use crate::domain::RunId;
 use crate::error::Error;
 
 /// Days that a page shows.
@@ -81,7 +80,7 @@ const TOKENS: &str = "count(*) as calls, coalesce(sum(u.input_tokens), 0)::bigin
             count(*) filter (where u.input_tokens is null or u.output_tokens is null) as uncounted";
 
 /// The usage of the last days.
-pub async fn usage_fetch(db: &Database, tenant: &TenantId) -> Result<Usage, Error> {
+pub async fn usage_fetch(session: &Session) -> Result<Usage, Error> {
     let tokens = |field: &str| {
         format!("case when jsonb_typeof(e.payload -> '{field}') = 'number' then (e.payload ->> '{field}')::numeric end")
     };
@@ -111,6 +110,6 @@ pub async fn usage_fetch(db: &Database, tenant: &TenantId) -> Result<Usage, Erro
                 (select count(*) from used) = {EVENTS} as truncated,
                 {WAITING} as waiting"
     );
-    let usage: Option<Usage> = row::fetch(db, &sql, &[(&tenant.0, Type::TEXT)]).await?;
+    let usage: Option<Usage> = row::fetch(session, &sql, &[]).await?;
     usage.ok_or_else(|| Error::internal("read usage", "no row"))
 }

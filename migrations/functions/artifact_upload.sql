@@ -1,0 +1,17 @@
+-- Records an upload of a tenant that belongs to no run yet. p: {caller, id, name, type, uri, hash, size_bytes, media_type}. Safe to repeat.
+-- -> {result: stored}
+create or replace function nofx.artifact_upload(p jsonb) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+begin
+    p := nofx.admitted(p, 'workspaces.create');
+    insert into nofx.artifact (id, tenant_id, name, type, uri, hash, size_bytes, media_type)
+    values ((p ->> 'id')::uuid, p ->> 'tenant_id', p ->> 'name', p ->> 'type', p ->> 'uri', p ->> 'hash',
+            (p ->> 'size_bytes')::bigint, p ->> 'media_type')
+        on conflict (id) do nothing;
+    return jsonb_build_object('result', 'stored');
+end
+$$;
+select nofx.transition_declare('nofx.artifact_upload(jsonb)', 'nofx_api');
