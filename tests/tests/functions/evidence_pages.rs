@@ -3,6 +3,7 @@
 use nofx_tests::lab::{s3, sdk};
 use nofx_tests::{Deliver, Lab, Script, plans};
 use serde_json::{Value, json};
+use shared::db::gate::{GateCreated, GateRequest, gate_create};
 use shared::domain::outcome::{NewGateStatus, OnPass};
 use shared::domain::{GateId, NewGate, Outcome};
 use shared::storage::ArtifactMeta;
@@ -67,9 +68,21 @@ async fn evidence_and_differences_are_shown_to_their_tenant_and_only_as_they_wer
     let uri: String =
         lab.admin.query_one("select uri from nofx.artifact where id = $1", &[&change]).await.unwrap().get(0);
     let forged = json!({"run_id": run, "gate_type": "manual:gate-change", "evidence_uri": uri, "reason": "harmless"});
-    let forged = Gateway::approvals(&lab, Shape::Http).post("/gates", &forged).await;
-    assert_eq!(forged.status, 201, "{}", forged.body);
-    let (_, shown) = page(format!("/ui/gates/{}", forged.body["id"].as_str().unwrap())).await;
+    let refused = Gateway::approvals(&lab, Shape::Http).post("/gates", &forged).await;
+    assert_eq!(refused.status, 400, "{}", refused.body);
+    // Nor does a gate that was made before the type was reserved.
+    let older = GateRequest {
+        id: GateId(Uuid::now_v7()),
+        tenant_id: lab.ctx.config.tenant.clone(),
+        run_id: run,
+        step_id: None,
+        gate_type: "manual:gate-change".into(),
+        evidence_uri: Some(uri),
+        reason: Some("harmless".into()),
+        expires_after_s: None,
+    };
+    assert_eq!(gate_create(&lab.ctx.db, &older).await.unwrap(), GateCreated::Created);
+    let (_, shown) = page(format!("/ui/gates/{}", older.id)).await;
     assert!(shown.contains("the question of who made the gate") && !shown.contains("Test deleted"), "{shown}");
     // An old link leads to the attempt that left the evidence, whose page has the findings.
     let old = console.get(&format!("/ui/evidence/{evidence}")).await;

@@ -125,10 +125,6 @@ async fn record(ctx: &Ctx, gate_id: GateId, decision: Decision, form: &Form) -> 
             fields.problem("actor", "A decision needs a name.");
         }
         let (actor, reason) = (http::actor(fields), http::reason_of(fields, decision));
-        let is_invisible = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
-        if reason.as_deref().is_some_and(|reason| reason.contains(is_invisible)) {
-            fields.problem("reason", "must not contain control characters");
-        }
         Some((actor, reason))
     })?;
     let reason = reason.as_deref().map(str::trim).filter(|reason| !reason.is_empty());

@@ -8,7 +8,7 @@ use super::WAITING;
 use super::gate::{GATE, GATE_JOINS, Gate};
 use crate::db::pool::{Database, Param};
 use crate::db::row;
-use crate::domain::gate::Decision;
+use crate::domain::gate::{Decision, GATE_CHANGE};
 use crate::domain::{ArtifactId, ArtifactRef, GateId, RunStatus, StepStatus, TenantId, Timestamp};
 use crate::error::Error;
 
@@ -172,7 +172,7 @@ pub async fn decision_fetch(
                 gr.status as run_status, gr.plan_digest, gr.steps_pending + gr.steps_ready + gr.steps_blocked
                     - case when gs.status = 'blocked' then 1 else 0 end as steps_waiting,
                 (select count(*) from nofx.gate o
-                  where o.run_id = g.run_id and o.gate_type = 'manual:gate-change' and g.gate_type = o.gate_type
+                  where o.run_id = g.run_id and o.gate_type = '{GATE_CHANGE}' and g.gate_type = o.gate_type
                     and o.status = 'pending' and o.generation = g.generation and o.subject = g.subject
                     and o.id <> g.id) as same,
                 {PROOFS_OF_GATE},

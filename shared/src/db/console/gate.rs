@@ -5,12 +5,10 @@ use tokio_postgres::types::Type;
 
 use crate::db::pool::Database;
 use crate::db::row;
+use crate::domain::gate::GATE_CHANGE;
 use crate::domain::{ArtifactId, GateId, GateStatus, RunId, TenantId, Timestamp};
 use crate::error::Error;
 use crate::view::OnPass;
-
-/// The gate at which a person decides about weakened checks.
-const GATE_CHANGE: &str = "manual:gate-change";
 
 /// A gate, on any page.
 #[derive(Debug, Clone, Deserialize)]
@@ -39,7 +37,8 @@ pub struct Gate {
 impl Gate {
     /// Whether a person decides about a difference that the console can show.
     pub fn is_about_change(&self) -> bool {
-        // Anybody may create a gate of this type. But only a handler makes a step run again, and only `gate` stores attachments.
+        // Older runs may have gates of this type that a client created. But only a handler makes a step run again, and only
+        // `gate` stores attachments.
         let is_asked_by_gate = self.gate_type == GATE_CHANGE && self.on_pass == OnPass::Resume;
         is_asked_by_gate && self.evidence_id.is_some() && self.evidence_type.as_deref() == Some("gate_attachment")
     }

@@ -3,11 +3,10 @@
 use super::standing::{StepNow, join, names};
 use super::{Action, Next, Standing};
 use crate::domain::StepStatus;
+use crate::domain::gate::GATE_CHANGE;
 use crate::view::sentence::words::{many, thousands};
 use crate::view::sentence::{Part, Symbol, Tone, text};
 
-/// The gate at which a person decides about a change of the checks themselves.
-const GATE_CHANGE: &str = "manual:gate-change";
 /// More steps than that run at once in a large run: their names say nothing.
 const FEW: usize = 3;
 
