@@ -3,7 +3,7 @@
 use nofx_tests::{Deliver, Lab, Script, plans};
 use serde_json::{Value, json};
 
-use crate::gateway::{Gateway, SHAPES};
+use crate::gateway::{Answer, Gateway, SHAPES};
 
 fn id(answer: &Value) -> String {
     answer["id"].as_str().expect("an id").to_owned()
