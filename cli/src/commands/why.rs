@@ -122,9 +122,8 @@ fn step_text(run: RunId, why: &StepWhy, findings: &[String], now: SystemTime) ->
     for finding in findings {
         let _ = writeln!(text, "    {}", printable(finding));
     }
-    let is_open = |gate: &&WaitingGate| {
-        gate.status == GateStatus::Pending && !next::is_over(gate.expires_at.as_ref(), now)
-    };
+    let is_open =
+        |gate: &&WaitingGate| gate.status == GateStatus::Pending && !next::is_over(gate.expires_at.as_ref(), now);
     for WaitingGate { id, gate_type, reason, .. } in why.gates.iter().filter(is_open) {
         text.push_str(&asked(&id.to_string(), gate_type, reason.as_deref()));
     }
@@ -299,7 +298,7 @@ Failed at a step. A retry judges the same workspace again: if the code is wrong,
     #[test]
     fn a_gate_that_a_person_decides_has_its_reason_and_its_command() {
         let why = explained("blocked", &json!({"gates": [gate("pending", "may we?\nplease"), gate("passed", "no")]}));
-        let text = plain(&step_text(RUN.parse().unwrap(), &why, &[], now));
+        let text = plain(&step_text(RUN.parse().unwrap(), &why, &[], SystemTime::now()));
         let expected = format!("  ◆ manual:x\n    │ may we?\n    │ please\n    next: nofx approve {GATE}\n");
         assert!(text.ends_with(&expected), "{text}");
     }

@@ -3,7 +3,19 @@
 /// SQL: at most the first characters of a text. A cut text ends with an ellipsis.
 macro_rules! cut {
     ($text:literal, $most:literal) => {
-        concat!("case when length(", $text, ") > ", $most, " then left(", $text, ", ", $most, ") || '…' else ", $text, " end")
+        concat!(
+            "case when length(",
+            $text,
+            ") > ",
+            $most,
+            " then left(",
+            $text,
+            ", ",
+            $most,
+            ") || '…' else ",
+            $text,
+            " end"
+        )
     };
 }
 

@@ -355,7 +355,10 @@ async fn the_lineage_around_an_artifact_has_two_generations_and_is_bounded() {
                 select m.tenant_id, (select id from nofx.artifact where name = 'c'), m.id from made m";
     lab.admin.execute(many, &[]).await.unwrap();
     let (_, page) = open(&lab, "c").await;
-    assert!(page.contains("more artifacts, or more links between them, than this page reads") && page.matches("class=\"node").count() == 20);
+    assert!(
+        page.contains("more artifacts, or more links between them, than this page reads")
+            && page.matches("class=\"node").count() == 20
+    );
     assert!(page.contains("and 9") && page.len() < 60 << 10, "{} bytes", page.len());
 }
 

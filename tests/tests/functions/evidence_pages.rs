@@ -148,7 +148,8 @@ async fn a_difference_that_nobody_can_see_can_only_be_rejected() {
     assert!(shown.contains("id=\"o-reject\"") && !shown.contains("id=\"o-approve\""), "{shown}");
 
     let decide = async |verb: &str| {
-        let headers = [("content-type", "application/x-www-form-urlencoded"), ("sec-fetch-site", "same-origin"), COOKIE];
+        let headers =
+            [("content-type", "application/x-www-form-urlencoded"), ("sec-fetch-site", "same-origin"), COOKIE];
         let form = "actor=ann&reason=unseen&csrf=0123456789abcdef0123456789abcdef".to_owned();
         console.send("POST", &format!("{path}/{verb}"), &headers, Some(form)).await
     };

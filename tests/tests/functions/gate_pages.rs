@@ -117,7 +117,10 @@ async fn only_the_gates_of_a_page_look_for_their_evidence() {
                select gen_random_uuid(), s.tenant_id, s.run_id, s.id, 1, 'a', 'text', 's3://b/' || n, repeat('a', 64), 1, 'text/plain'
                  from nofx.step s, generate_series(1, 3000) n where s.run_id = $1";
     lab.admin.execute(sql, &[&run.0]).await.unwrap();
-    lab.admin.batch_execute("analyze nofx.artifact; analyze nofx.gate; select pg_stat_force_next_flush()").await.unwrap();
+    lab.admin
+        .batch_execute("analyze nofx.artifact; analyze nofx.gate; select pg_stat_force_next_flush()")
+        .await
+        .unwrap();
     let table = "from pg_stat_user_tables where relid = 'nofx.artifact'::regclass";
     let read = async || -> i64 {
         lab.admin.query_one(&format!("select seq_tup_read + idx_tup_fetch {table}"), &[]).await.unwrap().get(0)

@@ -47,9 +47,10 @@ impl Asked {
 
     fn show(&self, base: Base, headers: &HeaderMap, from_inbox: bool, refused: Option<Refused<'_>>) -> Response {
         let (detail, contents) = (&self.detail, &self.contents);
-        let change = self.change.as_ref().map(|change| {
-            change.as_ref().map(|(document, change)| (document, change)).map_err(String::as_str)
-        });
+        let change = self
+            .change
+            .as_ref()
+            .map(|change| change.as_ref().map(|(document, change)| (document, change)).map_err(String::as_str));
         show(headers, |token| {
             page::decision_page(&DecisionPage { base, detail, change, contents, token, from_inbox, refused })
         })
@@ -75,7 +76,9 @@ async fn check_readable(ctx: &Ctx, id: GateId) -> Result<(), Error> {
     let gate = console::gate_fetch(&ctx.db, &ctx.config.tenant, id).await?;
     let Some(gate) = gate.filter(Gate::is_open) else { return Ok(()) };
     match difference(ctx, &gate).await? {
-        Some(Err(why)) => Err(Error::invalid("difference", format!("cannot be shown: {why}. Only a rejection is possible."))),
+        Some(Err(why)) => {
+            Err(Error::invalid("difference", format!("cannot be shown: {why}. Only a rejection is possible.")))
+        }
         Some(Ok(_)) | None => Ok(()),
     }
 }

@@ -124,7 +124,9 @@ fn a_person_sees_the_difference_before_the_form() {
 #[test]
 fn a_difference_that_cannot_be_shown_leaves_only_the_rejection() {
     let page = &pages("the artifact has changed")[5];
-    for words in ["The difference cannot be shown: </strong><bdi>the artifact has changed</bdi>.", "You can reject the gate."] {
+    for words in
+        ["The difference cannot be shown: </strong><bdi>the artifact has changed</bdi>.", "You can reject the gate."]
+    {
         assert!(page.contains(words), "{words}: {page}");
     }
     assert!(page.contains("/reject\"") && page.contains("id=\"o-reject\""), "{page}");

@@ -168,8 +168,11 @@ fn each_button_says_what_it_does() {
     let [approve, reject, waive] = page(&|_| {});
     let rates = "<b><bdi>rates</bdi></b>";
     assert_eq!(approve, format!("{rates} writes 2 rows, {rates} changes rows, {rates} deletes rows."));
-    assert_eq!(reject, "<b><bdi>release</bdi></b> fails, 2 steps are skipped, and the run fails. \
-         1 other gate of the run is cancelled: nobody can decide it any more. The run can be retried.");
+    assert_eq!(
+        reject,
+        "<b><bdi>release</bdi></b> fails, 2 steps are skipped, and the run fails. \
+         1 other gate of the run is cancelled: nobody can decide it any more. The run can be retried."
+    );
     assert!(waive.contains("says that it was waived"));
     let [approve, ..] = page(&|detail| detail.starts.clear());
     assert_eq!(approve, "<b><bdi>release</bdi></b> succeeds. Nothing waits for it.");

@@ -229,6 +229,7 @@ pub fn run(text: &str, status: &str) -> Run {
         now_ms: 9_000,
         gates: vec![gate(text), decided(text, "waived")],
         gates_total: 99,
+        gates_open: 1,
         artifacts: vec![Artifact {
             id: ArtifactId(Uuid::from_u128(4)),
             step: Some(text.into()),

@@ -57,12 +57,17 @@ impl Gate {
 
 /// Columns of a gate with its run, step and decision. The query names the gate `g` and adds [`GATE_JOINS`]. It limits the
 /// gates first, because the joins may read all artifacts of a run for a gate whose evidence is not of its own step.
-pub(super) const GATE: &str =
-    concat!("g.id, g.run_id, ", cut!("gr.goal", 300), " as goal, gs.name as step, g.gate_type, g.status, g.on_pass,
-        ", cut!("g.reason", 2000), " as reason, g.evidence_uri,
+pub(super) const GATE: &str = concat!(
+    "g.id, g.run_id, ",
+    cut!("gr.goal", 300),
+    " as goal, gs.name as step, g.gate_type, g.status, g.on_pass,
+        ",
+    cut!("g.reason", 2000),
+    " as reason, g.evidence_uri,
         coalesce(own.id, other.id) as evidence_id, coalesce(own.type, other.type) as evidence_type, g.created_at,
         g.expires_at, coalesce(g.status = 'pending' and g.expires_at < now(), false) as is_over, g.decided_at, d.actor,
-        d.reason as decision_reason");
+        d.reason as decision_reason"
+);
 pub(super) const GATE_JOINS: &str = "join nofx.run gr on gr.id = g.run_id
         left join nofx.step gs on gs.id = g.step_id
         left join nofx.approval d on d.gate_id = g.id
