@@ -122,8 +122,7 @@ fn step_text(run: RunId, why: &StepWhy, findings: &[String]) -> String {
     for finding in findings {
         let _ = writeln!(text, "    {}", printable(finding));
     }
-    let is_open =
-        |gate: &&WaitingGate| gate.status == GateStatus::Pending && !gate.is_over;
+    let is_open = |gate: &&WaitingGate| gate.status == GateStatus::Pending && !gate.is_over;
     for WaitingGate { id, gate_type, reason, .. } in why.gates.iter().filter(is_open) {
         text.push_str(&asked(&id.to_string(), gate_type, reason.as_deref()));
     }

@@ -10,7 +10,7 @@ use shared::error::Error;
 use shared::http::{BasePath, Condition, Query, encoded, id_param, not_given_out, page_of, shown};
 use shared::view::next::{AskedNow, ParentNow, StepNext, StepStanding, next_of_step};
 use shared::view::sentence::plain;
-use shared::view::{Step, StepPage, StepWhy, WaitingParent};
+use shared::view::{Step, StepPage, StepWhy};
 
 use crate::runs::version;
 
@@ -84,11 +84,8 @@ fn no_step(run: RunId, name: &str) -> Error {
 }
 
 fn sentence(facts: &StepWhy) -> String {
-    let parent = |parent| {
-        let WaitingParent { name, status } = parent;
-        ParentNow { name, ordinal: None, status: *status }
-    };
     let pending = facts.gates.iter().filter(|gate| gate.status == GateStatus::Pending);
+    let parents = facts.parents.iter();
     // The time of a ready step after a failure is that of its next attempt.
     let is_again = facts.error.is_some();
     let StepNext { lead, error } = next_of_step(&StepStanding {
@@ -100,9 +97,11 @@ fn sentence(facts: &StepWhy) -> String {
         ready_at: facts.ready_at.as_ref(),
         next_try_at: facts.ready_at.as_ref().filter(|_| is_again),
         error: facts.error.as_ref().map(|error| error.message.as_str()),
-        parents: facts.parents.iter().map(parent).collect(),
+        parents: parents.map(|one| ParentNow { name: &one.name, ordinal: None, status: one.status }).collect(),
         parents_total: facts.parents.len() as u64,
-        gates: pending.map(|gate| AskedNow { id: gate.id, gate_type: &gate.gate_type, is_over: gate.is_over }).collect(),
+        gates: pending
+            .map(|gate| AskedNow { id: gate.id, gate_type: &gate.gate_type, is_over: gate.is_over })
+            .collect(),
         culprit: None,
     });
     match error {

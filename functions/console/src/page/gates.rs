@@ -28,7 +28,7 @@ pub(super) fn verdict(status: GateStatus) -> &'static str {
 /// What a gate decides about, in words: `release` for `manual:release`. Any text can be a type.
 pub(super) fn words_of(gate_type: &str) -> String {
     match gate_type.strip_prefix("manual:") {
-         _ if gate_type == GATE_CHANGE => "change of checks".to_owned(),
+        _ if gate_type == GATE_CHANGE => "change of checks".to_owned(),
         Some(what) => visible(&what.replace(['-', '_'], " ")),
         None => visible(gate_type),
     }

@@ -193,10 +193,7 @@ mod tests {
     fn a_blocked_step_waits_for_a_person_until_the_time_is_over() {
         let told = |gates| plain(&next_of_step(&StepStanding { gates, ..step(StepStatus::Blocked) }).lead);
         assert_eq!(told(vec![asked(false)]), "Waits for a decision about manual:go");
-        assert_eq!(
-            told(vec![asked(true)]),
-            "The time for a decision about manual:go is over: the next sweep ends it"
-        );
+        assert_eq!(told(vec![asked(true)]), "The time for a decision about manual:go is over: the next sweep ends it");
         assert_eq!(told(Vec::new()), "Waits for a decision");
     }
 

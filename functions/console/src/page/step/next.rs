@@ -52,7 +52,9 @@ fn standing(step: &StepDetail) -> StepStanding<'_> {
         ready_at: step.ready_at.as_ref(),
         next_try_at: step.next_try_at.as_ref(),
         error: step.error.as_ref().map(|error| error.message.as_str()),
-        parents: open.map(|one| ParentNow { name: &one.name, ordinal: Some(one.ordinal), status: one.status }).collect(),
+        parents: open
+            .map(|one| ParentNow { name: &one.name, ordinal: Some(one.ordinal), status: one.status })
+            .collect(),
         // Those that have not succeeded are read first.
         parents_total: step.parents_total.saturating_sub(done) as u64,
         gates: gates.map(|gate| AskedNow { id: gate.id, gate_type: &gate.gate_type, is_over: gate.is_over }).collect(),
@@ -102,7 +104,9 @@ fn action(page: &StepPage<'_>) -> Option<Markup> {
     match step.status {
         StepStatus::Pending => match asked(step) {
             Some(gate) => Some(decide(page, gate, "Review and decide")),
-            None => step.parents.iter().find(|one| one.status != StepStatus::Succeeded).map(|parent| go(page, parent, "")),
+            None => {
+                step.parents.iter().find(|one| one.status != StepStatus::Succeeded).map(|parent| go(page, parent, ""))
+            }
         },
         StepStatus::Blocked => asked(step).map(|gate| decide(page, gate, "Decide")),
         StepStatus::Failed => {
