@@ -5,9 +5,9 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::page::{INLINE_BYTES, Page, page};
-use super::row;
 use super::session::{Arg, Session};
-use crate::domain::{RunId, StepId};
+use super::{GOAL, row};
+use crate::domain::{RunId, StepId, TenantId};
 use crate::error::Error;
 use crate::view::{DeadLetterStep, Step, StepWhy};
 
@@ -36,7 +36,12 @@ const SIZES: &str = "cross join lateral (select octet_length(s.inputs::text) as 
                                                 coalesce(octet_length(s.error::text), 0) as error offset 0) size";
 
 /// Steps of a run in the plan's order, after the one with the id `after`.
-pub async fn step_list(session: &Session, run: RunId, after: Option<StepId>, limit: i64) -> Result<Page<Step>, Error> {
+pub async fn step_list(
+    session: &Session,
+    run: RunId,
+    after: Option<StepId>,
+    limit: i64,
+) -> Result<Page<Step>, Error> {
     let columns = columns(INLINE_BYTES);
     let after = after.map(|id| id.0);
     let sql = format!(
@@ -45,7 +50,8 @@ pub async fn step_list(session: &Session, run: RunId, after: Option<StepId>, lim
             and s.ordinal > coalesce((select c.ordinal from nofx.step c where c.run_id = $3 and c.id = $4), -1)
           order by s.ordinal limit $2 + 1"
     );
-    let params: [Arg<'_>; 3] = [(&limit, Type::INT8), (&run.0, Type::UUID), (&after, Type::UUID)];
+    let params: [Arg<'_>; 3] =
+        [(&limit, Type::INT8), (&run.0, Type::UUID), (&after, Type::UUID)];
     page(session, &sql, limit, &params).await
 }
 
@@ -76,7 +82,8 @@ pub async fn step_why(session: &Session, run: RunId, name: &str) -> Result<Optio
                       ) as parents,
                       coalesce((
                           select json_agg(gate) from (
-                              select g.id, g.gate_type, g.status, g.reason, g.expires_at
+                              select g.id, g.gate_type, g.status, g.reason, g.expires_at,
+                                     coalesce(g.status = 'pending' and g.expires_at < now(), false) as is_over
                                 from nofx.gate g
                                where g.step_id = s.id and g.generation = r.generation
                                order by (g.status = 'pending') desc, g.created_at, g.id limit 100) gate), '[]') as gates
@@ -87,16 +94,21 @@ pub async fn step_why(session: &Session, run: RunId, name: &str) -> Result<Optio
 }
 
 /// Those of these steps that the tenant has, with the goals of their runs.
-pub async fn steps_of_letters(session: &Session, steps: &[StepId]) -> Result<Vec<DeadLetterStep>, Error> {
+pub async fn steps_of_letters(
+    session: &Session,
+    steps: &[StepId],
+) -> Result<Vec<DeadLetterStep>, Error> {
     if steps.is_empty() {
         return Ok(Vec::new());
     }
     let ids: Vec<Uuid> = steps.iter().map(|step| step.0).collect();
-    let sql = "select coalesce(jsonb_agg(jsonb_build_object('id', s.id, 'name', s.name, 'status', s.status,
-                                                            'run_id', s.run_id, 'goal', left(r.goal, 300))), '[]')
+    let sql = format!(
+        "select coalesce(jsonb_agg(jsonb_build_object('id', s.id, 'name', s.name, 'status', s.status,
+                                                            'run_id', s.run_id, 'goal', {GOAL})), '[]')
                  from nofx.step s
                  join nofx.run r on r.id = s.run_id
-                where s.tenant_id = $1 and s.id = any ($2)";
-    let found = session.value(sql, &[(&ids, Type::UUID_ARRAY)]).await?;
+                where s.tenant_id = $1 and s.id = any ($2)"
+    );
+    let found = session.value(&sql, &[(&ids, Type::UUID_ARRAY)]).await?;
     serde_json::from_value(found.unwrap_or(Value::Null)).map_err(|error| Error::internal("read steps", error))
 }
