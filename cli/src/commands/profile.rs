@@ -32,20 +32,26 @@ pub enum Command {
         /// Make it the default
         #[arg(long = "use")]
         make_default: bool,
+        #[command(flatten)]
+        format: Format,
     },
     /// Make a profile the default
     Use {
         /// Name of the profile
         name: String,
+        #[command(flatten)]
+        format: Format,
     },
     /// Remove a profile
     Remove {
         /// Name of the profile
         name: String,
+        #[command(flatten)]
+        format: Format,
     },
 }
 
-/// The document of `nofx profile list --json`.
+/// The document of `--json`: what all of these commands leave.
 #[derive(Serialize)]
 struct Listed<'a> {
     file: String,
@@ -58,9 +64,9 @@ struct Listed<'a> {
 pub fn run(command: &Command, chosen: Option<&str>) -> Result<()> {
     let file = path()?;
     let editor = || Editor::open(&file);
-    match command {
-        Command::List { format } => return list(*format, chosen),
-        Command::Add { name, api_url, region, aws_profile, make_default } => {
+    let format = match command {
+        Command::List { format } => format,
+        Command::Add { name, api_url, region, aws_profile, make_default, format } => {
             let is_first = Profiles::read(&file)?.profiles.is_empty();
             let mut editor = editor()?;
             let (region, aws_profile) = (region.clone(), aws_profile.clone());
@@ -69,19 +75,22 @@ pub fn run(command: &Command, chosen: Option<&str>) -> Result<()> {
                 editor.set_default(name)?;
             }
             editor.save()?;
+            format
         }
-        Command::Use { name } => {
+        Command::Use { name, format } => {
             let mut editor = editor()?;
             editor.set_default(name)?;
             editor.save()?;
+            format
         }
-        Command::Remove { name } => {
+        Command::Remove { name, format } => {
             let mut editor = editor()?;
             editor.remove(name)?;
             editor.save()?;
+            format
         }
-    }
-    list(Format::default(), chosen)
+    };
+    list(*format, chosen)
 }
 
 fn list(format: Format, chosen: Option<&str>) -> Result<()> {
