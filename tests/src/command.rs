@@ -110,7 +110,7 @@ impl Terminal {
         let (sender, chunks) = mpsc::unbounded_channel();
         let mut master = File::from(master);
         thread::spawn(move || {
-            let mut buffer = [0; 65_536];
+            let mut buffer = [0; 8_192];
             // An error: the program has ended, and nobody has the other end.
             while let Ok(count @ 1..) = master.read(&mut buffer) {
                 if sender.send(buffer[..count].to_vec()).is_err() {
