@@ -6,6 +6,7 @@ use std::io::{self, Write as _};
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use anstream::{AutoStream, ColorChoice};
 use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
@@ -22,6 +23,7 @@ const END_UPDATE: &str = "\x1b[?2026l";
 pub struct Live {
     bar: ProgressBar,
     canvas: Canvas,
+    has_colors: bool,
     /// Lines that stay and are not printed yet.
     pending: Vec<String>,
     /// How many lines are drawn, and for which width.
@@ -36,7 +38,8 @@ impl Live {
         if let Ok(style) = ProgressStyle::with_template("{msg}") {
             bar.set_style(style);
         }
-        let mut live = Self { bar, canvas, pending: Vec::new(), drawn: 0, width: 0 };
+        let has_colors = AutoStream::choice(&io::stdout()) != ColorChoice::Never;
+        let mut live = Self { bar, canvas, has_colors, pending: Vec::new(), drawn: 0, width: 0 };
         live.width = live.size().width;
         live
     }
@@ -48,7 +51,7 @@ impl Live {
 
     /// Prints a line that stays, with the next picture.
     pub fn print(&mut self, line: String) {
-        self.pending.push(line);
+        self.pending.push(self.painted(&line));
     }
 
     /// Draws the live lines.
@@ -58,9 +61,14 @@ impl Live {
             self.clear_wrapped(width);
         }
         (self.width, self.drawn) = (width, lines.len());
-        self.bar.set_message(lines.join("\n"));
+        self.bar.set_message(self.painted(&lines.join("\n")));
         self.print_pending();
         self.canvas.show();
+    }
+
+    /// The text as this terminal wants it.
+    fn painted(&self, text: &str) -> String {
+        if self.has_colors { text.to_owned() } else { anstream::adapter::strip_str(text).to_string() }
     }
 
     /// Prints above the live lines. The bar itself would fill each line with spaces instead of ending it, and a reader

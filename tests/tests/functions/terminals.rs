@@ -1,6 +1,7 @@
 //! How a run looks while it is followed: on a terminal without flicker, in a pipe as lines.
 
 use std::collections::HashSet;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,7 +11,9 @@ use nofx_tests::delivery::event;
 use nofx_tests::script::succeeded;
 use nofx_tests::{Deliver, Lab, Script, plans};
 use regex::Regex;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::Semaphore;
 
 use crate::commands::{serve, texts};
@@ -185,4 +188,76 @@ async fn in_a_pipe_two_hundred_steps_are_clean_lines() {
         assert!(line.ends_with(end), "{line}");
     }
     assert!(counts.starts_with("✓ succeeded  200 of 200 done  "), "{counts}");
+}
+
+/// A run that waits for a decision.
+async fn waiting(lab: &Lab) -> String {
+    let run = lab.submit(&plans::approval(3_600)).await;
+    lab.settle(&Script::deployed(), Deliver::Once).await;
+    run.to_string()
+}
+
+#[tokio::test]
+async fn a_terminal_without_colours_or_room_still_shows_the_command_that_decides() {
+    let lab = Lab::new().await;
+    let nofx = serve(&lab).await;
+    let run = waiting(&lab).await;
+    let gate = nofx.json(&["inbox", "--json"]).await[0]["id"].as_str().expect("an id").to_owned();
+    let end = &gate[gate.len() - 8..];
+
+    let mut narrow = Terminal::start(nofx.command(&["watch", &run]), 40, 10);
+    narrow.until(&format!("◆ manual:deploy: nofx approve {end}")).await;
+    let colours = Regex::new("\x1b\\[[0-9;]*m").expect("a pattern");
+    assert!(colours.is_match(&String::from_utf8_lossy(&narrow.written)));
+
+    let mut command = nofx.command(&["watch", &run]);
+    command.env("NO_COLOR", "1");
+    let flag = nofx.command(&["watch", &run, "--color", "never"]);
+    for command in [command, flag] {
+        let mut plain = Terminal::start(command, 80, 24);
+        plain.until(&format!("◆ manual:deploy: nofx approve {gate}")).await;
+        kill_process(Pid::from_child(&plain.child), Signal::INT).expect("interrupt it");
+        assert_eq!(plain.end().await.code(), Some(130));
+        let written = String::from_utf8_lossy(&plain.written);
+        assert!(!colours.is_match(&written), "{written:?}");
+        assert!(plain.seen().contains("the run goes on; follow it with nofx watch"), "{}", plain.seen());
+    }
+
+    let mut dumb = nofx.command(&["watch", &run]);
+    dumb.env("TERM", "dumb");
+    let mut dumb = Terminal::start(dumb, 80, 24);
+    dumb.until("waits for a decision").await;
+    assert!(!dumb.written.contains(&0x1b), "no escape codes: {}", dumb.seen());
+    let document = nofx.json(&["approve", end, "--json"]).await;
+    assert_eq!(document["id"], json!(gate), "the end of the id names it");
+}
+
+#[tokio::test]
+async fn a_watch_ends_when_nobody_reads_it_any_more() {
+    let lab = Lab::new().await;
+    let nofx = serve(&lab).await;
+    let run = waiting(&lab).await;
+    let mut command = tokio::process::Command::from(nofx.command(&["watch", &run]));
+    let mut watch = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("it starts");
+    let mut lines = BufReader::new(watch.stdout.take().expect("a pipe")).lines();
+    assert!(lines.next_line().await.expect("a line").is_some());
+    // As with `nofx watch last | head -1`: the run writes nothing more.
+    drop(lines);
+    assert!(watch.wait().await.expect("it ends").success());
+}
+
+#[tokio::test]
+async fn a_gate_whose_time_is_over_is_not_offered() {
+    let lab = Lab::new().await;
+    let nofx = serve(&lab).await;
+    let run = waiting(&lab).await;
+    let gate = nofx.json(&["inbox", "--json"]).await[0]["id"].as_str().expect("an id").to_owned();
+    lab.admin.batch_execute("update nofx.gate set expires_at = now() - interval '1 s'").await.expect("moved");
+    let (shown, _) = texts(&nofx.output(&["show", &run]).await);
+    assert!(shown.contains("its time is over") && !shown.contains("nofx approve"), "{shown}");
+    let (listed, _) = texts(&nofx.output(&["inbox"]).await);
+    assert!(listed.contains("time is over"), "{listed}");
+    let late = nofx.output(&["approve", &gate]).await;
+    let (_, why) = texts(&late);
+    assert!(late.status.code() == Some(1) && why.contains(&format!("hint: nofx retry {run} starts")), "{why}");
 }
