@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use shared::context::Ctx;
-use shared::db::{Session, Page, run, step_view};
+use shared::db::{Page, Session, run, step_view};
 use shared::domain::{GateStatus, RunId, StepId};
 use shared::error::Error;
 use shared::http::{BasePath, Condition, Query, encoded, id_param, not_given_out, page_of, shown};

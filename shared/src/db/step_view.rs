@@ -36,12 +36,7 @@ const SIZES: &str = "cross join lateral (select octet_length(s.inputs::text) as 
                                                 coalesce(octet_length(s.error::text), 0) as error offset 0) size";
 
 /// Steps of a run in the plan's order, after the one with the id `after`.
-pub async fn step_list(
-    session: &Session,
-    run: RunId,
-    after: Option<StepId>,
-    limit: i64,
-) -> Result<Page<Step>, Error> {
+pub async fn step_list(session: &Session, run: RunId, after: Option<StepId>, limit: i64) -> Result<Page<Step>, Error> {
     let columns = columns(INLINE_BYTES);
     let after = after.map(|id| id.0);
     let sql = format!(
@@ -50,8 +45,7 @@ pub async fn step_list(
             and s.ordinal > coalesce((select c.ordinal from nofx.step c where c.run_id = $3 and c.id = $4), -1)
           order by s.ordinal limit $2 + 1"
     );
-    let params: [Arg<'_>; 3] =
-        [(&limit, Type::INT8), (&run.0, Type::UUID), (&after, Type::UUID)];
+    let params: [Arg<'_>; 3] = [(&limit, Type::INT8), (&run.0, Type::UUID), (&after, Type::UUID)];
     page(session, &sql, limit, &params).await
 }
 
@@ -94,10 +88,7 @@ pub async fn step_why(session: &Session, run: RunId, name: &str) -> Result<Optio
 }
 
 /// Those of these steps that the tenant has, with the goals of their runs.
-pub async fn steps_of_letters(
-    session: &Session,
-    steps: &[StepId],
-) -> Result<Vec<DeadLetterStep>, Error> {
+pub async fn steps_of_letters(session: &Session, steps: &[StepId]) -> Result<Vec<DeadLetterStep>, Error> {
     if steps.is_empty() {
         return Ok(Vec::new());
     }

@@ -6,8 +6,8 @@ use tokio_postgres::types::Type;
 use super::WAITING;
 use super::step::StoredJson;
 use crate::db::GOAL;
-use crate::db::session::Session;
 use crate::db::row;
+use crate::db::session::Session;
 use crate::domain::{ArtifactId, ArtifactRef, RunId, TenantId, Timestamp};
 use crate::error::Error;
 use crate::view::{LineageEdge, LineageNode};
@@ -66,10 +66,7 @@ pub struct Signed {
 }
 
 /// An artifact with the lineage around it. `None` if the tenant has no such artifact.
-pub async fn artifact_detail_fetch(
-    session: &Session,
-    id: ArtifactId,
-) -> Result<Option<ArtifactDetail>, Error> {
+pub async fn artifact_detail_fetch(session: &Session, id: ArtifactId) -> Result<Option<ArtifactDetail>, Error> {
     // The limits also stop the recursion, because Postgres computes only the rows that are read.
     let side = |name: &str, from: &str, to: &str| {
         format!(

@@ -8,8 +8,8 @@ use tokio_postgres::types::Type;
 
 use super::WAITING;
 use super::gate::{GATE, GATE_JOINS, Gate};
-use crate::db::session::{Arg, Session};
 use crate::db::row;
+use crate::db::session::{Arg, Session};
 use crate::domain::gate::{Decision, GATE_CHANGE};
 use crate::domain::{ArtifactId, ArtifactRef, GateId, RunStatus, StepStatus, TenantId, Timestamp};
 use crate::error::Error;

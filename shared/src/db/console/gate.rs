@@ -3,8 +3,8 @@
 use serde::Deserialize;
 use tokio_postgres::types::Type;
 
-use crate::db::session::Session;
 use crate::db::row;
+use crate::db::session::Session;
 use crate::domain::gate::GATE_CHANGE;
 use crate::domain::{ArtifactId, GateId, GateStatus, RunId, TenantId, Timestamp};
 use crate::error::Error;

@@ -9,8 +9,8 @@ use super::gate::{GATE, GATE_JOINS, Gate};
 use super::steps::AttemptStatus;
 use super::{Artifact, WAITING};
 use crate::db::GOAL;
-use crate::db::session::{Arg, Session};
 use crate::db::row;
+use crate::db::session::{Arg, Session};
 use crate::domain::{ArtifactRef, RunId, RunStatus, StepStatus, TenantId, Timestamp};
 use crate::error::Error;
 
@@ -227,8 +227,7 @@ pub async fn step_detail_fetch(
         CALLS_OF_STEP = calls(),
     );
     let (ordinal, attempt) = (narrow(ordinal), attempt.map(narrow));
-    let params: [Arg<'_>; 3] =
-        [(&run.0, Type::UUID), (&ordinal, Type::INT4), (&attempt, Type::INT4)];
+    let params: [Arg<'_>; 3] = [(&run.0, Type::UUID), (&ordinal, Type::INT4), (&attempt, Type::INT4)];
     row::fetch(session, &sql, &params).await
 }
 

@@ -5,8 +5,8 @@ use tokio_postgres::types::Type;
 
 use super::WAITING;
 use crate::db::GOAL;
-use crate::db::session::Session;
 use crate::db::row;
+use crate::db::session::Session;
 use crate::domain::{RunId, TenantId};
 use crate::error::Error;
 
