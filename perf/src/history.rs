@@ -17,7 +17,7 @@ use shared::queue::WakeUp;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::history_fill::fill;
-use crate::lambda::{self, EventSource};
+use crate::lambda::{self, EventSource, session};
 use crate::load::{STEPS_PER_RUN, chain};
 use crate::server::{Database, Server};
 use crate::stats::{self, Times, rounded};
@@ -97,9 +97,9 @@ impl HistoryBench {
         let last = last.context("no run")?;
         for _ in 0..SAMPLES {
             let all = RunFilter::default();
-            let (_, took) = timed(run::run_list(&self.ctx.db, &self.ctx.config.tenant, &all, None, 50)).await?;
+            let (_, took) = timed(run::run_list(&session(&self.ctx), &all, None, 50)).await?;
             times.entry("list").or_default().add(took);
-            let (_, took) = timed(event::event_list(&self.ctx.db, &self.ctx.config.tenant, last, 0, 100)).await?;
+            let (_, took) = timed(event::event_list(&session(&self.ctx), last, 0, 100)).await?;
             times.entry("timeline").or_default().add(took);
         }
         for _ in 0..PAGE_SAMPLES {
@@ -162,7 +162,7 @@ impl HistoryBench {
     async fn ready_step(&self) -> Result<WakeUp> {
         let body = chain(STEPS_PER_RUN);
         let request = Request { body: &body, idempotency_key: None, traceparent: None, actor: None };
-        create_run(&self.ctx, &self.ctx.config.tenant, &request).await?;
+        create_run(&self.ctx, &session(&self.ctx), &request).await?;
         self.event_source.receive().await.pop().context("no wake-up")
     }
 

@@ -8,7 +8,9 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_lambda_events::sqs::{SqsEvent, SqsMessage};
 use shared::config::{Config, DatabaseConfig};
 use shared::context::Ctx;
+use shared::db::Session;
 use shared::domain::TenantId;
+use shared::domain::principal::{Caller, Permission};
 use shared::queue::{Message, Queue, WakeUp};
 use tokio::sync::{Mutex, mpsc};
 
@@ -34,6 +36,9 @@ impl EventSource {
         batch
     }
 }
+
+/// The tenant of the benchmarks.
+pub const TENANT: &str = "bench";
 
 /// Connections of one worker's process: the functions' default.
 pub const WORKER_POOL_SIZE: usize = 2;
@@ -66,5 +71,10 @@ pub fn event(batch: &[WakeUp]) -> Result<SqsEvent> {
 
 fn config(url: &str, pool_size: usize) -> Config {
     let database = DatabaseConfig { url: url.to_owned(), ca_file: None, pool_size };
-    Config { tenant: TenantId("bench".into()), ..Config::new(database) }
+    Config { tenant: TenantId(TENANT.into()), ..Config::new(database) }
+}
+
+/// A session of the one person of a local tenant.
+pub fn session(ctx: &Ctx) -> Session {
+    Session::new(ctx.db.clone(), Arc::new(Caller::local(ctx.config.tenant.clone())), Permission::RunsRead)
 }

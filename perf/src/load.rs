@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_postgres::Client;
 
-use crate::lambda::{self, EventSource};
+use crate::lambda::{self, EventSource, session};
 use crate::server::Database;
 use crate::stats::Times;
 
@@ -185,7 +185,7 @@ impl Load {
     async fn run_one(&self) -> Result<Duration> {
         let start = Instant::now();
         let request = Request { body: &self.plan, idempotency_key: None, traceparent: None, actor: None };
-        let accepted = create_run(&self.api, &self.api.config.tenant, &request).await?;
+        let accepted = create_run(&self.api, &session(&self.api), &request).await?;
         self.tracker.api_billed_ms.fetch_add(billed_ms(start.elapsed()), Ordering::Relaxed);
         self.tracker.wait_for(accepted.id).await?;
         Ok(start.elapsed())

@@ -6,11 +6,14 @@ use std::{env, fs};
 
 use anyhow::{Context, Result};
 use nofx_local::checkout::Checkout;
+use nofx_local::migrate::tenant::local_tenant;
 use nofx_local::postgres::{Cluster, Postgres, Purpose};
 use nofx_local::process::{PidFile, Process};
 use nofx_local::tools::python::PythonEnv;
 use nofx_local::{database, migrate, port, report};
 use uuid::Uuid;
+
+use crate::lambda;
 
 /// A Postgres server.
 pub struct Server {
@@ -66,6 +69,7 @@ impl Server {
         admin.batch_execute(&format!("create database {name}")).await.context("cannot create a database")?;
         let url = with_database(&self.url, &name)?;
         migrate::migrate(&url, &self.migrations).await?;
+        local_tenant(&database::connect(&url).await?, lambda::TENANT).await?;
         Ok(Database { url, name })
     }
 

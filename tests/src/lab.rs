@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_s3::config::Credentials;
+use nofx_local::migrate::tenant::local_tenant;
 use shared::config::{ArtifactsConfig, Config, DatabaseConfig, LlmConfig};
 use shared::context::Ctx;
+use shared::db::{Database, Session};
+use shared::domain::principal::{Caller, Permission};
 use shared::domain::{RunId, StepId, TenantId};
 use shared::flow::create_run::{Accepted, Request, create_run};
 use shared::queue::{Queue, WakeUp};
@@ -45,6 +48,9 @@ impl Lab {
         let (sender, wakeups) = mpsc::unbounded_channel();
         ctx.queue = Queue::Channel(sender);
         let tenant = ctx.config.tenant.clone();
+        for tenant in [tenant.0.as_str(), "other"] {
+            local_tenant(&admin, tenant).await.expect("a tenant");
+        }
         Self { ctx, tenant, admin, wakeups: Arc::new(Mutex::new(wakeups)), database }
     }
 
@@ -77,6 +83,11 @@ impl Lab {
         ctx
     }
 
+    /// The session of the one person of the tenant.
+    pub fn session(&self) -> Session {
+        session(&self.ctx.db, &self.tenant)
+    }
+
     /// Posts a plan.
     pub async fn submit(&self, plan: &serde_json::Value) -> RunId {
         self.accept(plan).await.id
@@ -86,7 +97,7 @@ impl Lab {
     pub async fn accept(&self, plan: &serde_json::Value) -> Accepted {
         let body = serde_json::json!({ "plan": plan });
         let request = Request { body: &body, idempotency_key: None, traceparent: None, actor: None };
-        create_run(&self.ctx, &self.tenant, &request).await.expect("the plan is accepted")
+        create_run(&self.ctx, &session(&self.ctx.db, &self.tenant), &request).await.expect("the plan is accepted")
     }
 
     /// A step's id by its name.
@@ -120,6 +131,11 @@ impl Lab {
     pub async fn step_status(&self, step: StepId) -> String {
         self.text("select status from nofx.step where id = $1", step.0).await
     }
+}
+
+/// A session of the one person of a local tenant, who may do everything.
+pub fn session(db: &Database, tenant: &TenantId) -> Session {
+    Session::new(db.clone(), Arc::new(Caller::local(tenant.clone())), Permission::RunsRead)
 }
 
 /// A configuration for the database at `url`, with unique names at the emulator.

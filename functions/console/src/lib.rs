@@ -26,6 +26,7 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::any;
 use shared::context::Ctx;
+use shared::domain::principal::Permission;
 use shared::http::Routes;
 
 /// Sent with every response. It allows no inline code, no content of other sites, and no framing.
@@ -43,44 +44,54 @@ fn policy_with_images(url: &str) -> Option<String> {
 
 /// All routes of the function.
 pub fn routes() -> Routes<Ctx> {
+    use Permission::{
+        ArtifactsRead, GatesDecide, PlansCheck, PolicyRead, PolicyWrite, Public, QueuesRead, QueuesRedrive, RulesRead,
+        RunsControl, RunsCreate, RunsRead, UsageRead,
+    };
     Routes::default()
-        .get("/ui", routes::home)
+        .get(RunsRead, "/ui", routes::home)
         .get_with(
+            RunsRead,
             "/ui/runs/{id}",
             &["after", "before", "decided", "gate", "kind", "level", "state", "step", "steps", "still"],
             routes::run::page,
         )
-        .post_form("/ui/runs/{id}/pause", &["actor", "csrf"], routes::control::pause)
-        .post_form("/ui/runs/{id}/resume", &["actor", "csrf"], routes::control::resume)
-        .post_form("/ui/runs/{id}/cancel", &["actor", "csrf"], routes::control::cancel)
-        .post_form("/ui/runs/{id}/retry", &["actor", "csrf"], routes::control::retry)
-        .get_with("/ui/runs/{id}/fragment", &["gate", "kind", "level", "state", "step", "steps"], routes::run::fragment)
-        .get_with("/ui/runs/{id}/steps/{ordinal}", &["attempt"], routes::step::page)
-        .get_with("/ui/new", &["example", "from"], routes::new::page)
-        .post_upload("/ui/new", routes::new::start)
-        .post_upload("/ui/new/check", routes::new::check)
-        .get_with("/ui/policy", &["after"], routes::policy::page)
-        .post_form("/ui/policy", &["document", "version", "actor", "reason", "csrf"], routes::policy::set)
-        .get_with("/ui/rules", &["after"], routes::rules::list)
-        .get("/ui/rules/{table}", routes::rules::page)
-        .get("/ui/usage", routes::usage::page)
-        .get_with("/ui/health", &["redriven"], routes::health::page)
-        .post_form("/ui/health/{handler}/redrive", &["actor", "csrf"], routes::health::redrive)
-        .get_with("/ui/runs", &["after", "by", "goal", "since", "status", "tool"], routes::runs::list)
-        .get_with("/ui/inbox", &["after", "decided", "type"], routes::inbox::list)
-        .get_with("/ui/artifacts/signed", &["id"], routes::artifact::signed)
-        .get("/ui/artifacts/{id}", routes::artifact::page)
-        .get("/ui/evidence/{id}", routes::evidence::page)
-        .get_with("/ui/gates/{id}", &["decided", "from"], routes::gate::page)
-        .post_form("/ui/gates/{id}/{verb}", &["actor", "reason", "csrf", "from"], routes::gate::decide)
-        .get_with("/ui/static/app.css", &["v"], assets::css)
-        .get_with("/ui/static/app.js", &["v"], assets::js)
+        .post_form(RunsControl, "/ui/runs/{id}/pause", &["actor", "csrf"], routes::control::pause)
+        .post_form(RunsControl, "/ui/runs/{id}/resume", &["actor", "csrf"], routes::control::resume)
+        .post_form(RunsControl, "/ui/runs/{id}/cancel", &["actor", "csrf"], routes::control::cancel)
+        .post_form(RunsControl, "/ui/runs/{id}/retry", &["actor", "csrf"], routes::control::retry)
+        .get_with(
+            RunsRead,
+            "/ui/runs/{id}/fragment",
+            &["gate", "kind", "level", "state", "step", "steps"],
+            routes::run::fragment,
+        )
+        .get_with(RunsRead, "/ui/runs/{id}/steps/{ordinal}", &["attempt"], routes::step::page)
+        .get_with(PlansCheck, "/ui/new", &["example", "from"], routes::new::page)
+        .post_upload(RunsCreate, "/ui/new", routes::new::start)
+        .post_upload(PlansCheck, "/ui/new/check", routes::new::check)
+        .get_with(PolicyRead, "/ui/policy", &["after"], routes::policy::page)
+        .post_form(PolicyWrite, "/ui/policy", &["document", "version", "actor", "reason", "csrf"], routes::policy::set)
+        .get_with(RulesRead, "/ui/rules", &["after"], routes::rules::list)
+        .get(RulesRead, "/ui/rules/{table}", routes::rules::page)
+        .get(UsageRead, "/ui/usage", routes::usage::page)
+        .get_with(QueuesRead, "/ui/health", &["redriven"], routes::health::page)
+        .post_form(QueuesRedrive, "/ui/health/{handler}/redrive", &["actor", "csrf"], routes::health::redrive)
+        .get_with(RunsRead, "/ui/runs", &["after", "by", "goal", "since", "status", "tool"], routes::runs::list)
+        .get_with(RunsRead, "/ui/inbox", &["after", "decided", "type"], routes::inbox::list)
+        .get_with(ArtifactsRead, "/ui/artifacts/signed", &["id"], routes::artifact::signed)
+        .get(ArtifactsRead, "/ui/artifacts/{id}", routes::artifact::page)
+        .get(ArtifactsRead, "/ui/evidence/{id}", routes::evidence::page)
+        .get_with(RunsRead, "/ui/gates/{id}", &["decided", "from"], routes::gate::page)
+        .post_form(GatesDecide, "/ui/gates/{id}/{verb}", &["actor", "reason", "csrf", "from"], routes::gate::decide)
+        .get_with(Public, "/ui/static/app.css", &["v"], assets::css)
+        .get_with(Public, "/ui/static/app.js", &["v"], assets::js)
 }
 
 /// The function's router.
 pub fn router(ctx: Ctx) -> Router {
     routes()
-        .into_router(ctx.config.public_url.as_deref())
+        .into_router(&ctx)
         // Unknown paths below `/ui` and wrong methods get a page too.
         .route("/ui/{*rest}", any(routes::not_found))
         .method_not_allowed_fallback(routes::wrong_method)

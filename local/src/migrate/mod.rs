@@ -18,6 +18,7 @@ pub mod functions;
 pub mod login;
 pub mod release;
 mod sql_text;
+pub mod tenant;
 
 /// Each transaction that applies a file holds this lock, so concurrent runs apply each file once.
 const LOCK_KEY: i64 = 0x6e6f_6678_6d69_6772;

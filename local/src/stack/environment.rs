@@ -7,6 +7,8 @@ use std::fmt::Write;
 use crate::aws::resources::{ACCESS_KEY_ID, BUCKET, LLM_SECRET, REGION, SECRET_ACCESS_KEY};
 use crate::checkout::Checkout;
 
+/// The tenant of `nofx dev`.
+pub const TENANT: &str = "local";
 /// Variables that the user may set for the functions, in the shell or in `.env`.
 const PASSED_ON: [&str; 19] = [
     "ARTIFACTS_BUCKET",
@@ -52,7 +54,7 @@ pub fn functions(
         ("AWS_REGION", REGION.to_owned()),
         ("SQS_PREFIX", queue_prefix()),
         ("ARTIFACTS_BUCKET", BUCKET.to_owned()),
-        ("NOFX_TENANT", "local".to_owned()),
+        ("NOFX_TENANT", TENANT.to_owned()),
         ("NOFX_PUBLIC_URL", format!("http://127.0.0.1:{http_port}")),
         ("LLM_SECRET_ID", LLM_SECRET.to_owned()),
         ("LLM_ALLOW_TEMPLATE", "true".to_owned()),

@@ -214,6 +214,8 @@ impl Stack {
         if self.options.database_url.is_none() {
             migrate::seed(&self.database_url, &self.checkout.seed()).await?;
         }
+        let client = database::connect(&self.database_url).await?;
+        local_tenant(&client, environment::TENANT).await?;
         report::took("migrate", format_args!("{count} applied"), start.elapsed());
 
         build(&self.checkout, &self.pid_file).await?;

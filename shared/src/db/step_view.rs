@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::page::{INLINE_BYTES, Page, page};
 use super::session::{Arg, Session};
 use super::{GOAL, row};
-use crate::domain::{RunId, StepId, TenantId};
+use crate::domain::{RunId, StepId};
 use crate::error::Error;
 use crate::view::{DeadLetterStep, Step, StepWhy};
 

@@ -171,6 +171,12 @@ pub struct Caller {
 impl Caller {
     /// The subject of the local mode.
     pub const LOCAL: &'static str = "local";
+
+    /// The one person of a local tenant.
+    pub fn local(tenant: TenantId) -> Self {
+        let subject = Self::LOCAL.to_owned();
+        Self { tenant, subject, via: Via::Local, ip: None, request_id: String::new() }
+    }
 }
 
 /// Who sends a request, as the database confirmed it.

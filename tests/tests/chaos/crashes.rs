@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use nofx_tests::delivery::{event, worker_on};
+use nofx_tests::lab::session;
 use nofx_tests::{Deliver, Lab, Script, plans};
 use serde_json::{Value, json};
 use shared::db::gate::GateDecision;
@@ -137,14 +138,9 @@ async fn deliver(ctx: &shared::context::Ctx, wakeup: &shared::queue::WakeUp, scr
 async fn approve(lab: &Lab, ctx: &shared::context::Ctx, run: RunId) {
     let sql = "select id from nofx.gate where run_id = $1 and status = 'pending'";
     for row in lab.admin.query(sql, &[&run.0]).await.unwrap() {
-        let decision = GateDecision {
-            tenant_id: &lab.tenant,
-            gate_id: GateId(row.get(0)),
-            decision: Decision::Approve,
-            actor: "ann",
-            reason: None,
-        };
-        decide_gate(ctx, &decision).await.unwrap();
+        let decision =
+            GateDecision { gate_id: GateId(row.get(0)), decision: Decision::Approve, actor: "ann", reason: None };
+        decide_gate(ctx, &session(&ctx.db, &lab.tenant), &decision).await.unwrap();
     }
 }
 
@@ -154,8 +150,10 @@ async fn a_run_whose_first_wakeups_were_lost_is_accepted_and_succeeds() {
     let without_queues = lab.ctx_without_queues().await;
     let body = json!({ "plan": plans::wide(3) });
     let request = Request { body: &body, idempotency_key: None, traceparent: None, actor: None };
-    let run =
-        create_run(&without_queues, &lab.tenant, &request).await.expect("a run is accepted while the queue is down").id;
+    let run = create_run(&without_queues, &session(&without_queues.db, &lab.tenant), &request)
+        .await
+        .expect("a run is accepted while the queue is down")
+        .id;
     assert!(lab.sent().await.is_empty());
     assert_eq!(sweep(&lab.ctx).await.unwrap().wakeups_sent, 0, "no wake-up is due within the first minute");
     lab.wakeups_due(run).await;
@@ -222,7 +220,9 @@ async fn a_worker_lost_in_a_paused_run_is_replaced_only_after_resume() {
     let sent = lab.sent().await;
     crash_in_handler(&lab, &sent[0], false).await;
     let pause = shared::db::run::Control::Pause;
-    shared::flow::control_run::control_run(&lab.ctx, &lab.tenant, run, pause, "ann").await.unwrap();
+    shared::flow::control_run::control_run(&lab.ctx, &session(&lab.ctx.db, &lab.tenant), run, pause, "ann")
+        .await
+        .unwrap();
     lab.leases_over(run).await;
     lab.wakeups_due(run).await;
     sweep(&lab.ctx).await.unwrap();
@@ -230,7 +230,9 @@ async fn a_worker_lost_in_a_paused_run_is_replaced_only_after_resume() {
     assert_eq!((lab.run_status(run).await, lab.sent().await), ("paused".into(), Vec::new()));
     lab.assert_invariants().await;
     let resume = shared::db::run::Control::Resume;
-    shared::flow::control_run::control_run(&lab.ctx, &lab.tenant, run, resume, "ann").await.unwrap();
+    shared::flow::control_run::control_run(&lab.ctx, &session(&lab.ctx.db, &lab.tenant), run, resume, "ann")
+        .await
+        .unwrap();
     lab.settle(&Script::deployed(), Deliver::Once).await;
     assert_eq!(lab.run_status(run).await, "succeeded");
 }

@@ -11,6 +11,7 @@ use nofx_gates::attestation::Envelope;
 use nofx_local::process::table::{self, Row};
 use nofx_tests::database::TestDatabase;
 use nofx_tests::environment::aws_endpoint_url;
+use nofx_tests::lab::session;
 use nofx_tests::{Lab, lab};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -376,7 +377,15 @@ async fn a_cancelled_gate_ends_at_once_and_the_worker_takes_the_next_one() {
     let poller = machine.start();
     machine.running().await;
     let runner = poller.runner();
-    control_run(&machine.lab.ctx, &machine.lab.tenant, cancelled, Control::Cancel, "ann").await.unwrap();
+    control_run(
+        &machine.lab.ctx,
+        &session(&machine.lab.ctx.db, &machine.lab.tenant),
+        cancelled,
+        Control::Cancel,
+        "ann",
+    )
+    .await
+    .unwrap();
     until_ended(&machine, &runner).await;
     let (run, _) = machine.submit(1).await;
     machine.send_wakeups().await;

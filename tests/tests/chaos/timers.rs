@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use nofx_tests::delivery::event;
+use nofx_tests::lab::session;
 use nofx_tests::script::succeeded;
 use nofx_tests::{Deliver, Lab, Script, plans};
 use serde_json::json;
@@ -106,14 +107,9 @@ async fn an_undecided_gate_expires_and_fails_its_step() {
 
 async fn approve(lab: &Lab, run: RunId) -> Result<Gate, Error> {
     let row = lab.admin.query_one("select id from nofx.gate where run_id = $1", &[&run.0]).await.unwrap();
-    let decision = GateDecision {
-        tenant_id: &lab.tenant,
-        gate_id: GateId(row.get(0)),
-        decision: Decision::Approve,
-        actor: "ann",
-        reason: None,
-    };
-    decide_gate(&lab.ctx, &decision).await
+    let decision =
+        GateDecision { gate_id: GateId(row.get(0)), decision: Decision::Approve, actor: "ann", reason: None };
+    decide_gate(&lab.ctx, &lab.session(), &decision).await
 }
 
 #[tokio::test]
@@ -124,7 +120,9 @@ async fn a_paused_run_is_not_woken_but_still_times_out() {
     let run = lab.submit(&plan).await;
     lab.sent().await;
     let pause = shared::db::run::Control::Pause;
-    shared::flow::control_run::control_run(&lab.ctx, &lab.tenant, run, pause, "ann").await.unwrap();
+    shared::flow::control_run::control_run(&lab.ctx, &session(&lab.ctx.db, &lab.tenant), run, pause, "ann")
+        .await
+        .unwrap();
     lab.wakeups_due(run).await;
     sweep(&lab.ctx).await.unwrap();
     assert!(lab.sent().await.is_empty());

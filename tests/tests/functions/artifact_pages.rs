@@ -13,6 +13,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use futures::stream;
 use nofx_gates::attestation::{PREDICATE_TYPE, STATEMENT_TYPE, sign};
+use nofx_tests::lab::session;
 use nofx_tests::lab::{s3, sdk, sdk_at};
 use nofx_tests::script::succeeded;
 use nofx_tests::{Deliver, Lab, Script, plans};
@@ -376,7 +377,7 @@ async fn the_lineage_keeps_what_the_artifact_was_made_from_when_it_leaves_out_ed
                 select p.tenant_id, p.id, c.id from made p join made c on p.id < c.id";
     lab.admin.execute(many, &[]).await.unwrap();
     let here = ArtifactId(id(&lab, "b").await);
-    let detail = artifact_detail_fetch(&lab.ctx.db, &lab.tenant, here).await.unwrap().unwrap();
+    let detail = artifact_detail_fetch(&session(&lab.ctx.db, &lab.tenant), here).await.unwrap().unwrap();
     let direct = detail.edges.iter().filter(|edge| edge.from == here || edge.to == here).count();
     // Its parent `a`, and its children: `c` and 60 others.
     assert_eq!((direct, detail.nodes.len(), detail.truncated), (62, 63, true));

@@ -4,6 +4,7 @@ mod effects;
 
 use ::db_write::DbWrite;
 use nofx_tests::delivery::{body, event_of};
+use nofx_tests::lab::session;
 use nofx_tests::{Lab, plans};
 use serde_json::{Value, json};
 use shared::domain::{RunId, tool};
@@ -170,7 +171,7 @@ async fn an_attempt_that_is_cancelled_during_the_write_rolls_back() {
     }
     let cancel = shared::db::run::Control::Cancel;
     let ctx = lab.another_ctx().await;
-    shared::flow::control_run::control_run(&ctx, &lab.tenant, run, cancel, "ann").await.unwrap();
+    shared::flow::control_run::control_run(&ctx, &session(&ctx.db, &lab.tenant), run, cancel, "ann").await.unwrap();
     lab.admin.batch_execute("commit").await.unwrap();
     working.await.unwrap();
     assert_eq!(lab.step_status(step).await, "cancelled");

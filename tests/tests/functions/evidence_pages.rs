@@ -75,7 +75,6 @@ async fn evidence_and_differences_are_shown_to_their_tenant_and_only_as_they_wer
     // Nor does a gate that was made before the type was reserved.
     let older = GateRequest {
         id: GateId(Uuid::now_v7()),
-        tenant_id: lab.ctx.config.tenant.clone(),
         run_id: run,
         step_id: None,
         gate_type: "manual:gate-change".into(),
@@ -83,7 +82,7 @@ async fn evidence_and_differences_are_shown_to_their_tenant_and_only_as_they_wer
         reason: Some("harmless".into()),
         expires_after_s: None,
     };
-    assert_eq!(gate_create(&lab.ctx.db, &older).await.unwrap(), GateCreated::Created);
+    assert_eq!(gate_create(&lab.session(), &older).await.unwrap(), GateCreated::Created);
     let (_, shown) = page(format!("/ui/gates/{}", older.id)).await;
     assert!(shown.contains("the question of who made the gate") && !shown.contains("Test deleted"), "{shown}");
     // An old link leads to the attempt that left the evidence, whose page has the findings.

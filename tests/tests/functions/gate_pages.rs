@@ -1,5 +1,6 @@
 //! What pages say about gates: which one waits longest, whose time is over, and how little is read when there are many.
 
+use nofx_tests::lab::session;
 use nofx_tests::{Deliver, Lab, Script, plans};
 use serde_json::{Value, json};
 use shared::db::console::{Focus, Selection, inbox_list, run_fetch};
@@ -130,12 +131,12 @@ async fn only_the_gates_of_a_page_look_for_their_evidence() {
         let (before, scanned): (_, i64) = (read().await, lab.admin.query_one(&scans, &[]).await.unwrap().get(0));
         let ctx = lab.another_ctx().await;
         if of_run {
-            let found = run_fetch(&ctx.db, &lab.tenant, run, Focus::default(), &Selection::default()).await;
+            let found = run_fetch(&session(&ctx.db, &lab.tenant), run, Focus::default(), &Selection::default()).await;
             let found = found.expect("read").expect("a run");
             assert_eq!((found.gates.len(), found.gates_total, found.gates_open), (50, 1_001, 1_001));
             assert!(found.gates[1].evidence_id.is_some(), "any artifact of the run can be evidence");
         } else {
-            assert_eq!(inbox_list(&ctx.db, &lab.tenant, None, None).await.expect("an inbox").gates.len(), 50);
+            assert_eq!(inbox_list(&session(&ctx.db, &lab.tenant), None, None).await.expect("an inbox").gates.len(), 50);
         }
         // A connection reports what it did when it ends.
         drop(ctx);

@@ -1,5 +1,6 @@
 //! The console's pages for operators, on a real database: policy, write rules, usage, health.
 
+use nofx_tests::lab::session;
 use nofx_tests::{Deliver, Lab, Script, plans};
 use serde_json::json;
 use shared::db::console::{health_fetch, usage_fetch};
@@ -126,7 +127,7 @@ async fn usage_is_summed_by_model_day_and_run_of_the_tenant() {
     used(&lab, run, "acme", 2, 1, model("small", json!(null))).await;
     used(&lab, run, "acme", 1, 40, model("old", json!(9))).await;
     used(&lab, run, "other", 1, 0, model("foreign", json!(9))).await;
-    let usage = usage_fetch(&lab.ctx.db, &lab.tenant).await.expect("usage");
+    let usage = usage_fetch(&session(&lab.ctx.db, &lab.tenant)).await.expect("usage");
     assert_eq!((usage.total.calls, usage.total.input_tokens, usage.total.output_tokens), (5, 3_000, 25));
     assert_eq!((usage.total.cached_tokens, usage.total.uncounted, usage.truncated), (10, 2, false));
     let models: Vec<_> = usage.models.iter().map(|one| (one.model.as_str(), one.tokens.calls)).collect();
@@ -151,8 +152,8 @@ async fn usage_and_health_read_no_other_events_of_a_long_history() {
     let before: i64 = lab.admin.query_one(scans, &[]).await.unwrap().get(0);
 
     let ctx = lab.another_ctx().await;
-    assert_eq!(usage_fetch(&ctx.db, &lab.tenant).await.expect("usage").total.calls, 50);
-    health_fetch(&ctx.db, &lab.tenant).await.expect("health");
+    assert_eq!(usage_fetch(&session(&ctx.db, &lab.tenant)).await.expect("usage").total.calls, 50);
+    health_fetch(&session(&ctx.db, &lab.tenant)).await.expect("health");
     // A connection reports what it did when it ends.
     drop(ctx);
     lab.until(
@@ -168,7 +169,7 @@ async fn usage_and_health_read_no_other_events_of_a_long_history() {
 async fn health_counts_what_is_ready_running_lost_and_overdue() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::wide(3)).await;
-    let health = async || health_fetch(&lab.ctx.db, &lab.tenant).await.expect("health");
+    let health = async || health_fetch(&session(&lab.ctx.db, &lab.tenant)).await.expect("health");
     let first = health().await;
     let [echo] = first.handlers.as_slice() else { panic!("{first:?}") };
     assert_eq!((echo.handler.as_str(), echo.running, echo.overdue), ("echo", 0, 0));

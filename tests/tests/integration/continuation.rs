@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use nofx_tests::delivery::event;
+use nofx_tests::lab::session;
 use nofx_tests::script::{broken, succeeded};
 use nofx_tests::{Deliver, Lab, Script, plans};
 use serde_json::{Value, json};
@@ -94,7 +95,7 @@ async fn an_invocation_does_not_continue_a_paused_run() {
     let script = Script::overriding(move |step, _| {
         let (ctx, tenant) = (ctx.clone(), tenant.clone());
         async move {
-            control_run(&ctx, &tenant, step.run_id, Control::Pause, "ann").await.unwrap();
+            control_run(&ctx, &session(&ctx.db, &tenant), step.run_id, Control::Pause, "ann").await.unwrap();
             None
         }
     });

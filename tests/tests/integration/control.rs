@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use nofx_tests::delivery::event;
+use nofx_tests::lab::session;
 use nofx_tests::script::{broken, succeeded};
 use nofx_tests::{Deliver, Lab, Script, plans};
 use serde_json::json;
@@ -17,7 +18,7 @@ use shared::view::{Changed, Gate, RunChange};
 use uuid::Uuid;
 
 async fn control(lab: &Lab, run: RunId, control: Control) -> Result<RunChange, Error> {
-    control_run(&lab.ctx, &lab.tenant, run, control, "ann").await
+    control_run(&lab.ctx, &session(&lab.ctx.db, &lab.tenant), run, control, "ann").await
 }
 
 /// A handler that controls its run during this step.
@@ -27,7 +28,7 @@ fn control_during(lab: &Lab, of_step: &'static str, what: Control) -> Script {
         let (ctx, tenant) = (ctx.clone(), tenant.clone());
         async move {
             if step.name == of_step && step.attempt == 1 {
-                control_run(&ctx, &tenant, step.run_id, what, "ann").await.unwrap();
+                control_run(&ctx, &session(&ctx.db, &tenant), step.run_id, what, "ann").await.unwrap();
             }
             None
         }
@@ -37,7 +38,6 @@ fn control_during(lab: &Lab, of_step: &'static str, what: Control) -> Script {
 async fn gate_on(lab: &Lab, run: RunId, step: Option<StepId>) -> (GateId, GateCreated) {
     let request = GateRequest {
         id: GateId(Uuid::new_v4()),
-        tenant_id: lab.tenant.clone(),
         run_id: run,
         step_id: step,
         gate_type: "manual:budget".into(),
@@ -45,12 +45,12 @@ async fn gate_on(lab: &Lab, run: RunId, step: Option<StepId>) -> (GateId, GateCr
         reason: None,
         expires_after_s: None,
     };
-    (request.id, gate::gate_create(&lab.ctx.db, &request).await.unwrap())
+    (request.id, gate::gate_create(&lab.session(), &request).await.unwrap())
 }
 
 async fn decide(lab: &Lab, gate_id: GateId, decision: Decision) -> Result<Gate, Error> {
-    let decision = GateDecision { tenant_id: &lab.tenant, gate_id, decision, actor: "ann", reason: Some("because") };
-    decide_gate(&lab.ctx, &decision).await
+    let decision = GateDecision { gate_id, decision, actor: "ann", reason: Some("because") };
+    decide_gate(&lab.ctx, &lab.session(), &decision).await
 }
 
 #[tokio::test]
@@ -123,7 +123,8 @@ async fn cancel_returns_the_stopped_and_the_running_steps() {
     let script = Script::new(move |step, _| {
         let (ctx, tenant, sender) = (ctx.clone(), tenant.clone(), sender.clone());
         async move {
-            let answer = control_run(&ctx, &tenant, step.run_id, Control::Cancel, "ann").await.unwrap();
+            let answer =
+                control_run(&ctx, &session(&ctx.db, &tenant), step.run_id, Control::Cancel, "ann").await.unwrap();
             sender.lock().unwrap().take().unwrap().send(answer).unwrap();
             succeeded(json!({}))
         }
@@ -145,7 +146,7 @@ async fn a_run_of_another_tenant_cannot_be_found_or_controlled() {
     let before = lab.everything(run).await;
     let mallory = shared::domain::TenantId("mallory".into());
     for what in [Control::Cancel, Control::Pause, Control::Resume, Control::Retry] {
-        let answer = control_run(&lab.ctx, &mallory, run, what, "mallory").await;
+        let answer = control_run(&lab.ctx, &session(&lab.ctx.db, &mallory), run, what, "mallory").await;
         assert!(matches!(answer, Err(Error::NotFound(_))), "{what:?}: {answer:?}");
     }
     lab.assert_unchanged(run, &before).await;

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use nofx_tests::delivery::{body, event, event_of, failed_ids};
+use nofx_tests::lab::session;
 use nofx_tests::script::succeeded;
 use nofx_tests::{Deliver, Lab, Script, plans};
 use serde_json::{Value, json};
@@ -29,10 +30,10 @@ async fn run_to_end(lab: &Lab, plan: &Value, deliver: Deliver) -> Value {
 }
 
 async fn approve_all(lab: &Lab, run: RunId) {
-    for gate in gate_list_of_run(&lab.ctx.db, &lab.tenant, run, None, 100).await.unwrap().items {
-        let (tenant_id, decision) = (&lab.tenant, Decision::Approve);
-        let decision = GateDecision { tenant_id, gate_id: gate.id, decision, actor: "ann", reason: None };
-        decide_gate(&lab.ctx, &decision).await.unwrap();
+    for gate in gate_list_of_run(&session(&lab.ctx.db, &lab.tenant), run, None, 100).await.unwrap().items {
+        let decision = Decision::Approve;
+        let decision = GateDecision { gate_id: gate.id, decision, actor: "ann", reason: None };
+        decide_gate(&lab.ctx, &lab.session(), &decision).await.unwrap();
     }
 }
 

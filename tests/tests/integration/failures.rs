@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use nofx_tests::delivery::event;
+use nofx_tests::lab::session;
 use nofx_tests::script::{broken, flaky, succeeded};
 use nofx_tests::{Deliver, Lab, Script, plans};
 use serde_json::json;
@@ -70,7 +71,7 @@ async fn a_final_failure_skips_unstarted_steps_and_records_running_ones() {
             if step.name == "bad" {
                 return broken();
             }
-            while step_fetch(&db, &tenant, run, "bad").await.unwrap().unwrap().status != StepStatus::Failed {
+            while step_fetch(&session(&db, &tenant), run, "bad").await.unwrap().unwrap().status != StepStatus::Failed {
                 tokio::task::yield_now().await;
             }
             succeeded(json!({ "done": true }))
@@ -163,7 +164,7 @@ async fn a_request_that_postgres_cannot_store_is_invalid() {
     let lab = Lab::new().await;
     let body = json!({ "plan": { "goal": "g", "steps": [plans::step("a", "echo", json!({ "text": "a\u{0}b" }))] } });
     let request = Request { body: &body, idempotency_key: None, traceparent: None, actor: None };
-    let answer = create_run(&lab.ctx, &lab.tenant, &request).await;
+    let answer = create_run(&lab.ctx, &session(&lab.ctx.db, &lab.tenant), &request).await;
     assert!(matches!(answer, Err(Error::Invalid(_))), "{answer:?}");
 }
 

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use nofx_tests::delivery::event;
+use nofx_tests::lab::session;
 use nofx_tests::script::{broken, flaky, succeeded};
 use nofx_tests::{Deliver, Lab, Script, plans};
 use serde_json::{Value, json};
@@ -88,7 +89,9 @@ async fn every_line_about_an_attempt_names_it_and_every_error_is_logged_once() {
                 "s3" => panic!("a defect of the handler"),
                 "s4" => succeeded(json!({ "text": "a\u{0}b" })),
                 "late" => {
-                    let cancelled = control_run(&ctx, &step.tenant_id, step.run_id, Control::Cancel, "ann").await;
+                    let cancelled =
+                        control_run(&ctx, &session(&ctx.db, &step.tenant_id), step.run_id, Control::Cancel, "ann")
+                            .await;
                     cancelled.expect("the run is cancelled");
                     succeeded(json!({}))
                 }

@@ -1,6 +1,7 @@
 //! An attempt that lost its step notices it, and its token usage is still recorded.
 
 use nofx_tests::delivery::event;
+use nofx_tests::lab::session;
 use nofx_tests::{Deliver, Lab, plans};
 use serde_json::{Map, Value, json};
 use shared::context::Ctx;
@@ -27,7 +28,7 @@ async fn claim(lab: &Lab, run: RunId, step: StepId) -> Claimed {
 }
 
 async fn cancel(ctx: &Ctx, run: RunId) {
-    control_run(ctx, &ctx.config.tenant, run, Control::Cancel, "ann").await.unwrap();
+    control_run(ctx, &session(&ctx.db, &ctx.config.tenant), run, Control::Cancel, "ann").await.unwrap();
 }
 
 fn payload(tokens: u32) -> Value {
@@ -78,7 +79,7 @@ async fn an_attempt_is_live_until_it_ends_is_cancelled_or_another_starts() {
     let second = AttemptKey::of(&claim(&lab, run, id).await);
     assert!(!live(&key).await && live(&second).await);
 
-    control_run(&lab.ctx, &lab.tenant, run, Control::Pause, "ann").await.unwrap();
+    control_run(&lab.ctx, &session(&lab.ctx.db, &lab.tenant), run, Control::Pause, "ann").await.unwrap();
     assert!(live(&second).await, "a running step continues while its run is paused");
     cancel(&lab.ctx, run).await;
     assert!(!live(&second).await);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::future::join_all;
+use nofx_tests::lab::session;
 use nofx_tests::{Lab, plans};
 use serde_json::{Map, json};
 use shared::db::event::event_list;
@@ -180,7 +181,7 @@ async fn finishes_concurrent_with_a_cancel_neither_deadlock_nor_change_a_cancell
         let parents = claim(&lab, run, &steps(&lab, run, &names).await).await;
         let (db, tenant) = (lab.ctx.db.clone(), lab.tenant.clone());
         let cancel = async move {
-            let answer = run::run_control(&db, &tenant, run, Control::Cancel, "ann").await;
+            let answer = run::run_control(&session(&db, &tenant), run, Control::Cancel, "ann").await;
             assert!(matches!(answer.expect("no deadlock"), Controlled::Cancelled(_)));
             None
         };
@@ -222,10 +223,10 @@ async fn only_one_of_many_concurrent_decisions_counts() {
         let item = finish_item(&claimed[0], Outcome::blocked(new_gate), 1 << 20, 0.0);
         step::steps_finish(&lab.ctx.db, &[item], None).await.unwrap();
         let deciders = [Decision::Approve, Decision::Reject, Decision::Waive, Decision::Approve].map(|decision| {
-            let (db, tenant_id) = (lab.ctx.db.clone(), lab.tenant.clone());
+            let session = lab.session();
             async move {
-                let decision = GateDecision { tenant_id: &tenant_id, gate_id, decision, actor: "ann", reason: None };
-                matches!(gate::gate_decide(&db, &decision).await.unwrap(), GateDecided::Decided { .. })
+                let decision = GateDecision { gate_id, decision, actor: "ann", reason: None };
+                matches!(gate::gate_decide(&session, &decision).await.unwrap(), GateDecided::Decided { .. })
             }
         });
         let decided = run_concurrently(deciders.into()).await;
@@ -264,7 +265,7 @@ async fn a_timeline_reader_concurrent_with_writers_misses_no_event() {
     let (mut cursor, mut seen, mut reads) = (0, Vec::new(), 0);
     loop {
         let over = writers.iter().all(tokio::task::JoinHandle::is_finished);
-        let page = event_list(&lab.ctx.db, &lab.tenant, run, cursor, 7).await.unwrap().items;
+        let page = event_list(&session(&lab.ctx.db, &lab.tenant), run, cursor, 7).await.unwrap().items;
         seen.extend(page.iter().map(|event| event.seq));
         cursor = seen.last().copied().unwrap_or(0);
         reads += 1;
@@ -291,7 +292,7 @@ async fn only_one_of_many_posts_with_one_idempotency_key_creates_a_run() {
                 let body = json!({ "plan": plans::wide(width) });
                 let key = format!("key-{round}");
                 let request = Request { body: &body, idempotency_key: Some(&key), traceparent: None, actor: None };
-                create_run(&ctx, &tenant, &request).await
+                create_run(&ctx, &session(&ctx.db, &tenant), &request).await
             }
         });
         let answers = run_concurrently(posts.collect()).await;

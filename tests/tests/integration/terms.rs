@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use nofx_tests::lab::session;
 use nofx_tests::script::succeeded;
 use nofx_tests::{Deliver, Lab, Script, plans};
 use serde_json::{Map, Value, json};
@@ -72,7 +73,7 @@ fn judging(seen: &Seen) -> Script {
 }
 
 async fn pending(lab: &Lab, run: RunId) -> shared::view::Gate {
-    let page = gate::gate_list_of_run(&lab.ctx.db, &lab.tenant, run, None, 10).await.unwrap();
+    let page = gate::gate_list_of_run(&session(&lab.ctx.db, &lab.tenant), run, None, 10).await.unwrap();
     let mut pending = page.items.into_iter().filter(|gate| gate.status == GateStatus::Pending);
     let gate = pending.next().expect("a pending gate");
     assert!(pending.next().is_none());
@@ -80,13 +81,13 @@ async fn pending(lab: &Lab, run: RunId) -> shared::view::Gate {
 }
 
 async fn decide(lab: &Lab, gate_id: GateId, decision: Decision) {
-    let decision = GateDecision { tenant_id: &lab.tenant, gate_id, decision, actor: "ann", reason: Some("so") };
-    decide_gate(&lab.ctx, &decision).await.unwrap();
+    let decision = GateDecision { gate_id, decision, actor: "ann", reason: Some("so") };
+    decide_gate(&lab.ctx, &lab.session(), &decision).await.unwrap();
 }
 
 async fn set(lab: &Lab, document: &Value, if_version: Option<u32>) -> PolicySet {
-    let policy = NewPolicy { tenant_id: &lab.tenant, document, actor: "ann", reason: None, if_version };
-    policy_set(&lab.ctx.db, &policy).await.unwrap()
+    let policy = NewPolicy { document, actor: "ann", reason: None, if_version };
+    policy_set(&lab.session(), &policy).await.unwrap()
 }
 
 /// The payloads of a run's events of a type.
@@ -158,7 +159,7 @@ fn three_gates() -> Value {
 
 /// The questions of a run, by status.
 async fn questions(lab: &Lab, run: RunId, status: GateStatus) -> Vec<shared::view::Gate> {
-    let page = gate::gate_list_of_run(&lab.ctx.db, &lab.tenant, run, None, 50).await.unwrap();
+    let page = gate::gate_list_of_run(&session(&lab.ctx.db, &lab.tenant), run, None, 50).await.unwrap();
     page.items.into_iter().filter(|gate| gate.status == status && gate.gate_type == "manual:gate-change").collect()
 }
 
@@ -260,7 +261,7 @@ async fn a_decision_counts_only_in_its_generation() {
     let failing = Script::new(|_, _| async { nofx_tests::script::broken() });
     lab.settle(&failing, Deliver::Once).await;
     assert_eq!(lab.run_status(run).await, "failed");
-    control_run(&lab.ctx, &lab.tenant, run, Control::Retry, "ann").await.unwrap();
+    control_run(&lab.ctx, &session(&lab.ctx.db, &lab.tenant), run, Control::Retry, "ann").await.unwrap();
     lab.settle(&judging(&seen), Deliver::Once).await;
     assert_eq!(seen.lock().unwrap()[0].decisions, []);
     assert_eq!(lab.run_status(run).await, "blocked", "it asks again");
@@ -334,17 +335,11 @@ async fn concurrent_changes_of_a_policy_get_one_version_each_and_one_wins_a_race
     let lab = Lab::new().await;
     let document = |at: u32| json!({ "gates": { "max_timeout_s": at } });
     let all = futures::future::join_all((1..=8).map(|at| {
-        let (db, tenant) = (lab.ctx.db.clone(), lab.tenant.clone());
+        let session = lab.session();
         tokio::spawn(async move {
             let document = json!({ "gates": { "max_timeout_s": at } });
-            let policy = NewPolicy {
-                tenant_id: &tenant,
-                document: &document,
-                actor: "ann",
-                reason: Some("race"),
-                if_version: None,
-            };
-            policy_set(&db, &policy).await.unwrap()
+            let policy = NewPolicy { document: &document, actor: "ann", reason: Some("race"), if_version: None };
+            policy_set(&session, &policy).await.unwrap()
         })
     }));
     let mut versions: Vec<_> = all

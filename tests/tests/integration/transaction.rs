@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use nofx_tests::delivery::event;
+use nofx_tests::lab::session;
 use nofx_tests::script::{flaky, succeeded};
 use nofx_tests::{Deliver, Lab, plans};
 use serde_json::json;
@@ -79,7 +80,9 @@ async fn the_effect_of_an_attempt_that_lost_its_step_is_rolled_back() {
         let (ctx, tenant) = (ctx.clone(), tenant.clone());
         async move {
             let cancel = shared::db::run::Control::Cancel;
-            shared::flow::control_run::control_run(&ctx, &tenant, step.run_id, cancel, "ann").await.unwrap();
+            shared::flow::control_run::control_run(&ctx, &session(&ctx.db, &tenant), step.run_id, cancel, "ann")
+                .await
+                .unwrap();
             None
         }
     });

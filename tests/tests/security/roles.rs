@@ -183,7 +183,7 @@ async fn the_worker_role_suffices_for_a_gate_with_its_own_workspace() {
         metadata: json!({}),
         made_from: Vec::new(),
     };
-    shared::db::artifact::artifact_insert_upload(&lab.ctx.db, &lab.tenant, &artifact).await.unwrap();
+    shared::db::artifact::artifact_upload(&lab.session(), &artifact).await.unwrap();
     let plan = |id: Uuid| {
         json!({ "goal": "judge", "steps": [
             plans::step("lint", "gate:lint", json!({ "workspace": { "archive": id } })) ] })

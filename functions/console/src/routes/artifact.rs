@@ -5,7 +5,6 @@ use std::time::Duration;
 use axum::extract::{Path, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
-use shared::context::Ctx;
 use shared::db::artifact;
 use shared::db::console::{self, ArtifactDetail};
 use shared::domain::{ArtifactId, ArtifactRef};
@@ -14,6 +13,7 @@ use shared::http::{Query, id_param};
 use shared::storage::Beginning;
 use shared::{signing, telemetry};
 
+use super::Visit;
 use super::evidence::MAX_BYTES;
 use super::failure;
 use crate::archive::Listing;
@@ -29,12 +29,12 @@ const PREVIEW_BYTES: u64 = 64 * 1024;
 const LARGE_BYTES: u64 = 2 * 1024 * 1024;
 
 /// `GET /ui/artifacts/{id}`.
-pub async fn page(State(ctx): State<Ctx>, Path(id): Path<String>) -> Response {
-    let detail = match find(&ctx, &id).await {
+pub async fn page(visit: Visit, Path(id): Path<String>) -> Response {
+    let detail = match find(&visit, &id).await {
         Ok(detail) => detail,
         Err(error) => return failure(Base::RUN, &error),
     };
-    let (stored, signature) = futures::join!(stored(&ctx, &detail), signature(&ctx, &detail));
+    let (stored, signature) = futures::join!(stored(&visit, &detail), signature(&visit, &detail));
     // A row says more than an error page.
     let stored = stored.map_err(unreadable);
     let shown =
@@ -47,9 +47,9 @@ pub async fn page(State(ctx): State<Ctx>, Path(id): Path<String>) -> Response {
     response
 }
 
-async fn find(ctx: &Ctx, id: &str) -> Result<ArtifactDetail, Error> {
+async fn find(visit: &Visit, id: &str) -> Result<ArtifactDetail, Error> {
     let id: ArtifactId = id_param("artifact", id)?;
-    let detail = console::artifact_detail_fetch(&ctx.db, &ctx.config.tenant, id).await?;
+    let detail = console::artifact_detail_fetch(&visit.session, id).await?;
     detail.ok_or_else(|| Error::NotFound(format!("artifact {id}")))
 }
 
@@ -67,10 +67,10 @@ fn unreadable(error: Error) -> Unreadable {
 
 /// Reads the beginning. Reads all of what must be verified, evidence and pictures, and more of an archive, because its list
 /// of files is spread over it.
-async fn stored(ctx: &Ctx, detail: &ArtifactDetail) -> Result<Stored, Error> {
+async fn stored(visit: &Visit, detail: &ArtifactDetail) -> Result<Stored, Error> {
     let artifact = &detail.artifact;
     let limit = if detail.signed.is_some() && artifact.size_bytes <= MAX_BYTES { MAX_BYTES } else { PREVIEW_BYTES };
-    let beginning = ctx.storage.read_start(artifact, limit).await?;
+    let beginning = visit.ctx.storage.read_start(artifact, limit).await?;
     let (mut is_verified, mut read_bytes) = (beginning.is_whole, beginning.bytes.len() as u64);
     let mut bytes = beginning.bytes;
     bytes.truncate(usize::try_from(PREVIEW_BYTES).unwrap_or(usize::MAX));
@@ -80,13 +80,14 @@ async fn stored(ctx: &Ctx, detail: &ArtifactDetail) -> Result<Stored, Error> {
     match &content {
         Content::Image(image) if artifact.size_bytes <= LARGE_BYTES => {
             if !is_verified {
-                ctx.storage.get(artifact, LARGE_BYTES).await?;
+                visit.ctx.storage.get(artifact, LARGE_BYTES).await?;
                 (is_verified, read_bytes) = (true, artifact.size_bytes);
             }
-            image_url = Some(ctx.storage.sign_view(&artifact.uri, image.media_type, SIGNED_URL_LIFETIME).await?.url);
+            image_url =
+                Some(visit.ctx.storage.sign_view(&artifact.uri, image.media_type, SIGNED_URL_LIFETIME).await?.url);
         }
         Content::Archive => {
-            let Beginning { bytes, is_whole } = ctx.storage.read_start(artifact, LARGE_BYTES).await?;
+            let Beginning { bytes, is_whole } = visit.ctx.storage.read_start(artifact, LARGE_BYTES).await?;
             (is_verified, read_bytes) = (is_whole, bytes.len() as u64);
             let listing = tokio::task::spawn_blocking(move || Listing::of(&bytes, is_whole)).await;
             files = Some(listing.map_err(|error| Error::internal("list the files of an archive", error))?);
@@ -97,38 +98,38 @@ async fn stored(ctx: &Ctx, detail: &ArtifactDetail) -> Result<Stored, Error> {
 }
 
 /// Checks the attestation of a gate. What cannot be checked must not hide the artifact.
-async fn signature(ctx: &Ctx, detail: &ArtifactDetail) -> Option<Signature> {
+async fn signature(visit: &Visit, detail: &ArtifactDetail) -> Option<Signature> {
     let signed = detail.signed.as_ref()?;
     let Some(attestation) = &signed.attestation else { return Some(Signature::Missing) };
     let evidence = signed.evidence.as_ref().map(|evidence| evidence.hash.as_str());
-    Some(checked(ctx, attestation, evidence).await.unwrap_or_else(|error| {
+    Some(checked(visit, attestation, evidence).await.unwrap_or_else(|error| {
         telemetry::report(&error, "check an attestation");
         Signature::Unchecked(error.to_string())
     }))
 }
 
-async fn checked(ctx: &Ctx, attestation: &ArtifactRef, evidence: Option<&str>) -> Result<Signature, Error> {
-    let envelope = match ctx.storage.get(attestation, MAX_BYTES).await {
+async fn checked(visit: &Visit, attestation: &ArtifactRef, evidence: Option<&str>) -> Result<Signature, Error> {
+    let envelope = match visit.ctx.storage.get(attestation, MAX_BYTES).await {
         Ok(envelope) => envelope,
         Err(error @ Error::Conflict(..)) => return Ok(Signature::Wrong(error.to_string())),
         Err(error) => return Err(error),
     };
-    let keys = signing::public_keys(&ctx.config.signing, &ctx.sdk).await?;
+    let keys = signing::public_keys(&visit.ctx.config.signing, &visit.ctx.sdk).await?;
     Ok(signature::check(&envelope, &keys, evidence))
 }
 
 /// `GET /ui/artifacts/signed?id=`.
-pub async fn signed(State(ctx): State<Ctx>, query: Query) -> Response {
-    match sign(&ctx, query.get("id").unwrap_or_default()).await {
+pub async fn signed(visit: Visit, query: Query) -> Response {
+    match sign(&visit, query.get("id").unwrap_or_default()).await {
         Ok(url) => (StatusCode::FOUND, [(header::LOCATION, url)]).into_response(),
         Err(error) => failure(Base(1), &error),
     }
 }
 
-async fn sign(ctx: &Ctx, id: &str) -> Result<String, Error> {
+async fn sign(visit: &Visit, id: &str) -> Result<String, Error> {
     let id: ArtifactId = id_param("artifact", id)?;
-    let row = artifact::artifact_fetch(&ctx.db, &ctx.config.tenant, id).await?;
+    let row = artifact::artifact_fetch(&visit.session, id).await?;
     let row = row.ok_or_else(|| Error::NotFound(format!("artifact {id}")))?;
-    let signed = ctx.storage.sign_attachment(&row.uri, &row.name, SIGNED_URL_LIFETIME).await?;
+    let signed = visit.ctx.storage.sign_attachment(&row.uri, &row.name, SIGNED_URL_LIFETIME).await?;
     Ok(signed.url)
 }

@@ -3,7 +3,6 @@
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use shared::context::Ctx;
 use shared::db::console::{Focus, Selection};
 use shared::db::run::Control;
 use shared::domain::RunId;
@@ -11,50 +10,44 @@ use shared::error::Error;
 use shared::flow::control_run::control_run;
 use shared::http::{self, ACTOR, Form, Sender, id_param, sender};
 
-use super::{failure, redirect, run, show};
+use super::{Visit, failure, redirect, run, show};
 use crate::csrf;
 use crate::page::{Base, RefusedControl, RunPage, run_page};
 
 /// `POST /ui/runs/{id}/pause`.
-pub async fn pause(state: State<Ctx>, path: Path<String>, headers: HeaderMap, form: Form) -> Response {
-    control(state, path, &headers, &form, Control::Pause).await
+pub async fn pause(visit: Visit, path: Path<String>, headers: HeaderMap, form: Form) -> Response {
+    control(visit, path, &headers, &form, Control::Pause).await
 }
 
 /// `POST /ui/runs/{id}/resume`.
-pub async fn resume(state: State<Ctx>, path: Path<String>, headers: HeaderMap, form: Form) -> Response {
-    control(state, path, &headers, &form, Control::Resume).await
+pub async fn resume(visit: Visit, path: Path<String>, headers: HeaderMap, form: Form) -> Response {
+    control(visit, path, &headers, &form, Control::Resume).await
 }
 
 /// `POST /ui/runs/{id}/cancel`.
-pub async fn cancel(state: State<Ctx>, path: Path<String>, headers: HeaderMap, form: Form) -> Response {
-    control(state, path, &headers, &form, Control::Cancel).await
+pub async fn cancel(visit: Visit, path: Path<String>, headers: HeaderMap, form: Form) -> Response {
+    control(visit, path, &headers, &form, Control::Cancel).await
 }
 
 /// `POST /ui/runs/{id}/retry`.
-pub async fn retry(state: State<Ctx>, path: Path<String>, headers: HeaderMap, form: Form) -> Response {
-    control(state, path, &headers, &form, Control::Retry).await
+pub async fn retry(visit: Visit, path: Path<String>, headers: HeaderMap, form: Form) -> Response {
+    control(visit, path, &headers, &form, Control::Retry).await
 }
 
 /// Redirects to the run (303), or shows it with the reason why nothing was done.
-async fn control(
-    State(ctx): State<Ctx>,
-    Path(id): Path<String>,
-    headers: &HeaderMap,
-    form: &Form,
-    control: Control,
-) -> Response {
+async fn control(visit: Visit, Path(id): Path<String>, headers: &HeaderMap, form: &Form, control: Control) -> Response {
     let id: RunId = match id_param("run", &id) {
         Ok(id) => id,
         Err(error) => return failure(Base::GATE, &error),
     };
-    let public_url = ctx.config.public_url.as_deref();
+    let public_url = visit.ctx.config.public_url.as_deref();
     let refused = |why, wrong_actor| RefusedControl { control, actor: form.text("actor"), why, wrong_actor };
     // Check this first: a forged form must not learn whether the run exists, and what another site sent is not shown.
     if let Err(sentence) = csrf::check(headers, public_url, form.text("csrf")) {
         if sender(headers, public_url) != Sender::Own {
             return failure(Base::GATE, &Error::Forbidden(sentence.to_owned()));
         }
-        return show_run(&ctx, headers, id, StatusCode::FORBIDDEN, refused(sentence, None)).await;
+        return show_run(&visit, headers, id, StatusCode::FORBIDDEN, refused(sentence, None)).await;
     }
     let actor = form.read(&[ACTOR, &["csrf"]], |fields| {
         if fields.value("actor").is_none() {
@@ -63,30 +56,30 @@ async fn control(
         Some(http::actor(fields))
     });
     let done = match actor {
-        Ok(actor) => control_run(&ctx, &ctx.config.tenant, id, control, &actor).await,
+        Ok(actor) => control_run(&visit.ctx, &visit.session, id, control, &actor).await,
         Err(error) => Err(error),
     };
     match done {
         Ok(_) => redirect(&Base::GATE.to(&format!("runs/{id}"))),
         Err(Error::Invalid(problems)) => {
             let refused = refused("The form has a problem.", problems.first());
-            show_run(&ctx, headers, id, StatusCode::BAD_REQUEST, refused).await
+            show_run(&visit, headers, id, StatusCode::BAD_REQUEST, refused).await
         }
         Err(Error::Conflict(_, detail)) => {
-            show_run(&ctx, headers, id, StatusCode::CONFLICT, refused(&detail, None)).await
+            show_run(&visit, headers, id, StatusCode::CONFLICT, refused(&detail, None)).await
         }
         Err(error) => failure(Base::GATE, &error),
     }
 }
 
 async fn show_run(
-    ctx: &Ctx,
+    visit: &Visit,
     headers: &HeaderMap,
     id: RunId,
     status: StatusCode,
     refused: RefusedControl<'_>,
 ) -> Response {
-    match run::find(ctx, id, Focus::default(), &Selection::default()).await {
+    match run::find(visit, id, Focus::default(), &Selection::default()).await {
         Ok(run) => {
             let mut response = show(headers, |token| {
                 let page = RunPage::new(&run, token);

@@ -3,7 +3,6 @@
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use shared::context::Ctx;
 use shared::db::console::{self, Document, Exhibit, Gate, GateDetail};
 use shared::db::gate::GateDecision;
 use shared::domain::gate::Decision;
@@ -14,7 +13,7 @@ use shared::http::{self, ACTOR, Form, Query, REASON, id_param};
 use shared::telemetry;
 
 use super::evidence::bytes;
-use super::{evidence, failure, redirect, show};
+use super::{Visit, evidence, failure, redirect, show};
 use crate::csrf;
 use crate::evidence::GateChange;
 use crate::page::{self, Base, Content, DecisionPage, Refusal, Refused};
@@ -34,13 +33,13 @@ struct Asked {
 }
 
 impl Asked {
-    async fn find(ctx: &Ctx, id: GateId, before: Option<GateId>) -> Result<Self, Error> {
-        let detail = console::decision_fetch(&ctx.db, &ctx.config.tenant, id, before).await?;
+    async fn find(visit: &Visit, id: GateId, before: Option<GateId>) -> Result<Self, Error> {
+        let detail = console::decision_fetch(&visit.session, id, before).await?;
         let detail = detail.ok_or_else(|| Error::NotFound(format!("gate {id}")))?;
-        let change = difference(ctx, &detail.gate).await?;
+        let change = difference(visit, &detail.gate).await?;
         let mut contents = Vec::new();
         for exhibit in detail.documents.iter().take(DOCUMENTS) {
-            contents.push(content(ctx, exhibit).await);
+            contents.push(content(visit, exhibit).await);
         }
         Ok(Self { detail, change, contents })
     }
@@ -58,10 +57,10 @@ impl Asked {
 }
 
 /// The difference that a gate asks about, if it asks about one. What cannot be read must not hide the gate.
-async fn difference(ctx: &Ctx, gate: &Gate) -> Result<Option<Result<(Document, GateChange), String>>, Error> {
+async fn difference(visit: &Visit, gate: &Gate) -> Result<Option<Result<(Document, GateChange), String>>, Error> {
     let Some(artifact) = gate.evidence_id.filter(|_| gate.is_about_change()) else { return Ok(None) };
-    let document = evidence::find(ctx, artifact).await?;
-    let change = match bytes(ctx, &document).await {
+    let document = evidence::find(visit, artifact).await?;
+    let change = match bytes(visit, &document).await {
         Ok(bytes) => GateChange::read(&bytes),
         Err(error) => {
             telemetry::report(&error, "read the difference of a gate");
@@ -72,10 +71,10 @@ async fn difference(ctx: &Ctx, gate: &Gate) -> Result<Option<Result<(Document, G
 }
 
 /// Refuses to let a gate pass if nobody can see what it asks about.
-async fn check_readable(ctx: &Ctx, id: GateId) -> Result<(), Error> {
-    let gate = console::gate_fetch(&ctx.db, &ctx.config.tenant, id).await?;
+async fn check_readable(visit: &Visit, id: GateId) -> Result<(), Error> {
+    let gate = console::gate_fetch(&visit.session, id).await?;
     let Some(gate) = gate.filter(Gate::is_open) else { return Ok(()) };
-    match difference(ctx, &gate).await? {
+    match difference(visit, &gate).await? {
         Some(Err(why)) => {
             Err(Error::invalid("difference", format!("cannot be shown: {why}. Only a rejection is possible.")))
         }
@@ -84,7 +83,7 @@ async fn check_readable(ctx: &Ctx, id: GateId) -> Result<(), Error> {
 }
 
 /// What a document holds, if a page can show it. A document that cannot be read must not hide the gate.
-async fn content(ctx: &Ctx, exhibit: &Exhibit) -> Content {
+async fn content(visit: &Visit, exhibit: &Exhibit) -> Content {
     let artifact = &exhibit.artifact;
     let media_type = artifact.media_type.split(';').next().unwrap_or_default().trim();
     let is_text = media_type.starts_with("text/")
@@ -93,7 +92,7 @@ async fn content(ctx: &Ctx, exhibit: &Exhibit) -> Content {
     if !is_text || artifact.size_bytes > DOCUMENT_BYTES {
         return Content::Other;
     }
-    match ctx.storage.get(artifact, DOCUMENT_BYTES).await {
+    match visit.ctx.storage.get(artifact, DOCUMENT_BYTES).await {
         Ok(bytes) => match String::from_utf8(bytes) {
             Ok(text) if media_type == "text/markdown" => Content::Markdown(text),
             Ok(text) => Content::Text(text),
@@ -105,10 +104,10 @@ async fn content(ctx: &Ctx, exhibit: &Exhibit) -> Content {
 
 /// `GET /ui/gates/{id}`. `from=inbox`: a decision leads to the next gate of the inbox. `decided`: the gate that was decided
 /// before.
-pub async fn page(State(ctx): State<Ctx>, Path(id): Path<String>, query: Query, headers: HeaderMap) -> Response {
+pub async fn page(visit: Visit, Path(id): Path<String>, query: Query, headers: HeaderMap) -> Response {
     let before = query.get("decided").and_then(|id| id.parse().ok());
     let from_inbox = query.get("from") == Some(INBOX);
-    let read = async || Asked::find(&ctx, id_param("gate", &id)?, before).await;
+    let read = async || Asked::find(&visit, id_param("gate", &id)?, before).await;
     match read().await {
         Ok(asked) => asked.show(Base::RUN, &headers, from_inbox, None),
         Err(error) => failure(Base::RUN, &error),
@@ -118,7 +117,7 @@ pub async fn page(State(ctx): State<Ctx>, Path(id): Path<String>, query: Query, 
 /// `POST /ui/gates/{id}/{approve|reject|waive}`: redirects to the run or to the next gate of the inbox (303), or shows the
 /// gate with the reason why not.
 pub async fn decide(
-    State(ctx): State<Ctx>,
+    visit: Visit,
     Path((id, decision)): Path<(String, String)>,
     headers: HeaderMap,
     form: Form,
@@ -129,20 +128,20 @@ pub async fn decide(
         (_, Err(error)) => return failure(Base::GATE, &error),
     };
     // Check this first: a forged form must not learn whether the gate exists.
-    if let Err(sentence) = csrf::check(&headers, ctx.config.public_url.as_deref(), form.text("csrf")) {
+    if let Err(sentence) = csrf::check(&headers, visit.ctx.config.public_url.as_deref(), form.text("csrf")) {
         return failure(Base::GATE, &Error::Forbidden(sentence.to_owned()));
     }
-    match record(&ctx, gate_id, decision, &form).await {
-        Ok(run_id) => redirect(&Base::GATE.to(&next(&ctx, gate_id, run_id, &form).await)),
+    match record(&visit, gate_id, decision, &form).await {
+        Ok(run_id) => redirect(&Base::GATE.to(&next(&visit, gate_id, run_id, &form).await)),
         Err(error @ (Error::Conflict(..) | Error::Invalid(_))) => {
-            refused(&ctx, &headers, gate_id, decision, &form, &error).await
+            refused(&visit, &headers, gate_id, decision, &form, &error).await
         }
         Err(error) => failure(Base::GATE, &error),
     }
 }
 
 /// Records the decision. Returns the id of the gate's run.
-async fn record(ctx: &Ctx, gate_id: GateId, decision: Decision, form: &Form) -> Result<RunId, Error> {
+async fn record(visit: &Visit, gate_id: GateId, decision: Decision, form: &Form) -> Result<RunId, Error> {
     let (actor, reason) = form.read(&[ACTOR, REASON, &["csrf"], &["from"]], |fields| {
         if fields.value("actor").is_none() {
             fields.problem("actor", "A decision needs a name.");
@@ -152,17 +151,17 @@ async fn record(ctx: &Ctx, gate_id: GateId, decision: Decision, form: &Form) -> 
     })?;
     let reason = reason.as_deref().map(str::trim).filter(|reason| !reason.is_empty());
     if decision != Decision::Reject {
-        check_readable(ctx, gate_id).await?;
+        check_readable(visit, gate_id).await?;
     }
-    let tenant_id = &ctx.config.tenant;
-    let gate = decide_gate(ctx, &GateDecision { tenant_id, gate_id, decision, actor: &actor, reason }).await?;
+    let gate =
+        decide_gate(&visit.ctx, &visit.session, &GateDecision { gate_id, decision, actor: &actor, reason }).await?;
     Ok(gate.run_id)
 }
 
 /// Where the reader goes on: with the next gate of the inbox, if they came from there and one waits, else with the run.
-async fn next(ctx: &Ctx, decided: GateId, run: RunId, form: &Form) -> String {
+async fn next(visit: &Visit, decided: GateId, run: RunId, form: &Form) -> String {
     let next = match form.text("from") {
-        INBOX => console::inbox_next(&ctx.db, &ctx.config.tenant, decided).await.ok().flatten(),
+        INBOX => console::inbox_next(&visit.session, decided).await.ok().flatten(),
         _ => None,
     };
     match next {
@@ -173,14 +172,14 @@ async fn next(ctx: &Ctx, decided: GateId, run: RunId, form: &Form) -> String {
 
 /// The gate as it is now, with the error on top and what was typed in the form.
 async fn refused(
-    ctx: &Ctx,
+    visit: &Visit,
     headers: &HeaderMap,
     gate_id: GateId,
     decision: Decision,
     form: &Form,
     error: &Error,
 ) -> Response {
-    let asked = match Asked::find(ctx, gate_id, None).await {
+    let asked = match Asked::find(visit, gate_id, None).await {
         Ok(asked) => asked,
         Err(error) => return failure(Base::GATE, &error),
     };

@@ -5,7 +5,6 @@ use std::time::Instant;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use shared::context::Ctx;
 use shared::db::console::{self, Health};
 use shared::domain::tool;
 use shared::error::Error;
@@ -14,7 +13,7 @@ use shared::http::{self, ACTOR, Form, Query};
 use shared::telemetry;
 use shared::view::QueueDepth;
 
-use super::{failure, redirect, show};
+use super::{Visit, failure, redirect, show};
 use crate::csrf;
 use crate::page::{Base, HealthPage, Letters, health_page};
 
@@ -28,22 +27,22 @@ struct Read {
 }
 
 /// `GET /ui/health`. `redriven` names the handler whose dead letters the reader has just moved.
-pub async fn page(State(ctx): State<Ctx>, query: Query, headers: HeaderMap) -> Response {
+pub async fn page(visit: Visit, query: Query, headers: HeaderMap) -> Response {
     let redriven = query.get("redriven").and_then(tool::handler).map(|handler| handler.name);
-    match read(&ctx).await {
+    match read(&visit).await {
         Ok(found) => show_page(&headers, Base::TOP, &found, redriven, None),
         Err(error) => failure(Base::TOP, &error),
     }
 }
 
 /// `POST /ui/health/{handler}/redrive`: redirects to the page (303), or shows it with the reason why not.
-pub async fn redrive(State(ctx): State<Ctx>, Path(handler): Path<String>, headers: HeaderMap, form: Form) -> Response {
+pub async fn redrive(visit: Visit, Path(handler): Path<String>, headers: HeaderMap, form: Form) -> Response {
     let base = Base::GATE;
     // Names of handlers are no secret.
-    if let Err(error) = queues::handler_named(&ctx, &handler) {
+    if let Err(error) = queues::handler_named(&visit.ctx, &handler) {
         return failure(base, &error);
     }
-    if let Err(sentence) = csrf::check(&headers, ctx.config.public_url.as_deref(), form.text("csrf")) {
+    if let Err(sentence) = csrf::check(&headers, visit.ctx.config.public_url.as_deref(), form.text("csrf")) {
         return failure(base, &Error::Forbidden(sentence.to_owned()));
     }
     let actor = form.read(&[ACTOR, &["csrf"]], |fields| {
@@ -51,12 +50,12 @@ pub async fn redrive(State(ctx): State<Ctx>, Path(handler): Path<String>, header
         Some(http::actor(fields))
     });
     let moved = match actor {
-        Ok(actor) => queues::redrive(&ctx, &handler, &actor).await,
+        Ok(actor) => queues::redrive(&visit.ctx, &visit.session, &handler, &actor).await,
         Err(error) => Err(error),
     };
     match moved {
         Ok(moved) => redirect(&base.to(&format!("health?redriven={}", moved.handler))),
-        Err(error @ Error::Invalid(_)) => match read(&ctx).await {
+        Err(error @ Error::Invalid(_)) => match read(&visit).await {
             Ok(found) => {
                 let mut response = show_page(&headers, base, &found, None, Some(&error.to_string()));
                 *response.status_mut() = StatusCode::BAD_REQUEST;
@@ -68,12 +67,11 @@ pub async fn redrive(State(ctx): State<Ctx>, Path(handler): Path<String>, header
     }
 }
 
-async fn read(ctx: &Ctx) -> Result<Read, Error> {
-    let tenant = &ctx.config.tenant;
+async fn read(visit: &Visit) -> Result<Read, Error> {
     let start = Instant::now();
-    let health = console::health_fetch(&ctx.db, tenant).await?;
+    let health = console::health_fetch(&visit.session).await?;
     let database_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let queues = match queues::queue_list(ctx).await {
+    let queues = match queues::queue_list(&visit.ctx, &visit.session).await {
         Ok(list) => Some(list.queues),
         Err(error) => {
             telemetry::report(&error, "read the queues");
@@ -82,7 +80,7 @@ async fn read(ctx: &Ctx) -> Result<Read, Error> {
     };
     let mut letters = Vec::new();
     for queue in queues.iter().flatten().filter(|queue| queue.dead_letters > 0) {
-        match queues::dead_letters(ctx, tenant, &queue.handler).await {
+        match queues::dead_letters(&visit.ctx, &visit.session, &queue.handler).await {
             Ok(messages) => {
                 letters.push(Letters { handler: queue.handler.clone(), total: queue.dead_letters, messages });
             }

@@ -2,33 +2,32 @@
 
 use axum::extract::State;
 use axum::response::{Html, IntoResponse, Response};
-use shared::context::Ctx;
 use shared::db::console;
 use shared::error::Error;
 use shared::http::Query;
 
-use super::{cursor, failure};
+use super::{Visit, cursor, failure};
 use crate::page::{self, Base, InboxPage};
 
 /// `GET /ui/inbox`: the pending gates after the gate `after`, oldest first, or those of one `type`. `decided=1`: the
 /// decided ones, newest first.
-pub async fn list(State(ctx): State<Ctx>, query: Query) -> Response {
-    match read(&ctx, &query).await {
+pub async fn list(visit: Visit, query: Query) -> Response {
+    match read(&visit, &query).await {
         Ok(page) => Html(page).into_response(),
         Err(error) => failure(Base::TOP, &error),
     }
 }
 
-async fn read(ctx: &Ctx, query: &Query) -> Result<String, Error> {
-    let (db, tenant, after) = (&ctx.db, &ctx.config.tenant, cursor(query, "after")?);
+async fn read(visit: &Visit, query: &Query) -> Result<String, Error> {
+    let (session, after) = (&visit.session, cursor(query, "after")?);
     let gate_type = query.get("type").unwrap_or_default();
     match query.get("decided").unwrap_or_default() {
         "" => {
             let wanted = Some(gate_type).filter(|wanted| !wanted.is_empty());
-            let list = console::inbox_list(db, tenant, wanted, after).await?;
+            let list = console::inbox_list(session, wanted, after).await?;
             Ok(page::inbox(&InboxPage { base: Base::TOP, list: &list, gate_type }))
         }
-        "1" => Ok(page::decided_list(Base::TOP, &console::decided_list(db, tenant, after).await?)),
+        "1" => Ok(page::decided_list(Base::TOP, &console::decided_list(session, after).await?)),
         _ => Err(Error::invalid("decided", "must be 1")),
     }
 }

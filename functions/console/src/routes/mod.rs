@@ -16,14 +16,31 @@ pub mod usage;
 
 use std::str::FromStr;
 
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse, Response};
+use shared::db::Session;
 use shared::error::Error;
 use shared::http::{Query, detail_of, id_param};
 use shared::telemetry;
 
 use crate::csrf;
 use crate::page::{self, Base, Message};
+
+/// A request of a page: the function's clients, and the session of the caller.
+pub struct Visit {
+    ctx: Ctx,
+    session: Session,
+}
+
+impl FromRequestParts<Ctx> for Visit {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, visit: &Visit) -> Result<Self, Error> {
+        Ok(Self { ctx: ctx.clone(), session: Session::from_request_parts(parts, visit).await? })
+    }
+}
 
 /// `GET /ui`.
 pub async fn home() -> Response {

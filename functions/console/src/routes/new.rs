@@ -5,7 +5,6 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde_json::{Value, json};
-use shared::context::Ctx;
 use shared::db::{console, run};
 use shared::domain::{ArtifactId, RunId};
 use shared::error::Error;
@@ -16,7 +15,7 @@ use shared::http::{Query, Sender, actor_of, id_param, sender};
 use shared::telemetry;
 use uuid::Uuid;
 
-use super::{failure, redirect, show};
+use super::{Visit, failure, redirect, show};
 use crate::csrf;
 use crate::examples;
 use crate::page::{Base, NewRunPage, Outcome, Stored, Typed, new_run_page};
@@ -30,14 +29,14 @@ const FILES: &[&str] = &["workspace_file", "base_file"];
 const KEY_PREFIX: &str = "console-";
 
 /// `GET /ui/new?example=&from=`: the form with an example, or with the plan of a run.
-pub async fn page(State(ctx): State<Ctx>, query: Query, headers: HeaderMap) -> Response {
+pub async fn page(visit: Visit, query: Query, headers: HeaderMap) -> Response {
     let read = async || {
         let from = query.get("from").map(|id| id_param::<RunId>("run", id)).transpose()?;
         let typed = match from {
-            Some(from) => plan_of(&ctx, from).await?,
+            Some(from) => plan_of(&visit, from).await?,
             None => example(query.get("example"))?,
         };
-        Ok(Form { ctx: &ctx, headers: &headers, base: Base::TOP, typed })
+        Ok(Form { visit: &visit, headers: &headers, base: Base::TOP, typed })
     };
     match read().await {
         Ok(form) => form.show(StatusCode::OK, Outcome::None).await,
@@ -46,8 +45,8 @@ pub async fn page(State(ctx): State<Ctx>, query: Query, headers: HeaderMap) -> R
 }
 
 /// `POST /ui/new/check`: shows the problems of the plan, or what it will do. Stores archives, and starts nothing.
-pub async fn check(State(ctx): State<Ctx>, headers: HeaderMap, body: Bytes) -> Response {
-    let mut form = match Form::read(&ctx, &headers, Base::RUN, body).await {
+pub async fn check(visit: Visit, headers: HeaderMap, body: Bytes) -> Response {
+    let mut form = match Form::read(&visit, &headers, Base::RUN, body).await {
         Ok(form) => form,
         Err(refused) => return refused,
     };
@@ -55,7 +54,7 @@ pub async fn check(State(ctx): State<Ctx>, headers: HeaderMap, body: Bytes) -> R
         Ok(body) => body,
         Err(problems) => return form.show(StatusCode::BAD_REQUEST, Outcome::Problems(&problems)).await,
     };
-    match check_plan(&ctx, &ctx.config.tenant, &body).await {
+    match check_plan(&visit.ctx, &visit.session, &body).await {
         Ok(plan) => {
             let has_base = has_base(&body);
             form.show(StatusCode::OK, Outcome::Checked { plan: &plan, has_base }).await
@@ -65,8 +64,8 @@ pub async fn check(State(ctx): State<Ctx>, headers: HeaderMap, body: Bytes) -> R
 }
 
 /// `POST /ui/new`: redirects to the new run (303), or shows the form with the reason why not.
-pub async fn start(State(ctx): State<Ctx>, headers: HeaderMap, body: Bytes) -> Response {
-    let mut form = match Form::read(&ctx, &headers, Base::TOP, body).await {
+pub async fn start(visit: Visit, headers: HeaderMap, body: Bytes) -> Response {
+    let mut form = match Form::read(&visit, &headers, Base::TOP, body).await {
         Ok(form) => form,
         Err(refused) => return refused,
     };
@@ -80,7 +79,7 @@ pub async fn start(State(ctx): State<Ctx>, headers: HeaderMap, body: Bytes) -> R
     };
     let key = format!("{KEY_PREFIX}{}", form.typed.key);
     let request = Request { body: &body, idempotency_key: Some(&key), traceparent: None, actor: Some(&actor) };
-    match create_run(&ctx, &ctx.config.tenant, &request).await {
+    match create_run(&visit.ctx, &visit.session, &request).await {
         Ok(accepted) => redirect(&format!("runs/{}", accepted.id)),
         Err(error) => form.refuse(error).await,
     }
@@ -88,7 +87,7 @@ pub async fn start(State(ctx): State<Ctx>, headers: HeaderMap, body: Bytes) -> R
 
 /// A form that was sent, or a new one.
 struct Form<'a> {
-    ctx: &'a Ctx,
+    visit: &'a Visit,
     headers: &'a HeaderMap,
     base: Base,
     typed: Typed,
@@ -96,15 +95,15 @@ struct Form<'a> {
 
 impl<'a> Form<'a> {
     /// Reads a form and stores its archives. The error is the answer to a form that is refused.
-    async fn read(ctx: &'a Ctx, headers: &'a HeaderMap, base: Base, body: Bytes) -> Result<Self, Response> {
+    async fn read(visit: &'a Visit, headers: &'a HeaderMap, base: Base, body: Bytes) -> Result<Self, Response> {
         let mut upload = Upload::read(headers, body, FIELDS, FILES).await.map_err(|error| failure(base, &error))?;
-        let public_url = ctx.config.public_url.as_deref();
+        let public_url = visit.ctx.config.public_url.as_deref();
         let refusal = csrf::check(headers, public_url, upload.text("csrf"));
         // What another site sent is not shown again.
         if let (Err(sentence), false) = (refusal, sender(headers, public_url) == Sender::Own) {
             return Err(failure(base, &Error::Forbidden(sentence.to_owned())));
         }
-        let mut form = Self { ctx, headers, base, typed: typed(&upload) };
+        let mut form = Self { visit, headers, base, typed: typed(&upload) };
         if let Err(sentence) = refusal {
             return Err(form.show(StatusCode::FORBIDDEN, Outcome::Refused { sentence, hint: "" }).await);
         }
@@ -114,7 +113,7 @@ impl<'a> Form<'a> {
         }
         for (name, of_base) in [("workspace_file", false), ("base_file", true)] {
             let Some(file) = upload.take_file(name) else { continue };
-            match store_workspace(ctx, &ctx.config.tenant, &file.name, file.bytes).await {
+            match store_workspace(&visit.ctx, &visit.session, &file.name, file.bytes).await {
                 Ok(id) if of_base => form.typed.base = Some(Stored { id, name: Some(file.name) }),
                 Ok(id) => form.typed.workspace = Some(Stored { id, name: Some(file.name) }),
                 Err(error) => return Err(form.refuse(error).await),
@@ -162,7 +161,7 @@ impl<'a> Form<'a> {
 
     async fn show(&self, status: StatusCode, outcome: Outcome<'_>) -> Response {
         // The form matters more than the number in the navigation.
-        let waiting = console::waiting(&self.ctx.db, &self.ctx.config.tenant).await.unwrap_or_default();
+        let waiting = console::waiting(&self.visit.session).await.unwrap_or_default();
         let mut response = show(self.headers, |token| {
             new_run_page(&NewRunPage { base: self.base, waiting, token, typed: &self.typed, outcome })
         });
@@ -202,8 +201,8 @@ fn example(name: Option<&str>) -> Result<Typed, Error> {
 }
 
 /// The plan of a run as text.
-async fn plan_of(ctx: &Ctx, id: RunId) -> Result<Typed, Error> {
-    let plan = run::run_plan(&ctx.db, &ctx.config.tenant, id).await?;
+async fn plan_of(visit: &Visit, id: RunId) -> Result<Typed, Error> {
+    let plan = run::run_plan(&visit.session, id).await?;
     let plan = plan.ok_or_else(|| Error::NotFound(format!("run {id}")))?;
     let plan: Value = serde_json::from_str(plan.get()).map_err(|error| Error::internal("read a plan", error))?;
     let text = format!("{:#}\n", json!({ "plan": plan }));

@@ -4,34 +4,33 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde_json::Value;
-use shared::context::Ctx;
 use shared::db::console;
 use shared::db::policy::{self, NewPolicy, PolicySet};
 use shared::domain::Policy;
 use shared::error::Error;
 use shared::http::{ACTOR, Form, Query, REASON, actor, reason};
 
-use super::{failure, redirect, show};
+use super::{Visit, failure, redirect, show};
 use crate::csrf;
 use crate::page::{Base, PolicyPage, TypedPolicy, policy_page};
 use crate::plan_text;
 
 /// `GET /ui/policy?after=`: the policy and its versions before the version `after`.
-pub async fn page(State(ctx): State<Ctx>, query: Query, headers: HeaderMap) -> Response {
+pub async fn page(visit: Visit, query: Query, headers: HeaderMap) -> Response {
     let after = match query.after::<u32>() {
         Ok(after) => after,
         Err(problem) => return failure(Base::TOP, &problem.into()),
     };
-    show_page(&ctx, &headers, after, None, StatusCode::OK).await
+    show_page(&visit, &headers, after, None, StatusCode::OK).await
 }
 
 /// `POST /ui/policy`: sets the next version if the current one is still the one that the form was made for. Redirects to
 /// the page (303), or shows the form with the reason why not.
-pub async fn set(State(ctx): State<Ctx>, headers: HeaderMap, form: Form) -> Response {
-    if let Err(sentence) = csrf::check(&headers, ctx.config.public_url.as_deref(), form.text("csrf")) {
+pub async fn set(visit: Visit, headers: HeaderMap, form: Form) -> Response {
+    if let Err(sentence) = csrf::check(&headers, visit.ctx.config.public_url.as_deref(), form.text("csrf")) {
         return failure(Base::TOP, &Error::Forbidden(sentence.to_owned()));
     }
-    let refused = match record(&ctx, &form).await {
+    let refused = match record(&visit, &form).await {
         Ok(PolicySet::Set { .. } | PolicySet::Unchanged { .. }) => return redirect("policy"),
         Ok(PolicySet::Conflict { version }) => (
             StatusCode::CONFLICT,
@@ -47,10 +46,10 @@ pub async fn set(State(ctx): State<Ctx>, headers: HeaderMap, form: Form) -> Resp
         reason: form.text("reason"),
         why: &why,
     };
-    show_page(&ctx, &headers, None, Some(typed), status).await
+    show_page(&visit, &headers, None, Some(typed), status).await
 }
 
-async fn record(ctx: &Ctx, form: &Form) -> Result<PolicySet, Error> {
+async fn record(visit: &Visit, form: &Form) -> Result<PolicySet, Error> {
     let (document, actor, reason, version) =
         form.read(&[&["document"], &["version"], ACTOR, REASON, &["csrf"]], |fields| {
             fields.require(&["document", "version", "actor", "reason"]);
@@ -62,12 +61,11 @@ async fn record(ctx: &Ctx, form: &Form) -> Result<PolicySet, Error> {
             Some((document, actor(fields), reason(fields), version))
         })?;
     let (document, if_version) = (document.unwrap_or_default(), version);
-    let tenant_id = &ctx.config.tenant;
     let reason = reason.as_deref().map(str::trim).filter(|reason| !reason.is_empty());
     if reason.is_none() {
         return Err(Error::invalid("reason", "is missing"));
     }
-    policy::policy_set(&ctx.db, &NewPolicy { tenant_id, document: &document, actor: &actor, reason, if_version }).await
+    policy::policy_set(&visit.session, &NewPolicy { document: &document, actor: &actor, reason, if_version }).await
 }
 
 /// A document in JSON or YAML that is a policy.
@@ -82,13 +80,13 @@ fn read(text: &str) -> Result<Value, String> {
 }
 
 async fn show_page(
-    ctx: &Ctx,
+    visit: &Visit,
     headers: &HeaderMap,
     after: Option<u32>,
     typed: Option<TypedPolicy<'_>>,
     status: StatusCode,
 ) -> Response {
-    match console::policy_history(&ctx.db, &ctx.config.tenant, after).await {
+    match console::policy_history(&visit.session, after).await {
         Ok(history) => {
             let mut response =
                 show(headers, |token| policy_page(&PolicyPage { base: Base::TOP, token, history: &history, typed }));

@@ -2,18 +2,17 @@
 
 use axum::extract::{Path, State};
 use axum::response::{Html, IntoResponse, Response};
-use shared::context::Ctx;
 use shared::db::console;
 use shared::db::rule;
 use shared::error::Error;
 use shared::http::{Query, shown};
 
-use super::{cursor, failure};
+use super::{Visit, cursor, failure};
 use crate::page::{Base, rule_list, rule_page};
 
 /// `GET /ui/rules?after=`: the rules after the rule `after`.
-pub async fn list(State(ctx): State<Ctx>, query: Query) -> Response {
-    let read = async || console::rule_list(&ctx.db, &ctx.config.tenant, cursor(&query, "after")?).await;
+pub async fn list(visit: Visit, query: Query) -> Response {
+    let read = async || console::rule_list(&visit.session, cursor(&query, "after")?).await;
     match read().await {
         Ok(list) => Html(rule_list(Base::TOP, &list)).into_response(),
         Err(error) => failure(Base::TOP, &error),
@@ -21,9 +20,9 @@ pub async fn list(State(ctx): State<Ctx>, query: Query) -> Response {
 }
 
 /// `GET /ui/rules/{table}`.
-pub async fn page(State(ctx): State<Ctx>, Path(table): Path<String>) -> Response {
-    let (db, tenant) = (&ctx.db, &ctx.config.tenant);
-    let read = futures::future::try_join(rule::rule_fetch(db, tenant, &table), console::waiting(db, tenant)).await;
+pub async fn page(visit: Visit, Path(table): Path<String>) -> Response {
+    let session = &visit.session;
+    let read = futures::future::try_join(rule::rule_fetch(session, &table), console::waiting(session)).await;
     match read {
         Ok((Some(rule), waiting)) => Html(rule_page(Base::RUN, &rule, waiting)).into_response(),
         Ok((None, _)) => failure(Base::RUN, &Error::NotFound(format!("a rule for {}", shown(&table, 150)))),

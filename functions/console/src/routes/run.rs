@@ -6,20 +6,19 @@ use axum::response::Response;
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::Error as ValueError;
-use shared::context::Ctx;
 use shared::db::console::{self, Focus, Place, Run, Selection};
 use shared::domain::{GateId, RunId, StepStatus};
 use shared::error::Error;
 use shared::http::{Query, id_param};
 
-use super::{cursor, failure, number, show};
+use super::{Visit, cursor, failure, number, show};
 use crate::page::{self, Base, Filter, RunPage, Steps};
 
 /// `GET /ui/runs/{id}`.
-pub async fn page(State(ctx): State<Ctx>, Path(id): Path<String>, query: Query, headers: HeaderMap) -> Response {
+pub async fn page(visit: Visit, Path(id): Path<String>, query: Query, headers: HeaderMap) -> Response {
     let decided = query.get("decided").and_then(|id| id.parse().ok());
     let is_still = query.get("still").is_some();
-    match read(&ctx, &id, &query, decided).await {
+    match read(&visit, &id, &query, decided).await {
         Ok((filter, run)) => {
             show(&headers, |token| page::run_page(&RunPage { decided, filter, is_still, ..RunPage::new(&run, token) }))
         }
@@ -28,8 +27,8 @@ pub async fn page(State(ctx): State<Ctx>, Path(id): Path<String>, query: Query, 
 }
 
 /// `GET /ui/runs/{id}/fragment`: the script inserts it into the run's page, so its links are relative to that page.
-pub async fn fragment(State(ctx): State<Ctx>, Path(id): Path<String>, query: Query, headers: HeaderMap) -> Response {
-    match read(&ctx, &id, &query, None).await {
+pub async fn fragment(visit: Visit, Path(id): Path<String>, query: Query, headers: HeaderMap) -> Response {
+    match read(&visit, &id, &query, None).await {
         Ok((filter, run)) => {
             show(&headers, |token| page::run_live(&RunPage { filter, ..RunPage::new(&run, token) }).into_string())
         }
@@ -38,15 +37,15 @@ pub async fn fragment(State(ctx): State<Ctx>, Path(id): Path<String>, query: Que
 }
 
 /// Reads a run of the tenant.
-async fn read(ctx: &Ctx, id: &str, query: &Query, gate: Option<GateId>) -> Result<(Filter, Run), Error> {
+async fn read(visit: &Visit, id: &str, query: &Query, gate: Option<GateId>) -> Result<(Filter, Run), Error> {
     let (mut focus, filter, selection) = (focus(query)?, filter(query)?, selection(query)?);
     focus.gate = focus.gate.or(gate);
-    Ok((filter, find(ctx, id_param("run", id)?, focus, &selection).await?))
+    Ok((filter, find(visit, id_param("run", id)?, focus, &selection).await?))
 }
 
 /// A run of the tenant.
-pub(super) async fn find(ctx: &Ctx, id: RunId, focus: Focus, selection: &Selection) -> Result<Run, Error> {
-    let run = console::run_fetch(&ctx.db, &ctx.config.tenant, id, focus, selection).await?;
+pub(super) async fn find(visit: &Visit, id: RunId, focus: Focus, selection: &Selection) -> Result<Run, Error> {
+    let run = console::run_fetch(&visit.session, id, focus, selection).await?;
     run.ok_or_else(|| Error::NotFound(format!("run {id}")))
 }
 

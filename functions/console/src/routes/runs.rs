@@ -4,21 +4,20 @@ use std::time::{Duration, SystemTime};
 
 use axum::extract::State;
 use axum::response::{Html, IntoResponse, Response};
-use shared::context::Ctx;
 use shared::db::console;
 use shared::db::run::RunFilter;
 use shared::domain::RunStatus;
 use shared::error::Error;
 use shared::http::Query;
 
-use super::{cursor, failure};
+use super::{Visit, cursor, failure};
 use crate::page::{self, AGES, Base, OPEN, RunFilters, RunsPage};
 
 /// Maximum length of a text to search for.
 const MAX_TEXT_CHARS: usize = 200;
 
 /// `GET /ui/runs`: the runs that match the filters after the run `after`, newest first.
-pub async fn list(State(ctx): State<Ctx>, query: Query) -> Response {
+pub async fn list(visit: Visit, query: Query) -> Response {
     let word = |name| query.get(name).unwrap_or_default().trim();
     let filters = RunFilters {
         status: word("status"),
@@ -29,7 +28,7 @@ pub async fn list(State(ctx): State<Ctx>, query: Query) -> Response {
     };
     let read = async || {
         let filter = filter(filters, SystemTime::now())?;
-        console::run_list(&ctx.db, &ctx.config.tenant, &filter, cursor(&query, "after")?).await
+        console::run_list(&visit.session, &filter, cursor(&query, "after")?).await
     };
     match read().await {
         Ok(list) => Html(page::run_list(&RunsPage { base: Base::TOP, list: &list, filters })).into_response(),

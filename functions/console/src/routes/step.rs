@@ -2,23 +2,22 @@
 
 use axum::extract::{Path, State};
 use axum::response::{Html, IntoResponse, Response};
-use shared::context::Ctx;
 use shared::db::console::{self, StepDetail};
 use shared::domain::RunId;
 use shared::error::Error;
 use shared::http::{Query, id_param};
 
 use super::evidence::MAX_BYTES;
-use super::{failure, number};
+use super::{Visit, failure, number};
 use crate::evidence::Evidence;
 use crate::page::{self, Base, StepPage};
 
 /// `GET /ui/runs/{id}/steps/{ordinal}`. `attempt`: show what this attempt left, not the newest one.
-pub async fn page(State(ctx): State<Ctx>, Path((id, ordinal)): Path<(String, String)>, query: Query) -> Response {
+pub async fn page(visit: Visit, Path((id, ordinal)): Path<(String, String)>, query: Query) -> Response {
     let read = async || {
         let attempt = number(&query, "attempt")?;
-        let step = find(&ctx, id_param("run", &id)?, id_param("step", &ordinal)?, attempt).await?;
-        let evidence = evidence(&ctx, &step).await;
+        let step = find(&visit, id_param("run", &id)?, id_param("step", &ordinal)?, attempt).await?;
+        let evidence = evidence(&visit, &step).await;
         Ok((attempt, step, evidence))
     };
     match read().await {
@@ -30,8 +29,8 @@ pub async fn page(State(ctx): State<Ctx>, Path((id, ordinal)): Path<(String, Str
     }
 }
 
-async fn find(ctx: &Ctx, run: RunId, ordinal: i64, attempt: Option<i64>) -> Result<StepDetail, Error> {
-    let step = console::step_detail_fetch(&ctx.db, &ctx.config.tenant, run, ordinal, attempt).await?;
+async fn find(visit: &Visit, run: RunId, ordinal: i64, attempt: Option<i64>) -> Result<StepDetail, Error> {
+    let step = console::step_detail_fetch(&visit.session, run, ordinal, attempt).await?;
     step.ok_or_else(|| {
         let attempt = attempt.map(|number| format!("attempt {number} of ")).unwrap_or_default();
         Error::NotFound(format!("{attempt}step {ordinal} of run {run}"))
@@ -39,8 +38,8 @@ async fn find(ctx: &Ctx, run: RunId, ordinal: i64, attempt: Option<i64>) -> Resu
 }
 
 /// The evidence of the shown attempt. What cannot be read must not hide the step.
-async fn evidence(ctx: &Ctx, step: &StepDetail) -> Option<Result<Evidence, String>> {
+async fn evidence(visit: &Visit, step: &StepDetail) -> Option<Result<Evidence, String>> {
     let artifact = step.evidence.as_ref()?;
-    let read = ctx.storage.get(artifact, MAX_BYTES).await.map_err(|error| error.to_string());
+    let read = visit.ctx.storage.get(artifact, MAX_BYTES).await.map_err(|error| error.to_string());
     Some(read.and_then(|bytes| Evidence::read(&bytes)))
 }

@@ -8,7 +8,7 @@ use super::step::StoredJson;
 use crate::db::GOAL;
 use crate::db::row;
 use crate::db::session::Session;
-use crate::domain::{ArtifactId, ArtifactRef, RunId, TenantId, Timestamp};
+use crate::domain::{ArtifactId, ArtifactRef, RunId, Timestamp};
 use crate::error::Error;
 use crate::view::{LineageEdge, LineageNode};
 

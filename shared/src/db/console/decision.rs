@@ -11,7 +11,7 @@ use super::gate::{GATE, GATE_JOINS, Gate};
 use crate::db::row;
 use crate::db::session::{Arg, Session};
 use crate::domain::gate::{Decision, GATE_CHANGE};
-use crate::domain::{ArtifactId, ArtifactRef, GateId, RunStatus, StepStatus, TenantId, Timestamp};
+use crate::domain::{ArtifactId, ArtifactRef, GateId, RunStatus, StepStatus, Timestamp};
 use crate::error::Error;
 
 /// Steps with evidence, documents, steps that start, decisions of the run: the first ones are on the page.

@@ -6,7 +6,7 @@ use tokio_postgres::types::Type;
 use crate::db::row;
 use crate::db::session::Session;
 use crate::domain::gate::GATE_CHANGE;
-use crate::domain::{ArtifactId, GateId, GateStatus, RunId, TenantId, Timestamp};
+use crate::domain::{ArtifactId, GateId, GateStatus, RunId, Timestamp};
 use crate::error::Error;
 use crate::view::OnPass;
 

@@ -11,7 +11,7 @@ use super::{Artifact, WAITING};
 use crate::db::GOAL;
 use crate::db::row;
 use crate::db::session::{Arg, Session};
-use crate::domain::{ArtifactRef, RunId, RunStatus, StepStatus, TenantId, Timestamp};
+use crate::domain::{ArtifactRef, RunId, RunStatus, StepStatus, Timestamp};
 use crate::error::Error;
 
 /// Attempts, parents, children, gates, artifacts: the first ones are on the page.

@@ -1,13 +1,12 @@
 //! What models were used for: calls and tokens, as the events of attempts record them.
 
 use serde::Deserialize;
-use tokio_postgres::types::Type;
 
 use super::WAITING;
 use crate::db::GOAL;
 use crate::db::row;
 use crate::db::session::Session;
-use crate::domain::{RunId, TenantId};
+use crate::domain::RunId;
 use crate::error::Error;
 
 /// Days that a page shows.

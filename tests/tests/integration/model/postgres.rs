@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use nofx_tests::Lab;
+use nofx_tests::lab::session;
 use serde_json::{Map, Value, json};
 use shared::db::gate::{self, AlreadyStarted, GateCreated, GateDecided, GateDecision, GateRequest, GateTarget};
 use shared::db::run::{self, Control, Controlled};
@@ -124,10 +125,10 @@ impl<'a> Postgres<'a> {
         let (db, tenant, run) = (&self.lab.ctx.db, &self.lab.tenant, self.run);
         let version = run::run_version(db, tenant, run).await.unwrap().expect("the run exists");
         let content = json!({
-            "run": run::run_fetch(db, tenant, run).await.unwrap(),
+            "run": run::run_fetch(&session(db, tenant), run).await.unwrap(),
             "steps": step_view::step_list(db, tenant, run, None, 1_000).await.unwrap().items,
-            "events": event::event_list(db, tenant, run, 0, 1_000).await.unwrap().items,
-            "gates": gate::gate_list_of_run(db, tenant, run, None, 1_000).await.unwrap().items,
+            "events": event::event_list(&session(db, tenant), run, 0, 1_000).await.unwrap().items,
+            "gates": gate::gate_list_of_run(&session(db, tenant), run, None, 1_000).await.unwrap().items,
         });
         ApiAnswers { version, content }
     }
@@ -216,7 +217,6 @@ impl<'a> Postgres<'a> {
     async fn gate_create(&self, name: &str, step: Option<usize>, expires: bool) -> Answer {
         let request = GateRequest {
             id: GateId(Uuid::new_v4()),
-            tenant_id: self.lab.tenant.clone(),
             run_id: self.run,
             step_id: step.map(|at| self.steps[at]),
             gate_type: name.to_owned(),
@@ -224,7 +224,7 @@ impl<'a> Postgres<'a> {
             reason: None,
             expires_after_s: expires.then_some(AN_HOUR_S),
         };
-        Answer::of(match gate::gate_create(&self.lab.ctx.db, &request).await.unwrap() {
+        Answer::of(match gate::gate_create(&self.lab.session(), &request).await.unwrap() {
             GateCreated::Created => "created",
             GateCreated::Conflict(AlreadyStarted::Run { .. }) => "conflict run",
             GateCreated::Conflict(AlreadyStarted::Step { .. }) => "conflict step",
@@ -238,9 +238,8 @@ impl<'a> Postgres<'a> {
         let generation = i32::try_from(generation).unwrap();
         let row = self.lab.admin.query_one(sql, &[&self.run.0, &name, &generation]).await.unwrap();
         let id = GateId(row.get(0));
-        let decision =
-            GateDecision { tenant_id: &self.lab.tenant, gate_id: id, decision, actor: "ann", reason: Some("so") };
-        match gate::gate_decide(&self.lab.ctx.db, &decision).await.unwrap() {
+        let decision = GateDecision { gate_id: id, decision, actor: "ann", reason: Some("so") };
+        match gate::gate_decide(&self.lab.session(), &decision).await.unwrap() {
             GateDecided::Decided { ready, .. } => Answer { wakes: self.named(&ready), ..Answer::of("decided") },
             GateDecided::Conflict { .. } => Answer::of("conflict"),
             GateDecided::NotFound => Answer::of("not_found"),
@@ -250,7 +249,7 @@ impl<'a> Postgres<'a> {
     async fn control(&self, control: Control) -> Answer {
         let lab = self.lab;
         let (result, changes) =
-            match run::run_control(&lab.ctx.db, &lab.tenant, self.run, control, "ann").await.unwrap() {
+            match run::run_control(&session(&lab.ctx.db, &lab.tenant), self.run, control, "ann").await.unwrap() {
                 Controlled::Cancelled(changes) => ("cancelled", changes),
                 Controlled::Paused(changes) => ("paused", changes),
                 Controlled::Resumed(changes) => ("resumed", changes),
