@@ -38,25 +38,33 @@ macro_rules! codes {
 
 codes! {
     Invalid = "invalid", 400;
+    Unauthenticated = "unauthenticated", 401;
     Forbidden = "forbidden", 403;
+    ApprovalRule = "approval_rule", 403;
     ForbiddenOrigin = "forbidden_origin", 403;
+    SelfApproval = "self_approval", 403;
     NotFound = "not_found", 404;
     MethodNotAllowed = "method_not_allowed", 405;
     RequestTimeout = "request_timeout", 408;
     AlreadyStarted = "already_started", 409;
     ArtifactChanged = "artifact_changed", 409;
+    GateChanged = "gate_changed", 409;
     GateDecided = "gate_decided", 409;
     GateExpired = "gate_expired", 409;
     IdempotencyConflict = "idempotency_conflict", 409;
+    LastAdmin = "last_admin", 409;
     RunFinished = "run_finished", 409;
     RunNotRetryable = "run_not_retryable", 409;
+    LinkUsed = "link_used", 410;
     PolicyChanged = "policy_changed", 412;
     TooLarge = "too_large", 413;
     UnsupportedMediaType = "unsupported_media_type", 415;
     MisdirectedRequest = "misdirected_request", 421;
+    LimitExceeded = "limit_exceeded", 429;
     Internal = "internal", 500;
     FunctionFailed = "function_failed", 502;
     NotTaken = "not_taken", 503;
+    SigningUnavailable = "signing_unavailable", 503;
     Unavailable = "unavailable", 503;
     FunctionTimedOut = "function_timed_out", 504;
 }
@@ -69,11 +77,32 @@ pub enum Error {
     Invalid(Vec<Problem>),
     #[error("{0} was not found")]
     NotFound(String),
-    /// The state forbids it. The code is one of those with status 409 or 412.
+    /// The state forbids it. The code is one of those with status 409, 410 or 412.
     #[error("{1}")]
     Conflict(Code, String),
+    /// The gate is not the one that its decider saw. The paths say what changed.
+    #[error("the gate has changed since you saw it; look at it again")]
+    GateChanged(Vec<String>),
+    /// No credential, or one that does not count. Says no more, whatever the reason is.
+    #[error("this needs valid credentials")]
+    Unauthenticated,
+    /// The caller has not the permission with this name.
+    #[error("you may not do this")]
+    NotPermitted(String),
+    /// The rule of a gate excludes the caller. The code is `self_approval` or `approval_rule`.
+    #[error("{1}")]
+    Excluded(Code, String),
     #[error("{0}")]
     Forbidden(String),
+    /// A limit of the tenant, by its name. Waiting helps if `retry_after_s` says how long.
+    #[error("the tenant's limit {limit} is reached")]
+    Limited { limit: String, retry_after_s: Option<u32> },
+    /// A decision cannot be signed now. A retry may succeed.
+    #[error("the decision cannot be signed")]
+    SigningUnavailable {
+        #[source]
+        source: Source,
+    },
     /// A dependency is unavailable. A retry may succeed.
     #[error("{what} is unavailable")]
     Unavailable {
@@ -98,8 +127,12 @@ impl Error {
         match self {
             Self::Invalid(_) => Code::Invalid,
             Self::NotFound(_) => Code::NotFound,
-            Self::Conflict(code, _) => *code,
-            Self::Forbidden(_) => Code::Forbidden,
+            Self::Conflict(code, _) | Self::Excluded(code, _) => *code,
+            Self::GateChanged(_) => Code::GateChanged,
+            Self::Unauthenticated => Code::Unauthenticated,
+            Self::NotPermitted(_) | Self::Forbidden(_) => Code::Forbidden,
+            Self::Limited { .. } => Code::LimitExceeded,
+            Self::SigningUnavailable { .. } => Code::SigningUnavailable,
             Self::Unavailable { .. } => Code::Unavailable,
             Self::Internal { .. } => Code::Internal,
         }

@@ -47,11 +47,28 @@ uuid_id!(
     ArtifactId
 );
 
+uuid_id!(
+    /// An API token, or the session of a person.
+    TokenId
+);
+
 /// The tenant that a row belongs to. Part of every query.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct TenantId(pub String);
+
+impl TenantId {
+    const MAX_BYTES: usize = 64;
+
+    /// A tenant's id from outside: letters, digits, `_`, `-` and `.`, without a dot at the start, 1 to 64 of them.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+        let is_id =
+            (1..=Self::MAX_BYTES).contains(&text.len()) && !text.starts_with('.') && text.bytes().all(is_allowed);
+        is_id.then(|| Self(text.to_owned()))
+    }
+}
 
 impl fmt::Display for TenantId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -11,6 +11,19 @@ use serde::{Deserialize, Serialize};
 pub struct Timestamp(pub String);
 
 impl Timestamp {
+    /// The first second of the year 10000. Later ones have no text of this form.
+    const END_S: i64 = 253_402_300_800;
+
+    /// A number of seconds since 1970. None if it is before 1970 or after the year 9999.
+    pub fn of_epoch_s(epoch_s: i64) -> Option<Self> {
+        if !(0..Self::END_S).contains(&epoch_s) {
+            return None;
+        }
+        let (year, month, day) = date_of(epoch_s / 86_400);
+        let (hour, minute, second) = (epoch_s / 3_600 % 24, epoch_s / 60 % 60, epoch_s % 60);
+        Some(Self(format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}+00:00")))
+    }
+
     /// Milliseconds since 1970. None if the text is no timestamp, such as `infinity`.
     pub fn epoch_ms(&self) -> Option<i64> {
         let (date, rest) = self.0.split_once('T')?;
@@ -62,6 +75,20 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     days - 719_468
 }
 
+/// The date of a day since 1970-01-01: the inverse of [`days_since_1970`].
+fn date_of(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let months_since_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * months_since_march + 2) / 5 + 1;
+    let month = if months_since_march < 10 { months_since_march + 3 } else { months_since_march - 9 };
+    let year = era * 400 + year_of_era + i64::from(month <= 2);
+    (year, month, day)
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -70,6 +97,8 @@ impl fmt::Display for Timestamp {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn epoch_ms(text: &str) -> Option<i64> {
@@ -84,6 +113,23 @@ mod tests {
         assert_eq!(epoch_ms("2026-11-28T10:02:10-04:30"), Some(1_795_876_330_000));
         assert_eq!(epoch_ms("2000-02-29T00:00:00Z"), Some(951_782_400_000));
         assert_eq!(epoch_ms("1969-12-31T23:59:59.999Z"), Some(-1));
+    }
+
+    proptest! {
+        #[test]
+        fn a_number_of_seconds_is_read_back_from_its_text(seconds in 0..Timestamp::END_S) {
+            let text = Timestamp::of_epoch_s(seconds).unwrap();
+            prop_assert_eq!(text.epoch_ms(), Some(seconds * 1_000));
+        }
+    }
+
+    #[test]
+    fn seconds_outside_of_four_digit_years_have_no_text() {
+        assert_eq!(Timestamp::of_epoch_s(0), Some(Timestamp("1970-01-01T00:00:00+00:00".into())));
+        assert_eq!(Timestamp::of_epoch_s(951_782_399), Some(Timestamp("2000-02-28T23:59:59+00:00".into())));
+        for seconds in [-1, Timestamp::END_S, i64::MAX, i64::MIN] {
+            assert_eq!(Timestamp::of_epoch_s(seconds), None);
+        }
     }
 
     #[test]

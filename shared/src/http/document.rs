@@ -24,6 +24,15 @@ pub struct ProblemDocument {
     /// Number of further problems.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub more: Option<usize>,
+    /// The permission that the caller does not have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub permission: Option<String>,
+    /// The limit of the tenant that is reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<String>,
+    /// What changed in a gate since its decider saw it, at most 100 paths.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub changed: Vec<String>,
     /// Finds the request in the log.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
@@ -40,6 +49,9 @@ impl ProblemDocument {
             detail,
             errors: Vec::new(),
             more: None,
+            permission: None,
+            limit: None,
+            changed: Vec::new(),
             request_id: None,
         }
     }

@@ -39,6 +39,10 @@ pub fn problem(code: Code, detail: &str, errors: &[Problem]) -> Response {
             document.more = Some(more);
         }
     }
+    answer(status, document)
+}
+
+fn answer(status: StatusCode, document: ProblemDocument) -> Response {
     let document = Document(document);
     let headers = [(header::CONTENT_TYPE, PROBLEM_JSON)];
     let mut response = (status, headers, document.text()).into_response();
@@ -131,6 +135,32 @@ fn grouped(number: usize) -> String {
     text
 }
 
+/// The answer with an error whose document has a member of its own.
+fn explained(error: &Error) -> Response {
+    let mut status = status_of(error.code());
+    let mut document = ProblemDocument::new(error.code(), title_of(status), error.to_string());
+    let mut retry_after = None;
+    match error {
+        Error::NotPermitted(permission) => document.permission = Some(shown(permission, MAX_PATH_BYTES)),
+        Error::GateChanged(paths) => {
+            document.changed = paths.iter().take(MAX_ERRORS).map(|path| shown(path, MAX_PATH_BYTES)).collect();
+        }
+        Error::Limited { limit, retry_after_s } => {
+            document.limit = Some(shown(limit, MAX_PATH_BYTES));
+            retry_after = retry_after_s.map(HeaderValue::from);
+            if retry_after.is_none() {
+                // A retry would not help.
+                status = StatusCode::FORBIDDEN;
+                (document.status, document.title) = (status.as_u16(), title_of(status).to_owned());
+            }
+        }
+        _ => {}
+    }
+    let mut response = answer(status, document);
+    response.headers_mut().extend(retry_after.map(|seconds| (header::RETRY_AFTER, seconds)));
+    response
+}
+
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let code = self.code();
@@ -139,6 +169,12 @@ impl IntoResponse for Error {
         }
         match &self {
             Self::Invalid(problems) => problem(code, &self.to_string(), problems),
+            Self::Unauthenticated => {
+                let mut response = problem(code, &self.to_string(), &[]);
+                response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+                response
+            }
+            Self::NotPermitted(_) | Self::GateChanged(_) | Self::Limited { .. } => explained(&self),
             // Only the log has the cause.
             Self::Internal { .. } => problem(code, "this is a defect of ours; the log has the reason", &[]),
             _ => problem(code, &self.to_string(), &[]),
@@ -176,6 +212,33 @@ mod tests {
         assert!(text.len() < 64 << 10, "{} bytes", text.len());
         assert!(!text.contains("\\u001b") && !text.contains("\\n"));
         assert!(!document["errors"].as_array().unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_answer_says_what_its_reader_can_act_on() {
+        let document = |error: Error| {
+            let mut response = error.into_response();
+            let document = response.extensions_mut().remove::<Document>().unwrap();
+            (serde_json::to_value(document.0).unwrap(), response)
+        };
+        let (limited, response) = document(Error::Limited { limit: "open_runs".into(), retry_after_s: Some(30) });
+        assert_eq!((response.status().as_u16(), &limited["limit"]), (429, &"open_runs".into()));
+        assert_eq!(response.headers()[header::RETRY_AFTER], "30");
+        let (full, response) = document(Error::Limited { limit: "stored_bytes".into(), retry_after_s: None });
+        assert_eq!(
+            (response.status().as_u16(), &full["status"], &full["title"]),
+            (403, &403.into(), &"Forbidden".into())
+        );
+        assert!(!response.headers().contains_key(header::RETRY_AFTER));
+        let (changed, _) = document(Error::GateChanged(vec!["upstream.build".into(); 200]));
+        assert_eq!(
+            (changed["changed"].as_array().map(Vec::len), &changed["code"]),
+            (Some(100), &"gate_changed".into())
+        );
+        let (refused, response) = document(Error::NotPermitted("gates.decide".into()));
+        assert_eq!((response.status().as_u16(), &refused["permission"]), (403, &"gates.decide".into()));
+        let (link, response) = document(Error::Conflict(Code::LinkUsed, "the link was used".into()));
+        assert_eq!((response.status().as_u16(), &link["title"]), (410, &"Gone".into()));
     }
 
     #[test]
