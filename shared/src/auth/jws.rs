@@ -83,11 +83,8 @@ impl<'a> Compact<'a> {
     }
 }
 
-/// The bytes of a part. Refuses an empty one, padding, other characters, and all but one text for the same bytes.
+/// The bytes of a part. Refuses padding, other characters, and all but one text for the same bytes.
 fn decoded(part: &str) -> Result<Vec<u8>, Refused> {
-    if part.is_empty() {
-        return Err(Refused("empty_part"));
-    }
     URL_SAFE_NO_PAD.decode(part).map_err(|_| Refused("base64"))
 }
 
@@ -105,6 +102,9 @@ mod tests {
     const JOE_TEXT: &str = "{\"iss\":\"joe\",\r\n \"exp\":1300819380,\r\n \"http://example.com/is_root\":true}";
     /// RFC 7520, section 4.
     const ROAD: &str = "SXTigJlzIGEgZGFuZ2Vyb3VzIGJ1c2luZXNzLCBGcm9kbywgZ29pbmcgb3V0IHlvdXIgZG9vci4gWW91IHN0ZXAgb250byB0aGUgcm9hZCwgYW5kIGlmIHlvdSBkb24ndCBrZWVwIHlvdXIgZmVldCwgdGhlcmXigJlzIG5vIGtub3dpbmcgd2hlcmUgeW91IG1pZ2h0IGJlIHN3ZXB0IG9mZiB0by4";
+
+    /// The modulus of RFC 7520, section 3.3.
+    const BILBO: &str = "n4EPtAOCc9AlkeQHPzHStgAbgs7bTZLwUBZdR8_KuKPEHLd4rHVTeT-O-XV2jRojdNhxJWTDvNd7nqQ0VEiZQHz_AJmSCpMaJMRBSFKrKb2wqVwGU_NsYOYL-QtiWN2lbzcEe6XC0dApr5ydQLrHqkHHig3RBordaZ6Aj-oBHqFEHYpPe7Tpe-OfVfHd1E6cS6M1FZcD1NNLYD5lFHpPI9bTwJlsde3uhGqC0ZCuEHg8lhzwOHrtIQbS0FVbb9k3-tVTU4fg_3L_vniUFAKwuCLqKnS2BYwdq_mzSnbLY7h_qixoR7jig3__kRhuaxwUkRz5iaiQkqgc5gHdrNP5zw";
 
     struct Example {
         name: &'static str,
@@ -161,7 +161,7 @@ mod tests {
                 ROAD,
                 "MRjdkly7_-oTPTS3AXP41iQIGKa80A0ZmTuV5MEaHoxnW2e5CZ5NlKtainoFmKZopdHM1O2U4mwzJdQx996ivp83xuglII7PNDi84wnB-BDkoBwA78185hX-Es4JIwmDLJK3lfWRa-XtL0RnltuYv746iYTh_qHRD68BNt1uSNCrUCTJDt5aAE6x8wW1Kt9eRo4QPocSadnHXFxnt8Is9UzpERV0ePPQdLuW3IS_de3xyIrDaLGdjluPxUAhb6L2aXic1U12podGU0KLUQSE_oI-ZnmKJ3F4uOZDnd6QZWJushZ41Axf_fcIe8u9ipH84ogoree7vjbU5y18kDquDg",
                 jwk(
-                    &json!({"kty": "RSA", "kid": "bilbo.baggins@hobbiton.example", "use": "sig", "e": "AQAB", "n": "n4EPtAOCc9AlkeQHPzHStgAbgs7bTZLwUBZdR8_KuKPEHLd4rHVTeT-O-XV2jRojdNhxJWTDvNd7nqQ0VEiZQHz_AJmSCpMaJMRBSFKrKb2wqVwGU_NsYOYL-QtiWN2lbzcEe6XC0dApr5ydQLrHqkHHig3RBordaZ6Aj-oBHqFEHYpPe7Tpe-OfVfHd1E6cS6M1FZcD1NNLYD5lFHpPI9bTwJlsde3uhGqC0ZCuEHg8lhzwOHrtIQbS0FVbb9k3-tVTU4fg_3L_vniUFAKwuCLqKnS2BYwdq_mzSnbLY7h_qixoR7jig3__kRhuaxwUkRz5iaiQkqgc5gHdrNP5zw"}),
+                    &json!({"kty": "RSA", "kid": "bilbo.baggins@hobbiton.example", "use": "sig", "e": "AQAB", "n": BILBO}),
                 ),
             ),
             example(
@@ -194,6 +194,20 @@ mod tests {
                 assert!(verify(&example.token, &other.key).is_err(), "{} with the key of {}", example.name, other.name);
             }
         }
+    }
+
+    #[test]
+    fn a_header_that_names_another_key_is_refused() {
+        let examples = examples();
+        let Example { token, key, .. } = &examples[3];
+        assert_eq!(key.kid(), Some("bilbo.baggins@hobbiton.example"));
+        let renamed = Key::from_jwk(&Map::from_iter([
+            ("kty".into(), "RSA".into()),
+            ("kid".into(), "frodo".into()),
+            ("e".into(), "AQAB".into()),
+            ("n".into(), BILBO.into()),
+        ]));
+        assert_eq!(verify(token, &renamed.unwrap()), Err(Refused("kid")));
     }
 
     #[test]
