@@ -12,7 +12,7 @@ help:
 	@echo "make demo   start the local stack, run the sample plans and show their progress"
 	@echo "make dev    run the local stack in the foreground until Ctrl-C"
 	@echo "make test   run every suite (one: make test-unit, -integration, -functions, -contract, -chaos, -memory, -security, -browser, -deploy, -e2e)"
-	@echo "make bench  run the benchmarks and print a JSON line for each (one: ONLY=engine|restate|create|history|start|gate|stack|cost|soak)"
+	@echo "make bench  run the benchmarks and print a JSON line for each (one: ONLY=engine|restate|create|history|start|gate|token|stack|cost|soak)"
 	@echo "make migration NAME=..   write the next migration, with the SQL functions that changed"
 	@echo "make openapi   write openapi.json, the pages of GET /docs and the reference in docs/cli.md, after a change of a route, an answer or an option"
 	@echo "make pictures   write the pictures of README; make measure-console measures the console's pages"

@@ -1,6 +1,8 @@
 //! No secret survives, however the stream is cut.
 
 use proptest::prelude::*;
+use shared::auth::ApiToken;
+use shared::domain::{Kind, TenantId, TokenId};
 
 use super::*;
 
@@ -21,6 +23,21 @@ fn shapes_and_values_are_replaced_by_their_rule() {
         "a [redacted:github-token] b\nc [redacted:value] [redacted:value] d\n"
     );
     assert_eq!(redacted(&[], "nothing here: 1 2 3\r\n\r\nend"), "nothing here: 1 2 3\r\n\r\nend");
+}
+
+#[test]
+fn an_api_token_of_ours_leaves_nothing_of_its_secret() {
+    for kind in Kind::ALL {
+        for tenant in ["a", &"t".repeat(64)] {
+            let id = TokenId(uuid::Uuid::from_u128(7));
+            let token = ApiToken::generate(*kind, id, TenantId(tenant.into())).unwrap().expose();
+            let cut = &token[..token.len() - 20];
+            for text in [&token, cut] {
+                assert_eq!(redacted(&[], &format!("NOFX_TOKEN={text}\n")), "NOFX_TOKEN=[redacted:nofx-token]\n");
+                assert_eq!(redacted(&[], &format!("{{\"t\":\"{text}\"}}")), "{\"t\":\"[redacted:nofx-token]\"}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod soak;
 mod stack;
 mod start;
 mod stats;
+mod token;
 
 use std::process::ExitCode;
 
@@ -57,6 +58,8 @@ enum Bench {
     Stack,
     /// What a gate costs besides its command
     Gate,
+    /// Verification of one credential of each kind, without the database
+    Token,
     /// US dollars per million steps
     Cost,
     /// Memory of the functions under ordinary and hostile requests for some minutes. Runs only by name
@@ -88,6 +91,9 @@ async fn run(cli: &Cli) -> Result<()> {
     }
     if is_selected(Bench::Gate) {
         skip_unavailable(cli, Bench::Gate, Box::pin(gate::run(&checkout)).await)?;
+    }
+    if is_selected(Bench::Token) {
+        token::run().await?;
     }
     if is_selected(Bench::Stack) {
         skip_unavailable(cli, Bench::Stack, stack::run(&checkout).await)?;

@@ -11,6 +11,14 @@
 //! | `ARTIFACTS_ENDPOINT_URL`, `ARTIFACTS_REGION`, `ARTIFACTS_ACCESS_KEY_ID`, `ARTIFACTS_SECRET_ACCESS_KEY` | a separate S3 endpoint for artifacts | AWS's, or `AWS_ENDPOINT_URL` |
 //! | `ARTIFACTS_SECRET_ID` | secret with the keys of that endpoint: `{"access_key_id": .., "secret_access_key": ..}` | none |
 //! | `NOFX_TENANT` | tenant of requests, until identity exists | `local` |
+//! | `NOFX_AUTH` | `on`, or on a laptop `local`: requests need no credential, and are those of the person `local` | none; nothing reads it yet |
+//! | `AUTH_ISSUER` | `iss` of the tokens of people; without it only API tokens and sessions count | none |
+//! | `AUTH_JWKS_URL` | where the issuer lists its public keys | `<issuer>/.well-known/jwks.json` |
+//! | `AUTH_JWKS` | these keys instead, as a document that never changes | none |
+//! | `AUTH_JWKS_MAX_STALE_H` | how long the last keys count while they cannot be read again, in hours | 24 |
+//! | `AUTH_AUDIENCE` | `aud` of the tokens of people | `authenticated` |
+//! | `AUTH_HS256_SECRET_ID` | secret with the issuer's shared secret, of at least 32 bytes | none |
+//! | `AUTH_URL`, `AUTH_PUBLISHABLE_KEY` | where people log in with a password, and the key that this needs | none |
 //! | `NOFX_PUBLIC_URL` | URL at which browsers reach the API | none |
 //! | `LLM_SECRET_ID` | secret with the providers' keys | `nofx/llm` |
 //! | `LLM_ORDER` | providers in order of preference, separated by commas | by kind |
@@ -33,6 +41,8 @@
 //! | `MAX_STEPS`, `MAX_EDGES`, `MAX_PLAN_BYTES` | limits of a plan | 1000, 10000, 1 MiB |
 //! | `MAX_INPUTS_BYTES`, `MAX_RESOLVED_BYTES`, `MAX_OUTPUTS_BYTES` | limits of a step: inputs as posted, inputs with their references resolved, outputs | 256 KiB, 1 MiB, 256 KiB |
 
+mod auth;
+
 use std::env;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -40,6 +50,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::Deserialize;
+
+pub use auth::{AuthConfig, AuthMode, IssuerConfig, KeySource, LoginConfig, Platform, is_loopback};
 
 use crate::domain::TenantId;
 use crate::domain::plan::Limits;
@@ -52,6 +64,7 @@ pub struct Config {
     pub sqs_prefix: String,
     pub artifacts: ArtifactsConfig,
     pub tenant: TenantId,
+    pub auth: AuthConfig,
     pub public_url: Option<String>,
     pub llm: LlmConfig,
     pub gate: GateDefaults,
@@ -150,6 +163,7 @@ impl Config {
                 keys: None,
             },
             tenant: TenantId("local".into()),
+            auth: AuthConfig::default(),
             public_url: None,
             llm: LlmConfig { secret_id: "nofx/llm".into(), ..LlmConfig::default() },
             gate: GateDefaults::default(),
@@ -175,6 +189,7 @@ impl Config {
                 keys: artifacts_keys(&read_secret).await?,
             },
             tenant: text("NOFX_TENANT").map_or(default.tenant, TenantId),
+            auth: AuthConfig::read(text, hs256_secret(&read_secret).await?)?,
             public_url: text("NOFX_PUBLIC_URL"),
             llm: LlmConfig {
                 secret_id: text("LLM_SECRET_ID").unwrap_or(default.llm.secret_id),
@@ -237,6 +252,12 @@ async fn artifacts_keys(
         )
     })?;
     Ok(Some((pair.access_key_id, pair.secret_access_key)))
+}
+
+async fn hs256_secret(
+    read_secret: impl AsyncFn(&str) -> Result<Option<Arc<str>>, Error>,
+) -> Result<Option<Arc<str>>, Error> {
+    Ok(secret("AUTH_HS256_SECRET_ID", read_secret).await?.map(|secret| secret.trim().into()))
 }
 
 /// The secret that this variable names. A missing secret is an error, because there is no fallback.

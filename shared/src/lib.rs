@@ -16,6 +16,8 @@ pub mod storage;
 
 pub mod secrets;
 
+pub mod auth;
+
 pub mod invoke;
 pub mod signing;
 

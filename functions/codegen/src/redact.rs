@@ -130,6 +130,9 @@ fn words(prompt: &str) -> impl Iterator<Item = &str> {
 
 #[cfg(test)]
 mod tests {
+    use shared::auth::ApiToken;
+    use shared::domain::{Kind, TenantId, TokenId};
+
     use super::*;
     use crate::keys::ProviderKeys;
     use crate::provider::Provider;
@@ -157,6 +160,19 @@ mod tests {
         for name in [KEY, upper.as_str(), reversed.as_str(), &KEY[..7], &KEY[8..16], &KEY[20..], "sk-p..Op5q"] {
             assert!(!shown(name, "p"), "{name}");
             assert!(name.len() < MIN_OVERLAP || !shown(&format!("gpt-6-luna-{name}"), "p"), "{name}");
+        }
+    }
+
+    #[test]
+    fn no_token_of_ours_is_shown_as_a_model() {
+        let id = TokenId(uuid::Uuid::from_u128(7));
+        for kind in Kind::ALL {
+            let token = ApiToken::generate(*kind, id, TenantId("a".into())).unwrap().expose();
+            let secret = token.rsplit('_').next().unwrap();
+            for name in [token.as_str(), secret, &secret[..17], &format!("gpt-6-luna-{token}")] {
+                assert!(!shown(name, "p"), "{name}");
+                assert_eq!(allowed_word(name), None);
+            }
         }
     }
 

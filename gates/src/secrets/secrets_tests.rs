@@ -31,6 +31,10 @@ impl Made {
         format!("{}x", self.from(&format!("{BASE62}-_"), length - 1))
     }
 
+    fn b32(&mut self, length: usize) -> String {
+        self.from("abcdefghijklmnopqrstuvwxyz234567", length)
+    }
+
     fn hex(&mut self, length: usize) -> String {
         self.from(HEX, length)
     }
@@ -68,6 +72,7 @@ impl Made {
             "azure-client-secret" => one(format!("{}8Q~{}", self.b62(3), self.b62(34))),
             "azure-identifiable-key" => vec![format!("{}JQQJ99{}AC{}", self.b62(52), self.b62(18), self.b62(6)), format!("{}+ASt{}==", self.b64(76), self.b64(6))],
             "azure-sas" => one(format!("https://acme.blob.core.windows.net/c?sv=2024-11-04&ss=b&sp=r&sig={}%3D", self.b62(43))),
+            "nofx-token" => ["agent", "service", "person"].map(|kind| format!("nofx_{kind}_{}_{}", self.b32(33), self.b32(52))).to_vec(),
             "npm-token" => one(format!("npm_{}", self.b62(36))),
             "npmrc-auth" => vec![format!("//npm.acme.io/:_authToken={}", self.uuid()), format!("_auth={}", self.b62(40))],
             "pypi-token" => one(format!("pypi-AgEIcHlwaS5vcmc{}", self.url64(150))),

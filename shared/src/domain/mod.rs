@@ -12,6 +12,7 @@ pub mod gate;
 mod graph;
 pub mod hidden;
 pub mod id;
+pub mod json;
 pub mod lines;
 pub mod number;
 pub mod outcome;

@@ -1,22 +1,18 @@
 //! Request bodies: one JSON object, read strictly.
 
-use std::collections::HashSet;
-use std::fmt;
 use std::sync::{Arc, LazyLock};
 
 use axum::body::Bytes;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use serde::Deserialize;
-use serde::de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use crate::domain::bounds::{Shape, json_depth, shortened};
 use crate::domain::fields::{self, Fields, Most, Names, Null};
 use crate::domain::gate::Decision;
 use crate::domain::hidden::{self, Lines};
+use crate::domain::json::repeated_key;
 use crate::domain::number::inexact_numbers;
-use crate::domain::place::Place;
 use crate::domain::plan::MAX_JSON_DEPTH;
 use crate::error::{Error, Problem};
 
@@ -163,13 +159,10 @@ pub fn json_body(bytes: &Bytes) -> Result<Value, Error> {
     }
     // Only the text shows inexact numbers and repeated keys.
     numbers_are_exact(bytes)?;
-    let mut twice = None;
-    let read = Once { twice: &mut twice, place: Place::Root("") };
-    let done = read.deserialize(&mut serde_json::Deserializer::from_slice(bytes));
-    match (twice, done) {
-        (Some(path), _) => Err(Error::invalid(path, "is repeated in the same object")),
-        (None, Ok(())) => Ok(value),
-        (None, Err(error)) => Err(Error::invalid("", format!("the body is not JSON: {error}"))),
+    match repeated_key(bytes) {
+        Ok(None) => Ok(value),
+        Ok(Some(path)) => Err(Error::invalid(path, "is repeated in the same object")),
+        Err(error) => Err(Error::invalid("", format!("the body is not JSON: {error}"))),
     }
 }
 
@@ -185,81 +178,6 @@ fn numbers_are_exact(bytes: &Bytes) -> Result<(), Error> {
         .collect();
     if problems.is_empty() { Ok(()) } else { Err(Error::Invalid(problems)) }
 }
-
-/// Reads a value and discards it. Stops at a repeated key, and records its path.
-struct Once<'a> {
-    twice: &'a mut Option<String>,
-    place: Place<'a>,
-}
-
-impl<'de> DeserializeSeed<'de> for Once<'_> {
-    type Value = ();
-
-    fn deserialize<D: de::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Once<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        let mut index = 0;
-        while items
-            .next_element_seed(Once { twice: &mut *self.twice, place: Place::Index(&self.place, index) })?
-            .is_some()
-        {
-            index += 1;
-        }
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
-        let mut seen = HashSet::new();
-        while let Some(Key(key)) = entries.next_key()? {
-            let place = Place::Key(&self.place, &key);
-            if seen.contains(&key) {
-                *self.twice = Some(place.path());
-                return Err(de::Error::custom("a key is repeated"));
-            }
-            entries.next_value_seed(Once { twice: &mut *self.twice, place })?;
-            seen.insert(key);
-        }
-        Ok(())
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(transparent)]
-struct Key(String);
 
 #[cfg(test)]
 mod tests {

@@ -215,6 +215,33 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_says_what_its_reader_can_act_on() {
+        let document = |error: Error| {
+            let mut response = error.into_response();
+            let document = response.extensions_mut().remove::<Document>().unwrap();
+            (serde_json::to_value(document.0).unwrap(), response)
+        };
+        let (limited, response) = document(Error::Limited { limit: "open_runs".into(), retry_after_s: Some(30) });
+        assert_eq!((response.status().as_u16(), &limited["limit"]), (429, &"open_runs".into()));
+        assert_eq!(response.headers()[header::RETRY_AFTER], "30");
+        let (full, response) = document(Error::Limited { limit: "stored_bytes".into(), retry_after_s: None });
+        assert_eq!(
+            (response.status().as_u16(), &full["status"], &full["title"]),
+            (403, &403.into(), &"Forbidden".into())
+        );
+        assert!(!response.headers().contains_key(header::RETRY_AFTER));
+        let (changed, _) = document(Error::GateChanged(vec!["upstream.build".into(); 200]));
+        assert_eq!(
+            (changed["changed"].as_array().map(Vec::len), &changed["code"]),
+            (Some(100), &"gate_changed".into())
+        );
+        let (refused, response) = document(Error::NotPermitted("gates.decide".into()));
+        assert_eq!((response.status().as_u16(), &refused["permission"]), (403, &"gates.decide".into()));
+        let (link, response) = document(Error::Conflict(Code::LinkUsed, "the link was used".into()));
+        assert_eq!((response.status().as_u16(), &link["title"]), (410, &"Gone".into()));
+    }
+
+    #[test]
     fn thousands_are_grouped() {
         assert_eq!([7, 999, 1_000, 59_900, 1_234_567].map(grouped), ["7", "999", "1,000", "59,900", "1,234,567"]);
     }

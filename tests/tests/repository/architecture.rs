@@ -19,6 +19,7 @@ const SHARED: &AllowedImports = &[
     ("queue", &["domain", "error"]),
     ("storage", &["domain", "error"]),
     ("secrets", &["error"]),
+    ("auth", &["config", "domain", "error"]),
     ("invoke", &["error"]),
     ("signing", &["config", "domain", "error"]),
     ("context", &["config", "db", "error", "queue", "secrets", "storage"]),

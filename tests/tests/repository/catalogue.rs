@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use nofx_gates::evidence::DoubtCode;
 use nofx_tests::catalogue::Catalogue;
 use serde_json::json;
+use shared::domain::Permission;
 use shared::domain::tool::HANDLERS;
 use shared::error::Code;
 use shared::view::sentence::{EventKind, TimelineEvent, entries};
@@ -170,6 +171,8 @@ fn event_kinds(text: &str) -> BTreeSet<String> {
         word.split_once('.').is_some_and(|(noun, verb)| {
             (NOUNS.contains(&noun) || HANDLERS.iter().any(|handler| handler.name == noun))
                 && verb.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+                // `policy.read` is a permission.
+                && Permission::parse(word).is_none()
         })
     };
     quoted.filter(is_kind).map(str::to_owned).collect()

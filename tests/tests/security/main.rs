@@ -1,5 +1,6 @@
-//! The rights of database roles, and the isolation of tenants.
+//! The rights of database roles, the isolation of tenants, and the keys of an issuer.
 
 mod admission;
+mod jwks;
 mod roles;
 mod tenancy;

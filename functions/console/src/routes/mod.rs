@@ -21,7 +21,8 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse, Response};
 use shared::db::Session;
-use shared::error::Error;
+use shared::context::Ctx;
+use shared::error::{Code, Error};
 use shared::http::{Query, detail_of, id_param};
 use shared::telemetry;
 
@@ -101,9 +102,15 @@ pub fn failure(base: Base, error: &Error) -> Response {
         Error::NotFound(_) => {
             (StatusCode::NOT_FOUND, "Not found", Some("It does not exist, or it belongs to another tenant."))
         }
-        Error::Conflict(..) => (StatusCode::CONFLICT, "Conflict", None),
-        Error::Forbidden(_) => (StatusCode::FORBIDDEN, "Forbidden", None),
-        Error::Unavailable { .. } => {
+        Error::Conflict(Code::LinkUsed, _) => (StatusCode::GONE, "No longer valid", None),
+        Error::Conflict(..) | Error::GateChanged(_) => (StatusCode::CONFLICT, "Conflict", None),
+        Error::Unauthenticated => (StatusCode::UNAUTHORIZED, "Not logged in", None),
+        Error::Forbidden(_) | Error::NotPermitted(_) | Error::Excluded(..) => {
+            (StatusCode::FORBIDDEN, "Forbidden", None)
+        }
+        Error::Limited { retry_after_s: None, .. } => (StatusCode::FORBIDDEN, "Limit reached", None),
+        Error::Limited { .. } => (StatusCode::TOO_MANY_REQUESTS, "Limit reached", Some("Try again in a minute.")),
+        Error::Unavailable { .. } | Error::SigningUnavailable { .. } => {
             (StatusCode::SERVICE_UNAVAILABLE, "Temporarily unavailable", Some("Try again in a minute."))
         }
         Error::Internal { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "Internal error", Some("The log has the cause.")),

@@ -1,0 +1,244 @@
+//! Who sends a request: API tokens, sessions and JSON web tokens, checked without the database.
+//!
+//! An [`Authenticator`] checks form and signature. Whether a token is revoked and what its owner may do is checked in the
+//! database, in the statement that the request sends anyway: see [`Caller`].
+//!
+//! A request has one credential: `Nofx-Authorization: Bearer`, or else `Authorization: Bearer`, or else a session in a
+//! cookie, where the route takes one. The first is for APIs whose gateway needs `Authorization` for itself. Two
+//! credentials are refused, because a proxy could look at the other one.
+
+#[cfg(test)]
+mod forge;
+#[cfg(test)]
+mod hostile;
+mod issuer;
+mod jwks;
+mod jws;
+mod jwt;
+mod key;
+mod local;
+mod token;
+
+use std::net::IpAddr;
+
+use axum::http::{HeaderMap, HeaderName, header};
+
+pub use jwks::{Clock, Jwks, Shelf, Stored, Timing, system_clock};
+pub use jws::Compact;
+pub use jwt::{Person, Rules};
+pub use key::{Algorithm, Key, KeySet};
+pub use token::ApiToken;
+
+use crate::config::{AuthConfig, AuthMode, IssuerConfig, KeySource};
+use crate::domain::principal::Via;
+use crate::domain::{Caller, Kind, TenantId};
+use crate::error::Error;
+
+/// The header for a credential where `Authorization` belongs to the gateway.
+pub static NOFX_AUTHORIZATION: HeaderName = HeaderName::from_static("nofx-authorization");
+
+/// Why a credential is refused: a code for the log. Clients get one answer for all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused(pub &'static str);
+
+/// Nobody is behind a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Denied {
+    /// It has no credential.
+    Missing,
+    /// Its credential does not count.
+    Invalid(Refused),
+}
+
+impl Denied {
+    /// For the log. It holds no part of the credential.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Invalid(Refused(reason)) => reason,
+        }
+    }
+}
+
+impl From<Denied> for Error {
+    fn from(_: Denied) -> Self {
+        Self::Unauthenticated
+    }
+}
+
+impl From<Refused> for Denied {
+    fn from(refused: Refused) -> Self {
+        Self::Invalid(refused)
+    }
+}
+
+/// What the function knows about a request besides its headers.
+#[derive(Debug, Clone, Default)]
+pub struct RequestOrigin<'a> {
+    pub ip: Option<IpAddr>,
+    pub request_id: &'a str,
+    /// The value of the session's cookie. Only routes of pages have it.
+    pub session_cookie: Option<&'a str>,
+}
+
+/// Checks credentials.
+pub struct Authenticator {
+    mode: Mode,
+    home: TenantId,
+    clock: Clock,
+}
+
+enum Mode {
+    Local,
+    On(Option<Box<Logins>>),
+}
+
+/// What verifies JSON web tokens.
+struct Logins {
+    rules: Rules,
+    keys: Jwks,
+    secret: Option<Key>,
+}
+
+impl Authenticator {
+    /// `home` is the tenant of a person whose token names none, and that of the local mode. `shelf` keeps the issuer's
+    /// keys. An error if the mode is not set, or if the local mode would not be local.
+    pub fn new(config: &AuthConfig, home: TenantId, shelf: Option<Shelf>) -> Result<Self, Error> {
+        Self::with_clock(config, home, shelf, Timing::default(), system_clock())
+    }
+
+    /// The same with other timing and another clock.
+    pub fn with_clock(
+        config: &AuthConfig,
+        home: TenantId,
+        shelf: Option<Shelf>,
+        timing: Timing,
+        clock: Clock,
+    ) -> Result<Self, Error> {
+        let mode = match config.mode {
+            None => return Err(Error::invalid("NOFX_AUTH", "is not set; set it to on, or on a laptop to local")),
+            Some(AuthMode::Local) => {
+                local::check(config)?;
+                Mode::Local
+            }
+            Some(AuthMode::On) => {
+                let logins = config.issuer.as_ref().map(|issuer| Logins::new(issuer, &home, shelf, timing, &clock));
+                Mode::On(logins.transpose()?.map(Box::new))
+            }
+        };
+        Ok(Self { mode, home, clock })
+    }
+
+    /// The caller, as far as the request proves it. Asks no database, and the network only about a key that is unknown.
+    pub async fn identify(&self, headers: &HeaderMap, origin: &RequestOrigin<'_>) -> Result<Caller, Denied> {
+        let caller = |tenant: TenantId, subject: String, via: Via| Caller {
+            tenant,
+            subject,
+            via,
+            ip: origin.ip,
+            request_id: origin.request_id.to_owned(),
+        };
+        let credential = match credential(headers, origin.session_cookie) {
+            Err(Denied::Missing) if matches!(self.mode, Mode::Local) => {
+                let host = only(headers, &header::HOST)?.ok_or(Refused("host"))?;
+                if !local::is_local_host(host) {
+                    return Err(Refused("host").into());
+                }
+                return Ok(caller(self.home.clone(), Caller::LOCAL.to_owned(), Via::Local));
+            }
+            other => other?,
+        };
+        match credential {
+            Credential::Token(token) => {
+                let via = Via::Token { id: token.id, kind: token.kind, hash: token.hash() };
+                Ok(caller(token.tenant, token.id.to_string(), via))
+            }
+            Credential::Jwt(text) => {
+                let Mode::On(Some(logins)) = &self.mode else { return Err(Refused("no_issuer").into()) };
+                let now_s = i64::try_from((self.clock)().as_secs()).unwrap_or(i64::MAX);
+                let person = logins.verify(text, now_s).await?;
+                Ok(caller(person.tenant, person.subject, Via::Jwt(person.login)))
+            }
+        }
+    }
+}
+
+impl Logins {
+    fn new(
+        config: &IssuerConfig,
+        home: &TenantId,
+        shelf: Option<Shelf>,
+        timing: Timing,
+        clock: &Clock,
+    ) -> Result<Self, Error> {
+        let keys = match &config.keys {
+            KeySource::Document(document) => {
+                Jwks::fixed(document).map_err(|reason| Error::invalid("AUTH_JWKS", reason))?
+            }
+            KeySource::Url(url) => {
+                let timing = Timing { max_stale: config.max_stale, ..timing };
+                Jwks::of_endpoint(url, timing, clock.clone(), shelf)?
+            }
+        };
+        let secret = config.hs256_secret.as_deref().map(|secret| Key::hs256(secret.as_bytes()));
+        let secret = secret.transpose().map_err(|reason| Error::invalid("AUTH_HS256_SECRET_ID", reason))?;
+        let rules = Rules { issuer: config.issuer.clone(), audience: config.audience.clone(), home: home.clone() };
+        Ok(Self { rules, keys, secret })
+    }
+
+    async fn verify(&self, text: &str, now_s: i64) -> Result<Person, Refused> {
+        let token = Compact::parse(text)?;
+        if token.algorithm() == Algorithm::Hs256 {
+            let secret = self.secret.as_ref().ok_or(Refused("algorithm"))?;
+            return jwt::verify(token, secret, &self.rules, now_s);
+        }
+        let key = self.keys.get(token.kid().ok_or(Refused("kid"))?).await?;
+        jwt::verify(token, &key, &self.rules, now_s)
+    }
+}
+
+/// A credential in its form.
+enum Credential<'a> {
+    Token(ApiToken),
+    Jwt(&'a str),
+}
+
+fn credential<'a>(headers: &'a HeaderMap, session_cookie: Option<&'a str>) -> Result<Credential<'a>, Denied> {
+    let own = only(headers, &NOFX_AUTHORIZATION)?;
+    let usual = only(headers, &header::AUTHORIZATION)?;
+    let text = match (own, usual) {
+        (Some(_), Some(usual)) if usual.starts_with("Bearer") => return Err(Refused("two_credentials").into()),
+        (Some(own), _) => bearer(own)?,
+        (None, Some(usual)) => bearer(usual)?,
+        (None, None) => {
+            let session = session_cookie.ok_or(Denied::Missing)?;
+            let token = ApiToken::parse(session).filter(|token| token.kind == Kind::Person);
+            return Ok(Credential::Token(token.ok_or(Refused("session"))?));
+        }
+    };
+    if text.starts_with(token::PREFIX) {
+        return Ok(Credential::Token(ApiToken::parse(text).ok_or(Refused("token"))?));
+    }
+    Ok(Credential::Jwt(text))
+}
+
+/// The value of a header that may occur once.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Refused> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next().map(|value| value.to_str()), values.next()) {
+        (None, _) => Ok(None),
+        (Some(Ok(text)), None) => Ok(Some(text)),
+        _ => Err(Refused("header")),
+    }
+}
+
+/// What follows `Bearer` and one space. The scheme is written as RFC 6750 writes it.
+fn bearer(value: &str) -> Result<&str, Refused> {
+    let text = value.strip_prefix("Bearer ").ok_or(Refused("scheme"))?;
+    let is_one_word = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',');
+    if is_one_word { Ok(text) } else { Err(Refused("credential")) }
+}
+
+#[cfg(test)]
+#[path = "auth_tests.rs"]
+mod tests;
