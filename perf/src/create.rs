@@ -22,7 +22,7 @@ pub async fn run(server: &Server) -> Result<()> {
     let database = server.create_database().await?;
     // No worker runs here, so drain the wake-ups below.
     let (queue, event_source) = lambda::queue();
-    let router = api::router(lambda::context(&database.url, &queue, lambda::WORKER_POOL_SIZE)?);
+    let router = api::router(lambda::context(&database.url, &queue, lambda::WORKER_POOL_SIZE)?)?;
     for (steps, count) in PLANS {
         report::line("create", format_args!("{count} plans of {steps} steps"));
         let body = chain(steps).to_string();

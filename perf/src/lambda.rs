@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_lambda_events::sqs::{SqsEvent, SqsMessage};
-use shared::config::{Config, DatabaseConfig};
+use shared::config::{AuthConfig, AuthMode, Config, DatabaseConfig, Platform};
 use shared::context::Ctx;
 use shared::db::Session;
 use shared::domain::TenantId;
@@ -71,7 +71,10 @@ pub fn event(batch: &[WakeUp]) -> Result<SqsEvent> {
 
 fn config(url: &str, pool_size: usize) -> Config {
     let database = DatabaseConfig { url: url.to_owned(), ca_file: None, pool_size };
-    Config { tenant: TenantId(TENANT.into()), ..Config::new(database) }
+    let endpoint = Some("http://127.0.0.1".to_owned());
+    let platform = Platform { aws_variable: None, aws_endpoint_url: endpoint };
+    let auth = AuthConfig { mode: Some(AuthMode::Local), platform, ..AuthConfig::default() };
+    Config { tenant: TenantId(TENANT.into()), auth, ..Config::new(database) }
 }
 
 /// A session of the one person of a local tenant.

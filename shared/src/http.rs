@@ -135,12 +135,15 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         &self.table
     }
 
-    /// The router. Its routes identify their callers, and refuse writes from pages of other sites.
-    pub fn into_router(self, ctx: &Ctx) -> Router<S> {
+    /// The router. Its routes identify their callers, and refuse writes from pages of other sites. An error if it is not
+    /// configured how callers are identified.
+    pub fn into_router(self, ctx: &Ctx) -> Result<Router<S>, Error> {
+        let access = Arc::new(Access::of(ctx)?);
         let public_url = ctx.config.public_url.clone();
-        self.router
-            .layer(middleware::from_fn_with_state(Arc::new(Access::of(ctx)), provide))
-            .layer(middleware::from_fn_with_state(public_url, from_our_site))
+        Ok(self
+            .router
+            .layer(middleware::from_fn_with_state(access, provide))
+            .layer(middleware::from_fn_with_state(public_url, from_our_site)))
     }
 
     fn add(

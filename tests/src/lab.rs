@@ -5,7 +5,7 @@ use std::sync::Arc;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_s3::config::Credentials;
 use nofx_local::migrate::tenant::local_tenant;
-use shared::config::{ArtifactsConfig, Config, DatabaseConfig, LlmConfig};
+use shared::config::{ArtifactsConfig, AuthConfig, AuthMode, Config, DatabaseConfig, LlmConfig, Platform};
 use shared::context::Ctx;
 use shared::db::{Database, Session};
 use shared::domain::principal::{Caller, Permission};
@@ -146,9 +146,16 @@ pub fn config(url: &str) -> Config {
         sqs_prefix: format!("t-{unique}-"),
         artifacts: ArtifactsConfig { bucket, endpoint_url: Some(aws_endpoint_url()), region: None, keys: None },
         tenant: TenantId("acme".into()),
+        auth: local_auth(),
         llm: LlmConfig { secret_id: format!("t-{unique}"), ..LlmConfig::default() },
         ..Config::new(DatabaseConfig { url: url.to_owned(), ca_file: None, pool_size: 8 })
     }
+}
+
+/// The local mode, which works only against an emulator on this machine.
+fn local_auth() -> AuthConfig {
+    let platform = Platform { aws_variable: None, aws_endpoint_url: Some(aws_endpoint_url()) };
+    AuthConfig { mode: Some(AuthMode::Local), platform, ..AuthConfig::default() }
 }
 
 /// A context that uses the emulator.

@@ -19,6 +19,7 @@ mod steps;
 use axum::Router;
 use shared::context::Ctx;
 use shared::domain::principal::Permission;
+use shared::error::Error;
 use shared::http::Routes;
 
 /// All routes of the function.
@@ -67,6 +68,6 @@ pub fn routes() -> Routes<Ctx> {
 }
 
 /// The function over a context.
-pub fn router(ctx: Ctx) -> Router {
-    routes().into_router(&ctx).with_state(ctx)
+pub fn router(ctx: Ctx) -> Result<Router, Error> {
+    Ok(routes().into_router(&ctx)?.with_state(ctx))
 }

@@ -1,9 +1,8 @@
 //! Steps: list, read, and what one waits for.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::response::{IntoResponse, Response};
-use shared::context::Ctx;
 use shared::db::{Page, Session, run, step_view};
 use shared::domain::{GateStatus, RunId, StepId};
 use shared::error::Error;

@@ -46,8 +46,8 @@ pub fn routes() -> Routes<Ctx> {
 }
 
 /// The function over a context.
-pub fn router(ctx: Ctx) -> Router {
-    routes().into_router(&ctx).with_state(ctx)
+pub fn router(ctx: Ctx) -> Result<Router, Error> {
+    Ok(routes().into_router(&ctx)?.with_state(ctx))
 }
 
 /// `POST /gates {run_id, step_id, gate_type, evidence_uri, reason, expires_after_s}` -> 201 with the gate. The

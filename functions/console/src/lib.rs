@@ -27,6 +27,7 @@ use axum::response::Response;
 use axum::routing::any;
 use shared::context::Ctx;
 use shared::domain::principal::Permission;
+use shared::error::Error;
 use shared::http::Routes;
 
 /// Sent with every response. It allows no inline code, no content of other sites, and no framing.
@@ -89,14 +90,15 @@ pub fn routes() -> Routes<Ctx> {
 }
 
 /// The function's router.
-pub fn router(ctx: Ctx) -> Router {
-    routes()
-        .into_router(&ctx)
+pub fn router(ctx: Ctx) -> Result<Router, Error> {
+    let router = routes()
+        .into_router(&ctx)?
         // Unknown paths below `/ui` and wrong methods get a page too.
         .route("/ui/{*rest}", any(routes::not_found))
         .method_not_allowed_fallback(routes::wrong_method)
         .layer(middleware::from_fn(with_security_headers))
-        .with_state(ctx)
+        .with_state(ctx);
+    Ok(router)
 }
 
 async fn with_security_headers(request: Request, next: Next) -> Response {

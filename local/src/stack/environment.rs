@@ -54,6 +54,7 @@ pub fn functions(
         ("AWS_REGION", REGION.to_owned()),
         ("SQS_PREFIX", queue_prefix()),
         ("ARTIFACTS_BUCKET", BUCKET.to_owned()),
+        ("NOFX_AUTH", "local".to_owned()),
         ("NOFX_TENANT", TENANT.to_owned()),
         ("NOFX_PUBLIC_URL", format!("http://127.0.0.1:{http_port}")),
         ("LLM_SECRET_ID", LLM_SECRET.to_owned()),

@@ -1,6 +1,6 @@
 //! Who sends a request. Every route names the permission that it needs, and gets a [`Session`] of its caller.
 //!
-//! The credential is checked here, without the database. The statement of the route confirms it: whether the token is
+//! The credential is checked here, without the database (`auth`). The statement of the route confirms it: whether the token is
 //! revoked, whether the person is a member, and which role counts. A route that ended before it sent a statement, because
 //! its input is wrong, is settled here: its answer is given only to a caller that the database admits. So a caller without
 //! rights learns nothing but that.
@@ -14,22 +14,22 @@ use axum::response::{IntoResponse, Response};
 use tracing::info;
 
 use super::{RequestId, source_ip};
+use crate::auth::{Authenticator, RequestOrigin};
 use crate::context::Ctx;
 use crate::db::{Database, Session};
-use crate::domain::TenantId;
-use crate::domain::principal::{Caller, Permission, Via};
+use crate::domain::principal::Permission;
 use crate::error::Error;
 
 /// What identifies callers, for all routes of a function.
-#[derive(Clone)]
 pub(super) struct Access {
     db: Database,
-    home: TenantId,
+    authenticator: Authenticator,
 }
 
 impl Access {
-    pub fn of(ctx: &Ctx) -> Self {
-        Self { db: ctx.db.clone(), home: ctx.config.tenant.clone() }
+    pub fn of(ctx: &Ctx) -> Result<Self, Error> {
+        let authenticator = Authenticator::new(&ctx.config.auth, ctx.config.tenant.clone(), None)?;
+        Ok(Self { db: ctx.db.clone(), authenticator })
     }
 }
 
@@ -47,12 +47,14 @@ pub(super) async fn identify(State(permission): State<Permission>, mut request: 
     let Some(access) = request.extensions().get::<Arc<Access>>().cloned() else {
         return Error::internal("identify a caller", "the router has no access").into_response();
     };
-    let caller = Caller {
-        tenant: access.home.clone(),
-        subject: Caller::LOCAL.to_owned(),
-        via: Via::Local,
-        ip: source_ip(&request),
-        request_id: request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default(),
+    let request_id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
+    let origin = RequestOrigin { ip: source_ip(&request), request_id: &request_id, session_cookie: None };
+    let caller = match access.authenticator.identify(request.headers(), &origin).await {
+        Ok(caller) => caller,
+        Err(denied) => {
+            info!(reason = denied.reason(), "not identified");
+            return Error::from(denied).into_response();
+        }
     };
     let session = Session::new(access.db.clone(), Arc::new(caller), permission);
     request.extensions_mut().insert(session.clone());

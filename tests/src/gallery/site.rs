@@ -203,9 +203,12 @@ async fn router(lab: &Lab) -> Router {
 
 /// The functions with which people and programs talk, at their paths.
 pub fn functions(ctx: &Ctx) -> Router {
-    let [api, approvals, console] =
-        [api::router(ctx.clone()), approvals::router(ctx.clone()), console::router(ctx.clone())]
-            .map(shared::http::with_layers);
+    let [api, approvals, console] = [
+        api::router(ctx.clone()).expect("a router"),
+        approvals::router(ctx.clone()).expect("a router"),
+        console::router(ctx.clone()).expect("a router"),
+    ]
+    .map(shared::http::with_layers);
     let answer = async move |request: Request| -> Response {
         let path = request.uri().path();
         let function = match path.split('/').nth(1) {

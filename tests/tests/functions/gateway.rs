@@ -60,15 +60,15 @@ pub struct Gateway {
 
 impl Gateway {
     pub fn api(lab: &Lab, shape: Shape) -> Self {
-        Self::of(api::router(lab.ctx.clone()), &api::routes(), shape)
+        Self::of(api::router(lab.ctx.clone()).expect("a router"), &api::routes(), shape)
     }
 
     pub fn approvals(lab: &Lab, shape: Shape) -> Self {
-        Self::of(approvals::router(lab.ctx.clone()), &approvals::routes(), shape)
+        Self::of(approvals::router(lab.ctx.clone()).expect("a router"), &approvals::routes(), shape)
     }
 
     pub fn console(lab: &Lab, shape: Shape) -> Self {
-        Self::of(console::router(lab.ctx.clone()), &console::routes(), shape)
+        Self::of(console::router(lab.ctx.clone()).expect("a router"), &console::routes(), shape)
     }
 
     fn of(function: Router, listed: &Routes<Ctx>, shape: Shape) -> Self {

@@ -32,7 +32,7 @@ async fn the_example_in_yaml_runs_to_its_approval() {
 pub async fn serve(lab: &Lab) -> Api {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
-    let router = with_layers(api::router(lab.ctx.clone()));
+    let router = with_layers(api::router(lab.ctx.clone()).expect("a router"));
     tokio::spawn(async move { axum::serve(listener, router).await });
     Api::at(&url)
 }

@@ -1,6 +1,6 @@
 //! Pause, resume, cancel and retry of a run.
 
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use shared::db::console::{Focus, Selection};

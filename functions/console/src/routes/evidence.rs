@@ -1,6 +1,6 @@
 //! What gates stored. A document is read by its row, which belongs to the tenant and has its digest.
 
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::response::Response;
 use shared::db::console::{self, Document};
 use shared::domain::ArtifactId;

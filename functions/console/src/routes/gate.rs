@@ -1,6 +1,6 @@
 //! A gate, and decisions about it.
 
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use shared::db::console::{self, Document, Exhibit, Gate, GateDetail};

@@ -1,6 +1,5 @@
 //! The inbox of pending gates, and the decisions of people.
 
-use axum::extract::State;
 use axum::response::{Html, IntoResponse, Response};
 use shared::db::console;
 use shared::error::Error;

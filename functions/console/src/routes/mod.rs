@@ -20,8 +20,8 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse, Response};
-use shared::db::Session;
 use shared::context::Ctx;
+use shared::db::Session;
 use shared::error::{Code, Error};
 use shared::http::{Query, detail_of, id_param};
 use shared::telemetry;
@@ -38,8 +38,8 @@ pub struct Visit {
 impl FromRequestParts<Ctx> for Visit {
     type Rejection = Error;
 
-    async fn from_request_parts(parts: &mut Parts, visit: &Visit) -> Result<Self, Error> {
-        Ok(Self { ctx: ctx.clone(), session: Session::from_request_parts(parts, visit).await? })
+    async fn from_request_parts(parts: &mut Parts, ctx: &Ctx) -> Result<Self, Error> {
+        Ok(Self { ctx: ctx.clone(), session: Session::from_request_parts(parts, ctx).await? })
     }
 }
 

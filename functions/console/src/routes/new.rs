@@ -1,7 +1,6 @@
 //! A new run: the form, a check of its plan, and its start.
 
 use axum::body::Bytes;
-use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde_json::{Value, json};

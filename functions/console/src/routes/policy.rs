@@ -1,6 +1,5 @@
 //! The policy: what it demands, its history, and the form for its next version.
 
-use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde_json::Value;

@@ -1,6 +1,6 @@
 //! The rules of `db_write`.
 
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::response::{Html, IntoResponse, Response};
 use shared::db::console;
 use shared::db::rule;

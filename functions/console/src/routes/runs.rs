@@ -2,7 +2,6 @@
 
 use std::time::{Duration, SystemTime};
 
-use axum::extract::State;
 use axum::response::{Html, IntoResponse, Response};
 use shared::db::console;
 use shared::db::run::RunFilter;

@@ -1,6 +1,6 @@
 //! A step of a run.
 
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::response::{Html, IntoResponse, Response};
 use shared::db::console::{self, StepDetail};
 use shared::domain::RunId;

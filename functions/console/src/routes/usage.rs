@@ -1,6 +1,5 @@
 //! What models were used for.
 
-use axum::extract::State;
 use axum::response::{Html, IntoResponse, Response};
 use shared::db::console;
 
