@@ -28,6 +28,7 @@ use crate::lambda::event_source::{EventSource, WAIT_MAX_S, WAIT_SHORT_S};
 use crate::lambda::host::{Health, Host, HostConfig, Inherited, Runtime, WarmUp};
 use crate::lambda::{schedule, sources};
 use crate::migrate::login::worker_login;
+use crate::migrate::tenant::local_tenant;
 use crate::port::{self, Ports};
 use crate::postgres::{Cluster, Postgres, Purpose};
 use crate::process::supervision::{self, Part};

@@ -144,7 +144,7 @@ async fn a_run_of_another_tenant_cannot_be_found_or_controlled() {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::wide(1)).await;
     let before = lab.everything(run).await;
-    let mallory = shared::domain::TenantId("mallory".into());
+    let mallory = shared::domain::TenantId("other".into());
     for what in [Control::Cancel, Control::Pause, Control::Resume, Control::Retry] {
         let answer = control_run(&lab.ctx, &session(&lab.ctx.db, &mallory), run, what, "mallory").await;
         assert!(matches!(answer, Err(Error::NotFound(_))), "{what:?}: {answer:?}");

@@ -6,6 +6,7 @@ use nofx_tests::Lab;
 use nofx_tests::database::connect_to;
 use nofx_tests::environment::with_role;
 use serde_json::{Value, json};
+use shared::domain::Caller;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
@@ -14,7 +15,7 @@ const ROLES: [&str; 4] = ["viewer", "operator", "approver", "admin"];
 
 /// Two tenants. `acme` has a person of each role, named after it, and tokens of each kind and role. `other` has one admin.
 async fn members(lab: &Lab) -> BTreeMap<String, Uuid> {
-    let tenants = "insert into nofx.tenant (tenant_id) values ('acme'), ('other')";
+    let tenants = "update nofx.tenant set is_solo = false; delete from nofx.membership";
     lab.admin.batch_execute(tenants).await.unwrap();
     let mut tokens = BTreeMap::new();
     for role in ROLES {
@@ -321,4 +322,89 @@ async fn a_read_has_the_rights_and_the_rows_of_its_caller_and_leaves_no_trace_in
     let row = lab.admin.query_one(session, &[]).await.unwrap();
     assert_ne!(row.get::<_, &str>(0), "nofx_api");
     assert_eq!(row.get::<_, Option<&str>>(1).unwrap_or_default(), "");
+}
+
+/// The transitions that the API calls, with the permission of each.
+const TRANSITIONS: [(&str, &str); 11] = [
+    ("run_create", "runs.create"),
+    ("run_cancel", "runs.control"),
+    ("run_pause", "runs.control"),
+    ("run_resume", "runs.control"),
+    ("run_retry", "runs.control"),
+    ("gate_create", "gates.create"),
+    ("gate_decide", "gates.decide"),
+    ("policy_set", "policy.write"),
+    ("rule_set", "rules.write"),
+    ("rule_delete", "rules.write"),
+    ("artifact_upload", "workspaces.create"),
+];
+
+#[tokio::test]
+async fn each_transition_admits_its_caller_itself_and_refuses_the_others_without_a_trace() {
+    let lab = Lab::new().await;
+    let tokens = members(&lab).await;
+    let api = api(&lab).await;
+    let permits = "select nofx.permits($1, $2, $3)";
+    let mut refused = 0;
+    for (function, permission) in TRANSITIONS {
+        for role in ROLES {
+            for kind in ["person", "agent", "service"] {
+                let permitted: bool = lab.admin.query_one(permits, &[&permission, &role, &kind]).await.unwrap().get(0);
+                if permitted {
+                    continue;
+                }
+                let call = json!({ "caller": by_token(tokens[&format!("{kind} {role}")], kind), "id": Uuid::new_v4(), "goal": "x",
+                                   "plan": {}, "steps": [], "table_name": "public.x", "allowed_ops": ["insert"], "constraints": {},
+                                   "document": {}, "decision": "approve", "tenant_id": "acme", "actor": "admin", "name": "n",
+                                   "type": "workspace", "uri": "u", "hash": "h", "size_bytes": 1, "media_type": "m" });
+                let error = api.query_one(&format!("select nofx.{function}($1)"), &[&call]).await.expect_err(function);
+                assert_eq!(error.code().map(|code| code.code()), Some(FORBIDDEN), "{function} {kind} {role}");
+                refused += 1;
+            }
+        }
+        let nobody = json!({ "tenant_id": "acme", "actor": "admin" });
+        let error = api.query_one(&format!("select nofx.{function}($1)"), &[&nobody]).await.expect_err(function);
+        assert_eq!(error.code().map(|code| code.code()), Some(UNKNOWN), "{function} without a caller");
+    }
+    assert!(refused > 60, "{refused}");
+    for table in ["run", "gate", "approval", "policy", "db_write_rule", "artifact", "event", "tenant_event"] {
+        let rows: i64 = lab.admin.query_one(&format!("select count(*) from nofx.{table}"), &[]).await.unwrap().get(0);
+        assert_eq!(rows, 0, "{table}");
+    }
+}
+
+#[tokio::test]
+async fn an_agent_with_every_role_neither_decides_nor_waives_a_gate() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&nofx_tests::plans::chain(1)).await;
+    let gate = Uuid::new_v4();
+    let request =
+        json!({ "caller": Caller::local(lab.tenant.clone()), "id": gate, "run_id": run, "gate_type": "manual:x" });
+    lab.admin.query_one("select nofx.gate_create($1)", &[&request]).await.unwrap();
+    let tokens = members(&lab).await;
+    let api = api(&lab).await;
+    for role in ROLES {
+        for (kind, decision) in [
+            ("agent", "approve"),
+            ("agent", "reject"),
+            ("agent", "waive"),
+            ("service", "approve"),
+            ("service", "waive"),
+        ] {
+            let caller = by_token(tokens[&format!("{kind} {role}")], kind);
+            let call = json!({ "caller": caller, "gate_id": gate, "decision": decision, "actor": "admin", "reason": "because" });
+            let error = api.query_one("select nofx.gate_decide($1)", &[&call]).await.expect_err(decision);
+            assert_eq!(error.code().map(|code| code.code()), Some(FORBIDDEN), "{kind} {role} {decision}");
+        }
+    }
+    let decide = async |subject: &str, decision: &str| {
+        let call = json!({ "caller": by_jwt(subject), "gate_id": gate, "decision": decision, "actor": "mallory", "reason": "because" });
+        api.query_one("select nofx.gate_decide($1)", &[&call]).await.map(|row| row.get::<_, Value>(0))
+    };
+    decide("approver", "waive").await.expect_err("only an admin waives");
+    let decided = decide("approver", "approve").await.unwrap();
+    assert_eq!((&decided["result"], &decided["gate"]["approved_by"]), (&json!("decided"), &json!("approver")));
+    let by = "select payload -> 'by' from nofx.event where run_id = $1 and type = 'gate.passed'";
+    let by: Value = lab.admin.query_one(by, &[&run.0]).await.unwrap().get(0);
+    assert_eq!(by, json!({ "kind": "person", "subject": "approver" }));
 }

@@ -8,7 +8,7 @@ use nofx_tests::lab::context;
 use nofx_tests::{Deliver, Lab, Script, plans};
 use serde_json::json;
 use shared::context::Ctx;
-use shared::domain::NewArtifact;
+use shared::domain::{Caller, NewArtifact};
 use shared::flow::sweep::sweep;
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
@@ -30,7 +30,8 @@ const WORKER: [&str; 13] = [
     "sweep_wakeups",
 ];
 /// The functions that api and approvals call.
-const API: [&str; 16] = [
+const API: [&str; 17] = [
+    "artifact_upload",
     "caller_admit",
     "db_write_target",
     "gate_create",
@@ -158,10 +159,10 @@ async fn the_worker_role_suffices_for_workers_and_the_sweeper() {
         (step.name == "flaky" && step.attempt == 1).then(nofx_tests::script::flaky)
     });
     lab.settle_on(&worker, &script, Deliver::Thrice).await;
-    let gate =
-        "select nofx.gate_decide(jsonb_build_object('tenant_id', tenant_id, 'gate_id', id, 'decision', 'approve',
-                'actor', 'ann')) from nofx.gate where run_id = $1";
-    lab.admin.execute(gate, &[&run.0]).await.unwrap();
+    let gate = "select nofx.gate_decide(jsonb_build_object('caller', $2::jsonb, 'gate_id', id, 'decision', 'approve'))
+           from nofx.gate where run_id = $1";
+    let caller = serde_json::to_value(Caller::local(lab.tenant.clone())).unwrap();
+    lab.admin.execute(gate, &[&run.0, &caller]).await.unwrap();
     lab.wakeups_due(run).await;
     sweep(&worker).await.expect("the role suffices for the sweeper");
     lab.settle_on(&worker, &script, Deliver::Once).await;

@@ -8,7 +8,7 @@ use nofx_tests::{Deliver, Lab, Script, plans};
 use serde_json::json;
 use shared::db::gate::GateDecision;
 use shared::domain::gate::Decision;
-use shared::domain::{GateId, TenantId};
+use shared::domain::{Caller, GateId, TenantId};
 use shared::flow::decide_gate::decide_gate;
 use shared::storage::ArtifactMeta;
 use tokio_postgres::error::SqlState;
@@ -49,8 +49,6 @@ async fn fill(lab: &mut Lab, tenant: &str) {
     lab.admin.execute(rule, &[&tenant]).await.unwrap();
     let policy = "insert into nofx.policy (tenant_id, version, document, changed_by) values ($1, 1, '{}', 'ann')";
     lab.admin.execute(policy, &[&tenant]).await.unwrap();
-    let sql = "insert into nofx.tenant (tenant_id) values ($1)";
-    lab.admin.execute(sql, &[&tenant]).await.unwrap();
     let sql = "insert into nofx.membership (tenant_id, subject, role, name, created_by) values ($1, 'ann', 'viewer', 'Ann', 'test')";
     lab.admin.execute(sql, &[&tenant]).await.unwrap();
     let sql = "insert into nofx.api_token (id, tenant_id, kind, subject, owner, name, role, secret_sha256, expires_at)
@@ -226,7 +224,9 @@ async fn no_transition_changes_another_tenants_run() {
     let run: uuid::Uuid =
         lab.admin.query_one("select id from nofx.run where tenant_id = 'other'", &[]).await.unwrap().get(0);
     let before = lab.everything(shared::domain::RunId(run)).await;
-    let call = json!({ "tenant_id": "acme", "run_id": run, "actor": "mallory", "id": uuid::Uuid::new_v4(),
+    let caller = Caller::local(TenantId("acme".into()));
+    // The tenant is that of the caller, whatever the call says.
+    let call = json!({ "caller": caller, "tenant_id": "other", "run_id": run, "actor": "mallory", "id": uuid::Uuid::new_v4(),
                        "gate_type": "manual:x" });
     for function in ["run_cancel", "run_pause", "run_resume", "run_retry", "gate_create"] {
         let sql = format!("select nofx.{function}($1) ->> 'result'");
@@ -234,7 +234,8 @@ async fn no_transition_changes_another_tenants_run() {
         assert_eq!(result, "not_found", "{function}");
     }
     let gate: uuid::Uuid = before["gates"][0]["id"].as_str().unwrap().parse().unwrap();
-    let call = json!({ "tenant_id": "acme", "gate_id": gate, "decision": "approve", "actor": "mallory" });
+    let call =
+        json!({ "caller": caller, "tenant_id": "other", "gate_id": gate, "decision": "approve", "actor": "mallory" });
     let result: String =
         lab.admin.query_one("select nofx.gate_decide($1) ->> 'result'", &[&call]).await.unwrap().get(0);
     assert_eq!(result, "not_found");

@@ -123,10 +123,10 @@ impl<'a> Postgres<'a> {
     /// What the API answers for the run.
     pub async fn api_answers(&self) -> ApiAnswers {
         let (db, tenant, run) = (&self.lab.ctx.db, &self.lab.tenant, self.run);
-        let version = run::run_version(db, tenant, run).await.unwrap().expect("the run exists");
+        let version = run::run_version(&session(db, tenant), run).await.unwrap().expect("the run exists");
         let content = json!({
             "run": run::run_fetch(&session(db, tenant), run).await.unwrap(),
-            "steps": step_view::step_list(db, tenant, run, None, 1_000).await.unwrap().items,
+            "steps": step_view::step_list(&session(db, tenant), run, None, 1_000).await.unwrap().items,
             "events": event::event_list(&session(db, tenant), run, 0, 1_000).await.unwrap().items,
             "gates": gate::gate_list_of_run(&session(db, tenant), run, None, 1_000).await.unwrap().items,
         });
