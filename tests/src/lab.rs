@@ -5,15 +5,17 @@ use std::sync::Arc;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_s3::config::Credentials;
 use nofx_local::migrate::tenant::local_tenant;
+use shared::auth::ApiToken;
 use shared::config::{ArtifactsConfig, AuthConfig, AuthMode, Config, DatabaseConfig, LlmConfig, Platform};
 use shared::context::Ctx;
 use shared::db::{Database, Session};
-use shared::domain::principal::{Caller, Permission};
-use shared::domain::{RunId, StepId, TenantId};
+use shared::domain::principal::{Caller, Kind, Permission, Role};
+use shared::domain::{RunId, StepId, TenantId, TokenId};
 use shared::flow::create_run::{Accepted, Request, create_run};
 use shared::queue::{Queue, WakeUp};
 use tokio::sync::{Mutex, mpsc};
 use tokio_postgres::Client;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::database::{TestDatabase, connect_to};
@@ -86,6 +88,20 @@ impl Lab {
     /// The session of the one person of the tenant.
     pub fn session(&self) -> Session {
         session(&self.ctx.db, &self.tenant)
+    }
+
+    /// A new API token, as the text that a client sends.
+    pub async fn token(&self, kind: Kind, role: Role) -> String {
+        let token = ApiToken::generate(kind, TokenId(Uuid::new_v4()), self.tenant.clone()).expect("a token");
+        let name = format!("{kind}:{role}");
+        let sql = "insert into nofx.api_token
+                          (id, tenant_id, kind, subject, owner, name, role, secret_sha256, expires_at)
+                   values ($1, $2, $3, $4, 'local', $4, $5, $6, clock_timestamp() + interval '1 hour')";
+        let hash = token.hash().as_bytes().to_vec();
+        let values: [&(dyn ToSql + Sync); 6] =
+            [&token.id.0, &self.tenant.0, &kind.as_str(), &name, &role.as_str(), &hash];
+        self.admin.execute(sql, &values).await.expect("a token");
+        token.expose()
     }
 
     /// Posts a plan.

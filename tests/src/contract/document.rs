@@ -5,6 +5,7 @@ use std::fs;
 
 use axum::http::Method;
 use serde_json::{Map, Value, json};
+use shared::domain::Permission;
 use shared::error::Code;
 use shared::http::contract::{Answer, Operation, Schemas, parameter};
 use shared::http::{BodyKind, ProblemDocument, Route};
@@ -19,6 +20,20 @@ const GROUPS: [&str; 8] = ["Runs", "Steps", "Gates", "Artifacts", "Rules of db_w
 
 /// Codes that only the local HTTP front sends.
 const FRONT: [Code; 4] = [Code::MisdirectedRequest, Code::FunctionFailed, Code::NotTaken, Code::FunctionTimedOut];
+
+/// How a request may prove who sends it: names and descriptions.
+const SCHEMES: [(&str, &str); 2] = [
+    ("bearer", "`Authorization: Bearer` with an API token, or with the JWT of a person."),
+    ("nofxBearer", "`Nofx-Authorization: Bearer`, where `Authorization` belongs to the gateway, as with IAM."),
+];
+
+fn security_schemes() -> Value {
+    let [(bearer, about), (own, about_own)] = SCHEMES;
+    json!({
+        bearer: {"type": "http", "scheme": "bearer", "description": about},
+        own: {"type": "apiKey", "in": "header", "name": "Nofx-Authorization", "description": about_own},
+    })
+}
 
 /// The routes of the functions, and their descriptions.
 pub fn operations(schemas: &mut Schemas) -> (Vec<Route>, Vec<Operation>) {
@@ -54,7 +69,9 @@ pub fn document() -> Value {
         "servers": [{"url": "/"}],
         "tags": GROUPS.iter().map(|name| json!({"name": name})).collect::<Vec<_>>(),
         "paths": paths,
-        "components": {"headers": headers(), "responses": refusals, "schemas": schemas.kept()},
+        "components": {
+            "headers": headers(), "responses": refusals, "schemas": schemas.kept(), "securitySchemes": security_schemes(),
+        },
     });
     link(&mut document);
     document
@@ -125,7 +142,7 @@ fn described(operation: &Operation, route: &Route, problem: &Value, refusals: &m
     let mut responses: BTreeMap<String, Value> =
         operation.answers.iter().map(|answer| (answer.status.to_string(), answered(answer))).collect();
     let mut codes: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
-    for code in codes_of(operation) {
+    for code in codes_of(operation, route) {
         codes.entry(code.status()).or_default().push(code);
     }
     for (status, codes) in codes {
@@ -143,6 +160,13 @@ fn described(operation: &Operation, route: &Route, problem: &Value, refusals: &m
     if !parameters.is_empty() {
         described["parameters"] = json!(parameters);
     }
+    described["security"] = match route.permission {
+        Permission::Public => json!([]),
+        _ => json!(SCHEMES.map(|(name, _)| json!({ name: [] }))),
+    };
+    if route.permission != Permission::Public {
+        described["x-permission"] = json!(route.permission);
+    }
     assert_eq!(operation.body.is_some(), matches!(route.takes.body, BodyKind::Json), "{}", operation.id);
     if let Some(body) = &operation.body {
         let content = json!({"application/json": {"schema": body.schema, "example": body.example}});
@@ -152,9 +176,12 @@ fn described(operation: &Operation, route: &Route, problem: &Value, refusals: &m
 }
 
 /// Every code of an operation: its own, and those that follow from its method and path.
-fn codes_of(operation: &Operation) -> BTreeSet<Code> {
+fn codes_of(operation: &Operation, route: &Route) -> BTreeSet<Code> {
     let always = [Code::Invalid, Code::Internal, Code::Unavailable];
     let mut codes: BTreeSet<Code> = operation.codes.iter().chain(&always).chain(&FRONT).copied().collect();
+    if route.permission != Permission::Public {
+        codes.extend([Code::Unauthenticated, Code::Forbidden]);
+    }
     if operation.path.contains('{') {
         codes.insert(Code::NotFound);
     }

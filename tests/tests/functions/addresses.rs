@@ -20,13 +20,13 @@ struct Client {
 impl Client {
     /// The URL that `address` means on the page at `path`.
     fn resolve(&self, path: &str, address: &str) -> Url {
-        let page = format!("https://api.example{}{path}", self.shape.base_path());
+        let page = format!("https://localhost{}{path}", self.shape.base_path());
         Url::parse(&page).expect("a URL").join(address).expect("an address")
     }
 
     async fn follow(&self, path: &str, address: &str) -> Answer {
         let url = self.resolve(path, address);
-        assert_eq!(url.host_str(), Some("api.example"), "{address}");
+        assert_eq!(url.host_str(), Some("localhost"), "{address}");
         let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
         let base_path = self.shape.base_path();
         let below = url.path().strip_prefix(base_path).unwrap_or_else(|| panic!("{address} leaves {base_path}"));

@@ -147,7 +147,10 @@ async fn a_person_who_is_no_member_now_reads_nothing() {
     assert!(!reader().await.is_empty());
     for (ends, again) in [
         ("update nofx.membership set removed_at = now()", "update nofx.membership set removed_at = null"),
-        ("update nofx.membership set subject = 'ben'", "update nofx.membership set subject = 'ann'"),
+        (
+            "update nofx.membership set subject = 'ben' where subject = 'ann'",
+            "update nofx.membership set subject = 'ann' where subject = 'ben'",
+        ),
         ("update nofx.tenant set disabled_at = now()", "update nofx.tenant set disabled_at = null"),
     ] {
         lab.admin.batch_execute(ends).await.unwrap();
