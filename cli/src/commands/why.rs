@@ -43,7 +43,7 @@ pub async fn run(api: &Api, args: &Args) -> Result<()> {
             return output::json(&why);
         }
         let found = found(api, &why).await?;
-        return output::text(step_text(run, &why, &found));
+        return output::text(step_text(run, &why, &found, SystemTime::now()));
     }
     let detail = api.whole_run(&run.to_string()).await?;
     let holding = holding(&detail);
@@ -58,7 +58,7 @@ pub async fn run(api: &Api, args: &Args) -> Result<()> {
     let mut text = run_text(&Known { detail: &detail, gates: &gates, explained: &explained }, SystemTime::now());
     for why in &explained {
         text.push('\n');
-        text.push_str(&step_text(run, why, &found(api, why).await?));
+        text.push_str(&step_text(run, why, &found(api, why).await?, SystemTime::now()));
     }
     if holding.len() > SHOWN {
         let more = count(holding.len() - SHOWN, "more step");
@@ -105,7 +105,7 @@ fn run_text(known: &Known<'_>, now: SystemTime) -> String {
             let _ = writeln!(text, "  {}", paint(BAD, line));
         }
     }
-    let of_run = |gate: &&Gate| gate.status == GateStatus::Pending && gate.step_id.is_none();
+    let of_run = |gate: &&Gate| next::is_open(gate, now) && gate.step_id.is_none();
     for gate in known.gates.iter().filter(of_run) {
         text.push_str(&asked(&gate.id.to_string(), &gate.gate_type, gate.reason.as_deref()));
     }
@@ -113,7 +113,7 @@ fn run_text(known: &Known<'_>, now: SystemTime) -> String {
 }
 
 /// A step, why it is where it is, and what to do.
-fn step_text(run: RunId, why: &StepWhy, findings: &[String]) -> String {
+fn step_text(run: RunId, why: &StepWhy, findings: &[String], now: SystemTime) -> String {
     let mut text = format!("{}  {}  ", state::step(why.status).painted(), paint(BOLD, printable(&why.name)));
     let _ = writeln!(text, "{}", paint(DIM, facts(why)));
     for line in printable_lines(&why.why).take(MAX_LINES) {
@@ -122,8 +122,9 @@ fn step_text(run: RunId, why: &StepWhy, findings: &[String]) -> String {
     for finding in findings {
         let _ = writeln!(text, "    {}", printable(finding));
     }
-    for WaitingGate { id, gate_type, reason, .. } in why.gates.iter().filter(|gate| gate.status == GateStatus::Pending)
-    {
+    let is_open =
+        |gate: &&WaitingGate| gate.status == GateStatus::Pending && !next::is_over(gate.expires_at.as_ref(), now);
+    for WaitingGate { id, gate_type, reason, .. } in why.gates.iter().filter(is_open) {
         text.push_str(&asked(&id.to_string(), gate_type, reason.as_deref()));
     }
     let step = shell_word(&why.name);
@@ -276,7 +277,7 @@ Failed at a step. A retry judges the same workspace again: if the code is wrong,
             "✗ failed  a step  gate:lint  attempt 2  3 of 3 attempts failed  1 lost worker\n  It failed:\n  \
              \\u{{1b}}[2J\n    src/a.ts:1: no\n  next: nofx logs {RUN} 'a step'\n"
         );
-        assert_eq!(plain(&step_text(run, &why, &["src/a.ts:1: no".to_owned()])), expected);
+        assert_eq!(plain(&step_text(run, &why, &["src/a.ts:1: no".to_owned()], SystemTime::now())), expected);
         for (status, run_status, next) in [
             ("skipped", "failed", Some("nofx why")),
             ("ready", "paused", Some("nofx resume")),
@@ -285,19 +286,19 @@ Failed at a step. A retry judges the same workspace again: if the code is wrong,
             ("running", "running", None),
         ] {
             let more = json!({"run_status": run_status, "handler": "echo"});
-            let text = plain(&step_text(run, &explained(status, &more), &[]));
+            let text = plain(&step_text(run, &explained(status, &more), &[], SystemTime::now()));
             let shown = text.lines().find_map(|line| line.strip_prefix("  next: "));
             assert_eq!(shown, next.map(|next| format!("{next} {RUN}")).as_deref(), "{status} {run_status}");
         }
         // Only the command of a gate leaves output.
-        let text = plain(&step_text(run, &explained("failed", &json!({"handler": "manual"})), &[]));
+        let text = plain(&step_text(run, &explained("failed", &json!({"handler": "manual"})), &[], SystemTime::now()));
         assert!(text.ends_with(&format!("  next: nofx show {RUN} 'a step'\n")), "{text}");
     }
 
     #[test]
     fn a_gate_that_a_person_decides_has_its_reason_and_its_command() {
         let why = explained("blocked", &json!({"gates": [gate("pending", "may we?\nplease"), gate("passed", "no")]}));
-        let text = plain(&step_text(RUN.parse().unwrap(), &why, &[]));
+        let text = plain(&step_text(RUN.parse().unwrap(), &why, &[], SystemTime::now()));
         let expected = format!("  ◆ manual:x\n    │ may we?\n    │ please\n    next: nofx approve {GATE}\n");
         assert!(text.ends_with(&expected), "{text}");
     }

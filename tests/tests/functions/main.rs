@@ -7,6 +7,7 @@ mod console_lists;
 mod db_write;
 mod evidence_pages;
 mod filters;
+mod gate_pages;
 mod gates;
 mod gateway;
 mod hostile;

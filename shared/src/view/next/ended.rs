@@ -25,7 +25,7 @@ pub(super) fn succeeded<'a>(run: &Standing<'a>) -> Next<'a> {
 
 /// `: 4 gates passed on evidence, 1 by ben's approval`. Nothing if there are too many to know.
 fn gates<'a>(run: &Standing<'a>) -> Vec<Part<'a>> {
-    if run.gates.is_empty() || run.gates_total != Some(run.gates.len() as u64) {
+    if !run.knows_gates() {
         return Vec::new();
     }
     let passed = |gate: &&super::GateNow<'_>| gate.status == GateStatus::Passed;

@@ -26,8 +26,8 @@ pub(super) use starts::{preview, rule, what};
 pub struct DecisionPage<'a> {
     pub base: Base,
     pub detail: &'a GateDetail,
-    /// The difference that it asks about, with the documents of its attempt.
-    pub change: Option<(&'a Document, &'a GateChange)>,
+    /// The difference that it asks about, with the documents of its attempt. Or why it cannot be shown.
+    pub change: Option<Result<(&'a Document, &'a GateChange), &'a str>>,
     /// What the first documents of `detail` hold.
     pub contents: &'a [Content],
     /// The token for the form.
@@ -36,6 +36,13 @@ pub struct DecisionPage<'a> {
     pub from_inbox: bool,
     /// A decision that was not recorded.
     pub refused: Option<Refused<'a>>,
+}
+
+impl DecisionPage<'_> {
+    /// Whether the page shows what the gate asks about. Without it, an approval would be blind.
+    fn can_be_read(&self) -> bool {
+        !matches!(self.change, Some(Err(_)))
+    }
 }
 
 /// What a document holds.
@@ -82,12 +89,16 @@ pub fn decision_page(page: &DecisionPage<'_>) -> String {
     let content = html! {
         (crumbs(&[("Inbox", base.to("inbox")), (&visible(&gate.goal), run)], &step))
         @if let Some(before) = &page.detail.before { (decided_before(base, before)) }
-        (head(&title, &facts(facts_of(page)), gate.is_pending().then_some(&actions)))
+        (head(&title, &facts(facts_of(page)), gate.is_open().then_some(&actions)))
         div.columns {
             div {
                 @if let Some(refused) = conflict { (too_late(gate, refused)) }
                 (question(page))
-                @if let Some((document, change)) = page.change { (difference(base, document, change)) }
+                @match page.change {
+                    Some(Ok((document, change))) => (difference(base, document, change)),
+                    Some(Err(why)) => (unreadable(base, gate, why)),
+                    None => {}
+                }
                 (evidence::proofs(page))
                 (evidence::documents(page))
                 (starts::starts(page))
@@ -95,7 +106,7 @@ pub fn decision_page(page: &DecisionPage<'_>) -> String {
             }
             div {
                 @if conflict.is_some() { (what_now(base, gate)) }
-                @else if gate.is_pending() { (form::decide(page)) }
+                @else if gate.is_open() { (form::decide(page)) }
                 @else { (decided(base, gate)) }
                 (others(base, page.detail))
             }
@@ -111,6 +122,7 @@ fn title_of(gate: &Gate) -> Markup {
     let words = words_of(&gate.gate_type);
     let what = html! { @if gate.gate_type.starts_with("manual:") { "the " } bdi { (words) } };
     match gate.status {
+        GateStatus::Pending if gate.is_over => html! { "Nobody decided in time: " (what) },
         GateStatus::Pending if is_change => html! { "Let this change weaken its own checks?" },
         GateStatus::Pending => html! { "Approve " (what) "?" },
         GateStatus::Passed if gate.actor.is_none() => html! { "Passed on evidence: " (what) },
@@ -131,7 +143,11 @@ fn facts_of(page: &DecisionPage<'_>) -> Vec<Markup> {
     let mut list = vec![state(look_of(gate)), html! { code { bdi { (visible(&gate.gate_type)) } } }, blocked];
     if gate.is_pending() {
         list.push(html! { "has waited " b { (elapsed(&gate.created_at)) } });
-        list.push(html! { @match &gate.expires_at { Some(at) => { "expires " (left(at)) }, None => "no expiry" } });
+        list.push(html! { @match &gate.expires_at {
+            Some(at) if gate.is_over => { "expired " (time(at)) },
+            Some(at) => { "expires " (left(at)) },
+            None => "no expiry",
+        } });
     } else {
         list.push(html! { "asked " (time(&gate.created_at)) });
     }
@@ -189,6 +205,23 @@ fn difference(base: Base, document: &Document, change: &GateChange) -> Markup {
     };
     let count = html! { p.note { (many(total as u64, "change", "changes")) } };
     section("difference", "What the change does to its own checks", &count, &body)
+}
+
+/// The difference exists, but the page cannot show it.
+fn unreadable(base: Base, gate: &Gate, why: &str) -> Markup {
+    let body = html! {
+        (notice("bad", "bad", "alert", &html! {
+            p { strong { "The difference cannot be shown: " } bdi { (visible(why)) } "." }
+            @if gate.is_open() {
+                p { "You can reject the gate. Nobody can approve or waive it here, because nobody can see what that would allow." }
+                p { "If the storage failed only for a moment, load the page again." }
+            }
+        }))
+        @if let Some(id) = gate.evidence_id {
+            p.facts { span { a href=(base.to(&format!("artifacts/{id}"))) { "the document" } } }
+        }
+    };
+    section("difference", "What the change does to its own checks", &html! {}, &body)
 }
 
 /// A decision that came after the gate was decided.
@@ -257,6 +290,7 @@ fn decided(base: Base, gate: &Gate) -> Markup {
                 p.state { (mark(look_of(gate))) span {
                     @match gate.status {
                         GateStatus::Expired => "Nobody decided in time.",
+                        GateStatus::Pending => "Its time is over, so nobody can decide any more. The next sweep ends it, and the run fails.",
                         GateStatus::Cancelled => "The run ended before anybody decided.",
                         _ => "The evidence decided.",
                     }

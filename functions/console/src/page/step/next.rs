@@ -42,7 +42,7 @@ fn pending(page: &StepPage<'_>) -> Next {
         step.parents.iter().filter(|parent| parent.status != StepStatus::Succeeded).take(NAMED).collect();
     let shown = step.parents.iter().filter(|parent| parent.status == StepStatus::Succeeded).count();
     let more = step.parents_total.saturating_sub(shown + open.len());
-    let gate = step.gates.iter().find(|gate| gate.is_pending());
+    let gate = step.gates.iter().find(|gate| gate.is_open());
     let lead = html! {
         @if open.is_empty() && gate.is_none() { "Waits for its run" }
         @else {
@@ -107,9 +107,11 @@ fn lost(page: &StepPage<'_>) -> Option<Markup> {
 
 fn asked(page: &StepPage<'_>) -> Next {
     let step = page.step;
-    let gate = step.gates.iter().find(|gate| gate.is_pending());
+    let gate = step.gates.iter().find(|gate| gate.is_open());
+    let is_late = gate.is_none() && step.gates.iter().any(Gate::is_pending);
     let lead = html! {
-        "Waits for a person"
+        @if is_late { "The time for a decision is over: the next sweep ends the gate, and the step fails" }
+        @else { "Waits for a person" }
         @if let Some(reason) = gate.and_then(reason) { ": " (reason) }
     };
     let more = gate.map(|gate| {
