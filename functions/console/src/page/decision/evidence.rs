@@ -9,7 +9,7 @@ use shared::domain::{RunId, StepStatus};
 
 use super::{Content, DecisionPage};
 use crate::page::format;
-use crate::page::gates::evidence;
+use crate::page::gates::{evidence, evidence_href};
 use crate::page::icon::{Look, PENDING_GATE, look, mark};
 use crate::page::layout::Base;
 use crate::page::markdown::markdown;
@@ -85,7 +85,7 @@ fn proof_of(base: Base, run: RunId, proof: &Proof) -> Markup {
                 @let numbers = numbers(proof);
                 @if !numbers.is_empty() { div.note { (numbers.join(", ")) } }
             }
-            @if let Some(id) = proof.evidence_id { a href={ (base.to("evidence/")) (id) } { "evidence" } } @else { span {} }
+            @if proof.evidence_id.is_some() { a href=(evidence_href(base, run, proof.ordinal, None)) { "evidence" } } @else { span {} }
         }
     }
 }

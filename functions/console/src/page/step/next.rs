@@ -2,6 +2,7 @@
 
 use maud::{Markup, html};
 use shared::db::console::{Gate, Neighbour, TriedAttempt};
+use shared::db::run::Control;
 use shared::domain::{RunStatus, StepStatus};
 
 use super::StepPage;
@@ -9,6 +10,7 @@ use crate::page::evidence::has_findings;
 use crate::page::icon::look;
 use crate::page::next::{self, Next};
 use crate::page::parts::{elapsed, left, many};
+use crate::page::run::{Controlled, control, is_possible};
 use crate::page::source::visible;
 
 /// Steps that a sentence names.
@@ -32,7 +34,7 @@ fn said(page: &StepPage<'_>) -> Next {
         StepStatus::Succeeded => plain(succeeded(page), None),
         StepStatus::Failed => failed(page),
         StepStatus::Skipped => skipped(page),
-        StepStatus::Cancelled => plain(html! { "Cancelled with its run" }, None),
+        StepStatus::Cancelled => Next { action: retry(page), ..plain(html! { "Cancelled with its run" }, None) },
     }
 }
 
@@ -143,7 +145,8 @@ fn failed(page: &StepPage<'_>) -> Next {
         (lost(page).unwrap_or_default())
     };
     let finding = page.evidence.and_then(Result::ok).filter(|evidence| has_findings(evidence));
-    let action = finding.map(|_| html! { a.button href="#found" data-go="problem" { "First finding" } });
+    let finding = finding.map(|_| html! { a.button href="#found" data-go="problem" { "First finding" } });
+    let action = both(finding, retry(page));
     let lead = html! { bdi { (message.unwrap_or_else(|| "It failed without an error message".into())) } };
     Next { look: look(step.status), lead, more: Some(more), action }
 }
@@ -158,10 +161,23 @@ fn skipped(page: &StepPage<'_>) -> Next {
         }
     };
     let more = html! { "A retry of the run lets it start, if what failed succeeds." };
-    let action = culprit.map(|failed| {
+    let go = culprit.map(|failed| {
         html! { a.button href=(page.step_href(failed.ordinal)) data-go="problem" { "Go to " bdi { (visible(&failed.name)) } } }
     });
-    Next { look: look(step.status), lead, more: Some(more), action }
+    Next { look: look(step.status), lead, more: Some(more), action: both(go, retry(page)) }
+}
+
+/// The form that retries the run. Not beside an earlier attempt, which says nothing about the run.
+fn retry(page: &StepPage<'_>) -> Option<Markup> {
+    let StepPage { base, step, token, .. } = *page;
+    let run = Controlled { base, id: step.run_id, status: step.run_status, token, refused: None };
+    let is_offered = page.is_of_newest_attempt() && is_possible(Control::Retry, step.run_status);
+    is_offered.then(|| control(run, Control::Retry))
+}
+
+fn both(first: Option<Markup>, second: Option<Markup>) -> Option<Markup> {
+    let is_any = first.is_some() || second.is_some();
+    is_any.then(|| html! { (first.unwrap_or_default()) (second.unwrap_or_default()) })
 }
 
 fn decide(page: &StepPage<'_>, gate: &Gate, words: &str) -> Markup {
