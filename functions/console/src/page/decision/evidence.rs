@@ -167,9 +167,10 @@ fn document(base: Base, exhibit: &Exhibit, content: &Content) -> Markup {
                 Content::Markdown(text) => {
                     @let shown = markdown(text);
                     div.markdown { (shown.markup) }
-                    @if shown.is_cut || shown.left_out > 0 {
-                        p.lead.note { "HTML, images and very long parts are left out. The document has all of it." }
-                    }
+                    @let left_out = shown.left_out.words();
+                    @if !left_out.is_empty() { p.lead.note { "The text above is shown without " (left_out) "." } }
+                    @if shown.is_cut { p.lead.note { "The end is too long for this page." } }
+                    (fold("Source", "as stored", false, &output(&name, &visible(text))))
                 }
                 Content::Other => p.lead.note { "This page does not show it. Read it before you decide." },
                 Content::Unreadable(why) => p.lead.bad { bdi { (visible(why)) } },
