@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use shared::domain::hidden::is_hidden;
+use shared::domain::hidden;
 
 /// An error with a hint for the reader.
 #[derive(Debug)]
@@ -35,8 +35,8 @@ pub fn hint(error: &anyhow::Error) -> Option<&str> {
 /// its direction. They are shown as escapes (`\u{1b}`), line breaks and tabs too.
 pub fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() || is_hidden(character) {
+    for (character, is_hidden) in hidden::characters(text) {
+        if character.is_control() || is_hidden {
             printable.extend(character.escape_unicode());
         } else {
             printable.push(character);

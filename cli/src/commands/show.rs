@@ -72,6 +72,10 @@ fn run_text(detail: &RunDetail, gates: &[Gate], now: SystemTime) -> String {
     }
     for gate in gates.iter().filter(|gate| next::is_open(gate, now)) {
         let kind = paint(WAIT, format_args!("◆ {}", printable(&gate.gate_type)));
+        if time::is_over(gate.expires_at.as_ref(), now) {
+            let _ = writeln!(text, "\n{kind}: its time is over, and nobody can decide it any more");
+            continue;
+        }
         let _ = writeln!(text, "\n{kind} waits for a decision: {}", command(format!("nofx approve {}", gate.id)));
     }
     text

@@ -43,7 +43,7 @@ pub async fn run(api: &Api, args: &Args) -> Result<()> {
             return output::json(&why);
         }
         let found = found(api, &why).await?;
-        return output::text(step_text(run, &why, &found, SystemTime::now()));
+        return output::text(step_text(run, &why, &found));
     }
     let detail = api.whole_run(&run.to_string()).await?;
     let holding = holding(&detail);
@@ -58,7 +58,7 @@ pub async fn run(api: &Api, args: &Args) -> Result<()> {
     let mut text = run_text(&Known { detail: &detail, gates: &gates, explained: &explained }, SystemTime::now());
     for why in &explained {
         text.push('\n');
-        text.push_str(&step_text(run, why, &found(api, why).await?, SystemTime::now()));
+        text.push_str(&step_text(run, why, &found(api, why).await?));
     }
     if holding.len() > SHOWN {
         let more = count(holding.len() - SHOWN, "more step");
@@ -113,7 +113,7 @@ fn run_text(known: &Known<'_>, now: SystemTime) -> String {
 }
 
 /// A step, why it is where it is, and what to do.
-fn step_text(run: RunId, why: &StepWhy, findings: &[String], now: SystemTime) -> String {
+fn step_text(run: RunId, why: &StepWhy, findings: &[String]) -> String {
     let mut text = format!("{}  {}  ", state::step(why.status).painted(), paint(BOLD, printable(&why.name)));
     let _ = writeln!(text, "{}", paint(DIM, facts(why)));
     for line in printable_lines(&why.why).take(MAX_LINES) {
@@ -122,8 +122,7 @@ fn step_text(run: RunId, why: &StepWhy, findings: &[String], now: SystemTime) ->
     for finding in findings {
         let _ = writeln!(text, "    {}", printable(finding));
     }
-    let is_open =
-        |gate: &&WaitingGate| gate.status == GateStatus::Pending && !next::is_over(gate.expires_at.as_ref(), now);
+    let is_open = |gate: &&WaitingGate| gate.status == GateStatus::Pending && !gate.is_over;
     for WaitingGate { id, gate_type, reason, .. } in why.gates.iter().filter(is_open) {
         text.push_str(&asked(&id.to_string(), gate_type, reason.as_deref()));
     }
@@ -277,7 +276,7 @@ Failed at a step. A retry judges the same workspace again: if the code is wrong,
             "✗ failed  a step  gate:lint  attempt 2  3 of 3 attempts failed  1 lost worker\n  It failed:\n  \
              \\u{{1b}}[2J\n    src/a.ts:1: no\n  next: nofx logs {RUN} 'a step'\n"
         );
-        assert_eq!(plain(&step_text(run, &why, &["src/a.ts:1: no".to_owned()], SystemTime::now())), expected);
+        assert_eq!(plain(&step_text(run, &why, &["src/a.ts:1: no".to_owned()])), expected);
         for (status, run_status, next) in [
             ("skipped", "failed", Some("nofx why")),
             ("ready", "paused", Some("nofx resume")),
@@ -286,19 +285,19 @@ Failed at a step. A retry judges the same workspace again: if the code is wrong,
             ("running", "running", None),
         ] {
             let more = json!({"run_status": run_status, "handler": "echo"});
-            let text = plain(&step_text(run, &explained(status, &more), &[], SystemTime::now()));
+            let text = plain(&step_text(run, &explained(status, &more), &[]));
             let shown = text.lines().find_map(|line| line.strip_prefix("  next: "));
             assert_eq!(shown, next.map(|next| format!("{next} {RUN}")).as_deref(), "{status} {run_status}");
         }
         // Only the command of a gate leaves output.
-        let text = plain(&step_text(run, &explained("failed", &json!({"handler": "manual"})), &[], SystemTime::now()));
+        let text = plain(&step_text(run, &explained("failed", &json!({"handler": "manual"})), &[]));
         assert!(text.ends_with(&format!("  next: nofx show {RUN} 'a step'\n")), "{text}");
     }
 
     #[test]
     fn a_gate_that_a_person_decides_has_its_reason_and_its_command() {
         let why = explained("blocked", &json!({"gates": [gate("pending", "may we?\nplease"), gate("passed", "no")]}));
-        let text = plain(&step_text(RUN.parse().unwrap(), &why, &[], SystemTime::now()));
+        let text = plain(&step_text(RUN.parse().unwrap(), &why, &[]));
         let expected = format!("  ◆ manual:x\n    │ may we?\n    │ please\n    next: nofx approve {GATE}\n");
         assert!(text.ends_with(&expected), "{text}");
     }

@@ -46,7 +46,7 @@ pub fn is_open(gate: &Gate, now: SystemTime) -> bool {
 }
 
 /// Whether this expiry is in the past.
-pub fn is_over(expires_at: Option<&Timestamp>, now: SystemTime) -> bool {
+fn is_over(expires_at: Option<&Timestamp>, now: SystemTime) -> bool {
     expires_at.and_then(time::time).is_some_and(|at| at < now)
 }
 

@@ -83,7 +83,8 @@ pub async fn step_why(db: &Database, tenant: &TenantId, run: RunId, name: &str) 
                       ) as parents,
                       coalesce((
                           select json_agg(gate) from (
-                              select g.id, g.gate_type, g.status, g.reason, g.expires_at
+                              select g.id, g.gate_type, g.status, g.reason, g.expires_at,
+                                     coalesce(g.status = 'pending' and g.expires_at < now(), false) as is_over
                                 from nofx.gate g
                                where g.step_id = s.id and g.generation = r.generation
                                order by (g.status = 'pending') desc, g.created_at, g.id limit 100) gate), '[]') as gates

@@ -35,15 +35,19 @@ pub enum Decision {
 }
 
 impl Decision {
-    /// Checks the reason of a decision. To reject or waive needs one. The error says what is wrong with it.
-    pub fn check_reason(self, reason: Option<&str>) -> Result<(), String> {
-        let participle = match self {
-            Self::Approve => return Ok(()),
+    /// What became of the gate: `approved`, `rejected` or `waived`.
+    pub fn participle(self) -> &'static str {
+        match self {
+            Self::Approve => "approved",
             Self::Reject => "rejected",
             Self::Waive => "waived",
-        };
-        let is_given = reason.is_some_and(|reason| !reason.trim().is_empty());
-        if is_given { Ok(()) } else { Err(format!("must say why the gate is {participle}")) }
+        }
+    }
+
+    /// Checks the reason of a decision. To reject or waive needs one. The error says what is wrong with it.
+    pub fn check_reason(self, reason: Option<&str>) -> Result<(), String> {
+        let is_given = self == Self::Approve || reason.is_some_and(|reason| !reason.trim().is_empty());
+        if is_given { Ok(()) } else { Err(format!("must say why the gate is {}", self.participle())) }
     }
 }
 

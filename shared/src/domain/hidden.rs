@@ -10,8 +10,20 @@ pub enum Lines {
     Many,
 }
 
-/// Whether a reader cannot see this character: it is a control character, ignorable by default in Unicode, of the category
-/// Cf, or blank without being a space. Line feed and tab are not hidden.
+/// The characters of a text, each with whether it is hidden: a control character, ignorable by default in Unicode, of the
+/// category Cf, or blank without being a space. Line feed and tab are not hidden, nor is what joins two characters that
+/// readers see, such as the parts of an emoji.
+pub fn characters(text: &str) -> impl Iterator<Item = (char, bool)> {
+    let (mut rest, mut before) = (text.chars().peekable(), None);
+    std::iter::from_fn(move || {
+        let character = rest.next()?;
+        let is_joined = joins(before, character, rest.peek().copied());
+        before = Some(character);
+        Some((character, !is_joined && is_hidden(character)))
+    })
+}
+
+/// Whether a character is hidden, if it joins no others.
 pub fn is_hidden(character: char) -> bool {
     let code = u32::from(character);
     (character.is_control() && !matches!(character, '\n' | '\t'))
@@ -21,11 +33,37 @@ pub fn is_hidden(character: char) -> bool {
             | 0x1D173..=0x1D17A | 0xE0000..=0xE0FFF)
 }
 
+/// Whether a character only says how its neighbours are drawn: it makes one emoji of them, or joins letters of a script that
+/// needs it, such as Arabic or Devanagari.
+fn joins(before: Option<char>, character: char, after: Option<char>) -> bool {
+    let (Some(before), after) = (before, after.unwrap_or(' ')) else { return false };
+    let are_letters = is_joining_letter(before) && is_joining_letter(after);
+    match character {
+        '\u{200c}' => are_letters,
+        '\u{200d}' => are_letters || ((is_pictograph(before) || before == '\u{fe0f}') && is_pictograph(after)),
+        '\u{fe0e}' | '\u{fe0f}' => {
+            is_pictograph(before) || (matches!(before, '0'..='9' | '#' | '*') && after == '\u{20e3}')
+        }
+        _ => false,
+    }
+}
+
+fn is_pictograph(character: char) -> bool {
+    let is_symbol = matches!(u32::from(character), 0xA9 | 0xAE | 0x203C | 0x2049 | 0x2122 | 0x2139 | 0x2190..=0x2BFF | 0x3030
+        | 0x303D | 0x3297 | 0x3299 | 0x1F000..=0x1FAFF);
+    is_symbol && !is_hidden(character)
+}
+
+/// A letter or a mark of the scripts from Arabic to Sinhala.
+fn is_joining_letter(character: char) -> bool {
+    matches!(character, '\u{620}'..='\u{dff}') && !is_hidden(character)
+}
+
 /// The text with each hidden character as its number, such as `⟨U+202E⟩`.
 pub fn visible(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
-    for character in text.chars() {
-        if is_hidden(character) {
+    for (character, is_hidden) in characters(text) {
+        if is_hidden {
             // Writing to a string cannot fail.
             let _ = write!(shown, "⟨U+{:04X}⟩", u32::from(character));
         } else {
@@ -38,17 +76,15 @@ pub fn visible(text: &str) -> String {
 /// Refuses a text with a hidden character. The error names it and its place. A line feed or tab is accepted if the text may
 /// have many lines, and so is a carriage return right before a line feed.
 pub fn check(text: &str, lines: Lines) -> Result<(), String> {
-    let mut rest = text.chars().enumerate().peekable();
-    while let Some((at, character)) = rest.next() {
-        let is_line = match lines {
-            Lines::One => false,
-            Lines::Many => {
-                matches!(character, '\n' | '\t')
-                    || (character == '\r' && rest.peek().is_some_and(|(_, next)| *next == '\n'))
-            }
+    let mut rest = characters(text).zip(1..).peekable();
+    while let Some(((character, is_hidden), place)) = rest.next() {
+        let ends_line = character == '\r' && rest.peek().is_some_and(|((next, _), _)| *next == '\n');
+        let is_refused = match lines {
+            Lines::One => is_hidden || character.is_control(),
+            Lines::Many => is_hidden && !ends_line,
         };
-        if !is_line && (is_hidden(character) || character.is_control()) {
-            let (number, place) = (u32::from(character), at + 1);
+        if is_refused {
+            let number = u32::from(character);
             return Err(format!(
                 "contains U+{number:04X} as its character {place}, which readers cannot see; remove it"
             ));
@@ -75,6 +111,32 @@ mod tests {
                 let number = format!("U+{:04X} as its character 2,", u32::from(hidden));
                 assert!(message.contains(&number), "{message}");
             }
+        }
+    }
+
+    #[test]
+    fn what_joins_two_characters_hides_nothing() {
+        for text in [
+            "🧪 👩\u{200d}🔬 done",
+            "❤\u{fe0f} ✔\u{fe0f}",
+            "3\u{fe0f}\u{20e3}",
+            "👁\u{fe0f}\u{200d}🗨\u{fe0f}",
+            "می\u{200c}خواهم",
+            "क्\u{200d}ष",
+        ] {
+            assert_eq!((check(text, Lines::One), visible(text).as_str()), (Ok(()), text), "{text:?}");
+        }
+        for text in [
+            "pay\u{200d}3",
+            "3\u{fe0f}0",
+            "❤\u{fe0f}\u{fe0f}",
+            "a\u{200c}b",
+            "\u{200d}🔬",
+            "👩\u{200d}",
+            "\u{2800}\u{fe0f}",
+            "❤\u{e0100}",
+        ] {
+            assert!(check(text, Lines::One).is_err(), "{text:?}");
         }
     }
 

@@ -10,7 +10,7 @@ mod models;
 mod pages;
 mod queues;
 mod shop;
-mod site;
+pub mod site;
 mod states;
 mod work;
 

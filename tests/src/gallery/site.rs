@@ -215,7 +215,8 @@ async fn router(lab: &Lab, forms: &Forms) -> Router {
         .layer(middleware::from_fn_with_state(Arc::clone(forms), forms::send))
 }
 
-fn functions(ctx: &Ctx) -> Router {
+/// The functions with which people and programs talk, at their paths.
+pub fn functions(ctx: &Ctx) -> Router {
     let [api, approvals, console] =
         [api::router(ctx.clone()), approvals::router(ctx.clone()), console::router(ctx.clone())]
             .map(shared::http::with_layers);

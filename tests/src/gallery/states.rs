@@ -243,8 +243,7 @@ pub async fn sixty(site: &Site) -> RunId {
 /// Texts that break a page which trusts them.
 pub async fn hostile(site: &Site) -> RunId {
     let long = "unbreakable".repeat(18);
-    let markup =
-        "<script>alert(1)</script><img src=x onerror=alert(1)> & \"quotes\" 'too' \u{202e}txet sdrawkcab\u{202c}";
+    let markup = "<script>alert(1)</script><img src=x onerror=alert(1)> & \"quotes\" 'too'";
     let steps = [
         step(&long, "echo", &[], json!({ "html": "<b>bold</b>", "line": "x".repeat(4_000) })),
         step("<b>a step</b> & more", "echo", &[&long], json!({})),

@@ -23,7 +23,7 @@ fn evidence() -> Value {
 }
 
 /// A step that stores evidence and a difference, and asks about it.
-fn asking() -> Script {
+pub fn asking() -> Script {
     Script::new(|_, store| async move {
         let meta = |kind| ArtifactMeta { kind, media_type: "application/json", ..ArtifactMeta::default() };
         let change = json!({"weakenings": [{"kind": "test_deleted", "path": "a.test.ts", "message": "gone", "difference": "-it <b>"}]});

@@ -1,8 +1,10 @@
-//! The functions on a real database: HTTP routes with both event formats of API Gateway, and handlers.
+//! The functions on a real database: HTTP routes with both event formats of API Gateway, handlers, and
+//! the command.
 
 mod addresses;
 mod artifact_pages;
 mod codegen;
+mod commands;
 mod console_lists;
 mod db_write;
 mod evidence_pages;
@@ -26,6 +28,7 @@ mod run_controls;
 mod run_pages;
 mod shapes;
 mod submit;
+mod terminals;
 mod timelines;
 mod trusted_bases;
 mod uploads;

@@ -13,7 +13,7 @@ use shared::domain::gate::Decision;
 use shared::domain::{GateStatus, Problem};
 use shared::view::OnPass;
 
-use super::gates::{blocked_by, evidence_href, look_of, words_of};
+use super::gates::{blocked_by, evidence_href, look_of, verdict, words_of};
 use super::icon::{icon, look, mark, state};
 use super::layout::{Base, Layout, Part, layout};
 use super::parts::{crumbs, elapsed, facts, head, left, many, notice, section, time};
@@ -170,7 +170,7 @@ fn decided_before(base: Base, before: &Gate) -> Markup {
             p {
                 "The gate " b { bdi { (words_of(&before.gate_type)) } } " of "
                 a href=(base.to(&format!("runs/{}", before.run_id))) { bdi { (visible(&before.goal)) } }
-                " is " strong { (before.status) } " by " bdi { (visible(actor)) } ". This one waits next."
+                " is " strong { (verdict(before.status)) } " by " bdi { (visible(actor)) } ". This one waits next."
             }
         },
     )
@@ -234,20 +234,9 @@ fn unreadable(base: Base, gate: &Gate, why: &str) -> Markup {
 fn said(gate: &Gate) -> Markup {
     html! {
         @if let (Some(actor), Some(at)) = (&gate.actor, &gate.decided_at) {
-            p.state { (mark(look_of(gate))) span { b { bdi { (visible(actor)) } } " " (verb(gate.status)) ", " (time(at)) } }
+            p.state { (mark(look_of(gate))) span { b { bdi { (visible(actor)) } } " " (verdict(gate.status)) ", " (time(at)) } }
             @if let Some(reason) = &gate.decision_reason { p.quote { bdi { (visible(reason)) } } }
         }
-    }
-}
-
-fn verb(status: GateStatus) -> &'static str {
-    match status {
-        GateStatus::Passed => "approved",
-        GateStatus::Failed => "rejected",
-        GateStatus::Waived => "waived",
-        GateStatus::Pending => "has not decided",
-        GateStatus::Expired => "did not decide in time",
-        GateStatus::Cancelled => "need not decide",
     }
 }
 
@@ -272,17 +261,16 @@ fn decided(base: Base, gate: &Gate) -> Markup {
 
 /// What people decided about other gates of the run.
 fn others(base: Base, detail: &GateDetail) -> Markup {
-    let verdict = |decision| match decision {
-        Decision::Approve => ("good", "approved"),
-        Decision::Reject => ("bad", "rejected"),
-        Decision::Waive => ("waived", "waived"),
+    let symbol = |decision| match decision {
+        Decision::Approve => "good",
+        Decision::Reject => "bad",
+        Decision::Waive => "waived",
     };
     let list = html! {
         ul.rows {
             @for other in &detail.others {
-                @let (symbol, word) = verdict(other.decision);
                 li {
-                    (icon(symbol, "quiet")) " " b { bdi { (visible(&other.actor)) } } " " (word) " "
+                    (icon(symbol(other.decision), "quiet")) " " b { bdi { (visible(&other.actor)) } } " " (other.decision.participle()) " "
                     a href={ (base.to("gates/")) (other.gate_id) } {
                         bdi { (visible(other.step.as_deref().unwrap_or(&other.gate_type))) }
                     }
