@@ -243,9 +243,10 @@ impl Api {
                 hinted(format!("{} is not a URL", self.base), "NOFX_API_URL looks like http://127.0.0.1:3000")
             }
             Some(_) => {
-                let hint = match call.starts_with("GET ") {
-                    true => "try again in a moment",
-                    false => "look whether it happened, for example with nofx runs, before you try again",
+                let hint = if call.starts_with("GET ") {
+                    "try again in a moment"
+                } else {
+                    "look whether it happened, for example with nofx runs, before you try again"
                 };
                 ApiError::unreachable(format!("{call}: the connection broke before the answer was complete"), hint)
                     .into()
