@@ -67,7 +67,7 @@ pub fn routes() -> Routes<Ctx> {
             &["gate", "kind", "level", "state", "step", "steps"],
             routes::run::fragment,
         )
-        .get_with(RunsRead, "/ui/runs/{id}/steps/{ordinal}", &["attempt"], routes::step::page)
+        .get_with(RunsRead, "/ui/runs/{id}/steps/{ordinal}", &["attempt", "rows"], routes::step::page)
         .get_with(PlansCheck, "/ui/new", &["example", "from"], routes::new::page)
         .post_upload(RunsCreate, "/ui/new", routes::new::start)
         .post_upload(PlansCheck, "/ui/new/check", routes::new::check)
@@ -82,8 +82,7 @@ pub fn routes() -> Routes<Ctx> {
         .get_with(RunsRead, "/ui/inbox", &["after", "decided", "type"], routes::inbox::list)
         .get_with(ArtifactsRead, "/ui/artifacts/signed", &["id"], routes::artifact::signed)
         .get(ArtifactsRead, "/ui/artifacts/{id}", routes::artifact::page)
-        .get(ArtifactsRead, "/ui/evidence/{id}", routes::evidence::page)
-        .get_with(RunsRead, "/ui/gates/{id}", &["decided", "from"], routes::gate::page)
+        .get_with(RunsRead, "/ui/gates/{id}", &["decided", "from", "rows", "write"], routes::gate::page)
         .post_form(GatesDecide, "/ui/gates/{id}/{verb}", &["actor", "reason", "csrf", "from"], routes::gate::decide)
         .get_with(Public, "/ui/static/app.css", &["v"], assets::css)
         .get_with(Public, "/ui/static/app.js", &["v"], assets::js)

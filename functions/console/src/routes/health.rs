@@ -43,7 +43,7 @@ pub async fn redrive(visit: Visit, Path(handler): Path<String>, headers: HeaderM
         return failure(base, &error);
     }
     if let Err(sentence) = csrf::check(&headers, visit.ctx.config.public_url.as_deref(), form.text("csrf")) {
-        return failure(base, &Error::Forbidden(sentence.to_owned()));
+        return failure(base, &Error::Forbidden(format!("{sentence} Load its page again first.")));
     }
     let actor = form.read(&[ACTOR, &["csrf"]], |fields| {
         fields.require(&["actor"]);
