@@ -466,6 +466,15 @@ async fn stored_keys_that_are_old_broken_or_missing_admit_nobody() {
         let memory = Memory { stored: Arc::new(Mutex::new(stored)), ..Memory::default() };
         assert_eq!(Door::new(&endpoint.address, Some(memory.shelf())).admits(&ann).await, UNKNOWN);
     }
+    // The shelf is asked again, because the database may have been down too.
+    let memory = Memory::default();
+    let door = Door::new(&endpoint.address, Some(memory.shelf()));
+    assert_eq!(door.admits(&ann).await, UNKNOWN);
+    *memory.stored.lock().unwrap() = stored(document(&[&ann]), now);
+    door.pass(9);
+    assert_eq!((door.admits(&ann).await, memory.counts().0), (UNKNOWN, 1));
+    door.pass(1);
+    assert_eq!((door.admits(&ann).await, memory.counts().0), (Ok(()), 2));
     // A clock that was ahead does not make them count for longer.
     let memory = Memory { stored: Arc::new(Mutex::new(stored(document(&[&ann]), now * 2))), ..Memory::default() };
     let door = Door::new(&endpoint.address, Some(memory.shelf()));
