@@ -199,7 +199,7 @@ fn groups(command: &clap::Command) -> StyledStr {
 }
 
 /// Words of other commands, with ours.
-const SYNONYMS: [(&str, &[&str]); 9] = [
+const SYNONYMS: [(&str, &[&str]); 14] = [
     ("run", &["submit", "start", "create", "new"]),
     ("runs", &["list", "ls", "ps"]),
     ("show", &["status", "describe", "inspect"]),
@@ -209,6 +209,11 @@ const SYNONYMS: [(&str, &[&str]); 9] = [
     ("cancel", &["stop", "kill", "abort"]),
     ("get", &["download"]),
     ("dev", &["up", "serve", "server"]),
+    ("inbox", &["gates", "approvals", "pending"]),
+    ("retry", &["rerun", "restart"]),
+    ("gate", &["check", "lint", "test", "judge"]),
+    ("verify", &["proof", "prove"]),
+    ("profile", &["login", "config", "context"]),
 ];
 
 /// The error, with a suggestion if the command is a word that other tools use.
@@ -222,12 +227,21 @@ fn suggested(mut error: clap::Error) -> clap::Error {
     {
         error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(vec![(*ours).to_owned()]));
     } else if let Some(ContextValue::Strings(similar)) = error.get(ContextKind::SuggestedSubcommand)
-        && let Some(nearest) = similar.last().cloned()
+        && let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand)
     {
-        // clap lists the nearest one last.
-        error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(vec![nearest]));
+        // clap lists the nearest one last, and also words that have little in common.
+        let near = similar.iter().rev().find(|known| is_typo(word, known)).cloned();
+        match near {
+            Some(near) => error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(vec![near])),
+            None => error.remove(ContextKind::SuggestedSubcommand),
+        };
     }
     error
+}
+
+/// Whether one word is the other with a slip of the fingers, or two in a long one.
+fn is_typo(word: &str, known: &str) -> bool {
+    strsim::osa_distance(word, known) <= (word.chars().count() / 3).max(1)
 }
 
 impl Cli {
@@ -316,6 +330,10 @@ mod tests {
 
     #[test]
     fn a_wrong_command_gets_a_suggestion() {
+        for stranger in ["bogus", "token", "audit"] {
+            let error = suggested(command().try_get_matches_from(["nofx", stranger]).unwrap_err()).to_string();
+            assert!(!error.contains("similar"), "{stranger} is no slip of the fingers: {error}");
+        }
         for (wrong, meant) in [("aprove", "approve"), ("timelin", "timeline"), ("inbx", "inbox"), ("cancle", "cancel")]
         {
             let error = suggested(command().try_get_matches_from(["nofx", wrong]).unwrap_err()).to_string();

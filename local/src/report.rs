@@ -4,6 +4,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use shared::domain::hidden;
+
 /// An error with a hint for the reader.
 #[derive(Debug)]
 pub struct Hinted {
@@ -33,24 +35,14 @@ pub fn hint(error: &anyhow::Error) -> Option<&str> {
 /// its direction. They are shown as escapes (`\u{1b}`), line breaks and tabs too.
 pub fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
-    for character in text.chars() {
-        if is_harmful(character) {
+    for (character, is_hidden) in hidden::characters(text) {
+        if character.is_control() || is_hidden {
             printable.extend(character.escape_unicode());
         } else {
             printable.push(character);
         }
     }
     printable
-}
-
-/// C0, DEL and C1 control characters; zero-width characters; marks, embeddings, overrides and isolates of direction;
-/// separators of lines and paragraphs.
-fn is_harmful(character: char) -> bool {
-    character.is_control()
-        || matches!(
-            character,
-            '\u{061c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}' | '\u{2066}'..='\u{2069}' | '\u{feff}'
-        )
 }
 
 /// [`printable`] for each line, because our own messages may have several lines.

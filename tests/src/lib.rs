@@ -29,6 +29,8 @@ pub mod gallery;
 
 pub mod browser;
 
+pub mod command;
+
 pub use delivery::Deliver;
 pub use lab::Lab;
 pub use script::Script;

@@ -1,13 +1,14 @@
 //! A client of the control plane's HTTP API.
 
-use std::env;
+use std::error::Error;
 use std::time::Duration;
+use std::{env, io};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use nofx_local::report::{hinted, printable};
 use reqwest::header::{ACCEPT, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, LINK};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 use shared::domain::ArtifactId;
 use shared::view::{ArtifactPage, Event, Gate, RunDetail, StepPage};
@@ -204,10 +205,11 @@ impl Api {
         if let Some((name, etag)) = condition {
             request = request.header(name, etag);
         }
+        let call = format!("{method} {}", url.strip_prefix(&self.base).unwrap_or(url));
         let response = self.execute(request.timeout(Duration::from_mins(1))).await;
-        let response = response.map_err(|error| self.unanswered(error, &format!("{method} {url}")))?;
+        let response = response.map_err(|error| self.unanswered(error, &call))?;
         let (status, headers) = (response.status(), response.headers().clone());
-        let text = response.text().await.with_context(|| format!("{method} {url}: the answer is incomplete"))?;
+        let text = response.text().await.map_err(|error| self.unanswered(error.into(), &call))?;
         Ok((status, headers, text))
     }
 
@@ -218,8 +220,11 @@ impl Api {
             return Err(ApiError::of_answer(&format!("{method} {path}"), status, text).into());
         }
         serde_json::from_str(text).map_err(|error| {
-            let what = format!("{method} {path}: {status}: {error}: {}", truncated(text));
-            ApiError::of_stranger(&what).into()
+            let seen = if text.is_empty() { "an empty answer".to_owned() } else { truncated(text) };
+            // Where the text is not JSON, the place of the error says nothing.
+            let is_json = serde_json::from_str::<IgnoredAny>(text).is_ok();
+            let why = if is_json { format!("{error}: ") } else { String::new() };
+            ApiError::of_stranger(&format!("{method} {path}: {status}: {why}{seen}")).into()
         })
     }
 
@@ -229,7 +234,7 @@ impl Api {
             Some(failure) if failure.is_connect() => {
                 let hint =
                     "start the local stack with nofx dev, set NOFX_API_URL, or choose a profile: nofx profile list";
-                ApiError::unreachable(format!("nothing answers at {}", self.base), hint).into()
+                ApiError::unreachable(self.unconnected(failure.url(), &error), hint).into()
             }
             Some(failure) if failure.is_timeout() => {
                 ApiError::unreachable(format!("{call}: no answer in time"), "try again in a moment").into()
@@ -237,7 +242,32 @@ impl Api {
             Some(failure) if failure.is_builder() => {
                 hinted(format!("{} is not a URL", self.base), "NOFX_API_URL looks like http://127.0.0.1:3000")
             }
-            _ => error.context(call.to_owned()),
+            Some(_) => {
+                let hint = match call.starts_with("GET ") {
+                    true => "try again in a moment",
+                    false => "look whether it happened, for example with nofx runs, before you try again",
+                };
+                ApiError::unreachable(format!("{call}: the connection broke before the answer was complete"), hint)
+                    .into()
+            }
+            None => error.context(call.to_owned()),
+        }
+    }
+
+    /// Where nothing answers, and why if it is more than a closed port. `asked` is the last address, after redirections.
+    fn unconnected(&self, asked: Option<&Url>, error: &anyhow::Error) -> String {
+        let origin = |url: &Url| url.origin().ascii_serialization();
+        let own = Url::parse(&self.base).ok().as_ref().map(origin);
+        let place = match asked.map(origin).filter(|asked| Some(asked) != own.as_ref()) {
+            Some(other) => format!("{} redirects to {}, and nothing answers there", self.base, printable(&other)),
+            None => format!("nothing answers at {}", self.base),
+        };
+        let is_refused = |cause: &(dyn Error + 'static)| {
+            cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+        };
+        match error.chain().last() {
+            Some(cause) if !error.chain().any(is_refused) => format!("{place}: {}", printable(&cause.to_string())),
+            _ => place,
         }
     }
 

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use anyhow::{Context, Error, Result, anyhow};
-use nofx_local::report::printable;
+use nofx_local::report::{hinted, printable};
 use serde_json::Value;
 use shared::domain::Problem;
 use shared::domain::lines::lines_of;
@@ -14,6 +14,7 @@ use shared::domain::yaml::{self, Refused};
 use shared::http::{MAX_BODY_BYTES, json_body};
 
 use crate::client::error::ApiError;
+use crate::client::resolve::did_you_mean;
 
 /// A request has at most 2 MiB. A file may also contain comments and indentation.
 const MAX_FILE_BYTES: u64 = 8 << 20;
@@ -73,6 +74,19 @@ impl Document {
     }
 }
 
+/// A file cannot be opened. Another one in its folder may be meant.
+fn absent(path: &Path, error: &io::Error) -> Error {
+    let message = format!("cannot read {}: {error}", path.display());
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let files = folder.read_dir().into_iter().flatten().flatten();
+    let names: Vec<String> = files.filter_map(|file| file.file_name().into_string().ok()).collect();
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    match did_you_mean(&name, names.iter().map(String::as_str)) {
+        Some(hint) if error.kind() == io::ErrorKind::NotFound => hinted(message, hint),
+        _ => anyhow!(message),
+    }
+}
+
 /// Where the text is not JSON. None if it is.
 fn not_json(name: &str, text: &str) -> Option<Error> {
     let error = serde_json::from_str::<Value>(text).err()?;
@@ -93,8 +107,14 @@ fn is_stdin(path: &Path) -> bool {
 fn text_of(path: &Path) -> Result<String> {
     let name = name(path);
     let cannot_read = || format!("cannot read {name}");
-    let source: Box<dyn Read> =
-        if is_stdin(path) { Box::new(io::stdin()) } else { Box::new(File::open(path).with_context(cannot_read)?) };
+    let source: Box<dyn Read> = if is_stdin(path) {
+        Box::new(io::stdin())
+    } else {
+        Box::new(File::open(path).map_err(|error| absent(path, &error))?)
+    };
+    if path.is_dir() {
+        return Err(hinted(format!("{name} is a folder"), "name a file in it"));
+    }
     let mut bytes = Vec::new();
     source.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).with_context(cannot_read)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {

@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use nofx_local::report::printable;
 use reqwest::StatusCode;
 use serde::Deserialize;
-use shared::domain::Problem;
+use shared::domain::{Problem, RunId};
 
 /// What kind of failure it was, for the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,7 +156,7 @@ fn advice(code: &str, status: StatusCode) -> Option<&'static str> {
         "gate_decided" => "a decision stays; nofx timeline RUN says who decided, and nofx retry RUN asks again",
         "gate_expired" => "nofx retry RUN starts the run's next generation, which asks again",
         "run_finished" => "nofx show RUN says how it ended; nofx retry RUN starts what did not succeed again",
-        "run_not_retryable" => "only a run that failed or was cancelled can be retried; nofx run FILE starts a new one",
+        "run_not_retryable" => "nofx run FILE starts a new run",
         "already_started" => "put the gate before a step that has not started",
         "policy_changed" => "read it with nofx policy get, and decide again",
         "too_large" => "put large content into a workspace or an artifact, not into the plan",
@@ -166,8 +166,21 @@ fn advice(code: &str, status: StatusCode) -> Option<&'static str> {
             "set AWS_PROFILE or AWS_ACCESS_KEY_ID if the API is at API Gateway; a profile with region signs requests to \
              a domain of your own"
         }
+        "" if status == StatusCode::TOO_MANY_REQUESTS => "try again in a moment",
+        "" if status.is_server_error() => "try again in a moment; if it stays so, see the logs of the deployment",
         _ => return None,
     })
+}
+
+/// The error, with the id of the run that its hint is about.
+pub fn about_run(error: anyhow::Error, run: RunId) -> anyhow::Error {
+    match error.downcast::<ApiError>() {
+        Ok(error) => {
+            let hint = error.hint.map(|hint| hint.replace("RUN", &run.to_string()));
+            ApiError { hint, ..error }.into()
+        }
+        Err(error) => error,
+    }
 }
 
 /// The first 300 characters of a text.

@@ -10,6 +10,7 @@ use reqwest::Url;
 use serde::{Deserialize, Serialize};
 use toml_edit::{DocumentMut, Item, Table, value};
 
+use crate::client::error::ApiError;
 use crate::client::resolve::did_you_mean;
 
 /// Where `nofx dev` serves the API.
@@ -80,8 +81,9 @@ pub fn path() -> Result<PathBuf> {
 }
 
 fn missing<'a>(name: &str, known: impl Iterator<Item = &'a str>, file: &Path) -> anyhow::Error {
-    let hint = did_you_mean(name, known).unwrap_or_else(|| format!("add it: nofx profile add {name} URL"));
-    hinted(format!("{} has no profile {}", file.display(), printable(name)), hint)
+    const ELSE: &str = "nofx profile list lists them, and nofx profile add NAME URL adds one";
+    let hint = did_you_mean(name, known).unwrap_or_else(|| ELSE.to_owned());
+    ApiError::not_found(format!("{} has no profile {}", file.display(), printable(name)), hint).into()
 }
 
 impl Profiles {
@@ -120,8 +122,20 @@ fn text_of(file: &Path) -> Result<String> {
 
 /// The file cannot be read or written.
 fn unusable(verb: &str, file: &Path, error: &io::Error) -> anyhow::Error {
-    let hint = "make it yours (chmod, chown), or name another file in NOFX_CONFIG";
+    let hint = match error.kind() {
+        io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory => "name a file in NOFX_CONFIG",
+        _ => "make it yours (chmod, chown), or name another file in NOFX_CONFIG",
+    };
     hinted(format!("cannot {verb} {}: {error}", file.display()), hint)
+}
+
+/// Says what is wrong with the name of a profile. People write it in shells and see it in tables.
+pub fn check_name(text: &str) -> Result<(), String> {
+    let is_plain = |character: char| character.is_alphanumeric() || matches!(character, '-' | '_' | '.');
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return Ok(());
+    }
+    Err("a name has letters, digits, - _ and . only".to_owned())
 }
 
 /// Says what is wrong with the address of an API.

@@ -28,6 +28,15 @@ const EXECUTABLE: &str = "100755";
 const LINK: &str = "120000";
 const SUBMODULE: &str = "160000";
 
+/// The path of a folder from the root.
+fn folder(dir: &Path) -> Result<PathBuf> {
+    let path = dir.canonicalize().with_context(|| format!("cannot read {}", dir.display()))?;
+    if path.is_dir() {
+        return Ok(path);
+    }
+    Err(hinted(format!("{} is no folder", dir.display()), "name the folder that has the files"))
+}
+
 /// What `--base` names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Base {
@@ -39,13 +48,13 @@ pub enum Base {
 impl SourceTree {
     /// The repository around `dir`, or `dir` itself if there is none.
     pub fn around(dir: &Path) -> Result<Self> {
-        let dir = dir.canonicalize().with_context(|| format!("cannot read {}", dir.display()))?;
+        let dir = folder(dir)?;
         Self::of(&git::top(&dir)?.unwrap_or(dir))
     }
 
     /// `dir` as a workspace of its own. Paths are relative to it, also if a repository is around it.
     pub fn of(dir: &Path) -> Result<Self> {
-        let root = dir.canonicalize().with_context(|| format!("cannot read {}", dir.display()))?;
+        let root = folder(dir)?;
         // Git knows nothing about a folder that it ignores.
         let is_git = git::top(&root)?.is_some() && git::run(&root, &["check-ignore", "--quiet", "."]).is_err();
         let index = if is_git { index_of_hook(&root) } else { None };

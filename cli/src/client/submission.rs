@@ -25,13 +25,15 @@ pub struct Submission<'a> {
 pub async fn create(api: &Api, submission: &Submission<'_>) -> Result<RunCreated> {
     let document = plan_file::read(submission.file)?;
     let mut body = document.value.clone();
-    if let Some(dir) = submission.workspace {
-        let archive = workspace::pack(dir, submission.overlay)?;
-        body["plan"]["workspace"]["archive"] = json!(workspace::upload(api, &dir.display(), archive).await?);
+    // Nothing is uploaded if one of them cannot be read.
+    let archive = submission.workspace.map(|dir| workspace::pack(dir, submission.overlay)).transpose()?;
+    let of = submission.workspace.unwrap_or(Path::new("."));
+    let base = submission.base.map(|base| workspace::pack_base(of, base)).transpose()?;
+    if let Some(archive) = archive {
+        body["plan"]["workspace"]["archive"] = json!(workspace::upload(api, &of.display(), archive).await?);
     }
-    if let Some(base) = submission.base {
-        let archive = workspace::pack_base(submission.workspace.unwrap_or(Path::new(".")), base)?;
-        body["plan"]["workspace"]["base"] = json!(workspace::upload(api, &base, archive).await?);
+    if let (Some(archive), Some(name)) = (base, submission.base) {
+        body["plan"]["workspace"]["base"] = json!(workspace::upload(api, &name, archive).await?);
     }
     if let Some(name) = &submission.actor {
         body["actor"] = json!(name);

@@ -8,6 +8,7 @@ use serde_json::json;
 use shared::view::{Changed, RunChange};
 
 use crate::client::api::Api;
+use crate::client::error::about_run;
 use crate::client::resolve;
 use crate::commands::actor::Actor;
 use crate::output::color::{DIM, GOOD, command, paint};
@@ -43,7 +44,8 @@ pub async fn run(api: &Api, verb: Verb, args: &Args) -> Result<()> {
         Verb::Resume => "resume",
     };
     let body = args.actor.name().map_or_else(|| json!({}), |name| json!({ "actor": name }));
-    let change: RunChange = api.post(&format!("/runs/{run}/{verb}"), &body).await?;
+    let changed = api.post(&format!("/runs/{run}/{verb}"), &body).await;
+    let change: RunChange = changed.map_err(|error| about_run(error, run))?;
     if args.format.json {
         return output::json(&change);
     }

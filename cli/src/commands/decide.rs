@@ -6,6 +6,7 @@ use shared::domain::gate::Decision;
 use shared::view::Gate;
 
 use crate::client::api::Api;
+use crate::client::error::about_run;
 use crate::client::{gate, resolve};
 use crate::commands::actor::Actor;
 use crate::commands::evidence::difference;
@@ -39,7 +40,8 @@ pub async fn run(api: &Api, decision: Decision, args: &Args) -> Result<()> {
     if decision != Decision::Reject {
         shown.context("nothing was decided: what the gate asks about cannot be shown")?;
     }
-    let gate = gate::decide(api, decision, &id, args.actor.name().as_deref(), args.reason.as_deref()).await?;
+    let decided = gate::decide(api, decision, &id, args.actor.name().as_deref(), args.reason.as_deref()).await;
+    let gate = decided.map_err(|error| about_run(error, gate.run_id))?;
     if args.format.json {
         return output::json(&gate);
     }

@@ -11,14 +11,18 @@ use nofx_local::report::hinted;
 use nofx_local::stack::signing_key::SigningKey;
 use nofx_local::stack::{docker, environment};
 
+use crate::output::{self, Format};
+
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Print the variables of a stack that `nofx dev --docker` started
     #[arg(long)]
     docker: bool,
+    #[command(flatten)]
+    format: Format,
 }
 
-/// Prints the variables as `export` lines.
+/// Prints the variables as `export` lines, or as an object.
 pub async fn run(checkout: &Checkout, args: &Args) -> Result<()> {
     let containers = if args.docker { docker::variables(checkout).await? } else { BTreeMap::new() };
     let set = |name| containers.get(name).cloned().or_else(|| env::var(name).ok()).filter(|url| !url.is_empty());
@@ -37,6 +41,8 @@ pub async fn run(checkout: &Checkout, args: &Args) -> Result<()> {
     variables.extend(containers);
     // `nofx worker gate` signs evidence with the key of this stack.
     variables.extend(SigningKey::ready(&checkout.state())?.variable_of("gate"));
-    print!("{}", environment::export_lines(&variables));
-    Ok(())
+    if args.format.json {
+        return output::json(&variables);
+    }
+    output::text(environment::export_lines(&variables))
 }

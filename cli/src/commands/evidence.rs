@@ -6,13 +6,12 @@ use nofx_local::report::printable;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use shared::domain::ArtifactId;
+use shared::domain::gate::{GATE_CHANGE, ON_EVIDENCE};
 use shared::view::Gate;
 
 use crate::client::api::Api;
 use crate::client::download;
 
-/// The gate at which a person decides about weakened checks.
-const GATE_CHANGE: &str = "manual:gate-change";
 /// Findings, failed tests and uncovered lines that are printed.
 const SHOWN: usize = 5;
 const MAX_BYTES: u64 = 4 * 1024 * 1024;
@@ -25,7 +24,7 @@ struct GateChange {
 /// The first findings of a gate's evidence, a line for each. None, if the gate has no evidence: a person decides about others.
 pub async fn findings(api: &Api, gate_id: &str) -> Result<Vec<String>> {
     let gate: Gate = api.get(&format!("/gates/{gate_id}")).await?;
-    let Some(id) = gate.evidence_id.filter(|_| gate.gate_type.starts_with("gate:")) else { return Ok(Vec::new()) };
+    let Some(id) = gate.evidence_id.filter(|_| gate.gate_type.starts_with(ON_EVIDENCE)) else { return Ok(Vec::new()) };
     let evidence: Evidence = document(api, id).await?;
     Ok(summary(&evidence))
 }

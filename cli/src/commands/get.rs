@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use nofx_local::report::{hinted, printable};
+use serde::Serialize;
 use shared::domain::ArtifactId;
 use shared::view::{Artifact, ArtifactPage};
 
 use crate::client::api::Api;
 use crate::client::error::ApiError;
 use crate::client::{download, resolve};
-use crate::output;
+use crate::output::{self, Format};
 
 /// Standard output gets the bytes after they are checked, so they are kept in memory until then.
 const MAX_PRINTED_BYTES: u64 = 64 << 20;
@@ -22,21 +23,37 @@ const MAX_PRINTED_BYTES: u64 = 64 << 20;
 pub struct Args {
     /// Id of the artifact, or with --run its name
     artifact: String,
-    /// File to write; - is standard output [default: the artifact's name, or standard output in a pipe]
+    /// File to write; - is standard output [default: the artifact's name, or standard output in a pipe without --json]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Take the newest artifact of this name from the run
     #[arg(long)]
     run: Option<String>,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// The document of `--json`.
+#[derive(Serialize)]
+struct Saved<'a> {
+    #[serde(flatten)]
+    artifact: &'a Artifact,
+    /// The file with its bytes.
+    file: String,
 }
 
 /// Downloads and checks the sha256. A file is written completely or not at all.
 pub async fn run(api: &Api, args: &Args) -> Result<()> {
     let artifact: Artifact = api.get(&format!("/artifacts/{}", find(api, args).await?)).await?;
     match &args.output {
+        Some(path) if path == Path::new("-") && args.format.json => {
+            Err(hinted("standard output gets the JSON", "name a file with -o, or leave --json away"))
+        }
         Some(path) if path == Path::new("-") => print(api, &artifact).await,
-        Some(path) => save(api, &artifact, path).await,
-        None if io::stdout().is_terminal() => save(api, &artifact, &file_name(&artifact)?).await,
+        Some(path) => save(api, &artifact, path, args.format).await,
+        None if args.format.json || io::stdout().is_terminal() => {
+            save(api, &artifact, &file_name(&artifact)?, args.format).await
+        }
         None => print(api, &artifact).await,
     }
 }
@@ -82,7 +99,7 @@ async fn print(api: &Api, artifact: &Artifact) -> Result<()> {
     Ok(())
 }
 
-async fn save(api: &Api, artifact: &Artifact, path: &Path) -> Result<()> {
+async fn save(api: &Api, artifact: &Artifact, path: &Path, format: Format) -> Result<()> {
     let cannot_write = || format!("cannot write {}", path.display());
     let name =
         path.file_name().ok_or_else(|| hinted(format!("{} is no file", path.display()), "name a file with -o"))?;
@@ -98,6 +115,9 @@ async fn save(api: &Api, artifact: &Artifact, path: &Path) -> Result<()> {
         return Err(error);
     }
     fs::rename(&partial, path).with_context(cannot_write)?;
+    if format.json {
+        return output::json(&Saved { artifact, file: path.display().to_string() });
+    }
     output::note(format_args!("{} ({} bytes, sha256 {})", path.display(), artifact.size_bytes, artifact.hash));
     Ok(())
 }

@@ -6,8 +6,8 @@ use anyhow::Result;
 use shared::view::Gate;
 
 use crate::client::api::Api;
-use crate::output::color::{DIM, WAIT, command};
-use crate::output::table::{Table, cell, styled};
+use crate::output::color::{BAD, WAIT, command};
+use crate::output::table::{self, Table, cell, styled};
 use crate::output::{self, Format, time};
 
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -36,10 +36,14 @@ fn table(gates: &[Gate], now: SystemTime) -> Table {
     let mut table = Table::new(&["GATE", "TYPE", "WAITS", "RUN", "REASON"]).whole(&[0, 2]);
     for gate in gates {
         table.row(vec![
-            cell(gate.id.to_string()),
+            table::id(gate.id, table::terminal_width()),
             styled(&gate.gate_type, WAIT),
-            cell(time::ago(&gate.created_at, now).trim_end_matches(" ago")),
-            styled(gate.run_id.to_string(), DIM),
+            if time::is_over(gate.expires_at.as_ref(), now) {
+                styled("time is over", BAD)
+            } else {
+                cell(time::ago(&gate.created_at, now).trim_end_matches(" ago"))
+            },
+            table::id(gate.run_id, table::terminal_width()),
             cell(gate.reason.as_deref().and_then(|reason| reason.lines().next()).unwrap_or_default()),
         ]);
     }

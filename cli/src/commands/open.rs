@@ -4,13 +4,14 @@ use std::env;
 use std::process::{Command, Stdio};
 
 use anyhow::Result;
+use serde::Serialize;
 use shared::domain::GateId;
 use shared::view::Gate;
 
 use crate::client::api::Api;
 use crate::client::error::{ApiError, Kind};
 use crate::client::resolve;
-use crate::output;
+use crate::output::{self, Format};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -19,11 +20,25 @@ pub struct Args {
     /// Only print the address
     #[arg(long)]
     print: bool,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// The document of `--json`.
+#[derive(Serialize)]
+struct Opened {
+    url: String,
+    /// Whether a browser was started.
+    opened: bool,
 }
 
 /// Prints the address, and opens it if there is a browser.
 pub async fn run(api: &Api, args: &Args) -> Result<()> {
     let url = api.url(&path(api, args.what.as_deref()).await?);
+    if args.format.json {
+        let opened = !args.print && open(&url);
+        return output::json(&Opened { url, opened });
+    }
     output::line(&url)?;
     if !args.print && !open(&url) {
         output::note("no browser was found here; open the address above");

@@ -19,6 +19,7 @@ use crate::output::{self, Format, time};
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Print the policy as it was set, in JSON
+    #[command(alias = "show")]
     Get {
         /// Print every field, with its default if the policy does not set it
         #[arg(long, conflicts_with = "json")]

@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::Subcommand;
 use serde::Serialize;
 
-use crate::client::profile::{Editor, Environment, LOCAL_URL, Profiles, Target, check_url, path};
+use crate::client::profile::{Editor, Environment, LOCAL_URL, Profiles, Target, check_name, check_url, path};
 use crate::output::color::{GOOD, command};
 use crate::output::table::{Table, cell, styled};
 use crate::output::{self, Format};
@@ -12,6 +12,7 @@ use crate::output::{self, Format};
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// List the profiles, and say which API is called now
+    #[command(alias = "ls")]
     List {
         #[command(flatten)]
         format: Format,
@@ -19,6 +20,7 @@ pub enum Command {
     /// Add a profile, or replace the one of this name; the first one becomes the default
     Add {
         /// Name of the profile
+        #[arg(value_parser = |text: &str| check_name(text).map(|()| text.to_owned()))]
         name: String,
         /// Address of the API
         #[arg(value_name = "URL", value_parser = |text: &str| check_url(text).map(|()| text.to_owned()))]
@@ -32,20 +34,27 @@ pub enum Command {
         /// Make it the default
         #[arg(long = "use")]
         make_default: bool,
+        #[command(flatten)]
+        format: Format,
     },
     /// Make a profile the default
     Use {
         /// Name of the profile
         name: String,
+        #[command(flatten)]
+        format: Format,
     },
     /// Remove a profile
+    #[command(aliases = ["rm", "delete"])]
     Remove {
         /// Name of the profile
         name: String,
+        #[command(flatten)]
+        format: Format,
     },
 }
 
-/// The document of `nofx profile list --json`.
+/// The document of `--json`: what all of these commands leave.
 #[derive(Serialize)]
 struct Listed<'a> {
     file: String,
@@ -58,9 +67,9 @@ struct Listed<'a> {
 pub fn run(command: &Command, chosen: Option<&str>) -> Result<()> {
     let file = path()?;
     let editor = || Editor::open(&file);
-    match command {
-        Command::List { format } => return list(*format, chosen),
-        Command::Add { name, api_url, region, aws_profile, make_default } => {
+    let format = match command {
+        Command::List { format } => format,
+        Command::Add { name, api_url, region, aws_profile, make_default, format } => {
             let is_first = Profiles::read(&file)?.profiles.is_empty();
             let mut editor = editor()?;
             let (region, aws_profile) = (region.clone(), aws_profile.clone());
@@ -69,28 +78,31 @@ pub fn run(command: &Command, chosen: Option<&str>) -> Result<()> {
                 editor.set_default(name)?;
             }
             editor.save()?;
+            format
         }
-        Command::Use { name } => {
+        Command::Use { name, format } => {
             let mut editor = editor()?;
             editor.set_default(name)?;
             editor.save()?;
+            format
         }
-        Command::Remove { name } => {
+        Command::Remove { name, format } => {
             let mut editor = editor()?;
             editor.remove(name)?;
             editor.save()?;
+            format
         }
-    }
-    list(Format::default(), chosen)
+    };
+    list(*format, chosen)
 }
 
 fn list(format: Format, chosen: Option<&str>) -> Result<()> {
     let environment = Environment::read()?;
     let profiles = Profiles::read(&environment.file)?;
-    let target = environment.target(chosen)?;
+    let target = environment.target(chosen);
     let current = chosen.or(profiles.default.as_deref());
     if format.json {
-        let file = environment.file.display().to_string();
+        let (file, target) = (environment.file.display().to_string(), target?);
         let (api_url, default) = (&target.api_url, profiles.default.as_deref());
         return output::json(&Listed { file, api_url, default, profiles: &profiles.profiles });
     }
@@ -100,6 +112,8 @@ fn list(format: Format, chosen: Option<&str>) -> Result<()> {
     } else {
         output::text(table(&profiles, current.filter(|_| environment.api_url.is_none())))?;
     }
+    // A wrong name in the environment must not hide the right ones.
+    let target = target?;
     let why = match (&environment.api_url, current) {
         (Some(_), _) => "NOFX_API_URL says so",
         (None, Some(_)) => return Ok(()),

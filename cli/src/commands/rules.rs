@@ -22,11 +22,13 @@ use crate::output::{self, Format};
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// List the rules
+    #[command(alias = "ls")]
     List {
         #[command(flatten)]
         format: Format,
     },
     /// Show a table's rule, its triggers and foreign keys, and who changed the rule
+    #[command(alias = "get")]
     Show {
         /// The table, as schema.table
         table: String,
@@ -36,6 +38,7 @@ pub enum Command {
     /// Allow plans to write a table; replaces its rule, if there is one
     Set(SetArgs),
     /// Forbid plans to write a table
+    #[command(aliases = ["remove", "rm"])]
     Delete {
         /// The table, as schema.table
         table: String,

@@ -66,7 +66,8 @@ struct Verified {
 
 /// Prints what the attestation proves. An error if something is wrong.
 pub async fn run(profile: Option<&str>, args: &Args) -> Result<()> {
-    let mut given = if Path::new(&args.what).is_file() {
+    // No id has these characters: it is a file, also if there is none.
+    let mut given = if Path::new(&args.what).is_file() || args.what.contains(['.', '/']) {
         of_file(args)?
     } else {
         of_gate(&Api::connect(profile).await?, args).await?
@@ -79,10 +80,10 @@ pub async fn run(profile: Option<&str>, args: &Args) -> Result<()> {
 }
 
 fn of_file(args: &Args) -> Result<Given> {
+    let envelope = read(Path::new(&args.what))?;
     let file = args.keys.as_ref().ok_or_else(|| {
         hinted("the public keys are missing", "name them with --key; nofx keys --pem prints those of an API")
     })?;
-    let envelope = read(Path::new(&args.what))?;
     Ok(Given { envelope, keys: kept(file)?, keys_are_kept: true, evidence_sha256: None })
 }
 

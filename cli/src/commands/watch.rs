@@ -161,7 +161,7 @@ impl<'a> Watcher<'a> {
                 Err(error) if failures == FAILURES_MAX || self.board.status == RunStatus::Queued => return Err(error),
                 Err(_) => {
                     failures += 1;
-                    self.wait(POLL_PERIOD).await;
+                    self.wait(POLL_PERIOD).await?;
                     continue;
                 }
             };
@@ -177,7 +177,7 @@ impl<'a> Watcher<'a> {
                 if at_once {
                     self.draw();
                 } else {
-                    self.wait(period).await;
+                    self.wait(period).await?;
                 }
                 continue;
             }
@@ -190,7 +190,7 @@ impl<'a> Watcher<'a> {
             if self.board.status == RunStatus::Blocked {
                 on_blocked(&self.board).await?;
             }
-            self.wait(period).await;
+            self.wait(period).await?;
             period = (period * 5 / 4).min(MAX_POLL_PERIOD);
         }
     }
@@ -203,16 +203,18 @@ impl<'a> Watcher<'a> {
     }
 
     /// Waits, while the spinner turns.
-    async fn wait(&mut self, period: Duration) {
+    async fn wait(&mut self, period: Duration) -> Result<()> {
         if !matches!(self.printer, Printer::Live(_)) {
-            return sleep(period).await;
+            sleep(period).await;
+            return Ok(output::check_reader()?);
         }
         let end = Instant::now() + period;
         loop {
             self.draw();
             let next = Instant::now() + FRAME_PERIOD;
             if next >= end {
-                return sleep_until(end).await;
+                sleep_until(end).await;
+                return Ok(());
             }
             sleep_until(next).await;
         }

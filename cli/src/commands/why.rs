@@ -105,7 +105,7 @@ fn run_text(known: &Known<'_>, now: SystemTime) -> String {
             let _ = writeln!(text, "  {}", paint(BAD, line));
         }
     }
-    let of_run = |gate: &&Gate| gate.status == GateStatus::Pending && gate.step_id.is_none();
+    let of_run = |gate: &&Gate| next::is_open(gate, now) && gate.step_id.is_none();
     for gate in known.gates.iter().filter(of_run) {
         text.push_str(&asked(&gate.id.to_string(), &gate.gate_type, gate.reason.as_deref()));
     }
@@ -122,8 +122,8 @@ fn step_text(run: RunId, why: &StepWhy, findings: &[String]) -> String {
     for finding in findings {
         let _ = writeln!(text, "    {}", printable(finding));
     }
-    for WaitingGate { id, gate_type, reason, .. } in why.gates.iter().filter(|gate| gate.status == GateStatus::Pending)
-    {
+    let is_open = |gate: &&WaitingGate| gate.status == GateStatus::Pending && !gate.is_over;
+    for WaitingGate { id, gate_type, reason, .. } in why.gates.iter().filter(is_open) {
         text.push_str(&asked(&id.to_string(), gate_type, reason.as_deref()));
     }
     let step = shell_word(&why.name);

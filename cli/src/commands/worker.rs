@@ -15,6 +15,12 @@ pub enum Queue {
 /// Becomes the program `gate` in poll mode. Returns only if it cannot.
 pub fn run(queue: Queue) -> Result<()> {
     let Queue::Gate = queue;
+    if std::env::var_os("DATABASE_URL").is_none() {
+        return Err(hinted(
+            "DATABASE_URL is not set",
+            "a worker needs the environment of a stack: eval \"$(nofx env)\"",
+        ));
+    }
     let program = std::env::current_exe()?.with_file_name("gate");
     let error = Command::new(&program).arg("poll").exec();
     Err(hinted(

@@ -6,7 +6,7 @@ use anstyle::Style;
 use nofx_local::report::printable;
 use shared::domain::{RunStatus, StepStatus};
 
-use super::board::{Board, StepState};
+use super::board::{Board, PendingGate, StepState};
 use super::color::{BOLD, DIM, LIVE, WAIT, command, paint, trim_end};
 use super::{count, state, time};
 
@@ -53,11 +53,30 @@ pub fn live(board: &Board, now: SystemTime, tick: usize, size: Size) -> Vec<Stri
         lines.push(paint(DIM, shown.trim_end()));
     }
     for gate in board.gates.iter().take(size.height / 2) {
-        let kind = paint(WAIT, format_args!("◆ {}", printable(&gate.kind)));
-        lines.push(format!("{kind} waits for a decision: {}", command(format!("nofx approve {}", gate.id))));
+        lines.push(asking(gate, size.width));
     }
     lines.push(counts(board, now));
     lines.iter().map(|line| fitted(line, size.width)).collect()
+}
+
+/// A gate that waits, with the command that decides it. Readers copy the command, so the words around it go first, then
+/// most of the id.
+fn asking(gate: &PendingGate, width: usize) -> String {
+    let kind = paint(WAIT, format_args!("◆ {}", printable(&gate.kind)));
+    let id = gate.id.to_string();
+    let approve = |id: &str| command(format!("nofx approve {id}"));
+    let forms = [
+        format!("{kind} waits for a decision: {}", approve(&id)),
+        format!("{kind}: {}", approve(&id)),
+        format!("{kind}: {}", approve(short(&id))),
+    ];
+    let fits = |line: &String| console::measure_text_width(line) < width;
+    forms.into_iter().find(fits).unwrap_or_else(|| approve(short(&id)))
+}
+
+/// The end of an id. It differs most, and names the run or gate too.
+pub fn short(id: &str) -> &str {
+    id.get(id.len().saturating_sub(8)..).unwrap_or(id)
 }
 
 /// The width of the column of names.
@@ -243,6 +262,19 @@ mod tests {
         }
         let text = plain(&live(&board, now(), 0, Size { width: 80, height: 24 }));
         assert!(text.contains("  and 180 more open steps\n"), "{text}");
+    }
+
+    #[test]
+    fn the_command_of_a_decision_is_not_cut() {
+        let board = sample();
+        let shown = |width| {
+            let lines = live(&board, now(), 0, Size { width, height: 30 });
+            let plain = plain(&lines);
+            plain.lines().find(|line| line.contains("nofx approve")).map(str::to_owned).unwrap()
+        };
+        assert_eq!(shown(80), format!("◆ manual:deploy: nofx approve {GATE}"));
+        assert_eq!(shown(40), "◆ manual:deploy: nofx approve 0000000a");
+        assert_eq!(shown(30), "nofx approve 0000000a");
     }
 
     #[test]

@@ -12,10 +12,11 @@ pub mod table;
 pub mod time;
 
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{self, Write};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use nofx_local::report::printable;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
 /// The option `--json` of commands that read.
@@ -26,16 +27,26 @@ pub struct Format {
     pub json: bool,
 }
 
+const CANNOT_WRITE: &str = "cannot write to standard output";
+
 /// Prints a line. Colours are left out where nobody sees them. An error is that of a closed pipe.
 pub fn line(text: impl Display) -> Result<()> {
-    writeln!(anstream::stdout().lock(), "{text}")?;
-    Ok(())
+    writeln!(anstream::stdout().lock(), "{text}").context(CANNOT_WRITE)
 }
 
 /// Prints text that ends with a line break or is empty.
 pub fn text(text: impl Display) -> Result<()> {
-    write!(anstream::stdout().lock(), "{text}")?;
-    Ok(())
+    write!(anstream::stdout().lock(), "{text}").context(CANNOT_WRITE)
+}
+
+/// An error, if standard output is a pipe that nobody reads any more. Writing would tell too, but there may be nothing to
+/// write for hours.
+pub fn check_reader() -> io::Result<()> {
+    let out = io::stdout();
+    let mut polled = [PollFd::new(&out, PollFlags::empty())];
+    poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+    let is_gone = polled[0].revents().intersects(PollFlags::ERR | PollFlags::HUP);
+    if is_gone { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
 }
 
 /// Prints a line beside the result: on standard error, so that a pipe does not get it.

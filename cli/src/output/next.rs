@@ -40,6 +40,16 @@ fn of(known: &Known<'_>, now: SystemTime, said: impl FnOnce(&Next<'_>) -> String
     said(&next(&standing(known, &edges, now)))
 }
 
+/// Whether people can decide a gate. The sweeper ends a gate some time after its expiry, and nobody can decide it until then.
+pub fn is_open(gate: &Gate, now: SystemTime) -> bool {
+    gate.status == GateStatus::Pending && !is_over(gate.expires_at.as_ref(), now)
+}
+
+/// Whether this expiry is in the past.
+fn is_over(expires_at: Option<&Timestamp>, now: SystemTime) -> bool {
+    expires_at.and_then(time::time).is_some_and(|at| at < now)
+}
+
 /// Parents and children, by their places in the plan.
 fn edges(detail: &RunDetail) -> Vec<(i64, i64)> {
     let places: HashMap<&str, i64> = detail.steps.iter().map(|step| step.name.as_str()).zip(0..).collect();
@@ -56,8 +66,6 @@ fn standing<'a>(known: &Known<'a>, edges: &'a [(i64, i64)], now: SystemTime) -> 
     let ready_since = steps.iter().filter(is_due).filter_map(|step| step.ready_at.as_ref());
     let took = time::between(run.started_at.as_ref(), run.finished_at.as_ref(), now);
     let stopped_at = if run.status == RunStatus::Paused { &run.paused_at } else { &run.finished_at };
-    let mut gates: Vec<&Gate> = known.gates.iter().filter(|gate| gate.generation == run.generation).collect();
-    gates.sort_by_key(|gate| (gate.status != GateStatus::Pending, gate.id));
     Standing {
         status: run.status,
         failure: run.failure.as_ref().map(|failure| failure.message.as_str()),
@@ -68,8 +76,9 @@ fn standing<'a>(known: &Known<'a>, edges: &'a [(i64, i64)], now: SystemTime) -> 
         steps: steps.iter().zip(0..).map(|(step, ordinal)| step_now(known, step, ordinal, now)).collect(),
         steps_total: steps.len() as u64,
         edges,
-        gates_total: Some(gates.len() as u64),
-        gates: gates.into_iter().map(|gate| gate_now(steps, gate)).collect(),
+        gates: known.gates.iter().map(|gate| gate_now(steps, gate, now)).collect(),
+        gates_total: known.gates.len() as u64,
+        gates_open: known.gates.iter().filter(|gate| is_open(gate, now)).count() as u64,
         artifacts_total: artifacts.len() as u64,
         artifact: artifacts.iter().rev().find(|one| is_result(&one.kind)).map(|one| (one.name.as_str(), one.id)),
     }
@@ -92,13 +101,15 @@ fn step_now<'a>(known: &Known<'a>, step: &'a Step, ordinal: i64, now: SystemTime
     }
 }
 
-fn gate_now<'a>(steps: &'a [Step], gate: &'a Gate) -> GateNow<'a> {
+fn gate_now<'a>(steps: &'a [Step], gate: &'a Gate, now: SystemTime) -> GateNow<'a> {
     let step = gate.step_id.and_then(|id| steps.iter().find(|step| step.id == id));
     GateNow {
         id: gate.id,
         gate_type: &gate.gate_type,
         step: step.map(|step| step.name.as_str()),
         status: gate.status,
+        is_over: is_over(gate.expires_at.as_ref(), now),
+        on_pass: gate.on_pass,
         actor: gate.decision.as_ref().map(|decision| decision.actor.as_str()),
         created_at: &gate.created_at,
         expires_at: gate.expires_at.as_ref(),
@@ -177,10 +188,22 @@ mod tests {
         ];
         let detail = detail("blocked", &steps);
         // The gate of an earlier generation waits no more.
-        let text = told(&detail, &[gate(1, "expired"), gate(2, "pending")], &[]);
+        let gates = [gate(1, "expired"), gate(2, "pending")];
+        let text = told(&detail, &gates, &[]);
         let expected = "Has waited 3 min for a decision about ask. 1 of 4 steps is done. After an approval deploy \
                         starts. The gate expires in 5 min.";
         assert_eq!(text, expected);
+        // Nobody can decide after the expiry, even before the next sweep.
+        let known = Known { detail: &detail, gates: &gates, explained: &[] };
+        let late = sentences(&known, parse("2026-11-23T10:10:01Z").unwrap());
+        assert!(late.starts_with("The time for a decision about ask is over. Nobody decided."), "{late}");
+    }
+
+    #[test]
+    fn what_passed_before_a_retry_still_counts() {
+        let detail = detail("succeeded", &[step(0, "a", "succeeded", &[])]);
+        let text = told(&detail, &[gate(1, "passed"), gate(2, "passed")], &[]);
+        assert!(text.starts_with("Succeeded: 2 gates passed on evidence."), "{text}");
     }
 
     #[test]

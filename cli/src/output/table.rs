@@ -2,11 +2,15 @@
 
 use anstyle::{AnsiColor, Color as Ansi, Effects, Style};
 use comfy_table::presets::NOTHING;
-use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table as Grid};
+use comfy_table::{Attribute, Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table as Grid, Width};
 use nofx_local::report::printable;
 
 use super::color::trim_end;
+use super::frame::short;
 use super::state::Look;
+
+/// Columns of a terminal that has no room for whole ids.
+const NARROW: u16 = 80;
 
 #[derive(Debug)]
 pub struct Table {
@@ -29,8 +33,10 @@ impl Table {
             None => grid.set_content_arrangement(ContentArrangement::Disabled),
         };
         grid.set_header(head.iter().map(|name| Cell::new(name).add_attribute(Attribute::Dim)));
-        for column in grid.column_iter_mut() {
+        for (column, name) in grid.column_iter_mut().zip(head) {
             column.set_padding((0, 2));
+            let least = u16::try_from(name.len()).unwrap_or(u16::MAX).saturating_add(2);
+            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(least)));
         }
         Self { grid, rows: 0 }
     }
@@ -49,7 +55,7 @@ impl Table {
     pub fn whole(mut self, columns: &[usize]) -> Self {
         for &column in columns {
             if let Some(column) = self.grid.column_mut(column) {
-                column.set_constraint(comfy_table::ColumnConstraint::ContentWidth);
+                column.set_constraint(ColumnConstraint::ContentWidth);
             }
         }
         self
@@ -76,6 +82,12 @@ impl std::fmt::Display for Table {
 /// The width of the terminal at standard output.
 pub fn terminal_width() -> Option<u16> {
     console::Term::stdout().size_checked().map(|(_, width)| width)
+}
+
+/// The id of a run or a gate. A narrow terminal gets its end, which names it too.
+pub fn id(id: impl ToString, width: Option<u16>) -> Cell {
+    let id = id.to_string();
+    cell(if width.is_some_and(|width| width < NARROW) { short(&id) } else { &id })
 }
 
 /// Text from outside.

@@ -51,6 +51,11 @@ pub fn ago(timestamp: &Timestamp, now: SystemTime) -> String {
     }
 }
 
+/// Whether a limit is in the past.
+pub fn is_over(limit: Option<&Timestamp>, now: SystemTime) -> bool {
+    limit.and_then(time).is_some_and(|limit| limit <= now)
+}
+
 /// The day in UTC: `2026-11-23`.
 pub fn date(timestamp: &Timestamp) -> &str {
     timestamp.0.split_once('T').map_or(timestamp.0.as_str(), |(date, _)| date)

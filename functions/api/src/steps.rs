@@ -5,15 +5,14 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use shared::context::Ctx;
 use shared::db::{Page, run, step_view};
-use shared::domain::{GateStatus, RunId, RunStatus, StepId, StepStatus, Timestamp};
+use shared::domain::{GateStatus, RunId, StepId};
 use shared::error::Error;
 use shared::http::{BasePath, Condition, Query, encoded, id_param, not_given_out, page_of, shown};
+use shared::view::next::{AskedNow, ParentNow, StepNext, StepStanding, next_of_step};
+use shared::view::sentence::plain;
 use shared::view::{Step, StepPage, StepWhy};
 
 use crate::runs::version;
-
-/// Maximum number of names in a sentence.
-const NAMES: usize = 20;
 
 /// `GET /runs/{id}/steps?after=&limit=` -> `{steps, next}` in the plan's order.
 pub async fn list(
@@ -85,52 +84,30 @@ fn no_step(run: RunId, name: &str) -> Error {
 }
 
 fn sentence(facts: &StepWhy) -> String {
-    let error = facts.error.as_ref().map(|error| error.message.as_str());
-    let moment = |at: &Option<Timestamp>| at.as_ref().map(Timestamp::to_string).unwrap_or_default();
-    match facts.status {
-        StepStatus::Pending => {
-            let parents = facts.parents.iter().map(|parent| format!("{} ({})", parent.name, parent.status));
-            let waits: Vec<String> = [("its parents", listed(parents)), ("its gates", listed(pending_gates(facts)))]
-                .into_iter()
-                .filter(|(_, names)| !names.is_empty())
-                .map(|(what, names)| format!("{what}: {names}"))
-                .collect();
-            format!("It waits for {}.", waits.join("; and for "))
-        }
-        StepStatus::Ready if facts.run_status == RunStatus::Paused => "It is ready, but its run is paused.".into(),
-        StepStatus::Ready => match error {
-            Some(error) => format!("It is retried at {} after a failure: {error}", moment(&facts.ready_at)),
-            None => format!(
-                "It has been ready since {} and waits for a worker of handler {}.",
-                moment(&facts.ready_at),
-                facts.handler
-            ),
-        },
-        StepStatus::Running => format!(
-            "Attempt {} is running; if its worker is lost, the step is retried after {}.",
-            facts.attempt,
-            moment(&facts.lease_until)
-        ),
-        StepStatus::Blocked => format!("It waits for a decision about {}.", listed(pending_gates(facts))),
-        StepStatus::Failed => format!("It failed: {}", error.unwrap_or("no reason was recorded")),
-        StepStatus::Skipped => "It was skipped because another step of the run failed.".into(),
-        StepStatus::Succeeded | StepStatus::Cancelled => format!("It waits for nothing: it is {}.", facts.status),
+    let pending = facts.gates.iter().filter(|gate| gate.status == GateStatus::Pending);
+    let parents = facts.parents.iter();
+    // The time of a ready step after a failure is that of its next attempt.
+    let is_again = facts.error.is_some();
+    let StepNext { lead, error } = next_of_step(&StepStanding {
+        status: facts.status,
+        run_status: facts.run_status,
+        attempt: facts.attempt.into(),
+        attempt_at: None,
+        lease_until: facts.lease_until.as_ref(),
+        ready_at: facts.ready_at.as_ref(),
+        next_try_at: facts.ready_at.as_ref().filter(|_| is_again),
+        error: facts.error.as_ref().map(|error| error.message.as_str()),
+        parents: parents.map(|one| ParentNow { name: &one.name, ordinal: None, status: one.status }).collect(),
+        parents_total: facts.parents.len() as u64,
+        gates: pending
+            .map(|gate| AskedNow { id: gate.id, gate_type: &gate.gate_type, is_over: gate.is_over })
+            .collect(),
+        culprit: None,
+    });
+    match error {
+        Some(error) => format!("{}: {error}", plain(&lead)),
+        None => format!("{}.", plain(&lead)),
     }
-}
-
-fn pending_gates(facts: &StepWhy) -> impl Iterator<Item = String> {
-    facts.gates.iter().filter(|gate| gate.status == GateStatus::Pending).map(|gate| gate.gate_type.clone())
-}
-
-/// The first names, and how many more there are.
-fn listed(names: impl Iterator<Item = String>) -> String {
-    let mut names: Vec<_> = names.collect();
-    let more = names.len().saturating_sub(NAMES);
-    if more > 0 {
-        names.truncate(NAMES);
-        names.push(format!("{more} more"));
-    }
-    names.join(", ")
 }
 
 #[cfg(test)]
@@ -151,16 +128,14 @@ mod tests {
         let gate = |gate_type: &str, status: &str| json!({"id": uuid::Uuid::nil(), "gate_type": gate_type, "status": status, "reason": null, "expires_at": null});
         let facts = json!({"status": "pending", "parents": [{"name": "build", "status": "running"}],
             "gates": [gate("manual:go", "pending"), gate("manual:gone", "waived")]});
-        assert_eq!(of(&facts), "It waits for its parents: build (running); and for its gates: manual:go.");
+        assert_eq!(of(&facts), "Waits for build, and for a decision about manual:go.");
     }
 
     #[test]
-    fn a_step_of_a_paused_run_says_so() {
-        assert!(of(&json!({"status": "ready", "run_status": "paused"})).contains("paused"));
-    }
-
-    #[test]
-    fn many_names_are_counted() {
-        assert!(listed((0..23).map(|index| format!("s{index}"))).ends_with("s18, s19, 3 more"));
+    fn a_step_that_failed_once_says_when_it_is_tried_again_and_why() {
+        let error = json!({"code": "c", "message": "no answer"});
+        let facts = json!({"status": "ready", "attempt": 1, "ready_at": "2026-11-29T10:00:00+00:00", "error": error});
+        assert_eq!(of(&facts), "Attempt 2 follows at 2026-11-29T10:00:00+00:00: no answer");
+        assert!(of(&json!({"status": "ready", "run_status": "paused", "error": error})).contains("paused"));
     }
 }

@@ -2,9 +2,9 @@
 
 use axum::http::Method;
 use serde_json::{Value, json};
-use shared::domain::gate::Decision;
+use shared::domain::gate::{Decision, GATE_CHANGE, ON_EVIDENCE};
 use shared::error::Code;
-use shared::http::contract::{FILLED, NO_NUL, Operation, Schemas, object, who_and_why};
+use shared::http::contract::{Operation, Schemas, line, object, readable_line, readable_text, who_and_why};
 use shared::http::{ACTOR, MAX_REASON_CHARS, REASON};
 use shared::view::Gate;
 
@@ -68,7 +68,7 @@ fn who_and_needed_why(field: &str) -> Value {
     match field {
         "reason" => json!({
             "description": "Why. It must not be blank.",
-            "type": "string", "minLength": 1, "maxLength": MAX_REASON_CHARS, "pattern": FILLED,
+            "type": "string", "minLength": 1, "maxLength": MAX_REASON_CHARS, "pattern": readable_text(),
         }),
         other => who_and_why(other),
     }
@@ -82,11 +82,14 @@ fn new_gate() -> Value {
             "type": ["string", "null"], "format": "uuid",
         }),
         "gate_type" => json!({
-            "description": "What the gate is about.",
-            "type": "string", "minLength": 1, "maxLength": 100, "pattern": FILLED,
+            "description": format!(
+                "What the gate is about. Only the system creates gates {ON_EVIDENCE}<what> and {GATE_CHANGE}."
+            ),
+            "type": "string", "minLength": 1, "maxLength": 100, "pattern": readable_line(),
+            "not": {"pattern": format!("^({ON_EVIDENCE}|{GATE_CHANGE}$)")},
         }),
         "evidence_uri" => json!({
-            "description": "Where the evidence is.", "type": ["string", "null"], "maxLength": 2_000, "pattern": NO_NUL,
+            "description": "Where the evidence is.", "type": ["string", "null"], "maxLength": 2_000, "pattern": line(),
         }),
         "expires_after_s" => json!({
             "description": "Seconds until the gate expires. By default it never expires.",

@@ -10,8 +10,9 @@ use axum::{Json, Router};
 use shared::context::Ctx;
 use shared::db::gate::{self, AlreadyStarted, GateCreated, GateDecision, GateRequest, GateTarget};
 use shared::domain::GateId;
-use shared::domain::fields::{Most, Names};
-use shared::domain::gate::Decision;
+use shared::domain::fields::{self, Most, Names};
+use shared::domain::gate::{Decision, check_type};
+use shared::domain::hidden::Lines;
 use shared::error::{Code, Error};
 use shared::flow::decide_gate::decide_gate;
 use shared::http::{ACTOR, Body, Query, REASON, Routes, actor, id_param, not_given_out, page_of, reason, reason_of};
@@ -120,16 +121,19 @@ fn parse(ctx: &Ctx, body: &Body) -> Result<GateRequest, Error> {
     body.read(NEW_GATE, |fields| {
         fields.require(&["run_id", "gate_type"]);
         let (run_id, step_id) = (fields.id("run_id", "a run"), fields.id("step_id", "a step"));
-        let gate_type = fields.filled("gate_type", Most::Chars(100)).map(str::to_owned);
-        let evidence_uri = fields.text("evidence_uri", Most::Chars(2_000)).map(str::to_owned);
+        let gate_type = fields.readable("gate_type", Most::Chars(100), Lines::One);
+        let gate_type = gate_type.and_then(|given| fields.read("gate_type", |_| check_type(given).map(|()| given)));
+        let evidence_uri = fields.read("evidence_uri", |value| {
+            fields::text(value, Most::Chars(2_000)).and_then(|uri| fields::readable(uri, Lines::One))
+        });
         let (reason, expires_after_s) = (reason(fields), fields.whole("expires_after_s", 1..=MAX_EXPIRY_S));
         Some(GateRequest {
             id: GateId(Uuid::now_v7()),
             tenant_id: ctx.config.tenant.clone(),
             run_id: run_id?,
             step_id,
-            gate_type: gate_type?,
-            evidence_uri,
+            gate_type: gate_type?.to_owned(),
+            evidence_uri: evidence_uri.map(str::to_owned),
             reason,
             expires_after_s,
         })

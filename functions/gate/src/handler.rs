@@ -10,6 +10,7 @@ use nofx_gates::judge::{self, Approved, Archive, BaseInput, Judged, NewAttachmen
 use nofx_gates::snapshot::Snapshot;
 use serde_json::{Map, Value, json};
 use shared::domain::GateStatus;
+use shared::domain::gate::GATE_CHANGE;
 use shared::domain::outcome::{ArtifactRef, NewGateStatus, OnPass};
 use shared::domain::{GateId, NewArtifact, NewGate, Outcome, StepError};
 use shared::error::Error;
@@ -21,9 +22,6 @@ use uuid::Uuid;
 use crate::attest::{attest, unsigned};
 use crate::reuse::{RemembersRuns, remember};
 use crate::runner::Runners;
-
-/// The gate at which a person decides about weakened checks.
-const QUESTION: &str = "manual:gate-change";
 
 /// Serves the tools `gate:*`.
 pub struct Gate {
@@ -193,7 +191,7 @@ impl Stored<'_> {
 
 /// Decisions about earlier questions of this step and its run that let them pass.
 fn approvals(step: &ClaimedStep) -> Vec<Approved> {
-    let decided = step.decisions.iter().filter(|decision| decision.gate_type == QUESTION);
+    let decided = step.decisions.iter().filter(|decision| decision.gate_type == GATE_CHANGE);
     let approved = decided.filter_map(|decision| {
         Some(Approved {
             gate_id: decision.gate_id.to_string(),
@@ -274,7 +272,7 @@ fn outcome(
     };
     if let Some(question) = question {
         let evidence_uri = difference.map_or(artifact.uri.clone(), |shown| shown.uri.clone());
-        let pending = gate(QUESTION, NewGateStatus::Pending, question.subject, question.text);
+        let pending = gate(GATE_CHANGE, NewGateStatus::Pending, question.subject, question.text);
         return Outcome::blocked(NewGate { evidence_uri: Some(evidence_uri), on_pass: OnPass::Resume, ..pending });
     }
     let passed = evidence.verdict == Verdict::Passed;

@@ -2,6 +2,7 @@
 //! process waits.
 
 use serde_json::Value;
+use shared::domain::hidden::visible;
 use shared::domain::outcome::{NewGateStatus, OnPass};
 use shared::domain::{GateId, NewGate, Outcome, StepError};
 use shared::storage::StepStore;
@@ -18,7 +19,7 @@ impl Handler for Manual {
     async fn handle(&self, step: &ClaimedStep, _: &StepStore) -> Outcome {
         let reason = match &step.inputs["reason"] {
             Value::Null => None,
-            Value::String(text) if text.chars().count() <= MAX_REASON_CHARS => Some(text.clone()),
+            Value::String(text) if text.chars().count() <= MAX_REASON_CHARS => Some(visible(text)),
             _ => {
                 let message = format!("inputs.reason must be a string of at most {MAX_REASON_CHARS} characters");
                 return Outcome::failed(StepError::new("invalid_inputs", message));

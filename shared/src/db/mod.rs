@@ -1,5 +1,27 @@
 //! Postgres. Every statement is unnamed (`query_typed`): one round trip, and safe behind a transaction pooler.
 
+/// SQL: at most the first characters of a text. A cut text ends with an ellipsis.
+macro_rules! cut {
+    ($text:literal, $most:literal) => {
+        concat!(
+            "case when length(",
+            $text,
+            ") > ",
+            $most,
+            " then left(",
+            $text,
+            ", ",
+            $most,
+            ") || '…' else ",
+            $text,
+            " end"
+        )
+    };
+}
+
+/// The goal of a run `r`, cut.
+const GOAL: &str = cut!("r.goal", 300);
+
 pub mod artifact;
 pub mod console;
 pub mod db_write;

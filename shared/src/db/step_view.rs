@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::page::{INLINE_BYTES, Page, page};
 use super::pool::{Database, Param};
-use super::row;
+use super::{GOAL, row};
 use crate::domain::{RunId, StepId, TenantId};
 use crate::error::Error;
 use crate::view::{DeadLetterStep, Step, StepWhy};
@@ -83,7 +83,8 @@ pub async fn step_why(db: &Database, tenant: &TenantId, run: RunId, name: &str) 
                       ) as parents,
                       coalesce((
                           select json_agg(gate) from (
-                              select g.id, g.gate_type, g.status, g.reason, g.expires_at
+                              select g.id, g.gate_type, g.status, g.reason, g.expires_at,
+                                     coalesce(g.status = 'pending' and g.expires_at < now(), false) as is_over
                                 from nofx.gate g
                                where g.step_id = s.id and g.generation = r.generation
                                order by (g.status = 'pending') desc, g.created_at, g.id limit 100) gate), '[]') as gates
@@ -103,11 +104,13 @@ pub async fn steps_of_letters(
         return Ok(Vec::new());
     }
     let ids: Vec<Uuid> = steps.iter().map(|step| step.0).collect();
-    let sql = "select coalesce(jsonb_agg(jsonb_build_object('id', s.id, 'name', s.name, 'status', s.status,
-                                                            'run_id', s.run_id, 'goal', left(r.goal, 300))), '[]')
+    let sql = format!(
+        "select coalesce(jsonb_agg(jsonb_build_object('id', s.id, 'name', s.name, 'status', s.status,
+                                                            'run_id', s.run_id, 'goal', {GOAL})), '[]')
                  from nofx.step s
                  join nofx.run r on r.id = s.run_id
-                where s.tenant_id = $1 and s.id = any ($2)";
-    let found = db.query_value(sql, &[(&tenant.0, Type::TEXT), (&ids, Type::UUID_ARRAY)]).await?;
+                where s.tenant_id = $1 and s.id = any ($2)"
+    );
+    let found = db.query_value(&sql, &[(&tenant.0, Type::TEXT), (&ids, Type::UUID_ARRAY)]).await?;
     serde_json::from_value(found.unwrap_or(Value::Null)).map_err(|error| Error::internal("read steps", error))
 }

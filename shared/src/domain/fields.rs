@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use serde_json::{Map, Value};
 
+use super::hidden::{self, Lines};
 use super::place::Place;
 use super::problem::Problem;
 
@@ -149,6 +150,11 @@ impl<'a, 'p> Fields<'a, 'p> {
         self.read(name, |value| filled(value, most))
     }
 
+    /// A string that people read: it is not blank, and has no hidden characters.
+    pub fn readable(&mut self, name: &str, most: Most, lines: Lines) -> Option<&'a str> {
+        self.read(name, |value| filled(value, most).and_then(|text| readable(text, lines)))
+    }
+
     /// A whole number.
     pub fn whole<N: TryFrom<u64>>(&mut self, name: &str, range: RangeInclusive<u64>) -> Option<N> {
         self.read(name, |value| {
@@ -230,6 +236,11 @@ pub fn text(value: &Value, most: Most) -> Result<&str, String> {
 pub fn filled(value: &Value, most: Most) -> Result<&str, String> {
     let text = text(value, most)?;
     if text.trim().is_empty() { Err("must not be empty".to_owned()) } else { Ok(text) }
+}
+
+/// The text, if it has no hidden characters.
+pub fn readable(text: &str, lines: Lines) -> Result<&str, String> {
+    hidden::check(text, lines).map(|()| text)
 }
 
 /// A whole number that is not negative. To JSON 5 and 5.0 are the same number.

@@ -2,6 +2,27 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The gate at which a person decides whether a change may weaken its own checks. Only the handler of gates creates it, with
+/// the difference that it is about.
+pub const GATE_CHANGE: &str = "manual:gate-change";
+/// How the types of gates start that evidence decides. Only the handler of gates creates them.
+pub const ON_EVIDENCE: &str = "gate:";
+
+/// Refuses types of gates that only the system creates: a person who decides about such a gate relies on what it shows.
+pub fn check_type(gate_type: &str) -> Result<(), String> {
+    let is = |reserved: &str| gate_type.trim().eq_ignore_ascii_case(reserved);
+    let starts = gate_type.trim().get(..ON_EVIDENCE.len()).is_some_and(|start| start.eq_ignore_ascii_case(ON_EVIDENCE));
+    if is(GATE_CHANGE) {
+        let why = "only the system creates it, when a change weakens its own checks; choose another word";
+        Err(format!("must not be {GATE_CHANGE}: {why}"))
+    } else if starts {
+        let why = "only the system creates gates that evidence decides; choose another word, such as manual:release";
+        Err(format!("must not start with {ON_EVIDENCE}: {why}"))
+    } else {
+        Ok(())
+    }
+}
+
 /// A person's decision about a pending gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
@@ -14,21 +35,38 @@ pub enum Decision {
 }
 
 impl Decision {
-    /// Checks the reason of a decision. To reject or waive needs one. The error says what is wrong with it.
-    pub fn check_reason(self, reason: Option<&str>) -> Result<(), String> {
-        let participle = match self {
-            Self::Approve => return Ok(()),
+    /// What became of the gate: `approved`, `rejected` or `waived`.
+    pub fn participle(self) -> &'static str {
+        match self {
+            Self::Approve => "approved",
             Self::Reject => "rejected",
             Self::Waive => "waived",
-        };
-        let is_given = reason.is_some_and(|reason| !reason.trim().is_empty());
-        if is_given { Ok(()) } else { Err(format!("must say why the gate is {participle}")) }
+        }
+    }
+
+    /// Checks the reason of a decision. To reject or waive needs one. The error says what is wrong with it.
+    pub fn check_reason(self, reason: Option<&str>) -> Result<(), String> {
+        let is_given = self == Self::Approve || reason.is_some_and(|reason| !reason.trim().is_empty());
+        if is_given { Ok(()) } else { Err(format!("must say why the gate is {}", self.participle())) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn types_that_only_the_system_creates_are_refused() {
+        for reserved in
+            ["manual:gate-change", "Manual:Gate-Change", " manual:gate-change", "gate:unit", "GATE:x", "gate:"]
+        {
+            let why = check_type(reserved).unwrap_err();
+            assert!(why.starts_with("must not") && why.contains("only the system creates"), "{why}");
+        }
+        for free in ["release", "manual:release", "manual:gate-change-2", "gate", "security review", "ü", ""] {
+            assert_eq!(check_type(free), Ok(()), "{free}");
+        }
+    }
 
     #[test]
     fn only_an_approval_needs_no_reason() {

@@ -10,6 +10,7 @@ pub mod digest;
 pub mod fields;
 pub mod gate;
 mod graph;
+pub mod hidden;
 pub mod id;
 pub mod json;
 pub mod lines;

@@ -7,7 +7,9 @@ use serde_json::{Map, Value};
 
 use super::bounds::{Shape, json_bytes};
 use super::fields::{self, Fields, Most, Names, Null};
+use super::gate;
 use super::graph::{Ancestors, levels, sorted};
+use super::hidden::{self, Lines};
 use super::id::ArtifactId;
 use super::place::first_nul;
 use super::problem::Problem;
@@ -144,7 +146,7 @@ pub fn parse(plan: &Value, limits: &Limits) -> Result<Plan, Vec<Problem>> {
 
 fn read_plan(fields: &mut Fields<'_, '_>, limits: &Limits) -> Option<Plan> {
     fields.require(PLAN.required);
-    let goal = fields.filled("goal", Most::Chars(MAX_GOAL_CHARS)).map(str::to_owned);
+    let goal = fields.readable("goal", Most::Chars(MAX_GOAL_CHARS), Lines::Many).map(str::to_owned);
     let timeout_s = fields.whole("timeout_s", RUN_TIMEOUT_S);
     let workspace = fields.object("workspace", WORKSPACE.known, read_workspace).flatten();
     let listed = fields.read("steps", |value| listed_steps(value, limits)).unwrap_or_default();
@@ -191,14 +193,17 @@ fn optional_artifact(fields: &mut Fields<'_, '_>, name: &str) -> Option<Artifact
 
 fn read_step(fields: &mut Fields<'_, '_>, limits: &Limits) -> PlanStep {
     fields.require(STEP.required);
-    let name = fields.filled("name", Most::Chars(MAX_NAME_CHARS)).unwrap_or_default();
+    let name = fields.readable("name", Most::Chars(MAX_NAME_CHARS), Lines::One).unwrap_or_default();
     if FORBIDDEN_NAMES.contains(&name) {
         fields.problem("name", "must not be . or .., which a URL cannot contain");
     }
     let tool = fields.filled("tool", Most::Chars(MAX_NAME_CHARS)).unwrap_or_default();
-    let handler = if tool.is_empty() { None } else { fields.read("tool", |_| tool::handler_for(tool)) };
+    let handler = if tool.is_empty() { None } else { fields.read("tool", |_| handler_of(tool)) };
     let handler = handler.map(|handler| for_timeout(handler, fields.value("timeout_s"), limits));
     let inputs = read_inputs(fields, limits);
+    if handler.is_some_and(|handler| handler.name == "manual") {
+        check_reason(fields, &inputs);
+    }
     let (refs, malformed) = references(&inputs, &fields.path("inputs"));
     fields.problems(malformed.into_iter().map(|(path, message)| Problem::new(path, message)));
     if refs.len() > MAX_REFERENCES {
@@ -219,6 +224,21 @@ fn read_step(fields: &mut Fields<'_, '_>, limits: &Limits) -> PlanStep {
         max_attempts: max_attempts.unwrap_or(DEFAULT_ATTEMPTS),
         backoff_ms: backoff_ms.unwrap_or(DEFAULT_BACKOFF_MS),
         timeout_s: handler.and_then(|handler| step_timeout(fields, tool, handler, limits)),
+    }
+}
+
+/// The handler of a tool that a plan may use.
+fn handler_of(tool: &str) -> Result<&'static HandlerSpec, String> {
+    let handler = tool::handler_for(tool)?;
+    // Gates of the handler `manual` have the tool as their type.
+    if handler.name == "manual" { gate::check_type(tool).map(|()| handler) } else { Ok(handler) }
+}
+
+/// What a person reads before they decide.
+fn check_reason(fields: &mut Fields<'_, '_>, inputs: &Value) {
+    let reason = inputs["reason"].as_str().map(|reason| hidden::check(reason, Lines::Many));
+    if let Some(Err(message)) = reason {
+        fields.problems([Problem::new(format!("{}.reason", fields.path("inputs")), message)]);
     }
 }
 

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value, json};
 
+use super::gate::GATE_CHANGE;
 use super::plan::{
     ATTEMPTS, BACKOFF_MS, DEFAULT_ATTEMPTS, DEFAULT_BACKOFF_MS, FORBIDDEN_NAMES, Limits, MAX_GOAL_CHARS,
     MAX_NAME_CHARS, Object, PLAN, RETRY, RISKY_TOOLS, RUN_TIMEOUT_S, STEP, WORKSPACE,
@@ -171,7 +172,13 @@ fn retry_field(field: &str) -> Value {
 fn tools(handler: &HandlerSpec) -> Value {
     match handler.tools {
         Tools::Listed(tools) => json!({"enum": tools}),
-        Tools::Prefixed(prefix) => json!({"type": "string", "pattern": prefixed_pattern(prefix)}),
+        Tools::Prefixed(prefix) => {
+            let mut schema = json!({"type": "string", "pattern": prefixed_pattern(prefix)});
+            if GATE_CHANGE.starts_with(prefix) {
+                schema["not"] = json!({"const": GATE_CHANGE});
+            }
+            schema
+        }
     }
 }
 

@@ -92,6 +92,36 @@ fn every_rejection_names_its_place() {
 }
 
 #[test]
+fn a_plan_cannot_use_the_gate_that_only_the_system_creates() {
+    for tool in ["manual:gate-change", "manual:Gate-Change"] {
+        let only = plan(json!([{"name": "a", "tool": tool}]));
+        one_problem(&only, "plan.steps[0].tool", "only the system creates it");
+    }
+    assert!(
+        problems(&plan(json!([{"name": "a", "tool": "manual:gate-change-2"}, {"name": "b", "tool": "gate:unit"}])))
+            .is_empty()
+    );
+}
+
+#[test]
+fn texts_that_people_read_before_they_decide_have_no_hidden_characters() {
+    let step = |name: &str| json!([{"name": name, "tool": "echo"}]);
+    let goal = |goal: &str| json!({"goal": goal, "steps": step("a")});
+    let asks = |tool: &str, reason: &str| plan(json!([{"name": "a", "tool": tool, "inputs": {"reason": reason}}]));
+    for (hidden, number) in [("\u{202e}", "U+202E"), ("\u{200b}", "U+200B"), ("\u{1b}[2J", "U+001B"), ("\r", "U+000D")]
+    {
+        let text = format!("pay{hidden}3");
+        one_problem(&goal(&text), "plan.goal", &format!("contains {number} as its character 4"));
+        one_problem(&plan(step(&text)), "plan.steps[0].name", number);
+        one_problem(&asks("manual:pay", &text), "plan.steps[0].inputs.reason", number);
+        assert!(problems(&asks("echo", &text)).is_empty(), "data, which pages show with its hidden characters");
+    }
+    let lines = "first\r\nsecond\n\tthird";
+    assert!(problems(&goal(lines)).is_empty() && problems(&asks("manual:pay", lines)).is_empty());
+    one_problem(&plan(step("a\nb")), "plan.steps[0].name", "U+000A");
+}
+
+#[test]
 fn a_gate_that_takes_longer_than_lambda_allows_needs_a_deployment_with_long_gates() {
     let gate = |timeout_s: u32| plan(json!([{"name": "a", "tool": "gate:e2e", "timeout_s": timeout_s}]));
     let with = Limits { long_gates: true, ..Limits::default() };

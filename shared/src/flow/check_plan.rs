@@ -6,9 +6,8 @@ use super::create_run::{missing_artifacts, read_plan, workspace_ids};
 use crate::context::Ctx;
 use crate::db::artifact;
 use crate::domain::TenantId;
-use crate::domain::plan::{Plan, PlanStep};
 use crate::error::Error;
-use crate::view::{CheckedStep, OutputReference, PlanChecked};
+use crate::view::PlanChecked;
 
 /// Reads the body `{"plan": {...}}`. Returns the plan with its defaults, or the error that `create_run` would return.
 pub async fn check_plan(ctx: &Ctx, tenant: &TenantId, body: &Value) -> Result<PlanChecked, Error> {
@@ -19,24 +18,5 @@ pub async fn check_plan(ctx: &Ctx, tenant: &TenantId, body: &Value) -> Result<Pl
             return Err(missing_artifacts(problems));
         }
     }
-    Ok(resolved(&plan))
-}
-
-fn resolved(plan: &Plan) -> PlanChecked {
-    let step = |(step, level): (&PlanStep, usize)| CheckedStep {
-        name: step.name.clone(),
-        tool: step.tool.clone(),
-        handler: step.handler.to_owned(),
-        level,
-        depends_on: step.parents.iter().map(|&parent| plan.steps[parent].name.clone()).collect(),
-        references: step.refs.iter().cloned().map(|of| OutputReference { step: of.step, path: of.path }).collect(),
-        timeout_s: step.timeout_s,
-        max_attempts: step.max_attempts,
-        backoff_ms: step.backoff_ms,
-    };
-    PlanChecked {
-        goal: plan.goal.clone(),
-        timeout_s: plan.timeout_s,
-        steps: plan.steps.iter().zip(plan.levels()).map(step).collect(),
-    }
+    Ok(PlanChecked::from(&plan))
 }

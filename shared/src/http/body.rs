@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use crate::domain::bounds::{Shape, json_depth, shortened};
 use crate::domain::fields::{self, Fields, Most, Names, Null};
 use crate::domain::gate::Decision;
+use crate::domain::hidden::{self, Lines};
 use crate::domain::json::repeated_key;
 use crate::domain::number::inexact_numbers;
 use crate::domain::plan::MAX_JSON_DEPTH;
@@ -104,14 +105,19 @@ pub fn actor(fields: &mut Fields<'_, '_>) -> String {
 /// The name of an actor without spaces around it. The error says what a name is.
 pub fn actor_of(text: &str) -> Result<String, String> {
     let name = text.trim();
-    let is_name = !name.is_empty() && name.chars().count() <= MAX_ACTOR_CHARS && !name.contains(char::is_control);
-    let rule = || format!("must be a name of 1 to {MAX_ACTOR_CHARS} characters, without control characters");
-    is_name.then(|| name.to_owned()).ok_or_else(rule)
+    if name.is_empty() || name.chars().count() > MAX_ACTOR_CHARS {
+        return Err(format!("must be a name of 1 to {MAX_ACTOR_CHARS} characters"));
+    }
+    hidden::check(name, Lines::One).map(|()| name.to_owned())
 }
 
-/// The reason of a decision.
+/// The reason of a decision, or for one.
 pub fn reason(fields: &mut Fields<'_, '_>) -> Option<String> {
-    fields.text("reason", Most::Chars(MAX_REASON_CHARS)).map(str::to_owned)
+    let text = |value| {
+        let text = fields::text(value, Most::Chars(MAX_REASON_CHARS))?;
+        fields::readable(text, Lines::Many).map(str::to_owned)
+    };
+    fields.read("reason", text)
 }
 
 /// The reason of this decision. To reject or waive needs one.

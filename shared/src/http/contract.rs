@@ -16,8 +16,9 @@ use crate::error::Code;
 // Patterns use no Unicode classes and no \x escapes, because some validators do not support them.
 /// Control characters, for use inside a class.
 const CONTROL: &str = r"\u0000-\u001f\u007f-\u009f";
-/// Text without NUL.
-pub const NO_NUL: &str = r"^[^\u0000]*$";
+/// Hidden characters (`domain::hidden`) up to U+FFFF, for use inside a class, without those that may join two others. No escape
+/// of larger ones works in all validators.
+const HIDDEN: &str = r"\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u2800\u3164\ufe00-\ufe0d\ufeff\uffa0\ufff0-\ufffb";
 /// Text without NUL that is not blank.
 pub const FILLED: &str = r"^[^\u0000]*[^\s\u0000][^\u0000]*$";
 
@@ -246,13 +247,30 @@ pub fn who_and_why(field: &str) -> Value {
         "actor" => json!({
             "description": "Who asks; recorded as given, `anonymous` by default.",
             "type": ["string", "null"], "minLength": 1, "maxLength": MAX_ACTOR_CHARS,
-            "pattern": format!("^[^{CONTROL}]*[^\\s{CONTROL}][^{CONTROL}]*$"),
+            "pattern": readable_line(),
         }),
         "reason" => json!({
-            "description": "Why.", "type": ["string", "null"], "maxLength": MAX_REASON_CHARS, "pattern": NO_NUL,
+            "description": "Why.", "type": ["string", "null"], "maxLength": MAX_REASON_CHARS,
+            "pattern": format!("^([^{HIDDEN}]|\\r\\n)*$"),
         }),
         other => unreachable!("the field {other} has no schema"),
     }
+}
+
+/// A pattern: one line without hidden characters.
+pub fn line() -> String {
+    format!("^[^{HIDDEN}\\n\\t]*$")
+}
+
+/// A pattern: the same, and not blank.
+pub fn readable_line() -> String {
+    let hidden = format!("{HIDDEN}\\n\\t");
+    format!("^[^{hidden}]*[^\\s{hidden}][^{hidden}]*$")
+}
+
+/// A pattern: text that is not blank, without hidden characters.
+pub fn readable_text() -> String {
+    format!("^([^{HIDDEN}]|\\r\\n)*[^\\s{HIDDEN}]([^{HIDDEN}]|\\r\\n)*$")
 }
 
 /// The schema of a path or query parameter that several routes have.
@@ -274,5 +292,27 @@ pub fn parameter(name: &str) -> Value {
             "type": "integer", "minimum": 1, "maximum": super::query::MAX_LIMIT, "default": super::DEFAULT_LIMIT,
         }),
         other => unreachable!("the parameter {other} has no schema"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::hidden::is_hidden;
+
+    #[test]
+    fn the_class_has_the_hidden_characters_that_it_can_name() {
+        let code = |escape: &str| u32::from_str_radix(escape, 16).unwrap();
+        let ends: Vec<_> = HIDDEN.split("\\u").skip(1).collect();
+        let mut named = std::collections::BTreeSet::new();
+        for (at, escape) in ends.iter().enumerate() {
+            let last = escape.strip_suffix('-').map(|first| (code(first), code(ends[at + 1].trim_end_matches('-'))));
+            let (first, last) = last.unwrap_or_else(|| (code(escape), code(escape)));
+            named.extend(first..=last);
+        }
+        let joining = [0x200c, 0x200d, 0xfe0e, 0xfe0f];
+        let hidden =
+            (0..=0xffff).filter(|code| char::from_u32(*code).is_some_and(is_hidden) && !joining.contains(code));
+        assert_eq!(named, hidden.collect());
     }
 }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::plan::{Plan, PlanStep};
+
 /// A plan that `POST /runs` would accept, with its defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
@@ -39,4 +41,25 @@ pub struct OutputReference {
     pub step: String,
     /// Keys of objects and positions in lists. Empty for the whole outputs.
     pub path: Vec<String>,
+}
+
+impl From<&Plan> for PlanChecked {
+    fn from(plan: &Plan) -> Self {
+        let step = |(step, level): (&PlanStep, usize)| CheckedStep {
+            name: step.name.clone(),
+            tool: step.tool.clone(),
+            handler: step.handler.to_owned(),
+            level,
+            depends_on: step.parents.iter().map(|&parent| plan.steps[parent].name.clone()).collect(),
+            references: step.refs.iter().cloned().map(|of| OutputReference { step: of.step, path: of.path }).collect(),
+            timeout_s: step.timeout_s,
+            max_attempts: step.max_attempts,
+            backoff_ms: step.backoff_ms,
+        };
+        Self {
+            goal: plan.goal.clone(),
+            timeout_s: plan.timeout_s,
+            steps: plan.steps.iter().zip(plan.levels()).map(step).collect(),
+        }
+    }
 }

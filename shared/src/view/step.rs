@@ -106,4 +106,7 @@ pub struct WaitingGate {
     pub status: GateStatus,
     pub reason: Option<String>,
     pub expires_at: Option<Timestamp>,
+    /// Whether it is pending and its time is over: nobody can decide it any more, and the next sweep ends it.
+    #[serde(default)]
+    pub is_over: bool,
 }

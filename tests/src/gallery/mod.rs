@@ -8,7 +8,7 @@ mod large;
 mod models;
 mod pages;
 mod shop;
-mod site;
+pub mod site;
 mod states;
 mod work;
 

@@ -201,7 +201,8 @@ async fn router(lab: &Lab) -> Router {
     Router::new().nest(EMPTY, functions(&empty)).nest(AWAY, functions(&away)).fallback_service(functions(&lab.ctx))
 }
 
-fn functions(ctx: &Ctx) -> Router {
+/// The functions with which people and programs talk, at their paths.
+pub fn functions(ctx: &Ctx) -> Router {
     let [api, approvals, console] =
         [api::router(ctx.clone()), approvals::router(ctx.clone()), console::router(ctx.clone())]
             .map(shared::http::with_layers);

@@ -17,6 +17,7 @@ use nofx_tests::lab::{s3, sdk, sdk_at};
 use nofx_tests::script::succeeded;
 use nofx_tests::{Deliver, Lab, Script, plans};
 use serde_json::json;
+use shared::db::console::artifact_detail_fetch;
 use shared::domain::{ArtifactId, NewArtifact};
 use shared::signing::{PrivateKey, Signer};
 use shared::storage::{ArtifactMeta, StepStore, Storage};
@@ -354,6 +355,33 @@ async fn the_lineage_around_an_artifact_has_two_generations_and_is_bounded() {
                 select m.tenant_id, (select id from nofx.artifact where name = 'c'), m.id from made m";
     lab.admin.execute(many, &[]).await.unwrap();
     let (_, page) = open(&lab, "c").await;
-    assert!(page.contains("There are more artifacts around it") && page.matches("class=\"node").count() == 20);
+    assert!(
+        page.contains("more artifacts, or more links between them, than this page reads")
+            && page.matches("class=\"node").count() == 20
+    );
     assert!(page.contains("and 9") && page.len() < 60 << 10, "{} bytes", page.len());
+}
+
+#[tokio::test]
+async fn the_lineage_keeps_what_the_artifact_was_made_from_when_it_leaves_out_edges() {
+    let lab = lab_with(["a", "b", "c"].map(|name| (name, "text", "text/plain", name.into())).to_vec()).await;
+    // Each child is made from `b` and from the children before it. Ids of children sort before that of `b`.
+    let many = "with b as (select * from nofx.artifact where name = 'b'), made as (
+                    insert into nofx.artifact (id, tenant_id, run_id, step_id, attempt, name, type, uri, hash, size_bytes, media_type)
+                    select lpad(n::text, 32, '0')::uuid, b.tenant_id, b.run_id, b.step_id, b.attempt, 'child ' || n, b.type, b.uri || n, b.hash, 1, b.media_type
+                      from b, generate_series(1, 60) n returning id, tenant_id)
+                insert into nofx.artifact_edge (tenant_id, parent_id, child_id)
+                select b.tenant_id, b.id, m.id from b, made m
+                union all
+                select p.tenant_id, p.id, c.id from made p join made c on p.id < c.id";
+    lab.admin.execute(many, &[]).await.unwrap();
+    let here = ArtifactId(id(&lab, "b").await);
+    let detail = artifact_detail_fetch(&lab.ctx.db, &lab.tenant, here).await.unwrap().unwrap();
+    let direct = detail.edges.iter().filter(|edge| edge.from == here || edge.to == here).count();
+    // Its parent `a`, and its children: `c` and 60 others.
+    assert_eq!((direct, detail.nodes.len(), detail.truncated), (62, 63, true));
+    let (_, page) = open(&lab, "b").await;
+    for words in ["2 generations back and 2 forward", "more links between them, than this page reads"] {
+        assert!(page.contains(words), "{words}: {page}");
+    }
 }

@@ -3,12 +3,15 @@
 use nofx_tests::lab::{s3, sdk};
 use nofx_tests::{Deliver, Lab, Script, plans};
 use serde_json::{Value, json};
+use shared::db::gate::{GateCreated, GateRequest, gate_create};
 use shared::domain::outcome::{NewGateStatus, OnPass};
 use shared::domain::{GateId, NewGate, Outcome};
 use shared::storage::ArtifactMeta;
 use uuid::Uuid;
 
 use crate::gateway::{Gateway, Shape};
+
+const COOKIE: (&str, &str) = ("cookie", "nofx-csrf=0123456789abcdef0123456789abcdef");
 
 fn evidence() -> Value {
     json!({
@@ -20,7 +23,7 @@ fn evidence() -> Value {
 }
 
 /// A step that stores evidence and a difference, and asks about it.
-fn asking() -> Script {
+pub fn asking() -> Script {
     Script::new(|_, store| async move {
         let meta = |kind| ArtifactMeta { kind, media_type: "application/json", ..ArtifactMeta::default() };
         let change = json!({"weakenings": [{"kind": "test_deleted", "path": "a.test.ts", "message": "gone", "difference": "-it <b>"}]});
@@ -67,9 +70,21 @@ async fn evidence_and_differences_are_shown_to_their_tenant_and_only_as_they_wer
     let uri: String =
         lab.admin.query_one("select uri from nofx.artifact where id = $1", &[&change]).await.unwrap().get(0);
     let forged = json!({"run_id": run, "gate_type": "manual:gate-change", "evidence_uri": uri, "reason": "harmless"});
-    let forged = Gateway::approvals(&lab, Shape::Http).post("/gates", &forged).await;
-    assert_eq!(forged.status, 201, "{}", forged.body);
-    let (_, shown) = page(format!("/ui/gates/{}", forged.body["id"].as_str().unwrap())).await;
+    let refused = Gateway::approvals(&lab, Shape::Http).post("/gates", &forged).await;
+    assert_eq!(refused.status, 400, "{}", refused.body);
+    // Nor does a gate that was made before the type was reserved.
+    let older = GateRequest {
+        id: GateId(Uuid::now_v7()),
+        tenant_id: lab.ctx.config.tenant.clone(),
+        run_id: run,
+        step_id: None,
+        gate_type: "manual:gate-change".into(),
+        evidence_uri: Some(uri),
+        reason: Some("harmless".into()),
+        expires_after_s: None,
+    };
+    assert_eq!(gate_create(&lab.ctx.db, &older).await.unwrap(), GateCreated::Created);
+    let (_, shown) = page(format!("/ui/gates/{}", older.id)).await;
     assert!(shown.contains("the question of who made the gate") && !shown.contains("Test deleted"), "{shown}");
     // An old link leads to the attempt that left the evidence, whose page has the findings.
     let old = console.get(&format!("/ui/evidence/{evidence}")).await;
@@ -109,4 +124,42 @@ async fn evidence_and_differences_are_shown_to_their_tenant_and_only_as_they_wer
     }
     assert_eq!(page(format!("/ui/evidence/{evidence}")).await.0, 404);
     assert_eq!(page(format!("/ui/gates/{gate}")).await.0, 404);
+}
+
+#[tokio::test]
+async fn a_difference_that_nobody_can_see_can_only_be_rejected() {
+    let lab = Lab::with_bucket().await;
+    let console = Gateway::console(&lab, Shape::Http);
+    lab.submit(&json!({"goal": "g", "steps": [plans::step("unit", "gate:unit", json!({}))]})).await;
+    lab.settle(&asking(), Deliver::Once).await;
+    let row = lab.admin.query_one("select g.id, g.evidence_uri from nofx.gate g", &[]).await.unwrap();
+    let (gate, uri): (Uuid, String) = (row.get(0), row.get(1));
+    let bucket = &lab.ctx.config.artifacts.bucket;
+    let key = uri.strip_prefix(&format!("s3://{bucket}/")).expect("in the bucket");
+    s3(&sdk().await).put_object().bucket(bucket).key(key).body(b"{}".to_vec().into()).send().await.expect("replaced");
+
+    let path = format!("/ui/gates/{gate}");
+    let opened = console.get(&path).await;
+    let shown = opened.body.as_str().unwrap_or_default().to_owned();
+    assert_eq!(opened.status, 200, "{shown}");
+    for words in ["The difference cannot be shown: ", "has changed since it was recorded", "You can reject the gate"] {
+        assert!(shown.contains(words), "{words}: {shown}");
+    }
+    assert!(shown.contains("id=\"o-reject\"") && !shown.contains("id=\"o-approve\""), "{shown}");
+
+    let decide = async |verb: &str| {
+        let headers =
+            [("content-type", "application/x-www-form-urlencoded"), ("sec-fetch-site", "same-origin"), COOKIE];
+        let form = "actor=ann&reason=unseen&csrf=0123456789abcdef0123456789abcdef".to_owned();
+        console.send("POST", &format!("{path}/{verb}"), &headers, Some(form)).await
+    };
+    for verb in ["approve", "waive"] {
+        let refused = decide(verb).await;
+        let shown = refused.body.as_str().unwrap_or_default();
+        assert_eq!(refused.status, 400, "{shown}");
+        assert!(shown.contains("Nothing was decided.") && shown.contains("Only a rejection is possible."), "{shown}");
+        assert_eq!(lab.text("select status from nofx.gate where id = $1", gate).await, "pending");
+    }
+    assert_eq!(decide("reject").await.status, 303);
+    assert_eq!(lab.text("select status from nofx.gate where id = $1", gate).await, "failed");
 }

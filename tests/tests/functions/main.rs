@@ -1,12 +1,15 @@
-//! The functions on a real database: HTTP routes with both event formats of API Gateway, and handlers.
+//! The functions on a real database: HTTP routes with both event formats of API Gateway, handlers, and
+//! the command.
 
 mod addresses;
 mod artifact_pages;
 mod codegen;
+mod commands;
 mod console_lists;
 mod db_write;
 mod evidence_pages;
 mod filters;
+mod gate_pages;
 mod gates;
 mod gateway;
 mod hostile;
@@ -25,6 +28,7 @@ mod run_controls;
 mod run_pages;
 mod shapes;
 mod submit;
+mod terminals;
 mod timelines;
 mod trusted_bases;
 mod uploads;

@@ -3,7 +3,7 @@
 use nofx_tests::{Deliver, Lab, Script, plans};
 use serde_json::{Value, json};
 
-use crate::gateway::{Gateway, SHAPES};
+use crate::gateway::{Answer, Gateway, SHAPES};
 
 fn id(answer: &Value) -> String {
     answer["id"].as_str().expect("an id").to_owned()
@@ -252,6 +252,59 @@ async fn a_gate_with_camel_case_fields_blocks_the_end_of_its_run() {
         assert_eq!(api.get(&format!("/runs/{run}")).await.body["run"]["status"], "succeeded");
         let late = approvals.post("/gates", &body).await;
         assert_eq!(late.status, 409, "{late:?}");
+    }
+}
+
+#[tokio::test]
+async fn nobody_can_ask_in_the_name_of_the_system_or_with_text_that_readers_cannot_see() {
+    let lab = Lab::new().await;
+    for shape in SHAPES {
+        let (api, approvals) = (Gateway::api(&lab, shape), Gateway::approvals(&lab, shape));
+        let refused = |answer: &Answer| {
+            let errors = answer.body["errors"].as_array().unwrap_or_else(|| panic!("{answer:?}")).clone();
+            let text = |error: &Value, key: &str| error[key].as_str().unwrap_or_default().to_owned();
+            assert_eq!((answer.status, &answer.body["code"]), (400, &json!("invalid")), "{answer:?}");
+            errors.iter().map(|error| (text(error, "path"), text(error, "message"))).collect::<Vec<_>>()
+        };
+        let run = id(&api.post("/runs", &chain_body()).await.body);
+        let gate =
+            json!({"run_id": run, "gate_type": "release", "evidence_uri": "https://x.test/y", "reason": "a\r\nb"});
+        for (field, value, words) in [
+            ("gate_type", "manual:gate-change", "only the system creates it"),
+            ("gate_type", "gate:unit", "only the system creates gates that evidence decides"),
+            ("gate_type", "rel\u{200b}ease", "U+200B"),
+            ("evidence_uri", "https://x.test/\u{202e}y", "U+202E"),
+            ("reason", "pay \u{2066}3", "U+2066"),
+        ] {
+            let mut body = gate.clone();
+            body[field] = json!(value);
+            let found = refused(&approvals.post("/gates", &body).await);
+            assert!(
+                matches!(found.as_slice(), [(path, message)] if path == field && message.contains(words)),
+                "{found:?}"
+            );
+        }
+        let gate = approvals.post("/gates", &gate).await;
+        assert_eq!(gate.status, 201, "{gate:?}");
+        let decision = format!("/gates/{}/reject", id(&gate.body));
+        for (field, body) in [
+            ("actor", json!({"actor": "ann\u{202e}", "reason": "no"})),
+            ("reason", json!({"actor": "ann", "reason": "no\u{200b}"})),
+        ] {
+            let found = refused(&approvals.post(&decision, &body).await);
+            assert!(
+                matches!(found.as_slice(), [(path, message)] if path == field && message.contains("U+20")),
+                "{found:?}"
+            );
+        }
+        let asks = json!({"name": "a\u{202e}", "tool": "manual:gate-change", "inputs": {"reason": "b\u{200b}"}});
+        let plan = json!({"plan": {"goal": "c\u{feff}", "steps": [asks]}});
+        for path in ["/runs", "/plans/check"] {
+            let found = refused(&api.post(path, &plan).await);
+            let places: Vec<_> = found.iter().map(|(path, _)| path.as_str()).collect();
+            assert_eq!(places, ["plan.goal", "plan.steps[0].name", "plan.steps[0].tool"], "{found:?}");
+            assert!(found[2].1.contains("only the system creates it"), "{found:?}");
+        }
     }
 }
 

@@ -25,12 +25,15 @@ pub enum Command {
         format: Format,
     },
     /// Draw the graph of a plan, without an API
+    #[command(mut_arg("json", |json| json.conflicts_with("format")))]
     Graph {
         /// File with the plan, as JSON or YAML (.yaml, .yml); - reads standard input
         file: PathBuf,
         /// How to draw it
         #[arg(long, value_enum, default_value_t)]
         format: graph::Drawing,
+        #[command(flatten)]
+        output: Format,
     },
     /// Print the JSON Schema of plans, for editors and for programs that write plans
     Schema,
@@ -40,7 +43,8 @@ pub enum Command {
 pub async fn run(profile: Option<&str>, command: &Command) -> Result<()> {
     match command {
         Command::Check { file, format } => check(&Api::connect(profile).await?, file, *format).await,
-        Command::Graph { file, format } => output::text(graph::draw(&read(file)?, *format)),
+        Command::Graph { file, output, .. } if output.json => output::json(&PlanChecked::from(&read(file)?)),
+        Command::Graph { file, format, .. } => output::text(graph::draw(&read(file)?, *format)),
         Command::Schema => output::text(schema()),
     }
 }

@@ -2,6 +2,8 @@
 
 use maud::{Markup, html};
 use shared::db::console::{Gate, Run};
+use shared::domain::GateStatus;
+use shared::domain::gate::{Decision, GATE_CHANGE};
 
 use super::icon::{Look, PENDING_GATE, look, mark};
 use super::layout::Base;
@@ -13,10 +15,20 @@ pub(super) fn look_of(gate: &Gate) -> Look {
     if gate.is_pending() { PENDING_GATE } else { look(gate.status) }
 }
 
+/// What a person made of a gate, or the state of a gate that nobody decided.
+pub(super) fn verdict(status: GateStatus) -> &'static str {
+    match status {
+        GateStatus::Passed => Decision::Approve.participle(),
+        GateStatus::Failed => Decision::Reject.participle(),
+        GateStatus::Waived => Decision::Waive.participle(),
+        GateStatus::Pending | GateStatus::Expired | GateStatus::Cancelled => look(status).word,
+    }
+}
+
 /// What a gate decides about, in words: `release` for `manual:release`. Any text can be a type.
 pub(super) fn words_of(gate_type: &str) -> String {
     match gate_type.strip_prefix("manual:") {
-        Some("gate-change") => "change of checks".to_owned(),
+        _ if gate_type == GATE_CHANGE => "change of checks".to_owned(),
         Some(what) => visible(&what.replace(['-', '_'], " ")),
         None => visible(gate_type),
     }
@@ -55,7 +67,7 @@ fn item(base: Base, gate: &Gate) -> Markup {
                 @if let Some(reason) = &gate.reason { bdi { (visible(reason)) } }
                 div.note {
                     @if gate.is_pending() { "waits " (elapsed(&gate.created_at)) }
-                    @if let Some(actor) = &gate.actor { (look_of(gate).word) " by " bdi { (visible(actor)) } " " }
+                    @if let Some(actor) = &gate.actor { (verdict(gate.status)) " by " bdi { (visible(actor)) } " " }
                     @if let Some(at) = &gate.decided_at { (time(at)) }
                 }
             }

@@ -5,7 +5,7 @@ use shared::db::console::{Asked, Decided, DecidedList, Gate, Inbox};
 use shared::domain::gate::Decision;
 use shared::http::encoded;
 
-use super::gates::{blocked_by, look_of, words_of};
+use super::gates::{blocked_by, look_of, verdict, words_of};
 use super::icon::{icon, mark};
 use super::layout::{Base, Layout, Part, WAITING_SHOWN, layout};
 use super::parts::{elapsed, left, many, time};
@@ -182,10 +182,8 @@ fn with(asked: &Asked) -> Markup {
 
 /// The decisions of the last week in numbers.
 fn lately(base: Base, decided: &Decided) -> Markup {
-    let numbers: Vec<_> = VERDICTS
-        .iter()
-        .filter_map(|(decision, word)| Some(format!("{} {word}", decided.counts.get(decision)?)))
-        .collect();
+    let number = |decision: &Decision| Some(format!("{} {}", decided.counts.get(decision)?, decision.participle()));
+    let numbers: Vec<_> = DECISIONS.iter().filter_map(number).collect();
     html! {
         @if decided.last.is_some() {
             span.note {
@@ -196,8 +194,7 @@ fn lately(base: Base, decided: &Decided) -> Markup {
     }
 }
 
-const VERDICTS: [(Decision, &str); 3] =
-    [(Decision::Approve, "approved"), (Decision::Reject, "rejected"), (Decision::Waive, "waived")];
+const DECISIONS: [Decision; 3] = [Decision::Approve, Decision::Reject, Decision::Waive];
 
 /// `GET /ui/inbox?decided=1`.
 pub fn decided_list(base: Base, list: &DecidedList) -> String {
@@ -221,7 +218,7 @@ pub fn decided_list(base: Base, list: &DecidedList) -> String {
 
 fn week(decided: &Decided) -> String {
     let count = |decision| decided.counts.get(&decision).copied().unwrap_or_default();
-    let numbers = VERDICTS.map(|(decision, word)| format!("{} {word}", count(decision)));
+    let numbers = DECISIONS.map(|decision| format!("{} {}", count(decision), decision.participle()));
     format!("in the last week {}", numbers.join(", "))
 }
 
@@ -245,7 +242,7 @@ fn decisions(base: Base, gates: &[Gate]) -> Markup {
                         }
                         td role="cell" data-label="By" {
                             span {
-                                (look_of(gate).word) " by " bdi { (visible(gate.actor.as_deref().unwrap_or_default())) }
+                                (verdict(gate.status)) " by " bdi { (visible(gate.actor.as_deref().unwrap_or_default())) }
                             }
                         }
                         td.nowrap role="cell" data-label="When" {

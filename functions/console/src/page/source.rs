@@ -1,9 +1,9 @@
 //! Lines of source and of differences. Lines wrap, so that no page scrolls sideways.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 use maud::{Markup, html};
+pub(super) use shared::domain::hidden::visible;
 
 use super::icon::icon;
 
@@ -99,38 +99,9 @@ fn changed(line: &str) -> (&'static str, &'static str, &'static str, &str) {
     }
 }
 
-/// Text in which every character can be seen: those that hide text or change its direction are shown by their number.
-pub(super) fn visible(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for character in text.chars() {
-        if is_hidden(character) {
-            let _ = write!(shown, "⟨U+{:04X}⟩", u32::from(character));
-        } else {
-            shown.push(character);
-        }
-    }
-    shown
-}
-
-/// Characters of Unicode that are ignorable by default or of the category Cf, and blank ones.
-fn is_hidden(character: char) -> bool {
-    let code = u32::from(character);
-    (character.is_control() && !matches!(character, '\n' | '\t'))
-        || matches!(code, 0xAD | 0x34F | 0x600..=0x605 | 0x61C | 0x6DD | 0x70F | 0x890 | 0x891 | 0x8E2 | 0x115F | 0x1160
-            | 0x17B4 | 0x17B5 | 0x180B..=0x180F | 0x200B..=0x200F | 0x2028..=0x202E | 0x2060..=0x206F | 0x2800 | 0x3164
-            | 0xFE00..=0xFE0F | 0xFEFF | 0xFFA0 | 0xFFF0..=0xFFFB | 0x110BD | 0x110CD | 0x13430..=0x1343F | 0x1BCA0..=0x1BCA3
-            | 0x1D173..=0x1D17A | 0xE0000..=0xE0FFF)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn characters_that_hide_text_are_shown() {
-        assert_eq!(visible("a\u{202e}b\u{200b}\u{1b}[2J\tü"), "a⟨U+202E⟩b⟨U+200B⟩⟨U+001B⟩[2J\tü");
-        assert_eq!(visible("\u{34f}\u{180f}\u{2800}\u{1d173}"), "⟨U+034F⟩⟨U+180F⟩⟨U+2800⟩⟨U+1D173⟩");
-    }
 
     #[test]
     fn a_line_has_the_colour_of_its_gravest_remark() {

@@ -41,7 +41,3 @@ pub async fn find(ctx: &Ctx, id: ArtifactId) -> Result<Document, Error> {
 pub async fn bytes(ctx: &Ctx, document: &Document) -> Result<Vec<u8>, Error> {
     ctx.storage.get(&document.artifact, MAX_BYTES).await
 }
-
-pub fn unreadable(why: String) -> Error {
-    Error::invalid("document", why)
-}

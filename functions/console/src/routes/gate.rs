@@ -4,15 +4,16 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use shared::context::Ctx;
-use shared::db::console::{self, Document, Exhibit, GateDetail};
+use shared::db::console::{self, Document, Exhibit, Gate, GateDetail};
 use shared::db::gate::GateDecision;
 use shared::domain::gate::Decision;
 use shared::domain::{GateId, RunId};
 use shared::error::Error;
 use shared::flow::decide_gate::decide_gate;
 use shared::http::{self, ACTOR, Form, Query, REASON, id_param};
+use shared::telemetry;
 
-use super::evidence::{bytes, unreadable};
+use super::evidence::bytes;
 use super::{evidence, failure, redirect, show};
 use crate::csrf;
 use crate::evidence::GateChange;
@@ -27,7 +28,8 @@ const INBOX: &str = "inbox";
 /// A gate, the difference that it asks about, and the documents before it.
 struct Asked {
     detail: GateDetail,
-    change: Option<(Document, GateChange)>,
+    /// Or why it cannot be read.
+    change: Option<Result<(Document, GateChange), String>>,
     contents: Vec<Content>,
 }
 
@@ -35,15 +37,7 @@ impl Asked {
     async fn find(ctx: &Ctx, id: GateId, before: Option<GateId>) -> Result<Self, Error> {
         let detail = console::decision_fetch(&ctx.db, &ctx.config.tenant, id, before).await?;
         let detail = detail.ok_or_else(|| Error::NotFound(format!("gate {id}")))?;
-        let gate = &detail.gate;
-        let change = match gate.evidence_id.filter(|_| gate.is_about_change()) {
-            Some(artifact) => {
-                let document = evidence::find(ctx, artifact).await?;
-                let change = GateChange::read(&bytes(ctx, &document).await?).map_err(unreadable)?;
-                Some((document, change))
-            }
-            None => None,
-        };
+        let change = difference(ctx, &detail.gate).await?;
         let mut contents = Vec::new();
         for exhibit in detail.documents.iter().take(DOCUMENTS) {
             contents.push(content(ctx, exhibit).await);
@@ -53,10 +47,39 @@ impl Asked {
 
     fn show(&self, base: Base, headers: &HeaderMap, from_inbox: bool, refused: Option<Refused<'_>>) -> Response {
         let (detail, contents) = (&self.detail, &self.contents);
-        let change = self.change.as_ref().map(|(document, change)| (document, change));
+        let change = self
+            .change
+            .as_ref()
+            .map(|change| change.as_ref().map(|(document, change)| (document, change)).map_err(String::as_str));
         show(headers, |token| {
             page::decision_page(&DecisionPage { base, detail, change, contents, token, from_inbox, refused })
         })
+    }
+}
+
+/// The difference that a gate asks about, if it asks about one. What cannot be read must not hide the gate.
+async fn difference(ctx: &Ctx, gate: &Gate) -> Result<Option<Result<(Document, GateChange), String>>, Error> {
+    let Some(artifact) = gate.evidence_id.filter(|_| gate.is_about_change()) else { return Ok(None) };
+    let document = evidence::find(ctx, artifact).await?;
+    let change = match bytes(ctx, &document).await {
+        Ok(bytes) => GateChange::read(&bytes),
+        Err(error) => {
+            telemetry::report(&error, "read the difference of a gate");
+            Err(error.to_string())
+        }
+    };
+    Ok(Some(change.map(|change| (document, change))))
+}
+
+/// Refuses to let a gate pass if nobody can see what it asks about.
+async fn check_readable(ctx: &Ctx, id: GateId) -> Result<(), Error> {
+    let gate = console::gate_fetch(&ctx.db, &ctx.config.tenant, id).await?;
+    let Some(gate) = gate.filter(Gate::is_open) else { return Ok(()) };
+    match difference(ctx, &gate).await? {
+        Some(Err(why)) => {
+            Err(Error::invalid("difference", format!("cannot be shown: {why}. Only a rejection is possible.")))
+        }
+        Some(Ok(_)) | None => Ok(()),
     }
 }
 
@@ -125,13 +148,12 @@ async fn record(ctx: &Ctx, gate_id: GateId, decision: Decision, form: &Form) -> 
             fields.problem("actor", "A decision needs a name.");
         }
         let (actor, reason) = (http::actor(fields), http::reason_of(fields, decision));
-        let is_invisible = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
-        if reason.as_deref().is_some_and(|reason| reason.contains(is_invisible)) {
-            fields.problem("reason", "must not contain control characters");
-        }
         Some((actor, reason))
     })?;
     let reason = reason.as_deref().map(str::trim).filter(|reason| !reason.is_empty());
+    if decision != Decision::Reject {
+        check_readable(ctx, gate_id).await?;
+    }
     let tenant_id = &ctx.config.tenant;
     let gate = decide_gate(ctx, &GateDecision { tenant_id, gate_id, decision, actor: &actor, reason }).await?;
     Ok(gate.run_id)

@@ -59,7 +59,7 @@ fn change(text: &str) -> GateChange {
     GateChange::read(document.to_string().as_bytes()).unwrap()
 }
 
-fn pages(text: &str) -> [String; 5] {
+fn pages(text: &str) -> [String; 6] {
     let (document, evidence, change) = (document(text), evidence(text), change(text));
     let step = step_detail(text, "failed");
     let (asked, ended) = (detail(&change_gate(text), text), detail(&decided(text, "waived"), text));
@@ -71,10 +71,11 @@ fn pages(text: &str) -> [String; 5] {
     let refused = |why| Some(Refused { why, decision: Decision::Reject, actor: text, reason: text });
     [
         step_page(&StepPage { base: Base::STEP, step: &step, attempt: Some(3), evidence: Some(Ok(&evidence)) }),
-        shown(&asked, Some((&document, &change)), None),
+        shown(&asked, Some(Ok((&document, &change))), None),
         shown(&asked, None, refused(Refusal::Problems(&problems))),
         shown(&ended, None, None),
         shown(&ended, None, refused(Refusal::Conflict(text))),
+        shown(&asked, Some(Err(text)), None),
     ]
 }
 
@@ -121,13 +122,36 @@ fn a_person_sees_the_difference_before_the_form() {
 }
 
 #[test]
+fn a_difference_that_cannot_be_shown_leaves_only_the_rejection() {
+    let page = &pages("the artifact has changed")[5];
+    for words in
+        ["The difference cannot be shown: </strong><bdi>the artifact has changed</bdi>.", "You can reject the gate."]
+    {
+        assert!(page.contains(words), "{words}: {page}");
+    }
+    assert!(page.contains("/reject\"") && page.contains("id=\"o-reject\""), "{page}");
+    for verb in ["approve", "waive"] {
+        assert!(!page.contains(&format!("formaction=\"../gates/{}/{verb}\"", change_gate("x").id)), "{verb}: {page}");
+        assert!(!page.contains(&format!("id=\"o-{verb}\"")), "{verb}: {page}");
+    }
+}
+
+#[test]
+fn a_gate_whose_time_is_over_has_no_form() {
+    let late = Gate { is_over: true, ..gate("x") };
+    let page = decision_page(&decision(&detail(&late, "x")));
+    assert!(page.contains("Nobody decided in time: ") && page.contains("The next sweep ends it"), "{page}");
+    assert!(!page.contains("method=\"post\"") && !page.contains("To the decision"), "{page}");
+}
+
+#[test]
 fn a_long_difference_says_that_it_is_cut() {
     let long = "+x\n".repeat(10_000);
     let weakenings = vec![json!({"path": "a", "difference": long}), json!({"path": "b", "difference": "+y"})];
     let change = GateChange::read(json!({"weakenings": weakenings}).to_string().as_bytes()).unwrap();
     let (document, gate) = (document("x"), change_gate("x"));
     let detail = detail(&gate, "x");
-    let page = decision_page(&DecisionPage { change: Some((&document, &change)), ..decision(&detail) });
+    let page = decision_page(&DecisionPage { change: Some(Ok((&document, &change))), ..decision(&detail) });
     assert!(
         page.contains("7000 more lines are only in the document") && page.contains("1 more changes"),
         "{}",

@@ -4,8 +4,8 @@ use axum::body::Body;
 use axum::http::{Request, header};
 use console::page::{Base, DecisionPage, Refusal, Refused, decision_page};
 use shared::db::console::GateDetail;
-use shared::domain::Problem;
 use shared::domain::gate::Decision;
+use shared::domain::{Problem, RunStatus};
 use shared::view::OnPass;
 
 use crate::support::{Answer, decided, decision, detail, gate, run_id, send};
@@ -168,14 +168,22 @@ fn each_button_says_what_it_does() {
     let [approve, reject, waive] = page(&|_| {});
     let rates = "<b><bdi>rates</bdi></b>";
     assert_eq!(approve, format!("{rates} writes 2 rows, {rates} changes rows, {rates} deletes rows."));
-    assert_eq!(reject, "<b><bdi>release</bdi></b> fails, 2 steps are skipped, and the run fails. It can be retried.");
+    assert_eq!(
+        reject,
+        "<b><bdi>release</bdi></b> fails, 2 steps are skipped, and the run fails. \
+         1 other gate of the run is cancelled: nobody can decide it any more. The run can be retried."
+    );
     assert!(waive.contains("says that it was waived"));
     let [approve, ..] = page(&|detail| detail.starts.clear());
     assert_eq!(approve, "<b><bdi>release</bdi></b> succeeds. Nothing waits for it.");
     let [approve, ..] = page(&|detail| detail.starts.retain(|start| start.blockers > 1));
     assert!(approve.starts_with("Nothing starts yet"));
     let [approve, reject, _] = page(&|detail| detail.gate.on_pass = OnPass::Resume);
-    assert!(approve.contains("runs again") && reject.contains("2 steps are skipped"));
+    assert!(approve.ends_with("runs again, with the checks of the change.") && reject.contains("2 steps are skipped"));
+    let [approve, ..] = page(&|detail| {
+        (detail.gate.on_pass, detail.run_status) = (OnPass::Resume, RunStatus::Paused);
+    });
+    assert!(approve.ends_with("runs again, with the checks of the change, when the run is resumed."), "{approve}");
     let [approve, reject, _] = page(&|detail| (detail.gate.on_pass, detail.gate.step) = (OnPass::Release, None));
     assert!(
         approve.contains("The run succeeds when") && reject.starts_with("The run fails, 2 steps"),

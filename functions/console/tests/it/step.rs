@@ -87,7 +87,7 @@ fn each_state_says_what_happens_next() {
             },
             &["Waits for its run"],
         ),
-        ("ready", |_| {}, &["Attempt 4 follows 2026-11-23", "The last attempt failed: unit"]),
+        ("ready", |_| {}, &["Attempt 4 follows 2026-11-23", ": unit", "2 of at most 3 attempts failed"]),
         (
             "ready",
             |step| {
@@ -106,11 +106,11 @@ fn each_state_says_what_happens_next() {
             |_| {},
             &["Attempt 3 has run since 2026-11-23", "; its lease ends 2026", "1 worker was lost, which does not count"],
         ),
-        ("blocked", |_| {}, &["Waits for a person: unit", "Asked as unit", "Decide"]),
-        ("blocked", |step| step.gates.clear(), &["Waits for a person"]),
+        ("blocked", |_| {}, &["Waits for a decision about unit: unit", "It has waited since", "Decide"]),
+        ("blocked", |step| step.gates.clear(), &["Waits for a decision"]),
         ("succeeded", |_| {}, &["Succeeded"]),
-        ("failed", |_| {}, &["unit", "2 of at most 3 attempts failed"]),
-        ("failed", |step| step.error = None, &["It failed without an error message"]),
+        ("failed", |_| {}, &["Failed: unit", "2 of at most 3 attempts failed"]),
+        ("failed", |step| step.error = None, &["Failed without an error message"]),
         ("skipped", |_| {}, &["Skipped, because unit failed before it could start", "Go to unit"]),
         ("cancelled", |_| {}, &["Cancelled with its run"]),
     ];

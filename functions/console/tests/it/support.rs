@@ -160,6 +160,7 @@ pub fn gate(text: &str) -> Gate {
         on_pass: OnPass::Finish,
         created_at: at(),
         expires_at: Some(at()),
+        is_over: false,
         decided_at: None,
         actor: None,
         decision_reason: None,
@@ -228,6 +229,7 @@ pub fn run(text: &str, status: &str) -> Run {
         now_ms: 9_000,
         gates: vec![gate(text), decided(text, "waived")],
         gates_total: 99,
+        gates_open: 1,
         artifacts: vec![Artifact {
             id: ArtifactId(Uuid::from_u128(4)),
             step: Some(text.into()),
@@ -310,7 +312,8 @@ pub fn detail(gate: &Gate, text: &str) -> GateDetail {
     let fields = json!({
         "step_ordinal": 3, "step_tool": text,
         "subject": {"tree": {"sha256": text}, "difference": text, "base": text}, "same": 2, "run_status": "blocked",
-        "plan_digest": text, "steps_waiting": 2, "proofs": [proof], "proofs_total": 60,
+        "plan_digest": text, "steps_waiting": 2, "proofs": [proof],
+        "proof_counts": {"succeeded": 55, "failed": 1, "pending": 2, "running": 1, "skipped": 1}, "gates_waiting": 1,
         "outputs": [{"name": text, "tool": text, "outputs": {"text": text}, "bytes": 9},
                     {"name": text, "tool": text, "outputs": null, "bytes": 90_000}],
         "documents": [exhibit, exhibit, exhibit, exhibit, exhibit], "documents_total": 20,
@@ -331,7 +334,7 @@ pub fn detail(gate: &Gate, text: &str) -> GateDetail {
     GateDetail { before: Some(decided(text, "passed")), ..serde_json::from_value(fields).expect("a gate") }
 }
 
-fn gate_fields(gate: &Gate) -> [(&'static str, Value); 16] {
+fn gate_fields(gate: &Gate) -> [(&'static str, Value); 17] {
     [
         ("id", json!(gate.id)),
         ("run_id", json!(gate.run_id)),
@@ -346,6 +349,7 @@ fn gate_fields(gate: &Gate) -> [(&'static str, Value); 16] {
         ("on_pass", json!(gate.on_pass)),
         ("created_at", json!(gate.created_at)),
         ("expires_at", json!(gate.expires_at)),
+        ("is_over", json!(gate.is_over)),
         ("decided_at", json!(gate.decided_at)),
         ("actor", json!(gate.actor)),
         ("decision_reason", json!(gate.decision_reason)),

@@ -5,16 +5,20 @@ use tokio_postgres::types::Type;
 
 use super::WAITING;
 use super::step::StoredJson;
+use crate::db::GOAL;
 use crate::db::pool::Database;
 use crate::db::row;
 use crate::domain::{ArtifactId, ArtifactRef, RunId, TenantId, Timestamp};
 use crate::error::Error;
 use crate::view::{LineageEdge, LineageNode};
 
-/// Generations of ancestors and of descendants, and artifacts of each side that are read.
-const GENERATIONS: usize = 2;
+/// Generations of ancestors and of descendants that are read.
+pub const GENERATIONS: usize = 2;
+/// Artifacts of each side, and edges between all of them.
 const NODES: usize = 100;
 const EDGES: usize = 400;
+/// Edges of the artifact itself come before those between others.
+const DIRECT_FIRST: &str = "$2 not in (e.parent_id, e.child_id), e.parent_id, e.child_id";
 /// Characters of the metadata.
 const METADATA: usize = 8 << 10;
 
@@ -37,7 +41,7 @@ pub struct ArtifactDetail {
     /// The artifact itself, and what is near it.
     pub nodes: Vec<Near>,
     pub edges: Vec<LineageEdge>,
-    /// Whether the lineage has more on one side than was read.
+    /// Whether these generations have more artifacts on one side, or more edges, than were read.
     pub truncated: bool,
     pub signed: Option<Signed>,
     /// Pending gates of the tenant, counted up to 100.
@@ -94,14 +98,16 @@ pub async fn artifact_detail_fetch(
                from nofx.artifact_edge e
               where e.tenant_id = $1
                 and e.child_id in (select n.id from node n) and e.parent_id in (select n.id from node n)
-              order by e.parent_id, e.child_id limit {EDGES})
+              order by {DIRECT_FIRST} limit {EDGES} + 1)
          select {REF} as artifact, left(o.name, 200) as name, left(o.type, 200) as type, o.created_at, o.run_id,
-                left(r.goal, 300) as goal, s.name as step, s.ordinal, o.attempt,
+                {GOAL} as goal, s.name as step, s.ordinal, o.attempt,
                 json_build_object('text', left(value.metadata, {METADATA}), 'bytes', octet_length(value.metadata)) as metadata,
                 coalesce((select json_agg(n order by n.created_at, n.id) from node n), '[]') as nodes,
-                coalesce((select json_agg(json_build_object('from', e.parent_id, 'to', e.child_id)) from edge e), '[]') as edges,
+                coalesce((select json_agg(json_build_object('from', e.parent_id, 'to', e.child_id))
+                            from (select e.* from edge e order by {DIRECT_FIRST} limit {EDGES}) e), '[]') as edges,
                 (select count(*) from (select from up limit {NODES} + 1) u) > {NODES}
-                    or (select count(*) from (select from down limit {NODES} + 1) d) > {NODES} as truncated,
+                    or (select count(*) from (select from down limit {NODES} + 1) d) > {NODES}
+                    or (select count(*) from edge) > {EDGES} as truncated,
                 {SIGNED},
                 {WAITING} as waiting
            from nofx.artifact o

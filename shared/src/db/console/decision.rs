@@ -1,5 +1,7 @@
 //! The page of a gate: what a decision is about, what it can rely on, and what it starts.
 
+use std::collections::HashMap;
+
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokio_postgres::types::Type;
@@ -8,7 +10,7 @@ use super::WAITING;
 use super::gate::{GATE, GATE_JOINS, Gate};
 use crate::db::pool::{Database, Param};
 use crate::db::row;
-use crate::domain::gate::Decision;
+use crate::domain::gate::{Decision, GATE_CHANGE};
 use crate::domain::{ArtifactId, ArtifactRef, GateId, RunStatus, StepStatus, TenantId, Timestamp};
 use crate::error::Error;
 
@@ -38,9 +40,12 @@ pub struct GateDetail {
     pub plan_digest: String,
     /// Other steps of the run that have not started or wait for a person. A rejection skips them.
     pub steps_waiting: u64,
+    /// Other pending gates of the run. A rejection cancels them.
+    pub gates_waiting: u64,
     /// Steps before the gate that judge on evidence, in the plan's order.
     pub proofs: Vec<Proof>,
-    pub proofs_total: usize,
+    /// All of them by their state.
+    pub proof_counts: HashMap<StepStatus, u64>,
     /// What steps right before the gate returned.
     pub outputs: Vec<StepOutputs>,
     /// Documents of steps before the gate, newest first.
@@ -172,9 +177,11 @@ pub async fn decision_fetch(
                 gr.status as run_status, gr.plan_digest, gr.steps_pending + gr.steps_ready + gr.steps_blocked
                     - case when gs.status = 'blocked' then 1 else 0 end as steps_waiting,
                 (select count(*) from nofx.gate o
-                  where o.run_id = g.run_id and o.gate_type = 'manual:gate-change' and g.gate_type = o.gate_type
+                  where o.run_id = g.run_id and o.gate_type = '{GATE_CHANGE}' and g.gate_type = o.gate_type
                     and o.status = 'pending' and o.generation = g.generation and o.subject = g.subject
                     and o.id <> g.id) as same,
+                (select count(*) from nofx.gate o
+                  where o.tenant_id = $1 and o.run_id = g.run_id and o.status = 'pending' and o.id <> g.id) as gates_waiting,
                 {PROOFS_OF_GATE},
                 {OUTPUTS_OF_GATE},
                 {DOCUMENTS_OF_GATE},
@@ -201,10 +208,11 @@ pub async fn decision_fetch(
 // Parts of the query for a gate `g`, in the order of the page. `earlier` are the steps before the gate.
 
 fn proofs() -> String {
+    let reason = cut!("v.reason", 300);
     format!(
         "coalesce((select json_agg(proof) from (
                 select s.ordinal, s.name, s.tool, s.status, s.outputs -> 'coverage' as coverage, s.outputs -> 'findings' as findings,
-                       (select case when length(v.reason) > 300 then left(v.reason, 300) || '…' else v.reason end from nofx.gate v
+                       (select {reason} from nofx.gate v
                          where v.step_id = s.id and v.gate_type = s.tool and v.on_pass <> 'release'
                          order by v.created_at desc, v.id desc limit 1) as reason,
                        (select a.id from nofx.artifact a
@@ -213,7 +221,9 @@ fn proofs() -> String {
                   from earlier s
                  where s.tool like 'gate:%'
                  order by s.ordinal limit {PROOFS}) proof), '[]') as proofs,
-         (select count(*) from earlier s where s.tool like 'gate:%') as proofs_total"
+         coalesce((select json_object_agg(counted.status, counted.count)
+                     from (select s.status, count(*) as count from earlier s where s.tool like 'gate:%' group by s.status) counted),
+                  '{{}}') as proof_counts"
     )
 }
 

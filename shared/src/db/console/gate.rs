@@ -5,12 +5,10 @@ use tokio_postgres::types::Type;
 
 use crate::db::pool::Database;
 use crate::db::row;
+use crate::domain::gate::GATE_CHANGE;
 use crate::domain::{ArtifactId, GateId, GateStatus, RunId, TenantId, Timestamp};
 use crate::error::Error;
 use crate::view::OnPass;
-
-/// The gate at which a person decides about weakened checks.
-const GATE_CHANGE: &str = "manual:gate-change";
 
 /// A gate, on any page.
 #[derive(Debug, Clone, Deserialize)]
@@ -31,6 +29,8 @@ pub struct Gate {
     pub evidence_type: Option<String>,
     pub created_at: Timestamp,
     pub expires_at: Option<Timestamp>,
+    /// Whether it is pending and its time is over: nobody can decide it any more, and the next sweep ends it.
+    pub is_over: bool,
     pub decided_at: Option<Timestamp>,
     pub actor: Option<String>,
     pub decision_reason: Option<String>,
@@ -39,7 +39,8 @@ pub struct Gate {
 impl Gate {
     /// Whether a person decides about a difference that the console can show.
     pub fn is_about_change(&self) -> bool {
-        // Anybody may create a gate of this type. But only a handler makes a step run again, and only `gate` stores attachments.
+        // Older runs may have gates of this type that a client created. But only a handler makes a step run again, and only
+        // `gate` stores attachments.
         let is_asked_by_gate = self.gate_type == GATE_CHANGE && self.on_pass == OnPass::Resume;
         is_asked_by_gate && self.evidence_id.is_some() && self.evidence_type.as_deref() == Some("gate_attachment")
     }
@@ -47,21 +48,38 @@ impl Gate {
     pub fn is_pending(&self) -> bool {
         self.status == GateStatus::Pending
     }
+
+    /// Whether people can decide it.
+    pub fn is_open(&self) -> bool {
+        self.is_pending() && !self.is_over
+    }
 }
 
-/// Columns of a gate with its run, step and decision. The query names the gate `g` and adds [`GATE_JOINS`].
-pub(super) const GATE: &str =
-    "g.id, g.run_id, left(gr.goal, 300) as goal, gs.name as step, g.gate_type, g.status, g.on_pass,
-        left(g.reason, 2000) as reason, g.evidence_uri,
-        ge.id as evidence_id, ge.type as evidence_type, g.created_at, g.expires_at, g.decided_at, d.actor,
-        d.reason as decision_reason";
+/// Columns of a gate with its run, step and decision. The query names the gate `g` and adds [`GATE_JOINS`]. It limits the
+/// gates first, because the joins may read all artifacts of a run for a gate whose evidence is not of its own step.
+pub(super) const GATE: &str = concat!(
+    "g.id, g.run_id, ",
+    cut!("gr.goal", 300),
+    " as goal, gs.name as step, g.gate_type, g.status, g.on_pass,
+        ",
+    cut!("g.reason", 2000),
+    " as reason, g.evidence_uri,
+        coalesce(own.id, other.id) as evidence_id, coalesce(own.type, other.type) as evidence_type, g.created_at,
+        g.expires_at, coalesce(g.status = 'pending' and g.expires_at < now(), false) as is_over, g.decided_at, d.actor,
+        d.reason as decision_reason"
+);
 pub(super) const GATE_JOINS: &str = "join nofx.run gr on gr.id = g.run_id
         left join nofx.step gs on gs.id = g.step_id
         left join nofx.approval d on d.gate_id = g.id
         left join lateral (
             select a.id, left(a.type, 200) as type from nofx.artifact a
+             where a.tenant_id = $1 and a.step_id = g.step_id and a.uri = g.evidence_uri
+             order by a.id limit 1) own on true
+        left join lateral (
+            select a.id, left(a.type, 200) as type from nofx.artifact a
              where a.tenant_id = $1 and a.run_id = g.run_id and a.uri = g.evidence_uri
-             order by a.id limit 1) ge on true";
+               and own.id is null and g.evidence_uri is not null
+             order by a.created_at, a.id limit 1) other on true";
 
 /// A gate of the tenant.
 pub async fn gate_fetch(db: &Database, tenant: &TenantId, gate: GateId) -> Result<Option<Gate>, Error> {

@@ -99,12 +99,14 @@ pub async fn inbox_list(
     let sql = format!(
         "select coalesce((select json_agg(gate) from (
                     select {GATE}, {PASSED} as passed, w.writes, w.rows
-                      from nofx.gate g {GATE_JOINS} cross join lateral ({WRITES}) w
-                     where g.tenant_id = $1 and g.status = 'pending'
-                       and ($2::uuid is null or (g.created_at, g.id) > (
-                           select c.created_at, c.id from nofx.gate c where c.tenant_id = $1 and c.id = $2))
-                       and ($3::text is null or g.gate_type = $3)
-                     order by g.created_at, g.id limit {PAGE} + 1) gate), '[]') as gates,
+                      from (select g.* from nofx.gate g
+                             where g.tenant_id = $1 and g.status = 'pending'
+                               and ($2::uuid is null or (g.created_at, g.id) > (
+                                   select c.created_at, c.id from nofx.gate c where c.tenant_id = $1 and c.id = $2))
+                               and ($3::text is null or g.gate_type = $3)
+                             order by g.created_at, g.id limit {PAGE} + 1) g
+                      {GATE_JOINS} cross join lateral ({WRITES}) w
+                     order by g.created_at, g.id) gate), '[]') as gates,
                 coalesce((select json_agg(type) from (
                     select p.gate_type, count(*) as count
                       from (select left(g.gate_type, 100) as gate_type from nofx.gate g

@@ -15,7 +15,7 @@ mod steps;
 mod timeline;
 mod usage;
 
-pub use artifact::{ArtifactDetail, Near, Signed, artifact_detail_fetch};
+pub use artifact::{ArtifactDetail, GENERATIONS, Near, Signed, artifact_detail_fetch};
 pub use decision::{
     Exhibit, GateDetail, NamedOutputs, OtherDecision, PolicyInForce, Proof, Start, StepOutputs, decision_fetch,
 };

@@ -12,6 +12,7 @@ use crate::db::row;
 use crate::domain::{GateId, RunId, RunStatus, TenantId, Timestamp};
 use crate::error::Error;
 
+const FAILURE: &str = cut!("r.failure ->> 'message'", 2000);
 /// Gates on the page of a run, pending ones first.
 const GATES: usize = 50;
 
@@ -48,6 +49,8 @@ pub struct Run {
     pub now_ms: i64,
     pub gates: Vec<Gate>,
     pub gates_total: usize,
+    /// Those that people can decide.
+    pub gates_open: u64,
     pub artifacts: Vec<Artifact>,
     pub artifacts_total: usize,
     pub timeline: Timeline,
@@ -88,17 +91,19 @@ pub async fn run_fetch(
     selection: &Selection,
 ) -> Result<Option<Run>, Error> {
     let sql = format!(
-        "select r.id, r.status, r.goal, r.generation, r.plan_digest, left(r.failure ->> 'message', 2000) as failure,
+        "select r.id, r.status, r.goal, r.generation, r.plan_digest, {FAILURE} as failure,
                 r.created_by, r.created_at, r.started_at, r.finished_at, r.deadline_at,
                 (extract(epoch from r.finished_at - r.started_at) * 1000)::bigint as duration_ms,
                 {},
                 coalesce((select json_agg(gate) from (
-                    select {GATE} from nofx.gate g {GATE_JOINS}
-                     where g.tenant_id = $1 and g.run_id = r.id
-                     order by g.id is not distinct from $4::uuid desc, (g.status = 'pending') desc,
-                              case when g.status = 'pending' then g.created_at end, g.created_at desc, g.id desc
-                     limit {GATES}) gate), '[]') as gates,
+                    select {GATE}
+                      from (select g.* from nofx.gate g
+                             where g.tenant_id = $1 and g.run_id = r.id order by {GATE_ORDER} limit {GATES}) g
+                      {GATE_JOINS} order by {GATE_ORDER}) gate), '[]') as gates,
                 (select count(*) from nofx.gate g where g.tenant_id = $1 and g.run_id = r.id) as gates_total,
+                (select count(*) from nofx.gate g
+                  where g.tenant_id = $1 and g.run_id = r.id and g.status = 'pending'
+                    and (g.expires_at is null or g.expires_at >= now())) as gates_open,
                 coalesce((select json_agg(artifact) from ({ARTIFACTS_OF_RUN}) artifact), '[]') as artifacts,
                 (select count(*) from nofx.artifact a where a.tenant_id = $1 and a.run_id = r.id) as artifacts_total,
                 {STOPPED} as stopped,
@@ -125,6 +130,10 @@ pub async fn run_fetch(
 }
 
 // Parts of the query for a run `r`, in the order of the page.
+
+/// The gate that the reader named, then the pending ones, oldest first, then the others, newest first.
+const GATE_ORDER: &str = "g.id is not distinct from $4::uuid desc, (g.status = 'pending') desc,
+        case when g.status = 'pending' then g.created_at end, g.created_at desc, g.id desc";
 
 const ARTIFACTS_OF_RUN: &str =
     "select a.id, s.name as step, left(a.name, 200) as name, left(a.type, 200) as type, a.hash, a.size_bytes, a.media_type

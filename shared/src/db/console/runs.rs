@@ -120,7 +120,10 @@ pub async fn run_list(
 const READ: &str = "r.id, r.status, r.goal, r.created_by, r.created_at, r.started_at, r.finished_at, r.failure";
 
 /// Columns of a [`RunRow`]. They are computed only for runs of the page.
-const SHOWN: &str = "r.id, r.status, left(r.goal, 300) as goal, r.created_by, r.created_at, r.started_at,
+const SHOWN: &str = concat!(
+    "r.id, r.status, ",
+    cut!("r.goal", 300),
+    " as goal, r.created_by, r.created_at, r.started_at,
         (extract(epoch from r.finished_at - r.started_at) * 1000)::bigint as duration_ms,
         (select json_build_object(
                     'total', count(*), 'succeeded', count(*) filter (where s.status = 'succeeded'),
@@ -133,10 +136,13 @@ const SHOWN: &str = "r.id, r.status, left(r.goal, 300) as goal, r.created_by, r.
             select s.name from nofx.step s
              where s.tenant_id = $1 and s.run_id = r.id and s.status = 'failed'
              order by s.ordinal limit 1) end as failed_step,
-        left(r.failure ->> 'message', 200) as failure,
+        ",
+    cut!("r.failure ->> 'message'", 200),
+    " as failure,
         case when r.status = 'blocked' then (
             select json_build_object('step', s.name, 'gate_type', left(g.gate_type, 100))
               from nofx.gate g
               left join nofx.step s on s.id = g.step_id
              where g.tenant_id = $1 and g.run_id = r.id and g.status = 'pending'
-             order by g.created_at, g.id limit 1) end as waits_for";
+             order by g.created_at, g.id limit 1) end as waits_for"
+);

@@ -8,6 +8,7 @@ use super::decision::{START, Start, start_joins};
 use super::gate::{GATE, GATE_JOINS, Gate};
 use super::steps::AttemptStatus;
 use super::{Artifact, WAITING};
+use crate::db::GOAL;
 use crate::db::pool::{Database, Param};
 use crate::db::row;
 use crate::domain::{ArtifactRef, RunId, RunStatus, StepStatus, TenantId, Timestamp};
@@ -199,7 +200,7 @@ pub async fn step_detail_fetch(
                 and coalesce($4, s.attempt) between least(s.attempt, 1) and s.attempt
          ), used as materialized (
              select u.* from found s cross join lateral ({SEARCHED_CALLS}) u)
-         select s.run_id, r.status as run_status, left(r.goal, 300) as goal, s.ordinal,
+         select s.run_id, r.status as run_status, {GOAL} as goal, s.ordinal,
                 (select count(*) from nofx.step o where o.tenant_id = $1 and o.run_id = s.run_id) as steps_total,
                 s.name, s.tool, s.handler, s.status, s.attempt, s.shown, s.max_attempts, s.failures, s.workers_lost,
                 s.timeout_s, s.ready_at, s.started_at, s.finished_at,
@@ -254,10 +255,11 @@ fn values() -> String {
 }
 
 fn attempts() -> String {
+    let error = cut!("a.error ->> 'message'", 500);
     format!(
         "select a.attempt as number, a.status, a.started_at,
                 (extract(epoch from a.finished_at - a.started_at) * 1000)::bigint as duration_ms,
-                left(a.error ->> 'message', 500) as error
+                {error} as error
            from nofx.attempt a
           where a.tenant_id = $1 and a.step_id = s.id
           order by a.attempt desc limit {ATTEMPTS}"
@@ -291,11 +293,13 @@ fn neighbours() -> String {
 }
 
 fn gates() -> String {
+    let order = "(g.status = 'pending') desc, g.created_at desc, g.id desc";
     format!(
         "coalesce((select json_agg(gate) from (
-             select {GATE} from nofx.gate g {GATE_JOINS}
-              where g.tenant_id = $1 and g.step_id = s.id
-              order by (g.status = 'pending') desc, g.created_at desc, g.id desc limit {GATES}) gate), '[]') as gates,
+             select {GATE}
+               from (select g.* from nofx.gate g
+                      where g.tenant_id = $1 and g.step_id = s.id order by {order} limit {GATES}) g
+               {GATE_JOINS} order by {order}) gate), '[]') as gates,
          (select count(*) from nofx.gate g where g.tenant_id = $1 and g.step_id = s.id) as gates_total"
     )
 }

@@ -4,6 +4,7 @@ use serde::Deserialize;
 use tokio_postgres::types::Type;
 
 use super::WAITING;
+use crate::db::GOAL;
 use crate::db::pool::Database;
 use crate::db::row;
 use crate::domain::{RunId, TenantId};
@@ -104,7 +105,7 @@ pub async fn usage_fetch(db: &Database, tenant: &TenantId) -> Result<Usage, Erro
                     select to_char(u.timestamp at time zone 'UTC', 'YYYY-MM-DD') as day, {TOKENS}
                       from used u group by 1 order by 1 desc) d), '[]') as days,
                 coalesce((select json_agg(r) from (
-                    select t.*, left(r.goal, 300) as goal
+                    select t.*, {GOAL} as goal
                       from (select u.run_id, {TOKENS} from used u group by u.run_id {by_tokens} limit {LISTED}) t
                       join nofx.run r on r.id = t.run_id and r.tenant_id = $1
                      order by t.input_tokens + t.output_tokens desc, t.run_id) r), '[]') as runs,

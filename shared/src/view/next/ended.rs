@@ -2,6 +2,7 @@
 
 use super::standing::join;
 use super::{Action, Next, Standing};
+use crate::domain::gate::Decision;
 use crate::domain::{GateStatus, StepStatus};
 use crate::view::sentence::words::{many, thousands, without_name};
 use crate::view::sentence::{Part, Symbol, Tone, text};
@@ -25,7 +26,7 @@ pub(super) fn succeeded<'a>(run: &Standing<'a>) -> Next<'a> {
 
 /// `: 4 gates passed on evidence, 1 by ben's approval`. Nothing if there are too many to know.
 fn gates<'a>(run: &Standing<'a>) -> Vec<Part<'a>> {
-    if run.gates.is_empty() || run.gates_total != Some(run.gates.len() as u64) {
+    if !run.knows_gates() {
         return Vec::new();
     }
     let passed = |gate: &&super::GateNow<'_>| gate.status == GateStatus::Passed;
@@ -42,8 +43,8 @@ fn gates<'a>(run: &Standing<'a>) -> Vec<Part<'a>> {
     if on_evidence > 0 {
         said.push(vec![text(format!("{} passed on evidence", many(on_evidence, "gate")))]);
     }
-    for (count, actors, verb) in [(approved.len(), approved, "approved"), (waived.len(), waived, "waived")] {
-        let mut people = actors;
+    for (actors, decision) in [(approved, Decision::Approve), (waived, Decision::Waive)] {
+        let (count, verb, mut people) = (actors.len(), decision.participle(), actors);
         people.dedup();
         match (people.as_slice(), count as u64) {
             ([], _) => {}

@@ -1,11 +1,13 @@
-//! What happens next in a run, for people: a sentence, its reasons, and what a reader can do first. The console shows it
+//! What happens next in a run or with a step, for people: a sentence, its reasons, and what a reader can do first. The console shows it
 //! above everything else, the command line in `why`.
 
 mod ended;
 mod open;
 mod standing;
+mod step;
 
 pub use standing::{GateNow, Standing, StepNow, is_result};
+pub use step::{AskedNow, ParentNow, StepNext, StepStanding, next_of_step};
 
 use crate::domain::{ArtifactId, GateId, RunStatus};
 use crate::view::sentence::{Part, Symbol, Tone};

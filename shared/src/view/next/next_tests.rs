@@ -2,6 +2,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::domain::{GateStatus, StepStatus, Timestamp};
+use crate::view::OnPass;
 use crate::view::sentence::plain;
 
 fn at(minute: &str) -> &'static Timestamp {
@@ -21,7 +22,8 @@ fn run(status: RunStatus) -> Standing<'static> {
         steps_total: 0,
         edges: &[],
         gates: Vec::new(),
-        gates_total: None,
+        gates_total: 0,
+        gates_open: 0,
         artifacts_total: 0,
         artifact: None,
     }
@@ -49,11 +51,14 @@ fn chain(status: RunStatus, steps: &[(&'static str, StepStatus)]) -> Standing<'s
 }
 
 fn gate(gate_type: &'static str, step: Option<&'static str>, status: GateStatus) -> GateNow<'static> {
-    GateNow { id: GateId(Uuid::nil()), gate_type, step, status, actor: None, created_at: at("28"), expires_at: None }
+    let on_pass = if step.is_some() { OnPass::Finish } else { OnPass::Release };
+    let (id, created_at) = (GateId(Uuid::nil()), at("28"));
+    GateNow { id, gate_type, step, status, is_over: false, on_pass, actor: None, created_at, expires_at: None }
 }
 
 fn with_gates(gates: Vec<GateNow<'static>>, run: Standing<'static>) -> Standing<'static> {
-    Standing { gates_total: Some(gates.len() as u64), gates, ..run }
+    let open = gates.iter().filter(|gate| gate.status == GateStatus::Pending && !gate.is_over).count();
+    Standing { gates_total: gates.len() as u64, gates_open: open as u64, gates, ..run }
 }
 
 /// The sentence with its error and its reasons.
@@ -192,6 +197,58 @@ fn a_blocked_run_says_who_must_act_and_what_follows() {
 }
 
 #[test]
+fn the_oldest_gate_is_named_and_gates_that_are_not_listed_count() {
+    let steps = [("unit", S::Succeeded), ("release", S::Blocked), ("rates", S::Pending)];
+    let named = |number: u128, minute: &str| {
+        let created_at = Box::leak(Box::new(Timestamp(format!("2026-11-29T14:{minute}:00+00:00"))));
+        let id = GateId(Uuid::from_u128(number));
+        GateNow { id, created_at, ..gate("legal", Some("release"), GateStatus::Pending) }
+    };
+    // The page lists the gate first that its address names.
+    let mut two = with_gates(vec![named(1, "40"), named(2, "05")], chain(R::Blocked, &steps));
+    assert!(told(&two).starts_with("Has waited since 2026-11-29T14:05:00+00:00 for 2 decisions."), "{}", told(&two));
+    assert_eq!(next(&two).actions, [Action::Decide(GateId(Uuid::from_u128(2)))]);
+    (two.gates_open, two.gates_total) = (1_200, 1_300);
+    assert!(told(&two).contains(" for 1,200 decisions."), "{}", told(&two));
+    two.status = R::Running;
+    assert!(told(&two).ends_with("1,200 gates wait for a decision."), "{}", told(&two));
+}
+
+#[test]
+fn a_gate_whose_time_is_over_asks_nobody() {
+    let steps = [("unit", S::Succeeded), ("release", S::Blocked)];
+    let late = GateNow { is_over: true, ..gate("manual:release", Some("release"), GateStatus::Pending) };
+    let mut run = with_gates(vec![late.clone()], chain(R::Blocked, &steps));
+    assert_eq!(
+        told(&run),
+        "The time for a decision about release is over. Nobody decided. The next sweep ends the gate, and the run fails. \
+         1 of 2 steps is done."
+    );
+    assert_eq!(next(&run).actions, []);
+    run.status = R::Paused;
+    assert!(!told(&run).contains("decision"), "{}", told(&run));
+    assert_eq!(next(&run).actions, [Action::Resume]);
+    let open = gate("legal", None, GateStatus::Pending);
+    let both = with_gates(vec![late, open], chain(R::Blocked, &steps));
+    assert!(told(&both).starts_with("Has waited since 14:28 for a decision about legal."), "{}", told(&both));
+}
+
+#[test]
+fn what_an_approval_starts_depends_on_the_gate() {
+    let steps = [("unit", S::Blocked), ("release", S::Pending), ("rates", S::Pending)];
+    let asks = |on_pass, step| GateNow { on_pass, ..gate("look", Some(step), GateStatus::Pending) };
+    let of = |gates, steps: &[(&'static str, S)]| told(&with_gates(gates, chain(R::Blocked, steps)));
+    let again = of(vec![asks(OnPass::Resume, "unit")], &steps);
+    assert!(again.contains("After an approval unit runs again."), "{again}");
+    // The gate is before its step, not after it.
+    let before = [("unit", S::Succeeded), ("release", S::Pending), ("rates", S::Pending)];
+    let starts = of(vec![asks(OnPass::Release, "release")], &before);
+    assert!(starts.contains("After an approval release starts."), "{starts}");
+    let waits = of(vec![asks(OnPass::Release, "release")], &steps);
+    assert!(!waits.contains("After an approval"), "it waits for unit too: {waits}");
+}
+
+#[test]
 fn a_paused_run_says_who_paused_it_and_what_still_runs() {
     let steps = [("unit", S::Succeeded), ("lint", S::Ready), ("notes", S::Running)];
     let by_ben =
@@ -226,7 +283,7 @@ fn a_run_that_succeeded_says_on_what_grounds() {
     );
     assert_eq!(next(&run).actions, [Action::Open { name: "notes.md", id: ArtifactId(Uuid::nil()) }]);
     // There are more gates than are known, so none is counted.
-    assert!(told(&Standing { gates_total: Some(99), ..run }).starts_with("Succeeded. All"));
+    assert!(told(&Standing { gates_total: 99, ..run }).starts_with("Succeeded. All"));
     assert_eq!(told(&chain(R::Succeeded, &[("unit", S::Succeeded)])), "Succeeded. The step succeeded.");
 }
 

@@ -1,13 +1,13 @@
 //! Runs that have not ended.
 
-use super::standing::{StepNow, join, names};
+use super::standing::{GateNow, StepNow, join, names};
 use super::{Action, Next, Standing};
 use crate::domain::StepStatus;
+use crate::domain::gate::GATE_CHANGE;
+use crate::view::OnPass;
 use crate::view::sentence::words::{many, thousands};
 use crate::view::sentence::{Part, Symbol, Tone, text};
 
-/// The gate at which a person decides about a change of the checks themselves.
-const GATE_CHANGE: &str = "manual:gate-change";
 /// More steps than that run at once in a large run: their names say nothing.
 const FEW: usize = 3;
 
@@ -147,14 +147,13 @@ fn add_setbacks<'a>(next: &mut Next<'a>, running: &[&StepNow<'a>], later: &[&Ste
 
 /// Decisions that are due while other steps run.
 fn add_gates<'a>(next: &mut Next<'a>, run: &Standing<'a>) {
-    let pending: Vec<_> = run.pending_gates().collect();
-    let words = match pending.as_slice() {
-        [] => return,
-        [gate] => vec![gate.part(), text(" waits for a decision")],
-        _ => vec![text(format!("{} wait for a decision", many(pending.len() as u64, "gate")))],
+    let words = match (run.open_gates().as_slice(), run.gates_open) {
+        ([], _) => return,
+        ([gate], 1) => vec![gate.part(), text(" waits for a decision")],
+        (_, open) => vec![text(format!("{} wait for a decision", many(open, "gate")))],
     };
     next.more.push(words);
-    next.actions.push(Action::Decide(pending[0].id));
+    next.actions.extend(run.open_gates().first().map(|gate| Action::Decide(gate.id)));
 }
 
 fn add_deadline<'a>(next: &mut Next<'a>, run: &Standing<'a>) {
@@ -163,34 +162,50 @@ fn add_deadline<'a>(next: &mut Next<'a>, run: &Standing<'a>) {
 
 /// Nothing goes on before a person decides.
 pub(super) fn blocked<'a>(run: &Standing<'a>) -> Next<'a> {
-    let pending: Vec<_> = run.pending_gates().collect();
-    let [first, others @ ..] = pending.as_slice() else {
-        let lead = vec![text("Waits: no step can go on before a decision")];
-        return Next::new(Symbol::Decide, Tone::Warn, lead);
-    };
-    let is_one_change = pending.iter().all(|gate| gate.gate_type == GATE_CHANGE);
+    let (open, total) = (run.open_gates(), run.gates_open);
+    let Some(&first) = open.first() else { return too_late(run) };
+    let is_one = total <= 1;
+    let is_one_change = open.len() as u64 == total && open.iter().all(|gate| gate.gate_type == GATE_CHANGE);
     let mut lead = vec![text("Has waited "), Part::Since(first.created_at), text(" for ")];
-    match (is_one_change, others.len(), first.step) {
-        (true, ..) => lead.push(text("a decision about a change of its own checks")),
-        (false, 0, Some(step)) => lead.extend([text("a decision about "), of_step(run, step)]),
-        (false, 0, None) => lead.extend([text("a decision about "), first.part()]),
-        (false, ..) => lead.push(text(format!("{} decisions", pending.len()))),
+    match (is_one_change, first.step) {
+        (true, _) => lead.push(text("a decision about a change of its own checks")),
+        (false, Some(step)) if is_one => lead.extend([text("a decision about "), of_step(run, step)]),
+        (false, None) if is_one => lead.extend([text("a decision about "), first.part()]),
+        (false, _) => lead.push(text(format!("{} decisions", thousands(total)))),
     }
     let mut next = Next::new(Symbol::Decide, Tone::Warn, lead);
-    if is_one_change && !others.is_empty() {
+    if is_one_change && !is_one {
         next.more.push(vec![text("One decision answers all gates that ask about the same change")]);
     }
     next.more.extend(run.progress());
-    add_consequence(&mut next, run, first.step.filter(|_| others.is_empty()));
-    let expiry = match first.expires_at {
-        Some(at) if others.is_empty() => vec![text("The gate expires "), Part::Until(at)],
-        Some(at) => vec![text("The oldest expires "), Part::Until(at)],
-        None if others.is_empty() => vec![text("The gate has no expiry")],
-        None => vec![text("The oldest has no expiry")],
+    if is_one {
+        add_consequence(&mut next, run, first);
+    }
+    let (expires, never) = if is_one {
+        ("The gate expires ", "The gate has no expiry")
+    } else {
+        ("The oldest expires ", "The oldest has no expiry")
     };
-    next.more.push(expiry);
+    next.more.push(first.expires_at.map_or(vec![text(never)], |at| vec![text(expires), Part::Until(at)]));
     add_deadline(&mut next, run);
     next.actions.push(Action::Decide(first.id));
+    next
+}
+
+/// Nobody can decide: what was pending has expired, or was decided a moment ago.
+fn too_late<'a>(run: &Standing<'a>) -> Next<'a> {
+    let late = run.late_gates();
+    let lead = match (late.as_slice(), late.first().and_then(|gate| gate.step)) {
+        ([], _) => vec![text("Waits: no step can go on before a decision")],
+        ([_], Some(step)) => vec![text("The time for a decision about "), of_step(run, step), text(" is over")],
+        ([gate], None) => vec![text("The time for a decision about "), gate.part(), text(" is over")],
+        _ => vec![text("The time for a decision is over")],
+    };
+    let mut next = Next::new(Symbol::Decide, Tone::Warn, lead);
+    if !late.is_empty() {
+        next.more.push(vec![text("Nobody decided. The next sweep ends the gate, and the run fails")]);
+    }
+    next.more.extend(run.progress());
     next
 }
 
@@ -200,8 +215,16 @@ fn of_step<'a>(run: &Standing<'a>, name: &'a str) -> Part<'a> {
 }
 
 /// What an approval starts.
-fn add_consequence<'a>(next: &mut Next<'a>, run: &Standing<'a>, step: Option<&str>) {
-    let follows = step.map(|name| run.next_after(name)).unwrap_or_default();
+fn add_consequence<'a>(next: &mut Next<'a>, run: &Standing<'a>, gate: &GateNow<'a>) {
+    let Some(name) = gate.step else { return };
+    let follows = match gate.on_pass {
+        OnPass::Finish => run.next_after(name),
+        OnPass::Resume => {
+            next.more.push(vec![text("After an approval "), of_step(run, name), text(" runs again")]);
+            return;
+        }
+        OnPass::Release => run.step_behind(gate).into_iter().collect(),
+    };
     if follows.is_empty() {
         return;
     }

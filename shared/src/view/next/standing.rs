@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::domain::{ArtifactId, GateId, GateStatus, RunStatus, StepStatus, Timestamp};
+use crate::view::OnPass;
 use crate::view::sentence::words::{many, thousands};
 use crate::view::sentence::{Part, text};
 
@@ -28,10 +29,13 @@ pub struct Standing<'a> {
     pub steps_total: u64,
     /// Ordinals of parents and children.
     pub edges: &'a [(i64, i64)],
-    /// Gates of this generation. Pending ones come first, the oldest of them at the start. Of many, only some.
+    /// Gates of every generation, because a retry keeps what passed before. Only gates of this generation are pending.
+    /// Of many, only some, and then the oldest pending ones.
     pub gates: Vec<GateNow<'a>>,
-    /// All of them. None if it is not known whether `gates` has all.
-    pub gates_total: Option<u64>,
+    /// All of them.
+    pub gates_total: u64,
+    /// Those that are pending and can still be decided.
+    pub gates_open: u64,
     pub artifacts_total: u64,
     /// What the run made for people.
     pub artifact: Option<(&'a str, ArtifactId)>,
@@ -66,6 +70,9 @@ pub struct GateNow<'a> {
     /// None for a gate of the run itself.
     pub step: Option<&'a str>,
     pub status: GateStatus,
+    /// Whether its time is over. Nobody can decide it any more, and the next sweep ends it.
+    pub is_over: bool,
+    pub on_pass: OnPass,
     /// Who decided. None if evidence did.
     pub actor: Option<&'a str>,
     pub created_at: &'a Timestamp,
@@ -92,8 +99,26 @@ impl<'a> Standing<'a> {
         self.steps.len() as u64 == self.steps_total
     }
 
-    pub(super) fn pending_gates(&self) -> impl Iterator<Item = &GateNow<'a>> {
-        self.gates.iter().filter(|gate| gate.status == GateStatus::Pending)
+    /// Gates that people can decide, oldest first.
+    pub(super) fn open_gates(&self) -> Vec<&GateNow<'a>> {
+        self.pending(false)
+    }
+
+    /// Pending gates whose time is over, oldest first.
+    pub(super) fn late_gates(&self) -> Vec<&GateNow<'a>> {
+        self.pending(true)
+    }
+
+    fn pending(&self, is_over: bool) -> Vec<&GateNow<'a>> {
+        let pending = self.gates.iter().filter(|gate| gate.status == GateStatus::Pending && gate.is_over == is_over);
+        let mut pending: Vec<_> = pending.collect();
+        pending.sort_by_key(|gate| (gate.created_at.epoch_ms(), gate.id));
+        pending
+    }
+
+    /// Whether all gates are known.
+    pub(super) fn knows_gates(&self) -> bool {
+        self.gates.len() as u64 == self.gates_total
     }
 
     /// `5 of 10 steps are done`. None before the first.
@@ -108,16 +133,31 @@ impl<'a> Standing<'a> {
     /// Pending steps that wait for `step` and for nothing else.
     pub(super) fn next_after(&self, name: &str) -> Vec<&StepNow<'a>> {
         let Some(step) = self.steps.iter().find(|step| step.name == name) else { return Vec::new() };
-        let mut blockers = BTreeMap::<i64, u64>::new();
-        let done: BTreeMap<i64, bool> =
-            self.steps.iter().map(|step| (step.ordinal, step.status == StepStatus::Succeeded)).collect();
-        for (parent, child) in self.edges {
-            *blockers.entry(*child).or_default() += u64::from(!done.get(parent).copied().unwrap_or_default());
-        }
+        let blockers = self.blockers();
         let children = self.edges.iter().filter(|(parent, _)| *parent == step.ordinal).map(|(_, child)| *child);
         let children: Vec<i64> = children.filter(|child| blockers.get(child) == Some(&1)).collect();
         let is_next = |step: &&StepNow<'_>| step.status == StepStatus::Pending && children.contains(&step.ordinal);
         self.steps.iter().filter(is_next).collect()
+    }
+
+    /// The pending step that waits for this gate and for nothing else.
+    pub(super) fn step_behind(&self, gate: &GateNow<'_>) -> Option<&StepNow<'a>> {
+        let step = self.steps.iter().find(|step| Some(step.name) == gate.step && step.status == StepStatus::Pending)?;
+        let is_other = |other: &&GateNow<'_>| other.status == GateStatus::Pending && other.id != gate.id;
+        let has_other = self.gates.iter().filter(is_other).any(|other| other.step == gate.step);
+        let waits = self.blockers().get(&step.ordinal).is_some_and(|parents| *parents > 0);
+        (!has_other && !waits && self.knows_all()).then_some(step)
+    }
+
+    /// How many parents of each step have not succeeded, by the step's ordinal.
+    fn blockers(&self) -> BTreeMap<i64, u64> {
+        let done: BTreeMap<i64, bool> =
+            self.steps.iter().map(|step| (step.ordinal, step.status == StepStatus::Succeeded)).collect();
+        let mut blockers = BTreeMap::<i64, u64>::new();
+        for (parent, child) in self.edges {
+            *blockers.entry(*child).or_default() += u64::from(!done.get(parent).copied().unwrap_or_default());
+        }
+        blockers
     }
 }
 

@@ -6,7 +6,7 @@ mod verification;
 use std::collections::HashSet;
 
 use maud::{Markup, html};
-use shared::db::console::{ArtifactDetail, Near};
+use shared::db::console::{ArtifactDetail, GENERATIONS, Near};
 use shared::domain::ArtifactId;
 
 use super::format;
@@ -191,7 +191,11 @@ fn around(page: &ArtifactPage<'_>) -> Markup {
     let nodes: Vec<_> = detail.nodes.iter().map(|near| near.node.clone()).collect();
     let body = html! {
         (lineage(page.base, &nodes, &detail.edges, Some(detail.artifact.id)))
-        @if detail.truncated { p.note { "There are more artifacts around it. The API has the whole lineage of a run." } }
+        p.note {
+            "It reaches " (GENERATIONS) " generations back and " (GENERATIONS) " forward."
+            @if detail.truncated { " These have more artifacts, or more links between them, than this page reads." }
+            " The API has the whole lineage of a run."
+        }
     };
     section("lineage", "Lineage", &html! { p.note { "made from what is on its left" } }, &body)
 }

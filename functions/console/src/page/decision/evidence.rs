@@ -1,9 +1,11 @@
 //! What a decision can rely on: verdicts of gates, what earlier steps returned, and their documents.
 
+use std::collections::HashMap;
+
 use maud::{Markup, html};
 use serde_json::Value;
 use shared::db::console::{Exhibit, GateDetail, Proof, StepOutputs};
-use shared::domain::RunId;
+use shared::domain::{RunId, StepStatus};
 
 use super::{Content, DecisionPage};
 use crate::page::format;
@@ -18,7 +20,7 @@ use crate::page::source::visible;
 pub(super) fn proofs(page: &DecisionPage<'_>) -> Markup {
     let DecisionPage { base, detail, change, .. } = *page;
     let gate = &detail.gate;
-    let listed = detail.proofs.len();
+    let (listed, total) = (detail.proofs.len(), detail.proof_counts.values().sum::<u64>());
     let body = html! {
         ul.proofs {
             @for proof in &detail.proofs { (proof_of(base, gate.run_id, proof)) }
@@ -31,24 +33,39 @@ pub(super) fn proofs(page: &DecisionPage<'_>) -> Markup {
                 }
             }
         }
-        @if detail.proofs_total > listed {
-            p.note { (listed) " of " (detail.proofs_total) " gates are shown." }
+        @if total > listed as u64 {
+            p.note { "The first " (listed) " of " (total) " gates are shown." }
         }
         @if change.is_none() { (evidence(base, gate)) }
     };
     let nothing = html! { p.note { "No gate ran before this one: there is no evidence." } };
     let is_empty = detail.proofs.is_empty() && change.is_none() && gate.evidence_uri.is_none();
-    let failed = detail.proofs.iter().filter(|proof| !is_good(proof)).count();
-    let passed = listed - failed;
-    let count = html! {
-        @if listed > 0 {
-            p.note {
-                (many(passed as u64, "gate passed", "gates passed"))
-                @if failed > 0 { ", " (failed) " did not" }
-            }
-        }
-    };
+    let count = html! { @if total > 0 { p.note { (verdicts(&detail.proof_counts)) } } };
     section("evidence", "What has been proved", &count, if is_empty { &nothing } else { &body })
+}
+
+/// How many gates passed and failed, and how many have not judged.
+fn verdicts(counts: &HashMap<StepStatus, u64>) -> String {
+    let (mut failed, mut open, mut never) = (0, 0, 0);
+    for (status, count) in counts {
+        match status {
+            StepStatus::Succeeded => {}
+            StepStatus::Failed => failed += count,
+            StepStatus::Pending | StepStatus::Ready | StepStatus::Running | StepStatus::Blocked => open += count,
+            StepStatus::Skipped | StepStatus::Cancelled => never += count,
+        }
+    }
+    let passed = match counts.get(&StepStatus::Succeeded).copied().unwrap_or_default() {
+        0 => "no gate passed".to_owned(),
+        passed => many(passed, "gate passed", "gates passed"),
+    };
+    let others = [
+        (failed, format!("{} failed", format::number(failed))),
+        (open, many(open, "has no verdict yet", "have no verdict yet")),
+        (never, format!("{} did not run", format::number(never))),
+    ];
+    let others = others.into_iter().filter(|(count, _)| *count > 0).map(|(_, words)| words);
+    std::iter::once(passed).chain(others).collect::<Vec<_>>().join(", ")
 }
 
 fn is_good(proof: &Proof) -> bool {
@@ -213,6 +230,17 @@ mod tests {
             ]
         );
         assert!(proof(Value::Null, Value::Null).is_empty() && proof(json!([]), json!("x")).is_empty());
+    }
+
+    #[test]
+    fn a_gate_without_a_verdict_has_not_failed() {
+        use StepStatus as S;
+        let of = |counts: &[(S, u64)]| verdicts(&counts.iter().copied().collect());
+        assert_eq!(of(&[(S::Succeeded, 1)]), "1 gate passed");
+        assert_eq!(of(&[(S::Succeeded, 57), (S::Failed, 1)]), "57 gates passed, 1 failed");
+        assert_eq!(of(&[(S::Pending, 2), (S::Running, 1)]), "no gate passed, 3 have no verdict yet");
+        let all = [(S::Succeeded, 2), (S::Failed, 1), (S::Blocked, 1), (S::Skipped, 1), (S::Cancelled, 2)];
+        assert_eq!(of(&all), "2 gates passed, 1 failed, 1 has no verdict yet, 3 did not run");
     }
 
     #[test]

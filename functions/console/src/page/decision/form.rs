@@ -26,6 +26,7 @@ const FIELDS: [&str; 2] = ["actor", "reason"];
 pub(super) fn decide(page: &DecisionPage<'_>) -> Markup {
     let DecisionPage { base, detail, token, refused, .. } = *page;
     let gate = &detail.gate;
+    let verbs = VERBS.iter().filter(|(decision, ..)| page.can_be_read() || *decision == Decision::Reject);
     let verb = |verb: &str| base.to(&format!("gates/{}/{verb}", gate.id));
     let problems = match refused.map(|refused| refused.why) {
         Some(Refusal::Problems(problems)) => problems,
@@ -50,17 +51,17 @@ pub(super) fn decide(page: &DecisionPage<'_>) -> Markup {
                     (wrong_field("reason-wrong", reason.as_deref()))
                 }
                 div.verbs {
-                    @for (_, word, label, style) in VERBS {
+                    @for (_, word, label, style) in verbs.clone() {
                         button class=(style) type="submit" formaction=(verb(word)) aria-describedby={ "o-" (word) } { (label) }
                     }
                 }
                 dl.outcomes {
-                    @for (decision, word, label, _) in VERBS { dt { (label) } dd id={ "o-" (word) } { (effect(detail, decision)) } }
+                    @for (decision, word, label, _) in verbs { dt { (label) } dd id={ "o-" (word) } { (effect(detail, *decision)) } }
                 }
             }
             p.note {
                 "One decision is enough, and nobody has decided yet. Everybody who can open this console may decide."
-                @if detail.same > 0 {
+                @if detail.same > 0 && page.can_be_read() {
                     " An approval also answers " (many(detail.same, "other gate", "other gates"))
                     " of the run with the same question."
                 }
@@ -99,7 +100,12 @@ fn effect(detail: &GateDetail, decision: Decision) -> Markup {
                 @if let Some(step) = step { b { bdi { (step) } } " fails" } @else { "The run fails" }
                 @if skipped > 0 { ", " (many(skipped, "step is skipped", "steps are skipped")) }
                 @if detail.gate.step.is_some() { ", and the run fails" }
-                ". It can be retried."
+                "."
+                @if detail.gates_waiting > 0 {
+                    " " (many(detail.gates_waiting, "other gate of the run is", "other gates of the run are"))
+                    " cancelled: nobody can decide " @if detail.gates_waiting == 1 { "it" } @else { "them" } " any more."
+                }
+                " The run can be retried."
             }
         }
     }
@@ -109,7 +115,11 @@ fn approval(detail: &GateDetail) -> Markup {
     let step = detail.gate.step.as_deref().map(visible).unwrap_or_default();
     let ready: Vec<&Start> = detail.starts.iter().filter(|start| start.blockers <= 1).collect();
     match detail.gate.on_pass {
-        OnPass::Resume => html! { b { bdi { (step) } } " runs again, with the checks of the change." },
+        OnPass::Resume => html! {
+            b { bdi { (step) } } " runs again, with the checks of the change"
+            @if detail.run_status == RunStatus::Paused { ", when the run is resumed" }
+            "."
+        },
         OnPass::Release if detail.gate.step.is_none() => {
             html! { "The run succeeds when its other steps have succeeded and its other gates have passed." }
         }

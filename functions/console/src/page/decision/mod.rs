@@ -11,7 +11,7 @@ use shared::domain::gate::Decision;
 use shared::domain::{GateStatus, Problem};
 use shared::view::OnPass;
 
-use super::gates::{blocked_by, look_of, words_of};
+use super::gates::{blocked_by, look_of, verdict, words_of};
 use super::icon::{icon, look, mark, state};
 use super::layout::{Base, Layout, Part, layout};
 use super::parts::{crumbs, elapsed, facts, head, left, many, notice, section, time};
@@ -26,8 +26,8 @@ pub(super) use starts::{preview, rule, what};
 pub struct DecisionPage<'a> {
     pub base: Base,
     pub detail: &'a GateDetail,
-    /// The difference that it asks about, with the documents of its attempt.
-    pub change: Option<(&'a Document, &'a GateChange)>,
+    /// The difference that it asks about, with the documents of its attempt. Or why it cannot be shown.
+    pub change: Option<Result<(&'a Document, &'a GateChange), &'a str>>,
     /// What the first documents of `detail` hold.
     pub contents: &'a [Content],
     /// The token for the form.
@@ -36,6 +36,13 @@ pub struct DecisionPage<'a> {
     pub from_inbox: bool,
     /// A decision that was not recorded.
     pub refused: Option<Refused<'a>>,
+}
+
+impl DecisionPage<'_> {
+    /// Whether the page shows what the gate asks about. Without it, an approval would be blind.
+    fn can_be_read(&self) -> bool {
+        !matches!(self.change, Some(Err(_)))
+    }
 }
 
 /// What a document holds.
@@ -82,12 +89,16 @@ pub fn decision_page(page: &DecisionPage<'_>) -> String {
     let content = html! {
         (crumbs(&[("Inbox", base.to("inbox")), (&visible(&gate.goal), run)], &step))
         @if let Some(before) = &page.detail.before { (decided_before(base, before)) }
-        (head(&title, &facts(facts_of(page)), gate.is_pending().then_some(&actions)))
+        (head(&title, &facts(facts_of(page)), gate.is_open().then_some(&actions)))
         div.columns {
             div {
                 @if let Some(refused) = conflict { (too_late(gate, refused)) }
                 (question(page))
-                @if let Some((document, change)) = page.change { (difference(base, document, change)) }
+                @match page.change {
+                    Some(Ok((document, change))) => (difference(base, document, change)),
+                    Some(Err(why)) => (unreadable(base, gate, why)),
+                    None => {}
+                }
                 (evidence::proofs(page))
                 (evidence::documents(page))
                 (starts::starts(page))
@@ -95,7 +106,7 @@ pub fn decision_page(page: &DecisionPage<'_>) -> String {
             }
             div {
                 @if conflict.is_some() { (what_now(base, gate)) }
-                @else if gate.is_pending() { (form::decide(page)) }
+                @else if gate.is_open() { (form::decide(page)) }
                 @else { (decided(base, gate)) }
                 (others(base, page.detail))
             }
@@ -111,6 +122,7 @@ fn title_of(gate: &Gate) -> Markup {
     let words = words_of(&gate.gate_type);
     let what = html! { @if gate.gate_type.starts_with("manual:") { "the " } bdi { (words) } };
     match gate.status {
+        GateStatus::Pending if gate.is_over => html! { "Nobody decided in time: " (what) },
         GateStatus::Pending if is_change => html! { "Let this change weaken its own checks?" },
         GateStatus::Pending => html! { "Approve " (what) "?" },
         GateStatus::Passed if gate.actor.is_none() => html! { "Passed on evidence: " (what) },
@@ -131,7 +143,11 @@ fn facts_of(page: &DecisionPage<'_>) -> Vec<Markup> {
     let mut list = vec![state(look_of(gate)), html! { code { bdi { (visible(&gate.gate_type)) } } }, blocked];
     if gate.is_pending() {
         list.push(html! { "has waited " b { (elapsed(&gate.created_at)) } });
-        list.push(html! { @match &gate.expires_at { Some(at) => { "expires " (left(at)) }, None => "no expiry" } });
+        list.push(html! { @match &gate.expires_at {
+            Some(at) if gate.is_over => { "expired " (time(at)) },
+            Some(at) => { "expires " (left(at)) },
+            None => "no expiry",
+        } });
     } else {
         list.push(html! { "asked " (time(&gate.created_at)) });
     }
@@ -150,7 +166,7 @@ fn decided_before(base: Base, before: &Gate) -> Markup {
             p {
                 "The gate " b { bdi { (words_of(&before.gate_type)) } } " of "
                 a href=(base.to(&format!("runs/{}", before.run_id))) { bdi { (visible(&before.goal)) } }
-                " is " strong { (before.status) } " by " bdi { (visible(actor)) } ". This one waits next."
+                " is " strong { (verdict(before.status)) } " by " bdi { (visible(actor)) } ". This one waits next."
             }
         },
     )
@@ -189,6 +205,23 @@ fn difference(base: Base, document: &Document, change: &GateChange) -> Markup {
     };
     let count = html! { p.note { (many(total as u64, "change", "changes")) } };
     section("difference", "What the change does to its own checks", &count, &body)
+}
+
+/// The difference exists, but the page cannot show it.
+fn unreadable(base: Base, gate: &Gate, why: &str) -> Markup {
+    let body = html! {
+        (notice("bad", "bad", "alert", &html! {
+            p { strong { "The difference cannot be shown: " } bdi { (visible(why)) } "." }
+            @if gate.is_open() {
+                p { "You can reject the gate. Nobody can approve or waive it here, because nobody can see what that would allow." }
+                p { "If the storage failed only for a moment, load the page again." }
+            }
+        }))
+        @if let Some(id) = gate.evidence_id {
+            p.facts { span { a href=(base.to(&format!("artifacts/{id}"))) { "the document" } } }
+        }
+    };
+    section("difference", "What the change does to its own checks", &html! {}, &body)
 }
 
 /// A decision that came after the gate was decided.
@@ -232,20 +265,9 @@ fn what_now(base: Base, gate: &Gate) -> Markup {
 fn said(gate: &Gate) -> Markup {
     html! {
         @if let (Some(actor), Some(at)) = (&gate.actor, &gate.decided_at) {
-            p.state { (mark(look_of(gate))) span { b { bdi { (visible(actor)) } } " " (verb(gate.status)) ", " (time(at)) } }
+            p.state { (mark(look_of(gate))) span { b { bdi { (visible(actor)) } } " " (verdict(gate.status)) ", " (time(at)) } }
             @if let Some(reason) = &gate.decision_reason { p.quote { bdi { (visible(reason)) } } }
         }
-    }
-}
-
-fn verb(status: GateStatus) -> &'static str {
-    match status {
-        GateStatus::Passed => "approved",
-        GateStatus::Failed => "rejected",
-        GateStatus::Waived => "waived",
-        GateStatus::Pending => "has not decided",
-        GateStatus::Expired => "did not decide in time",
-        GateStatus::Cancelled => "need not decide",
     }
 }
 
@@ -257,6 +279,7 @@ fn decided(base: Base, gate: &Gate) -> Markup {
                 p.state { (mark(look_of(gate))) span {
                     @match gate.status {
                         GateStatus::Expired => "Nobody decided in time.",
+                        GateStatus::Pending => "Its time is over, so nobody can decide any more. The next sweep ends it, and the run fails.",
                         GateStatus::Cancelled => "The run ended before anybody decided.",
                         _ => "The evidence decided.",
                     }
@@ -269,17 +292,16 @@ fn decided(base: Base, gate: &Gate) -> Markup {
 
 /// What people decided about other gates of the run.
 fn others(base: Base, detail: &GateDetail) -> Markup {
-    let verdict = |decision| match decision {
-        Decision::Approve => ("good", "approved"),
-        Decision::Reject => ("bad", "rejected"),
-        Decision::Waive => ("waived", "waived"),
+    let symbol = |decision| match decision {
+        Decision::Approve => "good",
+        Decision::Reject => "bad",
+        Decision::Waive => "waived",
     };
     let list = html! {
         ul.rows {
             @for other in &detail.others {
-                @let (symbol, word) = verdict(other.decision);
                 li {
-                    (icon(symbol, "quiet")) " " b { bdi { (visible(&other.actor)) } } " " (word) " "
+                    (icon(symbol(other.decision), "quiet")) " " b { bdi { (visible(&other.actor)) } } " " (other.decision.participle()) " "
                     a href={ (base.to("gates/")) (other.gate_id) } {
                         bdi { (visible(other.step.as_deref().unwrap_or(&other.gate_type))) }
                     }

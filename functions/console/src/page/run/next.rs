@@ -67,7 +67,8 @@ fn standing(run: &Run) -> Standing<'_> {
         steps_total: run.steps_total as u64,
         edges: &run.edges,
         gates: run.gates.iter().map(gate).collect(),
-        gates_total: Some(run.gates_total as u64),
+        gates_total: run.gates_total as u64,
+        gates_open: run.gates_open,
         artifacts_total: run.artifacts_total as u64,
         artifact: result.map(|artifact| (artifact.name.as_str(), artifact.id)),
     }
@@ -94,6 +95,8 @@ fn gate(gate: &Gate) -> GateNow<'_> {
         gate_type: &gate.gate_type,
         step: gate.step.as_deref(),
         status: gate.status,
+        is_over: gate.is_over,
+        on_pass: gate.on_pass,
         actor: gate.actor.as_deref(),
         created_at: &gate.created_at,
         expires_at: gate.expires_at.as_ref(),

@@ -1,18 +1,18 @@
 //! What happens next with a step, and why.
 
 use maud::{Markup, html};
-use shared::db::console::{Gate, Neighbour, TriedAttempt};
-use shared::domain::{RunStatus, StepStatus};
+use shared::db::console::{Gate, Neighbour, StepDetail};
+use shared::domain::StepStatus;
+use shared::view::next::{AskedNow, ParentNow, StepStanding, next_of_step};
 
 use super::StepPage;
 use crate::page::evidence::has_findings;
 use crate::page::icon::look;
 use crate::page::next::{self, Next};
 use crate::page::parts::{elapsed, left, many};
+use crate::page::sentence::sentence;
 use crate::page::source::visible;
 
-/// Steps that a sentence names.
-const NAMED: usize = 3;
 /// Characters of a reason in a sentence. The rest of it is further down.
 const LEAD: usize = 300;
 
@@ -22,73 +22,99 @@ pub(super) fn next(page: &StepPage<'_>) -> Markup {
 
 fn said(page: &StepPage<'_>) -> Next {
     let step = page.step;
-    let look = look(step.status);
-    let plain = |lead: Markup, more: Option<Markup>| Next { look, lead, more, action: None };
-    match step.status {
-        StepStatus::Pending => pending(page),
-        StepStatus::Ready => ready(page),
-        StepStatus::Running => plain(running(page), lost(page)),
-        StepStatus::Blocked => asked(page),
-        StepStatus::Succeeded => plain(succeeded(page), None),
-        StepStatus::Failed => failed(page),
-        StepStatus::Skipped => skipped(page),
-        StepStatus::Cancelled => plain(html! { "Cancelled with its run" }, None),
+    let standing = standing(step);
+    let said = next_of_step(&standing);
+    let passed = passed(page);
+    // A person reads the question first.
+    let asked = asked(step).filter(|_| step.status == StepStatus::Blocked).and_then(|gate| gate.reason.as_deref());
+    let error = said.error.or(asked).map(lead).filter(|error| !error.is_empty());
+    let lead = html! {
+        @if let Some(reason) = passed { "Passed: " bdi { (reason) } }
+        @else {
+            (sentence(page.base, step.run_id, &said.lead))
+            @if let Some(error) = error { ": " bdi { (error) } }
+        }
+    };
+    Next { look: look(step.status), lead, more: more(page), action: action(page) }
+}
+
+fn standing(step: &StepDetail) -> StepStanding<'_> {
+    let open = step.parents.iter().filter(|parent| parent.status != StepStatus::Succeeded);
+    let done = step.parents.iter().filter(|parent| parent.status == StepStatus::Succeeded).count();
+    let newest = step.attempts.iter().find(|attempt| attempt.number == step.attempt);
+    let gates = step.gates.iter().filter(|gate| gate.is_pending());
+    StepStanding {
+        status: step.status,
+        run_status: step.run_status,
+        attempt: step.attempt,
+        attempt_at: newest.map(|attempt| &attempt.started_at),
+        lease_until: step.lease_until.as_ref(),
+        ready_at: step.ready_at.as_ref(),
+        next_try_at: step.next_try_at.as_ref(),
+        error: step.error.as_ref().map(|error| error.message.as_str()),
+        parents: open
+            .map(|one| ParentNow { name: &one.name, ordinal: Some(one.ordinal), status: one.status })
+            .collect(),
+        // Those that have not succeeded are read first.
+        parents_total: step.parents_total.saturating_sub(done) as u64,
+        gates: gates.map(|gate| AskedNow { id: gate.id, gate_type: &gate.gate_type, is_over: gate.is_over }).collect(),
+        culprit: step.culprit.as_ref().map(|failed| (failed.name.as_str(), Some(failed.ordinal))),
     }
 }
 
-fn pending(page: &StepPage<'_>) -> Next {
+/// The gate that people can decide.
+fn asked(step: &StepDetail) -> Option<&Gate> {
+    step.gates.iter().find(|gate| gate.is_open())
+}
+
+/// Why a gate passed.
+fn passed(page: &StepPage<'_>) -> Option<String> {
+    let evidence = page.evidence.and_then(Result::ok).filter(|_| page.is_of_newest_attempt());
+    let evidence = evidence.filter(|_| page.step.status == StepStatus::Succeeded);
+    evidence.map(|evidence| lead(&evidence.reason.message)).filter(|reason| !reason.is_empty())
+}
+
+/// What explains the sentence.
+fn more(page: &StepPage<'_>) -> Option<Markup> {
     let step = page.step;
-    let open: Vec<&Neighbour> =
-        step.parents.iter().filter(|parent| parent.status != StepStatus::Succeeded).take(NAMED).collect();
-    let shown = step.parents.iter().filter(|parent| parent.status == StepStatus::Succeeded).count();
-    let more = step.parents_total.saturating_sub(shown + open.len());
-    let gate = step.gates.iter().find(|gate| gate.is_pending());
-    let lead = html! {
-        @if open.is_empty() && gate.is_none() { "Waits for its run" }
-        @else {
-            "Waits for "
-            @for (index, parent) in open.iter().enumerate() {
-                @if index > 0 { ", " }
-                b { bdi { (visible(&parent.name)) } }
-                @if parent.status == StepStatus::Blocked { ", which waits for a person" }
+    match step.status {
+        StepStatus::Pending => asked(step).and_then(reason),
+        StepStatus::Ready | StepStatus::Running => lost(page),
+        StepStatus::Blocked => asked(step).map(|gate| {
+            html! {
+                "It has waited " (elapsed(&gate.created_at)) "."
+                @if let Some(at) = &gate.expires_at { " It expires " (left(at)) "." }
             }
-            @if more > 0 { " and " (many(more as u64, "more step", "more steps")) }
-            @if gate.is_some() { @if !open.is_empty() { ", and for " } "a decision" }
+        }),
+        StepStatus::Failed => {
+            let code = step.error.as_ref().and_then(|error| error.code.as_deref());
+            Some(html! {
+                @if let Some(code) = code { code { (visible(code)) } ". " }
+                (lost(page).unwrap_or_default())
+            })
         }
-    };
-    let action = match (gate, open.first()) {
-        (Some(gate), _) => Some(decide(page, gate, "Review and decide")),
-        (None, Some(parent)) => Some(go(page, parent)),
-        (None, None) => None,
-    };
-    Next { look: look(step.status), lead, more: gate.and_then(reason), action }
+        StepStatus::Skipped => Some(html! { "A retry of the run lets it start, if what failed succeeds." }),
+        StepStatus::Succeeded | StepStatus::Cancelled => None,
+    }
 }
 
-fn ready(page: &StepPage<'_>) -> Next {
+/// What a reader can do first.
+fn action(page: &StepPage<'_>) -> Option<Markup> {
     let step = page.step;
-    let error = step.error.as_ref().map(|error| lead(&error.message));
-    let lead = html! {
-        @if step.run_status == RunStatus::Paused { "Ready, but its run is paused" }
-        @else if let Some(at) = &step.next_try_at { "Attempt " (step.attempt + 1) " follows " (left(at)) }
-        @else {
-            "Ready, and no worker has claimed it yet"
-            @if let Some(at) = &step.ready_at { ": it has waited " (elapsed(at)) }
+    match step.status {
+        StepStatus::Pending => match asked(step) {
+            Some(gate) => Some(decide(page, gate, "Review and decide")),
+            None => {
+                step.parents.iter().find(|one| one.status != StepStatus::Succeeded).map(|parent| go(page, parent, ""))
+            }
+        },
+        StepStatus::Blocked => asked(step).map(|gate| decide(page, gate, "Decide")),
+        StepStatus::Failed => {
+            let finding = page.evidence.and_then(Result::ok).filter(|evidence| has_findings(evidence));
+            finding.map(|_| html! { a.button href="#found" data-go="problem" { "First finding" } })
         }
-    };
-    let more = html! {
-        @if let Some(error) = error { "The last attempt failed: " bdi { (error) } }
-        @else { (lost(page).unwrap_or_default()) }
-    };
-    Next { look: look(step.status), lead, more: Some(more), action: None }
-}
-
-fn running(page: &StepPage<'_>) -> Markup {
-    let step = page.step;
-    let newest: Option<&TriedAttempt> = step.attempts.iter().find(|attempt| attempt.number == step.attempt);
-    html! {
-        "Attempt " (step.attempt)
-        @if let Some(attempt) = newest { " has run " (elapsed(&attempt.started_at)) } @else { " runs" }
-        @if let Some(at) = &step.lease_until { "; its lease ends " (left(at)) }
+        StepStatus::Skipped => step.culprit.as_ref().map(|failed| go(page, failed, "problem")),
+        _ => None,
     }
 }
 
@@ -105,69 +131,14 @@ fn lost(page: &StepPage<'_>) -> Option<Markup> {
     (failed.is_some() || lost.is_some()).then(|| html! { (failed.unwrap_or_default()) (lost.unwrap_or_default()) })
 }
 
-fn asked(page: &StepPage<'_>) -> Next {
-    let step = page.step;
-    let gate = step.gates.iter().find(|gate| gate.is_pending());
-    let lead = html! {
-        "Waits for a person"
-        @if let Some(reason) = gate.and_then(reason) { ": " (reason) }
-    };
-    let more = gate.map(|gate| {
-        html! {
-            "Asked as " code { bdi { (visible(&gate.gate_type)) } } ", and has waited " (elapsed(&gate.created_at)) "."
-            @if let Some(at) = &gate.expires_at { " It expires " (left(at)) "." }
-        }
-    });
-    Next { look: look(step.status), lead, more, action: gate.map(|gate| decide(page, gate, "Decide")) }
-}
-
-fn succeeded(page: &StepPage<'_>) -> Markup {
-    let evidence = page.evidence.and_then(Result::ok).filter(|_| page.is_of_newest_attempt());
-    let reason = evidence.map(|evidence| lead(&evidence.reason.message)).filter(|reason| !reason.is_empty());
-    html! {
-        @match reason {
-            Some(reason) => { "Passed: " bdi { (reason) } },
-            None => "Succeeded",
-        }
-    }
-}
-
-fn failed(page: &StepPage<'_>) -> Next {
-    let step = page.step;
-    let message = step.error.as_ref().map(|error| lead(&error.message)).filter(|message| !message.is_empty());
-    let code = step.error.as_ref().and_then(|error| error.code.as_deref());
-    let more = html! {
-        @if let Some(code) = code { code { (visible(code)) } ". " }
-        (lost(page).unwrap_or_default())
-    };
-    let finding = page.evidence.and_then(Result::ok).filter(|evidence| has_findings(evidence));
-    let action = finding.map(|_| html! { a.button href="#found" data-go="problem" { "First finding" } });
-    let lead = html! { bdi { (message.unwrap_or_else(|| "It failed without an error message".into())) } };
-    Next { look: look(step.status), lead, more: Some(more), action }
-}
-
-fn skipped(page: &StepPage<'_>) -> Next {
-    let step = page.step;
-    let culprit = step.culprit.as_ref();
-    let lead = html! {
-        @match culprit {
-            Some(failed) => { "Skipped, because " b { bdi { (visible(&failed.name)) } } " failed before it could start" },
-            None => "Skipped, because its run failed before it could start",
-        }
-    };
-    let more = html! { "A retry of the run lets it start, if what failed succeeds." };
-    let action = culprit.map(|failed| {
-        html! { a.button href=(page.step_href(failed.ordinal)) data-go="problem" { "Go to " bdi { (visible(&failed.name)) } } }
-    });
-    Next { look: look(step.status), lead, more: Some(more), action }
-}
-
 fn decide(page: &StepPage<'_>, gate: &Gate, words: &str) -> Markup {
     html! { a.button.primary href=(page.base.to(&format!("gates/{}", gate.id))) data-go="primary" { (words) } }
 }
 
-fn go(page: &StepPage<'_>, step: &Neighbour) -> Markup {
-    html! { a.button href=(page.step_href(step.ordinal)) { "Go to " bdi { (visible(&step.name)) } } }
+/// A link to another step. `key` is what the keyboard calls it.
+fn go(page: &StepPage<'_>, step: &Neighbour, key: &str) -> Markup {
+    let key = (!key.is_empty()).then_some(key);
+    html! { a.button href=(page.step_href(step.ordinal)) data-go=[key] { "Go to " bdi { (visible(&step.name)) } } }
 }
 
 fn reason(gate: &Gate) -> Option<Markup> {

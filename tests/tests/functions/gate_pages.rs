@@ -1,0 +1,147 @@
+//! What pages say about gates: which one waits longest, whose time is over, and how little is read when there are many.
+
+use nofx_tests::{Deliver, Lab, Script, plans};
+use serde_json::{Value, json};
+use shared::db::console::{Focus, Selection, inbox_list, run_fetch};
+use shared::domain::RunId;
+use uuid::Uuid;
+
+use crate::gateway::{Gateway, Shape};
+
+async fn page(lab: &Lab, path: &str) -> String {
+    let answer = Gateway::console(lab, Shape::Http).get(path).await;
+    assert_eq!(answer.status, 200, "{path}: {answer:?}");
+    answer.body.as_str().expect("a page").to_owned()
+}
+
+/// What a page says first: what happens next.
+fn band(page: &str) -> &str {
+    let (_, band) = page.split_once("aria-label=\"What happens next\"").expect("a band");
+    band.split("</section>").next().expect("its end")
+}
+
+/// A run whose end waits for gates with these types.
+async fn waiting(lab: &Lab, gates: &[&str]) -> (RunId, Vec<Uuid>) {
+    let run = lab.submit(&plans::wide(100)).await;
+    let approvals = Gateway::approvals(lab, Shape::Http);
+    let mut ids = Vec::new();
+    for gate_type in gates {
+        let gate = approvals.post("/gates", &json!({"run_id": run, "gate_type": gate_type})).await;
+        assert_eq!(gate.status, 201, "{gate:?}");
+        ids.push(gate.body["id"].as_str().and_then(|id| id.parse().ok()).expect("an id"));
+    }
+    lab.settle(&Script::deployed(), Deliver::Once).await;
+    assert_eq!(lab.run_status(run).await, "blocked");
+    (run, ids)
+}
+
+/// Makes `count` more gates of a run after those that it has. Each names an artifact that no step of the gate has stored.
+async fn more_gates(lab: &Lab, run: RunId, count: i64) {
+    let sql = "insert into nofx.gate (id, tenant_id, run_id, gate_type, status, on_pass, generation, evidence_uri, created_at)
+               select gen_random_uuid(), r.tenant_id, r.id, 'later', 'pending', 'release', r.generation, 's3://b/' || n,
+                      clock_timestamp() + n * interval '1 ms'
+                 from nofx.run r, generate_series(1, $2::bigint) n where r.id = $1";
+    lab.admin.execute(sql, &[&run.0, &count]).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_gate_that_waits_longest_is_named_whatever_the_address_names() {
+    let lab = Lab::new().await;
+    let (run, ids) = waiting(&lab, &["first", "second"]).await;
+    more_gates(&lab, run, 98).await;
+    let shown = page(&lab, &format!("/ui/runs/{run}?gate={}", ids[1])).await;
+    let (named, first) = (format!("id=\"gate-{}\"", ids[1]), format!("id=\"gate-{}\"", ids[0]));
+    assert!(shown.find(&named).unwrap() < shown.find(&first).unwrap(), "the list starts with the gate of the address");
+    let band = band(&shown);
+    assert!(band.contains(" for 100 decisions"), "the page lists 50 of them: {band}");
+    assert!(band.contains(&format!("href=\"../gates/{}\"", ids[0])), "the oldest comes first: {band}");
+}
+
+#[tokio::test]
+async fn a_gate_whose_time_is_over_asks_nobody_before_the_sweep_ends_it() {
+    let lab = Lab::new().await;
+    let (run, ids) = waiting(&lab, &["legal"]).await;
+    let sql = "update nofx.gate set expires_at = now() - interval '1 second'";
+    lab.admin.execute(sql, &[]).await.unwrap();
+    let shown = page(&lab, &format!("/ui/runs/{run}")).await;
+    let said = band(&shown);
+    assert!(said.contains("The time for a decision about ") && !said.contains("Review and decide"), "{said}");
+    let shown = page(&lab, &format!("/ui/gates/{}", ids[0])).await;
+    assert!(shown.contains("Nobody decided in time") && !shown.contains("method=\"post\""), "{shown}");
+}
+
+#[tokio::test]
+async fn a_rejection_says_that_it_cancels_the_other_gates_and_does() {
+    let lab = Lab::new().await;
+    let (run, ids) = waiting(&lab, &["legal", "tax", "press"]).await;
+    let shown = page(&lab, &format!("/ui/gates/{}", ids[0])).await;
+    let (_, effect) = shown.split_once("id=\"o-reject\">").expect("an effect");
+    let effect = effect.split("</dd>").next().unwrap();
+    assert!(effect.contains("2 other gates of the run are cancelled"), "{effect}");
+    let approvals = Gateway::approvals(&lab, Shape::Http);
+    let decided = approvals.post(&format!("/gates/{}/reject", ids[0]), &json!({"reason": "no"})).await;
+    assert_eq!(decided.status, 200, "{decided:?}");
+    let gates = Gateway::api(&lab, Shape::Http).get(&format!("/runs/{run}/gates")).await.body;
+    let statuses: Vec<&Value> = gates.as_array().unwrap().iter().map(|gate| &gate["status"]).collect();
+    assert_eq!(statuses, ["failed", "cancelled", "cancelled"]);
+    lab.assert_invariants().await;
+}
+
+#[tokio::test]
+async fn a_text_that_is_cut_says_so() {
+    let lab = Lab::new().await;
+    let goal = |length: usize| format!("{}end", "g".repeat(length - 3));
+    let mut plan = plans::approval(600);
+    plan["goal"] = json!(goal(300));
+    lab.submit(&plan).await;
+    plan["goal"] = json!(goal(301));
+    lab.submit(&plan).await;
+    lab.settle(&Script::deployed(), Deliver::Once).await;
+    for path in ["/ui/runs", "/ui/inbox"] {
+        let shown = page(&lab, path).await;
+        let cut = format!("{}en…", "g".repeat(298));
+        assert!(shown.contains(&goal(300)) && shown.contains(&cut) && !shown.contains(&goal(301)), "{path}: {shown}");
+    }
+}
+
+/// Rows of artifacts that may be read for the page of a run with 3,000 artifacts: all of them for each of 50 gates. For 1,000
+/// gates it would be 3,000,000.
+const MOST_ROWS: i64 = 160_000;
+
+#[tokio::test]
+async fn only_the_gates_of_a_page_look_for_their_evidence() {
+    let lab = Lab::new().await;
+    let (run, _) = waiting(&lab, &["legal"]).await;
+    more_gates(&lab, run, 1_000).await;
+    let sql = "insert into nofx.artifact (id, tenant_id, run_id, step_id, attempt, name, type, uri, hash, size_bytes, media_type)
+               select gen_random_uuid(), s.tenant_id, s.run_id, s.id, 1, 'a', 'text', 's3://b/' || n, repeat('a', 64), 1, 'text/plain'
+                 from generate_series(1, 3000) n join nofx.step s on s.run_id = $1 and s.ordinal = n % 100";
+    lab.admin.execute(sql, &[&run.0]).await.unwrap();
+    lab.admin
+        .batch_execute("analyze nofx.artifact; analyze nofx.gate; select pg_stat_force_next_flush()")
+        .await
+        .unwrap();
+    let table = "from pg_stat_user_tables where relid = 'nofx.artifact'::regclass";
+    let read = async || -> i64 {
+        lab.admin.query_one(&format!("select seq_tup_read + idx_tup_fetch {table}"), &[]).await.unwrap().get(0)
+    };
+    let scans = format!("select seq_scan + idx_scan {table}");
+    for of_run in [true, false] {
+        let (before, scanned): (_, i64) = (read().await, lab.admin.query_one(&scans, &[]).await.unwrap().get(0));
+        let ctx = lab.another_ctx().await;
+        if of_run {
+            let found = run_fetch(&ctx.db, &lab.tenant, run, Focus::default(), &Selection::default()).await;
+            let found = found.expect("read").expect("a run");
+            assert_eq!((found.gates.len(), found.gates_total, found.gates_open), (50, 1_001, 1_001));
+            assert!(found.gates[1].evidence_id.is_some(), "any artifact of the run can be evidence");
+        } else {
+            assert_eq!(inbox_list(&ctx.db, &lab.tenant, None, None).await.expect("an inbox").gates.len(), 50);
+        }
+        // A connection reports what it did when it ends.
+        drop(ctx);
+        let reported = format!("select seq_scan + idx_scan > {scanned} {table}");
+        lab.until("the statistics of the reads", &reported).await;
+        let rows = read().await - before;
+        assert!(rows < MOST_ROWS, "{rows} rows of artifacts were read, of the run: {of_run}");
+    }
+}
