@@ -277,6 +277,7 @@ impl Drop for Ending<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::forge::FORGE;
     use super::*;
 
     const fn at(seconds: u64) -> Duration {
@@ -300,6 +301,23 @@ mod tests {
             now += pause;
         }
         assert!(state.start(true, at(now), &timing));
+    }
+
+    #[test]
+    fn a_read_that_succeeds_ends_the_pauses() {
+        let (mut state, timing) = (State::default(), Timing::default());
+        for second in [0, 100, 200] {
+            assert!(state.start(false, at(second), &timing));
+            failed(&mut state, at(second));
+        }
+        assert!(!state.start(false, at(279), &timing));
+        assert!(state.start(false, at(280), &timing));
+        let document = FORGE.jwks().to_string();
+        let answer = Ok((KeySet::parse(&document).unwrap(), document.clone()));
+        assert_eq!(state.settle(answer, at(280)), Some(Stored { document, fetched_at: at(280) }));
+        state.is_fetching = false;
+        assert!(!state.start(false, at(289), &timing));
+        assert!(state.start(false, at(290), &timing));
     }
 
     #[test]
