@@ -372,6 +372,17 @@ async fn a_known_caller_does_not_wait_for_a_slow_endpoint_and_an_unknown_one_wai
 }
 
 #[tokio::test]
+async fn a_body_without_an_end_is_not_read_for_as_long_as_it_comes() {
+    let eve = Signer::new("evil");
+    let endpoint = Endpoint::start(Answer::Endless).await;
+    // Only the size ends the read.
+    let timing = Timing { fetch: Duration::from_hours(1), wait: Duration::from_hours(1), ..TIMING };
+    let door = Door::with_timing(&endpoint.address, None, timing);
+    assert_eq!(door.admits(&eve).await, UNKNOWN);
+    assert_eq!(endpoint.requests(), 1);
+}
+
+#[tokio::test]
 async fn keys_count_for_a_day_while_the_endpoint_is_down_and_the_reads_become_rare() {
     let ann = Signer::new("a");
     let endpoint = Endpoint::start(Answer::Body(document(&[&ann]))).await;
