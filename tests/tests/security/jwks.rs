@@ -466,11 +466,12 @@ async fn a_new_process_takes_the_stored_keys_if_the_endpoint_gives_none() {
 async fn stored_keys_that_are_old_broken_or_missing_admit_nobody() {
     let ann = Signer::new("a");
     let endpoint = Endpoint::start(Answer::Close).await;
-    let now = Duration::from_secs(1_800_000_000);
+    // The clock of the door: 1,800,000,000 s.
+    let now = Duration::from_hours(500_000);
     let stored = |document: String, fetched_at: Duration| Some(Stored { document, fetched_at });
     for stored in [
         None,
-        stored(document(&[&ann]), now - Duration::from_secs(86_401)),
+        stored(document(&[&ann]), now.saturating_sub(Duration::from_secs(86_401))),
         stored("{".into(), now),
         stored(json!({"keys": []}).to_string(), now),
     ] {
