@@ -70,7 +70,7 @@ pub struct Stored {
 /// Where the last document survives the process, for a start while the endpoint is down. Both log their own failures.
 #[derive(Clone)]
 pub struct Shelf {
-    /// Called once per process, and only if the endpoint gives no answer to a process without keys.
+    /// Called if the endpoint gives no answer to a process without keys, at most once in 10 seconds.
     pub load: Arc<dyn Fn() -> BoxFuture<'static, Option<Stored>> + Send + Sync>,
     /// Called after a read that brought another document than the one before, and every hour otherwise, so that the
     /// stored document does not become stale. Many processes call it, so skip a write that changes neither.
@@ -137,8 +137,8 @@ struct State {
     tried_at: Option<Duration>,
     /// Reads that failed since the last one that did not.
     failures: u32,
-    /// The shelf was asked.
-    is_loaded: bool,
+    /// When the shelf was asked.
+    asked_at: Option<Duration>,
     stored_at: Option<Duration>,
 }
 
@@ -236,7 +236,7 @@ impl Cache {
         }
     }
 
-    /// Asks the shelf, once, if no document is here.
+    /// Asks the shelf, if no document is here. Concurrent requests ask once.
     async fn ask_shelf(&self) {
         let Some(last) = self.shelf.as_ref().filter(|_| self.needs_shelf()) else { return };
         let _loading = self.loading.lock().await;
@@ -245,7 +245,7 @@ impl Cache {
         }
         let stored = (last.load)().await;
         let mut state = self.state();
-        state.is_loaded = true;
+        state.asked_at = Some((self.clock)());
         // A read may have ended since.
         if let (None, Some(stored)) = (&state.current, stored) {
             match KeySet::parse(&stored.document) {
@@ -259,8 +259,9 @@ impl Cache {
     }
 
     fn needs_shelf(&self) -> bool {
-        let state = self.state();
-        state.current.is_none() && !state.is_loaded
+        let (now, state) = ((self.clock)(), self.state());
+        let is_too_soon = state.asked_at.is_some_and(|asked_at| is_within(self.timing.interval, asked_at, now));
+        state.current.is_none() && !is_too_soon
     }
 }
 
@@ -276,6 +277,7 @@ impl Drop for Ending<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::forge::FORGE;
     use super::*;
 
     const fn at(seconds: u64) -> Duration {
@@ -299,6 +301,23 @@ mod tests {
             now += pause;
         }
         assert!(state.start(true, at(now), &timing));
+    }
+
+    #[test]
+    fn a_read_that_succeeds_ends_the_pauses() {
+        let (mut state, timing) = (State::default(), Timing::default());
+        for second in [0, 100, 200] {
+            assert!(state.start(false, at(second), &timing));
+            failed(&mut state, at(second));
+        }
+        assert!(!state.start(false, at(279), &timing));
+        assert!(state.start(false, at(280), &timing));
+        let document = FORGE.jwks().to_string();
+        let answer = Ok((KeySet::parse(&document).unwrap(), document.clone()));
+        assert_eq!(state.settle(answer, at(280)), Some(Stored { document, fetched_at: at(280) }));
+        state.is_fetching = false;
+        assert!(!state.start(false, at(289), &timing));
+        assert!(state.start(false, at(290), &timing));
     }
 
     #[test]

@@ -372,6 +372,17 @@ async fn a_known_caller_does_not_wait_for_a_slow_endpoint_and_an_unknown_one_wai
 }
 
 #[tokio::test]
+async fn a_body_without_an_end_is_not_read_for_as_long_as_it_comes() {
+    let eve = Signer::new("evil");
+    let endpoint = Endpoint::start(Answer::Endless).await;
+    // Only the size ends the read.
+    let timing = Timing { fetch: Duration::from_hours(1), wait: Duration::from_hours(1), ..TIMING };
+    let door = Door::with_timing(&endpoint.address, None, timing);
+    assert_eq!(door.admits(&eve).await, UNKNOWN);
+    assert_eq!(endpoint.requests(), 1);
+}
+
+#[tokio::test]
 async fn keys_count_for_a_day_while_the_endpoint_is_down_and_the_reads_become_rare() {
     let ann = Signer::new("a");
     let endpoint = Endpoint::start(Answer::Body(document(&[&ann]))).await;
@@ -455,17 +466,27 @@ async fn a_new_process_takes_the_stored_keys_if_the_endpoint_gives_none() {
 async fn stored_keys_that_are_old_broken_or_missing_admit_nobody() {
     let ann = Signer::new("a");
     let endpoint = Endpoint::start(Answer::Close).await;
-    let now = Duration::from_secs(1_800_000_000);
+    // The clock of the door: 1,800,000,000 s.
+    let now = Duration::from_hours(500_000);
     let stored = |document: String, fetched_at: Duration| Some(Stored { document, fetched_at });
     for stored in [
         None,
-        stored(document(&[&ann]), now - Duration::from_secs(86_401)),
+        stored(document(&[&ann]), now.saturating_sub(Duration::from_secs(86_401))),
         stored("{".into(), now),
         stored(json!({"keys": []}).to_string(), now),
     ] {
         let memory = Memory { stored: Arc::new(Mutex::new(stored)), ..Memory::default() };
         assert_eq!(Door::new(&endpoint.address, Some(memory.shelf())).admits(&ann).await, UNKNOWN);
     }
+    // The shelf is asked again, because the database may have been down too.
+    let memory = Memory::default();
+    let door = Door::new(&endpoint.address, Some(memory.shelf()));
+    assert_eq!(door.admits(&ann).await, UNKNOWN);
+    *memory.stored.lock().unwrap() = stored(document(&[&ann]), now);
+    door.pass(9);
+    assert_eq!((door.admits(&ann).await, memory.counts().0), (UNKNOWN, 1));
+    door.pass(1);
+    assert_eq!((door.admits(&ann).await, memory.counts().0), (Ok(()), 2));
     // A clock that was ahead does not make them count for longer.
     let memory = Memory { stored: Arc::new(Mutex::new(stored(document(&[&ann]), now * 2))), ..Memory::default() };
     let door = Door::new(&endpoint.address, Some(memory.shelf()));

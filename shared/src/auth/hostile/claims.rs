@@ -81,7 +81,7 @@ pub fn changed() -> Vec<Hostile> {
     changes.extend([
         ("sub", json!("")), ("sub", json!("s".repeat(256))), ("sub", json!("s".repeat(5_000))), ("sub", json!("ann\0")),
         ("sub", json!("\0")), ("sub", json!("ann\nadmin")), ("sub", json!("\u{1b}[2J")), ("sub", json!("a\u{7f}")),
-        ("sub", json!("a\u{85}b")), ("sub", json!("\u{9b}1m")), ("sub", json!(1)), ("sub", json!(true)),
+        ("sub", json!("a\u{85}b")), ("sub", json!("\u{9b}1m")), ("sub", json!("\u{202e}nna")), ("sub", json!("an\u{200b}n")), ("sub", json!("ann\u{feff}")), ("sub", json!(1)), ("sub", json!(true)),
         ("sub", json!(["ann"])), ("sub", json!({"id": "ann"})), ("sub", json!(0)), ("role", json!("anon")),
         ("role", json!("service_role")), ("role", json!("postgres")), ("role", json!("supabase_admin")),
         ("role", json!("Authenticated")), ("role", json!("")), ("role", json!("authenticated ")),
