@@ -207,7 +207,9 @@ fn credential<'a>(headers: &'a HeaderMap, session_cookie: Option<&'a str>) -> Re
     let own = only(headers, &NOFX_AUTHORIZATION)?;
     let usual = only(headers, &header::AUTHORIZATION)?;
     let text = match (own, usual) {
-        (Some(_), Some(usual)) if usual.starts_with("Bearer") => return Err(Refused("two_credentials").into()),
+        (Some(_), Some(usual)) if usual.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("Bearer")) => {
+            return Err(Refused("two_credentials").into());
+        }
         (Some(own), _) => bearer(own)?,
         (None, Some(usual)) => bearer(usual)?,
         (None, None) => {
@@ -232,9 +234,12 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>
     }
 }
 
-/// What follows `Bearer` and one space. The scheme is written as RFC 6750 writes it.
+/// What follows `Bearer` and one space. The case of a scheme does not matter (RFC 9110, section 11.1).
 fn bearer(value: &str) -> Result<&str, Refused> {
-    let text = value.strip_prefix("Bearer ").ok_or(Refused("scheme"))?;
+    let (scheme, text) = value.split_once(' ').ok_or(Refused("scheme"))?;
+    if !scheme.eq_ignore_ascii_case("Bearer") {
+        return Err(Refused("scheme"));
+    }
     let is_one_word = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',');
     if is_one_word { Ok(text) } else { Err(Refused("credential")) }
 }

@@ -214,7 +214,7 @@ async fn a_run_says_who_started_it() {
         let nobody = api.post("/runs", &body).await;
         body["actor"] = json!(" ann ");
         let by_ann = api.post("/runs", &body).await;
-        for (made, name) in [(nobody, Value::Null), (by_ann, json!("ann"))] {
+        for (made, name) in [(nobody, json!("local")), (by_ann, json!("ann"))] {
             assert_eq!(made.status, 201, "{made:?}");
             let run = id(&made.body);
             assert_eq!(api.get(&format!("/runs/{run}")).await.body["run"]["created_by"], name);

@@ -27,7 +27,7 @@ fn html(answer: &Answer) -> &str {
 /// Type and actor of the run's events that have an actor.
 async fn requests(lab: &Lab, run: RunId) -> Vec<String> {
     let sql = "select type || ' ' || (payload ->> 'actor') from nofx.event
-                where run_id = $1 and payload ? 'actor' order by seq";
+                where run_id = $1 and payload ? 'actor' and type <> 'run.created' order by seq";
     lab.admin.query(sql, &[&run.0]).await.unwrap().iter().map(|row| row.get(0)).collect()
 }
 
