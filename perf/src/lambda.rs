@@ -73,7 +73,7 @@ fn config(url: &str, pool_size: usize) -> Config {
     let database = DatabaseConfig { url: url.to_owned(), ca_file: None, pool_size };
     let endpoint = Some("http://127.0.0.1".to_owned());
     let platform = Platform { aws_variable: None, aws_endpoint_url: endpoint };
-    let auth = AuthConfig { mode: Some(AuthMode::Local), platform, ..AuthConfig::default() };
+    let auth = Arc::new(AuthConfig { mode: Some(AuthMode::Local), platform, ..AuthConfig::default() });
     Config { tenant: TenantId(TENANT.into()), auth, ..Config::new(database) }
 }
 

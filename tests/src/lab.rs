@@ -169,9 +169,9 @@ pub fn config(url: &str) -> Config {
 }
 
 /// The local mode, which works only against an emulator on this machine.
-fn local_auth() -> AuthConfig {
+fn local_auth() -> Arc<AuthConfig> {
     let platform = Platform { aws_variable: None, aws_endpoint_url: Some(aws_endpoint_url()) };
-    AuthConfig { mode: Some(AuthMode::Local), platform, ..AuthConfig::default() }
+    Arc::new(AuthConfig { mode: Some(AuthMode::Local), platform, ..AuthConfig::default() })
 }
 
 /// A context that uses the emulator.
