@@ -2,6 +2,7 @@
 
 use maud::{Markup, html};
 use shared::db::console::{Gate, Neighbour, StepDetail};
+use shared::db::run::Control;
 use shared::domain::StepStatus;
 use shared::view::next::{AskedNow, ParentNow, StepStanding, next_of_step};
 
@@ -10,6 +11,7 @@ use crate::page::evidence::has_findings;
 use crate::page::icon::look;
 use crate::page::next::{self, Next};
 use crate::page::parts::{elapsed, left, many};
+use crate::page::run::{Controlled, control, is_possible};
 use crate::page::sentence::sentence;
 use crate::page::source::visible;
 
@@ -111,9 +113,11 @@ fn action(page: &StepPage<'_>) -> Option<Markup> {
         StepStatus::Blocked => asked(step).map(|gate| decide(page, gate, "Decide")),
         StepStatus::Failed => {
             let finding = page.evidence.and_then(Result::ok).filter(|evidence| has_findings(evidence));
-            finding.map(|_| html! { a.button href="#found" data-go="problem" { "First finding" } })
+            let finding = finding.map(|_| html! { a.button href="#found" data-go="problem" { "First finding" } });
+            both(finding, retry(page))
         }
-        StepStatus::Skipped => step.culprit.as_ref().map(|failed| go(page, failed, "problem")),
+        StepStatus::Skipped => both(step.culprit.as_ref().map(|failed| go(page, failed, "problem")), retry(page)),
+        StepStatus::Cancelled => retry(page),
         _ => None,
     }
 }
@@ -129,6 +133,19 @@ fn lost(page: &StepPage<'_>) -> Option<Markup> {
         format!("{words}, which does not count as a failure.")
     });
     (failed.is_some() || lost.is_some()).then(|| html! { (failed.unwrap_or_default()) (lost.unwrap_or_default()) })
+}
+
+/// The form that retries the run. Not beside an earlier attempt, which says nothing about the run.
+fn retry(page: &StepPage<'_>) -> Option<Markup> {
+    let StepPage { base, step, token, .. } = *page;
+    let run = Controlled { base, id: step.run_id, status: step.run_status, token, refused: None };
+    let is_offered = page.is_of_newest_attempt() && is_possible(Control::Retry, step.run_status);
+    is_offered.then(|| control(run, Control::Retry))
+}
+
+fn both(first: Option<Markup>, second: Option<Markup>) -> Option<Markup> {
+    let is_any = first.is_some() || second.is_some();
+    is_any.then(|| html! { (first.unwrap_or_default()) (second.unwrap_or_default()) })
 }
 
 fn decide(page: &StepPage<'_>, gate: &Gate, words: &str) -> Markup {
