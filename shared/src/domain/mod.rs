@@ -14,6 +14,7 @@ pub mod hidden;
 pub mod id;
 pub mod lines;
 pub mod number;
+pub mod operation;
 pub mod outcome;
 pub mod place;
 pub mod plan;

@@ -65,6 +65,11 @@ pub async fn blocked_on_write(site: &Site) -> RunId {
     run(site, "prices of deliveries abroad", &shop::price_change(), When::seconds(2, 50 * MINUTE)).await
 }
 
+/// The write is one step behind the step that the decision starts.
+pub async fn blocked_before_a_later_write(site: &Site) -> RunId {
+    run(site, "the summer prices", &shop::later_write(), When::seconds(2, 20 * MINUTE)).await
+}
+
 /// A step and the run itself wait for gates that a client has made.
 pub async fn blocked_on_requests(site: &Site) -> RunId {
     let run = site.create("move the orders to the new database", &shop::fan(2)).await;
@@ -250,7 +255,7 @@ pub async fn hostile(site: &Site) -> RunId {
         step("<b>a step</b> & more", "echo", &[&long], json!({})),
         step("مرحبا بالعالم שלום עולם 你好 🚚", "echo", &["<b>a step</b> & more"], json!({})),
         step(
-            "ask",
+            &format!("ask{}", "0".repeat(190)),
             "manual:a.very_long-word.of_sixty-four.characters_that-has.no_space",
             &["<b>a step</b> & more"],
             json!({ "reason": format!("{markup}\n{long}\n\njavascript:alert(1)") }),

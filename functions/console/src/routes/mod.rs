@@ -30,6 +30,11 @@ pub async fn home() -> Response {
     redirect("ui/runs")
 }
 
+/// `GET /ui/`, which people type.
+pub async fn home_below() -> Response {
+    redirect("runs")
+}
+
 /// Unknown paths.
 pub async fn not_found(uri: Uri) -> Response {
     failure(base_of(&uri), &Error::NotFound("This page".into()))

@@ -206,7 +206,7 @@ async fn plan_of(ctx: &Ctx, id: RunId) -> Result<Typed, Error> {
     let plan = run::run_plan(&ctx.db, &ctx.config.tenant, id).await?;
     let plan = plan.ok_or_else(|| Error::NotFound(format!("run {id}")))?;
     let plan: Value = serde_json::from_str(plan.get()).map_err(|error| Error::internal("read a plan", error))?;
-    let text = format!("{:#}\n", json!({ "plan": plan }));
+    let text = plan_text::write(&plan);
     if text.len() > MAX_TEXT_BYTES {
         let most = MAX_TEXT_BYTES >> 10;
         return Err(Error::invalid(format!("the plan of run {id}"), format!("has more than {most} KiB as text")));

@@ -3,9 +3,9 @@
 use axum::body::Body;
 use axum::http::{Request, header};
 use console::page::{Base, DecisionPage, Refusal, Refused, decision_page};
-use shared::db::console::GateDetail;
+use shared::db::console::{Effects, Gate, GateDetail};
 use shared::domain::gate::Decision;
-use shared::domain::{Problem, RunStatus};
+use shared::domain::{GateId, Problem, RunStatus};
 use shared::view::OnPass;
 
 use crate::support::{Answer, decided, decision, detail, gate, run_id, send};
@@ -35,6 +35,41 @@ async fn a_form_of_our_own_page_reaches_the_database() {
         let older_browser = [("origin", "http://nofx.test"), ("cookie", &cookie)];
         assert_eq!(decide(verb, &older_browser, &form(TOKEN)).await.status, 503);
     }
+}
+
+#[test]
+fn the_page_of_a_pending_gate_follows_what_others_do() {
+    let page = |gate: &Gate, refused| {
+        let detail = detail(gate, "x");
+        decision_page(&DecisionPage { from_inbox: true, refused, ..decision(&detail) })
+    };
+    let open = gate("x");
+    let address = format!("data-fragment=\"../gates/{}?from=inbox\"", open.id);
+    let shown = page(&open, None);
+    assert!(shown.contains(&address) && shown.contains("data-region=\"side\""), "{shown}");
+    assert!(!shown.contains("http-equiv=\"refresh\""), "a reload would lose what somebody types");
+    assert!(!page(&decided("x", "passed"), None).contains("data-fragment"));
+    let typed = Refused { why: Refusal::Form("no"), decision: Decision::Approve, actor: "ada", reason: "r" };
+    assert!(!page(&open, Some(typed)).contains("data-fragment"), "what was typed stays");
+}
+
+#[test]
+fn a_notice_about_another_gate_is_only_where_it_is_true() {
+    let shown = |gate: &Gate| decision_page(&decision(&detail(gate, "x")));
+    // The address of the sample names this gate.
+    let before = decided("x", "passed");
+    assert!(shown(&gate("x")).contains("This one waits next."));
+    assert!(!shown(&Gate { id: before.id, ..gate("x") }).contains("This one waits next."), "it is the same gate");
+    let ended = Gate { id: GateId(run_id().0), ..before };
+    assert!(!shown(&ended).contains("This one waits next."), "it does not wait");
+}
+
+#[test]
+fn a_verdict_is_not_called_a_question() {
+    let judged = Gate { actor: None, ..decided("x", "failed") };
+    let shown = decision_page(&decision(&detail(&judged, "x")));
+    assert!(shown.contains("what the gate found") && !shown.contains("’s question"), "{shown}");
+    assert!(!shown.contains("Read it before you decide") && !shown.contains("What was decided about"), "{shown}");
 }
 
 #[tokio::test]
@@ -147,7 +182,7 @@ fn a_decision_that_came_too_late_shows_both_decisions_and_no_form() {
         "Your decision was not recorded: </strong><bdi>the gate has been decided already: it is failed by cai</bdi>.",
         "<bdi>cai</bdi></b> rejected",
         "Read &lt;b&gt;them&lt;/b&gt;.",
-        "<bdi>ben</bdi> wanted to approve",
+        "<b><bdi>ben</bdi></b> wanted to approve",
     ] {
         assert!(page.contains(words), "{words}: {page}");
     }
@@ -167,23 +202,34 @@ fn each_button_says_what_it_does() {
     };
     let [approve, reject, waive] = page(&|_| {});
     let rates = "<b><bdi>rates</bdi></b>";
-    assert_eq!(approve, format!("{rates} writes 2 rows, {rates} changes rows, {rates} deletes rows."));
+    let (table, later) = ("<code>rates</code>", "2 steps write to tables, 7 steps ask models, 13 steps run commands.");
+    let at_once = format!(
+        "{rates} inserts 2 rows into {table}, {rates} changes rows of {table}, {rates} deletes rows of {table}."
+    );
+    assert_eq!(approve, format!("{at_once} Later, without another question: {later}"));
     assert_eq!(
         reject,
         "<b><bdi>release</bdi></b> fails, 2 steps are skipped, and the run fails. \
          1 other gate of the run is cancelled: nobody can decide it any more. The run can be retried."
     );
     assert!(waive.contains("says that it was waived"));
-    let [approve, ..] = page(&|detail| detail.starts.clear());
+    let [approve, ..] = page(&|detail| {
+        detail.starts.clear();
+        (detail.starts_counts, detail.later_counts) = (Effects::default(), Effects { others: 2, ..Effects::default() });
+        detail.later.clear();
+    });
     assert_eq!(approve, "<b><bdi>release</bdi></b> succeeds. Nothing waits for it.");
     let [approve, ..] = page(&|detail| detail.starts.retain(|start| start.blockers > 1));
     assert!(approve.starts_with("Nothing starts yet"));
     let [approve, reject, _] = page(&|detail| detail.gate.on_pass = OnPass::Resume);
-    assert!(approve.ends_with("runs again, with the checks of the change.") && reject.contains("2 steps are skipped"));
+    assert!(
+        approve.contains("runs again, with the checks of the change. Later, without another question: ")
+            && reject.contains("2 steps are skipped")
+    );
     let [approve, ..] = page(&|detail| {
         (detail.gate.on_pass, detail.run_status) = (OnPass::Resume, RunStatus::Paused);
     });
-    assert!(approve.ends_with("runs again, with the checks of the change, when the run is resumed."), "{approve}");
+    assert!(approve.contains("runs again, with the checks of the change, when the run is resumed."), "{approve}");
     let [approve, reject, _] = page(&|detail| (detail.gate.on_pass, detail.gate.step) = (OnPass::Release, None));
     assert!(
         approve.contains("The run succeeds when") && reject.starts_with("The run fails, 2 steps"),

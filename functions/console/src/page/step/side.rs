@@ -6,8 +6,8 @@ use shared::db::console::{AttemptStatus, Gate, Neighbour, StepDetail, TriedAttem
 use super::StepPage;
 use crate::page::format;
 use crate::page::gates::look_of;
-use crate::page::icon::{Look, look, mark};
-use crate::page::parts::{elapsed, left, many, pairs, section, time};
+use crate::page::icon::{Look, look, mark, state};
+use crate::page::parts::{elapsed, left, many, pairs, person, section, time};
 use crate::page::source::visible;
 
 pub(super) fn side(page: &StepPage<'_>) -> Markup {
@@ -52,6 +52,12 @@ fn attempt_item(page: &StepPage<'_>, attempt: &TriedAttempt) -> Markup {
     }
 }
 
+/// What became of an attempt.
+pub(super) fn outcome(attempt: &TriedAttempt) -> Markup {
+    let (look, word) = state_of(attempt.status);
+    state(Look { word, ..look })
+}
+
 fn state_of(status: AttemptStatus) -> (Look, &'static str) {
     match status {
         AttemptStatus::Running => (look("running"), "running"),
@@ -82,7 +88,7 @@ fn gate_item(page: &StepPage<'_>, gate: &Gate) -> Markup {
             (mark(look))
             span {
                 a href=(page.base.to(&format!("gates/{}", gate.id))) { bdi { (visible(&gate.gate_type)) } }
-                " " span.note { (look.word) @if let Some(actor) = &gate.actor { " by " bdi { (visible(actor)) } } }
+                " " span.note { (look.word) @if let Some(actor) = &gate.actor { " by " (person(actor)) } }
             }
             span.note { @if let Some(reason) = &gate.decision_reason { bdi { (visible(reason)) } } }
             span.number { @if let Some(at) = &gate.decided_at { span.note { (time(at)) } } }
