@@ -170,7 +170,7 @@ async fn a_write_further_down_is_told_before_the_decision() {
     let shown = page(&lab, &format!("/ui/gates/{gate}")).await;
     let (_, later) = shown.split_once("Later, without another question</h3>").expect("what follows later");
     let (later, _) = later.split_once("</section>").expect("its end");
-    assert!(later.contains("changes rows of <code>public.products</code>"), "{later}");
+    assert!(later.contains("changes rows of <code><bdi>public.products</bdi></code>"), "{later}");
     assert!(later.contains("price") && later.contains("no rule lets plans write this table"), "{later}");
     assert!(later.contains("<b><bdi>draft</bdi></b>"), "it asks a model: {later}");
     assert!(!shown.contains("public.money"), "another question is before that: {shown}");
@@ -179,7 +179,7 @@ async fn a_write_further_down_is_told_before_the_decision() {
     assert!(effect.contains("<b><bdi>log</bdi></b> starts."), "{effect}");
     assert!(
         effect.contains(
-            "Later, without another question: <b><bdi>w</bdi></b> changes rows of <code>public.products</code>"
+            "Later, without another question: <b><bdi>w</bdi></b> changes rows of <code><bdi>public.products</bdi></code>"
         ) && effect.contains("1 step asks a model"),
         "{effect}"
     );
@@ -201,7 +201,7 @@ async fn what_two_people_decide_is_on_the_pages_of_both() {
     assert_eq!(gates.len(), 2);
     for gate in gates {
         let shown = page(&lab, &format!("/ui/gates/{}", gate.get::<_, Uuid>(0))).await;
-        assert!(shown.contains("<code>public.money</code>"), "{shown}");
+        assert!(shown.contains("<code><bdi>public.money</bdi></code>"), "{shown}");
     }
 }
 
@@ -225,7 +225,7 @@ async fn writes_that_are_not_listed_are_counted() {
     let shown = page(&lab, &format!("/ui/gates/{gate}")).await;
     assert!(shown.contains("And 40 more steps: 40 steps without effects beyond the run."), "{shown}");
     assert!(shown.contains("And 10 more steps: 10 steps write to tables."), "{shown}");
-    assert!(shown.contains("deletes rows of <code>public.money</code>"), "each table is listed: {shown}");
+    assert!(shown.contains("deletes rows of <code><bdi>public.money</bdi></code>"), "each table is listed: {shown}");
     assert!(shown.contains("27 steps write to tables"), "the form names three of them: {shown}");
     let inbox = page(&lab, "/ui/inbox").await;
     assert!(inbox.contains("30 other writes to tables") && !inbox.contains("steps after it"), "{inbox}");

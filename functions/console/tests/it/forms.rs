@@ -202,7 +202,8 @@ fn each_button_says_what_it_does() {
     };
     let [approve, reject, waive] = page(&|_| {});
     let rates = "<b><bdi>rates</bdi></b>";
-    let (table, later) = ("<code>rates</code>", "2 steps write to tables, 7 steps ask models, 13 steps run commands.");
+    let (table, later) =
+        ("<code><bdi>rates</bdi></code>", "2 steps write to tables, 7 steps ask models, 13 steps run commands.");
     let at_once = format!(
         "{rates} inserts 2 rows into {table}, {rates} changes rows of {table}, {rates} deletes rows of {table}."
     );
@@ -268,7 +269,7 @@ fn a_decision_that_is_sent_twice_is_recorded_already() {
     // The recorded reason is the name too.
     let twice = page(Decision::Approve, " ada ", "ada");
     assert!(
-        twice.contains("Your decision is recorded already") && twice.contains("<bdi>ada</bdi> is recorded already")
+        twice.contains("Your decision is recorded already") && twice.contains("<bdi>ada</bdi></b> is recorded already")
     );
     assert!(!twice.contains("too late") && !twice.contains("What you wrote"), "{twice}");
     let reworded = page(Decision::Approve, "ada", "Other words.");

@@ -206,7 +206,9 @@ fn an_empty_inbox_names_the_last_decision() {
     let empty = Inbox { gates: Vec::new(), waiting: 0, ..support::inbox("ben") };
     let page = inbox(&InboxPage { base: Base::TOP, list: &empty, gate_type: "" });
     assert!(
-        page.contains("Nothing waits for you") && page.contains("by <bdi>ben</bdi>") && page.contains("?decided=1")
+        page.contains("Nothing waits for you")
+            && page.contains("by <b><bdi>ben</bdi></b>")
+            && page.contains("?decided=1")
     );
     let page = inbox(&InboxPage { base: Base::TOP, list: &support::inbox("x"), gate_type: "" });
     assert!(

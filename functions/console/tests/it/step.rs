@@ -149,13 +149,13 @@ fn the_page_of_an_earlier_attempt_shows_nothing_of_a_later_one() {
     step.attempts[1].error = Some("rejected by rej".into());
     step.duration_ms = Some(1_100);
     let newest = page(&step);
-    assert!(newest.contains("somebody") && newest.contains("took <b>1.1 s</b>"), "{newest}");
+    assert!(newest.contains("somebody") && newest.contains("took <b>1.1\u{a0}s</b>"), "{newest}");
     step.shown = step.attempts[1].number;
     assert!(step.shown < step.attempt);
     let shown = step_page(&StepPage { attempt: Some(step.shown), ..StepPage::new(&step, "t") });
     assert!(!shown.contains("somebody") && !shown.contains("1.1"), "{shown}");
     assert!(!shown.contains("aria-label=\"What happens next\""), "that is about the step: {shown}");
-    for words in ["took <b>7.0 s</b>", "rejected by rej", "are kept of the newest attempt only"] {
+    for words in ["took <b>7.0\u{a0}s</b>", "rejected by rej", "are kept of the newest attempt only"] {
         assert!(shown.contains(words), "{words}: {shown}");
     }
 }
