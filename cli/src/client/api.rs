@@ -234,7 +234,7 @@ impl Api {
             Some(failure) if failure.is_connect() => {
                 let hint =
                     "start the local stack with nofx dev, set NOFX_API_URL, or choose a profile: nofx profile list";
-                ApiError::unreachable(self.unconnected(failure.url(), &error), hint).into()
+                ApiError::unreachable(self.unconnected(&error), hint).into()
             }
             Some(failure) if failure.is_timeout() => {
                 ApiError::unreachable(format!("{call}: no answer in time"), "try again in a moment").into()
@@ -243,9 +243,10 @@ impl Api {
                 hinted(format!("{} is not a URL", self.base), "NOFX_API_URL looks like http://127.0.0.1:3000")
             }
             Some(_) => {
-                let hint = match call.starts_with("GET ") {
-                    true => "try again in a moment",
-                    false => "look whether it happened, for example with nofx runs, before you try again",
+                let hint = if call.starts_with("GET ") {
+                    "try again in a moment"
+                } else {
+                    "look whether it happened, for example with nofx runs, before you try again"
                 };
                 ApiError::unreachable(format!("{call}: the connection broke before the answer was complete"), hint)
                     .into()
@@ -254,14 +255,9 @@ impl Api {
         }
     }
 
-    /// Where nothing answers, and why if it is more than a closed port. `asked` is the last address, after redirections.
-    fn unconnected(&self, asked: Option<&Url>, error: &anyhow::Error) -> String {
-        let origin = |url: &Url| url.origin().ascii_serialization();
-        let own = Url::parse(&self.base).ok().as_ref().map(origin);
-        let place = match asked.map(origin).filter(|asked| Some(asked) != own.as_ref()) {
-            Some(other) => format!("{} redirects to {}, and nothing answers there", self.base, printable(&other)),
-            None => format!("nothing answers at {}", self.base),
-        };
+    /// Where nothing answers, and why if it is more than a closed port.
+    fn unconnected(&self, error: &anyhow::Error) -> String {
+        let place = format!("nothing answers at {}", self.base);
         let is_refused = |cause: &(dyn Error + 'static)| {
             cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
         };

@@ -32,7 +32,7 @@ pub async fn page(
     match read().await {
         Ok((attempt, rows, step, evidence)) => {
             let evidence = evidence.as_ref().map(|read| read.as_ref().map_err(String::as_str));
-            let page = StepPage { attempt, rows, evidence, ..StepPage::new(&step, "") };
+            let page = StepPage { attempt, evidence, rows, ..StepPage::new(&step, "") };
             show(&headers, |token| page::step_page(&StepPage { token, ..page }))
         }
         Err(error) => failure(Base::STEP, &error),

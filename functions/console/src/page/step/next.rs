@@ -37,7 +37,7 @@ fn said(page: &StepPage<'_>) -> Next {
             @if let Some(error) = error { ": " bdi { (error) } }
         }
     };
-    Next { look: look(step.status), lead, more: more(page), action: action(page) }
+    Next { look: look(step.status), lead, more: more(page), action: both(action(page), retry(page)) }
 }
 
 fn standing(step: &StepDetail) -> StepStanding<'_> {
@@ -113,13 +113,26 @@ fn action(page: &StepPage<'_>) -> Option<Markup> {
         StepStatus::Blocked => asked(step).map(|gate| decide(page, gate, "Decide")),
         StepStatus::Failed => {
             let finding = page.evidence.and_then(Result::ok).filter(|evidence| has_findings(evidence));
-            let finding = finding.map(|_| html! { a.button href="#found" data-go="problem" { "First finding" } });
-            both(finding, retry(page))
+            finding.map(|_| html! { a.button href="#found" data-go="problem" { "First finding" } })
         }
-        StepStatus::Skipped => both(step.culprit.as_ref().map(|failed| go(page, failed, "problem")), retry(page)),
-        StepStatus::Cancelled => retry(page),
+        StepStatus::Skipped => step.culprit.as_ref().map(|failed| go(page, failed, "problem")),
         _ => None,
     }
+}
+
+/// The form that retries the run, if the step did not succeed. Not beside an earlier attempt, which says nothing about the
+/// run.
+fn retry(page: &StepPage<'_>) -> Option<Markup> {
+    let StepPage { base, step, token, .. } = *page;
+    let is_open_to_retry = matches!(step.status, StepStatus::Failed | StepStatus::Skipped | StepStatus::Cancelled);
+    let is_offered = is_open_to_retry && page.is_of_newest_attempt() && is_possible(Control::Retry, step.run_status);
+    let run = Controlled { base, id: step.run_id, status: step.run_status, token, refused: None };
+    is_offered.then(|| control(run, Control::Retry))
+}
+
+fn both(first: Option<Markup>, second: Option<Markup>) -> Option<Markup> {
+    let is_any = first.is_some() || second.is_some();
+    is_any.then(|| html! { (first.unwrap_or_default()) (second.unwrap_or_default()) })
 }
 
 /// Failures and lost workers of this generation.
@@ -133,19 +146,6 @@ fn lost(page: &StepPage<'_>) -> Option<Markup> {
         format!("{words}, which does not count as a failure.")
     });
     (failed.is_some() || lost.is_some()).then(|| html! { (failed.unwrap_or_default()) (lost.unwrap_or_default()) })
-}
-
-/// The form that retries the run. Not beside an earlier attempt, which says nothing about the run.
-fn retry(page: &StepPage<'_>) -> Option<Markup> {
-    let StepPage { base, step, token, .. } = *page;
-    let run = Controlled { base, id: step.run_id, status: step.run_status, token, refused: None };
-    let is_offered = page.is_of_newest_attempt() && is_possible(Control::Retry, step.run_status);
-    is_offered.then(|| control(run, Control::Retry))
-}
-
-fn both(first: Option<Markup>, second: Option<Markup>) -> Option<Markup> {
-    let is_any = first.is_some() || second.is_some();
-    is_any.then(|| html! { (first.unwrap_or_default()) (second.unwrap_or_default()) })
 }
 
 fn decide(page: &StepPage<'_>, gate: &Gate, words: &str) -> Markup {
