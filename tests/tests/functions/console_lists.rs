@@ -247,8 +247,8 @@ async fn the_inbox_lists_what_waits_by_type_and_what_was_decided() {
     let decided = console.page(&lab, "/ui/inbox?decided=1").await;
     assert_eq!(rows(&decided), ["legal &amp; tax", "Too much?"], "newest first");
     for words in [
-        "waived by <bdi>ann</bdi>",
-        "approved by <bdi>ann</bdi>",
+        "waived by <b><bdi>ann</bdi></b>",
+        "approved by <b><bdi>ann</bdi></b>",
         "because &lt;u&gt;",
         "1 approved, 0 rejected, 1 waived",
     ] {
