@@ -1,5 +1,7 @@
 //! Reads a plan as somebody typed it, in JSON or YAML, and finds the lines of its problems.
 
+use std::fmt::Write as _;
+
 use serde::de::IgnoredAny;
 use serde_json::Value;
 use shared::domain::hidden;
@@ -49,7 +51,8 @@ pub fn write(plan: &Value) -> String {
     for (character, is_hidden) in hidden::characters(&text) {
         if is_hidden {
             for unit in character.encode_utf16(&mut [0; 2]) {
-                shown.push_str(&format!("\\u{unit:04x}"));
+                // Writing to a string cannot fail.
+                let _ = write!(shown, "\\u{unit:04x}");
             }
         } else {
             shown.push(character);

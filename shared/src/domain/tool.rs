@@ -229,8 +229,8 @@ mod tests {
 
     #[test]
     fn only_tools_without_effects_are_called_so() {
-        let effects = ["db_write", "codegen", "gate:unit", "workspace:git", "echo", "manual:x", "later"].map(effect_of);
         use Effect::{Commands, Model, None, Write};
+        let effects = ["db_write", "codegen", "gate:unit", "workspace:git", "echo", "manual:x", "later"].map(effect_of);
         assert_eq!(effects, [Write, Model, Commands, Commands, None, None, Commands]);
     }
 

@@ -1,7 +1,7 @@
 //! Attempts of a step, its decisions, its place in the plan, its limits.
 
 use maud::{Markup, html};
-use shared::db::console::{AttemptStatus, Gate, Neighbour, StepDetail, TriedAttempt};
+use shared::db::console::{AttemptStatus, Gate, Neighbour, TriedAttempt};
 
 use super::StepPage;
 use crate::page::format;
@@ -15,7 +15,7 @@ pub(super) fn side(page: &StepPage<'_>) -> Markup {
         (attempts(page))
         (decisions(page))
         (order(page))
-        (limits(page.step))
+        (limits(page))
     }
 }
 
@@ -115,7 +115,8 @@ fn neighbours(page: &StepPage<'_>, steps: &[Neighbour], total: usize, none: &str
     }
 }
 
-fn limits(step: &StepDetail) -> Markup {
+fn limits(page: &StepPage<'_>) -> Markup {
+    let step = page.step;
     let mut list = vec![("Handler", html! { code { (visible(&step.handler)) } })];
     if let Some(seconds) = step.timeout_s {
         list.push(("Time limit", html! { (format::duration(seconds.saturating_mul(1_000))) " an attempt" }));
@@ -127,7 +128,8 @@ fn limits(step: &StepDetail) -> Markup {
         list.push(("Lost workers", html! { (step.workers_lost) }));
     }
     for (name, at) in [("Ready", &step.ready_at), ("Started", &step.started_at), ("Ended", &step.finished_at)] {
-        if let Some(at) = at {
+        // These are of the step. An earlier attempt has its own.
+        if let Some(at) = at.as_ref().filter(|_| page.is_of_newest_attempt()) {
             list.push((name, time(at)));
         }
     }
