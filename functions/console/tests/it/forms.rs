@@ -8,7 +8,7 @@ use shared::domain::gate::Decision;
 use shared::domain::{GateId, Problem, RunStatus};
 use shared::view::OnPass;
 
-use crate::support::{Answer, decided, decision, detail, gate, run_id, send};
+use crate::support::{Answer, contents, decided, decision, detail, gate, run_id, send};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 const SAME_ORIGIN: (&str, &str) = ("sec-fetch-site", "same-origin");
@@ -62,6 +62,15 @@ fn a_notice_about_another_gate_is_only_where_it_is_true() {
     assert!(!shown(&Gate { id: before.id, ..gate("x") }).contains("This one waits next."), "it is the same gate");
     let ended = Gate { id: GateId(run_id().0), ..before };
     assert!(!shown(&ended).contains("This one waits next."), "it does not wait");
+}
+
+#[test]
+fn a_document_of_a_model_says_who_wrote_it() {
+    let detail = detail(&gate("x"), "x");
+    let contents = contents("## What has been proved");
+    let shown = decision_page(&DecisionPage { contents: &contents, ..decision(&detail) });
+    assert!(shown.contains("written by a model, of <bdi>x</bdi>"), "{shown}");
+    assert!(shown.contains("<h3>What has been proved</h3>"), "below the page's own headings: {shown}");
 }
 
 #[test]

@@ -301,7 +301,7 @@ pub fn new_run<'a>(base: Base, typed: &'a Typed, outcome: Outcome<'a>) -> NewRun
 pub fn detail(gate: &Gate, text: &str) -> GateDetail {
     let id = run_id();
     let artifact = json!({"id": id, "uri": "s3://b/k", "hash": text, "size_bytes": 9, "media_type": text});
-    let exhibit = json!({"artifact": artifact, "name": text, "type": text, "step": text});
+    let exhibit = json!({"artifact": artifact, "name": text, "type": text, "step": text, "tool": "codegen"});
     let rule = json!({"allowed_ops": ["insert"], "columns": [text], "triggers": {}, "max_rows": 5});
     let start = |inputs: Value, rule: Value| {
         json!({"name": text, "tool": "db_write", "status": "pending", "blockers": 1, "inputs": inputs, "refs": null,

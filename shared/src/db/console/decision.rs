@@ -101,6 +101,8 @@ pub struct Exhibit {
     #[serde(rename = "type")]
     pub kind: String,
     pub step: Option<String>,
+    /// The tool of that step.
+    pub tool: Option<String>,
 }
 
 /// A decision about another gate of the run.
@@ -223,7 +225,7 @@ fn documents() -> String {
     let listed = "select distinct on (a.step_id, a.name)
                          jsonb_build_object('id', a.id, 'uri', a.uri, 'hash', a.hash, 'size_bytes', a.size_bytes,
                                             'media_type', a.media_type) as artifact,
-                         left(a.name, 200) as name, left(a.type, 200) as type, s.name as step,
+                         left(a.name, 200) as name, left(a.type, 200) as type, s.name as step, s.tool,
                          a.uri = g.evidence_uri as is_named, a.created_at, a.id
                     from nofx.artifact a
                     left join earlier s on s.id = a.step_id
@@ -233,7 +235,7 @@ fn documents() -> String {
                    order by a.step_id, a.name, a.created_at desc, a.id desc";
     format!(
         "coalesce((select json_agg(document) from (
-                select d.artifact, d.name, d.type, d.step from ({listed}) d
+                select d.artifact, d.name, d.type, d.step, d.tool from ({listed}) d
                  order by d.is_named desc nulls last, d.created_at desc, d.id desc limit {DOCUMENTS}) document), '[]') as documents,
          (select count(*) from ({listed}) d) as documents_total"
     )

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use maud::{Markup, html};
 use serde_json::Value;
 use shared::db::console::{Exhibit, GateDetail, Proof, StepOutputs};
+use shared::domain::tool::{Effect, effect_of};
 use shared::domain::{RunId, StepStatus};
 
 use super::{Content, DecisionPage};
@@ -156,7 +157,9 @@ fn link(base: Base, exhibit: &Exhibit) -> Markup {
 }
 
 fn origin(exhibit: &Exhibit) -> Markup {
+    let by_model = exhibit.tool.as_deref().is_some_and(|tool| effect_of(tool) == Effect::Model);
     html! {
+        @if by_model { "written by a model, " }
         @if let Some(step) = &exhibit.step { "of " bdi { (visible(step)) } ", " }
         (format::size(exhibit.artifact.size_bytes))
     }
