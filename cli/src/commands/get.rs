@@ -81,12 +81,14 @@ async fn find(api: &Api, args: &Args) -> Result<ArtifactId> {
 fn file_name(artifact: &Artifact) -> Result<PathBuf> {
     let name = Path::new(&artifact.name);
     let is_plain = name.file_name().is_some_and(|file| file == name.as_os_str()) && !artifact.name.starts_with('.');
-    if !is_plain || artifact.name.contains(char::is_control) {
+    // A name with characters that nobody sees looks like another one, and one with a hyphen like an option.
+    let is_clear = printable(&artifact.name) == artifact.name && !artifact.name.starts_with('-');
+    if !is_plain || !is_clear {
         return Err(hinted(format!("the name {} is no file here", printable(&artifact.name)), "name the file with -o"));
     }
     if name.exists() {
         return Err(hinted(
-            format!("{} exists", name.display()),
+            format!("{} exists", printable(&artifact.name)),
             "name another file with -o, or the same to replace it",
         ));
     }
@@ -100,9 +102,10 @@ async fn print(api: &Api, artifact: &Artifact) -> Result<()> {
 }
 
 async fn save(api: &Api, artifact: &Artifact, path: &Path, format: Format) -> Result<()> {
-    let cannot_write = || format!("cannot write {}", path.display());
+    let shown = printable(&path.display().to_string());
+    let cannot_write = || format!("cannot write {shown}");
     let name =
-        path.file_name().ok_or_else(|| hinted(format!("{} is no file", path.display()), "name a file with -o"))?;
+        path.file_name().ok_or_else(|| hinted(format!("{shown} is no file"), "name a file with -o"))?;
     let mut partial = name.to_owned();
     partial.push(".part");
     let partial = path.with_file_name(partial);
@@ -118,7 +121,7 @@ async fn save(api: &Api, artifact: &Artifact, path: &Path, format: Format) -> Re
     if format.json {
         return output::json(&Saved { artifact, file: path.display().to_string() });
     }
-    output::note(format_args!("{} ({} bytes, sha256 {})", path.display(), artifact.size_bytes, artifact.hash));
+    output::note(format_args!("{shown} ({} bytes, sha256 {})", artifact.size_bytes, artifact.hash));
     Ok(())
 }
 

@@ -24,10 +24,14 @@ pub async fn decide_gate(ctx: &Ctx, decision: &GateDecision<'_>) -> Result<Gate,
 }
 
 fn conflict(gate: &Gate) -> Error {
-    if gate.status == GateStatus::Pending {
-        return Error::Conflict(Code::GateExpired, "the gate's time is over".to_owned());
-    }
     let by = gate.decision.as_ref().map(|decision| format!(" by {}", decision.actor)).unwrap_or_default();
-    let code = if gate.status == GateStatus::Expired { Code::GateExpired } else { Code::GateDecided };
-    Error::Conflict(code, format!("the gate has been decided already: it is {}{by}", gate.status))
+    let (code, detail) = match gate.status {
+        GateStatus::Pending => (Code::GateExpired, "the gate's time is over".to_owned()),
+        GateStatus::Expired => (Code::GateExpired, "nobody decided the gate before it expired".to_owned()),
+        GateStatus::Cancelled => {
+            (Code::GateDecided, "the gate was cancelled before anybody decided: its run needs no decision any more".to_owned())
+        }
+        status => (Code::GateDecided, format!("the gate has been decided already: it is {status}{by}")),
+    };
+    Error::Conflict(code, detail)
 }

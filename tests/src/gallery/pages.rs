@@ -195,7 +195,7 @@ pub async fn make(site: &Site) -> Vec<Page> {
         ("usage", "/ui/usage".to_owned()),
         ("usage-empty", format!("{EMPTY}/ui/usage")),
         ("health", "/ui/health".to_owned()),
-        ("health-redriven", "/ui/health?redriven=gate".to_owned()),
+        ("health-redriven", format!("/ui/health?redriven={}", states::REDRIVE)),
         ("health-empty", format!("{EMPTY}/ui/health")),
     ] {
         add(name, path, 200);
