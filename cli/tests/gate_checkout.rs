@@ -129,7 +129,14 @@ fn a_root_is_a_project_of_its_own() {
     assert_eq!(found["base"]["tree"]["sha1"], git(folder.path(), &["rev-parse", "HEAD:api"]));
     assert_eq!(reason(folder.path(), "secrets --root web --base main"), (Some(0), "empty_diff".to_owned()));
     // Only api has this gate.
-    assert_eq!(reason(folder.path(), "hello --base main").1, "no_command");
+    let missing = evidence(folder.path(), "hello --base main").1;
+    assert_eq!(missing["reason"]["code"], "no_command");
+    // Otherwise people look for the mistake in their change, which may have the gate.
+    let message = missing["reason"]["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("the base defines no gate \"hello\"") && message.contains("of the base first"),
+        "{message}"
+    );
     assert_eq!(evidence(folder.path(), "hello --root api --base main").1["definition"]["file"], "nofx.toml");
     write(folder.path(), "new/a.py", "a = 1\n");
     assert_eq!(reason(folder.path(), "secrets --root new --base main").1, "base_unusable");

@@ -110,10 +110,6 @@ fn where_nothing_answers_is_named_with_its_cause() {
     let folder = folder();
     let (code, text) = told(&folder, "http://127.0.0.1:1", "runs");
     assert!(code == Some(6) && text.starts_with("error: nothing answers at http://127.0.0.1:1\nhint: "), "{text}");
-    let moved = serve("HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/login\r\ncontent-length: 0\r\n\r\n");
-    let (code, text) = told(&folder, &moved, "runs");
-    let expected = format!("error: {moved} redirects to http://127.0.0.1:1, and nothing answers there\n");
-    assert!(code == Some(6) && text.starts_with(&expected), "{text}");
     let plain = serve("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").replace("http://", "https://");
     let (code, text) = told(&folder, &plain, "runs");
     assert!(code == Some(6) && text.starts_with(&format!("error: nothing answers at {plain}: ")), "{text}");

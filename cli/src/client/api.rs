@@ -256,7 +256,7 @@ impl Api {
             Some(failure) if failure.is_connect() => {
                 let hint =
                     "start the local stack with nofx dev, set NOFX_API_URL, or choose a profile: nofx profile list";
-                ApiError::unreachable(self.unconnected(failure.url(), &error), hint).into()
+                ApiError::unreachable(self.unconnected(&error), hint).into()
             }
             Some(failure) if failure.is_timeout() => {
                 ApiError::no_answer(format!("{call}: no answer in time"), AGAIN).into()
@@ -275,14 +275,9 @@ impl Api {
         }
     }
 
-    /// Where nothing answers, and why if it is more than a closed port. `asked` is the last address, after redirections.
-    fn unconnected(&self, asked: Option<&Url>, error: &anyhow::Error) -> String {
-        let origin = |url: &Url| url.origin().ascii_serialization();
-        let own = Url::parse(&self.base).ok().as_ref().map(origin);
-        let place = match asked.map(origin).filter(|asked| Some(asked) != own.as_ref()) {
-            Some(other) => format!("{} redirects to {}, and nothing answers there", self.base, printable(&other)),
-            None => format!("nothing answers at {}", self.base),
-        };
+    /// Where nothing answers, and why if it is more than a closed port.
+    fn unconnected(&self, error: &anyhow::Error) -> String {
+        let place = format!("nothing answers at {}", self.base);
         let is_refused = |cause: &(dyn Error + 'static)| {
             cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
         };

@@ -272,7 +272,8 @@ mod tests {
         }
         let (_dir, path) = file("[profile.production]\napi_url = \"https://p\"\n");
         let error = Environment { api_url: None, file: path }.target(Some("prodution")).unwrap_err();
-        assert_eq!(nofx_local::report::hint(&error), Some("did you mean production?"));
+        let error = error.downcast::<ApiError>().unwrap();
+        assert_eq!(error.hint.as_deref(), Some("did you mean production?"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use anyhow::Result;
 use nofx_local::report::printable;
 use serde_json::value::RawValue;
-use shared::domain::StepStatus;
+use shared::domain::{GateStatus, StepStatus};
 use shared::view::{ArtifactSummary, Failure, Gate, RunDetail, Step};
 
 use crate::client::api::Api;
@@ -70,7 +70,7 @@ fn run_text(detail: &RunDetail, gates: &[Gate], now: SystemTime) -> String {
         let list = command(format!("nofx artifacts {}", run.id));
         let _ = writeln!(text, "\n{}: {list}", count(detail.artifacts.len(), "artifact"));
     }
-    for gate in gates.iter().filter(|gate| next::is_open(gate, now)) {
+    for gate in gates.iter().filter(|gate| gate.status == GateStatus::Pending) {
         let kind = paint(WAIT, format_args!("◆ {}", printable(&gate.gate_type)));
         if time::is_over(gate.expires_at.as_ref(), now) {
             let _ = writeln!(text, "\n{kind}: its time is over, and nobody can decide it any more");

@@ -42,12 +42,7 @@ fn of(known: &Known<'_>, now: SystemTime, said: impl FnOnce(&Next<'_>) -> String
 
 /// Whether people can decide a gate. The sweeper ends a gate some time after its expiry, and nobody can decide it until then.
 pub fn is_open(gate: &Gate, now: SystemTime) -> bool {
-    gate.status == GateStatus::Pending && !is_over(gate.expires_at.as_ref(), now)
-}
-
-/// Whether this expiry is in the past.
-fn is_over(expires_at: Option<&Timestamp>, now: SystemTime) -> bool {
-    expires_at.and_then(time::time).is_some_and(|at| at < now)
+    gate.status == GateStatus::Pending && !time::is_over(gate.expires_at.as_ref(), now)
 }
 
 /// Parents and children, by their places in the plan.
@@ -108,7 +103,7 @@ fn gate_now<'a>(steps: &'a [Step], gate: &'a Gate, now: SystemTime) -> GateNow<'
         gate_type: &gate.gate_type,
         step: step.map(|step| step.name.as_str()),
         status: gate.status,
-        is_over: is_over(gate.expires_at.as_ref(), now),
+        is_over: time::is_over(gate.expires_at.as_ref(), now),
         on_pass: gate.on_pass,
         actor: gate.decision.as_ref().map(|decision| decision.actor.as_str()),
         created_at: &gate.created_at,

@@ -46,13 +46,31 @@ pub struct NoSuchGate {
 
 impl std::error::Error for NoSuchGate {}
 
-impl fmt::Display for NoSuchGate {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl NoSuchGate {
+    /// The same for the gates of a base. The change may have the gate already, which does not count.
+    pub fn of_base(&self) -> impl fmt::Display {
+        struct OfBase<'a>(&'a NoSuchGate);
+        impl fmt::Display for OfBase<'_> {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.write(formatter, "base")?;
+                formatter.write_str(" of the base first: a change cannot bring the gate that judges it")
+            }
+        }
+        OfBase(self)
+    }
+
+    fn write(&self, formatter: &mut fmt::Formatter<'_>, whose: &str) -> fmt::Result {
         let Self { name, why, known } = self;
         match why {
-            Some(why) => write!(formatter, "the workspace has no usable gate {name:?}: {why}")?,
-            None => write!(formatter, "the workspace defines no gate {name:?}, and no preset fits")?,
+            Some(why) => write!(formatter, "the {whose} has no usable gate {name:?}: {why}")?,
+            None => write!(formatter, "the {whose} defines no gate {name:?}, and no preset fits")?,
         }
         write!(formatter, "; it has {}. Define [gates.{name}] in nofx.toml", known.join(", "))
+    }
+}
+
+impl fmt::Display for NoSuchGate {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(formatter, "workspace")
     }
 }

@@ -14,7 +14,7 @@ use crate::snapshot::Snapshot;
 
 /// Lock files of other tools, and how to make one for pip.
 const OTHERS: [(&str, &str); 4] = [
-    ("uv.lock", "uv export --all-groups --no-emit-project --output-file requirements.lock"),
+    ("uv.lock", "uv export --all-groups --all-extras --no-emit-project --output-file requirements.lock"),
     ("poetry.lock", "poetry export --with dev --output requirements.lock"),
     ("pdm.lock", "pdm export --output requirements.lock"),
     ("Pipfile.lock", "pipenv requirements --hash --dev > requirements.lock"),
@@ -70,7 +70,7 @@ pub fn plan(snapshot: &Snapshot) -> Result<Option<InstallPlan>, ExamineError> {
         return Ok(None);
     }
     let message = "pyproject.toml declares dependencies, but there is no requirements.lock to pin them; commit one \
-        (uv pip compile --all-extras --generate-hashes pyproject.toml --output-file requirements.lock)";
+        (uv export --all-groups --all-extras --no-emit-project --output-file requirements.lock)";
     Err(Reason::new("no_lockfile", message).into())
 }
 

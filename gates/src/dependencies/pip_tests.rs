@@ -85,6 +85,8 @@ fn a_missing_lock_file_says_how_to_make_one() {
     let project = "[project]\nname = 'x'\ndependencies = ['a']\n";
     let reason = planned(&[("pyproject.toml", project)]).unwrap_err();
     assert!(reason.code == "no_lockfile" && reason.message.contains("requirements.lock"), "{reason:?}");
+    // Tests are mostly in a dependency group, which `uv pip compile` leaves out.
+    assert!(reason.message.contains("--all-groups"), "{reason:?}");
     let reason = planned(&[("pyproject.toml", project), ("uv.lock", "")]).unwrap_err();
     assert!(reason.code == "no_lockfile" && reason.message.contains("uv export"), "{reason:?}");
     assert!(planned(&[("pyproject.toml", "[project]\nname = 'x'\ndependencies = []\n")]).unwrap().is_none());

@@ -84,8 +84,12 @@ impl<R: Runner> Work<'_, R> {
     }
 }
 
-pub fn no_such_gate(error: &definition::NoSuchGate) -> Stop {
-    Reason::new("no_command", error.to_string()).into()
+pub fn no_such_gate(error: &definition::NoSuchGate, source: evidence::Source) -> Stop {
+    let message = match source {
+        evidence::Source::Base => error.of_base().to_string(),
+        evidence::Source::Candidate | evidence::Source::Approved => error.to_string(),
+    };
+    Reason::new("no_command", message).into()
 }
 
 fn invalid_definition(of: &str, problems: &[definition::Problem]) -> Stop {

@@ -135,7 +135,8 @@ impl<R: Runner> Work<'_, R> {
         let started = Instant::now();
         let effective = self.definition(case).await?;
         case.took("compare", started);
-        let gate = effective.definition.gate(&self.request.gate).map_err(|error| no_such_gate(&error))?;
+        let gate =
+            effective.definition.gate(&self.request.gate).map_err(|error| no_such_gate(&error, effective.source))?;
         self.record_definition(gate, &effective, case);
         self.check_terms(gate)?;
         let result = match gate.kind {

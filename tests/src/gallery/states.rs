@@ -245,17 +245,19 @@ pub async fn sixty(site: &Site) -> RunId {
 /// Texts that break a page which trusts them.
 pub async fn hostile(site: &Site) -> RunId {
     let long = "unbreakable".repeat(18);
-    let markup =
-        "<script>alert(1)</script><img src=x onerror=alert(1)> & \"quotes\" 'too' \u{202e}txet sdrawkcab\u{202c}";
+    let markup = "<script>alert(1)</script><img src=x onerror=alert(1)> & \"quotes\" 'too'";
+    // A plan cannot bring these characters into a goal or a reason, but an output can.
+    let backwards = "\u{202e}txet sdrawkcab\u{202c}";
+    let bidi = format!("${{{{ steps.{long}.outputs.bidi }}}}");
     let steps = [
-        step(&long, "echo", &[], json!({ "html": "<b>bold</b>", "line": "x".repeat(4_000) })),
+        step(&long, "echo", &[], json!({ "html": "<b>bold</b>", "line": "x".repeat(4_000), "bidi": backwards })),
         step("<b>a step</b> & more", "echo", &[&long], json!({})),
         step("مرحبا بالعالم שלום עולם 你好 🚚", "echo", &["<b>a step</b> & more"], json!({})),
         step(
             "ask",
             "manual:a.very_long-word.of_sixty-four.characters_that-has.no_space",
             &["<b>a step</b> & more"],
-            json!({ "reason": format!("{markup}\n{long}\n\njavascript:alert(1)") }),
+            json!({ "reason": format!("{markup} {bidi}\n{long}\n\njavascript:alert(1)") }),
         ),
     ];
     run(site, &format!("{markup} {long}"), &steps, When::seconds(3, 6 * DAY)).await

@@ -248,7 +248,7 @@ async fn the_inbox_lists_what_waits_by_type_and_what_was_decided() {
     assert_eq!(rows(&decided), ["legal &amp; tax", "Too much?"], "newest first");
     for words in [
         "waived by <bdi>ann</bdi>",
-        "passed by <bdi>ann</bdi>",
+        "approved by <bdi>ann</bdi>",
         "because &lt;u&gt;",
         "1 approved, 0 rejected, 1 waived",
     ] {
