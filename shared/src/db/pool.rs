@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use tokio::pin;
 use tokio::time::timeout;
 use tokio_postgres::config::SslMode;
-use tokio_postgres::error::{Severity, SqlState};
+use tokio_postgres::error::{DbError, Severity, SqlState};
 use tokio_postgres::types::{FromSqlOwned, Json, ToSql, Type};
 use tokio_postgres::{CancelToken, Client, Config as PgConfig, Error as PgError, NoTls, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -252,12 +252,15 @@ impl QueryError {
 const DATABASE: &str = "the database";
 
 fn query_error(error: PgError, client: &Client) -> QueryError {
-    // The server sends a fatal error before it closes the socket. It has rolled back.
-    let severity = error.as_db_error().map(|error| error.parsed_severity());
-    let is_fatal = matches!(severity, Some(Some(Severity::Fatal | Severity::Panic)));
+    // The server sends a fatal error before it closes the socket. It has rolled back. Poolers report a lost server in
+    // the class 08, and do not know more.
+    let refused = error.as_db_error();
+    let severity = refused.and_then(DbError::parsed_severity);
+    let is_fatal = matches!(severity, Some(Severity::Fatal | Severity::Panic));
     let is_lost = is_fatal || client.is_closed() || error.is_closed();
+    let maybe_done = refused.is_none_or(|error| error.code().code().starts_with("08"));
     let error = database_error(error);
-    if is_lost { QueryError::ConnectionLost { error, maybe_done: severity.is_none() } } else { QueryError::Failed(error) }
+    if is_lost { QueryError::ConnectionLost { error, maybe_done } } else { QueryError::Failed(error) }
 }
 
 /// Removes what was set, locked or prepared on a connection. False if the connection must not be used again.

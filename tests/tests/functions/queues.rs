@@ -228,8 +228,12 @@ async fn queues_that_hang_delay_no_decision_and_the_page_of_health_says_so() {
     assert!(health.body.as_str().expect("a page").contains("SQS does not answer"), "{health:?}");
     assert_eq!(in_time(api.get("/queues")).await.body["code"], "unavailable");
     // The sweeper repeats the wake-up.
-    let owed: i64 =
-        lab.admin.query_one("select count(*) from nofx.step where status = 'ready'", &[]).await.expect("a count").get(0);
+    let owed: i64 = lab
+        .admin
+        .query_one("select count(*) from nofx.step where status = 'ready'", &[])
+        .await
+        .expect("a count")
+        .get(0);
     assert_eq!(owed, 1);
 }
 

@@ -33,7 +33,11 @@ pub struct Unrecorded<'a> {
 /// Renders the page. It needs no database.
 pub fn unrecorded(page: &Unrecorded<'_>) -> String {
     let Unrecorded { base, what, why, maybe_done, place: (address, name), .. } = *page;
-    let title = if maybe_done { format!("It is not known whether the {what} counted") } else { format!("The {what} did not count") };
+    let title = if maybe_done {
+        format!("It is not known whether the {what} counted")
+    } else {
+        format!("The {what} did not count")
+    };
     let content = html! {
         div.message {
             (icon("bad", "bad"))

@@ -104,8 +104,7 @@ pub fn failure(base: Base, error: &Error) -> Response {
 pub fn not_recorded(headers: &HeaderMap, error: &Error, page: Unrecorded<'_>) -> Response {
     telemetry::report(error, "record a form");
     let (why, maybe_done) = (error.to_string(), error.code() == Code::OutcomeUnknown);
-    let mut response =
-        show(headers, |token| page::unrecorded(&Unrecorded { token, why: &why, maybe_done, ..page }));
+    let mut response = show(headers, |token| page::unrecorded(&Unrecorded { token, why: &why, maybe_done, ..page }));
     *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     response
 }
@@ -118,7 +117,10 @@ pub fn cursor<T: FromStr>(query: &Query, name: &str) -> Result<Option<T>, Error>
 pub fn number(query: &Query, name: &str) -> Result<Option<i64>, Error> {
     /// More than any number of ours, and a query can still add to it.
     const MOST: i64 = 1 << 53;
-    let number = query.get(name).map(|text| text.parse().ok().filter(|number| *number >= 0)).map(|number| number.map(|number: i64| number.min(MOST)));
+    let number = query
+        .get(name)
+        .map(|text| text.parse().ok().filter(|number| *number >= 0))
+        .map(|number| number.map(|number: i64| number.min(MOST)));
     match number {
         None => Ok(None),
         Some(None) => Err(Error::invalid(name, "must be a whole number")),

@@ -109,7 +109,9 @@ impl<'a> Form<'a> {
         }
         let mut form = Self { ctx, headers, base, typed: typed(&upload) };
         if let Err(sentence) = refusal {
-            return Err(form.show(StatusCode::FORBIDDEN, Outcome::Refused { maybe_done: false, sentence, hint: "" }).await);
+            return Err(form
+                .show(StatusCode::FORBIDDEN, Outcome::Refused { maybe_done: false, sentence, hint: "" })
+                .await);
         }
         if form.typed.plan.len() > MAX_TEXT_BYTES {
             let message = format!("has more than {} KiB; start it with the command line", MAX_TEXT_BYTES >> 10);

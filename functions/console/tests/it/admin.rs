@@ -115,8 +115,15 @@ fn rule(text: &str) -> RuleDetail {
 }
 
 fn usage(text: &str) -> Usage {
-    let tokens =
-        Tokens { calls: 3, templates: 4, input_tokens: 1_200, output_tokens: 300, cached_tokens: 7, unusable: 1, uncounted: 1 };
+    let tokens = Tokens {
+        calls: 3,
+        templates: 4,
+        input_tokens: 1_200,
+        output_tokens: 300,
+        cached_tokens: 7,
+        unusable: 1,
+        uncounted: 1,
+    };
     Usage {
         total: tokens,
         models: vec![ModelUsage { provider: text.into(), model: text.into(), tokens }],

@@ -80,7 +80,10 @@ fn a_decision_that_may_have_counted_is_looked_at_first() {
     assert!(unknown.contains("Look at the gate before you send it again."), "{unknown}");
     assert!(!unknown.contains("Nothing was changed"), "{unknown}");
     assert!(!page(false).contains("not known"), "{}", page(false));
-    assert!(unknown.contains("&lt;svg onload") && !unknown.contains("<svg onload") && !unknown.contains("<i>"), "{unknown}");
+    assert!(
+        unknown.contains("&lt;svg onload") && !unknown.contains("<svg onload") && !unknown.contains("<i>"),
+        "{unknown}"
+    );
 }
 
 #[tokio::test]

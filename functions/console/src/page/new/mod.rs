@@ -123,7 +123,7 @@ fn said(outcome: &Outcome<'_>) -> Markup {
             &html! { p { b { "Nothing was started." } " Your name is missing or wrong." } },
         ),
         Outcome::Refused { maybe_done, sentence, hint } => {
-            let lead = if maybe_done { "Perhaps a run was started." } else { "Nothing was started." };
+            let lead = if *maybe_done { "Perhaps a run was started." } else { "Nothing was started." };
             let sentence = html! { p { b { (lead) } " " bdi { (visible(sentence)) } @if !sentence.ends_with('.') { "." } " " (hint) } };
             notice("bad", "bad", "alert", &sentence)
         }
