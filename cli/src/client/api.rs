@@ -265,9 +265,10 @@ impl Api {
                 hinted(format!("{} is not a URL", self.base), "NOFX_API_URL looks like http://127.0.0.1:3000")
             }
             Some(_) => {
-                let hint = match call.starts_with("GET ") {
-                    true => AGAIN,
-                    false => "look whether it happened, for example with nofx runs, before you try again",
+                let hint = if call.starts_with("GET ") {
+                    AGAIN
+                } else {
+                    "look whether it happened, for example with nofx runs, before you try again"
                 };
                 ApiError::no_answer(format!("{call}: the connection broke before the answer was complete"), hint).into()
             }

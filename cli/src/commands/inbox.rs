@@ -36,14 +36,14 @@ fn table(gates: &[Gate], now: SystemTime) -> Table {
     let mut table = Table::new(&["GATE", "TYPE", "WAITS", "RUN", "REASON"]).whole(&[0, 2]);
     for gate in gates {
         table.row(vec![
-            table::id(gate.id, table::terminal_width()),
+            table::id(&gate.id, table::terminal_width()),
             styled(&gate.gate_type, WAIT),
             if time::is_over(gate.expires_at.as_ref(), now) {
                 styled("time is over", BAD)
             } else {
                 cell(time::ago(&gate.created_at, now).trim_end_matches(" ago"))
             },
-            table::id(gate.run_id, table::terminal_width()),
+            table::id(&gate.run_id, table::terminal_width()),
             cell(gate.reason.as_deref().and_then(|reason| reason.lines().next()).unwrap_or_default()),
         ]);
     }

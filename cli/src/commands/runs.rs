@@ -68,7 +68,7 @@ fn table(runs: &[RunSummary], now: SystemTime) -> Table {
     for run in runs {
         let took = time::between(run.started_at.as_ref(), run.finished_at.as_ref(), now);
         table.row(vec![
-            table::id(run.id, table::terminal_width()),
+            table::id(&run.id, table::terminal_width()),
             table::state(state::run(run.status)),
             styled(time::ago(&run.created_at, now), DIM),
             cell(took.map(time::span).unwrap_or_default()),

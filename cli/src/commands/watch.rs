@@ -229,7 +229,7 @@ impl<'a> Watcher<'a> {
                 Printer::Plain => {}
                 Printer::Live(live) => {
                     if let Some(step) = ended.map(|at| &self.board.steps[at]) {
-                        live.print(frame::ended(step, self.name_width));
+                        live.print(&frame::ended(step, self.name_width));
                     }
                 }
             }
@@ -247,7 +247,7 @@ impl<'a> Watcher<'a> {
             for finding in found {
                 let text = format!("    {}", printable(&finding));
                 match &mut self.printer {
-                    Printer::Live(live) => live.print(text),
+                    Printer::Live(live) => live.print(&text),
                     _ => output::line(text)?,
                 }
             }

@@ -50,8 +50,8 @@ impl Live {
     }
 
     /// Prints a line that stays, with the next picture.
-    pub fn print(&mut self, line: String) {
-        self.pending.push(self.painted(&line));
+    pub fn print(&mut self, line: &str) {
+        self.pending.push(self.painted(line));
     }
 
     /// Draws the live lines.

@@ -85,7 +85,7 @@ pub fn terminal_width() -> Option<u16> {
 }
 
 /// The id of a run or a gate. A narrow terminal gets its end, which names it too.
-pub fn id(id: impl ToString, width: Option<u16>) -> Cell {
+pub fn id(id: &impl ToString, width: Option<u16>) -> Cell {
     let id = id.to_string();
     cell(if width.is_some_and(|width| width < NARROW) { short(&id) } else { &id })
 }

@@ -80,7 +80,7 @@ fn runs(schemas: &mut Schemas) -> Vec<Operation> {
                     "type": "array", "minItems": 1, "items": {"type": "string", "enum": RunStatus::ALL},
                 }),
             )
-            .parameter("tool", text("The run has a step of this tool."))
+            .parameter("tool", text("The run has a step of this tool. A prefix such as `gate:` stands for all tools that begin with it."))
             .parameter("goal", text("The goal contains this text, ignoring case."))
             .parameter("created_by", text("Somebody with exactly this name started the run."))
             .parameter("created_from", timestamp("The run was created at this time or later."))

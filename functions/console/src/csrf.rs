@@ -35,12 +35,13 @@ pub fn check(headers: &HeaderMap, public_url: Option<&str>, in_form: &str) -> Re
     match cookie(headers) {
         // The sender knows both values, so a timing attack reveals nothing.
         Some(in_cookie) if in_cookie == in_form => Ok(()),
-        Some(_) => Err("The form is older than your session. Reload the page and try again. Nothing was changed."),
-        None => Err("The form was sent without its cookie. Allow cookies and try again. Nothing was changed."),
+        Some(_) => Err("The form is older than your session. Nothing was changed. Send it again."),
+        None => Err("The form was sent without its cookie. Nothing was changed. Allow cookies and send it again."),
     }
 }
 
-fn over_tls(headers: &HeaderMap) -> bool {
+/// Whether the browser reached the console over TLS.
+pub fn over_tls(headers: &HeaderMap) -> bool {
     header_text(headers, "x-forwarded-proto") == Some("https")
 }
 

@@ -156,7 +156,7 @@ pub async fn run_control(
 pub struct RunFilter {
     /// The run is in one of these states. Empty for any state.
     pub statuses: Vec<RunStatus>,
-    /// The run has a step of this tool.
+    /// The run has a step of this tool, or of a tool with this prefix, such as `gate:`.
     pub tool: Option<String>,
     /// The run's goal contains this text, ignoring case.
     pub goal: Option<String>,
@@ -311,7 +311,7 @@ fn matches(filter: &RunFilter) -> Option<String> {
     if filter.tool.is_some() {
         // `offset 0` keeps the planner from reading all steps of the tool instead of the steps of each run.
         conditions.push(
-            "exists (select from nofx.step s where s.tenant_id = $1 and s.run_id = r.id and s.tool = $8 offset 0)",
+            "exists (select from nofx.step s where s.tenant_id = $1 and s.run_id = r.id\n                and (s.tool = $8 or right($8, 1) = ':' and starts_with(s.tool, $8)) offset 0)",
         );
     }
     (!conditions.is_empty()).then(|| conditions.join(" and "))

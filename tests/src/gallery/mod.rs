@@ -4,9 +4,11 @@
 mod clock;
 mod commands;
 mod files;
+mod forms;
 mod large;
 mod models;
 mod pages;
+mod queues;
 mod shop;
 pub mod site;
 mod states;
@@ -17,6 +19,7 @@ use shared::http::Route;
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
+use queues::{DEAD, HEALTHY};
 use site::{AWAY, EMPTY, Site};
 
 use crate::environment::aws_endpoint_url;
@@ -93,12 +96,14 @@ impl Gallery {
     }
 }
 
-/// Whether this route serves `GET` at this address, with all of its parameters.
+/// Whether this route serves `GET` at this address, with all of its parameters, or takes the form of this address.
 fn serves(route: &Route, address: &str) -> bool {
-    let (path, query) = address.split_once('?').unwrap_or((address, ""));
-    let path = [EMPTY, AWAY].iter().find_map(|prefix| path.strip_prefix(prefix)).unwrap_or(path);
+    let form = forms::form_of(address);
+    let method = if form.is_some() { "POST" } else { "GET" };
+    let (path, query) = form.map(|path| (path, "")).or_else(|| address.split_once('?')).unwrap_or((address, ""));
+    let path = [EMPTY, AWAY, HEALTHY, DEAD].iter().find_map(|prefix| path.strip_prefix(prefix)).unwrap_or(path);
     let (expected, found) = (route.path.split('/'), path.split('/'));
-    route.method == "GET"
+    route.method == method
         && expected.clone().count() == found.clone().count()
         && expected.zip(found).all(|(expected, found)| expected == found || expected.starts_with('{'))
         && query

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use shared::domain::RunId;
 use uuid::Uuid;
 
+use super::queues::{DEAD, HEALTHY};
 use super::site::{AWAY, EMPTY, Site};
-use super::{Page, files, large, states};
+use super::{Page, files, forms, large, queues, states};
 
 /// Runs below those with a state of their own: enough for a second page.
 const MORE_RUNS: u64 = 40;
@@ -22,6 +23,8 @@ const STEPS: &[(&str, &str, &str)] = &[
     ("step-lost", "failed-lost-workers", "package 03"),
     ("step-running", "running", "unit"),
     ("step-change", "change", "unit"),
+    ("step-passed", "succeeded", "unit"),
+    ("step-secrets", "succeeded", "secrets"),
     ("step-approval", "write", "approve"),
     ("step-model", "succeeded", "review"),
     ("step-write", "succeeded", "rates"),
@@ -69,21 +72,14 @@ const ARTIFACTS: &[(&str, &str, &str, &str)] = &[
     ("artifact-many", "files", "split", "orders.csv"),
 ];
 
-/// Evidence: name of the page, run, step.
-const EVIDENCE: &[(&str, &str, &str)] = &[
-    ("evidence-passed", "succeeded", "unit"),
-    ("evidence-findings", "failed-findings", "typecheck"),
-    ("evidence-uncovered", "failed-coverage", "unit"),
-    ("evidence-tests", "failed-tests", "unit"),
-    ("evidence-change", "change", "unit"),
-    ("evidence-secrets", "succeeded", "secrets"),
-];
-
 /// Pages without data, beside those of the empty tenant.
 const BARE: [&str; 1] = ["new"];
 
+/// The runs by the name of their state.
+pub type Runs = BTreeMap<&'static str, RunId>;
+
 /// Makes every run.
-async fn runs(site: &Site) -> BTreeMap<&'static str, RunId> {
+async fn runs(site: &Site) -> Runs {
     states::settings(site).await;
     // A sweep would wake steps of later runs.
     let lost = states::failed_on_lost_workers(site).await;
@@ -132,37 +128,52 @@ async fn runs(site: &Site) -> BTreeMap<&'static str, RunId> {
 /// Makes every run, and returns the pages.
 pub async fn make(site: &Site) -> Vec<Page> {
     let runs = runs(site).await;
-    let mut pages = Vec::new();
-    let mut add = |name: &str, path: String, status| {
-        let bare = BARE.contains(&name) || (path.starts_with(EMPTY) && status == 200);
-        pages.push(Page { name: name.to_owned(), path, status, bare });
-    };
-    for (name, run) in &runs {
-        add(&format!("run-{name}"), format!("/ui/runs/{run}"), 200);
+    queues::put_dead(site, runs["sixty"], ["package 11", "package 30"]).await;
+    let mut pages = of_rows(site, &runs).await;
+    pages.extend(lists(&runs).into_iter().chain(views(site, &runs).await).chain(settings(&runs)));
+    pages.extend(forms::pages(site, &runs).await);
+    for (name, path, status) in [
+        ("not-found", "/ui/nothing/is/here".to_owned(), 404),
+        ("run-not-found", format!("{EMPTY}/ui/runs/{}", runs["blocked"]), 404),
+        ("address-invalid", "/ui/runs?status=done".to_owned(), 400),
+        ("runs-unavailable", format!("{AWAY}/ui/runs"), 503),
+    ] {
+        pages.push(Page { status, ..page(name, path) });
     }
+    pages
+}
+
+/// A page that exists.
+fn page(name: &str, path: String) -> Page {
+    let bare = BARE.contains(&name) || path.starts_with(EMPTY);
+    Page { name: name.to_owned(), path, status: 200, bare }
+}
+
+/// Pages of one run, step, gate or artifact.
+async fn of_rows(site: &Site, runs: &Runs) -> Vec<Page> {
+    let mut pages: Vec<Page> =
+        runs.iter().map(|(name, run)| page(&format!("run-{name}"), format!("/ui/runs/{run}"))).collect();
+    let ordinal = "select ordinal from nofx.step where run_id = $1 and name = $2";
     for (name, run, step) in STEPS {
-        let ordinal =
-            one::<i32>(site, "select ordinal from nofx.step where run_id = $1 and name = $2", runs[run], step).await;
-        add(name, format!("/ui/runs/{}/steps/{ordinal}", runs[run]), 200);
+        let ordinal = one::<i32>(site, ordinal, runs[run], step).await;
+        pages.push(page(name, format!("/ui/runs/{}/steps/{ordinal}", runs[run])));
     }
     for (name, run) in GATES {
-        add(name, format!("/ui/gates/{}", site.gate(runs[run]).await), 200);
+        pages.push(page(name, format!("/ui/gates/{}", site.gate(runs[run]).await)));
     }
     let artifact = "select a.id from nofx.artifact a join nofx.step s on s.id = a.step_id
                      where a.run_id = $1 and s.name = split_part($2, '/', 1) and a.name like '%' || split_part($2, '/', 2)
                      order by a.created_at desc limit 1";
     for (name, run, step, end) in ARTIFACTS {
         let id: Uuid = one(site, artifact, runs[run], &format!("{step}/{end}")).await;
-        add(name, format!("/ui/artifacts/{id}"), 200);
+        pages.push(page(name, format!("/ui/artifacts/{id}")));
     }
-    for (name, run, step) in EVIDENCE {
-        let gate = step;
-        let id: Uuid = one(site, artifact, runs[run], &format!("{step}/gate-{gate}.json")).await;
-        add(name, format!("/ui/evidence/{id}"), 200);
-    }
-    let (large, timeline, failed) = (runs["large"], runs["long-timeline"], runs["failed-coverage"]);
-    let (approved, next) = (site.gate(runs["approved"]).await, site.gate(runs["blocked"]).await);
-    for (name, path) in [
+    pages
+}
+
+/// The lists, with filters and without rows.
+fn lists(runs: &Runs) -> Vec<Page> {
+    let pages = [
         ("runs", "/ui/runs".to_owned()),
         ("runs-older", format!("/ui/runs?after={}", runs["expired"])),
         ("runs-failed", "/ui/runs?status=failed".to_owned()),
@@ -174,6 +185,15 @@ pub async fn make(site: &Site) -> Vec<Page> {
         ("inbox-of-type", "/ui/inbox?type=manual:release".to_owned()),
         ("inbox-decided", "/ui/inbox?decided=1".to_owned()),
         ("inbox-empty", format!("{EMPTY}/ui/inbox")),
+    ];
+    pages.map(|(name, path)| page(name, path)).into()
+}
+
+/// Runs and gates as an address can select parts of them.
+async fn views(site: &Site, runs: &Runs) -> Vec<Page> {
+    let (large, timeline, failed) = (runs["large"], runs["long-timeline"], runs["failed-coverage"]);
+    let (approved, next) = (site.gate(runs["approved"]).await, site.gate(runs["blocked"]).await);
+    let pages = [
         ("run-large-more-steps", format!("/ui/runs/{large}?steps=100")),
         ("run-large-level", format!("/ui/runs/{large}?level=3")),
         ("run-large-waiting", format!("/ui/runs/{large}?state=ready")),
@@ -183,7 +203,15 @@ pub async fn make(site: &Site) -> Vec<Page> {
         ("run-events-not-found", format!("/ui/runs/{timeline}?kind=writes")),
         ("run-still", format!("/ui/runs/{}?still=1", runs["running"])),
         ("run-decided", format!("/ui/runs/{}?decided={approved}", runs["approved"])),
+        ("gate-all-rows", format!("/ui/gates/{next}?write=rates&rows=0")),
         ("gate-of-inbox", format!("/ui/gates/{next}?from=inbox&decided={approved}")),
+    ];
+    pages.map(|(name, path)| page(name, path)).into()
+}
+
+/// What is no run: new runs, policy, rules, usage, health.
+fn settings(runs: &Runs) -> Vec<Page> {
+    let pages = [
         ("new", "/ui/new".to_owned()),
         ("new-example", "/ui/new?example=db-write".to_owned()),
         ("new-again", format!("/ui/new?from={}", runs["failed-coverage"])),
@@ -196,15 +224,11 @@ pub async fn make(site: &Site) -> Vec<Page> {
         ("usage-empty", format!("{EMPTY}/ui/usage")),
         ("health", "/ui/health".to_owned()),
         ("health-redriven", format!("/ui/health?redriven={}", states::REDRIVE)),
+        ("health-healthy", format!("{HEALTHY}/ui/health")),
+        ("health-dead-letters", format!("{DEAD}/ui/health")),
         ("health-empty", format!("{EMPTY}/ui/health")),
-    ] {
-        add(name, path, 200);
-    }
-    add("not-found", "/ui/nothing/is/here".to_owned(), 404);
-    add("run-not-found", format!("{EMPTY}/ui/runs/{}", runs["blocked"]), 404);
-    add("address-invalid", "/ui/runs?status=done".to_owned(), 400);
-    add("runs-unavailable", format!("{AWAY}/ui/runs"), 503);
-    pages
+    ];
+    pages.map(|(name, path)| page(name, path)).into()
 }
 
 /// One value of a run.

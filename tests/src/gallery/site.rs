@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ::db_write::DbWrite;
 use axum::Router;
 use axum::extract::Request;
+use axum::middleware;
 use axum::response::Response;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -21,6 +22,8 @@ use tower::ServiceExt;
 
 use super::clock::When;
 use super::commands::Runner;
+use super::forms::{self, Forms};
+use super::queues::{self, DEAD, HEALTHY};
 use super::work::{Act, Acts};
 use super::{models, work};
 use crate::delivery::{Deliver, event};
@@ -39,6 +42,7 @@ pub struct Site {
     pub lab: Lab,
     pub url: String,
     pub runner: Runner,
+    pub forms: Forms,
     acts: Arc<Acts>,
     script: Script,
     db_write: Worker<InTransaction<DbWrite>>,
@@ -56,7 +60,8 @@ impl Site {
         let mut lab = Lab::with_bucket().await;
         lab.ctx.config.signing.public_keys = Some(key.public().to_pem());
         let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let router = router(&lab).await;
+        let forms = Forms::default();
+        let router = router(&lab, &forms).await;
         tokio::spawn(async move { axum::serve(listener, router).await });
         let (acts, runner) = (Arc::new(Acts::default()), Runner::new(folder.path()));
         let models = models::serve().await;
@@ -65,7 +70,7 @@ impl Site {
         let db_write = Worker::new(lab.worker_ctx().await, spec, InTransaction(DbWrite)).without_continuation();
         let client = reqwest::Client::new();
         let waiting = std::sync::Mutex::default();
-        Self { lab, url, runner, acts, script, db_write, client, waiting, _folder: folder }
+        Self { lab, url, runner, forms, acts, script, db_write, client, waiting, _folder: folder }
     }
 
     /// Sends a request to the API. The answer must be 2xx.
@@ -192,13 +197,22 @@ impl Site {
 }
 
 /// The functions at their paths, and the console again for another tenant and without a database.
-async fn router(lab: &Lab) -> Router {
+async fn router(lab: &Lab, forms: &Forms) -> Router {
     let mut empty = lab.another_ctx().await;
     empty.config.tenant = TenantId("empty".into());
     let mut config = config("postgres://nobody@127.0.0.1:1/none?connect_timeout=1");
     config.tenant = lab.tenant.clone();
     let away = crate::lab::context(config).await;
-    Router::new().nest(EMPTY, functions(&empty)).nest(AWAY, functions(&away)).fallback_service(functions(&lab.ctx))
+    let healthy = queues::context(lab, &empty.config.tenant, HEALTHY).await;
+    let dead = queues::context(lab, &lab.tenant, DEAD).await;
+    let with_queues = |ctx: &Ctx| functions(ctx).layer(middleware::from_fn_with_state(ctx.clone(), queues::swept));
+    Router::new()
+        .nest(EMPTY, functions(&empty))
+        .nest(AWAY, functions(&away))
+        .nest(HEALTHY, with_queues(&healthy))
+        .nest(DEAD, with_queues(&dead))
+        .fallback_service(functions(&lab.ctx))
+        .layer(middleware::from_fn_with_state(Arc::clone(forms), forms::send))
 }
 
 /// The functions with which people and programs talk, at their paths.

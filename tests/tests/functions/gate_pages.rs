@@ -145,3 +145,42 @@ async fn only_the_gates_of_a_page_look_for_their_evidence() {
         assert!(rows < MOST_ROWS, "{rows} rows of artifacts were read, of the run: {of_run}");
     }
 }
+
+#[tokio::test]
+async fn a_decision_of_an_older_session_is_not_recorded_and_its_text_is_kept() {
+    let lab = Lab::new().await;
+    let (_, gates) = waiting(&lab, &["manual:release"]).await;
+    let gate = gates[0];
+    let console = Gateway::console(&lab, Shape::Http);
+    let token = "0123456789abcdef0123456789abcdef";
+    let cookie = format!("nofx-csrf={token}");
+    let form = ("content-type", "application/x-www-form-urlencoded");
+    let send = async |verb: &str, site: &str, actor: &str, token: &str| {
+        let headers = [form, ("sec-fetch-site", site), ("cookie", cookie.as_str())];
+        let body = format!("actor={actor}&reason=Prices+of+%3C2025%3E.&csrf={token}");
+        let answer = console.send("POST", &format!("/ui/gates/{gate}/{verb}"), &headers, Some(body)).await;
+        (answer.status, answer.body.as_str().unwrap_or_default().to_owned())
+    };
+    let (status, shown) = send("reject", "same-origin", "ada", "").await;
+    assert_eq!(status, 403, "{shown}");
+    for words in
+        ["Nothing was decided.", "Prices of &lt;2025&gt;.</textarea>", "value=\"ada\"", "name=\"csrf\" value=\""]
+    {
+        assert!(shown.contains(words), "{words}: {shown}");
+    }
+    // What another site sent is not shown, and the answer does not say what the gate is about.
+    let (status, shown) = send("reject", "cross-site", "ada", token).await;
+    assert!(status == 403 && !shown.contains("Prices of") && !shown.contains("release"), "{shown}");
+    let status_of = async || lab.text("select status from nofx.gate where id = $1", gate).await;
+    assert_eq!(status_of().await, "pending");
+
+    assert_eq!(send("approve", "same-origin", "ada", token).await.0, 303);
+    let (status, shown) = send("approve", "same-origin", "ada", token).await;
+    assert!(status == 409 && shown.contains("Your decision is recorded already"), "{shown}");
+    let (status, shown) = send("reject", "same-origin", "ada", token).await;
+    assert!(status == 409 && shown.contains("You have decided already"), "{shown}");
+    let (status, shown) = send("approve", "same-origin", "ben", token).await;
+    assert!(status == 409 && shown.contains("Your decision came too late"), "{shown}");
+    assert_eq!(status_of().await, "passed");
+    lab.assert_invariants().await;
+}

@@ -65,7 +65,7 @@ async fn a_refused_form_says_what_did_not_happen_and_why() {
         (format!("csrf={TOKEN}"), 400, "A name is needed."),
         (format!("actor=+&csrf={TOKEN}"), 400, "It must be a name of 1 to 200 characters"),
         (format!("actor={long}&csrf={TOKEN}"), 400, "It must be a name of 1 to 200 characters"),
-        ("actor=ann&csrf=".to_owned(), 403, "The form is older than your session. Reload the page and try again."),
+        ("actor=ann&csrf=".to_owned(), 403, "The form is older than your session. Nothing was changed. Send it again."),
     ] {
         let refused = send(&console, run, "cancel", &form).await;
         assert_eq!(refused.status, status, "{form}: {refused:?}");

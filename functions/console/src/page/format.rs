@@ -1,5 +1,8 @@
 //! Formats times, durations, sizes and numbers.
 
+use shared::view::sentence::words;
+pub(super) use words::{cut, thousands as number};
+
 /// `2026-11-23T10:00:00.123+00:00` as `2026-11-23 10:00:00 UTC`. Other text is unchanged.
 pub(super) fn plain_time(timestamp: &str) -> String {
     let Some((date, time)) = timestamp.split_once('T') else { return timestamp.to_owned() };
@@ -15,35 +18,9 @@ pub(super) fn clock(timestamp: &str) -> &str {
     timestamp.split_once('T').map_or(timestamp, |(_, time)| time.get(..8).unwrap_or(time))
 }
 
-/// A number with groups of three digits.
-pub(super) fn number(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 /// A duration in its two largest units. It does not break.
 pub(super) fn duration(ms: i64) -> String {
-    let ms = ms.max(0);
-    let (s, m, h, d) = (ms / 1_000, ms / 60_000, ms / 3_600_000, ms / 86_400_000);
-    let text = if ms < 1_000 {
-        format!("{ms} ms")
-    } else if s < 60 {
-        format!("{s}.{} s", ms % 1_000 / 100)
-    } else if m < 60 {
-        format!("{m} min {} s", s % 60)
-    } else if h < 24 {
-        format!("{h} h {} min", m % 60)
-    } else {
-        format!("{d} d {} h", h % 24)
-    };
-    text.replace(' ', "\u{a0}")
+    words::duration(ms).replace(' ', "\u{a0}")
 }
 
 /// A duration in its largest unit, for little space. Seconds have tenths.

@@ -1,9 +1,9 @@
 //! The gates of a run, in a list. The page of a gate shows what it is about, and has the form.
 
 use maud::{Markup, html};
-use shared::db::console::{Gate, Run};
-use shared::domain::GateStatus;
+use shared::db::console::{AttemptAt, Gate, Run};
 use shared::domain::gate::{Decision, GATE_CHANGE};
+use shared::domain::{GateStatus, RunId};
 
 use super::icon::{Look, PENDING_GATE, look, mark};
 use super::layout::Base;
@@ -81,10 +81,16 @@ pub(super) fn blocked_by(gate: &Gate) -> Markup {
     html! { @if let Some(step) = &gate.step { "step " bdi { (visible(step)) } } @else { "the run itself" } }
 }
 
+/// The part of a step's page that shows what an attempt of it found, or else the newest one.
+pub(super) fn evidence_href(base: Base, run: RunId, ordinal: i64, attempt: Option<i64>) -> String {
+    let attempt = attempt.map(|attempt| format!("?attempt={attempt}")).unwrap_or_default();
+    base.to(&format!("runs/{run}/steps/{ordinal}{attempt}#evidence"))
+}
+
 /// A link to what the gate relies on.
 pub(super) fn evidence(base: Base, gate: &Gate) -> Markup {
-    if let (Some(id), Some(super::EVIDENCE)) = (gate.evidence_id, gate.evidence_type.as_deref()) {
-        return html! { div.note { a href={ (base.to("evidence/")) (id) } { "Evidence" } } };
+    if let Some(AttemptAt { ordinal, attempt }) = gate.judged_at {
+        return html! { div.note { a href=(evidence_href(base, gate.run_id, ordinal, Some(attempt))) { "Evidence" } } };
     }
     if gate.is_about_change() {
         return html! { div.note { a href={ (base.to("gates/")) (gate.id) } { "The difference" } } };

@@ -135,10 +135,10 @@ fn row(base: Base, asked: &Asked) -> Markup {
     html! {
         tr role="row" data-row {
             td.full role="cell" { (what(base, gate, "?from=inbox")) }
-            td role="cell" data-label="Run" {
+            td.fifth role="cell" data-label="Run" {
                 span { bdi { (visible(&gate.goal)) } br; span.note { (blocked_by(gate)) } }
             }
-            td role="cell" data-label="With" { span { (with(asked)) } }
+            td.fifth role="cell" data-label="With" { span { (with(asked)) } }
             td.nowrap role="cell" data-label="Has waited" { (elapsed(&gate.created_at)) }
             td.nowrap role="cell" data-label="Expires" {
                 @if let Some(at) = &gate.expires_at { (left(at)) } @else { span.note { "never" } }
@@ -237,7 +237,7 @@ fn decisions(base: Base, gates: &[Gate]) -> Markup {
                             (what(base, gate, ""))
                             @if let Some(reason) = &gate.decision_reason { p.note.indent { bdi { (visible(reason)) } } }
                         }
-                        td role="cell" data-label="Run" {
+                        td.fifth role="cell" data-label="Run" {
                             span { bdi { (visible(&gate.goal)) } br; span.note { (blocked_by(gate)) } }
                         }
                         td role="cell" data-label="By" {

@@ -14,7 +14,7 @@ use shared::http::{Query, id_param};
 use shared::storage::Beginning;
 use shared::{signing, telemetry};
 
-use super::evidence::MAX_BYTES;
+use super::document::MAX_BYTES;
 use super::failure;
 use crate::archive::Listing;
 use crate::content::Content;

@@ -11,11 +11,10 @@ use shared::domain::gate::Decision;
 use shared::domain::{GateId, RunId};
 use shared::error::Error;
 use shared::flow::decide_gate::decide_gate;
-use shared::http::{self, ACTOR, Form, Query, REASON, id_param};
+use shared::http::{self, ACTOR, Form, Query, REASON, Sender, id_param, sender};
 use shared::telemetry;
 
-use super::evidence::bytes;
-use super::{evidence, failure, not_recorded, redirect, show};
+use super::{document, failure, not_recorded, number, redirect, show};
 use crate::csrf;
 use crate::evidence::GateChange;
 use crate::page::{self, Base, Content, DecisionPage, Refusal, Refused, Unrecorded};
@@ -44,23 +43,37 @@ impl Asked {
         Ok(Self { detail, change, contents })
     }
 
-    fn show(&self, base: Base, headers: &HeaderMap, from_inbox: bool, refused: Option<Refused<'_>>) -> Response {
-        let (detail, contents) = (&self.detail, &self.contents);
-        let change = self
-            .change
-            .as_ref()
-            .map(|change| change.as_ref().map(|(document, change)| (document, change)).map_err(String::as_str));
-        show(headers, |token| {
-            page::decision_page(&DecisionPage { base, detail, change, contents, token, from_inbox, refused })
-        })
+    /// The page at the gate's own address, as `change` changes it.
+    fn show<'a>(&'a self, headers: &HeaderMap, change: impl FnOnce(DecisionPage<'a>) -> DecisionPage<'a>) -> Response {
+        let difference = self.change.as_ref().map(|read| match read {
+            Ok((document, change)) => Ok((document, change)),
+            Err(why) => Err(why.as_str()),
+        });
+        let page = change(DecisionPage {
+            base: Base::RUN,
+            detail: &self.detail,
+            change: difference,
+            contents: &self.contents,
+            token: "",
+            from_inbox: false,
+            rows: None,
+            refused: None,
+        });
+        show(headers, |token| page::decision_page(&DecisionPage { token, ..page }))
     }
+}
+
+/// The first row to show, and the step that writes it.
+fn rows(query: &Query) -> Result<Option<(usize, &str)>, Error> {
+    let first = number(query, "rows")?.and_then(|first| usize::try_from(first).ok());
+    Ok(first.zip(query.get("write")))
 }
 
 /// The difference that a gate asks about, if it asks about one. What cannot be read must not hide the gate.
 async fn difference(ctx: &Ctx, gate: &Gate) -> Result<Option<Result<(Document, GateChange), String>>, Error> {
     let Some(artifact) = gate.evidence_id.filter(|_| gate.is_about_change()) else { return Ok(None) };
-    let document = evidence::find(ctx, artifact).await?;
-    let change = match bytes(ctx, &document).await {
+    let document = document::find(ctx, artifact).await?;
+    let change = match document::bytes(ctx, &document).await {
         Ok(bytes) => GateChange::read(&bytes),
         Err(error) => {
             telemetry::report(&error, "read the difference of a gate");
@@ -103,13 +116,16 @@ async fn content(ctx: &Ctx, exhibit: &Exhibit) -> Content {
 }
 
 /// `GET /ui/gates/{id}`. `from=inbox`: a decision leads to the next gate of the inbox. `decided`: the gate that was decided
-/// before.
+/// before. `rows` and `write`: show the rows of this step's write from this one on.
 pub async fn page(State(ctx): State<Ctx>, Path(id): Path<String>, query: Query, headers: HeaderMap) -> Response {
     let before = query.get("decided").and_then(|id| id.parse().ok());
     let from_inbox = query.get("from") == Some(INBOX);
-    let read = async || Asked::find(&ctx, id_param("gate", &id)?, before).await;
+    let read = async || {
+        let rows = rows(&query)?;
+        Ok((Asked::find(&ctx, id_param("gate", &id)?, before).await?, rows))
+    };
     match read().await {
-        Ok(asked) => asked.show(Base::RUN, &headers, from_inbox, None),
+        Ok((asked, rows)) => asked.show(&headers, |page| DecisionPage { from_inbox, rows, ..page }),
         Err(error) => failure(Base::RUN, &error),
     }
 }
@@ -128,8 +144,14 @@ pub async fn decide(
         (_, Err(error)) => return failure(Base::GATE, &error),
     };
     // Check this first: a forged form must not learn whether the gate exists.
-    if let Err(sentence) = csrf::check(&headers, ctx.config.public_url.as_deref(), form.text("csrf")) {
-        return failure(Base::GATE, &Error::Forbidden(sentence.to_owned()));
+    let public_url = ctx.config.public_url.as_deref();
+    if let Err(sentence) = csrf::check(&headers, public_url, form.text("csrf")) {
+        let error = Error::Forbidden(sentence.to_owned());
+        // What another site sent is not shown.
+        if sender(&headers, public_url) != Sender::Own {
+            return failure(Base::GATE, &error);
+        }
+        return refused(&ctx, &headers, gate_id, decision, &form, &error).await;
     }
     match record(&ctx, gate_id, decision, &form).await {
         Ok(run_id) => redirect(&Base::GATE.to(&next(&ctx, gate_id, run_id, &form).await)),
@@ -182,15 +204,20 @@ async fn refused(
 ) -> Response {
     let asked = match Asked::find(ctx, gate_id, None).await {
         Ok(asked) => asked,
+        // The form had no right token, so the answer is the same whether the gate exists or not.
+        Err(_) if matches!(error, Error::Forbidden(_)) => return failure(Base::GATE, error),
         Err(error) => return failure(Base::GATE, &error),
     };
     let sentence = error.to_string();
     let (status, why) = match error {
         Error::Invalid(problems) => (StatusCode::BAD_REQUEST, Refusal::Problems(problems)),
+        Error::Forbidden(_) => (StatusCode::FORBIDDEN, Refusal::Form(&sentence)),
         _ => (StatusCode::CONFLICT, Refusal::Conflict(&sentence)),
     };
     let typed = Refused { why, decision, actor: form.text("actor"), reason: form.text("reason") };
-    let mut response = asked.show(Base::GATE, headers, form.text("from") == INBOX, Some(typed));
+    let from_inbox = form.text("from") == INBOX;
+    let mut response =
+        asked.show(headers, |page| DecisionPage { base: Base::GATE, from_inbox, refused: Some(typed), ..page });
     *response.status_mut() = status;
     response
 }

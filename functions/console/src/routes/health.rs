@@ -45,7 +45,7 @@ pub async fn redrive(State(ctx): State<Ctx>, Path(handler): Path<String>, header
         return failure(base, &error);
     }
     if let Err(sentence) = csrf::check(&headers, ctx.config.public_url.as_deref(), form.text("csrf")) {
-        return failure(base, &Error::Forbidden(sentence.to_owned()));
+        return failure(base, &Error::Forbidden(format!("{sentence} Load its page again first.")));
     }
     let actor = form.read(&[ACTOR, &["csrf"]], |fields| {
         fields.require(&["actor"]);

@@ -2,7 +2,7 @@
 
 pub mod artifact;
 pub mod control;
-pub mod evidence;
+pub mod document;
 pub mod gate;
 pub mod health;
 pub mod inbox;

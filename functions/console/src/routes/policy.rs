@@ -9,7 +9,7 @@ use shared::db::console;
 use shared::db::policy::{self, NewPolicy, PolicySet};
 use shared::domain::Policy;
 use shared::error::Error;
-use shared::http::{ACTOR, Form, Query, REASON, actor, reason};
+use shared::http::{ACTOR, Form, Query, REASON, Sender, actor, reason, sender};
 
 use super::{failure, not_recorded, redirect, show};
 use crate::csrf;
@@ -28,8 +28,15 @@ pub async fn page(State(ctx): State<Ctx>, query: Query, headers: HeaderMap) -> R
 /// `POST /ui/policy`: sets the next version if the current one is still the one that the form was made for. Redirects to
 /// the page (303), or shows the form with the reason why not.
 pub async fn set(State(ctx): State<Ctx>, headers: HeaderMap, form: Form) -> Response {
-    if let Err(sentence) = csrf::check(&headers, ctx.config.public_url.as_deref(), form.text("csrf")) {
-        return failure(Base::TOP, &Error::Forbidden(sentence.to_owned()));
+    let public_url = ctx.config.public_url.as_deref();
+    if let Err(sentence) = csrf::check(&headers, public_url, form.text("csrf")) {
+        // What another site sent is not shown.
+        if sender(&headers, public_url) != Sender::Own {
+            return failure(Base::TOP, &Error::Forbidden(sentence.to_owned()));
+        }
+        let shown = show_page(&ctx, &headers, None, Some(typed(&form, sentence)), StatusCode::FORBIDDEN).await;
+        let is_shown = shown.status() == StatusCode::FORBIDDEN;
+        return if is_shown { shown } else { failure(Base::TOP, &Error::Forbidden(sentence.to_owned())) };
     }
     let refused = match record(&ctx, &form).await {
         Ok(PolicySet::Set { .. } | PolicySet::Unchanged { .. }) => return redirect("policy"),
@@ -42,13 +49,11 @@ pub async fn set(State(ctx): State<Ctx>, headers: HeaderMap, form: Form) -> Resp
         Err(error) => return failure(Base::TOP, &error),
     };
     let (status, why) = refused;
-    let typed = TypedPolicy {
-        document: form.text("document"),
-        actor: form.text("actor"),
-        reason: form.text("reason"),
-        why: &why,
-    };
-    show_page(&ctx, &headers, None, Some(typed), status).await
+    show_page(&ctx, &headers, None, Some(typed(&form, &why)), status).await
+}
+
+fn typed<'a>(form: &'a Form, why: &'a str) -> TypedPolicy<'a> {
+    TypedPolicy { document: form.text("document"), actor: form.text("actor"), reason: form.text("reason"), why }
 }
 
 /// The version with its document, if the database cannot say what became of it.

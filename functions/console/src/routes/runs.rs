@@ -3,22 +3,24 @@
 use std::time::{Duration, SystemTime};
 
 use axum::extract::State;
+use axum::http::HeaderMap;
 use axum::response::{Html, IntoResponse, Response};
 use shared::context::Ctx;
 use shared::db::console;
 use shared::db::run::RunFilter;
 use shared::domain::RunStatus;
 use shared::error::Error;
-use shared::http::Query;
+use shared::http::{BasePath, Query, header_text};
 
 use super::{cursor, failure};
+use crate::csrf;
 use crate::page::{self, AGES, Base, OPEN, RunFilters, RunsPage};
 
 /// Maximum length of a text to search for.
 const MAX_TEXT_CHARS: usize = 200;
 
 /// `GET /ui/runs`: the runs that match the filters after the run `after`, newest first.
-pub async fn list(State(ctx): State<Ctx>, query: Query) -> Response {
+pub async fn list(State(ctx): State<Ctx>, base_path: BasePath, headers: HeaderMap, query: Query) -> Response {
     let word = |name| query.get(name).unwrap_or_default().trim();
     let filters = RunFilters {
         status: word("status"),
@@ -31,10 +33,29 @@ pub async fn list(State(ctx): State<Ctx>, query: Query) -> Response {
         let filter = filter(filters, SystemTime::now())?;
         console::run_list(&ctx.db, &ctx.config.tenant, &filter, cursor(&query, "after")?).await
     };
+    let api = api(&base_path, &headers, ctx.config.public_url.as_deref());
     match read().await {
-        Ok(list) => Html(page::run_list(&RunsPage { base: Base::TOP, list: &list, filters })).into_response(),
+        Ok(list) => {
+            Html(page::run_list(&RunsPage { base: Base::TOP, list: &list, filters, api: &api })).into_response()
+        }
         Err(error) => failure(Base::TOP, &error),
     }
+}
+
+/// The variable that the command line reads. It stands for an address that the request does not tell.
+const API_VARIABLE: &str = "$NOFX_API_URL";
+
+/// The address of the API: what is configured, else that of this request.
+fn api(base_path: &BasePath, headers: &HeaderMap, public_url: Option<&str>) -> String {
+    if let Some(url) = public_url {
+        return url.trim_end_matches('/').to_owned();
+    }
+    // It is a part of a command, so nothing else may be in it.
+    let is_plain = |text: &String| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:[]/_~".contains(&byte));
+    let host = header_text(headers, "host").filter(|host| !host.is_empty());
+    let address = host.map(|host| format!("{host}{}", base_path.to("")));
+    let scheme = if csrf::over_tls(headers) { "https" } else { "http" };
+    address.filter(is_plain).map_or(API_VARIABLE.into(), |address| format!("{scheme}://{address}"))
 }
 
 fn filter(filters: RunFilters<'_>, now: SystemTime) -> Result<RunFilter, Error> {
@@ -68,6 +89,22 @@ fn text(name: &str, text: &str) -> Result<Option<String>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_address_of_the_api_is_that_of_the_request() {
+        let of = |pairs: &[(&'static str, &str)], public_url| {
+            let headers = pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+            api(&BasePath::default(), &headers, public_url)
+        };
+        assert_eq!(of(&[("host", "127.0.0.1:4321")], None), "http://127.0.0.1:4321");
+        let tls = [("host", "nofx.test"), ("x-forwarded-proto", "https")];
+        assert_eq!(of(&tls, None), "https://nofx.test");
+        assert_eq!(of(&tls, Some("https://public.test/stage/")), "https://public.test/stage");
+        for host in ["a;rm -rf", "$(id)", "a b", "'x'", "`x`"] {
+            assert_eq!(of(&[("host", host)], None), API_VARIABLE, "{host}");
+        }
+        assert_eq!(of(&[], None), API_VARIABLE);
+    }
 
     #[test]
     fn filters_are_read_strictly() {

@@ -1,30 +1,39 @@
 //! A step of a run.
 
 use axum::extract::{Path, State};
-use axum::response::{Html, IntoResponse, Response};
+use axum::http::HeaderMap;
+use axum::response::Response;
 use shared::context::Ctx;
 use shared::db::console::{self, StepDetail};
 use shared::domain::RunId;
 use shared::error::Error;
 use shared::http::{Query, id_param};
 
-use super::evidence::MAX_BYTES;
-use super::{failure, number};
+use super::document::MAX_BYTES;
+use super::{failure, number, show};
 use crate::evidence::Evidence;
 use crate::page::{self, Base, StepPage};
 
-/// `GET /ui/runs/{id}/steps/{ordinal}`. `attempt`: show what this attempt left, not the newest one.
-pub async fn page(State(ctx): State<Ctx>, Path((id, ordinal)): Path<(String, String)>, query: Query) -> Response {
+/// `GET /ui/runs/{id}/steps/{ordinal}`. `attempt`: show what this attempt left, not the newest one. `rows`: show the
+/// rows of its write from this one on.
+pub async fn page(
+    State(ctx): State<Ctx>,
+    Path((id, ordinal)): Path<(String, String)>,
+    query: Query,
+    headers: HeaderMap,
+) -> Response {
     let read = async || {
         let attempt = number(&query, "attempt")?;
+        let rows = number(&query, "rows")?.and_then(|first| usize::try_from(first).ok());
         let step = find(&ctx, id_param("run", &id)?, id_param("step", &ordinal)?, attempt).await?;
         let evidence = evidence(&ctx, &step).await;
-        Ok((attempt, step, evidence))
+        Ok((attempt, rows, step, evidence))
     };
     match read().await {
-        Ok((attempt, step, evidence)) => {
+        Ok((attempt, rows, step, evidence)) => {
             let evidence = evidence.as_ref().map(|read| read.as_ref().map_err(String::as_str));
-            Html(page::step_page(&StepPage { base: Base::STEP, step: &step, attempt, evidence })).into_response()
+            let page = StepPage { attempt, evidence, rows, ..StepPage::new(&step, "") };
+            show(&headers, |token| page::step_page(&StepPage { token, ..page }))
         }
         Err(error) => failure(Base::STEP, &error),
     }

@@ -1,7 +1,7 @@
 //! Pages of evidence and of decisions. All text in the documents may come from tested code.
 
 use console::evidence::{Evidence, GateChange};
-use console::page::{Base, DecisionPage, Refusal, Refused, RunPage, StepPage};
+use console::page::{DecisionPage, Refusal, Refused, RunPage, StepPage};
 use console::page::{decision_page, run_page, step_page};
 use serde_json::{Value, json};
 use shared::db::console::{Document, Gate};
@@ -70,7 +70,7 @@ fn pages(text: &str) -> [String; 6] {
     let problems = [Problem { path: text.into(), message: text.into() }];
     let refused = |why| Some(Refused { why, decision: Decision::Reject, actor: text, reason: text });
     [
-        step_page(&StepPage { base: Base::STEP, step: &step, attempt: Some(3), evidence: Some(Ok(&evidence)) }),
+        step_page(&StepPage { attempt: Some(3), evidence: Some(Ok(&evidence)), ..StepPage::new(&step, "t") }),
         shown(&asked, Some(Ok((&document, &change))), None),
         shown(&asked, None, refused(Refusal::Problems(&problems))),
         shown(&ended, None, None),
@@ -162,7 +162,7 @@ fn a_long_difference_says_that_it_is_cut() {
 
 #[tokio::test]
 async fn documents_need_a_database_and_a_valid_id() {
-    for kind in ["evidence", "gates"] {
+    for kind in ["artifacts", "gates"] {
         assert_eq!(get(&format!("/ui/{kind}/{}", run_id())).await.status, 503);
         assert_eq!(get(&format!("/ui/{kind}/nonsense")).await.status, 404);
     }

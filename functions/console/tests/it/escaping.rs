@@ -26,7 +26,7 @@ fn hostile_text_in_lists_and_messages_is_escaped() {
         let base = Base::TOP;
         let none = RunList { waiting: 3, ..RunList::default() };
         for list in [&support::run_list(text), &none] {
-            assert_inert(&run_list(&RunsPage { base, list, filters }), text);
+            assert_inert(&run_list(&RunsPage { base, list, filters, api: text }), text);
         }
         let empty = Inbox { waiting: 0, gates: Vec::new(), ..support::inbox(text) };
         for list in [&support::inbox(text), &empty] {
@@ -45,8 +45,8 @@ fn text_in_lists_cannot_change_its_direction() {
     let filters = RunFilters { tool: text, ..RunFilters::default() };
     let none = RunList::default();
     let pages = [
-        run_list(&RunsPage { base, list: &support::run_list(text), filters: RunFilters::default() }),
-        run_list(&RunsPage { base, list: &none, filters }),
+        run_list(&RunsPage { base, list: &support::run_list(text), filters: RunFilters::default(), api: text }),
+        run_list(&RunsPage { base, list: &none, filters, api: "" }),
         inbox(&InboxPage { base, list: &support::inbox(text), gate_type: "" }),
         decided_list(base, &support::decisions(text)),
     ];

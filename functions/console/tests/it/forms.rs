@@ -242,3 +242,52 @@ fn each_button_says_what_it_does() {
     let [_, reject, _] = page(&|detail| detail.gate.on_pass = OnPass::Release);
     assert!(reject.contains("fails, 1 step is skipped"), "{reject}");
 }
+
+#[test]
+fn a_form_of_an_older_session_shows_again_what_was_typed() {
+    let detail = detail(&gate("x"), "x");
+    let why = Refusal::Form("The form is older than your session. Nothing was changed. Send it again.");
+    let refused = Some(Refused { why, decision: Decision::Reject, actor: "ada", reason: "Rates of <2025>." });
+    let page = decision_page(&DecisionPage { base: Base::GATE, refused, ..decision(&detail) });
+    for words in [
+        "Nothing was decided.</strong> The form is older than your session.",
+        "What you typed is still here.",
+        "value=\"ada\"",
+        "Rates of &lt;2025&gt;.</textarea>",
+        "method=\"post\"",
+    ] {
+        assert!(page.contains(words), "{words}: {page}");
+    }
+}
+
+#[test]
+fn a_decision_that_is_sent_twice_is_recorded_already() {
+    let detail = detail(&decided("ada", "passed"), "x");
+    let why = Refusal::Conflict("the gate has been decided already: it is passed by ada");
+    let page = |decision_of, actor, reason| {
+        let refused = Some(Refused { why, decision: decision_of, actor, reason });
+        decision_page(&DecisionPage { base: Base::GATE, refused, ..decision(&detail) })
+    };
+    // The recorded reason is the name too.
+    let twice = page(Decision::Approve, " ada ", "ada");
+    assert!(
+        twice.contains("Your decision is recorded already") && twice.contains("<bdi>ada</bdi> is recorded already")
+    );
+    assert!(!twice.contains("too late") && !twice.contains("What you wrote"), "{twice}");
+    let reworded = page(Decision::Approve, "ada", "Other words.");
+    assert!(reworded.contains("is recorded already") && reworded.contains("Other words."), "{reworded}");
+    let another = page(Decision::Reject, "ada", "No.");
+    assert!(another.contains("You have decided already") && another.contains("was not recorded"), "{another}");
+    assert!(page(Decision::Approve, "ben", "Yes.").contains("Your decision came too late"));
+}
+
+#[test]
+fn what_was_typed_survives_a_gate_that_was_decided_meanwhile() {
+    let detail = detail(&decided("cai", "passed"), "x");
+    let problems = [Problem { path: "actor".into(), message: "must be a name".into() }];
+    for why in [Refusal::Problems(&problems), Refusal::Form("The form is older than your session.")] {
+        let refused = Some(Refused { why, decision: Decision::Reject, actor: "ben", reason: "Because <it>." });
+        let page = decision_page(&DecisionPage { base: Base::GATE, refused, ..decision(&detail) });
+        assert!(page.contains("Your decision came too late") && page.contains("Because &lt;it&gt;."), "{page}");
+    }
+}

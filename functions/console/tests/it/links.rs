@@ -51,13 +51,13 @@ fn every_link_of_every_page_works_below_any_prefix() {
     let new = |base| new_run_page(&new_run(base, &typed, Outcome::None));
     let step = |status, attempt| {
         let step = support::step_detail("x", status);
-        step_page(&StepPage { base: Base::STEP, step: &step, attempt, evidence: None })
+        step_page(&StepPage { attempt, ..StepPage::new(&step, "t") })
     };
     let (made, evidence) = (artifact::artifact("x", "text"), artifact::artifact("x", "gate_evidence"));
     let holds = artifact::stored(Content::Text("x".into()));
     let note = Message { title: "t", sentence: "s", hint: None };
     let pages = [
-        ("/ui/runs", run_list(&RunsPage { base: Base::TOP, list: &list, filters })),
+        ("/ui/runs", run_list(&RunsPage { base: Base::TOP, list: &list, filters, api: "" })),
         ("/ui/inbox", inbox(&InboxPage { base: Base::TOP, list: &gates, gate_type: "x" })),
         ("/ui/inbox", decided_list(Base::TOP, &support::decisions("x"))),
         ("/ui/new", new(Base::TOP)),
@@ -81,19 +81,8 @@ fn every_link_of_every_page_works_below_any_prefix() {
             for address in addresses.into_iter().filter(|address| !address.is_empty() && !address.starts_with('#')) {
                 let path = resolve(&format!("{prefix}{place}"), address);
                 let below = path.strip_prefix(&format!("{prefix}/ui/"));
-                let known = [
-                    "runs",
-                    "inbox",
-                    "new",
-                    "policy",
-                    "rules",
-                    "usage",
-                    "health",
-                    "static/",
-                    "artifacts/",
-                    "gates/",
-                    "evidence/",
-                ];
+                let known =
+                    ["runs", "inbox", "new", "policy", "rules", "usage", "health", "static/", "artifacts/", "gates/"];
                 let is_page = below.is_some_and(|below| known.iter().any(|start| below.starts_with(start)));
                 // The API is below the same prefix.
                 let leads = is_page || path.starts_with(&format!("{prefix}/runs/{}/", run.id));

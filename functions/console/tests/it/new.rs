@@ -102,8 +102,31 @@ fn a_valid_plan_shows_its_order_and_what_it_asks_for() {
         assert!(shown.contains(words), "{words}: {shown}");
     }
     // The step that starts first comes first.
-    assert!(shown.find("<bdi>unit</bdi>") < shown.find("<bdi>release</bdi>"));
+    let (_, order) = shown.split_once("id=\"order\"").expect("a table");
+    assert!(order.find("<bdi>unit</bdi>") < order.find("<bdi>release</bdi>"));
     assert!(!page(true).contains("No gate has a base"));
+}
+
+#[test]
+fn a_valid_plan_shows_its_graph_before_it_runs() {
+    let typed = typed("x");
+    let after = |parents: &[&str]| parents.iter().map(|&parent| parent.to_owned()).collect();
+    let named =
+        |name: &str, level, parents: &[&str]| CheckedStep { depends_on: after(parents), ..step(name, "echo", level) };
+    let steps = vec![named("a", 0, &[]), named("b", 1, &["a"]), named("c", 1, &["a"]), named("d", 2, &["b", "c"])];
+    let shown = |plan: PlanChecked| {
+        new_run_page(&new_run(Base::RUN, &typed, Outcome::Checked { plan: &plan, has_base: false }))
+    };
+    let small = shown(plan(steps));
+    assert!(small.contains("role=\"region\" aria-label=\"Graph of the steps\"><svg width=\"656\""), "{small}");
+    assert_eq!((small.matches("<g class=\"node\">").count(), small.matches("<path class=\"wire\" ").count()), (4, 4));
+    assert!(small.contains("<title>d, d</title>"), "a step that has not begun has no state: {small}");
+    // Too many for a drawing: a row for each level, with a cell for each step.
+    let mut wide = vec![named("first", 0, &[])];
+    wide.extend((0..80).map(|index| named(&format!("s{index}"), 1, &["first"])));
+    let wide = shown(plan(wide));
+    assert!(!wide.contains("class=\"graph\"") && wide.contains("Steps by level"), "{wide}");
+    assert_eq!((wide.matches("class=\"level\"").count(), wide.matches("h9v9h-9z").count()), (2, 81));
 }
 
 #[test]

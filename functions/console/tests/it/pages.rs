@@ -5,6 +5,7 @@ use axum::http::{Request, header};
 use console::page::{Base, InboxPage, RunFilters, RunPage, RunsPage, inbox, run_list, run_page};
 use shared::db::console::{Inbox, Place, RunList};
 use shared::domain::Timestamp;
+use shared::domain::tool::Tools;
 
 use crate::support::{self, CSP, get, run, run_id, send};
 
@@ -68,7 +69,7 @@ async fn errors_are_pages() {
         (format!("/ui/runs/{id}?state=odd"), 400, "must be all or the state of a step"),
         (format!("/ui/runs/{id}?level=a-b"), 400, "must be a level, such as 3 or 3-7"),
         (format!("/ui/gates/{id}/approve"), 405, "buttons"),
-        (format!("/ui/evidence/{id}"), 503, "unavailable"),
+        (format!("/ui/evidence/{id}"), 404, "This page"),
     ];
     for (path, status, words) in cases {
         let answer = get(&path).await;
@@ -153,7 +154,7 @@ fn only_the_newest_runs_and_the_oldest_gates_refresh() {
     let filters = RunFilters { status: "open", ..RunFilters::default() };
     let runs = |is_continuation| {
         let list = RunList { is_continuation, ..support::run_list("x") };
-        run_list(&RunsPage { base: Base::TOP, list: &list, filters })
+        run_list(&RunsPage { base: Base::TOP, list: &list, filters, api: "" })
     };
     assert!(runs(false).contains("data-fragment=\"runs?status=open\"") && !runs(true).contains("data-fragment="));
     let gates = |is_continuation| {
@@ -165,8 +166,12 @@ fn only_the_newest_runs_and_the_oldest_gates_refresh() {
 
 #[test]
 fn a_list_of_runs_says_where_each_run_stands() {
-    let page =
-        run_list(&RunsPage { base: Base::TOP, list: &support::run_list("unit"), filters: RunFilters::default() });
+    let page = run_list(&RunsPage {
+        base: Base::TOP,
+        list: &support::run_list("unit"),
+        filters: RunFilters::default(),
+        api: "",
+    });
     for words in [
         "waits at <bdi>unit</bdi>",
         "failed at <bdi>unit</bdi>",
@@ -180,7 +185,7 @@ fn a_list_of_runs_says_where_each_run_stands() {
 
 #[test]
 fn an_empty_list_shows_how_to_start_and_an_empty_search_does_not() {
-    let page = |list: &RunList, filters| run_list(&RunsPage { base: Base::TOP, list, filters });
+    let page = |list: &RunList, filters| run_list(&RunsPage { base: Base::TOP, list, filters, api: "" });
     let none = RunList::default();
     assert!(page(&none, RunFilters::default()).contains("Start the first run"));
     let filters = RunFilters { goal: "x", ..RunFilters::default() };
@@ -204,4 +209,27 @@ fn an_empty_inbox_names_the_last_decision() {
         page.contains("4 gates passed, evidence, 3 rows to insert, 1 other write to a table")
             && page.contains("12 approved, 1 waived")
     );
+}
+
+#[test]
+fn the_request_on_the_page_without_runs_goes_to_this_server() {
+    let list = RunList::default();
+    let page = RunsPage { base: Base::TOP, list: &list, filters: RunFilters::default(), api: "https://nofx.test:8443" };
+    let shown = run_list(&page);
+    assert!(shown.contains("curl -s https://nofx.test:8443/runs \\"), "{shown}");
+}
+
+#[test]
+fn the_tools_to_choose_from_are_those_of_the_handlers() {
+    let page = RunsPage { base: Base::TOP, list: &support::run_list("x"), filters: RunFilters::default(), api: "" };
+    let shown = run_list(&page);
+    for handler in shared::domain::tool::HANDLERS {
+        let tools = match handler.tools {
+            Tools::Listed(tools) => tools.to_vec(),
+            Tools::Prefixed(prefix) => vec![prefix],
+        };
+        for tool in tools {
+            assert!(shown.contains(&format!("<option value=\"{tool}\">")), "{tool}: {shown}");
+        }
+    }
 }

@@ -1,16 +1,17 @@
 //! The page of a step.
 
 use console::evidence::Evidence;
-use console::page::{Base, StepPage, step_page};
+use console::page::{StepPage, step_page};
 use serde_json::json;
 use shared::db::console::{Start, StepDetail, StoredJson};
+use shared::domain::RunStatus;
 
 use crate::support::{HOSTILE, assert_inert, get, run_id, step_detail};
 
 const STATES: [&str; 8] = ["pending", "ready", "running", "blocked", "succeeded", "failed", "skipped", "cancelled"];
 
 fn page(step: &StepDetail) -> String {
-    step_page(&StepPage { base: Base::STEP, step, attempt: None, evidence: None })
+    step_page(&StepPage::new(step, "t"))
 }
 
 /// The band that says what happens next.
@@ -30,7 +31,7 @@ fn hostile_text_in_a_step_is_escaped() {
             let step = step_detail(text, status);
             for evidence in [None, Some(Err(text))] {
                 for attempt in [None, Some(3)] {
-                    assert_inert(&step_page(&StepPage { base: Base::STEP, step: &step, attempt, evidence }), text);
+                    assert_inert(&step_page(&StepPage { attempt, evidence, ..StepPage::new(&step, "t") }), text);
                 }
             }
         }
@@ -53,7 +54,7 @@ fn the_findings_of_a_gate_lead_to_its_document_also_if_it_cannot_be_shown() {
     let step = StepDetail { evidence: serde_json::from_value(document).unwrap(), ..step_detail("x", "failed") };
     let read = Evidence::read(br#"{"schema": "nofx.gate_evidence.v2", "verdict": "failed"}"#).unwrap();
     for evidence in [Ok(&read), Err("it is gone")] {
-        let shown = step_page(&StepPage { base: Base::STEP, step: &step, attempt: None, evidence: Some(evidence) });
+        let shown = step_page(&StepPage { evidence: Some(evidence), ..StepPage::new(&step, "t") });
         assert!(shown.contains(&format!("href=\"../../../artifacts/{id}\"")), "{shown}");
     }
 }
@@ -126,7 +127,7 @@ fn each_state_says_what_happens_next() {
 fn only_the_newest_attempt_of_an_open_step_refreshes() {
     let shown = |status, attempt, shown| {
         let step = StepDetail { shown, ..step_detail("x", status) };
-        step_page(&StepPage { base: Base::STEP, step: &step, attempt, evidence: None })
+        step_page(&StepPage { attempt, ..StepPage::new(&step, "t") })
     };
     let fragment = format!("data-fragment=\"../../../runs/{}/steps/4\"", run_id());
     assert!(
@@ -180,7 +181,12 @@ fn rows_of_a_write_are_shown_with_its_rule() {
     let mut step = step_detail("rates", "pending");
     step.write = Some(serde_json::from_value::<Start>(start).unwrap());
     let shown = page(&step);
-    for words in ["What it will write", "It inserts 1 row into", "<bdi>&lt;b&gt;</bdi>", "No rule lets"] {
+    for words in [
+        "What it will write",
+        "It inserts 1 row into",
+        "<bdi class=\"text\">&quot;&lt;b&gt;&quot;</bdi>",
+        "No rule lets",
+    ] {
         assert!(shown.contains(words), "{words}: {shown}");
     }
 }
@@ -197,4 +203,21 @@ async fn steps_need_a_database_and_a_valid_address() {
     ] {
         assert_eq!(get(&path).await.status, status, "{path}");
     }
+}
+
+#[test]
+fn a_step_that_did_not_succeed_offers_the_retry_of_its_run() {
+    let offers = |status: &str, run_status: RunStatus, attempt: i64| {
+        let step = StepDetail { run_status, shown: attempt, attempt: 3, ..step_detail("x", status) };
+        let page = step_page(&StepPage { attempt: Some(attempt), ..StepPage::new(&step, "the-token") });
+        let form = format!("<form class=\"form\" method=\"post\" action=\"../../../runs/{}/retry\">", run_id());
+        assert_eq!(page.contains(&form), page.contains("value=\"the-token\""), "{page}");
+        page.contains(&form)
+    };
+    for status in ["failed", "skipped", "cancelled"] {
+        assert!(offers(status, RunStatus::Failed, 3) && offers(status, RunStatus::Cancelled, 3), "{status}");
+        assert!(!offers(status, RunStatus::Running, 3), "{status}: the run has not ended");
+        assert!(!offers(status, RunStatus::Failed, 2), "{status}: an earlier attempt says nothing about the run");
+    }
+    assert!(!offers("succeeded", RunStatus::Failed, 3));
 }

@@ -157,6 +157,7 @@ pub fn gate(text: &str) -> Gate {
         evidence_uri: Some(text.into()),
         evidence_id: None,
         evidence_type: Some("gate_attachment".into()),
+        judged_at: None,
         on_pass: OnPass::Finish,
         created_at: at(),
         expires_at: Some(at()),
@@ -371,6 +372,7 @@ pub fn decision(detail: &GateDetail) -> DecisionPage<'_> {
         contents: &[],
         token: "0123456789abcdef0123456789abcdef",
         from_inbox: false,
+        rows: None,
         refused: None,
     }
 }

@@ -27,6 +27,8 @@ pub struct Gate {
     pub evidence_id: Option<ArtifactId>,
     /// The type of that artifact.
     pub evidence_type: Option<String>,
+    /// The attempt of its step that left that artifact, if it is the evidence of a gate.
+    pub judged_at: Option<AttemptAt>,
     pub created_at: Timestamp,
     pub expires_at: Option<Timestamp>,
     /// Whether it is pending and its time is over: nobody can decide it any more, and the next sweep ends it.
@@ -34,6 +36,13 @@ pub struct Gate {
     pub decided_at: Option<Timestamp>,
     pub actor: Option<String>,
     pub decision_reason: Option<String>,
+}
+
+/// An attempt of a step of the gate's run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct AttemptAt {
+    pub ordinal: i64,
+    pub attempt: i64,
 }
 
 impl Gate {
@@ -64,7 +73,9 @@ pub(super) const GATE: &str = concat!(
         ",
     cut!("g.reason", 2000),
     " as reason, g.evidence_uri,
-        coalesce(own.id, other.id) as evidence_id, coalesce(own.type, other.type) as evidence_type, g.created_at,
+        coalesce(own.id, other.id) as evidence_id, coalesce(own.type, other.type) as evidence_type,
+        case when own.type = 'gate_evidence' and own.attempt is not null
+             then json_build_object('ordinal', gs.ordinal, 'attempt', own.attempt) end as judged_at, g.created_at,
         g.expires_at, coalesce(g.status = 'pending' and g.expires_at < now(), false) as is_over, g.decided_at, d.actor,
         d.reason as decision_reason"
 );
@@ -72,7 +83,7 @@ pub(super) const GATE_JOINS: &str = "join nofx.run gr on gr.id = g.run_id
         left join nofx.step gs on gs.id = g.step_id
         left join nofx.approval d on d.gate_id = g.id
         left join lateral (
-            select a.id, left(a.type, 200) as type from nofx.artifact a
+            select a.id, left(a.type, 200) as type, a.attempt from nofx.artifact a
              where a.tenant_id = $1 and a.step_id = g.step_id and a.uri = g.evidence_uri
              order by a.id limit 1) own on true
         left join lateral (

@@ -20,7 +20,7 @@ pub use decision::{
     Exhibit, GateDetail, NamedOutputs, OtherDecision, PolicyInForce, Proof, Start, StepOutputs, decision_fetch,
 };
 pub use document::{Document, document_fetch};
-pub use gate::{Gate, gate_fetch};
+pub use gate::{AttemptAt, Gate, gate_fetch};
 pub use health::{FailureCode, HandlerSteps, Health, LostWorker, Redriven, Sweep, health_fetch};
 pub use inbox::{
     Asked, Decided, DecidedList, Inbox, LastDecision, TypeCount, decided_list, inbox_list, inbox_next, waiting,

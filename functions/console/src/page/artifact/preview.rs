@@ -11,7 +11,7 @@ use crate::page::format;
 use crate::page::icon::icon;
 use crate::page::json::pretty;
 use crate::page::markdown::markdown;
-use crate::page::parts::{many, section};
+use crate::page::parts::{fold, many, section};
 use crate::page::source::{lines, visible};
 
 /// Lines of a text.
@@ -48,10 +48,14 @@ fn is_part(page: &ArtifactPage<'_>, stored: &Stored) -> bool {
 
 fn of_markdown(page: &ArtifactPage<'_>, stored: &Stored, text: &str) -> Markup {
     let shown = markdown(text);
-    let note = if shown.left_out > 0 { "rendered; HTML and images are left out" } else { "rendered" };
+    let left_out = shown.left_out.words();
+    let note = if left_out.is_empty() { "rendered".to_owned() } else { format!("rendered without {left_out}") };
     let is_tall = text.lines().count() > TALL;
     let is_cut = shown.is_cut || is_part(page, stored);
-    frame(page, &Framed { note: note.into(), is_tall, is_cut, body: html! { div.markdown { (shown.markup) } } })
+    html! {
+        (frame(page, &Framed { note, is_tall, is_cut, body: html! { div.markdown { (shown.markup) } } }))
+        (fold("Source", "as stored", false, &of_text(page, stored, text)))
+    }
 }
 
 fn of_json(page: &ArtifactPage<'_>, stored: &Stored, text: &str) -> Markup {

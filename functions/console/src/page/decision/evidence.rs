@@ -9,7 +9,7 @@ use shared::domain::{RunId, StepStatus};
 
 use super::{Content, DecisionPage};
 use crate::page::format;
-use crate::page::gates::evidence;
+use crate::page::gates::{evidence, evidence_href};
 use crate::page::icon::{Look, PENDING_GATE, look, mark};
 use crate::page::layout::Base;
 use crate::page::markdown::markdown;
@@ -85,7 +85,7 @@ fn proof_of(base: Base, run: RunId, proof: &Proof) -> Markup {
                 @let numbers = numbers(proof);
                 @if !numbers.is_empty() { div.note { (numbers.join(", ")) } }
             }
-            @if let Some(id) = proof.evidence_id { a href={ (base.to("evidence/")) (id) } { "evidence" } } @else { span {} }
+            @if proof.evidence_id.is_some() { a href=(evidence_href(base, run, proof.ordinal, None)) { "evidence" } } @else { span {} }
         }
     }
 }
@@ -167,9 +167,10 @@ fn document(base: Base, exhibit: &Exhibit, content: &Content) -> Markup {
                 Content::Markdown(text) => {
                     @let shown = markdown(text);
                     div.markdown { (shown.markup) }
-                    @if shown.is_cut || shown.left_out > 0 {
-                        p.lead.note { "HTML, images and very long parts are left out. The document has all of it." }
-                    }
+                    @let left_out = shown.left_out.words();
+                    @if !left_out.is_empty() { p.lead.note { "The text above is shown without " (left_out) "." } }
+                    @if shown.is_cut { p.lead.note { "The end is too long for this page." } }
+                    (fold("Source", "as stored", false, &output(&name, &visible(text))))
                 }
                 Content::Other => p.lead.note { "This page does not show it. Read it before you decide." },
                 Content::Unreadable(why) => p.lead.bad { bdi { (visible(why)) } },

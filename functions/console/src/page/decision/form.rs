@@ -38,6 +38,11 @@ pub(super) fn decide(page: &DecisionPage<'_>) -> Markup {
         section.decide.stay.section #decide aria-labelledby="decision" {
             div.title { h2 #decision { "Your decision" } }
             (nothing_decided(problems))
+            @if let Some(Refusal::Form(sentence)) = refused.map(|refused| refused.why) {
+                (notice("bad", "bad", "alert", &html! {
+                    p { strong { "Nothing was decided." } " " (sentence) " What you typed is still here." }
+                }))
+            }
             form.form method="post" action=(verb("approve")) aria-labelledby="decision" {
                 // The enter key presses the first button. Disable that one, so that each decision needs a click.
                 button type="submit" disabled hidden {}

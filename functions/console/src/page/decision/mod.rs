@@ -3,6 +3,8 @@
 mod evidence;
 mod exact;
 mod form;
+mod late;
+mod rows;
 mod starts;
 
 use maud::{Markup, html};
@@ -11,7 +13,7 @@ use shared::domain::gate::Decision;
 use shared::domain::{GateStatus, Problem};
 use shared::view::OnPass;
 
-use super::gates::{blocked_by, look_of, verdict, words_of};
+use super::gates::{blocked_by, evidence_href, look_of, verdict, words_of};
 use super::icon::{icon, look, mark, state};
 use super::layout::{Base, Layout, Part, layout};
 use super::parts::{crumbs, elapsed, facts, head, left, many, notice, section, time};
@@ -19,7 +21,8 @@ use super::source::visible;
 use super::weakening::weakenings;
 use crate::evidence::GateChange;
 
-pub(super) use starts::{preview, rule, what};
+pub(super) use rows::{Rows, preview};
+pub(super) use starts::{rule, what};
 
 /// A gate, and how to show it.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +37,8 @@ pub struct DecisionPage<'a> {
     pub token: &'a str,
     /// Whether the reader goes through the inbox.
     pub from_inbox: bool,
+    /// The first row to show of what the step with this name writes.
+    pub rows: Option<(usize, &'a str)>,
     /// A decision that was not recorded.
     pub refused: Option<Refused<'a>>,
 }
@@ -70,6 +75,8 @@ pub struct Refused<'a> {
 pub enum Refusal<'a> {
     /// The form has these problems.
     Problems(&'a [Problem]),
+    /// The form does not come from a page of this session. The sentence says so.
+    Form(&'a str),
     /// The gate has been decided, or its time is over. The sentence says so.
     Conflict(&'a str),
 }
@@ -79,12 +86,9 @@ pub fn decision_page(page: &DecisionPage<'_>) -> String {
     let (base, gate) = (page.base, &page.detail.gate);
     let run = format!("{}#gate-{}", base.to(&format!("runs/{}", gate.run_id)), gate.id);
     let step = visible(gate.step.as_deref().unwrap_or("the run itself"));
-    let conflict = page.refused.filter(|refused| matches!(refused.why, Refusal::Conflict(_)));
-    let title = if conflict.is_some() {
-        html! { "Your decision came too late" }
-    } else {
-        title_of(gate)
-    };
+    // Whatever was wrong with the form, nobody can send it any more.
+    let late = page.refused.filter(|refused| matches!(refused.why, Refusal::Conflict(_)) || !gate.is_open());
+    let title = late.map_or_else(|| title_of(gate), |refused| late::title(gate, refused));
     let actions = html! { a.button.only-narrow href="#decide" { "To the decision" } };
     let content = html! {
         (crumbs(&[("Inbox", base.to("inbox")), (&visible(&gate.goal), run)], &step))
@@ -92,7 +96,7 @@ pub fn decision_page(page: &DecisionPage<'_>) -> String {
         (head(&title, &facts(facts_of(page)), gate.is_open().then_some(&actions)))
         div.columns {
             div {
-                @if let Some(refused) = conflict { (too_late(gate, refused)) }
+                @if let Some(refused) = late { (late::late(gate, refused)) }
                 (question(page))
                 @match page.change {
                     Some(Ok((document, change))) => (difference(base, document, change)),
@@ -105,7 +109,7 @@ pub fn decision_page(page: &DecisionPage<'_>) -> String {
                 (exact::exact(page))
             }
             div {
-                @if conflict.is_some() { (what_now(base, gate)) }
+                @if late.is_some() { (late::what_now(base, gate)) }
                 @else if gate.is_open() { (form::decide(page)) }
                 @else { (decided(base, gate)) }
                 (others(base, page.detail))
@@ -191,7 +195,9 @@ fn question(page: &DecisionPage<'_>) -> Markup {
 }
 
 fn difference(base: Base, document: &Document, change: &GateChange) -> Markup {
-    let proofs = document.documents.iter().filter(|one| one.kind == super::EVIDENCE);
+    let has_evidence = document.documents.iter().any(|one| one.kind == super::EVIDENCE);
+    let judged = document.ordinal.filter(|_| has_evidence);
+    let judged = judged.map(|ordinal| evidence_href(base, document.run_id, ordinal, document.attempt));
     let total = change.weakenings.len();
     let body = html! {
         @if total == 0 {
@@ -200,7 +206,7 @@ fn difference(base: Base, document: &Document, change: &GateChange) -> Markup {
         (weakenings(&change.weakenings, total as u64))
         p.facts {
             span { a href=(base.to(&format!("artifacts/{}", document.artifact.id))) { "the whole document" } }
-            @for one in proofs { span { a href={ (base.to("evidence/")) (one.id) } { "the evidence so far" } } }
+            @if let Some(href) = judged { span { a href=(href) { "the evidence so far" } } }
         }
     };
     let count = html! { p.note { (many(total as u64, "change", "changes")) } };
@@ -222,43 +228,6 @@ fn unreadable(base: Base, gate: &Gate, why: &str) -> Markup {
         }
     };
     section("difference", "What the change does to its own checks", &html! {}, &body)
-}
-
-/// A decision that came after the gate was decided.
-fn too_late(gate: &Gate, refused: Refused<'_>) -> Markup {
-    let Refusal::Conflict(sentence) = refused.why else { return html! {} };
-    let wish = match refused.decision {
-        Decision::Approve => "approve",
-        Decision::Reject => "reject",
-        Decision::Waive => "waive",
-    };
-    let who = if gate.actor.is_some() { " The first decision counts." } else { "" };
-    html! {
-        (notice("warn", "decide", "alert", &html! {
-            p { strong { "Your decision was not recorded: " } bdi { (visible(sentence)) } "." (who) }
-        }))
-        (said(gate))
-        (section("yours", "What you wrote", &html! {}, &html! {
-            @if refused.reason.is_empty() { p.note { "No reason." } } @else { p.quote { bdi { (visible(refused.reason)) } } }
-            p.note { bdi { (visible(refused.actor)) } " wanted to " (wish) }
-        }))
-    }
-}
-
-fn what_now(base: Base, gate: &Gate) -> Markup {
-    let run = base.to(&format!("runs/{}", gate.run_id));
-    section(
-        "now",
-        "What you can do",
-        &html! {},
-        &html! {
-            p { a href=(run) { "Open the run" } " to see what the decision did." }
-            @if gate.status == GateStatus::Failed || gate.status == GateStatus::Expired {
-                p { "A retry of the run asks again." }
-            }
-            p { a href=(base.to("inbox")) { "Go on with the inbox" } }
-        },
-    )
 }
 
 /// Who decided, when, and why.

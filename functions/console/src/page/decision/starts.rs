@@ -1,24 +1,17 @@
 //! What an approval starts, with the rows that a `db_write` will write and the rule that lets it.
 
 use maud::{Markup, html};
-use serde_json::{Map, Value};
 use shared::db::console::Start;
 use shared::domain::StepStatus;
-use shared::domain::bounds::shortened;
 use shared::domain::rule::{Op, Rule};
+use shared::http::encoded;
 use shared::view::OnPass;
 
-use super::DecisionPage;
+use super::{DecisionPage, Rows, preview};
 use crate::page::icon::{icon, look, mark};
-use crate::page::parts::{many, notice, pairs, section, time};
+use crate::page::parts::{many, notice, section, time};
 use crate::page::source::visible;
 use crate::write::{Verdict, Write};
-
-/// Rows and columns of a table that are shown.
-const ROWS: usize = 20;
-const COLUMNS: usize = 12;
-/// Characters of a value that are shown.
-const VALUE: usize = 200;
 
 pub(super) fn starts(page: &DecisionPage<'_>) -> Markup {
     let detail = page.detail;
@@ -30,15 +23,24 @@ pub(super) fn starts(page: &DecisionPage<'_>) -> Markup {
         } @else if listed == 0 {
             p { "Nothing starts: no step waits for this one." }
         }
-        @for start in &detail.starts { (step(start, is_open, detail.gate.on_pass)) }
+        @for start in &detail.starts { (step(page, start)) }
         @if total > listed { p.note { (listed) " of " (total) " steps are shown." } }
     };
     let title = if is_open { "What an approval starts" } else { "What waited for this" };
     section("then", title, &html! {}, &body)
 }
 
-fn step(start: &Start, is_open: bool, on_pass: OnPass) -> Markup {
+fn step(page: &DecisionPage<'_>, start: &Start) -> Markup {
+    let gate = &page.detail.gate;
+    let (is_open, on_pass) = (gate.is_pending(), gate.on_pass);
     let write = Write::of(start);
+    let href = |first| {
+        let from = if page.from_inbox { "from=inbox&" } else { "" };
+        let address = page.base.to(&format!("gates/{}", gate.id));
+        format!("{address}?{from}write={}&rows={first}#then", encoded(&start.name))
+    };
+    let first = page.rows.filter(|(_, of)| *of == start.name).map(|(first, _)| first);
+    let rows = Rows { first, href: &href };
     let others = start.blockers.saturating_sub(1);
     let symbol = match start.tool.as_str() {
         "db_write" => "table",
@@ -58,7 +60,7 @@ fn step(start: &Start, is_open: bool, on_pass: OnPass) -> Markup {
                 @if is_open && on_pass == OnPass::Resume { span.note { " runs again" } }
                 @if is_open && others > 0 { span.note { " after " (many(others, "more step or gate", "more steps or gates")) } }
             }
-            @if let Some(write) = &write { (preview(write)) (rule(start, write)) }
+            @if let Some(write) = &write { (preview(write, &rows)) (rule(start, write)) }
             @else if start.tool == "db_write" { p.note { "The inputs are too large for this page, or cannot be read. The API has them." } }
         }
     }
@@ -71,66 +73,6 @@ pub(in crate::page) fn what(write: &Write) -> String {
         Op::Insert => format!("inserts {} into", many(write.rows.len() as u64, "row", "rows")),
         Op::Update => "changes rows of".to_owned(),
         Op::Delete => "deletes rows of".to_owned(),
-    }
-}
-
-pub(in crate::page) fn preview(write: &Write) -> Markup {
-    html! {
-        @if !write.is_resolved {
-            p.note { "Some values are outputs of steps that have not run, or are too large for this page. References stand for them." }
-        }
-        @if !write.rows.is_empty() { (table(write)) }
-        @if !write.key.is_empty() || !write.set.is_empty() {
-            (pairs([("Where", values(&write.key)), ("Set", values(&write.set))].into_iter().filter(|(name, _)| *name == "Where" || !write.set.is_empty())))
-        }
-    }
-}
-
-fn table(write: &Write) -> Markup {
-    let columns = write.columns();
-    let shown = &columns[..columns.len().min(COLUMNS)];
-    let is_number = |column: &str| write.rows.iter().all(|row| row.get(column).is_some_and(Value::is_number));
-    let class = |column: &str| is_number(column).then_some("number");
-    html! {
-        table.table role="table" {
-            thead role="rowgroup" {
-                tr role="row" {
-                    @for column in shown { th role="columnheader" scope="col" class=[class(column)] { bdi { (visible(column)) } } }
-                }
-            }
-            tbody role="rowgroup" {
-                @for row in write.rows.iter().take(ROWS) {
-                    tr role="row" {
-                        @for column in shown {
-                            td role="cell" class=[class(column)] data-label=(visible(column)) {
-                                @if let Some(value) = row.get(*column) { (shown_value(value)) } @else { span.note { "default" } }
-                            }
-                        }
-                    }
-                }
-            }
-        }
-        @if write.rows.len() > ROWS { p.note { (ROWS) " of " (write.rows.len()) " rows are shown." } }
-        @if columns.len() > COLUMNS { p.note { (COLUMNS) " of " (columns.len()) " columns are shown." } }
-    }
-}
-
-fn shown_value(value: &Value) -> Markup {
-    let text = match value {
-        Value::String(text) => visible(&shortened(text, VALUE)),
-        Value::Null => return html! { span.note { "null" } },
-        other => visible(&shortened(&other.to_string(), VALUE)),
-    };
-    html! { bdi { (text) } }
-}
-
-fn values(columns: &Map<String, Value>) -> Markup {
-    html! {
-        @for (index, (column, value)) in columns.iter().take(COLUMNS).enumerate() {
-            @if index > 0 { ", " }
-            code { bdi { (visible(column)) } } " = " (shown_value(value))
-        }
-        @if columns.len() > COLUMNS { " and " (columns.len() - COLUMNS) " more" }
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) fn order(plan: &PlanChecked) -> Markup {
         }
         @if steps.len() > LISTED { p.note { (LISTED) " of " (format::number(steps.len() as u64)) " steps are listed." } }
     };
-    section("order", "Order", &html! { p.note { "before it runs" } }, &body)
+    section("order", "Order", &html! { p.note { "what can start first comes first" } }, &body)
 }
 
 fn row(step: &CheckedStep) -> Markup {

@@ -2,6 +2,7 @@
 
 mod checked;
 mod form;
+mod graph;
 mod problems;
 
 use maud::{Markup, html};
@@ -72,7 +73,7 @@ pub fn new_run_page(page: &NewRunPage<'_>) -> String {
         div.head { h1 { "New run" } }
         (said(&page.outcome))
         (stored(page.typed))
-        @if let Outcome::Checked { plan, .. } = page.outcome { (checked::order(plan)) }
+        @if let Outcome::Checked { plan, .. } = page.outcome { (graph::graph(plan)) }
         @else { (examples(base, page.typed.example)) }
         @if let Some(run) = page.typed.from {
             p.note { "This is the plan of " a href={ (base.to("runs/")) (run) } { "an earlier run" } "." }
@@ -87,6 +88,7 @@ pub fn new_run_page(page: &NewRunPage<'_>) -> String {
                 }
             }
         }
+        @if let Outcome::Checked { plan, .. } = page.outcome { (checked::order(plan)) }
     };
     let title = match page.outcome {
         Outcome::None | Outcome::Checked { .. } => "New run",
@@ -168,7 +170,7 @@ fn before() -> Markup {
         &html! {},
         &html! {
             p.prose {
-                "Check the plan to see its problems beside their lines, its order, and what it will ask for. A check starts nothing."
+                "Check the plan to see its problems beside their lines, its graph, and what it will ask for. A check starts nothing."
             }
             p.prose.note {
                 "The command line packs a folder and uploads archives of up to 64 MiB: "

@@ -2,10 +2,11 @@
 
 use maud::{Markup, html};
 use shared::db::run::Control;
-use shared::domain::{Problem, RunStatus};
+use shared::domain::{Problem, RunId, RunStatus};
 
 use super::RunPage;
 use crate::page::icon::icon;
+use crate::page::layout::Base;
 use crate::page::parts::{actor_field, as_sentence, menu, notice, said};
 use crate::page::source::visible;
 
@@ -17,6 +18,17 @@ pub struct RefusedControl<'a> {
     pub why: &'a str,
     /// The problem with the name.
     pub wrong_actor: Option<&'a Problem>,
+}
+
+/// A run that a page lets somebody control.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::page) struct Controlled<'a> {
+    pub base: Base,
+    pub id: RunId,
+    pub status: RunStatus,
+    /// The token for the form.
+    pub token: &'a str,
+    pub refused: Option<RefusedControl<'a>>,
 }
 
 /// What the form of an operation says.
@@ -74,7 +86,7 @@ const fn words(control: Control) -> Words {
 }
 
 /// Whether the state of the run lets somebody do this.
-fn is_possible(control: Control, status: RunStatus) -> bool {
+pub(in crate::page) fn is_possible(control: Control, status: RunStatus) -> bool {
     match control {
         Control::Pause => !status.is_terminal() && status != RunStatus::Paused,
         Control::Resume => status == RunStatus::Paused,
@@ -87,25 +99,25 @@ fn is_possible(control: Control, status: RunStatus) -> bool {
 pub(super) fn actions(page: &RunPage<'_>) -> Markup {
     let again = page.base.to(&format!("new?from={}", page.run.id));
     html! {
-        (control(page, Control::Pause))
-        (control(page, Control::Cancel))
+        (control(page.controlled(), Control::Pause))
+        (control(page.controlled(), Control::Cancel))
         a.button href=(again) { "Run again…" }
     }
 }
 
 /// A button that opens the form of this operation. Nothing if the state of the run forbids it.
-pub(super) fn control(page: &RunPage<'_>, control: Control) -> Markup {
-    if !is_possible(control, page.run.status) {
+pub(in crate::page) fn control(run: Controlled<'_>, control: Control) -> Markup {
+    if !is_possible(control, run.status) {
         return html! {};
     }
     let Words { verb, label, symbol, effect, button, style, .. } = words(control);
-    let refused = page.refused.filter(|refused| refused.control == control);
+    let refused = run.refused.filter(|refused| refused.control == control);
     // The name stays, even if only another operation is possible now.
-    let actor = page.refused.map_or("", |refused| refused.actor);
+    let actor = run.refused.map_or("", |refused| refused.actor);
     let wrong = refused.and_then(|refused| refused.wrong_actor).map(said);
     let form = html! {
-        form.form method="post" action=(page.base.to(&format!("runs/{}/{verb}", page.run.id))) {
-            input type="hidden" name="csrf" value=(page.token);
+        form.form method="post" action=(run.base.to(&format!("runs/{}/{verb}", run.id))) {
+            input type="hidden" name="csrf" value=(run.token);
             p { (effect) }
             (actor_field(&format!("{verb}-actor"), actor, wrong.as_deref()))
             div.actions { button id={ (verb) "-send" } class=(style) type="submit" { (button) } }

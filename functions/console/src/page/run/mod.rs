@@ -22,6 +22,7 @@ use super::parts::notice;
 use super::source::visible;
 pub(super) use artifacts::artifact_item;
 pub use control::RefusedControl;
+pub(super) use control::{Controlled, control, is_possible};
 pub use filter::{Filter, Steps};
 use work::Work;
 
@@ -50,6 +51,11 @@ impl<'a> RunPage<'a> {
     /// The newest state of a run, at its own address.
     pub fn new(run: &'a Run, token: &'a str) -> Self {
         Self { base: Base::RUN, run, decided: None, filter: Filter::default(), token, refused: None, is_still: false }
+    }
+
+    fn controlled(&self) -> Controlled<'a> {
+        let RunPage { base, run, token, refused, .. } = *self;
+        Controlled { base, id: run.id, status: run.status, token, refused }
     }
 
     /// Only the page at the run's own address refreshes, because the fragment's links are relative to it. A page of older

@@ -47,8 +47,8 @@ fn actions(page: &RunPage<'_>, next: &Next<'_>) -> Option<Markup> {
             link("See what failed", &format!("runs/{}/steps/{ordinal}", page.run.id), "", "problem")
         }
         Action::Open { id, .. } => link("Open the result", &format!("artifacts/{id}"), "", "primary"),
-        Action::Resume => control(page, Control::Resume),
-        Action::Retry => control(page, Control::Retry),
+        Action::Resume => control(page.controlled(), Control::Resume),
+        Action::Retry => control(page.controlled(), Control::Retry),
     };
     let offered = html! { @for action in next.actions.iter().take(OFFERED) { (offer(action)) } };
     (!next.actions.is_empty()).then_some(offered)

@@ -3,6 +3,7 @@
 use maud::{Markup, html};
 use shared::db::console::RunCounts;
 use shared::domain::RunStatus;
+use shared::domain::tool::{HANDLERS, Tools};
 use shared::http::encoded;
 
 use crate::page::format;
@@ -37,21 +38,6 @@ const STATES: [(&str, &str, &[RunStatus]); 6] = [
 /// Value, words and seconds of each age.
 pub(crate) const AGES: [(&str, &str, u64); 3] =
     [("1h", "Last hour", 3_600), ("24h", "Last day", 86_400), ("7d", "Last week", 604_800)];
-/// Tools to choose from. The name of a gate or of a manual step is free, so others can be typed.
-const TOOLS: [&str; 12] = [
-    "codegen",
-    "db_write",
-    "echo",
-    "gate:audit",
-    "gate:lint",
-    "gate:mutants",
-    "gate:secrets",
-    "gate:typecheck",
-    "gate:unit",
-    "manual:release",
-    "workspace:git",
-    "workspace:write",
-];
 /// The largest number of runs that a link names.
 const MAX_COUNT: u64 = 1_000;
 
@@ -95,6 +81,17 @@ impl RunFilters<'_> {
     }
 }
 
+/// Tools to choose from. The prefix of a family stands for all tools of it.
+fn tools() -> impl Iterator<Item = &'static str> {
+    HANDLERS
+        .iter()
+        .flat_map(|handler| match &handler.tools {
+            Tools::Listed(tools) => tools.iter(),
+            Tools::Prefixed(prefix) => std::slice::from_ref(prefix).iter(),
+        })
+        .copied()
+}
+
 /// The form with all filters.
 pub(super) fn filters(base: Base, filters: RunFilters<'_>, counts: &RunCounts) -> Markup {
     html! {
@@ -108,7 +105,7 @@ pub(super) fn filters(base: Base, filters: RunFilters<'_>, counts: &RunCounts) -
             }
             label.hidden-text for="tool" { "Tool" }
             input #tool name="tool" list="tools" placeholder="Any tool" maxlength="200" value=(filters.tool);
-            datalist #tools { @for tool in TOOLS { option value=(tool) {} } }
+            datalist #tools { @for tool in tools() { option value=(tool) {} } }
             label.hidden-text for="by" { "Started by" }
             input #by name="by" placeholder="By anybody" maxlength="200" value=(filters.by);
             label.hidden-text for="since" { "Created" }

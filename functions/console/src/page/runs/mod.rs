@@ -20,11 +20,13 @@ pub struct RunsPage<'a> {
     pub base: Base,
     pub list: &'a RunList,
     pub filters: RunFilters<'a>,
+    /// The address of the API, as the reader's browser reaches it.
+    pub api: &'a str,
 }
 
 /// `GET /ui/runs`.
 pub fn run_list(page: &RunsPage<'_>) -> String {
-    let RunsPage { base, list, filters } = *page;
+    let RunsPage { base, list, filters, .. } = *page;
     let is_first = list.counts.total() == 0 && filters.is_empty() && !list.is_continuation;
     // Older pages do not change, so only the first one refreshes. Its own address is the fragment.
     let fragment = (!list.is_continuation).then(|| filters.address(base, None));
@@ -39,7 +41,7 @@ pub fn run_list(page: &RunsPage<'_>) -> String {
             }
             @if !is_first { (filter::filters(base, filters, &list.counts)) }
             div data-region="list" {
-                @if is_first { (no_runs(base)) } @else if list.runs.is_empty() { (nothing(page)) } @else { (table(base, &list.runs)) }
+                @if is_first { (no_runs(page)) } @else if list.runs.is_empty() { (nothing(page)) } @else { (table(base, &list.runs)) }
                 (pages(page))
             }
         }
@@ -48,7 +50,7 @@ pub fn run_list(page: &RunsPage<'_>) -> String {
 }
 
 fn pages(page: &RunsPage<'_>) -> Markup {
-    let RunsPage { base, list, filters } = *page;
+    let RunsPage { base, list, filters, .. } = *page;
     let total = filter::number(&list.counts, &[]);
     html! {
         @if list.is_continuation || list.older.is_some() {
@@ -65,7 +67,7 @@ fn pages(page: &RunsPage<'_>) -> Markup {
 
 /// No run of this page matches.
 fn nothing(page: &RunsPage<'_>) -> Markup {
-    let RunsPage { base, list, filters } = *page;
+    let RunsPage { base, list, filters, .. } = *page;
     if filters.is_empty() {
         return html! { p { "No older runs." } };
     }
@@ -81,12 +83,13 @@ fn nothing(page: &RunsPage<'_>) -> Markup {
 }
 
 const COMMAND: &str = "nofx run plan.yaml --workspace . --watch";
-const REQUEST: &str = r#"curl -s http://127.0.0.1:3000/runs \
+/// The request that starts a run, below the address of the API.
+const REQUEST: &str = r#"/runs \
   -H 'content-type: application/json' \
   -d '{"plan": {"goal": "hello", "steps":
        [{"name": "greet", "tool": "echo"}]}}'"#;
 
-fn no_runs(base: Base) -> Markup {
+fn no_runs(page: &RunsPage<'_>) -> Markup {
     html! {
         div.blank {
             h1 { "Start the first run" }
@@ -95,7 +98,7 @@ fn no_runs(base: Base) -> Markup {
                 section {
                     h2 { "Here" }
                     p.note { "Examples, an editor that shows the problems of a plan, and an upload." }
-                    p { a.button href=(base.to("new")) { "New run" } }
+                    p { a.button href=(page.base.to("new")) { "New run" } }
                 }
                 section {
                     h2 { "On the command line" }
@@ -105,7 +108,7 @@ fn no_runs(base: Base) -> Markup {
                 section {
                     h2 { "With an HTTP request" }
                     p.note { "Any program can." }
-                    pre.output tabindex="0" role="region" aria-label="HTTP request" { (REQUEST) }
+                    pre.output tabindex="0" role="region" aria-label="HTTP request" { "curl -s " (page.api) (REQUEST) }
                 }
             }
         }

@@ -1,12 +1,12 @@
 //! What a step got, returned, wrote and stored.
 
 use maud::{Markup, html};
-use shared::db::console::{StepDetail, StoredJson};
+use shared::db::console::StoredJson;
 use shared::domain::StepStatus;
 use shared::http::encoded;
 
 use super::StepPage;
-use crate::page::decision::{preview, rule, what};
+use crate::page::decision::{Rows, preview, rule, what};
 use crate::page::format;
 use crate::page::json::pretty;
 use crate::page::parts::{fold, section};
@@ -60,7 +60,8 @@ fn rest(page: &StepPage<'_>, json: &StoredJson) -> Markup {
 }
 
 /// What a `db_write` writes, and the rule that lets it.
-pub(super) fn write(step: &StepDetail) -> Markup {
+pub(super) fn write(page: &StepPage<'_>) -> Markup {
+    let step = page.step;
     let Some(start) = &step.write else { return html! {} };
     let table = visible(start.table.as_deref().unwrap_or("a table"));
     let title = match step.status {
@@ -69,10 +70,13 @@ pub(super) fn write(step: &StepDetail) -> Markup {
         _ => "What it will write",
     };
     let write = Write::of(start);
+    let attempt = page.attempt.map(|attempt| format!("attempt={attempt}&")).unwrap_or_default();
+    let href = |first| format!("{}?{attempt}rows={first}#rows", page.step_href(step.ordinal));
+    let rows = Rows { first: page.rows, href: &href };
     let body = html! {
         @if let Some(write) = &write {
             p { "It " (what(write)) " " code { bdi { (table) } } @if step.status == StepStatus::Succeeded { ", exactly once" } "." }
-            (preview(write))
+            (preview(write, &rows))
             (rule(start, write))
         } @else {
             p.note { "The inputs are too large for this page, or cannot be read. The API has them." }

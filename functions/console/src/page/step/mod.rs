@@ -29,9 +29,18 @@ pub struct StepPage<'a> {
     pub attempt: Option<i64>,
     /// The evidence of the shown attempt, or why it cannot be shown.
     pub evidence: Option<Result<&'a Evidence, &'a str>>,
+    /// The first row of its write to show.
+    pub rows: Option<usize>,
+    /// The token for forms.
+    pub token: &'a str,
 }
 
-impl StepPage<'_> {
+impl<'a> StepPage<'a> {
+    /// The newest state of a step.
+    pub fn new(step: &'a StepDetail, token: &'a str) -> Self {
+        Self { base: Base::STEP, step, attempt: None, evidence: None, rows: None, token }
+    }
+
     /// The address of a step of the same run.
     fn step_href(&self, ordinal: i64) -> String {
         self.base.to(&format!("runs/{}/steps/{ordinal}", self.step.run_id))
@@ -123,12 +132,12 @@ fn other_attempt(page: &StepPage<'_>) -> Markup {
 fn main(page: &StepPage<'_>) -> Markup {
     html! {
         @match page.evidence {
-            Some(Ok(evidence)) => (verdict(evidence, &links(page))),
-            Some(Err(why)) => (verdict_missing(why, &links(page))),
+            Some(Ok(evidence)) => div #evidence { (verdict(evidence, &links(page))) },
+            Some(Err(why)) => div #evidence { (verdict_missing(why, &links(page))) },
             None => {}
         }
         (models::models(page.step))
-        (data::write(page.step))
+        (data::write(page))
         (data::stored(page))
         (data::values(page))
     }

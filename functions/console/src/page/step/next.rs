@@ -2,6 +2,7 @@
 
 use maud::{Markup, html};
 use shared::db::console::{Gate, Neighbour, StepDetail};
+use shared::db::run::Control;
 use shared::domain::StepStatus;
 use shared::view::next::{AskedNow, ParentNow, StepStanding, next_of_step};
 
@@ -10,6 +11,7 @@ use crate::page::evidence::has_findings;
 use crate::page::icon::look;
 use crate::page::next::{self, Next};
 use crate::page::parts::{elapsed, left, many};
+use crate::page::run::{Controlled, control, is_possible};
 use crate::page::sentence::sentence;
 use crate::page::source::visible;
 
@@ -35,7 +37,7 @@ fn said(page: &StepPage<'_>) -> Next {
             @if let Some(error) = error { ": " bdi { (error) } }
         }
     };
-    Next { look: look(step.status), lead, more: more(page), action: action(page) }
+    Next { look: look(step.status), lead, more: more(page), action: both(action(page), retry(page)) }
 }
 
 fn standing(step: &StepDetail) -> StepStanding<'_> {
@@ -116,6 +118,21 @@ fn action(page: &StepPage<'_>) -> Option<Markup> {
         StepStatus::Skipped => step.culprit.as_ref().map(|failed| go(page, failed, "problem")),
         _ => None,
     }
+}
+
+/// The form that retries the run, if the step did not succeed. Not beside an earlier attempt, which says nothing about the
+/// run.
+fn retry(page: &StepPage<'_>) -> Option<Markup> {
+    let StepPage { base, step, token, .. } = *page;
+    let is_open_to_retry = matches!(step.status, StepStatus::Failed | StepStatus::Skipped | StepStatus::Cancelled);
+    let is_offered = is_open_to_retry && page.is_of_newest_attempt() && is_possible(Control::Retry, step.run_status);
+    let run = Controlled { base, id: step.run_id, status: step.run_status, token, refused: None };
+    is_offered.then(|| control(run, Control::Retry))
+}
+
+fn both(first: Option<Markup>, second: Option<Markup>) -> Option<Markup> {
+    let is_any = first.is_some() || second.is_some();
+    is_any.then(|| html! { (first.unwrap_or_default()) (second.unwrap_or_default()) })
 }
 
 /// Failures and lost workers of this generation.

@@ -1,19 +1,23 @@
 //! Markdown as markup. Its text may come from a model or from tested code, so no HTML, no image and no link of it reaches
 //! the page, and the result is bounded.
 
+mod left_out;
+
 use std::borrow::Cow;
 use std::fmt::Write;
 
 use maud::{Escaper, Markup, PreEscaped};
-use pulldown_cmark::{Event, HeadingLevel, LinkType, Options, Parser, Tag, TagEnd};
+use pulldown_cmark::{CodeBlockKind, Event, HeadingLevel, LinkType, Options, Parser, Tag, TagEnd};
 
 use super::source::visible;
+use left_out::Coverage;
+pub(super) use left_out::LeftOut;
 
 /// No more events are shown once the markup has this many bytes.
 const MARKUP_BYTES: usize = 512 << 10;
 /// Elements inside each other. Deeper ones show only their text.
 const DEPTH: usize = 24;
-/// Characters of an address that is shown beside its text.
+/// Characters of an address or a title that is shown beside its text, and of the words beside the start of a code block.
 const ADDRESS: usize = 500;
 /// Characters of a table's heading that label the cells below it on a narrow screen.
 const LABEL: usize = 40;
@@ -22,8 +26,8 @@ const LABEL: usize = 40;
 #[derive(Debug)]
 pub(super) struct Markdown {
     pub markup: Markup,
-    /// Pieces of HTML and images that are not shown.
-    pub left_out: usize,
+    /// What it does not show, up to where it ends.
+    pub left_out: LeftOut,
     /// Whether the end is missing.
     pub is_cut: bool,
 }
@@ -33,17 +37,22 @@ pub(super) fn markdown(text: &str) -> Markdown {
     let options = Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TASKLISTS;
     let mut writer = Writer { heading: 2, ..Writer::default() };
     let mut is_cut = false;
-    for event in Parser::new_ext(text, options) {
+    let mut coverage = Coverage::new(text);
+    let mut events = Parser::new_ext(text, options).into_offset_iter();
+    while let Some((event, range)) = events.next() {
         is_cut = writer.html.len() > MARKUP_BYTES;
         if is_cut {
             break;
         }
+        coverage.event(&event, range, events.reference_definitions());
         writer.event(event);
     }
     while let Some(end) = writer.open.pop() {
         writer.html.push_str(&end);
     }
-    Markdown { markup: PreEscaped(writer.html), left_out: writer.left_out, is_cut }
+    // Nothing is known about what follows a cut.
+    let left_out = if is_cut { writer.left_out } else { coverage.left_out(writer.left_out) };
+    Markdown { markup: PreEscaped(writer.html), left_out, is_cut }
 }
 
 #[derive(Default)]
@@ -53,9 +62,9 @@ struct Writer {
     open: Vec<Cow<'static, str>>,
     /// The level of the last heading.
     heading: u8,
-    /// Where the text of each open link starts, and its escaped address.
-    links: Vec<(usize, String)>,
-    left_out: usize,
+    /// Where the text of each open link starts, its escaped address, and its escaped title.
+    links: Vec<(usize, String, String)>,
+    left_out: LeftOut,
     table: Table,
 }
 
@@ -85,7 +94,7 @@ impl Writer {
             Event::Rule => self.html.push_str("<hr>"),
             Event::TaskListMarker(is_done) => self.html.push_str(if is_done { "☑ " } else { "☐ " }),
             Event::InlineHtml(tag) if is_line_break(&tag) => self.html.push_str("<br>"),
-            Event::InlineHtml(_) => self.left_out += 1,
+            Event::InlineHtml(_) => self.left_out.html += 1,
             // The lines of a block, which `start` counts.
             Event::Html(_) => {}
         }
@@ -107,6 +116,10 @@ impl Writer {
             Tag::Paragraph => ("<p>".into(), "</p>".into()),
             Tag::Heading { level, .. } => self.heading(level),
             Tag::BlockQuote(_) => ("<blockquote>".into(), "</blockquote>".into()),
+            Tag::CodeBlock(CodeBlockKind::Fenced(info)) if !info.is_empty() => {
+                let info = escaped(&shortened(&info, ADDRESS));
+                (format!("<p class=\"note\"><code>{info}</code></p><pre class=\"output\">").into(), "</pre>".into())
+            }
             Tag::CodeBlock(_) => ("<pre class=\"output\">".into(), "</pre>".into()),
             Tag::List(None) => ("<ul>".into(), "</ul>".into()),
             Tag::List(Some(first)) => (format!("<ol start=\"{first}\">").into(), "</ol>".into()),
@@ -127,18 +140,18 @@ impl Writer {
             Tag::Emphasis => ("<em>".into(), "</em>".into()),
             Tag::Strong => ("<strong>".into(), "</strong>".into()),
             Tag::Strikethrough => ("<del>".into(), "</del>".into()),
-            Tag::Link { link_type, dest_url, .. } => {
+            Tag::Link { link_type, dest_url, title, .. } => {
                 let is_in_text = matches!(link_type, LinkType::Autolink | LinkType::Email) || dest_url.starts_with('#');
                 let address = if is_in_text { String::new() } else { escaped(&shortened(&dest_url, ADDRESS)) };
-                self.links.push((self.html.len(), address));
+                self.links.push((self.html.len(), address, escaped(&shortened(&title, ADDRESS))));
                 ("".into(), "".into())
             }
             Tag::Image { .. } => {
-                self.left_out += 1;
+                self.left_out.images += 1;
                 ("<span class=\"note\">[image: ".into(), "]</span>".into())
             }
             Tag::HtmlBlock => {
-                self.left_out += 1;
+                self.left_out.html += 1;
                 ("".into(), "".into())
             }
             // Extensions that are off.
@@ -150,11 +163,15 @@ impl Writer {
 
     fn end(&mut self, tag: TagEnd) {
         if tag == TagEnd::Link
-            && let Some((from, address)) = self.links.pop()
+            && let Some((from, address, title)) = self.links.pop()
         {
             let is_in_text = self.html.get(from..) == Some(&address);
-            if !address.is_empty() && !is_in_text {
-                let _ = write!(self.html, " <span class=\"note\">(<code>{address}</code>)</span>");
+            let address =
+                if address.is_empty() || is_in_text { String::new() } else { format!("<code>{address}</code>") };
+            let title = if title.is_empty() { String::new() } else { format!("“{title}”") };
+            let parts: Vec<String> = [address, title].into_iter().filter(|part| !part.is_empty()).collect();
+            if !parts.is_empty() {
+                let _ = write!(self.html, " <span class=\"note\">({})</span>", parts.join(" "));
             }
         }
         self.html.push_str(&self.open.pop().unwrap_or_default());
@@ -224,7 +241,7 @@ mod tests {
         let text = "# Title\n\nOne *two* **three** ~~four~~ `five`.\n\n1. a\n2. b\n\n- [x] c\n- [ ] d\n\n> e\n\n---\n\n```sh\nx < y\n```\n";
         let expected = "<h3>Title</h3><p>One <em>two</em> <strong>three</strong> <del>four</del> <code>five</code>.</p>\
                         <ol start=\"1\"><li>a</li><li>b</li></ol><ul><li>☑ c</li><li>☐ d</li></ul>\
-                        <blockquote><p>e</p></blockquote><hr><pre class=\"output\">x &lt; y\n</pre>";
+                        <blockquote><p>e</p></blockquote><hr><p class=\"note\"><code>sh</code></p><pre class=\"output\">x &lt; y\n</pre>";
         assert_eq!(html(text), expected);
     }
 
@@ -233,7 +250,8 @@ mod tests {
         let text = "<script>alert(1)</script>\n\na <b onclick=x>bold</b> ![a picture](http://x.test/y.png \"t\")<br/>b\n\n<!-- c -->\n";
         let found = markdown(text);
         let expected = "<p>a bold <span class=\"note\">[image: a picture]</span><br>b</p>";
-        assert_eq!((found.markup.into_string().as_str(), found.left_out), (expected, 5));
+        assert_eq!(found.markup.into_string(), expected);
+        assert_eq!(found.left_out, LeftOut { html: 4, images: 1, ..LeftOut::default() });
     }
 
     #[test]
@@ -242,7 +260,11 @@ mod tests {
         let cases = [
             ("[a](javascript:alert(1))", format!("<p>a{}</p>", address("javascript:alert(1)"))),
             ("[a](<\"><script>>)", "<p>[a](&lt;&quot;&gt;&gt;)</p>".to_owned()),
-            ("[a][1]\n\n[1]: http://x.test/?a&b \"title\"", format!("<p>a{}</p>", address("http://x.test/?a&amp;b"))),
+            ("[a][1]\n\n[1]: http://x.test/?a&b", format!("<p>a{}</p>", address("http://x.test/?a&amp;b"))),
+            (
+                "[a](http://x.test \"all <b>\") [up](#top 't')",
+                "<p>a <span class=\"note\">(<code>http://x.test</code> “all &lt;b&gt;”)</span> up <span class=\"note\">(“t”)</span></p>".to_owned(),
+            ),
             ("[http://x.test](http://x.test) <https://y.test>", "<p>http://x.test https://y.test</p>".to_owned()),
             ("[up](#top)", "<p>up</p>".to_owned()),
         ];
