@@ -184,8 +184,10 @@ async fn an_outcome_that_could_not_be_recorded_returns_the_message_and_the_step_
     assert_eq!(lab.snapshot(run).await["steps"]["s0"]["attempts"], json!(["lost", "succeeded"]));
 }
 
-/// A run with a pending gate, and a context with a short limit on statements.
-async fn asked(lab: &Lab) -> (RunId, GateId, Ctx) {
+const SOON: Duration = Duration::from_millis(900);
+
+/// A run with a pending gate, and a context with this limit on statements.
+async fn asked(lab: &Lab, limit: Duration) -> (RunId, GateId, Ctx) {
     let run = lab.submit(&plans::chain(1)).await;
     let id = GateId(Uuid::now_v7());
     let request = GateRequest {
@@ -200,7 +202,7 @@ async fn asked(lab: &Lab) -> (RunId, GateId, Ctx) {
     };
     assert_eq!(gate_create(&lab.ctx.db, &request).await.unwrap(), GateCreated::Created);
     let mut ctx = lab.another_ctx().await;
-    ctx.db = ctx.db.with_statement_limit(Duration::from_millis(900));
+    ctx.db = ctx.db.with_statement_limit(limit);
     (run, id, ctx)
 }
 
@@ -224,7 +226,8 @@ async fn gate_status(lab: &Lab, gate: GateId) -> String {
 #[tokio::test]
 async fn a_decision_that_waits_for_a_lock_is_refused_and_does_not_happen_later() {
     let lab = Lab::new().await;
-    let (run, gate, ctx) = asked(&lab).await;
+    let (run, gate, ctx) = asked(&lab, SOON).await;
+    let before = lab.run_status(run).await;
     let lock = connect_to(&lab.database.url).await;
     lock.batch_execute("begin; lock table nofx.gate in access exclusive mode").await.unwrap();
     let refused = reject(&ctx, gate).await.unwrap_err();
@@ -233,11 +236,11 @@ async fn a_decision_that_waits_for_a_lock_is_refused_and_does_not_happen_later()
     let lock = lock_run(&lab, run).await;
     let refused = control_run(&ctx, &lab.tenant, run, Control::Cancel, "ann").await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable, "nothing was changed: {refused}");
-    drop(lock);
+    lock.batch_execute("rollback").await.unwrap();
 
     until_idle(&lab).await;
-    assert_eq!((gate_status(&lab, gate).await, lab.run_status(run).await), ("pending".into(), "running".into()));
-    reject(&ctx, gate).await.unwrap();
+    assert_eq!((gate_status(&lab, gate).await, lab.run_status(run).await), ("pending".to_owned(), before));
+    reject(&lab.ctx, gate).await.unwrap();
 }
 
 /// Makes each decision run these statements.
@@ -252,7 +255,7 @@ async fn slow_decisions(lab: &Lab, body: &str) {
 #[tokio::test]
 async fn a_decision_that_takes_too_long_is_cancelled_and_does_not_happen_later() {
     let lab = Lab::new().await;
-    let (_, gate, ctx) = asked(&lab).await;
+    let (_, gate, ctx) = asked(&lab, SOON).await;
     slow_decisions(&lab, "perform pg_sleep(3600);").await;
     let refused = reject(&ctx, gate).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable, "nothing was changed: {refused}");
@@ -263,7 +266,8 @@ async fn a_decision_that_takes_too_long_is_cancelled_and_does_not_happen_later()
 #[tokio::test]
 async fn a_decision_that_cannot_be_cancelled_is_answered_as_unknown() {
     let lab = Lab::new().await;
-    let (_, gate, ctx) = asked(&lab).await;
+    // Longer, so that the statement has begun to wait when it is cancelled.
+    let (_, gate, ctx) = asked(&lab, SOON * 3).await;
     // It catches the cancellation, and waits until the test has its answer.
     slow_decisions(
         &lab,

@@ -211,15 +211,17 @@ async fn hung() -> (TcpListener, SdkConfig) {
     (listener, sdk)
 }
 
+/// The gateway gives up after 29 s.
+async fn in_time<T>(answer: impl Future<Output = T>) -> T {
+    timeout(Duration::from_secs(15), answer).await.expect("an answer")
+}
+
 #[tokio::test]
 async fn queues_that_hang_delay_no_decision_and_the_page_of_health_says_so() {
     let mut lab = Lab::new().await;
     let (_listener, sdk) = hung().await;
     lab.ctx.queue = Queue::sqs(Client::new(&sdk), &lab.ctx.config.sqs_prefix);
     let (api, console) = (Gateway::api(&lab, Shape::Http), Gateway::console(&lab, Shape::Http));
-    // The gateway gives up after 29 s.
-    let in_time = async |answer| timeout(Duration::from_secs(15), answer).await.expect("an answer");
-
     let plan = json!({"plan": plans::chain(1)});
     let created = in_time(api.post("/runs", &plan)).await;
     assert_eq!(created.status, 201, "it is committed: {created:?}");
