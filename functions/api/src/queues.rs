@@ -7,6 +7,7 @@ use shared::error::Error;
 use shared::flow::queues;
 use shared::http::Body;
 use shared::view::{QueueDetail, QueueList, Redriven};
+use uuid::Uuid;
 
 /// `GET /queues` -> `{queues}`, how many messages each handler's queues hold.
 pub async fn list(State(ctx): State<Ctx>) -> Result<Json<QueueList>, Error> {
@@ -21,5 +22,5 @@ pub async fn fetch(State(ctx): State<Ctx>, Path(handler): Path<String>) -> Resul
 /// `POST /queues/{handler}/redrive {actor}` -> `{handler, moved, more}`. Moves at most 100 dead letters.
 pub async fn redrive(State(ctx): State<Ctx>, Path(handler): Path<String>, body: Body) -> Result<Json<Redriven>, Error> {
     let actor = body.only_actor()?;
-    queues::redrive(&ctx, &handler, &actor).await.map(Json)
+    queues::redrive(&ctx, &ctx.config.tenant, Uuid::now_v7(), &handler, &actor).await.map(Json)
 }

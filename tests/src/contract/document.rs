@@ -159,7 +159,13 @@ fn codes_of(operation: &Operation) -> BTreeSet<Code> {
         codes.insert(Code::NotFound);
     }
     if operation.method != Method::GET {
-        codes.extend([Code::ForbiddenOrigin, Code::RequestTimeout, Code::TooLarge, Code::UnsupportedMediaType]);
+        codes.extend([
+            Code::OutcomeUnknown,
+            Code::ForbiddenOrigin,
+            Code::RequestTimeout,
+            Code::TooLarge,
+            Code::UnsupportedMediaType,
+        ]);
     }
     codes
 }

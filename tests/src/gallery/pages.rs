@@ -225,7 +225,7 @@ fn settings(runs: &Runs) -> Vec<Page> {
         ("usage", "/ui/usage".to_owned()),
         ("usage-empty", format!("{EMPTY}/ui/usage")),
         ("health", "/ui/health".to_owned()),
-        ("health-redriven", "/ui/health?redriven=gate".to_owned()),
+        ("health-redriven", format!("/ui/health?redriven={}", states::REDRIVE)),
         ("health-healthy", format!("{HEALTHY}/ui/health")),
         ("health-dead-letters", format!("{DEAD}/ui/health")),
         ("health-empty", format!("{EMPTY}/ui/health")),

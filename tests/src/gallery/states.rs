@@ -2,7 +2,9 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use shared::db::redrive::{Redrive, redrive_record};
 use shared::domain::RunId;
+use uuid::Uuid;
 
 use super::clock::When;
 use super::commands::{Ended, MISSED_LINE, TESTS_FAIL, TESTS_PASS, TYPE_ERRORS};
@@ -302,4 +304,14 @@ pub async fn settings(site: &Site) {
         let policy = json!({ "document": { "gates": gates }, "actor": "ann", "reason": reason });
         site.send(Method::PUT, "/policy", &policy).await;
     }
+    let (ctx, tenant_id) = (&site.lab.ctx, &site.lab.tenant);
+    for (id, handler, actor, moved, more) in
+        [(Uuid::from_u128(1), "gate", "ben", 100, true), (REDRIVE, "gate", "ann", 12, false)]
+    {
+        let redrive = Redrive { tenant_id, id, handler, actor, moved, more };
+        redrive_record(&ctx.db, &redrive).await.expect("a record");
+    }
 }
+
+/// A redrive that was made just now.
+pub const REDRIVE: Uuid = Uuid::from_u128(2);

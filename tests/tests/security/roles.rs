@@ -30,13 +30,14 @@ const WORKER: [&str; 13] = [
     "sweep_wakeups",
 ];
 /// The functions that api and approvals call.
-const API: [&str; 13] = [
+const API: [&str; 14] = [
     "db_write_target",
     "gate_create",
     "gate_decide",
     "gate_json",
     "keys_of",
     "policy_set",
+    "redrive_record",
     "run_cancel",
     "run_create",
     "run_pause",

@@ -5,14 +5,15 @@ use std::time::Instant;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
+use futures::future;
 use shared::context::Ctx;
 use shared::db::console::{self, Health};
-use shared::domain::tool;
 use shared::error::Error;
 use shared::flow::queues;
 use shared::http::{self, ACTOR, Form, Query};
 use shared::telemetry;
 use shared::view::QueueDepth;
+use uuid::Uuid;
 
 use super::{failure, redirect, show};
 use crate::csrf;
@@ -27,9 +28,9 @@ struct Read {
     letters: Vec<Letters>,
 }
 
-/// `GET /ui/health`. `redriven` names the handler whose dead letters the reader has just moved.
+/// `GET /ui/health`. `redriven` is the id of the redrive that the reader has just made.
 pub async fn page(State(ctx): State<Ctx>, query: Query, headers: HeaderMap) -> Response {
-    let redriven = query.get("redriven").and_then(tool::handler).map(|handler| handler.name);
+    let redriven = query.get("redriven").and_then(|id| id.parse().ok());
     match read(&ctx).await {
         Ok(found) => show_page(&headers, Base::TOP, &found, redriven, None),
         Err(error) => failure(Base::TOP, &error),
@@ -50,12 +51,13 @@ pub async fn redrive(State(ctx): State<Ctx>, Path(handler): Path<String>, header
         fields.require(&["actor"]);
         Some(http::actor(fields))
     });
+    let id = Uuid::now_v7();
     let moved = match actor {
-        Ok(actor) => queues::redrive(&ctx, &handler, &actor).await,
+        Ok(actor) => queues::redrive(&ctx, &ctx.config.tenant, id, &handler, &actor).await,
         Err(error) => Err(error),
     };
     match moved {
-        Ok(moved) => redirect(&base.to(&format!("health?redriven={}", moved.handler))),
+        Ok(_) => redirect(&base.to(&format!("health?redriven={id}"))),
         Err(error @ Error::Invalid(_)) => match read(&ctx).await {
             Ok(found) => {
                 let mut response = show_page(&headers, base, &found, None, Some(&error.to_string()));
@@ -80,19 +82,22 @@ async fn read(ctx: &Ctx) -> Result<Read, Error> {
             None
         }
     };
-    let mut letters = Vec::new();
-    for queue in queues.iter().flatten().filter(|queue| queue.dead_letters > 0) {
-        match queues::dead_letters(ctx, tenant, &queue.handler).await {
-            Ok(messages) => {
-                letters.push(Letters { handler: queue.handler.clone(), total: queue.dead_letters, messages });
-            }
-            Err(error) => telemetry::report(&error, "read dead letters"),
-        }
-    }
+    let full = queues.iter().flatten().filter(|queue| queue.dead_letters > 0);
+    let letters = future::join_all(full.map(|queue| letters_of(ctx, queue))).await.into_iter().flatten().collect();
     Ok(Read { health, database_ms, queues, letters })
 }
 
-fn show_page(headers: &HeaderMap, base: Base, found: &Read, redriven: Option<&str>, refused: Option<&str>) -> Response {
+async fn letters_of(ctx: &Ctx, queue: &QueueDepth) -> Option<Letters> {
+    match queues::dead_letters(ctx, &ctx.config.tenant, &queue.handler).await {
+        Ok(messages) => Some(Letters { handler: queue.handler.clone(), total: queue.dead_letters, messages }),
+        Err(error) => {
+            telemetry::report(&error, "read dead letters");
+            None
+        }
+    }
+}
+
+fn show_page(headers: &HeaderMap, base: Base, found: &Read, redriven: Option<Uuid>, refused: Option<&str>) -> Response {
     let Read { health, database_ms, queues, letters } = found;
     show(headers, |token| {
         let (database_ms, queues) = (*database_ms, queues.as_deref());

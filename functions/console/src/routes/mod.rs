@@ -18,12 +18,12 @@ use std::str::FromStr;
 
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse, Response};
-use shared::error::Error;
+use shared::error::{Code, Error};
 use shared::http::{Query, detail_of, id_param};
 use shared::telemetry;
 
 use crate::csrf;
-use crate::page::{self, Base, Message};
+use crate::page::{self, Base, Message, Unrecorded};
 
 /// `GET /ui`.
 pub async fn home() -> Response {
@@ -91,6 +91,9 @@ pub fn failure(base: Base, error: &Error) -> Response {
         }
         Error::Conflict(..) => (StatusCode::CONFLICT, "Conflict", None),
         Error::Forbidden(_) => (StatusCode::FORBIDDEN, "Forbidden", None),
+        Error::Unavailable { maybe_done: true, .. } => {
+            (StatusCode::SERVICE_UNAVAILABLE, "No answer", Some("Look whether it was done before you try again."))
+        }
         Error::Unavailable { .. } => {
             (StatusCode::SERVICE_UNAVAILABLE, "Temporarily unavailable", Some("Try again in a minute."))
         }
@@ -102,13 +105,27 @@ pub fn failure(base: Base, error: &Error) -> Response {
     (status, Html(page::message(base, &Message { title, sentence: &sentence, hint }))).into_response()
 }
 
+/// A form that an outage kept from being recorded, perhaps: with all that was typed.
+pub fn not_recorded(headers: &HeaderMap, error: &Error, page: Unrecorded<'_>) -> Response {
+    telemetry::report(error, "record a form");
+    let (why, maybe_done) = (error.to_string(), error.code() == Code::OutcomeUnknown);
+    let mut response = show(headers, |token| page::unrecorded(&Unrecorded { token, why: &why, maybe_done, ..page }));
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    response
+}
+
 /// An id in the query, which our own links set.
 pub fn cursor<T: FromStr>(query: &Query, name: &str) -> Result<Option<T>, Error> {
     query.get(name).filter(|id| !id.is_empty()).map(|id| id_param("page", id)).transpose()
 }
 
 pub fn number(query: &Query, name: &str) -> Result<Option<i64>, Error> {
-    let number = query.get(name).map(|text| text.parse().ok().filter(|number| *number >= 0));
+    /// More than any number of ours, and a query can still add to it.
+    const MOST: i64 = 1 << 53;
+    let number = query
+        .get(name)
+        .map(|text| text.parse().ok().filter(|number| *number >= 0))
+        .map(|number| number.map(|number: i64| number.min(MOST)));
     match number {
         None => Ok(None),
         Some(None) => Err(Error::invalid(name, "must be a whole number")),

@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::http::{Request, header};
-use console::page::{Base, DecisionPage, Refusal, Refused, decision_page};
+use console::page::{Base, DecisionPage, Refusal, Refused, Unrecorded, decision_page, unrecorded};
 use shared::db::console::{Effects, Gate, GateDetail};
 use shared::domain::gate::Decision;
 use shared::domain::{GateId, Problem, RunStatus};
@@ -79,6 +79,55 @@ fn a_verdict_is_not_called_a_question() {
     let shown = decision_page(&decision(&detail(&judged, "x")));
     assert!(shown.contains("what the gate found") && !shown.contains("’s question"), "{shown}");
     assert!(!shown.contains("Read it before you decide") && !shown.contains("What was decided about"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_decision_during_an_outage_keeps_what_was_typed_and_says_what_is_known() {
+    let cookie = format!("nofx-csrf={TOKEN}");
+    let form = format!("actor=ada&reason=too+%3Cb%3E+slow&from=inbox&csrf={TOKEN}");
+    let answer = decide("reject", &[SAME_ORIGIN, ("cookie", &cookie)], &form).await;
+    assert_eq!(answer.status, 503);
+    for words in [
+        "The rejection did not count",
+        "The database is unavailable. </bdi>",
+        "Nothing was changed.",
+        "too &lt;b&gt; slow</textarea>",
+        "value=\"ada\"",
+        "name=\"from\" value=\"inbox\"",
+        "Send the rejection again",
+    ] {
+        assert!(answer.body.contains(words), "{words}: {}", answer.body);
+    }
+    let place = format!("gates/{}", run_id());
+    assert!(answer.body.contains(&format!("href=\"../../{place}\"")), "{}", answer.body);
+    assert!(answer.body.contains(&format!("action=\"../../{place}/reject\"")), "{}", answer.body);
+}
+
+#[test]
+fn a_decision_that_may_have_counted_is_looked_at_first() {
+    let page = |maybe_done| {
+        unrecorded(&Unrecorded {
+            base: Base::GATE,
+            token: TOKEN,
+            what: "approval",
+            why: "the database did not answer",
+            maybe_done,
+            action: "gates/1/approve",
+            place: ("gates/1", "the gate"),
+            actor: "<i>",
+            text: Some(("reason", "Reason", "<svg onload='x'>")),
+            hidden: &[("from", "\"><b>")],
+        })
+    };
+    let unknown = page(true);
+    assert!(unknown.contains("It is not known whether the approval counted"), "{unknown}");
+    assert!(unknown.contains("Look at the gate before you send it again."), "{unknown}");
+    assert!(!unknown.contains("Nothing was changed"), "{unknown}");
+    assert!(!page(false).contains("not known"), "{}", page(false));
+    assert!(
+        unknown.contains("&lt;svg onload") && !unknown.contains("<svg onload") && !unknown.contains("<i>"),
+        "{unknown}"
+    );
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ pub use decision::{Exhibit, GateDetail, OtherDecision, PolicyInForce, Proof, Ste
 pub use document::{Document, document_fetch};
 pub use follow::{Effects, FOLLOWED, NamedOutputs, Start};
 pub use gate::{AttemptAt, Gate, gate_fetch};
-pub use health::{FailureCode, HandlerSteps, Health, LostWorker, Sweep, health_fetch};
+pub use health::{FailureCode, HandlerSteps, Health, LostWorker, Redriven, Sweep, health_fetch};
 pub use inbox::{
     Asked, COUNTED_GATES, Decided, DecidedList, Inbox, LastDecision, TypeCount, decided_list, inbox_list, inbox_next,
     waiting,
