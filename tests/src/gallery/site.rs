@@ -61,7 +61,7 @@ impl Site {
         lab.ctx.config.signing.public_keys = Some(key.public().to_pem());
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let forms = Forms::default();
-        let router = router(&lab, &forms).await;
+        let router = Box::pin(router(&lab, &forms)).await;
         tokio::spawn(async move { axum::serve(listener, router).await });
         let (acts, runner) = (Arc::new(Acts::default()), Runner::new(folder.path()));
         let models = models::serve().await;
