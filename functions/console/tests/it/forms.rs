@@ -89,7 +89,7 @@ async fn a_decision_during_an_outage_keeps_what_was_typed_and_says_what_is_known
     assert_eq!(answer.status, 503);
     for words in [
         "The rejection did not count",
-        "The database is unavailable. </bdi>",
+        "The database is unavailable.</bdi>",
         "Nothing was changed.",
         "too &lt;b&gt; slow</textarea>",
         "value=\"ada\"",
