@@ -205,6 +205,34 @@ async fn what_two_people_decide_is_on_the_pages_of_both() {
     }
 }
 
+/// Many writes of one kind do not push another kind off the page, whether they follow at once or later.
+#[tokio::test]
+async fn each_kind_of_write_is_listed_before_repeats() {
+    for parent in ["ask", "log"] {
+        let lab = Lab::new().await;
+        let mut steps = vec![json!({"name": "ask", "tool": "manual:notes", "inputs": {}})];
+        steps.push(plans::after("log", &["ask"], json!({})));
+        let mut write = |name: String, inputs: Value| {
+            steps.push(json!({"name": name, "tool": "db_write", "inputs": inputs, "depends_on": [parent]}));
+        };
+        for n in 0..30 {
+            write(format!("w{n}"), json!({"table": "public.products", "op": "insert", "values": [{"name": "a"}]}));
+        }
+        write(
+            "last".into(),
+            json!({"table": "public.products", "op": "update", "where": {"id": 1}, "set": {"price": 0}}),
+        );
+        lab.submit(&json!({"goal": "decoys", "steps": steps})).await;
+        lab.settle(&Script::deployed(), Deliver::Once).await;
+        let gate: Uuid =
+            lab.admin.query_one("select id from nofx.gate where status = 'pending'", &[]).await.unwrap().get(0);
+        let shown = page(&lab, &format!("/ui/gates/{gate}")).await;
+        assert!(shown.contains("changes rows of <code><bdi>public.products</bdi></code>"), "behind {parent}: {shown}");
+        let (_, effect) = shown.split_once("id=\"o-approve\">").expect("an effect");
+        assert!(effect.split("</dd>").next().unwrap().contains("<bdi>last</bdi>"), "behind {parent}: {effect}");
+    }
+}
+
 /// A decision before a chain of echo steps, with so many writes at its end that a page cannot list them.
 #[tokio::test]
 async fn writes_that_are_not_listed_are_counted() {

@@ -154,7 +154,8 @@ pub(super) fn start_joins() -> String {
 /// Selects `starts`, `starts_counts`, `later` and `later_counts` of a gate `g`.
 pub(super) fn starts_and_later() -> String {
     let joins = start_joins();
-    // Few steps are listed, so their inputs are read after the limit.
+    // Few steps are listed, so their inputs are read after the limit. Each table with each operation comes before repeats, and
+    // what changes or deletes rows before inserts, so that many writes cannot push another one off the page.
     let listed = |which: &str, order: &str| {
         format!(
             "coalesce((select json_agg(start) from (
@@ -168,16 +169,18 @@ pub(super) fn starts_and_later() -> String {
     format!(
         "with {REACHED}, step as materialized (
              select s.id, s.ordinal, s.blockers, {EFFECT} as effect, f.id is not null as is_first,
-                    row_number() over (partition by case when s.tool = 'db_write' then s.inputs ->> 'table' end
-                                       order by s.ordinal) as of_table
+                    s.inputs ->> 'op' is not distinct from 'insert' as is_insert,
+                    case when s.tool = 'db_write'
+                         then row_number() over (partition by s.tool, s.inputs ->> 'table', s.inputs ->> 'op', f.id is null
+                                                 order by s.ordinal) end as of_kind
                from reached_id r
                join nofx.step s on s.id = r.id
                left join first_id f on f.id = r.id
          )
          select {} as starts, {} as starts_counts, {} as later, {} as later_counts",
-        listed("s.is_first", "s.effect > 0, s.blockers, s.ordinal"),
+        listed("s.is_first", "s.effect > 0, s.of_kind, s.is_insert, s.blockers, s.ordinal"),
         counts("s.is_first"),
-        listed("not s.is_first and s.effect < 3", "s.effect, s.of_table, s.ordinal"),
+        listed("not s.is_first and s.effect < 3", "s.effect, s.of_kind, s.is_insert, s.ordinal"),
         counts("not s.is_first"),
     )
 }
