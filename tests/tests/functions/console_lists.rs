@@ -220,7 +220,7 @@ async fn the_inbox_lists_what_waits_by_type_and_what_was_decided() {
     for words in [
         "1 gate passed, 3 rows to insert, 1 other write to a table",
         "only the question",
-        "3 gates wait",
+        "3 gates wait, the oldest has waited <b><time datetime=",
         "the run itself",
         "never",
     ] {

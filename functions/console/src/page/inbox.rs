@@ -63,7 +63,7 @@ fn count(page: &InboxPage<'_>) -> Markup {
     let oldest = list.gates.first().filter(|_| page.gate_type.is_empty() && !list.is_continuation);
     html! {
         (waiting(list.waiting))
-        @if let Some(oldest) = oldest { ", the oldest for " b { (elapsed(&oldest.gate.created_at)) } }
+        @if let Some(oldest) = oldest { ", the oldest has waited " b { (elapsed(&oldest.gate.created_at)) } }
     }
 }
 
