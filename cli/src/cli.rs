@@ -68,6 +68,7 @@ Exit status:
   4  the run waits for a decision (with --exit-when-blocked)
   5  what was named does not exist
   6  nothing answers at the API's address
+  7  nofx verify: the attestation holds, and the gate did not pass
   130  Ctrl-C
   exec returns the status of its command, or 128 plus the number of the signal that ended it.";
 
@@ -270,7 +271,7 @@ impl Cli {
             Command::Man(args) => man::run(&args)?,
             Command::Profile(command) => profile::run(&command, profile)?,
             Command::Plan(command) => plan::run(profile, &command).await?,
-            Command::Verify(args) => verify::run(profile, &args).await?,
+            Command::Verify(args) => return verify::run(profile, &args).await,
             Command::Call(call) => return call.run(&Api::connect(profile).await?).await,
         }
         Ok(ExitCode::SUCCESS)

@@ -65,6 +65,7 @@ codes! {
     FunctionFailed = "function_failed", 502;
     NotTaken = "not_taken", 503;
     SigningUnavailable = "signing_unavailable", 503;
+    OutcomeUnknown = "outcome_unknown", 503;
     Unavailable = "unavailable", 503;
     FunctionTimedOut = "function_timed_out", 504;
 }
@@ -104,9 +105,11 @@ pub enum Error {
         source: Source,
     },
     /// A dependency is unavailable. A retry may succeed.
-    #[error("{what} is unavailable")]
+    #[error("{}", unavailable_text(what, *maybe_done))]
     Unavailable {
         what: &'static str,
+        /// It did not answer, so it is not known whether the request was carried out. Otherwise nothing was changed.
+        maybe_done: bool,
         #[source]
         source: Source,
     },
@@ -133,6 +136,7 @@ impl Error {
             Self::NotPermitted(_) | Self::Forbidden(_) => Code::Forbidden,
             Self::Limited { .. } => Code::LimitExceeded,
             Self::SigningUnavailable { .. } => Code::SigningUnavailable,
+            Self::Unavailable { maybe_done: true, .. } => Code::OutcomeUnknown,
             Self::Unavailable { .. } => Code::Unavailable,
             Self::Internal { .. } => Code::Internal,
         }
@@ -144,7 +148,12 @@ impl Error {
     }
 
     pub fn unavailable(what: &'static str, source: impl Into<Source>) -> Self {
-        Self::Unavailable { what, source: source.into() }
+        Self::Unavailable { what, maybe_done: false, source: source.into() }
+    }
+
+    /// A dependency that may have done what it was asked for.
+    pub fn unanswered(what: &'static str, source: impl Into<Source>) -> Self {
+        Self::Unavailable { what, maybe_done: true, source: source.into() }
     }
 
     pub fn internal(what: &'static str, source: impl Into<Source>) -> Self {
@@ -155,6 +164,14 @@ impl Error {
 impl From<Problem> for Error {
     fn from(problem: Problem) -> Self {
         Self::Invalid(vec![problem])
+    }
+}
+
+fn unavailable_text(what: &str, maybe_done: bool) -> String {
+    if maybe_done {
+        format!("{what} did not answer; it is not known whether the request was carried out")
+    } else {
+        format!("{what} is unavailable")
     }
 }
 

@@ -56,6 +56,16 @@ pub struct DeadLetter {
     group: Option<String>,
 }
 
+/// What a redrive moved.
+#[derive(Debug, Default)]
+pub struct Moved {
+    pub count: u64,
+    /// Whether messages may be left.
+    pub more: bool,
+    /// Why it ended early.
+    pub failure: Option<Error>,
+}
+
 /// Where wake-ups are sent.
 #[derive(Clone)]
 pub enum Queue {
@@ -163,23 +173,16 @@ impl Queue {
         sqs.receive_dead(&dead_letter_queue_name(&sqs.prefix, handler), 0).await
     }
 
-    /// Moves at most 100 dead letters back to the handler's queue. Returns how many, and whether more may be left. If the
-    /// move of one ends after it was sent, it is in both queues: a wake-up that comes twice does nothing the second time.
-    pub async fn redrive(&self, handler: &str) -> Result<(u64, bool), Error> {
-        let sqs = self.of_sqs()?;
-        let dead = dead_letter_queue_name(&sqs.prefix, handler);
-        let mut moved = 0;
-        for _ in 0..MOVES {
-            let letters = sqs.receive_dead(&dead, MOVE_S).await?;
-            if letters.is_empty() {
-                return Ok((moved, false));
-            }
-            let results =
-                future::join_all(letters.iter().map(|letter| sqs.return_letter(handler, &dead, letter))).await;
-            moved += results.iter().filter(|result| result.is_ok()).count() as u64;
-            results.into_iter().collect::<Result<(), Error>>()?;
-        }
-        Ok((moved, true))
+    /// Moves at most 100 dead letters back to the handler's queue. If the move of one ends after it was sent, it is in both
+    /// queues: a wake-up that comes twice does nothing the second time.
+    pub async fn redrive(&self, handler: &str) -> Moved {
+        let mut moved = Moved::default();
+        let done = match self.of_sqs() {
+            Ok(sqs) => sqs.redrive(handler, &mut moved).await,
+            Err(error) => Err(error),
+        };
+        moved.failure = done.err();
+        moved
     }
 
     fn of_sqs(&self) -> Result<&Sqs, Error> {
@@ -269,6 +272,25 @@ impl Sqs {
             .await
             .map_err(|error| Error::unavailable("SQS", error))?;
         Ok(answer.messages.unwrap_or_default().into_iter().map(dead_letter).collect())
+    }
+
+    async fn redrive(&self, handler: &str, moved: &mut Moved) -> Result<(), Error> {
+        let dead = dead_letter_queue_name(&self.prefix, handler);
+        for _ in 0..MOVES {
+            moved.more = true;
+            let letters = self.receive_dead(&dead, MOVE_S).await?;
+            if letters.is_empty() {
+                moved.more = false;
+                return Ok(());
+            }
+            let results =
+                future::join_all(letters.iter().map(|letter| self.return_letter(handler, &dead, letter))).await;
+            moved.count += results.iter().filter(|result| result.is_ok()).count() as u64;
+            let all: Result<(), Error> = results.into_iter().collect();
+            // It may have been sent, and only not deleted.
+            all.map_err(|error| Error::unanswered("SQS", error))?;
+        }
+        Ok(())
     }
 
     /// Sends a dead letter to the handler's queue, then deletes it from the queue `dead`.

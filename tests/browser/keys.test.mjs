@@ -151,6 +151,30 @@ describe("live refresh", () => {
     assert.equal(shown, await main());
   });
 
+  test("a decision elsewhere reaches the page of its gate, and what was typed stays", async () => {
+    const { id } = await blockedRun("decide with me");
+    const [gate] = await api(gallery.url, `/runs/${id}/gates`);
+    await visit(tab, `${gallery.url}/ui/gates/${gate.id}`);
+    await tab.type("#reason", "I was still thinking");
+    await api(gallery.url, `/gates/${gate.id}/approve`, { actor: "ann" });
+    await tab.waitForFunction(() => !document.querySelector("main form"));
+    const shown = await tab.$eval("main", (main) => main.innerText.replace(/\s+/g, " "));
+    for (const words of ["Approved: the release", "ann approved", "What you wrote was not sent: I was still thinking", "What waited for this"]) {
+      assert.ok(shown.includes(words), `${words}: ${shown}`);
+    }
+  });
+
+  test("a retry elsewhere reaches the page of a run that has failed", async () => {
+    const { id, page } = await blockedRun("try again");
+    const [gate] = await api(gallery.url, `/runs/${id}/gates`);
+    await api(gallery.url, `/gates/${gate.id}/reject`, { actor: "ann", reason: "no" });
+    await visit(tab, page);
+    assert.match(await tab.title(), /^failed/);
+    await api(gallery.url, `/runs/${id}/retry`, { actor: "ben" });
+    await tab.waitForFunction(() => !document.title.startsWith("failed"));
+    await tab.waitForSelector("[data-go=primary]");
+  });
+
   test("a page says when the server cannot be reached, and goes on afterwards", async () => {
     await blockedRun("mind the gap");
     await tab.setOfflineMode(true);

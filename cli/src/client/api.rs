@@ -12,10 +12,16 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 use shared::domain::ArtifactId;
 use shared::view::{ArtifactPage, Event, Gate, RunDetail, StepPage};
+use tokio::time::sleep;
 
-use crate::client::error::{ApiError, truncated};
+use crate::client::error::{ApiError, Kind, truncated};
 use crate::client::profile::{Environment, LOCAL_URL, Target};
 use crate::client::sign::Signer;
+
+/// Pauses before a request with an `Idempotency-Key` is sent again.
+const AGAIN_AFTER: [Duration; 3] = [Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(5)];
+const AGAIN: &str = "try again in a moment";
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// A list with more pages counts as endless.
 const MAX_PAGES: usize = 1_000;
@@ -137,6 +143,22 @@ impl Api {
         Ok(self.send(Method::POST, &self.url(path), Some(body)).await?.0)
     }
 
+    /// The same with an `Idempotency-Key`. So a request whose answer was lost, or that was not taken, is sent again.
+    pub async fn post_once<T: DeserializeOwned>(&self, path: &str, body: &Value, key: &str) -> Result<T> {
+        let url = self.url(path);
+        let key = HeaderValue::from_str(key)?;
+        let mut pauses = AGAIN_AFTER.into_iter();
+        loop {
+            let answer = self.exchange(Method::POST, &url, Some(body), Some((IDEMPOTENCY_KEY, &key))).await;
+            let pause = pauses.next().filter(|_| may_be_sent_again(&answer));
+            let Some(pause) = pause else {
+                let (status, _, text) = answer?;
+                return self.parse(&Method::POST, &url, status, &text);
+            };
+            sleep(pause).await;
+        }
+    }
+
     pub async fn put<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T> {
         self.put_if(path, body, None).await
     }
@@ -190,20 +212,20 @@ impl Api {
         Ok((self.parse(&method, url, status, &text)?, headers))
     }
 
-    /// Sends a request and returns the answer as text. `condition` is the header with an `ETag`.
+    /// Sends a request and returns the answer as text. `extra` is a header, such as one with an `ETag`.
     async fn exchange(
         &self,
         method: Method,
         url: &str,
         body: Option<&Value>,
-        condition: Option<(HeaderName, &HeaderValue)>,
-    ) -> Result<(StatusCode, HeaderMap, String)> {
+        extra: Option<(HeaderName, &HeaderValue)>,
+    ) -> Result<Answer> {
         let mut request = self.http.request(method.clone(), url).header(ACCEPT, "application/json");
         if let Some(body) = body {
             request = request.json(body);
         }
-        if let Some((name, etag)) = condition {
-            request = request.header(name, etag);
+        if let Some((name, value)) = extra {
+            request = request.header(name, value);
         }
         let call = format!("{method} {}", url.strip_prefix(&self.base).unwrap_or(url));
         let response = self.execute(request.timeout(Duration::from_mins(1))).await;
@@ -237,19 +259,18 @@ impl Api {
                 ApiError::unreachable(self.unconnected(&error), hint).into()
             }
             Some(failure) if failure.is_timeout() => {
-                ApiError::unreachable(format!("{call}: no answer in time"), "try again in a moment").into()
+                ApiError::no_answer(format!("{call}: no answer in time"), AGAIN).into()
             }
             Some(failure) if failure.is_builder() => {
                 hinted(format!("{} is not a URL", self.base), "NOFX_API_URL looks like http://127.0.0.1:3000")
             }
             Some(_) => {
                 let hint = if call.starts_with("GET ") {
-                    "try again in a moment"
+                    AGAIN
                 } else {
                     "look whether it happened, for example with nofx runs, before you try again"
                 };
-                ApiError::unreachable(format!("{call}: the connection broke before the answer was complete"), hint)
-                    .into()
+                ApiError::no_answer(format!("{call}: the connection broke before the answer was complete"), hint).into()
             }
             None => error.context(call.to_owned()),
         }
@@ -273,6 +294,17 @@ impl Api {
             signer.sign(&mut request).await?;
         }
         Ok(self.http.execute(request).await?)
+    }
+}
+
+/// Status, headers and text.
+type Answer = (StatusCode, HeaderMap, String);
+
+/// Whether a gateway or a function may give another answer soon. An address at which nothing answers will not.
+fn may_be_sent_again(answer: &Result<Answer>) -> bool {
+    match answer {
+        Ok((status, ..)) => matches!(status.as_u16(), 502..=504),
+        Err(error) => error.downcast_ref::<ApiError>().is_some_and(|error| error.kind == Kind::NoAnswer),
     }
 }
 

@@ -13,6 +13,8 @@ pub enum Kind {
     NotFound,
     /// Nothing answers.
     Unreachable,
+    /// The request was sent, and its answer did not come.
+    NoAnswer,
     Refused,
 }
 
@@ -57,6 +59,10 @@ impl ApiError {
         Self { kind: Kind::Unreachable, code: String::new(), message: message.into(), hint, problems: Vec::new() }
     }
 
+    pub fn no_answer(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { kind: Kind::NoAnswer, ..Self::unreachable(message, hint) }
+    }
+
     /// The error for an answer, with a line for each problem. `call` is the method and the path.
     pub fn of_answer(call: &str, status: StatusCode, text: &str) -> Self {
         let problem: ProblemDocument = serde_json::from_str(text).unwrap_or_default();
@@ -77,6 +83,7 @@ impl ApiError {
             }
         }
         let hint = match problem.request_id {
+            _ if problem.code == "outcome_unknown" => Some(LOOK_FIRST.to_owned()),
             Some(id) if status.is_server_error() => Some(format!("the request was {}; see the logs", printable(&id))),
             _ if problem.code == "not_found" => Some(lists(call, &problem.detail).to_owned()),
             _ => advice(&problem.code, status).map(str::to_owned),
@@ -93,6 +100,8 @@ impl ApiError {
 }
 
 const WRONG_ADDRESS: &str = "check the address of the API: nofx profile list says where calls go and why";
+
+const LOOK_FIRST: &str = "look whether it happened, for example with nofx show or nofx inbox, before you try again";
 
 fn is_page(text: &str) -> bool {
     text.trim_start().starts_with('<')
@@ -251,6 +260,7 @@ mod tests {
         assert_eq!(internal.hint.as_deref(), Some("the request was r-1; see the logs"));
         assert_eq!(internal.message, "POST /x: 500 Internal Server Error (internal): d");
         assert_eq!(answer(400, "invalid", "1").hint, None);
+        assert!(answer(503, "outcome_unknown", "r-1").hint.unwrap().starts_with("look whether it happened"));
     }
 
     #[test]

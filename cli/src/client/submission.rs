@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::json;
 use shared::view::RunCreated;
+use uuid::Uuid;
 
 use crate::client::api::Api;
 use crate::client::{plan_file, workspace};
@@ -38,5 +39,6 @@ pub async fn create(api: &Api, submission: &Submission<'_>) -> Result<RunCreated
     if let Some(name) = &submission.actor {
         body["actor"] = json!(name);
     }
-    api.post("/runs", &body).await.map_err(|error| document.located("", error))
+    let key = Uuid::new_v4().to_string();
+    api.post_once("/runs", &body, &key).await.map_err(|error| document.located("", error))
 }

@@ -52,7 +52,7 @@ pub async fn run(api: &Api, args: &Args) -> Result<()> {
         Some(path) if path == Path::new("-") => print(api, &artifact).await,
         Some(path) => save(api, &artifact, path, args.format).await,
         None if args.format.json || io::stdout().is_terminal() => {
-            save(api, &artifact, &file_name(&artifact)?, args.format).await
+            save(api, &artifact, &file_name(&artifact.name)?, args.format).await
         }
         None => print(api, &artifact).await,
     }
@@ -77,20 +77,18 @@ async fn find(api: &Api, args: &Args) -> Result<ArtifactId> {
     Err(ApiError::not_found(format!("the run {run} has no artifact {}", printable(&args.artifact)), hint).into())
 }
 
-/// The artifact's name, if it is one in this folder.
-fn file_name(artifact: &Artifact) -> Result<PathBuf> {
-    let name = Path::new(&artifact.name);
-    let is_plain = name.file_name().is_some_and(|file| file == name.as_os_str()) && !artifact.name.starts_with('.');
-    if !is_plain || artifact.name.contains(char::is_control) {
-        return Err(hinted(format!("the name {} is no file here", printable(&artifact.name)), "name the file with -o"));
+/// The artifact's name, if it is one in this folder that reads as what it is.
+fn file_name(name: &str) -> Result<PathBuf> {
+    let path = Path::new(name);
+    let is_plain = path.file_name().is_some_and(|file| file == path.as_os_str());
+    // Hidden characters make a name look like another one, and a hyphen makes it an option.
+    if !is_plain || name.starts_with(['.', '-']) || printable(name) != name {
+        return Err(hinted(format!("the name {} is no file here", printable(name)), "name the file with -o"));
     }
-    if name.exists() {
-        return Err(hinted(
-            format!("{} exists", name.display()),
-            "name another file with -o, or the same to replace it",
-        ));
+    if path.exists() {
+        return Err(hinted(format!("{name} exists"), "name another file with -o, or the same to replace it"));
     }
-    Ok(name.to_owned())
+    Ok(path.to_owned())
 }
 
 async fn print(api: &Api, artifact: &Artifact) -> Result<()> {
@@ -100,9 +98,9 @@ async fn print(api: &Api, artifact: &Artifact) -> Result<()> {
 }
 
 async fn save(api: &Api, artifact: &Artifact, path: &Path, format: Format) -> Result<()> {
-    let cannot_write = || format!("cannot write {}", path.display());
-    let name =
-        path.file_name().ok_or_else(|| hinted(format!("{} is no file", path.display()), "name a file with -o"))?;
+    let shown = printable(&path.display().to_string());
+    let cannot_write = || format!("cannot write {shown}");
+    let name = path.file_name().ok_or_else(|| hinted(format!("{shown} is no file"), "name a file with -o"))?;
     let mut partial = name.to_owned();
     partial.push(".part");
     let partial = path.with_file_name(partial);
@@ -118,7 +116,7 @@ async fn save(api: &Api, artifact: &Artifact, path: &Path, format: Format) -> Re
     if format.json {
         return output::json(&Saved { artifact, file: path.display().to_string() });
     }
-    output::note(format_args!("{} ({} bytes, sha256 {})", path.display(), artifact.size_bytes, artifact.hash));
+    output::note(format_args!("{shown} ({} bytes, sha256 {})", artifact.size_bytes, artifact.hash));
     Ok(())
 }
 
@@ -127,4 +125,21 @@ fn bar(bytes: u64) -> ProgressBar {
     const TEMPLATE: &str = "{wide_bar:.cyan/dim} {bytes} of {total_bytes}, {eta} left";
     let style = ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(bytes).with_style(style.progress_chars("━╸─"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_reads_as_another_one_makes_no_file() {
+        for name in ["x\u{202e}gpj.html", "a\u{200b}.txt", "a\u{1b}[2J", "-rf", ".profile", "a/b", "..", ""] {
+            let refused = file_name(name).expect_err(name).to_string();
+            assert!(refused.contains("is no file here"), "{refused}");
+            assert_eq!(printable(&refused), refused, "shown without its effect");
+        }
+        for name in ["gate-unit.intoto.json", "écran.png", "a b.txt"] {
+            assert_eq!(file_name(name).expect(name), Path::new(name));
+        }
+    }
 }

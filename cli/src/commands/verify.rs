@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nofx_gates::attestation::{Envelope, MAX_ENVELOPE_BYTES, Statement, TestResult, TestVerdict};
@@ -15,6 +16,7 @@ use shared::view::{Artifact, ArtifactSummary, Gate, SigningKeys};
 use crate::client::api::Api;
 use crate::client::{download, resolve, workspace};
 use crate::output::color::{BAD, BOLD, DIM, GOOD, WAIT, paint};
+use crate::output::error::NOT_PASSED;
 use crate::output::{self, Format};
 
 #[derive(Clone, Debug, clap::Args)]
@@ -22,7 +24,12 @@ use crate::output::{self, Format};
 Examples:
   nofx keys --pem > keys.pem                        keep the keys that you trust
   nofx verify GATE --key keys.pem                   what the API has, with your keys
-  nofx verify gate-unit.intoto.json --key keys.pem --evidence gate-unit.json    without an API")]
+  nofx verify gate-unit.intoto.json --key keys.pem --evidence gate-unit.json    without an API
+
+Exit status:
+  0  the attestation holds, and the gate passed
+  1  the attestation does not hold, or something that it names is missing
+  7  the attestation holds, and the gate did not pass")]
 pub struct Args {
     /// Id of a gate, or a file with its attestation (gate-NAME.intoto.json)
     what: String,
@@ -64,8 +71,8 @@ struct Verified {
     statement: Statement,
 }
 
-/// Prints what the attestation proves. An error if something is wrong.
-pub async fn run(profile: Option<&str>, args: &Args) -> Result<()> {
+/// Prints what the attestation proves. An error if something is wrong. Only a verdict that passed is a success.
+pub async fn run(profile: Option<&str>, args: &Args) -> Result<ExitCode> {
     // No id has these characters: it is a file, also if there is none.
     let mut given = if Path::new(&args.what).is_file() || args.what.contains(['.', '/']) {
         of_file(args)?
@@ -76,7 +83,20 @@ pub async fn run(profile: Option<&str>, args: &Args) -> Result<()> {
         given.evidence_sha256 = Some(sha256_hex(&read(file)?));
     }
     let verified = verify(&given, args)?;
-    if args.format.json { output::json(&verified) } else { output::text(text(&verified)) }
+    let code = exit_code(verified.result);
+    if args.format.json {
+        output::json(&verified)?;
+    } else {
+        output::text(text(&verified))?;
+    }
+    Ok(ExitCode::from(code))
+}
+
+fn exit_code(verdict: TestVerdict) -> u8 {
+    match verdict {
+        TestVerdict::Passed => 0,
+        TestVerdict::Warned | TestVerdict::Failed => NOT_PASSED,
+    }
 }
 
 fn of_file(args: &Args) -> Result<Given> {
@@ -184,4 +204,14 @@ fn text(verified: &Verified) -> String {
         let _ = writeln!(text, "{}", paint(DIM, note));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_verdict_that_passed_is_a_success() {
+        assert_eq!([TestVerdict::Passed, TestVerdict::Warned, TestVerdict::Failed].map(exit_code), [0, 7, 7]);
+    }
 }

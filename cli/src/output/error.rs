@@ -19,6 +19,8 @@ pub const BLOCKED: u8 = 4;
 pub const NOT_FOUND: u8 = 5;
 /// Nothing answers at the API's address.
 pub const NO_CONNECTION: u8 = 6;
+/// `nofx verify`: the attestation holds, and the gate did not pass.
+pub const NOT_PASSED: u8 = 7;
 /// Ctrl-C.
 pub const INTERRUPTED: u8 = 130;
 
@@ -46,7 +48,7 @@ fn text(error: &anyhow::Error) -> String {
 fn code(error: &anyhow::Error) -> u8 {
     match error.chain().find_map(|cause| cause.downcast_ref::<ApiError>()).map(|error| error.kind) {
         Some(Kind::NotFound) => NOT_FOUND,
-        Some(Kind::Unreachable) => NO_CONNECTION,
+        Some(Kind::Unreachable | Kind::NoAnswer) => NO_CONNECTION,
         Some(Kind::Refused) | None => FAILED,
     }
 }

@@ -8,6 +8,7 @@ use shared::error::Error;
 use shared::flow::queues;
 use shared::http::Body;
 use shared::view::{QueueDetail, QueueList, Redriven};
+use uuid::Uuid;
 
 /// `GET /queues` -> `{queues}`, how many messages each handler's queues hold.
 pub async fn list(State(ctx): State<Ctx>, session: Session) -> Result<Json<QueueList>, Error> {
@@ -31,5 +32,5 @@ pub async fn redrive(
     body: Body,
 ) -> Result<Json<Redriven>, Error> {
     let actor = body.only_actor()?;
-    queues::redrive(&ctx, &session, &handler, &actor).await.map(Json)
+    queues::redrive(&ctx, &session, Uuid::now_v7(), &handler, &actor).await.map(Json)
 }

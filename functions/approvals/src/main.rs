@@ -6,5 +6,5 @@ use shared::{http, telemetry};
 #[tokio::main]
 async fn main() -> Result<(), lambda_http::Error> {
     telemetry::init();
-    http::run(approvals::router(Ctx::from_env().await?)?).await
+    http::run(approvals::router(Ctx::for_requests().await?)?).await
 }

@@ -4,6 +4,7 @@
 
 const MIN_POLL_MS = 2_000; // while the run changes
 const MAX_POLL_MS = 15_000; // while nothing changes: a gate may be pending for days
+const CALM_POLL_MS = 60_000; // after the end: only a retry changes anything
 const MAX_RETRY_MS = 30_000; // while the server cannot be reached
 const UNITS = [["day", 86_400], ["hour", 3_600], ["minute", 60], ["second", 1]];
 const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
@@ -53,11 +54,21 @@ function replace(old, fresh) {
   for (const field of typed) {
     const replacement = document.getElementById(field.id);
     if (replacement) replacement.value = field.value;
+    else if (field.matches("textarea")) keep(fresh, field.value);
   }
   if (here) document.getElementById(here)?.closest("[data-row]")?.classList.add("here");
   const replacement = active?.id ? document.getElementById(active.id) : null;
   replacement?.focus({ preventScroll: true });
   if (replacement && selection) replacement.setSelectionRange(...selection);
+}
+
+// A form that is gone leaves what somebody wrote into it.
+function keep(region, text) {
+  const [title, quote] = ["p", "p"].map((name) => document.createElement(name));
+  title.textContent = "What you wrote was not sent:";
+  quote.className = "quote";
+  quote.textContent = text;
+  region.append(title, quote);
 }
 
 function follow(live) {
@@ -66,6 +77,8 @@ function follow(live) {
   // The regions as the server sent them. The page itself differs: its times are relative.
   const shown = new Map(regions(live).map((region) => [region.dataset.region, region.outerHTML]));
   let { status } = live.dataset;
+  const most = (root) => (root.dataset.pace === "calm" ? CALM_POLL_MS : MAX_POLL_MS);
+  let longest = most(live);
   let wait = MIN_POLL_MS;
 
   function announce(sentence) {
@@ -94,20 +107,21 @@ function follow(live) {
       announce(`Now: ${status}.`);
     }
     localise();
+    longest = most(fresh);
     return { changed, open: "fragment" in fresh.dataset };
   }
 
   async function poll() {
     try {
       const response = await fetch(live.dataset.fragment, { cache: "no-store", signal: AbortSignal.timeout(10_000) });
-      if (response.status === 404) return announce("This run no longer exists.");
+      if (response.status === 404) return announce("This page no longer exists.");
       if (!response.ok) throw new Error(`status ${response.status}`);
       const html = await response.text();
       if (live.classList.contains("stale")) announce("");
       live.classList.remove("stale");
       const { changed, open } = apply(html);
       if (!open) return;
-      wait = changed ? MIN_POLL_MS : Math.min(wait * 1.5, MAX_POLL_MS);
+      wait = changed ? MIN_POLL_MS : Math.min(wait * 1.5, longest);
     } catch {
       wait = Math.min(wait * 2, MAX_RETRY_MS);
       live.classList.add("stale");

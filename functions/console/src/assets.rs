@@ -1,4 +1,4 @@
-//! The style sheet and the script. They are compiled into the binary, and their URLs contain a digest of their content.
+//! The style sheet, the script and the icon. They are compiled into the binary, and their URLs contain a digest of their content.
 
 use std::sync::LazyLock;
 
@@ -20,6 +20,9 @@ pub static CSS: LazyLock<Asset> =
     LazyLock::new(|| Asset::new("static/app.css", "text/css; charset=utf-8", include_str!("../assets/app.css")));
 pub static JS: LazyLock<Asset> =
     LazyLock::new(|| Asset::new("static/app.js", "text/javascript; charset=utf-8", include_str!("../assets/app.js")));
+
+pub static ICON: LazyLock<Asset> =
+    LazyLock::new(|| Asset::new("static/icon.svg", "image/svg+xml", include_str!("../assets/icon.svg")));
 
 impl Asset {
     fn new(path: &'static str, media_type: &'static str, text: &'static str) -> Self {
@@ -46,6 +49,11 @@ impl Asset {
 /// `GET /ui/static/app.css`.
 pub async fn css(query: Query) -> Response {
     CSS.response(&query)
+}
+
+/// `GET /ui/static/icon.svg`.
+pub async fn icon(query: Query) -> Response {
+    ICON.response(&query)
 }
 
 /// `GET /ui/static/app.js`.

@@ -18,9 +18,12 @@ pub enum Content {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Image {
     pub media_type: &'static str,
-    /// Width and height in pixels, if they are easy to find.
+    /// Width and height in pixels, if they are easy to find and not absurd: a page reserves that much room.
     pub size: Option<(u32, u32)>,
 }
+
+/// Pixels of a picture's longer side.
+const LARGEST_SIDE: u32 = 16_384;
 
 impl Content {
     /// Reads the bytes of an artifact, or its first bytes if it is not `is_whole`.
@@ -48,7 +51,9 @@ impl Content {
 impl Image {
     /// Reads the first bytes of a picture. An SVG is text: it can hold scripts.
     fn of(bytes: &[u8]) -> Option<Self> {
-        let known = |media_type, size| Some(Self { media_type, size });
+        let is_plausible =
+            |(width, height): &(u32, u32)| (1..=LARGEST_SIDE).contains(width) && (1..=LARGEST_SIDE).contains(height);
+        let known = |media_type, size: Option<_>| Some(Self { media_type, size: size.filter(is_plausible) });
         let number = |range: std::ops::Range<usize>, is_big: bool| {
             let read = |sum: u32, byte: &u8| (sum << 8) | u32::from(*byte);
             let bytes = bytes.get(range)?;
@@ -114,6 +119,10 @@ mod tests {
             of(b"GIF89a\x10\0\x02\x01"),
             Content::Image(Image { media_type: "image/gif", size: Some((16, 258)) })
         );
+        for claimed in [b"\xff\xff\xff\xff\0\0\0\x01", b"\0\0\0\x01\0\0\x40\x01", b"\0\0\0\0\0\0\0\x01"] {
+            let bytes = [&png[..16], claimed].concat();
+            assert_eq!(of(&bytes), Content::Image(Image { media_type: "image/png", size: None }), "{claimed:?}");
+        }
         assert_eq!(of(b"\xff\xd8\xff\xe0"), Content::Image(Image { media_type: "image/jpeg", size: None }));
         assert_eq!(of(b"RIFF\0\0\0\0WEBPVP8 "), Content::Image(Image { media_type: "image/webp", size: None }));
         assert_eq!(of(b"\x89PNG\r\n\x1a\n"), Content::Image(Image { media_type: "image/png", size: None }));

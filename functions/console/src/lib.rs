@@ -24,7 +24,7 @@ use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::any;
+use axum::routing::{any, get};
 use shared::context::Ctx;
 use shared::domain::principal::Permission;
 use shared::error::Error;
@@ -32,15 +32,15 @@ use shared::http::Routes;
 
 /// Sent with every response. It allows no inline code, no content of other sites, and no framing.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
-                                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+                                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'; img-src 'self'";
 
-/// The policy of a page that shows a picture of the artifact store: images of that store's origin, and nothing else.
+/// The policy of a page that shows a picture of the artifact store: images of that store's origin too, and nothing else.
 /// `None` if this is no URL.
 fn policy_with_images(url: &str) -> Option<String> {
     let (scheme, rest) = url.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https"))?;
     let host = rest.split(['/', '?', '#']).next().filter(|host| !host.is_empty())?;
     let is_plain = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte));
-    is_plain.then(|| format!("{CONTENT_SECURITY_POLICY}; img-src {scheme}://{host}"))
+    is_plain.then(|| format!("{CONTENT_SECURITY_POLICY} {scheme}://{host}"))
 }
 
 /// All routes of the function.
@@ -86,6 +86,7 @@ pub fn routes() -> Routes<Ctx> {
         .post_form(GatesDecide, "/ui/gates/{id}/{verb}", &["actor", "reason", "csrf", "from"], routes::gate::decide)
         .get_with(Public, "/ui/static/app.css", &["v"], assets::css)
         .get_with(Public, "/ui/static/app.js", &["v"], assets::js)
+        .get_with(Public, "/ui/static/icon.svg", &["v"], assets::icon)
 }
 
 /// The function's router.
@@ -93,6 +94,7 @@ pub fn router(ctx: Ctx) -> Result<Router, Error> {
     let router = routes()
         .into_router(&ctx)?
         // Unknown paths below `/ui` and wrong methods get a page too.
+        .route("/ui/", get(routes::home_below))
         .route("/ui/{*rest}", any(routes::not_found))
         .method_not_allowed_fallback(routes::wrong_method)
         .layer(middleware::from_fn(with_security_headers))
@@ -128,11 +130,8 @@ mod tests {
         let policy = |url| policy_with_images(url);
         let signed = "https://bucket.s3.eu-west-1.amazonaws.com/runs/1/a.png?X-Amz-Signature=ab";
         let allowed = policy(signed).unwrap();
-        assert_eq!(
-            allowed.strip_prefix(CONTENT_SECURITY_POLICY),
-            Some("; img-src https://bucket.s3.eu-west-1.amazonaws.com")
-        );
-        assert!(policy("http://127.0.0.1:4566/b/k").unwrap().ends_with("; img-src http://127.0.0.1:4566"));
+        assert_eq!(allowed.strip_prefix(CONTENT_SECURITY_POLICY), Some(" https://bucket.s3.eu-west-1.amazonaws.com"));
+        assert!(policy("http://127.0.0.1:4566/b/k").unwrap().ends_with("; img-src 'self' http://127.0.0.1:4566"));
         for url in [
             "data:image/png;base64,AA",
             "javascript://a",

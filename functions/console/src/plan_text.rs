@@ -1,7 +1,10 @@
 //! Reads a plan as somebody typed it, in JSON or YAML, and finds the lines of its problems.
 
+use std::fmt::Write as _;
+
 use serde::de::IgnoredAny;
 use serde_json::Value;
+use shared::domain::hidden;
 use shared::domain::lines::lines_of;
 use shared::domain::yaml;
 use shared::error::Problem;
@@ -40,6 +43,24 @@ pub fn value(text: &str) -> Result<Value, Vec<Located>> {
     if text.trim_start().starts_with('{') { json(text) } else { yaml(text) }
 }
 
+/// A plan as text. What readers cannot see stands there by its number, so that the text reads as it runs.
+pub fn write(plan: &Value) -> String {
+    let text = format!("{:#}\n", serde_json::json!({ "plan": plan }));
+    let mut shown = String::with_capacity(text.len());
+    // Outside of its strings, JSON has no hidden characters.
+    for (character, is_hidden) in hidden::characters(&text) {
+        if is_hidden {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                // Writing to a string cannot fail.
+                let _ = write!(shown, "\\u{unit:04x}");
+            }
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
 /// Problems of a plan with the lines of the text where they are, in the order of the lines.
 pub fn locate(text: &str, problems: &[Problem]) -> Vec<Located> {
     let paths: Vec<&str> = problems.iter().map(|problem| problem.path.as_str()).collect();
@@ -76,6 +97,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_plan_reads_as_it_runs() {
+        let plan = json!({"goal": "a\u{202e}b\u{e0041}", "\u{200b}": "ü\n\u{7f}"});
+        let text = write(&plan);
+        assert!(text.contains(r#""a\u202eb\udb40\udc41""#) && text.contains(r#""\u200b": "ü\n\u007f""#), "{text}");
+        assert_eq!(read(&text), Ok(json!({ "plan": plan })));
+    }
 
     fn problems(text: &str) -> Vec<(usize, String)> {
         let found = read(text).expect_err(text);

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use shared::db::console::{NamedOutputs, Start};
+use shared::domain::StepError;
 use shared::domain::bounds::Shape;
+use shared::domain::operation::Operation;
 use shared::domain::plan::MAX_JSON_DEPTH;
 use shared::domain::reference::{Reference, ReferencedValue, SizeLimits, add_nested_values, resolve};
 use shared::domain::rule::{Op, Rule};
@@ -22,15 +24,22 @@ pub struct Write {
     /// Columns that find rows, and columns that change.
     pub key: Map<String, Value>,
     pub set: Map<String, Value>,
+    /// How many rows it must touch, if the step says so.
+    pub expected_rows: Option<u64>,
     /// Whether all values are known. Otherwise some are references to outputs.
     pub is_resolved: bool,
+    /// What the handler reads from these inputs, or why it refuses them.
+    pub operation: Result<Operation, String>,
 }
 
-/// Why the tenant's rule will refuse a write, or that it does not.
+/// What can be said before a write about whether it succeeds.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {
     Allowed(Box<Rule>),
-    Refused(&'static str),
+    /// The step will fail, for this reason.
+    Refused(String),
+    /// It depends on outputs that do not exist yet.
+    Unknown,
 }
 
 impl Write {
@@ -38,17 +47,19 @@ impl Write {
     pub fn of(start: &Start) -> Option<Self> {
         let inputs = start.inputs.as_ref()?;
         let resolved = start.refs.as_deref().and_then(|refs| with_values(inputs, refs));
-        let has_references = inputs.to_string().contains("${{");
-        let is_resolved = resolved.is_some() || !has_references;
+        let is_resolved = resolved.is_some() || !is_reference(inputs);
         let inputs = resolved.as_ref().unwrap_or(inputs);
         let columns = |name: &str| inputs[name].as_object().cloned().unwrap_or_default();
         let rows = inputs["values"].as_array().into_iter().flatten().filter_map(Value::as_object).cloned().collect();
+        let operation = Operation::parse(inputs).map_err(|problems| StepError::invalid_inputs(problems).message);
         Some(Self {
             op: Op::deserialize(&inputs["op"]).ok()?,
             rows,
             key: columns("where"),
             set: columns("set"),
+            expected_rows: inputs["expected_rows"].as_u64(),
             is_resolved,
+            operation,
         })
     }
 
@@ -60,26 +71,52 @@ impl Write {
         columns
     }
 
-    /// What the table's rule says, as far as it can be known before the write.
-    pub fn verdict(&self, rule: Option<&Value>) -> Verdict {
+    /// Whether its key has a null, which equals nothing: it finds no row.
+    pub fn finds_nothing(&self) -> bool {
+        self.op != Op::Insert && self.key.values().any(Value::is_null)
+    }
+
+    /// What the handler will say about the inputs and the table's rule. The table itself, its triggers and its rows can still
+    /// refuse the write.
+    pub fn verdict(&self, table: &str, rule: Option<&Value>) -> Verdict {
+        if !self.is_resolved && table.contains(REFERENCE) {
+            return Verdict::Unknown;
+        }
         let Some(rule) = rule else {
-            return Verdict::Refused("No rule lets plans write this table, so the step will fail.");
+            return Verdict::Refused("no rule lets plans write this table".into());
         };
         let Ok(rule) = Rule::parse(rule) else {
-            return Verdict::Refused("The rule of this table is malformed, so the step will fail.");
+            return Verdict::Refused("the rule of this table is malformed".into());
         };
-        let written = self.columns().into_iter().chain(self.set.keys().map(String::as_str));
-        let is_listed = |column: &str| rule.columns.iter().any(|listed| listed == column);
-        if !rule.allowed_ops.contains(&self.op) {
-            Verdict::Refused("The rule of this table does not allow this operation, so the step will fail.")
-        } else if self.rows.len() > rule.max_rows {
-            Verdict::Refused("The rule of this table allows fewer rows, so the step will fail.")
-        } else if !written.into_iter().all(is_listed) {
-            Verdict::Refused("The rule of this table does not allow all of these columns, so the step will fail.")
-        } else {
-            Verdict::Allowed(Box::new(rule))
-        }
+        let checked = match &self.operation {
+            Ok(operation) => rule.check(operation),
+            Err(why) if self.is_resolved => return Verdict::Refused(why.clone()),
+            Err(_) => match self.check_known(table, &rule) {
+                Ok(()) => return Verdict::Unknown,
+                refused => refused,
+            },
+        };
+        checked.map_or_else(|error| Verdict::Refused(error.message), |()| Verdict::Allowed(Box::new(rule)))
     }
+
+    /// Checks what does not depend on outputs that are missing.
+    fn check_known(&self, table: &str, rule: &Rule) -> Result<(), StepError> {
+        rule.check_op(table, self.op)?;
+        let written: Vec<&str> = self.columns().into_iter().chain(self.set.keys().map(String::as_str)).collect();
+        rule.check_columns(table, &written)?;
+        if self.key.is_empty() {
+            return Ok(());
+        }
+        rule.check_key(table, self.op, &self.key.keys().map(String::as_str).collect::<Vec<_>>())
+    }
+}
+
+/// How a reference to an output starts.
+const REFERENCE: &str = "${{";
+
+/// Whether some value is a reference.
+fn is_reference(inputs: &Value) -> bool {
+    inputs.to_string().contains(REFERENCE)
 }
 
 /// The inputs with the values that they refer to. `None` if some are missing or too large.
@@ -126,20 +163,63 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_that_will_refuse_the_write_says_so_before_the_decision() {
-        let rows = json!([{"country": "DE"}, {"country": "AT"}]);
-        let write = Write::of(&start(&json!({"op": "insert", "values": rows}), &Value::Null)).unwrap();
-        let rule = |columns: Value, ops: Value| json!({"allowed_ops": ops, "columns": columns, "max_rows": 2});
-        let verdict = |rule: Option<Value>| match write.verdict(rule.as_ref()) {
-            Verdict::Allowed(_) => "",
-            Verdict::Refused(sentence) => sentence,
+    fn what_the_handler_will_refuse_is_refused_before_the_decision() {
+        let rule =
+            json!({"allowed_ops": ["insert", "update"], "columns": ["name", "price"], "key": ["id"], "max_rows": 2});
+        let verdict = |inputs: Value, rule: Option<&Value>| {
+            let mut all = json!({"table": "public.products"});
+            all.as_object_mut().unwrap().extend(inputs.as_object().cloned().unwrap());
+            let write = Write::of(&start(&all, &Value::Null)).unwrap();
+            match write.verdict("public.products", rule) {
+                Verdict::Allowed(_) => "allowed".to_owned(),
+                Verdict::Refused(why) => why,
+                Verdict::Unknown => "unknown".to_owned(),
+            }
         };
-        assert_eq!(verdict(Some(rule(json!(["country"]), json!(["insert"])))), "");
-        assert!(verdict(None).starts_with("No rule"));
-        assert!(verdict(Some(json!({"allowed_ops": 7}))).contains("malformed"));
-        assert!(verdict(Some(rule(json!(["country"]), json!(["delete"])))).contains("operation"));
-        assert!(verdict(Some(rule(json!(["price"]), json!(["insert"])))).contains("columns"));
-        let one_row = json!({"allowed_ops": ["insert"], "columns": ["country"], "max_rows": 1});
-        assert!(verdict(Some(one_row)).contains("fewer rows"));
+        let update = |key: Value| json!({"op": "update", "where": key, "set": {"price": 1}});
+        let insert = |values: Value| json!({"op": "insert", "values": values});
+        assert_eq!(verdict(update(json!({"id": 1})), Some(&rule)), "allowed");
+        assert_eq!(verdict(insert(json!([{"name": "a"}, {"name": "b"}])), Some(&rule)), "allowed");
+        assert!(verdict(update(json!({"id": 1})), None).starts_with("no rule"));
+        assert!(verdict(update(json!({"id": 1})), Some(&json!({"allowed_ops": 7}))).contains("malformed"));
+        for key in [json!({"name": "x"}), json!({"id": 1, "name": "x"}), json!({"secret": 1})] {
+            assert!(verdict(update(key.clone()), Some(&rule)).contains("must select rows by exactly id"), "{key}");
+        }
+        for (inputs, why) in [
+            (update(json!({})), "inputs.where: must be an object with at least one column"),
+            (json!({"op": "update", "where": {"id": 1}, "set": {}}), "inputs.set: must be an object"),
+            (insert(json!([])), "inputs.values: must be a list of 1 to"),
+            (insert(json!({"name": "a"})), "inputs.values: must be a list of 1 to"),
+            (insert(json!([{"name": "a"}, {"price": 1}])), "the same columns"),
+            (insert(json!([{"name": "a"}, {"name": "b"}, {"name": "c"}])), "the rule for public.products allows 2"),
+            (insert(json!([{"owner": "a"}])), "writing column \"owner\""),
+            (json!({"op": "insert", "values": [{"name": "a"}], "where": {"id": 1}}), "inputs.where"),
+            (json!({"op": "insert", "values": [{"name": "a"}], "expected_rows": 2}), "inputs.expected_rows"),
+            (json!({"op": "delete", "where": {"id": 1}}), "does not allow delete"),
+            // What is known already is refused, whatever the values will be.
+            (json!({"op": "update", "where": "${{ steps.a.outputs.key }}", "set": {"secret": 1}}), "\"secret\""),
+            (json!({"op": "update", "where": {"name": "${{ steps.a.outputs.n }}"}, "set": {"price": 1}}), "exactly id"),
+        ] {
+            let said = verdict(inputs.clone(), Some(&rule));
+            assert!(said.contains(why), "{inputs}: {said}");
+        }
+        for inputs in [
+            json!({"op": "update", "where": "${{ steps.a.outputs.key }}", "set": {"price": 1}}),
+            insert(json!("${{ steps.a.outputs.rows }}")),
+        ] {
+            assert_eq!(verdict(inputs.clone(), Some(&rule)), "unknown", "{inputs}");
+        }
+        // A value does not change what the rule says.
+        let value = update(json!({"id": "${{ steps.a.outputs.id }}"}));
+        assert_eq!(verdict(value, Some(&rule)), "allowed");
+    }
+
+    #[test]
+    fn a_key_that_is_null_finds_nothing() {
+        let of = |inputs: &Value| Write::of(&start(inputs, &Value::Null)).unwrap();
+        let update = |key: Value| json!({"table": "a.b", "op": "update", "where": key, "set": {"n": null}});
+        assert!(of(&update(json!({"id": null}))).finds_nothing() && !of(&update(json!({"id": 1}))).finds_nothing());
+        assert!(!of(&json!({"table": "a.b", "op": "insert", "values": [{"id": null}]})).finds_nothing());
+        assert_eq!(of(&json!({"op": "delete", "where": {"id": 1}, "expected_rows": 3})).expected_rows, Some(3));
     }
 }

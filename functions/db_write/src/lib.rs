@@ -3,13 +3,13 @@
 
 mod error;
 mod exact;
-mod operation;
 mod rule;
 mod statement;
 mod target;
 
 use serde_json::json;
 use shared::db::db_write::{WriteSession, db_write_look};
+use shared::domain::operation::Operation;
 use shared::domain::{NewEvent, Outcome, StepError};
 use shared::worker::{ClaimedStep, TransactionHandler};
 use tokio::time::Instant;
@@ -17,8 +17,6 @@ use tokio_postgres::Transaction;
 
 use crate::error::WriteError;
 use crate::statement::WrittenRow;
-
-pub use operation::Operation;
 
 /// The handler of tool `db_write`.
 pub struct DbWrite;
@@ -45,7 +43,7 @@ async fn write(step: &ClaimedStep, transaction: &Transaction<'_>) -> Result<(Ope
         return Err(WriteError::denied("no_rule", format!("no rule allows writing to {table}")));
     };
     let rule = rule::read(&stored)?;
-    rule::check(&rule, &operation)?;
+    rule.check(&operation).map_err(WriteError::Denied)?;
     target::check_role(&writer)?;
     let target =
         look.target.ok_or_else(|| WriteError::denied("unknown_table", format!("the table {table} does not exist")))?;

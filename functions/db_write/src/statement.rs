@@ -6,12 +6,12 @@ use serde_json::{Map, Value};
 use shared::db::Param;
 use shared::db::db_write::{WriteSession, quoted};
 use shared::domain::number;
+use shared::domain::operation::{Kind, Operation, Table};
 use shared::domain::rule::Rule;
 use tokio_postgres::types::{Json, Type};
 
 use crate::error::WriteError;
 use crate::exact;
-use crate::operation::{Kind, Operation, Table};
 
 /// A written row.
 pub(crate) struct WrittenRow {

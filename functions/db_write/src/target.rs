@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use shared::db::db_write::{Role, RoleState, WriteReport};
+use shared::domain::operation::{Kind, Operation};
 use shared::domain::rule::{Allowance, Rule};
 use shared::view::Target;
 
 use crate::error::WriteError;
-use crate::operation::{Kind, Operation};
 
 /// Rejects a role that has too many rights, or that the worker cannot use.
 pub(crate) fn check_role(role: &Role) -> Result<(), WriteError> {

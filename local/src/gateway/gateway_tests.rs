@@ -29,7 +29,7 @@ enum Act {
 }
 
 async fn start_servers(answer_limit: Duration) -> TestServers {
-    let routes = Routes::from_table(&json!({ "/echo": "echo", "/echo/{id}": "echo" })).unwrap();
+    let routes = Routes::from_table(&json!({ "/echo": "echo", "/echo/{id}": "echo", "/ui/x": "echo" })).unwrap();
     let functions = Arc::new(Functions::new(routes.functions()));
     let gateway = Gateway { answer_limit, ..Gateway::new(routes, Arc::clone(&functions)) };
     let (gateway, one) = start(gateway.router(), || ()).await;
@@ -73,6 +73,12 @@ impl TestServers {
             let response = client.post(format!("{base}/{id}/{path}")).body(body).send().await.unwrap();
             (event, response.status().as_u16())
         })
+    }
+
+    /// As a browser asks for a page.
+    async fn open(&self, path: &str) -> reqwest::Response {
+        let request = self.client.get(format!("{}{path}", self.gateway));
+        request.header("accept", "text/html,*/*;q=0.8").send().await.unwrap()
     }
 
     async fn get(&self, path: &str) -> reqwest::Response {
@@ -294,4 +300,18 @@ async fn compression_keeps_the_etag_and_includes_problem_documents() {
         assert_eq!(response.bytes().await.unwrap().len(), 0);
         served.await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_browser_gets_the_errors_of_the_gateway_as_pages() {
+    let servers = start_servers(Duration::from_millis(200)).await;
+    let busy = servers.open("/ui/x").await;
+    assert_eq!((busy.status().as_u16(), busy.headers()["retry-after"].to_str().unwrap()), (503, "2"));
+    assert_eq!(busy.headers()["content-type"], "text/html; charset=utf-8");
+    let page = busy.text().await.unwrap();
+    assert!(page.contains("did not take the request") && page.contains("Nothing was changed."), "{page}");
+    assert_eq!(servers.open("/ui/nope").await.headers()["content-type"], "text/html; charset=utf-8");
+    // Programs get problem documents.
+    assert_eq!(servers.open("/nope").await.headers()["content-type"], "application/problem+json");
+    assert_eq!(servers.get("/ui/x").await.headers()["content-type"], "application/problem+json");
 }

@@ -1,8 +1,10 @@
 //! The HTTP gateway of the local stack, which takes the place of API Gateway. It converts each request into an event
 //! for its function and returns the function's answer. If that fails, it answers with a problem document (RFC 9457)
-//! that says whether a function took the request. It never sends a request twice.
+//! that says whether a function took the request, or with a page that says it to a browser. It never sends a request
+//! twice.
 
 pub mod event;
+mod page;
 pub mod routes;
 pub mod runtime_api;
 pub mod server;
@@ -14,7 +16,7 @@ use aws_sdk_sqs::primitives::DateTime;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::{Html, IntoResponse, Response};
 use shared::domain::bounds;
 use shared::error::Code;
 use shared::http::ProblemDocument;
@@ -158,7 +160,9 @@ impl Gateway {
 
 async fn answer(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
     let id = Uuid::now_v7();
-    let mut response = gateway.forward(request, id).await.unwrap_or_else(|refusal| problem(&refusal, id));
+    let is_for_browser = page::is_wanted(request.uri().path(), request.headers());
+    let answer = gateway.forward(request, id).await;
+    let mut response = answer.unwrap_or_else(|refusal| problem(&refusal, id, is_for_browser));
     if !response.headers().contains_key(REQUEST_ID)
         && let Ok(value) = HeaderValue::try_from(id.to_string())
     {
@@ -167,14 +171,18 @@ async fn answer(State(gateway): State<Arc<Gateway>>, request: Request) -> Respon
     response
 }
 
-/// A problem document like those of the functions (`shared::http`).
-fn problem(refusal: &Refusal, id: Uuid) -> Response {
+/// A problem document like those of the functions (`shared::http`), or a page.
+fn problem(refusal: &Refusal, id: Uuid, is_for_browser: bool) -> Response {
     let status = StatusCode::from_u16(refusal.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let title = status.canonical_reason().unwrap_or("Error");
     let mut document = ProblemDocument::new(refusal.code, title, refusal.detail.clone());
     document.request_id = Some(id.to_string());
-    let headers = [(header::CONTENT_TYPE, "application/problem+json")];
-    let mut response = (status, headers, serde_json::to_string(&document).unwrap_or_default()).into_response();
+    let mut response = if is_for_browser {
+        (status, Html(page::of(refusal.code, title, &refusal.detail))).into_response()
+    } else {
+        let headers = [(header::CONTENT_TYPE, "application/problem+json")];
+        (status, headers, serde_json::to_string(&document).unwrap_or_default()).into_response()
+    };
     if let Some(seconds) = refusal.retry_after_s {
         response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     }

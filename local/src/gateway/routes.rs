@@ -11,6 +11,10 @@ use tokio::process::Command;
 use crate::checkout::Checkout;
 use crate::process;
 
+/// The console's first address, and how all others start.
+const CONSOLE: &str = "/ui";
+const BELOW_CONSOLE: &str = "/ui/";
+
 #[derive(Clone, Debug, Default)]
 pub struct Routes {
     router: Router<String>,
@@ -43,9 +47,10 @@ impl Routes {
         Ok(routes)
     }
 
-    /// The function that answers `path`.
+    /// The function that answers `path`. An unknown address below `/ui/` is the console's, so that people get a page.
     pub fn function(&self, path: &str) -> Option<&str> {
-        self.router.at(path).ok().map(|found| found.value.as_str())
+        let of = |path: &str| self.router.at(path).ok().map(|found| found.value.as_str());
+        of(path).or_else(|| of(CONSOLE).filter(|_| path.starts_with(BELOW_CONSOLE)))
     }
 
     /// All functions of the table.
@@ -71,6 +76,18 @@ mod tests {
         assert_eq!(routes.function("/runs/a%2Fb"), Some("api"));
         assert_eq!(routes.function("/gates/1"), Some("approvals"));
         for unknown in ["", "/", "/runs/", "/runs/1/2", "/lambda-url/api/health", "/.rt/api", "*"] {
+            assert_eq!(routes.function(unknown), None, "{unknown}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_address_of_the_console_is_its_own() {
+        let table = json!({ "/runs": "api", "/ui": "console", "/ui/runs/{id}": "console" });
+        let routes = Routes::from_table(&table).unwrap();
+        for path in ["/ui", "/ui/", "/ui/nope", "/ui/runs/1/", "/ui/runs/1/2/3"] {
+            assert_eq!(routes.function(path), Some("console"), "{path}");
+        }
+        for unknown in ["/uix", "/runs/ui/", "/"] {
             assert_eq!(routes.function(unknown), None, "{unknown}");
         }
     }

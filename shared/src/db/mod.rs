@@ -28,6 +28,7 @@ pub mod db_write;
 pub mod event;
 pub mod gate;
 pub mod policy;
+pub mod redrive;
 pub mod rule;
 pub mod run;
 pub mod step;

@@ -1,4 +1,11 @@
-//! Connections: TLS, a small pool, and one retry for a connection that died while its function was frozen.
+//! Connections: TLS, a small pool, one retry for a connection that died while its function was frozen, and limits on the
+//! time of a statement.
+//!
+//! A client that gives up does not stop Postgres: the statement would go on and might commit later. So each statement
+//! ends before the answer that reports its failure. A transition waits only [`Database::lock_wait`] for a lock, and a
+//! statement that takes longer than [`Database::with_statement_limit`] is cancelled, and its own answer says whether it
+//! counted. Both need nothing of the connection's start, because poolers refuse or drop startup options
+//! (`statement_timeout`), and share the session of a server between clients.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,24 +17,31 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::pin;
 use tokio::time::timeout;
 use tokio_postgres::config::SslMode;
-use tokio_postgres::error::{Severity, SqlState};
+use tokio_postgres::error::{DbError, Severity, SqlState};
 use tokio_postgres::types::{FromSqlOwned, Json, ToSql, Type};
-use tokio_postgres::{Client, Config as PgConfig, NoTls, Row};
+use tokio_postgres::{CancelToken, Client, Config as PgConfig, Error as PgError, NoTls, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
+use tracing::warn;
 
 use crate::config::DatabaseConfig;
-use crate::error::Error;
+use crate::error::{Error, Source};
 
-/// Longest wait for a connection, and for an answer. After that the database counts as unavailable.
+/// Longest wait for a connection. After that the database counts as unavailable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const QUERY_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longest time of a statement, unless [`Database::with_statement_limit`] sets another.
+const STATEMENT_LIMIT: Duration = Duration::from_secs(15);
+/// How long a statement may go on after it was cancelled.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The pool of a process.
 #[derive(Clone)]
 pub struct Database {
     pool: Pool,
+    tls: Option<MakeRustlsConnect>,
+    statement_limit: Duration,
     round_trips: Arc<AtomicU64>,
 }
 
@@ -40,10 +54,11 @@ impl Database {
         let mut postgres = parse(&config.url)?;
         postgres.connect_timeout(CONNECT_TIMEOUT);
         let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let manager = if postgres.get_ssl_mode() == SslMode::Disable {
-            Manager::from_config(postgres, NoTls, manager_config)
-        } else {
-            Manager::from_config(postgres, tls(config)?, manager_config)
+        let is_plain = postgres.get_ssl_mode() == SslMode::Disable;
+        let tls = if is_plain { None } else { Some(tls(config)?) };
+        let manager = match tls.clone() {
+            None => Manager::from_config(postgres, NoTls, manager_config),
+            Some(tls) => Manager::from_config(postgres, tls, manager_config),
         };
         let pool = Pool::builder(manager)
             .max_size(config.pool_size)
@@ -52,7 +67,18 @@ impl Database {
             .create_timeout(Some(CONNECT_TIMEOUT))
             .build()
             .map_err(|error| Error::internal("build the database pool", error))?;
-        Ok(Self { pool, round_trips: Arc::default() })
+        Ok(Self { pool, tls, statement_limit: STATEMENT_LIMIT, round_trips: Arc::default() })
+    }
+
+    /// The same pool with another limit on the time of a statement. It should end well before a client gives up.
+    #[must_use]
+    pub fn with_statement_limit(self, statement_limit: Duration) -> Self {
+        Self { statement_limit, ..self }
+    }
+
+    /// How long a transition waits for a lock. Less than a statement may take, so that it needs no cancellation.
+    fn lock_wait(&self) -> Duration {
+        self.statement_limit * 2 / 3
     }
 
     /// Statements sent so far by this process.
@@ -67,7 +93,7 @@ impl Database {
 
     /// A connection for a transaction of the caller.
     pub async fn client(&self) -> Result<Object, Error> {
-        self.pool.get().await.map_err(|error| Error::unavailable("the database", error))
+        self.pool.get().await.map_err(|error| Error::unavailable(DATABASE, error))
     }
 
     /// Calls a transition function: JSON in, JSON out, one round trip.
@@ -79,22 +105,35 @@ impl Database {
         self.call(sql, &[(&Json(input), Type::JSONB)]).await
     }
 
-    /// Calls a function that returns JSON, in one round trip.
+    /// Calls a function that returns JSON, in one round trip. `sql` is `select f(..)`. The error says if it is not known
+    /// whether the call counted.
     pub(super) async fn call<T: DeserializeOwned>(&self, sql: &'static str, params: &[Param<'_>]) -> Result<T, Error> {
-        answer(&self.query(sql, params).await?)
+        // For this transaction only. Postgres evaluates it before the call, because it is volatile.
+        let wait_ms = self.lock_wait().as_millis();
+        let sql = format!("{sql} from (select pg_catalog.set_config('lock_timeout', '{wait_ms}', true)) waits");
+        answer(&self.query_twice(&sql, params).await.map_err(QueryError::of_call)?)
+    }
+
+    /// Runs one statement that reads. If the connection turns out to be dead, sends it a second time.
+    pub(super) async fn query(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
+        self.query_twice(sql, params).await.map_err(QueryError::of_read)
     }
 
     /// Runs one statement. If the connection turns out to be dead, sends it a second time, so it must be safe to
     /// repeat.
-    pub(super) async fn query(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
-        match self.query_once(sql, params).await {
-            Err(QueryError::ConnectionLost(_)) => {
-                // A function that was frozen has lost all its connections, and only using them shows it. Drop the
-                // others too.
-                self.pool.retain(|_, _| false);
-                self.query_once(sql, params).await.map_err(QueryError::into_error)
+    async fn query_twice(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, QueryError> {
+        let lost = match self.query_once(sql, params).await {
+            Err(QueryError::ConnectionLost { error, maybe_done }) => (error, maybe_done),
+            other => return other,
+        };
+        // A function that was frozen has lost all its connections, and only using them shows it. Drop the others too.
+        self.pool.retain(|_, _| false);
+        match (self.query_once(sql, params).await, lost) {
+            // The first may have counted, and the second says nothing about it.
+            (Err(error), (first, true)) if error.says_nothing() => {
+                Err(QueryError::ConnectionLost { error: first, maybe_done: true })
             }
-            other => other.map_err(QueryError::into_error),
+            (other, _) => other,
         }
     }
 
@@ -114,44 +153,114 @@ impl Database {
 
     async fn query_once(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, QueryError> {
         let object = self.client().await.map_err(QueryError::Failed)?;
-        // deadpool's own type hides `query_typed`.
-        let client: &Client = &object;
         self.count_round_trips(1);
-        match timeout(QUERY_TIMEOUT, client.query_typed(sql, params)).await {
-            Ok(Ok(rows)) => Ok(rows),
-            Ok(Err(error)) => {
-                // The server sends a fatal error before it closes the socket.
-                let is_fatal = error
-                    .as_db_error()
-                    .is_some_and(|error| matches!(error.parsed_severity(), Some(Severity::Fatal | Severity::Panic)));
-                let lost = is_fatal || client.is_closed() || error.is_closed();
-                let error = database_error(error);
-                if !lost {
-                    return Err(QueryError::Failed(error));
-                }
-                drop(Object::take(object));
-                Err(QueryError::ConnectionLost(error))
-            }
-            Err(elapsed) => {
-                // The statement may still be running, so nobody else may use this connection.
-                drop(Object::take(object));
-                Err(QueryError::Failed(Error::unavailable("the database", elapsed)))
-            }
+        let mut is_usable = true;
+        // deadpool's own type hides `query_typed`.
+        let answer = self.query_on(&object, sql, params, &mut is_usable).await;
+        if !is_usable {
+            drop(Object::take(object));
         }
+        answer
+    }
+
+    async fn query_on(
+        &self,
+        client: &Client,
+        sql: &str,
+        params: &[Param<'_>],
+        is_usable: &mut bool,
+    ) -> Result<Vec<Row>, QueryError> {
+        let statement = client.query_typed(sql, params);
+        pin!(statement);
+        if let Ok(answer) = timeout(self.statement_limit, &mut statement).await {
+            let answer = answer.map_err(|error| query_error(error, client));
+            *is_usable = !matches!(answer, Err(QueryError::ConnectionLost { .. }));
+            return answer;
+        }
+        // The cancellation may come late and would hit the next statement of the connection.
+        *is_usable = false;
+        self.cancel(client.cancel_token());
+        match timeout(CANCEL_TIMEOUT, statement).await {
+            // It ended before the cancellation came.
+            Ok(Ok(rows)) => Ok(rows),
+            Ok(Err(error)) => Err(match query_error(error, client) {
+                // Not sent a second time: the database is too slow.
+                QueryError::ConnectionLost { error, maybe_done: false } => QueryError::Failed(error),
+                QueryError::ConnectionLost { error, maybe_done: true } => QueryError::Unanswered(error.into()),
+                other => other,
+            }),
+            Err(elapsed) => Err(QueryError::Unanswered(elapsed.into())),
+        }
+    }
+
+    /// Asks the database to end what a connection does, without a wait: the statement's own answer says more.
+    fn cancel(&self, token: CancelToken) {
+        let tls = self.tls.clone();
+        tokio::spawn(async move {
+            let sent = async {
+                match tls {
+                    Some(tls) => token.cancel_query(tls).await,
+                    None => token.cancel_query(NoTls).await,
+                }
+            };
+            match timeout(CANCEL_TIMEOUT, sent).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => warn!(%error, "cannot cancel a statement"),
+                Err(_) => warn!("cannot cancel a statement: the database does not answer"),
+            }
+        });
     }
 }
 
+/// Why a statement has no answer.
 enum QueryError {
-    ConnectionLost(Error),
+    /// The connection is dead. `maybe_done`: its statement may have been carried out before.
+    ConnectionLost { error: Error, maybe_done: bool },
+    /// The statement still ran when the wait for it ended.
+    Unanswered(Source),
+    /// The statement changed nothing.
     Failed(Error),
 }
 
 impl QueryError {
-    fn into_error(self) -> Error {
+    /// Whether it tells nothing about an earlier try of the same statement.
+    fn says_nothing(&self) -> bool {
         match self {
-            Self::ConnectionLost(error) | Self::Failed(error) => error,
+            Self::ConnectionLost { .. } | Self::Unanswered(_) => true,
+            Self::Failed(error) => matches!(error, Error::Unavailable { .. }),
         }
     }
+
+    /// For a statement without effects.
+    fn of_read(self) -> Error {
+        match self {
+            Self::ConnectionLost { error, .. } | Self::Failed(error) => error,
+            Self::Unanswered(source) => Error::unavailable(DATABASE, source),
+        }
+    }
+
+    /// For a statement with effects.
+    fn of_call(self) -> Error {
+        match self {
+            Self::ConnectionLost { error, maybe_done: true } => Error::unanswered(DATABASE, error),
+            Self::Unanswered(source) => Error::unanswered(DATABASE, source),
+            other => other.of_read(),
+        }
+    }
+}
+
+const DATABASE: &str = "the database";
+
+fn query_error(error: PgError, client: &Client) -> QueryError {
+    // The server sends a fatal error before it closes the socket. It has rolled back. Poolers report a lost server in
+    // the class 08, and do not know more.
+    let refused = error.as_db_error();
+    let severity = refused.and_then(DbError::parsed_severity);
+    let is_fatal = matches!(severity, Some(Severity::Fatal | Severity::Panic));
+    let is_lost = is_fatal || client.is_closed() || error.is_closed();
+    let maybe_done = refused.is_none_or(|error| error.code().code().starts_with("08"));
+    let error = database_error(error);
+    if is_lost { QueryError::ConnectionLost { error, maybe_done } } else { QueryError::Failed(error) }
 }
 
 /// Removes what was set, locked or prepared on a connection. False if the connection must not be used again.
@@ -186,11 +295,12 @@ pub(crate) fn database_error(error: tokio_postgres::Error) -> Error {
         _ => {}
     }
     let is_unavailable = match error.as_db_error() {
-        // 08 connection, 53 resources, 57 operator intervention, 40 serialization and deadlock: a retry may succeed.
-        Some(refused) => ["08", "53", "57", "40"].iter().any(|class| refused.code().code().starts_with(class)),
+        // 08 connection, 53 resources, 57 operator intervention, 40 serialization and deadlock, 55P03 a lock that was not
+        // released in time: a retry may succeed.
+        Some(refused) => ["08", "53", "57", "40", "55P03"].iter().any(|class| refused.code().code().starts_with(class)),
         None => true,
     };
-    if is_unavailable { Error::unavailable("the database", error) } else { Error::internal("run a statement", error) }
+    if is_unavailable { Error::unavailable(DATABASE, error) } else { Error::internal("run a statement", error) }
 }
 
 /// One connection outside any pool, for command line tools. Its own task serves it.

@@ -59,16 +59,29 @@ fn is_joining_letter(character: char) -> bool {
     matches!(character, '\u{620}'..='\u{dff}') && !is_hidden(character)
 }
 
-/// The text with each hidden character as its number, such as `⟨U+202E⟩`.
+/// So many hidden characters of one kind in a row are shown as one with their number.
+const REPEATED: usize = 4;
+
+/// The text with each hidden character as its number, such as `⟨U+202E⟩`, or `⟨U+202E ×95⟩` for many of them.
 pub fn visible(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
-    for (character, is_hidden) in characters(text) {
-        if is_hidden {
-            // Writing to a string cannot fail.
-            let _ = write!(shown, "⟨U+{:04X}⟩", u32::from(character));
-        } else {
+    let mut rest = characters(text).peekable();
+    while let Some((character, is_hidden)) = rest.next() {
+        if !is_hidden {
             shown.push(character);
+            continue;
         }
+        let mut count = 1;
+        while rest.next_if_eq(&(character, true)).is_some() {
+            count += 1;
+        }
+        let code = u32::from(character);
+        // Writing to a string cannot fail.
+        let _ = if count < REPEATED {
+            (0..count).try_for_each(|_| write!(shown, "⟨U+{code:04X}⟩"))
+        } else {
+            write!(shown, "⟨U+{code:04X} ×{count}⟩")
+        };
     }
     shown
 }
@@ -100,6 +113,9 @@ mod tests {
     #[test]
     fn characters_that_hide_text_are_shown() {
         assert_eq!(visible("a\u{202e}b\u{200b}\u{1b}[2J\tü"), "a⟨U+202E⟩b⟨U+200B⟩⟨U+001B⟩[2J\tü");
+        assert_eq!(visible(&"\u{202e}".repeat(3)), "⟨U+202E⟩".repeat(3));
+        let long = format!("a{}{}b\u{202e}", "\u{202e}".repeat(95), "\u{200b}".repeat(4));
+        assert_eq!(visible(&long), "a⟨U+202E ×95⟩⟨U+200B ×4⟩b⟨U+202E⟩");
         assert_eq!(visible("\u{34f}\u{180f}\u{2800}\u{1d173}"), "⟨U+034F⟩⟨U+180F⟩⟨U+2800⟩⟨U+1D173⟩");
     }
 

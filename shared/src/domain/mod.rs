@@ -15,6 +15,7 @@ pub mod id;
 pub mod json;
 pub mod lines;
 pub mod number;
+pub mod operation;
 pub mod outcome;
 pub mod place;
 pub mod plan;

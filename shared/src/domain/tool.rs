@@ -112,6 +112,31 @@ const MAX_VISIBILITY_S: u32 = 43_200;
 /// Maximum length of the word after a prefix.
 const MAX_WORD_BYTES: usize = 64;
 
+/// What a step does beyond its run: what a person wants to know before they let it start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// It writes rows of a table.
+    Write,
+    /// It sends its inputs to a model.
+    Model,
+    /// It runs commands, or reads a repository.
+    Commands,
+    /// It asks a person, or only returns its inputs.
+    None,
+}
+
+/// What a step with this tool does beyond its run.
+pub fn effect_of(tool: &str) -> Effect {
+    match tool {
+        "db_write" => Effect::Write,
+        "codegen" => Effect::Model,
+        "echo" => Effect::None,
+        _ if tool.starts_with("manual:") => Effect::None,
+        // A tool that nobody has described here may do anything.
+        _ => Effect::Commands,
+    }
+}
+
 impl HandlerSpec {
     /// Name of the queue that feeds the function.
     pub fn queue(&self, prefix: &str) -> String {
@@ -200,6 +225,13 @@ mod tests {
             assert!(names().iter().all(|name| message.contains(name)), "{message}");
         }
         assert!(handler_for(&format!("manual:{}", "x".repeat(65))).is_err());
+    }
+
+    #[test]
+    fn only_tools_without_effects_are_called_so() {
+        use Effect::{Commands, Model, None, Write};
+        let effects = ["db_write", "codegen", "gate:unit", "workspace:git", "echo", "manual:x", "later"].map(effect_of);
+        assert_eq!(effects, [Write, Model, Commands, Commands, None, None, Commands]);
     }
 
     #[test]

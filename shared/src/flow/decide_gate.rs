@@ -25,10 +25,48 @@ pub async fn decide_gate(ctx: &Ctx, session: &Session, decision: &GateDecision<'
 }
 
 fn conflict(gate: &Gate) -> Error {
-    if gate.status == GateStatus::Pending {
-        return Error::Conflict(Code::GateExpired, "the gate's time is over".to_owned());
-    }
     let by = gate.decision.as_ref().map(|decision| format!(" by {}", decision.actor)).unwrap_or_default();
-    let code = if gate.status == GateStatus::Expired { Code::GateExpired } else { Code::GateDecided };
-    Error::Conflict(code, format!("the gate has been decided already: it is {}{by}", gate.status))
+    let (code, detail) = match gate.status {
+        GateStatus::Pending => (Code::GateExpired, "the gate's time is over".to_owned()),
+        GateStatus::Expired => (Code::GateExpired, "nobody decided the gate before it expired".to_owned()),
+        GateStatus::Cancelled => (
+            Code::GateDecided,
+            "the gate was cancelled before anybody decided: its run needs no decision any more".to_owned(),
+        ),
+        status => (Code::GateDecided, format!("the gate has been decided already: it is {status}{by}")),
+    };
+    Error::Conflict(code, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_late_decision_hears_of_another_one_only_if_there_was_one() {
+        let late = |status: &str, by: Option<&str>| {
+            let id = "0193c0de-0000-7000-8000-000000000001";
+            let at = "2026-11-23T10:00:00+00:00";
+            let decision = by.map(|actor| json!({"decision": "approve", "actor": actor, "created_at": at}));
+            let gate = json!({
+                "id": id, "run_id": id, "gate_type": "manual:release", "status": status, "on_pass": "release",
+                "generation": 1, "created_at": at, "decision": decision,
+            });
+            let error = conflict(&serde_json::from_value(gate).unwrap());
+            (error.code(), error.to_string())
+        };
+        let decided = "the gate has been decided already: it is passed by ann";
+        assert_eq!(late("passed", Some("ann")), (Code::GateDecided, decided.to_owned()));
+        for (status, code, words) in [
+            ("cancelled", Code::GateDecided, "was cancelled before anybody decided"),
+            ("expired", Code::GateExpired, "nobody decided the gate before it expired"),
+            ("pending", Code::GateExpired, "the gate's time is over"),
+        ] {
+            let (found, sentence) = late(status, None);
+            assert_eq!(found, code, "{status}");
+            assert!(sentence.contains(words) && !sentence.contains("decided already"), "{sentence}");
+        }
+    }
 }

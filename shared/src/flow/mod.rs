@@ -9,9 +9,15 @@ pub mod queues;
 pub mod store_workspace;
 pub mod sweep;
 
+use std::time::Duration;
+
+use tokio::time::timeout;
 use tracing::warn;
 
 use crate::queue::{Queue, WakeUp};
+
+/// Longest wait for the queues. The change is committed, so its caller must not wait for a queue that hangs.
+const WAKE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Sends wake-ups after a commit. A failure is only logged, because the sweeper sends what was not sent.
 pub(crate) async fn wake(queue: &Queue, ready: Vec<WakeUp>) {
@@ -19,7 +25,9 @@ pub(crate) async fn wake(queue: &Queue, ready: Vec<WakeUp>) {
         return;
     }
     let count = ready.len();
-    if let Err(error) = queue.send(ready).await {
-        warn!(count, %error, "wake-ups were not sent; the sweeper will");
+    match timeout(WAKE_LIMIT, queue.send(ready)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => warn!(count, %error, "wake-ups were not sent; the sweeper will"),
+        Err(_) => warn!(count, "the queues do not answer; the sweeper sends wake-ups that were not sent"),
     }
 }

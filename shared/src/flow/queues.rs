@@ -2,14 +2,16 @@
 
 use futures::future;
 use tracing::info;
+use uuid::Uuid;
 
 use crate::context::Ctx;
+use crate::db::redrive::{Redrive, redrive_record};
 use crate::db::{Session, step_view};
 use crate::domain::bounds::shortened;
 use crate::domain::tool::{HANDLERS, HandlerSpec, LONG_GATES};
 use crate::domain::{StepId, StepStatus, TenantId};
 use crate::error::Error;
-use crate::queue::{self, Message};
+use crate::queue::{self, Message, Moved};
 use crate::view::{DeadLetter, DeadLetterStep, QueueDepth, QueueDetail, QueueList, Redriven};
 
 /// Length of a message that is shown.
@@ -45,13 +47,23 @@ pub async fn dead_letters(ctx: &Ctx, session: &Session, handler: &str) -> Result
     Ok(described.collect())
 }
 
-/// Moves dead letters of a handler back to its queue.
-pub async fn redrive(ctx: &Ctx, session: &Session, handler: &str, actor: &str) -> Result<Redriven, Error> {
+/// Moves dead letters of a handler back to its queue, and records who did and how many. `id` names the record.
+pub async fn redrive(ctx: &Ctx, session: &Session, id: Uuid, handler: &str, actor: &str) -> Result<Redriven, Error> {
     at_home(ctx, session).await?;
     let handler = handler_named(ctx, handler)?.name;
-    let (moved, more) = ctx.queue.redrive(handler).await?;
+    let Moved { count: moved, more, failure } = ctx.queue.redrive(handler).await;
     info!(handler, actor, moved, more, "redrove dead letters");
-    Ok(Redriven { handler: handler.to_owned(), moved, more })
+    match failure {
+        // Nothing has moved, so there is nothing to record.
+        Some(error @ Error::Unavailable { maybe_done: false, .. }) if moved == 0 => return Err(error),
+        _ => {}
+    }
+    let redrive = Redrive { id, handler, actor, moved, more };
+    redrive_record(session, &redrive).await.map_err(|error| Error::unanswered("the database", error))?;
+    match failure {
+        None => Ok(Redriven { handler: handler.to_owned(), moved, more }),
+        Some(error) => Err(Error::unanswered("SQS", error)),
+    }
 }
 
 /// Queues hold the wake-ups of all tenants, so only the deployment's own tenant sees them. Asks before anything is read from a

@@ -186,7 +186,13 @@ fn codes_of(operation: &Operation, route: &Route) -> BTreeSet<Code> {
         codes.insert(Code::NotFound);
     }
     if operation.method != Method::GET {
-        codes.extend([Code::ForbiddenOrigin, Code::RequestTimeout, Code::TooLarge, Code::UnsupportedMediaType]);
+        codes.extend([
+            Code::OutcomeUnknown,
+            Code::ForbiddenOrigin,
+            Code::RequestTimeout,
+            Code::TooLarge,
+            Code::UnsupportedMediaType,
+        ]);
     }
     codes
 }

@@ -18,7 +18,7 @@ use super::site::Site;
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 /// What a page of an older session would send.
-const OLD_TOKEN: &str = "fedcba9876543210fedcba9876543210";
+const OLD_TOKEN: &str = "00000000000000000000000000000000";
 const QUERY: &str = "form=";
 
 /// A form that was filled in, by the name of the page with its answer.

@@ -35,8 +35,14 @@ pub struct Page {
 }
 
 /// Routes of `GET` that are no pages: they redirect, or a page loads them.
-const NO_PAGES: [&str; 5] =
-    ["/ui", "/ui/runs/{id}/fragment", "/ui/artifacts/signed", "/ui/static/app.css", "/ui/static/app.js"];
+const NO_PAGES: [&str; 6] = [
+    "/ui",
+    "/ui/runs/{id}/fragment",
+    "/ui/artifacts/signed",
+    "/ui/static/app.css",
+    "/ui/static/app.js",
+    "/ui/static/icon.svg",
+];
 
 /// A served gallery.
 pub struct Gallery {

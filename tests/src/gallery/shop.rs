@@ -137,6 +137,17 @@ pub fn price_change() -> Vec<Value> {
     ]
 }
 
+/// A decision about a text, with a write further down.
+pub fn later_write() -> Vec<Value> {
+    let inputs = json!({ "table": "public.rates", "op": "update", "where": { "zone": "CH" }, "set": { "cents": 990 } });
+    vec![
+        step("ask", "manual:text", &[], json!({ "reason": "Is this text about the summer prices good?" })),
+        step("keep the text", "echo", &["ask"], json!({})),
+        step("Switzerland", "db_write", &["keep the text"], inputs),
+        codegen("announce", &["Switzerland"], "Announce the summer prices.", "announcement.md"),
+    ]
+}
+
 /// Texts of each kind, and a picture.
 pub fn documents() -> Vec<Value> {
     vec![

@@ -2,7 +2,9 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use shared::db::redrive::{Redrive, redrive_record};
 use shared::domain::RunId;
+use uuid::Uuid;
 
 use super::clock::When;
 use super::commands::{Ended, MISSED_LINE, TESTS_FAIL, TESTS_PASS, TYPE_ERRORS};
@@ -63,6 +65,11 @@ pub async fn blocked_on_change(site: &Site) -> RunId {
 
 pub async fn blocked_on_write(site: &Site) -> RunId {
     run(site, "prices of deliveries abroad", &shop::price_change(), When::seconds(2, 50 * MINUTE)).await
+}
+
+/// The write is one step behind the step that the decision starts.
+pub async fn blocked_before_a_later_write(site: &Site) -> RunId {
+    run(site, "the summer prices", &shop::later_write(), When::seconds(2, 20 * MINUTE)).await
 }
 
 /// A step and the run itself wait for gates that a client has made.
@@ -252,7 +259,7 @@ pub async fn hostile(site: &Site) -> RunId {
         step("<b>a step</b> & more", "echo", &[&long], json!({})),
         step("مرحبا بالعالم שלום עולם 你好 🚚", "echo", &["<b>a step</b> & more"], json!({})),
         step(
-            "ask",
+            &format!("ask{}", "0".repeat(190)),
             "manual:a.very_long-word.of_sixty-four.characters_that-has.no_space",
             &["<b>a step</b> & more"],
             json!({ "reason": format!("{markup} {bidi}\n{long}\n\njavascript:alert(1)") }),
@@ -297,4 +304,14 @@ pub async fn settings(site: &Site) {
         let policy = json!({ "document": { "gates": gates }, "actor": "ann", "reason": reason });
         site.send(Method::PUT, "/policy", &policy).await;
     }
+    let session = site.lab.session();
+    for (id, handler, actor, moved, more) in
+        [(Uuid::from_u128(1), "gate", "ben", 100, true), (REDRIVE, "gate", "ann", 12, false)]
+    {
+        let redrive = Redrive { id, handler, actor, moved, more };
+        redrive_record(&session, &redrive).await.expect("a record");
+    }
 }
+
+/// A redrive that was made just now.
+pub const REDRIVE: Uuid = Uuid::from_u128(2);

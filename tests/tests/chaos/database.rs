@@ -3,15 +3,24 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use nofx_tests::database::connect_to;
 use nofx_tests::delivery::{event, failed_ids, worker_on};
 use nofx_tests::environment::database_url;
-use nofx_tests::lab::context;
+use nofx_tests::lab::{context, session};
 use nofx_tests::{Deliver, Lab, Script, plans};
 use serde_json::json;
-use shared::domain::RunId;
+use shared::context::Ctx;
+use shared::db::gate::{GateCreated, GateDecision, GateRequest, gate_create};
+use shared::db::run::Control;
+use shared::domain::gate::Decision;
+use shared::domain::{GateId, RunId};
+use shared::error::{Code, Error};
+use shared::flow::control_run::control_run;
+use shared::flow::decide_gate::decide_gate;
 use tokio_postgres::Client;
+use uuid::Uuid;
 
 /// Holds the run's lock until the connection is dropped.
 async fn lock_run(lab: &Lab, run: RunId) -> Client {
@@ -173,4 +182,105 @@ async fn an_outcome_that_could_not_be_recorded_returns_the_message_and_the_step_
     lab.settle(&script, Deliver::Once).await;
     assert_eq!(lab.run_status(run).await, "succeeded");
     assert_eq!(lab.snapshot(run).await["steps"]["s0"]["attempts"], json!(["lost", "succeeded"]));
+}
+
+const SOON: Duration = Duration::from_millis(900);
+
+/// A run with a pending gate, and a context with this limit on statements.
+async fn asked(lab: &Lab, limit: Duration) -> (RunId, GateId, Ctx) {
+    let run = lab.submit(&plans::chain(1)).await;
+    let id = GateId(Uuid::now_v7());
+    let request = GateRequest {
+        id,
+        run_id: run,
+        step_id: None,
+        gate_type: "manual:release".into(),
+        evidence_uri: None,
+        reason: None,
+        expires_after_s: None,
+    };
+    assert_eq!(gate_create(&lab.session(), &request).await.unwrap(), GateCreated::Created);
+    let mut ctx = lab.another_ctx().await;
+    ctx.db = ctx.db.with_statement_limit(limit);
+    (run, id, ctx)
+}
+
+async fn reject(ctx: &Ctx, gate_id: GateId) -> Result<(), Error> {
+    let decision = GateDecision { gate_id, decision: Decision::Reject, actor: "ann", reason: Some("no") };
+    decide_gate(ctx, &session(&ctx.db, &ctx.config.tenant), &decision).await.map(|_| ())
+}
+
+/// Waits until no statement runs that calls a transition.
+async fn until_idle(lab: &Lab) {
+    let running = "select count(*) = 0 from pg_stat_activity
+        where datname = current_database() and state <> 'idle' and query like 'select nofx.%'";
+    lab.until("the end of every transition", running).await;
+}
+
+async fn gate_status(lab: &Lab, gate: GateId) -> String {
+    lab.text("select status from nofx.gate where id = $1", gate.0).await
+}
+
+#[tokio::test]
+async fn a_decision_that_waits_for_a_lock_is_refused_and_does_not_happen_later() {
+    let lab = Lab::new().await;
+    let (run, gate, ctx) = asked(&lab, SOON).await;
+    let before = lab.run_status(run).await;
+    let lock = connect_to(&lab.database.url).await;
+    lock.batch_execute("begin; lock table nofx.gate in access exclusive mode").await.unwrap();
+    let refused = reject(&ctx, gate).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "nothing was changed: {refused}");
+    lock.batch_execute("rollback").await.unwrap();
+    let lock = lock_run(&lab, run).await;
+    let refused = control_run(&ctx, &session(&ctx.db, &lab.tenant), run, Control::Cancel, "ann").await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "nothing was changed: {refused}");
+    lock.batch_execute("rollback").await.unwrap();
+
+    until_idle(&lab).await;
+    assert_eq!((gate_status(&lab, gate).await, lab.run_status(run).await), ("pending".to_owned(), before));
+    reject(&lab.ctx, gate).await.unwrap();
+}
+
+/// Makes each decision run these statements.
+async fn slow_decisions(lab: &Lab, body: &str) {
+    let sql = format!(
+        "create function nofx.slow() returns trigger language plpgsql as $$ begin {body} return new; end $$;
+         create trigger slow before insert on nofx.approval for each row execute function nofx.slow()"
+    );
+    lab.admin.batch_execute(&sql).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_decision_that_takes_too_long_is_cancelled_and_does_not_happen_later() {
+    let lab = Lab::new().await;
+    let (_, gate, ctx) = asked(&lab, SOON).await;
+    slow_decisions(&lab, "perform pg_sleep(3600);").await;
+    let refused = reject(&ctx, gate).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "nothing was changed: {refused}");
+    until_idle(&lab).await;
+    assert_eq!(gate_status(&lab, gate).await, "pending");
+}
+
+#[tokio::test]
+async fn a_decision_that_cannot_be_cancelled_is_answered_as_unknown() {
+    let lab = Lab::new().await;
+    // Longer, so that the statement has begun to wait when it is cancelled.
+    let (_, gate, ctx) = asked(&lab, SOON * 3).await;
+    // It catches the cancellation, and waits until the test has its answer.
+    slow_decisions(
+        &lab,
+        "begin perform pg_sleep(3600);
+         exception when query_canceled then
+             perform set_config('lock_timeout', '0', true);
+             perform pg_advisory_xact_lock(31);
+         end;",
+    )
+    .await;
+    lab.admin.execute("select pg_advisory_lock(31)", &[]).await.unwrap();
+    let refused = reject(&ctx, gate).await.unwrap_err();
+    assert_eq!(refused.code(), Code::OutcomeUnknown, "{refused}");
+    assert!(refused.to_string().contains("not known whether"), "{refused}");
+    lab.admin.execute("select pg_advisory_unlock(31)", &[]).await.unwrap();
+    until_idle(&lab).await;
+    assert_eq!(gate_status(&lab, gate).await, "failed");
 }

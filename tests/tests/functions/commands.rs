@@ -2,7 +2,13 @@
 
 use std::fs;
 use std::process::Output;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use axum::extract::Request;
+use axum::http::{Method, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::IntoResponse;
 use nofx_tests::command::Nofx;
 use nofx_tests::gallery::site::functions;
 use nofx_tests::lab::{s3, sdk};
@@ -20,6 +26,45 @@ pub async fn serve(lab: &Lab) -> Nofx {
     let router = functions(&lab.ctx);
     tokio::spawn(async move { axum::serve(listener, router).await });
     Nofx::at(&url)
+}
+
+/// The same behind a gateway that loses the answers to the first two submissions of a plan.
+async fn serve_losing_answers(lab: &Lab) -> Nofx {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let lost = Arc::new(AtomicUsize::new(0));
+    let gateway = middleware::from_fn(move |request: Request, next: Next| {
+        let lost = Arc::clone(&lost);
+        async move {
+            let is_submission = request.method() == Method::POST && request.uri().path() == "/runs";
+            let answer = next.run(request).await;
+            if is_submission && lost.fetch_add(1, Ordering::Relaxed) < 2 {
+                return StatusCode::GATEWAY_TIMEOUT.into_response();
+            }
+            answer
+        }
+    });
+    let router = functions(&lab.ctx).layer(gateway);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    Nofx::at(&url)
+}
+
+#[tokio::test]
+async fn a_plan_whose_answer_was_lost_is_sent_again_and_starts_one_run() {
+    let lab = Lab::new().await;
+    let nofx = serve_losing_answers(&lab).await;
+    let folder = tempfile::tempdir().unwrap();
+    let plan = folder.path().join("plan.json");
+    fs::write(&plan, json!({"plan": plans::chain(1)}).to_string()).unwrap();
+    let started = nofx.output(&["run", plan.to_str().unwrap(), "--as", "ann"]).await;
+    let (printed, beside) = texts(&started);
+    assert!(started.status.success(), "{beside}");
+    let runs = lab.admin.query("select id from nofx.run", &[]).await.unwrap();
+    assert_eq!(runs.len(), 1, "{beside}");
+    assert_eq!(printed.trim(), runs[0].get::<_, Uuid>(0).to_string());
+    // Another call starts another run.
+    assert!(nofx.output(&["run", plan.to_str().unwrap()]).await.status.success());
+    assert_eq!(lab.admin.query("select id from nofx.run", &[]).await.unwrap().len(), 2);
 }
 
 /// What a call prints, and what it says beside that.

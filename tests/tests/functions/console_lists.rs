@@ -220,7 +220,7 @@ async fn the_inbox_lists_what_waits_by_type_and_what_was_decided() {
     for words in [
         "1 gate passed, 3 rows to insert, 1 other write to a table",
         "only the question",
-        "3 gates wait",
+        "3 gates wait, the oldest has waited <b><time datetime=",
         "the run itself",
         "never",
     ] {
@@ -247,8 +247,8 @@ async fn the_inbox_lists_what_waits_by_type_and_what_was_decided() {
     let decided = console.page(&lab, "/ui/inbox?decided=1").await;
     assert_eq!(rows(&decided), ["legal &amp; tax", "Too much?"], "newest first");
     for words in [
-        "waived by <bdi>ann</bdi>",
-        "approved by <bdi>ann</bdi>",
+        "waived by <b><bdi>ann</bdi></b>",
+        "approved by <b><bdi>ann</bdi></b>",
         "because &lt;u&gt;",
         "1 approved, 0 rejected, 1 waived",
     ] {

@@ -147,6 +147,148 @@ async fn only_the_gates_of_a_page_look_for_their_evidence() {
     }
 }
 
+/// A plan whose write is one step behind the question, and another write behind another question.
+fn hidden_write() -> Value {
+    let after = |name: &str, tool: &str, parent: &str, inputs: Value| json!({"name": name, "tool": tool, "inputs": inputs, "depends_on": [parent]});
+    let update = |table: &str| json!({"table": table, "op": "update", "where": {"id": 1}, "set": {"price": 0}});
+    json!({"goal": "notes", "steps": [
+        {"name": "ask", "tool": "manual:notes", "inputs": {"reason": "Publish the notes? (only text)"}},
+        after("log", "echo", "ask", json!({})),
+        after("w", "db_write", "log", update("public.products")),
+        after("draft", "codegen", "w", json!({"prompt": "p"})),
+        after("ask-again", "manual:money", "log", json!({"reason": "And the money?"})),
+        after("pay", "db_write", "ask-again", update("public.money")),
+    ]})
+}
+
+#[tokio::test]
+async fn a_write_further_down_is_told_before_the_decision() {
+    let lab = Lab::new().await;
+    let run = lab.submit(&hidden_write()).await;
+    lab.settle(&Script::deployed(), Deliver::Once).await;
+    let gate: Uuid =
+        lab.admin.query_one("select id from nofx.gate where status = 'pending'", &[]).await.unwrap().get(0);
+    let shown = page(&lab, &format!("/ui/gates/{gate}")).await;
+    let (_, later) = shown.split_once("Later, without another question</h3>").expect("what follows later");
+    let (later, _) = later.split_once("</section>").expect("its end");
+    assert!(later.contains("changes rows of <code><bdi>public.products</bdi></code>"), "{later}");
+    assert!(later.contains("price") && later.contains("no rule lets plans write this table"), "{later}");
+    assert!(later.contains("<b><bdi>draft</bdi></b>"), "it asks a model: {later}");
+    assert!(!shown.contains("public.money"), "another question is before that: {shown}");
+    let (_, effect) = shown.split_once("id=\"o-approve\">").expect("an effect");
+    let effect = effect.split("</dd>").next().unwrap();
+    assert!(effect.contains("<b><bdi>log</bdi></b> starts."), "{effect}");
+    assert!(
+        effect.contains(
+            "Later, without another question: <b><bdi>w</bdi></b> changes rows of <code><bdi>public.products</bdi></code>"
+        ) && effect.contains("1 step asks a model"),
+        "{effect}"
+    );
+    let inbox = page(&lab, "/ui/inbox").await;
+    assert!(inbox.contains("1 other write to a table, 1 question to a model"), "{inbox}");
+    let next = page(&lab, &format!("/ui/runs/{run}")).await;
+    assert!(band(&next).contains("writes to the database") && band(&next).contains("asks a model"), "{}", band(&next));
+}
+
+#[tokio::test]
+async fn what_two_people_decide_is_on_the_pages_of_both() {
+    let lab = Lab::new().await;
+    let mut plan = hidden_write();
+    plan["steps"][4]["depends_on"] = json!([]);
+    plan["steps"][5]["depends_on"] = json!(["ask-again", "log"]);
+    lab.submit(&plan).await;
+    lab.settle(&Script::deployed(), Deliver::Once).await;
+    let gates = lab.admin.query("select id from nofx.gate where status = 'pending'", &[]).await.unwrap();
+    assert_eq!(gates.len(), 2);
+    for gate in gates {
+        let shown = page(&lab, &format!("/ui/gates/{}", gate.get::<_, Uuid>(0))).await;
+        assert!(shown.contains("<code><bdi>public.money</bdi></code>"), "{shown}");
+    }
+}
+
+/// Many writes of one kind do not push another kind off the page, whether they follow at once or later.
+#[tokio::test]
+async fn each_kind_of_write_is_listed_before_repeats() {
+    for parent in ["ask", "log"] {
+        let lab = Lab::new().await;
+        let mut steps = vec![json!({"name": "ask", "tool": "manual:notes", "inputs": {}})];
+        steps.push(plans::after("log", &["ask"], json!({})));
+        let mut write = |name: String, inputs: Value| {
+            steps.push(json!({"name": name, "tool": "db_write", "inputs": inputs, "depends_on": [parent]}));
+        };
+        for n in 0..30 {
+            write(format!("w{n}"), json!({"table": "public.products", "op": "insert", "values": [{"name": "a"}]}));
+        }
+        write(
+            "last".into(),
+            json!({"table": "public.products", "op": "update", "where": {"id": 1}, "set": {"price": 0}}),
+        );
+        lab.submit(&json!({"goal": "decoys", "steps": steps})).await;
+        lab.settle(&Script::deployed(), Deliver::Once).await;
+        let gate: Uuid =
+            lab.admin.query_one("select id from nofx.gate where status = 'pending'", &[]).await.unwrap().get(0);
+        let shown = page(&lab, &format!("/ui/gates/{gate}")).await;
+        assert!(shown.contains("changes rows of <code><bdi>public.products</bdi></code>"), "behind {parent}: {shown}");
+        let (_, effect) = shown.split_once("id=\"o-approve\">").expect("an effect");
+        assert!(effect.split("</dd>").next().unwrap().contains("<bdi>last</bdi>"), "behind {parent}: {effect}");
+    }
+}
+
+/// A decision before a chain of echo steps, with so many writes at its end that a page cannot list them.
+#[tokio::test]
+async fn writes_that_are_not_listed_are_counted() {
+    let lab = Lab::new().await;
+    let mut steps = vec![json!({"name": "ask", "tool": "manual:notes", "inputs": {}})];
+    for n in 0..60 {
+        steps.push(plans::after(&format!("e{n}"), &["ask"], json!({})));
+    }
+    for n in 0..30 {
+        let table = if n == 29 { "public.money" } else { "public.products" };
+        let inputs = json!({"table": table, "op": "delete", "where": {"id": n}});
+        steps.push(json!({"name": format!("w{n}"), "tool": "db_write", "inputs": inputs, "depends_on": ["e0"]}));
+    }
+    lab.submit(&json!({"goal": "many", "steps": steps})).await;
+    lab.settle(&Script::deployed(), Deliver::Once).await;
+    let gate: Uuid =
+        lab.admin.query_one("select id from nofx.gate where status = 'pending'", &[]).await.unwrap().get(0);
+    let shown = page(&lab, &format!("/ui/gates/{gate}")).await;
+    assert!(shown.contains("And 40 more steps: 40 steps without effects beyond the run."), "{shown}");
+    assert!(shown.contains("And 10 more steps: 10 steps write to tables."), "{shown}");
+    assert!(shown.contains("deletes rows of <code><bdi>public.money</bdi></code>"), "each table is listed: {shown}");
+    assert!(shown.contains("27 steps write to tables"), "the form names three of them: {shown}");
+    let inbox = page(&lab, "/ui/inbox").await;
+    assert!(inbox.contains("30 other writes to tables") && !inbox.contains("steps after it"), "{inbox}");
+    // A list reads only some of the steps, and says so.
+    let mut steps = vec![json!({"name": "ask", "tool": "manual:long", "inputs": {}})];
+    steps.extend((0..201).map(|n| plans::after(&format!("e{n}"), &["ask"], json!({}))));
+    lab.submit(&json!({"goal": "long", "steps": steps})).await;
+    lab.settle(&Script::deployed(), Deliver::Once).await;
+    let inbox = page(&lab, "/ui/inbox?type=manual:long").await;
+    assert!(inbox.contains("more than 200 steps after it") && !inbox.contains("only the question"), "{inbox}");
+}
+
+#[tokio::test]
+async fn every_type_of_gate_has_its_number_in_the_inbox() {
+    let lab = Lab::new().await;
+    let (run, _) = waiting(&lab, &["legal"]).await;
+    more_gates(&lab, run, 1_200).await;
+    let sql = "update nofx.gate set gate_type = 'newest' where id in (select id from nofx.gate order by created_at desc limit 90)";
+    lab.admin.execute(sql, &[]).await.unwrap();
+    let inbox = page(&lab, "/ui/inbox").await;
+    for (words, count) in [("Later", "1,110"), ("Newest", "90"), ("Legal", "1")] {
+        let chip = format!("<bdi>{words}</bdi> <span class=\"note\">{count}</span>");
+        assert!(inbox.contains(&chip), "{chip}: {inbox}");
+    }
+    let sql = "update nofx.gate set gate_type = 'type-' || right(id::text, 1)";
+    lab.admin.execute(sql, &[]).await.unwrap();
+    assert!(page(&lab, "/ui/inbox").await.contains("and 6 more types"));
+    let sql = "update nofx.gate set gate_type = 'later'";
+    lab.admin.execute(sql, &[]).await.unwrap();
+    more_gates(&lab, run, 9_000).await;
+    let inbox = page(&lab, "/ui/inbox").await;
+    assert!(inbox.contains("<span class=\"note\">10,000+</span>"), "{inbox}");
+}
+
 #[tokio::test]
 async fn a_decision_of_an_older_session_is_not_recorded_and_its_text_is_kept() {
     let lab = Lab::new().await;

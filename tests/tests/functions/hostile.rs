@@ -273,4 +273,9 @@ async fn every_list_rejects_an_invalid_cursor() {
         assert_rejected(&api.get(&format!("/runs/{run}/timeline?after={seq}")).await, 400, &seq);
     }
     assert_eq!(api.get(&format!("/runs/{run}/timeline?after=9223372036854775807")).await.body, json!([]));
+    for place in ["after", "before", "steps"] {
+        let page =
+            Gateway::console(&lab, Shape::Http).get(&format!("/ui/runs/{run}?{place}=9223372036854775807")).await;
+        assert_eq!(page.status, 200, "{place}: {page:?}");
+    }
 }

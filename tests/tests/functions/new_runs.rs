@@ -59,6 +59,8 @@ async fn a_plan_is_checked_and_then_starts_one_run_however_often_it_is_sent() {
         let again = send(&console, "/ui/new", &fields, &[]).await;
         assert_eq!((again.status, again.header("location")), (303, Some(location.as_str())));
         assert_eq!(count(&lab, "run").await, 1, "a double click starts one run");
+        let other = send(&console, "/ui/new", &[("plan", PLAN), ("actor", "bob"), ("key", KEY)], &[]).await;
+        assert_eq!(other.status, 409, "bob did not start the run of ada: {other:?}");
 
         let run = location.strip_prefix("runs/").expect("a relative address").parse().expect("an id");
         let created: Value = lab

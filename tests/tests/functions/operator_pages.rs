@@ -127,7 +127,11 @@ async fn usage_is_summed_by_model_day_and_run_of_the_tenant() {
     used(&lab, run, "acme", 2, 1, model("small", json!(null))).await;
     used(&lab, run, "acme", 1, 40, model("old", json!(9))).await;
     used(&lab, run, "other", 1, 0, model("foreign", json!(9))).await;
+    let template = json!({"provider": "template", "model": "template", "usable": true,
+                          "input_tokens": null, "output_tokens": null});
+    used(&lab, run, "acme", 4, 0, template).await;
     let usage = usage_fetch(&session(&lab.ctx.db, &lab.tenant)).await.expect("usage");
+    assert_eq!(usage.total.templates, 4, "no model was called for them");
     assert_eq!((usage.total.calls, usage.total.input_tokens, usage.total.output_tokens), (5, 3_000, 25));
     assert_eq!((usage.total.cached_tokens, usage.total.uncounted, usage.truncated), (10, 2, false));
     let models: Vec<_> = usage.models.iter().map(|one| (one.model.as_str(), one.tokens.calls)).collect();

@@ -1,16 +1,21 @@
 //! Queues and dead letters over the API and in the console, with the emulator's SQS.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use aws_config::SdkConfig;
 use aws_sdk_sqs::Client;
 use nofx_tests::delivery::body;
-use nofx_tests::lab::sdk;
+use nofx_tests::lab::{sdk, sdk_at};
 use nofx_tests::{Lab, plans};
 use serde_json::{Value, json};
+use shared::context::request_limits;
 use shared::domain::TenantId;
 use shared::domain::tool::{HANDLERS, dead_letter_queue_name, queue_name};
 use shared::flow::sweep::sweep;
 use shared::queue::{Queue, WakeUp};
+use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 use crate::gateway::{Answer, Gateway, SHAPES, Shape};
 
@@ -143,6 +148,10 @@ async fn one_redrive_moves_at_most_a_hundred_messages_and_says_that_more_are_lef
     assert_eq!(second, json!({"handler": "manual", "moved": 20, "more": false}));
     let found: BTreeSet<String> = queues.receive("manual").await.into_iter().collect();
     assert_eq!(found, bodies.into_iter().collect());
+    let page = Gateway::console(&queues.lab, Shape::Http).get("/ui/health").await;
+    let page = page.body.as_str().expect("a page");
+    assert!(page.contains(" moved 100 messages back") && page.contains("and more may have been left"), "{page}");
+    assert!(page.contains(" moved 20 messages back"), "{page}");
 }
 
 #[tokio::test]
@@ -175,10 +184,59 @@ async fn the_page_of_health_shows_dead_letters_and_its_form_moves_them() {
     assert_eq!(redrive(&console, "echo", "actor=ann&csrf=f").await.status, 403);
     assert_eq!(redrive(&console, "none", FORM).await.status, 404);
     let moved = redrive(&console, "echo", FORM).await;
-    assert_eq!((moved.status, moved.header("location")), (303, Some("../../health?redriven=echo")));
-    let back = console.get("/ui/health?redriven=echo").await;
+    assert_eq!(moved.status, 303);
+    let location = moved.header("location").expect("a location").replace("../../", "/ui/");
+    let back = console.get(&location).await;
     let back = back.body.as_str().expect("a page");
-    assert!(back.contains("were sent back to its queue") && back.contains("Nothing is stuck"), "{back}");
+    let words = "<b><bdi>ann</bdi></b> moved 3 messages back to the queue of <b>echo</b>";
+    assert_eq!(back.matches(words).count(), 2, "a notice, and the record: {back}");
+    assert!(back.contains("Nothing is stuck"), "{back}");
+
+    // Who moved what stays on record, and no address invents a redrive.
+    let sql = "select jsonb_build_array(tenant_id, type, subject, actor, payload -> 'moved', payload -> 'more')
+                 from nofx.tenant_event";
+    let event: Value = queues.lab.admin.query_one(sql, &[]).await.expect("one event").get(0);
+    assert_eq!(event, json!(["acme", "queue.redriven", "echo", "ann", 3, false]));
+    for claimed in ["echo", "0193c0de-0000-7000-8000-000000000001"] {
+        let page = console.get(&format!("/ui/health?redriven={claimed}")).await;
+        assert_eq!(page.body.as_str().expect("a page").matches(words).count(), 1, "{claimed}");
+    }
+}
+
+/// A server that takes connections and never answers, with the settings of an HTTP function for it.
+async fn hung() -> (TcpListener, SdkConfig) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
+    let sdk = request_limits(&sdk_at(&endpoint, "us-east-1", ("test", "test")).await);
+    (listener, sdk)
+}
+
+/// The gateway gives up after 29 s.
+async fn in_time<T>(answer: impl Future<Output = T>) -> T {
+    timeout(Duration::from_secs(15), answer).await.expect("an answer")
+}
+
+#[tokio::test]
+async fn queues_that_hang_delay_no_decision_and_the_page_of_health_says_so() {
+    let mut lab = Lab::new().await;
+    let (_listener, sdk) = hung().await;
+    lab.ctx.queue = Queue::sqs(Client::new(&sdk), &lab.ctx.config.sqs_prefix);
+    let (api, console) = (Gateway::api(&lab, Shape::Http), Gateway::console(&lab, Shape::Http));
+    let plan = json!({"plan": plans::chain(1)});
+    let created = in_time(api.post("/runs", &plan)).await;
+    assert_eq!(created.status, 201, "it is committed: {created:?}");
+    let health = in_time(console.get("/ui/health")).await;
+    assert_eq!(health.status, 200);
+    assert!(health.body.as_str().expect("a page").contains("SQS does not answer"), "{health:?}");
+    assert_eq!(in_time(api.get("/queues")).await.body["code"], "unavailable");
+    // The sweeper repeats the wake-up.
+    let owed: i64 = lab
+        .admin
+        .query_one("select count(*) from nofx.step where status = 'ready'", &[])
+        .await
+        .expect("a count")
+        .get(0);
+    assert_eq!(owed, 1);
 }
 
 #[tokio::test]
@@ -189,6 +247,6 @@ async fn without_queues_the_page_of_health_shows_what_the_database_knows() {
     let page = console.get("/ui/health").await;
     let html = page.body.as_str().expect("a page");
     assert_eq!(page.status, 200);
-    assert!(html.contains("SQS cannot be reached") && html.contains("<b>echo</b>"), "{html}");
+    assert!(html.contains("SQS does not answer") && html.contains("<b>echo</b>"), "{html}");
     assert_eq!(Gateway::api(&lab, Shape::Http).get("/queues").await.status, 503);
 }

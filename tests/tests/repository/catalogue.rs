@@ -155,7 +155,7 @@ fn problem_codes_and_the_sections_of_the_page_are_the_same() {
 }
 
 /// The first words of event types, besides handler names.
-const NOUNS: [&str; 6] = ["artifact", "gate", "policy", "rule", "run", "step"];
+const NOUNS: [&str; 7] = ["artifact", "gate", "policy", "queue", "rule", "run", "step"];
 
 /// Permissions, such as `runs.read`. They look like event types.
 fn permissions() -> BTreeSet<String> {
@@ -216,7 +216,7 @@ fn every_event_in_the_catalogue_has_a_sentence() {
 
 #[test]
 fn a_timeline_can_be_filtered_by_every_event_of_a_run() {
-    let of_tenants = ["policy", "rule"];
+    let of_tenants = ["policy", "queue", "rule"];
     let catalogue = Catalogue::read();
     let listed = catalogue.kinds().filter(|kind| !of_tenants.contains(&kind.split('.').next().unwrap_or_default()));
     let filtered = EventKind::ALL.into_iter().flat_map(EventKind::types).copied();

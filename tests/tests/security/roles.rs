@@ -30,7 +30,7 @@ const WORKER: [&str; 13] = [
     "sweep_wakeups",
 ];
 /// The functions that api and approvals call.
-const API: [&str; 17] = [
+const API: [&str; 18] = [
     "artifact_upload",
     "caller_admit",
     "db_write_target",
@@ -41,6 +41,7 @@ const API: [&str; 17] = [
     "policy_set",
     "principal_json",
     "read",
+    "redrive_record",
     "run_cancel",
     "run_create",
     "run_pause",

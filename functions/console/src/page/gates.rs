@@ -7,7 +7,7 @@ use shared::domain::{GateStatus, RunId};
 
 use super::icon::{Look, PENDING_GATE, look, mark};
 use super::layout::Base;
-use super::parts::{elapsed, section, time};
+use super::parts::{elapsed, person, section, time};
 use super::source::visible;
 
 /// How a gate looks.
@@ -67,7 +67,7 @@ fn item(base: Base, gate: &Gate) -> Markup {
                 @if let Some(reason) = &gate.reason { bdi { (visible(reason)) } }
                 div.note {
                     @if gate.is_pending() { "waits " (elapsed(&gate.created_at)) }
-                    @if let Some(actor) = &gate.actor { (verdict(gate.status)) " by " bdi { (visible(actor)) } " " }
+                    @if let Some(actor) = &gate.actor { (verdict(gate.status)) " by " (person(actor)) " " }
                     @if let Some(at) = &gate.decided_at { (time(at)) }
                 }
             }

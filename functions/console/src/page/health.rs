@@ -1,8 +1,9 @@
 //! The health of the engine: handlers, queues, dead letters, what was recovered.
 
 use maud::{Markup, html};
-use shared::db::console::{HandlerSteps, Health};
+use shared::db::console::{HandlerSteps, Health, Redriven};
 use shared::view::{DeadLetter, QueueDepth};
+use uuid::Uuid;
 
 use super::format;
 use super::icon::icon;
@@ -23,8 +24,8 @@ pub struct HealthPage<'a> {
     pub queues: Option<&'a [QueueDepth]>,
     /// Dead letters of each handler that has some.
     pub letters: &'a [Letters],
-    /// The handler whose dead letters were moved just now.
-    pub redriven: Option<&'a str>,
+    /// The redrive that the reader has just made.
+    pub redriven: Option<Uuid>,
     /// Why dead letters were not moved.
     pub refused: Option<&'a str>,
 }
@@ -53,9 +54,13 @@ pub fn health_page(page: &HealthPage<'_>) -> String {
     // Only at its own address, because the links of a refreshed page are relative to it.
     let fragment = (base.0 == Base::TOP.0).then(|| base.to("health"));
     let content = html! {
-        @if let Some(handler) = page.redriven {
+        // Only what is recorded, because anybody can write the address.
+        @if let Some(redriven) = health.redrives.iter().find(|redrive| Some(redrive.id) == page.redriven) {
             (notice("good", "good", "status", &html! {
-                p { "Dead letters of " b { (handler) } " were sent back to its queue. What is left of them is below." }
+                p {
+                    (moved(redriven)) ". "
+                    @if redriven.more { "One redrive moves at most 100, so more may be left: redrive again." }
+                }
             }))
         }
         @if let Some(refused) = page.refused {
@@ -101,7 +106,7 @@ fn urgent(page: &HealthPage<'_>) -> (&'static str, &'static str, Markup, &'stati
     let late = health.sweep.as_ref().is_none_or(|sweep| sweep.ago_ms > LATE_SWEEP_MS);
     let stuck = health.handlers.iter().find(|handler| handler.waits_ms.is_some_and(|ms| ms > LONG_WAIT_MS));
     if page.queues.is_none() {
-        let lead = html! { "SQS cannot be reached" };
+        let lead = html! { "SQS does not answer" };
         return ("bad", "bad", lead, "Wake-ups cannot be sent. The sweeper sends them when the queues are back.");
     }
     if late {
@@ -302,7 +307,32 @@ fn lately(base: Base, health: &Health) -> Markup {
             }
         }
     };
-    section("lost", "Recovery", &html! {}, &body)
+    section("lost", "Recovery", &html! {}, &html! { (body) (redrives(health)) })
+}
+
+/// Who moved what.
+fn moved(redriven: &Redriven) -> Markup {
+    html! {
+        b { bdi { (visible(&redriven.actor)) } } " moved " (many(redriven.moved, "message", "messages"))
+        " back to the queue of " b { (redriven.handler) }
+    }
+}
+
+fn redrives(health: &Health) -> Markup {
+    html! {
+        @if !health.redrives.is_empty() {
+            ul.rows {
+                @for redriven in &health.redrives {
+                    li {
+                        p {
+                            (moved(redriven)) @if redriven.more { ", and more may have been left" }
+                            " " span.note { (time(&redriven.at)) }
+                        }
+                    }
+                }
+            }
+        }
+    }
 }
 
 fn failures(health: &Health) -> Markup {

@@ -1,14 +1,15 @@
 //! The gates that wait for a person, and the decisions of people.
 
 use maud::{Markup, html};
-use shared::db::console::{Asked, Decided, DecidedList, Gate, Inbox};
+use shared::db::console::{Asked, COUNTED_GATES, Decided, DecidedList, FOLLOWED, Gate, Inbox};
 use shared::domain::gate::Decision;
 use shared::http::encoded;
 
+use super::format;
 use super::gates::{blocked_by, look_of, verdict, words_of};
 use super::icon::{icon, mark};
 use super::layout::{Base, Layout, Part, WAITING_SHOWN, layout};
-use super::parts::{elapsed, left, many, time};
+use super::parts::{elapsed, left, many, person, time};
 use super::source::visible;
 
 /// Pending gates, and how to show them.
@@ -62,7 +63,7 @@ fn count(page: &InboxPage<'_>) -> Markup {
     let oldest = list.gates.first().filter(|_| page.gate_type.is_empty() && !list.is_continuation);
     html! {
         (waiting(list.waiting))
-        @if let Some(oldest) = oldest { ", the oldest " b { (elapsed(&oldest.gate.created_at)) } }
+        @if let Some(oldest) = oldest { ", the oldest has waited " b { (elapsed(&oldest.gate.created_at)) } }
     }
 }
 
@@ -74,7 +75,7 @@ fn nothing(base: Base, decided: &Decided) -> Markup {
             p.lead {
                 "A gate that needs a person appears here at once."
                 @if let Some(last) = &decided.last {
-                    " The last one was decided " (time(&last.created_at)) " by " bdi { (visible(&last.actor)) } "."
+                    " The last one was decided " (time(&last.created_at)) " by " (person(&last.actor)) "."
                 }
             }
             @if decided.last.is_some() { p { a href={ (base.to("inbox")) "?decided=1" } { "Decisions" } } }
@@ -113,14 +114,16 @@ fn gates(page: &InboxPage<'_>) -> Markup {
 fn types(page: &InboxPage<'_>) -> Markup {
     let InboxPage { base, list, gate_type } = *page;
     let all = if list.waiting > WAITING_SHOWN { format!("{WAITING_SHOWN}+") } else { list.waiting.to_string() };
+    let rest = list.types_total.saturating_sub(list.types.len() as u64);
     html! {
         nav.filters.chips aria-label="Gates by type" {
             a href=(base.to("inbox")) aria-current=[gate_type.is_empty().then_some("true")] { "All " span.note { (all) } }
             @for one in &list.types {
                 a href=(address(base, &one.gate_type, None)) aria-current=[(one.gate_type == gate_type).then_some("true")] {
-                    bdi { (capital(&words_of(&one.gate_type))) } " " span.note { (one.count) }
+                    bdi { (capital(&words_of(&one.gate_type))) } " " span.note { (format::number(one.count.min(COUNTED_GATES))) @if list.is_cut { "+" } }
                 }
             }
+            @if rest > 0 { span.note { "and " (many(rest, "more type", "more types")) } }
         }
     }
 }
@@ -176,6 +179,15 @@ fn with(asked: &Asked) -> Markup {
     }
     if asked.writes > 0 {
         parts.push(many(asked.writes, "other write to a table", "other writes to tables"));
+    }
+    if asked.models > 0 {
+        parts.push(many(asked.models, "question to a model", "questions to models"));
+    }
+    if asked.commands > 0 {
+        parts.push(many(asked.commands, "step that runs commands", "steps that run commands"));
+    }
+    if asked.has_more {
+        parts.push(format!("more than {FOLLOWED} steps after it"));
     }
     html! { @if parts.is_empty() { span.note { "only the question" } } @else { (parts.join(", ")) } }
 }
@@ -242,7 +254,7 @@ fn decisions(base: Base, gates: &[Gate]) -> Markup {
                         }
                         td role="cell" data-label="By" {
                             span {
-                                (verdict(gate.status)) " by " bdi { (visible(gate.actor.as_deref().unwrap_or_default())) }
+                                (verdict(gate.status)) " by " (person(gate.actor.as_deref().unwrap_or_default()))
                             }
                         }
                         td.nowrap role="cell" data-label="When" {

@@ -4,7 +4,7 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::icon::{icon, symbols};
 use super::source::visible;
-use crate::assets::{CSS, JS};
+use crate::assets::{CSS, ICON, JS};
 
 /// The depth of a page below `/ui/`. Links go up that many levels and never name a level above `/ui/`.
 #[derive(Debug, Clone, Copy)]
@@ -84,6 +84,7 @@ pub(super) fn layout(layout: &Layout<'_>, content: &Markup) -> String {
                 meta name="color-scheme" content="light dark";
                 title { (visible(layout.title)) " – NOFX" }
                 link rel="stylesheet" href=(base.to(&CSS.path()));
+                link rel="icon" type="image/svg+xml" href=(base.to(&ICON.path()));
                 script src=(base.to(&JS.path())) defer {}
                 @if let Some(seconds) = layout.refresh_s {
                     noscript { meta http-equiv="refresh" content=(seconds); }

@@ -25,6 +25,7 @@ mod runs;
 mod sentence;
 mod source;
 mod step;
+mod unrecorded;
 mod usage;
 mod weakening;
 
@@ -42,6 +43,7 @@ pub use run::{Filter, RefusedControl, RunPage, Steps, run_live, run_page};
 pub(crate) use runs::{AGES, OPEN};
 pub use runs::{RunFilters, RunsPage, run_list};
 pub use step::{StepPage, step_page};
+pub use unrecorded::{Unrecorded, unrecorded};
 pub use usage::usage_page;
 
 /// The type of artifacts that have a page.

@@ -5,6 +5,7 @@ use shared::domain::{Problem, Timestamp};
 
 use super::format;
 use super::icon::icon;
+use super::source::visible;
 
 /// The pages above this one, with their links, and this one.
 pub(super) fn crumbs(above: &[(&str, String)], here: &str) -> Markup {
@@ -41,6 +42,11 @@ pub(super) fn section(id: &str, title: impl Render, aside: &Markup, body: &Marku
             (body)
         }
     }
+}
+
+/// The name that somebody gave. It may read like a part of the sentence around it, so it looks different.
+pub(super) fn person(name: &str) -> Markup {
+    html! { b { bdi { (visible(name)) } } }
 }
 
 /// Names and values.

@@ -12,7 +12,7 @@ use shared::view::{ForeignKey, Rule, RuleChange, RuleDetail, Target};
 
 use super::icon::icon;
 use super::layout::{Base, Layout, Part, layout};
-use super::parts::{blank, crumbs, facts, head, many, notice, pairs, section, time};
+use super::parts::{blank, crumbs, facts, head, many, notice, pairs, person, section, time};
 use super::source::visible;
 
 /// Length of a list of columns in a cell.
@@ -72,7 +72,7 @@ fn table(base: Base, rules: &[RuleRow]) -> Markup {
                         }
                         td.number role="cell" data-label="Rows a write" { (visible(&shortened(&rule.max_rows.to_string(), 20))) }
                         td role="cell" data-label="Changed" {
-                            span { @if let Some(actor) = &rule.changed_by { bdi { (visible(actor)) } ", " } (time(&rule.changed_at)) }
+                            span { @if let Some(actor) = &rule.changed_by { (person(actor)) ", " } (time(&rule.changed_at)) }
                         }
                     }
                 }
@@ -269,7 +269,7 @@ fn changes(changes: &[RuleChange]) -> Markup {
             @for change in changes {
                 li {
                     (icon("table", "quiet"))
-                    span { bdi { (visible(&change.actor)) } " " (what(change)) }
+                    span { (person(&change.actor)) " " (what(change)) }
                     (time(&change.timestamp))
                 }
             }

@@ -6,7 +6,7 @@ use shared::view::sentence::Part;
 use shared::view::sentence::words::duration;
 
 use super::layout::Base;
-use super::parts::{elapsed, left, time};
+use super::parts::{elapsed, left, person, time};
 use super::source::visible;
 
 /// The parts of a sentence about the run `run`, in their order.
@@ -25,7 +25,7 @@ fn piece(base: Base, run: RunId, part: &Part<'_>) -> Markup {
     };
     match part {
         Part::Text(text) => html! { (visible(text)) },
-        Part::Actor(name) => html! { bdi { (visible(name)) } },
+        Part::Actor(name) => person(name),
         Part::Code(text) => html! { code { (visible(text)) } },
         Part::Step { name, ordinal } => linked(name, ordinal.map(|ordinal| format!("runs/{run}/steps/{ordinal}"))),
         Part::Gate { gate_type, id } => linked(gate_type, id.map(|id| format!("gates/{id}"))),

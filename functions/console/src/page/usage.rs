@@ -11,7 +11,7 @@ use super::source::visible;
 /// `GET /ui/usage`.
 pub fn usage_page(base: Base, usage: &Usage) -> String {
     let content = html! {
-        @if usage.total.calls == 0 { (nothing()) } @else { (used(base, usage)) }
+        @if usage.total.calls + usage.total.templates == 0 { (nothing()) } @else { (used(base, usage)) }
     };
     layout(&Layout { part: Part::Usage, waiting: usage.waiting, ..Layout::new(base, "Usage") }, &content)
 }
@@ -43,6 +43,9 @@ fn used(base: Base, usage: &Usage) -> Markup {
                 h1 { "Usage" }
                 p.facts {
                     span { b { (many(total.calls, "call", "calls")) } }
+                    @if total.templates > 0 {
+                        span { b { (many(total.templates, "template", "templates")) } " filled in without a model" }
+                    }
                     span { b { (format::number(total.input_tokens)) } " tokens in" }
                     span { b { (format::number(total.output_tokens)) } " tokens out" }
                     span { "the last " (DAYS) " days" }
@@ -59,7 +62,8 @@ fn used(base: Base, usage: &Usage) -> Markup {
                 p { (many(total.uncounted, "answer", "answers")) " came without a number of tokens and count as 0." }
             }))
         }
-        (section("models", "By model", &html! {}, &table("Model", models)))
+        @if usage.models.is_empty() { (section("models", "By model", &html! {}, &html! { p { "No model was called." } })) }
+        @else { (section("models", "By model", &html! {}, &table("Model", models))) }
         div.columns.even {
             (section("runs", "By run", &html! { p.note { "those with most tokens" } }, &table("Run", runs)))
             (section("days", "By day", &html! { p.note { "UTC" } }, &table("Day", days)))

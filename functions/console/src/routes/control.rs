@@ -10,9 +10,9 @@ use shared::error::Error;
 use shared::flow::control_run::control_run;
 use shared::http::{self, ACTOR, Form, Sender, id_param, sender};
 
-use super::{Visit, failure, redirect, run, show};
+use super::{Visit, failure, not_recorded, redirect, run, show};
 use crate::csrf;
-use crate::page::{Base, RefusedControl, RunPage, run_page};
+use crate::page::{Base, RefusedControl, RunPage, Unrecorded, run_page};
 
 /// `POST /ui/runs/{id}/pause`.
 pub async fn pause(visit: Visit, path: Path<String>, headers: HeaderMap, form: Form) -> Response {
@@ -68,8 +68,33 @@ async fn control(visit: Visit, Path(id): Path<String>, headers: &HeaderMap, form
         Err(Error::Conflict(_, detail)) => {
             show_run(&visit, headers, id, StatusCode::CONFLICT, refused(&detail, None)).await
         }
+        Err(error @ Error::Unavailable { .. }) => unavailable(headers, id, control, form, &error),
         Err(error) => failure(Base::GATE, &error),
     }
+}
+
+/// The request with its actor, if the database cannot say what became of it.
+fn unavailable(headers: &HeaderMap, id: RunId, control: Control, form: &Form, error: &Error) -> Response {
+    let (verb, what) = match control {
+        Control::Pause => ("pause", "pause"),
+        Control::Resume => ("resume", "resumption"),
+        Control::Cancel => ("cancel", "cancellation"),
+        Control::Retry => ("retry", "retry"),
+    };
+    let place = format!("runs/{id}");
+    let page = Unrecorded {
+        base: Base::GATE,
+        token: "",
+        what,
+        why: "",
+        maybe_done: false,
+        action: &format!("{place}/{verb}"),
+        place: (&place, "the run"),
+        actor: form.text("actor"),
+        text: None,
+        hidden: &[],
+    };
+    not_recorded(headers, error, page)
 }
 
 async fn show_run(

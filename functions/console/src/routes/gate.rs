@@ -3,6 +3,7 @@
 use axum::extract::Path;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
+use futures::future;
 use shared::db::console::{self, Document, Exhibit, Gate, GateDetail};
 use shared::db::gate::GateDecision;
 use shared::domain::gate::Decision;
@@ -12,10 +13,10 @@ use shared::flow::decide_gate::decide_gate;
 use shared::http::{self, ACTOR, Form, Query, REASON, Sender, id_param, sender};
 use shared::telemetry;
 
-use super::{Visit, document, failure, number, redirect, show};
+use super::{Visit, document, failure, not_recorded, number, redirect, show};
 use crate::csrf;
 use crate::evidence::GateChange;
-use crate::page::{self, Base, Content, DecisionPage, Refusal, Refused};
+use crate::page::{self, Base, Content, DecisionPage, Refusal, Refused, Unrecorded};
 
 /// Documents that a page shows, and the largest one. Others are linked.
 const DOCUMENTS: usize = 4;
@@ -36,10 +37,8 @@ impl Asked {
         let detail = console::decision_fetch(&visit.session, id, before).await?;
         let detail = detail.ok_or_else(|| Error::NotFound(format!("gate {id}")))?;
         let change = difference(visit, &detail.gate).await?;
-        let mut contents = Vec::new();
-        for exhibit in detail.documents.iter().take(DOCUMENTS) {
-            contents.push(content(visit, exhibit).await);
-        }
+        let exhibits = detail.documents.iter().take(DOCUMENTS);
+        let contents = future::join_all(exhibits.map(|exhibit| content(visit, exhibit))).await;
         Ok(Self { detail, change, contents })
     }
 
@@ -158,6 +157,7 @@ pub async fn decide(
         Err(error @ (Error::Conflict(..) | Error::Invalid(_))) => {
             refused(&visit, &headers, gate_id, decision, &form, &error).await
         }
+        Err(error @ Error::Unavailable { .. }) => unavailable(&headers, gate_id, decision, &form, &error),
         Err(error) => failure(Base::GATE, &error),
     }
 }
@@ -219,6 +219,29 @@ async fn refused(
         asked.show(headers, |page| DecisionPage { base: Base::GATE, from_inbox, refused: Some(typed), ..page });
     *response.status_mut() = status;
     response
+}
+
+/// The decision with its reason, if the database cannot say what became of it.
+fn unavailable(headers: &HeaderMap, gate: GateId, decision: Decision, form: &Form, error: &Error) -> Response {
+    let (verb, what) = match decision {
+        Decision::Approve => ("approve", "approval"),
+        Decision::Reject => ("reject", "rejection"),
+        Decision::Waive => ("waive", "waiver"),
+    };
+    let place = format!("gates/{gate}");
+    let page = Unrecorded {
+        base: Base::GATE,
+        token: "",
+        what,
+        why: "",
+        maybe_done: false,
+        action: &format!("{place}/{verb}"),
+        place: (&place, "the gate"),
+        actor: form.text("actor"),
+        text: Some(("reason", "Reason", form.text("reason"))),
+        hidden: &[("from", form.text("from"))],
+    };
+    not_recorded(headers, error, page)
 }
 
 fn verb(text: &str) -> Option<Decision> {

@@ -5,13 +5,14 @@ use std::time::Instant;
 use axum::extract::Path;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
+use futures::future;
 use shared::db::console::{self, Health};
-use shared::domain::tool;
 use shared::error::Error;
 use shared::flow::queues;
 use shared::http::{self, ACTOR, Form, Query};
 use shared::telemetry;
 use shared::view::QueueDepth;
+use uuid::Uuid;
 
 use super::{Visit, failure, redirect, show};
 use crate::csrf;
@@ -26,9 +27,9 @@ struct Read {
     letters: Vec<Letters>,
 }
 
-/// `GET /ui/health`. `redriven` names the handler whose dead letters the reader has just moved.
+/// `GET /ui/health`. `redriven` is the id of the redrive that the reader has just made.
 pub async fn page(visit: Visit, query: Query, headers: HeaderMap) -> Response {
-    let redriven = query.get("redriven").and_then(tool::handler).map(|handler| handler.name);
+    let redriven = query.get("redriven").and_then(|id| id.parse().ok());
     match read(&visit).await {
         Ok(found) => show_page(&headers, Base::TOP, &found, redriven, None),
         Err(error) => failure(Base::TOP, &error),
@@ -49,12 +50,13 @@ pub async fn redrive(visit: Visit, Path(handler): Path<String>, headers: HeaderM
         fields.require(&["actor"]);
         Some(http::actor(fields))
     });
+    let id = Uuid::now_v7();
     let moved = match actor {
-        Ok(actor) => queues::redrive(&visit.ctx, &visit.session, &handler, &actor).await,
+        Ok(actor) => queues::redrive(&visit.ctx, &visit.session, id, &handler, &actor).await,
         Err(error) => Err(error),
     };
     match moved {
-        Ok(moved) => redirect(&base.to(&format!("health?redriven={}", moved.handler))),
+        Ok(_) => redirect(&base.to(&format!("health?redriven={id}"))),
         Err(error @ Error::Invalid(_)) => match read(&visit).await {
             Ok(found) => {
                 let mut response = show_page(&headers, base, &found, None, Some(&error.to_string()));
@@ -78,19 +80,22 @@ async fn read(visit: &Visit) -> Result<Read, Error> {
             None
         }
     };
-    let mut letters = Vec::new();
-    for queue in queues.iter().flatten().filter(|queue| queue.dead_letters > 0) {
-        match queues::dead_letters(&visit.ctx, &visit.session, &queue.handler).await {
-            Ok(messages) => {
-                letters.push(Letters { handler: queue.handler.clone(), total: queue.dead_letters, messages });
-            }
-            Err(error) => telemetry::report(&error, "read dead letters"),
-        }
-    }
+    let full = queues.iter().flatten().filter(|queue| queue.dead_letters > 0);
+    let letters = future::join_all(full.map(|queue| letters_of(visit, queue))).await.into_iter().flatten().collect();
     Ok(Read { health, database_ms, queues, letters })
 }
 
-fn show_page(headers: &HeaderMap, base: Base, found: &Read, redriven: Option<&str>, refused: Option<&str>) -> Response {
+async fn letters_of(visit: &Visit, queue: &QueueDepth) -> Option<Letters> {
+    match queues::dead_letters(&visit.ctx, &visit.session, &queue.handler).await {
+        Ok(messages) => Some(Letters { handler: queue.handler.clone(), total: queue.dead_letters, messages }),
+        Err(error) => {
+            telemetry::report(&error, "read dead letters");
+            None
+        }
+    }
+}
+
+fn show_page(headers: &HeaderMap, base: Base, found: &Read, redriven: Option<Uuid>, refused: Option<&str>) -> Response {
     let Read { health, database_ms, queues, letters } = found;
     show(headers, |token| {
         let (database_ms, queues) = (*database_ms, queues.as_deref());

@@ -27,7 +27,7 @@ use shared::http::{Query, detail_of, id_param};
 use shared::telemetry;
 
 use crate::csrf;
-use crate::page::{self, Base, Message};
+use crate::page::{self, Base, Message, Unrecorded};
 
 /// A request of a page: the function's clients, and the session of the caller.
 pub struct Visit {
@@ -46,6 +46,11 @@ impl FromRequestParts<Ctx> for Visit {
 /// `GET /ui`.
 pub async fn home() -> Response {
     redirect("ui/runs")
+}
+
+/// `GET /ui/`, which people type.
+pub async fn home_below() -> Response {
+    redirect("runs")
 }
 
 /// Unknown paths.
@@ -110,6 +115,9 @@ pub fn failure(base: Base, error: &Error) -> Response {
         }
         Error::Limited { retry_after_s: None, .. } => (StatusCode::FORBIDDEN, "Limit reached", None),
         Error::Limited { .. } => (StatusCode::TOO_MANY_REQUESTS, "Limit reached", Some("Try again in a minute.")),
+        Error::Unavailable { maybe_done: true, .. } => {
+            (StatusCode::SERVICE_UNAVAILABLE, "No answer", Some("Look whether it was done before you try again."))
+        }
         Error::Unavailable { .. } | Error::SigningUnavailable { .. } => {
             (StatusCode::SERVICE_UNAVAILABLE, "Temporarily unavailable", Some("Try again in a minute."))
         }
@@ -121,13 +129,27 @@ pub fn failure(base: Base, error: &Error) -> Response {
     (status, Html(page::message(base, &Message { title, sentence: &sentence, hint }))).into_response()
 }
 
+/// A form that an outage kept from being recorded, perhaps: with all that was typed.
+pub fn not_recorded(headers: &HeaderMap, error: &Error, page: Unrecorded<'_>) -> Response {
+    telemetry::report(error, "record a form");
+    let (why, maybe_done) = (error.to_string(), error.code() == Code::OutcomeUnknown);
+    let mut response = show(headers, |token| page::unrecorded(&Unrecorded { token, why: &why, maybe_done, ..page }));
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    response
+}
+
 /// An id in the query, which our own links set.
 pub fn cursor<T: FromStr>(query: &Query, name: &str) -> Result<Option<T>, Error> {
     query.get(name).filter(|id| !id.is_empty()).map(|id| id_param("page", id)).transpose()
 }
 
 pub fn number(query: &Query, name: &str) -> Result<Option<i64>, Error> {
-    let number = query.get(name).map(|text| text.parse().ok().filter(|number| *number >= 0));
+    /// More than any number of ours, and a query can still add to it.
+    const MOST: i64 = 1 << 53;
+    let number = query
+        .get(name)
+        .map(|text| text.parse().ok().filter(|number| *number >= 0))
+        .map(|number| number.map(|number: i64| number.min(MOST)));
     match number {
         None => Ok(None),
         Some(None) => Err(Error::invalid(name, "must be a whole number")),

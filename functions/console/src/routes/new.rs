@@ -6,7 +6,7 @@ use axum::response::Response;
 use serde_json::{Value, json};
 use shared::db::{console, run};
 use shared::domain::{ArtifactId, RunId};
-use shared::error::Error;
+use shared::error::{Code, Error};
 use shared::flow::check_plan::check_plan;
 use shared::flow::create_run::{Request, create_run};
 use shared::flow::store_workspace::store_workspace;
@@ -76,6 +76,9 @@ pub async fn start(visit: Visit, headers: HeaderMap, body: Bytes) -> Response {
         Ok(actor) => actor,
         Err(rule) => return form.show(StatusCode::BAD_REQUEST, Outcome::WrongActor(&rule)).await,
     };
+    // Part of the request: the same form with another name is another request.
+    let mut body = body;
+    body["actor"] = json!(actor);
     let key = format!("{KEY_PREFIX}{}", form.typed.key);
     let request = Request { body: &body, idempotency_key: Some(&key), traceparent: None, actor: Some(&actor) };
     match create_run(&visit.ctx, &visit.session, &request).await {
@@ -104,7 +107,9 @@ impl<'a> Form<'a> {
         }
         let mut form = Self { visit, headers, base, typed: typed(&upload) };
         if let Err(sentence) = refusal {
-            return Err(form.show(StatusCode::FORBIDDEN, Outcome::Refused { sentence, hint: "" }).await);
+            return Err(form
+                .show(StatusCode::FORBIDDEN, Outcome::Refused { maybe_done: false, sentence, hint: "" })
+                .await);
         }
         if form.typed.plan.len() > MAX_TEXT_BYTES {
             let message = format!("has more than {} KiB; start it with the command line", MAX_TEXT_BYTES >> 10);
@@ -149,13 +154,17 @@ impl<'a> Form<'a> {
                 self.typed.key = new_key();
                 (StatusCode::CONFLICT, "Send the form again to start another run.")
             }
-            Error::Unavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "Send the form again in a minute."),
+            // Its key makes it safe to send again.
+            Error::Unavailable { .. } => {
+                (StatusCode::SERVICE_UNAVAILABLE, "Send the form again in a minute: it starts one run at most.")
+            }
             _ => return failure(self.base, &error),
         };
         if status.is_server_error() {
             telemetry::report(&error, "start a run");
         }
-        self.show(status, Outcome::Refused { sentence: &sentence, hint }).await
+        let maybe_done = error.code() == Code::OutcomeUnknown;
+        self.show(status, Outcome::Refused { maybe_done, sentence: &sentence, hint }).await
     }
 
     async fn show(&self, status: StatusCode, outcome: Outcome<'_>) -> Response {
@@ -204,7 +213,7 @@ async fn plan_of(visit: &Visit, id: RunId) -> Result<Typed, Error> {
     let plan = run::run_plan(&visit.session, id).await?;
     let plan = plan.ok_or_else(|| Error::NotFound(format!("run {id}")))?;
     let plan: Value = serde_json::from_str(plan.get()).map_err(|error| Error::internal("read a plan", error))?;
-    let text = format!("{:#}\n", json!({ "plan": plan }));
+    let text = plan_text::write(&plan);
     if text.len() > MAX_TEXT_BYTES {
         let most = MAX_TEXT_BYTES >> 10;
         return Err(Error::invalid(format!("the plan of run {id}"), format!("has more than {most} KiB as text")));

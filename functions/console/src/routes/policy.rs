@@ -9,9 +9,9 @@ use shared::domain::Policy;
 use shared::error::Error;
 use shared::http::{ACTOR, Form, Query, REASON, Sender, actor, reason, sender};
 
-use super::{Visit, failure, redirect, show};
+use super::{Visit, failure, not_recorded, redirect, show};
 use crate::csrf;
-use crate::page::{Base, PolicyPage, TypedPolicy, policy_page};
+use crate::page::{Base, PolicyPage, TypedPolicy, Unrecorded, policy_page};
 use crate::plan_text;
 
 /// `GET /ui/policy?after=`: the policy and its versions before the version `after`.
@@ -43,6 +43,7 @@ pub async fn set(visit: Visit, headers: HeaderMap, form: Form) -> Response {
             format!("Somebody set version {version} meanwhile. Compare it with yours and send again."),
         ),
         Err(error @ Error::Invalid(_)) => (StatusCode::BAD_REQUEST, format!("{error}.")),
+        Err(error @ Error::Unavailable { .. }) => return unavailable(&headers, &form, &error),
         Err(error) => return failure(Base::TOP, &error),
     };
     let (status, why) = refused;
@@ -51,6 +52,23 @@ pub async fn set(visit: Visit, headers: HeaderMap, form: Form) -> Response {
 
 fn typed<'a>(form: &'a Form, why: &'a str) -> TypedPolicy<'a> {
     TypedPolicy { document: form.text("document"), actor: form.text("actor"), reason: form.text("reason"), why }
+}
+
+/// The version with its document, if the database cannot say what became of it.
+fn unavailable(headers: &HeaderMap, form: &Form, error: &Error) -> Response {
+    let page = Unrecorded {
+        base: Base::TOP,
+        token: "",
+        what: "new version",
+        why: "",
+        maybe_done: false,
+        action: "policy",
+        place: ("policy", "the policy"),
+        actor: form.text("actor"),
+        text: Some(("document", "Document", form.text("document"))),
+        hidden: &[("version", form.text("version")), ("reason", form.text("reason"))],
+    };
+    not_recorded(headers, error, page)
 }
 
 async fn record(visit: &Visit, form: &Form) -> Result<PolicySet, Error> {

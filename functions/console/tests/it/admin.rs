@@ -115,8 +115,15 @@ fn rule(text: &str) -> RuleDetail {
 }
 
 fn usage(text: &str) -> Usage {
-    let tokens =
-        Tokens { calls: 3, input_tokens: 1_200, output_tokens: 300, cached_tokens: 7, unusable: 1, uncounted: 1 };
+    let tokens = Tokens {
+        calls: 3,
+        templates: 4,
+        input_tokens: 1_200,
+        output_tokens: 300,
+        cached_tokens: 7,
+        unusable: 1,
+        uncounted: 1,
+    };
     Usage {
         total: tokens,
         models: vec![ModelUsage { provider: text.into(), model: text.into(), tokens }],
@@ -216,7 +223,11 @@ fn usage_shows_tokens_and_never_money() {
         assert!(page.contains(words), "{words}: {page}");
     }
     assert!(!page.contains('$') && !page.contains("USD") && !page.contains('€'));
+    assert!(page.contains("<b>3 calls</b>") && page.contains("<b>4 templates</b> filled in without a model"), "{page}");
     assert!(usage_page(Base::TOP, &Usage::default()).contains("No model was asked"));
+    let templates = Tokens { templates: 4, ..Tokens::default() };
+    let page = usage_page(Base::TOP, &Usage { total: templates, ..Usage::default() });
+    assert!(page.contains("<b>0 calls</b>") && page.contains("No model was called."), "{page}");
 }
 
 #[test]
@@ -242,7 +253,7 @@ fn the_most_urgent_fact_of_the_health_comes_first() {
     let dead = health(&healthy(), Some(&[depth("gate", 2)]), &letters);
     assert_eq!(lead(&dead), "2 messages are in the dead-letter queue of gate");
     assert!(dead.contains("action=\"health/gate/redrive\"") && dead.contains("1 of them are shown"), "{dead}");
-    assert_eq!(lead(&health(&healthy(), None, &[])), "SQS cannot be reached");
+    assert_eq!(lead(&health(&healthy(), None, &[])), "SQS does not answer");
 }
 
 #[tokio::test]

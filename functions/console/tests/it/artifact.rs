@@ -167,6 +167,14 @@ fn nothing_is_called_checked_that_was_not_checked_for_this_page() {
     assert!(
         !page(&evidence, Err(&Unreadable::Changed), Some(&valid)).contains("The signature of this evidence is valid")
     );
+    let tick = "A key of this system signed it.";
+    assert!(page(&evidence, Ok(&whole), Some(&valid)).contains(tick));
+    for stored in [Ok(&part), Err(&Unreadable::Changed), Err(&Unreadable::Gone), Err(&Unreadable::Away)] {
+        let shown = page(&evidence, stored, Some(&valid));
+        assert!(!shown.contains(tick) && !shown.contains("names the sha256 of this evidence"), "{stored:?}: {shown}");
+    }
+    let changed = page(&evidence, Err(&Unreadable::Changed), Some(&valid));
+    assert!(changed.contains("signed other bytes than these") && !changed.contains("class=\"icon good\""), "{changed}");
     for (other, words) in [
         (Signature::Wrong("no key".into()), "proves nothing: </strong><bdi>no key"),
         (Signature::Unchecked("KMS".into()), "was not checked: </strong><bdi>KMS"),

@@ -2,13 +2,13 @@
 
 use axum::body::Body;
 use axum::http::{Request, header};
-use console::page::{Base, DecisionPage, Refusal, Refused, decision_page};
-use shared::db::console::GateDetail;
+use console::page::{Base, DecisionPage, Refusal, Refused, Unrecorded, decision_page, unrecorded};
+use shared::db::console::{Effects, Gate, GateDetail};
 use shared::domain::gate::Decision;
-use shared::domain::{Problem, RunStatus};
+use shared::domain::{GateId, Problem, RunStatus};
 use shared::view::OnPass;
 
-use crate::support::{Answer, decided, decision, detail, gate, run_id, send};
+use crate::support::{Answer, contents, decided, decision, detail, gate, run_id, send};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 const SAME_ORIGIN: (&str, &str) = ("sec-fetch-site", "same-origin");
@@ -35,6 +35,99 @@ async fn a_form_of_our_own_page_reaches_the_database() {
         let older_browser = [("origin", "http://nofx.test"), ("cookie", &cookie)];
         assert_eq!(decide(verb, &older_browser, &form(TOKEN)).await.status, 503);
     }
+}
+
+#[test]
+fn the_page_of_a_pending_gate_follows_what_others_do() {
+    let page = |gate: &Gate, refused| {
+        let detail = detail(gate, "x");
+        decision_page(&DecisionPage { from_inbox: true, refused, ..decision(&detail) })
+    };
+    let open = gate("x");
+    let address = format!("data-fragment=\"../gates/{}?from=inbox\"", open.id);
+    let shown = page(&open, None);
+    assert!(shown.contains(&address) && shown.contains("data-region=\"side\""), "{shown}");
+    assert!(!shown.contains("http-equiv=\"refresh\""), "a reload would lose what somebody types");
+    assert!(!page(&decided("x", "passed"), None).contains("data-fragment"));
+    let typed = Refused { why: Refusal::Form("no"), decision: Decision::Approve, actor: "ada", reason: "r" };
+    assert!(!page(&open, Some(typed)).contains("data-fragment"), "what was typed stays");
+}
+
+#[test]
+fn a_notice_about_another_gate_is_only_where_it_is_true() {
+    let shown = |gate: &Gate| decision_page(&decision(&detail(gate, "x")));
+    // The address of the sample names this gate.
+    let before = decided("x", "passed");
+    assert!(shown(&gate("x")).contains("This one waits next."));
+    assert!(!shown(&Gate { id: before.id, ..gate("x") }).contains("This one waits next."), "it is the same gate");
+    let ended = Gate { id: GateId(run_id().0), ..before };
+    assert!(!shown(&ended).contains("This one waits next."), "it does not wait");
+}
+
+#[test]
+fn a_document_of_a_model_says_who_wrote_it() {
+    let detail = detail(&gate("x"), "x");
+    let contents = contents("## What has been proved");
+    let shown = decision_page(&DecisionPage { contents: &contents, ..decision(&detail) });
+    assert!(shown.contains("written by a model, of <bdi>x</bdi>"), "{shown}");
+    assert!(shown.contains("<h3>What has been proved</h3>"), "below the page's own headings: {shown}");
+}
+
+#[test]
+fn a_verdict_is_not_called_a_question() {
+    let judged = Gate { actor: None, ..decided("x", "failed") };
+    let shown = decision_page(&decision(&detail(&judged, "x")));
+    assert!(shown.contains("what the gate found") && !shown.contains("’s question"), "{shown}");
+    assert!(!shown.contains("Read it before you decide") && !shown.contains("What was decided about"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_decision_during_an_outage_keeps_what_was_typed_and_says_what_is_known() {
+    let cookie = format!("nofx-csrf={TOKEN}");
+    let form = format!("actor=ada&reason=too+%3Cb%3E+slow&from=inbox&csrf={TOKEN}");
+    let answer = decide("reject", &[SAME_ORIGIN, ("cookie", &cookie)], &form).await;
+    assert_eq!(answer.status, 503);
+    for words in [
+        "The rejection did not count",
+        "The database is unavailable.</bdi>",
+        "Nothing was changed.",
+        "too &lt;b&gt; slow</textarea>",
+        "value=\"ada\"",
+        "name=\"from\" value=\"inbox\"",
+        "Send the rejection again",
+    ] {
+        assert!(answer.body.contains(words), "{words}: {}", answer.body);
+    }
+    let place = format!("gates/{}", run_id());
+    assert!(answer.body.contains(&format!("href=\"../../{place}\"")), "{}", answer.body);
+    assert!(answer.body.contains(&format!("action=\"../../{place}/reject\"")), "{}", answer.body);
+}
+
+#[test]
+fn a_decision_that_may_have_counted_is_looked_at_first() {
+    let page = |maybe_done| {
+        unrecorded(&Unrecorded {
+            base: Base::GATE,
+            token: TOKEN,
+            what: "approval",
+            why: "the database did not answer",
+            maybe_done,
+            action: "gates/1/approve",
+            place: ("gates/1", "the gate"),
+            actor: "<i>",
+            text: Some(("reason", "Reason", "<svg onload='x'>")),
+            hidden: &[("from", "\"><b>")],
+        })
+    };
+    let unknown = page(true);
+    assert!(unknown.contains("It is not known whether the approval counted"), "{unknown}");
+    assert!(unknown.contains("Look at the gate before you send it again."), "{unknown}");
+    assert!(!unknown.contains("Nothing was changed"), "{unknown}");
+    assert!(!page(false).contains("not known"), "{}", page(false));
+    assert!(
+        unknown.contains("&lt;svg onload") && !unknown.contains("<svg onload") && !unknown.contains("<i>"),
+        "{unknown}"
+    );
 }
 
 #[tokio::test]
@@ -147,7 +240,7 @@ fn a_decision_that_came_too_late_shows_both_decisions_and_no_form() {
         "Your decision was not recorded: </strong><bdi>the gate has been decided already: it is failed by cai</bdi>.",
         "<bdi>cai</bdi></b> rejected",
         "Read &lt;b&gt;them&lt;/b&gt;.",
-        "<bdi>ben</bdi> wanted to approve",
+        "<b><bdi>ben</bdi></b> wanted to approve",
     ] {
         assert!(page.contains(words), "{words}: {page}");
     }
@@ -167,23 +260,35 @@ fn each_button_says_what_it_does() {
     };
     let [approve, reject, waive] = page(&|_| {});
     let rates = "<b><bdi>rates</bdi></b>";
-    assert_eq!(approve, format!("{rates} writes 2 rows, {rates} changes rows, {rates} deletes rows."));
+    let (table, later) =
+        ("<code><bdi>rates</bdi></code>", "2 steps write to tables, 7 steps ask models, 13 steps run commands.");
+    let at_once = format!(
+        "{rates} inserts 2 rows into {table}, {rates} changes rows of {table}, {rates} deletes rows of {table}."
+    );
+    assert_eq!(approve, format!("{at_once} Later, without another question: {later}"));
     assert_eq!(
         reject,
         "<b><bdi>release</bdi></b> fails, 2 steps are skipped, and the run fails. \
          1 other gate of the run is cancelled: nobody can decide it any more. The run can be retried."
     );
     assert!(waive.contains("says that it was waived"));
-    let [approve, ..] = page(&|detail| detail.starts.clear());
+    let [approve, ..] = page(&|detail| {
+        detail.starts.clear();
+        (detail.starts_counts, detail.later_counts) = (Effects::default(), Effects { others: 2, ..Effects::default() });
+        detail.later.clear();
+    });
     assert_eq!(approve, "<b><bdi>release</bdi></b> succeeds. Nothing waits for it.");
     let [approve, ..] = page(&|detail| detail.starts.retain(|start| start.blockers > 1));
     assert!(approve.starts_with("Nothing starts yet"));
     let [approve, reject, _] = page(&|detail| detail.gate.on_pass = OnPass::Resume);
-    assert!(approve.ends_with("runs again, with the checks of the change.") && reject.contains("2 steps are skipped"));
+    assert!(
+        approve.contains("runs again, with the checks of the change. Later, without another question: ")
+            && reject.contains("2 steps are skipped")
+    );
     let [approve, ..] = page(&|detail| {
         (detail.gate.on_pass, detail.run_status) = (OnPass::Resume, RunStatus::Paused);
     });
-    assert!(approve.ends_with("runs again, with the checks of the change, when the run is resumed."), "{approve}");
+    assert!(approve.contains("runs again, with the checks of the change, when the run is resumed."), "{approve}");
     let [approve, reject, _] = page(&|detail| (detail.gate.on_pass, detail.gate.step) = (OnPass::Release, None));
     assert!(
         approve.contains("The run succeeds when") && reject.starts_with("The run fails, 2 steps"),
@@ -222,7 +327,7 @@ fn a_decision_that_is_sent_twice_is_recorded_already() {
     // The recorded reason is the name too.
     let twice = page(Decision::Approve, " ada ", "ada");
     assert!(
-        twice.contains("Your decision is recorded already") && twice.contains("<bdi>ada</bdi> is recorded already")
+        twice.contains("Your decision is recorded already") && twice.contains("<bdi>ada</bdi></b> is recorded already")
     );
     assert!(!twice.contains("too late") && !twice.contains("What you wrote"), "{twice}");
     let reworded = page(Decision::Approve, "ada", "Other words.");

@@ -43,7 +43,7 @@ fn hostile_text_is_escaped_in_every_outcome() {
             Outcome::Problems(&problems),
             Outcome::Checked { plan: &plan, has_base: false },
             Outcome::WrongActor(text),
-            Outcome::Refused { sentence: text, hint: "Try again." },
+            Outcome::Refused { maybe_done: true, sentence: text, hint: "Try again." },
         ] {
             assert_inert(&new_run_page(&new_run(Base::TOP, &typed, outcome)), text);
         }
@@ -61,7 +61,7 @@ fn what_was_typed_is_kept_in_every_outcome() {
         Outcome::Problems(&problems),
         Outcome::Checked { plan: &plan, has_base: true },
         Outcome::WrongActor("must be a name"),
-        Outcome::Refused { sentence: "no", hint: "" },
+        Outcome::Refused { maybe_done: false, sentence: "no", hint: "" },
     ] {
         let page = new_run_page(&new_run(Base::RUN, &typed, outcome));
         // A parser of HTML drops the first line break after the tag.

@@ -106,7 +106,7 @@ fn a_page_has_no_inline_code() {
 }
 
 #[test]
-fn only_an_open_run_at_its_own_address_refreshes() {
+fn a_run_that_can_change_refreshes_at_its_own_address() {
     let fragment = |status: &str, base, place| {
         let run = support::selected(run("x", status), place);
         run_page(&RunPage { base, ..RunPage::new(&run, "t") }).contains("data-fragment=")
@@ -117,7 +117,11 @@ fn only_an_open_run_at_its_own_address_refreshes() {
         assert!(!fragment(open, Base::GATE, Place::Newest), "links of the fragment would be wrong");
     }
     for ended in ["succeeded", "failed", "cancelled"] {
-        assert!(!fragment(ended, Base::RUN, Place::Newest), "{ended}");
+        let can_be_retried = ended != "succeeded";
+        assert_eq!(fragment(ended, Base::RUN, Place::Newest), can_be_retried, "{ended}");
+        let run = run("x", ended);
+        let page = run_page(&RunPage::new(&run, "t"));
+        assert!(page.contains(" data-pace=\"calm\"") && !page.contains("http-equiv=\"refresh\""), "{ended}");
     }
 }
 
@@ -202,7 +206,9 @@ fn an_empty_inbox_names_the_last_decision() {
     let empty = Inbox { gates: Vec::new(), waiting: 0, ..support::inbox("ben") };
     let page = inbox(&InboxPage { base: Base::TOP, list: &empty, gate_type: "" });
     assert!(
-        page.contains("Nothing waits for you") && page.contains("by <bdi>ben</bdi>") && page.contains("?decided=1")
+        page.contains("Nothing waits for you")
+            && page.contains("by <b><bdi>ben</bdi></b>")
+            && page.contains("?decided=1")
     );
     let page = inbox(&InboxPage { base: Base::TOP, list: &support::inbox("x"), gate_type: "" });
     assert!(

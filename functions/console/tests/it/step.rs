@@ -3,7 +3,7 @@
 use console::evidence::Evidence;
 use console::page::{StepPage, step_page};
 use serde_json::json;
-use shared::db::console::{Start, StepDetail, StoredJson};
+use shared::db::console::{AttemptStatus, Start, StepDetail, StoredJson};
 use shared::domain::RunStatus;
 
 use crate::support::{HOSTILE, assert_inert, get, run_id, step_detail};
@@ -141,6 +141,26 @@ fn only_the_newest_attempt_of_an_open_step_refreshes() {
 }
 
 #[test]
+fn the_page_of_an_earlier_attempt_shows_nothing_of_a_later_one() {
+    let mut step = step_detail("unit", "succeeded");
+    step.outputs = Some(StoredJson { text: r#"{"by": "somebody"}"#.into(), bytes: 18 });
+    step.attempts[1].status = AttemptStatus::Failed;
+    step.attempts[1].duration_ms = Some(7_000);
+    step.attempts[1].error = Some("rejected by rej".into());
+    step.duration_ms = Some(1_100);
+    let newest = page(&step);
+    assert!(newest.contains("somebody") && newest.contains("took <b>1.1\u{a0}s</b>"), "{newest}");
+    step.shown = step.attempts[1].number;
+    assert!(step.shown < step.attempt);
+    let shown = step_page(&StepPage { attempt: Some(step.shown), ..StepPage::new(&step, "t") });
+    assert!(!shown.contains("somebody") && !shown.contains("1.1"), "{shown}");
+    assert!(!shown.contains("aria-label=\"What happens next\""), "that is about the step: {shown}");
+    for words in ["took <b>7.0\u{a0}s</b>", "rejected by rej", "are kept of the newest attempt only"] {
+        assert!(shown.contains(words), "{words}: {shown}");
+    }
+}
+
+#[test]
 fn values_are_bounded_and_the_rest_is_linked() {
     let mut step = step_detail("a/b", "succeeded");
     let page_of = |step: &StepDetail| page(step);
@@ -185,7 +205,7 @@ fn rows_of_a_write_are_shown_with_its_rule() {
         "What it will write",
         "It inserts 1 row into",
         "<bdi class=\"text\">&quot;&lt;b&gt;&quot;</bdi>",
-        "No rule lets",
+        "The step will fail: <bdi>no rule lets",
     ] {
         assert!(shown.contains(words), "{words}: {shown}");
     }

@@ -25,7 +25,7 @@ use tower::ServiceExt;
 use uuid::Uuid;
 
 pub const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
-                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'; img-src 'self'";
 
 /// Texts that act in a page that does not escape them.
 pub const HOSTILE: [&str; 4] = [
@@ -129,8 +129,10 @@ fn lately(text: &str) -> Decided {
 /// A page of the inbox with `text` in every text field.
 pub fn inbox(text: &str) -> Inbox {
     Inbox {
-        gates: vec![Asked { gate: gate(text), passed: 4, writes: 1, rows: 3 }],
+        gates: vec![Asked { gate: gate(text), passed: 4, writes: 1, rows: 3, models: 2, commands: 1, has_more: true }],
         types: vec![TypeCount { gate_type: text.into(), count: 1 }],
+        types_total: 12,
+        is_cut: true,
         waiting: 3,
         decided: lately(text),
         newer: Some(gate(text).id),
@@ -299,12 +301,13 @@ pub fn new_run<'a>(base: Base, typed: &'a Typed, outcome: Outcome<'a>) -> NewRun
 pub fn detail(gate: &Gate, text: &str) -> GateDetail {
     let id = run_id();
     let artifact = json!({"id": id, "uri": "s3://b/k", "hash": text, "size_bytes": 9, "media_type": text});
-    let exhibit = json!({"artifact": artifact, "name": text, "type": text, "step": text});
+    let exhibit = json!({"artifact": artifact, "name": text, "type": text, "step": text, "tool": "codegen"});
     let rule = json!({"allowed_ops": ["insert"], "columns": [text], "triggers": {}, "max_rows": 5});
     let start = |inputs: Value, rule: Value| {
         json!({"name": text, "tool": "db_write", "status": "pending", "blockers": 1, "inputs": inputs, "refs": null,
                "table": text, "rule": rule, "rule_actor": text, "rule_at": at()})
     };
+    let later = json!({"allowed_ops": ["update"], "columns": [text], "key": ["id"]});
     let row = json!({text: text});
     let other = json!({"gate_id": id, "gate_type": text, "step": text, "decision": "reject", "actor": text, "reason": text,
                        "created_at": at()});
@@ -319,12 +322,14 @@ pub fn detail(gate: &Gate, text: &str) -> GateDetail {
                     {"name": text, "tool": text, "outputs": null, "bytes": 90_000}],
         "documents": [exhibit, exhibit, exhibit, exhibit, exhibit], "documents_total": 20,
         "starts": [
-            start(json!({"op": "insert", "values": [row, {text: 7}]}), rule),
-            start(json!({"op": "update", "where": row, "set": row}), Value::Null),
-            start(json!({"op": "delete", "where": row}), json!({"allowed_ops": text})),
+            start(json!({"table": "public.t", "op": "insert", "values": [row, {text: 7}]}), rule),
+            start(json!({"table": "public.t", "op": "update", "where": row, "set": row}), Value::Null),
+            start(json!({"table": "public.t", "op": "delete", "where": row}), json!({"allowed_ops": text})),
             {"name": text, "tool": text, "status": "pending", "blockers": 3, "inputs": null, "refs": null, "table": null,
              "rule": null, "rule_actor": null, "rule_at": null}],
-        "starts_total": 30, "others": [other], "policy": {"version": 4, "document": {"gates": {"on_weakening": text}}},
+        "starts_counts": {"writes": 3, "models": 7, "commands": 12, "others": 8},
+        "later": [start(json!({"table": "public.t", "op": "update", "where": row, "set": row, "expected_rows": 1}), later)],
+        "later_counts": {"writes": 2, "models": 0, "commands": 1, "others": 4}, "others": [other], "policy": {"version": 4, "document": {"gates": {"on_weakening": text}}},
         "waiting": 3, "before": null
     });
     // The gate's own fields come from its struct.

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use tokio_postgres::types::Type;
 
 use super::WAITING;
+use super::follow::{self, Effects, Start};
 use super::gate::{GATE, GATE_JOINS, Gate};
 use crate::db::row;
 use crate::db::session::{Arg, Session};
@@ -14,15 +15,13 @@ use crate::domain::gate::{Decision, GATE_CHANGE};
 use crate::domain::{ArtifactId, ArtifactRef, GateId, RunStatus, StepStatus, Timestamp};
 use crate::error::Error;
 
-/// Steps with evidence, documents, steps that start, decisions of the run: the first ones are on the page.
+/// Steps with evidence, documents, decisions of the run: the first ones are on the page.
 const PROOFS: usize = 50;
 const DOCUMENTS: usize = 12;
 const OUTPUTS: usize = 6;
-const STARTS: usize = 20;
 const OTHERS: usize = 10;
-/// Larger outputs and inputs are not on the page.
+/// Larger outputs are not on the page.
 const OUTPUT_BYTES: usize = 8 << 10;
-const INPUT_BYTES: usize = 64 << 10;
 
 /// A gate, with everything that a decision needs.
 #[derive(Debug, Clone, Deserialize)]
@@ -51,9 +50,13 @@ pub struct GateDetail {
     /// Documents of steps before the gate, newest first.
     pub documents: Vec<Exhibit>,
     pub documents_total: usize,
-    /// Steps that an approval lets start, or brings nearer to their start.
+    /// Steps that an approval lets start, or brings nearer to their start. Writes come first.
     pub starts: Vec<Start>,
-    pub starts_total: usize,
+    pub starts_counts: Effects,
+    /// Steps with effects that follow those without another question. Writes come first, each table before the next write
+    /// of the same one.
+    pub later: Vec<Start>,
+    pub later_counts: Effects,
     /// Other decisions in the run, newest first.
     pub others: Vec<OtherDecision>,
     pub policy: Option<PolicyInForce>,
@@ -98,34 +101,8 @@ pub struct Exhibit {
     #[serde(rename = "type")]
     pub kind: String,
     pub step: Option<String>,
-}
-
-/// A step that waits for the gate.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Start {
-    pub name: String,
-    pub tool: String,
-    pub status: StepStatus,
-    /// What it waits for, the gate too.
-    pub blockers: u64,
-    /// Of a `db_write`. None if they are too large.
-    pub inputs: Option<Value>,
-    /// The outputs that the inputs refer to. None if they are too large.
-    pub refs: Option<Vec<NamedOutputs>>,
-    /// `schema.table`, of a `db_write`.
-    pub table: Option<String>,
-    /// The table's rule, as a rule is posted.
-    pub rule: Option<Value>,
-    /// Who set the rule last, and when.
-    pub rule_actor: Option<String>,
-    pub rule_at: Option<Timestamp>,
-}
-
-/// Outputs of a step by its name.
-#[derive(Debug, Clone, Deserialize)]
-pub struct NamedOutputs {
-    pub step: String,
-    pub outputs: Value,
+    /// The tool of that step.
+    pub tool: Option<String>,
 }
 
 /// A decision about another gate of the run.
@@ -184,7 +161,7 @@ pub async fn decision_fetch(
                 {PROOFS_OF_GATE},
                 {OUTPUTS_OF_GATE},
                 {DOCUMENTS_OF_GATE},
-                {STARTS_OF_GATE},
+                follow.*,
                 {OTHERS_OF_GATE},
                 (select json_build_object('version', p.version, 'document', p.document)
                    from nofx.policy p where p.tenant_id = $1 order by p.version desc limit 1) as policy,
@@ -192,11 +169,12 @@ pub async fn decision_fetch(
                 (select to_json(decided) from (
                     select {GATE} from nofx.gate g {GATE_JOINS} where g.tenant_id = $1 and g.id = $3) decided) as before
            from nofx.gate g {GATE_JOINS}
+          cross join lateral ({FOLLOWING}) follow
           where g.tenant_id = $1 and g.id = $2",
         PROOFS_OF_GATE = proofs(),
         OUTPUTS_OF_GATE = outputs(),
         DOCUMENTS_OF_GATE = documents(),
-        STARTS_OF_GATE = starts(),
+        FOLLOWING = follow::starts_and_later(),
         OTHERS_OF_GATE = others(),
     );
     let before = before.map(|id| id.0);
@@ -246,7 +224,7 @@ fn documents() -> String {
     let listed = "select distinct on (a.step_id, a.name)
                          jsonb_build_object('id', a.id, 'uri', a.uri, 'hash', a.hash, 'size_bytes', a.size_bytes,
                                             'media_type', a.media_type) as artifact,
-                         left(a.name, 200) as name, left(a.type, 200) as type, s.name as step,
+                         left(a.name, 200) as name, left(a.type, 200) as type, s.name as step, s.tool,
                          a.uri = g.evidence_uri as is_named, a.created_at, a.id
                     from nofx.artifact a
                     left join earlier s on s.id = a.step_id
@@ -256,53 +234,9 @@ fn documents() -> String {
                    order by a.step_id, a.name, a.created_at desc, a.id desc";
     format!(
         "coalesce((select json_agg(document) from (
-                select d.artifact, d.name, d.type, d.step from ({listed}) d
+                select d.artifact, d.name, d.type, d.step, d.tool from ({listed}) d
                  order by d.is_named desc nulls last, d.created_at desc, d.id desc limit {DOCUMENTS}) document), '[]') as documents,
          (select count(*) from ({listed}) d) as documents_total"
-    )
-}
-
-/// Columns of a step `s` and of what it writes, if it is a `db_write`. The query adds [`start_joins`].
-pub(super) const START: &str = "s.name, s.tool, s.status, s.blockers, write.table, write.inputs, write.refs, rule.rule,
-        rule.rule_actor, rule.rule_at";
-
-pub(super) fn start_joins() -> String {
-    format!(
-        "left join lateral (
-             select s.inputs ->> 'table' as table,
-                    case when octet_length(s.inputs::text) <= {INPUT_BYTES} then s.inputs end as inputs,
-                    (select case when sum(octet_length(u.outputs::text)) <= {INPUT_BYTES}
-                                 then json_agg(json_build_object('step', u.name, 'outputs', u.outputs)) end
-                       from nofx.step u
-                      where u.tenant_id = $1 and u.run_id = s.run_id and u.name = any (s.refs)
-                        and u.outputs is not null) as refs
-              where s.tool = 'db_write') write on true
-         left join lateral (
-             select r.constraints || jsonb_build_object('allowed_ops', r.allowed_ops) as rule,
-                    v.actor as rule_actor, v.timestamp as rule_at
-               from nofx.db_write_rule r
-               left join lateral (
-                   select e.actor, e.timestamp from nofx.tenant_event e
-                    where e.tenant_id = $1 and e.subject = r.table_name and e.type = 'rule.set'
-                    order by e.id desc limit 1) v on true
-              where r.tenant_id = $1 and r.table_name = write.table) rule on true"
-    )
-}
-
-/// Steps that follow the gate's step, or that step itself if it has not done its work.
-fn starts() -> String {
-    let ids = "select e.child_id as id from nofx.step_edge e where e.parent_id = g.step_id and g.on_pass = 'finish'
-               union all
-               select g.step_id where g.step_id is not null and g.on_pass <> 'finish'";
-    let joins = start_joins();
-    format!(
-        "coalesce((select json_agg(start) from (
-                select {START}
-                  from ({ids}) follows
-                  join nofx.step s on s.id = follows.id
-                  {joins}
-                 order by s.blockers, s.ordinal limit {STARTS}) start), '[]') as starts,
-         (select count(*) from ({ids}) follows) as starts_total"
     )
 }
 

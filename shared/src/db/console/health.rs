@@ -3,15 +3,19 @@
 use serde::Deserialize;
 use serde_json::Value;
 
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
 use super::WAITING;
 use crate::db::row;
-use crate::db::session::Session;
+use crate::db::session::{Arg, Session};
+use crate::domain::tool::{HANDLERS, LONG_GATES};
 use crate::domain::{RunId, Timestamp};
 use crate::error::Error;
 
 /// Steps, attempts and events that are counted. More are shown as "10,000+".
 const COUNTED: usize = 10_000;
-/// Lost workers and codes that are listed.
+/// Lost workers, codes and redrives that are listed.
 const LISTED: usize = 8;
 
 /// The health of the engine, as the database knows it.
@@ -25,6 +29,8 @@ pub struct Health {
     pub failures: Vec<FailureCode>,
     /// Steps that nobody claimed and that failed in the last day.
     pub undeliverable: u64,
+    /// What people moved out of dead-letter queues, newest first.
+    pub redrives: Vec<Redriven>,
     /// The last sweep. `None` if none was recorded.
     pub sweep: Option<Sweep>,
     /// Pending gates of the tenant, counted up to 100.
@@ -61,6 +67,18 @@ pub struct LostWorker {
 pub struct FailureCode {
     pub code: String,
     pub count: u64,
+}
+
+/// A redrive that was recorded.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Redriven {
+    pub id: Uuid,
+    pub handler: String,
+    pub actor: String,
+    pub moved: u64,
+    /// Whether messages may have been left.
+    pub more: bool,
+    pub at: Timestamp,
 }
 
 /// A recorded sweep.
@@ -123,12 +141,25 @@ pub async fn health_fetch(session: &Session) -> Result<Health, Error> {
                       from failed f where f.timestamp > now() - interval '1 hour'
                      group by f.code order by count(*) desc, f.code limit {LISTED}) f), '[]') as failures,
                 (select count(*) from failed f where f.code = 'undeliverable') as undeliverable,
+                coalesce((select json_agg(m) from (
+                    select m.id, m.handler, m.actor, m.moved, m.more, m.at
+                      from unnest($2::text[]) h(name)
+                     cross join lateral (
+                         select e.payload ->> 'id' as id, e.subject as handler, e.actor,
+                                (e.payload ->> 'moved')::bigint as moved, (e.payload ->> 'more')::boolean as more,
+                                e.timestamp as at
+                           from nofx.tenant_event e
+                          where e.tenant_id = $1 and e.subject = h.name and e.type = 'queue.redriven'
+                          order by e.id desc limit {LISTED}) m
+                     order by m.at desc limit {LISTED}) m), '[]') as redrives,
                 (select row_to_json(w) from (
                     select w.ended_at, (extract(epoch from now() - w.ended_at) * 1000)::bigint as ago_ms, w.duration_ms,
                            w.failed, w.report
                       from nofx.sweep w where w.tenant_id = $1) w) as sweep,
                 {WAITING} as waiting"
     );
-    let health: Option<Health> = row::fetch(session, &sql, &[]).await?;
+    let handlers: Vec<&str> = HANDLERS.iter().chain([&LONG_GATES]).map(|handler| handler.name).collect();
+    let params: [Arg<'_>; 1] = [(&handlers, Type::TEXT_ARRAY)];
+    let health: Option<Health> = row::fetch(session, &sql, &params).await?;
     health.ok_or_else(|| Error::internal("read the health", "no row"))
 }

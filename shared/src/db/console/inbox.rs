@@ -6,6 +6,7 @@ use serde::Deserialize;
 use tokio_postgres::types::Type;
 
 use super::WAITING;
+use super::follow;
 use super::gate::{GATE, GATE_JOINS, Gate};
 use crate::db::row;
 use crate::db::session::{Arg, Session};
@@ -17,15 +18,21 @@ use crate::error::Error;
 const PAGE: usize = 50;
 /// Types of gates with their number.
 const TYPES: usize = 10;
-/// Gates and decisions that are counted.
+/// Decisions that are counted.
 const COUNTED: usize = 1_000;
+/// Pending gates that are counted by type.
+pub const COUNTED_GATES: u64 = 10_000;
 
 /// A page of pending gates, oldest first.
 #[derive(Debug, Clone, Default)]
 pub struct Inbox {
     pub gates: Vec<Asked>,
-    /// The most frequent types among the oldest 1,000 pending gates, with their number.
+    /// The most frequent types of pending gates, with their number.
     pub types: Vec<TypeCount>,
+    /// All types.
+    pub types_total: u64,
+    /// Whether only the oldest 10,000 gates were counted by type.
+    pub is_cut: bool,
     /// Pending gates of the tenant, counted up to 100.
     pub waiting: u64,
     pub decided: Decided,
@@ -42,10 +49,15 @@ pub struct Asked {
     pub gate: Gate,
     /// Steps right before the gate that passed on evidence.
     pub passed: u64,
-    /// Rows that `db_write` steps insert after an approval.
+    /// Rows that `db_write` steps insert after an approval, without another question.
     pub rows: u64,
     /// Such steps that change or delete rows, or insert rows that are not known yet.
     pub writes: u64,
+    /// Steps after an approval that ask a model, and those that run commands.
+    pub models: u64,
+    pub commands: u64,
+    /// Whether more steps follow than those that were read.
+    pub has_more: bool,
 }
 
 /// How many pending gates have a type.
@@ -87,38 +99,47 @@ pub async fn inbox_list(session: &Session, gate_type: Option<&str>, after: Optio
     struct Found {
         gates: Vec<Asked>,
         types: Vec<TypeCount>,
+        types_total: u64,
+        is_cut: bool,
         decided: Decided,
         waiting: u64,
     }
     // A cursor is the id of a gate, and its position is looked up. An unknown id gives an empty page.
     let sql = format!(
-        "select coalesce((select json_agg(gate) from (
-                    select {GATE}, {PASSED} as passed, w.writes, w.rows
+        "with type as materialized (
+             select p.gate_type, count(*) as count
+               from (select left(g.gate_type, 100) as gate_type from nofx.gate g
+                      where g.tenant_id = $1 and g.status = 'pending'
+                      order by g.created_at, g.id limit {COUNTED_GATES} + 1) p
+              group by p.gate_type
+         )
+         select coalesce((select json_agg(gate) from (
+                    select {GATE}, {PASSED} as passed, w.*
                       from (select g.* from nofx.gate g
                              where g.tenant_id = $1 and g.status = 'pending'
                                and ($2::uuid is null or (g.created_at, g.id) > (
                                    select c.created_at, c.id from nofx.gate c where c.tenant_id = $1 and c.id = $2))
                                and ($3::text is null or g.gate_type = $3)
                              order by g.created_at, g.id limit {PAGE} + 1) g
-                      {GATE_JOINS} cross join lateral ({WRITES}) w
+                      {GATE_JOINS} cross join lateral ({EFFECTS}) w
                      order by g.created_at, g.id) gate), '[]') as gates,
                 coalesce((select json_agg(type) from (
-                    select p.gate_type, count(*) as count
-                      from (select left(g.gate_type, 100) as gate_type from nofx.gate g
-                             where g.tenant_id = $1 and g.status = 'pending'
-                             order by g.created_at, g.id limit {COUNTED}) p
-                     group by p.gate_type order by count(*) desc, p.gate_type limit {TYPES}) type), '[]') as types,
-                {} as decided, {WAITING} as waiting",
-        decided()
+                    select t.gate_type, t.count from type t order by t.count desc, t.gate_type limit {TYPES}) type), '[]') as types,
+                (select count(*) from type) as types_total,
+                (select coalesce(sum(t.count), 0) > {COUNTED_GATES} from type t) as is_cut,
+                {DECIDED} as decided, {WAITING} as waiting",
+        EFFECTS = follow::effects(),
+        DECIDED = decided(),
     );
     let after_id = after.map(|id| id.0);
     let params: [Arg<'_>; 2] = [(&after_id, Type::UUID), (&gate_type, Type::TEXT)];
     let found: Option<Found> = row::fetch(session, &sql, &params).await?;
-    let Found { mut gates, types, decided, waiting } = found.ok_or_else(|| Error::internal("list gates", "no row"))?;
+    let Found { mut gates, types, types_total, is_cut, decided, waiting } =
+        found.ok_or_else(|| Error::internal("list gates", "no row"))?;
     let has_more = gates.len() > PAGE;
     gates.truncate(PAGE);
     let newer = gates.last().filter(|_| has_more).map(|asked| asked.gate.id);
-    Ok(Inbox { gates, types, waiting, decided, newer, is_continuation: after.is_some() })
+    Ok(Inbox { gates, types, types_total, is_cut, waiting, decided, newer, is_continuation: after.is_some() })
 }
 
 /// Decided gates, newest decision first, after the one of the gate `after`.
@@ -173,17 +194,6 @@ const PASSED: &str = "(select count(*)
            from nofx.step_edge e
            join nofx.step p on p.id = e.parent_id
           where e.child_id = g.step_id and p.tool like 'gate:%' and p.status = 'succeeded')";
-
-/// What `db_write` steps do after an approval of a gate `g`: those that follow its step, or its step itself.
-const WRITES: &str = "select count(*) filter (where not w.is_known) as writes,
-               coalesce(sum(case when w.is_known then jsonb_array_length(w.rows) end), 0) as rows
-          from (select s.inputs -> 'values' as rows,
-                       coalesce(s.inputs ->> 'op' = 'insert' and jsonb_typeof(s.inputs -> 'values') = 'array', false) as is_known
-                  from (select e.child_id as id from nofx.step_edge e where e.parent_id = g.step_id and g.on_pass = 'finish'
-                        union all
-                        select g.step_id where g.on_pass <> 'finish') starts
-                  join nofx.step s on s.id = starts.id
-                 where s.tool = 'db_write') w";
 
 /// Selects a [`Decided`].
 fn decided() -> String {

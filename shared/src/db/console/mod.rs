@@ -3,6 +3,7 @@
 mod artifact;
 mod decision;
 mod document;
+mod follow;
 mod gate;
 mod health;
 mod inbox;
@@ -16,14 +17,14 @@ mod timeline;
 mod usage;
 
 pub use artifact::{ArtifactDetail, GENERATIONS, Near, Signed, artifact_detail_fetch};
-pub use decision::{
-    Exhibit, GateDetail, NamedOutputs, OtherDecision, PolicyInForce, Proof, Start, StepOutputs, decision_fetch,
-};
+pub use decision::{Exhibit, GateDetail, OtherDecision, PolicyInForce, Proof, StepOutputs, decision_fetch};
 pub use document::{Document, document_fetch};
+pub use follow::{Effects, FOLLOWED, NamedOutputs, Start};
 pub use gate::{AttemptAt, Gate, gate_fetch};
-pub use health::{FailureCode, HandlerSteps, Health, LostWorker, Sweep, health_fetch};
+pub use health::{FailureCode, HandlerSteps, Health, LostWorker, Redriven, Sweep, health_fetch};
 pub use inbox::{
-    Asked, Decided, DecidedList, Inbox, LastDecision, TypeCount, decided_list, inbox_list, inbox_next, waiting,
+    Asked, COUNTED_GATES, Decided, DecidedList, Inbox, LastDecision, TypeCount, decided_list, inbox_list, inbox_next,
+    waiting,
 };
 pub use policy::{PolicyHistory, policy_history};
 pub use rules::{RuleList, RuleRow, rule_list};

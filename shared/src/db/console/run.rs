@@ -92,7 +92,7 @@ pub async fn run_fetch(
     let sql = format!(
         "select r.id, r.status, r.goal, r.generation, r.plan_digest, {FAILURE} as failure,
                 r.created_by, r.created_at, r.started_at, r.finished_at, r.deadline_at,
-                (extract(epoch from r.finished_at - r.started_at) * 1000)::bigint as duration_ms,
+                floor(extract(epoch from r.finished_at - r.started_at) * 1000)::bigint as duration_ms,
                 {},
                 coalesce((select json_agg(gate) from (
                     select {GATE}

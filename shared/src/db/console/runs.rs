@@ -119,7 +119,7 @@ const SHOWN: &str = concat!(
     "r.id, r.status, ",
     cut!("r.goal", 300),
     " as goal, r.created_by, r.created_at, r.started_at,
-        (extract(epoch from r.finished_at - r.started_at) * 1000)::bigint as duration_ms,
+        floor(extract(epoch from r.finished_at - r.started_at) * 1000)::bigint as duration_ms,
         (select json_build_object(
                     'total', count(*), 'succeeded', count(*) filter (where s.status = 'succeeded'),
                     'failed', count(*) filter (where s.status = 'failed'),

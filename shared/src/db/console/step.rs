@@ -4,7 +4,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use tokio_postgres::types::Type;
 
-use super::decision::{START, Start, start_joins};
+use super::follow::{START, Start, start_joins};
 use super::gate::{GATE, GATE_JOINS, Gate};
 use super::steps::AttemptStatus;
 use super::{Artifact, WAITING};

@@ -69,9 +69,15 @@ pub enum AttemptStatus {
 /// The columns `steps`, `steps_total`, `edges` and `attempts` of the run `r` of the tenant `$1`, and `now_ms`: the time
 /// of its end, or of the query.
 pub(super) fn columns() -> String {
-    let ms = |time: &str| format!("(extract(epoch from {time} - r.created_at) * 1000)::bigint");
-    let (ready, started, finished) = (ms("s.ready_at"), ms("s.started_at"), ms("s.finished_at"));
-    let (attempt_started, attempt_finished) = (ms("a.started_at"), ms("a.finished_at"));
+    let between = |from: &str, to: &str| format!("floor(extract(epoch from {to} - {from}) * 1000)::bigint");
+    let ms = |time: &str| between("r.created_at", time);
+    // The length is cut, as everywhere else, not the difference of two cut times.
+    let end = |of: &str| {
+        let (start, end) = (format!("{of}.started_at"), format!("{of}.finished_at"));
+        format!("coalesce({} + {}, {})", ms(&start), between(&start, &end), ms(&end))
+    };
+    let (ready, started, finished) = (ms("s.ready_at"), ms("s.started_at"), end("s"));
+    let (attempt_started, attempt_finished) = (ms("a.started_at"), end("a"));
     let (decided, now) = (ms("min(g.decided_at)"), ms("coalesce(r.finished_at, now())"));
     format!(
         "coalesce((

@@ -24,6 +24,8 @@ pub struct Tokens {
     pub output_tokens: u64,
     /// Input tokens that the provider had cached. They are part of the input tokens.
     pub cached_tokens: u64,
+    /// Templates that were filled in instead of a call.
+    pub templates: u64,
     /// Answers that could not be used.
     pub unusable: u64,
     /// Answers for which the provider gave no number of tokens. They count as 0 tokens.
@@ -74,11 +76,13 @@ pub struct Usage {
 }
 
 /// Columns of [`Tokens`].
-const TOKENS: &str = "count(*) as calls, coalesce(sum(u.input_tokens), 0)::bigint as input_tokens,
+const TOKENS: &str = "count(*) filter (where not u.is_template) as calls,
+            count(*) filter (where u.is_template) as templates, coalesce(sum(u.input_tokens), 0)::bigint as input_tokens,
             coalesce(sum(u.output_tokens), 0)::bigint as output_tokens,
             coalesce(sum(u.cached_tokens), 0)::bigint as cached_tokens,
             count(*) filter (where u.is_unusable) as unusable,
-            count(*) filter (where u.input_tokens is null or u.output_tokens is null) as uncounted";
+            count(*) filter (where not u.is_template and (u.input_tokens is null or u.output_tokens is null))
+                as uncounted";
 
 /// The usage of the last days.
 pub async fn usage_fetch(session: &Session) -> Result<Usage, Error> {
@@ -92,14 +96,15 @@ pub async fn usage_fetch(session: &Session) -> Result<Usage, Error> {
         "with used as materialized (
              select e.run_id, e.timestamp, left(e.payload ->> 'provider', 100) as provider,
                     left(e.payload ->> 'model', 200) as model, {input} as input_tokens, {output} as output_tokens,
-                    {cached} as cached_tokens, coalesce(e.payload -> 'usable' = 'false', false) as is_unusable
+                    {cached} as cached_tokens, coalesce(e.payload -> 'usable' = 'false', false) as is_unusable,
+                    coalesce(e.payload ->> 'provider' = 'template', false) as is_template
                from nofx.event e
               where e.tenant_id = $1 and e.type = 'codegen.usage' and e.timestamp > now() - make_interval(days => {DAYS})
               order by e.timestamp desc limit {EVENTS})
          select (select row_to_json(t) from (select {TOKENS} from used u) t) as total,
                 coalesce((select json_agg(m) from (
                     select coalesce(u.provider, '') as provider, coalesce(u.model, '') as model, {TOKENS}
-                      from used u group by u.provider, u.model {by_tokens} limit {LISTED}) m), '[]') as models,
+                      from used u where not u.is_template group by u.provider, u.model {by_tokens} limit {LISTED}) m), '[]') as models,
                 coalesce((select json_agg(d) from (
                     select to_char(u.timestamp at time zone 'UTC', 'YYYY-MM-DD') as day, {TOKENS}
                       from used u group by 1 order by 1 desc) d), '[]') as days,

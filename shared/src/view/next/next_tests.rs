@@ -249,6 +249,31 @@ fn what_an_approval_starts_depends_on_the_gate() {
 }
 
 #[test]
+fn what_follows_later_without_another_question_is_said() {
+    let steps = [("ask", S::Blocked), ("log", S::Pending), ("rates", S::Pending), ("draft", S::Pending)];
+    let gate = gate("manual:notes", Some("ask"), GateStatus::Pending);
+    let mut run = with_gates(vec![gate], chain(R::Blocked, &steps));
+    for (step, tool) in run.steps.iter_mut().zip(["manual:notes", "echo", "db_write", "codegen"]) {
+        step.tool = tool;
+    }
+    let said = "After an approval log starts. Later, without another question, rates writes to the database, draft asks a model.";
+    assert!(told(&run).contains(said), "{}", told(&run));
+    // What waits for other steps too does not start at once, and still needs no other decision.
+    let edges = Box::leak(Box::new([(0, 1), (0, 2), (1, 2)]));
+    let both = Standing { edges, ..run.clone() };
+    let said = "After an approval log starts. Later, without another question, rates writes to the database.";
+    assert!(told(&both).contains(said), "{}", told(&both));
+    // Another question is in between.
+    run.steps[1].tool = "manual:other";
+    let said = told(&run);
+    assert!(said.contains("After an approval log starts.") && !said.contains("Later"), "{said}");
+    run.steps[1].tool = "echo";
+    run.gates.push(GateNow { on_pass: OnPass::Release, status: GateStatus::Passed, ..run.gates[0].clone() });
+    run.gates[1].step = Some("rates");
+    assert!(told(&run).contains("rates writes"), "a gate that passed asks nothing: {}", told(&run));
+}
+
+#[test]
 fn a_paused_run_says_who_paused_it_and_what_still_runs() {
     let steps = [("unit", S::Succeeded), ("lint", S::Ready), ("notes", S::Running)];
     let by_ben =

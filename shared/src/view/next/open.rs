@@ -4,6 +4,7 @@ use super::standing::{GateNow, StepNow, join, names};
 use super::{Action, Next, Standing};
 use crate::domain::StepStatus;
 use crate::domain::gate::GATE_CHANGE;
+use crate::domain::tool::{Effect, effect_of};
 use crate::view::OnPass;
 use crate::view::sentence::words::{many, thousands};
 use crate::view::sentence::{Part, Symbol, Tone, text};
@@ -221,21 +222,43 @@ fn add_consequence<'a>(next: &mut Next<'a>, run: &Standing<'a>, gate: &GateNow<'
         OnPass::Finish => run.next_after(name),
         OnPass::Resume => {
             next.more.push(vec![text("After an approval "), of_step(run, name), text(" runs again")]);
-            return;
+            run.steps.iter().filter(|step| step.name == name).collect()
         }
         OnPass::Release => run.step_behind(gate).into_iter().collect(),
     };
-    if follows.is_empty() {
-        return;
+    if !follows.is_empty() && gate.on_pass != OnPass::Resume {
+        let writes = follows.iter().any(|step| effect_of(step.tool) == Effect::Write);
+        let (one, many) = if writes {
+            (" starts and writes to the database", " start, with a write to the database")
+        } else {
+            (" starts", " start")
+        };
+        let verb = if follows.len() == 1 { one } else { many };
+        next.more.push(join([vec![text("After an approval ")], names(&follows), vec![text(verb)]]));
     }
-    let writes = follows.iter().any(|step| step.tool == "db_write");
-    let (one, many) = if writes {
-        (" starts and writes to the database", " start, with a write to the database")
-    } else {
-        (" starts", " start")
-    };
-    let verb = if follows.len() == 1 { one } else { many };
-    next.more.push(join([vec![text("After an approval ")], names(&follows), vec![text(verb)]]));
+    let is_said = |step: &StepNow<'_>| follows.iter().any(|said| said.ordinal == step.ordinal);
+    let later: Vec<_> = run.reached_by(gate).into_iter().filter(|step| !is_said(step)).collect();
+    next.more.extend(later_words(&later));
+}
+
+/// What else follows without another question, if it does anything beyond the run.
+fn later_words<'a>(steps: &[&StepNow<'a>]) -> Option<Vec<Part<'a>>> {
+    let kinds = [
+        (Effect::Write, " writes to the database", " write to the database"),
+        (Effect::Model, " asks a model", " ask a model"),
+        (Effect::Commands, " runs commands", " run commands"),
+    ];
+    let mut words = Vec::new();
+    for (effect, one, many) in kinds {
+        let of_kind: Vec<_> = steps.iter().copied().filter(|step| effect_of(step.tool) == effect).collect();
+        if of_kind.is_empty() {
+            continue;
+        }
+        words.push(text(if words.is_empty() { "Later, without another question, " } else { ", " }));
+        words.extend(names(&of_kind));
+        words.push(text(if of_kind.len() == 1 { one } else { many }));
+    }
+    (!words.is_empty()).then_some(words)
 }
 
 /// Nothing starts before somebody resumes the run.

@@ -140,6 +140,33 @@ impl<'a> Standing<'a> {
         self.steps.iter().filter(is_next).collect()
     }
 
+    /// Steps that run after this gate without another decision, with those right behind it. What follows the decision about
+    /// another gate belongs to that gate, whatever else it waits for.
+    pub(super) fn reached_by(&self, gate: &GateNow<'a>) -> Vec<&StepNow<'a>> {
+        let Some(own) = self.steps.iter().find(|step| Some(step.name) == gate.step) else { return Vec::new() };
+        let by_ordinal: BTreeMap<i64, &StepNow<'a>> = self.steps.iter().map(|step| (step.ordinal, step)).collect();
+        let mut children = BTreeMap::<i64, Vec<i64>>::new();
+        for (parent, child) in self.edges {
+            children.entry(*parent).or_default().push(*child);
+        }
+        let asks = |step: &StepNow<'_>| {
+            let is_asked = |gate: &GateNow<'_>| gate.status == GateStatus::Pending && gate.step == Some(step.name);
+            step.tool.starts_with("manual:") || (step.ordinal != own.ordinal && self.gates.iter().any(is_asked))
+        };
+        let mut open: Vec<i64> = match gate.on_pass {
+            OnPass::Finish => children.get(&own.ordinal).cloned().unwrap_or_default(),
+            OnPass::Resume | OnPass::Release => vec![own.ordinal],
+        };
+        let mut reached = BTreeMap::new();
+        while let Some(ordinal) = open.pop() {
+            let Some(step) = by_ordinal.get(&ordinal) else { continue };
+            if reached.insert(ordinal, *step).is_none() && !asks(step) {
+                open.extend(children.get(&ordinal).into_iter().flatten());
+            }
+        }
+        reached.into_values().collect()
+    }
+
     /// The pending step that waits for this gate and for nothing else.
     pub(super) fn step_behind(&self, gate: &GateNow<'_>) -> Option<&StepNow<'a>> {
         let step = self.steps.iter().find(|step| Some(step.name) == gate.step && step.status == StepStatus::Pending)?;

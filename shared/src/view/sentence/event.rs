@@ -70,6 +70,7 @@ pub struct Payload {
     pub rows: Option<u64>,
     /// Version of a policy.
     pub version: Option<u64>,
+    pub moved: Option<u64>,
     /// A rule before and after its change.
     pub before: Option<Value>,
     pub after: Option<Value>,

@@ -17,6 +17,8 @@ struct Item<'a> {
     event: &'a TimelineEvent,
     /// From the start of the step's first attempt until this event.
     took_ms: Option<i64>,
+    /// Whether a later attempt of the step made it.
+    is_later: bool,
     /// A step that became ready: nothing happened to it for a while.
     is_idle: bool,
 }
@@ -44,8 +46,12 @@ fn items(events: &[TimelineEvent], now_ms: Option<i64>) -> Vec<Item<'_>> {
     }
     // Attempt numbers go on after a retry of the run, so there the first start counts whatever its number.
     let (mut starts, mut has_retry) = (HashMap::<&str, i64>::new(), false);
+    let mut newest = HashMap::<&str, i64>::new();
     let found = events.iter().zip(times).zip(idle).map(|((event, at_ms), is_idle)| {
-        let mut took_ms = None;
+        let (mut took_ms, mut is_later) = (None, false);
+        if let ("step.started", Some(step), Some(at_ms)) = (event.kind.as_str(), &event.step, at_ms) {
+            newest.insert(&step.name, at_ms);
+        }
         match (event.kind.as_str(), &event.step) {
             ("run.retried", _) => {
                 has_retry = true;
@@ -60,10 +66,11 @@ fn items(events: &[TimelineEvent], now_ms: Option<i64>) -> Vec<Item<'_>> {
                 let start =
                     step.started_at.as_ref().map_or(starts.get(step.name.as_str()).copied(), Timestamp::epoch_ms);
                 took_ms = at_ms.zip(start).map(|(end, start)| end - start).filter(|ms| *ms >= 0);
+                is_later = start.zip(newest.get(step.name.as_str())).is_some_and(|(first, newest)| first < *newest);
             }
             _ => {}
         }
-        Item { event, took_ms, is_idle }
+        Item { event, took_ms, is_later, is_idle }
     });
     found.collect()
 }
@@ -221,8 +228,14 @@ fn add_small_print<'a>(entry: &mut Entry<'a>, leading: &Item<'a>, group: &[&Item
             entry.sentence.truncate(1);
             entry.sentence.push(text(" passed its gate"));
         }
-        if let Some(ms) = leading.took_ms {
-            entry.sentence.extend([text(" after "), Part::Duration(ms)]);
+        match (leading.took_ms, event.payload.attempt.filter(|_| leading.is_later)) {
+            // Beside its number, the time would read as that of the attempt.
+            (Some(ms), Some(attempt)) => {
+                let since = text(format!(" after its first start, in attempt {attempt}"));
+                entry.sentence.extend([text(" "), Part::Duration(ms), since]);
+            }
+            (Some(ms), None) => entry.sentence.extend([text(" after "), Part::Duration(ms)]),
+            (None, _) => {}
         }
         entry.also.extend(
             group.iter().filter(|item| !is_own(item) && !on_evidence(item)).filter_map(|item| lead::also(item.event)),

@@ -126,6 +126,12 @@ fn of_fact(event: &TimelineEvent) -> Option<Lead<'_>> {
             let version = event.payload.version.unwrap_or_default();
             (Symbol::Run, Tone::Plain, vec![actor(event), text(format!(" set version {version} of the policy"))])
         }
+        "queue.redriven" => {
+            let moved = words::many(event.payload.moved.unwrap_or_default(), "dead letter");
+            let handler = event.subject.as_deref().map_or(text("a handler"), code);
+            let words = vec![actor(event), text(format!(" moved {moved} of ")), handler, text(" back to its queue")];
+            (Symbol::Run, Tone::Plain, words)
+        }
         _ => return None,
     })
 }

@@ -167,7 +167,7 @@ fn a_step_took_from_its_first_attempt_to_its_end() {
                ["13", "step.started", "unit", { "attempt": attempt + 1 }],
                ["15", "step.succeeded", "unit", { "attempt": attempt + 1 }]])
     };
-    assert_eq!(told(&rows(1))[3], "unit succeeded after 5.0 s");
+    assert_eq!(told(&rows(1))[3], "unit succeeded 5.0 s after its first start, in attempt 2");
     // The first attempt is on an older page.
     assert_eq!(told(&rows(2))[3], "unit succeeded");
     let mut known = events(&json!([["15", "step.succeeded", "unit", {}]]));
@@ -323,6 +323,12 @@ fn changes_of_a_tenant_are_told() {
     assert_eq!(rule("rule.set", one.clone(), other), [said]);
     let said = "cai deleted the rule: plans may not write public.orders any more";
     assert_eq!(rule("rule.deleted", one, Value::Null), [said]);
+    let redriven = |moved| {
+        let payload = json!({ "actor": "cai", "moved": moved, "more": true });
+        told(&json!([["10", "queue.redriven", null, payload, "echo"]]))
+    };
+    assert_eq!(redriven(1), ["cai moved 1 dead letter of echo back to its queue"]);
+    assert_eq!(redriven(100), ["cai moved 100 dead letters of echo back to its queue"]);
 }
 
 #[test]

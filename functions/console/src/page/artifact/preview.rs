@@ -18,6 +18,8 @@ use crate::page::source::{lines, visible};
 const LINES: usize = 2_000;
 /// A longer text scrolls in its frame, so that what is below it stays near.
 const TALL: usize = 40;
+/// Characters that take as much room, if they are on few lines.
+const TALL_CHARACTERS: usize = 4_000;
 
 /// What is in the frame of a preview.
 struct Framed {
@@ -50,7 +52,7 @@ fn of_markdown(page: &ArtifactPage<'_>, stored: &Stored, text: &str) -> Markup {
     let shown = markdown(text);
     let left_out = shown.left_out.words();
     let note = if left_out.is_empty() { "rendered".to_owned() } else { format!("rendered without {left_out}") };
-    let is_tall = text.lines().count() > TALL;
+    let is_tall = is_tall(text);
     let is_cut = shown.is_cut || is_part(page, stored);
     html! {
         (frame(page, &Framed { note, is_tall, is_cut, body: html! { div.markdown { (shown.markup) } } }))
@@ -60,7 +62,7 @@ fn of_markdown(page: &ArtifactPage<'_>, stored: &Stored, text: &str) -> Markup {
 
 fn of_json(page: &ArtifactPage<'_>, stored: &Stored, text: &str) -> Markup {
     let shown = pretty(text);
-    let is_tall = shown.markup.0.lines().count() > TALL;
+    let is_tall = is_tall(text) || shown.markup.0.lines().count() > TALL;
     let body = html! { pre.output { (shown.markup) } };
     frame(page, &Framed { note: "indented".into(), is_tall, is_cut: shown.is_cut || is_part(page, stored), body })
 }
@@ -70,12 +72,21 @@ fn of_text(page: &ArtifactPage<'_>, stored: &Stored, text: &str) -> Markup {
     let shown = &all[..all.len().min(LINES)];
     let is_cut = all.len() > LINES || is_part(page, stored);
     let count = many(shown.len() as u64, "line", "lines");
-    let note = if is_cut { beginning(&count) } else { count };
+    let is_within_line = all.len() == 1 && is_part(page, stored);
+    let note = match is_cut {
+        true if is_within_line => "the beginning of the first line".to_owned(),
+        true => beginning(&count),
+        false => count,
+    };
     let body = html! { div.code { (lines(1, shown, &BTreeMap::new())) } };
     html! {
         @if let Some(why) = not_rendered(&page.detail.artifact.media_type) { p.note { (why) } }
-        (frame(page, &Framed { note, is_tall: shown.len() > TALL, is_cut, body }))
+        (frame(page, &Framed { note, is_tall: is_tall(text), is_cut, body }))
     }
+}
+
+fn is_tall(text: &str) -> bool {
+    text.lines().count() > TALL || text.len() > TALL_CHARACTERS
 }
 
 /// Why a text is shown as its source, although its media type promises more.

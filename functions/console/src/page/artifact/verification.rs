@@ -137,7 +137,16 @@ fn compared(page: &ArtifactPage<'_>) -> (Look, String) {
 
 fn signed(page: &ArtifactPage<'_>, signature: &Signature) -> Markup {
     let look = match signature {
-        Signature::Valid(_) => Look { symbol: "good", tone: "good", word: "A key of this system signed it." },
+        Signature::Valid(_) => match page.stored {
+            Ok(stored) if stored.is_verified => {
+                Look { symbol: "good", tone: "good", word: "A key of this system signed it." }
+            }
+            // The signature is over the recorded digest.
+            Err(Unreadable::Changed) => {
+                Look { symbol: "bad", tone: "bad", word: "A key of this system signed other bytes than these." }
+            }
+            _ => Look { symbol: "pending", tone: "quiet", word: "A key of this system signed the recorded sha256." },
+        },
         Signature::Wrong(_) => Look { symbol: "bad", tone: "bad", word: "The signature is not valid." },
         Signature::Unchecked(_) => Look { symbol: "pending", tone: "quiet", word: "The signature was not checked." },
         Signature::Missing => Look { symbol: "decide", tone: "warn", word: "There is no attestation." },
@@ -165,7 +174,17 @@ fn proved(page: &ArtifactPage<'_>, signed: &Signed) -> Markup {
     let body = html! {
         ul.doubts {
             li { "Whoever held the key signed the result " strong { (signed.result) } @if !is_evidence { ", and named the digest of the evidence" } "." }
-            @if is_evidence { li { "The signed statement names the sha256 of this evidence." } }
+            @if is_evidence {
+                li {
+                    @match page.stored {
+                        Ok(stored) if stored.is_verified => "The signed statement names the sha256 of this evidence.",
+                        Err(Unreadable::Changed) => {
+                            "The signed statement names the sha256 of the evidence that was recorded. " strong { "These bytes have another one." }
+                        }
+                        _ => "The signed statement names the recorded sha256. The bytes were not compared with it.",
+                    }
+                }
+            }
             @for subject in &signed.subjects { li { "It is about " (subject.name) " " code.hash { bdi { (visible(&subject.digest)) } } } }
         }
         p { strong { "It does not prove" } " that the checks were good ones, or that nobody else held the key. This console asked its own list of keys; "

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use maud::{Markup, html};
 use serde_json::Value;
 use shared::db::console::{Exhibit, GateDetail, Proof, StepOutputs};
+use shared::domain::tool::{Effect, effect_of};
 use shared::domain::{RunId, StepStatus};
 
 use super::{Content, DecisionPage};
@@ -122,7 +123,7 @@ pub(super) fn documents(page: &DecisionPage<'_>) -> Markup {
     }
     let (shown, linked) = detail.documents.split_at(contents.len().min(detail.documents.len()));
     let body = html! {
-        @for (exhibit, content) in shown.iter().zip(contents) { (document(base, exhibit, content)) }
+        @for (exhibit, content) in shown.iter().zip(contents) { (document(page, exhibit, content)) }
         @for returned in &detail.outputs { (outputs_of(returned, detail.documents.is_empty())) }
         @if !linked.is_empty() {
             ul.files {
@@ -133,7 +134,12 @@ pub(super) fn documents(page: &DecisionPage<'_>) -> Markup {
         }
         (rest(detail))
     };
-    let title = if detail.gate.is_pending() { "What you decide about" } else { "What was decided about" };
+    let gate = &detail.gate;
+    let title = match (gate.is_open(), gate.actor.is_some()) {
+        (true, _) => "What you decide about",
+        (false, true) => "What was decided about",
+        (false, false) => "What was made before it",
+    };
     section("what", title, &html! {}, &body)
 }
 
@@ -151,13 +157,16 @@ fn link(base: Base, exhibit: &Exhibit) -> Markup {
 }
 
 fn origin(exhibit: &Exhibit) -> Markup {
+    let by_model = exhibit.tool.as_deref().is_some_and(|tool| effect_of(tool) == Effect::Model);
     html! {
+        @if by_model { "written by a model, " }
         @if let Some(step) = &exhibit.step { "of " bdi { (visible(step)) } ", " }
         (format::size(exhibit.artifact.size_bytes))
     }
 }
 
-fn document(base: Base, exhibit: &Exhibit, content: &Content) -> Markup {
+fn document(page: &DecisionPage<'_>, exhibit: &Exhibit, content: &Content) -> Markup {
+    let (base, is_open) = (page.base, page.detail.gate.is_open());
     let name = visible(&exhibit.name);
     html! {
         figure.file {
@@ -172,7 +181,7 @@ fn document(base: Base, exhibit: &Exhibit, content: &Content) -> Markup {
                     @if shown.is_cut { p.lead.note { "The end is too long for this page." } }
                     (fold("Source", "as stored", false, &output(&name, &visible(text))))
                 }
-                Content::Other => p.lead.note { "This page does not show it. Read it before you decide." },
+                Content::Other => p.lead.note { "This page does not show it." @if is_open { " Read it before you decide." } },
                 Content::Unreadable(why) => p.lead.bad { bdi { (visible(why)) } },
             }
         }

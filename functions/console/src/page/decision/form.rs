@@ -1,12 +1,12 @@
 //! The form of a decision, and what each button does.
 
 use maud::{Markup, html};
-use shared::db::console::{GateDetail, Start};
+use shared::db::console::{Effects, GateDetail, Start};
 use shared::domain::gate::Decision;
-use shared::domain::rule::Op;
 use shared::domain::{Problem, RunStatus};
 use shared::view::OnPass;
 
+use super::starts::{effects, what};
 use super::{DecisionPage, Refusal};
 use crate::page::parts::{actor_field, many, notice, said, wrong_field};
 use crate::page::source::visible;
@@ -57,7 +57,7 @@ pub(super) fn decide(page: &DecisionPage<'_>) -> Markup {
                 }
                 div.verbs {
                     @for (_, word, label, style) in verbs.clone() {
-                        button class=(style) type="submit" formaction=(verb(word)) aria-describedby={ "o-" (word) } { (label) }
+                        button id={ "do-" (word) } class=(style) type="submit" formaction=(verb(word)) aria-describedby={ "o-" (word) } { (label) }
                     }
                 }
                 dl.outcomes {
@@ -117,8 +117,21 @@ fn effect(detail: &GateDetail, decision: Decision) -> Markup {
 }
 
 fn approval(detail: &GateDetail) -> Markup {
+    html! { (at_once(detail)) (afterwards(detail)) }
+}
+
+/// Steps that can start as soon as the gate has passed, as far as a sentence names them.
+fn named(detail: &GateDetail) -> Vec<&Start> {
+    let is_paused = detail.run_status == RunStatus::Paused;
+    let is_start = detail.gate.step.is_some() && detail.gate.on_pass != OnPass::Resume && !is_paused;
+    let ready = detail.starts.iter().filter(|start| is_start && start.blockers <= 1);
+    ready.take(NAMED).collect()
+}
+
+fn at_once(detail: &GateDetail) -> Markup {
     let step = detail.gate.step.as_deref().map(visible).unwrap_or_default();
-    let ready: Vec<&Start> = detail.starts.iter().filter(|start| start.blockers <= 1).collect();
+    let ready = detail.starts.iter().filter(|start| start.blockers <= 1).count();
+    let named = named(detail);
     match detail.gate.on_pass {
         OnPass::Resume => html! {
             b { bdi { (step) } } " runs again, with the checks of the change"
@@ -131,29 +144,57 @@ fn approval(detail: &GateDetail) -> Markup {
         _ if detail.run_status == RunStatus::Paused => {
             html! { "Recorded now. The steps start when the run is resumed." }
         }
-        _ if ready.is_empty() => html! {
+        _ if named.is_empty() => html! {
             @if detail.starts.is_empty() { b { bdi { (step) } } " succeeds. Nothing waits for it." }
             @else { "Nothing starts yet: what follows waits for other steps or gates too." }
         },
         _ => html! {
-            @for (index, start) in ready.iter().take(NAMED).enumerate() {
+            @for (index, start) in named.iter().enumerate() {
                 @if index > 0 { ", " }
                 b { bdi { (visible(&start.name)) } } " " (does(start))
             }
-            @if ready.len() > NAMED { ", and " (ready.len() - NAMED) " more start" }
+            @if ready > named.len() { ", and " (ready - named.len()) " more start" }
             "."
         },
     }
 }
 
-fn does(start: &Start) -> String {
-    match Write::of(start) {
-        Some(Write { op: Op::Insert, rows, .. }) if !rows.is_empty() => {
-            format!("writes {}", many(rows.len() as u64, "row", "rows"))
+/// What else follows without another question: writes by name, as many as a sentence can hold, and the number of all others.
+fn afterwards(detail: &GateDetail) -> Markup {
+    let at_once = named(detail);
+    // A gate's own step runs again: that is said already.
+    let is_own = |start: &&Start| detail.gate.step.as_deref() == Some(start.name.as_str());
+    let own = detail.starts.iter().find(is_own).filter(|_| detail.gate.on_pass == OnPass::Resume);
+    let said = at_once.iter().copied().chain(own).map(|start| start.tool.as_str());
+    let all = detail.starts_counts.and(detail.later_counts).without(Effects::of(said));
+    let is_said = |start: &&Start| at_once.iter().any(|said| said.name == start.name);
+    let listed = detail.starts.iter().chain(&detail.later);
+    let writes: Vec<_> = listed.filter(|start| start.tool == "db_write" && !is_said(start)).take(NAMED).collect();
+    let rest = all.without(Effects { writes: writes.len() as u64, ..Effects::default() });
+    let rest = effects(rest);
+    html! {
+        @if !writes.is_empty() || !rest.is_empty() {
+            " Later, without another question: "
+            @for (index, start) in writes.iter().enumerate() {
+                @if index > 0 { ", " }
+                b { bdi { (visible(&start.name)) } } " " (does_to(start))
+            }
+            @if !writes.is_empty() && !rest.is_empty() { ", " }
+            (rest.join(", ")) "."
         }
-        Some(Write { op: Op::Insert, .. }) => "writes rows".to_owned(),
-        Some(Write { op: Op::Update, .. }) => "changes rows".to_owned(),
-        Some(Write { op: Op::Delete, .. }) => "deletes rows".to_owned(),
-        None => "starts".to_owned(),
     }
+}
+
+/// What a write does, and to which table.
+fn does_to(start: &Start) -> Markup {
+    let table = start.table.as_deref().map(visible);
+    html! { @match (Write::of(start), table) {
+        (Some(write), Some(table)) => { (what(&write)) " " code { bdi { (table) } } },
+        (None, Some(table)) => { "writes to " code { bdi { (table) } } },
+        (_, None) => "writes to a table",
+    } }
+}
+
+fn does(start: &Start) -> Markup {
+    html! { @if start.tool == "db_write" { (does_to(start)) } @else { "starts" } }
 }

@@ -7,7 +7,7 @@ use shared::domain::gate::Decision;
 
 use super::{Refusal, Refused, said};
 use crate::page::layout::Base;
-use crate::page::parts::{notice, section};
+use crate::page::parts::{notice, person, section};
 use crate::page::source::visible;
 
 /// Whose decision is recorded.
@@ -59,7 +59,7 @@ pub(super) fn late(gate: &Gate, refused: Refused<'_>) -> Markup {
         Refusal::Form(_) | Refusal::Problems(_) => "nobody can decide this gate any more",
     };
     let who = if gate.actor.is_some() { " The first decision counts." } else { "" };
-    let name = html! { bdi { (visible(refused.actor.trim())) } };
+    let name = person(refused.actor.trim());
     let is_same_reason = gate.decision_reason.as_deref().unwrap_or_default() == refused.reason.trim();
     html! {
         @match recorded {
@@ -91,7 +91,7 @@ fn yours(refused: Refused<'_>) -> Markup {
         &html! {},
         &html! {
             @if refused.reason.is_empty() { p.note { "No reason." } } @else { p.quote { bdi { (visible(refused.reason)) } } }
-            p.note { bdi { (visible(refused.actor)) } " wanted to " (wish) }
+            p.note { (person(refused.actor)) " wanted to " (wish) }
         },
     )
 }
@@ -103,8 +103,8 @@ pub(super) fn what_now(base: Base, gate: &Gate) -> Markup {
         "What you can do",
         &html! {},
         &html! {
-            p { a href=(run) { "Open the run" } " to see what the decision did." }
-            @if gate.status == GateStatus::Failed || gate.status == GateStatus::Expired {
+            p { a href=(run) { "Open the run" } @if gate.actor.is_some() { " to see what the decision did" } "." }
+            @if matches!(gate.status, GateStatus::Failed | GateStatus::Expired | GateStatus::Cancelled) {
                 p { "A retry of the run asks again." }
             }
             p { a href=(base.to("inbox")) { "Go on with the inbox" } }

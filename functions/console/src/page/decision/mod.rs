@@ -11,12 +11,13 @@ use maud::{Markup, html};
 use shared::db::console::{Document, Gate, GateDetail};
 use shared::domain::gate::Decision;
 use shared::domain::{GateStatus, Problem};
+use shared::http::encoded;
 use shared::view::OnPass;
 
 use super::gates::{blocked_by, evidence_href, look_of, verdict, words_of};
 use super::icon::{icon, look, mark, state};
 use super::layout::{Base, Layout, Part, layout};
-use super::parts::{crumbs, elapsed, facts, head, left, many, notice, section, time};
+use super::parts::{crumbs, elapsed, facts, head, left, many, notice, person, section, time};
 use super::source::visible;
 use super::weakening::weakenings;
 use crate::evidence::GateChange;
@@ -44,6 +45,20 @@ pub struct DecisionPage<'a> {
 }
 
 impl DecisionPage<'_> {
+    /// Whether the page can still change. What somebody typed into a form that was refused stays as it is.
+    fn is_live(&self) -> bool {
+        self.detail.gate.is_pending() && self.refused.is_none() && self.base.0 == Base::RUN.0
+    }
+
+    /// The page's own address, with what it shows.
+    fn address(&self) -> String {
+        let from = self.from_inbox.then(|| "from=inbox".to_owned());
+        let rows = self.rows.map(|(first, write)| format!("write={}&rows={first}", encoded(write)));
+        let query: Vec<_> = from.into_iter().chain(rows).collect();
+        let mark = if query.is_empty() { "" } else { "?" };
+        format!("{}{mark}{}", self.base.to(&format!("gates/{}", self.detail.gate.id)), query.join("&"))
+    }
+
     /// Whether the page shows what the gate asks about. Without it, an approval would be blind.
     fn can_be_read(&self) -> bool {
         !matches!(self.change, Some(Err(_)))
@@ -92,10 +107,14 @@ pub fn decision_page(page: &DecisionPage<'_>) -> String {
     let actions = html! { a.button.only-narrow href="#decide" { "To the decision" } };
     let content = html! {
         (crumbs(&[("Inbox", base.to("inbox")), (&visible(&gate.goal), run)], &step))
-        @if let Some(before) = &page.detail.before { (decided_before(base, before)) }
+        @if let Some(before) = page.detail.before.as_ref().filter(|before| gate.is_open() && before.id != gate.id) {
+            (decided_before(base, before))
+        }
+        p.toast #announcer role="status" {}
+        div #live data-status=(gate.status) data-fragment=[page.is_live().then(|| page.address())] {
         (head(&title, &facts(facts_of(page)), gate.is_open().then_some(&actions)))
         div.columns {
-            div {
+            div data-region="main" {
                 @if let Some(refused) = late { (late::late(gate, refused)) }
                 (question(page))
                 @match page.change {
@@ -108,12 +127,13 @@ pub fn decision_page(page: &DecisionPage<'_>) -> String {
                 (starts::starts(page))
                 (exact::exact(page))
             }
-            div {
+            div data-region="side" {
                 @if late.is_some() { (late::what_now(base, gate)) }
                 @else if gate.is_open() { (form::decide(page)) }
                 @else { (decided(base, gate)) }
                 (others(base, page.detail))
             }
+        }
         }
     };
     let title = format!("{} {}: {}", gate.gate_type, gate.status, gate.goal);
@@ -155,10 +175,14 @@ fn facts_of(page: &DecisionPage<'_>) -> Vec<Markup> {
     } else {
         list.push(html! { "asked " (time(&gate.created_at)) });
     }
+    if page.is_live() {
+        list.push(html! { span.live { "live" } });
+    }
     list
 }
 
-/// The gate that the reader decided before this one.
+/// The gate that the reader decided before this one. Anybody can write an address that names one, so this says only what is
+/// true of both.
 fn decided_before(base: Base, before: &Gate) -> Markup {
     let Some(actor) = &before.actor else { return html! {} };
     let look = look(before.status);
@@ -170,7 +194,7 @@ fn decided_before(base: Base, before: &Gate) -> Markup {
             p {
                 "The gate " b { bdi { (words_of(&before.gate_type)) } } " of "
                 a href=(base.to(&format!("runs/{}", before.run_id))) { bdi { (visible(&before.goal)) } }
-                " is " strong { (verdict(before.status)) } " by " bdi { (visible(actor)) } ". This one waits next."
+                " is " strong { (verdict(before.status)) } " by " (person(actor)) ". This one waits next."
             }
         },
     )
@@ -179,14 +203,16 @@ fn decided_before(base: Base, before: &Gate) -> Markup {
 /// What the plan, or who made the gate, asks.
 fn question(page: &DecisionPage<'_>) -> Markup {
     let gate = &page.detail.gate;
+    let is_verdict = gate.actor.is_none() && matches!(gate.status, GateStatus::Passed | GateStatus::Failed);
     let asked_by = match gate.on_pass {
+        _ if is_verdict => "what the gate found",
         OnPass::Resume => "the gate’s question",
         OnPass::Finish => "the plan’s question",
         OnPass::Release => "the question of who made the gate",
     };
     html! {
         @if let Some(reason) = &gate.reason {
-            section.section aria-label="Question" {
+            section.section aria-label=(if is_verdict { "Verdict" } else { "Question" }) {
                 p.quote { bdi { (visible(reason)) } }
                 p.note { (asked_by) }
             }

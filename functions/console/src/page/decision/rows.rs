@@ -3,9 +3,10 @@
 
 use maud::{Markup, html};
 use serde_json::{Map, Value};
+use shared::domain::rule::Op;
 
 use crate::page::format;
-use crate::page::parts::pairs;
+use crate::page::parts::{many, pairs};
 use crate::page::source::visible;
 use crate::write::Write;
 
@@ -35,6 +36,18 @@ pub(in crate::page) fn preview(write: &Write, rows: &Rows<'_>) -> Markup {
         @if !write.rows.is_empty() { (table(write, rows)) }
         @if !write.key.is_empty() || !write.set.is_empty() {
             (pairs([("Where", values(&write.key)), ("Set", values(&write.set))].into_iter().filter(|(name, _)| *name == "Where" || !write.set.is_empty())))
+        }
+        @if write.op != Op::Insert { p.note { (expected(write)) } }
+    }
+}
+
+/// How many rows an update or a delete touches.
+fn expected(write: &Write) -> Markup {
+    html! {
+        @if write.finds_nothing() { strong { "A null in the key equals nothing, so it finds no row. " } }
+        @match write.expected_rows {
+            Some(rows) => { "It must touch exactly " (many(rows, "row", "rows")) ", or else nothing is written." },
+            None => "The plan does not say how many rows it must touch. If it finds none, it succeeds too.",
         }
     }
 }
@@ -159,7 +172,6 @@ fn spaced(text: &str) -> Markup {
 mod tests {
     use super::*;
     use serde_json::json;
-    use shared::domain::rule::Op;
 
     fn html(value: &Value) -> String {
         shown_value(value).into_string()
@@ -197,7 +209,8 @@ mod tests {
     fn shown(count: usize, first: Option<usize>) -> String {
         let row = |number: usize| json!({"number": number}).as_object().cloned().unwrap_or_default();
         let rows = (0..count).map(row).collect();
-        let write = Write { op: Op::Insert, rows, key: Map::new(), set: Map::new(), is_resolved: true };
+        let (key, set, operation) = (Map::new(), Map::new(), Err(String::new()));
+        let write = Write { op: Op::Insert, rows, key, set, expected_rows: None, is_resolved: true, operation };
         preview(&write, &Rows { first, href: &|first| format!("?rows={first}") }).into_string()
     }
 

@@ -1,7 +1,7 @@
 //! What an approval starts, with the rows that a `db_write` will write and the rule that lets it.
 
 use maud::{Markup, html};
-use shared::db::console::Start;
+use shared::db::console::{Effects, Start};
 use shared::domain::StepStatus;
 use shared::domain::rule::{Op, Rule};
 use shared::http::encoded;
@@ -9,30 +9,55 @@ use shared::view::OnPass;
 
 use super::{DecisionPage, Rows, preview};
 use crate::page::icon::{icon, look, mark};
-use crate::page::parts::{many, notice, section, time};
+use crate::page::parts::{many, notice, person, section, time};
 use crate::page::source::visible;
 use crate::write::{Verdict, Write};
 
 pub(super) fn starts(page: &DecisionPage<'_>) -> Markup {
     let detail = page.detail;
     let is_open = detail.gate.is_pending();
-    let (listed, total) = (detail.starts.len(), detail.starts_total);
     let body = html! {
         @if detail.gate.step.is_none() {
             p { "Nothing starts: the gate only holds back the end of the run." }
-        } @else if listed == 0 {
+        } @else if detail.starts.is_empty() {
             p { "Nothing starts: no step waits for this one." }
         }
         @for start in &detail.starts { (step(page, start)) }
-        @if total > listed { p.note { (listed) " of " (total) " steps are shown." } }
+        (rest(detail.starts_counts, &detail.starts))
+        @if detail.later_counts.total() > 0 {
+            h3 { "Later, without another question" }
+            @for start in &detail.later { (step(page, start)) }
+            (rest(detail.later_counts, &detail.later))
+        }
     };
     let title = if is_open { "What an approval starts" } else { "What waited for this" };
     section("then", title, &html! {}, &body)
 }
 
+/// What the steps do that are not listed.
+fn rest(all: Effects, listed: &[Start]) -> Markup {
+    let rest = all.without(Effects::of(listed.iter().map(|start| start.tool.as_str())));
+    let mut words = effects(rest);
+    if rest.others > 0 {
+        words.push(format!("{} without effects beyond the run", many(rest.others, "step", "steps")));
+    }
+    html! { @if rest.total() > 0 { p.note { "And " (many(rest.total(), "more step", "more steps")) ": " (words.join(", ")) "." } } }
+}
+
+/// `1 step writes to a table`, `2 steps run commands`.
+pub(super) fn effects(counts: Effects) -> Vec<String> {
+    let kinds = [
+        (counts.writes, "step writes to a table", "steps write to tables"),
+        (counts.models, "step asks a model", "steps ask models"),
+        (counts.commands, "step runs commands", "steps run commands"),
+    ];
+    kinds.into_iter().filter(|(count, ..)| *count > 0).map(|(count, one, several)| many(count, one, several)).collect()
+}
+
 fn step(page: &DecisionPage<'_>, start: &Start) -> Markup {
     let gate = &page.detail.gate;
     let (is_open, on_pass) = (gate.is_pending(), gate.on_pass);
+    let is_own = gate.step.as_deref() == Some(start.name.as_str());
     let write = Write::of(start);
     let href = |first| {
         let from = if page.from_inbox { "from=inbox&" } else { "" };
@@ -57,7 +82,7 @@ fn step(page: &DecisionPage<'_>, start: &Start) -> Markup {
                     _ => code.note { (visible(&start.tool)) }
                 }
                 @if !is_open { " " span.note { (mark(look(start.status))) " " (look(start.status).word) } }
-                @if is_open && on_pass == OnPass::Resume { span.note { " runs again" } }
+                @if is_open && is_own && on_pass == OnPass::Resume { span.note { " runs again" } }
                 @if is_open && others > 0 { span.note { " after " (many(others, "more step or gate", "more steps or gates")) } }
             }
             @if let Some(write) = &write { (preview(write, &rows)) (rule(start, write)) }
@@ -80,11 +105,16 @@ pub(in crate::page) fn what(write: &Write) -> String {
 pub(in crate::page) fn rule(start: &Start, write: &Write) -> Markup {
     use StepStatus::{Cancelled, Failed, Skipped, Succeeded};
     let has_ended = matches!(start.status, Succeeded | Failed | Skipped | Cancelled);
-    match write.verdict(start.rule.as_ref()) {
+    match write.verdict(start.table.as_deref().unwrap_or_default(), start.rule.as_ref()) {
         Verdict::Allowed(rule) => html! { p.note { (allowed(start, &rule)) } },
         // The rule may have changed since.
-        Verdict::Refused(_) if has_ended => html! {},
-        Verdict::Refused(sentence) => notice("warn", "decide", "note", &html! { p { (sentence) } }),
+        Verdict::Refused(_) | Verdict::Unknown if has_ended => html! {},
+        Verdict::Refused(why) => {
+            notice("warn", "decide", "note", &html! { p { "The step will fail: " bdi { (visible(&why)) } "." } })
+        }
+        Verdict::Unknown => {
+            html! { p.note { "Whether the rule allows it is not known yet: that depends on outputs of steps." } }
+        }
     }
 }
 
@@ -92,7 +122,7 @@ fn allowed(start: &Start, rule: &Rule) -> Markup {
     let ops: Vec<_> = rule.allowed_ops.iter().map(|op| op.name()).collect();
     html! {
         "Allowed by the rule"
-        @if let Some(actor) = &start.rule_actor { " of " bdi { (visible(actor)) } }
+        @if let Some(actor) = &start.rule_actor { " of " (person(actor)) }
         @if let Some(at) = &start.rule_at { ", " (time(at)) }
         ": " (ops.join(", ")) ", up to " (many(rule.max_rows as u64, "row", "rows"))
         @if rule.triggers.is_empty() { ", no trigger" } @else { ", " (many(rule.triggers.len() as u64, "trigger", "triggers")) }

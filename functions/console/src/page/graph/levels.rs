@@ -9,6 +9,7 @@ use crate::graph::bands;
 use crate::page::format;
 use crate::page::icon::{look, mark};
 use crate::page::parts::many;
+use crate::page::source::visible;
 
 /// Rows of the map.
 const MAX_ROWS: usize = 24;
@@ -95,11 +96,12 @@ fn row(first: usize, last: usize, cells: &[&Cell<'_>], href: impl Fn(&str) -> Op
 }
 
 fn link(cell: &Cell<'_>, has_mark: bool) -> Markup {
-    let content = html! { @if has_mark { (mark(look(cell.status))) } bdi { (cell.name) } };
+    let name = visible(cell.name);
+    let content = html! { @if has_mark { (mark(look(cell.status))) } bdi { (name) } };
     let class = if has_mark { "state plain" } else { "plain" };
     html! {
         @match &cell.href {
-            Some(href) => a class=(class) href=(href) title=(cell.name) { (content) },
+            Some(href) => a class=(class) href=(href) title=(name) { (content) },
             None => span class=(class) { (content) },
         }
     }

@@ -62,7 +62,7 @@ pub enum Outcome<'a> {
     /// Another field is wrong.
     WrongActor(&'a str),
     /// Something else is wrong.
-    Refused { sentence: &'a str, hint: &'a str },
+    Refused { maybe_done: bool, sentence: &'a str, hint: &'a str },
 }
 
 /// Renders the page.
@@ -124,8 +124,9 @@ fn said(outcome: &Outcome<'_>) -> Markup {
             "alert",
             &html! { p { b { "Nothing was started." } " Your name is missing or wrong." } },
         ),
-        Outcome::Refused { sentence, hint } => {
-            let sentence = html! { p { b { "Nothing was started." } " " bdi { (visible(sentence)) } @if !sentence.ends_with('.') { "." } " " (hint) } };
+        Outcome::Refused { maybe_done, sentence, hint } => {
+            let lead = if *maybe_done { "Perhaps a run was started." } else { "Nothing was started." };
+            let sentence = html! { p { b { (lead) } " " bdi { (visible(sentence)) } @if !sentence.ends_with('.') { "." } " " (hint) } };
             notice("bad", "bad", "alert", &sentence)
         }
     }

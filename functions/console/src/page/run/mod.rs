@@ -13,12 +13,13 @@ mod work;
 
 use maud::{Markup, html};
 use shared::db::console::{Place, Run};
+use shared::db::run::Control;
 use shared::domain::GateId;
 
 use super::gates::gates;
 use super::icon::look;
 use super::layout::{Base, Layout, Part, layout};
-use super::parts::notice;
+use super::parts::{notice, person};
 use super::source::visible;
 pub(super) use artifacts::artifact_item;
 pub use control::RefusedControl;
@@ -59,14 +60,15 @@ impl<'a> RunPage<'a> {
     }
 
     /// Only the page at the run's own address refreshes, because the fragment's links are relative to it. A page of older
-    /// events does not change.
+    /// events does not change. A run that has ended changes when somebody retries it.
     fn is_live(&self) -> bool {
-        self.run.is_open() && self.base.0 == Base::RUN.0 && self.run.timeline.selection.place == Place::Newest
+        let can_change = self.run.is_open() || is_possible(Control::Retry, self.run.status);
+        can_change && self.base.0 == Base::RUN.0 && self.run.timeline.selection.place == Place::Newest
     }
 
     /// Whether the page reloads in a browser without scripts.
     fn reloads(&self) -> bool {
-        self.is_live() && !self.is_still
+        self.run.is_open() && self.is_live() && !self.is_still
     }
 }
 
@@ -98,7 +100,7 @@ pub fn run_live(page: &RunPage<'_>) -> Markup {
     });
     let work = Work::new(base, run);
     html! {
-        div #live data-status=(run.status) data-fragment=[fragment] {
+        div #live data-status=(run.status) data-fragment=[fragment] data-pace=[(!run.is_open()).then_some("calm")] {
             (head::title(page))
             (next::next(page))
             (graph::graph(&work))
@@ -120,6 +122,6 @@ fn decided(run: &Run, id: GateId) -> Markup {
     let Some(gate) = run.gates.iter().find(|gate| gate.id == id) else { return html! {} };
     let Some(actor) = &gate.actor else { return html! {} };
     let look = look(gate.status);
-    let sentence = html! { p { "The gate " bdi { (visible(&gate.gate_type)) } " is " strong { (gate.status) } " by " bdi { (visible(actor)) } "." } };
+    let sentence = html! { p { "The gate " bdi { (visible(&gate.gate_type)) } " is " strong { (gate.status) } " by " (person(actor)) "." } };
     notice(look.tone, look.symbol, "status", &sentence)
 }

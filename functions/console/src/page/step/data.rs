@@ -24,10 +24,11 @@ pub(super) fn values(page: &StepPage<'_>) -> Markup {
     let body = html! {
         (value(page, "Inputs", &inputs, &step.inputs, step.outputs.is_none() && is_plain))
         @match &step.outputs {
+            _ if !page.is_of_newest_attempt() => (of_attempt(page)),
             Some(outputs) => (value(page, "Outputs", &format::size(outputs.bytes), outputs, is_plain)),
             None => (fold("Outputs", "none", false, &html! { p.note { "The step has returned nothing." } })),
         }
-        @if let Some(error) = &step.error {
+        @if let (Some(error), true) = (&step.error, page.is_of_newest_attempt()) {
             @let code = visible(error.code.as_deref().unwrap_or("no code"));
             (fold("Error", &code, false, &html! {
                 @if !error.message.is_empty() { p.quote { bdi { (visible(&error.message)) } } }
@@ -37,6 +38,21 @@ pub(super) fn values(page: &StepPage<'_>) -> Markup {
         }
     };
     section("data", "Inputs and outputs", &html! {}, &body)
+}
+
+/// What is known of an earlier attempt. Only the newest one leaves outputs.
+fn of_attempt(page: &StepPage<'_>) -> Markup {
+    let step = page.step;
+    let error = page.earlier_attempt().and_then(|attempt| attempt.error.as_deref());
+    html! {
+        p.note {
+            "Outputs and the whole error are kept of the newest attempt only: "
+            a href=(page.step_href(step.ordinal)) { "attempt " (step.attempt) } "."
+        }
+        @if let Some(error) = error {
+            (fold("Error", "its message", true, &html! { p.quote { bdi { (visible(error)) } } }))
+        }
+    }
 }
 
 fn value(page: &StepPage<'_>, title: &str, note: &str, json: &StoredJson, is_open: bool) -> Markup {
@@ -65,6 +81,7 @@ pub(super) fn write(page: &StepPage<'_>) -> Markup {
     let Some(start) = &step.write else { return html! {} };
     let table = visible(start.table.as_deref().unwrap_or("a table"));
     let title = match step.status {
+        _ if !page.is_of_newest_attempt() => "What the step writes",
         StepStatus::Succeeded => "What it wrote",
         StepStatus::Failed | StepStatus::Skipped | StepStatus::Cancelled => "What it would have written",
         _ => "What it will write",
@@ -75,7 +92,7 @@ pub(super) fn write(page: &StepPage<'_>) -> Markup {
     let rows = Rows { first: page.rows, href: &href };
     let body = html! {
         @if let Some(write) = &write {
-            p { "It " (what(write)) " " code { bdi { (table) } } @if step.status == StepStatus::Succeeded { ", exactly once" } "." }
+            p { "It " (what(write)) " " code { bdi { (table) } } @if step.status == StepStatus::Succeeded && page.is_of_newest_attempt() { ", exactly once" } "." }
             (preview(write, &rows))
             (rule(start, write))
         } @else {

@@ -6,7 +6,7 @@ mod next;
 mod side;
 
 use maud::{Markup, html};
-use shared::db::console::StepDetail;
+use shared::db::console::{StepDetail, TriedAttempt};
 use shared::domain::ArtifactId;
 
 use super::evidence::{Links, verdict, verdict_missing};
@@ -58,6 +58,12 @@ impl<'a> StepPage<'a> {
     fn is_of_newest_attempt(&self) -> bool {
         self.step.shown == self.step.attempt
     }
+
+    /// The attempt that the page shows, if another one followed and it is among the attempts that are read.
+    fn earlier_attempt(&self) -> Option<&'a TriedAttempt> {
+        let attempts = self.step.attempts.iter();
+        attempts.filter(|_| !self.is_of_newest_attempt()).find(|attempt| attempt.number == self.step.shown)
+    }
 }
 
 /// `GET /ui/runs/{id}/steps/{ordinal}`.
@@ -69,8 +75,7 @@ pub fn step_page(page: &StepPage<'_>) -> String {
         p.toast #announcer role="status" {}
         div #live data-status=(word) data-fragment=[fragment] {
             (title(page))
-            (next::next(page))
-            (other_attempt(page))
+            @if page.is_of_newest_attempt() { (next::next(page)) } @else { (other_attempt(page)) }
             div.columns {
                 // One region: an attempt that ends adds parts.
                 div data-region="main" { (main(page)) }
@@ -78,20 +83,32 @@ pub fn step_page(page: &StepPage<'_>) -> String {
             }
         }
     };
-    let title = format!("{} {word}: {}", visible(&step.name), visible(&step.goal));
+    let earlier = format!("attempt {}", step.shown);
+    let what = if page.is_of_newest_attempt() { word } else { earlier.as_str() };
+    let title = format!("{} {what}: {}", visible(&step.name), visible(&step.goal));
     let refresh_s = page.is_live().then_some(REFRESH_S);
     layout(&Layout { part: Part::Runs, waiting: step.waiting, refresh_s, ..Layout::new(page.base, &title) }, &content)
 }
 
 fn title(page: &StepPage<'_>) -> Markup {
     let step = page.step;
-    let mut list = vec![state(look(step.status)), html! { code { bdi { (visible(&step.tool)) } } }];
-    match (step.duration_ms, &step.started_at) {
+    let tool = html! { code { bdi { (visible(&step.tool)) } } };
+    let mut list = match page.earlier_attempt() {
+        Some(attempt) => vec![side::outcome(attempt), tool],
+        None if page.is_of_newest_attempt() => vec![state(look(step.status)), tool],
+        None => vec![tool],
+    };
+    let (duration_ms, started_at) = match page.earlier_attempt() {
+        Some(attempt) => (attempt.duration_ms, Some(&attempt.started_at)),
+        None if page.is_of_newest_attempt() => (step.duration_ms, step.started_at.as_ref()),
+        None => (None, None),
+    };
+    match (duration_ms, started_at) {
         (Some(ms), _) => list.push(html! { "took " b { (format::duration(ms)) } }),
         (None, Some(at)) => list.push(html! { b { (elapsed(at)) } }),
         (None, None) => {}
     }
-    if let Some(at) = &step.started_at {
+    if let Some(at) = started_at {
         list.push(html! { "started " (time(at)) });
     }
     if step.attempt > 1 {
@@ -121,7 +138,8 @@ fn other_attempt(page: &StepPage<'_>) -> Markup {
         @if !page.is_of_newest_attempt() {
             (notice("warn", "again", "note", &html! {
                 p {
-                    "This page shows what attempt " (step.shown) " left. "
+                    "This page shows what attempt " (step.shown) " left. The step has gone on since: "
+                    strong { (look(step.status).word) } ". "
                     a href=(page.step_href(step.ordinal)) { "Show the newest one, attempt " (step.attempt) }
                 }
             }))

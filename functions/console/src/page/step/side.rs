@@ -1,13 +1,13 @@
 //! Attempts of a step, its decisions, its place in the plan, its limits.
 
 use maud::{Markup, html};
-use shared::db::console::{AttemptStatus, Gate, Neighbour, StepDetail, TriedAttempt};
+use shared::db::console::{AttemptStatus, Gate, Neighbour, TriedAttempt};
 
 use super::StepPage;
 use crate::page::format;
 use crate::page::gates::look_of;
-use crate::page::icon::{Look, look, mark};
-use crate::page::parts::{elapsed, left, many, pairs, section, time};
+use crate::page::icon::{Look, look, mark, state};
+use crate::page::parts::{elapsed, left, many, pairs, person, section, time};
 use crate::page::source::visible;
 
 pub(super) fn side(page: &StepPage<'_>) -> Markup {
@@ -15,7 +15,7 @@ pub(super) fn side(page: &StepPage<'_>) -> Markup {
         (attempts(page))
         (decisions(page))
         (order(page))
-        (limits(page.step))
+        (limits(page))
     }
 }
 
@@ -52,6 +52,12 @@ fn attempt_item(page: &StepPage<'_>, attempt: &TriedAttempt) -> Markup {
     }
 }
 
+/// What became of an attempt.
+pub(super) fn outcome(attempt: &TriedAttempt) -> Markup {
+    let (look, word) = state_of(attempt.status);
+    state(Look { word, ..look })
+}
+
 fn state_of(status: AttemptStatus) -> (Look, &'static str) {
     match status {
         AttemptStatus::Running => (look("running"), "running"),
@@ -82,7 +88,7 @@ fn gate_item(page: &StepPage<'_>, gate: &Gate) -> Markup {
             (mark(look))
             span {
                 a href=(page.base.to(&format!("gates/{}", gate.id))) { bdi { (visible(&gate.gate_type)) } }
-                " " span.note { (look.word) @if let Some(actor) = &gate.actor { " by " bdi { (visible(actor)) } } }
+                " " span.note { (look.word) @if let Some(actor) = &gate.actor { " by " (person(actor)) } }
             }
             span.note { @if let Some(reason) = &gate.decision_reason { bdi { (visible(reason)) } } }
             span.number { @if let Some(at) = &gate.decided_at { span.note { (time(at)) } } }
@@ -109,7 +115,8 @@ fn neighbours(page: &StepPage<'_>, steps: &[Neighbour], total: usize, none: &str
     }
 }
 
-fn limits(step: &StepDetail) -> Markup {
+fn limits(page: &StepPage<'_>) -> Markup {
+    let step = page.step;
     let mut list = vec![("Handler", html! { code { (visible(&step.handler)) } })];
     if let Some(seconds) = step.timeout_s {
         list.push(("Time limit", html! { (format::duration(seconds.saturating_mul(1_000))) " an attempt" }));
@@ -121,7 +128,8 @@ fn limits(step: &StepDetail) -> Markup {
         list.push(("Lost workers", html! { (step.workers_lost) }));
     }
     for (name, at) in [("Ready", &step.ready_at), ("Started", &step.started_at), ("Ended", &step.finished_at)] {
-        if let Some(at) = at {
+        // These are of the step. An earlier attempt has its own.
+        if let Some(at) = at.as_ref().filter(|_| page.is_of_newest_attempt()) {
             list.push((name, time(at)));
         }
     }

@@ -440,6 +440,28 @@ $$;
 revoke execute on function nofx.policy_changed(), nofx.policy_is_kept(), nofx.policy_set(jsonb) from public;
 grant execute on function nofx.policy_set(jsonb) to nofx_api;
 
+-- functions/queues.sql sha256=093e683503b179c5c247b0b62d93c9489b24d2fc7541fc4e2edb352fd1df6a82
+-- Records that somebody moved dead letters of a handler back to its queue. A second call with the same id changes nothing.
+-- p: {caller, id, handler, actor, moved, more} -> {result: recorded|repeated}
+create or replace function nofx.redrive_record(p jsonb) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+begin
+    p := nofx.admitted(p, 'queues.redrive');
+    if exists (select from nofx.tenant_event e
+                where e.tenant_id = p ->> 'tenant_id' and e.subject = p ->> 'handler' and e.payload ->> 'id' = p ->> 'id') then
+        return jsonb_build_object('result', 'repeated');
+    end if;
+    insert into nofx.tenant_event (tenant_id, type, subject, actor, payload)
+    values (p ->> 'tenant_id', 'queue.redriven', p ->> 'handler', p ->> 'actor',
+            jsonb_build_object('id', p ->> 'id', 'moved', p -> 'moved', 'more', p -> 'more', 'by', p -> 'by'));
+    return jsonb_build_object('result', 'recorded');
+end
+$$;
+select nofx.transition_declare('nofx.redrive_record(jsonb)', 'nofx_api');
+
 -- functions/read.sql sha256=60a30760a866a16acfd29d9c4ff254ca018d631670ce6fd8209e784a7d7453bd
 -- Runs a query of the API for a caller: admits the caller, and then reads under row level security with its tenant's claims, all in one
 -- statement. Role and claims end with the transaction. So a pooler in transaction mode needs no care, and a forgotten `where tenant_id`

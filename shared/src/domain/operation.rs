@@ -1,4 +1,4 @@
-//! The inputs of a step: `{table, op, values, where, set, expected_rows}`.
+//! The inputs of a step with tool `db_write`: `{table, op, values, where, set, expected_rows}`, and whether a rule allows them.
 //!
 //! - insert: `values` is a list of objects with the same columns;
 //! - update: `where` is an object of key columns, `set` an object of columns;
@@ -11,9 +11,11 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use shared::domain::Problem;
-use shared::domain::fields::{self, Fields, Names, Null};
-use shared::domain::rule::{MAX_ROWS, Op};
+
+use super::fields::{self, Fields, Names, Null};
+use super::outcome::StepError;
+use super::problem::Problem;
+use super::rule::{MAX_ROWS, Op, Rule};
 
 /// A parsed operation.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,7 +48,7 @@ const ANY: &[Names] = &[&["table"], &["op"], &["values"], &["where"], &["set"], 
 
 impl Operation {
     /// Reads a step's inputs.
-    pub(crate) fn parse(inputs: &Value) -> Result<Self, Vec<Problem>> {
+    pub fn parse(inputs: &Value) -> Result<Self, Vec<Problem>> {
         let op = Op::deserialize(&inputs["op"]).ok();
         let known = match op {
             Some(Op::Insert) => INSERT,
@@ -96,6 +98,55 @@ fn insert_rows(fields: &mut Fields<'_, '_>, expected: Option<usize>) -> Option<V
         fields.problem("expected_rows", message);
     }
     Some(rows)
+}
+
+impl Rule {
+    /// Refuses an operation that the rule does not allow.
+    pub fn check(&self, operation: &Operation) -> Result<(), StepError> {
+        let (table, kind) = (operation.table.to_string(), &operation.kind);
+        self.check_op(&table, kind.op())?;
+        self.check_columns(&table, &kind.written_columns())?;
+        match kind {
+            Kind::Insert { rows } if rows.len() > self.max_rows => {
+                let (rows, most) = (rows.len(), self.max_rows);
+                let message = format!("the write has {rows} rows; the rule for {table} allows {most}");
+                Err(StepError::new("too_many_rows", message))
+            }
+            Kind::Insert { .. } => Ok(()),
+            Kind::Update { .. } | Kind::Delete { .. } => self.check_key(&table, kind.op(), &kind.key_columns()),
+        }
+    }
+
+    /// Refuses an operation that the rule does not list.
+    pub fn check_op(&self, table: &str, op: Op) -> Result<(), StepError> {
+        if self.allowed_ops.contains(&op) {
+            return Ok(());
+        }
+        Err(StepError::new("op_not_allowed", format!("the rule for {table} does not allow {}", op.name())))
+    }
+
+    /// Refuses a write to a column that the rule does not list.
+    pub fn check_columns(&self, table: &str, written: &[&str]) -> Result<(), StepError> {
+        let is_refused = |column: &&&str| !self.columns.iter().any(|allowed| allowed.as_str() == **column);
+        let Some(column) = written.iter().find(is_refused) else { return Ok(()) };
+        let message = format!("the rule for {table} does not allow writing column \"{column}\"");
+        Err(StepError::new("column_not_allowed", message))
+    }
+
+    /// Refuses to select rows by other columns than exactly those of the rule's key.
+    pub fn check_key(&self, table: &str, op: Op, columns: &[&str]) -> Result<(), StepError> {
+        let (key, op) = (&self.key, op.name());
+        let is_whole = columns.len() == key.len() && key.iter().all(|key| columns.contains(&key.as_str()));
+        if is_whole && !key.is_empty() {
+            return Ok(());
+        }
+        let message = if key.is_empty() {
+            format!("the rule for {table} has no key, so it allows no {op}")
+        } else {
+            format!("{op} on {table} must select rows by exactly {}", key.join(", "))
+        };
+        Err(StepError::new("predicate_not_allowed", message))
+    }
 }
 
 impl Kind {
@@ -158,7 +209,6 @@ fn rows(values: &Value) -> Result<Vec<Map<String, Value>>, String> {
 mod tests {
     use super::*;
     use serde_json::json;
-    use shared::domain::StepError;
 
     fn problem(inputs: &Value) -> String {
         StepError::invalid_inputs(Operation::parse(inputs).expect_err("invalid inputs")).message
@@ -183,5 +233,30 @@ mod tests {
     fn rows_with_different_columns_are_rejected() {
         let inputs = json!({"table": "a.b", "op": "insert", "values": [{"x": 1}, {"y": 1}]});
         assert!(problem(&inputs).contains("same columns"));
+    }
+
+    fn code(rule: &Rule, inputs: &Value) -> String {
+        let operation = Operation::parse(inputs).expect("an operation");
+        rule.check(&operation).map_or_else(|error| error.code, |()| "allowed".into())
+    }
+
+    #[test]
+    fn only_what_the_rule_lists_is_allowed() {
+        let stored =
+            json!({"allowed_ops": ["insert", "update"], "columns": ["name", "price"], "key": ["id"], "max_rows": 1});
+        let mut rule = Rule::parse(&stored).unwrap();
+        let insert = |values: Value| json!({"table": "public.products", "op": "insert", "values": values});
+        let update =
+            |key: Value| json!({"table": "public.products", "op": "update", "where": key, "set": {"price": 1}});
+        assert_eq!(code(&rule, &insert(json!([{"name": "a"}]))), "allowed");
+        assert_eq!(code(&rule, &insert(json!([{"owner": "a"}]))), "column_not_allowed");
+        assert_eq!(code(&rule, &insert(json!([{"name": "a"}, {"name": "b"}]))), "too_many_rows");
+        assert_eq!(code(&rule, &update(json!({"id": 1}))), "allowed");
+        assert_eq!(code(&rule, &update(json!({"price": 1}))), "predicate_not_allowed");
+        assert_eq!(code(&rule, &update(json!({"id": 1, "price": 1}))), "predicate_not_allowed");
+        let delete = json!({"table": "public.products", "op": "delete", "where": {"id": 1}});
+        assert_eq!(code(&rule, &delete), "op_not_allowed");
+        rule.key.clear();
+        assert_eq!(code(&rule, &update(json!({"id": 1}))), "predicate_not_allowed");
     }
 }
