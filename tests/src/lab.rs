@@ -40,13 +40,13 @@ impl Lab {
     pub async fn new() -> Self {
         let database = TestDatabase::create().await;
         let config = config(&database.url);
-        Self::on(database, config).await
+        Box::pin(Self::on(database, config)).await
     }
 
     /// Like [`Lab::new`], with this database and configuration.
     pub async fn on(database: TestDatabase, config: Config) -> Self {
         let admin = connect_to(&database.url).await;
-        let mut ctx = context(config).await;
+        let mut ctx = Box::pin(context(config)).await;
         let (sender, wakeups) = mpsc::unbounded_channel();
         ctx.queue = Queue::Channel(sender);
         let tenant = ctx.config.tenant.clone();

@@ -119,7 +119,7 @@ impl Session {
             #[serde(flatten)]
             input: &'a I,
         }
-        let answer = self.db.transition(sql, &Call { caller: &*self.caller, input }).await?;
+        let answer = self.db.transition(sql, &Call { caller: &self.caller, input }).await?;
         self.is_admitted.store(true, Ordering::Relaxed);
         Ok(answer)
     }

@@ -8,6 +8,7 @@ use nofx_tests::environment::with_role;
 use serde_json::{Value, json};
 use shared::domain::Caller;
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
 const SECRET: &str = "5f16bd24b0ad7d5ba1b7bd0a9ee71c19e3f5a64d1b9c6d1e6ff5a7f0b7f9bb01";
@@ -158,9 +159,9 @@ async fn a_caller_without_proof_is_nobody() {
         for value in
             [json!(null), json!(""), json!(true), json!(1), json!([]), json!({}), json!("x"), json!([whole[key]])]
         {
-            let mut changed = whole.clone();
-            changed[key] = value;
-            callers.push(changed);
+            let mut other = whole.clone();
+            other[key] = value;
+            callers.push(other);
         }
     }
     let changes = [
@@ -176,9 +177,9 @@ async fn a_caller_without_proof_is_nobody() {
         json!({ "via": "TOKEN" }),
     ];
     for change in changes {
-        let mut changed = whole.clone();
-        changed.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
-        callers.push(changed);
+        let mut other = whole.clone();
+        other.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        callers.push(other);
     }
     for caller in callers {
         admit(&api, &caller, Some("runs.read")).await.expect_err(&caller.to_string());
@@ -358,13 +359,13 @@ async fn each_transition_admits_its_caller_itself_and_refuses_the_others_without
                                    "document": {}, "decision": "approve", "tenant_id": "acme", "actor": "admin", "name": "n",
                                    "type": "workspace", "uri": "u", "hash": "h", "size_bytes": 1, "media_type": "m" });
                 let error = api.query_one(&format!("select nofx.{function}($1)"), &[&call]).await.expect_err(function);
-                assert_eq!(error.code().map(|code| code.code()), Some(FORBIDDEN), "{function} {kind} {role}");
+                assert_eq!(error.code().map(SqlState::code), Some(FORBIDDEN), "{function} {kind} {role}");
                 refused += 1;
             }
         }
         let nobody = json!({ "tenant_id": "acme", "actor": "admin" });
         let error = api.query_one(&format!("select nofx.{function}($1)"), &[&nobody]).await.expect_err(function);
-        assert_eq!(error.code().map(|code| code.code()), Some(UNKNOWN), "{function} without a caller");
+        assert_eq!(error.code().map(SqlState::code), Some(UNKNOWN), "{function} without a caller");
     }
     assert!(refused > 60, "{refused}");
     for table in ["run", "gate", "approval", "policy", "db_write_rule", "artifact", "event", "tenant_event"] {
@@ -394,7 +395,7 @@ async fn an_agent_with_every_role_neither_decides_nor_waives_a_gate() {
             let caller = by_token(tokens[&format!("{kind} {role}")], kind);
             let call = json!({ "caller": caller, "gate_id": gate, "decision": decision, "actor": "admin", "reason": "because" });
             let error = api.query_one("select nofx.gate_decide($1)", &[&call]).await.expect_err(decision);
-            assert_eq!(error.code().map(|code| code.code()), Some(FORBIDDEN), "{kind} {role} {decision}");
+            assert_eq!(error.code().map(SqlState::code), Some(FORBIDDEN), "{kind} {role} {decision}");
         }
     }
     let decide = async |subject: &str, decision: &str| {

@@ -51,7 +51,7 @@ pub fn router() -> Router {
     let url = "postgresql://nobody@127.0.0.1:1/nothing?sslmode=disable".into();
     let config = Config::new(DatabaseConfig { url, ca_file: None, pool_size: 1 });
     let sdk = SdkConfig::builder().behavior_version(BehaviorVersion::latest()).region(Region::new("us-east-1")).build();
-    shared::http::with_layers(console::router(Ctx::new(config, &sdk).unwrap()))
+    shared::http::with_layers(console::router(Ctx::new(config, &sdk).unwrap()).unwrap())
 }
 
 pub struct Answer {
