@@ -25,7 +25,7 @@ const SHARED: &AllowedImports = &[
     ("context", &["config", "db", "error", "queue", "secrets", "storage"]),
     ("flow", &["context", "db", "domain", "error", "queue", "storage", "telemetry", "view"]),
     ("worker", &["context", "db", "domain", "error", "flow", "queue", "storage", "telemetry"]),
-    ("http", &["domain", "error", "telemetry", "view"]),
+    ("http", &["auth", "context", "db", "domain", "error", "telemetry", "view"]),
 ];
 
 const LOCAL: &AllowedImports = &[

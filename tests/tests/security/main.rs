@@ -2,5 +2,6 @@
 
 mod admission;
 mod jwks;
+mod matrix;
 mod roles;
 mod tenancy;
