@@ -1,16 +1,12 @@
--- Manages members, API tokens and sessions. The API lists them under row level security, without the hashes of secrets.
+-- Manages members, API tokens and sessions.
 
--- Lists of tokens are apart from those of sessions, newest first.
+-- Lists of tokens are apart from those of sessions.
 drop index nofx.api_token_list;
 create index api_token_list on nofx.api_token (tenant_id, (kind = 'person'), created_at, id);
 
-grant select on nofx.membership to nofx_api;
-grant select (id, tenant_id, kind, subject, owner, name, role, scopes, created_at, expires_at, revoked_at, revoked_by, last_used_at, last_used_ip)
-    on nofx.api_token to nofx_api;
-
 -- Copies of the files in functions/. Change those files, not this one.
 
--- functions/members.sql sha256=98303729f6c5800693da139c8872607dfd2f8568bf048a4ce661ffcdcd9730ca
+-- functions/members.sql sha256=98f5fdb53bc997860dad76b8d582cf67532134297307366fad4ea567d81cd533
 -- Members of a tenant: people, each with a role.
 
 -- Keeps the caller's membership as it is until the transaction ends, so that nobody who is being removed gets a token that survives it.
@@ -40,8 +36,17 @@ as $$
 $$;
 revoke execute on function nofx.member_lock(nofx.principal), nofx.has_other_admin(text, text) from public;
 
+-- A member as the API shows it.
+create or replace function nofx.member_json(p nofx.membership) returns jsonb
+    language sql immutable
+    set search_path = ''
+as $$
+    select jsonb_build_object('subject', p.subject, 'role', p.role, 'name', p.name, 'email', p.email, 'created_at', p.created_at,
+                              'created_by', p.created_by)
+$$;
+
 -- Makes somebody a member, or changes a member. Who was removed comes back without their earlier sessions and tokens.
--- p: {caller, subject, role, name, email} -> {result: created|replaced|unchanged|last_admin|role_above}
+-- p: {caller, subject, role, name, email} -> {result: created|replaced|unchanged, member} | {result: last_admin|role_above}
 create or replace function nofx.member_set(p jsonb) returns jsonb
     language plpgsql
     security definer
@@ -50,6 +55,7 @@ as $$
 declare
     v_who nofx.principal := nofx.caller_admit(p -> 'caller', 'members.write');
     v_old nofx.membership;
+    v_new nofx.membership;
 begin
     -- Two admins who degrade each other: the second one sees what the first did.
     perform from nofx.tenant t where t.tenant_id = v_who.tenant_id for no key update;
@@ -66,14 +72,15 @@ begin
     end if;
     if v_old.subject is not null and v_old.removed_at is null and v_old.role = p ->> 'role' and v_old.name = p ->> 'name'
        and v_old.email is not distinct from p ->> 'email' then
-        return jsonb_build_object('result', 'unchanged');
+        return jsonb_build_object('result', 'unchanged', 'member', nofx.member_json(v_old));
     end if;
     insert into nofx.membership (tenant_id, subject, role, name, email, created_by)
     values (v_who.tenant_id, p ->> 'subject', p ->> 'role', p ->> 'name', p ->> 'email', v_who.name)
         on conflict (tenant_id, subject) do update
-           set role = excluded.role, name = excluded.name, email = excluded.email, removed_at = null;
-    return jsonb_build_object('result', case when v_old.subject is null or v_old.removed_at is not null then 'created'
-                                             else 'replaced' end);
+           set role = excluded.role, name = excluded.name, email = excluded.email, removed_at = null
+    returning * into v_new;
+    return jsonb_build_object('result', case when v_old.subject is null or v_old.removed_at is not null then 'created' else 'replaced' end,
+                              'member', nofx.member_json(v_new));
 end
 $$;
 select nofx.transition_declare('nofx.member_set(jsonb)', 'nofx_api');
@@ -128,6 +135,42 @@ begin
 end
 $$;
 select nofx.transition_declare('nofx.member_remove(jsonb)', 'nofx_api');
+
+-- Members, ordered by subject, after the subject p.after. p: {caller, after, limit} -> {rows, more}
+create or replace function nofx.member_list(p jsonb) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_who nofx.principal := nofx.caller_admit(p -> 'caller', 'members.read');
+    v_limit integer := p ->> 'limit';
+begin
+    return nofx.rows_page(array(
+        select nofx.member_json(m)
+          from nofx.membership m
+         where m.tenant_id = v_who.tenant_id and m.removed_at is null and m.subject > coalesce(p ->> 'after', '')
+         order by m.subject
+         limit v_limit + 1), v_limit);
+end
+$$;
+select nofx.transition_declare('nofx.member_list(jsonb)', 'nofx_api');
+revoke execute on function nofx.member_json(nofx.membership) from public;
+
+-- functions/rows_page.sql sha256=1fa1fb6ae8c900cfdac104f6b4fd82a39f4cddeb6273e57ca96c6fd7456a8b18
+-- A page of rows, bounded in rows and in bytes, of at most one row more than the limit. A page with large rows ends early.
+-- -> {rows, more}
+create or replace function nofx.rows_page(p_rows jsonb[], p_limit integer) returns jsonb
+    language sql
+    set search_path = nofx, pg_temp
+as $$
+    select jsonb_build_object('rows', coalesce(jsonb_agg(k.item order by k.n) filter (where k.fits), '[]'),
+                              'more', coalesce(bool_or(not k.fits), false))
+      from (select s.item, s.n, s.n <= p_limit and (s.n = 1 or s.bytes <= 393216) as fits
+              from (select r.item, r.n, sum(octet_length(r.item::text)) over (order by r.n) as bytes
+                      from unnest(p_rows) with ordinality r(item, n)) s) k
+$$;
+revoke execute on function nofx.rows_page(jsonb[], integer) from public;
 
 -- functions/sessions.sql sha256=ee75e5df254369878f6b4bb15344760e52acaa5a6b5b0b72e2b05de2c66a6dbc
 -- Sessions of people. A session is a token of the kind `person`, which has the role that its member has at each request.
@@ -209,7 +252,7 @@ end
 $$;
 select nofx.transition_declare('nofx.session_end(jsonb)', 'nofx_api');
 
--- functions/tokens.sql sha256=bfd40dd65292db29cd0ea333807d1eef89bc171f14af1a18ae5d1fe8aeb7465e
+-- functions/tokens.sql sha256=1d4b57f2c988143cccf40891036b715c32f6a5335797d495d839803c35869abe
 -- API tokens of agents and services. Only people who are admins create and revoke them. The database never has a secret.
 
 -- Creates a token, which its creator answers for: it ends when they leave. Its name in records is its subject, so that it cannot look like
@@ -276,3 +319,33 @@ begin
 end
 $$;
 select nofx.transition_declare('nofx.token_revoke(jsonb)', 'nofx_api');
+
+-- Tokens of agents and services, or with sessions those of people, newest first, after the one with the id p.after.
+-- p: {caller, sessions, after, limit} -> {rows, more, known}; known is false if there is no token p.after.
+create or replace function nofx.token_list(p jsonb) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_who nofx.principal := nofx.caller_admit(p -> 'caller', 'tokens.read');
+    v_limit integer := p ->> 'limit';
+    v_after nofx.api_token;
+    v_rows jsonb[];
+begin
+    select * into v_after from nofx.api_token t where t.tenant_id = v_who.tenant_id and t.id = (p ->> 'after')::uuid;
+    v_rows := array(
+        select jsonb_build_object(
+                   'id', t.id, 'kind', t.kind, 'name', t.name, 'subject', t.subject, 'owner', t.owner, 'role', t.role, 'scopes', t.scopes,
+                   'created_at', t.created_at, 'expires_at', t.expires_at, 'revoked_at', t.revoked_at, 'revoked_by', t.revoked_by,
+                   'last_used_at', t.last_used_at, 'last_used_ip', host(t.last_used_ip),
+                   'live', t.revoked_at is null and t.expires_at > clock_timestamp())
+          from nofx.api_token t
+         where t.tenant_id = v_who.tenant_id and (t.kind = 'person') = (p ->> 'sessions')::boolean
+           and (v_after.id is null or (t.created_at, t.id) < (v_after.created_at, v_after.id))
+         order by t.created_at desc, t.id desc
+         limit v_limit + 1);
+    return nofx.rows_page(v_rows, v_limit) || jsonb_build_object('known', v_after.id is not null or p ->> 'after' is null);
+end
+$$;
+select nofx.transition_declare('nofx.token_list(jsonb)', 'nofx_api');

@@ -27,8 +27,17 @@ as $$
 $$;
 revoke execute on function nofx.member_lock(nofx.principal), nofx.has_other_admin(text, text) from public;
 
+-- A member as the API shows it.
+create or replace function nofx.member_json(p nofx.membership) returns jsonb
+    language sql immutable
+    set search_path = ''
+as $$
+    select jsonb_build_object('subject', p.subject, 'role', p.role, 'name', p.name, 'email', p.email, 'created_at', p.created_at,
+                              'created_by', p.created_by)
+$$;
+
 -- Makes somebody a member, or changes a member. Who was removed comes back without their earlier sessions and tokens.
--- p: {caller, subject, role, name, email} -> {result: created|replaced|unchanged|last_admin|role_above}
+-- p: {caller, subject, role, name, email} -> {result: created|replaced|unchanged, member} | {result: last_admin|role_above}
 create or replace function nofx.member_set(p jsonb) returns jsonb
     language plpgsql
     security definer
@@ -37,6 +46,7 @@ as $$
 declare
     v_who nofx.principal := nofx.caller_admit(p -> 'caller', 'members.write');
     v_old nofx.membership;
+    v_new nofx.membership;
 begin
     -- Two admins who degrade each other: the second one sees what the first did.
     perform from nofx.tenant t where t.tenant_id = v_who.tenant_id for no key update;
@@ -53,14 +63,15 @@ begin
     end if;
     if v_old.subject is not null and v_old.removed_at is null and v_old.role = p ->> 'role' and v_old.name = p ->> 'name'
        and v_old.email is not distinct from p ->> 'email' then
-        return jsonb_build_object('result', 'unchanged');
+        return jsonb_build_object('result', 'unchanged', 'member', nofx.member_json(v_old));
     end if;
     insert into nofx.membership (tenant_id, subject, role, name, email, created_by)
     values (v_who.tenant_id, p ->> 'subject', p ->> 'role', p ->> 'name', p ->> 'email', v_who.name)
         on conflict (tenant_id, subject) do update
-           set role = excluded.role, name = excluded.name, email = excluded.email, removed_at = null;
-    return jsonb_build_object('result', case when v_old.subject is null or v_old.removed_at is not null then 'created'
-                                             else 'replaced' end);
+           set role = excluded.role, name = excluded.name, email = excluded.email, removed_at = null
+    returning * into v_new;
+    return jsonb_build_object('result', case when v_old.subject is null or v_old.removed_at is not null then 'created' else 'replaced' end,
+                              'member', nofx.member_json(v_new));
 end
 $$;
 select nofx.transition_declare('nofx.member_set(jsonb)', 'nofx_api');
@@ -115,3 +126,24 @@ begin
 end
 $$;
 select nofx.transition_declare('nofx.member_remove(jsonb)', 'nofx_api');
+
+-- Members, ordered by subject, after the subject p.after. p: {caller, after, limit} -> {rows, more}
+create or replace function nofx.member_list(p jsonb) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_who nofx.principal := nofx.caller_admit(p -> 'caller', 'members.read');
+    v_limit integer := p ->> 'limit';
+begin
+    return nofx.rows_page(array(
+        select nofx.member_json(m)
+          from nofx.membership m
+         where m.tenant_id = v_who.tenant_id and m.removed_at is null and m.subject > coalesce(p ->> 'after', '')
+         order by m.subject
+         limit v_limit + 1), v_limit);
+end
+$$;
+select nofx.transition_declare('nofx.member_list(jsonb)', 'nofx_api');
+revoke execute on function nofx.member_json(nofx.membership) from public;

@@ -64,3 +64,33 @@ begin
 end
 $$;
 select nofx.transition_declare('nofx.token_revoke(jsonb)', 'nofx_api');
+
+-- Tokens of agents and services, or with sessions those of people, newest first, after the one with the id p.after.
+-- p: {caller, sessions, after, limit} -> {rows, more, known}; known is false if there is no token p.after.
+create or replace function nofx.token_list(p jsonb) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_who nofx.principal := nofx.caller_admit(p -> 'caller', 'tokens.read');
+    v_limit integer := p ->> 'limit';
+    v_after nofx.api_token;
+    v_rows jsonb[];
+begin
+    select * into v_after from nofx.api_token t where t.tenant_id = v_who.tenant_id and t.id = (p ->> 'after')::uuid;
+    v_rows := array(
+        select jsonb_build_object(
+                   'id', t.id, 'kind', t.kind, 'name', t.name, 'subject', t.subject, 'owner', t.owner, 'role', t.role, 'scopes', t.scopes,
+                   'created_at', t.created_at, 'expires_at', t.expires_at, 'revoked_at', t.revoked_at, 'revoked_by', t.revoked_by,
+                   'last_used_at', t.last_used_at, 'last_used_ip', host(t.last_used_ip),
+                   'live', t.revoked_at is null and t.expires_at > clock_timestamp())
+          from nofx.api_token t
+         where t.tenant_id = v_who.tenant_id and (t.kind = 'person') = (p ->> 'sessions')::boolean
+           and (v_after.id is null or (t.created_at, t.id) < (v_after.created_at, v_after.id))
+         order by t.created_at desc, t.id desc
+         limit v_limit + 1);
+    return nofx.rows_page(v_rows, v_limit) || jsonb_build_object('known', v_after.id is not null or p ->> 'after' is null);
+end
+$$;
+select nofx.transition_declare('nofx.token_list(jsonb)', 'nofx_api');

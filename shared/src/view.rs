@@ -15,7 +15,9 @@ mod run;
 pub mod sentence;
 mod step;
 
-pub use account::{AuthSettings, Member, MemberPage, MemberRemoved, Token, TokenCreated, TokenEnded, TokenPage, Whoami};
+pub use account::{
+    AuthSettings, Member, MemberPage, MemberRemoved, Token, TokenCreated, TokenEnded, TokenPage, Whoami,
+};
 pub use artifact::{Artifact, ArtifactPage, ArtifactSummary, Upload};
 pub use event::Event;
 pub use gate::{Gate, GateDecision, OnPass};

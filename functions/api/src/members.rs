@@ -23,24 +23,17 @@ pub async fn list(session: Session, query: Query) -> Result<Response, Error> {
 pub async fn set(session: Session, Path(subject): Path<String>, body: Body) -> Result<Response, Error> {
     access::subject(&subject).map_err(|message| Error::invalid("subject", message))?;
     let request = body.read(MEMBER_FIELDS, |fields| MemberRequest::read(fields, &subject))?;
-    let new =
-        NewMember { subject: &subject, role: request.role, name: &request.name, email: request.email.as_deref() };
-    let status = match member::member_set(&session, &new).await? {
-        MemberSet::Created => StatusCode::CREATED,
-        MemberSet::Replaced | MemberSet::Unchanged => StatusCode::OK,
-        MemberSet::LastAdmin => return Err(last_admin()),
-        MemberSet::RoleAbove => return Err(Error::invalid("role", "is above your own")),
-    };
-    let stored = member::member_fetch(&session, &subject).await?.ok_or_else(|| no_member(&subject))?;
-    Ok((status, Json(stored)).into_response())
+    let new = NewMember { subject: &subject, role: request.role, name: &request.name, email: request.email.as_deref() };
+    match member::member_set(&session, &new).await? {
+        MemberSet::Created { member } => Ok((StatusCode::CREATED, Json(member)).into_response()),
+        MemberSet::Replaced { member } | MemberSet::Unchanged { member } => Ok(Json(member).into_response()),
+        MemberSet::LastAdmin => Err(last_admin()),
+        MemberSet::RoleAbove => Err(Error::invalid("role", "is above your own")),
+    }
 }
 
 /// `DELETE /members/{subject} {tokens_to}` -> how many sessions and tokens ended with it.
-pub async fn remove(
-    session: Session,
-    Path(subject): Path<String>,
-    body: Body,
-) -> Result<Json<MemberRemoved>, Error> {
+pub async fn remove(session: Session, Path(subject): Path<String>, body: Body) -> Result<Json<MemberRemoved>, Error> {
     let tokens_to = body.read_if_any(REMOVAL_FIELDS, |fields| {
         Some(fields.read("tokens_to", |value| access::subject(value.as_str().unwrap_or_default()).map(str::to_owned)))
     })?;

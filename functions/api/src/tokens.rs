@@ -27,12 +27,7 @@ pub async fn list(session: Session, query: Query) -> Result<Response, Error> {
         Some("true") => true,
         Some(_) => return Err(Error::invalid("sessions", "must be true or false")),
     };
-    let page = token::token_list(&session, sessions, after, limit).await?;
-    if let (true, Some(after)) = (page.items.is_empty(), after)
-        && !token::token_exists(&session, after).await?
-    {
-        return Err(not_given_out());
-    }
+    let page = token::token_list(&session, sessions, after, limit).await?.ok_or_else(not_given_out)?;
     let next = page.next(|token| token.id);
     Ok(page_of(TokenPage { tokens: page.items, next }, next, &query))
 }

@@ -1,11 +1,9 @@
 //! Members of a tenant: set, remove, list.
 
 use serde::{Deserialize, Serialize};
-use tokio_postgres::types::Type;
 
-use super::page::{Page, page};
-use super::row;
-use super::session::{Arg, Session};
+use super::page::Page;
+use super::session::Session;
 use crate::domain::Role;
 use crate::error::Error;
 use crate::view::{Member, MemberRemoved};
@@ -21,12 +19,18 @@ pub struct NewMember<'a> {
 }
 
 /// Result of setting a member.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(tag = "result", rename_all = "snake_case")]
 pub enum MemberSet {
-    Created,
-    Replaced,
-    Unchanged,
+    Created {
+        member: Member,
+    },
+    Replaced {
+        member: Member,
+    },
+    Unchanged {
+        member: Member,
+    },
     /// The tenant would have no admin left.
     LastAdmin,
     /// The role is above that of the caller.
@@ -51,6 +55,18 @@ struct RemoveCall<'a> {
     tokens_to: Option<&'a str>,
 }
 
+#[derive(Debug, Serialize)]
+struct ListCall<'a> {
+    after: Option<&'a str>,
+    limit: i64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Listed {
+    rows: Vec<Member>,
+    more: bool,
+}
+
 /// Makes somebody a member, or changes a member.
 pub async fn member_set(session: &Session, member: &NewMember<'_>) -> Result<MemberSet, Error> {
     session.transition("select nofx.member_set($1)", member).await
@@ -61,23 +77,8 @@ pub async fn member_remove(session: &Session, subject: &str, tokens_to: Option<&
     session.transition("select nofx.member_remove($1)", &RemoveCall { subject, tokens_to }).await
 }
 
-const COLUMNS: &str = "m.subject, m.role, m.name, m.email, m.created_at, m.created_by";
-
-/// A member. None if nobody of this subject is one now.
-pub async fn member_fetch(session: &Session, subject: &str) -> Result<Option<Member>, Error> {
-    let sql = format!(
-        "select {COLUMNS} from nofx.membership m where m.tenant_id = $1 and m.subject = $2 and m.removed_at is null"
-    );
-    row::fetch(session, &sql, &[(&subject, Type::TEXT)]).await
-}
-
 /// Members, ordered by subject, after this one.
 pub async fn member_list(session: &Session, after: Option<&str>, limit: i64) -> Result<Page<Member>, Error> {
-    let sql = format!(
-        "select {COLUMNS} from nofx.membership m
-          where m.tenant_id = $1 and m.removed_at is null and ($3::text is null or m.subject > $3)
-          order by m.subject limit $2 + 1"
-    );
-    let args: [Arg<'_>; 2] = [(&limit, Type::INT8), (&after, Type::TEXT)];
-    page(session, &sql, limit, &args).await
+    let listed: Listed = session.transition("select nofx.member_list($1)", &ListCall { after, limit }).await?;
+    Ok(Page { items: listed.rows, more: listed.more })
 }

@@ -1,11 +1,9 @@
 //! API tokens, sessions, and who a caller is.
 
 use serde::{Deserialize, Serialize};
-use tokio_postgres::types::Type;
 
-use super::page::{Page, page};
-use super::row;
-use super::session::{Arg, Session};
+use super::page::Page;
+use super::session::Session;
 use crate::domain::{Kind, Permission, Role, Timestamp, TokenId};
 use crate::error::Error;
 use crate::view::{Token, Whoami};
@@ -78,6 +76,20 @@ struct RevokeCall {
     id: TokenId,
 }
 
+#[derive(Debug, Serialize)]
+struct ListCall {
+    sessions: bool,
+    after: Option<TokenId>,
+    limit: i64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Listed {
+    rows: Vec<Token>,
+    more: bool,
+    known: bool,
+}
+
 /// Who the caller is, and what it may do.
 pub async fn whoami(session: &Session) -> Result<Whoami, Error> {
     session.transition("select nofx.whoami($1)", &NoInput {}).await
@@ -103,28 +115,14 @@ pub async fn token_revoke(session: &Session, id: TokenId) -> Result<TokenRevoked
     session.transition("select nofx.token_revoke($1)", &RevokeCall { id }).await
 }
 
-/// Whether the tenant has such a token or session.
-pub async fn token_exists(session: &Session, id: TokenId) -> Result<bool, Error> {
-    let sql = "select from nofx.api_token t where t.tenant_id = $1 and t.id = $2";
-    row::exists(session, sql, &[(&id.0, Type::UUID)]).await
-}
-
-/// Tokens of agents and services, or else sessions of people, newest first, after the one with the id `after`.
+/// Tokens of agents and services, or else sessions of people, newest first, after the one with the id `after`. None if there
+/// is no such token.
 pub async fn token_list(
     session: &Session,
     sessions: bool,
     after: Option<TokenId>,
     limit: i64,
-) -> Result<Page<Token>, Error> {
-    let sql = "select t.id, t.kind, t.name, t.subject, t.owner, t.role, t.scopes, t.created_at, t.expires_at, t.revoked_at,
-                      t.revoked_by, t.last_used_at, host(t.last_used_ip) as last_used_ip,
-                      t.revoked_at is null and t.expires_at > clock_timestamp() as live
-                 from nofx.api_token t
-                where t.tenant_id = $1 and (t.kind = 'person') = $4
-                  and ($3::uuid is null or (t.created_at, t.id) < (
-                      select c.created_at, c.id from nofx.api_token c where c.tenant_id = $1 and c.id = $3))
-                order by t.created_at desc, t.id desc limit $2 + 1";
-    let after = after.map(|id| id.0);
-    let args: [Arg<'_>; 3] = [(&limit, Type::INT8), (&after, Type::UUID), (&sessions, Type::BOOL)];
-    page(session, sql, limit, &args).await
+) -> Result<Option<Page<Token>>, Error> {
+    let listed: Listed = session.transition("select nofx.token_list($1)", &ListCall { sessions, after, limit }).await?;
+    Ok(listed.known.then_some(Page { items: listed.rows, more: listed.more }))
 }

@@ -169,7 +169,8 @@ mod tests {
     fn a_token_has_a_plain_name_and_a_bounded_life() {
         let ci = token(&json!({"kind": "service", "name": " ci.main ", "role": "operator"})).unwrap();
         assert_eq!((ci.name.as_str(), ci.scopes, ci.expires_in_s), ("ci.main", None, DEFAULT_TOKEN_S));
-        let scoped = json!({"kind": "agent", "name": "a", "role": "viewer", "scopes": ["runs.read"], "expires_in_s": 60});
+        let scoped =
+            json!({"kind": "agent", "name": "a", "role": "viewer", "scopes": ["runs.read"], "expires_in_s": 60});
         assert_eq!(token(&scoped).unwrap().scopes, Some(vec![Permission::RunsRead]));
         let wrong = json!({"kind": "person", "name": "-", "role": "root", "scopes": ["public", 1], "expires_in_s": 59});
         let paths = |problems: Vec<String>| -> Vec<String> {
@@ -184,7 +185,8 @@ mod tests {
 
     #[test]
     fn nobody_can_be_named_like_a_program() {
-        let member = |value: Value| read(&value, "", MEMBER_FIELDS, Null::Absent, |fields| MemberRequest::read(fields, "sub-1"));
+        let member =
+            |value: Value| read(&value, "", MEMBER_FIELDS, Null::Absent, |fields| MemberRequest::read(fields, "sub-1"));
         let named = |value: Value| member(value).unwrap().name;
         assert_eq!(named(json!({"role": "viewer", "name": "Ann"})), "Ann");
         assert_eq!(named(json!({"role": "viewer", "email": "ann@acme.test"})), "ann@acme.test");
@@ -203,9 +205,8 @@ mod tests {
 
     #[test]
     fn a_session_is_short_unless_its_person_asks() {
-        let session = |value: Value| {
-            read(&value, "", SESSION_FIELDS, Null::Absent, |fields| Some(SessionRequest::read(fields)))
-        };
+        let session =
+            |value: Value| read(&value, "", SESSION_FIELDS, Null::Absent, |fields| Some(SessionRequest::read(fields)));
         let expected = SessionRequest { name: "session".into(), expires_in_s: 43_200 };
         assert_eq!(session(json!({})), Ok(expected));
         assert!(session(json!({"expires_in_s": 2_592_001})).is_err());

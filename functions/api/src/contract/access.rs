@@ -9,9 +9,7 @@ use shared::domain::access::{
 use shared::domain::{Permission, Role};
 use shared::error::Code;
 use shared::http::contract::{Operation, Schemas, line, object, readable_line};
-use shared::view::{
-    AuthSettings, Member, MemberPage, MemberRemoved, TokenCreated, TokenEnded, TokenPage, Whoami,
-};
+use shared::view::{AuthSettings, Member, MemberPage, MemberRemoved, TokenCreated, TokenEnded, TokenPage, Whoami};
 
 use super::get;
 
@@ -46,21 +44,17 @@ fn account(schemas: &mut Schemas) -> Vec<Operation> {
         .may_take(session, json!({"name": "nofx on laptop", "expires_in_s": 2_592_000}))
         .answers(201, "The session. Its token cannot be read again.", schemas.of::<TokenCreated>())
         .with("Cache-Control"),
-        Operation::new(
-            Method::DELETE,
-            "/sessions/current",
-            "endSession",
-            ACCOUNT,
-            "End the session of the request.",
-        )
-        .answers(200, "Whether it ended.", schemas.of::<TokenEnded>()),
+        Operation::new(Method::DELETE, "/sessions/current", "endSession", ACCOUNT, "End the session of the request.")
+            .answers(200, "Whether it ended.", schemas.of::<TokenEnded>()),
     ]
 }
 
 fn tokens(schemas: &mut Schemas) -> Vec<Operation> {
     let token = object(TOKEN_FIELDS, &["kind", "name", "role"], |field| match field {
         "kind" => json!({"description": "Who sends it.", "enum": ["agent", "service"]}),
-        "name" => json!({"description": "What it is called in records, after its kind.", "type": "string", "pattern": TOKEN_NAME}),
+        "name" => {
+            json!({"description": "What it is called in records, after its kind.", "type": "string", "pattern": TOKEN_NAME})
+        }
         "role" => role(),
         "scopes" => json!({
             "description": "The permissions that it is limited to. Left out: all of the role and kind.",
@@ -101,19 +95,26 @@ fn members(schemas: &mut Schemas) -> Vec<Operation> {
         heir["description"] = json!("The member who answers for the tokens from now on. Without one they are revoked.");
         heir
     });
-    let after = json!({"description": "Cursor: `next` of the page before, which is the last subject seen.", "type": "string"});
+    let after =
+        json!({"description": "Cursor: `next` of the page before, which is the last subject seen.", "type": "string"});
     vec![
         get("/members", "listMembers", MEMBERS, "List the people of the tenant, ordered by subject.")
             .parameter("after", after)
             .answers(200, "A page.", schemas.of::<MemberPage>())
             .with("Link")
             .example("access", "GET /members"),
-        Operation::new(Method::PUT, "/members/{subject}", "setMember", MEMBERS, "Make somebody a member, or change a member.")
-            .parameter("subject", subject())
-            .takes(member, json!({"role": "approver", "name": "Ann", "email": "ann@example.com"}))
-            .answers(201, "The member is new.", schemas.of::<Member>())
-            .answers(200, "The person was a member.", schemas.of::<Member>())
-            .refuses(&[Code::LastAdmin]),
+        Operation::new(
+            Method::PUT,
+            "/members/{subject}",
+            "setMember",
+            MEMBERS,
+            "Make somebody a member, or change a member.",
+        )
+        .parameter("subject", subject())
+        .takes(member, json!({"role": "approver", "name": "Ann", "email": "ann@example.com"}))
+        .answers(201, "The member is new.", schemas.of::<Member>())
+        .answers(200, "The person was a member.", schemas.of::<Member>())
+        .refuses(&[Code::LastAdmin]),
         Operation::new(
             Method::DELETE,
             "/members/{subject}",
