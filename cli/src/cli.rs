@@ -12,9 +12,9 @@ use shared::domain::gate::Decision;
 
 use crate::client::api::Api;
 use crate::commands::{
-    artifacts, completions, control, decide, demo, deploy, deploy_local, dev, env, exec, gate, get, inbox, keys, logs,
-    man, migrate, migration, open, plan, policy, profile, queues, rules, run, runs, show, timeline, verify, watch, why,
-    worker,
+    admin, artifacts, completions, control, decide, demo, deploy, deploy_local, dev, env, exec, gate, get, inbox, keys,
+    logs, man, migrate, migration, open, plan, policy, profile, queues, rules, run, runs, show, timeline, verify,
+    watch, why, worker,
 };
 use crate::output::color::{self, BOLD, LIVE, paint};
 
@@ -56,6 +56,7 @@ struct Global {
 const AFTER_HELP: &str = "\
 Environment:
   NOFX_API_URL  Address of the API; wins over profiles [default: http://127.0.0.1:3000]
+  NOFX_TOKEN    Token that identifies you to the API
   NOFX_PROFILE  Profile to use instead of the default one
   NOFX_CONFIG   File with the profiles [default: ~/.config/nofx/config.toml]
   NO_COLOR      No colours; CLICOLOR_FORCE=1 wants them also in a pipe
@@ -99,6 +100,9 @@ enum Command {
     Deploy(deploy::Args),
     /// Deploy to an emulator on this machine, and run the sample plans there
     DeployLocal,
+    /// Make the first admin of a tenant, or a token, with the login of the database's owner
+    #[command(subcommand)]
+    Admin(admin::Command),
     /// Apply pending migrations to a database
     Migrate(migrate::Args),
     /// Write the next migration, with the SQL functions that changed
@@ -171,7 +175,7 @@ pub const GROUPS: [(&str, &[&str]); 7] = [
     ("Look", &["runs", "show", "why", "timeline", "logs", "artifacts", "get", "open"]),
     ("Decide and steer", &["inbox", "approve", "reject", "waive", "retry", "cancel", "pause", "resume"]),
     ("Write and prove", &["plan", "gate", "verify", "keys"]),
-    ("Govern and operate", &["policy", "rules", "queues"]),
+    ("Govern and operate", &["policy", "rules", "queues", "admin"]),
     ("Set up", &["profile", "completions", "man"]),
     ("Work in a checkout", &["deploy", "deploy-local", "migrate", "migration", "worker", "env", "exec"]),
 ];
@@ -263,6 +267,7 @@ impl Cli {
             Command::Deploy(args) => deploy::run(&Checkout::find()?, &args).await?,
             Command::DeployLocal => deploy_local::run(&Checkout::find()?).await?,
             Command::Env(args) => env::run(&Checkout::find()?, &args).await?,
+            Command::Admin(command) => admin::run(&command).await?,
             Command::Migrate(args) => migrate::run(&args).await?,
             Command::Migration(args) => migration::run(&args)?,
             Command::Worker(queue) => worker::run(queue)?,

@@ -13,4 +13,5 @@ pub mod sign;
 pub mod source_tree;
 pub mod submission;
 pub mod timeline;
+pub mod token;
 pub mod workspace;

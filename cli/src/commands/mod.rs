@@ -1,6 +1,7 @@
 //! The commands of `nofx`, each in its own file.
 
 mod actor;
+pub mod admin;
 pub mod artifacts;
 pub mod completions;
 pub mod control;

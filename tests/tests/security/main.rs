@@ -2,6 +2,7 @@
 
 mod accounts;
 mod admission;
+mod bootstrap;
 mod jwks;
 mod roles;
 mod tenancy;
