@@ -16,7 +16,19 @@ use super::path;
 pub const PAGES: [&str; 3] = ["/docs", "/docs/errors", "/docs/style.css"];
 
 /// Groups of operations, in the order of the page.
-const GROUPS: [&str; 8] = ["Runs", "Steps", "Gates", "Artifacts", "Rules of db_write", "Policy", "Queues", "Server"];
+const GROUPS: [&str; 11] = [
+    "Runs",
+    "Steps",
+    "Gates",
+    "Artifacts",
+    "Rules of db_write",
+    "Policy",
+    "Account",
+    "Members",
+    "Tokens",
+    "Queues",
+    "Server",
+];
 
 /// Codes that only the local HTTP front sends.
 const FRONT: [Code; 4] = [Code::MisdirectedRequest, Code::FunctionFailed, Code::NotTaken, Code::FunctionTimedOut];
