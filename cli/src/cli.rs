@@ -12,9 +12,9 @@ use shared::domain::gate::Decision;
 
 use crate::client::api::Api;
 use crate::commands::{
-    artifacts, completions, control, decide, demo, deploy, deploy_local, dev, env, exec, gate, get, inbox, keys, logs,
-    man, migrate, migration, open, plan, policy, profile, queues, rules, run, runs, show, timeline, verify, watch, why,
-    worker,
+    artifacts, audit, completions, control, decide, demo, deploy, deploy_local, dev, env, exec, gate, get, inbox, keys,
+    logs, man, migrate, migration, open, plan, policy, profile, queues, rules, run, runs, show, timeline, verify,
+    watch, why, worker,
 };
 use crate::output::color::{self, BOLD, LIVE, paint};
 
@@ -161,6 +161,9 @@ enum Call {
     /// Show and change which tables plans may write
     #[command(subcommand)]
     Rules(rules::Command),
+    /// List, export and verify the record of who changed what
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// List the queues of handlers; show and redrive their dead letters
     Queues(queues::Args),
 }
@@ -171,7 +174,7 @@ pub const GROUPS: [(&str, &[&str]); 7] = [
     ("Look", &["runs", "show", "why", "timeline", "logs", "artifacts", "get", "open"]),
     ("Decide and steer", &["inbox", "approve", "reject", "waive", "retry", "cancel", "pause", "resume"]),
     ("Write and prove", &["plan", "gate", "verify", "keys"]),
-    ("Govern and operate", &["policy", "rules", "queues"]),
+    ("Govern and operate", &["policy", "rules", "audit", "queues"]),
     ("Set up", &["profile", "completions", "man"]),
     ("Work in a checkout", &["deploy", "deploy-local", "migrate", "migration", "worker", "env", "exec"]),
 ];
@@ -301,6 +304,7 @@ impl Call {
             Self::Resume(args) => control::run(api, control::Verb::Resume, &args).await?,
             Self::Policy(command) => policy::run(api, &command).await?,
             Self::Rules(command) => rules::run(api, &command).await?,
+            Self::Audit(command) => audit::run(api, &command).await?,
             Self::Queues(args) => queues::run(api, &args).await?,
             Self::Keys(args) => keys::run(api, &args).await?,
         }

@@ -2,6 +2,7 @@
 //! HTTP. JSON of plans, outcomes and payloads stays text, so that it is not parsed on the way.
 
 mod artifact;
+mod audit;
 mod event;
 mod gate;
 mod key;
@@ -15,6 +16,7 @@ pub mod sentence;
 mod step;
 
 pub use artifact::{Artifact, ArtifactPage, ArtifactSummary, Upload};
+pub use audit::{AuditActor, AuditEntry, AuditHead, AuditPage};
 pub use event::Event;
 pub use gate::{Gate, GateDecision, OnPass};
 pub use key::{SigningKey, SigningKeys};

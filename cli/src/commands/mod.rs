@@ -2,6 +2,7 @@
 
 mod actor;
 pub mod artifacts;
+pub mod audit;
 pub mod completions;
 pub mod control;
 pub mod decide;

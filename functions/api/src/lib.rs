@@ -1,7 +1,8 @@
-//! HTTP routes of plans, runs, timelines, artifacts, lineage, workspaces, rules, the policy, keys, health, and the documents
+//! HTTP routes of plans, runs, timelines, artifacts, lineage, workspaces, rules, the policy, the audit, keys, health, and the documents
 //! of the API.
 
 mod artifacts;
+mod audit;
 #[cfg(feature = "openapi")]
 pub mod contract;
 mod control;
@@ -25,8 +26,8 @@ use shared::http::Routes;
 /// All routes of the function.
 pub fn routes() -> Routes<Ctx> {
     use Permission::{
-        ArtifactsRead, PlansCheck, PolicyRead, PolicyWrite, Public, QueuesRead, QueuesRedrive, RulesRead, RulesWrite,
-        RunsControl, RunsCreate, RunsRead, WorkspacesCreate,
+        ArtifactsRead, AuditRead, PlansCheck, PolicyRead, PolicyWrite, Public, QueuesRead, QueuesRedrive, RulesRead,
+        RulesWrite, RunsControl, RunsCreate, RunsRead, WorkspacesCreate,
     };
     const PAGE: &[&str] = &["after", "limit"];
     Routes::default()
@@ -62,6 +63,8 @@ pub fn routes() -> Routes<Ctx> {
         .get(PolicyRead, "/policy", policy::fetch)
         .put(PolicyWrite, "/policy", policy::set)
         .get_with(PolicyRead, "/policy/history", PAGE, policy::history)
+        .get_with(AuditRead, "/audit", audit::PARAMETERS, audit::list)
+        .get_with(AuditRead, "/audit/export", PAGE, audit::export)
         .post(WorkspacesCreate, "/workspaces", artifacts::create_workspace)
         .get(ArtifactsRead, "/artifacts/{id}", artifacts::fetch)
         .get(ArtifactsRead, "/artifacts/{id}/download", artifacts::download)
