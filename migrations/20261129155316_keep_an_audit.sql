@@ -98,7 +98,7 @@ $$;
 revoke execute on function nofx.records_are_kept(), nofx.records_go_with_their_run(), nofx.audit_is_chained(), nofx.audit_head_follows()
     from public;
 
--- functions/audit.sql sha256=f111522456f59dd2b89a82c0eedfb7be582897b31dab2be46db4daa3830b52d5
+-- functions/audit.sql sha256=0bada7fe3288f3297698b4d4113c1cdb6f00d4fa20e49aa0200070b65290cd10
 -- The audit of a tenant: rows that are added and never change, each chained to the one before by its hash. Triggers write them, so no
 -- way of changing a policy, a rule, a member, a token or a tenant, and no decision, goes without its row.
 
@@ -172,7 +172,7 @@ as $$
                 when p_before ->> 'revoked_at' is null and p_after ->> 'revoked_at' is not null then 'revoked'
                 else 'set' end
         when 'approval' then case p_after ->> 'decision'
-            when 'approve' then 'gate.approved' when 'reject' then 'gate.rejected' when 'waive' then 'gate.waived' end
+            when 'approve' then 'decision.approved' when 'reject' then 'decision.rejected' when 'waive' then 'decision.waived' end
         when 'tenant' then case p_op when 'INSERT' then 'tenant.created' when 'DELETE' then 'tenant.deleted' else 'tenant.set' end
     end
 $$;

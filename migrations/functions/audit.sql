@@ -71,7 +71,7 @@ as $$
                 when p_before ->> 'revoked_at' is null and p_after ->> 'revoked_at' is not null then 'revoked'
                 else 'set' end
         when 'approval' then case p_after ->> 'decision'
-            when 'approve' then 'gate.approved' when 'reject' then 'gate.rejected' when 'waive' then 'gate.waived' end
+            when 'approve' then 'decision.approved' when 'reject' then 'decision.rejected' when 'waive' then 'decision.waived' end
         when 'tenant' then case p_op when 'INSERT' then 'tenant.created' when 'DELETE' then 'tenant.deleted' else 'tenant.set' end
     end
 $$;
