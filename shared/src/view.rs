@@ -3,6 +3,7 @@
 
 mod account;
 mod artifact;
+mod audit;
 mod event;
 mod gate;
 mod key;
@@ -19,6 +20,7 @@ pub use account::{
     AuthSettings, Member, MemberPage, MemberRemoved, Token, TokenCreated, TokenEnded, TokenPage, Whoami,
 };
 pub use artifact::{Artifact, ArtifactPage, ArtifactSummary, Upload};
+pub use audit::{AuditActor, AuditEntry, AuditHead, AuditPage};
 pub use event::Event;
 pub use gate::{Gate, GateDecision, OnPass};
 pub use key::{SigningKey, SigningKeys};

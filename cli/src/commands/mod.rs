@@ -3,6 +3,7 @@
 mod actor;
 pub mod admin;
 pub mod artifacts;
+pub mod audit;
 pub mod completions;
 pub mod control;
 pub mod decide;

@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod artifact_inputs;
+pub mod audit;
 pub mod base_origin;
 pub mod bounds;
 pub mod claimed_step;

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod admission;
+mod audit;
 mod bootstrap;
 mod jwks;
 mod matrix;
