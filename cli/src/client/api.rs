@@ -15,6 +15,7 @@ use shared::domain::ArtifactId;
 use shared::view::{ArtifactPage, Event, Gate, RunDetail, StepPage};
 use tokio::time::sleep;
 
+use crate::client::credentials::{self, Credentials};
 use crate::client::error::{ApiError, Kind, truncated};
 use crate::client::profile::{Environment, LOCAL_URL, Target};
 use crate::client::sign::Signer;
@@ -56,10 +57,15 @@ impl<T> Polled<T> {
 }
 
 impl Api {
-    /// The API of the command: `NOFX_API_URL`, else that of the profile. `NOFX_TOKEN` identifies the caller.
+    /// The API of the command: `NOFX_API_URL`, else that of the profile. The caller has the token in `NOFX_TOKEN`, else the
+    /// one that `nofx login` stored for the API.
     pub async fn connect(profile: Option<&str>) -> Result<Self> {
-        let api = Self::of(&Environment::read()?.target(profile)?).await;
-        Ok(api.with_token(Token::from_env()?))
+        let target = Environment::read()?.target(profile)?;
+        let token = match Token::from_env()? {
+            Some(token) => Some(token),
+            None => Credentials::read(&credentials::path()?)?.token_for(&target.api_url)?,
+        };
+        Ok(Self::of(&target).await.with_token(token))
     }
 
     /// The API at `NOFX_API_URL`, else the local stack, whatever profiles exist: for programs other than the command.
@@ -88,6 +94,11 @@ impl Api {
     pub fn at(base: &str) -> Self {
         let base = base.trim_end_matches('/').to_owned();
         Self { base, signer: None, token: None, http: client(Policy::none()), storage: client(Policy::default()) }
+    }
+
+    /// The address of the API.
+    pub fn address(&self) -> &str {
+        &self.base
     }
 
     pub fn url(&self, path: &str) -> String {

@@ -1,11 +1,13 @@
 //! A client of the control plane's HTTP API.
 
 pub mod api;
+pub mod credentials;
 pub mod document;
 pub mod download;
 pub mod error;
 pub mod gate;
 mod git;
+pub mod issuer;
 pub mod plan_file;
 pub mod profile;
 pub mod resolve;

@@ -24,11 +24,16 @@ impl Token {
 
     /// Fails for a text that cannot be a token, without showing it.
     pub fn parse(text: &str) -> Result<Self> {
+        Self::named(VARIABLE, text)
+    }
+
+    /// The same for a text from elsewhere, which the error names.
+    pub fn named(source: &str, text: &str) -> Result<Self> {
         let text = text.trim();
         let is_word = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
         let value = is_word.then(|| HeaderValue::try_from(format!("Bearer {text}"))).and_then(Result::ok);
         let mut value = value.ok_or_else(|| {
-            hinted(format!("{VARIABLE} is not a token"), "a token is one word, such as nofx_service_.._..")
+            hinted(format!("{source} is not a token"), "a token is one word, such as nofx_service_.._..")
         })?;
         value.set_sensitive(true);
         Ok(Self(value))

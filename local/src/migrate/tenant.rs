@@ -87,9 +87,11 @@ pub struct NewToken<'a> {
 pub async fn make_token(client: &Client, tenant: &TenantId, new: &NewToken<'_>) -> Result<ApiToken> {
     let token = ApiToken::generate(new.kind, TokenId(Uuid::new_v4()), tenant.clone())?;
     let sql = "insert into nofx.api_token (id, tenant_id, kind, subject, owner, name, role, secret_sha256, expires_at)
-               select $2, m.tenant_id, $3, case $3 when 'person' then m.subject else $3 || ':' || $5 end, m.subject, $5, $6, $7,
+               select $2, m.tenant_id, $3, case $3 when 'person' then m.subject else n.name end, m.subject, n.name, $6, $7,
                       clock_timestamp() + make_interval(secs => $8)
                  from nofx.membership m
+                      -- The name of a program in records cannot look like a person.
+                cross join lateral (select case $3 when 'person' then $5 else $3 || ':' || $5 end as name) n
                  join nofx.tenant t using (tenant_id)
                 where m.tenant_id = $1 and m.subject = $4 and m.removed_at is null and t.disabled_at is null";
     let (hash, role) = (token.hash(), new.role.map(Role::as_str));

@@ -1,5 +1,6 @@
-//! The rights of database roles, the isolation of tenants, and the keys of an issuer.
+//! Sessions, tokens and members, the rights of database roles, the isolation of tenants, and the keys of an issuer.
 
+mod accounts;
 mod admission;
 mod bootstrap;
 mod jwks;

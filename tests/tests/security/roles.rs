@@ -30,7 +30,7 @@ const WORKER: [&str; 13] = [
     "sweep_wakeups",
 ];
 /// The functions that api and approvals call.
-const API: [&str; 18] = [
+const API: [&str; 27] = [
     "artifact_upload",
     "caller_admit",
     "db_write_target",
@@ -38,6 +38,9 @@ const API: [&str; 18] = [
     "gate_decide",
     "gate_json",
     "keys_of",
+    "member_list",
+    "member_remove",
+    "member_set",
     "policy_set",
     "principal_json",
     "read",
@@ -49,6 +52,12 @@ const API: [&str; 18] = [
     "run_retry",
     "rule_delete",
     "rule_set",
+    "session_create",
+    "session_end",
+    "token_create",
+    "token_list",
+    "token_revoke",
+    "whoami",
 ];
 /// Returns only the tenant of the current session.
 const EVERYBODY: &str = "tenant_id";
