@@ -2,8 +2,8 @@
 //!
 //! The credential is checked here, without the database (`auth`). The statement of the route confirms it: whether the token is
 //! revoked, whether the person is a member, and which role counts. A route that ended before it sent a statement, because
-//! its input is wrong, is settled here: its answer is given only to a caller that the database admits. So a caller without
-//! rights learns nothing but that.
+//! its input is wrong, is settled here: its answer is given only to a caller that the database admits, or during an outage, when
+//! nothing was read for it. So a caller without rights learns nothing but that.
 
 use std::sync::Arc;
 
@@ -64,6 +64,8 @@ pub(super) async fn identify(State(permission): State<Permission>, mut request: 
     }
     match session.principal().await {
         Ok(_) => response,
+        // Without the database the answer says nothing that the request did not say.
+        Err(Error::Unavailable { .. }) => response,
         Err(error) => {
             info!(status_before = response.status().as_u16(), "not admitted");
             error.into_response()

@@ -1,14 +1,16 @@
 //! A router whose database is down, and sample data.
 
+use std::sync::Arc;
+
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::http::{HeaderMap, Request, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use console::page::{Base, Content, DecisionPage, NewRunPage, Outcome, Stored, Typed};
 use serde::de::value::{Error, StrDeserializer};
 use serde::de::{DeserializeOwned, IntoDeserializer};
 use serde_json::{Value, json};
-use shared::config::{Config, DatabaseConfig};
+use shared::config::{AuthConfig, AuthMode, Config, DatabaseConfig, Platform};
 use shared::context::Ctx;
 use shared::db::console::{
     Artifact, Attempt, AttemptStatus, Focus, Gate, Place, Run, RunRow, Selection, Step, StepCounts, Stopped, Timeline,
@@ -28,7 +30,7 @@ pub const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; 
                        form-action 'self'; base-uri 'none'; frame-ancestors 'none'; img-src 'self'";
 
 /// Texts that act in a page that does not escape them.
-pub const HOSTILE: [&str; 4] = [
+const HOSTILE: [&str; 4] = [
     "<script>alert(1)</script>",
     "\"><img src=x onerror=alert(1)>",
     "</title><svg onload='x'>",
@@ -46,10 +48,15 @@ pub fn assert_inert(page: &str, text: &str) {
     assert!(page.contains(&escaped), "not shown: {text}");
 }
 
+/// A name of this machine. The local mode admits nobody who uses another one.
+const HOST: &str = "localhost";
+
 /// The function's router as `main` serves it. Nothing listens at its database address.
 pub fn router() -> Router {
     let url = "postgresql://nobody@127.0.0.1:1/nothing?sslmode=disable".into();
-    let config = Config::new(DatabaseConfig { url, ca_file: None, pool_size: 1 });
+    let platform = Platform { aws_variable: None, aws_endpoint_url: Some("http://127.0.0.1:1".into()) };
+    let auth = Arc::new(AuthConfig { mode: Some(AuthMode::Local), platform, ..AuthConfig::default() });
+    let config = Config { auth, ..Config::new(DatabaseConfig { url, ca_file: None, pool_size: 1 }) };
     let sdk = SdkConfig::builder().behavior_version(BehaviorVersion::latest()).region(Region::new("us-east-1")).build();
     shared::http::with_layers(console::router(Ctx::new(config, &sdk).unwrap()).unwrap())
 }
@@ -66,7 +73,8 @@ impl Answer {
     }
 }
 
-pub async fn send(request: Request<Body>) -> Answer {
+pub async fn send(mut request: Request<Body>) -> Answer {
+    request.headers_mut().insert(header::HOST, HeaderValue::from_static(HOST));
     let (parts, body) = router().oneshot(request).await.unwrap().into_parts();
     let body = String::from_utf8(to_bytes(body, 1 << 20).await.unwrap().into()).unwrap();
     Answer { status: parts.status, headers: parts.headers, body }
