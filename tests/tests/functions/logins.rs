@@ -97,7 +97,9 @@ async fn a_person_logs_in_and_the_session_stays_with_its_origin_until_logout() {
     assert_eq!(nofx.json(&["whoami", "--json"]).await["subject"], "ann");
 
     // Another API with the same file gets no token.
-    let other = nofx.command(&["whoami"]).env("NOFX_API_URL", serve_elsewhere(&tenant.lab).await).output().unwrap();
+    let mut elsewhere = nofx.command(&["whoami"]);
+    elsewhere.env("NOFX_API_URL", serve_elsewhere(&tenant.lab).await);
+    let other = nofx_tests::command::output(elsewhere).await;
     assert_eq!(other.status.code(), Some(8), "{}", texts(&other).1);
 
     assert!(nofx.output(&["logout"]).await.status.success());
