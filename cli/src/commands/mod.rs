@@ -1,6 +1,7 @@
 //! The commands of `nofx`, each in its own file.
 
 mod actor;
+pub mod admin;
 pub mod artifacts;
 pub mod audit;
 pub mod completions;
@@ -17,8 +18,11 @@ pub mod gate;
 pub mod get;
 pub mod inbox;
 pub mod keys;
+pub mod login;
+pub mod logout;
 pub mod logs;
 pub mod man;
+pub mod member;
 pub mod migrate;
 pub mod migration;
 pub mod open;
@@ -31,7 +35,9 @@ pub mod run;
 pub mod runs;
 pub mod show;
 pub mod timeline;
+pub mod token;
 pub mod verify;
 pub mod watch;
+pub mod whoami;
 pub mod why;
 pub mod worker;

@@ -1,5 +1,7 @@
 //! Describes the routes of this function for `openapi.json`.
 
+mod access;
+
 use axum::http::Method;
 use serde_json::{Value, json};
 use shared::domain::audit::{AuditEnd, AuditRow};
@@ -31,6 +33,7 @@ const SERVER: &str = "Server";
 /// Every route, except those of pages.
 pub fn contract(schemas: &mut Schemas) -> Vec<Operation> {
     [
+        access::access(schemas),
         runs(schemas),
         controls(schemas),
         steps(schemas),

@@ -16,8 +16,20 @@ use super::path;
 pub const PAGES: [&str; 3] = ["/docs", "/docs/errors", "/docs/style.css"];
 
 /// Groups of operations, in the order of the page.
-const GROUPS: [&str; 9] =
-    ["Runs", "Steps", "Gates", "Artifacts", "Rules of db_write", "Policy", "Audit", "Queues", "Server"];
+const GROUPS: [&str; 12] = [
+    "Runs",
+    "Steps",
+    "Gates",
+    "Artifacts",
+    "Rules of db_write",
+    "Policy",
+    "Account",
+    "Members",
+    "Tokens",
+    "Audit",
+    "Queues",
+    "Server",
+];
 
 /// Codes that only the local HTTP front sends.
 const FRONT: [Code; 4] = [Code::MisdirectedRequest, Code::FunctionFailed, Code::NotTaken, Code::FunctionTimedOut];

@@ -15,6 +15,7 @@ mod gates;
 mod gateway;
 mod hostile;
 mod keys;
+mod logins;
 mod new_runs;
 mod operator_pages;
 mod own_handler;

@@ -30,7 +30,7 @@ const WORKER: [&str; 13] = [
     "sweep_wakeups",
 ];
 /// The functions that api and approvals call.
-const API: [&str; 20] = [
+const API: [&str; 29] = [
     "artifact_upload",
     "audit_export",
     "audit_page",
@@ -40,6 +40,9 @@ const API: [&str; 20] = [
     "gate_decide",
     "gate_json",
     "keys_of",
+    "member_list",
+    "member_remove",
+    "member_set",
     "policy_set",
     "principal_json",
     "read",
@@ -51,6 +54,12 @@ const API: [&str; 20] = [
     "run_retry",
     "rule_delete",
     "rule_set",
+    "session_create",
+    "session_end",
+    "token_create",
+    "token_list",
+    "token_revoke",
+    "whoami",
 ];
 /// Returns only the tenant of the current session.
 const EVERYBODY: &str = "tenant_id";
