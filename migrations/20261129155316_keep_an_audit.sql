@@ -98,7 +98,7 @@ $$;
 revoke execute on function nofx.records_are_kept(), nofx.records_go_with_their_run(), nofx.audit_is_chained(), nofx.audit_head_follows()
     from public;
 
--- functions/audit.sql sha256=0bada7fe3288f3297698b4d4113c1cdb6f00d4fa20e49aa0200070b65290cd10
+-- functions/audit.sql sha256=86caa0611b08226e398e198294e6cf203f2828d0997d23b2db8afd3c6492d051
 -- The audit of a tenant: rows that are added and never change, each chained to the one before by its hash. Triggers write them, so no
 -- way of changing a policy, a rule, a member, a token or a tenant, and no decision, goes without its row.
 
@@ -130,7 +130,7 @@ begin
     v_at := clock_timestamp();
     v_body := jsonb_build_object(
         'v', 1, 'tenant', p_tenant_id, 'seq', v_head.seq + 1,
-        'at', to_char(v_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+        'at', to_char(v_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'),
         'action', p_action, 'subject', p_subject, 'actor', v_actor, 'by', v_caller -> 'by',
         'ip', v_caller -> 'ip', 'request_id', v_caller -> 'request_id', 'database', session_user,
         'before', encode(sha256(convert_to(p_before::text, 'UTF8')), 'hex'),

@@ -29,7 +29,7 @@ begin
     v_at := clock_timestamp();
     v_body := jsonb_build_object(
         'v', 1, 'tenant', p_tenant_id, 'seq', v_head.seq + 1,
-        'at', to_char(v_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+        'at', to_char(v_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'),
         'action', p_action, 'subject', p_subject, 'actor', v_actor, 'by', v_caller -> 'by',
         'ip', v_caller -> 'ip', 'request_id', v_caller -> 'request_id', 'database', session_user,
         'before', encode(sha256(convert_to(p_before::text, 'UTF8')), 'hex'),
