@@ -16,7 +16,7 @@ mod step;
 
 pub use artifact::{Artifact, ArtifactPage, ArtifactSummary, Upload};
 pub use event::Event;
-pub use gate::{Gate, GateDecision, OnPass};
+pub use gate::{Approval, Gate, GateDecision, MayDecide, OnPass, Standing, WhyNot};
 pub use key::{SigningKey, SigningKeys};
 pub use plan::{CheckedStep, OutputReference, PlanChecked};
 pub use policy::{EffectivePolicy, Policy, PolicyPage, PolicyVersion};

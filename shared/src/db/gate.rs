@@ -1,5 +1,6 @@
 //! Gates: create, decide, list.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -7,11 +8,13 @@ use tokio_postgres::types::Type;
 
 use super::page::{Page, page};
 use super::row;
+use super::run::NewStep;
 use super::session::{Arg, Session};
+use crate::domain::approval::ApprovalRule;
 use crate::domain::gate::Decision;
-use crate::domain::{GateId, RunId, StepId, StepStatus, WakeUp};
+use crate::domain::{GateId, Problem, RunId, StepId, StepStatus, WakeUp};
 use crate::error::Error;
-use crate::view::Gate;
+use crate::view::{Gate, WhyNot};
 
 /// A gate before a step that has not started, or before a run's end.
 #[derive(Debug, Serialize)]
@@ -84,6 +87,22 @@ pub enum GateDecided {
         gate: Gate,
         ready: Vec<WakeUp>,
     },
+    /// The approval counts, and the gate needs more.
+    Recorded {
+        gate: Gate,
+    },
+    /// The person has approved before.
+    Unchanged {
+        gate: Gate,
+    },
+    /// The person may not decide this gate.
+    Excluded {
+        why: WhyNot,
+    },
+    /// The gate is not about what the person saw. The paths say what changed.
+    Changed {
+        changed: Vec<String>,
+    },
     /// The gate was already decided, or has expired.
     Conflict {
         gate: Gate,
@@ -109,11 +128,16 @@ const GATE: &str =
                     g.reason, g.approved_by, g.approved_at, g.expires_at, g.created_at, g.decided_at,
                     (select to_json(made) from (
                         select a.decision, a.actor, a.reason, a.created_at
-                          from nofx.approval a where a.gate_id = g.id) made) as decision";
+                          from nofx.approval a where a.gate_id = g.id and a.decides) made) as decision";
+/// Columns of a [`crate::view::Standing`] of a gate `g`. The query adds [`STANDING_JOIN`].
+pub(super) const STANDING: &str =
+    "st.required, st.approved, st.eligible, st.rule, coalesce(st.approvals, '[]') as approvals, st.may_decide";
+pub(super) const STANDING_JOIN: &str = "left join lateral nofx.gate_standing(g.id) st on true";
 
 /// A gate. `None` if the tenant has no such gate.
 pub async fn gate_fetch(session: &Session, gate: GateId) -> Result<Option<Gate>, Error> {
-    let sql = format!("select {GATE} from nofx.gate g where g.tenant_id = $1 and g.id = $2");
+    let sql =
+        format!("select {GATE}, {STANDING} from nofx.gate g {STANDING_JOIN} where g.tenant_id = $1 and g.id = $2");
     row::fetch(session, &sql, &[(&gate.0, Type::UUID)]).await
 }
 
@@ -141,12 +165,29 @@ async fn list(session: &Session, run: Option<RunId>, after: Option<GateId>, limi
         "$4::uuid is null"
     };
     let sql = format!(
-        "select {GATE} from nofx.gate g
-          where g.tenant_id = $1 and {which} and {behind} order by g.created_at, g.id limit $2 + 1"
+        "select {GATE}, {STANDING}
+           from (select * from nofx.gate g
+                  where g.tenant_id = $1 and {which} and {behind} order by g.created_at, g.id limit $2 + 1) g
+          {STANDING_JOIN} order by g.created_at, g.id"
     );
     let (run, after) = (run.map(|id| id.0), after.map(|id| id.0));
     let params: [Arg<'_>; 3] = [(&limit, Type::INT8), (&run, Type::UUID), (&after, Type::UUID)];
     page(session, &sql, limit, &params).await
+}
+
+/// What the approvals of a plan come to.
+#[derive(Debug, Deserialize)]
+pub struct ApprovalRules {
+    /// By the name of the step.
+    pub rules: BTreeMap<String, ApprovalRule>,
+    pub problems: Vec<Problem>,
+}
+
+/// The rules of the steps of a plan, each the stricter of the plan and the tenant's policy.
+pub async fn approval_rules(session: &Session, steps: &[NewStep<'_>]) -> Result<ApprovalRules, Error> {
+    let steps = serde_json::to_value(steps).map_err(|error| Error::internal("write the steps of a plan", error))?;
+    let rules = session.value("select nofx.approval_rules($2)", &[(&steps, Type::JSONB)]).await?;
+    rules.ok_or_else(|| Error::internal("read the rules of a plan", "no row"))
 }
 
 /// Whether the tenant has such a gate.

@@ -2,6 +2,7 @@
 //!
 //! No async, no clock, no randomness, no environment, no AWS types. The current time and jitter are arguments.
 
+pub mod approval;
 pub mod artifact_inputs;
 pub mod base_origin;
 pub mod bounds;

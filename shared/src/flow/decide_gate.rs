@@ -6,10 +6,11 @@ use crate::db::Session;
 use crate::db::gate::{self, GateDecided, GateDecision};
 use crate::domain::GateStatus;
 use crate::error::{Code, Error};
-use crate::view::Gate;
+use crate::view::{Gate, WhyNot};
 
-/// Decides a pending gate and sends the wake-ups of steps that become ready. A second decision is a conflict and
-/// changes nothing. To reject or waive without a reason is invalid.
+/// Decides a pending gate and sends the wake-ups of steps that become ready. An approval may need others beside it: then the
+/// gate stays pending. A decision about a gate that does not wait is a conflict and changes nothing. To reject or waive
+/// without a reason is invalid.
 pub async fn decide_gate(ctx: &Ctx, session: &Session, decision: &GateDecision<'_>) -> Result<Gate, Error> {
     if let Err(rule) = decision.decision.check_reason(decision.reason) {
         return Err(Error::invalid("reason", rule));
@@ -19,9 +20,17 @@ pub async fn decide_gate(ctx: &Ctx, session: &Session, decision: &GateDecision<'
             wake(&ctx.queue, ready).await;
             Ok(gate)
         }
+        GateDecided::Recorded { gate } | GateDecided::Unchanged { gate } => Ok(gate),
+        GateDecided::Excluded { why } => Err(excluded(why)),
+        GateDecided::Changed { changed } => Err(Error::GateChanged(changed)),
         GateDecided::Conflict { gate } => Err(conflict(&gate)),
         GateDecided::NotFound => Err(Error::NotFound(format!("gate {}", decision.gate_id))),
     }
+}
+
+fn excluded(why: WhyNot) -> Error {
+    let code = if why == WhyNot::OwnWork { Code::SelfApproval } else { Code::ApprovalRule };
+    Error::Excluded(code, why.sentence().to_owned())
 }
 
 fn conflict(gate: &Gate) -> Error {

@@ -30,13 +30,15 @@ const WORKER: [&str; 13] = [
     "sweep_wakeups",
 ];
 /// The functions that api and approvals call.
-const API: [&str; 18] = [
+const API: [&str; 20] = [
+    "approval_rules",
     "artifact_upload",
     "caller_admit",
     "db_write_target",
     "gate_create",
     "gate_decide",
-    "gate_json",
+    "gate_is_mine",
+    "gate_standing",
     "keys_of",
     "policy_set",
     "principal_json",

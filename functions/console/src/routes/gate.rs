@@ -154,7 +154,7 @@ pub async fn decide(
     }
     match record(&visit, gate_id, decision, &form).await {
         Ok(run_id) => redirect(&Base::GATE.to(&next(&visit, gate_id, run_id, &form).await)),
-        Err(error @ (Error::Conflict(..) | Error::Invalid(_))) => {
+        Err(error @ (Error::Conflict(..) | Error::Invalid(_) | Error::Excluded(..) | Error::GateChanged(_))) => {
             refused(&visit, &headers, gate_id, decision, &form, &error).await
         }
         Err(error @ Error::Unavailable { .. }) => unavailable(&headers, gate_id, decision, &form, &error),
@@ -211,6 +211,8 @@ async fn refused(
     let (status, why) = match error {
         Error::Invalid(problems) => (StatusCode::BAD_REQUEST, Refusal::Problems(problems)),
         Error::Forbidden(_) => (StatusCode::FORBIDDEN, Refusal::Form(&sentence)),
+        Error::Excluded(..) => (StatusCode::FORBIDDEN, Refusal::Excluded(&sentence)),
+        Error::GateChanged(changed) => (StatusCode::CONFLICT, Refusal::Changed(changed)),
         _ => (StatusCode::CONFLICT, Refusal::Conflict(&sentence)),
     };
     let typed = Refused { why, decision, actor: form.text("actor"), reason: form.text("reason") };
