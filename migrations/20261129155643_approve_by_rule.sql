@@ -504,7 +504,7 @@ end
 $$;
 select nofx.transition_declare('nofx.gate_create(jsonb)', 'nofx_api');
 
--- functions/gate_decide.sql sha256=9dc200afde92ee7f919dc037d13b90842c6318c5638bbc72e813165a11469aac
+-- functions/gate_decide.sql sha256=4e168b12bd96909d8d00e981793c565a340486914abf431bd8ad515db87f8cdf
 -- Decides a pending gate for every path: the API, the console, the command and links. A rejection or a waiver ends the gate at once. An
 -- approval ends it when as many different people have approved as its rule requires. In the same transaction its step continues, and what
 -- depends on that step becomes ready. Several gates of a run may ask the same question, whether changed checks count: a decision of a person
@@ -526,15 +526,18 @@ begin
      where p ->> 'decision' = 'approve' and a.subject <> v_subject;
     ends := p ->> 'decision' <> 'approve' or approved >= (p_rule ->> 'required')::integer;
     names := coalesce(v_names, '') || (p ->> 'actor');
-    insert into nofx.approval (tenant_id, run_id, gate_id, decision, actor, reason, created_at, subject, is_self, decides, bound_digest)
+    insert into nofx.approval (tenant_id, run_id, gate_id, decision, actor, reason, created_at, subject, is_self, decides, bound_digest,
+                               envelope)
     values (p_gate.tenant_id, p_gate.run_id, p_gate.id, p ->> 'decision', p ->> 'actor', p ->> 'reason', p_now, v_subject,
-            v_subject = any (nofx.gate_excluded(p_gate.run_id, p_rule)), ends, p_gate.bound_digest)
+            v_subject = any (nofx.gate_excluded(p_gate.run_id, p_rule)), ends, p_gate.bound_digest,
+            nullif(p -> 'envelope', 'null'))
         on conflict do nothing;
     return next;
 end
 $$;
 
--- p: {caller, gate_id, decision: approve|reject|waive, actor, reason, seen}. seen: the digest of what the person has seen, if it is known.
+-- p: {caller, gate_id, decision: approve|reject|waive, actor, reason, seen, envelope}. seen: the digest of what the person has seen, and of what
+-- the envelope, the signed statement about the decision, is about.
 -- -> {result: decided|recorded|unchanged|excluded|changed|conflict|not_found, gate: {..}, why, changed: [paths], ready: [wake-ups]}.
 -- `recorded`: more approvals are needed. `unchanged`: the person's approval was recorded before. `excluded`: the person may not decide, and `why`
 -- is that of nofx.gate_may_decide. `changed`: the gate is not about what the person saw; from now on it asks about what is there.
@@ -641,7 +644,7 @@ $$;
 revoke execute on function nofx.decision_record(nofx.gate, jsonb, jsonb, timestamptz) from public;
 select nofx.transition_declare('nofx.gate_decide(jsonb)', 'nofx_api');
 
--- functions/gate_json.sql sha256=5ac65c6324c6b44e1ea6cc8ac93fbe9caac3a34310a74abf2449f87678c46e0b
+-- functions/gate_json.sql sha256=13c0a2ca274aeb5c3372d3cc8aa4b446768d6768749cc0af840e430cb7a27ac5
 -- A gate as the API shows it, to the principal p_who.
 create or replace function nofx.gate_view(p_gate uuid, p_who jsonb) returns jsonb
     language plpgsql stable
@@ -661,7 +664,7 @@ begin
                'decision', (select jsonb_build_object('decision', a.decision, 'actor', a.actor, 'reason', a.reason,
                                                       'created_at', a.created_at)
                               from nofx.approval a where a.gate_id = g.id and a.decides),
-               'required', s.required, 'approved', s.approved, 'eligible', s.eligible, 'rule', s.rule, 'approvals', s.approvals,
+               'digest', g.bound_digest, 'required', s.required, 'approved', s.approved, 'eligible', s.eligible, 'rule', s.rule, 'approvals', s.approvals,
                'may_decide', s.may_decide)
       from nofx.gate g
       left join lateral nofx.gate_stands(g, p_who) s on true

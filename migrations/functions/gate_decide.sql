@@ -19,15 +19,18 @@ begin
      where p ->> 'decision' = 'approve' and a.subject <> v_subject;
     ends := p ->> 'decision' <> 'approve' or approved >= (p_rule ->> 'required')::integer;
     names := coalesce(v_names, '') || (p ->> 'actor');
-    insert into nofx.approval (tenant_id, run_id, gate_id, decision, actor, reason, created_at, subject, is_self, decides, bound_digest)
+    insert into nofx.approval (tenant_id, run_id, gate_id, decision, actor, reason, created_at, subject, is_self, decides, bound_digest,
+                               envelope)
     values (p_gate.tenant_id, p_gate.run_id, p_gate.id, p ->> 'decision', p ->> 'actor', p ->> 'reason', p_now, v_subject,
-            v_subject = any (nofx.gate_excluded(p_gate.run_id, p_rule)), ends, p_gate.bound_digest)
+            v_subject = any (nofx.gate_excluded(p_gate.run_id, p_rule)), ends, p_gate.bound_digest,
+            nullif(p -> 'envelope', 'null'))
         on conflict do nothing;
     return next;
 end
 $$;
 
--- p: {caller, gate_id, decision: approve|reject|waive, actor, reason, seen}. seen: the digest of what the person has seen, if it is known.
+-- p: {caller, gate_id, decision: approve|reject|waive, actor, reason, seen, envelope}. seen: the digest of what the person has seen, and of what
+-- the envelope, the signed statement about the decision, is about.
 -- -> {result: decided|recorded|unchanged|excluded|changed|conflict|not_found, gate: {..}, why, changed: [paths], ready: [wake-ups]}.
 -- `recorded`: more approvals are needed. `unchanged`: the person's approval was recorded before. `excluded`: the person may not decide, and `why`
 -- is that of nofx.gate_may_decide. `changed`: the gate is not about what the person saw; from now on it asks about what is there.

@@ -17,7 +17,7 @@ begin
                'decision', (select jsonb_build_object('decision', a.decision, 'actor', a.actor, 'reason', a.reason,
                                                       'created_at', a.created_at)
                               from nofx.approval a where a.gate_id = g.id and a.decides),
-               'required', s.required, 'approved', s.approved, 'eligible', s.eligible, 'rule', s.rule, 'approvals', s.approvals,
+               'digest', g.bound_digest, 'required', s.required, 'approved', s.approved, 'eligible', s.eligible, 'rule', s.rule, 'approvals', s.approvals,
                'may_decide', s.may_decide)
       from nofx.gate g
       left join lateral nofx.gate_stands(g, p_who) s on true

@@ -17,7 +17,7 @@ mod step;
 pub use artifact::{Artifact, ArtifactPage, ArtifactSummary, Upload};
 pub use event::Event;
 pub use gate::{Approval, Gate, GateDecision, MayDecide, OnPass, Standing, WhyNot};
-pub use key::{SigningKey, SigningKeys};
+pub use key::{KeyPurpose, SigningKey, SigningKeys};
 pub use plan::{CheckedStep, OutputReference, PlanChecked};
 pub use policy::{EffectivePolicy, Policy, PolicyPage, PolicyVersion};
 pub use queue::{DeadLetter, DeadLetterStep, QueueDepth, QueueDetail, QueueList, Redriven};

@@ -8,13 +8,16 @@ use aws_sdk_s3::config::Credentials;
 use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 use nofx_local::migrate::tenant::local_tenant;
 use shared::auth::ApiToken;
-use shared::config::{ArtifactsConfig, AuthConfig, AuthMode, Config, DatabaseConfig, LlmConfig, Platform};
+use shared::config::{
+    ArtifactsConfig, AuthConfig, AuthMode, Config, DatabaseConfig, LlmConfig, Platform, SigningConfig,
+};
 use shared::context::Ctx;
 use shared::db::{Database, Session};
 use shared::domain::principal::{Caller, Kind, Login, Permission, Role, Via};
 use shared::domain::{RunId, StepId, TenantId, Timestamp, TokenId};
 use shared::flow::create_run::{Accepted, Request, create_run};
 use shared::queue::{Queue, WakeUp};
+use shared::signing::create_private_key;
 use tokio::sync::{Mutex, mpsc};
 use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
@@ -190,9 +193,17 @@ pub fn config(url: &str) -> Config {
         artifacts: ArtifactsConfig { bucket, endpoint_url: Some(aws_endpoint_url()), region: None, keys: None },
         tenant: TenantId("acme".into()),
         auth: local_auth(),
+        decisions: decision_key(),
         llm: LlmConfig { secret_id: format!("t-{unique}"), ..LlmConfig::default() },
         ..Config::new(DatabaseConfig { url: url.to_owned(), ca_file: None, pool_size: 8 })
     }
+}
+
+/// The key with which the functions of all tests sign decisions.
+fn decision_key() -> SigningConfig {
+    let file = std::env::temp_dir().join("nofx-tests-decisions.pem");
+    create_private_key(&file).expect("a key");
+    SigningConfig { key_file: Some(file), ..SigningConfig::none(SigningConfig::DECISIONS) }
 }
 
 /// The local mode, which works only against an emulator on this machine.

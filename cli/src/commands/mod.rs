@@ -31,6 +31,7 @@ pub mod runs;
 pub mod show;
 pub mod timeline;
 pub mod verify;
+mod verify_decision;
 pub mod watch;
 pub mod why;
 pub mod worker;

@@ -36,6 +36,15 @@ pub struct Gate {
     pub decided_at: Option<Timestamp>,
     /// The decision that ended the gate. Null until then.
     pub decision: Option<GateDecision>,
+    /// The digest of everything that a decision covers. Null for gates of earlier releases.
+    #[serde(default)]
+    pub digest: Option<String>,
+    /// What that is: digests by name. Only in `GET /gates/{id}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub covers: Option<Value>,
+    /// Signed statements about its decisions, as DSSE envelopes, oldest first. Only in `GET /gates/{id}`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attestations: Vec<Value>,
     /// How it stands with approvals. Null if a handler decides.
     #[serde(flatten)]
     pub standing: Standing,

@@ -59,8 +59,8 @@ async fn gate_of(lab: &Lab, run: RunId) -> GateId {
 }
 
 async fn decide_as(session: &Session, gate_id: GateId, decision: Decision) -> Result<GateDecided, Error> {
-    let decision = GateDecision { gate_id, decision, actor: "somebody else", reason: Some("because") };
-    gate::gate_decide(session, &decision).await
+    let decision = GateDecision { gate_id, decision, actor: "somebody else", reason: Some("because"), seen: None };
+    gate::gate_decide(session, &decision, None).await
 }
 
 async fn decide(lab: &Lab, who: &str, gate: GateId, decision: Decision) -> String {
@@ -275,8 +275,8 @@ async fn lists_name_who_decides_and_a_rejection_is_a_veto() {
     let (_, gate) = asking(&lab, "ann", json!({ "people": ["carol"] })).await;
     assert_eq!(decide(&lab, "ben", gate, Decision::Waive).await, "no gates.waive");
     for reason in [None, Some(" \n")] {
-        let decision = GateDecision { gate_id: gate, decision: Decision::Waive, actor: "dan", reason };
-        gate::gate_decide(&lab.person("dan"), &decision).await.expect_err("no reason");
+        let decision = GateDecision { gate_id: gate, decision: Decision::Waive, actor: "dan", reason, seen: None };
+        gate::gate_decide(&lab.person("dan"), &decision, None).await.expect_err("no reason");
     }
     assert_eq!(decide(&lab, "dan", gate, Decision::Waive).await, "waived");
 }
@@ -340,7 +340,8 @@ async fn a_step_with_an_approval_starts_after_it_and_not_before() {
     assert_eq!(lab.step_status(deploy).await, "blocked");
     let started = "select count(*) from nofx.attempt where step_id = $1";
     assert_eq!(lab.admin.query_one(started, &[&deploy.0]).await.unwrap().get::<_, i64>(0), 0);
-    let decision = GateDecision { gate_id: gate, decision: Decision::Approve, actor: "carol", reason: None };
+    let decision =
+        GateDecision { gate_id: gate, decision: Decision::Approve, actor: "carol", reason: None, seen: None };
     let decided = decide_gate(&lab.ctx, &lab.person("carol"), &decision).await.unwrap();
     assert_eq!((decided.status, decided.approved_by.as_deref()), (GateStatus::Passed, Some("ben, carol")));
     lab.settle(&Script::deployed(), Deliver::Thrice).await;
@@ -382,7 +383,7 @@ async fn an_asked_gate_reminds_once_expires_and_is_asked_again_by_a_retry() {
     decide_gate(
         &lab.ctx,
         &lab.person("ben"),
-        &GateDecision { gate_id: again, decision: Decision::Approve, actor: "ben", reason: None },
+        &GateDecision { gate_id: again, decision: Decision::Approve, actor: "ben", reason: None, seen: None },
     )
     .await
     .unwrap();

@@ -157,14 +157,16 @@ pub async fn decide(
         Err(error @ (Error::Conflict(..) | Error::Invalid(_) | Error::Excluded(..) | Error::GateChanged(_))) => {
             refused(&visit, &headers, gate_id, decision, &form, &error).await
         }
-        Err(error @ Error::Unavailable { .. }) => unavailable(&headers, gate_id, decision, &form, &error),
+        Err(error @ (Error::Unavailable { .. } | Error::SigningUnavailable { .. })) => {
+            unavailable(&headers, gate_id, decision, &form, &error)
+        }
         Err(error) => failure(Base::GATE, &error),
     }
 }
 
 /// Records the decision. Returns the id of the gate's run.
 async fn record(visit: &Visit, gate_id: GateId, decision: Decision, form: &Form) -> Result<RunId, Error> {
-    let (actor, reason) = form.read(&[ACTOR, REASON, &["csrf"], &["from"]], |fields| {
+    let (actor, reason) = form.read(&[ACTOR, REASON, &["csrf"], &["digest"], &["from"]], |fields| {
         if fields.value("actor").is_none() {
             fields.problem("actor", "A decision needs a name.");
         }
@@ -175,8 +177,9 @@ async fn record(visit: &Visit, gate_id: GateId, decision: Decision, form: &Form)
     if decision != Decision::Reject {
         check_readable(visit, gate_id).await?;
     }
-    let gate =
-        decide_gate(&visit.ctx, &visit.session, &GateDecision { gate_id, decision, actor: &actor, reason }).await?;
+    let seen = Some(form.text("digest")).filter(|digest| !digest.is_empty());
+    let decision = GateDecision { gate_id, decision, actor: &actor, reason, seen };
+    let gate = decide_gate(&visit.ctx, &visit.session, &decision).await?;
     Ok(gate.run_id)
 }
 
@@ -241,7 +244,7 @@ fn unavailable(headers: &HeaderMap, gate: GateId, decision: Decision, form: &For
         place: (&place, "the gate"),
         actor: form.text("actor"),
         text: Some(("reason", "Reason", form.text("reason"))),
-        hidden: &[("from", form.text("from"))],
+        hidden: &[("from", form.text("from")), ("digest", form.text("digest"))],
     };
     not_recorded(headers, error, page)
 }

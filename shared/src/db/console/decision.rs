@@ -36,6 +36,9 @@ pub struct GateDetail {
     /// Who has approved, and who may.
     #[serde(flatten)]
     pub standing: Standing,
+    /// The digest of everything that a decision covers.
+    #[serde(default)]
+    pub digest: Option<String>,
     /// What is judged or decided: digests by name.
     pub subject: Option<Map<String, Value>>,
     /// Other pending gates of the run that ask about the same subject. One approval answers all of them.
@@ -154,7 +157,7 @@ pub async fn decision_fetch(
                join nofx.step s on s.run_id = g.run_id
               where g.tenant_id = $1 and g.id = $2 and g.step_id is null
          )
-         select {GATE}, gs.ordinal as step_ordinal, gs.tool as step_tool, g.subject, {STANDING},
+         select {GATE}, gs.ordinal as step_ordinal, gs.tool as step_tool, g.subject, g.bound_digest as digest, {STANDING},
                 gr.status as run_status, gr.plan_digest, gr.steps_pending + gr.steps_ready + gr.steps_blocked
                     - case when gs.status = 'blocked' then 1 else 0 end as steps_waiting,
                 (select count(*) from nofx.gate o

@@ -64,6 +64,7 @@ pub(super) fn decide(page: &DecisionPage<'_>) -> Markup {
                 // The enter key presses the first button. Disable that one, so that each decision needs a click.
                 button type="submit" disabled hidden {}
                 input type="hidden" name="csrf" value=(token);
+                @if let Some(digest) = &detail.digest { input type="hidden" name="digest" value=(digest); }
                 @if page.from_inbox { input type="hidden" name="from" value="inbox"; }
                 (actor_field("actor", refused.map_or("", |refused| refused.actor), wrong("actor").as_deref()))
                 div.field {
