@@ -196,7 +196,7 @@ end
 $$;
 select nofx.transition_declare('nofx.artifact_upload(jsonb)', 'nofx_api');
 
--- functions/caller_admit.sql sha256=9d19cf7d3bb6ff24078b83714e1371b5e1b60999b5d764f80cefee26582d704a
+-- functions/caller_admit.sql sha256=a7f036507dbfc53e090da986c3d979a5b74ba7bcc2f194c2015597bfd6c100a6
 -- Admits a caller: confirms what a request proves about its sender, in the statement that does the request's work. So a revoked token and
 -- a removed member count at once, and no request pays a round trip for it.
 
@@ -210,10 +210,11 @@ as $$
 $$;
 
 -- The principal behind a caller that has the permission.
--- p: {tenant, via: token|jwt|local, subject, token_id, kind, secret_sha256, ip}. A token is known by its id, its kind and the hash of
+-- p: {tenant, via: token|jwt|local, subject, token_id, kind, secret_sha256, ip, request_id}. A token is known by its id, its kind and the hash of
 -- its secret. A JWT was verified by the function that got it, and says only who somebody is: the role is that of the membership. `local` is
 -- one person on a laptop, and only a tenant made for that admits it.
--- Raises NF401 if the caller is not known, and NF403 if it may not do this.
+-- Raises NF401 if the caller is not known, and NF403 if it may not do this. Until the end of the transaction, `nofx.caller` says to the
+-- audit who acts and from where.
 create or replace function nofx.caller_admit(p jsonb, p_permission text) returns nofx.principal
     language plpgsql
     security definer
@@ -275,6 +276,10 @@ begin
            set last_used_at = clock_timestamp(), last_used_ip = (p ->> 'ip')::inet
          where t.id = (select u.id from nofx.api_token u where u.id = v_token.id for update skip locked);
     end if;
+    perform set_config('nofx.caller', jsonb_build_object(
+        'tenant', v_who.tenant_id, 'name', v_who.name, 'ip', p -> 'ip', 'request_id', nullif(p ->> 'request_id', ''),
+        'by', jsonb_strip_nulls(jsonb_build_object('kind', v_who.kind, 'subject', v_who.subject, 'role', v_who.role,
+                                                   'token_id', v_who.token_id, 'via', p -> 'via')))::text, true);
     return v_who;
 end
 $$;
@@ -295,6 +300,9 @@ declare
     v_who nofx.principal := nofx.caller_admit(p -> 'caller', p_permission);
     v_said text := case when p -> 'caller' ->> 'via' = 'local' then p ->> 'actor' end;
 begin
+    if v_said <> v_who.name then
+        perform set_config('nofx.caller', (current_setting('nofx.caller')::jsonb || jsonb_build_object('name', v_said))::text, true);
+    end if;
     return p || jsonb_build_object(
         'tenant_id', v_who.tenant_id, 'actor', coalesce(v_said, v_who.name),
         'by', jsonb_strip_nulls(jsonb_build_object('kind', v_who.kind, 'subject', v_who.subject, 'token_id', v_who.token_id)),

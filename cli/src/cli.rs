@@ -12,9 +12,9 @@ use shared::domain::gate::Decision;
 
 use crate::client::api::Api;
 use crate::commands::{
-    artifacts, completions, control, decide, demo, deploy, deploy_local, dev, env, exec, gate, get, inbox, keys, logs,
-    man, migrate, migration, open, plan, policy, profile, queues, rules, run, runs, show, timeline, verify, watch, why,
-    worker,
+    admin, artifacts, audit, completions, control, decide, demo, deploy, deploy_local, dev, env, exec, gate, get,
+    inbox, keys, login, logout, logs, man, member, migrate, migration, open, plan, policy, profile, queues, rules, run,
+    runs, show, timeline, token, verify, watch, whoami, why, worker,
 };
 use crate::output::color::{self, BOLD, LIVE, paint};
 
@@ -56,6 +56,7 @@ struct Global {
 const AFTER_HELP: &str = "\
 Environment:
   NOFX_API_URL  Address of the API; wins over profiles [default: http://127.0.0.1:3000]
+  NOFX_TOKEN    Token that identifies you to the API; wins over nofx login
   NOFX_PROFILE  Profile to use instead of the default one
   NOFX_CONFIG   File with the profiles [default: ~/.config/nofx/config.toml]
   NO_COLOR      No colours; CLICOLOR_FORCE=1 wants them also in a pipe
@@ -69,6 +70,7 @@ Exit status:
   5  what was named does not exist
   6  nothing answers at the API's address
   7  nofx verify: the attestation holds, and the gate did not pass
+  8  the API does not know you: nofx login
   130  Ctrl-C
   exec returns the status of its command, or 128 plus the number of the signal that ended it.";
 
@@ -90,6 +92,10 @@ enum Command {
     /// Manage the deployments that this command can call
     #[command(subcommand)]
     Profile(profile::Command),
+    /// Log in to the API, and store the session for it
+    Login(login::Args),
+    /// End the session, and forget it
+    Logout(logout::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
     /// Write man pages into a folder
@@ -99,6 +105,9 @@ enum Command {
     Deploy(deploy::Args),
     /// Deploy to an emulator on this machine, and run the sample plans there
     DeployLocal,
+    /// Make the first admin of a tenant, or a token, with the login of the database's owner
+    #[command(subcommand)]
+    Admin(admin::Command),
     /// Apply pending migrations to a database
     Migrate(migrate::Args),
     /// Write the next migration, with the SQL functions that changed
@@ -161,6 +170,17 @@ enum Call {
     /// Show and change which tables plans may write
     #[command(subcommand)]
     Rules(rules::Command),
+    /// Say who you are to the API, and what you may do
+    Whoami(whoami::Args),
+    /// Create, list and revoke API tokens of agents and services
+    #[command(subcommand)]
+    Token(token::Command),
+    /// List, set and remove the people of the tenant
+    #[command(subcommand)]
+    Member(member::Command),
+    /// List, export and verify the record of who changed what
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// List the queues of handlers; show and redrive their dead letters
     Queues(queues::Args),
 }
@@ -171,8 +191,8 @@ pub const GROUPS: [(&str, &[&str]); 7] = [
     ("Look", &["runs", "show", "why", "timeline", "logs", "artifacts", "get", "open"]),
     ("Decide and steer", &["inbox", "approve", "reject", "waive", "retry", "cancel", "pause", "resume"]),
     ("Write and prove", &["plan", "gate", "verify", "keys"]),
-    ("Govern and operate", &["policy", "rules", "queues"]),
-    ("Set up", &["profile", "completions", "man"]),
+    ("Govern and operate", &["policy", "rules", "audit", "member", "token", "queues", "admin"]),
+    ("Set up", &["login", "logout", "whoami", "profile", "completions", "man"]),
     ("Work in a checkout", &["deploy", "deploy-local", "migrate", "migration", "worker", "env", "exec"]),
 ];
 
@@ -200,7 +220,7 @@ fn groups(command: &clap::Command) -> StyledStr {
 }
 
 /// Words of other commands, with ours.
-const SYNONYMS: [(&str, &[&str]); 14] = [
+const SYNONYMS: [(&str, &[&str]); 17] = [
     ("run", &["submit", "start", "create", "new"]),
     ("runs", &["list", "ls", "ps"]),
     ("show", &["status", "describe", "inspect"]),
@@ -214,7 +234,10 @@ const SYNONYMS: [(&str, &[&str]); 14] = [
     ("retry", &["rerun", "restart"]),
     ("gate", &["check", "lint", "test", "judge"]),
     ("verify", &["proof", "prove"]),
-    ("profile", &["login", "config", "context"]),
+    ("profile", &["config", "context"]),
+    ("login", &["signin", "auth"]),
+    ("logout", &["signout"]),
+    ("member", &["user", "users"]),
 ];
 
 /// The error, with a suggestion if the command is a word that other tools use.
@@ -263,12 +286,15 @@ impl Cli {
             Command::Deploy(args) => deploy::run(&Checkout::find()?, &args).await?,
             Command::DeployLocal => deploy_local::run(&Checkout::find()?).await?,
             Command::Env(args) => env::run(&Checkout::find()?, &args).await?,
+            Command::Admin(command) => admin::run(&command).await?,
             Command::Migrate(args) => migrate::run(&args).await?,
             Command::Migration(args) => migration::run(&args)?,
             Command::Worker(queue) => worker::run(queue)?,
             Command::Gate(command) => return gate::run(&command).await,
             Command::Completions(args) => completions::run(&args)?,
             Command::Man(args) => man::run(&args)?,
+            Command::Login(args) => login::run(profile, &args).await?,
+            Command::Logout(args) => logout::run(profile, &args).await?,
             Command::Profile(command) => profile::run(&command, profile)?,
             Command::Plan(command) => plan::run(profile, &command).await?,
             Command::Verify(args) => return verify::run(profile, &args).await,
@@ -301,6 +327,10 @@ impl Call {
             Self::Resume(args) => control::run(api, control::Verb::Resume, &args).await?,
             Self::Policy(command) => policy::run(api, &command).await?,
             Self::Rules(command) => rules::run(api, &command).await?,
+            Self::Whoami(args) => whoami::run(api, &args).await?,
+            Self::Token(command) => token::run(api, &command).await?,
+            Self::Member(command) => member::run(api, &command).await?,
+            Self::Audit(command) => audit::run(api, &command).await?,
             Self::Queues(args) => queues::run(api, &args).await?,
             Self::Keys(args) => keys::run(api, &args).await?,
         }
@@ -331,7 +361,7 @@ mod tests {
 
     #[test]
     fn a_wrong_command_gets_a_suggestion() {
-        for stranger in ["bogus", "token", "audit"] {
+        for stranger in ["bogus", "secret", "audit"] {
             let error = suggested(command().try_get_matches_from(["nofx", stranger]).unwrap_err()).to_string();
             assert!(!error.contains("similar"), "{stranger} is no slip of the fingers: {error}");
         }

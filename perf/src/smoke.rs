@@ -44,7 +44,7 @@ pub struct SmokeStack {
 impl SmokeStack {
     pub async fn find_or_start(checkout: &Checkout) -> Result<Self> {
         node::check().await?;
-        let api = Api::from_env().await;
+        let api = Api::from_env().await?;
         if env::var_os("NOFX_API_URL").is_some() || api.is_healthy().await {
             report::line("stack", format_args!("using the stack at {}", api.url("")));
             return Ok(Self { api, own: None });

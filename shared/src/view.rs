@@ -1,7 +1,9 @@
 //! Resources of the API: a struct for each, which functions write and clients read. Independent of the database and of
 //! HTTP. JSON of plans, outcomes and payloads stays text, so that it is not parsed on the way.
 
+mod account;
 mod artifact;
+mod audit;
 mod event;
 mod gate;
 mod key;
@@ -14,7 +16,11 @@ mod run;
 pub mod sentence;
 mod step;
 
+pub use account::{
+    AuthSettings, Member, MemberPage, MemberRemoved, Token, TokenCreated, TokenEnded, TokenPage, Whoami,
+};
 pub use artifact::{Artifact, ArtifactPage, ArtifactSummary, Upload};
+pub use audit::{AuditActor, AuditEntry, AuditHead, AuditPage};
 pub use event::Event;
 pub use gate::{Approval, Gate, GateDecision, MayDecide, OnPass, Standing, WhyNot};
 pub use key::{KeyPurpose, SigningKey, SigningKeys};

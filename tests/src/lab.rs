@@ -120,16 +120,22 @@ impl Lab {
         Caller { tenant: self.tenant.clone(), subject: subject.to_owned(), via, ip: None, request_id: String::new() }
     }
 
-    /// A new API token, as the text that a client sends.
+    /// A new API token of the tenant, as the text that a client sends. A person's is a session of a member with the role.
     pub async fn token(&self, kind: Kind, role: Role) -> String {
         let token = ApiToken::generate(kind, TokenId(Uuid::new_v4()), self.tenant.clone()).expect("a token");
         let name = format!("{kind}:{role}");
+        if kind == Kind::Person {
+            let sql = "insert into nofx.membership (tenant_id, subject, role, name, created_by)
+                       values ($1, $2, $3, $2, 'test') on conflict do nothing";
+            self.admin.execute(sql, &[&self.tenant.0, &name, &role.as_str()]).await.expect("a member");
+        }
         let sql = "insert into nofx.api_token
                           (id, tenant_id, kind, subject, owner, name, role, secret_sha256, expires_at)
                    values ($1, $2, $3, $4, 'local', $4, $5, $6, clock_timestamp() + interval '1 hour')";
         let hash = token.hash().as_bytes().to_vec();
-        let values: [&(dyn ToSql + Sync); 6] =
-            [&token.id.0, &self.tenant.0, &kind.as_str(), &name, &role.as_str(), &hash];
+        // A session has the role that its member has now.
+        let role = (kind != Kind::Person).then(|| role.as_str());
+        let values: [&(dyn ToSql + Sync); 6] = [&token.id.0, &self.tenant.0, &kind.as_str(), &name, &role, &hash];
         self.admin.execute(sql, &values).await.expect("a token");
         token.expose()
     }
@@ -150,6 +156,17 @@ impl Lab {
     pub async fn step(&self, run: RunId, name: &str) -> StepId {
         let sql = "select id from nofx.step where run_id = $1 and name = $2";
         StepId(self.admin.query_one(sql, &[&run.0, &name]).await.expect("a step of that name").get(0))
+    }
+
+    /// Changes events of a run, whose id is `$1`, although the database keeps them. Returns how many.
+    pub async fn rewrite_events(&self, sql: &str, run: RunId) -> u64 {
+        let trigger = "trigger records_are_kept";
+        let open = format!("begin; alter table nofx.event disable {trigger}");
+        self.admin.batch_execute(&open).await.expect("no guard");
+        let changed = self.admin.execute(sql, &[&run.0]).await.expect("changed events");
+        let close = format!("alter table nofx.event enable always {trigger}; commit");
+        self.admin.batch_execute(&close).await.expect("the guard again");
+        changed
     }
 
     /// Polls until the query returns true. Panics after some seconds.

@@ -7,6 +7,8 @@ pub mod database;
 
 pub mod lab;
 
+pub mod issuer;
+
 pub mod plans;
 
 pub mod script;

@@ -6,7 +6,8 @@ use std::{env, io};
 
 use anyhow::{Result, bail};
 use nofx_local::report::{hinted, printable};
-use reqwest::header::{ACCEPT, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, LINK};
+use reqwest::header::{ACCEPT, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, LINK, LOCATION};
+use reqwest::redirect::Policy;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
@@ -14,9 +15,11 @@ use shared::domain::ArtifactId;
 use shared::view::{ArtifactPage, Event, Gate, RunDetail, StepPage};
 use tokio::time::sleep;
 
+use crate::client::credentials::{self, Credentials};
 use crate::client::error::{ApiError, Kind, truncated};
 use crate::client::profile::{Environment, LOCAL_URL, Target};
 use crate::client::sign::Signer;
+use crate::client::token::{self, Token};
 
 /// Pauses before a request with an `Idempotency-Key` is sent again.
 const AGAIN_AFTER: [Duration; 3] = [Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(5)];
@@ -31,7 +34,12 @@ pub struct Api {
     base: String,
     /// Signs every request, if the API is at API Gateway.
     signer: Option<Signer>,
-    pub http: reqwest::Client,
+    /// Identifies the caller. Only the API gets it.
+    token: Option<Token>,
+    /// Sends requests to the API. It follows no redirect, because the token would go along.
+    http: reqwest::Client,
+    /// Sends requests to the storage, which gets no token.
+    pub storage: reqwest::Client,
 }
 
 /// A resource that a client polls.
@@ -49,15 +57,22 @@ impl<T> Polled<T> {
 }
 
 impl Api {
-    /// The API of the command: `NOFX_API_URL`, else that of the profile.
+    /// The API of the command: `NOFX_API_URL`, else that of the profile. The caller has the token in `NOFX_TOKEN`, else the
+    /// one that `nofx login` stored for the API.
     pub async fn connect(profile: Option<&str>) -> Result<Self> {
-        Ok(Self::of(&Environment::read()?.target(profile)?).await)
+        let target = Environment::read()?.target(profile)?;
+        let token = match Token::from_env()? {
+            Some(token) => Some(token),
+            None => Credentials::read(&credentials::path()?)?.token_for(&target.api_url)?,
+        };
+        Ok(Self::of(&target).await.with_token(token))
     }
 
     /// The API at `NOFX_API_URL`, else the local stack, whatever profiles exist: for programs other than the command.
-    pub async fn from_env() -> Self {
+    pub async fn from_env() -> Result<Self> {
         let api_url = env::var("NOFX_API_URL").unwrap_or_else(|_| LOCAL_URL.to_owned());
-        Self::of(&Target { api_url, ..Target::default() }).await
+        let api = Self::of(&Target { api_url, ..Target::default() }).await;
+        Ok(api.with_token(Token::from_env()?))
     }
 
     /// The API of a target. Requests to API Gateway are signed.
@@ -71,8 +86,19 @@ impl Api {
         Self { signer: Some(signer), ..self }
     }
 
+    #[must_use]
+    pub fn with_token(self, token: Option<Token>) -> Self {
+        Self { token, ..self }
+    }
+
     pub fn at(base: &str) -> Self {
-        Self { base: base.trim_end_matches('/').to_owned(), signer: None, http: client() }
+        let base = base.trim_end_matches('/').to_owned();
+        Self { base, signer: None, token: None, http: client(Policy::none()), storage: client(Policy::default()) }
+    }
+
+    /// The address of the API.
+    pub fn address(&self) -> &str {
+        &self.base
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -177,8 +203,14 @@ impl Api {
     /// The bytes of an artifact, wherever they are stored.
     pub async fn download(&self, id: ArtifactId) -> Result<Response> {
         let path = format!("/artifacts/{id}/download");
-        let response =
+        let mut response =
             self.execute(self.http.get(self.url(&path))).await.map_err(|error| self.unanswered(error, &path))?;
+        if response.status().is_redirection() {
+            let location = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
+            let signed_url = response.url().join(location.unwrap_or_default())?;
+            response =
+                self.storage.get(signed_url).send().await.map_err(|error| self.unanswered(error.into(), &path))?;
+        }
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -200,6 +232,24 @@ impl Api {
             }
         }
         bail!("{url}: more than {MAX_PAGES} pages")
+    }
+
+    /// The lines of all pages of a list in JSON lines. Follows the API's links.
+    pub async fn lines(&self, path: &str, mut each: impl FnMut(&str) -> Result<()>) -> Result<()> {
+        let mut url = self.url(path);
+        // As long as the list is: each page leads on.
+        loop {
+            let (status, headers, text) = self.exchange(Method::GET, &url, None, None).await?;
+            if !status.is_success() {
+                let path = url.strip_prefix(&self.base).unwrap_or(&url);
+                return Err(ApiError::of_answer(&format!("GET {path}"), status, &text).into());
+            }
+            text.split_terminator('\n').try_for_each(&mut each)?;
+            match next_page(&url, &headers)? {
+                Some(next) if next != url && !text.is_empty() => url = next,
+                _ => return Ok(()),
+            }
+        }
     }
 
     async fn send<T: DeserializeOwned>(
@@ -290,10 +340,18 @@ impl Api {
 
     async fn execute(&self, request: RequestBuilder) -> Result<Response> {
         let mut request = request.build()?;
+        if let Some(token) = self.token.as_ref().filter(|_| self.is_own(request.url())) {
+            request.headers_mut().insert(token::HEADER, token.value());
+        }
         if let Some(signer) = &self.signer {
             signer.sign(&mut request).await?;
         }
         Ok(self.http.execute(request).await?)
+    }
+
+    /// Whether a URL is one of this API. Others get no token.
+    fn is_own(&self, url: &Url) -> bool {
+        Url::parse(&self.base).is_ok_and(|base| base.origin() == url.origin())
     }
 }
 
@@ -311,9 +369,9 @@ fn may_be_sent_again(answer: &Result<Answer>) -> bool {
 /// A connection without a byte for this long is broken.
 const SILENCE_LIMIT: Duration = Duration::from_mins(1);
 
-/// The client for all requests. Its settings are constants, so it can always be built.
-fn client() -> reqwest::Client {
-    reqwest::Client::builder().read_timeout(SILENCE_LIMIT).build().unwrap_or_default()
+/// A client for requests. Its settings are constants, so it can always be built.
+fn client(redirects: Policy) -> reqwest::Client {
+    reqwest::Client::builder().read_timeout(SILENCE_LIMIT).redirect(redirects).build().unwrap_or_default()
 }
 
 /// The path of one page of a run's events.

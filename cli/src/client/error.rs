@@ -11,6 +11,8 @@ use shared::domain::{Problem, RunId};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     NotFound,
+    /// The API does not know who asks.
+    NotLoggedIn,
     /// Nothing answers.
     Unreachable,
     /// The request was sent, and its answer did not come.
@@ -66,7 +68,11 @@ impl ApiError {
     /// The error for an answer, with a line for each problem. `call` is the method and the path.
     pub fn of_answer(call: &str, status: StatusCode, text: &str) -> Self {
         let problem: ProblemDocument = serde_json::from_str(text).unwrap_or_default();
-        let kind = if status == StatusCode::NOT_FOUND { Kind::NotFound } else { Kind::Refused };
+        let kind = match status {
+            StatusCode::NOT_FOUND => Kind::NotFound,
+            StatusCode::UNAUTHORIZED => Kind::NotLoggedIn,
+            _ => Kind::Refused,
+        };
         if problem.code.is_empty() && is_page(text) && !is_of_gateway(status) {
             return Self { kind, ..Self::of_stranger(&format!("{call}: {status}")) };
         }
@@ -155,6 +161,8 @@ fn lists(call: &str, detail: &str) -> &'static str {
         "gates" => "nofx inbox lists the gates that wait for a decision",
         "artifacts" => "nofx artifacts RUN lists what a run stored",
         "rules" => "nofx rules list lists the tables that have one",
+        "tokens" => "nofx token list lists the tokens",
+        "members" => "nofx member list lists the members",
         _ => "nofx runs lists the newest runs",
     }
 }
@@ -162,6 +170,9 @@ fn lists(call: &str, detail: &str) -> &'static str {
 /// What to do about a problem of this code.
 fn advice(code: &str, status: StatusCode) -> Option<&'static str> {
     Some(match code {
+        "unauthenticated" => "log in with nofx login, or put a token into NOFX_TOKEN",
+        "forbidden" => "nofx whoami lists what you may do; an admin can give you another role",
+        "last_admin" => "make somebody else an admin first: nofx member set SUB --role admin",
         "gate_decided" => "a decision stays; nofx timeline RUN says who decided, and nofx retry RUN asks again",
         "gate_expired" => "nofx retry RUN starts the run's next generation, which asks again",
         "run_finished" => "nofx show RUN says how it ended; nofx retry RUN starts what did not succeed again",

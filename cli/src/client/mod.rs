@@ -1,11 +1,14 @@
 //! A client of the control plane's HTTP API.
 
 pub mod api;
+pub mod audit_heads;
+pub mod credentials;
 pub mod document;
 pub mod download;
 pub mod error;
 pub mod gate;
 mod git;
+pub mod issuer;
 pub mod plan_file;
 pub mod profile;
 pub mod resolve;
@@ -13,4 +16,5 @@ pub mod sign;
 pub mod source_tree;
 pub mod submission;
 pub mod timeline;
+pub mod token;
 pub mod workspace;

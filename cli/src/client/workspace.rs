@@ -25,7 +25,7 @@ pub async fn upload(api: &Api, of: &dyn Display, archive: Vec<u8>) -> Result<Art
     let sha256 = digest::sha256_hex(&archive);
     let body = json!({ "sha256": sha256, "size_bytes": archive.len(), "media_type": "application/gzip" });
     let upload: Upload = api.post("/workspaces", &body).await?;
-    let mut request = api.http.put(&upload.upload_url).timeout(UPLOAD_LIMIT);
+    let mut request = api.storage.put(&upload.upload_url).timeout(UPLOAD_LIMIT);
     for (name, value) in &upload.headers {
         request = request.header(name, value);
     }

@@ -11,6 +11,7 @@ use nofx_local::aws::emulator::Emulator;
 use nofx_local::aws::resources::{ACCESS_KEY_ID, Aws, REGION, SECRET_ACCESS_KEY};
 use nofx_local::checkout::Checkout;
 use nofx_local::migrate::login::worker_login;
+use nofx_local::migrate::tenant::{NewToken, make_token};
 use nofx_local::postgres::{Cluster, Postgres, Purpose};
 use nofx_local::process::signals::Signals;
 use nofx_local::process::{self, Process};
@@ -18,17 +19,20 @@ use nofx_local::report::{self, hinted};
 use nofx_local::throwaway::Throwaway;
 use nofx_local::tools::node;
 use nofx_local::tools::python::{self, PythonEnv};
-use nofx_local::{migrate, port, stack};
+use nofx_local::{database, migrate, port, stack};
 use reqwest::StatusCode;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
+use shared::domain::{Kind, Role, TenantId};
 use shared::view::SigningKeys;
 use tokio::process::Command;
 use tokio::time::sleep;
 
 use crate::client::api::Api;
+use crate::client::error::ApiError;
 use crate::client::sign::Signer;
-use crate::commands::demo;
+use crate::client::token::Token;
+use crate::commands::{admin, demo};
 use crate::deploy::package::{self, Architecture};
 use crate::deploy::sam;
 
@@ -36,6 +40,9 @@ use crate::deploy::sam;
 const PACKAGES_BUCKET: &str = "nofx-packages";
 const DATABASE_SECRET: &str = "nofx/database-url";
 const WORKER_DATABASE_SECRET: &str = "nofx/worker-database-url";
+/// The tenant, and its first admin's id.
+const TENANT: &str = "local";
+const ADMIN: &str = "admin";
 /// The name of the API in the template, with the default prefix.
 const API: &str = "nofx-api";
 const HEALTH_LIMIT: Duration = Duration::from_secs(30);
@@ -49,6 +56,15 @@ struct Servers {
     database_url: String,
     worker_database_url: String,
     endpoint: String,
+    tokens: Tokens,
+}
+
+/// Credentials for the deployed API.
+struct Tokens {
+    /// A session of the first admin.
+    admin: Token,
+    /// Of a service that may only read.
+    viewer: Token,
 }
 
 /// Deploys, runs the samples, and stops.
@@ -85,6 +101,7 @@ async fn deploy_and_run_samples(checkout: &Checkout, place: &Throwaway) -> Resul
     let deploy = Instant::now();
     sam_deploy(checkout, place, &template, &tools, &servers).await?;
     let api = api_of(&servers.endpoint).await?;
+    let api = identified(api, &servers.tokens).await?;
     check_keys(&api).await?;
     report::took("deploy", format_args!("template.yaml is at {}", api.url("")), deploy.elapsed());
 
@@ -108,6 +125,7 @@ impl Servers {
         migrate::migrate(&database_url, &checkout.migrations()).await?;
         migrate::seed(&database_url, &checkout.seed()).await?;
         let worker_database_url = worker_login(&database_url).await?;
+        let tokens = Tokens::make(&database_url).await?;
 
         let emulator = Emulator::new(tools, place.dir.join("emulator"), port::any_free()?, None)
             // Verify signatures and enforce policies, so that a missing permission of a role fails here.
@@ -118,12 +136,23 @@ impl Servers {
             .with("GATE_RUNNER_WORK_DIR", checkout.local().join("gate").display().to_string());
         let process = emulator.start(&place.dir.join("emulator.log"), &place.pid_file).await?;
         let endpoint = emulator.url();
-        Ok(Self { postgres: server, emulator: process, database_url, worker_database_url, endpoint })
+        Ok(Self { postgres: server, emulator: process, database_url, worker_database_url, endpoint, tokens })
     }
 
     async fn stop(self) {
         self.emulator.end().await;
         self.postgres.end().await;
+    }
+}
+
+impl Tokens {
+    async fn make(database_url: &str) -> Result<Self> {
+        let (client, tenant) = (database::connect(database_url).await?, TenantId(TENANT.to_owned()));
+        let admin = admin::first_admin(&client, &tenant, ADMIN, "admin@local.test").await?;
+        let (kind, role, lasts) = (Kind::Service, Some(Role::Viewer), Duration::from_hours(1));
+        let viewer = NewToken { kind, owner: ADMIN, name: "viewer", role, lasts };
+        let viewer = make_token(&client, &tenant, &viewer).await?;
+        Ok(Self { admin: Token::parse(&admin.expose())?, viewer: Token::parse(&viewer.expose())? })
     }
 }
 
@@ -157,7 +186,7 @@ async fn sam_deploy(
         format!("Architecture={}", Architecture::native()?.name()),
         // The emulator runs programs, but no wrapper of a managed runtime.
         "GateRunnerRuntime=provided.al2023".to_owned(),
-        "Tenant=local".to_owned(),
+        format!("Tenant={TENANT}"),
         "AllowTemplateAnswers=true".to_owned(),
     ]);
     to_emulator(&mut command, &servers.endpoint);
@@ -213,6 +242,24 @@ async fn api_of(endpoint: &str) -> Result<Api> {
         sleep(Duration::from_millis(200)).await;
     }
     Ok(api)
+}
+
+/// The API as its first admin calls it. Fails unless the API tells callers apart.
+async fn identified(api: Api, tokens: &Tokens) -> Result<Api> {
+    let viewer = api.clone().with_token(Some(tokens.viewer.clone()));
+    let plan = json!({ "plan": { "goal": "refused", "steps": [{ "name": "echo", "tool": "echo" }] } });
+    let refused = [
+        ("unauthenticated", api.get::<Value>("/runs").await),
+        ("forbidden", viewer.post::<Value>("/runs", &plan).await),
+    ];
+    for (expected, answer) in refused {
+        match answer.as_ref().map_err(|error| error.downcast_ref::<ApiError>()) {
+            Err(Some(error)) if error.code == expected => {}
+            other => bail!("expected {expected}, not {other:?}"),
+        }
+    }
+    viewer.get::<Value>("/runs").await.context("a service that may read gets no runs")?;
+    Ok(api.with_token(Some(tokens.admin.clone())))
 }
 
 /// Fails unless the API can read the public keys of the stack's signing keys.

@@ -1,7 +1,9 @@
 //! The commands of `nofx`, each in its own file.
 
 mod actor;
+pub mod admin;
 pub mod artifacts;
+pub mod audit;
 pub mod completions;
 pub mod control;
 pub mod decide;
@@ -16,8 +18,11 @@ pub mod gate;
 pub mod get;
 pub mod inbox;
 pub mod keys;
+pub mod login;
+pub mod logout;
 pub mod logs;
 pub mod man;
+pub mod member;
 pub mod migrate;
 pub mod migration;
 pub mod open;
@@ -30,8 +35,10 @@ pub mod run;
 pub mod runs;
 pub mod show;
 pub mod timeline;
+pub mod token;
 pub mod verify;
 mod verify_decision;
 pub mod watch;
+pub mod whoami;
 pub mod why;
 pub mod worker;

@@ -21,6 +21,8 @@ pub const NOT_FOUND: u8 = 5;
 pub const NO_CONNECTION: u8 = 6;
 /// `nofx verify`: the attestation holds, and the gate did not pass.
 pub const NOT_PASSED: u8 = 7;
+/// The API does not know who asks.
+pub const NOT_LOGGED_IN: u8 = 8;
 /// Ctrl-C.
 pub const INTERRUPTED: u8 = 130;
 
@@ -48,6 +50,7 @@ fn text(error: &anyhow::Error) -> String {
 fn code(error: &anyhow::Error) -> u8 {
     match error.chain().find_map(|cause| cause.downcast_ref::<ApiError>()).map(|error| error.kind) {
         Some(Kind::NotFound) => NOT_FOUND,
+        Some(Kind::NotLoggedIn) => NOT_LOGGED_IN,
         Some(Kind::Unreachable | Kind::NoAnswer) => NO_CONNECTION,
         Some(Kind::Refused) | None => FAILED,
     }

@@ -1,13 +1,16 @@
-//! HTTP routes of plans, runs, timelines, artifacts, lineage, workspaces, rules, the policy, keys, health, and the documents
-//! of the API.
+//! HTTP routes of callers, sessions, tokens, members, plans, runs, timelines, artifacts, lineage, workspaces, rules, the policy,
+//! the audit, keys, health, and the documents of the API.
 
+mod account;
 mod artifacts;
+mod audit;
 #[cfg(feature = "openapi")]
 pub mod contract;
 mod control;
 mod docs;
 mod health;
 mod keys;
+mod members;
 mod plans;
 mod policy;
 mod queues;
@@ -15,6 +18,7 @@ mod rules;
 mod run_filter;
 mod runs;
 mod steps;
+mod tokens;
 
 use axum::Router;
 use shared::context::Ctx;
@@ -25,12 +29,23 @@ use shared::http::Routes;
 /// All routes of the function.
 pub fn routes() -> Routes<Ctx> {
     use Permission::{
-        ArtifactsRead, PlansCheck, PolicyRead, PolicyWrite, Public, QueuesRead, QueuesRedrive, RulesRead, RulesWrite,
-        RunsControl, RunsCreate, RunsRead, WorkspacesCreate,
+        AccountRead, ArtifactsRead, AuditRead, MembersRead, MembersWrite, PlansCheck, PolicyRead, PolicyWrite, Public,
+        QueuesRead, QueuesRedrive, RulesRead, RulesWrite, RunsControl, RunsCreate, RunsRead, SessionsCreate,
+        TokensRead, TokensWrite, WorkspacesCreate,
     };
     const PAGE: &[&str] = &["after", "limit"];
     Routes::default()
         .get(Public, "/health", health::health)
+        .get(Public, "/auth/config", account::settings)
+        .get(AccountRead, "/whoami", account::whoami)
+        .post(SessionsCreate, "/sessions", account::create_session)
+        .delete(AccountRead, "/sessions/current", account::end_session)
+        .get_with(TokensRead, "/tokens", tokens::PARAMETERS, tokens::list)
+        .post(TokensWrite, "/tokens", tokens::create)
+        .delete(TokensWrite, "/tokens/{id}", tokens::revoke)
+        .get_with(MembersRead, "/members", PAGE, members::list)
+        .put(MembersWrite, "/members/{subject}", members::set)
+        .delete(MembersWrite, "/members/{subject}", members::remove)
         .post(PlansCheck, "/plans/check", plans::check)
         .get(Public, "/openapi.json", docs::openapi)
         .get(Public, "/docs", docs::reference)
@@ -62,6 +77,8 @@ pub fn routes() -> Routes<Ctx> {
         .get(PolicyRead, "/policy", policy::fetch)
         .put(PolicyWrite, "/policy", policy::set)
         .get_with(PolicyRead, "/policy/history", PAGE, policy::history)
+        .get_with(AuditRead, "/audit", audit::PARAMETERS, audit::list)
+        .get_with(AuditRead, "/audit/export", PAGE, audit::export)
         .post(WorkspacesCreate, "/workspaces", artifacts::create_workspace)
         .get(ArtifactsRead, "/artifacts/{id}", artifacts::fetch)
         .get(ArtifactsRead, "/artifacts/{id}/download", artifacts::download)

@@ -3,6 +3,7 @@
 
 pub mod docker;
 pub mod environment;
+pub mod logins;
 pub mod signing_key;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use crate::function::{self, GATE_RUNNER, HTTP_FUNCTIONS, QueueFunction, SWEEPER}
 use crate::gateway::routes::Routes;
 use crate::gateway::runtime_api::Functions;
 use crate::gateway::{Gateway, server};
+use crate::issuer::NewUser;
 use crate::lambda::event_source::{EventSource, WAIT_MAX_S, WAIT_SHORT_S};
 use crate::lambda::host::{Health, Host, HostConfig, Inherited, Runtime, WarmUp};
 use crate::lambda::{schedule, sources};
@@ -34,6 +36,7 @@ use crate::postgres::{Cluster, Postgres, Purpose};
 use crate::process::supervision::{self, Part};
 use crate::process::{self, PidFile, Process, Termination, stop, table};
 use crate::report::{self, hinted};
+use crate::stack::logins::Logins;
 use crate::stack::signing_key::{HTTP_HOST, Purpose, SigningKey};
 use crate::throwaway::Throwaway;
 use crate::tools::python::PythonEnv;
@@ -67,6 +70,8 @@ pub struct Options {
     /// The services of the emulator. `None` is all of them.
     pub services: Option<&'static str>,
     pub sweep_period: Duration,
+    /// Who logs in. `None` is the local mode, in which one person acts without a login.
+    pub logins: Option<Logins>,
 }
 
 impl Options {
@@ -82,6 +87,7 @@ impl Options {
             variables: BTreeMap::new(),
             services: None,
             sweep_period: sweep_period()?,
+            logins: None,
         })
     }
 }
@@ -97,6 +103,8 @@ pub struct Stack {
     tiers: Vec<Vec<Part>>,
     pub database_url: String,
     pub aws_endpoint: String,
+    /// The users that this start made, with their passwords.
+    pub new_users: Vec<NewUser>,
 }
 
 impl Stack {
@@ -109,6 +117,7 @@ impl Stack {
             tiers: Vec::new(),
             database_url: String::new(),
             aws_endpoint: String::new(),
+            new_users: Vec::new(),
         }
     }
 
@@ -215,8 +224,7 @@ impl Stack {
         if self.options.database_url.is_none() {
             migrate::seed(&self.database_url, &self.checkout.seed()).await?;
         }
-        let client = database::connect(&self.database_url).await?;
-        local_tenant(&client, environment::TENANT).await?;
+        self.start_logins(ports).await?;
         report::took("migrate", format_args!("{count} applied"), start.elapsed());
 
         build(&self.checkout, &self.pid_file).await?;
@@ -231,6 +239,22 @@ impl Stack {
         self.wait_ready(healths).await?;
         self.check_health(http_port).await?;
         report::took("functions", format_args!("ready on 127.0.0.1:{http_port}"), start.elapsed());
+        Ok(())
+    }
+
+    /// Makes the tenant with its people, and starts the issuer of their tokens if they log in.
+    async fn start_logins(&mut self, ports: &mut Ports) -> Result<()> {
+        let client = database::connect(&self.database_url).await?;
+        let Some(logins) = &self.options.logins else {
+            return local_tenant(&client, environment::TENANT).await;
+        };
+        let port = ports.pick("issuer")?;
+        let (issuer, new_users) = logins.ready(&self.options.state.join(logins::FOLDER), port, &client).await?;
+        self.new_users = new_users;
+        for (name, value) in issuer.variables().into_iter().chain([("NOFX_AUTH", "on".to_owned())]) {
+            self.options.variables.entry(name).or_insert(value);
+        }
+        self.tiers.push(vec![serve(port, issuer.router(), || (), Some(HEAD_LIMIT)).await?]);
         Ok(())
     }
 

@@ -23,10 +23,12 @@ macro_rules! cut {
 const GOAL: &str = cut!("r.goal", 300);
 
 pub mod artifact;
+pub mod audit;
 pub mod console;
 pub mod db_write;
 pub mod event;
 pub mod gate;
+pub mod member;
 pub mod policy;
 pub mod redrive;
 pub mod rule;
@@ -34,6 +36,7 @@ pub mod run;
 pub mod step;
 pub mod step_view;
 pub mod sweep;
+pub mod token;
 
 mod page;
 mod pool;

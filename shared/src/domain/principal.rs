@@ -17,8 +17,13 @@ macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)+ }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
         pub enum $name {
-            $($(#[$variant_doc])* $variant),+
+            $(
+                $(#[$variant_doc])*
+                #[cfg_attr(feature = "openapi", schemars(rename = $word))]
+                $variant
+            ),+
         }
 
         impl $name {

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::template::{functions, read, text};
+use serde_json::Value;
+
+use crate::template::{functions, globals, read, text};
 
 /// Method, path, function.
 type Route = (String, String, String);
@@ -36,6 +38,20 @@ fn api_gateway_has_exactly_the_routes_of_the_routers() {
         }
     }
     assert_eq!(routes, of_routers());
+}
+
+/// A text, because YAML reads a bare `on` as true. `local` would let everybody in.
+#[test]
+fn every_http_function_demands_credentials_and_no_other_is_asked_for_them() {
+    assert!(globals()["NOFX_AUTH"].is_null(), "functions without routes identify nobody");
+    for (function, (_, properties)) in functions() {
+        let events = properties["Events"].as_object().into_iter().flat_map(|events| events.values());
+        let has_routes = events.into_iter().any(|event| event["Type"] == "Api");
+        let mode = &properties["Environment"]["Variables"]["NOFX_AUTH"];
+        let expected = if has_routes { Value::from("on") } else { Value::Null };
+        assert_eq!(*mode, expected, "{function}");
+    }
+    assert!(!read("template.yaml").contains("NOFX_AUTH: !"), "the mode is no parameter");
 }
 
 #[test]

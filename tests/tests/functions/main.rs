@@ -3,6 +3,7 @@
 
 mod addresses;
 mod artifact_pages;
+mod audit;
 mod codegen;
 mod commands;
 mod console_lists;
@@ -14,6 +15,7 @@ mod gates;
 mod gateway;
 mod hostile;
 mod keys;
+mod logins;
 mod new_runs;
 mod operator_pages;
 mod own_handler;

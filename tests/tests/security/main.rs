@@ -1,7 +1,11 @@
-//! The rights of database roles, the isolation of tenants, and the keys of an issuer.
+//! Sessions, tokens and members, the rights of database roles, the isolation of tenants, and the keys of an issuer.
 
+mod accounts;
 mod admission;
 mod approvals;
+mod audit;
+mod bootstrap;
 mod jwks;
+mod matrix;
 mod roles;
 mod tenancy;

@@ -30,9 +30,11 @@ const WORKER: [&str; 13] = [
     "sweep_wakeups",
 ];
 /// The functions that api and approvals call.
-const API: [&str; 20] = [
+const API: [&str; 31] = [
     "approval_rules",
     "artifact_upload",
+    "audit_export",
+    "audit_page",
     "caller_admit",
     "db_write_target",
     "gate_create",
@@ -40,6 +42,9 @@ const API: [&str; 20] = [
     "gate_is_mine",
     "gate_standing",
     "keys_of",
+    "member_list",
+    "member_remove",
+    "member_set",
     "policy_set",
     "principal_json",
     "read",
@@ -51,13 +56,19 @@ const API: [&str; 20] = [
     "run_retry",
     "rule_delete",
     "rule_set",
+    "session_create",
+    "session_end",
+    "token_create",
+    "token_list",
+    "token_revoke",
+    "whoami",
 ];
 /// Returns only the tenant of the current session.
 const EVERYBODY: &str = "tenant_id";
 /// What a member that reads directly needs under row level security.
 const MEMBER: &str = "member_tenant";
 /// Tables that the API reaches only through functions.
-const CLOSED: [&str; 3] = ["api_token", "membership", "tenant"];
+const CLOSED: [&str; 5] = ["api_token", "audit", "audit_head", "membership", "tenant"];
 
 async fn tables(lab: &Lab) -> Vec<String> {
     let sql = "select relname::text from pg_class
