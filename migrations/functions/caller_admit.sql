@@ -89,7 +89,8 @@ select nofx.transition_declare('nofx.caller_admit(jsonb, text)', 'nofx_api');
 grant execute on function nofx.principal_json(nofx.principal) to nofx_api;
 
 -- The first statement of a transition that the API calls: admits p.caller, and gives p with who it is.
--- -> p with tenant_id, with actor (the name for people to read) and with by: {kind, subject, token_id}. Whatever the request says about these is
+-- -> p with tenant_id, with actor (the name for people to read), with by: {kind, subject, token_id}, and with who: the principal and when it
+-- logged in. Whatever the request says about these is
 -- replaced. Only the one person of a local tenant, who has no other name, may say who acts.
 create or replace function nofx.admitted(p jsonb, p_permission text) returns jsonb
     language plpgsql
@@ -105,7 +106,18 @@ begin
     end if;
     return p || jsonb_build_object(
         'tenant_id', v_who.tenant_id, 'actor', coalesce(v_said, v_who.name),
-        'by', jsonb_strip_nulls(jsonb_build_object('kind', v_who.kind, 'subject', v_who.subject, 'token_id', v_who.token_id)));
+        'by', jsonb_strip_nulls(jsonb_build_object('kind', v_who.kind, 'subject', v_who.subject, 'token_id', v_who.token_id)),
+        'who', nofx.principal_json(v_who) || jsonb_build_object('login_at', p -> 'caller' -> 'login_at'));
 end
 $$;
 revoke execute on function nofx.admitted(jsonb, text) from public;
+
+-- An entry of `authors` of a run: the principal of p_call, as nofx.admitted gives it, and what it did: started, retried or uploaded.
+create or replace function nofx.author_of(p_call jsonb, p_did text) returns jsonb
+    language sql immutable
+    set search_path = ''
+as $$
+    select jsonb_build_object('did', p_did, 'kind', p_call -> 'who' -> 'kind', 'subject', p_call -> 'who' -> 'subject',
+                              'owner', p_call -> 'who' -> 'owner')
+$$;
+revoke execute on function nofx.author_of(jsonb, text) from public;

@@ -22,8 +22,8 @@ pub use account::{
 pub use artifact::{Artifact, ArtifactPage, ArtifactSummary, Upload};
 pub use audit::{AuditActor, AuditEntry, AuditHead, AuditPage};
 pub use event::Event;
-pub use gate::{Gate, GateDecision, OnPass};
-pub use key::{SigningKey, SigningKeys};
+pub use gate::{Approval, Gate, GateDecision, MayDecide, OnPass, Standing, WhyNot};
+pub use key::{KeyPurpose, SigningKey, SigningKeys};
 pub use plan::{CheckedStep, OutputReference, PlanChecked};
 pub use policy::{EffectivePolicy, Policy, PolicyPage, PolicyVersion};
 pub use queue::{DeadLetter, DeadLetterStep, QueueDepth, QueueDetail, QueueList, Redriven};

@@ -1,18 +1,23 @@
 //! The stack of one test: a database, a channel for wake-ups, and unique names at the emulator.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_s3::config::Credentials;
+use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 use nofx_local::migrate::tenant::local_tenant;
 use shared::auth::ApiToken;
-use shared::config::{ArtifactsConfig, AuthConfig, AuthMode, Config, DatabaseConfig, LlmConfig, Platform};
+use shared::config::{
+    ArtifactsConfig, AuthConfig, AuthMode, Config, DatabaseConfig, LlmConfig, Platform, SigningConfig,
+};
 use shared::context::Ctx;
 use shared::db::{Database, Session};
-use shared::domain::principal::{Caller, Kind, Permission, Role};
-use shared::domain::{RunId, StepId, TenantId, TokenId};
+use shared::domain::principal::{Caller, Kind, Login, Permission, Role, Via};
+use shared::domain::{RunId, StepId, TenantId, Timestamp, TokenId};
 use shared::flow::create_run::{Accepted, Request, create_run};
 use shared::queue::{Queue, WakeUp};
+use shared::signing::create_private_key;
 use tokio::sync::{Mutex, mpsc};
 use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
@@ -88,6 +93,31 @@ impl Lab {
     /// The session of the one person of the tenant.
     pub fn session(&self) -> Session {
         session(&self.ctx.db, &self.tenant)
+    }
+
+    /// Makes the tenant one of several people, each with a role, a name and an e-mail address after their subject.
+    pub async fn team(&self, people: &[(&str, Role)]) {
+        let sql = "update nofx.tenant set is_solo = false where tenant_id = $1";
+        self.admin.execute(sql, &[&self.tenant.0]).await.expect("a tenant");
+        let sql = "delete from nofx.membership where tenant_id = $1";
+        self.admin.execute(sql, &[&self.tenant.0]).await.expect("no members");
+        for (subject, role) in people {
+            let sql = "insert into nofx.membership (tenant_id, subject, role, name, email, created_by)
+                       values ($1, $2, $3, $2, $2 || '@acme.test', 'tests')";
+            self.admin.execute(sql, &[&self.tenant.0, subject, &role.as_str()]).await.expect("a member");
+        }
+    }
+
+    /// The session of a person who has just logged in.
+    pub fn person(&self, subject: &str) -> Session {
+        Session::new(self.ctx.db.clone(), Arc::new(self.caller(subject)), Permission::RunsRead)
+    }
+
+    /// A person who has just logged in.
+    pub fn caller(&self, subject: &str) -> Caller {
+        let at = Timestamp(DateTime::from(SystemTime::now()).fmt(DateTimeFormat::DateTime).expect("a time"));
+        let via = Via::Jwt(Login { email: None, aal: None, at: Some(at) });
+        Caller { tenant: self.tenant.clone(), subject: subject.to_owned(), via, ip: None, request_id: String::new() }
     }
 
     /// A new API token of the tenant, as the text that a client sends. A person's is a session of a member with the role.
@@ -180,9 +210,17 @@ pub fn config(url: &str) -> Config {
         artifacts: ArtifactsConfig { bucket, endpoint_url: Some(aws_endpoint_url()), region: None, keys: None },
         tenant: TenantId("acme".into()),
         auth: local_auth(),
+        decisions: decision_key(),
         llm: LlmConfig { secret_id: format!("t-{unique}"), ..LlmConfig::default() },
         ..Config::new(DatabaseConfig { url: url.to_owned(), ca_file: None, pool_size: 8 })
     }
+}
+
+/// The key with which the functions of all tests sign decisions.
+fn decision_key() -> SigningConfig {
+    let file = std::env::temp_dir().join("nofx-tests-decisions.pem");
+    create_private_key(&file).expect("a key");
+    SigningConfig { key_file: Some(file), ..SigningConfig::none(SigningConfig::DECISIONS) }
 }
 
 /// The local mode, which works only against an emulator on this machine.

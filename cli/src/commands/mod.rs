@@ -37,6 +37,7 @@ pub mod show;
 pub mod timeline;
 pub mod token;
 pub mod verify;
+mod verify_decision;
 pub mod watch;
 pub mod whoami;
 pub mod why;

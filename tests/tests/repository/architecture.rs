@@ -22,8 +22,8 @@ const SHARED: &AllowedImports = &[
     ("auth", &["config", "domain", "error"]),
     ("invoke", &["error"]),
     ("signing", &["config", "domain", "error"]),
-    ("context", &["config", "db", "error", "queue", "secrets", "storage"]),
-    ("flow", &["context", "db", "domain", "error", "queue", "storage", "telemetry", "view"]),
+    ("context", &["config", "db", "error", "queue", "secrets", "signing", "storage"]),
+    ("flow", &["context", "db", "domain", "error", "queue", "signing", "storage", "telemetry", "view"]),
     ("worker", &["context", "db", "domain", "error", "flow", "queue", "storage", "telemetry"]),
     ("http", &["auth", "context", "db", "domain", "error", "telemetry", "view"]),
 ];

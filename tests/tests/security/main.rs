@@ -2,6 +2,7 @@
 
 mod accounts;
 mod admission;
+mod approvals;
 mod audit;
 mod bootstrap;
 mod jwks;

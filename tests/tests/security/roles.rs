@@ -30,7 +30,8 @@ const WORKER: [&str; 13] = [
     "sweep_wakeups",
 ];
 /// The functions that api and approvals call.
-const API: [&str; 29] = [
+const API: [&str; 31] = [
+    "approval_rules",
     "artifact_upload",
     "audit_export",
     "audit_page",
@@ -38,7 +39,8 @@ const API: [&str; 29] = [
     "db_write_target",
     "gate_create",
     "gate_decide",
-    "gate_json",
+    "gate_is_mine",
+    "gate_standing",
     "keys_of",
     "member_list",
     "member_remove",

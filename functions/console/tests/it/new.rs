@@ -21,6 +21,7 @@ fn step(name: &str, handler: &str, level: usize) -> CheckedStep {
         timeout_s: None,
         max_attempts: 3,
         backoff_ms: 1_000,
+        approval: None,
     }
 }
 

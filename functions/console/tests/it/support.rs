@@ -137,7 +137,17 @@ fn lately(text: &str) -> Decided {
 /// A page of the inbox with `text` in every text field.
 pub fn inbox(text: &str) -> Inbox {
     Inbox {
-        gates: vec![Asked { gate: gate(text), passed: 4, writes: 1, rows: 3, models: 2, commands: 1, has_more: true }],
+        gates: vec![Asked {
+            gate: gate(text),
+            passed: 4,
+            writes: 1,
+            rows: 3,
+            models: 2,
+            commands: 1,
+            has_more: true,
+            required: Some(2),
+            approved: Some(1),
+        }],
         types: vec![TypeCount { gate_type: text.into(), count: 1 }],
         types_total: 12,
         is_cut: true,
@@ -338,7 +348,10 @@ pub fn detail(gate: &Gate, text: &str) -> GateDetail {
         "starts_counts": {"writes": 3, "models": 7, "commands": 12, "others": 8},
         "later": [start(json!({"table": "public.t", "op": "update", "where": row, "set": row, "expected_rows": 1}), later)],
         "later_counts": {"writes": 2, "models": 0, "commands": 1, "others": 4}, "others": [other], "policy": {"version": 4, "document": {"gates": {"on_weakening": text}}},
-        "waiting": 3, "before": null
+        "waiting": 3, "before": null, "required": 2, "approved": 1, "eligible": 1, "may_decide": {"ok": true, "waive": true},
+        "rule": {"required": 2, "roles": ["approver"], "people": [text, text], "self": false, "owners": "excluded",
+                 "waive": "admins", "max_session_age_s": null},
+        "approvals": [{"decision": "approve", "actor": text, "subject": text, "reason": text, "created_at": at(), "is_self": true}]
     });
     // The gate's own fields come from its struct.
     let mut fields = fields;
