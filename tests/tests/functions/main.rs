@@ -6,6 +6,7 @@ mod artifact_pages;
 mod codegen;
 mod commands;
 mod console_lists;
+mod console_logins;
 mod db_write;
 mod evidence_pages;
 mod filters;
