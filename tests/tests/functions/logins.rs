@@ -19,11 +19,11 @@ use tokio::net::TcpListener;
 
 use crate::commands::{serve, texts};
 
-const PASSWORD: &str = "correct horse battery staple";
+pub const PASSWORD: &str = "correct horse battery staple";
 
 /// A tenant with the members ann (admin) and ben (viewer), and an issuer at which ann has a password.
-struct Tenant {
-    lab: Lab,
+pub struct Tenant {
+    pub lab: Lab,
     issuer: Arc<Issuer>,
 }
 
@@ -35,7 +35,7 @@ async fn at_some_port(router: Router) -> String {
 }
 
 impl Tenant {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let mut lab = Lab::new().await;
         let issuer = Arc::new(Issuer::of(&mut lab).await);
         lab.member("ann", Role::Admin).await;

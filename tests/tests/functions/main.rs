@@ -7,6 +7,7 @@ mod audit;
 mod codegen;
 mod commands;
 mod console_lists;
+mod console_logins;
 mod db_write;
 mod evidence_pages;
 mod filters;

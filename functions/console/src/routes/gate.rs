@@ -13,10 +13,10 @@ use shared::flow::decide_gate::decide_gate;
 use shared::http::{self, ACTOR, Form, Query, REASON, Sender, id_param, sender};
 use shared::telemetry;
 
-use super::{Visit, document, failure, not_recorded, number, redirect, show};
-use crate::csrf;
+use super::{Visit, acting, document, failure, not_recorded, number, redirect, show};
 use crate::evidence::GateChange;
 use crate::page::{self, Base, Content, DecisionPage, Refusal, Refused, Unrecorded};
+use crate::{csrf, viewer};
 
 /// Documents that a page shows, and the largest one. Others are linked.
 const DOCUMENTS: usize = 4;
@@ -167,7 +167,7 @@ pub async fn decide(
 /// Records the decision. Returns the id of the gate's run.
 async fn record(visit: &Visit, gate_id: GateId, decision: Decision, form: &Form) -> Result<RunId, Error> {
     let (actor, reason) = form.read(&[ACTOR, REASON, &["csrf"], &["digest"], &["from"]], |fields| {
-        if fields.value("actor").is_none() {
+        if fields.value("actor").is_none() && !viewer::is_known() {
             fields.problem("actor", "A decision needs a name.");
         }
         let (actor, reason) = (http::actor(fields), http::reason_of(fields, decision));
@@ -218,7 +218,8 @@ async fn refused(
         Error::GateChanged(changed) => (StatusCode::CONFLICT, Refusal::Changed(changed)),
         _ => (StatusCode::CONFLICT, Refusal::Conflict(&sentence)),
     };
-    let typed = Refused { why, decision, actor: form.text("actor"), reason: form.text("reason") };
+    let actor = acting(form);
+    let typed = Refused { why, decision, actor: &actor, reason: form.text("reason") };
     let from_inbox = form.text("from") == INBOX;
     let mut response =
         asked.show(headers, |page| DecisionPage { base: Base::GATE, from_inbox, refused: Some(typed), ..page });

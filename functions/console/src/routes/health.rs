@@ -15,8 +15,8 @@ use shared::view::QueueDepth;
 use uuid::Uuid;
 
 use super::{Visit, failure, redirect, show};
-use crate::csrf;
 use crate::page::{Base, HealthPage, Letters, health_page};
+use crate::{csrf, viewer};
 
 /// What a page shows.
 struct Read {
@@ -47,7 +47,9 @@ pub async fn redrive(visit: Visit, Path(handler): Path<String>, headers: HeaderM
         return failure(base, &Error::Forbidden(format!("{sentence} Load its page again first.")));
     }
     let actor = form.read(&[ACTOR, &["csrf"]], |fields| {
-        fields.require(&["actor"]);
+        if !viewer::is_known() {
+            fields.require(&["actor"]);
+        }
         Some(http::actor(fields))
     });
     let id = Uuid::now_v7();
