@@ -13,6 +13,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tracing::info;
 
+use super::shelf::shelf;
 use super::{RequestId, source_ip};
 use crate::auth::{Authenticator, RequestOrigin};
 use crate::context::Ctx;
@@ -28,7 +29,7 @@ pub(super) struct Access {
 
 impl Access {
     pub fn of(ctx: &Ctx) -> Result<Self, Error> {
-        let authenticator = Authenticator::new(&ctx.config.auth, ctx.config.tenant.clone(), None)?;
+        let authenticator = Authenticator::new(&ctx.config.auth, ctx.config.tenant.clone(), shelf(ctx))?;
         Ok(Self { db: ctx.db.clone(), authenticator })
     }
 }

@@ -10,7 +10,7 @@ use nofx_tests::documents::{Block, Document};
 const CHECKED: [&str; 8] = ["json", "output", "python", "rust", "sh", "sql", "toml", "yaml"];
 
 /// Blocks of commands that no test executes, by page and first line, and why.
-const NOT_EXECUTED: [(&str, &str, &str); 4] = [
+const NOT_EXECUTED: [(&str, &str, &str); 5] = [
     ("docs/cli.md", ".local/py/bin/cargo-lambda lambda watch -A 127.0.0.1 -P 3000", "runs until it is stopped"),
     (
         "docs/coverage.md",
@@ -21,6 +21,11 @@ const NOT_EXECUTED: [(&str, &str, &str); 4] = [
         "docs/deploying.md",
         "aws secretsmanager put-secret-value --secret-id LLM_SECRET --secret-string '{\"OPENAI_API_KEY\": \"..\", \"ANTHROPIC_API_KEY\": \"..\"}'",
         "needs the stack on AWS",
+    ),
+    (
+        "docs/deploying.md",
+        "nofx dev --auth --user ann@local.test=operator --user ben@local.test=approver",
+        "runs until it is stopped",
     ),
     ("docs/deploying.md", "eval \"$(target/debug/nofx env)\"", "runs until it is stopped"),
 ];

@@ -4,5 +4,6 @@ mod accounts;
 mod admission;
 mod bootstrap;
 mod jwks;
+mod keys;
 mod roles;
 mod tenancy;

@@ -30,13 +30,15 @@ const WORKER: [&str; 13] = [
     "sweep_wakeups",
 ];
 /// The functions that api and approvals call.
-const API: [&str; 27] = [
+const API: [&str; 29] = [
     "artifact_upload",
     "caller_admit",
     "db_write_target",
     "gate_create",
     "gate_decide",
     "gate_json",
+    "jwks_last",
+    "jwks_store",
     "keys_of",
     "member_list",
     "member_remove",
@@ -64,7 +66,7 @@ const EVERYBODY: &str = "tenant_id";
 /// What a member that reads directly needs under row level security.
 const MEMBER: &str = "member_tenant";
 /// Tables that the API reaches only through functions.
-const CLOSED: [&str; 3] = ["api_token", "membership", "tenant"];
+const CLOSED: [&str; 4] = ["api_token", "jwks", "membership", "tenant"];
 
 async fn tables(lab: &Lab) -> Vec<String> {
     let sql = "select relname::text from pg_class
