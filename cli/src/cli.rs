@@ -104,7 +104,7 @@ enum Command {
     /// Build the functions and deploy them to AWS
     Deploy(deploy::Args),
     /// Deploy to an emulator on this machine, and run the sample plans there
-    DeployLocal,
+    DeployLocal(deploy_local::Args),
     /// Make the first admin of a tenant, or a token, with the login of the database's owner
     #[command(subcommand)]
     Admin(admin::Command),
@@ -284,7 +284,7 @@ impl Cli {
             Command::Demo(args) => demo::run(&Checkout::find()?, &args).await?,
             Command::Exec(args) => return exec::run(&Checkout::find()?, &args).await,
             Command::Deploy(args) => deploy::run(&Checkout::find()?, &args).await?,
-            Command::DeployLocal => deploy_local::run(&Checkout::find()?).await?,
+            Command::DeployLocal(args) => deploy_local::run(&Checkout::find()?, &args).await?,
             Command::Env(args) => env::run(&Checkout::find()?, &args).await?,
             Command::Admin(command) => admin::run(&command).await?,
             Command::Migrate(args) => migrate::run(&args).await?,

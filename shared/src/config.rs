@@ -10,8 +10,8 @@
 //! | `ARTIFACTS_BUCKET` | bucket for artifacts | `nofx-artifacts` |
 //! | `ARTIFACTS_ENDPOINT_URL`, `ARTIFACTS_REGION`, `ARTIFACTS_ACCESS_KEY_ID`, `ARTIFACTS_SECRET_ACCESS_KEY` | a separate S3 endpoint for artifacts | AWS's, or `AWS_ENDPOINT_URL` |
 //! | `ARTIFACTS_SECRET_ID` | secret with the keys of that endpoint: `{"access_key_id": .., "secret_access_key": ..}` | none |
-//! | `NOFX_TENANT` | tenant of requests, until identity exists | `local` |
-//! | `NOFX_AUTH` | `on`, or on a laptop `local`: requests need no credential, and are those of the person `local` | none; nothing reads it yet |
+//! | `NOFX_TENANT` | tenant of people whose token names none, and the only one that sees the queues | `local` |
+//! | `NOFX_AUTH` | `on`, or on a laptop `local`: requests need no credential, and are those of the person `local` | none; HTTP functions need it |
 //! | `AUTH_ISSUER` | `iss` of the tokens of people; without it only API tokens and sessions count | none |
 //! | `AUTH_JWKS_URL` | where the issuer lists its public keys | `<issuer>/.well-known/jwks.json` |
 //! | `AUTH_JWKS` | these keys instead, as a document that never changes | none |

@@ -8,12 +8,18 @@ use tokio_postgres::Client;
 
 use crate::issuer::{Issuer, NewUser, User, Users};
 use crate::migrate::tenant::{Person, add_member, set_member, team_tenant};
+use crate::process::supervision::Part;
 use crate::stack::environment::TENANT;
 
 /// The folder of the issuer, below that of the stack.
 pub const FOLDER: &str = "auth";
 /// The first admin.
 pub const ADMIN: &str = "admin@local.test";
+
+/// Serves an issuer on its port.
+pub async fn serve(issuer: Issuer, port: u16) -> Result<Part> {
+    super::serve(port, issuer.router(), || (), Some(super::HEAD_LIMIT)).await
+}
 
 /// Who logs in, besides those who did before.
 #[derive(Clone, Debug, Default)]

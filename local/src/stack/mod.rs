@@ -29,7 +29,7 @@ use crate::issuer::NewUser;
 use crate::lambda::event_source::{EventSource, WAIT_MAX_S, WAIT_SHORT_S};
 use crate::lambda::host::{Health, Host, HostConfig, Inherited, Runtime, WarmUp};
 use crate::lambda::{schedule, sources};
-use crate::migrate::login::worker_login;
+use crate::migrate::login::{api_login, worker_login};
 use crate::migrate::tenant::local_tenant;
 use crate::port::{self, Ports};
 use crate::postgres::{Cluster, Postgres, Purpose};
@@ -229,7 +229,7 @@ impl Stack {
 
         build(&self.checkout, &self.pid_file).await?;
         let start = Instant::now();
-        let host_config = self.host_config(env, &dotenv, http_port)?;
+        let host_config = self.host_config(env, &dotenv, http_port).await?;
         let runner_port = ports.pick(GATE_RUNNER)?;
         let workers = self.worker_host_config(&host_config, runner_port).await?;
         let runner = self.start_gate_runner(&host_config, runner_port);
@@ -254,11 +254,18 @@ impl Stack {
         for (name, value) in issuer.variables().into_iter().chain([("NOFX_AUTH", "on".to_owned())]) {
             self.options.variables.entry(name).or_insert(value);
         }
-        self.tiers.push(vec![serve(port, issuer.router(), || (), Some(HEAD_LIMIT)).await?]);
+        self.tiers.push(vec![logins::serve(issuer, port).await?]);
         Ok(())
     }
 
-    fn host_config(&self, env: &PythonEnv, dotenv: &BTreeMap<String, String>, http_port: u16) -> Result<HostConfig> {
+    /// For HTTP functions, with their database login. With the user's own database, all functions use the login of
+    /// `DATABASE_URL`.
+    async fn host_config(
+        &self,
+        env: &PythonEnv,
+        dotenv: &BTreeMap<String, String>,
+        http_port: u16,
+    ) -> Result<HostConfig> {
         let root = self.checkout.root().to_owned();
         let changes = if self.options.reload { sources::poll(&root) } else { sources::none() };
         let mut variables =
@@ -266,6 +273,9 @@ impl Stack {
         for purpose in signing_key::Purpose::ALL {
             let (variable, public) = SigningKey::ready(&self.options.state, purpose)?.public_variable();
             variables.insert(variable, public);
+        }
+        if self.options.database_url.is_none() {
+            variables.insert("DATABASE_URL", api_login(&self.database_url).await?);
         }
         variables.extend(self.options.variables.clone());
         Ok(HostConfig {
@@ -281,8 +291,7 @@ impl Stack {
         })
     }
 
-    /// The same for queue functions and the sweeper, with the database login of workers. With the user's own database,
-    /// they use the login of `DATABASE_URL`.
+    /// The same for queue functions and the sweeper, with the database login of workers.
     async fn worker_host_config(&self, host_config: &HostConfig, runner_port: u16) -> Result<HostConfig> {
         let mut workers = host_config.clone();
         workers.variables.insert("AWS_ENDPOINT_URL_LAMBDA", format!("http://127.0.0.1:{runner_port}"));

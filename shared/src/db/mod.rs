@@ -28,6 +28,7 @@ pub mod console;
 pub mod db_write;
 pub mod event;
 pub mod gate;
+pub mod jwks;
 pub mod member;
 pub mod policy;
 pub mod redrive;

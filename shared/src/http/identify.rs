@@ -15,6 +15,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tracing::info;
 
+use super::shelf::shelf;
 use super::{RequestId, session_cookie, source_ip};
 use crate::auth::{Authenticator, RequestOrigin};
 use crate::config::AuthMode;
@@ -36,7 +37,7 @@ pub(super) struct Access {
 
 impl Access {
     pub fn of(ctx: &Ctx) -> Result<Self, Error> {
-        let authenticator = Authenticator::new(&ctx.config.auth, ctx.config.tenant.clone(), None)?;
+        let authenticator = Authenticator::new(&ctx.config.auth, ctx.config.tenant.clone(), shelf(ctx))?;
         let takes_cookies = ctx.config.auth.mode == Some(AuthMode::On);
         Ok(Self { db: ctx.db.clone(), authenticator, takes_cookies })
     }

@@ -40,7 +40,7 @@ const USES: [(&str, &[(&str, &str)]); 18] = [
     ("store_workspace(", &[("s3:PutObject", "${ArtifactsBucket.Arn}/workspaces/*")]),
     // Without the right to list, S3 answers "access denied" for a missing object.
     ("store.get(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*"), ("s3:ListBucket", "ArtifactsBucket.Arn")]),
-    ("store.put(", &[("s3:PutObject", "${ArtifactsBucket.Arn}/runs/*")]),
+    ("store.put(", &[("s3:PutObject", "${ArtifactsBucket.Arn}/tenants/*")]),
     (".sign_read(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*")]),
     (".sign_scratch(", &[("s3:PutObject", "${ArtifactsBucket.Arn}/scratch/*")]),
     ("store.remember(", &[("s3:PutObject", "${ArtifactsBucket.Arn}/reuse/*")]),
@@ -87,6 +87,10 @@ fn every_role_allows_exactly_what_its_function_calls() {
         expected.insert(right("secretsmanager:GetSecretValue", database));
         let secret = &properties["Environment"]["Variables"]["DATABASE_SECRET_ID"];
         assert_eq!(secret.as_str().unwrap_or("DatabaseSecretArn"), database, "{name}: DATABASE_SECRET_ID");
+        if is_http {
+            // The shared secret of the issuer: see `shared::config`.
+            expected.insert(right("secretsmanager:GetSecretValue", "AuthHs256SecretArn"));
+        }
         expected.extend(logs);
         // Every function may make steps ready, so it may send wake-ups to every queue.
         for queue in &queues {

@@ -6,6 +6,7 @@ mod approvals;
 mod audit;
 mod bootstrap;
 mod jwks;
+mod keys;
 mod matrix;
 mod roles;
 mod tenancy;

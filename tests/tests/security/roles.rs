@@ -30,7 +30,7 @@ const WORKER: [&str; 13] = [
     "sweep_wakeups",
 ];
 /// The functions that api and approvals call.
-const API: [&str; 31] = [
+const API: [&str; 33] = [
     "approval_rules",
     "artifact_upload",
     "audit_export",
@@ -41,6 +41,8 @@ const API: [&str; 31] = [
     "gate_decide",
     "gate_is_mine",
     "gate_standing",
+    "jwks_last",
+    "jwks_store",
     "keys_of",
     "member_list",
     "member_remove",
@@ -68,7 +70,7 @@ const EVERYBODY: &str = "tenant_id";
 /// What a member that reads directly needs under row level security.
 const MEMBER: &str = "member_tenant";
 /// Tables that the API reaches only through functions.
-const CLOSED: [&str; 5] = ["api_token", "audit", "audit_head", "membership", "tenant"];
+const CLOSED: [&str; 6] = ["api_token", "audit", "audit_head", "jwks", "membership", "tenant"];
 
 async fn tables(lab: &Lab) -> Vec<String> {
     let sql = "select relname::text from pg_class
