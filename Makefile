@@ -18,7 +18,7 @@ help:
 	@echo "make pictures   write the pictures of README; make measure-console measures the console's pages"
 	@echo "make schemathesis   test the stack of make dev against openapi.json"
 	@echo "make deploy-local   deploy template.yaml to an emulator and run the sample plans there"
-	@echo "make deploy         deploy release builds to AWS (ENV=dev|prod; first time: GUIDED=1; CA=FILE for the database's CA certificate)"
+	@echo "make deploy         deploy release builds to AWS (ENV=dev|prod; first time: GUIDED=1; IAM=1 demands IAM authorization too; CA=FILE for the database's CA certificate)"
 	@echo "make lint   check dependencies, format, clippy and rustdoc; warnings are errors"
 
 demo:
@@ -52,7 +52,7 @@ migration:
 	@$(NOFX) migration $(or $(NAME),$(error usage: make migration NAME=add_step_labels))
 
 deploy:
-	@$(NOFX) deploy $(or $(ENV),dev) $(if $(GUIDED),--guided) $(if $(CA),--database-ca $(CA))
+	@$(NOFX) deploy $(or $(ENV),dev) $(if $(GUIDED),--guided) $(if $(IAM),--iam) $(if $(CA),--database-ca $(CA))
 
 openapi:
 	@UPDATE=1 cargo test --quiet --locked --package nofx-tests --test repository -- openapi evidence_schema cli_reference

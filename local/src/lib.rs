@@ -14,6 +14,8 @@ pub mod aws;
 pub mod database;
 pub mod migrate;
 pub mod postgres;
+// Who logs in.
+pub mod issuer;
 // The functions, and what invokes them.
 pub mod function;
 mod gateway;

@@ -3,6 +3,7 @@
 mod admit;
 mod base_path;
 mod body;
+mod caching;
 #[cfg(feature = "openapi")]
 pub mod contract;
 mod cookie;
@@ -13,6 +14,7 @@ mod identify;
 mod origin;
 mod problem;
 mod query;
+mod shelf;
 
 pub use admit::{BodyKind, MAX_BODY_BYTES, MAX_UPLOAD_BYTES, Takes};
 pub use base_path::BasePath;
@@ -49,6 +51,7 @@ use crate::domain::principal::Permission;
 use crate::error::{Code, Error};
 use admit::{admit, from_our_site};
 use base_path::without_base_path;
+use caching::keep_apart;
 use identify::{Access, identify, provide};
 
 /// A router that lists its routes. Tests compare them with those of the template, of `cargo lambda watch` and of the
@@ -213,6 +216,7 @@ async fn observe(mut request: Request, next: Next) -> Response {
         });
         info!(status = response.status().as_u16(), "answered");
         let mut response = problem::completed(response, &id, &base_path, is_head);
+        keep_apart(&mut response);
         if let Ok(id) = id.parse() {
             response.headers_mut().insert("x-request-id", id);
         }

@@ -24,7 +24,8 @@ pub struct Storage {
     bucket: String,
 }
 
-/// Storage for one attempt of one step. It writes below `runs/<run id>/steps/<step id>/`.
+/// Storage for one attempt of one step. It writes below
+/// `tenants/<tenant>/runs/<run id>/steps/<step id>/`.
 #[derive(Clone)]
 pub struct StepStore {
     storage: Storage,
@@ -67,7 +68,7 @@ impl Storage {
 
     /// The storage of an attempt.
     pub fn for_step(&self, step: &ClaimedStep) -> StepStore {
-        let folder = format!("runs/{}/steps/{}", step.run_id, step.step_id);
+        let folder = format!("tenants/{}/runs/{}/steps/{}", step.tenant_id, step.run_id, step.step_id);
         let folder = if step.attempt > 1 { format!("{folder}/attempt-{}", step.attempt) } else { folder };
         StepStore { storage: self.clone(), folder, reuse: format!("reuse/{}", step.tenant_id) }
     }

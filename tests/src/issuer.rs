@@ -46,6 +46,11 @@ impl Issuer {
         Self(pair)
     }
 
+    /// An issuer with the same name and another key, which no lab trusts.
+    pub fn stranger() -> Self {
+        Self(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key"))
+    }
+
     /// A token for the person with this subject, who has just logged in.
     pub fn login(&self, subject: &str) -> String {
         let header = json!({"alg": "ES256", "kid": "test", "typ": "JWT"});

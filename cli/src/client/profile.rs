@@ -21,11 +21,10 @@ pub const LOCAL_URL: &str = "http://127.0.0.1:3000";
 #[serde(deny_unknown_fields)]
 pub struct Target {
     pub api_url: String,
-    /// Sign requests for API Gateway in this AWS region. Needed for a domain of your own; API Gateway's own addresses
-    /// contain their region.
+    /// Sign requests for API Gateway in this AWS region, for an API that demands IAM authorization.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
-    /// Profile of the AWS configuration whose credentials sign.
+    /// Profile of the AWS configuration whose credentials sign. API Gateway's own addresses contain their region.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aws_profile: Option<String>,
 }

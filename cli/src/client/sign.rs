@@ -28,10 +28,10 @@ impl Signer {
         Self { credentials, region: region.to_owned(), service }
     }
 
-    /// A signer with the credentials of the environment or of the target's AWS profile, if the URL is one of API Gateway
-    /// or the target names a region.
+    /// A signer with the credentials of the target's AWS profile or of the environment, if the target names a profile or a
+    /// region: then its API demands IAM authorization.
     pub async fn for_target(target: &Target) -> Option<Self> {
-        let region = target.region.clone().or_else(|| region_of(&target.api_url))?;
+        let region = signed_in(target)?;
         let mut config = aws_config::defaults(BehaviorVersion::latest());
         if let Some(name) = &target.aws_profile {
             config = config.profile_name(name);
@@ -67,6 +67,12 @@ impl Signer {
     }
 }
 
+/// The region for which requests to this target are signed. None if they are not.
+fn signed_in(target: &Target) -> Option<String> {
+    let of_address = || target.aws_profile.as_ref().and_then(|_| region_of(&target.api_url));
+    target.region.clone().or_else(of_address)
+}
+
 /// The region in `https://ID.execute-api.REGION.amazonaws.com`. `None` for any other URL.
 fn region_of(url: &str) -> Option<String> {
     let url = Url::parse(url).ok()?;
@@ -81,7 +87,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_requests_to_api_gateway_are_signed() {
+    fn requests_are_signed_only_for_a_target_that_asks_for_it() {
+        let at = "https://a1b2.execute-api.eu-central-1.amazonaws.com/v1";
+        let region = |region: Option<&str>, profile: Option<&str>| {
+            let [region, aws_profile] = [region, profile].map(|text| text.map(str::to_owned));
+            signed_in(&Target { api_url: at.into(), region, aws_profile })
+        };
+        // An API without IAM authorization needs no AWS credentials.
+        assert_eq!(region(None, None), None);
+        assert_eq!(region(None, Some("team")).as_deref(), Some("eu-central-1"));
+        assert_eq!(region(Some("us-east-1"), Some("team")).as_deref(), Some("us-east-1"));
+        assert_eq!(region(Some("us-east-1"), None).as_deref(), Some("us-east-1"));
+    }
+
+    #[test]
+    fn the_address_of_an_api_gateway_has_its_region() {
         let region = region_of("https://a1b2.execute-api.eu-central-1.amazonaws.com/v1");
         assert_eq!(region.as_deref(), Some("eu-central-1"));
         assert_eq!(region_of("http://127.0.0.1:3000"), None);

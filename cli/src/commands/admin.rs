@@ -39,18 +39,19 @@ pub struct Token {
     #[command(flatten)]
     place: Place,
     /// What the program is: an agent never decides, and never changes a policy, rules, members or tokens
-    #[arg(long, value_parser = program)]
+    #[arg(long, value_parser = program, value_name = "agent|service")]
     kind: Kind,
     /// Name in events and lists
     #[arg(long)]
     name: String,
+    /// viewer, operator, approver or admin
     #[arg(long, value_parser = role)]
     role: Role,
     /// Id of the member who answers for it
     #[arg(long, value_name = "SUB")]
     owner: String,
     /// Days until it expires
-    #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=365))]
+    #[arg(long, default_value_t = 90, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=365))]
     expires_days: u32,
 }
 
@@ -59,7 +60,8 @@ struct Place {
     /// Connection URL of the database, with the login that applied the migrations
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
     database_url: String,
-    #[arg(long, value_parser = tenant)]
+    /// Id of the tenant
+    #[arg(long, value_parser = tenant, value_name = "ID")]
     tenant: TenantId,
 }
 

@@ -99,7 +99,7 @@ pub async fn run(checkout: &Checkout, args: &Args) -> Result<()> {
     if healthy {
         report::line("demo", "using the running local stack");
         return tokio::select! {
-            done = run_samples(&api, checkout) => next_steps(&api, port, true, done?.as_deref()),
+            done = run_samples(&api, &api, checkout) => next_steps(&api, port, true, done?.as_deref()),
             _ = signals.next() => Err(interrupted()),
         };
     }
@@ -107,7 +107,7 @@ pub async fn run(checkout: &Checkout, args: &Args) -> Result<()> {
     let done = tokio::select! {
         done = async {
             stack.start(port).await?;
-            run_samples(&api, checkout).await
+            run_samples(&api, &api, checkout).await
         } => done,
         _ = signals.next() => Err(interrupted()),
     };
@@ -117,12 +117,13 @@ pub async fn run(checkout: &Checkout, args: &Args) -> Result<()> {
     next_steps(&api, port, false, done?.as_deref())
 }
 
-/// Runs the samples and checks how each ends. Returns one that failed as it should.
-pub async fn run_samples(api: &Api, checkout: &Checkout) -> Result<Option<String>> {
+/// Runs the samples as one caller, decides their gates as another, and checks how each ends. Returns one that failed as it
+/// should.
+pub async fn run_samples(api: &Api, decider: &Api, checkout: &Checkout) -> Result<Option<String>> {
     let (mut problems, mut failed) = (Vec::new(), None);
     for sample in &SAMPLES {
         println!("\n{}", sample.title);
-        let problem = match timeout(PLAN_LIMIT, run_sample(api, checkout, sample)).await {
+        let problem = match timeout(PLAN_LIMIT, run_sample(api, decider, checkout, sample)).await {
             Ok(Ok(detail)) => {
                 print_result(&detail)?;
                 if detail.run.status == RunStatus::Failed {
@@ -145,7 +146,7 @@ pub async fn run_samples(api: &Api, checkout: &Checkout) -> Result<Option<String
     bail!("{} of {} plans did not end as expected: {}", problems.len(), SAMPLES.len(), problems.join("; "));
 }
 
-async fn run_sample(api: &Api, checkout: &Checkout, sample: &Sample) -> Result<RunDetail> {
+async fn run_sample(api: &Api, decider: &Api, checkout: &Checkout, sample: &Sample) -> Result<RunDetail> {
     let examples = checkout.root().join("examples");
     let file = examples.join(sample.file);
     let workspace: Option<PathBuf> = sample.workspace.then(|| examples.join("workspace"));
@@ -160,7 +161,7 @@ async fn run_sample(api: &Api, checkout: &Checkout, sample: &Sample) -> Result<R
     let created = submission::create(api, &submission).await?;
     let id = created.id.to_string();
     println!("  run {id}  {}", api.url(&format!("/ui/runs/{id}")));
-    follow(api, created.id, async |_| approve_all(api, &id).await).await
+    follow(api, created.id, async |_| approve_all(decider, &id).await).await
 }
 
 /// Approves all pending gates of a run.
@@ -168,7 +169,7 @@ async fn approve_all(api: &Api, run_id: &str) -> Result<()> {
     for gate in api.gates(run_id).await? {
         if gate.status == GateStatus::Pending {
             println!("  approving the gate {} ({}) as demo", printable(&gate.gate_type), gate.id);
-            gate::decide(api, Decision::Approve, &gate.id.to_string(), Some("demo"), Some("nofx demo")).await?;
+            gate::decide(api, Decision::Approve, &gate.id.to_string(), Some("demo"), Some("nofx demo"), None).await?;
         }
     }
     Ok(())

@@ -13,6 +13,7 @@ use nofx_local::throwaway::Throwaway;
 use nofx_local::tools::python::{self, PythonEnv};
 use tokio::process::Command;
 
+use crate::deploy::iam;
 use crate::deploy::package::{self, Architecture, DATABASE_CA};
 use crate::deploy::sam::{self, Environment};
 
@@ -27,6 +28,9 @@ pub struct Args {
     /// Deploy the binaries in target/lambda without building them
     #[arg(long)]
     no_build: bool,
+    /// Demand IAM authorization at API Gateway too
+    #[arg(long)]
+    iam: bool,
     /// CA certificate of the database (PEM) to put into every package
     #[arg(long, value_name = "FILE")]
     database_ca: Option<PathBuf>,
@@ -51,7 +55,9 @@ async fn deploy(checkout: &Checkout, args: &Args, pid_file: &PidFile) -> Result<
     package::check(checkout, architecture)?;
     package::set_database_ca(checkout, args.database_ca.as_deref())?;
     let mut command = sam::command(&env, checkout);
-    command.args(["deploy", "--template-file", "template.yaml", "--config-env", &args.environment]);
+    let template = if args.iam { iam::write_copy(checkout)? } else { checkout.root().join("template.yaml") };
+    command.arg("deploy").arg("--template-file").arg(&template);
+    command.arg("--config-file").arg(sam::config(checkout)).args(["--config-env", &args.environment]);
     if args.guided {
         command.arg("--guided");
     }
@@ -59,7 +65,10 @@ async fn deploy(checkout: &Checkout, args: &Args, pid_file: &PidFile) -> Result<
     if !status.success() {
         bail!("sam deploy ended with {status}, see above");
     }
-    report::line("deploy", "done; set NOFX_API_URL to the output ApiUrl, and `nofx` signs its requests");
+    report::line(
+        "deploy",
+        "done; make the first admin with nofx admin bootstrap, and set NOFX_API_URL to the output ApiUrl",
+    );
     Ok(())
 }
 

@@ -14,17 +14,20 @@ use nofx_local::postgres::Purpose;
 use nofx_local::process::PidFile;
 use nofx_local::process::signals::Signals;
 use nofx_local::report::{self, hinted};
+use nofx_local::stack::logins::{self, Logins};
 use nofx_local::stack::{self, Options, Stack, docker};
 use nofx_local::tools::node;
+use shared::domain::Role;
 
 use crate::output;
 
 /// The port at which client commands expect the API.
 pub const DEFAULT_PORT: u16 = 3000;
 /// Files and folders of the state that `--reset` removes.
-const RESET: [&str; 5] = ["postgres", "postgres.password", "emulator", "logs", "ports.json"];
+const RESET: [&str; 6] = ["postgres", "postgres.password", "emulator", "logs", "ports.json", logins::FOLDER];
 
 #[derive(Clone, Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
 pub struct Args {
     /// Delete the local database, queues and artifacts first
     #[arg(long)]
@@ -35,6 +38,12 @@ pub struct Args {
     /// Do not rebuild the functions when a file changes
     #[arg(long)]
     no_reload: bool,
+    /// Demand logins, as a deployment does. The first start prints how the first admin logs in
+    #[arg(long, conflicts_with = "docker")]
+    auth: bool,
+    /// Another person who logs in, with a role: ann@local.test=approver. Implies --auth
+    #[arg(long = "user", value_name = "EMAIL=ROLE", value_parser = person, conflicts_with = "docker")]
+    users: Vec<(String, Role)>,
     /// Use LocalStack and Supabase Local in Docker instead of the embedded servers
     #[arg(long)]
     docker: bool,
@@ -43,7 +52,7 @@ pub struct Args {
 impl Args {
     /// Default options, on this port.
     pub fn on_port(port: u16) -> Self {
-        Self { reset: false, port, no_reload: false, docker: false }
+        Self { reset: false, port, no_reload: false, auth: false, users: Vec::new(), docker: false }
     }
 }
 
@@ -53,6 +62,7 @@ pub struct DevStack {
     stack: Stack,
     provider_keys: usize,
     logs: PathBuf,
+    has_logins: bool,
     /// Set if the stack uses containers.
     docker: Option<Checkout>,
     _lock: File,
@@ -117,11 +127,14 @@ impl DevStack {
             variables,
             services: Some(Emulator::RUN_SERVICES),
             sweep_period: stack::sweep_period()?,
+            logins: (args.auth || !args.users.is_empty()).then(|| Logins { people: args.users.clone() }),
         };
         let dotenv = checkout.dotenv()?;
         let provider_keys = PROVIDER_KEYS.iter().filter(|key| dotenv.contains_key(**key)).count();
         let docker = args.docker.then(|| checkout.clone());
-        Ok(Self { stack: Stack::new(checkout.clone(), options, pid_file), provider_keys, logs, docker, _lock: lock })
+        let has_logins = options.logins.is_some();
+        let stack = Stack::new(checkout.clone(), options, pid_file);
+        Ok(Self { stack, provider_keys, logs, has_logins, docker, _lock: lock })
     }
 
     /// Starts the stack and prints its addresses.
@@ -167,10 +180,36 @@ impl DevStack {
             keys => report::line("models", format_args!("{keys} provider keys from .env")),
         }
         report::line("logs", self.logs.display());
+        if self.has_logins {
+            self.show_logins();
+        }
         let url = if port == DEFAULT_PORT { String::new() } else { format!("NOFX_API_URL=http://127.0.0.1:{port} ") };
         report::line("try", format_args!("{url}{} run examples/release.yaml --watch", output::program()));
         report::line("", "Ctrl-C stops the stack");
     }
+
+    /// How people log in. A password is shown when it is made, and never again.
+    fn show_logins(&self) {
+        for user in &self.stack.new_users {
+            report::line("login", format_args!("{} ({}), password {}", user.email, user.role, user.password));
+        }
+        let known = if self.stack.new_users.is_empty() {
+            "; nofx dev --auth --reset forgets the passwords and the database"
+        } else {
+            "; the passwords are shown this once"
+        };
+        report::line("", format_args!("{} login --email {}{known}", output::program(), logins::ADMIN));
+    }
+}
+
+/// A person with a role, such as `ann@local.test=approver`.
+fn person(text: &str) -> Result<(String, Role), &'static str> {
+    let (email, role) = text.rsplit_once('=').ok_or("write EMAIL=ROLE, such as ann@local.test=approver")?;
+    let role = Role::parse(role).ok_or("a role is viewer, operator, approver or admin")?;
+    let is_address = email.len() <= 255
+        && email.bytes().all(|byte| byte.is_ascii_graphic())
+        && email.split_once('@').is_some_and(|(name, host)| !name.is_empty() && !host.is_empty());
+    if is_address { Ok((email.to_owned(), role)) } else { Err("this is no e-mail address") }
 }
 
 /// Locks the state folder.

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use anyhow::{Context, Result, bail};
 use console::Term;
 use nofx_local::report::{hinted, printable};
+use reqwest::Url;
 use serde_json::json;
 use shared::view::{AuthSettings, TokenCreated, Whoami};
 
@@ -60,21 +61,31 @@ async fn session(api: &Api, email: Option<&str>) -> Result<Option<String>> {
         output::note(format_args!("{} needs no login: it acts as the person local", printable(api.address())));
         return Ok(None);
     }
-    let Some(auth_url) = settings.auth_url else {
-        let hint = "store an API token: nofx login --token -";
-        return Err(hinted("this API has no login with a password", hint));
-    };
-    let grant = issuer::grant_url(&auth_url)?;
+    let grant = grant_of(&settings)?;
     let email = match email {
         Some(email) => email.to_owned(),
         None => asked("E-mail")?,
     };
     let password = secret(&format!("Password of {} at {}", printable(&email), grant.origin().ascii_serialization()))?;
     let login = issuer::login(grant, settings.publishable_key.as_deref(), &email, &password).await?;
-    let person = api.clone().with_token(Some(Token::named("the issuer's answer", &login)?));
+    start_session(api, &login).await.map(Some)
+}
+
+/// Where a person gets a JSON web token for a password.
+pub fn grant_of(settings: &AuthSettings) -> Result<Url> {
+    let Some(auth_url) = &settings.auth_url else {
+        let hint = "store an API token: nofx login --token -";
+        return Err(hinted("this API has no login with a password", hint));
+    };
+    issuer::grant_url(auth_url)
+}
+
+/// The token of a session of the person whom the issuer gave this JSON web token.
+pub async fn start_session(api: &Api, login: &str) -> Result<String> {
+    let person = api.clone().with_token(Some(Token::named("the issuer's answer", login)?));
     let body = json!({"name": "nofx login", "expires_in_s": SESSION_S});
     let made: TokenCreated = person.post("/sessions", &body).await?;
-    Ok(Some(made.token))
+    Ok(made.token)
 }
 
 /// A line that a person types.

@@ -12,6 +12,8 @@ use nofx_local::process::{self, PidFile};
 use nofx_local::report::hinted;
 use tokio::process::Command;
 
+use crate::deploy::iam::with_iam;
+
 /// Name of the database's CA certificate in a package. The template's parameter `DatabaseCaFile` points to it.
 pub const DATABASE_CA: &str = "database-ca.pem";
 
@@ -130,9 +132,14 @@ pub fn set_database_ca(checkout: &Checkout, file: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
-/// Copies the template to `place`, with packages of dev builds, for an emulator on this machine. Strips symbols, which
-/// are half of the size.
-pub async fn package_dev_builds(checkout: &Checkout, place: &Path, pid_file: &PidFile) -> Result<PathBuf> {
+/// Copies the template to `place`, with packages of dev builds, for an emulator on this machine, and with IAM authorization
+/// if asked for. Strips symbols, which are half of the size.
+pub async fn package_dev_builds(
+    checkout: &Checkout,
+    place: &Path,
+    has_iam: bool,
+    pid_file: &PidFile,
+) -> Result<PathBuf> {
     for name in function::names() {
         let built = checkout.root().join("target/debug").join(name);
         let dir = place.join(PACKAGES).join(name);
@@ -146,7 +153,9 @@ pub async fn package_dev_builds(checkout: &Checkout, place: &Path, pid_file: &Pi
         }
     }
     let template = place.join("template.yaml");
-    fs::copy(checkout.root().join("template.yaml"), &template).context("cannot copy the template")?;
+    let text = fs::read_to_string(checkout.root().join("template.yaml")).context("cannot read template.yaml")?;
+    let text = if has_iam { with_iam(&text)? } else { text };
+    fs::write(&template, text).context("cannot copy the template")?;
     Ok(template)
 }
 

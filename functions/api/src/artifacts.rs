@@ -18,8 +18,10 @@ use shared::view::{Artifact, ArtifactPage, ArtifactSummary, Upload};
 
 use crate::runs::version;
 
-/// How long a signed URL is valid.
-const SIGNED_FOR: Duration = Duration::from_mins(15);
+/// How long the signed URL of a download is valid. It needs no credentials.
+const DOWNLOAD_FOR: Duration = Duration::from_mins(5);
+/// The same of an upload, which accepts only the bytes with its sha256.
+const UPLOAD_FOR: Duration = Duration::from_mins(15);
 /// Maximum size of a workspace archive.
 pub const MAX_UPLOAD_BYTES: u64 = 64 << 20;
 
@@ -72,7 +74,7 @@ pub async fn fetch(session: Session, Path(id): Path<String>) -> Result<Json<Arti
 /// `GET /artifacts/{id}/download` -> 302 to a signed URL.
 pub async fn download(State(ctx): State<Ctx>, session: Session, Path(id): Path<String>) -> Result<Response, Error> {
     let row = find(&session, &id).await?;
-    let signed = ctx.storage.sign_download(&row.uri, SIGNED_FOR).await?;
+    let signed = ctx.storage.sign_download(&row.uri, DOWNLOAD_FOR).await?;
     let headers = [(header::LOCATION, signed.url), (header::CACHE_CONTROL, "no-store".into())];
     Ok((StatusCode::FOUND, headers).into_response())
 }
@@ -85,13 +87,13 @@ pub async fn create_workspace(State(ctx): State<Ctx>, session: Session, body: Bo
     let (key, row) = new_workspace(&ctx, session.tenant(), upload.name, &upload.media_type, hash, upload.size_bytes);
     // First the row: nobody unknown gets a signed URL.
     artifact::artifact_upload(&session, &row).await?;
-    let signed = ctx.storage.sign_upload(&key, &row.media_type, &upload.sha256, row.size_bytes, SIGNED_FOR).await?;
+    let signed = ctx.storage.sign_upload(&key, &row.media_type, &upload.sha256, row.size_bytes, UPLOAD_FOR).await?;
     let upload = Upload {
         id: row.id,
         uri: row.uri,
         upload_url: signed.url,
         headers: signed.headers,
-        expires_in_s: SIGNED_FOR.as_secs(),
+        expires_in_s: UPLOAD_FOR.as_secs(),
     };
     Ok((StatusCode::CREATED, Json(upload)).into_response())
 }

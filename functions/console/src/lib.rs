@@ -82,7 +82,7 @@ pub fn routes() -> Routes<Ctx> {
         .get_with(QueuesRead, "/ui/health", &["redriven"], routes::health::page)
         .post_form(QueuesRedrive, "/ui/health/{handler}/redrive", &["actor", "csrf"], routes::health::redrive)
         .get_with(RunsRead, "/ui/runs", &["after", "by", "goal", "since", "status", "tool"], routes::runs::list)
-        .get_with(RunsRead, "/ui/inbox", &["after", "decided", "type"], routes::inbox::list)
+        .get_with(RunsRead, "/ui/inbox", &["after", "all", "decided", "type"], routes::inbox::list)
         .get_with(ArtifactsRead, "/ui/artifacts/signed", &["id"], routes::artifact::signed)
         .get(ArtifactsRead, "/ui/artifacts/{id}", routes::artifact::page)
         .get_with(RunsRead, "/ui/gates/{id}", &["decided", "from", "rows", "write"], routes::gate::page)

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use shared::auth::ApiToken;
 use shared::domain::{Kind, Role, TenantId, TokenId};
 use tokio_postgres::Client;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
 use crate::report::hinted;
@@ -15,9 +15,13 @@ use crate::report::hinted;
 /// Makes the tenant of a laptop, with one person who acts without a login. Safe to repeat. Only such a tenant admits a
 /// caller without credentials, so nobody makes one elsewhere than on a laptop.
 pub async fn local_tenant(client: &Client, tenant: &str) -> Result<()> {
-    let sql = "with made as (insert into nofx.tenant (tenant_id, is_solo) values ($1, true) on conflict do nothing)
+    let sql = "with made as (
+                   insert into nofx.tenant (tenant_id, is_solo) values ($1, true)
+                       on conflict (tenant_id) do update set is_solo = true)
                insert into nofx.membership (tenant_id, subject, role, name, created_by)
-               values ($1, 'local', 'admin', 'local', 'nofx dev') on conflict do nothing";
+               values ($1, 'local', 'admin', 'local', 'nofx dev')
+                   on conflict (tenant_id, subject) do update set role = 'admin', removed_at = null
+                where membership.removed_at is not null or membership.role <> 'admin'";
     client.execute_typed(sql, &[(&tenant, Type::TEXT)]).await.map(|_| ()).context("cannot make the local tenant")
 }
 
@@ -39,10 +43,32 @@ pub async fn set_member(client: &Client, tenant: &TenantId, person: &Person<'_>)
                values ($1, $2, $3, $4, $4, 'database:' || session_user)
                    on conflict (tenant_id, subject) do update
                       set role = excluded.role, email = excluded.email, removed_at = null";
+    write_member(client, sql, tenant, person).await
+}
+
+/// Makes this person a member, unless they are or were one.
+pub async fn add_member(client: &Client, tenant: &TenantId, person: &Person<'_>) -> Result<()> {
+    let sql = "insert into nofx.membership (tenant_id, subject, role, name, email, created_by)
+               values ($1, $2, $3, $4, $4, 'database:' || session_user) on conflict do nothing";
+    write_member(client, sql, tenant, person).await
+}
+
+async fn write_member(client: &Client, sql: &str, tenant: &TenantId, person: &Person<'_>) -> Result<()> {
     let Person { subject, email, role } = *person;
     let parameters = [tenant.0.as_str(), subject, role.as_str(), email];
-    let typed = parameters.each_ref().map(|text| (text as &(dyn tokio_postgres::types::ToSql + Sync), Type::TEXT));
+    let typed = parameters.each_ref().map(|text| (text as &(dyn ToSql + Sync), Type::TEXT));
     client.execute_typed(sql, &typed).await.map(|_| ()).context("cannot make the member")
+}
+
+/// Makes a tenant in which everybody logs in. The person of the local mode is no member there.
+pub async fn team_tenant(client: &Client, tenant: &TenantId) -> Result<()> {
+    let sql = "with made as (
+                   insert into nofx.tenant (tenant_id) values ($1)
+                       on conflict (tenant_id) do update set is_solo = false)
+               update nofx.membership set removed_at = clock_timestamp()
+                where tenant_id = $1 and subject = 'local' and removed_at is null";
+    let done = client.execute_typed(sql, &[(&tenant.0, Type::TEXT)]).await;
+    done.map(|_| ()).context("cannot make the tenant")
 }
 
 /// A token to make.

@@ -4,7 +4,7 @@
 pub mod server;
 pub mod signals;
 pub(crate) mod stop;
-pub(crate) mod supervision;
+pub mod supervision;
 pub mod table;
 
 use std::os::unix::fs::OpenOptionsExt;

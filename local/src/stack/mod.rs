@@ -3,6 +3,7 @@
 
 pub mod docker;
 pub mod environment;
+pub mod logins;
 pub mod signing_key;
 
 use std::collections::BTreeMap;
@@ -24,17 +25,19 @@ use crate::function::{self, GATE_RUNNER, HTTP_FUNCTIONS, QueueFunction, SWEEPER}
 use crate::gateway::routes::Routes;
 use crate::gateway::runtime_api::Functions;
 use crate::gateway::{Gateway, server};
+use crate::issuer::NewUser;
 use crate::lambda::event_source::{EventSource, WAIT_MAX_S, WAIT_SHORT_S};
 use crate::lambda::host::{Health, Host, HostConfig, Inherited, Runtime, WarmUp};
 use crate::lambda::{schedule, sources};
-use crate::migrate::login::worker_login;
+use crate::migrate::login::{api_login, worker_login};
 use crate::migrate::tenant::local_tenant;
 use crate::port::{self, Ports};
 use crate::postgres::{Cluster, Postgres, Purpose};
 use crate::process::supervision::{self, Part};
 use crate::process::{self, PidFile, Process, Termination, stop, table};
 use crate::report::{self, hinted};
-use crate::stack::signing_key::SigningKey;
+use crate::stack::logins::Logins;
+use crate::stack::signing_key::{HTTP_HOST, SigningKey};
 use crate::throwaway::Throwaway;
 use crate::tools::python::PythonEnv;
 use crate::{database, migrate};
@@ -67,6 +70,8 @@ pub struct Options {
     /// The services of the emulator. `None` is all of them.
     pub services: Option<&'static str>,
     pub sweep_period: Duration,
+    /// Who logs in. `None` is the local mode, in which one person acts without a login.
+    pub logins: Option<Logins>,
 }
 
 impl Options {
@@ -82,6 +87,7 @@ impl Options {
             variables: BTreeMap::new(),
             services: None,
             sweep_period: sweep_period()?,
+            logins: None,
         })
     }
 }
@@ -97,6 +103,8 @@ pub struct Stack {
     tiers: Vec<Vec<Part>>,
     pub database_url: String,
     pub aws_endpoint: String,
+    /// The users that this start made, with their passwords.
+    pub new_users: Vec<NewUser>,
 }
 
 impl Stack {
@@ -109,6 +117,7 @@ impl Stack {
             tiers: Vec::new(),
             database_url: String::new(),
             aws_endpoint: String::new(),
+            new_users: Vec::new(),
         }
     }
 
@@ -215,13 +224,12 @@ impl Stack {
         if self.options.database_url.is_none() {
             migrate::seed(&self.database_url, &self.checkout.seed()).await?;
         }
-        let client = database::connect(&self.database_url).await?;
-        local_tenant(&client, environment::TENANT).await?;
+        self.start_logins(ports).await?;
         report::took("migrate", format_args!("{count} applied"), start.elapsed());
 
         build(&self.checkout, &self.pid_file).await?;
         let start = Instant::now();
-        let host_config = self.host_config(env, &dotenv, http_port)?;
+        let host_config = self.host_config(env, &dotenv, http_port).await?;
         let runner_port = ports.pick(GATE_RUNNER)?;
         let workers = self.worker_host_config(&host_config, runner_port).await?;
         let runner = self.start_gate_runner(&host_config, runner_port);
@@ -234,12 +242,41 @@ impl Stack {
         Ok(())
     }
 
-    fn host_config(&self, env: &PythonEnv, dotenv: &BTreeMap<String, String>, http_port: u16) -> Result<HostConfig> {
+    /// Makes the tenant with its people, and starts the issuer of their tokens if they log in.
+    async fn start_logins(&mut self, ports: &mut Ports) -> Result<()> {
+        let client = database::connect(&self.database_url).await?;
+        let Some(logins) = &self.options.logins else {
+            return local_tenant(&client, environment::TENANT).await;
+        };
+        let port = ports.pick("issuer")?;
+        let (issuer, new_users) = logins.ready(&self.options.state.join(logins::FOLDER), port, &client).await?;
+        self.new_users = new_users;
+        for (name, value) in issuer.variables().into_iter().chain([("NOFX_AUTH", "on".to_owned())]) {
+            self.options.variables.entry(name).or_insert(value);
+        }
+        self.tiers.push(vec![logins::serve(issuer, port).await?]);
+        Ok(())
+    }
+
+    /// For HTTP functions, with their database login. With the user's own database, all functions use the login of
+    /// `DATABASE_URL`.
+    async fn host_config(
+        &self,
+        env: &PythonEnv,
+        dotenv: &BTreeMap<String, String>,
+        http_port: u16,
+    ) -> Result<HostConfig> {
         let root = self.checkout.root().to_owned();
         let changes = if self.options.reload { sources::poll(&root) } else { sources::none() };
         let mut variables =
             environment::functions(&self.checkout, &self.database_url, &self.aws_endpoint, http_port, dotenv);
-        variables.insert("SIGNING_PUBLIC_KEYS", SigningKey::ready(&self.options.state)?.public);
+        for purpose in signing_key::Purpose::ALL {
+            let (variable, public) = SigningKey::ready(&self.options.state, purpose)?.public_variable();
+            variables.insert(variable, public);
+        }
+        if self.options.database_url.is_none() {
+            variables.insert("DATABASE_URL", api_login(&self.database_url).await?);
+        }
         variables.extend(self.options.variables.clone());
         Ok(HostConfig {
             root,
@@ -254,8 +291,7 @@ impl Stack {
         })
     }
 
-    /// The same for queue functions and the sweeper, with the database login of workers. With the user's own database,
-    /// they use the login of `DATABASE_URL`.
+    /// The same for queue functions and the sweeper, with the database login of workers.
     async fn worker_host_config(&self, host_config: &HostConfig, runner_port: u16) -> Result<HostConfig> {
         let mut workers = host_config.clone();
         workers.variables.insert("AWS_ENDPOINT_URL_LAMBDA", format!("http://127.0.0.1:{runner_port}"));
@@ -305,10 +341,14 @@ impl Stack {
         ports: &mut Ports,
     ) -> Result<Vec<(&'static str, Health)>> {
         let (mut healths, mut hosts, mut sources) = (Vec::new(), Vec::new(), vec![gateway]);
-        let signing_key = SigningKey::ready(&self.options.state)?;
+        let state = &self.options.state;
+        let keys = [
+            SigningKey::ready(state, signing_key::Purpose::Evidence)?,
+            SigningKey::ready(state, signing_key::Purpose::Decisions)?,
+        ];
         let mut start = |name, functions, port, processes, runtime: Option<Runtime>| {
             let mut host_config = if runtime.is_some() { host_config } else { workers }.clone();
-            if let Some((variable, value)) = signing_key.variable_of(name) {
+            for (variable, value) in keys.iter().filter_map(|key| key.variable_of(name)) {
                 host_config.variables.entry(variable).or_insert(value);
             }
             let (health, part) = Host { name, functions, port, processes, runtime, config: host_config }.start();
@@ -317,7 +357,7 @@ impl Stack {
             health
         };
         let http_functions = HTTP_FUNCTIONS.iter().map(|&function| WarmUp::Start { function }).collect();
-        start("http", http_functions, ports.pick("http-host")?, 1, Some(runtime));
+        start(HTTP_HOST, http_functions, ports.pick("http-host")?, 1, Some(runtime));
         let wait_s = if self.options.aws_endpoint.is_some() { WAIT_SHORT_S } else { WAIT_MAX_S };
         for (function, queue) in queues {
             let (function, name) = (*function, function.name());

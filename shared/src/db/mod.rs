@@ -23,10 +23,12 @@ macro_rules! cut {
 const GOAL: &str = cut!("r.goal", 300);
 
 pub mod artifact;
+pub mod audit;
 pub mod console;
 pub mod db_write;
 pub mod event;
 pub mod gate;
+pub mod jwks;
 pub mod member;
 pub mod policy;
 pub mod redrive;

@@ -2,8 +2,8 @@
 //!
 //! The credential is checked here, without the database (`auth`). The statement of the route confirms it: whether the token is
 //! revoked, whether the person is a member, and which role counts. A route that ended before it sent a statement, because
-//! its input is wrong, is settled here: its answer is given only to a caller that the database admits. So a caller without
-//! rights learns nothing but that.
+//! its input is wrong, is settled here: its answer is given only to a caller that the database admits, or during an outage, when
+//! nothing was read for it. So a caller without rights learns nothing but that.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tracing::info;
 
+use super::shelf::shelf;
 use super::{RequestId, session_cookie, source_ip};
 use crate::auth::{Authenticator, RequestOrigin};
 use crate::config::AuthMode;
@@ -36,7 +37,7 @@ pub(super) struct Access {
 
 impl Access {
     pub fn of(ctx: &Ctx) -> Result<Self, Error> {
-        let authenticator = Authenticator::new(&ctx.config.auth, ctx.config.tenant.clone(), None)?;
+        let authenticator = Authenticator::new(&ctx.config.auth, ctx.config.tenant.clone(), shelf(ctx))?;
         let takes_cookies = ctx.config.auth.mode == Some(AuthMode::On);
         Ok(Self { db: ctx.db.clone(), authenticator, takes_cookies })
     }
@@ -75,7 +76,8 @@ pub(super) async fn identify(State(permission): State<Permission>, mut request: 
         return response;
     }
     match session.principal().await {
-        Ok(_) => response,
+        // Without the database the answer says nothing that the request did not say.
+        Ok(_) | Err(Error::Unavailable { .. }) => response,
         Err(error) => {
             info!(status_before = response.status().as_u16(), "not admitted");
             error.into_response()

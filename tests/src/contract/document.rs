@@ -16,7 +16,7 @@ use super::path;
 pub const PAGES: [&str; 3] = ["/docs", "/docs/errors", "/docs/style.css"];
 
 /// Groups of operations, in the order of the page.
-const GROUPS: [&str; 11] = [
+const GROUPS: [&str; 12] = [
     "Runs",
     "Steps",
     "Gates",
@@ -26,6 +26,7 @@ const GROUPS: [&str; 11] = [
     "Account",
     "Members",
     "Tokens",
+    "Audit",
     "Queues",
     "Server",
 ];
@@ -247,7 +248,7 @@ fn answered(answer: &Answer) -> Value {
         if let Some((file, name)) = answer.example {
             content["example"] = recorded(file, name);
         }
-        described["content"] = json!({"application/json": content});
+        described["content"] = json!({answer.media_type: content});
     }
     described
 }

@@ -77,7 +77,7 @@ async fn a_stored_object_is_read_back_and_has_its_hash(target: Target) {
     let artifact = store(&lab, 1).put("a.txt", describe(), b"hello".to_vec()).await.unwrap();
     assert_eq!(artifact.hash, "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824");
     assert_eq!((artifact.size_bytes, artifact.kind.as_str()), (5, "text"));
-    let folder = format!("runs/{}/steps/{}", Uuid::from_u128(7), Uuid::from_u128(8));
+    let folder = format!("tenants/{}/runs/{}/steps/{}", lab.tenant, Uuid::from_u128(7), Uuid::from_u128(8));
     assert_eq!(key_of(&lab, &artifact.uri), format!("{folder}/a.txt"));
     assert_eq!(store(&lab, 1).get(&found(&artifact), MIB).await.unwrap(), b"hello");
 

@@ -5,8 +5,18 @@ use std::process::{Command, Stdio};
 #[test]
 #[cfg_attr(not(target_os = "linux"), ignore = "the emulator runs the functions' Linux binaries on this machine")]
 fn the_template_deploys_to_the_emulator_and_the_sample_plans_end_as_expected() {
+    deploys(&[]);
+}
+
+#[test]
+#[cfg_attr(not(target_os = "linux"), ignore = "the emulator runs the functions' Linux binaries on this machine")]
+fn the_same_holds_with_iam_authorization() {
+    deploys(&["--iam"]);
+}
+
+fn deploys(options: &[&str]) {
     let mut command = Command::new(env!("CARGO"));
-    command.args(["run", "--quiet", "--bin", "nofx", "--", "deploy-local"]);
+    command.args(["run", "--quiet", "--bin", "nofx", "--", "deploy-local"]).args(options);
     command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).stdin(Stdio::null());
     let output = command.output().expect("run nofx deploy-local");
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

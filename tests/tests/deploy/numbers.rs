@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use shared::domain::tool::HandlerSpec;
 
 use crate::template::{
-    self, LONG_GATES_QUEUE, function, functions, of_type, parameters, queue, read, resource_of, resources, text, texts,
+    self, LONG_GATES_QUEUE, function, functions, of_type, parameters, queue, read, resource_of, resources,
+    resources_of, text, texts,
 };
 
 /// A claim adds this to a function's timeout: see `nofx.steps_claim`.
@@ -95,9 +96,12 @@ fn every_function_has_its_own_log_group_with_a_retention_time() {
 }
 
 #[test]
-fn the_api_requires_signatures_and_storage_requires_tls() {
+fn storage_requires_tls_and_the_functions_identify_callers_unless_the_command_adds_iam() {
     let api = &resources()["Api"]["Properties"];
-    assert_eq!(api["Auth"]["DefaultAuthorizer"], "AWS_IAM");
+    assert!(api["Auth"].is_null());
+    let with_iam = nofx::deploy::iam::with_iam(&read("template.yaml")).expect("the line");
+    let api = resources_of(&with_iam).remove("Api").expect("an API");
+    assert_eq!(api["Properties"]["Auth"], serde_json::json!({ "DefaultAuthorizer": "AWS_IAM", "InvokeRole": "NONE" }));
     // These deny public access, and access without TLS.
     let bucket = &resources()["ArtifactsBucket"];
     let blocked = bucket["Properties"]["PublicAccessBlockConfiguration"].as_object().expect("a block").clone();

@@ -31,7 +31,7 @@ const CALLS: [(&str, &str, &str); 13] = [
 ];
 
 /// Code that uses storage, a secret or a key, and the rights that it needs.
-const USES: [(&str, &[(&str, &str)]); 16] = [
+const USES: [(&str, &[(&str, &str)]); 18] = [
     (".sign_download(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*")]),
     (".sign_attachment(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*")]),
     (".sign_view(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*")]),
@@ -40,13 +40,15 @@ const USES: [(&str, &[(&str, &str)]); 16] = [
     ("store_workspace(", &[("s3:PutObject", "${ArtifactsBucket.Arn}/workspaces/*")]),
     // Without the right to list, S3 answers "access denied" for a missing object.
     ("store.get(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*"), ("s3:ListBucket", "ArtifactsBucket.Arn")]),
-    ("store.put(", &[("s3:PutObject", "${ArtifactsBucket.Arn}/runs/*")]),
+    ("store.put(", &[("s3:PutObject", "${ArtifactsBucket.Arn}/tenants/*")]),
     (".sign_read(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*")]),
     (".sign_scratch(", &[("s3:PutObject", "${ArtifactsBucket.Arn}/scratch/*")]),
     ("store.remember(", &[("s3:PutObject", "${ArtifactsBucket.Arn}/reuse/*")]),
     ("store.recall(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*"), ("s3:ListBucket", "ArtifactsBucket.Arn")]),
     ("functions.invoke(", &[("lambda:InvokeFunction", "GateRunnerFunction.Arn")]),
     ("signing::public_keys(", &[("kms:GetPublicKey", "SigningKey.Arn")]),
+    ("config.decisions", &[("kms:GetPublicKey", "DecisionKey.Arn")]),
+    ("decide_gate(&", &[("kms:Sign", "DecisionKey.Arn"), ("kms:GetPublicKey", "DecisionKey.Arn")]),
     ("Signer::new(", &[("kms:Sign", "SigningKey.Arn"), ("kms:GetPublicKey", "SigningKey.Arn")]),
     ("secrets.get(", &[("secretsmanager:GetSecretValue", "LlmSecret.Id")]),
 ];
@@ -85,6 +87,10 @@ fn every_role_allows_exactly_what_its_function_calls() {
         expected.insert(right("secretsmanager:GetSecretValue", database));
         let secret = &properties["Environment"]["Variables"]["DATABASE_SECRET_ID"];
         assert_eq!(secret.as_str().unwrap_or("DatabaseSecretArn"), database, "{name}: DATABASE_SECRET_ID");
+        if is_http {
+            // The shared secret of the issuer: see `shared::config`.
+            expected.insert(right("secretsmanager:GetSecretValue", "AuthHs256SecretArn"));
+        }
         expected.extend(logs);
         // Every function may make steps ready, so it may send wake-ups to every queue.
         for queue in &queues {

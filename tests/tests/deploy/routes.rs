@@ -30,7 +30,7 @@ fn api_gateway_has_exactly_the_routes_of_the_routers() {
             if event["Type"] == "Api" {
                 let event = &event["Properties"];
                 assert_eq!(event["RestApiId"], "Api");
-                // No route may bypass the API's authorizer.
+                // No route may bypass the API's authorizer, if it has one.
                 assert!(event["Auth"].is_null(), "{event}");
                 let route = (text(&event["Method"]).to_owned(), text(&event["Path"]).to_owned(), function.clone());
                 assert!(routes.insert(route.clone()), "{route:?} is listed twice");

@@ -34,9 +34,17 @@ pub fn parameters() -> BTreeMap<String, Value> {
     section("Parameters")
 }
 
+/// The resources of a template's text.
+pub fn resources_of(text: &str) -> BTreeMap<String, Value> {
+    section_of(text, "Resources")
+}
+
 fn section(name: &str) -> BTreeMap<String, Value> {
-    let text = read("template.yaml");
-    let documents = Yaml::load_from_str(&text).expect("template.yaml is YAML");
+    section_of(&read("template.yaml"), name)
+}
+
+fn section_of(text: &str, name: &str) -> BTreeMap<String, Value> {
+    let documents = Yaml::load_from_str(text).expect("template.yaml is YAML");
     match json(&documents[0])[name].take() {
         Value::Object(entries) => entries.into_iter().collect(),
         _ => panic!("template.yaml has no {name}"),

@@ -1,6 +1,7 @@
 //! The whole stack as a user starts it with `nofx dev`: real gates on the sample workspace, the console in a browser, the
 //! examples of the documents, a killed function, a clean stop, and a restart that keeps all state.
 
+mod auth;
 mod console;
 mod documents;
 mod front;

@@ -3,6 +3,7 @@
 
 mod addresses;
 mod artifact_pages;
+mod audit;
 mod codegen;
 mod commands;
 mod console_lists;

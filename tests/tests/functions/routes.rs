@@ -321,7 +321,9 @@ async fn an_upload_creates_an_artifact_that_only_its_tenant_sees() {
         assert_eq!(api.get(&format!("/artifacts/{artifact}")).await.body["hash"], json!("a".repeat(64)));
         let download = api.get(&format!("/artifacts/{artifact}/download")).await;
         assert_eq!(download.status, 302);
-        assert!(download.header("location").is_some_and(|url| url.contains("X-Amz-Signature")));
+        let signed_url = download.header("location").expect("an address");
+        assert!(signed_url.contains("X-Amz-Signature") && signed_url.contains("X-Amz-Expires=300&"), "{signed_url}");
+        assert_eq!(download.header("cache-control"), Some("no-store"));
         let refused = api.post("/workspaces", &json!({"sha256": "A", "size_bytes": 0})).await;
         assert_eq!(refused.body["errors"].as_array().map(Vec::len), Some(2), "{refused:?}");
         let sql = "update nofx.artifact set tenant_id = 'other' where id = $1::text::uuid";

@@ -280,6 +280,7 @@ async fn responses_about_rules() {
     snapshot.add("PUT /policy", &api.send("PUT", "/policy", &[], Some(policy.to_string())).await);
     snapshot.add("GET /policy", &api.get("/policy").await);
     snapshot.add("GET /policy/history", &api.get("/policy/history").await);
+    snapshot.add("GET /audit", &api.get("/audit?limit=2&actor=ann").await);
     snapshot.compare("rule");
 }
 

@@ -22,10 +22,10 @@ const SHARED: &AllowedImports = &[
     ("auth", &["config", "domain", "error"]),
     ("invoke", &["error"]),
     ("signing", &["config", "domain", "error"]),
-    ("context", &["config", "db", "error", "queue", "secrets", "storage"]),
-    ("flow", &["context", "db", "domain", "error", "queue", "storage", "telemetry", "view"]),
+    ("context", &["config", "db", "error", "queue", "secrets", "signing", "storage"]),
+    ("flow", &["context", "db", "domain", "error", "queue", "signing", "storage", "telemetry", "view"]),
     ("worker", &["context", "db", "domain", "error", "flow", "queue", "storage", "telemetry"]),
-    ("http", &["domain", "error", "telemetry", "view"]),
+    ("http", &["auth", "context", "db", "domain", "error", "telemetry", "view"]),
 ];
 
 const LOCAL: &AllowedImports = &[
@@ -39,6 +39,7 @@ const LOCAL: &AllowedImports = &[
     ("database", &["report"]),
     ("migrate", &["database", "report"]),
     ("postgres", &["checkout", "database", "process", "report", "tools"]),
+    ("issuer", &[]),
     ("aws", &["checkout", "function", "port", "process", "report", "tools"]),
     ("lambda", &["aws", "function", "port", "process", "report"]),
     ("gateway", &["aws", "checkout", "process"]),
@@ -50,6 +51,7 @@ const LOCAL: &AllowedImports = &[
             "database",
             "gateway",
             "function",
+            "issuer",
             "lambda",
             "migrate",
             "port",

@@ -23,6 +23,11 @@ const NOT_EXECUTED: [(&str, &str, &str); 5] = [
         "aws secretsmanager put-secret-value --secret-id LLM_SECRET --secret-string '{\"OPENAI_API_KEY\": \"..\", \"ANTHROPIC_API_KEY\": \"..\"}'",
         "needs the stack on AWS",
     ),
+    (
+        "docs/deploying.md",
+        "nofx dev --auth --user ann@local.test=operator --user ben@local.test=approver",
+        "runs until it is stopped",
+    ),
     ("docs/deploying.md", "eval \"$(target/debug/nofx env)\"", "runs until it is stopped"),
 ];
 

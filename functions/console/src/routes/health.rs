@@ -77,6 +77,8 @@ async fn read(visit: &Visit) -> Result<Read, Error> {
     let database_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     let queues = match queues::queue_list(&visit.ctx, &visit.session).await {
         Ok(list) => Some(list.queues),
+        // Of another tenant than the deployment's own.
+        Err(error @ Error::NotFound(_)) => return Err(error),
         Err(error) => {
             telemetry::report(&error, "read the queues");
             None

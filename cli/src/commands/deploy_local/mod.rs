@@ -1,6 +1,8 @@
 //! `nofx deploy-local`: deploys the template to an emulator that enforces its IAM roles, and runs the sample plans
 //! through API Gateway's URL. It starts its own servers and removes them afterwards.
 
+mod people;
+
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -10,8 +12,7 @@ use aws_sdk_s3::config::Credentials;
 use nofx_local::aws::emulator::Emulator;
 use nofx_local::aws::resources::{ACCESS_KEY_ID, Aws, REGION, SECRET_ACCESS_KEY};
 use nofx_local::checkout::Checkout;
-use nofx_local::migrate::login::worker_login;
-use nofx_local::migrate::tenant::{NewToken, make_token};
+use nofx_local::migrate::login::{api_login, worker_login};
 use nofx_local::postgres::{Cluster, Postgres, Purpose};
 use nofx_local::process::signals::Signals;
 use nofx_local::process::{self, Process};
@@ -19,11 +20,10 @@ use nofx_local::report::{self, hinted};
 use nofx_local::throwaway::Throwaway;
 use nofx_local::tools::node;
 use nofx_local::tools::python::{self, PythonEnv};
-use nofx_local::{database, migrate, port, stack};
+use nofx_local::{migrate, port, stack};
 use reqwest::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use shared::domain::{Kind, Role, TenantId};
 use shared::view::SigningKeys;
 use tokio::process::Command;
 use tokio::time::sleep;
@@ -31,44 +31,41 @@ use tokio::time::sleep;
 use crate::client::api::Api;
 use crate::client::error::ApiError;
 use crate::client::sign::Signer;
-use crate::client::token::Token;
-use crate::commands::{admin, demo};
+use crate::commands::demo;
 use crate::deploy::package::{self, Architecture};
 use crate::deploy::sam;
+
+use people::{DECIDER, People, STARTER, TENANT};
 
 /// The bucket in which SAM puts the packages. samconfig.toml has the same name.
 const PACKAGES_BUCKET: &str = "nofx-packages";
 const DATABASE_SECRET: &str = "nofx/database-url";
 const WORKER_DATABASE_SECRET: &str = "nofx/worker-database-url";
-/// The tenant, and its first admin's id.
-const TENANT: &str = "local";
-const ADMIN: &str = "admin";
 /// The name of the API in the template, with the default prefix.
 const API: &str = "nofx-api";
 const HEALTH_LIMIT: Duration = Duration::from_secs(30);
 /// Number of lines of SAM's output that are shown after a failure.
 const SHOWN_LINES: usize = 25;
 
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Demand IAM authorization at API Gateway too
+    #[arg(long)]
+    iam: bool,
+}
+
 /// The servers to which the stack is deployed. Dropping them kills them.
 struct Servers {
     postgres: Process,
     emulator: Process,
-    database_url: String,
+    api_database_url: String,
     worker_database_url: String,
     endpoint: String,
-    tokens: Tokens,
-}
-
-/// Credentials for the deployed API.
-struct Tokens {
-    /// A session of the first admin.
-    admin: Token,
-    /// Of a service that may only read.
-    viewer: Token,
+    people: People,
 }
 
 /// Deploys, runs the samples, and stops.
-pub async fn run(checkout: &Checkout) -> Result<()> {
+pub async fn run(checkout: &Checkout, args: &Args) -> Result<()> {
     if !cfg!(target_os = "linux") {
         return Err(hinted(
             "deploy-local works on Linux only, because the emulator runs the functions as processes",
@@ -79,7 +76,7 @@ pub async fn run(checkout: &Checkout) -> Result<()> {
     let mut signals = Signals::listen()?;
     let place = Throwaway::make(checkout, "deploy").await?;
     let done = tokio::select! {
-        done = deploy_and_run_samples(checkout, &place) => done,
+        done = deploy_and_run_samples(checkout, args, &place) => done,
         _ = signals.next() => Err(anyhow!("interrupted")),
     };
     if done.is_err() {
@@ -89,24 +86,26 @@ pub async fn run(checkout: &Checkout) -> Result<()> {
     done
 }
 
-async fn deploy_and_run_samples(checkout: &Checkout, place: &Throwaway) -> Result<()> {
+async fn deploy_and_run_samples(checkout: &Checkout, args: &Args, place: &Throwaway) -> Result<()> {
     let local = PythonEnv::ready(checkout, &place.pid_file).await?;
     let tools = PythonEnv::of(python::DEPLOY, checkout, &place.pid_file).await?;
     stack::build(checkout, &place.pid_file).await?;
     let start = Instant::now();
-    let template = package::package_dev_builds(checkout, &place.dir, &place.pid_file).await?;
+    let template = package::package_dev_builds(checkout, &place.dir, args.iam, &place.pid_file).await?;
     let servers = Servers::start(checkout, place, &local, &tools).await?;
     report::took("start", "packages, Postgres, emulator", start.elapsed());
 
     let deploy = Instant::now();
     sam_deploy(checkout, place, &template, &tools, &servers).await?;
-    let api = api_of(&servers.endpoint).await?;
-    let api = identified(api, &servers.tokens).await?;
+    let api = api_of(&servers.endpoint, args.iam).await?;
+    check_callers(&api, &servers.people).await?;
     check_keys(&api).await?;
     report::took("deploy", format_args!("template.yaml is at {}", api.url("")), deploy.elapsed());
 
     let plans = Instant::now();
-    let done = demo::run_samples(&api, checkout).await;
+    let [starter, decider] = [STARTER, DECIDER].map(|(email, _)| servers.people.log_in(&api, email));
+    let (starter, decider) = (starter.await?, decider.await?);
+    let done = demo::run_samples(&starter, &decider, checkout).await;
     report::took("plans", "ended", plans.elapsed());
     servers.stop().await;
     done?;
@@ -125,7 +124,8 @@ impl Servers {
         migrate::migrate(&database_url, &checkout.migrations()).await?;
         migrate::seed(&database_url, &checkout.seed()).await?;
         let worker_database_url = worker_login(&database_url).await?;
-        let tokens = Tokens::make(&database_url).await?;
+        let api_database_url = api_login(&database_url).await?;
+        let people = People::ready(&database_url, &place.dir.join("auth")).await?;
 
         let emulator = Emulator::new(tools, place.dir.join("emulator"), port::any_free()?, None)
             // Verify signatures and enforce policies, so that a missing permission of a role fails here.
@@ -136,23 +136,13 @@ impl Servers {
             .with("GATE_RUNNER_WORK_DIR", checkout.local().join("gate").display().to_string());
         let process = emulator.start(&place.dir.join("emulator.log"), &place.pid_file).await?;
         let endpoint = emulator.url();
-        Ok(Self { postgres: server, emulator: process, database_url, worker_database_url, endpoint, tokens })
+        Ok(Self { postgres: server, emulator: process, api_database_url, worker_database_url, endpoint, people })
     }
 
     async fn stop(self) {
+        self.people.stop().await;
         self.emulator.end().await;
         self.postgres.end().await;
-    }
-}
-
-impl Tokens {
-    async fn make(database_url: &str) -> Result<Self> {
-        let (client, tenant) = (database::connect(database_url).await?, TenantId(TENANT.to_owned()));
-        let admin = admin::first_admin(&client, &tenant, ADMIN, "admin@local.test").await?;
-        let (kind, role, lasts) = (Kind::Service, Some(Role::Viewer), Duration::from_hours(1));
-        let viewer = NewToken { kind, owner: ADMIN, name: "viewer", role, lasts };
-        let viewer = make_token(&client, &tenant, &viewer).await?;
-        Ok(Self { admin: Token::parse(&admin.expose())?, viewer: Token::parse(&viewer.expose())? })
     }
 }
 
@@ -171,7 +161,7 @@ async fn sam_deploy(
             created.context("cannot create the secret with the database's URL")?.arn.unwrap_or_default(),
         )
     };
-    let secret_arn = secret(DATABASE_SECRET, &servers.database_url).await?;
+    let secret_arn = secret(DATABASE_SECRET, &servers.api_database_url).await?;
     let worker_secret_arn = secret(WORKER_DATABASE_SECRET, &servers.worker_database_url).await?;
 
     let log = place.dir.join("sam.log");
@@ -189,6 +179,7 @@ async fn sam_deploy(
         format!("Tenant={TENANT}"),
         "AllowTemplateAnswers=true".to_owned(),
     ]);
+    command.args(servers.people.parameters());
     to_emulator(&mut command, &servers.endpoint);
     process::log_to(&mut command, &log)?;
     if process::run("sam deploy", command, &place.pid_file).await? {
@@ -222,18 +213,19 @@ struct RestApi {
     name: String,
 }
 
-/// Waits until the deployed API is healthy.
-async fn api_of(endpoint: &str) -> Result<Api> {
+/// Waits until the deployed API is healthy. With IAM authorization, its requests are signed.
+async fn api_of(endpoint: &str, has_iam: bool) -> Result<Api> {
     let credentials = || Credentials::new(ACCESS_KEY_ID, SECRET_ACCESS_KEY, None, None, "emulator");
     let gateway = Api::at(endpoint).signed_by(Signer::new(credentials(), REGION, "apigateway"));
     let apis: RestApis = gateway.get("/restapis").await?;
     let id = apis.item.into_iter().find(|api| api.name == API).context("the stack has no API")?.id;
     let url = format!("{endpoint}/restapis/{id}/v1/_user_request_");
     let unsigned = reqwest::get(format!("{url}/health")).await.context("the API does not answer")?.status();
-    if unsigned != StatusCode::FORBIDDEN {
-        bail!("a request without a signature got {unsigned}, not 403");
+    if has_iam != (unsigned == StatusCode::FORBIDDEN) {
+        bail!("a request without a signature got {unsigned}");
     }
-    let api = Api::at(&url).signed_by(Signer::new(credentials(), REGION, "execute-api"));
+    let api = Api::at(&url);
+    let api = if has_iam { api.signed_by(Signer::new(credentials(), REGION, "execute-api")) } else { api };
     let start = Instant::now();
     while !api.is_healthy().await {
         if start.elapsed() > HEALTH_LIMIT {
@@ -244,9 +236,9 @@ async fn api_of(endpoint: &str) -> Result<Api> {
     Ok(api)
 }
 
-/// The API as its first admin calls it. Fails unless the API tells callers apart.
-async fn identified(api: Api, tokens: &Tokens) -> Result<Api> {
-    let viewer = api.clone().with_token(Some(tokens.viewer.clone()));
+/// Fails unless the API tells callers apart.
+async fn check_callers(api: &Api, people: &People) -> Result<()> {
+    let viewer = api.clone().with_token(Some(people.viewer.clone()));
     let plan = json!({ "plan": { "goal": "refused", "steps": [{ "name": "echo", "tool": "echo" }] } });
     let refused = [
         ("unauthenticated", api.get::<Value>("/runs").await),
@@ -259,15 +251,15 @@ async fn identified(api: Api, tokens: &Tokens) -> Result<Api> {
         }
     }
     viewer.get::<Value>("/runs").await.context("a service that may read gets no runs")?;
-    Ok(api.with_token(Some(tokens.admin.clone())))
+    Ok(())
 }
 
-/// Fails unless the API can read the public key of the stack's signing key.
+/// Fails unless the API can read the public keys of the stack's signing keys.
 async fn check_keys(api: &Api) -> Result<()> {
     let SigningKeys { keys } = api.get("/keys").await?;
     match keys.as_slice() {
-        [key] if key.current => Ok(()),
-        other => bail!("GET /keys lists {} keys, not the one of the stack", other.len()),
+        [evidence, decisions] if evidence.current && decisions.current => Ok(()),
+        other => bail!("GET /keys lists {} keys, not the two of the stack", other.len()),
     }
 }
 
