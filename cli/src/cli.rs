@@ -12,9 +12,9 @@ use shared::domain::gate::Decision;
 
 use crate::client::api::Api;
 use crate::commands::{
-    admin, artifacts, completions, control, decide, demo, deploy, deploy_local, dev, env, exec, gate, get, inbox, keys,
-    login, logout, logs, man, member, migrate, migration, open, plan, policy, profile, queues, rules, run, runs, show,
-    timeline, token, verify, watch, whoami, why, worker,
+    admin, artifacts, audit, completions, control, decide, demo, deploy, deploy_local, dev, env, exec, gate, get,
+    inbox, keys, login, logout, logs, man, member, migrate, migration, open, plan, policy, profile, queues, rules, run,
+    runs, show, timeline, token, verify, watch, whoami, why, worker,
 };
 use crate::output::color::{self, BOLD, LIVE, paint};
 
@@ -178,6 +178,9 @@ enum Call {
     /// List, set and remove the people of the tenant
     #[command(subcommand)]
     Member(member::Command),
+    /// List, export and verify the record of who changed what
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// List the queues of handlers; show and redrive their dead letters
     Queues(queues::Args),
 }
@@ -188,7 +191,7 @@ pub const GROUPS: [(&str, &[&str]); 7] = [
     ("Look", &["runs", "show", "why", "timeline", "logs", "artifacts", "get", "open"]),
     ("Decide and steer", &["inbox", "approve", "reject", "waive", "retry", "cancel", "pause", "resume"]),
     ("Write and prove", &["plan", "gate", "verify", "keys"]),
-    ("Govern and operate", &["policy", "rules", "member", "token", "queues", "admin"]),
+    ("Govern and operate", &["policy", "rules", "audit", "member", "token", "queues", "admin"]),
     ("Set up", &["login", "logout", "whoami", "profile", "completions", "man"]),
     ("Work in a checkout", &["deploy", "deploy-local", "migrate", "migration", "worker", "env", "exec"]),
 ];
@@ -327,6 +330,7 @@ impl Call {
             Self::Whoami(args) => whoami::run(api, &args).await?,
             Self::Token(command) => token::run(api, &command).await?,
             Self::Member(command) => member::run(api, &command).await?,
+            Self::Audit(command) => audit::run(api, &command).await?,
             Self::Queues(args) => queues::run(api, &args).await?,
             Self::Keys(args) => keys::run(api, &args).await?,
         }

@@ -11,10 +11,11 @@ as $$
 $$;
 
 -- The principal behind a caller that has the permission.
--- p: {tenant, via: token|jwt|local, subject, token_id, kind, secret_sha256, ip}. A token is known by its id, its kind and the hash of
+-- p: {tenant, via: token|jwt|local, subject, token_id, kind, secret_sha256, ip, request_id}. A token is known by its id, its kind and the hash of
 -- its secret. A JWT was verified by the function that got it, and says only who somebody is: the role is that of the membership. `local` is
 -- one person on a laptop, and only a tenant made for that admits it.
--- Raises NF401 if the caller is not known, and NF403 if it may not do this.
+-- Raises NF401 if the caller is not known, and NF403 if it may not do this. Until the end of the transaction, `nofx.caller` says to the
+-- audit who acts and from where.
 create or replace function nofx.caller_admit(p jsonb, p_permission text) returns nofx.principal
     language plpgsql
     security definer
@@ -76,6 +77,10 @@ begin
            set last_used_at = clock_timestamp(), last_used_ip = (p ->> 'ip')::inet
          where t.id = (select u.id from nofx.api_token u where u.id = v_token.id for update skip locked);
     end if;
+    perform set_config('nofx.caller', jsonb_build_object(
+        'tenant', v_who.tenant_id, 'name', v_who.name, 'ip', p -> 'ip', 'request_id', nullif(p ->> 'request_id', ''),
+        'by', jsonb_strip_nulls(jsonb_build_object('kind', v_who.kind, 'subject', v_who.subject, 'role', v_who.role,
+                                                   'token_id', v_who.token_id, 'via', p -> 'via')))::text, true);
     return v_who;
 end
 $$;
@@ -84,7 +89,8 @@ select nofx.transition_declare('nofx.caller_admit(jsonb, text)', 'nofx_api');
 grant execute on function nofx.principal_json(nofx.principal) to nofx_api;
 
 -- The first statement of a transition that the API calls: admits p.caller, and gives p with who it is.
--- -> p with tenant_id, with actor (the name for people to read) and with by: {kind, subject, token_id}. Whatever the request says about these is
+-- -> p with tenant_id, with actor (the name for people to read), with by: {kind, subject, token_id}, and with who: the principal and when it
+-- logged in. Whatever the request says about these is
 -- replaced. Only the one person of a local tenant, who has no other name, may say who acts.
 create or replace function nofx.admitted(p jsonb, p_permission text) returns jsonb
     language plpgsql
@@ -95,9 +101,23 @@ declare
     v_who nofx.principal := nofx.caller_admit(p -> 'caller', p_permission);
     v_said text := case when p -> 'caller' ->> 'via' = 'local' then p ->> 'actor' end;
 begin
+    if v_said <> v_who.name then
+        perform set_config('nofx.caller', (current_setting('nofx.caller')::jsonb || jsonb_build_object('name', v_said))::text, true);
+    end if;
     return p || jsonb_build_object(
         'tenant_id', v_who.tenant_id, 'actor', coalesce(v_said, v_who.name),
-        'by', jsonb_strip_nulls(jsonb_build_object('kind', v_who.kind, 'subject', v_who.subject, 'token_id', v_who.token_id)));
+        'by', jsonb_strip_nulls(jsonb_build_object('kind', v_who.kind, 'subject', v_who.subject, 'token_id', v_who.token_id)),
+        'who', nofx.principal_json(v_who) || jsonb_build_object('login_at', p -> 'caller' -> 'login_at'));
 end
 $$;
 revoke execute on function nofx.admitted(jsonb, text) from public;
+
+-- An entry of `authors` of a run: the principal of p_call, as nofx.admitted gives it, and what it did: started, retried or uploaded.
+create or replace function nofx.author_of(p_call jsonb, p_did text) returns jsonb
+    language sql immutable
+    set search_path = ''
+as $$
+    select jsonb_build_object('did', p_did, 'kind', p_call -> 'who' -> 'kind', 'subject', p_call -> 'who' -> 'subject',
+                              'owner', p_call -> 'who' -> 'owner')
+$$;
+revoke execute on function nofx.author_of(jsonb, text) from public;

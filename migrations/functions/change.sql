@@ -35,6 +35,22 @@ as $$
     select case when p_subject is null then '{}' else jsonb_build_object('subject', p_subject) end
 $$;
 
+-- The payload of a gate's event `gate.created`.
+create or replace function nofx.gate_asked(p_gate uuid, p_type text, p_rule jsonb, p_digest text) returns jsonb
+    language sql immutable
+as $$
+    select jsonb_strip_nulls(jsonb_build_object('gate_id', p_gate, 'gate_type', p_type, 'required', p_rule -> 'required',
+                                                'digest', p_digest))
+$$;
+
+-- The authors of a run with one more, who may be one of them already.
+create or replace function nofx.authors_with(p_authors jsonb, p_author jsonb) returns jsonb
+    language sql immutable
+as $$
+    select case when p_authors @> jsonb_build_array(p_author) then p_authors
+                else coalesce(p_authors, '[]') || jsonb_build_array(p_author) end
+$$;
+
 -- The steps that became ready.
 create or replace function nofx.made_ready(p_changes nofx.change[]) returns uuid[]
     language sql immutable
@@ -42,4 +58,5 @@ as $$
     select array(select c.step_id from unnest(p_changes) c where c.to_status = 'ready')
 $$;
 revoke execute on function nofx.step_change(uuid, uuid, text, text, text, jsonb), nofx.fact(uuid, uuid, text, jsonb),
-    nofx.gate_change(uuid, uuid, text, jsonb, integer), nofx.subject_of(jsonb), nofx.made_ready(nofx.change[]) from public;
+    nofx.gate_change(uuid, uuid, text, jsonb, integer), nofx.subject_of(jsonb), nofx.made_ready(nofx.change[]),
+    nofx.gate_asked(uuid, text, jsonb, text), nofx.authors_with(jsonb, jsonb) from public;

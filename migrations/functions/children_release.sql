@@ -2,7 +2,7 @@
 -- holds the runs' locks: two parents that finish at once cannot lose the wake-up.
 --
 -- p_next: {call, handler, lease_s, timeout_s, refs_bytes, terms} of an invocation that can continue. As many children as p_parents has steps
--- start at once, in id order, if they are of that handler and their timeout is at most timeout_s; not in the runs p_failing.
+-- start at once, in id order, if they are of that handler, their timeout is at most timeout_s, and they need no approval; not in the runs p_failing.
 create or replace function nofx.children_release(
     p_parents uuid[], p_next jsonb, p_failing uuid[], p_now timestamptz
 ) returns nofx.change[]
@@ -26,7 +26,7 @@ begin
             select s.blockers = c.parents as is_ready, r.paused_at,
                    s.blockers = c.parents and s.handler = p_next ->> 'handler'
                    and s.timeout_s <= (p_next ->> 'timeout_s')::integer
-                   and nofx.lets_start(r.status) and r.id <> all (coalesce(p_failing, '{}')) as continues
+                   and s.approval is null and nofx.lets_start(r.status) and r.id <> all (coalesce(p_failing, '{}')) as continues
               from nofx.step s
               join nofx.run r on r.id = any (array[s.run_id])
              where s.id = c.id and s.status = 'pending'

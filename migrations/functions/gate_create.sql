@@ -10,6 +10,8 @@ declare
     v_run nofx.run;
     v_step nofx.step;
     v_now timestamptz;
+    v_rule jsonb;
+    v_bound jsonb;
 begin
     p := nofx.admitted(p, 'gates.create');
     v_run := nofx.run_lock(p ->> 'tenant_id', (p ->> 'run_id')::uuid);
@@ -37,14 +39,18 @@ begin
          where s.id = v_step.id;
     end if;
 
+    -- A client may put a gate where it likes; who decides is the policy's.
+    v_rule := nofx.approval_strictest('{}', nofx.approval_policy(v_run.tenant_id));
+    v_bound := nofx.run_binding(v_run.id, v_step.id);
     insert into nofx.gate (id, tenant_id, run_id, step_id, gate_type, status, on_pass, generation, evidence_uri, reason,
-                           expires_at, created_at)
+                           expires_at, created_at, rule, bound, bound_digest)
     values ((p ->> 'id')::uuid, v_run.tenant_id, v_run.id, v_step.id, p ->> 'gate_type', 'pending', 'release',
             v_run.generation, p ->> 'evidence_uri', p ->> 'reason',
-            v_now + make_interval(secs => (p ->> 'expires_after_s')::integer), v_now);
+            nofx.approval_expiry(v_run.tenant_id, (p ->> 'expires_after_s')::integer, v_now), v_now, v_rule, v_bound,
+            nofx.binding_digest(v_bound));
     perform nofx.runs_settle(array[
         nofx.gate_change(v_run.id, v_step.id, 'gate.created',
-                         jsonb_build_object('gate_id', p ->> 'id', 'gate_type', p ->> 'gate_type'), 1),
+                         nofx.gate_asked((p ->> 'id')::uuid, p ->> 'gate_type', v_rule, nofx.binding_digest(v_bound)), 1),
         nofx.step_change(v_run.id, v_step.id, v_step.status, case when v_step.id is not null then 'pending' end, null)],
         v_now);
     return jsonb_build_object('result', 'created', 'status', 'pending');

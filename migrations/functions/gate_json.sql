@@ -1,8 +1,10 @@
--- A gate as the API shows it.
-create or replace function nofx.gate_json(p_gate uuid) returns jsonb
-    language sql stable
+-- A gate as the API shows it, to the principal p_who.
+create or replace function nofx.gate_view(p_gate uuid, p_who jsonb) returns jsonb
+    language plpgsql stable
     set search_path = nofx, pg_temp
 as $$
+begin
+    return (
     select jsonb_build_object(
                'id', g.id, 'run_id', g.run_id, 'step_id', g.step_id, 'gate_type', g.gate_type, 'status', g.status,
                'on_pass', g.on_pass, 'generation', g.generation, 'subject', g.subject, 'evidence_uri', g.evidence_uri,
@@ -14,9 +16,19 @@ as $$
                'created_at', g.created_at, 'decided_at', g.decided_at,
                'decision', (select jsonb_build_object('decision', a.decision, 'actor', a.actor, 'reason', a.reason,
                                                       'created_at', a.created_at)
-                              from nofx.approval a where a.gate_id = g.id))
+                              from nofx.approval a where a.gate_id = g.id and a.decides),
+               'digest', g.bound_digest, 'required', s.required, 'approved', s.approved, 'eligible', s.eligible, 'rule', s.rule, 'approvals', s.approvals,
+               'may_decide', s.may_decide)
       from nofx.gate g
-     where g.id = p_gate
+      left join lateral nofx.gate_stands(g, p_who) s on true
+     where g.id = p_gate);
+end
 $$;
-revoke execute on function nofx.gate_json(uuid) from public;
-grant execute on function nofx.gate_json(uuid) to nofx_api;
+revoke execute on function nofx.gate_view(uuid, jsonb) from public;
+
+-- What nofx.gate_decide of the release before calls; drop it in the next release.
+create or replace function nofx.gate_json(p_gate uuid) returns jsonb
+    language sql stable
+    set search_path = nofx, pg_temp
+as $$ select nofx.gate_view(p_gate, null) $$;
+revoke execute on function nofx.gate_json(uuid) from public, nofx_api;

@@ -26,10 +26,15 @@ create or replace function nofx.is_failing(p_steps_failed integer, p_failure jso
     language sql immutable
 as $$ select p_steps_failed > 0 or p_failure is not null $$;
 
+-- The type of the gate at which people approve a step of this tool.
+create or replace function nofx.approval_type(p_tool text) returns text
+    language sql immutable
+as $$ select left('approval:' || p_tool, 100) $$;
+
 -- Whether the run's state lets steps start.
 create or replace function nofx.lets_start(p_run_status text) returns boolean
     language sql immutable
 as $$ select p_run_status in ('queued', 'running', 'blocked') $$;
 
 revoke execute on function nofx.max_workers_lost(), nofx.max_wakeups(), nofx.lease_end(timestamptz, integer, integer),
-    nofx.wakeup_due(timestamptz, timestamptz), nofx.is_failing(integer, jsonb), nofx.lets_start(text) from public;
+    nofx.wakeup_due(timestamptz, timestamptz), nofx.is_failing(integer, jsonb), nofx.approval_type(text), nofx.lets_start(text) from public;

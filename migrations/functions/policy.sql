@@ -15,16 +15,6 @@ begin
 end
 $$;
 
--- Trigger: keeps versions as they were added. A version that is gone would put an earlier one in force, without an event.
-create or replace function nofx.policy_is_kept() returns trigger
-    language plpgsql
-    set search_path = nofx, pg_temp
-as $$
-begin
-    raise exception 'versions of a policy do not change; add the next one' using errcode = 'restrict_violation';
-end
-$$;
-
 -- Adds the next version of a tenant's policy. p: {caller, document, actor, reason, if_version}. With if_version the call is refused if another
 -- version is current (0: if there is any). A document that is current already gets no version. So a repeated call, after a lost answer, changes
 -- nothing; its if_version is that of the version before.
@@ -63,5 +53,5 @@ begin
     end loop;
 end
 $$;
-revoke execute on function nofx.policy_changed(), nofx.policy_is_kept(), nofx.policy_set(jsonb) from public;
+revoke execute on function nofx.policy_changed(), nofx.policy_set(jsonb) from public;
 grant execute on function nofx.policy_set(jsonb) to nofx_api;

@@ -15,7 +15,9 @@ declare
 begin
     perform set_config('request.jwt.claims',
                        jsonb_build_object('sub', v_who.subject,
-                                          'app_metadata', jsonb_build_object('tenant_id', v_who.tenant_id))::text, true),
+                                          'app_metadata', jsonb_build_object('tenant_id', v_who.tenant_id),
+                                          'principal', nofx.principal_json(v_who)
+                                                       || jsonb_build_object('login_at', p_caller -> 'login_at'))::text, true),
             set_config('role', 'nofx_api', true);
     return query select nofx.principal_json(v_who), null::text, null::bigint;
     return query execute 'select null::jsonb, q.item, q.n from (' || p_sql || ') q' using p_args;

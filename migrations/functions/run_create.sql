@@ -2,7 +2,7 @@
 -- nofx.runs_settle: it writes each row once, and the run's with its counters.
 --
 -- p: {caller, id, goal, plan, plan_digest, request_digest, idempotency_key, actor, timeout_s,
---     traceparent, workspace: {archive, base, diff} (artifact ids), steps: [..], edges: [{parent, child}]}
+--     traceparent, workspace: {archive, base, diff} (artifact ids), artifacts: [ids that inputs name], steps: [..], edges: [{parent, child}]}
 -- -> {result: created, id, status, ready: [wake-ups]}. With `existing` (same key, same request) and `conflict` (same key, other request): id
 -- and status of the run that has the key. With `invalid`: problems.
 create or replace function nofx.run_create(p jsonb) returns jsonb
@@ -19,6 +19,7 @@ declare
     v_workspace jsonb;
     v_problems jsonb;
     v_ready jsonb;
+    v_authors jsonb := jsonb_build_array(nofx.author_of(v_call, 'started'));
     v_run record;
 begin
     if jsonb_typeof(p -> 'workspace') = 'object' then
@@ -35,18 +36,32 @@ begin
             return jsonb_build_object('result', 'invalid', 'problems', v_problems);
         end if;
     end if;
+    if (p ->> 'asks')::boolean then
+        v_problems := nofx.approval_problems(v_tenant, p -> 'steps');
+        if v_problems is not null then
+            return jsonb_build_object('result', 'invalid', 'problems', v_problems);
+        end if;
+    end if;
+    -- Who uploaded a file does not approve what becomes of it.
+    if v_workspace is not null or jsonb_array_length(coalesce(p -> 'artifacts', '[]')) > 0 then
+        select v_authors || coalesce(jsonb_agg(distinct a.created_by), '[]') into v_authors
+          from (select w.value ->> 'id' as id from jsonb_each(v_workspace) w
+                union select jsonb_array_elements_text(coalesce(p -> 'artifacts', '[]'))) named
+          join nofx.artifact a on a.id = any (array[named.id::uuid])
+         where a.tenant_id = v_tenant and a.created_by is not null;
+    end if;
 
     with item as materialized (
         select s.*, s.blockers = 0 as is_ready
           from jsonb_to_recordset(p -> 'steps')
                as s(id uuid, ordinal integer, name text, tool text, handler text, inputs jsonb, refs text[], ref_paths text[],
-                    blockers integer, max_attempts integer, backoff_ms integer, timeout_s integer)
+                    blockers integer, max_attempts integer, backoff_ms integer, timeout_s integer, approval jsonb)
     ), made as (
         insert into nofx.run (id, tenant_id, status, goal, plan, plan_digest, request_digest, idempotency_key, timeout_s,
-                              deadline_at, traceparent, workspace, created_by, created_at, steps_ready, steps_pending, event_seq)
+                              deadline_at, traceparent, workspace, created_by, authors, created_at, steps_ready, steps_pending, event_seq)
         select v_id, v_tenant, 'queued', p ->> 'goal', p -> 'plan', p ->> 'plan_digest', p ->> 'request_digest',
                p ->> 'idempotency_key', (p ->> 'timeout_s')::integer,
-               v_now + make_interval(secs => (p ->> 'timeout_s')::integer), p ->> 'traceparent', v_workspace, v_call ->> 'actor', v_now,
+               v_now + make_interval(secs => (p ->> 'timeout_s')::integer), p ->> 'traceparent', v_workspace, v_call ->> 'actor', v_authors, v_now,
                count(*) filter (where i.is_ready), count(*) filter (where not i.is_ready),
                1 + count(*) filter (where i.is_ready)
           from item i
@@ -54,10 +69,10 @@ begin
         returning id
     ), steps as (
         insert into nofx.step (id, tenant_id, run_id, ordinal, name, tool, handler, inputs, refs, ref_paths, status, blockers,
-                               max_attempts, backoff_ms, timeout_s, created_at, ready_at, notify_at)
+                               max_attempts, backoff_ms, timeout_s, approval, created_at, ready_at, notify_at)
         select i.id, v_tenant, m.id, i.ordinal, i.name, i.tool, i.handler, i.inputs, i.refs, i.ref_paths,
                case when i.is_ready then 'ready' else 'pending' end, i.blockers, i.max_attempts, i.backoff_ms, i.timeout_s,
-               v_now, case when i.is_ready then v_now end, case when i.is_ready then nofx.wakeup_due(v_now, null) end
+               nullif(i.approval, 'null'), v_now, case when i.is_ready then v_now end, case when i.is_ready then nofx.wakeup_due(v_now, null) end
           from made m
          cross join item i
     ), edges as (

@@ -12,6 +12,7 @@ declare
     v_now timestamptz;
     v_steps nofx.change[];
     v_gates nofx.change[];
+    v_policy jsonb;
 begin
     p := nofx.admitted(p, 'runs.control');
     v_run := nofx.run_lock(p ->> 'tenant_id', (p ->> 'run_id')::uuid);
@@ -24,23 +25,26 @@ begin
     v_now := clock_timestamp();
     update nofx.run r
        set status = 'queued', generation = r.generation + 1, failure = null, finished_at = null, cancelled_at = null,
-           paused_at = null, deadline_at = v_now + make_interval(secs => r.timeout_s)
+           paused_at = null, authors = nofx.authors_with(r.authors, nofx.author_of(p, 'retried')), deadline_at = v_now + make_interval(secs => r.timeout_s)
      where r.id = v_run.id;
 
+    v_policy := nofx.approval_policy(v_run.tenant_id);
     -- Only gates that clients put before steps. Handlers create theirs again when their steps run.
     with renewed as (
         insert into nofx.gate (id, tenant_id, run_id, step_id, gate_type, status, on_pass, generation, reason,
-                               evidence_uri, expires_at, created_at)
+                               evidence_uri, expires_at, created_at, rule, bound, bound_digest)
         select gen_random_uuid(), g.tenant_id, g.run_id, g.step_id, g.gate_type, 'pending', g.on_pass,
-               v_run.generation + 1, g.reason, g.evidence_uri, v_now + (g.expires_at - g.created_at), v_now
+               v_run.generation + 1, g.reason, g.evidence_uri, v_now + (g.expires_at - g.created_at), v_now,
+               nofx.approval_strictest(coalesce(g.rule, '{}'), v_policy), b.bound, nofx.binding_digest(b.bound)
           from nofx.gate g
+         cross join lateral nofx.gate_binding(g) b(bound)
           left join nofx.step s on s.id = g.step_id
          where g.run_id = v_run.id and g.on_pass = 'release' and g.generation = v_run.generation
            and g.status in ('failed', 'expired', 'cancelled') and s.status is distinct from 'succeeded'
-        returning id, step_id, gate_type
+        returning id, step_id, gate_type, rule, bound_digest
     )
     select array_agg(nofx.gate_change(v_run.id, a.step_id, 'gate.created',
-                                      jsonb_build_object('gate_id', a.id, 'gate_type', a.gate_type), 1) order by a.id)
+                                      nofx.gate_asked(a.id, a.gate_type, a.rule, a.bound_digest), 1) order by a.id)
       into v_gates
       from renewed a;
 

@@ -49,21 +49,30 @@ begin
 
     with made as (
         insert into nofx.gate (id, tenant_id, run_id, step_id, gate_type, status, on_pass, generation, subject,
-                               evidence_uri, reason, expires_at, created_at, decided_at)
+                               evidence_uri, reason, expires_at, created_at, decided_at, rule, bound, bound_digest, remind_at)
         select g.id, i.tenant_id, i.run_id, i.step_id, g.gate_type, g.status, g.on_pass, r.generation, g.subject,
-               g.evidence_uri, g.reason, p_now + make_interval(secs => g.expires_after_s), p_now,
-               case when g.status <> 'pending' then p_now end
+               g.evidence_uri, g.reason,
+               case when g.status = 'pending' then nofx.approval_expiry(i.tenant_id, g.expires_after_s, p_now) end, p_now,
+               case when g.status <> 'pending' then p_now end, a.rule, a.bound, nofx.binding_digest(a.bound), a.remind_at
           from jsonb_to_recordset(v_items) as i(tenant_id text, run_id uuid, step_id uuid, gates jsonb)
           join nofx.run r on r.id = i.run_id
          cross join jsonb_to_recordset(coalesce(i.gates, '[]'))
                as g(id uuid, gate_type text, status text, on_pass text, subject jsonb, evidence_uri text, reason text,
                     expires_after_s integer)
-        returning run_id, step_id, id, gate_type, status, reason, subject
+          left join lateral (
+            -- What evidence decides needs no rule.
+            select nofx.approval_strictest(q.asked, nofx.approval_policy(i.tenant_id)) as rule,
+                   nofx.step_binding(q.id, g.subject, g.evidence_uri) as bound,
+                   p_now + make_interval(secs => nofx.approval_seconds(q.asked -> 'remind_after_s')) as remind_at
+              from (select s.id, nofx.approval_asked(s) as asked from nofx.step s where s.id = i.step_id) q
+             where g.status = 'pending'
+            offset 0) a on true
+        returning run_id, step_id, id, gate_type, status, reason, subject, rule, bound_digest
     )
     select array_agg(nofx.fact(m.run_id, m.step_id,
                                case m.status when 'pending' then 'gate.created' else 'gate.' || m.status end,
-                               jsonb_strip_nulls(jsonb_build_object('gate_id', m.id, 'gate_type', m.gate_type,
-                                                                    'reason', m.reason))
+                               nofx.gate_asked(m.id, m.gate_type, m.rule, m.bound_digest)
+                               || case when m.reason is null then '{}' else jsonb_build_object('reason', m.reason) end
                                || nofx.subject_of(m.subject))
                      order by m.id)
       into v_gates

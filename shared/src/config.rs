@@ -37,6 +37,9 @@
 //! | `SIGNING_KEY_FILE` | PEM file with the private key that signs evidence (PKCS#8, P-256); only its owner may read it | none |
 //! | `SIGNING_KEY_ID` | the KMS key that signs evidence instead (`ECC_NIST_P256`): id, ARN or alias | none |
 //! | `SIGNING_PUBLIC_KEYS` | PEM text with further public keys that `GET /keys` lists | none |
+//! | `DECISION_KEY_FILE` | PEM file with the private key that signs decisions about gates, as `SIGNING_KEY_FILE`; not the key of evidence | none |
+//! | `DECISION_KEY_ID` | the KMS key that signs decisions instead: id, ARN or alias | none |
+//! | `DECISION_PUBLIC_KEYS` | PEM text with further public keys of decisions that `GET /keys` lists | none |
 //! | `LONG_GATES` | whether plans may have gates of up to 6 hours, because a machine polls their queue | false |
 //! | `MAX_STEPS`, `MAX_EDGES`, `MAX_PLAN_BYTES` | limits of a plan | 1000, 10000, 1 MiB |
 //! | `MAX_INPUTS_BYTES`, `MAX_RESOLVED_BYTES`, `MAX_OUTPUTS_BYTES` | limits of a step: inputs as posted, inputs with their references resolved, outputs | 256 KiB, 1 MiB, 256 KiB |
@@ -68,7 +71,10 @@ pub struct Config {
     pub public_url: Option<String>,
     pub llm: LlmConfig,
     pub gate: GateDefaults,
+    /// The key of evidence.
     pub signing: SigningConfig,
+    /// The key of decisions.
+    pub decisions: SigningConfig,
     pub limits: Limits,
 }
 
@@ -140,14 +146,33 @@ impl RunnerConfig {
     }
 }
 
-/// Which key signs evidence, and which public keys verify it.
-#[derive(Clone, Debug, Default)]
+/// Which key signs, and which public keys verify that.
+#[derive(Clone, Debug)]
 pub struct SigningConfig {
+    /// The beginning of its variables: `SIGNING` for evidence, `DECISION` for decisions.
+    pub purpose: &'static str,
     pub key_file: Option<PathBuf>,
     /// Of a key in KMS.
     pub key_id: Option<String>,
     /// PEM blocks.
     pub public_keys: Option<String>,
+}
+
+impl SigningConfig {
+    /// The prefixes of variables.
+    pub const EVIDENCE: &'static str = "SIGNING";
+    pub const DECISIONS: &'static str = "DECISION";
+
+    /// No key for this purpose.
+    pub fn none(purpose: &'static str) -> Self {
+        Self { purpose, key_file: None, key_id: None, public_keys: None }
+    }
+}
+
+impl Default for SigningConfig {
+    fn default() -> Self {
+        Self::none(Self::EVIDENCE)
+    }
 }
 
 impl Config {
@@ -168,6 +193,7 @@ impl Config {
             llm: LlmConfig { secret_id: "nofx/llm".into(), ..LlmConfig::default() },
             gate: GateDefaults::default(),
             signing: SigningConfig::default(),
+            decisions: SigningConfig::none(SigningConfig::DECISIONS),
             limits: Limits::default(),
         }
     }
@@ -215,6 +241,13 @@ impl Config {
                 key_file: text("SIGNING_KEY_FILE").map(PathBuf::from),
                 key_id: text("SIGNING_KEY_ID"),
                 public_keys: text("SIGNING_PUBLIC_KEYS"),
+                ..default.signing
+            },
+            decisions: SigningConfig {
+                key_file: text("DECISION_KEY_FILE").map(PathBuf::from),
+                key_id: text("DECISION_KEY_ID"),
+                public_keys: text("DECISION_PUBLIC_KEYS"),
+                ..default.decisions
             },
             limits: limits(default.limits)?,
         })

@@ -13,6 +13,7 @@ use crate::db::Database;
 use crate::error::Error;
 use crate::queue::Queue;
 use crate::secrets::Secrets;
+use crate::signing::Signer;
 use crate::storage::Storage;
 
 /// Configuration, pool and clients of a function.
@@ -23,6 +24,8 @@ pub struct Ctx {
     pub queue: Queue,
     pub storage: Storage,
     pub secrets: Secrets,
+    /// Signs decisions about gates.
+    pub decisions: Arc<Signer>,
     /// For the clients that only one function needs.
     pub sdk: Arc<SdkConfig>,
 }
@@ -73,6 +76,7 @@ impl Ctx {
             queue: Queue::sqs(aws_sdk_sqs::Client::new(sdk), &config.sqs_prefix),
             storage: Storage::new(s3_client(&config.artifacts, sdk), config.artifacts.bucket.as_str()),
             secrets: Secrets::new(aws_sdk_secretsmanager::Client::new(sdk)),
+            decisions: Arc::new(Signer::new(&config.decisions, sdk)),
             sdk: Arc::new(sdk.clone()),
             config,
         })

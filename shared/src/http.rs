@@ -6,6 +6,7 @@ mod body;
 mod caching;
 #[cfg(feature = "openapi")]
 pub mod contract;
+mod cookie;
 mod document;
 mod etag;
 mod event;
@@ -18,9 +19,11 @@ mod shelf;
 pub use admit::{BodyKind, MAX_BODY_BYTES, MAX_UPLOAD_BYTES, Takes};
 pub use base_path::BasePath;
 pub use body::{ACTOR, Body, MAX_REASON_CHARS, REASON, actor, actor_of, json_body, reason, reason_of};
+pub use cookie::{cookies, new_session_cookie, no_session_cookie, over_tls, session_cookie};
 pub use document::ProblemDocument;
 pub use etag::{Condition, Precondition};
 pub use event::mend;
+pub use identify::Door;
 pub use origin::{Sender, sender};
 pub use problem::{detail_of, problem, shown};
 pub use query::{DEFAULT_LIMIT, Form, Query, encoded, next_link, not_given_out, page_of};
@@ -32,7 +35,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::Request;
 use axum::handler::Handler;
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::{Extensions, HeaderMap, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{self, MethodRouter};
@@ -228,8 +231,8 @@ async fn observe(mut request: Request, next: Next) -> Response {
 struct RequestId(String);
 
 /// The address that sent the request, as API Gateway says it.
-fn source_ip(request: &Request) -> Option<IpAddr> {
-    let ip = match request.extensions().get::<RequestContext>()? {
+fn source_ip(extensions: &Extensions) -> Option<IpAddr> {
+    let ip = match extensions.get::<RequestContext>()? {
         RequestContext::ApiGatewayV1(context) => context.identity.source_ip.clone(),
         RequestContext::ApiGatewayV2(context) => context.http.source_ip.clone(),
         _ => None,

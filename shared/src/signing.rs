@@ -1,7 +1,9 @@
-//! Signs evidence, with a key in a file or a key in KMS, and lists the public keys that verify it.
+//! Signs evidence and decisions, each with its own key, in a file or in KMS, and lists the public keys that verify them.
 //!
-//! Only the function `gate` signs. Without a usable key it fails closed: evidence that nobody can verify proves nothing.
+//! Only the function `gate` signs evidence, and only `approvals` and `console` sign decisions. Without a usable key they fail
+//! closed: evidence that nobody can verify proves nothing.
 
+pub mod dsse;
 mod key;
 
 use std::fs::{self, File};
@@ -52,11 +54,11 @@ impl Signer {
         let source = match (&config.key_file, &config.key_id) {
             (Some(path), None) => match private_key(path) {
                 Ok(key) => Source::File(key),
-                Err(reason) => Source::None(format!("SIGNING_KEY_FILE cannot be used: {reason}")),
+                Err(reason) => Source::None(format!("{}_KEY_FILE cannot be used: {reason}", config.purpose)),
             },
             (None, Some(id)) => Source::Kms(KmsKey::new(id, sdk)),
-            (None, None) => Source::None("neither SIGNING_KEY_FILE nor SIGNING_KEY_ID is set".to_owned()),
-            (Some(_), Some(_)) => Source::None("SIGNING_KEY_FILE and SIGNING_KEY_ID are both set".to_owned()),
+            (None, None) => Source::None(format!("neither {0}_KEY_FILE nor {0}_KEY_ID is set", config.purpose)),
+            (Some(_), Some(_)) => Source::None(format!("{0}_KEY_FILE and {0}_KEY_ID are both set", config.purpose)),
         };
         Self(source)
     }
@@ -97,25 +99,28 @@ impl Signer {
     }
 }
 
-/// The public keys that verify signatures: that of `SIGNING_KEY_ID` first, then those of `SIGNING_PUBLIC_KEYS`. The
+/// The public keys that verify signatures of one purpose: that of `.._KEY_ID` first, then those of `.._PUBLIC_KEYS`. The
 /// first one belongs to the key that signs now.
 pub async fn public_keys(config: &SigningConfig, sdk: &SdkConfig) -> Result<Vec<PublicKey>, Error> {
     let mut keys = Vec::new();
     if let Some(id) = &config.key_id {
         // Nothing is wrong with the request.
         keys.push(KmsKey::new(id, sdk).fetch_public_key().await.map_err(|error| match error {
-            Error::Invalid(_) => Error::internal("SIGNING_KEY_ID", error),
+            Error::Invalid(_) => Error::internal("read the public key of a signing key", error),
             other => other,
         })?);
     }
     let others = PublicKey::all_from_pem(config.public_keys.as_deref().unwrap_or_default());
-    for key in others.map_err(|error| Error::internal("SIGNING_PUBLIC_KEYS", error))? {
+    for key in others.map_err(|error| Error::internal("read the configured public keys", error))? {
         if !keys.contains(&key) {
             keys.push(key);
         }
     }
     if keys.len() > MAX_PUBLIC_KEYS {
-        return Err(Error::internal("SIGNING_PUBLIC_KEYS", format!("it has more than {MAX_PUBLIC_KEYS} keys")));
+        return Err(Error::internal(
+            "read the configured public keys",
+            format!("there are more than {MAX_PUBLIC_KEYS} keys"),
+        ));
     }
     Ok(keys)
 }

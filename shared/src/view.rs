@@ -3,6 +3,7 @@
 
 mod account;
 mod artifact;
+mod audit;
 mod event;
 mod gate;
 mod key;
@@ -19,9 +20,10 @@ pub use account::{
     AuthSettings, Member, MemberPage, MemberRemoved, Token, TokenCreated, TokenEnded, TokenPage, Whoami,
 };
 pub use artifact::{Artifact, ArtifactPage, ArtifactSummary, Upload};
+pub use audit::{AuditActor, AuditEntry, AuditHead, AuditPage};
 pub use event::Event;
-pub use gate::{Gate, GateDecision, OnPass};
-pub use key::{SigningKey, SigningKeys};
+pub use gate::{Approval, Gate, GateDecision, MayDecide, OnPass, Standing, WhyNot};
+pub use key::{KeyPurpose, SigningKey, SigningKeys};
 pub use plan::{CheckedStep, OutputReference, PlanChecked};
 pub use policy::{EffectivePolicy, Policy, PolicyPage, PolicyVersion};
 pub use queue::{DeadLetter, DeadLetterStep, QueueDepth, QueueDetail, QueueList, Redriven};

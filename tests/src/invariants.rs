@@ -122,5 +122,5 @@ const INVARIANTS: &str = "
       from nofx.event e where not exists (select from nofx.run r where r.id = e.run_id)
     union all
     select format('gate %s: is %s but the decision is %s', g.gate_type, g.status, a.decision)
-      from nofx.gate g join nofx.approval a on a.gate_id = g.id
+      from nofx.gate g join nofx.approval a on a.gate_id = g.id and a.decides
      where g.status <> case a.decision when 'approve' then 'passed' when 'waive' then 'waived' else 'failed' end";

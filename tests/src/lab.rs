@@ -1,18 +1,23 @@
 //! The stack of one test: a database, a channel for wake-ups, and unique names at the emulator.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_s3::config::Credentials;
+use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 use nofx_local::migrate::tenant::local_tenant;
 use shared::auth::ApiToken;
-use shared::config::{ArtifactsConfig, AuthConfig, AuthMode, Config, DatabaseConfig, LlmConfig, Platform};
+use shared::config::{
+    ArtifactsConfig, AuthConfig, AuthMode, Config, DatabaseConfig, LlmConfig, Platform, SigningConfig,
+};
 use shared::context::Ctx;
 use shared::db::{Database, Session};
-use shared::domain::principal::{Caller, Kind, Permission, Role};
-use shared::domain::{RunId, StepId, TenantId, TokenId};
+use shared::domain::principal::{Caller, Kind, Login, Permission, Role, Via};
+use shared::domain::{RunId, StepId, TenantId, Timestamp, TokenId};
 use shared::flow::create_run::{Accepted, Request, create_run};
 use shared::queue::{Queue, WakeUp};
+use shared::signing::create_private_key;
 use tokio::sync::{Mutex, mpsc};
 use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
@@ -90,16 +95,47 @@ impl Lab {
         session(&self.ctx.db, &self.tenant)
     }
 
-    /// A new API token, as the text that a client sends.
+    /// Makes the tenant one of several people, each with a role, a name and an e-mail address after their subject.
+    pub async fn team(&self, people: &[(&str, Role)]) {
+        let sql = "update nofx.tenant set is_solo = false where tenant_id = $1";
+        self.admin.execute(sql, &[&self.tenant.0]).await.expect("a tenant");
+        let sql = "delete from nofx.membership where tenant_id = $1";
+        self.admin.execute(sql, &[&self.tenant.0]).await.expect("no members");
+        for (subject, role) in people {
+            let sql = "insert into nofx.membership (tenant_id, subject, role, name, email, created_by)
+                       values ($1, $2, $3, $2, $2 || '@acme.test', 'tests')";
+            self.admin.execute(sql, &[&self.tenant.0, subject, &role.as_str()]).await.expect("a member");
+        }
+    }
+
+    /// The session of a person who has just logged in.
+    pub fn person(&self, subject: &str) -> Session {
+        Session::new(self.ctx.db.clone(), Arc::new(self.caller(subject)), Permission::RunsRead)
+    }
+
+    /// A person who has just logged in.
+    pub fn caller(&self, subject: &str) -> Caller {
+        let at = Timestamp(DateTime::from(SystemTime::now()).fmt(DateTimeFormat::DateTime).expect("a time"));
+        let via = Via::Jwt(Login { email: None, aal: None, at: Some(at) });
+        Caller { tenant: self.tenant.clone(), subject: subject.to_owned(), via, ip: None, request_id: String::new() }
+    }
+
+    /// A new API token of the tenant, as the text that a client sends. A person's is a session of a member with the role.
     pub async fn token(&self, kind: Kind, role: Role) -> String {
         let token = ApiToken::generate(kind, TokenId(Uuid::new_v4()), self.tenant.clone()).expect("a token");
         let name = format!("{kind}:{role}");
+        if kind == Kind::Person {
+            let sql = "insert into nofx.membership (tenant_id, subject, role, name, created_by)
+                       values ($1, $2, $3, $2, 'test') on conflict do nothing";
+            self.admin.execute(sql, &[&self.tenant.0, &name, &role.as_str()]).await.expect("a member");
+        }
         let sql = "insert into nofx.api_token
                           (id, tenant_id, kind, subject, owner, name, role, secret_sha256, expires_at)
                    values ($1, $2, $3, $4, 'local', $4, $5, $6, clock_timestamp() + interval '1 hour')";
         let hash = token.hash().as_bytes().to_vec();
-        let values: [&(dyn ToSql + Sync); 6] =
-            [&token.id.0, &self.tenant.0, &kind.as_str(), &name, &role.as_str(), &hash];
+        // A session has the role that its member has now.
+        let role = (kind != Kind::Person).then(|| role.as_str());
+        let values: [&(dyn ToSql + Sync); 6] = [&token.id.0, &self.tenant.0, &kind.as_str(), &name, &role, &hash];
         self.admin.execute(sql, &values).await.expect("a token");
         token.expose()
     }
@@ -120,6 +156,17 @@ impl Lab {
     pub async fn step(&self, run: RunId, name: &str) -> StepId {
         let sql = "select id from nofx.step where run_id = $1 and name = $2";
         StepId(self.admin.query_one(sql, &[&run.0, &name]).await.expect("a step of that name").get(0))
+    }
+
+    /// Changes events of a run, whose id is `$1`, although the database keeps them. Returns how many.
+    pub async fn rewrite_events(&self, sql: &str, run: RunId) -> u64 {
+        let trigger = "trigger records_are_kept";
+        let open = format!("begin; alter table nofx.event disable {trigger}");
+        self.admin.batch_execute(&open).await.expect("no guard");
+        let changed = self.admin.execute(sql, &[&run.0]).await.expect("changed events");
+        let close = format!("alter table nofx.event enable always {trigger}; commit");
+        self.admin.batch_execute(&close).await.expect("the guard again");
+        changed
     }
 
     /// Polls until the query returns true. Panics after some seconds.
@@ -163,9 +210,17 @@ pub fn config(url: &str) -> Config {
         artifacts: ArtifactsConfig { bucket, endpoint_url: Some(aws_endpoint_url()), region: None, keys: None },
         tenant: TenantId("acme".into()),
         auth: local_auth(),
+        decisions: decision_key(),
         llm: LlmConfig { secret_id: format!("t-{unique}"), ..LlmConfig::default() },
         ..Config::new(DatabaseConfig { url: url.to_owned(), ca_file: None, pool_size: 8 })
     }
+}
+
+/// The key with which the functions of all tests sign decisions.
+fn decision_key() -> SigningConfig {
+    let file = std::env::temp_dir().join("nofx-tests-decisions.pem");
+    create_private_key(&file).expect("a key");
+    SigningConfig { key_file: Some(file), ..SigningConfig::none(SigningConfig::DECISIONS) }
 }
 
 /// The local mode, which works only against an emulator on this machine.

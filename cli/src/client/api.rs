@@ -234,6 +234,24 @@ impl Api {
         bail!("{url}: more than {MAX_PAGES} pages")
     }
 
+    /// The lines of all pages of a list in JSON lines. Follows the API's links.
+    pub async fn lines(&self, path: &str, mut each: impl FnMut(&str) -> Result<()>) -> Result<()> {
+        let mut url = self.url(path);
+        // As long as the list is: each page leads on.
+        loop {
+            let (status, headers, text) = self.exchange(Method::GET, &url, None, None).await?;
+            if !status.is_success() {
+                let path = url.strip_prefix(&self.base).unwrap_or(&url);
+                return Err(ApiError::of_answer(&format!("GET {path}"), status, &text).into());
+            }
+            text.split_terminator('\n').try_for_each(&mut each)?;
+            match next_page(&url, &headers)? {
+                Some(next) if next != url && !text.is_empty() => url = next,
+                _ => return Ok(()),
+            }
+        }
+    }
+
     async fn send<T: DeserializeOwned>(
         &self,
         method: Method,

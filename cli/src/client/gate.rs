@@ -14,6 +14,7 @@ pub async fn decide(
     gate_id: &str,
     name: Option<&str>,
     reason: Option<&str>,
+    seen: Option<&str>,
 ) -> Result<Gate> {
     let mut body = json!({});
     if let Some(name) = name {
@@ -21,6 +22,9 @@ pub async fn decide(
     }
     if let Some(reason) = reason {
         body["reason"] = json!(reason);
+    }
+    if let Some(digest) = seen {
+        body["digest"] = json!(digest);
     }
     let verb = match decision {
         Decision::Approve => "approve",

@@ -1,6 +1,7 @@
 //! A client of the control plane's HTTP API.
 
 pub mod api;
+pub mod audit_heads;
 pub mod credentials;
 pub mod document;
 pub mod download;

@@ -40,7 +40,8 @@ pub async fn run(api: &Api, decision: Decision, args: &Args) -> Result<()> {
     if decision != Decision::Reject {
         shown.context("nothing was decided: what the gate asks about cannot be shown")?;
     }
-    let decided = gate::decide(api, decision, &id, args.actor.name().as_deref(), args.reason.as_deref()).await;
+    let (name, reason, seen) = (args.actor.name(), args.reason.as_deref(), gate.digest.as_deref());
+    let decided = gate::decide(api, decision, &id, name.as_deref(), reason, seen).await;
     let gate = decided.map_err(|error| about_run(error, gate.run_id))?;
     if args.format.json {
         return output::json(&gate);

@@ -169,7 +169,7 @@ async fn approve_all(api: &Api, run_id: &str) -> Result<()> {
     for gate in api.gates(run_id).await? {
         if gate.status == GateStatus::Pending {
             println!("  approving the gate {} ({}) as demo", printable(&gate.gate_type), gate.id);
-            gate::decide(api, Decision::Approve, &gate.id.to_string(), Some("demo"), Some("nofx demo")).await?;
+            gate::decide(api, Decision::Approve, &gate.id.to_string(), Some("demo"), Some("nofx demo"), None).await?;
         }
     }
     Ok(())

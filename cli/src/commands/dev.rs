@@ -27,6 +27,7 @@ pub const DEFAULT_PORT: u16 = 3000;
 const RESET: [&str; 6] = ["postgres", "postgres.password", "emulator", "logs", "ports.json", logins::FOLDER];
 
 #[derive(Clone, Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
 pub struct Args {
     /// Delete the local database, queues and artifacts first
     #[arg(long)]

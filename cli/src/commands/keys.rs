@@ -1,7 +1,7 @@
 //! `nofx keys`: the public keys that verify attestations.
 
 use anyhow::Result;
-use shared::view::SigningKeys;
+use shared::view::{KeyPurpose, SigningKeys};
 
 use crate::client::api::Api;
 use crate::output::color::{DIM, GOOD};
@@ -13,6 +13,9 @@ pub struct Args {
     /// Print the keys as PEM, to keep them in a file
     #[arg(long, conflicts_with = "json")]
     pem: bool,
+    /// With --pem: keys of decisions of people, instead of those of evidence
+    #[arg(long, requires = "pem")]
+    decisions: bool,
     #[command(flatten)]
     format: Format,
 }
@@ -24,12 +27,18 @@ pub async fn run(api: &Api, args: &Args) -> Result<()> {
         return output::json(&SigningKeys { keys });
     }
     if args.pem {
-        return keys.iter().flat_map(|key| printable_lines(&key.pem)).try_for_each(output::line);
+        let purpose = if args.decisions { KeyPurpose::Decisions } else { KeyPurpose::Evidence };
+        let keys = keys.iter().filter(|key| key.purpose == purpose);
+        return keys.flat_map(|key| printable_lines(&key.pem)).try_for_each(output::line);
     }
-    let mut table = Table::new(&["KEY", "ALGORITHM", ""]).whole(&[0]);
+    let mut table = Table::new(&["KEY", "ALGORITHM", "SIGNS", ""]).whole(&[0]);
     for key in keys {
         let state = if key.current { styled("signs now", GOOD) } else { styled("older", DIM) };
-        table.row(vec![cell(&key.keyid), cell(&key.algorithm), state]);
+        let purpose = match key.purpose {
+            KeyPurpose::Evidence => "evidence",
+            KeyPurpose::Decisions => "decisions",
+        };
+        table.row(vec![cell(&key.keyid), cell(&key.algorithm), cell(purpose), state]);
     }
     output::text(table)
 }

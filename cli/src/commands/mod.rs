@@ -3,6 +3,7 @@
 mod actor;
 pub mod admin;
 pub mod artifacts;
+pub mod audit;
 pub mod completions;
 pub mod control;
 pub mod decide;
@@ -36,6 +37,7 @@ pub mod show;
 pub mod timeline;
 pub mod token;
 pub mod verify;
+mod verify_decision;
 pub mod watch;
 pub mod whoami;
 pub mod why;

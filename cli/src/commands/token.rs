@@ -125,7 +125,7 @@ fn table(tokens: &[Token], now: SystemTime) -> Table {
     let mut table = Table::new(&["ID", "NAME", "ROLE", "OWNER", "LAST USED", "STATE"]).whole(&[0]);
     for token in tokens {
         let used = token.last_used_at.as_ref().map_or_else(|| "never".to_owned(), |at| time::ago(at, now));
-        let role = token.role.map(|role| role.as_str()).unwrap_or_default();
+        let role = token.role.map(shared::domain::Role::as_str).unwrap_or_default();
         let role = if token.scopes.is_some() { format!("{role}, scoped") } else { role.to_owned() };
         table.row(vec![
             cell(token.id.to_string()),

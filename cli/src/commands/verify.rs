@@ -1,4 +1,5 @@
-//! `nofx verify`: checks the attestation of a gate with public keys, also without a control plane.
+//! `nofx verify`: checks the attestation of a gate, or the signed decisions about it, with public keys, also without a control
+//! plane.
 
 use std::fmt::Write;
 use std::fs;
@@ -10,11 +11,13 @@ use nofx_gates::attestation::{Envelope, MAX_ENVELOPE_BYTES, Statement, TestResul
 use nofx_local::report::{hinted, printable};
 use serde::Serialize;
 use shared::domain::digest::sha256_hex;
+use shared::domain::gate::Decision;
 use shared::signing::PublicKey;
-use shared::view::{Artifact, ArtifactSummary, Gate, SigningKeys};
+use shared::view::{Artifact, ArtifactSummary, Gate, KeyPurpose, SigningKeys};
 
 use crate::client::api::Api;
 use crate::client::{download, resolve, workspace};
+use crate::commands::verify_decision;
 use crate::output::color::{BAD, BOLD, DIM, GOOD, WAIT, paint};
 use crate::output::error::NOT_PASSED;
 use crate::output::{self, Format};
@@ -24,6 +27,7 @@ use crate::output::{self, Format};
 Examples:
   nofx keys --pem > keys.pem                        keep the keys that you trust
   nofx verify GATE --key keys.pem                   what the API has, with your keys
+  nofx keys --pem --decisions > people.pem          the keys of decisions of people
   nofx verify gate-unit.intoto.json --key keys.pem --evidence gate-unit.json    without an API
 
 Exit status:
@@ -31,7 +35,7 @@ Exit status:
   1  the attestation does not hold, or something that it names is missing
   7  the attestation holds, and the gate did not pass")]
 pub struct Args {
-    /// Id of a gate, or a file with its attestation (gate-NAME.intoto.json)
+    /// Id of a gate, or a file with its attestation (gate-NAME.intoto.json) or with a signed decision
     what: String,
     /// File with the public keys that you trust, in PEM; required for a file [default: the keys of the API]
     #[arg(long = "key", value_name = "FILE")]
@@ -75,9 +79,20 @@ struct Verified {
 pub async fn run(profile: Option<&str>, args: &Args) -> Result<ExitCode> {
     // No id has these characters: it is a file, also if there is none.
     let mut given = if Path::new(&args.what).is_file() || args.what.contains(['.', '/']) {
-        of_file(args)?
+        let given = of_file(args)?;
+        if let Some(signed) = decision_in(&given)? {
+            return decided(&[signed], given.keys_are_kept, args);
+        }
+        given
     } else {
-        of_gate(&Api::connect(profile).await?, args).await?
+        let api = Api::connect(profile).await?;
+        let id = resolve::gate(&api, &args.what).await?;
+        let gate: Gate = api.get(&format!("/gates/{id}")).await?;
+        if !gate.attestations.is_empty() {
+            let keys = keys_of(&api, args, KeyPurpose::Decisions).await?;
+            return decided(&verify_decision::of_gate(&gate, &keys)?, args.keys.is_some(), args);
+        }
+        of_gate(&api, &gate, args).await?
     };
     if let Some(file) = &args.evidence {
         given.evidence_sha256 = Some(sha256_hex(&read(file)?));
@@ -107,12 +122,40 @@ fn of_file(args: &Args) -> Result<Given> {
     Ok(Given { envelope, keys: kept(file)?, keys_are_kept: true, evidence_sha256: None })
 }
 
+/// The decision in a file, if it has one.
+fn decision_in(given: &Given) -> Result<Option<verify_decision::Signed>> {
+    // Which keys count does not depend on what the unverified statement says: the file of keys is the same.
+    let read = Envelope::read(&given.envelope).and_then(|envelope| envelope.verify(&given.keys, 1));
+    let is_decision = read.and_then(|verified| verified.statement()).is_ok_and(|it| verify_decision::is_decision(&it));
+    is_decision.then(|| verify_decision::verify(&given.envelope, &given.keys)).transpose()
+}
+
+/// Prints decisions that hold. A rejection is no success.
+fn decided(decisions: &[verify_decision::Signed], keys_are_kept: bool, args: &Args) -> Result<ExitCode> {
+    if args.format.json {
+        output::json(&decisions)?;
+    } else {
+        output::text(verify_decision::text(decisions, keys_are_kept))?;
+    }
+    let is_rejected = decisions.iter().any(|one| one.decision == Decision::Reject);
+    Ok(ExitCode::from(if is_rejected { NOT_PASSED } else { 0 }))
+}
+
+async fn keys_of(api: &Api, args: &Args, purpose: KeyPurpose) -> Result<Vec<PublicKey>> {
+    match &args.keys {
+        Some(file) => kept(file),
+        None => {
+            let keys: SigningKeys = api.get("/keys").await?;
+            Ok(keys.of(purpose).map(|key| PublicKey::from_pem(&key.pem)).collect::<Result<_, _>>()?)
+        }
+    }
+}
+
 /// What the control plane has of a gate.
-async fn of_gate(api: &Api, args: &Args) -> Result<Given> {
-    let id = resolve::gate(api, &args.what).await?;
-    let gate: Gate = api.get(&format!("/gates/{id}")).await?;
+async fn of_gate(api: &Api, gate: &Gate, args: &Args) -> Result<Given> {
+    let id = gate.id;
     let evidence = gate.evidence_id.ok_or_else(|| {
-        hinted(format!("the gate {id} has no evidence"), "only gates that judge code have some: nofx timeline RUN")
+        hinted(format!("the gate {id} has no evidence"), "only gates that judge code have some, and decisions are signed once somebody has decided: nofx timeline RUN")
     })?;
     let evidence: Artifact = api.get(&format!("/artifacts/{evidence}")).await?;
     let stored = api.whole_run(&gate.run_id.to_string()).await?.artifacts;
@@ -126,12 +169,7 @@ async fn of_gate(api: &Api, args: &Args) -> Result<Given> {
     let mut content = Vec::new();
     // The digest of what is stored now, not the recorded one.
     download::artifact(api, &evidence, &mut content, |_| {}).await?;
-    let keys = if let Some(file) = &args.keys {
-        kept(file)?
-    } else {
-        let SigningKeys { keys } = api.get("/keys").await?;
-        keys.iter().map(|key| PublicKey::from_pem(&key.pem)).collect::<Result<_, _>>()?
-    };
+    let keys = keys_of(api, args, KeyPurpose::Evidence).await?;
     Ok(Given { envelope, keys, keys_are_kept: args.keys.is_some(), evidence_sha256: Some(sha256_hex(&content)) })
 }
 

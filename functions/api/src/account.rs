@@ -48,7 +48,8 @@ pub async fn create_session(session: Session, body: Body) -> Result<Response, Er
 }
 
 /// `DELETE /sessions/current` -> whether the session of the request ended.
-pub async fn end_session(session: Session) -> Result<Json<TokenEnded>, Error> {
+pub async fn end_session(session: Session, body: Body) -> Result<Json<TokenEnded>, Error> {
+    body.read_if_any(&[], |_| Some(()))?;
     let result = match token::session_end(&session).await? {
         SessionEnded::Ended => "ended",
         SessionEnded::Unchanged => "unchanged",

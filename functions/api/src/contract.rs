@@ -4,18 +4,20 @@ mod access;
 
 use axum::http::Method;
 use serde_json::{Value, json};
+use shared::domain::audit::{AuditEnd, AuditRow};
 use shared::domain::rule::{FIELDS, MAX_ROWS};
 use shared::domain::{RunStatus, policy};
 use shared::error::Code;
 use shared::http::ACTOR;
 use shared::http::contract::{FILLED, Operation, Schemas, dotted, object, plain_name, who_and_why};
 use shared::view::{
-    Artifact, ArtifactPage, Event, Gate, Health, Lineage, PlanChecked, Policy, PolicyPage, QueueDetail, QueueList,
-    Redriven, RuleDeleted, RuleDetail, RulePage, RunChange, RunCreated, RunDetail, RunPage, SigningKeys, Step,
-    StepPage, StepWhy, Upload,
+    Artifact, ArtifactPage, AuditPage, Event, Gate, Health, Lineage, PlanChecked, Policy, PolicyPage, QueueDetail,
+    QueueList, Redriven, RuleDeleted, RuleDetail, RulePage, RunChange, RunCreated, RunDetail, RunPage, SigningKeys,
+    Step, StepPage, StepWhy, Upload,
 };
 
 use crate::artifacts::{MAX_UPLOAD_BYTES, MEDIA_TYPES, UPLOAD};
+use crate::audit as audit_route;
 use crate::policy as policy_route;
 use crate::run_filter::MAX_TEXT_CHARS;
 
@@ -24,6 +26,7 @@ const STEPS: &str = "Steps";
 const ARTIFACTS: &str = "Artifacts";
 const RULES: &str = "Rules of db_write";
 const POLICY: &str = "Policy";
+const AUDIT: &str = "Audit";
 const QUEUES: &str = "Queues";
 const SERVER: &str = "Server";
 
@@ -37,6 +40,7 @@ pub fn contract(schemas: &mut Schemas) -> Vec<Operation> {
         artifacts(schemas),
         rules(schemas),
         policies(schemas),
+        audit(schemas),
         queues(schemas),
         server(schemas),
     ]
@@ -309,6 +313,36 @@ fn gate_policy_field(field: &str) -> Value {
         }),
         other => unreachable!("the field {other} has no schema"),
     }
+}
+
+fn audit(schemas: &mut Schemas) -> Vec<Operation> {
+    let seq = |about: &str| {
+        json!({
+            "description": about, "anyOf": [{"type": "integer", "minimum": 0, "maximum": u32::MAX}, {"const": ""}],
+        })
+    };
+    let (row, head) = (schemas.of::<AuditRow>(), schemas.of::<AuditEnd>());
+    vec![
+        get("/audit", "listAudit", AUDIT, "List the entries of the audit that match all filters, newest first.")
+            .parameter(
+                "after",
+                seq("Cursor: `next` of the page before, which is the last entry seen. Empty for the first page."),
+            )
+            .parameter("action", text("The action, such as `policy.set`."))
+            .parameter("actor", text("Somebody with exactly this name did it."))
+            .answers(200, "A page.", schemas.of::<AuditPage>())
+            .with("Link")
+            .example("rule", "GET /audit"),
+        get("/audit/export", "exportAudit", AUDIT, "Export the audit as it is chained, oldest first.")
+            .parameter("after", seq("The `seq` of the last row that the client has. Empty or 0 for the first page."))
+            .answers(
+                200,
+                "A page: a row a line, and the head of the chain as the last line of the last page.",
+                json!({"type": "string", "contentSchema": {"anyOf": [row, head]}}),
+            )
+            .as_media_type(audit_route::LINES)
+            .with("Link"),
+    ]
 }
 
 fn queues(schemas: &mut Schemas) -> Vec<Operation> {

@@ -1,8 +1,9 @@
 //! HTTP routes of callers, sessions, tokens, members, plans, runs, timelines, artifacts, lineage, workspaces, rules, the policy,
-//! keys, health, and the documents of the API.
+//! the audit, keys, health, and the documents of the API.
 
 mod account;
 mod artifacts;
+mod audit;
 #[cfg(feature = "openapi")]
 pub mod contract;
 mod control;
@@ -28,9 +29,9 @@ use shared::http::Routes;
 /// All routes of the function.
 pub fn routes() -> Routes<Ctx> {
     use Permission::{
-        AccountRead, ArtifactsRead, MembersRead, MembersWrite, PlansCheck, PolicyRead, PolicyWrite, Public, QueuesRead,
-        QueuesRedrive, RulesRead, RulesWrite, RunsControl, RunsCreate, RunsRead, SessionsCreate, TokensRead,
-        TokensWrite, WorkspacesCreate,
+        AccountRead, ArtifactsRead, AuditRead, MembersRead, MembersWrite, PlansCheck, PolicyRead, PolicyWrite, Public,
+        QueuesRead, QueuesRedrive, RulesRead, RulesWrite, RunsControl, RunsCreate, RunsRead, SessionsCreate,
+        TokensRead, TokensWrite, WorkspacesCreate,
     };
     const PAGE: &[&str] = &["after", "limit"];
     Routes::default()
@@ -76,6 +77,8 @@ pub fn routes() -> Routes<Ctx> {
         .get(PolicyRead, "/policy", policy::fetch)
         .put(PolicyWrite, "/policy", policy::set)
         .get_with(PolicyRead, "/policy/history", PAGE, policy::history)
+        .get_with(AuditRead, "/audit", audit::PARAMETERS, audit::list)
+        .get_with(AuditRead, "/audit/export", PAGE, audit::export)
         .post(WorkspacesCreate, "/workspaces", artifacts::create_workspace)
         .get(ArtifactsRead, "/artifacts/{id}", artifacts::fetch)
         .get(ArtifactsRead, "/artifacts/{id}/download", artifacts::download)

@@ -68,7 +68,8 @@ fn unknown(word: &str) -> String {
     }
 }
 
-fn text(query: &Query, name: &str) -> Result<Option<String>, Problem> {
+/// A parameter that is a text.
+pub(crate) fn text(query: &Query, name: &str) -> Result<Option<String>, Problem> {
     let text = query.get(name);
     if text.is_some_and(|text| text.is_empty() || text.chars().count() > MAX_TEXT_CHARS) {
         return Err(Problem::new(name, format!("must have from 1 to {MAX_TEXT_CHARS} characters")));

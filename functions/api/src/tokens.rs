@@ -50,7 +50,8 @@ pub async fn create(session: Session, body: Body) -> Result<Response, Error> {
 }
 
 /// `DELETE /tokens/{id}` -> whether it counted until now. Ends a session as well.
-pub async fn revoke(session: Session, Path(id): Path<String>) -> Result<Json<TokenEnded>, Error> {
+pub async fn revoke(session: Session, Path(id): Path<String>, body: Body) -> Result<Json<TokenEnded>, Error> {
+    body.read_if_any(&[], |_| Some(()))?;
     let id: TokenId = id_param("token", &id)?;
     let result = match token::token_revoke(&session, id).await? {
         TokenRevoked::Revoked => "revoked",

@@ -2,13 +2,13 @@
 
 use axum::http::Method;
 use serde_json::{Value, json};
-use shared::domain::gate::{Decision, GATE_CHANGE, ON_EVIDENCE};
+use shared::domain::gate::{APPROVAL, Decision, GATE_CHANGE, ON_EVIDENCE};
 use shared::error::Code;
+use shared::http::MAX_REASON_CHARS;
 use shared::http::contract::{Operation, Schemas, line, object, readable_line, readable_text, who_and_why};
-use shared::http::{ACTOR, MAX_REASON_CHARS, REASON};
 use shared::view::Gate;
 
-use crate::{MAX_EXPIRY_S, NEW_GATE};
+use crate::{DECISION, MAX_EXPIRY_S, NEW_GATE};
 
 const GATES: &str = "Gates";
 
@@ -20,12 +20,17 @@ pub fn contract(schemas: &mut Schemas) -> Vec<Operation> {
         let example = |reason: &str| json!({"actor": "ann", "reason": reason});
         let operation = Operation::new(Method::POST, path, id, GATES, summary);
         let operation = match decision {
-            Decision::Approve => operation.may_take(object(&[ACTOR, REASON], &[], who_and_why), example("looks good")),
-            _ => operation.takes(object(&[ACTOR, REASON], &["reason"], who_and_needed_why), example("not needed here")),
+            Decision::Approve => operation.may_take(object(DECISION, &[], decided), example("looks good")),
+            _ => operation.takes(object(DECISION, &["reason"], who_and_needed_why), example("not needed here")),
         };
-        operation
-            .answers(200, "The decided gate.", schemas.of::<Gate>())
-            .refuses(&[Code::GateDecided, Code::GateExpired])
+        operation.answers(200, "The gate. It waits on if more people must approve.", schemas.of::<Gate>()).refuses(&[
+            Code::ApprovalRule,
+            Code::SelfApproval,
+            Code::GateChanged,
+            Code::GateDecided,
+            Code::GateExpired,
+            Code::SigningUnavailable,
+        ])
     };
     let decisions = [
         decide("/gates/{id}/approve", "approveGate", "Approve a gate.", Decision::Approve).example("run", "approve"),
@@ -70,6 +75,16 @@ fn who_and_needed_why(field: &str) -> Value {
             "description": "Why. It must not be blank.",
             "type": "string", "minLength": 1, "maxLength": MAX_REASON_CHARS, "pattern": readable_text(),
         }),
+        other => decided(other),
+    }
+}
+
+fn decided(field: &str) -> Value {
+    match field {
+        "digest" => json!({
+            "description": "The gate's `digest` that you have seen. If it is another one by now, nothing is decided.",
+            "type": ["string", "null"], "maxLength": 64,
+        }),
         other => who_and_why(other),
     }
 }
@@ -83,10 +98,10 @@ fn new_gate() -> Value {
         }),
         "gate_type" => json!({
             "description": format!(
-                "What the gate is about. Only the system creates gates {ON_EVIDENCE}<what> and {GATE_CHANGE}."
+                "What the gate is about. Only the system creates gates {ON_EVIDENCE}<what>, {APPROVAL}<tool> and {GATE_CHANGE}."
             ),
             "type": "string", "minLength": 1, "maxLength": 100, "pattern": readable_line(),
-            "not": {"pattern": format!("^({ON_EVIDENCE}|{GATE_CHANGE}$)")},
+            "not": {"pattern": format!("^({ON_EVIDENCE}|{APPROVAL}|{GATE_CHANGE}$)")},
         }),
         "evidence_uri" => json!({
             "description": "Where the evidence is.", "type": ["string", "null"], "maxLength": 2_000, "pattern": line(),

@@ -30,6 +30,8 @@ const NEW_GATE: &[Names] = &[
     REASON,
     &["expires_after_s"],
 ];
+/// Fields of a decision. `digest` is that of what the person has seen.
+const DECISION: &[Names] = &[ACTOR, REASON, &["digest"]];
 /// A year.
 const MAX_EXPIRY_S: u64 = 31_536_000;
 
@@ -114,9 +116,11 @@ async fn decide(
     decision: Decision,
 ) -> Result<Json<Gate>, Error> {
     let gate_id: GateId = id_param("gate", &id)?;
-    let (actor, reason) =
-        body.read_if_any(&[ACTOR, REASON], |fields| Some((actor(fields), reason_of(fields, decision))))?;
-    let decision = GateDecision { gate_id, decision, actor: &actor, reason: reason.as_deref() };
+    let (actor, reason, seen) = body.read_if_any(DECISION, |fields| {
+        let seen = fields.text("digest", Most::Bytes(64)).map(str::to_owned);
+        Some((actor(fields), reason_of(fields, decision), seen))
+    })?;
+    let decision = GateDecision { gate_id, decision, actor: &actor, reason: reason.as_deref(), seen: seen.as_deref() };
     decide_gate(&ctx, &session, &decision).await.map(Json)
 }
 

@@ -1,8 +1,10 @@
 //! Protects forms against cross-site request forgery. It checks the headers with which browsers report the sender, and
-//! a token that must be both in the form and in a cookie, which other sites can neither read nor set.
+//! a token in the form, which other sites cannot know. The token of somebody who has logged in follows from their session.
+//! Without a session it must be both in the form and in a cookie, which other sites can neither read nor set.
 
-use axum::http::{HeaderMap, HeaderValue, header};
-use shared::http::{Sender, header_text, sender};
+use axum::http::{HeaderMap, HeaderValue};
+use shared::auth::ApiToken;
+use shared::http::{Sender, cookies, over_tls, sender, session_cookie};
 use uuid::Uuid;
 
 /// The token for a page's forms. `set_cookie` is set if the browser does not have the cookie yet.
@@ -15,8 +17,19 @@ const PLAIN_COOKIE: &str = "nofx-csrf";
 /// Browsers accept this prefix only over TLS and from the host itself, so no other subdomain can set the cookie.
 const HOST_COOKIE: &str = "__Host-nofx-csrf";
 
-/// The token in the cookie, or a new one.
+const FOREIGN: &str = "The form was sent from another site. Nothing was changed.";
+const OLD: &str = "The form is older than your session. Nothing was changed. Send it again.";
+
+/// The token of the session, or that in the cookie, or a new one.
 pub fn token(headers: &HeaderMap) -> Token {
+    match session(headers) {
+        Some(session) => Token { value: session.form_token(), set_cookie: None },
+        None => login_token(headers),
+    }
+}
+
+/// The token for the form of a login, which starts a session: that in the cookie, or a new one.
+pub fn login_token(headers: &HeaderMap) -> Token {
     if let Some(value) = cookie(headers) {
         return Token { value: value.to_owned(), set_cookie: None };
     }
@@ -26,23 +39,36 @@ pub fn token(headers: &HeaderMap) -> Token {
     Token { value, set_cookie: cookie.parse().ok() }
 }
 
-/// Rejects a form that was not sent from one of our pages. The error is a sentence for the user.
+/// Rejects a form that was not sent from one of our pages, or from a page of another session. The error is a sentence for
+/// the user.
 pub fn check(headers: &HeaderMap, public_url: Option<&str>, in_form: &str) -> Result<(), &'static str> {
     // Stricter than the check for other routes: a form must come from one of our pages.
     if sender(headers, public_url) != Sender::Own {
-        return Err("The form was sent from another site. Nothing was changed.");
+        return Err(FOREIGN);
+    }
+    match session(headers) {
+        Some(session) if session.is_form_token(in_form) => Ok(()),
+        Some(_) => Err(OLD),
+        None => check_login(headers, public_url, in_form),
+    }
+}
+
+/// The same for the form of a login.
+pub fn check_login(headers: &HeaderMap, public_url: Option<&str>, in_form: &str) -> Result<(), &'static str> {
+    if sender(headers, public_url) != Sender::Own {
+        return Err(FOREIGN);
     }
     match cookie(headers) {
         // The sender knows both values, so a timing attack reveals nothing.
         Some(in_cookie) if in_cookie == in_form => Ok(()),
-        Some(_) => Err("The form is older than your session. Nothing was changed. Send it again."),
+        Some(_) => Err(OLD),
         None => Err("The form was sent without its cookie. Nothing was changed. Allow cookies and send it again."),
     }
 }
 
-/// Whether the browser reached the console over TLS.
-pub fn over_tls(headers: &HeaderMap) -> bool {
-    header_text(headers, "x-forwarded-proto") == Some("https")
+/// The session in the cookie, whether it counts or not.
+fn session(headers: &HeaderMap) -> Option<ApiToken> {
+    session_cookie(headers).and_then(ApiToken::parse)
 }
 
 fn cookie_name(headers: &HeaderMap) -> &'static str {
@@ -50,15 +76,7 @@ fn cookie_name(headers: &HeaderMap) -> &'static str {
 }
 
 fn cookie(headers: &HeaderMap) -> Option<&str> {
-    let name = cookie_name(headers);
-    headers
-        .get_all(header::COOKIE)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|line| line.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
-        .find(|(key, value)| *key == name && is_token(value))
-        .map(|(_, value)| value)
+    cookies(headers, cookie_name(headers)).find(|value| is_token(value))
 }
 
 fn is_token(text: &str) -> bool {
@@ -67,6 +85,8 @@ fn is_token(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use shared::domain::{Kind, TenantId, TokenId};
+
     use super::*;
 
     const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -123,5 +143,27 @@ mod tests {
         let reused = token(&with_cookie(&[]));
         assert_eq!(reused.value, TOKEN);
         assert!(reused.set_cookie.is_none());
+    }
+
+    #[test]
+    fn the_form_of_a_session_is_not_accepted_with_another_one() {
+        let session = |id: u128| {
+            let (id, tenant) = (TokenId(Uuid::from_u128(id)), TenantId("acme".into()));
+            ApiToken::generate(Kind::Person, id, tenant).unwrap()
+        };
+        let (ann, ben) = (session(1), session(2));
+        let of = |session: &ApiToken| {
+            let cookies = format!("{PLAIN_COOKIE}={TOKEN}; nofx-session={}", session.expose());
+            headers(&[("sec-fetch-site", "same-origin"), ("cookie", &cookies)])
+        };
+        let form = token(&of(&ann));
+        assert!(form.set_cookie.is_none() && form.value == ann.form_token());
+        assert_eq!(check(&of(&ann), None, &form.value), Ok(()));
+        assert!(check(&of(&ben), None, &form.value).is_err());
+        // The token of before the login is in the cookie still.
+        assert!(check(&of(&ann), None, TOKEN).is_err());
+        let mut foreign = of(&ann);
+        foreign.insert("sec-fetch-site", "cross-site".parse().unwrap());
+        assert!(check(&foreign, None, &form.value).is_err());
     }
 }

@@ -9,6 +9,7 @@ pub mod page;
 
 pub mod archive;
 mod assets;
+mod attempts;
 pub mod content;
 mod csrf;
 pub mod evidence;
@@ -17,11 +18,12 @@ pub mod plan_text;
 mod routes;
 pub mod signature;
 mod upload;
+mod viewer;
 pub mod write;
 
 use axum::Router;
-use axum::extract::Request;
-use axum::http::{HeaderName, HeaderValue, header};
+use axum::extract::{Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{any, get};
@@ -46,8 +48,9 @@ fn policy_with_images(url: &str) -> Option<String> {
 /// All routes of the function.
 pub fn routes() -> Routes<Ctx> {
     use Permission::{
-        ArtifactsRead, GatesDecide, PlansCheck, PolicyRead, PolicyWrite, Public, QueuesRead, QueuesRedrive, RulesRead,
-        RunsControl, RunsCreate, RunsRead, UsageRead,
+        AccountRead, ArtifactsRead, GatesDecide, MembersRead, MembersWrite, PlansCheck, PolicyRead, PolicyWrite,
+        Public, QueuesRead, QueuesRedrive, RulesRead, RunsControl, RunsCreate, RunsRead, TokensRead, TokensWrite,
+        UsageRead,
     };
     Routes::default()
         .get(RunsRead, "/ui", routes::home)
@@ -79,11 +82,20 @@ pub fn routes() -> Routes<Ctx> {
         .get_with(QueuesRead, "/ui/health", &["redriven"], routes::health::page)
         .post_form(QueuesRedrive, "/ui/health/{handler}/redrive", &["actor", "csrf"], routes::health::redrive)
         .get_with(RunsRead, "/ui/runs", &["after", "by", "goal", "since", "status", "tool"], routes::runs::list)
-        .get_with(RunsRead, "/ui/inbox", &["after", "decided", "type"], routes::inbox::list)
+        .get_with(RunsRead, "/ui/inbox", &["after", "all", "decided", "type"], routes::inbox::list)
         .get_with(ArtifactsRead, "/ui/artifacts/signed", &["id"], routes::artifact::signed)
         .get(ArtifactsRead, "/ui/artifacts/{id}", routes::artifact::page)
         .get_with(RunsRead, "/ui/gates/{id}", &["decided", "from", "rows", "write"], routes::gate::page)
         .post_form(GatesDecide, "/ui/gates/{id}/{verb}", &["actor", "reason", "csrf", "from"], routes::gate::decide)
+        .get_with(Public, "/ui/login", &["next"], routes::login::page)
+        .post_form(Public, "/ui/login", &["email", "password", "next", "csrf"], routes::login::log_in)
+        .post_form(AccountRead, "/ui/logout", &["csrf"], routes::login::log_out)
+        .get_with(MembersRead, "/ui/members", &["after"], routes::members::page)
+        .post_form(MembersWrite, "/ui/members", &["subject", "role", "name", "email", "csrf"], routes::members::set)
+        .post_form(MembersWrite, "/ui/members/remove", &["subject", "tokens_to", "csrf"], routes::members::remove)
+        .get_with(TokensRead, "/ui/tokens", &["sessions", "after"], routes::tokens::page)
+        .post_form(TokensWrite, "/ui/tokens", &["kind", "name", "role", "days", "csrf"], routes::tokens::create)
+        .post_form(TokensWrite, "/ui/tokens/{id}/revoke", &["csrf"], routes::tokens::revoke)
         .get_with(Public, "/ui/static/app.css", &["v"], assets::css)
         .get_with(Public, "/ui/static/app.js", &["v"], assets::js)
         .get_with(Public, "/ui/static/icon.svg", &["v"], assets::icon)
@@ -97,14 +109,24 @@ pub fn router(ctx: Ctx) -> Result<Router, Error> {
         .route("/ui/", get(routes::home_below))
         .route("/ui/{*rest}", any(routes::not_found))
         .method_not_allowed_fallback(routes::wrong_method)
-        .layer(middleware::from_fn(with_security_headers))
+        .layer(middleware::from_fn_with_state(viewer::log_in(&ctx), with_security_headers))
         .with_state(ctx);
     Ok(router)
 }
 
-async fn with_security_headers(request: Request, next: Next) -> Response {
-    let uri = request.uri().clone();
-    let mut response = routes::error_as_page(&uri, next.run(request).await);
+async fn with_security_headers(State(people_log_in): State<bool>, request: Request, next: Next) -> Response {
+    let (uri, reads) = (request.uri().clone(), request.method() == Method::GET);
+    let mut response = viewer::request(async {
+        let response = next.run(request).await;
+        match response.status() {
+            // The script of a page shows no other page in its place, so its requests get the error.
+            StatusCode::UNAUTHORIZED if people_log_in && reads && !uri.path().ends_with("/fragment") => {
+                routes::login::to_login(&uri)
+            }
+            _ => routes::error_as_page(&uri, response),
+        }
+    })
+    .await;
     let policy = HeaderValue::from_static(CONTENT_SECURITY_POLICY);
     response.headers_mut().entry(header::CONTENT_SECURITY_POLICY).or_insert(policy);
     let headers: [(HeaderName, &'static str); 3] = [

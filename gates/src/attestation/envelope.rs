@@ -6,13 +6,13 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use serde::{Deserialize, Serialize};
 use shared::error::Error;
+use shared::signing::dsse::pre_authentication;
 use shared::signing::{PublicKey, Signed, Signer};
 
 use super::statement::Statement;
 use super::{AttestationError, json};
 
-/// The payload type of in-toto statements.
-pub const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
+pub use shared::signing::dsse::PAYLOAD_TYPE;
 /// A larger envelope is refused unread.
 pub const MAX_ENVELOPE_BYTES: usize = 8 * 1024 * 1024;
 /// The limit on signatures of an envelope. Each costs a verification.
@@ -145,12 +145,6 @@ impl Verified {
         }
         Statement::read(&self.payload)
     }
-}
-
-/// The bytes that are signed: DSSE's pre-authentication encoding. The lengths keep type and payload apart.
-fn pre_authentication(payload_type: &str, payload: &[u8]) -> Vec<u8> {
-    let head = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len());
-    [head.as_bytes(), payload].concat()
 }
 
 /// Reads base64 with either alphabet, as DSSE demands. Mixed alphabets, missing padding and bits that are not used are

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use shared::signing::dsse::padded;
+
 use super::{AttestationError, json};
 use crate::snapshot::TreeDigest;
 
@@ -70,9 +72,7 @@ impl Statement {
     /// The bytes to sign: JSON, and blanks up to a multiple of three bytes. So its base64 has no padding, and no bits that
     /// lenient decoders ignore.
     pub fn payload(&self) -> Result<Vec<u8>, serde_json::Error> {
-        let mut bytes = serde_json::to_vec(self)?;
-        bytes.resize(bytes.len().next_multiple_of(3), b' ');
-        Ok(bytes)
+        serde_json::to_vec(self).map(padded)
     }
 
     pub(super) fn read(bytes: &[u8]) -> Result<Self, AttestationError> {

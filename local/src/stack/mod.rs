@@ -37,7 +37,7 @@ use crate::process::supervision::{self, Part};
 use crate::process::{self, PidFile, Process, Termination, stop, table};
 use crate::report::{self, hinted};
 use crate::stack::logins::Logins;
-use crate::stack::signing_key::SigningKey;
+use crate::stack::signing_key::{HTTP_HOST, SigningKey};
 use crate::throwaway::Throwaway;
 use crate::tools::python::PythonEnv;
 use crate::{database, migrate};
@@ -270,10 +270,13 @@ impl Stack {
         let changes = if self.options.reload { sources::poll(&root) } else { sources::none() };
         let mut variables =
             environment::functions(&self.checkout, &self.database_url, &self.aws_endpoint, http_port, dotenv);
+        for purpose in signing_key::Purpose::ALL {
+            let (variable, public) = SigningKey::ready(&self.options.state, purpose)?.public_variable();
+            variables.insert(variable, public);
+        }
         if self.options.database_url.is_none() {
             variables.insert("DATABASE_URL", api_login(&self.database_url).await?);
         }
-        variables.insert("SIGNING_PUBLIC_KEYS", SigningKey::ready(&self.options.state)?.public);
         variables.extend(self.options.variables.clone());
         Ok(HostConfig {
             root,
@@ -338,10 +341,14 @@ impl Stack {
         ports: &mut Ports,
     ) -> Result<Vec<(&'static str, Health)>> {
         let (mut healths, mut hosts, mut sources) = (Vec::new(), Vec::new(), vec![gateway]);
-        let signing_key = SigningKey::ready(&self.options.state)?;
+        let state = &self.options.state;
+        let keys = [
+            SigningKey::ready(state, signing_key::Purpose::Evidence)?,
+            SigningKey::ready(state, signing_key::Purpose::Decisions)?,
+        ];
         let mut start = |name, functions, port, processes, runtime: Option<Runtime>| {
             let mut host_config = if runtime.is_some() { host_config } else { workers }.clone();
-            if let Some((variable, value)) = signing_key.variable_of(name) {
+            for (variable, value) in keys.iter().filter_map(|key| key.variable_of(name)) {
                 host_config.variables.entry(variable).or_insert(value);
             }
             let (health, part) = Host { name, functions, port, processes, runtime, config: host_config }.start();
@@ -350,7 +357,7 @@ impl Stack {
             health
         };
         let http_functions = HTTP_FUNCTIONS.iter().map(|&function| WarmUp::Start { function }).collect();
-        start("http", http_functions, ports.pick("http-host")?, 1, Some(runtime));
+        start(HTTP_HOST, http_functions, ports.pick("http-host")?, 1, Some(runtime));
         let wait_s = if self.options.aws_endpoint.is_some() { WAIT_SHORT_S } else { WAIT_MAX_S };
         for (function, queue) in queues {
             let (function, name) = (*function, function.name());

@@ -1,4 +1,5 @@
-//! The key with which a local stack signs evidence. Only the function `gate` gets the path of its file.
+//! The keys with which a local stack signs: evidence and decisions each have their own. Only the host that signs gets the
+//! path of a file.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,31 +7,57 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use shared::signing::{create_private_key, private_key};
 
-/// The function that signs evidence.
-const SIGNER: &str = "gate";
+/// The host of the HTTP functions, of which `approvals` and `console` sign decisions.
+pub const HTTP_HOST: &str = "http";
+
+/// What a key signs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    Evidence,
+    Decisions,
+}
+
+impl Purpose {
+    pub const ALL: [Self; 2] = [Self::Evidence, Self::Decisions];
+
+    /// The file of the key, the variables with its path and its public key, and the host that signs with it.
+    const fn names(self) -> (&'static str, &'static str, &'static str, &'static str) {
+        match self {
+            Self::Evidence => ("key.pem", "SIGNING_KEY_FILE", "SIGNING_PUBLIC_KEYS", "gate"),
+            Self::Decisions => ("decisions.pem", "DECISION_KEY_FILE", "DECISION_PUBLIC_KEYS", HTTP_HOST),
+        }
+    }
+}
 
 /// A key in a file.
 #[derive(Clone, Debug)]
 pub struct SigningKey {
+    pub purpose: Purpose,
     pub file: PathBuf,
     /// The public key as PEM on one line, for an environment variable.
     pub public: String,
 }
 
 impl SigningKey {
-    /// The variable that gives the key to a function. Only the one that signs gets it.
-    pub fn variable_of(&self, function: &str) -> Option<(&'static str, String)> {
-        (function == SIGNER).then(|| ("SIGNING_KEY_FILE", self.file.display().to_string()))
+    /// The variable that gives the key to a host of functions. Only the one that signs gets it.
+    pub fn variable_of(&self, host: &str) -> Option<(&'static str, String)> {
+        let (_, variable, _, signer) = self.purpose.names();
+        (host == signer).then(|| (variable, self.file.display().to_string()))
     }
 
-    /// The key below this state folder. Makes one if there is none.
-    pub fn ready(state: &Path) -> Result<Self> {
+    /// The variable with the public key, for every function.
+    pub fn public_variable(&self) -> (&'static str, String) {
+        (self.purpose.names().2, self.public.clone())
+    }
+
+    /// The key of this purpose below this state folder. Makes one if there is none.
+    pub fn ready(state: &Path, purpose: Purpose) -> Result<Self> {
         let folder = state.join("signing");
         fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        let file = folder.join("key.pem");
+        let file = folder.join(purpose.names().0);
         create_private_key(&file).with_context(|| format!("cannot write {}", file.display()))?;
         let key = private_key(&file).map_err(|reason| anyhow!("cannot use the signing key {reason}"))?;
-        Ok(Self { public: key.public().to_pem().replace('\n', " "), file })
+        Ok(Self { purpose, public: key.public().to_pem().replace('\n', " "), file })
     }
 }
 
@@ -42,20 +69,28 @@ mod tests {
     use crate::function;
 
     #[test]
-    fn only_the_function_that_signs_gets_the_key() {
-        let key = SigningKey { file: "/key.pem".into(), public: String::new() };
-        let functions: Vec<_> = function::names().filter(|name| key.variable_of(name).is_some()).collect();
-        assert_eq!(functions, ["gate"]);
-        assert_eq!(key.variable_of("gate"), Some(("SIGNING_KEY_FILE", "/key.pem".to_owned())));
+    fn only_the_host_that_signs_gets_a_key() {
+        for (purpose, variable, signer) in
+            [(Purpose::Evidence, "SIGNING_KEY_FILE", "gate"), (Purpose::Decisions, "DECISION_KEY_FILE", "http")]
+        {
+            let key = SigningKey { purpose, file: "/key.pem".into(), public: String::new() };
+            let hosts: Vec<_> =
+                function::names().chain([HTTP_HOST]).filter(|name| key.variable_of(name).is_some()).collect();
+            assert_eq!(hosts, [signer]);
+            assert_eq!(key.variable_of(signer), Some((variable, "/key.pem".to_owned())));
+        }
     }
 
     #[test]
-    fn a_stack_keeps_its_key() {
+    fn a_stack_keeps_its_keys_and_has_one_for_each_purpose() {
         let state = std::env::temp_dir().join(format!("nofx-key-{}", std::process::id()));
-        let first = SigningKey::ready(&state).unwrap();
-        let second = SigningKey::ready(&state).unwrap();
-        assert_eq!(first.public, second.public);
-        assert_eq!(PublicKey::from_pem(&first.public).unwrap(), *private_key(&first.file).unwrap().public());
+        let keys = Purpose::ALL.map(|purpose| SigningKey::ready(&state, purpose).unwrap());
+        for first in &keys {
+            let second = SigningKey::ready(&state, first.purpose).unwrap();
+            assert_eq!(first.public, second.public);
+            assert_eq!(PublicKey::from_pem(&first.public).unwrap(), *private_key(&first.file).unwrap().public());
+        }
+        assert_ne!(keys[0].public, keys[1].public);
         fs::remove_dir_all(state).unwrap();
     }
 }

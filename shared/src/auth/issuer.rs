@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Bytes;
+use axum::body::{Bytes, HttpBody as Body};
 use axum::http::{Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -31,17 +31,7 @@ impl Endpoint {
     /// request.
     pub fn new(address: &str, timeout: Duration) -> Result<Self, Error> {
         let address = address.parse().map_err(|_| Error::invalid("AUTH_JWKS_URL", "is no URL"))?;
-        let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        // Not the process default: rustls panics if two crates each bring a provider.
-        let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| Error::internal("set up TLS", error))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
-        // A process asks every few minutes, and on Lambda it is frozen between: an idle connection would be dead.
-        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
-        Ok(Self { address, client, timeout })
+        Ok(Self { address, client: client()?, timeout })
     }
 
     /// The text of the document. `Err` is the reason, for the log.
@@ -60,4 +50,22 @@ impl Endpoint {
         let bytes = body.map_err(|error| format!("the body cannot be read: {error}"))?.to_bytes();
         String::from_utf8(bytes.to_vec()).map_err(|_| "the body is not UTF-8".to_owned())
     }
+}
+
+/// A client for an issuer.
+pub(super) fn client<B>() -> Result<Client<HttpsConnector<HttpConnector>, B>, Error>
+where
+    B: Body + Send,
+    B::Data: Send,
+{
+    let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    // Not the process default: rustls panics if two crates each bring a provider.
+    let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Error::internal("set up TLS", error))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
+    // A process asks every few minutes, and on Lambda it is frozen between: an idle connection would be dead.
+    Ok(Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector))
 }

@@ -17,6 +17,7 @@ mod jws;
 mod jwt;
 mod key;
 mod local;
+mod password;
 mod token;
 
 use std::net::IpAddr;
@@ -27,6 +28,7 @@ pub use jwks::{Clock, Jwks, Shelf, Stored, Timing, system_clock};
 pub use jws::Compact;
 pub use jwt::{Person, Rules};
 pub use key::{Algorithm, Key, KeySet};
+pub use password::password_login;
 pub use token::ApiToken;
 
 use crate::config::{AuthConfig, AuthMode, IssuerConfig, KeySource};

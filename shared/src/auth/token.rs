@@ -7,10 +7,12 @@
 use std::fmt;
 use std::sync::LazyLock;
 
+use aws_lc_rs::hmac;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use data_encoding::{Encoding, Specification};
 use uuid::Uuid;
 
+use crate::domain::digest::hex;
 use crate::domain::principal::TokenHash;
 use crate::domain::{Kind, TenantId, TokenId};
 use crate::error::Error;
@@ -21,6 +23,8 @@ pub const PREFIX: &str = "nofx_";
 const MAX_BYTES: usize = 300;
 const ID_BYTES: usize = 16;
 const SECRET_BYTES: usize = 32;
+/// What the token for forms is about.
+const FORM: &[u8] = b"nofx form";
 
 /// The base 32 of RFC 4648 in lower case, without padding. It has no `_`, and decodes each value from one text only.
 static BASE32: LazyLock<Encoding> = LazyLock::new(|| {
@@ -76,6 +80,21 @@ impl ApiToken {
         format!("{PREFIX}{}_{}", self.kind, BASE32.encode(&id))
     }
 
+    /// What a form of a page must contain, so that only a page of this session can send it. It says nothing about the secret.
+    pub fn form_token(&self) -> String {
+        hex(hmac::sign(&self.form_key(), FORM).as_ref())
+    }
+
+    /// Whether a text is the token for forms of this session. The time that it takes says nothing.
+    pub fn is_form_token(&self, text: &str) -> bool {
+        let bytes = data_encoding::HEXLOWER.decode(text.as_bytes()).unwrap_or_default();
+        hmac::verify(&self.form_key(), FORM, &bytes).is_ok()
+    }
+
+    fn form_key(&self) -> hmac::Key {
+        hmac::Key::new(hmac::HMAC_SHA256, &self.secret)
+    }
+
     /// What the database stores of the secret.
     pub fn hash(&self) -> TokenHash {
         TokenHash::of(&self.secret)
@@ -110,6 +129,16 @@ mod tests {
         assert_ne!(one.hash(), other.hash());
         assert_eq!(one.public_part(), other.public_part());
         assert_eq!(one.hash(), TokenHash::of(&one.secret));
+    }
+
+    #[test]
+    fn a_form_belongs_to_one_session() {
+        let (one, other) = (sample(), token(Kind::Agent, 7, "acme", [2; SECRET_BYTES]));
+        assert!(one.is_form_token(&one.form_token()) && !one.is_form_token(&other.form_token()));
+        for wrong in ["", "00", &one.form_token()[..62], &one.form_token().to_uppercase(), &hex(one.hash().as_bytes())]
+        {
+            assert!(!one.is_form_token(wrong), "{wrong}");
+        }
     }
 
     #[test]

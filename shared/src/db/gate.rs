@@ -1,17 +1,22 @@
 //! Gates: create, decide, list.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio_postgres::types::Type;
 
 use super::page::{Page, page};
 use super::row;
+use super::run::NewStep;
 use super::session::{Arg, Session};
+use crate::domain::approval::ApprovalRule;
 use crate::domain::gate::Decision;
-use crate::domain::{GateId, RunId, StepId, StepStatus, WakeUp};
+use crate::domain::principal::Principal;
+use crate::domain::{GateId, Problem, RunId, StepId, StepStatus, WakeUp};
 use crate::error::Error;
-use crate::view::Gate;
+use crate::view::{Gate, WhyNot};
 
 /// A gate before a step that has not started, or before a run's end.
 #[derive(Debug, Serialize)]
@@ -74,6 +79,18 @@ pub struct GateDecision<'a> {
     pub decision: Decision,
     pub actor: &'a str,
     pub reason: Option<&'a str>,
+    /// The digest of what the person has seen, if they say so.
+    pub seen: Option<&'a str>,
+}
+
+impl<'a> GateDecision<'a> {
+    /// The name under which the decision is recorded. Only the person of a local tenant may choose one.
+    pub fn actor_of(&self, who: &'a Principal) -> &'a str
+    where
+        Self: 'a,
+    {
+        if who.solo && who.token_id.is_none() && !self.actor.is_empty() { self.actor } else { &who.name }
+    }
 }
 
 /// Result of deciding a gate, with the gate's current state.
@@ -83,6 +100,22 @@ pub enum GateDecided {
     Decided {
         gate: Gate,
         ready: Vec<WakeUp>,
+    },
+    /// The approval counts, and the gate needs more.
+    Recorded {
+        gate: Gate,
+    },
+    /// The person has approved before.
+    Unchanged {
+        gate: Gate,
+    },
+    /// The person may not decide this gate.
+    Excluded {
+        why: WhyNot,
+    },
+    /// The gate is not about what the person saw. The paths say what changed.
+    Changed {
+        changed: Vec<String>,
     },
     /// The gate was already decided, or has expired.
     Conflict {
@@ -95,9 +128,19 @@ pub async fn gate_create(session: &Session, gate: &GateRequest) -> Result<GateCr
     session.transition("select nofx.gate_create($1)", gate).await
 }
 
-/// Decides a gate if it is pending.
-pub async fn gate_decide(session: &Session, decision: &GateDecision<'_>) -> Result<GateDecided, Error> {
-    session.transition("select nofx.gate_decide($1)", decision).await
+/// Decides a gate if it is pending. `envelope` is the signed statement about the decision.
+pub async fn gate_decide(
+    session: &Session,
+    decision: &GateDecision<'_>,
+    envelope: Option<&Value>,
+) -> Result<GateDecided, Error> {
+    #[derive(Debug, Serialize)]
+    struct Call<'a> {
+        #[serde(flatten)]
+        decision: &'a GateDecision<'a>,
+        envelope: Option<&'a Value>,
+    }
+    session.transition("select nofx.gate_decide($1)", &Call { decision, envelope }).await
 }
 
 /// Columns of a gate as the API shows it. The query names the gate `g`.
@@ -109,11 +152,21 @@ const GATE: &str =
                     g.reason, g.approved_by, g.approved_at, g.expires_at, g.created_at, g.decided_at,
                     (select to_json(made) from (
                         select a.decision, a.actor, a.reason, a.created_at
-                          from nofx.approval a where a.gate_id = g.id) made) as decision";
+                          from nofx.approval a where a.gate_id = g.id and a.decides) made) as decision,
+                    g.bound_digest as digest";
+/// Columns of a [`crate::view::Standing`] of a gate `g`. The query adds [`STANDING_JOIN`].
+pub(super) const STANDING: &str =
+    "st.required, st.approved, st.eligible, st.rule, coalesce(st.approvals, '[]') as approvals, st.may_decide";
+pub(super) const STANDING_JOIN: &str = "left join lateral nofx.gate_standing(g.id) st on true";
 
 /// A gate. `None` if the tenant has no such gate.
 pub async fn gate_fetch(session: &Session, gate: GateId) -> Result<Option<Gate>, Error> {
-    let sql = format!("select {GATE} from nofx.gate g where g.tenant_id = $1 and g.id = $2");
+    let sql = format!(
+        "select {GATE}, {STANDING}, g.bound as covers,
+                coalesce((select json_agg(a.envelope order by a.created_at, a.id) from nofx.approval a
+                           where a.gate_id = g.id and a.envelope is not null), '[]') as attestations
+           from nofx.gate g {STANDING_JOIN} where g.tenant_id = $1 and g.id = $2"
+    );
     row::fetch(session, &sql, &[(&gate.0, Type::UUID)]).await
 }
 
@@ -141,12 +194,29 @@ async fn list(session: &Session, run: Option<RunId>, after: Option<GateId>, limi
         "$4::uuid is null"
     };
     let sql = format!(
-        "select {GATE} from nofx.gate g
-          where g.tenant_id = $1 and {which} and {behind} order by g.created_at, g.id limit $2 + 1"
+        "select {GATE}, {STANDING}
+           from (select * from nofx.gate g
+                  where g.tenant_id = $1 and {which} and {behind} order by g.created_at, g.id limit $2 + 1) g
+          {STANDING_JOIN} order by g.created_at, g.id"
     );
     let (run, after) = (run.map(|id| id.0), after.map(|id| id.0));
     let params: [Arg<'_>; 3] = [(&limit, Type::INT8), (&run, Type::UUID), (&after, Type::UUID)];
     page(session, &sql, limit, &params).await
+}
+
+/// What the approvals of a plan come to.
+#[derive(Debug, Deserialize)]
+pub struct ApprovalRules {
+    /// By the name of the step.
+    pub rules: BTreeMap<String, ApprovalRule>,
+    pub problems: Vec<Problem>,
+}
+
+/// The rules of the steps of a plan, each the stricter of the plan and the tenant's policy.
+pub async fn approval_rules(session: &Session, steps: &[NewStep<'_>]) -> Result<ApprovalRules, Error> {
+    let steps = serde_json::to_value(steps).map_err(|error| Error::internal("write the steps of a plan", error))?;
+    let rules = session.value("select nofx.approval_rules($2)", &[(&steps, Type::JSONB)]).await?;
+    rules.ok_or_else(|| Error::internal("read the rules of a plan", "no row"))
 }
 
 /// Whether the tenant has such a gate.

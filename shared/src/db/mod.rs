@@ -23,6 +23,7 @@ macro_rules! cut {
 const GOAL: &str = cut!("r.goal", 300);
 
 pub mod artifact;
+pub mod audit;
 pub mod console;
 pub mod db_write;
 pub mod event;

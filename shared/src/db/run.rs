@@ -12,7 +12,8 @@ use uuid::Uuid;
 use super::page::{Page, page};
 use super::row;
 use super::session::{Arg, Session};
-use crate::domain::{RunId, RunStatus, StepId, WakeUp};
+use crate::domain::approval::Approval;
+use crate::domain::{ArtifactId, RunId, RunStatus, StepId, WakeUp};
 use crate::error::{Error, Problem};
 use crate::view::{Run, RunPage, RunSummary};
 
@@ -30,6 +31,10 @@ pub struct NewRun<'a> {
     pub traceparent: String,
     /// Artifact ids by role: archive, base, diff.
     pub workspace: Option<Value>,
+    /// Artifacts that inputs name by their ids. Who uploaded them does not approve the run.
+    pub artifacts: Vec<ArtifactId>,
+    /// Whether a step needs an approval.
+    pub asks: bool,
     pub steps: Vec<NewStep<'a>>,
     pub edges: Vec<NewEdge>,
 }
@@ -51,6 +56,8 @@ pub struct NewStep<'a> {
     pub max_attempts: u32,
     pub backoff_ms: u32,
     pub timeout_s: Option<u32>,
+    /// Who must approve it before each start.
+    pub approval: Option<&'a Approval>,
 }
 
 /// `child` waits for `parent`.

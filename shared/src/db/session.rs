@@ -51,6 +51,16 @@ impl Session {
         &self.caller.tenant
     }
 
+    /// Whose login it is, or which token: what the request says of itself.
+    pub fn subject(&self) -> &str {
+        &self.caller.subject
+    }
+
+    /// The principal, if a statement of the session has returned it.
+    pub fn known(&self) -> Option<&Principal> {
+        self.principal.get()
+    }
+
     /// Whether the database has admitted the caller.
     pub fn is_admitted(&self) -> bool {
         self.is_admitted.load(Ordering::Relaxed)

@@ -8,14 +8,23 @@ pub const GATE_CHANGE: &str = "manual:gate-change";
 /// How the types of gates start that evidence decides. Only the handler of gates creates them.
 pub const ON_EVIDENCE: &str = "gate:";
 
+/// How the types of gates start at which people approve a step before it starts. Only the system creates them.
+pub const APPROVAL: &str = "approval:";
+
 /// Refuses types of gates that only the system creates: a person who decides about such a gate relies on what it shows.
 pub fn check_type(gate_type: &str) -> Result<(), String> {
     let is = |reserved: &str| gate_type.trim().eq_ignore_ascii_case(reserved);
-    let starts = gate_type.trim().get(..ON_EVIDENCE.len()).is_some_and(|start| start.eq_ignore_ascii_case(ON_EVIDENCE));
+    let starts = |reserved: &str| {
+        gate_type.trim().get(..reserved.len()).is_some_and(|start| start.eq_ignore_ascii_case(reserved))
+    };
     if is(GATE_CHANGE) {
         let why = "only the system creates it, when a change weakens its own checks; choose another word";
         Err(format!("must not be {GATE_CHANGE}: {why}"))
-    } else if starts {
+    } else if starts(APPROVAL) {
+        let why =
+            "only the system creates it, before a step with an approval; choose another word, such as manual:release";
+        Err(format!("must not start with {APPROVAL}: {why}"))
+    } else if starts(ON_EVIDENCE) {
         let why = "only the system creates gates that evidence decides; choose another word, such as manual:release";
         Err(format!("must not start with {ON_EVIDENCE}: {why}"))
     } else {
@@ -57,9 +66,15 @@ mod tests {
 
     #[test]
     fn types_that_only_the_system_creates_are_refused() {
-        for reserved in
-            ["manual:gate-change", "Manual:Gate-Change", " manual:gate-change", "gate:unit", "GATE:x", "gate:"]
-        {
+        for reserved in [
+            "manual:gate-change",
+            "Manual:Gate-Change",
+            " manual:gate-change",
+            "gate:unit",
+            "GATE:x",
+            "gate:",
+            "Approval:echo",
+        ] {
             let why = check_type(reserved).unwrap_err();
             assert!(why.starts_with("must not") && why.contains("only the system creates"), "{why}");
         }

@@ -3,7 +3,9 @@
 //! No async, no clock, no randomness, no environment, no AWS types. The current time and jitter are arguments.
 
 pub mod access;
+pub mod approval;
 pub mod artifact_inputs;
+pub mod audit;
 pub mod base_origin;
 pub mod bounds;
 pub mod claimed_step;

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
+use super::approval::{self, Approval};
 use super::bounds::{Shape, json_bytes};
 use super::fields::{self, Fields, Most, Names, Null};
 use super::gate;
@@ -83,7 +84,7 @@ pub(super) const PLAN: Object = Object {
 };
 pub(super) const WORKSPACE: Object = Object { known: &[&["archive"], &["base"], &["diff"]], required: &["archive"] };
 pub(super) const STEP: Object = Object {
-    known: &[&["name"], &["tool"], &["inputs"], &["depends_on"], &["retry"], &["timeout_s"]],
+    known: &[&["name"], &["tool"], &["inputs"], &["depends_on"], &["retry"], &["timeout_s"], &["approval"]],
     required: &["name", "tool"],
 };
 pub(super) const RETRY: Object = Object { known: &[&["max_attempts"], &["backoff_ms"]], required: &[] };
@@ -122,6 +123,8 @@ pub struct PlanStep {
     pub max_attempts: u32,
     pub backoff_ms: u32,
     pub timeout_s: Option<u32>,
+    /// Who must approve it before each start. For a step that only asks: who decides its gate.
+    pub approval: Option<Approval>,
 }
 
 impl Plan {
@@ -214,6 +217,8 @@ fn read_step(fields: &mut Fields<'_, '_>, limits: &Limits) -> PlanStep {
         (fields.whole("max_attempts", ATTEMPTS), fields.whole("backoff_ms", BACKOFF_MS))
     });
     let (max_attempts, backoff_ms) = retry.unwrap_or_default();
+    let timeout_s = handler.and_then(|handler| step_timeout(fields, tool, handler, limits));
+    let approval = read_approval(fields, handler, &inputs, timeout_s);
     PlanStep {
         name: name.to_owned(),
         tool: tool.to_owned(),
@@ -223,8 +228,25 @@ fn read_step(fields: &mut Fields<'_, '_>, limits: &Limits) -> PlanStep {
         refs,
         max_attempts: max_attempts.unwrap_or(DEFAULT_ATTEMPTS),
         backoff_ms: backoff_ms.unwrap_or(DEFAULT_BACKOFF_MS),
-        timeout_s: handler.and_then(|handler| step_timeout(fields, tool, handler, limits)),
+        timeout_s,
+        approval,
     }
+}
+
+/// A step that only asks says in its inputs who decides, because an approval before it would ask twice.
+fn read_approval(
+    fields: &mut Fields<'_, '_>,
+    handler: Option<&HandlerSpec>,
+    inputs: &Value,
+    timeout_s: Option<u32>,
+) -> Option<Approval> {
+    if handler.is_none_or(|handler| handler.name != "manual") {
+        return approval::read(fields);
+    }
+    if fields.value("approval").is_some() {
+        fields.problem("approval", "belongs into the inputs of a step that asks: inputs.approval");
+    }
+    approval::read_ask(fields, inputs, timeout_s)
 }
 
 /// The handler of a tool that a plan may use.

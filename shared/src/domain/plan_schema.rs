@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value, json};
 
+use super::approval::{self, ASK_FIELDS, MAX_PEOPLE, MAX_PERSON_CHARS, MAX_REASON_CHARS, REQUIRED, ROLES, SECONDS};
 use super::gate::GATE_CHANGE;
 use super::plan::{
     ATTEMPTS, BACKOFF_MS, DEFAULT_ATTEMPTS, DEFAULT_BACKOFF_MS, FORBIDDEN_NAMES, Limits, MAX_GOAL_CHARS,
@@ -51,10 +52,29 @@ pub fn definitions(limits: &Limits, place: &str) -> Map<String, Value> {
         ("PlanWorkspace", workspace()),
         ("PlanStep", definitions.step()),
         ("PlanRetry", object(&RETRY, "When a retryable failure is tried again.", retry_field)),
+        (
+            "PlanApproval",
+            object(
+                &APPROVAL,
+                "Who must approve a step before it starts. The tenant's policy can demand more.",
+                approval_field,
+            ),
+        ),
+        (
+            "PlanAsk",
+            object(
+                &ASK,
+                "Who decides the gate of a step that asks. The tenant's policy can demand more.",
+                approval_field,
+            ),
+        ),
         ("StepName", text(MAX_NAME_CHARS, "The name of a step.")),
     ];
     named.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect()
 }
+
+const APPROVAL: Object = Object { known: approval::FIELDS, required: &[] };
+const ASK: Object = Object { known: ASK_FIELDS, required: &[] };
 
 struct Definitions<'a> {
     limits: &'a Limits,
@@ -94,9 +114,14 @@ impl Definitions<'_> {
             if let Some(default_s) = handler.default_timeout_s {
                 timeout_s["default"] = json!(default_s);
             }
+            let mut properties = json!({"timeout_s": timeout_s});
+            if handler.name == "manual" {
+                properties["approval"] = json!(false);
+                properties["inputs"] = json!({"properties": {"approval": {"$ref": self.reference("PlanAsk")}}});
+            }
             json!({
                 "if": {"properties": {"tool": tools(handler)}, "required": ["tool"]},
-                "then": {"properties": {"timeout_s": timeout_s}},
+                "then": {"properties": properties},
             })
         };
         schema["allOf"] = HANDLERS.iter().map(bounded).collect();
@@ -128,6 +153,7 @@ impl Definitions<'_> {
                 "type": "array", "items": {"$ref": self.reference("StepName")},
             }),
             "retry" => json!({"$ref": self.reference("PlanRetry")}),
+            "approval" => json!({"$ref": self.reference("PlanApproval")}),
             "timeout_s" => json!({
                 "description": "How long one attempt may take, in seconds; for `manual:` how long the gate waits.",
                 "type": "integer", "minimum": 1,
@@ -153,6 +179,29 @@ fn workspace() -> Value {
     let given = json!({"type": "string"});
     schema["not"] = json!({"properties": {"base": given, "diff": given}, "required": ["base", "diff"]});
     schema
+}
+
+fn approval_field(field: &str) -> Value {
+    match field {
+        "required" => whole(&REQUIRED, "Different people who must approve."),
+        "roles" => json!({
+            "description": "Roles that may decide. A role includes those below it, so the least one counts.",
+            "type": "array", "items": {"enum": ROLES}, "minItems": 1, "maxItems": ROLES.len(),
+        }),
+        "people" => json!({
+            "description": "Members who may decide: their subjects or e-mail addresses.",
+            "type": "array", "items": text(MAX_PERSON_CHARS, "A subject or an e-mail address."), "minItems": 1, "maxItems": MAX_PEOPLE,
+        }),
+        "self" => json!({
+            "description": "False: who started the run never decides, even if the policy would let them.", "type": "boolean",
+        }),
+        "expires_after_s" => {
+            whole(&SECONDS, "How long the gate waits, in seconds. Without it, for as long as the run does.")
+        }
+        "remind_after_s" => whole(&SECONDS, "After how many seconds an event reminds of the gate."),
+        "reason" => text(MAX_REASON_CHARS, "What the people who decide read."),
+        other => no_schema(other),
+    }
 }
 
 fn retry_field(field: &str) -> Value {

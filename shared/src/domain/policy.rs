@@ -1,4 +1,4 @@
-//! The policy of a tenant: what its gates demand, whatever a plan says. It is read strictly, because a misread policy may
+//! The policy of a tenant: what its gates and its approvals demand, whatever a plan says. It is read strictly, because a misread policy may
 //! allow more than its author meant.
 
 use std::ops::RangeInclusive;
@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::approval::{self, ApprovalPolicy};
 use super::fields::{self, Fields, Names, Null};
 use super::problem::Problem;
 
@@ -15,6 +16,7 @@ pub struct Policy {
     /// From 1. 0 if the tenant has no policy.
     pub version: u32,
     pub gates: GatePolicy,
+    pub approvals: ApprovalPolicy,
 }
 
 /// What a policy demands of gates.
@@ -94,7 +96,7 @@ pub enum Sandbox {
 }
 
 /// Fields of a policy.
-pub const FIELDS: &[Names] = &[&["gates"]];
+pub const FIELDS: &[Names] = &[&["gates"], &["approvals"]];
 /// Fields of `gates`.
 pub const GATE_FIELDS: &[Names] = &[
     &["on_weakening"],
@@ -128,7 +130,8 @@ impl Policy {
     pub fn parse(document: &Value, name: &str) -> Result<Self, Vec<Problem>> {
         fields::read(document, name, FIELDS, Null::Absent, |fields| {
             let gates = fields.object("gates", GATE_FIELDS, gates).unwrap_or_default();
-            Some(Self { version: 0, gates })
+            let approvals = fields.object("approvals", approval::POLICY_FIELDS, approval::policy).unwrap_or_default();
+            Some(Self { version: 0, gates, approvals })
         })
     }
 }

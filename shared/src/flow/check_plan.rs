@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::create_run::{missing_artifacts, read_plan, workspace_ids};
+use super::create_run::{missing_artifacts, read_plan, steps_and_edges, workspace_ids};
 use crate::context::Ctx;
-use crate::db::{Session, artifact};
+use crate::db::{Session, artifact, gate};
 use crate::error::Error;
 use crate::view::PlanChecked;
 
@@ -17,5 +17,16 @@ pub async fn check_plan(ctx: &Ctx, session: &Session, body: &Value) -> Result<Pl
             return Err(missing_artifacts(problems));
         }
     }
-    Ok(PlanChecked::from(&plan))
+    let mut checked = PlanChecked::from(&plan);
+    if plan.steps.iter().any(|step| step.approval.is_some()) {
+        let (steps, _) = steps_and_edges(&plan);
+        let mut asked = gate::approval_rules(session, &steps).await?;
+        if !asked.problems.is_empty() {
+            return Err(Error::Invalid(asked.problems));
+        }
+        for (step, given) in checked.steps.iter_mut().zip(&plan.steps) {
+            step.approval = asked.rules.remove(&step.name).filter(|_| given.approval.is_some());
+        }
+    }
+    Ok(checked)
 }

@@ -1,5 +1,7 @@
 //! POST /runs: checks the plan, writes the run, sends the wake-ups of its roots.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -9,7 +11,7 @@ use crate::db::Session;
 use crate::db::run::{self, NewEdge, NewRun, NewStep, RunCreated};
 use crate::domain::plan::{self, Limits, Plan, PlanWorkspace};
 use crate::domain::trace::TraceParent;
-use crate::domain::{RunId, RunStatus, StepId, digest};
+use crate::domain::{ArtifactId, RunId, RunStatus, StepId, digest};
 use crate::error::{Code, Error, Problem};
 
 /// A run that was created, now or earlier with the same idempotency key.
@@ -60,6 +62,8 @@ pub async fn create_run(ctx: &Ctx, session: &Session, request: &Request<'_>) -> 
             timeout_s: plan.timeout_s,
             traceparent: trace.to_string(),
             workspace: plan.workspace.map(workspace_ids),
+            artifacts: named_artifacts(&plan),
+            asks: plan.steps.iter().any(|step| step.approval.is_some()),
             steps,
             edges,
         },
@@ -99,7 +103,22 @@ fn plan_of(body: &Value) -> Result<&Value, Error> {
     object.get("plan").ok_or_else(|| Error::invalid("plan", "is missing"))
 }
 
-fn steps_and_edges(plan: &Plan) -> (Vec<NewStep<'_>>, Vec<NewEdge>) {
+/// Ids in the inputs of steps, which may be those of artifacts.
+fn named_artifacts(plan: &Plan) -> Vec<ArtifactId> {
+    let mut ids = BTreeSet::new();
+    let mut values: Vec<&Value> = plan.steps.iter().map(|step| &step.inputs).collect();
+    while let Some(value) = values.pop() {
+        match value {
+            Value::String(text) => ids.extend(text.parse::<ArtifactId>().ok()),
+            Value::Array(list) => values.extend(list),
+            Value::Object(fields) => values.extend(fields.values()),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+    ids.into_iter().collect()
+}
+
+pub(super) fn steps_and_edges(plan: &Plan) -> (Vec<NewStep<'_>>, Vec<NewEdge>) {
     let ids: Vec<StepId> = plan.steps.iter().map(|_| StepId(Uuid::now_v7())).collect();
     let steps = plan.steps.iter().enumerate().map(|(index, step)| NewStep {
         id: ids[index],
@@ -114,6 +133,8 @@ fn steps_and_edges(plan: &Plan) -> (Vec<NewStep<'_>>, Vec<NewEdge>) {
         max_attempts: step.max_attempts,
         backoff_ms: step.backoff_ms,
         timeout_s: step.timeout_s,
+        // A step that only asks has its rule in its inputs.
+        approval: step.approval.as_ref().filter(|_| step.handler != "manual"),
     });
     let edges = plan.steps.iter().enumerate().flat_map(|(child, step)| {
         let ids = &ids;

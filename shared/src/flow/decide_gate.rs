@@ -1,27 +1,58 @@
 //! Approves, rejects and waives gates.
 
+use super::attest_decision::attest;
 use super::wake;
 use crate::context::Ctx;
 use crate::db::Session;
 use crate::db::gate::{self, GateDecided, GateDecision};
 use crate::domain::GateStatus;
+use crate::domain::gate::Decision;
 use crate::error::{Code, Error};
-use crate::view::Gate;
+use crate::view::{Gate, WhyNot};
 
-/// Decides a pending gate and sends the wake-ups of steps that become ready. A second decision is a conflict and
-/// changes nothing. To reject or waive without a reason is invalid.
+/// Decides a pending gate and sends the wake-ups of steps that become ready. An approval may need others beside it: then the
+/// gate stays pending. A decision about a gate that does not wait is a conflict and changes nothing. To reject or waive
+/// without a reason is invalid.
 pub async fn decide_gate(ctx: &Ctx, session: &Session, decision: &GateDecision<'_>) -> Result<Gate, Error> {
     if let Err(rule) = decision.decision.check_reason(decision.reason) {
         return Err(Error::invalid("reason", rule));
     }
-    match gate::gate_decide(session, decision).await? {
+    let read = gate::gate_fetch(session, decision.gate_id).await?;
+    let read = read.ok_or_else(|| Error::NotFound(format!("gate {}", decision.gate_id)))?;
+    // What the database refuses needs no signature.
+    let envelope = if may_decide(&read, decision.decision) {
+        Some(attest(ctx, &read, session.principal().await?, decision).await?)
+    } else {
+        None
+    };
+    // A signature is about what was read here.
+    let signed = GateDecision { seen: decision.seen.or(read.digest.as_deref()), ..*decision };
+    match gate::gate_decide(session, &signed, envelope.as_ref()).await? {
         GateDecided::Decided { gate, ready } => {
             wake(&ctx.queue, ready).await;
             Ok(gate)
         }
+        GateDecided::Recorded { gate } | GateDecided::Unchanged { gate } => Ok(gate),
+        GateDecided::Excluded { why } => Err(excluded(why)),
+        GateDecided::Changed { changed } => Err(Error::GateChanged(changed)),
         GateDecided::Conflict { gate } => Err(conflict(&gate)),
         GateDecided::NotFound => Err(Error::NotFound(format!("gate {}", decision.gate_id))),
     }
+}
+
+/// Whether the caller may make this decision, as far as a reader knows.
+fn may_decide(gate: &Gate, decision: Decision) -> bool {
+    gate.standing.may_decide.is_some_and(|may| match decision {
+        Decision::Waive => may.waive,
+        // Whoever has approved may still reject.
+        Decision::Reject => may.ok || may.why == Some(WhyNot::Done),
+        Decision::Approve => may.ok,
+    })
+}
+
+fn excluded(why: WhyNot) -> Error {
+    let code = if why == WhyNot::OwnWork { Code::SelfApproval } else { Code::ApprovalRule };
+    Error::Excluded(code, why.sentence().to_owned())
 }
 
 fn conflict(gate: &Gate) -> Error {

@@ -1,5 +1,6 @@
 //! The operations of the control plane. Each calls one transition and sends its wake-ups after the commit.
 
+pub mod attest_decision;
 pub mod check_plan;
 pub mod control_run;
 pub mod create_run;

@@ -113,6 +113,7 @@ pub struct Answer {
     pub about: &'static str,
     /// None if there is no body.
     pub schema: Option<Value>,
+    pub media_type: &'static str,
     /// Names of its headers, apart from `x-request-id`.
     pub headers: Vec<&'static str>,
     /// A recorded example in `tests/tests/functions/shapes`: the file, and the name in it.
@@ -135,7 +136,15 @@ impl Operation {
     #[must_use]
     pub fn answers(mut self, status: u16, about: &'static str, schema: impl Into<Option<Value>>) -> Self {
         let schema = schema.into();
-        self.answers.push(Answer { status, about, schema, headers: Vec::new(), example: None });
+        let (media_type, headers) = ("application/json", Vec::new());
+        self.answers.push(Answer { status, about, schema, media_type, headers, example: None });
+        self
+    }
+
+    /// The media type of the last answer, if it is not JSON.
+    #[must_use]
+    pub fn as_media_type(mut self, media_type: &'static str) -> Self {
+        self.answers.iter_mut().last().into_iter().for_each(|answer| answer.media_type = media_type);
         self
     }
 

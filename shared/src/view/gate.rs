@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::domain::approval::ApprovalRule;
 use crate::domain::gate::Decision;
 use crate::domain::{ArtifactId, GateId, GateStatus, RunId, StepId, Timestamp};
 
@@ -33,8 +34,111 @@ pub struct Gate {
     pub expires_at: Option<Timestamp>,
     pub created_at: Timestamp,
     pub decided_at: Option<Timestamp>,
-    /// Null until somebody decides.
+    /// The decision that ended the gate. Null until then.
     pub decision: Option<GateDecision>,
+    /// The digest of everything that a decision covers. Null for gates of earlier releases.
+    #[serde(default)]
+    pub digest: Option<String>,
+    /// What that is: digests by name. Only in `GET /gates/{id}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub covers: Option<Value>,
+    /// Signed statements about its decisions, as DSSE envelopes, oldest first. Only in `GET /gates/{id}`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attestations: Vec<Value>,
+    /// How it stands with approvals. Null if a handler decides.
+    #[serde(flatten)]
+    pub standing: Standing,
+}
+
+/// Approvals of a gate, as the caller sees them.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct Standing {
+    /// Different people who must approve.
+    pub required: Option<u32>,
+    /// Approvals that count now. One of somebody who may not decide any more does not.
+    pub approved: Option<u32>,
+    /// People who could approve, counted up to 100. Null if the gate does not wait.
+    pub eligible: Option<u32>,
+    /// Who may decide, and how: the stricter of the plan and the tenant's policy.
+    pub rule: Option<ApprovalRule>,
+    /// Every decision of a person, oldest first.
+    pub approvals: Vec<Approval>,
+    pub may_decide: Option<MayDecide>,
+}
+
+/// A person's decision about a gate. It may need others beside it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
+pub struct Approval {
+    pub decision: Decision,
+    /// The name of the person.
+    pub actor: String,
+    /// Their subject. Null for decisions from before principals.
+    pub subject: Option<String>,
+    pub reason: Option<String>,
+    pub created_at: Timestamp,
+    /// Whether they decided about their own work. Only a tenant of one person allows that, unless its policy does.
+    pub is_self: bool,
+}
+
+/// Whether the caller may approve or reject the gate now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
+pub struct MayDecide {
+    pub ok: bool,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<WhyNot>,
+    /// Whether the caller may waive it.
+    #[serde(default)]
+    pub waive: bool,
+}
+
+/// Why somebody may not decide a gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum WhyNot {
+    /// The gate does not wait any more.
+    Decided,
+    /// Its time is over.
+    Expired,
+    /// Agents and services never decide.
+    Kind,
+    /// Their role may not.
+    Role,
+    /// The rule lists others.
+    NotNamed,
+    /// Nobody waives gates, says the policy.
+    Waive,
+    /// They logged in too long ago.
+    Session,
+    /// It is their own work: they started or retried the run, own the token that did, or uploaded its files.
+    #[serde(rename = "self")]
+    OwnWork,
+    /// They have approved already, and others must, too.
+    Done,
+}
+
+impl WhyNot {
+    /// What to tell the person.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Self::Decided => "the gate does not wait for a decision any more",
+            Self::Expired => "the gate's time is over",
+            Self::Kind => "only people decide gates",
+            Self::Role => "your role may not decide this gate",
+            Self::NotNamed => "the gate's rule names others",
+            Self::Waive => "the policy lets nobody waive gates",
+            Self::Session => "you logged in too long ago for this gate; log in again",
+            Self::OwnWork => {
+                "it is your own work: who started or retried the run, owns the token that did, or uploaded its files does not decide"
+            }
+            Self::Done => "you have approved it already; others must approve it too",
+        }
+    }
 }
 
 /// A decision about a gate.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct SigningKeys {
-    /// The key that signs now comes first. Older keys still verify what they signed.
+    /// Of each purpose the key that signs now comes first. Older keys still verify what they signed.
     pub keys: Vec<SigningKey>,
 }
 
@@ -17,8 +17,30 @@ pub struct SigningKey {
     pub keyid: String,
     /// `ecdsa-p256-sha256`: signatures are encoded in DER.
     pub algorithm: String,
+    /// What it signs. No key may vouch for the other purpose.
+    #[serde(default)]
+    pub purpose: KeyPurpose,
     /// Whether new attestations are signed with it.
     pub current: bool,
     /// The public key: a PEM block with the label `PUBLIC KEY`.
     pub pem: String,
+}
+
+/// What a key signs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum KeyPurpose {
+    /// Evidence of gates.
+    #[default]
+    Evidence,
+    /// Decisions of people.
+    Decisions,
+}
+
+impl SigningKeys {
+    /// The keys of a purpose.
+    pub fn of(&self, purpose: KeyPurpose) -> impl Iterator<Item = &SigningKey> {
+        self.keys.iter().filter(move |key| key.purpose == purpose)
+    }
 }

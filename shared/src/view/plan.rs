@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::approval::ApprovalRule;
 use crate::domain::plan::{Plan, PlanStep};
 
 /// A plan that `POST /runs` would accept, with its defaults.
@@ -32,6 +33,9 @@ pub struct CheckedStep {
     pub timeout_s: Option<u32>,
     pub max_attempts: u32,
     pub backoff_ms: u32,
+    /// Who decides before it starts, or for a step that only asks, at its gate: the stricter of the plan and the tenant's policy.
+    #[serde(default)]
+    pub approval: Option<ApprovalRule>,
 }
 
 /// A place in a step's outputs.
@@ -55,6 +59,7 @@ impl From<&Plan> for PlanChecked {
             timeout_s: step.timeout_s,
             max_attempts: step.max_attempts,
             backoff_ms: step.backoff_ms,
+            approval: None,
         };
         Self {
             goal: plan.goal.clone(),

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::domain::Timestamp;
+use crate::domain::approval::ApprovalPolicy;
 use crate::domain::policy::GatePolicy;
 
 /// The tenant's policy.
@@ -27,6 +28,8 @@ pub struct Policy {
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct EffectivePolicy {
     pub gates: GatePolicy,
+    #[serde(default)]
+    pub approvals: ApprovalPolicy,
 }
 
 /// A version of a policy, as it was set.

@@ -16,7 +16,20 @@ use super::path;
 pub const PAGES: [&str; 3] = ["/docs", "/docs/errors", "/docs/style.css"];
 
 /// Groups of operations, in the order of the page.
-const GROUPS: [&str; 8] = ["Runs", "Steps", "Gates", "Artifacts", "Rules of db_write", "Policy", "Queues", "Server"];
+const GROUPS: [&str; 12] = [
+    "Runs",
+    "Steps",
+    "Gates",
+    "Artifacts",
+    "Rules of db_write",
+    "Policy",
+    "Account",
+    "Members",
+    "Tokens",
+    "Audit",
+    "Queues",
+    "Server",
+];
 
 /// Codes that only the local HTTP front sends.
 const FRONT: [Code; 4] = [Code::MisdirectedRequest, Code::FunctionFailed, Code::NotTaken, Code::FunctionTimedOut];
@@ -235,7 +248,7 @@ fn answered(answer: &Answer) -> Value {
         if let Some((file, name)) = answer.example {
             content["example"] = recorded(file, name);
         }
-        described["content"] = json!({"application/json": content});
+        described["content"] = json!({answer.media_type: content});
     }
     described
 }

@@ -218,10 +218,12 @@ fn refusals(operation: &Value) -> Refusals<'_> {
 fn answer(status: &str, response: &Value) -> Markup {
     let headers = response["headers"].as_object().into_iter().flat_map(|headers| headers.keys());
     let headers: Vec<&String> = headers.filter(|name| *name != "x-request-id").collect();
-    let content = &response["content"]["application/json"];
+    let of_type = response["content"].as_object().and_then(|content| content.iter().next());
+    let (media_type, content) = of_type.map_or(("", &Value::Null), |(name, content)| (name.as_str(), content));
     html! {
         p {
-            b { (status) } " " (kind(&content["schema"])) " " (inline(text(&response["description"])))
+            b { (status) } " " (kind(&content["schema"])) " " @if media_type == "application/jsonl" { "JSON lines " }
+            (inline(text(&response["description"])))
             @for header in headers { " Header " code { (header) } "." }
         }
         @if !content["example"].is_null() { pre { (pretty(&content["example"])) } }

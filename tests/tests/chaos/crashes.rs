@@ -138,8 +138,13 @@ async fn deliver(ctx: &shared::context::Ctx, wakeup: &shared::queue::WakeUp, scr
 async fn approve(lab: &Lab, ctx: &shared::context::Ctx, run: RunId) {
     let sql = "select id from nofx.gate where run_id = $1 and status = 'pending'";
     for row in lab.admin.query(sql, &[&run.0]).await.unwrap() {
-        let decision =
-            GateDecision { gate_id: GateId(row.get(0)), decision: Decision::Approve, actor: "ann", reason: None };
+        let decision = GateDecision {
+            gate_id: GateId(row.get(0)),
+            decision: Decision::Approve,
+            actor: "ann",
+            reason: None,
+            seen: None,
+        };
         decide_gate(ctx, &session(&ctx.db, &lab.tenant), &decision).await.unwrap();
     }
 }

@@ -206,7 +206,7 @@ async fn asked(lab: &Lab, limit: Duration) -> (RunId, GateId, Ctx) {
 }
 
 async fn reject(ctx: &Ctx, gate_id: GateId) -> Result<(), Error> {
-    let decision = GateDecision { gate_id, decision: Decision::Reject, actor: "ann", reason: Some("no") };
+    let decision = GateDecision { gate_id, decision: Decision::Reject, actor: "ann", reason: Some("no"), seen: None };
     decide_gate(ctx, &session(&ctx.db, &ctx.config.tenant), &decision).await.map(|_| ())
 }
 

@@ -107,8 +107,13 @@ async fn an_undecided_gate_expires_and_fails_its_step() {
 
 async fn approve(lab: &Lab, run: RunId) -> Result<Gate, Error> {
     let row = lab.admin.query_one("select id from nofx.gate where run_id = $1", &[&run.0]).await.unwrap();
-    let decision =
-        GateDecision { gate_id: GateId(row.get(0)), decision: Decision::Approve, actor: "ann", reason: None };
+    let decision = GateDecision {
+        gate_id: GateId(row.get(0)),
+        decision: Decision::Approve,
+        actor: "ann",
+        reason: None,
+        seen: None,
+    };
     decide_gate(&lab.ctx, &lab.session(), &decision).await
 }
 

@@ -31,7 +31,7 @@ const CALLS: [(&str, &str, &str); 13] = [
 ];
 
 /// Code that uses storage, a secret or a key, and the rights that it needs.
-const USES: [(&str, &[(&str, &str)]); 16] = [
+const USES: [(&str, &[(&str, &str)]); 18] = [
     (".sign_download(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*")]),
     (".sign_attachment(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*")]),
     (".sign_view(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*")]),
@@ -47,6 +47,8 @@ const USES: [(&str, &[(&str, &str)]); 16] = [
     ("store.recall(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*"), ("s3:ListBucket", "ArtifactsBucket.Arn")]),
     ("functions.invoke(", &[("lambda:InvokeFunction", "GateRunnerFunction.Arn")]),
     ("signing::public_keys(", &[("kms:GetPublicKey", "SigningKey.Arn")]),
+    ("config.decisions", &[("kms:GetPublicKey", "DecisionKey.Arn")]),
+    ("decide_gate(&", &[("kms:Sign", "DecisionKey.Arn"), ("kms:GetPublicKey", "DecisionKey.Arn")]),
     ("Signer::new(", &[("kms:Sign", "SigningKey.Arn"), ("kms:GetPublicKey", "SigningKey.Arn")]),
     ("secrets.get(", &[("secretsmanager:GetSecretValue", "LlmSecret.Id")]),
 ];

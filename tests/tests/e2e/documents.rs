@@ -180,6 +180,8 @@ impl<'a> Runner<'a> {
         bash.env("NOFX_STATE_DIR", self.state).env("NOFX_API_URL", self.stack.at(""));
         bash.env("DATABASE_URL", &self.database_url).env("GIT_CONFIG_GLOBAL", &self.tools.git_config);
         bash.env("NOFX_AWS_CLI", &self.tools.aws).env("NOFX_FUNCTIONS_ENV", &self.functions_env);
+        // Not what the person who runs the tests keeps there.
+        bash.env("NOFX_CONFIG", work.with_file_name("config.toml"));
         bash.env_remove("AWS_ENDPOINT_URL");
         bash
     }

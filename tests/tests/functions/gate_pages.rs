@@ -136,7 +136,10 @@ async fn only_the_gates_of_a_page_look_for_their_evidence() {
             assert_eq!((found.gates.len(), found.gates_total, found.gates_open), (50, 1_001, 1_001));
             assert!(found.gates[1].evidence_id.is_some(), "any artifact of the run can be evidence");
         } else {
-            assert_eq!(inbox_list(&session(&ctx.db, &lab.tenant), None, None).await.expect("an inbox").gates.len(), 50);
+            assert_eq!(
+                inbox_list(&session(&ctx.db, &lab.tenant), None, true, None).await.expect("an inbox").gates.len(),
+                50
+            );
         }
         // A connection reports what it did when it ends.
         drop(ctx);

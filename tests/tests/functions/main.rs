@@ -3,9 +3,11 @@
 
 mod addresses;
 mod artifact_pages;
+mod audit;
 mod codegen;
 mod commands;
 mod console_lists;
+mod console_logins;
 mod db_write;
 mod evidence_pages;
 mod filters;
@@ -14,6 +16,7 @@ mod gates;
 mod gateway;
 mod hostile;
 mod keys;
+mod logins;
 mod new_runs;
 mod operator_pages;
 mod own_handler;

@@ -280,5 +280,31 @@ async fn responses_about_rules() {
     snapshot.add("PUT /policy", &api.send("PUT", "/policy", &[], Some(policy.to_string())).await);
     snapshot.add("GET /policy", &api.get("/policy").await);
     snapshot.add("GET /policy/history", &api.get("/policy/history").await);
+    snapshot.add("GET /audit", &api.get("/audit?limit=2&actor=ann").await);
     snapshot.compare("rule");
+}
+
+#[tokio::test]
+async fn responses_about_callers() {
+    let lab = Lab::new().await;
+    let api = Gateway::api(&lab, Shape::Http);
+    let mut snapshot = Snapshot::default();
+    snapshot.add("GET /whoami", &api.get("/whoami").await);
+    snapshot.add("GET /auth/config", &api.get("/auth/config").await);
+    let agent = json!({"kind": "agent", "name": "planner", "role": "operator", "scopes": ["runs.read", "runs.create"]});
+    let mut made = api.post("/tokens", &agent).await;
+    let id = made.body["id"].as_str().expect("an id").to_owned();
+    made.body["token"] = json!("<token>");
+    snapshot.add("POST /tokens", &made);
+    snapshot.add("GET /tokens", &api.get("/tokens").await);
+    snapshot.add("DELETE /tokens/{id}", &api.send("DELETE", &format!("/tokens/{id}"), &[], None).await);
+    snapshot.add("POST /sessions, local", &api.post("/sessions", &json!({})).await);
+    snapshot.add("DELETE /sessions/current, local", &api.send("DELETE", "/sessions/current", &[], None).await);
+    let member = json!({"role": "approver", "name": "Ann", "email": "ann@example.com"}).to_string();
+    snapshot.add("PUT /members/{subject}", &api.send("PUT", "/members/ann%20a", &[], Some(member)).await);
+    snapshot.add("GET /members", &api.get("/members").await);
+    snapshot.add("GET /members, a page", &api.get("/members?limit=1").await);
+    snapshot.add("DELETE /members/{subject}", &api.send("DELETE", "/members/ann%20a", &[], None).await);
+    snapshot.add("DELETE /members/{subject}, last", &api.send("DELETE", "/members/local", &[], None).await);
+    snapshot.compare("access");
 }

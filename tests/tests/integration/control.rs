@@ -49,7 +49,7 @@ async fn gate_on(lab: &Lab, run: RunId, step: Option<StepId>) -> (GateId, GateCr
 }
 
 async fn decide(lab: &Lab, gate_id: GateId, decision: Decision) -> Result<Gate, Error> {
-    let decision = GateDecision { gate_id, decision, actor: "ann", reason: Some("because") };
+    let decision = GateDecision { gate_id, decision, actor: "ann", reason: Some("because"), seen: None };
     decide_gate(&lab.ctx, &lab.session(), &decision).await
 }
 

@@ -32,7 +32,7 @@ async fn run_to_end(lab: &Lab, plan: &Value, deliver: Deliver) -> Value {
 async fn approve_all(lab: &Lab, run: RunId) {
     for gate in gate_list_of_run(&session(&lab.ctx.db, &lab.tenant), run, None, 100).await.unwrap().items {
         let decision = Decision::Approve;
-        let decision = GateDecision { gate_id: gate.id, decision, actor: "ann", reason: None };
+        let decision = GateDecision { gate_id: gate.id, decision, actor: "ann", reason: None, seen: None };
         decide_gate(&lab.ctx, &lab.session(), &decision).await.unwrap();
     }
 }

@@ -225,8 +225,8 @@ async fn only_one_of_many_concurrent_decisions_counts() {
         let deciders = [Decision::Approve, Decision::Reject, Decision::Waive, Decision::Approve].map(|decision| {
             let session = lab.session();
             async move {
-                let decision = GateDecision { gate_id, decision, actor: "ann", reason: None };
-                matches!(gate::gate_decide(&session, &decision).await.unwrap(), GateDecided::Decided { .. })
+                let decision = GateDecision { gate_id, decision, actor: "ann", reason: Some("so"), seen: None };
+                matches!(gate::gate_decide(&session, &decision, None).await.unwrap(), GateDecided::Decided { .. })
             }
         });
         let decided = run_concurrently(deciders.into()).await;

@@ -81,7 +81,7 @@ async fn pending(lab: &Lab, run: RunId) -> shared::view::Gate {
 }
 
 async fn decide(lab: &Lab, gate_id: GateId, decision: Decision) {
-    let decision = GateDecision { gate_id, decision, actor: "ann", reason: Some("so") };
+    let decision = GateDecision { gate_id, decision, actor: "ann", reason: Some("so"), seen: None };
     decide_gate(&lab.ctx, &lab.session(), &decision).await.unwrap();
 }
 

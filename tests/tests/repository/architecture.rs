@@ -22,10 +22,10 @@ const SHARED: &AllowedImports = &[
     ("auth", &["config", "domain", "error"]),
     ("invoke", &["error"]),
     ("signing", &["config", "domain", "error"]),
-    ("context", &["config", "db", "error", "queue", "secrets", "storage"]),
-    ("flow", &["context", "db", "domain", "error", "queue", "storage", "telemetry", "view"]),
+    ("context", &["config", "db", "error", "queue", "secrets", "signing", "storage"]),
+    ("flow", &["context", "db", "domain", "error", "queue", "signing", "storage", "telemetry", "view"]),
     ("worker", &["context", "db", "domain", "error", "flow", "queue", "storage", "telemetry"]),
-    ("http", &["domain", "error", "telemetry", "view"]),
+    ("http", &["auth", "context", "db", "domain", "error", "telemetry", "view"]),
 ];
 
 const LOCAL: &AllowedImports = &[

@@ -1,8 +1,9 @@
 //! Sessions, API tokens and members: who may have which, how they end, and where their secrets are not.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use nofx_tests::Lab;
 use nofx_tests::issuer::{CallerOf, Issuer};
@@ -290,8 +291,27 @@ async fn who_is_being_removed_gets_no_token_that_survives_it() {
     }
 }
 
+/// What this thread logs, whatever its level is.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("the log").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 #[tokio::test]
-async fn a_secret_is_in_one_answer_and_in_no_row() {
+async fn a_secret_is_in_one_answer_and_in_no_row_and_no_log() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false);
+    let _guard = tracing::subscriber::set_default(subscriber.with_writer(move || writer.clone()).finish());
     let tenant = Tenant::new().await;
     let admin = tenant.person("admin");
     let made = admin.post("/tokens", json!({"kind": "agent", "name": "canary", "role": "operator"})).await.1;
@@ -315,6 +335,9 @@ async fn a_secret_is_in_one_answer_and_in_no_row() {
         let sql = format!("select coalesce(string_agg(t::text, ' '), '') from nofx.{table} t");
         answers.push(Value::String(tenant.lab.admin.query_one(&sql, &[]).await.unwrap().get(0)));
     }
+    let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(logged.contains("answered") && logged.contains("not admitted"), "the log has no request");
+    answers.push(Value::String(logged));
     for secret in &secrets {
         assert_eq!(secret.len(), 52);
         assert!(answers.iter().all(|answer| !answer.to_string().contains(secret.as_str())));

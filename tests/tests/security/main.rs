@@ -2,8 +2,11 @@
 
 mod accounts;
 mod admission;
+mod approvals;
+mod audit;
 mod bootstrap;
 mod jwks;
 mod keys;
+mod matrix;
 mod roles;
 mod tenancy;

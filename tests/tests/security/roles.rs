@@ -30,13 +30,17 @@ const WORKER: [&str; 13] = [
     "sweep_wakeups",
 ];
 /// The functions that api and approvals call.
-const API: [&str; 29] = [
+const API: [&str; 33] = [
+    "approval_rules",
     "artifact_upload",
+    "audit_export",
+    "audit_page",
     "caller_admit",
     "db_write_target",
     "gate_create",
     "gate_decide",
-    "gate_json",
+    "gate_is_mine",
+    "gate_standing",
     "jwks_last",
     "jwks_store",
     "keys_of",
@@ -66,7 +70,7 @@ const EVERYBODY: &str = "tenant_id";
 /// What a member that reads directly needs under row level security.
 const MEMBER: &str = "member_tenant";
 /// Tables that the API reaches only through functions.
-const CLOSED: [&str; 4] = ["api_token", "jwks", "membership", "tenant"];
+const CLOSED: [&str; 6] = ["api_token", "audit", "audit_head", "jwks", "membership", "tenant"];
 
 async fn tables(lab: &Lab) -> Vec<String> {
     let sql = "select relname::text from pg_class

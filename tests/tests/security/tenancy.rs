@@ -41,8 +41,13 @@ async fn fill(lab: &mut Lab, tenant: &str) {
     });
     lab.settle(&script, Deliver::Once).await;
     let row = lab.admin.query_one("select id from nofx.gate where run_id = $1", &[&run.0]).await.unwrap();
-    let decision =
-        GateDecision { gate_id: GateId(row.get(0)), decision: Decision::Approve, actor: "ann", reason: None };
+    let decision = GateDecision {
+        gate_id: GateId(row.get(0)),
+        decision: Decision::Approve,
+        actor: "ann",
+        reason: None,
+        seen: None,
+    };
     decide_gate(&lab.ctx, &lab.session(), &decision).await.unwrap();
     let rule =
         "insert into nofx.db_write_rule (tenant_id, table_name, allowed_ops) values ($1, 'public.t', '{insert}')";

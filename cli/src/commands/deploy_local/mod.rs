@@ -254,12 +254,12 @@ async fn check_callers(api: &Api, people: &People) -> Result<()> {
     Ok(())
 }
 
-/// Fails unless the API can read the public key of the stack's signing key.
+/// Fails unless the API can read the public keys of the stack's signing keys.
 async fn check_keys(api: &Api) -> Result<()> {
     let SigningKeys { keys } = api.get("/keys").await?;
     match keys.as_slice() {
-        [key] if key.current => Ok(()),
-        other => bail!("GET /keys lists {} keys, not the one of the stack", other.len()),
+        [evidence, decisions] if evidence.current && decisions.current => Ok(()),
+        other => bail!("GET /keys lists {} keys, not the two of the stack", other.len()),
     }
 }
 

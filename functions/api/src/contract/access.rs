@@ -42,9 +42,9 @@ fn account(schemas: &mut Schemas) -> Vec<Operation> {
             "Start a session, with the JSON web token of a login.",
         )
         .may_take(session, json!({"name": "nofx on laptop", "expires_in_s": 2_592_000}))
-        .answers(201, "The session. Its token cannot be read again.", schemas.of::<TokenCreated>())
-        .with("Cache-Control"),
+        .answers(201, "The session. Its token cannot be read again.", schemas.of::<TokenCreated>()),
         Operation::new(Method::DELETE, "/sessions/current", "endSession", ACCOUNT, "End the session of the request.")
+            .may_take(nothing(), json!({}))
             .answers(200, "Whether it ended.", schemas.of::<TokenEnded>()),
     ]
 }
@@ -75,9 +75,9 @@ fn tokens(schemas: &mut Schemas) -> Vec<Operation> {
             .example("access", "GET /tokens"),
         Operation::new(Method::POST, "/tokens", "createToken", TOKENS, "Create an API token of an agent or a service.")
             .takes(token, json!({"kind": "agent", "name": "planner", "role": "operator"}))
-            .answers(201, "The token. It cannot be read again.", schemas.of::<TokenCreated>())
-            .with("Cache-Control"),
+            .answers(201, "The token. It cannot be read again.", schemas.of::<TokenCreated>()),
         Operation::new(Method::DELETE, "/tokens/{id}", "revokeToken", TOKENS, "Revoke an API token, or end a session.")
+            .may_take(nothing(), json!({}))
             .answers(200, "Whether it counted until now.", schemas.of::<TokenEnded>()),
     ]
 }
@@ -127,6 +127,11 @@ fn members(schemas: &mut Schemas) -> Vec<Operation> {
         .answers(200, "What ended.", schemas.of::<MemberRemoved>())
         .refuses(&[Code::LastAdmin]),
     ]
+}
+
+/// A body without fields.
+fn nothing() -> Value {
+    object(&[], &[], |field| unreachable!("the field {field} has no schema"))
 }
 
 fn role() -> Value {

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 use shared::db::console::{AttemptAt, Gate, Run};
-use shared::domain::gate::{Decision, GATE_CHANGE};
+use shared::domain::gate::{APPROVAL, Decision, GATE_CHANGE};
 use shared::domain::{GateStatus, RunId};
 
 use super::icon::{Look, PENDING_GATE, look, mark};
@@ -30,7 +30,10 @@ pub(super) fn words_of(gate_type: &str) -> String {
     match gate_type.strip_prefix("manual:") {
         _ if gate_type == GATE_CHANGE => "change of checks".to_owned(),
         Some(what) => visible(&what.replace(['-', '_'], " ")),
-        None => visible(gate_type),
+        None => match gate_type.strip_prefix(APPROVAL) {
+            Some(tool) => format!("a step with {}", visible(tool)),
+            None => visible(gate_type),
+        },
     }
 }
 

@@ -19,13 +19,15 @@ pub struct InboxPage<'a> {
     pub list: &'a Inbox,
     /// The only type that is shown, or empty.
     pub gate_type: &'a str,
+    /// Whether the list has also gates that the reader may not decide.
+    pub everybody: bool,
 }
 
 /// `GET /ui/inbox`.
 pub fn inbox(page: &InboxPage<'_>) -> String {
-    let InboxPage { base, list, .. } = *page;
+    let InboxPage { base, list, everybody, .. } = *page;
     let is_empty = list.waiting == 0 && !list.is_continuation;
-    let fragment = (!list.is_continuation).then(|| address(base, page.gate_type, None));
+    let fragment = (!list.is_continuation).then(|| address(base, page.gate_type, everybody, None));
     let content = html! {
         p.toast #announcer role="status" {}
         div #live data-fragment=[fragment.as_ref()] {
@@ -43,8 +45,9 @@ pub fn inbox(page: &InboxPage<'_>) -> String {
     layout(&Layout { part: Part::Inbox, waiting: list.waiting, ..Layout::new(base, "Inbox") }, &content)
 }
 
-fn address(base: Base, gate_type: &str, after: Option<&str>) -> String {
-    let pairs = [("type", gate_type), ("after", after.unwrap_or_default())];
+fn address(base: Base, gate_type: &str, everybody: bool, after: Option<&str>) -> String {
+    let all = if everybody { "1" } else { "" };
+    let pairs = [("type", gate_type), ("all", all), ("after", after.unwrap_or_default())];
     let set = pairs.iter().filter(|(_, value)| !value.is_empty());
     let query: Vec<_> = set.map(|(name, value)| format!("{name}={}", encoded(value))).collect();
     let mark = if query.is_empty() { "" } else { "?" };
@@ -84,11 +87,15 @@ fn nothing(base: Base, decided: &Decided) -> Markup {
 }
 
 fn gates(page: &InboxPage<'_>) -> Markup {
-    let InboxPage { base, list, gate_type } = *page;
+    let InboxPage { base, list, gate_type, everybody } = *page;
     html! {
         (types(page))
         @if list.gates.is_empty() {
-            p { @if list.is_continuation { "No newer gates." } @else { "No gate of this type waits." } }
+            p {
+                @if list.is_continuation { "No newer gates." }
+                @else if !everybody { "None of them waits for you: other people decide these gates." }
+                @else { "No gate of this type waits." }
+            }
         } @else {
             table.table role="table" {
                 thead role="rowgroup" {
@@ -102,24 +109,28 @@ fn gates(page: &InboxPage<'_>) -> Markup {
             }
         }
         nav.pages aria-label="More" {
-            @if list.is_continuation { a href=(address(base, gate_type, None)) { "Oldest gates" } }
+            @if list.is_continuation { a href=(address(base, gate_type, everybody, None)) { "Oldest gates" } }
             @else { (lately(base, &list.decided)) }
             @if let Some(newer) = list.newer {
-                a href=(address(base, gate_type, Some(&newer.to_string()))) rel="next" { "Newer gates" }
+                a href=(address(base, gate_type, everybody, Some(&newer.to_string()))) rel="next" { "Newer gates" }
             }
         }
     }
 }
 
 fn types(page: &InboxPage<'_>) -> Markup {
-    let InboxPage { base, list, gate_type } = *page;
+    let InboxPage { base, list, gate_type, everybody } = *page;
     let all = if list.waiting > WAITING_SHOWN { format!("{WAITING_SHOWN}+") } else { list.waiting.to_string() };
     let rest = list.types_total.saturating_sub(list.types.len() as u64);
     html! {
+        nav.filters.chips aria-label="Whose gates" {
+            a href=(address(base, gate_type, false, None)) aria-current=[(!everybody).then_some("true")] { "For me" }
+            a href=(address(base, gate_type, true, None)) aria-current=[everybody.then_some("true")] { "For everybody" }
+        }
         nav.filters.chips aria-label="Gates by type" {
-            a href=(base.to("inbox")) aria-current=[gate_type.is_empty().then_some("true")] { "All " span.note { (all) } }
+            a href=(address(base, "", everybody, None)) aria-current=[gate_type.is_empty().then_some("true")] { "All " span.note { (all) } }
             @for one in &list.types {
-                a href=(address(base, &one.gate_type, None)) aria-current=[(one.gate_type == gate_type).then_some("true")] {
+                a href=(address(base, &one.gate_type, everybody, None)) aria-current=[(one.gate_type == gate_type).then_some("true")] {
                     bdi { (capital(&words_of(&one.gate_type))) } " " span.note { (format::number(one.count.min(COUNTED_GATES))) @if list.is_cut { "+" } }
                 }
             }
@@ -166,6 +177,9 @@ fn what(base: Base, gate: &Gate, query: &str) -> Markup {
 /// What a decision can rely on, and what an approval starts.
 fn with(asked: &Asked) -> Markup {
     let mut parts = Vec::new();
+    if let Some(required) = asked.required.filter(|required| *required > 1) {
+        parts.push(format!("{} of {required} approvals", asked.approved.unwrap_or_default()));
+    }
     if asked.passed > 0 {
         parts.push(many(asked.passed, "gate passed", "gates passed"));
     }
@@ -273,8 +287,8 @@ mod tests {
 
     #[test]
     fn an_address_keeps_the_type() {
-        assert_eq!(address(Base::TOP, "", None), "inbox");
-        assert_eq!(address(Base::RUN, "a&b", Some("1")), "../inbox?type=a%26b&after=1");
+        assert_eq!(address(Base::TOP, "", false, None), "inbox");
+        assert_eq!(address(Base::RUN, "a&b", true, Some("1")), "../inbox?type=a%26b&all=1&after=1");
     }
 
     #[test]

@@ -1,10 +1,14 @@
 //! The frame of every page: header, navigation, keyboard help.
 
 use maud::{DOCTYPE, Markup, html};
+use shared::domain::principal::Principal;
+use shared::domain::{Kind, Role};
 
 use super::icon::{icon, symbols};
+use super::parts::{menu, pairs};
 use super::source::visible;
 use crate::assets::{CSS, ICON, JS};
+use crate::viewer;
 
 /// The depth of a page below `/ui/`. Links go up that many levels and never name a level above `/ui/`.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +63,10 @@ pub(super) enum Part {
     Rules,
     Health,
     Usage,
+    Members,
+    Tokens,
+    /// The form of a login, which leads nowhere else.
+    Login,
     /// No part, for example an error.
     Other,
 }
@@ -72,6 +80,10 @@ const PARTS: [(Part, &str, &str); 6] = [
     (Part::Usage, "usage", "Usage"),
     (Part::Health, "health", "Health"),
 ];
+
+/// The same for parts that only admins may read.
+const ADMIN_PARTS: [(Part, &str, &str); 2] =
+    [(Part::Members, "members", "Members"), (Part::Tokens, "tokens", "Tokens")];
 
 pub(super) fn layout(layout: &Layout<'_>, content: &Markup) -> String {
     let base = layout.base;
@@ -104,11 +116,17 @@ pub(super) fn layout(layout: &Layout<'_>, content: &Markup) -> String {
 
 fn header(layout: &Layout<'_>) -> Markup {
     let base = layout.base;
+    if layout.part == Part::Login {
+        return html! { header.site { span.brand { (icon("run", "")) "NOFX" } } };
+    }
+    let viewer = viewer::principal();
+    let is_admin = viewer.as_ref().is_some_and(|(who, _)| who.role == Role::Admin && who.kind != Kind::Agent);
+    let admin_parts = if is_admin { &ADMIN_PARTS[..] } else { &[] };
     html! {
         header.site {
             a.brand href=(base.to("runs")) { (icon("run", "")) "NOFX" }
             nav aria-label="Site" {
-                @for (part, path, words) in PARTS {
+                @for &(part, path, words) in PARTS.iter().chain(admin_parts) {
                     a href=(base.to(path)) data-go=(path) aria-current=[(part == layout.part).then_some("page")] {
                         (words)
                         @if part == Part::Inbox { (waiting(layout.waiting)) }
@@ -119,10 +137,29 @@ fn header(layout: &Layout<'_>) -> Markup {
                 button.slight.no-script-hidden type="button" data-help aria-label="Keyboard shortcuts" {
                     kbd aria-hidden="true" { "?" }
                 }
+                @if let Some((who, form_token)) = &viewer { (account(base, who, form_token.as_deref())) }
                 a.button.primary href=(base.to("new")) data-go="new" { (icon("plus", "")) "New run" }
             }
         }
     }
+}
+
+/// Who has logged in, and how to log out.
+fn account(base: Base, who: &Principal, form_token: Option<&str>) -> Markup {
+    let panel = html! {
+        (pairs([
+            ("Role", html! { (who.role) }),
+            ("Tenant", html! { bdi { (visible(&who.tenant.0)) } }),
+            ("Id", html! { code { bdi { (visible(&who.subject)) } } }),
+        ]))
+        @if let Some(token) = form_token {
+            form method="post" action=(base.to("logout")) {
+                input type="hidden" name="csrf" value=(token);
+                button type="submit" { "Log out" }
+            }
+        }
+    };
+    menu("account", &html! { span.hidden-text { "Logged in as " } bdi { (visible(&who.name)) } }, None, false, &panel)
 }
 
 fn waiting(gates: u64) -> Markup {

@@ -6,6 +6,7 @@ use shared::domain::{Problem, Timestamp};
 use super::format;
 use super::icon::icon;
 use super::source::visible;
+use crate::viewer;
 
 /// The pages above this one, with their links, and this one.
 pub(super) fn crumbs(above: &[(&str, String)], here: &str) -> Markup {
@@ -87,8 +88,12 @@ pub(super) fn blank(title: &str, body: &Markup) -> Markup {
     html! { div.blank { h1 { (title) } (body) } }
 }
 
-/// The field for the name of the person who acts. `value` is what was typed, `wrong` the problem with it.
+/// The field for the name of the person who acts. `value` is what was typed, `wrong` the problem with it. Nothing if their
+/// session says it.
 pub(super) fn actor_field(id: &str, value: &str, wrong: Option<&str>) -> Markup {
+    if viewer::is_known() {
+        return html! {};
+    }
     let problem = format!("{id}-wrong");
     html! {
         div.field {

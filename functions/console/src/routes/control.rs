@@ -11,8 +11,8 @@ use shared::flow::control_run::control_run;
 use shared::http::{self, ACTOR, Form, Sender, id_param, sender};
 
 use super::{Visit, failure, not_recorded, redirect, run, show};
-use crate::csrf;
 use crate::page::{Base, RefusedControl, RunPage, Unrecorded, run_page};
+use crate::{csrf, viewer};
 
 /// `POST /ui/runs/{id}/pause`.
 pub async fn pause(visit: Visit, path: Path<String>, headers: HeaderMap, form: Form) -> Response {
@@ -50,7 +50,7 @@ async fn control(visit: Visit, Path(id): Path<String>, headers: &HeaderMap, form
         return show_run(&visit, headers, id, StatusCode::FORBIDDEN, refused(sentence, None)).await;
     }
     let actor = form.read(&[ACTOR, &["csrf"]], |fields| {
-        if fields.value("actor").is_none() {
+        if fields.value("actor").is_none() && !viewer::is_known() {
             fields.problem("actor", "A name is needed.");
         }
         Some(http::actor(fields))

@@ -13,10 +13,10 @@ use shared::flow::decide_gate::decide_gate;
 use shared::http::{self, ACTOR, Form, Query, REASON, Sender, id_param, sender};
 use shared::telemetry;
 
-use super::{Visit, document, failure, not_recorded, number, redirect, show};
-use crate::csrf;
+use super::{Visit, acting, document, failure, not_recorded, number, redirect, show};
 use crate::evidence::GateChange;
 use crate::page::{self, Base, Content, DecisionPage, Refusal, Refused, Unrecorded};
+use crate::{csrf, viewer};
 
 /// Documents that a page shows, and the largest one. Others are linked.
 const DOCUMENTS: usize = 4;
@@ -154,18 +154,20 @@ pub async fn decide(
     }
     match record(&visit, gate_id, decision, &form).await {
         Ok(run_id) => redirect(&Base::GATE.to(&next(&visit, gate_id, run_id, &form).await)),
-        Err(error @ (Error::Conflict(..) | Error::Invalid(_))) => {
+        Err(error @ (Error::Conflict(..) | Error::Invalid(_) | Error::Excluded(..) | Error::GateChanged(_))) => {
             refused(&visit, &headers, gate_id, decision, &form, &error).await
         }
-        Err(error @ Error::Unavailable { .. }) => unavailable(&headers, gate_id, decision, &form, &error),
+        Err(error @ (Error::Unavailable { .. } | Error::SigningUnavailable { .. })) => {
+            unavailable(&headers, gate_id, decision, &form, &error)
+        }
         Err(error) => failure(Base::GATE, &error),
     }
 }
 
 /// Records the decision. Returns the id of the gate's run.
 async fn record(visit: &Visit, gate_id: GateId, decision: Decision, form: &Form) -> Result<RunId, Error> {
-    let (actor, reason) = form.read(&[ACTOR, REASON, &["csrf"], &["from"]], |fields| {
-        if fields.value("actor").is_none() {
+    let (actor, reason) = form.read(&[ACTOR, REASON, &["csrf"], &["digest"], &["from"]], |fields| {
+        if fields.value("actor").is_none() && !viewer::is_known() {
             fields.problem("actor", "A decision needs a name.");
         }
         let (actor, reason) = (http::actor(fields), http::reason_of(fields, decision));
@@ -175,8 +177,9 @@ async fn record(visit: &Visit, gate_id: GateId, decision: Decision, form: &Form)
     if decision != Decision::Reject {
         check_readable(visit, gate_id).await?;
     }
-    let gate =
-        decide_gate(&visit.ctx, &visit.session, &GateDecision { gate_id, decision, actor: &actor, reason }).await?;
+    let seen = Some(form.text("digest")).filter(|digest| !digest.is_empty());
+    let decision = GateDecision { gate_id, decision, actor: &actor, reason, seen };
+    let gate = decide_gate(&visit.ctx, &visit.session, &decision).await?;
     Ok(gate.run_id)
 }
 
@@ -211,9 +214,12 @@ async fn refused(
     let (status, why) = match error {
         Error::Invalid(problems) => (StatusCode::BAD_REQUEST, Refusal::Problems(problems)),
         Error::Forbidden(_) => (StatusCode::FORBIDDEN, Refusal::Form(&sentence)),
+        Error::Excluded(..) => (StatusCode::FORBIDDEN, Refusal::Excluded(&sentence)),
+        Error::GateChanged(changed) => (StatusCode::CONFLICT, Refusal::Changed(changed)),
         _ => (StatusCode::CONFLICT, Refusal::Conflict(&sentence)),
     };
-    let typed = Refused { why, decision, actor: form.text("actor"), reason: form.text("reason") };
+    let actor = acting(form);
+    let typed = Refused { why, decision, actor: &actor, reason: form.text("reason") };
     let from_inbox = form.text("from") == INBOX;
     let mut response =
         asked.show(headers, |page| DecisionPage { base: Base::GATE, from_inbox, refused: Some(typed), ..page });
@@ -239,7 +245,7 @@ fn unavailable(headers: &HeaderMap, gate: GateId, decision: Decision, form: &For
         place: (&place, "the gate"),
         actor: form.text("actor"),
         text: Some(("reason", "Reason", form.text("reason"))),
-        hidden: &[("from", form.text("from"))],
+        hidden: &[("from", form.text("from")), ("digest", form.text("digest"))],
     };
     not_recorded(headers, error, page)
 }

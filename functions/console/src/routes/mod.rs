@@ -6,12 +6,15 @@ pub mod document;
 pub mod gate;
 pub mod health;
 pub mod inbox;
+pub mod login;
+pub mod members;
 pub mod new;
 pub mod policy;
 pub mod rules;
 pub mod run;
 pub mod runs;
 pub mod step;
+pub mod tokens;
 pub mod usage;
 
 use std::str::FromStr;
@@ -23,11 +26,11 @@ use axum::response::{Html, IntoResponse, Response};
 use shared::context::Ctx;
 use shared::db::Session;
 use shared::error::{Code, Error};
-use shared::http::{Query, detail_of, id_param};
+use shared::http::{Form, Query, detail_of, id_param};
 use shared::telemetry;
 
-use crate::csrf;
 use crate::page::{self, Base, Message, Unrecorded};
+use crate::{csrf, viewer};
 
 /// A request of a page: the function's clients, and the session of the caller.
 pub struct Visit {
@@ -39,7 +42,9 @@ impl FromRequestParts<Ctx> for Visit {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, ctx: &Ctx) -> Result<Self, Error> {
-        Ok(Self { ctx: ctx.clone(), session: Session::from_request_parts(parts, ctx).await? })
+        let session = Session::from_request_parts(parts, ctx).await?;
+        viewer::enter(ctx, &session, &parts.headers);
+        Ok(Self { ctx: ctx.clone(), session })
     }
 }
 
@@ -136,6 +141,11 @@ pub fn not_recorded(headers: &HeaderMap, error: &Error, page: Unrecorded<'_>) ->
     let mut response = show(headers, |token| page::unrecorded(&Unrecorded { token, why: &why, maybe_done, ..page }));
     *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     response
+}
+
+/// Who acts, for a page that shows a form again: whoever has logged in, else the name in the form.
+pub fn acting(form: &Form) -> String {
+    viewer::principal().map_or_else(|| form.text("actor").to_owned(), |(who, _)| who.name)
 }
 
 /// An id in the query, which our own links set.

@@ -15,11 +15,10 @@ use shared::telemetry;
 use uuid::Uuid;
 
 use super::{Visit, failure, redirect, show};
-use crate::csrf;
-use crate::examples;
 use crate::page::{Base, NewRunPage, Outcome, Stored, Typed, new_run_page};
 use crate::plan_text::{self, Located, MAX_TEXT_BYTES};
 use crate::upload::Upload;
+use crate::{csrf, examples, viewer};
 
 const FIELDS: &[&str] = &["csrf", "key", "plan", "actor", "workspace", "base"];
 const FILES: &[&str] = &["workspace_file", "base_file"];
@@ -73,14 +72,17 @@ pub async fn start(visit: Visit, headers: HeaderMap, body: Bytes) -> Response {
         Err(problems) => return form.show(StatusCode::BAD_REQUEST, Outcome::Problems(&problems)).await,
     };
     let actor = match actor_of(&form.typed.actor) {
-        Ok(actor) => actor,
+        _ if viewer::is_known() => None,
+        Ok(actor) => Some(actor),
         Err(rule) => return form.show(StatusCode::BAD_REQUEST, Outcome::WrongActor(&rule)).await,
     };
     // Part of the request: the same form with another name is another request.
     let mut body = body;
-    body["actor"] = json!(actor);
+    if let Some(actor) = &actor {
+        body["actor"] = json!(actor);
+    }
     let key = format!("{KEY_PREFIX}{}", form.typed.key);
-    let request = Request { body: &body, idempotency_key: Some(&key), traceparent: None, actor: Some(&actor) };
+    let request = Request { body: &body, idempotency_key: Some(&key), traceparent: None, actor: actor.as_deref() };
     match create_run(&visit.ctx, &visit.session, &request).await {
         Ok(accepted) => redirect(&format!("runs/{}", accepted.id)),
         Err(error) => form.refuse(error).await,

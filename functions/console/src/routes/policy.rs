@@ -10,9 +10,8 @@ use shared::error::Error;
 use shared::http::{ACTOR, Form, Query, REASON, Sender, actor, reason, sender};
 
 use super::{Visit, failure, not_recorded, redirect, show};
-use crate::csrf;
 use crate::page::{Base, PolicyPage, TypedPolicy, Unrecorded, policy_page};
-use crate::plan_text;
+use crate::{csrf, plan_text, viewer};
 
 /// `GET /ui/policy?after=`: the policy and its versions before the version `after`.
 pub async fn page(visit: Visit, query: Query, headers: HeaderMap) -> Response {
@@ -74,7 +73,10 @@ fn unavailable(headers: &HeaderMap, form: &Form, error: &Error) -> Response {
 async fn record(visit: &Visit, form: &Form) -> Result<PolicySet, Error> {
     let (document, actor, reason, version) =
         form.read(&[&["document"], &["version"], ACTOR, REASON, &["csrf"]], |fields| {
-            fields.require(&["document", "version", "actor", "reason"]);
+            fields.require(&["document", "version", "reason"]);
+            if !viewer::is_known() {
+                fields.require(&["actor"]);
+            }
             let document = fields.read("document", |text| read(text.as_str().unwrap_or_default()));
             let version = fields.read("version", |text| {
                 let version = text.as_str().and_then(|text| text.parse::<u32>().ok());

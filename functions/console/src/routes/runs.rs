@@ -8,10 +8,9 @@ use shared::db::console;
 use shared::db::run::RunFilter;
 use shared::domain::RunStatus;
 use shared::error::Error;
-use shared::http::{BasePath, Query, header_text};
+use shared::http::{BasePath, Query, header_text, over_tls};
 
 use super::{Visit, cursor, failure};
-use crate::csrf;
 use crate::page::{self, AGES, Base, OPEN, RunFilters, RunsPage};
 
 /// Maximum length of a text to search for.
@@ -52,7 +51,7 @@ fn api(base_path: &BasePath, headers: &HeaderMap, public_url: Option<&str>) -> S
     let is_plain = |text: &String| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:[]/_~".contains(&byte));
     let host = header_text(headers, "host").filter(|host| !host.is_empty());
     let address = host.map(|host| format!("{host}{}", base_path.to("")));
-    let scheme = if csrf::over_tls(headers) { "https" } else { "http" };
+    let scheme = if over_tls(headers) { "https" } else { "http" };
     address.filter(is_plain).map_or(API_VARIABLE.into(), |address| format!("{scheme}://{address}"))
 }
 

@@ -122,7 +122,6 @@ fn without_a_script_a_reader_can_keep_the_page_still() {
 
 async fn post(verb: &str, headers: &[(&str, &str)], form: &str) -> Answer {
     let mut request = Request::post(format!("/ui/runs/{}/{verb}", run_id()))
-        .header(header::HOST, "nofx.test")
         .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
     for (name, value) in headers {
         request = request.header(*name, *value);

@@ -30,9 +30,9 @@ fn hostile_text_in_lists_and_messages_is_escaped() {
         }
         let empty = Inbox { waiting: 0, gates: Vec::new(), ..support::inbox(text) };
         for list in [&support::inbox(text), &empty] {
-            assert_inert(&inbox(&InboxPage { base, list, gate_type: "" }), text);
+            assert_inert(&inbox(&InboxPage { base, list, gate_type: "", everybody: false }), text);
         }
-        let of_type = inbox(&InboxPage { base, list: &support::inbox("x"), gate_type: text });
+        let of_type = inbox(&InboxPage { base, list: &support::inbox("x"), gate_type: text, everybody: false });
         assert!(!of_type.contains(text) && of_type.contains(&shared::http::encoded(text)));
         assert_inert(&decided_list(base, &support::decisions(text)), text);
         assert_inert(&message(base, &Message { title: text, sentence: text, hint: Some(text) }), text);
@@ -47,7 +47,7 @@ fn text_in_lists_cannot_change_its_direction() {
     let pages = [
         run_list(&RunsPage { base, list: &support::run_list(text), filters: RunFilters::default(), api: text }),
         run_list(&RunsPage { base, list: &none, filters, api: "" }),
-        inbox(&InboxPage { base, list: &support::inbox(text), gate_type: "" }),
+        inbox(&InboxPage { base, list: &support::inbox(text), gate_type: "", everybody: false }),
         decided_list(base, &support::decisions(text)),
     ];
     for page in pages {

@@ -58,7 +58,7 @@ fn every_link_of_every_page_works_below_any_prefix() {
     let note = Message { title: "t", sentence: "s", hint: None };
     let pages = [
         ("/ui/runs", run_list(&RunsPage { base: Base::TOP, list: &list, filters, api: "" })),
-        ("/ui/inbox", inbox(&InboxPage { base: Base::TOP, list: &gates, gate_type: "x" })),
+        ("/ui/inbox", inbox(&InboxPage { base: Base::TOP, list: &gates, gate_type: "x", everybody: false })),
         ("/ui/inbox", decided_list(Base::TOP, &support::decisions("x"))),
         ("/ui/new", new(Base::TOP)),
         ("/ui/new/check", new(Base::RUN)),

@@ -21,6 +21,7 @@ fn step(name: &str, handler: &str, level: usize) -> CheckedStep {
         timeout_s: None,
         max_attempts: 3,
         backoff_ms: 1_000,
+        approval: None,
     }
 }
 
@@ -158,9 +159,7 @@ async fn post(path: &str, headers: &[(&str, &str)], fields: &[(&str, &str)]) -> 
         format!("--XX\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
     };
     let body: String = fields.iter().map(part).chain(["--XX--\r\n".to_owned()]).collect();
-    let mut request = Request::post(path)
-        .header(header::HOST, "nofx.test")
-        .header(header::CONTENT_TYPE, "multipart/form-data; boundary=XX");
+    let mut request = Request::post(path).header(header::CONTENT_TYPE, "multipart/form-data; boundary=XX");
     for (name, value) in headers {
         request = request.header(*name, *value);
     }

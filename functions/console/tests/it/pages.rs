@@ -163,7 +163,7 @@ fn only_the_newest_runs_and_the_oldest_gates_refresh() {
     assert!(runs(false).contains("data-fragment=\"runs?status=open\"") && !runs(true).contains("data-fragment="));
     let gates = |is_continuation| {
         let list = Inbox { is_continuation, ..support::inbox("x") };
-        inbox(&InboxPage { base: Base::TOP, list: &list, gate_type: "a" })
+        inbox(&InboxPage { base: Base::TOP, list: &list, gate_type: "a", everybody: false })
     };
     assert!(gates(false).contains("data-fragment=\"inbox?type=a\"") && !gates(true).contains("data-fragment="));
 }
@@ -204,13 +204,13 @@ fn an_empty_list_shows_how_to_start_and_an_empty_search_does_not() {
 #[test]
 fn an_empty_inbox_names_the_last_decision() {
     let empty = Inbox { gates: Vec::new(), waiting: 0, ..support::inbox("ben") };
-    let page = inbox(&InboxPage { base: Base::TOP, list: &empty, gate_type: "" });
+    let page = inbox(&InboxPage { base: Base::TOP, list: &empty, gate_type: "", everybody: false });
     assert!(
         page.contains("Nothing waits for you")
             && page.contains("by <b><bdi>ben</bdi></b>")
             && page.contains("?decided=1")
     );
-    let page = inbox(&InboxPage { base: Base::TOP, list: &support::inbox("x"), gate_type: "" });
+    let page = inbox(&InboxPage { base: Base::TOP, list: &support::inbox("x"), gate_type: "", everybody: false });
     assert!(
         page.contains("4 gates passed, evidence, 3 rows to insert, 1 other write to a table")
             && page.contains("12 approved, 1 waived")

@@ -1,14 +1,16 @@
 //! A router whose database is down, and sample data.
 
+use std::sync::Arc;
+
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::http::{HeaderMap, Request, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use console::page::{Base, Content, DecisionPage, NewRunPage, Outcome, Stored, Typed};
 use serde::de::value::{Error, StrDeserializer};
 use serde::de::{DeserializeOwned, IntoDeserializer};
 use serde_json::{Value, json};
-use shared::config::{Config, DatabaseConfig};
+use shared::config::{AuthConfig, AuthMode, Config, DatabaseConfig, Platform};
 use shared::context::Ctx;
 use shared::db::console::{
     Artifact, Attempt, AttemptStatus, Focus, Gate, Place, Run, RunRow, Selection, Step, StepCounts, Stopped, Timeline,
@@ -28,7 +30,7 @@ pub const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; 
                        form-action 'self'; base-uri 'none'; frame-ancestors 'none'; img-src 'self'";
 
 /// Texts that act in a page that does not escape them.
-pub const HOSTILE: [&str; 4] = [
+const HOSTILE: [&str; 4] = [
     "<script>alert(1)</script>",
     "\"><img src=x onerror=alert(1)>",
     "</title><svg onload='x'>",
@@ -46,10 +48,15 @@ pub fn assert_inert(page: &str, text: &str) {
     assert!(page.contains(&escaped), "not shown: {text}");
 }
 
+/// A name of this machine. The local mode admits nobody who uses another one.
+const HOST: &str = "localhost";
+
 /// The function's router as `main` serves it. Nothing listens at its database address.
 pub fn router() -> Router {
     let url = "postgresql://nobody@127.0.0.1:1/nothing?sslmode=disable".into();
-    let config = Config::new(DatabaseConfig { url, ca_file: None, pool_size: 1 });
+    let platform = Platform { aws_variable: None, aws_endpoint_url: Some("http://127.0.0.1:1".into()) };
+    let auth = Arc::new(AuthConfig { mode: Some(AuthMode::Local), platform, ..AuthConfig::default() });
+    let config = Config { auth, ..Config::new(DatabaseConfig { url, ca_file: None, pool_size: 1 }) };
     let sdk = SdkConfig::builder().behavior_version(BehaviorVersion::latest()).region(Region::new("us-east-1")).build();
     shared::http::with_layers(console::router(Ctx::new(config, &sdk).unwrap()).unwrap())
 }
@@ -66,7 +73,8 @@ impl Answer {
     }
 }
 
-pub async fn send(request: Request<Body>) -> Answer {
+pub async fn send(mut request: Request<Body>) -> Answer {
+    request.headers_mut().insert(header::HOST, HeaderValue::from_static(HOST));
     let (parts, body) = router().oneshot(request).await.unwrap().into_parts();
     let body = String::from_utf8(to_bytes(body, 1 << 20).await.unwrap().into()).unwrap();
     Answer { status: parts.status, headers: parts.headers, body }
@@ -129,7 +137,17 @@ fn lately(text: &str) -> Decided {
 /// A page of the inbox with `text` in every text field.
 pub fn inbox(text: &str) -> Inbox {
     Inbox {
-        gates: vec![Asked { gate: gate(text), passed: 4, writes: 1, rows: 3, models: 2, commands: 1, has_more: true }],
+        gates: vec![Asked {
+            gate: gate(text),
+            passed: 4,
+            writes: 1,
+            rows: 3,
+            models: 2,
+            commands: 1,
+            has_more: true,
+            required: Some(2),
+            approved: Some(1),
+        }],
         types: vec![TypeCount { gate_type: text.into(), count: 1 }],
         types_total: 12,
         is_cut: true,
@@ -330,7 +348,10 @@ pub fn detail(gate: &Gate, text: &str) -> GateDetail {
         "starts_counts": {"writes": 3, "models": 7, "commands": 12, "others": 8},
         "later": [start(json!({"table": "public.t", "op": "update", "where": row, "set": row, "expected_rows": 1}), later)],
         "later_counts": {"writes": 2, "models": 0, "commands": 1, "others": 4}, "others": [other], "policy": {"version": 4, "document": {"gates": {"on_weakening": text}}},
-        "waiting": 3, "before": null
+        "waiting": 3, "before": null, "required": 2, "approved": 1, "eligible": 1, "may_decide": {"ok": true, "waive": true},
+        "rule": {"required": 2, "roles": ["approver"], "people": [text, text], "self": false, "owners": "excluded",
+                 "waive": "admins", "max_session_age_s": null},
+        "approvals": [{"decision": "approve", "actor": text, "subject": text, "reason": text, "created_at": at(), "is_self": true}]
     });
     // The gate's own fields come from its struct.
     let mut fields = fields;

@@ -9,11 +9,13 @@ use tokio_postgres::types::Type;
 use super::WAITING;
 use super::follow::{self, Effects, Start};
 use super::gate::{GATE, GATE_JOINS, Gate};
+use crate::db::gate::{STANDING, STANDING_JOIN};
 use crate::db::row;
 use crate::db::session::{Arg, Session};
 use crate::domain::gate::{Decision, GATE_CHANGE};
 use crate::domain::{ArtifactId, ArtifactRef, GateId, RunStatus, StepStatus, Timestamp};
 use crate::error::Error;
+use crate::view::Standing;
 
 /// Steps with evidence, documents, decisions of the run: the first ones are on the page.
 const PROOFS: usize = 50;
@@ -31,6 +33,12 @@ pub struct GateDetail {
     /// Ordinal, tool and state of the step that waits.
     pub step_ordinal: Option<i64>,
     pub step_tool: Option<String>,
+    /// Who has approved, and who may.
+    #[serde(flatten)]
+    pub standing: Standing,
+    /// The digest of everything that a decision covers.
+    #[serde(default)]
+    pub digest: Option<String>,
     /// What is judged or decided: digests by name.
     pub subject: Option<Map<String, Value>>,
     /// Other pending gates of the run that ask about the same subject. One approval answers all of them.
@@ -149,7 +157,7 @@ pub async fn decision_fetch(
                join nofx.step s on s.run_id = g.run_id
               where g.tenant_id = $1 and g.id = $2 and g.step_id is null
          )
-         select {GATE}, gs.ordinal as step_ordinal, gs.tool as step_tool, g.subject,
+         select {GATE}, gs.ordinal as step_ordinal, gs.tool as step_tool, g.subject, g.bound_digest as digest, {STANDING},
                 gr.status as run_status, gr.plan_digest, gr.steps_pending + gr.steps_ready + gr.steps_blocked
                     - case when gs.status = 'blocked' then 1 else 0 end as steps_waiting,
                 (select count(*) from nofx.gate o
@@ -168,7 +176,7 @@ pub async fn decision_fetch(
                 {WAITING} as waiting,
                 (select to_json(decided) from (
                     select {GATE} from nofx.gate g {GATE_JOINS} where g.tenant_id = $1 and g.id = $3) decided) as before
-           from nofx.gate g {GATE_JOINS}
+           from nofx.gate g {GATE_JOINS} {STANDING_JOIN}
           cross join lateral ({FOLLOWING}) follow
           where g.tenant_id = $1 and g.id = $2",
         PROOFS_OF_GATE = proofs(),

@@ -81,7 +81,7 @@ pub(super) const GATE: &str = concat!(
 );
 pub(super) const GATE_JOINS: &str = "join nofx.run gr on gr.id = g.run_id
         left join nofx.step gs on gs.id = g.step_id
-        left join nofx.approval d on d.gate_id = g.id
+        left join nofx.approval d on d.gate_id = g.id and d.decides
         left join lateral (
             select a.id, left(a.type, 200) as type, a.attempt from nofx.artifact a
              where a.tenant_id = $1 and a.step_id = g.step_id and a.uri = g.evidence_uri

@@ -8,6 +8,7 @@ use tokio_postgres::types::Type;
 use super::WAITING;
 use super::follow;
 use super::gate::{GATE, GATE_JOINS, Gate};
+use crate::db::gate::STANDING_JOIN;
 use crate::db::row;
 use crate::db::session::{Arg, Session};
 use crate::domain::gate::Decision;
@@ -18,6 +19,8 @@ use crate::error::Error;
 const PAGE: usize = 50;
 /// Types of gates with their number.
 const TYPES: usize = 10;
+/// Pending gates that one page reads to find those that the reader may decide.
+const SCANNED: usize = 200;
 /// Decisions that are counted.
 const COUNTED: usize = 1_000;
 /// Pending gates that are counted by type.
@@ -58,6 +61,9 @@ pub struct Asked {
     pub commands: u64,
     /// Whether more steps follow than those that were read.
     pub has_more: bool,
+    /// Different people who must approve, and how many have.
+    pub required: Option<u32>,
+    pub approved: Option<u32>,
 }
 
 /// How many pending gates have a type.
@@ -93,11 +99,18 @@ pub struct DecidedList {
     pub is_continuation: bool,
 }
 
-/// Pending gates after `after`, oldest first, of one type or of all.
-pub async fn inbox_list(session: &Session, gate_type: Option<&str>, after: Option<GateId>) -> Result<Inbox, Error> {
+/// Pending gates after `after`, oldest first, of one type or of all. With `mine` those that the reader may decide.
+pub async fn inbox_list(
+    session: &Session,
+    gate_type: Option<&str>,
+    mine: bool,
+    after: Option<GateId>,
+) -> Result<Inbox, Error> {
     #[derive(Deserialize)]
     struct Found {
         gates: Vec<Asked>,
+        /// The last gate that was read, if more follow.
+        last_scanned: Option<GateId>,
         types: Vec<TypeCount>,
         types_total: u64,
         is_cut: bool,
@@ -112,17 +125,23 @@ pub async fn inbox_list(session: &Session, gate_type: Option<&str>, after: Optio
                       where g.tenant_id = $1 and g.status = 'pending'
                       order by g.created_at, g.id limit {COUNTED_GATES} + 1) p
               group by p.gate_type
+         ), scanned as materialized (
+             select g.*, row_number() over (order by g.created_at, g.id) as place
+               from (select g.* from nofx.gate g
+                      where g.tenant_id = $1 and g.status = 'pending'
+                        and ($2::uuid is null or (g.created_at, g.id) > (
+                            select c.created_at, c.id from nofx.gate c where c.tenant_id = $1 and c.id = $2))
+                        and ($3::text is null or g.gate_type = $3)
+                      order by g.created_at, g.id limit {SCANNED} + 1) g
          )
          select coalesce((select json_agg(gate) from (
-                    select {GATE}, {PASSED} as passed, w.*
-                      from (select g.* from nofx.gate g
-                             where g.tenant_id = $1 and g.status = 'pending'
-                               and ($2::uuid is null or (g.created_at, g.id) > (
-                                   select c.created_at, c.id from nofx.gate c where c.tenant_id = $1 and c.id = $2))
-                               and ($3::text is null or g.gate_type = $3)
+                    select {GATE}, {PASSED} as passed, w.*, st.required, st.approved
+                      from (select g.* from scanned g
+                             where g.place <= {SCANNED} and (not $4::boolean or nofx.gate_is_mine(g.id))
                              order by g.created_at, g.id limit {PAGE} + 1) g
-                      {GATE_JOINS} cross join lateral ({EFFECTS}) w
+                      {GATE_JOINS} {STANDING_JOIN} cross join lateral ({EFFECTS}) w
                      order by g.created_at, g.id) gate), '[]') as gates,
+                (select l.id from scanned l where l.place = {SCANNED} and (select max(m.place) from scanned m) > {SCANNED}) as last_scanned,
                 coalesce((select json_agg(type) from (
                     select t.gate_type, t.count from type t order by t.count desc, t.gate_type limit {TYPES}) type), '[]') as types,
                 (select count(*) from type) as types_total,
@@ -132,13 +151,13 @@ pub async fn inbox_list(session: &Session, gate_type: Option<&str>, after: Optio
         DECIDED = decided(),
     );
     let after_id = after.map(|id| id.0);
-    let params: [Arg<'_>; 2] = [(&after_id, Type::UUID), (&gate_type, Type::TEXT)];
+    let params: [Arg<'_>; 3] = [(&after_id, Type::UUID), (&gate_type, Type::TEXT), (&mine, Type::BOOL)];
     let found: Option<Found> = row::fetch(session, &sql, &params).await?;
-    let Found { mut gates, types, types_total, is_cut, decided, waiting } =
+    let Found { mut gates, last_scanned, types, types_total, is_cut, decided, waiting } =
         found.ok_or_else(|| Error::internal("list gates", "no row"))?;
     let has_more = gates.len() > PAGE;
     gates.truncate(PAGE);
-    let newer = gates.last().filter(|_| has_more).map(|asked| asked.gate.id);
+    let newer = gates.last().filter(|_| has_more).map(|asked| asked.gate.id).or(last_scanned);
     Ok(Inbox { gates, types, types_total, is_cut, waiting, decided, newer, is_continuation: after.is_some() })
 }
 
@@ -154,7 +173,7 @@ pub async fn decided_list(session: &Session, after: Option<GateId>) -> Result<De
     let older = match after {
         Some(_) => {
             "(l.created_at, l.gate_id) < (
-                 select c.created_at, c.gate_id from nofx.approval c where c.tenant_id = $1 and c.gate_id = $2)"
+                 select c.created_at, c.gate_id from nofx.approval c where c.tenant_id = $1 and c.gate_id = $2 and c.decides)"
         }
         None => "$2::uuid is null",
     };
@@ -162,7 +181,7 @@ pub async fn decided_list(session: &Session, after: Option<GateId>) -> Result<De
         "select coalesce((select json_agg(gate) from (
                     select {GATE}
                       from (select l.gate_id, l.created_at from nofx.approval l
-                             where l.tenant_id = $1 and {older}
+                             where l.tenant_id = $1 and l.decides and {older}
                              order by l.created_at desc, l.gate_id desc limit {PAGE} + 1) l
                       join nofx.gate g on g.id = l.gate_id {GATE_JOINS}
                      order by l.created_at desc, l.gate_id desc) gate), '[]') as gates,
@@ -178,14 +197,18 @@ pub async fn decided_list(session: &Session, after: Option<GateId>) -> Result<De
     Ok(DecidedList { gates, waiting, decided, older, is_continuation: after.is_some() })
 }
 
-/// The pending gate that follows this one in the inbox.
+/// The pending gate that follows this one in the inbox of the reader.
 pub async fn inbox_next(session: &Session, gate: GateId) -> Result<Option<GateId>, Error> {
-    let sql = "select g.id from nofx.gate g
-                where g.tenant_id = $1 and g.status = 'pending'
-                  and (g.created_at, g.id) > (
-                      select c.created_at, c.id from nofx.gate c where c.tenant_id = $1 and c.id = $2)
-                order by g.created_at, g.id limit 1";
-    let id = session.value(sql, &[(&gate.0, Type::UUID)]).await?;
+    let sql = format!(
+        "select n.id
+           from (select g.id, g.created_at from nofx.gate g
+                  where g.tenant_id = $1 and g.status = 'pending'
+                    and (g.created_at, g.id) > (
+                        select c.created_at, c.id from nofx.gate c where c.tenant_id = $1 and c.id = $2)
+                  order by g.created_at, g.id limit {SCANNED}) n
+          where nofx.gate_is_mine(n.id) order by n.created_at, n.id limit 1"
+    );
+    let id = session.value(&sql, &[(&gate.0, Type::UUID)]).await?;
     Ok(id.map(GateId))
 }
 
@@ -203,12 +226,12 @@ fn decided() -> String {
                   select json_object_agg(l.decision, l.count) from (
                       select l.decision, count(*) as count
                         from (select l.decision from nofx.approval l
-                               where l.tenant_id = $1 and l.created_at > now() - interval '7 days'
+                               where l.tenant_id = $1 and l.decides and l.created_at > now() - interval '7 days'
                                order by l.created_at desc, l.gate_id desc limit {COUNTED}) l
                        group by l.decision) l), '{{}}'),
               'last', (select json_build_object('actor', l.actor, 'created_at', l.created_at)
                          from nofx.approval l
-                        where l.tenant_id = $1
+                        where l.tenant_id = $1 and l.decides
                         order by l.created_at desc, l.gate_id desc limit 1)))"
     )
 }

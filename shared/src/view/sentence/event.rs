@@ -54,6 +54,9 @@ pub struct Payload {
     pub delay_ms: Option<i64>,
     pub workers_lost: Option<u64>,
     pub was: Option<String>,
+    /// People who have approved, and how many must.
+    pub approved: Option<u64>,
+    pub required: Option<u64>,
     pub gate_id: Option<GateId>,
     pub gate_type: Option<String>,
     pub artifact_id: Option<ArtifactId>,

@@ -56,9 +56,18 @@ impl EventKind {
                 "step.skipped",
                 "step.cancelled",
             ],
-            Self::Gates => {
-                &["gate.created", "gate.passed", "gate.failed", "gate.waived", "gate.expired", "gate.cancelled"]
-            }
+            Self::Gates => &[
+                "gate.created",
+                "gate.approved",
+                "gate.passed",
+                "gate.failed",
+                "gate.waived",
+                "gate.reminder",
+                "gate.kept",
+                "gate.voided",
+                "gate.expired",
+                "gate.cancelled",
+            ],
             Self::Artifacts => &["artifact.created"],
             Self::Models => &["codegen.usage"],
             Self::Writes => &["db_write.executed"],

@@ -101,6 +101,18 @@ fn of_gate<'a>(event: &'a TimelineEvent, verb: &str) -> Option<Lead<'a>> {
     let on_evidence = |words: &'static str| vec![text("The gate "), gate(event), text(words)];
     Some(match verb {
         "created" => (Symbol::Decide, Tone::Warn, vec![text("A decision is needed: "), gate(event)]),
+        "approved" => {
+            let so_far = event.payload.approved.zip(event.payload.required);
+            let words = so_far.map(|(approved, required)| text(format!(": {approved} of {required}")));
+            (Symbol::Good, Tone::Quiet, by(" approved ").into_iter().chain(words).collect())
+        }
+        "reminder" => (Symbol::Decide, Tone::Warn, vec![text("A decision is still needed: "), gate(event)]),
+        "kept" => (Symbol::Good, Tone::Quiet, vec![text("The approval still counts: "), gate(event)]),
+        "voided" => (
+            Symbol::Again,
+            Tone::Warn,
+            vec![text("What was decided has changed since, so it is asked again: "), gate(event)],
+        ),
         "passed" if is_decision => (Symbol::Good, Tone::Good, by(" approved ")),
         "passed" => (Symbol::Good, Tone::Good, on_evidence(" passed on its evidence")),
         "failed" if is_decision => (Symbol::Bad, Tone::Bad, by(" rejected ")),

@@ -4,10 +4,10 @@ use maud::{Markup, html};
 use shared::db::console::{Effects, GateDetail, Start};
 use shared::domain::gate::Decision;
 use shared::domain::{Problem, RunStatus};
-use shared::view::OnPass;
+use shared::view::{OnPass, WhyNot};
 
 use super::starts::{effects, what};
-use super::{DecisionPage, Refusal};
+use super::{DecisionPage, Refusal, approvals};
 use crate::page::parts::{actor_field, many, notice, said, wrong_field};
 use crate::page::source::visible;
 use crate::write::Write;
@@ -26,7 +26,15 @@ const FIELDS: [&str; 2] = ["actor", "reason"];
 pub(super) fn decide(page: &DecisionPage<'_>) -> Markup {
     let DecisionPage { base, detail, token, refused, .. } = *page;
     let gate = &detail.gate;
-    let verbs = VERBS.iter().filter(|(decision, ..)| page.can_be_read() || *decision == Decision::Reject);
+    let excluded = approvals::why_not(&detail.standing);
+    let may_waive = detail.standing.may_decide.is_some_and(|may| may.waive);
+    let offered = |decision: Decision| match decision {
+        Decision::Reject => excluded.is_none() || excluded == Some(WhyNot::Done),
+        Decision::Approve => excluded.is_none() && page.can_be_read(),
+        Decision::Waive => may_waive && page.can_be_read(),
+    };
+    let verbs = VERBS.iter().filter(|(decision, ..)| offered(*decision));
+    let has_form = verbs.clone().next().is_some();
     let verb = |verb: &str| base.to(&format!("gates/{}/{verb}", gate.id));
     let problems = match refused.map(|refused| refused.why) {
         Some(Refusal::Problems(problems)) => problems,
@@ -43,10 +51,20 @@ pub(super) fn decide(page: &DecisionPage<'_>) -> Markup {
                     p { strong { "Nothing was decided." } " " (sentence) " What you typed is still here." }
                 }))
             }
-            form.form method="post" action=(verb("approve")) aria-labelledby="decision" {
+            @match refused.map(|refused| refused.why) {
+                Some(Refusal::Excluded(sentence)) => (notice("bad", "bad", "alert", &html! {
+                    p { strong { "Nothing was decided: " } (sentence) "." }
+                })),
+                Some(Refusal::Changed(paths)) => (changed(paths)),
+                _ => {}
+            }
+            (approvals::so_far(&detail.standing))
+            @if let Some(why) = excluded { (approvals::excluded(&detail.standing, why)) }
+            @if has_form { form.form method="post" action=(verb("approve")) aria-labelledby="decision" {
                 // The enter key presses the first button. Disable that one, so that each decision needs a click.
                 button type="submit" disabled hidden {}
                 input type="hidden" name="csrf" value=(token);
+                @if let Some(digest) = &detail.digest { input type="hidden" name="digest" value=(digest); }
                 @if page.from_inbox { input type="hidden" name="from" value="inbox"; }
                 (actor_field("actor", refused.map_or("", |refused| refused.actor), wrong("actor").as_deref()))
                 div.field {
@@ -63,16 +81,30 @@ pub(super) fn decide(page: &DecisionPage<'_>) -> Markup {
                 dl.outcomes {
                     @for (decision, word, label, _) in verbs { dt { (label) } dd id={ "o-" (word) } { (effect(detail, *decision)) } }
                 }
-            }
-            p.note {
-                "One decision is enough, and nobody has decided yet. Everybody who can open this console may decide."
-                @if detail.same > 0 && page.can_be_read() {
-                    " An approval also answers " (many(detail.same, "other gate", "other gates"))
+            } }
+            @if detail.same > 0 && page.can_be_read() {
+                p.note {
+                    "An approval also answers " (many(detail.same, "other gate", "other gates"))
                     " of the run with the same question."
                 }
             }
         }
     }
+}
+
+/// The gate asks about other bytes than the reader saw.
+fn changed(paths: &[String]) -> Markup {
+    notice(
+        "bad",
+        "bad",
+        "alert",
+        &html! {
+            p { strong { "Nothing was decided: the gate has changed since you saw it." } " Look at it again." }
+            @if !paths.is_empty() {
+                p.note { @for (index, path) in paths.iter().enumerate() { @if index > 0 { ", " } code { bdi { (visible(path)) } } } }
+            }
+        },
+    )
 }
 
 /// Problems of the form. Those without a field of their own are listed.

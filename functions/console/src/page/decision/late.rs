@@ -56,7 +56,9 @@ pub(super) fn late(gate: &Gate, refused: Refused<'_>) -> Markup {
     let recorded = Recorded::of(gate, refused);
     let sentence = match refused.why {
         Refusal::Conflict(sentence) => sentence,
-        Refusal::Form(_) | Refusal::Problems(_) => "nobody can decide this gate any more",
+        Refusal::Form(_) | Refusal::Problems(_) | Refusal::Excluded(_) | Refusal::Changed(_) => {
+            "nobody can decide this gate any more"
+        }
     };
     let who = if gate.actor.is_some() { " The first decision counts." } else { "" };
     let name = person(refused.actor.trim());

@@ -1,5 +1,6 @@
 //! A gate, with everything that a decision about it needs, and the form.
 
+mod approvals;
 mod evidence;
 mod exact;
 mod form;
@@ -92,6 +93,10 @@ pub enum Refusal<'a> {
     Problems(&'a [Problem]),
     /// The form does not come from a page of this session. The sentence says so.
     Form(&'a str),
+    /// The rule of the gate excludes the reader. The sentence says why.
+    Excluded(&'a str),
+    /// The gate is not about what the reader saw. The paths say what changed.
+    Changed(&'a [String]),
     /// The gate has been decided, or its time is over. The sentence says so.
     Conflict(&'a str),
 }
@@ -130,7 +135,7 @@ pub fn decision_page(page: &DecisionPage<'_>) -> String {
             div data-region="side" {
                 @if late.is_some() { (late::what_now(base, gate)) }
                 @else if gate.is_open() { (form::decide(page)) }
-                @else { (decided(base, gate)) }
+                @else { (decided(base, page.detail)) }
                 (others(base, page.detail))
             }
         }
@@ -266,11 +271,17 @@ fn said(gate: &Gate) -> Markup {
     }
 }
 
-fn decided(base: Base, gate: &Gate) -> Markup {
+fn decided(base: Base, detail: &GateDetail) -> Markup {
+    let gate = &detail.gate;
     html! {
         section.decide.stay.section #decide aria-labelledby="decision" {
             div.title { h2 #decision { "The decision" } }
-            @if gate.actor.is_some() { (said(gate)) } @else {
+            @if gate.actor.is_some() {
+                (said(gate))
+                @if detail.standing.approvals.len() > 1 || detail.standing.approvals.iter().any(|one| one.is_self) {
+                    (approvals::so_far(&detail.standing))
+                }
+            } @else {
                 p.state { (mark(look_of(gate))) span {
                     @match gate.status {
                         GateStatus::Expired => "Nobody decided in time.",

@@ -1,0 +1,250 @@
+//! `nofx audit`: who changed what, and whether the record is whole.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::{Context, Result, anyhow};
+use clap::Subcommand;
+use nofx_local::report::{hinted, printable};
+use serde::Serialize;
+use shared::domain::TenantId;
+use shared::domain::audit::{AuditHead, Chain};
+use shared::http::encoded;
+use shared::view::{AuditEntry, AuditPage};
+
+use crate::client::api::Api;
+use crate::client::audit_heads::AuditHeads;
+use crate::output::color::{DIM, GOOD, paint};
+use crate::output::table::{Table, cell, styled};
+use crate::output::{self, Format, time};
+
+/// A line of an export is shorter than this.
+const MAX_LINE_BYTES: u64 = 1 << 20;
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// List the newest entries of the audit, with filters
+    List(ListArgs),
+    /// Print the audit as JSON lines: what nofx audit verify reads
+    Export {
+        /// Start after the entry with this number
+        #[arg(long, value_name = "SEQ", default_value_t = 0)]
+        after: u32,
+    },
+    /// Verify that no entry was changed, removed or inserted
+    Verify(VerifyArgs),
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct ListArgs {
+    /// Only entries of this action, such as policy.set
+    #[arg(long)]
+    action: Option<String>,
+    /// Only what somebody of this name did
+    #[arg(long, value_name = "NAME")]
+    by: Option<String>,
+    /// How many entries to list at most
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    limit: u16,
+    #[command(flatten)]
+    format: Format,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+The audit is a chain: each entry has the hash of the entry before. Without FILE, the command reads the whole chain from the API. It
+remembers the last entry in audit-heads.toml beside the profiles, and refuses a chain that does not contain it.")]
+pub struct VerifyArgs {
+    /// File of nofx audit export; - reads standard input
+    file: Option<PathBuf>,
+    /// Start after the entry with this number
+    #[arg(long, value_name = "SEQ", default_value_t = 0)]
+    after: u32,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// What was verified, as the document of `--json`.
+#[derive(Debug, Serialize)]
+struct Verified {
+    tenant: TenantId,
+    /// How many entries.
+    entries: u64,
+    /// The last one.
+    head: AuditHead,
+    /// The entry that this machine remembered, and that the chain contains.
+    seen: Option<AuditHead>,
+}
+
+/// `nofx audit`.
+pub async fn run(api: &Api, command: &Command) -> Result<()> {
+    match command {
+        Command::List(args) => list(api, args).await,
+        Command::Export { after } => export(api, *after).await,
+        Command::Verify(args) => verify(api, args).await,
+    }
+}
+
+async fn list(api: &Api, args: &ListArgs) -> Result<()> {
+    let mut path = format!("/audit?limit={}", args.limit);
+    for (name, value) in [("action", &args.action), ("actor", &args.by)] {
+        if let Some(value) = value {
+            let _ = write!(path, "&{name}={}", encoded(value));
+        }
+    }
+    let page: AuditPage = api.get(&path).await?;
+    if args.format.json {
+        return output::json(&page);
+    }
+    if page.entries.is_empty() {
+        output::note("there are no such entries");
+        return Ok(());
+    }
+    output::text(table(&page.entries, SystemTime::now()))
+}
+
+fn table(entries: &[AuditEntry], now: SystemTime) -> Table {
+    let mut table =
+        Table::new(&["ENTRY", "WHEN", "ACTION", "BY", "FROM", "SUBJECT", "DETAIL"]).whole(&[0, 1, 2]).right(0);
+    for entry in entries {
+        let from = entry.ip.map(|ip| ip.to_string()).unwrap_or_default();
+        table.row(vec![
+            cell(entry.seq.to_string()),
+            styled(time::ago(&entry.at, now), DIM),
+            cell(&entry.action),
+            cell(&entry.actor),
+            cell(from),
+            cell(&entry.subject),
+            styled(serde_json::to_string(&entry.detail).unwrap_or_default(), DIM),
+        ]);
+    }
+    table
+}
+
+async fn export(api: &Api, after: u32) -> Result<()> {
+    let mut out = io::stdout().lock();
+    api.lines(&format!("/audit/export?limit=1000&after={after}"), |line| {
+        writeln!(out, "{line}").context("cannot write to standard output")
+    })
+    .await
+}
+
+async fn verify(api: &Api, args: &VerifyArgs) -> Result<()> {
+    let heads = AuditHeads::of(&api.url(""))?;
+    let mut walk = Walk::new(&heads, args.after);
+    let (source, is_whole) = match &args.file {
+        None => {
+            let path = format!("/audit/export?limit=1000&after={}", args.after);
+            api.lines(&path, |line| walk.add("the API", line)).await?;
+            ("the API".to_owned(), true)
+        }
+        Some(file) => (read(file, &mut walk)?, false),
+    };
+    let verified = walk.end(&source, is_whole)?;
+    // What a file says may be old, or made up.
+    if is_whole {
+        heads.remember(&verified.tenant, &verified.head)?;
+    }
+    if args.format.json {
+        return output::json(&verified);
+    }
+    output::text(text(&verified))
+}
+
+fn text(verified: &Verified) -> String {
+    let Verified { tenant, entries, head, seen } = verified;
+    let number = usize::try_from(*entries).unwrap_or(usize::MAX);
+    let number = if number == 1 { "1 entry".to_owned() } else { format!("{number} entries") };
+    let tenant = printable(&tenant.0);
+    let mut text = format!("{} the audit of {tenant} is whole: {number}, the last is {}\n", paint(GOOD, "✓"), head.seq);
+    let _ = writeln!(text, "  {}", paint(DIM, format_args!("sha256:{}", head.hash)));
+    if let Some(seen) = seen {
+        let _ = writeln!(text, "  it contains entry {}, which this machine has verified before", seen.seq);
+    }
+    text
+}
+
+/// Adds the lines of a file. Returns how to call it.
+fn read(file: &Path, walk: &mut Walk<'_>) -> Result<String> {
+    let (name, mut reader): (String, Box<dyn BufRead>) = if file == Path::new("-") {
+        ("standard input".to_owned(), Box::new(io::stdin().lock()))
+    } else {
+        let opened = File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
+        (file.display().to_string(), Box::new(BufReader::new(opened)))
+    };
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = io::Read::take(&mut reader, MAX_LINE_BYTES).read_until(b'\n', &mut line);
+        if read.with_context(|| format!("cannot read {name}"))? == 0 {
+            return Ok(name);
+        }
+        // A line that is no text is no row.
+        let text = String::from_utf8_lossy(line.strip_suffix(b"\n").unwrap_or(&line));
+        walk.add(&name, &text)?;
+    }
+}
+
+/// A chain that is being verified against the head that this machine remembers.
+struct Walk<'a> {
+    chain: Chain,
+    after: u64,
+    heads: &'a AuditHeads,
+    seen: Option<AuditHead>,
+    is_met: bool,
+}
+
+impl<'a> Walk<'a> {
+    fn new(heads: &'a AuditHeads, after: u32) -> Self {
+        let after = u64::from(after);
+        Self { chain: Chain::after(after), after, heads, seen: None, is_met: false }
+    }
+
+    fn add(&mut self, source: &str, line: &str) -> Result<()> {
+        let head = self.chain.add(line).map_err(|fault| anyhow!("{source}, line {}: {fault}", self.chain.lines))?;
+        let is_first = self.chain.lines == 1;
+        if let (true, Some(tenant)) = (is_first, self.chain.tenant()) {
+            self.seen = self.heads.seen(tenant)?;
+        }
+        let Some(seen) = &self.seen else { return Ok(()) };
+        let before = self.chain.before.iter().filter(|_| is_first);
+        for passed in before.chain([&head]).filter(|passed| passed.seq == seen.seq) {
+            if passed.hash != seen.hash {
+                return Err(self.replaced(source, &format!("entry {} is another one", seen.seq)));
+            }
+            self.is_met = true;
+        }
+        Ok(())
+    }
+
+    /// The end of the chain. A whole chain must contain the entry that was seen.
+    fn end(self, source: &str, is_whole: bool) -> Result<Verified> {
+        let seen = self.seen.clone();
+        if let Some(seen) = &seen
+            && is_whole
+            && !self.is_met
+        {
+            if self.after > seen.seq {
+                let hint = format!("start with --after {} or less, or without it", seen.seq);
+                let problem =
+                    format!("this machine has verified entry {}, which is before the first one here", seen.seq);
+                return Err(hinted(problem, hint));
+            }
+            return Err(self.replaced(source, &format!("it ends before entry {}", seen.seq)));
+        }
+        let (is_met, entries) = (self.is_met, self.chain.rows);
+        let tenant = self.chain.tenant().cloned();
+        let head = self.chain.end().map_err(|fault| anyhow!("{source}: {fault}"))?;
+        let tenant = tenant.ok_or_else(|| anyhow!("{source}: no line names the tenant"))?;
+        Ok(Verified { tenant, entries, head, seen: seen.filter(|_| is_met) })
+    }
+
+    fn replaced(&self, source: &str, how: &str) -> anyhow::Error {
+        let file = self.heads.file.display();
+        let hint = format!("if you made the database anew on purpose, delete the entry of this API in {file}");
+        hinted(format!("{source}: this is not the chain that this machine has verified before: {how}"), hint)
+    }
+}
