@@ -13,8 +13,8 @@ use shared::domain::gate::Decision;
 use crate::client::api::Api;
 use crate::commands::{
     admin, artifacts, audit, completions, control, decide, demo, deploy, deploy_local, dev, env, exec, gate, get,
-    inbox, keys, login, logout, logs, man, member, migrate, migration, open, plan, policy, profile, queues, rules, run,
-    runs, show, timeline, token, verify, watch, whoami, why, worker,
+    inbox, keys, limits, login, logout, logs, man, member, migrate, migration, open, plan, policy, profile, queues,
+    rules, run, runs, show, timeline, token, verify, watch, whoami, why, worker,
 };
 use crate::output::color::{self, BOLD, LIVE, paint};
 
@@ -178,6 +178,8 @@ enum Call {
     /// List, set and remove the people of the tenant
     #[command(subcommand)]
     Member(member::Command),
+    /// Show what the tenant may have and do at most, and what it has used
+    Limits(limits::Args),
     /// List, export and verify the record of who changed what
     #[command(subcommand)]
     Audit(audit::Command),
@@ -331,6 +333,7 @@ impl Call {
             Self::Token(command) => token::run(api, &command).await?,
             Self::Member(command) => member::run(api, &command).await?,
             Self::Audit(command) => audit::run(api, &command).await?,
+            Self::Limits(args) => limits::run(api, &args).await?,
             Self::Queues(args) => queues::run(api, &args).await?,
             Self::Keys(args) => keys::run(api, &args).await?,
         }

@@ -14,7 +14,7 @@ $$;
 -- p: {tenant, via: token|jwt|local, subject, token_id, kind, secret_sha256, ip, request_id}. A token is known by its id, its kind and the hash of
 -- its secret. A JWT was verified by the function that got it, and says only who somebody is: the role is that of the membership. `local` is
 -- one person on a laptop, and only a tenant made for that admits it.
--- Raises NF401 if the caller is not known, and NF403 if it may not do this. Until the end of the transaction, `nofx.caller` says to the
+-- Raises NF401 if the caller is not known, NF403 if it may not do this, and NF429 if the tenant sends too many requests. Until the end of the transaction, `nofx.caller` says to the
 -- audit who acts and from where.
 create or replace function nofx.caller_admit(p jsonb, p_permission text) returns nofx.principal
     language plpgsql
@@ -69,6 +69,10 @@ begin
     if not nofx.permits(p_permission, v_who.role, v_who.kind)
        or not coalesce(v_token.scopes is null or p_permission = any (v_token.scopes), false) then
         raise exception 'forbidden' using errcode = 'NF403', detail = coalesce(p_permission, '');
+    end if;
+
+    if v_tenant.limits ? 'requests_per_minute' then
+        perform nofx.limits_admit_request(v_tenant.tenant_id, p ->> 'request_id', (v_tenant.limits ->> 'requests_per_minute')::bigint);
     end if;
 
     -- At most one write in five minutes, which never waits for another request of the same token.

@@ -4,7 +4,7 @@
 -- p: {caller, id, goal, plan, plan_digest, request_digest, idempotency_key, actor, timeout_s,
 --     traceparent, workspace: {archive, base, diff} (artifact ids), artifacts: [ids that inputs name], steps: [..], edges: [{parent, child}]}
 -- -> {result: created, id, status, ready: [wake-ups]}. With `existing` (same key, same request) and `conflict` (same key, other request): id
--- and status of the run that has the key. With `invalid`: problems.
+-- and status of the run that has the key. With `invalid`: problems. Raises NF429 if a limit of the tenant is reached.
 create or replace function nofx.run_create(p jsonb) returns jsonb
     language plpgsql
     security definer
@@ -49,6 +49,13 @@ begin
                 union select jsonb_array_elements_text(coalesce(p -> 'artifacts', '[]'))) named
           join nofx.artifact a on a.id = any (array[named.id::uuid])
          where a.tenant_id = v_tenant and a.created_by is not null;
+    end if;
+
+    -- Not if this call only repeats one that was carried out.
+    if exists (select from nofx.tenant t where t.tenant_id = v_tenant and t.limits <> '{}')
+       and not exists (select from nofx.run r where r.tenant_id = v_tenant
+                          and (r.id = v_id or r.idempotency_key = p ->> 'idempotency_key')) then
+        perform nofx.limits_admit_run(v_tenant, jsonb_array_length(p -> 'steps'));
     end if;
 
     with item as materialized (

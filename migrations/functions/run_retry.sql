@@ -22,6 +22,8 @@ begin
     if v_run.status not in ('failed', 'cancelled') then
         return jsonb_build_object('result', 'conflict', 'status', v_run.status, 'ready', '[]'::jsonb);
     end if;
+    perform nofx.limits_admit_run(v_run.tenant_id, (select count(*)::integer from nofx.step s
+                                                     where s.run_id = v_run.id and s.status <> 'succeeded'));
     v_now := clock_timestamp();
     update nofx.run r
        set status = 'queued', generation = r.generation + 1, failure = null, finished_at = null, cancelled_at = null,

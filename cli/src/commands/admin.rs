@@ -11,6 +11,8 @@ use shared::auth::ApiToken;
 use shared::domain::{Kind, Role, TenantId};
 use tokio_postgres::Client;
 
+use crate::commands::limits;
+
 /// How long the session of `bootstrap` lasts.
 const SESSION: Duration = Duration::from_hours(1);
 
@@ -20,6 +22,13 @@ pub enum Command {
     Bootstrap(Bootstrap),
     /// Print a new token for a program
     Token(Token),
+    /// Limit what a tenant may have and do
+    Limits {
+        #[command(flatten)]
+        place: Place,
+        #[command(flatten)]
+        change: limits::Change,
+    },
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -56,7 +65,7 @@ pub struct Token {
 }
 
 #[derive(Clone, Debug, clap::Args)]
-struct Place {
+pub struct Place {
     /// Connection URL of the database, with the login that applied the migrations
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
     database_url: String,
@@ -69,6 +78,7 @@ pub async fn run(command: &Command) -> Result<()> {
     match command {
         Command::Bootstrap(args) => bootstrap(args).await,
         Command::Token(args) => token(args).await,
+        Command::Limits { place, change } => limits::set(&place.database_url, &place.tenant, change).await,
     }
 }
 

@@ -18,6 +18,7 @@ pub mod gate;
 pub mod get;
 pub mod inbox;
 pub mod keys;
+pub mod limits;
 pub mod login;
 pub mod logout;
 pub mod logs;

@@ -7,18 +7,23 @@ use axum::response::{IntoResponse, Response};
 use shared::auth::ApiToken;
 use shared::config::AuthMode;
 use shared::context::Ctx;
-use shared::db::Session;
 use shared::db::token::{self, NewSession, SessionEnded, TokenMade};
+use shared::db::{Session, limit};
 use shared::domain::access::{SESSION_FIELDS, SessionRequest};
 use shared::domain::{Kind, TokenId};
 use shared::error::Error;
 use shared::http::Body;
-use shared::view::{AuthSettings, TokenCreated, TokenEnded, Whoami};
+use shared::view::{AuthSettings, Limits, TokenCreated, TokenEnded, Whoami};
 use uuid::Uuid;
 
 /// `GET /whoami` -> who the caller is, and what it may do.
 pub async fn whoami(session: Session) -> Result<Json<Whoami>, Error> {
     token::whoami(&session).await.map(Json)
+}
+
+/// `GET /limits` -> `{limits, used}` of the caller's tenant.
+pub async fn limits(session: Session) -> Result<Json<Limits>, Error> {
+    limit::limits_of(&session).await.map(Json)
 }
 
 /// `GET /auth/config` -> how to log in. Anybody may ask.

@@ -74,7 +74,7 @@ fn runs(schemas: &mut Schemas) -> Vec<Operation> {
             .example("run", "POST /runs")
             .answers(200, "An earlier request with this Idempotency-Key created it.", schemas.of::<RunCreated>())
             .with("Location")
-            .refuses(&[Code::IdempotencyConflict]),
+            .refuses(&[Code::IdempotencyConflict, Code::LimitExceeded]),
         Operation::new(Method::POST, "/plans/check", "checkPlan", RUNS, "Check a plan without creating a run.")
             .takes(new_run, example)
             .answers(200, "POST /runs would accept the plan.", schemas.of::<PlanChecked>()),
@@ -144,7 +144,8 @@ fn controls(schemas: &mut Schemas) -> Vec<Operation> {
             "Retry a failed or cancelled run as its next generation.",
             Code::RunNotRetryable,
             "retry",
-        ),
+        )
+        .refuses(&[Code::LimitExceeded]),
     ]
 }
 
@@ -198,7 +199,8 @@ fn artifacts(schemas: &mut Schemas) -> Vec<Operation> {
             "Announce the upload of a workspace.",
         )
         .takes(upload, example)
-        .answers(201, "Where to PUT the bytes.", schemas.of::<Upload>()),
+        .answers(201, "Where to PUT the bytes.", schemas.of::<Upload>())
+        .refuses(&[Code::LimitExceeded]),
     ]
 }
 

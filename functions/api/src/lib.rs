@@ -38,6 +38,7 @@ pub fn routes() -> Routes<Ctx> {
         .get(Public, "/health", health::health)
         .get(Public, "/auth/config", account::settings)
         .get(AccountRead, "/whoami", account::whoami)
+        .get(AccountRead, "/limits", account::limits)
         .post(SessionsCreate, "/sessions", account::create_session)
         .delete(AccountRead, "/sessions/current", account::end_session)
         .get_with(TokensRead, "/tokens", tokens::PARAMETERS, tokens::list)

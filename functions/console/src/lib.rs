@@ -48,9 +48,9 @@ fn policy_with_images(url: &str) -> Option<String> {
 /// All routes of the function.
 pub fn routes() -> Routes<Ctx> {
     use Permission::{
-        AccountRead, ArtifactsRead, GatesDecide, MembersRead, MembersWrite, PlansCheck, PolicyRead, PolicyWrite,
-        Public, QueuesRead, QueuesRedrive, RulesRead, RunsControl, RunsCreate, RunsRead, TokensRead, TokensWrite,
-        UsageRead,
+        AccountRead, ArtifactsRead, AuditRead, GatesDecide, MembersRead, MembersWrite, PlansCheck, PolicyRead,
+        PolicyWrite, Public, QueuesRead, QueuesRedrive, RulesRead, RunsControl, RunsCreate, RunsRead, TokensRead,
+        TokensWrite, UsageRead,
     };
     Routes::default()
         .get(RunsRead, "/ui", routes::home)
@@ -98,6 +98,7 @@ pub fn routes() -> Routes<Ctx> {
         .get_with(MembersRead, "/ui/members", &["after"], routes::members::page)
         .post_form(MembersWrite, "/ui/members", &["subject", "role", "name", "email", "csrf"], routes::members::set)
         .post_form(MembersWrite, "/ui/members/remove", &["subject", "tokens_to", "csrf"], routes::members::remove)
+        .get_with(AuditRead, "/ui/audit", &["after", "action", "actor"], routes::audit::page)
         .get_with(TokensRead, "/ui/tokens", &["sessions", "after"], routes::tokens::page)
         .post_form(TokensWrite, "/ui/tokens", &["kind", "name", "role", "days", "csrf"], routes::tokens::create)
         .post_form(TokensWrite, "/ui/tokens/{id}/revoke", &["csrf"], routes::tokens::revoke)

@@ -29,6 +29,7 @@ pub mod db_write;
 pub mod event;
 pub mod gate;
 pub mod jwks;
+pub mod limit;
 pub mod member;
 pub mod policy;
 pub mod redrive;

@@ -15,8 +15,8 @@ use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, R
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::pin;
 use tokio::time::timeout;
 use tokio_postgres::config::SslMode;
@@ -279,9 +279,17 @@ pub(super) fn column<T: FromSqlOwned>(row: &Row) -> Result<T, Error> {
     row.try_get(0).map_err(|error| Error::internal("read a database answer", error))
 }
 
-/// SQLSTATEs of `nofx.caller_admit`: the caller is unknown, and the caller may not do this.
+/// SQLSTATEs of our own: the caller is unknown, the caller may not do this, and a limit of the tenant is reached.
 const UNAUTHENTICATED: &str = "NF401";
 const FORBIDDEN: &str = "NF403";
+const LIMITED: &str = "NF429";
+
+/// The detail of an error with the state `LIMITED`.
+#[derive(Default, Deserialize)]
+struct Limit {
+    limit: String,
+    retry_after_s: Option<u32>,
+}
 
 /// Classifies an error: the database is unavailable, or it refused the caller or the statement.
 pub(crate) fn database_error(error: tokio_postgres::Error) -> Error {
@@ -292,6 +300,10 @@ pub(crate) fn database_error(error: tokio_postgres::Error) -> Error {
     match error.as_db_error().map(|refused| (refused.code().code(), refused.detail())) {
         Some((UNAUTHENTICATED, _)) => return Error::Unauthenticated,
         Some((FORBIDDEN, detail)) => return Error::NotPermitted(detail.unwrap_or_default().to_owned()),
+        Some((LIMITED, detail)) => {
+            let Limit { limit, retry_after_s } = serde_json::from_str(detail.unwrap_or_default()).unwrap_or_default();
+            return Error::Limited { limit, retry_after_s };
+        }
         _ => {}
     }
     let is_unavailable = match error.as_db_error() {

@@ -158,6 +158,10 @@ fn described(operation: &Operation, route: &Route, problem: &Value, refusals: &m
     for code in codes_of(operation, route) {
         codes.entry(code.status()).or_default().push(code);
     }
+    if operation.codes.contains(&Code::LimitExceeded) {
+        // Waiting does not help.
+        codes.entry(403).or_default().push(Code::LimitExceeded);
+    }
     for (status, codes) in codes {
         let name = codes.iter().map(|code| code.as_str()).collect::<Vec<_>>().join("-");
         responses.insert(status.to_string(), json!({"$ref": format!("#/components/responses/{name}")}));
@@ -193,7 +197,7 @@ fn codes_of(operation: &Operation, route: &Route) -> BTreeSet<Code> {
     let always = [Code::Invalid, Code::Internal, Code::Unavailable];
     let mut codes: BTreeSet<Code> = operation.codes.iter().chain(&always).chain(&FRONT).copied().collect();
     if route.permission != Permission::Public {
-        codes.extend([Code::Unauthenticated, Code::Forbidden]);
+        codes.extend([Code::Unauthenticated, Code::Forbidden, Code::LimitExceeded]);
     }
     if operation.path.contains('{') {
         codes.insert(Code::NotFound);

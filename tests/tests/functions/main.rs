@@ -16,6 +16,7 @@ mod gates;
 mod gateway;
 mod hostile;
 mod keys;
+mod limits;
 mod logins;
 mod new_runs;
 mod operator_pages;

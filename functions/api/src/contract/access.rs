@@ -9,7 +9,9 @@ use shared::domain::access::{
 use shared::domain::{Permission, Role};
 use shared::error::Code;
 use shared::http::contract::{Operation, Schemas, line, object, readable_line};
-use shared::view::{AuthSettings, Member, MemberPage, MemberRemoved, TokenCreated, TokenEnded, TokenPage, Whoami};
+use shared::view::{
+    AuthSettings, Limits, Member, MemberPage, MemberRemoved, TokenCreated, TokenEnded, TokenPage, Whoami,
+};
 
 use super::get;
 
@@ -31,6 +33,8 @@ fn account(schemas: &mut Schemas) -> Vec<Operation> {
         get("/whoami", "whoami", ACCOUNT, "Read who the caller is, and what it may do.")
             .answers(200, "The caller.", schemas.of::<Whoami>())
             .example("access", "GET /whoami"),
+        get("/limits", "fetchLimits", ACCOUNT, "Read the limits of the tenant, and how much of each it has used.")
+            .answers(200, "The limits.", schemas.of::<Limits>()),
         get("/auth/config", "authConfig", ACCOUNT, "Read how people log in.")
             .answers(200, "The mode, and where people log in.", schemas.of::<AuthSettings>())
             .example("access", "GET /auth/config"),

@@ -65,6 +65,7 @@ pub(super) enum Part {
     Usage,
     Members,
     Tokens,
+    Audit,
     /// The form of a login, which leads nowhere else.
     Login,
     /// No part, for example an error.
@@ -82,8 +83,8 @@ const PARTS: [(Part, &str, &str); 6] = [
 ];
 
 /// The same for parts that only admins may read.
-const ADMIN_PARTS: [(Part, &str, &str); 2] =
-    [(Part::Members, "members", "Members"), (Part::Tokens, "tokens", "Tokens")];
+const ADMIN_PARTS: [(Part, &str, &str); 3] =
+    [(Part::Members, "members", "Members"), (Part::Tokens, "tokens", "Tokens"), (Part::Audit, "audit", "Audit")];
 
 pub(super) fn layout(layout: &Layout<'_>, content: &Markup) -> String {
     let base = layout.base;

@@ -1,6 +1,7 @@
 //! The pages: plain data in, markup out. `maud` escapes every value.
 
 mod artifact;
+mod audit;
 mod decision;
 mod evidence;
 mod format;
@@ -34,6 +35,7 @@ mod usage;
 mod weakening;
 
 pub use artifact::{ArtifactPage, Stored as StoredArtifact, Unreadable, artifact_page};
+pub use audit::{AuditList, audit_page};
 pub use decision::{Content, DecisionPage, Refusal, Refused, decision_page};
 pub use health::{HealthPage, Letters, health_page};
 pub use inbox::{InboxPage, decided_list, inbox};

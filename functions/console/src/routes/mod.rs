@@ -1,6 +1,7 @@
 //! Routes, a file a page. This file has what they share: errors as pages, redirects, values of the query.
 
 pub mod artifact;
+pub mod audit;
 pub mod control;
 pub mod document;
 pub mod gate;
