@@ -273,7 +273,8 @@ mod tests {
             assert_eq!((login.email.as_deref(), login.aal.as_deref()), (Some(new.email.as_str()), Some("aal1")));
             assert!(login.at.is_some(), "when the person logged in");
             // One character of the signature.
-            let forged = format!("Bearer {}{}", &token[..token.len() - 2], if token.ends_with("AA") { "BA" } else { "AA" });
+            let forged =
+                format!("Bearer {}{}", &token[..token.len() - 2], if token.ends_with("AA") { "BA" } else { "AA" });
             headers.insert(header::AUTHORIZATION, forged.parse().unwrap());
             assert!(authenticator.identify(&headers, &shared::auth::RequestOrigin::default()).await.is_err());
         }

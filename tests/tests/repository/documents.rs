@@ -10,7 +10,7 @@ use nofx_tests::documents::{Block, Document};
 const CHECKED: [&str; 8] = ["json", "output", "python", "rust", "sh", "sql", "toml", "yaml"];
 
 /// Blocks of commands that no test executes, by page and first line, and why.
-const NOT_EXECUTED: [(&str, &str, &str); 5] = [
+const NOT_EXECUTED: [(&str, &str, &str); 6] = [
     ("docs/cli.md", "$ nofx login --email ann@example.com", "asks for a password"),
     ("docs/cli.md", ".local/py/bin/cargo-lambda lambda watch -A 127.0.0.1 -P 3000", "runs until it is stopped"),
     (
