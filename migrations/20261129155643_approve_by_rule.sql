@@ -688,7 +688,7 @@ create or replace function nofx.gate_json(p_gate uuid) returns jsonb
 as $$ select nofx.gate_view(p_gate, null) $$;
 revoke execute on function nofx.gate_json(uuid) from public, nofx_api;
 
--- functions/gate_standing.sql sha256=5ae86d3c8c12e7e9224d6ccef5fb6c7252a918a1ef246f6e345623a18716432a
+-- functions/gate_standing.sql sha256=2a25296646469dd36dfbd8166a0722c62a39b1b96dc719fe1c3b4b65b6960aac
 -- How a gate stands: its rule, who has approved, and who may still decide. One function says whether somebody may decide, for readers and for
 -- nofx.gate_decide, so that a page never offers what a decision refuses.
 
@@ -781,7 +781,7 @@ begin
 end
 $$;
 
--- How a gate stands for a principal. No rows for a gate of another tenant.
+-- How a gate stands for a principal. No rows for a gate of another tenant, and for one that evidence decided.
 -- required: approvals that it needs. approved: those that count. eligible: people who could approve, counted up to 100.
 create or replace function nofx.gate_stands(p_gate nofx.gate, p_who jsonb)
     returns table (required integer, approved integer, eligible integer, rule jsonb, approvals jsonb, may_decide jsonb)
@@ -794,6 +794,10 @@ declare
     v_why text;
 begin
     if p_gate.tenant_id is distinct from p_who ->> 'tenant' then
+        return;
+    end if;
+    -- What evidence decided needs no approval.
+    if p_gate.status <> 'pending' and p_gate.rule is null and not exists (select from nofx.approval a where a.gate_id = p_gate.id) then
         return;
     end if;
     v_why := nofx.gate_may_decide(p_gate, v_rule, p_who, 'approve');

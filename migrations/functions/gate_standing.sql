@@ -90,7 +90,7 @@ begin
 end
 $$;
 
--- How a gate stands for a principal. No rows for a gate of another tenant.
+-- How a gate stands for a principal. No rows for a gate of another tenant, and for one that evidence decided.
 -- required: approvals that it needs. approved: those that count. eligible: people who could approve, counted up to 100.
 create or replace function nofx.gate_stands(p_gate nofx.gate, p_who jsonb)
     returns table (required integer, approved integer, eligible integer, rule jsonb, approvals jsonb, may_decide jsonb)
@@ -103,6 +103,10 @@ declare
     v_why text;
 begin
     if p_gate.tenant_id is distinct from p_who ->> 'tenant' then
+        return;
+    end if;
+    -- What evidence decided needs no approval.
+    if p_gate.status <> 'pending' and p_gate.rule is null and not exists (select from nofx.approval a where a.gate_id = p_gate.id) then
         return;
     end if;
     v_why := nofx.gate_may_decide(p_gate, v_rule, p_who, 'approve');

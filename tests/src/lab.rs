@@ -158,13 +158,13 @@ impl Lab {
         StepId(self.admin.query_one(sql, &[&run.0, &name]).await.expect("a step of that name").get(0))
     }
 
-    /// Changes events of a run, whose id is `$1`, although the database keeps them. Returns how many.
-    pub async fn rewrite_events(&self, sql: &str, run: RunId) -> u64 {
-        let trigger = "trigger records_are_kept";
-        let open = format!("begin; alter table nofx.event disable {trigger}");
+    /// Changes rows of a table whose rows the database keeps as they are. Returns how many.
+    pub async fn rewrite(&self, table: &str, sql: &str, values: &[&(dyn ToSql + Sync)]) -> u64 {
+        let guard = format!("nofx.{table} {{}} trigger records_are_kept");
+        let open = format!("begin; alter table {}", guard.replace("{}", "disable"));
         self.admin.batch_execute(&open).await.expect("no guard");
-        let changed = self.admin.execute(sql, &[&run.0]).await.expect("changed events");
-        let close = format!("alter table nofx.event enable always {trigger}; commit");
+        let changed = self.admin.execute(sql, values).await.expect("changed rows");
+        let close = format!("alter table {}; commit", guard.replace("{}", "enable always"));
         self.admin.batch_execute(&close).await.expect("the guard again");
         changed
     }

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use nofx_local::report::printable;
+use shared::domain::GateStatus;
 use shared::domain::gate::Decision;
 use shared::view::Gate;
 
@@ -48,6 +49,10 @@ pub async fn run(api: &Api, decision: Decision, args: &Args) -> Result<()> {
     }
     let name = printable(&gate.gate_type);
     output::line(format_args!("{}  {name}  {}", state::gate(gate.status).painted(), gate.id))?;
+    if let (true, Some(required)) = (gate.status == GateStatus::Pending, gate.standing.required) {
+        let approved = gate.standing.approved.unwrap_or_default();
+        output::note(format_args!("{approved} of {required} approvals: other people must approve it too"));
+    }
     output::note(format_args!("follow the run with {}", command(format!("nofx watch {}", gate.run_id))));
     Ok(())
 }

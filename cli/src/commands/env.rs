@@ -8,7 +8,7 @@ use nofx_local::checkout::Checkout;
 use nofx_local::port::Ports;
 use nofx_local::postgres::Cluster;
 use nofx_local::report::hinted;
-use nofx_local::stack::signing_key::{Purpose, SigningKey};
+use nofx_local::stack::signing_key::{SigningKey, Signs};
 use nofx_local::stack::{docker, environment};
 
 use crate::output::{self, Format};
@@ -40,7 +40,7 @@ pub async fn run(checkout: &Checkout, args: &Args) -> Result<()> {
     let mut variables = environment::functions(checkout, &database_url, &aws_endpoint, http_port, &checkout.dotenv()?);
     variables.extend(containers);
     // `nofx worker gate` signs evidence with the key of this stack.
-    variables.extend(SigningKey::ready(&checkout.state(), Purpose::Evidence)?.variable_of("gate"));
+    variables.extend(SigningKey::ready(&checkout.state(), Signs::Evidence)?.variable_of("gate"));
     if args.format.json {
         return output::json(&variables);
     }

@@ -1,4 +1,4 @@
-//! `nofx inbox`: the gates that wait for a decision.
+//! `nofx inbox`: the gates that wait for a decision of the caller, or of anybody.
 
 use std::time::SystemTime;
 
@@ -12,6 +12,9 @@ use crate::output::{self, Format, time};
 
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Args {
+    /// Show also the gates that other people decide
+    #[arg(long)]
+    all: bool,
     #[command(flatten)]
     format: Format,
 }
@@ -19,12 +22,17 @@ pub struct Args {
 /// Prints a line for each gate, the oldest first.
 pub async fn run(api: &Api, args: &Args) -> Result<()> {
     let pages: Vec<Vec<Gate>> = api.pages("/gates").await?;
-    let gates: Vec<Gate> = pages.into_iter().flatten().collect();
+    let may_decide = |gate: &Gate| gate.standing.may_decide.is_none_or(|may| may.ok || may.waive);
+    let (gates, others): (Vec<Gate>, Vec<Gate>) =
+        pages.into_iter().flatten().partition(|gate| args.all || may_decide(gate));
     if args.format.json {
         return output::json(&gates);
     }
     if gates.is_empty() {
-        output::note("nothing waits for a decision");
+        output::note(match others.len() {
+            0 => "nothing waits for a decision".to_owned(),
+            count => format!("nothing waits for you; {count} for others: nofx inbox --all"),
+        });
         return Ok(());
     }
     output::text(table(&gates, SystemTime::now()))?;

@@ -142,13 +142,11 @@ fn decided(decisions: &[verify_decision::Signed], keys_are_kept: bool, args: &Ar
 }
 
 async fn keys_of(api: &Api, args: &Args, purpose: KeyPurpose) -> Result<Vec<PublicKey>> {
-    match &args.keys {
-        Some(file) => kept(file),
-        None => {
-            let keys: SigningKeys = api.get("/keys").await?;
-            Ok(keys.of(purpose).map(|key| PublicKey::from_pem(&key.pem)).collect::<Result<_, _>>()?)
-        }
+    if let Some(file) = &args.keys {
+        return kept(file);
     }
+    let keys: SigningKeys = api.get("/keys").await?;
+    Ok(keys.of(purpose).map(|key| PublicKey::from_pem(&key.pem)).collect::<Result<_, _>>()?)
 }
 
 /// What the control plane has of a gate.

@@ -104,3 +104,56 @@ pub fn text(decisions: &[Signed], keys_are_kept: bool) -> String {
     let _ = writeln!(text, "{} {}", paint(BOLD, "verified: by decision the gate is"), paint(style.bold(), word));
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use shared::signing::{PrivateKey, Signer, dsse};
+
+    use super::*;
+
+    const ID: &str = "0193c0de-0000-7000-8000-000000000001";
+
+    async fn signed(key: &PrivateKey, gate: &str, decision: &str, subject: &str, digest: &str) -> Value {
+        let statement = json!({
+            "_type": "https://in-toto.io/Statement/v1", "predicateType": PREDICATE_TYPE,
+            "subject": [{"name": "decision", "digest": {"sha256": digest}}],
+            "predicate": {"decision": decision, "gate": {"id": gate}, "run": ID, "digest": digest,
+                          "person": {"name": subject, "subject": subject}},
+        });
+        let signer = Signer::with_key(PrivateKey::from_pem(&key.to_pem().unwrap()).unwrap());
+        dsse::seal(&statement, &signer).await.unwrap()
+    }
+
+    fn gate(status: &str, attestations: &[Value]) -> Gate {
+        let at = "2026-11-23T10:00:00+00:00";
+        serde_json::from_value(json!({
+            "id": ID, "run_id": ID, "gate_type": "manual:go", "status": status, "on_pass": "finish", "generation": 1,
+            "created_at": at, "digest": "d1", "required": 2, "attestations": attestations,
+        }))
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_gate_holds_only_with_enough_people_who_signed_what_it_asked_in_the_end() {
+        let (ours, other) = (PrivateKey::generate().unwrap(), PrivateKey::generate().unwrap());
+        let keys = [ours.public().clone()];
+        let ann = signed(&ours, ID, "approve", "ann", "d1").await;
+        let ben = signed(&ours, ID, "approve", "ben", "d1").await;
+        let people = |attestations: &[Value]| of_gate(&gate("passed", attestations), &keys).map(|signed| signed.len());
+        assert_eq!(people(&[ann.clone(), ben.clone()]).unwrap(), 2);
+        let wrong = [
+            ("one person twice", vec![ann.clone(), ann.clone()]),
+            ("other bytes", vec![ann.clone(), signed(&ours, ID, "approve", "ben", "d0").await]),
+            ("another decision", vec![ann.clone(), signed(&ours, ID, "waive", "ben", "d1").await]),
+            ("another key", vec![ann.clone(), signed(&other, ID, "approve", "ben", "d1").await]),
+            ("another gate", vec![ann.clone(), signed(&ours, &ID.replace('1', "2"), "approve", "ben", "d1").await]),
+        ];
+        for (what, attestations) in wrong {
+            assert!(people(&attestations).is_err(), "{what}");
+        }
+        let vetoed = gate("failed", &[ann, signed(&ours, ID, "reject", "ben", "d1").await]);
+        assert_eq!(of_gate(&vetoed, &keys).unwrap()[0].decision, Decision::Reject);
+        assert!(of_gate(&gate("pending", &[ben]), &keys).is_err());
+    }
+}

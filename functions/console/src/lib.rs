@@ -86,7 +86,12 @@ pub fn routes() -> Routes<Ctx> {
         .get_with(ArtifactsRead, "/ui/artifacts/signed", &["id"], routes::artifact::signed)
         .get(ArtifactsRead, "/ui/artifacts/{id}", routes::artifact::page)
         .get_with(RunsRead, "/ui/gates/{id}", &["decided", "from", "rows", "write"], routes::gate::page)
-        .post_form(GatesDecide, "/ui/gates/{id}/{verb}", &["actor", "reason", "csrf", "from"], routes::gate::decide)
+        .post_form(
+            GatesDecide,
+            "/ui/gates/{id}/{verb}",
+            &["actor", "reason", "digest", "csrf", "from"],
+            routes::gate::decide,
+        )
         .get_with(Public, "/ui/login", &["next"], routes::login::page)
         .post_form(Public, "/ui/login", &["email", "password", "next", "csrf"], routes::login::log_in)
         .post_form(AccountRead, "/ui/logout", &["csrf"], routes::login::log_out)

@@ -37,7 +37,7 @@ use crate::process::supervision::{self, Part};
 use crate::process::{self, PidFile, Process, Termination, stop, table};
 use crate::report::{self, hinted};
 use crate::stack::logins::Logins;
-use crate::stack::signing_key::{HTTP_HOST, SigningKey};
+use crate::stack::signing_key::{HTTP_HOST, SigningKey, Signs};
 use crate::throwaway::Throwaway;
 use crate::tools::python::PythonEnv;
 use crate::{database, migrate};
@@ -270,7 +270,7 @@ impl Stack {
         let changes = if self.options.reload { sources::poll(&root) } else { sources::none() };
         let mut variables =
             environment::functions(&self.checkout, &self.database_url, &self.aws_endpoint, http_port, dotenv);
-        for purpose in signing_key::Purpose::ALL {
+        for purpose in Signs::ALL {
             let (variable, public) = SigningKey::ready(&self.options.state, purpose)?.public_variable();
             variables.insert(variable, public);
         }
@@ -342,10 +342,7 @@ impl Stack {
     ) -> Result<Vec<(&'static str, Health)>> {
         let (mut healths, mut hosts, mut sources) = (Vec::new(), Vec::new(), vec![gateway]);
         let state = &self.options.state;
-        let keys = [
-            SigningKey::ready(state, signing_key::Purpose::Evidence)?,
-            SigningKey::ready(state, signing_key::Purpose::Decisions)?,
-        ];
+        let keys = [SigningKey::ready(state, Signs::Evidence)?, SigningKey::ready(state, Signs::Decisions)?];
         let mut start = |name, functions, port, processes, runtime: Option<Runtime>| {
             let mut host_config = if runtime.is_some() { host_config } else { workers }.clone();
             for (variable, value) in keys.iter().filter_map(|key| key.variable_of(name)) {

@@ -12,12 +12,12 @@ pub const HTTP_HOST: &str = "http";
 
 /// What a key signs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
+pub enum Signs {
     Evidence,
     Decisions,
 }
 
-impl Purpose {
+impl Signs {
     pub const ALL: [Self; 2] = [Self::Evidence, Self::Decisions];
 
     /// The file of the key, the variables with its path and its public key, and the host that signs with it.
@@ -32,7 +32,7 @@ impl Purpose {
 /// A key in a file.
 #[derive(Clone, Debug)]
 pub struct SigningKey {
-    pub purpose: Purpose,
+    pub purpose: Signs,
     pub file: PathBuf,
     /// The public key as PEM on one line, for an environment variable.
     pub public: String,
@@ -51,7 +51,7 @@ impl SigningKey {
     }
 
     /// The key of this purpose below this state folder. Makes one if there is none.
-    pub fn ready(state: &Path, purpose: Purpose) -> Result<Self> {
+    pub fn ready(state: &Path, purpose: Signs) -> Result<Self> {
         let folder = state.join("signing");
         fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
         let file = folder.join(purpose.names().0);
@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn only_the_host_that_signs_gets_a_key() {
         for (purpose, variable, signer) in
-            [(Purpose::Evidence, "SIGNING_KEY_FILE", "gate"), (Purpose::Decisions, "DECISION_KEY_FILE", "http")]
+            [(Signs::Evidence, "SIGNING_KEY_FILE", "gate"), (Signs::Decisions, "DECISION_KEY_FILE", "http")]
         {
             let key = SigningKey { purpose, file: "/key.pem".into(), public: String::new() };
             let hosts: Vec<_> =
@@ -84,7 +84,7 @@ mod tests {
     #[test]
     fn a_stack_keeps_its_keys_and_has_one_for_each_purpose() {
         let state = std::env::temp_dir().join(format!("nofx-key-{}", std::process::id()));
-        let keys = Purpose::ALL.map(|purpose| SigningKey::ready(&state, purpose).unwrap());
+        let keys = Signs::ALL.map(|purpose| SigningKey::ready(&state, purpose).unwrap());
         for first in &keys {
             let second = SigningKey::ready(&state, first.purpose).unwrap();
             assert_eq!(first.public, second.public);

@@ -12,7 +12,6 @@ use super::digest::hex;
 
 /// A row of an export. Its form as JSON has exactly these fields in this order, so that no byte of an export can change unseen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AuditRow {
     pub seq: u64,

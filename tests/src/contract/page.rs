@@ -55,7 +55,7 @@ pub fn reference(document: &Value) -> String {
                 @for (name, schema) in document["components"]["schemas"].as_object().into_iter().flatten() {
                     details {
                         summary { code { (name) } " " span { (first_sentence(&schema["description"])) } }
-                        div id=(format!("schema-{name}")) { (fields(schema)) }
+                        div id=(name) { (fields(schema)) }
                     }
                 }
             }
@@ -257,7 +257,7 @@ fn fields(schema: &Value) -> Markup {
 fn field(name: &str, schema: &Value, about: &str, note: &str) -> Markup {
     let choices = schema["anyOf"].as_array().into_iter().flatten().filter(|choice| choice["description"].is_string());
     html! {
-        dt { code { (name) } " " (kind(schema)) (facts(schema)) @if !note.is_empty() { ", " (note) } }
+        dt { b { (name) } " " (kind(schema)) (facts(schema)) @if !note.is_empty() { ", " (note) } }
         @if !about.is_empty() {
             dd {
                 (inline(about))
@@ -284,7 +284,7 @@ fn conditional(rule: &Value) -> Markup {
 /// The type of a value, with a link if it has a name; or its values.
 fn kind(schema: &Value) -> Markup {
     if let Some(name) = schema["$ref"].as_str().and_then(|reference| reference.rsplit('/').next()) {
-        return html! { a href=(format!("#schema-{name}")) { (name) } };
+        return html! { a href=(format!("#{name}")) { (name) } };
     }
     if let Some(choices) = schema["anyOf"].as_array() {
         // Those with a description stand below the field.

@@ -15,6 +15,7 @@ use super::Page;
 use super::pages::Runs;
 use super::shop;
 use super::site::Site;
+use super::team::TEAM;
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 /// What a page of an older session would send.
@@ -94,6 +95,8 @@ pub async fn pages(site: &Site, runs: &Runs) -> Vec<Page> {
         ("actor", "ben"),
         ("reason", "As agreed with the auditors."),
     ];
+    let login = [("email", "ann@shop.test"), ("password", "x"), ("next", "inbox")];
+    let token = [("kind", "agent"), ("name", "planner"), ("role", "operator"), ("days", "90")];
     let invalid = [("document", "gates:\n  minimum_treshold: 2\n"), policy[1], policy[2], policy[3]];
     let forms = [
         ("new-checked", Form::of_plan("/ui/new/check", 200, &text(&small))),
@@ -110,6 +113,9 @@ pub async fn pages(site: &Site, runs: &Runs) -> Vec<Page> {
         ("policy-late", Form::new("/ui/policy".to_owned(), 409, &policy)),
         ("policy-problems", Form::new("/ui/policy".to_owned(), 400, &invalid)),
         ("policy-old-form", old(Form::new("/ui/policy".to_owned(), 403, &policy))),
+        ("login-unavailable", Form::new(format!("{TEAM}/ui/login"), 503, &login)),
+        ("members-last-admin", Form::new("/ui/members".to_owned(), 400, &[("subject", "local"), ("role", "viewer")])),
+        ("tokens-created", Form::new("/ui/tokens".to_owned(), 200, &token)),
         ("health-old-form", old(Form::new("/ui/health/gate/redrive".to_owned(), 403, &[("actor", "ben")]))),
     ];
     let page = |(name, form): &(&str, Form)| Page {

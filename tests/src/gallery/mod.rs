@@ -12,6 +12,7 @@ mod queues;
 mod shop;
 pub mod site;
 mod states;
+mod team;
 mod work;
 
 use serde_json::{Value, json};
@@ -21,6 +22,7 @@ use uuid::Uuid;
 
 use queues::{DEAD, HEALTHY};
 use site::{AWAY, EMPTY, Site};
+use team::TEAM;
 
 use crate::environment::aws_endpoint_url;
 
@@ -107,7 +109,7 @@ fn serves(route: &Route, address: &str) -> bool {
     let form = forms::form_of(address);
     let method = if form.is_some() { "POST" } else { "GET" };
     let (path, query) = form.map(|path| (path, "")).or_else(|| address.split_once('?')).unwrap_or((address, ""));
-    let path = [EMPTY, AWAY, HEALTHY, DEAD].iter().find_map(|prefix| path.strip_prefix(prefix)).unwrap_or(path);
+    let path = [EMPTY, AWAY, HEALTHY, DEAD, TEAM].iter().find_map(|prefix| path.strip_prefix(prefix)).unwrap_or(path);
     let (expected, found) = (route.path.split('/'), path.split('/'));
     route.method == method
         && expected.clone().count() == found.clone().count()

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::queues::{DEAD, HEALTHY};
 use super::site::{AWAY, EMPTY, Site};
+use super::team::TEAM;
 use super::{Page, files, forms, large, queues, states};
 
 /// Runs below those with a state of their own: enough for a second page.
@@ -211,7 +212,7 @@ async fn views(site: &Site, runs: &Runs) -> Vec<Page> {
     pages.map(|(name, path)| page(name, path)).into()
 }
 
-/// What is no run: new runs, policy, rules, usage, health.
+/// What is no run: new runs, policy, rules, people, usage, health.
 fn settings(runs: &Runs) -> Vec<Page> {
     let pages = [
         ("new", "/ui/new".to_owned()),
@@ -222,6 +223,11 @@ fn settings(runs: &Runs) -> Vec<Page> {
         ("rules", "/ui/rules".to_owned()),
         ("rules-empty", format!("{EMPTY}/ui/rules")),
         ("rule", "/ui/rules/public.rates".to_owned()),
+        ("login", format!("{TEAM}/ui/login?next=inbox")),
+        ("runs-of-a-team", format!("{TEAM}/ui/runs")),
+        ("members", format!("{TEAM}/ui/members")),
+        ("tokens", format!("{TEAM}/ui/tokens")),
+        ("tokens-sessions", format!("{TEAM}/ui/tokens?sessions=true")),
         ("usage", "/ui/usage".to_owned()),
         ("usage-empty", format!("{EMPTY}/ui/usage")),
         ("health", "/ui/health".to_owned()),

@@ -24,6 +24,7 @@ use super::clock::When;
 use super::commands::Runner;
 use super::forms::{self, Forms};
 use super::queues::{self, DEAD, HEALTHY};
+use super::team::{self, TEAM};
 use super::work::{Act, Acts};
 use super::{models, work};
 use crate::delivery::{Deliver, event};
@@ -196,7 +197,7 @@ impl Site {
     }
 }
 
-/// The functions at their paths, and the console again for another tenant and without a database.
+/// The functions at their paths, and the console again for other tenants and without a database.
 async fn router(lab: &Lab, forms: &Forms) -> Router {
     let mut empty = lab.another_ctx().await;
     empty.config.tenant = TenantId("empty".into());
@@ -205,12 +206,14 @@ async fn router(lab: &Lab, forms: &Forms) -> Router {
     let away = crate::lab::context(config).await;
     let healthy = queues::context(lab, &empty.config.tenant, HEALTHY).await;
     let dead = queues::context(lab, &lab.tenant, DEAD).await;
+    let (team, session) = team::context(lab).await;
     let with_queues = |ctx: &Ctx| functions(ctx).layer(middleware::from_fn_with_state(ctx.clone(), queues::swept));
     Router::new()
         .nest(EMPTY, functions(&empty))
         .nest(AWAY, functions(&away))
         .nest(HEALTHY, with_queues(&healthy))
         .nest(DEAD, with_queues(&dead))
+        .nest(TEAM, functions(&team).layer(middleware::from_fn_with_state(session, team::logged_in)))
         .fallback_service(functions(&lab.ctx))
         .layer(middleware::from_fn_with_state(Arc::clone(forms), forms::send))
 }

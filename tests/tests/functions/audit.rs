@@ -13,7 +13,7 @@ use crate::gateway::{Gateway, SHAPES, Shape};
 async fn changed() -> Lab {
     let lab = Lab::new().await;
     let api = Gateway::api(&lab, Shape::Http);
-    for (actor, network) in [("ann", "never"), ("ben", "install"), ("ann", "never")] {
+    for (actor, network) in [("ann", "never"), ("ben", "when_asked"), ("ann", "never")] {
         let body = json!({"document": {"gates": {"network": network}}, "actor": actor, "reason": "naïve \"quote\""});
         let set = api.send("PUT", "/policy", &[], Some(body.to_string())).await;
         assert_eq!(set.status, 200, "{}", set.body);

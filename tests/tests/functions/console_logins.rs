@@ -174,7 +174,7 @@ async fn a_form_acts_for_its_session_and_for_no_other() {
     // A name in the form does not count.
     let done = browser.post(&pause, &[("csrf", &csrf), ("actor", "eve")]).await;
     assert_eq!(done.status, 303);
-    let actor = "select coalesce(actor, '') from nofx.event where run_id = $1 and type = 'run.paused'";
+    let actor = "select coalesce(payload ->> 'actor', '') from nofx.event where run_id = $1 and type = 'run.paused'";
     assert_eq!(tenant.lab.text(actor, run).await, "ann");
 }
 

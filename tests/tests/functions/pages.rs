@@ -90,7 +90,7 @@ async fn a_page_with_large_rows_has_fewer_rows() {
     assert_eq!(all.len(), 60);
 
     let sql = "update nofx.event set payload = jsonb_build_object('text', repeat('x', 200000)) where run_id = $1";
-    assert!(lab.rewrite_events(sql, run).await > 0);
+    assert!(lab.rewrite("event", sql, &[&run.0]).await > 0);
     let events = all_rows(&api, &format!("/runs/{run}/timeline"), "?limit=1000", "").await;
     let seqs: Vec<_> = events.iter().map(|event| event["seq"].clone()).collect();
     assert_eq!(seqs, (1..=seqs.len()).map(|seq| json!(seq)).collect::<Vec<_>>());

@@ -207,7 +207,7 @@ async fn a_restore_changes_the_tag_even_if_event_numbers_repeat() {
     // After the restore, another event got the number of the last one.
     let sql = "update nofx.event e set timestamp = e.timestamp + interval '1 microsecond'
                  from nofx.run r where r.id = $1 and e.run_id = r.id and e.seq = r.event_seq";
-    assert_eq!(lab.rewrite_events(sql, run).await, 1);
+    assert_eq!(lab.rewrite("event", sql, &[&run.0]).await, 1);
     assert_eq!(get_if_none_match(&api, &path, &before).await.status, 200);
 }
 

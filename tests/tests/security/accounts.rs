@@ -222,10 +222,10 @@ async fn the_last_admin_stays() {
         tenant.lab.member(&one, Role::Admin).await;
         tenant.lab.member(&other, Role::Admin).await;
         let (removes, degrades) = (tenant.person(&one), tenant.person(&other));
-        let (path, degraded) = (format!("/members/{other}"), format!("/members/{one}"));
+        let (path, own_path) = (format!("/members/{other}"), format!("/members/{one}"));
         tokio::join!(
             removes.send("DELETE", &path, None),
-            degrades.send("PUT", &degraded, Some(json!({"role": "viewer"}))),
+            degrades.send("PUT", &own_path, Some(json!({"role": "viewer"}))),
         );
         let sql = "select count(*) from nofx.membership where role = 'admin' and removed_at is null";
         assert_eq!(tenant.lab.admin.query_one(sql, &[]).await.unwrap().get::<_, i64>(0), 1, "round {round}");

@@ -31,13 +31,13 @@ const TEAM: [(&str, Role); 5] = [
     ("vic", Role::Viewer),
 ];
 
-async fn team() -> Lab {
+pub(crate) async fn team() -> Lab {
     let lab = Lab::new().await;
     lab.team(&TEAM).await;
     lab
 }
 
-async fn start_as(lab: &Lab, session: &Session, plan: &Value) -> RunId {
+pub(crate) async fn start_as(lab: &Lab, session: &Session, plan: &Value) -> RunId {
     let body = json!({ "plan": plan });
     let request = Request { body: &body, idempotency_key: None, traceparent: None, actor: None };
     create_run(&lab.ctx, session, &request).await.expect("the plan is accepted").id
@@ -53,12 +53,12 @@ async fn asking(lab: &Lab, who: &str, approval: Value) -> (RunId, GateId) {
 }
 
 /// The pending gate of a run.
-async fn gate_of(lab: &Lab, run: RunId) -> GateId {
+pub(crate) async fn gate_of(lab: &Lab, run: RunId) -> GateId {
     let sql = "select id from nofx.gate where run_id = $1 and status = 'pending'";
     GateId(lab.admin.query_one(sql, &[&run.0]).await.expect("one pending gate").get(0))
 }
 
-async fn decide_as(session: &Session, gate_id: GateId, decision: Decision) -> Result<GateDecided, Error> {
+pub(crate) async fn decide_as(session: &Session, gate_id: GateId, decision: Decision) -> Result<GateDecided, Error> {
     let decision = GateDecision { gate_id, decision, actor: "somebody else", reason: Some("because"), seen: None };
     gate::gate_decide(session, &decision, None).await
 }
@@ -67,12 +67,12 @@ async fn decide(lab: &Lab, who: &str, gate: GateId, decision: Decision) -> Strin
     word(decide_as(&lab.person(who), gate, decision).await)
 }
 
-async fn approve(lab: &Lab, who: &str, gate: GateId) -> String {
+pub(crate) async fn approve(lab: &Lab, who: &str, gate: GateId) -> String {
     decide(lab, who, gate, Decision::Approve).await
 }
 
 /// What became of a decision, in a word. Of an exclusion, why.
-fn word(decided: Result<GateDecided, Error>) -> String {
+pub(crate) fn word(decided: Result<GateDecided, Error>) -> String {
     match decided {
         Ok(GateDecided::Decided { gate, .. }) => gate.status.to_string(),
         Ok(GateDecided::Recorded { .. }) => "recorded".into(),
@@ -104,7 +104,7 @@ async fn set_policy(lab: &Lab, approvals: Value) {
     policy::policy_set(&lab.person("dan"), &new).await.unwrap();
 }
 
-async fn events(lab: &Lab, run: RunId, kind: &str) -> Vec<Value> {
+pub(crate) async fn events(lab: &Lab, run: RunId, kind: &str) -> Vec<Value> {
     let sql = "select payload from nofx.event where run_id = $1 and type = $2 order by seq";
     lab.admin.query(sql, &[&run.0, &kind]).await.unwrap().iter().map(|row| row.get(0)).collect()
 }

@@ -5,6 +5,7 @@ mod admission;
 mod approvals;
 mod audit;
 mod bootstrap;
+mod bound;
 mod jwks;
 mod keys;
 mod matrix;

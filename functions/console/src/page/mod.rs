@@ -21,6 +21,7 @@ mod new;
 mod next;
 mod parts;
 mod policy;
+mod policy_approvals;
 mod rules;
 mod run;
 mod runs;

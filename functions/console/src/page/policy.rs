@@ -13,6 +13,7 @@ use shared::view::PolicyVersion;
 use super::format;
 use super::layout::{Base, Layout, Part, layout};
 use super::parts::{actor_field, blank, facts, fold, head, many, notice, section, time};
+use super::policy_approvals;
 use super::source::visible;
 
 /// The policy, and how to show it.
@@ -89,7 +90,13 @@ fn demands(document: &Map<String, Value>) -> Markup {
         return html! { (notice("bad", "bad", "alert", &why)) pre.output { (visible(&format!("{:#}", Value::Object(document.clone())))) } };
     };
     let set = gates_of(document);
-    let rows = rows(&policy.gates);
+    html! {
+        (table("demands", "What gates demand", &rows(&policy.gates), &set))
+        (table("approvals", "What approvals demand", &policy_approvals::rows(&policy.approvals), &set))
+    }
+}
+
+fn table(id: &str, title: &str, rows: &[Row], set: &Map<String, Value>) -> Markup {
     let is_set = |name: &str| set.contains_key(name);
     let count = rows.iter().filter(|(_, name, ..)| is_set(name)).count();
     let body = html! {
@@ -98,7 +105,7 @@ fn demands(document: &Map<String, Value>) -> Markup {
                 tr role="row" { @for heading in ["Rule", "Value", "Which means"] { th role="columnheader" scope="col" { (heading) } } }
             }
             tbody role="rowgroup" {
-                @for (words, name, value, means) in &rows {
+                @for (words, name, value, means) in rows {
                     tr role="row" {
                         td role="cell" { b { (words) } br; code.note { (name) } }
                         td role="cell" data-label="Value" {
@@ -110,16 +117,11 @@ fn demands(document: &Map<String, Value>) -> Markup {
             }
         }
     };
-    section(
-        "demands",
-        "What gates demand",
-        &html! { p.note { (count) " set, " (rows.len() - count) " defaults" } },
-        &body,
-    )
+    section(id, title, &html! { p.note { (count) " set, " (rows.len() - count) " defaults" } }, &body)
 }
 
 /// Words, field, value and meaning of each rule.
-type Row = (&'static str, &'static str, Markup, String);
+pub(super) type Row = (&'static str, &'static str, Markup, String);
 
 fn rows(gates: &GatePolicy) -> [Row; 9] {
     let word = |text: &str| html! { code { (text) } };
@@ -264,12 +266,16 @@ fn in_yaml(value: &Value) -> String {
     }
 }
 
-/// The fields of a document's `gates` that are set. Whatever else it has is kept under its own name.
+/// The fields of a document that are set: those of `gates` by their names, those of `approvals` with that before them.
+/// Whatever else it has is kept under its own name.
 fn gates_of(document: &Map<String, Value>) -> Map<String, Value> {
     let mut found = Map::new();
     for (name, value) in document {
         match value {
             Value::Object(gates) if name == "gates" => found.extend(gates.clone()),
+            Value::Object(fields) if name == "approvals" => {
+                found.extend(fields.iter().map(|(field, value)| (format!("approvals.{field}"), value.clone())));
+            }
             Value::Null => {}
             value => drop(found.insert(name.clone(), value.clone())),
         }

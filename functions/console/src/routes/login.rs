@@ -64,9 +64,8 @@ pub async fn log_in(State(ctx): State<Ctx>, door: Door, headers: HeaderMap, form
             return refuse(StatusCode::SERVICE_UNAVAILABLE, "Logins are not possible now. Try again in a minute.");
         }
     };
-    let person = match door.person(&jwt, Permission::SessionsCreate).await {
-        Ok(person) => person,
-        Err(_) => return refuse(StatusCode::UNAUTHORIZED, "The issuer's answer does not count here."),
+    let Ok(person) = door.person(&jwt, Permission::SessionsCreate).await else {
+        return refuse(StatusCode::UNAUTHORIZED, "The issuer's answer does not count here.");
     };
     match start(&person).await {
         Ok(session) => {

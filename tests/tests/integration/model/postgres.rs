@@ -243,6 +243,7 @@ impl<'a> Postgres<'a> {
             GateDecided::Decided { ready, .. } => Answer { wakes: self.named(&ready), ..Answer::of("decided") },
             GateDecided::Conflict { .. } => Answer::of("conflict"),
             GateDecided::NotFound => Answer::of("not_found"),
+            other => panic!("one person of a local tenant decides alone: {other:?}"),
         }
     }
 
