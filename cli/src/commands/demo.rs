@@ -168,7 +168,7 @@ async fn run_sample(api: &Api, decider: &Api, checkout: &Checkout, sample: &Samp
 async fn approve_all(api: &Api, run_id: &str) -> Result<()> {
     for gate in api.gates(run_id).await? {
         if gate.status == GateStatus::Pending {
-            println!("  approving the gate {} ({}) as demo", printable(&gate.gate_type), gate.id);
+            println!("  approving the gate {} ({})", printable(&gate.gate_type), gate.id);
             gate::decide(api, Decision::Approve, &gate.id.to_string(), Some("demo"), Some("nofx demo"), None).await?;
         }
     }

@@ -86,8 +86,13 @@ pub fn routes() -> Routes<Ctx> {
         .get_with(ArtifactsRead, "/ui/artifacts/signed", &["id"], routes::artifact::signed)
         .get(ArtifactsRead, "/ui/artifacts/{id}", routes::artifact::page)
         .get_with(RunsRead, "/ui/gates/{id}", &["decided", "from", "rows", "write"], routes::gate::page)
-        .post_form(GatesDecide, "/ui/gates/{id}/{verb}", &["actor", "reason", "csrf", "from"], routes::gate::decide)
-        .get_with(Public, "/ui/login", &["next"], routes::login::page)
+        .post_form(
+            GatesDecide,
+            "/ui/gates/{id}/{verb}",
+            &["actor", "reason", "digest", "csrf", "from"],
+            routes::gate::decide,
+        )
+        .get_with(Public, "/ui/login", &["next"], routes::login::form)
         .post_form(Public, "/ui/login", &["email", "password", "next", "csrf"], routes::login::log_in)
         .post_form(AccountRead, "/ui/logout", &["csrf"], routes::login::log_out)
         .get_with(MembersRead, "/ui/members", &["after"], routes::members::page)
@@ -124,6 +129,7 @@ async fn with_security_headers(State(people_log_in): State<bool>, request: Reque
             StatusCode::UNAUTHORIZED if people_log_in && reads && !uri.path().ends_with("/fragment") => {
                 routes::login::to_login(&uri)
             }
+            StatusCode::UNAUTHORIZED if people_log_in && !reads => routes::login::session_ended(&uri),
             _ => routes::error_as_page(&uri, response),
         }
     })

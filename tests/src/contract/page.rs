@@ -55,7 +55,7 @@ pub fn reference(document: &Value) -> String {
                 @for (name, schema) in document["components"]["schemas"].as_object().into_iter().flatten() {
                     details {
                         summary { code { (name) } " " span { (first_sentence(&schema["description"])) } }
-                        div id=(name) { (fields(schema)) }
+                        div id=(name) { (fields(schema, About::FirstSentence)) }
                     }
                 }
             }
@@ -175,7 +175,7 @@ fn operation(method: &str, path: &str, operation: &Value, common: &Refusals<'_>)
                 }
                 @if !body.is_null() {
                     h3 { "Body" @if operation["requestBody"]["required"] != true { ", optional" } }
-                    (fields(&body["schema"]))
+                    (fields(&body["schema"], About::All))
                     pre { (pretty(&body["example"])) }
                 }
                 h3 { "Answers" }
@@ -231,7 +231,24 @@ fn answer(status: &str, response: &Value) -> Markup {
 }
 
 /// The fields of an object, or the words of an enumeration.
-fn fields(schema: &Value) -> Markup {
+/// How much the page says about a field. `openapi.json` says all of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum About {
+    All,
+    FirstSentence,
+}
+
+impl About {
+    fn of(self, description: &Value) -> &str {
+        let about = text(description);
+        match self {
+            Self::All => about,
+            Self::FirstSentence => about.find(". ").map_or(about, |end| &about[..=end]),
+        }
+    }
+}
+
+fn fields(schema: &Value, about: About) -> Markup {
     let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let note = |name: &str| if required.contains(&name) { "" } else { "optional" };
     let alternatives: Vec<&Value> = schema["oneOf"].as_array().into_iter().flatten().collect();
@@ -240,7 +257,7 @@ fn fields(schema: &Value) -> Markup {
         @if let Some(properties) = schema["properties"].as_object() {
             dl {
                 @for (name, property) in properties.iter().filter(|(_, property)| property["deprecated"] != true) {
-                    (field(name, property, text(&property["description"]), note(name)))
+                    (field(name, property, about.of(&property["description"]), note(name)))
                 }
             }
             @for condition in conditions { (conditional(condition)) }

@@ -46,11 +46,22 @@ impl Lab {
         let bounds = self.admin.query_one(span, &[&run.0]).await.expect("events");
         let (first, last): (std::time::SystemTime, std::time::SystemTime) = (bounds.get(0), bounds.get(1));
         let (lasts, ago) = (when.lasts.as_secs_f64(), when.ago.as_secs_f64());
+        self.keep_records(false).await;
         for (table, run_column, columns) in TIMES.into_iter().chain([("event", "run_id", &["timestamp"][..])]) {
             let moved: Vec<String> =
                 columns.iter().map(|column| format!("{column} = pg_temp.moved({column}, $2, $3, $4, $5)")).collect();
             let sql = format!("update nofx.{table} set {} where {run_column} = $1", moved.join(", "));
             self.admin.execute(&sql, &[&run.0, &first, &last, &lasts, &ago]).await.expect("times move");
+        }
+        self.keep_records(true).await;
+    }
+
+    /// Records are never changed. A gallery moves them to another time nevertheless, as the owner of the tables alone can.
+    async fn keep_records(&self, keep: bool) {
+        let change = if keep { "enable always" } else { "disable" };
+        for table in ["approval", "event"] {
+            let sql = format!("alter table nofx.{table} {change} trigger records_are_kept");
+            self.admin.batch_execute(&sql).await.expect("the trigger");
         }
     }
 

@@ -61,6 +61,7 @@ impl Form {
             .method(Method::POST)
             .uri(&self.path)
             .header(header::CONTENT_TYPE, kind)
+            .header(header::HOST, "localhost")
             .header("sec-fetch-site", "same-origin")
             .header(header::COOKIE, format!("nofx-csrf={TOKEN}"))
             .body(Body::from(body))

@@ -168,13 +168,19 @@ async fn a_form_acts_for_its_session_and_for_no_other() {
         assert_eq!(answer.status, 403, "{token} {site}");
     }
     let mut without = Browser::at(&tenant.lab);
-    assert_eq!(without.post(&pause, &[("csrf", &csrf)]).await.status, 401);
+    let ended = without.post(&pause, &[("csrf", &csrf)]).await;
+    assert!(
+        ended.status == 401 && ended.body.contains("Your session has ended. Nothing was changed."),
+        "{}",
+        ended.body
+    );
     let status = "select status from nofx.run where id = $1";
     assert_ne!(tenant.lab.text(status, run).await, "paused");
     // A name in the form does not count.
     let done = browser.post(&pause, &[("csrf", &csrf), ("actor", "eve")]).await;
     assert_eq!(done.status, 303);
-    let actor = "select coalesce(payload ->> 'actor', '') from nofx.event where run_id = $1 and type = 'run.paused'";
+    let actor =
+        "select coalesce(payload ->> 'actor', '') from nofx.event where run_id = $1 and type = 'run.pause_requested'";
     assert_eq!(tenant.lab.text(actor, run).await, "ann");
 }
 

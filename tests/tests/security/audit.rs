@@ -246,11 +246,10 @@ async fn each_change_has_an_entry_with_who_when_from_where_and_what() {
         assert_eq!((&entry["tenant"], &entry["database"]), (&json!("acme"), &json!("postgres")));
     }
     assert_eq!(entries[0]["detail"], json!({ "version": 1, "reason": "a start" }));
-    let digest = "select bound_digest::text from nofx.approval where decision = 'approve'";
-    let digest: String = lab.admin.query_one(digest, &[]).await.unwrap().get(0);
-    let detail =
+    let digest = lab.text("select bound_digest::text from nofx.gate where id = $1", gates[0].parse().unwrap()).await;
+    let about =
         json!({ "decision": "approve", "reason": "because", "run_id": run, "is_self": true, "bound_digest": digest });
-    assert_eq!(entries[4]["detail"], detail);
+    assert_eq!(entries[4]["detail"], about);
     // Each state that a change finds is the one that the change before left.
     assert_eq!((&entries[1]["before"], &entries[3]["after"]), (&Value::Null, &Value::Null));
     assert_eq!((&entries[1]["after"], &entries[2]["after"]), (&entries[2]["before"], &entries[3]["before"]));

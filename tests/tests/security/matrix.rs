@@ -12,6 +12,7 @@ use nofx_tests::database::TestDatabase;
 use nofx_tests::lab::{config, create_bucket, sdk};
 use nofx_tests::{Lab, plans};
 use serde_json::{Value, json};
+use shared::auth::ApiToken;
 use shared::config::{AuthConfig, AuthMode};
 use shared::db::gate::{GateCreated, GateRequest, gate_create};
 use shared::domain::principal::Permission;
@@ -48,6 +49,9 @@ struct Objects {
     gate: String,
     artifact: String,
     table: &'static str,
+    /// A token, and a member who owns no other object.
+    token: String,
+    member: String,
 }
 
 impl Objects {
@@ -72,28 +76,34 @@ impl Objects {
         lab.admin.execute(sql, &[&artifact, &tenant, &run.0, &uri]).await.unwrap();
         let sql = "insert into nofx.db_write_rule (tenant_id, table_name, allowed_ops) values ($1, $2, '{insert}')";
         lab.admin.execute(sql, &[&tenant, &table]).await.unwrap();
-        Self { run: run.to_string(), gate: gate.to_string(), artifact: artifact.to_string(), table }
+        let member = format!("member-of-{tenant}");
+        let sql = "insert into nofx.membership (tenant_id, subject, role, name, created_by) values ($1, $2, 'viewer', $2, 'test')";
+        lab.admin.execute(sql, &[&tenant, &member]).await.unwrap();
+        let token = lab.token(Kind::Agent, Role::Viewer).await;
+        let token = ApiToken::parse(&token).expect("a token").id.to_string();
+        Self { run: run.to_string(), gate: gate.to_string(), artifact: artifact.to_string(), table, token, member }
     }
 
     /// Objects that do not exist.
     fn missing() -> Self {
         let id = || Uuid::new_v4().to_string();
-        Self { run: id(), gate: id(), artifact: id(), table: "public.nothing" }
+        Self { run: id(), gate: id(), artifact: id(), table: "public.nothing", token: id(), member: "nobody".into() }
     }
 
     /// The texts that an answer may repeat.
-    fn names(&self) -> [&str; 4] {
-        [&self.run, &self.gate, &self.artifact, self.table]
+    fn names(&self) -> [&str; 6] {
+        [&self.run, &self.gate, &self.artifact, self.table, &self.token, &self.member]
     }
 
     /// The path with these objects. A new parameter of a path needs a line here.
     fn path(&self, route: &Route) -> String {
-        let id = match route.path.split('/').find(|part| ["runs", "gates", "artifacts", "evidence"].contains(part)) {
+        let id = match route.path.split('/').find(|part| ["runs", "gates", "artifacts", "tokens"].contains(part)) {
             Some("gates") => &self.gate,
             Some("artifacts") => &self.artifact,
+            Some("tokens") => &self.token,
             _ => &self.run,
         };
-        let path = route.path.replace("{id}", id).replace("{table}", self.table);
+        let path = route.path.replace("{id}", id).replace("{table}", self.table).replace("{subject}", &self.member);
         let path = path.replace("{name}", "s0").replace("{ordinal}", "0").replace("{handler}", "echo");
         let path = path.replace("{verb}", "approve");
         assert!(!path.contains('{'), "what does {} name?", route.path);
@@ -114,6 +124,10 @@ impl Objects {
             json!({ "document": {}, "reason": "a test" })
         } else if path.starts_with("/rules") && route.method == Method::PUT {
             json!({ "allowed_ops": ["insert"], "columns": ["a"], "key": ["a"], "max_rows": 1 })
+        } else if path == "/tokens" {
+            json!({ "kind": "agent", "name": "more", "role": "viewer" })
+        } else if path.starts_with("/members") && route.method == Method::PUT {
+            json!({ "role": "viewer", "name": "a member" })
         } else if path.starts_with("/gates/") {
             json!({ "reason": "a test" })
         } else {
@@ -125,9 +139,9 @@ impl Objects {
 /// Whether the route is about an object that a path, a query or a body names, and which another tenant may have.
 fn names_an_object(route: &Route) -> bool {
     let is_named = route.path.contains("{id}") || ["/ui/artifacts/signed", "/gates"].contains(&route.path);
-    // Everybody may set a rule of this name for the own tenant.
-    let is_rule = route.path.contains("{table}") && route.method != Method::PUT;
-    (is_named || is_rule) && !(route.path == "/gates" && route.method == Method::GET)
+    // The own tenant may have a rule and a member of this name too.
+    let has_name = route.path.contains("{table}") || route.path.contains("{subject}");
+    (is_named || has_name && route.method != Method::PUT) && !(route.path == "/gates" && route.method == Method::GET)
 }
 
 fn of_queues(route: &Route) -> bool {
@@ -264,10 +278,14 @@ async fn every_route_admits_exactly_whom_its_permission_names() {
     let (permitted, functions) = (permitted(&lab).await, Functions::of(&lab));
     let mut sent = 0;
     for ((kind, role), token) in tokens(&lab).await {
-        for (router, route) in functions.routes() {
+        for (router, route) in functions.routes().filter(|(_, route)| route.permission != Permission::Public) {
+            // A route that ends a session gets one of its own.
+            let ends = route.path == "/ui/logout" || route.path.starts_with("/sessions/");
+            let token = if ends { lab.token(kind, role).await } else { token.clone() };
             let (status, body) = send(router, route, &own, Some(&token)).await;
-            let may = route.permission == Permission::Public
-                || permitted.contains(&(route.permission.as_str().to_owned(), role, kind));
+            // Only a login starts a session.
+            let may = route.permission != Permission::SessionsCreate
+                && permitted.contains(&(route.permission.as_str().to_owned(), role, kind));
             let is_refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
             let answer = shape(&body, &own);
             assert_eq!(is_refused, !may, "{kind} {role}: {} {}: {status} {answer}", route.method, route.path);
@@ -295,7 +313,7 @@ async fn every_route_refuses_a_request_without_a_valid_credential_in_the_same_wo
             "update nofx.api_token set created_at = now() - interval '2 h', expires_at = now() - interval '1 h' where id = $1",
         ),
     ] {
-        let id = shared::auth::ApiToken::parse(token).expect("a token").id.0;
+        let id = ApiToken::parse(token).expect("a token").id.0;
         assert_eq!(lab.admin.execute(change, &[&id]).await.unwrap(), 1);
     }
     let leaving = "update nofx.membership set removed_at = now() where subject = 'person:viewer'";
@@ -309,8 +327,14 @@ async fn every_route_refuses_a_request_without_a_valid_credential_in_the_same_wo
     for (router, route) in functions.routes().filter(|(_, route)| route.permission != Permission::Public) {
         for token in refused {
             let (status, body) = send(router, route, &own, token).await;
-            assert_eq!(status, StatusCode::UNAUTHORIZED, "{} {} {token:?}: {body}", route.method, route.path);
-            texts.insert(shape(&body, &own));
+            let place = format!("{} {} {token:?}: {body}", route.method, route.path);
+            // A page leads to the login.
+            if route.path.starts_with("/ui") && route.method == Method::GET {
+                assert_eq!(status, StatusCode::SEE_OTHER, "{place}");
+            } else {
+                assert_eq!(status, StatusCode::UNAUTHORIZED, "{place}");
+                texts.insert(shape(&body, &own));
+            }
         }
         let (status, _) = send(router, route, &own, Some(&of_nobody)).await;
         assert_eq!(status, StatusCode::FORBIDDEN, "{} {}: no member any more", route.method, route.path);
@@ -325,7 +349,7 @@ async fn an_object_of_another_tenant_is_one_that_does_not_exist() {
     let foreign = Objects::of(&mut lab, "other", "public.secret").await;
     Objects::of(&mut lab, "acme", "public.rates").await;
     let before = rows_of(&lab, "other").await;
-    let (missing, functions) = (Objects::missing(), Functions::of(&lab));
+    let (missing, functions, permitted) = (Objects::missing(), Functions::of(&lab), permitted(&lab).await);
     for kind in [Kind::Person, Kind::Service] {
         let admin = lab.token(kind, Role::Admin).await;
         for (router, route) in functions.routes().filter(|(_, route)| names_an_object(route)) {

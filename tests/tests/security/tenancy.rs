@@ -62,6 +62,8 @@ async fn fill(lab: &mut Lab, tenant: &str) {
     let sql = "with counted as (insert into nofx.stored_bytes (tenant_id, counted_to, bytes) values ($1, now(), 1))
                insert into nofx.request (tenant_id, request_id, at) values ($1, 'r', now())";
     lab.admin.execute(sql, &[&tenant]).await.unwrap();
+    let sql = "insert into nofx.jwks (tenant_id, issuer, document, fetched_at) values ($1, 'https://issuer.test', '{}', now())";
+    lab.admin.execute(sql, &[&tenant]).await.unwrap();
     let sql =
         "insert into nofx.sweep (tenant_id, ended_at, duration_ms, failed, report) values ($1, now(), 1, false, '{}')";
     lab.admin.execute(sql, &[&tenant]).await.unwrap();

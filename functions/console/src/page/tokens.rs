@@ -101,9 +101,11 @@ fn table(page: &TokensPage<'_>) -> Markup {
                     tr role="row" {
                         td role="cell" { (person(&token.name)) }
                         td role="cell" data-label="Role" {
-                            @match token.role { Some(role) => { (role) }, None => { "of the member" } }
-                            @if let Some(scopes) = &token.scopes {
-                                span.note title=(scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(", ")) { " scoped" }
+                            span {
+                                @match token.role { Some(role) => { (role) }, None => { "of the member" } }
+                                @if let Some(scopes) = &token.scopes {
+                                    span.note { ": " (scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(", ")) }
+                                }
                             }
                         }
                         td role="cell" data-label="Owner" { bdi { (visible(&token.owner)) } }

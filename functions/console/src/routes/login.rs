@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
-use axum::response::Response;
+use axum::response::{Html, IntoResponse, Response};
 use shared::auth::{ApiToken, password_login};
 use shared::context::Ctx;
 use shared::db::Session;
@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::{Visit, base_of, failure, redirect, show};
 use crate::attempts::Attempts;
-use crate::page::{Base, LoginPage, login_page};
+use crate::page::{self, Base, LoginPage, Message, login_page};
 use crate::{csrf, viewer};
 
 /// Where people go after a login without another place.
@@ -29,7 +29,7 @@ const MAX_NEXT_BYTES: usize = 2_000;
 static FAILED: LazyLock<Mutex<Attempts>> = LazyLock::new(Mutex::default);
 
 /// `GET /ui/login?next=`: the form. `next` is a page below `/ui/`.
-pub async fn page(State(ctx): State<Ctx>, query: Query, headers: HeaderMap) -> Response {
+pub async fn form(State(ctx): State<Ctx>, query: Query, headers: HeaderMap) -> Response {
     if !viewer::log_in(&ctx) {
         return redirect(HOME);
     }
@@ -105,6 +105,16 @@ pub fn to_login(uri: &Uri) -> Response {
         Some((_, below)) => redirect(&base_of(uri).to(&format!("login?next={}", encoded(below)))),
         None => redirect("ui/login"),
     }
+}
+
+/// The answer to a form of somebody who is not logged in any more.
+pub fn session_ended(uri: &Uri) -> Response {
+    let message = Message {
+        title: "Not logged in",
+        sentence: "Your session has ended. Nothing was changed.",
+        hint: Some("Log in in another tab. Then go back and send the form again: what you typed is still there."),
+    };
+    (StatusCode::UNAUTHORIZED, Html(page::message(base_of(uri), &message))).into_response()
 }
 
 async fn start(person: &Session) -> Result<ApiToken, Error> {
