@@ -108,8 +108,8 @@ async fn each_digest_that_changes_between_decision_and_claim_voids_the_decision_
         let (run, step) = waiting(&lab, 1).await;
         let gate = gate_of(&lab, run).await;
         assert_eq!(approve(&lab, "ben", gate).await, "passed");
-        let changed = lab.admin.execute(&change.replace("$1 = $1", "$1::uuid is not null"), &[&run.0]).await.unwrap();
-        assert_eq!(changed, 1, "{path}");
+        let rows = lab.admin.execute(&change.replace("$1 = $1", "$1::uuid is not null"), &[&run.0]).await.unwrap();
+        assert_eq!(rows, 1, "{path}");
         assert!(!claim(&lab, run, step).await, "{path}");
         let voided = events(&lab, run, "gate.voided").await;
         assert_eq!((voided.len(), &voided[0]["changed"]), (1, &json!([path])));
@@ -291,7 +291,7 @@ const WATCH: &str = "
     create trigger watch after insert on nofx.attempt for each row execute function public.watch();";
 
 /// What may happen at the same time. Each takes the run's lock, as every writer does.
-fn event<'a>(lab: &'a Lab, run: RunId, step: StepId, gate: GateId, what: u64) -> BoxFuture<'a, ()> {
+fn event(lab: &Lab, run: RunId, step: StepId, gate: GateId, what: u64) -> BoxFuture<'_, ()> {
     let who = lab.person(["ben", "carol"][usize::try_from(what / 8 % 2).unwrap()]);
     async move {
         match what % 8 {

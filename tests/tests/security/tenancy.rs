@@ -59,6 +59,9 @@ async fn fill(lab: &mut Lab, tenant: &str) {
     let sql = "insert into nofx.api_token (id, tenant_id, kind, subject, owner, name, role, secret_sha256, expires_at)
                values (gen_random_uuid(), $1, 'agent', 'agent:a', 'ann', 'a', 'viewer', sha256('secret'), now() + interval '1 h')";
     lab.admin.execute(sql, &[&tenant]).await.unwrap();
+    let sql = "with counted as (insert into nofx.stored_bytes (tenant_id, counted_to, bytes) values ($1, now(), 1))
+               insert into nofx.request (tenant_id, request_id, at) values ($1, 'r', now())";
+    lab.admin.execute(sql, &[&tenant]).await.unwrap();
     let sql = "insert into nofx.jwks (tenant_id, issuer, document, fetched_at) values ($1, 'https://issuer.test', '{}', now())";
     lab.admin.execute(sql, &[&tenant]).await.unwrap();
     let sql =
