@@ -125,11 +125,12 @@ async fn with_security_headers(State(people_log_in): State<bool>, request: Reque
     let mut response = viewer::request(async {
         let response = next.run(request).await;
         match response.status() {
-            // The script of a page shows no other page in its place, so its requests get the error.
-            StatusCode::UNAUTHORIZED if people_log_in && reads && !uri.path().ends_with("/fragment") => {
-                routes::login::to_login(&uri)
+            // The form of a login is a page that says itself what is wrong.
+            StatusCode::UNAUTHORIZED if people_log_in && !routes::is_page(&response) => {
+                // The script of a page shows no other page in its place.
+                let is_shown = reads && !uri.path().ends_with("/fragment");
+                if is_shown { routes::login::to_login(&uri) } else { routes::login::session_ended(&uri) }
             }
-            StatusCode::UNAUTHORIZED if people_log_in && !reads => routes::login::session_ended(&uri),
             _ => routes::error_as_page(&uri, response),
         }
     })

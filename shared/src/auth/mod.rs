@@ -131,6 +131,11 @@ impl Authenticator {
         Ok(Self { mode, home, clock })
     }
 
+    /// Whether requests need no credential.
+    pub fn is_local(&self) -> bool {
+        matches!(self.mode, Mode::Local)
+    }
+
     /// The caller, as far as the request proves it. Asks no database, and the network only about a key that is unknown.
     pub async fn identify(&self, headers: &HeaderMap, origin: &RequestOrigin<'_>) -> Result<Caller, Denied> {
         let caller = |tenant: TenantId, subject: String, via: Via| Caller {

@@ -18,7 +18,6 @@ use tracing::info;
 use super::shelf::shelf;
 use super::{RequestId, session_cookie, source_ip};
 use crate::auth::{Authenticator, RequestOrigin};
-use crate::config::AuthMode;
 use crate::context::Ctx;
 use crate::db::{Database, Session};
 use crate::domain::principal::Permission;
@@ -31,15 +30,12 @@ const PAGES: &str = "/ui";
 pub(super) struct Access {
     db: Database,
     authenticator: Authenticator,
-    /// Whether a session in a cookie counts. In the local mode a cookie of an earlier stack must not shut its person out.
-    takes_cookies: bool,
 }
 
 impl Access {
     pub fn of(ctx: &Ctx) -> Result<Self, Error> {
         let authenticator = Authenticator::new(&ctx.config.auth, ctx.config.tenant.clone(), shelf(ctx))?;
-        let takes_cookies = ctx.config.auth.mode == Some(AuthMode::On);
-        Ok(Self { db: ctx.db.clone(), authenticator, takes_cookies })
+        Ok(Self { db: ctx.db.clone(), authenticator })
     }
 }
 
@@ -60,7 +56,9 @@ pub(super) async fn identify(State(permission): State<Permission>, mut request: 
     let request_id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
     // Pages alone have a cookie: a program has a header, and a browser sends none for another site.
     let is_page = request.uri().path() == PAGES || request.uri().path().starts_with("/ui/");
-    let session_cookie = if is_page && access.takes_cookies { session_cookie(request.headers()) } else { None };
+    // In the local mode a cookie of an earlier stack must not shut its person out.
+    let session_cookie =
+        if is_page && !access.authenticator.is_local() { session_cookie(request.headers()) } else { None };
     let origin = RequestOrigin { ip: source_ip(request.extensions()), request_id: &request_id, session_cookie };
     let caller = match access.authenticator.identify(request.headers(), &origin).await {
         Ok(caller) => caller,

@@ -137,6 +137,8 @@ async fn a_login_that_fails_starts_nothing_and_five_are_enough() {
     for (at, status) in [401, 401, 401, 401, 401, 429].into_iter().enumerate() {
         let answer = browser.post("/ui/login", &form("wrong", "Ann@acme.test", &csrf)).await;
         assert_eq!(answer.status, status, "attempt {at}");
+        let why = if status == 401 { "The e-mail address or the password is wrong." } else { "too many attempts" };
+        assert!(answer.body.contains(why) && answer.body.contains("value=\"Ann@acme.test\""), "{}", answer.body);
         assert!(!answer.body.contains("wrong\""), "the password is not shown again");
     }
     // Also with the right password, and for this address alone.

@@ -80,14 +80,17 @@ pub async fn wrong_method(method: Method, uri: Uri) -> Response {
 /// Turns a problem document, which the router sends for invalid requests, into a page.
 pub fn error_as_page(uri: &Uri, response: Response) -> Response {
     let status = response.status();
-    let is_page =
-        response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
-    if is_page || !(status.is_client_error() || status.is_server_error()) {
+    if is_page(&response) || !(status.is_client_error() || status.is_server_error()) {
         return response;
     }
     let sentence = detail_of(&response).unwrap_or("This address or form cannot be read.");
     let title = status.canonical_reason().unwrap_or("Invalid request");
     (status, Html(page::message(base_of(uri), &Message { title, sentence, hint: None }))).into_response()
+}
+
+/// Whether an answer is a page already.
+pub fn is_page(response: &Response) -> bool {
+    response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"))
 }
 
 /// A redirect that the browser follows with GET. `location` is relative to the request.
