@@ -25,7 +25,7 @@ const SHARED: &AllowedImports = &[
     ("context", &["config", "db", "error", "queue", "secrets", "signing", "storage"]),
     ("flow", &["context", "db", "domain", "error", "queue", "signing", "storage", "telemetry", "view"]),
     ("worker", &["context", "db", "domain", "error", "flow", "queue", "storage", "telemetry"]),
-    ("http", &["auth", "context", "db", "domain", "error", "telemetry", "view"]),
+    ("http", &["auth", "config", "context", "db", "domain", "error", "telemetry", "view"]),
 ];
 
 const LOCAL: &AllowedImports = &[
