@@ -62,9 +62,11 @@ pub fn contract(schemas: &mut Schemas) -> Vec<Operation> {
         )
         .answers(200, "A page.", schemas.list_of::<Gate>())
         .with("Link"),
-        Operation::new(Method::GET, "/gates/{id}", "fetchGate", GATES, "Read a gate.")
-            .answers(200, "The gate.", schemas.of::<Gate>())
-            .example("run", "GET /gates/{id}"),
+        Operation::new(Method::GET, "/gates/{id}", "fetchGate", GATES, "Read a gate.").answers(
+            200,
+            "The gate.",
+            schemas.of::<Gate>(),
+        ),
     ];
     others.into_iter().chain(decisions).collect()
 }
@@ -82,7 +84,7 @@ fn who_and_needed_why(field: &str) -> Value {
 fn decided(field: &str) -> Value {
     match field {
         "digest" => json!({
-            "description": "The gate's `digest` that you have seen. If it is another one by now, nothing is decided.",
+            "description": "The `digest` that you have seen.",
             "type": ["string", "null"], "maxLength": 64,
         }),
         other => who_and_why(other),

@@ -115,10 +115,10 @@ pub enum WhyNot {
     Waive,
     /// They logged in too long ago.
     Session,
-    /// It is their own work: they started or retried the run, own the token that did, or uploaded its files.
+    /// It is their own work.
     #[serde(rename = "self")]
     OwnWork,
-    /// They have approved already, and others must, too.
+    /// They have approved already.
     Done,
 }
 

@@ -197,7 +197,8 @@ fn rights_of(role: &str) -> BTreeSet<Right> {
         if let Some(policy) = resources.get(&name) {
             collect(&policy["Properties"]["PolicyDocument"], &mut rights);
         } else {
-            assert!(matches!(name.as_str(), "HasStorageSecret" | "AWS::NoValue"), "an unknown policy: {name}");
+            let others = ["HasStorageSecret", "HasAuthSecret", "AWS::NoValue"];
+            assert!(others.contains(&name.as_str()), "an unknown policy: {name}");
         }
     }
     rights
