@@ -130,15 +130,15 @@ async fn a_login_that_fails_starts_nothing_and_five_are_enough() {
     let form =
         |password, email, csrf| [("email", email), ("password", password), ("next", "//evil.test"), ("csrf", csrf)];
     // Another site cannot log somebody in, to an account of its own.
-    let right = form(PASSWORD, "ann@acme.test", &csrf);
+    let right = form(PASSWORD, "ann.other@acme.test", &csrf);
     assert_eq!(browser.send("POST", "/ui/login", "cross-site", Some(&right)).await.status, 403);
-    let old = form(PASSWORD, "ann@acme.test", "00000000000000000000000000000000");
+    let old = form(PASSWORD, "ann.other@acme.test", "00000000000000000000000000000000");
     assert_eq!(browser.post("/ui/login", &old).await.status, 403);
     for (at, status) in [401, 401, 401, 401, 401, 429].into_iter().enumerate() {
-        let answer = browser.post("/ui/login", &form("wrong", "Ann@acme.test", &csrf)).await;
+        let answer = browser.post("/ui/login", &form("wrong", "Ann.other@acme.test", &csrf)).await;
         assert_eq!(answer.status, status, "attempt {at}");
         let why = if status == 401 { "The e-mail address or the password is wrong." } else { "too many attempts" };
-        assert!(answer.body.contains(why) && answer.body.contains("value=\"Ann@acme.test\""), "{}", answer.body);
+        assert!(answer.body.contains(why) && answer.body.contains("value=\"Ann.other@acme.test\""), "{}", answer.body);
         assert!(!answer.body.contains("wrong\""), "the password is not shown again");
     }
     // Also with the right password, and for this address alone.

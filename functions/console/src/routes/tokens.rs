@@ -67,14 +67,14 @@ pub async fn create(visit: Visit, headers: HeaderMap, form: Form) -> Response {
 /// `POST /ui/tokens/{id}/revoke`: redirects to the list (303).
 pub async fn revoke(visit: Visit, Path(id): Path<String>, headers: HeaderMap, form: Form) -> Response {
     let base = Base::GATE;
+    let id: TokenId = match id_param("token", &id) {
+        Ok(id) => id,
+        Err(error) => return failure(base, &error),
+    };
     if let Err(sentence) = csrf::check(&headers, visit.ctx.config.public_url.as_deref(), form.text("csrf")) {
         return failure(base, &Error::Forbidden(sentence.to_owned()));
     }
-    let revoked = match id_param("token", &id) {
-        Ok(id) => token::token_revoke(&visit.session, id).await,
-        Err(error) => Err(error),
-    };
-    match revoked {
+    match token::token_revoke(&visit.session, id).await {
         Ok(TokenRevoked::Revoked | TokenRevoked::Unchanged) => redirect(&base.to("tokens")),
         Ok(TokenRevoked::NotFound) => failure(base, &Error::NotFound("This token".into())),
         Err(error) => failure(base, &error),

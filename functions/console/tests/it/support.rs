@@ -30,7 +30,7 @@ pub const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; 
                        form-action 'self'; base-uri 'none'; frame-ancestors 'none'; img-src 'self'";
 
 /// Texts that act in a page that does not escape them.
-const HOSTILE: [&str; 4] = [
+pub const HOSTILE: [&str; 4] = [
     "<script>alert(1)</script>",
     "\"><img src=x onerror=alert(1)>",
     "</title><svg onload='x'>",
