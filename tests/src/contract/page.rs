@@ -155,8 +155,9 @@ fn operations(document: &Value) -> Vec<(&str, &str, &Value)> {
     all
 }
 
+/// The style of a method without a class is that of `get`.
 fn verb(method: &str) -> Markup {
-    html! { b class=(method) { (method.to_uppercase()) } " " }
+    html! { b class=[(method != "get").then_some(method)] { (method.to_uppercase()) } " " }
 }
 
 /// The id is inside of the element that opens, because browsers open what is around the target of a link.
@@ -232,7 +233,6 @@ fn answer(status: &str, response: &Value) -> Markup {
     }
 }
 
-/// The fields of an object, or the words of an enumeration.
 /// How much the page says about a field. `openapi.json` says all of it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum About {
@@ -250,6 +250,7 @@ impl About {
     }
 }
 
+/// The fields of an object, or the words of an enumeration.
 fn fields(schema: &Value, about: About) -> Markup {
     let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let note = |name: &str| if required.contains(&name) { "" } else { "optional" };
