@@ -150,7 +150,7 @@ async fn run_to_end(api: &Api, run_id: &str) -> Result<RunDetail> {
             status if status.is_terminal() => return Ok(detail),
             RunStatus::Blocked => {
                 for gate in api.gates(run_id).await?.iter().filter(|gate| gate.status == GateStatus::Pending) {
-                    gate::decide(api, Decision::Approve, &gate.id.to_string(), Some("bench"), None).await?;
+                    gate::decide(api, Decision::Approve, &gate.id.to_string(), Some("bench"), None, None).await?;
                 }
             }
             _ => {}

@@ -66,10 +66,11 @@ impl Browser {
             assert!(attributes.contains("HttpOnly") && attributes.contains("Path=/"), "{attributes}");
             assert_eq!(attributes.contains("Secure"), self.over_tls, "{attributes}");
             assert_eq!(name.starts_with("__Host-"), self.over_tls, "{name}");
-            match attributes.contains("Max-Age=0") {
-                true => self.cookies.remove(name),
-                false => self.cookies.insert(name.to_owned(), value.to_owned()),
-            };
+            if attributes.contains("Max-Age=0") {
+                self.cookies.remove(name);
+            } else {
+                self.cookies.insert(name.to_owned(), value.to_owned());
+            }
         }
         let body = String::from_utf8(to_bytes(body, 4 << 20).await.unwrap().to_vec()).unwrap();
         Answer { status: parts.status.as_u16(), headers: parts.headers, body }
@@ -209,8 +210,8 @@ async fn an_admin_manages_members_and_tokens_and_sees_a_secret_once() {
     assert_eq!(made.status, 200);
     let token = made.body.split_once("nofx_agent_").map(|(_, rest)| rest.split(['<', '"']).next().unwrap()).unwrap();
     assert_eq!(made.headers[header::CACHE_CONTROL], "no-store");
-    let list = browser.get("/ui/tokens").await.body;
-    assert!(list.contains("agent:planner") && !list.contains(token), "the secret is shown once");
+    let tokens = browser.get("/ui/tokens").await.body;
+    assert!(tokens.contains("agent:planner") && !tokens.contains(token), "the secret is shown once");
     assert!(browser.get("/ui/tokens?sessions=true").await.body.contains(">console<"));
     let id: uuid::Uuid = {
         let sql = "select id from nofx.api_token where kind = 'agent'";

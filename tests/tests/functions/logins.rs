@@ -44,12 +44,11 @@ impl Tenant {
         let grant = post(async move |headers: HeaderMap, Json(body): Json<Value>| {
             let is_ann = body["email"].as_str().is_some_and(|email| email.starts_with("ann"));
             let is_right = is_ann && body["password"] == PASSWORD;
-            match is_right && headers.get("apikey").is_some_and(|key| key == "public") {
-                true => (StatusCode::OK, Json(json!({"access_token": granting.login("ann"), "refresh_token": "r"}))),
-                false => {
-                    let refused = json!({"error": "invalid_grant", "error_description": "Invalid login credentials"});
-                    (StatusCode::BAD_REQUEST, Json(refused))
-                }
+            if is_right && headers.get("apikey").is_some_and(|key| key == "public") {
+                (StatusCode::OK, Json(json!({"access_token": granting.login("ann"), "refresh_token": "r"})))
+            } else {
+                let refused = json!({"error": "invalid_grant", "error_description": "Invalid login credentials"});
+                (StatusCode::BAD_REQUEST, Json(refused))
             }
         });
         let url = at_some_port(Router::new().route("/auth/v1/token", grant)).await;
