@@ -114,6 +114,7 @@ mod tests {
             timeout_s,
             max_attempts,
             backoff_ms: 1_000,
+            approval: None,
         };
         let plan = PlanChecked {
             goal: "a\u{1b}b".into(),
