@@ -193,7 +193,7 @@ pub const GROUPS: [(&str, &[&str]); 7] = [
     ("Look", &["runs", "show", "why", "timeline", "logs", "artifacts", "get", "open"]),
     ("Decide and steer", &["inbox", "approve", "reject", "waive", "retry", "cancel", "pause", "resume"]),
     ("Write and prove", &["plan", "gate", "verify", "keys"]),
-    ("Govern and operate", &["policy", "rules", "audit", "member", "token", "queues", "admin"]),
+    ("Govern and operate", &["policy", "rules", "audit", "member", "token", "limits", "queues", "admin"]),
     ("Set up", &["login", "logout", "whoami", "profile", "completions", "man"]),
     ("Work in a checkout", &["deploy", "deploy-local", "migrate", "migration", "worker", "env", "exec"]),
 ];

@@ -278,6 +278,6 @@ mod tests {
     fn every_advice_is_for_a_code_of_the_api() {
         let codes = shared::error::Code::ALL.iter().map(|code| code.as_str());
         let advised = codes.filter(|code| advice(code, StatusCode::CONFLICT).is_some()).count();
-        assert_eq!(advised, 11);
+        assert_eq!(advised, 14);
     }
 }

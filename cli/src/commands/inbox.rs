@@ -22,9 +22,13 @@ pub struct Args {
 /// Prints a line for each gate, the oldest first.
 pub async fn run(api: &Api, args: &Args) -> Result<()> {
     let pages: Vec<Vec<Gate>> = api.pages("/gates").await?;
+    let now = SystemTime::now();
     let may_decide = |gate: &Gate| gate.standing.may_decide.is_none_or(|may| may.ok || may.waive);
-    let (gates, others): (Vec<Gate>, Vec<Gate>) =
-        pages.into_iter().flatten().partition(|gate| args.all || may_decide(gate));
+    // A gate whose time is over is nobody's any more, so everybody sees that it still waits for its end.
+    let (gates, others): (Vec<Gate>, Vec<Gate>) = pages
+        .into_iter()
+        .flatten()
+        .partition(|gate| args.all || may_decide(gate) || time::is_over(gate.expires_at.as_ref(), now));
     if args.format.json {
         return output::json(&gates);
     }
@@ -35,7 +39,7 @@ pub async fn run(api: &Api, args: &Args) -> Result<()> {
         });
         return Ok(());
     }
-    output::text(table(&gates, SystemTime::now()))?;
+    output::text(table(&gates, now))?;
     output::note(format_args!("\ndecide with {}, nofx reject or nofx waive", command("nofx approve GATE")));
     Ok(())
 }

@@ -1,12 +1,12 @@
 //! `nofx limits`: what the tenant may have and do at most. `nofx admin limits` sets that.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use nofx_local::database;
+use nofx_local::migrate::tenant::set_limits;
 use nofx_local::report::{hinted, printable};
 use serde_json::{Map, Value, json};
 use shared::domain::TenantId;
 use shared::view::Limits;
-use tokio_postgres::types::{Json, Type};
 
 use crate::client::api::Api;
 use crate::output::color::DIM;
@@ -69,16 +69,9 @@ pub async fn set(database_url: &str, tenant: &TenantId, change: &Change) -> Resu
         }
     }
     let client = database::connect(database_url).await?;
-    let sql = "with counted as (delete from nofx.stored_bytes where tenant_id = $1)
-               update nofx.tenant set limits = (limits || $2) - $3 where tenant_id = $1 returning limits";
-    let set = Json(Value::Object(set));
-    let rows =
-        client.query_typed(sql, &[(&tenant.0, Type::TEXT), (&set, Type::JSONB), (&unset, Type::TEXT_ARRAY)]).await;
-    let rows = rows.context("cannot set the limits")?;
-    let known = rows.first().ok_or_else(|| {
+    let limits = set_limits(&client, tenant, &Value::Object(set), &unset).await?.ok_or_else(|| {
         hinted(format!("there is no tenant {}", printable(&tenant.0)), "nofx admin bootstrap makes one")
-    });
-    let limits: Value = known?.get(0);
+    })?;
     ensure!(limits.is_object(), "the database answers {limits}");
     output::json(&limits)
 }

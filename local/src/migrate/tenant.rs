@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 use shared::auth::ApiToken;
 use shared::domain::{Kind, Role, TenantId, TokenId};
 use tokio_postgres::Client;
@@ -60,11 +61,25 @@ async fn write_member(client: &Client, sql: &str, tenant: &TenantId, person: &Pe
     client.execute_typed(sql, &typed).await.map(|_| ()).context("cannot make the member")
 }
 
-/// Makes a tenant in which everybody logs in. The person of the local mode is no member there.
+/// Sets limits of a tenant, and removes others. Stored bytes are counted again when they matter. Returns all limits, or nothing
+/// if there is no such tenant.
+pub async fn set_limits(client: &Client, tenant: &TenantId, set: &Value, unset: &[&str]) -> Result<Option<Value>> {
+    let sql = "with counted as (delete from nofx.stored_bytes where tenant_id = $1)
+               update nofx.tenant set limits = (limits || $2) - $3 where tenant_id = $1 returning limits";
+    let params: [(&(dyn ToSql + Sync), Type); 3] =
+        [(&tenant.0, Type::TEXT), (&set, Type::JSONB), (&unset, Type::TEXT_ARRAY)];
+    let rows = client.query_typed(sql, &params).await.context("cannot set the limits")?;
+    Ok(rows.first().map(|row| row.get(0)))
+}
+
+/// Makes a tenant in which everybody logs in. The person of the local mode is no member there, and the tokens that it made end.
 pub async fn team_tenant(client: &Client, tenant: &TenantId) -> Result<()> {
     let sql = "with made as (
                    insert into nofx.tenant (tenant_id) values ($1)
-                       on conflict (tenant_id) do update set is_solo = false)
+                       on conflict (tenant_id) do update set is_solo = false),
+                    ended as (
+                   update nofx.api_token set revoked_at = clock_timestamp(), revoked_by = 'nofx dev --auth'
+                    where tenant_id = $1 and owner = 'local' and revoked_at is null)
                update nofx.membership set removed_at = clock_timestamp()
                 where tenant_id = $1 and subject = 'local' and removed_at is null";
     let done = client.execute_typed(sql, &[(&tenant.0, Type::TEXT)]).await;

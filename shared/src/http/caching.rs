@@ -16,7 +16,9 @@ pub(super) fn keep_apart(response: &mut Response) {
     }
     let before = headers.get(header::VARY).and_then(|vary| vary.to_str().ok());
     let vary = before.map_or_else(|| CREDENTIALS.to_owned(), |before| format!("{before}, {CREDENTIALS}"));
-    headers.extend(HeaderValue::try_from(vary).map(|vary| (header::VARY, vary)));
+    if let Ok(vary) = HeaderValue::try_from(vary) {
+        headers.insert(header::VARY, vary);
+    }
 }
 
 #[cfg(test)]

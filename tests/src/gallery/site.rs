@@ -8,6 +8,7 @@ use axum::Router;
 use axum::extract::Request;
 use axum::middleware;
 use axum::response::Response;
+use nofx_local::migrate::tenant::local_tenant;
 use reqwest::Method;
 use serde_json::{Value, json};
 use shared::context::Ctx;
@@ -201,6 +202,7 @@ impl Site {
 async fn router(lab: &Lab, forms: &Forms) -> Router {
     let mut empty = lab.another_ctx().await;
     empty.config.tenant = TenantId("empty".into());
+    local_tenant(&lab.admin, &empty.config.tenant.0).await.expect("a tenant");
     let mut config = config("postgres://nobody@127.0.0.1:1/none?connect_timeout=1");
     config.tenant = lab.tenant.clone();
     let away = crate::lab::context(config).await;

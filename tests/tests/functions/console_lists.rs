@@ -38,8 +38,8 @@ fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
 
 /// The numbers of the chips, in their order.
 fn numbers(page: &str) -> Vec<String> {
-    let chips =
-        between(page, "<nav class=\"chips\"", "</nav>").or(between(page, "<nav class=\"filters chips\"", "</nav>"));
+    let starts = ["<nav class=\"chips\"", "aria-label=\"Gates by type\"", "<nav class=\"filters chips\""];
+    let chips = starts.iter().find_map(|start| between(page, start, "</nav>"));
     let notes = chips.expect("chips").split("<span class=\"note\">").skip(1);
     notes.map(|note| note.split('<').next().unwrap_or_default().to_owned()).collect()
 }

@@ -17,7 +17,10 @@ async fn configured_keys_are_listed_and_the_first_one_signs_now() {
         config.signing.public_keys = Some(keys.iter().map(PublicKey::to_pem).collect());
         let lab = Lab::on(database, config).await;
         let answer = Gateway::api(&lab, shape).get("/keys").await;
-        let expected = |key: &PublicKey, current: bool| json!({"keyid": key.keyid(), "algorithm": "ecdsa-p256-sha256", "current": current, "pem": key.to_pem()});
+        let expected = |key: &PublicKey, current: bool| {
+            json!({"keyid": key.keyid(), "algorithm": "ecdsa-p256-sha256", "current": current, "pem": key.to_pem(),
+                   "purpose": "evidence"})
+        };
         assert_eq!(
             (answer.status, answer.body),
             (200, json!({"keys": [expected(&keys[0], true), expected(&keys[1], false)]}))

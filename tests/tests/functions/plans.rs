@@ -90,7 +90,7 @@ async fn a_valid_plan_is_returned_with_its_defaults_order_and_references() {
     }});
     let step = |name: &str, tool: &str, handler: &str, level: u32| {
         json!({"name": name, "tool": tool, "handler": handler, "level": level, "depends_on": [], "references": [],
-               "timeout_s": null, "max_attempts": 3, "backoff_ms": 1000})
+               "timeout_s": null, "max_attempts": 3, "backoff_ms": 1000, "approval": null})
     };
     let mut steps =
         [step("ask", "manual:x", "manual", 2), step("lint", "gate:lint", "gate", 1), step("say", "echo", "echo", 0)];
