@@ -88,12 +88,14 @@ fn nothing(base: Base, decided: &Decided) -> Markup {
 
 fn gates(page: &InboxPage<'_>) -> Markup {
     let InboxPage { base, list, gate_type, everybody } = *page;
+    let is_listed = list.types.iter().any(|one| one.gate_type == gate_type);
+    let is_unknown = !gate_type.is_empty() && !is_listed && list.types_total == list.types.len() as u64;
     html! {
         (types(page))
         @if list.gates.is_empty() {
             p {
                 @if list.is_continuation { "No newer gates." }
-                @else if !everybody { "None of them waits for you: other people decide these gates." }
+                @else if !everybody && !is_unknown { "None of them waits for you: other people decide these gates." }
                 @else { "No gate of this type waits." }
             }
         } @else {
