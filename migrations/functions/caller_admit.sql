@@ -63,20 +63,30 @@ begin
         v_who := row(v_tenant.tenant_id, v_member.subject, v_member.name, 'person', v_member.role, v_token.id, v_member.subject,
                      v_tenant.is_solo)::nofx.principal;
     else
-        v_who := row(v_tenant.tenant_id, v_token.subject, v_token.name, v_token.kind, v_token.role, v_token.id, v_token.owner,
-                     v_tenant.is_solo)::nofx.principal;
+        -- A program may do no more than the person who answers for it may now.
+        select * into v_member
+          from nofx.membership m
+         where m.tenant_id = v_tenant.tenant_id and m.subject = v_token.owner and m.removed_at is null;
+        if not found then
+            raise exception 'unauthenticated' using errcode = 'NF401';
+        end if;
+        v_who := row(v_tenant.tenant_id, v_token.subject, v_token.name, v_token.kind,
+                     case when nofx.role_rank(v_member.role) < nofx.role_rank(v_token.role) then v_member.role else v_token.role end,
+                     v_token.id, v_token.owner, v_tenant.is_solo)::nofx.principal;
     end if;
     if not nofx.permits(p_permission, v_who.role, v_who.kind)
        or not coalesce(v_token.scopes is null or p_permission = any (v_token.scopes), false) then
         raise exception 'forbidden' using errcode = 'NF403', detail = coalesce(p_permission, '');
     end if;
 
-    if v_tenant.limits ? 'requests_per_minute' then
+    -- People can still revoke the token that sends too many requests.
+    if v_tenant.limits ? 'requests_per_minute' and not (v_who.kind = 'person' and nofx.is_of_access(p_permission)) then
         perform nofx.limits_admit_request(v_tenant.tenant_id, p ->> 'request_id', (v_tenant.limits ->> 'requests_per_minute')::bigint);
     end if;
 
-    -- At most one write in five minutes, which never waits for another request of the same token.
-    if v_token.id is not null and coalesce(v_token.last_used_at < clock_timestamp() - interval '5 minutes', true) then
+    -- At most one write in five minutes, which never waits for another request of the same token. Not before a change of members or tokens, which
+    -- locks a member first and then tokens.
+    if v_token.id is not null and not nofx.is_of_access(p_permission) and coalesce(v_token.last_used_at < clock_timestamp() - interval '5 minutes', true) then
         update nofx.api_token t
            set last_used_at = clock_timestamp(), last_used_ip = (p ->> 'ip')::inet
          where t.id = (select u.id from nofx.api_token u where u.id = v_token.id for update skip locked);
@@ -116,7 +126,7 @@ end
 $$;
 revoke execute on function nofx.admitted(jsonb, text) from public;
 
--- An entry of `authors` of a run: the principal of p_call, as nofx.admitted gives it, and what it did: started, retried or uploaded.
+-- An entry of `authors` of a run: the principal of p_call, as nofx.admitted gives it, and what it did: started, retried, uploaded, or made, if its run made a file that another run names.
 create or replace function nofx.author_of(p_call jsonb, p_did text) returns jsonb
     language sql immutable
     set search_path = ''

@@ -140,8 +140,9 @@ as $$
      where s.n_tup_ins + s.n_tup_upd + s.n_tup_del > 0
 $$;
 
--- What a write needs to know before it begins. p: {tenant_id, schema, table}
--- -> {closed, rule: {allowed_ops, ..constraints}, role: {name, state}, target, effects}
+-- What a write needs to know before it begins. p: {tenant_id, step_id, schema, table}
+-- -> {closed, rule: {allowed_ops, ..constraints}, is_rule_approved, role: {name, state}, target, effects}. is_rule_approved: false if people
+-- approved the step while another rule was in force.
 create or replace function nofx.db_write_look(p jsonb) returns jsonb
     language plpgsql volatile
     security definer
@@ -161,6 +162,12 @@ begin
     return jsonb_build_object(
         'closed', nofx.schema_is_closed(p ->> 'schema'),
         'rule', v_rule.constraints || jsonb_build_object('allowed_ops', v_rule.allowed_ops),
+        'is_rule_approved', not exists (
+            select from nofx.step s
+             where s.id = (p ->> 'step_id')::uuid and s.tenant_id = p ->> 'tenant_id' and s.approval is not null
+               and not exists (select from nofx.gate g
+                                where g.step_id = s.id and g.gate_type = nofx.approval_type(s.tool) and g.status in ('passed', 'waived')
+                                  and g.voided_at is null and g.bound ->> 'rule' is not distinct from nofx.rule_binding(s))),
         'role', coalesce((
             with recursive belongs(id) as (
                 select r.oid from pg_roles r where r.rolname = v_role

@@ -23,13 +23,13 @@ begin
                                envelope)
     values (p_gate.tenant_id, p_gate.run_id, p_gate.id, p ->> 'decision', p ->> 'actor', p ->> 'reason', p_now, v_subject,
             v_subject = any (nofx.gate_excluded(p_gate.run_id, p_rule)), ends, p_gate.bound_digest,
-            nullif(p -> 'envelope', 'null'))
-        on conflict do nothing;
+            nullif(p -> 'envelope', 'null'));
     return next;
 end
 $$;
 
--- p: {caller, gate_id, decision: approve|reject|waive, actor, reason, seen, envelope}. seen: the digest of what the person has seen, and of what
+-- p: {caller, gate_id, decision: approve|reject|waive, actor, reason, seen, envelope, is_dry}. is_dry: decide nothing, and say `changed` if a
+-- decision were possible. seen: the digest of what the person has seen, and of what
 -- the envelope, the signed statement about the decision, is about.
 -- -> {result: decided|recorded|unchanged|excluded|changed|conflict|not_found, gate: {..}, why, changed: [paths], ready: [wake-ups]}.
 -- `recorded`: more approvals are needed. `unchanged`: the person's approval was recorded before. `excluded`: the person may not decide, and `why`
@@ -75,6 +75,10 @@ begin
     end if;
     if v_status is null or (v_status <> 'passed' and coalesce(p ->> 'reason', '') !~ '\S') then
         raise exception 'a rejection and a waiver need a reason' using errcode = 'invalid_parameter_value';
+    end if;
+    if (p ->> 'is_dry')::boolean then
+        return jsonb_build_object('result', 'changed', 'changed', '["may_decide"]'::jsonb, 'gate', nofx.gate_view(v_gate.id, p -> 'who'),
+                                  'ready', '[]'::jsonb);
     end if;
     v_bound := nofx.gate_binding(v_gate);
     v_changed := case when v_gate.bound is null then '[]' else nofx.binding_changes(v_gate.bound, v_bound) end;

@@ -39,8 +39,32 @@ begin
       join nofx.membership m on m.tenant_id = a.tenant_id and m.subject = a.subject and m.removed_at is null
      where a.gate_id = p_gate.id and a.decision = 'approve' and a.bound_digest is not distinct from p_gate.bound_digest
        and nofx.approval_names(p_rule, m)
+       -- Who left and came back decides anew.
+       and a.created_at >= coalesce(m.joined_at, m.created_at)
        and (v_is_solo or a.subject <> all (v_excluded))
      order by a.subject, a.created_at, a.id;
+end
+$$;
+
+-- Whether a decision of an earlier generation counts for the same bytes again: under the policy of today, and by people who may still decide.
+create or replace function nofx.gate_still_holds(p_gate nofx.gate) returns boolean
+    language plpgsql stable
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_rule jsonb := nofx.approval_strictest(coalesce(p_gate.rule, '{}'), nofx.approval_policy(p_gate.tenant_id));
+    v_is_solo boolean := (select t.is_solo from nofx.tenant t where t.tenant_id = p_gate.tenant_id);
+begin
+    if p_gate.status = 'waived' then
+        return v_rule ->> 'waive' is not distinct from 'admins';
+    end if;
+    return (select count(distinct a.subject)
+              from nofx.approval a
+              join nofx.membership m on m.tenant_id = a.tenant_id and m.subject = a.subject and m.removed_at is null
+             where a.gate_id = p_gate.id and a.decision = 'approve' and a.bound_digest is not distinct from p_gate.bound_digest
+               and nofx.approval_names(v_rule, m) and a.created_at >= coalesce(m.joined_at, m.created_at)
+               -- As it was when they decided: a retry makes nobody an author of bytes that they approved.
+               and (v_is_solo or not a.is_self or v_rule -> 'self' = 'true')) >= nofx.approval_count(v_rule -> 'required');
 end
 $$;
 
@@ -75,7 +99,7 @@ begin
         return 'not_named';
     end if;
     if v_age_s is not null and not v_is_solo then
-        v_login := coalesce((select t.created_at from nofx.api_token t where t.id = (p_who ->> 'token_id')::uuid),
+        v_login := coalesce((select coalesce(t.login_at, t.created_at) from nofx.api_token t where t.id = (p_who ->> 'token_id')::uuid),
                             (p_who ->> 'login_at')::timestamptz);
         if coalesce(v_login < clock_timestamp() - make_interval(secs => v_age_s), true) then
             return 'session';
@@ -168,5 +192,6 @@ as $$
     select nullif(current_setting('request.jwt.claims', true), '')::jsonb -> 'principal'
 $$;
 revoke execute on function nofx.gate_rule(nofx.gate), nofx.gate_excluded(uuid, jsonb), nofx.gate_approvals(nofx.gate, jsonb),
+    nofx.gate_still_holds(nofx.gate),
     nofx.gate_may_decide(nofx.gate, jsonb, jsonb, text), nofx.gate_stands(nofx.gate, jsonb), nofx.gate_standing(uuid), nofx.gate_is_mine(uuid), nofx.reader() from public;
 grant execute on function nofx.gate_standing(uuid), nofx.gate_is_mine(uuid) to nofx_api;

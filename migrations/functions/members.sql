@@ -36,8 +36,23 @@ as $$
                               'created_by', p.created_by)
 $$;
 
+-- What of {subject, name, email} another member has: name_taken, email_taken, or null. A name may be one's own subject or address, never
+-- somebody else's.
+create or replace function nofx.member_taken(p_tenant text, p jsonb) returns text
+    language sql stable
+    set search_path = nofx, pg_temp
+as $$
+    select case when bool_or(lower(p ->> 'name') in (lower(m.name), lower(m.subject), lower(m.email))) then 'name_taken'
+                when bool_or(lower(p ->> 'email') in (lower(m.email), lower(m.name), lower(m.subject))) then 'email_taken' end
+      from nofx.membership m
+     where m.tenant_id = p_tenant and m.subject <> p ->> 'subject' and m.removed_at is null
+$$;
+revoke execute on function nofx.member_taken(text, jsonb) from public;
+
 -- Makes somebody a member, or changes a member. Who was removed comes back without their earlier sessions and tokens.
--- p: {caller, subject, role, name, email} -> {result: created|replaced|unchanged, member} | {result: last_admin|role_above}
+-- No two members have the same name or e-mail address, because records and rules name people by them. Case does not count.
+-- p: {caller, subject, role, name, email}
+-- -> {result: created|replaced|unchanged, member} | {result: last_admin|role_above|name_taken|email_taken}
 create or replace function nofx.member_set(p jsonb) returns jsonb
     language plpgsql
     security definer
@@ -47,6 +62,7 @@ declare
     v_who nofx.principal := nofx.caller_admit(p -> 'caller', 'members.write');
     v_old nofx.membership;
     v_new nofx.membership;
+    v_taken text;
 begin
     -- Two admins who degrade each other: the second one sees what the first did.
     perform from nofx.tenant t where t.tenant_id = v_who.tenant_id for no key update;
@@ -65,10 +81,15 @@ begin
        and v_old.email is not distinct from p ->> 'email' then
         return jsonb_build_object('result', 'unchanged', 'member', nofx.member_json(v_old));
     end if;
+    v_taken := nofx.member_taken(v_who.tenant_id, p);
+    if v_taken is not null then
+        return jsonb_build_object('result', v_taken);
+    end if;
     insert into nofx.membership (tenant_id, subject, role, name, email, created_by)
     values (v_who.tenant_id, p ->> 'subject', p ->> 'role', p ->> 'name', p ->> 'email', v_who.name)
         on conflict (tenant_id, subject) do update
-           set role = excluded.role, name = excluded.name, email = excluded.email, removed_at = null
+           set role = excluded.role, name = excluded.name, email = excluded.email, removed_at = null,
+               joined_at = case when membership.removed_at is null then membership.joined_at else clock_timestamp() end
     returning * into v_new;
     return jsonb_build_object('result', case when v_old.subject is null or v_old.removed_at is not null then 'created' else 'replaced' end,
                               'member', nofx.member_json(v_new));

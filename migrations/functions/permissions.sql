@@ -52,4 +52,11 @@ as $$
                        from nofx.permission_list() l
                       where l.permission = p_permission), false)
 $$;
-revoke execute on function nofx.permission_list(), nofx.role_rank(text), nofx.permits(text, text, text) from public;
+-- Whether a permission is about members, tokens and sessions.
+create or replace function nofx.is_of_access(p_permission text) returns boolean
+    language sql immutable
+    set search_path = ''
+as $$
+    select split_part(p_permission, '.', 1) in ('members', 'tokens', 'sessions')
+$$;
+revoke execute on function nofx.permission_list(), nofx.role_rank(text), nofx.permits(text, text, text), nofx.is_of_access(text) from public;

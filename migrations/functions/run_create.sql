@@ -1,4 +1,4 @@
--- Creates a run with its steps, edges and first events. No other transaction can see the run yet, so it takes no lock and does not call
+-- Creates a run with its steps, edges and first events. No other transaction can see the run yet, so it locks no run and does not call
 -- nofx.runs_settle: it writes each row once, and the run's with its counters.
 --
 -- p: {caller, id, goal, plan, plan_digest, request_digest, idempotency_key, actor, timeout_s,
@@ -42,13 +42,18 @@ begin
             return jsonb_build_object('result', 'invalid', 'problems', v_problems);
         end if;
     end if;
-    -- Who uploaded a file does not approve what becomes of it.
+    -- Who uploaded a file does not approve what becomes of it, and neither do the authors of the run that made it.
     if v_workspace is not null or jsonb_array_length(coalesce(p -> 'artifacts', '[]')) > 0 then
-        select v_authors || coalesce(jsonb_agg(distinct a.created_by), '[]') into v_authors
+        select v_authors || coalesce(jsonb_agg(distinct m.author), '[]') into v_authors
           from (select w.value ->> 'id' as id from jsonb_each(v_workspace) w
                 union select jsonb_array_elements_text(coalesce(p -> 'artifacts', '[]'))) named
           join nofx.artifact a on a.id = any (array[named.id::uuid])
-         where a.tenant_id = v_tenant and a.created_by is not null;
+          left join nofx.run r on r.id = any (array[a.run_id])
+         cross join lateral (
+            select a.created_by where a.created_by is not null
+            union all
+            select t.author || '{"did": "made"}' from jsonb_array_elements(r.authors) t(author)) m(author)
+         where a.tenant_id = v_tenant;
     end if;
 
     -- Not if this call only repeats one that was carried out.

@@ -39,9 +39,9 @@ begin
         raise exception 'forbidden' using errcode = 'NF403', detail = 'sessions.create';
     end if;
     perform nofx.member_lock(v_who);
-    insert into nofx.api_token (id, tenant_id, kind, subject, owner, name, secret_sha256, created_at, expires_at)
+    insert into nofx.api_token (id, tenant_id, kind, subject, owner, name, secret_sha256, login_at, created_at, expires_at)
     values ((p ->> 'id')::uuid, v_who.tenant_id, 'person', v_who.subject, v_who.subject, p ->> 'name',
-            decode(p ->> 'secret_sha256', 'hex'), v_now, v_now + make_interval(secs => (p ->> 'expires_in_s')::integer))
+            decode(p ->> 'secret_sha256', 'hex'), (p -> 'caller' ->> 'login_at')::timestamptz, v_now, v_now + make_interval(secs => (p ->> 'expires_in_s')::integer))
         on conflict (id) do nothing;
     update nofx.api_token t
        set revoked_at = v_now, revoked_by = 'newer sessions'

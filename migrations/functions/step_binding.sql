@@ -27,13 +27,22 @@ as $$
     select jsonb_strip_nulls(jsonb_build_object(
                'v', 1, 'plan', r.plan_digest,
                'workspace', (select jsonb_object_agg(w.key, w.value -> 'hash') from jsonb_each(r.workspace) w),
-               'step', s.name, 'inputs', nofx.binding_digest(s.inputs),
-               'rule', (select nofx.binding_digest(to_jsonb(l) - 'id' - 'created_at' - 'updated_at')
-                          from nofx.db_write_rule l
-                         where s.handler = 'db_write' and l.tenant_id = r.tenant_id and l.table_name = s.inputs ->> 'table')))
+               'step', s.name, 'inputs', nofx.binding_digest(s.inputs)))
       from nofx.run r
       left join nofx.step s on s.id = p_step
      where r.id = p_run
+$$;
+
+-- The rule of the table that a db_write step names; if only its inputs will say which table, all rules of the tenant. Null for other steps.
+create or replace function nofx.rule_binding(p_step nofx.step) returns text
+    language sql stable
+    set search_path = nofx, pg_temp
+as $$
+    select nofx.binding_digest(coalesce(jsonb_agg(to_jsonb(l) - 'id' - 'created_at' - 'updated_at' order by l.table_name), '[]'))
+      from nofx.db_write_rule l
+     where l.tenant_id = p_step.tenant_id
+       and (l.table_name = p_step.inputs ->> 'table' or p_step.inputs ->> 'table' like '%${{%')
+    having p_step.handler = 'db_write'
 $$;
 
 -- Of a step whose parents have succeeded: also the outputs and artifacts of every step upstream, and what its gate shows.
@@ -64,7 +73,7 @@ begin
       join nofx.step u on u.id = any (array[b.id]);
     return nofx.run_binding(v_step.run_id, p_step)
         || jsonb_strip_nulls(jsonb_build_object(
-               'upstream', nofx.binding_list(v_upstream), 'subject', p_subject,
+               'rule', nofx.rule_binding(v_step), 'upstream', nofx.binding_list(v_upstream), 'subject', p_subject,
                'evidence', (select a.hash from nofx.artifact a
                              where a.step_id = p_step and a.uri = p_evidence_uri
                              order by a.id limit 1)));
@@ -98,5 +107,5 @@ as $$
              where not coalesce(jsonb_typeof(d.old) = 'object' and jsonb_typeof(d.new) = 'object', false)
              order by d.path limit 20) l
 $$;
-revoke execute on function nofx.binding_digest(jsonb), nofx.binding_list(jsonb), nofx.run_binding(uuid, uuid),
+revoke execute on function nofx.binding_digest(jsonb), nofx.binding_list(jsonb), nofx.run_binding(uuid, uuid), nofx.rule_binding(nofx.step),
     nofx.step_binding(uuid, jsonb, text), nofx.gate_binding(nofx.gate), nofx.binding_changes(jsonb, jsonb) from public;

@@ -68,7 +68,7 @@ end
 $$;
 
 -- Asks for the approvals that ready steps need, and finds those that they have: a decision counts for exactly the bytes that it was made about, in
--- any generation of the run. The caller holds the runs' locks. -> the steps that may start, and the changes
+-- any generation of the run, if it would count today. The caller holds the runs' locks. -> the steps that may start, and the changes
 create or replace function nofx.steps_ask(p_items jsonb, p_now timestamptz, out approved uuid[], out changes nofx.change[])
     language plpgsql
     set search_path = nofx, pg_temp
@@ -109,7 +109,8 @@ begin
                and g.status in ('passed', 'waived') and g.voided_at is null
              order by g.decided_at, g.id
         loop
-            if v_gate.bound_digest is not distinct from v_digest then
+            if v_gate.bound_digest is not distinct from v_digest
+               and (v_gate.generation = v_generation or nofx.gate_still_holds(v_gate)) then
                 v_id := v_gate.id;
                 -- Once for each generation.
                 if v_gate.generation < v_generation and v_step.failures = 0 and v_step.workers_lost = 0 then
@@ -119,8 +120,9 @@ begin
             else
                 update nofx.gate g set voided_at = p_now where g.id = v_gate.id;
                 changes := changes || nofx.fact(v_step.run_id, v_step.id, 'gate.voided', jsonb_build_object(
-                    'gate_id', v_gate.id, 'gate_type', v_gate.gate_type, 'changed', nofx.binding_changes(v_gate.bound, v_bound),
-                    'digest', v_digest));
+                    'gate_id', v_gate.id, 'gate_type', v_gate.gate_type, 'changed',
+                    case when v_gate.bound_digest is not distinct from v_digest then '["approvals"]'
+                         else nofx.binding_changes(v_gate.bound, v_bound) end, 'digest', v_digest));
             end if;
         end loop;
         if v_id is not null then

@@ -120,7 +120,7 @@ impl Lab {
         Caller { tenant: self.tenant.clone(), subject: subject.to_owned(), via, ip: None, request_id: String::new() }
     }
 
-    /// A new API token of the tenant, as the text that a client sends. A person's is a session of a member with the role.
+    /// A new API token of the tenant, as the text that a client sends. An admin of the tenant answers for it. A person's is a session of a member with the role.
     pub async fn token(&self, kind: Kind, role: Role) -> String {
         let token = ApiToken::generate(kind, TokenId(Uuid::new_v4()), self.tenant.clone()).expect("a token");
         let name = format!("{kind}:{role}");
@@ -131,7 +131,8 @@ impl Lab {
         }
         let sql = "insert into nofx.api_token
                           (id, tenant_id, kind, subject, owner, name, role, secret_sha256, expires_at)
-                   values ($1, $2, $3, $4, 'local', $4, $5, $6, clock_timestamp() + interval '1 hour')";
+                   select $1, $2, $3, $4, min(m.subject), $4, $5, $6, clock_timestamp() + interval '1 hour'
+                     from nofx.membership m where m.tenant_id = $2 and m.role = 'admin' and m.removed_at is null";
         let hash = token.hash().as_bytes().to_vec();
         // A session has the role that its member has now.
         let role = (kind != Kind::Person).then(|| role.as_str());

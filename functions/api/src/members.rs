@@ -29,6 +29,8 @@ pub async fn set(session: Session, Path(subject): Path<String>, body: Body) -> R
         MemberSet::Replaced { member } | MemberSet::Unchanged { member } => Ok(Json(member).into_response()),
         MemberSet::LastAdmin => Err(last_admin()),
         MemberSet::RoleAbove => Err(Error::invalid("role", "is above your own")),
+        MemberSet::NameTaken => Err(Error::invalid("name", "is that of another member")),
+        MemberSet::EmailTaken => Err(Error::invalid("email", "is that of another member")),
     }
 }
 

@@ -12,6 +12,8 @@ const MAX_DATABASE_MESSAGE_BYTES: usize = 500;
 #[derive(Debug)]
 pub(crate) enum WriteError {
     Denied(StepError),
+    /// People approved the step while another rule was in force. The next claim asks them again.
+    RuleChanged,
     Database(tokio_postgres::Error),
 }
 
@@ -30,6 +32,10 @@ impl WriteError {
     pub(crate) fn outcome(self) -> Outcome {
         match self {
             Self::Denied(error) => Outcome::failed(error),
+            Self::RuleChanged => {
+                let message = "a rule changed after the step was approved; its next attempt asks for approval again";
+                Outcome::retryable(StepError::new("rule_changed", message))
+            }
             Self::Database(error) => match error.as_db_error() {
                 Some(error) => database_error(error),
                 None => Outcome::retryable(StepError::new("database_unavailable", "the database is unavailable")),

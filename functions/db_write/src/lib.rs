@@ -35,13 +35,16 @@ async fn write(step: &ClaimedStep, transaction: &Transaction<'_>) -> Result<(Ope
         Operation::parse(&step.inputs).map_err(|problems| WriteError::Denied(StepError::invalid_inputs(problems)))?;
     let table = &operation.table;
     let deadline = Instant::now() + step.timeout;
-    let look = db_write_look(transaction, &step.tenant_id, &table.schema, &table.name).await?.ok_or_else(no_result)?;
+    let look = db_write_look(transaction, step, &table.schema, &table.name).await?.ok_or_else(no_result)?;
     if look.closed {
         return Err(WriteError::denied("no_rule", format!("plans may not write to the schema {}", table.schema)));
     }
     let (Some(stored), Some(writer)) = (look.rule, look.role) else {
         return Err(WriteError::denied("no_rule", format!("no rule allows writing to {table}")));
     };
+    if !look.is_rule_approved {
+        return Err(WriteError::RuleChanged);
+    }
     let rule = rule::read(&stored)?;
     rule.check(&operation).map_err(WriteError::Denied)?;
     target::check_role(&writer)?;

@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn};
+use axum::response::IntoResponse;
 use futures::StreamExt;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -14,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use super::event::is_local_host;
 use crate::process::stop::StopSignal;
 
 /// Pause after an error of `accept`, which means that this process or the machine has no file handles left.
@@ -29,6 +34,18 @@ const DRAIN_FACTOR: usize = 8;
 /// Listens on `port` of the loopback interface.
 pub async fn listen(port: u16) -> io::Result<TcpListener> {
     TcpListener::bind(("127.0.0.1", port)).await
+}
+
+/// Refuses requests for a host that is no name of this machine (421). With DNS rebinding, a page of another site would reach
+/// `router` otherwise.
+pub fn only_local_hosts(router: Router) -> Router {
+    router.layer(from_fn(async |request: Request, next: Next| {
+        if is_local_host(request.headers()) {
+            next.run(request).await
+        } else {
+            StatusCode::MISDIRECTED_REQUEST.into_response()
+        }
+    }))
 }
 
 /// Serves `router`. The value of `connection_guard` is held while a connection is open. With `head_limit`, a connection
@@ -151,7 +168,21 @@ async fn read(
 
 #[cfg(test)]
 mod tests {
+    use hyper::service::Service;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_request_for_a_foreign_host_reaches_no_router() {
+        let router = only_local_hosts(Router::new().fallback(async || "reached"));
+        for (host, status) in
+            [("evil.test", 421), ("127.0.0.1.evil.test:80", 421), ("localhost:80", 200), ("127.0.0.1", 200)]
+        {
+            let request = Request::builder().header("host", host).body(Body::empty()).unwrap();
+            let answer = TowerToHyperService::new(router.clone()).call(request).await.unwrap();
+            assert_eq!(answer.status(), status, "{host}");
+        }
+    }
 
     #[tokio::test]
     async fn a_body_over_its_limit_is_refused() {

@@ -21,7 +21,7 @@ pub async fn local_tenant(client: &Client, tenant: &str) -> Result<()> {
                        on conflict (tenant_id) do update set is_solo = true)
                insert into nofx.membership (tenant_id, subject, role, name, created_by)
                values ($1, 'local', 'admin', 'local', 'nofx dev')
-                   on conflict (tenant_id, subject) do update set role = 'admin', removed_at = null
+                   on conflict (tenant_id, subject) do update set role = 'admin', removed_at = null, joined_at = clock_timestamp()
                 where membership.removed_at is not null or membership.role <> 'admin'";
     client.execute_typed(sql, &[(&tenant, Type::TEXT)]).await.map(|_| ()).context("cannot make the local tenant")
 }
@@ -43,7 +43,8 @@ pub async fn set_member(client: &Client, tenant: &TenantId, person: &Person<'_>)
                insert into nofx.membership (tenant_id, subject, role, name, email, created_by)
                values ($1, $2, $3, $4, $4, 'database:' || session_user)
                    on conflict (tenant_id, subject) do update
-                      set role = excluded.role, email = excluded.email, removed_at = null";
+                      set role = excluded.role, email = excluded.email, removed_at = null,
+                          joined_at = case when membership.removed_at is null then membership.joined_at else clock_timestamp() end";
     write_member(client, sql, tenant, person).await
 }
 

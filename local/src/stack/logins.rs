@@ -6,6 +6,7 @@ use anyhow::Result;
 use shared::domain::{Role, TenantId};
 use tokio_postgres::Client;
 
+use crate::gateway::server::only_local_hosts;
 use crate::issuer::{Issuer, NewUser, User, Users};
 use crate::migrate::tenant::{Person, add_member, set_member, team_tenant};
 use crate::process::supervision::Part;
@@ -18,7 +19,7 @@ pub const ADMIN: &str = "admin@local.test";
 
 /// Serves an issuer on its port.
 pub async fn serve(issuer: Issuer, port: u16) -> Result<Part> {
-    super::serve(port, issuer.router(), || (), Some(super::HEAD_LIMIT)).await
+    super::serve(port, only_local_hosts(issuer.router()), || (), Some(super::HEAD_LIMIT)).await
 }
 
 /// Who logs in, besides those who did before.

@@ -11,7 +11,7 @@ use tokio_postgres::types::{Json, Type};
 use tokio_postgres::{Error, Row, Transaction};
 
 use super::pool::Param;
-use crate::domain::TenantId;
+use crate::domain::{ClaimedStep, TenantId};
 use crate::view::Target;
 
 /// Longest wait for a lock of another session.
@@ -24,6 +24,9 @@ pub struct WriteContext {
     pub closed: bool,
     /// The rule as stored.
     pub rule: Option<Value>,
+    /// Whether the rule is the one that was in force when people approved the step. True if nobody had to.
+    #[serde(default)]
+    pub is_rule_approved: bool,
     pub role: Option<Role>,
     pub target: Option<Target>,
     /// What the connection had already changed.
@@ -92,11 +95,11 @@ pub struct WriteSession<'a> {
 /// Reads rule, role and table in one round trip. `None` if the database returned no row.
 pub async fn db_write_look(
     transaction: &Transaction<'_>,
-    tenant: &TenantId,
+    step: &ClaimedStep,
     schema: &str,
     table: &str,
 ) -> Result<Option<WriteContext>, Error> {
-    let call = json!({"tenant_id": tenant, "schema": schema, "table": table});
+    let call = json!({"tenant_id": step.tenant_id, "step_id": step.step_id, "schema": schema, "table": table});
     ask(transaction, "select nofx.db_write_look($1)", &call).await
 }
 

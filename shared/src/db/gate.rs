@@ -134,13 +134,21 @@ pub async fn gate_decide(
     decision: &GateDecision<'_>,
     envelope: Option<&Value>,
 ) -> Result<GateDecided, Error> {
-    #[derive(Debug, Serialize)]
-    struct Call<'a> {
-        #[serde(flatten)]
-        decision: &'a GateDecision<'a>,
-        envelope: Option<&'a Value>,
-    }
-    session.transition("select nofx.gate_decide($1)", &Call { decision, envelope }).await
+    session.transition("select nofx.gate_decide($1)", &DecideCall { decision, envelope, is_dry: false }).await
+}
+
+/// Asks what would become of a decision that nobody has signed. Decides nothing: a decision that is possible by now is
+/// [`GateDecided::Changed`].
+pub async fn gate_refusal(session: &Session, decision: &GateDecision<'_>) -> Result<GateDecided, Error> {
+    session.transition("select nofx.gate_decide($1)", &DecideCall { decision, envelope: None, is_dry: true }).await
+}
+
+#[derive(Debug, Serialize)]
+struct DecideCall<'a> {
+    #[serde(flatten)]
+    decision: &'a GateDecision<'a>,
+    envelope: Option<&'a Value>,
+    is_dry: bool,
 }
 
 /// Columns of a gate as the API shows it. The query names the gate `g`.

@@ -35,6 +35,10 @@ pub enum MemberSet {
     LastAdmin,
     /// The role is above that of the caller.
     RoleAbove,
+    /// Another member has the name as name, subject or address.
+    NameTaken,
+    /// Another member has the address.
+    EmailTaken,
 }
 
 /// Result of removing a member.

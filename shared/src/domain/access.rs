@@ -133,7 +133,7 @@ fn scope(value: &Value) -> Result<Permission, String> {
 
 fn member_name(value: &Value) -> Result<&str, String> {
     let name = fields::readable(fields::filled(value, Most::Chars(MAX_NAME_CHARS))?, Lines::One)?;
-    if is_of_program(name) { Err("must not begin as the name of an agent or a service".to_owned()) } else { Ok(name) }
+    if is_of_program(name) { Err("must not begin with agent:, service: or database:".to_owned()) } else { Ok(name) }
 }
 
 fn email(value: &Value) -> Result<&str, String> {
@@ -146,10 +146,10 @@ fn email(value: &Value) -> Result<&str, String> {
     }
 }
 
-/// Whether a name looks like that of an agent or a service in records.
+/// Whether a name looks like that of an agent, a service or a database login in records.
 fn is_of_program(text: &str) -> bool {
     let text = text.trim_start().to_ascii_lowercase();
-    text.starts_with("agent:") || text.starts_with("service:")
+    ["agent:", "service:", "database:"].iter().any(|start| text.starts_with(start))
 }
 
 #[cfg(test)]
@@ -191,7 +191,7 @@ mod tests {
         assert_eq!(named(json!({"role": "viewer", "name": "Ann"})), "Ann");
         assert_eq!(named(json!({"role": "viewer", "email": "ann@acme.test"})), "ann@acme.test");
         assert_eq!(named(json!({"role": "viewer"})), "sub-1");
-        for name in ["agent:ci", " Service:x", "a\u{202e}b", ""] {
+        for name in ["agent:ci", " Service:x", "database:postgres", "a\u{202e}b", ""] {
             assert!(member(json!({"role": "viewer", "name": name})).is_err(), "{name}");
         }
         for email in ["ann", "@x", "a@", "a b@c"] {

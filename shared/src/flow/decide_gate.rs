@@ -19,15 +19,19 @@ pub async fn decide_gate(ctx: &Ctx, session: &Session, decision: &GateDecision<'
     }
     let read = gate::gate_fetch(session, decision.gate_id).await?;
     let read = read.ok_or_else(|| Error::NotFound(format!("gate {}", decision.gate_id)))?;
-    // What the database refuses needs no signature.
-    let envelope = if may_decide(&read, decision.decision) {
-        Some(attest(ctx, &read, session.principal().await?, decision).await?)
-    } else {
-        None
-    };
+    if decision.seen.is_some() && decision.seen != read.digest.as_deref() {
+        return Err(Error::GateChanged(vec!["digest".to_owned()]));
+    }
     // A signature is about what was read here.
-    let signed = GateDecision { seen: decision.seen.or(read.digest.as_deref()), ..*decision };
-    match gate::gate_decide(session, &signed, envelope.as_ref()).await? {
+    let decision = &GateDecision { seen: read.digest.as_deref(), ..*decision };
+    let decided = if may_decide(&read, decision.decision) {
+        let envelope = attest(ctx, &read, session.principal().await?, decision).await?;
+        gate::gate_decide(session, decision, Some(&envelope)).await?
+    } else {
+        // Nothing is signed, so nothing may be decided, even if it became possible meanwhile.
+        gate::gate_refusal(session, decision).await?
+    };
+    match decided {
         GateDecided::Decided { gate, ready } => {
             wake(&ctx.queue, ready).await;
             Ok(gate)

@@ -1,4 +1,4 @@
-//! Workspaces that a page uploads: stores the bytes, then records the artifact.
+//! Workspaces that a page uploads: records the artifact, then stores its bytes.
 
 use serde_json::json;
 use uuid::Uuid;
@@ -19,10 +19,9 @@ pub async fn store_workspace(ctx: &Ctx, session: &Session, name: &str, archive: 
     }
     let (hash, size_bytes) = (digest::sha256_hex(&archive), archive.len() as u64);
     let (key, row) = new_workspace(ctx, session.tenant(), name.to_owned(), GZIP, hash, size_bytes);
-    // The bytes come before the row. Nobody unknown stores any.
-    session.principal().await?;
-    ctx.storage.store_workspace(&key, &row.media_type, archive).await?;
+    // The row comes first: it admits the caller and counts the bytes.
     artifact::artifact_upload(session, &row).await?;
+    ctx.storage.store_workspace(&key, &row.media_type, archive).await?;
     Ok(row.id)
 }
 

@@ -127,6 +127,43 @@ async fn a_token_may_do_what_its_role_kind_and_scopes_allow() {
 }
 
 #[tokio::test]
+async fn a_token_may_do_no_more_than_its_owner_may_now() {
+    let tenant = Tenant::new().await;
+    tenant.lab.member("other", Role::Admin).await;
+    let made = tenant.person("other").post("/tokens", json!({"kind": "service", "name": "s", "role": "admin"})).await.1;
+    let service = tenant.with(made["token"].as_str().unwrap());
+    assert_eq!((service.get("/audit").await.0, service.get("/whoami").await.1["role"].as_str()), (200, Some("admin")));
+    let admin = tenant.person("admin");
+    assert_eq!(admin.send("PUT", "/members/other", Some(json!({"role": "viewer"}))).await.0, 200);
+    let who = service.get("/whoami").await.1;
+    assert_eq!((service.get("/audit").await.0, &who["role"]), (403, &json!("viewer")), "{who}");
+    assert!(!who["permissions"].as_array().unwrap().contains(&json!("runs.create")), "{who}");
+    // Somebody deletes the member by hand, and not the token.
+    tenant
+        .lab
+        .admin
+        .batch_execute("update nofx.membership set removed_at = now() where subject = 'other'")
+        .await
+        .unwrap();
+    assert_eq!(service.get("/whoami").await.0, 401);
+}
+
+#[tokio::test]
+async fn a_token_that_floods_the_tenant_can_be_revoked() {
+    let tenant = Tenant::new().await;
+    let (id, agent) = tenant.token(json!({"kind": "agent", "name": "a", "role": "viewer"})).await;
+    tenant.lab.admin.batch_execute("update nofx.tenant set limits = '{\"requests_per_minute\": 3}'").await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(agent.get("/runs").await.0, 200);
+    }
+    let (admin, revoke) = (tenant.person("admin"), format!("/tokens/{id}"));
+    assert_eq!((agent.get("/runs").await.0, admin.get("/runs").await.0), (429, 429));
+    assert_eq!(admin.get("/tokens").await.0, 200);
+    assert_eq!(admin.send("DELETE", &revoke, None).await.1["result"], "revoked");
+    assert_eq!(agent.get("/runs").await.0, 401);
+}
+
+#[tokio::test]
 async fn only_a_person_who_is_an_admin_manages_tokens_and_members() {
     let tenant = Tenant::new().await;
     let (_, agent) = tenant.token(json!({"kind": "agent", "name": "a", "role": "admin"})).await;

@@ -44,7 +44,7 @@ pub(crate) async fn start_as(lab: &Lab, session: &Session, plan: &Value) -> RunI
 }
 
 /// A run that waits for its only step, which only asks.
-async fn asking(lab: &Lab, who: &str, approval: Value) -> (RunId, GateId) {
+pub(crate) async fn asking(lab: &Lab, who: &str, approval: Value) -> (RunId, GateId) {
     let inputs = if approval.is_null() { json!({}) } else { json!({ "approval": approval }) };
     let plan = json!({ "goal": "ask", "steps": [plans::step("ask", "manual:go", inputs)] });
     let run = start_as(lab, &lab.person(who), &plan).await;
@@ -63,7 +63,7 @@ pub(crate) async fn decide_as(session: &Session, gate_id: GateId, decision: Deci
     gate::gate_decide(session, &decision, None).await
 }
 
-async fn decide(lab: &Lab, who: &str, gate: GateId, decision: Decision) -> String {
+pub(crate) async fn decide(lab: &Lab, who: &str, gate: GateId, decision: Decision) -> String {
     word(decide_as(&lab.person(who), gate, decision).await)
 }
 
@@ -98,7 +98,7 @@ async fn may(lab: &Lab, who: &str, gate: GateId) -> Option<WhyNot> {
     may.why
 }
 
-async fn set_policy(lab: &Lab, approvals: Value) {
+pub(crate) async fn set_policy(lab: &Lab, approvals: Value) {
     let document = json!({ "approvals": approvals });
     let new = NewPolicy { document: &document, actor: "dan", reason: None, if_version: None };
     policy::policy_set(&lab.person("dan"), &new).await.unwrap();
@@ -211,7 +211,7 @@ async fn agent(lab: &Lab, owner: &str) -> Session {
     Session::new(lab.ctx.db.clone(), Arc::new(caller), Permission::RunsRead)
 }
 
-async fn retry(lab: &Lab, who: &str, run: RunId) {
+pub(crate) async fn retry(lab: &Lab, who: &str, run: RunId) {
     control_run(&lab.ctx, &lab.person(who), run, Control::Retry, who).await.unwrap();
     lab.settle(&Script::deployed(), Deliver::Once).await;
 }
@@ -317,7 +317,7 @@ async fn the_one_person_of_a_local_tenant_approves_and_the_record_says_so() {
 }
 
 /// A run of two steps. The second needs an approval before it starts.
-async fn approved_step(lab: &Lab, approval: Value) -> RunId {
+pub(crate) async fn approved_step(lab: &Lab, approval: Value) -> RunId {
     let mut deploy = plans::step("deploy", "echo", json!({ "from": "${{ steps.build.outputs.v }}" }));
     deploy["approval"] = approval;
     let steps = [plans::step("build", "echo", json!({ "v": 1 })), deploy];

@@ -31,7 +31,7 @@ use uuid::Uuid;
 use crate::approvals::{approve, decide_as, events, gate_of, start_as, team, word};
 
 /// A step that leaves a file, and a write that needs an approval. The plan has a workspace.
-async fn waiting(lab: &Lab, required: u32) -> (RunId, StepId) {
+pub(crate) async fn waiting(lab: &Lab, required: u32) -> (RunId, StepId) {
     let upload = Uuid::new_v4();
     let sql = "insert into nofx.artifact (id, tenant_id, name, type, uri, hash, size_bytes, media_type)
                values ($1, 'acme', 'w', 'workspace', 's3://b/w', repeat('a', 64), 1, 'application/x-tar')";
@@ -51,7 +51,7 @@ async fn waiting(lab: &Lab, required: u32) -> (RunId, StepId) {
 }
 
 /// `build` leaves a file, and `write` fails.
-fn script() -> Script {
+pub(crate) fn script() -> Script {
     Script::overriding(|step, _| async move {
         let mut outcome = match step.name.as_str() {
             "build" => nofx_tests::script::succeeded(json!({ "v": 1 })),
@@ -74,7 +74,7 @@ fn script() -> Script {
 }
 
 /// Claims a step as a worker does. Whether it starts.
-async fn claim(lab: &Lab, run: RunId, step: StepId) -> bool {
+pub(crate) async fn claim(lab: &Lab, run: RunId, step: StepId) -> bool {
     let item = ClaimItem {
         tenant_id: lab.tenant.clone(),
         run_id: run,
@@ -152,7 +152,7 @@ fn decision(gate_id: GateId, seen: Option<&str>) -> GateDecision<'_> {
     GateDecision { gate_id, decision: Decision::Approve, actor: "ben", reason: None, seen }
 }
 
-async fn retry_with(lab: &Lab, run: RunId) {
+pub(crate) async fn retry_with(lab: &Lab, run: RunId) {
     control_run(&lab.ctx, &lab.person("ann"), run, Control::Retry, "ann").await.unwrap();
     lab.settle(&script(), Deliver::Once).await;
 }

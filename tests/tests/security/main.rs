@@ -6,6 +6,7 @@ mod approvals;
 mod audit;
 mod bootstrap;
 mod bound;
+mod entitled;
 mod jwks;
 mod keys;
 mod matrix;

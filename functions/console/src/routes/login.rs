@@ -10,7 +10,7 @@ use shared::auth::{ApiToken, password_login};
 use shared::context::Ctx;
 use shared::db::Session;
 use shared::db::token::{self, NewSession, TokenMade};
-use shared::domain::access::DEFAULT_SESSION_S;
+use shared::domain::access::{DEFAULT_SESSION_S, MAX_EMAIL_BYTES};
 use shared::domain::{Kind, Permission, TokenId};
 use shared::error::Error;
 use shared::http::{Door, Form, Query, encoded, new_session_cookie, no_session_cookie};
@@ -25,6 +25,7 @@ use crate::{csrf, viewer};
 /// Where people go after a login without another place.
 const HOME: &str = "runs";
 const MAX_NEXT_BYTES: usize = 2_000;
+const WRONG: &str = "The e-mail address or the password is wrong.";
 
 static FAILED: LazyLock<Mutex<Attempts>> = LazyLock::new(Mutex::default);
 
@@ -49,15 +50,18 @@ pub async fn log_in(State(ctx): State<Ctx>, door: Door, headers: HeaderMap, form
     let Some(login) = ctx.config.auth.login.as_ref().filter(|_| viewer::log_in(&ctx)) else {
         return failure(Base::TOP, &Error::NotFound("This page".into()));
     };
-    let key = format!("{:?} {}", door.ip(), email.to_lowercase());
-    if !failed(|attempts| attempts.allow(&key, Instant::now())) {
+    if email.len() > MAX_EMAIL_BYTES {
+        return refuse(StatusCode::UNAUTHORIZED, WRONG);
+    }
+    let (address, person) = (format!("{:?}", door.ip()), email.to_lowercase());
+    if !failed(|attempts| attempts.allow(&address, &person, Instant::now())) {
         return refuse(StatusCode::TOO_MANY_REQUESTS, "There were too many attempts. Try again in a minute.");
     }
     let jwt = match password_login(login, email, password).await {
         Ok(Some(jwt)) => jwt,
         Ok(None) => {
-            failed(|attempts| attempts.fail(&key, Instant::now()));
-            return refuse(StatusCode::UNAUTHORIZED, "The e-mail address or the password is wrong.");
+            failed(|attempts| attempts.fail(&address, &person, Instant::now()));
+            return refuse(StatusCode::UNAUTHORIZED, WRONG);
         }
         Err(error) => {
             telemetry::report(&error, "log somebody in");

@@ -30,6 +30,8 @@ pub async fn set(visit: Visit, headers: HeaderMap, form: Form) -> Response {
     let why = match store(&visit, &form).await {
         Ok(MemberSet::LastAdmin) => LAST_ADMIN.to_owned(),
         Ok(MemberSet::RoleAbove) => "The role is above your own.".to_owned(),
+        Ok(MemberSet::NameTaken) => "Another member has this name.".to_owned(),
+        Ok(MemberSet::EmailTaken) => "Another member has this e-mail address.".to_owned(),
         Ok(_) => return redirect("members"),
         Err(error @ Error::Invalid(_)) => format!("{error}."),
         Err(error) => return failure(Base::TOP, &error),

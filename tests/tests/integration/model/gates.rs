@@ -5,6 +5,9 @@ use shared::domain::gate::Decision;
 use super::machine::{Answer, Machine};
 use super::steps::Status;
 
+/// The name of the gate of a step that asks. One step of a run asks, so the name is unique in a generation.
+const APPROVAL: &str = "approval:echo";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GateStatus {
     Pending,
@@ -91,6 +94,17 @@ impl Machine {
 
     pub(super) fn block_on_gate(&mut self, step: usize, name: &str, resume: bool, expires: bool) {
         self.push_gate(name, Some(step), if resume { OnPass::Resume } else { OnPass::Finish }, expires);
+    }
+
+    /// The step waits until people approve it. What they decide stands in later generations, because its inputs stay the same.
+    pub(super) fn ask(&mut self, step: usize) {
+        self.steps[step].status = Status::Blocked;
+        self.push_gate(APPROVAL, Some(step), OnPass::Resume, false);
+    }
+
+    pub(super) fn is_approved(&self, step: usize) -> bool {
+        let passed = [GateStatus::Passed, GateStatus::Waived];
+        self.gates.iter().any(|gate| gate.name == APPROVAL && gate.step == Some(step) && passed.contains(&gate.status))
     }
 
     fn push_gate(&mut self, name: &str, step: Option<usize>, on_pass: OnPass, expires: bool) {

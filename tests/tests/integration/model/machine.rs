@@ -49,8 +49,9 @@ impl Answer {
 }
 
 impl Machine {
-    pub fn create(parents: &[Vec<usize>]) -> (Self, BTreeSet<usize>) {
-        let steps = parents.iter().map(|parents| Step::new(parents.clone())).collect();
+    pub fn create(parents: &[Vec<usize>], asks: Option<usize>) -> (Self, BTreeSet<usize>) {
+        let steps = parents.iter().enumerate();
+        let steps = steps.map(|(at, parents)| Step::new(parents.clone(), asks == Some(at))).collect();
         let mut machine =
             Self { steps, gates: Vec::new(), generation: 1, paused: false, cancelled: false, failed: false };
         machine.release();

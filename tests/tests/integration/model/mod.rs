@@ -29,8 +29,13 @@ fn any_history_gives_the_same_states_in_the_model_and_in_postgres() {
     let cases = env::var("PROPTEST_CASES").map_or(CASES, |cases| cases.parse().expect("PROPTEST_CASES is a number"));
     let mut runner =
         TestRunner::new(Config { cases, failure_persistence: None, max_shrink_iters: 4_000, ..Config::default() });
-    let histories = (event::graphs(), proptest::collection::vec(event::choices(), 8..60));
-    let histories = histories.prop_map(|(parents, choices)| History { parents, choices });
+    let histories =
+        (event::graphs(), proptest::option::of(0usize..6), proptest::collection::vec(event::choices(), 8..60));
+    let histories = histories.prop_map(|(parents, asks, choices)| History {
+        asks: asks.filter(|at| *at < parents.len()),
+        parents,
+        choices,
+    });
     let outcome = runner.run(&histories, |history| runtime.block_on(replay(&lab, &history)));
     if let Err(error) = outcome {
         panic!("{error}");
@@ -40,6 +45,8 @@ fn any_history_gives_the_same_states_in_the_model_and_in_postgres() {
 struct History {
     /// Parents of each step.
     parents: Vec<Vec<usize>>,
+    /// The step that needs an approval.
+    asks: Option<usize>,
     choices: Vec<Choice>,
 }
 
@@ -51,9 +58,9 @@ impl fmt::Debug for History {
 }
 
 async fn replay(lab: &Lab, history: &History) -> Result<(), TestCaseError> {
-    let (postgres, ready) = Postgres::create(lab, &history.parents).await;
-    let (mut machine, expected) = Machine::create(&history.parents);
-    let mut log = vec![format!("parents {:?}", history.parents)];
+    let (postgres, ready) = Postgres::create(lab, &history.parents, history.asks).await;
+    let (mut machine, expected) = Machine::create(&history.parents, history.asks);
+    let mut log = vec![format!("parents {:?}, {:?} asks", history.parents, history.asks)];
     check(&log, "steps that are ready at once", &expected, &ready)?;
     let mut answers = postgres.api_answers().await;
     for choice in &history.choices {

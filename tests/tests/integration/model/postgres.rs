@@ -35,14 +35,18 @@ pub struct ApiAnswers {
 const AN_HOUR_S: u32 = 3_600;
 
 impl<'a> Postgres<'a> {
-    pub async fn create(lab: &'a Lab, parents: &[Vec<usize>]) -> (Self, BTreeSet<usize>) {
+    pub async fn create(lab: &'a Lab, parents: &[Vec<usize>], asks: Option<usize>) -> (Self, BTreeSet<usize>) {
         let name = |step: usize| format!("s{step}");
         let steps: Vec<_> = parents
             .iter()
             .enumerate()
             .map(|(at, parents)| {
                 let parents: Vec<_> = parents.iter().copied().map(name).collect();
-                json!({ "name": name(at), "tool": "echo", "depends_on": parents })
+                let mut step = json!({ "name": name(at), "tool": "echo", "depends_on": parents });
+                if asks == Some(at) {
+                    step["approval"] = json!({});
+                }
+                step
             })
             .collect();
         let run = lab.submit(&json!({ "goal": "a model", "timeout_s": AN_HOUR_S, "steps": steps })).await;

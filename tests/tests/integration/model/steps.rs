@@ -32,6 +32,8 @@ pub enum AttemptStatus {
 
 pub struct Step {
     pub parents: Vec<usize>,
+    /// People must approve it before it starts.
+    pub asks: bool,
     pub status: Status,
     pub attempts: Vec<AttemptStatus>,
     pub failures: u32,
@@ -60,9 +62,10 @@ impl To {
 }
 
 impl Step {
-    pub fn new(parents: Vec<usize>) -> Self {
+    pub fn new(parents: Vec<usize>, asks: bool) -> Self {
         Self {
             parents,
+            asks,
             status: Status::Pending,
             attempts: Vec::new(),
             failures: 0,
@@ -126,11 +129,15 @@ impl Machine {
         self.lose_workers(&dead);
         let mut answer = Answer::default();
         for &at in steps {
-            let step = &mut self.steps[at];
-            if step.status == Status::Ready && !step.delayed {
-                step.start();
-                answer.results.push(format!("{at} attempt {}", step.attempts.len()));
+            if self.steps[at].status != Status::Ready || self.steps[at].delayed {
+                continue;
             }
+            if self.steps[at].asks && !self.is_approved(at) {
+                self.ask(at);
+                continue;
+            }
+            self.steps[at].start();
+            answer.results.push(format!("{at} attempt {}", self.steps[at].attempts.len()));
         }
         answer.results.sort();
         answer
@@ -181,7 +188,7 @@ impl Machine {
         answer
     }
 
-    /// Claims as many of the children that became ready as steps succeeded, in the order of the plan.
+    /// Claims as many of the children that became ready and ask nobody as steps succeeded, in the order of the plan.
     fn continue_with_children(
         &mut self,
         ends: &[Finish],
@@ -200,6 +207,7 @@ impl Machine {
         let children: Vec<usize> = self
             .ready()
             .into_iter()
+            .filter(|at| !self.steps[*at].asks)
             .filter(|at| {
                 !ready_before.contains(at) && self.steps[*at].parents.iter().any(|parent| succeeded.contains(parent))
             })

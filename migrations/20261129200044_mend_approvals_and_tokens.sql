@@ -1,0 +1,1594 @@
+-- A decision counts only while everybody who made it may still make it, a token may do no more than its owner, and who made a file does not approve it.
+
+-- When its person logged in. Null for tokens of programs, and for sessions from before this column: then created_at counts.
+alter table nofx.api_token add column login_at timestamptz;
+
+-- When a member who was removed came back. Null for who never left.
+alter table nofx.membership add column joined_at timestamptz;
+
+-- Who comes back may approve the same bytes again. Under the run's lock nobody else does so twice.
+drop index nofx.approval_once;
+create index approval_of_gate on nofx.approval (gate_id, subject);
+
+-- Copies of the files in functions/. Change those files, not this one.
+
+-- functions/caller_admit.sql sha256=43a7f51e8a31b92e8588a5bf297d2d9072544829b7e8c08da2520acfa94788fb
+-- Admits a caller: confirms what a request proves about its sender, in the statement that does the request's work. So a revoked token and
+-- a removed member count at once, and no request pays a round trip for it.
+
+-- The principal as JSON, for the API and for records.
+create or replace function nofx.principal_json(p nofx.principal) returns jsonb
+    language sql immutable
+    set search_path = ''
+as $$
+    select jsonb_build_object('tenant', p.tenant_id, 'subject', p.subject, 'name', p.name, 'kind', p.kind, 'role', p.role,
+                              'token_id', p.token_id, 'owner', p.owner, 'solo', p.is_solo)
+$$;
+
+-- The principal behind a caller that has the permission.
+-- p: {tenant, via: token|jwt|local, subject, token_id, kind, secret_sha256, ip, request_id}. A token is known by its id, its kind and the hash of
+-- its secret. A JWT was verified by the function that got it, and says only who somebody is: the role is that of the membership. `local` is
+-- one person on a laptop, and only a tenant made for that admits it.
+-- Raises NF401 if the caller is not known, NF403 if it may not do this, and NF429 if the tenant sends too many requests. Until the end of the transaction, `nofx.caller` says to the
+-- audit who acts and from where.
+create or replace function nofx.caller_admit(p jsonb, p_permission text) returns nofx.principal
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_who nofx.principal;
+    v_tenant nofx.tenant;
+    v_token nofx.api_token;
+    v_member nofx.membership;
+begin
+    select * into v_tenant from nofx.tenant t where t.tenant_id = p ->> 'tenant' and t.disabled_at is null;
+    if not found then
+        raise exception 'unauthenticated' using errcode = 'NF401';
+    end if;
+    case p ->> 'via'
+        when 'token' then
+            select * into v_token
+              from nofx.api_token t
+             where t.id = (p ->> 'token_id')::uuid and t.tenant_id = v_tenant.tenant_id and t.kind = p ->> 'kind'
+               and t.secret_sha256 = decode(p ->> 'secret_sha256', 'hex')
+               and t.revoked_at is null and t.expires_at > clock_timestamp();
+            if not found then
+                raise exception 'unauthenticated' using errcode = 'NF401';
+            end if;
+        when 'jwt' then
+            null;
+        when 'local' then
+            if not v_tenant.is_solo then
+                raise exception 'unauthenticated' using errcode = 'NF401';
+            end if;
+        else
+            raise exception 'unauthenticated' using errcode = 'NF401';
+    end case;
+
+    if v_token.id is null or v_token.kind = 'person' then
+        select * into v_member
+          from nofx.membership m
+         where m.tenant_id = v_tenant.tenant_id and m.subject = coalesce(v_token.subject, p ->> 'subject')
+           and m.removed_at is null;
+        -- A valid login of somebody who is no member.
+        if not found then
+            raise exception 'forbidden' using errcode = 'NF403', detail = coalesce(p_permission, '');
+        end if;
+        v_who := row(v_tenant.tenant_id, v_member.subject, v_member.name, 'person', v_member.role, v_token.id, v_member.subject,
+                     v_tenant.is_solo)::nofx.principal;
+    else
+        -- A program may do no more than the person who answers for it may now.
+        select * into v_member
+          from nofx.membership m
+         where m.tenant_id = v_tenant.tenant_id and m.subject = v_token.owner and m.removed_at is null;
+        if not found then
+            raise exception 'unauthenticated' using errcode = 'NF401';
+        end if;
+        v_who := row(v_tenant.tenant_id, v_token.subject, v_token.name, v_token.kind,
+                     case when nofx.role_rank(v_member.role) < nofx.role_rank(v_token.role) then v_member.role else v_token.role end,
+                     v_token.id, v_token.owner, v_tenant.is_solo)::nofx.principal;
+    end if;
+    if not nofx.permits(p_permission, v_who.role, v_who.kind)
+       or not coalesce(v_token.scopes is null or p_permission = any (v_token.scopes), false) then
+        raise exception 'forbidden' using errcode = 'NF403', detail = coalesce(p_permission, '');
+    end if;
+
+    -- People can still revoke the token that sends too many requests.
+    if v_tenant.limits ? 'requests_per_minute' and not (v_who.kind = 'person' and nofx.is_of_access(p_permission)) then
+        perform nofx.limits_admit_request(v_tenant.tenant_id, p ->> 'request_id', (v_tenant.limits ->> 'requests_per_minute')::bigint);
+    end if;
+
+    -- At most one write in five minutes, which never waits for another request of the same token. Not before a change of members or tokens, which
+    -- locks a member first and then tokens.
+    if v_token.id is not null and not nofx.is_of_access(p_permission) and coalesce(v_token.last_used_at < clock_timestamp() - interval '5 minutes', true) then
+        update nofx.api_token t
+           set last_used_at = clock_timestamp(), last_used_ip = (p ->> 'ip')::inet
+         where t.id = (select u.id from nofx.api_token u where u.id = v_token.id for update skip locked);
+    end if;
+    perform set_config('nofx.caller', jsonb_build_object(
+        'tenant', v_who.tenant_id, 'name', v_who.name, 'ip', p -> 'ip', 'request_id', nullif(p ->> 'request_id', ''),
+        'by', jsonb_strip_nulls(jsonb_build_object('kind', v_who.kind, 'subject', v_who.subject, 'role', v_who.role,
+                                                   'token_id', v_who.token_id, 'via', p -> 'via')))::text, true);
+    return v_who;
+end
+$$;
+revoke execute on function nofx.principal_json(nofx.principal) from public;
+select nofx.transition_declare('nofx.caller_admit(jsonb, text)', 'nofx_api');
+grant execute on function nofx.principal_json(nofx.principal) to nofx_api;
+
+-- The first statement of a transition that the API calls: admits p.caller, and gives p with who it is.
+-- -> p with tenant_id, with actor (the name for people to read), with by: {kind, subject, token_id}, and with who: the principal and when it
+-- logged in. Whatever the request says about these is
+-- replaced. Only the one person of a local tenant, who has no other name, may say who acts.
+create or replace function nofx.admitted(p jsonb, p_permission text) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_who nofx.principal := nofx.caller_admit(p -> 'caller', p_permission);
+    v_said text := case when p -> 'caller' ->> 'via' = 'local' then p ->> 'actor' end;
+begin
+    if v_said <> v_who.name then
+        perform set_config('nofx.caller', (current_setting('nofx.caller')::jsonb || jsonb_build_object('name', v_said))::text, true);
+    end if;
+    return p || jsonb_build_object(
+        'tenant_id', v_who.tenant_id, 'actor', coalesce(v_said, v_who.name),
+        'by', jsonb_strip_nulls(jsonb_build_object('kind', v_who.kind, 'subject', v_who.subject, 'token_id', v_who.token_id)),
+        'who', nofx.principal_json(v_who) || jsonb_build_object('login_at', p -> 'caller' -> 'login_at'));
+end
+$$;
+revoke execute on function nofx.admitted(jsonb, text) from public;
+
+-- An entry of `authors` of a run: the principal of p_call, as nofx.admitted gives it, and what it did: started, retried, uploaded, or made, if its run made a file that another run names.
+create or replace function nofx.author_of(p_call jsonb, p_did text) returns jsonb
+    language sql immutable
+    set search_path = ''
+as $$
+    select jsonb_build_object('did', p_did, 'kind', p_call -> 'who' -> 'kind', 'subject', p_call -> 'who' -> 'subject',
+                              'owner', p_call -> 'who' -> 'owner')
+$$;
+revoke execute on function nofx.author_of(jsonb, text) from public;
+
+-- functions/db_write.sql sha256=c22fd1ff60c5a9144c890a83092bcac89079ab026f7a3c138d881788cffdd536
+-- The keys of an object; an empty array for any other value.
+create or replace function nofx.keys_of(p jsonb) returns text[]
+    language plpgsql immutable
+    set search_path = nofx, pg_temp
+as $$
+begin
+    if jsonb_typeof(p) is distinct from 'object' then
+        return '{}';
+    end if;
+    return array(select jsonb_object_keys(p));
+end
+$$;
+
+-- A table's name as rules write it: schema.table.
+create or replace function nofx.table_label(p_relation oid) returns text
+    language sql stable
+    set search_path = ''
+as $$
+    select n.nspname || '.' || c.relname
+      from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = p_relation
+$$;
+
+-- Everything about a table that could make a write do more than it says. Null if there is no such table.
+-- -> {oid, table, kind, counts, members: [tables], inherited, closed: [tables], definer_views: [views],
+--     triggers: {name: sha256}, deferrable: [triggers],
+--     foreign_keys: [{parent, child, on_delete, on_update, parent_columns, child_columns}]}
+--
+-- members        the table, its partitions, and the tables that inherit from it
+-- triggers       enabled triggers and rewrite rules (`rule:name`) of the members, of what a view reads, of every table that a cascade
+--                reaches, and of p_dependants; each with the sha256 of its definition and of its function's definition
+-- deferrable     those of them that could run after rows were counted
+-- closed         tables of closed schemas that a view or a cascade reaches
+-- definer_views  views that read with their owner's rights
+create or replace function nofx.db_write_target(p_schema text, p_table text, p_dependants text[] default '{}') returns jsonb
+    language plpgsql stable
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_oid oid;
+    v_kind "char";
+    v_members oid[];
+    v_read oid[];
+    v_reached oid[];
+begin
+    select c.oid, c.relkind into v_oid, v_kind
+      from pg_class c join pg_namespace n on n.oid = c.relnamespace
+     where n.nspname = p_schema and c.relname = p_table;
+    if not found then
+        return null;
+    end if;
+    with recursive member(id) as (
+        select v_oid union select i.inhrelid from member m join pg_inherits i on i.inhparent = m.id
+    )
+    select array_agg(m.id) into v_members from member m;
+    with recursive read(id) as (
+        select v_oid
+        union
+        select d.refobjid
+          from read r
+          join pg_rewrite w on w.ev_class = r.id
+          join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid
+                          and d.refclassid = 'pg_class'::regclass
+    )
+    select array_agg(r.id) into v_read from read r;
+    -- Follows foreign keys that change their child's rows. The key of a partitioned table stands for those of its partitions.
+    with recursive reached(id) as (
+        select unnest(v_members || v_read || pg_partition_root(v_oid)::oid
+                      || array(select c.oid from pg_class c join pg_namespace n on n.oid = c.relnamespace
+                                where n.nspname || '.' || c.relname = any (p_dependants)))
+        union
+        select k.conrelid
+          from reached r
+          join pg_constraint k on k.confrelid = r.id and k.contype = 'f'
+         where k.confdeltype in ('c', 'n', 'd') or k.confupdtype in ('c', 'n', 'd')
+    )
+    select array_agg(r.id) into v_reached from reached r where r.id is not null;
+    return jsonb_build_object(
+        'oid', v_oid::bigint, 'table', nofx.table_label(v_oid), 'kind', v_kind,
+        'counts', current_setting('track_counts') = 'on',
+        'members', (select jsonb_agg(nofx.table_label(m) order by m) from unnest(v_members) m),
+        'inherited', exists (select from pg_inherits i join pg_class c on c.oid = i.inhrelid
+                              where i.inhparent = any (v_members) and not c.relispartition),
+        'closed', coalesce((
+            select jsonb_agg(distinct nofx.table_label(c.oid))
+              from pg_class c join pg_namespace n on n.oid = c.relnamespace
+             where c.oid = any (v_reached) and nofx.schema_is_closed(n.nspname)), '[]'),
+        'definer_views', coalesce((
+            select jsonb_agg(nofx.table_label(c.oid) order by c.oid)
+              from pg_class c
+             where c.oid = any (v_read) and c.relkind = 'v'
+               and not coalesce(c.reloptions && array['security_invoker=true', 'security_invoker=on',
+                                                      'security_invoker=1', 'security_invoker=yes'], false)), '[]'),
+        'triggers', coalesce((
+            select jsonb_object_agg(d.name, encode(sha256(convert_to(d.definition, 'UTF8')), 'hex'))
+              from (select nofx.table_label(t.tgrelid) || '.' || t.tgname as name,
+                           concat_ws(E'\n', pg_get_triggerdef(t.oid), pg_get_functiondef(t.tgfoid),
+                                     p.proowner::regrole, t.tgenabled) as definition
+                      from pg_trigger t join pg_proc p on p.oid = t.tgfoid
+                     where t.tgrelid = any (v_reached) and not t.tgisinternal and t.tgenabled <> 'D'
+                    union all
+                    select nofx.table_label(w.ev_class) || '.rule:' || w.rulename,
+                           concat_ws(E'\n', pg_get_ruledef(w.oid), w.ev_enabled)
+                      from pg_rewrite w
+                     where w.ev_class = any (v_reached) and w.rulename <> '_RETURN'
+                       and w.ev_enabled <> 'D') d), '{}'),
+        'deferrable', coalesce((
+            select jsonb_agg(nofx.table_label(t.tgrelid) || '.' || t.tgname order by t.oid)
+              from pg_trigger t
+             where t.tgrelid = any (v_reached) and not t.tgisinternal and t.tgenabled <> 'D' and t.tgdeferrable), '[]'),
+        'foreign_keys', coalesce((
+            select jsonb_agg(jsonb_build_object(
+                       'parent', nofx.table_label(k.confrelid), 'child', nofx.table_label(k.conrelid),
+                       'on_delete', k.confdeltype, 'on_update', k.confupdtype,
+                       'parent_columns', (select jsonb_agg(a.attname) from pg_attribute a
+                                           where a.attrelid = k.confrelid and a.attnum = any (k.confkey)),
+                       'child_columns', (select jsonb_agg(a.attname) from pg_attribute a
+                                          where a.attrelid = k.conrelid and a.attnum = any (k.conkey)))
+                       order by k.oid)
+              from pg_constraint k
+             where k.contype = 'f' and k.confrelid = any (v_reached) and k.conparentid = 0
+               and (k.confdeltype in ('c', 'n', 'd') or k.confupdtype in ('c', 'n', 'd'))), '[]'));
+end
+$$;
+
+-- Rows that this connection has changed and not yet reported, by table: [{table, root, closed, inserted, updated, deleted}]. `root` is the
+-- partitioned table that a partition belongs to. Rows that cascades and triggers changed are included, also in tables that the role cannot
+-- see. The server reports only when a connection is idle, so the counts may include earlier transactions: what one transaction did is the
+-- difference of two calls.
+create or replace function nofx.db_write_effects() returns jsonb
+    language sql volatile
+    set search_path = nofx, pg_temp
+as $$
+    select coalesce(jsonb_agg(jsonb_build_object(
+               'table', s.schemaname || '.' || s.relname,
+               'root', nofx.table_label(coalesce(pg_partition_root(s.relid)::oid, s.relid)),
+               'closed', nofx.schema_is_closed(s.schemaname),
+               'inserted', s.n_tup_ins, 'updated', s.n_tup_upd, 'deleted', s.n_tup_del)), '[]')
+      from pg_stat_xact_user_tables s
+     where s.n_tup_ins + s.n_tup_upd + s.n_tup_del > 0
+$$;
+
+-- What a write needs to know before it begins. p: {tenant_id, step_id, schema, table}
+-- -> {closed, rule: {allowed_ops, ..constraints}, is_rule_approved, role: {name, state}, target, effects}. is_rule_approved: false if people
+-- approved the step while another rule was in force.
+create or replace function nofx.db_write_look(p jsonb) returns jsonb
+    language plpgsql volatile
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_rule record;
+    v_role text;
+begin
+    select r.allowed_ops, r.constraints into v_rule
+      from nofx.db_write_rule r
+     where r.tenant_id = p ->> 'tenant_id' and r.table_name = (p ->> 'schema') || '.' || (p ->> 'table');
+    if not found then
+        return jsonb_build_object('closed', nofx.schema_is_closed(p ->> 'schema'), 'rule', null);
+    end if;
+    v_role := coalesce(v_rule.constraints ->> 'role', 'nofx_writer');
+    return jsonb_build_object(
+        'closed', nofx.schema_is_closed(p ->> 'schema'),
+        'rule', v_rule.constraints || jsonb_build_object('allowed_ops', v_rule.allowed_ops),
+        'is_rule_approved', not exists (
+            select from nofx.step s
+             where s.id = (p ->> 'step_id')::uuid and s.tenant_id = p ->> 'tenant_id' and s.approval is not null
+               and not exists (select from nofx.gate g
+                                where g.step_id = s.id and g.gate_type = nofx.approval_type(s.tool) and g.status in ('passed', 'waived')
+                                  and g.voided_at is null and g.bound ->> 'rule' is not distinct from nofx.rule_binding(s))),
+        'role', coalesce((
+            with recursive belongs(id) as (
+                select r.oid from pg_roles r where r.rolname = v_role
+                union
+                select m.roleid from belongs b join pg_auth_members m on m.member = b.id
+            )
+            select jsonb_build_object(
+                       'name', v_role,
+                       'state', case when count(*) = 0 then 'missing'
+                                     when bool_or(r.rolsuper or r.rolbypassrls) then 'superuser'
+                                     -- Policies do not apply to a table's owner.
+                                     when exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace
+                                                   where n.nspname = p ->> 'schema' and c.relname = p ->> 'table'
+                                                     and c.relowner = any (array_agg(r.oid))) then 'owner'
+                                     when bool_or(has_schema_privilege(r.oid, 'nofx', 'usage')) then 'reaches_us'
+                                     when not bool_or(r.rolname = v_role and pg_has_role(session_user, r.oid, 'member'))
+                                          then 'no_member'
+                                     else 'usable' end)
+              from belongs b join pg_roles r on r.oid = b.id), '{}'),
+        'target', nofx.db_write_target(p ->> 'schema', p ->> 'table', nofx.keys_of(v_rule.constraints -> 'dependants')),
+        'effects', nofx.db_write_effects());
+end
+$$;
+
+-- What a write has done, within its transaction. p: {schema, table, dependants: [tables]}
+-- -> {target, effects, alters}. `alters`: a table was truncated or altered, which no counter shows. Only such statements lock a table against
+-- readers.
+create or replace function nofx.db_write_account(p jsonb) returns jsonb
+    language plpgsql volatile
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+begin
+    return jsonb_build_object(
+        'target', nofx.db_write_target(p ->> 'schema', p ->> 'table',
+                                       array(select jsonb_array_elements_text(p -> 'dependants'))),
+        'effects', nofx.db_write_effects(),
+        'alters', exists (select from pg_locks l
+                           where l.pid = pg_backend_pid() and l.locktype = 'relation'
+                             and l.mode = 'AccessExclusiveLock'));
+end
+$$;
+revoke execute on function nofx.keys_of(jsonb), nofx.table_label(oid), nofx.db_write_target(text, text, text[]),
+    nofx.db_write_effects(), nofx.db_write_look(jsonb), nofx.db_write_account(jsonb) from public;
+grant execute on function nofx.db_write_look(jsonb), nofx.db_write_account(jsonb) to nofx_worker;
+grant execute on function nofx.db_write_target(text, text, text[]), nofx.keys_of(jsonb) to nofx_api;
+
+-- functions/gate_decide.sql sha256=73eff4dd3381010b2e89785c885c5461700d6d73b53076c80d8b442e72b64a5b
+-- Decides a pending gate for every path: the API, the console, the command and links. A rejection or a waiver ends the gate at once. An
+-- approval ends it when as many different people have approved as its rule requires. In the same transaction its step continues, and what
+-- depends on that step becomes ready. Several gates of a run may ask the same question, whether changed checks count: a decision of a person
+-- to let one pass counts for the others too.
+
+-- Records one decision about a gate that is open. -> whether it ends the gate, with the name of everybody whose approval counted
+create or replace function nofx.decision_record(p_gate nofx.gate, p_rule jsonb, p jsonb, p_now timestamptz)
+    returns table (ends boolean, approved integer, names text)
+    language plpgsql
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_subject text := p -> 'who' ->> 'subject';
+    v_names text;
+begin
+    select 1 + count(*), string_agg(a.actor || ', ', '' order by a.created_at, a.id)
+      into approved, v_names
+      from nofx.gate_approvals(p_gate, p_rule) a
+     where p ->> 'decision' = 'approve' and a.subject <> v_subject;
+    ends := p ->> 'decision' <> 'approve' or approved >= (p_rule ->> 'required')::integer;
+    names := coalesce(v_names, '') || (p ->> 'actor');
+    insert into nofx.approval (tenant_id, run_id, gate_id, decision, actor, reason, created_at, subject, is_self, decides, bound_digest,
+                               envelope)
+    values (p_gate.tenant_id, p_gate.run_id, p_gate.id, p ->> 'decision', p ->> 'actor', p ->> 'reason', p_now, v_subject,
+            v_subject = any (nofx.gate_excluded(p_gate.run_id, p_rule)), ends, p_gate.bound_digest,
+            nullif(p -> 'envelope', 'null'));
+    return next;
+end
+$$;
+
+-- p: {caller, gate_id, decision: approve|reject|waive, actor, reason, seen, envelope, is_dry}. is_dry: decide nothing, and say `changed` if a
+-- decision were possible. seen: the digest of what the person has seen, and of what
+-- the envelope, the signed statement about the decision, is about.
+-- -> {result: decided|recorded|unchanged|excluded|changed|conflict|not_found, gate: {..}, why, changed: [paths], ready: [wake-ups]}.
+-- `recorded`: more approvals are needed. `unchanged`: the person's approval was recorded before. `excluded`: the person may not decide, and `why`
+-- is that of nofx.gate_may_decide. `changed`: the gate is not about what the person saw; from now on it asks about what is there.
+create or replace function nofx.gate_decide(p jsonb) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_gate nofx.gate;
+    v_rule jsonb;
+    v_why text;
+    v_bound jsonb;
+    v_changed jsonb;
+    v_now timestamptz;
+    v_status text := case p ->> 'decision' when 'approve' then 'passed' when 'waive' then 'waived'
+                                           when 'reject' then 'failed' end;
+    v_one record;
+    v_ended uuid[] := '{}';
+    v_changes nofx.change[] := '{}';
+begin
+    p := nofx.admitted(p, case p ->> 'decision' when 'waive' then 'gates.waive' else 'gates.decide' end);
+    -- Whatever the table of permissions says: only people decide.
+    if p -> 'who' ->> 'kind' is distinct from 'person' then
+        raise exception 'forbidden' using errcode = 'NF403', detail = 'gates.decide';
+    end if;
+    perform 1 from nofx.run r
+      where r.id = (select g.run_id from nofx.gate g
+                     where g.id = (p ->> 'gate_id')::uuid and g.tenant_id = p ->> 'tenant_id')
+        for no key update;
+    if not found then
+        return jsonb_build_object('result', 'not_found');
+    end if;
+    v_now := clock_timestamp();
+    select * into strict v_gate from nofx.gate g where g.id = (p ->> 'gate_id')::uuid;
+    v_rule := nofx.gate_rule(v_gate);
+    v_why := nofx.gate_may_decide(v_gate, v_rule, p -> 'who', p ->> 'decision');
+    if v_why is not null then
+        return jsonb_build_object(
+            'result', case v_why when 'decided' then 'conflict' when 'expired' then 'conflict' when 'done' then 'unchanged' else 'excluded' end,
+            'why', v_why, 'gate', nofx.gate_view(v_gate.id, p -> 'who'), 'ready', '[]'::jsonb);
+    end if;
+    if v_status is null or (v_status <> 'passed' and coalesce(p ->> 'reason', '') !~ '\S') then
+        raise exception 'a rejection and a waiver need a reason' using errcode = 'invalid_parameter_value';
+    end if;
+    if (p ->> 'is_dry')::boolean then
+        return jsonb_build_object('result', 'changed', 'changed', '["may_decide"]'::jsonb, 'gate', nofx.gate_view(v_gate.id, p -> 'who'),
+                                  'ready', '[]'::jsonb);
+    end if;
+    v_bound := nofx.gate_binding(v_gate);
+    v_changed := case when v_gate.bound is null then '[]' else nofx.binding_changes(v_gate.bound, v_bound) end;
+    if v_changed <> '[]' then
+        update nofx.gate g set bound = v_bound, bound_digest = nofx.binding_digest(v_bound) where g.id = v_gate.id;
+        perform nofx.runs_settle(array[nofx.fact(v_gate.run_id, v_gate.step_id, 'gate.voided', jsonb_build_object(
+            'gate_id', v_gate.id, 'gate_type', v_gate.gate_type, 'changed', v_changed, 'digest', nofx.binding_digest(v_bound)))], v_now);
+    elsif p ->> 'seen' <> v_gate.bound_digest then
+        v_changed := '["digest"]';
+    end if;
+    if v_changed <> '[]' then
+        return jsonb_build_object('result', 'changed', 'changed', v_changed, 'gate', nofx.gate_view(v_gate.id, p -> 'who'), 'ready', '[]'::jsonb);
+    end if;
+
+    for v_one in
+        select g.id, g as gate
+          from nofx.gate g
+         where g.id = v_gate.id
+            or (v_status <> 'failed' and v_gate.gate_type = 'manual:gate-change' and v_gate.subject is not null
+                and g.run_id = v_gate.run_id and g.gate_type = 'manual:gate-change' and g.step_id is not null
+                and g.status = 'pending' and g.generation = v_gate.generation and g.subject = v_gate.subject
+                and (g.expires_at is null or g.expires_at >= v_now))
+         order by g.id
+    loop
+        declare
+            v_each jsonb := nofx.gate_rule(v_one.gate);
+            v_end record;
+        begin
+            continue when v_one.id <> v_gate.id
+                and (nofx.gate_may_decide(v_one.gate, v_each, p -> 'who', p ->> 'decision') is not null
+                     or (v_one.gate).bound is distinct from nofx.gate_binding(v_one.gate));
+            select * into v_end from nofx.decision_record(v_one.gate, v_each, p, v_now);
+            update nofx.gate g
+               set rule = v_each,
+                   status = case when v_end.ends then v_status else g.status end,
+                   decided_at = case when v_end.ends then v_now end,
+                   approved_by = case when v_end.ends and v_status <> 'failed' then v_end.names end,
+                   approved_at = case when v_end.ends and v_status <> 'failed' then v_now end
+             where g.id = v_one.id;
+            if v_end.ends then
+                v_ended := v_ended || v_one.id;
+            else
+                v_changes := v_changes || nofx.fact(v_gate.run_id, (v_one.gate).step_id, 'gate.approved', jsonb_strip_nulls(
+                    jsonb_build_object('gate_id', v_one.id, 'gate_type', (v_one.gate).gate_type, 'actor', p ->> 'actor', 'by', p -> 'by',
+                                       'reason', p ->> 'reason', 'approved', v_end.approved, 'required', v_each -> 'required',
+                                       'digest', (v_one.gate).bound_digest)));
+            end if;
+        end;
+    end loop;
+
+    v_changes := v_changes || nofx.gates_conclude(v_ended, jsonb_strip_nulls(jsonb_build_object(
+        'decision', p ->> 'decision', 'actor', p ->> 'actor', 'by', p -> 'by', 'reason', p ->> 'reason',
+        'is_self', case when (p -> 'who' ->> 'subject') = any (nofx.gate_excluded(v_gate.run_id, v_rule)) then true end)), v_now);
+    perform nofx.runs_settle(v_changes, v_now);
+    return jsonb_build_object('result', case when v_gate.id = any (v_ended) then 'decided' else 'recorded' end,
+                              'gate', nofx.gate_view(v_gate.id, p -> 'who'),
+                              'ready', nofx.wakeups(nofx.made_ready(v_changes), v_now));
+end
+$$;
+revoke execute on function nofx.decision_record(nofx.gate, jsonb, jsonb, timestamptz) from public;
+select nofx.transition_declare('nofx.gate_decide(jsonb)', 'nofx_api');
+
+-- functions/gate_standing.sql sha256=37b6e333ac0ff7b353f9c29eef3567a4cd1be1ba354d3ff0dd829295829373a5
+-- How a gate stands: its rule, who has approved, and who may still decide. One function says whether somebody may decide, for readers and for
+-- nofx.gate_decide, so that a page never offers what a decision refuses.
+
+-- The rule of a gate. A policy that has become stricter counts for gates that wait; one that has become looser does not loosen them.
+create or replace function nofx.gate_rule(p_gate nofx.gate) returns jsonb
+    language sql stable
+    set search_path = nofx, pg_temp
+as $$
+    select case when p_gate.status = 'pending' or p_gate.rule is null
+                then nofx.approval_strictest(coalesce(p_gate.rule, '{}'), nofx.approval_policy(p_gate.tenant_id))
+                else p_gate.rule end
+$$;
+
+-- Who may not approve their own work: who started or retried the run, the owners of their tokens, and who uploaded the files that its plan names.
+-- Empty if the rule allows it.
+create or replace function nofx.gate_excluded(p_run uuid, p_rule jsonb) returns text[]
+    language sql stable
+    set search_path = nofx, pg_temp
+as $$
+    select case when p_rule -> 'self' = 'true' then '{}' else coalesce(array_agg(distinct x.subject), '{}') end
+      from nofx.run r
+     cross join jsonb_to_recordset(coalesce(r.authors, '[]')) as a(subject text, owner text)
+     cross join lateral (values (a.subject), (case when p_rule ->> 'owners' = 'allowed' then null else a.owner end)) x(subject)
+     where r.id = p_run and x.subject is not null
+$$;
+
+-- The approvals of a gate that count now: those of members who are still entitled, about what the gate still asks. Each person counts once.
+create or replace function nofx.gate_approvals(p_gate nofx.gate, p_rule jsonb) returns setof nofx.approval
+    language plpgsql stable
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_excluded text[] := nofx.gate_excluded(p_gate.run_id, p_rule);
+    v_is_solo boolean := (select t.is_solo from nofx.tenant t where t.tenant_id = p_gate.tenant_id);
+begin
+    return query
+    select distinct on (a.subject) a.*
+      from nofx.approval a
+      join nofx.membership m on m.tenant_id = a.tenant_id and m.subject = a.subject and m.removed_at is null
+     where a.gate_id = p_gate.id and a.decision = 'approve' and a.bound_digest is not distinct from p_gate.bound_digest
+       and nofx.approval_names(p_rule, m)
+       -- Who left and came back decides anew.
+       and a.created_at >= coalesce(m.joined_at, m.created_at)
+       and (v_is_solo or a.subject <> all (v_excluded))
+     order by a.subject, a.created_at, a.id;
+end
+$$;
+
+-- Whether a decision of an earlier generation counts for the same bytes again: under the policy of today, and by people who may still decide.
+create or replace function nofx.gate_still_holds(p_gate nofx.gate) returns boolean
+    language plpgsql stable
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_rule jsonb := nofx.approval_strictest(coalesce(p_gate.rule, '{}'), nofx.approval_policy(p_gate.tenant_id));
+    v_is_solo boolean := (select t.is_solo from nofx.tenant t where t.tenant_id = p_gate.tenant_id);
+begin
+    if p_gate.status = 'waived' then
+        return v_rule ->> 'waive' is not distinct from 'admins';
+    end if;
+    return (select count(distinct a.subject)
+              from nofx.approval a
+              join nofx.membership m on m.tenant_id = a.tenant_id and m.subject = a.subject and m.removed_at is null
+             where a.gate_id = p_gate.id and a.decision = 'approve' and a.bound_digest is not distinct from p_gate.bound_digest
+               and nofx.approval_names(v_rule, m) and a.created_at >= coalesce(m.joined_at, m.created_at)
+               -- As it was when they decided: a retry makes nobody an author of bytes that they approved.
+               and (v_is_solo or not a.is_self or v_rule -> 'self' = 'true')) >= nofx.approval_count(v_rule -> 'required');
+end
+$$;
+
+-- Why a principal may not make a decision about a gate; null if it may. p_who: a principal as JSON, with login_at.
+-- -> decided, expired, kind, role, not_named, waive, session, self, or done: they have approved already, and it counts
+create or replace function nofx.gate_may_decide(p_gate nofx.gate, p_rule jsonb, p_who jsonb, p_decision text) returns text
+    language plpgsql stable
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_member nofx.membership;
+    v_is_solo boolean := coalesce((p_who ->> 'solo')::boolean, false);
+    v_age_s integer := nofx.approval_seconds(p_rule -> 'max_session_age_s');
+    v_login timestamptz;
+begin
+    if p_gate.status <> 'pending' then
+        return 'decided';
+    elsif p_gate.expires_at < clock_timestamp() then
+        -- Only the sweeper ends an expired gate, even if it has not run yet.
+        return 'expired';
+    elsif p_who ->> 'kind' is distinct from 'person' then
+        return 'kind';
+    end if;
+    select * into v_member
+      from nofx.membership m
+     where m.tenant_id = p_gate.tenant_id and m.tenant_id = p_who ->> 'tenant' and m.subject = p_who ->> 'subject' and m.removed_at is null;
+    if not found or not nofx.permits(case p_decision when 'waive' then 'gates.waive' else 'gates.decide' end, v_member.role, 'person') then
+        return 'role';
+    elsif p_decision = 'waive' and p_rule ->> 'waive' is distinct from 'admins' then
+        return 'waive';
+    elsif p_decision <> 'waive' and not nofx.approval_names(p_rule, v_member) then
+        return 'not_named';
+    end if;
+    if v_age_s is not null and not v_is_solo then
+        v_login := coalesce((select coalesce(t.login_at, t.created_at) from nofx.api_token t where t.id = (p_who ->> 'token_id')::uuid),
+                            (p_who ->> 'login_at')::timestamptz);
+        if coalesce(v_login < clock_timestamp() - make_interval(secs => v_age_s), true) then
+            return 'session';
+        end if;
+    end if;
+    if not v_is_solo and v_member.subject = any (nofx.gate_excluded(p_gate.run_id, p_rule)) then
+        return 'self';
+    elsif p_decision = 'approve' and exists (select from nofx.gate_approvals(p_gate, p_rule) a where a.subject = v_member.subject) then
+        return 'done';
+    end if;
+    return null;
+end
+$$;
+
+-- How a gate stands for a principal. No rows for a gate of another tenant, and for one that evidence decided.
+-- required: approvals that it needs. approved: those that count. eligible: people who could approve, counted up to 100.
+create or replace function nofx.gate_stands(p_gate nofx.gate, p_who jsonb)
+    returns table (required integer, approved integer, eligible integer, rule jsonb, approvals jsonb, may_decide jsonb)
+    language plpgsql stable
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_rule jsonb := nofx.gate_rule(p_gate);
+    v_excluded text[];
+    v_why text;
+begin
+    if p_gate.tenant_id is distinct from p_who ->> 'tenant' then
+        return;
+    end if;
+    -- What evidence decided needs no approval.
+    if p_gate.status <> 'pending' and p_gate.rule is null and not exists (select from nofx.approval a where a.gate_id = p_gate.id) then
+        return;
+    end if;
+    v_why := nofx.gate_may_decide(p_gate, v_rule, p_who, 'approve');
+    if p_gate.status = 'pending' then
+        v_excluded := case when (p_who ->> 'solo')::boolean then '{}' else nofx.gate_excluded(p_gate.run_id, v_rule) end;
+    end if;
+    return query select
+        nofx.approval_count(v_rule -> 'required'),
+        (select count(*)::integer from nofx.gate_approvals(p_gate, v_rule)),
+        case when p_gate.status = 'pending' then (
+            select count(*)::integer
+              from (select from nofx.membership m
+                     where m.tenant_id = p_gate.tenant_id and m.removed_at is null
+                       and nofx.approval_names(v_rule, m) and m.subject <> all (v_excluded) limit 100) e) end,
+        -- The one person of a local tenant decides about their own work.
+        v_rule || case when (p_who ->> 'solo')::boolean then '{"self": true}' else '{}' end::jsonb,
+        (select coalesce(jsonb_agg(jsonb_build_object('decision', a.decision, 'actor', a.actor, 'subject', a.subject, 'reason', a.reason,
+                                                      'created_at', a.created_at, 'is_self', a.is_self) order by a.created_at, a.id), '[]')
+           from (select * from nofx.approval a where a.gate_id = p_gate.id order by a.created_at, a.id limit 50) a),
+        jsonb_strip_nulls(jsonb_build_object(
+            'ok', v_why is null, 'why', v_why, 'waive', nofx.gate_may_decide(p_gate, v_rule, p_who, 'waive') is null));
+end
+$$;
+
+-- The same for who reads: a query of the API names its gate.
+create or replace function nofx.gate_standing(p_gate uuid)
+    returns table (required integer, approved integer, eligible integer, rule jsonb, approvals jsonb, may_decide jsonb)
+    language plpgsql stable
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_gate nofx.gate;
+begin
+    select * into v_gate from nofx.gate g where g.id = p_gate;
+    return query select * from nofx.gate_stands(v_gate, nofx.reader());
+end
+$$;
+
+-- Whether who reads may decide the gate, for lists.
+create or replace function nofx.gate_is_mine(p_gate uuid) returns boolean
+    language plpgsql stable
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_gate nofx.gate;
+begin
+    select * into v_gate from nofx.gate g where g.id = p_gate;
+    return nofx.gate_may_decide(v_gate, nofx.gate_rule(v_gate), nofx.reader(), 'approve') is null;
+end
+$$;
+
+-- The principal of a read, as nofx.read sets it.
+create or replace function nofx.reader() returns jsonb
+    language sql stable
+    set search_path = ''
+as $$
+    select nullif(current_setting('request.jwt.claims', true), '')::jsonb -> 'principal'
+$$;
+revoke execute on function nofx.gate_rule(nofx.gate), nofx.gate_excluded(uuid, jsonb), nofx.gate_approvals(nofx.gate, jsonb),
+    nofx.gate_still_holds(nofx.gate),
+    nofx.gate_may_decide(nofx.gate, jsonb, jsonb, text), nofx.gate_stands(nofx.gate, jsonb), nofx.gate_standing(uuid), nofx.gate_is_mine(uuid), nofx.reader() from public;
+grant execute on function nofx.gate_standing(uuid), nofx.gate_is_mine(uuid) to nofx_api;
+
+-- functions/members.sql sha256=49d9f0988032aaea5ea7189bfcfd7259b54032591f109b9006a0bbdb8666d424
+-- Members of a tenant: people, each with a role.
+
+-- Keeps the caller's membership as it is until the transaction ends, so that nobody who is being removed gets a token that survives it.
+-- Raises NF403 if they were removed meanwhile.
+create or replace function nofx.member_lock(p_who nofx.principal) returns void
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+begin
+    perform from nofx.membership m
+      where m.tenant_id = p_who.tenant_id and m.subject = p_who.subject and m.removed_at is null
+        for share;
+    if not found then
+        raise exception 'forbidden' using errcode = 'NF403', detail = '';
+    end if;
+end
+$$;
+
+-- Whether somebody else is an admin of the tenant. The caller has locked the tenant.
+create or replace function nofx.has_other_admin(p_tenant text, p_subject text) returns boolean
+    language sql
+    set search_path = nofx, pg_temp
+as $$
+    select exists (select from nofx.membership m
+                    where m.tenant_id = p_tenant and m.subject <> p_subject and m.role = 'admin' and m.removed_at is null)
+$$;
+revoke execute on function nofx.member_lock(nofx.principal), nofx.has_other_admin(text, text) from public;
+
+-- A member as the API shows it.
+create or replace function nofx.member_json(p nofx.membership) returns jsonb
+    language sql immutable
+    set search_path = ''
+as $$
+    select jsonb_build_object('subject', p.subject, 'role', p.role, 'name', p.name, 'email', p.email, 'created_at', p.created_at,
+                              'created_by', p.created_by)
+$$;
+
+-- What of {subject, name, email} another member has: name_taken, email_taken, or null. A name may be one's own subject or address, never
+-- somebody else's.
+create or replace function nofx.member_taken(p_tenant text, p jsonb) returns text
+    language sql stable
+    set search_path = nofx, pg_temp
+as $$
+    select case when bool_or(lower(p ->> 'name') in (lower(m.name), lower(m.subject), lower(m.email))) then 'name_taken'
+                when bool_or(lower(p ->> 'email') in (lower(m.email), lower(m.name), lower(m.subject))) then 'email_taken' end
+      from nofx.membership m
+     where m.tenant_id = p_tenant and m.subject <> p ->> 'subject' and m.removed_at is null
+$$;
+revoke execute on function nofx.member_taken(text, jsonb) from public;
+
+-- Makes somebody a member, or changes a member. Who was removed comes back without their earlier sessions and tokens.
+-- No two members have the same name or e-mail address, because records and rules name people by them. Case does not count.
+-- p: {caller, subject, role, name, email}
+-- -> {result: created|replaced|unchanged, member} | {result: last_admin|role_above|name_taken|email_taken}
+create or replace function nofx.member_set(p jsonb) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_who nofx.principal := nofx.caller_admit(p -> 'caller', 'members.write');
+    v_old nofx.membership;
+    v_new nofx.membership;
+    v_taken text;
+begin
+    -- Two admins who degrade each other: the second one sees what the first did.
+    perform from nofx.tenant t where t.tenant_id = v_who.tenant_id for no key update;
+    select * into v_old
+      from nofx.membership m
+     where m.tenant_id = v_who.tenant_id and m.subject = p ->> 'subject'
+       for no key update;
+    if not coalesce(nofx.role_rank(p ->> 'role') <= nofx.role_rank(v_who.role), false) then
+        return jsonb_build_object('result', 'role_above');
+    end if;
+    if v_old.removed_at is null and v_old.role = 'admin' and p ->> 'role' <> 'admin'
+       and not nofx.has_other_admin(v_who.tenant_id, v_old.subject) then
+        return jsonb_build_object('result', 'last_admin');
+    end if;
+    if v_old.subject is not null and v_old.removed_at is null and v_old.role = p ->> 'role' and v_old.name = p ->> 'name'
+       and v_old.email is not distinct from p ->> 'email' then
+        return jsonb_build_object('result', 'unchanged', 'member', nofx.member_json(v_old));
+    end if;
+    v_taken := nofx.member_taken(v_who.tenant_id, p);
+    if v_taken is not null then
+        return jsonb_build_object('result', v_taken);
+    end if;
+    insert into nofx.membership (tenant_id, subject, role, name, email, created_by)
+    values (v_who.tenant_id, p ->> 'subject', p ->> 'role', p ->> 'name', p ->> 'email', v_who.name)
+        on conflict (tenant_id, subject) do update
+           set role = excluded.role, name = excluded.name, email = excluded.email, removed_at = null,
+               joined_at = case when membership.removed_at is null then membership.joined_at else clock_timestamp() end
+    returning * into v_new;
+    return jsonb_build_object('result', case when v_old.subject is null or v_old.removed_at is not null then 'created' else 'replaced' end,
+                              'member', nofx.member_json(v_new));
+end
+$$;
+select nofx.transition_declare('nofx.member_set(jsonb)', 'nofx_api');
+
+-- Removes a member, ends their sessions, and revokes the tokens that they answer for, unless tokens_to names another member who does from now on.
+-- The row stays, because decisions refer to it. p: {caller, subject, tokens_to}
+-- -> {result: removed, sessions, tokens, tokens_moved} | {result: last_admin|not_found|heir_not_found}
+create or replace function nofx.member_remove(p jsonb) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_who nofx.principal := nofx.caller_admit(p -> 'caller', 'members.write');
+    v_old nofx.membership;
+    v_now timestamptz := clock_timestamp();
+    v_moved integer := 0;
+    v_sessions integer;
+    v_tokens integer;
+begin
+    perform from nofx.tenant t where t.tenant_id = v_who.tenant_id for no key update;
+    select * into v_old
+      from nofx.membership m
+     where m.tenant_id = v_who.tenant_id and m.subject = p ->> 'subject' and m.removed_at is null
+       for no key update;
+    if not found then
+        return jsonb_build_object('result', 'not_found');
+    end if;
+    if v_old.role = 'admin' and not nofx.has_other_admin(v_who.tenant_id, v_old.subject) then
+        return jsonb_build_object('result', 'last_admin');
+    end if;
+    if p ->> 'tokens_to' is not null then
+        perform from nofx.membership m
+          where m.tenant_id = v_who.tenant_id and m.subject = p ->> 'tokens_to' and m.subject <> v_old.subject and m.removed_at is null;
+        if not found then
+            return jsonb_build_object('result', 'heir_not_found');
+        end if;
+        update nofx.api_token t set owner = p ->> 'tokens_to'
+         where t.tenant_id = v_who.tenant_id and t.owner = v_old.subject and t.kind <> 'person' and t.revoked_at is null;
+        get diagnostics v_moved = row_count;
+    end if;
+    with revoked as (
+        update nofx.api_token t set revoked_at = v_now, revoked_by = v_who.name
+         where t.tenant_id = v_who.tenant_id and t.owner = v_old.subject and t.revoked_at is null
+        returning t.kind, t.expires_at)
+    select count(*) filter (where r.kind = 'person' and r.expires_at > v_now),
+           count(*) filter (where r.kind <> 'person' and r.expires_at > v_now)
+      into v_sessions, v_tokens
+      from revoked r;
+    update nofx.membership m set removed_at = v_now where m.tenant_id = v_who.tenant_id and m.subject = v_old.subject;
+    return jsonb_build_object('result', 'removed', 'sessions', v_sessions, 'tokens', v_tokens, 'tokens_moved', v_moved);
+end
+$$;
+select nofx.transition_declare('nofx.member_remove(jsonb)', 'nofx_api');
+
+-- Members, ordered by subject, after the subject p.after. p: {caller, after, limit} -> {rows, more}
+create or replace function nofx.member_list(p jsonb) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_who nofx.principal := nofx.caller_admit(p -> 'caller', 'members.read');
+    v_limit integer := p ->> 'limit';
+begin
+    return nofx.rows_page(array(
+        select nofx.member_json(m)
+          from nofx.membership m
+         where m.tenant_id = v_who.tenant_id and m.removed_at is null and m.subject > coalesce(p ->> 'after', '')
+         order by m.subject
+         limit v_limit + 1), v_limit);
+end
+$$;
+select nofx.transition_declare('nofx.member_list(jsonb)', 'nofx_api');
+revoke execute on function nofx.member_json(nofx.membership) from public;
+
+-- functions/permissions.sql sha256=109146cbe655b985e84cf450cfc70dcafbfba3cb302b868b3a7c663533dac236
+-- Who may do what. A caller needs the role and the kind of a permission. This is the only table of permissions: routes name a permission, and
+-- docs/security.md shows the table to people.
+
+-- Each permission with the least role and the kinds of principals that may have it. Agents never decide gates, and never change a policy,
+-- rules, members or tokens, whatever their role is.
+create or replace function nofx.permission_list()
+    returns table (permission text, role text, kinds text[])
+    language sql immutable
+    set search_path = ''
+as $$
+    values
+        ('account.read',      'viewer',   array['person', 'agent', 'service']),
+        ('runs.read',         'viewer',   array['person', 'agent', 'service']),
+        ('artifacts.read',    'viewer',   array['person', 'agent', 'service']),
+        ('plans.check',       'viewer',   array['person', 'agent', 'service']),
+        ('policy.read',       'viewer',   array['person', 'agent', 'service']),
+        ('rules.read',        'viewer',   array['person', 'agent', 'service']),
+        ('usage.read',        'viewer',   array['person', 'agent', 'service']),
+        ('sessions.create',   'viewer',   array['person']),
+        ('runs.create',       'operator', array['person', 'agent', 'service']),
+        ('runs.control',      'operator', array['person', 'agent', 'service']),
+        ('workspaces.create', 'operator', array['person', 'agent', 'service']),
+        ('gates.create',      'operator', array['person', 'agent', 'service']),
+        ('gates.link',        'operator', array['person', 'service']),
+        ('queues.read',       'operator', array['person', 'service']),
+        ('queues.redrive',    'operator', array['person', 'service']),
+        ('gates.decide',      'approver', array['person']),
+        ('gates.waive',       'admin',    array['person']),
+        ('policy.write',      'admin',    array['person', 'service']),
+        ('rules.write',       'admin',    array['person', 'service']),
+        ('members.read',      'admin',    array['person', 'service']),
+        ('tokens.read',       'admin',    array['person', 'service']),
+        ('audit.read',        'admin',    array['person', 'service']),
+        ('members.write',     'admin',    array['person']),
+        ('tokens.write',      'admin',    array['person'])
+$$;
+
+-- 1 viewer, 2 operator, 3 approver, 4 admin. Null for anything else, and then nothing is permitted.
+create or replace function nofx.role_rank(p_role text) returns integer
+    language sql immutable
+    set search_path = ''
+as $$
+    select array_position(array['viewer', 'operator', 'approver', 'admin'], p_role)
+$$;
+
+-- Whether a principal of this role and kind has the permission. False for unknown words and for null.
+create or replace function nofx.permits(p_permission text, p_role text, p_kind text) returns boolean
+    language sql immutable
+    set search_path = ''
+as $$
+    select coalesce((select nofx.role_rank(p_role) >= nofx.role_rank(l.role) and p_kind = any (l.kinds)
+                       from nofx.permission_list() l
+                      where l.permission = p_permission), false)
+$$;
+-- Whether a permission is about members, tokens and sessions.
+create or replace function nofx.is_of_access(p_permission text) returns boolean
+    language sql immutable
+    set search_path = ''
+as $$
+    select split_part(p_permission, '.', 1) in ('members', 'tokens', 'sessions')
+$$;
+revoke execute on function nofx.permission_list(), nofx.role_rank(text), nofx.permits(text, text, text), nofx.is_of_access(text) from public;
+
+-- functions/run_create.sql sha256=71153d34465d44cb4361d70cc1668f02668ea9c98b6ee1efefd5d877511ef6c9
+-- Creates a run with its steps, edges and first events. No other transaction can see the run yet, so it locks no run and does not call
+-- nofx.runs_settle: it writes each row once, and the run's with its counters.
+--
+-- p: {caller, id, goal, plan, plan_digest, request_digest, idempotency_key, actor, timeout_s,
+--     traceparent, workspace: {archive, base, diff} (artifact ids), artifacts: [ids that inputs name], steps: [..], edges: [{parent, child}]}
+-- -> {result: created, id, status, ready: [wake-ups]}. With `existing` (same key, same request) and `conflict` (same key, other request): id
+-- and status of the run that has the key. With `invalid`: problems. Raises NF429 if a limit of the tenant is reached.
+create or replace function nofx.run_create(p jsonb) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_now timestamptz := clock_timestamp();
+    v_id uuid := p ->> 'id';
+    -- Not p itself: a plan is large, and each change would copy it.
+    v_call jsonb := nofx.admitted(jsonb_build_object('caller', p -> 'caller', 'actor', p -> 'actor'), 'runs.create');
+    v_tenant text := v_call ->> 'tenant_id';
+    v_workspace jsonb;
+    v_problems jsonb;
+    v_ready jsonb;
+    v_authors jsonb := jsonb_build_array(nofx.author_of(v_call, 'started'));
+    v_run record;
+begin
+    if jsonb_typeof(p -> 'workspace') = 'object' then
+        select jsonb_object_agg(w.key, jsonb_build_object('id', a.id, 'uri', a.uri, 'hash', a.hash,
+                                    'size_bytes', a.size_bytes, 'media_type', a.media_type)),
+               jsonb_agg(jsonb_build_object('path', 'plan.workspace.' || w.key,
+                                            'message', format('no artifact has the id %s', w.value)))
+                   filter (where a.id is null)
+          into v_workspace, v_problems
+          from jsonb_each_text(p -> 'workspace') w
+          left join nofx.artifact a on a.id = w.value::uuid and a.tenant_id = v_tenant
+         where w.value is not null;
+        if v_problems is not null then
+            return jsonb_build_object('result', 'invalid', 'problems', v_problems);
+        end if;
+    end if;
+    if (p ->> 'asks')::boolean then
+        v_problems := nofx.approval_problems(v_tenant, p -> 'steps');
+        if v_problems is not null then
+            return jsonb_build_object('result', 'invalid', 'problems', v_problems);
+        end if;
+    end if;
+    -- Who uploaded a file does not approve what becomes of it, and neither do the authors of the run that made it.
+    if v_workspace is not null or jsonb_array_length(coalesce(p -> 'artifacts', '[]')) > 0 then
+        select v_authors || coalesce(jsonb_agg(distinct m.author), '[]') into v_authors
+          from (select w.value ->> 'id' as id from jsonb_each(v_workspace) w
+                union select jsonb_array_elements_text(coalesce(p -> 'artifacts', '[]'))) named
+          join nofx.artifact a on a.id = any (array[named.id::uuid])
+          left join nofx.run r on r.id = any (array[a.run_id])
+         cross join lateral (
+            select a.created_by where a.created_by is not null
+            union all
+            select t.author || '{"did": "made"}' from jsonb_array_elements(r.authors) t(author)) m(author)
+         where a.tenant_id = v_tenant;
+    end if;
+
+    -- Not if this call only repeats one that was carried out.
+    if exists (select from nofx.tenant t where t.tenant_id = v_tenant and t.limits <> '{}')
+       and not exists (select from nofx.run r where r.tenant_id = v_tenant
+                          and (r.id = v_id or r.idempotency_key = p ->> 'idempotency_key')) then
+        perform nofx.limits_admit_run(v_tenant, jsonb_array_length(p -> 'steps'));
+    end if;
+
+    with item as materialized (
+        select s.*, s.blockers = 0 as is_ready
+          from jsonb_to_recordset(p -> 'steps')
+               as s(id uuid, ordinal integer, name text, tool text, handler text, inputs jsonb, refs text[], ref_paths text[],
+                    blockers integer, max_attempts integer, backoff_ms integer, timeout_s integer, approval jsonb)
+    ), made as (
+        insert into nofx.run (id, tenant_id, status, goal, plan, plan_digest, request_digest, idempotency_key, timeout_s,
+                              deadline_at, traceparent, workspace, created_by, authors, created_at, steps_ready, steps_pending, event_seq)
+        select v_id, v_tenant, 'queued', p ->> 'goal', p -> 'plan', p ->> 'plan_digest', p ->> 'request_digest',
+               p ->> 'idempotency_key', (p ->> 'timeout_s')::integer,
+               v_now + make_interval(secs => (p ->> 'timeout_s')::integer), p ->> 'traceparent', v_workspace, v_call ->> 'actor', v_authors, v_now,
+               count(*) filter (where i.is_ready), count(*) filter (where not i.is_ready),
+               1 + count(*) filter (where i.is_ready)
+          from item i
+            on conflict do nothing
+        returning id
+    ), steps as (
+        insert into nofx.step (id, tenant_id, run_id, ordinal, name, tool, handler, inputs, refs, ref_paths, status, blockers,
+                               max_attempts, backoff_ms, timeout_s, approval, created_at, ready_at, notify_at)
+        select i.id, v_tenant, m.id, i.ordinal, i.name, i.tool, i.handler, i.inputs, i.refs, i.ref_paths,
+               case when i.is_ready then 'ready' else 'pending' end, i.blockers, i.max_attempts, i.backoff_ms, i.timeout_s,
+               nullif(i.approval, 'null'), v_now, case when i.is_ready then v_now end, case when i.is_ready then nofx.wakeup_due(v_now, null) end
+          from made m
+         cross join item i
+    ), edges as (
+        insert into nofx.step_edge (parent_id, child_id, tenant_id)
+        select e.parent, e.child, v_tenant
+          from made m
+         cross join jsonb_to_recordset(p -> 'edges') as e(parent uuid, child uuid)
+    ), events as (
+        insert into nofx.event (run_id, seq, tenant_id, step_id, type, payload, timestamp)
+        select m.id, 1, v_tenant, null, 'run.created',
+               jsonb_build_object('goal', p ->> 'goal', 'plan_digest', p ->> 'plan_digest', 'actor', v_call ->> 'actor', 'by', v_call -> 'by'),
+               v_now
+          from made m
+        union all
+        select m.id, 1 + row_number() over (order by i.ordinal), v_tenant, i.id, 'step.ready', '{}', v_now
+          from made m
+         cross join item i
+         where i.is_ready
+    )
+    select jsonb_agg(jsonb_build_object('tenant_id', v_tenant, 'run_id', m.id, 'step_id', i.id, 'handler', i.handler,
+                                        'delay_ms', 0, 'traceparent', p ->> 'traceparent') order by i.ordinal)
+      into v_ready
+      from made m
+      join item i on i.is_ready;
+    if v_ready is not null then
+        return jsonb_build_object('result', 'created', 'id', v_id, 'status', 'queued', 'ready', v_ready);
+    end if;
+
+    -- A second statement has a snapshot of its own and sees the winner of a race. The id itself is taken if this call is a retry whose first
+    -- answer was lost.
+    select r.id, r.status, r.request_digest into strict v_run
+      from nofx.run r
+     where r.tenant_id = v_tenant and (r.id = v_id or r.idempotency_key = p ->> 'idempotency_key')
+     order by r.id = v_id desc limit 1;
+    return jsonb_build_object(
+        'result', case when v_run.request_digest = p ->> 'request_digest' then 'existing' else 'conflict' end,
+        'id', v_run.id, 'status', v_run.status, 'ready', '[]'::jsonb);
+end
+$$;
+select nofx.transition_declare('nofx.run_create(jsonb)', 'nofx_api');
+
+-- functions/sessions.sql sha256=aa1e3886e7806a0d71b7ee7388b72da86e79ac73bd1647bda0f30bf82f921a32
+-- Sessions of people. A session is a token of the kind `person`, which has the role that its member has at each request.
+
+-- Who the caller is. p: {caller}
+-- -> {tenant, subject, name, kind, role, token_id, owner, solo, expires_at, permissions}; expires_at is null without a token.
+create or replace function nofx.whoami(p jsonb) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_who nofx.principal := nofx.caller_admit(p -> 'caller', 'account.read');
+    v_token nofx.api_token;
+begin
+    select * into v_token from nofx.api_token t where t.tenant_id = v_who.tenant_id and t.id = v_who.token_id;
+    return nofx.principal_json(v_who) || jsonb_build_object(
+        'expires_at', v_token.expires_at,
+        'permissions', (select coalesce(jsonb_agg(l.permission order by l.permission), '[]')
+                          from nofx.permission_list() l
+                         where nofx.permits(l.permission, v_who.role, v_who.kind)
+                           and (v_token.scopes is null or l.permission = any (v_token.scopes))));
+end
+$$;
+select nofx.transition_declare('nofx.whoami(jsonb)', 'nofx_api');
+
+-- Starts a session of a person who has just logged in. A session does not start another one, or a stolen one would never end. A person has at
+-- most 50 sessions: a further one ends the oldest.
+-- p: {caller, id, name, secret_sha256, expires_in_s} -> {result: created, expires_at}. Safe to repeat.
+create or replace function nofx.session_create(p jsonb) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_who nofx.principal := nofx.caller_admit(p -> 'caller', 'sessions.create');
+    v_now timestamptz := clock_timestamp();
+    v_expires_at timestamptz;
+begin
+    if p -> 'caller' ->> 'via' is distinct from 'jwt' then
+        raise exception 'forbidden' using errcode = 'NF403', detail = 'sessions.create';
+    end if;
+    perform nofx.member_lock(v_who);
+    insert into nofx.api_token (id, tenant_id, kind, subject, owner, name, secret_sha256, login_at, created_at, expires_at)
+    values ((p ->> 'id')::uuid, v_who.tenant_id, 'person', v_who.subject, v_who.subject, p ->> 'name',
+            decode(p ->> 'secret_sha256', 'hex'), (p -> 'caller' ->> 'login_at')::timestamptz, v_now, v_now + make_interval(secs => (p ->> 'expires_in_s')::integer))
+        on conflict (id) do nothing;
+    update nofx.api_token t
+       set revoked_at = v_now, revoked_by = 'newer sessions'
+     where t.id = any (array(
+        select s.id from nofx.api_token s
+         where s.tenant_id = v_who.tenant_id and s.owner = v_who.subject and s.revoked_at is null and s.kind = 'person'
+           and s.expires_at > v_now
+         order by s.created_at desc, s.id desc
+        offset 50));
+    select t.expires_at into strict v_expires_at
+      from nofx.api_token t
+     where t.id = (p ->> 'id')::uuid and t.tenant_id = v_who.tenant_id and t.secret_sha256 = decode(p ->> 'secret_sha256', 'hex');
+    return jsonb_build_object('result', 'created', 'expires_at', v_expires_at);
+end
+$$;
+select nofx.transition_declare('nofx.session_create(jsonb)', 'nofx_api');
+
+-- Ends the session that the caller uses. Nothing else has a session to end: not a login, and not the token of a program.
+-- p: {caller} -> {result: ended|unchanged}
+create or replace function nofx.session_end(p jsonb) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_who nofx.principal := nofx.caller_admit(p -> 'caller', 'account.read');
+begin
+    update nofx.api_token t
+       set revoked_at = clock_timestamp(), revoked_by = v_who.name
+     where t.tenant_id = v_who.tenant_id and t.id = v_who.token_id and t.kind = 'person' and t.revoked_at is null;
+    return jsonb_build_object('result', case when found then 'ended' else 'unchanged' end);
+end
+$$;
+select nofx.transition_declare('nofx.session_end(jsonb)', 'nofx_api');
+
+-- functions/step_binding.sql sha256=fac0342d19568b3baed33da193eb252637daba49d1192979da1f67adafc65a1f
+-- What a decision covers: digests of everything that a step works with. A claim computes them again, and asks again if one has changed.
+-- Plan, workspace and artifacts have digests that anybody can compute. Those of inputs, outputs and rules are of the text that Postgres makes of
+-- their JSON, for comparison in this database only.
+
+create or replace function nofx.binding_digest(p_bound jsonb) returns text
+    language sql immutable
+    set search_path = ''
+as $$
+    select encode(sha256(convert_to(p_bound::text, 'UTF8')), 'hex')
+$$;
+
+-- A digest by name for each entry; of more than 200 entries, their number and one digest of all.
+create or replace function nofx.binding_list(p_list jsonb) returns jsonb
+    language sql immutable
+    set search_path = ''
+as $$
+    select case when c.count <= 200 then coalesce(p_list, '{}')
+                else jsonb_build_object('count', c.count, 'digest', nofx.binding_digest(p_list)) end
+      from (select count(*) from jsonb_object_keys(coalesce(p_list, '{}'))) c(count)
+$$;
+
+-- Of a gate before a step that has not started, or before the end of a run: what is known then. p_step may be null.
+create or replace function nofx.run_binding(p_run uuid, p_step uuid) returns jsonb
+    language sql stable
+    set search_path = nofx, pg_temp
+as $$
+    select jsonb_strip_nulls(jsonb_build_object(
+               'v', 1, 'plan', r.plan_digest,
+               'workspace', (select jsonb_object_agg(w.key, w.value -> 'hash') from jsonb_each(r.workspace) w),
+               'step', s.name, 'inputs', nofx.binding_digest(s.inputs)))
+      from nofx.run r
+      left join nofx.step s on s.id = p_step
+     where r.id = p_run
+$$;
+
+-- The rule of the table that a db_write step names; if only its inputs will say which table, all rules of the tenant. Null for other steps.
+create or replace function nofx.rule_binding(p_step nofx.step) returns text
+    language sql stable
+    set search_path = nofx, pg_temp
+as $$
+    select nofx.binding_digest(coalesce(jsonb_agg(to_jsonb(l) - 'id' - 'created_at' - 'updated_at' order by l.table_name), '[]'))
+      from nofx.db_write_rule l
+     where l.tenant_id = p_step.tenant_id
+       and (l.table_name = p_step.inputs ->> 'table' or p_step.inputs ->> 'table' like '%${{%')
+    having p_step.handler = 'db_write'
+$$;
+
+-- Of a step whose parents have succeeded: also the outputs and artifacts of every step upstream, and what its gate shows.
+create or replace function nofx.step_binding(p_step uuid, p_subject jsonb, p_evidence_uri text) returns jsonb
+    language plpgsql stable
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_step nofx.step;
+    v_upstream jsonb;
+begin
+    select * into v_step from nofx.step s where s.id = p_step;
+    with recursive above(id) as (
+        select e.parent_id from nofx.step_edge e where e.child_id = p_step
+        union
+        select e.parent_id from above a join nofx.step_edge e on e.child_id = any (array[a.id])
+    )
+    select jsonb_object_agg(u.name, jsonb_build_object(
+               'outputs', nofx.binding_digest(u.outputs),
+               'artifacts', nofx.binding_list((
+                   select jsonb_object_agg(f.name, f.hashes)
+                     from (select a.name, string_agg(a.hash, ' ' order by a.hash) as hashes
+                             from nofx.artifact a
+                            where a.step_id = u.id and a.attempt = u.attempt
+                            group by a.name) f))))
+      into v_upstream
+      from above b
+      join nofx.step u on u.id = any (array[b.id]);
+    return nofx.run_binding(v_step.run_id, p_step)
+        || jsonb_strip_nulls(jsonb_build_object(
+               'rule', nofx.rule_binding(v_step), 'upstream', nofx.binding_list(v_upstream), 'subject', p_subject,
+               'evidence', (select a.hash from nofx.artifact a
+                             where a.step_id = p_step and a.uri = p_evidence_uri
+                             order by a.id limit 1)));
+end
+$$;
+
+-- Of a gate, now.
+create or replace function nofx.gate_binding(p_gate nofx.gate) returns jsonb
+    language sql stable
+    set search_path = nofx, pg_temp
+as $$
+    select case when p_gate.on_pass = 'release' then nofx.run_binding(p_gate.run_id, p_gate.step_id)
+                else nofx.step_binding(p_gate.step_id, p_gate.subject, p_gate.evidence_uri) end
+$$;
+
+-- The paths at which two bindings differ, at most 20.
+create or replace function nofx.binding_changes(p_old jsonb, p_new jsonb) returns jsonb
+    language sql immutable
+    set search_path = ''
+as $$
+    with recursive differs(path, old, new) as (
+        select '', p_old, p_new where p_old is distinct from p_new
+        union all
+        select d.path || case when d.path = '' then '' else '.' end || k.key, d.old -> k.key, d.new -> k.key
+          from differs d
+         cross join lateral (select jsonb_object_keys(d.old) union select jsonb_object_keys(d.new)) k(key)
+         where jsonb_typeof(d.old) = 'object' and jsonb_typeof(d.new) = 'object' and d.old -> k.key is distinct from d.new -> k.key
+    )
+    select coalesce(jsonb_agg(l.path), '[]')
+      from (select d.path from differs d
+             where not coalesce(jsonb_typeof(d.old) = 'object' and jsonb_typeof(d.new) = 'object', false)
+             order by d.path limit 20) l
+$$;
+revoke execute on function nofx.binding_digest(jsonb), nofx.binding_list(jsonb), nofx.run_binding(uuid, uuid), nofx.rule_binding(nofx.step),
+    nofx.step_binding(uuid, jsonb, text), nofx.gate_binding(nofx.gate), nofx.binding_changes(jsonb, jsonb) from public;
+
+-- functions/step_facts_insert.sql sha256=2a027aba0438ae57148db0ac652d3b2fdb8aa540361231d2961e1e9a231e09a9
+-- Stores the artifacts, gates and events that finished attempts leave behind. Returns their events; null if there are none, which is the usual
+-- case.
+create or replace function nofx.step_facts_insert(p_items jsonb, p_done uuid[], p_now timestamptz)
+    returns nofx.change[]
+    language plpgsql
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_items jsonb;
+    v_artifacts nofx.change[];
+    v_gates nofx.change[];
+    v_events nofx.change[];
+begin
+    if not jsonb_path_exists(p_items, '$[*] ? (@.artifacts.size() > 0 || @.gates.size() > 0 || @.events.size() > 0)') then
+        return null;
+    end if;
+    -- Matched by the whole key: a forged or late item in the batch leaves nothing behind.
+    select jsonb_agg(i.item) into v_items
+      from jsonb_array_elements(p_items) i(item)
+      join nofx.step s on s.id = any (array[(i.item ->> 'step_id')::uuid])
+     where s.id = any (p_done) and s.run_id is not distinct from (i.item ->> 'run_id')::uuid and s.tenant_id = i.item ->> 'tenant_id'
+       and s.attempt = (i.item ->> 'attempt')::integer;
+
+    with made as (
+        insert into nofx.artifact (id, tenant_id, run_id, step_id, attempt, name, type, uri, hash, size_bytes,
+                                   media_type, metadata, created_at)
+        select a.id, i.tenant_id, i.run_id, i.step_id, i.attempt, a.name, a.type, a.uri, a.hash, a.size_bytes,
+               a.media_type, coalesce(a.metadata, '{}'), p_now
+          from jsonb_to_recordset(v_items)
+               as i(tenant_id text, run_id uuid, step_id uuid, attempt integer, artifacts jsonb)
+         cross join jsonb_to_recordset(coalesce(i.artifacts, '[]'))
+               as a(id uuid, name text, type text, uri text, hash text, size_bytes bigint, media_type text,
+                    metadata jsonb)
+        returning run_id, step_id, id, name, type, hash
+    )
+    select array_agg(nofx.fact(m.run_id, m.step_id, 'artifact.created',
+                               jsonb_build_object('artifact_id', m.id, 'name', m.name, 'type', m.type, 'hash', m.hash))
+                     order by m.id)
+      into v_artifacts
+      from made m;
+
+    insert into nofx.artifact_edge (parent_id, child_id, tenant_id)
+    select p.id, (a ->> 'id')::uuid, i.tenant_id
+      from jsonb_to_recordset(v_items) as i(tenant_id text, step_id uuid, artifacts jsonb)
+     cross join jsonb_array_elements(coalesce(i.artifacts, '[]')) a
+     cross join jsonb_array_elements_text(coalesce(a -> 'made_from', '[]')) made_from
+      join nofx.artifact p on p.id = made_from::uuid and p.tenant_id = i.tenant_id
+        on conflict do nothing;
+
+    with made as (
+        insert into nofx.gate (id, tenant_id, run_id, step_id, gate_type, status, on_pass, generation, subject,
+                               evidence_uri, reason, expires_at, created_at, decided_at, rule, bound, bound_digest, remind_at)
+        select g.id, i.tenant_id, i.run_id, i.step_id, g.gate_type, g.status, g.on_pass, r.generation, g.subject,
+               g.evidence_uri, g.reason,
+               case when g.status = 'pending' then nofx.approval_expiry(i.tenant_id, g.expires_after_s, p_now) end, p_now,
+               case when g.status <> 'pending' then p_now end, a.rule, a.bound, nofx.binding_digest(a.bound), a.remind_at
+          from jsonb_to_recordset(v_items) as i(tenant_id text, run_id uuid, step_id uuid, gates jsonb)
+          join nofx.run r on r.id = i.run_id
+         cross join jsonb_to_recordset(coalesce(i.gates, '[]'))
+               as g(id uuid, gate_type text, status text, on_pass text, subject jsonb, evidence_uri text, reason text,
+                    expires_after_s integer)
+          left join lateral (
+            -- What evidence decides needs no rule. Whether changed checks count is asked by the system, so the policy alone says who decides.
+            select nofx.approval_strictest(q.asked, nofx.approval_policy(i.tenant_id)) as rule,
+                   nofx.step_binding(q.id, g.subject, g.evidence_uri) as bound,
+                   p_now + make_interval(secs => nofx.approval_seconds(q.asked -> 'remind_after_s')) as remind_at
+              from (select s.id, case when g.gate_type = 'manual:gate-change' then '{}' else nofx.approval_asked(s) end as asked
+                      from nofx.step s where s.id = i.step_id) q
+             where g.status = 'pending'
+            offset 0) a on true
+        returning run_id, step_id, id, gate_type, status, reason, subject, rule, bound_digest
+    )
+    select array_agg(nofx.fact(m.run_id, m.step_id,
+                               case m.status when 'pending' then 'gate.created' else 'gate.' || m.status end,
+                               nofx.gate_asked(m.id, m.gate_type, m.rule, m.bound_digest)
+                               || case when m.reason is null then '{}' else jsonb_build_object('reason', m.reason) end
+                               || nofx.subject_of(m.subject))
+                     order by m.id)
+      into v_gates
+      from made m;
+
+    select array_agg(nofx.fact(i.run_id, i.step_id, e.event ->> 'type', e.event -> 'payload') order by i.step_id, e.position)
+      into v_events
+      from jsonb_to_recordset(v_items) as i(run_id uuid, step_id uuid, events jsonb)
+     cross join jsonb_array_elements(coalesce(i.events, '[]')) with ordinality as e(event, position);
+
+    return v_events || v_artifacts || v_gates;
+end
+$$;
+revoke execute on function nofx.step_facts_insert(jsonb, uuid[], timestamptz) from public;
+
+-- functions/steps_claim.sql sha256=762e0a4c92aed9a15c5501df02a434350886429c66e7d7635582f146052be071
+-- Starts the steps that are ready (1 s of clock skew is tolerated), whose run lets steps start, and that need no approval. The caller holds the
+-- runs' locks. Returns the changes, null if there are none.
+create or replace function nofx.steps_start(p_items jsonb, p_call uuid, p_now timestamptz) returns nofx.change[]
+    language plpgsql
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_changes nofx.change[];
+begin
+    with started as (
+        -- Matched by the whole key: a forged message in a batch cannot stand in for the true one.
+        update nofx.step s
+           set status = 'running',
+               attempt = s.attempt + 1,
+               notify_at = null,
+               started_at = coalesce(s.started_at, p_now),
+               lease_until = nofx.lease_end(p_now, s.timeout_s, i.lease_s)
+          from jsonb_to_recordset(p_items) as i(tenant_id text, run_id uuid, step_id uuid, lease_s integer)
+         where s.id = any (array[i.step_id]) and s.run_id is not distinct from i.run_id and s.tenant_id = i.tenant_id
+           and s.status = 'ready' and s.ready_at <= p_now + interval '1 second' and s.approval is null
+           and (select nofx.lets_start(r.status) from nofx.run r where r.id = i.run_id and r.tenant_id is not distinct from i.tenant_id)
+        returning s.tenant_id, s.run_id, s.id, s.attempt, s.lease_until
+    ), recorded as (
+        insert into nofx.attempt (step_id, attempt, tenant_id, run_id, status, claimed_by, started_at, lease_until)
+        select s.id, s.attempt, s.tenant_id, s.run_id, 'running', p_call, p_now, s.lease_until
+          from started s
+    )
+    select array_agg(nofx.step_change(s.run_id, s.id, 'ready', 'running', 'step.started',
+                                      jsonb_build_object('attempt', s.attempt)) order by s.id)
+      into v_changes
+      from started s;
+    return v_changes;
+end
+$$;
+
+-- The same for steps that need an approval: those of p_approved, which have it.
+create or replace function nofx.steps_begin(p_items jsonb, p_call uuid, p_now timestamptz, p_approved uuid[]) returns nofx.change[]
+    language plpgsql
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_changes nofx.change[];
+begin
+    with started as (
+        -- Matched by the whole key: a forged message in a batch cannot stand in for the true one.
+        update nofx.step s
+           set status = 'running',
+               attempt = s.attempt + 1,
+               notify_at = null,
+               started_at = coalesce(s.started_at, p_now),
+               lease_until = nofx.lease_end(p_now, s.timeout_s, i.lease_s)
+          from jsonb_to_recordset(p_items) as i(tenant_id text, run_id uuid, step_id uuid, lease_s integer)
+         where s.id = any (array[i.step_id]) and s.run_id is not distinct from i.run_id and s.tenant_id = i.tenant_id
+           and s.id = any (p_approved) and s.status = 'ready' and s.ready_at <= p_now + interval '1 second'
+           and (select nofx.lets_start(r.status) from nofx.run r where r.id = i.run_id and r.tenant_id is not distinct from i.tenant_id)
+        returning s.tenant_id, s.run_id, s.id, s.attempt, s.lease_until
+    ), recorded as (
+        insert into nofx.attempt (step_id, attempt, tenant_id, run_id, status, claimed_by, started_at, lease_until)
+        select s.id, s.attempt, s.tenant_id, s.run_id, 'running', p_call, p_now, s.lease_until
+          from started s
+    )
+    select array_agg(nofx.step_change(s.run_id, s.id, 'ready', 'running', 'step.started',
+                                      jsonb_build_object('attempt', s.attempt)) order by s.id)
+      into v_changes
+      from started s;
+    return v_changes;
+end
+$$;
+
+-- Asks for the approvals that ready steps need, and finds those that they have: a decision counts for exactly the bytes that it was made about, in
+-- any generation of the run, if it would count today. The caller holds the runs' locks. -> the steps that may start, and the changes
+create or replace function nofx.steps_ask(p_items jsonb, p_now timestamptz, out approved uuid[], out changes nofx.change[])
+    language plpgsql
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_step nofx.step;
+    v_generation integer;
+    v_bound jsonb;
+    v_digest text;
+    v_rule jsonb;
+    v_asked jsonb;
+    v_gate nofx.gate;
+    v_id uuid;
+begin
+    approved := '{}';
+    changes := '{}';
+    for v_step in
+        -- A batch may name a step twice.
+        select distinct on (s.id) s.*
+          from jsonb_to_recordset(p_items) as i(tenant_id text, run_id uuid, step_id uuid)
+         cross join lateral (
+            select s.*
+              from nofx.step s
+             where s.id = i.step_id and s.run_id is not distinct from i.run_id and s.tenant_id = i.tenant_id
+               and s.status = 'ready' and s.ready_at <= p_now + interval '1 second' and s.approval is not null
+               and (select nofx.lets_start(r.status) from nofx.run r where r.id = i.run_id)
+            offset 0) s
+         order by s.id
+    loop
+        v_generation := (select r.generation from nofx.run r where r.id = v_step.run_id);
+        v_bound := nofx.step_binding(v_step.id, null, null);
+        v_digest := nofx.binding_digest(v_bound);
+        v_id := null;
+        -- All decisions of the step that stand. At most one of them is about these bytes.
+        for v_gate in
+            select g.* from nofx.gate g
+             where g.step_id = v_step.id and g.gate_type = nofx.approval_type(v_step.tool) and g.on_pass = 'resume'
+               and g.status in ('passed', 'waived') and g.voided_at is null
+             order by g.decided_at, g.id
+        loop
+            if v_gate.bound_digest is not distinct from v_digest
+               and (v_gate.generation = v_generation or nofx.gate_still_holds(v_gate)) then
+                v_id := v_gate.id;
+                -- Once for each generation.
+                if v_gate.generation < v_generation and v_step.failures = 0 and v_step.workers_lost = 0 then
+                    changes := changes || nofx.fact(v_step.run_id, v_step.id, 'gate.kept',
+                        jsonb_build_object('gate_id', v_gate.id, 'gate_type', v_gate.gate_type, 'digest', v_digest));
+                end if;
+            else
+                update nofx.gate g set voided_at = p_now where g.id = v_gate.id;
+                changes := changes || nofx.fact(v_step.run_id, v_step.id, 'gate.voided', jsonb_build_object(
+                    'gate_id', v_gate.id, 'gate_type', v_gate.gate_type, 'changed',
+                    case when v_gate.bound_digest is not distinct from v_digest then '["approvals"]'
+                         else nofx.binding_changes(v_gate.bound, v_bound) end, 'digest', v_digest));
+            end if;
+        end loop;
+        if v_id is not null then
+            approved := approved || v_step.id;
+            continue;
+        end if;
+
+        v_asked := nofx.approval_asked(v_step);
+        v_rule := nofx.approval_strictest(v_asked, nofx.approval_policy(v_step.tenant_id));
+        v_id := gen_random_uuid();
+        insert into nofx.gate (id, tenant_id, run_id, step_id, gate_type, status, on_pass, generation, reason, created_at, expires_at,
+                               rule, bound, bound_digest, remind_at)
+        values (v_id, v_step.tenant_id, v_step.run_id, v_step.id, nofx.approval_type(v_step.tool), 'pending', 'resume', v_generation,
+                v_asked ->> 'reason', p_now,
+                nofx.approval_expiry(v_step.tenant_id, nofx.approval_seconds(v_asked -> 'expires_after_s'), p_now), v_rule, v_bound, v_digest,
+                p_now + make_interval(secs => nofx.approval_seconds(v_asked -> 'remind_after_s')));
+        update nofx.step s set status = 'blocked', notify_at = null, notify_count = 0 where s.id = v_step.id;
+        changes := changes
+            || nofx.step_change(v_step.run_id, v_step.id, 'ready', 'blocked', 'step.blocked')
+            || nofx.gate_change(v_step.run_id, v_step.id, 'gate.created',
+                   nofx.gate_asked(v_id, nofx.approval_type(v_step.tool), v_rule, v_digest)
+                   || case when v_asked ->> 'reason' is null then '{}' else jsonb_build_object('reason', v_asked ->> 'reason') end, 1);
+    end loop;
+end
+$$;
+
+-- Claims steps of a batch. p_items: [{tenant_id, run_id, step_id, lease_s, refs_bytes, terms}]; lease_s is what is left of the invocation,
+-- refs_bytes the largest size of the values that a step refers to, terms whether the worker needs the terms of its steps (those of the first item
+-- count). A step can be claimed if it is ready and has the approval that it needs, or if its attempt's lease is over; never in a
+-- paused or ended run, never across tenants. A retry with the same p_call, after a lost answer, receives what the first call claimed.
+-- -> {claimed: [..], skipped: [{step_id, status}]}
+create or replace function nofx.steps_claim(p_items jsonb, p_call uuid default null) returns json
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_now timestamptz;
+    v_refs_bytes integer := p_items -> 0 ->> 'refs_bytes';
+    v_terms boolean := p_items -> 0 ->> 'terms';
+    v_changes nofx.change[];
+    v_started nofx.change[];
+    v_lost uuid[];
+    v_won uuid[];
+    v_ask record;
+begin
+    perform nofx.runs_lock(array(select (i ->> 'run_id')::uuid from jsonb_array_elements(p_items) i));
+    v_now := clock_timestamp();
+    v_started := nofx.steps_start(p_items, p_call, v_now);
+    if v_started is not null then
+        perform nofx.runs_settle(v_started, v_now);
+    end if;
+    if cardinality(v_started) = jsonb_array_length(p_items) then
+        return json_build_object(
+            'claimed', nofx.claims_json(array(select c.step_id from unnest(v_started) c), v_refs_bytes, v_terms), 'skipped', '[]'::jsonb);
+    end if;
+
+    -- Ended leases make steps ready. Settled first, so that the next claim starts from true counters.
+    v_lost := array(
+        select s.id
+          from jsonb_to_recordset(p_items) as i(tenant_id text, run_id uuid, step_id uuid)
+         cross join lateral (
+            select s.id
+              from nofx.step s
+              join nofx.run r on r.id = any (array[s.run_id])
+             where s.id = i.step_id and s.run_id is not distinct from i.run_id and s.tenant_id = i.tenant_id
+               and s.status = 'running' and s.lease_until < v_now and r.paused_at is null
+            offset 0) s);
+    if v_lost <> '{}' then
+        perform nofx.runs_settle(nofx.leases_end(v_lost, v_now), v_now);
+        v_changes := nofx.steps_start(p_items, p_call, v_now);
+        if v_changes is not null then
+            perform nofx.runs_settle(v_changes, v_now);
+        end if;
+    end if;
+    select * into v_ask from nofx.steps_ask(p_items, v_now);
+    if v_ask.approved <> '{}' then
+        v_ask.changes := v_ask.changes || nofx.steps_begin(p_items, p_call, v_now, v_ask.approved);
+    end if;
+    if v_ask.changes <> '{}' then
+        perform nofx.runs_settle(v_ask.changes, v_now);
+    end if;
+    v_won := array(
+        select c.step_id from unnest(v_started || v_changes) c
+        union
+        select unnest(v_ask.approved)
+        union
+        -- What an earlier try of this call has claimed.
+        select a.step_id
+          from jsonb_to_recordset(p_items) as i(tenant_id text, step_id uuid)
+          join nofx.attempt a on a.step_id = i.step_id and a.tenant_id = i.tenant_id
+         where a.claimed_by = p_call and a.status = 'running');
+    return json_build_object(
+        'claimed', nofx.claims_json(v_won, v_refs_bytes, v_terms),
+        'skipped', coalesce((
+            select jsonb_agg(jsonb_build_object('step_id', i.step_id, 'status', coalesce(s.status, 'unknown')))
+              from jsonb_to_recordset(p_items) as i(tenant_id text, step_id uuid)
+              left join nofx.step s on s.id = i.step_id and s.tenant_id = i.tenant_id
+             where i.step_id <> all (v_won)), '[]'));
+end
+$$;
+select nofx.transition_declare('nofx.steps_claim(jsonb, uuid)', 'nofx_worker');
+revoke execute on function nofx.steps_start(jsonb, uuid, timestamptz), nofx.steps_begin(jsonb, uuid, timestamptz, uuid[]),
+    nofx.steps_ask(jsonb, timestamptz) from public;
