@@ -38,10 +38,10 @@ pub struct Args {
     /// Do not rebuild the functions when a file changes
     #[arg(long)]
     no_reload: bool,
-    /// Demand logins, as a deployment does. The first start prints how the first admin logs in
+    /// Require logins, as a deployment does. The first start prints how the first admin logs in
     #[arg(long, conflicts_with = "docker")]
     auth: bool,
-    /// Another person who logs in, with a role: ann@local.test=approver. Implies --auth
+    /// Add a person who can log in, with a role: ann@local.test=approver. Implies --auth
     #[arg(long = "user", value_name = "EMAIL=ROLE", value_parser = person, conflicts_with = "docker")]
     users: Vec<(String, Role)>,
     /// Use LocalStack and Supabase Local in Docker instead of the embedded servers
