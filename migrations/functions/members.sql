@@ -1,7 +1,7 @@
 -- Members of a tenant: people, each with a role.
 
--- Keeps the caller's membership as it is until the transaction ends, so that nobody who is being removed gets a token that survives it.
--- Raises NF403 if they were removed meanwhile.
+-- Locks the caller's membership until the transaction ends, so that a member who is removed concurrently gets no token that outlives the
+-- membership. Raises NF403 if the member was removed meanwhile.
 create or replace function nofx.member_lock(p_who nofx.principal) returns void
     language plpgsql
     security definer
@@ -36,7 +36,7 @@ as $$
                               'created_by', p.created_by)
 $$;
 
--- Makes somebody a member, or changes a member. Who was removed comes back without their earlier sessions and tokens.
+-- Makes somebody a member, or changes a member. A member who was removed and is added again does not get earlier sessions and tokens back.
 -- p: {caller, subject, role, name, email} -> {result: created|replaced|unchanged, member} | {result: last_admin|role_above}
 create or replace function nofx.member_set(p jsonb) returns jsonb
     language plpgsql
@@ -48,7 +48,7 @@ declare
     v_old nofx.membership;
     v_new nofx.membership;
 begin
-    -- Two admins who degrade each other: the second one sees what the first did.
+    -- If two admins change each other's role at the same time, the second call sees the result of the first.
     perform from nofx.tenant t where t.tenant_id = v_who.tenant_id for no key update;
     select * into v_old
       from nofx.membership m
@@ -76,7 +76,7 @@ end
 $$;
 select nofx.transition_declare('nofx.member_set(jsonb)', 'nofx_api');
 
--- Removes a member, ends their sessions, and revokes the tokens that they answer for, unless tokens_to names another member who does from now on.
+-- Removes a member, ends their sessions, and revokes the tokens that they own, unless tokens_to names another member who owns them from now on.
 -- The row stays, because decisions refer to it. p: {caller, subject, tokens_to}
 -- -> {result: removed, sessions, tokens, tokens_moved} | {result: last_admin|not_found|heir_not_found}
 create or replace function nofx.member_remove(p jsonb) returns jsonb

@@ -10,8 +10,8 @@ use crate::domain::gate::Decision;
 use crate::error::{Code, Error};
 use crate::view::{Gate, WhyNot};
 
-/// Decides a pending gate and sends the wake-ups of steps that become ready. An approval may need others beside it: then the
-/// gate stays pending. A decision about a gate that does not wait is a conflict and changes nothing. To reject or waive
+/// Decides a pending gate and sends the wake-ups of steps that become ready. If the rule requires more approvals, the gate
+/// stays pending. A decision about a gate that is not pending is a conflict and changes nothing. A rejection or a waiver
 /// without a reason is invalid.
 pub async fn decide_gate(ctx: &Ctx, session: &Session, decision: &GateDecision<'_>) -> Result<Gate, Error> {
     if let Err(rule) = decision.decision.check_reason(decision.reason) {
@@ -19,13 +19,13 @@ pub async fn decide_gate(ctx: &Ctx, session: &Session, decision: &GateDecision<'
     }
     let read = gate::gate_fetch(session, decision.gate_id).await?;
     let read = read.ok_or_else(|| Error::NotFound(format!("gate {}", decision.gate_id)))?;
-    // What the database refuses needs no signature.
+    // A decision that the database will refuse needs no signature.
     let envelope = if may_decide(&read, decision.decision) {
         Some(attest(ctx, &read, session.principal().await?, decision).await?)
     } else {
         None
     };
-    // A signature is about what was read here.
+    // The signature covers the gate as it was read here.
     let signed = GateDecision { seen: decision.seen.or(read.digest.as_deref()), ..*decision };
     match gate::gate_decide(session, &signed, envelope.as_ref()).await? {
         GateDecided::Decided { gate, ready } => {
@@ -40,11 +40,11 @@ pub async fn decide_gate(ctx: &Ctx, session: &Session, decision: &GateDecision<'
     }
 }
 
-/// Whether the caller may make this decision, as far as a reader knows.
+/// Whether the caller may make this decision, according to the gate that was read.
 fn may_decide(gate: &Gate, decision: Decision) -> bool {
     gate.standing.may_decide.is_some_and(|may| match decision {
         Decision::Waive => may.waive,
-        // Whoever has approved may still reject.
+        // A person who has approved may still reject.
         Decision::Reject => may.ok || may.why == Some(WhyNot::Done),
         Decision::Approve => may.ok,
     })

@@ -19,7 +19,7 @@ pub async fn store_workspace(ctx: &Ctx, session: &Session, name: &str, archive: 
     }
     let (hash, size_bytes) = (digest::sha256_hex(&archive), archive.len() as u64);
     let (key, row) = new_workspace(ctx, session.tenant(), name.to_owned(), GZIP, hash, size_bytes);
-    // The bytes come before the row. Nobody unknown stores any.
+    // The bytes are stored before the row, so the caller is admitted first.
     session.principal().await?;
     ctx.storage.store_workspace(&key, &row.media_type, archive).await?;
     artifact::artifact_upload(session, &row).await?;
