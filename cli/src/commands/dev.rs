@@ -194,9 +194,9 @@ impl DevStack {
             report::line("login", format_args!("{} ({}), password {}", user.email, user.role, user.password));
         }
         let known = if self.stack.new_users.is_empty() {
-            "; nofx dev --auth --reset forgets the passwords and the database"
+            "; nofx dev --auth --reset deletes the passwords and the database"
         } else {
-            "; the passwords are shown this once"
+            "; the passwords are shown only once"
         };
         report::line("", format_args!("{} login --email {}{known}", output::program(), logins::ADMIN));
     }
@@ -209,7 +209,7 @@ fn person(text: &str) -> Result<(String, Role), &'static str> {
     let is_address = email.len() <= 255
         && email.bytes().all(|byte| byte.is_ascii_graphic())
         && email.split_once('@').is_some_and(|(name, host)| !name.is_empty() && !host.is_empty());
-    if is_address { Ok((email.to_owned(), role)) } else { Err("this is no e-mail address") }
+    if is_address { Ok((email.to_owned(), role)) } else { Err("this is not an e-mail address") }
 }
 
 /// Locks the state folder.

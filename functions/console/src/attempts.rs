@@ -1,12 +1,12 @@
-//! Failed logins, so that nobody can try many passwords. The issuer has limits of its own; these hold for one process.
+//! Counts failed logins, so that nobody can try many passwords. The issuer has its own limits. These apply to one process.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// Failures of one person from one address in a window, before further ones are not tried.
+/// Failed logins of one person from one address in a window, after which further ones are refused.
 const MOST: u32 = 5;
 const WINDOW: Duration = Duration::from_mins(1);
-/// Pairs of person and address that are counted. More than a person can see: an attack.
+/// Maximum number of pairs of person and address that are counted. More are an attack.
 const MOST_PAIRS: usize = 10_000;
 
 /// Who tried, and when the first failure of the window was.
