@@ -70,7 +70,7 @@ Exit status:
   5  what was named does not exist
   6  nothing answers at the API's address
   7  nofx verify: the attestation holds, and the gate did not pass
-  8  the API does not know you: nofx login
+  8  you are not logged in, or your token is not valid: nofx login
   130  Ctrl-C
   exec returns the status of its command, or 128 plus the number of the signal that ended it.";
 
@@ -105,7 +105,7 @@ enum Command {
     Deploy(deploy::Args),
     /// Deploy to an emulator on this machine, and run the sample plans there
     DeployLocal(deploy_local::Args),
-    /// Make the first admin of a tenant, or a token, with the login of the database's owner
+    /// Create the first admin of a tenant, create a token, or set limits, with the login of the database's owner
     #[command(subcommand)]
     Admin(admin::Command),
     /// Apply pending migrations to a database
@@ -170,15 +170,15 @@ enum Call {
     /// Show and change which tables plans may write
     #[command(subcommand)]
     Rules(rules::Command),
-    /// Say who you are to the API, and what you may do
+    /// Show your name, tenant, role and permissions
     Whoami(whoami::Args),
     /// Create, list and revoke API tokens of agents and services
     #[command(subcommand)]
     Token(token::Command),
-    /// List, set and remove the people of the tenant
+    /// List, set and remove the members of the tenant
     #[command(subcommand)]
     Member(member::Command),
-    /// Show what the tenant may have and do at most, and what it has used
+    /// Show the limits of the tenant, and how much of each it uses
     Limits(limits::Args),
     /// List, export and verify the record of who changed what
     #[command(subcommand)]

@@ -1,5 +1,5 @@
--- What was recorded stays as it is, also for the owner of the tables. To get around these triggers somebody has to change the schema, and
--- cannot make the chain of the audit agree afterwards with a head that anybody has seen.
+-- Records are never changed, not even by the owner of the tables. To bypass these triggers somebody has to change the schema. A rewritten chain of
+-- the audit does not match a head that somebody has stored before.
 
 -- Trigger before update, delete or truncate: refuses the statement.
 create or replace function nofx.records_are_kept() returns trigger
@@ -11,7 +11,7 @@ begin
 end
 $$;
 
--- Trigger after delete: a record goes only together with its run. `gone` are the deleted rows.
+-- Trigger after delete: a record is deleted only together with its run. `gone` are the deleted rows.
 create or replace function nofx.records_go_with_their_run() returns trigger
     language plpgsql
     set search_path = nofx, pg_temp
@@ -24,7 +24,7 @@ begin
 end
 $$;
 
--- Trigger before insert into the audit: a row continues the chain, whoever adds it.
+-- Trigger before insert into the audit: a row must continue the chain, whoever adds it.
 create or replace function nofx.audit_is_chained() returns trigger
     language plpgsql
     set search_path = nofx, pg_temp
@@ -39,7 +39,7 @@ begin
 end
 $$;
 
--- Trigger before insert or update of a chain's head: it starts before the first row, and moves to the row that was just added.
+-- Trigger before insert or update of a chain's head: it starts before the first row, and can only move to the next row, which must exist.
 create or replace function nofx.audit_head_follows() returns trigger
     language plpgsql
     set search_path = nofx, pg_temp

@@ -1,6 +1,6 @@
 -- Approval rules: how many people must approve, and which. A plan asks for a rule, and the policy of the tenant caps it. A rule is
--- {required, roles, people, self, owners, waive, max_session_age_s}; `roles` has the least role that may decide, `people` is null for anybody,
--- `self` says whether who started the run may decide. What cannot be read counts as the strictest value.
+-- {required, roles, people, self, owners, waive, max_session_age_s}. `roles` has the least role that may decide. `people` is null for anybody.
+-- `self` says whether people may decide about their own work. A value that cannot be read counts as the strictest one.
 
 -- A count of people, from 1 to 20.
 create or replace function nofx.approval_count(p_count jsonb) returns integer
@@ -24,7 +24,7 @@ as $$
                else 1 end
 $$;
 
--- The least role of a list. A role includes those below it, so the least one says it all.
+-- The least role of a list. A role includes those below it, so only the least one matters.
 create or replace function nofx.approval_role(p_roles jsonb) returns text
     language sql immutable
     set search_path = ''
@@ -32,7 +32,7 @@ as $$
     select case when coalesce(jsonb_typeof(p_roles), 'null') = 'null' or p_roles @> '["approver"]' then 'approver' else 'admin' end
 $$;
 
--- The stricter of a rule and a policy, field by field. Of a policy that has changed since, a rule keeps what was stricter.
+-- The stricter of a rule and a policy, field by field. If the policy has become looser since, the rule keeps the stricter values.
 create or replace function nofx.approval_strictest(p_rule jsonb, p_policy jsonb) returns jsonb
     language sql immutable
     set search_path = ''
@@ -67,7 +67,7 @@ begin
 end
 $$;
 
--- When a gate of this tenant expires that may wait p_after_s. Null for never.
+-- When a gate of this tenant expires, if it may wait p_after_s. Null for never.
 create or replace function nofx.approval_expiry(p_tenant text, p_after_s integer, p_now timestamptz) returns timestamptz
     language sql stable
     set search_path = nofx, pg_temp
@@ -84,7 +84,7 @@ as $$
       from (select case when p_step.handler = 'manual' then p_step.inputs -> 'approval' else p_step.approval end as asked) a
 $$;
 
--- Whether the lists of a rule name a member.
+-- Whether a rule allows this member: by role, and by the list of people if there is one.
 create or replace function nofx.approval_names(p_rule jsonb, p_member nofx.membership) returns boolean
     language sql immutable
     set search_path = ''
@@ -99,8 +99,8 @@ as $$
                             else false end, false)
 $$;
 
--- The problems of approvals that a plan asks for, in the tenant of p_tenant: [{path, message}], null if there are none. p_steps: the steps of
--- nofx.run_create.
+-- Problems of the approvals that a plan asks for, in the tenant p_tenant: [{path, message}], or null. p_steps: the steps as nofx.run_create takes
+-- them.
 create or replace function nofx.approval_problems(p_tenant text, p_steps jsonb) returns jsonb
     language sql stable
     set search_path = nofx, pg_temp
@@ -114,7 +114,9 @@ as $$
      cross join (select nofx.approval_count(nofx.approval_policy(p_tenant) -> 'minimum') as minimum) p
      where jsonb_typeof(a.asked -> 'people') = 'array' and jsonb_array_length(a.asked -> 'people') < p.minimum
 $$;
--- What the approvals of a plan come to: {rules: {NAME: rule}, problems}. p_steps: those that ask, as nofx.run_create takes them.
+
+-- The rules that result from the approvals of a plan and the policy: {rules: {NAME: rule}, problems}. p_steps: the steps that ask, as
+-- nofx.run_create takes them.
 create or replace function nofx.approval_rules(p_steps jsonb) returns jsonb
     language plpgsql stable
     security definer

@@ -1,8 +1,8 @@
--- The audit of a tenant: rows that are added and never change, each chained to the one before by its hash. Triggers write them, so no
--- way of changing a policy, a rule, a member, a token or a tenant, and no decision, goes without its row.
+-- The audit of a tenant: rows that are added and never changed. Each has the hash of the row before. Triggers write them, so every change of a
+-- policy, a rule, a member, a token or a tenant, and every decision, adds a row, whatever made it.
 
--- Adds a row to the chain of a tenant. The row says who acts as `nofx.caller_admit` confirmed it in this transaction, else which login of the
--- database. p_before and p_after are the changed row; only their digests are kept.
+-- Adds a row to the chain of a tenant. The actor is the principal that `nofx.caller_admit` admitted in this transaction, else the database
+-- login. p_before and p_after are the changed row; only their digests are stored.
 -- The head of the chain is the last lock of a transaction, because triggers call this at the commit. So writers of a tenant wait for each
 -- other only briefly, and no two can deadlock.
 create or replace function nofx.audit_append(
@@ -18,7 +18,7 @@ declare
     v_actor text;
     v_body text;
 begin
-    -- Of another tenant: somebody with a login changes this one by hand, after a call in the same transaction.
+    -- The caller is of another tenant: somebody with a login changes this tenant directly, after a call in the same transaction.
     if v_caller ->> 'tenant' is distinct from p_tenant_id then
         v_caller := null;
     end if;
@@ -44,7 +44,8 @@ begin
 end
 $$;
 
--- A row as the audit digests it: without secrets, and without what each use changes. A column that an older row does not have counts as null.
+-- A row as the audit digests it: without secrets, and without the columns that each use changes. Nulls are left out, so a new column does not
+-- change the digest of an older row.
 create or replace function nofx.audited(p jsonb) returns jsonb
     language sql immutable
     set search_path = ''
@@ -52,7 +53,7 @@ as $$
     select jsonb_strip_nulls(p - array['secret_sha256', 'last_used_at', 'last_used_ip'])
 $$;
 
--- What happened to a row of a table, in the words of the audit.
+-- The action of the audit for a change of a row.
 create or replace function nofx.audit_action(p_table text, p_op text, p_before jsonb, p_after jsonb) returns text
     language sql immutable
     set search_path = ''
@@ -76,13 +77,13 @@ as $$
     end
 $$;
 
--- Trigger, at the commit: one row for each changed row of a table. Its arguments are the column that names the subject, and the columns
--- whose new values the row shows.
+-- Trigger, at the commit: adds one row for each changed row of a table. Its arguments are the column with the subject, and the columns whose new
+-- values the row contains.
 create or replace function nofx.audit_change() returns trigger
     language plpgsql
     security definer
     set search_path = nofx, pg_temp
-    -- Digests of rows with times are the same in every session.
+    -- So that digests of rows with times are the same in every session.
     set timezone = 'UTC'
 as $$
 declare
@@ -101,7 +102,7 @@ begin
 end
 $$;
 
--- Trigger: runs that the owner of the tables deletes, one row for each statement and tenant. `gone` are the deleted runs.
+-- Trigger after delete of runs by the owner of the tables: adds one row for each statement and tenant. `gone` are the deleted runs.
 create or replace function nofx.audit_runs_deleted() returns trigger
     language plpgsql
     security definer
@@ -136,7 +137,7 @@ declare
     v_tenant text := nofx.admitted(p, 'audit.read') ->> 'tenant_id';
     v_page jsonb;
 begin
-    -- The conditions are written only where they filter, so that each finds its index.
+    -- A condition is added only if its filter is set, so that Postgres can use the filter's index.
     execute 'with listed as (
             select a.seq, a.body, a.prev_hash, a.hash
               from nofx.audit a
@@ -162,8 +163,8 @@ begin
 end
 $$;
 
--- Rows of the audit as they are chained, oldest first. p: {caller, after, limit}: rows after number `after`.
--- -> {rows: [{seq, prev_hash, hash, body}], next, head: {seq, hash}}. Rows and head are of one moment: without `next`, the head is the last row.
+-- Rows of the chain, oldest first. p: {caller, after, limit}: rows after number `after`.
+-- -> {rows: [{seq, prev_hash, hash, body}], next, head: {seq, hash}}. Rows and head are read at the same moment: without `next`, the head is the last row.
 create or replace function nofx.audit_export(p jsonb) returns jsonb
     language plpgsql
     security definer
@@ -200,7 +201,7 @@ begin
 end
 $$;
 
--- The head of a tenant's chain: that of an empty one, before the first row.
+-- The head of a tenant's chain. Before the first row it is {seq: 0, hash: zeros}.
 create or replace function nofx.audit_head_json(p_tenant_id text) returns jsonb
     language sql stable
     set search_path = nofx, pg_temp

@@ -39,7 +39,7 @@ begin
          where s.id = v_step.id;
     end if;
 
-    -- A client may put a gate where it likes; who decides is the policy's.
+    -- A client chooses where the gate is. The policy alone says who decides it.
     v_rule := nofx.approval_strictest('{}', nofx.approval_policy(v_run.tenant_id));
     v_bound := nofx.run_binding(v_run.id, v_step.id);
     insert into nofx.gate (id, tenant_id, run_id, step_id, gate_type, status, on_pass, generation, evidence_uri, reason,

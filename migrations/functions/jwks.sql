@@ -1,8 +1,8 @@
--- The public keys of the issuer, for a process that starts while the issuer gives none. A function that is about to verify a token has no caller
--- yet, so these two take none.
+-- Stores the issuer's public keys, for a process that starts while the issuer's key endpoint is down. A process needs them before it knows its
+-- caller, so these two functions take no caller.
 
--- Keeps the document of an issuer, in place of an older one. Many processes call it: it writes only another document, or one that is half an
--- hour newer. p: {tenant_id, issuer, document, fetched_at_ms} -> {result: stored|unchanged}. The tenant is that of the deployment.
+-- Stores the document of an issuer, and replaces an older one. Many processes call it, so it writes only a different document, or one that is more
+-- than 30 minutes newer. p: {tenant_id, issuer, document, fetched_at_ms} -> {result: stored|unchanged}. The tenant is that of the deployment.
 create or replace function nofx.jwks_store(p jsonb) returns jsonb
     language plpgsql
     security definer

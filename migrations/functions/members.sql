@@ -1,7 +1,7 @@
 -- Members of a tenant: people, each with a role.
 
--- Keeps the caller's membership as it is until the transaction ends, so that nobody who is being removed gets a token that survives it.
--- Raises NF403 if they were removed meanwhile.
+-- Locks the caller's membership until the transaction ends, so that a member who is removed concurrently gets no token that outlives the
+-- membership. Raises NF403 if the member was removed meanwhile.
 create or replace function nofx.member_lock(p_who nofx.principal) returns void
     language plpgsql
     security definer
@@ -49,7 +49,7 @@ as $$
 $$;
 revoke execute on function nofx.member_taken(text, jsonb) from public;
 
--- Makes somebody a member, or changes a member. Who was removed comes back without their earlier sessions and tokens.
+-- Makes somebody a member, or changes a member. A member who was removed and is added again does not get earlier sessions and tokens back.
 -- No two members have the same name or e-mail address, because records and rules name people by them. Case does not count.
 -- p: {caller, subject, role, name, email}
 -- -> {result: created|replaced|unchanged, member} | {result: last_admin|role_above|name_taken|email_taken}
@@ -64,7 +64,7 @@ declare
     v_new nofx.membership;
     v_taken text;
 begin
-    -- Two admins who degrade each other: the second one sees what the first did.
+    -- If two admins change each other's role at the same time, the second call sees the result of the first.
     perform from nofx.tenant t where t.tenant_id = v_who.tenant_id for no key update;
     select * into v_old
       from nofx.membership m
@@ -97,7 +97,7 @@ end
 $$;
 select nofx.transition_declare('nofx.member_set(jsonb)', 'nofx_api');
 
--- Removes a member, ends their sessions, and revokes the tokens that they answer for, unless tokens_to names another member who does from now on.
+-- Removes a member, ends their sessions, and revokes the tokens that they own, unless tokens_to names another member who owns them from now on.
 -- The row stays, because decisions refer to it. p: {caller, subject, tokens_to}
 -- -> {result: removed, sessions, tokens, tokens_moved} | {result: last_admin|not_found|heir_not_found}
 create or replace function nofx.member_remove(p jsonb) returns jsonb

@@ -1,5 +1,5 @@
--- Who may do what. A caller needs the role and the kind of a permission. This is the only table of permissions: routes name a permission, and
--- docs/security.md shows the table to people.
+-- Who may do what. A caller needs at least the role of a permission, and one of its kinds. This is the only table of permissions. Routes name a
+-- permission, and docs/security.md lists the table for people.
 
 -- Each permission with the least role and the kinds of principals that may have it. Agents never decide gates, and never change a policy,
 -- rules, members or tokens, whatever their role is.

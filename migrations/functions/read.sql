@@ -1,9 +1,9 @@
 -- Runs a query of the API for a caller: admits the caller, and then reads under row level security with its tenant's claims, all in one
--- statement. Role and claims end with the transaction. So a pooler in transaction mode needs no care, and a forgotten `where tenant_id`
--- shows nothing of another tenant.
+-- statement. Role and claims end with the transaction, so this is safe with a pooler in transaction mode. A query that forgets `where tenant_id`
+-- returns no rows of another tenant.
 --
--- The function runs as the login that calls it, because a function that runs as its owner cannot change the role. p_sql is text of the API, which may
--- read nothing more than the role nofx_api may. It selects (item text, n bigint), and takes its parameters from $1, a JSON array: `($1 ->> 0)::uuid`.
+-- The function runs as the login that calls it, because a function that runs as its owner cannot change the role. p_sql is text of the API, and can
+-- read only what the role nofx_api may read. It selects (item text, n bigint), and takes its parameters from $1, a JSON array: `($1 ->> 0)::uuid`.
 -- -> first a row with the principal in `who`, then the rows of p_sql.
 create or replace function nofx.read(p_caller jsonb, p_permission text, p_sql text, p_args jsonb)
     returns table (who jsonb, item text, n bigint)

@@ -1,4 +1,4 @@
--- A page of rows, bounded in rows and in bytes, of at most one row more than the limit. A page with large rows ends early.
+-- A page of rows, bounded in rows and in bytes. p_rows has at most one row more than the limit. A page with large rows ends early.
 -- -> {rows, more}
 create or replace function nofx.rows_page(p_rows jsonb[], p_limit integer) returns jsonb
     language sql

@@ -1,4 +1,5 @@
--- Reminds of gates that still wait, once each. The caller has locked the runs p_runs. Returns the events, null if there are none.
+-- Adds the event `gate.reminder`, once for each gate that still waits when its reminder is due. The caller has locked the
+-- runs p_runs. Returns the events, null if there are none.
 create or replace function nofx.gates_remind(p_runs uuid[], p_now timestamptz) returns nofx.change[]
     language plpgsql
     set search_path = nofx, pg_temp
@@ -21,7 +22,7 @@ end
 $$;
 revoke execute on function nofx.gates_remind(uuid[], timestamptz) from public;
 
--- Expires gates that nobody decided in time, and reminds of those that asked for it. -> {done: the expired ones, ready: [wake-ups]}
+-- Expires gates that nobody decided in time, and adds due reminders. -> {done: the expired ones, ready: [wake-ups]}
 create or replace function nofx.sweep_gates(p_limit integer) returns jsonb
     language plpgsql
     security definer

@@ -9,8 +9,8 @@ as $$
 $$;
 grant execute on function nofx.tenant_id() to public;
 
--- The tenant of a person who reads directly, as a client of Supabase: that of the claims, while the person is a member. The JWT of somebody
--- who was removed is valid for up to an hour, and reads nothing.
+-- The tenant of a person who reads directly, as a client of Supabase: that of the claims, if the person is a member. The JWT of a removed member
+-- may be valid for some time, but it reads no rows.
 create or replace function nofx.member_tenant() returns text
     language sql stable
     security definer

@@ -1,6 +1,6 @@
--- Limits of a tenant: what it may have and do at most. A tenant without a limit pays nothing for it.
+-- Limits of a tenant. A limit that is not set costs no query.
 
--- Whether limits have exactly one meaning: whole numbers by name. Unknown names are refused.
+-- Whether a document of limits is valid: an object of known names with whole numbers.
 create or replace function nofx.limits_are_sound(p jsonb) returns boolean
     language sql immutable
     set search_path = ''
@@ -12,7 +12,7 @@ as $$
                            or l.key = 'requests_per_minute' and not (l.value #>> '{}')::bigint between 1 and 100000)
 $$;
 
--- Refuses what would pass a limit. Waiting helps if p_retry_after_s says how long.
+-- Raises NF429 for a request that would exceed a limit. If waiting helps, p_retry_after_s says how long.
 create or replace function nofx.limit_refuse(p_limit text, p_retry_after_s integer) returns void
     language plpgsql
     set search_path = nofx, pg_temp
@@ -23,7 +23,7 @@ begin
 end
 $$;
 
--- One call at a time for each tenant, until the transaction ends: what it counts stays true.
+-- Allows one call at a time for each tenant, until the transaction ends, so that the counts stay correct.
 create or replace function nofx.limits_lock(p_tenant_id text) returns void
     language sql
     set search_path = ''
@@ -31,8 +31,8 @@ as $$
     select pg_advisory_xact_lock(hashtextextended('nofx.limits.' || p_tenant_id, 0))
 $$;
 
--- Bytes of a tenant's artifacts, as they were recorded. Older ones are counted once, because no transaction adds artifacts that are older
--- than an hour.
+-- The recorded bytes of a tenant's artifacts. Those of artifacts that are older than an hour are counted once and stored, because no transaction adds
+-- artifacts of that age.
 create or replace function nofx.tenant_bytes(p_tenant_id text) returns bigint
     language plpgsql
     set search_path = nofx, pg_temp
@@ -58,7 +58,7 @@ begin
 end
 $$;
 
--- Trigger after delete of runs: their artifacts went too, so the bytes are counted again.
+-- Trigger after delete of runs: their artifacts are deleted too, so the bytes are counted again.
 create or replace function nofx.stored_bytes_forget() returns trigger
     language plpgsql
     set search_path = nofx, pg_temp
@@ -79,8 +79,8 @@ as $$
      where r.tenant_id = p_tenant_id and r.finished_at is null
 $$;
 
--- Refuses to open one more run with so many steps, if that passes a limit of the tenant. Exact: calls of a tenant that has one wait for each
--- other.
+-- Refuses one more run with this number of steps if it would exceed a limit of the tenant. The limits of runs and steps are exact, because calls
+-- of a tenant that has one wait for each other.
 create or replace function nofx.limits_admit_run(p_tenant_id text, p_steps integer) returns void
     language plpgsql
     set search_path = nofx, pg_temp
@@ -107,7 +107,7 @@ begin
 end
 $$;
 
--- Refuses an upload that passes the tenant's limit.
+-- Refuses an upload that would exceed the tenant's limit.
 create or replace function nofx.limits_admit_upload(p_tenant_id text, p_bytes bigint) returns void
     language plpgsql
     set search_path = nofx, pg_temp
@@ -125,8 +125,8 @@ begin
 end
 $$;
 
--- Counts a request in the last minute, whatever process answers it, and refuses it if there were more than p_most. All statements of a
--- request count once. Requests that run at the same moment do not see each other, so a burst may pass the limit by as many.
+-- Counts a request, and refuses it if the tenant had more than p_most in the last minute, over all processes. The statements of one request count
+-- once. Requests that run at the same moment do not see each other, so a burst can exceed the limit by their number. Refused ones are not counted.
 create or replace function nofx.limits_admit_request(p_tenant_id text, p_request_id text, p_most bigint) returns void
     language plpgsql
     set search_path = nofx, pg_temp
@@ -150,7 +150,7 @@ begin
         perform nofx.limit_refuse('requests_per_minute',
                                   greatest(1, ceil(extract(epoch from v_oldest + interval '1 minute' - v_now)))::integer);
     end if;
-    -- Each request removes more than it adds, and waits for no other.
+    -- Each request removes up to four old rows and adds one, and never waits for another.
     delete from nofx.request r
      where r.tenant_id = p_tenant_id
        and r.request_id = any (array(select o.request_id from nofx.request o
@@ -160,7 +160,7 @@ end
 $$;
 
 -- The limits of the caller's tenant, and what it has used of each. p: {caller}
--- -> {limits: {NAME: most}, used: {NAME: now}}. Requests are counted only where they are limited.
+-- -> {limits: {NAME: maximum}, used: {NAME: current}}. Requests are counted only if they are limited.
 create or replace function nofx.limits_of(p jsonb) returns jsonb
     language plpgsql
     security definer

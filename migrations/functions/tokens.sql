@@ -1,7 +1,7 @@
--- API tokens of agents and services. Only people who are admins create and revoke them. The database never has a secret.
+-- API tokens of agents and services. Only people who are admins create and revoke them. The database never gets a secret, only its sha256.
 
--- Creates a token, which its creator answers for: it ends when they leave. Its name in records is its subject, so that it cannot look like
--- a person. Every token may ask who it is.
+-- Creates a token. Its creator owns it, and it is revoked when they are removed. Its name in records is its subject, so that it cannot look like
+-- a person. Every token has the permission account.read.
 -- p: {caller, id, kind, name, role, scopes, secret_sha256, expires_in_s}; scopes are permissions, or null for all of the role.
 -- -> {result: created, expires_at} | {result: role_above} | {result: scope_outside, scopes}. Safe to repeat.
 create or replace function nofx.token_create(p jsonb) returns jsonb
@@ -42,7 +42,7 @@ end
 $$;
 select nofx.transition_declare('nofx.token_create(jsonb)', 'nofx_api');
 
--- Revokes a token or a session, for good. The next statement of a request with it is refused.
+-- Revokes a token or a session, permanently. The next statement of a request with it is refused.
 -- p: {caller, id} -> {result: revoked|unchanged|not_found}
 create or replace function nofx.token_revoke(p jsonb) returns jsonb
     language plpgsql

@@ -10,15 +10,15 @@
 //! | `ARTIFACTS_BUCKET` | bucket for artifacts | `nofx-artifacts` |
 //! | `ARTIFACTS_ENDPOINT_URL`, `ARTIFACTS_REGION`, `ARTIFACTS_ACCESS_KEY_ID`, `ARTIFACTS_SECRET_ACCESS_KEY` | a separate S3 endpoint for artifacts | AWS's, or `AWS_ENDPOINT_URL` |
 //! | `ARTIFACTS_SECRET_ID` | secret with the keys of that endpoint: `{"access_key_id": .., "secret_access_key": ..}` | none |
-//! | `NOFX_TENANT` | tenant of people whose token names none, and the only one that sees the queues | `local` |
+//! | `NOFX_TENANT` | tenant of people whose token names none, and the only tenant that can see the queues | `local` |
 //! | `NOFX_AUTH` | `on`, or on a laptop `local`: requests need no credential, and are those of the person `local` | none; HTTP functions need it |
-//! | `AUTH_ISSUER` | `iss` of the tokens of people; without it only API tokens and sessions count | none |
+//! | `AUTH_ISSUER` | `iss` of the tokens of people; without it only API tokens and sessions are valid | none |
 //! | `AUTH_JWKS_URL` | where the issuer lists its public keys | `<issuer>/.well-known/jwks.json` |
 //! | `AUTH_JWKS` | these keys instead, as a document that never changes | none |
-//! | `AUTH_JWKS_MAX_STALE_H` | how long the last keys count while they cannot be read again, in hours | 24 |
+//! | `AUTH_JWKS_MAX_STALE_H` | how long the last keys stay valid while they cannot be read again, in hours | 24 |
 //! | `AUTH_AUDIENCE` | `aud` of the tokens of people | `authenticated` |
 //! | `AUTH_HS256_SECRET_ID` | secret with the issuer's shared secret, of at least 32 bytes | none |
-//! | `AUTH_URL`, `AUTH_PUBLISHABLE_KEY` | where people log in with a password, and the key that this needs | none |
+//! | `AUTH_URL`, `AUTH_PUBLISHABLE_KEY` | URL at which people log in with a password, and the public key that requests to it carry | none |
 //! | `NOFX_PUBLIC_URL` | URL at which browsers reach the API | none |
 //! | `LLM_SECRET_ID` | secret with the providers' keys | `nofx/llm` |
 //! | `LLM_ORDER` | providers in order of preference, separated by commas | by kind |
@@ -37,7 +37,7 @@
 //! | `SIGNING_KEY_FILE` | PEM file with the private key that signs evidence (PKCS#8, P-256); only its owner may read it | none |
 //! | `SIGNING_KEY_ID` | the KMS key that signs evidence instead (`ECC_NIST_P256`): id, ARN or alias | none |
 //! | `SIGNING_PUBLIC_KEYS` | PEM text with further public keys that `GET /keys` lists | none |
-//! | `DECISION_KEY_FILE` | PEM file with the private key that signs decisions about gates, as `SIGNING_KEY_FILE`; not the key of evidence | none |
+//! | `DECISION_KEY_FILE` | PEM file with the private key that signs decisions about gates, in the form of `SIGNING_KEY_FILE`; not the key of evidence | none |
 //! | `DECISION_KEY_ID` | the KMS key that signs decisions instead: id, ARN or alias | none |
 //! | `DECISION_PUBLIC_KEYS` | PEM text with further public keys of decisions that `GET /keys` lists | none |
 //! | `LONG_GATES` | whether plans may have gates of up to 6 hours, because a machine polls their queue | false |

@@ -81,13 +81,13 @@ pub enum Error {
     /// The state forbids it. The code is one of those with status 409, 410 or 412.
     #[error("{1}")]
     Conflict(Code, String),
-    /// The gate is not the one that its decider saw. The paths say what changed.
+    /// The gate has changed since the person saw it. The paths say what changed.
     #[error("the gate has changed since you saw it; look at it again")]
     GateChanged(Vec<String>),
-    /// No credential, or one that does not count. Says no more, whatever the reason is.
+    /// No credential, or an invalid one. The text is the same for every reason.
     #[error("this needs valid credentials")]
     Unauthenticated,
-    /// The caller has not the permission with this name.
+    /// The caller does not have the permission with this name.
     #[error("you may not do this")]
     NotPermitted(String),
     /// The rule of a gate excludes the caller. The code is `self_approval` or `approval_rule`.

@@ -11,10 +11,10 @@ mod document;
 mod etag;
 mod event;
 mod identify;
+mod key_store;
 mod origin;
 mod problem;
 mod query;
-mod shelf;
 
 pub use admit::{BodyKind, MAX_BODY_BYTES, MAX_UPLOAD_BYTES, Takes};
 pub use base_path::BasePath;
@@ -23,7 +23,7 @@ pub use cookie::{cookies, new_session_cookie, no_session_cookie, over_tls, sessi
 pub use document::ProblemDocument;
 pub use etag::{Condition, Precondition};
 pub use event::mend;
-pub use identify::Door;
+pub use identify::LoginRequest;
 pub use origin::{Sender, sender};
 pub use problem::{detail_of, problem, shown};
 pub use query::{DEFAULT_LIMIT, Form, Query, encoded, next_link, not_given_out, page_of};
@@ -141,8 +141,8 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         &self.table
     }
 
-    /// The router. Its routes identify their callers, and refuse writes from pages of other sites. An error if it is not
-    /// configured how callers are identified.
+    /// The router. Its routes identify their callers, and refuse writes from pages of other sites. An error if the
+    /// configuration does not say how callers are identified.
     pub fn into_router(self, ctx: &Ctx) -> Result<Router<S>, Error> {
         let access = Arc::new(Access::of(ctx)?);
         let public_url = ctx.config.public_url.clone();
@@ -160,7 +160,7 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         takes: Takes,
         handler: MethodRouter<S>,
     ) -> Self {
-        // The later layer is the outer one: nobody unknown makes the function read a body.
+        // The later layer is the outer one, so the function reads no body of a request without a valid credential.
         let handler = handler
             .route_layer(middleware::from_fn_with_state(takes, admit))
             .route_layer(middleware::from_fn_with_state(permission, identify));
@@ -230,7 +230,7 @@ async fn observe(mut request: Request, next: Next) -> Response {
 #[derive(Clone)]
 struct RequestId(String);
 
-/// The address that sent the request, as API Gateway says it.
+/// The address that sent the request, according to API Gateway.
 fn source_ip(extensions: &Extensions) -> Option<IpAddr> {
     let ip = match extensions.get::<RequestContext>()? {
         RequestContext::ApiGatewayV1(context) => context.identity.source_ip.clone(),

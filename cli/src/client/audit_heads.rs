@@ -1,5 +1,5 @@
-//! The heads of audits that this machine has seen, in `audit-heads.toml` beside the profiles. A chain that was verified once
-//! cannot be replaced by another or shorter one without that being found.
+//! The heads of audits that this machine has verified, in `audit-heads.toml` beside the profiles. If a verified chain is replaced
+//! by another one or a shorter one, the next verification fails.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ impl AuditHeads {
         Ok(read(&self.file)?.get_mut(&self.api_url).and_then(|heads| heads.remove(&tenant.0)))
     }
 
-    /// Remembers a head. Writes the file in one step, so that nobody reads a half.
+    /// Remembers a head. Replaces the file in one step, so that nobody reads a half-written one.
     pub fn remember(&self, tenant: &TenantId, head: &AuditHead) -> Result<()> {
         let mut heads = read(&self.file)?;
         heads.entry(self.api_url.clone()).or_default().insert(tenant.0.clone(), head.clone());

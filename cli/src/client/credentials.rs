@@ -1,5 +1,5 @@
 //! Tokens that `nofx login` stored, in `credentials.toml` beside the profiles. Only its owner can read the file. A token
-//! counts for the origin that it was made for, and for no other.
+//! is sent only to the origin that it was stored for.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -38,7 +38,7 @@ pub fn path() -> Result<PathBuf> {
 }
 
 impl Credentials {
-    /// The credentials of a file. None, if there is no such file. Fails if others can read it.
+    /// The credentials in a file. Empty if there is no such file. Fails if others can read it.
     pub fn read(file: &Path) -> Result<Self> {
         let text = match fs::metadata(file).and_then(|found| Ok((found, fs::read_to_string(file)?))) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
@@ -80,7 +80,7 @@ impl Credentials {
         }
     }
 
-    /// Writes the file in one step, so that nobody reads a half. Nobody else can read it at any time.
+    /// Replaces the file in one step, so that nobody reads a half-written one. Others can never read it.
     pub fn save(&self, file: &Path) -> Result<()> {
         let text = toml::to_string(self)?;
         let write = || -> io::Result<()> {

@@ -46,13 +46,13 @@ pub async fn login(grant: Url, publishable_key: Option<&str>, email: &str, passw
     if let Some(key) = publishable_key.filter(|key| !key.is_empty()) {
         request = request.header("apikey", key);
     }
-    let unanswered = |_| hinted(format!("{place} does not answer, where people log in"), "try again in a moment");
+    let unanswered = |_| hinted(format!("{place}, where people log in, does not answer"), "try again in a moment");
     let response = request.send().await.map_err(unanswered)?;
     let (status, text) = (response.status(), response.text().await.map_err(unanswered)?);
     if status.is_success() {
         return match serde_json::from_str::<Granted>(&text) {
             Ok(granted) => Ok(granted.access_token),
-            Err(_) => bail!("{place} answers a login with something else than a token"),
+            Err(_) => bail!("{place} answers a login without a token"),
         };
     }
     let refused: Refused = serde_json::from_str(&text).unwrap_or_default();

@@ -21,7 +21,7 @@ pub const LOCAL_URL: &str = "http://127.0.0.1:3000";
 #[serde(deny_unknown_fields)]
 pub struct Target {
     pub api_url: String,
-    /// Sign requests for API Gateway in this AWS region, for an API that demands IAM authorization.
+    /// Sign requests for API Gateway in this AWS region, for an API that requires IAM authorization.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
     /// Profile of the AWS configuration whose credentials sign. API Gateway's own addresses contain their region.

@@ -29,7 +29,7 @@ impl Signer {
     }
 
     /// A signer with the credentials of the target's AWS profile or of the environment, if the target names a profile or a
-    /// region: then its API demands IAM authorization.
+    /// region: then its API requires IAM authorization.
     pub async fn for_target(target: &Target) -> Option<Self> {
         let region = signed_in(target)?;
         let mut config = aws_config::defaults(BehaviorVersion::latest());

@@ -1,5 +1,5 @@
-//! `nofx admin`: what only the owner of the database may do. It makes the first admin of a tenant, and is the way back in
-//! if nobody can log in any more.
+//! `nofx admin`: what only the owner of the database may do. It creates the first admin of a tenant, and restores access if
+//! nobody can log in any more.
 
 use std::time::Duration;
 
@@ -13,16 +13,16 @@ use tokio_postgres::Client;
 
 use crate::commands::limits;
 
-/// How long the session of `bootstrap` lasts.
+/// Lifetime of the session of `bootstrap`.
 const SESSION: Duration = Duration::from_hours(1);
 
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum Command {
-    /// Make a tenant and its admin, and print a token of the admin for an hour
+    /// Create a tenant with an admin, and print a token of the admin that expires after an hour
     Bootstrap(Bootstrap),
-    /// Print a new token for a program
+    /// Create a token for a program, and print it
     Token(Token),
-    /// Limit what a tenant may have and do
+    /// Set limits of a tenant
     Limits {
         #[command(flatten)]
         place: Place,
@@ -35,7 +35,7 @@ pub enum Command {
 pub struct Bootstrap {
     #[command(flatten)]
     place: Place,
-    /// The admin's id at the issuer, which is `sub` of their tokens
+    /// The admin's id at the issuer: `sub` of their tokens
     #[arg(long, value_name = "SUB")]
     subject: String,
     /// The admin's e-mail address
@@ -47,7 +47,7 @@ pub struct Bootstrap {
 pub struct Token {
     #[command(flatten)]
     place: Place,
-    /// What the program is: an agent never decides, and never changes a policy, rules, members or tokens
+    /// Kind of program. An agent can never decide gates, or change the policy, rules, members or tokens
     #[arg(long, value_parser = program, value_name = "agent|service")]
     kind: Kind,
     /// Name in events and lists
@@ -56,7 +56,7 @@ pub struct Token {
     /// viewer, operator, approver or admin
     #[arg(long, value_parser = role)]
     role: Role,
-    /// Id of the member who answers for it
+    /// Id of the member who owns it: it is revoked when they are removed
     #[arg(long, value_name = "SUB")]
     owner: String,
     /// Days until it expires
@@ -82,7 +82,7 @@ pub async fn run(command: &Command) -> Result<()> {
     }
 }
 
-/// Makes the tenant, its admin, and a session of the admin.
+/// Creates the tenant, its admin, and a session of the admin.
 pub async fn first_admin(client: &Client, tenant: &TenantId, subject: &str, email: &str) -> Result<ApiToken> {
     set_member(client, tenant, &Person { subject, email, role: Role::Admin }).await?;
     let session = NewToken { kind: Kind::Person, owner: subject, name: "bootstrap", role: None, lasts: SESSION };
@@ -102,7 +102,7 @@ async fn bootstrap(args: &Bootstrap) -> Result<()> {
 async fn token(args: &Token) -> Result<()> {
     let Place { database_url, tenant } = &args.place;
     if args.kind == Kind::Agent && args.role >= Role::Approver {
-        return Err(hinted("an agent is a viewer or an operator", "it never decides, whatever its role is"));
+        return Err(hinted("an agent is a viewer or an operator", "it can never decide gates, whatever its role is"));
     }
     let client = database::connect(database_url).await?;
     let lasts = Duration::from_hours(24) * args.expires_days;

@@ -1,4 +1,4 @@
-//! `nofx audit`: who changed what, and whether the record is whole.
+//! `nofx audit`: who changed what, and whether the record is intact.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -28,7 +28,7 @@ const MAX_LINE_BYTES: u64 = 1 << 20;
 pub enum Command {
     /// List the newest entries of the audit, with filters
     List(ListArgs),
-    /// Print the audit as JSON lines: what nofx audit verify reads
+    /// Print the audit as JSON lines, the input of nofx audit verify
     Export {
         /// Start after the entry with this number
         #[arg(long, value_name = "SEQ", default_value_t = 0)]
@@ -43,7 +43,7 @@ pub struct ListArgs {
     /// Only entries of this action, such as policy.set
     #[arg(long)]
     action: Option<String>,
-    /// Only what somebody of this name did
+    /// Only entries of somebody with this name
     #[arg(long, value_name = "NAME")]
     by: Option<String>,
     /// How many entries to list at most
@@ -55,8 +55,8 @@ pub struct ListArgs {
 
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
-The audit is a chain: each entry has the hash of the entry before. Without FILE, the command reads the whole chain from the API. It
-remembers the last entry in audit-heads.toml beside the profiles, and refuses a chain that does not contain it.")]
+The audit is a chain: each entry has the hash of the entry before. Without FILE, the command reads the chain from the API. It stores
+the last entry in audit-heads.toml beside the profiles, and later refuses a chain that does not contain it.")]
 pub struct VerifyArgs {
     /// File of nofx audit export; - reads standard input
     file: Option<PathBuf>,
@@ -71,11 +71,11 @@ pub struct VerifyArgs {
 #[derive(Debug, Serialize)]
 struct Verified {
     tenant: TenantId,
-    /// How many entries.
+    /// The number of entries.
     entries: u64,
-    /// The last one.
+    /// The last entry.
     head: AuditHead,
-    /// The entry that this machine remembered, and that the chain contains.
+    /// The entry that this machine had stored, if the chain contains it.
     seen: Option<AuditHead>,
 }
 
@@ -144,7 +144,7 @@ async fn verify(api: &Api, args: &VerifyArgs) -> Result<()> {
         Some(file) => (read(file, &mut walk)?, false),
     };
     let verified = walk.end(&source, is_whole)?;
-    // What a file says may be old, or made up.
+    // A file may be old, or forged.
     if is_whole {
         heads.remember(&verified.tenant, &verified.head)?;
     }
@@ -159,7 +159,7 @@ fn text(verified: &Verified) -> String {
     let number = usize::try_from(*entries).unwrap_or(usize::MAX);
     let number = if number == 1 { "1 entry".to_owned() } else { format!("{number} entries") };
     let tenant = printable(&tenant.0);
-    let mut text = format!("{} the audit of {tenant} is whole: {number}, the last is {}\n", paint(GOOD, "✓"), head.seq);
+    let mut text = format!("{} the audit of {tenant} is intact: {number}, the last is {}\n", paint(GOOD, "✓"), head.seq);
     let _ = writeln!(text, "  {}", paint(DIM, format_args!("sha256:{}", head.hash)));
     if let Some(seen) = seen {
         let _ = writeln!(text, "  it contains entry {}, which this machine has verified before", seen.seq);
@@ -167,7 +167,7 @@ fn text(verified: &Verified) -> String {
     text
 }
 
-/// Adds the lines of a file. Returns how to call it.
+/// Adds the lines of a file. Returns the name of the source for messages.
 fn read(file: &Path, walk: &mut Walk<'_>) -> Result<String> {
     let (name, mut reader): (String, Box<dyn BufRead>) = if file == Path::new("-") {
         ("standard input".to_owned(), Box::new(io::stdin().lock()))
@@ -182,13 +182,13 @@ fn read(file: &Path, walk: &mut Walk<'_>) -> Result<String> {
         if read.with_context(|| format!("cannot read {name}"))? == 0 {
             return Ok(name);
         }
-        // A line that is no text is no row.
+        // A line that is not UTF-8 is not a row.
         let text = String::from_utf8_lossy(line.strip_suffix(b"\n").unwrap_or(&line));
         walk.add(&name, &text)?;
     }
 }
 
-/// A chain that is being verified against the head that this machine remembers.
+/// A chain that is verified against the head that this machine has stored.
 struct Walk<'a> {
     chain: Chain,
     after: u64,
@@ -213,14 +213,14 @@ impl<'a> Walk<'a> {
         let before = self.chain.before.iter().filter(|_| is_first);
         for passed in before.chain([&head]).filter(|passed| passed.seq == seen.seq) {
             if passed.hash != seen.hash {
-                return Err(self.replaced(source, &format!("entry {} is another one", seen.seq)));
+                return Err(self.replaced(source, &format!("entry {} is different", seen.seq)));
             }
             self.is_met = true;
         }
         Ok(())
     }
 
-    /// The end of the chain. A whole chain must contain the entry that was seen.
+    /// Ends the chain. A chain from the API (`is_whole`) must contain the entry that this machine has stored.
     fn end(self, source: &str, is_whole: bool) -> Result<Verified> {
         let seen = self.seen.clone();
         if let Some(seen) = &seen
@@ -244,7 +244,7 @@ impl<'a> Walk<'a> {
 
     fn replaced(&self, source: &str, how: &str) -> anyhow::Error {
         let file = self.heads.file.display();
-        let hint = format!("if you made the database anew on purpose, delete the entry of this API in {file}");
+        let hint = format!("if you created a new database on purpose, delete the entry of this API in {file}");
         hinted(format!("{source}: this is not the chain that this machine has verified before: {how}"), hint)
     }
 }

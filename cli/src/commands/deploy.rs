@@ -28,7 +28,7 @@ pub struct Args {
     /// Deploy the binaries in target/lambda without building them
     #[arg(long)]
     no_build: bool,
-    /// Demand IAM authorization at API Gateway too
+    /// Also require IAM authorization at API Gateway
     #[arg(long)]
     iam: bool,
     /// CA certificate of the database (PEM) to put into every package

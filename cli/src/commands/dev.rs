@@ -38,10 +38,10 @@ pub struct Args {
     /// Do not rebuild the functions when a file changes
     #[arg(long)]
     no_reload: bool,
-    /// Demand logins, as a deployment does. The first start prints how the first admin logs in
+    /// Require logins, as a deployment does. The first start prints how the first admin logs in
     #[arg(long, conflicts_with = "docker")]
     auth: bool,
-    /// Another person who logs in, with a role: ann@local.test=approver. Implies --auth
+    /// Add a person who can log in, with a role: ann@local.test=approver. Implies --auth
     #[arg(long = "user", value_name = "EMAIL=ROLE", value_parser = person, conflicts_with = "docker")]
     users: Vec<(String, Role)>,
     /// Use LocalStack and Supabase Local in Docker instead of the embedded servers
@@ -194,9 +194,9 @@ impl DevStack {
             report::line("login", format_args!("{} ({}), password {}", user.email, user.role, user.password));
         }
         let known = if self.stack.new_users.is_empty() {
-            "; nofx dev --auth --reset forgets the passwords and the database"
+            "; nofx dev --auth --reset deletes the passwords and the database"
         } else {
-            "; the passwords are shown this once"
+            "; the passwords are shown only once"
         };
         report::line("", format_args!("{} login --email {}{known}", output::program(), logins::ADMIN));
     }
@@ -209,7 +209,7 @@ fn person(text: &str) -> Result<(String, Role), &'static str> {
     let is_address = email.len() <= 255
         && email.bytes().all(|byte| byte.is_ascii_graphic())
         && email.split_once('@').is_some_and(|(name, host)| !name.is_empty() && !host.is_empty());
-    if is_address { Ok((email.to_owned(), role)) } else { Err("this is no e-mail address") }
+    if is_address { Ok((email.to_owned(), role)) } else { Err("this is not an e-mail address") }
 }
 
 /// Locks the state folder.

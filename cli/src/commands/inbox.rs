@@ -1,4 +1,4 @@
-//! `nofx inbox`: the gates that wait for a decision of the caller, or of anybody.
+//! `nofx inbox`: the pending gates that the caller may decide, or all of them.
 
 use std::time::SystemTime;
 
@@ -12,7 +12,7 @@ use crate::output::{self, Format, time};
 
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Args {
-    /// Show also the gates that other people decide
+    /// Also show gates that you may not decide
     #[arg(long)]
     all: bool,
     #[command(flatten)]
@@ -24,7 +24,7 @@ pub async fn run(api: &Api, args: &Args) -> Result<()> {
     let pages: Vec<Vec<Gate>> = api.pages("/gates").await?;
     let now = SystemTime::now();
     let may_decide = |gate: &Gate| gate.standing.may_decide.is_none_or(|may| may.ok || may.waive);
-    // A gate whose time is over is nobody's any more, so everybody sees that it still waits for its end.
+    // Nobody can decide an expired gate. It is listed for everybody until the sweeper ends it.
     let (gates, others): (Vec<Gate>, Vec<Gate>) = pages
         .into_iter()
         .flatten()

@@ -13,7 +13,7 @@ pub struct Args {
     /// Print the keys as PEM, to keep them in a file
     #[arg(long, conflicts_with = "json")]
     pem: bool,
-    /// With --pem: keys of decisions of people, instead of those of evidence
+    /// With --pem: print the keys of decisions instead of those of evidence
     #[arg(long, requires = "pem")]
     decisions: bool,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! `nofx limits`: what the tenant may have and do at most. `nofx admin limits` sets that.
+//! `nofx limits`: the limits of the tenant, and what it uses. `nofx admin limits` sets them.
 
 use anyhow::{Result, ensure};
 use nofx_local::database;
@@ -49,7 +49,7 @@ pub struct Change {
 }
 
 fn change(text: &str) -> Result<(&'static str, Option<u64>), String> {
-    let (name, most) = text.split_once('=').ok_or("looks like open_runs=100")?;
+    let (name, most) = text.split_once('=').ok_or("must be NAME=NUMBER, such as open_runs=100")?;
     let known = NAMES.into_iter().find(|known| *known == name);
     let name = known.ok_or_else(|| format!("the limits are {}", NAMES.join(", ")))?;
     if most == "none" {
@@ -59,7 +59,7 @@ fn change(text: &str) -> Result<(&'static str, Option<u64>), String> {
     Ok((name, Some(most)))
 }
 
-/// Sets limits of a tenant with the login of the database's owner. The others stay. Prints all.
+/// Sets limits of a tenant with the login of the database's owner. Other limits do not change. Prints all limits.
 pub async fn set(database_url: &str, tenant: &TenantId, change: &Change) -> Result<()> {
     let (mut set, mut unset) = (Map::new(), Vec::new());
     for (name, most) in &change.changes {

@@ -1,4 +1,4 @@
-//! `nofx login`: starts a session of a person, or stores the token of a program, for the API that is called.
+//! `nofx login`: starts a session of a person, or stores the token of a program, for one API.
 
 use std::io::{self, IsTerminal};
 use std::time::SystemTime;
@@ -21,15 +21,15 @@ use crate::output::color::command;
 
 /// How long a session lasts: 30 days.
 const SESSION_S: u32 = 2_592_000;
-/// No token and no password is longer.
+/// Maximum length of a token or a password.
 const MAX_SECRET_BYTES: usize = 4_096;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// E-mail address to log in with; the password is asked for, or read from standard input
+    /// E-mail address to log in with. The command asks for the password, or reads it from standard input
     #[arg(long)]
     email: Option<String>,
-    /// Store an API token instead; - reads it from standard input, so that no other program sees it
+    /// Store an API token instead. The value is -: the token is read from standard input, so that other programs cannot see it
     #[arg(long, value_name = "-", value_parser = ["-"], conflicts_with = "email")]
     token: Option<String>,
 }
@@ -58,7 +58,10 @@ pub async fn run(profile: Option<&str>, args: &Args) -> Result<()> {
 async fn session(api: &Api, email: Option<&str>) -> Result<Option<String>> {
     let settings: AuthSettings = api.get("/auth/config").await?;
     if settings.mode == "local" {
-        output::note(format_args!("{} needs no login: it acts as the person local", printable(api.address())));
+        output::note(format_args!(
+            "{} needs no login: every request is that of the person local",
+            printable(api.address())
+        ));
         return Ok(None);
     }
     let grant = grant_of(&settings)?;
@@ -71,7 +74,7 @@ async fn session(api: &Api, email: Option<&str>) -> Result<Option<String>> {
     start_session(api, &login).await.map(Some)
 }
 
-/// Where a person gets a JSON web token for a password.
+/// The URL at which a person gets a JSON web token for a password.
 pub fn grant_of(settings: &AuthSettings) -> Result<Url> {
     let Some(auth_url) = &settings.auth_url else {
         let hint = "store an API token: nofx login --token -";
@@ -80,7 +83,7 @@ pub fn grant_of(settings: &AuthSettings) -> Result<Url> {
     issuer::grant_url(auth_url)
 }
 
-/// The token of a session of the person whom the issuer gave this JSON web token.
+/// Starts a session with a JSON web token of the issuer. Returns the session's token.
 pub async fn start_session(api: &Api, login: &str) -> Result<String> {
     let person = api.clone().with_token(Some(Token::named("the issuer's answer", login)?));
     let body = json!({"name": "nofx login", "expires_in_s": SESSION_S});
@@ -92,7 +95,7 @@ pub async fn start_session(api: &Api, login: &str) -> Result<String> {
 fn asked(what: &str) -> Result<String> {
     if !io::stdin().is_terminal() {
         let name = command("nofx login --email ADDRESS");
-        bail!("nobody can be asked for an e-mail address here; {name} names it")
+        bail!("there is no terminal to ask for an e-mail address; use {name}")
     }
     let term = Term::stderr();
     term.write_str(&format!("{what}: "))?;
@@ -100,7 +103,8 @@ fn asked(what: &str) -> Result<String> {
     Ok(line.trim().to_owned())
 }
 
-/// A secret: typed without an echo, or the first line of standard input. Never an argument, which other programs see.
+/// Reads a secret from the terminal, without echo, or from the first line of standard input. It is never an argument, which other
+/// programs could see.
 fn secret(what: &str) -> Result<String> {
     let line = if io::stdin().is_terminal() {
         let term = Term::stderr();

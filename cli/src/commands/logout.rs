@@ -1,4 +1,4 @@
-//! `nofx logout`: ends the session, and forgets it.
+//! `nofx logout`: ends the session, and deletes the stored token.
 
 use std::env;
 
@@ -16,7 +16,7 @@ use crate::output;
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {}
 
-/// `nofx logout`. An API token is only forgotten: programs may use it.
+/// `nofx logout`. An API token is only deleted here and not revoked, because other programs may use it.
 pub async fn run(profile: Option<&str>, _: &Args) -> Result<()> {
     let target = Environment::read()?.target(profile)?;
     let file = credentials::path()?;
@@ -26,7 +26,7 @@ pub async fn run(profile: Option<&str>, _: &Args) -> Result<()> {
         output::note(format_args!("nobody is logged in at {place}"));
         return Ok(());
     };
-    // Forget it first: whatever the API answers, it must not stay here.
+    // Delete it first, so that it is gone whatever the API answers.
     let is_session = credentials.text_for(&target.api_url).is_some_and(|text| text.starts_with("nofx_person_"));
     credentials.remove(&target.api_url);
     credentials.save(&file)?;
@@ -34,7 +34,7 @@ pub async fn run(profile: Option<&str>, _: &Args) -> Result<()> {
         output::note("NOFX_TOKEN is still set");
     }
     if !is_session {
-        return output::line(format_args!("forgot the token for {place}; nofx token revoke ends it"));
+        return output::line(format_args!("deleted the stored token for {place}; nofx token revoke revokes it"));
     }
     let api = Api::of(&target).await.with_token(Some(token));
     match api.delete::<TokenEnded>("/sessions/current", &json!({})).await {
@@ -43,6 +43,6 @@ pub async fn run(profile: Option<&str>, _: &Args) -> Result<()> {
         Err(error) if error.downcast_ref::<ApiError>().is_some_and(|error| error.kind == Kind::NotLoggedIn) => {
             output::line(format_args!("logged out at {place}"))
         }
-        Err(error) => Err(error.context("the session is forgotten here, and may still count at the API")),
+        Err(error) => Err(error.context("the stored session was deleted, but it may still be valid at the API")),
     }
 }

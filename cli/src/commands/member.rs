@@ -20,16 +20,16 @@ pub enum Command {
         #[command(flatten)]
         format: Format,
     },
-    /// Make somebody a member, or change a member
+    /// Add a member, or change one
     #[command(alias = "add")]
     Set(SetArgs),
-    /// Remove a member, end their sessions, and revoke the tokens that they answer for
+    /// Remove a member, end their sessions, and revoke the tokens that they own
     #[command(aliases = ["delete", "rm"])]
     Remove {
         /// Their id at the issuer: the sub of their login
         #[arg(value_name = "SUB")]
         subject: String,
-        /// Member who answers for their tokens from now on; the tokens are not revoked then
+        /// Member who takes over their tokens, which are then not revoked
         #[arg(long, value_name = "SUB")]
         tokens_to: Option<String>,
         #[command(flatten)]
@@ -42,10 +42,10 @@ pub struct SetArgs {
     /// Their id at the issuer: the sub of their login
     #[arg(value_name = "SUB")]
     subject: String,
-    /// What they may do
+    /// Their role
     #[arg(long)]
     role: Role,
-    /// What others read [default: the e-mail address, else SUB]
+    /// Name that others see [default: the e-mail address, else SUB]
     #[arg(long)]
     name: Option<String>,
     /// E-mail address
@@ -58,7 +58,7 @@ pub struct SetArgs {
 /// A role in the tenant.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Role {
-    /// Reads everything
+    /// Reads runs, artifacts, rules, the policy and usage
     Viewer,
     /// Also starts and controls runs
     Operator,

@@ -25,7 +25,7 @@ pub enum Command {
         /// Address of the API
         #[arg(value_name = "URL", value_parser = |text: &str| check_url(text).map(|()| text.to_owned()))]
         api_url: String,
-        /// Sign requests for API Gateway in this AWS region, if it demands IAM authorization
+        /// Sign requests for API Gateway in this AWS region, if it requires IAM authorization
         #[arg(long)]
         region: Option<String>,
         /// Profile of the AWS configuration whose credentials sign

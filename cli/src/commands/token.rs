@@ -18,9 +18,9 @@ use crate::output::{self, Format, time};
 
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
-    /// Create a token, and print it: it cannot be read again
+    /// Create a token, and print it. It cannot be shown again
     Create(CreateArgs),
-    /// List the tokens that count now, newest first
+    /// List the valid tokens, newest first
     #[command(alias = "ls")]
     List {
         /// Also list tokens that expired or were revoked
@@ -32,10 +32,10 @@ pub enum Command {
         #[command(flatten)]
         format: Format,
     },
-    /// Revoke a token or a session, for good
+    /// Revoke a token or a session. This cannot be undone
     #[command(aliases = ["delete", "rm"])]
     Revoke {
-        /// Its id
+        /// Id of the token
         id: TokenId,
         #[command(flatten)]
         format: Format,
@@ -44,18 +44,18 @@ pub enum Command {
 
 #[derive(Clone, Debug, Args)]
 pub struct CreateArgs {
-    /// What it is called; records name it KIND:NAME
+    /// Name of the token; records show KIND:NAME
     name: String,
-    /// An agent never decides, and never changes policy, rules, members or tokens
+    /// Kind of program. An agent can never decide gates, or change the policy, rules, members or tokens
     #[arg(long)]
     kind: Kind,
-    /// What it may do
+    /// Role of the token
     #[arg(long)]
     role: Role,
-    /// How long it counts: a number with m, h, d or w, at most 366d
+    /// How long it is valid: a number with m, h, d or w, at most 366d
     #[arg(long, value_name = "TIME", default_value = "90d", value_parser = lifetime)]
     expires: u32,
-    /// A permission that it is limited to, such as runs.read; may be repeated
+    /// Limit it to this permission, such as runs.read; may be repeated
     #[arg(long = "scope", value_name = "PERMISSION", value_parser = permission)]
     scopes: Vec<Permission>,
     #[command(flatten)]
@@ -99,7 +99,7 @@ async fn create(api: &Api, args: &CreateArgs) -> Result<()> {
     }
     output::line(&made.token)?;
     output::note(format_args!(
-        "{kind}:{} has this token until {}; it is not shown again. {} ends it",
+        "{kind}:{} has this token until {}; it is not shown again. {} revokes it",
         args.name,
         time::date(&made.expires_at),
         command(format!("nofx token revoke {}", made.id))
@@ -115,7 +115,7 @@ async fn list(api: &Api, all: bool, sessions: bool, format: Format) -> Result<()
         return output::json(&TokenPage { tokens, next: None });
     }
     if tokens.is_empty() {
-        output::note(format_args!("there are none; {} creates a token", command("nofx token create NAME --kind ..")));
+        output::note(format_args!("there are no tokens; {} creates one", command("nofx token create NAME --kind ..")));
         return Ok(());
     }
     output::text(table(&tokens, SystemTime::now()))
@@ -152,7 +152,7 @@ fn state(token: &Token, now: SystemTime) -> String {
 
 /// Seconds of `90d`, `12h`, `30m` or `2w`.
 fn lifetime(text: &str) -> Result<u32, String> {
-    let wrong = || "is a number with m, h, d or w, such as 90d, from 1m to 366d".to_owned();
+    let wrong = || "must be a number with m, h, d or w, such as 90d, from 1m to 366d".to_owned();
     let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
     let seconds = match unit {
         "m" => 60,

@@ -1,4 +1,4 @@
-//! `nofx whoami`: who the caller is to the API, and what it may do.
+//! `nofx whoami`: who the API says the caller is, and what the caller may do.
 
 use std::time::SystemTime;
 
@@ -27,15 +27,15 @@ pub async fn run(api: &Api, args: &Args) -> Result<()> {
     output::line(format_args!("may: {}", permissions.join(", ")))
 }
 
-/// Who somebody is, on one line.
+/// Who the caller is, on one line.
 pub fn sentence(who: &Whoami, now: SystemTime) -> String {
     let (name, tenant) = (printable(&who.name), printable(&who.tenant.0));
     let mut text = format!("{name}, {} of the tenant {tenant}", who.role);
     if who.kind != Kind::Person {
-        text = format!("{text}, for {}", printable(&who.owner));
+        text = format!("{text}, owned by {}", printable(&who.owner));
     }
     match who.expires_at.as_ref().and_then(time::time).and_then(|at| at.duration_since(now).ok()) {
-        Some(left) => format!("{text}, for another {}", time::span(left)),
+        Some(left) => format!("{text} (expires in {})", time::span(left)),
         None => text,
     }
 }
@@ -59,7 +59,7 @@ mod tests {
         assert_eq!(sentence(&who("person", "Ann\u{1b}[1m", None), now), "Ann\\u{1b}[1m, operator of the tenant acme");
         assert_eq!(
             sentence(&who("agent", "agent:ci", Some("2026-12-01T12:00:00Z")), now),
-            "agent:ci, operator of the tenant acme, for ann, for another 2 d 2 h"
+            "agent:ci, operator of the tenant acme, owned by ann (expires in 2 d 2 h)"
         );
     }
 }

@@ -42,7 +42,7 @@ pub async fn settings(State(ctx): State<Ctx>) -> Json<AuthSettings> {
     })
 }
 
-/// `POST /sessions {name, expires_in_s}`, with the JSON web token of a login -> 201 with a session's token.
+/// `POST /sessions {name, expires_in_s}`, with the JSON web token of a login -> 201 with the token of a session.
 pub async fn create_session(session: Session, body: Body) -> Result<Response, Error> {
     let request = body.read_if_any(SESSION_FIELDS, |fields| Some(SessionRequest::read(fields)))?;
     let token = ApiToken::generate(Kind::Person, TokenId(Uuid::now_v7()), session.tenant().clone())?;
@@ -62,13 +62,13 @@ pub async fn end_session(session: Session, body: Body) -> Result<Json<TokenEnded
     Ok(Json(TokenEnded { result: result.to_owned() }))
 }
 
-/// The answer with a new token, the only one with its secret.
+/// The answer with a new token. No other answer contains its secret.
 pub(crate) fn created(token: &ApiToken, made: TokenMade) -> Result<Response, Error> {
     let expires_at = match made {
         TokenMade::Created { expires_at } => expires_at,
-        TokenMade::RoleAbove => return Err(Error::invalid("role", "is above your own")),
+        TokenMade::RoleAbove => return Err(Error::invalid("role", "is higher than your own")),
         TokenMade::ScopeOutside { scopes } => {
-            let message = format!("has permissions that the role and kind have not: {}", scopes.join(", "));
+            let message = format!("has permissions that the role and kind do not include: {}", scopes.join(", "));
             return Err(Error::invalid("scopes", message));
         }
     };

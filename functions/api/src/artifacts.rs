@@ -85,7 +85,7 @@ pub async fn create_workspace(State(ctx): State<Ctx>, session: Session, body: Bo
     let upload = NewUpload::parse(&body)?;
     let hash = hex(&upload.sha256);
     let (key, row) = new_workspace(&ctx, session.tenant(), upload.name, &upload.media_type, hash, upload.size_bytes);
-    // First the row: nobody unknown gets a signed URL.
+    // The row comes first: only an admitted caller gets a signed URL.
     artifact::artifact_upload(&session, &row).await?;
     let signed = ctx.storage.sign_upload(&key, &row.media_type, &upload.sha256, row.size_bytes, UPLOAD_FOR).await?;
     let upload = Upload {

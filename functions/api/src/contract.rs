@@ -63,7 +63,7 @@ fn runs(schemas: &mut Schemas) -> Vec<Operation> {
         {"name": "approve", "tool": "manual:release", "depends_on": ["hello"], "timeout_s": 3600}]}});
     let mut new_run = schemas.plan();
     new_run["properties"]["actor"] = who_and_why("actor");
-    new_run["properties"]["actor"]["description"] = json!("Who starts the run; recorded as given, nobody by default.");
+    new_run["properties"]["actor"]["description"] = json!("The name to record on a stack without logins.");
     vec![
         Operation::new(Method::POST, "/runs", "createRun", RUNS, "Create a run of a plan.")
             .header("Idempotency-Key", "Makes it safe to repeat the request: the same key creates one run.", key)
@@ -329,7 +329,7 @@ fn audit(schemas: &mut Schemas) -> Vec<Operation> {
                 seq("Cursor: `next` of the page before, which is the last entry seen. Empty for the first page."),
             )
             .parameter("action", text("The action, such as `policy.set`."))
-            .parameter("actor", text("Somebody with exactly this name did it."))
+            .parameter("actor", text("The exact name of who did it."))
             .answers(200, "A page.", schemas.of::<AuditPage>())
             .with("Link")
             .example("rule", "GET /audit"),

@@ -28,13 +28,13 @@ pub async fn set(session: Session, Path(subject): Path<String>, body: Body) -> R
         MemberSet::Created { member } => Ok((StatusCode::CREATED, Json(member)).into_response()),
         MemberSet::Replaced { member } | MemberSet::Unchanged { member } => Ok(Json(member).into_response()),
         MemberSet::LastAdmin => Err(last_admin()),
-        MemberSet::RoleAbove => Err(Error::invalid("role", "is above your own")),
+        MemberSet::RoleAbove => Err(Error::invalid("role", "is higher than your own")),
         MemberSet::NameTaken => Err(Error::invalid("name", "is that of another member")),
         MemberSet::EmailTaken => Err(Error::invalid("email", "is that of another member")),
     }
 }
 
-/// `DELETE /members/{subject} {tokens_to}` -> how many sessions and tokens ended with it.
+/// `DELETE /members/{subject} {tokens_to}` -> how many sessions and tokens ended.
 pub async fn remove(session: Session, Path(subject): Path<String>, body: Body) -> Result<Json<MemberRemoved>, Error> {
     let tokens_to = body.read_if_any(REMOVAL_FIELDS, |fields| {
         Some(fields.read("tokens_to", |value| access::subject(value.as_str().unwrap_or_default()).map(str::to_owned)))

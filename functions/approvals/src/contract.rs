@@ -23,7 +23,7 @@ pub fn contract(schemas: &mut Schemas) -> Vec<Operation> {
             Decision::Approve => operation.may_take(object(DECISION, &[], decided), example("looks good")),
             _ => operation.takes(object(DECISION, &["reason"], who_and_needed_why), example("not needed here")),
         };
-        operation.answers(200, "The gate. It waits on if more people must approve.", schemas.of::<Gate>()).refuses(&[
+        operation.answers(200, "The gate. It stays pending if more must approve.", schemas.of::<Gate>()).refuses(&[
             Code::ApprovalRule,
             Code::SelfApproval,
             Code::GateChanged,

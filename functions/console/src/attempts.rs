@@ -1,4 +1,4 @@
-//! Failed logins, so that nobody can try many passwords. The issuer has limits of its own; these hold for one process.
+//! Counts failed logins, so that nobody can try many passwords. The issuer has its own limits. These apply to one process.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

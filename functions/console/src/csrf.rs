@@ -28,7 +28,7 @@ pub fn token(headers: &HeaderMap) -> Token {
     }
 }
 
-/// The token for the form of a login, which starts a session: that in the cookie, or a new one.
+/// The token for the login form, which starts a session: the one in the cookie, or a new one.
 pub fn login_token(headers: &HeaderMap) -> Token {
     if let Some(value) = cookie(headers) {
         return Token { value: value.to_owned(), set_cookie: None };
@@ -53,7 +53,7 @@ pub fn check(headers: &HeaderMap, public_url: Option<&str>, in_form: &str) -> Re
     }
 }
 
-/// The same for the form of a login.
+/// The same for the login form.
 pub fn check_login(headers: &HeaderMap, public_url: Option<&str>, in_form: &str) -> Result<(), &'static str> {
     if sender(headers, public_url) != Sender::Own {
         return Err(FOREIGN);
@@ -66,7 +66,7 @@ pub fn check_login(headers: &HeaderMap, public_url: Option<&str>, in_form: &str)
     }
 }
 
-/// The session in the cookie, whether it counts or not.
+/// The session in the cookie. It may be invalid.
 fn session(headers: &HeaderMap) -> Option<ApiToken> {
     session_cookie(headers).and_then(ApiToken::parse)
 }

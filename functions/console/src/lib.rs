@@ -125,9 +125,9 @@ async fn with_security_headers(State(people_log_in): State<bool>, request: Reque
     let mut response = viewer::request(async {
         let response = next.run(request).await;
         match response.status() {
-            // The form of a login is a page that says itself what is wrong.
+            // The login page itself says what is wrong.
             StatusCode::UNAUTHORIZED if people_log_in && !routes::is_page(&response) => {
-                // The script of a page shows no other page in its place.
+                // The script of a page cannot show another page instead.
                 let is_shown = reads && !uri.path().ends_with("/fragment");
                 if is_shown { routes::login::to_login(&uri) } else { routes::login::session_ended(&uri) }
             }

@@ -1,5 +1,5 @@
-//! Who looks at a page. The header of each page names them, and forms ask for no name if the session says it. A page is
-//! rendered in the task of its request, so this travels with the task.
+//! The person who looks at a page. The header of each page shows them, and forms ask for no name if the session has it. A page
+//! is rendered in the task of its request, so this is task-local.
 
 use std::future::Future;
 use std::sync::OnceLock;
@@ -23,17 +23,17 @@ struct Viewer {
     form_token: Option<String>,
 }
 
-/// Runs a request. Whoever it is of is known after [`enter`].
+/// Runs a request. [`enter`] sets its viewer.
 pub async fn request<T>(future: impl Future<Output = T>) -> T {
     VIEWER.scope(OnceLock::new(), future).await
 }
 
-/// Whether people log in. Else the one person of the stack acts.
+/// Whether people log in. Otherwise every request is that of the person `local`.
 pub fn log_in(ctx: &Ctx) -> bool {
     ctx.config.auth.mode == Some(AuthMode::On)
 }
 
-/// Says whose request this is, if people log in.
+/// Sets the viewer of this request, if people log in.
 pub fn enter(ctx: &Ctx, session: &Session, headers: &HeaderMap) {
     if log_in(ctx) {
         let form_token = session_cookie(headers).and_then(ApiToken::parse).map(|token| token.form_token());
@@ -42,7 +42,7 @@ pub fn enter(ctx: &Ctx, session: &Session, headers: &HeaderMap) {
     }
 }
 
-/// Whether the session says who acts.
+/// Whether the session has the name of the person.
 pub fn is_known() -> bool {
     VIEWER.try_with(|viewer| viewer.get().is_some()).unwrap_or_default()
 }

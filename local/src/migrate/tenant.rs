@@ -13,8 +13,8 @@ use uuid::Uuid;
 
 use crate::report::hinted;
 
-/// Makes the tenant of a laptop, with one person who acts without a login. Safe to repeat. Only such a tenant admits a
-/// caller without credentials, so nobody makes one elsewhere than on a laptop.
+/// Makes the tenant of a laptop, with one person who needs no login. Safe to repeat. Only such a tenant admits a caller without
+/// credentials, so it must be made only on a laptop.
 pub async fn local_tenant(client: &Client, tenant: &str) -> Result<()> {
     let sql = "with made as (
                    insert into nofx.tenant (tenant_id, is_solo) values ($1, true)
@@ -73,7 +73,7 @@ pub async fn set_limits(client: &Client, tenant: &TenantId, set: &Value, unset: 
     Ok(rows.first().map(|row| row.get(0)))
 }
 
-/// Makes a tenant in which everybody logs in. The person of the local mode is no member there, and the tokens that it made end.
+/// Makes a tenant in which everybody logs in. The person of the local mode is removed, and the tokens that they own are revoked.
 pub async fn team_tenant(client: &Client, tenant: &TenantId) -> Result<()> {
     let sql = "with made as (
                    insert into nofx.tenant (tenant_id) values ($1)
@@ -91,7 +91,7 @@ pub async fn team_tenant(client: &Client, tenant: &TenantId) -> Result<()> {
 #[derive(Clone, Copy, Debug)]
 pub struct NewToken<'a> {
     pub kind: Kind,
-    /// The member who answers for it; for a session, whose it is.
+    /// The member who owns it; for a session, the person.
     pub owner: &'a str,
     pub name: &'a str,
     /// None for a session, which has the role of its member.
@@ -129,7 +129,7 @@ pub async fn make_token(client: &Client, tenant: &TenantId, new: &NewToken<'_>) 
         .context("cannot make the token")?;
     if made == 0 {
         return Err(hinted(
-            format!("{} is no member of the tenant {tenant}", new.owner),
+            format!("{} is not a member of the tenant {tenant}", new.owner),
             "nofx admin bootstrap makes a tenant with its first admin; a disabled tenant makes no tokens",
         ));
     }

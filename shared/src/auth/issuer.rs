@@ -1,7 +1,7 @@
 //! Reads the keys of an issuer over HTTP.
 //!
-//! The address comes from the configuration only. Redirects are not followed, the answer is bounded in size and time, and
-//! what it says is judged elsewhere.
+//! The address comes only from the configuration. Redirects are not followed, and the answer is bounded in size and time. The
+//! caller checks its content.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,6 +66,6 @@ where
         .with_root_certificates(roots)
         .with_no_client_auth();
     let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
-    // A process asks every few minutes, and on Lambda it is frozen between: an idle connection would be dead.
+    // A process sends a request every few minutes, and Lambda freezes it in between, so an idle connection would be dead.
     Ok(Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector))
 }

@@ -1,12 +1,12 @@
 //! The keys of an issuer, cached in the process.
 //!
-//! A known key never waits for the network. The document is read again in the background when it is 10 minutes old. An
-//! unknown key id reads it at most once in 10 seconds, for all requests together, and the request waits 2 seconds at most.
-//! A document without a usable key changes nothing. While the endpoint is down, the last keys count for 24 hours, and
-//! the time between two tries doubles up to 5 minutes.
+//! A known key never waits for the network. Once the document is 10 minutes old, the next request starts another read of it
+//! in the background. An unknown key id starts a read at most once in 10 seconds, for all requests together, and its request
+//! waits up to 2 seconds. A document without a usable key changes nothing. While the endpoint is down, the last keys stay
+//! valid for 24 hours, and the time between two reads doubles up to 5 minutes.
 //!
-//! The clock is the wall clock, because Lambda stops a process between requests, and because other processes store
-//! documents with their age.
+//! The clock is the wall clock, because Lambda freezes a process between requests, and because documents are stored with
+//! the time at which they were read.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -29,7 +29,7 @@ pub fn system_clock() -> Clock {
     Arc::new(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
-/// How often the document is read, and how long it counts.
+/// How often the document is read, and how long it stays valid.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
     /// A document of this age is read again.
@@ -42,7 +42,7 @@ pub struct Timing {
     pub wait: Duration,
     /// The limit of one read.
     pub fetch: Duration,
-    /// How old a document may become while no newer one can be read.
+    /// The age at which a document becomes invalid, if no newer one can be read.
     pub max_stale: Duration,
 }
 
@@ -67,13 +67,14 @@ pub struct Stored {
     pub fetched_at: Duration,
 }
 
-/// Where the last document survives the process, for a start while the endpoint is down. Both log their own failures.
+/// Keeps the last document outside of the process, for a process that starts while the endpoint is down. Both functions log
+/// their own failures.
 #[derive(Clone)]
-pub struct Shelf {
-    /// Called if the endpoint gives no answer to a process without keys, at most once in 10 seconds.
+pub struct KeyStore {
+    /// Called if a process has no keys and the endpoint does not answer, at most once in 10 seconds.
     pub load: Arc<dyn Fn() -> BoxFuture<'static, Option<Stored>> + Send + Sync>,
-    /// Called after a read that brought another document than the one before, and every hour otherwise, so that the
-    /// stored document does not become stale. Many processes call it, so skip a write that changes neither.
+    /// Called after a read that returned a new document, and otherwise every hour, so that the stored document does not
+    /// become stale. Many processes call it, so it should skip a write that changes nothing.
     pub store: Arc<dyn Fn(Stored) -> BoxFuture<'static, ()> + Send + Sync>,
 }
 
@@ -96,12 +97,17 @@ impl Jwks {
     }
 
     /// Keys of an endpoint, which is asked on first use.
-    pub fn of_endpoint(address: &str, timing: Timing, clock: Clock, shelf: Option<Shelf>) -> Result<Self, Error> {
+    pub fn of_endpoint(
+        address: &str,
+        timing: Timing,
+        clock: Clock,
+        key_store: Option<KeyStore>,
+    ) -> Result<Self, Error> {
         Ok(Self(Source::Endpoint(Arc::new(Cache {
             endpoint: Endpoint::new(address, timing.fetch)?,
             timing,
             clock,
-            shelf,
+            key_store,
             state: Mutex::default(),
             loading: tokio::sync::Mutex::default(),
             settled: watch::Sender::new(()),
@@ -121,9 +127,9 @@ struct Cache {
     endpoint: Endpoint,
     timing: Timing,
     clock: Clock,
-    shelf: Option<Shelf>,
+    key_store: Option<KeyStore>,
     state: Mutex<State>,
-    /// Held while the shelf is asked.
+    /// Held while the key store is asked.
     loading: tokio::sync::Mutex<()>,
     /// Changes when a read ends.
     settled: watch::Sender<()>,
@@ -135,9 +141,9 @@ struct State {
     is_fetching: bool,
     /// The start of the last read.
     tried_at: Option<Duration>,
-    /// Reads that failed since the last one that did not.
+    /// Failed reads since the last successful one.
     failures: u32,
-    /// When the shelf was asked.
+    /// When the key store was asked.
     asked_at: Option<Duration>,
     stored_at: Option<Duration>,
 }
@@ -149,7 +155,7 @@ struct Current {
 }
 
 impl State {
-    /// The key, unless the document is too old to count.
+    /// The key, unless the document is too old.
     fn key(&self, kid: &str, now: Duration, timing: &Timing) -> Option<Arc<Key>> {
         let current = self.current.as_ref()?;
         let counts = now.saturating_sub(current.fetched_at) <= timing.max_stale;
@@ -168,7 +174,7 @@ impl State {
         true
     }
 
-    /// Takes the answer of a read. Returns what the shelf should store.
+    /// Records the answer of a read. Returns what the key store should store.
     fn settle(&mut self, answer: Result<(KeySet, String), String>, now: Duration) -> Option<Stored> {
         let (keys, document) = match answer {
             Ok(answer) => answer,
@@ -201,7 +207,7 @@ impl Cache {
     }
 
     async fn get(self: &Arc<Self>, kid: &str) -> Result<Arc<Key>, Refused> {
-        // Before the state, so that no end of a read is missed.
+        // Subscribe before looking at the state, so that the end of a read is not missed.
         let mut settled = self.settled.subscribe();
         let (known, is_fetching) = {
             let (now, mut state) = ((self.clock)(), self.state());
@@ -215,14 +221,14 @@ impl Cache {
             return Ok(key);
         }
         if is_fetching {
-            // Too late, or at an end: the state tells.
+            // Whether the read ended or the wait is over, the state has the result.
             let _ = timeout(self.timing.wait, settled.changed()).await;
         }
-        self.ask_shelf().await;
+        self.ask_key_store().await;
         self.state().key(kid, (self.clock)(), &self.timing).ok_or(Refused("unknown_key"))
     }
 
-    /// Reads the document once, in a task of its own: a request that ends early does not stop it.
+    /// Reads the document once. This runs in its own task, so that a request that ends early does not stop it.
     async fn fetch(self: Arc<Self>) {
         let ending = Ending(&self);
         let answer = self.endpoint.fetch().await.and_then(|document| {
@@ -231,22 +237,22 @@ impl Cache {
         });
         let to_store = self.state().settle(answer, (self.clock)());
         drop(ending);
-        if let (Some(shelf), Some(stored)) = (&self.shelf, to_store) {
-            (shelf.store)(stored).await;
+        if let (Some(key_store), Some(stored)) = (&self.key_store, to_store) {
+            (key_store.store)(stored).await;
         }
     }
 
-    /// Asks the shelf, if no document is here. Concurrent requests ask once.
-    async fn ask_shelf(&self) {
-        let Some(last) = self.shelf.as_ref().filter(|_| self.needs_shelf()) else { return };
+    /// Asks the key store if the process has no document. Concurrent requests ask once.
+    async fn ask_key_store(&self) {
+        let Some(last) = self.key_store.as_ref().filter(|_| self.needs_key_store()) else { return };
         let _loading = self.loading.lock().await;
-        if !self.needs_shelf() {
+        if !self.needs_key_store() {
             return;
         }
         let stored = (last.load)().await;
         let mut state = self.state();
         state.asked_at = Some((self.clock)());
-        // A read may have ended since.
+        // Meanwhile a read may have ended.
         if let (None, Some(stored)) = (&state.current, stored) {
             match KeySet::parse(&stored.document) {
                 Ok(keys) => {
@@ -258,14 +264,14 @@ impl Cache {
         }
     }
 
-    fn needs_shelf(&self) -> bool {
+    fn needs_key_store(&self) -> bool {
         let (now, state) = ((self.clock)(), self.state());
         let is_too_soon = state.asked_at.is_some_and(|asked_at| is_within(self.timing.interval, asked_at, now));
         state.current.is_none() && !is_too_soon
     }
 }
 
-/// Ends a read, also one that panics.
+/// Marks a read as ended, even if it panics.
 struct Ending<'a>(&'a Cache);
 
 impl Drop for Ending<'_> {

@@ -1,5 +1,5 @@
 //! Signed texts in compact form (JWS, RFC 7515): `header.payload.signature`. Verifies the signature and the rules of the
-//! header. It does not look into the payload.
+//! header. It does not read the payload.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -90,7 +90,7 @@ impl Key {
             _ => return Err("kty is neither EC nor RSA"),
         };
         if jwk.get("alg").is_some_and(|alg| alg != name) {
-            return Err("alg is another one");
+            return Err("alg does not match kty");
         }
         Ok(Self { algorithm, kid, material: Material::Public(public) })
     }

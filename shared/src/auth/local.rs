@@ -16,7 +16,7 @@ pub fn check(config: &AuthConfig) -> Result<(), Error> {
     if host.is_none() { refuse("AWS_ENDPOINT_URL is not on this machine; set it to on".to_owned()) } else { Ok(()) }
 }
 
-/// Whether a `Host` header names this machine. A page of another site reaches it with its own name only.
+/// Whether a `Host` header names this machine. If a page of another site reaches this machine, the header has that site's name.
 pub fn is_local_host(host: &str) -> bool {
     let (name, port) = match host.rsplit_once(':') {
         Some((name, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => (name, port),

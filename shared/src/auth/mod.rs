@@ -1,11 +1,11 @@
 //! Who sends a request: API tokens, sessions and JSON web tokens, checked without the database.
 //!
-//! An [`Authenticator`] checks form and signature. Whether a token is revoked and what its owner may do is checked in the
-//! database, in the statement that the request sends anyway: see [`Caller`].
+//! An [`Authenticator`] checks form and signature. The database checks whether a token is revoked and what its owner may do,
+//! in the statement that the request sends anyway: see [`Caller`].
 //!
-//! A request has one credential: `Nofx-Authorization: Bearer`, or else `Authorization: Bearer`, or else a session in a
-//! cookie, where the route takes one. The first is for APIs whose gateway needs `Authorization` for itself. Two
-//! credentials are refused, because a proxy could look at the other one.
+//! The credential of a request is in `Nofx-Authorization: Bearer`, else in `Authorization: Bearer`, else in the session
+//! cookie, if the route accepts one. The first header is for APIs whose gateway needs `Authorization` for itself. A request
+//! with a bearer credential in both headers is refused, because a proxy could check the other one.
 
 #[cfg(test)]
 mod forge;
@@ -24,7 +24,7 @@ use std::net::IpAddr;
 
 use axum::http::{HeaderMap, HeaderName, header};
 
-pub use jwks::{Clock, Jwks, Shelf, Stored, Timing, system_clock};
+pub use jwks::{Clock, Jwks, KeyStore, Stored, Timing, system_clock};
 pub use jws::Compact;
 pub use jwt::{Person, Rules};
 pub use key::{Algorithm, Key, KeySet};
@@ -36,24 +36,24 @@ use crate::domain::principal::Via;
 use crate::domain::{Caller, Kind, TenantId};
 use crate::error::Error;
 
-/// The header for a credential where `Authorization` belongs to the gateway.
+/// The header for a credential if the gateway needs `Authorization`.
 pub static NOFX_AUTHORIZATION: HeaderName = HeaderName::from_static("nofx-authorization");
 
-/// Why a credential is refused: a code for the log. Clients get one answer for all of them.
+/// Why a credential is refused: a code for the log. Clients get the same answer for every reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refused(pub &'static str);
 
-/// Nobody is behind a request.
+/// Why a request has no caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denied {
     /// It has no credential.
     Missing,
-    /// Its credential does not count.
+    /// Its credential is not valid.
     Invalid(Refused),
 }
 
 impl Denied {
-    /// For the log. It holds no part of the credential.
+    /// The reason for the log. It contains no part of the credential.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Missing => "missing",
@@ -103,17 +103,17 @@ struct Logins {
 }
 
 impl Authenticator {
-    /// `home` is the tenant of a person whose token names none, and that of the local mode. `shelf` keeps the issuer's
-    /// keys. An error if the mode is not set, or if the local mode would not be local.
-    pub fn new(config: &AuthConfig, home: TenantId, shelf: Option<Shelf>) -> Result<Self, Error> {
-        Self::with_clock(config, home, shelf, Timing::default(), system_clock())
+    /// `home` is the tenant of a person whose token names none, and that of the local mode. `key_store` keeps the issuer's
+    /// keys. An error if the mode is not set, or if the local mode is set and the process is not on a local stack.
+    pub fn new(config: &AuthConfig, home: TenantId, key_store: Option<KeyStore>) -> Result<Self, Error> {
+        Self::with_clock(config, home, key_store, Timing::default(), system_clock())
     }
 
     /// The same with other timing and another clock.
     pub fn with_clock(
         config: &AuthConfig,
         home: TenantId,
-        shelf: Option<Shelf>,
+        key_store: Option<KeyStore>,
         timing: Timing,
         clock: Clock,
     ) -> Result<Self, Error> {
@@ -124,7 +124,7 @@ impl Authenticator {
                 Mode::Local
             }
             Some(AuthMode::On) => {
-                let logins = config.issuer.as_ref().map(|issuer| Logins::new(issuer, &home, shelf, timing, &clock));
+                let logins = config.issuer.as_ref().map(|issuer| Logins::new(issuer, &home, key_store, timing, &clock));
                 Mode::On(logins.transpose()?.map(Box::new))
             }
         };
@@ -136,7 +136,8 @@ impl Authenticator {
         matches!(self.mode, Mode::Local)
     }
 
-    /// The caller, as far as the request proves it. Asks no database, and the network only about a key that is unknown.
+    /// The caller, as far as the request proves it. It never uses the database. It waits for the network only if the key is
+    /// unknown.
     pub async fn identify(&self, headers: &HeaderMap, origin: &RequestOrigin<'_>) -> Result<Caller, Denied> {
         let caller = |tenant: TenantId, subject: String, via: Via| Caller {
             tenant,
@@ -174,7 +175,7 @@ impl Logins {
     fn new(
         config: &IssuerConfig,
         home: &TenantId,
-        shelf: Option<Shelf>,
+        key_store: Option<KeyStore>,
         timing: Timing,
         clock: &Clock,
     ) -> Result<Self, Error> {
@@ -184,7 +185,7 @@ impl Logins {
             }
             KeySource::Url(url) => {
                 let timing = Timing { max_stale: config.max_stale, ..timing };
-                Jwks::of_endpoint(url, timing, clock.clone(), shelf)?
+                Jwks::of_endpoint(url, timing, clock.clone(), key_store)?
             }
         };
         let secret = config.hs256_secret.as_deref().map(|secret| Key::hs256(secret.as_bytes()));
@@ -204,7 +205,7 @@ impl Logins {
     }
 }
 
-/// A credential in its form.
+/// A credential of valid form.
 enum Credential<'a> {
     Token(ApiToken),
     Jwt(&'a str),
@@ -241,7 +242,7 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>
     }
 }
 
-/// What follows `Bearer` and one space. The case of a scheme does not matter (RFC 9110, section 11.1).
+/// The text after `Bearer` and one space. Schemes are case-insensitive (RFC 9110, section 11.1).
 fn bearer(value: &str) -> Result<&str, Refused> {
     let (scheme, text) = value.split_once(' ').ok_or(Refused("scheme"))?;
     if !scheme.eq_ignore_ascii_case("Bearer") {

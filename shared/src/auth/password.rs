@@ -18,7 +18,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_ANSWER_BYTES: usize = 64 << 10;
 const ISSUER: &str = "the issuer of logins";
 
-/// What the issuer answers. Its refresh token is not used: a session takes its place.
+/// The issuer's answer. Its refresh token is not used: a session replaces it.
 #[derive(Deserialize)]
 struct Granted {
     access_token: String,

@@ -19,11 +19,11 @@ use crate::error::Error;
 
 /// What every token starts with. No JWT does.
 pub const PREFIX: &str = "nofx_";
-/// A longer text is no token.
+/// A longer text is not a token.
 const MAX_BYTES: usize = 300;
 const ID_BYTES: usize = 16;
 const SECRET_BYTES: usize = 32;
-/// What the token for forms is about.
+/// The message of the token for forms.
 const FORM: &[u8] = b"nofx form";
 
 /// The base 32 of RFC 4648 in lower case, without padding. It has no `_`, and decodes each value from one text only.
@@ -80,12 +80,12 @@ impl ApiToken {
         format!("{PREFIX}{}_{}", self.kind, BASE32.encode(&id))
     }
 
-    /// What a form of a page must contain, so that only a page of this session can send it. It says nothing about the secret.
+    /// The token that a form must contain, so that only a page of this session can send it. It reveals nothing about the secret.
     pub fn form_token(&self) -> String {
         hex(hmac::sign(&self.form_key(), FORM).as_ref())
     }
 
-    /// Whether a text is the token for forms of this session. The time that it takes says nothing.
+    /// Whether a text is the token for forms of this session. The comparison takes constant time.
     pub fn is_form_token(&self, text: &str) -> bool {
         let bytes = data_encoding::HEXLOWER.decode(text.as_bytes()).unwrap_or_default();
         hmac::verify(&self.form_key(), FORM, &bytes).is_ok()

@@ -22,7 +22,7 @@ pub struct AuditFilter<'a> {
 #[derive(Debug, Deserialize)]
 pub struct AuditExport {
     pub rows: Vec<AuditRow>,
-    /// The last row, if more follow.
+    /// The number of the last row, if more follow.
     pub next: Option<u64>,
     /// The last row of all.
     pub head: AuditHead,

@@ -79,7 +79,7 @@ pub struct GateDecision<'a> {
     pub decision: Decision,
     pub actor: &'a str,
     pub reason: Option<&'a str>,
-    /// The digest of what the person has seen, if they say so.
+    /// The digest of the gate as the person saw it, if the request has it.
     pub seen: Option<&'a str>,
 }
 
@@ -113,7 +113,7 @@ pub enum GateDecided {
     Excluded {
         why: WhyNot,
     },
-    /// The gate is not about what the person saw. The paths say what changed.
+    /// The gate has changed since the person saw it. The paths say what changed.
     Changed {
         changed: Vec<String>,
     },
@@ -212,7 +212,7 @@ async fn list(session: &Session, run: Option<RunId>, after: Option<GateId>, limi
     page(session, &sql, limit, &params).await
 }
 
-/// What the approvals of a plan come to.
+/// The rules that result from the approvals of a plan.
 #[derive(Debug, Deserialize)]
 pub struct ApprovalRules {
     /// By the name of the step.

@@ -1,4 +1,4 @@
-//! The last public keys of an issuer, for processes that start while it gives none.
+//! The last public keys of an issuer, for processes that start while the issuer's key endpoint is down.
 
 use std::time::Duration;
 

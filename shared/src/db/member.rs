@@ -8,7 +8,7 @@ use crate::domain::Role;
 use crate::error::Error;
 use crate::view::{Member, MemberRemoved};
 
-/// A person to make a member, or what they are from now on.
+/// A new member, or the new values of one.
 #[derive(Debug, Serialize)]
 pub struct NewMember<'a> {
     /// The `sub` of their login.
@@ -49,7 +49,7 @@ pub enum MemberGone {
     /// The tenant would have no admin left.
     LastAdmin,
     NotFound,
-    /// Nobody of the name `tokens_to` is another member.
+    /// `tokens_to` is not another member.
     HeirNotFound,
 }
 
@@ -76,7 +76,7 @@ pub async fn member_set(session: &Session, member: &NewMember<'_>) -> Result<Mem
     session.transition("select nofx.member_set($1)", member).await
 }
 
-/// Removes a member, ends their sessions, and revokes their tokens unless `tokens_to` answers for them from now on.
+/// Removes a member, ends their sessions, and revokes their tokens unless `tokens_to` owns them from now on.
 pub async fn member_remove(session: &Session, subject: &str, tokens_to: Option<&str>) -> Result<MemberGone, Error> {
     session.transition("select nofx.member_remove($1)", &RemoveCall { subject, tokens_to }).await
 }

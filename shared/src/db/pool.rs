@@ -279,7 +279,7 @@ pub(super) fn column<T: FromSqlOwned>(row: &Row) -> Result<T, Error> {
     row.try_get(0).map_err(|error| Error::internal("read a database answer", error))
 }
 
-/// SQLSTATEs of our own: the caller is unknown, the caller may not do this, and a limit of the tenant is reached.
+/// Our own SQLSTATEs: the caller is unknown, the caller may not do this, and a limit of the tenant is reached.
 const UNAUTHENTICATED: &str = "NF401";
 const FORBIDDEN: &str = "NF403";
 const LIMITED: &str = "NF429";

@@ -31,7 +31,7 @@ pub struct NewRun<'a> {
     pub traceparent: String,
     /// Artifact ids by role: archive, base, diff.
     pub workspace: Option<Value>,
-    /// Artifacts that inputs name by their ids. Who uploaded them does not approve the run.
+    /// Artifacts whose ids are in the inputs. The people who uploaded them may not approve the run.
     pub artifacts: Vec<ArtifactId>,
     /// Whether a step needs an approval.
     pub asks: bool,

@@ -18,14 +18,14 @@ use crate::domain::TenantId;
 use crate::domain::principal::{Caller, Permission, Principal};
 use crate::error::Error;
 
-/// A caller with what it wants to do. Clones are the same session.
+/// A caller, and the permission that its request needs. Clones share their state.
 #[derive(Clone)]
 pub struct Session {
     db: Database,
     caller: Arc<Caller>,
     permission: Permission,
     principal: Arc<OnceLock<Principal>>,
-    /// Whether a statement of the session was answered. Transitions do not return the principal.
+    /// Whether the database has answered a statement of the session. Transitions do not return the principal.
     is_admitted: Arc<AtomicBool>,
 }
 
@@ -51,7 +51,7 @@ impl Session {
         &self.caller.tenant
     }
 
-    /// Whose login it is, or which token: what the request says of itself.
+    /// The subject of the login or the id of the token, as the request claims it.
     pub fn subject(&self) -> &str {
         &self.caller.subject
     }
@@ -174,7 +174,7 @@ fn with_arguments(sql: &str, args: &[Arg<'_>]) -> String {
         match number.parse() {
             Ok(1) => push_argument(&mut query, 0, &Type::TEXT),
             Ok(n) if n >= 2 && n < args.len() + 2 => push_argument(&mut query, n - 1, &args[n - 2].1),
-            // Not a parameter, or one that is missing: Postgres says so.
+            // Not a parameter, or a missing one. Postgres reports that.
             _ => query.extend(["$", number]),
         }
         query.push_str(rest);

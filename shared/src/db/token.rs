@@ -12,7 +12,7 @@ use crate::view::{Token, Whoami};
 #[derive(Debug, Serialize)]
 pub struct NewSession<'a> {
     pub id: TokenId,
-    /// What the person logged in with.
+    /// Name of the session in lists.
     pub name: &'a str,
     /// In hex. The database never gets the secret.
     pub secret_sha256: String,
@@ -41,9 +41,9 @@ pub enum TokenMade {
     Created {
         expires_at: Timestamp,
     },
-    /// The role is above that of its creator.
+    /// The role is higher than that of the creator.
     RoleAbove,
-    /// These scopes are no permissions of the role and kind.
+    /// The role and kind do not have these permissions.
     ScopeOutside {
         scopes: Vec<String>,
     },

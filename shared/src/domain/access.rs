@@ -1,4 +1,4 @@
-//! What somebody asks for who starts a session, creates a token or sets a member.
+//! The requests that start a session, create a token, or set or remove a member.
 
 use std::ops::RangeInclusive;
 
@@ -33,7 +33,7 @@ pub const TOKEN_NAME: &str = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$";
 /// The session of a person who has just logged in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionRequest {
-    /// What the person logs in with.
+    /// Name of the session in lists.
     pub name: String,
     pub expires_in_s: u32,
 }
@@ -49,7 +49,7 @@ pub struct TokenRequest {
     pub expires_in_s: u32,
 }
 
-/// What a member is from now on.
+/// The new role, name and e-mail address of a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberRequest {
     pub role: Role,
@@ -78,7 +78,7 @@ impl TokenRequest {
         let has_scopes = fields.value("scopes").is_some();
         let scopes = fields.list("scopes", Permission::ALL.len(), scope);
         if has_scopes && scopes.is_empty() {
-            fields.problem("scopes", "must have permissions; leave it out for all of the role");
+            fields.problem("scopes", "must not be empty; leave it out for all permissions of the role");
         }
         let expires_in_s = fields.whole("expires_in_s", TOKEN_S).unwrap_or(DEFAULT_TOKEN_S);
         Some(Self { kind: kind?, name: name?, role: role?, scopes: has_scopes.then_some(scopes), expires_in_s })
@@ -86,7 +86,7 @@ impl TokenRequest {
 }
 
 impl MemberRequest {
-    /// Reads [`MEMBER_FIELDS`]. Without a name, the member is called by the e-mail address, else by the subject.
+    /// Reads [`MEMBER_FIELDS`]. The default of the name is the e-mail address, else the subject.
     pub fn read(fields: &mut Fields<'_, '_>, subject: &str) -> Option<Self> {
         fields.require(&["role"]);
         let email = fields.read("email", email).map(str::to_owned);
@@ -96,7 +96,7 @@ impl MemberRequest {
     }
 }
 
-/// The `sub` of a login, as an admin names it. The error says what one is.
+/// Checks a `sub` that an admin entered. The error says what is valid.
 pub fn subject(text: &str) -> Result<&str, String> {
     let fits = !text.is_empty() && text.len() <= MAX_SUBJECT_BYTES;
     if !fits || text.trim() != text || is_of_program(text) {

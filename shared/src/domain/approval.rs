@@ -1,5 +1,5 @@
-//! Who must approve: what a plan asks for, what a tenant's policy demands, and the rule that follows from both. The database
-//! caps a plan by the policy (`migrations/functions/approval_rule.sql`), when it asks and again when somebody decides.
+//! Who must approve: what a plan asks for, what a tenant's policy requires, and the resulting rule. The database takes the
+//! stricter of both (`migrations/functions/approval_rule.sql`), when the gate is created and again when somebody decides.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -25,20 +25,20 @@ pub struct Approval {
     /// Members who may decide: their subjects or e-mail addresses.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub people: Option<Vec<String>>,
-    /// False: who started the run never decides, even if the policy would let them.
+    /// False: people do not decide about their own work, even if the policy allows it.
     #[serde(rename = "self", skip_serializing_if = "Option::is_none")]
     pub by_self: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_after_s: Option<u32>,
-    /// When an event reminds of the gate, after it was created.
+    /// Seconds from the creation of the gate until an event reminds of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remind_after_s: Option<u32>,
-    /// What the people who decide read.
+    /// The text for the people who decide.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// What a policy demands of every gate that people decide.
+/// What a policy requires of every gate that people decide.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct ApprovalPolicy {
@@ -47,19 +47,19 @@ pub struct ApprovalPolicy {
     /// Roles that may decide. Null for approvers and admins.
     #[cfg_attr(feature = "openapi", schemars(with = "Option<Vec<String>>"))]
     pub roles: Option<Vec<Role>>,
-    /// Whether who started a run may approve its gates.
+    /// Whether people who started a run may decide its gates.
     #[serde(rename = "self")]
     pub by_self: Allowed,
-    /// Whether a person may approve the gates of runs that their own API tokens started.
+    /// Whether a person may decide the gates of runs that their own API tokens started.
     pub owners: Allowed,
     /// The longest time that a gate waits, in seconds.
     pub max_expires_after_s: Option<u32>,
     pub waive: Waivers,
-    /// How long ago a person may have logged in, in seconds.
+    /// The maximum age of a session that decides, in seconds.
     pub max_session_age_s: Option<u32>,
 }
 
-/// Whether somebody's own work may have their approval.
+/// Whether people may decide about their own work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
@@ -90,7 +90,7 @@ pub struct ApprovalRule {
     pub roles: Vec<Role>,
     /// Subjects or e-mail addresses of the members who may decide. Null for everybody with the role.
     pub people: Option<Vec<String>>,
-    /// Whether who started the run may decide.
+    /// Whether people may decide about their own work.
     #[serde(rename = "self")]
     pub by_self: bool,
     pub owners: Allowed,
@@ -111,7 +111,7 @@ pub const ROLES: [Role; 2] = [Role::Approver, Role::Admin];
 /// Fields of `approval` of a step.
 pub(super) const FIELDS: &[Names] =
     &[&["required"], &["roles"], &["people"], &["self"], &["expires_after_s"], &["remind_after_s"], &["reason"]];
-/// Fields of `inputs.approval` of a step that only asks. It has its expiry and its reason already.
+/// Fields of `inputs.approval` of a `manual` step. Its expiry and its reason are other inputs.
 pub(super) const ASK_FIELDS: &[Names] = &[&["required"], &["roles"], &["people"], &["self"], &["remind_after_s"]];
 /// Fields of `approvals` of a policy.
 pub const POLICY_FIELDS: &[Names] =
@@ -136,13 +136,13 @@ pub(super) fn read(fields: &mut Fields<'_, '_>) -> Option<Approval> {
     fields.object("approval", FIELDS, approval)
 }
 
-/// Reads `inputs.approval` of a step that only asks. `timeout_s` is how long its gate waits.
+/// Reads `inputs.approval` of a `manual` step. `timeout_s` is how long its gate waits.
 pub(super) fn read_ask(fields: &mut Fields<'_, '_>, inputs: &Value, timeout_s: Option<u32>) -> Option<Approval> {
     let asked = inputs.get("approval")?;
     let path = format!("{}.approval", fields.path("inputs"));
     let (refs, malformed) = references(asked, &path);
     if !refs.is_empty() || !malformed.is_empty() {
-        fields.problems([Problem::new(path, "must not refer to outputs: the plan says who approves")]);
+        fields.problems([Problem::new(path, "must not refer to outputs: the plan itself says who approves")]);
         return None;
     }
     let read = fields::read(asked, &path, ASK_FIELDS, Null::Wrong, |fields| {

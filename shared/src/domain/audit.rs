@@ -1,5 +1,5 @@
-//! The chain of a tenant's audit: each row has the hash of the row before, so nobody can change, remove or insert one without
-//! all later hashes. An export is JSON lines: a row a line, and the chain's head as the last one.
+//! The chain of a tenant's audit. Each row has the hash of the row before, so a row that is changed, removed or inserted changes
+//! all later hashes. An export is JSON lines: one row per line, and the chain's head in the last line.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::TenantId;
 use super::digest::hex;
 
-/// A row of an export. Its form as JSON has exactly these fields in this order, so that no byte of an export can change unseen.
+/// A row of an export. Its JSON has exactly these fields in this order, so that a change of any byte of an export is detected.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AuditRow {
@@ -23,7 +23,7 @@ pub struct AuditRow {
     pub body: String,
 }
 
-/// The last row of a chain: its number and hash. Number 0 is that of an empty chain.
+/// The number and the hash of the last row of a chain. The number of an empty chain is 0.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -33,7 +33,7 @@ pub struct AuditHead {
 }
 
 impl AuditHead {
-    /// The head of a chain without rows.
+    /// The head of an empty chain.
     pub fn of_nothing() -> Self {
         Self { seq: 0, hash: hex(&[0; 32]) }
     }
@@ -53,28 +53,28 @@ pub struct AuditEnd {
 pub enum Fault {
     /// A line is neither a row nor a head, or not in the form of an export.
     Unreadable,
-    /// Another row follows than the next one. Rows are missing, or out of order.
+    /// The row is not the next one: rows are missing or out of order.
     Order { expected: u64, found: u64 },
-    /// The hash of a row is not that of its text.
+    /// The hash of a row does not match its text.
     Changed { seq: u64 },
     /// A row does not name the hash of the row before it.
     Unlinked { seq: u64 },
-    /// The text of a row says another number, or another tenant than the rows before.
+    /// The text of a row has another number than the row, or another tenant than the rows before.
     Foreign { seq: u64 },
-    /// The export says that the chain ends with another row.
+    /// The head in the export is not its last row.
     Head { said: u64, found: u64 },
-    /// Something follows the head.
+    /// A line follows the head.
     AfterHead,
-    /// The export ends without the head: rows at its end may be missing.
+    /// The export has no head, so rows at its end may be missing.
     Incomplete { last: u64 },
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreadable => f.write_str("this is no row of an audit"),
+            Self::Unreadable => f.write_str("this is not a row of an audit"),
             Self::Order { expected, found } if found > expected => {
-                write!(f, "row {expected} is missing or out of order: row {found} stands in its place")
+                write!(f, "row {expected} is missing or out of order: row {found} is there instead")
             }
             Self::Order { expected, found } => {
                 write!(f, "row {found} is out of order: row {expected} belongs here")
@@ -83,7 +83,7 @@ impl fmt::Display for Fault {
             Self::Unlinked { seq } => {
                 write!(f, "row {seq} does not follow the row before it: that one was changed, or this one was inserted")
             }
-            Self::Foreign { seq } => write!(f, "row {seq} belongs to another place or to another tenant"),
+            Self::Foreign { seq } => write!(f, "the text of row {seq} has another number, or another tenant than the rows before"),
             Self::Head { said, found } => {
                 write!(f, "the export ends with row {found}, but says that the chain ends with another row {said}")
             }
@@ -102,7 +102,7 @@ struct Place {
     seq: u64,
 }
 
-/// A chain that is being verified, line by line.
+/// Verifies a chain, line by line.
 #[derive(Debug)]
 pub struct Chain {
     tenant: Option<TenantId>,
@@ -124,7 +124,7 @@ impl Chain {
         Self { tenant: None, seq: after, hash, before: None, lines: 0, rows: 0, is_ended: false }
     }
 
-    /// The tenant, once a line has said it.
+    /// The tenant. None until a line has named it.
     pub fn tenant(&self) -> Option<&TenantId> {
         self.tenant.as_ref()
     }
@@ -170,7 +170,7 @@ impl Chain {
     }
 
     fn end_with(&mut self, AuditEnd { tenant, head }: AuditEnd) -> Result<AuditHead, Fault> {
-        // An export without rows from the middle only says what its head is.
+        // An export of later rows that has none contains only the head.
         let is_known = self.hash.as_ref().is_none_or(|hash| *hash == head.hash);
         if head.seq != self.seq || !is_known || self.tenant.as_ref().is_some_and(|known| *known != tenant) {
             return Err(Fault::Head { said: head.seq, found: self.seq });
@@ -186,7 +186,7 @@ pub fn line(value: &impl Serialize) -> Result<String, serde_json::Error> {
     Ok(serde_json::to_string(value)? + "\n")
 }
 
-/// The value of a line that has exactly the form of an export.
+/// The value of a line. None unless the line is exactly as an export writes it.
 fn exactly<T: DeserializeOwned + Serialize>(text: &str) -> Option<T> {
     let value: T = serde_json::from_str(text).ok()?;
     (serde_json::to_string(&value).ok()? == text).then_some(value)

@@ -123,7 +123,7 @@ pub struct PlanStep {
     pub max_attempts: u32,
     pub backoff_ms: u32,
     pub timeout_s: Option<u32>,
-    /// Who must approve it before each start. For a step that only asks: who decides its gate.
+    /// Who must approve it before each start. For a `manual` step: who decides its gate.
     pub approval: Option<Approval>,
 }
 
@@ -233,7 +233,7 @@ fn read_step(fields: &mut Fields<'_, '_>, limits: &Limits) -> PlanStep {
     }
 }
 
-/// A step that only asks says in its inputs who decides, because an approval before it would ask twice.
+/// A `manual` step says in its inputs who decides. An approval before it would ask twice.
 fn read_approval(
     fields: &mut Fields<'_, '_>,
     handler: Option<&HandlerSpec>,
@@ -244,7 +244,7 @@ fn read_approval(
         return approval::read(fields);
     }
     if fields.value("approval").is_some() {
-        fields.problem("approval", "belongs into the inputs of a step that asks: inputs.approval");
+        fields.problem("approval", "is inputs.approval in a step that asks");
     }
     approval::read_ask(fields, inputs, timeout_s)
 }

@@ -193,7 +193,7 @@ fn approval_field(field: &str) -> Value {
             "type": "array", "items": text(MAX_PERSON_CHARS, "A subject or an e-mail address."), "minItems": 1, "maxItems": MAX_PEOPLE,
         }),
         "self" => json!({
-            "description": "False: who started the run never decides, even if the policy would let them.", "type": "boolean",
+            "description": "False: people do not decide about their own work, even if the policy allows it.", "type": "boolean",
         }),
         "expires_after_s" => {
             whole(&SECONDS, "How long the gate waits, in seconds. Without it, for as long as the run does.")

@@ -1,8 +1,8 @@
-//! Who sends a request, and what a route demands: kinds, roles, permissions, and the caller.
+//! Who sends a request, and what a route requires: kinds, roles, permissions, and the caller.
 //!
-//! A [`Caller`] is what the request itself proves. It says nothing about rights: whether a token is revoked, whether a
-//! person is a member, and which role counts, only the database knows. `nofx.caller_admit` asks there, in the statement
-//! that the request sends anyway. `migrations/functions/permissions.sql` says which role and kind a permission needs.
+//! A [`Caller`] is what the request itself proves. It says nothing about rights: only the database knows whether a token is
+//! revoked, whether a person is a member, and which role they have. `nofx.caller_admit` checks that, in the statement that the
+//! request sends anyway. `migrations/functions/permissions.sql` says which role and kind a permission needs.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -73,7 +73,7 @@ words!(
 );
 
 words!(
-    /// The roles in a tenant. Each may do what the one before it may.
+    /// The roles in a tenant. Each includes the ones before it.
     Role {
         Viewer = "viewer",
         Operator = "operator",
@@ -83,7 +83,7 @@ words!(
 );
 
 words!(
-    /// What a route demands of its caller. `docs/security.md` lists the least role and the kinds of each.
+    /// What a route requires of its caller. `docs/security.md` lists the least role and the kinds of each.
     Permission {
         /// Nothing: anybody may send the request.
         Public = "public",
@@ -146,7 +146,7 @@ pub enum Via {
     Jwt(Login),
     /// An API token, or a session: its kind is then `person`.
     Token { id: TokenId, kind: Kind, hash: TokenHash },
-    /// Nothing: the local mode, which has one person.
+    /// No proof: the local mode, which has one person.
     Local,
 }
 
@@ -156,15 +156,14 @@ pub struct Login {
     pub email: Option<String>,
     /// The authenticator assurance level, such as `aal2`.
     pub aal: Option<String>,
-    /// When the person last proved who they are. None if the token does not say it, and then nobody may assume that it
-    /// was recent.
+    /// When the person last authenticated. None if the token does not say it. Then it does not count as recent.
     pub at: Option<Timestamp>,
 }
 
 /// Who sends a request, as far as the request itself proves it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// A claim, until the database confirms it.
+    /// What the credential claims. The database confirms it.
     pub tenant: TenantId,
     /// The `sub` of a JWT, the id of a token, or `local`.
     pub subject: String,
@@ -195,7 +194,7 @@ pub struct Principal {
     pub kind: Kind,
     pub role: Role,
     pub token_id: Option<TokenId>,
-    /// The person who answers for a token.
+    /// The member who owns a token; for a person, that person.
     pub owner: String,
     /// Whether the tenant is that of one person on a laptop.
     pub solo: bool,

@@ -17,8 +17,8 @@ use crate::view::Gate;
 /// The type of the predicate.
 pub const PREDICATE_TYPE: &str = "https://nofx.dev/attestation/decision/v1";
 
-/// Signs a decision about a gate as it was read. Returns the envelope. [`Error::SigningUnavailable`] if it cannot be signed:
-/// then nothing is decided.
+/// Signs a decision about a gate as it was read. Returns the envelope, or [`Error::SigningUnavailable`]. In that case the
+/// caller must decide nothing.
 pub async fn attest(ctx: &Ctx, gate: &Gate, who: &Principal, decision: &GateDecision<'_>) -> Result<Value, Error> {
     let now = DateTime::from(SystemTime::now()).fmt(DateTimeFormat::DateTime);
     let now = now.map_err(|error| Error::internal("write the time of a decision", error))?;
@@ -58,7 +58,7 @@ fn subjects(gate: &Gate) -> Vec<Value> {
     }
     for (step, upstream) in covers["upstream"].as_object().into_iter().flatten() {
         for (name, hash) in upstream["artifacts"].as_object().into_iter().flatten() {
-            // Several files of one name have one entry.
+            // If several files have the same name, only the first digest is an entry. `covers` has all of them.
             files.insert(
                 format!("{step}/{name}"),
                 hash.as_str().and_then(|all| all.split(' ').next()).unwrap_or_default(),

@@ -10,8 +10,8 @@ use crate::domain::gate::Decision;
 use crate::error::{Code, Error};
 use crate::view::{Gate, WhyNot};
 
-/// Decides a pending gate and sends the wake-ups of steps that become ready. An approval may need others beside it: then the
-/// gate stays pending. A decision about a gate that does not wait is a conflict and changes nothing. To reject or waive
+/// Decides a pending gate and sends the wake-ups of steps that become ready. If the rule requires more approvals, the gate
+/// stays pending. A decision about a gate that is not pending is a conflict and changes nothing. A rejection or a waiver
 /// without a reason is invalid.
 pub async fn decide_gate(ctx: &Ctx, session: &Session, decision: &GateDecision<'_>) -> Result<Gate, Error> {
     if let Err(rule) = decision.decision.check_reason(decision.reason) {
@@ -22,7 +22,7 @@ pub async fn decide_gate(ctx: &Ctx, session: &Session, decision: &GateDecision<'
     if decision.seen.is_some() && decision.seen != read.digest.as_deref() {
         return Err(Error::GateChanged(vec!["digest".to_owned()]));
     }
-    // A signature is about what was read here.
+    // The signature covers the gate as it was read here.
     let decision = &GateDecision { seen: read.digest.as_deref(), ..*decision };
     let decided = if may_decide(&read, decision.decision) {
         let envelope = attest(ctx, &read, session.principal().await?, decision).await?;
@@ -44,11 +44,11 @@ pub async fn decide_gate(ctx: &Ctx, session: &Session, decision: &GateDecision<'
     }
 }
 
-/// Whether the caller may make this decision, as far as a reader knows.
+/// Whether the caller may make this decision, according to the gate that was read.
 fn may_decide(gate: &Gate, decision: Decision) -> bool {
     gate.standing.may_decide.is_some_and(|may| match decision {
         Decision::Waive => may.waive,
-        // Whoever has approved may still reject.
+        // A person who has approved may still reject.
         Decision::Reject => may.ok || may.why == Some(WhyNot::Done),
         Decision::Approve => may.ok,
     })

@@ -66,8 +66,8 @@ pub async fn redrive(ctx: &Ctx, session: &Session, id: Uuid, handler: &str, acto
     }
 }
 
-/// Queues hold the wake-ups of all tenants, so only the deployment's own tenant sees them. Asks before anything is read from a
-/// queue or moved.
+/// Queues hold the wake-ups of all tenants, so only the deployment's own tenant sees them. This admits the caller before anything
+/// is read from a queue or moved.
 async fn at_home(ctx: &Ctx, session: &Session) -> Result<(), Error> {
     session.principal().await?;
     let is_home = *session.tenant() == ctx.config.tenant;

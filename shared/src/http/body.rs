@@ -94,7 +94,8 @@ pub const REASON: Names = &["reason"];
 pub const MAX_REASON_CHARS: usize = 2_000;
 pub(super) const MAX_ACTOR_CHARS: usize = 200;
 
-/// The actor to record. Until identity exists, it is the given name, or `anonymous` without one.
+/// The actor that the body names, or `anonymous`. The database records it only on a local stack without logins, and
+/// otherwise the name of the caller.
 pub fn actor(fields: &mut Fields<'_, '_>) -> String {
     if fields.value("actor").is_none() {
         return "anonymous".to_owned();

@@ -1,13 +1,13 @@
-//! Who may keep an answer. One that is not public belongs to its caller: a shared cache does not keep it, and a cache of one
-//! browser does not give it to the next person there (RFC 9111, sections 4.1 and 5.2.2.7).
+//! Who may cache an answer. An answer that is not public is only for its caller: shared caches do not store it, and a browser's
+//! cache does not return it for other credentials (RFC 9111, sections 4.1 and 5.2.2.7).
 
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
 
-/// Everything that identifies a caller.
+/// The headers that identify a caller.
 const CREDENTIALS: &str = "authorization, nofx-authorization, cookie";
 
-/// Marks an answer that does not say that it is public.
+/// Adds `Cache-Control: private` and `Vary` to an answer, unless it says that it is public.
 pub(super) fn keep_apart(response: &mut Response) {
     let headers = response.headers_mut();
     let cache = headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("private"));

@@ -254,7 +254,7 @@ pub fn plain_name() -> Value {
 pub fn who_and_why(field: &str) -> Value {
     match field {
         "actor" => json!({
-            "description": "Who asks; recorded as given, `anonymous` by default.",
+            "description": "The name to record on a stack without logins.",
             "type": ["string", "null"], "minLength": 1, "maxLength": MAX_ACTOR_CHARS,
             "pattern": readable_line(),
         }),

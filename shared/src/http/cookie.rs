@@ -30,15 +30,15 @@ pub fn session_cookie(headers: &HeaderMap) -> Option<&str> {
     cookies(headers, name(headers)).next()
 }
 
-/// A cookie with a session, until the browser or `max_age_s` ends it. `SameSite=Lax`, so that a link in a mail opens a
-/// page; no request that a link sends changes anything.
+/// A cookie with a session, which the browser keeps for `max_age_s`. It is `SameSite=Lax`, so that a link in a mail opens a
+/// page. Following a link sends `GET`, which changes nothing.
 pub fn new_session_cookie(headers: &HeaderMap, session: &str, max_age_s: u32) -> Option<HeaderValue> {
     let secure = if over_tls(headers) { "; Secure" } else { "" };
     let name = name(headers);
     format!("{name}={session}; Path=/; Max-Age={max_age_s}; SameSite=Lax; HttpOnly{secure}").parse().ok()
 }
 
-/// A cookie that ends the one of the session.
+/// A cookie that removes the session's cookie from the browser.
 pub fn no_session_cookie(headers: &HeaderMap) -> Option<HeaderValue> {
     new_session_cookie(headers, "", 0)
 }

@@ -1,9 +1,10 @@
-//! Who sends a request. Every route names the permission that it needs, and gets a [`Session`] of its caller.
+//! Identifies the caller of a request. Every route names the permission that it needs, and gets a [`Session`] of its caller.
 //!
-//! The credential is checked here, without the database (`auth`). The statement of the route confirms it: whether the token is
-//! revoked, whether the person is a member, and which role counts. A route that ended before it sent a statement, because
-//! its input is wrong, is settled here: its answer is given only to a caller that the database admits, or during an outage, when
-//! nothing was read for it. So a caller without rights learns nothing but that.
+//! `auth` checks the form and the signature of the credential, without the database. The first statement of the route then
+//! checks that the token is not revoked, that the person is a member, and that their role has the permission. A route can end
+//! without a statement, for example because its input is wrong. Then this module asks the database before it returns the
+//! answer, so a caller without the permission learns only that. If the database is unavailable, the answer is returned:
+//! nothing was read for it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tracing::info;
 
-use super::shelf::shelf;
+use super::key_store::key_store;
 use super::{RequestId, session_cookie, source_ip};
 use crate::auth::{Authenticator, RequestOrigin};
 use crate::context::Ctx;
@@ -23,10 +24,10 @@ use crate::db::{Database, Session};
 use crate::domain::principal::Permission;
 use crate::error::Error;
 
-/// The address of the console.
+/// The path of the console.
 const PAGES: &str = "/ui";
 
-/// What identifies callers, for all routes of a function.
+/// Identifies callers, for all routes of a function.
 pub(super) struct Access {
     db: Database,
     authenticator: Authenticator,
@@ -34,18 +35,18 @@ pub(super) struct Access {
 
 impl Access {
     pub fn of(ctx: &Ctx) -> Result<Self, Error> {
-        let authenticator = Authenticator::new(&ctx.config.auth, ctx.config.tenant.clone(), shelf(ctx))?;
+        let authenticator = Authenticator::new(&ctx.config.auth, ctx.config.tenant.clone(), key_store(ctx))?;
         Ok(Self { db: ctx.db.clone(), authenticator })
     }
 }
 
-/// Gives every request what identifies its caller.
+/// Adds the [`Access`] of the function to every request.
 pub(super) async fn provide(State(access): State<Arc<Access>>, mut request: Request, next: Next) -> Response {
     request.extensions_mut().insert(access);
     next.run(request).await
 }
 
-/// Identifies the caller of a route that needs `permission`, and settles the answer.
+/// Identifies the caller of a route that needs `permission`, and returns the route's answer only to an admitted caller.
 pub(super) async fn identify(State(permission): State<Permission>, mut request: Request, next: Next) -> Response {
     if permission == Permission::Public {
         return next.run(request).await;
@@ -54,9 +55,9 @@ pub(super) async fn identify(State(permission): State<Permission>, mut request: 
         return Error::internal("identify a caller", "the router has no access").into_response();
     };
     let request_id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
-    // Pages alone have a cookie: a program has a header, and a browser sends none for another site.
+    // Only pages accept a cookie. Programs send a header, which the page of another site cannot make a browser add.
     let is_page = request.uri().path() == PAGES || request.uri().path().starts_with("/ui/");
-    // In the local mode a cookie of an earlier stack must not shut its person out.
+    // In the local mode a cookie from an earlier stack is ignored. Otherwise it would be refused.
     let session_cookie =
         if is_page && !access.authenticator.is_local() { session_cookie(request.headers()) } else { None };
     let origin = RequestOrigin { ip: source_ip(request.extensions()), request_id: &request_id, session_cookie };
@@ -74,7 +75,7 @@ pub(super) async fn identify(State(permission): State<Permission>, mut request: 
         return response;
     }
     match session.principal().await {
-        // Without the database the answer says nothing that the request did not say.
+        // The answer was made without the database, so it contains nothing that the caller may not know.
         Ok(_) | Err(Error::Unavailable { .. }) => response,
         Err(error) => {
             info!(status_before = response.status().as_u16(), "not admitted");
@@ -83,34 +84,34 @@ pub(super) async fn identify(State(permission): State<Permission>, mut request: 
     }
 }
 
-/// Identifies somebody who logs in with a request that has no credential yet.
-pub struct Door {
+/// A request to log in. It has no credential: the function gets one from the issuer, and checks it with this.
+pub struct LoginRequest {
     access: Arc<Access>,
     ip: Option<IpAddr>,
     request_id: String,
 }
 
-impl Door {
-    /// Where the request comes from.
+impl LoginRequest {
+    /// The address that sent the request.
     pub fn ip(&self) -> Option<IpAddr> {
         self.ip
     }
 
-    /// The session of the person who has this JSON web token, to do what needs `permission`.
+    /// A session for the person of this JSON web token and for `permission`.
     pub async fn person(&self, jwt: &str, permission: Permission) -> Result<Session, Error> {
         let mut headers = HeaderMap::new();
         let value = HeaderValue::try_from(format!("Bearer {jwt}")).map_err(|_| Error::Unauthenticated)?;
         headers.insert(header::AUTHORIZATION, value);
         let origin = RequestOrigin { ip: self.ip, request_id: &self.request_id, session_cookie: None };
         let caller = self.access.authenticator.identify(&headers, &origin).await.map_err(|denied| {
-            info!(reason = denied.reason(), "the issuer's token does not count");
+            info!(reason = denied.reason(), "the issuer's token is not valid");
             Error::from(denied)
         })?;
         Ok(Session::new(self.access.db.clone(), Arc::new(caller), permission))
     }
 }
 
-impl<S: Sync> FromRequestParts<S> for Door {
+impl<S: Sync> FromRequestParts<S> for LoginRequest {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {

@@ -17,7 +17,7 @@ pub struct Whoami {
     pub role: Role,
     /// The token or session of the request.
     pub token_id: Option<TokenId>,
-    /// The person who answers for a token.
+    /// The member who owns the token.
     pub owner: String,
     /// Whether the tenant is that of one person on a laptop.
     pub solo: bool,
@@ -51,7 +51,7 @@ pub struct TokenCreated {
     pub expires_at: Timestamp,
 }
 
-/// What became of a session or a token.
+/// The end of a session or a token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct TokenEnded {
@@ -65,23 +65,23 @@ pub struct TokenEnded {
 pub struct Token {
     pub id: TokenId,
     pub kind: Kind,
-    /// `agent:NAME`, `service:NAME`, or what a person logged in with.
+    /// `agent:NAME`, `service:NAME`, or the name of a session.
     pub name: String,
     pub subject: String,
-    /// The `sub` of the person who answers for it.
+    /// The `sub` of the member who owns it.
     pub owner: String,
     /// None for a session, which has the role of its member.
     pub role: Option<Role>,
-    /// The permissions that it is limited to. None: all of its role.
+    /// The permissions that limit it. None: all of its role.
     pub scopes: Option<Vec<Permission>>,
     pub created_at: Timestamp,
     pub expires_at: Timestamp,
     pub revoked_at: Option<Timestamp>,
     pub revoked_by: Option<String>,
-    /// At most five minutes late.
+    /// Up to five minutes late.
     pub last_used_at: Option<Timestamp>,
     pub last_used_ip: Option<String>,
-    /// Whether it counts now.
+    /// Whether it is valid now.
     pub live: bool,
 }
 
@@ -103,7 +103,7 @@ pub struct Member {
     pub role: Role,
     /// For people to read.
     pub name: String,
-    /// As an admin wrote it.
+    /// As an admin entered it.
     pub email: Option<String>,
     pub created_at: Timestamp,
     pub created_by: String,
@@ -118,14 +118,14 @@ pub struct MemberPage {
     pub next: Option<String>,
 }
 
-/// What ended with a membership.
+/// What a removal ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct MemberRemoved {
     /// The sessions that ended.
     pub sessions: u32,
-    /// The tokens that were revoked, because the member answered for them.
+    /// The tokens that were revoked, because the member owned them.
     pub tokens: u32,
-    /// The tokens that another member answers for now.
+    /// The tokens that another member owns now.
     pub tokens_moved: u32,
 }

@@ -19,17 +19,17 @@ pub struct AuditEntry {
     pub action: String,
     /// What it was done to: a table, a member's subject, the id of a token or of a gate.
     pub subject: String,
-    /// The name of who did it. `database:LOGIN` for a change by hand.
+    /// The name of who did it. `database:LOGIN` for a direct change.
     pub actor: String,
-    /// Null for a change by hand.
+    /// Null for a direct change.
     pub by: Option<AuditActor>,
     pub ip: Option<IpAddr>,
     pub request_id: Option<String>,
     /// The login of the database that wrote it.
     pub database: String,
-    /// sha256 of the changed row as it was. Null if it is new.
+    /// sha256 of the row before. Null if it is new.
     pub before: Option<String>,
-    /// sha256 of the changed row as it is. Null if it was deleted.
+    /// sha256 of the row after. Null if it was deleted.
     pub after: Option<String>,
     /// Some fields of the row.
     pub detail: Map<String, Value>,

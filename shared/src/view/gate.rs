@@ -45,7 +45,7 @@ pub struct Gate {
     /// Signed statements about its decisions, as DSSE envelopes, oldest first. Only in `GET /gates/{id}`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attestations: Vec<Value>,
-    /// How it stands with approvals. Null if a handler decides.
+    /// State of its approvals. Null if evidence decides.
     #[serde(flatten)]
     pub standing: Standing,
 }
@@ -57,7 +57,7 @@ pub struct Gate {
 pub struct Standing {
     /// Different people who must approve.
     pub required: Option<u32>,
-    /// Approvals that count now. One of somebody who may not decide any more does not.
+    /// Approvals that count now: of people who may still decide.
     pub approved: Option<u32>,
     /// People who could approve, counted up to 100. Null if the gate does not wait.
     pub eligible: Option<u32>,
@@ -68,18 +68,18 @@ pub struct Standing {
     pub may_decide: Option<MayDecide>,
 }
 
-/// A person's decision about a gate. It may need others beside it.
+/// A person's decision about a gate. More may be needed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Approval {
     pub decision: Decision,
     /// The name of the person.
     pub actor: String,
-    /// Their subject. Null for decisions from before principals.
+    /// Their subject. Null for decisions of old releases.
     pub subject: Option<String>,
     pub reason: Option<String>,
     pub created_at: Timestamp,
-    /// Whether they decided about their own work. Only a tenant of one person allows that, unless its policy does.
+    /// Whether it was about their own work. The policy, or a tenant of one person, can allow that.
     pub is_self: bool,
 }
 
@@ -101,17 +101,17 @@ pub struct MayDecide {
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum WhyNot {
-    /// The gate does not wait any more.
+    /// The gate is not pending.
     Decided,
-    /// Its time is over.
+    /// The gate has expired.
     Expired,
     /// Agents and services never decide.
     Kind,
-    /// Their role may not.
+    /// Their role is too low.
     Role,
-    /// The rule lists others.
+    /// The rule requires another role or other people.
     NotNamed,
-    /// Nobody waives gates, says the policy.
+    /// The policy forbids waivers.
     Waive,
     /// They logged in too long ago.
     Session,
@@ -126,17 +126,17 @@ impl WhyNot {
     /// What to tell the person.
     pub fn sentence(self) -> &'static str {
         match self {
-            Self::Decided => "the gate does not wait for a decision any more",
+            Self::Decided => "the gate is not pending any more",
             Self::Expired => "the gate's time is over",
             Self::Kind => "only people decide gates",
             Self::Role => "your role may not decide this gate",
-            Self::NotNamed => "the gate's rule names others",
-            Self::Waive => "the policy lets nobody waive gates",
+            Self::NotNamed => "the gate's rule requires other people or another role",
+            Self::Waive => "the policy forbids waivers",
             Self::Session => "you logged in too long ago for this gate; log in again",
             Self::OwnWork => {
-                "it is your own work: who started or retried the run, owns the token that did, or uploaded its files does not decide"
+                "it is your own work: you started or retried the run, own a token that did, or uploaded its files"
             }
-            Self::Done => "you have approved it already; others must approve it too",
+            Self::Done => "you have already approved it; other people must approve it too",
         }
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct SigningKeys {
-    /// Of each purpose the key that signs now comes first. Older keys still verify what they signed.
+    /// For each purpose, the key that signs now comes first. Older keys verify what they signed.
     pub keys: Vec<SigningKey>,
 }
 
@@ -17,7 +17,7 @@ pub struct SigningKey {
     pub keyid: String,
     /// `ecdsa-p256-sha256`: signatures are encoded in DER.
     pub algorithm: String,
-    /// What it signs. No key may vouch for the other purpose.
+    /// What it signs. It is not valid for the other purpose.
     #[serde(default)]
     pub purpose: KeyPurpose,
     /// Whether new attestations are signed with it.

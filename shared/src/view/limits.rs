@@ -11,7 +11,7 @@ pub struct Limits {
     pub used: Quantities,
 }
 
-/// What a tenant may have or do at most, or what it has or does now.
+/// The limits of a tenant, or what it uses now.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Quantities {
@@ -19,7 +19,7 @@ pub struct Quantities {
     pub open_runs: Option<u64>,
     /// Steps of those runs that wait or run.
     pub queued_steps: Option<u64>,
-    /// Bytes of all artifacts, as they were recorded.
+    /// Recorded bytes of all artifacts.
     pub stored_bytes: Option<u64>,
     /// Requests in the last minute. They are counted only where they are limited.
     pub requests_per_minute: Option<u64>,

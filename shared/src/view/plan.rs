@@ -33,7 +33,7 @@ pub struct CheckedStep {
     pub timeout_s: Option<u32>,
     pub max_attempts: u32,
     pub backoff_ms: u32,
-    /// Who decides before it starts, or for a step that only asks, at its gate: the stricter of the plan and the tenant's policy.
+    /// Who must approve it before it starts, or decides its gate: the stricter of the plan and the tenant's policy.
     #[serde(default)]
     pub approval: Option<ApprovalRule>,
 }

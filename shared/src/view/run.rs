@@ -25,7 +25,7 @@ pub struct Run {
     pub failure: Option<Failure>,
     pub timeout_s: Option<u32>,
     pub deadline_at: Option<Timestamp>,
-    /// Who started it, as given. Null if nobody was named.
+    /// Who started it. Null if that was not recorded.
     #[serde(default)]
     pub created_by: Option<String>,
     pub created_at: Timestamp,
@@ -42,7 +42,7 @@ pub struct RunSummary {
     pub status: RunStatus,
     pub goal: String,
     pub generation: u32,
-    /// Who started it, as given. Null if nobody was named.
+    /// Who started it. Null if that was not recorded.
     #[serde(default)]
     pub created_by: Option<String>,
     pub created_at: Timestamp,

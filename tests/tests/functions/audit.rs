@@ -94,11 +94,11 @@ async fn the_command_verifies_the_chain_and_remembers_its_head() {
     let (listed, table) = printed(&nofx.output(&["audit", "list", "--by", "ben"]).await);
     assert!(listed && table.contains("rule.set") && !table.contains("ann"), "{table}");
     let (whole, text) = printed(&nofx.output(&["audit", "verify"]).await);
-    assert!(whole && text.contains("the audit of acme is whole: 6 entries, the last is 6"), "{text}");
+    assert!(whole && text.contains("the audit of acme is intact: 6 entries, the last is 6"), "{text}");
     let api = Gateway::api(&lab, Shape::Http);
     api.send("DELETE", "/rules/public.t", &[], None).await;
     let (whole, text) = printed(&nofx.output(&["audit", "verify", "--after", "6"]).await);
-    assert!(whole && text.contains("whole: 1 entry, the last is 7"), "{text}");
+    assert!(whole && text.contains("intact: 1 entry, the last is 7"), "{text}");
     assert!(text.contains("it contains entry 6"), "{text}");
     let (_, text) = printed(&nofx.output(&["audit", "verify", "--json"]).await);
     let verified: Value = serde_json::from_str(&text).unwrap();
@@ -112,7 +112,7 @@ async fn the_command_verifies_the_chain_and_remembers_its_head() {
     let seen = fs::read_to_string(&file).unwrap();
     let hash = verified["head"]["hash"].as_str().unwrap();
     for (now, expected) in [
-        (seen.replace(hash, &"0".repeat(64)), "entry 7 is another one"),
+        (seen.replace(hash, &"0".repeat(64)), "entry 7 is different"),
         (seen.replace("seq = 7", "seq = 8"), "it ends before entry 8"),
     ] {
         assert_ne!(now, seen);
@@ -154,14 +154,14 @@ async fn the_command_names_the_line_of_an_export_that_is_wrong() {
         (without(2).into_bytes(), "audit.jsonl, line 3: row 3 is missing or out of order"),
         (swapped.into_bytes(), "audit.jsonl, line 2: row 2 is missing or out of order"),
         (flipped.into_bytes(), "audit.jsonl, line 4: row 4 was changed"),
-        (binary, "audit.jsonl, line 2: this is no row of an audit"),
+        (binary, "audit.jsonl, line 2: this is not a row of an audit"),
         (
             without(5).into_bytes(),
             "line 6: the export ends with row 5, but says that the chain ends with another row 6",
         ),
         (lines[..6].concat().into_bytes(), "the export ends after row 6 without the head of the chain"),
-        (lines[4..].concat().into_bytes(), "line 1: row 1 is missing or out of order: row 5 stands in its place"),
-        (b"{}\n".to_vec(), "line 1: this is no row of an audit"),
+        (lines[4..].concat().into_bytes(), "line 1: row 1 is missing or out of order: row 5 is there instead"),
+        (b"{}\n".to_vec(), "line 1: this is not a row of an audit"),
         (Vec::new(), "the export ends after row 0 without the head"),
     ] {
         let (whole, said) = verify(&content, &[]).await;

@@ -87,7 +87,7 @@ async fn a_person_logs_in_and_the_session_stays_with_its_origin_until_logout() {
 
     let done = with_input(&nofx, &["login", "--email", "ann@acme.test"], &format!("{PASSWORD}\n")).await;
     let (printed, told) = texts(&done);
-    assert!(printed.starts_with("ann, admin of the tenant acme, for another 29 d"), "{printed}{told}");
+    assert!(printed.starts_with("ann, admin of the tenant acme (expires in 29 d"), "{printed}{told}");
     let stored = fs::read_to_string(&file).unwrap();
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     assert!(
@@ -133,13 +133,13 @@ async fn an_admin_makes_a_token_that_a_program_uses_and_revokes_it() {
     };
     // NOFX_TOKEN wins over the session.
     let (printed, _) = texts(&by_token(&["whoami"]).await);
-    assert!(printed.starts_with("service:ci, operator of the tenant acme, for ann, for another 11 h"), "{printed}");
+    assert!(printed.starts_with("service:ci, operator of the tenant acme, owned by ann (expires in 11 h"), "{printed}");
     let (_, told) = texts(&by_token(&["member", "list"]).await);
     assert!(told.contains("you may not do this (forbidden)") && told.contains("nofx whoami"), "{told}");
 
     let scoped = ["token", "create", "r", "--kind", "agent", "--role", "viewer", "--scope", "runs.create"];
     let (_, told) = texts(&nofx.output(&scoped).await);
-    assert!(told.contains("scopes: has permissions that the role and kind have not: runs.create"), "{told}");
+    assert!(told.contains("scopes: has permissions that the role and kind do not include: runs.create"), "{told}");
     let listed = nofx.json(&["token", "list", "--json"]).await;
     let id = listed["tokens"][0]["id"].as_str().unwrap().to_owned();
     assert_eq!((listed["tokens"].as_array().unwrap().len(), &listed["tokens"][0]["name"]), (1, &json!("service:ci")));
@@ -181,7 +181,10 @@ async fn a_local_stack_needs_no_login() {
     let lab = Lab::new().await;
     let nofx = serve(&lab).await;
     let (printed, told) = texts(&nofx.output(&["login"]).await);
-    assert!(printed.is_empty() && told.contains("needs no login: it acts as the person local"), "{printed}{told}");
+    assert!(
+        printed.is_empty() && told.contains("needs no login: every request is that of the person local"),
+        "{printed}{told}"
+    );
     let (printed, _) = texts(&nofx.output(&["whoami"]).await);
     assert!(printed.starts_with("local, admin of the tenant acme\nmay: account.read, "), "{printed}");
 }

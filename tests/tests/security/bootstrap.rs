@@ -82,7 +82,7 @@ async fn a_token_needs_an_owner_who_is_a_member_of_an_open_tenant() {
 
     let refused = async |owner| {
         let error = make_token(&lab.admin, &team(), &service(owner)).await.unwrap_err().to_string();
-        assert_eq!(error, format!("{owner} is no member of the tenant team"));
+        assert_eq!(error, format!("{owner} is not a member of the tenant team"));
     };
     refused("nobody").await;
     lab.admin.batch_execute("update nofx.tenant set disabled_at = clock_timestamp()").await.unwrap();

@@ -12,7 +12,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::future::join_all;
 use serde_json::{Value, json};
-use shared::auth::{Authenticator, Clock, Denied, Refused, RequestOrigin, Shelf, Stored, Timing};
+use shared::auth::{Authenticator, Clock, Denied, KeyStore, Refused, RequestOrigin, Stored, Timing};
 use shared::config::{AuthConfig, AuthMode, IssuerConfig, KeySource};
 use shared::domain::TenantId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -144,8 +144,8 @@ async fn respond(mut stream: TcpStream, answer: Answer, asked: Arc<Notify>) {
     }
 }
 
-/// An authenticator whose time a test sets.
-struct Door {
+/// A process that identifies callers. A test sets its clock.
+struct Process {
     authenticator: Authenticator,
     now_s: Arc<AtomicU64>,
 }
@@ -160,12 +160,12 @@ const TIMING: Timing = Timing {
     max_stale: Duration::from_hours(24),
 };
 
-impl Door {
-    fn new(address: &str, shelf: Option<Shelf>) -> Self {
-        Self::with_timing(address, shelf, TIMING)
+impl Process {
+    fn new(address: &str, key_store: Option<KeyStore>) -> Self {
+        Self::with_timing(address, key_store, TIMING)
     }
 
-    fn with_timing(address: &str, shelf: Option<Shelf>, timing: Timing) -> Self {
+    fn with_timing(address: &str, key_store: Option<KeyStore>, timing: Timing) -> Self {
         let now_s = Arc::new(AtomicU64::new(1_800_000_000));
         let issuer = IssuerConfig {
             issuer: ISSUER.into(),
@@ -178,7 +178,7 @@ impl Door {
         let seconds = Arc::clone(&now_s);
         let clock: Clock = Arc::new(move || Duration::from_secs(seconds.load(Ordering::SeqCst)));
         let home = TenantId("home".into());
-        let authenticator = Authenticator::with_clock(&config, home, shelf, timing, clock).unwrap();
+        let authenticator = Authenticator::with_clock(&config, home, key_store, timing, clock).unwrap();
         Self { authenticator, now_s }
     }
 
@@ -210,12 +210,12 @@ impl Door {
 async fn keys_are_read_once_and_known_callers_ask_nobody() {
     let ann = Signer::new("a");
     let endpoint = Endpoint::start(Answer::Body(document(&[&ann]))).await;
-    let door = Door::new(&endpoint.address, None);
+    let process = Process::new(&endpoint.address, None);
     assert_eq!(endpoint.requests(), 0, "nothing is read before it is needed");
-    let answers = join_all((0..50).map(|_| door.admits(&ann))).await;
+    let answers = join_all((0..50).map(|_| process.admits(&ann))).await;
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
-    door.pass(599);
-    assert_eq!(door.admits(&ann).await, Ok(()));
+    process.pass(599);
+    assert_eq!(process.admits(&ann).await, Ok(()));
     assert_eq!(endpoint.requests(), 1);
 }
 
@@ -223,45 +223,45 @@ async fn keys_are_read_once_and_known_callers_ask_nobody() {
 async fn a_rotated_key_is_found_and_the_old_one_ends_when_the_issuer_drops_it() {
     let (old, new) = (Signer::new("old"), Signer::new("new"));
     let endpoint = Endpoint::start(Answer::Body(document(&[&old]))).await;
-    let door = Door::new(&endpoint.address, None);
-    assert_eq!(door.admits(&old).await, Ok(()));
+    let process = Process::new(&endpoint.address, None);
+    assert_eq!(process.admits(&old).await, Ok(()));
     // Announced, in use beside the old one, alone.
     endpoint.now_answers(Answer::Body(document(&[&old, &new])));
-    assert_eq!(door.admits(&new).await, UNKNOWN, "a read every 10 seconds at most");
-    door.pass(10);
-    assert_eq!((door.admits(&new).await, door.admits(&old).await), (Ok(()), Ok(())));
+    assert_eq!(process.admits(&new).await, UNKNOWN, "a read every 10 seconds at most");
+    process.pass(10);
+    assert_eq!((process.admits(&new).await, process.admits(&old).await), (Ok(()), Ok(())));
     endpoint.now_answers(Answer::Body(document(&[&new])));
-    door.pass(600);
-    assert_eq!(door.admits(&old).await, Ok(()), "the caller does not wait for the read");
-    door.settles(&old, UNKNOWN).await;
-    assert_eq!(door.admits(&new).await, Ok(()));
+    process.pass(600);
+    assert_eq!(process.admits(&old).await, Ok(()), "the caller does not wait for the read");
+    process.settles(&old, UNKNOWN).await;
+    assert_eq!(process.admits(&new).await, Ok(()));
 }
 
 #[tokio::test]
 async fn a_key_with_the_same_id_and_other_numbers_replaces_the_old_one() {
     let (old, new) = (Signer::new("k"), Signer::new("k"));
     let endpoint = Endpoint::start(Answer::Body(document(&[&old]))).await;
-    let door = Door::new(&endpoint.address, None);
-    assert_eq!(door.admits(&old).await, Ok(()));
-    assert_eq!(door.admits(&new).await, Err(Denied::Invalid(Refused("signature"))));
+    let process = Process::new(&endpoint.address, None);
+    assert_eq!(process.admits(&old).await, Ok(()));
+    assert_eq!(process.admits(&new).await, Err(Denied::Invalid(Refused("signature"))));
     endpoint.now_answers(Answer::Body(document(&[&new])));
-    door.pass(600);
-    door.settles(&new, Ok(())).await;
-    assert_eq!(door.admits(&old).await, Err(Denied::Invalid(Refused("signature"))));
+    process.pass(600);
+    process.settles(&new, Ok(())).await;
+    assert_eq!(process.admits(&old).await, Err(Denied::Invalid(Refused("signature"))));
 }
 
 #[tokio::test]
 async fn unknown_keys_read_the_document_once_in_ten_seconds_for_all_requests_together() {
     let (ann, eve) = (Signer::new("a"), Signer::new("evil"));
     let endpoint = Endpoint::start(Answer::Body(document(&[&ann]))).await;
-    let door = Door::new(&endpoint.address, None);
+    let process = Process::new(&endpoint.address, None);
     for round in 1..=5 {
-        let answers = join_all((0..40).map(|_| door.admits(&eve))).await;
+        let answers = join_all((0..40).map(|_| process.admits(&eve))).await;
         assert!(answers.iter().all(|answer| *answer == UNKNOWN));
-        door.pass(9);
-        assert_eq!((door.admits(&eve).await, door.admits(&ann).await), (UNKNOWN, Ok(())));
+        process.pass(9);
+        assert_eq!((process.admits(&eve).await, process.admits(&ann).await), (UNKNOWN, Ok(())));
         assert_eq!(endpoint.requests(), round);
-        door.pass(1);
+        process.pass(1);
     }
 }
 
@@ -327,25 +327,25 @@ async fn no_answer_of_an_endpoint_loses_a_known_key_or_adds_one() {
     let (ann, eve) = (Signer::new("a"), Signer::new("evil"));
     for (name, answer) in hostile_answers(&ann, &eve) {
         let endpoint = Endpoint::start(Answer::Body(document(&[&ann]))).await;
-        let door = Door::new(&endpoint.address, None);
-        assert_eq!(door.admits(&ann).await, Ok(()), "{name}");
+        let process = Process::new(&endpoint.address, None);
+        assert_eq!(process.admits(&ann).await, Ok(()), "{name}");
         endpoint.now_answers(answer);
-        door.pass(600);
+        process.pass(600);
         // The reads start with the known caller and with the unknown one, and both get their answers.
-        assert_eq!((door.admits(&ann).await, door.admits(&eve).await), (Ok(()), UNKNOWN), "{name}");
+        assert_eq!((process.admits(&ann).await, process.admits(&eve).await), (Ok(()), UNKNOWN), "{name}");
         assert!((1..=2).contains(&endpoint.requests()), "{name}");
-        door.pass(600);
-        assert_eq!((door.admits(&eve).await, door.admits(&ann).await), (UNKNOWN, Ok(())), "{name}");
+        process.pass(600);
+        assert_eq!((process.admits(&eve).await, process.admits(&ann).await), (UNKNOWN, Ok(())), "{name}");
         // It recovers. A read that still waits for the old answer ends first.
         endpoint.now_answers(Answer::Body(document(&[&ann, &eve])));
         timeout(LONG, async {
-            while door.admits(&eve).await != Ok(()) {
-                door.pass(300);
+            while process.admits(&eve).await != Ok(()) {
+                process.pass(300);
             }
         })
         .await
         .unwrap_or_else(|_| panic!("{name}: it never recovers"));
-        assert_eq!(door.admits(&ann).await, Ok(()), "{name}");
+        assert_eq!(process.admits(&ann).await, Ok(()), "{name}");
     }
 }
 
@@ -355,20 +355,20 @@ async fn a_known_caller_does_not_wait_for_a_slow_endpoint_and_an_unknown_one_wai
     let endpoint = Endpoint::start(Answer::Body(document(&[&ann]))).await;
     // Only the wait of a request can end before the test does.
     let timing = Timing { fetch: Duration::from_hours(1), wait: Duration::from_millis(100), ..TIMING };
-    let door = Door::with_timing(&endpoint.address, None, timing);
-    assert_eq!(door.admits(&ann).await, Ok(()));
+    let process = Process::with_timing(&endpoint.address, None, timing);
+    assert_eq!(process.admits(&ann).await, Ok(()));
     endpoint.asked.notified().await;
     endpoint.now_answers(Answer::Silence);
-    door.pass(600);
-    assert_eq!(door.admits(&eve).await, UNKNOWN);
+    process.pass(600);
+    assert_eq!(process.admits(&eve).await, UNKNOWN);
     endpoint.asked.notified().await;
     for _ in 0..100 {
-        assert_eq!(door.admits(&ann).await, Ok(()));
+        assert_eq!(process.admits(&ann).await, Ok(()));
     }
-    door.pass(86_400 - 600);
-    let answers = join_all((0..20).map(|_| door.admits(&eve))).await;
+    process.pass(86_400 - 600);
+    let answers = join_all((0..20).map(|_| process.admits(&eve))).await;
     assert!(answers.iter().all(|answer| *answer == UNKNOWN));
-    assert_eq!((door.admits(&ann).await, endpoint.requests()), (Ok(()), 2), "one read at a time");
+    assert_eq!((process.admits(&ann).await, endpoint.requests()), (Ok(()), 2), "one read at a time");
 }
 
 #[tokio::test]
@@ -377,8 +377,8 @@ async fn a_body_without_an_end_is_not_read_for_as_long_as_it_comes() {
     let endpoint = Endpoint::start(Answer::Endless).await;
     // Only the size ends the read.
     let timing = Timing { fetch: Duration::from_hours(1), wait: Duration::from_hours(1), ..TIMING };
-    let door = Door::with_timing(&endpoint.address, None, timing);
-    assert_eq!(door.admits(&eve).await, UNKNOWN);
+    let process = Process::with_timing(&endpoint.address, None, timing);
+    assert_eq!(process.admits(&eve).await, UNKNOWN);
     assert_eq!(endpoint.requests(), 1);
 }
 
@@ -386,29 +386,29 @@ async fn a_body_without_an_end_is_not_read_for_as_long_as_it_comes() {
 async fn keys_count_for_a_day_while_the_endpoint_is_down_and_the_reads_become_rare() {
     let ann = Signer::new("a");
     let endpoint = Endpoint::start(Answer::Body(document(&[&ann]))).await;
-    let door = Door::new(&endpoint.address, None);
-    assert_eq!(door.admits(&ann).await, Ok(()));
+    let process = Process::new(&endpoint.address, None);
+    assert_eq!(process.admits(&ann).await, Ok(()));
     endpoint.now_answers(Answer::Close);
     let eve = Signer::new("evil");
     for second in 1..=3_600 {
-        door.pass(1);
-        assert_eq!(door.admits(&ann).await, Ok(()), "second {second}");
+        process.pass(1);
+        assert_eq!(process.admits(&ann).await, Ok(()), "second {second}");
         if second % 20 == 0 {
-            assert_eq!(door.admits(&eve).await, UNKNOWN);
+            assert_eq!(process.admits(&eve).await, UNKNOWN);
         }
     }
     // The first read, those at 20, 40, 80, 160 and 320 s, and then one every 5 minutes.
     assert_eq!(endpoint.requests(), 16);
-    door.pass(86_400 - 3_600);
-    assert_eq!(door.admits(&ann).await, Ok(()));
-    door.pass(1);
-    assert_eq!(door.admits(&ann).await, UNKNOWN);
+    process.pass(86_400 - 3_600);
+    assert_eq!(process.admits(&ann).await, Ok(()));
+    process.pass(1);
+    assert_eq!(process.admits(&ann).await, UNKNOWN);
     endpoint.now_answers(Answer::Body(document(&[&ann])));
-    door.pass(300);
-    assert_eq!(door.admits(&ann).await, Ok(()), "it comes back by itself");
+    process.pass(300);
+    assert_eq!(process.admits(&ann).await, Ok(()), "it comes back by itself");
 }
 
-/// A shelf in memory.
+/// A key store in memory.
 #[derive(Clone, Default)]
 struct Memory {
     stored: Arc<Mutex<Option<Stored>>>,
@@ -418,9 +418,9 @@ struct Memory {
 }
 
 impl Memory {
-    fn shelf(&self) -> Shelf {
+    fn key_store(&self) -> KeyStore {
         let (on_load, on_store) = (self.clone(), self.clone());
-        Shelf {
+        KeyStore {
             load: Arc::new(move || {
                 on_load.loads.fetch_add(1, Ordering::SeqCst);
                 let stored = on_load.stored.lock().unwrap().clone();
@@ -445,12 +445,12 @@ async fn a_new_process_takes_the_stored_keys_if_the_endpoint_gives_none() {
     let (ann, eve) = (Signer::new("a"), Signer::new("evil"));
     for answer in [Answer::Close, Answer::Silence, Answer::Body("<html>".into())] {
         let (endpoint, memory) = (Endpoint::start(Answer::Body(document(&[&ann]))).await, Memory::default());
-        let first = Door::new(&endpoint.address, Some(memory.shelf()));
+        let first = Process::new(&endpoint.address, Some(memory.key_store()));
         assert_eq!(first.admits(&ann).await, Ok(()));
         memory.changed.notified().await;
-        assert_eq!(memory.counts(), (0, 1), "a process with an answer does not ask the shelf");
+        assert_eq!(memory.counts(), (0, 1), "a process with an answer does not ask the key store");
         endpoint.now_answers(answer);
-        let second = Door::new(&endpoint.address, Some(memory.shelf()));
+        let second = Process::new(&endpoint.address, Some(memory.key_store()));
         let answers = join_all((0..20).map(|_| second.admits(&ann))).await;
         assert!(answers.iter().all(Result::is_ok), "{answers:?}");
         assert_eq!((second.admits(&eve).await, memory.counts()), (UNKNOWN, (1, 1)), "it is asked once");
@@ -466,7 +466,7 @@ async fn a_new_process_takes_the_stored_keys_if_the_endpoint_gives_none() {
 async fn stored_keys_that_are_old_broken_or_missing_admit_nobody() {
     let ann = Signer::new("a");
     let endpoint = Endpoint::start(Answer::Close).await;
-    // The clock of the door: 1,800,000,000 s.
+    // The clock of the process: 1,800,000,000 s.
     let now = Duration::from_hours(500_000);
     let stored = |document: String, fetched_at: Duration| Some(Stored { document, fetched_at });
     for stored in [
@@ -476,45 +476,45 @@ async fn stored_keys_that_are_old_broken_or_missing_admit_nobody() {
         stored(json!({"keys": []}).to_string(), now),
     ] {
         let memory = Memory { stored: Arc::new(Mutex::new(stored)), ..Memory::default() };
-        assert_eq!(Door::new(&endpoint.address, Some(memory.shelf())).admits(&ann).await, UNKNOWN);
+        assert_eq!(Process::new(&endpoint.address, Some(memory.key_store())).admits(&ann).await, UNKNOWN);
     }
-    // The shelf is asked again, because the database may have been down too.
+    // The key store is asked again, because the database may have been down too.
     let memory = Memory::default();
-    let door = Door::new(&endpoint.address, Some(memory.shelf()));
-    assert_eq!(door.admits(&ann).await, UNKNOWN);
+    let process = Process::new(&endpoint.address, Some(memory.key_store()));
+    assert_eq!(process.admits(&ann).await, UNKNOWN);
     *memory.stored.lock().unwrap() = stored(document(&[&ann]), now);
-    door.pass(9);
-    assert_eq!((door.admits(&ann).await, memory.counts().0), (UNKNOWN, 1));
-    door.pass(1);
-    assert_eq!((door.admits(&ann).await, memory.counts().0), (Ok(()), 2));
+    process.pass(9);
+    assert_eq!((process.admits(&ann).await, memory.counts().0), (UNKNOWN, 1));
+    process.pass(1);
+    assert_eq!((process.admits(&ann).await, memory.counts().0), (Ok(()), 2));
     // A clock that was ahead does not make them count for longer.
     let memory = Memory { stored: Arc::new(Mutex::new(stored(document(&[&ann]), now * 2))), ..Memory::default() };
-    let door = Door::new(&endpoint.address, Some(memory.shelf()));
-    assert_eq!(door.admits(&ann).await, Ok(()));
-    door.pass(86_401);
-    assert_eq!(door.admits(&ann).await, UNKNOWN);
+    let process = Process::new(&endpoint.address, Some(memory.key_store()));
+    assert_eq!(process.admits(&ann).await, Ok(()));
+    process.pass(86_401);
+    assert_eq!(process.admits(&ann).await, UNKNOWN);
 }
 
 #[tokio::test]
 async fn a_document_is_stored_when_it_changes_and_every_hour() {
     let (ann, ben) = (Signer::new("a"), Signer::new("b"));
     let (endpoint, memory) = (Endpoint::start(Answer::Body(document(&[&ann]))).await, Memory::default());
-    let door = Door::new(&endpoint.address, Some(memory.shelf()));
+    let process = Process::new(&endpoint.address, Some(memory.key_store()));
     let eve = Signer::new("evil");
-    assert_eq!(door.admits(&ann).await, Ok(()));
+    assert_eq!(process.admits(&ann).await, Ok(()));
     memory.changed.notified().await;
     for _ in 0..5 {
-        door.pass(600);
-        assert_eq!(door.admits(&eve).await, UNKNOWN);
+        process.pass(600);
+        assert_eq!(process.admits(&eve).await, UNKNOWN);
     }
     assert_eq!((memory.counts(), endpoint.requests()), ((0, 1), 6), "the same document");
     endpoint.now_answers(Answer::Body(document(&[&ann, &ben])));
-    door.pass(599);
-    assert_eq!(door.admits(&ben).await, Ok(()));
+    process.pass(599);
+    assert_eq!(process.admits(&ben).await, Ok(()));
     memory.changed.notified().await;
     assert_eq!(memory.stored.lock().unwrap().as_ref().unwrap().document, document(&[&ann, &ben]));
-    door.pass(3_600);
-    assert_eq!(door.admits(&eve).await, UNKNOWN);
+    process.pass(3_600);
+    assert_eq!(process.admits(&eve).await, UNKNOWN);
     memory.changed.notified().await;
     let stored = memory.stored.lock().unwrap().clone().unwrap();
     assert_eq!((stored.fetched_at.as_secs(), memory.counts()), (1_800_000_000 + 3_000 + 599 + 3_600, (0, 3)));

@@ -49,7 +49,7 @@ const SHOWN_LINES: usize = 25;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Demand IAM authorization at API Gateway too
+    /// Also require IAM authorization at API Gateway
     #[arg(long)]
     iam: bool,
 }
@@ -236,7 +236,7 @@ async fn api_of(endpoint: &str, has_iam: bool) -> Result<Api> {
     Ok(api)
 }
 
-/// Fails unless the API tells callers apart.
+/// Fails unless the API distinguishes callers.
 async fn check_callers(api: &Api, people: &People) -> Result<()> {
     let viewer = api.clone().with_token(Some(people.viewer.clone()));
     let plan = json!({ "plan": { "goal": "refused", "steps": [{ "name": "echo", "tool": "echo" }] } });

@@ -25,7 +25,7 @@ pub(super) fn access(schemas: &mut Schemas) -> Vec<Operation> {
 
 fn account(schemas: &mut Schemas) -> Vec<Operation> {
     let session = object(SESSION_FIELDS, &[], |field| match field {
-        "name" => name("What the person logs in with."),
+        "name" => name("Name of the session in lists."),
         "expires_in_s" => seconds(SESSION_S, DEFAULT_SESSION_S),
         other => unreachable!("the field {other} has no schema"),
     });
@@ -57,11 +57,11 @@ fn tokens(schemas: &mut Schemas) -> Vec<Operation> {
     let token = object(TOKEN_FIELDS, &["kind", "name", "role"], |field| match field {
         "kind" => json!({"description": "Who sends it.", "enum": ["agent", "service"]}),
         "name" => {
-            json!({"description": "What it is called in records, after its kind.", "type": "string", "pattern": TOKEN_NAME})
+            json!({"description": "Its name in records, after its kind.", "type": "string", "pattern": TOKEN_NAME})
         }
         "role" => role(),
         "scopes" => json!({
-            "description": "The permissions that it is limited to. Left out: all of the role and kind.",
+            "description": "The permissions that limit it. By default all of its role and kind.",
             "type": ["array", "null"], "minItems": 1, "maxItems": Permission::ALL.len(), "items": {"enum": permissions()},
         }),
         "expires_in_s" => seconds(TOKEN_S, DEFAULT_TOKEN_S),
@@ -82,7 +82,7 @@ fn tokens(schemas: &mut Schemas) -> Vec<Operation> {
             .answers(201, "The token. It cannot be read again.", schemas.of::<TokenCreated>()),
         Operation::new(Method::DELETE, "/tokens/{id}", "revokeToken", TOKENS, "Revoke an API token, or end a session.")
             .may_take(nothing(), json!({}))
-            .answers(200, "Whether it counted until now.", schemas.of::<TokenEnded>()),
+            .answers(200, "Whether it was valid until now.", schemas.of::<TokenEnded>()),
     ]
 }
 
@@ -96,7 +96,7 @@ fn members(schemas: &mut Schemas) -> Vec<Operation> {
     let removal = object(REMOVAL_FIELDS, &[], |_| {
         let mut heir = subject();
         heir["type"] = json!(["string", "null"]);
-        heir["description"] = json!("The member who answers for the tokens from now on. Without one they are revoked.");
+        heir["description"] = json!("The member who owns the tokens from now on. By default they are revoked.");
         heir
     });
     let after =
@@ -117,7 +117,7 @@ fn members(schemas: &mut Schemas) -> Vec<Operation> {
         .parameter("subject", subject())
         .takes(member, json!({"role": "approver", "name": "Ann", "email": "ann@example.com"}))
         .answers(201, "The member is new.", schemas.of::<Member>())
-        .answers(200, "The person was a member.", schemas.of::<Member>())
+        .answers(200, "The member was changed.", schemas.of::<Member>())
         .refuses(&[Code::LastAdmin]),
         Operation::new(
             Method::DELETE,

@@ -11,7 +11,7 @@ use super::layout::{Base, Layout, Part, layout};
 use super::parts::{facts, fold, hash, head, person, time};
 use super::source::visible;
 
-/// A page of entries, and what it is limited to.
+/// A page of entries, with its filters.
 #[derive(Debug, Clone, Copy)]
 pub struct AuditList<'a> {
     pub base: Base,
@@ -26,7 +26,7 @@ pub fn audit_page(list: &AuditList<'_>) -> String {
     let page = list.page;
     let about = facts([
         html! { "Entry " (page.head.seq) " is the newest" },
-        html! { "Nobody changes an entry. " code { "nofx audit verify" } " proves it" },
+        html! { "Entries never change. " code { "nofx audit verify" } " checks that" },
     ]);
     let content = html! {
         (head(&html! { "Audit" }, &about, None))
@@ -46,7 +46,7 @@ pub fn audit_page(list: &AuditList<'_>) -> String {
     layout(&Layout { part: Part::Audit, waiting: list.waiting, ..Layout::new(list.base, "Audit") }, &content)
 }
 
-/// What the page is limited to, each with a link that drops it.
+/// The active filters, each with a link that removes it.
 fn filters(list: &AuditList<'_>) -> Markup {
     let drop = |href: String, what: &str, value: &str| {
         html! {

@@ -19,7 +19,7 @@ pub struct InboxPage<'a> {
     pub list: &'a Inbox,
     /// The only type that is shown, or empty.
     pub gate_type: &'a str,
-    /// Whether the list has also gates that the reader may not decide.
+    /// Whether the list also has gates that the reader may not decide.
     pub everybody: bool,
 }
 
@@ -95,7 +95,7 @@ fn gates(page: &InboxPage<'_>) -> Markup {
         @if list.gates.is_empty() {
             p {
                 @if list.is_continuation { "No newer gates." }
-                @else if !everybody && !is_unknown { "None of them waits for you: other people decide these gates." }
+                @else if !everybody && !is_unknown { "You cannot decide any of these gates." }
                 @else { "No gate of this type waits." }
             }
         } @else {

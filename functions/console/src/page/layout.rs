@@ -66,7 +66,7 @@ pub(super) enum Part {
     Members,
     Tokens,
     Audit,
-    /// The form of a login, which leads nowhere else.
+    /// The login page. It has no navigation.
     Login,
     /// No part, for example an error.
     Other,
@@ -82,7 +82,7 @@ const PARTS: [(Part, &str, &str); 6] = [
     (Part::Health, "health", "Health"),
 ];
 
-/// The same for parts that only admins may read.
+/// The same for parts that only admins can read.
 const ADMIN_PARTS: [(Part, &str, &str); 3] =
     [(Part::Members, "members", "Members"), (Part::Tokens, "tokens", "Tokens"), (Part::Audit, "audit", "Audit")];
 

@@ -11,7 +11,7 @@ use super::source::visible;
 pub struct LoginPage<'a> {
     /// The token for the form.
     pub token: &'a str,
-    /// Where it leads, below `/ui/`.
+    /// The page after the login, below `/ui/`.
     pub next: &'a str,
     pub email: &'a str,
     pub why: Option<&'a str>,
@@ -46,7 +46,7 @@ pub fn login_page(page: &LoginPage<'_>) -> String {
                 }
             } @else {
                 p.prose {
-                    "Nobody can log in with a password here. Use the command line with an API token: " code { "nofx login --token -" } "."
+                    "This server has no login with a password. Use the command line with an API token: " code { "nofx login --token -" } "."
                 }
             }
         }

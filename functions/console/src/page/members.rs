@@ -23,9 +23,9 @@ pub struct MembersPage<'a> {
     pub why: Option<&'a str>,
 }
 
-/// What each role may do beside what the one before it may.
+/// What each role may do in addition to the roles before it.
 pub(super) const ROLES: [(Role, &str); 4] = [
-    (Role::Viewer, "reads everything"),
+    (Role::Viewer, "reads runs, rules and the policy"),
     (Role::Operator, "starts and controls runs"),
     (Role::Approver, "decides gates"),
     (Role::Admin, "changes policy, rules, members and tokens"),
@@ -37,7 +37,7 @@ pub fn members_page(page: &MembersPage<'_>) -> String {
         @if let Some(why) = page.why {
             (notice("bad", "bad", "alert", &html! { p { b { "Nothing was changed. " } bdi { (visible(why)) } } }))
         }
-        (head(&html! { "Members" }, &facts([html! { "Their role counts at their next request" }]), None))
+        (head(&html! { "Members" }, &facts([html! { "A change of a role applies to the next request" }]), None))
         (table(page))
         @if let Some(next) = page.next {
             nav.pages aria-label="Pages" {
@@ -82,9 +82,9 @@ fn remove(page: &MembersPage<'_>, at: usize, member: &Member) -> Markup {
         form.form method="post" action=(page.base.to("members/remove")) {
             input type="hidden" name="csrf" value=(page.token);
             input type="hidden" name="subject" value=(member.subject);
-            p { "Ends the sessions of " (person(&member.name)) " and revokes the tokens that they answer for." }
+            p { "This ends the sessions of " (person(&member.name)) " and revokes the tokens that they own." }
             div.field {
-                label for=(heir) { "Keep the tokens " span.note { "the id of the member who answers for them from now on" } }
+                label for=(heir) { "Keep the tokens " span.note { "the id of the member who owns them from now on" } }
                 input id=(heir) name="tokens_to" maxlength=(MAX_SUBJECT_BYTES) autocomplete="off";
             }
             div.actions { button.primary type="submit" { "Remove" } }
@@ -99,12 +99,12 @@ fn form(page: &MembersPage<'_>) -> Markup {
         form.form method="post" action=(page.base.to("members")) {
             input type="hidden" name="csrf" value=(page.token);
             div.field {
-                label for="subject" { "Id at the issuer " span.note { "the sub of their login; whoever logs in without being a member reads it" } }
+                label for="subject" { "Id at the issuer " span.note { "the sub of their login; the login page shows it to people who are not members" } }
                 input #subject name="subject" required maxlength=(MAX_SUBJECT_BYTES) autocomplete="off" spellcheck="false";
             }
             (role_field("member-role", Role::Viewer))
             div.field {
-                label for="member-name" { "Name " span.note { "what others read; the e-mail address if empty" } }
+                label for="member-name" { "Name " span.note { "what others see; the e-mail address if empty" } }
                 input #member-name name="name" maxlength=(MAX_NAME_CHARS) autocomplete="off";
             }
             div.field {
@@ -120,7 +120,7 @@ fn form(page: &MembersPage<'_>) -> Markup {
 pub(super) fn role_field(id: &str, chosen: Role) -> Markup {
     html! {
         div.field {
-            label for=(id) { "Role " span.note { "each may do what the one before it may" } }
+            label for=(id) { "Role " span.note { "each role includes the ones before it" } }
             select id=(id) name="role" {
                 @for (role, may) in ROLES { option value=(role) selected[role == chosen] { (role) ": " (may) } }
             }

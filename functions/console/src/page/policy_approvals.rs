@@ -15,7 +15,7 @@ pub(super) fn rows(approvals: &ApprovalPolicy) -> [Row; 7] {
         Some(seconds) => (word(&seconds.to_string()), format!("{means} {seconds} s")),
     };
     let allowed = |allowed: Allowed, who: &str| match allowed {
-        Allowed::Excluded => (word("excluded"), format!("{who} does not decide")),
+        Allowed::Excluded => (word("excluded"), format!("{who} may not decide")),
         Allowed::Allowed => (word("allowed"), format!("{who} may decide")),
     };
     let roles: Vec<&str> = approvals.roles.iter().flatten().map(|role| role.as_str()).collect();
@@ -26,19 +26,19 @@ pub(super) fn rows(approvals: &ApprovalPolicy) -> [Row; 7] {
         Waivers::Nobody => ("nobody", "nobody may waive a gate"),
     };
     let people = format!("{} must approve a gate", many(u64::from(approvals.minimum), "person", "different people"));
-    let own = allowed(approvals.by_self, "who started a run or uploaded its files");
+    let own = allowed(approvals.by_self, "a person who started a run or uploaded its files");
     let owner = allowed(approvals.owners, "the owner of the token that started a run");
     let expiry = seconds(approvals.max_expires_after_s, "a gate expires after");
-    let login = seconds(approvals.max_session_age_s, "a login counts for");
+    let login = seconds(approvals.max_session_age_s, "a decision needs a session of at most");
     let names = if roles.is_empty() { word("none") } else { word(&roles.join(", ")) };
     [
         ("People who approve", "approvals.minimum", word(&approvals.minimum.to_string()), people),
         ("Roles that decide", "approvals.roles", names, who.to_owned()),
-        ("One's own work", "approvals.self", own.0, own.1),
-        ("One's own agents", "approvals.owners", owner.0, owner.1),
+        ("Own work", "approvals.self", own.0, own.1),
+        ("Work of own tokens", "approvals.owners", owner.0, owner.1),
         ("Longest wait", "approvals.max_expires_after_s", expiry.0, expiry.1),
         ("Waivers", "approvals.waive", word(waive), waives.to_owned()),
-        ("Oldest login", "approvals.max_session_age_s", login.0, login.1),
+        ("Oldest session", "approvals.max_session_age_s", login.0, login.1),
     ]
 }
 

@@ -51,7 +51,7 @@ pub fn tokens_page(page: &TokensPage<'_>) -> String {
     let tab = |path: &str, words: &str, is_here: bool| {
         html! { a href=(base.to(path)) aria-current=[is_here.then_some("page")] { (words) } }
     };
-    let about = if page.sessions { "Logins of people" } else { "What agents and services send" };
+    let about = if page.sessions { "Sessions of people who logged in" } else { "Credentials of agents and services" };
     let content = html! {
         @if let Some(why) = page.why {
             (notice("bad", "bad", "alert", &html! { p { b { "Nothing was changed. " } bdi { (visible(why)) } } }))
@@ -62,7 +62,7 @@ pub fn tokens_page(page: &TokensPage<'_>) -> String {
             (tab("tokens", "Agents and services", !page.sessions))
             (tab("tokens?sessions=true", "Sessions of people", page.sessions))
         }
-        @if page.tokens.is_empty() { p { "There are none." } } @else { (table(page)) }
+        @if page.tokens.is_empty() { p { "There are no tokens." } } @else { (table(page)) }
         @if let Some(next) = &page.next {
             nav.pages aria-label="Pages" {
                 a href={ (base.to("tokens")) "?sessions=" (page.sessions) "&after=" (next) } rel="next" { "Further tokens" }
@@ -149,7 +149,7 @@ fn form(page: &TokensPage<'_>) -> Markup {
         form.form method="post" action=(page.base.to("tokens")) {
             input type="hidden" name="csrf" value=(page.token);
             div.field {
-                label for="kind" { "Kind " span.note { "an agent never decides, and never changes policy, rules, members or tokens" } }
+                label for="kind" { "Kind " span.note { "an agent can never decide gates, or change the policy, rules, members or tokens" } }
                 select #kind name="kind" {
                     option value="agent" { "agent" }
                     option value="service" { "service" }

@@ -13,7 +13,7 @@ use shared::db::token::{self, NewSession, TokenMade};
 use shared::domain::access::{DEFAULT_SESSION_S, MAX_EMAIL_BYTES};
 use shared::domain::{Kind, Permission, TokenId};
 use shared::error::Error;
-use shared::http::{Door, Form, Query, encoded, new_session_cookie, no_session_cookie};
+use shared::http::{Form, LoginRequest, Query, encoded, new_session_cookie, no_session_cookie};
 use shared::telemetry;
 use uuid::Uuid;
 
@@ -22,7 +22,7 @@ use crate::attempts::Attempts;
 use crate::page::{self, Base, LoginPage, Message, login_page};
 use crate::{csrf, viewer};
 
-/// Where people go after a login without another place.
+/// The page after a login, if the request names no other.
 const HOME: &str = "runs";
 const MAX_NEXT_BYTES: usize = 2_000;
 const WRONG: &str = "The e-mail address or the password is wrong.";
@@ -39,7 +39,7 @@ pub async fn form(State(ctx): State<Ctx>, query: Query, headers: HeaderMap) -> R
 }
 
 /// `POST /ui/login`: starts a session of 12 hours, and redirects (303) to the page that was wanted.
-pub async fn log_in(State(ctx): State<Ctx>, door: Door, headers: HeaderMap, form: Form) -> Response {
+pub async fn log_in(State(ctx): State<Ctx>, request: LoginRequest, headers: HeaderMap, form: Form) -> Response {
     let (email, password) = (form.text("email").trim(), form.text("password"));
     let refuse = |status, why: &str| {
         show_form(&ctx, &headers, &Asked { next: form.text("next"), email, why: Some(why) }, status)
@@ -53,7 +53,7 @@ pub async fn log_in(State(ctx): State<Ctx>, door: Door, headers: HeaderMap, form
     if email.len() > MAX_EMAIL_BYTES {
         return refuse(StatusCode::UNAUTHORIZED, WRONG);
     }
-    let (address, person) = (format!("{:?}", door.ip()), email.to_lowercase());
+    let (address, person) = (format!("{:?}", request.ip()), email.to_lowercase());
     if !failed(|attempts| attempts.allow(&address, &person, Instant::now())) {
         return refuse(StatusCode::TOO_MANY_REQUESTS, "There were too many attempts. Try again in a minute.");
     }
@@ -68,8 +68,8 @@ pub async fn log_in(State(ctx): State<Ctx>, door: Door, headers: HeaderMap, form
             return refuse(StatusCode::SERVICE_UNAVAILABLE, "Logins are not possible now. Try again in a minute.");
         }
     };
-    let Ok(person) = door.person(&jwt, Permission::SessionsCreate).await else {
-        return refuse(StatusCode::UNAUTHORIZED, "The issuer's answer does not count here.");
+    let Ok(person) = request.person(&jwt, Permission::SessionsCreate).await else {
+        return refuse(StatusCode::UNAUTHORIZED, "The issuer returned a token that is not valid here.");
     };
     match start(&person).await {
         Ok(session) => {
@@ -80,7 +80,7 @@ pub async fn log_in(State(ctx): State<Ctx>, door: Door, headers: HeaderMap, form
             response
         }
         Err(Error::NotPermitted(_)) => {
-            let why = format!("You are no member. An admin can make you one: your id is {}.", person.subject());
+            let why = format!("You are not a member. An admin can make you one: your id is {}.", person.subject());
             refuse(StatusCode::FORBIDDEN, &why)
         }
         Err(error) => failure(Base::TOP, &error),
@@ -102,7 +102,7 @@ pub async fn log_out(visit: Visit, headers: HeaderMap, form: Form) -> Response {
     response
 }
 
-/// To the login, and back to this page afterwards.
+/// Redirects to the login page, which leads back to this page.
 pub fn to_login(uri: &Uri) -> Response {
     let place = uri.path_and_query().map_or("", |place| place.as_str());
     match place.split_once("/ui/") {
@@ -111,7 +111,7 @@ pub fn to_login(uri: &Uri) -> Response {
     }
 }
 
-/// The answer to a form of somebody who is not logged in any more.
+/// The answer to a form that was sent after the session had ended.
 pub fn session_ended(uri: &Uri) -> Response {
     let message = Message {
         title: "Not logged in",
@@ -159,7 +159,7 @@ fn show_form(ctx: &Ctx, headers: &HeaderMap, asked: &Asked<'_>, status: StatusCo
     response
 }
 
-/// A place below `/ui/`, relative to it, if a browser can only read it as that: no other host, no way up, no script.
+/// The text, if it can only be a path below `/ui/`, relative to it: no other host, no `..`, no script.
 fn safe_next(text: &str) -> Option<&str> {
     let path = text.split(['?', '#']).next().unwrap_or_default();
     let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"\\\"<>^`{|}".contains(&byte);

@@ -29,7 +29,7 @@ pub async fn set(visit: Visit, headers: HeaderMap, form: Form) -> Response {
     }
     let why = match store(&visit, &form).await {
         Ok(MemberSet::LastAdmin) => LAST_ADMIN.to_owned(),
-        Ok(MemberSet::RoleAbove) => "The role is above your own.".to_owned(),
+        Ok(MemberSet::RoleAbove) => "The role is higher than your own.".to_owned(),
         Ok(MemberSet::NameTaken) => "Another member has this name.".to_owned(),
         Ok(MemberSet::EmailTaken) => "Another member has this e-mail address.".to_owned(),
         Ok(_) => return redirect("members"),
@@ -47,9 +47,9 @@ pub async fn remove(visit: Visit, headers: HeaderMap, form: Form) -> Response {
     let tokens_to = Some(form.text("tokens_to").trim()).filter(|heir| !heir.is_empty());
     let why = match member::member_remove(&visit.session, form.text("subject"), tokens_to).await {
         Ok(MemberGone::Removed(_)) => return redirect(&Base::RUN.to("members")),
-        Ok(MemberGone::NotFound) => "This person is no member any more.",
+        Ok(MemberGone::NotFound) => "This person is not a member any more.",
         Ok(MemberGone::LastAdmin) => LAST_ADMIN,
-        Ok(MemberGone::HeirNotFound) => "Nobody with this id is another member, who could answer for the tokens.",
+        Ok(MemberGone::HeirNotFound) => "There is no other member with this id, who could own the tokens.",
         Err(error) => return failure(Base::RUN, &error),
     };
     show_page(&visit, &headers, Base::RUN, None, Some(why), StatusCode::BAD_REQUEST).await

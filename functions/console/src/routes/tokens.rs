@@ -46,7 +46,7 @@ pub async fn page(visit: Visit, query: Query, headers: HeaderMap) -> Response {
     }
 }
 
-/// `POST /ui/tokens`: the page with the new token, which no other page shows.
+/// `POST /ui/tokens`: the page with the new token. No other page shows it.
 pub async fn create(visit: Visit, headers: HeaderMap, form: Form) -> Response {
     if let Err(sentence) = csrf::check(&headers, visit.ctx.config.public_url.as_deref(), form.text("csrf")) {
         return failure(Base::TOP, &Error::Forbidden(sentence.to_owned()));
@@ -56,8 +56,8 @@ pub async fn create(visit: Visit, headers: HeaderMap, form: Form) -> Response {
             let made = MadeToken { name: &name, secret: &secret.expose(), expires_at: &expires_at };
             return show_page(&visit, &headers, &Shown { made: Some(made), ..Shown::default() }, StatusCode::OK).await;
         }
-        Ok((_, _, TokenMade::RoleAbove)) => "The role is above your own.".to_owned(),
-        Ok((_, _, TokenMade::ScopeOutside { scopes })) => format!("Not of this role: {}.", scopes.join(", ")),
+        Ok((_, _, TokenMade::RoleAbove)) => "The role is higher than your own.".to_owned(),
+        Ok((_, _, TokenMade::ScopeOutside { scopes })) => format!("This role does not have: {}.", scopes.join(", ")),
         Err(error @ Error::Invalid(_)) => format!("{error}."),
         Err(error) => return failure(Base::TOP, &error),
     };

@@ -288,6 +288,12 @@ fn each_button_says_what_it_does() {
         (detail.gate.on_pass, detail.run_status) = (OnPass::Resume, RunStatus::Paused);
     });
     assert!(approve.contains("runs again, with the checks of the change, when the run is resumed."), "{approve}");
+    let [approve, ..] = page(&|detail| {
+        (detail.gate.on_pass, detail.gate.gate_type) = (OnPass::Resume, "approval:echo".into());
+        (detail.standing.required, detail.standing.approved) = (Some(2), Some(0));
+    });
+    let expected = "1 more approval is needed after yours. Then: <b><bdi>release</bdi></b> starts.";
+    assert!(approve.starts_with(expected), "{approve}");
     let [approve, reject, _] = page(&|detail| (detail.gate.on_pass, detail.gate.step) = (OnPass::Release, None));
     assert!(
         approve.contains("The run succeeds when") && reject.starts_with("The run fails, 2 steps"),

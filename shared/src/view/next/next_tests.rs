@@ -240,6 +240,9 @@ fn what_an_approval_starts_depends_on_the_gate() {
     let of = |gates, steps: &[(&'static str, S)]| told(&with_gates(gates, chain(R::Blocked, steps)));
     let again = of(vec![asks(OnPass::Resume, "unit")], &steps);
     assert!(again.contains("After an approval unit runs again."), "{again}");
+    let before_unit = GateNow { on_pass: OnPass::Resume, ..gate("approval:echo", Some("unit"), GateStatus::Pending) };
+    let first = of(vec![before_unit], &steps);
+    assert!(first.contains("After an approval unit starts."), "{first}");
     // The gate is before its step, not after it.
     let before = [("unit", S::Succeeded), ("release", S::Pending), ("rates", S::Pending)];
     let starts = of(vec![asks(OnPass::Release, "release")], &before);

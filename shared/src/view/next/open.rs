@@ -3,7 +3,7 @@
 use super::standing::{GateNow, StepNow, join, names};
 use super::{Action, Next, Standing};
 use crate::domain::StepStatus;
-use crate::domain::gate::GATE_CHANGE;
+use crate::domain::gate::{APPROVAL, GATE_CHANGE};
 use crate::domain::tool::{Effect, effect_of};
 use crate::view::OnPass;
 use crate::view::sentence::words::{many, thousands};
@@ -221,7 +221,8 @@ fn add_consequence<'a>(next: &mut Next<'a>, run: &Standing<'a>, gate: &GateNow<'
     let follows = match gate.on_pass {
         OnPass::Finish => run.next_after(name),
         OnPass::Resume => {
-            next.more.push(vec![text("After an approval "), of_step(run, name), text(" runs again")]);
+            let verb = if gate.gate_type.starts_with(APPROVAL) { " starts" } else { " runs again" };
+            next.more.push(vec![text("After an approval "), of_step(run, name), text(verb)]);
             run.steps.iter().filter(|step| step.name == name).collect()
         }
         OnPass::Release => run.step_behind(gate).into_iter().collect(),

@@ -16,7 +16,7 @@ pub(super) fn why_not(standing: &Standing) -> Option<WhyNot> {
     (!matches!(why, WhyNot::Decided | WhyNot::Expired)).then_some(why)
 }
 
-/// What the reader hears who may not decide.
+/// What a reader who may not decide is told.
 pub(super) fn excluded(standing: &Standing, why: WhyNot) -> Markup {
     let may_waive = standing.may_decide.is_some_and(|may| may.waive);
     let (tone, symbol) = if why == WhyNot::Done { ("good", "good") } else { ("warn", "decide") };
@@ -59,8 +59,8 @@ pub(super) fn so_far(standing: &Standing) -> Markup {
             (notice("warn", "decide", "note", &html! {
                 p {
                     "Only " (many(u64::from(eligible), "person", "people")) " may approve this gate, and " (many(u64::from(missing), "approval is", "approvals are"))
-                    " missing. Nobody can let it pass"
-                    @if rule.waive == Waivers::Admins { " but an admin who waives it" }
+                    " missing. It cannot pass"
+                    @if rule.waive == Waivers::Admins { " unless an admin waives it" }
                     "."
                 }
             }))
@@ -83,14 +83,14 @@ fn demand(rule: &ApprovalRule, required: u32) -> Markup {
         @if required == 1 { "One approval is enough." } @else { (required) " different people must approve." }
         " One rejection fails it. "
         @match &rule.people {
-            None => { "Those who may: " (who) },
+            None => { "These may decide: " (who) },
             Some(people) => {
-                "Those who may: "
+                "These may decide: "
                 @for (index, name) in people.iter().enumerate() { @if index > 0 { ", " } b { bdi { (visible(name)) } } }
                 ", as " (who)
             },
         }
-        @if !rule.by_self { ", but not who started or retried the run, or uploaded its files" }
+        @if !rule.by_self { ", but not the people who started or retried the run or uploaded its files" }
         "."
     }
 }

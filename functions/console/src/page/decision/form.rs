@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 use shared::db::console::{Effects, GateDetail, Start};
-use shared::domain::gate::Decision;
+use shared::domain::gate::{APPROVAL, Decision};
 use shared::domain::{Problem, RunStatus};
 use shared::view::{OnPass, WhyNot};
 
@@ -92,7 +92,7 @@ pub(super) fn decide(page: &DecisionPage<'_>) -> Markup {
     }
 }
 
-/// The gate asks about other bytes than the reader saw.
+/// The gate covers other bytes than the reader saw.
 fn changed(paths: &[String]) -> Markup {
     notice(
         "bad",
@@ -128,7 +128,9 @@ fn effect(detail: &GateDetail, decision: Decision) -> Markup {
     let step = detail.gate.step.as_deref().map(visible);
     match decision {
         Decision::Approve => approval(detail),
-        Decision::Waive => html! { "The same as approve, and the record says that it was waived." },
+        Decision::Waive => {
+            html! { "The gate passes at once, even if approvals are missing. The record says that it was waived." }
+        }
         Decision::Reject => {
             // A step with a gate of its own waits, too, if it has not started.
             let own = u64::from(step.is_some() && detail.gate.on_pass == OnPass::Release);
@@ -149,7 +151,13 @@ fn effect(detail: &GateDetail, decision: Decision) -> Markup {
 }
 
 fn approval(detail: &GateDetail) -> Markup {
-    html! { (at_once(detail)) (afterwards(detail)) }
+    let standing = &detail.standing;
+    let others = standing.required.unwrap_or(1).saturating_sub(standing.approved.unwrap_or_default() + 1);
+    html! {
+        @if others > 0 { (many(u64::from(others), "more approval is", "more approvals are")) " needed after yours. Then: " }
+        (at_once(detail))
+        (afterwards(detail))
+    }
 }
 
 /// Steps that can start as soon as the gate has passed, as far as a sentence names them.
@@ -166,7 +174,8 @@ fn at_once(detail: &GateDetail) -> Markup {
     let named = named(detail);
     match detail.gate.on_pass {
         OnPass::Resume => html! {
-            b { bdi { (step) } } " runs again, with the checks of the change"
+            b { bdi { (step) } }
+            @if detail.gate.gate_type.starts_with(APPROVAL) { " starts" } @else { " runs again, with the checks of the change" }
             @if detail.run_status == RunStatus::Paused { ", when the run is resumed" }
             "."
         },

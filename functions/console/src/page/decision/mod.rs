@@ -10,7 +10,7 @@ mod starts;
 
 use maud::{Markup, html};
 use shared::db::console::{Document, Gate, GateDetail};
-use shared::domain::gate::Decision;
+use shared::domain::gate::{APPROVAL, Decision};
 use shared::domain::{GateStatus, Problem};
 use shared::http::encoded;
 use shared::view::OnPass;
@@ -95,7 +95,7 @@ pub enum Refusal<'a> {
     Form(&'a str),
     /// The rule of the gate excludes the reader. The sentence says why.
     Excluded(&'a str),
-    /// The gate is not about what the reader saw. The paths say what changed.
+    /// The gate has changed since the reader saw it. The paths say what changed.
     Changed(&'a [String]),
     /// The gate has been decided, or its time is over. The sentence says so.
     Conflict(&'a str),
@@ -211,8 +211,8 @@ fn question(page: &DecisionPage<'_>) -> Markup {
     let is_verdict = gate.actor.is_none() && matches!(gate.status, GateStatus::Passed | GateStatus::Failed);
     let asked_by = match gate.on_pass {
         _ if is_verdict => "what the gate found",
-        OnPass::Resume => "the gate’s question",
-        OnPass::Finish => "the plan’s question",
+        OnPass::Resume if !gate.gate_type.starts_with(APPROVAL) => "the gate’s question",
+        OnPass::Resume | OnPass::Finish => "the plan’s question",
         OnPass::Release => "the question of who made the gate",
     };
     html! {

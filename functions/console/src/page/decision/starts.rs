@@ -3,6 +3,7 @@
 use maud::{Markup, html};
 use shared::db::console::{Effects, Start};
 use shared::domain::StepStatus;
+use shared::domain::gate::APPROVAL;
 use shared::domain::rule::{Op, Rule};
 use shared::http::encoded;
 use shared::view::OnPass;
@@ -56,8 +57,9 @@ pub(super) fn effects(counts: Effects) -> Vec<String> {
 
 fn step(page: &DecisionPage<'_>, start: &Start) -> Markup {
     let gate = &page.detail.gate;
-    let (is_open, on_pass) = (gate.is_pending(), gate.on_pass);
+    let is_open = gate.is_pending();
     let is_own = gate.step.as_deref() == Some(start.name.as_str());
+    let is_again = is_own && gate.on_pass == OnPass::Resume && !gate.gate_type.starts_with(APPROVAL);
     let write = Write::of(start);
     let href = |first| {
         let from = if page.from_inbox { "from=inbox&" } else { "" };
@@ -82,7 +84,7 @@ fn step(page: &DecisionPage<'_>, start: &Start) -> Markup {
                     _ => code.note { (visible(&start.tool)) }
                 }
                 @if !is_open { " " span.note { (mark(look(start.status))) " " (look(start.status).word) } }
-                @if is_open && is_own && on_pass == OnPass::Resume { span.note { " runs again" } }
+                @if is_open && is_again { span.note { " runs again" } }
                 @if is_open && others > 0 { span.note { " after " (many(others, "more step or gate", "more steps or gates")) } }
             }
             @if let Some(write) = &write { (preview(write, &rows)) (rule(start, write)) }

@@ -1,21 +1,21 @@
-//! Where the issuer's keys survive a process: the database. Without them, nobody whose session has ended could log in through a
-//! process that starts while the issuer is down.
+//! Keeps the issuer's public keys in the database, for processes that start while the issuer's key endpoint is down. Without
+//! them, such a process could verify no JSON web token.
 
 use std::sync::Arc;
 
 use tracing::warn;
 
-use crate::auth::{Shelf, Stored};
+use crate::auth::{KeyStore, Stored};
 use crate::context::Ctx;
 use crate::db::Database;
 use crate::db::jwks::{IssuerKey, jwks_last, jwks_store};
 
-/// The shelf of the configured issuer. None without one.
-pub(super) fn shelf(ctx: &Ctx) -> Option<Shelf> {
+/// The key store of the configured issuer. None if no issuer is configured.
+pub(super) fn key_store(ctx: &Ctx) -> Option<KeyStore> {
     let issuer = ctx.config.auth.issuer.as_ref()?.issuer.clone();
     let place = Arc::new((ctx.db.clone(), IssuerKey { tenant_id: ctx.config.tenant.clone(), issuer }));
     let from = Arc::clone(&place);
-    Some(Shelf {
+    Some(KeyStore {
         load: Arc::new(move || {
             let place = Arc::clone(&from);
             Box::pin(async move { load(&place.0, &place.1).await })
