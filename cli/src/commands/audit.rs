@@ -159,7 +159,8 @@ fn text(verified: &Verified) -> String {
     let number = usize::try_from(*entries).unwrap_or(usize::MAX);
     let number = if number == 1 { "1 entry".to_owned() } else { format!("{number} entries") };
     let tenant = printable(&tenant.0);
-    let mut text = format!("{} the audit of {tenant} is intact: {number}, the last is {}\n", paint(GOOD, "✓"), head.seq);
+    let mut text =
+        format!("{} the audit of {tenant} is intact: {number}, the last is {}\n", paint(GOOD, "✓"), head.seq);
     let _ = writeln!(text, "  {}", paint(DIM, format_args!("sha256:{}", head.hash)));
     if let Some(seen) = seen {
         let _ = writeln!(text, "  it contains entry {}, which this machine has verified before", seen.seq);

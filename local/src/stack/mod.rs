@@ -323,8 +323,8 @@ impl Stack {
         for (name, function) in functions.iter() {
             let port = ports.pick(&format!("{name}-runtime"))?;
             let process = Arc::clone(function);
-            let router = server::only_local_hosts(Arc::clone(function).router());
-            servers.push(serve(port, router, move || process.connection_guard(), None).await?);
+            let api = server::only_local_hosts(Arc::clone(function).router());
+            servers.push(serve(port, api, move || process.connection_guard(), None).await?);
             runtime_ports.insert(name.to_owned(), port);
         }
         // They stop after the functions, so that requests in flight are still answered when the stack stops.

@@ -131,19 +131,21 @@ fn scope(value: &Value) -> Result<Permission, String> {
     permission.ok_or_else(|| "must be a permission, such as runs.read".to_owned())
 }
 
+const OF_PROGRAM: &str = "must not begin with agent:, service: or database:";
+
 fn member_name(value: &Value) -> Result<&str, String> {
     let name = fields::readable(fields::filled(value, Most::Chars(MAX_NAME_CHARS))?, Lines::One)?;
-    if is_of_program(name) { Err("must not begin with agent:, service: or database:".to_owned()) } else { Ok(name) }
+    if is_of_program(name) { Err(OF_PROGRAM.to_owned()) } else { Ok(name) }
 }
 
 fn email(value: &Value) -> Result<&str, String> {
     let text = fields::readable(fields::filled(value, Most::Bytes(MAX_EMAIL_BYTES))?, Lines::One)?;
     let is_address = text.split_once('@').is_some_and(|(user, host)| !user.is_empty() && !host.is_empty());
-    if is_address && !text.contains(char::is_whitespace) {
-        Ok(text)
-    } else {
-        Err("must be an e-mail address".to_owned())
+    if !is_address || text.contains(char::is_whitespace) {
+        return Err("must be an e-mail address".to_owned());
     }
+    // It is the default of the name.
+    if is_of_program(text) { Err(OF_PROGRAM.to_owned()) } else { Ok(text) }
 }
 
 /// Whether a name looks like that of an agent, a service or a database login in records.
@@ -194,7 +196,7 @@ mod tests {
         for name in ["agent:ci", " Service:x", "database:postgres", "a\u{202e}b", ""] {
             assert!(member(json!({"role": "viewer", "name": name})).is_err(), "{name}");
         }
-        for email in ["ann", "@x", "a@", "a b@c"] {
+        for email in ["ann", "@x", "a@", "a b@c", "agent:ci@acme.test"] {
             assert!(member(json!({"role": "viewer", "email": email})).is_err(), "{email}");
         }
         for wrong in ["", "agent:ci", " ann", "a\u{0}", &"a".repeat(256)] {

@@ -83,7 +83,9 @@ impl fmt::Display for Fault {
             Self::Unlinked { seq } => {
                 write!(f, "row {seq} does not follow the row before it: that one was changed, or this one was inserted")
             }
-            Self::Foreign { seq } => write!(f, "the text of row {seq} has another number, or another tenant than the rows before"),
+            Self::Foreign { seq } => {
+                write!(f, "the text of row {seq} has another number, or another tenant than the rows before")
+            }
             Self::Head { said, found } => {
                 write!(f, "the export ends with row {found}, but says that the chain ends with another row {said}")
             }

@@ -57,12 +57,14 @@ fn subjects(gate: &Gate) -> Vec<Value> {
         files.insert(format!("workspace {role}"), hash.as_str().unwrap_or_default());
     }
     for (step, upstream) in covers["upstream"].as_object().into_iter().flatten() {
-        for (name, hash) in upstream["artifacts"].as_object().into_iter().flatten() {
-            // If several files have the same name, only the first digest is an entry. `covers` has all of them.
-            files.insert(
-                format!("{step}/{name}"),
-                hash.as_str().and_then(|all| all.split(' ').next()).unwrap_or_default(),
-            );
+        // Of very many files, `covers` has only the number and one digest of the list.
+        let listed =
+            upstream["artifacts"].as_object().filter(|files| !files.get("count").is_some_and(Value::is_number));
+        for (name, hashes) in listed.into_iter().flatten() {
+            for (at, hash) in hashes.as_str().unwrap_or_default().split(' ').enumerate() {
+                let number = if at == 0 { String::new() } else { format!(" ({})", at + 1) };
+                files.insert(format!("{step}/{name}{number}"), hash);
+            }
         }
     }
     if let Some(hash) = covers["evidence"].as_str() {
@@ -104,7 +106,7 @@ mod tests {
         let made = statement(&gate, &who, &decision, "2026-11-23T11:00:00Z");
         let names: Vec<_> =
             made["subject"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
-        assert_eq!(names, ["decision", "build/a.tar", "evidence", "many/digest", "workspace archive"]);
+        assert_eq!(names, ["decision", "build/a.tar", "build/a.tar (2)", "evidence", "workspace archive"]);
         let predicate = &made["predicate"];
         assert_eq!((&predicate["person"]["subject"], &predicate["actor"]), (&json!("u-1"), &json!("ann")));
         assert_eq!((&predicate["decision"], &predicate["digest"]), (&json!("approve"), &json!(hash("a"))));

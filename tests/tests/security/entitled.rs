@@ -41,9 +41,9 @@ async fn who_made_a_file_that_a_plan_names_does_not_approve_what_becomes_of_it()
         let sql = "select id from nofx.artifact where run_id = $1 and name = 'site.tar'";
         lab.admin.query_one(sql, &[&run.0]).await.unwrap().get(0)
     };
-    let made = start_as(&lab, &lab.person("eve"), &make).await;
+    let first_run = start_as(&lab, &lab.person("eve"), &make).await;
     lab.settle(&script(), Deliver::Once).await;
-    let first = file_of(made).await;
+    let first = file_of(first_run).await;
     let between = json!({ "goal": "pass on", "workspace": { "archive": first }, "steps": make["steps"] });
     let passed_on = start_as(&lab, &lab.person("dan"), &between).await;
     lab.settle(&script(), Deliver::Once).await;

@@ -12,6 +12,429 @@ create index approval_of_gate on nofx.approval (gate_id, subject);
 
 -- Copies of the files in functions/. Change those files, not this one.
 
+-- functions/append_only.sql sha256=487838398553dcfbba35673d94727c72510d96516efd647535d848c6b44918a4
+-- Records are never changed, not even by the owner of the tables. To bypass these triggers somebody has to change the schema. A rewritten chain of
+-- the audit does not match a head that somebody has stored before.
+
+-- Trigger before update, delete or truncate: refuses the statement.
+create or replace function nofx.records_are_kept() returns trigger
+    language plpgsql
+    set search_path = nofx, pg_temp
+as $$
+begin
+    raise exception 'rows of nofx.% are never changed or deleted', tg_table_name using errcode = 'restrict_violation';
+end
+$$;
+
+-- Trigger after delete: a record is deleted only together with its run. `gone` are the deleted rows.
+create or replace function nofx.records_go_with_their_run() returns trigger
+    language plpgsql
+    set search_path = nofx, pg_temp
+as $$
+begin
+    if exists (select from (select distinct g.run_id from gone g) g join nofx.run r on r.id = g.run_id) then
+        raise exception 'rows of nofx.% are deleted only with their run', tg_table_name using errcode = 'restrict_violation';
+    end if;
+    return null;
+end
+$$;
+
+-- Trigger before insert into the audit: a row must continue the chain, whoever adds it.
+create or replace function nofx.audit_is_chained() returns trigger
+    language plpgsql
+    set search_path = nofx, pg_temp
+as $$
+begin
+    if not exists (select from nofx.audit_head h
+                    where h.tenant_id = new.tenant_id and new.seq = h.seq + 1 and new.prev_hash = h.hash
+                      and new.hash = sha256(new.prev_hash || convert_to(new.body, 'UTF8'))) then
+        raise exception 'a row of the audit continues its chain' using errcode = 'restrict_violation';
+    end if;
+    return new;
+end
+$$;
+
+-- Trigger before insert or update of a chain's head: it starts before the first row, and can only move to the next row, which must exist.
+create or replace function nofx.audit_head_follows() returns trigger
+    language plpgsql
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_follows boolean := case tg_op
+        when 'INSERT' then new.seq = 0 and new.hash = decode(repeat('00', 32), 'hex')
+        else new.tenant_id = old.tenant_id and new.seq = old.seq + 1
+             and exists (select from nofx.audit a where a.tenant_id = new.tenant_id and a.seq = new.seq and a.hash = new.hash)
+    end;
+begin
+    if v_follows is not true then
+        raise exception 'the head of an audit is its last row' using errcode = 'restrict_violation';
+    end if;
+    return new;
+end
+$$;
+revoke execute on function nofx.records_are_kept(), nofx.records_go_with_their_run(), nofx.audit_is_chained(), nofx.audit_head_follows()
+    from public;
+
+-- functions/approval_rule.sql sha256=f2c778b8f98e51cd07493d1a2f7ee7a534be7aeb356ca1be585fab98af41cbb8
+-- Approval rules: how many people must approve, and which. A plan asks for a rule, and the policy of the tenant caps it. A rule is
+-- {required, roles, people, self, owners, waive, max_session_age_s}. `roles` has the least role that may decide. `people` is null for anybody.
+-- `self` says whether people may decide about their own work. A value that cannot be read counts as the strictest one.
+
+-- A count of people, from 1 to 20.
+create or replace function nofx.approval_count(p_count jsonb) returns integer
+    language sql immutable
+    set search_path = ''
+as $$
+    select case coalesce(jsonb_typeof(p_count), 'null')
+               when 'null' then 1
+               when 'number' then least(greatest(ceil(p_count::numeric), 1), 20)::integer
+               else 20 end
+$$;
+
+-- A number of seconds, up to a year. Null if there is none.
+create or replace function nofx.approval_seconds(p_seconds jsonb) returns integer
+    language sql immutable
+    set search_path = ''
+as $$
+    select case coalesce(jsonb_typeof(p_seconds), 'null')
+               when 'null' then null
+               when 'number' then least(greatest(p_seconds::numeric, 1), 31536000)::integer
+               else 1 end
+$$;
+
+-- The least role of a list. A role includes those below it, so only the least one matters.
+create or replace function nofx.approval_role(p_roles jsonb) returns text
+    language sql immutable
+    set search_path = ''
+as $$
+    select case when coalesce(jsonb_typeof(p_roles), 'null') = 'null' or p_roles @> '["approver"]' then 'approver' else 'admin' end
+$$;
+
+-- The stricter of a rule and a policy, field by field. If the policy has become looser since, the rule keeps the stricter values.
+create or replace function nofx.approval_strictest(p_rule jsonb, p_policy jsonb) returns jsonb
+    language sql immutable
+    set search_path = ''
+as $$
+    select jsonb_build_object(
+        'required', greatest(nofx.approval_count(p_rule -> 'required'), nofx.approval_count(p_policy -> 'minimum')),
+        'roles', jsonb_build_array(case when 'admin' in (nofx.approval_role(p_rule -> 'roles'), nofx.approval_role(p_policy -> 'roles'))
+                                        then 'admin' else 'approver' end),
+        'people', nullif(p_rule -> 'people', 'null'),
+        'self', coalesce(p_policy ->> 'self' = 'allowed', false) and coalesce(p_rule -> 'self', 'null') in ('null', 'true'),
+        'owners', case when p_policy ->> 'owners' = 'allowed' and coalesce(p_rule ->> 'owners', 'allowed') = 'allowed'
+                       then 'allowed' else 'excluded' end,
+        'waive', case when coalesce(p_policy ->> 'waive', 'admins') = 'admins' and coalesce(p_rule ->> 'waive', 'admins') = 'admins'
+                      then 'admins' else 'nobody' end,
+        'max_session_age_s', least(nofx.approval_seconds(p_policy -> 'max_session_age_s'),
+                                   nofx.approval_seconds(p_rule -> 'max_session_age_s')))
+$$;
+
+-- What the current policy of a tenant says about approvals.
+create or replace function nofx.approval_policy(p_tenant text) returns jsonb
+    language plpgsql stable
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_approvals jsonb;
+begin
+    select p.document -> 'approvals' into v_approvals
+      from nofx.policy p
+     where p.tenant_id = p_tenant
+     order by p.version desc limit 1;
+    return case when jsonb_typeof(v_approvals) = 'object' then v_approvals else '{}' end;
+end
+$$;
+
+-- When a gate of this tenant expires, if it may wait p_after_s. Null for never.
+create or replace function nofx.approval_expiry(p_tenant text, p_after_s integer, p_now timestamptz) returns timestamptz
+    language sql stable
+    set search_path = nofx, pg_temp
+as $$
+    select p_now + make_interval(secs => least(p_after_s, nofx.approval_seconds(nofx.approval_policy(p_tenant) -> 'max_expires_after_s')))
+$$;
+
+-- The rule that a step's plan asks for: its field `approval`, or that of the inputs of a step that only asks.
+create or replace function nofx.approval_asked(p_step nofx.step) returns jsonb
+    language sql immutable
+    set search_path = ''
+as $$
+    select case when jsonb_typeof(a.asked) = 'object' then a.asked else '{}' end
+      from (select case when p_step.handler = 'manual' then p_step.inputs -> 'approval' else p_step.approval end as asked) a
+$$;
+
+-- Whether a rule allows this member: by role, and by the list of people if there is one.
+create or replace function nofx.approval_names(p_rule jsonb, p_member nofx.membership) returns boolean
+    language sql immutable
+    set search_path = ''
+as $$
+    select coalesce(nofx.permits('gates.decide', p_member.role, 'person')
+                    and nofx.role_rank(p_member.role) >= nofx.role_rank(nofx.approval_role(p_rule -> 'roles'))
+                    and case coalesce(jsonb_typeof(p_rule -> 'people'), 'null')
+                            when 'null' then true
+                            when 'array' then (p_rule -> 'people') ? p_member.subject
+                                 or exists (select from jsonb_array_elements_text(p_rule -> 'people') l
+                                             where lower(l) = lower(p_member.email))
+                            else false end, false)
+$$;
+
+-- Problems of the approvals that a plan asks for, in the tenant p_tenant: [{path, message}], or null. p_steps: the steps as nofx.run_create takes
+-- them.
+create or replace function nofx.approval_problems(p_tenant text, p_steps jsonb) returns jsonb
+    language sql stable
+    set search_path = nofx, pg_temp
+as $$
+    select jsonb_agg(jsonb_build_object(
+               'path', format('plan.steps[%s].%s.people', (s ->> 'ordinal'), case when s ->> 'handler' = 'manual' then 'inputs.approval' else 'approval' end),
+               'message', format('names %s people, and the policy demands %s approvals', jsonb_array_length(a.asked -> 'people'), p.minimum))
+               order by (s ->> 'ordinal')::integer)
+      from jsonb_array_elements(p_steps) s
+     cross join lateral (select case when s ->> 'handler' = 'manual' then s -> 'inputs' -> 'approval' else s -> 'approval' end as asked) a
+     cross join (select nofx.approval_count(nofx.approval_policy(p_tenant) -> 'minimum') as minimum) p
+     where jsonb_typeof(a.asked -> 'people') = 'array' and jsonb_array_length(a.asked -> 'people') < p.minimum
+$$;
+
+-- The rules that result from the approvals of a plan and the policy: {rules: {NAME: rule}, problems}. p_steps: the steps that ask, as
+-- nofx.run_create takes them.
+create or replace function nofx.approval_rules(p_steps jsonb) returns jsonb
+    language plpgsql stable
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_tenant text := nofx.tenant_id();
+    v_policy jsonb := nofx.approval_policy(v_tenant);
+begin
+    return jsonb_build_object(
+        'rules', (select coalesce(jsonb_object_agg(s ->> 'name', nofx.approval_strictest(
+                             case when s ->> 'handler' = 'manual' then s -> 'inputs' -> 'approval' else s -> 'approval' end, v_policy)), '{}')
+                    from jsonb_array_elements(p_steps) s),
+        'problems', coalesce(nofx.approval_problems(v_tenant, p_steps), '[]'));
+end
+$$;
+revoke execute on function nofx.approval_count(jsonb), nofx.approval_seconds(jsonb), nofx.approval_role(jsonb),
+    nofx.approval_strictest(jsonb, jsonb), nofx.approval_policy(text), nofx.approval_expiry(text, integer, timestamptz),
+    nofx.approval_asked(nofx.step), nofx.approval_names(jsonb, nofx.membership), nofx.approval_problems(text, jsonb), nofx.approval_rules(jsonb) from public;
+grant execute on function nofx.approval_rules(jsonb) to nofx_api;
+
+-- functions/audit.sql sha256=cba3273d8f59622267bb57565efc46c75f3acad7c3ba6111b434e0c2c652830d
+-- The audit of a tenant: rows that are added and never changed. Each has the hash of the row before. Triggers write them, so every change of a
+-- policy, a rule, a member, a token or a tenant, and every decision, adds a row, whatever made it.
+
+-- Adds a row to the chain of a tenant. The actor is the principal that `nofx.caller_admit` admitted in this transaction, else the database
+-- login. p_before and p_after are the changed row; only their digests are stored.
+-- The head of the chain is the last lock of a transaction, because triggers call this at the commit. So writers of a tenant wait for each
+-- other only briefly, and no two can deadlock.
+create or replace function nofx.audit_append(
+    p_tenant_id text, p_action text, p_subject text, p_before jsonb, p_after jsonb, p_detail jsonb
+) returns void
+    language plpgsql
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_caller jsonb := nullif(current_setting('nofx.caller', true), '')::jsonb;
+    v_head nofx.audit_head;
+    v_at timestamptz;
+    v_actor text;
+    v_body text;
+begin
+    -- The caller is of another tenant: somebody with a login changes this tenant directly, after a call in the same transaction.
+    if v_caller ->> 'tenant' is distinct from p_tenant_id then
+        v_caller := null;
+    end if;
+    v_actor := coalesce(v_caller ->> 'name', 'database:' || session_user);
+    insert into nofx.audit_head (tenant_id, seq, hash) values (p_tenant_id, 0, decode(repeat('00', 32), 'hex'))
+        on conflict do nothing;
+    select * into strict v_head from nofx.audit_head h where h.tenant_id = p_tenant_id for no key update;
+    v_at := clock_timestamp();
+    v_body := jsonb_build_object(
+        'v', 1, 'tenant', p_tenant_id, 'seq', v_head.seq + 1,
+        'at', to_char(v_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'),
+        'action', p_action, 'subject', p_subject, 'actor', v_actor, 'by', v_caller -> 'by',
+        'ip', v_caller -> 'ip', 'request_id', v_caller -> 'request_id', 'database', session_user,
+        'before', encode(sha256(convert_to(p_before::text, 'UTF8')), 'hex'),
+        'after', encode(sha256(convert_to(p_after::text, 'UTF8')), 'hex'),
+        'detail', jsonb_strip_nulls(p_detail))::text;
+    insert into nofx.audit (tenant_id, seq, at, action, subject, actor, body, prev_hash, hash)
+    values (p_tenant_id, v_head.seq + 1, v_at, p_action, p_subject, v_actor, v_body, v_head.hash,
+            sha256(v_head.hash || convert_to(v_body, 'UTF8')));
+    update nofx.audit_head h
+       set seq = v_head.seq + 1, hash = sha256(v_head.hash || convert_to(v_body, 'UTF8'))
+     where h.tenant_id = p_tenant_id;
+end
+$$;
+
+-- A row as the audit digests it: without secrets, and without the columns that each use changes. Nulls are left out, so a new column does not
+-- change the digest of an older row.
+create or replace function nofx.audited(p jsonb) returns jsonb
+    language sql immutable
+    set search_path = ''
+as $$
+    select jsonb_strip_nulls(p - array['secret_sha256', 'last_used_at', 'last_used_ip'])
+$$;
+
+-- The action of the audit for a change of a row.
+create or replace function nofx.audit_action(p_table text, p_op text, p_before jsonb, p_after jsonb) returns text
+    language sql immutable
+    set search_path = ''
+as $$
+    select case p_table
+        when 'policy' then 'policy.set'
+        when 'db_write_rule' then case when p_op = 'DELETE' then 'rule.deleted' else 'rule.set' end
+        when 'membership' then case
+            when p_op = 'DELETE' or p_before ->> 'removed_at' is null and p_after ->> 'removed_at' is not null then 'member.removed'
+            else 'member.set' end
+        when 'api_token' then
+            case when coalesce(p_after, p_before) ->> 'kind' = 'person' then 'session.' else 'token.' end
+            || case
+                when p_op = 'INSERT' then 'created'
+                when p_op = 'DELETE' then 'deleted'
+                when p_before ->> 'revoked_at' is null and p_after ->> 'revoked_at' is not null then 'revoked'
+                else 'set' end
+        when 'approval' then case p_after ->> 'decision'
+            when 'approve' then 'decision.approved' when 'reject' then 'decision.rejected' when 'waive' then 'decision.waived' end
+        when 'tenant' then case p_op when 'INSERT' then 'tenant.created' when 'DELETE' then 'tenant.deleted' else 'tenant.set' end
+    end
+$$;
+
+-- Trigger, at the commit: adds one row for each changed row of a table. Its arguments are the column with the subject, and the columns whose new
+-- values the row contains.
+create or replace function nofx.audit_change() returns trigger
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+    -- So that digests of rows with times are the same in every session.
+    set timezone = 'UTC'
+as $$
+declare
+    v_before jsonb := case when tg_op <> 'INSERT' then nofx.audited(to_jsonb(old)) end;
+    v_after jsonb := case when tg_op <> 'DELETE' then nofx.audited(to_jsonb(new)) end;
+    v_row jsonb := coalesce(v_after, v_before);
+begin
+    perform nofx.audit_append(
+        v_row ->> 'tenant_id', nofx.audit_action(tg_table_name, tg_op, v_before, v_after),
+        coalesce(v_row ->> tg_argv[0], tg_table_name), v_before, v_after,
+        (select coalesce(jsonb_object_agg(shown.key, case when jsonb_typeof(shown.value) = 'string'
+                                                          then to_jsonb(left(shown.value #>> '{}', 2000)) else shown.value end), '{}')
+           from jsonb_each(v_row) shown
+          where shown.key = any (tg_argv[1:])));
+    return null;
+end
+$$;
+
+-- Trigger after delete of runs by the owner of the tables: adds one row for each statement and tenant. `gone` are the deleted runs.
+create or replace function nofx.audit_runs_deleted() returns trigger
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+    set timezone = 'UTC'
+as $$
+declare
+    v_tenant record;
+begin
+    for v_tenant in
+        select g.tenant_id, count(*) as runs, min(g.created_at) as oldest, max(g.created_at) as newest
+          from gone g
+         group by g.tenant_id
+         order by g.tenant_id
+    loop
+        perform nofx.audit_append(v_tenant.tenant_id, 'runs.deleted', 'runs', null, null,
+            jsonb_build_object('runs', v_tenant.runs, 'oldest', v_tenant.oldest, 'newest', v_tenant.newest));
+    end loop;
+    return null;
+end
+$$;
+
+-- Entries of the audit, newest first. p: {caller, after, limit, action, actor}: entries before number `after`, of this action, by an actor
+-- of this name.
+-- -> {entries: [the recorded object, with prev_hash and hash], next, head: {seq, hash}}
+create or replace function nofx.audit_page(p jsonb) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_tenant text := nofx.admitted(p, 'audit.read') ->> 'tenant_id';
+    v_page jsonb;
+begin
+    -- A condition is added only if its filter is set, so that Postgres can use the filter's index.
+    execute 'with listed as (
+            select a.seq, a.body, a.prev_hash, a.hash
+              from nofx.audit a
+             where a.tenant_id = $1 and a.seq < $2'
+                || case when p ->> 'action' is not null then ' and a.action = $4' else '' end
+                || case when p ->> 'actor' is not null then ' and a.actor = $5' else '' end
+                || ' order by a.seq desc limit $3 + 1
+        ), kept as (
+            select b.*
+              from (select l.*, row_number() over (order by l.seq desc) as n,
+                           sum(octet_length(l.body)) over (order by l.seq desc) as bytes from listed l) b
+             where b.n <= $3 and (b.n = 1 or b.bytes <= 393216)
+        )
+        select jsonb_build_object(
+            ''entries'', coalesce((select jsonb_agg(k.body::jsonb || jsonb_build_object(
+                                     ''prev_hash'', encode(k.prev_hash, ''hex''), ''hash'', encode(k.hash, ''hex'')) order by k.seq desc)
+                                   from kept k), ''[]''),
+            ''next'', case when (select count(*) from listed) > (select count(*) from kept) then (select min(k.seq) from kept k) end,
+            ''head'', nofx.audit_head_json($1))'
+       into v_page
+      using v_tenant, coalesce((p ->> 'after')::bigint, 9223372036854775807), (p ->> 'limit')::bigint, p ->> 'action', p ->> 'actor';
+    return v_page;
+end
+$$;
+
+-- Rows of the chain, oldest first. p: {caller, after, limit}: rows after number `after`.
+-- -> {rows: [{seq, prev_hash, hash, body}], next, head: {seq, hash}}. Rows and head are read at the same moment: without `next`, the head is the last row.
+create or replace function nofx.audit_export(p jsonb) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_tenant text := nofx.admitted(p, 'audit.read') ->> 'tenant_id';
+    v_limit bigint := p ->> 'limit';
+    v_page jsonb;
+begin
+    with head as (
+        select nofx.audit_head_json(v_tenant) as head
+    ), listed as (
+        select a.seq, a.body, a.prev_hash, a.hash
+          from nofx.audit a
+         where a.tenant_id = v_tenant and a.seq > (p ->> 'after')::bigint
+         order by a.seq limit v_limit
+    ), kept as (
+        select b.*
+          from (select l.*, sum(octet_length(l.body)) over (order by l.seq) as bytes,
+                       row_number() over (order by l.seq) as n from listed l) b
+         where b.n = 1 or b.bytes <= 393216
+    ), page as (
+        select jsonb_agg(jsonb_build_object('seq', k.seq, 'prev_hash', encode(k.prev_hash, 'hex'), 'hash', encode(k.hash, 'hex'),
+                                            'body', k.body) order by k.seq) as rows,
+               max(k.seq) as last
+          from kept k
+    )
+    select jsonb_build_object('rows', coalesce(page.rows, '[]'),
+                              'next', case when page.last < (head.head ->> 'seq')::bigint then page.last end, 'head', head.head)
+      into v_page
+      from page, head;
+    return v_page;
+end
+$$;
+
+-- The head of a tenant's chain. Before the first row it is {seq: 0, hash: zeros}.
+create or replace function nofx.audit_head_json(p_tenant_id text) returns jsonb
+    language sql stable
+    set search_path = nofx, pg_temp
+as $$
+    select jsonb_build_object('seq', coalesce(max(h.seq), 0), 'hash', coalesce(max(encode(h.hash, 'hex')), repeat('00', 32)))
+      from nofx.audit_head h
+     where h.tenant_id = p_tenant_id
+$$;
+
+revoke execute on function nofx.audit_append(text, text, text, jsonb, jsonb, jsonb), nofx.audited(jsonb),
+    nofx.audit_action(text, text, jsonb, jsonb), nofx.audit_change(), nofx.audit_runs_deleted(), nofx.audit_head_json(text) from public;
+select nofx.transition_declare('nofx.audit_page(jsonb)', 'nofx_api');
+select nofx.transition_declare('nofx.audit_export(jsonb)', 'nofx_api');
+
 -- functions/caller_admit.sql sha256=43a7f51e8a31b92e8588a5bf297d2d9072544829b7e8c08da2520acfa94788fb
 -- Admits a caller: confirms what a request proves about its sender, in the statement that does the request's work. So a revoked token and
 -- a removed member count at once, and no request pays a round trip for it.
@@ -369,6 +792,67 @@ revoke execute on function nofx.keys_of(jsonb), nofx.table_label(oid), nofx.db_w
 grant execute on function nofx.db_write_look(jsonb), nofx.db_write_account(jsonb) to nofx_worker;
 grant execute on function nofx.db_write_target(text, text, text[]), nofx.keys_of(jsonb) to nofx_api;
 
+-- functions/gate_create.sql sha256=e9962eb33c77cdac1f462444a8462976a8a5082e7341414915c19ea0dc22835a
+-- Puts a gate before a step that has not started, or before the end of a run.
+-- p: {caller, id, run_id, step_id, gate_type, evidence_uri, reason, expires_after_s}
+-- -> {result: created|conflict|not_found, what, status}
+create or replace function nofx.gate_create(p jsonb) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_run nofx.run;
+    v_step nofx.step;
+    v_now timestamptz;
+    v_rule jsonb;
+    v_bound jsonb;
+begin
+    p := nofx.admitted(p, 'gates.create');
+    v_run := nofx.run_lock(p ->> 'tenant_id', (p ->> 'run_id')::uuid);
+    if v_run.id is null then
+        return jsonb_build_object('result', 'not_found', 'what', 'run');
+    end if;
+    if v_run.finished_at is not null then
+        return jsonb_build_object('result', 'conflict', 'what', 'run', 'status', v_run.status);
+    end if;
+    -- A failing run only records its last running steps. A new gate would leave it ended with a pending gate.
+    if nofx.is_failing(v_run.steps_failed, v_run.failure) then
+        return jsonb_build_object('result', 'conflict', 'what', 'run', 'status', 'failing');
+    end if;
+    v_now := clock_timestamp();
+    if p ->> 'step_id' is not null then
+        select * into v_step from nofx.step s where s.id = (p ->> 'step_id')::uuid and s.run_id = v_run.id;
+        if not found then
+            return jsonb_build_object('result', 'not_found', 'what', 'step');
+        end if;
+        if v_step.status not in ('pending', 'ready') then
+            return jsonb_build_object('result', 'conflict', 'what', 'step', 'status', v_step.status);
+        end if;
+        update nofx.step s
+           set status = 'pending', blockers = s.blockers + 1, ready_at = null, notify_at = null
+         where s.id = v_step.id;
+    end if;
+
+    -- A client chooses where the gate is. The policy alone says who decides it.
+    v_rule := nofx.approval_strictest('{}', nofx.approval_policy(v_run.tenant_id));
+    v_bound := nofx.run_binding(v_run.id, v_step.id);
+    insert into nofx.gate (id, tenant_id, run_id, step_id, gate_type, status, on_pass, generation, evidence_uri, reason,
+                           expires_at, created_at, rule, bound, bound_digest)
+    values ((p ->> 'id')::uuid, v_run.tenant_id, v_run.id, v_step.id, p ->> 'gate_type', 'pending', 'release',
+            v_run.generation, p ->> 'evidence_uri', p ->> 'reason',
+            nofx.approval_expiry(v_run.tenant_id, (p ->> 'expires_after_s')::integer, v_now), v_now, v_rule, v_bound,
+            nofx.binding_digest(v_bound));
+    perform nofx.runs_settle(array[
+        nofx.gate_change(v_run.id, v_step.id, 'gate.created',
+                         nofx.gate_asked((p ->> 'id')::uuid, p ->> 'gate_type', v_rule, nofx.binding_digest(v_bound)), 1),
+        nofx.step_change(v_run.id, v_step.id, v_step.status, case when v_step.id is not null then 'pending' end, null)],
+        v_now);
+    return jsonb_build_object('result', 'created', 'status', 'pending');
+end
+$$;
+select nofx.transition_declare('nofx.gate_create(jsonb)', 'nofx_api');
+
 -- functions/gate_decide.sql sha256=73eff4dd3381010b2e89785c885c5461700d6d73b53076c80d8b442e72b64a5b
 -- Decides a pending gate for every path: the API, the console, the command and links. A rejection or a waiver ends the gate at once. An
 -- approval ends it when as many different people have approved as its rule requires. In the same transaction its step continues, and what
@@ -712,11 +1196,51 @@ revoke execute on function nofx.gate_rule(nofx.gate), nofx.gate_excluded(uuid, j
     nofx.gate_may_decide(nofx.gate, jsonb, jsonb, text), nofx.gate_stands(nofx.gate, jsonb), nofx.gate_standing(uuid), nofx.gate_is_mine(uuid), nofx.reader() from public;
 grant execute on function nofx.gate_standing(uuid), nofx.gate_is_mine(uuid) to nofx_api;
 
--- functions/members.sql sha256=49d9f0988032aaea5ea7189bfcfd7259b54032591f109b9006a0bbdb8666d424
+-- functions/jwks.sql sha256=605701d0ff07bb73ed4e7bcdc49495fa51aa698ec31040909b58bb0c53a21c25
+-- Stores the issuer's public keys, for a process that starts while the issuer's key endpoint is down. A process needs them before it knows its
+-- caller, so these two functions take no caller.
+
+-- Stores the document of an issuer, and replaces an older one. Many processes call it, so it writes only a different document, or one that is more
+-- than 30 minutes newer. p: {tenant_id, issuer, document, fetched_at_ms} -> {result: stored|unchanged}. The tenant is that of the deployment.
+create or replace function nofx.jwks_store(p jsonb) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_fetched_at timestamptz := to_timestamp((p ->> 'fetched_at_ms')::bigint / 1000.0);
+begin
+    insert into nofx.jwks as j (tenant_id, issuer, document, fetched_at)
+    values (p ->> 'tenant_id', p ->> 'issuer', p ->> 'document', least(v_fetched_at, clock_timestamp()))
+        on conflict (tenant_id, issuer) do update set document = excluded.document, fetched_at = excluded.fetched_at
+     where excluded.fetched_at > j.fetched_at
+       and (excluded.document <> j.document or excluded.fetched_at > j.fetched_at + interval '30 minutes');
+    return jsonb_build_object('result', case when found then 'stored' else 'unchanged' end);
+end
+$$;
+select nofx.transition_declare('nofx.jwks_store(jsonb)', 'nofx_api');
+
+-- The last document of an issuer. p: {tenant_id, issuer} -> {document, fetched_at_ms}, both null if there is none.
+create or replace function nofx.jwks_last(p jsonb) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_jwks nofx.jwks;
+begin
+    select * into v_jwks from nofx.jwks j where j.tenant_id = p ->> 'tenant_id' and j.issuer = p ->> 'issuer';
+    return jsonb_build_object('document', v_jwks.document,
+                              'fetched_at_ms', (extract(epoch from v_jwks.fetched_at) * 1000)::bigint);
+end
+$$;
+select nofx.transition_declare('nofx.jwks_last(jsonb)', 'nofx_api');
+
+-- functions/members.sql sha256=b262183524afc77615867e50165bf954fd7121b8c6a19fe92f4161be6cf6908b
 -- Members of a tenant: people, each with a role.
 
--- Keeps the caller's membership as it is until the transaction ends, so that nobody who is being removed gets a token that survives it.
--- Raises NF403 if they were removed meanwhile.
+-- Locks the caller's membership until the transaction ends, so that a member who is removed concurrently gets no token that outlives the
+-- membership. Raises NF403 if the member was removed meanwhile.
 create or replace function nofx.member_lock(p_who nofx.principal) returns void
     language plpgsql
     security definer
@@ -764,7 +1288,7 @@ as $$
 $$;
 revoke execute on function nofx.member_taken(text, jsonb) from public;
 
--- Makes somebody a member, or changes a member. Who was removed comes back without their earlier sessions and tokens.
+-- Makes somebody a member, or changes a member. A member who was removed and is added again does not get earlier sessions and tokens back.
 -- No two members have the same name or e-mail address, because records and rules name people by them. Case does not count.
 -- p: {caller, subject, role, name, email}
 -- -> {result: created|replaced|unchanged, member} | {result: last_admin|role_above|name_taken|email_taken}
@@ -779,7 +1303,7 @@ declare
     v_new nofx.membership;
     v_taken text;
 begin
-    -- Two admins who degrade each other: the second one sees what the first did.
+    -- If two admins change each other's role at the same time, the second call sees the result of the first.
     perform from nofx.tenant t where t.tenant_id = v_who.tenant_id for no key update;
     select * into v_old
       from nofx.membership m
@@ -812,7 +1336,7 @@ end
 $$;
 select nofx.transition_declare('nofx.member_set(jsonb)', 'nofx_api');
 
--- Removes a member, ends their sessions, and revokes the tokens that they answer for, unless tokens_to names another member who does from now on.
+-- Removes a member, ends their sessions, and revokes the tokens that they own, unless tokens_to names another member who owns them from now on.
 -- The row stays, because decisions refer to it. p: {caller, subject, tokens_to}
 -- -> {result: removed, sessions, tokens, tokens_moved} | {result: last_admin|not_found|heir_not_found}
 create or replace function nofx.member_remove(p jsonb) returns jsonb
@@ -884,9 +1408,9 @@ $$;
 select nofx.transition_declare('nofx.member_list(jsonb)', 'nofx_api');
 revoke execute on function nofx.member_json(nofx.membership) from public;
 
--- functions/permissions.sql sha256=109146cbe655b985e84cf450cfc70dcafbfba3cb302b868b3a7c663533dac236
--- Who may do what. A caller needs the role and the kind of a permission. This is the only table of permissions: routes name a permission, and
--- docs/security.md shows the table to people.
+-- functions/permissions.sql sha256=e87847af3ddecde94072c8b54d52d7e56adfc982df406bd82dbf32e46c88d188
+-- Who may do what. A caller needs at least the role of a permission, and one of its kinds. This is the only table of permissions. Routes name a
+-- permission, and docs/security.md lists the table for people.
 
 -- Each permission with the least role and the kinds of principals that may have it. Agents never decide gates, and never change a policy,
 -- rules, members or tokens, whatever their role is.
@@ -947,6 +1471,50 @@ as $$
     select split_part(p_permission, '.', 1) in ('members', 'tokens', 'sessions')
 $$;
 revoke execute on function nofx.permission_list(), nofx.role_rank(text), nofx.permits(text, text, text), nofx.is_of_access(text) from public;
+
+-- functions/read.sql sha256=f1ccd3744450ac1871c5a9cdf028b144d2090e0d8216a87422cdb096c4b78c11
+-- Runs a query of the API for a caller: admits the caller, and then reads under row level security with its tenant's claims, all in one
+-- statement. Role and claims end with the transaction, so this is safe with a pooler in transaction mode. A query that forgets `where tenant_id`
+-- returns no rows of another tenant.
+--
+-- The function runs as the login that calls it, because a function that runs as its owner cannot change the role. p_sql is text of the API, and can
+-- read only what the role nofx_api may read. It selects (item text, n bigint), and takes its parameters from $1, a JSON array: `($1 ->> 0)::uuid`.
+-- -> first a row with the principal in `who`, then the rows of p_sql.
+create or replace function nofx.read(p_caller jsonb, p_permission text, p_sql text, p_args jsonb)
+    returns table (who jsonb, item text, n bigint)
+    language plpgsql
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_who nofx.principal := nofx.caller_admit(p_caller, p_permission);
+begin
+    perform set_config('request.jwt.claims',
+                       jsonb_build_object('sub', v_who.subject,
+                                          'app_metadata', jsonb_build_object('tenant_id', v_who.tenant_id),
+                                          'principal', nofx.principal_json(v_who)
+                                                       || jsonb_build_object('login_at', p_caller -> 'login_at'))::text, true),
+            set_config('role', 'nofx_api', true);
+    return query select nofx.principal_json(v_who), null::text, null::bigint;
+    return query execute 'select null::jsonb, q.item, q.n from (' || p_sql || ') q' using p_args;
+end
+$$;
+revoke execute on function nofx.read(jsonb, text, text, jsonb) from public;
+grant execute on function nofx.read(jsonb, text, text, jsonb) to nofx_api;
+
+-- functions/rows_page.sql sha256=df387c6f413ac1a331cad3861d2f0be83e11469c1348ec638c85000ca3600e13
+-- A page of rows, bounded in rows and in bytes. p_rows has at most one row more than the limit. A page with large rows ends early.
+-- -> {rows, more}
+create or replace function nofx.rows_page(p_rows jsonb[], p_limit integer) returns jsonb
+    language sql
+    set search_path = nofx, pg_temp
+as $$
+    select jsonb_build_object('rows', coalesce(jsonb_agg(k.item order by k.n) filter (where k.fits), '[]'),
+                              'more', coalesce(bool_or(not k.fits), false))
+      from (select s.item, s.n, s.n <= p_limit and (s.n = 1 or s.bytes <= 393216) as fits
+              from (select r.item, r.n, sum(octet_length(r.item::text)) over (order by r.n) as bytes
+                      from unnest(p_rows) with ordinality r(item, n)) s) k
+$$;
+revoke execute on function nofx.rows_page(jsonb[], integer) from public;
 
 -- functions/run_create.sql sha256=71153d34465d44cb4361d70cc1668f02668ea9c98b6ee1efefd5d877511ef6c9
 -- Creates a run with its steps, edges and first events. No other transaction can see the run yet, so it locks no run and does not call
@@ -1592,3 +2160,383 @@ $$;
 select nofx.transition_declare('nofx.steps_claim(jsonb, uuid)', 'nofx_worker');
 revoke execute on function nofx.steps_start(jsonb, uuid, timestamptz), nofx.steps_begin(jsonb, uuid, timestamptz, uuid[]),
     nofx.steps_ask(jsonb, timestamptz) from public;
+
+-- functions/sweep_gates.sql sha256=2712f6e6985ec1696d659a5401042cfcd5806a3333a236b349499493114d5635
+-- Adds the event `gate.reminder`, once for each gate that still waits when its reminder is due. The caller has locked the
+-- runs p_runs. Returns the events, null if there are none.
+create or replace function nofx.gates_remind(p_runs uuid[], p_now timestamptz) returns nofx.change[]
+    language plpgsql
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_changes nofx.change[];
+begin
+    with reminded as (
+        update nofx.gate g set remind_at = null, reminded_at = p_now
+         where g.run_id = any (p_runs) and g.status = 'pending' and g.remind_at <= p_now
+           and (g.expires_at is null or g.expires_at >= p_now)
+        returning g.run_id, g.step_id, g.id, g.gate_type, g.expires_at
+    )
+    select array_agg(nofx.fact(r.run_id, r.step_id, 'gate.reminder', jsonb_strip_nulls(jsonb_build_object(
+               'gate_id', r.id, 'gate_type', r.gate_type, 'expires_at', r.expires_at))) order by r.id)
+      into v_changes
+      from reminded r;
+    return v_changes;
+end
+$$;
+revoke execute on function nofx.gates_remind(uuid[], timestamptz) from public;
+
+-- Expires gates that nobody decided in time, and adds due reminders. -> {done: the expired ones, ready: [wake-ups]}
+create or replace function nofx.sweep_gates(p_limit integer) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_now timestamptz := clock_timestamp();
+    v_due uuid[];
+    v_gates uuid[];
+    v_runs uuid[];
+    v_reminders nofx.change[];
+    v_changes nofx.change[];
+begin
+    v_due := array(select g.id from nofx.gate g
+                    where g.status = 'pending' and g.expires_at < v_now
+                    order by g.expires_at limit p_limit)
+             || array(select g.id from nofx.gate g
+                       where g.status = 'pending' and g.remind_at <= v_now
+                       order by g.remind_at limit p_limit);
+    select array_agg(distinct g.run_id) into v_runs from nofx.gate g where g.id = any (v_due);
+    v_runs := nofx.runs_lock_free(v_runs);
+    if v_runs is null then
+        return jsonb_build_object('done', 0, 'ready', '[]'::jsonb);
+    end if;
+    v_now := clock_timestamp();
+    with expired as (
+        update nofx.gate g set status = 'expired', decided_at = v_now
+         where g.id = any (v_due) and g.run_id = any (v_runs) and g.status = 'pending' and g.expires_at < v_now
+        returning g.id
+    )
+    select array_agg(e.id) into v_gates from expired e;
+    v_reminders := nofx.gates_remind(v_runs, v_now);
+    v_changes := case when v_gates is not null then nofx.gates_conclude(v_gates, '{}', v_now) end;
+    perform nofx.runs_settle(v_reminders || v_changes, v_now);
+    return jsonb_build_object('done', coalesce(cardinality(v_gates), 0), 'ready', nofx.wakeups(nofx.made_ready(v_changes), v_now));
+end
+$$;
+select nofx.sweep_declare('nofx.sweep_gates(integer)');
+
+-- functions/tenant_id.sql sha256=cdd95c3825f4192b33fba9eeb4a2192bdf976e004e668c13b655b31020a2861c
+-- The tenant of a reader under row level security, from the claims of its JWT. Works with and without Supabase's auth schema.
+create or replace function nofx.tenant_id() returns text
+    language sql stable
+    set search_path = ''
+as $$
+    select coalesce(
+        nullif(current_setting('request.jwt.claims', true), '')::jsonb -> 'app_metadata' ->> 'tenant_id',
+        '')
+$$;
+grant execute on function nofx.tenant_id() to public;
+
+-- The tenant of a person who reads directly, as a client of Supabase: that of the claims, if the person is a member. The JWT of a removed member
+-- may be valid for some time, but it reads no rows.
+create or replace function nofx.member_tenant() returns text
+    language sql stable
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+    select m.tenant_id
+      from nofx.membership m
+      join nofx.tenant t on t.tenant_id = m.tenant_id
+     where m.tenant_id = nofx.tenant_id()
+       and m.subject = nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub'
+       and m.removed_at is null and t.disabled_at is null
+$$;
+revoke execute on function nofx.member_tenant() from public;
+grant execute on function nofx.member_tenant() to authenticated;
+
+-- functions/tenant_limits.sql sha256=413e42368b59482796d50944b6f8870517c267cd5d1cfb2c375607877b21d900
+-- Limits of a tenant. A limit that is not set costs no query.
+
+-- Whether a document of limits is valid: an object of known names with whole numbers.
+create or replace function nofx.limits_are_sound(p jsonb) returns boolean
+    language sql immutable
+    set search_path = ''
+as $$
+    select jsonb_typeof(p) = 'object'
+       and p - array['open_runs', 'queued_steps', 'stored_bytes', 'requests_per_minute'] = '{}'
+       and not exists (select from jsonb_each(p) l
+                        where jsonb_typeof(l.value) <> 'number' or l.value #>> '{}' !~ '^[0-9]{1,15}$'
+                           or l.key = 'requests_per_minute' and not (l.value #>> '{}')::bigint between 1 and 100000)
+$$;
+
+-- Raises NF429 for a request that would exceed a limit. If waiting helps, p_retry_after_s says how long.
+create or replace function nofx.limit_refuse(p_limit text, p_retry_after_s integer) returns void
+    language plpgsql
+    set search_path = nofx, pg_temp
+as $$
+begin
+    raise exception 'limit' using errcode = 'NF429',
+        detail = jsonb_strip_nulls(jsonb_build_object('limit', p_limit, 'retry_after_s', p_retry_after_s))::text;
+end
+$$;
+
+-- Allows one call at a time for each tenant, until the transaction ends, so that the counts stay correct.
+create or replace function nofx.limits_lock(p_tenant_id text) returns void
+    language sql
+    set search_path = ''
+as $$
+    select pg_advisory_xact_lock(hashtextextended('nofx.limits.' || p_tenant_id, 0))
+$$;
+
+-- The recorded bytes of a tenant's artifacts. Those of artifacts that are older than an hour are counted once and stored, because no transaction adds
+-- artifacts of that age.
+create or replace function nofx.tenant_bytes(p_tenant_id text) returns bigint
+    language plpgsql
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_known nofx.stored_bytes;
+    v_to timestamptz := date_trunc('hour', now()) - interval '1 hour';
+    v_bytes bigint;
+begin
+    select * into v_known from nofx.stored_bytes b where b.tenant_id = p_tenant_id;
+    if v_known.counted_to is null or v_known.counted_to < v_to then
+        select coalesce(v_known.bytes, 0) + coalesce(sum(a.size_bytes), 0) into v_bytes
+          from nofx.artifact a
+         where a.tenant_id = p_tenant_id and a.created_at >= coalesce(v_known.counted_to, '-infinity') and a.created_at < v_to;
+        insert into nofx.stored_bytes (tenant_id, counted_to, bytes) values (p_tenant_id, v_to, v_bytes)
+            on conflict (tenant_id) do update set counted_to = excluded.counted_to, bytes = excluded.bytes
+         where stored_bytes.counted_to < excluded.counted_to;
+        v_known.counted_to := v_to;
+        v_known.bytes := v_bytes;
+    end if;
+    return v_known.bytes + coalesce((select sum(a.size_bytes) from nofx.artifact a
+                                      where a.tenant_id = p_tenant_id and a.created_at >= v_known.counted_to), 0);
+end
+$$;
+
+-- Trigger after delete of runs: their artifacts are deleted too, so the bytes are counted again.
+create or replace function nofx.stored_bytes_forget() returns trigger
+    language plpgsql
+    set search_path = nofx, pg_temp
+as $$
+begin
+    delete from nofx.stored_bytes b using (select distinct g.tenant_id from gone g) g where b.tenant_id = g.tenant_id;
+    return null;
+end
+$$;
+
+-- The runs of a tenant that have not ended, and their steps that wait or run.
+create or replace function nofx.open_work(p_tenant_id text) returns table (runs bigint, steps bigint)
+    language sql stable
+    set search_path = nofx, pg_temp
+as $$
+    select count(*), coalesce(sum(r.steps_pending + r.steps_ready + r.steps_running + r.steps_blocked), 0)
+      from nofx.run r
+     where r.tenant_id = p_tenant_id and r.finished_at is null
+$$;
+
+-- Refuses one more run with this number of steps if it would exceed a limit of the tenant. The limits of runs and steps are exact, because calls
+-- of a tenant that has one wait for each other.
+create or replace function nofx.limits_admit_run(p_tenant_id text, p_steps integer) returns void
+    language plpgsql
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_limits jsonb := (select t.limits from nofx.tenant t where t.tenant_id = p_tenant_id);
+    v_open record;
+begin
+    if v_limits = '{}' then
+        return;
+    end if;
+    if v_limits ?| array['open_runs', 'queued_steps'] then
+        perform nofx.limits_lock(p_tenant_id);
+        select * into v_open from nofx.open_work(p_tenant_id);
+        if v_open.runs + 1 > (v_limits ->> 'open_runs')::bigint then
+            perform nofx.limit_refuse('open_runs', 30);
+        elsif v_open.steps + p_steps > (v_limits ->> 'queued_steps')::bigint then
+            perform nofx.limit_refuse('queued_steps', 30);
+        end if;
+    end if;
+    if v_limits ? 'stored_bytes' and nofx.tenant_bytes(p_tenant_id) >= (v_limits ->> 'stored_bytes')::bigint then
+        perform nofx.limit_refuse('stored_bytes', null);
+    end if;
+end
+$$;
+
+-- Refuses an upload that would exceed the tenant's limit.
+create or replace function nofx.limits_admit_upload(p_tenant_id text, p_bytes bigint) returns void
+    language plpgsql
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_most bigint := (select (t.limits ->> 'stored_bytes')::bigint from nofx.tenant t where t.tenant_id = p_tenant_id);
+begin
+    if v_most is null then
+        return;
+    end if;
+    perform nofx.limits_lock(p_tenant_id);
+    if nofx.tenant_bytes(p_tenant_id) + p_bytes > v_most then
+        perform nofx.limit_refuse('stored_bytes', null);
+    end if;
+end
+$$;
+
+-- Counts a request, and refuses it if the tenant had more than p_most in the last minute, over all processes. The statements of one request count
+-- once. Requests that run at the same moment do not see each other, so a burst can exceed the limit by their number. Refused ones are not counted.
+create or replace function nofx.limits_admit_request(p_tenant_id text, p_request_id text, p_most bigint) returns void
+    language plpgsql
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_now timestamptz := clock_timestamp();
+    v_requests bigint;
+    v_oldest timestamptz;
+begin
+    insert into nofx.request (tenant_id, request_id, at)
+    values (p_tenant_id, coalesce(nullif(p_request_id, ''), gen_random_uuid()::text), v_now)
+        on conflict do nothing;
+    if not found then
+        return;
+    end if;
+    select count(*), min(q.at) into v_requests, v_oldest
+      from (select r.at from nofx.request r
+             where r.tenant_id = p_tenant_id and r.at > v_now - interval '1 minute'
+             order by r.at limit p_most + 1) q;
+    if v_requests > p_most then
+        perform nofx.limit_refuse('requests_per_minute',
+                                  greatest(1, ceil(extract(epoch from v_oldest + interval '1 minute' - v_now)))::integer);
+    end if;
+    -- Each request removes up to four old rows and adds one, and never waits for another.
+    delete from nofx.request r
+     where r.tenant_id = p_tenant_id
+       and r.request_id = any (array(select o.request_id from nofx.request o
+                                      where o.tenant_id = p_tenant_id and o.at < v_now - interval '1 minute'
+                                      order by o.at limit 4 for update skip locked));
+end
+$$;
+
+-- The limits of the caller's tenant, and what it has used of each. p: {caller}
+-- -> {limits: {NAME: maximum}, used: {NAME: current}}. Requests are counted only if they are limited.
+create or replace function nofx.limits_of(p jsonb) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_tenant text := nofx.admitted(p, 'account.read') ->> 'tenant_id';
+    v_open record;
+begin
+    select * into v_open from nofx.open_work(v_tenant);
+    return jsonb_build_object(
+        'limits', (select t.limits from nofx.tenant t where t.tenant_id = v_tenant),
+        'used', jsonb_build_object(
+            'open_runs', v_open.runs, 'queued_steps', v_open.steps, 'stored_bytes', nofx.tenant_bytes(v_tenant),
+            'requests_per_minute', (select count(*) from nofx.request r
+                                     where r.tenant_id = v_tenant and r.at > clock_timestamp() - interval '1 minute')));
+end
+$$;
+
+revoke execute on function nofx.limits_are_sound(jsonb), nofx.limit_refuse(text, integer), nofx.limits_lock(text), nofx.tenant_bytes(text),
+    nofx.stored_bytes_forget(), nofx.open_work(text), nofx.limits_admit_run(text, integer), nofx.limits_admit_upload(text, bigint),
+    nofx.limits_admit_request(text, text, bigint) from public;
+select nofx.transition_declare('nofx.limits_of(jsonb)', 'nofx_api');
+
+-- functions/tokens.sql sha256=402174c2be2cb6704a42e955b1875e801f237ff132eca97b1889ca7a4ec11c21
+-- API tokens of agents and services. Only people who are admins create and revoke them. The database never gets a secret, only its sha256.
+
+-- Creates a token. Its creator owns it, and it is revoked when they are removed. Its name in records is its subject, so that it cannot look like
+-- a person. Every token has the permission account.read.
+-- p: {caller, id, kind, name, role, scopes, secret_sha256, expires_in_s}; scopes are permissions, or null for all of the role.
+-- -> {result: created, expires_at} | {result: role_above} | {result: scope_outside, scopes}. Safe to repeat.
+create or replace function nofx.token_create(p jsonb) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_who nofx.principal := nofx.caller_admit(p -> 'caller', 'tokens.write');
+    v_now timestamptz := clock_timestamp();
+    v_subject text := (p ->> 'kind') || ':' || (p ->> 'name');
+    v_scopes text[] := case when jsonb_typeof(p -> 'scopes') = 'array' then array(select jsonb_array_elements_text(p -> 'scopes')) end;
+    v_outside text[];
+    v_expires_at timestamptz;
+begin
+    if coalesce(p ->> 'kind', '') not in ('agent', 'service') then
+        raise exception 'a token is of an agent or a service' using errcode = 'check_violation';
+    end if;
+    if not coalesce(nofx.role_rank(p ->> 'role') <= nofx.role_rank(v_who.role), false) then
+        return jsonb_build_object('result', 'role_above');
+    end if;
+    v_outside := array(select s from unnest(v_scopes) s where not nofx.permits(s, p ->> 'role', p ->> 'kind'));
+    if v_outside <> '{}' then
+        return jsonb_build_object('result', 'scope_outside', 'scopes', to_jsonb(v_outside));
+    end if;
+    v_scopes := array(select distinct s from unnest(v_scopes || array['account.read']) s order by s);
+    perform nofx.member_lock(v_who);
+    insert into nofx.api_token (id, tenant_id, kind, subject, owner, name, role, scopes, secret_sha256, created_at, expires_at)
+    values ((p ->> 'id')::uuid, v_who.tenant_id, p ->> 'kind', v_subject, v_who.subject, v_subject, p ->> 'role',
+            case when jsonb_typeof(p -> 'scopes') = 'array' then v_scopes end, decode(p ->> 'secret_sha256', 'hex'), v_now,
+            v_now + make_interval(secs => (p ->> 'expires_in_s')::integer))
+        on conflict (id) do nothing;
+    select t.expires_at into strict v_expires_at
+      from nofx.api_token t
+     where t.id = (p ->> 'id')::uuid and t.tenant_id = v_who.tenant_id and t.secret_sha256 = decode(p ->> 'secret_sha256', 'hex');
+    return jsonb_build_object('result', 'created', 'expires_at', v_expires_at);
+end
+$$;
+select nofx.transition_declare('nofx.token_create(jsonb)', 'nofx_api');
+
+-- Revokes a token or a session, permanently. The next statement of a request with it is refused.
+-- p: {caller, id} -> {result: revoked|unchanged|not_found}
+create or replace function nofx.token_revoke(p jsonb) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_who nofx.principal := nofx.caller_admit(p -> 'caller', 'tokens.write');
+begin
+    update nofx.api_token t
+       set revoked_at = clock_timestamp(), revoked_by = v_who.name
+     where t.tenant_id = v_who.tenant_id and t.id = (p ->> 'id')::uuid and t.revoked_at is null;
+    if found then
+        return jsonb_build_object('result', 'revoked');
+    end if;
+    return jsonb_build_object('result', case
+        when exists (select from nofx.api_token t where t.tenant_id = v_who.tenant_id and t.id = (p ->> 'id')::uuid) then 'unchanged'
+        else 'not_found' end);
+end
+$$;
+select nofx.transition_declare('nofx.token_revoke(jsonb)', 'nofx_api');
+
+-- Tokens of agents and services, or with sessions those of people, newest first, after the one with the id p.after.
+-- p: {caller, sessions, after, limit} -> {rows, more, known}; known is false if there is no token p.after.
+create or replace function nofx.token_list(p jsonb) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_who nofx.principal := nofx.caller_admit(p -> 'caller', 'tokens.read');
+    v_limit integer := p ->> 'limit';
+    v_after nofx.api_token;
+    v_rows jsonb[];
+begin
+    select * into v_after from nofx.api_token t where t.tenant_id = v_who.tenant_id and t.id = (p ->> 'after')::uuid;
+    v_rows := array(
+        select jsonb_build_object(
+                   'id', t.id, 'kind', t.kind, 'name', t.name, 'subject', t.subject, 'owner', t.owner, 'role', t.role, 'scopes', t.scopes,
+                   'created_at', t.created_at, 'expires_at', t.expires_at, 'revoked_at', t.revoked_at, 'revoked_by', t.revoked_by,
+                   'last_used_at', t.last_used_at, 'last_used_ip', host(t.last_used_ip),
+                   'live', t.revoked_at is null and t.expires_at > clock_timestamp())
+          from nofx.api_token t
+         where t.tenant_id = v_who.tenant_id and (t.kind = 'person') = (p ->> 'sessions')::boolean
+           and (v_after.id is null or (t.created_at, t.id) < (v_after.created_at, v_after.id))
+         order by t.created_at desc, t.id desc
+         limit v_limit + 1);
+    return nofx.rows_page(v_rows, v_limit) || jsonb_build_object('known', v_after.id is not null or p ->> 'after' is null);
+end
+$$;
+select nofx.transition_declare('nofx.token_list(jsonb)', 'nofx_api');
