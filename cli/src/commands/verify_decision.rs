@@ -232,6 +232,18 @@ fn counts((bond, one): (Bond, &Signed), wanted: Decision, digest: Option<Option<
     one.decision == wanted && (bond == Bond::Shared || digest.is_none_or(|digest| one.digest.as_deref() == digest))
 }
 
+/// A subject as decisions cover it: the database leaves out the fields that are null.
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let fields = fields.into_iter().filter(|(_, value)| !value.is_null());
+            Value::Object(fields.map(|(name, value)| (name, without_nulls(value))).collect())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(without_nulls).collect()),
+        other => other,
+    }
+}
+
 /// The greatest number of people that a rule of these decisions requires.
 fn greatest(all: &[(Bond, Signed)]) -> Option<u32> {
     all.iter().filter_map(|(_, one)| one.required).max()
@@ -245,7 +257,7 @@ fn people<'a>(decisions: impl IntoIterator<Item = &'a Signed>) -> usize {
 impl Asked {
     /// A gate as the API shows it.
     pub fn at(gate: &Gate) -> Self {
-        let subject = gate.subject.clone().map(Value::Object);
+        let subject = gate.subject.clone().map(|subject| without_nulls(Value::Object(subject)));
         Self { id: gate.id.to_string(), run: gate.run_id.to_string(), gate_type: gate.gate_type.clone(), subject }
     }
 
@@ -253,7 +265,8 @@ impl Asked {
     fn of(signed: &Signed) -> Self {
         let predicate = &signed.statement.predicate;
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let subject = predicate["covers"].get("subject").filter(|subject| subject.is_object()).cloned();
+        let subject = predicate["covers"].get("subject").filter(|subject| subject.is_object());
+        let subject = subject.cloned().map(without_nulls);
         let (run, gate_type) = (text(&predicate["run"]), text(&predicate["gate"]["type"]));
         Self { id: signed.gate.clone(), run, gate_type, subject }
     }

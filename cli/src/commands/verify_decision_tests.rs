@@ -63,11 +63,11 @@ async fn a_gate_holds_only_with_enough_people_who_signed_what_it_asked_in_the_en
 fn about_change(decision: &str, who: &str) -> Value {
     json!({
         "decision": decision, "gate": {"id": OTHER, "type": GATE_CHANGE, "generation": 1}, "run": ID, "digest": "of the other gate",
-        "covers": {"v": 1, "subject": {"tree": "t", "base": null}}, "rule": {"required": 1}, "person": {"name": who, "subject": who},
+        "covers": {"v": 1, "subject": {"tree": "t"}}, "rule": {"required": 1}, "person": {"name": who, "subject": who},
     })
 }
 
-/// The gate [`ID`], which asks about the same change.
+/// The gate [`ID`], which asks about the same change. What decisions cover has no nulls.
 fn asks_too(status: &str, attestation: &Value) -> Gate {
     let subject = json!({"base": null, "tree": "t"});
     Gate {
