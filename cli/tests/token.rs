@@ -97,3 +97,24 @@ fn a_token_that_is_none_is_refused_without_being_shown() {
     assert!(told.contains("error: NOFX_TOKEN is not a token") && !told.contains("secret"), "{told}");
     assert_eq!(api.counts(), (0, 0));
 }
+
+#[test]
+fn a_token_is_sent_only_encrypted_or_to_this_machine() {
+    // Nobody can be asked about this name, so an answer about it means that something was sent.
+    let url = "http://example.invalid";
+    for arguments in [&["keys"][..], &["whoami"], &["runs", "--json"], &["get", ARTIFACT]] {
+        let done = nofx(url, TOKEN, arguments);
+        let told = String::from_utf8_lossy(&done.stderr);
+        assert_eq!((done.status.code(), done.stdout.len()), (Some(1), 0), "{told}");
+        assert!(told.contains("http://example.invalid is not encrypted") && told.contains("use https"), "{told}");
+        assert!(!told.contains("nothing answers") && !told.contains("secret"), "{told}");
+    }
+    // Without a token there is nothing to keep secret.
+    let done = nofx(url, "", &["keys"]);
+    let told = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.code() == Some(6) && told.contains("nothing answers at"), "{told}");
+    // Who logs in would send a password after that.
+    let done = nofx(url, "", &["login", "--email", "ann@acme.test"]);
+    let told = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.code() == Some(1) && told.contains("is not encrypted"), "{told}");
+}

@@ -201,9 +201,9 @@ async fn wrong_method(method: Method) -> Response {
     problem(Code::MethodNotAllowed, "this path does not have this method", &[])
 }
 
-/// Logs a request with its id: API Gateway's, or a new one.
+/// Logs a request with its id.
 async fn observe(mut request: Request, next: Next) -> Response {
-    let id = request_id(&request);
+    let id = request_id(request.extensions());
     request.extensions_mut().insert(RequestId(id.clone()));
     let base_path = request.extensions().get().cloned().unwrap_or_default();
     let is_head = request.method() == Method::HEAD;
@@ -240,13 +240,18 @@ fn source_ip(extensions: &Extensions) -> Option<IpAddr> {
     ip?.parse().ok()
 }
 
-fn request_id(request: &Request) -> String {
-    let from_gateway = match request.extensions().get::<RequestContext>() {
-        Some(RequestContext::ApiGatewayV1(context)) => context.request_id.clone(),
-        Some(RequestContext::ApiGatewayV2(context)) => context.request_id.clone(),
+/// The id of the invocation, which Lambda chooses and every log line of it has. A client can choose API Gateway's: with it,
+/// many requests would count as one, and an entry of the audit would lead to another request.
+fn request_id(extensions: &Extensions) -> String {
+    let invocation = extensions.get::<lambda_runtime::Context>().map(|context| context.request_id.clone());
+    let from_gateway = || match extensions.get::<RequestContext>()? {
+        RequestContext::ApiGatewayV1(context) => context.request_id.clone(),
+        RequestContext::ApiGatewayV2(context) => context.request_id.clone(),
         _ => None,
     };
-    from_gateway.unwrap_or_else(|| Uuid::now_v7().to_string())
+    let is_given = |id: &String| !id.is_empty();
+    let given = invocation.filter(is_given).or_else(|| from_gateway().filter(is_given));
+    given.unwrap_or_else(|| Uuid::now_v7().to_string())
 }
 
 /// Parses an id in a path. A malformed id is not found.
@@ -257,4 +262,54 @@ pub fn id_param<T: std::str::FromStr>(what: &str, text: &str) -> Result<T, Error
 /// A request header as text.
 pub fn header_text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use lambda_runtime::Context;
+
+    use super::*;
+
+    fn id_of(invocation: Option<&str>, gateway: Option<&str>) -> String {
+        let mut extensions = Extensions::new();
+        if let Some(id) = invocation {
+            let mut context = Context::default();
+            context.request_id = id.to_owned();
+            extensions.insert(context);
+        }
+        if let Some(id) = gateway {
+            let event = serde_json::json!({"requestId": id, "http": {"method": "GET"}});
+            extensions.insert(RequestContext::ApiGatewayV2(serde_json::from_value(event).unwrap()));
+        }
+        request_id(&extensions)
+    }
+
+    #[test]
+    fn a_client_cannot_choose_the_id_of_its_request() {
+        assert_eq!(id_of(Some("lambda"), Some("chosen")), "lambda");
+        assert_eq!(id_of(Some("lambda"), None), "lambda");
+        for none in [None, Some("")] {
+            assert_eq!(id_of(none, Some("gateway")), "gateway");
+            assert_ne!(id_of(none, None), id_of(none, Some("")), "a new one each time");
+        }
+    }
+
+    #[tokio::test]
+    async fn every_part_of_a_request_has_the_same_id() {
+        let router = Router::new().route(
+            "/",
+            routing::get(|request: Request| async move {
+                request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default()
+            }),
+        );
+        let mut context = Context::default();
+        context.request_id = "lambda".to_owned();
+        let request = Request::get("/").header("x-request-id", "chosen").header("x-amzn-requestid", "chosen");
+        let mut request = request.body(axum::body::Body::empty()).unwrap();
+        request.extensions_mut().insert(context);
+        let answer = with_layers(router).oneshot(request).await.unwrap();
+        assert_eq!(answer.headers()["x-request-id"], "lambda");
+        let body = axum::body::to_bytes(answer.into_body(), 100).await.unwrap();
+        assert_eq!(body, "lambda");
+    }
 }

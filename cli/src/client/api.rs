@@ -322,6 +322,7 @@ impl Api {
                 };
                 ApiError::no_answer(format!("{call}: the connection broke before the answer was complete"), hint).into()
             }
+            None if error.is::<ApiError>() => error,
             None => error.context(call.to_owned()),
         }
     }
@@ -341,6 +342,7 @@ impl Api {
     async fn execute(&self, request: RequestBuilder) -> Result<Response> {
         let mut request = request.build()?;
         if let Some(token) = self.token.as_ref().filter(|_| self.is_own(request.url())) {
+            token::check_way(&self.base)?;
             request.headers_mut().insert(token::HEADER, token.value());
         }
         if let Some(signer) = &self.signer {

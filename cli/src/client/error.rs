@@ -56,6 +56,10 @@ impl ApiError {
         Self { kind: Kind::NotFound, code: "not_found".into(), message: message.into(), hint, problems: Vec::new() }
     }
 
+    pub fn refused(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { kind: Kind::Refused, ..Self::unreachable(message, hint) }
+    }
+
     pub fn unreachable(message: impl Into<String>, hint: impl Into<String>) -> Self {
         let hint = Some(hint.into());
         Self { kind: Kind::Unreachable, code: String::new(), message: message.into(), hint, problems: Vec::new() }

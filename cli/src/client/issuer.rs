@@ -8,9 +8,9 @@ use reqwest::redirect::Policy;
 use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 use serde_json::json;
-use shared::config::is_loopback;
 
 use crate::client::error::truncated;
+use crate::client::token;
 
 /// How long the issuer may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -32,7 +32,7 @@ struct Refused {
 /// The place of the password grant, if a password may go there.
 pub fn grant_url(auth_url: &str) -> Result<Url> {
     let url = Url::parse(&format!("{}/token?grant_type=password", auth_url.trim_end_matches('/')))?;
-    if url.scheme() == "https" || is_loopback(&url) {
+    if token::may_go_to(&url) {
         return Ok(url);
     }
     bail!("the API sends logins to {}, which is neither https nor this machine", printable(auth_url))

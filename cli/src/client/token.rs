@@ -4,8 +4,12 @@ use std::env;
 use std::fmt;
 
 use anyhow::Result;
-use nofx_local::report::hinted;
+use nofx_local::report::{hinted, printable};
+use reqwest::Url;
 use reqwest::header::{HeaderName, HeaderValue};
+use shared::config::is_loopback;
+
+use crate::client::error::ApiError;
 
 /// The header of the token. `Authorization` belongs to the signature of API Gateway.
 pub const HEADER: HeaderName = HeaderName::from_static("nofx-authorization");
@@ -45,6 +49,21 @@ impl Token {
     }
 }
 
+/// Whether a secret may go to this address: over https, or to this machine.
+pub fn may_go_to(url: &Url) -> bool {
+    url.scheme() == "https" || is_loopback(url)
+}
+
+/// Fails if a token for the API at this address would be sent in the clear to another machine.
+pub fn check_way(api_url: &str) -> Result<()> {
+    // What is no URL has its own error.
+    let Some(url) = Url::parse(api_url).ok().filter(|url| !may_go_to(url)) else { return Ok(()) };
+    let encrypted = printable(&url.as_str().trim_end_matches('/').replacen("http:", "https:", 1));
+    let problem = "is not encrypted: a token is sent only over https, or to this machine";
+    let hint = format!("use https: set NOFX_API_URL to {encrypted}, or run nofx profile add NAME {encrypted}");
+    Err(ApiError::refused(format!("{} {problem}", printable(api_url)), hint).into())
+}
+
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Token(..)")
@@ -63,6 +82,38 @@ mod tests {
         for wrong in ["", " ", "secret word", "secret\nline", "secret\u{e9}"] {
             let error = Token::parse(wrong).unwrap_err().to_string();
             assert_eq!(error, "NOFX_TOKEN is not a token");
+        }
+    }
+
+    #[test]
+    fn a_token_goes_over_https_or_stays_on_this_machine() {
+        let may = |url: &str| may_go_to(&Url::parse(url).unwrap());
+        for own in [
+            "https://api.test",
+            "https://192.0.2.1:8443/prod",
+            "http://127.0.0.1:3000",
+            "http://127.255.1.2",
+            "http://[::1]:3000",
+            "http://localhost:3000/x",
+            "http://LOCALHOST",
+            "http://2130706433",
+        ] {
+            assert!(may(own), "{own}");
+        }
+        for open in [
+            "http://api.test",
+            "http://192.168.0.1:3000",
+            "http://0.0.0.0:3000",
+            "http://128.0.0.1",
+            "http://[::]:3000",
+            "http://[::ffff:192.0.2.1]",
+            "http://localhost.evil.test",
+            "http://evil.test/localhost",
+            "http://127.0.0.1@evil.test",
+            "http://127.0.0.1.evil.test",
+            "ftp://127.0.0.1",
+        ] {
+            assert!(!may(open), "{open}");
         }
     }
 }

@@ -13,10 +13,12 @@ use serde::Serialize;
 use shared::domain::TenantId;
 use shared::domain::audit::{AuditHead, Chain};
 use shared::http::encoded;
-use shared::view::{AuditEntry, AuditPage};
+use shared::view::{AuditEntry, AuditPage, KeyPurpose};
 
 use crate::client::api::Api;
 use crate::client::audit_heads::AuditHeads;
+use crate::commands::audit_decisions::{Checked, Decisions};
+use crate::commands::verify::keys_of;
 use crate::output::color::{DIM, GOOD, paint};
 use crate::output::table::{Table, cell, styled};
 use crate::output::{self, Format, time};
@@ -56,13 +58,25 @@ pub struct ListArgs {
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
 The audit is a chain: each entry has the hash of the entry before. Without FILE, the command reads the chain from the API. It stores
-the last entry in audit-heads.toml beside the profiles, and later refuses a chain that does not contain it.")]
+the last entry in audit-heads.toml beside the profiles, and later refuses a chain that does not contain it.
+
+
+Examples:
+  nofx audit verify                                    the chain
+  nofx audit verify --decisions --key people.pem       also each decision, with keys that you trust
+  nofx audit verify audit.jsonl                        an export, without the API")]
 pub struct VerifyArgs {
     /// File of nofx audit export; - reads standard input
     file: Option<PathBuf>,
     /// Start after the entry with this number
     #[arg(long, value_name = "SEQ", default_value_t = 0)]
     after: u32,
+    /// Check also that each decision of a gate is signed by the person whom the audit names
+    #[arg(long, conflicts_with = "file")]
+    decisions: bool,
+    /// File with the public keys of decisions that you trust, in PEM [default: the keys of the API]
+    #[arg(long = "key", value_name = "FILE", requires = "decisions")]
+    keys: Option<PathBuf>,
     #[command(flatten)]
     format: Format,
 }
@@ -77,6 +91,9 @@ struct Verified {
     head: AuditHead,
     /// The entry that this machine had stored, if the chain contains it.
     seen: Option<AuditHead>,
+    /// With `--decisions`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decisions: Option<Checked>,
 }
 
 /// `nofx audit`.
@@ -135,27 +152,38 @@ async fn export(api: &Api, after: u32) -> Result<()> {
 async fn verify(api: &Api, args: &VerifyArgs) -> Result<()> {
     let heads = AuditHeads::of(&api.url(""))?;
     let mut walk = Walk::new(&heads, args.after);
+    let mut decisions = args.decisions.then(Decisions::default);
     let (source, is_whole) = match &args.file {
         None => {
             let path = format!("/audit/export?limit=1000&after={}", args.after);
-            api.lines(&path, |line| walk.add("the API", line)).await?;
+            let add = |line: &str| {
+                walk.add("the API", line)?;
+                decisions.as_mut().map_or(Ok(()), |decisions| decisions.add(line))
+            };
+            api.lines(&path, add).await?;
             ("the API".to_owned(), true)
         }
         Some(file) => (read(file, &mut walk)?, false),
     };
-    let verified = walk.end(&source, is_whole)?;
+    let mut verified = walk.end(&source, is_whole)?;
     // A file may be old, or forged.
     if is_whole {
         heads.remember(&verified.tenant, &verified.head)?;
     }
-    if args.format.json {
-        return output::json(&verified);
+    if let Some(decisions) = decisions {
+        let keys = keys_of(api, args.keys.as_deref(), KeyPurpose::Decisions).await?;
+        verified.decisions = Some(decisions.verify(api, keys, args.keys.is_some()).await?);
     }
-    output::text(text(&verified))
+    if args.format.json {
+        output::json(&verified)?;
+    } else {
+        output::text(text(&verified))?;
+    }
+    verified.decisions.as_ref().map_or(Ok(()), Checked::check)
 }
 
 fn text(verified: &Verified) -> String {
-    let Verified { tenant, entries, head, seen } = verified;
+    let Verified { tenant, entries, head, seen, decisions } = verified;
     let number = usize::try_from(*entries).unwrap_or(usize::MAX);
     let number = if number == 1 { "1 entry".to_owned() } else { format!("{number} entries") };
     let tenant = printable(&tenant.0);
@@ -164,6 +192,9 @@ fn text(verified: &Verified) -> String {
     let _ = writeln!(text, "  {}", paint(DIM, format_args!("sha256:{}", head.hash)));
     if let Some(seen) = seen {
         let _ = writeln!(text, "  it contains entry {}, which this machine has verified before", seen.seq);
+    }
+    if let Some(checked) = decisions.as_ref().filter(|checked| checked.problems.is_empty()) {
+        text.push_str(&checked.text());
     }
     text
 }
@@ -240,7 +271,7 @@ impl<'a> Walk<'a> {
         let tenant = self.chain.tenant().cloned();
         let head = self.chain.end().map_err(|fault| anyhow!("{source}: {fault}"))?;
         let tenant = tenant.ok_or_else(|| anyhow!("{source}: no line names the tenant"))?;
-        Ok(Verified { tenant, entries, head, seen: seen.filter(|_| is_met) })
+        Ok(Verified { tenant, entries, head, seen: seen.filter(|_| is_met), decisions: None })
     }
 
     fn replaced(&self, source: &str, how: &str) -> anyhow::Error {

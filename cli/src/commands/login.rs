@@ -14,7 +14,7 @@ use crate::client::api::Api;
 use crate::client::credentials::{self, Credentials};
 use crate::client::issuer;
 use crate::client::profile::Environment;
-use crate::client::token::Token;
+use crate::client::token::{self, Token};
 use crate::commands::whoami;
 use crate::output;
 use crate::output::color::command;
@@ -37,6 +37,8 @@ pub struct Args {
 /// `nofx login`.
 pub async fn run(profile: Option<&str>, args: &Args) -> Result<()> {
     let api = Api::of(&Environment::read()?.target(profile)?).await;
+    // Before anything is asked for: whoever changes an answer on its way could name another place for passwords.
+    token::check_way(api.address())?;
     let secret = match args.token {
         Some(_) => secret("API token")?,
         None => match session(&api, args.email.as_deref()).await? {

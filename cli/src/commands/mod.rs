@@ -4,6 +4,7 @@ mod actor;
 pub mod admin;
 pub mod artifacts;
 pub mod audit;
+mod audit_decisions;
 pub mod completions;
 pub mod control;
 pub mod decide;

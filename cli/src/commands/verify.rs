@@ -10,14 +10,14 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use nofx_gates::attestation::{Envelope, MAX_ENVELOPE_BYTES, Statement, TestResult, TestVerdict};
 use nofx_local::report::{hinted, printable};
 use serde::Serialize;
+use shared::domain::GateId;
 use shared::domain::digest::sha256_hex;
-use shared::domain::gate::Decision;
 use shared::signing::PublicKey;
 use shared::view::{Artifact, ArtifactSummary, Gate, KeyPurpose, SigningKeys};
 
 use crate::client::api::Api;
 use crate::client::{download, resolve, workspace};
-use crate::commands::verify_decision;
+use crate::commands::verify_decision::{self, Covered, Decided};
 use crate::output::color::{BAD, BOLD, DIM, GOOD, WAIT, paint};
 use crate::output::error::NOT_PASSED;
 use crate::output::{self, Format};
@@ -30,12 +30,14 @@ Examples:
   nofx keys --pem --decisions > people.pem          the keys of decisions of people
   nofx verify gate-unit.intoto.json --key keys.pem --evidence gate-unit.json    without an API
 
+A file may have several decisions about a gate: a JSON array, or JSON lines.
+
 Exit status:
   0  the attestation holds, and the gate passed
   1  the attestation does not hold, or something that it names is missing
-  7  the attestation holds, and the gate did not pass")]
+  7  the attestation holds, and the gate did not pass, or needs more decisions than the file has")]
 pub struct Args {
-    /// Id of a gate, or a file with its attestation (gate-NAME.intoto.json) or with a signed decision
+    /// Id of a gate, or a file with its attestation (gate-NAME.intoto.json) or with its signed decisions
     what: String,
     /// File with the public keys that you trust, in PEM; required for a file [default: the keys of the API]
     #[arg(long = "key", value_name = "FILE")]
@@ -80,17 +82,16 @@ pub async fn run(profile: Option<&str>, args: &Args) -> Result<ExitCode> {
     // No id has these characters: it is a file, also if there is none.
     let mut given = if Path::new(&args.what).is_file() || args.what.contains(['.', '/']) {
         let given = of_file(args)?;
-        if let Some(signed) = decision_in(&given)? {
-            return decided(&[signed], given.keys_are_kept, args);
+        if let Some(envelopes) = verify_decision::envelopes(&given.envelope, &given.keys) {
+            return decided(&verify_decision::of_file(&envelopes, &given.keys)?, args);
         }
         given
     } else {
         let api = Api::connect(profile).await?;
-        let id = resolve::gate(&api, &args.what).await?;
-        let gate: Gate = api.get(&format!("/gates/{id}")).await?;
+        let gate = fetch(&api, resolve::gate(&api, &args.what).await?).await?;
         if !gate.attestations.is_empty() {
-            let keys = keys_of(&api, args, KeyPurpose::Decisions).await?;
-            return decided(&verify_decision::of_gate(&gate, &keys)?, args.keys.is_some(), args);
+            let keys = keys_of(&api, args.keys.as_deref(), KeyPurpose::Decisions).await?;
+            return decided(&verify_decision::of_gate(&gate, &keys, args.keys.is_some())?, args);
         }
         of_gate(&api, &gate, args).await?
     };
@@ -105,6 +106,13 @@ pub async fn run(profile: Option<&str>, args: &Args) -> Result<ExitCode> {
         output::text(text(&verified))?;
     }
     Ok(ExitCode::from(code))
+}
+
+/// The gate of this id. An error if the API answers with another one: then nothing that it says is about what was asked for.
+pub async fn fetch(api: &Api, id: GateId) -> Result<Gate> {
+    let gate: Gate = api.get(&format!("/gates/{id}")).await?;
+    ensure!(gate.id == id, "not verified: asked for the gate {id}, the API answers with the gate {}", gate.id);
+    Ok(gate)
 }
 
 fn exit_code(verdict: TestVerdict) -> u8 {
@@ -122,31 +130,43 @@ fn of_file(args: &Args) -> Result<Given> {
     Ok(Given { envelope, keys: kept(file)?, keys_are_kept: true, evidence_sha256: None })
 }
 
-/// The decision in a file, if it has one.
-fn decision_in(given: &Given) -> Result<Option<verify_decision::Signed>> {
-    // Which keys count does not depend on what the unverified statement says: the file of keys is the same.
-    let read = Envelope::read(&given.envelope).and_then(|envelope| envelope.verify(&given.keys, 1));
-    let is_decision = read.and_then(|verified| verified.statement()).is_ok_and(|it| verify_decision::is_decision(&it));
-    is_decision.then(|| verify_decision::verify(&given.envelope, &given.keys)).transpose()
-}
-
-/// Prints decisions that hold. A rejection is no success.
-fn decided(decisions: &[verify_decision::Signed], keys_are_kept: bool, args: &Args) -> Result<ExitCode> {
-    if args.format.json {
-        output::json(&decisions)?;
-    } else {
-        output::text(verify_decision::text(decisions, keys_are_kept))?;
+/// Prints decisions that hold. Only a gate that passes by them is a success.
+fn decided(decided: &Decided, args: &Args) -> Result<ExitCode> {
+    let mut matches = Vec::new();
+    if let Some(file) = &args.evidence {
+        decided.compare(Covered::Evidence, "--evidence", || Ok(sha256_hex(&read(file)?)))?;
+        matches.push("evidence");
     }
-    let is_rejected = decisions.iter().any(|one| one.decision == Decision::Reject);
-    Ok(ExitCode::from(if is_rejected { NOT_PASSED } else { 0 }))
+    if let Some(file) = &args.archive {
+        decided.compare(Covered::Archive, "--archive", || Ok(sha256_hex(&read(file)?)))?;
+        matches.push("archive");
+    }
+    if let Some(dir) = &args.workspace {
+        decided.compare(Covered::Archive, "--workspace", || Ok(sha256_hex(&workspace::pack(dir, None)?)))?;
+        matches.push("workspace");
+    }
+    if args.format.json {
+        output::json(decided)?;
+    } else {
+        output::text(decided.text(&matches))?;
+        output::text(note(decided.keys_are_kept, "nofx keys --pem --decisions"))?;
+    }
+    Ok(ExitCode::from(if decided.passes { 0 } else { NOT_PASSED }))
 }
 
-async fn keys_of(api: &Api, args: &Args, purpose: KeyPurpose) -> Result<Vec<PublicKey>> {
-    if let Some(file) = &args.keys {
+/// The keys that somebody kept in a file, else those of the API.
+pub async fn keys_of(api: &Api, file: Option<&Path>, purpose: KeyPurpose) -> Result<Vec<PublicKey>> {
+    if let Some(file) = file {
         return kept(file);
     }
     let keys: SigningKeys = api.get("/keys").await?;
     Ok(keys.of(purpose).map(|key| PublicKey::from_pem(&key.pem)).collect::<Result<_, _>>()?)
+}
+
+/// A line about keys that nobody kept, with the command that prints them.
+pub fn note(keys_are_kept: bool, command: &str) -> String {
+    let note = format!("the keys came from the same API; keep them with {command}, and name them with --key");
+    if keys_are_kept { String::new() } else { format!("{}\n", paint(DIM, note)) }
 }
 
 /// What the control plane has of a gate.
@@ -167,7 +187,7 @@ async fn of_gate(api: &Api, gate: &Gate, args: &Args) -> Result<Given> {
     let mut content = Vec::new();
     // The digest of what is stored now, not the recorded one.
     download::artifact(api, &evidence, &mut content, |_| {}).await?;
-    let keys = keys_of(api, args, KeyPurpose::Evidence).await?;
+    let keys = keys_of(api, args.keys.as_deref(), KeyPurpose::Evidence).await?;
     Ok(Given { envelope, keys, keys_are_kept: args.keys.is_some(), evidence_sha256: Some(sha256_hex(&content)) })
 }
 
@@ -235,10 +255,7 @@ fn text(verified: &Verified) -> String {
         TestVerdict::Failed => (BAD, "FAILED"),
     };
     let _ = writeln!(text, "{} {}", paint(BOLD, "verified: the gate says"), paint(style.bold(), word));
-    if !verified.keys_are_kept {
-        let note = "the keys came from the same API; keep them with nofx keys --pem, and name them with --key";
-        let _ = writeln!(text, "{}", paint(DIM, note));
-    }
+    text.push_str(&note(verified.keys_are_kept, "nofx keys --pem"));
     text
 }
 

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use anyhow::{Result, anyhow, bail, ensure};
-use nofx_gates::attestation::{Envelope, Statement};
-use nofx_local::report::printable;
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use nofx_gates::attestation::{Envelope, MAX_ENVELOPE_BYTES, Statement};
+use nofx_local::report::{hinted, printable};
 use serde::Serialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use shared::domain::GateStatus;
 use shared::domain::gate::{Decision, GATE_CHANGE};
 use shared::flow::attest_decision::PREDICATE_TYPE;
@@ -15,6 +16,9 @@ use shared::signing::PublicKey;
 use shared::view::Gate;
 
 use crate::output::color::{BAD, BOLD, DIM, GOOD, paint};
+
+/// A file has at most so many decisions. A gate has fewer.
+const MAX_DECISIONS: usize = 200;
 
 /// A signed decision.
 #[derive(Debug, Serialize)]
@@ -24,9 +28,75 @@ pub struct Signed {
     /// The name and the subject of the person.
     pub name: String,
     pub subject: String,
+    /// The gate at which it was made.
+    pub gate: String,
     /// The digest of what was decided about.
     pub digest: Option<String>,
+    /// Different people who must approve, says the gate's rule. Null in a statement without a rule.
+    pub required: Option<u32>,
     pub statement: Statement,
+}
+
+/// What signed decisions prove about a gate. The document of `--json`.
+#[derive(Debug, Serialize)]
+pub struct Decided {
+    /// Those that count.
+    pub decisions: Vec<Signed>,
+    pub passes: bool,
+    /// Different people who must approve. Null if nothing says it.
+    pub required: Option<u32>,
+    /// Whether somebody kept the keys, instead of getting them together with the decisions.
+    pub keys_are_kept: bool,
+    /// The gate that the decisions are about.
+    #[serde(skip)]
+    gate: String,
+    /// Whether a signed statement says `required`.
+    #[serde(skip)]
+    is_signed: bool,
+}
+
+/// The gate that decisions must be about.
+#[derive(Debug)]
+pub struct Asked {
+    id: String,
+    run: String,
+    gate_type: String,
+    /// What it judges, for decisions that several gates share.
+    subject: Option<Value>,
+}
+
+/// How a decision belongs to a gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bond {
+    /// It was made at the gate.
+    Own,
+    /// It was made at another gate of the run, and counts for every gate that asks about the same change.
+    Shared,
+}
+
+/// What a decision covers, and a person may have at hand.
+#[derive(Clone, Copy, Debug)]
+pub enum Covered {
+    Evidence,
+    Archive,
+}
+
+impl Covered {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Evidence => "evidence file",
+            Self::Archive => "archive of a workspace",
+        }
+    }
+
+    /// Its sha256, if the decision names it.
+    fn of(self, signed: &Signed) -> Option<&str> {
+        let covers = &signed.statement.predicate["covers"];
+        match self {
+            Self::Evidence => covers["evidence"].as_str(),
+            Self::Archive => covers["workspace"]["archive"].as_str(),
+        }
+    }
 }
 
 /// Whether a statement is about a decision.
@@ -47,113 +117,234 @@ pub fn verify(envelope: &[u8], keys: &[PublicKey]) -> Result<Signed> {
     let (Ok(decision), Some(name), Some(subject)) = (decision, name, subject) else {
         bail!("not verified: the statement names no decision or no person");
     };
+    let gate = text(&predicate["gate"]["id"]).context("not verified: the statement names no gate")?;
     let digest = text(&predicate["digest"]);
-    Ok(Signed { keyids: verified.keyids.into_iter().collect(), decision, name, subject, digest, statement })
+    let required = predicate["rule"]["required"].as_u64().and_then(|required| u32::try_from(required).ok());
+    Ok(Signed {
+        keyids: verified.keyids.into_iter().collect(),
+        decision,
+        name,
+        subject,
+        gate,
+        digest,
+        required,
+        statement,
+    })
 }
 
-/// Verifies the decisions that ended a gate: as many as its rule requires, by different people, each about what the gate
-/// asked in the end.
-pub fn of_gate(gate: &Gate, keys: &[PublicKey]) -> Result<Vec<Signed>> {
+/// The envelopes of a file, if they may be of decisions: one, or several in a JSON array or in JSON lines.
+pub fn envelopes(file: &[u8], keys: &[PublicKey]) -> Option<Vec<Vec<u8>>> {
+    if let Ok(envelope) = Envelope::read(file) {
+        // Which keys count does not depend on what the unverified statement says: the file of keys is the same.
+        let statement = envelope.verify(keys, 1).and_then(|verified| verified.statement());
+        return statement.is_ok_and(|statement| is_decision(&statement)).then(|| vec![file.to_vec()]);
+    }
+    let text = std::str::from_utf8(file).ok().filter(|text| text.len() <= MAX_ENVELOPE_BYTES)?;
+    let several: Vec<Vec<u8>> = match serde_json::from_str::<Vec<Box<RawValue>>>(text) {
+        Ok(array) => array.iter().map(|one| one.get().as_bytes().to_vec()).collect(),
+        Err(_) => text.lines().filter(|line| !line.trim().is_empty()).map(|line| line.as_bytes().to_vec()).collect(),
+    };
+    let are_envelopes = !several.is_empty() && several.iter().all(|one| Envelope::read(one).is_ok());
+    are_envelopes.then_some(several)
+}
+
+/// Verifies the decisions of a file, which are about one gate. The gate passes by as many approvals about the same bytes as
+/// its rule requires, or by a waiver, unless somebody rejected it. All of that is signed.
+pub fn of_file(envelopes: &[Vec<u8>], keys: &[PublicKey]) -> Result<Decided> {
+    ensure!(envelopes.len() <= MAX_DECISIONS, "the file has more than {MAX_DECISIONS} decisions");
+    let all: Vec<Signed> = envelopes.iter().map(|envelope| verify(envelope, keys)).collect::<Result<_>>()?;
+    let asked = Asked::of(all.first().context("the file has no decisions")?);
+    let mut bound = Vec::new();
+    for one in all {
+        let bond = asked.bond(&one).context("not verified: the file has decisions about different gates")?;
+        bound.push((bond, one));
+    }
+    let required = greatest(&bound);
+    let has = |decision: Decision| bound.iter().any(|(_, one)| one.decision == decision);
+    let wanted = [Decision::Reject, Decision::Waive].into_iter().find(|decision| has(*decision));
+    let wanted = wanted.unwrap_or(Decision::Approve);
+    let approves = |one: &&(Bond, Signed)| one.1.decision == Decision::Approve && one.0 == Bond::Own;
+    // Approvals about earlier bytes do not count beside those about later ones.
+    let digests: BTreeSet<Option<String>> = bound.iter().filter(approves).map(|(_, one)| one.digest.clone()).collect();
+    let approvers = |digest: &Option<String>| {
+        let those = |(bond, one): &&(Bond, Signed)| counts((*bond, one), wanted, Some(digest.as_deref()));
+        people(bound.iter().filter(those).map(|(_, one)| one))
+    };
+    let digest = digests.into_iter().max_by_key(approvers);
+    let asks = if wanted == Decision::Approve { digest.as_ref().map(Option::as_deref) } else { None };
+    let decisions: Vec<Signed> =
+        bound.into_iter().filter(|(bond, one)| counts((*bond, one), wanted, asks)).map(|(_, one)| one).collect();
+    let passes = match wanted {
+        Decision::Reject => false,
+        Decision::Waive => true,
+        Decision::Approve => required.is_some_and(|required| people(&decisions) >= required as usize),
+    };
+    Ok(Decided { decisions, passes, required, keys_are_kept: true, gate: asked.id, is_signed: required.is_some() })
+}
+
+/// Verifies the decisions that ended a gate of an API: as many as its rule requires, by different people, each about what the
+/// gate asked in the end. The rule is the strictest that a signed statement names; what the API says counts only without one.
+pub fn of_gate(gate: &Gate, keys: &[PublicKey], keys_are_kept: bool) -> Result<Decided> {
     let wanted = match gate.status {
         GateStatus::Passed => Decision::Approve,
         GateStatus::Waived => Decision::Waive,
         GateStatus::Failed => Decision::Reject,
         other => bail!("nobody has decided the gate {}: it is {other}", gate.id),
     };
-    let mut signed = Vec::new();
+    let asked = Asked::at(gate);
+    let mut bound = Vec::new();
     for envelope in &gate.attestations {
         let one = verify(envelope.to_string().as_bytes(), keys)?;
-        ensure!(is_about(&one, gate), "not verified: a statement is about another gate than {}", gate.id);
-        if one.decision == wanted && one.digest == gate.digest {
-            signed.push(one);
+        let bond = asked.bond(&one);
+        bound.push((
+            bond.with_context(|| format!("not verified: a statement is about another gate than {}", gate.id))?,
+            one,
+        ));
+    }
+    let signed = greatest(&bound);
+    let required = signed.or(gate.standing.required);
+    // A rejection ends a gate, so no other end of it is true.
+    if let Some((_, no)) = bound.iter().find(|(_, one)| wanted != Decision::Reject && one.decision == Decision::Reject)
+    {
+        bail!(
+            "not verified: the API says that the gate {} is {}, but {} rejected it",
+            gate.id,
+            gate.status,
+            printable(&no.name)
+        );
+    }
+    let asks = Some(gate.digest.as_deref());
+    let decisions: Vec<Signed> =
+        bound.into_iter().filter(|(bond, one)| counts((*bond, one), wanted, asks)).map(|(_, one)| one).collect();
+    let needed = match wanted {
+        Decision::Approve => required.context("not verified: nothing says how many people must approve the gate")?,
+        Decision::Waive | Decision::Reject => 1,
+    };
+    let found = people(&decisions);
+    ensure!(found >= needed as usize, "not verified: {found} of {needed} decisions that the gate needed are signed");
+    let passes = wanted != Decision::Reject;
+    Ok(Decided { decisions, passes, required, keys_are_kept, gate: asked.id, is_signed: signed.is_some() })
+}
+
+/// Whether a decision is the one that is wanted. One of the gate itself must be about these bytes, if they matter; a shared one is
+/// about the same change, and its digest is that of the gate at which it was made.
+fn counts((bond, one): (Bond, &Signed), wanted: Decision, digest: Option<Option<&str>>) -> bool {
+    one.decision == wanted && (bond == Bond::Shared || digest.is_none_or(|digest| one.digest.as_deref() == digest))
+}
+
+/// A subject as decisions cover it: the database leaves out the fields that are null.
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let fields = fields.into_iter().filter(|(_, value)| !value.is_null());
+            Value::Object(fields.map(|(name, value)| (name, without_nulls(value))).collect())
         }
+        Value::Array(items) => Value::Array(items.into_iter().map(without_nulls).collect()),
+        other => other,
     }
-    let people: BTreeSet<&str> = signed.iter().map(|one| one.subject.as_str()).collect();
-    let needed = if wanted == Decision::Approve { gate.standing.required.unwrap_or(1) as usize } else { 1 };
-    ensure!(
-        people.len() >= needed,
-        "not verified: {} of {needed} decisions that the gate needed are signed",
-        people.len()
-    );
-    Ok(signed)
 }
 
-/// A decision about changed checks counts for every gate of the run that asks about the same change.
-fn is_about(signed: &Signed, gate: &Gate) -> bool {
-    let predicate = &signed.statement.predicate;
-    let is_same = predicate["gate"]["id"] == gate.id.to_string();
-    let subject = gate.subject.clone().map(Value::Object);
-    let is_shared = gate.gate_type == GATE_CHANGE
-        && predicate["run"] == gate.run_id.to_string()
-        && subject.as_ref() == predicate["covers"].get("subject");
-    is_same || is_shared
+/// The greatest number of people that a rule of these decisions requires.
+fn greatest(all: &[(Bond, Signed)]) -> Option<u32> {
+    all.iter().filter_map(|(_, one)| one.required).max()
 }
 
-pub fn text(decisions: &[Signed], keys_are_kept: bool) -> String {
-    let mut text = String::new();
-    let whose = if keys_are_kept { "a key that you trust" } else { "a key of the API" };
-    for one in decisions {
-        let _ = writeln!(text, "{} {:<10} {whose}, {}", paint(GOOD, "✓"), "signature", one.keyids.join(", "));
-        let who = format!("{} ({})", printable(&one.name), printable(&one.subject));
-        let _ = writeln!(text, "{} {:<10} {who}", paint(DIM, "·"), one.decision.participle());
-        let covers = one.digest.as_deref().map(printable).unwrap_or_default();
-        let _ = writeln!(text, "{} {:<10} {covers}", paint(DIM, "·"), "digest");
+/// How many different people decided.
+fn people<'a>(decisions: impl IntoIterator<Item = &'a Signed>) -> usize {
+    decisions.into_iter().map(|one| one.subject.as_str()).collect::<BTreeSet<_>>().len()
+}
+
+impl Asked {
+    /// A gate as the API shows it.
+    pub fn at(gate: &Gate) -> Self {
+        let subject = gate.subject.clone().map(|subject| without_nulls(Value::Object(subject)));
+        Self { id: gate.id.to_string(), run: gate.run_id.to_string(), gate_type: gate.gate_type.clone(), subject }
     }
-    let rejected = decisions.iter().any(|one| one.decision == Decision::Reject);
-    let (style, word) = if rejected { (BAD, "REJECTED") } else { (GOOD, "PASSED") };
-    let _ = writeln!(text, "{} {}", paint(BOLD, "verified: by decision the gate is"), paint(style.bold(), word));
-    text
+
+    /// The gate at which a decision was made.
+    fn of(signed: &Signed) -> Self {
+        let predicate = &signed.statement.predicate;
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let subject = predicate["covers"].get("subject").filter(|subject| subject.is_object());
+        let subject = subject.cloned().map(without_nulls);
+        let (run, gate_type) = (text(&predicate["run"]), text(&predicate["gate"]["type"]));
+        Self { id: signed.gate.clone(), run, gate_type, subject }
+    }
+
+    /// How a decision belongs to the gate. Decisions to let changed checks count hold for every gate of the run that asks about the
+    /// same change. A rejection is never shared.
+    pub fn bond(&self, signed: &Signed) -> Option<Bond> {
+        let made_at = Self::of(signed);
+        if made_at.run != self.run || made_at.gate_type != self.gate_type {
+            return None;
+        }
+        if made_at.id == self.id {
+            return Some(Bond::Own);
+        }
+        let is_shared = self.gate_type == GATE_CHANGE
+            && signed.decision != Decision::Reject
+            && self.subject.is_some()
+            && self.subject == made_at.subject;
+        is_shared.then_some(Bond::Shared)
+    }
+}
+
+impl Decided {
+    /// Compares what is at hand with what every decision covers.
+    pub fn compare(&self, covered: Covered, option: &str, sha256: impl FnOnce() -> Result<String>) -> Result<()> {
+        let what = covered.name();
+        if self.decisions.iter().any(|one| covered.of(one).is_none()) {
+            let hint = format!("leave out {option}; it compares what the attestation of a gate names");
+            return Err(hinted(format!("decisions name no {what}, so there is nothing to compare with"), hint));
+        }
+        let sha256 = sha256()?;
+        for one in &self.decisions {
+            let name = printable(&one.name);
+            ensure!(covered.of(one) == Some(&sha256), "not verified: the decision of {name} is about another {what}");
+        }
+        Ok(())
+    }
+
+    /// What people read. `matches` is what was compared and is right.
+    pub fn text(&self, matches: &[&str]) -> String {
+        let mut text = String::new();
+        let mut row = |mark: String, name: &str, what: String| {
+            let _ = writeln!(text, "{mark} {name:<10} {what}");
+        };
+        let (good, plain) = (|| paint(GOOD, "✓").to_string(), || paint(DIM, "·").to_string());
+        let whose = if self.keys_are_kept { "a key that you trust" } else { "a key of the API" };
+        for one in &self.decisions {
+            row(good(), "signature", format!("{whose}, {}", one.keyids.join(", ")));
+            let who = format!("{} ({})", printable(&one.name), printable(&one.subject));
+            row(plain(), one.decision.participle(), who);
+            row(plain(), "digest", one.digest.as_deref().map(printable).unwrap_or_default());
+            if one.gate != self.gate {
+                row(plain(), "shared", format!("made at the gate {}, about the same change", printable(&one.gate)));
+            }
+        }
+        for name in matches {
+            row(good(), name, "is what was signed".to_owned());
+        }
+        let are_approvals = self.decisions.iter().all(|one| one.decision == Decision::Approve);
+        let found = people(&self.decisions);
+        if let Some(required) = self.required.filter(|_| are_approvals) {
+            let source =
+                if self.is_signed { "as was signed" } else { "as the API says: no signed statement has the rule" };
+            row(plain(), "people", format!("{found} of {required}, {source}"));
+        }
+        let rejected = self.decisions.iter().any(|one| one.decision == Decision::Reject);
+        let (style, word, why) = match (self.passes, rejected, self.required) {
+            (true, ..) => (GOOD, "PASSED", String::new()),
+            (_, true, _) => (BAD, "REJECTED", String::new()),
+            (.., Some(required)) => (BAD, "NOT PASSED", format!(": {found} of {required} approvals are in the file")),
+            (.., None) => (BAD, "NOT PASSED", ": how many people must approve is not signed".to_owned()),
+        };
+        let _ =
+            writeln!(text, "{} {}{why}", paint(BOLD, "verified: by decision the gate is"), paint(style.bold(), word));
+        text
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-    use shared::signing::{PrivateKey, Signer, dsse};
-
-    use super::*;
-
-    const ID: &str = "0193c0de-0000-7000-8000-000000000001";
-
-    async fn signed(key: &PrivateKey, gate: &str, decision: &str, subject: &str, digest: &str) -> Value {
-        let statement = json!({
-            "_type": "https://in-toto.io/Statement/v1", "predicateType": PREDICATE_TYPE,
-            "subject": [{"name": "decision", "digest": {"sha256": digest}}],
-            "predicate": {"decision": decision, "gate": {"id": gate}, "run": ID, "digest": digest,
-                          "person": {"name": subject, "subject": subject}},
-        });
-        let signer = Signer::with_key(PrivateKey::from_pem(&key.to_pem().unwrap()).unwrap());
-        dsse::seal(&statement, &signer).await.unwrap()
-    }
-
-    fn gate(status: &str, attestations: &[Value]) -> Gate {
-        let at = "2026-11-23T10:00:00+00:00";
-        serde_json::from_value(json!({
-            "id": ID, "run_id": ID, "gate_type": "manual:go", "status": status, "on_pass": "finish", "generation": 1,
-            "created_at": at, "digest": "d1", "required": 2, "attestations": attestations,
-        }))
-        .unwrap()
-    }
-
-    #[tokio::test]
-    async fn a_gate_holds_only_with_enough_people_who_signed_what_it_asked_in_the_end() {
-        let (ours, other) = (PrivateKey::generate().unwrap(), PrivateKey::generate().unwrap());
-        let keys = [ours.public().clone()];
-        let ann = signed(&ours, ID, "approve", "ann", "d1").await;
-        let ben = signed(&ours, ID, "approve", "ben", "d1").await;
-        let people = |attestations: &[Value]| of_gate(&gate("passed", attestations), &keys).map(|signed| signed.len());
-        assert_eq!(people(&[ann.clone(), ben.clone()]).unwrap(), 2);
-        let wrong = [
-            ("one person twice", vec![ann.clone(), ann.clone()]),
-            ("other bytes", vec![ann.clone(), signed(&ours, ID, "approve", "ben", "d0").await]),
-            ("another decision", vec![ann.clone(), signed(&ours, ID, "waive", "ben", "d1").await]),
-            ("another key", vec![ann.clone(), signed(&other, ID, "approve", "ben", "d1").await]),
-            ("another gate", vec![ann.clone(), signed(&ours, &ID.replace('1', "2"), "approve", "ben", "d1").await]),
-        ];
-        for (what, attestations) in wrong {
-            assert!(people(&attestations).is_err(), "{what}");
-        }
-        let vetoed = gate("failed", &[ann, signed(&ours, ID, "reject", "ben", "d1").await]);
-        assert_eq!(of_gate(&vetoed, &keys).unwrap()[0].decision, Decision::Reject);
-        assert!(of_gate(&gate("pending", &[ben]), &keys).is_err());
-    }
-}
+#[path = "verify_decision_tests.rs"]
+mod tests;

@@ -80,12 +80,15 @@ mod tests {
     use crate::domain::gate::Decision;
 
     #[test]
-    fn a_statement_names_the_person_and_every_file() {
+    fn a_statement_names_the_person_the_rule_and_every_file() {
         let (id, at) = ("0193c0de-0000-7000-8000-000000000001", "2026-11-23T10:00:00+00:00");
         let hash = |digit: &str| digit.repeat(64);
         let gate: Gate = serde_json::from_value(json!({
             "id": id, "run_id": id, "gate_type": "approval:echo", "status": "pending", "on_pass": "resume", "generation": 1,
-            "created_at": at, "digest": hash("a"), "covers": {
+            "created_at": at, "digest": hash("a"), "required": 2,
+            "rule": {"required": 2, "roles": ["approver"], "people": null, "self": false, "owners": "excluded", "waive": "admins",
+                     "max_session_age_s": null},
+            "covers": {
                 "v": 1, "workspace": {"archive": hash("b")}, "evidence": hash("c"),
                 "upstream": {"build": {"outputs": hash("d"), "artifacts": {"a.tar": format!("{} {}", hash("e"), hash("f"))}},
                              "many": {"outputs": hash("d"), "artifacts": {"count": 300, "digest": hash("d")}}}},
@@ -110,5 +113,7 @@ mod tests {
         let predicate = &made["predicate"];
         assert_eq!((&predicate["person"]["subject"], &predicate["actor"]), (&json!("u-1"), &json!("ann")));
         assert_eq!((&predicate["decision"], &predicate["digest"]), (&json!("approve"), &json!(hash("a"))));
+        // A verifier counts the people against what was signed.
+        assert_eq!(predicate["rule"]["required"], json!(2));
     }
 }

@@ -3,8 +3,15 @@
 use std::fs;
 use std::process::Output;
 
-use nofx_tests::Lab;
-use serde_json::{Value, json};
+use nofx_tests::command::Nofx;
+use nofx_tests::database::TestDatabase;
+use nofx_tests::lab::config;
+use nofx_tests::{Deliver, Lab, Script, plans};
+use serde_json::{Map, Value, json};
+use shared::domain::outcome::{NewGateStatus, OnPass};
+use shared::domain::{GateId, NewGate, Outcome};
+use shared::signing::{PrivateKey, private_key};
+use uuid::Uuid;
 
 use crate::commands::serve;
 use crate::gateway::{Gateway, SHAPES, Shape};
@@ -167,4 +174,141 @@ async fn the_command_names_the_line_of_an_export_that_is_wrong() {
         let (whole, said) = verify(&content, &[]).await;
         assert!(!whole && said.contains(expected), "{expected}: {said}");
     }
+}
+
+/// A tenant whose one person approved, rejected and waived a gate each, with the gates, and its functions, which list the key of
+/// decisions.
+async fn decided() -> (Lab, Nofx, [String; 3]) {
+    let database = TestDatabase::create().await;
+    let mut config = config(&database.url);
+    let key = private_key(config.decisions.key_file.as_ref().unwrap()).unwrap();
+    config.decisions.public_keys = Some(key.public().to_pem());
+    let lab = Box::pin(Lab::on(database, config)).await;
+    let nofx = serve(&lab).await;
+    let mut gates = Vec::new();
+    for verb in ["approve", "reject", "waive"] {
+        let ask = plans::step("ask", "manual:go", json!({}));
+        let run = lab.submit(&json!({"goal": "g", "steps": [ask]})).await;
+        lab.settle(&Script::deployed(), Deliver::Once).await;
+        let gate = lab.text("select id::text from nofx.gate where run_id = $1", run.0).await;
+        let (done, text) = printed(&nofx.output(&[verb, &gate, "--reason", "so"]).await);
+        assert!(done, "{text}");
+        gates.push(gate);
+    }
+    (lab, nofx, gates.try_into().unwrap())
+}
+
+#[tokio::test]
+async fn every_decision_of_the_audit_must_be_signed_by_its_person() {
+    let (lab, nofx, [approved, rejected, waived]) = decided().await;
+    let verify = async |more: &[&str]| {
+        let output = nofx.output(&[&["audit", "verify", "--decisions"][..], more].concat()).await;
+        (output.status.code(), printed(&output).1)
+    };
+    let (code, text) = verify(&[]).await;
+    assert!(code == Some(0) && text.contains("3 decisions of it are signed"), "{text}");
+    assert!(text.contains("the keys came from the same API; keep them with nofx keys --pem --decisions"), "{text}");
+    let keys = nofx.output(&["keys", "--pem", "--decisions"]).await.stdout;
+    fs::write(nofx.folder().join("people.pem"), keys).unwrap();
+    let (code, text) = verify(&["--key", "people.pem"]).await;
+    assert!(code == Some(0) && !text.contains("the same API"), "{text}");
+    let document = nofx.json(&["audit", "verify", "--decisions", "--key", "people.pem", "--json"]).await;
+    assert_eq!(document["decisions"], json!({"entries": 3, "keys_are_kept": true, "problems": []}));
+    // Whom the chain names decided: with other keys nobody did.
+    fs::write(nofx.folder().join("other.pem"), PrivateKey::generate().unwrap().public().to_pem()).unwrap();
+    let (code, text) = verify(&["--key", "other.pem"]).await;
+    assert!(code == Some(1) && text.contains("the audit of acme is whole"), "{text}");
+    for (gate, what) in [(&approved, "approved"), (&rejected, "rejected"), (&waived, "waived")] {
+        assert!(text.contains(&format!("ann {what} the gate {gate}, and no signed statement says so")), "{text}");
+        assert!(text.contains(&format!("the gate {gate}: a statement of it is not verified")), "{text}");
+    }
+
+    // A statement about another gate is none about this one.
+    let sql =
+        "update nofx.approval set envelope = (select o.envelope from nofx.approval o where o.gate_id = $2::text::uuid)
+                where gate_id = $1::text::uuid";
+    assert_eq!(lab.rewrite("approval", sql, &[&rejected, &waived]).await, 1);
+    let (code, text) = verify(&[]).await;
+    assert!(
+        code == Some(1) && text.contains(&format!("the gate {rejected}: a statement of it is about the gate {waived}")),
+        "{text}"
+    );
+    assert!(
+        text.contains(&format!("ann rejected the gate {rejected}, and no")) && !text.contains("ann waived"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_decision_that_nobody_signed_is_named() {
+    let (lab, nofx, [approved, rejected, _]) = decided().await;
+    // Somebody decides with a login of the database.
+    let sql =
+        "insert into nofx.approval (tenant_id, run_id, gate_id, decision, actor, created_at, subject, is_self, decides)
+               select g.tenant_id, g.run_id, g.id, 'approve', 'mallory', now(), 'local', false, false
+                 from nofx.gate g where g.id = $1::text::uuid";
+    assert_eq!(lab.admin.execute(sql, &[&rejected]).await.unwrap(), 1);
+    let sql = "update nofx.approval set envelope = null where gate_id = $1::text::uuid";
+    assert_eq!(lab.rewrite("approval", sql, &[&approved]).await, 1);
+    let output = nofx.output(&["audit", "verify", "--decisions", "--json"]).await;
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let problems = document["decisions"]["problems"].as_array().unwrap();
+    let named: Vec<_> = problems.iter().map(|problem| (problem["gate"].as_str(), problem["entry"].is_u64())).collect();
+    assert_eq!(named, [(Some(approved.as_str()), true), (Some(rejected.as_str()), true)], "{document}");
+    assert_eq!((output.status.code(), &document["decisions"]["entries"]), (Some(1), &json!(4)));
+    let (_, text) = printed(&output);
+    assert!(text.contains(&format!(" approved the gate {rejected}, and no signed statement says so")), "{text}");
+    assert!(text.contains("2 problems") && text.contains("database:"), "{text}");
+
+    let wrong: [&[&str]; 2] =
+        [&["audit", "verify", "audit.jsonl", "--decisions"], &["audit", "verify", "--key", "k.pem"]];
+    for arguments in wrong {
+        assert_eq!(nofx.output(arguments).await.status.code(), Some(2), "{arguments:?}");
+    }
+}
+
+/// A step that asks whether a change counts, and succeeds once somebody has said so.
+fn asking_the_same() -> Script {
+    Script::new(|step, _| async move {
+        if !step.decisions.is_empty() {
+            return Outcome::succeeded(Map::new());
+        }
+        Outcome::blocked(NewGate {
+            id: GateId(Uuid::now_v7()),
+            gate_type: "manual:gate-change".into(),
+            status: NewGateStatus::Pending,
+            subject: Some(Map::from_iter([("tree".to_owned(), json!("t")), ("base".to_owned(), Value::Null)])),
+            evidence_uri: None,
+            on_pass: OnPass::Resume,
+            expires_after_s: None,
+            reason: Some("a test is gone".into()),
+        })
+    })
+}
+
+#[tokio::test]
+async fn a_decision_at_one_gate_proves_the_others_that_asked_the_same() {
+    let (lab, nofx, [other, ..]) = decided().await;
+    let step = |name: &str| json!({"name": name, "tool": format!("gate:{name}"), "depends_on": []});
+    let run = lab.submit(&json!({"goal": "g", "steps": [step("lint"), step("unit")]})).await;
+    lab.settle(&asking_the_same(), Deliver::Once).await;
+    let sql = "select id::text from nofx.gate where run_id = $1 order by id";
+    let gates: Vec<String> = lab.admin.query(sql, &[&run.0]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    let [first, second] = &gates[..] else { panic!("{gates:?}") };
+    let approved = Gateway::approvals(&lab, Shape::Http).post(&format!("/gates/{first}/approve"), &json!({})).await;
+    assert_eq!(approved.status, 200, "{}", approved.body);
+    for (gate, is_shared) in [(first, false), (second, true)] {
+        let (done, text) = printed(&nofx.output(&["verify", gate]).await);
+        assert!(done && text.contains("PASSED"), "{text}");
+        assert_eq!(text.contains(&format!("made at the gate {first}, about the same change")), is_shared, "{text}");
+    }
+    let (done, text) = printed(&nofx.output(&["audit", "verify", "--decisions"]).await);
+    assert!(done && text.contains("5 decisions of it are signed"), "{text}");
+    // Only questions about the same change share an answer.
+    let sql =
+        "update nofx.approval set envelope = (select o.envelope from nofx.approval o where o.gate_id = $2::text::uuid)
+                where gate_id = $1::text::uuid";
+    assert_eq!(lab.rewrite("approval", sql, &[second, &other]).await, 1);
+    let (done, text) = printed(&nofx.output(&["verify", second]).await);
+    assert!(!done && text.contains("a statement is about another gate"), "{text}");
 }
