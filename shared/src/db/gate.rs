@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_postgres::types::Type;
 
+use super::link::{LinkFault, LinkProof};
 use super::page::{Page, page};
 use super::row;
 use super::run::NewStep;
@@ -117,6 +118,10 @@ pub enum GateDecided {
     Changed {
         changed: Vec<String>,
     },
+    /// The link cannot be used.
+    Link {
+        why: LinkFault,
+    },
     /// The gate was already decided, or has expired.
     Conflict {
         gate: Gate,
@@ -134,13 +139,24 @@ pub async fn gate_decide(
     decision: &GateDecision<'_>,
     envelope: Option<&Value>,
 ) -> Result<GateDecided, Error> {
+    gate_decide_with(session, decision, envelope, None).await
+}
+
+/// The same, with a link: it must be of this gate and for the caller, and is used up with the decision.
+pub async fn gate_decide_with(
+    session: &Session,
+    decision: &GateDecision<'_>,
+    envelope: Option<&Value>,
+    link: Option<&LinkProof>,
+) -> Result<GateDecided, Error> {
     #[derive(Debug, Serialize)]
     struct Call<'a> {
         #[serde(flatten)]
         decision: &'a GateDecision<'a>,
         envelope: Option<&'a Value>,
+        link: Option<&'a LinkProof>,
     }
-    session.transition("select nofx.gate_decide($1)", &Call { decision, envelope }).await
+    session.transition("select nofx.gate_decide($1)", &Call { decision, envelope, link }).await
 }
 
 /// Columns of a gate as the API shows it. The query names the gate `g`.

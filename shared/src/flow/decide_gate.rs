@@ -1,10 +1,12 @@
 //! Approves, rejects and waives gates.
 
 use super::attest_decision::attest;
+use super::link_gate::unusable;
 use super::wake;
 use crate::context::Ctx;
 use crate::db::Session;
 use crate::db::gate::{self, GateDecided, GateDecision};
+use crate::db::link::LinkProof;
 use crate::domain::GateStatus;
 use crate::domain::gate::Decision;
 use crate::error::{Code, Error};
@@ -14,6 +16,16 @@ use crate::view::{Gate, WhyNot};
 /// gate stays pending. A decision about a gate that does not wait is a conflict and changes nothing. To reject or waive
 /// without a reason is invalid.
 pub async fn decide_gate(ctx: &Ctx, session: &Session, decision: &GateDecision<'_>) -> Result<Gate, Error> {
+    decide_gate_with(ctx, session, decision, None).await
+}
+
+/// The same, with a link, which is used up if the decision is recorded. Everything that counts without a link counts with it.
+pub async fn decide_gate_with(
+    ctx: &Ctx,
+    session: &Session,
+    decision: &GateDecision<'_>,
+    link: Option<&LinkProof>,
+) -> Result<Gate, Error> {
     if let Err(rule) = decision.decision.check_reason(decision.reason) {
         return Err(Error::invalid("reason", rule));
     }
@@ -27,7 +39,7 @@ pub async fn decide_gate(ctx: &Ctx, session: &Session, decision: &GateDecision<'
     };
     // A signature is about what was read here.
     let signed = GateDecision { seen: decision.seen.or(read.digest.as_deref()), ..*decision };
-    match gate::gate_decide(session, &signed, envelope.as_ref()).await? {
+    match gate::gate_decide_with(session, &signed, envelope.as_ref(), link).await? {
         GateDecided::Decided { gate, ready } => {
             wake(&ctx.queue, ready).await;
             Ok(gate)
@@ -35,6 +47,7 @@ pub async fn decide_gate(ctx: &Ctx, session: &Session, decision: &GateDecision<'
         GateDecided::Recorded { gate } | GateDecided::Unchanged { gate } => Ok(gate),
         GateDecided::Excluded { why } => Err(excluded(why)),
         GateDecided::Changed { changed } => Err(Error::GateChanged(changed)),
+        GateDecided::Link { why } => Err(unusable(why)),
         GateDecided::Conflict { gate } => Err(conflict(&gate)),
         GateDecided::NotFound => Err(Error::NotFound(format!("gate {}", decision.gate_id))),
     }
@@ -55,7 +68,8 @@ fn excluded(why: WhyNot) -> Error {
     Error::Excluded(code, why.sentence().to_owned())
 }
 
-fn conflict(gate: &Gate) -> Error {
+/// Why a gate that does not wait takes no decision.
+pub(super) fn conflict(gate: &Gate) -> Error {
     let by = gate.decision.as_ref().map(|decision| format!(" by {}", decision.actor)).unwrap_or_default();
     let (code, detail) = match gate.status {
         GateStatus::Pending => (Code::GateExpired, "the gate's time is over".to_owned()),
