@@ -176,11 +176,12 @@ async fn nobody_adds_a_row_that_does_not_continue_the_chain() {
 }
 
 /// Tables whose changes the audit records, with the kinds of changes: 4 insert, 8 delete, 16 update.
-const AUDITED: [(&str, i16); 10] = [
+const AUDITED: [(&str, i16); 11] = [
     ("api_token", 4 + 8),
     ("api_token", 16),
     ("approval", 4),
     ("db_write_rule", 4 + 8 + 16),
+    ("gate_link", 4 + 16),
     ("membership", 4 + 8),
     ("membership", 16),
     ("policy", 4),

@@ -289,7 +289,7 @@ async fn nobody_else_decides_with_a_link_or_learns_what_it_is_about() {
 
 #[tokio::test]
 async fn a_link_counts_for_its_gate_and_its_tenant_only() {
-    let site = Site::new().await;
+    let mut site = Site::new().await;
     let ((_, gate), (_, other)) = (site.asking(json!(null)).await, site.asking(json!(null)).await);
     let link = site.link(gate, "ben").await;
     assert_eq!(site.decide_in_the_database("ben", other, &link).await, Err(LinkFault::Unknown));
@@ -308,14 +308,228 @@ async fn a_link_counts_for_its_gate_and_its_tenant_only() {
     }
     site.assert_untouched(gate, "by guesses").await;
 
-    // A member of another tenant with the same subject, the same id of a gate in mind, and the link itself.
-    let mut elsewhere = Site::new().await;
-    elsewhere.lab.database = site.lab.database;
-    let mut lab = site.lab_of_another_tenant_with("ben").await;
-    lab.tenant = TenantId("other".into());
-    let foreign = Site::of(lab);
-    let ben = foreign.log_in("ben").await;
-    assert_eq!(foreign.get(&link, &ben).await.status, StatusCode::NOT_FOUND);
-    assert_eq!(foreign.decide(&link, &ben, "approve").await.status, StatusCode::NOT_FOUND);
+    // A member of another tenant with the same subject, who has got hold of the link.
+    site.lab.tenant = TenantId("other".into());
+    site.lab.team(&TEAM).await;
+    let ben = site.log_in("ben").await;
+    assert_eq!(site.get(&link, &ben).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(site.decide(&link, &ben, "approve").await.status, StatusCode::NOT_FOUND);
+    site.assert_untouched(gate, "of another tenant").await;
 }
 
+#[tokio::test]
+async fn a_link_that_has_expired_or_whose_gate_has_changed_is_void() {
+    let site = Site::new().await;
+    let (_, gate) = site.asking(json!(null)).await;
+    let (link, ben) = (site.link(gate, "ben").await, site.log_in("ben").await);
+    let sql = "update nofx.gate_link set created_at = now() - interval '2 h', expires_at = now() - interval '1 s' where gate_id = $1";
+    assert_eq!(site.lab.admin.execute(sql, &[&gate.0]).await.unwrap(), 1);
+    for answer in [site.get(&link, &ben).await, site.decide(&link, &ben, "approve").await] {
+        assert_eq!(answer.status, StatusCode::GONE, "{}", answer.body);
+        assert!(answer.body.contains("This link has expired"), "{}", answer.body);
+    }
+    assert_eq!(site.decide_in_the_database("ben", gate, &link).await, Err(LinkFault::Expired));
+    site.assert_untouched(gate, "expired").await;
+
+    // A change that nobody has noticed yet: the page looks. Nothing is written before somebody decides.
+    let (run, gate) = site.asking(json!(null)).await;
+    let link = site.link(gate, "ben").await;
+    let change = "update nofx.run set plan_digest = repeat($2, 64) where id = $1";
+    site.lab.admin.execute(change, &[&run.0, &"c"]).await.unwrap();
+    for answer in [site.get(&link, &ben).await, site.decide(&link, &ben, "approve").await] {
+        assert_eq!(answer.status, StatusCode::GONE, "{}", answer.body);
+        assert!(answer.body.contains("the gate has changed") && answer.body.contains("<bdi>plan</bdi>"), "{}", answer.body);
+    }
+    assert_eq!(events(&site.lab, run, "gate.voided").await.len(), 0);
+    site.assert_untouched(gate, "changed").await;
+    // One that was noticed when somebody else decided. The gate has another digest now.
+    assert_eq!(approve(&site.lab, "carol", gate).await, "changed plan");
+    let shown = site.get(&link, &ben).await;
+    assert_eq!(shown.status, StatusCode::GONE);
+    assert!(shown.body.contains("<bdi>plan</bdi>"), "{}", shown.body);
+    assert_eq!(site.decide_in_the_database("ben", gate, &link).await, Err(LinkFault::Changed));
+    site.assert_untouched(gate, "noticed").await;
+    // Another link is about what is there now.
+    let again = site.link(gate, "ben").await;
+    assert_eq!(site.decide(&again, &ben, "approve").await.status, StatusCode::SEE_OTHER);
+    assert_eq!(site.lab.run_status(run).await, "succeeded");
+}
+
+#[tokio::test]
+async fn a_link_widens_nothing_that_the_rule_of_its_gate_refuses() {
+    let site = Site::new().await;
+    site.set_policy(json!({ "self": "allowed" })).await;
+    let (_, gate) = site.asking_of("ben", json!(null)).await;
+    let (link, ben) = (site.link(gate, "ben").await, site.log_in("ben").await);
+    let refused = async |verb: &str, why: &str| {
+        let answer = site.decide(&link, &ben, verb).await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{verb}: {}", answer.body);
+        assert!(answer.body.contains(why), "{why}: {}", answer.body);
+        site.assert_untouched(gate, why).await;
+    };
+    // Each of these became true after the link was made.
+    site.set_policy(json!({})).await;
+    refused("approve", "it is your own work").await;
+    refused("reject", "it is your own work").await;
+    site.set_policy(json!({ "self": "allowed", "roles": ["admin"] })).await;
+    // A gate keeps what was stricter, so this one is of another run.
+    let (_, gate) = site.asking(json!(null)).await;
+    site.set_policy(json!({})).await;
+    let (_, later) = site.asking(json!(null)).await;
+    let why = site.make(&site.log_in("ann").await.0.expose(), gate, &json!({ "for": "ben" })).await;
+    assert_eq!(why.status, StatusCode::BAD_REQUEST, "{}", why.body);
+    let (link, gate) = (site.link(later, "ben").await, later);
+    let refused = async |who: &Person, verb: &str, status: StatusCode, why: &str| {
+        let answer = site.decide(&link, who, verb).await;
+        assert_eq!(answer.status, status, "{verb}: {}", answer.body);
+        assert!(answer.body.contains(why), "{why}: {}", answer.body);
+        site.assert_untouched(gate, why).await;
+    };
+    refused(&ben, "waive", StatusCode::FORBIDDEN, "you may not do this").await;
+    site.set_policy(json!({ "roles": ["admin"] })).await;
+    refused(&ben, "approve", StatusCode::FORBIDDEN, "rule names others").await;
+    site.set_policy(json!({ "max_session_age_s": 60 })).await;
+    let old = site.log_in("ben").await;
+    let sql = "update nofx.api_token set created_at = created_at - interval '2 minutes' where id = $1";
+    site.lab.admin.execute(sql, &[&old.0.id.0]).await.unwrap();
+    refused(&old, "approve", StatusCode::FORBIDDEN, "you logged in too long ago").await;
+    // A decision needs its reason, and a form of this session.
+    let (form_token, foreign) = (ben.0.form_token(), old.0.form_token());
+    let forged = [(form_token.as_str(), "cross-site"), (foreign.as_str(), "same-origin"), ("", "same-origin")];
+    for (csrf, from) in forged {
+        let answer = site.decide_with(&link, &ben, "approve", csrf, from).await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{csrf} {from}: {}", answer.body);
+    }
+    for verb in ["", "approved", "approve&decision=reject"] {
+        assert_eq!(site.decide(&link, &ben, verb).await.status, StatusCode::BAD_REQUEST, "{verb}");
+    }
+    site.assert_untouched(gate, "forged").await;
+    assert_eq!(site.decide(&link, &ben, "approve").await.status, StatusCode::SEE_OTHER);
+    assert_eq!((site.approvals(gate).await, site.used(gate).await), (1, 1));
+}
+
+#[tokio::test]
+async fn who_has_left_or_logged_out_decides_nothing() {
+    let site = Site::new().await;
+    let (_, gate) = site.asking(json!(null)).await;
+    let (link, ben) = (site.link(gate, "ben").await, site.log_in("ben").await);
+    let sql = "update nofx.api_token set revoked_at = now(), revoked_by = 'test' where id = $1";
+    site.lab.admin.execute(sql, &[&ben.0.id.0]).await.unwrap();
+    assert_eq!(site.get(&link, &ben).await.status, StatusCode::SEE_OTHER);
+    assert_eq!(site.decide(&link, &ben, "approve").await.status, StatusCode::UNAUTHORIZED);
+    let ben = site.log_in("ben").await;
+    for change in ["set role = 'operator'", "set removed_at = now()"] {
+        let sql = format!("update nofx.membership {change} where subject = 'ben' and tenant_id = 'acme'");
+        assert_eq!(site.lab.admin.execute(&sql, &[]).await.unwrap(), 1);
+        assert_eq!(site.decide(&link, &ben, "approve").await.status, StatusCode::FORBIDDEN, "{change}");
+    }
+    assert_eq!(site.get(&link, &ben).await.status, StatusCode::FORBIDDEN);
+    site.assert_untouched(gate, "left").await;
+}
+
+#[tokio::test]
+async fn a_link_is_made_for_a_member_who_may_decide_and_for_nobody_else() {
+    let site = Site::new().await;
+    let (_, gate) = site.asking(json!({ "people": ["ben", "dan@acme.test"] })).await;
+    let ann = site.log_in("ann").await.0.expose();
+    for (person, why) in [
+        ("nobody", "names no member"),
+        ("carol", "its rule names others"),
+        ("vic", "their role may not"),
+        ("ann", "their role may not"),
+        (" ", "for"),
+    ] {
+        let refused = site.make(&ann, gate, &json!({ "for": person })).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{person}: {}", refused.body);
+        assert!(refused.body.contains(why), "{person}: {}", refused.body);
+    }
+    for body in [json!({}), json!({ "for": "ben", "expires_in_s": 59 }), json!({ "for": "ben", "expires_in_s": 2_592_001 })] {
+        assert_eq!(site.make(&ann, gate, &body).await.status, StatusCode::BAD_REQUEST, "{body}");
+    }
+    let missing = site.make(&ann, GateId(Uuid::new_v4()), &json!({ "for": "ben" })).await;
+    assert_eq!((missing.status, missing.json()["code"].as_str()), (StatusCode::NOT_FOUND, Some("not_found")));
+    // Agents and viewers make none.
+    for (kind, role) in [(Kind::Agent, Role::Admin), (Kind::Person, Role::Viewer)] {
+        let token = site.lab.token(kind, role).await;
+        let refused = site.make(&token, gate, &json!({ "for": "ben" })).await;
+        assert_eq!((refused.status, &refused.json()["permission"]), (StatusCode::FORBIDDEN, &json!("gates.link")));
+    }
+    let two = "insert into nofx.membership (tenant_id, subject, role, name, email, created_by)
+               values ('acme', 'ben2', 'approver', 'ben2', 'Ben@acme.test', 'test')";
+    site.lab.admin.batch_execute(two).await.unwrap();
+    let several = site.make(&ann, gate, &json!({ "for": "ben@acme.test" })).await;
+    assert!(several.body.contains("of several members"), "{}", several.body);
+
+    // The host is never that of the request: it could be anybody's.
+    let service = site.lab.token(Kind::Service, Role::Operator).await;
+    let made = site.make(&service, gate, &json!({ "for": "Dan@acme.test", "expires_in_s": 60 })).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{}", made.body);
+    let made = made.json();
+    assert!(made["url"].as_str().unwrap().starts_with("/ui/links/nofx_link_"), "{made}");
+    assert_eq!((&made["for"], &made["subject"], &made["gate_id"]), (&json!("dan"), &json!("dan"), &json!(gate)));
+    let seen = gate::gate_fetch(&site.lab.person("dan"), gate).await.unwrap().unwrap();
+    assert_eq!(made["digest"], json!(seen.digest));
+    // No part of the secret is stored. The audit and the timeline say who made it, for whom.
+    let secret = made["url"].as_str().unwrap().rsplit('_').next().unwrap();
+    let sql = "select (select string_agg(l::text, '') from nofx.gate_link l) || (select string_agg(e::text, '') from nofx.event e)
+                      || (select string_agg(a.body, '') from nofx.audit a)";
+    let stored: String = site.lab.admin.query_one(sql, &[]).await.unwrap().get(0);
+    assert!(!stored.contains(secret) && stored.contains(made["id"].as_str().unwrap()));
+    let audited = "select body::jsonb from nofx.audit where action = 'link.created'";
+    let entry: Value = site.lab.admin.query_one(audited, &[]).await.unwrap().get(0);
+    assert_eq!((&entry["subject"], &entry["detail"]["subject"]), (&made["id"], &json!("dan")));
+    assert_eq!((&entry["actor"], &entry["by"]["kind"]), (&json!("service:operator"), &json!("service")));
+
+    let more = "insert into nofx.gate_link (id, tenant_id, run_id, gate_id, subject, bound_digest, secret_sha256, created_by, created_at, expires_at)
+                select gen_random_uuid(), l.tenant_id, l.run_id, l.gate_id, l.subject, l.bound_digest, sha256('x'), 'test', now(), now() + interval '1 h'
+                  from nofx.gate_link l, generate_series(1, 99)";
+    assert_eq!(site.lab.admin.execute(more, &[]).await.unwrap(), 99);
+    let many = site.make(&ann, gate, &json!({ "for": "dan" })).await;
+    assert_eq!(many.status, StatusCode::BAD_REQUEST);
+    assert!(many.body.contains("100 open links"), "{}", many.body);
+    // Whoever has approved needs no link, and a gate that was decided takes none.
+    let dan = site.log_in("dan").await;
+    let path = format!("/ui/links/{}", made["url"].as_str().unwrap().rsplit('/').next().unwrap());
+    assert_eq!(site.decide(&path, &dan, "approve").await.status, StatusCode::SEE_OTHER);
+    let late = site.make(&ann, gate, &json!({ "for": "ben" })).await;
+    assert_eq!((late.status, late.json()["code"].as_str()), (StatusCode::CONFLICT, Some("gate_decided")));
+    let sql = "select body::jsonb from nofx.audit where action = 'link.used' and body::jsonb ->> 'subject' = $1";
+    let entry: Value = site.lab.admin.query_one(sql, &[&made["id"].as_str().unwrap()]).await.unwrap().get(0);
+    assert_eq!((&entry["actor"], &entry["detail"]["gate_id"]), (&json!("dan"), &json!(gate)));
+}
+
+/// The log lines of this thread.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("the lines").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn no_log_line_has_the_secret_of_a_link() {
+    let site = Site::new().await;
+    let (_, gate) = site.asking(json!(null)).await;
+    let (lines, ben) = (Lines::default(), site.log_in("ben").await);
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().json().with_max_level(tracing::Level::TRACE);
+    let guard = tracing::subscriber::set_default(subscriber.with_writer(move || writer.clone()).finish());
+    let link = site.link(gate, "ben").await;
+    site.get(&link, &ben).await;
+    site.open(Method::HEAD, &link, None).await;
+    site.open(Method::GET, &format!("{link}/more"), None).await;
+    site.decide(&link, &ben, "approve").await;
+    site.decide(&link, &ben, "approve").await;
+    drop(guard);
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    assert!(text.contains("/ui/links/…"), "{text}");
+    let secret = link.rsplit('_').next().unwrap();
+    assert!(!text.contains(secret), "{text}");
+}

@@ -8,6 +8,7 @@ mod bootstrap;
 mod bound;
 mod jwks;
 mod keys;
+mod links;
 mod matrix;
 mod roles;
 mod tenancy;
