@@ -137,7 +137,27 @@ fn page(title: &str, style: &str, body: &Markup) -> String {
     };
     // HTML lets these end tags be left out, and the page has a thousand of them.
     let page = ["</dt>", "</dd>", "</li>", "</p>"].iter().fold(page.into_string(), |page, tag| page.replace(tag, ""));
-    page + "\n"
+    without_quotes(&page) + "\n"
+}
+
+/// The same page without the quotes that HTML lets be left out: around a word, or a link within these pages.
+fn without_quotes(page: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-#./".contains(&byte);
+    let (mut written, mut rest) = (String::with_capacity(page.len()), page);
+    while let Some((before, after)) = rest.split_once("=\"") {
+        written.extend([before, "="]);
+        let value = after.split('"').next().unwrap_or_default();
+        let ends_tag = after[value.len()..].strip_prefix('"').is_some_and(|next| next.starts_with([' ', '>']));
+        let is_word = !value.is_empty() && value.bytes().all(is_plain) && !value.starts_with('/') && !value.ends_with('/');
+        rest = if ends_tag && is_word {
+            written.push_str(value);
+            &after[value.len() + 1..]
+        } else {
+            written.push('"');
+            after
+        };
+    }
+    written + rest
 }
 
 /// Method, path and operation: short paths first.
