@@ -13,8 +13,8 @@ use shared::domain::gate::Decision;
 use crate::client::api::Api;
 use crate::commands::{
     admin, artifacts, audit, completions, control, decide, demo, deploy, deploy_local, dev, env, exec, gate, get,
-    inbox, keys, limits, link, login, logout, logs, man, member, migrate, migration, open, plan, policy, profile, queues,
-    rules, run, runs, show, timeline, token, verify, watch, whoami, why, worker,
+    inbox, keys, limits, link, login, logout, logs, man, member, migrate, migration, open, plan, policy, profile,
+    queues, rules, run, runs, show, timeline, token, verify, watch, whoami, why, worker,
 };
 use crate::output::color::{self, BOLD, LIVE, paint};
 

@@ -119,7 +119,7 @@ begin
 end
 $$;
 
--- What somebody who opens a link may know. Changes nothing. p: {caller, link: {id, secret_sha256}}
+-- What somebody who opens a link, or decides with it, may know. Changes nothing. p: {caller, link: {id, secret_sha256}, decides}
 -- -> {result: not_found} | {result: other} | {result: open|used|expired|changed, gate_id, for, expires_at, used_at, changed: [paths]}
 -- `other`: it is for somebody else. A link of a gate that does not wait any more is open: the page of its gate says what became of it.
 create or replace function nofx.link_open(p jsonb) returns jsonb
@@ -133,7 +133,7 @@ declare
     v_why text;
     v_changed jsonb := '[]';
 begin
-    p := nofx.admitted(p, 'runs.read');
+    p := nofx.admitted(p, case when (p ->> 'decides')::boolean then 'gates.decide' else 'runs.read' end);
     v_link := nofx.link_find(p ->> 'tenant_id', p -> 'link');
     select * into v_gate from nofx.gate g where g.id = v_link.gate_id;
     v_why := nofx.link_why_not(v_link, v_gate, p -> 'who');

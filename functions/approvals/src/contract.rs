@@ -2,9 +2,9 @@
 
 use axum::http::Method;
 use serde_json::{Value, json};
+use shared::domain::access::MAX_EMAIL_BYTES;
 use shared::domain::gate::{APPROVAL, Decision, GATE_CHANGE, ON_EVIDENCE};
 use shared::error::Code;
-use shared::domain::access::MAX_EMAIL_BYTES;
 use shared::flow::link_gate::{DEFAULT_LINK_S, LINK_S};
 use shared::http::MAX_REASON_CHARS;
 use shared::http::contract::{FILLED, Operation, Schemas, line, object, readable_line, readable_text, who_and_why};

@@ -48,9 +48,9 @@ fn policy_with_images(url: &str) -> Option<String> {
 /// All routes of the function.
 pub fn routes() -> Routes<Ctx> {
     use Permission::{
-        AccountRead, ArtifactsRead, AuditRead, GatesDecide, GatesLink, MembersRead, MembersWrite, PlansCheck, PolicyRead,
-        PolicyWrite, Public, QueuesRead, QueuesRedrive, RulesRead, RunsControl, RunsCreate, RunsRead, TokensRead,
-        TokensWrite, UsageRead,
+        AccountRead, ArtifactsRead, AuditRead, GatesDecide, GatesLink, MembersRead, MembersWrite, PlansCheck,
+        PolicyRead, PolicyWrite, Public, QueuesRead, QueuesRedrive, RulesRead, RunsControl, RunsCreate, RunsRead,
+        TokensRead, TokensWrite, UsageRead,
     };
     Routes::default()
         .get(RunsRead, "/ui", routes::home)

@@ -114,11 +114,12 @@ pub async fn link_create(session: &Session, new: &NewLink<'_>) -> Result<LinkMad
     session.transition("select nofx.link_create($1)", new).await
 }
 
-/// Looks a link up. Changes nothing.
-pub async fn link_open(session: &Session, link: &LinkProof) -> Result<LinkOpened, Error> {
+/// Looks a link up, for somebody who wants to see its gate, or who `decides` with it. Changes nothing.
+pub async fn link_open(session: &Session, link: &LinkProof, decides: bool) -> Result<LinkOpened, Error> {
     #[derive(Debug, Serialize)]
     struct Call<'a> {
         link: &'a LinkProof,
+        decides: bool,
     }
-    session.transition("select nofx.link_open($1)", &Call { link }).await
+    session.transition("select nofx.link_open($1)", &Call { link, decides }).await
 }

@@ -46,7 +46,8 @@ pub async fn link_gate(session: &Session, new: &NewLink<'_>) -> Result<Link, Err
             Err(Error::invalid("", "the gate is of an earlier release and has no digest; decide it on its page"))
         }
         LinkMade::TooMany { most } => {
-            let many = format!("the gate has {most} open links, and may not have more; wait until some are used or expire");
+            let many =
+                format!("the gate has {most} open links, and may not have more; wait until some are used or expire");
             Err(Error::invalid("", many))
         }
     }

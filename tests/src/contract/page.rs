@@ -148,7 +148,8 @@ fn without_quotes(page: &str) -> String {
         written.extend([before, "="]);
         let value = after.split('"').next().unwrap_or_default();
         let ends_tag = after[value.len()..].strip_prefix('"').is_some_and(|next| next.starts_with([' ', '>']));
-        let is_word = !value.is_empty() && value.bytes().all(is_plain) && !value.starts_with('/') && !value.ends_with('/');
+        let is_word =
+            !value.is_empty() && value.bytes().all(is_plain) && !value.starts_with('/') && !value.ends_with('/');
         rest = if ends_tag && is_word {
             written.push_str(value);
             &after[value.len() + 1..]

@@ -403,7 +403,7 @@ async fn only_admins_read_the_audit_and_only_that_of_their_tenant() {
 async fn the_actions_and_their_page_are_the_same() {
     let lab = Lab::new().await;
     let sql = "with kind(before, after) as (values
-                   (null::jsonb, '{}'::jsonb), ('{}', null), ('{}', '{}'), ('{}', '{\"removed_at\": 1, \"revoked_at\": 1}'),
+                   (null::jsonb, '{}'::jsonb), ('{}', null), ('{}', '{}'), ('{}', '{\"removed_at\": 1, \"revoked_at\": 1, \"used_at\": 1}'),
                    (null, '{\"decision\": \"approve\"}'), (null, '{\"decision\": \"reject\"}'), (null, '{\"decision\": \"waive\"}'),
                    (null, '{\"kind\": \"person\"}'), ('{\"kind\": \"person\"}', null), ('{}', '{\"kind\": \"person\"}'),
                    ('{}', '{\"kind\": \"person\", \"revoked_at\": 1}'))

@@ -102,7 +102,15 @@ impl Objects {
     /// Objects that do not exist.
     fn missing() -> Self {
         let id = || Uuid::new_v4().to_string();
-        Self { run: id(), gate: id(), artifact: id(), table: "public.nothing", token: id(), member: "nobody".into(), link: Self::link() }
+        Self {
+            run: id(),
+            gate: id(),
+            artifact: id(),
+            table: "public.nothing",
+            token: id(),
+            member: "nobody".into(),
+            link: Self::link(),
+        }
     }
 
     /// A link that nobody made.
@@ -160,7 +168,9 @@ impl Objects {
 
 /// Whether the route is about an object that a path, a query or a body names, and which another tenant may have.
 fn names_an_object(route: &Route) -> bool {
-    let is_named = route.path.contains("{id}") || route.path.contains("{token}") || ["/ui/artifacts/signed", "/gates"].contains(&route.path);
+    let is_named = route.path.contains("{id}")
+        || route.path.contains("{token}")
+        || ["/ui/artifacts/signed", "/gates"].contains(&route.path);
     // The own tenant may have a rule and a member of this name too.
     let has_name = route.path.contains("{table}") || route.path.contains("{subject}");
     (is_named || has_name && route.method != Method::PUT) && !(route.path == "/gates" && route.method == Method::GET)
@@ -176,7 +186,8 @@ async fn send(router: &Router, route: &Route, objects: &Objects, token: Option<&
     let (media_type, body) = match route.takes.body {
         BodyKind::Nothing | BodyKind::Json => ("application/json", objects.body(route).to_string()),
         BodyKind::Form(fields) => {
-            let person = if fields.contains(&"for") { format!("&for={}&days=1", objects.member) } else { String::new() };
+            let person =
+                if fields.contains(&"for") { format!("&for={}&days=1", objects.member) } else { String::new() };
             ("application/x-www-form-urlencoded", format!("csrf={CSRF}{person}"))
         }
         BodyKind::Upload => {

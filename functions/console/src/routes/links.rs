@@ -27,7 +27,7 @@ const SECONDS_A_DAY: u32 = 86_400;
 
 /// `GET /ui/links/{token}`: the gate, for the person of the link. Changes nothing.
 pub async fn page(visit: Visit, Path(token): Path<String>, headers: HeaderMap) -> Response {
-    let found = match Found::of(&visit, &token).await {
+    let found = match Found::of(&visit, &token, false).await {
         Ok(found) => found,
         Err(response) => return response,
     };
@@ -45,7 +45,7 @@ pub async fn decide(visit: Visit, Path(token): Path<String>, headers: HeaderMap,
     if let Some(sentence) = forged.filter(|_| sender(&headers, public_url) != Sender::Own) {
         return failure(Base::RUN, &Error::Forbidden(sentence.to_owned()));
     }
-    let found = match Found::of(&visit, &token).await {
+    let found = match Found::of(&visit, &token, true).await {
         Ok(found) => found,
         Err(response) => return response,
     };
@@ -56,7 +56,7 @@ pub async fn decide(visit: Visit, Path(token): Path<String>, headers: HeaderMap,
     let answer = go_on(&visit, &headers, found.state.gate_id, decision, &form, forged, &way).await;
     // Whoever was faster has used it up.
     if answer.status() == StatusCode::GONE {
-        return Found::of(&visit, &token).await.map_or_else(|page| page, |_| answer);
+        return Found::of(&visit, &token, true).await.map_or_else(|page| page, |_| answer);
     }
     answer
 }
@@ -123,12 +123,12 @@ struct Found {
 
 impl Found {
     /// The link with this text, or the page which says why it cannot be used.
-    async fn of(visit: &Visit, token: &str) -> Result<Self, Response> {
+    async fn of(visit: &Visit, token: &str, decides: bool) -> Result<Self, Response> {
         let base = Base::RUN;
         let unknown = || failure(base, &Error::NotFound("This link".to_owned()));
         let token = LinkToken::parse(token).ok_or_else(unknown)?;
         let proof = LinkProof::new(token.id, token.hash());
-        let opened = match link_open(&visit.session, &proof).await {
+        let opened = match link_open(&visit.session, &proof, decides).await {
             Ok(opened) => opened,
             Err(error) => return Err(failure(base, &error)),
         };
