@@ -183,7 +183,9 @@ fn verb(method: &str) -> Markup {
 
 /// The id is inside of the element that opens, because browsers open what is around the target of a link.
 fn operation(method: &str, path: &str, operation: &Value, common: &Refusals<'_>) -> Markup {
-    let parameters: Vec<&Value> = operation["parameters"].as_array().into_iter().flatten().collect();
+    // The path itself says that it takes an id.
+    let is_told = |parameter: &&Value| parameter["in"] != "path" || !text(&parameter["description"]).is_empty();
+    let parameters: Vec<&Value> = operation["parameters"].as_array().into_iter().flatten().filter(is_told).collect();
     let body = &operation["requestBody"]["content"]["application/json"];
     html! {
         details {
