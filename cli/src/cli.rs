@@ -13,8 +13,8 @@ use shared::domain::gate::Decision;
 use crate::client::api::Api;
 use crate::commands::{
     admin, artifacts, audit, completions, control, decide, demo, deploy, deploy_local, dev, env, exec, gate, get,
-    inbox, keys, limits, login, logout, logs, man, member, migrate, migration, open, plan, policy, profile, queues,
-    rules, run, runs, show, timeline, token, verify, watch, whoami, why, worker,
+    inbox, keys, limits, link, login, logout, logs, man, member, migrate, migration, open, plan, policy, profile,
+    queues, rules, run, runs, show, timeline, token, verify, watch, whoami, why, worker,
 };
 use crate::output::color::{self, BOLD, LIVE, paint};
 
@@ -154,6 +154,8 @@ enum Call {
     /// Waive a gate: let it pass without evidence
     #[command(mut_arg("reason", |reason| reason.required(true)))]
     Waive(decide::Args),
+    /// Make a one-time link to a gate, for one person, and print it
+    Link(link::Args),
     /// Start a failed or cancelled run again; what succeeded is kept
     Retry(control::Args),
     /// Cancel a run: what is running no longer counts
@@ -191,7 +193,7 @@ enum Call {
 pub const GROUPS: [(&str, &[&str]); 7] = [
     ("Start", &["run", "watch", "dev", "demo"]),
     ("Look", &["runs", "show", "why", "timeline", "logs", "artifacts", "get", "open"]),
-    ("Decide and steer", &["inbox", "approve", "reject", "waive", "retry", "cancel", "pause", "resume"]),
+    ("Decide and steer", &["inbox", "approve", "reject", "waive", "link", "retry", "cancel", "pause", "resume"]),
     ("Write and prove", &["plan", "gate", "verify", "keys"]),
     ("Govern and operate", &["policy", "rules", "audit", "member", "token", "limits", "queues", "admin"]),
     ("Set up", &["login", "logout", "whoami", "profile", "completions", "man"]),
@@ -323,6 +325,7 @@ impl Call {
             Self::Approve(args) => decide::run(api, Decision::Approve, &args).await?,
             Self::Reject(args) => decide::run(api, Decision::Reject, &args).await?,
             Self::Waive(args) => decide::run(api, Decision::Waive, &args).await?,
+            Self::Link(args) => link::run(api, &args).await?,
             Self::Retry(args) => control::run(api, control::Verb::Retry, &args).await?,
             Self::Cancel(args) => control::run(api, control::Verb::Cancel, &args).await?,
             Self::Pause(args) => control::run(api, control::Verb::Pause, &args).await?,

@@ -73,6 +73,10 @@ as $$
                 else 'set' end
         when 'approval' then case p_after ->> 'decision'
             when 'approve' then 'decision.approved' when 'reject' then 'decision.rejected' when 'waive' then 'decision.waived' end
+        when 'gate_link' then case
+            when p_op = 'INSERT' then 'link.created'
+            when p_before ->> 'used_at' is null and p_after ->> 'used_at' is not null then 'link.used'
+            else 'link.set' end
         when 'tenant' then case p_op when 'INSERT' then 'tenant.created' when 'DELETE' then 'tenant.deleted' else 'tenant.set' end
     end
 $$;

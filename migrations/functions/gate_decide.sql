@@ -28,12 +28,13 @@ begin
 end
 $$;
 
--- p: {caller, gate_id, decision: approve|reject|waive, actor, reason, seen, envelope, is_dry}. is_dry: decide nothing, and say `changed` if a
+-- p: {caller, gate_id, decision: approve|reject|waive, actor, reason, seen, envelope, link, is_dry}. is_dry: decide nothing, and say `changed` if a
 -- decision were possible. seen: the digest of what the person has seen, and of what
 -- the envelope, the signed statement about the decision, is about.
--- -> {result: decided|recorded|unchanged|excluded|changed|conflict|not_found, gate: {..}, why, changed: [paths], ready: [wake-ups]}.
+-- -> {result: decided|recorded|unchanged|excluded|changed|link|conflict|not_found, gate: {..}, why, changed: [paths], ready: [wake-ups]}.
 -- `recorded`: more approvals are needed. `unchanged`: the person's approval was recorded before. `excluded`: the person may not decide, and `why`
 -- is that of nofx.gate_may_decide. `changed`: the gate is not about what the person saw; from now on it asks about what is there.
+-- `link`: p names a link that cannot be used, and `why` is that of nofx.link_why_not.
 create or replace function nofx.gate_decide(p jsonb) returns jsonb
     language plpgsql
     security definer
@@ -91,6 +92,10 @@ begin
     end if;
     if v_changed <> '[]' then
         return jsonb_build_object('result', 'changed', 'changed', v_changed, 'gate', nofx.gate_view(v_gate.id, p -> 'who'), 'ready', '[]'::jsonb);
+    end if;
+    v_why := nofx.link_use(v_gate, p, v_now);
+    if v_why is not null then
+        return jsonb_build_object('result', 'link', 'why', v_why);
     end if;
 
     for v_one in

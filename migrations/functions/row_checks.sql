@@ -59,9 +59,22 @@ begin
         end;
 end
 $$;
+
+create or replace function nofx.gate_link_is_sound(
+    p_subject text, p_secret_sha256 bytea, p_created_at timestamptz, p_expires_at timestamptz, p_used_at timestamptz
+) returns boolean
+    language plpgsql immutable
+as $$
+begin
+    return p_subject <> '' and length(p_secret_sha256) = 32
+        and p_expires_at > p_created_at and p_expires_at <= p_created_at + interval '30 days'
+        and (p_used_at is null or p_used_at between p_created_at and p_expires_at);
+end
+$$;
 revoke execute on function
     nofx.run_is_sound(text, text, integer, integer, integer, integer, integer, integer, integer, integer, timestamptz,
                       timestamptz, timestamptz),
     nofx.step_is_sound(text, integer, integer, integer, integer, integer, integer, integer, timestamptz, timestamptz,
                        timestamptz, timestamptz, boolean, boolean),
-    nofx.attempt_is_sound(text, integer, timestamptz) from public;
+    nofx.attempt_is_sound(text, integer, timestamptz),
+    nofx.gate_link_is_sound(text, bytea, timestamptz, timestamptz, timestamptz) from public;

@@ -12,6 +12,7 @@ mod etag;
 mod event;
 mod identify;
 mod key_store;
+mod link;
 mod origin;
 mod problem;
 mod query;
@@ -24,6 +25,7 @@ pub use document::ProblemDocument;
 pub use etag::{Condition, Precondition};
 pub use event::mend;
 pub use identify::LoginRequest;
+pub use link::link_url;
 pub use origin::{Sender, sender};
 pub use problem::{detail_of, problem, shown};
 pub use query::{DEFAULT_LIMIT, Form, Query, encoded, next_link, not_given_out, page_of};
@@ -53,6 +55,7 @@ use admit::{admit, from_our_site};
 use base_path::without_base_path;
 use caching::keep_apart;
 use identify::{Access, identify, provide};
+use link::loggable;
 
 /// A router that lists its routes. Tests compare them with those of the template, of `cargo lambda watch` and of the
 /// API's document.
@@ -207,7 +210,8 @@ async fn observe(mut request: Request, next: Next) -> Response {
     request.extensions_mut().insert(RequestId(id.clone()));
     let base_path = request.extensions().get().cloned().unwrap_or_default();
     let is_head = request.method() == Method::HEAD;
-    let span = info_span!("request", request_id = id, method = %request.method(), path = request.uri().path());
+    let path = loggable(request.uri().path()).into_owned();
+    let span = info_span!("request", request_id = id, method = %request.method(), path);
     async {
         let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
         let response = answer.unwrap_or_else(|_| {

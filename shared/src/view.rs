@@ -23,7 +23,7 @@ pub use account::{
 pub use artifact::{Artifact, ArtifactPage, ArtifactSummary, Upload};
 pub use audit::{AuditActor, AuditEntry, AuditHead, AuditPage};
 pub use event::Event;
-pub use gate::{Approval, Gate, GateDecision, MayDecide, OnPass, Standing, WhyNot};
+pub use gate::{Approval, Gate, GateDecision, GateLink, MayDecide, OnPass, Standing, WhyNot};
 pub use key::{KeyPurpose, SigningKey, SigningKeys};
 pub use limits::{Limits, Quantities};
 pub use plan::{CheckedStep, OutputReference, PlanChecked};

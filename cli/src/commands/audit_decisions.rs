@@ -196,7 +196,7 @@ impl Checked {
             return Ok(());
         }
         let mut message = format!(
-            "the audit is whole, but not every decision of it is signed: {}",
+            "the audit is intact, but not every decision of it is signed: {}",
             count(self.problems.len(), "problem")
         );
         for Problem { entry, message: what, .. } in &self.problems {

@@ -20,6 +20,7 @@ pub mod get;
 pub mod inbox;
 pub mod keys;
 pub mod limits;
+pub mod link;
 pub mod login;
 pub mod logout;
 pub mod logs;

@@ -1,5 +1,6 @@
 //! `nofx token`: API tokens of agents and services.
 
+use std::ops::RangeInclusive;
 use std::time::SystemTime;
 
 use anyhow::Result;
@@ -150,9 +151,13 @@ fn state(token: &Token, now: SystemTime) -> String {
     }
 }
 
-/// Seconds of `90d`, `12h`, `30m` or `2w`.
 fn lifetime(text: &str) -> Result<u32, String> {
-    let wrong = || "must be a number with m, h, d or w, such as 90d, from 1m to 366d".to_owned();
+    seconds(text, TOKEN_S, "90d, from 1m to 366d")
+}
+
+/// Seconds of `90d`, `12h`, `30m` or `2w`. `such_as` has an example and the bounds.
+pub(super) fn seconds(text: &str, most: RangeInclusive<u64>, such_as: &str) -> Result<u32, String> {
+    let wrong = || format!("must be a number with m, h, d or w, such as {such_as}");
     let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
     let seconds = match unit {
         "m" => 60,
@@ -162,7 +167,7 @@ fn lifetime(text: &str) -> Result<u32, String> {
         _ => return Err(wrong()),
     };
     let total = number.parse::<u64>().ok().and_then(|number| number.checked_mul(seconds));
-    total.filter(|total| TOKEN_S.contains(total)).and_then(|total| total.try_into().ok()).ok_or_else(wrong)
+    total.filter(|total| most.contains(total)).and_then(|total| total.try_into().ok()).ok_or_else(wrong)
 }
 
 fn permission(text: &str) -> Result<Permission, String> {

@@ -2,13 +2,15 @@
 
 use axum::http::Method;
 use serde_json::{Value, json};
+use shared::domain::access::MAX_EMAIL_BYTES;
 use shared::domain::gate::{APPROVAL, Decision, GATE_CHANGE, ON_EVIDENCE};
 use shared::error::Code;
+use shared::flow::link_gate::{DEFAULT_LINK_S, LINK_S};
 use shared::http::MAX_REASON_CHARS;
-use shared::http::contract::{Operation, Schemas, line, object, readable_line, readable_text, who_and_why};
-use shared::view::Gate;
+use shared::http::contract::{FILLED, Operation, Schemas, line, object, readable_line, readable_text, who_and_why};
+use shared::view::{Gate, GateLink};
 
-use crate::{DECISION, MAX_EXPIRY_S, NEW_GATE};
+use crate::{DECISION, LINK, MAX_EXPIRY_S, NEW_GATE};
 
 const GATES: &str = "Gates";
 
@@ -67,6 +69,16 @@ pub fn contract(schemas: &mut Schemas) -> Vec<Operation> {
             "The gate.",
             schemas.of::<Gate>(),
         ),
+        Operation::new(
+            Method::POST,
+            "/gates/{id}/links",
+            "linkGate",
+            GATES,
+            "Make a one-time link to a gate for one person.",
+        )
+        .takes(object(LINK, &["for"], new_link), json!({"for": "ann@acme.test"}))
+        .answers(201, "The link.", schemas.of::<GateLink>())
+        .refuses(&[Code::GateDecided, Code::GateExpired]),
     ];
     others.into_iter().chain(decisions).collect()
 }
@@ -88,6 +100,19 @@ fn decided(field: &str) -> Value {
             "type": ["string", "null"], "maxLength": 64,
         }),
         other => who_and_why(other),
+    }
+}
+
+fn new_link(field: &str) -> Value {
+    match field {
+        "for" => json!({
+            "description": "A member who may approve the gate: the subject or the e-mail address.",
+            "type": "string", "minLength": 1, "maxLength": MAX_EMAIL_BYTES, "pattern": FILLED,
+        }),
+        _ => json!({
+            "description": "Seconds until it expires.",
+            "type": ["integer", "null"], "minimum": LINK_S.start(), "maximum": LINK_S.end(), "default": DEFAULT_LINK_S,
+        }),
     }
 }
 

@@ -7,18 +7,24 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
+use shared::auth::LinkToken;
 use shared::context::Ctx;
 use shared::db::Session;
 use shared::db::gate::{self, AlreadyStarted, GateCreated, GateDecision, GateRequest, GateTarget};
-use shared::domain::GateId;
+use shared::db::link::NewLink;
+use shared::domain::access::MAX_EMAIL_BYTES;
 use shared::domain::fields::{self, Most, Names};
 use shared::domain::gate::{Decision, check_type};
 use shared::domain::hidden::Lines;
 use shared::domain::principal::Permission;
+use shared::domain::{GateId, LinkId};
 use shared::error::{Code, Error};
 use shared::flow::decide_gate::decide_gate;
-use shared::http::{ACTOR, Body, Query, REASON, Routes, actor, id_param, not_given_out, page_of, reason, reason_of};
-use shared::view::Gate;
+use shared::flow::link_gate::{DEFAULT_LINK_S, LINK_S, link_gate};
+use shared::http::{
+    ACTOR, BasePath, Body, Query, REASON, Routes, actor, id_param, link_url, not_given_out, page_of, reason, reason_of,
+};
+use shared::view::{Gate, GateLink};
 use uuid::Uuid;
 
 /// Fields of a new gate, with their names in the first version.
@@ -32,12 +38,14 @@ const NEW_GATE: &[Names] = &[
 ];
 /// Fields of a decision. `digest` is that of what the person has seen.
 const DECISION: &[Names] = &[ACTOR, REASON, &["digest"]];
+/// Fields of a link.
+const LINK: &[Names] = &[&["for"], &["expires_in_s"]];
 /// A year.
 const MAX_EXPIRY_S: u64 = 31_536_000;
 
 /// All routes of the function.
 pub fn routes() -> Routes<Ctx> {
-    use Permission::{GatesCreate, GatesDecide, GatesWaive, RunsRead};
+    use Permission::{GatesCreate, GatesDecide, GatesLink, GatesWaive, RunsRead};
     Routes::default()
         .post(GatesCreate, "/gates", create)
         .get_with(RunsRead, "/gates", &["after", "limit"], inbox)
@@ -45,6 +53,7 @@ pub fn routes() -> Routes<Ctx> {
         .post(GatesDecide, "/gates/{id}/approve", approve)
         .post(GatesDecide, "/gates/{id}/reject", reject)
         .post(GatesWaive, "/gates/{id}/waive", waive)
+        .post(GatesLink, "/gates/{id}/links", link)
 }
 
 /// The function over a context.
@@ -106,6 +115,30 @@ async fn reject(state: State<Ctx>, session: Session, path: Path<String>, body: B
 /// `POST /gates/{id}/waive {actor, reason}`.
 async fn waive(state: State<Ctx>, session: Session, path: Path<String>, body: Body) -> Result<Json<Gate>, Error> {
     decide(state, session, path, &body, Decision::Waive).await
+}
+
+/// `POST /gates/{id}/links {for, expires_in_s}` -> 201 with the link, whose secret nobody can read again.
+async fn link(
+    State(ctx): State<Ctx>,
+    session: Session,
+    base_path: BasePath,
+    Path(id): Path<String>,
+    body: Body,
+) -> Result<Response, Error> {
+    let gate_id: GateId = id_param("gate", &id)?;
+    let (person, expires_in_s) = body.read(LINK, |fields| {
+        fields.require(&["for"]);
+        let expires_in_s = fields.whole("expires_in_s", LINK_S).unwrap_or(DEFAULT_LINK_S);
+        Some((fields.filled("for", Most::Bytes(MAX_EMAIL_BYTES))?, expires_in_s))
+    })?;
+    let token = LinkToken::generate(LinkId(Uuid::now_v7()))?;
+    let new =
+        NewLink { id: token.id, gate_id, person: person.trim(), secret_sha256: token.hash().to_hex(), expires_in_s };
+    let made = link_gate(&session, &new).await?;
+    let url = link_url(ctx.config.public_url.as_deref(), &base_path, &token);
+    let (id, name, subject, digest, expires_at) = (made.id, made.name, made.subject, made.digest, made.expires_at);
+    let link = GateLink { id, url, name, subject, gate_id, digest, expires_at };
+    Ok((StatusCode::CREATED, Json(link)).into_response())
 }
 
 async fn decide(

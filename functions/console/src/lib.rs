@@ -48,9 +48,9 @@ fn policy_with_images(url: &str) -> Option<String> {
 /// All routes of the function.
 pub fn routes() -> Routes<Ctx> {
     use Permission::{
-        AccountRead, ArtifactsRead, AuditRead, GatesDecide, MembersRead, MembersWrite, PlansCheck, PolicyRead,
-        PolicyWrite, Public, QueuesRead, QueuesRedrive, RulesRead, RunsControl, RunsCreate, RunsRead, TokensRead,
-        TokensWrite, UsageRead,
+        AccountRead, ArtifactsRead, AuditRead, GatesDecide, GatesLink, MembersRead, MembersWrite, PlansCheck,
+        PolicyRead, PolicyWrite, Public, QueuesRead, QueuesRedrive, RulesRead, RunsControl, RunsCreate, RunsRead,
+        TokensRead, TokensWrite, UsageRead,
     };
     Routes::default()
         .get(RunsRead, "/ui", routes::home)
@@ -91,6 +91,14 @@ pub fn routes() -> Routes<Ctx> {
             "/ui/gates/{id}/{verb}",
             &["actor", "reason", "digest", "csrf", "from"],
             routes::gate::decide,
+        )
+        .post_form(GatesLink, "/ui/gates/{id}/links", &["for", "days", "csrf"], routes::links::make)
+        .get(RunsRead, "/ui/links/{token}", routes::links::page)
+        .post_form(
+            GatesDecide,
+            "/ui/links/{token}",
+            &["actor", "reason", "digest", "csrf", "decision"],
+            routes::links::decide,
         )
         .get_with(Public, "/ui/login", &["next"], routes::login::form)
         .post_form(Public, "/ui/login", &["email", "password", "next", "csrf"], routes::login::log_in)

@@ -72,7 +72,7 @@ impl Made {
             "azure-client-secret" => one(format!("{}8Q~{}", self.b62(3), self.b62(34))),
             "azure-identifiable-key" => vec![format!("{}JQQJ99{}AC{}", self.b62(52), self.b62(18), self.b62(6)), format!("{}+ASt{}==", self.b64(76), self.b64(6))],
             "azure-sas" => one(format!("https://acme.blob.core.windows.net/c?sv=2024-11-04&ss=b&sp=r&sig={}%3D", self.b62(43))),
-            "nofx-token" => ["agent", "service", "person"].map(|kind| format!("nofx_{kind}_{}_{}", self.b32(33), self.b32(52))).to_vec(),
+            "nofx-token" => ["agent", "service", "person", "link"].map(|kind| format!("nofx_{kind}_{}_{}", self.b32(33), self.b32(52))).to_vec(),
             "npm-token" => one(format!("npm_{}", self.b62(36))),
             "npmrc-auth" => vec![format!("//npm.acme.io/:_authToken={}", self.uuid()), format!("_auth={}", self.b62(40))],
             "pypi-token" => one(format!("pypi-AgEIcHlwaS5vcmc{}", self.url64(150))),

@@ -71,7 +71,7 @@ pub const SHAPES: &[Shape] = &[
     shape("azure-client-secret", "Azure client secret", "Q~", r#"(?:^|[\s'"`=:,(>])([A-Za-z0-9_~.]{3}\dQ~[A-Za-z0-9_~.-]{31,34})(?:[\s'"`,;)<]|$)"#, Rare, "https://learn.microsoft.com/purview/sit-defn-client-secret-api-key"),
     shape("azure-identifiable-key", "Azure key", "JQQJ99 AZDO +ASt AzCa AzSe AzFu +ACR +ABa +AMC +AIo +ARm +AEh", r"((?:JQQJ99[A-Za-z0-9]{18}|AZDO|\+ASt|AzCa|AzSe|AzFu|\+ACR|\+ABa|\+AMC|\+AIo|\+ARm|\+AEh)[A-Za-z0-9+/]{4,12}={0,2})", AzureKey, "https://github.com/microsoft/security-utilities"),
     shape("azure-sas", "Azure shared access signature", "sig=", r"(?i)[?&]sv=\d{4}-\d\d-\d\d[^\s'\x22]{0,300}&sig=([A-Za-z0-9%+/]{43,65}(?:%3D|=))", Rare, "https://learn.microsoft.com/azure/storage/common/storage-sas-overview"),
-    shape("nofx-token", "NOFX token", "nofx_agent_ nofx_service_ nofx_person_", r"\b(nofx_(?:agent|service|person)_[a-z2-7]{26,130}_[a-z2-7]{20,})", Rare, "https://www.rfc-editor.org/rfc/rfc4648#section-6"),
+    shape("nofx-token", "NOFX token", "nofx_agent_ nofx_service_ nofx_person_ nofx_link_", r"\b(nofx_(?:agent|service|person|link)_[a-z2-7]{26,130}_[a-z2-7]{20,})", Rare, "https://www.rfc-editor.org/rfc/rfc4648#section-6"),
     shape("npm-token", "npm token", "npm_", r"\b(npm_[A-Za-z0-9]{36})\b", Crc32, "https://github.blog/changelog/2021-09-23-npm-has-a-new-access-token-format/"),
     shape("npmrc-auth", "npm registry password", "_auth _password", r#"(?i)(?:^|[/:\s"'`=])_(?:authToken|auth|password)\s?=\s?["']?([A-Za-z0-9+/=_.-]{8,})"#, Random, "https://docs.npmjs.com/cli/configuring-npm/npmrc"),
     shape("pypi-token", "PyPI token", "pypi-Ag", r"\b(pypi-Ag(?:EIcHlwaS5vcmc|ENdGVzdC5weXBpLm9yZw)[A-Za-z0-9_-]{50,})", Rare, "https://docs.pypi.org/api/secrets/"),

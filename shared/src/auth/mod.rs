@@ -16,6 +16,7 @@ mod jwks;
 mod jws;
 mod jwt;
 mod key;
+mod link;
 mod local;
 mod password;
 mod token;
@@ -28,6 +29,7 @@ pub use jwks::{Clock, Jwks, KeyStore, Stored, Timing, system_clock};
 pub use jws::Compact;
 pub use jwt::{Person, Rules};
 pub use key::{Algorithm, Key, KeySet};
+pub use link::LinkToken;
 pub use password::password_login;
 pub use token::ApiToken;
 

@@ -27,7 +27,7 @@ const SECRET_BYTES: usize = 32;
 const FORM: &[u8] = b"nofx form";
 
 /// The base 32 of RFC 4648 in lower case, without padding. It has no `_`, and decodes each value from one text only.
-static BASE32: LazyLock<Encoding> = LazyLock::new(|| {
+pub(super) static BASE32: LazyLock<Encoding> = LazyLock::new(|| {
     let mut specification = Specification::new();
     specification.symbols.push_str("abcdefghijklmnopqrstuvwxyz234567");
     specification.encoding().expect("32 different symbols")

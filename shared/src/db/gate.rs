@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_postgres::types::Type;
 
+use super::link::{LinkFault, LinkProof};
 use super::page::{Page, page};
 use super::row;
 use super::run::NewStep;
@@ -117,6 +118,10 @@ pub enum GateDecided {
     Changed {
         changed: Vec<String>,
     },
+    /// The link cannot be used.
+    Link {
+        why: LinkFault,
+    },
     /// The gate was already decided, or has expired.
     Conflict {
         gate: Gate,
@@ -134,13 +139,25 @@ pub async fn gate_decide(
     decision: &GateDecision<'_>,
     envelope: Option<&Value>,
 ) -> Result<GateDecided, Error> {
-    session.transition("select nofx.gate_decide($1)", &DecideCall { decision, envelope, is_dry: false }).await
+    gate_decide_with(session, decision, envelope, None).await
+}
+
+/// The same, with a link: it must be of this gate and for the caller, and is used up with the decision.
+pub async fn gate_decide_with(
+    session: &Session,
+    decision: &GateDecision<'_>,
+    envelope: Option<&Value>,
+    link: Option<&LinkProof>,
+) -> Result<GateDecided, Error> {
+    let call = DecideCall { decision, envelope, link, is_dry: false };
+    session.transition("select nofx.gate_decide($1)", &call).await
 }
 
 /// Asks what would become of a decision that nobody has signed. Decides nothing: a decision that is possible by now is
 /// [`GateDecided::Changed`].
 pub async fn gate_refusal(session: &Session, decision: &GateDecision<'_>) -> Result<GateDecided, Error> {
-    session.transition("select nofx.gate_decide($1)", &DecideCall { decision, envelope: None, is_dry: true }).await
+    let call = DecideCall { decision, envelope: None, link: None, is_dry: true };
+    session.transition("select nofx.gate_decide($1)", &call).await
 }
 
 #[derive(Debug, Serialize)]
@@ -148,6 +165,7 @@ struct DecideCall<'a> {
     #[serde(flatten)]
     decision: &'a GateDecision<'a>,
     envelope: Option<&'a Value>,
+    link: Option<&'a LinkProof>,
     is_dry: bool,
 }
 

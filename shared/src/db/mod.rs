@@ -30,6 +30,7 @@ pub mod event;
 pub mod gate;
 pub mod jwks;
 pub mod limit;
+pub mod link;
 pub mod member;
 pub mod policy;
 pub mod redrive;

@@ -51,6 +51,10 @@ uuid_id!(
     /// An API token, or the session of a person.
     TokenId
 );
+uuid_id!(
+    /// A one-time link to a gate.
+    LinkId
+);
 
 /// The tenant that a row belongs to. Part of every query.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -37,7 +37,7 @@ pub mod wakeup;
 pub mod yaml;
 
 pub use claimed_step::{ClaimedStep, GateDecision};
-pub use id::{ArtifactId, GateId, RunId, StepId, TenantId, TokenId};
+pub use id::{ArtifactId, GateId, LinkId, RunId, StepId, TenantId, TokenId};
 pub use outcome::{ArtifactRef, NewArtifact, NewEvent, NewGate, Outcome, StepError, Verdict, Workspace};
 pub use policy::Policy;
 pub use principal::{Caller, Kind, Permission, Role};

@@ -1,10 +1,12 @@
 //! Approves, rejects and waives gates.
 
 use super::attest_decision::attest;
+use super::link_gate::unusable;
 use super::wake;
 use crate::context::Ctx;
 use crate::db::Session;
 use crate::db::gate::{self, GateDecided, GateDecision};
+use crate::db::link::LinkProof;
 use crate::domain::GateStatus;
 use crate::domain::gate::Decision;
 use crate::error::{Code, Error};
@@ -14,6 +16,16 @@ use crate::view::{Gate, WhyNot};
 /// stays pending. A decision about a gate that is not pending is a conflict and changes nothing. A rejection or a waiver
 /// without a reason is invalid.
 pub async fn decide_gate(ctx: &Ctx, session: &Session, decision: &GateDecision<'_>) -> Result<Gate, Error> {
+    decide_gate_with(ctx, session, decision, None).await
+}
+
+/// The same, with a link, which is used up if the decision is recorded. Everything that counts without a link counts with it.
+pub async fn decide_gate_with(
+    ctx: &Ctx,
+    session: &Session,
+    decision: &GateDecision<'_>,
+    link: Option<&LinkProof>,
+) -> Result<Gate, Error> {
     if let Err(rule) = decision.decision.check_reason(decision.reason) {
         return Err(Error::invalid("reason", rule));
     }
@@ -26,7 +38,7 @@ pub async fn decide_gate(ctx: &Ctx, session: &Session, decision: &GateDecision<'
     let decision = &GateDecision { seen: read.digest.as_deref(), ..*decision };
     let decided = if may_decide(&read, decision.decision) {
         let envelope = attest(ctx, &read, session.principal().await?, decision).await?;
-        gate::gate_decide(session, decision, Some(&envelope)).await?
+        gate::gate_decide_with(session, decision, Some(&envelope), link).await?
     } else {
         // Nothing is signed, so nothing may be decided, even if it became possible meanwhile.
         gate::gate_refusal(session, decision).await?
@@ -39,6 +51,7 @@ pub async fn decide_gate(ctx: &Ctx, session: &Session, decision: &GateDecision<'
         GateDecided::Recorded { gate } | GateDecided::Unchanged { gate } => Ok(gate),
         GateDecided::Excluded { why } => Err(excluded(why)),
         GateDecided::Changed { changed } => Err(Error::GateChanged(changed)),
+        GateDecided::Link { why } => Err(unusable(why)),
         GateDecided::Conflict { gate } => Err(conflict(&gate)),
         GateDecided::NotFound => Err(Error::NotFound(format!("gate {}", decision.gate_id))),
     }
@@ -59,7 +72,8 @@ fn excluded(why: WhyNot) -> Error {
     Error::Excluded(code, why.sentence().to_owned())
 }
 
-fn conflict(gate: &Gate) -> Error {
+/// Why a gate that does not wait takes no decision.
+pub(super) fn conflict(gate: &Gate) -> Error {
     let by = gate.decision.as_ref().map(|decision| format!(" by {}", decision.actor)).unwrap_or_default();
     let (code, detail) = match gate.status {
         GateStatus::Pending => (Code::GateExpired, "the gate's time is over".to_owned()),

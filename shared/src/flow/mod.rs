@@ -6,6 +6,7 @@ pub mod control_run;
 pub mod create_run;
 pub mod decide_gate;
 pub mod finish_step;
+pub mod link_gate;
 pub mod queues;
 pub mod store_workspace;
 pub mod sweep;

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::domain::approval::ApprovalRule;
 use crate::domain::gate::Decision;
-use crate::domain::{ArtifactId, GateId, GateStatus, RunId, StepId, Timestamp};
+use crate::domain::{ArtifactId, GateId, GateStatus, LinkId, RunId, StepId, Timestamp};
 
 /// A gate before a step or before a run's end.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -149,6 +149,23 @@ pub struct GateDecision {
     pub actor: String,
     pub reason: Option<String>,
     pub created_at: Timestamp,
+}
+
+/// A new one-time link to a gate. This is the only answer with its secret.
+#[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
+pub struct GateLink {
+    pub id: LinkId,
+    /// The page for its person. A path if no public URL is configured.
+    pub url: String,
+    /// The person's name.
+    #[serde(rename = "for")]
+    pub name: String,
+    pub subject: String,
+    pub gate_id: GateId,
+    /// What the gate asks about now. The link is void if that changes.
+    pub digest: String,
+    pub expires_at: Timestamp,
 }
 
 /// What happens when the gate passes.

@@ -137,7 +137,28 @@ fn page(title: &str, style: &str, body: &Markup) -> String {
     };
     // HTML lets these end tags be left out, and the page has a thousand of them.
     let page = ["</dt>", "</dd>", "</li>", "</p>"].iter().fold(page.into_string(), |page, tag| page.replace(tag, ""));
-    page + "\n"
+    without_quotes(&page) + "\n"
+}
+
+/// The same page without the quotes that HTML lets be left out: around a word, or a link within these pages.
+fn without_quotes(page: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-#./".contains(&byte);
+    let (mut written, mut rest) = (String::with_capacity(page.len()), page);
+    while let Some((before, after)) = rest.split_once("=\"") {
+        written.extend([before, "="]);
+        let value = after.split('"').next().unwrap_or_default();
+        let ends_tag = after[value.len()..].strip_prefix('"').is_some_and(|next| next.starts_with([' ', '>']));
+        let is_word =
+            !value.is_empty() && value.bytes().all(is_plain) && !value.starts_with('/') && !value.ends_with('/');
+        rest = if ends_tag && is_word {
+            written.push_str(value);
+            &after[value.len() + 1..]
+        } else {
+            written.push('"');
+            after
+        };
+    }
+    written + rest
 }
 
 /// Method, path and operation: short paths first.
@@ -162,7 +183,9 @@ fn verb(method: &str) -> Markup {
 
 /// The id is inside of the element that opens, because browsers open what is around the target of a link.
 fn operation(method: &str, path: &str, operation: &Value, common: &Refusals<'_>) -> Markup {
-    let parameters: Vec<&Value> = operation["parameters"].as_array().into_iter().flatten().collect();
+    // The path itself says that it takes an id.
+    let is_told = |parameter: &&Value| parameter["in"] != "path" || !text(&parameter["description"]).is_empty();
+    let parameters: Vec<&Value> = operation["parameters"].as_array().into_iter().flatten().filter(is_told).collect();
     let body = &operation["requestBody"]["content"]["application/json"];
     html! {
         details {

@@ -130,6 +130,19 @@ pub async fn pages(site: &Site, runs: &Runs) -> Vec<Page> {
     pages
 }
 
+/// The page with the answer to one form.
+pub(super) fn filled(
+    site: &Site,
+    name: &str,
+    path: &str,
+    status: u16,
+    fields: &[(&'static str, &str)],
+) -> Option<Page> {
+    let form = Form::new(path.to_owned(), status, fields);
+    site.forms.lock().ok()?.insert(name.to_owned(), form);
+    Some(Page { name: name.to_owned(), path: format!("{path}?{QUERY}{name}"), status, bare: false })
+}
+
 /// The path of a page that is an answer to a form.
 pub fn form_of(address: &str) -> Option<&str> {
     let (path, query) = address.split_once('?')?;

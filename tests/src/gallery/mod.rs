@@ -6,6 +6,7 @@ mod commands;
 mod files;
 mod forms;
 mod large;
+mod links;
 mod models;
 mod pages;
 mod queues;

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::queues::{DEAD, HEALTHY};
 use super::site::{AWAY, EMPTY, Site};
 use super::team::TEAM;
-use super::{Page, files, forms, large, queues, states};
+use super::{Page, files, forms, large, links, queues, states};
 
 /// Runs below those with a state of their own: enough for a second page.
 const MORE_RUNS: u64 = 40;
@@ -115,6 +115,7 @@ async fn runs(site: &Site) -> Runs {
         ("write", "blocked", states::blocked_on_write(site).await),
         ("later", "blocked", states::blocked_before_a_later_write(site).await),
         ("requests", "blocked", states::blocked_on_requests(site).await),
+        ("linked", "blocked", links::linked(site).await),
         ("retrying", "running", states::retrying(site).await),
         ("paused", "paused", states::paused(site).await),
         ("queued", "queued", states::queued(site).await),
@@ -135,6 +136,7 @@ pub async fn make(site: &Site) -> Vec<Page> {
     let mut pages = of_rows(site, &runs).await;
     pages.extend(lists(&runs).into_iter().chain(views(site, &runs).await).chain(settings(&runs)));
     pages.extend(forms::pages(site, &runs).await);
+    pages.extend(links::pages(site, &runs).await);
     for (name, path, status) in [
         ("not-found", "/ui/nothing/is/here".to_owned(), 404),
         ("run-not-found", format!("{EMPTY}/ui/runs/{}", runs["blocked"]), 404),

@@ -217,7 +217,7 @@ async fn every_decision_of_the_audit_must_be_signed_by_its_person() {
     // Whom the chain names decided: with other keys nobody did.
     fs::write(nofx.folder().join("other.pem"), PrivateKey::generate().unwrap().public().to_pem()).unwrap();
     let (code, text) = verify(&["--key", "other.pem"]).await;
-    assert!(code == Some(1) && text.contains("the audit of acme is whole"), "{text}");
+    assert!(code == Some(1) && text.contains("the audit of acme is intact"), "{text}");
     for (gate, what) in [(&approved, "approved"), (&rejected, "rejected"), (&waived, "waived")] {
         assert!(text.contains(&format!("ann {what} the gate {gate}, and no signed statement says so")), "{text}");
         assert!(text.contains(&format!("the gate {gate}: a statement of it is not verified")), "{text}");

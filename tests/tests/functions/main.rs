@@ -17,6 +17,7 @@ mod gateway;
 mod hostile;
 mod keys;
 mod limits;
+mod links;
 mod logins;
 mod new_runs;
 mod operator_pages;

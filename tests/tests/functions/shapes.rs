@@ -62,6 +62,7 @@ fn of_field(key: &str, value: &Value) -> Value {
     match (key, value) {
         ("digest" | "keyid", Value::String(_)) => json!("<sha256>"),
         ("sig", Value::String(_)) => json!("<signature>"),
+        ("url", Value::String(url)) if url.starts_with("/ui/links/") => json!("/ui/links/<link>"),
         ("covers", Value::Object(parts)) => parts.iter().map(|(name, _)| (name.clone(), json!("<digests>"))).collect(),
         _ => redacted(value),
     }
@@ -249,10 +250,17 @@ async fn responses_about_gates() {
     lab.admin.execute("update nofx.gate set expires_at = now() - interval '1 s'", &[]).await.expect("let it expire");
     snapshot.add("approve, expired", &approvals.post(&format!("{gate}/approve"), &json!({})).await);
     lab.admin.execute("update nofx.gate set expires_at = null", &[]).await.expect("let it wait");
+    for (name, body) in [
+        ("POST /gates/{id}/links", json!({"for": "local", "expires_in_s": 3_600})),
+        ("POST /gates/{id}/links for nobody", json!({"for": "nobody"})),
+    ] {
+        snapshot.add(name, &approvals.post(&format!("{gate}/links"), &body).await);
+    }
     let why = json!({"reason": "not needed"});
     snapshot.add("waive", &approvals.post(&format!("{gate}/waive"), &why).await);
     snapshot.add("waive without a reason", &approvals.post(&format!("{gate}/waive"), &json!({})).await);
     let nothing = format!("/gates/{}", Uuid::nil());
+    snapshot.add("link to nothing", &approvals.post(&format!("{nothing}/links"), &json!({"for": "local"})).await);
     snapshot.add("approve nothing", &approvals.post(&format!("{nothing}/approve"), &json!({})).await);
     snapshot.add("GET nothing", &approvals.get(&nothing).await);
     snapshot.compare("gate");

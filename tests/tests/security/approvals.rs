@@ -23,7 +23,7 @@ use shared::view::WhyNot;
 use uuid::Uuid;
 
 /// ann starts runs. The others decide.
-const TEAM: [(&str, Role); 5] = [
+pub(crate) const TEAM: [(&str, Role); 5] = [
     ("ann", Role::Operator),
     ("ben", Role::Approver),
     ("carol", Role::Approver),
@@ -79,6 +79,7 @@ pub(crate) fn word(decided: Result<GateDecided, Error>) -> String {
         Ok(GateDecided::Unchanged { .. }) => "unchanged".into(),
         Ok(GateDecided::Excluded { why }) => serde_json::to_value(why).unwrap().as_str().unwrap().to_owned(),
         Ok(GateDecided::Changed { changed }) => format!("changed {}", changed.join(" ")),
+        Ok(GateDecided::Link { why }) => format!("link {why:?}"),
         Ok(GateDecided::Conflict { .. }) => "conflict".into(),
         Ok(GateDecided::NotFound) => "not_found".into(),
         Err(Error::NotPermitted(permission)) => format!("no {permission}"),

@@ -176,11 +176,12 @@ async fn nobody_adds_a_row_that_does_not_continue_the_chain() {
 }
 
 /// Tables whose changes the audit records, with the kinds of changes: 4 insert, 8 delete, 16 update.
-const AUDITED: [(&str, i16); 10] = [
+const AUDITED: [(&str, i16); 11] = [
     ("api_token", 4 + 8),
     ("api_token", 16),
     ("approval", 4),
     ("db_write_rule", 4 + 8 + 16),
+    ("gate_link", 4 + 16),
     ("membership", 4 + 8),
     ("membership", 16),
     ("policy", 4),
@@ -402,7 +403,7 @@ async fn only_admins_read_the_audit_and_only_that_of_their_tenant() {
 async fn the_actions_and_their_page_are_the_same() {
     let lab = Lab::new().await;
     let sql = "with kind(before, after) as (values
-                   (null::jsonb, '{}'::jsonb), ('{}', null), ('{}', '{}'), ('{}', '{\"removed_at\": 1, \"revoked_at\": 1}'),
+                   (null::jsonb, '{}'::jsonb), ('{}', null), ('{}', '{}'), ('{}', '{\"removed_at\": 1, \"revoked_at\": 1, \"used_at\": 1}'),
                    (null, '{\"decision\": \"approve\"}'), (null, '{\"decision\": \"reject\"}'), (null, '{\"decision\": \"waive\"}'),
                    (null, '{\"kind\": \"person\"}'), ('{\"kind\": \"person\"}', null), ('{}', '{\"kind\": \"person\"}'),
                    ('{}', '{\"kind\": \"person\", \"revoked_at\": 1}'))

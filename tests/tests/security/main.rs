@@ -9,6 +9,7 @@ mod bound;
 mod entitled;
 mod jwks;
 mod keys;
+mod links;
 mod matrix;
 mod roles;
 mod tenancy;

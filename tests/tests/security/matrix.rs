@@ -12,11 +12,11 @@ use nofx_tests::database::TestDatabase;
 use nofx_tests::lab::{config, create_bucket, sdk};
 use nofx_tests::{Lab, plans};
 use serde_json::{Value, json};
-use shared::auth::ApiToken;
+use shared::auth::{ApiToken, LinkToken};
 use shared::config::{AuthConfig, AuthMode};
 use shared::db::gate::{GateCreated, GateRequest, gate_create};
 use shared::domain::principal::Permission;
-use shared::domain::{GateId, Kind, Role, TenantId};
+use shared::domain::{GateId, Kind, LinkId, Role, TenantId};
 use shared::http::{BodyKind, Route, with_layers};
 use tower::ServiceExt;
 use uuid::Uuid;
@@ -52,6 +52,8 @@ struct Objects {
     /// A token, and a member who owns no other object.
     token: String,
     member: String,
+    /// A one-time link to the gate.
+    link: String,
 }
 
 impl Objects {
@@ -81,18 +83,44 @@ impl Objects {
         lab.admin.execute(sql, &[&tenant, &member]).await.unwrap();
         let token = lab.token(Kind::Agent, Role::Viewer).await;
         let token = ApiToken::parse(&token).expect("a token").id.to_string();
-        Self { run: run.to_string(), gate: gate.to_string(), artifact: artifact.to_string(), table, token, member }
+        let link = LinkToken::generate(LinkId(Uuid::new_v4())).expect("a link");
+        let sql = "insert into nofx.gate_link (id, tenant_id, run_id, gate_id, subject, bound_digest, secret_sha256, created_by, created_at, expires_at)
+                   select $1, g.tenant_id, g.run_id, g.id, $4, g.bound_digest, $3, 'test', now(), now() + interval '1 h' from nofx.gate g where g.id = $2";
+        let hash = link.hash().as_bytes().to_vec();
+        assert_eq!(lab.admin.execute(sql, &[&link.id.0, &gate.0, &hash, &member]).await.unwrap(), 1);
+        Self {
+            run: run.to_string(),
+            gate: gate.to_string(),
+            artifact: artifact.to_string(),
+            table,
+            token,
+            member,
+            link: link.expose(),
+        }
     }
 
     /// Objects that do not exist.
     fn missing() -> Self {
         let id = || Uuid::new_v4().to_string();
-        Self { run: id(), gate: id(), artifact: id(), table: "public.nothing", token: id(), member: "nobody".into() }
+        Self {
+            run: id(),
+            gate: id(),
+            artifact: id(),
+            table: "public.nothing",
+            token: id(),
+            member: "nobody".into(),
+            link: Self::link(),
+        }
+    }
+
+    /// A link that nobody made.
+    fn link() -> String {
+        LinkToken::generate(LinkId(Uuid::new_v4())).expect("a link").expose()
     }
 
     /// The texts that an answer may repeat.
-    fn names(&self) -> [&str; 6] {
-        [&self.run, &self.gate, &self.artifact, self.table, &self.token, &self.member]
+    fn names(&self) -> [&str; 7] {
+        [&self.run, &self.gate, &self.artifact, self.table, &self.token, &self.member, &self.link]
     }
 
     /// The path with these objects. A new parameter of a path needs a line here.
@@ -105,7 +133,7 @@ impl Objects {
         };
         let path = route.path.replace("{id}", id).replace("{table}", self.table).replace("{subject}", &self.member);
         let path = path.replace("{name}", "s0").replace("{ordinal}", "0").replace("{handler}", "echo");
-        let path = path.replace("{verb}", "approve");
+        let path = path.replace("{verb}", "approve").replace("{token}", &self.link);
         assert!(!path.contains('{'), "what does {} name?", route.path);
         match route.path {
             "/ui/artifacts/signed" => format!("{path}?id={}", self.artifact),
@@ -128,6 +156,8 @@ impl Objects {
             json!({ "kind": "agent", "name": "more", "role": "viewer" })
         } else if path.starts_with("/members") && route.method == Method::PUT {
             json!({ "role": "viewer", "name": "a member" })
+        } else if path == "/gates/{id}/links" {
+            json!({ "for": self.member })
         } else if path.starts_with("/gates/") {
             json!({ "reason": "a test" })
         } else {
@@ -138,7 +168,9 @@ impl Objects {
 
 /// Whether the route is about an object that a path, a query or a body names, and which another tenant may have.
 fn names_an_object(route: &Route) -> bool {
-    let is_named = route.path.contains("{id}") || ["/ui/artifacts/signed", "/gates"].contains(&route.path);
+    let is_named = route.path.contains("{id}")
+        || route.path.contains("{token}")
+        || ["/ui/artifacts/signed", "/gates"].contains(&route.path);
     // The own tenant may have a rule and a member of this name too.
     let has_name = route.path.contains("{table}") || route.path.contains("{subject}");
     (is_named || has_name && route.method != Method::PUT) && !(route.path == "/gates" && route.method == Method::GET)
@@ -153,7 +185,11 @@ const CSRF: &str = "0123456789abcdef0123456789abcdef";
 async fn send(router: &Router, route: &Route, objects: &Objects, token: Option<&str>) -> (StatusCode, String) {
     let (media_type, body) = match route.takes.body {
         BodyKind::Nothing | BodyKind::Json => ("application/json", objects.body(route).to_string()),
-        BodyKind::Form(_) => ("application/x-www-form-urlencoded", format!("csrf={CSRF}")),
+        BodyKind::Form(fields) => {
+            let person =
+                if fields.contains(&"for") { format!("&for={}&days=1", objects.member) } else { String::new() };
+            ("application/x-www-form-urlencoded", format!("csrf={CSRF}{person}"))
+        }
         BodyKind::Upload => {
             let field = "content-disposition: form-data; name=\"csrf\"";
             ("multipart/form-data; boundary=x", format!("--x\r\n{field}\r\n\r\n{CSRF}\r\n--x--\r\n"))
@@ -192,7 +228,7 @@ fn shape(body: &str, objects: &Objects) -> String {
     }
 }
 
-async fn lab() -> Lab {
+pub(crate) async fn lab() -> Lab {
     let database = TestDatabase::create().await;
     let auth = Arc::new(AuthConfig { mode: Some(AuthMode::On), ..AuthConfig::default() });
     let config = shared::config::Config { auth, ..config(&database.url) };
@@ -274,7 +310,8 @@ async fn the_document_lists_every_permission_as_the_database_has_it() {
 #[tokio::test]
 async fn every_route_admits_exactly_whom_its_permission_names() {
     let mut lab = Box::pin(lab()).await;
-    let own = Objects::of(&mut lab, "acme", "public.rates").await;
+    // A link refuses everybody but its person, so this is one that nobody made. `links.rs` has the others.
+    let own = Objects { link: Objects::link(), ..Objects::of(&mut lab, "acme", "public.rates").await };
     let (permitted, functions) = (permitted(&lab).await, Functions::of(&lab));
     let mut sent = 0;
     for ((kind, role), token) in tokens(&lab).await {

@@ -30,7 +30,7 @@ const WORKER: [&str; 13] = [
     "sweep_wakeups",
 ];
 /// The functions that api and approvals call.
-const API: [&str; 34] = [
+const API: [&str; 36] = [
     "approval_rules",
     "artifact_upload",
     "audit_export",
@@ -45,6 +45,8 @@ const API: [&str; 34] = [
     "jwks_store",
     "keys_of",
     "limits_of",
+    "link_create",
+    "link_open",
     "member_list",
     "member_remove",
     "member_set",
@@ -71,8 +73,8 @@ const EVERYBODY: &str = "tenant_id";
 /// What a member that reads directly needs under row level security.
 const MEMBER: &str = "member_tenant";
 /// Tables that the API reaches only through functions.
-const CLOSED: [&str; 8] =
-    ["api_token", "audit", "audit_head", "jwks", "membership", "request", "stored_bytes", "tenant"];
+const CLOSED: [&str; 9] =
+    ["api_token", "audit", "audit_head", "gate_link", "jwks", "membership", "request", "stored_bytes", "tenant"];
 
 async fn tables(lab: &Lab) -> Vec<String> {
     let sql = "select relname::text from pg_class

@@ -41,6 +41,10 @@ async fn fill(lab: &mut Lab, tenant: &str) {
     });
     lab.settle(&script, Deliver::Once).await;
     let row = lab.admin.query_one("select id from nofx.gate where run_id = $1", &[&run.0]).await.unwrap();
+    let link = "insert into nofx.gate_link (id, tenant_id, run_id, gate_id, subject, bound_digest, secret_sha256, created_by, created_at, expires_at)
+                select gen_random_uuid(), g.tenant_id, g.run_id, g.id, 'ann', repeat('a', 64), sha256('secret'), 'test', now(), now() + interval '1 h'
+                  from nofx.gate g where g.id = $1";
+    lab.admin.execute(link, &[&row.get::<_, uuid::Uuid>(0)]).await.unwrap();
     let decision = GateDecision {
         gate_id: GateId(row.get(0)),
         decision: Decision::Approve,

@@ -6,16 +6,17 @@ use axum::response::Response;
 use futures::future;
 use shared::db::console::{self, Document, Exhibit, Gate, GateDetail};
 use shared::db::gate::GateDecision;
+use shared::db::link::LinkProof;
 use shared::domain::gate::Decision;
 use shared::domain::{GateId, RunId};
-use shared::error::Error;
-use shared::flow::decide_gate::decide_gate;
+use shared::error::{Code, Error};
+use shared::flow::decide_gate::decide_gate_with;
 use shared::http::{self, ACTOR, Form, Query, REASON, Sender, id_param, sender};
 use shared::telemetry;
 
 use super::{Visit, acting, document, failure, not_recorded, number, redirect, show};
 use crate::evidence::GateChange;
-use crate::page::{self, Base, Content, DecisionPage, Refusal, Refused, Unrecorded};
+use crate::page::{self, Base, Content, DecisionPage, LinkNote, Refusal, Refused, Unrecorded};
 use crate::{csrf, viewer};
 
 /// Documents that a page shows, and the largest one. Others are linked.
@@ -25,7 +26,7 @@ const DOCUMENT_BYTES: u64 = 32 * 1024;
 const INBOX: &str = "inbox";
 
 /// A gate, the difference that it asks about, and the documents before it.
-struct Asked {
+pub(super) struct Asked {
     detail: GateDetail,
     /// Or why it cannot be read.
     change: Option<Result<(Document, GateChange), String>>,
@@ -33,7 +34,7 @@ struct Asked {
 }
 
 impl Asked {
-    async fn find(visit: &Visit, id: GateId, before: Option<GateId>) -> Result<Self, Error> {
+    pub async fn find(visit: &Visit, id: GateId, before: Option<GateId>) -> Result<Self, Error> {
         let detail = console::decision_fetch(&visit.session, id, before).await?;
         let detail = detail.ok_or_else(|| Error::NotFound(format!("gate {id}")))?;
         let change = difference(visit, &detail.gate).await?;
@@ -43,7 +44,11 @@ impl Asked {
     }
 
     /// The page at the gate's own address, as `change` changes it.
-    fn show<'a>(&'a self, headers: &HeaderMap, change: impl FnOnce(DecisionPage<'a>) -> DecisionPage<'a>) -> Response {
+    pub fn show<'a>(
+        &'a self,
+        headers: &HeaderMap,
+        change: impl FnOnce(DecisionPage<'a>) -> DecisionPage<'a>,
+    ) -> Response {
         let difference = self.change.as_ref().map(|read| match read {
             Ok((document, change)) => Ok((document, change)),
             Err(why) => Err(why.as_str()),
@@ -57,6 +62,7 @@ impl Asked {
             from_inbox: false,
             rows: None,
             refused: None,
+            link: None,
         });
         show(headers, |token| page::decision_page(&DecisionPage { token, ..page }))
     }
@@ -144,29 +150,56 @@ pub async fn decide(
     };
     // Check this first: a forged form must not learn whether the gate exists.
     let public_url = visit.ctx.config.public_url.as_deref();
-    if let Err(sentence) = csrf::check(&headers, public_url, form.text("csrf")) {
-        let error = Error::Forbidden(sentence.to_owned());
-        // What another site sent is not shown.
-        if sender(&headers, public_url) != Sender::Own {
-            return failure(Base::GATE, &error);
-        }
-        return refused(&visit, &headers, gate_id, decision, &form, &error).await;
+    let forged = csrf::check(&headers, public_url, form.text("csrf")).err();
+    // What another site sent is not shown.
+    if let Some(sentence) = forged.filter(|_| sender(&headers, public_url) != Sender::Own) {
+        return failure(Base::GATE, &Error::Forbidden(sentence.to_owned()));
     }
-    match record(&visit, gate_id, decision, &form).await {
-        Ok(run_id) => redirect(&Base::GATE.to(&next(&visit, gate_id, run_id, &form).await)),
+    go_on(&visit, &headers, gate_id, decision, &form, forged, &Way { base: Base::GATE, link: None }).await
+}
+
+/// How a decision reaches us: the depth of its address, and the link that it comes with.
+pub(super) struct Way<'a> {
+    pub base: Base,
+    pub link: Option<(LinkNote<'a>, &'a LinkProof)>,
+}
+
+/// Decides, unless the form is `forged`: not of a page of this session.
+pub(super) async fn go_on(
+    visit: &Visit,
+    headers: &HeaderMap,
+    gate_id: GateId,
+    decision: Decision,
+    form: &Form,
+    forged: Option<&str>,
+    way: &Way<'_>,
+) -> Response {
+    if let Some(sentence) = forged {
+        return refused(visit, headers, gate_id, decision, form, &Error::Forbidden(sentence.to_owned()), way).await;
+    }
+    match record(visit, gate_id, decision, form, way.link.map(|(_, proof)| proof)).await {
+        Ok(run_id) => redirect(&way.base.to(&next(visit, gate_id, run_id, form).await)),
+        // Its own page says what became of a link.
+        Err(error @ Error::Conflict(Code::LinkUsed, _)) => failure(way.base, &error),
         Err(error @ (Error::Conflict(..) | Error::Invalid(_) | Error::Excluded(..) | Error::GateChanged(_))) => {
-            refused(&visit, &headers, gate_id, decision, &form, &error).await
+            refused(visit, headers, gate_id, decision, form, &error, way).await
         }
         Err(error @ (Error::Unavailable { .. } | Error::SigningUnavailable { .. })) => {
-            unavailable(&headers, gate_id, decision, &form, &error)
+            unavailable(headers, gate_id, decision, form, &error, way)
         }
-        Err(error) => failure(Base::GATE, &error),
+        Err(error) => failure(way.base, &error),
     }
 }
 
 /// Records the decision. Returns the id of the gate's run.
-async fn record(visit: &Visit, gate_id: GateId, decision: Decision, form: &Form) -> Result<RunId, Error> {
-    let (actor, reason) = form.read(&[ACTOR, REASON, &["csrf"], &["digest"], &["from"]], |fields| {
+async fn record(
+    visit: &Visit,
+    gate_id: GateId,
+    decision: Decision,
+    form: &Form,
+    link: Option<&LinkProof>,
+) -> Result<RunId, Error> {
+    let (actor, reason) = form.read(&[ACTOR, REASON, &["csrf"], &["digest"], &["from"], &["decision"]], |fields| {
         if fields.value("actor").is_none() && !viewer::is_known() {
             fields.problem("actor", "A decision needs a name.");
         }
@@ -179,7 +212,7 @@ async fn record(visit: &Visit, gate_id: GateId, decision: Decision, form: &Form)
     }
     let seen = Some(form.text("digest")).filter(|digest| !digest.is_empty());
     let decision = GateDecision { gate_id, decision, actor: &actor, reason, seen };
-    let gate = decide_gate(&visit.ctx, &visit.session, &decision).await?;
+    let gate = decide_gate_with(&visit.ctx, &visit.session, &decision, link).await?;
     Ok(gate.run_id)
 }
 
@@ -203,12 +236,13 @@ async fn refused(
     decision: Decision,
     form: &Form,
     error: &Error,
+    way: &Way<'_>,
 ) -> Response {
     let asked = match Asked::find(visit, gate_id, None).await {
         Ok(asked) => asked,
         // The form had no right token, so the answer is the same whether the gate exists or not.
-        Err(_) if matches!(error, Error::Forbidden(_)) => return failure(Base::GATE, error),
-        Err(error) => return failure(Base::GATE, &error),
+        Err(_) if matches!(error, Error::Forbidden(_)) => return failure(way.base, error),
+        Err(error) => return failure(way.base, &error),
     };
     let sentence = error.to_string();
     let (status, why) = match error {
@@ -221,36 +255,47 @@ async fn refused(
     let actor = acting(form);
     let typed = Refused { why, decision, actor: &actor, reason: form.text("reason") };
     let from_inbox = form.text("from") == INBOX;
+    let link = way.link.map(|(note, _)| note);
     let mut response =
-        asked.show(headers, |page| DecisionPage { base: Base::GATE, from_inbox, refused: Some(typed), ..page });
+        asked.show(headers, |page| DecisionPage { base: way.base, from_inbox, refused: Some(typed), link, ..page });
     *response.status_mut() = status;
     response
 }
 
 /// The decision with its reason, if the database cannot say what became of it.
-fn unavailable(headers: &HeaderMap, gate: GateId, decision: Decision, form: &Form, error: &Error) -> Response {
+fn unavailable(
+    headers: &HeaderMap,
+    gate: GateId,
+    decision: Decision,
+    form: &Form,
+    error: &Error,
+    way: &Way<'_>,
+) -> Response {
     let (verb, what) = match decision {
         Decision::Approve => ("approve", "approval"),
         Decision::Reject => ("reject", "rejection"),
         Decision::Waive => ("waive", "waiver"),
     };
     let place = format!("gates/{gate}");
+    let action = way.link.map_or_else(|| format!("{place}/{verb}"), |(note, _)| format!("links/{}", note.token));
+    let extra = if way.link.is_some() { ("decision", verb) } else { ("from", form.text("from")) };
+    let hidden = [extra, ("digest", form.text("digest"))];
     let page = Unrecorded {
-        base: Base::GATE,
+        base: way.base,
         token: "",
         what,
         why: "",
         maybe_done: false,
-        action: &format!("{place}/{verb}"),
+        action: &action,
         place: (&place, "the gate"),
         actor: form.text("actor"),
         text: Some(("reason", "Reason", form.text("reason"))),
-        hidden: &[("from", form.text("from")), ("digest", form.text("digest"))],
+        hidden: &hidden,
     };
     not_recorded(headers, error, page)
 }
 
-fn verb(text: &str) -> Option<Decision> {
+pub(super) fn verb(text: &str) -> Option<Decision> {
     match text {
         "approve" => Some(Decision::Approve),
         "reject" => Some(Decision::Reject),

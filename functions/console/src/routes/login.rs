@@ -178,13 +178,17 @@ fn safe_next(text: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use shared::auth::LinkToken;
+    use shared::domain::LinkId;
+
     use super::*;
 
     #[test]
     fn only_a_page_of_ours_comes_after_a_login() {
-        for safe in
-            ["runs", "runs/0190?kind=gates,models&step=a%20b", "gates/1?from=inbox", "rules/public.a", "inbox#x"]
-        {
+        let link = LinkToken::generate(LinkId(Uuid::nil())).unwrap();
+        let link = format!("links/{}", link.expose());
+        let filtered = "runs/0190?kind=gates,models&step=a%20b";
+        for safe in ["runs", filtered, "gates/1?from=inbox", "rules/public.a", "inbox#x", &link] {
             assert_eq!(safe_next(safe), Some(safe));
         }
         for unsafe_place in [

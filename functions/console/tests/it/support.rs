@@ -400,6 +400,7 @@ pub fn decision(detail: &GateDetail) -> DecisionPage<'_> {
         from_inbox: false,
         rows: None,
         refused: None,
+        link: None,
     }
 }
 

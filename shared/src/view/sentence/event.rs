@@ -59,6 +59,9 @@ pub struct Payload {
     pub required: Option<u64>,
     pub gate_id: Option<GateId>,
     pub gate_type: Option<String>,
+    /// Whom a link is for.
+    #[serde(rename = "for")]
+    pub person: Option<String>,
     pub artifact_id: Option<ArtifactId>,
     pub name: Option<String>,
     pub provider: Option<String>,
@@ -131,6 +134,6 @@ impl TimelineEvent {
 
     /// Whether a person decided the gate of this event.
     pub(super) fn is_decision(&self) -> bool {
-        self.kind.starts_with("gate.") && self.payload.actor.is_some()
+        self.kind.starts_with("gate.") && self.kind != "gate.linked" && self.payload.actor.is_some()
     }
 }

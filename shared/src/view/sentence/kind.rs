@@ -58,6 +58,7 @@ impl EventKind {
             ],
             Self::Gates => &[
                 "gate.created",
+                "gate.linked",
                 "gate.approved",
                 "gate.passed",
                 "gate.failed",

@@ -106,6 +106,11 @@ fn of_gate<'a>(event: &'a TimelineEvent, verb: &str) -> Option<Lead<'a>> {
             let words = so_far.map(|(approved, required)| text(format!(": {approved} of {required}")));
             (Symbol::Good, Tone::Quiet, by(" approved ").into_iter().chain(words).collect())
         }
+        "linked" => {
+            let whose = event.payload.person.as_deref().map(|name| [text(" for "), Part::Actor(name)]);
+            let words = by(" made a link to ").into_iter().chain(whose.into_iter().flatten());
+            (Symbol::Decide, Tone::Quiet, words.collect())
+        }
         "reminder" => (Symbol::Decide, Tone::Warn, vec![text("A decision is still needed: "), gate(event)]),
         "kept" => (Symbol::Good, Tone::Quiet, vec![text("The approval still counts: "), gate(event)]),
         "voided" => (

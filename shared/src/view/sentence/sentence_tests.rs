@@ -217,6 +217,12 @@ fn a_question_quotes_what_is_asked() {
 }
 
 #[test]
+fn a_link_is_told_with_its_person() {
+    let link = json!({ "gate_type": "manual:release", "actor": "ben", "for": "ann", "link_id": "x" });
+    assert_eq!(run("gate.linked", &link), "ben made a link to manual:release for ann");
+}
+
+#[test]
 fn a_decision_leads_what_it_started() {
     let decided = |kind: &str, decision: &str, then: &str| {
         let gate =

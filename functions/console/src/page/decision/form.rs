@@ -35,7 +35,12 @@ pub(super) fn decide(page: &DecisionPage<'_>) -> Markup {
     };
     let verbs = VERBS.iter().filter(|(decision, ..)| offered(*decision));
     let has_form = verbs.clone().next().is_some();
-    let verb = |verb: &str| base.to(&format!("gates/{}/{verb}", gate.id));
+    let verb = |verb: &str| match &page.link {
+        Some(link) => base.to(&format!("links/{}", link.token)),
+        None => base.to(&format!("gates/{}/{verb}", gate.id)),
+    };
+    // A link has one address for every decision.
+    let is_link = page.link.is_some();
     let problems = match refused.map(|refused| refused.why) {
         Some(Refusal::Problems(problems)) => problems,
         _ => &[],
@@ -75,7 +80,8 @@ pub(super) fn decide(page: &DecisionPage<'_>) -> Markup {
                 }
                 div.verbs {
                     @for (_, word, label, style) in verbs.clone() {
-                        button id={ "do-" (word) } class=(style) type="submit" formaction=(verb(word)) aria-describedby={ "o-" (word) } { (label) }
+                        button id={ "do-" (word) } class=(style) type="submit" formaction=[(!is_link).then(|| verb(word))]
+                            name=[is_link.then_some("decision")] value=[is_link.then_some(word)] aria-describedby={ "o-" (word) } { (label) }
                     }
                 }
                 dl.outcomes {

@@ -18,6 +18,7 @@ use shared::view::OnPass;
 use super::gates::{blocked_by, evidence_href, look_of, verdict, words_of};
 use super::icon::{icon, look, mark, state};
 use super::layout::{Base, Layout, Part, layout};
+use super::links::{self, LinkNote};
 use super::parts::{crumbs, elapsed, facts, head, left, many, notice, person, section, time};
 use super::source::visible;
 use super::weakening::weakenings;
@@ -43,12 +44,14 @@ pub struct DecisionPage<'a> {
     pub rows: Option<(usize, &'a str)>,
     /// A decision that was not recorded.
     pub refused: Option<Refused<'a>>,
+    /// The link that led here.
+    pub link: Option<LinkNote<'a>>,
 }
 
 impl DecisionPage<'_> {
     /// Whether the page can still change. What somebody typed into a form that was refused stays as it is.
     fn is_live(&self) -> bool {
-        self.detail.gate.is_pending() && self.refused.is_none() && self.base.0 == Base::RUN.0
+        self.detail.gate.is_pending() && self.refused.is_none() && self.link.is_none() && self.base.0 == Base::RUN.0
     }
 
     /// The page's own address, with what it shows.
@@ -115,6 +118,7 @@ pub fn decision_page(page: &DecisionPage<'_>) -> String {
         @if let Some(before) = page.detail.before.as_ref().filter(|before| gate.is_open() && before.id != gate.id) {
             (decided_before(base, before))
         }
+        @if let Some(link) = page.link.as_ref().filter(|_| gate.is_open()) { (links::note(link)) }
         p.toast #announcer role="status" {}
         div #live data-status=(gate.status) data-fragment=[page.is_live().then(|| page.address())] {
         (head(&title, &facts(facts_of(page)), gate.is_open().then_some(&actions)))
@@ -140,6 +144,7 @@ pub fn decision_page(page: &DecisionPage<'_>) -> String {
             }
         }
         }
+        @if gate.is_open() && page.link.is_none() { (links::offer(base, gate.id, page.token)) }
     };
     let title = format!("{} {}: {}", gate.gate_type, gate.status, gate.goal);
     layout(&Layout { part: Part::Inbox, waiting: page.detail.waiting, ..Layout::new(base, &title) }, &content)
