@@ -31,6 +31,7 @@ fn filled(path: &str, word: &str, ids: bool) -> String {
         .replace("{subject}", word)
         .replace("{handler}", word)
         .replace("{verb}", verb)
+        .replace("{token}", word)
 }
 
 fn writes(method: &Method) -> bool {

@@ -39,6 +39,9 @@ pub async fn page(visit: Visit, Path(token): Path<String>, headers: HeaderMap) -
 
 /// `POST /ui/links/{token}`: decides, and redirects to the run (303). Or shows the gate with the reason why not.
 pub async fn decide(visit: Visit, Path(token): Path<String>, headers: HeaderMap, form: Form) -> Response {
+    if LinkToken::parse(&token).is_none() {
+        return unknown();
+    }
     let public_url = visit.ctx.config.public_url.as_deref();
     let forged = csrf::check(&headers, public_url, form.text("csrf")).err();
     // What another site sent is not shown, and must not learn whether the link exists.
@@ -115,6 +118,10 @@ pub async fn make(
     response
 }
 
+fn unknown() -> Response {
+    failure(Base::RUN, &Error::NotFound("This link".to_owned()))
+}
+
 /// A link that its person can use.
 struct Found {
     proof: LinkProof,
@@ -125,7 +132,6 @@ impl Found {
     /// The link with this text, or the page which says why it cannot be used.
     async fn of(visit: &Visit, token: &str, decides: bool) -> Result<Self, Response> {
         let base = Base::RUN;
-        let unknown = || failure(base, &Error::NotFound("This link".to_owned()));
         let token = LinkToken::parse(token).ok_or_else(unknown)?;
         let proof = LinkProof::new(token.id, token.hash());
         let opened = match link_open(&visit.session, &proof, decides).await {
