@@ -1,4 +1,4 @@
--- A decision counts only while everybody who made it may still make it, a token may do no more than its owner, and who made a file does not approve it.
+-- Makes one-time links to gates, counts a decision only while it may still be made, and lets a token do no more than its owner.
 
 -- When its person logged in. Null for tokens of programs, and for sessions from before this column: then created_at counts.
 alter table nofx.api_token add column login_at timestamptz;
@@ -9,6 +9,49 @@ alter table nofx.membership add column joined_at timestamptz;
 -- Who comes back may approve the same bytes again. Under the run's lock nobody else does so twice.
 drop index nofx.approval_once;
 create index approval_of_gate on nofx.approval (gate_id, subject);
+
+-- Which columns go with which state. Its text is that of functions/row_checks.sql.
+create or replace function nofx.gate_link_is_sound(
+    p_subject text, p_secret_sha256 bytea, p_created_at timestamptz, p_expires_at timestamptz, p_used_at timestamptz
+) returns boolean
+    language plpgsql immutable
+as $$
+begin
+    return p_subject <> '' and length(p_secret_sha256) = 32
+        and p_expires_at > p_created_at and p_expires_at <= p_created_at + interval '30 days'
+        and (p_used_at is null or p_used_at between p_created_at and p_expires_at);
+end
+$$;
+revoke execute on function nofx.gate_link_is_sound(text, bytea, timestamptz, timestamptz, timestamptz) from public;
+
+-- A link decides nothing by itself: it is for one person, who logs in, and about what the gate asked when it was made. The secret is 32 random
+-- bytes, so a plain hash keeps it.
+create table nofx.gate_link (
+    id            uuid primary key,
+    tenant_id     text not null,
+    run_id        uuid not null,
+    gate_id       uuid not null references nofx.gate on delete cascade,
+    -- The member that it is for.
+    subject       text not null,
+    -- What the gate asked about.
+    bound_digest  nofx.sha256 not null,
+    secret_sha256 bytea not null,
+    created_by    text not null,
+    created_at    timestamptz not null,
+    expires_at    timestamptz not null,
+    -- When a decision was recorded with it.
+    used_at       timestamptz,
+    constraint gate_link_is_sound check (nofx.gate_link_is_sound(subject, secret_sha256, created_at, expires_at, used_at))
+);
+create index gate_link_of_gate on nofx.gate_link (gate_id);
+
+alter table nofx.gate_link enable row level security;
+create policy tenant_isolation on nofx.gate_link for select to nofx_api using (tenant_id = (select nofx.tenant_id()));
+
+create constraint trigger audit_change after insert or update on nofx.gate_link deferrable initially deferred
+    for each row execute function nofx.audit_change('id', 'gate_id', 'run_id', 'subject', 'bound_digest', 'expires_at', 'used_at');
+create trigger records_go_with_their_run after delete on nofx.gate_link
+    referencing old table as gone for each statement execute function nofx.records_go_with_their_run();
 
 -- Copies of the files in functions/. Change those files, not this one.
 
@@ -216,7 +259,7 @@ revoke execute on function nofx.approval_count(jsonb), nofx.approval_seconds(jso
     nofx.approval_asked(nofx.step), nofx.approval_names(jsonb, nofx.membership), nofx.approval_problems(text, jsonb), nofx.approval_rules(jsonb) from public;
 grant execute on function nofx.approval_rules(jsonb) to nofx_api;
 
--- functions/audit.sql sha256=cba3273d8f59622267bb57565efc46c75f3acad7c3ba6111b434e0c2c652830d
+-- functions/audit.sql sha256=8351f2a151ceac0e5bbebd2553ce73d5f10fe860ef5a1ef0bc12d29a60dc570d
 -- The audit of a tenant: rows that are added and never changed. Each has the hash of the row before. Triggers write them, so every change of a
 -- policy, a rule, a member, a token or a tenant, and every decision, adds a row, whatever made it.
 
@@ -292,6 +335,10 @@ as $$
                 else 'set' end
         when 'approval' then case p_after ->> 'decision'
             when 'approve' then 'decision.approved' when 'reject' then 'decision.rejected' when 'waive' then 'decision.waived' end
+        when 'gate_link' then case
+            when p_op = 'INSERT' then 'link.created'
+            when p_before ->> 'used_at' is null and p_after ->> 'used_at' is not null then 'link.used'
+            else 'link.set' end
         when 'tenant' then case p_op when 'INSERT' then 'tenant.created' when 'DELETE' then 'tenant.deleted' else 'tenant.set' end
     end
 $$;
@@ -853,7 +900,7 @@ end
 $$;
 select nofx.transition_declare('nofx.gate_create(jsonb)', 'nofx_api');
 
--- functions/gate_decide.sql sha256=73eff4dd3381010b2e89785c885c5461700d6d73b53076c80d8b442e72b64a5b
+-- functions/gate_decide.sql sha256=7ca175a2731aa864d65b6eceac1cd89825926416209e40b3fe4771da9b6a534b
 -- Decides a pending gate for every path: the API, the console, the command and links. A rejection or a waiver ends the gate at once. An
 -- approval ends it when as many different people have approved as its rule requires. In the same transaction its step continues, and what
 -- depends on that step becomes ready. Several gates of a run may ask the same question, whether changed checks count: a decision of a person
@@ -884,12 +931,13 @@ begin
 end
 $$;
 
--- p: {caller, gate_id, decision: approve|reject|waive, actor, reason, seen, envelope, is_dry}. is_dry: decide nothing, and say `changed` if a
+-- p: {caller, gate_id, decision: approve|reject|waive, actor, reason, seen, envelope, link, is_dry}. is_dry: decide nothing, and say `changed` if a
 -- decision were possible. seen: the digest of what the person has seen, and of what
 -- the envelope, the signed statement about the decision, is about.
--- -> {result: decided|recorded|unchanged|excluded|changed|conflict|not_found, gate: {..}, why, changed: [paths], ready: [wake-ups]}.
+-- -> {result: decided|recorded|unchanged|excluded|changed|link|conflict|not_found, gate: {..}, why, changed: [paths], ready: [wake-ups]}.
 -- `recorded`: more approvals are needed. `unchanged`: the person's approval was recorded before. `excluded`: the person may not decide, and `why`
 -- is that of nofx.gate_may_decide. `changed`: the gate is not about what the person saw; from now on it asks about what is there.
+-- `link`: p names a link that cannot be used, and `why` is that of nofx.link_why_not.
 create or replace function nofx.gate_decide(p jsonb) returns jsonb
     language plpgsql
     security definer
@@ -948,6 +996,10 @@ begin
     if v_changed <> '[]' then
         return jsonb_build_object('result', 'changed', 'changed', v_changed, 'gate', nofx.gate_view(v_gate.id, p -> 'who'), 'ready', '[]'::jsonb);
     end if;
+    v_why := nofx.link_use(v_gate, p, v_now);
+    if v_why is not null then
+        return jsonb_build_object('result', 'link', 'why', v_why);
+    end if;
 
     for v_one in
         select g.id, g as gate
@@ -996,6 +1048,172 @@ end
 $$;
 revoke execute on function nofx.decision_record(nofx.gate, jsonb, jsonb, timestamptz) from public;
 select nofx.transition_declare('nofx.gate_decide(jsonb)', 'nofx_api');
+
+-- functions/gate_link.sql sha256=0314f41a0f4f3f3b505f48952b3f18f4f1181787ec8608c9ff498a00443bed36
+-- One-time links to gates, for mail and chat. A link is for one member, and about what the gate asked when it was made. It decides nothing and
+-- widens nothing: its person logs in, and nofx.gate_decide checks the rule of the gate as for any other decision. The database never has the
+-- secret. Links of a gate change only under the lock of its run.
+
+-- Makes a link. p: {caller, id, gate_id, for, secret_sha256, expires_in_s}. `for` is the subject of a member, or an e-mail address.
+-- -> {result: created, for, subject, digest, expires_at} | {result: not_found} | {result: conflict, gate} | {result: nobody, several}
+--    | {result: excluded, why} | {result: unbound} | {result: too_many, most}
+-- `nobody`: no member is named so, or several are. `excluded`: the member may not approve the gate, and `why` is that of nofx.gate_may_decide.
+-- `unbound`: the gate is of an earlier release, and has no digest. A link never lasts longer than its gate.
+create or replace function nofx.link_create(p jsonb) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    k_open constant integer := 100;
+    v_gate nofx.gate;
+    v_member nofx.membership;
+    v_now timestamptz;
+    v_why text;
+    v_named text[];
+    v_expires_at timestamptz;
+begin
+    p := nofx.admitted(p, 'gates.link');
+    perform 1 from nofx.run r
+      where r.id = (select g.run_id from nofx.gate g
+                     where g.id = (p ->> 'gate_id')::uuid and g.tenant_id = p ->> 'tenant_id')
+        for no key update;
+    if not found then
+        return jsonb_build_object('result', 'not_found');
+    end if;
+    v_now := clock_timestamp();
+    select * into strict v_gate from nofx.gate g where g.id = (p ->> 'gate_id')::uuid;
+    if v_gate.status <> 'pending' or v_gate.expires_at <= v_now then
+        return jsonb_build_object('result', 'conflict', 'gate', nofx.gate_view(v_gate.id, p -> 'who'));
+    elsif v_gate.bound_digest is null then
+        return jsonb_build_object('result', 'unbound');
+    end if;
+
+    -- A subject names one member. An address may be that of several.
+    v_named := array(select m.subject from nofx.membership m
+                      where m.tenant_id = v_gate.tenant_id and m.subject = p ->> 'for' and m.removed_at is null);
+    if v_named = '{}' then
+        v_named := array(select m.subject from nofx.membership m
+                          where m.tenant_id = v_gate.tenant_id and lower(m.email) = lower(p ->> 'for') and m.removed_at is null limit 2);
+    end if;
+    if cardinality(v_named) <> 1 then
+        return jsonb_build_object('result', 'nobody', 'several', cardinality(v_named) > 1);
+    end if;
+    select * into strict v_member from nofx.membership m where m.tenant_id = v_gate.tenant_id and m.subject = v_named[1];
+    -- As if they had just logged in: how old their session may be counts when they decide.
+    v_why := nofx.gate_may_decide(v_gate, nofx.gate_rule(v_gate), jsonb_build_object(
+        'tenant', v_gate.tenant_id, 'subject', v_member.subject, 'kind', 'person', 'solo', p -> 'who' -> 'solo', 'login_at', v_now), 'approve');
+    if v_why is not null then
+        return jsonb_build_object('result', 'excluded', 'why', v_why);
+    end if;
+    if (select count(*) from nofx.gate_link l where l.gate_id = v_gate.id and l.used_at is null and l.expires_at > v_now) >= k_open then
+        return jsonb_build_object('result', 'too_many', 'most', k_open);
+    end if;
+
+    v_expires_at := least(v_now + make_interval(secs => (p ->> 'expires_in_s')::integer), v_gate.expires_at);
+    insert into nofx.gate_link (id, tenant_id, run_id, gate_id, subject, bound_digest, secret_sha256, created_by, created_at, expires_at)
+    values ((p ->> 'id')::uuid, v_gate.tenant_id, v_gate.run_id, v_gate.id, v_member.subject, v_gate.bound_digest,
+            decode(p ->> 'secret_sha256', 'hex'), p ->> 'actor', v_now, v_expires_at);
+    perform nofx.runs_settle(array[nofx.fact(v_gate.run_id, v_gate.step_id, 'gate.linked', jsonb_build_object(
+        'gate_id', v_gate.id, 'gate_type', v_gate.gate_type, 'link_id', p -> 'id', 'for', v_member.name, 'expires_at', v_expires_at,
+        'actor', p -> 'actor', 'by', p -> 'by'))], v_now);
+    return jsonb_build_object('result', 'created', 'for', v_member.name, 'subject', v_member.subject, 'digest', v_gate.bound_digest,
+                              'expires_at', v_expires_at);
+end
+$$;
+select nofx.transition_declare('nofx.link_create(jsonb)', 'nofx_api');
+
+-- The link with the id and the hash of the secret in p_link, in a tenant. No row for a link of another tenant, and for another secret.
+create or replace function nofx.link_find(p_tenant text, p_link jsonb) returns nofx.gate_link
+    language sql stable
+    set search_path = nofx, pg_temp
+as $$
+    select l
+      from nofx.gate_link l
+     where l.id = (p_link ->> 'id')::uuid and l.tenant_id = p_tenant and l.secret_sha256 = decode(p_link ->> 'secret_sha256', 'hex')
+$$;
+
+-- Why somebody cannot use a link to a gate now; null if they can. p_who: a principal as JSON.
+-- -> unknown, other (it is for somebody else), used, expired, changed (the gate asks about something else than when it was made)
+create or replace function nofx.link_why_not(p_link nofx.gate_link, p_gate nofx.gate, p_who jsonb) returns text
+    language sql stable
+    set search_path = ''
+as $$
+    select case
+        when p_link.id is null or p_gate.id is null or p_link.gate_id <> p_gate.id then 'unknown'
+        when p_who ->> 'kind' is distinct from 'person' or p_link.tenant_id is distinct from p_who ->> 'tenant'
+             or p_link.subject is distinct from p_who ->> 'subject' then 'other'
+        when p_link.used_at is not null then 'used'
+        when p_link.expires_at <= pg_catalog.clock_timestamp() then 'expired'
+        when p_gate.status = 'pending' and p_link.bound_digest is distinct from p_gate.bound_digest then 'changed'
+    end
+$$;
+
+-- Uses the link that a decision names, right before nofx.gate_decide records it. p: that of nofx.gate_decide, admitted.
+-- -> why it cannot be used, and then it stays as it is. Null if it is used up now, and if p names no link.
+create or replace function nofx.link_use(p_gate nofx.gate, p jsonb, p_now timestamptz) returns text
+    language plpgsql
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_link nofx.gate_link;
+    v_why text;
+begin
+    if coalesce(p -> 'link', 'null') = 'null' then
+        return null;
+    end if;
+    v_link := nofx.link_find(p ->> 'tenant_id', p -> 'link');
+    v_why := nofx.link_why_not(v_link, p_gate, p -> 'who');
+    if v_why is null then
+        update nofx.gate_link l set used_at = p_now where l.id = v_link.id;
+    end if;
+    return v_why;
+end
+$$;
+
+-- What somebody who opens a link, or decides with it, may know. Changes nothing. p: {caller, link: {id, secret_sha256}, decides}
+-- -> {result: not_found} | {result: other} | {result: open|used|expired|changed, gate_id, for, expires_at, used_at, changed: [paths]}
+-- `other`: it is for somebody else. A link of a gate that does not wait any more is open: the page of its gate says what became of it.
+create or replace function nofx.link_open(p jsonb) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_link nofx.gate_link;
+    v_gate nofx.gate;
+    v_why text;
+    v_changed jsonb := '[]';
+begin
+    p := nofx.admitted(p, case when (p ->> 'decides')::boolean then 'gates.decide' else 'runs.read' end);
+    v_link := nofx.link_find(p ->> 'tenant_id', p -> 'link');
+    select * into v_gate from nofx.gate g where g.id = v_link.gate_id;
+    v_why := nofx.link_why_not(v_link, v_gate, p -> 'who');
+    if v_why = 'unknown' then
+        return jsonb_build_object('result', 'not_found');
+    elsif v_why = 'other' then
+        return jsonb_build_object('result', 'other');
+    end if;
+    if v_gate.status = 'pending' and coalesce(v_why, 'changed') = 'changed' then
+        -- What has changed and was noticed since, and what the next decision will notice.
+        select coalesce(jsonb_agg(distinct c.path), '[]')
+          into v_changed
+          from (select jsonb_array_elements(e.payload -> 'changed')
+                  from nofx.event e
+                 where e.run_id = v_gate.run_id and e.type = 'gate.voided' and e.timestamp >= v_link.created_at
+                   and e.payload ->> 'gate_id' = v_gate.id::text
+                union all
+                select jsonb_array_elements(nofx.binding_changes(v_gate.bound, nofx.gate_binding(v_gate)))) c(path);
+        v_why := case when v_changed <> '[]' then 'changed' else v_why end;
+    end if;
+    return jsonb_build_object(
+        'result', coalesce(v_why, 'open'), 'gate_id', v_gate.id, 'expires_at', v_link.expires_at, 'used_at', v_link.used_at, 'changed', v_changed,
+        'for', (select m.name from nofx.membership m where m.tenant_id = v_link.tenant_id and m.subject = v_link.subject));
+end
+$$;
+select nofx.transition_declare('nofx.link_open(jsonb)', 'nofx_api');
+revoke execute on function nofx.link_find(text, jsonb), nofx.link_why_not(nofx.gate_link, nofx.gate, jsonb),
+    nofx.link_use(nofx.gate, jsonb, timestamptz) from public;
 
 -- functions/gate_standing.sql sha256=37b6e333ac0ff7b353f9c29eef3567a4cd1be1ba354d3ff0dd829295829373a5
 -- How a gate stands: its rule, who has approved, and who may still decide. One function says whether somebody may decide, for readers and for
@@ -1500,6 +1718,88 @@ end
 $$;
 revoke execute on function nofx.read(jsonb, text, text, jsonb) from public;
 grant execute on function nofx.read(jsonb, text, text, jsonb) to nofx_api;
+
+-- functions/row_checks.sql sha256=5fb827acf2826acc533db909a056fc5e87dfcb76f65f78cd5d2e4a2e3711b42b
+-- CHECK constraints of tables that transitions write: which columns go with which state. One function for each table, because Postgres parses
+-- the text of a CHECK again for every statement.
+create or replace function nofx.run_is_sound(
+    p_tenant_id text, p_status text, p_generation integer, p_timeout_s integer, p_pending integer, p_ready integer,
+    p_running integer, p_blocked integer, p_failed integer, p_gates integer, p_paused_at timestamptz,
+    p_cancelled_at timestamptz, p_finished_at timestamptz
+) returns boolean
+    language plpgsql immutable
+as $$
+begin
+    return p_tenant_id <> '' and p_generation >= 1 and coalesce(p_timeout_s, 1) > 0
+        and p_pending >= 0 and p_ready >= 0 and p_running >= 0 and p_blocked >= 0 and p_failed >= 0 and p_gates >= 0
+        and case
+            when p_status in ('queued', 'running', 'blocked') then p_finished_at is null
+            when p_status = 'paused' then p_finished_at is null and p_paused_at is not null
+            when p_status in ('succeeded', 'failed', 'cancelled')
+                then p_finished_at is not null and p_pending + p_ready + p_running + p_blocked = 0
+                     and (p_status <> 'cancelled' or p_cancelled_at is not null)
+            else false
+        end;
+end
+$$;
+
+create or replace function nofx.step_is_sound(
+    p_status text, p_blockers integer, p_attempt integer, p_failures integer, p_workers_lost integer,
+    p_max_attempts integer, p_backoff_ms integer, p_timeout_s integer, p_ready_at timestamptz, p_notify_at timestamptz,
+    p_lease_until timestamptz, p_finished_at timestamptz, p_has_outputs boolean, p_has_error boolean
+) returns boolean
+    language plpgsql immutable
+as $$
+begin
+    return p_blockers >= 0 and p_attempt >= 0 and p_failures >= 0 and p_workers_lost >= 0
+        and p_max_attempts >= 1 and p_backoff_ms >= 0 and coalesce(p_timeout_s, 1) >= 1
+        and (p_status = 'ready') = (p_notify_at is not null)
+        and (p_status = 'running') = (p_lease_until is not null)
+        and (p_status = 'succeeded') = p_has_outputs
+        and case
+            when p_status = 'pending' then p_finished_at is null
+            when p_status = 'ready' then p_finished_at is null and p_blockers = 0 and p_ready_at is not null
+            when p_status = 'running' then p_finished_at is null and p_blockers = 0 and p_attempt >= 1
+            when p_status = 'blocked' then p_finished_at is null and p_blockers = 0
+            when p_status = 'succeeded' then p_finished_at is not null and p_blockers = 0
+            when p_status = 'failed' then p_finished_at is not null and p_has_error
+            when p_status in ('skipped', 'cancelled') then p_finished_at is not null
+            else false
+        end;
+end
+$$;
+
+create or replace function nofx.attempt_is_sound(p_status text, p_attempt integer, p_finished_at timestamptz) returns boolean
+    language plpgsql immutable
+as $$
+begin
+    return p_attempt >= 1
+        and case
+            when p_status = 'running' then p_finished_at is null
+            when p_status in ('succeeded', 'failed', 'blocked', 'lost', 'cancelled') then p_finished_at is not null
+            else false
+        end;
+end
+$$;
+
+create or replace function nofx.gate_link_is_sound(
+    p_subject text, p_secret_sha256 bytea, p_created_at timestamptz, p_expires_at timestamptz, p_used_at timestamptz
+) returns boolean
+    language plpgsql immutable
+as $$
+begin
+    return p_subject <> '' and length(p_secret_sha256) = 32
+        and p_expires_at > p_created_at and p_expires_at <= p_created_at + interval '30 days'
+        and (p_used_at is null or p_used_at between p_created_at and p_expires_at);
+end
+$$;
+revoke execute on function
+    nofx.run_is_sound(text, text, integer, integer, integer, integer, integer, integer, integer, integer, timestamptz,
+                      timestamptz, timestamptz),
+    nofx.step_is_sound(text, integer, integer, integer, integer, integer, integer, integer, timestamptz, timestamptz,
+                       timestamptz, timestamptz, boolean, boolean),
+    nofx.attempt_is_sound(text, integer, timestamptz),
+    nofx.gate_link_is_sound(text, bytea, timestamptz, timestamptz, timestamptz) from public;
 
 -- functions/rows_page.sql sha256=df387c6f413ac1a331cad3861d2f0be83e11469c1348ec638c85000ca3600e13
 -- A page of rows, bounded in rows and in bytes. p_rows has at most one row more than the limit. A page with large rows ends early.
