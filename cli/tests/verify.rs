@@ -62,7 +62,7 @@ impl Person {
 }
 
 /// A gate as the API shows it.
-fn gate(status: &str, required: Value, attestations: &[Value]) -> Value {
+fn gate(status: &str, required: Option<u32>, attestations: &[Value]) -> Value {
     json!({
         "id": GATE, "run_id": RUN, "gate_type": "manual:go", "status": status, "on_pass": "finish", "generation": 1,
         "created_at": "2026-11-23T10:00:00+00:00", "digest": "d1", "required": required, "attestations": attestations,
@@ -97,7 +97,7 @@ async fn a_gate_is_the_one_that_was_asked_for() {
     let person = Person::new();
     let (ann, ben) =
         (person.signed("approve", "ann", json!({})).await, person.signed("approve", "ben", json!({})).await);
-    let approved = gate("passed", json!(2), &[ann, ben]);
+    let approved = gate("passed", Some(2), &[ann, ben]);
     assert_eq!(person.verify(&serve_gate(approved.clone()), &[GATE]).0, Some(0));
     let (code, said) = person.verify(&serve(&[(format!("/gates/{OTHER}"), approved)]), &[OTHER]);
     assert_eq!(code, Some(1), "{said}");
@@ -108,7 +108,7 @@ async fn a_gate_is_the_one_that_was_asked_for() {
 async fn how_many_people_must_approve_is_what_was_signed() {
     let person = Person::new();
     let ann = person.signed("approve", "ann", json!({})).await;
-    for lie in [json!(1), json!(null)] {
+    for lie in [Some(1), None] {
         let (code, said) = person.verify(&serve_gate(gate("passed", lie, std::slice::from_ref(&ann))), &[GATE]);
         assert_eq!(code, Some(1), "{said}");
         assert!(said.contains("1 of 2 decisions that the gate needed are signed"), "{said}");
@@ -116,20 +116,20 @@ async fn how_many_people_must_approve_is_what_was_signed() {
     // The greatest number counts, also that of a statement about earlier bytes.
     let strict = person.signed("approve", "ann", json!({"digest": "d0", "rule": {"required": 3}})).await;
     let ben = person.signed("approve", "ben", json!({})).await;
-    let (code, said) = person.verify(&serve_gate(gate("passed", json!(2), &[strict, ann.clone(), ben])), &[GATE]);
+    let (code, said) = person.verify(&serve_gate(gate("passed", Some(2), &[strict, ann.clone(), ben])), &[GATE]);
     assert!(code == Some(1) && said.contains("2 of 3"), "{said}");
     // Statements without a rule leave only the API's word.
     let old = person.signed("approve", "ann", json!({"rule": null})).await;
     let said_by_api = |required| serve_gate(gate("passed", required, std::slice::from_ref(&old)));
-    let (code, said) = person.verify(&said_by_api(json!(1)), &[GATE]);
+    let (code, said) = person.verify(&said_by_api(Some(1)), &[GATE]);
     assert!(code == Some(0) && said.contains("1 of 1, as the API says: no signed statement has the rule"), "{said}");
-    let (code, said) = person.verify(&said_by_api(json!(2)), &[GATE]);
+    let (code, said) = person.verify(&said_by_api(Some(2)), &[GATE]);
     assert!(code == Some(1) && said.contains("1 of 2"), "{said}");
-    let (code, said) = person.verify(&said_by_api(json!(null)), &[GATE]);
+    let (code, said) = person.verify(&said_by_api(None), &[GATE]);
     assert!(code == Some(1) && said.contains("nothing says how many people"), "{said}");
     let signed = |said: &str| !said.contains("as the API says");
     let waived = person.signed("waive", "ann", json!({})).await;
-    let (code, said) = person.verify(&serve_gate(gate("waived", json!(9), &[waived])), &[GATE]);
+    let (code, said) = person.verify(&serve_gate(gate("waived", Some(9), &[waived])), &[GATE]);
     assert!(code == Some(0) && signed(&said), "one admin waives: {said}");
 }
 
@@ -140,9 +140,9 @@ async fn a_rejection_that_the_api_hides_behind_its_status_is_found() {
     for (decision, who) in [("approve", "ann"), ("approve", "ben"), ("reject", "carol")] {
         all.push(person.signed(decision, who, json!({})).await);
     }
-    let (code, said) = person.verify(&serve_gate(gate("passed", json!(2), &all)), &[GATE]);
+    let (code, said) = person.verify(&serve_gate(gate("passed", Some(2), &all)), &[GATE]);
     assert!(code == Some(1) && said.contains("carol rejected it"), "{said}");
-    let (code, said) = person.verify(&serve_gate(gate("failed", json!(2), &all)), &[GATE]);
+    let (code, said) = person.verify(&serve_gate(gate("failed", Some(2), &all)), &[GATE]);
     assert!(code == Some(7) && said.contains("REJECTED"), "{said}");
 }
 
@@ -194,7 +194,7 @@ async fn what_is_at_hand_is_compared_with_what_the_decisions_cover_and_is_never_
     let full = person.signed("approve", "ann", json!({"rule": {"required": 1}, "covers": covers})).await;
     for decision in [&bare, &full] {
         person.write("decision.json", &decision.to_string());
-        let url = serve_gate(gate("passed", json!(1), std::slice::from_ref(decision)));
+        let url = serve_gate(gate("passed", Some(1), std::slice::from_ref(decision)));
         for (option, file, other) in [
             ("--evidence", "evidence.json", "code.tar.gz"),
             ("--archive", "code.tar.gz", "evidence.json"),
@@ -240,7 +240,7 @@ async fn json_is_one_document_that_says_whether_the_gate_passes() {
         (&json!("approve"), &json!("ann"), &json!(GATE))
     );
     let ben = person.signed("approve", "ben", json!({})).await;
-    let url = serve_gate(gate("passed", json!(2), &[ann, ben]));
+    let url = serve_gate(gate("passed", Some(2), &[ann, ben]));
     let (code, said) = person.verify(&url, &[GATE, "--json"]);
     let document: Value = serde_json::from_str(&said).unwrap();
     assert_eq!(

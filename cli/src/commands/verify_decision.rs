@@ -154,26 +154,28 @@ pub fn of_file(envelopes: &[Vec<u8>], keys: &[PublicKey]) -> Result<Decided> {
     ensure!(envelopes.len() <= MAX_DECISIONS, "the file has more than {MAX_DECISIONS} decisions");
     let all: Vec<Signed> = envelopes.iter().map(|envelope| verify(envelope, keys)).collect::<Result<_>>()?;
     let asked = Asked::of(all.first().context("the file has no decisions")?);
-    let mut bound = Vec::new();
+    let mut tied = Vec::new();
     for one in all {
         let bond = asked.bond(&one).context("not verified: the file has decisions about different gates")?;
-        bound.push((bond, one));
+        tied.push((bond, one));
     }
-    let required = greatest(&bound);
-    let has = |decision: Decision| bound.iter().any(|(_, one)| one.decision == decision);
+    let required = greatest(&tied);
+    let has = |decision: Decision| tied.iter().any(|(_, one)| one.decision == decision);
     let wanted = [Decision::Reject, Decision::Waive].into_iter().find(|decision| has(*decision));
     let wanted = wanted.unwrap_or(Decision::Approve);
-    let approves = |one: &&(Bond, Signed)| one.1.decision == Decision::Approve && one.0 == Bond::Own;
     // Approvals about earlier bytes do not count beside those about later ones.
-    let digests: BTreeSet<Option<String>> = bound.iter().filter(approves).map(|(_, one)| one.digest.clone()).collect();
-    let approvers = |digest: &Option<String>| {
-        let those = |(bond, one): &&(Bond, Signed)| counts((*bond, one), wanted, Some(digest.as_deref()));
-        people(bound.iter().filter(those).map(|(_, one)| one))
+    let own = tied.iter().filter(|(bond, one)| *bond == Bond::Own && one.decision == Decision::Approve);
+    let digests: BTreeSet<Option<String>> = own.map(|(_, one)| one.digest.clone()).collect();
+    let people_about = |digest: &Option<String>| {
+        let those = tied.iter().filter(|(bond, one)| counts(*bond, one, Decision::Approve, digest.as_deref()));
+        people(those.map(|(_, one)| one))
     };
-    let digest = digests.into_iter().max_by_key(approvers);
-    let asks = if wanted == Decision::Approve { digest.as_ref().map(Option::as_deref) } else { None };
-    let decisions: Vec<Signed> =
-        bound.into_iter().filter(|(bond, one)| counts((*bond, one), wanted, asks)).map(|(_, one)| one).collect();
+    let digest = digests.into_iter().max_by_key(people_about).flatten();
+    let is_one = |(bond, one): &(Bond, Signed)| match wanted {
+        Decision::Approve => counts(*bond, one, wanted, digest.as_deref()),
+        Decision::Waive | Decision::Reject => one.decision == wanted,
+    };
+    let decisions: Vec<Signed> = tied.into_iter().filter(is_one).map(|(_, one)| one).collect();
     let passes = match wanted {
         Decision::Reject => false,
         Decision::Waive => true,
@@ -192,30 +194,22 @@ pub fn of_gate(gate: &Gate, keys: &[PublicKey], keys_are_kept: bool) -> Result<D
         other => bail!("nobody has decided the gate {}: it is {other}", gate.id),
     };
     let asked = Asked::at(gate);
-    let mut bound = Vec::new();
+    let mut tied = Vec::new();
     for envelope in &gate.attestations {
         let one = verify(envelope.to_string().as_bytes(), keys)?;
-        let bond = asked.bond(&one);
-        bound.push((
-            bond.with_context(|| format!("not verified: a statement is about another gate than {}", gate.id))?,
-            one,
-        ));
+        let other = || format!("not verified: a statement is about another gate than {}", gate.id);
+        tied.push((asked.bond(&one).with_context(other)?, one));
     }
-    let signed = greatest(&bound);
+    let signed = greatest(&tied);
     let required = signed.or(gate.standing.required);
     // A rejection ends a gate, so no other end of it is true.
-    if let Some((_, no)) = bound.iter().find(|(_, one)| wanted != Decision::Reject && one.decision == Decision::Reject)
-    {
-        bail!(
-            "not verified: the API says that the gate {} is {}, but {} rejected it",
-            gate.id,
-            gate.status,
-            printable(&no.name)
-        );
+    let no = tied.iter().find(|(_, one)| wanted != Decision::Reject && one.decision == Decision::Reject);
+    if let Some((_, no)) = no {
+        let said = format!("the API says that the gate {} is {}", gate.id, gate.status);
+        bail!("not verified: {said}, but {} rejected it", printable(&no.name));
     }
-    let asks = Some(gate.digest.as_deref());
-    let decisions: Vec<Signed> =
-        bound.into_iter().filter(|(bond, one)| counts((*bond, one), wanted, asks)).map(|(_, one)| one).collect();
+    let is_one = |(bond, one): &(Bond, Signed)| counts(*bond, one, wanted, gate.digest.as_deref());
+    let decisions: Vec<Signed> = tied.into_iter().filter(is_one).map(|(_, one)| one).collect();
     let needed = match wanted {
         Decision::Approve => required.context("not verified: nothing says how many people must approve the gate")?,
         Decision::Waive | Decision::Reject => 1,
@@ -226,10 +220,10 @@ pub fn of_gate(gate: &Gate, keys: &[PublicKey], keys_are_kept: bool) -> Result<D
     Ok(Decided { decisions, passes, required, keys_are_kept, gate: asked.id, is_signed: signed.is_some() })
 }
 
-/// Whether a decision is the one that is wanted. One of the gate itself must be about these bytes, if they matter; a shared one is
-/// about the same change, and its digest is that of the gate at which it was made.
-fn counts((bond, one): (Bond, &Signed), wanted: Decision, digest: Option<Option<&str>>) -> bool {
-    one.decision == wanted && (bond == Bond::Shared || digest.is_none_or(|digest| one.digest.as_deref() == digest))
+/// Whether a decision is the one that is wanted. One of the gate itself must be about these bytes; a shared one is about the same
+/// change, and its digest is that of the gate at which it was made.
+fn counts(bond: Bond, one: &Signed, wanted: Decision, digest: Option<&str>) -> bool {
+    one.decision == wanted && (bond == Bond::Shared || one.digest.as_deref() == digest)
 }
 
 /// A subject as decisions cover it: the database leaves out the fields that are null.
@@ -311,7 +305,7 @@ impl Decided {
         let mut row = |mark: String, name: &str, what: String| {
             let _ = writeln!(text, "{mark} {name:<10} {what}");
         };
-        let (good, plain) = (|| paint(GOOD, "✓").to_string(), || paint(DIM, "·").to_string());
+        let (good, plain) = (|| paint(GOOD, "✓"), || paint(DIM, "·"));
         let whose = if self.keys_are_kept { "a key that you trust" } else { "a key of the API" };
         for one in &self.decisions {
             row(good(), "signature", format!("{whose}, {}", one.keyids.join(", ")));
