@@ -60,17 +60,17 @@ pub struct ListArgs {
 The audit is a chain: each entry has the hash of the entry before. Without FILE, the command reads the chain from the API. It stores
 the last entry in audit-heads.toml beside the profiles, and later refuses a chain that does not contain it.
 
-
 Examples:
   nofx audit verify                                    the chain
   nofx audit verify --decisions --key people.pem       also each decision, with keys that you trust
-  nofx audit verify audit.jsonl                        an export, without the API")]
+  nofx audit verify audit.jsonl                        an export, without the API
+  nofx audit verify day-2.jsonl --after 7:3f0a..       an export of the entries after 7, whose hash is 3f0a..")]
 pub struct VerifyArgs {
     /// File of nofx audit export; - reads standard input
     file: Option<PathBuf>,
-    /// Start after the entry with this number
-    #[arg(long, value_name = "SEQ", default_value_t = 0)]
-    after: u32,
+    /// Start after the entry with this number. With its hash, the first entry must be linked to it
+    #[arg(long, value_name = "SEQ[:HASH]", default_value = "0", value_parser = start)]
+    after: Start,
     /// Check also that each decision of a gate is signed by the person whom the audit names
     #[arg(long, conflicts_with = "file")]
     decisions: bool,
@@ -79,6 +79,23 @@ pub struct VerifyArgs {
     keys: Option<PathBuf>,
     #[command(flatten)]
     format: Format,
+}
+
+/// Where a chain starts: after this entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Start {
+    seq: u32,
+    hash: Option<String>,
+}
+
+fn start(text: &str) -> Result<Start, String> {
+    let (seq, hash) = text.split_once(':').map_or((text, None), |(seq, hash)| (seq, Some(hash)));
+    let is_hash = |hash: &str| hash.len() == 64 && hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    match (seq.parse(), hash) {
+        (Ok(seq), None) => Ok(Start { seq, hash: None }),
+        (Ok(seq), Some(hash)) if is_hash(hash) => Ok(Start { seq, hash: Some(hash.to_owned()) }),
+        _ => Err("must be the number of an entry, or NUMBER:HASH with 64 hexadecimal digits".to_owned()),
+    }
 }
 
 /// What was verified, as the document of `--json`.
@@ -151,11 +168,11 @@ async fn export(api: &Api, after: u32) -> Result<()> {
 
 async fn verify(api: &Api, args: &VerifyArgs) -> Result<()> {
     let heads = AuditHeads::of(&api.url(""))?;
-    let mut walk = Walk::new(&heads, args.after);
+    let mut walk = Walk::new(&heads, &args.after);
     let mut decisions = args.decisions.then(Decisions::default);
     let (source, is_whole) = match &args.file {
         None => {
-            let path = format!("/audit/export?limit=1000&after={}", args.after);
+            let path = format!("/audit/export?limit=1000&after={}", args.after.seq);
             let add = |line: &str| {
                 walk.add("the API", line)?;
                 decisions.as_mut().map_or(Ok(()), |decisions| decisions.add(line))
@@ -230,9 +247,9 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(heads: &'a AuditHeads, after: u32) -> Self {
-        let after = u64::from(after);
-        Self { chain: Chain::after(after), after, heads, seen: None, is_met: false }
+    fn new(heads: &'a AuditHeads, start: &Start) -> Self {
+        let after = u64::from(start.seq);
+        Self { chain: Chain::after(after, start.hash.clone()), after, heads, seen: None, is_met: false }
     }
 
     fn add(&mut self, source: &str, line: &str) -> Result<()> {
@@ -278,5 +295,20 @@ impl<'a> Walk<'a> {
         let file = self.heads.file.display();
         let hint = format!("if you created a new database on purpose, delete the entry of this API in {file}");
         hinted(format!("{source}: this is not the chain that this machine has verified before: {how}"), hint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_is_a_number_and_perhaps_a_hash() {
+        let hash = "0f".repeat(32);
+        assert_eq!(start("7"), Ok(Start { seq: 7, hash: None }));
+        assert_eq!(start(&format!("7:{hash}")), Ok(Start { seq: 7, hash: Some(hash.clone()) }));
+        for wrong in ["", "-1", "x", "7:", "7:0f", &format!(":{hash}"), &format!("7:{}", hash.to_uppercase())] {
+            assert!(start(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -120,9 +120,9 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// A chain whose first row is the one after number `after`.
-    pub fn after(after: u64) -> Self {
-        let hash = (after == 0).then(|| AuditHead::of_nothing().hash);
+    /// A chain whose first row is the one after number `after`. With the `hash` of that row, the first one must be linked to it.
+    pub fn after(after: u64, hash: Option<String>) -> Self {
+        let hash = if after == 0 { Some(AuditHead::of_nothing().hash) } else { hash };
         Self { tenant: None, seq: after, hash, before: None, lines: 0, rows: 0, is_ended: false }
     }
 
@@ -251,7 +251,7 @@ mod tests {
 
     /// The head, or the number of the bad line and what is wrong with it.
     fn verify(after: u64, lines: &[String]) -> Result<AuditHead, (u64, Fault)> {
-        let mut chain = Chain::after(after);
+        let mut chain = Chain::after(after, None);
         for line in lines {
             chain.add(line).map_err(|fault| (chain.lines, fault))?;
         }
@@ -266,9 +266,13 @@ mod tests {
         assert_eq!(verify(3, &export(&rows[3..])), Ok(head(&rows)));
         assert_eq!(verify(0, &export(&[])), Ok(AuditHead::of_nothing()));
         assert_eq!(verify(5, &[text(&end(&rows))]), Ok(head(&rows)));
-        let mut chain = Chain::after(3);
+        let mut chain = Chain::after(3, None);
         chain.add(&text(&rows[3])).unwrap();
         assert_eq!((chain.before, chain.tenant), (Some(head(&rows[..3])), Some(TenantId("acme".into()))));
+        // An export that continues another one is linked to its last row.
+        let known = |hash: String| Chain::after(3, Some(hash)).add(&text(&rows[3])).map(|head| head.seq);
+        assert_eq!(known(rows[2].hash.clone()), Ok(4));
+        assert_eq!(known(rows[1].hash.clone()), Err(Fault::Unlinked { seq: 4 }));
     }
 
     #[test]

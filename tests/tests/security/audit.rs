@@ -50,7 +50,7 @@ async fn gate(lab: &Lab, run: RunId) -> Uuid {
 
 /// The chain of `acme` as it is exported, in pages of `limit` rows. The head, if it verifies.
 async fn verified(lab: &Lab, limit: i64) -> AuditHead {
-    let mut chain = Chain::after(0);
+    let mut chain = Chain::after(0, None);
     let mut after = 0;
     loop {
         let page = audit_export(&lab.session(), after, limit).await.unwrap();
