@@ -6,8 +6,8 @@ use shared::domain::access::MAX_EMAIL_BYTES;
 use shared::domain::principal::{Principal, Role};
 use shared::domain::{GateId, Kind, Timestamp};
 
-use super::gates::{look_of, verdict, words_of};
-use super::icon::{icon, mark};
+use super::gates::{verdict, words_of};
+use super::icon::icon;
 use super::layout::{Base, Layout, Part, layout};
 use super::parts::{crumbs, facts, hash, head, left, notice, person, section, time};
 use super::source::visible;
@@ -145,15 +145,12 @@ pub fn void_link_page(base: Base, gate: &Gate, void: Void<'_>) -> String {
                     }
                 }
             }
-            p.state {
-                (mark(look_of(gate)))
-                span {
-                    "The gate " b { bdi { (words_of(&gate.gate_type)) } } " of " bdi { (visible(&gate.goal)) } " "
-                    @match &gate.actor {
-                        Some(actor) => { "is " (verdict(gate.status)) " by " (person(actor)) "." },
-                        None if gate.is_open() => "waits for a decision.",
-                        None => { "is " (gate.status) "." },
-                    }
+            p {
+                "The gate " b { bdi { (words_of(&gate.gate_type)) } } " of " bdi { (visible(&gate.goal)) } " "
+                @match &gate.actor {
+                    Some(actor) => { "is " (verdict(gate.status)) " by " (person(actor)) "." },
+                    None if gate.is_open() => "waits for a decision.",
+                    None => { "is " (gate.status) "." },
                 }
             }
             p { a.button.primary href=(base.to(&format!("gates/{}", gate.id))) { "Open the gate" } }
