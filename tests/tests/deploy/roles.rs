@@ -48,7 +48,7 @@ const USES: [(&str, &[(&str, &str)]); 18] = [
     ("functions.invoke(", &[("lambda:InvokeFunction", "GateRunnerFunction.Arn")]),
     ("signing::public_keys(", &[("kms:GetPublicKey", "SigningKey.Arn")]),
     ("config.decisions", &[("kms:GetPublicKey", "DecisionKey.Arn")]),
-    ("decide_gate(&", &[("kms:Sign", "DecisionKey.Arn"), ("kms:GetPublicKey", "DecisionKey.Arn")]),
+    ("flow::decide_gate::", &[("kms:Sign", "DecisionKey.Arn"), ("kms:GetPublicKey", "DecisionKey.Arn")]),
     ("Signer::new(", &[("kms:Sign", "SigningKey.Arn"), ("kms:GetPublicKey", "SigningKey.Arn")]),
     ("secrets.get(", &[("secretsmanager:GetSecretValue", "LlmSecret.Id")]),
 ];

@@ -18,7 +18,7 @@ import json, re, sys
 value = json.load(sys.stdin)
 for key, index in re.findall(r"\.(\w+)|\[(\d+)\]", sys.argv[-1]):
     value = value[key] if key else (value[int(index):] or [{"id": None}])[0]
-sys.exit("no such value") if value is None else print(value)
+sys.exit("no such value") if value is None else print(value if isinstance(value, str) else json.dumps(value))
 ' "$@""#;
 /// Talks to the emulator, as a user's profile would to AWS. The variable alone is not enough: this version of the CLI sends
 /// requests for SQS to `queue.amazonaws.com`.
