@@ -134,7 +134,7 @@ impl WhyNot {
             Self::Waive => "the policy forbids waivers",
             Self::Session => "you logged in too long ago for this gate; log in again",
             Self::OwnWork => {
-                "it is your own work: you started or retried the run, own a token that did, or uploaded its files"
+                "it is your own work: you started or retried the run, own a token that did, or uploaded or made its files"
             }
             Self::Done => "you have already approved it; other people must approve it too",
         }

@@ -389,7 +389,7 @@ async fn a_link_widens_nothing_that_the_rule_of_its_gate_refuses() {
     };
     refused(&ben, "waive", StatusCode::FORBIDDEN, "you may not do this").await;
     site.set_policy(json!({ "roles": ["admin"] })).await;
-    refused(&ben, "approve", StatusCode::FORBIDDEN, "rule names others").await;
+    refused(&ben, "approve", StatusCode::FORBIDDEN, "rule requires other people").await;
     site.set_policy(json!({ "max_session_age_s": 60 })).await;
     let old = site.log_in("ben").await;
     let sql = "update nofx.api_token set created_at = created_at - interval '2 minutes' where id = $1";
