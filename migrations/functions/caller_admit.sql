@@ -4,7 +4,6 @@
 -- The principal as JSON, for the API and for records.
 create or replace function nofx.principal_json(p nofx.principal) returns jsonb
     language sql immutable
-    set search_path = ''
 as $$
     select jsonb_build_object('tenant', p.tenant_id, 'subject', p.subject, 'name', p.name, 'kind', p.kind, 'role', p.role,
                               'token_id', p.token_id, 'owner', p.owner, 'solo', p.is_solo)
@@ -129,7 +128,6 @@ revoke execute on function nofx.admitted(jsonb, text) from public;
 -- An entry of `authors` of a run: the principal of p_call, as nofx.admitted gives it, and what it did: started, retried, uploaded, or made, if its run made a file that another run names.
 create or replace function nofx.author_of(p_call jsonb, p_did text) returns jsonb
     language sql immutable
-    set search_path = ''
 as $$
     select jsonb_build_object('did', p_did, 'kind', p_call -> 'who' -> 'kind', 'subject', p_call -> 'who' -> 'subject',
                               'owner', p_call -> 'who' -> 'owner')

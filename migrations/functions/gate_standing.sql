@@ -56,7 +56,11 @@ declare
     v_is_solo boolean := (select t.is_solo from nofx.tenant t where t.tenant_id = p_gate.tenant_id);
 begin
     if p_gate.status = 'waived' then
-        return v_rule ->> 'waive' is not distinct from 'admins';
+        return v_rule ->> 'waive' is not distinct from 'admins' and exists (
+            select from nofx.approval a
+              join nofx.membership m on m.tenant_id = a.tenant_id and m.subject = a.subject and m.removed_at is null
+             where a.gate_id = p_gate.id and a.decision = 'waive' and nofx.permits('gates.waive', m.role, 'person')
+               and a.created_at >= coalesce(m.joined_at, m.created_at) and (v_is_solo or not a.is_self or v_rule -> 'self' = 'true'));
     end if;
     return (select count(distinct a.subject)
               from nofx.approval a
@@ -99,7 +103,7 @@ begin
         return 'not_named';
     end if;
     if v_age_s is not null and not v_is_solo then
-        v_login := coalesce((select coalesce(t.login_at, t.created_at) from nofx.api_token t where t.id = (p_who ->> 'token_id')::uuid),
+        v_login := coalesce((select t.login_at from nofx.api_token t where t.id = (p_who ->> 'token_id')::uuid),
                             (p_who ->> 'login_at')::timestamptz);
         if coalesce(v_login < clock_timestamp() - make_interval(secs => v_age_s), true) then
             return 'session';

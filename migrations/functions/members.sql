@@ -42,7 +42,8 @@ create or replace function nofx.member_taken(p_tenant text, p jsonb) returns tex
     language sql stable
     set search_path = nofx, pg_temp
 as $$
-    select case when bool_or(lower(p ->> 'name') in (lower(m.name), lower(m.subject), lower(m.email))) then 'name_taken'
+    select case when bool_or(lower(p ->> 'name') in (lower(m.name), lower(m.subject), lower(m.email))
+                             or lower(p ->> 'subject') in (lower(m.name), lower(m.email))) then 'name_taken'
                 when bool_or(lower(p ->> 'email') in (lower(m.email), lower(m.name), lower(m.subject))) then 'email_taken' end
       from nofx.membership m
      where m.tenant_id = p_tenant and m.subject <> p ->> 'subject' and m.removed_at is null

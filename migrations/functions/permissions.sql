@@ -1,12 +1,12 @@
 -- Who may do what. A caller needs at least the role of a permission, and one of its kinds. This is the only table of permissions. Routes name a
 -- permission, and docs/security.md lists the table for people.
+-- Every request asks. So the functions in SQL set no search path, which lets Postgres inline them, and a session plans nofx.permits once.
 
 -- Each permission with the least role and the kinds of principals that may have it. Agents never decide gates, and never change a policy,
 -- rules, members or tokens, whatever their role is.
 create or replace function nofx.permission_list()
     returns table (permission text, role text, kinds text[])
     language sql immutable
-    set search_path = ''
 as $$
     values
         ('account.read',      'viewer',   array['person', 'agent', 'service']),
@@ -38,24 +38,24 @@ $$;
 -- 1 viewer, 2 operator, 3 approver, 4 admin. Null for anything else, and then nothing is permitted.
 create or replace function nofx.role_rank(p_role text) returns integer
     language sql immutable
-    set search_path = ''
 as $$
     select array_position(array['viewer', 'operator', 'approver', 'admin'], p_role)
 $$;
 
 -- Whether a principal of this role and kind has the permission. False for unknown words and for null.
 create or replace function nofx.permits(p_permission text, p_role text, p_kind text) returns boolean
-    language sql immutable
-    set search_path = ''
+    language plpgsql immutable
+    set search_path = nofx, pg_temp
 as $$
-    select coalesce((select nofx.role_rank(p_role) >= nofx.role_rank(l.role) and p_kind = any (l.kinds)
+begin
+    return coalesce((select nofx.role_rank(p_role) >= nofx.role_rank(l.role) and p_kind = any (l.kinds)
                        from nofx.permission_list() l
-                      where l.permission = p_permission), false)
+                      where l.permission = p_permission), false);
+end
 $$;
 -- Whether a permission is about members, tokens and sessions.
 create or replace function nofx.is_of_access(p_permission text) returns boolean
     language sql immutable
-    set search_path = ''
 as $$
     select split_part(p_permission, '.', 1) in ('members', 'tokens', 'sessions')
 $$;

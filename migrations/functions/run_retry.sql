@@ -1,5 +1,6 @@
 -- Starts the next generation of a failed or cancelled run. Steps that succeeded stay. All others start again: their blockers are counted
--- again, their failures and lost workers are 0 again, their attempt numbers continue. Gates that did not pass become pending again.
+-- again, their failures and lost workers are 0 again, their attempt numbers continue. Gates that did not pass, and those that would not pass today, are
+-- asked again.
 -- p: {caller, run_id, actor}
 -- -> {result: retried|conflict|not_found, status, generation, ready: [wake-ups]}
 create or replace function nofx.run_retry(p jsonb) returns jsonb
@@ -36,13 +37,14 @@ begin
         insert into nofx.gate (id, tenant_id, run_id, step_id, gate_type, status, on_pass, generation, reason,
                                evidence_uri, expires_at, created_at, rule, bound, bound_digest)
         select gen_random_uuid(), g.tenant_id, g.run_id, g.step_id, g.gate_type, 'pending', g.on_pass,
-               v_run.generation + 1, g.reason, g.evidence_uri, v_now + (g.expires_at - g.created_at), v_now,
+               v_run.generation + 1, g.reason, g.evidence_uri, nofx.approval_expiry(g.tenant_id, extract(epoch from g.expires_at - g.created_at)::integer, v_now), v_now,
                nofx.approval_strictest(coalesce(g.rule, '{}'), v_policy), b.bound, nofx.binding_digest(b.bound)
           from nofx.gate g
          cross join lateral nofx.gate_binding(g) b(bound)
           left join nofx.step s on s.id = g.step_id
          where g.run_id = v_run.id and g.on_pass = 'release' and g.generation = v_run.generation
-           and g.status in ('failed', 'expired', 'cancelled') and s.status is distinct from 'succeeded'
+           and (g.status in ('failed', 'expired', 'cancelled') or g.status in ('passed', 'waived') and not nofx.gate_still_holds(g))
+           and s.status is distinct from 'succeeded'
         returning id, step_id, gate_type, rule, bound_digest
     )
     select array_agg(nofx.gate_change(v_run.id, a.step_id, 'gate.created',

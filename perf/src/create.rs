@@ -28,7 +28,7 @@ pub async fn run(server: &Server) -> Result<()> {
         let body = chain(steps).to_string();
         let mut times = Times::default();
         for index in 0..WARM_UP + count {
-            let request = Request::post("/runs").header("content-type", "application/json");
+            let request = Request::post("/runs").header("host", "127.0.0.1").header("content-type", "application/json");
             let request = request.body(Body::from(body.clone()))?;
             let start = Instant::now();
             let response = router.clone().oneshot(request).await?;

@@ -10,8 +10,9 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use nofx_gates::attestation::{Envelope, MAX_ENVELOPE_BYTES, Statement, TestResult, TestVerdict};
 use nofx_local::report::{hinted, printable};
 use serde::Serialize;
-use shared::domain::GateId;
 use shared::domain::digest::sha256_hex;
+use shared::domain::gate::ON_EVIDENCE;
+use shared::domain::{GateId, GateStatus};
 use shared::signing::PublicKey;
 use shared::view::{Artifact, ArtifactSummary, Gate, KeyPurpose, SigningKeys};
 
@@ -63,6 +64,8 @@ struct Given {
     keys_are_kept: bool,
     /// sha256 of the evidence at hand.
     evidence_sha256: Option<String>,
+    /// The gate of the API that it must be about.
+    gate: Option<(String, GateStatus)>,
 }
 
 /// The document of `--json`.
@@ -127,7 +130,7 @@ fn of_file(args: &Args) -> Result<Given> {
     let file = args.keys.as_ref().ok_or_else(|| {
         hinted("the public keys are missing", "name them with --key; nofx keys --pem prints those of an API")
     })?;
-    Ok(Given { envelope, keys: kept(file)?, keys_are_kept: true, evidence_sha256: None })
+    Ok(Given { envelope, keys: kept(file)?, keys_are_kept: true, evidence_sha256: None, gate: None })
 }
 
 /// Prints decisions that hold. Only a gate that passes by them is a success.
@@ -172,6 +175,14 @@ pub fn note(keys_are_kept: bool, command: &str) -> String {
 /// What the control plane has of a gate.
 async fn of_gate(api: &Api, gate: &Gate, args: &Args) -> Result<Given> {
     let id = gate.id;
+    let is_judged =
+        gate.gate_type.starts_with(ON_EVIDENCE) && matches!(gate.status, GateStatus::Passed | GateStatus::Failed);
+    ensure!(
+        is_judged,
+        "not verified: the gate {id} ({}) is {}, and no evidence decided it",
+        printable(&gate.gate_type),
+        gate.status
+    );
     let evidence = gate.evidence_id.ok_or_else(|| {
         hinted(format!("the gate {id} has no evidence"), "only gates that judge code have some, and decisions are signed once somebody has decided: nofx timeline RUN")
     })?;
@@ -188,7 +199,9 @@ async fn of_gate(api: &Api, gate: &Gate, args: &Args) -> Result<Given> {
     // The digest of what is stored now, not the recorded one.
     download::artifact(api, &evidence, &mut content, |_| {}).await?;
     let keys = keys_of(api, args.keys.as_deref(), KeyPurpose::Evidence).await?;
-    Ok(Given { envelope, keys, keys_are_kept: args.keys.is_some(), evidence_sha256: Some(sha256_hex(&content)) })
+    let about = Some((gate.gate_type.clone(), gate.status));
+    let evidence_sha256 = Some(sha256_hex(&content));
+    Ok(Given { envelope, keys, keys_are_kept: args.keys.is_some(), evidence_sha256, gate: about })
 }
 
 fn kept(file: &Path) -> Result<Vec<PublicKey>> {
@@ -208,6 +221,9 @@ fn verify(given: &Given, args: &Args) -> Result<Verified> {
     let verified = envelope.verify(&given.keys, 1).map_err(not_verified)?;
     let statement = verified.statement().map_err(not_verified)?;
     let result: TestResult = statement.test_result().map_err(not_verified)?;
+    if let Some((gate_type, status)) = &given.gate {
+        is_about(&result, gate_type, *status)?;
+    }
     let mut matches = Vec::new();
     if let Some(sha256) = &given.evidence_sha256 {
         if result.evidence_sha256() != Some(sha256.as_str()) {
@@ -229,6 +245,27 @@ fn verify(given: &Given, args: &Args) -> Result<Verified> {
     }
     let keyids = verified.keyids.into_iter().collect();
     Ok(Verified { result: result.result, keyids, keys_are_kept: given.keys_are_kept, matches, statement })
+}
+
+/// Whether this is the result of that gate. The API only says which evidence a gate has.
+fn is_about(result: &TestResult, gate_type: &str, status: GateStatus) -> Result<()> {
+    let tests = match result.result {
+        TestVerdict::Passed => &result.passed_tests,
+        TestVerdict::Warned => &result.warned_tests,
+        TestVerdict::Failed => &result.failed_tests,
+    };
+    let signed = tests.first().map_or("nothing", String::as_str);
+    ensure!(
+        signed == gate_type,
+        "not verified: the gate is {gate_type}, and the attestation is about {}",
+        printable(signed)
+    );
+    let has_failed = result.result == TestVerdict::Failed;
+    ensure!(
+        has_failed || status == GateStatus::Passed,
+        "not verified: the gate is {status}, and the attestation says that it passed"
+    );
+    Ok(())
 }
 
 fn text(verified: &Verified) -> String {
@@ -261,7 +298,28 @@ fn text(verified: &Verified) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn a_gate_holds_by_its_own_attestation_alone() {
+        let result = |verdict: &str, list: &str, tool: &str| -> TestResult {
+            serde_json::from_value(json!({ "result": verdict, "configuration": [], list: [tool, "a test"] })).unwrap()
+        };
+        let passed = result("PASSED", "passedTests", "gate:secrets");
+        assert!(is_about(&passed, "gate:secrets", GateStatus::Passed).is_ok());
+        assert!(is_about(&result("FAILED", "failedTests", "gate:lint"), "gate:lint", GateStatus::Failed).is_ok());
+        for (gate_type, status) in [
+            ("gate:lint", GateStatus::Passed),
+            ("production release", GateStatus::Passed),
+            ("gate:secrets", GateStatus::Failed),
+        ] {
+            assert!(is_about(&passed, gate_type, status).is_err(), "{gate_type} {status}");
+        }
+        let nothing = serde_json::from_value(json!({ "result": "PASSED", "configuration": [] })).unwrap();
+        assert!(is_about(&nothing, "gate:lint", GateStatus::Passed).is_err());
+    }
 
     #[test]
     fn only_a_verdict_that_passed_is_a_success() {

@@ -18,10 +18,13 @@ pub fn link_url(public_url: Option<&str>, base_path: &BasePath, link: &LinkToken
     }
 }
 
-/// A path for a log: without the secret of a link.
+/// A path for a log: without the secret of a link or a token, however the address is mistyped.
 pub(super) fn loggable(path: &str) -> Cow<'_, str> {
-    match path.find(PAGE) {
-        Some(at) => Cow::Owned(format!("{}…", &path[..at + PAGE.len()])),
+    let lower = path.to_ascii_lowercase();
+    let secret = [PAGE, "nofx_", "nofx%5f"].iter().filter_map(|start| Some((lower.find(start)?, start.len())));
+    match secret.min() {
+        // `to_ascii_lowercase` keeps each byte where it is.
+        Some((at, length)) => Cow::Owned(format!("{}…", &path[..at + length])),
         None => Cow::Borrowed(path),
     }
 }
@@ -51,5 +54,11 @@ mod tests {
             assert_eq!(loggable(&format!("/v1/ui/links/{tail}")), "/v1/ui/links/…");
         }
         assert_eq!(loggable("/ui/gates/1/links"), "/ui/gates/1/links");
+        for near in ["/ui/Links/", "/ui/links%2F", "/ui//links/", "/runs/", "/é/"] {
+            for secret in [&secret, &encoded, &secret.to_ascii_uppercase(), &secret.replace("link", "agent")] {
+                let logged = loggable(&format!("{near}{secret}")).into_owned();
+                assert!(logged.starts_with(near) && logged.len() <= near.len() + "nofx%5f…".len(), "{logged}");
+            }
+        }
     }
 }

@@ -6,7 +6,7 @@ use nofx_tests::{Deliver, Lab, Script, plans};
 use serde_json::{Value, json};
 use shared::auth::ApiToken;
 use shared::db::Session;
-use shared::db::gate::{self, GateDecided, GateDecision};
+use shared::db::gate::{self, GateDecided, GateDecision, GateRequest};
 use shared::db::member::{self, MemberSet, NewMember};
 use shared::db::run::Control;
 use shared::db::token::{self, NewSession};
@@ -102,6 +102,52 @@ async fn a_decision_that_would_not_count_today_is_not_kept_by_a_retry() {
     lab.assert_invariants().await;
 }
 
+#[tokio::test]
+async fn a_waiver_of_somebody_who_is_no_admin_any_more_is_not_kept() {
+    let lab = team().await;
+    add(&lab, "eve", Role::Admin).await;
+    let (run, step) = waiting(&lab, 1).await;
+    let gate_id = gate_of(&lab, run).await;
+    let waive = GateDecision { gate_id, decision: Decision::Waive, actor: "eve", reason: Some("so"), seen: None };
+    decide_gate(&lab.ctx, &lab.person("eve"), &waive).await.unwrap();
+    lab.settle(&script(), Deliver::Once).await;
+    add(&lab, "eve", Role::Approver).await;
+    retry_with(&lab, run).await;
+    assert_eq!((events(&lab, run, "gate.voided").await.len(), lab.step_status(step).await.as_str()), (1, "blocked"));
+}
+
+#[tokio::test]
+async fn a_gate_before_a_step_is_asked_again_if_its_approval_would_not_count_today() {
+    let lab = team().await;
+    let fails = Script::overriding(|_, _| async move { Some(nofx_tests::script::broken()) });
+    let plan = json!({ "goal": "g", "steps": [plans::step("x", "echo", json!({}))] });
+    let run = start_as(&lab, &lab.person("ann"), &plan).await;
+    let request = GateRequest {
+        id: GateId(Uuid::now_v7()),
+        run_id: run,
+        step_id: Some(lab.step(run, "x").await),
+        gate_type: "review".into(),
+        evidence_uri: None,
+        reason: None,
+        expires_after_s: Some(86_400),
+    };
+    gate::gate_create(&lab.person("ann"), &request).await.unwrap();
+    decide(&lab, "ben", request.id).await;
+    lab.settle(&fails, Deliver::Once).await;
+    control_run(&lab.ctx, &lab.person("ann"), run, Control::Retry, "ann").await.unwrap();
+    lab.settle(&fails, Deliver::Once).await;
+    assert_eq!(lab.run_status(run).await, "failed", "what still counts is not asked again");
+    set_policy(&lab, json!({ "minimum": 2, "max_expires_after_s": 60 })).await;
+    control_run(&lab.ctx, &lab.person("ann"), run, Control::Retry, "ann").await.unwrap();
+    let again = gate_of(&lab, run).await;
+    let waits = "select extract(epoch from expires_at - created_at)::integer::text from nofx.gate where id = $1";
+    assert_eq!(lab.text(waits, again.0).await, "60");
+    assert_eq!(
+        (approve(&lab, "ben", again).await, approve(&lab, "carol", again).await),
+        ("recorded".into(), "passed".into())
+    );
+}
+
 async fn decide(lab: &Lab, who: &str, gate_id: GateId) {
     let decision = GateDecision { gate_id, decision: Decision::Approve, actor: who, reason: None, seen: None };
     decide_gate(&lab.ctx, &lab.person(who), &decision).await.unwrap();
@@ -141,23 +187,30 @@ async fn a_rule_counts_also_if_the_plan_does_not_say_yet_which_table() {
     assert_eq!(events(&lab, run, "gate.voided").await[0]["changed"], json!(["rule"]));
 }
 
+/// A new session of somebody who has logged in.
+async fn session_of(lab: &Lab, caller: Caller) -> Session {
+    let login = Session::new(lab.ctx.db.clone(), Arc::new(caller.clone()), Permission::SessionsCreate);
+    let made = ApiToken::generate(Kind::Person, TokenId(Uuid::now_v7()), lab.tenant.clone()).unwrap();
+    let new = NewSession { id: made.id, name: "s", secret_sha256: made.hash().to_hex(), expires_in_s: 3600 };
+    token::session_create(&login, &new).await.unwrap();
+    let caller = Caller { via: Via::Token { id: made.id, kind: Kind::Person, hash: made.hash() }, ..caller };
+    Session::new(lab.ctx.db.clone(), Arc::new(caller), Permission::RunsRead)
+}
+
 #[tokio::test]
 async fn a_new_session_does_not_make_an_old_login_younger() {
     let lab = team().await;
     let (_, gate) = asking(&lab, "ann", json!(null)).await;
     set_policy(&lab, json!({ "max_session_age_s": 60 })).await;
     let session_of_login = async |at: Timestamp| {
-        let caller = Caller { via: Via::Jwt(Login { email: None, aal: None, at: Some(at) }), ..lab.caller("ben") };
-        let login = Session::new(lab.ctx.db.clone(), Arc::new(caller), Permission::SessionsCreate);
-        let made = ApiToken::generate(Kind::Person, TokenId(Uuid::now_v7()), lab.tenant.clone()).unwrap();
-        let new = NewSession { id: made.id, name: "s", secret_sha256: made.hash().to_hex(), expires_in_s: 3600 };
-        token::session_create(&login, &new).await.unwrap();
-        let caller =
-            Caller { via: Via::Token { id: made.id, kind: Kind::Person, hash: made.hash() }, ..lab.caller("ben") };
-        Session::new(lab.ctx.db.clone(), Arc::new(caller), Permission::RunsRead)
+        let via = Via::Jwt(Login { email: None, aal: None, at: Some(at) });
+        session_of(&lab, Caller { via, ..lab.caller("ben") }).await
     };
     let old = session_of_login(Timestamp("2026-01-01T00:00:00Z".into())).await;
     assert_eq!(word(decide_as(&old, gate, Decision::Approve).await), "session");
+    // When its person logged in, the issuer did not say.
+    let caller = Caller { via: Via::Jwt(Login::default()), ..lab.caller("ben") };
+    assert_eq!(word(decide_as(&session_of(&lab, caller).await, gate, Decision::Approve).await), "session");
     let Via::Jwt(Login { at: Some(now), .. }) = lab.caller("ben").via else { panic!("a login") };
     assert_eq!(word(decide_as(&session_of_login(now).await, gate, Decision::Approve).await), "passed");
 }
@@ -183,6 +236,8 @@ async fn no_two_members_look_the_same() {
     let set = async |subject: &str, name: &str, email: Option<&str>| {
         member::member_set(&dan, &NewMember { subject, role: Role::Viewer, name, email }).await.unwrap()
     };
+    let sneaky = set("carol@acme.test", "Eve", None).await;
+    assert_eq!(sneaky, MemberSet::NameTaken, "a subject that is somebody's address");
     for (name, email, result) in [
         ("BEN", None, MemberSet::NameTaken),
         ("ben@acme.test", None, MemberSet::NameTaken),

@@ -65,8 +65,8 @@ impl Site {
     /// A new session of a member.
     async fn log_in(&self, subject: &str) -> Person {
         let token = ApiToken::generate(Kind::Person, TokenId(Uuid::new_v4()), self.lab.tenant.clone()).unwrap();
-        let sql = "insert into nofx.api_token (id, tenant_id, kind, subject, owner, name, secret_sha256, expires_at)
-                   values ($1, $2, 'person', $3, $3, 'console', $4, clock_timestamp() + interval '1 hour')";
+        let sql = "insert into nofx.api_token (id, tenant_id, kind, subject, owner, name, secret_sha256, login_at, expires_at)
+                   values ($1, $2, 'person', $3, $3, 'console', $4, clock_timestamp(), clock_timestamp() + interval '1 hour')";
         let hash = token.hash().as_bytes().to_vec();
         self.lab.admin.execute(sql, &[&token.id.0, &self.lab.tenant.0, &subject, &hash]).await.unwrap();
         Person(token)
@@ -392,7 +392,7 @@ async fn a_link_widens_nothing_that_the_rule_of_its_gate_refuses() {
     refused(&ben, "approve", StatusCode::FORBIDDEN, "rule requires other people").await;
     site.set_policy(json!({ "max_session_age_s": 60 })).await;
     let old = site.log_in("ben").await;
-    let sql = "update nofx.api_token set created_at = created_at - interval '2 minutes' where id = $1";
+    let sql = "update nofx.api_token set login_at = login_at - interval '2 minutes' where id = $1";
     site.lab.admin.execute(sql, &[&old.0.id.0]).await.unwrap();
     refused(&old, "approve", StatusCode::FORBIDDEN, "you logged in too long ago").await;
     // A decision needs its reason, and a form of this session.
