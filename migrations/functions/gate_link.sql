@@ -92,7 +92,7 @@ as $$
         when p_who ->> 'kind' is distinct from 'person' or p_link.tenant_id is distinct from p_who ->> 'tenant'
              or p_link.subject is distinct from p_who ->> 'subject'
              -- Who left and came back uses no link from before.
-             or p_link.created_at < (select coalesce(m.joined_at, m.created_at) from nofx.membership m
+             or p_link.created_at < (select m.joined_at from nofx.membership m
                                       where m.tenant_id = p_link.tenant_id and m.subject = p_link.subject) then 'other'
         when p_link.used_at is not null then 'used'
         when p_link.expires_at <= pg_catalog.clock_timestamp() then 'expired'

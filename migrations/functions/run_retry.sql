@@ -13,6 +13,7 @@ declare
     v_now timestamptz;
     v_steps nofx.change[];
     v_gates nofx.change[];
+    v_voided nofx.change[];
     v_policy jsonb;
 begin
     p := nofx.admitted(p, 'runs.control');
@@ -31,6 +32,19 @@ begin
            paused_at = null, authors = nofx.authors_with(r.authors, nofx.author_of(p, 'retried')), deadline_at = v_now + make_interval(secs => r.timeout_s)
      where r.id = v_run.id;
 
+    with lapsed as (
+        update nofx.gate g
+           set voided_at = v_now
+         where g.run_id = v_run.id and g.on_pass = 'release' and g.status in ('passed', 'waived') and g.voided_at is null
+           and not exists (select from nofx.step s where s.id = g.step_id and s.status = 'succeeded')
+           and not nofx.gate_still_holds(g)
+        returning g.id, g.step_id, g.gate_type, g.bound_digest
+    )
+    select array_agg(nofx.fact(v_run.id, l.step_id, 'gate.voided', jsonb_strip_nulls(jsonb_build_object(
+               'gate_id', l.id, 'gate_type', l.gate_type, 'changed', '["approvals"]'::jsonb, 'digest', l.bound_digest))) order by l.id)
+      into v_voided
+      from lapsed l;
+
     v_policy := nofx.approval_policy(v_run.tenant_id);
     -- Only gates that clients put before steps. Handlers create theirs again when their steps run.
     with renewed as (
@@ -42,8 +56,8 @@ begin
           from nofx.gate g
          cross join lateral nofx.gate_binding(g) b(bound)
           left join nofx.step s on s.id = g.step_id
-         where g.run_id = v_run.id and g.on_pass = 'release' and g.generation = v_run.generation
-           and (g.status in ('failed', 'expired', 'cancelled') or g.status in ('passed', 'waived') and not nofx.gate_still_holds(g))
+         where g.run_id = v_run.id and g.on_pass = 'release'
+           and (g.generation = v_run.generation and g.status in ('failed', 'expired', 'cancelled') or g.voided_at = v_now)
            and s.status is distinct from 'succeeded'
         returning id, step_id, gate_type, rule, bound_digest
     )
@@ -78,7 +92,7 @@ begin
     perform nofx.runs_settle(
         nofx.fact(v_run.id, null, 'run.retried',
                   jsonb_build_object('actor', p ->> 'actor', 'by', p -> 'by', 'generation', v_run.generation + 1))
-        || v_gates || v_steps, v_now);
+        || v_voided || v_gates || v_steps, v_now);
     return jsonb_build_object('result', 'retried', 'generation', v_run.generation + 1,
                               'status', (select r.status from nofx.run r where r.id = v_run.id),
                               'ready', nofx.wakeups(nofx.made_ready(v_steps), v_now));

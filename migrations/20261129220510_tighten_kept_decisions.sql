@@ -139,7 +139,7 @@ as $$
 $$;
 revoke execute on function nofx.author_of(jsonb, text) from public;
 
--- functions/gate_link.sql sha256=fb413e3e69c754d0e70c6ef616c30193dcbd818202ca17c449c4f3cd42c9bba7
+-- functions/gate_link.sql sha256=c53787e005cfc0e666e6fa92345da9fa631eb787bc18d2ea4154ed2d8d37460b
 -- One-time links to gates, for mail and chat. A link is for one member, and about what the gate asked when it was made. It decides nothing and
 -- widens nothing: its person logs in, and nofx.gate_decide checks the rule of the gate as for any other decision. The database never has the
 -- secret. Links of a gate change only under the lock of its run.
@@ -234,7 +234,7 @@ as $$
         when p_who ->> 'kind' is distinct from 'person' or p_link.tenant_id is distinct from p_who ->> 'tenant'
              or p_link.subject is distinct from p_who ->> 'subject'
              -- Who left and came back uses no link from before.
-             or p_link.created_at < (select coalesce(m.joined_at, m.created_at) from nofx.membership m
+             or p_link.created_at < (select m.joined_at from nofx.membership m
                                       where m.tenant_id = p_link.tenant_id and m.subject = p_link.subject) then 'other'
         when p_link.used_at is not null then 'used'
         when p_link.expires_at <= pg_catalog.clock_timestamp() then 'expired'
@@ -748,7 +748,7 @@ as $$
 $$;
 revoke execute on function nofx.permission_list(), nofx.role_rank(text), nofx.permits(text, text, text), nofx.is_of_access(text) from public;
 
--- functions/run_retry.sql sha256=7d0f68e1e0d661fff29f3f7f335e91ec3dec2f789420ac832b57e9ce6e04de34
+-- functions/run_retry.sql sha256=fe906f60ab3924a98738ec4036d7843d814d0ae742e05f8aaaa99dc445d82a81
 -- Starts the next generation of a failed or cancelled run. Steps that succeeded stay. All others start again: their blockers are counted
 -- again, their failures and lost workers are 0 again, their attempt numbers continue. Gates that did not pass, and those that would not pass today, are
 -- asked again.
@@ -764,6 +764,7 @@ declare
     v_now timestamptz;
     v_steps nofx.change[];
     v_gates nofx.change[];
+    v_voided nofx.change[];
     v_policy jsonb;
 begin
     p := nofx.admitted(p, 'runs.control');
@@ -782,6 +783,19 @@ begin
            paused_at = null, authors = nofx.authors_with(r.authors, nofx.author_of(p, 'retried')), deadline_at = v_now + make_interval(secs => r.timeout_s)
      where r.id = v_run.id;
 
+    with lapsed as (
+        update nofx.gate g
+           set voided_at = v_now
+         where g.run_id = v_run.id and g.on_pass = 'release' and g.status in ('passed', 'waived') and g.voided_at is null
+           and not exists (select from nofx.step s where s.id = g.step_id and s.status = 'succeeded')
+           and not nofx.gate_still_holds(g)
+        returning g.id, g.step_id, g.gate_type, g.bound_digest
+    )
+    select array_agg(nofx.fact(v_run.id, l.step_id, 'gate.voided', jsonb_strip_nulls(jsonb_build_object(
+               'gate_id', l.id, 'gate_type', l.gate_type, 'changed', '["approvals"]'::jsonb, 'digest', l.bound_digest))) order by l.id)
+      into v_voided
+      from lapsed l;
+
     v_policy := nofx.approval_policy(v_run.tenant_id);
     -- Only gates that clients put before steps. Handlers create theirs again when their steps run.
     with renewed as (
@@ -793,8 +807,8 @@ begin
           from nofx.gate g
          cross join lateral nofx.gate_binding(g) b(bound)
           left join nofx.step s on s.id = g.step_id
-         where g.run_id = v_run.id and g.on_pass = 'release' and g.generation = v_run.generation
-           and (g.status in ('failed', 'expired', 'cancelled') or g.status in ('passed', 'waived') and not nofx.gate_still_holds(g))
+         where g.run_id = v_run.id and g.on_pass = 'release'
+           and (g.generation = v_run.generation and g.status in ('failed', 'expired', 'cancelled') or g.voided_at = v_now)
            and s.status is distinct from 'succeeded'
         returning id, step_id, gate_type, rule, bound_digest
     )
@@ -829,7 +843,7 @@ begin
     perform nofx.runs_settle(
         nofx.fact(v_run.id, null, 'run.retried',
                   jsonb_build_object('actor', p ->> 'actor', 'by', p -> 'by', 'generation', v_run.generation + 1))
-        || v_gates || v_steps, v_now);
+        || v_voided || v_gates || v_steps, v_now);
     return jsonb_build_object('result', 'retried', 'generation', v_run.generation + 1,
                               'status', (select r.status from nofx.run r where r.id = v_run.id),
                               'ready', nofx.wakeups(nofx.made_ready(v_steps), v_now));
