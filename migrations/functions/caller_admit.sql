@@ -78,8 +78,9 @@ begin
         raise exception 'forbidden' using errcode = 'NF403', detail = coalesce(p_permission, '');
     end if;
 
-    -- People can still revoke the token that sends too many requests.
-    if v_tenant.limits ? 'requests_per_minute' and not (v_who.kind = 'person' and nofx.is_of_access(p_permission)) then
+    -- An admin can still log in and revoke the token that sends too many requests.
+    if v_tenant.limits ? 'requests_per_minute'
+       and not (v_who.kind = 'person' and v_who.role = 'admin' and nofx.is_of_access(p_permission)) then
         perform nofx.limits_admit_request(v_tenant.tenant_id, p ->> 'request_id', (v_tenant.limits ->> 'requests_per_minute')::bigint);
     end if;
 

@@ -22,18 +22,18 @@ begin
     insert into nofx.approval (tenant_id, run_id, gate_id, decision, actor, reason, created_at, subject, is_self, decides, bound_digest,
                                envelope)
     values (p_gate.tenant_id, p_gate.run_id, p_gate.id, p ->> 'decision', p ->> 'actor', p ->> 'reason', p_now, v_subject,
-            v_subject = any (nofx.gate_excluded(p_gate.run_id, p_rule)), ends, p_gate.bound_digest,
+            v_subject = any (nofx.gate_excluded(p_gate.run_id, '{}')), ends, p_gate.bound_digest,
             nullif(p -> 'envelope', 'null'));
     return next;
 end
 $$;
 
--- p: {caller, gate_id, decision: approve|reject|waive, actor, reason, seen, envelope, link, is_dry}. is_dry: decide nothing, and say `changed` if a
--- decision were possible. seen: the digest of what the person has seen, and of what
+-- p: {caller, gate_id, decision: approve|reject|waive, actor, reason, seen, envelope, link}. seen: the digest of what the person has seen, and of what
 -- the envelope, the signed statement about the decision, is about.
 -- -> {result: decided|recorded|unchanged|excluded|changed|link|conflict|not_found, gate: {..}, why, changed: [paths], ready: [wake-ups]}.
 -- `recorded`: more approvals are needed. `unchanged`: the person's approval was recorded before. `excluded`: the person may not decide, and `why`
 -- is that of nofx.gate_may_decide. `changed`: the gate is not about what the person saw; from now on it asks about what is there.
+-- Without an envelope nothing is decided: the answer is `changed` if a decision were possible.
 -- `link`: p names a link that cannot be used, and `why` is that of nofx.link_why_not.
 create or replace function nofx.gate_decide(p jsonb) returns jsonb
     language plpgsql
@@ -77,7 +77,8 @@ begin
     if v_status is null or (v_status <> 'passed' and coalesce(p ->> 'reason', '') !~ '\S') then
         raise exception 'a rejection and a waiver need a reason' using errcode = 'invalid_parameter_value';
     end if;
-    if (p ->> 'is_dry')::boolean then
+    -- Nobody signed it, because the person could not decide a moment ago.
+    if coalesce(p -> 'envelope', 'null') = 'null' then
         return jsonb_build_object('result', 'changed', 'changed', '["may_decide"]'::jsonb, 'gate', nofx.gate_view(v_gate.id, p -> 'who'),
                                   'ready', '[]'::jsonb);
     end if;
@@ -136,7 +137,7 @@ begin
 
     v_changes := v_changes || nofx.gates_conclude(v_ended, jsonb_strip_nulls(jsonb_build_object(
         'decision', p ->> 'decision', 'actor', p ->> 'actor', 'by', p -> 'by', 'reason', p ->> 'reason',
-        'is_self', case when (p -> 'who' ->> 'subject') = any (nofx.gate_excluded(v_gate.run_id, v_rule)) then true end)), v_now);
+        'is_self', case when (p -> 'who' ->> 'subject') = any (nofx.gate_excluded(v_gate.run_id, '{}')) then true end)), v_now);
     perform nofx.runs_settle(v_changes, v_now);
     return jsonb_build_object('result', case when v_gate.id = any (v_ended) then 'decided' else 'recorded' end,
                               'gate', nofx.gate_view(v_gate.id, p -> 'who'),

@@ -54,21 +54,23 @@ as $$
 declare
     v_rule jsonb := nofx.approval_strictest(coalesce(p_gate.rule, '{}'), nofx.approval_policy(p_gate.tenant_id));
     v_is_solo boolean := (select t.is_solo from nofx.tenant t where t.tenant_id = p_gate.tenant_id);
+    -- Who was no author when they decided is none now: a retry makes nobody an author of bytes that they approved.
+    v_excluded text[] := nofx.gate_excluded(p_gate.run_id, v_rule);
 begin
     if p_gate.status = 'waived' then
         return v_rule ->> 'waive' is not distinct from 'admins' and exists (
             select from nofx.approval a
               join nofx.membership m on m.tenant_id = a.tenant_id and m.subject = a.subject and m.removed_at is null
              where a.gate_id = p_gate.id and a.decision = 'waive' and nofx.permits('gates.waive', m.role, 'person')
-               and a.created_at >= coalesce(m.joined_at, m.created_at) and (v_is_solo or not a.is_self or v_rule -> 'self' = 'true'));
+               and a.created_at >= coalesce(m.joined_at, m.created_at)
+               and (v_is_solo or not a.is_self or a.subject <> all (v_excluded)));
     end if;
     return (select count(distinct a.subject)
               from nofx.approval a
               join nofx.membership m on m.tenant_id = a.tenant_id and m.subject = a.subject and m.removed_at is null
              where a.gate_id = p_gate.id and a.decision = 'approve' and a.bound_digest is not distinct from p_gate.bound_digest
                and nofx.approval_names(v_rule, m) and a.created_at >= coalesce(m.joined_at, m.created_at)
-               -- As it was when they decided: a retry makes nobody an author of bytes that they approved.
-               and (v_is_solo or not a.is_self or v_rule -> 'self' = 'true')) >= nofx.approval_count(v_rule -> 'required');
+               and (v_is_solo or not a.is_self or a.subject <> all (v_excluded))) >= nofx.approval_count(v_rule -> 'required');
 end
 $$;
 

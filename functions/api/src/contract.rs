@@ -110,8 +110,7 @@ fn runs(schemas: &mut Schemas) -> Vec<Operation> {
             .has_etag(),
         get("/runs/{id}/gates", "listRunGates", RUNS, "List the gates of a run, oldest first.")
             .answers(200, "A page.", gates)
-            .with("Link")
-            .has_etag(),
+            .with("Link"),
         get("/runs/{id}/lineage", "fetchLineage", RUNS, "Read which artifacts of a run were made from which.")
             .answers(200, "The graph.", schemas.of::<Lineage>())
             .example("run", "GET /runs/{id}/lineage"),

@@ -21,7 +21,9 @@ pub async fn local_tenant(client: &Client, tenant: &str) -> Result<()> {
                        on conflict (tenant_id) do update set is_solo = true)
                insert into nofx.membership (tenant_id, subject, role, name, created_by)
                values ($1, 'local', 'admin', 'local', 'nofx dev')
-                   on conflict (tenant_id, subject) do update set role = 'admin', removed_at = null, joined_at = clock_timestamp()
+                   on conflict (tenant_id, subject) do update
+                      set role = 'admin', removed_at = null,
+                          joined_at = case when membership.removed_at is null then membership.joined_at else clock_timestamp() end
                 where membership.removed_at is not null or membership.role <> 'admin'";
     client.execute_typed(sql, &[(&tenant, Type::TEXT)]).await.map(|_| ()).context("cannot make the local tenant")
 }

@@ -133,40 +133,23 @@ pub async fn gate_create(session: &Session, gate: &GateRequest) -> Result<GateCr
     session.transition("select nofx.gate_create($1)", gate).await
 }
 
-/// Decides a gate if it is pending. `envelope` is the signed statement about the decision.
+/// Decides a gate if it is pending. `envelope` is the signed statement about the decision: without one nothing is decided, and
+/// a decision that is possible is [`GateDecided::Changed`]. A link must be of this gate and for the caller, and is used up with
+/// the decision.
 pub async fn gate_decide(
-    session: &Session,
-    decision: &GateDecision<'_>,
-    envelope: Option<&Value>,
-) -> Result<GateDecided, Error> {
-    gate_decide_with(session, decision, envelope, None).await
-}
-
-/// The same, with a link: it must be of this gate and for the caller, and is used up with the decision.
-pub async fn gate_decide_with(
     session: &Session,
     decision: &GateDecision<'_>,
     envelope: Option<&Value>,
     link: Option<&LinkProof>,
 ) -> Result<GateDecided, Error> {
-    let call = DecideCall { decision, envelope, link, is_dry: false };
-    session.transition("select nofx.gate_decide($1)", &call).await
-}
-
-/// Asks what would become of a decision that nobody has signed. Decides nothing: a decision that is possible by now is
-/// [`GateDecided::Changed`].
-pub async fn gate_refusal(session: &Session, decision: &GateDecision<'_>) -> Result<GateDecided, Error> {
-    let call = DecideCall { decision, envelope: None, link: None, is_dry: true };
-    session.transition("select nofx.gate_decide($1)", &call).await
-}
-
-#[derive(Debug, Serialize)]
-struct DecideCall<'a> {
-    #[serde(flatten)]
-    decision: &'a GateDecision<'a>,
-    envelope: Option<&'a Value>,
-    link: Option<&'a LinkProof>,
-    is_dry: bool,
+    #[derive(Debug, Serialize)]
+    struct Call<'a> {
+        #[serde(flatten)]
+        decision: &'a GateDecision<'a>,
+        envelope: Option<&'a Value>,
+        link: Option<&'a LinkProof>,
+    }
+    session.transition("select nofx.gate_decide($1)", &Call { decision, envelope, link }).await
 }
 
 /// Columns of a gate as the API shows it. The query names the gate `g`.

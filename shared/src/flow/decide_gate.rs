@@ -36,14 +36,13 @@ pub async fn decide_gate_with(
     }
     // The signature covers the gate as it was read here.
     let decision = &GateDecision { seen: read.digest.as_deref(), ..*decision };
-    let decided = if may_decide(&read, decision.decision) {
-        let envelope = attest(ctx, &read, session.principal().await?, decision).await?;
-        gate::gate_decide_with(session, decision, Some(&envelope), link).await?
+    // Without a signature nothing is decided, even if it has become possible meanwhile.
+    let envelope = if may_decide(&read, decision.decision) {
+        Some(attest(ctx, &read, session.principal().await?, decision).await?)
     } else {
-        // Nothing is signed, so nothing may be decided, even if it became possible meanwhile.
-        gate::gate_refusal(session, decision).await?
+        None
     };
-    match decided {
+    match gate::gate_decide(session, decision, envelope.as_ref(), link).await? {
         GateDecided::Decided { gate, ready } => {
             wake(&ctx.queue, ready).await;
             Ok(gate)

@@ -226,7 +226,10 @@ async fn only_one_of_many_concurrent_decisions_counts() {
             let session = lab.session();
             async move {
                 let decision = GateDecision { gate_id, decision, actor: "ann", reason: Some("so"), seen: None };
-                matches!(gate::gate_decide(&session, &decision, None).await.unwrap(), GateDecided::Decided { .. })
+                matches!(
+                    gate::gate_decide(&session, &decision, Some(&json!({})), None).await.unwrap(),
+                    GateDecided::Decided { .. }
+                )
             }
         });
         let decided = run_concurrently(deciders.into()).await;

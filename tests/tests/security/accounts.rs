@@ -158,7 +158,8 @@ async fn a_token_that_floods_the_tenant_can_be_revoked() {
     }
     let (admin, revoke) = (tenant.person("admin"), format!("/tokens/{id}"));
     assert_eq!((agent.get("/runs").await.0, admin.get("/runs").await.0), (429, 429));
-    assert_eq!(admin.get("/tokens").await.0, 200);
+    assert_eq!((admin.get("/tokens").await.0, admin.post("/sessions", json!({})).await.0), (200, 201));
+    assert_eq!(tenant.person("viewer").post("/sessions", json!({})).await.0, 429);
     assert_eq!(admin.send("DELETE", &revoke, None).await.1["result"], "revoked");
     assert_eq!(agent.get("/runs").await.0, 401);
 }

@@ -399,7 +399,7 @@ async fn an_agent_with_every_role_neither_decides_nor_waives_a_gate() {
         }
     }
     let decide = async |subject: &str, decision: &str| {
-        let call = json!({ "caller": by_jwt(subject), "gate_id": gate, "decision": decision, "actor": "mallory", "reason": "because" });
+        let call = json!({ "caller": by_jwt(subject), "gate_id": gate, "decision": decision, "actor": "mallory", "reason": "because", "envelope": {} });
         api.query_one("select nofx.gate_decide($1)", &[&call]).await.map(|row| row.get::<_, Value>(0))
     };
     decide("approver", "waive").await.expect_err("only an admin waives");

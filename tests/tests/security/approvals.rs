@@ -60,7 +60,7 @@ pub(crate) async fn gate_of(lab: &Lab, run: RunId) -> GateId {
 
 pub(crate) async fn decide_as(session: &Session, gate_id: GateId, decision: Decision) -> Result<GateDecided, Error> {
     let decision = GateDecision { gate_id, decision, actor: "somebody else", reason: Some("because"), seen: None };
-    gate::gate_decide(session, &decision, None).await
+    gate::gate_decide(session, &decision, Some(&json!({})), None).await
 }
 
 pub(crate) async fn decide(lab: &Lab, who: &str, gate: GateId, decision: Decision) -> String {
@@ -277,7 +277,7 @@ async fn lists_name_who_decides_and_a_rejection_is_a_veto() {
     assert_eq!(decide(&lab, "ben", gate, Decision::Waive).await, "no gates.waive");
     for reason in [None, Some(" \n")] {
         let decision = GateDecision { gate_id: gate, decision: Decision::Waive, actor: "dan", reason, seen: None };
-        gate::gate_decide(&lab.person("dan"), &decision, None).await.expect_err("no reason");
+        gate::gate_decide(&lab.person("dan"), &decision, Some(&json!({})), None).await.expect_err("no reason");
     }
     assert_eq!(decide(&lab, "dan", gate, Decision::Waive).await, "waived");
 }

@@ -117,6 +117,22 @@ async fn a_waiver_of_somebody_who_is_no_admin_any_more_is_not_kept() {
 }
 
 #[tokio::test]
+async fn an_approval_of_ones_own_work_is_not_kept_once_the_policy_forbids_it() {
+    let lab = team().await;
+    add(&lab, "ann", Role::Approver).await;
+    set_policy(&lab, json!({ "self": "allowed" })).await;
+    let (run, step) = waiting(&lab, 1).await;
+    decide(&lab, "ann", gate_of(&lab, run).await).await;
+    assert_eq!(events(&lab, run, "gate.passed").await[0]["is_self"], true);
+    lab.settle(&script(), Deliver::Once).await;
+    retry_with(&lab, run).await;
+    assert_eq!((events(&lab, run, "gate.kept").await.len(), lab.step_status(step).await.as_str()), (1, "failed"));
+    set_policy(&lab, json!({})).await;
+    retry_with(&lab, run).await;
+    assert_eq!((events(&lab, run, "gate.voided").await.len(), lab.step_status(step).await.as_str()), (1, "blocked"));
+}
+
+#[tokio::test]
 async fn a_gate_before_a_step_is_asked_again_if_its_approval_would_not_count_today() {
     let lab = team().await;
     let fails = Script::overriding(|_, _| async move { Some(nofx_tests::script::broken()) });
@@ -221,7 +237,8 @@ async fn what_nobody_signed_decides_nothing() {
     let (run, gate_id) = asking(&lab, "ann", json!(null)).await;
     let decision = GateDecision { gate_id, decision: Decision::Approve, actor: "ben", reason: None, seen: None };
     // The person could decide by now, but when the gate was read they could not, so nothing was signed.
-    let GateDecided::Changed { changed } = gate::gate_refusal(&lab.person("ben"), &decision).await.unwrap() else {
+    let GateDecided::Changed { changed } = gate::gate_decide(&lab.person("ben"), &decision, None, None).await.unwrap()
+    else {
         panic!("decided");
     };
     assert_eq!(changed, ["may_decide"]);

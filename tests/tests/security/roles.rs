@@ -179,7 +179,7 @@ async fn the_worker_role_suffices_for_workers_and_the_sweeper() {
         (step.name == "flaky" && step.attempt == 1).then(nofx_tests::script::flaky)
     });
     lab.settle_on(&worker, &script, Deliver::Thrice).await;
-    let gate = "select nofx.gate_decide(jsonb_build_object('caller', $2::jsonb, 'gate_id', id, 'decision', 'approve'))
+    let gate = "select nofx.gate_decide(jsonb_build_object('caller', $2::jsonb, 'gate_id', id, 'decision', 'approve', 'envelope', '{}'::jsonb))
            from nofx.gate where run_id = $1";
     let caller = serde_json::to_value(Caller::local(lab.tenant.clone())).unwrap();
     lab.admin.execute(gate, &[&run.0, &caller]).await.unwrap();

@@ -243,7 +243,7 @@ impl<'a> Postgres<'a> {
         let row = self.lab.admin.query_one(sql, &[&self.run.0, &name, &generation]).await.unwrap();
         let id = GateId(row.get(0));
         let decision = GateDecision { gate_id: id, decision, actor: "ann", reason: Some("so"), seen: None };
-        match gate::gate_decide(&self.lab.session(), &decision, None).await.unwrap() {
+        match gate::gate_decide(&self.lab.session(), &decision, Some(&json!({})), None).await.unwrap() {
             GateDecided::Decided { ready, .. } => Answer { wakes: self.named(&ready), ..Answer::of("decided") },
             GateDecided::Conflict { .. } => Answer::of("conflict"),
             GateDecided::NotFound => Answer::of("not_found"),

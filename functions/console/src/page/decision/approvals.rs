@@ -16,7 +16,7 @@ pub(super) fn why_not(standing: &Standing) -> Option<WhyNot> {
     (!matches!(why, WhyNot::Decided | WhyNot::Expired)).then_some(why)
 }
 
-/// What a reader who may not decide is told.
+/// Tells readers why they may not decide.
 pub(super) fn excluded(standing: &Standing, why: WhyNot) -> Markup {
     let may_waive = standing.may_decide.is_some_and(|may| may.waive);
     let (tone, symbol) = if why == WhyNot::Done { ("good", "good") } else { ("warn", "decide") };
