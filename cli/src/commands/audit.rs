@@ -71,7 +71,7 @@ pub struct VerifyArgs {
     /// Start after the entry with this number. With its hash, the first entry must be linked to it
     #[arg(long, value_name = "SEQ[:HASH]", default_value = "0", value_parser = start)]
     after: Start,
-    /// Check also that each decision of a gate is signed by the person whom the audit names
+    /// Also check that each decision of a gate is signed by the person whom the audit names
     #[arg(long, conflicts_with = "file")]
     decisions: bool,
     /// File with the public keys of decisions that you trust, in PEM [default: the keys of the API]

@@ -135,7 +135,7 @@ impl Decisions {
 async fn check(api: Api, keys: Arc<[PublicKey]>, entries: Vec<Recorded>) -> Result<Vec<Problem>> {
     let all = |why: &str| entries.iter().map(|entry| entry.problem(format!("{}, and {why}", entry.who()))).collect();
     let Some(id) = entries.first().and_then(|entry| entry.subject.parse::<GateId>().ok()) else {
-        return Ok(all("that is no id of a gate"));
+        return Ok(all("that is not the id of a gate"));
     };
     match verify::fetch(&api, id).await {
         Ok(gate) => Ok(compare(&gate, &keys, &entries)),
@@ -161,8 +161,11 @@ fn compare(gate: &Gate, keys: &[PublicKey], entries: &[Recorded]) -> Vec<Problem
                 signed.push((bond, one));
                 continue;
             }
-            Ok((None, one)) => format!("a statement of it is about the gate {}", printable(&one.gate)),
-            Err(error) => format!("a statement of it is {error}"),
+            Ok((None, one)) => format!("a statement is about the gate {}", printable(&one.gate)),
+            Err(error) => {
+                let why = error.to_string();
+                format!("a statement cannot be accepted: {}", why.trim_start_matches("not verified: "))
+            }
         };
         problems.push(Problem {
             entry: None,
@@ -185,7 +188,7 @@ impl Checked {
     pub fn text(&self) -> String {
         let decisions = count(self.entries, "decision");
         let verb = if self.entries == 1 { "is" } else { "are" };
-        let mut text = format!("{} {decisions} of it {verb} signed\n", paint(GOOD, "✓"));
+        let mut text = format!("{} {decisions} {verb} signed\n", paint(GOOD, "✓"));
         text.push_str(&verify::note(self.keys_are_kept, "nofx keys --pem --decisions"));
         text
     }
@@ -195,10 +198,8 @@ impl Checked {
         if self.problems.is_empty() {
             return Ok(());
         }
-        let mut message = format!(
-            "the audit is intact, but not every decision of it is signed: {}",
-            count(self.problems.len(), "problem")
-        );
+        let mut message =
+            format!("the audit is intact, but its decisions have {}", count(self.problems.len(), "problem"));
         for Problem { entry, message: what, .. } in &self.problems {
             let entry = entry.map(|entry| format!("entry {entry}: ")).unwrap_or_default();
             let _ = write!(message, "\n  {entry}{what}");

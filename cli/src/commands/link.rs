@@ -19,7 +19,7 @@ pub struct Args {
     /// Who may use it: the e-mail address or the id of a member who may approve the gate
     #[arg(long = "for", value_name = "PERSON")]
     person: String,
-    /// How long it counts: a number with m, h, d or w, at most 30d
+    /// How long it is valid: a number with m, h, d or w, at most 30d
     #[arg(long, value_name = "TIME", default_value = "1d", value_parser = lifetime)]
     expires: u32,
     #[command(flatten)]

@@ -244,7 +244,7 @@ fn read_approval(
         return approval::read(fields);
     }
     if fields.value("approval").is_some() {
-        fields.problem("approval", "is inputs.approval in a step that asks");
+        fields.problem("approval", "does not belong here: a manual step has it in inputs.approval");
     }
     approval::read_ask(fields, inputs, timeout_s)
 }

@@ -137,7 +137,7 @@ pub fn void_link_page(base: Base, gate: &Gate, void: Void<'_>) -> String {
             h1 { (title) }
             @match void {
                 Void::Used(at) => p.lead role="alert" { "You decided with it" @if let Some(at) = at { " " (time(at)) } "." },
-                Void::Expired(at) => p.lead role="alert" { "It counted until " (time(at)) "." },
+                Void::Expired(at) => p.lead role="alert" { "It was valid until " (time(at)) "." },
                 Void::Changed(paths) => {
                     p.lead role="alert" { "Nothing was decided. The gate asks about something else than when the link was made." }
                     @if !paths.is_empty() {

@@ -26,7 +26,7 @@ pub(super) fn rows(approvals: &ApprovalPolicy) -> [Row; 7] {
         Waivers::Nobody => ("nobody", "nobody may waive a gate"),
     };
     let people = format!("{} must approve a gate", many(u64::from(approvals.minimum), "person", "different people"));
-    let own = allowed(approvals.by_self, "a person who started a run or uploaded its files");
+    let own = allowed(approvals.by_self, "a person who started or retried a run, or uploaded or made its files");
     let owner = allowed(approvals.owners, "the owner of the token that started a run");
     let expiry = seconds(approvals.max_expires_after_s, "a gate expires after");
     let login = seconds(approvals.max_session_age_s, "a decision needs a session of at most");

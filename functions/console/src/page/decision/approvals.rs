@@ -90,7 +90,7 @@ fn demand(rule: &ApprovalRule, required: u32) -> Markup {
                 ", as " (who)
             },
         }
-        @if !rule.by_self { ", but not the people who started or retried the run or uploaded its files" }
+        @if !rule.by_self { ", but not the people who started or retried the run, or uploaded or made its files" }
         "."
     }
 }
