@@ -1,6 +1,6 @@
 -- Puts a gate before a step that has not started, or before the end of a run.
 -- p: {caller, id, run_id, step_id, gate_type, evidence_uri, reason, expires_after_s}
--- -> {result: created|conflict|not_found, what, status}
+-- -> {result: created|conflict|not_found, what, status} | {result: full, maximum}
 create or replace function nofx.gate_create(p jsonb) returns jsonb
     language plpgsql
     security definer
@@ -24,6 +24,10 @@ begin
     -- A failing run only records its last running steps. A new gate would leave it ended with a pending gate.
     if nofx.is_failing(v_run.steps_failed, v_run.failure) then
         return jsonb_build_object('result', 'conflict', 'what', 'run', 'status', 'failing');
+    end if;
+    if (select count(*) from nofx.gate g
+         where g.run_id = v_run.id and g.status = 'pending' and g.on_pass = 'release') >= nofx.max_gates() then
+        return jsonb_build_object('result', 'full', 'maximum', nofx.max_gates());
     end if;
     v_now := clock_timestamp();
     if p ->> 'step_id' is not null then

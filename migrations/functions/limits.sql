@@ -10,6 +10,11 @@ create or replace function nofx.max_wakeups() returns integer
     language sql immutable
 as $$ select 20 $$;
 
+-- Gates of clients that may wait in a run at once.
+create or replace function nofx.max_gates() returns integer
+    language sql immutable
+as $$ select 100 $$;
+
 -- The end of the lease of an attempt that starts now: its timeout or the rest of the invocation, whichever is shorter, plus 5 s in which the
 -- worker records the end.
 create or replace function nofx.lease_end(p_now timestamptz, p_timeout_s integer, p_invocation_s integer) returns timestamptz
@@ -36,5 +41,5 @@ create or replace function nofx.lets_start(p_run_status text) returns boolean
     language sql immutable
 as $$ select p_run_status in ('queued', 'running', 'blocked') $$;
 
-revoke execute on function nofx.max_workers_lost(), nofx.max_wakeups(), nofx.lease_end(timestamptz, integer, integer),
+revoke execute on function nofx.max_workers_lost(), nofx.max_wakeups(), nofx.max_gates(), nofx.lease_end(timestamptz, integer, integer),
     nofx.wakeup_due(timestamptz, timestamptz), nofx.is_failing(integer, jsonb), nofx.approval_type(text), nofx.lets_start(text) from public;

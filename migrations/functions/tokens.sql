@@ -1,9 +1,10 @@
 -- API tokens of agents and services. Only people who are admins create and revoke them. The database never gets a secret, only its sha256.
 
--- Creates a token. Its creator owns it, and it is revoked when they are removed. Its name in records is its subject, so that it cannot look like
--- a person. Every token has the permission account.read.
--- p: {caller, id, kind, name, role, scopes, secret_sha256, expires_in_s}; scopes are permissions, or null for all of the role.
--- -> {result: created, expires_at} | {result: role_above} | {result: scope_outside, scopes}. Safe to repeat.
+-- Creates a token. p.owner, the subject or the e-mail address of a member, owns it, else its creator; it is revoked when its owner is removed. Its
+-- name in records is its subject, so that it cannot look like a person. Every token has the permission account.read.
+-- p: {caller, id, kind, name, role, owner, scopes, secret_sha256, expires_in_s}; scopes are permissions, or null for all of the role.
+-- -> {result: created, expires_at} | {result: role_above} (the creator's) | {result: owner_unknown} | {result: role_above_owner}
+--  | {result: scope_outside, scopes}. Safe to repeat.
 create or replace function nofx.token_create(p jsonb) returns jsonb
     language plpgsql
     security definer
@@ -14,6 +15,7 @@ declare
     v_now timestamptz := clock_timestamp();
     v_subject text := (p ->> 'kind') || ':' || (p ->> 'name');
     v_scopes text[] := case when jsonb_typeof(p -> 'scopes') = 'array' then array(select jsonb_array_elements_text(p -> 'scopes')) end;
+    v_owner nofx.membership;
     v_outside text[];
     v_expires_at timestamptz;
 begin
@@ -29,8 +31,23 @@ begin
     end if;
     v_scopes := array(select distinct s from unnest(v_scopes || array['account.read']) s order by s);
     perform nofx.member_lock(v_who);
+    -- Locked like its creator: a member who is removed concurrently gets no token that outlives the membership.
+    select * into v_owner
+      from nofx.membership m
+     where m.tenant_id = v_who.tenant_id and m.removed_at is null
+       and case when p ->> 'owner' is null then m.subject = v_who.subject
+                else m.subject = p ->> 'owner' or lower(m.email) = lower(p ->> 'owner') end
+     order by m.subject = p ->> 'owner' desc
+     limit 1
+       for share;
+    if not found then
+        return jsonb_build_object('result', 'owner_unknown');
+    end if;
+    if nofx.role_rank(p ->> 'role') > nofx.role_rank(v_owner.role) then
+        return jsonb_build_object('result', 'role_above_owner');
+    end if;
     insert into nofx.api_token (id, tenant_id, kind, subject, owner, name, role, scopes, secret_sha256, created_at, expires_at)
-    values ((p ->> 'id')::uuid, v_who.tenant_id, p ->> 'kind', v_subject, v_who.subject, v_subject, p ->> 'role',
+    values ((p ->> 'id')::uuid, v_who.tenant_id, p ->> 'kind', v_subject, v_owner.subject, v_subject, p ->> 'role',
             case when jsonb_typeof(p -> 'scopes') = 'array' then v_scopes end, decode(p ->> 'secret_sha256', 'hex'), v_now,
             v_now + make_interval(secs => (p ->> 'expires_in_s')::integer))
         on conflict (id) do nothing;

@@ -53,6 +53,9 @@ pub struct CreateArgs {
     /// Role of the token
     #[arg(long)]
     role: Role,
+    /// Member who owns it, by subject or e-mail address: whoever uses it. By default you
+    #[arg(long, value_name = "MEMBER")]
+    owner: Option<String>,
     /// How long it is valid: a number with m, h, d or w, at most 366d
     #[arg(long, value_name = "TIME", default_value = "90d", value_parser = lifetime)]
     expires: u32,
@@ -92,7 +95,7 @@ async fn create(api: &Api, args: &CreateArgs) -> Result<()> {
     };
     let scopes = (!args.scopes.is_empty()).then_some(&args.scopes);
     let body = json!({
-        "kind": kind, "name": args.name, "role": args.role.as_str(), "scopes": scopes, "expires_in_s": args.expires,
+        "kind": kind, "name": args.name, "role": args.role.as_str(), "owner": args.owner, "scopes": scopes, "expires_in_s": args.expires,
     });
     let made: TokenCreated = api.post("/tokens", &body).await?;
     if args.format.json {

@@ -67,6 +67,8 @@ pub(crate) fn created(token: &ApiToken, made: TokenMade) -> Result<Response, Err
     let expires_at = match made {
         TokenMade::Created { expires_at } => expires_at,
         TokenMade::RoleAbove => return Err(Error::invalid("role", "is higher than your own")),
+        TokenMade::OwnerUnknown => return Err(Error::invalid("owner", "no member has this subject or e-mail address")),
+        TokenMade::RoleAboveOwner => return Err(Error::invalid("role", "is higher than the owner's")),
         TokenMade::ScopeOutside { scopes } => {
             let message = format!("has permissions that the role and kind do not include: {}", scopes.join(", "));
             return Err(Error::invalid("scopes", message));

@@ -32,7 +32,7 @@ pub async fn list(session: Session, query: Query) -> Result<Response, Error> {
     Ok(page_of(TokenPage { tokens: page.items, next }, next, &query))
 }
 
-/// `POST /tokens {kind, name, role, scopes, expires_in_s}` -> 201 with the token, which nobody can read again.
+/// `POST /tokens {kind, name, role, owner, scopes, expires_in_s}` -> 201 with the token, which nobody can read again.
 pub async fn create(session: Session, body: Body) -> Result<Response, Error> {
     let request = body.read(TOKEN_FIELDS, TokenRequest::read)?;
     let token = ApiToken::generate(request.kind, TokenId(Uuid::now_v7()), session.tenant().clone())?;
@@ -41,6 +41,7 @@ pub async fn create(session: Session, body: Body) -> Result<Response, Error> {
         kind: request.kind,
         name: &request.name,
         role: request.role,
+        owner: request.owner.as_deref(),
         scopes: request.scopes.as_deref(),
         secret_sha256: token.hash().to_hex(),
         expires_in_s: request.expires_in_s,

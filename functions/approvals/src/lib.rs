@@ -76,6 +76,10 @@ async fn create(session: Session, body: Body) -> Result<Response, Error> {
         GateCreated::NotFound { what: GateTarget::Run } => {
             return Err(Error::NotFound(format!("run {}", request.run_id)));
         }
+        GateCreated::Full { maximum } => {
+            let problem = format!("has {maximum} gates that wait for a decision; decide some of them first");
+            return Err(Error::invalid("run_id", problem));
+        }
     };
     let detail =
         format!("{started}; a gate can only be put before a step that has not started or a run that has not ended");

@@ -37,7 +37,13 @@ pub struct GateRequest {
 pub enum GateCreated {
     Created,
     Conflict(AlreadyStarted),
-    NotFound { what: GateTarget },
+    NotFound {
+        what: GateTarget,
+    },
+    /// So many gates of clients wait in the run already.
+    Full {
+        maximum: u32,
+    },
 }
 
 /// What waits for a gate.

@@ -27,6 +27,8 @@ pub struct NewToken<'a> {
     pub kind: Kind,
     pub name: &'a str,
     pub role: Role,
+    /// Subject or e-mail address of the member who owns it. None: its creator.
+    pub owner: Option<&'a str>,
     /// None: all permissions of the role.
     pub scopes: Option<&'a [Permission]>,
     /// In hex. The database never gets the secret.
@@ -43,6 +45,10 @@ pub enum TokenMade {
     },
     /// The role is higher than that of the creator.
     RoleAbove,
+    /// No member has this subject or e-mail address.
+    OwnerUnknown,
+    /// The role is higher than that of the owner.
+    RoleAboveOwner,
     /// The role and kind do not have these permissions.
     ScopeOutside {
         scopes: Vec<String>,

@@ -11,7 +11,7 @@ use super::principal::{Kind, Permission, Role};
 /// Fields of a session.
 pub const SESSION_FIELDS: &[Names] = &[&["name"], &["expires_in_s"]];
 /// Fields of a token.
-pub const TOKEN_FIELDS: &[Names] = &[&["kind"], &["name"], &["role"], &["scopes"], &["expires_in_s"]];
+pub const TOKEN_FIELDS: &[Names] = &[&["kind"], &["name"], &["role"], &["owner"], &["scopes"], &["expires_in_s"]];
 /// Fields of a member.
 pub const MEMBER_FIELDS: &[Names] = &[&["role"], &["name"], &["email"]];
 /// Fields of a removal.
@@ -44,6 +44,8 @@ pub struct TokenRequest {
     pub kind: Kind,
     pub name: String,
     pub role: Role,
+    /// Subject or e-mail address of the member who owns it. None: its creator.
+    pub owner: Option<String>,
     /// None: all permissions of the role.
     pub scopes: Option<Vec<Permission>>,
     pub expires_in_s: u32,
@@ -75,13 +77,15 @@ impl TokenRequest {
         });
         let name = fields.read("name", |value| token_name(value.as_str().unwrap_or_default()));
         let role = role(fields);
+        let owner =
+            fields.readable("owner", Most::Bytes(MAX_EMAIL_BYTES), Lines::One).map(|owner| owner.trim().to_owned());
         let has_scopes = fields.value("scopes").is_some();
         let scopes = fields.list("scopes", Permission::ALL.len(), scope);
         if has_scopes && scopes.is_empty() {
             fields.problem("scopes", "must not be empty; leave it out for all permissions of the role");
         }
         let expires_in_s = fields.whole("expires_in_s", TOKEN_S).unwrap_or(DEFAULT_TOKEN_S);
-        Some(Self { kind: kind?, name: name?, role: role?, scopes: has_scopes.then_some(scopes), expires_in_s })
+        Some(Self { kind: kind?, name: name?, role: role?, owner, scopes: has_scopes.then_some(scopes), expires_in_s })
     }
 }
 

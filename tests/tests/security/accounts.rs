@@ -5,10 +5,12 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use nofx_tests::Lab;
 use nofx_tests::issuer::{CallerOf, Issuer};
+use nofx_tests::{Deliver, Lab, Script};
 use serde_json::{Value, json};
 use shared::domain::Role;
+
+use crate::approvals::gate_of;
 
 /// A tenant with people of each role, and its API.
 struct Tenant {
@@ -120,6 +122,8 @@ async fn a_token_may_do_what_its_role_kind_and_scopes_allow() {
         // No agent decides, whatever its role is.
         (json!({"kind": "agent", "name": "a", "role": "admin", "scopes": ["gates.decide"]}), "scopes"),
         (json!({"kind": "agent", "name": "a", "role": "viewer", "expires_in_s": 40_000_000}), "expires_in_s"),
+        (json!({"kind": "agent", "name": "a", "role": "viewer", "owner": "nobody"}), "owner"),
+        (json!({"kind": "agent", "name": "a", "role": "operator", "owner": "viewer"}), "role"),
     ] {
         let (status, problem) = admin.post("/tokens", wrong.clone()).await;
         assert_eq!((status, &problem["errors"][0]["path"]), (400, &json!(path)), "{wrong}: {problem}");
@@ -146,6 +150,29 @@ async fn a_token_may_do_no_more_than_its_owner_may_now() {
         .await
         .unwrap();
     assert_eq!(service.get("/whoami").await.0, 401);
+}
+
+#[tokio::test]
+async fn who_uses_a_token_can_own_it_and_approves_nothing_that_it_started() {
+    let tenant = Tenant::new().await;
+    let (_, agent) = tenant.token(json!({"kind": "agent", "name": "a", "role": "operator", "owner": "approver"})).await;
+    assert_eq!(agent.get("/whoami").await.1["owner"], "approver");
+    let plan = json!({"plan": {"goal": "g", "steps": [{"name": "ask", "tool": "manual:release", "inputs": {}}]}});
+    let run = agent.post("/runs", plan).await.1["id"].as_str().expect("a run").to_owned();
+    let lab = &tenant.lab;
+    lab.settle(&Script::deployed(), Deliver::Once).await;
+    let gate = gate_of(lab, run.parse().expect("an id")).await;
+    let approve = async |who: &str| {
+        let router = approvals::router(lab.ctx.clone()).expect("a router");
+        let caller = CallerOf::new(router, &tenant.issuer.login(who));
+        caller.post(&format!("/gates/{gate}/approve"), json!({})).await
+    };
+    let (status, problem) = approve("approver").await;
+    assert_eq!((status, &problem["code"]), (403, &json!("self_approval")), "{problem}");
+    assert_eq!(approve("admin").await.0, 200);
+    // The token ends with its owner.
+    assert_eq!(tenant.person("admin").send("DELETE", "/members/approver", None).await.0, 200);
+    assert_eq!(agent.get("/whoami").await.0, 401);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use nofx_tests::{Deliver, Lab, Script, plans};
 use serde_json::{Value, json};
 use shared::auth::ApiToken;
 use shared::db::Session;
-use shared::db::gate::{self, GateDecided, GateDecision, GateRequest};
+use shared::db::gate::{self, GateCreated, GateDecided, GateDecision, GateRequest};
 use shared::db::member::{self, MemberSet, NewMember};
 use shared::db::run::Control;
 use shared::db::token::{self, NewSession};
@@ -162,6 +162,29 @@ async fn a_gate_before_a_step_is_asked_again_if_its_approval_would_not_count_tod
         (approve(&lab, "ben", again).await, approve(&lab, "carol", again).await),
         ("recorded".into(), "passed".into())
     );
+}
+
+#[tokio::test]
+async fn a_run_has_a_bounded_number_of_gates_of_clients() {
+    let lab = team().await;
+    let plan = json!({ "goal": "g", "steps": [plans::step("x", "echo", json!({}))] });
+    let run = start_as(&lab, &lab.person("ann"), &plan).await;
+    let create = async || {
+        let request = GateRequest {
+            id: GateId(Uuid::now_v7()),
+            run_id: run,
+            step_id: None,
+            gate_type: "review".into(),
+            evidence_uri: None,
+            reason: None,
+            expires_after_s: None,
+        };
+        gate::gate_create(&lab.person("ann"), &request).await.unwrap()
+    };
+    for _ in 0..100 {
+        assert_eq!(create().await, GateCreated::Created);
+    }
+    assert_eq!(create().await, GateCreated::Full { maximum: 100 });
 }
 
 async fn decide(lab: &Lab, who: &str, gate_id: GateId) {

@@ -60,6 +60,10 @@ fn tokens(schemas: &mut Schemas) -> Vec<Operation> {
             json!({"description": "Its name in records, after its kind.", "type": "string", "pattern": TOKEN_NAME})
         }
         "role" => role(),
+        "owner" => json!({
+            "description": "Subject or e-mail address of the member who owns it: whoever uses it. By default the caller.",
+            "type": ["string", "null"], "maxLength": MAX_EMAIL_BYTES,
+        }),
         "scopes" => json!({
             "description": "The permissions that limit it. By default all of its role and kind.",
             "type": ["array", "null"], "minItems": 1, "maxItems": Permission::ALL.len(), "items": {"enum": permissions()},

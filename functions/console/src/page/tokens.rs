@@ -161,6 +161,10 @@ fn form(page: &TokensPage<'_>) -> Markup {
             }
             (role_field("token-role", Role::Operator))
             div.field {
+                label for="token-owner" { "Owner " span.note { "the e-mail address or subject of the member who uses it; you, if empty" } }
+                input #token-owner name="owner" autocomplete="off" spellcheck="false";
+            }
+            div.field {
                 label for="days" { "Expires" }
                 select #days name="days" {
                     @for days in DAYS {

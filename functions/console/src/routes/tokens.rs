@@ -18,7 +18,7 @@ use super::{Visit, cursor, failure, redirect, show};
 use crate::csrf;
 use crate::page::{Base, MadeToken, TOKEN_DAYS, TokensPage, tokens_page};
 
-const FIELDS: &[Names] = &[&["kind"], &["name"], &["role"], &["days"], &["csrf"]];
+const FIELDS: &[Names] = &[&["kind"], &["name"], &["role"], &["owner"], &["days"], &["csrf"]];
 const SECONDS_A_DAY: u32 = 86_400;
 
 /// What a page shows besides the list.
@@ -57,6 +57,8 @@ pub async fn create(visit: Visit, headers: HeaderMap, form: Form) -> Response {
             return show_page(&visit, &headers, &Shown { made: Some(made), ..Shown::default() }, StatusCode::OK).await;
         }
         Ok((_, _, TokenMade::RoleAbove)) => "The role is higher than your own.".to_owned(),
+        Ok((_, _, TokenMade::OwnerUnknown)) => "No member has this subject or e-mail address.".to_owned(),
+        Ok((_, _, TokenMade::RoleAboveOwner)) => "The role is higher than the owner's.".to_owned(),
         Ok((_, _, TokenMade::ScopeOutside { scopes })) => format!("This role does not have: {}.", scopes.join(", ")),
         Err(error @ Error::Invalid(_)) => format!("{error}."),
         Err(error) => return failure(Base::TOP, &error),
@@ -96,6 +98,7 @@ async fn make(visit: &Visit, form: &Form) -> Result<(String, ApiToken, TokenMade
         kind: request.kind,
         name: &request.name,
         role: request.role,
+        owner: request.owner.as_deref(),
         scopes: None,
         secret_sha256: token.hash().to_hex(),
         expires_in_s: days.map_or(request.expires_in_s, |days| days * SECONDS_A_DAY),
