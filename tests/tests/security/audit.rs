@@ -72,7 +72,7 @@ async fn recorded() -> Lab {
     let lab = Lab::new().await;
     let run = lab.submit(&plans::chain(2)).await;
     let gate = gate(&lab, run).await;
-    call(&lab.admin, "gate_decide", json!({ "gate_id": gate, "decision": "approve" })).await;
+    call(&lab.admin, "gate_decide", json!({ "gate_id": gate, "decision": "approve", "envelope": {} })).await;
     call(&lab.admin, "policy_set", json!({ "document": { "gates": {} } })).await;
     lab
 }
@@ -222,7 +222,12 @@ async fn each_change_has_an_entry_with_who_when_from_where_and_what() {
     call(&lab.admin, "rule_set", rule).await;
     call(&lab.admin, "rule_delete", json!({ "table_name": "public.t" })).await;
     for (gate, decision) in gates.iter().zip(["approve", "waive", "reject"]) {
-        call(&lab.admin, "gate_decide", json!({ "gate_id": gate, "decision": decision, "reason": "because" })).await;
+        call(
+            &lab.admin,
+            "gate_decide",
+            json!({ "gate_id": gate, "decision": decision, "reason": "because", "envelope": {} }),
+        )
+        .await;
     }
     let entries = entries(&lab, before).await;
     let told: Vec<(&str, &str)> =
@@ -342,7 +347,7 @@ async fn fifty_writers_leave_a_chain_without_a_gap_and_never_deadlock_with_decis
     let mut work: Vec<(&str, Value)> = Vec::new();
     for n in 0..25 {
         let gate = gate(&lab, if n % 2 == 0 { run } else { other }).await;
-        work.push(("gate_decide", json!({ "gate_id": gate, "decision": "approve" })));
+        work.push(("gate_decide", json!({ "gate_id": gate, "decision": "approve", "envelope": {} })));
         work.push(match n % 2 {
             0 => ("policy_set", json!({ "document": { "gates": { "max_timeout_s": n + 1 } } })),
             _ => (
