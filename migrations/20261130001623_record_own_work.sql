@@ -1,4 +1,4 @@
--- Decides nothing unsigned in the database itself, and records decisions about one's own work whatever the policy allows.
+-- Decides nothing unsigned in the database itself, records decisions about one's own work whatever the policy allows, lets a member own the token that they use, and bounds the gates of a run.
 
 -- Copies of the files in functions/. Change those files, not this one.
 
@@ -139,6 +139,71 @@ as $$
                               'owner', p_call -> 'who' -> 'owner')
 $$;
 revoke execute on function nofx.author_of(jsonb, text) from public;
+
+-- functions/gate_create.sql sha256=4197c797fc50f7439a2136b4b44168f30a948579dfcb002a5a354f1d05c43c8a
+-- Puts a gate before a step that has not started, or before the end of a run.
+-- p: {caller, id, run_id, step_id, gate_type, evidence_uri, reason, expires_after_s}
+-- -> {result: created|conflict|not_found, what, status} | {result: full, maximum}
+create or replace function nofx.gate_create(p jsonb) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_run nofx.run;
+    v_step nofx.step;
+    v_now timestamptz;
+    v_rule jsonb;
+    v_bound jsonb;
+begin
+    p := nofx.admitted(p, 'gates.create');
+    v_run := nofx.run_lock(p ->> 'tenant_id', (p ->> 'run_id')::uuid);
+    if v_run.id is null then
+        return jsonb_build_object('result', 'not_found', 'what', 'run');
+    end if;
+    if v_run.finished_at is not null then
+        return jsonb_build_object('result', 'conflict', 'what', 'run', 'status', v_run.status);
+    end if;
+    -- A failing run only records its last running steps. A new gate would leave it ended with a pending gate.
+    if nofx.is_failing(v_run.steps_failed, v_run.failure) then
+        return jsonb_build_object('result', 'conflict', 'what', 'run', 'status', 'failing');
+    end if;
+    if (select count(*) from nofx.gate g
+         where g.run_id = v_run.id and g.status = 'pending' and g.on_pass = 'release') >= nofx.max_gates() then
+        return jsonb_build_object('result', 'full', 'maximum', nofx.max_gates());
+    end if;
+    v_now := clock_timestamp();
+    if p ->> 'step_id' is not null then
+        select * into v_step from nofx.step s where s.id = (p ->> 'step_id')::uuid and s.run_id = v_run.id;
+        if not found then
+            return jsonb_build_object('result', 'not_found', 'what', 'step');
+        end if;
+        if v_step.status not in ('pending', 'ready') then
+            return jsonb_build_object('result', 'conflict', 'what', 'step', 'status', v_step.status);
+        end if;
+        update nofx.step s
+           set status = 'pending', blockers = s.blockers + 1, ready_at = null, notify_at = null
+         where s.id = v_step.id;
+    end if;
+
+    -- A client chooses where the gate is. The policy alone says who decides it.
+    v_rule := nofx.approval_strictest('{}', nofx.approval_policy(v_run.tenant_id));
+    v_bound := nofx.run_binding(v_run.id, v_step.id);
+    insert into nofx.gate (id, tenant_id, run_id, step_id, gate_type, status, on_pass, generation, evidence_uri, reason,
+                           expires_at, created_at, rule, bound, bound_digest)
+    values ((p ->> 'id')::uuid, v_run.tenant_id, v_run.id, v_step.id, p ->> 'gate_type', 'pending', 'release',
+            v_run.generation, p ->> 'evidence_uri', p ->> 'reason',
+            nofx.approval_expiry(v_run.tenant_id, (p ->> 'expires_after_s')::integer, v_now), v_now, v_rule, v_bound,
+            nofx.binding_digest(v_bound));
+    perform nofx.runs_settle(array[
+        nofx.gate_change(v_run.id, v_step.id, 'gate.created',
+                         nofx.gate_asked((p ->> 'id')::uuid, p ->> 'gate_type', v_rule, nofx.binding_digest(v_bound)), 1),
+        nofx.step_change(v_run.id, v_step.id, v_step.status, case when v_step.id is not null then 'pending' end, null)],
+        v_now);
+    return jsonb_build_object('result', 'created', 'status', 'pending');
+end
+$$;
+select nofx.transition_declare('nofx.gate_create(jsonb)', 'nofx_api');
 
 -- functions/gate_decide.sql sha256=cbda1b1a5169de14a2e2639ac1d728703a74f4b1a750306f2cf33219e7f99cc6
 -- Decides a pending gate for every path: the API, the console, the command and links. A rejection or a waiver ends the gate at once. An
@@ -494,3 +559,165 @@ revoke execute on function nofx.gate_rule(nofx.gate), nofx.gate_excluded(uuid, j
     nofx.gate_still_holds(nofx.gate),
     nofx.gate_may_decide(nofx.gate, jsonb, jsonb, text), nofx.gate_stands(nofx.gate, jsonb), nofx.gate_standing(uuid), nofx.gate_is_mine(uuid), nofx.reader() from public;
 grant execute on function nofx.gate_standing(uuid), nofx.gate_is_mine(uuid) to nofx_api;
+
+-- functions/limits.sql sha256=1b18f5412704b1ee53c4f91697788debab998ed6f78ed193f5cd18a5cec69ed5
+-- Numbers and rules that several transitions share. Inlined like those of change.sql.
+
+-- Workers that a step may lose in one generation before it fails as `worker_lost`.
+create or replace function nofx.max_workers_lost() returns integer
+    language sql immutable
+as $$ select 3 $$;
+
+-- Wake-ups that a ready step gets before it fails as `undeliverable`.
+create or replace function nofx.max_wakeups() returns integer
+    language sql immutable
+as $$ select 20 $$;
+
+-- Gates of clients that may wait in a run at once.
+create or replace function nofx.max_gates() returns integer
+    language sql immutable
+as $$ select 100 $$;
+
+-- The end of the lease of an attempt that starts now: its timeout or the rest of the invocation, whichever is shorter, plus 5 s in which the
+-- worker records the end.
+create or replace function nofx.lease_end(p_now timestamptz, p_timeout_s integer, p_invocation_s integer) returns timestamptz
+    language sql stable
+as $$ select p_now + make_interval(secs => least(p_timeout_s, p_invocation_s) + 5) $$;
+
+-- When the sweeper owes a ready step a wake-up: one minute after the wake-up that its transition sends, never while its run is paused.
+create or replace function nofx.wakeup_due(p_ready_at timestamptz, p_paused_at timestamptz) returns timestamptz
+    language sql stable
+as $$ select case when p_paused_at is null then p_ready_at + interval '1 minute' else 'infinity' end $$;
+
+-- Whether a run is failing: one of its steps has failed, or the run itself. Nothing starts or waits in it any more.
+create or replace function nofx.is_failing(p_steps_failed integer, p_failure jsonb) returns boolean
+    language sql immutable
+as $$ select p_steps_failed > 0 or p_failure is not null $$;
+
+-- The type of the gate at which people approve a step of this tool.
+create or replace function nofx.approval_type(p_tool text) returns text
+    language sql immutable
+as $$ select left('approval:' || p_tool, 100) $$;
+
+-- Whether the run's state lets steps start.
+create or replace function nofx.lets_start(p_run_status text) returns boolean
+    language sql immutable
+as $$ select p_run_status in ('queued', 'running', 'blocked') $$;
+
+revoke execute on function nofx.max_workers_lost(), nofx.max_wakeups(), nofx.max_gates(), nofx.lease_end(timestamptz, integer, integer),
+    nofx.wakeup_due(timestamptz, timestamptz), nofx.is_failing(integer, jsonb), nofx.approval_type(text), nofx.lets_start(text) from public;
+
+-- functions/tokens.sql sha256=3d382daac1cf8d4bd2d8bdb698e888f86425381bce57ed5189ea0ef0d1165bb3
+-- API tokens of agents and services. Only people who are admins create and revoke them. The database never gets a secret, only its sha256.
+
+-- Creates a token. p.owner, the subject or the e-mail address of a member, owns it, else its creator; it is revoked when its owner is removed. Its
+-- name in records is its subject, so that it cannot look like a person. Every token has the permission account.read.
+-- p: {caller, id, kind, name, role, owner, scopes, secret_sha256, expires_in_s}; scopes are permissions, or null for all of the role.
+-- -> {result: created, expires_at} | {result: role_above} (the creator's) | {result: owner_unknown} | {result: role_above_owner}
+--  | {result: scope_outside, scopes}. Safe to repeat.
+create or replace function nofx.token_create(p jsonb) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_who nofx.principal := nofx.caller_admit(p -> 'caller', 'tokens.write');
+    v_now timestamptz := clock_timestamp();
+    v_subject text := (p ->> 'kind') || ':' || (p ->> 'name');
+    v_scopes text[] := case when jsonb_typeof(p -> 'scopes') = 'array' then array(select jsonb_array_elements_text(p -> 'scopes')) end;
+    v_owner nofx.membership;
+    v_outside text[];
+    v_expires_at timestamptz;
+begin
+    if coalesce(p ->> 'kind', '') not in ('agent', 'service') then
+        raise exception 'a token is of an agent or a service' using errcode = 'check_violation';
+    end if;
+    if not coalesce(nofx.role_rank(p ->> 'role') <= nofx.role_rank(v_who.role), false) then
+        return jsonb_build_object('result', 'role_above');
+    end if;
+    v_outside := array(select s from unnest(v_scopes) s where not nofx.permits(s, p ->> 'role', p ->> 'kind'));
+    if v_outside <> '{}' then
+        return jsonb_build_object('result', 'scope_outside', 'scopes', to_jsonb(v_outside));
+    end if;
+    v_scopes := array(select distinct s from unnest(v_scopes || array['account.read']) s order by s);
+    perform nofx.member_lock(v_who);
+    -- Locked like its creator: a member who is removed concurrently gets no token that outlives the membership.
+    select * into v_owner
+      from nofx.membership m
+     where m.tenant_id = v_who.tenant_id and m.removed_at is null
+       and case when p ->> 'owner' is null then m.subject = v_who.subject
+                else m.subject = p ->> 'owner' or lower(m.email) = lower(p ->> 'owner') end
+     order by m.subject = p ->> 'owner' desc
+     limit 1
+       for share;
+    if not found then
+        return jsonb_build_object('result', 'owner_unknown');
+    end if;
+    if nofx.role_rank(p ->> 'role') > nofx.role_rank(v_owner.role) then
+        return jsonb_build_object('result', 'role_above_owner');
+    end if;
+    insert into nofx.api_token (id, tenant_id, kind, subject, owner, name, role, scopes, secret_sha256, created_at, expires_at)
+    values ((p ->> 'id')::uuid, v_who.tenant_id, p ->> 'kind', v_subject, v_owner.subject, v_subject, p ->> 'role',
+            case when jsonb_typeof(p -> 'scopes') = 'array' then v_scopes end, decode(p ->> 'secret_sha256', 'hex'), v_now,
+            v_now + make_interval(secs => (p ->> 'expires_in_s')::integer))
+        on conflict (id) do nothing;
+    select t.expires_at into strict v_expires_at
+      from nofx.api_token t
+     where t.id = (p ->> 'id')::uuid and t.tenant_id = v_who.tenant_id and t.secret_sha256 = decode(p ->> 'secret_sha256', 'hex');
+    return jsonb_build_object('result', 'created', 'expires_at', v_expires_at);
+end
+$$;
+select nofx.transition_declare('nofx.token_create(jsonb)', 'nofx_api');
+
+-- Revokes a token or a session, permanently. The next statement of a request with it is refused.
+-- p: {caller, id} -> {result: revoked|unchanged|not_found}
+create or replace function nofx.token_revoke(p jsonb) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_who nofx.principal := nofx.caller_admit(p -> 'caller', 'tokens.write');
+begin
+    update nofx.api_token t
+       set revoked_at = clock_timestamp(), revoked_by = v_who.name
+     where t.tenant_id = v_who.tenant_id and t.id = (p ->> 'id')::uuid and t.revoked_at is null;
+    if found then
+        return jsonb_build_object('result', 'revoked');
+    end if;
+    return jsonb_build_object('result', case
+        when exists (select from nofx.api_token t where t.tenant_id = v_who.tenant_id and t.id = (p ->> 'id')::uuid) then 'unchanged'
+        else 'not_found' end);
+end
+$$;
+select nofx.transition_declare('nofx.token_revoke(jsonb)', 'nofx_api');
+
+-- Tokens of agents and services, or with sessions those of people, newest first, after the one with the id p.after.
+-- p: {caller, sessions, after, limit} -> {rows, more, known}; known is false if there is no token p.after.
+create or replace function nofx.token_list(p jsonb) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_who nofx.principal := nofx.caller_admit(p -> 'caller', 'tokens.read');
+    v_limit integer := p ->> 'limit';
+    v_after nofx.api_token;
+    v_rows jsonb[];
+begin
+    select * into v_after from nofx.api_token t where t.tenant_id = v_who.tenant_id and t.id = (p ->> 'after')::uuid;
+    v_rows := array(
+        select jsonb_build_object(
+                   'id', t.id, 'kind', t.kind, 'name', t.name, 'subject', t.subject, 'owner', t.owner, 'role', t.role, 'scopes', t.scopes,
+                   'created_at', t.created_at, 'expires_at', t.expires_at, 'revoked_at', t.revoked_at, 'revoked_by', t.revoked_by,
+                   'last_used_at', t.last_used_at, 'last_used_ip', host(t.last_used_ip),
+                   'live', t.revoked_at is null and t.expires_at > clock_timestamp())
+          from nofx.api_token t
+         where t.tenant_id = v_who.tenant_id and (t.kind = 'person') = (p ->> 'sessions')::boolean
+           and (v_after.id is null or (t.created_at, t.id) < (v_after.created_at, v_after.id))
+         order by t.created_at desc, t.id desc
+         limit v_limit + 1);
+    return nofx.rows_page(v_rows, v_limit) || jsonb_build_object('known', v_after.id is not null or p ->> 'after' is null);
+end
+$$;
+select nofx.transition_declare('nofx.token_list(jsonb)', 'nofx_api');
