@@ -32,6 +32,7 @@ pub mod jwks;
 pub mod limit;
 pub mod link;
 pub mod member;
+pub mod model_call;
 pub mod policy;
 pub mod redrive;
 pub mod rule;
