@@ -25,6 +25,7 @@ const GOAL: &str = cut!("r.goal", 300);
 pub mod artifact;
 pub mod audit;
 pub mod console;
+pub mod cost;
 pub mod db_write;
 pub mod event;
 pub mod gate;
